@@ -1,0 +1,20 @@
+# Flags that every target of ours gets.
+add_library(gsq_options INTERFACE)
+target_include_directories(gsq_options INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR})
+target_compile_definitions(gsq_options INTERFACE GSQ_VERSION="${PROJECT_VERSION}")
+if(MSVC)
+    target_compile_options(gsq_options INTERFACE /W4 /WX /utf-8)
+    target_compile_definitions(gsq_options INTERFACE _CRT_SECURE_NO_WARNINGS)
+else()
+    # -fno-fast-math is the default; -ffp-contract=off keeps results equal between compilers.
+    target_compile_options(gsq_options INTERFACE -Wall -Wextra -Wshadow -Werror -ffp-contract=off)
+    target_link_libraries(gsq_options INTERFACE m)
+endif()
+if(WIN32)
+    target_compile_definitions(gsq_options INTERFACE UNICODE _UNICODE WIN32_LEAN_AND_MEAN __USE_MINGW_ANSI_STDIO=1)
+endif()
+if(GSQ_SANITIZE)
+    target_compile_options(gsq_options INTERFACE -fsanitize=${GSQ_SANITIZE} -fno-omit-frame-pointer
+                                                 -fno-sanitize-recover=all)
+    target_link_options(gsq_options INTERFACE -fsanitize=${GSQ_SANITIZE})
+endif()

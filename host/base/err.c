@@ -1,0 +1,75 @@
+#include "host/base/err.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+bool err_set(struct err *e, enum err_kind kind, const char *fmt, ...)
+{
+    if (!e)
+        return false;
+    va_list ap;
+    va_start(ap, fmt);
+    e->kind = kind;
+    e->hint[0] = 0;
+    vsnprintf(e->msg, sizeof e->msg, fmt, ap);
+    va_end(ap);
+    return false;
+}
+
+bool err_hint(struct err *e, const char *fmt, ...)
+{
+    if (!e)
+        return false;
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(e->hint, sizeof e->hint, fmt, ap);
+    va_end(ap);
+    return false;
+}
+
+bool err_context(struct err *e, const char *fmt, ...)
+{
+    if (!e)
+        return false;
+    char text[sizeof e->msg];
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(text, sizeof text - 2, fmt, ap);
+    va_end(ap);
+    if (n < 0)
+        return false;
+    size_t front = strlen(text);
+    text[front++] = ':';
+    text[front++] = ' ';
+    size_t room = sizeof e->msg - 1 - front, keep = strlen(e->msg);
+    if (keep > room)
+        keep = room;
+    memmove(e->msg + front, e->msg, keep);
+    memcpy(e->msg, text, front);
+    e->msg[front + keep] = 0;
+    return false;
+}
+
+bool err_nomem(struct err *e, const char *what, unsigned long long bytes)
+{
+    err_set(e, ERR_ENV, "out of host memory (%llu bytes for %s)", bytes, what);
+    return err_hint(e, "close other programs, or lower --samples or --ctx");
+}
+
+int err_exit_code(const struct err *e)
+{
+    switch (e->kind) {
+    case ERR_NONE:
+        return 0;
+    case ERR_USER:
+        return 2;
+    case ERR_ENV:
+        return 3;
+    case ERR_STOPPED:
+        return 130;
+    case ERR_BUG:
+        break;
+    }
+    return 4;
+}

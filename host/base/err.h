@@ -1,0 +1,43 @@
+/* Errors as values: a kind, a sentence for a person, and a hint what to do about it.
+ *
+ * A function that can fail returns bool and takes `struct err *e` last. On false, *e is filled.
+ * Callers on the way up may put context in front: "block 12: q_proj: ...". main() prints
+ * `error: MESSAGE` and `hint: HINT`, and exits with err_exit_code(). */
+#ifndef BASE_ERR_H
+#define BASE_ERR_H
+
+#include <stdbool.h>
+
+#if defined(__GNUC__) || defined(__clang__)
+#define PRINTF_LIKE(fmt, args) __attribute__((format(printf, fmt, args)))
+#else
+#define PRINTF_LIKE(fmt, args)
+#endif
+
+enum err_kind {
+    ERR_NONE,
+    ERR_USER,    /* wrong option, bad input file: exit 2 */
+    ERR_ENV,     /* disk full, no device, out of memory: exit 3 */
+    ERR_BUG,     /* an invariant of ours broke: exit 4 */
+    ERR_STOPPED, /* the user asked to stop (Ctrl-C): exit 130 */
+};
+
+struct err {
+    enum err_kind kind;
+    char msg[1024];
+    char hint[512];
+};
+
+/* Sets kind and message, clears the hint. Always returns false, so `return err_set(...)` reads well.
+ * e may be NULL (the failure is then only the return value). */
+bool err_set(struct err *e, enum err_kind kind, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* Adds the remedy. Always returns false. */
+bool err_hint(struct err *e, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* Puts "CONTEXT: " in front of the message. Always returns false. */
+bool err_context(struct err *e, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* "out of host memory (N bytes for WHAT)", kind ERR_ENV. Always returns false. */
+bool err_nomem(struct err *e, const char *what, unsigned long long bytes);
+/* 0, 2, 3, 4 or 130. */
+int err_exit_code(const struct err *e);
+
+#endif

@@ -1,0 +1,64 @@
+#include "host/base/log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *const names[] = {"error", "warn", "info", "debug"};
+static enum log_level current = LOG_INFO;
+static void (*before_line)(void *);
+static void *before_ctx;
+
+void log_set_level(enum log_level level)
+{
+    current = level;
+}
+
+enum log_level log_get_level(void)
+{
+    return current;
+}
+
+void log_set_before(void (*before)(void *ctx), void *ctx)
+{
+    before_line = before;
+    before_ctx = ctx;
+}
+
+bool log_level_parse(const char *name, enum log_level *out)
+{
+    for (int i = 0; i < 4; i++) {
+        if (strcmp(name, names[i]) == 0) {
+            *out = (enum log_level)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static void emit(enum log_level level, const char *fmt, va_list ap)
+{
+    if (level > current)
+        return;
+    if (before_line)
+        before_line(before_ctx);
+    if (level != LOG_INFO)
+        fprintf(stderr, "%s: ", level == LOG_WARN ? "warning" : names[level]);
+    vfprintf(stderr, fmt, ap);
+    fputc('\n', stderr);
+    fflush(stderr);
+}
+
+#define LOG_FUNCTION(name, level)                                                                            \
+    void name(const char *fmt, ...)                                                                          \
+    {                                                                                                        \
+        va_list ap;                                                                                          \
+        va_start(ap, fmt);                                                                                   \
+        emit(level, fmt, ap);                                                                                \
+        va_end(ap);                                                                                          \
+    }
+
+LOG_FUNCTION(log_error, LOG_ERROR)
+LOG_FUNCTION(log_warn, LOG_WARN)
+LOG_FUNCTION(log_info, LOG_INFO)
+LOG_FUNCTION(log_debug, LOG_DEBUG)

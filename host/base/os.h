@@ -1,0 +1,88 @@
+/* What the operating system gives: mapped files, durable writes, directories, clock, terminal.
+ * Paths are UTF-8 on every system; '/' separates (Windows takes it too). os_posix.c, os_win32.c. */
+#ifndef BASE_OS_H
+#define BASE_OS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "host/base/err.h"
+
+/* A file mapped read-only. data is NULL for an empty file. */
+struct os_map {
+    const uint8_t *data;
+    uint64_t size;
+    void *handle;
+};
+bool os_map_file(struct os_map *out, const char *path, struct err *e);
+void os_unmap(struct os_map *m);
+/* Tells the system that this range will not be read again soon, so that a walk over a file larger than
+ * memory does not keep it resident. A hint; never fails. */
+void os_map_drop(const struct os_map *m, uint64_t offset, uint64_t size);
+
+/* A scratch file of `size` bytes mapped read-write, gone when unmapped or when the process dies. */
+bool os_map_scratch(struct os_map *out, const char *dir, uint64_t size, struct err *e);
+
+/* fopen() with a UTF-8 path. NULL on failure, errno set. */
+FILE *os_fopen(const char *path, const char *mode);
+/* Flushes to the disk (fsync). */
+bool os_sync_file(FILE *f, const char *path, struct err *e);
+/* Renames over `to`, atomically, and makes the rename durable where the system can. */
+bool os_rename(const char *from, const char *to, struct err *e);
+/* Whole file: write PATH.tmp, flush, rename. */
+bool os_write_file(const char *path, const void *data, size_t size, struct err *e);
+/* Whole file into malloc'ed memory, NUL-terminated beyond *size. Refuses more than max bytes. */
+bool os_read_file(const char *path, uint64_t max, char **data, size_t *size, struct err *e);
+
+enum os_kind { OS_ABSENT, OS_FILE, OS_DIR, OS_OTHER };
+enum os_kind os_stat(const char *path, uint64_t *size_or_null);
+/* mkdir -p. */
+bool os_mkdirs(const char *path, struct err *e);
+/* Removes a file; true if it is gone afterwards. */
+bool os_remove(const char *path);
+/* Removes a folder and everything in it. */
+bool os_remove_tree(const char *path);
+/* Calls fn for each name in a folder (no "." and ".."), in sorted order, so that runs repeat. */
+bool os_list(const char *path, bool (*fn)(void *ctx, const char *name, struct err *e), void *ctx,
+             struct err *e);
+/* Bytes a normal user may still write below this folder (or its nearest existing parent). 0 if unknown. */
+uint64_t os_disk_free(const char *path);
+
+/* Monotonic nanoseconds. */
+uint64_t os_now_ns(void);
+void os_sleep_ms(unsigned ms);
+/* Peak resident memory of this process, in bytes: all of it, and (0 where the system cannot tell) its part
+ * that is not backed by mapped files. */
+uint64_t os_peak_rss(void);
+uint64_t os_peak_anon(void);
+/* Total and available physical memory, in bytes; 0 if unknown. */
+uint64_t os_memory_total(void);
+uint64_t os_memory_available(void);
+unsigned os_cpu_count(void);
+
+bool os_is_terminal(FILE *f);
+/* Columns of the terminal on stderr, or 80. */
+unsigned os_terminal_columns(void);
+
+/* Environment; setenv only fills a gap unless overwrite. */
+const char *os_getenv(const char *name);
+void os_setenv(const char *name, const char *value, bool overwrite);
+
+/* Folder for caches of this user ("~/.cache/gsq", "%LOCALAPPDATA%\\gsq"); false if there is none. */
+bool os_cache_dir(char *out, size_t cap);
+
+/* First Ctrl-C (or SIGTERM) sets a flag that os_stop_requested reads; the second one kills. */
+void os_catch_stop(void);
+bool os_stop_requested(void);
+/* Raises the flag from inside the program (tests). */
+void os_request_stop(void);
+
+/* argv in UTF-8 (on Windows from the wide command line). May return the argv given. */
+char **os_utf8_argv(int *argc, char **argv);
+
+/* dir + "/" + name into out; false (ERR_USER) if it does not fit. */
+bool os_path_join(char *out, size_t cap, const char *dir, const char *name, struct err *e);
+
+#endif

@@ -1,0 +1,377 @@
+#if !defined(_WIN32)
+#define _GNU_SOURCE /* MAP_ANONYMOUS, madvise, sysconf extras; used here only */
+#include "host/base/os.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <time.h>
+#include <unistd.h>
+
+static bool sys_error(struct err *e, const char *what, const char *path)
+{
+    int code = errno;
+    bool env = code == ENOSPC || code == EIO || code == ENOMEM || code == EDQUOT || code == EMFILE;
+    err_set(e, env ? ERR_ENV : ERR_USER, "cannot %s %s: %s", what, path, strerror(code));
+    if (code == ENOSPC || code == EDQUOT)
+        err_hint(e, "free some space or choose another folder; finished blocks are kept, a rerun resumes");
+    else if (code == EACCES || code == EPERM || code == EROFS)
+        err_hint(e, "check the permissions of that path");
+    else if (code == ENOENT)
+        err_hint(e, "check the spelling of the path");
+    return false;
+}
+
+bool os_map_file(struct os_map *out, const char *path, struct err *e)
+{
+    *out = (struct os_map){0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return sys_error(e, "open", path);
+    struct stat st;
+    if (fstat(fd, &st) != 0) {
+        sys_error(e, "read", path);
+        close(fd);
+        return false;
+    }
+    if (!S_ISREG(st.st_mode)) {
+        close(fd);
+        return err_set(e, ERR_USER, "%s is not a regular file", path);
+    }
+    if (st.st_size > 0) {
+        void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+        if (p == MAP_FAILED) {
+            sys_error(e, "map", path);
+            close(fd);
+            return false;
+        }
+        out->data = p;
+        out->size = (uint64_t)st.st_size;
+    }
+    close(fd);
+    return true;
+}
+
+void os_unmap(struct os_map *m)
+{
+    if (m->data)
+        munmap((void *)m->data, (size_t)m->size);
+    *m = (struct os_map){0};
+}
+
+void os_map_drop(const struct os_map *m, uint64_t offset, uint64_t size)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t first = (offset + page - 1) / page * page, end = (offset + size) / page * page;
+    if (m->data && end > first && end <= m->size)
+        madvise((void *)(m->data + first), (size_t)(end - first), MADV_DONTNEED);
+}
+
+bool os_map_scratch(struct os_map *out, const char *dir, uint64_t size, struct err *e)
+{
+    *out = (struct os_map){0};
+    char path[4096];
+    if (!os_path_join(path, sizeof path, dir, "gsq-scratch-XXXXXX", e))
+        return false;
+    int fd = mkstemp(path);
+    if (fd < 0)
+        return sys_error(e, "create a scratch file in", dir);
+    unlink(path); /* gone with the last reference, also after a crash */
+    /* Reserve the blocks now: a full disk must be an error here, not a SIGBUS later. */
+    int rc = posix_fallocate(fd, 0, (off_t)size);
+    if (rc != 0) {
+        errno = rc;
+        sys_error(e, "reserve scratch space in", dir);
+        close(fd);
+        return false;
+    }
+    void *p = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    if (p == MAP_FAILED)
+        return sys_error(e, "map a scratch file in", dir);
+    out->data = p;
+    out->size = size;
+    return true;
+}
+
+FILE *os_fopen(const char *path, const char *mode)
+{
+    return fopen(path, mode);
+}
+
+bool os_sync_file(FILE *f, const char *path, struct err *e)
+{
+    if (fflush(f) != 0 || fsync(fileno(f)) != 0)
+        return sys_error(e, "write", path);
+    return true;
+}
+
+bool os_rename(const char *from, const char *to, struct err *e)
+{
+    if (rename(from, to) != 0)
+        return sys_error(e, "rename a finished file to", to);
+    /* The new name is durable only once its folder is. */
+    char dir[4096];
+    snprintf(dir, sizeof dir, "%s", to);
+    char *slash = strrchr(dir, '/');
+    if (slash)
+        *(slash == dir ? slash + 1 : slash) = 0;
+    int fd = open(slash ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0) {
+        fsync(fd);
+        close(fd);
+    }
+    return true;
+}
+
+enum os_kind os_stat(const char *path, uint64_t *size_or_null)
+{
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return OS_ABSENT;
+    if (size_or_null)
+        *size_or_null = (uint64_t)st.st_size;
+    return S_ISREG(st.st_mode) ? OS_FILE : S_ISDIR(st.st_mode) ? OS_DIR : OS_OTHER;
+}
+
+bool os_mkdirs(const char *path, struct err *e)
+{
+    char part[4096];
+    size_t n = strlen(path);
+    if (n == 0 || n >= sizeof part)
+        return err_set(e, ERR_USER, "the path is empty or too long: %.200s", path);
+    for (size_t i = 1; i <= n; i++) {
+        if (path[i] != '/' && path[i] != 0)
+            continue;
+        memcpy(part, path, i);
+        part[i] = 0;
+        if (mkdir(part, 0777) != 0 && os_stat(part, NULL) != OS_DIR)
+            return sys_error(e, "create the folder", part);
+    }
+    return true;
+}
+
+bool os_remove(const char *path)
+{
+    return unlink(path) == 0 || errno == ENOENT;
+}
+
+static bool remove_entry(void *ctx, const char *name, struct err *e)
+{
+    char path[4096];
+    struct stat st;
+    if (!os_path_join(path, sizeof path, ctx, name, e))
+        return false;
+    if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
+        return os_remove_tree(path);
+    return os_remove(path);
+}
+
+bool os_remove_tree(const char *path)
+{
+    if (os_stat(path, NULL) == OS_ABSENT)
+        return true;
+    return os_list(path, remove_entry, (void *)path, NULL) && rmdir(path) == 0;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+bool os_list(const char *path, bool (*fn)(void *ctx, const char *name, struct err *e), void *ctx,
+             struct err *e)
+{
+    DIR *d = opendir(path);
+    if (!d)
+        return sys_error(e, "list the folder", path);
+    char **names = NULL;
+    size_t n = 0, cap = 0;
+    bool ok = true;
+    for (struct dirent *entry; (entry = readdir(d));) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        if (n == cap) {
+            cap = cap ? 2 * cap : 64;
+            char **grown = realloc(names, cap * sizeof *names);
+            if (!grown) {
+                ok = err_nomem(e, "a folder listing", cap * sizeof *names);
+                break;
+            }
+            names = grown;
+        }
+        names[n] = strdup(entry->d_name);
+        if (!names[n]) {
+            ok = err_nomem(e, "a folder listing", strlen(entry->d_name));
+            break;
+        }
+        n++;
+    }
+    closedir(d);
+    if (n)
+        qsort(names, n, sizeof *names, by_name);
+    for (size_t i = 0; i < n; i++) {
+        ok = ok && fn(ctx, names[i], e);
+        free(names[i]);
+    }
+    free(names);
+    return ok;
+}
+
+uint64_t os_disk_free(const char *path)
+{
+    char dir[4096];
+    snprintf(dir, sizeof dir, "%s", path);
+    while (os_stat(dir, NULL) == OS_ABSENT) {
+        char *slash = strrchr(dir, '/');
+        if (!slash || slash == dir) {
+            snprintf(dir, sizeof dir, "%s", slash ? "/" : ".");
+            break;
+        }
+        *slash = 0;
+    }
+    struct statvfs st;
+    return statvfs(dir, &st) == 0 ? (uint64_t)st.f_bavail * st.f_frsize : 0;
+}
+
+uint64_t os_now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+void os_sleep_ms(unsigned ms)
+{
+    struct timespec t = {ms / 1000, (long)(ms % 1000) * 1000000};
+    nanosleep(&t, NULL);
+}
+
+/* A "Name:   123 kB" line of a /proc file, in bytes; 0 where it is missing. */
+static uint64_t proc_kb(const char *file, const char *name)
+{
+    FILE *f = fopen(file, "r");
+    if (!f)
+        return 0;
+    char line[256];
+    size_t n = strlen(name);
+    uint64_t bytes = 0;
+    while (fgets(line, sizeof line, f)) {
+        if (strncmp(line, name, n) == 0 && line[n] == ':') {
+            bytes = strtoull(line + n + 1, NULL, 10) * 1024;
+            break;
+        }
+    }
+    fclose(f);
+    return bytes;
+}
+
+uint64_t os_peak_rss(void)
+{
+    uint64_t peak = proc_kb("/proc/self/status", "VmHWM");
+    if (peak)
+        return peak;
+    struct rusage u;
+    return getrusage(RUSAGE_SELF, &u) == 0 ? (uint64_t)u.ru_maxrss * 1024 : 0;
+}
+
+uint64_t os_peak_anon(void)
+{
+    /* The system keeps no peak of this one: the current value is a lower bound, sampled by callers. */
+    return proc_kb("/proc/self/status", "RssAnon");
+}
+
+uint64_t os_memory_total(void)
+{
+    return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+uint64_t os_memory_available(void)
+{
+    return proc_kb("/proc/meminfo", "MemAvailable");
+}
+
+unsigned os_cpu_count(void)
+{
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 ? (unsigned)n : 1;
+}
+
+bool os_is_terminal(FILE *f)
+{
+    return isatty(fileno(f)) == 1;
+}
+
+unsigned os_terminal_columns(void)
+{
+    struct winsize w;
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col ? w.ws_col : 80;
+}
+
+const char *os_getenv(const char *name)
+{
+    return getenv(name);
+}
+
+void os_setenv(const char *name, const char *value, bool overwrite)
+{
+    setenv(name, value, overwrite);
+}
+
+bool os_cache_dir(char *out, size_t cap)
+{
+    const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    int n = -1;
+    if (xdg && xdg[0] == '/')
+        n = snprintf(out, cap, "%s/gsq", xdg);
+    else if (home && home[0])
+        n = snprintf(out, cap, "%s/.cache/gsq", home);
+    return n > 0 && (size_t)n < cap;
+}
+
+static volatile sig_atomic_t stop_flag;
+
+static void on_stop(int sig)
+{
+    if (stop_flag) {
+        signal(sig, SIG_DFL);
+        raise(sig);
+    }
+    stop_flag = 1;
+}
+
+void os_catch_stop(void)
+{
+    struct sigaction a = {.sa_handler = on_stop};
+    sigemptyset(&a.sa_mask);
+    sigaction(SIGINT, &a, NULL);
+    sigaction(SIGTERM, &a, NULL);
+    signal(SIGPIPE, SIG_IGN); /* a closed pipe is a write error with a sentence, not a silent death */
+}
+
+bool os_stop_requested(void)
+{
+    return stop_flag != 0;
+}
+
+void os_request_stop(void)
+{
+    stop_flag = 1;
+}
+
+char **os_utf8_argv(int *argc, char **argv)
+{
+    (void)argc;
+    return argv;
+}
+#else
+typedef int os_posix_is_empty_here; /* ISO C forbids an empty translation unit */
+#endif
