@@ -1,0 +1,41 @@
+/* A model folder opened for reading: config, tensors, and linears in whatever way they are stored (16 bits, or any
+ * export format of ours). One interface for quantize, eval, compare, inspect and convert. */
+#ifndef FORMATS_CHECKPOINT_IN_H
+#define FORMATS_CHECKPOINT_IN_H
+
+#include "formats/hf_config.h"
+#include "formats/quant_type.h"
+#include "formats/safetensors.h"
+
+struct checkpoint;
+
+/* Opens DIR (config.json, safetensors). A .gguf path says that GGUF is not read yet. */
+bool checkpoint_open(struct checkpoint **out, const char *dir, struct err *e);
+void checkpoint_close(struct checkpoint **c);
+const struct model_config *checkpoint_config(const struct checkpoint *c);
+const char *checkpoint_dir(const struct checkpoint *c);
+const struct safetensors *checkpoint_tensors(const struct checkpoint *c);
+
+/* What a module ("model.layers.0.self_attn.q_proj", "model.embed_tokens", "model.norm") stores as its weight. */
+struct weight_info {
+    bool quantized;
+    uint32_t rows, cols;    /* a vector has rows = 1 */
+    enum dtype dtype;       /* of the dense weight; of the scales when quantized */
+    struct quant_spec spec; /* quantized only */
+    uint64_t bytes;         /* on disk, all its tensors */
+};
+bool checkpoint_has_module(const struct checkpoint *c, const char *module);
+/* Fails (ERR_USER, naming the tensor and the file) if it is missing or its shape or dtype makes no sense. */
+bool checkpoint_weight(const struct checkpoint *c, const char *module, struct weight_info *out, struct err *e);
+/* The raw tensor MODULE.weight of a dense module (for upload), or MODULE.bias. NULL if absent. */
+const struct tensor *checkpoint_dense(const struct checkpoint *c, const char *module);
+const struct tensor *checkpoint_bias(const struct checkpoint *c, const char *module);
+/* Rows [row0, row0+rows) of the weight as f32 into dst [rows, cols], dequantized if need be. */
+bool checkpoint_read_f32(const struct checkpoint *c, const char *module, uint32_t row0, uint32_t rows, float *dst,
+                         struct err *e);
+/* Any float tensor (F32, F16, BF16) as f32: n elements from element `first`. */
+bool tensor_read_f32(const struct tensor *t, uint64_t first, uint64_t n, float *dst, struct err *e);
+/* Codes and scales of a quantized module; q is initialised here, the caller frees it. */
+bool checkpoint_read_codes(const struct checkpoint *c, const char *module, struct qlinear *q, struct err *e);
+
+#endif

@@ -1,0 +1,69 @@
+/* safetensors files: a strict reader over a mapped file, single or sharded, and a streaming writer. */
+#ifndef FORMATS_SAFETENSORS_H
+#define FORMATS_SAFETENSORS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "host/base/err.h"
+#include "host/base/os.h"
+
+enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_F64, DTYPE_I8, DTYPE_U8, DTYPE_I16, DTYPE_U16, DTYPE_I32,
+             DTYPE_U32, DTYPE_I64, DTYPE_U64, DTYPE_BOOL, DTYPE_OTHER /* known to exist, unreadable here: F8_E4M3 ... */ };
+const char *dtype_name(enum dtype t);   /* "F32" */
+size_t dtype_size(enum dtype t);        /* bytes; 0 for DTYPE_OTHER */
+
+#define TENSOR_MAX_DIMS 8
+struct tensor {
+    const char *name;
+    enum dtype dtype;
+    uint32_t n_dims;
+    uint64_t shape[TENSOR_MAX_DIMS];
+    const uint8_t *data; /* inside the mapped file, any alignment */
+    uint64_t bytes;
+    uint32_t file; /* index of the shard */
+};
+
+/* Header of one file. `header` is the JSON text alone, data_size the bytes that follow it in the file, data their
+ * address (may be NULL when fuzzing). Checks everything FORMATS.md asks: offsets inside, no overlap, no holes, shape
+ * product * size == length, no duplicate names. Appends to the table. The fuzz target calls this. */
+struct tensor_table;
+bool safetensors_parse_header(struct tensor_table *t, const char *header, size_t size, const uint8_t *data,
+                              uint64_t data_size, uint32_t file, const char *path, struct err *e);
+
+/* All tensors of a model folder: model.safetensors.index.json with its shards, else model.safetensors. Files stay mapped. */
+struct safetensors;
+bool safetensors_open_dir(struct safetensors **out, const char *dir, struct err *e);
+/* One file. */
+bool safetensors_open_file(struct safetensors **out, const char *path, struct err *e);
+void safetensors_close(struct safetensors **s);
+/* NULL if there is none. Hashed: O(1). */
+const struct tensor *safetensors_find(const struct safetensors *s, const char *name);
+size_t safetensors_count(const struct safetensors *s);
+const struct tensor *safetensors_at(const struct safetensors *s, size_t i); /* by file, then by offset */
+/* Value of a __metadata__ key of the first file; NULL if absent. */
+const char *safetensors_metadata(const struct safetensors *s, const char *key);
+/* Path of the file a tensor lives in (messages), and a hint that its pages will not be needed soon. */
+const char *safetensors_path(const struct safetensors *s, const struct tensor *t);
+void safetensors_drop(const struct safetensors *s, const struct tensor *t);
+
+/* --- writing: the header is known first, then the data follows tensor by tensor in the same order ---------------- */
+struct tensor_plan {
+    const char *name;
+    enum dtype dtype;
+    uint32_t n_dims;
+    uint64_t shape[TENSOR_MAX_DIMS];
+};
+struct safetensors_writer;
+/* Writes PATH.tmp; metadata: n pairs key, value. Header padded with spaces so that data starts 8-aligned. */
+bool safetensors_writer_open(struct safetensors_writer **out, const char *path, const struct tensor_plan *plan, size_t n,
+                             const char *const (*metadata)[2], size_t n_metadata, struct err *e);
+/* The next bytes of the data section, in plan order; may be called many times per tensor. A full disk is ERR_ENV. */
+bool safetensors_writer_put(struct safetensors_writer *w, const void *data, size_t size, struct err *e);
+/* Checks that all planned bytes came, flushes, renames to PATH. Frees w in every case. */
+bool safetensors_writer_close(struct safetensors_writer **w, struct err *e);
+/* Drops the temporary file. */
+void safetensors_writer_abort(struct safetensors_writer **w);
+
+#endif

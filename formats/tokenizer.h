@@ -1,0 +1,29 @@
+/* tokenizer.json (Hugging Face "fast" tokenizers): byte-level BPE and SentencePiece-style BPE with byte fallback. */
+#ifndef FORMATS_TOKENIZER_H
+#define FORMATS_TOKENIZER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "host/base/err.h"
+
+struct tokenizer;
+
+/* Parses the text of a tokenizer.json (any bytes). path names the file in messages. */
+bool tokenizer_parse(struct tokenizer **out, const char *text, size_t size, const char *path, struct err *e);
+/* Reads DIR/tokenizer.json (and tokenizer_config.json for add_bos_token / bos_token where the post-processor says
+ * nothing). */
+bool tokenizer_load(struct tokenizer **out, const char *dir, struct err *e);
+void tokenizer_destroy(struct tokenizer **t);
+
+/* Token ids of a whole text (UTF-8; invalid bytes are an ERR_USER that names the offset), added tokens recognised, the
+ * BOS in front where the tokenizer has one (post-processor TemplateProcessing, or add_bos_token, or a bos_token that is
+ * defined: protocol of `gsq eval`). O(n log n) also when the text is one word. *ids is malloc'ed, the caller frees. */
+bool tokenizer_encode(const struct tokenizer *t, const char *text, size_t size, uint32_t **ids, size_t *n,
+                      struct err *e);
+/* Number of ids (largest id + 1), and the BOS id or -1. */
+uint32_t tokenizer_vocab_size(const struct tokenizer *t);
+int64_t tokenizer_bos(const struct tokenizer *t);
+
+#endif

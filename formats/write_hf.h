@@ -1,0 +1,51 @@
+/* Writes a complete Hugging Face folder in one of the export formats, from codes and scales. */
+#ifndef FORMATS_WRITE_HF_H
+#define FORMATS_WRITE_HF_H
+
+#include "formats/checkpoint_in.h"
+
+enum export_format { EXPORT_GPTQ, EXPORT_GPTQ_V2, EXPORT_COMPRESSED_TENSORS, EXPORT_MLX, EXPORT_HUMMING, EXPORT_NONE };
+/* "gptq" ... EXPORT_NONE if there is none of that name. */
+enum export_format export_format_parse(const char *name);
+const char *export_format_name(enum export_format f);
+
+/* One linear to be stored quantized; every other tensor of the source is copied in 16 bits. */
+struct export_item {
+    const char *module;
+    uint32_t rows, cols;
+    struct quant_spec spec;
+};
+
+enum export_verdict { EXPORT_OK, EXPORT_WARN, EXPORT_REFUSED };
+/* Whether the format can hold such a linear, and in `why` a sentence (a refusal with its remedy, or a warning that names
+ * who will not load it). container: 0, or the bits of the storage container (--container 4, compressed-tensors). */
+enum export_verdict export_check(enum export_format f, const struct export_item *item, unsigned container, char *why,
+                                 size_t cap);
+/* The scale type a run should round to: fp16 for GPTQ; the model's 16-bit dtype elsewhere (F32 models: fp16). */
+enum scale_type export_scale_type(enum export_format f, const struct checkpoint *src);
+
+struct export_options {
+    enum export_format format;
+    unsigned container;          /* 0: native bits */
+    uint64_t shard_bytes;        /* 0: 5e9 less a margin (5 GB) */
+    const char *const (*metadata)[2]; /* extra facts for quantization_config.meta, n pairs; may be NULL */
+    size_t n_metadata;
+};
+/* Where the codes come from: called once per item, in file order. The writer frees q. */
+struct export_source {
+    void *ctx;
+    bool (*linear)(void *ctx, const struct export_item *item, struct qlinear *q, struct err *e);
+    /* Progress in bytes written; false stops (ERR_STOPPED). May be NULL. */
+    bool (*progress)(void *ctx, uint64_t done, uint64_t total);
+};
+/* Bytes that the folder will take (preflight). */
+uint64_t export_size(const struct checkpoint *src, const struct export_item *items, size_t n,
+                     const struct export_options *o);
+/* Writes everything below out_dir (created): shards with an index where needed, config.json with quantization_config
+ * (quantize_config.json too for gptq), tokenizer and generation files carried over. Files appear under their final name
+ * only when whole; config.json comes last. Same input, same bytes: nothing depends on time or addresses.
+ * src may itself be quantized (convert): its items are then re-packed. */
+bool write_hf(const char *out_dir, const struct checkpoint *src, const struct export_item *items, size_t n,
+              const struct export_options *o, const struct export_source *source, struct err *e);
+
+#endif
