@@ -1,0 +1,64 @@
+/* Recording and running work.
+ *
+ *     struct gpu_cmd *cmd;                         // one per thread of work; there is one queue
+ *     gpu_upload(cmd, x, host, bytes);
+ *     run_rmsnorm_fwd(cmd, gpu_rows(n), &(struct rmsnorm_fwd_args){ .x = x, .w = w, .y = y, .rows = n, .cols = d, .eps = eps });
+ *     gpu_download(cmd, y, host, bytes);           // runs all recorded so far and waits
+ *     if (!gpu_cmd_finish(cmd, e)) ...             // the first error of anything recorded since the last finish
+ *
+ * Recording never fails in the caller's face: errors are kept and come out of gpu_cmd_finish (and gpu_download).
+ * Barriers are placed from what each kernel reads and writes. Work is cut into submissions of about 100 ms by measured
+ * cost, so that a desktop stays live and Windows does not kill the job. */
+#ifndef GPU_CMD_H
+#define GPU_CMD_H
+
+#include "host/gpu/gpu_memory.h"
+
+struct gpu_cmd;
+
+/* Number of workgroups, and how much work they do (any unit that is proportional to time for this kernel, such as
+ * multiply-adds; 0: the number of workgroups). The work is what submissions are cut by. */
+struct gpu_grid {
+    uint32_t x, y, z;
+    double work;
+};
+
+bool gpu_cmd_create(struct gpu_cmd **out, struct gpu *g, struct err *e);
+void gpu_cmd_destroy(struct gpu_cmd **c);
+/* Called between submissions while waiting; false makes the pending gpu_cmd_finish fail with ERR_STOPPED. May be NULL. */
+void gpu_cmd_set_poll(struct gpu_cmd *c, bool (*poll)(void *ctx), void *ctx);
+struct gpu *gpu_cmd_gpu(struct gpu_cmd *c);
+
+/* Host memory to device, through the upload ring; src may be reused at once. Any size. */
+void gpu_upload(struct gpu_cmd *c, struct gpu_view dst, const void *src, uint64_t bytes);
+/* Device to host; runs everything recorded and waits. */
+bool gpu_download(struct gpu_cmd *c, struct gpu_view src, void *dst, uint64_t bytes, struct err *e);
+void gpu_copy(struct gpu_cmd *c, struct gpu_view dst, struct gpu_view src, uint64_t bytes);
+/* Every 4-byte word of the view <- word. */
+void gpu_fill(struct gpu_cmd *c, struct gpu_view dst, uint32_t word);
+/* Submits what is recorded, without waiting. */
+void gpu_cmd_flush(struct gpu_cmd *c);
+/* Submits and waits for everything; returns the first error since the last call. A lost device is ERR_ENV. */
+bool gpu_cmd_finish(struct gpu_cmd *c, struct err *e);
+/* True once an error is pending (long host loops may stop early). */
+bool gpu_cmd_failed(const struct gpu_cmd *c);
+
+/* Measured so far, for bench, the ETA and the report. */
+struct gpu_profile {
+    uint64_t dispatches;
+    double seconds, work;
+};
+/* Per kernel id; timing of single dispatches is on only after gpu_cmd_profile_enable. */
+void gpu_cmd_profile_enable(struct gpu_cmd *c, bool on);
+struct gpu_profile gpu_cmd_profile(const struct gpu_cmd *c, unsigned kernel);
+void gpu_cmd_profile_clear(struct gpu_cmd *c);
+/* How much work of this kernel fits a submission of 100 ms (from earlier measurements; a cautious guess before the first):
+ * callers split larger dispatches, by rows. */
+double gpu_cmd_work_limit(const struct gpu_cmd *c, unsigned kernel);
+
+/* What the generated run_NAME functions call. views: one per BUF; push: the push constants. A view larger than
+ * gpu_info.max_range, misaligned or empty is ERR_BUG naming kernel and buffer. */
+void gpu_dispatch(struct gpu_cmd *c, unsigned kernel, struct gpu_grid grid, const struct gpu_view *views,
+                  unsigned n_views, const void *push, unsigned push_bytes);
+
+#endif

@@ -1,0 +1,48 @@
+/* shaders/kernels.def as C: ids, argument structs and typed calls. */
+#ifndef GPU_KERNELS_H
+#define GPU_KERNELS_H
+
+#include "host/gpu/gpu_cmd.h"
+
+/* enum kernel_id { KERNEL_ID_gemm, ... } */
+enum kernel_id {
+#define KERNEL(name, buffers, push) KERNEL_ID_##name,
+#include "shaders/kernels.def"
+#undef KERNEL
+    KERNEL_COUNT
+};
+
+/* struct gemm_args { struct gpu_view a, b, c; uint32_t m, ...; }; */
+#define BUF(n) struct gpu_view n;
+#define U32(n) uint32_t n;
+#define F32(n) float n;
+#define KERNEL(name, buffers, push)                                                                          \
+    struct name##_args {                                                                                     \
+        buffers push                                                                                         \
+    };
+#include "shaders/kernels.def"
+#undef KERNEL
+#undef BUF
+#undef U32
+#undef F32
+
+/* void run_gemm(cmd, grid, &(struct gemm_args){...}) */
+#define KERNEL(name, buffers, push)                                                                          \
+    void run_##name(struct gpu_cmd *cmd, struct gpu_grid grid, const struct name##_args *args);
+#include "shaders/kernels.def"
+#undef KERNEL
+
+/* What the host expects of each kernel's SPIR-V. */
+struct kernel_decl {
+    const char *name;
+    unsigned n_buffers, push_bytes;
+    const char *buffers; /* "a b c": for messages */
+};
+extern const struct kernel_decl kernel_decls[KERNEL_COUNT];
+
+/* Grids. gpu_rows: one workgroup per row, folded over x and y. gpu_items: one invocation per item with the kernel's own
+ * workgroup size. */
+struct gpu_grid gpu_rows(uint64_t rows);
+struct gpu_grid gpu_items(struct gpu_cmd *cmd, unsigned kernel, uint64_t items);
+
+#endif
