@@ -1,0 +1,54 @@
+/* A model on the device: shapes, names, and one block's weights at a time. Everything on the device is f32. */
+#ifndef MODEL_MODEL_H
+#define MODEL_MODEL_H
+
+#include "formats/checkpoint_in.h"
+#include "host/gpu/gpu_cmd.h"
+#include "host/model/family.h"
+
+/* The linears of a block, in the order they are quantized. */
+enum linear_id { LINEAR_Q, LINEAR_K, LINEAR_V, LINEAR_O, LINEAR_GATE, LINEAR_UP, LINEAR_DOWN, LINEAR_COUNT };
+
+struct model {
+    struct gpu *gpu;
+    struct gpu_cmd *cmd;
+    const struct checkpoint *ck;
+    const struct model_config *cfg;
+    const struct family *family;
+    uint32_t ctx;                             /* window length this model was opened for */
+    uint32_t rows[LINEAR_COUNT], cols[LINEAR_COUNT];
+    struct gpu_arena *arena;                  /* what lives as long as the model */
+    struct gpu_view rope_table;               /* [ctx, head_dim/2, 2] cos, sin */
+    struct gpu_view final_norm;               /* [hidden] */
+};
+
+/* One block's parameters. A bias or q/k norm that the model has not is an empty view. */
+struct block_weights {
+    struct gpu_view w[LINEAR_COUNT];    /* [rows, cols] */
+    struct gpu_view bias[LINEAR_COUNT]; /* [rows] */
+    struct gpu_view attn_norm, ffn_norm; /* [hidden] */
+    struct gpu_view q_norm, k_norm;      /* [head_dim] */
+};
+
+/* Checks that every tensor the family needs is there with the right shape (all of them, before any work), makes the
+ * RoPE table (plain, linear, llama3 scaling; computed in double) and loads the final norm. ctx above the model's
+ * max_position is a warning. The checkpoint stays the caller's. */
+bool model_open(struct model **out, struct gpu_cmd *cmd, const struct checkpoint *ck, uint32_t ctx, struct err *e);
+void model_close(struct model **m);
+
+/* "model.layers.3.self_attn.q_proj" into out (at least 96 bytes); returns out. */
+const char *model_linear_name(uint32_t layer, enum linear_id id, char *out, size_t cap);
+/* "q_proj". */
+const char *linear_short_name(enum linear_id id);
+
+/* Device bytes that model_load_block takes from its arena. */
+uint64_t model_block_bytes(const struct model *m);
+/* Streams block `layer` into the arena: raw 16-bit tensors go up and are widened by a kernel; quantized linears are
+ * dequantized on the way. Does not wait. With `pages_done`, mapped pages are given back to the system afterwards. */
+bool model_load_block(struct model *m, uint32_t layer, struct gpu_arena *arena, struct block_weights *out, struct err *e);
+/* Any [rows, cols] module into dst (f32). Walks row tiles. */
+bool model_load_matrix(struct model *m, const char *module, uint32_t row0, uint32_t rows, struct gpu_view dst, struct err *e);
+/* Embedding rows of ids into dst[n, hidden]: gathered on the host, uploaded. */
+bool model_embed(struct model *m, const uint32_t *ids, size_t n, struct gpu_view dst, struct err *e);
+
+#endif

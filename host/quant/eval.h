@@ -1,0 +1,36 @@
+/* Perplexity of a model, and KL divergence between two. */
+#ifndef QUANT_EVAL_H
+#define QUANT_EVAL_H
+
+#include "host/model/calib.h"
+#include "host/quant/progress.h"
+
+struct eval_options {
+    const char *text;   /* file */
+    uint32_t ctx;       /* tokens per window */
+    uint32_t windows;   /* at most; 0: all */
+    const char *spill_dir; /* for activations that fit nowhere else */
+    struct progress progress;
+};
+struct eval_result {
+    double perplexity, mean_nll;
+    uint64_t tokens;  /* of the whole text */
+    uint32_t windows; /* evaluated */
+    uint64_t scored;  /* positions: windows * (ctx-1) */
+    char token_hash[33]; /* XXH3-128 of the text's ids as u32le */
+    double seconds;
+};
+/* exp(mean NLL) over positions 1..ctx-1 of every window (DESIGN.md section 6). Weights are streamed block by block. */
+bool eval_perplexity(struct gpu_cmd *cmd, const struct checkpoint *ck, const struct eval_options *o,
+                     struct eval_result *out, struct err *e);
+
+struct compare_result {
+    struct eval_result model, reference;
+    double mean_kl; /* KL(reference || model) per position, nats, over the positions 0..ctx-2 that predict the scored ones */
+    double top1;    /* share of positions whose most likely token agrees */
+};
+/* Both must share the vocabulary size and the token ids of the text. */
+bool eval_compare(struct gpu_cmd *cmd, const struct checkpoint *model, const struct checkpoint *reference,
+                  const struct eval_options *o, struct compare_result *out, struct err *e);
+
+#endif
