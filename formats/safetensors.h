@@ -22,15 +22,38 @@ struct tensor {
     uint64_t shape[TENSOR_MAX_DIMS];
     const uint8_t *data; /* inside the mapped file, any alignment */
     uint64_t bytes;
-    uint32_t file; /* index of the shard */
+    uint32_t file;           /* index of the shard */
+    char stored_dtype[16];   /* as the file spells it, "F8_E4M3": for messages about DTYPE_OTHER */
 };
+
+/* A growing table of tensors, hashed by name. Opaque here so that the fuzz target can drive it. */
+struct tensor_table;
+bool tensor_table_create(struct tensor_table **out, struct err *e);
+void tensor_table_destroy(struct tensor_table **t);
+size_t tensor_table_count(const struct tensor_table *t);
+const struct tensor *tensor_table_at(const struct tensor_table *t, size_t i);
+const struct tensor *tensor_table_find(const struct tensor_table *t, const char *name);
 
 /* Header of one file. `header` is the JSON text alone, data_size the bytes that follow it in the file, data their
  * address (may be NULL when fuzzing). Checks everything FORMATS.md asks: offsets inside, no overlap, no holes, shape
- * product * size == length, no duplicate names. Appends to the table. The fuzz target calls this. */
-struct tensor_table;
+ * product * size == length, no duplicate names (within the file or with files before). Appends to the table, by offset;
+ * after a failure the table is only good for tensor_table_destroy. */
 bool safetensors_parse_header(struct tensor_table *t, const char *header, size_t size, const uint8_t *data,
                               uint64_t data_size, uint32_t file, const char *path, struct err *e);
+
+/* model.safetensors.index.json: which file holds which tensor. File names are plain names: no folders. */
+struct safetensors_index {
+    char **files; /* sorted, each once */
+    size_t n_files;
+    struct safetensors_index_entry {
+        char *name;
+        uint32_t file;
+    } *entries; /* in the order of the file */
+    size_t n_entries;
+};
+bool safetensors_index_parse(struct safetensors_index *out, const char *text, size_t size, const char *path,
+                             struct err *e);
+void safetensors_index_free(struct safetensors_index *x);
 
 /* All tensors of a model folder: model.safetensors.index.json with its shards, else model.safetensors. Files stay mapped. */
 struct safetensors;

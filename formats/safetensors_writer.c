@@ -1,0 +1,154 @@
+/* Writing safetensors: the whole header first, then the data as a stream. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/safetensors.h"
+#include "host/base/num.h"
+#include "host/base/str.h"
+
+struct safetensors_writer {
+    FILE *file;
+    char *path, *tmp;
+    uint64_t planned, written; /* bytes of the data section */
+};
+
+static bool add_tensor(struct strbuf *b, const struct tensor_plan *p, uint64_t *at, struct err *e)
+{
+    uint64_t end = dtype_size(p->dtype);
+    if (end == 0 || p->n_dims > TENSOR_MAX_DIMS)
+        return err_set(e, ERR_BUG, "tensor \"%.200s\" cannot be written: dtype or number of dimensions",
+                       p->name);
+    strbuf_json(b, p->name);
+    strbuf_printf(b, ":{\"dtype\":\"%s\",\"shape\":[", dtype_name(p->dtype));
+    for (uint32_t i = 0; i < p->n_dims; i++) {
+        strbuf_printf(b, "%s%llu", i ? "," : "", (unsigned long long)p->shape[i]);
+        if (!mul_u64(end, p->shape[i], &end))
+            return err_set(e, ERR_BUG, "tensor \"%.200s\" is impossibly large", p->name);
+    }
+    if (!add_u64(end, *at, &end))
+        return err_set(e, ERR_BUG, "tensor \"%.200s\" is impossibly large", p->name);
+    strbuf_printf(b, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)*at, (unsigned long long)end);
+    *at = end;
+    return true;
+}
+
+static bool build_header(struct strbuf *b, const struct tensor_plan *plan, size_t n,
+                         const char *const (*metadata)[2], size_t n_metadata, uint64_t *planned,
+                         struct err *e)
+{
+    static const char length[8];
+    strbuf_add(b, length, sizeof length); /* filled in below */
+    strbuf_puts(b, "{");
+    if (n_metadata) {
+        strbuf_puts(b, "\"__metadata__\":{");
+        for (size_t i = 0; i < n_metadata; i++) {
+            strbuf_puts(b, i ? "," : "");
+            strbuf_json(b, metadata[i][0]);
+            strbuf_puts(b, ":");
+            strbuf_json(b, metadata[i][1]);
+        }
+        strbuf_puts(b, "}");
+    }
+    struct strmap names = {0};
+    bool ok = true;
+    for (size_t i = 0; i < n && ok; i++) {
+        bool added;
+        if (!strmap_add(&names, plan[i].name, strlen(plan[i].name), 0, &added))
+            ok = err_nomem(e, "a safetensors header", n);
+        else if (!added)
+            ok = err_set(e, ERR_BUG, "tensor \"%.200s\" is planned twice", plan[i].name);
+        strbuf_puts(b, i || n_metadata ? "," : "");
+        ok = ok && add_tensor(b, &plan[i], planned, e);
+    }
+    strmap_free(&names);
+    strbuf_puts(b, "}");
+    while (b->size % 8 != 0 && !b->failed)
+        strbuf_puts(b, " ");
+    if (!ok)
+        return false;
+    if (b->failed)
+        return err_nomem(e, "a safetensors header", b->size);
+    store_u64le(b->data, b->size - 8);
+    return true;
+}
+
+static void writer_free(struct safetensors_writer **w)
+{
+    free((*w)->path);
+    free((*w)->tmp);
+    free(*w);
+    *w = NULL;
+}
+
+static bool write_failed(const struct safetensors_writer *w, struct err *e)
+{
+    err_set(e, ERR_ENV, "cannot write %s: %s", w->tmp, strerror(errno));
+    return err_hint(e, "free some space or choose another folder");
+}
+
+bool safetensors_writer_open(struct safetensors_writer **out, const char *path,
+                             const struct tensor_plan *plan, size_t n, const char *const (*metadata)[2],
+                             size_t n_metadata, struct err *e)
+{
+    struct safetensors_writer *w = *out = calloc(1, sizeof *w);
+    if (!w)
+        return err_nomem(e, "a safetensors writer", sizeof *w);
+    struct strbuf header = {0}, tmp = {0};
+    strbuf_puts(&tmp, path);
+    strbuf_puts(&tmp, ".tmp");
+    w->path = str_dup(path);
+    w->tmp = tmp.data;
+    bool ok = w->path && !tmp.failed ? true : err_nomem(e, "a path", strlen(path));
+    ok = ok && build_header(&header, plan, n, metadata, n_metadata, &w->planned, e);
+    if (ok && !(w->file = os_fopen(w->tmp, "wb"))) {
+        ok = err_set(e, ERR_USER, "cannot create %s: %s", w->tmp, strerror(errno));
+        err_hint(e, "check that the folder exists and is writable");
+    }
+    if (ok && fwrite(header.data, 1, header.size, w->file) != header.size)
+        ok = write_failed(w, e);
+    strbuf_free(&header);
+    if (!ok)
+        safetensors_writer_abort(out);
+    return ok;
+}
+
+bool safetensors_writer_put(struct safetensors_writer *w, const void *data, size_t size, struct err *e)
+{
+    if (size > w->planned - w->written)
+        return err_set(e, ERR_BUG, "%s: %llu bytes come after the last planned tensor", w->path,
+                       (unsigned long long)(size - (w->planned - w->written)));
+    if (size && fwrite(data, 1, size, w->file) != size)
+        return write_failed(w, e);
+    w->written += size;
+    return true;
+}
+
+bool safetensors_writer_close(struct safetensors_writer **w, struct err *e)
+{
+    struct safetensors_writer *x = *w;
+    bool ok = true;
+    if (x->written != x->planned)
+        ok = err_set(e, ERR_BUG, "%s: %llu bytes of %llu planned ones were written", x->path,
+                     (unsigned long long)x->written, (unsigned long long)x->planned);
+    ok = ok && os_sync_file(x->file, x->tmp, e);
+    if (fclose(x->file) != 0 && ok)
+        ok = write_failed(x, e);
+    x->file = NULL;
+    ok = ok && os_rename(x->tmp, x->path, e);
+    if (!ok)
+        os_remove(x->tmp);
+    writer_free(w);
+    return ok;
+}
+
+void safetensors_writer_abort(struct safetensors_writer **w)
+{
+    if (!*w)
+        return;
+    if ((*w)->file) {
+        fclose((*w)->file);
+        os_remove((*w)->tmp);
+    }
+    writer_free(w);
+}
