@@ -1,0 +1,60 @@
+/* Every choice of a quantization run. Constants of METHOD.md are the defaults of quantize_defaults(); each is an option
+ * of the command line (app/cmd_quantize.c). */
+#ifndef QUANT_OPTIONS_H
+#define QUANT_OPTIONS_H
+
+#include "formats/quant_type.h"
+#include "formats/write_hf.h"
+
+enum method { METHOD_RTN, METHOD_GPTQ, METHOD_GSQ };
+bool method_parse(const char *name, enum method *out);
+const char *method_name(enum method m);
+
+/* One --tensor or --keep, in command-line order; the last that matches a module wins. */
+struct tensor_rule {
+    const char *regex;             /* PCRE2, searched in the module name ("model.layers.0.mlp.up_proj") */
+    const struct quant_type *type; /* NULL: keep in 16 bits */
+    uint32_t group;                /* 0: the run's group */
+};
+
+struct scale_search_options {
+    uint32_t steps; /* candidates per sign: base * (1 - i/100), i < steps. 80 (METHOD.md 1) */
+    float power;    /* of the absolute error. 2.4 */
+};
+
+struct gumbel_options {
+    uint32_t steps;        /* optimiser steps per linear */
+    float tau0, tau1;      /* temperature, start and end: 2, 0.05 */
+    float kappa0, kappa1;  /* logit factor, start and end: 100, 500 */
+    float lr_logits, lr_scales; /* rates of a run of 1280 steps: 1e-4, 5e-5; multiplied by reach * 1280 / steps */
+    float reach;           /* how far a logit may travel, as a multiple of the paper's schedule */
+    float lr_end;          /* cosine down to this share of the rate: 0.1 */
+    float beta1, beta2;    /* Lion: 0.9, 0.95 */
+    float decay;           /* of the logits, per unit of rate: 1 */
+    float init_noise, init_gap; /* start logits: noise * (N(0,1) + gap * centred(-(c-d)^2/2)): 0.01, 6 */
+};
+
+struct quantize_options {
+    const char *model_dir, *out_dir;
+    const char *work_dir; /* checkpoints; NULL: OUT.work */
+    enum method method;
+    const struct quant_type *type;
+    uint32_t group;
+    enum export_format format;
+    unsigned container; /* --container 4, or 0 */
+    const struct tensor_rule *rules;
+    size_t n_rules;
+    const char *calib; /* text file; not needed for RTN */
+    uint32_t samples, ctx; /* windows, and tokens in each; ctx 0: the model's own, at most 2048 */
+    uint32_t holdout;  /* of the windows, how many only judge (guard); 0: an eighth of them, at most 16 */
+    float damp;        /* share of the mean diagonal added to H: 0.01 */
+    struct scale_search_options scale_search;
+    struct gumbel_options gumbel;
+    uint64_t seed;
+    uint64_t host_limit; /* bytes of host memory for activations before they spill; 0: 4 GiB less 1 */
+    bool dry_run;
+    bool keep_work; /* do not remove the checkpoints after a finished export */
+};
+void quantize_defaults(struct quantize_options *o);
+
+#endif

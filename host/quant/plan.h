@@ -1,0 +1,45 @@
+/* What a run will do, decided before any work: each linear's fate, the memory plan, the disk space. */
+#ifndef QUANT_PLAN_H
+#define QUANT_PLAN_H
+
+#include "host/model/model.h"
+#include "host/quant/options.h"
+
+/* One linear of the model. */
+struct plan_item {
+    char module[96];
+    uint32_t layer;
+    enum linear_id id;
+    uint32_t rows, cols;
+    bool keep;               /* stays in 16 bits */
+    struct quant_spec spec;  /* if not kept */
+};
+
+struct memory_line {
+    const char *name; /* "block weights", "hessian q,k,v" ... */
+    uint64_t bytes;
+};
+
+struct plan {
+    struct plan_item *items; /* n_layers * LINEAR_COUNT, by layer then linear */
+    size_t n_items;
+    uint32_t n_layers;
+    double bpw;             /* mean bits per weight over the quantized linears */
+    uint64_t weights, weights_quantized;
+    uint64_t out_bytes, work_bytes, disk_free;
+    struct memory_line lines[16]; /* device memory at the widest moment */
+    size_t n_lines;
+    uint64_t device_bytes, device_limit;
+    uint64_t host_bytes;     /* beyond mapped files */
+    const char *acts_tier;   /* "device" | "host" | "file" */
+    uint32_t batch_windows;  /* windows per forward batch */
+    uint32_t ctx, samples;
+    double reach;            /* sum of the learning rates of one linear's logits */
+};
+
+/* Preflight: rules compiled, shapes against the format, tied heads, disk space, memory. Warnings go to the log; the first
+ * refusal is ERR_USER. */
+bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e);
+void plan_free(struct plan *p);
+
+#endif
