@@ -1,0 +1,39 @@
+/* The quantization kernels of shaders/kernels.def, called without thinking of grids.
+ *
+ * Each function takes the argument struct of its kernel, as if any view could be bound whole: it finds the grid of the
+ * variant in use, and cuts the rows into tiles where a view exceeds gpu_info.max_range or the work exceeds a submission.
+ * Tiles change no bit of the result (sums stay within a row; noise is keyed by the row's place in the whole matrix).
+ * Views start aligned (as gpu_alloc gives them) and are dense from there on; row strides are those of the struct.
+ *
+ *     q_scale_search(cmd, &(struct scale_search_args){ .w = w, .scales = s, .rows = n, .cols = k, .ldw = k, ... });
+ *
+ * Sizes (elements): w, diff, grad [rows, ldw or cols]; scales, smom [rows, groups], groups = ceil(cols / group);
+ * codes [rows, ldc] words, ldc = ceil(cols / 4), int8 x 4 little-endian, pad lanes 0; logits, mom [rows, levels, cols]. */
+#ifndef QUANT_QKERNELS_H
+#define QUANT_QKERNELS_H
+
+#include "host/gpu/kernels.h"
+
+/* Scales of the groups that start in [col0, col1); col1 <= cols. Others are left alone. */
+void q_scale_search(struct gpu_cmd *cmd, const struct scale_search_args *args);
+void q_quantize(struct gpu_cmd *cmd, const struct quantize_args *args);
+void q_dequant(struct gpu_cmd *cmd, const struct dequant_args *args);
+/* r is the whole of R (any size); r0 is filled in here. err is [rows, count], dense. */
+void q_gptq_segment(struct gpu_cmd *cmd, const struct gptq_segment_args *args);
+/* The whole matrix; row0 is filled in here. */
+void q_diagonal(struct gpu_cmd *cmd, const struct diagonal_args *args);
+void q_damp_diagonal(struct gpu_cmd *cmd, const struct damp_diagonal_args *args);
+void q_zero_dead(struct gpu_cmd *cmd, const struct zero_dead_args *args);
+/* All n rows; `rows` is filled in here. in and out must not overlap. */
+void q_flip(struct gpu_cmd *cmd, const struct flip_args *args);
+void q_copy_rect(struct gpu_cmd *cmd, const struct copy_rect_args *args);
+void q_chol_block(struct gpu_cmd *cmd, const struct chol_block_args *args);
+/* row0 is the first row's place in the whole matrix (0 unless the caller tiles as well). */
+void q_gumbel_init(struct gpu_cmd *cmd, const struct gumbel_init_args *args);
+void q_gumbel_step(struct gpu_cmd *cmd, const struct gumbel_step_args *args);
+void q_gumbel_codes(struct gpu_cmd *cmd, const struct gumbel_codes_args *args);
+void q_row_dot(struct gpu_cmd *cmd, const struct row_dot_args *args);
+void q_round_scales(struct gpu_cmd *cmd, const struct round_scales_args *args);
+void q_subtract(struct gpu_cmd *cmd, const struct subtract_args *args);
+
+#endif
