@@ -19,3 +19,16 @@
 kernel(unpack16 base)
 kernel(add base)
 kernel(subtract base)
+kernel(transpose base WG 128 SPEC 2=32)
+
+# ---- the matrix product: constants 2 and 3 are the tile of C that one workgroup computes
+kernel(gemm base WG 128 SPEC 2=64 3=64)
+
+# ---- transformer forward
+kernel(rmsnorm_fwd base WG 128)
+kernel(add_bias base)
+kernel(rope_fwd base)
+kernel(attn_fwd base WG 128 SPEC 2=32)
+kernel(swiglu_fwd base)
+kernel(nll base WG 128)
+kernel(kl base WG 128)

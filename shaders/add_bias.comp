@@ -1,0 +1,16 @@
+#version 460
+#extension GL_GOOGLE_include_directive : require
+#include "common.glsl"
+layout(local_size_x_id = 0) in;
+
+layout(set = 0, binding = 0, std430) buffer Y { float y[]; };
+layout(set = 0, binding = 1, std430) readonly buffer B { float b[]; };
+layout(push_constant) uniform Push { uint rows, cols; };
+
+// One invocation per element.
+void main()
+{
+    uint i = item_index();
+    if (i < rows * cols)
+        y[i] += b[i % cols];
+}
