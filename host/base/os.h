@@ -42,6 +42,8 @@ enum os_kind os_stat(const char *path, uint64_t *size_or_null);
 bool os_mkdirs(const char *path, struct err *e);
 /* Removes a file; true if it is gone afterwards. */
 bool os_remove(const char *path);
+/* Removes a folder if it is empty. */
+bool os_remove_dir(const char *path);
 /* Removes a folder and everything in it. */
 bool os_remove_tree(const char *path);
 /* Calls fn for each name in a folder (no "." and ".."), in sorted order, so that runs repeat. */

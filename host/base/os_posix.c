@@ -164,6 +164,11 @@ bool os_remove(const char *path)
     return unlink(path) == 0 || errno == ENOENT;
 }
 
+bool os_remove_dir(const char *path)
+{
+    return rmdir(path) == 0;
+}
+
 static bool remove_entry(void *ctx, const char *name, struct err *e)
 {
     char path[4096];

@@ -1,0 +1,130 @@
+/* GPTQ: columns left to right, each column's rounding error spread over the columns behind it (METHOD.md 1; Frantar et
+ * al., arXiv 2210.17323). The blocks of columns are the groups themselves (at most 128 columns), so that every scale is
+ * searched on fully updated columns. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "host/base/log.h"
+#include "host/base/num.h"
+#include "host/gpu/gpu_gemm.h"
+#include "host/quant/cholesky.h"
+#include "host/quant/qkernels.h"
+#include "host/quant/qmatrix.h"
+
+/* Columns that one gptq_segment dispatch works through: bounded by what an invocation keeps at hand. */
+#define SEGMENT_MAX 128u
+/* The damping grows tenfold until the Cholesky succeeds; beyond this share of the mean diagonal nothing of H is left. */
+#define DAMP_MAX 100.0f
+
+uint64_t gptq_scratch_bytes(uint32_t rows, uint32_t cols, uint32_t group)
+{
+    uint64_t square = (uint64_t)cols * cols * 4, matrix = (uint64_t)rows * cols * 4;
+    uint64_t factor = 2 * square + (uint64_t)cols * (256 * 2 + 4), err = (uint64_t)rows * min_u64(group, SEGMENT_MAX) * 4;
+    return max_u64(factor + err, 2 * matrix + (uint64_t)rows * 4) + 4096;
+}
+
+/* r <- the factor of H with its dead inputs set to 1 and damping added; raised until it works. */
+static bool factor(struct gpu_cmd *cmd, struct gpu_view h, uint32_t n, const float *diag, float damp,
+                   struct gpu_arena *scratch, struct gpu_view r, struct gptq_facts *facts, struct err *e)
+{
+    double mean = 0;
+    for (uint32_t i = 0; i < n; i++)
+        mean += diag[i] == 0 ? 1.0 : diag[i];
+    mean /= n;
+
+    gpu_mark mark = gpu_arena_mark(scratch);
+    struct gpu_view copy;
+    uint64_t bytes = (uint64_t)n * n * 4;
+    if (!gpu_alloc(scratch, bytes, &copy, e))
+        return false;
+    bool done = false, ok = true;
+    for (float share = damp; ok && !done && share <= DAMP_MAX; share = share > 0 ? share * 10 : 0.01f) {
+        float add = (float)(share * mean);
+        gpu_copy(cmd, copy, h, bytes);
+        q_damp_diagonal(cmd, &(struct damp_diagonal_args){.h = copy, .n = n, .ldh = n, .one = 1.0f + add, .damp = add});
+        ok = cholesky_inverse_factor(cmd, scratch, copy, r, n, &done, e);
+        facts->damp_raised = share != damp;
+    }
+    if (ok && !done) {
+        /* Not positive at any damping (infinite or absurd inputs): the diagonal alone. Without off-diagonal terms its
+         * factor spreads no error, whatever its values are. */
+        facts->diagonal_only = true;
+        gpu_fill(cmd, r, 0);
+        q_damp_diagonal(cmd, &(struct damp_diagonal_args){.h = r, .n = n, .ldh = n, .one = 1.0f, .damp = 0.0f});
+    }
+    gpu_arena_reset(scratch, mark);
+    return ok;
+}
+
+bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, struct gpu_view h, struct gpu_view work,
+                   struct gpu_arena *scratch, float damp, const struct scale_search_options *o, struct gptq_facts *facts,
+                   struct err *e)
+{
+    const uint32_t rows = q->rows, cols = q->cols;
+    gpu_mark mark = gpu_arena_mark(scratch);
+    struct gpu_view diag, r, err;
+    float *host = malloc((size_t)cols * sizeof *host);
+    *facts = (struct gptq_facts){0};
+    bool ok = host ? gpu_alloc(scratch, (uint64_t)cols * 4, &diag, e) && gpu_alloc(scratch, (uint64_t)cols * cols * 4, &r, e)
+                   : err_nomem(e, "a Hessian's diagonal", (uint64_t)cols * 4);
+    if (ok) {
+        q_diagonal(cmd, &(struct diagonal_args){.h = h, .diag = diag, .n = cols, .ldh = cols});
+        ok = gpu_download(cmd, diag, host, (uint64_t)cols * 4, e);
+    }
+    ok = ok && factor(cmd, h, cols, host, damp, scratch, r, facts, e);
+    ok = ok && gpu_alloc(scratch, (uint64_t)rows * min_u64(q->spec.group, SEGMENT_MAX) * 4, &err, e);
+    free(host);
+    if (!ok)
+        goto out;
+
+    q_zero_dead(cmd, &(struct zero_dead_args){.w = w, .diag = diag, .rows = rows, .cols = cols, .ldw = cols});
+    gpu_copy(cmd, work, w, (uint64_t)rows * cols * 4);
+    struct scale_search_args scales = {.w = work,
+                                       .scales = q->scales,
+                                       .rows = rows,
+                                       .cols = cols,
+                                       .ldw = cols,
+                                       .group = q->spec.group,
+                                       .groups = q->groups,
+                                       .lo = (uint32_t)q->spec.type->lo,
+                                       .hi = (uint32_t)q->spec.type->hi,
+                                       .steps = o->steps,
+                                       .power = o->power,
+                                       .scale_type = (uint32_t)q->spec.scale};
+    for (uint32_t g = 0; g < q->groups; g++) {
+        uint32_t first = g * q->spec.group, end = (uint32_t)min_u64(cols, (uint64_t)first + q->spec.group);
+        scales.col0 = first;
+        scales.col1 = end;
+        q_scale_search(cmd, &scales);
+        for (uint32_t c = first; c < end; c += SEGMENT_MAX) {
+            uint32_t count = (uint32_t)min_u64(SEGMENT_MAX, end - c), behind = c + count;
+            q_gptq_segment(cmd, &(struct gptq_segment_args){.w = work,
+                                                            .r = r,
+                                                            .scales = q->scales,
+                                                            .codes = q->codes,
+                                                            .err = err,
+                                                            .rows = rows,
+                                                            .ldw = cols,
+                                                            .ldr = cols,
+                                                            .col0 = c,
+                                                            .count = count,
+                                                            .g = g,
+                                                            .groups = q->groups,
+                                                            .ldc = q->ldc,
+                                                            .lo = scales.lo,
+                                                            .hi = scales.hi});
+            if (behind == cols)
+                break;
+            /* W[:, behind:] -= Err U[c:behind, behind:], with R = U^T: rows `behind` on, columns c on. */
+            uint64_t r_at = ((uint64_t)behind * cols + c) * 4, w_at = (uint64_t)behind * 4;
+            struct gpu_matrix a = {gpu_slice(err, 0, (uint64_t)rows * count * 4), count};
+            struct gpu_matrix b = {gpu_slice(r, r_at, (uint64_t)cols * cols * 4 - r_at), cols};
+            struct gpu_matrix to = {gpu_slice(work, w_at, (uint64_t)rows * cols * 4 - w_at), cols};
+            gpu_gemm(cmd, a, b, to, rows, cols - behind, count, -1.0f, 1.0f);
+        }
+    }
+    ok = gpu_cmd_finish(cmd, e);
+out:
+    gpu_arena_reset(scratch, mark);
+    return ok;
+}

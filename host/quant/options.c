@@ -1,0 +1,49 @@
+#include "host/quant/options.h"
+
+#include <string.h>
+
+static const char *const method_names[] = {"rtn", "gptq", "gsq"};
+
+bool method_parse(const char *name, enum method *out)
+{
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(name, method_names[i]) == 0) {
+            *out = (enum method)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+const char *method_name(enum method m)
+{
+    return method_names[m];
+}
+
+void quantize_defaults(struct quantize_options *o)
+{
+    *o = (struct quantize_options){
+        .method = METHOD_GSQ,
+        .type = quant_type_find("2"),
+        .group = 128,
+        .format = EXPORT_GPTQ,
+        .samples = 128,
+        .damp = 0.01f,
+        .scale_search = {.steps = 80, .power = 2.4f},
+        .gumbel = {.steps = 500,
+                   .tau0 = 2.0f,
+                   .tau1 = 0.05f,
+                   .kappa0 = 100.0f,
+                   .kappa1 = 500.0f,
+                   .lr_logits = 1e-4f,
+                   .lr_scales = 5e-5f,
+                   .reach = 4.0f,
+                   .lr_end = 0.1f,
+                   .beta1 = 0.9f,
+                   .beta2 = 0.95f,
+                   .decay = 1.0f,
+                   .init_noise = 0.01f,
+                   .init_gap = 6.0f},
+        .seed = 1,
+    };
+}

@@ -1,0 +1,134 @@
+#include "host/quant/qmatrix.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/num.h"
+#include "host/gpu/gpu_gemm.h"
+#include "host/quant/qkernels.h"
+
+uint64_t qmatrix_bytes(uint32_t rows, uint32_t cols, const struct quant_spec *spec)
+{
+    return (uint64_t)rows * (div_up(cols, 4) + div_up(cols, spec->group)) * 4 + 512;
+}
+
+bool qmatrix_create(struct qmatrix *q, struct gpu_arena *arena, uint32_t rows, uint32_t cols, struct quant_spec spec,
+                    struct err *e)
+{
+    *q = (struct qmatrix){.rows = rows, .cols = cols, .spec = spec};
+    q->groups = (uint32_t)div_up(cols, spec.group);
+    q->ldc = (uint32_t)div_up(cols, 4);
+    return gpu_alloc(arena, (uint64_t)rows * q->ldc * 4, &q->codes, e) &&
+           gpu_alloc(arena, (uint64_t)rows * q->groups * 4, &q->scales, e);
+}
+
+bool qmatrix_download(struct gpu_cmd *cmd, const struct qmatrix *q, struct qlinear *out, struct err *e)
+{
+    if (!qlinear_init(out, q->rows, q->cols, q->spec, e))
+        return false;
+    uint64_t n = (uint64_t)q->rows * q->ldc;
+    uint32_t *words = malloc((size_t)n * 4);
+    bool ok = words ? gpu_download(cmd, q->codes, words, n * 4, e) : err_nomem(e, "codes", n * 4);
+    ok = ok && gpu_download(cmd, q->scales, out->scales, (uint64_t)q->rows * q->groups * 4, e);
+    for (uint32_t r = 0; ok && r < q->rows; r++)
+        for (uint32_t c = 0; c < q->cols; c++)
+            out->codes[(size_t)r * q->cols + c] =
+                (int8_t)(uint8_t)(words[(size_t)r * q->ldc + c / 4] >> (c % 4 * 8) & 255u);
+    free(words);
+    if (!ok)
+        qlinear_free(out);
+    return ok;
+}
+
+bool qmatrix_upload(struct gpu_cmd *cmd, const struct qmatrix *q, const struct qlinear *in, struct err *e)
+{
+    uint64_t n = (uint64_t)q->rows * q->ldc;
+    uint32_t *words = calloc((size_t)n, 4);
+    if (!words)
+        return err_nomem(e, "codes", n * 4);
+    for (uint32_t r = 0; r < q->rows; r++)
+        for (uint32_t c = 0; c < q->cols; c++)
+            words[(size_t)r * q->ldc + c / 4] |= (uint32_t)(uint8_t)in->codes[(size_t)r * q->cols + c] << (c % 4 * 8);
+    gpu_upload(cmd, q->codes, words, n * 4);
+    gpu_upload(cmd, q->scales, in->scales, (uint64_t)q->rows * q->groups * 4);
+    free(words);
+    return true;
+}
+
+void qmatrix_dequant(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w)
+{
+    q_dequant(cmd, &(struct dequant_args){.codes = q->codes,
+                                          .scales = q->scales,
+                                          .w = w,
+                                          .rows = q->rows,
+                                          .cols = q->cols,
+                                          .ldw = q->cols,
+                                          .group = q->spec.group,
+                                          .groups = q->groups,
+                                          .ldc = q->ldc});
+}
+
+/* Scales of the groups that start in columns [col0, col1) of w. */
+static void search(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, uint32_t col0, uint32_t col1,
+                   const struct scale_search_options *o)
+{
+    q_scale_search(cmd, &(struct scale_search_args){.w = w,
+                                                    .scales = q->scales,
+                                                    .rows = q->rows,
+                                                    .cols = q->cols,
+                                                    .ldw = q->cols,
+                                                    .col0 = col0,
+                                                    .col1 = col1,
+                                                    .group = q->spec.group,
+                                                    .groups = q->groups,
+                                                    .lo = (uint32_t)q->spec.type->lo,
+                                                    .hi = (uint32_t)q->spec.type->hi,
+                                                    .steps = o->steps,
+                                                    .power = o->power,
+                                                    .scale_type = (uint32_t)q->spec.scale});
+}
+
+void quantize_rtn(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, const struct scale_search_options *o)
+{
+    search(cmd, q, w, 0, q->cols, o);
+    q_quantize(cmd, &(struct quantize_args){.w = w,
+                                            .scales = q->scales,
+                                            .codes = q->codes,
+                                            .rows = q->rows,
+                                            .cols = q->cols,
+                                            .ldw = q->cols,
+                                            .group = q->spec.group,
+                                            .groups = q->groups,
+                                            .ldc = q->ldc,
+                                            .lo = (uint32_t)q->spec.type->lo,
+                                            .hi = (uint32_t)q->spec.type->hi});
+}
+
+bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, uint32_t rows, uint32_t cols,
+                  struct gpu_view h, struct gpu_arena *scratch, double *loss, struct err *e)
+{
+    gpu_mark mark = gpu_arena_mark(scratch);
+    uint64_t bytes = (uint64_t)rows * cols * 4;
+    struct gpu_view d, dh, sums;
+    float *host = malloc((size_t)rows * sizeof *host);
+    bool ok = host ? gpu_alloc(scratch, bytes, &d, e) && gpu_alloc(scratch, bytes, &dh, e) &&
+                         gpu_alloc(scratch, (uint64_t)rows * 4, &sums, e)
+                   : err_nomem(e, "row losses", (uint64_t)rows * sizeof *host);
+    if (ok) {
+        if (q) {
+            qmatrix_dequant(cmd, q, dh);
+            q_subtract(cmd, &(struct subtract_args){.a = dh, .b = w, .d = d, .n = rows * cols});
+        } else {
+            d = w;
+        }
+        gpu_gemm(cmd, (struct gpu_matrix){d, cols}, (struct gpu_matrix){h, cols}, (struct gpu_matrix){dh, cols}, rows, cols,
+                 cols, 1.0f, 0.0f);
+        q_row_dot(cmd, &(struct row_dot_args){.a = d, .b = dh, .out = sums, .rows = rows, .cols = cols});
+        ok = gpu_download(cmd, sums, host, (uint64_t)rows * 4, e);
+    }
+    for (uint32_t r = 0; ok && r < rows; r++)
+        loss[r] = host[r];
+    free(host);
+    gpu_arena_reset(scratch, mark);
+    return ok;
+}

@@ -1,0 +1,249 @@
+#include "host/quant/store.h"
+
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/pack.h"
+#include "host/base/log.h"
+#include "host/base/num.h"
+#include "host/base/os.h"
+
+#define NAME_CAP 128
+#define REPORT_CAP 256
+
+struct store {
+    char dir[3072];
+    struct safetensors *block; /* the block read last */
+    uint32_t layer;
+};
+
+static bool block_path(const struct store *s, uint32_t layer, char *out, size_t cap, struct err *e)
+{
+    char name[40];
+    snprintf(name, sizeof name, "block-%04u.safetensors", layer);
+    return os_path_join(out, cap, s->dir, name, e);
+}
+
+static char *manifest_text(const struct store_field *fields, size_t n)
+{
+    cJSON *root = cJSON_CreateObject();
+    for (size_t i = 0; root && i < n; i++)
+        cJSON_AddStringToObject(root, fields[i].name, fields[i].value);
+    char *text = root ? cJSON_Print(root) : NULL;
+    cJSON_Delete(root);
+    return text;
+}
+
+/* Every field as in the manifest on disk. */
+static bool manifest_matches(const char *path, const struct store_field *fields, size_t n, struct err *e)
+{
+    char *text;
+    size_t size;
+    if (!os_read_file(path, 1 << 20, &text, &size, e))
+        return false;
+    cJSON *root = cJSON_ParseWithLength(text, size);
+    free(text);
+    bool ok = root != NULL;
+    if (!ok) {
+        err_set(e, ERR_USER, "%s is damaged", path);
+        err_hint(e, "delete that work folder and start again");
+    }
+    for (size_t i = 0; ok && i < n; i++) {
+        const char *was = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(root, fields[i].name));
+        if (was && strcmp(was, fields[i].value) == 0)
+            continue;
+        ok = err_set(e, ERR_USER, "%s belongs to another run: its %s is %s, this run's is %s", path, fields[i].name,
+                     was ? was : "missing", fields[i].value);
+        err_hint(e, "repeat the earlier command to resume it, or give another --work folder, or delete that one");
+    }
+    cJSON_Delete(root);
+    return ok;
+}
+
+bool store_open(struct store **out, const char *dir, const struct store_field *fields, size_t n, struct err *e)
+{
+    char path[4096];
+    struct store *s = calloc(1, sizeof *s);
+    if (!s)
+        return err_nomem(e, "the store", sizeof *s);
+    bool ok = strlen(dir) < sizeof s->dir || err_set(e, ERR_USER, "the path is too long: %.200s", dir);
+    if (ok) {
+        strcpy(s->dir, dir);
+        ok = os_mkdirs(dir, e) && os_path_join(path, sizeof path, dir, "manifest.json", e);
+    }
+    if (ok && os_stat(path, NULL) == OS_FILE) {
+        ok = manifest_matches(path, fields, n, e);
+    } else if (ok) {
+        char *text = manifest_text(fields, n);
+        ok = text ? os_write_file(path, text, strlen(text), e) : err_nomem(e, "the manifest", n);
+        cJSON_free(text);
+    }
+    if (!ok) {
+        free(s);
+        return false;
+    }
+    *out = s;
+    return true;
+}
+
+void store_close(struct store **s)
+{
+    if (!*s)
+        return;
+    safetensors_close(&(*s)->block);
+    free(*s);
+    *s = NULL;
+}
+
+static bool open_block(struct store *s, uint32_t layer, struct err *e)
+{
+    char path[4096];
+    if (s->block && s->layer == layer)
+        return true;
+    safetensors_close(&s->block);
+    s->layer = layer;
+    return block_path(s, layer, path, sizeof path, e) && safetensors_open_file(&s->block, path, e);
+}
+
+uint32_t store_blocks_done(struct store *s, uint32_t layers)
+{
+    uint32_t done = 0;
+    for (; done < layers; done++) {
+        char path[4096];
+        struct err e = {0};
+        if (!block_path(s, done, path, sizeof path, &e) || os_stat(path, NULL) != OS_FILE)
+            break;
+        if (!open_block(s, done, &e)) {
+            log_warn("%s; this block is done again", e.msg);
+            break;
+        }
+    }
+    return done;
+}
+
+static uint64_t words_per_row(const struct plan_item *item)
+{
+    return div_up((uint64_t)item->cols * item->spec.type->bits, 32);
+}
+
+uint64_t store_item_bytes(const struct plan_item *item)
+{
+    return item->keep ? 0 : (uint64_t)item->rows * 4 * (words_per_row(item) + div_up(item->cols, item->spec.group));
+}
+
+static void report_print(const struct linear_report *r, char out[REPORT_CAP])
+{
+    snprintf(out, REPORT_CAP, "%.17g %.17g %.17g %u %d %d %.6f", r->loss_rtn, r->loss_gptq, r->loss_final,
+             r->rows_rolled_back, r->damp_raised, r->diagonal_only, r->seconds);
+}
+
+static void report_scan(const char *text, struct linear_report *r)
+{
+    int raised = 0, diagonal = 0;
+    if (!text || sscanf(text, "%lf %lf %lf %u %d %d %lf", &r->loss_rtn, &r->loss_gptq, &r->loss_final,
+                        &r->rows_rolled_back, &raised, &diagonal, &r->seconds) != 7)
+        r->loss_rtn = r->loss_gptq = r->loss_final = NAN;
+    r->damp_raised = raised != 0;
+    r->diagonal_only = diagonal != 0;
+}
+
+/* Codes of one linear, row by row as packed words, then its scales. */
+static bool put_linear(struct safetensors_writer *w, const struct plan_item *item, const struct qlinear *q, struct err *e)
+{
+    size_t words = (size_t)words_per_row(item);
+    uint32_t *row = malloc(words * 4);
+    if (!row)
+        return err_nomem(e, "packed codes", words * 4);
+    bool ok = true;
+    for (uint32_t r = 0; ok && r < q->rows; r++) {
+        pack_codes(q->codes + (size_t)r * q->cols, q->cols, 1, item->spec.type->bits, row);
+        ok = safetensors_writer_put(w, row, words * 4, e);
+    }
+    free(row);
+    return ok && safetensors_writer_put(w, q->scales, (size_t)q->rows * q->groups * sizeof(float), e);
+}
+
+bool store_write_block(struct store *s, uint32_t layer, const struct plan_item *items, const struct qlinear *linears,
+                       const struct linear_report *reports, size_t n, struct err *e)
+{
+    struct tensor_plan plan[2 * LINEAR_COUNT];
+    char names[2 * LINEAR_COUNT][NAME_CAP], texts[LINEAR_COUNT][REPORT_CAP], path[4096];
+    const char *metadata[LINEAR_COUNT][2];
+    size_t count = 0, facts = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (items[i].keep)
+            continue;
+        snprintf(names[count], NAME_CAP, "%s.codes", items[i].module);
+        plan[count] = (struct tensor_plan){names[count], DTYPE_U32, 2, {items[i].rows, words_per_row(&items[i])}};
+        count++;
+        snprintf(names[count], NAME_CAP, "%s.scales", items[i].module);
+        plan[count] = (struct tensor_plan){names[count], DTYPE_F32, 2, {items[i].rows, linears[i].groups}};
+        count++;
+        report_print(&reports[i], texts[i]);
+        metadata[facts][0] = items[i].module;
+        metadata[facts][1] = texts[i];
+        facts++;
+    }
+    if (!block_path(s, layer, path, sizeof path, e))
+        return false;
+    struct safetensors_writer *w;
+    if (!safetensors_writer_open(&w, path, plan, count, (const char *const(*)[2])metadata, facts, e))
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        if (!items[i].keep && !put_linear(w, &items[i], &linears[i], e)) {
+            safetensors_writer_abort(&w);
+            return false;
+        }
+    }
+    return safetensors_writer_close(&w, e);
+}
+
+bool store_read_linear(struct store *s, const struct plan_item *item, struct qlinear *out, struct linear_report *report,
+                       struct err *e)
+{
+    char name[NAME_CAP];
+    if (!open_block(s, item->layer, e))
+        return false;
+    snprintf(name, sizeof name, "%s.codes", item->module);
+    const struct tensor *codes = safetensors_find(s->block, name);
+    snprintf(name, sizeof name, "%s.scales", item->module);
+    const struct tensor *scales = safetensors_find(s->block, name);
+    uint64_t words = words_per_row(item), groups = div_up(item->cols, item->spec.group);
+    if (!codes || !scales || codes->bytes != item->rows * words * 4 || scales->bytes != item->rows * groups * 4) {
+        err_set(e, ERR_USER, "block %u in %s does not hold %s as this run needs it", item->layer, s->dir, item->module);
+        return err_hint(e, "delete that work folder and start again");
+    }
+    if (!qlinear_init(out, item->rows, item->cols, item->spec, e))
+        return false;
+    uint32_t *row = malloc((size_t)words * 4);
+    if (!row) {
+        qlinear_free(out);
+        return err_nomem(e, "packed codes", words * 4);
+    }
+    for (uint32_t r = 0; r < item->rows; r++) {
+        memcpy(row, codes->data + r * words * 4, (size_t)words * 4);
+        unpack_codes(row, item->cols, item->spec.type->bits, out->codes + (size_t)r * item->cols, 1);
+    }
+    free(row);
+    memcpy(out->scales, scales->data, (size_t)scales->bytes);
+    if (report) {
+        snprintf(report->module, sizeof report->module, "%s", item->module);
+        report_scan(safetensors_metadata(s->block, item->module), report);
+    }
+    return true;
+}
+
+void store_remove(struct store **s)
+{
+    char path[4096];
+    safetensors_close(&(*s)->block);
+    for (uint32_t layer = 0; block_path(*s, layer, path, sizeof path, NULL) && os_stat(path, NULL) == OS_FILE; layer++)
+        os_remove(path);
+    if (os_path_join(path, sizeof path, (*s)->dir, "manifest.json", NULL))
+        os_remove(path);
+    os_remove_dir((*s)->dir);
+    store_close(s);
+}
