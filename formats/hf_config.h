@@ -14,7 +14,8 @@ enum quant_method { QUANT_NONE, QUANT_GPTQ, QUANT_GPTQ_V2, QUANT_COMPRESSED_TENS
 /* One rule of quantization_config that says how some modules are stored. Rules are tried in order; the first whose
  * pattern matches the module name wins. */
 struct quant_rule {
-    char *regex;    /* PCRE2, matched against the module name ("model.layers.0.mlp.up_proj"); NULL matches every linear */
+    char *regex;    /* PCRE2, searched in the module name ("model.layers.0.mlp.up_proj"; anchors are in the pattern);
+                     * NULL matches every linear */
     bool skip;      /* stored in 16 bits */
     unsigned bits;  /* storage bits */
     uint32_t group; /* 0: one group per row */

@@ -1,0 +1,358 @@
+/* config.json of the families gsq meets, the ways a folder says how it is quantized, and what is refused. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "formats/hf_config.h"
+
+/* A small valid config up to a last comma-free member; `more` is added behind it. */
+#define BASE                                                                                                 \
+    "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_size\":64,"                 \
+    "\"intermediate_size\":172,\"num_hidden_layers\":5,\"num_attention_heads\":8,\"vocab_size\":512,"        \
+    "\"rms_norm_eps\":1e-05"
+
+static bool parse(struct model_config *c, const char *more, struct err *e)
+{
+    char text[4096];
+    int n = snprintf(text, sizeof text, "%s%s%s}", BASE, *more ? "," : "", more);
+    assert_in_range(n, 1, sizeof text - 1);
+    return hf_config_parse(c, text, (size_t)n, "config.json", e);
+}
+
+static void expect_ok(struct model_config *c, const char *more)
+{
+    struct err e = {0};
+    if (!parse(c, more, &e))
+        fail_msg("%s: %s", more, e.msg);
+}
+
+static void expect_error(const char *more, const char *says)
+{
+    struct model_config c;
+    struct err e = {0};
+    if (parse(&c, more, &e))
+        fail_msg("%s was accepted", more);
+    if (!strstr(e.msg, says) || !strstr(e.msg, "config.json") || !e.hint[0] || e.kind != ERR_USER)
+        fail_msg("%s: expected \"%s\", got \"%s\" (%s)", more, says, e.msg, e.hint);
+    assert_null(c.rules);
+}
+
+static void llama_defaults(void **state)
+{
+    (void)state;
+    struct model_config c;
+    expect_ok(&c, "");
+    assert_string_equal(c.architecture, "LlamaForCausalLM");
+    assert_string_equal(c.model_type, "llama");
+    assert_string_equal(c.torch_dtype, "");
+    assert_string_equal(c.hidden_act, "silu");
+    assert_int_equal(c.hidden_size, 64);
+    assert_int_equal(c.intermediate_size, 172);
+    assert_int_equal(c.num_layers, 5);
+    assert_int_equal(c.num_heads, 8);
+    assert_int_equal(c.num_kv_heads, 8);
+    assert_int_equal(c.head_dim, 8);
+    assert_int_equal(c.vocab_size, 512);
+    assert_int_equal(c.max_position, 0);
+    assert_int_equal(c.sliding_window, 0);
+    assert_true(c.rms_eps == 1e-5f);
+    assert_true(c.rope_theta == 10000);
+    assert_int_equal(c.rope_scaling, ROPE_PLAIN);
+    assert_false(c.tie_word_embeddings);
+    assert_int_equal(c.bos_id, -1);
+    assert_int_equal(c.eos_id, -1);
+    assert_int_equal(c.quant, QUANT_NONE);
+    assert_int_equal(c.n_rules, 0);
+    hf_config_free(&c);
+}
+
+static void llama3(void **state)
+{
+    (void)state;
+    struct model_config c;
+    expect_ok(&c,
+              "\"num_key_value_heads\":2,\"torch_dtype\":\"bfloat16\",\"bos_token_id\":128000,"
+              "\"eos_token_id\":[128001,128008],\"tie_word_embeddings\":true,\"rope_theta\":500000.0,"
+              "\"max_position_embeddings\":131072,\"hidden_act\":\"silu\",\"rope_scaling\":{\"factor\":32.0,"
+              "\"high_freq_factor\":4.0,\"low_freq_factor\":1.0,\"original_max_position_embeddings\":8192,"
+              "\"rope_type\":\"llama3\"}");
+    assert_int_equal(c.num_kv_heads, 2);
+    assert_string_equal(c.torch_dtype, "bfloat16");
+    assert_int_equal(c.bos_id, 128000);
+    assert_int_equal(c.eos_id, 128001);
+    assert_true(c.tie_word_embeddings);
+    assert_int_equal(c.rope_scaling, ROPE_LLAMA3);
+    assert_true(c.rope_theta == 500000);
+    assert_true(c.rope_factor == 32 && c.rope_low_freq == 1 && c.rope_high_freq == 4);
+    assert_int_equal(c.rope_original_context, 8192);
+    assert_int_equal(c.max_position, 131072);
+    hf_config_free(&c);
+}
+
+static void other_families(void **state)
+{
+    (void)state;
+    struct model_config c;
+    /* Mistral: a window that counts; newer files write dtype. */
+    expect_ok(&c, "\"sliding_window\":4096,\"dtype\":\"float16\",\"head_dim\":128,\"eos_token_id\":null");
+    assert_int_equal(c.sliding_window, 4096);
+    assert_string_equal(c.torch_dtype, "float16");
+    assert_int_equal(c.head_dim, 128);
+    hf_config_free(&c);
+    /* Qwen2: a window that does not. */
+    expect_ok(&c, "\"sliding_window\":32768,\"use_sliding_window\":false,\"bos_token_id\":[7]");
+    assert_int_equal(c.sliding_window, 0);
+    assert_int_equal(c.bos_id, 7);
+    hf_config_free(&c);
+    /* Qwen3 and transformers 5: rope_parameters holds theta. */
+    expect_ok(&c,
+              "\"rope_parameters\":{\"rope_theta\":1000000,\"rope_type\":\"default\"},\"rope_scaling\":null");
+    assert_int_equal(c.rope_scaling, ROPE_PLAIN);
+    assert_true(c.rope_theta == 1000000);
+    hf_config_free(&c);
+    expect_ok(&c, "\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.5},\"hidden_act\":\"swish\"");
+    assert_int_equal(c.rope_scaling, ROPE_LINEAR);
+    assert_true(c.rope_factor == 2.5);
+    hf_config_free(&c);
+}
+
+static void refused(void **state)
+{
+    (void)state;
+    static const char *const bad[][2] = {
+        {"\"hidden_size\":64", "stands in the file twice"},
+        {"\"num_key_value_heads\":3", "must divide num_attention_heads"},
+        {"\"num_key_value_heads\":0", "whole number from 1"},
+        {"\"num_key_value_heads\":\"8\"", "whole number from 1"},
+        {"\"num_key_value_heads\":4294967297", "whole number from 1"},
+        {"\"head_dim\":1.5", "whole number from 1"},
+        {"\"head_dim\":7", "must be even"},
+        {"\"sliding_window\":0", "whole number from 1"},
+        {"\"hidden_act\":\"gelu\"", "activation \"gelu\""},
+        {"\"hidden_act\":1", "must be a short string"},
+        {"\"tie_word_embeddings\":1", "true or false"},
+        {"\"bos_token_id\":\"a\"", "token id"},
+        {"\"bos_token_id\":1.5", "token id"},
+        {"\"rope_theta\":0", "positive number"},
+        {"\"rope_theta\":\"1\"", "positive number"},
+        {"\"rope_scaling\":1", "object or null"},
+        {"\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2}", "\"yarn\""},
+        {"\"rope_scaling\":{\"rope_type\":\"longrope\"}", "\"longrope\""},
+        {"\"rope_scaling\":{\"factor\":2}", "rope_scaling.rope_type\" is missing"},
+        {"\"rope_scaling\":{\"type\":\"linear\"}", "rope_scaling.factor\" is missing"},
+        {"\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":2}", "low_freq_factor\" is missing"},
+        {"\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":2,\"low_freq_factor\":4,\"high_freq_factor\":"
+         "4,"
+         "\"original_max_position_embeddings\":8}",
+         "above low_freq_factor"},
+        {"\"rope_parameters\":{\"full_attention\":{}}", "per kind of layer"},
+        {"\"partial_rotary_factor\":0.5", "whole heads"},
+        {"\"quantization_config\":[]", "must be an object"},
+        {"\"quantization_config\":{}", "\"quant_method\" is missing"},
+        {"\"quantization_config\":{\"quant_method\":\"awq\",\"bits\":4}",
+         "\"awq\" is not a method that gsq reads"},
+        {"\"quantization_config\":{\"quant_method\":\"bitsandbytes\"}", "\"bitsandbytes\""},
+        {"\"quantization_config\":{\"quant_method\":\"gptq\"}", "\"bits\""},
+        {"\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":16}", "\"bits\""},
+        {"\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4,\"sym\":false}", "asymmetric"},
+        {"\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4,\"desc_act\":true}",
+         "activation order"},
+        {"\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":-2}", "group size"},
+        {"\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4,\"checkpoint_format\":\"marlin\"}",
+         "\"marlin\""},
+        {"\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4,\"pack_dtype\":\"int16\"}",
+         "pack_dtype"},
+        {"\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4,\"dynamic\":{\"+:x\":{\"sym\":false}}"
+         "}",
+         "asymmetric"},
+        {"\"quantization_config\":{\"quant_method\":\"humming\",\"b_dtype\":\"float4e2m1\"}", "b_dtype"},
+        {"\"quantization_config\":{\"quant_method\":\"humming\",\"b_dtype\":\"uint4\",\"has_zero_point\":"
+         "true}",
+         "asymmetric"},
+        {"\"quantization_config\":{\"quant_method\":\"humming\",\"b_dtype\":\"uint4\",\"a_dtype\":\"int8\"}",
+         "quantized activations"},
+        {"\"quantization\":{\"bits\":4,\"group_size\":64,\"mode\":\"mxfp4\"}", "must be affine"},
+        {"\"quantization\":{\"group_size\":64}", "\"bits\""},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        expect_error(bad[i][0], bad[i][1]);
+}
+
+static void required_keys(void **state)
+{
+    (void)state;
+    static const char *const texts[][2] = {
+        {"", "not valid JSON"},
+        {"[]", "does not hold an object"},
+        {"{}", "\"hidden_size\" is missing"},
+        {"{\"text_config\":{}}", "more than text"},
+        {"{\"hidden_size\":64,\"intermediate_size\":1,\"num_hidden_layers\":1,\"num_attention_heads\":7,"
+         "\"vocab_size\":9,\"rms_norm_eps\":1e-5}",
+         "does not divide hidden_size"},
+        {"{\"hidden_size\":64,\"intermediate_size\":1,\"num_hidden_layers\":1,\"num_attention_heads\":8,"
+         "\"vocab_size\":9}",
+         "\"rms_norm_eps\" is missing"},
+        {"{\"architectures\":[1]}", "list of names"},
+        {"{\"HIDDEN_SIZE\":64}", "\"hidden_size\" is missing"},
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct model_config c;
+        struct err e = {0};
+        assert_false(hf_config_parse(&c, texts[i][0], strlen(texts[i][0]), "c.json", &e));
+        if (!strstr(e.msg, texts[i][1]) || !strstr(e.msg, "c.json"))
+            fail_msg("%s: expected \"%s\", got \"%s\"", texts[i][0], texts[i][1], e.msg);
+    }
+}
+
+static void expect_rule(const struct model_config *c, size_t i, const char *regex, bool skip, unsigned bits,
+                        uint32_t group)
+{
+    assert_true(i < c->n_rules);
+    const struct quant_rule *r = &c->rules[i];
+    if (regex) {
+        assert_non_null(r->regex);
+        assert_string_equal(r->regex, regex);
+    } else {
+        assert_null(r->regex);
+    }
+    assert_int_equal(r->skip, skip);
+    assert_int_equal(r->bits, bits);
+    assert_int_equal(r->group, group);
+}
+
+static void gptq(void **state)
+{
+    (void)state;
+    struct model_config c;
+    expect_ok(&c,
+              "\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":2,\"group_size\":128,\"sym\":true,"
+              "\"desc_act\":false,\"lm_head\":false,\"checkpoint_format\":\"gptq\",\"pack_dtype\":\"int32\","
+              "\"dynamic\":{\"-:.*\\\\.0\\\\.\":{},\"+:.*down_proj$\":{\"bits\":4},"
+              "\".*v_proj\":{\"bits\":3,\"group_size\":-1}}}");
+    assert_int_equal(c.quant, QUANT_GPTQ);
+    assert_int_equal(c.n_rules, 5);
+    expect_rule(&c, 0, "^lm_head\\z", true, 0, 0);
+    expect_rule(&c, 1, "^(?:.*\\.0\\.)", true, 0, 0);
+    expect_rule(&c, 2, "^(?:.*down_proj$)", false, 4, 128);
+    expect_rule(&c, 3, "^(?:.*v_proj)", false, 3, 0);
+    expect_rule(&c, 4, NULL, false, 2, 128);
+    hf_config_free(&c);
+    expect_ok(&c, "\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":-1,"
+                  "\"checkpoint_format\":\"gptq_v2\",\"lm_head\":true,\"dynamic\":null}");
+    assert_int_equal(c.quant, QUANT_GPTQ_V2);
+    assert_int_equal(c.n_rules, 1);
+    expect_rule(&c, 0, NULL, false, 4, 0);
+    hf_config_free(&c);
+}
+
+#define CT(groups, more)                                                                                     \
+    "\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"pack-quantized\","        \
+    "\"config_groups\":{" groups "}" more "}"
+#define CT_GROUP(targets, bits, more)                                                                        \
+    "{\"targets\":[" targets "],\"weights\":{\"num_bits\":" bits ",\"type\":\"int\",\"symmetric\":true,"     \
+    "\"strategy\":\"group\",\"group_size\":64,\"dynamic\":false" more "},\"input_activations\":null}"
+
+static void compressed_tensors(void **state)
+{
+    (void)state;
+    struct model_config c;
+    expect_ok(&c, CT("\"group_0\":" CT_GROUP("\"Linear\"", "2", ",\"actorder\":null"),
+                     ",\"ignore\":[\"lm_head\",\"re:.*gate$\"],\"kv_cache_scheme\":null"));
+    assert_int_equal(c.quant, QUANT_COMPRESSED_TENSORS);
+    assert_int_equal(c.n_rules, 3);
+    expect_rule(&c, 0, "^lm_head\\z", true, 0, 0);
+    expect_rule(&c, 1, "^(?:.*gate$)", true, 0, 0);
+    expect_rule(&c, 2, NULL, false, 2, 64);
+    hf_config_free(&c);
+
+    /* Exact names before patterns before the class, in whatever order the groups stand. */
+    expect_ok(&c, CT("\"a\":" CT_GROUP("\"Linear\"", "2", "") ",\"b\":" CT_GROUP(
+                         "\"re:.*v_proj\",\"model.layers.0.mlp.up_proj\"", "4", ""),
+                     ""));
+    assert_int_equal(c.n_rules, 3);
+    expect_rule(&c, 0, "^model\\.layers\\.0\\.mlp\\.up_proj\\z", false, 4, 64);
+    expect_rule(&c, 1, "^(?:.*v_proj)", false, 4, 64);
+    expect_rule(&c, 2, NULL, false, 2, 64);
+    hf_config_free(&c);
+
+    /* Without the class, everything else stays in 16 bits; per channel. */
+    expect_ok(&c,
+              CT("\"a\":{\"targets\":[\"re:x\"],\"weights\":{\"num_bits\":8,\"strategy\":\"channel\"}}", ""));
+    assert_int_equal(c.n_rules, 2);
+    expect_rule(&c, 0, "^(?:x)", false, 8, 0);
+    expect_rule(&c, 1, NULL, true, 0, 0);
+    hf_config_free(&c);
+
+    expect_ok(&c, CT("\"a\":" CT_GROUP("\"Linear\"", "4", ",\"actorder\":\"static\""), ""));
+    hf_config_free(&c);
+
+    expect_error(CT("", ""), "config_groups");
+    expect_error(CT("\"W4A16\":[\"Linear\"]", ""), "preset scheme");
+    expect_error(CT("\"a\":" CT_GROUP("\"Linear\"", "4", ",\"actorder\":\"group\""), ""), "activation order");
+    expect_error(CT("\"a\":" CT_GROUP("\"Linear\"", "9", ""), ""), "num_bits");
+    expect_error(CT("\"a\":" CT_GROUP("\"Linear\"", "4", "") ",\"b\":" CT_GROUP("\"Linear\"", "2", ""), ""),
+                 "two groups");
+    expect_error(CT("\"a\":{\"targets\":[\"Linear\"],\"weights\":{\"num_bits\":4,\"type\":\"float\"}}", ""),
+                 "floating-point");
+    expect_error(CT("\"a\":{\"targets\":[\"Linear\"],\"weights\":{\"num_bits\":4,\"symmetric\":false}}", ""),
+                 "asymmetric");
+    expect_error(
+        CT("\"a\":{\"targets\":[\"Linear\"],\"weights\":{\"num_bits\":4,\"strategy\":\"block\"}}", ""),
+        "strategy");
+    expect_error(
+        CT("\"a\":{\"targets\":[\"Linear\"],\"weights\":{\"num_bits\":4},\"input_activations\":{}}", ""),
+        "quantized activations");
+    expect_error(CT("\"a\":" CT_GROUP("\"Linear\"", "4", ""), ",\"kv_cache_scheme\":{}"),
+                 "quantized activations");
+    expect_error(CT("\"a\":" CT_GROUP("\"Linear\"", "4", ""), ",\"transform_config\":{\"x\":1}"),
+                 "transformed");
+    expect_error(CT("\"a\":" CT_GROUP("\"Linear\"", "4", ""), ",\"ignore\":\"lm_head\""), "ignore");
+    expect_error(
+        "\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"float-quantized\"}",
+        "\"float-quantized\"");
+}
+
+static void humming_and_mlx(void **state)
+{
+    (void)state;
+    struct model_config c;
+    expect_ok(
+        &c, "\"quantization_config\":{\"quant_method\":\"humming\",\"b_dtype\":\"uint3\",\"group_size\":128,"
+            "\"has_zero_point\":false,\"is_fp_zero_point\":false,\"ignore\":[\"lm_head\"],"
+            "\"dynamic\":{\"+:.*q_proj\":{\"b_dtype\":\"int4\",\"group_size\":64},\"-:.*k_proj\":{}}}");
+    assert_int_equal(c.quant, QUANT_HUMMING);
+    assert_int_equal(c.n_rules, 4);
+    expect_rule(&c, 0, "^lm_head\\z", true, 0, 0);
+    expect_rule(&c, 1, "^(?:.*q_proj)", false, 4, 64);
+    expect_rule(&c, 2, "^(?:.*k_proj)", true, 0, 0);
+    expect_rule(&c, 3, NULL, false, 3, 128);
+    hf_config_free(&c);
+
+    /* MLX writes its object twice. */
+    expect_ok(&c,
+              "\"quantization\":{\"group_size\":64,\"bits\":2,\"mode\":\"affine\",\"lm_head\":false,"
+              "\"model.embed_tokens\":{\"group_size\":32,\"bits\":6},\"model.layers.0.mlp.up_proj\":true},"
+              "\"quantization_config\":{\"group_size\":64,\"bits\":2}");
+    assert_int_equal(c.quant, QUANT_MLX);
+    assert_int_equal(c.n_rules, 3);
+    expect_rule(&c, 0, "^lm_head\\z", true, 0, 0);
+    expect_rule(&c, 1, "^model\\.embed_tokens\\z", false, 6, 32);
+    expect_rule(&c, 2, NULL, false, 2, 64);
+    hf_config_free(&c);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(llama_defaults),     cmocka_unit_test(llama3),
+        cmocka_unit_test(other_families),     cmocka_unit_test(refused),
+        cmocka_unit_test(required_keys),      cmocka_unit_test(gptq),
+        cmocka_unit_test(compressed_tensors), cmocka_unit_test(humming_and_mlx),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
