@@ -1,4 +1,5 @@
-/* Model families: one row per architecture. What differs between Llama-shaped models is said here and nowhere else. */
+/* Model families: one row per architecture. What differs between Llama-shaped models is said here and nowhere
+ * else. */
 #ifndef MODEL_FAMILY_H
 #define MODEL_FAMILY_H
 
@@ -11,7 +12,8 @@ struct family {
     bool sliding_window;      /* config.sliding_window counts */
 };
 
-/* The row for this config (architecture first, else model_type). Unknown: ERR_USER that lists what is known. */
+/* The row for this config (architecture first, else model_type). Unknown: ERR_USER that lists what is known.
+ */
 const struct family *family_find(const struct model_config *c, struct err *e);
 const struct family *family_at(size_t i); /* NULL past the end */
 
