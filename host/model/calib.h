@@ -6,37 +6,45 @@
 #include "host/base/num.h"
 #include "host/model/model.h"
 
-/* A text tokenized whole (one BOS in front where the tokenizer has one), cut into n windows of ctx tokens; the remainder
- * is dropped. */
+/* A text tokenized whole (one BOS in front where the tokenizer has one), cut into n windows of ctx tokens;
+ * the remainder is dropped. */
 struct windows {
     uint32_t *ids; /* [n, ctx] */
     uint32_t n, ctx;
-    uint64_t tokens; /* of the whole text, BOS included */
+    uint64_t tokens;     /* of the whole text, BOS included */
     struct hash128 hash; /* of all ids of the text */
 };
-/* at_most 0: all windows. Unreadable file, no full window, an id outside the vocabulary: ERR_USER with the remedy. */
-bool windows_load(struct windows *w, const struct tokenizer *t, const char *text_path, uint32_t ctx, uint32_t at_most,
-                  uint32_t vocab, struct err *e);
+/* at_most 0: all windows. Unreadable file, no full window, an id outside the vocabulary: ERR_USER with the
+ * remedy. */
+bool windows_load(struct windows *w, const struct tokenizer *t, const char *text_path, uint32_t ctx,
+                  uint32_t at_most, uint32_t vocab, struct err *e);
 void windows_free(struct windows *w);
 
-/* Hidden states [n_windows, ctx, hidden] f32, on the device if they fit device_bytes, else in host memory if they fit
- * host_bytes, else in a scratch file below spill_dir. */
+/* Hidden states [n_windows, ctx, hidden] f32, on the device if they fit device_bytes, else in host memory if
+ * they fit host_bytes, else in a scratch file below spill_dir (NULL: the current folder). */
 struct acts;
 struct acts_options {
     uint64_t device_bytes, host_bytes;
     const char *spill_dir;
 };
 enum acts_tier { ACTS_DEVICE, ACTS_HOST, ACTS_FILE };
+/* Bytes they take. */
+uint64_t acts_bytes(const struct model *m, uint32_t n_windows);
 /* Where they would go (for the plan). */
 enum acts_tier acts_tier_for(const struct acts_options *o, uint64_t bytes);
-bool acts_create(struct acts **out, struct model *m, uint32_t n_windows, const struct acts_options *o, struct err *e);
+bool acts_create(struct acts **out, struct model *m, uint32_t n_windows, const struct acts_options *o,
+                 struct err *e);
 void acts_destroy(struct acts **a);
 enum acts_tier acts_where(const struct acts *a);
-/* A device view of windows [w0, w0+n): the resident memory itself, or `staging` filled from the host. */
-bool acts_get(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view staging, struct gpu_view *out, struct err *e);
-/* Stores a view got from acts_get after it was changed in place. */
+/* A device view of windows [w0, w0+n): the resident memory itself where it can be bound, or `staging` (n
+ * windows) filled from there or from the host. */
+bool acts_get(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view staging, struct gpu_view *out,
+              struct err *e);
+/* Stores these windows from a view: one that acts_get gave, changed in place, or any other. Waits where they
+ * live on the host. */
 bool acts_put(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view view, struct err *e);
 /* Fills all windows with the embeddings of their tokens. staging as in acts_get, for `batch` windows. */
-bool acts_embed(struct acts *a, const struct windows *w, uint32_t batch, struct gpu_view staging, struct err *e);
+bool acts_embed(struct acts *a, const struct windows *w, uint32_t batch, struct gpu_view staging,
+                struct err *e);
 
 #endif

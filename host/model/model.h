@@ -1,4 +1,4 @@
-/* A model on the device: shapes, names, and one block's weights at a time. Everything on the device is f32. */
+/* A model on the device: shapes, names, and one block at a time of its weights. Everything there is f32. */
 #ifndef MODEL_MODEL_H
 #define MODEL_MODEL_H
 
@@ -15,26 +15,34 @@ struct model {
     const struct checkpoint *ck;
     const struct model_config *cfg;
     const struct family *family;
-    uint32_t ctx;                             /* window length this model was opened for */
+    uint32_t ctx;     /* window length this model was opened for */
+    uint32_t sliding; /* positions a query sees; 0: all before it */
     uint32_t rows[LINEAR_COUNT], cols[LINEAR_COUNT];
-    struct gpu_arena *arena;                  /* what lives as long as the model */
-    struct gpu_view rope_table;               /* [ctx, head_dim/2, 2] cos, sin */
-    struct gpu_view final_norm;               /* [hidden] */
+    bool has_bias[LINEAR_COUNT]; /* in any block */
+    struct gpu_arena *arena;     /* what lives as long as the model */
+    struct gpu_view rope_table;  /* [ctx, head_dim/2, 2] cos, sin */
+    struct gpu_view final_norm;  /* [hidden] */
+    struct gpu_view staging;     /* packed 16-bit weights on their way to f32 */
+    void *host_tile;             /* a tile of rows that were dequantized or gathered on the host */
 };
 
 /* One block's parameters. A bias or q/k norm that the model has not is an empty view. */
 struct block_weights {
-    struct gpu_view w[LINEAR_COUNT];    /* [rows, cols] */
-    struct gpu_view bias[LINEAR_COUNT]; /* [rows] */
+    struct gpu_view w[LINEAR_COUNT];     /* [rows, cols] */
+    struct gpu_view bias[LINEAR_COUNT];  /* [rows] */
     struct gpu_view attn_norm, ffn_norm; /* [hidden] */
     struct gpu_view q_norm, k_norm;      /* [head_dim] */
 };
 
-/* Checks that every tensor the family needs is there with the right shape (all of them, before any work), makes the
- * RoPE table (plain, linear, llama3 scaling; computed in double) and loads the final norm. ctx above the model's
- * max_position is a warning. The checkpoint stays the caller's. */
-bool model_open(struct model **out, struct gpu_cmd *cmd, const struct checkpoint *ck, uint32_t ctx, struct err *e);
+/* Checks that every tensor the family needs is there with the right shape (all of them, before any work),
+ * makes the RoPE table (plain, linear, llama3 scaling; computed in double) and loads the final norm. ctx
+ * above the model's max_position is a warning. The checkpoint stays the caller's. */
+bool model_open(struct model **out, struct gpu_cmd *cmd, const struct checkpoint *ck, uint32_t ctx,
+                struct err *e);
 void model_close(struct model **m);
+/* Looks at every weight once: NaN or infinity is ERR_USER that names the module. fn (may be NULL) hears the
+ * share done, by bytes; its false stops with ERR_STOPPED. Needs no device work. */
+bool model_check_finite(const struct model *m, bool (*fn)(void *ctx, double done), void *ctx, struct err *e);
 
 /* "model.layers.3.self_attn.q_proj" into out (at least 96 bytes); returns out. */
 const char *model_linear_name(uint32_t layer, enum linear_id id, char *out, size_t cap);
@@ -43,11 +51,16 @@ const char *linear_short_name(enum linear_id id);
 
 /* Device bytes that model_load_block takes from its arena. */
 uint64_t model_block_bytes(const struct model *m);
-/* Streams block `layer` into the arena: raw 16-bit tensors go up and are widened by a kernel; quantized linears are
- * dequantized on the way. Does not wait. With `pages_done`, mapped pages are given back to the system afterwards. */
-bool model_load_block(struct model *m, uint32_t layer, struct gpu_arena *arena, struct block_weights *out, struct err *e);
-/* Any [rows, cols] module into dst (f32). Walks row tiles. */
-bool model_load_matrix(struct model *m, const char *module, uint32_t row0, uint32_t rows, struct gpu_view dst, struct err *e);
+/* Bytes of the embedding or head in f32, [vocab, hidden]. */
+uint64_t model_head_bytes(const struct model *m);
+/* Streams block `layer` into the arena: raw 16-bit tensors go up and are widened by a kernel; quantized
+ * linears are dequantized on the way. Does not wait. Mapped pages are given back to the system afterwards. */
+bool model_load_block(struct model *m, uint32_t layer, struct gpu_arena *arena, struct block_weights *out,
+                      struct err *e);
+/* Rows [row0, row0 + rows) of any module into dst (f32). Walks tiles: dst may be larger than a bound view. A
+ * dense tensor's pages are given back once its last row was read. */
+bool model_load_matrix(struct model *m, const char *module, uint32_t row0, uint32_t rows, struct gpu_view dst,
+                       struct err *e);
 /* Embedding rows of ids into dst[n, hidden]: gathered on the host, uploaded. */
 bool model_embed(struct model *m, const uint32_t *ids, size_t n, struct gpu_view dst, struct err *e);
 

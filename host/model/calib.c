@@ -1,0 +1,260 @@
+#include "host/model/calib.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/log.h"
+#include "host/base/os.h"
+
+/* A text is read and tokenized whole; more than this is a mistake. */
+#define MAX_TEXT_BYTES (4ull << 30)
+
+/* ---- windows
+ * ------------------------------------------------------------------------------------------------ */
+
+static bool hash_ids(const uint32_t *ids, size_t n, struct hash128 *out, struct err *e)
+{
+    uint8_t *bytes = malloc(n * 4);
+    if (!bytes)
+        return err_nomem(e, "the text's tokens", n * 4);
+    for (size_t i = 0; i < n; i++)
+        store_u32le(bytes + i * 4, ids[i]);
+    *out = hash_bytes(bytes, n * 4, (struct hash128){0});
+    free(bytes);
+    return true;
+}
+
+bool windows_load(struct windows *w, const struct tokenizer *t, const char *text_path, uint32_t ctx,
+                  uint32_t at_most, uint32_t vocab, struct err *e)
+{
+    *w = (struct windows){.ctx = ctx};
+    char *text;
+    size_t size, n_ids;
+    if (!os_read_file(text_path, MAX_TEXT_BYTES, &text, &size, e))
+        return false;
+    bool ok = tokenizer_encode(t, text, size, &w->ids, &n_ids, e);
+    free(text);
+    if (!ok) {
+        w->ids = NULL;
+        return err_context(e, "%s", text_path);
+    }
+    w->tokens = n_ids;
+    uint64_t n = ctx ? n_ids / ctx : 0;
+    if (n == 0) {
+        err_set(e, ERR_USER, "%s has %zu tokens, less than one window of %" PRIu32, text_path, n_ids, ctx);
+        err_hint(e, "use a longer text or a smaller --ctx");
+        goto fail;
+    }
+    for (size_t i = 0; i < n_ids; i++) {
+        if (w->ids[i] >= vocab) {
+            err_set(e, ERR_USER, "the tokenizer gives token %" PRIu32 ", the model's vocabulary has %" PRIu32,
+                    w->ids[i], vocab);
+            err_hint(e, "tokenizer.json and the weights are not of the same model");
+            goto fail;
+        }
+    }
+    if (!hash_ids(w->ids, n_ids, &w->hash, e))
+        goto fail;
+    if (at_most && n > at_most)
+        n = at_most;
+    w->n = (uint32_t)min_u64(n, UINT32_MAX);
+    return true;
+fail:
+    windows_free(w);
+    return false;
+}
+
+void windows_free(struct windows *w)
+{
+    free(w->ids);
+    *w = (struct windows){0};
+}
+
+/* ---- hidden states
+ * ------------------------------------------------------------------------------------------ */
+
+struct acts {
+    struct model *m;
+    enum acts_tier tier;
+    uint32_t n_windows;
+    uint64_t window_bytes;
+    /* Device: chunks of per_chunk windows, since one buffer may not hold them all. */
+    struct gpu_arena *arena;
+    struct gpu_view *chunks;
+    uint32_t n_chunks, per_chunk;
+    /* Host and file. */
+    uint8_t *host;
+    struct os_map map;
+};
+
+uint64_t acts_bytes(const struct model *m, uint32_t n_windows)
+{
+    return (uint64_t)n_windows * m->ctx * m->cfg->hidden_size * 4;
+}
+
+enum acts_tier acts_tier_for(const struct acts_options *o, uint64_t bytes)
+{
+    return bytes <= o->device_bytes ? ACTS_DEVICE : bytes <= o->host_bytes ? ACTS_HOST : ACTS_FILE;
+}
+
+static bool create_device(struct acts *a, struct err *e)
+{
+    a->per_chunk = (uint32_t)min_u64(a->n_windows, gpu_info(a->m->gpu)->max_alloc / a->window_bytes);
+    if (a->per_chunk == 0)
+        return err_set(e, ERR_ENV, "a window of hidden states is larger than one buffer of this device");
+    uint32_t n = (uint32_t)div_up(a->n_windows, a->per_chunk);
+    a->chunks = calloc(n, sizeof *a->chunks);
+    if (!a->chunks)
+        return err_nomem(e, "the list of hidden states", n * sizeof *a->chunks);
+    if (!gpu_arena_create(&a->arena, a->m->gpu, "hidden states", e))
+        return false;
+    for (a->n_chunks = 0; a->n_chunks < n; a->n_chunks++) {
+        uint64_t left = a->n_windows - (uint64_t)a->n_chunks * a->per_chunk;
+        if (!gpu_alloc(a->arena, min_u64(left, a->per_chunk) * a->window_bytes, &a->chunks[a->n_chunks], e))
+            return false;
+    }
+    return true;
+}
+
+bool acts_create(struct acts **out, struct model *m, uint32_t n_windows, const struct acts_options *o,
+                 struct err *e)
+{
+    *out = NULL;
+    struct acts *a = calloc(1, sizeof *a);
+    if (!a)
+        return err_nomem(e, "hidden states", sizeof *a);
+    a->m = m;
+    a->n_windows = n_windows;
+    a->window_bytes = acts_bytes(m, 1);
+    uint64_t bytes = acts_bytes(m, n_windows);
+    a->tier = acts_tier_for(o, bytes);
+    bool ok = true;
+    if (a->tier == ACTS_DEVICE) {
+        ok = create_device(a, e);
+    } else if (a->tier == ACTS_HOST) {
+        a->host = malloc((size_t)bytes);
+        ok = a->host || err_nomem(e, "hidden states", bytes);
+    } else {
+        ok = os_map_scratch(&a->map, o->spill_dir ? o->spill_dir : ".", bytes, e);
+        a->host = (uint8_t *)a->map.data; /* a scratch map is writable */
+    }
+    if (!ok) {
+        acts_destroy(&a);
+        return err_context(e, "room for the hidden states of %" PRIu32 " windows", n_windows);
+    }
+    *out = a;
+    return true;
+}
+
+void acts_destroy(struct acts **a)
+{
+    if (!*a)
+        return;
+    if ((*a)->arena)
+        gpu_cmd_finish((*a)->m->cmd, NULL); /* recorded work may still use it */
+    gpu_arena_destroy(&(*a)->arena);
+    free((*a)->chunks);
+    if ((*a)->tier == ACTS_FILE)
+        os_unmap(&(*a)->map);
+    else
+        free((*a)->host);
+    free(*a);
+    *a = NULL;
+}
+
+enum acts_tier acts_where(const struct acts *a)
+{
+    return a->tier;
+}
+
+/* The part of chunk storage that holds window w and at most n - 1 after it; *got says how many. */
+static struct gpu_view device_part(const struct acts *a, uint32_t w, uint32_t n, uint32_t *got)
+{
+    uint32_t chunk = w / a->per_chunk, first = w % a->per_chunk;
+    *got = (uint32_t)min_u64(n, a->per_chunk - first);
+    return gpu_slice(a->chunks[chunk], first * a->window_bytes, *got * a->window_bytes);
+}
+
+/* Whether windows [w0, w0+n) can be bound where they lie. */
+static bool in_place(const struct acts *a, uint32_t w0, uint32_t n, struct gpu_view *out)
+{
+    uint32_t got;
+    *out = device_part(a, w0, n, &got);
+    return got == n && out->offset % gpu_info(a->m->gpu)->min_align == 0;
+}
+
+static void copy_parts(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view other, bool to_acts)
+{
+    for (uint32_t i = 0, got; i < n; i += got) {
+        struct gpu_view mine = device_part(a, w0 + i, n - i, &got);
+        struct gpu_view theirs = gpu_slice(other, i * a->window_bytes, mine.size);
+        if (to_acts)
+            gpu_copy(a->m->cmd, mine, theirs, mine.size);
+        else
+            gpu_copy(a->m->cmd, theirs, mine, mine.size);
+    }
+}
+
+/* Pages of the spill file leave our memory; the system writes them out in its own time. */
+static void drop_pages(const struct acts *a, uint64_t offset, uint64_t size)
+{
+    if (a->tier == ACTS_FILE)
+        os_map_drop(&a->map, offset, size);
+}
+
+bool acts_get(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view staging, struct gpu_view *out,
+              struct err *e)
+{
+    assert((uint64_t)w0 + n <= a->n_windows && n > 0);
+    uint64_t offset = w0 * a->window_bytes, bytes = n * a->window_bytes;
+    if (a->tier == ACTS_DEVICE && in_place(a, w0, n, out))
+        return true;
+    if (staging.size < bytes)
+        return err_set(e, ERR_BUG, "the staging view holds %" PRIu64 " bytes of %" PRIu64, staging.size,
+                       bytes);
+    *out = gpu_slice(staging, 0, bytes);
+    if (a->tier == ACTS_DEVICE) {
+        copy_parts(a, w0, n, *out, false);
+    } else {
+        gpu_upload(a->m->cmd, *out, a->host + offset, bytes);
+        drop_pages(a, offset, bytes);
+    }
+    return true;
+}
+
+bool acts_put(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view view, struct err *e)
+{
+    assert((uint64_t)w0 + n <= a->n_windows && n > 0);
+    uint64_t offset = w0 * a->window_bytes, bytes = n * a->window_bytes;
+    if (a->tier == ACTS_DEVICE) {
+        struct gpu_view mine;
+        if (!in_place(a, w0, n, &mine) || mine.buffer != view.buffer || mine.offset != view.offset)
+            copy_parts(a, w0, n, view, true);
+        return true;
+    }
+    if (!gpu_download(a->m->cmd, gpu_slice(view, 0, bytes), a->host + offset, bytes, e))
+        return false;
+    drop_pages(a, offset, bytes);
+    return true;
+}
+
+bool acts_embed(struct acts *a, const struct windows *w, uint32_t batch, struct gpu_view staging,
+                struct err *e)
+{
+    assert(w->n >= a->n_windows && w->ctx == a->m->ctx && batch > 0);
+    for (uint32_t i = 0; i < a->n_windows; i += batch) {
+        uint32_t n = (uint32_t)min_u64(batch, a->n_windows - i);
+        struct gpu_view dst;
+        if (a->tier != ACTS_DEVICE || !in_place(a, i, n, &dst)) {
+            if (staging.size < n * a->window_bytes)
+                return err_set(e, ERR_BUG, "the staging view is too small for %" PRIu32 " windows", n);
+            dst = gpu_slice(staging, 0, n * a->window_bytes);
+        }
+        if (!model_embed(a->m, w->ids + (size_t)i * w->ctx, (size_t)n * w->ctx, dst, e) ||
+            !acts_put(a, i, n, dst, e))
+            return false;
+    }
+    return true;
+}
