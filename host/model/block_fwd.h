@@ -1,5 +1,5 @@
-/* Forward pass of one transformer block over whole windows, in two halves, with the inputs of every linear left in
- * scratch for whoever gathers statistics. */
+/* Forward pass of one transformer block over whole windows, in two halves, with the inputs of every linear
+ * left in scratch for whoever gathers statistics. */
 #ifndef MODEL_BLOCK_FWD_H
 #define MODEL_BLOCK_FWD_H
 
@@ -8,23 +8,29 @@
 /* Scratch for at most max_windows windows. T = windows * ctx. */
 struct block_scratch {
     uint32_t max_windows;
-    struct gpu_view norm; /* [T, hidden]: input of q, k, v after block_attn_fwd; of gate, up after block_ffn_fwd */
-    struct gpu_view q, k, v; /* [T, heads|kv * head_dim] */
-    struct gpu_view attn; /* [T, heads * head_dim]: input of o */
+    struct gpu_view
+        norm; /* [T, hidden]: input of q, k, v after block_attn_fwd; of gate, up after block_ffn_fwd */
+    struct gpu_view q, k, v;  /* [T, heads|kv * head_dim] */
+    struct gpu_view attn;     /* [T, heads * head_dim]: input of o */
     struct gpu_view gate, up; /* [T, intermediate] */
-    struct gpu_view act;  /* [T, intermediate]: input of down (may share memory with gate) */
+    struct gpu_view act;      /* [T, intermediate]: input of down (shares memory with gate) */
 };
 uint64_t block_scratch_bytes(const struct model *m, uint32_t windows);
-bool block_scratch_create(struct block_scratch *s, struct gpu_arena *arena, const struct model *m, uint32_t windows,
-                          struct err *e);
-/* How many windows fit the given bytes and the view limit (each scratch matrix within max_range), at least 1. */
+bool block_scratch_create(struct block_scratch *s, struct gpu_arena *arena, const struct model *m,
+                          uint32_t windows, struct err *e);
+/* How many windows fit the given bytes and the view limit (each scratch matrix within max_range), at least 1.
+ */
 uint32_t block_scratch_windows(const struct model *m, uint64_t bytes, uint32_t at_most);
 
+/* y[rows, cols] = x * w / rms(x), also in place; walks row tiles. */
+void block_rmsnorm(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view y, uint32_t rows,
+                   uint32_t cols);
+
 /* h[T, hidden] = x + o(attention(norm(x))). x and h may be the same view. */
-void block_attn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view x,
-                    struct gpu_view h, uint32_t windows);
+void block_attn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
+                    struct gpu_view x, struct gpu_view h, uint32_t windows);
 /* y[T, hidden] = h + down(silu(gate(norm(h))) * up(norm(h))). h and y may be the same view. */
-void block_ffn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view h,
-                   struct gpu_view y, uint32_t windows);
+void block_ffn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
+                   struct gpu_view h, struct gpu_view y, uint32_t windows);
 
 #endif

@@ -1,0 +1,224 @@
+#include "host/model/block_fwd.h"
+
+#include <assert.h>
+#include <math.h>
+
+#include "host/base/num.h"
+#include "host/gpu/gpu_gemm.h"
+#include "host/gpu/gpu_pipeline.h"
+#include "host/gpu/kernels.h"
+
+/* ---- scratch
+ * ------------------------------------------------------------------------------------------------ */
+
+#define ALLOC_ALIGN 256u /* gpu_alloc rounds up to this */
+
+/* The scratch matrices, in the order of allocation. */
+enum { S_NORM, S_Q, S_K, S_V, S_ATTN, S_GATE, S_UP, S_COUNT };
+
+static void scratch_cols(const struct model *m, uint32_t cols[S_COUNT])
+{
+    cols[S_NORM] = m->cfg->hidden_size;
+    cols[S_Q] = cols[S_ATTN] = m->rows[LINEAR_Q];
+    cols[S_K] = cols[S_V] = m->rows[LINEAR_K];
+    cols[S_GATE] = cols[S_UP] = m->cfg->intermediate_size;
+}
+
+uint64_t block_scratch_bytes(const struct model *m, uint32_t windows)
+{
+    uint32_t cols[S_COUNT];
+    scratch_cols(m, cols);
+    uint64_t bytes = 0;
+    for (int i = 0; i < S_COUNT; i++)
+        bytes += round_up((uint64_t)windows * m->ctx * cols[i] * 4, ALLOC_ALIGN);
+    return bytes;
+}
+
+bool block_scratch_create(struct block_scratch *s, struct gpu_arena *arena, const struct model *m,
+                          uint32_t windows, struct err *e)
+{
+    *s = (struct block_scratch){.max_windows = windows};
+    struct gpu_view *views[S_COUNT] = {&s->norm, &s->q, &s->k, &s->v, &s->attn, &s->gate, &s->up};
+    uint32_t cols[S_COUNT];
+    scratch_cols(m, cols);
+    for (int i = 0; i < S_COUNT; i++) {
+        if (!gpu_alloc(arena, (uint64_t)windows * m->ctx * cols[i] * 4, views[i], e))
+            return err_context(e, "scratch for %u windows", windows);
+    }
+    s->act = s->gate;
+    return true;
+}
+
+uint32_t block_scratch_windows(const struct model *m, uint64_t bytes, uint32_t at_most)
+{
+    uint32_t cols[S_COUNT];
+    scratch_cols(m, cols);
+    uint64_t widest = 0;
+    for (int i = 0; i < S_COUNT; i++)
+        widest = max_u64(widest, cols[i]);
+    uint64_t n = min_u64(at_most, gpu_info(m->gpu)->max_range / (widest * m->ctx * 4));
+    while (n > 1 && block_scratch_bytes(m, (uint32_t)n) > bytes)
+        n--;
+    return (uint32_t)max_u64(1, n);
+}
+
+/* ---- single steps over [rows, cols], in row tiles that one binding holds
+ * ------------------------------------ */
+
+static struct gpu_view rows_of(struct gpu_view v, uint64_t row0, uint64_t rows, uint64_t cols)
+{
+    return gpu_slice(v, row0 * cols * 4, rows * cols * 4);
+}
+
+void block_rmsnorm(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view y, uint32_t rows,
+                   uint32_t cols)
+{
+    uint32_t tile = gpu_tile_rows(m->gpu, cols * 4ull, rows);
+    for (uint32_t r = 0; r < rows; r += tile) {
+        uint32_t n = (uint32_t)min_u64(tile, rows - r);
+        struct gpu_grid grid = gpu_rows(n);
+        grid.work = (double)n * cols;
+        run_rmsnorm_fwd(m->cmd, grid,
+                        &(struct rmsnorm_fwd_args){.x = rows_of(x, r, n, cols),
+                                                   .w = w,
+                                                   .y = rows_of(y, r, n, cols),
+                                                   .rows = n,
+                                                   .cols = cols,
+                                                   .eps = m->cfg->rms_eps});
+    }
+}
+
+static void add_bias(struct model *m, struct gpu_view y, struct gpu_view b, uint32_t rows, uint32_t cols)
+{
+    uint32_t tile = gpu_tile_rows(m->gpu, cols * 4ull, rows);
+    for (uint32_t r = 0; r < rows; r += tile) {
+        uint32_t n = (uint32_t)min_u64(tile, rows - r);
+        run_add_bias(m->cmd, gpu_items(m->cmd, KERNEL_ID_add_bias, (uint64_t)n * cols),
+                     &(struct add_bias_args){.y = rows_of(y, r, n, cols), .b = b, .rows = n, .cols = cols});
+    }
+}
+
+static void swiglu(struct model *m, struct gpu_view gate, struct gpu_view up, struct gpu_view act,
+                   uint32_t rows, uint32_t cols)
+{
+    uint32_t tile = gpu_tile_rows(m->gpu, cols * 4ull, rows);
+    for (uint32_t r = 0; r < rows; r += tile) {
+        uint64_t n = min_u64(tile, rows - r);
+        run_swiglu_fwd(m->cmd, gpu_items(m->cmd, KERNEL_ID_swiglu_fwd, n * cols),
+                       &(struct swiglu_fwd_args){.gate = rows_of(gate, r, n, cols),
+                                                 .up = rows_of(up, r, n, cols),
+                                                 .act = rows_of(act, r, n, cols),
+                                                 .n = (uint32_t)(n * cols)});
+    }
+}
+
+/* y[rows, out] = beta * y + x[rows, in] W^T + bias. */
+static void linear(struct model *m, const struct block_weights *b, enum linear_id id, struct gpu_view x,
+                   struct gpu_view y, uint32_t rows, float beta)
+{
+    uint32_t out = m->rows[id], in = m->cols[id];
+    gpu_gemm(m->cmd, (struct gpu_matrix){x, in}, (struct gpu_matrix){b->w[id], in},
+             (struct gpu_matrix){y, out}, rows, out, in, 1.0f, beta);
+    if (b->bias[id].size)
+        add_bias(m, y, b->bias[id], rows, out);
+}
+
+/* How many windows of a matrix of `cols` columns one binding holds, such that tiles of so many start aligned.
+ */
+static uint32_t window_tile(const struct model *m, uint32_t cols, uint32_t windows)
+{
+    const struct gpu_info *info = gpu_info(m->gpu);
+    uint64_t bytes = (uint64_t)m->ctx * cols * 4, fit = info->max_range / bytes, step = 1;
+    if (fit >= windows)
+        return windows;
+    while (step < fit && bytes * step % info->min_align)
+        step++;
+    assert(fit >= 1 && bytes * step % info->min_align == 0);
+    return (uint32_t)(fit / step * step);
+}
+
+static void rope(struct model *m, struct gpu_view x, uint32_t heads, uint32_t windows)
+{
+    uint32_t cols = heads * m->cfg->head_dim, tile = window_tile(m, cols, windows);
+    for (uint32_t w = 0; w < windows; w += tile) {
+        uint32_t n = (uint32_t)min_u64(tile, windows - w), rows = n * m->ctx;
+        run_rope_fwd(m->cmd, gpu_items(m->cmd, KERNEL_ID_rope_fwd, (uint64_t)rows * cols / 2),
+                     &(struct rope_fwd_args){.x = rows_of(x, (uint64_t)w * m->ctx, rows, cols),
+                                             .table = m->rope_table,
+                                             .rows = rows,
+                                             .heads = heads,
+                                             .dim = m->cfg->head_dim,
+                                             .ctx = m->ctx});
+    }
+}
+
+static void attention(struct model *m, const struct block_scratch *s, uint32_t windows)
+{
+    const struct model_config *c = m->cfg;
+    uint32_t q = m->rows[LINEAR_Q], kv = m->rows[LINEAR_K];
+    uint32_t tile = window_tile(m, q, windows),
+             tile_q = gpu_kernel_constant(m->gpu, KERNEL_ID_attn_fwd, 2, 1);
+    for (uint32_t w = 0; w < windows; w += tile) {
+        uint32_t n = (uint32_t)min_u64(tile, windows - w);
+        uint64_t row = (uint64_t)w * m->ctx, rows = (uint64_t)n * m->ctx;
+        struct gpu_grid grid = gpu_rows((uint64_t)n * c->num_heads * div_up(m->ctx, tile_q));
+        grid.work = (double)rows * m->ctx * q; /* q k^T and p v, half of either is masked */
+        run_attn_fwd(m->cmd, grid,
+                     &(struct attn_fwd_args){.q = rows_of(s->q, row, rows, q),
+                                             .k = rows_of(s->k, row, rows, kv),
+                                             .v = rows_of(s->v, row, rows, kv),
+                                             .out = rows_of(s->attn, row, rows, q),
+                                             .windows = n,
+                                             .ctx = m->ctx,
+                                             .heads = c->num_heads,
+                                             .kv_heads = c->num_kv_heads,
+                                             .dim = c->head_dim,
+                                             .sliding = m->sliding,
+                                             .scale = (float)(1.0 / sqrt(c->head_dim))});
+    }
+}
+
+static bool same_memory(struct gpu_view a, struct gpu_view b)
+{
+    return a.buffer == b.buffer && a.offset == b.offset;
+}
+
+/* ---- the two halves
+ * ----------------------------------------------------------------------------------------- */
+
+void block_attn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
+                    struct gpu_view x, struct gpu_view h, uint32_t windows)
+{
+    const struct model_config *c = m->cfg;
+    uint32_t rows = windows * m->ctx;
+    assert(windows <= s->max_windows);
+    block_rmsnorm(m, x, b->attn_norm, s->norm, rows, c->hidden_size);
+    linear(m, b, LINEAR_Q, s->norm, s->q, rows, 0);
+    linear(m, b, LINEAR_K, s->norm, s->k, rows, 0);
+    linear(m, b, LINEAR_V, s->norm, s->v, rows, 0);
+    if (b->q_norm.size) {
+        block_rmsnorm(m, s->q, b->q_norm, s->q, rows * c->num_heads, c->head_dim);
+        block_rmsnorm(m, s->k, b->k_norm, s->k, rows * c->num_kv_heads, c->head_dim);
+    }
+    rope(m, s->q, c->num_heads, windows);
+    rope(m, s->k, c->num_kv_heads, windows);
+    attention(m, s, windows);
+    if (!same_memory(x, h))
+        gpu_copy(m->cmd, h, x, (uint64_t)rows * c->hidden_size * 4);
+    linear(m, b, LINEAR_O, s->attn, h, rows, 1);
+}
+
+void block_ffn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
+                   struct gpu_view h, struct gpu_view y, uint32_t windows)
+{
+    const struct model_config *c = m->cfg;
+    uint32_t rows = windows * m->ctx;
+    assert(windows <= s->max_windows);
+    block_rmsnorm(m, h, b->ffn_norm, s->norm, rows, c->hidden_size);
+    linear(m, b, LINEAR_GATE, s->norm, s->gate, rows, 0);
+    linear(m, b, LINEAR_UP, s->norm, s->up, rows, 0);
+    swiglu(m, s->gate, s->up, s->act, rows, c->intermediate_size);
+    if (!same_memory(h, y))
+        gpu_copy(m->cmd, y, h, (uint64_t)rows * c->hidden_size * 4);
+    linear(m, b, LINEAR_DOWN, s->act, y, rows, 1);
+}

@@ -1,0 +1,463 @@
+#include "host/model/model.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/log.h"
+#include "host/base/num.h"
+#include "host/gpu/kernels.h"
+
+/* Weights go to the device in tiles of this many bytes as stored: large enough to hide a submission's cost,
+ * small beside any block. 64 divides the element counts, so that every tile of the destination starts
+ * aligned. */
+#define STAGING_BYTES (16u << 20)
+/* Host memory for rows that are dequantized or gathered. */
+#define HOST_TILE_BYTES (16u << 20)
+/* What the attention kernels hold (kernels.def). */
+#define MAX_HEAD_DIM 256
+/* Views are rounded up to this by gpu_alloc. */
+#define ALLOC_ALIGN 256u
+
+static const struct {
+    const char *path, *name;
+} linear_names[LINEAR_COUNT] = {
+    [LINEAR_Q] = {"self_attn.q_proj", "q_proj"},    [LINEAR_K] = {"self_attn.k_proj", "k_proj"},
+    [LINEAR_V] = {"self_attn.v_proj", "v_proj"},    [LINEAR_O] = {"self_attn.o_proj", "o_proj"},
+    [LINEAR_GATE] = {"mlp.gate_proj", "gate_proj"}, [LINEAR_UP] = {"mlp.up_proj", "up_proj"},
+    [LINEAR_DOWN] = {"mlp.down_proj", "down_proj"},
+};
+
+const char *model_linear_name(uint32_t layer, enum linear_id id, char *out, size_t cap)
+{
+    snprintf(out, cap, "model.layers.%" PRIu32 ".%s", layer, linear_names[id].path);
+    return out;
+}
+
+const char *linear_short_name(enum linear_id id)
+{
+    return linear_names[id].name;
+}
+
+static const char *layer_module(uint32_t layer, const char *name, char *out, size_t cap)
+{
+    snprintf(out, cap, "model.layers.%" PRIu32 ".%s", layer, name);
+    return out;
+}
+
+/* ---- checks before any work
+ * --------------------------------------------------------------------------------- */
+
+static bool check_module(const struct checkpoint *ck, const char *module, uint32_t rows, uint32_t cols,
+                         struct err *e)
+{
+    if (!checkpoint_has_module(ck, module)) {
+        err_set(e, ERR_USER, "the tensor %s.weight is missing in %s", module, checkpoint_dir(ck));
+        return err_hint(e, "check that the folder holds the whole model (all shards that its index names)");
+    }
+    struct weight_info w;
+    if (!checkpoint_weight(ck, module, &w, e))
+        return false;
+    if (w.rows == rows && w.cols == cols)
+        return true;
+    err_set(e, ERR_USER,
+            "%s.weight in %s is [%" PRIu32 ", %" PRIu32 "], config.json asks for [%" PRIu32 ", %" PRIu32 "]",
+            module, checkpoint_dir(ck), w.rows, w.cols, rows, cols);
+    return err_hint(e, "config.json and the weights are not of the same model");
+}
+
+static bool check_bias(const struct checkpoint *ck, const char *module, uint32_t rows, struct err *e)
+{
+    const struct tensor *t = checkpoint_bias(ck, module);
+    bool real = t->dtype == DTYPE_F32 || t->dtype == DTYPE_F16 || t->dtype == DTYPE_BF16;
+    if (real && t->n_dims == 1 && t->shape[0] == rows)
+        return true;
+    return err_set(e, ERR_USER, "%s in %s is not a vector of %" PRIu32 " float numbers", t->name,
+                   checkpoint_dir(ck), rows);
+}
+
+static bool check_layer(struct model *m, uint32_t layer, struct err *e)
+{
+    const struct model_config *c = m->cfg;
+    const struct {
+        const char *name;
+        uint32_t cols;
+    } norms[] = {{"input_layernorm", c->hidden_size},
+                 {"post_attention_layernorm", c->hidden_size},
+                 {"self_attn.q_norm", m->family->qk_norm ? c->head_dim : 0},
+                 {"self_attn.k_norm", m->family->qk_norm ? c->head_dim : 0}};
+    char name[96];
+    for (size_t i = 0; i < sizeof norms / sizeof norms[0]; i++) {
+        if (norms[i].cols == 0)
+            continue;
+        if (!check_module(m->ck, layer_module(layer, norms[i].name, name, sizeof name), 1, norms[i].cols, e))
+            return false;
+    }
+    for (int id = 0; id < LINEAR_COUNT; id++) {
+        model_linear_name(layer, (enum linear_id)id, name, sizeof name);
+        if (!check_module(m->ck, name, m->rows[id], m->cols[id], e))
+            return false;
+        if (checkpoint_bias(m->ck, name)) {
+            if (!check_bias(m->ck, name, m->rows[id], e))
+                return false;
+            m->has_bias[id] = true;
+        }
+    }
+    return true;
+}
+
+static bool check_config(struct model *m, struct err *e)
+{
+    const struct model_config *c = m->cfg;
+    if (c->num_kv_heads == 0 || c->num_heads % c->num_kv_heads)
+        return err_set(e, ERR_USER, "config.json: %" PRIu32 " heads cannot share %" PRIu32 " key-value heads",
+                       c->num_heads, c->num_kv_heads);
+    if (c->head_dim % 2 || c->head_dim > MAX_HEAD_DIM)
+        return err_set(e, ERR_USER,
+                       "config.json: head_dim is %" PRIu32 ", an even number up to %d is supported",
+                       c->head_dim, MAX_HEAD_DIM);
+    if (m->ctx < 2)
+        return err_set(e, ERR_USER, "a window has at least 2 tokens, not %" PRIu32, m->ctx);
+    uint64_t widest = max_u64(c->hidden_size, max_u64(c->intermediate_size, m->rows[LINEAR_Q]));
+    if (widest * 4 > HOST_TILE_BYTES)
+        return err_set(e, ERR_USER, "a matrix row of %" PRIu64 " numbers is more than gsq handles", widest);
+    /* Attention reads one window of q as one bound view. */
+    uint64_t window = (uint64_t)m->ctx * m->rows[LINEAR_Q] * 4, limit = gpu_info(m->gpu)->max_range;
+    if (window > limit) {
+        err_set(e, ERR_USER,
+                "a window of %" PRIu32 " tokens is too long for this device: its queries take %" PRIu64
+                " bytes, one binding holds %" PRIu64,
+                m->ctx, window, limit);
+        return err_hint(e, "use --ctx %" PRIu64 " or less", limit / ((uint64_t)m->rows[LINEAR_Q] * 4));
+    }
+    if (c->max_position && m->ctx > c->max_position)
+        log_warn("windows of %" PRIu32 " tokens are longer than the %" PRIu32
+                 " positions this model was made for",
+                 m->ctx, c->max_position);
+    return true;
+}
+
+static void set_shapes(struct model *m)
+{
+    const struct model_config *c = m->cfg;
+    uint32_t q = c->num_heads * c->head_dim, kv = c->num_kv_heads * c->head_dim;
+    const uint32_t shapes[LINEAR_COUNT][2] = {
+        [LINEAR_Q] = {q, c->hidden_size},
+        [LINEAR_K] = {kv, c->hidden_size},
+        [LINEAR_V] = {kv, c->hidden_size},
+        [LINEAR_O] = {c->hidden_size, q},
+        [LINEAR_GATE] = {c->intermediate_size, c->hidden_size},
+        [LINEAR_UP] = {c->intermediate_size, c->hidden_size},
+        [LINEAR_DOWN] = {c->hidden_size, c->intermediate_size},
+    };
+    for (int id = 0; id < LINEAR_COUNT; id++) {
+        m->rows[id] = shapes[id][0];
+        m->cols[id] = shapes[id][1];
+    }
+}
+
+static bool check_tensors(struct model *m, struct err *e)
+{
+    const struct model_config *c = m->cfg;
+    if (!check_module(m->ck, checkpoint_embedding_module(m->ck), c->vocab_size, c->hidden_size, e) ||
+        !check_module(m->ck, checkpoint_head_module(m->ck), c->vocab_size, c->hidden_size, e) ||
+        !check_module(m->ck, "model.norm", 1, c->hidden_size, e))
+        return false;
+    for (uint32_t layer = 0; layer < c->num_layers; layer++) {
+        if (!check_layer(m, layer, e))
+            return false;
+    }
+    return true;
+}
+
+/* ---- rotary embedding
+ * --------------------------------------------------------------------------------------- */
+
+/* Turns per position of pair i of head_dim/2. */
+static double rope_frequency(const struct model_config *c, uint32_t i)
+{
+    const double pi = 3.14159265358979323846;
+    double f = pow(c->rope_theta, -2.0 * i / c->head_dim);
+    if (c->rope_scaling == ROPE_LINEAR)
+        return f / c->rope_factor;
+    if (c->rope_scaling != ROPE_LLAMA3)
+        return f;
+    /* Llama 3.1: slow turns are stretched, fast ones kept, a linear blend between. */
+    double turns = c->rope_original_context * f / (2 * pi);
+    if (turns < c->rope_low_freq)
+        return f / c->rope_factor;
+    if (turns > c->rope_high_freq)
+        return f;
+    double smooth = (turns - c->rope_low_freq) / (c->rope_high_freq - c->rope_low_freq);
+    return (1 - smooth) * f / c->rope_factor + smooth * f;
+}
+
+static bool make_rope_table(struct model *m, struct err *e)
+{
+    uint32_t half = m->cfg->head_dim / 2;
+    uint64_t bytes = (uint64_t)m->ctx * half * 2 * sizeof(float);
+    float *table = malloc((size_t)bytes);
+    if (!table)
+        return err_nomem(e, "the RoPE table", bytes);
+    for (uint32_t i = 0; i < half; i++) {
+        double f = rope_frequency(m->cfg, i);
+        for (uint32_t p = 0; p < m->ctx; p++) {
+            float *pair = table + ((size_t)p * half + i) * 2;
+            pair[0] = (float)cos(p * f);
+            pair[1] = (float)sin(p * f);
+        }
+    }
+    bool ok = gpu_alloc(m->arena, bytes, &m->rope_table, e);
+    if (ok)
+        gpu_upload(m->cmd, m->rope_table, table, bytes);
+    free(table);
+    return ok;
+}
+
+/* ---- open and close
+ * ----------------------------------------------------------------------------------------- */
+
+bool model_open(struct model **out, struct gpu_cmd *cmd, const struct checkpoint *ck, uint32_t ctx,
+                struct err *e)
+{
+    *out = NULL;
+    struct model *m = calloc(1, sizeof *m);
+    if (!m)
+        return err_nomem(e, "the model", sizeof *m);
+    m->gpu = gpu_cmd_gpu(cmd);
+    m->cmd = cmd;
+    m->ck = ck;
+    m->cfg = checkpoint_config(ck);
+    m->ctx = ctx;
+    m->family = family_find(m->cfg, e);
+    if (!m->family)
+        goto fail;
+    set_shapes(m);
+    m->sliding = m->family->sliding_window && m->cfg->sliding_window < ctx ? m->cfg->sliding_window : 0;
+    if (!check_config(m, e) || !check_tensors(m, e))
+        goto fail;
+    m->host_tile = malloc(HOST_TILE_BYTES);
+    if (!m->host_tile) {
+        err_nomem(e, "a tile of weights", HOST_TILE_BYTES);
+        goto fail;
+    }
+    if (!gpu_arena_create(&m->arena, m->gpu, "model", e) ||
+        !gpu_alloc(m->arena, STAGING_BYTES, &m->staging, e) || !make_rope_table(m, e) ||
+        !gpu_alloc(m->arena, m->cfg->hidden_size * sizeof(float), &m->final_norm, e) ||
+        !model_load_matrix(m, "model.norm", 0, 1, m->final_norm, e))
+        goto fail;
+    *out = m;
+    return true;
+fail:
+    model_close(&m);
+    return false;
+}
+
+void model_close(struct model **m)
+{
+    if (!*m)
+        return;
+    /* Uploads may still be under way into the arena. */
+    if ((*m)->arena)
+        gpu_cmd_finish((*m)->cmd, NULL);
+    gpu_arena_destroy(&(*m)->arena);
+    free((*m)->host_tile);
+    free(*m);
+    *m = NULL;
+}
+
+bool model_check_finite(const struct model *m, bool (*fn)(void *ctx, double done), void *ctx, struct err *e)
+{
+    const char *embed = checkpoint_embedding_module(m->ck), *head = checkpoint_head_module(m->ck);
+    double head_work = (double)m->cfg->vocab_size * m->cfg->hidden_size, layer_work = 0;
+    for (int id = 0; id < LINEAR_COUNT; id++)
+        layer_work += (double)m->rows[id] * m->cols[id];
+    bool tied = strcmp(embed, head) == 0;
+    double all = head_work * (tied ? 1 : 2) + layer_work * m->cfg->num_layers,
+           done = head_work * (tied ? 1 : 2);
+    if (!checkpoint_check_finite(m->ck, embed, e) || (!tied && !checkpoint_check_finite(m->ck, head, e)) ||
+        !checkpoint_check_finite(m->ck, "model.norm", e))
+        return false;
+    static const char *const norms[] = {"input_layernorm", "post_attention_layernorm", "self_attn.q_norm",
+                                        "self_attn.k_norm"};
+    for (uint32_t layer = 0; layer < m->cfg->num_layers; layer++) {
+        char name[96];
+        for (int i = 0; i < (m->family->qk_norm ? 4 : 2); i++) {
+            if (!checkpoint_check_finite(m->ck, layer_module(layer, norms[i], name, sizeof name), e))
+                return false;
+        }
+        for (int id = 0; id < LINEAR_COUNT; id++) {
+            if (fn && !fn(ctx, done / all))
+                return err_set(e, ERR_STOPPED, "stopped");
+            if (!checkpoint_check_finite(m->ck,
+                                         model_linear_name(layer, (enum linear_id)id, name, sizeof name), e))
+                return false;
+            done += (double)m->rows[id] * m->cols[id];
+        }
+    }
+    return true;
+}
+
+/* ---- weights to the device
+ * ---------------------------------------------------------------------------------- */
+
+/* n packed 16-bit numbers at src (any alignment) -> dst f32, through the staging area. */
+static void upload_16(struct model *m, const uint8_t *src, uint64_t n, bool bf16, struct gpu_view dst)
+{
+    const uint64_t tile = STAGING_BYTES / 2;
+    for (uint64_t i = 0; i < n; i += tile) {
+        uint64_t count = min_u64(tile, n - i), even = count / 2 * 4;
+        const uint8_t *p = src + i * 2;
+        if (even)
+            gpu_upload(m->cmd, gpu_slice(m->staging, 0, even), p, even);
+        if (count % 2) {
+            /* Transfers are whole words, and the file may end behind this number. */
+            uint8_t last[4] = {p[even], p[even + 1]};
+            gpu_upload(m->cmd, gpu_slice(m->staging, even, 4), last, 4);
+        }
+        run_unpack16(m->cmd, gpu_items(m->cmd, KERNEL_ID_unpack16, div_up(count, 2)),
+                     &(struct unpack16_args){.src = gpu_slice(m->staging, 0, div_up(count, 2) * 4),
+                                             .dst = gpu_slice(dst, i * 4, count * 4),
+                                             .n = (uint32_t)count,
+                                             .kind = bf16});
+    }
+}
+
+bool model_load_matrix(struct model *m, const char *module, uint32_t row0, uint32_t rows, struct gpu_view dst,
+                       struct err *e)
+{
+    struct weight_info w;
+    if (!checkpoint_weight(m->ck, module, &w, e))
+        return false;
+    if ((uint64_t)row0 + rows > w.rows || dst.size < (uint64_t)rows * w.cols * 4)
+        return err_set(e, ERR_BUG, "%s: rows %" PRIu32 "+%" PRIu32 " of %" PRIu32 " do not fit", module, row0,
+                       rows, w.rows);
+    uint64_t first = (uint64_t)row0 * w.cols, n = (uint64_t)rows * w.cols;
+    const struct tensor *t = checkpoint_dense(m->ck, module);
+    if (t && (t->dtype == DTYPE_F16 || t->dtype == DTYPE_BF16)) {
+        upload_16(m, t->data + first * 2, n, t->dtype == DTYPE_BF16, dst);
+    } else if (t && t->dtype == DTYPE_F32) {
+        gpu_upload(m->cmd, gpu_slice(dst, 0, n * 4), t->data + first * 4, n * 4);
+    } else {
+        uint32_t tile = (uint32_t)max_u64(1, HOST_TILE_BYTES / (w.cols * 4ull));
+        for (uint32_t r = 0; r < rows; r += tile) {
+            uint32_t count = (uint32_t)min_u64(tile, rows - r);
+            if (!checkpoint_read_f32(m->ck, module, row0 + r, count, m->host_tile, e))
+                return false;
+            gpu_upload(m->cmd, gpu_slice(dst, (uint64_t)r * w.cols * 4, (uint64_t)count * w.cols * 4),
+                       m->host_tile, (uint64_t)count * w.cols * 4);
+        }
+    }
+    if (t && row0 + rows == w.rows)
+        safetensors_drop(checkpoint_tensors(m->ck), t);
+    return true;
+}
+
+static bool load_bias(struct model *m, const char *module, uint32_t rows, struct gpu_view dst, struct err *e)
+{
+    const struct tensor *t = checkpoint_bias(m->ck, module);
+    if (!t) {
+        gpu_fill(m->cmd, dst, 0); /* other blocks have it */
+        return true;
+    }
+    if (!tensor_read_f32(t, 0, rows, m->host_tile, e))
+        return false;
+    gpu_upload(m->cmd, gpu_slice(dst, 0, rows * 4ull), m->host_tile, rows * 4ull);
+    return true;
+}
+
+uint64_t model_block_bytes(const struct model *m)
+{
+    uint64_t bytes = 2 * round_up(m->cfg->hidden_size * 4ull, ALLOC_ALIGN);
+    if (m->family->qk_norm)
+        bytes += 2 * round_up(m->cfg->head_dim * 4ull, ALLOC_ALIGN);
+    for (int id = 0; id < LINEAR_COUNT; id++) {
+        bytes += round_up((uint64_t)m->rows[id] * m->cols[id] * 4, ALLOC_ALIGN);
+        if (m->has_bias[id])
+            bytes += round_up(m->rows[id] * 4ull, ALLOC_ALIGN);
+    }
+    return bytes;
+}
+
+uint64_t model_head_bytes(const struct model *m)
+{
+    return (uint64_t)m->cfg->vocab_size * m->cfg->hidden_size * 4;
+}
+
+static bool load_norm(struct model *m, uint32_t layer, const char *name, uint32_t cols,
+                      struct gpu_arena *arena, struct gpu_view *out, struct err *e)
+{
+    char module[96];
+    layer_module(layer, name, module, sizeof module);
+    return gpu_alloc(arena, cols * 4ull, out, e) && model_load_matrix(m, module, 0, 1, *out, e);
+}
+
+bool model_load_block(struct model *m, uint32_t layer, struct gpu_arena *arena, struct block_weights *out,
+                      struct err *e)
+{
+    const struct model_config *c = m->cfg;
+    *out = (struct block_weights){0};
+    bool ok = load_norm(m, layer, "input_layernorm", c->hidden_size, arena, &out->attn_norm, e) &&
+              load_norm(m, layer, "post_attention_layernorm", c->hidden_size, arena, &out->ffn_norm, e);
+    if (ok && m->family->qk_norm)
+        ok = load_norm(m, layer, "self_attn.q_norm", c->head_dim, arena, &out->q_norm, e) &&
+             load_norm(m, layer, "self_attn.k_norm", c->head_dim, arena, &out->k_norm, e);
+    for (int id = 0; ok && id < LINEAR_COUNT; id++) {
+        char name[96];
+        model_linear_name(layer, (enum linear_id)id, name, sizeof name);
+        ok = gpu_alloc(arena, (uint64_t)m->rows[id] * m->cols[id] * 4, &out->w[id], e) &&
+             model_load_matrix(m, name, 0, m->rows[id], out->w[id], e);
+        if (ok && m->has_bias[id])
+            ok = gpu_alloc(arena, m->rows[id] * 4ull, &out->bias[id], e) &&
+                 load_bias(m, name, m->rows[id], out->bias[id], e);
+    }
+    return ok || err_context(e, "block %" PRIu32, layer + 1);
+}
+
+/* ---- embedding
+ * ---------------------------------------------------------------------------------------------- */
+
+/* Rows of ids, as they are stored or as f32, into the host tile. */
+static bool gather_rows(struct model *m, const char *module, const struct tensor *t, const uint32_t *ids,
+                        size_t n, struct err *e)
+{
+    uint32_t hidden = m->cfg->hidden_size;
+    size_t row = hidden * (t ? dtype_size(t->dtype) : sizeof(float));
+    for (size_t i = 0; i < n; i++) {
+        uint8_t *dst = (uint8_t *)m->host_tile + i * row;
+        if (ids[i] >= m->cfg->vocab_size)
+            return err_set(e, ERR_USER, "the token %" PRIu32 " is outside the vocabulary of %" PRIu32, ids[i],
+                           m->cfg->vocab_size);
+        if (t)
+            memcpy(dst, t->data + (uint64_t)ids[i] * row, row);
+        else if (!checkpoint_read_f32(m->ck, module, ids[i], 1, (float *)(void *)dst, e))
+            return false;
+    }
+    return true;
+}
+
+bool model_embed(struct model *m, const uint32_t *ids, size_t n, struct gpu_view dst, struct err *e)
+{
+    const char *module = checkpoint_embedding_module(m->ck);
+    const struct tensor *t = checkpoint_dense(m->ck, module);
+    if (t && t->dtype != DTYPE_F32 && t->dtype != DTYPE_F16 && t->dtype != DTYPE_BF16)
+        t = NULL;
+    uint32_t hidden = m->cfg->hidden_size;
+    assert(dst.size >= (uint64_t)n * hidden * 4);
+    size_t tile = HOST_TILE_BYTES / (hidden * sizeof(float)); /* also what the staging area holds */
+    if (tile >= 64)
+        tile = tile / 64 * 64; /* destinations stay aligned */
+    for (size_t i = 0; i < n; i += tile) {
+        size_t count = n - i < tile ? n - i : tile;
+        if (!gather_rows(m, module, t, ids + i, count, e))
+            return false;
+        struct gpu_view part = gpu_slice(dst, (uint64_t)i * hidden * 4, (uint64_t)count * hidden * 4);
+        if (t && t->dtype != DTYPE_F32)
+            upload_16(m, m->host_tile, (uint64_t)count * hidden, t->dtype == DTYPE_BF16, part);
+        else
+            gpu_upload(m->cmd, part, m->host_tile, part.size);
+    }
+    return true;
+}
