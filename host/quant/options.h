@@ -51,7 +51,7 @@ struct quantize_options {
     struct scale_search_options scale_search;
     struct gumbel_options gumbel;
     uint64_t seed;
-    uint64_t host_limit; /* bytes of host memory for activations before they spill; 0: 4 GiB less 1 */
+    uint64_t host_limit; /* bytes of host memory for activations before they spill; 0: 3 GiB */
     bool dry_run;
     bool keep_work; /* do not remove the checkpoints after a finished export */
 };

@@ -5,6 +5,9 @@
 #include "host/model/model.h"
 #include "host/quant/options.h"
 
+/* Windows held out by default: an eighth of the samples, at most this many. */
+#define HOLDOUT_MAX 16u
+
 /* One linear of the model. */
 struct plan_item {
     char module[96];
@@ -34,6 +37,9 @@ struct plan {
     const char *acts_tier;   /* "device" | "host" | "file" */
     uint32_t batch_windows;  /* windows per forward batch */
     uint32_t ctx, samples;
+    uint32_t holdout;        /* of the samples, how many windows only judge */
+    uint64_t tune_bytes;     /* optimiser state at a time */
+    uint64_t acts_bytes, acts_device_bytes, acts_host_bytes; /* of all windows; what each tier may take */
     double reach;            /* sum of the learning rates of one linear's logits */
 };
 

@@ -1,0 +1,88 @@
+/* gsq convert: a quantized folder in another format, with the codes it has. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/log.h"
+#include "host/base/os.h"
+#include "host/model/model.h"
+#include "host/quant/job.h"
+
+struct conversion {
+    struct checkpoint *ck;
+    const struct progress *progress;
+    struct export_item *items;
+    char (*names)[96];
+    size_t n;
+};
+
+static bool pull_linear(void *ctx, const struct export_item *item, struct qlinear *q, struct err *e)
+{
+    struct conversion *c = ctx;
+    if (!checkpoint_read_codes(c->ck, item->module, q, e))
+        return false;
+    /* Scales may change their 16-bit type; codes never change. */
+    for (size_t i = 0; i < (size_t)q->rows * q->groups; i++)
+        q->scales[i] = scale_round(item->spec.scale, q->scales[i]);
+    q->spec.scale = item->spec.scale;
+    return true;
+}
+
+static bool report(void *ctx, uint64_t done, uint64_t total)
+{
+    struct conversion *c = ctx;
+    struct progress_event ev = {.phase = "export", .loss = NAN, .eta_seconds = NAN};
+    ev.done = total ? (double)done / (double)total : 1;
+    return progress_report(c->progress, &ev);
+}
+
+/* Every quantized linear of the model, with the scale type that the format wants. */
+static bool collect(struct conversion *c, enum export_format format, unsigned container, struct err *e)
+{
+    size_t most = (size_t)checkpoint_config(c->ck)->num_layers * LINEAR_COUNT;
+    enum scale_type scale = export_scale_type(format, c->ck);
+    c->items = calloc(most, sizeof *c->items);
+    c->names = calloc(most, sizeof *c->names);
+    if (!c->items || !c->names)
+        return err_nomem(e, "the list of linears", most * sizeof *c->items);
+    for (size_t i = 0; i < most; i++) {
+        char *name = c->names[c->n], why[512];
+        struct weight_info info;
+        model_linear_name((uint32_t)(i / LINEAR_COUNT), (enum linear_id)(i % LINEAR_COUNT), name, sizeof c->names[0]);
+        if (!checkpoint_weight(c->ck, name, &info, e))
+            return false;
+        if (!info.quantized)
+            continue;
+        struct export_item item = {name, info.rows, info.cols, info.spec};
+        item.spec.scale = scale;
+        enum export_verdict verdict = export_check(format, &item, container, why, sizeof why);
+        if (verdict == EXPORT_REFUSED)
+            return err_set(e, ERR_USER, "%s: %s", name, why);
+        if (verdict == EXPORT_WARN)
+            log_warn("%s: %s", name, why);
+        c->items[c->n++] = item;
+    }
+    if (c->n)
+        return true;
+    err_set(e, ERR_USER, "%s is not quantized: there are no codes to re-pack", checkpoint_dir(c->ck));
+    return err_hint(e, "gsq quantize makes a quantized model from it");
+}
+
+bool convert_run(const char *in_dir, const char *out_dir, enum export_format format, unsigned container,
+                 const struct progress *progress, struct err *e)
+{
+    struct conversion c = {.progress = progress};
+    if (strcmp(in_dir, out_dir) == 0) {
+        err_set(e, ERR_USER, "input and output are the same folder, %s", in_dir);
+        return err_hint(e, "give a new folder with -o");
+    }
+    struct export_options options = {.format = format, .container = container};
+    struct export_source source = {&c, pull_linear, report};
+    bool ok = checkpoint_open(&c.ck, in_dir, e) && collect(&c, format, container, e) &&
+              write_hf(out_dir, c.ck, c.items, c.n, &options, &source, e);
+    free(c.items);
+    free(c.names);
+    checkpoint_close(&c.ck);
+    return ok;
+}

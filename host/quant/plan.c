@@ -1,0 +1,325 @@
+#include "host/quant/plan.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <math.h>
+#include <pcre2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/log.h"
+#include "host/base/num.h"
+#include "host/base/os.h"
+#include "host/model/block_fwd.h"
+#include "host/model/calib.h"
+#include "host/quant/hessian.h"
+#include "host/quant/store.h"
+#include "host/quant/tune_hessian.h"
+
+/* Tokens of one forward batch: enough rows to fill a large GPU, few enough that a batch's matrices stay small. */
+#define BATCH_TOKENS 4096u
+/* Of the memory left after weights and Hessians, what a forward batch and the optimiser may take. */
+#define BATCH_SHARE 0.25
+#define TUNE_SHARE 0.5
+/* Host memory for activations before they go to a scratch file. */
+#define HOST_ACTS_BYTES (3ull << 30)
+/* Smallest and largest group: below, scales cost more than the codes; columns are worked on in fours. */
+#define GROUP_MIN 16u
+
+/* --- rules: what becomes of each linear ------------------------------------------------------------------------- */
+
+static bool compile_rule(const struct tensor_rule *rule, pcre2_code **out, struct err *e)
+{
+    int code;
+    PCRE2_SIZE at;
+    *out = pcre2_compile((PCRE2_SPTR)rule->regex, PCRE2_ZERO_TERMINATED, PCRE2_UTF, &code, &at, NULL);
+    if (*out)
+        return true;
+    PCRE2_UCHAR text[128];
+    pcre2_get_error_message(code, text, sizeof text);
+    err_set(e, ERR_USER, "the pattern '%s' is not a regular expression: %s at character %zu", rule->regex, (char *)text,
+            (size_t)at);
+    return err_hint(e, "patterns are Perl-style and searched in names such as model.layers.0.mlp.up_proj");
+}
+
+static bool rule_matches(const pcre2_code *code, const char *module)
+{
+    pcre2_match_data *m = pcre2_match_data_create(1, NULL);
+    bool hit = m && pcre2_match(code, (PCRE2_SPTR)module, strlen(module), 0, 0, m, NULL) >= 0;
+    pcre2_match_data_free(m);
+    return hit;
+}
+
+static bool check_group(uint32_t group, struct err *e)
+{
+    if (group >= GROUP_MIN && group % GROUP_MIN == 0)
+        return true;
+    err_set(e, ERR_USER, "a group of %u columns cannot be used: groups are multiples of %u", group, GROUP_MIN);
+    return err_hint(e, "--group 128 is the usual choice, 64 and 32 are more accurate and larger");
+}
+
+/* Fills items[].keep and spec from the run's type and the rules; the last rule that matches wins. */
+static bool apply_rules(struct plan *p, const struct quantize_options *o, enum scale_type scale, struct err *e)
+{
+    pcre2_code **code = calloc(o->n_rules ? o->n_rules : 1, sizeof *code);
+    bool *used = calloc(o->n_rules ? o->n_rules : 1, sizeof *used);
+    bool ok = (code && used) || err_nomem(e, "patterns", o->n_rules);
+    for (size_t i = 0; ok && i < o->n_rules; i++)
+        ok = compile_rule(&o->rules[i], &code[i], e);
+    for (size_t n = 0; ok && n < p->n_items; n++) {
+        struct plan_item *item = &p->items[n];
+        item->spec = (struct quant_spec){o->type, o->group, scale};
+        for (size_t i = 0; i < o->n_rules; i++) {
+            const struct tensor_rule *rule = &o->rules[i];
+            if (!rule_matches(code[i], item->module))
+                continue;
+            used[i] = true;
+            item->keep = rule->type == NULL;
+            if (rule->type)
+                item->spec = (struct quant_spec){rule->type, rule->group ? rule->group : o->group, scale};
+        }
+        ok = item->keep || check_group(item->spec.group, e);
+        if (ok && !item->keep && o->method == METHOD_GSQ && !item->spec.type->learned) {
+            ok = err_set(e, ERR_USER, "%s bits are not learned by gsq (rounding is already nearly exact there)",
+                         item->spec.type->name);
+            err_hint(e, "use --method gptq for 8 bits, or --tensor for the linears that should have them");
+        }
+    }
+    for (size_t i = 0; ok && i < o->n_rules; i++)
+        if (!used[i])
+            log_warn("the pattern '%s' matches no linear of this model", o->rules[i].regex);
+    for (size_t i = 0; code && i < o->n_rules; i++)
+        pcre2_code_free(code[i]);
+    free(code);
+    free(used);
+    return ok;
+}
+
+static bool list_items(struct plan *p, const struct model *m, struct err *e)
+{
+    p->n_layers = m->cfg->num_layers;
+    p->n_items = (size_t)p->n_layers * LINEAR_COUNT;
+    p->items = calloc(p->n_items, sizeof *p->items);
+    if (!p->items)
+        return err_nomem(e, "the plan", p->n_items * sizeof *p->items);
+    for (size_t n = 0; n < p->n_items; n++) {
+        struct plan_item *item = &p->items[n];
+        item->layer = (uint32_t)(n / LINEAR_COUNT);
+        item->id = (enum linear_id)(n % LINEAR_COUNT);
+        item->rows = m->rows[item->id];
+        item->cols = m->cols[item->id];
+        model_linear_name(item->layer, item->id, item->module, sizeof item->module);
+        struct weight_info info;
+        if (!checkpoint_weight(m->ck, item->module, &info, e))
+            return false;
+        if (info.quantized) {
+            err_set(e, ERR_USER, "%s in %s is already quantized", item->module, checkpoint_dir(m->ck));
+            return err_hint(e, "quantize the original 16-bit model; gsq convert changes the format of a quantized one");
+        }
+    }
+    return true;
+}
+
+/* Shapes against the export format. Equal warnings are said once. */
+static bool check_format(const struct plan *p, const struct quantize_options *o, struct err *e)
+{
+    char why[512], said[512] = "";
+    for (size_t n = 0; n < p->n_items; n++) {
+        const struct plan_item *item = &p->items[n];
+        if (item->keep)
+            continue;
+        struct export_item x = {item->module, item->rows, item->cols, item->spec};
+        enum export_verdict verdict = export_check(o->format, &x, o->container, why, sizeof why);
+        if (verdict == EXPORT_REFUSED) {
+            err_set(e, ERR_USER, "%s: %s", item->module, why);
+            return err_hint(e, "--keep '%s' leaves such linears in 16 bits; other formats may take them", linear_short_name(item->id));
+        }
+        if (verdict == EXPORT_WARN && strcmp(why, said) != 0) {
+            log_warn("%s: %s", item->module, why);
+            memcpy(said, why, sizeof said);
+        }
+    }
+    return true;
+}
+
+/* --- sizes ------------------------------------------------------------------------------------------------------- */
+
+static bool count_bytes(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
+{
+    struct export_item *x = calloc(p->n_items, sizeof *x);
+    if (!x)
+        return err_nomem(e, "the plan", p->n_items * sizeof *x);
+    size_t n = 0;
+    double bits = 0;
+    for (size_t i = 0; i < p->n_items; i++) {
+        const struct plan_item *item = &p->items[i];
+        uint64_t weights = (uint64_t)item->rows * item->cols;
+        p->weights += weights;
+        if (item->keep)
+            continue;
+        p->weights_quantized += weights;
+        bits += quant_spec_bpw(&item->spec, item->rows, item->cols) * (double)weights;
+        p->work_bytes += store_item_bytes(item);
+        x[n++] = (struct export_item){item->module, item->rows, item->cols, item->spec};
+    }
+    p->bpw = p->weights_quantized ? bits / (double)p->weights_quantized : 16;
+    struct export_options options = {.format = o->format, .container = o->container};
+    p->out_bytes = export_size(m->ck, x, n, &options);
+    free(x);
+    return true;
+}
+
+static bool check_disk(struct plan *p, const struct quantize_options *o, struct err *e)
+{
+    char need[24], have[24];
+    const char *work = o->work_dir ? o->work_dir : o->out_dir;
+    uint64_t free_out = os_disk_free(o->out_dir), free_work = os_disk_free(work), work_need = p->work_bytes;
+    p->disk_free = free_out;
+    if (strcmp(p->acts_tier, "file") == 0)
+        work_need += p->acts_bytes;
+    uint64_t all = p->out_bytes + work_need;
+    if ((free_out && free_out < all) || (free_work && free_work < work_need)) {
+        err_set(e, ERR_ENV, "not enough disk space: %s are needed for %s and its checkpoints, %s are free",
+                format_bytes(all, need, sizeof need), o->out_dir, format_bytes(free_out, have, sizeof have));
+        return err_hint(e, "free some space, or choose another folder with -o and --work");
+    }
+    return true;
+}
+
+/* --- device memory ----------------------------------------------------------------------------------------------- */
+
+static void add_line(struct plan *p, const char *name, uint64_t bytes)
+{
+    if (bytes && p->n_lines < sizeof p->lines / sizeof *p->lines)
+        p->lines[p->n_lines++] = (struct memory_line){name, bytes};
+}
+
+static bool too_small(const char *what, uint64_t need, uint64_t limit, struct err *e)
+{
+    char a[24], b[24];
+    err_set(e, ERR_ENV, "%s need %s of device memory, %s may be used", what, format_bytes(need, a, sizeof a),
+            format_bytes(limit, b, sizeof b));
+    return err_hint(e, "raise --mem-limit, use a device with more memory, or --method rtn, which needs the least");
+}
+
+/* Widest of the linears, in bytes that f gives. */
+static uint64_t widest(const struct plan *p, uint64_t (*f)(const struct plan_item *))
+{
+    uint64_t most = 0;
+    for (size_t i = 0; i < p->n_items; i++)
+        if (!p->items[i].keep)
+            most = max_u64(most, f(&p->items[i]));
+    return most;
+}
+
+static uint64_t matrix_and_codes(const struct plan_item *i)
+{
+    return (uint64_t)i->rows * i->cols * 4 + qmatrix_bytes(i->rows, i->cols, &i->spec);
+}
+
+static uint64_t gptq_need(const struct plan_item *i)
+{
+    return matrix_and_codes(i) + gptq_scratch_bytes(i->rows, i->cols, i->spec.group);
+}
+
+static uint64_t tune_need(const struct plan_item *i)
+{
+    uint64_t per_row = (uint64_t)i->cols * tune_bytes_per_weight(i->spec.type) + div_up(i->cols, i->spec.group) * 4;
+    return i->rows * per_row + 4096;
+}
+
+static uint64_t tune_least(const struct plan_item *i)
+{
+    return min_u64(i->rows, 64) * ((uint64_t)i->cols * tune_bytes_per_weight(i->spec.type) + 4096);
+}
+
+/* Where the memory goes at the widest moment: the second half of a block (down_proj's Hessian is the largest). */
+static bool plan_memory(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
+{
+    const struct gpu_info *info = gpu_info(m->gpu);
+    const struct model_config *c = m->cfg;
+    p->device_limit = info->mem_limit;
+    uint64_t block = model_block_bytes(m), small = (uint64_t)c->hidden_size * 4 + (uint64_t)p->ctx * c->head_dim * 4;
+    if (o->method == METHOD_RTN) {
+        uint64_t need = widest(p, matrix_and_codes);
+        add_line(p, "one linear and its codes", need);
+        p->device_bytes = need;
+        p->acts_tier = "none";
+        return need <= p->device_limit || too_small("the weights of one linear", need, p->device_limit, e);
+    }
+    bool held = p->holdout > 0;
+    uint64_t attn_dim = (uint64_t)c->num_heads * c->head_dim;
+    uint64_t first = hessian_bytes(c->hidden_size, held) + hessian_bytes((uint32_t)attn_dim, held);
+    uint64_t second = hessian_bytes(c->hidden_size, held) + hessian_bytes(c->intermediate_size, held);
+    uint64_t fixed = block + small + max_u64(first, second);
+    uint64_t gptq = widest(p, gptq_need);
+    uint64_t least = max_u64(gptq, widest(p, matrix_and_codes) + widest(p, tune_least));
+    if (fixed + least > p->device_limit)
+        return too_small("one block, its Hessians and the optimiser", fixed + least, p->device_limit, e);
+
+    uint64_t left = p->device_limit - fixed;
+    p->batch_windows = block_scratch_windows(m, (uint64_t)((double)left * BATCH_SHARE),
+                                             (uint32_t)max_u64(1, BATCH_TOKENS / p->ctx));
+    if (p->batch_windows > p->samples)
+        p->batch_windows = p->samples;
+    /* Scratch of a batch: the block's own, the hidden states, and one transposed input (the widest). */
+    uint64_t tokens = (uint64_t)p->batch_windows * p->ctx;
+    uint64_t wide = max_u64(max_u64(c->hidden_size, attn_dim), c->intermediate_size);
+    uint64_t batch = block_scratch_bytes(m, p->batch_windows) + tokens * 4 * (c->hidden_size + wide);
+    uint64_t tune = 0;
+    if (o->method == METHOD_GSQ) {
+        uint64_t room = left - widest(p, matrix_and_codes);
+        p->tune_bytes = min_u64(widest(p, tune_need), (uint64_t)((double)room * TUNE_SHARE));
+        p->tune_bytes = max_u64(p->tune_bytes, widest(p, tune_least));
+        tune = widest(p, matrix_and_codes) + p->tune_bytes;
+    }
+    uint64_t working = max_u64(max_u64(gptq, tune), batch);
+    if (fixed + working > p->device_limit)
+        return too_small("one block, its Hessians and one batch of windows", fixed + working, p->device_limit, e);
+    uint64_t acts = (uint64_t)p->samples * p->ctx * c->hidden_size * 4;
+    p->acts_device_bytes = p->device_limit - fixed - working;
+    p->acts_host_bytes = o->host_limit ? o->host_limit : HOST_ACTS_BYTES;
+    struct acts_options tiers = {p->acts_device_bytes, p->acts_host_bytes, NULL};
+    enum acts_tier tier = acts_tier_for(&tiers, acts);
+    p->acts_tier = tier == ACTS_DEVICE ? "device" : tier == ACTS_HOST ? "host" : "file";
+
+    add_line(p, "block weights (f32)", block);
+    add_line(p, "Hessians", max_u64(first, second));
+    add_line(p, working == batch ? "a batch of windows" : working == gptq ? "GPTQ's factor and errors" : "optimiser state",
+             working);
+    add_line(p, "activations of all windows", tier == ACTS_DEVICE ? acts : 0);
+    add_line(p, "norms and tables", small);
+    p->device_bytes = fixed + working + (tier == ACTS_DEVICE ? acts : 0);
+    p->acts_bytes = acts;
+    p->host_bytes = (tier == ACTS_HOST ? acts : 0) + widest(p, matrix_and_codes);
+    return true;
+}
+
+bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
+{
+    *p = (struct plan){.ctx = m->ctx, .samples = o->samples, .acts_tier = "none"};
+    if (o->method != METHOD_RTN) {
+        p->holdout = o->holdout ? o->holdout : (uint32_t)min_u64(HOLDOUT_MAX, o->samples / 8);
+        if (p->holdout >= o->samples) {
+            err_set(e, ERR_USER, "--holdout %u leaves none of the %u windows to learn from", p->holdout, o->samples);
+            return err_hint(e, "use fewer held-out windows, or more --samples");
+        }
+    }
+    if (o->method == METHOD_GSQ)
+        p->reach = tune_reach(&o->gumbel);
+    bool ok = list_items(p, m, e) && apply_rules(p, o, export_scale_type(o->format, m->ck), e) && check_format(p, o, e) &&
+              count_bytes(p, m, o, e) && plan_memory(p, m, o, e) && check_disk(p, o, e);
+    if (ok && !p->weights_quantized) {
+        ok = err_set(e, ERR_USER, "every linear of %s is kept in 16 bits: nothing to quantize", checkpoint_dir(m->ck));
+        err_hint(e, "check the --keep patterns");
+    }
+    if (!ok)
+        plan_free(p);
+    return ok;
+}
+
+void plan_free(struct plan *p)
+{
+    free(p->items);
+    *p = (struct plan){0};
+}
