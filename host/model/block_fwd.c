@@ -186,8 +186,8 @@ static bool same_memory(struct gpu_view a, struct gpu_view b)
 /* ---- the two halves
  * ----------------------------------------------------------------------------------------- */
 
-void block_attn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
-                    struct gpu_view x, struct gpu_view h, uint32_t windows)
+void block_attn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s,
+                       struct gpu_view x, uint32_t windows)
 {
     const struct model_config *c = m->cfg;
     uint32_t rows = windows * m->ctx;
@@ -203,13 +203,20 @@ void block_attn_fwd(struct model *m, const struct block_weights *b, const struct
     rope(m, s->q, c->num_heads, windows);
     rope(m, s->k, c->num_kv_heads, windows);
     attention(m, s, windows);
+}
+
+void block_attn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
+                    struct gpu_view x, struct gpu_view h, uint32_t windows)
+{
+    uint32_t rows = windows * m->ctx;
+    block_attn_inputs(m, b, s, x, windows);
     if (!same_memory(x, h))
-        gpu_copy(m->cmd, h, x, (uint64_t)rows * c->hidden_size * 4);
+        gpu_copy(m->cmd, h, x, (uint64_t)rows * m->cfg->hidden_size * 4);
     linear(m, b, LINEAR_O, s->attn, h, rows, 1);
 }
 
-void block_ffn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
-                   struct gpu_view h, struct gpu_view y, uint32_t windows)
+void block_ffn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s,
+                      struct gpu_view h, uint32_t windows)
 {
     const struct model_config *c = m->cfg;
     uint32_t rows = windows * m->ctx;
@@ -218,7 +225,14 @@ void block_ffn_fwd(struct model *m, const struct block_weights *b, const struct 
     linear(m, b, LINEAR_GATE, s->norm, s->gate, rows, 0);
     linear(m, b, LINEAR_UP, s->norm, s->up, rows, 0);
     swiglu(m, s->gate, s->up, s->act, rows, c->intermediate_size);
+}
+
+void block_ffn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
+                   struct gpu_view h, struct gpu_view y, uint32_t windows)
+{
+    uint32_t rows = windows * m->ctx;
+    block_ffn_inputs(m, b, s, h, windows);
     if (!same_memory(h, y))
-        gpu_copy(m->cmd, y, h, (uint64_t)rows * c->hidden_size * 4);
+        gpu_copy(m->cmd, y, h, (uint64_t)rows * m->cfg->hidden_size * 4);
     linear(m, b, LINEAR_DOWN, s->act, y, rows, 1);
 }

@@ -26,6 +26,11 @@ uint32_t block_scratch_windows(const struct model *m, uint64_t bytes, uint32_t a
 void block_rmsnorm(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view y, uint32_t rows,
                    uint32_t cols);
 
+/* The inputs of every linear of a half, left in scratch: norm and attn, or norm and act. x and h are only read. */
+void block_attn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view x,
+                       uint32_t windows);
+void block_ffn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view h,
+                      uint32_t windows);
 /* h[T, hidden] = x + o(attention(norm(x))). x and h may be the same view. */
 void block_attn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
                     struct gpu_view x, struct gpu_view h, uint32_t windows);

@@ -165,8 +165,6 @@ static bool run_pass(struct job *j, enum pass pass, const struct block_weights *
     struct batch b;
     bool ok = batch_create(j, &b, e);
     double share = (pass == PASS_BLOCK ? 2 : 1) * forward_work(j) / 2, before = j->work_done;
-    struct gpu_view out = b.s.gate; /* where results go that only the Hessians want; [T, intermediate >= hidden] is free then */
-    (void)out;
     for (uint32_t w0 = 0; ok && w0 < j->plan.samples; w0 += j->plan.batch_windows) {
         uint32_t n = (uint32_t)min_u64(j->plan.batch_windows, j->plan.samples - w0);
         struct gpu_view x;
@@ -476,7 +474,7 @@ static bool open_store(struct job *j, struct err *e)
 static bool run_all(struct job *j, struct err *e)
 {
     const struct quantize_options *o = j->o;
-    if (!model_check_finite(j->m, NULL, e))
+    if (!model_check_finite(j->m, NULL, NULL, e))
         return false;
     if (!open_store(j, e))
         return false;
