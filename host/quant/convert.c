@@ -49,7 +49,8 @@ static bool collect(struct conversion *c, enum export_format format, unsigned co
     for (size_t i = 0; i < most; i++) {
         char *name = c->names[c->n], why[512];
         struct weight_info info;
-        model_linear_name((uint32_t)(i / LINEAR_COUNT), (enum linear_id)(i % LINEAR_COUNT), name, sizeof c->names[0]);
+        model_linear_name((uint32_t)(i / LINEAR_COUNT), (enum linear_id)(i % LINEAR_COUNT), name,
+                          sizeof c->names[0]);
         if (!checkpoint_weight(c->ck, name, &info, e))
             return false;
         if (!info.quantized)

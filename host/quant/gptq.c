@@ -1,6 +1,6 @@
-/* GPTQ: columns left to right, each column's rounding error spread over the columns behind it (METHOD.md 1; Frantar et
- * al., arXiv 2210.17323). The blocks of columns are the groups themselves (at most 128 columns), so that every scale is
- * searched on fully updated columns. */
+/* GPTQ: columns left to right, each column's rounding error spread over the columns behind it (METHOD.md 1;
+ * Frantar et al., arXiv 2210.17323). The blocks of columns are the groups themselves (at most 128 columns),
+ * so that every scale is searched on fully updated columns. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -13,13 +13,15 @@
 
 /* Columns that one gptq_segment dispatch works through: bounded by what an invocation keeps at hand. */
 #define SEGMENT_MAX 128u
-/* The damping grows tenfold until the Cholesky succeeds; beyond this share of the mean diagonal nothing of H is left. */
+/* The damping grows tenfold until the Cholesky succeeds; beyond this share of the mean diagonal nothing of H
+ * is left. */
 #define DAMP_MAX 100.0f
 
 uint64_t gptq_scratch_bytes(uint32_t rows, uint32_t cols, uint32_t group)
 {
     uint64_t square = (uint64_t)cols * cols * 4, matrix = (uint64_t)rows * cols * 4;
-    uint64_t factor = 2 * square + (uint64_t)cols * (256 * 2 + 4), err = (uint64_t)rows * min_u64(group, SEGMENT_MAX) * 4;
+    uint64_t factor = 2 * square + (uint64_t)cols * (256 * 2 + 4),
+             err = (uint64_t)rows * min_u64(group, SEGMENT_MAX) * 4;
     return max_u64(factor + err, 2 * matrix + (uint64_t)rows * 4) + 4096;
 }
 
@@ -41,31 +43,34 @@ static bool factor(struct gpu_cmd *cmd, struct gpu_view h, uint32_t n, const flo
     for (float share = damp; ok && !done && share <= DAMP_MAX; share = share > 0 ? share * 10 : 0.01f) {
         float add = (float)(share * mean);
         gpu_copy(cmd, copy, h, bytes);
-        q_damp_diagonal(cmd, &(struct damp_diagonal_args){.h = copy, .n = n, .ldh = n, .one = 1.0f + add, .damp = add});
+        q_damp_diagonal(
+            cmd, &(struct damp_diagonal_args){.h = copy, .n = n, .ldh = n, .one = 1.0f + add, .damp = add});
         ok = cholesky_inverse_factor(cmd, scratch, copy, r, n, &done, e);
         facts->damp_raised = share != damp;
     }
     if (ok && !done) {
-        /* Not positive at any damping (infinite or absurd inputs): the diagonal alone. Without off-diagonal terms its
-         * factor spreads no error, whatever its values are. */
+        /* Not positive at any damping (infinite or absurd inputs): the diagonal alone. Without off-diagonal
+         * terms its factor spreads no error, whatever its values are. */
         facts->diagonal_only = true;
         gpu_fill(cmd, r, 0);
-        q_damp_diagonal(cmd, &(struct damp_diagonal_args){.h = r, .n = n, .ldh = n, .one = 1.0f, .damp = 0.0f});
+        q_damp_diagonal(cmd,
+                        &(struct damp_diagonal_args){.h = r, .n = n, .ldh = n, .one = 1.0f, .damp = 0.0f});
     }
     gpu_arena_reset(scratch, mark);
     return ok;
 }
 
-bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, struct gpu_view h, struct gpu_view work,
-                   struct gpu_arena *scratch, float damp, const struct scale_search_options *o, struct gptq_facts *facts,
-                   struct err *e)
+bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, struct gpu_view h,
+                   struct gpu_view work, struct gpu_arena *scratch, float damp,
+                   const struct scale_search_options *o, struct gptq_facts *facts, struct err *e)
 {
     const uint32_t rows = q->rows, cols = q->cols;
     gpu_mark mark = gpu_arena_mark(scratch);
     struct gpu_view diag, r, err;
     float *host = malloc((size_t)cols * sizeof *host);
     *facts = (struct gptq_facts){0};
-    bool ok = host ? gpu_alloc(scratch, (uint64_t)cols * 4, &diag, e) && gpu_alloc(scratch, (uint64_t)cols * cols * 4, &r, e)
+    bool ok = host ? gpu_alloc(scratch, (uint64_t)cols * 4, &diag, e) &&
+                         gpu_alloc(scratch, (uint64_t)cols * cols * 4, &r, e)
                    : err_nomem(e, "a Hessian's diagonal", (uint64_t)cols * 4);
     if (ok) {
         q_diagonal(cmd, &(struct diagonal_args){.h = h, .diag = diag, .n = cols, .ldh = cols});

@@ -8,7 +8,8 @@
 #include "host/base/os.h"
 #include "host/gpu/gpu_pipeline.h"
 
-/* Of each tensor's data, this much at either end goes into the model's hash: a whole 16 GB file would take minutes. */
+/* Of each tensor's data, this much at either end goes into the model's hash: a whole 16 GB file would take
+ * minutes. */
 #define SAMPLE_BYTES 4096u
 
 static void put(struct identity *id, const char *name, const char *value)
@@ -56,15 +57,16 @@ static struct hash128 hash_items(const struct plan *p)
     for (size_t i = 0; i < p->n_items; i++) {
         const struct plan_item *item = &p->items[i];
         char line[192];
-        int n = snprintf(line, sizeof line, "%s %s %u %s", item->module, item->keep ? "keep" : item->spec.type->name,
-                         item->keep ? 0 : item->spec.group, item->keep ? "" : scale_type_name(item->spec.scale));
+        int n = snprintf(line, sizeof line, "%s %s %u %s", item->module,
+                         item->keep ? "keep" : item->spec.type->name, item->keep ? 0 : item->spec.group,
+                         item->keep ? "" : scale_type_name(item->spec.scale));
         h = hash_bytes(line, (size_t)n, h);
     }
     return h;
 }
 
-bool identity_make(struct identity *id, const struct quantize_options *o, const struct checkpoint *ck, struct gpu_cmd *cmd,
-                   const struct plan *p, const struct windows *w, struct err *e)
+bool identity_make(struct identity *id, const struct quantize_options *o, const struct checkpoint *ck,
+                   struct gpu_cmd *cmd, const struct plan *p, const struct windows *w, struct err *e)
 {
     char text[512];
     struct hash128 model;
@@ -87,7 +89,8 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
         return true;
     char hex[33];
     hash_hex(w->hash, hex);
-    snprintf(text, sizeof text, "%u windows of %u tokens, %u held out, text %s", p->samples, p->ctx, p->holdout, hex);
+    snprintf(text, sizeof text, "%u windows of %u tokens, %u held out, text %s", p->samples, p->ctx,
+             p->holdout, hex);
     put(id, "calibration", text);
     snprintf(text, sizeof text, "%g", (double)o->damp);
     put(id, "damping", text);
@@ -96,11 +99,13 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
     snprintf(text, sizeof text, "%llu", (unsigned long long)o->seed);
     put(id, "seed", text);
     snprintf(text, sizeof text,
-             "steps %u, tau %.9g:%.9g, kappa %.9g:%.9g, rates %.9g %.9g, reach %.9g, end %.9g, beta %.9g %.9g, decay %.9g, "
+             "steps %u, tau %.9g:%.9g, kappa %.9g:%.9g, rates %.9g %.9g, reach %.9g, end %.9g, beta %.9g "
+             "%.9g, decay %.9g, "
              "start %.9g %.9g",
-             g->steps, (double)g->tau0, (double)g->tau1, (double)g->kappa0, (double)g->kappa1, (double)g->lr_logits,
-             (double)g->lr_scales, (double)g->reach, (double)g->lr_end, (double)g->beta1, (double)g->beta2,
-             (double)g->decay, (double)g->init_noise, (double)g->init_gap);
+             g->steps, (double)g->tau0, (double)g->tau1, (double)g->kappa0, (double)g->kappa1,
+             (double)g->lr_logits, (double)g->lr_scales, (double)g->reach, (double)g->lr_end,
+             (double)g->beta1, (double)g->beta2, (double)g->decay, (double)g->init_noise,
+             (double)g->init_gap);
     put(id, "learning", text);
     return true;
 }

@@ -12,9 +12,10 @@ struct identity {
     char values[IDENTITY_FIELDS][512];
     size_t n;
 };
-/* Fields: gsq version, model, calibration, method, each linear's type, learning options, seed, device, kernels. The export
- * format is not among them (but its scale type is), so that one run's blocks can be exported again. */
-bool identity_make(struct identity *id, const struct quantize_options *o, const struct checkpoint *ck, struct gpu_cmd *cmd,
-                   const struct plan *p, const struct windows *w, struct err *e);
+/* Fields: gsq version, model, calibration, method, each linear's type, learning options, seed, device,
+ * kernels. The export format is not among them (but its scale type is), so that one run's blocks can be
+ * exported again. */
+bool identity_make(struct identity *id, const struct quantize_options *o, const struct checkpoint *ck,
+                   struct gpu_cmd *cmd, const struct plan *p, const struct windows *w, struct err *e);
 
 #endif

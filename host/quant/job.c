@@ -17,13 +17,14 @@
 /* Longest window chosen by default. */
 #define CTX_DEFAULT 2048u
 
-/* A block is quantized in two stages; the Hessians of a stage are all taken before its first linear is quantized, behind
- * everything quantized earlier (METHOD.md 3). */
+/* A block is quantized in two stages; the Hessians of a stage are all taken before its first linear is
+ * quantized, behind everything quantized earlier (METHOD.md 3). */
 struct stage {
     enum linear_id first, end;
     enum linear_id wide; /* the linear with an input of its own; the others share the stage's first input */
 };
-static const struct stage stages[2] = {{LINEAR_Q, LINEAR_GATE, LINEAR_O}, {LINEAR_GATE, LINEAR_COUNT, LINEAR_DOWN}};
+static const struct stage stages[2] = {{LINEAR_Q, LINEAR_GATE, LINEAR_O},
+                                       {LINEAR_GATE, LINEAR_COUNT, LINEAR_DOWN}};
 
 struct job {
     struct gpu_cmd *cmd;
@@ -46,7 +47,8 @@ struct job {
     uint32_t layer;
 };
 
-/* --- progress ---------------------------------------------------------------------------------------------------- */
+/* --- progress
+ * ---------------------------------------------------------------------------------------------------- */
 
 static double forward_work(const struct job *j)
 {
@@ -69,9 +71,9 @@ static double linear_work(const struct job *j, const struct plan_item *i)
         return 0;
     double work = n * 2 * j->o->scale_search.steps * 6; /* scale search: about six operations a candidate */
     if (j->o->method != METHOD_RTN)
-        work += n * k * 10 + k * k * k;                                /* losses, GPTQ, Cholesky */
+        work += n * k * 10 + k * k * k; /* losses, GPTQ, Cholesky */
     if (j->o->method == METHOD_GSQ)
-        work += j->o->gumbel.steps * (2 * n * k + 200 * n);            /* gradient and the fused step */
+        work += j->o->gumbel.steps * (2 * n * k + 200 * n); /* gradient and the fused step */
     return work;
 }
 
@@ -86,7 +88,8 @@ static void plan_work(struct job *j)
 }
 
 /* Reports; false (ERR_STOPPED) when the user wants to stop. part: of the current linear, 0..1. */
-static bool tell(struct job *j, const char *phase, uint32_t step, uint32_t steps, double loss, double part, struct err *e)
+static bool tell(struct job *j, const char *phase, uint32_t step, uint32_t steps, double loss, double part,
+                 struct err *e)
 {
     double done = j->work_done + part * j->linear_work, spent = (double)(os_now_ns() - j->begin) * 1e-9;
     double mine = done - j->work_skipped, left = j->work_total - done;
@@ -115,7 +118,8 @@ static bool on_step(void *ctx, uint32_t step, uint32_t steps, double loss)
     return tell(ctx, "quantize", step, steps, loss, (double)step / steps, NULL);
 }
 
-/* --- forward passes ---------------------------------------------------------------------------------------------- */
+/* --- forward passes
+ * ---------------------------------------------------------------------------------------------- */
 
 /* One batch's device memory. */
 struct batch {
@@ -158,7 +162,8 @@ enum pass {
     PASS_BLOCK,       /* the whole block, result kept: resuming */
 };
 
-static bool run_pass(struct job *j, enum pass pass, const struct block_weights *w, const struct hessian h[2], struct err *e)
+static bool run_pass(struct job *j, enum pass pass, const struct block_weights *w, const struct hessian h[2],
+                     struct err *e)
 {
     struct model *m = j->m;
     gpu_mark mark = gpu_arena_mark(j->scratch);
@@ -197,7 +202,8 @@ static bool run_pass(struct job *j, enum pass pass, const struct block_weights *
     return ok;
 }
 
-/* --- one block --------------------------------------------------------------------------------------------------- */
+/* --- one block
+ * --------------------------------------------------------------------------------------------------- */
 
 struct block_result {
     struct qlinear q[LINEAR_COUNT];
@@ -234,7 +240,8 @@ static bool quantize_one(struct job *j, struct plan_item *item, struct gpu_view 
     }
     const struct linear_report *report = &r->report[item->id];
     if (report->diagonal_only)
-        log_warn("%s: its Hessian is not positive at any damping; quantized without error feedback", item->module);
+        log_warn("%s: its Hessian is not positive at any damping; quantized without error feedback",
+                 item->module);
     else if (report->damp_raised)
         log_warn("%s: its Hessian needed more damping than %g", item->module, (double)j->o->damp);
     j->work_done += j->linear_work;
@@ -368,7 +375,8 @@ static bool walk_blocks(struct job *j, struct err *e)
     return true;
 }
 
-/* --- export ------------------------------------------------------------------------------------------------------ */
+/* --- export
+ * ------------------------------------------------------------------------------------------------------ */
 
 static bool pull_linear(void *ctx, const struct export_item *x, struct qlinear *q, struct err *e)
 {
@@ -405,7 +413,8 @@ static bool export_all(struct job *j, struct err *e)
     return ok;
 }
 
-/* --- the run ----------------------------------------------------------------------------------------------------- */
+/* --- the run
+ * ----------------------------------------------------------------------------------------------------- */
 
 /* An output folder that holds a model of somebody else's is never written over. */
 static bool check_out_dir(const struct quantize_options *o, struct err *e)
@@ -450,14 +459,16 @@ static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t
         return true;
     if (!o->calib) {
         err_set(e, ERR_USER, "--method %s needs a calibration text", method_name(o->method));
-        return err_hint(e, "give a text file like what the model will read with --calib; --method rtn needs none");
+        return err_hint(
+            e, "give a text file like what the model will read with --calib; --method rtn needs none");
     }
     struct tokenizer *t = NULL;
-    bool ok = tokenizer_load(&t, o->model_dir, e) &&
-              windows_load(&j->windows, t, o->calib, ctx, o->samples, checkpoint_config(j->ck)->vocab_size, e);
+    bool ok = tokenizer_load(&t, o->model_dir, e) && windows_load(&j->windows, t, o->calib, ctx, o->samples,
+                                                                  checkpoint_config(j->ck)->vocab_size, e);
     tokenizer_destroy(&t);
     if (ok && j->windows.n < o->samples) {
-        log_warn("%s holds %u windows of %u tokens, %u were asked for", o->calib, j->windows.n, ctx, o->samples);
+        log_warn("%s holds %u windows of %u tokens, %u were asked for", o->calib, j->windows.n, ctx,
+                 o->samples);
         o->samples = j->windows.n;
     }
     return ok;
@@ -488,8 +499,10 @@ static bool run_all(struct job *j, struct err *e)
         gpu_mark mark = gpu_arena_mark(j->scratch);
         struct gpu_view staging;
         uint64_t bytes = (uint64_t)j->plan.batch_windows * j->plan.ctx * j->m->cfg->hidden_size * 4;
-        if (!acts_create(&j->acts, j->m, j->plan.samples, &tiers, e) || !gpu_alloc(j->scratch, bytes, &staging, e) ||
-            !acts_embed(j->acts, &j->windows, j->plan.batch_windows, staging, e) || !gpu_cmd_finish(j->cmd, e))
+        if (!acts_create(&j->acts, j->m, j->plan.samples, &tiers, e) ||
+            !gpu_alloc(j->scratch, bytes, &staging, e) ||
+            !acts_embed(j->acts, &j->windows, j->plan.batch_windows, staging, e) ||
+            !gpu_cmd_finish(j->cmd, e))
             return false;
         gpu_arena_reset(j->scratch, mark);
     }
@@ -530,19 +543,24 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     bool ok = check_out_dir(&o, e) && checkpoint_open(&j.ck, o.model_dir, e);
     if (ok) {
         const struct model_config *c = checkpoint_config(j.ck);
-        uint32_t ctx = o.ctx ? o.ctx : c->max_position && c->max_position < CTX_DEFAULT ? c->max_position : CTX_DEFAULT;
+        uint32_t ctx = o.ctx                                              ? o.ctx
+                       : c->max_position && c->max_position < CTX_DEFAULT ? c->max_position
+                                                                          : CTX_DEFAULT;
         int n = o.work_dir ? snprintf(j.work_dir, sizeof j.work_dir, "%s", o.work_dir)
                            : snprintf(j.work_dir, sizeof j.work_dir, "%s.work", o.out_dir);
-        ok = (n > 0 && (size_t)n < sizeof j.work_dir) || err_set(e, ERR_USER, "the path is too long: %.200s", o.out_dir);
+        ok = (n > 0 && (size_t)n < sizeof j.work_dir) ||
+             err_set(e, ERR_USER, "the path is too long: %.200s", o.out_dir);
         o.work_dir = j.work_dir;
-        ok = ok && load_calibration(&j, &o, ctx, e) && model_open(&j.m, cmd, j.ck, ctx, e) && plan_make(&j.plan, j.m, &o, e);
+        ok = ok && load_calibration(&j, &o, ctx, e) && model_open(&j.m, cmd, j.ck, ctx, e) &&
+             plan_make(&j.plan, j.m, &o, e);
     }
     if (ok) {
         plan_work(&j);
         if (j.cb->planned)
             j.cb->planned(j.cb->ctx, &j.plan);
         out->linears = calloc(j.plan.n_items, sizeof *out->linears);
-        ok = out->linears ? o.dry_run || run_all(&j, e) : err_nomem(e, "the report", j.plan.n_items * sizeof *out->linears);
+        ok = out->linears ? o.dry_run || run_all(&j, e)
+                          : err_nomem(e, "the report", j.plan.n_items * sizeof *out->linears);
         summarize(&j);
     }
     gpu_cmd_finish(cmd, NULL);

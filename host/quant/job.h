@@ -1,12 +1,13 @@
-/* A whole quantization run: plan, walk the blocks, checkpoint each, export. Rerun with the same work folder to resume. */
+/* A whole quantization run: plan, walk the blocks, checkpoint each, export. Rerun with the same work folder
+ * to resume. */
 #ifndef QUANT_JOB_H
 #define QUANT_JOB_H
 
 #include "host/quant/plan.h"
 #include "host/quant/progress.h"
 
-/* What became of one linear (for the table, --json and the report). Losses are tr(D H D^T) / tr(W H W^T) on the calibration
- * Hessian: relative reconstruction error. */
+/* What became of one linear (for the table, --json and the report). Losses are tr(D H D^T) / tr(W H W^T) on
+ * the calibration Hessian: relative reconstruction error. */
 struct linear_report {
     char module[96];
     double loss_rtn, loss_gptq, loss_final; /* NAN where that stage did not run */
@@ -33,7 +34,8 @@ struct job_callbacks {
     void *ctx;
 };
 
-/* With o->dry_run: plans, calls planned, returns true. On failure everything finished stays in the work folder. */
+/* With o->dry_run: plans, calls planned, returns true. On failure everything finished stays in the work
+ * folder. */
 bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *o, const struct job_callbacks *cb,
                   struct quantize_result *out, struct err *e);
 void quantize_result_free(struct quantize_result *r);

@@ -1,5 +1,5 @@
-/* Every choice of a quantization run. Constants of METHOD.md are the defaults of quantize_defaults(); each is an option
- * of the command line (app/cmd_quantize.c). */
+/* Every choice of a quantization run. Constants of METHOD.md are the defaults of quantize_defaults(); each is
+ * an option of the command line (app/cmd_quantize.c). */
 #ifndef QUANT_OPTIONS_H
 #define QUANT_OPTIONS_H
 
@@ -23,14 +23,15 @@ struct scale_search_options {
 };
 
 struct gumbel_options {
-    uint32_t steps;        /* optimiser steps per linear */
-    float tau0, tau1;      /* temperature, start and end: 2, 0.05 */
-    float kappa0, kappa1;  /* logit factor, start and end: 100, 500 */
-    float lr_logits, lr_scales; /* rates of a run of 1280 steps: 1e-4, 5e-5; multiplied by reach * 1280 / steps */
-    float reach;           /* how far a logit may travel, as a multiple of the paper's schedule */
-    float lr_end;          /* cosine down to this share of the rate: 0.1 */
-    float beta1, beta2;    /* Lion: 0.9, 0.95 */
-    float decay;           /* of the logits, per unit of rate: 1 */
+    uint32_t steps;       /* optimiser steps per linear */
+    float tau0, tau1;     /* temperature, start and end: 2, 0.05 */
+    float kappa0, kappa1; /* logit factor, start and end: 100, 500 */
+    float lr_logits,
+        lr_scales;      /* rates of a run of 1280 steps: 1e-4, 5e-5; multiplied by reach * 1280 / steps */
+    float reach;        /* how far a logit may travel, as a multiple of the paper's schedule */
+    float lr_end;       /* cosine down to this share of the rate: 0.1 */
+    float beta1, beta2; /* Lion: 0.9, 0.95 */
+    float decay;        /* of the logits, per unit of rate: 1 */
     float init_noise, init_gap; /* start logits: noise * (N(0,1) + gap * centred(-(c-d)^2/2)): 0.01, 6 */
 };
 
@@ -44,10 +45,10 @@ struct quantize_options {
     unsigned container; /* --container 4, or 0 */
     const struct tensor_rule *rules;
     size_t n_rules;
-    const char *calib; /* text file; not needed for RTN */
+    const char *calib;     /* text file; not needed for RTN */
     uint32_t samples, ctx; /* windows, and tokens in each; ctx 0: the model's own, at most 2048 */
-    uint32_t holdout;  /* of the windows, how many only judge (guard); 0: an eighth of them, at most 16 */
-    float damp;        /* share of the mean diagonal added to H: 0.01 */
+    uint32_t holdout;      /* of the windows, how many only judge (guard); 0: an eighth of them, at most 16 */
+    float damp;            /* share of the mean diagonal added to H: 0.01 */
     struct scale_search_options scale_search;
     struct gumbel_options gumbel;
     uint64_t seed;

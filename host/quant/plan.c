@@ -16,17 +16,19 @@
 #include "host/quant/store.h"
 #include "host/quant/tune_hessian.h"
 
-/* Tokens of one forward batch: enough rows to fill a large GPU, few enough that a batch's matrices stay small. */
+/* Tokens of one forward batch: enough rows to fill a large GPU, few enough that a batch's matrices stay
+ * small. */
 #define BATCH_TOKENS 4096u
 /* Of the memory left after weights and Hessians, what a forward batch and the optimiser may take. */
 #define BATCH_SHARE 0.25
-#define TUNE_SHARE 0.5
+#define TUNE_SHARE  0.5
 /* Host memory for activations before they go to a scratch file. */
 #define HOST_ACTS_BYTES (3ull << 30)
 /* Smallest and largest group: below, scales cost more than the codes; columns are worked on in fours. */
 #define GROUP_MIN 16u
 
-/* --- rules: what becomes of each linear ------------------------------------------------------------------------- */
+/* --- rules: what becomes of each linear
+ * ------------------------------------------------------------------------- */
 
 static bool compile_rule(const struct tensor_rule *rule, pcre2_code **out, struct err *e)
 {
@@ -37,8 +39,8 @@ static bool compile_rule(const struct tensor_rule *rule, pcre2_code **out, struc
         return true;
     PCRE2_UCHAR text[128];
     pcre2_get_error_message(code, text, sizeof text);
-    err_set(e, ERR_USER, "the pattern '%s' is not a regular expression: %s at character %zu", rule->regex, (char *)text,
-            (size_t)at);
+    err_set(e, ERR_USER, "the pattern '%s' is not a regular expression: %s at character %zu", rule->regex,
+            (char *)text, (size_t)at);
     return err_hint(e, "patterns are Perl-style and searched in names such as model.layers.0.mlp.up_proj");
 }
 
@@ -54,12 +56,14 @@ static bool check_group(uint32_t group, struct err *e)
 {
     if (group >= GROUP_MIN && group % GROUP_MIN == 0)
         return true;
-    err_set(e, ERR_USER, "a group of %u columns cannot be used: groups are multiples of %u", group, GROUP_MIN);
+    err_set(e, ERR_USER, "a group of %u columns cannot be used: groups are multiples of %u", group,
+            GROUP_MIN);
     return err_hint(e, "--group 128 is the usual choice, 64 and 32 are more accurate and larger");
 }
 
 /* Fills items[].keep and spec from the run's type and the rules; the last rule that matches wins. */
-static bool apply_rules(struct plan *p, const struct quantize_options *o, enum scale_type scale, struct err *e)
+static bool apply_rules(struct plan *p, const struct quantize_options *o, enum scale_type scale,
+                        struct err *e)
 {
     pcre2_code **code = calloc(o->n_rules ? o->n_rules : 1, sizeof *code);
     bool *used = calloc(o->n_rules ? o->n_rules : 1, sizeof *used);
@@ -80,7 +84,8 @@ static bool apply_rules(struct plan *p, const struct quantize_options *o, enum s
         }
         ok = item->keep || check_group(item->spec.group, e);
         if (ok && !item->keep && o->method == METHOD_GSQ && !item->spec.type->learned) {
-            ok = err_set(e, ERR_USER, "%s bits are not learned by gsq (rounding is already nearly exact there)",
+            ok = err_set(e, ERR_USER,
+                         "%s bits are not learned by gsq (rounding is already nearly exact there)",
                          item->spec.type->name);
             err_hint(e, "use --method gptq for 8 bits, or --tensor for the linears that should have them");
         }
@@ -114,7 +119,8 @@ static bool list_items(struct plan *p, const struct model *m, struct err *e)
             return false;
         if (info.quantized) {
             err_set(e, ERR_USER, "%s in %s is already quantized", item->module, checkpoint_dir(m->ck));
-            return err_hint(e, "quantize the original 16-bit model; gsq convert changes the format of a quantized one");
+            return err_hint(
+                e, "quantize the original 16-bit model; gsq convert changes the format of a quantized one");
         }
     }
     return true;
@@ -132,7 +138,8 @@ static bool check_format(const struct plan *p, const struct quantize_options *o,
         enum export_verdict verdict = export_check(o->format, &x, o->container, why, sizeof why);
         if (verdict == EXPORT_REFUSED) {
             err_set(e, ERR_USER, "%s: %s", item->module, why);
-            return err_hint(e, "--keep '%s' leaves such linears in 16 bits; other formats may take them", linear_short_name(item->id));
+            return err_hint(e, "--keep '%s' leaves such linears in 16 bits; other formats may take them",
+                            linear_short_name(item->id));
         }
         if (verdict == EXPORT_WARN && strcmp(why, said) != 0) {
             log_warn("%s: %s", item->module, why);
@@ -142,9 +149,11 @@ static bool check_format(const struct plan *p, const struct quantize_options *o,
     return true;
 }
 
-/* --- sizes ------------------------------------------------------------------------------------------------------- */
+/* --- sizes
+ * ------------------------------------------------------------------------------------------------------- */
 
-static bool count_bytes(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
+static bool count_bytes(struct plan *p, const struct model *m, const struct quantize_options *o,
+                        struct err *e)
 {
     struct export_item *x = calloc(p->n_items, sizeof *x);
     if (!x)
@@ -186,7 +195,8 @@ static bool check_disk(struct plan *p, const struct quantize_options *o, struct 
     return true;
 }
 
-/* --- device memory ----------------------------------------------------------------------------------------------- */
+/* --- device memory
+ * ----------------------------------------------------------------------------------------------- */
 
 static void add_line(struct plan *p, const char *name, uint64_t bytes)
 {
@@ -199,7 +209,8 @@ static bool too_small(const char *what, uint64_t need, uint64_t limit, struct er
     char a[24], b[24];
     err_set(e, ERR_ENV, "%s need %s of device memory, %s may be used", what, format_bytes(need, a, sizeof a),
             format_bytes(limit, b, sizeof b));
-    return err_hint(e, "raise --mem-limit, use a device with more memory, or --method rtn, which needs the least");
+    return err_hint(
+        e, "raise --mem-limit, use a device with more memory, or --method rtn, which needs the least");
 }
 
 /* Widest of the linears, in bytes that f gives. */
@@ -224,7 +235,8 @@ static uint64_t gptq_need(const struct plan_item *i)
 
 static uint64_t tune_need(const struct plan_item *i)
 {
-    uint64_t per_row = (uint64_t)i->cols * tune_bytes_per_weight(i->spec.type) + div_up(i->cols, i->spec.group) * 4;
+    uint64_t per_row =
+        (uint64_t)i->cols * tune_bytes_per_weight(i->spec.type) + div_up(i->cols, i->spec.group) * 4;
     return i->rows * per_row + 4096;
 }
 
@@ -233,13 +245,16 @@ static uint64_t tune_least(const struct plan_item *i)
     return min_u64(i->rows, 64) * ((uint64_t)i->cols * tune_bytes_per_weight(i->spec.type) + 4096);
 }
 
-/* Where the memory goes at the widest moment: the second half of a block (down_proj's Hessian is the largest). */
-static bool plan_memory(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
+/* Where the memory goes at the widest moment: the second half of a block (down_proj's Hessian is the
+ * largest). */
+static bool plan_memory(struct plan *p, const struct model *m, const struct quantize_options *o,
+                        struct err *e)
 {
     const struct gpu_info *info = gpu_info(m->gpu);
     const struct model_config *c = m->cfg;
     p->device_limit = info->mem_limit;
-    uint64_t block = model_block_bytes(m), small = (uint64_t)c->hidden_size * 4 + (uint64_t)p->ctx * c->head_dim * 4;
+    uint64_t block = model_block_bytes(m),
+             small = (uint64_t)c->hidden_size * 4 + (uint64_t)p->ctx * c->head_dim * 4;
     if (o->method == METHOD_RTN) {
         uint64_t need = widest(p, matrix_and_codes);
         add_line(p, "one linear and its codes", need);
@@ -275,7 +290,8 @@ static bool plan_memory(struct plan *p, const struct model *m, const struct quan
     }
     uint64_t working = max_u64(max_u64(gptq, tune), batch);
     if (fixed + working > p->device_limit)
-        return too_small("one block, its Hessians and one batch of windows", fixed + working, p->device_limit, e);
+        return too_small("one block, its Hessians and one batch of windows", fixed + working, p->device_limit,
+                         e);
     uint64_t acts = (uint64_t)p->samples * p->ctx * c->hidden_size * 4;
     p->acts_device_bytes = p->device_limit - fixed - working;
     p->acts_host_bytes = o->host_limit ? o->host_limit : HOST_ACTS_BYTES;
@@ -285,7 +301,10 @@ static bool plan_memory(struct plan *p, const struct model *m, const struct quan
 
     add_line(p, "block weights (f32)", block);
     add_line(p, "Hessians", max_u64(first, second));
-    add_line(p, working == batch ? "a batch of windows" : working == gptq ? "GPTQ's factor and errors" : "optimiser state",
+    add_line(p,
+             working == batch  ? "a batch of windows"
+             : working == gptq ? "GPTQ's factor and errors"
+                               : "optimiser state",
              working);
     add_line(p, "activations of all windows", tier == ACTS_DEVICE ? acts : 0);
     add_line(p, "norms and tables", small);
@@ -301,16 +320,19 @@ bool plan_make(struct plan *p, const struct model *m, const struct quantize_opti
     if (o->method != METHOD_RTN) {
         p->holdout = o->holdout ? o->holdout : (uint32_t)min_u64(HOLDOUT_MAX, o->samples / 8);
         if (p->holdout >= o->samples) {
-            err_set(e, ERR_USER, "--holdout %u leaves none of the %u windows to learn from", p->holdout, o->samples);
+            err_set(e, ERR_USER, "--holdout %u leaves none of the %u windows to learn from", p->holdout,
+                    o->samples);
             return err_hint(e, "use fewer held-out windows, or more --samples");
         }
     }
     if (o->method == METHOD_GSQ)
         p->reach = tune_reach(&o->gumbel);
-    bool ok = list_items(p, m, e) && apply_rules(p, o, export_scale_type(o->format, m->ck), e) && check_format(p, o, e) &&
-              count_bytes(p, m, o, e) && plan_memory(p, m, o, e) && check_disk(p, o, e);
+    bool ok = list_items(p, m, e) && apply_rules(p, o, export_scale_type(o->format, m->ck), e) &&
+              check_format(p, o, e) && count_bytes(p, m, o, e) && plan_memory(p, m, o, e) &&
+              check_disk(p, o, e);
     if (ok && !p->weights_quantized) {
-        ok = err_set(e, ERR_USER, "every linear of %s is kept in 16 bits: nothing to quantize", checkpoint_dir(m->ck));
+        ok = err_set(e, ERR_USER, "every linear of %s is kept in 16 bits: nothing to quantize",
+                     checkpoint_dir(m->ck));
         err_hint(e, "check the --keep patterns");
     }
     if (!ok)

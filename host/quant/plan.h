@@ -14,8 +14,8 @@ struct plan_item {
     uint32_t layer;
     enum linear_id id;
     uint32_t rows, cols;
-    bool keep;               /* stays in 16 bits */
-    struct quant_spec spec;  /* if not kept */
+    bool keep;              /* stays in 16 bits */
+    struct quant_spec spec; /* if not kept */
 };
 
 struct memory_line {
@@ -27,24 +27,24 @@ struct plan {
     struct plan_item *items; /* n_layers * LINEAR_COUNT, by layer then linear */
     size_t n_items;
     uint32_t n_layers;
-    double bpw;             /* mean bits per weight over the quantized linears */
+    double bpw; /* mean bits per weight over the quantized linears */
     uint64_t weights, weights_quantized;
     uint64_t out_bytes, work_bytes, disk_free;
     struct memory_line lines[16]; /* device memory at the widest moment */
     size_t n_lines;
     uint64_t device_bytes, device_limit;
-    uint64_t host_bytes;     /* beyond mapped files */
-    const char *acts_tier;   /* "device" | "host" | "file" */
-    uint32_t batch_windows;  /* windows per forward batch */
+    uint64_t host_bytes;    /* beyond mapped files */
+    const char *acts_tier;  /* "device" | "host" | "file" */
+    uint32_t batch_windows; /* windows per forward batch */
     uint32_t ctx, samples;
-    uint32_t holdout;        /* of the samples, how many windows only judge */
-    uint64_t tune_bytes;     /* optimiser state at a time */
+    uint32_t holdout;                                        /* of the samples, how many windows only judge */
+    uint64_t tune_bytes;                                     /* optimiser state at a time */
     uint64_t acts_bytes, acts_device_bytes, acts_host_bytes; /* of all windows; what each tier may take */
-    double reach;            /* sum of the learning rates of one linear's logits */
+    double reach; /* sum of the learning rates of one linear's logits */
 };
 
-/* Preflight: rules compiled, shapes against the format, tied heads, disk space, memory. Warnings go to the log; the first
- * refusal is ERR_USER. */
+/* Preflight: rules compiled, shapes against the format, tied heads, disk space, memory. Warnings go to the
+ * log; the first refusal is ERR_USER. */
 bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e);
 void plan_free(struct plan *p);
 

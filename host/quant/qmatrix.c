@@ -12,8 +12,8 @@ uint64_t qmatrix_bytes(uint32_t rows, uint32_t cols, const struct quant_spec *sp
     return (uint64_t)rows * (div_up(cols, 4) + div_up(cols, spec->group)) * 4 + 512;
 }
 
-bool qmatrix_create(struct qmatrix *q, struct gpu_arena *arena, uint32_t rows, uint32_t cols, struct quant_spec spec,
-                    struct err *e)
+bool qmatrix_create(struct qmatrix *q, struct gpu_arena *arena, uint32_t rows, uint32_t cols,
+                    struct quant_spec spec, struct err *e)
 {
     *q = (struct qmatrix){.rows = rows, .cols = cols, .spec = spec};
     q->groups = (uint32_t)div_up(cols, spec.group);
@@ -48,7 +48,8 @@ bool qmatrix_upload(struct gpu_cmd *cmd, const struct qmatrix *q, const struct q
         return err_nomem(e, "codes", n * 4);
     for (uint32_t r = 0; r < q->rows; r++)
         for (uint32_t c = 0; c < q->cols; c++)
-            words[(size_t)r * q->ldc + c / 4] |= (uint32_t)(uint8_t)in->codes[(size_t)r * q->cols + c] << (c % 4 * 8);
+            words[(size_t)r * q->ldc + c / 4] |= (uint32_t)(uint8_t)in->codes[(size_t)r * q->cols + c]
+                                                 << (c % 4 * 8);
     gpu_upload(cmd, q->codes, words, n * 4);
     gpu_upload(cmd, q->scales, in->scales, (uint64_t)q->rows * q->groups * 4);
     free(words);
@@ -69,8 +70,8 @@ void qmatrix_dequant(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_vi
 }
 
 /* Scales of the groups that start in columns [col0, col1) of w. */
-static void search(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, uint32_t col0, uint32_t col1,
-                   const struct scale_search_options *o)
+static void search(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, uint32_t col0,
+                   uint32_t col1, const struct scale_search_options *o)
 {
     q_scale_search(cmd, &(struct scale_search_args){.w = w,
                                                     .scales = q->scales,
@@ -88,7 +89,8 @@ static void search(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view
                                                     .scale_type = (uint32_t)q->spec.scale});
 }
 
-void quantize_rtn(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, const struct scale_search_options *o)
+void quantize_rtn(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w,
+                  const struct scale_search_options *o)
 {
     search(cmd, q, w, 0, q->cols, o);
     q_quantize(cmd, &(struct quantize_args){.w = w,
@@ -104,8 +106,8 @@ void quantize_rtn(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view 
                                             .hi = (uint32_t)q->spec.type->hi});
 }
 
-bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, uint32_t rows, uint32_t cols,
-                  struct gpu_view h, struct gpu_arena *scratch, double *loss, struct err *e)
+bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, uint32_t rows,
+                  uint32_t cols, struct gpu_view h, struct gpu_arena *scratch, double *loss, struct err *e)
 {
     gpu_mark mark = gpu_arena_mark(scratch);
     uint64_t bytes = (uint64_t)rows * cols * 4;
@@ -121,8 +123,8 @@ bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view 
         } else {
             d = w;
         }
-        gpu_gemm(cmd, (struct gpu_matrix){d, cols}, (struct gpu_matrix){h, cols}, (struct gpu_matrix){dh, cols}, rows, cols,
-                 cols, 1.0f, 0.0f);
+        gpu_gemm(cmd, (struct gpu_matrix){d, cols}, (struct gpu_matrix){h, cols},
+                 (struct gpu_matrix){dh, cols}, rows, cols, cols, 1.0f, 0.0f);
         q_row_dot(cmd, &(struct row_dot_args){.a = d, .b = dh, .out = sums, .rows = rows, .cols = cols});
         ok = gpu_download(cmd, sums, host, (uint64_t)rows * 4, e);
     }

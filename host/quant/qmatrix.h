@@ -14,8 +14,8 @@ struct qmatrix {
     struct gpu_view scales; /* [rows, groups] f32 */
 };
 uint64_t qmatrix_bytes(uint32_t rows, uint32_t cols, const struct quant_spec *spec);
-bool qmatrix_create(struct qmatrix *q, struct gpu_arena *arena, uint32_t rows, uint32_t cols, struct quant_spec spec,
-                    struct err *e);
+bool qmatrix_create(struct qmatrix *q, struct gpu_arena *arena, uint32_t rows, uint32_t cols,
+                    struct quant_spec spec, struct err *e);
 /* Host copy; q->spec etc. are taken over. Waits for the device. */
 bool qmatrix_download(struct gpu_cmd *cmd, const struct qmatrix *q, struct qlinear *out, struct err *e);
 bool qmatrix_upload(struct gpu_cmd *cmd, const struct qmatrix *q, const struct qlinear *in, struct err *e);
@@ -23,21 +23,24 @@ bool qmatrix_upload(struct gpu_cmd *cmd, const struct qmatrix *q, const struct q
 void qmatrix_dequant(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w);
 
 /* RTN: scale search per group, then rounding. */
-void quantize_rtn(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, const struct scale_search_options *o);
+void quantize_rtn(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w,
+                  const struct scale_search_options *o);
 
 struct gptq_facts {
     bool damp_raised;   /* the Cholesky needed more damping than asked for */
     bool diagonal_only; /* it failed at every damping: no error feedback */
 };
-/* GPTQ with Hessian h[cols, cols] (left as it is). w[rows, cols] is read; where an input is dead (h_ii = 0) its column of w
- * is set to 0. work: [rows, cols] floats that are overwritten. Scratch comes from the arena and is given back. */
-bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, struct gpu_view h, struct gpu_view work,
-                   struct gpu_arena *scratch, float damp, const struct scale_search_options *o, struct gptq_facts *facts,
-                   struct err *e);
+/* GPTQ with Hessian h[cols, cols] (left as it is). w[rows, cols] is read; where an input is dead (h_ii = 0)
+ * its column of w is set to 0. work: [rows, cols] floats that are overwritten. Scratch comes from the arena
+ * and is given back. */
+bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, struct gpu_view h,
+                   struct gpu_view work, struct gpu_arena *scratch, float damp,
+                   const struct scale_search_options *o, struct gptq_facts *facts, struct err *e);
 
-/* loss[row] = (D H D^T)_row,row for D = codes*scales - w (or D = -w where q is NULL), into host doubles [rows]. */
-bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, uint32_t rows, uint32_t cols,
-                  struct gpu_view h, struct gpu_arena *scratch, double *loss, struct err *e);
+/* loss[row] = (D H D^T)_row,row for D = codes*scales - w (or D = -w where q is NULL), into host doubles
+ * [rows]. */
+bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, uint32_t rows,
+                  uint32_t cols, struct gpu_view h, struct gpu_arena *scratch, double *loss, struct err *e);
 /* Scratch bytes that quantize_gptq and hessian_loss take at most. */
 uint64_t gptq_scratch_bytes(uint32_t rows, uint32_t cols, uint32_t group);
 

@@ -17,7 +17,8 @@ static double sum(const double *x, uint32_t n)
 }
 
 /* Loss of q per row on one Hessian; NULL q: of W itself, the scale of relative losses. */
-static bool losses(const struct linear_task *t, const struct qmatrix *q, struct gpu_view h, double *out, struct err *e)
+static bool losses(const struct linear_task *t, const struct qmatrix *q, struct gpu_view h, double *out,
+                   struct err *e)
 {
     return hessian_loss(t->cmd, q, t->w, t->item->rows, t->item->cols, h, t->scratch, out, e);
 }
@@ -44,8 +45,8 @@ struct row_losses {
 };
 
 /* Gumbel-Softmax from the start in q, then the guard. out holds the result. */
-static bool tune_guarded(const struct linear_task *t, struct qmatrix *q, const struct row_losses *l, struct qlinear *out,
-                         struct linear_report *report, struct err *e)
+static bool tune_guarded(const struct linear_task *t, struct qmatrix *q, const struct row_losses *l,
+                         struct qlinear *out, struct linear_report *report, struct err *e)
 {
     const struct quantize_options *o = t->options;
     const struct hessian *h = t->hessian;
@@ -59,8 +60,8 @@ static bool tune_guarded(const struct linear_task *t, struct qmatrix *q, const s
     }
     if (!qmatrix_download(t->cmd, q, &start, e))
         return false;
-    bool ok = tune_hessian(t->cmd, q, t->w, h->train, t->scratch, t->tune_bytes, &o->gumbel, o->seed, t->tensor, t->hooks,
-                           e) &&
+    bool ok = tune_hessian(t->cmd, q, t->w, h->train, t->scratch, t->tune_bytes, &o->gumbel, o->seed,
+                           t->tensor, t->hooks, e) &&
               losses(t, q, h->train, l->tuned, e) && qmatrix_download(t->cmd, q, out, e);
     if (ok) {
         report->rows_rolled_back = roll_back_rows(out, &start, l->tuned, l->start);
@@ -86,8 +87,8 @@ static bool tune_guarded(const struct linear_task *t, struct qmatrix *q, const s
 }
 
 /* GPTQ or GSQ. */
-static bool with_hessian(const struct linear_task *t, struct qmatrix *q, struct qlinear *out, struct linear_report *report,
-                         struct err *e)
+static bool with_hessian(const struct linear_task *t, struct qmatrix *q, struct qlinear *out,
+                         struct linear_report *report, struct err *e)
 {
     const struct quantize_options *o = t->options;
     const uint32_t rows = t->item->rows, cols = t->item->cols;
@@ -107,7 +108,8 @@ static bool with_hessian(const struct linear_task *t, struct qmatrix *q, struct 
         report->loss_rtn = sum(l.start, rows) / norm;
     }
     ok = ok && gpu_alloc(t->scratch, (uint64_t)rows * cols * 4, &work, e) &&
-         quantize_gptq(t->cmd, q, t->w, t->hessian->train, work, t->scratch, o->damp, &o->scale_search, &facts, e) &&
+         quantize_gptq(t->cmd, q, t->w, t->hessian->train, work, t->scratch, o->damp, &o->scale_search,
+                       &facts, e) &&
          losses(t, q, t->hessian->train, l.start, e);
     if (ok) {
         report->damp_raised = facts.damp_raised;
@@ -120,7 +122,8 @@ static bool with_hessian(const struct linear_task *t, struct qmatrix *q, struct 
     return ok;
 }
 
-bool quantize_linear(const struct linear_task *t, struct qlinear *out, struct linear_report *report, struct err *e)
+bool quantize_linear(const struct linear_task *t, struct qlinear *out, struct linear_report *report,
+                     struct err *e)
 {
     const struct plan_item *item = t->item;
     uint64_t begin = os_now_ns();

@@ -12,14 +12,15 @@ struct linear_task {
     struct gpu_view w;             /* [rows, cols]; on return what the stored codes and scales give */
     const struct hessian *hessian; /* of its inputs; NULL for RTN */
     struct gpu_arena *scratch;
-    uint64_t tune_bytes;           /* of the optimiser's state at a time */
-    uint32_t tensor;               /* unique in the model: keys the noise */
+    uint64_t tune_bytes; /* of the optimiser's state at a time */
+    uint32_t tensor;     /* unique in the model: keys the noise */
     const struct tune_hooks *hooks;
 };
 /* Codes and scales into out (the caller frees them), what happened into report (its module and seconds too).
  *
- * Guard: a row keeps its start (GPTQ) where Gumbel-Softmax did not lower its loss on the calibration Hessian, and the whole
- * linear keeps its start where the loss on the held-out windows rose. */
-bool quantize_linear(const struct linear_task *t, struct qlinear *out, struct linear_report *report, struct err *e);
+ * Guard: a row keeps its start (GPTQ) where Gumbel-Softmax did not lower its loss on the calibration Hessian,
+ * and the whole linear keeps its start where the loss on the held-out windows rose. */
+bool quantize_linear(const struct linear_task *t, struct qlinear *out, struct linear_report *report,
+                     struct err *e);
 
 #endif

@@ -11,7 +11,7 @@
 #include "host/base/num.h"
 #include "host/base/os.h"
 
-#define NAME_CAP 128
+#define NAME_CAP   128
 #define REPORT_CAP 256
 
 struct store {
@@ -55,15 +55,17 @@ static bool manifest_matches(const char *path, const struct store_field *fields,
         const char *was = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(root, fields[i].name));
         if (was && strcmp(was, fields[i].value) == 0)
             continue;
-        ok = err_set(e, ERR_USER, "%s belongs to another run: its %s is %s, this run's is %s", path, fields[i].name,
-                     was ? was : "missing", fields[i].value);
-        err_hint(e, "repeat the earlier command to resume it, or give another --work folder, or delete that one");
+        ok = err_set(e, ERR_USER, "%s belongs to another run: its %s is %s, this run's is %s", path,
+                     fields[i].name, was ? was : "missing", fields[i].value);
+        err_hint(
+            e, "repeat the earlier command to resume it, or give another --work folder, or delete that one");
     }
     cJSON_Delete(root);
     return ok;
 }
 
-bool store_open(struct store **out, const char *dir, const struct store_field *fields, size_t n, struct err *e)
+bool store_open(struct store **out, const char *dir, const struct store_field *fields, size_t n,
+                struct err *e)
 {
     char path[4096];
     struct store *s = calloc(1, sizeof *s);
@@ -131,7 +133,9 @@ static uint64_t words_per_row(const struct plan_item *item)
 
 uint64_t store_item_bytes(const struct plan_item *item)
 {
-    return item->keep ? 0 : (uint64_t)item->rows * 4 * (words_per_row(item) + div_up(item->cols, item->spec.group));
+    return item->keep
+               ? 0
+               : (uint64_t)item->rows * 4 * (words_per_row(item) + div_up(item->cols, item->spec.group));
 }
 
 static void report_print(const struct linear_report *r, char out[REPORT_CAP])
@@ -151,7 +155,8 @@ static void report_scan(const char *text, struct linear_report *r)
 }
 
 /* Codes of one linear, row by row as packed words, then its scales. */
-static bool put_linear(struct safetensors_writer *w, const struct plan_item *item, const struct qlinear *q, struct err *e)
+static bool put_linear(struct safetensors_writer *w, const struct plan_item *item, const struct qlinear *q,
+                       struct err *e)
 {
     size_t words = (size_t)words_per_row(item);
     uint32_t *row = malloc(words * 4);
@@ -166,8 +171,9 @@ static bool put_linear(struct safetensors_writer *w, const struct plan_item *ite
     return ok && safetensors_writer_put(w, q->scales, (size_t)q->rows * q->groups * sizeof(float), e);
 }
 
-bool store_write_block(struct store *s, uint32_t layer, const struct plan_item *items, const struct qlinear *linears,
-                       const struct linear_report *reports, size_t n, struct err *e)
+bool store_write_block(struct store *s, uint32_t layer, const struct plan_item *items,
+                       const struct qlinear *linears, const struct linear_report *reports, size_t n,
+                       struct err *e)
 {
     struct tensor_plan plan[2 * LINEAR_COUNT];
     char names[2 * LINEAR_COUNT][NAME_CAP], texts[LINEAR_COUNT][REPORT_CAP], path[4096];
@@ -177,7 +183,8 @@ bool store_write_block(struct store *s, uint32_t layer, const struct plan_item *
         if (items[i].keep)
             continue;
         snprintf(names[count], NAME_CAP, "%s.codes", items[i].module);
-        plan[count] = (struct tensor_plan){names[count], DTYPE_U32, 2, {items[i].rows, words_per_row(&items[i])}};
+        plan[count] =
+            (struct tensor_plan){names[count], DTYPE_U32, 2, {items[i].rows, words_per_row(&items[i])}};
         count++;
         snprintf(names[count], NAME_CAP, "%s.scales", items[i].module);
         plan[count] = (struct tensor_plan){names[count], DTYPE_F32, 2, {items[i].rows, linears[i].groups}};
@@ -201,8 +208,8 @@ bool store_write_block(struct store *s, uint32_t layer, const struct plan_item *
     return safetensors_writer_close(&w, e);
 }
 
-bool store_read_linear(struct store *s, const struct plan_item *item, struct qlinear *out, struct linear_report *report,
-                       struct err *e)
+bool store_read_linear(struct store *s, const struct plan_item *item, struct qlinear *out,
+                       struct linear_report *report, struct err *e)
 {
     char name[NAME_CAP];
     if (!open_block(s, item->layer, e))
@@ -212,8 +219,10 @@ bool store_read_linear(struct store *s, const struct plan_item *item, struct qli
     snprintf(name, sizeof name, "%s.scales", item->module);
     const struct tensor *scales = safetensors_find(s->block, name);
     uint64_t words = words_per_row(item), groups = div_up(item->cols, item->spec.group);
-    if (!codes || !scales || codes->bytes != item->rows * words * 4 || scales->bytes != item->rows * groups * 4) {
-        err_set(e, ERR_USER, "block %u in %s does not hold %s as this run needs it", item->layer, s->dir, item->module);
+    if (!codes || !scales || codes->bytes != item->rows * words * 4 ||
+        scales->bytes != item->rows * groups * 4) {
+        err_set(e, ERR_USER, "block %u in %s does not hold %s as this run needs it", item->layer, s->dir,
+                item->module);
         return err_hint(e, "delete that work folder and start again");
     }
     if (!qlinear_init(out, item->rows, item->cols, item->spec, e))
@@ -240,7 +249,8 @@ void store_remove(struct store **s)
 {
     char path[4096];
     safetensors_close(&(*s)->block);
-    for (uint32_t layer = 0; block_path(*s, layer, path, sizeof path, NULL) && os_stat(path, NULL) == OS_FILE; layer++)
+    for (uint32_t layer = 0; block_path(*s, layer, path, sizeof path, NULL) && os_stat(path, NULL) == OS_FILE;
+         layer++)
         os_remove(path);
     if (os_path_join(path, sizeof path, (*s)->dir, "manifest.json", NULL))
         os_remove(path);

@@ -70,8 +70,8 @@ static bool tile_alloc(struct tile *t, struct gpu_arena *arena, const struct qma
            gpu_alloc(arena, (uint64_t)t->rows * q->groups * 4, &t->smom, e);
 }
 
-static void tile_init(struct gpu_cmd *cmd, const struct tile *t, const struct qmatrix *q, const struct gumbel_options *o,
-                      uint32_t seed, uint32_t tensor)
+static void tile_init(struct gpu_cmd *cmd, const struct tile *t, const struct qmatrix *q,
+                      const struct gumbel_options *o, uint32_t seed, uint32_t tensor)
 {
     float tau, kappa;
     schedule(o, 0, &tau, &kappa);
@@ -100,8 +100,8 @@ static void tile_init(struct gpu_cmd *cmd, const struct tile *t, const struct qm
                                                   .init_gap = o->init_gap});
 }
 
-static void tile_step(struct gpu_cmd *cmd, const struct tile *t, const struct qmatrix *q, const struct gumbel_options *o,
-                      uint32_t seed, uint32_t tensor, uint32_t step)
+static void tile_step(struct gpu_cmd *cmd, const struct tile *t, const struct qmatrix *q,
+                      const struct gumbel_options *o, uint32_t seed, uint32_t tensor, uint32_t step)
 {
     float tau, kappa, tau1, kappa1;
     schedule(o, step, &tau, &kappa);
@@ -149,8 +149,8 @@ static bool tune_tile(struct gpu_cmd *cmd, const struct tile *t, const struct qm
     tile_init(cmd, t, q, o, seed32, tensor);
     for (uint32_t step = 0; step < o->steps && !gpu_cmd_failed(cmd); step++) {
         /* dL/dW~ = 2 (W~ - W) H, and H is symmetric. */
-        gpu_gemm(cmd, (struct gpu_matrix){t->diff, cols}, (struct gpu_matrix){h, cols}, (struct gpu_matrix){t->grad, cols},
-                 t->rows, cols, cols, 2.0f, 0.0f);
+        gpu_gemm(cmd, (struct gpu_matrix){t->diff, cols}, (struct gpu_matrix){h, cols},
+                 (struct gpu_matrix){t->grad, cols}, t->rows, cols, cols, 2.0f, 0.0f);
         tile_step(cmd, t, q, o, seed32, tensor, step);
         if (hooks && hooks->step && step % HOOK_STEPS == 0 &&
             !hooks->step(hooks->ctx, steps_before + step, steps_total, NAN)) {
@@ -174,11 +174,12 @@ static bool tune_tile(struct gpu_cmd *cmd, const struct tile *t, const struct qm
     return gpu_cmd_finish(cmd, e);
 }
 
-bool tune_hessian(struct gpu_cmd *cmd, struct qmatrix *q, struct gpu_view w, struct gpu_view h, struct gpu_arena *arena,
-                  uint64_t budget, const struct gumbel_options *o, uint64_t seed, uint32_t tensor,
-                  const struct tune_hooks *hooks, struct err *e)
+bool tune_hessian(struct gpu_cmd *cmd, struct qmatrix *q, struct gpu_view w, struct gpu_view h,
+                  struct gpu_arena *arena, uint64_t budget, const struct gumbel_options *o, uint64_t seed,
+                  uint32_t tensor, const struct tune_hooks *hooks, struct err *e)
 {
-    /* Rows of L are independent: as many at a time as the budget takes, in multiples of 64 so that slices stay aligned. */
+    /* Rows of L are independent: as many at a time as the budget takes, in multiples of 64 so that slices
+     * stay aligned. */
     uint64_t per_row = (uint64_t)q->cols * tune_bytes_per_weight(q->spec.type) + (uint64_t)q->groups * 4;
     uint64_t fit = budget / per_row / 64 * 64;
     uint32_t step = (uint32_t)min_u64(q->rows, max_u64(fit, 64));
@@ -186,11 +187,13 @@ bool tune_hessian(struct gpu_cmd *cmd, struct qmatrix *q, struct gpu_view w, str
     for (uint32_t row = 0; row < q->rows; row += step, done += o->steps) {
         gpu_mark mark = gpu_arena_mark(arena);
         struct tile t = {.row0 = row, .rows = (uint32_t)min_u64(step, q->rows - row)};
-        uint64_t row_codes = (uint64_t)q->ldc * 4, row_scales = (uint64_t)q->groups * 4, row_w = (uint64_t)q->cols * 4;
+        uint64_t row_codes = (uint64_t)q->ldc * 4, row_scales = (uint64_t)q->groups * 4,
+                 row_w = (uint64_t)q->cols * 4;
         t.codes = gpu_slice(q->codes, row * row_codes, t.rows * row_codes);
         t.scales = gpu_slice(q->scales, row * row_scales, t.rows * row_scales);
         t.w = gpu_slice(w, row * row_w, t.rows * row_w);
-        bool ok = tile_alloc(&t, arena, q, e) && tune_tile(cmd, &t, q, h, o, seed, tensor, done, total, hooks, e);
+        bool ok =
+            tile_alloc(&t, arena, q, e) && tune_tile(cmd, &t, q, h, o, seed, tensor, done, total, hooks, e);
         gpu_arena_reset(arena, mark);
         if (!ok)
             return false;
