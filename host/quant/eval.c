@@ -1,0 +1,500 @@
+#include "host/quant/eval.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/os.h"
+#include "host/gpu/gpu_gemm.h"
+#include "host/gpu/kernels.h"
+#include "host/model/block_fwd.h"
+
+/* Tokens that go through a block at once. On a CPU device the batch's activations should stay near its
+ * caches; a GPU wants enough rows to fill it. Results do not depend on it. */
+#define BATCH_TOKENS_CPU 4096u
+#define BATCH_TOKENS_GPU 8192u
+/* Logits held at once beside a resident head; with a streamed head, more rows mean fewer passes over it. */
+#define LOGITS_BYTES          (64ull << 20)
+#define LOGITS_BYTES_STREAMED (1ull << 30)
+/* Rows of a streamed head that are on the device at once, in bytes. */
+#define HEAD_TILE_BYTES (64ull << 20)
+/* Longest stretch between two looks at the device, in ns: progress stays live, and work is still queued
+ * ahead. */
+#define SYNC_NS 200000000ull
+/* Cost of moving one weight to the device, in multiply-adds, for the ETA. */
+#define LOAD_COST 50.0
+
+/* One model on its way through the text. */
+struct side {
+    const char *label; /* "" or "reference ": in front of progress details */
+    const struct checkpoint *ck;
+    struct model *m;
+    struct acts *acts;
+    struct gpu_view head; /* [vocab, hidden], or a tile of it */
+    uint32_t head_rows;   /* rows that `head` holds */
+};
+
+struct sums {
+    double nll[2], kl;
+    uint64_t agree;
+};
+
+struct eval {
+    struct gpu_cmd *cmd;
+    struct gpu *gpu;
+    const struct eval_options *o;
+    const char *phase;
+    struct side side[2];
+    int sides;
+    struct windows w;
+    uint32_t batch; /* windows */
+    struct gpu_arena *scratch, *weights;
+    uint64_t start_ns, sync_ns;
+    double done, total; /* work, in multiply-adds */
+    struct sums sums;
+};
+
+/* ---- progress
+ * ----------------------------------------------------------------------------------------------- */
+
+static double block_work(const struct eval *ev, const struct model *m, uint32_t windows)
+{
+    double weights = 0;
+    for (int id = 0; id < LINEAR_COUNT; id++)
+        weights += (double)m->rows[id] * m->cols[id];
+    return (double)windows * ev->w.ctx * (weights + (double)m->ctx * m->rows[LINEAR_Q]);
+}
+
+static double load_work(const struct model *m)
+{
+    return (double)model_block_bytes(m) / 4 * LOAD_COST;
+}
+
+static double head_work(const struct eval *ev, const struct model *m, uint32_t windows)
+{
+    return (double)windows * ev->w.ctx * ((double)m->cfg->hidden_size + 16) * m->cfg->vocab_size;
+}
+
+static bool report(struct eval *ev, const char *detail, uint32_t block, uint32_t blocks, struct err *e)
+{
+    double share = ev->total > 0 ? ev->done / ev->total : 0;
+    double seconds = (double)(os_now_ns() - ev->start_ns) * 1e-9;
+    struct progress_event event = {
+        .phase = ev->phase,
+        .detail = detail,
+        .block = block,
+        .blocks = blocks,
+        .loss = NAN,
+        .done = share,
+        .eta_seconds = share > 0.01 ? seconds * (1 - share) / share : NAN,
+    };
+    return progress_report(&ev->o->progress, &event) || err_set(e, ERR_STOPPED, "stopped");
+}
+
+/* Counts work that was recorded, and from time to time waits for it and tells how far it is. */
+static bool advance(struct eval *ev, double work, const char *detail, uint32_t block, uint32_t blocks,
+                    struct err *e)
+{
+    ev->done += work;
+    if (os_now_ns() - ev->sync_ns < SYNC_NS)
+        return true;
+    if (!gpu_cmd_finish(ev->cmd, e))
+        return false;
+    ev->sync_ns = os_now_ns();
+    return report(ev, detail, block, blocks, e);
+}
+
+/* ---- through the blocks
+ * ------------------------------------------------------------------------------------- */
+
+static bool run_block(struct eval *ev, struct side *s, uint32_t layer, const struct block_scratch *scratch,
+                      struct gpu_view staging, struct err *e)
+{
+    struct block_weights b;
+    char detail[64];
+    uint32_t blocks = s->m->cfg->num_layers;
+    snprintf(detail, sizeof detail, "%sblock %" PRIu32 "/%" PRIu32, s->label, layer + 1, blocks);
+    if (!report(ev, detail, layer + 1, blocks, e) || !model_load_block(s->m, layer, ev->weights, &b, e))
+        return false;
+    ev->done += load_work(s->m);
+    for (uint32_t w = 0; w < ev->w.n; w += ev->batch) {
+        uint32_t n = (uint32_t)min_u64(ev->batch, ev->w.n - w);
+        struct gpu_view x;
+        if (!acts_get(s->acts, w, n, staging, &x, e))
+            return false;
+        block_attn_fwd(s->m, &b, scratch, x, x, n);
+        block_ffn_fwd(s->m, &b, scratch, x, x, n);
+        if (!acts_put(s->acts, w, n, x, e) ||
+            !advance(ev, block_work(ev, s->m, n), detail, layer + 1, blocks, e))
+            return false;
+    }
+    /* The next block takes the same memory. */
+    if (!gpu_cmd_finish(ev->cmd, e))
+        return false;
+    gpu_arena_reset(ev->weights, 0);
+    return true;
+}
+
+/* "block 3: ..." in front of a failure; a stop is not one. */
+static bool fail_in(const char *label, uint32_t block, struct err *e)
+{
+    return e && e->kind == ERR_STOPPED ? false : err_context(e, "%sblock %" PRIu32, label, block);
+}
+
+static bool run_blocks(struct eval *ev, struct side *s, struct err *e)
+{
+    struct block_scratch scratch;
+    struct gpu_view staging;
+    bool ok = block_scratch_create(&scratch, ev->scratch, s->m, ev->batch, e) &&
+              gpu_alloc(ev->scratch, acts_bytes(s->m, ev->batch), &staging, e) &&
+              acts_embed(s->acts, &ev->w, ev->batch, staging, e);
+    for (uint32_t layer = 0; ok && layer < s->m->cfg->num_layers; layer++)
+        ok = run_block(ev, s, layer, &scratch, staging, e) || fail_in(s->label, layer + 1, e);
+    if (!ok || !gpu_cmd_finish(ev->cmd, e))
+        return false;
+    gpu_arena_reset(ev->scratch, 0);
+    gpu_arena_trim(ev->scratch);
+    gpu_arena_trim(ev->weights);
+    return true;
+}
+
+/* ---- the head
+ * ----------------------------------------------------------------------------------------------- */
+
+/* What the head needs on the device for one batch. */
+struct head_scratch {
+    struct gpu_view staging[2], norm[2]; /* [batch * ctx, hidden] */
+    struct gpu_view logits[2];           /* [logit_rows, vocab] */
+    struct gpu_view targets, nll[2];     /* [batch * ctx] */
+    struct gpu_view kl, top1;
+    uint32_t logit_rows;
+    uint32_t *host_targets;
+    float *host; /* 4 x [batch * ctx]: nll of either side, kl, top1 */
+};
+
+static bool head_is_resident(const struct eval *ev, const struct model *m)
+{
+    return model_head_bytes(m) <= gpu_info(ev->gpu)->mem_limit / 4;
+}
+
+static uint32_t head_tile_rows(const struct eval *ev, const struct model *m)
+{
+    uint32_t vocab = m->cfg->vocab_size;
+    if (head_is_resident(ev, m))
+        return vocab;
+    uint64_t rows = HEAD_TILE_BYTES / (m->cfg->hidden_size * 4ull) / 64 * 64;
+    return (uint32_t)min_u64(vocab, max_u64(64, rows));
+}
+
+/* Rows of logits held at once: a multiple of 64 unless it is the whole batch. */
+static uint32_t head_logit_rows(const struct eval *ev)
+{
+    bool resident = true;
+    for (int i = 0; i < ev->sides; i++)
+        resident = resident && head_is_resident(ev, ev->side[i].m);
+    uint64_t limit =
+        resident ? LOGITS_BYTES
+                 : min_u64(LOGITS_BYTES_STREAMED, gpu_info(ev->gpu)->mem_limit / 4 / (unsigned)ev->sides);
+    uint64_t rows = max_u64(64, limit / (ev->side[0].m->cfg->vocab_size * 4ull) / 64 * 64);
+    return (uint32_t)min_u64(rows, (uint64_t)ev->batch * ev->w.ctx);
+}
+
+static uint64_t head_bytes(const struct eval *ev)
+{
+    uint64_t bytes = 0;
+    for (int i = 0; i < ev->sides; i++) {
+        const struct model *m = ev->side[i].m;
+        bytes += (uint64_t)head_tile_rows(ev, m) * m->cfg->hidden_size * 4 + 2 * acts_bytes(m, ev->batch) +
+                 (uint64_t)head_logit_rows(ev) * m->cfg->vocab_size * 4;
+    }
+    return bytes;
+}
+
+static bool head_alloc(struct eval *ev, struct head_scratch *h, struct err *e)
+{
+    uint64_t tokens = (uint64_t)ev->batch * ev->w.ctx;
+    h->logit_rows = head_logit_rows(ev);
+    bool ok = gpu_alloc(ev->scratch, tokens * 4, &h->targets, e) &&
+              gpu_alloc(ev->scratch, tokens * 4, &h->kl, e) &&
+              gpu_alloc(ev->scratch, tokens * 4, &h->top1, e);
+    for (int i = 0; ok && i < ev->sides; i++) {
+        struct side *s = &ev->side[i];
+        uint64_t acts = acts_bytes(s->m, ev->batch);
+        s->head_rows = head_tile_rows(ev, s->m);
+        ok = gpu_alloc(ev->weights, (uint64_t)s->head_rows * s->m->cfg->hidden_size * 4, &s->head, e) &&
+             gpu_alloc(ev->scratch, acts, &h->staging[i], e) &&
+             gpu_alloc(ev->scratch, acts, &h->norm[i], e) &&
+             gpu_alloc(ev->scratch, (uint64_t)h->logit_rows * s->m->cfg->vocab_size * 4, &h->logits[i], e) &&
+             gpu_alloc(ev->scratch, tokens * 4, &h->nll[i], e);
+        if (ok && s->head_rows == s->m->cfg->vocab_size)
+            ok = model_load_matrix(s->m, checkpoint_head_module(s->ck), 0, s->head_rows, s->head, e);
+    }
+    if (!ok)
+        return false;
+    h->host_targets = malloc(tokens * sizeof *h->host_targets);
+    h->host = malloc(tokens * 4 * sizeof *h->host);
+    return (h->host_targets && h->host) || err_nomem(e, "the scores of a batch", tokens * 20);
+}
+
+/* logits[rows, vocab] = x[rows, hidden] head^T, the head in tiles if it is not resident. */
+static bool head_logits(struct side *s, struct gpu_view x, uint32_t rows, struct gpu_view logits,
+                        struct err *e)
+{
+    uint32_t hidden = s->m->cfg->hidden_size, vocab = s->m->cfg->vocab_size;
+    bool resident = s->head_rows == vocab;
+    for (uint32_t v = 0; v < vocab; v += s->head_rows) {
+        uint32_t n = (uint32_t)min_u64(s->head_rows, vocab - v);
+        if (!resident && !model_load_matrix(s->m, checkpoint_head_module(s->ck), v, n, s->head, e))
+            return false;
+        uint64_t bytes = ((uint64_t)(rows - 1) * vocab + n) * 4;
+        gpu_gemm(s->m->cmd, (struct gpu_matrix){x, hidden}, (struct gpu_matrix){s->head, hidden},
+                 (struct gpu_matrix){gpu_slice(logits, v * 4ull, bytes), vocab}, rows, n, hidden, 1.0f, 0.0f);
+    }
+    return true;
+}
+
+/* Scores of `rows` positions from position `row` of the batch on; logits hold them, in tiles that one binding
+ * holds. */
+static void head_scores(struct eval *ev, const struct head_scratch *h, uint32_t row, uint32_t rows)
+{
+    uint32_t vocab = ev->side[0].m->cfg->vocab_size, tile = gpu_tile_rows(ev->gpu, vocab * 4ull, rows);
+    for (uint32_t r = 0; r < rows; r += tile) {
+        uint32_t n = (uint32_t)min_u64(tile, rows - r);
+        uint64_t at = (row + r) * 4ull, from = (uint64_t)r * vocab * 4, bytes = (uint64_t)n * vocab * 4;
+        struct gpu_grid grid = gpu_rows(n);
+        grid.work = (double)n * vocab;
+        for (int i = 0; i < ev->sides; i++)
+            run_nll(ev->cmd, grid,
+                    &(struct nll_args){.logits = gpu_slice(h->logits[i], from, bytes),
+                                       .target = gpu_slice(h->targets, at, n * 4ull),
+                                       .out = gpu_slice(h->nll[i], at, n * 4ull),
+                                       .rows = n,
+                                       .cols = vocab});
+        if (ev->sides == 2)
+            run_kl(ev->cmd, grid,
+                   &(struct kl_args){.ref = gpu_slice(h->logits[1], from, bytes),
+                                     .logits = gpu_slice(h->logits[0], from, bytes),
+                                     .out = gpu_slice(h->kl, at, n * 4ull),
+                                     .top1 = gpu_slice(h->top1, at, n * 4ull),
+                                     .rows = n,
+                                     .cols = vocab});
+    }
+}
+
+/* Scores to the host, summed in double in the order of the text. */
+static bool head_sum(struct eval *ev, struct head_scratch *h, uint32_t windows, struct err *e)
+{
+    uint32_t ctx = ev->w.ctx, tokens = windows * ctx;
+    float *nll[2] = {h->host, h->host + tokens}, *kl = h->host + 2ull * tokens,
+          *top1 = h->host + 3ull * tokens;
+    for (int i = 0; i < ev->sides; i++) {
+        if (!gpu_download(ev->cmd, gpu_slice(h->nll[i], 0, tokens * 4ull), nll[i], tokens * 4ull, e))
+            return false;
+    }
+    if (ev->sides == 2 &&
+        (!gpu_download(ev->cmd, gpu_slice(h->kl, 0, tokens * 4ull), kl, tokens * 4ull, e) ||
+         !gpu_download(ev->cmd, gpu_slice(h->top1, 0, tokens * 4ull), top1, tokens * 4ull, e)))
+        return false;
+    for (uint32_t t = 0; t < tokens; t++) {
+        if (t % ctx == ctx - 1)
+            continue; /* predicts the token behind the window */
+        for (int i = 0; i < ev->sides; i++)
+            ev->sums.nll[i] += nll[i][t];
+        if (ev->sides == 2) {
+            ev->sums.kl += kl[t];
+            ev->sums.agree += top1[t] != 0;
+        }
+    }
+    return true;
+}
+
+static bool head_batch(struct eval *ev, struct head_scratch *h, uint32_t w0, uint32_t n, struct err *e)
+{
+    uint32_t ctx = ev->w.ctx, tokens = n * ctx;
+    const uint32_t *ids = ev->w.ids + (size_t)w0 * ctx;
+    for (uint32_t t = 0; t < tokens; t++)
+        h->host_targets[t] = t % ctx == ctx - 1 ? 0 : ids[t + 1];
+    gpu_upload(ev->cmd, gpu_slice(h->targets, 0, tokens * 4ull), h->host_targets, tokens * 4ull);
+    for (int i = 0; i < ev->sides; i++) {
+        struct side *s = &ev->side[i];
+        struct gpu_view x;
+        if (!acts_get(s->acts, w0, n, h->staging[i], &x, e))
+            return false;
+        block_rmsnorm(s->m, x, s->m->final_norm, h->norm[i], tokens, s->m->cfg->hidden_size);
+    }
+    for (uint32_t r = 0; r < tokens; r += h->logit_rows) {
+        uint32_t rows = (uint32_t)min_u64(h->logit_rows, tokens - r);
+        for (int i = 0; i < ev->sides; i++) {
+            uint64_t row_bytes = ev->side[i].m->cfg->hidden_size * 4ull;
+            if (!head_logits(&ev->side[i], gpu_slice(h->norm[i], r * row_bytes, rows * row_bytes), rows,
+                             h->logits[i], e))
+                return false;
+        }
+        head_scores(ev, h, r, rows);
+    }
+    return head_sum(ev, h, n, e);
+}
+
+static bool run_head(struct eval *ev, struct err *e)
+{
+    struct head_scratch h = {0};
+    bool ok = head_alloc(ev, &h, e);
+    for (uint32_t w = 0; ok && w < ev->w.n; w += ev->batch) {
+        uint32_t n = (uint32_t)min_u64(ev->batch, ev->w.n - w);
+        double work = 0;
+        for (int i = 0; i < ev->sides; i++)
+            work += head_work(ev, ev->side[i].m, n);
+        ok = head_batch(ev, &h, w, n, e) && advance(ev, work, "logits", 0, 0, e);
+    }
+    ok = ok && gpu_cmd_finish(ev->cmd, e);
+    free(h.host_targets);
+    free(h.host);
+    return ok;
+}
+
+/* ---- set-up
+ * ------------------------------------------------------------------------------------------------- */
+
+/* Batch size and the place of the hidden states, from what the device has left. */
+static bool plan_memory(struct eval *ev, struct err *e)
+{
+    const struct gpu_info *info = gpu_info(ev->gpu);
+    uint64_t used = gpu_memory_used(ev->gpu), left = info->mem_limit > used ? info->mem_limit - used : 0;
+    uint32_t tokens = info->caps & GPU_CAP_CPU ? BATCH_TOKENS_CPU : BATCH_TOKENS_GPU;
+    ev->batch = (uint32_t)min_u64(ev->w.n, max_u64(1, tokens / ev->w.ctx));
+    uint64_t blocks = 0, all = 0;
+    for (int i = 0; i < ev->sides; i++)
+        ev->batch = block_scratch_windows(ev->side[i].m, left / 4, ev->batch);
+    for (int i = 0; i < ev->sides; i++) {
+        const struct model *m = ev->side[i].m;
+        blocks = max_u64(blocks,
+                         model_block_bytes(m) + block_scratch_bytes(m, ev->batch) + acts_bytes(m, ev->batch));
+        all += acts_bytes(m, ev->w.n);
+    }
+    uint64_t need = max_u64(blocks, head_bytes(ev));
+    left = left > need ? (left - need) / 10 * 9 : 0; /* chunks and alignment take a little */
+    bool device = all <= left;
+    for (int i = 0; i < ev->sides; i++) {
+        struct acts_options o = {
+            .device_bytes = device ? left : 0,
+            .host_bytes = os_memory_available() / 2 / (unsigned)ev->sides,
+            .spill_dir = ev->o->spill_dir,
+        };
+        if (!acts_create(&ev->side[i].acts, ev->side[i].m, ev->w.n, &o, e))
+            return false;
+    }
+    return true;
+}
+
+static bool load_text(struct eval *ev, const struct checkpoint *ck, struct windows *w, struct err *e)
+{
+    struct tokenizer *t = NULL;
+    bool ok =
+        tokenizer_load(&t, checkpoint_dir(ck), e) &&
+        windows_load(w, t, ev->o->text, ev->o->ctx, ev->o->windows, checkpoint_config(ck)->vocab_size, e);
+    tokenizer_destroy(&t);
+    return ok;
+}
+
+/* Both models must mean the same by a token. */
+static bool check_same_tokens(struct eval *ev, struct err *e)
+{
+    uint32_t a = checkpoint_config(ev->side[0].ck)->vocab_size,
+             b = checkpoint_config(ev->side[1].ck)->vocab_size;
+    if (a != b) {
+        err_set(e, ERR_USER, "the models have different vocabularies: %" PRIu32 " and %" PRIu32 " tokens", a,
+                b);
+        return err_hint(e, "compare a quantized model with the one it was made from");
+    }
+    struct windows w = {0};
+    if (!load_text(ev, ev->side[1].ck, &w, e))
+        return false;
+    bool same = w.hash.lo == ev->w.hash.lo && w.hash.hi == ev->w.hash.hi;
+    windows_free(&w);
+    if (same)
+        return true;
+    err_set(e, ERR_USER, "the models' tokenizers read this text differently");
+    return err_hint(e, "compare a quantized model with the one it was made from");
+}
+
+static void eval_close(struct eval *ev)
+{
+    gpu_cmd_finish(ev->cmd, NULL); /* after a failure, work may still use the arenas */
+    for (int i = 0; i < ev->sides; i++) {
+        acts_destroy(&ev->side[i].acts);
+        model_close(&ev->side[i].m);
+    }
+    gpu_arena_destroy(&ev->scratch);
+    gpu_arena_destroy(&ev->weights);
+    windows_free(&ev->w);
+}
+
+static bool eval_run(struct eval *ev, struct err *e)
+{
+    ev->gpu = gpu_cmd_gpu(ev->cmd);
+    ev->start_ns = ev->sync_ns = os_now_ns();
+    if (!load_text(ev, ev->side[0].ck, &ev->w, e) || (ev->sides == 2 && !check_same_tokens(ev, e)))
+        return false;
+    for (int i = 0; i < ev->sides; i++) {
+        struct side *s = &ev->side[i];
+        if (!model_open(&s->m, ev->cmd, s->ck, ev->o->ctx, e))
+            return err_context(e, "%s", checkpoint_dir(s->ck));
+        ev->total += s->m->cfg->num_layers * (load_work(s->m) + block_work(ev, s->m, ev->w.n)) +
+                     head_work(ev, s->m, ev->w.n);
+    }
+    if (!gpu_arena_create(&ev->scratch, ev->gpu, "scratch", e) ||
+        !gpu_arena_create(&ev->weights, ev->gpu, "block", e) || !plan_memory(ev, e))
+        return false;
+    for (int i = 0; i < ev->sides; i++) {
+        if (!run_blocks(ev, &ev->side[i], e))
+            return false;
+    }
+    ev->done = ev->total;
+    for (int i = 0; i < ev->sides; i++)
+        ev->done -= head_work(ev, ev->side[i].m, ev->w.n);
+    return run_head(ev, e) && report(ev, "done", 0, 0, e);
+}
+
+static void fill_result(const struct eval *ev, int side, struct eval_result *out)
+{
+    *out = (struct eval_result){
+        .tokens = ev->w.tokens,
+        .windows = ev->w.n,
+        .scored = (uint64_t)ev->w.n * (ev->w.ctx - 1),
+        .seconds = (double)(os_now_ns() - ev->start_ns) * 1e-9,
+    };
+    out->mean_nll = ev->sums.nll[side] / (double)out->scored;
+    out->perplexity = exp(out->mean_nll);
+    hash_hex(ev->w.hash, out->token_hash);
+}
+
+bool eval_perplexity(struct gpu_cmd *cmd, const struct checkpoint *ck, const struct eval_options *o,
+                     struct eval_result *out, struct err *e)
+{
+    struct eval ev = {.cmd = cmd, .o = o, .phase = "eval", .sides = 1, .side = {{.label = "", .ck = ck}}};
+    bool ok = eval_run(&ev, e);
+    if (ok)
+        fill_result(&ev, 0, out);
+    eval_close(&ev);
+    return ok;
+}
+
+bool eval_compare(struct gpu_cmd *cmd, const struct checkpoint *model, const struct checkpoint *reference,
+                  const struct eval_options *o, struct compare_result *out, struct err *e)
+{
+    struct eval ev = {.cmd = cmd,
+                      .o = o,
+                      .phase = "compare",
+                      .sides = 2,
+                      .side = {{.label = "", .ck = model}, {.label = "reference ", .ck = reference}}};
+    bool ok = eval_run(&ev, e);
+    if (ok) {
+        fill_result(&ev, 0, &out->model);
+        fill_result(&ev, 1, &out->reference);
+        out->mean_kl = ev.sums.kl / (double)out->model.scored;
+        out->top1 = (double)ev.sums.agree / (double)out->model.scored;
+    }
+    eval_close(&ev);
+    return ok;
+}
