@@ -24,7 +24,7 @@ void q_gptq_segment(struct gpu_cmd *cmd, const struct gptq_segment_args *args);
 void q_diagonal(struct gpu_cmd *cmd, const struct diagonal_args *args);
 void q_damp_diagonal(struct gpu_cmd *cmd, const struct damp_diagonal_args *args);
 void q_zero_dead(struct gpu_cmd *cmd, const struct zero_dead_args *args);
-/* All n rows; `rows` is filled in here. in and out must not overlap. */
+/* All n rows; `rows` and in0 are filled in here. in and out must not overlap. */
 void q_flip(struct gpu_cmd *cmd, const struct flip_args *args);
 void q_copy_rect(struct gpu_cmd *cmd, const struct copy_rect_args *args);
 void q_chol_block(struct gpu_cmd *cmd, const struct chol_block_args *args);

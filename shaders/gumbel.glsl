@@ -1,0 +1,117 @@
+// The Gumbel-Softmax model of a weight (METHOD 2; arXiv 2604.18556): its levels, its noise, its soft value. Shared by
+// gumbel_init, gumbel_step and gumbel_codes; tests/ref/ref_quant.c is the same in C.
+//
+// Levels: absolute (relative = 0) d_k = lo + k; relative d_k = c0 + k - 2 around the start code c0, those outside
+// [lo, hi] masked. At most LEVELS of them.
+#ifndef GUMBEL_GLSL
+#define GUMBEL_GLSL
+
+#extension GL_EXT_control_flow_attributes : require
+
+const uint LEVELS = 5u;
+const float MASKED = -1.0e30; // in place of a masked level's logit: far below any other, and no NaN in differences
+
+// ---- noise: a function of (seed, tensor, step, element), nothing is stored ------------------------------------------
+// pcg4d (Jarzynski and Olano, JCGT 9(3), 2020).
+uvec4 pcg4d(uvec4 v)
+{
+    v = v * 1664525u + 1013904223u;
+    v.x += v.y * v.w;
+    v.y += v.z * v.x;
+    v.z += v.x * v.y;
+    v.w += v.y * v.z;
+    v ^= v >> 16u;
+    v.x += v.y * v.w;
+    v.y += v.z * v.x;
+    v.z += v.x * v.y;
+    v.w += v.y * v.z;
+    return v;
+}
+
+// Steps beyond any real one, for the start's normal noise.
+const uint NOISE_INIT_A = 0xffffffffu;
+const uint NOISE_INIT_B = 0xfffffffeu;
+
+// row * cols + col in 64 bits: low word, high word.
+uvec2 element_number(uint row, uint cols, uint col)
+{
+    uint high, low, carry;
+    umulExtended(row, cols, high, low);
+    low = uaddCarry(low, col, carry);
+    return uvec2(low, high + carry);
+}
+
+// Five words of which the upper 23 bits count. The fifth is made of the bits that the others leave.
+void noise_words(uvec2 element, uint tensor, uint step, uint seed, out uint bits[LEVELS])
+{
+    uvec4 v = pcg4d(uvec4(element.x, element.y ^ (tensor * 0x9e3779b9u), step, seed));
+    uint rest = (v.x & 511u) | ((v.y & 511u) << 9) | ((v.z & 511u) << 18) | (v.w << 27);
+    rest = (rest ^ (rest >> 16)) * 0x85ebca6bu;
+    rest = (rest ^ (rest >> 13)) * 0xc2b2ae35u;
+    bits[0] = v.x;
+    bits[1] = v.y;
+    bits[2] = v.z;
+    bits[3] = v.w;
+    bits[4] = rest ^ (rest >> 16);
+}
+
+// Uniform in (0, 1): all 2^23 values are exact and neither end is reached.
+float uniform_of(uint bits)
+{
+    return (float(bits >> 9) + 0.5) * (1.0 / 8388608.0);
+}
+
+// -log2(-ln(1 - v)): Gumbel noise in units of ln 2. Where v is small, which makes the largest noise, the logarithm of a
+// number near one would keep few digits (Vulkan promises an absolute error only), hence the series.
+float gumbel_log2(float v)
+{
+    float near = v * (1.0 + v * (0.5 + v * (1.0 / 3.0 + v * (0.25 + v * 0.2))));
+    float far = -0.69314718056 * log2(1.0 - v);
+    return -log2(v < 0.0625 ? near : far);
+}
+
+// ---- levels ----------------------------------------------------------------------------------------------------------
+struct levels_of {
+    float d[LEVELS];
+    bool valid[LEVELS];
+};
+
+levels_of find_levels(uint levels, uint relative, int lo, int hi, int c0)
+{
+    levels_of l;
+    int first = relative != 0u ? c0 - 2 : lo;
+    [[unroll]] for (int k = 0; k < int(LEVELS); k++) {
+        int d = first + k;
+        l.d[k] = float(d);
+        l.valid[k] = uint(k) < levels && d >= lo && d <= hi;
+    }
+    return l;
+}
+
+// ---- soft value: p = softmax((kappa l + Gumbel) / tau), returns the mean level -------------------------------------
+float soft_level(levels_of lv, float logits[LEVELS], uint bits[LEVELS], float tau, float kappa, out float p[LEVELS])
+{
+    // In base 2: x / ln 2 with x the exponent of the softmax.
+    float inverse_tau = 1.0 / tau;
+    float gain = kappa * 1.44269504089;
+    float most = MASKED;
+    [[unroll]] for (uint k = 0u; k < LEVELS; k++) {
+        float x = (gain * logits[k] + gumbel_log2(uniform_of(bits[k]))) * inverse_tau;
+        p[k] = lv.valid[k] ? x : MASKED;
+        most = max(most, p[k]);
+    }
+    float sum = 0.0;
+    [[unroll]] for (uint k = 0u; k < LEVELS; k++) {
+        p[k] = lv.valid[k] ? exp2(p[k] - most) : 0.0;
+        sum += p[k];
+    }
+    float scale = 1.0 / sum;
+    float mean = 0.0;
+    [[unroll]] for (uint k = 0u; k < LEVELS; k++) {
+        p[k] *= scale;
+        mean += p[k] * lv.d[k];
+    }
+    return mean;
+}
+
+#endif

@@ -1,0 +1,80 @@
+#version 460
+#extension GL_GOOGLE_include_directive : require
+#include "common.glsl"
+#include "quant.glsl"
+#include "gumbel.glsl"
+layout(local_size_x_id = 0) in;
+
+layout(set = 0, binding = 0, std430) writeonly buffer Logits { float logits[]; };
+layout(set = 0, binding = 1, std430) writeonly buffer Mom { float mom[]; };
+layout(set = 0, binding = 2, std430) readonly buffer Scales { float scales[]; };
+layout(set = 0, binding = 3, std430) writeonly buffer Smom { float smom[]; };
+layout(set = 0, binding = 4, std430) readonly buffer Codes { uint codes[]; };
+layout(set = 0, binding = 5, std430) readonly buffer W { float w[]; };
+layout(set = 0, binding = 6, std430) writeonly buffer Diff { float diff[]; };
+layout(push_constant) uniform Push
+{
+    uint rows, cols, group, groups, ldc, levels, relative;
+    int lo, hi;
+    uint seed, tensor, row0;
+    float tau, kappa, init_noise, init_gap;
+};
+
+// Box-Muller.
+vec2 normal_pair(uint a, uint b)
+{
+    float radius = sqrt(max(0.0, -2.0 * log(uniform_of(a))));
+    float angle = 6.28318530718 * uniform_of(b) - 3.14159265359;
+    return radius * vec2(cos(angle), sin(angle));
+}
+
+void main()
+{
+    uint i = item_index();
+    if (i >= rows * cols)
+        return;
+    uint row = i / cols;
+    uint col = i % cols;
+    uint at = row * levels * cols + col; // of level 0 in [rows, levels, cols]
+    int c0 = code_at(codes[row * ldc + col / 4u], col % 4u);
+    levels_of lv = find_levels(levels, relative, lo, hi, c0);
+
+    uvec2 element = element_number(row0 + row, cols, col);
+    uint bits[LEVELS];
+    float normal[LEVELS];
+    noise_words(element, tensor, NOISE_INIT_A, seed, bits);
+    vec2 pair = normal_pair(bits[0], bits[1]);
+    normal[0] = pair.x;
+    normal[1] = pair.y;
+    pair = normal_pair(bits[2], bits[3]);
+    normal[2] = pair.x;
+    normal[3] = pair.y;
+    noise_words(element, tensor, NOISE_INIT_B, seed, bits);
+    normal[4] = normal_pair(bits[0], bits[1]).x;
+
+    float l[LEVELS];
+    float sum = 0.0;
+    float n_valid = 0.0;
+    [[unroll]] for (uint k = 0u; k < LEVELS; k++) {
+        float distance = float(c0) - lv.d[k];
+        l[k] = -0.5 * distance * distance;
+        if (lv.valid[k]) {
+            sum += l[k];
+            n_valid += 1.0;
+        }
+    }
+    float centre = sum / n_valid;
+    [[unroll]] for (uint k = 0u; k < LEVELS; k++) {
+        l[k] = lv.valid[k] ? init_noise * normal[k] + init_gap * (l[k] - centre) : 0.0;
+        if (k < levels) {
+            logits[at + k * cols] = l[k];
+            mom[at + k * cols] = 0.0;
+        }
+    }
+    if (col % group == 0u)
+        smom[row * groups + col / group] = 0.0;
+
+    float p[LEVELS];
+    noise_words(element, tensor, 0u, seed, bits);
+    diff[i] = scales[row * groups + col / group] * soft_level(lv, l, bits, tau, kappa, p) - w[i];
+}

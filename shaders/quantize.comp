@@ -1,0 +1,26 @@
+#version 460
+#extension GL_GOOGLE_include_directive : require
+#include "common.glsl"
+#include "quant.glsl"
+layout(local_size_x_id = 0) in;
+
+layout(set = 0, binding = 0, std430) readonly buffer W { float w[]; };
+layout(set = 0, binding = 1, std430) readonly buffer Scales { float scales[]; };
+layout(set = 0, binding = 2, std430) writeonly buffer Codes { uint codes[]; };
+layout(push_constant) uniform Push { uint rows, cols, ldw, group, groups, ldc; int lo, hi; };
+
+void main()
+{
+    uint i = item_index();
+    if (i >= rows * ldc)
+        return;
+    uint row = i / ldc;
+    uint col = (i % ldc) * 4u;
+    uint word = 0u;
+    for (uint lane = 0u; lane < 4u && col + lane < cols; lane++) {
+        float s = scales[row * groups + (col + lane) / group];
+        word |= code_to_lane(
+            quantized_level(w[row * ldw + col + lane], inverse_scale(s), float(lo), float(hi)), lane);
+    }
+    codes[i] = word;
+}

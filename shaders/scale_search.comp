@@ -1,0 +1,210 @@
+#version 460
+#extension GL_GOOGLE_include_directive : require
+#extension GL_EXT_control_flow_attributes : require
+#include "common.glsl"
+#include "quant.glsl"
+layout(local_size_x_id = 0) in;
+
+layout(set = 0, binding = 0, std430) readonly buffer W { float w[]; };
+layout(set = 0, binding = 1, std430) writeonly buffer Scales { float scales[]; };
+layout(push_constant) uniform Push
+{
+    uint rows, cols, ldw, col0, col1, group, groups;
+    int lo, hi;
+    uint steps;
+    float power;
+    uint scale_type;
+};
+
+// METHOD: base = max|w| / ((hi - lo) / 2), candidates +-(1 - i/100) base. Errors are measured on w / base, so that
+// neither tiny nor huge weights leave the range of the power. Below this base a group counts as zero.
+const float LEAST_BASE = 1.17549435e-38;
+const float INFINITE = 3.0e38;
+
+struct candidate {
+    float s;       // as stored
+    float scaled;  // s / base
+    float inverse; // base / s
+};
+
+candidate make_candidate(float base, uint i, bool negative)
+{
+    candidate c;
+    float s = storable_scale(base * (1.0 - 0.01 * float(i)), scale_type);
+    c.s = negative ? -s : s;
+    c.scaled = c.s / base;
+    c.inverse = base / c.s;
+    return c;
+}
+
+#ifdef LANE_PER_GROUP
+// x^p for x >= 0 within 3e-4, relative: log2 and exp2 as short polynomials (minimax, exact at the ends of the octave) cost
+// half of a CPU device's own, and only the order of nearly equal candidates depends on it.
+float power_of(float x, float p)
+{
+    uint bits = floatBitsToUint(x);
+    float t = uintBitsToFloat((bits & 0x7fffffu) | 0x3f800000u) - 1.0;
+    float log2_x = float(int(bits >> 23) - 127) + t +
+                   (t - t * t) * (0.4387256769 + t * (-0.2390579870 + t * 0.0821304906));
+    float y = max(p * log2_x, -126.0);
+    float whole = floor(y);
+    float f = y - whole;
+    float m = 1.0 + f + (f - f * f) * (-0.3045756438 - 0.0782679657 * f);
+    return uintBitsToFloat(floatBitsToUint(m) + (uint(int(whole)) << 23));
+}
+#else
+float power_of(float x, float p)
+{
+    return exp2(p * log2(max(x, 1.0e-30)));
+}
+#endif
+
+float candidate_error(candidate c, float x)
+{
+    return power_of(abs(c.scaled * quantized_level(x, c.inverse, float(lo), float(hi)) - x), power);
+}
+
+#ifdef LANE_PER_GROUP
+// One lane per group, BATCH candidates at a time so that a weight is loaded once for all of them.
+const uint BATCH = 8u;
+const uint STRIDE = 16u; // columns between looks at whether the batch can still win
+
+void main()
+{
+    uint g0 = (col0 + group - 1u) / group;
+    uint n = (col1 + group - 1u) / group - g0;
+    uint unit = item_index();
+    if (unit >= rows * n)
+        return;
+    uint row = unit / n;
+    uint g = g0 + unit % n;
+    uint begin = row * ldw + g * group;
+    uint end = row * ldw + min((g + 1u) * group, cols);
+
+    float most = 0.0;
+    for (uint at = begin; at < end; at++)
+        most = max(most, abs(w[at]));
+    float base = most / (0.5 * float(hi - lo));
+    if (!(base >= LEAST_BASE)) {
+        scales[row * groups + g] = 0.0;
+        return;
+    }
+    float to_base = 1.0 / base;
+
+    float best = INFINITE;
+    float best_scale = storable_scale(base, scale_type);
+    // On a grid that is its own mirror image the negative candidates are the positive ones again.
+    uint signs = lo == -hi ? 1u : 2u;
+    for (uint first = 0u; first < steps; first += BATCH) {
+        for (uint negative = 0u; negative < signs; negative++) {
+            candidate c[BATCH];
+            float sum[BATCH];
+            [[unroll]] for (uint k = 0u; k < BATCH; k++) {
+                c[k] = make_candidate(base, min(first + k, steps - 1u), negative != 0u);
+                sum[k] = 0.0;
+            }
+            for (uint at = begin; at < end;) {
+                uint stop = min(at + STRIDE, end);
+                for (; at < stop; at++) {
+                    float x = w[at] * to_base;
+                    [[unroll]] for (uint k = 0u; k < BATCH; k++)
+                        sum[k] += candidate_error(c[k], x);
+                }
+                float least = sum[0];
+                [[unroll]] for (uint k = 1u; k < BATCH; k++)
+                    least = min(least, sum[k]);
+                if (least >= best)
+                    break;
+            }
+            [[unroll]] for (uint k = 0u; k < BATCH; k++) {
+                best_scale = sum[k] < best ? c[k].s : best_scale;
+                best = min(best, sum[k]);
+            }
+        }
+    }
+    scales[row * groups + g] = best_scale;
+}
+
+#else
+// One workgroup per group: lanes hold SLOTS candidates each and walk the group, kept in shared memory a tile at a time.
+const uint SLOTS = 5u;
+const uint TILE = 256u;
+const uint LANES = gl_WorkGroupSize.x;
+shared float tile[TILE];
+shared float lane_error[LANES];
+shared uint lane_pick[LANES];
+
+void main()
+{
+    uint g0 = (col0 + group - 1u) / group;
+    uint n = (col1 + group - 1u) / group - g0;
+    uint lane = gl_LocalInvocationID.x;
+    uint unit = wg_index();
+    if (unit >= rows * n)
+        return;
+    uint row = unit / n;
+    uint g = g0 + unit % n;
+    uint begin = row * ldw + g * group;
+    uint end = row * ldw + min((g + 1u) * group, cols);
+
+    float most = 0.0;
+    for (uint at = begin + lane; at < end; at += LANES)
+        most = max(most, abs(w[at]));
+    lane_error[lane] = most;
+    barrier();
+    most = 0.0;
+    for (uint k = 0u; k < LANES; k++)
+        most = max(most, lane_error[k]);
+    float base = most / (0.5 * float(hi - lo));
+    if (!(base >= LEAST_BASE)) {
+        if (lane == 0u)
+            scales[row * groups + g] = 0.0;
+        return;
+    }
+    float to_base = 1.0 / base;
+
+    float best = INFINITE;
+    uint pick = 0u;
+    // Candidate number = 2 i + sign; on a grid that is its own mirror image the negative ones are left out.
+    uint signs = lo == -hi ? 1u : 2u;
+    uint count = steps * signs;
+    for (uint first = 0u; first < count; first += SLOTS * LANES) {
+        candidate c[SLOTS];
+        float sum[SLOTS];
+        [[unroll]] for (uint k = 0u; k < SLOTS; k++) {
+            uint id = min(first + k * LANES + lane, count - 1u);
+            c[k] = make_candidate(base, id / signs, id % signs != 0u);
+            sum[k] = 0.0;
+        }
+        for (uint at = begin; at < end; at += TILE) {
+            barrier();
+            for (uint k = lane; k < TILE && at + k < end; k += LANES)
+                tile[k] = w[at + k] * to_base;
+            barrier();
+            uint filled = min(end - at, TILE);
+            for (uint j = 0u; j < filled; j++) {
+                float x = tile[j];
+                [[unroll]] for (uint k = 0u; k < SLOTS; k++)
+                    sum[k] += candidate_error(c[k], x);
+            }
+        }
+        [[unroll]] for (uint k = 0u; k < SLOTS; k++) {
+            pick = sum[k] < best ? min(first + k * LANES + lane, count - 1u) : pick;
+            best = min(best, sum[k]);
+        }
+    }
+    barrier();
+    lane_error[lane] = best;
+    lane_pick[lane] = pick;
+    barrier();
+    if (lane == 0u) {
+        // Ties go to the smaller number, whatever the workgroup size.
+        for (uint k = 1u; k < LANES; k++)
+            if (lane_error[k] < best || (lane_error[k] == best && lane_pick[k] < pick)) {
+                best = lane_error[k];
+                pick = lane_pick[k];
+            }
+        scales[row * groups + g] = make_candidate(base, pick / signs, pick % signs != 0u).s;
+    }
+}
+#endif
