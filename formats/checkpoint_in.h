@@ -22,19 +22,25 @@ struct weight_info {
     uint32_t rows, cols;    /* a vector has rows = 1 */
     enum dtype dtype;       /* of the dense weight; of the scales when quantized */
     struct quant_spec spec; /* quantized only */
-    uint64_t bytes;         /* on disk, all its tensors */
+    uint64_t bytes;         /* on disk: the weight with its scales and zeros, without the bias */
 };
 bool checkpoint_has_module(const struct checkpoint *c, const char *module);
+/* Which stored module holds the embedding and the output head. Tied models store one of them or both; what is missing
+ * keeps its usual name, so that using it fails with a sentence naming it. Never NULL. */
+const char *checkpoint_embedding_module(const struct checkpoint *c);
+const char *checkpoint_head_module(const struct checkpoint *c);
 /* Fails (ERR_USER, naming the tensor and the file) if it is missing or its shape or dtype makes no sense. */
 bool checkpoint_weight(const struct checkpoint *c, const char *module, struct weight_info *out, struct err *e);
 /* The raw tensor MODULE.weight of a dense module (for upload), or MODULE.bias. NULL if absent. */
 const struct tensor *checkpoint_dense(const struct checkpoint *c, const char *module);
 const struct tensor *checkpoint_bias(const struct checkpoint *c, const char *module);
-/* Rows [row0, row0+rows) of the weight as f32 into dst [rows, cols], dequantized if need be. */
+/* Rows [row0, row0+rows) of the weight (a vector is one row) as f32 into dst [rows, cols], dequantized if need be. */
 bool checkpoint_read_f32(const struct checkpoint *c, const char *module, uint32_t row0, uint32_t rows, float *dst,
                          struct err *e);
 /* Any float tensor (F32, F16, BF16) as f32: n elements from element `first`. */
 bool tensor_read_f32(const struct tensor *t, uint64_t first, uint64_t n, float *dst, struct err *e);
+/* NaN and infinities in the module's float tensors (weight or scales, and bias): ERR_USER naming tensor, file, element. */
+bool checkpoint_check_finite(const struct checkpoint *c, const char *module, struct err *e);
 /* Codes and scales of a quantized module; q is initialised here, the caller frees it. */
 bool checkpoint_read_codes(const struct checkpoint *c, const char *module, struct qlinear *q, struct err *e);
 

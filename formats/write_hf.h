@@ -38,7 +38,7 @@ struct export_source {
     /* Progress in bytes written; false stops (ERR_STOPPED). May be NULL. */
     bool (*progress)(void *ctx, uint64_t done, uint64_t total);
 };
-/* Bytes that the folder will take (preflight). */
+/* Bytes that the folder will take (preflight); 0 if it cannot be written (write_hf then says why). */
 uint64_t export_size(const struct checkpoint *src, const struct export_item *items, size_t n,
                      const struct export_options *o);
 /* Writes everything below out_dir (created): shards with an index where needed, config.json with quantization_config

@@ -1,0 +1,379 @@
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include "formats/checkpoint_in.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/checkpoint_quant.h"
+#include "host/base/num.h"
+#include "host/base/os.h"
+#include "host/base/str.h"
+
+#define CONFIG_MAX (64u << 20)
+
+/* Steps of one match: rules come from a file, and a hostile one must not hang the program. */
+#define MATCH_LIMIT 1000000
+
+struct checkpoint {
+    char *dir;
+    struct model_config config;
+    bool has_config;
+    struct safetensors *tensors;
+    pcre2_code **rules; /* compiled config.rules; NULL where a rule has no pattern */
+    pcre2_match_context *limits;
+};
+
+/* --- opening
+ * ------------------------------------------------------------------------------------------------------ */
+
+static bool compile_rules(struct checkpoint *c, struct err *e)
+{
+    c->limits = pcre2_match_context_create(NULL);
+    c->rules = calloc(c->config.n_rules + 1, sizeof *c->rules);
+    if (!c->limits || !c->rules)
+        return err_nomem(e, "the rules of config.json", c->config.n_rules * sizeof *c->rules);
+    pcre2_set_match_limit(c->limits, MATCH_LIMIT);
+    for (size_t i = 0; i < c->config.n_rules; i++) {
+        const char *pattern = c->config.rules[i].regex;
+        int code;
+        PCRE2_SIZE at;
+        if (!pattern)
+            continue;
+        c->rules[i] = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF, &code, &at, NULL);
+        if (c->rules[i])
+            continue;
+        PCRE2_UCHAR why[128] = "";
+        pcre2_get_error_message(code, why, sizeof why);
+        err_set(e, ERR_USER, "%s/config.json: the pattern \"%.300s\" is no regular expression: %s (at %zu)",
+                c->dir, pattern, (const char *)why, (size_t)at);
+        return err_hint(e, "correct quantization_config in that file");
+    }
+    return true;
+}
+
+static bool ends_with(const char *s, const char *end)
+{
+    size_t n = strlen(s), m = strlen(end);
+    return n >= m && strcmp(s + n - m, end) == 0;
+}
+
+static bool check_folder(const char *dir, struct err *e)
+{
+    enum os_kind kind = os_stat(dir, NULL);
+    if (kind == OS_DIR)
+        return true;
+    if (kind == OS_ABSENT) {
+        err_set(e, ERR_USER, "there is no folder %s", dir);
+        return err_hint(e,
+                        "MODEL is a folder with config.json and safetensors; check the spelling of the path");
+    }
+    if (ends_with(dir, ".gguf") || ends_with(dir, ".GGUF")) {
+        err_set(e, ERR_USER, "%s: GGUF files are not read yet", dir);
+        return err_hint(e, "start from the Hugging Face folder of the same model");
+    }
+    err_set(e, ERR_USER, "%s is a file, not a model folder", dir);
+    return err_hint(e, "name the folder that holds config.json");
+}
+
+bool checkpoint_open(struct checkpoint **out, const char *dir, struct err *e)
+{
+    *out = NULL;
+    if (!check_folder(dir, e))
+        return false;
+    struct checkpoint *c = *out = calloc(1, sizeof *c);
+    if (!c || !(c->dir = str_dup(dir))) {
+        checkpoint_close(out);
+        return err_nomem(e, "a model", sizeof *c);
+    }
+    char path[4096], *text = NULL;
+    size_t size = 0;
+    bool ok = os_path_join(path, sizeof path, dir, "config.json", e);
+    if (ok && os_stat(path, NULL) == OS_ABSENT) {
+        ok = err_set(e, ERR_USER, "%s has no config.json", dir);
+        err_hint(e, "MODEL is a Hugging Face folder: config.json, model.safetensors, tokenizer.json");
+    }
+    ok = ok && os_read_file(path, CONFIG_MAX, &text, &size, e);
+    ok = ok && (c->has_config = hf_config_parse(&c->config, text, size, path, e));
+    free(text);
+    ok = ok && safetensors_open_dir(&c->tensors, dir, e) && compile_rules(c, e);
+    if (!ok)
+        checkpoint_close(out);
+    return ok;
+}
+
+void checkpoint_close(struct checkpoint **out)
+{
+    struct checkpoint *c = *out;
+    if (!c)
+        return;
+    for (size_t i = 0; c->rules && i < c->config.n_rules; i++)
+        pcre2_code_free(c->rules[i]);
+    free(c->rules);
+    pcre2_match_context_free(c->limits);
+    if (c->tensors)
+        safetensors_close(&c->tensors);
+    if (c->has_config)
+        hf_config_free(&c->config);
+    free(c->dir);
+    free(c);
+    *out = NULL;
+}
+
+const struct model_config *checkpoint_config(const struct checkpoint *c)
+{
+    return &c->config;
+}
+
+const char *checkpoint_dir(const struct checkpoint *c)
+{
+    return c->dir;
+}
+
+const struct safetensors *checkpoint_tensors(const struct checkpoint *c)
+{
+    return c->tensors;
+}
+
+/* --- modules
+ * ------------------------------------------------------------------------------------------------------ */
+
+/* The first rule that speaks of the module; *rule is NULL if none does. */
+static bool find_rule(const struct checkpoint *c, const char *module, const struct quant_rule **rule,
+                      struct err *e)
+{
+    *rule = NULL;
+    for (size_t i = 0; i < c->config.n_rules && !*rule; i++) {
+        if (!c->rules[i]) {
+            *rule = &c->config.rules[i];
+            break;
+        }
+        pcre2_match_data *m = pcre2_match_data_create(1, NULL);
+        if (!m)
+            return err_nomem(e, "matching a rule", 64);
+        int rc = pcre2_match(c->rules[i], (PCRE2_SPTR)module, strlen(module), 0, 0, m, c->limits);
+        pcre2_match_data_free(m);
+        if (rc >= 0)
+            *rule = &c->config.rules[i];
+        else if (rc != PCRE2_ERROR_NOMATCH)
+            return err_set(e, ERR_USER,
+                           "%s/config.json: the pattern \"%.300s\" takes too long to match (error %d)",
+                           c->dir, c->config.rules[i].regex, rc);
+    }
+    return true;
+}
+
+static bool is_packed(const struct checkpoint *c, const char *module)
+{
+    return packed_present(c->tensors, c->config.quant, module);
+}
+
+static bool open_packed(struct packed_linear *p, const struct checkpoint *c, const char *module,
+                        struct err *e)
+{
+    const struct quant_rule *rule;
+    return find_rule(c, module, &rule, e) && packed_open(p, c->tensors, c->config.quant, rule, module, e);
+}
+
+bool checkpoint_has_module(const struct checkpoint *c, const char *module)
+{
+    return is_packed(c, module) || module_tensor(c->tensors, module, ".weight");
+}
+
+/* Known to be there when only the other one is: tied models store either name. */
+static const char *const embedding = "model.embed_tokens", *const head = "lm_head";
+
+const char *checkpoint_embedding_module(const struct checkpoint *c)
+{
+    bool swap = !checkpoint_has_module(c, embedding) && c->config.tie_word_embeddings &&
+                checkpoint_has_module(c, head);
+    return swap ? head : embedding;
+}
+
+const char *checkpoint_head_module(const struct checkpoint *c)
+{
+    bool swap = !checkpoint_has_module(c, head) && c->config.tie_word_embeddings;
+    return swap ? embedding : head;
+}
+
+static bool is_float(enum dtype t)
+{
+    return t == DTYPE_F32 || t == DTYPE_F16 || t == DTYPE_BF16;
+}
+
+static bool dense_info(const struct checkpoint *c, const char *module, struct weight_info *out, struct err *e)
+{
+    const struct tensor *t = module_tensor(c->tensors, module, ".weight");
+    if (!t) {
+        err_set(e, ERR_USER, "the tensor %s.weight is missing from %s", module, c->dir);
+        return err_hint(
+            e, "a shard is missing, the download is not complete, or the architecture is another one");
+    }
+    if (!is_float(t->dtype)) {
+        err_set(e, ERR_USER, "%s in %s is %s, expected F32, F16 or BF16", t->name,
+                safetensors_path(c->tensors, t),
+                t->dtype == DTYPE_OTHER ? "of a type that is not read" : dtype_name(t->dtype));
+        return err_hint(e, "start from the 16-bit model");
+    }
+    uint64_t rows = t->n_dims == 2 ? t->shape[0] : 1, cols = t->n_dims ? t->shape[t->n_dims - 1] : 0;
+    if (t->n_dims < 1 || t->n_dims > 2 || !rows || !cols || rows > INT32_MAX || cols > INT32_MAX) {
+        err_set(e, ERR_USER, "%s in %s has %u dimensions or an odd size; a vector or a matrix is expected",
+                t->name, safetensors_path(c->tensors, t), (unsigned)t->n_dims);
+        return err_hint(e, "the model may be of an architecture that is not supported");
+    }
+    *out = (struct weight_info){
+        .rows = (uint32_t)rows, .cols = (uint32_t)cols, .dtype = t->dtype, .bytes = t->bytes};
+    return true;
+}
+
+bool checkpoint_weight(const struct checkpoint *c, const char *module, struct weight_info *out, struct err *e)
+{
+    struct packed_linear p;
+    if (!is_packed(c, module))
+        return dense_info(c, module, out, e);
+    if (!open_packed(&p, c, module, e))
+        return false;
+    *out = (struct weight_info){.quantized = true,
+                                .rows = p.rows,
+                                .cols = p.cols,
+                                .dtype = p.scales->dtype,
+                                .spec = p.spec,
+                                .bytes = p.bytes};
+    return true;
+}
+
+const struct tensor *checkpoint_dense(const struct checkpoint *c, const char *module)
+{
+    return is_packed(c, module) ? NULL : module_tensor(c->tensors, module, ".weight");
+}
+
+const struct tensor *checkpoint_bias(const struct checkpoint *c, const char *module)
+{
+    return module_tensor(c->tensors, module, ".bias");
+}
+
+/* --- values
+ * ------------------------------------------------------------------------------------------------------- */
+
+bool tensor_read_f32(const struct tensor *t, uint64_t first, uint64_t n, float *dst, struct err *e)
+{
+    uint64_t end, size = dtype_size(t->dtype);
+    if (!is_float(t->dtype))
+        return err_set(e, ERR_USER, "%s is %s, expected F32, F16 or BF16", t->name, dtype_name(t->dtype));
+    if (!add_u64(first, n, &end) || end > t->bytes / size)
+        return err_set(e, ERR_BUG, "elements %llu to %llu of %s, which has %llu", (unsigned long long)first,
+                       (unsigned long long)(first + n), t->name, (unsigned long long)(t->bytes / size));
+    const uint8_t *from = t->data + first * size;
+    if (n == 0)
+        return true;
+    if (t->dtype == DTYPE_F32) {
+        memcpy(dst, from, (size_t)n * 4);
+    } else if (t->dtype == DTYPE_F16) {
+        for (uint64_t i = 0; i < n; i++)
+            dst[i] = f16_to_f32(load_u16le(from + i * 2));
+    } else {
+        for (uint64_t i = 0; i < n; i++)
+            dst[i] = bf16_to_f32(load_u16le(from + i * 2));
+    }
+    return true;
+}
+
+bool checkpoint_read_f32(const struct checkpoint *c, const char *module, uint32_t row0, uint32_t rows,
+                         float *dst, struct err *e)
+{
+    struct weight_info w;
+    struct packed_linear p;
+    if (!is_packed(c, module))
+        return dense_info(c, module, &w, e) &&
+               tensor_read_f32(module_tensor(c->tensors, module, ".weight"), (uint64_t)row0 * w.cols,
+                               (uint64_t)rows * w.cols, dst, e);
+    if (!open_packed(&p, c, module, e))
+        return false;
+    /* In slices, so that a whole output head does not need its codes in memory beside the result. */
+    uint32_t slice = (uint32_t)max_u64(16, (1u << 22) / p.cols);
+    struct qlinear q;
+    if (rows == 0)
+        return true;
+    if (!qlinear_init(&q, rows < slice ? rows : slice, p.cols, p.spec, e))
+        return false;
+    bool ok = true;
+    for (uint32_t r = 0; r < rows && ok; r += slice) {
+        uint32_t n = rows - r < slice ? rows - r : slice;
+        ok = packed_rows(&p, c->tensors, row0 + r, n, q.codes, q.scales, e);
+        if (ok)
+            qlinear_dequant(&q, 0, n, dst + (size_t)r * p.cols);
+    }
+    qlinear_free(&q);
+    return ok;
+}
+
+bool checkpoint_read_codes(const struct checkpoint *c, const char *module, struct qlinear *q, struct err *e)
+{
+    struct packed_linear p;
+    *q = (struct qlinear){0};
+    if (!is_packed(c, module))
+        return err_set(e, ERR_USER, "%s of %s is not quantized", module, c->dir);
+    if (!open_packed(&p, c, module, e) || !qlinear_init(q, p.rows, p.cols, p.spec, e))
+        return false;
+    if (packed_rows(&p, c->tensors, 0, p.rows, q->codes, q->scales, e))
+        return true;
+    qlinear_free(q);
+    return false;
+}
+
+/* --- finite
+ * ------------------------------------------------------------------------------------------------------- */
+
+/* Index of the first element whose exponent is all ones, or n. Blocks are tested whole: that loop vectorizes.
+ */
+static uint64_t first_not_finite(const struct tensor *t, uint64_t n)
+{
+    enum { BLOCK = 2048 };
+    uint16_t half[BLOCK];
+    uint32_t full[BLOCK];
+    uint16_t exp16 = t->dtype == DTYPE_F16 ? 0x7C00 : 0x7F80;
+    uint32_t exp32 = 0x7F800000;
+    for (uint64_t at = 0; at < n; at += BLOCK) {
+        uint32_t count = (uint32_t)min_u64(n - at, BLOCK), bad = 0;
+        if (t->dtype == DTYPE_F32) {
+            memcpy(full, t->data + at * 4, (size_t)count * 4);
+            for (uint32_t i = 0; i < count; i++)
+                bad |= (full[i] & exp32) == exp32;
+        } else {
+            memcpy(half, t->data + at * 2, (size_t)count * 2);
+            for (uint32_t i = 0; i < count; i++)
+                bad |= (half[i] & exp16) == exp16;
+        }
+        for (uint32_t i = 0; bad && i < count; i++) {
+            if (t->dtype == DTYPE_F32 ? (full[i] & exp32) == exp32 : (half[i] & exp16) == exp16)
+                return at + i;
+        }
+    }
+    return n;
+}
+
+static bool tensor_finite(const struct checkpoint *c, const struct tensor *t, struct err *e)
+{
+    if (!t || !is_float(t->dtype))
+        return true;
+    uint64_t n = t->bytes / dtype_size(t->dtype), at = first_not_finite(t, n);
+    float v;
+    if (at == n || !tensor_read_f32(t, at, 1, &v, e))
+        return at == n;
+    err_set(e, ERR_USER, "%s in %s holds %s at element %llu", t->name, safetensors_path(c->tensors, t),
+            v != v ? "NaN" : "an infinity", (unsigned long long)at);
+    return err_hint(e,
+                    "the file is damaged or its training diverged: download it again, or take another model");
+}
+
+bool checkpoint_check_finite(const struct checkpoint *c, const char *module, struct err *e)
+{
+    struct packed_linear p;
+    if (!tensor_finite(c, checkpoint_bias(c, module), e))
+        return false;
+    if (!is_packed(c, module))
+        return tensor_finite(c, module_tensor(c->tensors, module, ".weight"), e);
+    return open_packed(&p, c, module, e) && tensor_finite(c, p.scales, e) && tensor_finite(c, p.biases, e);
+}

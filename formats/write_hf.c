@@ -1,0 +1,268 @@
+/* Writing the folder that hf_export_plan.c planned: shards first, config.json last. */
+#include "formats/write_hf.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/hf_export.h"
+#include "host/base/log.h"
+#include "host/base/num.h"
+
+/* Elements converted at a time. */
+#define CHUNK (1u << 18)
+
+struct writing {
+    const struct checkpoint *src;
+    const struct export_plan *plan;
+    const struct export_item *items;
+    const struct export_options *options;
+    const struct export_source *source;
+    struct safetensors_writer *writer;
+    float *floats;   /* CHUNK of them */
+    uint8_t *halves; /* CHUNK * 2 bytes */
+    uint64_t done, rounded;
+    struct err *e;
+};
+
+static bool put(struct writing *w, const void *data, uint64_t size)
+{
+    const uint8_t *bytes = data;
+    const uint64_t step = 16u << 20; /* progress and Ctrl-C stay alive within a large tensor */
+    for (uint64_t at = 0; at < size;) {
+        uint64_t n = min_u64(size - at, step);
+        if (!safetensors_writer_put(w->writer, bytes + at, (size_t)n, w->e))
+            return false;
+        at += n;
+        w->done += n;
+        if (w->source->progress && !w->source->progress(w->source->ctx, w->done, w->plan->data_bytes))
+            return err_set(w->e, ERR_STOPPED, "stopped while writing");
+    }
+    return true;
+}
+
+/* n floats in the model's 16-bit type. */
+static bool put_halves(struct writing *w, const float *v, uint64_t n, const char *name)
+{
+    bool f16 = w->plan->dtype == DTYPE_F16;
+    for (uint64_t i = 0; i < n; i++) {
+        uint16_t h = f16 ? f32_to_f16(v[i]) : f32_to_bf16(v[i]);
+        if (f16 && (h & 0x7FFF) == 0x7C00 && isfinite(v[i])) {
+            err_set(w->e, ERR_USER, "%s holds %g, which fp16 cannot hold", name, (double)v[i]);
+            return err_hint(w->e, "set torch_dtype to bfloat16 in the model's config.json");
+        }
+        store_u16le(w->halves + i * 2, h);
+    }
+    return put(w, w->halves, n * 2);
+}
+
+static bool write_converted(struct writing *w, const struct tensor *t)
+{
+    uint64_t n = t->bytes / dtype_size(t->dtype);
+    for (uint64_t at = 0; at < n; at += CHUNK) {
+        uint64_t count = min_u64(n - at, CHUNK);
+        if (!tensor_read_f32(t, at, count, w->floats, w->e) || !put_halves(w, w->floats, count, t->name))
+            return false;
+    }
+    return true;
+}
+
+static bool write_unpacked(struct writing *w, const char *module)
+{
+    struct weight_info info;
+    if (!checkpoint_weight(w->src, module, &info, w->e))
+        return false;
+    uint32_t step = (uint32_t)max_u64(1, CHUNK / info.cols);
+    float *rows = malloc((size_t)step * info.cols * sizeof *rows);
+    if (!rows)
+        return err_nomem(w->e, module, (uint64_t)step * info.cols * sizeof *rows);
+    bool ok = true;
+    for (uint32_t r = 0; r < info.rows && ok; r += step) {
+        uint32_t n = info.rows - r < step ? info.rows - r : step;
+        ok = checkpoint_read_f32(w->src, module, r, n, rows, w->e);
+        for (uint64_t at = 0, all = (uint64_t)n * info.cols; at < all && ok; at += CHUNK)
+            ok = put_halves(w, rows + at, min_u64(all - at, CHUNK), module);
+    }
+    free(rows);
+    return ok;
+}
+
+static bool write_linear(struct writing *w, const struct export_item *item)
+{
+    const struct export_options *o = w->options;
+    struct linear_tensor layout[LINEAR_TENSORS];
+    struct qlinear q = {0};
+    unsigned n = linear_layout(o->format, o->container, item, layout);
+    bool ok = w->source->linear(w->source->ctx, item, &q, w->e);
+    for (unsigned i = 0; i < n && ok; i++) {
+        void *bytes = malloc((size_t)layout[i].bytes);
+        ok = bytes ? true : err_nomem(w->e, item->module, layout[i].bytes);
+        ok = ok && linear_encode(o->format, o->container, item, &q, i, bytes, &w->rounded, w->e) &&
+             put(w, bytes, layout[i].bytes);
+        free(bytes);
+    }
+    qlinear_free(&q);
+    return ok;
+}
+
+static bool write_entry(struct writing *w, const struct export_entry *x)
+{
+    switch (x->kind) {
+    case ENTRY_COPY:
+        if (!put(w, x->tensor->data, x->tensor->bytes))
+            return false;
+        break;
+    case ENTRY_CONVERT:
+        if (!write_converted(w, x->tensor))
+            return false;
+        break;
+    case ENTRY_DENSE:
+        return write_unpacked(w, x->module);
+    case ENTRY_LINEAR:
+        return write_linear(w, &w->items[x->item]);
+    }
+    safetensors_drop(checkpoint_tensors(w->src), x->tensor);
+    return true;
+}
+
+static bool write_shard(struct writing *w, const char *dir, const struct export_shard *s)
+{
+    const struct export_plan *p = w->plan;
+    const struct export_entry *first = &p->entries[s->first], *last = first + s->n - 1;
+    char path[4096];
+    if (!os_path_join(path, sizeof path, dir, s->name, w->e) ||
+        !safetensors_writer_open(&w->writer, path, p->tensors + first->first,
+                                 last->first + last->n - first->first, p->metadata, p->n_metadata, w->e))
+        return false;
+    bool ok = true;
+    for (size_t i = 0; i < s->n && ok; i++)
+        ok = write_entry(w, first + i);
+    if (ok)
+        return safetensors_writer_close(&w->writer, w->e);
+    safetensors_writer_abort(&w->writer);
+    return false;
+}
+
+static bool write_shards(struct writing *w, const char *dir)
+{
+    w->floats = malloc(CHUNK * sizeof *w->floats);
+    w->halves = malloc(CHUNK * 2);
+    bool ok = w->floats && w->halves ? true : err_nomem(w->e, "conversion buffers", CHUNK * 6);
+    for (size_t i = 0; i < w->plan->n_shards && ok; i++)
+        ok = write_shard(w, dir, &w->plan->shards[i]);
+    free(w->floats);
+    free(w->halves);
+    return ok;
+}
+
+/* --- the folder
+ * ---------------------------------------------------------------------------------------------------- */
+
+struct folder {
+    const char *dir;
+    const struct checkpoint *src;
+    const struct export_plan *plan;
+};
+
+/* Weights of an earlier export under names that this one does not write would be loaded instead of, or
+ * beside, ours. */
+static bool remove_stale(void *ctx, const char *name, struct err *e)
+{
+    const struct folder *f = ctx;
+    unsigned i, n;
+    char path[4096];
+    int end = 0;
+    bool shard = sscanf(name, "model-%5u-of-%5u.safetensors%n", &i, &n, &end) == 2 && end && name[end] == 0;
+    if (!shard && strcmp(name, "model.safetensors") != 0)
+        return true;
+    for (size_t s = 0; s < f->plan->n_shards; s++) {
+        if (strcmp(name, f->plan->shards[s].name) == 0)
+            return true;
+    }
+    if (!os_path_join(path, sizeof path, f->dir, name, e))
+        return false;
+    return os_remove(path) ? true
+                           : err_set(e, ERR_USER, "cannot remove %s, left from an earlier export", path);
+}
+
+static bool remove_file(const char *dir, const char *name, struct err *e)
+{
+    char path[4096];
+    if (!os_path_join(path, sizeof path, dir, name, e))
+        return false;
+    return os_remove(path) ? true
+                           : err_set(e, ERR_USER, "cannot remove %s, left from an earlier export", path);
+}
+
+/* A name that appears in both folders is one folder under two paths; writing there would destroy the source.
+ */
+static bool check_not_source(const char *dir, const char *src, struct err *e)
+{
+    static const char probe[] = ".gsq-probe.tmp";
+    char here[4096], there[4096];
+    if (!os_path_join(here, sizeof here, dir, probe, e) || !os_path_join(there, sizeof there, src, probe, e))
+        return false;
+    os_remove(there);
+    if (!os_write_file(here, "", 0, e))
+        return false;
+    bool same = os_stat(there, NULL) != OS_ABSENT;
+    os_remove(here);
+    if (!same)
+        return true;
+    err_set(e, ERR_USER, "the output folder %s is the model's own folder", dir);
+    return err_hint(e, "choose another folder with -o");
+}
+
+static bool copy_carried(void *ctx, const char *name, struct err *e)
+{
+    const struct folder *f = ctx;
+    char from[4096], to[4096];
+    if (!export_carries(name))
+        return true;
+    if (!os_path_join(from, sizeof from, checkpoint_dir(f->src), name, e) ||
+        !os_path_join(to, sizeof to, f->dir, name, e))
+        return false;
+    if (os_stat(from, NULL) != OS_FILE)
+        return true;
+    struct os_map m;
+    if (!os_map_file(&m, from, e))
+        return false;
+    bool ok = os_write_file(to, m.data ? (const void *)m.data : "", (size_t)m.size, e);
+    os_unmap(&m);
+    return ok;
+}
+
+static bool write_text(const char *dir, const char *name, const struct strbuf *text, struct err *e)
+{
+    char path[4096];
+    return text->size == 0 ||
+           (os_path_join(path, sizeof path, dir, name, e) && os_write_file(path, text->data, text->size, e));
+}
+
+/* Until config.json is there again, nobody takes the folder for a whole model. */
+static bool prepare_folder(const char *dir, const char *src, struct err *e)
+{
+    return os_mkdirs(dir, e) && check_not_source(dir, src, e) && remove_file(dir, "config.json", e) &&
+           remove_file(dir, "quantize_config.json", e) && remove_file(dir, "model.safetensors.index.json", e);
+}
+
+bool write_hf(const char *out_dir, const struct checkpoint *src, const struct export_item *items, size_t n,
+              const struct export_options *o, const struct export_source *source, struct err *e)
+{
+    struct export_plan plan;
+    if (!export_plan_make(&plan, src, items, n, o, e))
+        return false;
+    struct writing w = {.src = src, .plan = &plan, .items = items, .options = o, .source = source, .e = e};
+    struct folder f = {out_dir, src, &plan};
+    bool ok = prepare_folder(out_dir, checkpoint_dir(src), e) && write_shards(&w, out_dir) &&
+              os_list(out_dir, remove_stale, &f, e) && os_list(checkpoint_dir(src), copy_carried, &f, e) &&
+              write_text(out_dir, "model.safetensors.index.json", &plan.index, e) &&
+              write_text(out_dir, "quantize_config.json", &plan.quantize_config, e) &&
+              write_text(out_dir, "config.json", &plan.config, e);
+    if (ok && w.rounded)
+        log_warn("%llu scales were rounded: %s stores them in fewer bits than the source",
+                 (unsigned long long)w.rounded, export_format_name(o->format));
+    export_plan_free(&plan);
+    return ok;
+}

@@ -1,0 +1,412 @@
+/* formats/checkpoint_in: dense and packed modules, and a clear refusal for everything that does not fit. */
+#include "tests/tiny_model.h"
+
+#include <math.h>
+
+#define DIR_  "tmp_checkpoint"
+#define BASE  DIR_ "/base"
+#define QUANT DIR_ "/quant"
+#define BAD   DIR_ "/bad"
+
+static struct checkpoint *open_ok(const char *dir)
+{
+    struct err e = {0};
+    struct checkpoint *c;
+    OK(checkpoint_open(&c, dir, &e), e);
+    return c;
+}
+
+static void test_dense(void **state)
+{
+    (void)state;
+    static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+    for (int d = 0; d < 3; d++) {
+        for (int odd = 0; odd < 2; odd++) {
+            struct tiny_options o = {.dtype = dtypes[d], .bias = true};
+            struct raw_model m;
+            struct err e = {0};
+            os_remove_tree(BASE);
+            tiny_config(BASE, &o);
+            tiny_tensors(&m, &o);
+            raw_write(&m, BASE, odd);
+            struct checkpoint *c = open_ok(BASE);
+            assert_string_equal(checkpoint_dir(c), BASE);
+            assert_int_equal(checkpoint_config(c)->hidden_size, HIDDEN);
+            struct weight_info w;
+            const char *module = "model.layers.1.mlp.up_proj";
+            assert_true(checkpoint_has_module(c, module));
+            assert_false(checkpoint_has_module(c, "model.layers.2.mlp.up_proj"));
+            OK(checkpoint_weight(c, module, &w, &e), e);
+            assert_false(w.quantized);
+            assert_int_equal(w.rows, INNER);
+            assert_int_equal(w.cols, HIDDEN);
+            assert_int_equal(w.dtype, dtypes[d]);
+            float rows[3 * HIDDEN];
+            OK(checkpoint_read_f32(c, module, 5, 3, rows, &e), e);
+            struct raw_tensor *t = raw_find(&m, "model.layers.1.mlp.up_proj.weight");
+            for (int i = 0; i < 3 * HIDDEN; i++) {
+                float want;
+                const uint8_t *at = t->data + (5 * HIDDEN + (size_t)i) * dtype_size(t->dtype);
+                if (t->dtype == DTYPE_F32)
+                    memcpy(&want, at, 4);
+                else
+                    want = t->dtype == DTYPE_F16 ? f16_to_f32(load_u16le(at)) : bf16_to_f32(load_u16le(at));
+                assert_float_equal(rows[i], want, 0);
+            }
+            OK(checkpoint_weight(c, "model.norm", &w, &e), e);
+            assert_int_equal(w.rows, 1);
+            assert_int_equal(w.cols, HIDDEN);
+            assert_non_null(checkpoint_bias(c, "model.layers.0.self_attn.q_proj"));
+            assert_null(checkpoint_bias(c, module));
+            assert_non_null(checkpoint_dense(c, module));
+            OK(checkpoint_check_finite(c, module, &e), e);
+            FAILS(checkpoint_read_f32(c, module, INNER - 1, 2, rows, &e), e, ERR_BUG, "up_proj.weight");
+            struct qlinear q;
+            FAILS(checkpoint_read_codes(c, module, &q, &e), e, ERR_USER, "not quantized");
+            checkpoint_close(&c);
+            assert_null(c);
+            raw_free(&m);
+        }
+    }
+}
+
+static void test_tied(void **state)
+{
+    (void)state;
+    static const struct {
+        enum tied tied;
+        const char *embedding, *head;
+    } cases[] = {{UNTIED, "model.embed_tokens", "lm_head"},
+                 {TIED_EMBED, "model.embed_tokens", "model.embed_tokens"},
+                 {TIED_HEAD, "lm_head", "lm_head"},
+                 {TIED_BOTH, "model.embed_tokens", "lm_head"}};
+    for (size_t i = 0; i < 4; i++) {
+        tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F16, .tied = cases[i].tied});
+        struct checkpoint *c = open_ok(BASE);
+        assert_string_equal(checkpoint_embedding_module(c), cases[i].embedding);
+        assert_string_equal(checkpoint_head_module(c), cases[i].head);
+        checkpoint_close(&c);
+    }
+    /* Untied and without a head: the name stays, and using it says what is missing. */
+    struct raw_model m;
+    struct tiny_options o = {.dtype = DTYPE_F16, .tied = UNTIED};
+    struct weight_info w;
+    struct err e;
+    tiny_config(BASE, &o);
+    tiny_tensors(&m, &o);
+    raw_drop(&m, "lm_head.weight");
+    raw_write(&m, BASE, false);
+    raw_free(&m);
+    struct checkpoint *c = open_ok(BASE);
+    FAILS(checkpoint_weight(c, checkpoint_head_module(c), &w, &e), e, ERR_USER, "lm_head.weight is missing");
+    assert_true(e.hint[0]);
+    checkpoint_close(&c);
+}
+
+static void test_open_errors(void **state)
+{
+    (void)state;
+    struct checkpoint *c;
+    struct err e;
+    FAILS(checkpoint_open(&c, DIR_ "/nowhere", &e), e, ERR_USER, "there is no folder");
+    assert_null(c);
+    write_text_file(DIR_, "x.gguf", "GGUF");
+    FAILS(checkpoint_open(&c, DIR_ "/x.gguf", &e), e, ERR_USER, "not read yet");
+    write_text_file(DIR_, "x.safetensors", "");
+    FAILS(checkpoint_open(&c, DIR_ "/x.safetensors", &e), e, ERR_USER, "not a model folder");
+    os_remove_tree(BAD);
+    write_text_file(BAD, "other.txt", "");
+    FAILS(checkpoint_open(&c, BAD, &e), e, ERR_USER, "no config.json");
+    write_text_file(BAD, "config.json", "{");
+    FAILS(checkpoint_open(&c, BAD, &e), e, ERR_USER, "config.json");
+    tiny_config(BAD, &(struct tiny_options){.dtype = DTYPE_F16});
+    FAILS(checkpoint_open(&c, BAD, &e), e, ERR_USER, "safetensors");
+    struct tiny_options o = {.dtype = DTYPE_F16,
+                             .config_extra = ",\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4,"
+                                             "\"group_size\":32,\"dynamic\":{\"+:model.(\":{\"bits\":2}}}"};
+    tiny_write(BAD, &o);
+    FAILS(checkpoint_open(&c, BAD, &e), e, ERR_USER, "no regular expression");
+    o.config_extra = ",\"quantization_config\":{\"quant_method\":\"awq\",\"bits\":4}";
+    tiny_write(BAD, &o);
+    FAILS(checkpoint_open(&c, BAD, &e), e, ERR_USER, "awq");
+}
+
+/* A pattern that would take forever is an error, not a hang. */
+static void test_hostile_rule(void **state)
+{
+    (void)state;
+    struct raw_model m;
+    struct weight_info w;
+    struct err e;
+    struct tiny_options o = {.dtype = DTYPE_F16,
+                             .config_extra = ",\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4,"
+                                             "\"group_size\":32,\"dynamic\":{\"+:(a+)+$\":{\"bits\":2}}}"};
+    os_remove_tree(BAD);
+    tiny_config(BAD, &o);
+    tiny_tensors(&m, &o);
+    raw_add(&m, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab.qweight", DTYPE_I32, 4, 32);
+    raw_write(&m, BAD, false);
+    raw_free(&m);
+    struct checkpoint *c = open_ok(BAD);
+    FAILS(checkpoint_weight(c, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab", &w, &e), e,
+          ERR_USER, "too long to match");
+    checkpoint_close(&c);
+}
+
+static void test_dense_errors(void **state)
+{
+    (void)state;
+    struct tiny_options o = {.dtype = DTYPE_F32};
+    struct raw_model m;
+    struct weight_info w;
+    struct err e;
+    os_remove_tree(BAD);
+    tiny_config(BAD, &o);
+    tiny_tensors(&m, &o);
+    raw_find(&m, "model.layers.0.mlp.up_proj.weight")->dtype = DTYPE_I32;
+    raw_set(raw_find(&m, "model.norm.weight"), 3, -INFINITY);
+    raw_set(raw_find(&m, "model.layers.1.mlp.up_proj.weight"), 4000, NAN);
+    raw_write(&m, BAD, true);
+    struct checkpoint *c = open_ok(BAD);
+    FAILS(checkpoint_weight(c, "model.layers.0.mlp.up_proj", &w, &e), e, ERR_USER, "is I32, expected F32");
+    FAILS(checkpoint_weight(c, "model.layers.7.mlp.up_proj", &w, &e), e, ERR_USER,
+          "layers.7.mlp.up_proj.weight is");
+    FAILS(checkpoint_check_finite(c, "model.norm", &e), e, ERR_USER, "holds an infinity at element 3");
+    assert_non_null(strstr(e.msg, "model.safetensors"));
+    FAILS(checkpoint_check_finite(c, "model.layers.1.mlp.up_proj", &e), e, ERR_USER,
+          "holds NaN at element 4000");
+    assert_true(e.hint[0]);
+    OK(checkpoint_check_finite(c, "model.layers.1.mlp.down_proj", &e), e);
+    checkpoint_close(&c);
+    raw_free(&m);
+    /* The same in 16 bits, at the end of a block and past it. */
+    static const enum dtype halves[] = {DTYPE_F16, DTYPE_BF16};
+    for (int i = 0; i < 2; i++) {
+        o.dtype = halves[i];
+        tiny_config(BAD, &o);
+        tiny_tensors(&m, &o);
+        raw_set(raw_find(&m, "model.layers.1.mlp.up_proj.weight"), INNER * HIDDEN - 1, NAN);
+        raw_write(&m, BAD, true);
+        raw_free(&m);
+        c = open_ok(BAD);
+        FAILS(checkpoint_check_finite(c, "model.layers.1.mlp.up_proj", &e), e, ERR_USER,
+              "NaN at element 8191");
+        checkpoint_close(&c);
+    }
+}
+
+/* --- packed: a good folder, damaged in one place
+ * -------------------------------------------------------------- */
+
+#define UP "model.layers.1.mlp.up_proj"
+
+struct damage {
+    enum export_format format;
+    const char *suffix;
+    enum { DROP, DTYPE, SHAPE, FLIP, ADD, TRANSPOSE } what;
+    const char *part; /* of the message */
+    uint32_t value;   /* FLIP: xor into the last two bytes */
+};
+
+static void apply(struct raw_model *m, const struct damage *d)
+{
+    char name[128];
+    snprintf(name, sizeof name, UP "%s", d->suffix);
+    if (d->what == ADD) {
+        raw_add(m, name, DTYPE_I32, 1, 1);
+        return;
+    }
+    struct raw_tensor *t = raw_find(m, name);
+    switch (d->what) {
+    case DROP:
+        raw_drop(m, name);
+        break;
+    case DTYPE:
+        t->dtype = t->dtype == DTYPE_F16 || t->dtype == DTYPE_BF16 ? DTYPE_I16
+                   : t->dtype == DTYPE_I64                         ? DTYPE_U64
+                                                                   : DTYPE_F32;
+        break;
+    case SHAPE: /* half the rows, or the elements */
+        t->shape[0] /= 2;
+        t->bytes /= 2;
+        break;
+    case TRANSPOSE: {
+        uint64_t s = t->shape[0];
+        t->shape[0] = t->shape[1];
+        t->shape[1] = s;
+        break;
+    }
+    case FLIP:
+        store_u16le(t->data + t->bytes - 2, (uint16_t)(load_u16le(t->data + t->bytes - 2) ^ d->value));
+        break;
+    case ADD:
+        break;
+    }
+}
+
+static void test_packed_errors(void **state)
+{
+    (void)state;
+    static const struct damage cases[] = {
+        {EXPORT_GPTQ, ".qzeros", DROP, "up_proj.qzeros is missing", 0},
+        {EXPORT_GPTQ, ".scales", DROP, "up_proj.scales is missing", 0},
+        {EXPORT_GPTQ, ".qweight", DTYPE, "qweight in", 0},
+        {EXPORT_GPTQ, ".scales", DTYPE, "is I16, expected scales", 0},
+        {EXPORT_GPTQ, ".qweight", SHAPE, "expected [", 0},
+        {EXPORT_GPTQ, ".qweight", TRANSPOSE, "expected", 0},
+        {EXPORT_GPTQ, ".scales", SHAPE, "scales in", 0},
+        {EXPORT_GPTQ, ".qzeros", SHAPE, "qzeros in", 0},
+        {EXPORT_GPTQ, ".g_idx", SHAPE, "g_idx in", 0},
+        {EXPORT_GPTQ, ".g_idx", FLIP, "column 63 belongs to group", 1},
+        {EXPORT_GPTQ, ".qzeros", FLIP, "not the symmetric ones", 0x4000},
+        {EXPORT_GPTQ_V2, ".qzeros", FLIP, "not the symmetric ones", 0x8000},
+        {EXPORT_COMPRESSED_TENSORS, ".weight_scale", DROP, "weight_scale is missing", 0},
+        {EXPORT_COMPRESSED_TENSORS, ".weight_shape", DROP, "weight_shape is missing", 0},
+        {EXPORT_COMPRESSED_TENSORS, ".weight_shape", DTYPE, "expected two integers", 0},
+        {EXPORT_COMPRESSED_TENSORS, ".weight_shape", FLIP, "weight_packed in", 0xFF},
+        {EXPORT_COMPRESSED_TENSORS, ".weight_packed", SHAPE, "weight_packed in", 0},
+        {EXPORT_COMPRESSED_TENSORS, ".weight_scale", SHAPE, "weight_scale in", 0},
+        {EXPORT_COMPRESSED_TENSORS, ".weight_zero_point", ADD, "a zero point is not supported", 0},
+        {EXPORT_COMPRESSED_TENSORS, ".weight_g_idx", ADD, "activation order is not supported", 0},
+        {EXPORT_MLX, ".weight", DROP, "up_proj.weight is missing", 0},
+        {EXPORT_MLX, ".biases", DROP, "up_proj.biases is missing", 0},
+        {EXPORT_MLX, ".biases", DTYPE, "biases in", 0},
+        {EXPORT_MLX, ".biases", FLIP, "row 127, group 1 has the offset", 0x0100},
+        {EXPORT_MLX, ".biases", SHAPE, "biases in", 0},
+        {EXPORT_HUMMING, ".weight_scale", DROP, "weight_scale is missing", 0},
+        {EXPORT_HUMMING, ".weight", SHAPE, "weight_scale in", 0},
+        {EXPORT_HUMMING, ".zero_point", ADD, "a zero point is not supported", 0},
+    };
+    struct items x;
+    struct err e = {0};
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_BF16});
+    items_all(&x, "4", 32, SCALE_F16);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const struct damage *d = &cases[i];
+        struct raw_model m;
+        struct weight_info w;
+        struct qlinear q;
+        OK(write_random(QUANT, BASE, &x, &(struct export_options){.format = d->format}, &e), e);
+        struct checkpoint *c = open_ok(QUANT);
+        OK(checkpoint_read_codes(c, UP, &q, &e), e);
+        qlinear_free(&q);
+        checkpoint_close(&c);
+        raw_read(&m, QUANT);
+        apply(&m, d);
+        raw_write(&m, QUANT, true);
+        raw_free(&m);
+        c = open_ok(QUANT);
+        bool in_data = d->what == FLIP && strcmp(d->suffix, ".weight_shape") != 0;
+        if (in_data)
+            OK(checkpoint_weight(c, UP, &w, &e), e);
+        else
+            FAILS(checkpoint_weight(c, UP, &w, &e), e, ERR_USER, d->part);
+        FAILS(checkpoint_read_codes(c, UP, &q, &e), e, ERR_USER, d->part);
+        assert_null(q.codes);
+        assert_true(e.hint[0]);
+        assert_non_null(strstr(e.msg, UP));
+        float row[HIDDEN];
+        FAILS(checkpoint_read_f32(c, UP, INNER - 1, 1, row, &e), e, ERR_USER, d->part);
+        checkpoint_close(&c);
+    }
+}
+
+/* config.json that says something else than the file. */
+static void test_packed_config(void **state)
+{
+    (void)state;
+    static const struct {
+        enum export_format format;
+        const char *extra, *part;
+    } cases[] = {
+        {EXPORT_GPTQ, "{\"quant_method\":\"gptq\",\"bits\":8,\"group_size\":32}", "expected"},
+        {EXPORT_GPTQ, "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":64}", "expected"},
+        {EXPORT_GPTQ,
+         "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":32,\"dynamic\":{\"-:.*up_proj\":{}}}",
+         "not quantized"},
+        {EXPORT_GPTQ_V2, "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":32}", "checkpoint_format"},
+        {EXPORT_HUMMING, "{\"quant_method\":\"humming\",\"b_dtype\":\"uint3\",\"group_size\":32}",
+         "whole number"},
+        {EXPORT_HUMMING, "{\"quant_method\":\"humming\",\"b_dtype\":\"uint8\",\"group_size\":32}",
+         "weight_scale"},
+    };
+    struct items x;
+    struct err e = {0};
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F16});
+    items_all(&x, "4", 32, SCALE_F16);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char extra[512];
+        struct qlinear q;
+        OK(write_random(QUANT, BASE, &x, &(struct export_options){.format = cases[i].format}, &e), e);
+        snprintf(extra, sizeof extra, ",\"quantization_config\":%s", cases[i].extra);
+        tiny_config(QUANT, &(struct tiny_options){.dtype = DTYPE_F16, .config_extra = extra});
+        struct checkpoint *c = open_ok(QUANT);
+        FAILS(checkpoint_read_codes(c, UP, &q, &e), e, ERR_USER, "");
+        if (!strstr(e.msg, cases[i].part) && !strstr(e.hint, cases[i].part))
+            fail_msg("\"%s\" (%s) has no \"%s\"", e.msg, e.hint, cases[i].part);
+        checkpoint_close(&c);
+    }
+}
+
+/* Slices of rows are the same as the whole, from data at odd addresses too; NaN scales are found. */
+static void test_packed_rows(void **state)
+{
+    (void)state;
+    struct items x;
+    struct err e = {0};
+    static float whole[INNER * HIDDEN], part[INNER * HIDDEN], want[INNER * HIDDEN];
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F16});
+    for (int f = 0; f < EXPORT_NONE; f++) {
+        items_all(&x, "3", 32, SCALE_BF16);
+        struct raw_model m;
+        OK(write_random(QUANT, BASE, &x, &(struct export_options){.format = (enum export_format)f}, &e), e);
+        raw_read(&m, QUANT);
+        raw_write(&m, QUANT, true);
+        struct checkpoint *c = open_ok(QUANT);
+        struct qlinear q;
+        struct weight_info w;
+        OK(random_linear(NULL, &x.items[12], &q, &e), e);
+        qlinear_dequant(&q, 0, INNER, want);
+        qlinear_free(&q);
+        OK(checkpoint_read_f32(c, UP, 0, INNER, whole, &e), e);
+        assert_memory_equal(whole, want, sizeof want);
+        for (uint32_t r = 0; r < INNER; r += 17) {
+            uint32_t n = INNER - r < 17 ? INNER - r : 17;
+            OK(checkpoint_read_f32(c, UP, r, n, part, &e), e);
+            assert_memory_equal(part, whole + r * HIDDEN, n * HIDDEN * sizeof *part);
+        }
+        OK(checkpoint_weight(c, UP, &w, &e), e);
+        assert_true(w.quantized);
+        assert_int_equal(w.spec.group, 32);
+        assert_int_equal(w.spec.type->bits, 3);
+        assert_null(checkpoint_dense(c, UP));
+        FAILS(checkpoint_read_f32(c, UP, INNER, 1, part, &e), e, ERR_BUG, UP);
+        OK(checkpoint_check_finite(c, UP, &e), e);
+        checkpoint_close(&c);
+        const char *scales =
+            f == EXPORT_GPTQ || f == EXPORT_GPTQ_V2 || f == EXPORT_MLX ? UP ".scales" : UP ".weight_scale";
+        raw_set(raw_find(&m, scales), 5, NAN);
+        raw_write(&m, QUANT, false);
+        raw_free(&m);
+        c = open_ok(QUANT);
+        FAILS(checkpoint_check_finite(c, UP, &e), e, ERR_USER, "holds NaN at element 5");
+        checkpoint_close(&c);
+    }
+}
+
+static int cleanup(void **state)
+{
+    (void)state;
+    return os_remove_tree(DIR_) ? 0 : -1;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_dense),         cmocka_unit_test(test_tied),
+        cmocka_unit_test(test_open_errors),   cmocka_unit_test(test_hostile_rule),
+        cmocka_unit_test(test_dense_errors),  cmocka_unit_test(test_packed_errors),
+        cmocka_unit_test(test_packed_config), cmocka_unit_test(test_packed_rows),
+    };
+    return cmocka_run_group_tests(tests, cleanup, cleanup);
+}
