@@ -8,8 +8,7 @@
 #include "host/gpu/gpu_pipeline.h"
 #include "host/gpu/kernels.h"
 
-/* ---- scratch
- * ------------------------------------------------------------------------------------------------ */
+/* ---- scratch ------------------------------------------------------------------------------------------- */
 
 #define ALLOC_ALIGN 256u /* gpu_alloc rounds up to this */
 
@@ -62,8 +61,7 @@ uint32_t block_scratch_windows(const struct model *m, uint64_t bytes, uint32_t a
     return (uint32_t)max_u64(1, n);
 }
 
-/* ---- single steps over [rows, cols], in row tiles that one binding holds
- * ------------------------------------ */
+/* ---- single steps over [rows, cols], in row tiles that one binding holds ------------------------------- */
 
 static struct gpu_view rows_of(struct gpu_view v, uint64_t row0, uint64_t rows, uint64_t cols)
 {
@@ -183,8 +181,7 @@ static bool same_memory(struct gpu_view a, struct gpu_view b)
     return a.buffer == b.buffer && a.offset == b.offset;
 }
 
-/* ---- the two halves
- * ----------------------------------------------------------------------------------------- */
+/* ---- the two halves ------------------------------------------------------------------------------------ */
 
 void block_attn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s,
                        struct gpu_view x, uint32_t windows)

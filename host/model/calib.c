@@ -11,8 +11,7 @@
 /* A text is read and tokenized whole; more than this is a mistake. */
 #define MAX_TEXT_BYTES (4ull << 30)
 
-/* ---- windows
- * ------------------------------------------------------------------------------------------------ */
+/* ---- windows ------------------------------------------------------------------------------------------- */
 
 static bool hash_ids(const uint32_t *ids, size_t n, struct hash128 *out, struct err *e)
 {
@@ -72,8 +71,7 @@ void windows_free(struct windows *w)
     *w = (struct windows){0};
 }
 
-/* ---- hidden states
- * ------------------------------------------------------------------------------------------ */
+/* ---- hidden states ------------------------------------------------------------------------------------- */
 
 struct acts {
     struct model *m;

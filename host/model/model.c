@@ -47,8 +47,7 @@ static const char *layer_module(uint32_t layer, const char *name, char *out, siz
     return out;
 }
 
-/* ---- checks before any work
- * --------------------------------------------------------------------------------- */
+/* ---- checks before any work ---------------------------------------------------------------------------- */
 
 static bool check_module(const struct checkpoint *ck, const char *module, uint32_t rows, uint32_t cols,
                          struct err *e)
@@ -172,8 +171,7 @@ static bool check_tensors(struct model *m, struct err *e)
     return true;
 }
 
-/* ---- rotary embedding
- * --------------------------------------------------------------------------------------- */
+/* ---- rotary embedding ---------------------------------------------------------------------------------- */
 
 /* Turns per position of pair i of head_dim/2. */
 static double rope_frequency(const struct model_config *c, uint32_t i)
@@ -216,8 +214,7 @@ static bool make_rope_table(struct model *m, struct err *e)
     return ok;
 }
 
-/* ---- open and close
- * ----------------------------------------------------------------------------------------- */
+/* ---- open and close ------------------------------------------------------------------------------------ */
 
 bool model_open(struct model **out, struct gpu_cmd *cmd, const struct checkpoint *ck, uint32_t ctx,
                 struct err *e)
@@ -300,8 +297,7 @@ bool model_check_finite(const struct model *m, bool (*fn)(void *ctx, double done
     return true;
 }
 
-/* ---- weights to the device
- * ---------------------------------------------------------------------------------- */
+/* ---- weights to the device ----------------------------------------------------------------------------- */
 
 /* n packed 16-bit numbers at src (any alignment) -> dst f32, through the staging area. */
 static void upload_16(struct model *m, const uint8_t *src, uint64_t n, bool bf16, struct gpu_view dst)
@@ -416,8 +412,7 @@ bool model_load_block(struct model *m, uint32_t layer, struct gpu_arena *arena, 
     return ok;
 }
 
-/* ---- embedding
- * ---------------------------------------------------------------------------------------------- */
+/* ---- embedding ----------------------------------------------------------------------------------------- */
 
 /* Rows of ids, as they are stored or as f32, into the host tile. */
 static bool gather_rows(struct model *m, const char *module, const struct tensor *t, const uint32_t *ids,

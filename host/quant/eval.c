@@ -55,8 +55,7 @@ struct eval {
     struct sums sums;
 };
 
-/* ---- progress
- * ----------------------------------------------------------------------------------------------- */
+/* ---- progress ------------------------------------------------------------------------------------------ */
 
 static double block_work(const struct eval *ev, const struct model *m, uint32_t windows)
 {
@@ -105,8 +104,7 @@ static bool advance(struct eval *ev, double work, const char *detail, uint32_t b
     return report(ev, detail, block, blocks, e);
 }
 
-/* ---- through the blocks
- * ------------------------------------------------------------------------------------- */
+/* ---- through the blocks -------------------------------------------------------------------------------- */
 
 static bool run_block(struct eval *ev, struct side *s, uint32_t layer, const struct block_scratch *scratch,
                       struct gpu_view staging, struct err *e)
@@ -159,8 +157,7 @@ static bool run_blocks(struct eval *ev, struct side *s, struct err *e)
     return true;
 }
 
-/* ---- the head
- * ----------------------------------------------------------------------------------------------- */
+/* ---- the head ------------------------------------------------------------------------------------------ */
 
 /* What the head needs on the device for one batch. */
 struct head_scratch {
@@ -353,8 +350,7 @@ static bool run_head(struct eval *ev, struct err *e)
     return ok;
 }
 
-/* ---- set-up
- * ------------------------------------------------------------------------------------------------- */
+/* ---- set-up -------------------------------------------------------------------------------------------- */
 
 /* Batch size and the place of the hidden states, from what the device has left. */
 static bool plan_memory(struct eval *ev, struct err *e)

@@ -1,0 +1,166 @@
+#include "tests/ref/ref_model.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const double pi = 3.14159265358979323846;
+
+static void rmsnorm(const double *x, const float *w, double *y, uint32_t n, double eps)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < n; i++)
+        sum += x[i] * x[i];
+    double r = 1 / sqrt(sum / n + eps);
+    for (uint32_t i = 0; i < n; i++)
+        y[i] = x[i] * r * w[i];
+}
+
+/* y[rows, out] (+)= x[rows, in] w^T + bias */
+static void linear(const double *x, const float *w, const float *bias, double *y, uint64_t rows, uint32_t out,
+                   uint32_t in, bool add)
+{
+    for (uint64_t r = 0; r < rows; r++) {
+        for (uint32_t o = 0; o < out; o++) {
+            double sum = bias ? bias[o] : 0;
+            for (uint32_t i = 0; i < in; i++)
+                sum += x[r * in + i] * w[(uint64_t)o * in + i];
+            y[r * out + o] = add ? y[r * out + o] + sum : sum;
+        }
+    }
+}
+
+double ref_rope_angle(const struct ref_config *c, uint32_t p, uint32_t i)
+{
+    double freq = 1 / pow(c->rope_theta, 2.0 * i / c->head_dim);
+    if (c->rope_linear > 0)
+        freq /= c->rope_linear;
+    if (c->llama3.factor > 0) {
+        /* As in the model's publication: by wavelength, in positions. */
+        double wavelength = 2 * pi / freq;
+        double longest = c->llama3.original / c->llama3.low, shortest = c->llama3.original / c->llama3.high;
+        if (wavelength > longest) {
+            freq /= c->llama3.factor;
+        } else if (wavelength >= shortest) {
+            double smooth =
+                (c->llama3.original / wavelength - c->llama3.low) / (c->llama3.high - c->llama3.low);
+            freq = (1 - smooth) * freq / c->llama3.factor + smooth * freq;
+        }
+    }
+    return p * freq;
+}
+
+/* One head of one position: norm if the model has it, then rotate-half. */
+static void prepare_head(const struct ref_config *c, double *x, const float *norm, uint32_t pos)
+{
+    uint32_t half = c->head_dim / 2;
+    if (norm)
+        rmsnorm(x, norm, x, c->head_dim, c->eps);
+    for (uint32_t i = 0; i < half; i++) {
+        double a = ref_rope_angle(c, pos, i), lo = x[i], hi = x[i + half];
+        x[i] = lo * cos(a) - hi * sin(a);
+        x[i + half] = hi * cos(a) + lo * sin(a);
+    }
+}
+
+/* One query of one head: all of the window's keys and values of its group. */
+static void attend(const struct ref_config *c, const double *q, const double *k, const double *v, double *out,
+                   uint32_t pos, double *p)
+{
+    uint32_t stride = c->kv_heads * c->head_dim, first = 0;
+    if (c->sliding && pos + 1 > c->sliding)
+        first = pos + 1 - c->sliding;
+    double top = -INFINITY, sum = 0;
+    for (uint32_t j = first; j <= pos; j++) {
+        double s = 0;
+        for (uint32_t d = 0; d < c->head_dim; d++)
+            s += q[d] * k[(uint64_t)j * stride + d];
+        p[j] = s / sqrt(c->head_dim);
+        top = fmax(top, p[j]);
+    }
+    for (uint32_t j = first; j <= pos; j++)
+        sum += p[j] = exp(p[j] - top);
+    for (uint32_t d = 0; d < c->head_dim; d++) {
+        double o = 0;
+        for (uint32_t j = first; j <= pos; j++)
+            o += p[j] / sum * v[(uint64_t)j * stride + d];
+        out[d] = o;
+    }
+}
+
+static void attention(const struct ref_config *c, const struct ref_block *b, uint32_t windows, double *q,
+                      double *k, const double *v, double *out, double *p)
+{
+    uint32_t dim = c->head_dim, group = c->heads / c->kv_heads;
+    for (uint64_t t = 0; t < (uint64_t)windows * c->ctx; t++) {
+        for (uint32_t h = 0; h < c->heads; h++)
+            prepare_head(c, q + (t * c->heads + h) * dim, b->q_norm, (uint32_t)(t % c->ctx));
+        for (uint32_t h = 0; h < c->kv_heads; h++)
+            prepare_head(c, k + (t * c->kv_heads + h) * dim, b->k_norm, (uint32_t)(t % c->ctx));
+    }
+    for (uint64_t t = 0; t < (uint64_t)windows * c->ctx; t++) {
+        uint64_t window = t / c->ctx * c->ctx;
+        for (uint32_t h = 0; h < c->heads; h++) {
+            uint64_t kv = (window * c->kv_heads + h / group) * dim;
+            attend(c, q + (t * c->heads + h) * dim, k + kv, v + kv, out + (t * c->heads + h) * dim,
+                   (uint32_t)(t % c->ctx), p);
+        }
+    }
+}
+
+bool ref_block_forward(const struct ref_config *c, const struct ref_block *b, uint32_t windows,
+                       const double *x, double *h, double *y)
+{
+    uint64_t t = (uint64_t)windows * c->ctx, qn = (uint64_t)c->heads * c->head_dim,
+             kn = (uint64_t)c->kv_heads * c->head_dim;
+    uint64_t hid = c->hidden, inter = c->intermediate;
+    double *all = malloc(sizeof(double) * (t * (2 * hid + 2 * qn + 2 * kn + 2 * inter) + c->ctx));
+    if (!all)
+        return false;
+    double *norm = all, *mid = norm + t * hid, *q = mid + t * hid, *attn = q + t * qn, *k = attn + t * qn,
+           *v = k + t * kn;
+    double *gate = v + t * kn, *up = gate + t * inter, *p = up + t * inter;
+    for (uint64_t r = 0; r < t; r++)
+        rmsnorm(x + r * hid, b->attn_norm, norm + r * hid, c->hidden, c->eps);
+    linear(norm, b->w[REF_Q], b->bias[REF_Q], q, t, (uint32_t)qn, c->hidden, false);
+    linear(norm, b->w[REF_K], b->bias[REF_K], k, t, (uint32_t)kn, c->hidden, false);
+    linear(norm, b->w[REF_V], b->bias[REF_V], v, t, (uint32_t)kn, c->hidden, false);
+    attention(c, b, windows, q, k, v, attn, p);
+    memcpy(mid, x, sizeof(double) * t * hid);
+    linear(attn, b->w[REF_O], b->bias[REF_O], mid, t, c->hidden, (uint32_t)qn, true);
+    if (h)
+        memcpy(h, mid, sizeof(double) * t * hid);
+    for (uint64_t r = 0; r < t; r++)
+        rmsnorm(mid + r * hid, b->ffn_norm, norm + r * hid, c->hidden, c->eps);
+    linear(norm, b->w[REF_GATE], b->bias[REF_GATE], gate, t, c->intermediate, c->hidden, false);
+    linear(norm, b->w[REF_UP], b->bias[REF_UP], up, t, c->intermediate, c->hidden, false);
+    for (uint64_t i = 0; i < t * inter; i++)
+        gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i];
+    linear(gate, b->w[REF_DOWN], b->bias[REF_DOWN], mid, t, c->hidden, c->intermediate, true);
+    if (y)
+        memcpy(y, mid, sizeof(double) * t * hid);
+    free(all);
+    return true;
+}
+
+double ref_mean_nll(const struct ref_config *c, const float *final_norm, const float *head, uint32_t windows,
+                    const double *x, const uint32_t *ids)
+{
+    double *norm = malloc(sizeof(double) * c->hidden), *logits = malloc(sizeof(double) * c->vocab), sum = 0;
+    for (uint64_t t = 0; norm && logits && t < (uint64_t)windows * c->ctx; t++) {
+        if (t % c->ctx == c->ctx - 1)
+            continue;
+        rmsnorm(x + t * c->hidden, final_norm, norm, c->hidden, c->eps);
+        linear(norm, head, NULL, logits, 1, c->vocab, c->hidden, false);
+        double top = -INFINITY, all = 0;
+        for (uint32_t i = 0; i < c->vocab; i++)
+            top = fmax(top, logits[i]);
+        for (uint32_t i = 0; i < c->vocab; i++)
+            all += exp(logits[i] - top);
+        sum += log(all) + top - logits[ids[t + 1]];
+    }
+    bool ok = norm && logits;
+    free(norm);
+    free(logits);
+    return ok ? sum / ((double)windows * (c->ctx - 1)) : NAN;
+}

@@ -1,0 +1,39 @@
+/* A transformer block and what surrounds it, in double and in the plainest order: the truth that the device
+ * is compared with. Matrices are row-major; weights [out, in]. */
+#ifndef REF_MODEL_H
+#define REF_MODEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { REF_Q, REF_K, REF_V, REF_O, REF_GATE, REF_UP, REF_DOWN, REF_LINEARS };
+
+struct ref_config {
+    uint32_t hidden, intermediate, heads, kv_heads, head_dim, vocab;
+    uint32_t ctx;     /* tokens per window */
+    uint32_t sliding; /* positions a query sees, its own included; 0: all before it */
+    double eps, rope_theta;
+    double rope_linear; /* positions are divided by it; 0: off */
+    struct {
+        double factor, low, high, original; /* factor 0: off */
+    } llama3;
+};
+
+struct ref_block {
+    const float *w[REF_LINEARS], *bias[REF_LINEARS]; /* a bias may be NULL */
+    const float *attn_norm, *ffn_norm;
+    const float *q_norm, *k_norm; /* NULL: none */
+};
+
+/* h[T, hidden] = x + o(attention(norm(x))), then y = h + down(silu(gate) * up); T = windows * ctx. h, y may
+ * be NULL or x. False: out of memory. */
+bool ref_block_forward(const struct ref_config *c, const struct ref_block *b, uint32_t windows,
+                       const double *x, double *h, double *y);
+/* Mean over windows and positions 0..ctx-2 of -log p(next token): x[T, hidden] behind the last block, final
+ * norm [hidden], head [vocab, hidden]. */
+double ref_mean_nll(const struct ref_config *c, const float *final_norm, const float *head, uint32_t windows,
+                    const double *x, const uint32_t *ids);
+/* Angle of position p for pair i of head_dim / 2. */
+double ref_rope_angle(const struct ref_config *c, uint32_t p, uint32_t i);
+
+#endif
