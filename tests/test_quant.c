@@ -1,0 +1,333 @@
+/* The method on one linear: Hessian, GPTQ against its double-precision reference, Gumbel-Softmax, the guard.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <math.h>
+#include <cmocka.h>
+
+#include "host/quant/quant_linear.h"
+#include "tests/ref/ref_gptq.h"
+
+#define CHECK(call)                                                                                          \
+    do {                                                                                                     \
+        if (!(call))                                                                                         \
+            fail_msg("%s: %s", #call, e.msg);                                                                \
+    } while (0)
+
+static struct gpu *gpu;
+static struct gpu_cmd *cmd;
+static struct gpu_arena *arena;
+static struct err e;
+
+static int setup(void **state)
+{
+    (void)state;
+    CHECK(gpu_create(&gpu, &(struct gpu_options){0}, &e));
+    CHECK(gpu_cmd_create(&cmd, gpu, &e));
+    CHECK(gpu_arena_create(&arena, gpu, "test", &e));
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    unsigned messages = gpu_validation_messages(gpu);
+    gpu_arena_destroy(&arena);
+    gpu_cmd_destroy(&cmd);
+    gpu_destroy(&gpu);
+    assert_int_equal(messages, 0);
+    return 0;
+}
+
+/* A small generator of its own: tests must not depend on the C library's. */
+static uint64_t rng_state;
+static double uniform(void)
+{
+    rng_state = rng_state * 6364136223846793005u + 1442695040888963407u;
+    return (double)(rng_state >> 11) / 9007199254740992.0;
+}
+
+static double normal(void)
+{
+    double u = uniform() + 1e-300;
+    return sqrt(-2 * log(u)) * cos(6.283185307179586 * uniform());
+}
+
+/* One linear with correlated inputs. */
+struct problem {
+    uint32_t rows, cols, tokens;
+    float *w, *x, *held;
+    double *h;
+    struct gpu_view dw;
+    struct hessian hessian;
+};
+
+/* Inputs with a few strong shared directions, as activations have them. */
+static void inputs(float *x, uint32_t tokens, uint32_t cols)
+{
+    for (uint32_t t = 0; t < tokens; t++) {
+        double a = normal(), b = normal();
+        for (uint32_t j = 0; j < cols; j++)
+            x[(size_t)t * cols + j] = (float)(normal() + 2 * a * sin(j * 0.7) + 1.5 * b * cos(j * 1.3));
+    }
+}
+
+static void add_tokens(struct problem *p, struct gpu_view sum, const float *x)
+{
+    struct gpu_view dx, scratch;
+    uint64_t bytes = (uint64_t)p->tokens * p->cols * 4;
+    CHECK(gpu_alloc(arena, bytes, &dx, &e) && gpu_alloc(arena, bytes, &scratch, &e));
+    gpu_upload(cmd, dx, x, bytes);
+    hessian_add(cmd, sum, dx, p->tokens, p->cols, 2.0f / p->tokens, scratch);
+}
+
+static void problem_make(struct problem *p, uint32_t rows, uint32_t cols, bool with_held, bool dead)
+{
+    *p = (struct problem){.rows = rows, .cols = cols, .tokens = 4 * cols};
+    rng_state = rows * 1000003u + cols;
+    p->w = malloc((size_t)rows * cols * 4);
+    p->x = malloc((size_t)p->tokens * cols * 4);
+    p->held = malloc((size_t)p->tokens * cols * 4);
+    p->h = malloc((size_t)cols * cols * sizeof(double));
+    for (size_t i = 0; i < (size_t)rows * cols; i++)
+        p->w[i] = (float)(0.05 * normal());
+    inputs(p->x, p->tokens, cols);
+    inputs(p->held, p->tokens, cols);
+    for (uint32_t t = 0; dead && t < p->tokens; t++)
+        p->x[(size_t)t * cols + 3] = p->x[(size_t)t * cols + cols - 1] = 0;
+    ref_hessian(p->x, p->tokens, cols, p->h);
+    CHECK(gpu_alloc(arena, (uint64_t)rows * cols * 4, &p->dw, &e));
+    gpu_upload(cmd, p->dw, p->w, (uint64_t)rows * cols * 4);
+    CHECK(hessian_create(&p->hessian, cmd, arena, cols, with_held, &e));
+    add_tokens(p, p->hessian.train, p->x);
+    if (with_held)
+        add_tokens(p, p->hessian.held, p->held);
+    CHECK(gpu_cmd_finish(cmd, &e));
+}
+
+static void problem_free(struct problem *p)
+{
+    free(p->w);
+    free(p->x);
+    free(p->held);
+    free(p->h);
+    gpu_arena_reset(arena, 0);
+}
+
+static void run(struct problem *p, const struct quantize_options *o, uint32_t group, uint64_t tune_bytes,
+                struct qlinear *q, struct linear_report *report)
+{
+    struct plan_item item = {
+        .module = "test", .rows = p->rows, .cols = p->cols, .spec = {o->type, group, SCALE_F16}};
+    gpu_upload(cmd, p->dw, p->w, (uint64_t)p->rows * p->cols * 4);
+    struct linear_task t = {.cmd = cmd,
+                            .options = o,
+                            .item = &item,
+                            .w = p->dw,
+                            .hessian = &p->hessian,
+                            .scratch = arena,
+                            .tune_bytes = tune_bytes,
+                            .tensor = 5};
+    CHECK(quantize_linear(&t, q, report, &e));
+}
+
+static double total_loss(const struct problem *p, const struct qlinear *q)
+{
+    double sum = 0;
+    for (uint32_t r = 0; r < p->rows; r++)
+        sum += ref_row_loss(p->w + (size_t)r * p->cols, q->codes + (size_t)r * p->cols,
+                            q->scales + (size_t)r * q->groups, p->cols, q->spec.group, p->h);
+    return sum;
+}
+
+static double weight_norm(const struct problem *p)
+{
+    int8_t *zero = calloc(p->cols, 1);
+    float *none = calloc(p->cols, sizeof *none);
+    double sum = 0;
+    for (uint32_t r = 0; r < p->rows; r++)
+        sum += ref_row_loss(p->w + (size_t)r * p->cols, zero, none, p->cols, 16, p->h);
+    free(zero);
+    free(none);
+    return sum;
+}
+
+static void test_hessian(void **state)
+{
+    (void)state;
+    static const uint32_t sizes[] = {5, 64, 172};
+    for (int i = 0; i < 3; i++) {
+        struct problem p;
+        uint32_t n = sizes[i];
+        problem_make(&p, 3, n, false, false);
+        float *h = malloc((size_t)n * n * 4);
+        CHECK(gpu_download(cmd, p.hessian.train, h, (uint64_t)n * n * 4, &e));
+        for (size_t k = 0; k < (size_t)n * n; k++)
+            assert_true(fabs(h[k] - p.h[k]) <= 1e-5 * p.tokens / 64.0 + 1e-5 * fabs(p.h[k]));
+        free(h);
+        problem_free(&p);
+    }
+}
+
+/* Same method, single against double precision: nearly all codes equal, and a loss as good. */
+static void test_gptq(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t rows, cols, group;
+        const char *type;
+    } cases[] = {{40, 128, 128, "2"}, {33, 172, 64, "2"},       {16, 96, 32, "3"},
+                 {7, 384, 256, "4"},  {24, 160, 64, "ternary"}, {9, 64, 16, "8"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct problem p;
+        struct quantize_options o;
+        struct qlinear q;
+        struct linear_report report;
+        problem_make(&p, cases[i].rows, cases[i].cols, false, i == 1);
+        quantize_defaults(&o);
+        o.method = METHOD_GPTQ;
+        o.type = quant_type_find(cases[i].type);
+        run(&p, &o, cases[i].group, 1 << 20, &q, &report);
+
+        struct qlinear ref;
+        CHECK(qlinear_init(&ref, p.rows, p.cols, q.spec, &e));
+        assert_true(ref_gptq(p.w, p.rows, p.cols, p.h, cases[i].group, o.type->lo, o.type->hi, 0.01,
+                             ref.codes, ref.scales));
+        size_t equal = 0, n = (size_t)p.rows * p.cols;
+        for (size_t k = 0; k < n; k++)
+            equal += q.codes[k] == ref.codes[k];
+        if (equal < n * 95 / 100)
+            fail_msg("case %zu: only %zu of %zu codes as in the reference", i, equal, n);
+        double loss = total_loss(&p, &q), ref_loss = total_loss(&p, &ref), norm = weight_norm(&p);
+        assert_true(loss <= 1.03 * ref_loss);
+        /* The reported losses are those of the stored codes. */
+        assert_true(fabs(report.loss_gptq - loss / norm) <= 1e-3 * loss / norm);
+        assert_true(report.loss_gptq < report.loss_rtn);
+        assert_false(report.damp_raised || report.diagonal_only);
+        qlinear_free(&ref);
+        qlinear_free(&q);
+        problem_free(&p);
+    }
+}
+
+static void test_gsq(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t rows, cols, group;
+        const char *type;
+    } cases[] = {{130, 128, 128, "2"}, {70, 172, 64, "3"}, {65, 96, 32, "ternary"}, {64, 128, 64, "4"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct problem p;
+        struct quantize_options o;
+        struct qlinear whole, tiles;
+        struct linear_report report, again;
+        problem_make(&p, cases[i].rows, cases[i].cols, true, false);
+        quantize_defaults(&o);
+        o.type = quant_type_find(cases[i].type);
+        o.gumbel.steps = 120;
+        run(&p, &o, cases[i].group, 1 << 28, &whole, &report);
+        /* Better than its start, by what it says and by the reference's count. */
+        assert_true(report.loss_final < 0.97 * report.loss_gptq);
+        double loss = total_loss(&p, &whole) / weight_norm(&p);
+        assert_true(fabs(report.loss_final - loss) <= 1e-3 * loss);
+        for (size_t k = 0; k < (size_t)p.rows * p.cols; k++)
+            assert_true(whole.codes[k] >= o.type->lo && whole.codes[k] <= o.type->hi);
+        for (size_t k = 0; k < (size_t)p.rows * whole.groups; k++)
+            assert_true(whole.scales[k] == scale_round(SCALE_F16, whole.scales[k]));
+        /* Tiles of rows do not change a bit. */
+        run(&p, &o, cases[i].group, 1, &tiles, &again);
+        assert_memory_equal(whole.codes, tiles.codes, (size_t)p.rows * p.cols);
+        assert_memory_equal(whole.scales, tiles.scales, (size_t)p.rows * whole.groups * 4);
+        qlinear_free(&whole);
+        qlinear_free(&tiles);
+        problem_free(&p);
+    }
+}
+
+/* Held-out inputs that contradict the training ones: the guard must keep the start. */
+static void test_guard(void **state)
+{
+    (void)state;
+    struct problem p;
+    struct quantize_options o;
+    struct qlinear gptq, gsq;
+    struct linear_report first, second;
+    problem_make(&p, 32, 64, true, false);
+    float *h = calloc(64 * 64, 4);
+    for (int i = 0; i < 64; i++)
+        h[i * 64 + i] = 1; /* judged by plain weight error, learned on strongly correlated inputs */
+    gpu_upload(cmd, p.hessian.held, h, 64 * 64 * 4);
+    free(h);
+    quantize_defaults(&o);
+    o.gumbel.steps = 150;
+    o.method = METHOD_GPTQ;
+    run(&p, &o, 64, 1 << 28, &gptq, &first);
+    o.method = METHOD_GSQ;
+    run(&p, &o, 64, 1 << 28, &gsq, &second);
+    assert_int_equal(second.rows_rolled_back, 32);
+    assert_memory_equal(gptq.codes, gsq.codes, 32 * 64);
+    assert_memory_equal(gptq.scales, gsq.scales, 32 * 4);
+    assert_true(fabs(second.loss_final - second.loss_gptq) <= 1e-6 * second.loss_gptq);
+    qlinear_free(&gptq);
+    qlinear_free(&gsq);
+    problem_free(&p);
+}
+
+/* A Hessian that no damping makes positive: no error feedback, said so, and the result is RTN's. */
+static void test_hopeless_hessian(void **state)
+{
+    (void)state;
+    struct problem p;
+    struct quantize_options o;
+    struct qlinear q, rtn;
+    struct linear_report report;
+    problem_make(&p, 8, 64, false, false);
+    float *h = malloc(64 * 64 * 4);
+    for (int i = 0; i < 64 * 64; i++)
+        h[i] = i % 65 == 0 ? 1.0f : 1e6f * (float)((i * 7) % 5);
+    gpu_upload(cmd, p.hessian.train, h, 64 * 64 * 4);
+    free(h);
+    quantize_defaults(&o);
+    o.method = METHOD_GPTQ;
+    run(&p, &o, 32, 1 << 20, &q, &report);
+    assert_true(report.diagonal_only);
+    struct plan_item item = {.module = "test", .rows = 8, .cols = 64, .spec = {o.type, 32, SCALE_F16}};
+    gpu_upload(cmd, p.dw, p.w, 8 * 64 * 4);
+    o.method = METHOD_RTN;
+    struct linear_task t = {.cmd = cmd, .options = &o, .item = &item, .w = p.dw, .scratch = arena};
+    CHECK(quantize_linear(&t, &rtn, &report, &e));
+    assert_memory_equal(q.codes, rtn.codes, 8 * 64);
+    qlinear_free(&q);
+    qlinear_free(&rtn);
+    problem_free(&p);
+}
+
+static void test_reach(void **state)
+{
+    (void)state;
+    struct quantize_options o;
+    quantize_defaults(&o);
+    /* The paper's schedule: 1280 steps, 1e-4, cosine to a tenth: about 0.07 (METHOD.md 2). */
+    o.gumbel.steps = 1280;
+    o.gumbel.reach = 1;
+    double paper = tune_reach(&o.gumbel);
+    assert_true(paper > 0.069 && paper < 0.072);
+    /* Fewer steps keep it. */
+    o.gumbel.steps = 160;
+    assert_true(fabs(tune_reach(&o.gumbel) - paper) < 0.001);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_reach), cmocka_unit_test(test_hessian), cmocka_unit_test(test_gptq),
+        cmocka_unit_test(test_gsq),   cmocka_unit_test(test_guard),   cmocka_unit_test(test_hopeless_hessian),
+    };
+    return cmocka_run_group_tests_name("quant", tests, setup, teardown);
+}
