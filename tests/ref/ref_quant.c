@@ -1,0 +1,161 @@
+#include "tests/ref/ref_quant.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "host/base/num.h"
+
+float ref_storable_scale(float s, unsigned scale_type)
+{
+    static const float least[] = {1.17549435e-38f, 5.9604644775390625e-8f, 1.17549435e-38f};
+    static const float most[] = {3.40282347e38f, 65504.0f, 3.38953139e38f};
+    float a = fabsf(s);
+    if (a == 0)
+        return 0;
+    a = a < least[scale_type] ? least[scale_type] : a > most[scale_type] ? most[scale_type] : a;
+    if (scale_type == 1)
+        a = f16_to_f32(f32_to_f16(a));
+    if (scale_type == 2)
+        a = bf16_to_f32(f32_to_bf16(a));
+    return s < 0 ? -a : a;
+}
+
+int ref_level(double w, double s, int lo, int hi)
+{
+    if (s == 0)
+        return 0;
+    double r = nearbyint(w / s);
+    return r < lo ? lo : r > hi ? hi : (int)r;
+}
+
+double ref_scale_error(const float *w, size_t n, double s, int lo, int hi, double power)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += pow(fabs(s * ref_level(w[i], s, lo, hi) - w[i]), power);
+    return sum;
+}
+
+float ref_best_scale(const float *w, size_t n, int lo, int hi, unsigned steps, double power, unsigned scale_type)
+{
+    float most = 0;
+    for (size_t i = 0; i < n; i++)
+        most = fmaxf(most, fabsf(w[i]));
+    double base = most / (0.5 * (hi - lo)), best = INFINITY;
+    float pick = 0;
+    if (base < 1.17549435e-38)
+        return 0;
+    for (unsigned i = 0; i < steps; i++)
+        for (int sign = 1; sign >= -1; sign -= 2) {
+            float s = ref_storable_scale((float)(sign * base * (1 - 0.01 * i)), scale_type);
+            double error = ref_scale_error(w, n, s, lo, hi, power);
+            if (error < best) {
+                best = error;
+                pick = s;
+            }
+        }
+    return pick;
+}
+
+void ref_noise_words(uint64_t element, uint32_t tensor, uint32_t step, uint32_t seed, uint32_t bits[REF_LEVELS])
+{
+    uint32_t v[4] = {(uint32_t)element, (uint32_t)(element >> 32) ^ (tensor * 0x9e3779b9u), step, seed};
+    for (int i = 0; i < 4; i++)
+        v[i] = v[i] * 1664525u + 1013904223u;
+    for (int round = 0; round < 2; round++) {
+        v[0] += v[1] * v[3];
+        v[1] += v[2] * v[0];
+        v[2] += v[0] * v[1];
+        v[3] += v[1] * v[2];
+        for (int i = 0; i < 4 && round == 0; i++)
+            v[i] ^= v[i] >> 16;
+    }
+    uint32_t rest = (v[0] & 511) | (v[1] & 511) << 9 | (v[2] & 511) << 18 | v[3] << 27;
+    rest = (rest ^ rest >> 16) * 0x85ebca6bu;
+    rest = (rest ^ rest >> 13) * 0xc2b2ae35u;
+    for (int i = 0; i < 4; i++)
+        bits[i] = v[i];
+    bits[4] = rest ^ rest >> 16;
+}
+
+double ref_uniform(uint32_t bits)
+{
+    return ((bits >> 9) + 0.5) / 8388608.0;
+}
+
+bool ref_level_value(const struct ref_gumbel *g, unsigned k, int c0, int *d)
+{
+    *d = g->relative ? c0 - 2 + (int)k : g->lo + (int)k;
+    return k < g->levels && *d >= g->lo && *d <= g->hi;
+}
+
+static void normal_pair(uint32_t a, uint32_t b, double out[2])
+{
+    double radius = sqrt(-2 * log(ref_uniform(a))), angle = 2 * 3.14159265358979323846 * (ref_uniform(b) - 0.5);
+    out[0] = radius * cos(angle);
+    out[1] = radius * sin(angle);
+}
+
+void ref_gumbel_init(const struct ref_gumbel *g, int c0, uint64_t element, double init_noise, double init_gap,
+                     double logits[REF_LEVELS])
+{
+    uint32_t bits[REF_LEVELS];
+    double normal[REF_LEVELS + 1], sum = 0;
+    ref_noise_words(element, g->tensor, REF_NOISE_INIT_A, g->seed, bits);
+    normal_pair(bits[0], bits[1], normal);
+    normal_pair(bits[2], bits[3], normal + 2);
+    ref_noise_words(element, g->tensor, REF_NOISE_INIT_B, g->seed, bits);
+    normal_pair(bits[0], bits[1], normal + 4);
+    int d, n = 0;
+    for (unsigned k = 0; k < REF_LEVELS; k++)
+        if (ref_level_value(g, k, c0, &d)) {
+            sum += -0.5 * (c0 - d) * (c0 - d);
+            n++;
+        }
+    for (unsigned k = 0; k < REF_LEVELS; k++)
+        logits[k] = ref_level_value(g, k, c0, &d)
+                        ? init_noise * normal[k] + init_gap * (-0.5 * (c0 - d) * (c0 - d) - sum / n)
+                        : 0;
+}
+
+double ref_gumbel_soft(const struct ref_gumbel *g, int c0, uint64_t element, uint32_t step, const double *logits,
+                       double tau, double kappa, double p[REF_LEVELS])
+{
+    uint32_t bits[REF_LEVELS];
+    ref_noise_words(element, g->tensor, step, g->seed, bits);
+    double most = -INFINITY, sum = 0, mean = 0;
+    int d;
+    for (unsigned k = 0; k < REF_LEVELS; k++) {
+        /* u = 1 - v */
+        p[k] = (kappa * logits[k] - log(-log1p(-ref_uniform(bits[k])))) / tau;
+        if (ref_level_value(g, k, c0, &d))
+            most = fmax(most, p[k]);
+    }
+    for (unsigned k = 0; k < REF_LEVELS; k++) {
+        p[k] = ref_level_value(g, k, c0, &d) ? exp(p[k] - most) : 0;
+        sum += p[k];
+    }
+    for (unsigned k = 0; k < REF_LEVELS; k++) {
+        p[k] /= sum;
+        ref_level_value(g, k, c0, &d);
+        mean += p[k] * d;
+    }
+    return mean;
+}
+
+int ref_gumbel_code(const struct ref_gumbel *g, int c0, const float *logits, size_t stride)
+{
+    int best = 0, d;
+    float most = 0;
+    bool found = false;
+    for (unsigned k = 0; k < REF_LEVELS; k++)
+        if (ref_level_value(g, k, c0, &d)) {
+            float l = logits[k * stride];
+            if (!found || l > most || (l == most && abs(d - c0) < abs(best - c0))) {
+                found = true;
+                most = l;
+                best = d;
+            }
+        }
+    return best;
+}
