@@ -141,7 +141,7 @@ static bool read_shape(const struct reader *r, struct model_config *c)
 static bool read_details(const struct reader *r, struct model_config *c)
 {
     double eps;
-    bool use_window;
+    bool use_window = true;
     if (!read_positive(r, "rms_norm_eps", 0, &eps) ||
         !read_bool(r, "tie_word_embeddings", strncmp(c->model_type, "gemma", 5) == 0,
                    &c->tie_word_embeddings) ||
