@@ -1,7 +1,74 @@
-#include <stdio.h>
+/* The program: reads the command line, runs one command, turns its error into words and an exit code. */
+#include <string.h>
 
-int main(void)
+#include "app/app.h"
+#include "host/base/os.h"
+
+static bool run(const struct args *a, struct err *e)
 {
-    puts("gsq " GSQ_VERSION);
-    return 0;
+    switch (a->command) {
+    case CMD_QUANTIZE:
+        return cmd_quantize(a, e);
+    case CMD_EVAL:
+        return cmd_eval(a, e);
+    case CMD_COMPARE:
+        return cmd_compare(a, e);
+    case CMD_INSPECT:
+        return cmd_inspect(a, e);
+    case CMD_CONVERT:
+        return cmd_convert(a, e);
+    case CMD_DEVICES:
+        return cmd_devices(a, e);
+    case CMD_BENCH: {
+        struct app_gpu g;
+        return app_gpu_open(&g, a, e) && app_gpu_close(&g, cmd_bench(g.gpu, a->kernel, a->json, e), e);
+    }
+    case CMD_NONE:
+        break;
+    }
+    return err_set(e, ERR_BUG, "no command");
+}
+
+static void tell_error(const struct args *a, const struct err *e)
+{
+    fprintf(stderr, "%s%s\n", e->kind == ERR_STOPPED ? "" : "error: ", e->msg);
+    if (e->hint[0])
+        fprintf(stderr, "hint: %s\n", e->hint);
+    else if (e->kind == ERR_BUG)
+        fprintf(stderr, "hint: this is a fault in gsq; please report it with the command line and the lines above\n");
+    if (!a->json)
+        return;
+    static const char *const kinds[] = {"none", "user", "environment", "bug", "stopped"};
+    cJSON *o = json_event("error");
+    cJSON_AddStringToObject(o, "kind", kinds[e->kind]);
+    cJSON_AddStringToObject(o, "message", e->msg);
+    cJSON_AddStringToObject(o, "hint", e->hint);
+    cJSON_AddNumberToObject(o, "exit", err_exit_code(e));
+    json_emit(o);
+}
+
+int main(int argc, char **argv)
+{
+    struct args a;
+    struct err e = {0};
+    argv = os_utf8_argv(&argc, argv);
+    bool ok = args_parse(&a, argc, argv, &e);
+    if (ok && a.version) {
+        puts("gsq " GSQ_VERSION);
+    } else if (ok && a.help) {
+        args_help(stdout, a.command);
+    } else if (ok) {
+        log_set_level(a.quiet && !a.log_level_given ? LOG_WARN : a.log_level);
+        os_catch_stop();
+        ok = run(&a, &e);
+    }
+    if (ok && (fflush(stdout) != 0 || ferror(stdout)))
+        ok = err_set(&e, ERR_ENV, "cannot write to standard output");
+    if (!ok) {
+        if (e.kind == ERR_NONE)
+            err_set(&e, ERR_BUG, "%s failed without saying why", command_name(a.command));
+        tell_error(&a, &e);
+    }
+    args_free(&a);
+    return err_exit_code(&e);
 }

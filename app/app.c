@@ -1,0 +1,143 @@
+#include "app/app.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/os.h"
+#include "host/base/str.h"
+
+FILE *app_out(const struct args *a)
+{
+    return a->json ? stderr : stdout;
+}
+
+/* ---- the device --------------------------------------------------------------------------------------------------- */
+
+static bool go_on(void *ctx)
+{
+    (void)ctx;
+    return !os_stop_requested();
+}
+
+bool app_gpu_open(struct app_gpu *g, const struct args *a, struct err *e)
+{
+    static char cache[1024]; /* gpu_options keeps the pointer */
+    *g = (struct app_gpu){0};
+    struct gpu_options o = {
+        .device = a->device,
+        .variant = a->variant,
+        .mem_limit = a->mem_limit,
+        .cache_dir = os_cache_dir(cache, sizeof cache) ? cache : NULL,
+        .threads = a->threads,
+    };
+    if (!gpu_create(&g->gpu, &o, e))
+        return false;
+    if (!gpu_cmd_create(&g->cmd, g->gpu, e)) {
+        gpu_destroy(&g->gpu);
+        return false;
+    }
+    gpu_cmd_set_poll(g->cmd, go_on, NULL);
+    return true;
+}
+
+bool app_gpu_close(struct app_gpu *g, bool ok, struct err *e)
+{
+    if (g->cmd)
+        gpu_cmd_destroy(&g->cmd);
+    if (!g->gpu)
+        return ok;
+    unsigned messages = gpu_validation_messages(g->gpu);
+    gpu_destroy(&g->gpu);
+    if (ok && messages)
+        return err_set(e, ERR_BUG, "the Vulkan validation layer reported %u messages", messages);
+    return ok;
+}
+
+/* ---- JSON lines --------------------------------------------------------------------------------------------------- */
+
+cJSON *json_event(const char *name)
+{
+    cJSON *o = cJSON_CreateObject();
+    cJSON_AddStringToObject(o, "event", name);
+    return o;
+}
+
+void json_emit(cJSON *o)
+{
+    char *text = o ? cJSON_PrintUnformatted(o) : NULL;
+    puts(text ? text : "{\"event\":\"error\",\"message\":\"out of memory\"}");
+    fflush(stdout);
+    cJSON_free(text);
+    cJSON_Delete(o);
+}
+
+/* ---- tables ------------------------------------------------------------------------------------------------------- */
+
+struct table {
+    const char *align;
+    size_t columns, n;
+    char **cells;
+};
+
+struct table *table_create(const char *align)
+{
+    struct table *t = calloc(1, sizeof *t);
+    if (t) {
+        t->align = align;
+        t->columns = strlen(align);
+    }
+    return t;
+}
+
+void table_cell(struct table *t, const char *fmt, ...)
+{
+    char text[512];
+    if (!t)
+        return;
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    char **cells = realloc(t->cells, (t->n + 1) * sizeof *cells);
+    if (!cells)
+        return;
+    t->cells = cells;
+    cells[t->n++] = str_dup(text);
+}
+
+/* Columns that a UTF-8 text takes on a screen, near enough. */
+static int screen_width(const char *s)
+{
+    int n = 0;
+    for (; *s; s++)
+        n += ((unsigned char)*s & 0xC0) != 0x80;
+    return n;
+}
+
+void table_print(struct table **table, FILE *f, int indent)
+{
+    struct table *t = *table;
+    *table = NULL;
+    if (!t)
+        return;
+    for (size_t i = 0; i < t->n; i++) {
+        size_t column = i % t->columns;
+        int width = 0;
+        for (size_t j = column; j < t->n; j += t->columns) {
+            int w = screen_width(t->cells[j] ? t->cells[j] : "");
+            width = w > width ? w : width;
+        }
+        const char *cell = t->cells[i] ? t->cells[i] : "";
+        int pad = width - screen_width(cell);
+        bool last = column + 1 == t->columns || i + 1 == t->n, right = t->align[column] == 'r';
+        fprintf(f, "%*s", column == 0 ? indent : 2, "");
+        fprintf(f, "%*s%s%*s", right ? pad : 0, "", cell, right || last ? 0 : pad, "");
+        if (last)
+            fputc('\n', f);
+    }
+    for (size_t i = 0; i < t->n; i++)
+        free(t->cells[i]);
+    free(t->cells);
+    free(t);
+}

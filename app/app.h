@@ -1,0 +1,45 @@
+/* What the commands share: one function each, the device, and where text goes. */
+#ifndef APP_APP_H
+#define APP_APP_H
+
+#include <cjson/cJSON.h>
+
+#include "app/args.h"
+#include "host/gpu/gpu_cmd.h"
+
+bool cmd_quantize(const struct args *a, struct err *e);
+bool cmd_eval(const struct args *a, struct err *e);
+bool cmd_compare(const struct args *a, struct err *e);
+bool cmd_inspect(const struct args *a, struct err *e);
+bool cmd_convert(const struct args *a, struct err *e);
+bool cmd_devices(const struct args *a, struct err *e);
+/* kernel_filter: part of a name, or NULL. Prints for people, or with json one line per kernel and the result line. */
+bool cmd_bench(struct gpu *g, const char *kernel_filter, bool json, struct err *e);
+
+/* Results for people: stdout, or stderr when stdout carries JSON. */
+FILE *app_out(const struct args *a);
+
+struct app_gpu {
+    struct gpu *gpu;
+    struct gpu_cmd *cmd;
+};
+/* The device the options name, ready to record. Pending work stops when Ctrl-C was pressed. */
+bool app_gpu_open(struct app_gpu *g, const struct args *a, struct err *e);
+/* ok: what the command would return. Turns success into ERR_BUG if the validation layer complained. */
+bool app_gpu_close(struct app_gpu *g, bool ok, struct err *e);
+
+/* {"event": NAME}, to be filled; NULL when out of memory (cJSON takes NULL everywhere). */
+cJSON *json_event(const char *name);
+/* One line on stdout; deletes o. */
+void json_emit(cJSON *o);
+
+/* A table of text, columns as wide as their widest cell. */
+struct table;
+/* align: one letter per column, 'l' or 'r'. NULL when out of memory; the calls below then do nothing. */
+struct table *table_create(const char *align);
+/* The next cell, row by row. */
+void table_cell(struct table *t, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* Prints with this many spaces in front of each line, and frees. */
+void table_print(struct table **t, FILE *f, int indent);
+
+#endif

@@ -1,0 +1,59 @@
+/* The command line. One table of options (option_table.c) drives parsing, checking and the help texts. */
+#ifndef APP_ARGS_H
+#define APP_ARGS_H
+
+#include <stdio.h>
+
+#include "host/base/log.h"
+#include "host/quant/options.h"
+
+enum command_id {
+    CMD_QUANTIZE,
+    CMD_EVAL,
+    CMD_COMPARE,
+    CMD_INSPECT,
+    CMD_CONVERT,
+    CMD_DEVICES,
+    CMD_BENCH,
+    CMD_COUNT,
+    CMD_NONE = CMD_COUNT, /* help or version of the program itself */
+};
+
+/* Everything a command line can say. */
+struct args {
+    enum command_id command;
+    bool help, version;
+    const char *positional[2]; /* MODEL, REFERENCE */
+
+    /* every command */
+    const char *device, *variant;
+    uint64_t mem_limit; /* bytes, 0: none given */
+    uint32_t threads;
+    bool json, quiet;
+    enum log_level log_level;
+    bool log_level_given;
+
+    /* several commands */
+    const char *out;
+    const char *text;      /* eval, compare */
+    uint32_t ctx, windows; /* 0: default */
+    const char *spill;
+    bool all_tensors;   /* inspect */
+    const char *kernel; /* bench */
+
+    struct quantize_options q; /* quantize; format and container for convert too */
+    struct tensor_rule *rules; /* what q.rules points at */
+    char **owned;              /* texts that had to be copied */
+    size_t n_owned;
+};
+
+/* Reads argv[1..]. Strings of argv are kept, not copied. On failure ERR_USER, with the nearest name as hint where a
+ * name is unknown; a->json is right even then. args_free in every case. */
+bool args_parse(struct args *a, int argc, char **argv, struct err *e);
+void args_free(struct args *a);
+/* Help of a command, or of the program (CMD_NONE). */
+void args_help(FILE *f, enum command_id command);
+/* "quantize". */
+const char *command_name(enum command_id c);
+
+#endif

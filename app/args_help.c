@@ -1,0 +1,136 @@
+#include <string.h>
+
+#include "app/option_table.h"
+
+enum { HELP_COLUMN = 28, HELP_WIDTH = 100 };
+
+static const char *const section_titles[SECTION_COUNT] = {
+    [SECTION_MAIN] = "Options",         [SECTION_CALIB] = "Calibration",
+    [SECTION_RUN] = "The run",          [SECTION_METHOD] = "Constants of the method",
+    [SECTION_COMMON] = "Every command",
+};
+
+static const char *const examples[CMD_COUNT] = {
+    [CMD_QUANTIZE] = "  gsq quantize Llama-3.1-8B -o out --calib text.txt\n"
+                     "      2 bits, group 128, by GSQ, in the gptq format\n"
+                     "  gsq quantize Llama-3.1-8B -o out --calib text.txt --dry-run\n"
+                     "      what it would do, and whether memory and disk suffice\n"
+                     "  gsq quantize Qwen3-8B -o out --method gptq --bits 4 --format compressed-tensors --calib text.txt\n"
+                     "      a quick 4-bit model for vLLM\n"
+                     "  gsq quantize Qwen3-8B -o out --calib text.txt --tensor 'v_proj=4' --keep 'layers\\.0\\.'\n"
+                     "      mixed precision: 4 bits for every v_proj, the first block untouched\n",
+    [CMD_EVAL] = "  gsq eval out --text test.txt --ctx 2048\n"
+                 "  gsq eval out --text test.txt --windows 20 --json\n",
+    [CMD_COMPARE] = "  gsq compare out Llama-3.1-8B --text test.txt --ctx 2048\n",
+    [CMD_INSPECT] = "  gsq inspect Llama-3.1-8B\n"
+                    "  gsq inspect out --tensors\n",
+    [CMD_CONVERT] = "  gsq convert out -o out-mlx --format mlx\n"
+                    "  gsq convert out -o out-ct --format compressed-tensors --container 4\n",
+    [CMD_DEVICES] = "  gsq devices\n"
+                    "  gsq devices --device 1\n",
+    [CMD_BENCH] = "  gsq bench --kernel gemm\n",
+};
+
+/* The default of an option, in words; NULL: none to tell. */
+static const char *default_text(const struct option *o, const struct args *defaults, char *out, size_t cap)
+{
+    const char *base = (const char *)defaults;
+    if (o->fallback)
+        return o->fallback[0] ? o->fallback : NULL;
+    switch (o->type) {
+    case OPT_U32:
+        snprintf(out, cap, "%u", (unsigned)*(const uint32_t *)(const void *)(base + o->target));
+        return out;
+    case OPT_U64:
+        snprintf(out, cap, "%llu", (unsigned long long)*(const uint64_t *)(const void *)(base + o->target));
+        return out;
+    case OPT_F32:
+        snprintf(out, cap, "%.6g", (double)*(const float *)(const void *)(base + o->target));
+        return out;
+    case OPT_PAIR:
+        snprintf(out, cap, "%.6g:%.6g", (double)*(const float *)(const void *)(base + o->target),
+                 (double)*(const float *)(const void *)(base + o->target2));
+        return out;
+    case OPT_FLAG:
+    case OPT_TEXT:
+    case OPT_GIB:
+    case OPT_CALL:
+        break;
+    }
+    return NULL;
+}
+
+/* Words from `column` on, wrapped. */
+static void print_wrapped(FILE *f, const char *text, int column)
+{
+    int at = column;
+    while (*text) {
+        int n = (int)strcspn(text, " ");
+        if (at > column && at + 1 + n > HELP_WIDTH) {
+            fprintf(f, "\n%*s", column, "");
+            at = column;
+        }
+        at += fprintf(f, "%s%.*s", at > column ? " " : "", n, text);
+        text += n;
+        text += strspn(text, " ");
+    }
+    fputc('\n', f);
+}
+
+static void print_option(FILE *f, const struct option *o, const struct args *defaults)
+{
+    char value[64], left[96], right[512];
+    const char *def = default_text(o, defaults, value, sizeof value);
+    snprintf(left, sizeof left, "  %c%c%s --%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
+             o->letter ? "," : " ", o->name, o->arg ? " " : "", o->arg ? o->arg : "");
+    snprintf(right, sizeof right, "%s%s%s%s", o->help, def ? " (default: " : "", def ? def : "", def ? ")" : "");
+    int n = fprintf(f, "%s", left);
+    if (n >= HELP_COLUMN - 1) {
+        fputc('\n', f);
+        n = 0;
+    }
+    fprintf(f, "%*s", HELP_COLUMN - n, "");
+    print_wrapped(f, right, HELP_COLUMN);
+}
+
+static void program_help(FILE *f)
+{
+    fputs("gsq " GSQ_VERSION " - quantizes language-model weights to 2-4 bits on any Vulkan device\n\n"
+          "usage: gsq COMMAND [options]\n\n",
+          f);
+    for (int c = 0; c < CMD_COUNT; c++)
+        fprintf(f, "  %-10s %s\n", commands[c].name, commands[c].summary);
+    fputs("\n`gsq COMMAND --help` explains a command and its options.\n\n"
+          "Exit codes: 0 done, 2 wrong option or bad input, 3 the machine (no device, disk full, out of memory),\n"
+          "4 a bug in gsq, 130 stopped by Ctrl-C.\n\n"
+          "To begin:\n"
+          "  gsq devices\n"
+          "  gsq quantize MODEL -o OUT --calib text.txt\n"
+          "  gsq eval OUT --text test.txt\n",
+          f);
+}
+
+void args_help(FILE *f, enum command_id command)
+{
+    if (command >= CMD_COUNT) {
+        program_help(f);
+        return;
+    }
+    const struct command *c = &commands[command];
+    struct args defaults;
+    args_defaults(&defaults);
+    fprintf(f, "gsq %s - %s\n\nusage: gsq %s %s\n\n%s", c->name, c->summary, c->name, c->synopsis, c->text);
+    for (int section = 0; section < SECTION_COUNT; section++) {
+        bool titled = false;
+        for (const struct option *o = options; o->name; o++) {
+            if (!o->help || (int)o->section != section || !(o->commands & 1u << command))
+                continue;
+            if (!titled)
+                fprintf(f, "\n%s:\n", section_titles[section]);
+            titled = true;
+            print_option(f, o, &defaults);
+        }
+    }
+    fprintf(f, "\nExamples:\n%s", examples[command]);
+    args_free(&defaults);
+}

@@ -1,0 +1,142 @@
+/* gsq eval and gsq compare. */
+#include <string.h>
+
+#include "app/app.h"
+#include "app/progress_term.h"
+#include "host/base/num.h"
+#include "host/base/os.h"
+#include "host/quant/eval.h"
+
+enum { CTX_MAX_DEFAULT = 2048 };
+
+static uint32_t default_ctx(const struct model_config *c)
+{
+    return c->max_position && c->max_position < CTX_MAX_DEFAULT ? c->max_position : CTX_MAX_DEFAULT;
+}
+
+static const char *spill_dir(const struct args *a)
+{
+    static const char *const names[] = {"TMPDIR", "TEMP", "TMP"};
+    if (a->spill)
+        return a->spill;
+    for (int i = 0; i < 3; i++) {
+        const char *dir = os_getenv(names[i]);
+        if (dir && os_stat(dir, NULL) == OS_DIR)
+            return dir;
+    }
+    return os_stat("/tmp", NULL) == OS_DIR ? "/tmp" : ".";
+}
+
+static cJSON *result_json(const struct args *a, const struct gpu_info *device)
+{
+    cJSON *o = json_event("result");
+    cJSON_AddStringToObject(o, "command", command_name(a->command));
+    cJSON_AddStringToObject(o, "model", a->positional[0]);
+    if (a->positional[1])
+        cJSON_AddStringToObject(o, "reference", a->positional[1]);
+    cJSON_AddStringToObject(o, "text", a->text);
+    cJSON_AddStringToObject(o, "device", device->name);
+    return o;
+}
+
+static void add_windows(cJSON *o, const struct eval_result *r, uint32_t ctx)
+{
+    cJSON_AddNumberToObject(o, "tokens", (double)r->tokens);
+    cJSON_AddNumberToObject(o, "windows", r->windows);
+    cJSON_AddNumberToObject(o, "ctx", ctx);
+    cJSON_AddNumberToObject(o, "scored", (double)r->scored);
+    cJSON_AddStringToObject(o, "token_hash", r->token_hash);
+}
+
+static void tell_eval(const struct args *a, const struct app_gpu *g, const struct eval_options *o,
+                      const struct eval_result *r)
+{
+    char time[24];
+    if (!a->json) {
+        printf("perplexity  %.5f\n", r->perplexity);
+        printf("            %u windows of %u tokens, %llu tokens in the text, %s on %s\n", (unsigned)r->windows,
+               (unsigned)o->ctx, (unsigned long long)r->tokens, format_seconds(r->seconds, time, sizeof time),
+               gpu_info(g->gpu)->name);
+        return;
+    }
+    cJSON *j = result_json(a, gpu_info(g->gpu));
+    cJSON_AddNumberToObject(j, "perplexity", r->perplexity);
+    cJSON_AddNumberToObject(j, "mean_nll", r->mean_nll);
+    add_windows(j, r, o->ctx);
+    cJSON_AddNumberToObject(j, "seconds", r->seconds);
+    json_emit(j);
+}
+
+static void tell_compare(const struct args *a, const struct app_gpu *g, const struct eval_options *o,
+                         const struct compare_result *r)
+{
+    double seconds = r->model.seconds + r->reference.seconds;
+    if (!a->json) {
+        char time[24];
+        printf("mean KL divergence    %.6f nats\n", r->mean_kl);
+        printf("top-1 agreement       %.2f %%\n", 100 * r->top1);
+        printf("perplexity            %.5f\n", r->model.perplexity);
+        printf("reference perplexity  %.5f\n", r->reference.perplexity);
+        printf("                      %u windows of %u tokens, %s on %s\n", (unsigned)r->model.windows,
+               (unsigned)o->ctx, format_seconds(seconds, time, sizeof time), gpu_info(g->gpu)->name);
+        return;
+    }
+    cJSON *j = result_json(a, gpu_info(g->gpu));
+    cJSON_AddNumberToObject(j, "mean_kl", r->mean_kl);
+    cJSON_AddNumberToObject(j, "top1_agreement", r->top1);
+    cJSON_AddNumberToObject(j, "perplexity", r->model.perplexity);
+    cJSON_AddNumberToObject(j, "reference_perplexity", r->reference.perplexity);
+    add_windows(j, &r->model, o->ctx);
+    cJSON_AddNumberToObject(j, "seconds", seconds);
+    json_emit(j);
+}
+
+/* Both commands: reference is NULL for eval. */
+static bool evaluate(const struct args *a, const struct checkpoint *model, const struct checkpoint *reference,
+                     struct err *e)
+{
+    struct app_gpu g;
+    struct progress_term term;
+    if (!app_gpu_open(&g, a, e))
+        return false;
+    struct eval_options o = {
+        .text = a->text,
+        .ctx = a->ctx ? a->ctx : default_ctx(checkpoint_config(model)),
+        .windows = a->windows,
+        .spill_dir = spill_dir(a),
+        .progress = progress_term_begin(&term, a),
+    };
+    bool ok;
+    if (reference) {
+        struct compare_result r = {0};
+        ok = eval_compare(g.cmd, model, reference, &o, &r, e);
+        progress_term_end(&term);
+        if (ok)
+            tell_compare(a, &g, &o, &r);
+    } else {
+        struct eval_result r = {0};
+        ok = eval_perplexity(g.cmd, model, &o, &r, e);
+        progress_term_end(&term);
+        if (ok)
+            tell_eval(a, &g, &o, &r);
+    }
+    return app_gpu_close(&g, ok, e);
+}
+
+bool cmd_eval(const struct args *a, struct err *e)
+{
+    struct checkpoint *model = NULL;
+    bool ok = checkpoint_open(&model, a->positional[0], e) && evaluate(a, model, NULL, e);
+    checkpoint_close(&model);
+    return ok;
+}
+
+bool cmd_compare(const struct args *a, struct err *e)
+{
+    struct checkpoint *model = NULL, *reference = NULL;
+    bool ok = checkpoint_open(&model, a->positional[0], e) && checkpoint_open(&reference, a->positional[1], e) &&
+              evaluate(a, model, reference, e);
+    checkpoint_close(&reference);
+    checkpoint_close(&model);
+    return ok;
+}

@@ -1,0 +1,360 @@
+/* gsq inspect: what is in a model folder, without a device. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "app/app.h"
+#include "host/base/num.h"
+#include "host/model/model.h"
+
+/* The blocks' linears of one kind; those of one shape share a row of the table. */
+struct shape {
+    enum linear_id id;
+    struct weight_info info;
+    unsigned count;
+};
+enum { SHAPES_MAX = 64 };
+
+struct contents {
+    const struct checkpoint *ck;
+    const struct model_config *cfg;
+    const struct family *family; /* NULL: not one that gsq knows */
+    struct err why_not;
+    uint64_t params, linear_params, bytes, linear_bytes;
+    struct shape shapes[SHAPES_MAX];
+    size_t n_shapes;
+};
+
+static const char *quant_name(enum quant_method q)
+{
+    static const char *const names[] = {"none", "gptq", "gptq_v2", "compressed-tensors", "mlx", "humming"};
+    return names[q];
+}
+
+/* ---- counting ----------------------------------------------------------------------------------------------------- */
+
+static uint64_t elements(const struct tensor *t)
+{
+    uint64_t n = 1;
+    for (uint32_t i = 0; i < t->n_dims; i++)
+        if (!mul_u64(n, t->shape[i], &n))
+            return 0;
+    return n;
+}
+
+/* Name without its last part ("...q_proj" of "...q_proj.weight"); NULL if that part is no parameter. */
+static char *module_of(const char *tensor, char *out, size_t cap)
+{
+    const char *dot = strrchr(tensor, '.');
+    if (!dot || (strcmp(dot, ".weight") != 0 && strcmp(dot, ".bias") != 0) || (size_t)(dot - tensor) >= cap)
+        return NULL;
+    memcpy(out, tensor, (size_t)(dot - tensor));
+    out[dot - tensor] = 0;
+    return out;
+}
+
+/* Parameters as the model sees them: a quantized linear counts its weights, not its words. */
+static void count_params(struct contents *c)
+{
+    const struct safetensors *s = checkpoint_tensors(c->ck);
+    for (size_t i = 0; i < safetensors_count(s); i++) {
+        const struct tensor *t = safetensors_at(s, i);
+        char module[256];
+        struct weight_info info;
+        c->bytes += t->bytes;
+        if (!module_of(t->name, module, sizeof module))
+            continue;
+        bool is_weight = strcmp(t->name + strlen(module), ".weight") == 0;
+        bool quantized = c->cfg->quant != QUANT_NONE && checkpoint_weight(c->ck, module, &info, NULL) && info.quantized;
+        if (!(quantized && is_weight))
+            c->params += elements(t);
+    }
+}
+
+static void add_shape(struct contents *c, enum linear_id id, const struct weight_info *info)
+{
+    for (size_t i = 0; i < c->n_shapes; i++) {
+        struct shape *s = &c->shapes[i];
+        if (s->id == id && s->info.rows == info->rows && s->info.cols == info->cols &&
+            s->info.quantized == info->quantized && s->info.dtype == info->dtype &&
+            (!info->quantized || (s->info.spec.type == info->spec.type && s->info.spec.group == info->spec.group))) {
+            s->count++;
+            return;
+        }
+    }
+    if (c->n_shapes < SHAPES_MAX)
+        c->shapes[c->n_shapes++] = (struct shape){.id = id, .info = *info, .count = 1};
+}
+
+static bool count_linears(struct contents *c, struct err *e)
+{
+    for (uint32_t layer = 0; c->family && layer < c->cfg->num_layers; layer++) {
+        for (int id = 0; id < LINEAR_COUNT; id++) {
+            char name[96];
+            struct weight_info info;
+            model_linear_name(layer, (enum linear_id)id, name, sizeof name);
+            if (!checkpoint_weight(c->ck, name, &info, e))
+                return false;
+            uint64_t weights = (uint64_t)info.rows * info.cols;
+            c->linear_params += weights;
+            c->linear_bytes += info.bytes;
+            if (info.quantized)
+                c->params += weights;
+            add_shape(c, (enum linear_id)id, &info);
+        }
+    }
+    return true;
+}
+
+static double bits_each(uint64_t bytes, uint64_t params)
+{
+    return params ? 8.0 * (double)bytes / (double)params : 0;
+}
+
+/* ---- telling people --------------------------------------------------------------------------------------------- */
+
+static void print_shape_line(const struct model_config *c)
+{
+    printf("shape           %u blocks, hidden %u, intermediate %u, %u heads of %u (%u for keys and values), %u tokens\n",
+           (unsigned)c->num_layers, (unsigned)c->hidden_size, (unsigned)c->intermediate_size, (unsigned)c->num_heads,
+           (unsigned)c->head_dim, (unsigned)c->num_kv_heads, (unsigned)c->vocab_size);
+    printf("positions       ");
+    if (c->max_position)
+        printf("%u, ", (unsigned)c->max_position);
+    printf("rope theta %g%s", c->rope_theta,
+           c->rope_scaling == ROPE_LLAMA3   ? ", llama3 scaling"
+           : c->rope_scaling == ROPE_LINEAR ? ", linear scaling"
+                                            : "");
+    if (c->sliding_window)
+        printf(", sliding window %u", (unsigned)c->sliding_window);
+    printf("%s\n", c->tie_word_embeddings ? ", embeddings tied" : "");
+}
+
+static void print_dtypes(const struct contents *c)
+{
+    const struct safetensors *s = checkpoint_tensors(c->ck);
+    struct table *t = table_create("lrr");
+    for (int d = DTYPE_F32; d <= DTYPE_OTHER; d++) {
+        uint64_t bytes = 0;
+        unsigned n = 0;
+        char text[24];
+        for (size_t i = 0; i < safetensors_count(s); i++) {
+            const struct tensor *x = safetensors_at(s, i);
+            if (x->dtype == (enum dtype)d) {
+                n++;
+                bytes += x->bytes;
+            }
+        }
+        if (!n)
+            continue;
+        table_cell(t, "%s", d == DTYPE_OTHER ? "other" : dtype_name((enum dtype)d));
+        table_cell(t, "%u tensors", n);
+        table_cell(t, "%s", format_bytes(bytes, text, sizeof text));
+    }
+    printf("\nstored\n");
+    table_print(&t, stdout, 2);
+}
+
+static void print_tensors(const struct contents *c)
+{
+    const struct safetensors *s = checkpoint_tensors(c->ck);
+    struct table *t = table_create("lllr");
+    for (size_t i = 0; i < safetensors_count(s); i++) {
+        const struct tensor *x = safetensors_at(s, i);
+        char shape[160] = "[", size[24];
+        for (uint32_t k = 0; k < x->n_dims; k++) {
+            size_t n = strlen(shape);
+            snprintf(shape + n, sizeof shape - n, "%s%llu", k ? ", " : "", (unsigned long long)x->shape[k]);
+        }
+        table_cell(t, "%s", x->name);
+        table_cell(t, "%s", x->stored_dtype[0] ? x->stored_dtype : dtype_name(x->dtype));
+        table_cell(t, "%s]", shape);
+        table_cell(t, "%s", format_bytes(x->bytes, size, sizeof size));
+    }
+    printf("\ntensors\n");
+    table_print(&t, stdout, 2);
+}
+
+static void print_linears(const struct contents *c)
+{
+    struct table *t = table_create("lrrl");
+    for (size_t i = 0; i < c->n_shapes; i++) {
+        const struct shape *s = &c->shapes[i];
+        table_cell(t, "%s", linear_short_name(s->id));
+        table_cell(t, "%u x %u", (unsigned)s->info.rows, (unsigned)s->info.cols);
+        table_cell(t, "%u of them", s->count);
+        if (s->info.quantized)
+            table_cell(t, "%s%s, group %u", s->info.spec.type->name, s->info.spec.type->learned ? " bits" : "",
+                       (unsigned)s->info.spec.group);
+        else
+            table_cell(t, "%s", dtype_name(s->info.dtype));
+    }
+    printf("\nlinears of the blocks (outputs x inputs)\n");
+    table_print(&t, stdout, 2);
+}
+
+/* Verdict of a format on all linears; the first sentence that is not plain OK. */
+static enum export_verdict format_verdict(const struct contents *c, enum export_format f, const struct args *a,
+                                          char *why, size_t cap)
+{
+    enum export_verdict worst = EXPORT_OK;
+    why[0] = 0;
+    for (size_t i = 0; i < c->n_shapes; i++) {
+        const struct shape *s = &c->shapes[i];
+        char text[512], name[96];
+        struct export_item item = {
+            .module = model_linear_name(0, s->id, name, sizeof name),
+            .rows = s->info.rows,
+            .cols = s->info.cols,
+            .spec = {.type = a->q.type, .group = a->q.group, .scale = export_scale_type(f, c->ck)},
+        };
+        enum export_verdict v = export_check(f, &item, 0, text, sizeof text);
+        if (v > worst) {
+            worst = v;
+            snprintf(why, cap, "%s: %s", linear_short_name(s->id), text);
+        }
+    }
+    return worst;
+}
+
+static void print_formats(const struct contents *c, const struct args *a)
+{
+    printf("\nformats at %s bits, group %u\n", a->q.type->name, (unsigned)a->q.group);
+    for (int f = 0; f < EXPORT_NONE; f++) {
+        char why[640];
+        enum export_verdict v = format_verdict(c, (enum export_format)f, a, why, sizeof why);
+        printf("  %-18s  %s%s%s\n", export_format_name((enum export_format)f),
+               v == EXPORT_OK     ? "takes every linear"
+               : v == EXPORT_WARN ? "takes every linear; "
+                                  : "does not take ",
+               v == EXPORT_OK ? "" : why, "");
+    }
+}
+
+static void print_contents(const struct contents *c, const struct args *a)
+{
+    char size[24];
+    printf("model           %s\n", checkpoint_dir(c->ck));
+    printf("architecture    %s (%s)%s\n", c->cfg->architecture[0] ? c->cfg->architecture : "not named",
+           c->cfg->model_type, c->family ? "" : ", not supported by this version");
+    print_shape_line(c->cfg);
+    printf("parameters      %.4g million", 1e-6 * (double)c->params);
+    if (c->linear_params)
+        printf(", %.1f %% of them in the blocks' linears",
+               100 * (double)c->linear_params / (double)(c->params ? c->params : 1));
+    printf("\nsize            %s, %.3f bits per parameter\n", format_bytes(c->bytes, size, sizeof size),
+           bits_each(c->bytes, c->params));
+    if (c->cfg->quant != QUANT_NONE)
+        printf("quantized       %s, the linears at %.3f bits per weight\n", quant_name(c->cfg->quant),
+               bits_each(c->linear_bytes, c->linear_params));
+    print_dtypes(c);
+    if (c->family)
+        print_linears(c);
+    if (c->family && c->cfg->quant == QUANT_NONE)
+        print_formats(c, a);
+    if (a->all_tensors)
+        print_tensors(c);
+    if (!c->family)
+        printf("\ngsq quantize would refuse this model: %s\n%s\n", c->why_not.msg, c->why_not.hint);
+    else if (c->cfg->quant != QUANT_NONE)
+        printf("\nalready quantized: gsq eval, compare and convert read it\n");
+    else
+        printf("\ngsq quantize would take the linears above; embeddings, norms and the head stay in 16 bits\n");
+}
+
+/* ---- telling programs ------------------------------------------------------------------------------------------- */
+
+static cJSON *shapes_json(const struct contents *c)
+{
+    cJSON *list = cJSON_CreateArray();
+    for (size_t i = 0; i < c->n_shapes; i++) {
+        const struct shape *s = &c->shapes[i];
+        cJSON *o = cJSON_CreateObject();
+        cJSON_AddStringToObject(o, "linear", linear_short_name(s->id));
+        cJSON_AddNumberToObject(o, "rows", s->info.rows);
+        cJSON_AddNumberToObject(o, "cols", s->info.cols);
+        cJSON_AddNumberToObject(o, "count", s->count);
+        if (s->info.quantized) {
+            cJSON_AddStringToObject(o, "type", s->info.spec.type->name);
+            cJSON_AddNumberToObject(o, "group", s->info.spec.group);
+        } else {
+            cJSON_AddStringToObject(o, "dtype", dtype_name(s->info.dtype));
+        }
+        cJSON_AddItemToArray(list, o);
+    }
+    return list;
+}
+
+static cJSON *tensors_json(const struct contents *c)
+{
+    const struct safetensors *s = checkpoint_tensors(c->ck);
+    cJSON *list = cJSON_CreateArray();
+    for (size_t i = 0; i < safetensors_count(s); i++) {
+        const struct tensor *x = safetensors_at(s, i);
+        cJSON *o = cJSON_CreateObject(), *shape = NULL;
+        cJSON_AddStringToObject(o, "name", x->name);
+        cJSON_AddStringToObject(o, "dtype", x->stored_dtype[0] ? x->stored_dtype : dtype_name(x->dtype));
+        shape = cJSON_AddArrayToObject(o, "shape");
+        for (uint32_t k = 0; k < x->n_dims; k++)
+            cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)x->shape[k]));
+        cJSON_AddNumberToObject(o, "bytes", (double)x->bytes);
+        cJSON_AddItemToArray(list, o);
+    }
+    return list;
+}
+
+static void emit_contents(const struct contents *c, const struct args *a)
+{
+    static const char *const verdicts[] = {"ok", "warning", "refused"};
+    cJSON *o = json_event("result");
+    cJSON_AddStringToObject(o, "command", "inspect");
+    cJSON_AddStringToObject(o, "model", checkpoint_dir(c->ck));
+    cJSON_AddStringToObject(o, "architecture", c->cfg->architecture);
+    cJSON_AddStringToObject(o, "model_type", c->cfg->model_type);
+    cJSON_AddBoolToObject(o, "supported", c->family != NULL);
+    cJSON_AddNumberToObject(o, "layers", c->cfg->num_layers);
+    cJSON_AddNumberToObject(o, "hidden_size", c->cfg->hidden_size);
+    cJSON_AddNumberToObject(o, "vocab_size", c->cfg->vocab_size);
+    cJSON_AddNumberToObject(o, "parameters", (double)c->params);
+    cJSON_AddNumberToObject(o, "linear_parameters", (double)c->linear_params);
+    cJSON_AddNumberToObject(o, "bytes", (double)c->bytes);
+    cJSON_AddStringToObject(o, "format", quant_name(c->cfg->quant));
+    if (c->linear_params)
+        cJSON_AddNumberToObject(o, "bits_per_weight", bits_each(c->linear_bytes, c->linear_params));
+    cJSON_AddItemToObject(o, "linears", shapes_json(c));
+    if (c->family && c->cfg->quant == QUANT_NONE) {
+        cJSON *formats = cJSON_AddObjectToObject(o, "formats");
+        for (int f = 0; f < EXPORT_NONE; f++) {
+            char why[640];
+            enum export_verdict v = format_verdict(c, (enum export_format)f, a, why, sizeof why);
+            cJSON *one = cJSON_AddObjectToObject(formats, export_format_name((enum export_format)f));
+            cJSON_AddStringToObject(one, "verdict", verdicts[v]);
+            if (why[0])
+                cJSON_AddStringToObject(one, "why", why);
+        }
+    }
+    if (a->all_tensors)
+        cJSON_AddItemToObject(o, "tensors", tensors_json(c));
+    json_emit(o);
+}
+
+bool cmd_inspect(const struct args *a, struct err *e)
+{
+    struct checkpoint *ck = NULL;
+    struct contents *c = calloc(1, sizeof *c);
+    bool ok = c != NULL || err_nomem(e, "the inspection", sizeof *c);
+    ok = ok && checkpoint_open(&ck, a->positional[0], e);
+    if (ok) {
+        c->ck = ck;
+        c->cfg = checkpoint_config(ck);
+        c->family = family_find(c->cfg, &c->why_not);
+        count_params(c);
+        ok = count_linears(c, e);
+    }
+    if (ok && a->json)
+        emit_contents(c, a);
+    else if (ok)
+        print_contents(c, a);
+    checkpoint_close(&ck);
+    free(c);
+    return ok;
+}

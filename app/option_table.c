@@ -1,0 +1,340 @@
+#include "app/option_table.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/str.h"
+
+const struct command commands[CMD_COUNT] = {
+    [CMD_QUANTIZE] =
+        {
+            "quantize", "MODEL -o OUT [options]", "quantize a model to 2-4 bits", 1, {"MODEL"}, {"out"},
+            "MODEL is a Hugging Face folder: config.json, tokenizer.json, *.safetensors (F32, F16 or BF16).\n"
+            "OUT becomes a complete folder in the chosen format. Embeddings, norms and the head stay in 16 bits.\n"
+            "\n"
+            "Three methods, each starting from the one before it:\n"
+            "  rtn   round to nearest with a searched scale per group; needs no text\n"
+            "  gptq  rounds column by column and corrects the rest from calibration statistics\n"
+            "  gsq   learns which level every weight takes, and the scales, by Gumbel-Softmax\n"
+            "\n"
+            "Finished blocks are kept in the work folder: after an interruption, the same command resumes.\n",
+        },
+    [CMD_EVAL] =
+        {
+            "eval", "MODEL --text FILE [options]", "perplexity of a model on a text", 1, {"MODEL"}, {"text"},
+            "MODEL is a Hugging Face folder, unquantized or in any format gsq writes.\n"
+            "The text is tokenized whole with one BOS in front, cut into windows of --ctx tokens (the remainder is\n"
+            "dropped), and exp(mean negative log-likelihood) is taken over positions 1..ctx-1 of every window.\n",
+        },
+    [CMD_COMPARE] =
+        {
+            "compare", "MODEL REFERENCE --text FILE [options]", "KL divergence and agreement of two models", 2,
+            {"MODEL", "REFERENCE"}, {"text"},
+            "Both models read the same windows of the text. Printed: mean KL(reference || model) per position, how\n"
+            "often both find the same token most likely, and both perplexities.\n",
+        },
+    [CMD_INSPECT] =
+        {
+            "inspect", "MODEL [options]", "what is in a model, and what would be quantized", 1, {"MODEL"}, {NULL},
+            "Needs no Vulkan device. Shows architecture, parameters, tensors, bits per weight, the linears that\n"
+            "gsq quantize would take and which formats can hold them; for a quantized folder its format and bits.\n",
+        },
+    [CMD_CONVERT] =
+        {
+            "convert", "IN -o OUT --format F [options]", "re-pack a quantized model in another format", 1, {"IN"},
+            {"out", "format"},
+            "Codes are copied, never requantized. Scales are rounded again only where the new format stores another\n"
+            "16-bit type. Needs no Vulkan device.\n",
+        },
+    [CMD_DEVICES] =
+        {
+            "devices", "[options]", "Vulkan devices, and the kernel variants they would run", 0, {NULL}, {NULL},
+            "Lists every device Vulkan shows. For the one that would be used (--device), also the variant of each\n"
+            "kernel.\n",
+        },
+    [CMD_BENCH] =
+        {
+            "bench", "[options]", "speed of each kernel against the device's measured limits", 0, {NULL}, {NULL},
+            "Prints GFLOP/s or GB/s for each kernel, and the share of the limit measured on that device.\n",
+        },
+};
+
+void args_defaults(struct args *a)
+{
+    memset(a, 0, sizeof *a);
+    a->command = CMD_NONE;
+    a->log_level = LOG_INFO;
+    quantize_defaults(&a->q);
+}
+
+/* ---- options that are more than a number or a text --------------------------------------------------------------- */
+
+static bool read_method(struct args *a, const struct option *o, const char *value, struct err *e)
+{
+    (void)o;
+    if (method_parse(value, &a->q.method))
+        return true;
+    err_set(e, ERR_USER, "--method %s is unknown", value);
+    return err_hint(e, "methods: rtn, gptq, gsq");
+}
+
+static bool read_type(const char *option, const char *value, const struct quant_type **out, struct err *e)
+{
+    *out = quant_type_find(value);
+    if (*out)
+        return true;
+    char names[128] = "";
+    for (size_t i = 0; quant_type_at(i); i++) {
+        size_t n = strlen(names);
+        snprintf(names + n, sizeof names - n, "%s%s", i ? ", " : "", quant_type_at(i)->name);
+    }
+    err_set(e, ERR_USER, "%s: there is no quantization type \"%s\"", option, value);
+    return err_hint(e, "types: %s", names);
+}
+
+static bool read_bits(struct args *a, const struct option *o, const char *value, struct err *e)
+{
+    (void)o;
+    return read_type("--bits", value, &a->q.type, e);
+}
+
+static bool read_format(struct args *a, const struct option *o, const char *value, struct err *e)
+{
+    (void)o;
+    if (strcmp(value, "gguf") == 0) {
+        err_set(e, ERR_USER, "--format gguf is not available in this version");
+        return err_hint(e, "formats: gptq, gptq_v2, compressed-tensors, mlx, humming");
+    }
+    a->q.format = export_format_parse(value);
+    if (a->q.format != EXPORT_NONE)
+        return true;
+    err_set(e, ERR_USER, "--format %s is unknown", value);
+    return err_hint(e, "formats: gptq, gptq_v2, compressed-tensors, mlx, humming");
+}
+
+static bool read_effort(struct args *a, const struct option *o, const char *value, struct err *e)
+{
+    (void)a;
+    (void)o;
+    if (strcmp(value, "fast") == 0)
+        return true; /* the defaults of the options it stands for */
+    if (strcmp(value, "balanced") == 0 || strcmp(value, "best") == 0) {
+        err_set(e, ERR_USER, "--effort %s is not available in this version", value);
+        return err_hint(e, "use --effort fast");
+    }
+    err_set(e, ERR_USER, "--effort %s is unknown", value);
+    return err_hint(e, "use --effort fast");
+}
+
+static bool read_protocol(struct args *a, const struct option *o, const char *value, struct err *e)
+{
+    (void)a;
+    (void)o;
+    if (strcmp(value, "gsq") == 0)
+        return true;
+    err_set(e, ERR_USER, "--protocol %s is not available in this version", value);
+    return err_hint(e, "leave it out: the protocol is that of `gsq eval --help`");
+}
+
+static bool refuse_type(struct args *a, const struct option *o, const char *value, struct err *e)
+{
+    (void)a;
+    (void)o;
+    err_set(e, ERR_USER, "--type %s: GGUF types are not available in this version", value);
+    return err_hint(e, "choose --bits and --format instead");
+}
+
+static bool refuse_report(struct args *a, const struct option *o, const char *value, struct err *e)
+{
+    (void)a;
+    (void)o;
+    (void)value;
+    err_set(e, ERR_USER, "--report is not available in this version");
+    return err_hint(e, "--json prints the same figures as JSON lines");
+}
+
+static bool read_log_level(struct args *a, const struct option *o, const char *value, struct err *e)
+{
+    (void)o;
+    a->log_level_given = true;
+    if (log_level_parse(value, &a->log_level))
+        return true;
+    err_set(e, ERR_USER, "--log-level %s is unknown", value);
+    return err_hint(e, "levels: error, warn, info, debug");
+}
+
+static bool add_rule(struct args *a, char *regex, const struct quant_type *type, uint32_t group, struct err *e)
+{
+    struct tensor_rule *rules = realloc(a->rules, (a->q.n_rules + 1) * sizeof *rules);
+    if (rules) {
+        a->rules = rules;
+        a->q.rules = rules;
+        char **owned = realloc(a->owned, (a->n_owned + 1) * sizeof *owned);
+        if (owned)
+            a->owned = owned;
+        rules = owned ? rules : NULL;
+    }
+    if (!rules || !regex) {
+        free(regex);
+        return err_nomem(e, "a tensor rule", sizeof *rules);
+    }
+    a->owned[a->n_owned++] = regex;
+    rules[a->q.n_rules++] = (struct tensor_rule){.regex = regex, .type = type, .group = group};
+    return true;
+}
+
+static bool read_keep(struct args *a, const struct option *o, const char *value, struct err *e)
+{
+    (void)o;
+    if (!value[0])
+        return err_set(e, ERR_USER, "--keep needs a regular expression");
+    return add_rule(a, str_dup(value), NULL, 0, e);
+}
+
+/* REGEX=BITS or REGEX=BITS,gGROUP; the regex may hold '=' itself. */
+static bool read_tensor(struct args *a, const struct option *o, const char *value, struct err *e)
+{
+    (void)o;
+    const char *eq = strrchr(value, '=');
+    if (!eq || eq == value) {
+        err_set(e, ERR_USER, "--tensor %s: expected REGEX=BITS or REGEX=BITS,gGROUP", value);
+        return err_hint(e, "for example --tensor 'down_proj=3,g64'");
+    }
+    char bits[16];
+    const char *comma = strchr(eq, ',');
+    size_t n = comma ? (size_t)(comma - eq - 1) : strlen(eq + 1);
+    snprintf(bits, sizeof bits, "%.*s", (int)(n < sizeof bits ? n : sizeof bits - 1), eq + 1);
+    const struct quant_type *type;
+    if (!read_type("--tensor", bits, &type, e))
+        return false;
+    unsigned long group = 0;
+    if (comma) {
+        char *end;
+        group = strtoul(comma[1] == 'g' ? comma + 2 : comma + 1, &end, 10);
+        if (comma[1] != 'g' || *end || group < 1 || group > 65536) {
+            err_set(e, ERR_USER, "--tensor %s: what follows the comma is g and a group size", value);
+            return err_hint(e, "for example --tensor 'down_proj=3,g64'");
+        }
+    }
+    return add_rule(a, str_dup_n(value, (size_t)(eq - value)), type, (uint32_t)group, e);
+}
+
+/* ---- the table ----------------------------------------------------------------------------------------------------- */
+
+#define ON(c)  (1u << CMD_##c)
+#define ALL    ((1u << CMD_COUNT) - 1)
+#define AT(m)  offsetof(struct args, m), 0, 0, 0, NULL
+#define NUM(m, lo, hi) offsetof(struct args, m), 0, lo, hi, NULL
+#define PAIR(m, n, lo, hi) offsetof(struct args, m), offsetof(struct args, n), lo, hi, NULL
+#define CALL(f) 0, 0, 0, 0, f
+#define U32_MAX 4294967295.0
+#define TEXTS   (ON(EVAL) | ON(COMPARE))
+
+/* clang-format off */
+const struct option options[] = {
+    /* name, letter, argument, type, target(s) and range or function, default in words, commands, section, help */
+    {"out", 'o', "DIR", OPT_TEXT, AT(out), "", ON(QUANTIZE) | ON(CONVERT), SECTION_MAIN,
+     "folder to write"},
+    {"text", 0, "FILE", OPT_TEXT, AT(text), "", TEXTS, SECTION_MAIN,
+     "text to evaluate on (UTF-8)"},
+    {"ctx", 0, "N", OPT_U32, NUM(ctx, 2, 1 << 20), "the model's context, at most 2048", TEXTS, SECTION_MAIN,
+     "tokens per window"},
+    {"windows", 0, "N", OPT_U32, NUM(windows, 1, U32_MAX), "all", TEXTS, SECTION_MAIN,
+     "evaluate at most this many windows"},
+    {"spill", 0, "DIR", OPT_TEXT, AT(spill), "the system's folder for temporary files", TEXTS, SECTION_RUN,
+     "where activations go that fit neither on the device nor in memory"},
+    {"protocol", 0, "P", OPT_CALL, CALL(read_protocol), "", TEXTS, SECTION_MAIN, NULL},
+    {"tensors", 0, NULL, OPT_FLAG, AT(all_tensors), "", ON(INSPECT), SECTION_MAIN,
+     "list every tensor"},
+    {"kernel", 0, "TEXT", OPT_TEXT, AT(kernel), "all", ON(BENCH), SECTION_MAIN,
+     "only kernels whose name holds this text"},
+
+    {"method", 0, "M", OPT_CALL, CALL(read_method), "gsq", ON(QUANTIZE), SECTION_MAIN,
+     "rtn, gptq or gsq"},
+    {"bits", 0, "B", OPT_CALL, CALL(read_bits), "2", ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
+     "2, 3, 4 or ternary; 8 for rtn and gptq"},
+    {"group", 0, "N", OPT_U32, NUM(q.group, 1, 65536), NULL, ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
+     "weights that share one scale"},
+    {"format", 0, "F", OPT_CALL, CALL(read_format), "gptq", ON(QUANTIZE) | ON(CONVERT), SECTION_MAIN,
+     "gptq, gptq_v2, compressed-tensors, mlx or humming"},
+    {"container", 0, "BITS", OPT_U32, NUM(q.container, 2, 8), "as many as the codes have",
+     ON(QUANTIZE) | ON(CONVERT), SECTION_MAIN,
+     "compressed-tensors: store codes in fields of this many bits; 4 loads in every kernel"},
+    {"tensor", 0, "REGEX=B[,gN]", OPT_CALL, CALL(read_tensor), "", ON(QUANTIZE), SECTION_MAIN,
+     "other bits (and group) for modules whose name matches; may be repeated, the last match wins"},
+    {"keep", 0, "REGEX", OPT_CALL, CALL(read_keep), "", ON(QUANTIZE), SECTION_MAIN,
+     "keep modules whose name matches in 16 bits; may be repeated, the last match wins"},
+    {"type", 0, "T", OPT_CALL, CALL(refuse_type), "", ON(QUANTIZE), SECTION_MAIN, NULL},
+    {"report", 0, "FILE", OPT_CALL, CALL(refuse_report), "", ON(QUANTIZE), SECTION_MAIN, NULL},
+
+    {"calib", 0, "FILE", OPT_TEXT, AT(q.calib), "", ON(QUANTIZE), SECTION_CALIB,
+     "text (UTF-8) like what the model will read; needed by gptq and gsq"},
+    {"samples", 0, "N", OPT_U32, NUM(q.samples, 1, 1 << 20), NULL, ON(QUANTIZE), SECTION_CALIB,
+     "windows taken from its start"},
+    {"ctx", 0, "N", OPT_U32, NUM(q.ctx, 2, 1 << 20), "the model's context, at most 2048", ON(QUANTIZE), SECTION_CALIB,
+     "tokens per window"},
+    {"holdout", 0, "N", OPT_U32, NUM(q.holdout, 0, 1 << 20), "an eighth, at most 16", ON(QUANTIZE), SECTION_CALIB,
+     "windows that only judge: a stage that makes them worse is rolled back"},
+
+    {"dry-run", 0, NULL, OPT_FLAG, AT(q.dry_run), "", ON(QUANTIZE), SECTION_RUN,
+     "check everything and print the plan, then stop"},
+    {"work", 0, "DIR", OPT_TEXT, AT(q.work_dir), "OUT.work", ON(QUANTIZE), SECTION_RUN,
+     "folder for finished blocks"},
+    {"keep-work", 0, NULL, OPT_FLAG, AT(q.keep_work), "", ON(QUANTIZE), SECTION_RUN,
+     "do not remove the work folder at the end"},
+    {"host-limit", 0, "GiB", OPT_GIB, NUM(q.host_limit, 0.001, 1 << 20), "just under 4", ON(QUANTIZE), SECTION_RUN,
+     "host memory for activations before they go to a file in the work folder"},
+
+    {"effort", 0, "E", OPT_CALL, CALL(read_effort), "fast", ON(QUANTIZE), SECTION_METHOD,
+     "fast: each linear is tuned on its own, by the Hessian of its inputs, with the values below"},
+    {"steps", 0, "N", OPT_U32, NUM(q.gumbel.steps, 1, 1000000), NULL, ON(QUANTIZE), SECTION_METHOD,
+     "optimiser steps per linear"},
+    {"reach", 0, "X", OPT_F32, NUM(q.gumbel.reach, 0.001, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
+     "how far a logit may travel, as a multiple of the paper's schedule; rates follow from it"},
+    {"tau", 0, "A:B", OPT_PAIR, PAIR(q.gumbel.tau0, q.gumbel.tau1, 1e-4, 1e4), NULL, ON(QUANTIZE), SECTION_METHOD,
+     "temperature at the first and last step"},
+    {"kappa", 0, "A:B", OPT_PAIR, PAIR(q.gumbel.kappa0, q.gumbel.kappa1, 1e-3, 1e6), NULL, ON(QUANTIZE), SECTION_METHOD,
+     "factor on the logits at the first and last step"},
+    {"lr-logits", 0, "X", OPT_F32, NUM(q.gumbel.lr_logits, 0, 1), NULL, ON(QUANTIZE), SECTION_METHOD,
+     "learning rate of the logits in a run of 1280 steps; times reach * 1280 / steps"},
+    {"lr-scales", 0, "X", OPT_F32, NUM(q.gumbel.lr_scales, 0, 1), NULL, ON(QUANTIZE), SECTION_METHOD,
+     "the same for the scales"},
+    {"lr-end", 0, "X", OPT_F32, NUM(q.gumbel.lr_end, 0, 1), NULL, ON(QUANTIZE), SECTION_METHOD,
+     "cosine decay of both rates down to this share"},
+    {"beta1", 0, "X", OPT_F32, NUM(q.gumbel.beta1, 0, 0.99999), NULL, ON(QUANTIZE), SECTION_METHOD,
+     "Lion: share of the momentum in a step"},
+    {"beta2", 0, "X", OPT_F32, NUM(q.gumbel.beta2, 0, 0.99999), NULL, ON(QUANTIZE), SECTION_METHOD,
+     "Lion: what the momentum keeps from step to step"},
+    {"decay", 0, "X", OPT_F32, NUM(q.gumbel.decay, 0, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
+     "weight decay of the logits, per unit of learning rate"},
+    {"init-noise", 0, "X", OPT_F32, NUM(q.gumbel.init_noise, 0, 100), NULL, ON(QUANTIZE), SECTION_METHOD,
+     "spread of the starting logits"},
+    {"init-gap", 0, "X", OPT_F32, NUM(q.gumbel.init_gap, 0, 10000), NULL, ON(QUANTIZE), SECTION_METHOD,
+     "how far the starting code leads, in units of the spread"},
+    {"damp", 0, "X", OPT_F32, NUM(q.damp, 0, 10), NULL, ON(QUANTIZE), SECTION_METHOD,
+     "GPTQ: share of the mean diagonal added to the Hessian"},
+    {"scale-steps", 0, "N", OPT_U32, NUM(q.scale_search.steps, 1, 100), NULL, ON(QUANTIZE), SECTION_METHOD,
+     "scale search: candidates per sign, one percent apart"},
+    {"scale-power", 0, "X", OPT_F32, NUM(q.scale_search.power, 0.1, 10), NULL, ON(QUANTIZE), SECTION_METHOD,
+     "scale search: power of the absolute error"},
+
+    {"device", 0, "N|NAME", OPT_TEXT, AT(device), "$GSQ_DEVICE, else the best", ALL, SECTION_COMMON,
+     "Vulkan device, by its number or part of its name in `gsq devices`"},
+    {"mem-limit", 0, "GiB", OPT_GIB, NUM(mem_limit, 0.01, 1 << 20), "what is free, less a reserve", ALL, SECTION_COMMON,
+     "device memory to use at most"},
+    {"variant", 0, "V", OPT_TEXT, AT(variant), "the best each", ALL, SECTION_COMMON,
+     "run this variant of every kernel that has it (base: the plain one)"},
+    {"threads", 0, "N", OPT_U32, NUM(threads, 1, 4096), "all", ALL, SECTION_COMMON,
+     "threads of a CPU device"},
+    {"seed", 0, "N", OPT_U64, NUM(q.seed, 0, 18446744073709551615.0), NULL, ALL, SECTION_COMMON,
+     "of the random numbers; same seed, device and variant: same bytes"},
+    {"json", 0, NULL, OPT_FLAG, AT(json), "", ALL, SECTION_COMMON,
+     "JSON lines on stdout, the last one {\"event\":\"result\", ...}; text for people on stderr"},
+    {"quiet", 'q', NULL, OPT_FLAG, AT(quiet), "", ALL, SECTION_COMMON,
+     "no progress; only results, warnings and errors"},
+    {"log-level", 0, "L", OPT_CALL, CALL(read_log_level), "info", ALL, SECTION_COMMON,
+     "error, warn, info or debug"},
+    {"help", 'h', NULL, OPT_FLAG, AT(help), "", ALL, SECTION_COMMON,
+     "this text"},
+    {0},
+};

@@ -1,0 +1,49 @@
+/* The two tables behind the command line: commands, and options. */
+#ifndef APP_OPTION_TABLE_H
+#define APP_OPTION_TABLE_H
+
+#include "app/args.h"
+
+enum option_type {
+    OPT_FLAG, /* bool: present or not */
+    OPT_TEXT, /* const char * */
+    OPT_U32,
+    OPT_U64,
+    OPT_F32,
+    OPT_GIB,  /* GiB with a fraction, kept as uint64_t bytes */
+    OPT_PAIR, /* A:B, two floats */
+    OPT_CALL, /* read by a function */
+};
+
+/* Sections of a help text, in this order. */
+enum option_section { SECTION_MAIN, SECTION_CALIB, SECTION_RUN, SECTION_METHOD, SECTION_COMMON, SECTION_COUNT };
+
+struct option {
+    const char *name; /* without the dashes */
+    char letter;      /* 0: none */
+    const char *arg;  /* "N"; NULL for flags */
+    enum option_type type;
+    size_t target, target2; /* offsets in struct args; target2: B of a pair */
+    double min, max;        /* of numbers, inclusive */
+    bool (*call)(struct args *a, const struct option *o, const char *value, struct err *e);
+    const char *fallback; /* default in words; NULL: the value in a fresh struct args, "": do not mention */
+    unsigned commands;    /* bits 1 << CMD_x */
+    enum option_section section;
+    const char *help; /* NULL: not shown (something this version refuses) */
+};
+/* Ends with a row whose name is NULL. */
+extern const struct option options[];
+
+struct command {
+    const char *name, *synopsis, *summary;
+    unsigned positionals; /* how many are required: exactly that many */
+    const char *positional_names[2];
+    const char *required[2]; /* options that must be given */
+    const char *text;        /* what it does, and examples */
+};
+extern const struct command commands[CMD_COUNT];
+
+/* Values before any option is read. */
+void args_defaults(struct args *a);
+
+#endif

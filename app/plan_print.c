@@ -1,0 +1,132 @@
+#include "app/plan_print.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "app/app.h"
+#include "host/base/num.h"
+
+/* Items with the same shape and fate make one line of the table. */
+struct group {
+    const struct plan_item *first;
+    unsigned count;
+};
+
+static bool same_fate(const struct plan_item *a, const struct plan_item *b)
+{
+    return a->id == b->id && a->rows == b->rows && a->cols == b->cols && a->keep == b->keep &&
+           (a->keep || (a->spec.type == b->spec.type && a->spec.group == b->spec.group));
+}
+
+static size_t group_items(const struct plan *p, struct group **out)
+{
+    size_t n = 0;
+    struct group *groups = calloc(p->n_items ? p->n_items : 1, sizeof *groups);
+    *out = groups;
+    for (size_t i = 0; groups && i < p->n_items; i++) {
+        size_t g = 0;
+        while (g < n && !same_fate(groups[g].first, &p->items[i]))
+            g++;
+        if (g == n)
+            groups[n++].first = &p->items[i];
+        groups[g].count++;
+    }
+    return n;
+}
+
+static const char *fate_text(const struct plan_item *item, char *out, size_t cap)
+{
+    if (item->keep)
+        snprintf(out, cap, "16 bits");
+    else
+        snprintf(out, cap, "%s%s, group %u, %s scales", item->spec.type->name,
+                 item->spec.type->name[0] >= '0' && item->spec.type->name[0] <= '9' ? " bits" : "",
+                 (unsigned)item->spec.group, scale_type_name(item->spec.scale));
+    return out;
+}
+
+static void print_linears(FILE *f, const struct plan *p)
+{
+    struct group *groups;
+    size_t n = group_items(p, &groups);
+    struct table *t = table_create("lrrl");
+    for (size_t i = 0; i < n; i++) {
+        char fate[96];
+        table_cell(t, "%s", linear_short_name(groups[i].first->id));
+        table_cell(t, "%u x %u", (unsigned)groups[i].first->rows, (unsigned)groups[i].first->cols);
+        table_cell(t, "%u of them", groups[i].count);
+        table_cell(t, "%s", fate_text(groups[i].first, fate, sizeof fate));
+    }
+    free(groups);
+    fprintf(f, "linears\n");
+    table_print(&t, f, 2);
+}
+
+void plan_print(FILE *f, const struct plan *p, const struct quantize_options *o)
+{
+    char a[24], b[24], c[24];
+    double share = p->weights ? 100.0 * (double)p->weights_quantized / (double)p->weights : 0;
+    fprintf(f, "plan: %s -> %s, %s, format %s\n", o->model_dir, o->out_dir, method_name(o->method),
+            export_format_name(o->format));
+    print_linears(f, p);
+    fprintf(f, "weights           %.4g million, %.1f %% of them quantized, at %.3f bits each with their scales\n",
+            1e-6 * (double)p->weights, share, p->bpw);
+    fprintf(f, "disk              %s for the result, %s for the work folder; %s free\n",
+            format_bytes(p->out_bytes, a, sizeof a), format_bytes(p->work_bytes, b, sizeof b),
+            p->disk_free ? format_bytes(p->disk_free, c, sizeof c) : "unknown");
+    if (o->method != METHOD_RTN)
+        fprintf(f, "calibration       %u windows of %u tokens, %u at a time; activations: %s\n", (unsigned)p->samples,
+                (unsigned)p->ctx, (unsigned)p->batch_windows, p->acts_tier ? p->acts_tier : "none");
+    if (o->method == METHOD_GSQ)
+        fprintf(f, "optimiser         %u steps per linear, reach %.4g\n", (unsigned)o->gumbel.steps, p->reach);
+    fprintf(f, "host memory       %s beyond mapped files\n", format_bytes(p->host_bytes, a, sizeof a));
+    fprintf(f, "device memory     %s of %s\n", format_bytes(p->device_bytes, a, sizeof a),
+            format_bytes(p->device_limit, b, sizeof b));
+    struct table *t = table_create("lr");
+    for (size_t i = 0; i < p->n_lines; i++) {
+        table_cell(t, "%s", p->lines[i].name);
+        table_cell(t, "%s", format_bytes(p->lines[i].bytes, a, sizeof a));
+    }
+    table_print(&t, f, 2);
+    fflush(f);
+}
+
+void plan_json(cJSON *j, const struct plan *p)
+{
+    struct group *groups;
+    size_t n = group_items(p, &groups);
+    cJSON *linears = cJSON_AddArrayToObject(j, "linears");
+    for (size_t i = 0; i < n; i++) {
+        const struct plan_item *item = groups[i].first;
+        cJSON *o = cJSON_CreateObject();
+        cJSON_AddStringToObject(o, "linear", linear_short_name(item->id));
+        cJSON_AddNumberToObject(o, "rows", item->rows);
+        cJSON_AddNumberToObject(o, "cols", item->cols);
+        cJSON_AddNumberToObject(o, "count", groups[i].count);
+        cJSON_AddBoolToObject(o, "keep", item->keep);
+        if (!item->keep) {
+            cJSON_AddStringToObject(o, "type", item->spec.type->name);
+            cJSON_AddNumberToObject(o, "group", item->spec.group);
+            cJSON_AddStringToObject(o, "scales", scale_type_name(item->spec.scale));
+        }
+        cJSON_AddItemToArray(linears, o);
+    }
+    free(groups);
+    cJSON_AddNumberToObject(j, "bits_per_weight", p->bpw);
+    cJSON_AddNumberToObject(j, "weights", (double)p->weights);
+    cJSON_AddNumberToObject(j, "weights_quantized", (double)p->weights_quantized);
+    cJSON_AddNumberToObject(j, "out_bytes", (double)p->out_bytes);
+    cJSON_AddNumberToObject(j, "work_bytes", (double)p->work_bytes);
+    cJSON_AddNumberToObject(j, "disk_free", (double)p->disk_free);
+    cJSON_AddNumberToObject(j, "device_bytes", (double)p->device_bytes);
+    cJSON_AddNumberToObject(j, "device_limit", (double)p->device_limit);
+    cJSON_AddNumberToObject(j, "host_bytes", (double)p->host_bytes);
+    cJSON *memory = cJSON_AddObjectToObject(j, "device_memory");
+    for (size_t i = 0; i < p->n_lines; i++)
+        cJSON_AddNumberToObject(memory, p->lines[i].name, (double)p->lines[i].bytes);
+    cJSON_AddStringToObject(j, "activations", p->acts_tier ? p->acts_tier : "none");
+    cJSON_AddNumberToObject(j, "batch_windows", p->batch_windows);
+    cJSON_AddNumberToObject(j, "samples", p->samples);
+    cJSON_AddNumberToObject(j, "ctx", p->ctx);
+    cJSON_AddNumberToObject(j, "reach", p->reach);
+}

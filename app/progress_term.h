@@ -1,0 +1,26 @@
+/* Progress for people and programs: a bar on a terminal, a line now and then in a pipe, JSON lines, or nothing. */
+#ifndef APP_PROGRESS_TERM_H
+#define APP_PROGRESS_TERM_H
+
+#include "app/args.h"
+#include "host/quant/progress.h"
+
+enum progress_mode { PROGRESS_NONE, PROGRESS_BAR, PROGRESS_LINES, PROGRESS_JSON };
+
+struct progress_term {
+    enum progress_mode mode;
+    bool drawn; /* a bar is on the screen */
+    uint64_t start_ns, last_ns;
+    char last_phase[32];
+};
+
+/* Chooses the mode from the options and the terminal. The returned callback asks the operation to stop after Ctrl-C.
+ * p must stay where it is until progress_term_end. */
+struct progress progress_term_begin(struct progress_term *p, const struct args *a);
+/* Clears the bar. */
+void progress_term_end(struct progress_term *p);
+
+/* The text of a bar in at most `columns` columns (for tests). */
+void progress_bar_text(char *out, size_t cap, const struct progress_event *ev, unsigned columns);
+
+#endif
