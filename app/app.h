@@ -13,7 +13,8 @@ bool cmd_compare(const struct args *a, struct err *e);
 bool cmd_inspect(const struct args *a, struct err *e);
 bool cmd_convert(const struct args *a, struct err *e);
 bool cmd_devices(const struct args *a, struct err *e);
-/* kernel_filter: part of a name, or NULL. Prints for people, or with json one line per kernel and the result line. */
+/* kernel_filter: part of a name, or NULL. Prints for people, or with json one line per kernel and the result
+ * line. */
 bool cmd_bench(struct gpu *g, const char *kernel_filter, bool json, struct err *e);
 
 /* Results for people: stdout, or stderr when stdout carries JSON. */

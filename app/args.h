@@ -47,8 +47,8 @@ struct args {
     size_t n_owned;
 };
 
-/* Reads argv[1..]. Strings of argv are kept, not copied. On failure ERR_USER, with the nearest name as hint where a
- * name is unknown; a->json is right even then. args_free in every case. */
+/* Reads argv[1..]. Strings of argv are kept, not copied. On failure ERR_USER, with the nearest name as hint
+ * where a name is unknown; a->json is right even then. args_free in every case. */
 bool args_parse(struct args *a, int argc, char **argv, struct err *e);
 void args_free(struct args *a);
 /* Help of a command, or of the program (CMD_NONE). */

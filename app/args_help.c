@@ -11,14 +11,15 @@ static const char *const section_titles[SECTION_COUNT] = {
 };
 
 static const char *const examples[CMD_COUNT] = {
-    [CMD_QUANTIZE] = "  gsq quantize Llama-3.1-8B -o out --calib text.txt\n"
-                     "      2 bits, group 128, by GSQ, in the gptq format\n"
-                     "  gsq quantize Llama-3.1-8B -o out --calib text.txt --dry-run\n"
-                     "      what it would do, and whether memory and disk suffice\n"
-                     "  gsq quantize Qwen3-8B -o out --method gptq --bits 4 --format compressed-tensors --calib text.txt\n"
-                     "      a quick 4-bit model for vLLM\n"
-                     "  gsq quantize Qwen3-8B -o out --calib text.txt --tensor 'v_proj=4' --keep 'layers\\.0\\.'\n"
-                     "      mixed precision: 4 bits for every v_proj, the first block untouched\n",
+    [CMD_QUANTIZE] =
+        "  gsq quantize Llama-3.1-8B -o out --calib text.txt\n"
+        "      2 bits, group 128, by GSQ, in the gptq format\n"
+        "  gsq quantize Llama-3.1-8B -o out --calib text.txt --dry-run\n"
+        "      what it would do, and whether memory and disk suffice\n"
+        "  gsq quantize Qwen3-8B -o out --method gptq --bits 4 --format compressed-tensors --calib text.txt\n"
+        "      a quick 4-bit model for vLLM\n"
+        "  gsq quantize Qwen3-8B -o out --calib text.txt --tensor 'v_proj=4' --keep 'layers\\.0\\.'\n"
+        "      mixed precision: 4 bits for every v_proj, the first block untouched\n",
     [CMD_EVAL] = "  gsq eval out --text test.txt --ctx 2048\n"
                  "  gsq eval out --text test.txt --windows 20 --json\n",
     [CMD_COMPARE] = "  gsq compare out Llama-3.1-8B --text test.txt --ctx 2048\n",
@@ -83,7 +84,8 @@ static void print_option(FILE *f, const struct option *o, const struct args *def
     const char *def = default_text(o, defaults, value, sizeof value);
     snprintf(left, sizeof left, "  %c%c%s --%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
              o->letter ? "," : " ", o->name, o->arg ? " " : "", o->arg ? o->arg : "");
-    snprintf(right, sizeof right, "%s%s%s%s", o->help, def ? " (default: " : "", def ? def : "", def ? ")" : "");
+    snprintf(right, sizeof right, "%s%s%s%s", o->help, def ? " (default: " : "", def ? def : "",
+             def ? ")" : "");
     int n = fprintf(f, "%s", left);
     if (n >= HELP_COLUMN - 1) {
         fputc('\n', f);
@@ -101,7 +103,8 @@ static void program_help(FILE *f)
     for (int c = 0; c < CMD_COUNT; c++)
         fprintf(f, "  %-10s %s\n", commands[c].name, commands[c].summary);
     fputs("\n`gsq COMMAND --help` explains a command and its options.\n\n"
-          "Exit codes: 0 done, 2 wrong option or bad input, 3 the machine (no device, disk full, out of memory),\n"
+          "Exit codes: 0 done, 2 wrong option or bad input, 3 the machine (no device, disk full, out of "
+          "memory),\n"
           "4 a bug in gsq, 130 stopped by Ctrl-C.\n\n"
           "To begin:\n"
           "  gsq devices\n"

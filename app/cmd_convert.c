@@ -17,7 +17,8 @@ bool cmd_convert(const struct args *a, struct err *e)
     double seconds = (double)(os_now_ns() - t0) * 1e-9;
     if (!a->json) {
         char time[24];
-        printf("%s: %s, %s\n", a->out, export_format_name(a->q.format), format_seconds(seconds, time, sizeof time));
+        printf("%s: %s, %s\n", a->out, export_format_name(a->q.format),
+               format_seconds(seconds, time, sizeof time));
         return true;
     }
     cJSON *o = json_event("result");

@@ -69,7 +69,9 @@ static bool list_device(void *ctx, const struct gpu_info *d, bool usable, const 
         return true;
     }
     printf("%u  %s (%s)%s%s\n", (unsigned)d->index, d->name, d->kind, usable ? "" : " - not usable: ",
-           usable ? "" : why ? why : "");
+           usable ? ""
+           : why  ? why
+                  : "");
     printf("   driver        %s, Vulkan %s\n", d->driver, d->api);
     printf("   capabilities  %s\n", caps_text(d->caps, caps, sizeof caps));
     printf("   memory        %s; one buffer at most %s, one binding %s\n",

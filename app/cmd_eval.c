@@ -54,9 +54,9 @@ static void tell_eval(const struct args *a, const struct app_gpu *g, const struc
     char time[24];
     if (!a->json) {
         printf("perplexity  %.5f\n", r->perplexity);
-        printf("            %u windows of %u tokens, %llu tokens in the text, %s on %s\n", (unsigned)r->windows,
-               (unsigned)o->ctx, (unsigned long long)r->tokens, format_seconds(r->seconds, time, sizeof time),
-               gpu_info(g->gpu)->name);
+        printf("            %u windows of %u tokens, %llu tokens in the text, %s on %s\n",
+               (unsigned)r->windows, (unsigned)o->ctx, (unsigned long long)r->tokens,
+               format_seconds(r->seconds, time, sizeof time), gpu_info(g->gpu)->name);
         return;
     }
     cJSON *j = result_json(a, gpu_info(g->gpu));
@@ -134,8 +134,8 @@ bool cmd_eval(const struct args *a, struct err *e)
 bool cmd_compare(const struct args *a, struct err *e)
 {
     struct checkpoint *model = NULL, *reference = NULL;
-    bool ok = checkpoint_open(&model, a->positional[0], e) && checkpoint_open(&reference, a->positional[1], e) &&
-              evaluate(a, model, reference, e);
+    bool ok = checkpoint_open(&model, a->positional[0], e) &&
+              checkpoint_open(&reference, a->positional[1], e) && evaluate(a, model, reference, e);
     checkpoint_close(&reference);
     checkpoint_close(&model);
     return ok;

@@ -30,7 +30,8 @@ static const char *quant_name(enum quant_method q)
     return names[q];
 }
 
-/* ---- counting ----------------------------------------------------------------------------------------------------- */
+/* ---- counting
+ * ----------------------------------------------------------------------------------------------------- */
 
 static uint64_t elements(const struct tensor *t)
 {
@@ -64,7 +65,8 @@ static void count_params(struct contents *c)
         if (!module_of(t->name, module, sizeof module))
             continue;
         bool is_weight = strcmp(t->name + strlen(module), ".weight") == 0;
-        bool quantized = c->cfg->quant != QUANT_NONE && checkpoint_weight(c->ck, module, &info, NULL) && info.quantized;
+        bool quantized =
+            c->cfg->quant != QUANT_NONE && checkpoint_weight(c->ck, module, &info, NULL) && info.quantized;
         if (!(quantized && is_weight))
             c->params += elements(t);
     }
@@ -76,7 +78,8 @@ static void add_shape(struct contents *c, enum linear_id id, const struct weight
         struct shape *s = &c->shapes[i];
         if (s->id == id && s->info.rows == info->rows && s->info.cols == info->cols &&
             s->info.quantized == info->quantized && s->info.dtype == info->dtype &&
-            (!info->quantized || (s->info.spec.type == info->spec.type && s->info.spec.group == info->spec.group))) {
+            (!info->quantized ||
+             (s->info.spec.type == info->spec.type && s->info.spec.group == info->spec.group))) {
             s->count++;
             return;
         }
@@ -110,13 +113,15 @@ static double bits_each(uint64_t bytes, uint64_t params)
     return params ? 8.0 * (double)bytes / (double)params : 0;
 }
 
-/* ---- telling people --------------------------------------------------------------------------------------------- */
+/* ---- telling people
+ * --------------------------------------------------------------------------------------------- */
 
 static void print_shape_line(const struct model_config *c)
 {
-    printf("shape           %u blocks, hidden %u, intermediate %u, %u heads of %u (%u for keys and values), %u tokens\n",
-           (unsigned)c->num_layers, (unsigned)c->hidden_size, (unsigned)c->intermediate_size, (unsigned)c->num_heads,
-           (unsigned)c->head_dim, (unsigned)c->num_kv_heads, (unsigned)c->vocab_size);
+    printf("shape           %u blocks, hidden %u, intermediate %u, %u heads of %u (%u for keys and values), "
+           "%u tokens\n",
+           (unsigned)c->num_layers, (unsigned)c->hidden_size, (unsigned)c->intermediate_size,
+           (unsigned)c->num_heads, (unsigned)c->head_dim, (unsigned)c->num_kv_heads, (unsigned)c->vocab_size);
     printf("positions       ");
     if (c->max_position)
         printf("%u, ", (unsigned)c->max_position);
@@ -183,8 +188,8 @@ static void print_linears(const struct contents *c)
         table_cell(t, "%u x %u", (unsigned)s->info.rows, (unsigned)s->info.cols);
         table_cell(t, "%u of them", s->count);
         if (s->info.quantized)
-            table_cell(t, "%s%s, group %u", s->info.spec.type->name, s->info.spec.type->learned ? " bits" : "",
-                       (unsigned)s->info.spec.group);
+            table_cell(t, "%s%s, group %u", s->info.spec.type->name,
+                       s->info.spec.type->learned ? " bits" : "", (unsigned)s->info.spec.group);
         else
             table_cell(t, "%s", dtype_name(s->info.dtype));
     }
@@ -193,8 +198,8 @@ static void print_linears(const struct contents *c)
 }
 
 /* Verdict of a format on all linears; the first sentence that is not plain OK. */
-static enum export_verdict format_verdict(const struct contents *c, enum export_format f, const struct args *a,
-                                          char *why, size_t cap)
+static enum export_verdict format_verdict(const struct contents *c, enum export_format f,
+                                          const struct args *a, char *why, size_t cap)
 {
     enum export_verdict worst = EXPORT_OK;
     why[0] = 0;
@@ -258,10 +263,12 @@ static void print_contents(const struct contents *c, const struct args *a)
     else if (c->cfg->quant != QUANT_NONE)
         printf("\nalready quantized: gsq eval, compare and convert read it\n");
     else
-        printf("\ngsq quantize would take the linears above; embeddings, norms and the head stay in 16 bits\n");
+        printf(
+            "\ngsq quantize would take the linears above; embeddings, norms and the head stay in 16 bits\n");
 }
 
-/* ---- telling programs ------------------------------------------------------------------------------------------- */
+/* ---- telling programs
+ * ------------------------------------------------------------------------------------------- */
 
 static cJSON *shapes_json(const struct contents *c)
 {

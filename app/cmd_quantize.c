@@ -60,7 +60,8 @@ static void on_linear(void *ctx, const struct linear_report *l)
 {
     const struct run *r = ctx;
     if (l->diagonal_only)
-        log_warn("%s: its Hessian is not positive definite even with damping; only the diagonal was used", l->module);
+        log_warn("%s: its Hessian is not positive definite even with damping; only the diagonal was used",
+                 l->module);
     if (r->args->json) {
         cJSON *j = json_event("linear");
         cJSON_AddStringToObject(j, "module", l->module);
@@ -82,12 +83,12 @@ static void on_linear(void *ctx, const struct linear_report *l)
     if (isnan(l->loss_final))
         log_debug("%s: done, %.1f s", l->module, l->seconds);
     else
-        log_debug("%s: loss %s%s%s %.4g, %.1f s", l->module, rtn, gptq, method_name(r->o->method), l->loss_final,
-                  l->seconds);
+        log_debug("%s: loss %s%s%s %.4g, %.1f s", l->module, rtn, gptq, method_name(r->o->method),
+                  l->loss_final, l->seconds);
 }
 
-static void tell_result(const struct args *a, const struct quantize_options *o, const struct quantize_result *r,
-                        const char *device)
+static void tell_result(const struct args *a, const struct quantize_options *o,
+                        const struct quantize_result *r, const char *device)
 {
     char size[24], time[24], dev[24], host[24];
     if (!a->json) {

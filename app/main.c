@@ -35,7 +35,8 @@ static void tell_error(const struct args *a, const struct err *e)
     if (e->hint[0])
         fprintf(stderr, "hint: %s\n", e->hint);
     else if (e->kind == ERR_BUG)
-        fprintf(stderr, "hint: this is a fault in gsq; please report it with the command line and the lines above\n");
+        fprintf(stderr,
+                "hint: this is a fault in gsq; please report it with the command line and the lines above\n");
     if (!a->json)
         return;
     static const char *const kinds[] = {"none", "user", "environment", "bug", "stopped"};

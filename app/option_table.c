@@ -8,9 +8,15 @@
 const struct command commands[CMD_COUNT] = {
     [CMD_QUANTIZE] =
         {
-            "quantize", "MODEL -o OUT [options]", "quantize a model to 2-4 bits", 1, {"MODEL"}, {"out"},
+            "quantize",
+            "MODEL -o OUT [options]",
+            "quantize a model to 2-4 bits",
+            1,
+            {"MODEL"},
+            {"out"},
             "MODEL is a Hugging Face folder: config.json, tokenizer.json, *.safetensors (F32, F16 or BF16).\n"
-            "OUT becomes a complete folder in the chosen format. Embeddings, norms and the head stay in 16 bits.\n"
+            "OUT becomes a complete folder in the chosen format. Embeddings, norms and the head stay in 16 "
+            "bits.\n"
             "\n"
             "Three methods, each starting from the one before it:\n"
             "  rtn   round to nearest with a searched scale per group; needs no text\n"
@@ -21,40 +27,75 @@ const struct command commands[CMD_COUNT] = {
         },
     [CMD_EVAL] =
         {
-            "eval", "MODEL --text FILE [options]", "perplexity of a model on a text", 1, {"MODEL"}, {"text"},
+            "eval",
+            "MODEL --text FILE [options]",
+            "perplexity of a model on a text",
+            1,
+            {"MODEL"},
+            {"text"},
             "MODEL is a Hugging Face folder, unquantized or in any format gsq writes.\n"
-            "The text is tokenized whole with one BOS in front, cut into windows of --ctx tokens (the remainder is\n"
-            "dropped), and exp(mean negative log-likelihood) is taken over positions 1..ctx-1 of every window.\n",
+            "The text is tokenized whole with one BOS in front, cut into windows of --ctx tokens (the "
+            "remainder is\n"
+            "dropped), and exp(mean negative log-likelihood) is taken over positions 1..ctx-1 of every "
+            "window.\n",
         },
     [CMD_COMPARE] =
         {
-            "compare", "MODEL REFERENCE --text FILE [options]", "KL divergence and agreement of two models", 2,
-            {"MODEL", "REFERENCE"}, {"text"},
-            "Both models read the same windows of the text. Printed: mean KL(reference || model) per position, how\n"
+            "compare",
+            "MODEL REFERENCE --text FILE [options]",
+            "KL divergence and agreement of two models",
+            2,
+            {"MODEL", "REFERENCE"},
+            {"text"},
+            "Both models read the same windows of the text. Printed: mean KL(reference || model) per "
+            "position, how\n"
             "often both find the same token most likely, and both perplexities.\n",
         },
     [CMD_INSPECT] =
         {
-            "inspect", "MODEL [options]", "what is in a model, and what would be quantized", 1, {"MODEL"}, {NULL},
-            "Needs no Vulkan device. Shows architecture, parameters, tensors, bits per weight, the linears that\n"
-            "gsq quantize would take and which formats can hold them; for a quantized folder its format and bits.\n",
+            "inspect",
+            "MODEL [options]",
+            "what is in a model, and what would be quantized",
+            1,
+            {"MODEL"},
+            {NULL},
+            "Needs no Vulkan device. Shows architecture, parameters, tensors, bits per weight, the linears "
+            "that\n"
+            "gsq quantize would take and which formats can hold them; for a quantized folder its format and "
+            "bits.\n",
         },
     [CMD_CONVERT] =
         {
-            "convert", "IN -o OUT --format F [options]", "re-pack a quantized model in another format", 1, {"IN"},
+            "convert",
+            "IN -o OUT --format F [options]",
+            "re-pack a quantized model in another format",
+            1,
+            {"IN"},
             {"out", "format"},
-            "Codes are copied, never requantized. Scales are rounded again only where the new format stores another\n"
+            "Codes are copied, never requantized. Scales are rounded again only where the new format stores "
+            "another\n"
             "16-bit type. Needs no Vulkan device.\n",
         },
     [CMD_DEVICES] =
         {
-            "devices", "[options]", "Vulkan devices, and the kernel variants they would run", 0, {NULL}, {NULL},
-            "Lists every device Vulkan shows. For the one that would be used (--device), also the variant of each\n"
+            "devices",
+            "[options]",
+            "Vulkan devices, and the kernel variants they would run",
+            0,
+            {NULL},
+            {NULL},
+            "Lists every device Vulkan shows. For the one that would be used (--device), also the variant of "
+            "each\n"
             "kernel.\n",
         },
     [CMD_BENCH] =
         {
-            "bench", "[options]", "speed of each kernel against the device's measured limits", 0, {NULL}, {NULL},
+            "bench",
+            "[options]",
+            "speed of each kernel against the device's measured limits",
+            0,
+            {NULL},
+            {NULL},
             "Prints GFLOP/s or GB/s for each kernel, and the share of the limit measured on that device.\n",
         },
 };
@@ -67,7 +108,8 @@ void args_defaults(struct args *a)
     quantize_defaults(&a->q);
 }
 
-/* ---- options that are more than a number or a text --------------------------------------------------------------- */
+/* ---- options that are more than a number or a text
+ * --------------------------------------------------------------- */
 
 static bool read_method(struct args *a, const struct option *o, const char *value, struct err *e)
 {
@@ -163,7 +205,8 @@ static bool read_log_level(struct args *a, const struct option *o, const char *v
     return err_hint(e, "levels: error, warn, info, debug");
 }
 
-static bool add_rule(struct args *a, char *regex, const struct quant_type *type, uint32_t group, struct err *e)
+static bool add_rule(struct args *a, char *regex, const struct quant_type *type, uint32_t group,
+                     struct err *e)
 {
     struct tensor_rule *rules = realloc(a->rules, (a->q.n_rules + 1) * sizeof *rules);
     if (rules) {
@@ -219,16 +262,17 @@ static bool read_tensor(struct args *a, const struct option *o, const char *valu
     return add_rule(a, str_dup_n(value, (size_t)(eq - value)), type, (uint32_t)group, e);
 }
 
-/* ---- the table ----------------------------------------------------------------------------------------------------- */
+/* ---- the table
+ * ----------------------------------------------------------------------------------------------------- */
 
-#define ON(c)  (1u << CMD_##c)
-#define ALL    ((1u << CMD_COUNT) - 1)
-#define AT(m)  offsetof(struct args, m), 0, 0, 0, NULL
-#define NUM(m, lo, hi) offsetof(struct args, m), 0, lo, hi, NULL
+#define ON(c)              (1u << CMD_##c)
+#define ALL                ((1u << CMD_COUNT) - 1)
+#define AT(m)              offsetof(struct args, m), 0, 0, 0, NULL
+#define NUM(m, lo, hi)     offsetof(struct args, m), 0, lo, hi, NULL
 #define PAIR(m, n, lo, hi) offsetof(struct args, m), offsetof(struct args, n), lo, hi, NULL
-#define CALL(f) 0, 0, 0, 0, f
-#define U32_MAX 4294967295.0
-#define TEXTS   (ON(EVAL) | ON(COMPARE))
+#define CALL(f)            0, 0, 0, 0, f
+#define U32_MAX            4294967295.0
+#define TEXTS              (ON(EVAL) | ON(COMPARE))
 
 /* clang-format off */
 const struct option options[] = {
@@ -282,7 +326,7 @@ const struct option options[] = {
      "folder for finished blocks"},
     {"keep-work", 0, NULL, OPT_FLAG, AT(q.keep_work), "", ON(QUANTIZE), SECTION_RUN,
      "do not remove the work folder at the end"},
-    {"host-limit", 0, "GiB", OPT_GIB, NUM(q.host_limit, 0.001, 1 << 20), "just under 4", ON(QUANTIZE), SECTION_RUN,
+    {"host-limit", 0, "GiB", OPT_GIB, NUM(q.host_limit, 0.001, 1 << 20), "3", ON(QUANTIZE), SECTION_RUN,
      "host memory for activations before they go to a file in the work folder"},
 
     {"effort", 0, "E", OPT_CALL, CALL(read_effort), "fast", ON(QUANTIZE), SECTION_METHOD,

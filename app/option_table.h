@@ -16,7 +16,14 @@ enum option_type {
 };
 
 /* Sections of a help text, in this order. */
-enum option_section { SECTION_MAIN, SECTION_CALIB, SECTION_RUN, SECTION_METHOD, SECTION_COMMON, SECTION_COUNT };
+enum option_section {
+    SECTION_MAIN,
+    SECTION_CALIB,
+    SECTION_RUN,
+    SECTION_METHOD,
+    SECTION_COMMON,
+    SECTION_COUNT
+};
 
 struct option {
     const char *name; /* without the dashes */

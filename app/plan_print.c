@@ -69,16 +69,19 @@ void plan_print(FILE *f, const struct plan *p, const struct quantize_options *o)
     fprintf(f, "plan: %s -> %s, %s, format %s\n", o->model_dir, o->out_dir, method_name(o->method),
             export_format_name(o->format));
     print_linears(f, p);
-    fprintf(f, "weights           %.4g million, %.1f %% of them quantized, at %.3f bits each with their scales\n",
-            1e-6 * (double)p->weights, share, p->bpw);
+    fprintf(
+        f, "weights           %.4g million, %.1f %% of them quantized, at %.3f bits each with their scales\n",
+        1e-6 * (double)p->weights, share, p->bpw);
     fprintf(f, "disk              %s for the result, %s for the work folder; %s free\n",
             format_bytes(p->out_bytes, a, sizeof a), format_bytes(p->work_bytes, b, sizeof b),
             p->disk_free ? format_bytes(p->disk_free, c, sizeof c) : "unknown");
     if (o->method != METHOD_RTN)
-        fprintf(f, "calibration       %u windows of %u tokens, %u at a time; activations: %s\n", (unsigned)p->samples,
-                (unsigned)p->ctx, (unsigned)p->batch_windows, p->acts_tier ? p->acts_tier : "none");
+        fprintf(f, "calibration       %u windows of %u tokens, %u at a time; activations: %s\n",
+                (unsigned)p->samples, (unsigned)p->ctx, (unsigned)p->batch_windows,
+                p->acts_tier ? p->acts_tier : "none");
     if (o->method == METHOD_GSQ)
-        fprintf(f, "optimiser         %u steps per linear, reach %.4g\n", (unsigned)o->gumbel.steps, p->reach);
+        fprintf(f, "optimiser         %u steps per linear, reach %.4g\n", (unsigned)o->gumbel.steps,
+                p->reach);
     fprintf(f, "host memory       %s beyond mapped files\n", format_bytes(p->host_bytes, a, sizeof a));
     fprintf(f, "device memory     %s of %s\n", format_bytes(p->device_bytes, a, sizeof a),
             format_bytes(p->device_limit, b, sizeof b));

@@ -1,4 +1,5 @@
-/* Progress for people and programs: a bar on a terminal, a line now and then in a pipe, JSON lines, or nothing. */
+/* Progress for people and programs: a bar on a terminal, a line now and then in a pipe, JSON lines, or
+ * nothing. */
 #ifndef APP_PROGRESS_TERM_H
 #define APP_PROGRESS_TERM_H
 
@@ -14,8 +15,8 @@ struct progress_term {
     char last_phase[32];
 };
 
-/* Chooses the mode from the options and the terminal. The returned callback asks the operation to stop after Ctrl-C.
- * p must stay where it is until progress_term_end. */
+/* Chooses the mode from the options and the terminal. The returned callback asks the operation to stop after
+ * Ctrl-C. p must stay where it is until progress_term_end. */
 struct progress progress_term_begin(struct progress_term *p, const struct args *a);
 /* Clears the bar. */
 void progress_term_end(struct progress_term *p);
