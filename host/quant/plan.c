@@ -52,18 +52,20 @@ static bool rule_matches(const pcre2_code *code, const char *module)
     return hit;
 }
 
-static bool check_group(uint32_t group, struct err *e)
+/* A group's first column must be a place where a view may start (GPTQ updates the columns behind it). */
+static bool check_group(uint32_t group, const struct gpu_info *info, struct err *e)
 {
-    if (group >= GROUP_MIN && group % GROUP_MIN == 0)
+    uint32_t unit = (uint32_t)max_u64(GROUP_MIN, info->min_align / sizeof(float));
+    if (group >= unit && group % unit == 0)
         return true;
-    err_set(e, ERR_USER, "a group of %u columns cannot be used: groups are multiples of %u", group,
-            GROUP_MIN);
+    err_set(e, ERR_USER, "a group of %u columns cannot be used: groups are multiples of %u on this device",
+            group, unit);
     return err_hint(e, "--group 128 is the usual choice, 64 and 32 are more accurate and larger");
 }
 
 /* Fills items[].keep and spec from the run's type and the rules; the last rule that matches wins. */
 static bool apply_rules(struct plan *p, const struct quantize_options *o, enum scale_type scale,
-                        struct err *e)
+                        const struct gpu_info *info, struct err *e)
 {
     pcre2_code **code = calloc(o->n_rules ? o->n_rules : 1, sizeof *code);
     bool *used = calloc(o->n_rules ? o->n_rules : 1, sizeof *used);
@@ -82,7 +84,7 @@ static bool apply_rules(struct plan *p, const struct quantize_options *o, enum s
             if (rule->type)
                 item->spec = (struct quant_spec){rule->type, rule->group ? rule->group : o->group, scale};
         }
-        ok = item->keep || check_group(item->spec.group, e);
+        ok = item->keep || check_group(item->spec.group, info, e);
         if (ok && !item->keep && o->method == METHOD_GSQ && !item->spec.type->learned) {
             ok = err_set(e, ERR_USER,
                          "%s bits are not learned by gsq (rounding is already nearly exact there)",
@@ -327,9 +329,9 @@ bool plan_make(struct plan *p, const struct model *m, const struct quantize_opti
     }
     if (o->method == METHOD_GSQ)
         p->reach = tune_reach(&o->gumbel);
-    bool ok = list_items(p, m, e) && apply_rules(p, o, export_scale_type(o->format, m->ck), e) &&
-              check_format(p, o, e) && count_bytes(p, m, o, e) && plan_memory(p, m, o, e) &&
-              check_disk(p, o, e);
+    bool ok =
+        list_items(p, m, e) && apply_rules(p, o, export_scale_type(o->format, m->ck), gpu_info(m->gpu), e) &&
+        check_format(p, o, e) && count_bytes(p, m, o, e) && plan_memory(p, m, o, e) && check_disk(p, o, e);
     if (ok && !p->weights_quantized) {
         ok = err_set(e, ERR_USER, "every linear of %s is kept in 16 bits: nothing to quantize",
                      checkpoint_dir(m->ck));
