@@ -455,7 +455,7 @@ static bool check_out_dir(const struct quantize_options *o, struct err *e)
 
 static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t ctx, struct err *e)
 {
-    if (o->method == METHOD_RTN)
+    if (o->method == METHOD_RTN || (o->dry_run && !o->calib))
         return true;
     if (!o->calib) {
         err_set(e, ERR_USER, "--method %s needs a calibration text", method_name(o->method));

@@ -85,12 +85,6 @@ static bool apply_rules(struct plan *p, const struct quantize_options *o, enum s
                 item->spec = (struct quant_spec){rule->type, rule->group ? rule->group : o->group, scale};
         }
         ok = item->keep || check_group(item->spec.group, info, e);
-        if (ok && !item->keep && o->method == METHOD_GSQ && !item->spec.type->learned) {
-            ok = err_set(e, ERR_USER,
-                         "%s bits are not learned by gsq (rounding is already nearly exact there)",
-                         item->spec.type->name);
-            err_hint(e, "use --method gptq for 8 bits, or --tensor for the linears that should have them");
-        }
     }
     for (size_t i = 0; ok && i < o->n_rules; i++)
         if (!used[i])
@@ -326,6 +320,11 @@ bool plan_make(struct plan *p, const struct model *m, const struct quantize_opti
                     o->samples);
             return err_hint(e, "use fewer held-out windows, or more --samples");
         }
+    }
+    if (o->method == METHOD_GSQ && !o->type->learned) {
+        err_set(e, ERR_USER, "%s bits are not learned by gsq (rounding is already nearly exact there)",
+                o->type->name);
+        return err_hint(e, "use --method gptq for 8 bits; single linears may have them, by --tensor");
     }
     if (o->method == METHOD_GSQ)
         p->reach = tune_reach(&o->gumbel);
