@@ -47,8 +47,8 @@ static bool compile_rules(struct checkpoint *c, struct err *e)
             continue;
         PCRE2_UCHAR why[128] = "";
         pcre2_get_error_message(code, why, sizeof why);
-        err_set(e, ERR_USER, "%s/config.json: the pattern \"%.300s\" is no regular expression: %s (at %zu)",
-                c->dir, pattern, (const char *)why, (size_t)at);
+        err_set(e, ERR_USER, "%s/config.json: the pattern \"%.300s\" is no regular expression: %s (at %llu)",
+                c->dir, pattern, (const char *)why, (unsigned long long)at);
         return err_hint(e, "correct quantization_config in that file");
     }
     return true;

@@ -289,10 +289,14 @@ static bool plan_tensors(struct building *b)
 /* Bytes of a file's header, as the writer prints it. */
 static uint64_t header_bytes(const struct export_plan *p, size_t first, size_t n)
 {
-    uint64_t bytes = 8 + 2, at = 0, size;
-    for (size_t i = 0; i < p->n_metadata; i++)
-        bytes += strlen(p->metadata[i][0]) + strlen(p->metadata[i][1]) + 6;
-    bytes += 18;
+    struct strbuf quoted = {0};
+    uint64_t at = 0, size;
+    for (size_t i = 0; i < p->n_metadata; i++) {
+        strbuf_json(&quoted, p->metadata[i][0]);
+        strbuf_json(&quoted, p->metadata[i][1]);
+    }
+    uint64_t bytes = 8 + strlen("{\"__metadata__\":{}}") + quoted.size + 2 * p->n_metadata - 1;
+    strbuf_free(&quoted);
     for (size_t i = first; i < first + n; i++) {
         const struct tensor_plan *t = &p->tensors[i];
         char text[256];

@@ -497,21 +497,20 @@ static bool humming_json(cJSON *o, const struct quant_config_facts *f, struct ru
 
 /* Modules of other bits by their full name, and false for those in 16 bits. The loader sees from the missing
  * .scales that embeddings and the head are dense: old ones choke on any entry, so they get none. */
-static bool mlx_json(cJSON *o, const struct quant_config_facts *f, const struct rules *r)
+static bool mlx_json(cJSON *o, const struct rules *r)
 {
     bool ok = add_number(o, "group_size", r->base.group) && add_number(o, "bits", r->base.bits);
     for (size_t i = 0; i < r->n_modules && ok; i++) {
         const struct module *m = &r->modules[i];
-        if (same(m->storage, r->base) || strcmp(m->name, "lm_head") == 0)
+        if (same(m->storage, r->base))
             continue;
         if (m->storage.bits == 0) {
-            ok = add_bool(o, m->name, false);
+            ok = strcmp(m->name, "lm_head") == 0 || add_bool(o, m->name, false);
             continue;
         }
         cJSON *entry = add_object(o, m->name);
         ok = add_number(entry, "group_size", m->storage.group) && add_number(entry, "bits", m->storage.bits);
     }
-    (void)f;
     return ok;
 }
 
@@ -534,7 +533,7 @@ cJSON *quant_config_json(const struct quant_config_facts *f)
             ok = humming_json(o, f, &r);
             break;
         case EXPORT_MLX:
-            ok = mlx_json(o, f, &r);
+            ok = mlx_json(o, &r);
             break;
         case EXPORT_NONE:
             break;

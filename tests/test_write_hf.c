@@ -1,0 +1,928 @@
+/* formats/write_hf: bytes of every format, round trips, conversions, mixed precision, the folder around them.
+ */
+#include "tests/tiny_model.h"
+
+#include <math.h>
+
+#define DIR_ "tmp_write_hf"
+#define BASE DIR_ "/base"
+#define OUT  DIR_ "/out"
+
+static struct checkpoint *open_ok(const char *dir)
+{
+    struct err e = {0};
+    struct checkpoint *c;
+    OK(checkpoint_open(&c, dir, &e), e);
+    return c;
+}
+
+static char *read_text(const char *dir, const char *name)
+{
+    struct err e = {0};
+    char path[512], *text;
+    size_t size;
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    OK(os_read_file(path, 1u << 26, &text, &size, &e), e);
+    return text;
+}
+
+/* The text of a member of quantization_config, without the blanks. */
+static void assert_config_has(const char *dir, const char *part)
+{
+    char *text = read_text(dir, "config.json"), *to = text;
+    for (const char *from = text; *from; from++)
+        if (*from != ' ' && *from != '\n')
+            *to++ = *from;
+    *to = 0;
+    if (!strstr(text, part))
+        fail_msg("no %s in %s", part, text);
+    free(text);
+}
+
+/* --- bytes
+ * ---------------------------------------------------------------------------------------------------- */
+
+struct golden_tensor {
+    const char *suffix;
+    enum dtype dtype;
+    uint64_t rows, cols; /* rows 0: a vector */
+};
+
+static const uint8_t *golden_find(const struct safetensors *s, struct golden_tensor want)
+{
+    char name[128];
+    snprintf(name, sizeof name, "model.layers.0.self_attn.q_proj%s", want.suffix);
+    const struct tensor *t = safetensors_find(s, name);
+    if (!t)
+        fail_msg("no %s", name);
+    assert_int_equal(t->dtype, want.dtype);
+    assert_int_equal(t->n_dims, want.rows ? 2 : 1);
+    assert_int_equal(t->shape[0], want.rows ? want.rows : want.cols);
+    if (want.rows)
+        assert_int_equal(t->shape[1], want.cols);
+    return t->data;
+}
+
+/* q_proj [64, 64] in two groups of 32: stored code (row + column) mod 2^b, scales 0.5, -0.25 in every row. */
+static bool golden_linear(void *ctx, const struct export_item *item, struct qlinear *q, struct err *e)
+{
+    (void)ctx;
+    if (!qlinear_init(q, item->rows, item->cols, item->spec, e))
+        return false;
+    int n = 1 << item->spec.type->bits;
+    for (uint32_t r = 0; r < q->rows; r++) {
+        for (uint32_t k = 0; k < q->cols; k++)
+            q->codes[r * q->cols + k] = (int8_t)((int)(r + k) % n - n / 2);
+        q->scales[r * 2] = 0.5f;
+        q->scales[r * 2 + 1] = -0.25f;
+    }
+    return true;
+}
+
+static struct checkpoint *golden_write(enum export_format f, const char *type, enum scale_type scale,
+                                       unsigned container)
+{
+    struct err e = {0};
+    struct items x;
+    struct checkpoint *c = open_ok(BASE);
+    items_all(&x, type, 32, scale);
+    OK(write_hf(OUT, c, x.items, 1, &(struct export_options){.format = f, .container = container},
+                &(struct export_source){.linear = golden_linear}, &e),
+       e);
+    checkpoint_close(&c);
+    return open_ok(OUT);
+}
+
+/* First words of rows 0 and 1 as FORMATS.md packs them: row 1 starts one code further. */
+static const struct golden_words {
+    const char *type;
+    unsigned bits;
+    uint32_t row0[8], row1[8], zeros_v1[3], zeros_v2[3];
+} golden_words[] = {
+    {"2",
+     2,
+     {0xE4E4E4E4, 0xE4E4E4E4},
+     {0x39393939, 0x39393939},
+     {0x55555555, 0x55555555},
+     {0xAAAAAAAA, 0xAAAAAAAA}},
+    {"3",
+     3,
+     {0x88FAC688, 0xC688FAC6, 0xFAC688FA},
+     {0xD11F58D1, 0x58D11F58, 0x1F58D11F},
+     {0xDB6DB6DB, 0xB6DB6DB6, 0x6DB6DB6D},
+     {0x24924924, 0x49249249, 0x92492492}},
+    {"4",
+     4,
+     {0x76543210, 0xFEDCBA98, 0x76543210, 0xFEDCBA98},
+     {0x87654321, 0x0FEDCBA9, 0x87654321, 0x0FEDCBA9},
+     {0x77777777, 0x77777777, 0x77777777},
+     {0x88888888, 0x88888888, 0x88888888}},
+    {"8",
+     8,
+     {0x03020100, 0x07060504, 0x0B0A0908, 0x0F0E0D0C, 0x13121110, 0x17161514, 0x1B1A1918, 0x1F1E1D1C},
+     {0x04030201, 0x08070605, 0x0C0B0A09, 0x100F0E0D, 0x14131211, 0x18171615, 0x1C1B1A19, 0x201F1E1D},
+     {0x7F7F7F7F, 0x7F7F7F7F, 0x7F7F7F7F},
+     {0x80808080, 0x80808080, 0x80808080}},
+};
+
+static void test_golden_gptq(void **state)
+{
+    (void)state;
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_BF16});
+    for (size_t i = 0; i < 4; i++) {
+        for (int v2 = 0; v2 < 2; v2++) {
+            const struct golden_words *g = &golden_words[i];
+            /* Asked for bf16, gptq stores fp16 all the same. */
+            struct checkpoint *c = golden_write(v2 ? EXPORT_GPTQ_V2 : EXPORT_GPTQ, g->type, SCALE_BF16, 0);
+            const struct safetensors *s = checkpoint_tensors(c);
+            const uint8_t *w = golden_find(s, (struct golden_tensor){".qweight", DTYPE_I32, 2 * g->bits, 64});
+            for (unsigned k = 0; k < g->bits; k++) {
+                assert_int_equal(load_u32le(w + (k * 64 + 0) * 4), g->row0[k]);
+                assert_int_equal(load_u32le(w + (k * 64 + 1) * 4), g->row1[k]);
+                assert_int_equal(load_u32le(w + (k * 64 + 32) * 4),
+                                 g->bits == 8 ? g->row0[k] + 0x20202020 : g->row0[k]);
+            }
+            const uint8_t *z = golden_find(s, (struct golden_tensor){".qzeros", DTYPE_I32, 2, 2 * g->bits});
+            for (unsigned k = 0; k < 4 * g->bits; k++)
+                assert_int_equal(load_u32le(z + k * 4),
+                                 (v2 ? g->zeros_v2 : g->zeros_v1)[g->bits == 3 ? k % 3 : 0]);
+            const uint8_t *scales = golden_find(s, (struct golden_tensor){".scales", DTYPE_F16, 2, 64});
+            for (int n = 0; n < 64; n++) {
+                assert_int_equal(load_u16le(scales + n * 2), 0x3800);
+                assert_int_equal(load_u16le(scales + (64 + n) * 2), 0xB400);
+            }
+            const uint8_t *idx = golden_find(s, (struct golden_tensor){".g_idx", DTYPE_I32, 0, 64});
+            for (int k = 0; k < 64; k++)
+                assert_int_equal(load_u32le(idx + k * 4), k / 32);
+            checkpoint_close(&c);
+        }
+    }
+}
+
+static void check_rows(const uint8_t *w, const struct golden_words *g)
+{
+    for (unsigned k = 0; k < g->bits; k++) {
+        assert_int_equal(load_u32le(w + k * 4), g->row0[k]);
+        assert_int_equal(load_u32le(w + (2 * g->bits + k) * 4), g->row1[k]);
+    }
+}
+
+static void check_halves(const uint8_t *p, uint16_t even, uint16_t odd)
+{
+    for (int i = 0; i < 128; i++)
+        assert_int_equal(load_u16le(p + i * 2), i % 2 ? odd : even);
+}
+
+static void test_golden_rows(void **state)
+{
+    (void)state;
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_BF16});
+    for (size_t i = 0; i < 4; i++) {
+        const struct golden_words *g = &golden_words[i];
+        struct checkpoint *c = golden_write(EXPORT_COMPRESSED_TENSORS, g->type, SCALE_BF16, 0);
+        const struct safetensors *s = checkpoint_tensors(c);
+        check_rows(golden_find(s, (struct golden_tensor){".weight_packed", DTYPE_I32, 64, 2 * g->bits}), g);
+        check_halves(golden_find(s, (struct golden_tensor){".weight_scale", DTYPE_BF16, 64, 2}), 0x3F00,
+                     0xBE80);
+        static const uint8_t shape[16] = {64, 0, 0, 0, 0, 0, 0, 0, 64};
+        assert_memory_equal(golden_find(s, (struct golden_tensor){".weight_shape", DTYPE_I64, 0, 2}), shape,
+                            16);
+        assert_null(safetensors_find(s, "model.layers.0.self_attn.q_proj.weight"));
+        checkpoint_close(&c);
+
+        c = golden_write(EXPORT_HUMMING, g->type, SCALE_F16, 0);
+        s = checkpoint_tensors(c);
+        check_rows(golden_find(s, (struct golden_tensor){".weight", DTYPE_I32, 64, 2 * g->bits}), g);
+        check_halves(golden_find(s, (struct golden_tensor){".weight_scale", DTYPE_F16, 64, 2}), 0x3800,
+                     0xB400);
+        checkpoint_close(&c);
+
+        c = golden_write(EXPORT_MLX, g->type, SCALE_BF16, 0);
+        s = checkpoint_tensors(c);
+        check_rows(golden_find(s, (struct golden_tensor){".weight", DTYPE_U32, 64, 2 * g->bits}), g);
+        check_halves(golden_find(s, (struct golden_tensor){".scales", DTYPE_BF16, 64, 2}), 0x3F00, 0xBE80);
+        /* -2^(b-1) * (0.5, -0.25): the exponent moves by b-1, which is 0x80 a step in bf16. */
+        uint16_t shift = (uint16_t)(0x80 * (g->bits - 1));
+        check_halves(golden_find(s, (struct golden_tensor){".biases", DTYPE_BF16, 64, 2}),
+                     (uint16_t)(0xBF00 + shift), (uint16_t)(0x3E80 + shift));
+        checkpoint_close(&c);
+    }
+    /* 2 bits in words of 4: codes -2..1 become 6..9. */
+    struct checkpoint *c = golden_write(EXPORT_COMPRESSED_TENSORS, "2", SCALE_BF16, 4);
+    const uint8_t *w =
+        golden_find(checkpoint_tensors(c), (struct golden_tensor){".weight_packed", DTYPE_I32, 64, 8});
+    assert_int_equal(load_u32le(w), 0x98769876);
+    assert_int_equal(load_u32le(w + 32), 0x69876987);
+    assert_config_has(OUT, "\"num_bits\":4");
+    checkpoint_close(&c);
+}
+
+/* --- round trips
+ * ---------------------------------------------------------------------------------------------- */
+
+static void check_codes(const char *dir, const struct items *x)
+{
+    struct checkpoint *c = open_ok(dir);
+    struct err e = {0};
+    for (size_t i = 0; i < x->n; i++) {
+        struct qlinear want, got;
+        OK(random_linear(NULL, &x->items[i], &want, &e), e);
+        OK(checkpoint_read_codes(c, x->items[i].module, &got, &e), e);
+        assert_same_codes(&got, &want, x->items[i].module);
+        qlinear_free(&want);
+        qlinear_free(&got);
+    }
+    checkpoint_close(&c);
+}
+
+/* Every tensor that is not quantized is there, with its bytes (or converted). */
+static void check_rest(const char *src, const char *dir, const struct items *x, enum dtype dtype)
+{
+    struct err e = {0};
+    struct safetensors *a, *b;
+    OK(safetensors_open_dir(&a, src, &e), e);
+    OK(safetensors_open_dir(&b, dir, &e), e);
+    size_t kept = 0;
+    for (size_t i = 0; i < safetensors_count(a); i++) {
+        const struct tensor *t = safetensors_at(a, i), *u = safetensors_find(b, t->name);
+        bool quantized = false;
+        for (size_t k = 0; k < x->n; k++) {
+            size_t n = strlen(x->items[k].module);
+            quantized |= strncmp(t->name, x->items[k].module, n) == 0 && strcmp(t->name + n, ".weight") == 0;
+        }
+        if (quantized)
+            continue;
+        kept++;
+        if (!u)
+            fail_msg("%s is gone", t->name);
+        assert_int_equal(u->dtype, dtype);
+        assert_int_equal(u->n_dims, t->n_dims);
+        assert_memory_equal(u->shape, t->shape, t->n_dims * sizeof t->shape[0]);
+        if (t->dtype == dtype)
+            assert_memory_equal(u->data, t->data, t->bytes);
+        for (uint64_t k = 0; k < t->bytes / dtype_size(t->dtype); k++) {
+            float v, w;
+            OK(tensor_read_f32(t, k, 1, &v, &e), e);
+            OK(tensor_read_f32(u, k, 1, &w, &e), e);
+            assert_float_equal(w, scale_round(dtype == DTYPE_F16 ? SCALE_F16 : SCALE_BF16, v), 0);
+        }
+    }
+    assert_true(kept >= 2 * LAYERS + 2);
+    safetensors_close(&a);
+    safetensors_close(&b);
+}
+
+static void test_round_trips(void **state)
+{
+    (void)state;
+    static const char *const types[] = {"ternary", "2", "3", "4", "5", "6", "7", "8"};
+    static const enum tied tied[] = {UNTIED, TIED_EMBED, TIED_HEAD, TIED_BOTH};
+    unsigned done = 0;
+    for (int f = 0; f < EXPORT_NONE; f++) {
+        for (size_t t = 0; t < 8; t++) {
+            struct tiny_options o = {
+                .dtype = (enum dtype)(t % 3), .tied = tied[(t + (size_t)f) % 4], .bias = t % 2};
+            enum dtype out = o.dtype == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F16;
+            struct items x;
+            struct err e = {0};
+            char why[256];
+            tiny_write(BASE, &o);
+            items_all(&x, types[t], t % 2 ? 32 : 64, f < 2 || t % 2 ? SCALE_F16 : SCALE_BF16);
+            const struct export_options eo = {.format = (enum export_format)f};
+            if (export_check(eo.format, &x.items[0], 0, why, sizeof why) == EXPORT_REFUSED) {
+                FAILS(write_random(OUT, BASE, &x, &eo, &e), e, ERR_USER, "bit codes");
+                continue;
+            }
+            struct checkpoint *c = open_ok(BASE);
+            uint64_t predicted = export_size(c, x.items, x.n, &eo);
+            checkpoint_close(&c);
+            os_remove_tree(OUT);
+            OK(write_random(OUT, BASE, &x, &eo, &e), e);
+            check_codes(OUT, &x);
+            check_rest(BASE, OUT, &x, out);
+            assert_config_has(OUT, out == DTYPE_F16 ? "\"torch_dtype\":\"float16\""
+                                                    : "\"torch_dtype\":\"bfloat16\"");
+            assert_config_has(OUT, "\"unknown_key\":[1,2.5,{\"a\":null}]");
+            uint64_t actual = 0, size;
+            static const char *const files[] = {"config.json", "quantize_config.json", "model.safetensors"};
+            for (int i = 0; i < 3; i++) {
+                char path[256];
+                snprintf(path, sizeof path, OUT "/%s", files[i]);
+                if (os_stat(path, &size) == OS_FILE)
+                    actual += size;
+            }
+            assert_int_equal(predicted, actual);
+            done++;
+        }
+    }
+    assert_true(done > 30);
+}
+
+/* Groups of 48 in rows of 64 and 128: the last one is short. */
+static void test_short_group(void **state)
+{
+    (void)state;
+    static const enum export_format formats[] = {EXPORT_GPTQ, EXPORT_GPTQ_V2, EXPORT_COMPRESSED_TENSORS};
+    struct items x;
+    struct err e = {0};
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F16});
+    for (int i = 0; i < 3; i++) {
+        items_all(&x, "3", 48, SCALE_F16);
+        OK(write_random(OUT, BASE, &x, &(struct export_options){.format = formats[i]}, &e), e);
+        check_codes(OUT, &x);
+        items_all(&x, "2", 256, SCALE_F16); /* wider than any row */
+        OK(write_random(OUT, BASE, &x, &(struct export_options){.format = formats[i]}, &e), e);
+        check_codes(OUT, &x);
+        assert_config_has(OUT, "\"group_size\":256");
+    }
+    /* One group per row, said as such. */
+    for (int f = 0; f < EXPORT_NONE; f++) {
+        if (f == EXPORT_MLX)
+            continue;
+        items_all(&x, "4", 0, SCALE_F16);
+        OK(write_random(OUT, BASE, &x, &(struct export_options){.format = (enum export_format)f}, &e), e);
+        check_codes(OUT, &x);
+        assert_config_has(OUT, f == EXPORT_COMPRESSED_TENSORS ? "\"strategy\":\"channel\",\"group_size\":null"
+                               : f == EXPORT_HUMMING          ? "\"group_size\":0"
+                                                              : "\"group_size\":-1");
+    }
+}
+
+/* --- mixed precision
+ * ------------------------------------------------------------------------------------------ */
+
+/* down_proj in 4 bits, group 64; k_proj of block 1 in 3 bits; q_proj of block 0 and both gates and ups in 16
+ * bits. */
+static void mixed(struct items *x)
+{
+    struct items all;
+    items_all(&all, "2", 32, SCALE_F16);
+    x->n = 0;
+    for (size_t i = 0; i < all.n; i++) {
+        struct export_item item = all.items[i];
+        if (i == 0 || i % 7 == 4 || i % 7 == 5)
+            continue;
+        if (i % 7 == 6)
+            item.spec = (struct quant_spec){quant_type_find("4"), 64, SCALE_F16};
+        if (i == 8)
+            item.spec.type = quant_type_find("3");
+        memcpy(x->names[x->n], all.names[i], sizeof all.names[i]);
+        item.module = x->names[x->n];
+        x->items[x->n++] = item;
+    }
+}
+
+static void test_mixed(void **state)
+{
+    (void)state;
+    struct items x;
+    struct err e = {0};
+    mixed(&x);
+    for (int f = 0; f < EXPORT_NONE; f++) {
+        tiny_write(BASE, &(struct tiny_options){
+                             .dtype = DTYPE_F16, .bias = true, .tied = f % 2 ? UNTIED : TIED_EMBED});
+        OK(write_random(OUT, BASE, &x, &(struct export_options){.format = (enum export_format)f}, &e), e);
+        check_codes(OUT, &x);
+        check_rest(BASE, OUT, &x, DTYPE_F16);
+        struct checkpoint *c = open_ok(OUT);
+        struct weight_info w;
+        OK(checkpoint_weight(c, "model.layers.0.self_attn.q_proj", &w, &e), e);
+        assert_false(w.quantized);
+        checkpoint_close(&c);
+    }
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F16});
+    OK(write_random(OUT, BASE, &x, &(struct export_options){.format = EXPORT_GPTQ}, &e), e);
+    assert_config_has(
+        OUT, "\"quantization_config\":{\"bits\":2,\"group_size\":32,\"desc_act\":false,\"sym\":true,\"lm_"
+             "head\":false,"
+             "\"quant_method\":\"gptq\",\"checkpoint_format\":\"gptq\",\"pack_dtype\":\"int32\",\"dynamic\":{"
+             "\"+:^model\\\\.layers\\\\.[0-9]+\\\\.mlp\\\\.down_proj$\":{\"bits\":4,\"group_size\":64},"
+             "\"+:^model\\\\.layers\\\\.(?:1)\\\\.self_attn\\\\.k_proj$\":{\"bits\":3,\"group_size\":32},"
+             "\"-:^model\\\\.layers\\\\.(?:0)\\\\.self_attn\\\\.q_proj$\":{},"
+             "\"-:^model\\\\.layers\\\\.[0-9]+\\\\.mlp\\\\.gate_proj$\":{},"
+             "\"-:^model\\\\.layers\\\\.[0-9]+\\\\.mlp\\\\.gate_up_proj$\":{},"
+             "\"-:^model\\\\.layers\\\\.[0-9]+\\\\.mlp\\\\.up_proj$\":{}},\"meta\":{\"quantizer\":[\"gsq:");
+    OK(write_random(OUT, BASE, &x, &(struct export_options){.format = EXPORT_COMPRESSED_TENSORS}, &e), e);
+    assert_config_has(
+        OUT, "\"targets\":[\"re:^model\\\\.layers\\\\.[0-9]+\\\\.mlp\\\\.down_proj$\"],\"weights\":{"
+             "\"num_bits\":4,\"type\":\"int\",\"symmetric\":true,\"strategy\":\"group\",\"group_size\":64,"
+             "\"dynamic\":false,\"actorder\":null},\"input_activations\":null}");
+    assert_config_has(OUT, "\"targets\":[\"model.layers.1.self_attn.k_proj\"]");
+    assert_config_has(OUT, "\"ignore\":[\"model.layers.0.self_attn.q_proj\",");
+    assert_config_has(OUT, "\"lm_head\"]");
+    OK(write_random(OUT, BASE, &x, &(struct export_options){.format = EXPORT_MLX}, &e), e);
+    assert_config_has(OUT, "\"quantization\":{\"group_size\":32,\"bits\":2,\"model.layers.0.mlp.down_proj\":{"
+                           "\"group_size\":64,\"bits\":4},");
+    assert_config_has(OUT, "\"model.layers.0.self_attn.q_proj\":false,");
+    OK(write_random(OUT, BASE, &x, &(struct export_options){.format = EXPORT_HUMMING}, &e), e);
+    assert_config_has(OUT, "\"+:^model\\\\.layers\\\\.[0-9]+\\\\.mlp\\\\.down_proj$\":{\"b_dtype\":\"uint4\","
+                           "\"group_size\":64}");
+    assert_config_has(OUT, "\"ignore\":[\"lm_head\"]");
+}
+
+static void test_container(void **state)
+{
+    (void)state;
+    static const char *const types[] = {"ternary", "2", "3", "4", "8"};
+    struct err e = {0};
+    struct items x;
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_BF16});
+    const struct export_options o = {.format = EXPORT_COMPRESSED_TENSORS, .container = 4};
+    for (int t = 0; t < 5; t++) {
+        items_all(&x, types[t], 32, SCALE_BF16);
+        OK(write_random(OUT, BASE, &x, &o, &e), e);
+        check_codes(OUT, &x);
+        assert_config_has(OUT, t < 4 ? "\"num_bits\":4" : "\"num_bits\":8");
+    }
+    /* 2 and 3 bits both become 4: one group of config says it all. */
+    mixed(&x);
+    OK(write_random(OUT, BASE, &x, &o, &e), e);
+    check_codes(OUT, &x);
+}
+
+/* The head and, in MLX, the embedding can be items too. */
+static void test_head(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F16});
+    for (int f = 0; f < EXPORT_NONE; f++) {
+        struct items x;
+        items_all(&x, "4", 32, SCALE_F16);
+        x.items[x.n] = (struct export_item){"lm_head", VOCAB, HIDDEN, {quant_type_find("8"), 64, SCALE_F16}};
+        x.n++;
+        if (f == EXPORT_HUMMING) {
+            x.items[14].rows = 128;
+            FAILS(write_random(OUT, BASE, &x, &(struct export_options){.format = EXPORT_HUMMING}, &e), e,
+                  ERR_USER, "lm_head: humming");
+            continue;
+        }
+        if (f == EXPORT_MLX) {
+            x.items[x.n] = (struct export_item){
+                "model.embed_tokens", VOCAB, HIDDEN, {quant_type_find("6"), 64, SCALE_F16}};
+            x.n++;
+        }
+        OK(write_random(OUT, BASE, &x, &(struct export_options){.format = (enum export_format)f}, &e), e);
+        check_codes(OUT, &x);
+        /* Converted without them, they come back in 16 bits. */
+        struct checkpoint *c = open_ok(OUT), *d;
+        const struct export_source source = {.ctx = c, .linear = checkpoint_linear};
+        OK(write_hf(DIR_ "/dense", c, x.items, 14, &(struct export_options){.format = EXPORT_GPTQ}, &source,
+                    &e),
+           e);
+        d = open_ok(DIR_ "/dense");
+        static float a[VOCAB * HIDDEN], b[VOCAB * HIDDEN];
+        for (size_t i = 14; i < x.n; i++) {
+            struct weight_info w;
+            OK(checkpoint_weight(d, x.items[i].module, &w, &e), e);
+            assert_false(w.quantized);
+            assert_int_equal(w.dtype, DTYPE_F16);
+            OK(checkpoint_read_f32(c, x.items[i].module, 0, VOCAB, a, &e), e);
+            OK(checkpoint_read_f32(d, x.items[i].module, 0, VOCAB, b, &e), e);
+            for (int k = 0; k < VOCAB * HIDDEN; k++)
+                assert_float_equal(b[k], scale_round(SCALE_F16, a[k]), 0);
+        }
+        checkpoint_close(&d);
+        checkpoint_close(&c);
+    }
+}
+
+/* --- conversions
+ * ---------------------------------------------------------------------------------------------- */
+
+static void convert(const char *from, const char *to, enum export_format f, const struct items *x)
+{
+    struct err e = {0};
+    struct checkpoint *c = open_ok(from);
+    const struct export_source source = {.ctx = c, .linear = checkpoint_linear};
+    os_remove_tree(to);
+    OK(write_hf(to, c, x->items, x->n, &(struct export_options){.format = f}, &source, &e), e);
+    checkpoint_close(&c);
+}
+
+static void test_chain(void **state)
+{
+    (void)state;
+    for (int is_mixed = 0; is_mixed < 2; is_mixed++) {
+        struct items x;
+        struct err e = {0};
+        items_all(&x, "3", 32, SCALE_F16);
+        if (is_mixed)
+            mixed(&x);
+        tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_BF16, .bias = true});
+        OK(write_random(DIR_ "/a", BASE, &x, &(struct export_options){.format = EXPORT_GPTQ}, &e), e);
+        convert(DIR_ "/a", DIR_ "/b", EXPORT_COMPRESSED_TENSORS, &x);
+        convert(DIR_ "/b", DIR_ "/c", EXPORT_MLX, &x);
+        convert(DIR_ "/c", DIR_ "/d", EXPORT_HUMMING, &x);
+        convert(DIR_ "/d", DIR_ "/e", EXPORT_GPTQ_V2, &x);
+        convert(DIR_ "/e", DIR_ "/f", EXPORT_GPTQ, &x);
+        assert_same_file(DIR_ "/a", DIR_ "/f", "model.safetensors");
+        assert_same_file(DIR_ "/a", DIR_ "/f", "config.json");
+        assert_same_file(DIR_ "/a", DIR_ "/f", "quantize_config.json");
+        assert_int_equal(os_stat(DIR_ "/b/quantize_config.json", NULL), OS_ABSENT);
+        check_codes(DIR_ "/e", &x);
+    }
+}
+
+/* --- the folder
+ * ----------------------------------------------------------------------------------------------- */
+
+static void test_shards(void **state)
+{
+    (void)state;
+    struct items x;
+    struct err e = {0};
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_BF16, .bias = true});
+    items_all(&x, "2", 32, SCALE_BF16);
+    os_remove_tree(OUT);
+    OK(write_random(OUT, BASE, &x, &(struct export_options){.format = EXPORT_COMPRESSED_TENSORS}, &e), e);
+    const struct export_options o = {.format = EXPORT_COMPRESSED_TENSORS, .shard_bytes = 20000};
+    struct checkpoint *c = open_ok(BASE);
+    uint64_t predicted = export_size(c, x.items, x.n, &o), actual = 0, size;
+    checkpoint_close(&c);
+    /* Over the single file of before, and a shard of an older numbering. */
+    write_text_file(OUT, "model-00001-of-00099.safetensors", "old");
+    write_text_file(OUT, "adapter.safetensors", "not ours");
+    OK(write_random(OUT, BASE, &x, &o, &e), e);
+    assert_int_equal(os_stat(OUT "/model.safetensors", NULL), OS_ABSENT);
+    assert_int_equal(os_stat(OUT "/model-00001-of-00099.safetensors", NULL), OS_ABSENT);
+    assert_int_equal(os_stat(OUT "/adapter.safetensors", NULL), OS_FILE);
+    check_codes(OUT, &x);
+    check_rest(BASE, OUT, &x, DTYPE_BF16);
+    char *index = read_text(OUT, "model.safetensors.index.json");
+    const char *of = strstr(index, "-of-");
+    assert_non_null(of);
+    int n = atoi(of + 4);
+    free(index);
+    assert_int_equal(n, 3);
+    for (int i = 1; i <= n; i++) {
+        char path[256];
+        snprintf(path, sizeof path, OUT "/model-%05d-of-%05d.safetensors", i, n);
+        assert_int_equal(os_stat(path, &size), OS_FILE);
+        actual += size;
+    }
+    assert_int_equal(os_stat(OUT "/config.json", &size), OS_FILE);
+    actual += size;
+    assert_int_equal(os_stat(OUT "/model.safetensors.index.json", &size), OS_FILE);
+    assert_int_equal(predicted, actual + size);
+    /* And back to one file: index and shards go. */
+    OK(write_random(OUT, BASE, &x, &(struct export_options){.format = EXPORT_GPTQ}, &e), e);
+    assert_int_equal(os_stat(OUT "/model.safetensors.index.json", NULL), OS_ABSENT);
+    check_codes(OUT, &x);
+}
+
+static void test_deterministic(void **state)
+{
+    (void)state;
+    static const char *const metadata[][2] = {{"seed", "7"}, {"method", "gsq \"quoted\""}};
+    static const char *const files[] = {"config.json", "model.safetensors", "tokenizer.json", "merges.txt",
+                                        "chat_template.jinja"};
+    struct items x;
+    struct err e = {0};
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32});
+    write_text_file(BASE, "tokenizer.json", "{\"a\":  1}\r\n");
+    write_text_file(BASE, "tokenizer_config.json", "");
+    write_text_file(BASE, "merges.txt", "#version\na b\n");
+    write_text_file(BASE, "chat_template.jinja", "{{ x }}");
+    write_text_file(BASE, "README.md", "not carried");
+    mixed(&x);
+    for (int f = 0; f < EXPORT_NONE; f++) {
+        const struct export_options o = {
+            .format = (enum export_format)f, .metadata = metadata, .n_metadata = 2};
+        OK(write_random(DIR_ "/a", BASE, &x, &o, &e), e);
+        OK(write_random(DIR_ "/b", BASE, &x, &o, &e), e);
+        for (int i = 0; i < 5; i++)
+            assert_same_file(DIR_ "/a", DIR_ "/b", files[i]);
+        for (int i = 2; i < 5; i++)
+            assert_same_file(DIR_ "/a", BASE, files[i]);
+        assert_same_file(DIR_ "/a", BASE, "tokenizer_config.json");
+        assert_int_equal(os_stat(DIR_ "/a/README.md", NULL), OS_ABSENT);
+        struct checkpoint *c = open_ok(DIR_ "/a");
+        const char *seed = safetensors_metadata(checkpoint_tensors(c), "seed");
+        if (f == EXPORT_GPTQ || f == EXPORT_GPTQ_V2)
+            assert_config_has(DIR_ "/a", "\"seed\":\"7\",\"method\":\"gsq\\\"quoted\\\"\"}");
+        else
+            assert_string_equal(seed, "7");
+        assert_string_equal(safetensors_metadata(checkpoint_tensors(c), "format"),
+                            f == EXPORT_MLX ? "mlx" : "pt");
+        checkpoint_close(&c);
+    }
+}
+
+static void test_dtypes(void **state)
+{
+    (void)state;
+    struct items x;
+    struct err e = {0};
+    struct raw_model m;
+    const struct export_options o = {.format = EXPORT_MLX};
+    items_all(&x, "4", 32, SCALE_F16);
+    /* F32 with a value beyond fp16: the whole model becomes bf16; not if only a quantized weight has it. */
+    struct tiny_options t = {.dtype = DTYPE_F32, .config_extra = ",\"dtype\":\"float32\""};
+    for (int dense = 0; dense < 2; dense++) {
+        os_remove_tree(BASE);
+        tiny_config(BASE, &t);
+        tiny_tensors(&m, &t);
+        raw_set(raw_find(&m, dense ? "lm_head.weight" : "model.layers.0.mlp.up_proj.weight"), 17, -65505.0f);
+        struct raw_tensor *freq =
+            raw_add(&m, "model.layers.0.self_attn.rotary_emb.inv_freq", DTYPE_F32, 0, 8);
+        raw_set(freq, 0, 1e-7f);
+        raw_add(&m, "model.some.position_ids", DTYPE_I64, 1, 16);
+        raw_write(&m, BASE, true);
+        raw_free(&m);
+        OK(write_random(OUT, BASE, &x, &o, &e), e);
+        struct checkpoint *c = open_ok(OUT);
+        assert_int_equal(checkpoint_dense(c, "lm_head")->dtype, dense ? DTYPE_BF16 : DTYPE_F16);
+        const struct tensor *f =
+            safetensors_find(checkpoint_tensors(c), "model.layers.0.self_attn.rotary_emb.inv_freq");
+        assert_int_equal(f->dtype, DTYPE_F32);
+        assert_int_equal(load_u32le(f->data), 0x33D6BF95);
+        assert_int_equal(safetensors_find(checkpoint_tensors(c), "model.some.position_ids")->dtype,
+                         DTYPE_I64);
+        assert_config_has(OUT, dense ? "\"torch_dtype\":\"bfloat16\"" : "\"torch_dtype\":\"float16\"");
+        assert_config_has(OUT, dense ? "\"dtype\":\"bfloat16\"" : "\"dtype\":\"float16\"");
+        checkpoint_close(&c);
+    }
+    /* Said to be bf16, stored in F32. */
+    t = (struct tiny_options){.dtype = DTYPE_F32, .torch_dtype = "bfloat16"};
+    tiny_write(BASE, &t);
+    OK(write_random(OUT, BASE, &x, &o, &e), e);
+    check_rest(BASE, OUT, &x, DTYPE_BF16);
+    /* What scales are rounded to. */
+    static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+    for (int d = 0; d < 3; d++) {
+        tiny_write(BASE, &(struct tiny_options){.dtype = dtypes[d]});
+        struct checkpoint *c = open_ok(BASE);
+        enum scale_type own = d == 2 ? SCALE_BF16 : SCALE_F16;
+        assert_int_equal(export_scale_type(EXPORT_GPTQ, c), SCALE_F16);
+        assert_int_equal(export_scale_type(EXPORT_GPTQ_V2, c), SCALE_F16);
+        assert_int_equal(export_scale_type(EXPORT_MLX, c), own);
+        assert_int_equal(export_scale_type(EXPORT_COMPRESSED_TENSORS, c), own);
+        assert_int_equal(export_scale_type(EXPORT_HUMMING, c), own);
+        checkpoint_close(&c);
+    }
+}
+
+/* --- refusals
+ * ------------------------------------------------------------------------------------------------- */
+
+static void test_check(void **state)
+{
+    (void)state;
+    static const struct {
+        enum export_format format;
+        uint32_t rows, cols;
+        const char *type;
+        uint32_t group;
+        unsigned container;
+        enum export_verdict verdict;
+        const char *part;
+    } cases[] = {
+        {EXPORT_GPTQ, 64, 64, "2", 32, 0, EXPORT_OK, ""},
+        {EXPORT_GPTQ, 64, 64, "ternary", 128, 0, EXPORT_OK, ""},
+        {EXPORT_GPTQ, 48, 64, "2", 32, 0, EXPORT_REFUSED, "--keep"},
+        {EXPORT_GPTQ_V2, 64, 80, "2", 16, 0, EXPORT_REFUSED, "--keep"},
+        {EXPORT_GPTQ, 64, 64, "5", 32, 0, EXPORT_REFUSED, "no 5-bit codes"},
+        {EXPORT_GPTQ, 64, 160, "4", 128, 0, EXPORT_WARN, "GPTQModel's Torch kernel"},
+        {EXPORT_GPTQ, 64, 64, "2", 32, 4, EXPORT_REFUSED, "--container"},
+        {EXPORT_COMPRESSED_TENSORS, 7, 33, "5", 32, 0, EXPORT_WARN, "vLLM"},
+        {EXPORT_COMPRESSED_TENSORS, 7, 33, "7", 0, 0, EXPORT_OK, ""},
+        {EXPORT_COMPRESSED_TENSORS, 64, 64, "3", 32, 4, EXPORT_OK, ""},
+        {EXPORT_COMPRESSED_TENSORS, 64, 64, "3", 32, 8, EXPORT_REFUSED, "--container"},
+        {EXPORT_HUMMING, 64, 64, "7", 32, 0, EXPORT_OK, ""},
+        {EXPORT_HUMMING, 96, 64, "2", 32, 0, EXPORT_REFUSED, "multiples of 64"},
+        {EXPORT_HUMMING, 64, 48, "2", 16, 0, EXPORT_REFUSED, "of 32"},
+        {EXPORT_HUMMING, 64, 192, "2", 96, 0, EXPORT_REFUSED, "power of two"},
+        {EXPORT_HUMMING, 64, 96, "2", 64, 0, EXPORT_REFUSED, "smaller --group"},
+        {EXPORT_MLX, 7, 64, "6", 64, 0, EXPORT_OK, ""},
+        {EXPORT_MLX, 64, 64, "7", 64, 0, EXPORT_REFUSED, "no 7-bit codes"},
+        {EXPORT_MLX, 64, 64, "4", 16, 0, EXPORT_REFUSED, "32, 64 and 128"},
+        {EXPORT_MLX, 64, 256, "4", 0, 0, EXPORT_REFUSED, "32, 64 and 128"},
+        {EXPORT_MLX, 64, 160, "4", 64, 0, EXPORT_REFUSED, "no multiple of the group"},
+        {EXPORT_NONE, 64, 64, "4", 64, 0, EXPORT_REFUSED, "--format"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char why[256] = "x";
+        struct export_item item = {"model.x",
+                                   cases[i].rows,
+                                   cases[i].cols,
+                                   {quant_type_find(cases[i].type), cases[i].group, SCALE_F16}};
+        enum export_verdict v = export_check(cases[i].format, &item, cases[i].container, why, sizeof why);
+        if (v != cases[i].verdict || !strstr(why, cases[i].part) || (v == EXPORT_OK) != !why[0])
+            fail_msg("case %zu: %d, %s", i, (int)v, why);
+        assert_true(strlen(why) < sizeof why - 1);
+    }
+    for (int f = 0; f <= EXPORT_NONE; f++)
+        assert_int_equal(export_format_parse(export_format_name((enum export_format)f)), f);
+    assert_int_equal(export_format_parse("awq"), EXPORT_NONE);
+}
+
+static bool large_scale(void *ctx, const struct export_item *item, struct qlinear *q, struct err *e)
+{
+    if (!random_linear(NULL, item, q, e))
+        return false;
+    q->scales[9] = *(const float *)ctx;
+    return true;
+}
+
+static bool failing(void *ctx, const struct export_item *item, struct qlinear *q, struct err *e)
+{
+    (void)ctx;
+    (void)q;
+    return err_set(e, ERR_ENV, "no codes for %s", item->module);
+}
+
+static bool wrong_size(void *ctx, const struct export_item *item, struct qlinear *q, struct err *e)
+{
+    struct export_item other = *item;
+    other.cols /= 2;
+    return random_linear(ctx, &other, q, e);
+}
+
+static bool stop(void *ctx, uint64_t done, uint64_t total)
+{
+    (void)ctx;
+    return done < total / 2;
+}
+
+struct seen {
+    uint64_t done, total, calls;
+};
+
+static bool watch(void *ctx, uint64_t done, uint64_t total)
+{
+    struct seen *s = ctx;
+    assert_true(done > s->done && done <= total);
+    *s = (struct seen){done, total, s->calls + 1};
+    return true;
+}
+
+static bool watched_linear(void *ctx, const struct export_item *item, struct qlinear *q, struct err *e)
+{
+    (void)ctx;
+    return random_linear(NULL, item, q, e);
+}
+
+static bool nothing_left(void *ctx, const char *name, struct err *e)
+{
+    (void)ctx;
+    return err_set(e, ERR_BUG, "%s was left behind", name);
+}
+
+static void test_failures(void **state)
+{
+    (void)state;
+    struct items x;
+    struct err e = {0};
+    float big = 40000.0f, huge = 70000.0f;
+    const struct export_options mlx = {.format = EXPORT_MLX}, gptq = {.format = EXPORT_GPTQ};
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F16});
+    items_all(&x, "4", 32, SCALE_F16);
+    struct checkpoint *c = open_ok(BASE);
+    os_remove_tree(OUT);
+    struct {
+        struct export_source source;
+        const struct export_options *o;
+        enum err_kind kind;
+        const char *part;
+    } cases[] = {
+        {{.linear = failing}, &gptq, ERR_ENV, "no codes for model.layers.0"},
+        {{.linear = wrong_size}, &gptq, ERR_BUG, "codes in"},
+        {{.ctx = &huge, .linear = large_scale}, &gptq, ERR_USER, "f16 cannot hold"},
+        {{.ctx = &big, .linear = large_scale}, &mlx, ERR_USER, "needs -320000"},
+        {{.linear = random_linear, .progress = stop}, &gptq, ERR_STOPPED, "stopped"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        FAILS(write_hf(OUT, c, x.items, x.n, cases[i].o, &cases[i].source, &e), e, cases[i].kind,
+              cases[i].part);
+        OK(os_list(OUT, nothing_left, NULL, &e), e);
+    }
+    struct seen seen = {0};
+    OK(write_hf(OUT, c, x.items, x.n, &gptq, &(struct export_source){&seen, watched_linear, watch}, &e), e);
+    assert_int_equal(seen.done, seen.total);
+    assert_true(seen.calls > 20);
+    /* A failed rewrite leaves no folder that looks whole. */
+    FAILS(write_hf(OUT, c, x.items, x.n, &gptq, &cases[0].source, &e), e, ERR_ENV, "no codes");
+    assert_int_equal(os_stat(OUT "/config.json", NULL), OS_ABSENT);
+    const struct export_source ok = {.linear = random_linear};
+    FAILS(write_hf(DIR_ "/out/../base", c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "own folder");
+    assert_int_equal(os_stat(BASE "/config.json", NULL), OS_FILE);
+    FAILS(write_hf(BASE "/config.json/x", c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "config.json");
+    x.items[3].module = "model.layers.9.self_attn.o_proj";
+    FAILS(write_hf(OUT, c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER,
+          "layers.9.self_attn.o_proj.weight is missing");
+    assert_int_equal(export_size(c, x.items, x.n, &gptq), 0);
+    x.items[3] = x.items[2];
+    FAILS(write_hf(OUT, c, x.items, x.n, &gptq, &ok, &e), e, ERR_BUG, "twice");
+    items_all(&x, "4", 32, SCALE_F16);
+    x.items[4].rows = HIDDEN;
+    FAILS(write_hf(OUT, c, x.items, x.n, &gptq, &ok, &e), e, ERR_BUG, "128 x 64");
+    checkpoint_close(&c);
+}
+
+/* No items: the model in 16 bits, without a word of quantization. */
+static void test_nothing_quantized(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct items x = {.n = 0};
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32, .tied = TIED_HEAD});
+    OK(write_random(OUT, BASE, &x, &(struct export_options){.format = EXPORT_GPTQ}, &e), e);
+    struct checkpoint *c = open_ok(OUT);
+    assert_int_equal(checkpoint_config(c)->quant, QUANT_NONE);
+    assert_string_equal(checkpoint_embedding_module(c), "lm_head");
+    checkpoint_close(&c);
+    check_rest(BASE, OUT, &x, DTYPE_F16);
+}
+
+/* --- for consumers.sh
+ * ----------------------------------------------------------------------------------------- */
+
+/* Folders under dir, each with reference.bin: the weights in F32, straight from the codes. */
+static void write_reference(const char *dir, const struct items *x, enum export_format f)
+{
+    const char *const metadata[][2] = {{"format", export_format_name(f)}};
+    struct tensor_plan plan[16];
+    struct safetensors_writer *w;
+    struct err e = {0};
+    char path[600];
+    for (size_t i = 0; i < x->n; i++)
+        plan[i] =
+            (struct tensor_plan){x->items[i].module, DTYPE_F32, 2, {x->items[i].rows, x->items[i].cols}};
+    snprintf(path, sizeof path, "%s/reference.bin", dir);
+    OK(safetensors_writer_open(&w, path, plan, x->n, metadata, 1, &e), e);
+    for (size_t i = 0; i < x->n; i++) {
+        static float weights[INNER * INNER];
+        struct qlinear q;
+        OK(random_linear(NULL, &x->items[i], &q, &e), e);
+        qlinear_dequant(&q, 0, q.rows, weights);
+        OK(safetensors_writer_put(w, weights, (size_t)q.rows * q.cols * 4, &e), e);
+        qlinear_free(&q);
+    }
+    OK(safetensors_writer_close(&w, &e), e);
+}
+
+static void write_consumer(const char *dir, const char *name, const struct items *x, struct export_options o)
+{
+    char src[256], out[512];
+    struct err e = {0};
+    snprintf(src, sizeof src, "%s-src", dir);
+    snprintf(out, sizeof out, "%s/%s-%s", dir, export_format_name(o.format), name);
+    OK(write_random(out, src, x, &o, &e), e);
+    write_reference(out, x, o.format);
+}
+
+static int write_consumers(const char *dir)
+{
+    static const char *const types[] = {"ternary", "2", "3", "4", "8"};
+    char src[256];
+    struct items x;
+    snprintf(src, sizeof src, "%s-src", dir);
+    tiny_write(src, &(struct tiny_options){.dtype = DTYPE_BF16, .bias = true});
+    for (int f = 0; f < EXPORT_NONE; f++) {
+        struct export_options o = {.format = (enum export_format)f};
+        for (int t = 0; t < 5; t++) {
+            items_all(&x, types[t], 32, t % 2 ? SCALE_F16 : f < 2 ? SCALE_F16 : SCALE_BF16);
+            write_consumer(dir, types[t], &x, o);
+        }
+        mixed(&x);
+        write_consumer(dir, "mixed", &x, o);
+        o.shard_bytes = 20000;
+        write_consumer(dir, "shards", &x, o);
+        o.shard_bytes = 0;
+        if (f <= EXPORT_COMPRESSED_TENSORS) {
+            items_all(&x, "3", 48, SCALE_F16);
+            write_consumer(dir, "short", &x, o);
+        }
+        if (f != EXPORT_MLX) {
+            items_all(&x, "4", 0, SCALE_F16);
+            write_consumer(dir, "rows", &x, o);
+        }
+    }
+    mixed(&x);
+    write_consumer(dir, "container", &x,
+                   (struct export_options){.format = EXPORT_COMPRESSED_TENSORS, .container = 4});
+    return 0;
+}
+
+static int cleanup(void **state)
+{
+    (void)state;
+    return os_remove_tree(DIR_) ? 0 : -1;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 3 && strcmp(argv[1], "--consumers") == 0)
+        return write_consumers(argv[2]);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_golden_gptq), cmocka_unit_test(test_golden_rows),
+        cmocka_unit_test(test_round_trips), cmocka_unit_test(test_short_group),
+        cmocka_unit_test(test_mixed),       cmocka_unit_test(test_container),
+        cmocka_unit_test(test_head),        cmocka_unit_test(test_chain),
+        cmocka_unit_test(test_shards),      cmocka_unit_test(test_deterministic),
+        cmocka_unit_test(test_dtypes),      cmocka_unit_test(test_check),
+        cmocka_unit_test(test_failures),    cmocka_unit_test(test_nothing_quantized),
+    };
+    return cmocka_run_group_tests(tests, cleanup, cleanup);
+}
