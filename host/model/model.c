@@ -47,6 +47,11 @@ static const char *layer_module(uint32_t layer, const char *name, char *out, siz
     return out;
 }
 
+/* The last two only in families that have them. */
+enum { NORM_ATTN, NORM_FFN, NORM_Q, NORM_K, NORM_COUNT };
+static const char *const norm_names[NORM_COUNT] = {"input_layernorm", "post_attention_layernorm",
+                                                   "self_attn.q_norm", "self_attn.k_norm"};
+
 /* ---- checks before any work ---------------------------------------------------------------------------- */
 
 static bool check_module(const struct checkpoint *ck, const char *module, uint32_t rows, uint32_t cols,
@@ -80,18 +85,10 @@ static bool check_bias(const struct checkpoint *ck, const char *module, uint32_t
 static bool check_layer(struct model *m, uint32_t layer, struct err *e)
 {
     const struct model_config *c = m->cfg;
-    const struct {
-        const char *name;
-        uint32_t cols;
-    } norms[] = {{"input_layernorm", c->hidden_size},
-                 {"post_attention_layernorm", c->hidden_size},
-                 {"self_attn.q_norm", m->family->qk_norm ? c->head_dim : 0},
-                 {"self_attn.k_norm", m->family->qk_norm ? c->head_dim : 0}};
     char name[96];
-    for (size_t i = 0; i < sizeof norms / sizeof norms[0]; i++) {
-        if (norms[i].cols == 0)
-            continue;
-        if (!check_module(m->ck, layer_module(layer, norms[i].name, name, sizeof name), 1, norms[i].cols, e))
+    for (int i = 0; i < (m->family->qk_norm ? NORM_COUNT : NORM_Q); i++) {
+        uint32_t cols = i < NORM_Q ? c->hidden_size : c->head_dim;
+        if (!check_module(m->ck, layer_module(layer, norm_names[i], name, sizeof name), 1, cols, e))
             return false;
     }
     for (int id = 0; id < LINEAR_COUNT; id++) {
@@ -265,38 +262,6 @@ void model_close(struct model **m)
     *m = NULL;
 }
 
-bool model_check_finite(const struct model *m, bool (*fn)(void *ctx, double done), void *ctx, struct err *e)
-{
-    const char *embed = checkpoint_embedding_module(m->ck), *head = checkpoint_head_module(m->ck);
-    double head_work = (double)m->cfg->vocab_size * m->cfg->hidden_size, layer_work = 0;
-    for (int id = 0; id < LINEAR_COUNT; id++)
-        layer_work += (double)m->rows[id] * m->cols[id];
-    bool tied = strcmp(embed, head) == 0;
-    double all = head_work * (tied ? 1 : 2) + layer_work * m->cfg->num_layers,
-           done = head_work * (tied ? 1 : 2);
-    if (!checkpoint_check_finite(m->ck, embed, e) || (!tied && !checkpoint_check_finite(m->ck, head, e)) ||
-        !checkpoint_check_finite(m->ck, "model.norm", e))
-        return false;
-    static const char *const norms[] = {"input_layernorm", "post_attention_layernorm", "self_attn.q_norm",
-                                        "self_attn.k_norm"};
-    for (uint32_t layer = 0; layer < m->cfg->num_layers; layer++) {
-        char name[96];
-        for (int i = 0; i < (m->family->qk_norm ? 4 : 2); i++) {
-            if (!checkpoint_check_finite(m->ck, layer_module(layer, norms[i], name, sizeof name), e))
-                return false;
-        }
-        for (int id = 0; id < LINEAR_COUNT; id++) {
-            if (fn && !fn(ctx, done / all))
-                return err_set(e, ERR_STOPPED, "stopped");
-            if (!checkpoint_check_finite(m->ck,
-                                         model_linear_name(layer, (enum linear_id)id, name, sizeof name), e))
-                return false;
-            done += (double)m->rows[id] * m->cols[id];
-        }
-    }
-    return true;
-}
-
 /* ---- weights to the device ----------------------------------------------------------------------------- */
 
 /* n packed 16-bit numbers at src (any alignment) -> dst f32, through the staging area. */
@@ -318,6 +283,21 @@ static void upload_16(struct model *m, const uint8_t *src, uint64_t n, bool bf16
                                              .dst = gpu_slice(dst, i * 4, count * 4),
                                              .n = (uint32_t)count,
                                              .kind = bf16});
+    }
+}
+
+/* Everything the module stores has been read: its mapped pages may go. */
+static void drop_pages(const struct model *m, const char *module)
+{
+    static const char *const parts[] = {"weight", "bias",          "qweight",      "qzeros", "scales",
+                                        "g_idx",  "weight_packed", "weight_scale", "biases"};
+    const struct safetensors *s = checkpoint_tensors(m->ck);
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        char name[160];
+        snprintf(name, sizeof name, "%s.%s", module, parts[i]);
+        const struct tensor *t = safetensors_find(s, name);
+        if (t)
+            safetensors_drop(s, t);
     }
 }
 
@@ -346,8 +326,8 @@ bool model_load_matrix(struct model *m, const char *module, uint32_t row0, uint3
                        m->host_tile, (uint64_t)count * w.cols * 4);
         }
     }
-    if (t && row0 + rows == w.rows)
-        safetensors_drop(checkpoint_tensors(m->ck), t);
+    if (row0 + rows == w.rows)
+        drop_pages(m, module);
     return true;
 }
 
@@ -382,11 +362,11 @@ uint64_t model_head_bytes(const struct model *m)
     return (uint64_t)m->cfg->vocab_size * m->cfg->hidden_size * 4;
 }
 
-static bool load_norm(struct model *m, uint32_t layer, const char *name, uint32_t cols,
-                      struct gpu_arena *arena, struct gpu_view *out, struct err *e)
+static bool load_norm(struct model *m, uint32_t layer, int id, uint32_t cols, struct gpu_arena *arena,
+                      struct gpu_view *out, struct err *e)
 {
     char module[96];
-    layer_module(layer, name, module, sizeof module);
+    layer_module(layer, norm_names[id], module, sizeof module);
     return gpu_alloc(arena, cols * 4ull, out, e) && model_load_matrix(m, module, 0, 1, *out, e);
 }
 
@@ -395,11 +375,11 @@ bool model_load_block(struct model *m, uint32_t layer, struct gpu_arena *arena, 
 {
     const struct model_config *c = m->cfg;
     *out = (struct block_weights){0};
-    bool ok = load_norm(m, layer, "input_layernorm", c->hidden_size, arena, &out->attn_norm, e) &&
-              load_norm(m, layer, "post_attention_layernorm", c->hidden_size, arena, &out->ffn_norm, e);
+    bool ok = load_norm(m, layer, NORM_ATTN, c->hidden_size, arena, &out->attn_norm, e) &&
+              load_norm(m, layer, NORM_FFN, c->hidden_size, arena, &out->ffn_norm, e);
     if (ok && m->family->qk_norm)
-        ok = load_norm(m, layer, "self_attn.q_norm", c->head_dim, arena, &out->q_norm, e) &&
-             load_norm(m, layer, "self_attn.k_norm", c->head_dim, arena, &out->k_norm, e);
+        ok = load_norm(m, layer, NORM_Q, c->head_dim, arena, &out->q_norm, e) &&
+             load_norm(m, layer, NORM_K, c->head_dim, arena, &out->k_norm, e);
     for (int id = 0; ok && id < LINEAR_COUNT; id++) {
         char name[96];
         model_linear_name(layer, (enum linear_id)id, name, sizeof name);
@@ -410,6 +390,45 @@ bool model_load_block(struct model *m, uint32_t layer, struct gpu_arena *arena, 
                  load_bias(m, name, m->rows[id], out->bias[id], e);
     }
     return ok;
+}
+
+/* ---- NaN and infinity ---------------------------------------------------------------------------------- */
+
+static bool check_finite(const struct model *m, const char *module, struct err *e)
+{
+    bool ok = checkpoint_check_finite(m->ck, module, e);
+    drop_pages(m, module);
+    return ok;
+}
+
+static bool check_finite_layer(const struct model *m, uint32_t layer, struct err *e)
+{
+    char name[96];
+    for (int i = 0; i < (m->family->qk_norm ? NORM_COUNT : NORM_Q); i++) {
+        if (!check_finite(m, layer_module(layer, norm_names[i], name, sizeof name), e))
+            return false;
+    }
+    for (int id = 0; id < LINEAR_COUNT; id++) {
+        if (!check_finite(m, model_linear_name(layer, (enum linear_id)id, name, sizeof name), e))
+            return false;
+    }
+    return true;
+}
+
+bool model_check_finite(const struct model *m, bool (*fn)(void *ctx, double done), void *ctx, struct err *e)
+{
+    const char *embed = checkpoint_embedding_module(m->ck), *head = checkpoint_head_module(m->ck);
+    uint32_t layers = m->cfg->num_layers;
+    if (!check_finite(m, embed, e) || (strcmp(embed, head) != 0 && !check_finite(m, head, e)) ||
+        !check_finite(m, "model.norm", e))
+        return false;
+    for (uint32_t layer = 0; layer < layers; layer++) {
+        if (fn && !fn(ctx, (layer + 1.0) / (layers + 1.0)))
+            return err_set(e, ERR_STOPPED, "stopped");
+        if (!check_finite_layer(m, layer, e))
+            return false;
+    }
+    return true;
 }
 
 /* ---- embedding ----------------------------------------------------------------------------------------- */

@@ -41,7 +41,7 @@ bool model_open(struct model **out, struct gpu_cmd *cmd, const struct checkpoint
                 struct err *e);
 void model_close(struct model **m);
 /* Looks at every weight once: NaN or infinity is ERR_USER that names the module. fn (may be NULL) hears the
- * share done, by bytes; its false stops with ERR_STOPPED. Needs no device work. */
+ * share done, once per block; its false stops with ERR_STOPPED. Needs no device work. */
 bool model_check_finite(const struct model *m, bool (*fn)(void *ctx, double done), void *ctx, struct err *e);
 
 /* "model.layers.3.self_attn.q_proj" into out (at least 96 bytes); returns out. */

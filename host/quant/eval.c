@@ -17,7 +17,7 @@
 /* Logits held at once beside a resident head; with a streamed head, more rows mean fewer passes over it. */
 #define LOGITS_BYTES          (64ull << 20)
 #define LOGITS_BYTES_STREAMED (1ull << 30)
-/* Rows of a streamed head that are on the device at once, in bytes. */
+/* Rows of a streamed head that are on the device at once, in bytes, at most. */
 #define HEAD_TILE_BYTES (64ull << 20)
 /* Longest stretch between two looks at the device, in ns: progress stays live, and work is still queued
  * ahead. */
@@ -33,6 +33,7 @@ struct side {
     struct acts *acts;
     struct gpu_view head; /* [vocab, hidden], or a tile of it */
     uint32_t head_rows;   /* rows that `head` holds */
+    double seconds;       /* in its blocks */
 };
 
 struct sums {
@@ -180,7 +181,8 @@ static uint32_t head_tile_rows(const struct eval *ev, const struct model *m)
     uint32_t vocab = m->cfg->vocab_size;
     if (head_is_resident(ev, m))
         return vocab;
-    uint64_t rows = HEAD_TILE_BYTES / (m->cfg->hidden_size * 4ull) / 64 * 64;
+    uint64_t bytes = min_u64(HEAD_TILE_BYTES, gpu_info(ev->gpu)->mem_limit / 16);
+    uint64_t rows = bytes / (m->cfg->hidden_size * 4ull) / 64 * 64;
     return (uint32_t)min_u64(vocab, max_u64(64, rows));
 }
 
@@ -443,8 +445,10 @@ static bool eval_run(struct eval *ev, struct err *e)
         !gpu_arena_create(&ev->weights, ev->gpu, "block", e) || !plan_memory(ev, e))
         return false;
     for (int i = 0; i < ev->sides; i++) {
+        uint64_t start = os_now_ns();
         if (!run_blocks(ev, &ev->side[i], e))
             return false;
+        ev->side[i].seconds = (double)(os_now_ns() - start) * 1e-9;
     }
     ev->done = ev->total;
     for (int i = 0; i < ev->sides; i++)
@@ -454,11 +458,15 @@ static bool eval_run(struct eval *ev, struct err *e)
 
 static void fill_result(const struct eval *ev, int side, struct eval_result *out)
 {
+    /* What is not a model's blocks is shared. */
+    double rest = (double)(os_now_ns() - ev->start_ns) * 1e-9;
+    for (int i = 0; i < ev->sides; i++)
+        rest -= ev->side[i].seconds;
     *out = (struct eval_result){
         .tokens = ev->w.tokens,
         .windows = ev->w.n,
         .scored = (uint64_t)ev->w.n * (ev->w.ctx - 1),
-        .seconds = (double)(os_now_ns() - ev->start_ns) * 1e-9,
+        .seconds = ev->side[side].seconds + rest / ev->sides,
     };
     out->mean_nll = ev->sums.nll[side] / (double)out->scored;
     out->perplexity = exp(out->mean_nll);

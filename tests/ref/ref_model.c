@@ -143,24 +143,21 @@ bool ref_block_forward(const struct ref_config *c, const struct ref_block *b, ui
     return true;
 }
 
-double ref_mean_nll(const struct ref_config *c, const float *final_norm, const float *head, uint32_t windows,
-                    const double *x, const uint32_t *ids)
+void ref_log_probs(const struct ref_config *c, const float *final_norm, const float *head, const double *x,
+                   double *out)
 {
-    double *norm = malloc(sizeof(double) * c->hidden), *logits = malloc(sizeof(double) * c->vocab), sum = 0;
-    for (uint64_t t = 0; norm && logits && t < (uint64_t)windows * c->ctx; t++) {
-        if (t % c->ctx == c->ctx - 1)
-            continue;
-        rmsnorm(x + t * c->hidden, final_norm, norm, c->hidden, c->eps);
-        linear(norm, head, NULL, logits, 1, c->vocab, c->hidden, false);
-        double top = -INFINITY, all = 0;
-        for (uint32_t i = 0; i < c->vocab; i++)
-            top = fmax(top, logits[i]);
-        for (uint32_t i = 0; i < c->vocab; i++)
-            all += exp(logits[i] - top);
-        sum += log(all) + top - logits[ids[t + 1]];
+    double sum = 0, top = -INFINITY, all = 0;
+    for (uint32_t i = 0; i < c->hidden; i++)
+        sum += x[i] * x[i];
+    double r = 1 / sqrt(sum / c->hidden + c->eps);
+    for (uint32_t v = 0; v < c->vocab; v++) {
+        out[v] = 0;
+        for (uint32_t i = 0; i < c->hidden; i++)
+            out[v] += x[i] * r * final_norm[i] * head[(uint64_t)v * c->hidden + i];
+        top = fmax(top, out[v]);
     }
-    bool ok = norm && logits;
-    free(norm);
-    free(logits);
-    return ok ? sum / ((double)windows * (c->ctx - 1)) : NAN;
+    for (uint32_t v = 0; v < c->vocab; v++)
+        all += exp(out[v] - top);
+    for (uint32_t v = 0; v < c->vocab; v++)
+        out[v] -= top + log(all);
 }

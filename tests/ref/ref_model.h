@@ -29,10 +29,10 @@ struct ref_block {
  * be NULL or x. False: out of memory. */
 bool ref_block_forward(const struct ref_config *c, const struct ref_block *b, uint32_t windows,
                        const double *x, double *h, double *y);
-/* Mean over windows and positions 0..ctx-2 of -log p(next token): x[T, hidden] behind the last block, final
- * norm [hidden], head [vocab, hidden]. */
-double ref_mean_nll(const struct ref_config *c, const float *final_norm, const float *head, uint32_t windows,
-                    const double *x, const uint32_t *ids);
+/* Natural logarithms of the probabilities of the next token: x[hidden] behind the last block, final norm
+ * [hidden], head [vocab, hidden]; out[vocab]. */
+void ref_log_probs(const struct ref_config *c, const float *final_norm, const float *head, const double *x,
+                   double *out);
 /* Angle of position p for pair i of head_dim / 2. */
 double ref_rope_angle(const struct ref_config *c, uint32_t p, uint32_t i);
 
