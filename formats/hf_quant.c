@@ -282,8 +282,8 @@ static enum target_kind target_kind(const char *target)
 static bool add_targets(const struct reader *r, const cJSON *groups, enum target_kind kind, bool *linear)
 {
     for (const cJSON *group = groups->child; group; group = group->next) {
-        unsigned bits;
-        uint32_t size;
+        unsigned bits = 0;
+        uint32_t size = 0;
         if (!read_scheme(r, group, &bits, &size))
             return false;
         const cJSON *targets = json_get(group, "targets"), *item;
