@@ -3,11 +3,14 @@
 //     #version 460
 //     #extension GL_GOOGLE_include_directive : require
 //     #include "common.glsl"
-//     layout(local_size_x_id = 0) in;
 //
 // Built without any 16-bit feature: halves are packed two per uint, the low half first.
 #ifndef COMMON_GLSL
 #define COMMON_GLSL
+
+// Workgroups are one-dimensional, of the size that the variant's line asks for. Here and not in each shader, because
+// gl_WorkGroupSize used above the declaration is silently 1.
+layout(local_size_x_id = 0) in;
 
 // The workgroup's number. The host folds grids of more than 65535 workgroups over x and y, so there may be more
 // workgroups than work: check the result against the bound.

@@ -10,10 +10,10 @@
 #   WG       invocations per workgroup (constant 0); default 64. SUBGROUP: one subgroup of the device
 #   SPEC     specialization constants, ids from 2 up; the host reads them with gpu_kernel_constant
 #
-# Constants that every shader may declare:
-#   layout(local_size_x_id = 0) in;                    workgroup size, from WG
+# Constant 0, the workgroup size, is declared by common.glsl. Constants that every shader may declare:
 #   layout(constant_id = 1) const uint SUBGROUP = 8;   gl_SubgroupSize in variants that need SUBGROUP, and the
 #                                                      device's usual subgroup size in the others
+#   constants 60, 61, 62                               M, N, K of the device's cooperative matrix product (NEEDS COOPMAT)
 
 # ---- data movement
 kernel(unpack16 base)

@@ -27,6 +27,7 @@ struct gpu_options {
     bool validate;         /* validation and synchronization validation; any message makes gpu_destroy's count rise. Also on
                               where $GSQ_VALIDATE is 1 and the layer is installed */
     unsigned threads;      /* for a CPU device: how many threads it may use; 0: all */
+    uint32_t without;      /* enum gpu_cap bits to do without, though the device has them (tests, driver trouble) */
 };
 
 struct gpu_info {

@@ -16,7 +16,7 @@ struct gpu_view {
 struct gpu_arena;
 bool gpu_arena_create(struct gpu_arena **out, struct gpu *g, const char *name, struct err *e);
 void gpu_arena_destroy(struct gpu_arena **a);
-/* bytes (rounded up to 256, aligned to 256). Larger than one buffer may be, or over the memory limit: ERR_ENV that
+/* A view of `bytes` (rounded up to whole words), aligned to 256, from which it takes a multiple of 256. Larger than one buffer may be, or over the memory limit: ERR_ENV that
  * names the arena, the amount asked for, what is in use and the remedy. Contents are undefined. A view may be larger than
  * gpu_info.max_range; bind it in slices then. */
 bool gpu_alloc(struct gpu_arena *a, uint64_t bytes, struct gpu_view *out, struct err *e);
@@ -33,8 +33,8 @@ uint64_t gpu_memory_peak(const struct gpu *g);
 
 /* [offset, offset+size) of v; asserts that it lies inside and that offset % 4 == 0. */
 struct gpu_view gpu_slice(struct gpu_view v, uint64_t offset, uint64_t size);
-/* How many rows of row_bytes one bound view can hold, at most `rows`, such that tiles start aligned: a multiple of 64
- * rows unless it is all of them. */
+/* How many rows of row_bytes (whole words) one bound view can hold, at most `rows`, such that tiles start aligned: a
+ * multiple of 64 rows unless it is all of them. */
 uint32_t gpu_tile_rows(const struct gpu *g, uint64_t row_bytes, uint32_t rows);
 
 #endif

@@ -1,0 +1,632 @@
+/* Instance, choice of the device, its capabilities, and the logical device.
+ *
+ * volk's global pointers are used (volkLoadInstance): they are the loader's trampolines and so serve any number of
+ * instances and devices. */
+#include "host/gpu/gpu_internal.h"
+
+#include <assert.h>
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/log.h"
+#include "host/base/os.h"
+
+enum { MAX_DEVICES = 32 };
+
+/* Drivers that announce what does not work. */
+static const struct workaround {
+    VkDriverId driver;
+    uint32_t from, to; /* driver versions, both inclusive */
+    uint32_t clear;    /* capability bits */
+    const char *link;
+} workarounds[] = {
+    /* Crashes in cooperative matrix products on Windows. */
+    {VK_DRIVER_ID_AMD_PROPRIETARY, 0, UINT32_MAX, GPU_CAP_COOPMAT,
+     "https://github.com/ggml-org/llama.cpp/issues/17432"},
+};
+
+const char *vk_result_text(VkResult r)
+{
+    switch (r) {
+    case VK_ERROR_OUT_OF_HOST_MEMORY:
+        return "out of host memory";
+    case VK_ERROR_OUT_OF_DEVICE_MEMORY:
+        return "the device is out of memory";
+    case VK_ERROR_INITIALIZATION_FAILED:
+        return "the driver could not start";
+    case VK_ERROR_DEVICE_LOST:
+        return "the device was lost (the driver reset it, or it was unplugged)";
+    case VK_ERROR_LAYER_NOT_PRESENT:
+        return "a layer is not installed";
+    case VK_ERROR_EXTENSION_NOT_PRESENT:
+        return "an extension is missing";
+    case VK_ERROR_FEATURE_NOT_PRESENT:
+        return "a feature is missing";
+    case VK_ERROR_INCOMPATIBLE_DRIVER:
+        return "there is no Vulkan driver, or it is too old";
+    case VK_ERROR_TOO_MANY_OBJECTS:
+        return "too many objects";
+    case VK_ERROR_FRAGMENTATION:
+    case VK_ERROR_FRAGMENTED_POOL:
+        return "a pool is fragmented";
+    case VK_ERROR_OUT_OF_POOL_MEMORY:
+        return "a pool is used up";
+    default:
+        return "it failed";
+    }
+}
+
+bool vk_error(struct err *e, const char *call, VkResult r)
+{
+    int n = (int)strcspn(call, "(");
+    err_set(e, ERR_ENV, "%.*s: %s (VkResult %d)", n, call, vk_result_text(r), (int)r);
+    if (r == VK_ERROR_DEVICE_LOST)
+        return err_hint(e, "rerun the same command: finished blocks are kept; if it happens again, update the driver");
+    if (r == VK_ERROR_OUT_OF_DEVICE_MEMORY)
+        return err_hint(e, "close other programs that use the GPU, or lower --mem-limit, --ctx or --samples");
+    if (r == VK_ERROR_INCOMPATIBLE_DRIVER || r == VK_ERROR_INITIALIZATION_FAILED)
+        return err_hint(e, "install or update the Vulkan driver (Debian: apt install mesa-vulkan-drivers)");
+    return err_hint(e, "update the graphics driver; `gsq devices` shows what it offers");
+}
+
+/* ---- instance ------------------------------------------------------------------------------------------------- */
+
+static VKAPI_ATTR VkBool32 VKAPI_CALL on_message(VkDebugUtilsMessageSeverityFlagBitsEXT severity,
+                                                 VkDebugUtilsMessageTypeFlagsEXT type,
+                                                 const VkDebugUtilsMessengerCallbackDataEXT *data, void *user)
+{
+    struct gpu *g = user;
+    (void)severity;
+    (void)type;
+    atomic_fetch_add(&g->messages, 1);
+    log_error("validation: %s", data->pMessage);
+    return VK_FALSE;
+}
+
+/* Whether a list of extensions has this one. */
+static bool has_extension(const VkExtensionProperties *list, uint32_t n, const char *name)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (strcmp(list[i].extensionName, name) == 0)
+            return true;
+    return false;
+}
+
+static bool layer_installed(const char *name)
+{
+    uint32_t n = 0;
+    VkLayerProperties *list = NULL;
+    bool found = false;
+    if (vkEnumerateInstanceLayerProperties(&n, NULL) == VK_SUCCESS && n && (list = calloc(n, sizeof *list)) &&
+        vkEnumerateInstanceLayerProperties(&n, list) >= 0)
+        for (uint32_t i = 0; i < n; i++)
+            found = found || strcmp(list[i].layerName, name) == 0;
+    free(list);
+    return found;
+}
+
+static bool instance_create(struct gpu *g, bool validate, struct err *e)
+{
+    if (volkInitialize() != VK_SUCCESS) {
+        err_set(e, ERR_ENV, "there is no Vulkan loader on this system");
+        return err_hint(e, "Linux: apt install libvulkan1 mesa-vulkan-drivers; Windows: install the graphics driver");
+    }
+    const char *layer = "VK_LAYER_KHRONOS_validation";
+    const char *extensions[2] = {0};
+    uint32_t n_extensions = 0;
+    if (validate && !layer_installed(layer)) {
+        log_warn("validation was asked for, but %s is not installed", layer);
+        validate = false;
+    }
+    VkApplicationInfo app = {
+        .sType = VK_STRUCTURE_TYPE_APPLICATION_INFO,
+        .pApplicationName = "gsq",
+        .apiVersion = VK_API_VERSION_1_3,
+    };
+    VkInstanceCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO,
+        .pApplicationInfo = &app,
+        .ppEnabledExtensionNames = extensions,
+    };
+    const VkValidationFeatureEnableEXT sync = VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT;
+    VkValidationFeaturesEXT features = {
+        .sType = VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT,
+        .enabledValidationFeatureCount = 1,
+        .pEnabledValidationFeatures = &sync,
+    };
+    VkDebugUtilsMessengerCreateInfoEXT messenger = {
+        .sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT,
+        .pNext = &features,
+        .messageSeverity = VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT |
+                           VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
+        .messageType = VK_DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT,
+        .pfnUserCallback = on_message,
+        .pUserData = g,
+    };
+    if (validate) {
+        info.enabledLayerCount = 1;
+        info.ppEnabledLayerNames = &layer;
+        extensions[n_extensions++] = VK_EXT_DEBUG_UTILS_EXTENSION_NAME;
+        extensions[n_extensions++] = VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME;
+        info.pNext = &messenger;
+    }
+    info.enabledExtensionCount = n_extensions;
+    VK(e, vkCreateInstance(&info, NULL, &g->instance));
+    volkLoadInstance(g->instance);
+    messenger.pNext = NULL;
+    if (validate)
+        VK(e, vkCreateDebugUtilsMessengerEXT(g->instance, &messenger, NULL, &g->messenger));
+    return true;
+fail:
+    return false;
+}
+
+/* ---- what a device offers ------------------------------------------------------------------------------------- */
+
+static const char *kind_name(VkPhysicalDeviceType t)
+{
+    switch (t) {
+    case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU:
+        return "discrete GPU";
+    case VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU:
+        return "integrated GPU";
+    case VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU:
+        return "virtual GPU";
+    case VK_PHYSICAL_DEVICE_TYPE_CPU:
+        return "CPU";
+    default:
+        return "other";
+    }
+}
+
+/* A compute queue with timestamps, apart from graphics where there is one: the desktop stays live. */
+static bool choose_queue(struct gpu_probe *p)
+{
+    VkQueueFamilyProperties families[16];
+    uint32_t n = 16;
+    vkGetPhysicalDeviceQueueFamilyProperties(p->physical, &n, families);
+    int best = -1, best_score = -1;
+    for (uint32_t i = 0; i < n; i++) {
+        if (!(families[i].queueFlags & VK_QUEUE_COMPUTE_BIT) || families[i].queueCount == 0)
+            continue;
+        int score = 2 * (families[i].timestampValidBits > 0) + !(families[i].queueFlags & VK_QUEUE_GRAPHICS_BIT);
+        if (score > best_score) {
+            best_score = score;
+            best = (int)i;
+        }
+    }
+    if (best < 0)
+        return false;
+    p->queue_family = (uint32_t)best;
+    p->timestamp_bits = families[best].timestampValidBits;
+    return true;
+}
+
+#ifdef VK_KHR_cooperative_matrix
+/* A 16-bit float product with f32 accumulation by a subgroup; the largest tile wins. */
+static void probe_coopmat(struct gpu_probe *p)
+{
+    VkPhysicalDeviceCooperativeMatrixFeaturesKHR f = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR};
+    VkPhysicalDeviceFeatures2 f2 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &f};
+    vkGetPhysicalDeviceFeatures2(p->physical, &f2);
+    if (!f.cooperativeMatrix || !p->v12.vulkanMemoryModel || !vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR)
+        return;
+    VkCooperativeMatrixPropertiesKHR shapes[64];
+    uint32_t n = 64;
+    for (uint32_t i = 0; i < n; i++)
+        shapes[i] = (VkCooperativeMatrixPropertiesKHR){.sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR};
+    if (vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR(p->physical, &n, shapes) < 0)
+        return;
+    uint64_t best = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const VkCooperativeMatrixPropertiesKHR *s = &shapes[i];
+        uint64_t volume = (uint64_t)s->MSize * s->NSize * s->KSize;
+        if (s->AType == VK_COMPONENT_TYPE_FLOAT16_KHR && s->BType == VK_COMPONENT_TYPE_FLOAT16_KHR &&
+            s->CType == VK_COMPONENT_TYPE_FLOAT32_KHR && s->ResultType == VK_COMPONENT_TYPE_FLOAT32_KHR &&
+            s->scope == VK_SCOPE_SUBGROUP_KHR && !s->saturatingAccumulation && volume > best) {
+            best = volume;
+            p->coopmat[0] = s->MSize;
+            p->coopmat[1] = s->NSize;
+            p->coopmat[2] = s->KSize;
+        }
+    }
+}
+#endif
+
+static void probe_extensions(struct gpu_probe *p)
+{
+    uint32_t n = 0;
+    VkExtensionProperties *list = NULL;
+    if (vkEnumerateDeviceExtensionProperties(p->physical, NULL, &n, NULL) >= 0 && n &&
+        (list = calloc(n, sizeof *list)) &&
+        vkEnumerateDeviceExtensionProperties(p->physical, NULL, &n, list) >= 0) {
+        if (has_extension(list, n, VK_KHR_PUSH_DESCRIPTOR_EXTENSION_NAME))
+            p->info.caps |= GPU_CAP_PUSH_DESCRIPTOR;
+        p->memory_budget = has_extension(list, n, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
+#ifdef VK_KHR_cooperative_matrix
+        if (has_extension(list, n, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME))
+            probe_coopmat(p);
+#endif
+    }
+    free(list);
+}
+
+/* Chains the feature structs behind p->features. The probe may have been copied since. */
+static void chain_features(struct gpu_probe *p)
+{
+    p->features.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2;
+    p->features.pNext = &p->v11;
+    p->v11.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES;
+    p->v11.pNext = &p->v12;
+    p->v12.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES;
+    p->v12.pNext = &p->v13;
+    p->v13.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES;
+    p->v13.pNext = NULL;
+}
+
+/* Asks for the features and keeps those that are of use. */
+static void probe_features(struct gpu_probe *p)
+{
+    struct gpu_probe have = {0};
+    chain_features(&have);
+    vkGetPhysicalDeviceFeatures2(p->physical, &have.features);
+    p->v11.storageBuffer16BitAccess = have.v11.storageBuffer16BitAccess;
+    p->v12.storageBuffer8BitAccess = have.v12.storageBuffer8BitAccess;
+    p->v12.shaderFloat16 = have.v12.shaderFloat16;
+    p->v12.shaderInt8 = have.v12.shaderInt8;
+    p->v12.timelineSemaphore = have.v12.timelineSemaphore;
+    p->v12.scalarBlockLayout = have.v12.scalarBlockLayout;
+    p->v12.vulkanMemoryModel = have.v12.vulkanMemoryModel;
+    p->v12.vulkanMemoryModelDeviceScope = have.v12.vulkanMemoryModelDeviceScope;
+    p->v13.subgroupSizeControl = have.v13.subgroupSizeControl;
+    p->v13.computeFullSubgroups = have.v13.computeFullSubgroups;
+    p->v13.synchronization2 = have.v13.synchronization2;
+    p->v13.maintenance4 = have.v13.maintenance4;
+    p->v13.shaderIntegerDotProduct = have.v13.shaderIntegerDotProduct;
+}
+
+static uint32_t probe_caps(const struct gpu_probe *p, const VkPhysicalDeviceVulkan11Properties *v11,
+                           const VkPhysicalDeviceVulkan13Properties *v13, bool *fixed)
+{
+    const VkSubgroupFeatureFlags ops = VK_SUBGROUP_FEATURE_BASIC_BIT | VK_SUBGROUP_FEATURE_ARITHMETIC_BIT |
+                                       VK_SUBGROUP_FEATURE_SHUFFLE_BIT | VK_SUBGROUP_FEATURE_BALLOT_BIT;
+    uint32_t caps = 0;
+    if (p->type == VK_PHYSICAL_DEVICE_TYPE_CPU)
+        caps |= GPU_CAP_CPU;
+    /* SPIR-V 1.6 lets the size vary unless it is required or there is only one. */
+    *fixed = p->v13.subgroupSizeControl && (v13->requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT) &&
+             v11->subgroupSize >= v13->minSubgroupSize && v11->subgroupSize <= v13->maxSubgroupSize;
+    bool known = *fixed || v13->minSubgroupSize == v13->maxSubgroupSize;
+    if (known && p->v13.subgroupSizeControl && p->v13.computeFullSubgroups && v11->subgroupSize > 1 &&
+        (v11->subgroupSupportedOperations & ops) == ops &&
+        (v11->subgroupSupportedStages & VK_SHADER_STAGE_COMPUTE_BIT))
+        caps |= GPU_CAP_SUBGROUP;
+    if (p->v11.storageBuffer16BitAccess && p->v12.shaderFloat16)
+        caps |= GPU_CAP_F16;
+    if (p->v12.storageBuffer8BitAccess && p->v12.shaderInt8)
+        caps |= GPU_CAP_INT8;
+    if (p->coopmat[0] && (caps & GPU_CAP_SUBGROUP) && (caps & GPU_CAP_F16))
+        caps |= GPU_CAP_COOPMAT;
+    return caps;
+}
+
+static void probe_limits(struct gpu_probe *p, const VkPhysicalDeviceLimits *l,
+                         const VkPhysicalDeviceVulkan11Properties *v11,
+                         const VkPhysicalDeviceVulkan13Properties *v13)
+{
+    struct gpu_info *i = &p->info;
+    i->subgroup_size = v11->subgroupSize;
+    i->max_invocations = l->maxComputeWorkGroupInvocations < l->maxComputeWorkGroupSize[0]
+                             ? l->maxComputeWorkGroupInvocations
+                             : l->maxComputeWorkGroupSize[0];
+    i->shared_bytes = l->maxComputeSharedMemorySize;
+    memcpy(i->max_groups, l->maxComputeWorkGroupCount, sizeof i->max_groups);
+    i->max_range = l->maxStorageBufferRange;
+    i->max_alloc = min_u64(v13->maxBufferSize, v11->maxMemoryAllocationSize);
+    i->min_align = (uint32_t)l->minStorageBufferOffsetAlignment;
+    if (i->min_align < 4)
+        i->min_align = 4;
+    i->timestamp_ns = p->timestamp_bits ? l->timestampPeriod : 0;
+}
+
+static void apply_workarounds(struct gpu_probe *p, const VkPhysicalDeviceDriverProperties *d, uint32_t version)
+{
+    for (size_t i = 0; i < sizeof workarounds / sizeof *workarounds; i++) {
+        const struct workaround *w = &workarounds[i];
+        if (w->driver == d->driverID && version >= w->from && version <= w->to && (p->info.caps & w->clear)) {
+            p->info.caps &= ~w->clear;
+            log_debug("%s: a capability is not used: %s", p->info.name, w->link);
+        }
+    }
+}
+
+/* What is missing for this program, or NULL. */
+static const char *missing(const struct gpu_probe *p, const VkPhysicalDeviceLimits *l, bool has_queue)
+{
+    unsigned buffers = 0;
+    for (unsigned k = 0; k < KERNEL_COUNT; k++)
+        if (kernel_decls[k].n_buffers > buffers)
+            buffers = kernel_decls[k].n_buffers;
+    if (!has_queue)
+        return "it has no compute queue";
+    if (!p->v12.timelineSemaphore || !p->v13.synchronization2 || !p->v13.maintenance4)
+        return "it lacks a mandatory feature of Vulkan 1.3";
+    if (l->maxPerStageDescriptorStorageBuffers < buffers)
+        return "it binds too few buffers at once";
+    if (p->info.min_align > 256)
+        return "it wants buffers aligned to more than 256 bytes";
+    return NULL;
+}
+
+static void probe_device(struct gpu_probe *p, VkPhysicalDevice physical, uint32_t index)
+{
+    VkPhysicalDeviceProperties base;
+    vkGetPhysicalDeviceProperties(physical, &base);
+    *p = (struct gpu_probe){.physical = physical, .type = base.deviceType, .vendor = base.vendorID,
+                            .device = base.deviceID};
+    struct gpu_info *i = &p->info;
+    i->index = index;
+    i->kind = kind_name(base.deviceType);
+    snprintf(i->name, sizeof i->name, "%s", base.deviceName);
+    snprintf(i->api, sizeof i->api, "%u.%u.%u", VK_API_VERSION_MAJOR(base.apiVersion),
+             VK_API_VERSION_MINOR(base.apiVersion), VK_API_VERSION_PATCH(base.apiVersion));
+    memcpy(p->cache_uuid, base.pipelineCacheUUID, VK_UUID_SIZE);
+    if (base.apiVersion < VK_API_VERSION_1_3) {
+        snprintf(p->why, sizeof p->why, "its driver speaks Vulkan %s, 1.3 is needed", i->api);
+        return;
+    }
+    VkPhysicalDeviceVulkan13Properties v13 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_PROPERTIES};
+    VkPhysicalDeviceDriverProperties driver = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES,
+                                               .pNext = &v13};
+    VkPhysicalDeviceVulkan11Properties v11 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_PROPERTIES,
+                                              .pNext = &driver};
+    VkPhysicalDeviceProperties2 props = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &v11};
+    vkGetPhysicalDeviceProperties2(physical, &props);
+    snprintf(i->driver, sizeof i->driver, "%.120s %.120s", driver.driverName, driver.driverInfo);
+    bool has_queue = choose_queue(p);
+    probe_limits(p, &base.limits, &v11, &v13);
+    for (unsigned b = 0; b < VK_UUID_SIZE; b++)
+        snprintf(i->driver_uuid_hex + 2 * b, 3, "%02x", v11.driverUUID[b]);
+    probe_features(p);
+    probe_extensions(p);
+    i->caps |= probe_caps(p, &v11, &v13, &p->subgroup_size_fixed);
+    apply_workarounds(p, &driver, base.driverVersion);
+
+    VkPhysicalDeviceMemoryProperties memory;
+    vkGetPhysicalDeviceMemoryProperties(physical, &memory);
+    for (uint32_t h = 0; h < memory.memoryHeapCount; h++)
+        if (memory.memoryHeaps[h].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT)
+            i->heap_bytes = max_u64(i->heap_bytes, memory.memoryHeaps[h].size);
+    i->mem_limit = gpu_memory_limit(p, &memory, 0);
+    const char *lack = missing(p, &base.limits, has_queue);
+    p->usable = !lack;
+    snprintf(p->why, sizeof p->why, "%s", lack ? lack : "");
+}
+
+/* All devices, in the loader's order. Free *out. */
+static bool probe_all(struct gpu *g, struct gpu_probe **out, uint32_t *n, struct err *e)
+{
+    VkPhysicalDevice devices[MAX_DEVICES];
+    *out = NULL;
+    *n = MAX_DEVICES;
+    VkResult r = vkEnumeratePhysicalDevices(g->instance, n, devices);
+    if (r == VK_ERROR_INITIALIZATION_FAILED || (r >= 0 && *n == 0)) {
+        err_set(e, ERR_ENV, "there is no Vulkan device");
+        return err_hint(e, "install a Vulkan driver (Debian: apt install mesa-vulkan-drivers, which also has one for the CPU)");
+    }
+    if (r < 0)
+        return vk_error(e, "vkEnumeratePhysicalDevices", r);
+    *out = calloc(*n, sizeof **out);
+    if (!*out)
+        return err_nomem(e, "the list of devices", *n * sizeof **out);
+    for (uint32_t i = 0; i < *n; i++)
+        probe_device(&(*out)[i], devices[i], i);
+    return true;
+}
+
+/* ---- choice --------------------------------------------------------------------------------------------------- */
+
+static int rank(VkPhysicalDeviceType t)
+{
+    switch (t) {
+    case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU:
+        return 0;
+    case VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU:
+        return 1;
+    case VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU:
+        return 2;
+    case VK_PHYSICAL_DEVICE_TYPE_CPU:
+        return 3;
+    default:
+        return 4;
+    }
+}
+
+/* Case-insensitive strstr, ASCII. */
+static bool contains(const char *text, const char *part)
+{
+    for (; *text; text++) {
+        size_t i = 0;
+        while (part[i] && tolower((unsigned char)text[i]) == tolower((unsigned char)part[i]))
+            i++;
+        if (!part[i])
+            return true;
+    }
+    return false;
+}
+
+static void list_into(char *out, size_t cap, const struct gpu_probe *p, uint32_t n)
+{
+    size_t at = 0;
+    out[0] = 0;
+    for (uint32_t i = 0; i < n && at + 1 < cap; i++) {
+        int len = snprintf(out + at, cap - at, "%s%u: %s", i ? ", " : "", i, p[i].info.name);
+        at += len > 0 ? (size_t)len : 0;
+    }
+}
+
+/* The best usable device whose number is `want` or whose name contains it; want NULL or "": any. */
+static const struct gpu_probe *choose(const struct gpu_probe *p, uint32_t n, const char *want, struct err *e)
+{
+    const struct gpu_probe *best = NULL, *unusable = NULL;
+    bool any = !want || !*want;
+    bool number = !any && strspn(want, "0123456789") == strlen(want) && strlen(want) < 10;
+    for (uint32_t i = 0; i < n; i++) {
+        if (!any && !(number ? strtoul(want, NULL, 10) == i : contains(p[i].info.name, want)))
+            continue;
+        if (!p[i].usable)
+            unusable = unusable ? unusable : &p[i];
+        else if (!best || rank(p[i].type) < rank(best->type))
+            best = &p[i];
+    }
+    if (best)
+        return best;
+    char names[400];
+    list_into(names, sizeof names, p, n);
+    if (unusable) {
+        err_set(e, ERR_ENV, "device %u, %s, cannot be used: %s", unusable->info.index, unusable->info.name,
+                unusable->why);
+        err_hint(e, "update its driver, or choose another device: %s", names);
+    } else {
+        err_set(e, ERR_USER, "no device has the number or name '%s'", want);
+        err_hint(e, "--device or $GSQ_DEVICE takes a number or a part of a name: %s", names);
+    }
+    return NULL;
+}
+
+/* ---- logical device ------------------------------------------------------------------------------------------- */
+
+static bool device_create(struct gpu *g, struct err *e)
+{
+    struct gpu_probe *p = &g->probe;
+    const char *extensions[4];
+    uint32_t n = 0;
+    const float priority = 1;
+    VkDeviceQueueCreateInfo queue = {
+        .sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
+        .queueFamilyIndex = p->queue_family,
+        .queueCount = 1,
+        .pQueuePriorities = &priority,
+    };
+    if (p->info.caps & GPU_CAP_PUSH_DESCRIPTOR)
+        extensions[n++] = VK_KHR_PUSH_DESCRIPTOR_EXTENSION_NAME;
+    if (p->memory_budget)
+        extensions[n++] = VK_EXT_MEMORY_BUDGET_EXTENSION_NAME;
+    chain_features(p);
+#ifdef VK_KHR_cooperative_matrix
+    VkPhysicalDeviceCooperativeMatrixFeaturesKHR coopmat = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR, .cooperativeMatrix = VK_TRUE};
+    if (p->info.caps & GPU_CAP_COOPMAT) {
+        extensions[n++] = VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME;
+        p->v13.pNext = &coopmat;
+    }
+#endif
+    VkDeviceCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
+        .pNext = &p->features,
+        .queueCreateInfoCount = 1,
+        .pQueueCreateInfos = &queue,
+        .enabledExtensionCount = n,
+        .ppEnabledExtensionNames = extensions,
+    };
+    VkResult r = vkCreateDevice(p->physical, &info, NULL, &g->device);
+    p->v13.pNext = NULL;
+    if (r < 0) {
+        vk_error(e, "vkCreateDevice", r);
+        return err_context(e, "%s", p->info.name);
+    }
+    vkGetDeviceQueue(g->device, p->queue_family, 0, &g->queue);
+    vkGetPhysicalDeviceMemoryProperties(p->physical, &g->memory);
+    return true;
+}
+
+bool gpu_create(struct gpu **out, const struct gpu_options *o, struct err *e)
+{
+    struct gpu_probe *probes = NULL;
+    uint32_t n = 0;
+    *out = NULL;
+    struct gpu *g = calloc(1, sizeof *g);
+    if (!g)
+        return err_nomem(e, "the device", sizeof *g);
+    if (o->threads) {
+        /* lavapipe reads it when its device is made. */
+        char threads[16];
+        snprintf(threads, sizeof threads, "%u", o->threads);
+        os_setenv("LP_NUM_THREADS", threads, false);
+    }
+    const char *env = os_getenv("GSQ_VALIDATE");
+    if (!instance_create(g, o->validate || (env && strcmp(env, "1") == 0), e) || !probe_all(g, &probes, &n, e))
+        goto fail;
+    const char *want = o->device ? o->device : os_getenv("GSQ_DEVICE");
+    const struct gpu_probe *p = choose(probes, n, want, e);
+    if (!p)
+        goto fail;
+    g->probe = *p;
+    g->probe.info.caps &= ~o->without;
+    if (!device_create(g, e))
+        goto fail;
+    g->probe.info.mem_limit = gpu_memory_limit(&g->probe, &g->memory, o->mem_limit);
+    if (!gpu_pipelines_init(g, o, e))
+        goto fail;
+    log_debug("device %u: %s, %s, Vulkan %s", g->probe.info.index, g->probe.info.name, g->probe.info.driver,
+              g->probe.info.api);
+    free(probes);
+    *out = g;
+    return true;
+fail:
+    free(probes);
+    gpu_destroy(&g);
+    return false;
+}
+
+void gpu_destroy(struct gpu **gp)
+{
+    struct gpu *g = *gp;
+    if (!g)
+        return;
+    if (g->device) {
+        vkDeviceWaitIdle(g->device);
+        gpu_pipelines_destroy(g);
+        assert(g->used == 0 || g->lost); /* an arena outlives its device */
+        vkDestroyDevice(g->device, NULL);
+    }
+    if (g->messenger)
+        vkDestroyDebugUtilsMessengerEXT(g->instance, g->messenger, NULL);
+    if (g->instance)
+        vkDestroyInstance(g->instance, NULL);
+    unsigned messages = atomic_load(&g->messages);
+    if (messages)
+        log_error("Vulkan validation said %u things; this is a bug of gsq or of the driver", messages);
+    free(g);
+    *gp = NULL;
+}
+
+const struct gpu_info *gpu_info(const struct gpu *g)
+{
+    return &g->probe.info;
+}
+
+unsigned gpu_validation_messages(const struct gpu *g)
+{
+    return atomic_load(&g->messages);
+}
+
+bool gpu_list(bool (*fn)(void *ctx, const struct gpu_info *info, bool usable, const char *why), void *ctx,
+              struct err *e)
+{
+    struct gpu_probe *probes = NULL;
+    uint32_t n = 0;
+    struct gpu *g = calloc(1, sizeof *g);
+    if (!g)
+        return err_nomem(e, "the list of devices", sizeof *g);
+    bool ok = instance_create(g, false, e) && probe_all(g, &probes, &n, e);
+    for (uint32_t i = 0; ok && i < n; i++)
+        if (!fn(ctx, &probes[i].info, probes[i].usable, probes[i].why))
+            break;
+    free(probes);
+    gpu_destroy(&g);
+    return ok;
+}

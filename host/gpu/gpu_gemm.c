@@ -1,0 +1,85 @@
+#include "host/gpu/gpu_gemm.h"
+
+#include <assert.h>
+#include <math.h>
+
+#include "host/base/num.h"
+#include "host/gpu/gpu_pipeline.h"
+#include "host/gpu/kernels.h"
+
+/* Pieces start at multiples of this many rows and columns: with 4-byte elements every offset is a multiple of 256. */
+#define PIECE_UNIT 64
+
+enum { CONST_TILE_M = 2, CONST_TILE_N = 3, TILE_DEFAULT = 64 };
+
+/* Bytes from the first to the last element of rows x cols. */
+static uint64_t extent(uint32_t ld, uint64_t rows, uint64_t cols)
+{
+    return ((rows - 1) * ld + cols) * 4;
+}
+
+static struct gpu_view part(struct gpu_matrix x, uint64_t row, uint64_t col, uint64_t rows, uint64_t cols)
+{
+    return gpu_slice(x.view, (row * x.ld + col) * 4, extent(x.ld, rows, cols));
+}
+
+/* Most rows of stride ld that fit the range, a multiple of unit unless it is all of them. */
+static uint64_t bindable(uint64_t range, uint32_t ld, uint64_t rows, uint64_t cols, uint64_t unit)
+{
+    if (extent(ld, rows, cols) <= range)
+        return rows;
+    uint64_t fit = (range / 4 - cols) / ld + 1;
+    assert(fit >= unit); /* a row of more than a 64th of the range: no model has it */
+    return fit / unit * unit;
+}
+
+/* `size` in equal steps of at most `most`, multiples of unit. */
+static uint64_t even_steps(uint64_t size, uint64_t most, uint64_t unit)
+{
+    if (most >= size)
+        return size;
+    most = max_u64(most / unit, 1) * unit;
+    return min_u64(round_up(div_up(size, div_up(size, most)), unit), most);
+}
+
+void gpu_gemm(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, struct gpu_matrix c, uint32_t m, uint32_t n,
+              uint32_t k, float alpha, float beta)
+{
+    struct gpu *g = gpu_cmd_gpu(cmd);
+    uint64_t range = gpu_info(g)->max_range;
+    uint32_t tile_m = gpu_kernel_constant(g, KERNEL_ID_gemm, CONST_TILE_M, TILE_DEFAULT);
+    uint32_t tile_n = gpu_kernel_constant(g, KERNEL_ID_gemm, CONST_TILE_N, TILE_DEFAULT);
+    /* Pieces of whole tiles, so that only the matrix' own edge is ragged. */
+    uint64_t unit_m = round_up(PIECE_UNIT, tile_m), unit_n = round_up(PIECE_UNIT, tile_n);
+    assert(m && n && k && a.ld >= k && b.ld >= k && c.ld >= n);
+    assert(unit_m % PIECE_UNIT == 0 && unit_n % PIECE_UNIT == 0);
+
+    uint64_t cols_most = bindable(range, b.ld, n, k, unit_n);
+    for (uint64_t row = 0, rows; row < m && !gpu_cmd_failed(cmd); row += rows) {
+        uint64_t rows_most = min_u64(bindable(range, a.ld, m, k, unit_m), bindable(range, c.ld, m, n, unit_m));
+        /* Elements of C per submission; pieces are square where the matrix allows, so that operands are reread least. */
+        double elements = fmax(gpu_cmd_work_limit(cmd, KERNEL_ID_gemm) / (2.0 * k), 1);
+        uint64_t side = (uint64_t)fmin(sqrt(elements), 1e9), area = (uint64_t)fmin(elements, 1e18);
+        uint64_t cols = even_steps(n, min_u64(cols_most, max_u64(side, area / m)), unit_n);
+        rows = even_steps(m - row, min_u64(rows_most, area / cols), unit_m);
+        for (uint64_t col = 0; col < n; col += cols) {
+            uint64_t nc = min_u64(cols, n - col);
+            struct gpu_grid grid = gpu_rows(div_up(rows, tile_m) * div_up(nc, tile_n));
+            grid.work = 2.0 * (double)rows * (double)nc * k;
+            run_gemm(cmd, grid,
+                     &(struct gemm_args){
+                         .a = part(a, row, 0, rows, k),
+                         .b = part(b, col, 0, nc, k),
+                         .c = part(c, row, col, rows, nc),
+                         .m = (uint32_t)rows,
+                         .n = (uint32_t)nc,
+                         .k = k,
+                         .lda = a.ld,
+                         .ldb = b.ld,
+                         .ldc = c.ld,
+                         .alpha = alpha,
+                         .beta = beta,
+                     });
+        }
+    }
+}

@@ -1,0 +1,337 @@
+#include "host/gpu/gpu_internal.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/os.h"
+
+/* Bytes of every view's offset and size: above any device's minStorageBufferOffsetAlignment. */
+#define VIEW_ALIGN 256
+/* Small allocations share chunks of this size (less where little memory is allowed); a request larger than a quarter of
+ * it gets a buffer of its own, so that no large tail is lost. */
+#define CHUNK_BYTES (UINT64_C(32) << 20)
+#define CHUNK_MIN   (UINT64_C(1) << 20)
+/* A free buffer is given to a smaller request if it is at most this much larger; otherwise only in need. */
+#define SNUG(want, have) ((have) - (want) <= (want) / 4)
+/* What is left to others: filling the last of a card's memory can freeze the desktop. */
+#define RESERVE_BYTES (UINT64_C(512) << 20)
+#define RESERVE_PART  20 /* or this part of the heap, if it is more */
+/* Devices that share the host's memory may have this part of what is free. */
+#define HOST_PERCENT 70
+
+/* ---- one buffer ----------------------------------------------------------------------------------------------- */
+
+static int find_type(const VkPhysicalDeviceMemoryProperties *m, uint32_t allowed, enum gpu_buffer_use use)
+{
+    const VkMemoryPropertyFlags local = VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT,
+                                visible = VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT,
+                                coherent = VK_MEMORY_PROPERTY_HOST_COHERENT_BIT,
+                                cached = VK_MEMORY_PROPERTY_HOST_CACHED_BIT;
+    int best = -1;
+    uint64_t best_score = 0;
+    for (uint32_t i = 0; i < m->memoryTypeCount; i++) {
+        VkMemoryPropertyFlags f = m->memoryTypes[i].propertyFlags;
+        /* Types beyond the basic flags want features switched on. */
+        if (!(allowed >> i & 1) || (f & ~(local | visible | coherent | cached)))
+            continue;
+        if (use != GPU_BUFFER_DEVICE && (f & (visible | coherent)) != (visible | coherent))
+            continue;
+        uint64_t score = 1 + (m->memoryHeaps[m->memoryTypes[i].heapIndex].size >> 20) * 4;
+        const uint64_t more = UINT64_C(1) << 50;
+        if (use == GPU_BUFFER_DEVICE)
+            score += (f & local ? more : 0) + (f & visible ? 0 : 2);
+        else if (use == GPU_BUFFER_UPLOAD)
+            score += (f & local ? 0 : more) + (f & cached ? 0 : 2);
+        else
+            score += (f & cached ? 2 * more : 0) + (f & local ? 0 : more);
+        if (score > best_score) {
+            best_score = score;
+            best = (int)i;
+        }
+    }
+    return best;
+}
+
+bool gpu_buffer_create(struct gpu_buffer **out, struct gpu *g, uint64_t size, enum gpu_buffer_use use, struct err *e)
+{
+    struct gpu_buffer *b = calloc(1, sizeof *b);
+    *out = NULL;
+    if (!b)
+        return err_nomem(e, "a device buffer", sizeof *b);
+    b->size = size;
+    VkBufferCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
+        .size = size,
+        .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT |
+                 VK_BUFFER_USAGE_TRANSFER_DST_BIT,
+    };
+    VK(e, vkCreateBuffer(g->device, &info, NULL, &b->vk));
+    VkMemoryRequirements need;
+    vkGetBufferMemoryRequirements(g->device, b->vk, &need);
+    int type = find_type(&g->memory, need.memoryTypeBits, use);
+    if (type < 0) {
+        err_set(e, ERR_ENV, "%s has no memory for a buffer of use %d", g->probe.info.name, (int)use);
+        goto fail;
+    }
+    VkMemoryAllocateInfo alloc = {
+        .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+        .allocationSize = need.size,
+        .memoryTypeIndex = (uint32_t)type,
+    };
+    VK(e, vkAllocateMemory(g->device, &alloc, NULL, &b->memory));
+    VK(e, vkBindBufferMemory(g->device, b->vk, b->memory, 0));
+    if (use != GPU_BUFFER_DEVICE)
+        VK(e, vkMapMemory(g->device, b->memory, 0, VK_WHOLE_SIZE, 0, &b->map));
+    *out = b;
+    return true;
+fail:
+    gpu_buffer_destroy(g, &b);
+    return false;
+}
+
+void gpu_buffer_destroy(struct gpu *g, struct gpu_buffer **b)
+{
+    if (!*b)
+        return;
+    vkDestroyBuffer(g->device, (*b)->vk, NULL);
+    vkFreeMemory(g->device, (*b)->memory, NULL);
+    free(*b);
+    *b = NULL;
+}
+
+/* ---- how much may be used ------------------------------------------------------------------------------------- */
+
+uint64_t gpu_memory_limit(const struct gpu_probe *p, const VkPhysicalDeviceMemoryProperties *m, uint64_t asked)
+{
+    if (asked)
+        return asked;
+    VkPhysicalDeviceMemoryBudgetPropertiesEXT budget = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT};
+    VkPhysicalDeviceMemoryProperties2 m2 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2};
+    if (p->memory_budget) {
+        m2.pNext = &budget;
+        vkGetPhysicalDeviceMemoryProperties2(p->physical, &m2);
+    }
+    uint64_t best = 0;
+    for (uint32_t h = 0; h < m->memoryHeapCount; h++) {
+        if (!(m->memoryHeaps[h].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT))
+            continue;
+        uint64_t size = m->memoryHeaps[h].size, room = size;
+        /* The budget is what this process may use; what it uses already (nothing of ours yet) is not free. */
+        if (p->memory_budget && budget.heapBudget[h])
+            room = budget.heapBudget[h] - min_u64(budget.heapUsage[h], budget.heapBudget[h]);
+        uint64_t reserve = max_u64(size / RESERVE_PART, RESERVE_BYTES);
+        room = room > 2 * reserve ? room - reserve : room / 2;
+        best = max_u64(best, room);
+    }
+    if (p->type == VK_PHYSICAL_DEVICE_TYPE_CPU || p->type == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU) {
+        uint64_t host = os_memory_available() / 100 * HOST_PERCENT;
+        if (host)
+            best = min_u64(best, host);
+    }
+    return best;
+}
+
+uint64_t gpu_memory_used(const struct gpu *g)
+{
+    return g->used;
+}
+
+uint64_t gpu_memory_peak(const struct gpu *g)
+{
+    return g->peak;
+}
+
+/* ---- arenas --------------------------------------------------------------------------------------------------- */
+
+/* Two stacks: small allocations bump through shared chunks of one size, large ones take whole buffers. A mark holds both
+ * heights: large count in the upper 24 bits, bytes of the small stack below. */
+struct stack {
+    struct gpu_buffer **buffers;
+    size_t n, cap; /* held */
+};
+
+struct gpu_arena {
+    struct gpu *gpu;
+    char name[32];
+    struct stack small, large;
+    uint64_t small_top; /* chunk index * chunk_bytes + offset */
+    size_t large_top;   /* large buffers in use; those behind are free, in any order */
+};
+
+#define MARK_SHIFT 40
+#define MARK_MASK  ((UINT64_C(1) << MARK_SHIFT) - 1)
+
+bool gpu_arena_create(struct gpu_arena **out, struct gpu *g, const char *name, struct err *e)
+{
+    *out = calloc(1, sizeof **out);
+    if (!*out)
+        return err_nomem(e, "an arena", sizeof **out);
+    (*out)->gpu = g;
+    snprintf((*out)->name, sizeof (*out)->name, "%s", name);
+    if (!g->chunk_bytes) {
+        g->chunk_bytes = CHUNK_BYTES;
+        while (g->chunk_bytes > CHUNK_MIN && g->chunk_bytes > g->probe.info.mem_limit / 64)
+            g->chunk_bytes /= 2;
+    }
+    return true;
+}
+
+static void drop_last(struct gpu *g, struct stack *s)
+{
+    struct gpu_buffer **b = &s->buffers[--s->n];
+    g->used -= (*b)->size;
+    gpu_buffer_destroy(g, b);
+}
+
+void gpu_arena_trim(struct gpu_arena *a)
+{
+    uint64_t chunks = div_up(a->small_top, a->gpu->chunk_bytes);
+    while (a->small.n > chunks)
+        drop_last(a->gpu, &a->small);
+    while (a->large.n > a->large_top)
+        drop_last(a->gpu, &a->large);
+}
+
+void gpu_arena_destroy(struct gpu_arena **a)
+{
+    if (!*a)
+        return;
+    gpu_arena_reset(*a, 0);
+    gpu_arena_trim(*a);
+    free((*a)->small.buffers);
+    free((*a)->large.buffers);
+    free(*a);
+    *a = NULL;
+}
+
+/* Whether `bytes` more stay within the limit. */
+static bool fits(const struct gpu *g, uint64_t bytes)
+{
+    return g->used <= g->probe.info.mem_limit && bytes <= g->probe.info.mem_limit - g->used;
+}
+
+static bool no_room(struct gpu_arena *a, uint64_t bytes, const char *why, struct err *e)
+{
+    char want[24], used[24], limit[24];
+    format_bytes(bytes, want, sizeof want);
+    format_bytes(a->gpu->used, used, sizeof used);
+    format_bytes(a->gpu->probe.info.mem_limit, limit, sizeof limit);
+    err_set(e, ERR_ENV, "no device memory for %s more in arena '%s': %s (%s of %s in use)", want, a->name, why, used,
+            limit);
+    return err_hint(e, "raise --mem-limit if the device has more, or use a smaller --ctx or fewer --samples");
+}
+
+/* A new buffer on top of the stack's held ones. */
+static bool push_buffer(struct gpu_arena *a, struct stack *s, uint64_t bytes, struct err *e)
+{
+    struct gpu *g = a->gpu;
+    if (!fits(g, bytes))
+        gpu_arena_trim(a);
+    if (!fits(g, bytes))
+        return no_room(a, bytes, "the limit is reached", e);
+    if (s->n == s->cap) {
+        size_t cap = s->cap ? 2 * s->cap : 16;
+        struct gpu_buffer **p = realloc(s->buffers, cap * sizeof *p);
+        if (!p)
+            return err_nomem(e, "an arena", cap * sizeof *p);
+        s->buffers = p;
+        s->cap = cap;
+    }
+    struct err why = {0};
+    if (!gpu_buffer_create(&s->buffers[s->n], g, bytes, GPU_BUFFER_DEVICE, &why)) {
+        gpu_arena_trim(a);
+        if (!gpu_buffer_create(&s->buffers[s->n], g, bytes, GPU_BUFFER_DEVICE, &why))
+            return no_room(a, bytes, why.msg, e);
+    }
+    s->n++;
+    g->used += bytes;
+    g->peak = max_u64(g->peak, g->used);
+    return true;
+}
+
+static bool alloc_large(struct gpu_arena *a, uint64_t bytes, struct gpu_view *out, struct err *e)
+{
+    struct stack *s = &a->large;
+    size_t best = s->n;
+    for (size_t i = a->large_top; i < s->n; i++)
+        if (s->buffers[i]->size >= bytes && (best == s->n || s->buffers[i]->size < s->buffers[best]->size))
+            best = i;
+    bool found = best < s->n && (SNUG(bytes, s->buffers[best]->size) || !fits(a->gpu, bytes));
+    if (!found) {
+        if (!push_buffer(a, s, bytes, e))
+            return false;
+        best = s->n - 1;
+    }
+    struct gpu_buffer *b = s->buffers[best];
+    s->buffers[best] = s->buffers[a->large_top];
+    s->buffers[a->large_top++] = b;
+    *out = (struct gpu_view){b, 0, bytes};
+    return true;
+}
+
+static bool alloc_small(struct gpu_arena *a, uint64_t bytes, struct gpu_view *out, struct err *e)
+{
+    uint64_t chunk = a->gpu->chunk_bytes, at = a->small_top;
+    if (at % chunk + bytes > chunk)
+        at = round_up(at, chunk);
+    if (at / chunk >= a->small.n && !push_buffer(a, &a->small, chunk, e))
+        return false;
+    a->small_top = at + bytes;
+    *out = (struct gpu_view){a->small.buffers[at / chunk], at % chunk, bytes};
+    return true;
+}
+
+bool gpu_alloc(struct gpu_arena *a, uint64_t bytes, struct gpu_view *out, struct err *e)
+{
+    const struct gpu *g = a->gpu;
+    *out = (struct gpu_view){0};
+    if (bytes > g->probe.info.max_alloc / VIEW_ALIGN * VIEW_ALIGN) {
+        char limit[24], why[96];
+        snprintf(why, sizeof why, "one buffer of this device holds at most %s",
+                 format_bytes(g->probe.info.max_alloc, limit, sizeof limit));
+        return no_room(a, bytes, why, e);
+    }
+    uint64_t room = round_up(max_u64(bytes, 1), VIEW_ALIGN);
+    bool ok = room > g->chunk_bytes / 4 ? alloc_large(a, room, out, e) : alloc_small(a, room, out, e);
+    out->size = ok ? round_up(max_u64(bytes, 1), 4) : 0;
+    return ok;
+}
+
+gpu_mark gpu_arena_mark(const struct gpu_arena *a)
+{
+    assert(a->small_top <= MARK_MASK && a->large_top < UINT64_C(1) << (64 - MARK_SHIFT));
+    return (uint64_t)a->large_top << MARK_SHIFT | a->small_top;
+}
+
+void gpu_arena_reset(struct gpu_arena *a, gpu_mark mark)
+{
+    uint64_t small = mark & MARK_MASK, large = mark >> MARK_SHIFT;
+    assert(small <= a->small_top && large <= a->large_top);
+    a->small_top = small;
+    a->large_top = (size_t)large;
+}
+
+/* ---- views ---------------------------------------------------------------------------------------------------- */
+
+struct gpu_view gpu_slice(struct gpu_view v, uint64_t offset, uint64_t size)
+{
+    assert(offset <= v.size && size <= v.size - offset && offset % 4 == 0);
+    return (struct gpu_view){v.buffer, v.offset + offset, size};
+}
+
+uint32_t gpu_tile_rows(const struct gpu *g, uint64_t row_bytes, uint32_t rows)
+{
+    assert(row_bytes > 0 && row_bytes <= g->probe.info.max_range);
+    uint64_t most = g->probe.info.max_range / row_bytes;
+    if (most >= rows)
+        return rows;
+    /* 64 rows of whole words are a multiple of VIEW_ALIGN; where a range holds fewer, as many as stay aligned. */
+    uint64_t unit = 64;
+    while (unit > most)
+        unit /= 2;
+    assert(unit * row_bytes % VIEW_ALIGN == 0);
+    return (uint32_t)(most / unit * unit);
+}

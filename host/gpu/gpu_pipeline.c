@@ -1,0 +1,347 @@
+/* Kernels: which variant, its pipeline, and the pipeline cache on disk. */
+#include "host/gpu/gpu_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/log.h"
+#include "host/base/os.h"
+
+/* Specialization constants that every shader may declare; see shaders/variants.cmake. */
+enum { SPEC_LOCAL_SIZE = 0, SPEC_SUBGROUP = 1, SPEC_COOPMAT_M = 60, SPEC_COOPMAT_N = 61, SPEC_COOPMAT_K = 62 };
+
+/* ---- the cache file: this header, then the driver's bytes ----------------------------------------------------- */
+
+#define CACHE_MAGIC "gsqpipe1"
+#define CACHE_MAX   (UINT64_C(256) << 20)
+struct cache_header {
+    char magic[8];
+    struct hash128 hash; /* of the bytes behind: drivers trust them */
+};
+
+static bool cache_matches(const struct gpu_probe *p, const char *data, size_t size)
+{
+    VkPipelineCacheHeaderVersionOne h;
+    if (size < sizeof h)
+        return false;
+    memcpy(&h, data, sizeof h);
+    return h.headerVersion == VK_PIPELINE_CACHE_HEADER_VERSION_ONE && h.vendorID == p->vendor &&
+           h.deviceID == p->device && memcmp(h.pipelineCacheUUID, p->cache_uuid, VK_UUID_SIZE) == 0;
+}
+
+/* What an earlier run left, or an empty cache. A damaged file is as good as none. */
+static bool cache_load(struct gpu *g, struct err *e)
+{
+    char *file = NULL;
+    size_t size = 0;
+    VkPipelineCacheCreateInfo info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO};
+    if (g->cache_path[0] && os_stat(g->cache_path, NULL) == OS_FILE &&
+        os_read_file(g->cache_path, CACHE_MAX, &file, &size, NULL) && size > sizeof(struct cache_header)) {
+        struct cache_header h;
+        memcpy(&h, file, sizeof h);
+        const char *data = file + sizeof h;
+        struct hash128 hash = hash_bytes(data, size - sizeof h, (struct hash128){0});
+        if (memcmp(h.magic, CACHE_MAGIC, 8) == 0 && memcmp(&h.hash, &hash, sizeof hash) == 0 &&
+            cache_matches(&g->probe, data, size - sizeof h)) {
+            info.initialDataSize = size - sizeof h;
+            info.pInitialData = data;
+            g->cache_hash = hash;
+        } else {
+            log_debug("%s is not usable here and will be replaced", g->cache_path);
+        }
+    }
+    VkResult r = vkCreatePipelineCache(g->device, &info, NULL, &g->cache);
+    free(file);
+    return r >= 0 || vk_error(e, "vkCreatePipelineCache", r);
+}
+
+/* Best effort: a run without a cache file is only slower to start. */
+static void cache_save(struct gpu *g)
+{
+    size_t size = 0;
+    char *file = NULL;
+    struct err e = {0};
+    if (!g->cache_path[0] || g->lost || vkGetPipelineCacheData(g->device, g->cache, &size, NULL) < 0 || size == 0 ||
+        size > CACHE_MAX || !(file = malloc(sizeof(struct cache_header) + size)))
+        goto done;
+    if (vkGetPipelineCacheData(g->device, g->cache, &size, file + sizeof(struct cache_header)) != VK_SUCCESS)
+        goto done;
+    struct cache_header h = {.hash = hash_bytes(file + sizeof h, size, (struct hash128){0})};
+    memcpy(h.magic, CACHE_MAGIC, 8);
+    memcpy(file, &h, sizeof h);
+    if (memcmp(&h.hash, &g->cache_hash, sizeof h.hash) != 0 &&
+        !os_write_file(g->cache_path, file, sizeof h + size, &e))
+        log_warn("the pipeline cache is not kept: %s", e.msg);
+done:
+    free(file);
+}
+
+/* ---- which variants this device has --------------------------------------------------------------------------- */
+
+static bool variant_usable(const struct gpu_info *i, const struct kernel_variant *v, uint32_t local_size)
+{
+    if ((v->needs & ~i->caps) || local_size > i->max_invocations)
+        return false;
+    /* Full subgroups need a workgroup of whole ones. */
+    return !(v->needs & GPU_CAP_SUBGROUP) || local_size % i->subgroup_size == 0;
+}
+
+bool gpu_pipelines_init(struct gpu *g, const struct gpu_options *o, struct err *e)
+{
+    const struct gpu_info *info = &g->probe.info;
+    while (kernel_variants[g->n_kernels].kernel < KERNEL_COUNT)
+        g->n_kernels++;
+    g->kernels = calloc(g->n_kernels + 1, sizeof *g->kernels);
+    if (!g->kernels)
+        return err_nomem(e, "the kernel table", (g->n_kernels + 1) * sizeof *g->kernels);
+    for (unsigned k = 0; k < KERNEL_COUNT; k++)
+        g->chosen[k] = -1;
+    bool known = !o->variant;
+    for (unsigned i = 0; i < g->n_kernels; i++) {
+        struct gpu_kernel *k = &g->kernels[i];
+        k->variant = &kernel_variants[i];
+        k->local_size =
+            k->variant->local_size == KERNEL_WG_SUBGROUP ? info->subgroup_size : k->variant->local_size;
+        k->usable = variant_usable(info, k->variant, k->local_size);
+        int *chosen = &g->chosen[k->variant->kernel];
+        bool asked = o->variant && strcmp(o->variant, k->variant->name) == 0;
+        known = known || asked;
+        if (k->usable && (*chosen < 0 || asked))
+            *chosen = (int)i;
+    }
+    if (!known) {
+        err_set(e, ERR_USER, "no kernel has a variant '%s'", o->variant);
+        return err_hint(e, "`gsq devices` lists the variants; 'base' runs everywhere");
+    }
+    if (o->cache_dir) {
+        int n = snprintf(g->cache_path, sizeof g->cache_path, "%s/pipelines-%04x-%04x-%s.bin", o->cache_dir,
+                         g->probe.vendor, g->probe.device, info->driver_uuid_hex);
+        struct err why = {0};
+        if (n < 0 || (size_t)n >= sizeof g->cache_path || !os_mkdirs(o->cache_dir, &why)) {
+            log_warn("the pipeline cache is not kept: %s", why.msg[0] ? why.msg : "the path is too long");
+            g->cache_path[0] = 0;
+        }
+    }
+    return cache_load(g, e);
+}
+
+void gpu_pipelines_destroy(struct gpu *g)
+{
+    if (g->cache)
+        cache_save(g);
+    for (unsigned i = 0; g->kernels && i < g->n_kernels; i++) {
+        vkDestroyPipeline(g->device, g->kernels[i].pipeline, NULL);
+        vkDestroyPipelineLayout(g->device, g->kernels[i].layout, NULL);
+        vkDestroyDescriptorSetLayout(g->device, g->kernels[i].set_layout, NULL);
+    }
+    vkDestroyPipelineCache(g->device, g->cache, NULL);
+    free(g->kernels);
+}
+
+/* ---- one pipeline --------------------------------------------------------------------------------------------- */
+
+/* The shader against its row of kernels.def. */
+static bool check_interface(struct gpu_kernel *k, struct err *e)
+{
+    const struct kernel_variant *v = k->variant;
+    const struct kernel_decl *d = &kernel_decls[v->kernel];
+    if (!spirv_reflect(v->words, v->n_words, &k->spirv, e))
+        return err_context(e, "kernel %s, variant %s", d->name, v->name);
+    if (k->spirv.n_buffers != d->n_buffers)
+        return err_set(e, ERR_BUG, "kernel %s, variant %s: the shader has %u buffers, kernels.def has %u (%s)",
+                       d->name, v->name, k->spirv.n_buffers, d->n_buffers, d->buffers);
+    if (k->spirv.push_bytes != d->push_bytes)
+        return err_set(e, ERR_BUG,
+                       "kernel %s, variant %s: the shader has %u bytes of push constants, kernels.def has %u",
+                       d->name, v->name, k->spirv.push_bytes, d->push_bytes);
+    return true;
+}
+
+static bool create_layouts(struct gpu *g, struct gpu_kernel *k, struct err *e)
+{
+    VkDescriptorSetLayoutBinding bindings[SPIRV_MAX_BINDINGS] = {0};
+    for (uint32_t i = 0; i < k->spirv.n_buffers; i++)
+        bindings[i] = (VkDescriptorSetLayoutBinding){
+            .binding = i,
+            .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+            .descriptorCount = 1,
+            .stageFlags = VK_SHADER_STAGE_COMPUTE_BIT,
+        };
+    bool push = g->probe.info.caps & GPU_CAP_PUSH_DESCRIPTOR;
+    VkDescriptorSetLayoutCreateInfo set = {
+        .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO,
+        .flags = push ? VK_DESCRIPTOR_SET_LAYOUT_CREATE_PUSH_DESCRIPTOR_BIT_KHR : 0,
+        .bindingCount = k->spirv.n_buffers,
+        .pBindings = bindings,
+    };
+    VK(e, vkCreateDescriptorSetLayout(g->device, &set, NULL, &k->set_layout));
+    VkPushConstantRange range = {VK_SHADER_STAGE_COMPUTE_BIT, 0, k->spirv.push_bytes};
+    VkPipelineLayoutCreateInfo layout = {
+        .sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO,
+        .setLayoutCount = 1,
+        .pSetLayouts = &k->set_layout,
+        .pushConstantRangeCount = k->spirv.push_bytes ? 1 : 0,
+        .pPushConstantRanges = &range,
+    };
+    VK(e, vkCreatePipelineLayout(g->device, &layout, NULL, &k->layout));
+    return true;
+fail:
+    return false;
+}
+
+static bool create_pipeline(struct gpu *g, struct gpu_kernel *k, struct err *e)
+{
+    const struct kernel_variant *v = k->variant;
+    const struct gpu_probe *p = &g->probe;
+    VkSpecializationMapEntry entries[KERNEL_SPEC_MAX + 5];
+    uint32_t values[KERNEL_SPEC_MAX + 5], ids[KERNEL_SPEC_MAX + 5], n = 0;
+    ids[n] = SPEC_LOCAL_SIZE, values[n++] = k->local_size;
+    ids[n] = SPEC_SUBGROUP, values[n++] = p->info.subgroup_size;
+    if (v->needs & GPU_CAP_COOPMAT)
+        for (uint32_t i = 0; i < 3; i++)
+            ids[n] = SPEC_COOPMAT_M + i, values[n++] = p->coopmat[i];
+    for (uint32_t i = 0; i < v->n_spec; i++)
+        ids[n] = v->spec[i].id, values[n++] = v->spec[i].value;
+    for (uint32_t i = 0; i < n; i++)
+        entries[i] = (VkSpecializationMapEntry){ids[i], i * 4, 4};
+    VkSpecializationInfo spec = {n, entries, n * 4, values};
+
+    VkShaderModule module = VK_NULL_HANDLE;
+    VkShaderModuleCreateInfo code = {
+        .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
+        .codeSize = v->n_words * 4,
+        .pCode = v->words,
+    };
+    VkPipelineShaderStageRequiredSubgroupSizeCreateInfo size = {
+        .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO,
+        .requiredSubgroupSize = p->info.subgroup_size,
+    };
+    VkComputePipelineCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
+        .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                  .stage = VK_SHADER_STAGE_COMPUTE_BIT,
+                  .pName = "main",
+                  .pSpecializationInfo = &spec},
+        .layout = k->layout,
+    };
+    if (v->needs & GPU_CAP_SUBGROUP) {
+        info.stage.flags = VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT;
+        info.stage.pNext = p->subgroup_size_fixed ? &size : NULL;
+    }
+    bool ok = false;
+    VK(e, vkCreateShaderModule(g->device, &code, NULL, &module));
+    info.stage.module = module;
+    uint64_t start = os_now_ns();
+    VK(e, vkCreateComputePipelines(g->device, g->cache, 1, &info, NULL, &k->pipeline));
+    log_debug("kernel %s, variant %s: pipeline made in %.1f ms", kernel_decls[v->kernel].name, v->name,
+              (double)(os_now_ns() - start) * 1e-6);
+    ok = true;
+fail:
+    vkDestroyShaderModule(g->device, module, NULL);
+    return ok;
+}
+
+struct gpu_kernel *gpu_kernel_chosen(struct gpu *g, unsigned kernel)
+{
+    return g->chosen[kernel] < 0 ? NULL : &g->kernels[g->chosen[kernel]];
+}
+
+struct gpu_kernel *gpu_kernel_get(struct gpu *g, unsigned kernel, struct err *e)
+{
+    struct gpu_kernel *k = gpu_kernel_chosen(g, kernel);
+    if (k && k->pipeline)
+        return k;
+    const char *name = kernel_decls[kernel].name, *v;
+    if (!k && !gpu_kernel_variant_at(g, kernel, 0, &v, NULL)) {
+        err_set(e, ERR_BUG, "no shader for kernel %s in this build", name);
+        return NULL;
+    }
+    if (!k) {
+        err_set(e, ERR_BUG, "no variant of kernel %s runs on %s", name, g->probe.info.name);
+        return NULL;
+    }
+    if (!check_interface(k, e))
+        return NULL;
+    if ((k->layout || create_layouts(g, k, e)) && create_pipeline(g, k, e))
+        return k;
+    err_context(e, "kernel %s, variant %s", name, k->variant->name);
+    return NULL;
+}
+
+/* ---- questions ------------------------------------------------------------------------------------------------ */
+
+const char *gpu_kernel_variant(struct gpu *g, unsigned kernel, struct err *e)
+{
+    struct gpu_kernel *k = gpu_kernel_get(g, kernel, e);
+    return k ? k->variant->name : NULL;
+}
+
+uint32_t gpu_kernel_local_size(struct gpu *g, unsigned kernel)
+{
+    struct gpu_kernel *k = gpu_kernel_chosen(g, kernel);
+    return k ? k->local_size : 0;
+}
+
+uint32_t gpu_kernel_constant(struct gpu *g, unsigned kernel, uint32_t id, uint32_t otherwise)
+{
+    struct gpu_kernel *k = gpu_kernel_chosen(g, kernel);
+    if (!k)
+        return otherwise;
+    if (id == SPEC_LOCAL_SIZE)
+        return k->local_size;
+    if (id == SPEC_SUBGROUP)
+        return g->probe.info.subgroup_size;
+    for (uint32_t i = 0; i < k->variant->n_spec; i++)
+        if (k->variant->spec[i].id == id)
+            return k->variant->spec[i].value;
+    return otherwise;
+}
+
+bool gpu_kernel_variant_at(const struct gpu *g, unsigned kernel, unsigned i, const char **name, bool *usable)
+{
+    for (unsigned row = 0; row < g->n_kernels; row++) {
+        const struct gpu_kernel *k = &g->kernels[row];
+        if (k->variant->kernel != kernel || i-- > 0)
+            continue;
+        *name = k->variant->name;
+        if (usable)
+            *usable = k->usable;
+        return true;
+    }
+    return false;
+}
+
+bool gpu_kernel_force(struct gpu *g, unsigned kernel, const char *variant, struct err *e)
+{
+    for (unsigned i = 0; i < g->n_kernels; i++) {
+        const struct gpu_kernel *k = &g->kernels[i];
+        if (k->variant->kernel != kernel || strcmp(k->variant->name, variant) != 0)
+            continue;
+        if (!k->usable)
+            return err_set(e, ERR_USER, "%s cannot run variant %s of kernel %s", g->probe.info.name, variant,
+                           kernel_decls[kernel].name);
+        g->chosen[kernel] = (int)i;
+        return true;
+    }
+    return err_set(e, ERR_USER, "kernel %s has no variant %s", kernel_decls[kernel].name, variant);
+}
+
+uint64_t gpu_kernels_identity(struct gpu *g)
+{
+    struct hash128 h = {0};
+    uint32_t subgroup = g->probe.info.subgroup_size;
+    h = hash_bytes(&subgroup, sizeof subgroup, h);
+    for (unsigned i = 0; i < KERNEL_COUNT; i++) {
+        const struct gpu_kernel *k = gpu_kernel_chosen(g, i);
+        h = hash_bytes(kernel_decls[i].name, strlen(kernel_decls[i].name), h);
+        if (!k)
+            continue;
+        h = hash_bytes(k->variant->name, strlen(k->variant->name), h);
+        h = hash_bytes(k->variant->words, (size_t)k->variant->n_words * 4, h);
+        h = hash_bytes(&k->local_size, sizeof k->local_size, h);
+        for (uint32_t s = 0; s < k->variant->n_spec; s++)
+            h = hash_bytes(&k->variant->spec[s], sizeof k->variant->spec[s], h);
+    }
+    return h.lo ^ h.hi;
+}

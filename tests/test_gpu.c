@@ -1,0 +1,656 @@
+/* The Vulkan layer end to end: devices, memory, transfers, barriers, dispatches, errors. Needs any Vulkan 1.3 device. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/num.h"
+#include "host/base/os.h"
+#include "host/gpu/gpu_pipeline.h"
+#include "host/gpu/kernel_table.h"
+#include "host/gpu/kernels.h"
+#include "host/gpu/spirv.h"
+
+static struct gpu *gpu;
+static struct gpu_cmd *cmd;
+static struct gpu_arena *arena;
+
+/* Fails with the message where a call that should work did not. */
+static void check(bool ok, const struct err *e)
+{
+    if (!ok)
+        fail_msg("%s (%s)", e->msg, e->hint);
+}
+
+static void open_gpu(const struct gpu_options *o)
+{
+    struct err e = {0};
+    check(gpu_create(&gpu, o, &e), &e);
+    check(gpu_cmd_create(&cmd, gpu, &e), &e);
+    check(gpu_arena_create(&arena, gpu, "test", &e), &e);
+}
+
+static void close_gpu(void)
+{
+    unsigned messages = gpu_validation_messages(gpu);
+    gpu_arena_destroy(&arena);
+    gpu_cmd_destroy(&cmd);
+    assert_int_equal(gpu_memory_used(gpu), 0);
+    gpu_destroy(&gpu);
+    assert_int_equal(messages, 0);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    open_gpu(&(struct gpu_options){0});
+    return 0;
+}
+
+static int setup_no_push(void **state)
+{
+    (void)state;
+    open_gpu(&(struct gpu_options){.without = GPU_CAP_PUSH_DESCRIPTOR});
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    close_gpu();
+    return 0;
+}
+
+static struct gpu_view alloc(uint64_t bytes)
+{
+    struct gpu_view v;
+    struct err e = {0};
+    check(gpu_alloc(arena, bytes, &v, &e), &e);
+    return v;
+}
+
+static struct gpu_view floats(const float *x, uint32_t n)
+{
+    struct gpu_view v = alloc(4ull * n);
+    gpu_upload(cmd, v, x, 4ull * n);
+    return v;
+}
+
+static void finish(void)
+{
+    struct err e = {0};
+    check(gpu_cmd_finish(cmd, &e), &e);
+}
+
+static void download(struct gpu_view v, void *out, uint64_t bytes)
+{
+    struct err e = {0};
+    check(gpu_download(cmd, v, out, bytes, &e), &e);
+}
+
+static void add(struct gpu_view y, struct gpu_view x, uint32_t n)
+{
+    run_add(cmd, gpu_items(cmd, KERNEL_ID_add, n), &(struct add_args){.y = y, .x = x, .n = n});
+}
+
+/* ---- devices -------------------------------------------------------------------------------------------------- */
+
+static bool count_device(void *ctx, const struct gpu_info *info, bool usable, const char *why)
+{
+    unsigned *n = ctx;
+    assert_int_equal(info->index, *n);
+    assert_true(info->name[0]);
+    assert_true(usable ? why[0] == 0 : why[0] != 0);
+    if (usable) {
+        assert_true(info->max_range >= 1u << 27);
+        assert_true(info->mem_limit > 0 && info->mem_limit <= info->heap_bytes);
+        assert_true(info->subgroup_size >= 1 && info->max_invocations >= 128);
+        assert_int_equal(strlen(info->driver_uuid_hex), 32);
+    }
+    ++*n;
+    return true;
+}
+
+static void test_list(void **state)
+{
+    (void)state;
+    unsigned n = 0;
+    struct err e = {0};
+    check(gpu_list(count_device, &n, &e), &e);
+    assert_true(n > 0);
+}
+
+static void test_choice(void **state)
+{
+    (void)state;
+    struct gpu *g = NULL;
+    struct err e = {0};
+    assert_false(gpu_create(&g, &(struct gpu_options){.device = "no such device"}, &e));
+    assert_int_equal(e.kind, ERR_USER);
+    assert_non_null(strstr(e.msg, "no such device"));
+    assert_non_null(strstr(e.hint, "0: "));
+    assert_null(g);
+    assert_false(gpu_create(&g, &(struct gpu_options){.device = "777"}, &e));
+    assert_int_equal(e.kind, ERR_USER);
+    assert_false(gpu_create(&g, &(struct gpu_options){.variant = "nonsense"}, &e));
+    assert_int_equal(e.kind, ERR_USER);
+
+    /* Part of the name, in other case, finds the device. */
+    open_gpu(&(struct gpu_options){0});
+    char part[64], number[16];
+    snprintf(part, sizeof part, "%.6s", gpu_info(gpu)->name);
+    snprintf(number, sizeof number, "%u", gpu_info(gpu)->index);
+    for (char *p = part; *p; p++)
+        *p = (char)(*p >= 'a' && *p <= 'z' ? *p - 32 : *p);
+    close_gpu();
+    open_gpu(&(struct gpu_options){.device = part});
+    close_gpu();
+    open_gpu(&(struct gpu_options){.device = number, .threads = 2, .variant = "base"});
+    for (unsigned k = 0; k < KERNEL_COUNT; k++) {
+        const char *name;
+        if (gpu_kernel_variant_at(gpu, k, 0, &name, NULL))
+            assert_string_equal(gpu_kernel_variant(gpu, k, &e), "base");
+    }
+    close_gpu();
+}
+
+/* ---- kernels -------------------------------------------------------------------------------------------------- */
+
+static void test_kernels(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    unsigned missing = 0;
+    for (unsigned k = 0; k < KERNEL_COUNT; k++) {
+        const char *name, *first = NULL;
+        bool usable, base = false;
+        for (unsigned i = 0; gpu_kernel_variant_at(gpu, k, i, &name, &usable); i++) {
+            base = base || strcmp(name, "base") == 0;
+            if (usable && !first)
+                first = name;
+            if (!usable) {
+                assert_false(gpu_kernel_force(gpu, k, name, &e));
+                continue;
+            }
+            check(gpu_kernel_force(gpu, k, name, &e), &e);
+            check(gpu_kernel_variant(gpu, k, &e) != NULL, &e);
+            assert_true(gpu_kernel_local_size(gpu, k) > 0);
+        }
+        if (!first) { /* declared, its shader is still to come */
+            assert_null(gpu_kernel_variant(gpu, k, &e));
+            assert_int_equal(e.kind, ERR_BUG);
+            missing++;
+            continue;
+        }
+        assert_true(base);
+        check(gpu_kernel_force(gpu, k, first, &e), &e);
+    }
+    if (missing)
+        print_message("%u kernels have no shader yet\n", missing);
+    uint64_t id = gpu_kernels_identity(gpu);
+    assert_true(id == gpu_kernels_identity(gpu));
+    assert_false(gpu_kernel_force(gpu, KERNEL_ID_add, "nonsense", &e));
+}
+
+/* Every embedded module fits its declaration; cut or flipped ones never crash. */
+static void test_spirv(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct spirv_info info;
+    for (const struct kernel_variant *v = kernel_variants; v->kernel < KERNEL_COUNT; v++) {
+        const struct kernel_decl *d = &kernel_decls[v->kernel];
+        check(spirv_reflect(v->words, v->n_words, &info, &e), &e);
+        if (info.n_buffers != d->n_buffers || info.push_bytes != d->push_bytes)
+            fail_msg("%s %s: %u buffers, %u bytes; kernels.def has %u, %u", d->name, v->name, info.n_buffers,
+                     info.push_bytes, d->n_buffers, d->push_bytes);
+        assert_true(info.writes != 0); /* a kernel without output */
+    }
+    const struct kernel_variant *v = kernel_variants;
+    while (v->kernel != KERNEL_ID_subtract)
+        v++;
+    check(spirv_reflect(v->words, v->n_words, &info, &e), &e);
+    assert_int_equal(info.writes, 4);
+    assert_int_equal(info.reads, 3);
+    for (size_t n = 0; n < v->n_words; n++) {
+        uint32_t *cut = malloc(n * 4 + 1);
+        memcpy(cut, v->words, n * 4);
+        spirv_reflect(cut, n, &info, &e);
+        free(cut);
+    }
+    uint32_t *bad = malloc(v->n_words * 4ull);
+    uint32_t random = 1;
+    for (unsigned round = 0; round < 20000; round++) {
+        memcpy(bad, v->words, v->n_words * 4ull);
+        for (unsigned flips = 1 + round % 4; flips > 0; flips--) {
+            random = random * 1664525 + 1013904223;
+            bad[(random >> 8) % v->n_words] ^= UINT32_C(1) << (random & 31);
+        }
+        spirv_reflect(bad, v->n_words, &info, &e);
+    }
+    free(bad);
+    assert_false(spirv_reflect(NULL, 0, &info, &e));
+}
+
+/* ---- memory --------------------------------------------------------------------------------------------------- */
+
+static void test_memory(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct gpu_view v, big, again;
+    v = alloc(1);
+    assert_int_equal(v.size, 4);
+    uint64_t held = gpu_memory_used(gpu);
+    gpu_mark mark = gpu_arena_mark(arena);
+    struct gpu_view next = alloc(1000);
+    assert_true(next.buffer == v.buffer && next.offset == 256);
+    big = alloc(40 << 20);
+    uint64_t with_big = gpu_memory_used(gpu);
+    assert_true(with_big >= held + (40 << 20));
+    gpu_arena_reset(arena, mark);
+    again = alloc(36 << 20); /* snug: takes the free one */
+    assert_true(again.buffer == big.buffer);
+    assert_int_equal(gpu_memory_used(gpu), with_big);
+    gpu_arena_reset(arena, mark);
+    gpu_arena_trim(arena);
+    assert_int_equal(gpu_memory_used(gpu), held);
+    assert_int_equal(gpu_memory_peak(gpu), with_big);
+
+    /* Many small ones: all apart, aligned, and the same again after a reset. */
+    struct gpu_view first[100], second[100];
+    for (unsigned i = 0; i < 100; i++)
+        first[i] = alloc(1 << 20);
+    gpu_arena_reset(arena, mark);
+    for (unsigned i = 0; i < 100; i++) {
+        second[i] = alloc(1 << 20);
+        assert_true(second[i].buffer == first[i].buffer && second[i].offset == first[i].offset);
+        assert_int_equal(second[i].offset % 256, 0);
+        for (unsigned j = 0; j < i; j++)
+            assert_true(second[i].buffer != second[j].buffer || second[i].offset >= second[j].offset + (1 << 20));
+    }
+    assert_false(gpu_alloc(arena, gpu_info(gpu)->max_alloc + 1, &v, &e));
+    assert_int_equal(e.kind, ERR_ENV);
+    assert_non_null(strstr(e.msg, "'test'"));
+    assert_false(gpu_alloc(arena, UINT64_MAX, &v, &e));
+    assert_int_equal(v.size, 0);
+    assert_int_equal(gpu_tile_rows(gpu, 4096, 100), 100);
+    uint32_t rows = gpu_tile_rows(gpu, 4096 * 4, UINT32_MAX);
+    assert_true(rows % 64 == 0 && rows * UINT64_C(16384) <= gpu_info(gpu)->max_range);
+}
+
+static void test_limit(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct gpu_view v, w;
+    open_gpu(&(struct gpu_options){.mem_limit = 64 << 20});
+    assert_int_equal(gpu_info(gpu)->mem_limit, 64 << 20);
+    v = alloc(48 << 20);
+    assert_false(gpu_alloc(arena, 32 << 20, &w, &e));
+    assert_int_equal(e.kind, ERR_ENV);
+    assert_non_null(strstr(e.msg, "48.0"));
+    assert_non_null(strstr(e.hint, "--mem-limit"));
+    /* A free buffer of any size serves in need; and what is free makes room. */
+    gpu_arena_reset(arena, 0);
+    w = alloc(20 << 20);
+    assert_true(w.buffer == v.buffer);
+    gpu_arena_reset(arena, 0);
+    alloc(60 << 20);
+    assert_true(gpu_memory_peak(gpu) <= 64 << 20);
+    close_gpu();
+}
+
+/* ---- transfers ------------------------------------------------------------------------------------------------ */
+
+static void round_trip(uint64_t bytes)
+{
+    struct gpu_view v = alloc(bytes + 300);
+    unsigned char *a = malloc(bytes), *b = calloc(1, bytes);
+    assert_non_null(a);
+    assert_non_null(b);
+    uint32_t random = (uint32_t)bytes;
+    for (uint64_t i = 0; i < bytes; i++)
+        a[i] = (unsigned char)((random = random * 1664525 + 1013904223) >> 24);
+    struct gpu_view part = gpu_slice(v, 40, bytes);
+    gpu_upload(cmd, part, a, bytes);
+    download(part, b, bytes);
+    assert_memory_equal(a, b, bytes);
+    free(a);
+    free(b);
+    gpu_arena_reset(arena, 0);
+}
+
+static void test_transfers(void **state)
+{
+    (void)state;
+    const uint64_t sizes[] = {1, 2, 3, 4, 5, 255, 4097, 1000003, (8 << 20) - 1, (8 << 20) + 1, 70000001};
+    for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        round_trip(sizes[i]);
+    /* Many small uploads wrap the ring while earlier ones are in flight. */
+    enum { N = 300, BYTES = 300000 };
+    struct gpu_view v = alloc((uint64_t)N * BYTES);
+    unsigned char *a = malloc(BYTES), *b = malloc((size_t)N * BYTES);
+    for (unsigned i = 0; i < N; i++) {
+        memset(a, (int)(i & 255), BYTES);
+        gpu_upload(cmd, gpu_slice(v, (uint64_t)i * BYTES, BYTES), a, BYTES);
+    }
+    download(v, b, (uint64_t)N * BYTES);
+    for (unsigned i = 0; i < N; i++)
+        for (unsigned j = 0; j < BYTES; j += 997)
+            assert_int_equal(b[(size_t)i * BYTES + j], i & 255);
+    free(a);
+    free(b);
+}
+
+static void test_fill_copy(void **state)
+{
+    (void)state;
+    uint32_t out[64];
+    struct gpu_view v = alloc(256), w = alloc(256);
+    gpu_fill(cmd, v, 1);
+    gpu_fill(cmd, gpu_slice(v, 64, 128), 2);
+    gpu_fill(cmd, gpu_slice(v, 128, 32), 3);
+    gpu_copy(cmd, w, v, 256);
+    gpu_fill(cmd, v, 9); /* write after read */
+    download(w, out, 256);
+    for (unsigned i = 0; i < 64; i++)
+        assert_int_equal(out[i], i < 16 || i >= 48 ? 1 : i >= 32 && i < 40 ? 3 : 2);
+    download(v, out, 256);
+    assert_int_equal(out[63], 9);
+    gpu_copy(cmd, gpu_slice(v, 0, 128), gpu_slice(v, 64, 128), 128);
+    struct err e = {0};
+    assert_false(gpu_cmd_finish(cmd, &e));
+    assert_int_equal(e.kind, ERR_BUG);
+}
+
+/* ---- dispatches ----------------------------------------------------------------------------------------------- */
+
+static void test_arithmetic(void **state)
+{
+    (void)state;
+    enum { N = 1001 };
+    float a[N], b[N], out[N];
+    for (int i = 0; i < N; i++) {
+        a[i] = (float)i;
+        b[i] = (float)(i % 7);
+    }
+    struct gpu_view va = floats(a, N), vb = floats(b, N), vd = alloc(sizeof out);
+    run_subtract(cmd, gpu_items(cmd, KERNEL_ID_subtract, N),
+                 &(struct subtract_args){.a = va, .b = vb, .d = vd, .n = N});
+    add(vd, va, N);
+    download(vd, out, sizeof out);
+    for (int i = 0; i < N; i++)
+        assert_true(out[i] == a[i] - b[i] + a[i]);
+}
+
+/* 16-bit numbers of every pattern, also subnormals; an odd count. */
+static void test_unpack16(void **state)
+{
+    (void)state;
+    enum { N = 65535 };
+    uint16_t *in = malloc((N + 1) * sizeof *in);
+    float *out = malloc(N * sizeof *out);
+    for (unsigned i = 0; i <= N; i++)
+        in[i] = (uint16_t)i;
+    struct gpu_view src = alloc(N * 2), dst = alloc(N * 4);
+    gpu_upload(cmd, src, in, (N + 1) * 2);
+    for (uint32_t kind = 0; kind < 2; kind++) {
+        run_unpack16(cmd, gpu_items(cmd, KERNEL_ID_unpack16, (N + 1) / 2),
+                     &(struct unpack16_args){.src = src, .dst = dst, .n = N, .kind = kind});
+        download(dst, out, N * 4);
+        for (unsigned i = 0; i < N; i++) {
+            float want = kind ? bf16_to_f32(in[i]) : f16_to_f32(in[i]);
+            if (want != want)
+                assert_true(out[i] != out[i]);
+            else if (memcmp(&want, &out[i], 4) != 0)
+                fail_msg("kind %u, pattern %04x: %g instead of %g", kind, i, (double)out[i], (double)want);
+        }
+    }
+    free(in);
+    free(out);
+}
+
+/* Dependent steps over slices that touch and overlap: wrong as soon as one barrier is missing. */
+static void test_barriers(void **state)
+{
+    (void)state;
+    enum { N = 4096, Q = N / 4, STEPS = 400 };
+    float ref[N], out[N];
+    for (int i = 0; i < N; i++)
+        ref[i] = (float)(i % 5);
+    struct gpu_view v = floats(ref, N), t = alloc(Q * 4);
+    uint32_t random = 7;
+    for (int step = 0; step < STEPS; step++) {
+        random = random * 1664525 + 1013904223;
+        uint32_t from = (random >> 8) % 4, to = (random >> 16) % 4;
+        if (random >> 31) { /* through a copy */
+            gpu_copy(cmd, t, gpu_slice(v, from * Q * 4, Q * 4), Q * 4);
+            add(gpu_slice(v, to * Q * 4, Q * 4), t, Q);
+            for (int i = 0; i < Q; i++) {
+                float x = ref[from * Q + i] + ref[to * Q + i];
+                ref[to * Q + i] = x;
+            }
+        } else { /* an overlap of halves, by a slice in the middle */
+            gpu_fill(cmd, gpu_slice(v, to * Q * 4 + 512, 512), 0x3f800000u);
+            add(gpu_slice(v, to * Q * 4 + 256, 1024), gpu_slice(v, ((to + 1) % 4) * Q * 4, 1024), 256);
+            for (int i = 0; i < 128; i++)
+                ref[to * Q + 128 + i] = 1;
+            for (int i = 0; i < 256; i++)
+                ref[to * Q + 64 + i] += ref[((to + 1) % 4) * Q + i];
+        }
+        for (int i = 0; i < N; i += Q) /* keep it exact */
+            if (ref[i + 1] > 1e6f) {
+                gpu_fill(cmd, gpu_slice(v, (uint64_t)i * 4, Q * 4), 0);
+                memset(ref + i, 0, Q * 4);
+            }
+        if (step % 97 == 0)
+            gpu_cmd_flush(cmd);
+    }
+    download(v, out, sizeof out);
+    assert_memory_equal(out, ref, sizeof out);
+}
+
+/* More dispatches than one submission holds, and more submissions than slots. */
+static void test_many(void **state)
+{
+    (void)state;
+    enum { N = 64, STEPS = 5000 };
+    float one[N], out[N];
+    for (int i = 0; i < N; i++)
+        one[i] = 1;
+    struct gpu_view x = floats(one, N), y = alloc(sizeof out);
+    gpu_fill(cmd, y, 0);
+    for (int i = 0; i < STEPS; i++)
+        add(y, x, N);
+    download(y, out, sizeof out);
+    for (int i = 0; i < N; i++)
+        assert_true(out[i] == STEPS);
+}
+
+/* More workgroups than one grid dimension holds. */
+static void test_fold(void **state)
+{
+    (void)state;
+    uint32_t n = 65535 * gpu_kernel_local_size(gpu, KERNEL_ID_add) + 4321;
+    struct gpu_view y = alloc(4ull * n), x = alloc(4ull * n);
+    gpu_fill(cmd, y, 0x40000000u);
+    gpu_fill(cmd, x, 0x3f800000u);
+    struct gpu_grid grid = gpu_items(cmd, KERNEL_ID_add, n);
+    assert_true(grid.y == 2 && grid.x <= 65535);
+    add(y, x, n);
+    float *out = malloc(4ull * n);
+    download(y, out, 4ull * n);
+    for (uint32_t i = 0; i < n; i++)
+        if (out[i] != 3.0f)
+            fail_msg("element %u is %g", i, (double)out[i]);
+    free(out);
+    grid = gpu_rows(1);
+    assert_true(grid.x == 1 && grid.y == 1);
+    grid = gpu_rows(65535 * 3ull + 1);
+    assert_true(grid.y == 4 && (uint64_t)grid.x * 4 >= 65535 * 3ull + 1);
+}
+
+static void expect_bug(const char *part)
+{
+    struct err e = {0};
+    assert_true(gpu_cmd_failed(cmd));
+    assert_false(gpu_cmd_finish(cmd, &e));
+    assert_int_equal(e.kind, ERR_BUG);
+    if (!strstr(e.msg, part))
+        fail_msg("'%s' does not say '%s'", e.msg, part);
+    assert_false(gpu_cmd_failed(cmd));
+}
+
+static void test_misuse(void **state)
+{
+    (void)state;
+    struct gpu_view v = alloc(1 << 20), huge = alloc(gpu_info(gpu)->max_range + 256), none = {0};
+    struct gpu_view odd = gpu_slice(v, 4, 1024);
+    float out;
+    add(v, huge, 16);
+    expect_bug("buffer x is larger");
+    add(none, v, 16);
+    expect_bug("buffer y is empty");
+    if (gpu_info(gpu)->min_align > 4) {
+        add(v, odd, 16);
+        expect_bug("buffer x does not start");
+    }
+    run_add(cmd, (struct gpu_grid){0}, &(struct add_args){.y = v, .x = v, .n = 1});
+    expect_bug("grid");
+    gpu_upload(cmd, gpu_slice(v, 0, 4), "12345678", 8);
+    expect_bug("upload of 8 bytes");
+    gpu_dispatch(cmd, KERNEL_ID_add, gpu_rows(1), &v, 1, NULL, 0);
+    expect_bug("wants 2 and 4");
+    /* The download reports an error of before; then all is well again. */
+    struct err e = {0};
+    add(none, v, 16);
+    gpu_fill(cmd, v, 0x3f800000u); /* dropped */
+    assert_false(gpu_download(cmd, v, &out, 4, &e));
+    assert_int_equal(e.kind, ERR_BUG);
+    gpu_fill(cmd, v, 0x40000000u);
+    download(v, &out, 4);
+    assert_true(out == 2);
+}
+
+static bool stop_at_once(void *ctx)
+{
+    ++*(int *)ctx;
+    return false;
+}
+
+static void test_stop(void **state)
+{
+    (void)state;
+    int polled = 0;
+    struct err e = {0};
+    struct gpu_view v = alloc(1024);
+    gpu_cmd_set_poll(cmd, stop_at_once, &polled);
+    gpu_fill(cmd, v, 0);
+    add(v, v, 256);
+    assert_false(gpu_cmd_finish(cmd, &e));
+    assert_int_equal(e.kind, ERR_STOPPED);
+    assert_true(polled > 0);
+    gpu_cmd_set_poll(cmd, NULL, NULL);
+    add(v, v, 256);
+    finish();
+}
+
+static void test_profile(void **state)
+{
+    (void)state;
+    struct gpu_view x = alloc(1 << 20), y = alloc(1 << 20);
+    gpu_fill(cmd, x, 0);
+    gpu_fill(cmd, y, 0);
+    double guess = gpu_cmd_work_limit(cmd, KERNEL_ID_add);
+    assert_true(guess > 0);
+    gpu_cmd_profile_enable(cmd, true);
+    for (int i = 0; i < 10; i++)
+        add(y, x, 1 << 18);
+    finish();
+    struct gpu_profile p = gpu_cmd_profile(cmd, KERNEL_ID_add);
+    if (gpu_info(gpu)->timestamp_ns > 0) {
+        assert_int_equal(p.dispatches, 10);
+        assert_true(p.seconds > 0 && p.work == 10.0 * (1 << 18));
+        assert_true(gpu_cmd_work_limit(cmd, KERNEL_ID_add) != guess);
+    }
+    gpu_cmd_profile_clear(cmd);
+    assert_int_equal(gpu_cmd_profile(cmd, KERNEL_ID_add).dispatches, 0);
+    gpu_cmd_profile_enable(cmd, false);
+    add(y, x, 1 << 18);
+    finish();
+    assert_int_equal(gpu_cmd_profile(cmd, KERNEL_ID_add).dispatches, 0);
+}
+
+/* ---- the cache file ------------------------------------------------------------------------------------------- */
+
+static char cache_file[512];
+
+static bool note_file(void *ctx, const char *name, struct err *e)
+{
+    (void)e;
+    snprintf(cache_file, sizeof cache_file, "%s/%s", (const char *)ctx, name);
+    return true;
+}
+
+static void use_cache(const char *dir)
+{
+    open_gpu(&(struct gpu_options){.cache_dir = dir});
+    struct gpu_view v = alloc(1024);
+    gpu_fill(cmd, v, 0);
+    add(v, v, 256);
+    finish();
+    close_gpu();
+}
+
+static void test_cache(void **state)
+{
+    (void)state;
+    char dir[64];
+    struct err e = {0};
+    snprintf(dir, sizeof dir, "test_gpu_cache.tmp");
+    os_remove_tree(dir);
+    use_cache(dir);
+    cache_file[0] = 0;
+    check(os_list(dir, note_file, dir, &e), &e);
+    assert_non_null(strstr(cache_file, "pipelines-"));
+    use_cache(dir);
+    char *data;
+    size_t size;
+    check(os_read_file(cache_file, 1 << 28, &data, &size, &e), &e);
+    data[size - 1] ^= 1;
+    check(os_write_file(cache_file, data, size, &e), &e);
+    use_cache(dir);
+    check(os_write_file(cache_file, data, size / 2, &e), &e);
+    use_cache(dir);
+    check(os_write_file(cache_file, "", 0, &e), &e);
+    use_cache(dir);
+    free(data);
+    /* A folder that cannot be: a warning, not an error. */
+    snprintf(dir, sizeof dir, "%.50s/below", cache_file);
+    use_cache(dir);
+    os_remove_tree("test_gpu_cache.tmp");
+}
+
+#define ON(f)      cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define NO_PUSH(f) {#f " without push descriptors", f, setup_no_push, teardown, NULL}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_list), cmocka_unit_test(test_choice), cmocka_unit_test(test_spirv),
+        ON(test_kernels),            ON(test_memory),               cmocka_unit_test(test_limit),
+        ON(test_transfers),          ON(test_fill_copy),            ON(test_arithmetic),
+        ON(test_unpack16),           ON(test_barriers),             ON(test_many),
+        ON(test_fold),               ON(test_misuse),               ON(test_stop),
+        ON(test_profile),            cmocka_unit_test(test_cache),  NO_PUSH(test_arithmetic),
+        NO_PUSH(test_barriers),      NO_PUSH(test_many),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
