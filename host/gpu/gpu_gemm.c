@@ -39,7 +39,7 @@ static uint64_t even_steps(uint64_t size, uint64_t most, uint64_t unit)
     if (most >= size)
         return size;
     most = max_u64(most / unit, 1) * unit;
-    return min_u64(round_up(div_up(size, div_up(size, most)), unit), most);
+    return min_u64(min_u64(round_up(div_up(size, div_up(size, most)), unit), most), size);
 }
 
 void gpu_gemm(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, struct gpu_matrix c, uint32_t m, uint32_t n,
