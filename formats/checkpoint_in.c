@@ -257,36 +257,6 @@ const struct tensor *checkpoint_bias(const struct checkpoint *c, const char *mod
 /* --- values
  * ------------------------------------------------------------------------------------------------------- */
 
-/* Whole blocks of 16-bit floats, in loops that vectorize. The same results as base/num.h, element by element.
- */
-static void halves_to_f32(const uint8_t *from, uint64_t n, bool bf16, float *dst)
-{
-    enum { BLOCK = 1024 };
-    uint16_t half[BLOCK];
-    uint32_t bits[BLOCK];
-    for (uint64_t at = 0; at < n; at += BLOCK) {
-        size_t count = (size_t)min_u64(n - at, BLOCK);
-        memcpy(half, from + at * 2, count * 2);
-        if (bf16) {
-            for (size_t i = 0; i < count; i++)
-                bits[i] = (uint32_t)half[i] << 16;
-            memcpy(dst + at, bits, count * 4);
-            continue;
-        }
-        /* The exponent's bias differs by 112: subnormals come out right of the multiplication, infinities
-         * after it. */
-        for (size_t i = 0; i < count; i++)
-            bits[i] = (half[i] & 0x7FFFu) << 13;
-        memcpy(dst + at, bits, count * 4);
-        for (size_t i = 0; i < count; i++)
-            dst[at + i] *= 0x1p112f;
-        memcpy(bits, dst + at, count * 4);
-        for (size_t i = 0; i < count; i++)
-            bits[i] |= (half[i] & 0x8000u) << 16 | ((half[i] & 0x7C00u) == 0x7C00u ? 0x7F800000u : 0u);
-        memcpy(dst + at, bits, count * 4);
-    }
-}
-
 bool tensor_read_f32(const struct tensor *t, uint64_t first, uint64_t n, float *dst, struct err *e)
 {
     uint64_t end, size = dtype_size(t->dtype);
@@ -298,10 +268,15 @@ bool tensor_read_f32(const struct tensor *t, uint64_t first, uint64_t n, float *
     const uint8_t *from = t->data + first * size;
     if (n == 0)
         return true;
-    if (t->dtype == DTYPE_F32)
+    if (t->dtype == DTYPE_F32) {
         memcpy(dst, from, (size_t)n * 4);
-    else
-        halves_to_f32(from, n, t->dtype == DTYPE_BF16, dst);
+    } else if (t->dtype == DTYPE_F16) {
+        for (uint64_t i = 0; i < n; i++)
+            dst[i] = f16_to_f32(load_u16le(from + i * 2));
+    } else {
+        for (uint64_t i = 0; i < n; i++)
+            dst[i] = bf16_to_f32(load_u16le(from + i * 2));
+    }
     return true;
 }
 

@@ -1,0 +1,468 @@
+/* The Gumbel-Softmax kernels against tests/ref/ref_quant.c: start, steps, gradients, codes, and that tiles change nothing. */
+#include "host/quant/qkernels.h"
+#include "tests/quant_cases.h"
+#include "tests/ref/ref_quant.h"
+
+static struct fixture fx;
+
+static const struct model {
+    uint32_t levels, relative;
+    int lo, hi;
+} models[] = {{3, 0, -1, 1}, {4, 0, -2, 1}, {5, 1, -4, 3}, {5, 1, -8, 7}, {2, 0, 0, 1}};
+enum { N_MODELS = sizeof models / sizeof models[0] };
+
+/* One matrix under optimisation, on the device and on the host. */
+struct setup {
+    struct shape s;
+    struct ref_gumbel g;
+    uint32_t row0, groups, ldc;
+    size_t n, n_state, n_scales;
+    float *w, *grad, *scales;
+    uint32_t *codes;
+    struct buffer logits, mom, b_scales, smom, b_codes, b_w, b_grad, diff;
+};
+
+static struct setup setup_make(struct shape s, const struct model *m, uint32_t row0, uint64_t seed)
+{
+    struct setup t = {.s = s, .row0 = row0, .groups = groups_of(s), .ldc = words_of(s)};
+    t.g = (struct ref_gumbel){m->levels, m->relative, m->lo, m->hi, 1234, 77};
+    t.n = (size_t)s.rows * s.cols;
+    t.n_state = t.n * m->levels;
+    t.n_scales = (size_t)s.rows * t.groups;
+    t.w = normals(t.n, 0.05f, seed);
+    t.grad = normals(t.n, 0.01f, seed + 1);
+    t.scales = normals(t.n_scales, 0.03f, seed + 2);
+    t.codes = random_codes(s, m->lo, m->hi, seed + 3);
+    t.logits = buffer_make(&fx, t.n_state, NULL);
+    t.mom = buffer_make(&fx, t.n_state, NULL);
+    t.b_scales = buffer_make(&fx, t.n_scales, t.scales);
+    t.smom = buffer_make(&fx, t.n_scales, NULL);
+    t.b_codes = buffer_make(&fx, (size_t)s.rows * t.ldc, t.codes);
+    t.b_w = buffer_make(&fx, t.n, t.w);
+    t.b_grad = buffer_make(&fx, t.n, t.grad);
+    t.diff = buffer_make(&fx, t.n, NULL);
+    return t;
+}
+
+static void setup_free(struct setup *t)
+{
+    free(t->w);
+    free(t->grad);
+    free(t->scales);
+    free(t->codes);
+    fixture_reset(&fx);
+}
+
+static struct gumbel_init_args init_args(const struct setup *t, float tau, float kappa)
+{
+    return (struct gumbel_init_args){.logits = t->logits.view,
+                                     .mom = t->mom.view,
+                                     .scales = t->b_scales.view,
+                                     .smom = t->smom.view,
+                                     .codes = t->b_codes.view,
+                                     .w = t->b_w.view,
+                                     .diff = t->diff.view,
+                                     .rows = t->s.rows,
+                                     .cols = t->s.cols,
+                                     .group = t->s.group,
+                                     .groups = t->groups,
+                                     .ldc = t->ldc,
+                                     .levels = t->g.levels,
+                                     .relative = t->g.relative,
+                                     .lo = (uint32_t)t->g.lo,
+                                     .hi = (uint32_t)t->g.hi,
+                                     .seed = t->g.seed,
+                                     .tensor = t->g.tensor,
+                                     .row0 = t->row0,
+                                     .tau = tau,
+                                     .kappa = kappa,
+                                     .init_noise = 0.01f,
+                                     .init_gap = 0.06f};
+}
+
+static struct gumbel_step_args step_args(const struct setup *t, uint32_t step, float tau, float kappa)
+{
+    return (struct gumbel_step_args){.logits = t->logits.view,
+                                     .mom = t->mom.view,
+                                     .scales = t->b_scales.view,
+                                     .smom = t->smom.view,
+                                     .codes = t->b_codes.view,
+                                     .w = t->b_w.view,
+                                     .grad = t->b_grad.view,
+                                     .diff = t->diff.view,
+                                     .rows = t->s.rows,
+                                     .cols = t->s.cols,
+                                     .group = t->s.group,
+                                     .groups = t->groups,
+                                     .ldc = t->ldc,
+                                     .levels = t->g.levels,
+                                     .relative = t->g.relative,
+                                     .lo = (uint32_t)t->g.lo,
+                                     .hi = (uint32_t)t->g.hi,
+                                     .seed = t->g.seed,
+                                     .tensor = t->g.tensor,
+                                     .row0 = t->row0,
+                                     .step = step,
+                                     .tau = tau,
+                                     .kappa = kappa,
+                                     .tau1 = tau * 0.9f,
+                                     .kappa1 = kappa * 1.1f,
+                                     .lr_logits = 1e-3f,
+                                     .lr_scales = 5e-4f,
+                                     .beta1 = 0.9f,
+                                     .beta2 = 0.95f,
+                                     .decay = 1};
+}
+
+struct snapshot {
+    float *logits, *mom, *scales, *smom, *diff;
+};
+
+static struct snapshot snapshot_take(const struct setup *t)
+{
+    return (struct snapshot){buffer_read(&t->logits), buffer_read(&t->mom), buffer_read(&t->b_scales),
+                             buffer_read(&t->smom), buffer_read(&t->diff)};
+}
+
+static void snapshot_free(struct snapshot *p)
+{
+    free(p->logits);
+    free(p->mom);
+    free(p->scales);
+    free(p->smom);
+    free(p->diff);
+}
+
+/* One weight of a setup. */
+struct place {
+    uint32_t row, col;
+    int c0;
+    uint64_t element; /* of the whole matrix */
+    size_t at, group, state;
+};
+
+static struct place place_of(const struct setup *t, size_t i)
+{
+    struct place p = {.row = (uint32_t)(i / t->s.cols), .col = (uint32_t)(i % t->s.cols), .at = i};
+    p.c0 = code_at(t->codes, t->s, p.row, p.col);
+    p.element = ((uint64_t)t->row0 + p.row) * t->s.cols + p.col;
+    p.group = (size_t)p.row * t->groups + p.col / t->s.group;
+    p.state = (size_t)p.row * t->g.levels * t->s.cols + p.col;
+    return p;
+}
+
+static double soft(const struct setup *t, const struct place *p, const float *logits, uint32_t step, double tau,
+                   double kappa, double prob[REF_LEVELS])
+{
+    double l[REF_LEVELS] = {0};
+    for (uint32_t k = 0; k < t->g.levels; k++)
+        l[k] = logits[p->state + (size_t)k * t->s.cols];
+    return ref_gumbel_soft(&t->g, p->c0, p->element, step, l, tau, kappa, prob);
+}
+
+/* The exponent (kappa l + Gumbel) / tau is rounded to f32: what that does to a probability, relative. */
+static double softmax_error(double tau, double kappa)
+{
+    return 1e-5 + (kappa * 0.3 + 17) / tau * 4e-7;
+}
+
+static void test_init(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < N_SHAPES * N_MODELS; i++) {
+        const struct model *m = &models[i % N_MODELS];
+        /* Some so far down that the element number needs its upper word. */
+        struct setup t = setup_make(shapes[i / N_MODELS], m, i % 2 ? 0xfffff000u : i, i);
+        struct gumbel_init_args a = init_args(&t, 2, 100);
+        q_gumbel_init(fx.cmd, &a);
+        struct snapshot now = snapshot_take(&t);
+        for (size_t k = 0; k < t.n_scales; k++)
+            assert_true(now.smom[k] == 0 && now.scales[k] == t.scales[k]);
+        for (size_t k = 0; k < t.n; k++) {
+            struct place p = place_of(&t, k);
+            double l[REF_LEVELS], prob[REF_LEVELS];
+            ref_gumbel_init(&t.g, p.c0, p.element, 0.01f, 0.06f, l);
+            for (uint32_t d = 0; d < m->levels; d++) {
+                within(now.logits[p.state + (size_t)d * t.s.cols], l[d], 1e-5);
+                assert_true(now.mom[p.state + (size_t)d * t.s.cols] == 0);
+            }
+            double mean = soft(&t, &p, now.logits, 0, 2, 100, prob);
+            near(now.diff[k], t.scales[p.group] * mean - t.w[k], 3 * softmax_error(2, 100),
+                 fabs(t.scales[p.group]) * 8);
+        }
+        snapshot_free(&now);
+        setup_free(&t);
+    }
+}
+
+/* Checks value and momentum after one Lion step against the gradient g, which is known to within g_error; where the sign
+ * of the update hangs on that, either is right. */
+static void check_lion(double value, double mom, double new_value, double new_mom, double g, double g_error,
+                       double lr, double decay)
+{
+    double update = 0.9 * mom + (1 - 0.9) * g;
+    double margin = (1 - 0.9) * g_error + 1e-6 * fabs(0.9 * mom) + 1e-37;
+    double kept = value * (1 - lr * decay), tolerance = 1e-6 * (fabs(value) + lr);
+    double u = update > 0 ? 1 : update < 0 ? -1 : 0;
+    if (fabs(update) <= margin)
+        assert_true(fabs(new_value - kept) <= lr + tolerance);
+    else if (!(fabs(new_value - (kept - lr * u)) <= tolerance)) {
+        print_error("%.9g from %.9g, update %g\n", new_value, value, update);
+        fail();
+    }
+    within(new_mom, 0.95 * mom + (1 - 0.95) * g, (1 - 0.95) * g_error + 1e-6 * (fabs(mom) + fabs(g)) + 1e-37);
+}
+
+static void check_step(const struct setup *t, const struct snapshot *was, const struct snapshot *now, uint32_t step,
+                       double tau, double kappa)
+{
+    double *scale_grad = calloc(t->n_scales, sizeof(double)), *scale_error = calloc(t->n_scales, sizeof(double));
+    double error = softmax_error(tau, kappa), error1 = softmax_error(tau * 0.9f, kappa * 1.1f);
+    for (size_t i = 0; i < t->n; i++) {
+        struct place p = place_of(t, i);
+        double prob[REF_LEVELS], g = t->grad[i], s = was->scales[p.group];
+        double mean = soft(t, &p, was->logits, step, tau, kappa, prob);
+        double span = t->g.relative ? 2 + abs(p.c0) : fmax(abs(t->g.lo), abs(t->g.hi));
+        scale_grad[p.group] += g * mean;
+        scale_error[p.group] += fabs(g) * span * error * 3;
+        for (uint32_t k = 0; k < t->g.levels; k++) {
+            size_t at = p.state + (size_t)k * t->s.cols;
+            int d;
+            if (!ref_level_value(&t->g, k, p.c0, &d)) {
+                assert_true(now->logits[at] == 0 && now->mom[at] == 0);
+                continue;
+            }
+            double part = kappa / tau * prob[k] * s * g;
+            check_lion(was->logits[at], was->mom[at], now->logits[at], now->mom[at], part * (d - mean),
+                       fabs(part) * error * 10, 1e-3f, 1);
+        }
+        mean = soft(t, &p, now->logits, step + 1, tau * 0.9f, kappa * 1.1f, prob);
+        within(now->diff[i], now->scales[p.group] * mean - t->w[i],
+               fabs(now->scales[p.group]) * span * error1 * 3 + fabs(t->w[i]) * 1e-6);
+    }
+    for (size_t i = 0; i < t->n_scales; i++)
+        check_lion(was->scales[i], was->smom[i], now->scales[i], now->smom[i], scale_grad[i], scale_error[i], 5e-4f,
+                   0);
+    free(scale_grad);
+    free(scale_error);
+}
+
+/* A run of steps as the schedule has them, each checked from the state before it. */
+static void test_step(void **state)
+{
+    (void)state;
+    enum { STEPS = 4 };
+    for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_gumbel_step, &v); v++)
+        for (unsigned i = 0; i < N_SHAPES * N_MODELS; i++) {
+            struct setup t = setup_make(shapes[i / N_MODELS], &models[i % N_MODELS], i % 2 ? 0xfffff000u : i, i);
+            struct gumbel_init_args a = init_args(&t, 2, 100);
+            q_gumbel_init(fx.cmd, &a);
+            struct snapshot was = snapshot_take(&t);
+            for (uint32_t step = 0; step < STEPS; step++) {
+                float f = (float)step / (STEPS - 1), tau = 2 - 1.95f * f, kappa = 100 + 400 * f;
+                struct gumbel_step_args b = step_args(&t, step, tau, kappa);
+                q_gumbel_step(fx.cmd, &b);
+                struct snapshot now = snapshot_take(&t);
+                check_step(&t, &was, &now, step, tau, kappa);
+                snapshot_free(&was);
+                was = now;
+            }
+            snapshot_free(&was);
+            setup_free(&t);
+        }
+}
+
+/* With beta1 = beta2 = 0 the momenta are the gradients. They must be those of Loss = sum of grad * (s * mean level), by central
+ * differences in double precision with the noise held fixed. */
+static void test_gradients(void **state)
+{
+    (void)state;
+    const float tau = 0.7f, kappa = 100;
+    const uint32_t step = 5;
+    for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_gumbel_step, &v); v++)
+        for (unsigned i = 0; i < N_MODELS; i++) {
+            struct setup t = setup_make((struct shape){5, 172, 64}, &models[i], 3, i + 7);
+            struct gumbel_init_args a = init_args(&t, 2, 100);
+            q_gumbel_init(fx.cmd, &a);
+            struct snapshot was = snapshot_take(&t);
+            struct gumbel_step_args b = step_args(&t, step, tau, kappa);
+            b.beta1 = b.beta2 = 0;
+            q_gumbel_step(fx.cmd, &b);
+            struct snapshot now = snapshot_take(&t);
+            double *scale_grad = calloc(t.n_scales, sizeof(double)), *scale_size = calloc(t.n_scales, sizeof(double));
+            for (size_t k = 0; k < t.n; k++) {
+                struct place p = place_of(&t, k);
+                double l[REF_LEVELS] = {0}, prob[REF_LEVELS], s = t.scales[p.group], g = t.grad[k], h = 1e-6;
+                for (uint32_t d = 0; d < t.g.levels; d++)
+                    l[d] = was.logits[p.state + (size_t)d * t.s.cols];
+                double mean = ref_gumbel_soft(&t.g, p.c0, p.element, step, l, tau, kappa, prob);
+                scale_grad[p.group] += g * mean; /* the loss is linear in s */
+                scale_size[p.group] += fabs(g * mean);
+                for (uint32_t d = 0; d < t.g.levels; d++) {
+                    double middle = l[d];
+                    l[d] = middle + h;
+                    double up = ref_gumbel_soft(&t.g, p.c0, p.element, step, l, tau, kappa, prob);
+                    l[d] = middle - h;
+                    double down = ref_gumbel_soft(&t.g, p.c0, p.element, step, l, tau, kappa, prob);
+                    l[d] = middle;
+                    near(now.mom[p.state + (size_t)d * t.s.cols], g * s * (up - down) / (2 * h), 1e-3,
+                         fabs(g * s) * kappa / tau * 1e-3);
+                }
+            }
+            for (size_t k = 0; k < t.n_scales; k++)
+                near(now.smom[k], scale_grad[k], 1e-3, scale_size[k] * 0.1);
+            free(scale_grad);
+            free(scale_size);
+            snapshot_free(&was);
+            snapshot_free(&now);
+            setup_free(&t);
+        }
+}
+
+static void same_bits(const float *a, const float *b, size_t n)
+{
+    assert_memory_equal(a, b, n * sizeof *a);
+}
+
+/* The same rows in one call, again, and in two tiles with row0: the same bits. */
+static void test_tiles_change_nothing(void **state)
+{
+    (void)state;
+    const struct shape s = {130, 96, 10};
+    const uint32_t cut = 64;
+    for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_gumbel_step, &v); v++)
+        for (unsigned i = 0; i < N_MODELS; i++) {
+            struct snapshot runs[3];
+            struct setup t;
+            for (unsigned run = 0; run < 3; run++) {
+                t = setup_make(s, &models[i], 11, i + 3);
+                for (uint32_t row = 0; row < s.rows; row += run == 2 ? cut : s.rows) {
+                    struct setup part = t;
+                    uint32_t rows = run == 2 && s.rows - row > cut ? cut : s.rows - row;
+                    uint64_t n = (uint64_t)row * s.cols * 4, m = (uint64_t)rows * s.cols * 4, q = t.g.levels;
+                    part.s.rows = rows;
+                    part.row0 += row;
+                    part.logits.view = gpu_slice(t.logits.view, n * q, m * q);
+                    part.mom.view = gpu_slice(t.mom.view, n * q, m * q);
+                    part.b_w.view = gpu_slice(t.b_w.view, n, m);
+                    part.b_grad.view = gpu_slice(t.b_grad.view, n, m);
+                    part.diff.view = gpu_slice(t.diff.view, n, m);
+                    part.b_scales.view = gpu_slice(t.b_scales.view, (uint64_t)row * t.groups * 4, (uint64_t)rows * t.groups * 4);
+                    part.smom.view = gpu_slice(t.smom.view, (uint64_t)row * t.groups * 4, (uint64_t)rows * t.groups * 4);
+                    part.b_codes.view = gpu_slice(t.b_codes.view, (uint64_t)row * t.ldc * 4, (uint64_t)rows * t.ldc * 4);
+                    struct gumbel_init_args a = init_args(&part, 2, 100);
+                    q_gumbel_init(fx.cmd, &a);
+                    for (uint32_t step = 0; step < 3; step++) {
+                        struct gumbel_step_args b = step_args(&part, step, 1.5f - 0.5f * (float)step, 200);
+                        q_gumbel_step(fx.cmd, &b);
+                    }
+                }
+                runs[run] = snapshot_take(&t);
+                setup_free(&t);
+            }
+            for (unsigned run = 1; run < 3; run++) {
+                same_bits(runs[0].logits, runs[run].logits, t.n_state);
+                same_bits(runs[0].mom, runs[run].mom, t.n_state);
+                same_bits(runs[0].scales, runs[run].scales, t.n_scales);
+                same_bits(runs[0].smom, runs[run].smom, t.n_scales);
+                same_bits(runs[0].diff, runs[run].diff, t.n);
+            }
+            for (unsigned run = 0; run < 3; run++)
+                snapshot_free(&runs[run]);
+        }
+}
+
+/* Argmax, with logits so coarse that many tie. */
+static void test_codes(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < N_SHAPES * N_MODELS; i++) {
+        struct setup t = setup_make(shapes[i / N_MODELS], &models[i % N_MODELS], 0, i);
+        uint64_t seed = i;
+        float *logits = malloc(t.n_state * sizeof *logits);
+        for (size_t k = 0; k < t.n_state; k++)
+            logits[k] = (float)(test_random(&seed) % 3) - 1.5f;
+        struct buffer bl = buffer_make(&fx, t.n_state, logits);
+        struct buffer out = buffer_make(&fx, (size_t)t.s.rows * t.ldc, NULL);
+        q_gumbel_codes(fx.cmd, &(struct gumbel_codes_args){bl.view, t.b_codes.view, out.view, t.s.rows, t.s.cols,
+                                                           t.ldc, t.g.levels, t.g.relative, (uint32_t)t.g.lo,
+                                                           (uint32_t)t.g.hi});
+        uint32_t *codes = buffer_read(&out);
+        check_pads(codes, t.s);
+        for (size_t k = 0; k < t.n; k++) {
+            struct place p = place_of(&t, k);
+            assert_int_equal(code_at(codes, t.s, p.row, p.col),
+                             ref_gumbel_code(&t.g, p.c0, logits + p.state, t.s.cols));
+        }
+        free(logits);
+        free(codes);
+        setup_free(&t);
+    }
+}
+
+/* The generator on the host, of which the kernels' noise is the image: moments, and no correlation between the words of a call,
+ * neighbouring elements, steps, tensors and seeds. */
+static void test_noise(void **state)
+{
+    (void)state;
+    enum { N = 1 << 16, PAIRS = 14 };
+    double sum[REF_LEVELS] = {0}, square[REF_LEVELS] = {0}, product[PAIRS] = {0};
+    uint32_t bins[REF_LEVELS][256] = {{0}};
+    for (uint32_t i = 0; i < N; i++) {
+        uint32_t here[REF_LEVELS], there[4][REF_LEVELS];
+        double u[REF_LEVELS];
+        ref_noise_words(i, 3, 100, 42, here);
+        ref_noise_words(i + 1, 3, 100, 42, there[0]);
+        ref_noise_words(i, 3, 101, 42, there[1]);
+        ref_noise_words(i, 4, 100, 42, there[2]);
+        ref_noise_words(i, 3, 100, 43, there[3]);
+        for (unsigned k = 0; k < REF_LEVELS; k++) {
+            u[k] = ref_uniform(here[k]) - 0.5;
+            sum[k] += u[k];
+            square[k] += u[k] * u[k];
+            bins[k][here[k] >> 24]++;
+        }
+        unsigned n = 0;
+        for (unsigned a = 0; a < REF_LEVELS; a++)
+            for (unsigned b = 0; b < a; b++)
+                product[n++] += u[a] * u[b];
+        for (unsigned k = 0; k < 4; k++)
+            product[n++] += u[k] * (ref_uniform(there[k][k]) - 0.5);
+        assert_int_equal(n, PAIRS);
+    }
+    /* Five standard deviations. */
+    for (unsigned k = 0; k < REF_LEVELS; k++) {
+        double chi = 0;
+        within(sum[k] / N, 0, 5 * sqrt(1.0 / 12 / N));
+        within(square[k] / N, 1.0 / 12, 5 * sqrt(1.0 / 180 / N));
+        for (unsigned b = 0; b < 256; b++)
+            chi += pow(bins[k][b] - N / 256.0, 2) / (N / 256.0);
+        within(chi, 255, 5 * sqrt(2 * 255));
+    }
+    for (unsigned k = 0; k < PAIRS; k++)
+        within(product[k] / N, 0, 5.0 / 12 / sqrt(N));
+}
+
+static int open_device(void **state)
+{
+    (void)state;
+    fixture_open(&fx);
+    return 0;
+}
+
+static int close_device(void **state)
+{
+    (void)state;
+    fixture_close(&fx);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_noise),     cmocka_unit_test(test_init),
+        cmocka_unit_test(test_step),      cmocka_unit_test(test_gradients),
+        cmocka_unit_test(test_codes),     cmocka_unit_test(test_tiles_change_nothing),
+    };
+    return cmocka_run_group_tests(tests, open_device, close_device);
+}

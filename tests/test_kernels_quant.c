@@ -1,0 +1,350 @@
+/* The quantization kernels, every variant that the device can run, against tests/ref/ref_quant.c. */
+#include "host/quant/qkernels.h"
+#include "tests/quant_cases.h"
+#include "tests/ref/ref_quant.h"
+
+static struct fixture fx;
+
+static const struct grid {
+    int lo, hi;
+} grids[] = {{-1, 1}, {-2, 1}, {-4, 3}, {-8, 7}, {-128, 127}};
+enum { N_GRIDS = sizeof grids / sizeof grids[0] };
+
+/* ---- scales and codes ------------------------------------------------------------------------------------------ */
+
+/* The scale need not be the reference's own (candidates tie within rounding): it must be a stored number and its error that
+ * of the best candidate, but for what the power's polynomial may confuse. */
+static void check_scale(float s, const float *w, size_t n, struct grid g, unsigned type)
+{
+    float best = ref_best_scale(w, n, g.lo, g.hi, 80, 2.4, type);
+    double error = ref_scale_error(w, n, s, g.lo, g.hi, 2.4);
+    double least = ref_scale_error(w, n, best, g.lo, g.hi, 2.4);
+    assert_true(ref_storable_scale(s, type) == s);
+    assert_true((s == 0) == (best == 0));
+    /* Small groups are met exactly, up to the last bits of a candidate. */
+    double most = 0;
+    for (size_t i = 0; i < n; i++)
+        most = fmax(most, fabs(w[i]));
+    within(error, least, 1e-3 * least + (double)n * pow(most * 1e-6, 2.4));
+}
+
+static void test_scale_search(void **state)
+{
+    (void)state;
+    for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_scale_search, &v); v++)
+        for (unsigned i = 0; i < N_SHAPES * N_GRIDS; i++) {
+            struct shape s = shapes[i / N_GRIDS];
+            struct grid g = grids[i % N_GRIDS];
+            unsigned type = i % 3;
+            uint32_t groups = groups_of(s), ldw = s.cols + 3;
+            float *w = normals((size_t)s.rows * ldw, 0.02f, i);
+            for (uint32_t c = 0; c < s.group && c < s.cols; c++)
+                w[c] = s.rows > 1 ? 0 : w[c]; /* a group of zeros */
+            struct buffer bw = buffer_make(&fx, (size_t)s.rows * ldw, w);
+            struct buffer bs = buffer_make(&fx, (size_t)s.rows * groups, NULL);
+            uint32_t cut = s.cols / 2; /* in two calls, as GPTQ asks */
+            struct scale_search_args a = {.w = bw.view, .scales = bs.view, .rows = s.rows, .cols = s.cols,
+                                          .ldw = ldw, .group = s.group, .groups = groups,
+                                          .lo = (uint32_t)g.lo, .hi = (uint32_t)g.hi, .steps = 80,
+                                          .power = 2.4f, .scale_type = type};
+            a.col0 = 0;
+            a.col1 = cut;
+            q_scale_search(fx.cmd, &a);
+            a.col0 = cut;
+            a.col1 = s.cols;
+            q_scale_search(fx.cmd, &a);
+            float *scales = buffer_read(&bs);
+            for (uint32_t r = 0; r < s.rows; r++)
+                for (uint32_t k = 0; k < groups; k++) {
+                    uint32_t begin = k * s.group, n = s.cols - begin < s.group ? s.cols - begin : s.group;
+                    check_scale(scales[r * groups + k], w + (size_t)r * ldw + begin, n, g, type);
+                }
+            free(w);
+            free(scales);
+            fixture_reset(&fx);
+        }
+}
+
+/* Weights so small or large that the scale leaves its type's range, and groups that are no group. */
+static void test_scale_search_extremes(void **state)
+{
+    (void)state;
+    enum { N = 24 };
+    static const float sizes[] = {1e-30f, 1e-9f, 3e-7f, 1.0f, 3e4f, 1e6f, 1e30f, 1e-40f};
+    for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_scale_search, &v); v++)
+        for (unsigned type = 0; type < 3; type++)
+            for (unsigned i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+                float *w = normals(N, sizes[i], i + 1);
+                struct buffer bw = buffer_make(&fx, N, w), bs = buffer_make(&fx, 1, NULL);
+                q_scale_search(fx.cmd, &(struct scale_search_args){.w = bw.view, .scales = bs.view, .rows = 1,
+                                                                   .cols = N, .ldw = N, .col1 = N, .group = N,
+                                                                   .groups = 1, .lo = (uint32_t)-2, .hi = 1,
+                                                                   .steps = 80, .power = 2.4f,
+                                                                   .scale_type = type});
+                float *s = buffer_read(&bs);
+                assert_true(isfinite(s[0]));
+                assert_true(ref_storable_scale(s[0], type) == s[0]);
+                assert_true((s[0] == 0) == (sizes[i] < 1e-38f));
+                if (sizes[i] > 1e-8f && (sizes[i] < 1e5f || type != 1))
+                    check_scale(s[0], w, N, (struct grid){-2, 1}, type);
+                free(w);
+                free(s);
+                fixture_reset(&fx);
+            }
+}
+
+static void test_quantize_dequant(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < N_SHAPES * N_GRIDS; i++) {
+        struct shape s = shapes[i / N_GRIDS];
+        struct grid g = grids[i % N_GRIDS];
+        uint32_t groups = groups_of(s), ldc = words_of(s), ldw = s.cols + 1;
+        float *w = normals((size_t)s.rows * ldw, 1, i + 50);
+        float *scales = normals((size_t)s.rows * groups, 0.3f, i + 90);
+        scales[0] = s.rows > 1 ? 0 : scales[0];
+        struct buffer bw = buffer_make(&fx, (size_t)s.rows * ldw, w);
+        struct buffer bs = buffer_make(&fx, (size_t)s.rows * groups, scales);
+        struct buffer bc = buffer_make(&fx, (size_t)s.rows * ldc, NULL);
+        q_quantize(fx.cmd, &(struct quantize_args){bw.view, bs.view, bc.view, s.rows, s.cols, ldw, s.group,
+                                                   groups, ldc, (uint32_t)g.lo, (uint32_t)g.hi});
+        uint32_t *codes = buffer_read(&bc);
+        q_dequant(fx.cmd, &(struct dequant_args){bc.view, bs.view, bw.view, s.rows, s.cols, ldw, s.group,
+                                                 groups, ldc});
+        float *back = buffer_read(&bw);
+        check_pads(codes, s);
+        for (uint32_t r = 0; r < s.rows; r++)
+            for (uint32_t c = 0; c < ldw; c++) {
+                if (c >= s.cols) { /* between the rows nothing is written */
+                    assert_true(back[r * ldw + c] == w[r * ldw + c]);
+                    continue;
+                }
+                float scale = scales[r * groups + c / s.group], x = w[r * ldw + c];
+                int code = code_at(codes, s, r, c), ref = ref_level(x, scale, g.lo, g.hi);
+                if (code != ref) /* a tie, within the rounding of the quotient */
+                    assert_true(abs(code - ref) == 1 &&
+                                fabs(fabs((double)x / scale - 0.5 * (code + ref))) < 1e-4);
+                assert_true(back[r * ldw + c] == (float)code * scale);
+            }
+        free(w);
+        free(scales);
+        free(codes);
+        free(back);
+        fixture_reset(&fx);
+    }
+}
+
+/* The segment's decisions are followed, not predicted: given the kernel's codes, every error must be what the recurrence
+ * makes of them, and every code the nearest level of the weight that it saw. */
+static void test_gptq_segment(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t rows, cols, col0, count, group;
+    } cases[] = {{1, 4, 0, 4, 4},       {9, 7, 4, 3, 4},         {33, 172, 128, 44, 64}, {5, 260, 128, 128, 128},
+                 {40, 200, 64, 64, 64}, {129, 131, 100, 31, 200}};
+    for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_gptq_segment, &v); v++)
+        for (unsigned t = 0; t < sizeof cases / sizeof cases[0]; t++) {
+            struct shape s = {cases[t].rows, cases[t].cols, cases[t].group};
+            struct grid g = grids[t % 4];
+            uint32_t col0 = cases[t].col0, count = cases[t].count, groups = groups_of(s), k = s.cols;
+            uint32_t ldc = words_of(s), group = col0 / s.group;
+            float *w = normals((size_t)s.rows * k, 1, t);
+            float *scales = normals((size_t)s.rows * groups, 0.5f, t + 20);
+            float *r = normals((size_t)k * k, 0.05f, t + 40);
+            for (uint32_t j = 0; j < k; j++)
+                r[j * k + j] = 0.5f + fabsf(r[j * k + j]);
+            struct buffer bw = buffer_make(&fx, (size_t)s.rows * k, w), br = buffer_make(&fx, (size_t)k * k, r);
+            struct buffer bs = buffer_make(&fx, (size_t)s.rows * groups, scales);
+            struct buffer bc = buffer_make(&fx, (size_t)s.rows * ldc, NULL);
+            struct buffer be = buffer_make(&fx, (size_t)s.rows * count, NULL);
+            q_gptq_segment(fx.cmd, &(struct gptq_segment_args){.w = bw.view, .r = br.view, .scales = bs.view,
+                                                               .codes = bc.view, .err = be.view, .rows = s.rows,
+                                                               .ldw = k, .ldr = k, .col0 = col0, .count = count,
+                                                               .g = group, .groups = groups, .ldc = ldc,
+                                                               .lo = (uint32_t)g.lo, .hi = (uint32_t)g.hi});
+            uint32_t *codes = buffer_read(&bc);
+            float *err = buffer_read(&be), *same = buffer_read(&bw);
+            assert_memory_equal(w, same, (size_t)s.rows * k * 4);
+            for (uint32_t row = 0; row < s.rows; row++) {
+                double past[128];
+                float scale = scales[row * groups + group];
+                for (uint32_t j = 0; j < count; j++) {
+                    const float *r_row = r + (size_t)(col0 + j) * k + col0;
+                    double x = w[row * k + col0 + j];
+                    for (uint32_t i = 0; i < j; i++)
+                        x -= past[i] * r_row[i];
+                    int code = code_at(codes, s, row, col0 + j), ref = ref_level(x, scale, g.lo, g.hi);
+                    if (code != ref)
+                        assert_true(abs(code - ref) == 1 && fabs(x / scale - 0.5 * (code + ref)) < 1e-3);
+                    past[j] = (x - (double)scale * code) / r_row[j];
+                    near(err[row * count + j], past[j], 1e-4, 1);
+                }
+                /* Words outside the segment keep the pattern; lanes behind its end are 0. */
+                for (uint32_t word = 0; word < ldc; word++)
+                    if (word * 4 + 4 <= col0 || word * 4 >= col0 + count)
+                        assert_int_equal(codes[row * ldc + word], FIXTURE_PATTERN);
+                for (uint32_t c = col0 + count; c % 4 != 0; c++)
+                    assert_int_equal(code_at(codes, s, row, c), 0);
+            }
+            free(w);
+            free(scales);
+            free(r);
+            free(codes);
+            free(err);
+            free(same);
+            fixture_reset(&fx);
+        }
+}
+
+/* ---- small ones ------------------------------------------------------------------------------------------------- */
+
+static void test_diagonals(void **state)
+{
+    (void)state;
+    enum { N = 67, ROWS = 5 };
+    float *h = normals(N * N, 1, 3), *w = normals(ROWS * (N + 2), 1, 4);
+    h[5 * N + 5] = h[66 * N + 66] = 0;
+    struct buffer bh = buffer_make(&fx, N * N, h), bd = buffer_make(&fx, N, NULL);
+    struct buffer bw = buffer_make(&fx, ROWS * (N + 2), w);
+    q_diagonal(fx.cmd, &(struct diagonal_args){.h = bh.view, .diag = bd.view, .n = N, .ldh = N});
+    q_zero_dead(fx.cmd, &(struct zero_dead_args){bw.view, bd.view, ROWS, N, N + 2});
+    q_damp_diagonal(fx.cmd, &(struct damp_diagonal_args){.h = bh.view, .n = N, .ldh = N, .one = 7, .damp = 0.5f});
+    float *diag = buffer_read(&bd), *damped = buffer_read(&bh), *dead = buffer_read(&bw);
+    for (uint32_t i = 0; i < N; i++) {
+        assert_true(diag[i] == h[i * N + i]);
+        for (uint32_t j = 0; j < N; j++) {
+            float was = h[i * N + j];
+            assert_true(damped[i * N + j] == (i != j ? was : was == 0 ? 7 : was + 0.5f));
+        }
+    }
+    for (uint32_t i = 0; i < ROWS; i++)
+        for (uint32_t j = 0; j < N + 2; j++)
+            assert_true(dead[i * (N + 2) + j] == (j == 5 || j == 66 ? 0 : w[i * (N + 2) + j]));
+    free(h);
+    free(w);
+    free(diag);
+    free(damped);
+    free(dead);
+    fixture_reset(&fx);
+}
+
+static void test_moves(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < N_SHAPES; i++) {
+        uint32_t n = shapes[i].cols, rows = shapes[i].rows, ld = n + 3;
+        size_t size = (size_t)(n > rows ? n : rows) * ld;
+        float *a = normals(size, 1, i), *b = normals(size, 1, i + 30);
+        struct buffer ba = buffer_make(&fx, size, a), bb = buffer_make(&fx, size, b);
+        struct buffer bf = buffer_make(&fx, (size_t)n * n, NULL), bc = buffer_make(&fx, (size_t)rows * n, NULL);
+        struct buffer bd = buffer_make(&fx, size, NULL), bo = buffer_make(&fx, rows, NULL);
+        q_flip(fx.cmd, &(struct flip_args){.in = ba.view, .out = bf.view, .n = n, .ldi = ld, .ldo = n});
+        q_copy_rect(fx.cmd, &(struct copy_rect_args){ba.view, bc.view, rows, n, ld, n});
+        q_subtract(fx.cmd, &(struct subtract_args){ba.view, bb.view, bd.view, (uint32_t)size});
+        q_row_dot(fx.cmd, &(struct row_dot_args){ba.view, bb.view, bo.view, rows, n});
+        float *flipped = buffer_read(&bf), *copy = buffer_read(&bc), *d = buffer_read(&bd), *dot = buffer_read(&bo);
+        for (uint32_t r = 0; r < n; r++)
+            for (uint32_t c = 0; c < n; c++)
+                assert_true(flipped[r * n + c] == a[(n - 1 - r) * ld + n - 1 - c]);
+        for (uint32_t r = 0; r < rows; r++) {
+            double sum = 0, size_of_sum = 0;
+            for (uint32_t c = 0; c < n; c++) {
+                assert_true(copy[r * n + c] == a[r * ld + c]);
+                sum += (double)a[r * n + c] * b[r * n + c];
+                size_of_sum += fabs((double)a[r * n + c] * b[r * n + c]);
+            }
+            near(dot[r], sum, 1e-6, size_of_sum);
+        }
+        for (size_t k = 0; k < size; k++)
+            assert_true(d[k] == a[k] - b[k]);
+        free(a);
+        free(b);
+        free(flipped);
+        free(copy);
+        free(d);
+        free(dot);
+        fixture_reset(&fx);
+    }
+}
+
+static void test_round_scales(void **state)
+{
+    (void)state;
+    enum { N = 1000 };
+    static const float special[] = {0,       65504,  65519.9f, 65520,  1e6f,   -1e6f,  5e-8f, 1e-9f,
+                                    -1e-20f, 3.4e38f, 6e-5f,    6.2e-5f, 2.98e-8f, -0.0f, 1,     -2.0009766f};
+    uint64_t seed = 9;
+    float v[N];
+    for (unsigned i = 0; i < N; i++)
+        v[i] = i < sizeof special / sizeof *special
+                   ? special[i]
+                   : test_normal(&seed) * powf(10, (float)(test_random(&seed) % 12) - 8);
+    for (unsigned type = 0; type < 3; type++) {
+        struct buffer b = buffer_make(&fx, N, v);
+        q_round_scales(fx.cmd, &(struct round_scales_args){b.view, N, type});
+        float *r = buffer_read(&b);
+        for (unsigned i = 0; i < N; i++)
+            assert_true(r[i] == ref_storable_scale(v[i], type));
+        free(r);
+        fixture_reset(&fx);
+    }
+}
+
+/* A matrix larger than one binding: h[n, n] beyond 128 MiB, walked in tiles. */
+static void test_row_tiles(void **state)
+{
+    (void)state;
+    enum { N = 5821 };
+    uint64_t words = (uint64_t)N * N;
+    if (words * 4 <= gpu_info(fx.g)->max_range)
+        skip();
+    struct err e = {0};
+    struct gpu_view h, r;
+    MUST(gpu_alloc(fx.arena, words * 4, &h, &e) && gpu_alloc(fx.arena, words * 4, &r, &e), &e);
+    float *ramp = malloc(N * 4);
+    for (uint32_t i = 0; i < N; i++)
+        ramp[i] = (float)i;
+    gpu_fill(fx.cmd, h, 0);
+    struct buffer bd = buffer_make(&fx, N, ramp), be = buffer_make(&fx, N, NULL);
+    q_copy_rect(fx.cmd, &(struct copy_rect_args){bd.view, h, N, 1, 1, N}); /* column 0: the row's number */
+    q_damp_diagonal(fx.cmd, &(struct damp_diagonal_args){.h = h, .n = N, .ldh = N, .one = 7, .damp = 0.5f});
+    q_flip(fx.cmd, &(struct flip_args){.in = h, .out = r, .n = N, .ldi = N, .ldo = N});
+    q_diagonal(fx.cmd, &(struct diagonal_args){.h = r, .diag = be.view, .n = N, .ldh = N});
+    float *diag = buffer_read(&be), corner[2];
+    for (uint32_t i = 0; i < N; i++)
+        assert_true(diag[i] == 7);
+    for (uint32_t i = 0; i < N - 1; i += 97) {
+        MUST(gpu_download(fx.cmd, gpu_slice(r, ((uint64_t)i * N + N - 2) * 4, 8), corner, 8, &e), &e);
+        assert_true(corner[1] == (float)(N - 1 - i));
+    }
+    free(diag);
+    free(ramp);
+    fixture_reset(&fx);
+    gpu_arena_trim(fx.arena);
+}
+
+static int open_device(void **state)
+{
+    (void)state;
+    fixture_open(&fx);
+    return 0;
+}
+
+static int close_device(void **state)
+{
+    (void)state;
+    fixture_close(&fx);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_scale_search),     cmocka_unit_test(test_scale_search_extremes),
+        cmocka_unit_test(test_quantize_dequant), cmocka_unit_test(test_gptq_segment),
+        cmocka_unit_test(test_diagonals),        cmocka_unit_test(test_moves),
+        cmocka_unit_test(test_round_scales),     cmocka_unit_test(test_row_tiles),
+    };
+    return cmocka_run_group_tests(tests, open_device, close_device);
+}
