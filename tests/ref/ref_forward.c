@@ -1,0 +1,114 @@
+#include "tests/ref/ref_forward.h"
+
+#include <math.h>
+#include <stddef.h>
+
+void ref_gemm(uint32_t m, uint32_t n, uint32_t k, const float *a, uint32_t lda, const float *b, uint32_t ldb,
+              const float *c, uint32_t ldc, double alpha, double beta, double *out, double *mag)
+{
+    for (uint32_t i = 0; i < m; i++)
+        for (uint32_t j = 0; j < n; j++) {
+            double sum = 0, abs = 0;
+            for (uint32_t l = 0; l < k; l++) {
+                double p = (double)a[(size_t)i * lda + l] * b[(size_t)j * ldb + l];
+                sum += p;
+                abs += fabs(p);
+            }
+            double old = beta == 0 ? 0 : beta * c[(size_t)i * ldc + j];
+            out[(size_t)i * n + j] = alpha * sum + old;
+            mag[(size_t)i * n + j] = fabs(alpha) * abs + fabs(old);
+        }
+}
+
+void ref_rmsnorm(const float *x, const float *w, uint32_t cols, double eps, double *y)
+{
+    double sum = 0;
+    for (uint32_t c = 0; c < cols; c++)
+        sum += (double)x[c] * x[c];
+    double r = 1 / sqrt(sum / cols + eps);
+    for (uint32_t c = 0; c < cols; c++)
+        y[c] = x[c] * r * w[c];
+}
+
+void ref_rope(double *x, const float *table, uint32_t rows, uint32_t heads, uint32_t dim, uint32_t ctx)
+{
+    uint32_t half = dim / 2;
+    for (uint32_t r = 0; r < rows; r++)
+        for (uint32_t h = 0; h < heads; h++)
+            for (uint32_t i = 0; i < half; i++) {
+                double *p = x + ((size_t)r * heads + h) * dim + i;
+                const float *t = table + ((size_t)(r % ctx) * half + i) * 2;
+                double lo = p[0], hi = p[half];
+                p[0] = lo * t[0] - hi * t[1];
+                p[half] = hi * t[0] + lo * t[1];
+            }
+}
+
+void ref_attn_row(const struct ref_attn *p, const float *q, const float *k, const float *v, uint32_t window, uint32_t pos,
+                  uint32_t head, double *out, double *mag)
+{
+    uint32_t kv = head / (p->heads / p->kv_heads);
+    uint32_t first = p->sliding && pos + 1 > p->sliding ? pos + 1 - p->sliding : 0;
+    const float *qr = q + (((size_t)window * p->ctx + pos) * p->heads + head) * p->dim;
+    double top = -INFINITY, sum = 0;
+    *mag = 0;
+    for (uint32_t d = 0; d < p->dim; d++)
+        out[d] = 0;
+    for (int pass = 0; pass < 2; pass++)
+        for (uint32_t j = first; j <= pos; j++) {
+            size_t at = (((size_t)window * p->ctx + j) * p->kv_heads + kv) * p->dim;
+            double s = 0;
+            for (uint32_t d = 0; d < p->dim; d++)
+                s += (double)qr[d] * k[at + d];
+            s *= p->scale;
+            if (pass == 0) {
+                top = fmax(top, s);
+                continue;
+            }
+            double w = exp(s - top);
+            sum += w;
+            for (uint32_t d = 0; d < p->dim; d++) {
+                out[d] += w * v[at + d];
+                *mag = fmax(*mag, fabs((double)v[at + d]));
+            }
+        }
+    for (uint32_t d = 0; d < p->dim; d++)
+        out[d] /= sum;
+}
+
+double ref_swiglu(double gate, double up)
+{
+    return gate / (1 + exp(-gate)) * up;
+}
+
+double ref_logsumexp(const float *x, uint32_t n)
+{
+    double top = -INFINITY, sum = 0;
+    for (uint32_t i = 0; i < n; i++)
+        top = fmax(top, x[i]);
+    for (uint32_t i = 0; i < n; i++)
+        sum += exp(x[i] - top);
+    return top + log(sum);
+}
+
+double ref_nll(const float *logits, uint32_t n, uint32_t target)
+{
+    return ref_logsumexp(logits, n) - logits[target];
+}
+
+double ref_kl(const float *ref, const float *logits, uint32_t n)
+{
+    double p = ref_logsumexp(ref, n), q = ref_logsumexp(logits, n), sum = 0;
+    for (uint32_t i = 0; i < n; i++)
+        sum += exp(ref[i] - p) * ((ref[i] - p) - (logits[i] - q));
+    return sum;
+}
+
+uint32_t ref_argmax(const float *x, uint32_t n)
+{
+    uint32_t best = 0;
+    for (uint32_t i = 1; i < n; i++)
+        if (x[i] > x[best])
+            best = i;
+    return best;
+}
