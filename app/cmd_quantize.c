@@ -20,17 +20,6 @@ static bool check_options(const struct quantize_options *o, struct err *e)
         err_set(e, ERR_USER, "--method %s needs a calibration text", method_name(o->method));
         return err_hint(e, "add --calib FILE (text like what the model will read), or use --method rtn");
     }
-    if (o->method == METHOD_GSQ && !o->type->learned) {
-        err_set(e, ERR_USER, "--method gsq does not offer --bits %s", o->type->name);
-        return err_hint(e, "use --method gptq or rtn, or 2, 3, 4 bits or ternary");
-    }
-    for (size_t i = 0; i < o->n_rules; i++) {
-        const struct tensor_rule *r = &o->rules[i];
-        if (o->method == METHOD_GSQ && r->type && !r->type->learned) {
-            err_set(e, ERR_USER, "--method gsq does not offer --tensor '%s=%s'", r->regex, r->type->name);
-            return err_hint(e, "use 2, 3, 4 bits or ternary there, or --keep '%s'", r->regex);
-        }
-    }
     if (o->container && o->format != EXPORT_COMPRESSED_TENSORS) {
         err_set(e, ERR_USER, "--container belongs to --format compressed-tensors");
         return err_hint(e, "leave it out for --format %s", export_format_name(o->format));

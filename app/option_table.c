@@ -296,7 +296,7 @@ const struct option options[] = {
     {"method", 0, "M", OPT_CALL, CALL(read_method), "gsq", ON(QUANTIZE), SECTION_MAIN,
      "rtn, gptq or gsq"},
     {"bits", 0, "B", OPT_CALL, CALL(read_bits), "2", ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
-     "2, 3, 4 or ternary; 8 for rtn and gptq"},
+     "2, 3, 4 or ternary; 8 with rtn and gptq"},
     {"group", 0, "N", OPT_U32, NUM(q.group, 1, 65536), NULL, ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
      "weights that share one scale"},
     {"format", 0, "F", OPT_CALL, CALL(read_format), "gptq", ON(QUANTIZE) | ON(CONVERT), SECTION_MAIN,

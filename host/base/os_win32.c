@@ -236,7 +236,7 @@ bool os_remove(const char *path)
            GetLastError() == ERROR_PATH_NOT_FOUND;
 }
 
-static bool remove_dir(const char *path)
+bool os_remove_dir(const char *path)
 {
     wchar_t wide[PATH_CAP];
     return widen(path, wide, PATH_CAP) && RemoveDirectoryW(wide);
@@ -252,14 +252,14 @@ static bool remove_entry(void *ctx, const char *name, struct err *e)
     if (attributes == INVALID_FILE_ATTRIBUTES || !(attributes & FILE_ATTRIBUTE_DIRECTORY))
         return os_remove(path);
     /* A junction or link goes itself, not what it points at. */
-    return attributes & FILE_ATTRIBUTE_REPARSE_POINT ? remove_dir(path) : os_remove_tree(path);
+    return attributes & FILE_ATTRIBUTE_REPARSE_POINT ? os_remove_dir(path) : os_remove_tree(path);
 }
 
 bool os_remove_tree(const char *path)
 {
     if (os_stat(path, NULL) == OS_ABSENT)
         return true;
-    return os_list(path, remove_entry, (void *)(uintptr_t)path, NULL) && remove_dir(path);
+    return os_list(path, remove_entry, (void *)(uintptr_t)path, NULL) && os_remove_dir(path);
 }
 
 struct names {
