@@ -42,6 +42,9 @@ struct step {
 static const char gpt2_pattern[] =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
+/* What \w means to the reference implementation; PCRE2's takes other numbers and no marks. */
+#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}"
+
 bool is_space_char(uint32_t c)
 {
     return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
@@ -52,7 +55,10 @@ bool is_space_char(uint32_t c)
 bool is_word_char(uint32_t c)
 {
     utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
-    return (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_NL) || k == UTF8PROC_CATEGORY_PC ||
+    bool circled = (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) ||
+                   (c >= 0x1F150 && c <= 0x1F169) ||
+                   (c >= 0x1F170 && c <= 0x1F189); /* symbols that count as letters */
+    return (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_NL) || k == UTF8PROC_CATEGORY_PC || circled ||
            c == 0x200C || c == 0x200D;
 }
 
@@ -266,7 +272,7 @@ static bool add_pretokenizer(const struct reader *r, const cJSON *o, const char 
         return add_split(r, "\\p{N}", read_flag(o, "individual_digits", false) ? ISOLATED : CONTIGUOUS,
                          false);
     if (is(type, "Whitespace"))
-        return add_split(r, "\\w+|[^\\w\\s]+", REMOVED, true);
+        return add_split(r, "[" WORD "]+|[^" WORD "\\s]+", REMOVED, true);
     if (is(type, "WhitespaceSplit"))
         return add_split(r, "\\s", REMOVED, false);
     if (is(type, "Punctuation"))

@@ -143,10 +143,13 @@ static void split_gpt2(void **state)
     struct tokenizer *t = parse(
         NO_ADDED, NONE, "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true}", NONE,
         WORDS("\"Hello\":1,\"" SP "world\":2,\"'s\":3,\"" SP "1234\":4,\"" SP "\":5,\"" SP "!!\":6,\"" NL
-              "\":7,\"foo\":8,\"" SP "Hello\":9,\"'\":10,\"S\":11"));
+              "\":7,\"foo\":8,\"" SP "Hello\":9,\"'\":10,\"S\":11,"
+              /* U+3000 is E3 80 80 */
+              "\"\xC3\xA3\xC4\xA2\xC4\xA2\":12"));
     expect(t, "Hello world's 1234  !!\n\nfoo", IDS(1, 2, 3, 4, 5, 6, 7, 7, 8));
     expect(t, "Hello'S", IDS(1, 10, 11)); /* contractions are lower case only */
     expect(t, "foo ", IDS(8, 5));
+    expect(t, "'\xE3\x80\x80", IDS(10, 12)); /* the ideographic space is white space, not punctuation */
     tokenizer_destroy(&t);
     t = parse(NO_ADDED, NONE, "{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true}",
               NONE, WORDS("\"Hello\":1,\"" SP "Hello\":9,\"" SP "\":5"));
