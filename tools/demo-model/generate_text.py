@@ -262,6 +262,7 @@ kind hungry stubborn thoughtful nervous""".split()
 ADVERBS = ["slowly", "quickly", "quietly", "carefully", "happily", "gladly",
            "softly", "proudly", "at once", "in silence", "with a smile",
            "with a sigh", "after a while", "without a word"]
+MANNERS = [w for w in ADVERBS if " " not in w]
 TIMES = ["One morning", "One evening", "In the middle of the night",
          "Late in autumn", "On a windy day", "Before breakfast",
          "On the first day of spring", "Last winter", "Long ago",
@@ -342,6 +343,42 @@ PROVERBS = [
     "When the geese agree, the fox goes hungry",
     "The wind reads every letter and keeps none",
 ]
+VERBS = """carried dropped polished repaired painted admired borrowed hid
+sold wrapped buried measured weighed stole kept tossed dragged examined
+sketched cleaned chased traded guarded ignored discovered lifted returned
+described needed wanted""".split()
+# Plural and singular, for agreement across a clause in between.
+VERBS_NOW = [("sleep", "sleeps"), ("hide", "hides"), ("wait", "waits"),
+             ("eat", "eats"), ("watch the road", "watches the road"),
+             ("drink", "drinks"), ("quarrel", "quarrels"),
+             ("dream", "dreams"), ("make a noise", "makes a noise"),
+             ("enjoy the sun", "enjoys the sun"), ("dig", "digs"),
+             ("run in circles", "runs in circles"), ("do nothing",
+                                                     "does nothing")]
+SPOTS = """garden churchyard attic cellar bakery orchard courtyard library
+kitchen ferry crossroads graveyard vineyard barracks greenhouse tavern
+workshop chapel swamp canyon meadow pier staircase balcony school ruin
+granary cave theatre warehouse""".split()
+REASONS = ["it was too heavy", "nobody wanted it", "the moon was full",
+           "winter was near", "the money was gone", "the children laughed",
+           "the doctor had said so", "there was no other way",
+           "the guests were late", "the roof leaked", "it brought luck",
+           "the bridge was closed", "the soup was cold",
+           "the mayor had asked for it", "the wheel had broken",
+           "the bells were ringing", "everyone else was asleep",
+           "the tide came in", "a stranger was watching",
+           "the price was fair"]
+RESULTS = ["nobody believed it", "the whole street talked about it",
+           "the lamp went out", "a window broke", "the dogs barked",
+           "the goats escaped", "the milk turned sour", "a door creaked",
+           "the baby woke up", "the crowd cheered", "the clock stopped",
+           "a letter arrived", "the candles flickered", "the rope snapped",
+           "the rain stopped", "the judge frowned", "the music began",
+           "the travellers moved on", "the wagon tipped over",
+           "a raven took it for a sign"]
+STUFF = """mud feathers gold moss silver dust moonlight soot roses cobwebs
+salt sawdust ivy frost straw pearls""".split()
+
 RHYMES = [
     ("house", "mouse"), ("moon", "spoon"), ("tree", "bee"), ("hat", "cat"),
     ("night", "light"), ("goat", "boat"), ("hill", "mill"), ("bell", "well"),
@@ -956,11 +993,65 @@ def meeting(rng):
     return " ".join(out)
 
 
-# Weights: the long, varied kinds more often than the short ones.
-KINDS = [(lost_and_found, 12), (market, 9), (handover, 8), (route, 8),
-         (recipe, 8), (animal_facts, 7), (riddle, 6), (ordering, 7),
-         (dialogue, 12), (letter, 9), (diary, 7), (box, 7), (sums, 6),
-         (rhyme, 5), (town_facts, 7), (portrait, 10), (quest, 12),
+def animal_phrase(rng):
+    """A subject with a clause behind it and the number that governs the
+    verb."""
+    name = rng.pick(list(ANIMALS))
+    plural, adjective = ANIMALS[name][:2]
+    other, other_many = [(n, v[0]) for n, v in ANIMALS.items()][
+        rng.below(len(ANIMALS))]
+    many = rng.chance(50)
+    text = "the " + rng.pick([adjective + " ", rng.pick(COLOURS) + " ", ""])
+    text += plural if many else name
+    beside = rng.pick([f"the {other}", f"the {other_many}"])
+    text += rng.pick([
+        "", f" near {beside}", f" behind {beside}",
+        f" that {'were' if many else 'was'} bitten by {beside}",
+        f" that {'belong' if many else 'belongs'} to "
+        f"{rng.pick(WORLD.people).name}",
+        f" in the {rng.pick(SPOTS)}",
+    ])
+    return text, many
+
+
+def scene(rng):
+    """Freely combined sentences: little to predict but grammar."""
+    who, other = rng.sample(WORLD.people, 2)
+    out = []
+    for i in range(rng.between(3, 6)):
+        full, noun = thing(rng)
+        name = who.name if i == 0 or rng.chance(30) else who.he
+        kind = rng.below(6)
+        if kind == 0:
+            line = (f"{name} {rng.pick(VERBS)} {a(full)} in the "
+                    f"{rng.pick(SPOTS)} because {rng.pick(REASONS)}.")
+        elif kind == 1:
+            line = (f"when {name} {rng.pick(VERBS)} the {full} of "
+                    f"{other.name}, {rng.pick(RESULTS)}.")
+        elif kind == 2:
+            subject, many = animal_phrase(rng)
+            line = f"{subject} {rng.pick(VERBS_NOW)[0 if many else 1]}."
+        elif kind == 3:
+            line = (f"{name} {rng.pick(MANNERS)} {rng.pick(VERBS)} "
+                    f"{rng.pick(['every', 'the', 'another', 'one more'])} "
+                    f"{noun}, and {rng.pick(RESULTS)}.")
+        elif kind == 4:
+            line = (f"the {rng.pick(ADJ_THING)} {rng.pick(SPOTS)} "
+                    f"{rng.pick(['was full of', 'smelled of'])} "
+                    f"{rng.pick(STUFF)} and {rng.pick(STUFF)}, but {name} "
+                    f"{rng.pick(VERBS)} nothing.")
+        else:
+            line = (f"{rng.pick(RESULTS)}, so {other.name} "
+                    f"{rng.pick(VERBS)} {who.his} {full} {rng.pick(HIDING)}.")
+        out.append(cap(line))
+    return " ".join(out)
+
+
+# Weights: the varied kinds more often than the short and the regular ones.
+KINDS = [(scene, 40), (lost_and_found, 10), (market, 6), (handover, 8),
+         (route, 5), (recipe, 5), (animal_facts, 7), (riddle, 6),
+         (ordering, 7), (dialogue, 12), (letter, 9), (diary, 7), (box, 7),
+         (sums, 4), (rhyme, 5), (town_facts, 7), (portrait, 10), (quest, 12),
          (calendar, 4), (meeting, 6)]
 DRAW = [kind for kind, weight in KINDS for _ in range(weight)]
 
