@@ -3,11 +3,13 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
+#include "formats/hf_config.h"
 #include "formats/safetensors.h"
 #include "host/base/num.h"
 
@@ -357,6 +359,45 @@ static void index_refuses(void **state)
     }
 }
 
+/* Real folders: the tensors that every llama has, with the shapes that config.json announces. */
+static void real_models(void **state)
+{
+    (void)state;
+    static const char *const models[] = {"stories260K", "TinyStories-656K", "oak-2.9M",
+                                         "TinyStories-656K-moe-8x"};
+    const char *source = os_getenv("GSQ_SOURCE");
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        char dir[2048], path[4096], *text;
+        size_t size;
+        struct err e = {0};
+        struct model_config c;
+        struct safetensors *s;
+        snprintf(dir, sizeof dir, "%s/../shared/models/%s", source ? source : ".", models[i]);
+        if (os_stat(dir, NULL) != OS_DIR) {
+            print_message("skipped: ../shared is absent\n");
+            skip();
+        }
+        assert_true(os_path_join(path, sizeof path, dir, "config.json", &e));
+        assert_true(os_read_file(path, 1u << 20, &text, &size, &e));
+        if (!hf_config_parse(&c, text, size, path, &e) || !safetensors_open_dir(&s, dir, &e))
+            fail_msg("%s", e.msg);
+        free(text);
+        const struct tensor *t = safetensors_find(s, "model.embed_tokens.weight");
+        if (!t && c.tie_word_embeddings) /* either name may stand for both */
+            t = safetensors_find(s, "lm_head.weight");
+        assert_non_null(t);
+        assert_int_equal(t->n_dims, 2);
+        assert_int_equal(t->shape[0], c.vocab_size);
+        assert_int_equal(t->shape[1], c.hidden_size);
+        t = safetensors_find(s, "model.layers.0.self_attn.k_proj.weight");
+        assert_non_null(t);
+        assert_int_equal(t->shape[0], c.num_kv_heads * c.head_dim);
+        assert_int_equal(t->bytes, t->shape[0] * t->shape[1] * dtype_size(t->dtype));
+        hf_config_free(&c);
+        safetensors_close(&s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -367,6 +408,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(file_lengths, fresh_dir, remove_dir),
         cmocka_unit_test_setup_teardown(folders, fresh_dir, remove_dir),
         cmocka_unit_test(index_refuses),
+        cmocka_unit_test(real_models),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
