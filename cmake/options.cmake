@@ -26,6 +26,7 @@ if(WIN32)
     target_compile_definitions(gsq_options INTERFACE UNICODE _UNICODE WIN32_LEAN_AND_MEAN __USE_MINGW_ANSI_STDIO=1)
 endif()
 if(GSQ_SANITIZE)
+    target_compile_definitions(gsq_options INTERFACE GSQ_SANITIZE)
     target_compile_options(gsq_options INTERFACE -fsanitize=${GSQ_SANITIZE} -fno-omit-frame-pointer
                                                  -fno-sanitize-recover=all)
     target_link_options(gsq_options INTERFACE -fsanitize=${GSQ_SANITIZE})

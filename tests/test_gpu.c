@@ -12,6 +12,7 @@
 
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/gpu/gpu_gemm.h"
 #include "host/gpu/gpu_pipeline.h"
 #include "host/gpu/kernel_table.h"
 #include "host/gpu/kernels.h"
@@ -588,6 +589,71 @@ static void test_profile(void **state)
     assert_int_equal(gpu_cmd_profile(cmd, KERNEL_ID_add).dispatches, 0);
 }
 
+/* Small whole numbers: every sum is exact. */
+static float element(uint32_t row, uint32_t col, uint32_t salt)
+{
+    return (float)((row * 7 + col * 13 + row * col % 5 + salt) % 9) - 4;
+}
+
+static struct gpu_matrix matrix(uint32_t rows, uint32_t cols, uint32_t ld, uint32_t salt)
+{
+    struct gpu_view v = alloc(4ull * rows * ld);
+    float *x = calloc((size_t)rows * ld, 4);
+    assert_non_null(x);
+    for (uint32_t r = 0; r < rows; r++)
+        for (uint32_t c = 0; c < cols; c++)
+            x[(size_t)r * ld + c] = element(r, c, salt);
+    gpu_upload(cmd, v, x, v.size);
+    free(x);
+    return (struct gpu_matrix){v, ld};
+}
+
+static void gemm(uint32_t m, uint32_t n, uint32_t k, uint32_t pad, float beta)
+{
+    struct gpu_matrix a = matrix(m, k, k + pad, 1), b = matrix(n, k, k + pad, 2), c = matrix(m, n, n + pad, 3);
+    if (beta == 0) /* must not be read */
+        gpu_fill(cmd, c.view, 0x7fc00000u);
+    gpu_gemm(cmd, a, b, c, m, n, k, 2, beta);
+    float *out = malloc(c.view.size);
+    assert_non_null(out);
+    download(c.view, out, c.view.size);
+    /* All of a small product, a sample of a large one that meets every row and column. */
+    uint32_t step_r = m > 300 ? 61 : 1, step_c = n > 300 ? 59 : 1;
+    for (uint32_t r = 0; r < m; r += step_r)
+        for (uint32_t j = r % step_c; j < n; j += step_c) {
+            double want = beta * element(r, j, 3);
+            for (uint32_t i = 0; i < k; i++)
+                want += 2.0 * element(r, i, 1) * element(j, i, 2);
+            float have = out[(size_t)r * c.ld + j];
+            if (have != (float)want)
+                fail_msg("%u x %u x %u: element %u, %u is %g instead of %g", m, n, k, r, j, (double)have, want);
+        }
+    free(out);
+    gpu_arena_reset(arena, 0);
+}
+
+static void test_gemm(void **state)
+{
+    (void)state;
+    const char *name;
+    if (!gpu_kernel_variant_at(gpu, KERNEL_ID_gemm, 0, &name, NULL))
+        skip();
+    gemm(1, 1, 1, 0, 0);
+    gemm(3, 5, 7, 0, 1);
+    gemm(65, 63, 130, 4, 0.5f);
+    gemm(200, 129, 64, 0, 0);
+    /* Larger than one view: each operand in turn. */
+    uint64_t range = gpu_info(gpu)->max_range;
+    if (range > UINT64_C(1) << 28)
+        return; /* too large to be a test */
+    uint32_t rows = (uint32_t)(range / 4 / 512 + 3000), side = 4 + (uint32_t)(range / 4 / 6000);
+    gemm(rows, 3, 16, 496, 0);
+    gpu_arena_trim(arena);
+    gemm(3, rows, 16, 496, 1);
+    gpu_arena_trim(arena);
+    gemm(side, 6001, 4, 0, 1);
+}
+
 /* ---- the cache file ------------------------------------------------------------------------------------------- */
 
 static char cache_file[512];
@@ -650,7 +716,7 @@ int main(void)
         ON(test_unpack16),           ON(test_barriers),             ON(test_many),
         ON(test_fold),               ON(test_misuse),               ON(test_stop),
         ON(test_profile),            cmocka_unit_test(test_cache),  NO_PUSH(test_arithmetic),
-        NO_PUSH(test_barriers),      NO_PUSH(test_many),
+        NO_PUSH(test_barriers),      NO_PUSH(test_many),            ON(test_gemm),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
