@@ -6,7 +6,7 @@ layout(local_size_x_id = 0) in;
 layout(constant_id = 2) const uint TILE_M = 64;
 layout(constant_id = 3) const uint TILE_N = 64;
 
-// C[m,n] = alpha * A[m,k] B[n,k]^T + beta * C for GPUs without anything special: a tile of C per workgroup, staged
+// C[m,n] = alpha * A[m,k] B[n,k]^T + beta * old for GPUs without anything special: a tile of C per workgroup, staged
 // through shared memory in steps of TILE_K along k.
 //
 //                B rows of this tile (columns of C)            one invocation (ty, tx) owns RM x RN of C
@@ -28,7 +28,8 @@ const uint LOADS_B = TILE_N * TILE_K / 4u / gl_WorkGroupSize.x;
 
 layout(set = 0, binding = 0, std430) readonly buffer A { vec4 a[]; };
 layout(set = 0, binding = 1, std430) readonly buffer B { vec4 b[]; };
-layout(set = 0, binding = 2, std430) buffer C { float c[]; };
+layout(set = 0, binding = 2, std430) readonly buffer Old { float old[]; };
+layout(set = 0, binding = 3, std430) writeonly buffer C { float c[]; };
 layout(push_constant) uniform Push { uint m, n, k, lda, ldb, ldc; float alpha, beta; };
 
 shared vec4 as[TILE_K * STRIDE_A];
@@ -116,7 +117,7 @@ void main()
             uint row = m0 + ty * RM + i, col = n0 + tx * RN + j;
             if (row < m && col < n) {
                 uint at = row * ldc + col;
-                c[at] = beta == 0.0 ? alpha * acc[i][j] : alpha * acc[i][j] + beta * c[at];
+                c[at] = beta == 0.0 ? alpha * acc[i][j] : alpha * acc[i][j] + beta * old[at];
             }
         }
 }

@@ -22,6 +22,7 @@ kernel(subtract base)
 kernel(transpose base WG 128 SPEC 2=32)
 
 # ---- the matrix product: constants 2 and 3 are the tile of C that one workgroup computes
+kernel(gemm cpu NEEDS CPU SUBGROUP WG 8 SPEC 2=16 3=32 FILE gemm_cpu.comp)
 kernel(gemm base WG 128 SPEC 2=64 3=64)
 
 # ---- transformer forward

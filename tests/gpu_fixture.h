@@ -22,7 +22,7 @@ struct fixture {
 };
 
 enum { FIXTURE_GUARD = 64 }; /* words; 256 bytes keep the view aligned */
-#define FIXTURE_PATTERN 0xa5a5a5a5u
+#define FIXTURE_PATTERN 0xffe5a5a5u /* a NaN: reading it shows, too */
 
 struct buffer {
     struct fixture *f;

@@ -221,6 +221,7 @@ static void gemm_case(const struct gemm_shape *s, bool whole)
                           div_up(s->n, gpu_kernel_constant(fix.g, KERNEL_ID_gemm, 3, 0))),
                  &(struct gemm_args){.a = a.view,
                                      .b = b.view,
+                                     .old = c.view,
                                      .c = c.view,
                                      .m = s->m,
                                      .n = s->n,

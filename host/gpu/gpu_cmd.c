@@ -14,6 +14,7 @@
 #define EARLY_NS 5e6
 /* Part of a dispatch's time that does not depend on its work. */
 #define DISPATCH_NS 10e3
+#define TEXEL_BYTES 16
 /* How long a wait may last before the poll callback is asked again. */
 #define WAIT_SLICE_NS UINT64_C(50000000)
 /* Before anything is measured: work per second of a slow device, taking the unit for a floating-point operation. */
@@ -49,12 +50,13 @@ static bool create_slot(struct gpu *g, struct slot *s, struct err *e)
         VK(e, vkCreateQueryPool(g->device, &queries, NULL, &s->queries));
     }
     if (!(g->probe.info.caps & GPU_CAP_PUSH_DESCRIPTOR)) {
-        VkDescriptorPoolSize size = {VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, MAX_DISPATCHES * 8};
+        VkDescriptorPoolSize sizes[] = {{VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, MAX_DISPATCHES * 8},
+                                        {VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER, MAX_DISPATCHES * 4}};
         VkDescriptorPoolCreateInfo sets = {
             .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
             .maxSets = MAX_DISPATCHES,
-            .poolSizeCount = 1,
-            .pPoolSizes = &size,
+            .poolSizeCount = 2,
+            .pPoolSizes = sizes,
         };
         VK(e, vkCreateDescriptorPool(g->device, &sets, NULL, &s->sets));
     }
@@ -87,6 +89,12 @@ fail:
     return false;
 }
 
+static void drop_texels(struct gpu *g, struct slot *s)
+{
+    while (s->n_texels > 0)
+        vkDestroyBufferView(g->device, s->texels[--s->n_texels], NULL);
+}
+
 void gpu_cmd_destroy(struct gpu_cmd **cp)
 {
     struct gpu_cmd *c = *cp;
@@ -101,6 +109,8 @@ void gpu_cmd_destroy(struct gpu_cmd **cp)
         vkDestroyCommandPool(g->device, c->slots[i].pool, NULL);
         vkDestroyQueryPool(g->device, c->slots[i].queries, NULL);
         vkDestroyDescriptorPool(g->device, c->slots[i].sets, NULL);
+        drop_texels(g, &c->slots[i]);
+        free(c->slots[i].texels);
     }
     vkDestroySemaphore(g->device, c->timeline, NULL);
     gpu_buffer_destroy(g, &c->upload);
@@ -267,6 +277,7 @@ bool cmd_wait(struct gpu_cmd *c, uint64_t value)
         if (!s->value || s->value > value)
             continue;
         s->value = 0;
+        drop_texels(c->gpu, s);
         c->upload_tail = max_u64(c->upload_tail, s->upload_end);
         learn(c, s);
     }
@@ -308,6 +319,7 @@ struct slot *cmd_open(struct gpu_cmd *c)
     if (s->value && (!cmd_wait(c, s->value) || c->failed))
         return NULL;
     VK(&e, vkResetCommandPool(c->gpu->device, s->pool, 0));
+    drop_texels(c->gpu, s); /* of work that was dropped after an error */
     if (s->sets)
         VK(&e, vkResetDescriptorPool(c->gpu->device, s->sets, 0));
     VkCommandBufferBeginInfo begin = {
@@ -406,7 +418,7 @@ static void barrier(struct gpu_cmd *c, bool to_host)
     }
     record_barrier(&c->slots[c->current], src, src_access,
                    STAGE_COMPUTE | STAGE_TRANSFER | (to_host ? VK_PIPELINE_STAGE_2_HOST_BIT : 0),
-                   VK_ACCESS_2_SHADER_STORAGE_READ_BIT | VK_ACCESS_2_SHADER_STORAGE_WRITE_BIT |
+                   VK_ACCESS_2_SHADER_READ_BIT | VK_ACCESS_2_SHADER_STORAGE_WRITE_BIT |
                        VK_ACCESS_2_TRANSFER_READ_BIT | VK_ACCESS_2_TRANSFER_WRITE_BIT |
                        (to_host ? VK_ACCESS_2_HOST_READ_BIT : 0));
     c->n_accesses = 0;
@@ -495,10 +507,41 @@ static bool check_call(const struct gpu *g, unsigned kernel, struct gpu_grid gri
     return true;
 }
 
+/* The view as texels of 16 bytes, the last one possibly beyond its end. Lives as long as the submission. */
+static bool make_texels(struct gpu_cmd *c, struct slot *s, const struct gpu_kernel *k, unsigned binding,
+                        struct gpu_view v, VkBufferView *out, struct err *e)
+{
+    struct gpu *g = c->gpu;
+    VkBufferViewCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_BUFFER_VIEW_CREATE_INFO,
+        .buffer = v.buffer->vk,
+        .format = k->spirv.texels_u32 >> binding & 1 ? VK_FORMAT_R32G32B32A32_UINT : VK_FORMAT_R32G32B32A32_SFLOAT,
+        .offset = v.offset,
+        .range = round_up(v.size, TEXEL_BYTES),
+    };
+    if (info.range / TEXEL_BYTES > g->probe.max_texels)
+        return err_set(e, ERR_BUG, "a texel buffer of %llu bytes; the device takes %llu", (unsigned long long)info.range,
+                       (unsigned long long)g->probe.max_texels * TEXEL_BYTES);
+    if (s->n_texels == s->cap_texels) {
+        unsigned cap = s->cap_texels ? 2 * s->cap_texels : 64;
+        VkBufferView *more = realloc(s->texels, cap * sizeof *more);
+        if (!more)
+            return err_nomem(e, "texel buffers", cap * sizeof *more);
+        s->texels = more;
+        s->cap_texels = cap;
+    }
+    VK(e, vkCreateBufferView(g->device, &info, NULL, out));
+    s->texels[s->n_texels++] = *out;
+    return true;
+fail:
+    return false;
+}
+
 static bool bind(struct gpu_cmd *c, struct slot *s, struct gpu_kernel *k, const struct gpu_view *views, unsigned n,
                  struct err *e)
 {
     VkDescriptorBufferInfo buffers[SPIRV_MAX_BINDINGS];
+    VkBufferView texels[SPIRV_MAX_BINDINGS];
     VkWriteDescriptorSet writes[SPIRV_MAX_BINDINGS];
     struct access accesses[SPIRV_MAX_BINDINGS];
     unsigned n_accesses = 0;
@@ -508,11 +551,16 @@ static bool bind(struct gpu_cmd *c, struct slot *s, struct gpu_kernel *k, const 
             .sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
             .dstBinding = i,
             .descriptorCount = 1,
-            .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+            .descriptorType = gpu_binding_type(k, i),
             .pBufferInfo = &buffers[i],
+            .pTexelBufferView = &texels[i],
         };
+        bool texel = k->spirv.texels >> i & 1;
+        if (texel && !make_texels(c, s, k, i, views[i], &texels[i], e))
+            return false;
+        uint64_t size = texel ? round_up(views[i].size, TEXEL_BYTES) : views[i].size;
         if ((k->spirv.reads | k->spirv.writes) >> i & 1)
-            accesses[n_accesses++] = (struct access){views[i].buffer, views[i].offset, views[i].offset + views[i].size,
+            accesses[n_accesses++] = (struct access){views[i].buffer, views[i].offset, views[i].offset + size,
                                                      STAGE_COMPUTE, k->spirv.writes >> i & 1};
     }
     cmd_access(c, accesses, n_accesses);

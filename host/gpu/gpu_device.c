@@ -339,6 +339,7 @@ static void probe_limits(struct gpu_probe *p, const VkPhysicalDeviceLimits *l,
     i->shared_bytes = l->maxComputeSharedMemorySize;
     memcpy(i->max_groups, l->maxComputeWorkGroupCount, sizeof i->max_groups);
     i->max_range = l->maxStorageBufferRange;
+    p->max_texels = l->maxTexelBufferElements;
     i->max_alloc = min_u64(v13->maxBufferSize, v11->maxMemoryAllocationSize);
     i->min_align = (uint32_t)l->minStorageBufferOffsetAlignment;
     if (i->min_align < 4)

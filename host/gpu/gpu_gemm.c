@@ -70,6 +70,7 @@ void gpu_gemm(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, str
                      &(struct gemm_args){
                          .a = part(a, row, 0, rows, k),
                          .b = part(b, col, 0, nc, k),
+                         .old = part(c, row, col, rows, nc),
                          .c = part(c, row, col, rows, nc),
                          .m = (uint32_t)rows,
                          .n = (uint32_t)nc,

@@ -14,8 +14,8 @@ struct gpu_matrix {
 /* C[m,n] = alpha * A[m,k] B[n,k]^T + beta * C; C is not read where beta is 0. Cut into pieces of rows and columns where a
  * view exceeds what can be bound, or the work a submission; an element's sum does not depend on the cut.
  *
- * What it asks of gemm.comp: constants 2 and 3 are the rows and columns of C that one WORKGROUP computes; workgroup
- * wg_index() has tile row wg_index() / ceil(n / cols) and tile column wg_index() % ceil(n / cols). */
+ * What it asks of gemm.comp: constants 2 and 3 are the rows and columns of C that one WORKGROUP computes; the workgroups
+ * 0 .. tiles-1 have one tile each, in an order that the shader chooses. */
 void gpu_gemm(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, struct gpu_matrix c, uint32_t m, uint32_t n,
               uint32_t k, float alpha, float beta);
 

@@ -36,6 +36,7 @@ struct gpu_probe {
     uint32_t vendor, device;
     uint8_t cache_uuid[VK_UUID_SIZE];
     uint32_t queue_family, timestamp_bits;
+    uint32_t max_texels; /* of one uniform texel buffer */
     bool memory_budget;        /* VK_EXT_memory_budget */
     bool subgroup_size_fixed;  /* the size can be required at pipeline creation */
     uint32_t coopmat[3];       /* M, N, K of the f16 x f16 + f32 product; 0: none */
@@ -83,6 +84,9 @@ void gpu_pipelines_destroy(struct gpu *g);
 struct gpu_kernel *gpu_kernel_get(struct gpu *g, unsigned kernel, struct err *e);
 /* The chosen variant without creating its pipeline; NULL if there is none. */
 struct gpu_kernel *gpu_kernel_chosen(struct gpu *g, unsigned kernel);
+
+/* A storage buffer, or a uniform texel buffer where the shader declares the binding so. */
+VkDescriptorType gpu_binding_type(const struct gpu_kernel *k, unsigned binding);
 
 /* gpu_memory.c. A buffer with memory of its own. */
 struct gpu_buffer {

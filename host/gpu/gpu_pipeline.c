@@ -158,13 +158,18 @@ static bool check_interface(struct gpu_kernel *k, struct err *e)
     return true;
 }
 
+VkDescriptorType gpu_binding_type(const struct gpu_kernel *k, unsigned binding)
+{
+    return k->spirv.texels >> binding & 1 ? VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER : VK_DESCRIPTOR_TYPE_STORAGE_BUFFER;
+}
+
 static bool create_layouts(struct gpu *g, struct gpu_kernel *k, struct err *e)
 {
     VkDescriptorSetLayoutBinding bindings[SPIRV_MAX_BINDINGS] = {0};
     for (uint32_t i = 0; i < k->spirv.n_buffers; i++)
         bindings[i] = (VkDescriptorSetLayoutBinding){
             .binding = i,
-            .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+            .descriptorType = gpu_binding_type(k, i),
             .descriptorCount = 1,
             .stageFlags = VK_SHADER_STAGE_COMPUTE_BIT,
         };

@@ -12,6 +12,7 @@ enum {
     OP_TYPE_INT = 21,
     OP_TYPE_FLOAT = 22,
     OP_TYPE_VECTOR = 23,
+    OP_TYPE_IMAGE = 25,
     OP_TYPE_STRUCT = 30,
     OP_TYPE_POINTER = 32,
     OP_VARIABLE = 59,
@@ -24,11 +25,14 @@ enum {
     DEC_SET = 34,
     DEC_OFFSET = 35,
 
+    CLASS_UNIFORM_CONSTANT = 0,
     CLASS_UNIFORM = 2,
     CLASS_PUSH_CONSTANT = 9,
     CLASS_STORAGE_BUFFER = 12,
 
     MODEL_GLCOMPUTE = 5,
+    DIM_BUFFER = 5,
+    IMAGE_SAMPLED = 1,
 };
 
 /* What is known of one result id. */
@@ -37,7 +41,7 @@ struct id {
     uint32_t bytes;   /* size of a scalar or vector type */
     uint32_t members; /* OP_TYPE_STRUCT: how many, */
     uint32_t first;   /* and the word index of the first member's type */
-    uint32_t pointee; /* OP_TYPE_POINTER */
+    uint32_t pointee; /* OP_TYPE_POINTER; OP_TYPE_IMAGE of a texel buffer: the type of a component */
     uint32_t binding, set;
     bool non_writable, non_readable;           /* of a variable */
     uint32_t n_non_writable, n_non_readable;   /* of a struct: members so decorated */
@@ -101,6 +105,9 @@ static bool read_types(struct module *m, unsigned *n_compute, unsigned *n_entrie
         } else if (op == OP_TYPE_POINTER && id && len >= 4) {
             id->op = (uint16_t)op;
             id->pointee = w[3];
+        } else if (op == OP_TYPE_IMAGE && id && len >= 9 && w[3] == DIM_BUFFER && w[7] == IMAGE_SAMPLED) {
+            id->op = (uint16_t)op;
+            id->pointee = w[2];
         } else if (op == OP_DECORATE && id && len >= 3) {
             decorate(id, w[2], len >= 4 ? w[3] : 0, false);
         } else if (op == OP_MEMBER_DECORATE && id && len >= 4) {
@@ -141,20 +148,32 @@ static bool read_variable(struct module *m, const uint32_t *w, struct spirv_info
     if (w[3] == CLASS_PUSH_CONSTANT)
         return push_size(m, pointer->pointee, &out->push_bytes, e);
     if (w[3] == CLASS_UNIFORM)
-        return err_set(e, ERR_BUG, "a uniform buffer; kernels have storage buffers only");
-    if (w[3] != CLASS_STORAGE_BUFFER)
+        return err_set(e, ERR_BUG, "a uniform buffer; kernels have storage and texel buffers only");
+    if (w[3] != CLASS_STORAGE_BUFFER && w[3] != CLASS_UNIFORM_CONSTANT)
         return true;
     struct id *block = id_at(m, pointer->pointee);
-    if (!block || block->op != OP_TYPE_STRUCT)
+    if (w[3] == CLASS_STORAGE_BUFFER && (!block || block->op != OP_TYPE_STRUCT))
         return err_set(e, ERR_BUG, "a storage buffer is not a struct");
+    if (w[3] == CLASS_UNIFORM_CONSTANT && (!block || block->op != OP_TYPE_IMAGE))
+        return err_set(e, ERR_BUG, "an image or sampler that is not a uniform texel buffer");
     if (var->set != 0 || var->binding >= SPIRV_MAX_BINDINGS)
         return err_set(e, ERR_BUG, "a buffer is at set %u, binding %u", var->set, var->binding);
     /* Two declarations may share a binding (float and vec4 views of it): it is written if either is. */
     uint32_t bit = UINT32_C(1) << var->binding;
-    if (!var->non_writable && !(block->members && block->n_non_writable >= block->members))
-        out->writes |= bit;
-    if (!var->non_readable && !(block->members && block->n_non_readable >= block->members))
+    if (w[3] == CLASS_UNIFORM_CONSTANT) {
+        struct id *part = id_at(m, block->pointee);
+        out->texels |= bit;
+        if (part && part->op == OP_TYPE_INT)
+            out->texels_u32 |= bit;
         out->reads |= bit;
+    } else {
+        if (!var->non_writable && !(block->members && block->n_non_writable >= block->members))
+            out->writes |= bit;
+        if (!var->non_readable && !(block->members && block->n_non_readable >= block->members))
+            out->reads |= bit;
+    }
+    if (out->texels & bit && out->writes & bit)
+        return err_set(e, ERR_BUG, "binding %u is declared as a texel buffer and as a storage buffer", var->binding);
     if (var->binding + 1 > out->n_buffers)
         out->n_buffers = var->binding + 1;
     return true;

@@ -14,6 +14,8 @@ struct spirv_info {
     uint32_t push_bytes; /* end of the last member of the push constant block; 0: no block */
     uint32_t reads;      /* bit i: binding i exists and is not `writeonly` */
     uint32_t writes;     /* bit i: binding i exists and is not `readonly` */
+    uint32_t texels;     /* bit i: binding i is a uniform texel buffer, read as texels of four f32, */
+    uint32_t texels_u32; /* or of four u32 */
 };
 
 /* Any bytes are safe to pass; what is not a compute module of this program's kind is ERR_BUG. Stateless. */

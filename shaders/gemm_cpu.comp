@@ -1,0 +1,135 @@
+#version 460
+#extension GL_GOOGLE_include_directive : require
+#extension GL_EXT_control_flow_attributes : require
+#extension GL_EXT_samplerless_texture_functions : require
+#extension GL_KHR_shader_subgroup_shuffle : require
+#include "common.glsl"
+layout(local_size_x_id = 0) in;
+layout(constant_id = 2) const uint TILE_M = 16;
+layout(constant_id = 3) const uint TILE_N = 32;
+
+// C[m,n] = alpha * A[m,k] B[n,k]^T + beta * old for a CPU that runs a subgroup of 8 invocations as one vector (lavapipe).
+// One subgroup has a tile of C, ROWS x 8 * COLS, in registers: no shared memory, no barrier.
+//
+//                      B: invocation l reads rows n0 + 8 j + l of B, as they are
+//                      j=0             j=1            ...  COLS = 4
+//                     |l=0 1 2 .. 7   |0 1 2 .. 7   |
+//     A:          ----+---------------+-------------+--
+//     two rows    i=0 | acc[0][0]     | acc[0][1]   |        one register of 8 columns each
+//     per texel   i=1 | acc[1][0]     | acc[1][1]   |
+//     fetch        :  |   :
+//     ROWS = 16
+//
+// Along k a step is 16: one fetch of A is 2 rows x 16 numbers (a cache line of each), whose elements reach all lanes by a
+// shuffle with a constant index, which compiles to a broadcast from memory. Reads go through texel buffers: there, a
+// fetch by 8 invocations is 8 vector loads and a transpose, while a storage buffer is read one number at a time, with
+// a store-forwarding stall for each: measured, 20 times slower.
+const uint ROWS = 16u, COLS = 4u, LANES = 8u, STEP = 16u;
+const uint PAIR = 2u;  // rows in work together: each register of B is then used twice
+const uint STRIP = 4u; // tile columns walked together, so that their rows of B stay in the cache
+
+layout(set = 0, binding = 0) uniform textureBuffer a;
+layout(set = 0, binding = 1) uniform textureBuffer b;
+layout(set = 0, binding = 2) uniform textureBuffer old;
+layout(set = 0, binding = 3, std430) writeonly buffer C { float c[]; };
+layout(push_constant) uniform Push { uint m, n, k, lda, ldb, ldc; float alpha, beta; };
+
+// Numbers at, at + 1, .. at + 3 of a row, of which `left` exist: whatever the alignment, and zero beyond.
+vec4 load_a(uint at, uint left)
+{
+    vec4 t0 = texelFetch(a, int(at >> 2)), t1 = texelFetch(a, int(at >> 2) + 1);
+    uint s = at & 3u;
+    vec4 v = s == 0u ? t0 : s == 1u ? vec4(t0.yzw, t1.x) : s == 2u ? vec4(t0.zw, t1.xy) : vec4(t0.w, t1.xyz);
+    return vec4(v.x, left > 1u ? v.y : 0.0, left > 2u ? v.z : 0.0, left > 3u ? v.w : 0.0);
+}
+
+vec4 load_b(uint at, uint left)
+{
+    vec4 t0 = texelFetch(b, int(at >> 2)), t1 = texelFetch(b, int(at >> 2) + 1);
+    uint s = at & 3u;
+    vec4 v = s == 0u ? t0 : s == 1u ? vec4(t0.yzw, t1.x) : s == 2u ? vec4(t0.zw, t1.xy) : vec4(t0.w, t1.xyz);
+    return vec4(v.x, left > 1u ? v.y : 0.0, left > 2u ? v.z : 0.0, left > 3u ? v.w : 0.0);
+}
+
+void main()
+{
+    // Down the strip's rows; within a row of tiles, along the strip.
+    uint tiles_n = (n + TILE_N - 1u) / TILE_N, tiles_m = (m + TILE_M - 1u) / TILE_M;
+    uint t = wg_index();
+    uint strip = t / (tiles_m * STRIP), in_strip = t % (tiles_m * STRIP);
+    if (strip * STRIP >= tiles_n)
+        return;
+    uint width = min(STRIP, tiles_n - strip * STRIP);
+    uint m0 = in_strip / width * TILE_M, n0 = (strip * STRIP + in_strip % width) * TILE_N;
+    uint l = gl_LocalInvocationID.x;
+    uint kk = k, ld_a = lda, ld_b = ldb, last_m = m - 1u, last_n = n - 1u; // push constants are slow to read in a loop
+
+    float acc[ROWS][COLS];
+    [[unroll]] for (uint i = 0u; i < ROWS; i++)
+        [[unroll]] for (uint j = 0u; j < COLS; j++)
+            acc[i][j] = 0.0;
+
+    // Rows and columns beyond the matrix repeat its last: nothing outside is read, and they are not stored.
+    uint at_b[COLS];
+    [[unroll]] for (uint j = 0u; j < COLS; j++)
+        at_b[j] = min(n0 + LANES * j + l, last_n) * ld_b;
+
+    // Whole steps, where rows start on texels.
+    uint k_main = ((ld_a | ld_b) & 3u) == 0u ? kk / STEP * STEP : 0u;
+    uint at_a[ROWS / 2u];
+    [[unroll]] for (uint i = 0u; i < ROWS / 2u; i++)
+        at_a[i] = min(m0 + 2u * i + l / 4u, last_m) * ld_a / 4u + l % 4u;
+    for (uint k0 = 0u; k0 < k_main; k0 += STEP) {
+        vec4 av[ROWS / 2u], bv[COLS][4];
+        [[unroll]] for (uint i = 0u; i < ROWS / 2u; i++)
+            av[i] = texelFetch(a, int(at_a[i] + k0 / 4u));
+        [[unroll]] for (uint j = 0u; j < COLS; j++)
+            [[unroll]] for (uint u = 0u; u < 4u; u++)
+                bv[j][u] = texelFetch(b, int((at_b[j] + k0) / 4u + u));
+        [[unroll]] for (uint i = 0u; i < ROWS; i += PAIR)
+            [[unroll]] for (uint u = 0u; u < 4u; u++)
+                [[unroll]] for (uint e = 0u; e < 4u; e++) {
+                    float x[PAIR];
+                    [[unroll]] for (uint r = 0u; r < PAIR; r++)
+                        x[r] = subgroupShuffle(av[(i + r) / 2u][e], (i + r) % 2u * 4u + u);
+                    [[unroll]] for (uint j = 0u; j < COLS; j++)
+                        [[unroll]] for (uint r = 0u; r < PAIR; r++)
+                            acc[i + r][j] += x[r] * bv[j][u][e];
+                }
+    }
+
+    // What is left of k, or all of it; here a fetch of A is 8 rows x 4 numbers.
+    [[unroll]] for (uint i = 0u; i < ROWS / LANES; i++)
+        at_a[i] = min(m0 + LANES * i + l, last_m) * ld_a;
+    for (uint k0 = k_main; k0 < kk; k0 += 4u) {
+        vec4 av[ROWS / LANES], bv[COLS];
+        [[unroll]] for (uint i = 0u; i < ROWS / LANES; i++)
+            av[i] = load_a(at_a[i] + k0, kk - k0);
+        [[unroll]] for (uint j = 0u; j < COLS; j++)
+            bv[j] = load_b(at_b[j] + k0, kk - k0);
+        [[unroll]] for (uint i = 0u; i < ROWS; i++)
+            [[unroll]] for (uint e = 0u; e < 4u; e++) {
+                float x = subgroupShuffle(av[i / LANES][e], i % LANES);
+                [[unroll]] for (uint j = 0u; j < COLS; j++)
+                    acc[i][j] += x * bv[j][e];
+            }
+    }
+
+    // The loop runs once; an `if` alone would not be jumped over.
+    for (bool more = beta != 0.0; more; more = false)
+        [[unroll]] for (uint i = 0u; i < ROWS; i++)
+            [[unroll]] for (uint j = 0u; j < COLS; j++) {
+                uint at = min(m0 + i, last_m) * ldc + min(n0 + LANES * j + l, last_n);
+                vec4 v = texelFetch(old, int(at >> 2));
+                uint e = at & 3u;
+                float x = e == 0u ? v.x : e == 1u ? v.y : e == 2u ? v.z : v.w;
+                acc[i][j] = alpha * acc[i][j] + beta * x;
+            }
+    float by = beta != 0.0 ? 1.0 : alpha;
+    [[unroll]] for (uint i = 0u; i < ROWS; i++)
+        [[unroll]] for (uint j = 0u; j < COLS; j++) {
+            uint row = m0 + i, col = n0 + LANES * j + l;
+            if (row <= last_m && col <= last_n)
+                c[row * ldc + col] = by * acc[i][j];
+        }
+}
