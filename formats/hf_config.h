@@ -9,12 +9,19 @@
 #include "host/base/err.h"
 
 enum rope_scaling { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3 };
-enum quant_method { QUANT_NONE, QUANT_GPTQ, QUANT_GPTQ_V2, QUANT_COMPRESSED_TENSORS, QUANT_MLX, QUANT_HUMMING };
+enum quant_method {
+    QUANT_NONE,
+    QUANT_GPTQ,
+    QUANT_GPTQ_V2,
+    QUANT_COMPRESSED_TENSORS,
+    QUANT_MLX,
+    QUANT_HUMMING
+};
 
-/* One rule of quantization_config that says how some modules are stored. Rules are tried in order; the first whose
- * pattern matches the module name wins. */
+/* One rule of quantization_config that says how some modules are stored. Rules are tried in order; the first
+ * whose pattern matches the module name wins. */
 struct quant_rule {
-    char *regex;    /* PCRE2, searched in the module name ("model.layers.0.mlp.up_proj"; anchors are in the pattern);
+    char *regex;    /* PCRE2, searched in the module name ("model.layers.0.mlp.up_proj"); anchors are in it;
                      * NULL matches every linear */
     bool skip;      /* stored in 16 bits */
     unsigned bits;  /* storage bits */
@@ -26,7 +33,7 @@ struct model_config {
     char model_type[32];   /* "llama" */
     char torch_dtype[16];  /* "bfloat16", "" if absent (also read from `dtype`) */
     uint32_t hidden_size, intermediate_size, num_layers, num_heads, num_kv_heads, head_dim, vocab_size;
-    uint32_t max_position; /* 0 if absent */
+    uint32_t max_position;   /* 0 if absent */
     uint32_t sliding_window; /* 0: none, or disabled by use_sliding_window=false */
     float rms_eps;
     double rope_theta;
@@ -42,10 +49,12 @@ struct model_config {
     size_t n_rules;
 };
 
-/* Parses the text of a config.json (not NUL-terminated; any bytes). path names the file in messages. Every number is
- * range-checked; a missing required key, a wrong type, an unknown rope_scaling type or hidden_act other than silu/swish
- * is ERR_USER. Unknown architectures are NOT refused here (host/model/family does that). */
-bool hf_config_parse(struct model_config *out, const char *text, size_t size, const char *path, struct err *e);
+/* Parses the text of a config.json (not NUL-terminated; any bytes). path names the file in messages. Every
+ * number is range-checked; a missing required key, a wrong type, an unknown rope_scaling type or hidden_act
+ * other than silu/swish is ERR_USER. Unknown architectures are NOT refused here (host/model/family does
+ * that). */
+bool hf_config_parse(struct model_config *out, const char *text, size_t size, const char *path,
+                     struct err *e);
 void hf_config_free(struct model_config *c);
 
 #endif

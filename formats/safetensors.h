@@ -9,10 +9,24 @@
 #include "host/base/err.h"
 #include "host/base/os.h"
 
-enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_F64, DTYPE_I8, DTYPE_U8, DTYPE_I16, DTYPE_U16, DTYPE_I32,
-             DTYPE_U32, DTYPE_I64, DTYPE_U64, DTYPE_BOOL, DTYPE_OTHER /* known to exist, unreadable here: F8_E4M3 ... */ };
-const char *dtype_name(enum dtype t);   /* "F32" */
-size_t dtype_size(enum dtype t);        /* bytes; 0 for DTYPE_OTHER */
+enum dtype {
+    DTYPE_F32,
+    DTYPE_F16,
+    DTYPE_BF16,
+    DTYPE_F64,
+    DTYPE_I8,
+    DTYPE_U8,
+    DTYPE_I16,
+    DTYPE_U16,
+    DTYPE_I32,
+    DTYPE_U32,
+    DTYPE_I64,
+    DTYPE_U64,
+    DTYPE_BOOL,
+    DTYPE_OTHER /* known to exist, unreadable here: F8_E4M3 ... */
+};
+const char *dtype_name(enum dtype t); /* "F32" */
+size_t dtype_size(enum dtype t);      /* bytes; 0 for DTYPE_OTHER */
 
 #define TENSOR_MAX_DIMS 8
 struct tensor {
@@ -22,8 +36,8 @@ struct tensor {
     uint64_t shape[TENSOR_MAX_DIMS];
     const uint8_t *data; /* inside the mapped file, any alignment */
     uint64_t bytes;
-    uint32_t file;           /* index of the shard */
-    char stored_dtype[16];   /* as the file spells it, "F8_E4M3": for messages about DTYPE_OTHER */
+    uint32_t file;         /* index of the shard */
+    char stored_dtype[16]; /* as the file spells it, "F8_E4M3": for messages about DTYPE_OTHER */
 };
 
 /* A growing table of tensors, hashed by name. Opaque here so that the fuzz target can drive it. */
@@ -34,10 +48,10 @@ size_t tensor_table_count(const struct tensor_table *t);
 const struct tensor *tensor_table_at(const struct tensor_table *t, size_t i);
 const struct tensor *tensor_table_find(const struct tensor_table *t, const char *name);
 
-/* Header of one file. `header` is the JSON text alone, data_size the bytes that follow it in the file, data their
- * address (may be NULL when fuzzing). Checks everything FORMATS.md asks: offsets inside, no overlap, no holes, shape
- * product * size == length, no duplicate names (within the file or with files before). Appends to the table, by offset;
- * after a failure the table is only good for tensor_table_destroy. */
+/* Header of one file. `header` is the JSON text alone, data_size the bytes that follow it in the file, data
+ * their address (may be NULL when fuzzing). Checks everything FORMATS.md asks: offsets inside, no overlap, no
+ * holes, shape product * size == length, no duplicate names (within the file or with files before). Appends
+ * to the table, by offset; after a failure the table is only good for tensor_table_destroy. */
 bool safetensors_parse_header(struct tensor_table *t, const char *header, size_t size, const uint8_t *data,
                               uint64_t data_size, uint32_t file, const char *path, struct err *e);
 
@@ -48,14 +62,15 @@ struct safetensors_index {
     struct safetensors_index_entry {
         char *name;
         uint32_t file;
-    } *entries; /* in the order of the file */
+    } * entries; /* in the order of the file */
     size_t n_entries;
 };
 bool safetensors_index_parse(struct safetensors_index *out, const char *text, size_t size, const char *path,
                              struct err *e);
 void safetensors_index_free(struct safetensors_index *x);
 
-/* All tensors of a model folder: model.safetensors.index.json with its shards, else model.safetensors. Files stay mapped. */
+/* All tensors of a model folder: model.safetensors.index.json with its shards, else model.safetensors. Files
+ * stay mapped. */
 struct safetensors;
 bool safetensors_open_dir(struct safetensors **out, const char *dir, struct err *e);
 /* One file. */
@@ -71,7 +86,8 @@ const char *safetensors_metadata(const struct safetensors *s, const char *key);
 const char *safetensors_path(const struct safetensors *s, const struct tensor *t);
 void safetensors_drop(const struct safetensors *s, const struct tensor *t);
 
-/* --- writing: the header is known first, then the data follows tensor by tensor in the same order ---------------- */
+/* --- writing: the header is known first, then the data follows tensor by tensor in the same order
+ * ---------------- */
 struct tensor_plan {
     const char *name;
     enum dtype dtype;
@@ -80,9 +96,11 @@ struct tensor_plan {
 };
 struct safetensors_writer;
 /* Writes PATH.tmp; metadata: n pairs key, value. Header padded with spaces so that data starts 8-aligned. */
-bool safetensors_writer_open(struct safetensors_writer **out, const char *path, const struct tensor_plan *plan, size_t n,
-                             const char *const (*metadata)[2], size_t n_metadata, struct err *e);
-/* The next bytes of the data section, in plan order; may be called many times per tensor. A full disk is ERR_ENV. */
+bool safetensors_writer_open(struct safetensors_writer **out, const char *path,
+                             const struct tensor_plan *plan, size_t n, const char *const (*metadata)[2],
+                             size_t n_metadata, struct err *e);
+/* The next bytes of the data section, in plan order; may be called many times per tensor. A full disk is
+ * ERR_ENV. */
 bool safetensors_writer_put(struct safetensors_writer *w, const void *data, size_t size, struct err *e);
 /* Checks that all planned bytes came, flushes, renames to PATH. Frees w in every case. */
 bool safetensors_writer_close(struct safetensors_writer **w, struct err *e);

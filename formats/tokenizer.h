@@ -1,4 +1,5 @@
-/* tokenizer.json (Hugging Face "fast" tokenizers): byte-level BPE and SentencePiece-style BPE with byte fallback. */
+/* tokenizer.json (Hugging Face "fast" tokenizers): byte-level BPE and SentencePiece-style BPE with byte
+ * fallback. */
 #ifndef FORMATS_TOKENIZER_H
 #define FORMATS_TOKENIZER_H
 
@@ -12,14 +13,17 @@ struct tokenizer;
 
 /* Parses the text of a tokenizer.json (any bytes). path names the file in messages. */
 bool tokenizer_parse(struct tokenizer **out, const char *text, size_t size, const char *path, struct err *e);
-/* Reads DIR/tokenizer.json (and tokenizer_config.json for add_bos_token / bos_token where the post-processor says
- * nothing). */
+/* Reads DIR/tokenizer.json. Where its post-processor puts nothing in front, the BOS is what
+ * tokenizer_config.json says (bos_token, unless add_bos_token is false), or without that file the
+ * bos_token_id of config.json, if it is a special token. */
 bool tokenizer_load(struct tokenizer **out, const char *dir, struct err *e);
 void tokenizer_destroy(struct tokenizer **t);
 
-/* Token ids of a whole text (UTF-8; invalid bytes are an ERR_USER that names the offset), added tokens recognised, the
- * BOS in front where the tokenizer has one (post-processor TemplateProcessing, or add_bos_token, or a bos_token that is
- * defined: protocol of `gsq eval`). O(n log n) also when the text is one word. *ids is malloc'ed, the caller frees. */
+/* Token ids of a whole text (UTF-8; invalid bytes are an ERR_USER that names the offset), added tokens
+ * recognised, and exactly one BOS in front where the tokenizer has one (also if the text begins with its
+ * own); nothing at the end. O(n log n) also when the text is one word. *ids is malloc'ed, the caller frees.
+ * Thread-safe. Ids equal those of Hugging Face's tokenizers with add_special_tokens=False, apart from the
+ * BOS. */
 bool tokenizer_encode(const struct tokenizer *t, const char *text, size_t size, uint32_t **ids, size_t *n,
                       struct err *e);
 /* Number of ids (largest id + 1), and the BOS id or -1. */
