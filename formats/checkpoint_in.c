@@ -17,6 +17,9 @@
 /* Steps of one match: rules come from a file, and a hostile one must not hang the program. */
 #define MATCH_LIMIT 1000000
 
+/* Elements tested at a time for NaN. */
+#define FINITE_BLOCK 2048
+
 struct checkpoint {
     char *dir;
     struct model_config config;
@@ -257,6 +260,39 @@ const struct tensor *checkpoint_bias(const struct checkpoint *c, const char *mod
 /* --- values
  * ------------------------------------------------------------------------------------------------------- */
 
+/* 16-bit floats in blocks of one length, padded at the end: such loops vectorize. The same results as
+ * base/num.h. */
+static void halves_to_f32(const uint8_t *from, uint64_t n, bool bf16, float *dst)
+{
+    enum { BLOCK = 1024 };
+    uint16_t half[BLOCK] = {0};
+    uint32_t bits[BLOCK];
+    float value[BLOCK];
+    for (uint64_t at = 0; at < n; at += BLOCK) {
+        size_t count = (size_t)min_u64(n - at, BLOCK);
+        memcpy(half, from + at * 2, count * 2);
+        if (bf16) {
+            for (size_t i = 0; i < BLOCK; i++)
+                bits[i] = (uint32_t)half[i] << 16;
+            memcpy(dst + at, bits, count * 4);
+            continue;
+        }
+        /* The exponent's bias differs by 112: subnormals come right out of the multiplication, infinities
+         * after it. */
+        for (size_t i = 0; i < BLOCK; i++)
+            bits[i] = (half[i] & 0x7FFFu) << 13;
+        memcpy(value, bits, sizeof value);
+        for (size_t i = 0; i < BLOCK; i++)
+            value[i] *= 0x1p112f;
+        memcpy(bits, value, sizeof bits);
+        for (size_t i = 0; i < BLOCK; i++) {
+            uint32_t all_ones = ((half[i] & 0x7C00u) + 0x0400u) >> 15;
+            bits[i] |= (half[i] & 0x8000u) << 16 | (all_ones * 0x7F800000u);
+        }
+        memcpy(dst + at, bits, count * 4);
+    }
+}
+
 bool tensor_read_f32(const struct tensor *t, uint64_t first, uint64_t n, float *dst, struct err *e)
 {
     uint64_t end, size = dtype_size(t->dtype);
@@ -268,15 +304,10 @@ bool tensor_read_f32(const struct tensor *t, uint64_t first, uint64_t n, float *
     const uint8_t *from = t->data + first * size;
     if (n == 0)
         return true;
-    if (t->dtype == DTYPE_F32) {
+    if (t->dtype == DTYPE_F32)
         memcpy(dst, from, (size_t)n * 4);
-    } else if (t->dtype == DTYPE_F16) {
-        for (uint64_t i = 0; i < n; i++)
-            dst[i] = f16_to_f32(load_u16le(from + i * 2));
-    } else {
-        for (uint64_t i = 0; i < n; i++)
-            dst[i] = bf16_to_f32(load_u16le(from + i * 2));
-    }
+    else
+        halves_to_f32(from, n, t->dtype == DTYPE_BF16, dst);
     return true;
 }
 
@@ -326,28 +357,40 @@ bool checkpoint_read_codes(const struct checkpoint *c, const char *module, struc
 /* --- finite
  * ------------------------------------------------------------------------------------------------------- */
 
-/* Index of the first element whose exponent is all ones, or n. Blocks are tested whole: that loop vectorizes.
- */
+/* An exponent of all ones carries into the sign's place when its lowest bit is added. */
+#define CARRY16(h, ones) ((uint16_t)(((h) & (ones)) + (0x8000u - (ones))))
+#define CARRY32(u)       (((u)&0x7F800000u) + 0x00800000u)
+
+/* Whether a block, padded with zeros, holds such an element. */
+static bool block_not_finite(const struct tensor *t, uint64_t at, uint32_t count)
+{
+    uint32_t ones = t->dtype == DTYPE_F16 ? 0x7C00 : 0x7F80, bad = 0;
+    if (t->dtype == DTYPE_F32) {
+        uint32_t full[FINITE_BLOCK] = {0};
+        memcpy(full, t->data + at * 4, (size_t)count * 4);
+        for (uint32_t i = 0; i < FINITE_BLOCK; i++)
+            bad |= CARRY32(full[i]);
+        return bad >> 31;
+    }
+    uint16_t half[FINITE_BLOCK] = {0}, bad16 = 0;
+    memcpy(half, t->data + at * 2, (size_t)count * 2);
+    for (uint32_t i = 0; i < FINITE_BLOCK; i++)
+        bad16 |= CARRY16(half[i], ones);
+    return bad16 >> 15;
+}
+
+/* Index of the first NaN or infinity, or n. */
 static uint64_t first_not_finite(const struct tensor *t, uint64_t n)
 {
-    enum { BLOCK = 2048 };
-    uint16_t half[BLOCK];
-    uint32_t full[BLOCK];
-    uint16_t exp16 = t->dtype == DTYPE_F16 ? 0x7C00 : 0x7F80;
-    uint32_t exp32 = 0x7F800000;
-    for (uint64_t at = 0; at < n; at += BLOCK) {
-        uint32_t count = (uint32_t)min_u64(n - at, BLOCK), bad = 0;
-        if (t->dtype == DTYPE_F32) {
-            memcpy(full, t->data + at * 4, (size_t)count * 4);
-            for (uint32_t i = 0; i < count; i++)
-                bad |= (full[i] & exp32) == exp32;
-        } else {
-            memcpy(half, t->data + at * 2, (size_t)count * 2);
-            for (uint32_t i = 0; i < count; i++)
-                bad |= (half[i] & exp16) == exp16;
-        }
-        for (uint32_t i = 0; bad && i < count; i++) {
-            if (t->dtype == DTYPE_F32 ? (full[i] & exp32) == exp32 : (half[i] & exp16) == exp16)
+    uint32_t ones = t->dtype == DTYPE_F16 ? 0x7C00 : 0x7F80;
+    for (uint64_t at = 0; at < n; at += FINITE_BLOCK) {
+        uint32_t count = (uint32_t)min_u64(n - at, FINITE_BLOCK);
+        if (!block_not_finite(t, at, count))
+            continue;
+        for (uint32_t i = 0; i < count; i++) {
+            uint32_t carry = t->dtype == DTYPE_F32 ? CARRY32(load_u32le(t->data + (at + i) * 4)) >> 31
+                                                   : CARRY16(load_u16le(t->data + (at + i) * 2), ones) >> 15;
+            if (carry)
                 return at + i;
         }
     }

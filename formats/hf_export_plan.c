@@ -368,6 +368,36 @@ static bool index_text(struct export_plan *p, struct err *e)
 /* --- config.json
  * --------------------------------------------------------------------------------------------------- */
 
+/* Numbers keep their spelling ("10000.0" is a float to its reader, "10000" is not): every number of the tree,
+ * in document order, takes its own piece of the text. */
+static bool keep_numbers(cJSON *item, const char **text)
+{
+    for (cJSON *child = item->child; child; child = child->next) {
+        if (!keep_numbers(child, text))
+            return false;
+    }
+    if (!cJSON_IsNumber(item))
+        return true;
+    const char *p = *text;
+    while (*p && *p != '-' && (*p < '0' || *p > '9')) {
+        if (*p++ != '"')
+            continue;
+        while (*p && *p != '"')
+            p += p[0] == '\\' && p[1] ? 2 : 1;
+        p += *p == '"';
+    }
+    size_t n = strspn(p, "+-.0123456789eE");
+    char *copy = cJSON_malloc(n + 1);
+    if (!copy)
+        return false;
+    memcpy(copy, p, n);
+    copy[n] = 0;
+    item->type = cJSON_Raw;
+    item->valuestring = copy;
+    *text = p + n;
+    return true;
+}
+
 /* Replaces a string value in place, so that the order of keys stays. */
 static bool set_string(cJSON *o, const char *key, const char *value, bool add)
 {
@@ -420,14 +450,16 @@ static bool config_text(struct export_plan *p, const struct building *b)
         !os_read_file(path, CONFIG_MAX, &text, &size, b->e))
         return false;
     cJSON *root = json_parse(text, size, path, b->e);
+    const char *at = text;
+    bool ok = root && keep_numbers(root, &at);
     free(text);
     if (!root)
         return false;
     for (size_t i = 0; i < sizeof old / sizeof old[0]; i++)
         cJSON_DeleteItemFromObjectCaseSensitive(root, old[i]);
     bool new_name = cJSON_GetObjectItemCaseSensitive(root, "dtype") != NULL;
-    bool ok = set_string(root, "dtype", dtype, false) && set_string(root, "torch_dtype", dtype, !new_name) &&
-              put_quantization(p, root, b);
+    ok = ok && set_string(root, "dtype", dtype, false) && set_string(root, "torch_dtype", dtype, !new_name) &&
+         put_quantization(p, root, b);
     if (ok)
         json_print(&p->config, root);
     cJSON_Delete(root);

@@ -237,10 +237,10 @@ static char *pattern_text(const char *stem, uint32_t *numbers, size_t n, bool al
     escape(&b, stem, hash ? (size_t)(hash - stem) : strlen(stem));
     if (hash) {
         qsort(numbers, n, sizeof *numbers, by_number);
-        strbuf_puts(&b, all ? "[0-9]+" : "(?:");
+        strbuf_puts(&b, all ? "[0-9]+" : n > 1 ? "(?:" : "");
         for (size_t i = 0; i < n && !all; i++)
             strbuf_printf(&b, i ? "|%u" : "%u", (unsigned)numbers[i]);
-        strbuf_puts(&b, all ? "" : ")");
+        strbuf_puts(&b, !all && n > 1 ? ")" : "");
         escape(&b, hash + 1, strlen(hash + 1));
     }
     strbuf_puts(&b, "$");

@@ -70,6 +70,31 @@ static void test_dense(void **state)
     }
 }
 
+/* Every 16-bit pattern, at an odd address, is what base/num.h says. */
+static void test_all_halves(void **state)
+{
+    (void)state;
+    static uint8_t data[2 * 65536 + 1];
+    static float got[65536];
+    struct err e = {0};
+    for (uint32_t i = 0; i < 65536; i++)
+        store_u16le(data + 1 + i * 2, (uint16_t)i);
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        const struct tensor t = {.name = "t",
+                                 .dtype = bf16 ? DTYPE_BF16 : DTYPE_F16,
+                                 .n_dims = 1,
+                                 .shape = {65536},
+                                 .data = data + 1,
+                                 .bytes = 131072};
+        OK(tensor_read_f32(&t, 0, 65536, got, &e), e);
+        for (uint32_t i = 0; i < 65536; i++) {
+            float want = bf16 ? bf16_to_f32((uint16_t)i) : f16_to_f32((uint16_t)i);
+            if (memcmp(&got[i], &want, 4) != 0 && !(want != want && got[i] != got[i]))
+                fail_msg("%04X is %g, not %g", (unsigned)i, (double)got[i], (double)want);
+        }
+    }
+}
+
 static void test_tied(void **state)
 {
     (void)state;
@@ -403,10 +428,11 @@ static int cleanup(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_dense),         cmocka_unit_test(test_tied),
-        cmocka_unit_test(test_open_errors),   cmocka_unit_test(test_hostile_rule),
-        cmocka_unit_test(test_dense_errors),  cmocka_unit_test(test_packed_errors),
-        cmocka_unit_test(test_packed_config), cmocka_unit_test(test_packed_rows),
+        cmocka_unit_test(test_dense),         cmocka_unit_test(test_all_halves),
+        cmocka_unit_test(test_tied),          cmocka_unit_test(test_open_errors),
+        cmocka_unit_test(test_hostile_rule),  cmocka_unit_test(test_dense_errors),
+        cmocka_unit_test(test_packed_errors), cmocka_unit_test(test_packed_config),
+        cmocka_unit_test(test_packed_rows),
     };
     return cmocka_run_group_tests(tests, cleanup, cleanup);
 }

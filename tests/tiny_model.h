@@ -206,7 +206,7 @@ static inline void tiny_config(const char *dir, const struct tiny_options *o)
         "\"num_attention_heads\": 4, \"num_key_value_heads\": 4, \"vocab_size\": %d, "
         "\"max_position_embeddings\": 128, \"rms_norm_eps\": 1e-05, \"rope_theta\": 10000.0, "
         "\"hidden_act\": \"silu\", \"tie_word_embeddings\": %s, \"bos_token_id\": 1, \"eos_token_id\": 2, "
-        "\"initializer_range\": 0.02, \"unknown_key\": [1, 2.5, {\"a\": null}]%s}",
+        "\"initializer_range\": 0.02, \"unknown_key\": [1, 2.5, {\"a\\\"7\": null}, -0.50e+1]%s}",
         dtype, HIDDEN, INNER, LAYERS, VOCAB, o->tied ? "true" : "false",
         o->config_extra ? o->config_extra : "");
     write_text_file(dir, "config.json", text);
