@@ -65,6 +65,12 @@ static bool power_of_two(uint32_t v)
     return v && (v & (v - 1)) == 0;
 }
 
+static bool is_embedding(const char *module)
+{
+    size_t n = strlen(module), m = strlen("embed_tokens");
+    return n >= m && strcmp(module + n - m, "embed_tokens") == 0;
+}
+
 #define KEEP "--keep 'REGEX' leaves it in 16 bits"
 
 enum export_verdict export_check(enum export_format f, const struct export_item *item, unsigned container,
@@ -106,6 +112,8 @@ enum export_verdict export_check(enum export_format f, const struct export_item 
     else if (f == EXPORT_HUMMING && strcmp(m, "lm_head") == 0)
         snprintf(why, cap,
                  "lm_head: humming's loader always reads it in 16 bits; --keep 'lm_head' leaves it so");
+    else if (f != EXPORT_MLX && is_embedding(m))
+        snprintf(why, cap, "%s: only MLX has quantized embeddings; " KEEP, m);
     else if (f == EXPORT_MLX && g != 32 && g != 64 && g != 128)
         snprintf(why, cap,
                  "%s: MLX knows groups of 32, 64 and 128, not %u; choose one of them with --group, or " KEEP,

@@ -162,25 +162,20 @@ static bool write_shards(struct writing *w, const char *dir)
 struct folder {
     const char *dir;
     const struct checkpoint *src;
-    const struct export_plan *plan;
 };
 
-/* Weights of an earlier export under names that this one does not write would be loaded instead of, or
- * beside, ours. */
-static bool remove_stale(void *ctx, const char *name, struct err *e)
+/* Weights of an earlier export, or half of them: they would be loaded instead of ours, or beside them. */
+static bool remove_weights(void *ctx, const char *name, struct err *e)
 {
-    const struct folder *f = ctx;
     unsigned i, n;
     char path[4096];
     int end = 0;
-    bool shard = sscanf(name, "model-%5u-of-%5u.safetensors%n", &i, &n, &end) == 2 && end && name[end] == 0;
-    if (!shard && strcmp(name, "model.safetensors") != 0)
+    bool shard = sscanf(name, "model-%5u-of-%5u.safetensors%n", &i, &n, &end) == 2 && end;
+    if (!shard && strncmp(name, "model.safetensors", 17) == 0)
+        end = 17;
+    if (!end || (name[end] && strcmp(name + end, ".tmp") != 0))
         return true;
-    for (size_t s = 0; s < f->plan->n_shards; s++) {
-        if (strcmp(name, f->plan->shards[s].name) == 0)
-            return true;
-    }
-    if (!os_path_join(path, sizeof path, f->dir, name, e))
+    if (!os_path_join(path, sizeof path, ctx, name, e))
         return false;
     return os_remove(path) ? true
                            : err_set(e, ERR_USER, "cannot remove %s, left from an earlier export", path);
@@ -214,6 +209,31 @@ static bool check_not_source(const char *dir, const char *src, struct err *e)
     return err_hint(e, "choose another folder with -o");
 }
 
+/* Only what gsq wrote itself is replaced without a word. */
+static bool check_not_foreign(const char *dir, struct err *e)
+{
+    char path[4096];
+    struct safetensors *s = NULL;
+    if (!os_path_join(path, sizeof path, dir, "config.json", e))
+        return false;
+    if (os_stat(path, NULL) == OS_ABSENT)
+        return true; /* no whole model */
+    const char *by = safetensors_open_dir(&s, dir, NULL) ? safetensors_metadata(s, "quantizer") : NULL;
+    bool ours = by && strncmp(by, "gsq:", 4) == 0;
+    if (s)
+        safetensors_close(&s);
+    if (ours)
+        return true;
+    err_set(e, ERR_USER, "the output folder %s already holds a model that gsq did not write", dir);
+    return err_hint(e, "choose another folder with -o, or remove that one yourself");
+}
+
+bool export_check_folder(const char *out_dir, const struct checkpoint *src, struct err *e)
+{
+    return os_mkdirs(out_dir, e) && check_not_source(out_dir, checkpoint_dir(src), e) &&
+           check_not_foreign(out_dir, e);
+}
+
 static bool copy_carried(void *ctx, const char *name, struct err *e)
 {
     const struct folder *f = ctx;
@@ -240,11 +260,13 @@ static bool write_text(const char *dir, const char *name, const struct strbuf *t
            (os_path_join(path, sizeof path, dir, name, e) && os_write_file(path, text->data, text->size, e));
 }
 
-/* Until config.json is there again, nobody takes the folder for a whole model. */
-static bool prepare_folder(const char *dir, const char *src, struct err *e)
+/* config.json goes first and comes last: in between, nobody takes the folder for a whole model. */
+static bool prepare_folder(const char *dir, const struct checkpoint *src, struct err *e)
 {
-    return os_mkdirs(dir, e) && check_not_source(dir, src, e) && remove_file(dir, "config.json", e) &&
-           remove_file(dir, "quantize_config.json", e) && remove_file(dir, "model.safetensors.index.json", e);
+    return export_check_folder(dir, src, e) && remove_file(dir, "config.json", e) &&
+           remove_file(dir, "quantize_config.json", e) &&
+           remove_file(dir, "model.safetensors.index.json", e) &&
+           os_list(dir, remove_weights, (void *)dir, e);
 }
 
 bool write_hf(const char *out_dir, const struct checkpoint *src, const struct export_item *items, size_t n,
@@ -254,9 +276,9 @@ bool write_hf(const char *out_dir, const struct checkpoint *src, const struct ex
     if (!export_plan_make(&plan, src, items, n, o, e))
         return false;
     struct writing w = {.src = src, .plan = &plan, .items = items, .options = o, .source = source, .e = e};
-    struct folder f = {out_dir, src, &plan};
-    bool ok = prepare_folder(out_dir, checkpoint_dir(src), e) && write_shards(&w, out_dir) &&
-              os_list(out_dir, remove_stale, &f, e) && os_list(checkpoint_dir(src), copy_carried, &f, e) &&
+    struct folder f = {out_dir, src};
+    bool ok = prepare_folder(out_dir, src, e) && write_shards(&w, out_dir) &&
+              os_list(checkpoint_dir(src), copy_carried, &f, e) &&
               write_text(out_dir, "model.safetensors.index.json", &plan.index, e) &&
               write_text(out_dir, "quantize_config.json", &plan.quantize_config, e) &&
               write_text(out_dir, "config.json", &plan.config, e);

@@ -41,7 +41,10 @@ struct export_source {
 /* Bytes that the folder will take (preflight); 0 if it cannot be written (write_hf then says why). */
 uint64_t export_size(const struct checkpoint *src, const struct export_item *items, size_t n,
                      const struct export_options *o);
-/* Writes everything below out_dir (created): shards with an index where needed, config.json with quantization_config
+/* Whether write_hf may write into this folder (preflight; it checks again itself): refuses the source's own folder under
+ * any path, and one that holds a model which gsq did not write. Creates the folder. */
+bool export_check_folder(const char *out_dir, const struct checkpoint *src, struct err *e);
+/* Writes everything below out_dir (created; an earlier export of ours is replaced): shards with an index where needed, config.json with quantization_config
  * (quantize_config.json too for gptq), tokenizer and generation files carried over. Files appear under their final name
  * only when whole; config.json comes last. Same input, same bytes: nothing depends on time or addresses.
  * src may itself be quantized (convert): its items are then re-packed. */

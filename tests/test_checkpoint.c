@@ -311,6 +311,7 @@ static void test_packed_errors(void **state)
         struct raw_model m;
         struct weight_info w;
         struct qlinear q;
+        os_remove_tree(QUANT); /* tampered with: no longer a folder of gsq */
         OK(write_random(QUANT, BASE, &x, &(struct export_options){.format = d->format}, &e), e);
         struct checkpoint *c = open_ok(QUANT);
         OK(checkpoint_read_codes(c, UP, &q, &e), e);
@@ -362,6 +363,7 @@ static void test_packed_config(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char extra[512];
         struct qlinear q;
+        os_remove_tree(QUANT);
         OK(write_random(QUANT, BASE, &x, &(struct export_options){.format = cases[i].format}, &e), e);
         snprintf(extra, sizeof extra, ",\"quantization_config\":%s", cases[i].extra);
         tiny_config(QUANT, &(struct tiny_options){.dtype = DTYPE_F16, .config_extra = extra});
@@ -384,6 +386,7 @@ static void test_packed_rows(void **state)
     for (int f = 0; f < EXPORT_NONE; f++) {
         items_all(&x, "3", 32, SCALE_BF16);
         struct raw_model m;
+        os_remove_tree(QUANT);
         OK(write_random(QUANT, BASE, &x, &(struct export_options){.format = (enum export_format)f}, &e), e);
         raw_read(&m, QUANT);
         raw_write(&m, QUANT, true);

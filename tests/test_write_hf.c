@@ -543,10 +543,14 @@ static void test_shards(void **state)
     checkpoint_close(&c);
     /* Over the single file of before, and a shard of an older numbering. */
     write_text_file(OUT, "model-00001-of-00099.safetensors", "old");
+    write_text_file(OUT, "model-00002-of-00099.safetensors.tmp", "half");
+    write_text_file(OUT, "model.safetensors.bak", "not ours");
     write_text_file(OUT, "adapter.safetensors", "not ours");
     OK(write_random(OUT, BASE, &x, &o, &e), e);
     assert_int_equal(os_stat(OUT "/model.safetensors", NULL), OS_ABSENT);
     assert_int_equal(os_stat(OUT "/model-00001-of-00099.safetensors", NULL), OS_ABSENT);
+    assert_int_equal(os_stat(OUT "/model-00002-of-00099.safetensors.tmp", NULL), OS_ABSENT);
+    assert_int_equal(os_stat(OUT "/model.safetensors.bak", NULL), OS_FILE);
     assert_int_equal(os_stat(OUT "/adapter.safetensors", NULL), OS_FILE);
     check_codes(OUT, &x);
     check_rest(BASE, OUT, &x, DTYPE_BF16);
@@ -808,6 +812,11 @@ static void test_failures(void **state)
     const struct export_source ok = {.linear = random_linear};
     FAILS(write_hf(DIR_ "/out/../base", c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "own folder");
     assert_int_equal(os_stat(BASE "/config.json", NULL), OS_FILE);
+    FAILS(export_check_folder(BASE "/", c, &e), e, ERR_USER, "own folder");
+    tiny_write(DIR_ "/foreign", &(struct tiny_options){.dtype = DTYPE_F16});
+    FAILS(write_hf(DIR_ "/foreign", c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "did not write");
+    assert_int_equal(os_stat(DIR_ "/foreign/model.safetensors", NULL), OS_FILE);
+    OK(export_check_folder(DIR_ "/fresh/folder", c, &e), e);
     FAILS(write_hf(BASE "/config.json/x", c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "config.json");
     x.items[3].module = "model.layers.9.self_attn.o_proj";
     FAILS(write_hf(OUT, c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER,
