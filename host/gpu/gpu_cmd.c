@@ -446,12 +446,25 @@ void cmd_access(struct gpu_cmd *c, const struct access *list, unsigned n)
         c->accesses[c->n_accesses++] = list[j];
 }
 
+/* Whether the device has ended all that was submitted. */
+static bool idle(const struct gpu_cmd *c)
+{
+    uint64_t done = 0;
+    return vkGetSemaphoreCounterValue(c->gpu->device, c->timeline, &done) == VK_SUCCESS && done >= c->submitted;
+}
+
+static bool long_enough(const struct gpu_cmd *c, const struct slot *s)
+{
+    return s->n_dispatches == MAX_DISPATCHES || s->predicted_ns > SUBMIT_NS ||
+           (s->predicted_ns > EARLY_NS && idle(c));
+}
+
 void cmd_count_transfer(struct gpu_cmd *c, uint64_t bytes)
 {
     struct slot *s = &c->slots[c->current];
     s->transfer_bytes += (double)bytes;
     s->predicted_ns += (double)bytes * c->ns_per_byte;
-    if (s->predicted_ns > SUBMIT_NS)
+    if (long_enough(c, s))
         gpu_cmd_flush(c);
 }
 
@@ -603,13 +616,6 @@ static void count_cost(struct slot *s, struct gpu_kernel *k, double work, double
     s->predicted_ns += ns;
 }
 
-/* Whether the device has ended all that was submitted. */
-static bool idle(const struct gpu_cmd *c)
-{
-    uint64_t done = 0;
-    return vkGetSemaphoreCounterValue(c->gpu->device, c->timeline, &done) == VK_SUCCESS && done >= c->submitted;
-}
-
 void gpu_dispatch(struct gpu_cmd *c, unsigned kernel, struct gpu_grid grid, const struct gpu_view *views,
                   unsigned n_views, const void *push, unsigned push_bytes)
 {
@@ -648,8 +654,7 @@ void gpu_dispatch(struct gpu_cmd *c, unsigned kernel, struct gpu_grid grid, cons
     s->dispatches[s->n_dispatches].kernel = k;
     s->dispatches[s->n_dispatches++].work = work;
     count_cost(s, k, work, ns);
-    if (alone || s->n_dispatches == MAX_DISPATCHES || s->predicted_ns > SUBMIT_NS ||
-        (s->predicted_ns > EARLY_NS && idle(c)))
+    if (alone || long_enough(c, s))
         gpu_cmd_flush(c);
     if (alone && !c->failed) /* the next one can be cut by what this one took */
         cmd_wait(c, c->submitted);

@@ -1,6 +1,6 @@
 /* Recording and running work.
  *
- *     struct gpu_cmd *cmd;                         // one per thread of work; there is one queue
+ *     struct gpu_cmd *cmd;                         // usually one
  *     gpu_upload(cmd, x, host, bytes);
  *     run_rmsnorm_fwd(cmd, gpu_rows(n), &(struct rmsnorm_fwd_args){ .x = x, .w = w, .y = y, .rows = n, .cols = d, .eps = eps });
  *     gpu_download(cmd, y, host, bytes);           // runs all recorded so far and waits
@@ -8,7 +8,10 @@
  *
  * Recording never fails in the caller's face: errors are kept and come out of gpu_cmd_finish (and gpu_download).
  * Barriers are placed from what each kernel reads and writes. Work is cut into submissions of about 100 ms by measured
- * cost, so that a desktop stays live and Windows does not kill the job. */
+ * cost, so that a desktop stays live and Windows does not kill the job; a kernel that was never measured runs alone once.
+ *
+ * Everything of one device is used from one thread. Several gpu_cmd share its queue; what one leaves for another goes
+ * through gpu_cmd_finish. Staging takes 48 MiB of host memory, at the first transfers. */
 #ifndef GPU_CMD_H
 #define GPU_CMD_H
 
@@ -52,8 +55,8 @@ struct gpu_profile {
 void gpu_cmd_profile_enable(struct gpu_cmd *c, bool on);
 struct gpu_profile gpu_cmd_profile(const struct gpu_cmd *c, unsigned kernel);
 void gpu_cmd_profile_clear(struct gpu_cmd *c);
-/* How much work of this kernel fits a submission of 100 ms (from earlier measurements; a cautious guess before the first):
- * callers split larger dispatches, by rows. */
+/* How much work of this kernel fits a submission of 100 ms (from earlier measurements; before the first a guess that is
+ * cautious where the unit is a floating-point operation): callers split larger dispatches, by rows. */
 double gpu_cmd_work_limit(const struct gpu_cmd *c, unsigned kernel);
 
 /* What the generated run_NAME functions call. views: one per BUF; push: the push constants. A view larger than

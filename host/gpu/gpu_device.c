@@ -64,6 +64,8 @@ bool vk_error(struct err *e, const char *call, VkResult r)
     err_set(e, ERR_ENV, "%.*s: %s (VkResult %d)", n, call, vk_result_text(r), (int)r);
     if (r == VK_ERROR_DEVICE_LOST)
         return err_hint(e, "rerun the same command: finished blocks are kept; if it happens again, update the driver");
+    if (r == VK_ERROR_OUT_OF_HOST_MEMORY)
+        return err_hint(e, "close other programs, or lower --ctx or --samples");
     if (r == VK_ERROR_OUT_OF_DEVICE_MEMORY)
         return err_hint(e, "close other programs that use the GPU, or lower --mem-limit, --ctx or --samples");
     if (r == VK_ERROR_INCOMPATIBLE_DRIVER || r == VK_ERROR_INITIALIZATION_FAILED)
@@ -336,6 +338,7 @@ static void probe_limits(struct gpu_probe *p, const VkPhysicalDeviceLimits *l,
     i->max_invocations = l->maxComputeWorkGroupInvocations < l->maxComputeWorkGroupSize[0]
                              ? l->maxComputeWorkGroupInvocations
                              : l->maxComputeWorkGroupSize[0];
+    p->max_subgroups = v13->maxComputeWorkgroupSubgroups;
     i->shared_bytes = l->maxComputeSharedMemorySize;
     memcpy(i->max_groups, l->maxComputeWorkGroupCount, sizeof i->max_groups);
     i->max_range = l->maxStorageBufferRange;

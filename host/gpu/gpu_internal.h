@@ -37,6 +37,7 @@ struct gpu_probe {
     uint8_t cache_uuid[VK_UUID_SIZE];
     uint32_t queue_family, timestamp_bits;
     uint32_t max_texels; /* of one uniform texel buffer */
+    uint32_t max_subgroups;    /* of one workgroup */
     bool memory_budget;        /* VK_EXT_memory_budget */
     bool subgroup_size_fixed;  /* the size can be required at pipeline creation */
     uint32_t coopmat[3];       /* M, N, K of the f16 x f16 + f32 product; 0: none */

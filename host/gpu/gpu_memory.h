@@ -20,8 +20,9 @@ void gpu_arena_destroy(struct gpu_arena **a);
  * names the arena, the amount asked for, what is in use and the remedy. Contents are undefined. A view may be larger than
  * gpu_info.max_range; bind it in slices then. */
 bool gpu_alloc(struct gpu_arena *a, uint64_t bytes, struct gpu_view *out, struct err *e);
-/* Everything allocated after the mark is free again; the memory stays with the arena. The caller makes sure that no
- * submitted work still uses it (gpu_cmd_finish). mark 0 = everything. */
+/* Everything allocated after the mark is free again; the memory stays with the arena, which gives it back when it
+ * needs room. The caller makes sure that no recorded or submitted work still uses it (gpu_cmd_finish). mark 0 =
+ * everything. */
 typedef uint64_t gpu_mark;
 gpu_mark gpu_arena_mark(const struct gpu_arena *a);
 void gpu_arena_reset(struct gpu_arena *a, gpu_mark mark);

@@ -79,12 +79,14 @@ done:
 
 /* ---- which variants this device has --------------------------------------------------------------------------- */
 
-static bool variant_usable(const struct gpu_info *i, const struct kernel_variant *v, uint32_t local_size)
+static bool variant_usable(const struct gpu_probe *p, const struct kernel_variant *v, uint32_t local_size)
 {
+    const struct gpu_info *i = &p->info;
     if ((v->needs & ~i->caps) || local_size > i->max_invocations)
         return false;
     /* Full subgroups need a workgroup of whole ones. */
-    return !(v->needs & GPU_CAP_SUBGROUP) || local_size % i->subgroup_size == 0;
+    return !(v->needs & GPU_CAP_SUBGROUP) ||
+           (local_size % i->subgroup_size == 0 && local_size / i->subgroup_size <= p->max_subgroups);
 }
 
 bool gpu_pipelines_init(struct gpu *g, const struct gpu_options *o, struct err *e)
@@ -103,7 +105,7 @@ bool gpu_pipelines_init(struct gpu *g, const struct gpu_options *o, struct err *
         k->variant = &kernel_variants[i];
         k->local_size =
             k->variant->local_size == KERNEL_WG_SUBGROUP ? info->subgroup_size : k->variant->local_size;
-        k->usable = variant_usable(info, k->variant, k->local_size);
+        k->usable = variant_usable(&g->probe, k->variant, k->local_size);
         int *chosen = &g->chosen[k->variant->kernel];
         bool asked = o->variant && strcmp(o->variant, k->variant->name) == 0;
         known = known || asked;

@@ -79,6 +79,8 @@ void gpu_upload(struct gpu_cmd *c, struct gpu_view dst, const void *src, uint64_
             return;
         record_copy(c, s, dst.buffer, dst.offset + done, c->upload, at, n);
         cmd_count_transfer(c, n);
+        if (n == UPLOAD_PIECE) /* it moves while the next one is filled */
+            gpu_cmd_flush(c);
         done += n;
     }
 }
