@@ -6,7 +6,7 @@
 #include "host/gpu/gpu_internal.h"
 
 enum {
-    SLOTS = 3,             /* submissions being recorded or in flight: one records while two keep the device busy */
+    SLOTS = 3, /* submissions being recorded or in flight: one records while two keep the device busy */
     MAX_DISPATCHES = 1024, /* of one submission: bounds queries and descriptor sets */
     MAX_COSTS = 64,        /* different kernels in one submission */
     MAX_ACCESSES = 256,    /* remembered since the last barrier; one more forces a barrier */
@@ -28,8 +28,8 @@ struct slot {
     VkDescriptorPool sets; /* where push descriptors are missing */
     VkBufferView *texels;  /* the texel buffers it reads */
     unsigned n_texels, cap_texels;
-    uint64_t value;        /* the timeline's when it has ended; 0: not in flight */
-    uint64_t upload_end;   /* ring position up to which it reads */
+    uint64_t value;      /* the timeline's when it has ended; 0: not in flight */
+    uint64_t upload_end; /* ring position up to which it reads */
     double predicted_ns, transfer_bytes;
     unsigned n_dispatches, n_costs;
     struct {

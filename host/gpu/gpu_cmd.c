@@ -17,14 +17,15 @@
 #define TEXEL_BYTES 16
 /* How long a wait may last before the poll callback is asked again. */
 #define WAIT_SLICE_NS UINT64_C(50000000)
-/* Before anything is measured: work per second of a slow device, taking the unit for a floating-point operation. */
+/* Before anything is measured: work per second of a slow device, taking the unit for a floating-point
+ * operation. */
 #define GUESS_CPU 2e9
 #define GUESS_GPU 20e9
 
 #define STAGE_COMPUTE  VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT
 #define STAGE_TRANSFER VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT
 
-/* ---- life ----------------------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static bool create_slot(struct gpu *g, struct slot *s, struct err *e)
 {
@@ -143,7 +144,7 @@ bool cmd_fail(struct gpu_cmd *c, const struct err *e)
     return false;
 }
 
-/* ---- what a submission cost ----------------------------------------------------------------------------------- */
+/* ---- what a submission cost ------------------------------------------------------------------ */
 
 static double guess_ns_per_work(const struct gpu *g)
 {
@@ -227,7 +228,7 @@ double gpu_cmd_work_limit(const struct gpu_cmd *c, unsigned kernel)
     return SUBMIT_NS / (k && k->ns_per_work > 0 ? k->ns_per_work : guess_ns_per_work(c->gpu));
 }
 
-/* ---- submissions ---------------------------------------------------------------------------------------------- */
+/* ---- submissions ----------------------------------------------------------------------------- */
 
 uint64_t cmd_oldest(const struct gpu_cmd *c)
 {
@@ -357,7 +358,8 @@ void gpu_cmd_flush(struct gpu_cmd *c)
     timestamp(s, 1);
     c->open = false;
     VK(&e, vkEndCommandBuffer(s->cb));
-    VkCommandBufferSubmitInfo cb = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO, .commandBuffer = s->cb};
+    VkCommandBufferSubmitInfo cb = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO,
+                                    .commandBuffer = s->cb};
     VkSemaphoreSubmitInfo signal = {
         .sType = VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO,
         .semaphore = c->timeline,
@@ -403,7 +405,7 @@ bool gpu_cmd_finish(struct gpu_cmd *c, struct err *e)
     return ok;
 }
 
-/* ---- barriers ------------------------------------------------------------------------------------------------- */
+/* ---- barriers -------------------------------------------------------------------------------- */
 
 /* Everything remembered against everything to come. */
 static void barrier(struct gpu_cmd *c, bool to_host)
@@ -414,7 +416,7 @@ static void barrier(struct gpu_cmd *c, bool to_host)
         src |= c->accesses[i].stage;
         if (c->accesses[i].write)
             src_access |= c->accesses[i].stage == STAGE_COMPUTE ? VK_ACCESS_2_SHADER_STORAGE_WRITE_BIT
-                                                                 : VK_ACCESS_2_TRANSFER_WRITE_BIT;
+                                                                : VK_ACCESS_2_TRANSFER_WRITE_BIT;
     }
     record_barrier(&c->slots[c->current], src, src_access,
                    STAGE_COMPUTE | STAGE_TRANSFER | (to_host ? VK_PIPELINE_STAGE_2_HOST_BIT : 0),
@@ -450,7 +452,8 @@ void cmd_access(struct gpu_cmd *c, const struct access *list, unsigned n)
 static bool idle(const struct gpu_cmd *c)
 {
     uint64_t done = 0;
-    return vkGetSemaphoreCounterValue(c->gpu->device, c->timeline, &done) == VK_SUCCESS && done >= c->submitted;
+    return vkGetSemaphoreCounterValue(c->gpu->device, c->timeline, &done) == VK_SUCCESS &&
+           done >= c->submitted;
 }
 
 static bool long_enough(const struct gpu_cmd *c, const struct slot *s)
@@ -468,7 +471,7 @@ void cmd_count_transfer(struct gpu_cmd *c, uint64_t bytes)
         gpu_cmd_flush(c);
 }
 
-/* ---- dispatches ----------------------------------------------------------------------------------------------- */
+/* ---- dispatches ------------------------------------------------------------------------------ */
 
 /* Word i of "a b c". */
 static int nth_word(const char *words, unsigned i, const char **start)
@@ -479,7 +482,8 @@ static int nth_word(const char *words, unsigned i, const char **start)
     return (int)strcspn(words, " ");
 }
 
-static bool check_view(const struct gpu *g, const struct kernel_decl *d, unsigned i, struct gpu_view v, struct err *e)
+static bool check_view(const struct gpu *g, const struct kernel_decl *d, unsigned i, struct gpu_view v,
+                       struct err *e)
 {
     const struct gpu_info *info = &g->probe.info;
     const char *name, *what = NULL;
@@ -496,13 +500,14 @@ static bool check_view(const struct gpu *g, const struct kernel_decl *d, unsigne
         what = "is larger than the device can bind at once";
     if (!what)
         return true;
-    return err_set(e, ERR_BUG, "kernel %s: buffer %.*s %s (offset %llu, %llu bytes; alignment %u, at most %llu)",
-                   d->name, len, name, what, (unsigned long long)v.offset, (unsigned long long)v.size,
-                   info->min_align, (unsigned long long)info->max_range);
+    return err_set(e, ERR_BUG,
+                   "kernel %s: buffer %.*s %s (offset %llu, %llu bytes; alignment %u, at most %llu)", d->name,
+                   len, name, what, (unsigned long long)v.offset, (unsigned long long)v.size, info->min_align,
+                   (unsigned long long)info->max_range);
 }
 
-static bool check_call(const struct gpu *g, unsigned kernel, struct gpu_grid grid, const struct gpu_view *views,
-                       unsigned n_views, unsigned push_bytes, struct err *e)
+static bool check_call(const struct gpu *g, unsigned kernel, struct gpu_grid grid,
+                       const struct gpu_view *views, unsigned n_views, unsigned push_bytes, struct err *e)
 {
     const uint32_t *most = g->probe.info.max_groups;
     if (kernel >= KERNEL_COUNT)
@@ -512,8 +517,8 @@ static bool check_call(const struct gpu *g, unsigned kernel, struct gpu_grid gri
         return err_set(e, ERR_BUG, "kernel %s: called with %u buffers and %u bytes, wants %u and %u", d->name,
                        n_views, push_bytes, d->n_buffers, d->push_bytes);
     if (!grid.x || !grid.y || !grid.z || grid.x > most[0] || grid.y > most[1] || grid.z > most[2])
-        return err_set(e, ERR_BUG, "kernel %s: a grid of %u x %u x %u; from 1 to %u x %u x %u is possible", d->name,
-                       grid.x, grid.y, grid.z, most[0], most[1], most[2]);
+        return err_set(e, ERR_BUG, "kernel %s: a grid of %u x %u x %u; from 1 to %u x %u x %u is possible",
+                       d->name, grid.x, grid.y, grid.z, most[0], most[1], most[2]);
     for (unsigned i = 0; i < n_views; i++)
         if (!check_view(g, d, i, views[i], e))
             return false;
@@ -528,13 +533,14 @@ static bool make_texels(struct gpu_cmd *c, struct slot *s, const struct gpu_kern
     VkBufferViewCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_BUFFER_VIEW_CREATE_INFO,
         .buffer = v.buffer->vk,
-        .format = k->spirv.texels_u32 >> binding & 1 ? VK_FORMAT_R32G32B32A32_UINT : VK_FORMAT_R32G32B32A32_SFLOAT,
+        .format =
+            k->spirv.texels_u32 >> binding & 1 ? VK_FORMAT_R32G32B32A32_UINT : VK_FORMAT_R32G32B32A32_SFLOAT,
         .offset = v.offset,
         .range = round_up(v.size, TEXEL_BYTES),
     };
     if (info.range / TEXEL_BYTES > g->probe.max_texels)
-        return err_set(e, ERR_BUG, "a texel buffer of %llu bytes; the device takes %llu", (unsigned long long)info.range,
-                       (unsigned long long)g->probe.max_texels * TEXEL_BYTES);
+        return err_set(e, ERR_BUG, "a texel buffer of %llu bytes; the device takes %llu",
+                       (unsigned long long)info.range, (unsigned long long)g->probe.max_texels * TEXEL_BYTES);
     if (s->n_texels == s->cap_texels) {
         unsigned cap = s->cap_texels ? 2 * s->cap_texels : 64;
         VkBufferView *more = realloc(s->texels, cap * sizeof *more);
@@ -550,8 +556,8 @@ fail:
     return false;
 }
 
-static bool bind(struct gpu_cmd *c, struct slot *s, struct gpu_kernel *k, const struct gpu_view *views, unsigned n,
-                 struct err *e)
+static bool bind(struct gpu_cmd *c, struct slot *s, struct gpu_kernel *k, const struct gpu_view *views,
+                 unsigned n, struct err *e)
 {
     VkDescriptorBufferInfo buffers[SPIRV_MAX_BINDINGS];
     VkBufferView texels[SPIRV_MAX_BINDINGS];
@@ -623,7 +629,8 @@ void gpu_dispatch(struct gpu_cmd *c, unsigned kernel, struct gpu_grid grid, cons
     struct gpu_kernel *k;
     if (c->failed)
         return;
-    if (!check_call(c->gpu, kernel, grid, views, n_views, push_bytes, &e) || !(k = gpu_kernel_get(c->gpu, kernel, &e))) {
+    if (!check_call(c->gpu, kernel, grid, views, n_views, push_bytes, &e) ||
+        !(k = gpu_kernel_get(c->gpu, kernel, &e))) {
         cmd_fail(c, &e);
         return;
     }
@@ -660,7 +667,7 @@ void gpu_dispatch(struct gpu_cmd *c, unsigned kernel, struct gpu_grid grid, cons
         cmd_wait(c, c->submitted);
 }
 
-/* ---- grids ---------------------------------------------------------------------------------------------------- */
+/* ---- grids ----------------------------------------------------------------------------------- */
 
 /* Folded over x and y: Vulkan promises 65535 workgroups in each. */
 static struct gpu_grid fold(uint64_t groups)

@@ -1,17 +1,18 @@
 /* Recording and running work.
  *
- *     struct gpu_cmd *cmd;                         // usually one
+ *     struct gpu_cmd *cmd;              // usually one
  *     gpu_upload(cmd, x, host, bytes);
- *     run_rmsnorm_fwd(cmd, gpu_rows(n), &(struct rmsnorm_fwd_args){ .x = x, .w = w, .y = y, .rows = n, .cols = d, .eps = eps });
- *     gpu_download(cmd, y, host, bytes);           // runs all recorded so far and waits
- *     if (!gpu_cmd_finish(cmd, e)) ...             // the first error of anything recorded since the last finish
+ *     run_add(cmd, gpu_items(cmd, KERNEL_ID_add, n), &(struct add_args){.y = y, .x = x, .n = n});
+ *     gpu_download(cmd, y, host, bytes, e); // runs all recorded so far and waits
+ *     if (!gpu_cmd_finish(cmd, e)) ...  // the first error of anything recorded since the last finish
  *
- * Recording never fails in the caller's face: errors are kept and come out of gpu_cmd_finish (and gpu_download).
- * Barriers are placed from what each kernel reads and writes. Work is cut into submissions of about 100 ms by measured
- * cost, so that a desktop stays live and Windows does not kill the job; a kernel that was never measured runs alone once.
+ * Recording never fails in the caller's face: errors are kept and come out of gpu_cmd_finish (and
+ * gpu_download). Barriers are placed from what each kernel reads and writes. Work is cut into submissions of
+ * about 100 ms by measured cost, so that a desktop stays live and Windows does not kill the job; a kernel
+ * that was never measured runs alone once.
  *
- * Everything of one device is used from one thread. Several gpu_cmd share its queue; what one leaves for another goes
- * through gpu_cmd_finish. Staging takes 48 MiB of host memory, at the first transfers. */
+ * Everything of one device is used from one thread. Several gpu_cmd share its queue; what one leaves for
+ * another goes through gpu_cmd_finish. Staging takes 48 MiB of host memory, at the first transfers. */
 #ifndef GPU_CMD_H
 #define GPU_CMD_H
 
@@ -19,8 +20,8 @@
 
 struct gpu_cmd;
 
-/* Number of workgroups, and how much work they do (any unit that is proportional to time for this kernel, such as
- * multiply-adds; 0: the number of workgroups). The work is what submissions are cut by. */
+/* Number of workgroups, and how much work they do (any unit that is proportional to time for this kernel,
+ * such as multiply-adds; 0: the number of workgroups). The work is what submissions are cut by. */
 struct gpu_grid {
     uint32_t x, y, z;
     double work;
@@ -28,7 +29,8 @@ struct gpu_grid {
 
 bool gpu_cmd_create(struct gpu_cmd **out, struct gpu *g, struct err *e);
 void gpu_cmd_destroy(struct gpu_cmd **c);
-/* Called between submissions while waiting; false makes the pending gpu_cmd_finish fail with ERR_STOPPED. May be NULL. */
+/* Called between submissions while waiting; false makes the pending gpu_cmd_finish fail with ERR_STOPPED. May
+ * be NULL. */
 void gpu_cmd_set_poll(struct gpu_cmd *c, bool (*poll)(void *ctx), void *ctx);
 struct gpu *gpu_cmd_gpu(struct gpu_cmd *c);
 
@@ -55,12 +57,13 @@ struct gpu_profile {
 void gpu_cmd_profile_enable(struct gpu_cmd *c, bool on);
 struct gpu_profile gpu_cmd_profile(const struct gpu_cmd *c, unsigned kernel);
 void gpu_cmd_profile_clear(struct gpu_cmd *c);
-/* How much work of this kernel fits a submission of 100 ms (from earlier measurements; before the first a guess that is
- * cautious where the unit is a floating-point operation): callers split larger dispatches, by rows. */
+/* How much work of this kernel fits a submission of 100 ms (from earlier measurements; before the first a
+ * guess that is cautious where the unit is a floating-point operation): callers split larger dispatches, by
+ * rows. */
 double gpu_cmd_work_limit(const struct gpu_cmd *c, unsigned kernel);
 
-/* What the generated run_NAME functions call. views: one per BUF; push: the push constants. A view larger than
- * gpu_info.max_range, misaligned or empty is ERR_BUG naming kernel and buffer. */
+/* What the generated run_NAME functions call. views: one per BUF; push: the push constants. A view larger
+ * than gpu_info.max_range, misaligned or empty is ERR_BUG naming kernel and buffer. */
 void gpu_dispatch(struct gpu_cmd *c, unsigned kernel, struct gpu_grid grid, const struct gpu_view *views,
                   unsigned n_views, const void *push, unsigned push_bytes);
 

@@ -1,7 +1,7 @@
 /* Instance, choice of the device, its capabilities, and the logical device.
  *
- * volk's global pointers are used (volkLoadInstance): they are the loader's trampolines and so serve any number of
- * instances and devices. */
+ * volk's global pointers are used (volkLoadInstance): they are the loader's trampolines and so serve any
+ * number of instances and devices. */
 #include "host/gpu/gpu_internal.h"
 
 #include <assert.h>
@@ -63,7 +63,8 @@ bool vk_error(struct err *e, const char *call, VkResult r)
     int n = (int)strcspn(call, "(");
     err_set(e, ERR_ENV, "%.*s: %s (VkResult %d)", n, call, vk_result_text(r), (int)r);
     if (r == VK_ERROR_DEVICE_LOST)
-        return err_hint(e, "rerun the same command: finished blocks are kept; if it happens again, update the driver");
+        return err_hint(
+            e, "rerun the same command: finished blocks are kept; if it happens again, update the driver");
     if (r == VK_ERROR_OUT_OF_HOST_MEMORY)
         return err_hint(e, "close other programs, or lower --ctx or --samples");
     if (r == VK_ERROR_OUT_OF_DEVICE_MEMORY)
@@ -73,7 +74,7 @@ bool vk_error(struct err *e, const char *call, VkResult r)
     return err_hint(e, "update the graphics driver; `gsq devices` shows what it offers");
 }
 
-/* ---- instance ------------------------------------------------------------------------------------------------- */
+/* ---- instance -------------------------------------------------------------------------------- */
 
 static VKAPI_ATTR VkBool32 VKAPI_CALL on_message(VkDebugUtilsMessageSeverityFlagBitsEXT severity,
                                                  VkDebugUtilsMessageTypeFlagsEXT type,
@@ -110,7 +111,8 @@ static bool layer_installed(const char *name)
 }
 
 #ifdef GSQ_SANITIZE
-/* Drivers leak, and a driver that the loader has unloaded has no name to suppress that by: one instance stays. */
+/* Drivers leak, and a driver that the loader has unloaded has no name to suppress that by: one instance
+ * stays. */
 static void keep_drivers_loaded(void)
 {
     static VkInstance instance;
@@ -124,7 +126,8 @@ static bool instance_create(struct gpu *g, bool validate, struct err *e)
 {
     if (volkInitialize() != VK_SUCCESS) {
         err_set(e, ERR_ENV, "there is no Vulkan loader on this system");
-        return err_hint(e, "Linux: apt install libvulkan1 mesa-vulkan-drivers; Windows: install the graphics driver");
+        return err_hint(
+            e, "Linux: apt install libvulkan1 mesa-vulkan-drivers; Windows: install the graphics driver");
     }
 #ifdef GSQ_SANITIZE
     keep_drivers_loaded();
@@ -155,8 +158,8 @@ static bool instance_create(struct gpu *g, bool validate, struct err *e)
     VkDebugUtilsMessengerCreateInfoEXT messenger = {
         .sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT,
         .pNext = &features,
-        .messageSeverity = VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT |
-                           VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
+        .messageSeverity =
+            VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT | VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
         .messageType = VK_DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT,
         .pfnUserCallback = on_message,
         .pUserData = g,
@@ -179,7 +182,7 @@ fail:
     return false;
 }
 
-/* ---- what a device offers ------------------------------------------------------------------------------------- */
+/* ---- what a device offers -------------------------------------------------------------------- */
 
 static const char *kind_name(VkPhysicalDeviceType t)
 {
@@ -207,7 +210,8 @@ static bool choose_queue(struct gpu_probe *p)
     for (uint32_t i = 0; i < n; i++) {
         if (!(families[i].queueFlags & VK_QUEUE_COMPUTE_BIT) || families[i].queueCount == 0)
             continue;
-        int score = 2 * (families[i].timestampValidBits > 0) + !(families[i].queueFlags & VK_QUEUE_GRAPHICS_BIT);
+        int score =
+            2 * (families[i].timestampValidBits > 0) + !(families[i].queueFlags & VK_QUEUE_GRAPHICS_BIT);
         if (score > best_score) {
             best_score = score;
             best = (int)i;
@@ -228,12 +232,14 @@ static void probe_coopmat(struct gpu_probe *p)
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR};
     VkPhysicalDeviceFeatures2 f2 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &f};
     vkGetPhysicalDeviceFeatures2(p->physical, &f2);
-    if (!f.cooperativeMatrix || !p->v12.vulkanMemoryModel || !vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR)
+    if (!f.cooperativeMatrix || !p->v12.vulkanMemoryModel ||
+        !vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR)
         return;
     VkCooperativeMatrixPropertiesKHR shapes[64];
     uint32_t n = 64;
     for (uint32_t i = 0; i < n; i++)
-        shapes[i] = (VkCooperativeMatrixPropertiesKHR){.sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR};
+        shapes[i] =
+            (VkCooperativeMatrixPropertiesKHR){.sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR};
     if (vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR(p->physical, &n, shapes) < 0)
         return;
     uint64_t best = 0;
@@ -350,7 +356,8 @@ static void probe_limits(struct gpu_probe *p, const VkPhysicalDeviceLimits *l,
     i->timestamp_ns = p->timestamp_bits ? l->timestampPeriod : 0;
 }
 
-static void apply_workarounds(struct gpu_probe *p, const VkPhysicalDeviceDriverProperties *d, uint32_t version)
+static void apply_workarounds(struct gpu_probe *p, const VkPhysicalDeviceDriverProperties *d,
+                              uint32_t version)
 {
     for (size_t i = 0; i < sizeof workarounds / sizeof *workarounds; i++) {
         const struct workaround *w = &workarounds[i];
@@ -383,8 +390,8 @@ static void probe_device(struct gpu_probe *p, VkPhysicalDevice physical, uint32_
 {
     VkPhysicalDeviceProperties base;
     vkGetPhysicalDeviceProperties(physical, &base);
-    *p = (struct gpu_probe){.physical = physical, .type = base.deviceType, .vendor = base.vendorID,
-                            .device = base.deviceID};
+    *p = (struct gpu_probe){
+        .physical = physical, .type = base.deviceType, .vendor = base.vendorID, .device = base.deviceID};
     struct gpu_info *i = &p->info;
     i->index = index;
     i->kind = kind_name(base.deviceType);
@@ -396,12 +403,14 @@ static void probe_device(struct gpu_probe *p, VkPhysicalDevice physical, uint32_
         snprintf(p->why, sizeof p->why, "its driver speaks Vulkan %s, 1.3 is needed", i->api);
         return;
     }
-    VkPhysicalDeviceVulkan13Properties v13 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_PROPERTIES};
+    VkPhysicalDeviceVulkan13Properties v13 = {.sType =
+                                                  VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_PROPERTIES};
     VkPhysicalDeviceDriverProperties driver = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES,
                                                .pNext = &v13};
-    VkPhysicalDeviceVulkan11Properties v11 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_PROPERTIES,
-                                              .pNext = &driver};
-    VkPhysicalDeviceProperties2 props = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &v11};
+    VkPhysicalDeviceVulkan11Properties v11 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_PROPERTIES, .pNext = &driver};
+    VkPhysicalDeviceProperties2 props = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
+                                         .pNext = &v11};
     vkGetPhysicalDeviceProperties2(physical, &props);
     snprintf(i->driver, sizeof i->driver, "%.120s %.120s", driver.driverName, driver.driverInfo);
     bool has_queue = choose_queue(p);
@@ -433,7 +442,8 @@ static bool probe_all(struct gpu *g, struct gpu_probe **out, uint32_t *n, struct
     VkResult r = vkEnumeratePhysicalDevices(g->instance, n, devices);
     if (r == VK_ERROR_INITIALIZATION_FAILED || (r >= 0 && *n == 0)) {
         err_set(e, ERR_ENV, "there is no Vulkan device");
-        return err_hint(e, "install a Vulkan driver (Debian: apt install mesa-vulkan-drivers, which also has one for the CPU)");
+        return err_hint(e, "install a Vulkan driver (Debian: apt install mesa-vulkan-drivers, which also has "
+                           "one for the CPU)");
     }
     if (r < 0)
         return vk_error(e, "vkEnumeratePhysicalDevices", r);
@@ -445,7 +455,7 @@ static bool probe_all(struct gpu *g, struct gpu_probe **out, uint32_t *n, struct
     return true;
 }
 
-/* ---- choice --------------------------------------------------------------------------------------------------- */
+/* ---- choice ---------------------------------------------------------------------------------- */
 
 static int rank(VkPhysicalDeviceType t)
 {
@@ -515,7 +525,7 @@ static const struct gpu_probe *choose(const struct gpu_probe *p, uint32_t n, con
     return NULL;
 }
 
-/* ---- logical device ------------------------------------------------------------------------------------------- */
+/* ---- logical device -------------------------------------------------------------------------- */
 
 static bool device_create(struct gpu *g, struct err *e)
 {
@@ -536,7 +546,8 @@ static bool device_create(struct gpu *g, struct err *e)
     chain_features(p);
 #ifdef VK_KHR_cooperative_matrix
     VkPhysicalDeviceCooperativeMatrixFeaturesKHR coopmat = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR, .cooperativeMatrix = VK_TRUE};
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR,
+        .cooperativeMatrix = VK_TRUE};
     if (p->info.caps & GPU_CAP_COOPMAT) {
         extensions[n++] = VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME;
         p->v13.pNext = &coopmat;
@@ -576,7 +587,8 @@ bool gpu_create(struct gpu **out, const struct gpu_options *o, struct err *e)
         os_setenv("LP_NUM_THREADS", threads, false);
     }
     const char *env = os_getenv("GSQ_VALIDATE");
-    if (!instance_create(g, o->validate || (env && strcmp(env, "1") == 0), e) || !probe_all(g, &probes, &n, e))
+    if (!instance_create(g, o->validate || (env && strcmp(env, "1") == 0), e) ||
+        !probe_all(g, &probes, &n, e))
         goto fail;
     const char *want = o->device ? o->device : os_getenv("GSQ_DEVICE");
     const struct gpu_probe *p = choose(probes, n, want, e);

@@ -1,4 +1,5 @@
-/* The Vulkan device: choice, capabilities, limits. Only host/gpu includes volk.h; above it, everything is these types. */
+/* The Vulkan device: choice, capabilities, limits. Only host/gpu includes volk.h; above it, everything is
+ * these types. */
 #ifndef GPU_DEVICE_H
 #define GPU_DEVICE_H
 
@@ -7,27 +8,30 @@
 
 #include "host/base/err.h"
 
-/* Capability bits, computed once in gpu_device.c; a kernel variant NEEDS some of them (shaders/variants.cmake). */
+/* Capability bits, computed once in gpu_device.c; a kernel variant NEEDS some of them
+ * (shaders/variants.cmake). */
 enum gpu_cap {
     GPU_CAP_CPU = 1 << 0,      /* the device is a CPU: wide register tiles and no barriers win */
-    GPU_CAP_SUBGROUP = 1 << 1, /* subgroup arithmetic, shuffle and ballot in compute, full subgroups of a known size */
+    GPU_CAP_SUBGROUP = 1 << 1, /* arithmetic, shuffle and ballot; full subgroups of a known size */
     GPU_CAP_F16 = 1 << 2,      /* 16-bit storage and arithmetic */
     GPU_CAP_INT8 = 1 << 3,
-    GPU_CAP_COOPMAT = 1 << 4,  /* KHR_cooperative_matrix, f16 x f16 + f32 */
+    GPU_CAP_COOPMAT = 1 << 4, /* KHR_cooperative_matrix, f16 x f16 + f32 */
     GPU_CAP_PUSH_DESCRIPTOR = 1 << 5,
 };
 
 struct gpu;
 
 struct gpu_options {
-    const char *device;    /* number or part of a name; NULL: $GSQ_DEVICE, else the best (discrete, integrated, virtual, CPU) */
-    const char *variant;   /* force this kernel variant wherever a kernel has it and the device can; NULL: best first */
-    uint64_t mem_limit;    /* device bytes; 0: what the device reports as its budget, less a reserve */
+    /* Number or part of a name; NULL: $GSQ_DEVICE, else the best (discrete, integrated, virtual, CPU). */
+    const char *device;
+    const char *variant; /* wherever a kernel has this variant and the device can run it; NULL: best first */
+    uint64_t mem_limit;  /* device bytes; 0: what the device reports as its budget, less a reserve */
     const char *cache_dir; /* pipeline cache; NULL: none */
-    bool validate;         /* validation and synchronization validation; any message makes gpu_destroy's count rise. Also on
-                              where $GSQ_VALIDATE is 1 and the layer is installed */
     unsigned threads;      /* for a CPU device: how many threads it may use; 0: all */
-    uint32_t without;      /* enum gpu_cap bits to do without, though the device has them (tests, driver trouble) */
+    uint32_t without;      /* enum gpu_cap bits to do without, though the device has them (tests) */
+    /* Validation and synchronization validation, where the layer is installed; also on where $GSQ_VALIDATE
+     * is 1. Messages are logged as errors and counted. */
+    bool validate;
 };
 
 struct gpu_info {
@@ -45,8 +49,8 @@ struct gpu_info {
     char driver_uuid_hex[33];
 };
 
-/* No loader, no device, a number or name that matches none, Vulkan below 1.3: ERR_ENV (or ERR_USER for the choice)
- * with a hint what to install. */
+/* No loader, no device, a number or name that matches none, Vulkan below 1.3: ERR_ENV (or ERR_USER for the
+ * choice) with a hint what to install. */
 bool gpu_create(struct gpu **out, const struct gpu_options *o, struct err *e);
 /* Waits for the device. Logs an error where validation said anything. */
 void gpu_destroy(struct gpu **g);
@@ -54,6 +58,7 @@ const struct gpu_info *gpu_info(const struct gpu *g);
 /* Validation messages so far (tests assert 0). */
 unsigned gpu_validation_messages(const struct gpu *g);
 /* Every device that Vulkan shows, also unusable ones (usable = false, why says what is missing). */
-bool gpu_list(bool (*fn)(void *ctx, const struct gpu_info *info, bool usable, const char *why), void *ctx, struct err *e);
+bool gpu_list(bool (*fn)(void *ctx, const struct gpu_info *info, bool usable, const char *why), void *ctx,
+              struct err *e);
 
 #endif

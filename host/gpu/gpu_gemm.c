@@ -7,7 +7,8 @@
 #include "host/gpu/gpu_pipeline.h"
 #include "host/gpu/kernels.h"
 
-/* Pieces start at multiples of this many rows and columns: with 4-byte elements every offset is a multiple of 256. */
+/* Pieces start at multiples of this many rows and columns: with 4-byte elements every offset is a multiple of
+ * 256. */
 #define PIECE_UNIT 64
 
 enum { CONST_TILE_M = 2, CONST_TILE_N = 3, TILE_DEFAULT = 64 };
@@ -42,8 +43,8 @@ static uint64_t even_steps(uint64_t size, uint64_t most, uint64_t unit)
     return min_u64(min_u64(round_up(div_up(size, div_up(size, most)), unit), most), size);
 }
 
-void gpu_gemm(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, struct gpu_matrix c, uint32_t m, uint32_t n,
-              uint32_t k, float alpha, float beta)
+void gpu_gemm(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, struct gpu_matrix c, uint32_t m,
+              uint32_t n, uint32_t k, float alpha, float beta)
 {
     struct gpu *g = gpu_cmd_gpu(cmd);
     uint64_t range = gpu_info(g)->max_range;
@@ -56,8 +57,10 @@ void gpu_gemm(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, str
 
     uint64_t cols_most = bindable(range, b.ld, n, k, unit_n);
     for (uint64_t row = 0, rows; row < m && !gpu_cmd_failed(cmd); row += rows) {
-        uint64_t rows_most = min_u64(bindable(range, a.ld, m, k, unit_m), bindable(range, c.ld, m, n, unit_m));
-        /* Elements of C per submission; pieces are square where the matrix allows, so that operands are reread least. */
+        uint64_t rows_most =
+            min_u64(bindable(range, a.ld, m, k, unit_m), bindable(range, c.ld, m, n, unit_m));
+        /* Elements of C per submission; pieces are square where the matrix allows, so that operands are
+         * reread least. */
         double elements = fmax(gpu_cmd_work_limit(cmd, KERNEL_ID_gemm) / (2.0 * k), 1);
         uint64_t side = (uint64_t)fmin(sqrt(elements), 1e9), area = (uint64_t)fmin(elements, 1e18);
         uint64_t cols = even_steps(n, min_u64(cols_most, max_u64(side, area / m)), unit_n);

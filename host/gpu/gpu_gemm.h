@@ -4,19 +4,20 @@
 
 #include "host/gpu/gpu_cmd.h"
 
-/* Row-major; ld = row stride in elements. The view starts where the device can bind it (256 bytes serve any device),
- * holds all rows, and may be larger than gpu_info.max_range. */
+/* Row-major; ld = row stride in elements. The view starts where the device can bind it (256 bytes serve any
+ * device), holds all rows, and may be larger than gpu_info.max_range. */
 struct gpu_matrix {
     struct gpu_view view;
     uint32_t ld;
 };
 
-/* C[m,n] = alpha * A[m,k] B[n,k]^T + beta * C; C is not read where beta is 0. Cut into pieces of rows and columns where a
- * view exceeds what can be bound, or the work a submission; an element's sum does not depend on the cut.
+/* C[m,n] = alpha * A[m,k] B[n,k]^T + beta * C; C is not read where beta is 0. Cut into pieces of rows and
+ * columns where a view exceeds what can be bound, or the work a submission; an element's sum does not depend
+ * on the cut.
  *
- * What it asks of gemm.comp: constants 2 and 3 are the rows and columns of C that one WORKGROUP computes; the workgroups
- * 0 .. tiles-1 have one tile each, in an order that the shader chooses. */
-void gpu_gemm(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, struct gpu_matrix c, uint32_t m, uint32_t n,
-              uint32_t k, float alpha, float beta);
+ * What it asks of gemm.comp: constants 2 and 3 are the rows and columns of C that one WORKGROUP computes; the
+ * workgroups 0 .. tiles-1 have one tile each, in an order that the shader chooses. */
+void gpu_gemm(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, struct gpu_matrix c, uint32_t m,
+              uint32_t n, uint32_t k, float alpha, float beta);
 
 #endif

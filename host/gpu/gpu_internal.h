@@ -21,8 +21,8 @@
         }                                                                                                    \
     } while (0)
 
-/* "vkCreateDevice: the device is out of memory", ERR_ENV, with a hint. call: the text of the call; its arguments are
- * left out. Always returns false. */
+/* "vkCreateDevice: the device is out of memory", ERR_ENV, with a hint. call: the text of the call; its
+ * arguments are left out. Always returns false. */
 bool vk_error(struct err *e, const char *call, VkResult r);
 const char *vk_result_text(VkResult r);
 
@@ -36,11 +36,11 @@ struct gpu_probe {
     uint32_t vendor, device;
     uint8_t cache_uuid[VK_UUID_SIZE];
     uint32_t queue_family, timestamp_bits;
-    uint32_t max_texels; /* of one uniform texel buffer */
-    uint32_t max_subgroups;    /* of one workgroup */
-    bool memory_budget;        /* VK_EXT_memory_budget */
-    bool subgroup_size_fixed;  /* the size can be required at pipeline creation */
-    uint32_t coopmat[3];       /* M, N, K of the f16 x f16 + f32 product; 0: none */
+    uint32_t max_texels;                /* of one uniform texel buffer */
+    uint32_t max_subgroups;             /* of one workgroup */
+    bool memory_budget;                 /* VK_EXT_memory_budget */
+    bool subgroup_size_fixed;           /* the size can be required at pipeline creation */
+    uint32_t coopmat[3];                /* M, N, K of the f16 x f16 + f32 product; 0: none */
     VkPhysicalDeviceFeatures2 features; /* those to switch on; the chain below hangs on it */
     VkPhysicalDeviceVulkan11Features v11;
     VkPhysicalDeviceVulkan12Features v12;
@@ -97,9 +97,11 @@ struct gpu_buffer {
     void *map; /* staging buffers */
 };
 enum gpu_buffer_use { GPU_BUFFER_DEVICE, GPU_BUFFER_UPLOAD, GPU_BUFFER_READBACK };
-bool gpu_buffer_create(struct gpu_buffer **out, struct gpu *g, uint64_t size, enum gpu_buffer_use use, struct err *e);
+bool gpu_buffer_create(struct gpu_buffer **out, struct gpu *g, uint64_t size, enum gpu_buffer_use use,
+                       struct err *e);
 void gpu_buffer_destroy(struct gpu *g, struct gpu_buffer **b);
 /* What this run may use of the device's memory: o->mem_limit, or the budget less a reserve. */
-uint64_t gpu_memory_limit(const struct gpu_probe *p, const VkPhysicalDeviceMemoryProperties *m, uint64_t asked);
+uint64_t gpu_memory_limit(const struct gpu_probe *p, const VkPhysicalDeviceMemoryProperties *m,
+                          uint64_t asked);
 
 #endif

@@ -9,8 +9,8 @@
 
 /* Bytes of every view's offset and size: above any device's minStorageBufferOffsetAlignment. */
 #define VIEW_ALIGN 256
-/* Small allocations share chunks of this size (less where little memory is allowed); a request larger than a quarter of
- * it gets a buffer of its own, so that no large tail is lost. */
+/* Small allocations share chunks of this size (less where little memory is allowed); a request larger than a
+ * quarter of it gets a buffer of its own, so that no large tail is lost. */
 #define CHUNK_BYTES (UINT64_C(32) << 20)
 #define CHUNK_MIN   (UINT64_C(1) << 20)
 /* A free buffer is given to a smaller request if it is at most this much larger; otherwise only in need. */
@@ -21,7 +21,7 @@
 /* Devices that share the host's memory may have this part of what is free. */
 #define HOST_PERCENT 70
 
-/* ---- one buffer ----------------------------------------------------------------------------------------------- */
+/* ---- one buffer ------------------------------------------------------------------------------ */
 
 static int find_type(const VkPhysicalDeviceMemoryProperties *m, uint32_t allowed, enum gpu_buffer_use use)
 {
@@ -54,7 +54,8 @@ static int find_type(const VkPhysicalDeviceMemoryProperties *m, uint32_t allowed
     return best;
 }
 
-bool gpu_buffer_create(struct gpu_buffer **out, struct gpu *g, uint64_t size, enum gpu_buffer_use use, struct err *e)
+bool gpu_buffer_create(struct gpu_buffer **out, struct gpu *g, uint64_t size, enum gpu_buffer_use use,
+                       struct err *e)
 {
     struct gpu_buffer *b = calloc(1, sizeof *b);
     *out = NULL;
@@ -101,9 +102,10 @@ void gpu_buffer_destroy(struct gpu *g, struct gpu_buffer **b)
     *b = NULL;
 }
 
-/* ---- how much may be used ------------------------------------------------------------------------------------- */
+/* ---- how much may be used -------------------------------------------------------------------- */
 
-uint64_t gpu_memory_limit(const struct gpu_probe *p, const VkPhysicalDeviceMemoryProperties *m, uint64_t asked)
+uint64_t gpu_memory_limit(const struct gpu_probe *p, const VkPhysicalDeviceMemoryProperties *m,
+                          uint64_t asked)
 {
     if (asked)
         return asked;
@@ -144,10 +146,10 @@ uint64_t gpu_memory_peak(const struct gpu *g)
     return g->peak;
 }
 
-/* ---- arenas --------------------------------------------------------------------------------------------------- */
+/* ---- arenas ---------------------------------------------------------------------------------- */
 
-/* Two stacks: small allocations bump through shared chunks of one size, large ones take whole buffers. A mark holds both
- * heights: large count in the upper 24 bits, bytes of the small stack below. */
+/* Two stacks: small allocations bump through shared chunks of one size, large ones take whole buffers. A mark
+ * holds both heights: large count in the upper 24 bits, bytes of the small stack below. */
 struct stack {
     struct gpu_buffer **buffers;
     size_t n, cap; /* held */
@@ -170,7 +172,7 @@ bool gpu_arena_create(struct gpu_arena **out, struct gpu *g, const char *name, s
     if (!*out)
         return err_nomem(e, "an arena", sizeof **out);
     (*out)->gpu = g;
-    snprintf((*out)->name, sizeof (*out)->name, "%s", name);
+    snprintf((*out)->name, sizeof(*out)->name, "%s", name);
     if (!g->chunk_bytes) {
         g->chunk_bytes = CHUNK_BYTES;
         while (g->chunk_bytes > CHUNK_MIN && g->chunk_bytes > g->probe.info.mem_limit / 64)
@@ -219,8 +221,8 @@ static bool no_room(struct gpu_arena *a, uint64_t bytes, const char *why, struct
     format_bytes(bytes, want, sizeof want);
     format_bytes(a->gpu->used, used, sizeof used);
     format_bytes(a->gpu->probe.info.mem_limit, limit, sizeof limit);
-    err_set(e, ERR_ENV, "no device memory for %s more in arena '%s': %s (%s of %s in use)", want, a->name, why, used,
-            limit);
+    err_set(e, ERR_ENV, "no device memory for %s more in arena '%s': %s (%s of %s in use)", want, a->name,
+            why, used, limit);
     return err_hint(e, "raise --mem-limit if the device has more, or use a smaller --ctx or fewer --samples");
 }
 
@@ -314,7 +316,7 @@ void gpu_arena_reset(struct gpu_arena *a, gpu_mark mark)
     a->large_top = (size_t)large;
 }
 
-/* ---- views ---------------------------------------------------------------------------------------------------- */
+/* ---- views ----------------------------------------------------------------------------------- */
 
 struct gpu_view gpu_slice(struct gpu_view v, uint64_t offset, uint64_t size)
 {
@@ -328,7 +330,8 @@ uint32_t gpu_tile_rows(const struct gpu *g, uint64_t row_bytes, uint32_t rows)
     uint64_t most = g->probe.info.max_range / row_bytes;
     if (most >= rows)
         return rows;
-    /* 64 rows of whole words are a multiple of VIEW_ALIGN; where a range holds fewer, as many as stay aligned. */
+    /* 64 rows of whole words are a multiple of VIEW_ALIGN; where a range holds fewer, as many as stay
+     * aligned. */
     uint64_t unit = 64;
     while (unit > most)
         unit /= 2;

@@ -12,17 +12,19 @@ struct gpu_view {
     uint64_t offset, size; /* bytes */
 };
 
-/* Bump allocation in chunks; freed as a whole. Arenas are named by lifetime ("model", "block", "tune", "scratch"). */
+/* Bump allocation in chunks; freed as a whole. Arenas are named by lifetime ("model", "block", "tune",
+ * "scratch"). */
 struct gpu_arena;
 bool gpu_arena_create(struct gpu_arena **out, struct gpu *g, const char *name, struct err *e);
 void gpu_arena_destroy(struct gpu_arena **a);
-/* A view of `bytes` (rounded up to whole words), aligned to 256, from which it takes a multiple of 256. Larger than one buffer may be, or over the memory limit: ERR_ENV that
- * names the arena, the amount asked for, what is in use and the remedy. Contents are undefined. A view may be larger than
- * gpu_info.max_range; bind it in slices then. */
+/* A view of `bytes` (rounded up to whole words), aligned to 256, from which it takes a multiple of 256.
+ * Larger than one buffer may be, or over the memory limit: ERR_ENV that names the arena, the amount asked
+ * for, what is in use and the remedy. Contents are undefined. A view may be larger than gpu_info.max_range;
+ * bind it in slices then. */
 bool gpu_alloc(struct gpu_arena *a, uint64_t bytes, struct gpu_view *out, struct err *e);
-/* Everything allocated after the mark is free again; the memory stays with the arena, which gives it back when it
- * needs room. The caller makes sure that no recorded or submitted work still uses it (gpu_cmd_finish). mark 0 =
- * everything. */
+/* Everything allocated after the mark is free again; the memory stays with the arena, which gives it back
+ * when it needs room. The caller makes sure that no recorded or submitted work still uses it
+ * (gpu_cmd_finish). mark 0 = everything. */
 typedef uint64_t gpu_mark;
 gpu_mark gpu_arena_mark(const struct gpu_arena *a);
 void gpu_arena_reset(struct gpu_arena *a, gpu_mark mark);
@@ -34,8 +36,8 @@ uint64_t gpu_memory_peak(const struct gpu *g);
 
 /* [offset, offset+size) of v; asserts that it lies inside and that offset % 4 == 0. */
 struct gpu_view gpu_slice(struct gpu_view v, uint64_t offset, uint64_t size);
-/* How many rows of row_bytes (whole words) one bound view can hold, at most `rows`, such that tiles start aligned: a
- * multiple of 64 rows unless it is all of them. */
+/* How many rows of row_bytes (whole words) one bound view can hold, at most `rows`, such that tiles start
+ * aligned: a multiple of 64 rows unless it is all of them. */
 uint32_t gpu_tile_rows(const struct gpu *g, uint64_t row_bytes, uint32_t rows);
 
 #endif

@@ -9,9 +9,15 @@
 #include "host/base/os.h"
 
 /* Specialization constants that every shader may declare; see shaders/variants.cmake. */
-enum { SPEC_LOCAL_SIZE = 0, SPEC_SUBGROUP = 1, SPEC_COOPMAT_M = 60, SPEC_COOPMAT_N = 61, SPEC_COOPMAT_K = 62 };
+enum {
+    SPEC_LOCAL_SIZE = 0,
+    SPEC_SUBGROUP = 1,
+    SPEC_COOPMAT_M = 60,
+    SPEC_COOPMAT_N = 61,
+    SPEC_COOPMAT_K = 62
+};
 
-/* ---- the cache file: this header, then the driver's bytes ----------------------------------------------------- */
+/* ---- the cache file: this header, then the driver's bytes ------------------------------------ */
 
 #define CACHE_MAGIC "gsqpipe1"
 #define CACHE_MAX   (UINT64_C(256) << 20)
@@ -62,8 +68,8 @@ static void cache_save(struct gpu *g)
     size_t size = 0;
     char *file = NULL;
     struct err e = {0};
-    if (!g->cache_path[0] || g->lost || vkGetPipelineCacheData(g->device, g->cache, &size, NULL) < 0 || size == 0 ||
-        size > CACHE_MAX || !(file = malloc(sizeof(struct cache_header) + size)))
+    if (!g->cache_path[0] || g->lost || vkGetPipelineCacheData(g->device, g->cache, &size, NULL) < 0 ||
+        size == 0 || size > CACHE_MAX || !(file = malloc(sizeof(struct cache_header) + size)))
         goto done;
     if (vkGetPipelineCacheData(g->device, g->cache, &size, file + sizeof(struct cache_header)) != VK_SUCCESS)
         goto done;
@@ -77,7 +83,7 @@ done:
     free(file);
 }
 
-/* ---- which variants this device has --------------------------------------------------------------------------- */
+/* ---- which variants this device has ---------------------------------------------------------- */
 
 static bool variant_usable(const struct gpu_probe *p, const struct kernel_variant *v, uint32_t local_size)
 {
@@ -141,7 +147,7 @@ void gpu_pipelines_destroy(struct gpu *g)
     free(g->kernels);
 }
 
-/* ---- one pipeline --------------------------------------------------------------------------------------------- */
+/* ---- one pipeline ---------------------------------------------------------------------------- */
 
 /* The shader against its row of kernels.def. */
 static bool check_interface(struct gpu_kernel *k, struct err *e)
@@ -151,8 +157,9 @@ static bool check_interface(struct gpu_kernel *k, struct err *e)
     if (!spirv_reflect(v->words, v->n_words, &k->spirv, e))
         return err_context(e, "kernel %s, variant %s", d->name, v->name);
     if (k->spirv.n_buffers != d->n_buffers)
-        return err_set(e, ERR_BUG, "kernel %s, variant %s: the shader has %u buffers, kernels.def has %u (%s)",
-                       d->name, v->name, k->spirv.n_buffers, d->n_buffers, d->buffers);
+        return err_set(e, ERR_BUG,
+                       "kernel %s, variant %s: the shader has %u buffers, kernels.def has %u (%s)", d->name,
+                       v->name, k->spirv.n_buffers, d->n_buffers, d->buffers);
     if (k->spirv.push_bytes != d->push_bytes)
         return err_set(e, ERR_BUG,
                        "kernel %s, variant %s: the shader has %u bytes of push constants, kernels.def has %u",
@@ -162,7 +169,8 @@ static bool check_interface(struct gpu_kernel *k, struct err *e)
 
 VkDescriptorType gpu_binding_type(const struct gpu_kernel *k, unsigned binding)
 {
-    return k->spirv.texels >> binding & 1 ? VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER : VK_DESCRIPTOR_TYPE_STORAGE_BUFFER;
+    return k->spirv.texels >> binding & 1 ? VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER
+                                          : VK_DESCRIPTOR_TYPE_STORAGE_BUFFER;
 }
 
 static bool create_layouts(struct gpu *g, struct gpu_kernel *k, struct err *e)
@@ -276,7 +284,7 @@ struct gpu_kernel *gpu_kernel_get(struct gpu *g, unsigned kernel, struct err *e)
     return NULL;
 }
 
-/* ---- questions ------------------------------------------------------------------------------------------------ */
+/* ---- questions ------------------------------------------------------------------------------- */
 
 const char *gpu_kernel_variant(struct gpu *g, unsigned kernel, struct err *e)
 {

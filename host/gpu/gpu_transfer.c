@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-/* Host memory for uploads in flight. A piece is at most a quarter, so that filling one overlaps with moving another. */
+/* Host memory for uploads in flight. A piece is at most a quarter, so that filling one overlaps with moving
+ * another. */
 #define UPLOAD_RING  (UINT64_C(32) << 20)
 #define UPLOAD_PIECE (UPLOAD_RING / 4)
 /* Two halves: one is being filled while the other is copied out. */

@@ -1,4 +1,5 @@
-/* The embedded SPIR-V. The table is generated from shaders/variants.cmake; only host/gpu and its tests use it. */
+/* The embedded SPIR-V. The table is generated from shaders/variants.cmake; only host/gpu and its tests use
+ * it. */
 #ifndef GPU_KERNEL_TABLE_H
 #define GPU_KERNEL_TABLE_H
 

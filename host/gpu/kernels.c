@@ -5,7 +5,8 @@
 #define BUF(n) +1
 #define U32(n) +4
 #define F32(n) +4
-/* The argument struct is the views, then the push constants: run_NAME hands both out of it as they lie there. */
+/* The argument struct is the views, then the push constants: run_NAME hands both out of it as they lie there.
+ */
 #define KERNEL(name, buffers, push)                                                                          \
     _Static_assert((0 push) <= 128, #name ": more than 128 bytes of push constants");                        \
     _Static_assert(sizeof(struct name##_args) ==                                                             \
@@ -23,7 +24,7 @@ enum {
 #undef U32
 #undef F32
 
-#define BUF(n) #n " "
+#define BUF(n)                      #n " "
 #define KERNEL(name, buffers, push) {#name, name##_n_buffers, name##_push_bytes, buffers},
 const struct kernel_decl kernel_decls[KERNEL_COUNT] = {
 #include "shaders/kernels.def"

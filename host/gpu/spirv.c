@@ -43,8 +43,8 @@ struct id {
     uint32_t first;   /* and the word index of the first member's type */
     uint32_t pointee; /* OP_TYPE_POINTER; OP_TYPE_IMAGE of a texel buffer: the type of a component */
     uint32_t binding, set;
-    bool non_writable, non_readable;           /* of a variable */
-    uint32_t n_non_writable, n_non_readable;   /* of a struct: members so decorated */
+    bool non_writable, non_readable;         /* of a variable */
+    uint32_t n_non_writable, n_non_readable; /* of a struct: members so decorated */
 };
 
 struct module {
@@ -173,7 +173,8 @@ static bool read_variable(struct module *m, const uint32_t *w, struct spirv_info
             out->reads |= bit;
     }
     if (out->texels & bit && out->writes & bit)
-        return err_set(e, ERR_BUG, "binding %u is declared as a texel buffer and as a storage buffer", var->binding);
+        return err_set(e, ERR_BUG, "binding %u is declared as a texel buffer and as a storage buffer",
+                       var->binding);
     if (var->binding + 1 > out->n_buffers)
         out->n_buffers = var->binding + 1;
     return true;

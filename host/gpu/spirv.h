@@ -1,4 +1,5 @@
-/* Just enough SPIR-V reflection to check a compute kernel against its row of kernels.def and to place barriers. */
+/* Just enough SPIR-V reflection to check a compute kernel against its row of kernels.def and to place
+ * barriers. */
 #ifndef GPU_SPIRV_H
 #define GPU_SPIRV_H
 
