@@ -1,0 +1,355 @@
+/* Tiny random models of every family, as folders and as numbers for the reference. */
+#ifndef TESTS_FAMILY_MODEL_H
+#define TESTS_FAMILY_MODEL_H
+
+#include "tests/tiny_model.h"
+
+#include "host/gpu/gpu_cmd.h"
+#include "host/model/model.h"
+#include "tests/ref/ref_model.h"
+
+struct shape {
+    const char *name, *architecture, *model_type;
+    struct ref_config c;
+    uint32_t layers;
+    unsigned bias; /* bit per linear, as in enum linear_id */
+    bool qk_norm;
+    enum tied tied;
+    enum dtype dtype;
+    unsigned shards; /* 0: one file at an odd address */
+};
+
+/* Odd sizes make 16-bit tensors of an odd number of elements; head_dim is never hidden / heads. */
+static const struct shape shapes[] = {
+    {"llama2",
+     "LlamaForCausalLM",
+     "llama",
+     {.hidden = 40,
+      .intermediate = 72,
+      .heads = 4,
+      .kv_heads = 4,
+      .head_dim = 8,
+      .vocab = 257,
+      .eps = 1e-5,
+      .rope_theta = 1e4},
+     .layers = 2,
+     .tied = TIED_EMBED,
+     .dtype = DTYPE_F32,
+     .shards = 1},
+    {"llama3.1",
+     "LlamaForCausalLM",
+     "llama",
+     {.hidden = 44,
+      .intermediate = 64,
+      .heads = 6,
+      .kv_heads = 2,
+      .head_dim = 24,
+      .vocab = 258,
+      .eps = 1e-6,
+      .rope_theta = 5e2,
+      .llama3 = {8, 1, 4, 16}},
+     .layers = 3,
+     .tied = UNTIED,
+     .dtype = DTYPE_F16,
+     .shards = 3},
+    {"llama-bias",
+     "LlamaForCausalLM",
+     "llama",
+     {.hidden = 37,
+      .intermediate = 51,
+      .heads = 3,
+      .kv_heads = 3,
+      .head_dim = 14,
+      .vocab = 259,
+      .eps = 1e-5,
+      .rope_theta = 1e4},
+     .layers = 2,
+     .bias = 0x7f,
+     .tied = UNTIED,
+     .dtype = DTYPE_F16,
+     .shards = 0},
+    {"mistral",
+     "MistralForCausalLM",
+     "mistral",
+     {.hidden = 40,
+      .intermediate = 56,
+      .heads = 4,
+      .kv_heads = 2,
+      .head_dim = 16,
+      .vocab = 260,
+      .sliding = 7,
+      .eps = 1e-5,
+      .rope_theta = 1e4},
+     .layers = 2,
+     .tied = UNTIED,
+     .dtype = DTYPE_BF16,
+     .shards = 2},
+    {"qwen2",
+     "Qwen2ForCausalLM",
+     "qwen2",
+     {.hidden = 39,
+      .intermediate = 48,
+      .heads = 4,
+      .kv_heads = 1,
+      .head_dim = 12,
+      .vocab = 261,
+      .eps = 1e-6,
+      .rope_theta = 1e6},
+     .layers = 2,
+     .bias = 0x07,
+     .tied = TIED_HEAD,
+     .dtype = DTYPE_BF16,
+     .shards = 1},
+    {"qwen3",
+     "Qwen3ForCausalLM",
+     "qwen3",
+     {.hidden = 40,
+      .intermediate = 64,
+      .heads = 4,
+      .kv_heads = 2,
+      .head_dim = 32,
+      .vocab = 262,
+      .eps = 1e-6,
+      .rope_theta = 1e4,
+      .rope_linear = 4},
+     .layers = 2,
+     .qk_norm = true,
+     .tied = TIED_BOTH,
+     .dtype = DTYPE_BF16,
+     .shards = 1},
+};
+enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
+
+static inline const struct shape *shape_named(const char *name)
+{
+    for (int i = 0; i < N_SHAPES; i++)
+        if (strcmp(shapes[i].name, name) == 0)
+            return &shapes[i];
+    fail_msg("no shape %s", name);
+    return NULL;
+}
+
+static inline void shape_sizes(const struct shape *s, uint32_t rows[REF_LINEARS], uint32_t cols[REF_LINEARS])
+{
+    uint32_t q = s->c.heads * s->c.head_dim, kv = s->c.kv_heads * s->c.head_dim;
+    const uint32_t r[] = {q, kv, kv, s->c.hidden, s->c.intermediate, s->c.intermediate, s->c.hidden};
+    const uint32_t k[] = {s->c.hidden, s->c.hidden, s->c.hidden,      q,
+                          s->c.hidden, s->c.hidden, s->c.intermediate};
+    memcpy(rows, r, sizeof r);
+    memcpy(cols, k, sizeof k);
+}
+
+static inline void family_config(const char *dir, const struct shape *s)
+{
+    struct strbuf b = {0};
+    strbuf_printf(&b, "{\"architectures\": [\"%s\"], \"model_type\": \"%s\", \"torch_dtype\": \"%s\", ",
+                  s->architecture, s->model_type,
+                  s->dtype == DTYPE_F32   ? "float32"
+                  : s->dtype == DTYPE_F16 ? "float16"
+                                          : "bfloat16");
+    strbuf_printf(&b,
+                  "\"hidden_size\": %u, \"intermediate_size\": %u, \"num_hidden_layers\": %u, "
+                  "\"num_attention_heads\": %u, ",
+                  s->c.hidden, s->c.intermediate, s->layers, s->c.heads);
+    strbuf_printf(&b,
+                  "\"num_key_value_heads\": %u, \"head_dim\": %u, \"vocab_size\": %u, "
+                  "\"max_position_embeddings\": 512, ",
+                  s->c.kv_heads, s->c.head_dim, s->c.vocab);
+    strbuf_printf(
+        &b, "\"rms_norm_eps\": %g, \"rope_theta\": %g, \"hidden_act\": \"silu\", \"tie_word_embeddings\": %s",
+        s->c.eps, s->c.rope_theta, s->tied ? "true" : "false");
+    if (s->c.sliding)
+        strbuf_printf(&b, ", \"sliding_window\": %u", s->c.sliding);
+    if (s->c.rope_linear > 0)
+        strbuf_printf(&b, ", \"rope_scaling\": {\"type\": \"linear\", \"factor\": %g}", s->c.rope_linear);
+    if (s->c.llama3.factor > 0)
+        strbuf_printf(
+            &b,
+            ", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": %g, \"low_freq_factor\": %g, "
+            "\"high_freq_factor\": %g, \"original_max_position_embeddings\": %g}",
+            s->c.llama3.factor, s->c.llama3.low, s->c.llama3.high, s->c.llama3.original);
+    strbuf_puts(&b, "}");
+    assert_false(b.failed);
+    write_text_file(dir, "config.json", b.data);
+    strbuf_free(&b);
+}
+
+/* Norm weights are around 1. */
+static inline void family_norm(struct raw_model *m, const char *name, enum dtype dtype, uint32_t n,
+                               uint32_t *seed)
+{
+    struct raw_tensor *t = raw_add(m, name, dtype, 0, n);
+    for (uint32_t i = 0; i < n; i++)
+        raw_set(t, i, 1.0f + (float)((int)(tiny_random(seed) % 2001) - 1000) / 4096.0f);
+}
+
+static inline void family_tensors(struct raw_model *m, const struct shape *s)
+{
+    uint32_t rows[REF_LINEARS], cols[REF_LINEARS], seed = 11;
+    char name[128], module[96];
+    shape_sizes(s, rows, cols);
+    m->n = 0;
+    if (s->tied != TIED_HEAD)
+        raw_weight(m, "model.embed_tokens.weight", s->dtype, s->c.vocab, s->c.hidden, &seed);
+    for (uint32_t l = 0; l < s->layers; l++) {
+        static const char *const norms[] = {"input_layernorm", "post_attention_layernorm", "self_attn.q_norm",
+                                            "self_attn.k_norm"};
+        for (int i = 0; i < (s->qk_norm ? 4 : 2); i++) {
+            snprintf(name, sizeof name, "model.layers.%u.%s.weight", l, norms[i]);
+            family_norm(m, name, s->dtype, i < 2 ? s->c.hidden : s->c.head_dim, &seed);
+        }
+        for (int i = 0; i < REF_LINEARS; i++) {
+            model_linear_name(l, (enum linear_id)i, module, sizeof module);
+            snprintf(name, sizeof name, "%s.weight", module);
+            raw_weight(m, name, s->dtype, rows[i], cols[i], &seed);
+            snprintf(name, sizeof name, "%s.bias", module);
+            if (s->bias >> i & 1)
+                raw_weight(m, name, s->dtype, 0, rows[i], &seed);
+        }
+    }
+    family_norm(m, "model.norm.weight", s->dtype, s->c.hidden, &seed);
+    if (s->tied == TIED_BOTH) {
+        /* Two names, one matrix. */
+        struct raw_tensor *head = raw_add(m, "lm_head.weight", s->dtype, s->c.vocab, s->c.hidden);
+        memcpy(head->data, raw_find(m, "model.embed_tokens.weight")->data, (size_t)head->bytes);
+    } else if (s->tied != TIED_EMBED) {
+        raw_weight(m, "lm_head.weight", s->dtype, s->c.vocab, s->c.hidden, &seed);
+    }
+}
+
+/* Shard i holds the tensors i, i + n, i + 2n ... */
+static inline void family_write_shards(const struct raw_model *m, const char *dir, unsigned shards)
+{
+    struct strbuf index = {0};
+    struct err e = {0};
+    strbuf_puts(&index, "{\"metadata\": {\"total_size\": 1}, \"weight_map\": {");
+    for (unsigned s = 0; s < shards; s++) {
+        struct tensor_plan plan[64];
+        struct safetensors_writer *w;
+        char path[512], file[64];
+        size_t n = 0;
+        if (shards == 1)
+            snprintf(file, sizeof file, "model.safetensors");
+        else
+            snprintf(file, sizeof file, "model-%05u-of-%05u.safetensors", s + 1, shards);
+        for (size_t i = s; i < m->n; i += shards, n++) {
+            plan[n] = (struct tensor_plan){
+                .name = m->items[i].name, .dtype = m->items[i].dtype, .n_dims = m->items[i].n_dims};
+            memcpy(plan[n].shape, m->items[i].shape, sizeof m->items[i].shape);
+            strbuf_printf(&index, "%s\"%s\": \"%s\"", s || n ? ", " : "", m->items[i].name, file);
+        }
+        snprintf(path, sizeof path, "%s/%s", dir, file);
+        OK(safetensors_writer_open(&w, path, plan, n, NULL, 0, &e), e);
+        for (size_t i = s; i < m->n; i += shards)
+            OK(safetensors_writer_put(w, m->items[i].data, (size_t)m->items[i].bytes, &e), e);
+        OK(safetensors_writer_close(&w, &e), e);
+    }
+    strbuf_puts(&index, "}}");
+    assert_false(index.failed);
+    if (shards > 1)
+        write_text_file(dir, "model.safetensors.index.json", index.data);
+    strbuf_free(&index);
+}
+
+/* The folder, and its tensors (the caller frees them). */
+static inline void family_write(const char *dir, const struct shape *s, struct raw_model *m)
+{
+    os_remove_tree(dir);
+    family_config(dir, s);
+    family_tensors(m, s);
+    if (s->shards)
+        family_write_shards(m, dir, s->shards);
+    else
+        raw_write(m, dir, true);
+}
+
+/* ---- as numbers ------------------------------------------------------------------------------------------
+ */
+
+struct family_numbers {
+    float *all[64]; /* what raw_model's tensors hold, in the same order */
+    struct ref_block blocks[4];
+    const float *embed, *head, *final_norm;
+    size_t n;
+};
+
+static inline const float *number_of(const struct family_numbers *f, const struct raw_model *m,
+                                     const char *name)
+{
+    for (size_t i = 0; i < m->n; i++)
+        if (strcmp(m->items[i].name, name) == 0)
+            return f->all[i];
+    return NULL;
+}
+
+static inline void family_numbers(struct family_numbers *f, const struct raw_model *m, const struct shape *s)
+{
+    char name[128], module[96];
+    *f = (struct family_numbers){.n = m->n};
+    for (size_t i = 0; i < m->n; i++) {
+        const struct raw_tensor *t = &m->items[i];
+        struct tensor view = {.name = t->name, .dtype = t->dtype, .data = t->data, .bytes = t->bytes};
+        uint64_t n = t->bytes / dtype_size(t->dtype);
+        struct err e = {0};
+        f->all[i] = malloc((size_t)n * sizeof(float));
+        assert_non_null(f->all[i]);
+        OK(tensor_read_f32(&view, 0, n, f->all[i], &e), e);
+    }
+    for (uint32_t l = 0; l < s->layers; l++) {
+        struct ref_block *b = &f->blocks[l];
+        const float **norms[] = {&b->attn_norm, &b->ffn_norm, &b->q_norm, &b->k_norm};
+        static const char *const names[] = {"input_layernorm", "post_attention_layernorm", "self_attn.q_norm",
+                                            "self_attn.k_norm"};
+        for (int i = 0; i < 4; i++) {
+            snprintf(name, sizeof name, "model.layers.%u.%s.weight", l, names[i]);
+            *norms[i] = number_of(f, m, name);
+        }
+        for (int i = 0; i < REF_LINEARS; i++) {
+            model_linear_name(l, (enum linear_id)i, module, sizeof module);
+            snprintf(name, sizeof name, "%s.weight", module);
+            b->w[i] = number_of(f, m, name);
+            snprintf(name, sizeof name, "%s.bias", module);
+            b->bias[i] = number_of(f, m, name);
+        }
+    }
+    f->embed = number_of(f, m, s->tied == TIED_HEAD ? "lm_head.weight" : "model.embed_tokens.weight");
+    f->head = number_of(f, m, s->tied == TIED_EMBED ? "model.embed_tokens.weight" : "lm_head.weight");
+    f->final_norm = number_of(f, m, "model.norm.weight");
+}
+
+static inline void family_numbers_free(struct family_numbers *f)
+{
+    for (size_t i = 0; i < f->n; i++)
+        free(f->all[i]);
+}
+
+/* x[n, hidden] <- embeddings. */
+static inline void family_embed(const struct family_numbers *f, const struct shape *s, const uint32_t *ids,
+                                size_t n, double *x)
+{
+    for (size_t t = 0; t < n; t++)
+        for (uint32_t i = 0; i < s->c.hidden; i++)
+            x[t * s->c.hidden + i] = f->embed[(size_t)ids[t] * s->c.hidden + i];
+}
+
+/* ---- device ----------------------------------------------------------------------------------------------
+ */
+
+static inline struct gpu_cmd *test_device(struct gpu **g, uint64_t mem_limit)
+{
+    struct err e = {0};
+    struct gpu_cmd *cmd;
+    OK(gpu_create(g, &(struct gpu_options){.mem_limit = mem_limit}, &e), e);
+    OK(gpu_cmd_create(&cmd, *g, &e), e);
+    return cmd;
+}
+
+/* No validation message may have come. */
+static inline void test_device_done(struct gpu **g, struct gpu_cmd **cmd)
+{
+    gpu_cmd_destroy(cmd);
+    assert_int_equal(gpu_validation_messages(*g), 0);
+    gpu_destroy(g);
+}
+
+#endif

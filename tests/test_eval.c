@@ -1,0 +1,468 @@
+/* Perplexity and KL divergence: tiny models against the reference in double, every way of storing and
+ * batching against the others, and the real models against the published figures. */
+#include "tests/family_model.h"
+
+#include <math.h>
+
+#include <cjson/cJSON.h>
+
+#include "host/quant/eval.h"
+
+#define DIR_  "tmp_eval"
+#define MODEL DIR_ "/model"
+#define OTHER DIR_ "/other"
+#define TEXT  DIR_ "/text.txt"
+
+enum { CTX = 21, TEXT_BYTES = 5 * CTX + 4, BOS = 256 };
+
+static struct gpu *gpu;
+static struct gpu_cmd *cmd;
+
+static int setup(void **state)
+{
+    (void)state;
+    cmd = test_device(&gpu, 0);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    test_device_done(&gpu, &cmd);
+    os_remove_tree(DIR_);
+    return 0;
+}
+
+/* ---- a tokenizer of bytes and a text ---------------------------------------------------------------------
+ */
+
+/* Byte-level BPE without a merge: the id of a byte is the byte; 256 is the BOS. */
+static void write_tokenizer(const char *dir)
+{
+    struct strbuf b = {0};
+    strbuf_puts(
+        &b,
+        "{\"version\": \"1.0\", \"added_tokens\": [{\"id\": 256, \"content\": \"<s>\", \"single_word\": "
+        "false, "
+        "\"lstrip\": false, \"rstrip\": false, \"normalized\": false, \"special\": true}], \"normalizer\": "
+        "null, "
+        "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, "
+        "\"use_regex\": true}, ");
+    strbuf_puts(&b, "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": "
+                    "{\"id\": \"<s>\", "
+                    "\"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}], \"pair\": [], "
+                    "\"special_tokens\": "
+                    "{\"<s>\": {\"id\": \"<s>\", \"ids\": [256], \"tokens\": [\"<s>\"]}}}, ");
+    strbuf_puts(&b, "\"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"merges\": [], "
+                    "\"vocab\": {");
+    uint32_t next = 256;
+    for (uint32_t i = 0; i < 256; i++) {
+        bool plain = (i >= 33 && i <= 126) || (i >= 161 && i <= 172) || i >= 174;
+        char name[8] = {0};
+        utf8_encode(plain ? i : next++, name);
+        strbuf_puts(&b, i ? ", " : "");
+        strbuf_json(&b, name);
+        strbuf_printf(&b, ": %u", i);
+    }
+    strbuf_puts(&b, ", \"<s>\": 256}}}");
+    assert_false(b.failed);
+    write_text_file(dir, "tokenizer.json", b.data);
+    strbuf_free(&b);
+}
+
+/* Letters, spaces and two-byte characters. */
+static void write_text(uint32_t ids[TEXT_BYTES + 1])
+{
+    char text[TEXT_BYTES + 1] = {0};
+    uint32_t seed = 3;
+    for (int i = 0; i < TEXT_BYTES; i++) {
+        uint32_t r = tiny_random(&seed) % 30;
+        if (r >= 28 && i + 1 < TEXT_BYTES) {
+            text[i++] = (char)0xc3;
+            text[i] = (char)0xa4;
+        } else {
+            text[i] = (char)(r < 26 ? 'a' + r : ' ');
+        }
+    }
+    ids[0] = BOS;
+    for (int i = 0; i < TEXT_BYTES; i++)
+        ids[i + 1] = (uint8_t)text[i];
+    write_text_file(DIR_, "text.txt", text);
+}
+
+static void write_model(const char *dir, const struct shape *s, struct raw_model *raw)
+{
+    family_write(dir, s, raw);
+    write_tokenizer(dir);
+}
+
+static struct checkpoint *open_ok(const char *dir)
+{
+    struct err e = {0};
+    struct checkpoint *c;
+    OK(checkpoint_open(&c, dir, &e), e);
+    return c;
+}
+
+static struct eval_result eval_ok(struct gpu_cmd *on, const char *dir, const struct eval_options *o)
+{
+    struct err e = {0};
+    struct eval_result r;
+    struct checkpoint *c = open_ok(dir);
+    OK(eval_perplexity(on, c, o, &r, &e), e);
+    checkpoint_close(&c);
+    return r;
+}
+
+/* log p[windows * ctx, vocab] of every position, by the reference; the caller frees. */
+static double *reference_log_probs(const struct shape *s, const struct raw_model *raw, const uint32_t *ids,
+                                   uint32_t windows)
+{
+    struct ref_config c = s->c;
+    struct family_numbers f;
+    size_t tokens = (size_t)windows * CTX;
+    double *x = malloc(tokens * c.hidden * sizeof *x), *out = malloc(tokens * c.vocab * sizeof *out);
+    assert_true(x && out);
+    c.ctx = CTX;
+    family_numbers(&f, raw, s);
+    family_embed(&f, s, ids, tokens, x);
+    for (uint32_t l = 0; l < s->layers; l++)
+        assert_true(ref_block_forward(&c, &f.blocks[l], windows, x, NULL, x));
+    for (size_t t = 0; t < tokens; t++)
+        ref_log_probs(&c, f.final_norm, f.head, x + t * c.hidden, out + t * c.vocab);
+    family_numbers_free(&f);
+    free(x);
+    return out;
+}
+
+static double mean_nll(const double *log_probs, const uint32_t *ids, uint32_t windows, uint32_t vocab)
+{
+    double sum = 0;
+    for (uint32_t t = 0; t < windows * CTX; t++)
+        if (t % CTX != CTX - 1)
+            sum -= log_probs[(size_t)t * vocab + ids[t + 1]];
+    return sum / (windows * (CTX - 1.0));
+}
+
+/* ---- tiny models -----------------------------------------------------------------------------------------
+ */
+
+static void test_reference(void **state)
+{
+    (void)state;
+    uint32_t ids[TEXT_BYTES + 1];
+    for (int i = 0; i < N_SHAPES; i++) {
+        const struct shape *s = &shapes[i];
+        struct raw_model raw;
+        os_remove_tree(DIR_);
+        write_model(MODEL, s, &raw);
+        write_text(ids);
+        double *lp = reference_log_probs(s, &raw, ids, 5);
+        double want = mean_nll(lp, ids, 5, s->c.vocab);
+        struct eval_result r = eval_ok(cmd, MODEL, &(struct eval_options){.text = TEXT, .ctx = CTX});
+        if (!(fabs(r.mean_nll - want) <= 1e-6 * want))
+            fail_msg("%s: mean NLL %.9g, the reference has %.9g", s->name, r.mean_nll, want);
+        assert_true(fabs(r.perplexity - exp(want)) < 1e-5 * exp(want));
+        assert_int_equal(r.tokens, TEXT_BYTES + 1);
+        assert_int_equal(r.windows, 5);
+        assert_int_equal(r.scored, 5 * (CTX - 1));
+        uint8_t bytes[4 * (TEXT_BYTES + 1)];
+        char hex[33];
+        for (int t = 0; t <= TEXT_BYTES; t++)
+            store_u32le(bytes + 4 * t, ids[t]);
+        hash_hex(hash_bytes(bytes, sizeof bytes, (struct hash128){0}), hex);
+        assert_string_equal(r.token_hash, hex);
+        /* Fewer windows: the first ones. */
+        r = eval_ok(cmd, MODEL, &(struct eval_options){.text = TEXT, .ctx = CTX, .windows = 2});
+        assert_int_equal(r.windows, 2);
+        assert_true(fabs(r.mean_nll - mean_nll(lp, ids, 2, s->c.vocab)) <= 1e-6 * want);
+        free(lp);
+        raw_free(&raw);
+    }
+}
+
+static void test_compare(void **state)
+{
+    (void)state;
+    uint32_t ids[TEXT_BYTES + 1], agree = 0;
+    struct shape a = *shape_named("mistral"), b = *shape_named("qwen3");
+    struct raw_model ra, rb;
+    struct compare_result r;
+    struct err e = {0};
+    a.c.vocab = b.c.vocab = 270;
+    os_remove_tree(DIR_);
+    write_model(MODEL, &a, &ra);
+    write_model(OTHER, &b, &rb);
+    write_text(ids);
+    double *la = reference_log_probs(&a, &ra, ids, 5), *lb = reference_log_probs(&b, &rb, ids, 5), kl = 0;
+    for (uint32_t t = 0; t < 5 * CTX; t++) {
+        const double *p = lb + (size_t)t * 270, *q = la + (size_t)t * 270;
+        uint32_t top_p = 0, top_q = 0;
+        if (t % CTX == CTX - 1)
+            continue;
+        for (uint32_t v = 0; v < 270; v++) {
+            kl += exp(p[v]) * (p[v] - q[v]);
+            top_p = p[v] > p[top_p] ? v : top_p;
+            top_q = q[v] > q[top_q] ? v : top_q;
+        }
+        agree += top_p == top_q;
+    }
+    kl /= 5 * (CTX - 1);
+    struct checkpoint *ca = open_ok(MODEL), *cb = open_ok(OTHER);
+    const struct eval_options o = {.text = TEXT, .ctx = CTX};
+    OK(eval_compare(cmd, ca, cb, &o, &r, &e), e);
+    assert_true(fabs(r.mean_kl - kl) <= 1e-5 * kl);
+    assert_true(r.top1 == (double)agree / (5 * (CTX - 1)));
+    /* The same numbers as eval, to the bit. */
+    assert_true(r.model.mean_nll == eval_ok(cmd, MODEL, &o).mean_nll);
+    assert_true(r.reference.mean_nll == eval_ok(cmd, OTHER, &o).mean_nll);
+    OK(eval_compare(cmd, ca, ca, &o, &r, &e), e);
+    assert_true(fabs(r.mean_kl) < 1e-7);
+    assert_true(r.top1 == 1);
+    checkpoint_close(&ca);
+    checkpoint_close(&cb);
+    free(la);
+    free(lb);
+    raw_free(&ra);
+    raw_free(&rb);
+}
+
+/* A device with little memory streams the head in tiles and keeps hidden states on the host; the result is
+ * the same to the bit. */
+static void test_little_memory(void **state)
+{
+    (void)state;
+    uint32_t ids[TEXT_BYTES + 1];
+    struct shape s = *shape_named("llama-bias");
+    struct raw_model raw;
+    struct gpu *small;
+    s.c.vocab = 200003; /* x 37 x 4 bytes: more than a quarter of the limit, no multiple of a tile */
+    os_remove_tree(DIR_);
+    write_model(MODEL, &s, &raw);
+    write_text(ids);
+    const struct eval_options o = {.text = TEXT, .ctx = CTX, .spill_dir = DIR_};
+    struct eval_result large = eval_ok(cmd, MODEL, &o), again = eval_ok(cmd, MODEL, &o);
+    assert_true(large.mean_nll == again.mean_nll);
+    struct gpu_cmd *small_cmd = test_device(&small, 112u << 20);
+    struct eval_result r = eval_ok(small_cmd, MODEL, &o);
+    assert_true(gpu_memory_peak(small) <= 112u << 20);
+    test_device_done(&small, &small_cmd);
+    assert_true(r.mean_nll == large.mean_nll);
+    raw_free(&raw);
+}
+
+/* One set of codes in three formats, and as dense numbers: one perplexity. */
+static void test_quantized(void **state)
+{
+    (void)state;
+    static const enum export_format formats[] = {EXPORT_GPTQ, EXPORT_GPTQ_V2, EXPORT_COMPRESSED_TENSORS,
+                                                 EXPORT_MLX};
+    struct shape s = *shape_named("llama2");
+    s.c.hidden = 64, s.c.intermediate = 96, s.c.heads = 4, s.c.head_dim = 32, s.dtype = DTYPE_F16;
+    uint32_t ids[TEXT_BYTES + 1], rows[REF_LINEARS], cols[REF_LINEARS];
+    struct raw_model raw;
+    struct items x = {0};
+    struct err e = {0};
+    os_remove_tree(DIR_);
+    write_model(MODEL, &s, &raw);
+    write_text(ids);
+    shape_sizes(&s, rows, cols);
+    for (uint32_t l = 0; l < s.layers; l++) {
+        for (int i = 0; i < REF_LINEARS; i++, x.n++) {
+            model_linear_name(l, (enum linear_id)i, x.names[x.n], sizeof x.names[0]);
+            x.items[x.n] = (struct export_item){.module = x.names[x.n],
+                                                .rows = rows[i],
+                                                .cols = cols[i],
+                                                .spec = {quant_type_find("2"), 32, SCALE_F16}};
+        }
+    }
+    const struct eval_options o = {.text = TEXT, .ctx = CTX};
+    double first = 0;
+    for (int f = 0; f < 4; f++) {
+        OK(write_random(OTHER, MODEL, &x, &(struct export_options){.format = formats[f]}, &e), e);
+        write_tokenizer(OTHER);
+        struct eval_result r = eval_ok(cmd, OTHER, &o);
+        if (f == 0)
+            first = r.mean_nll;
+        else if (r.mean_nll != first)
+            fail_msg("%s: mean NLL %.9g, not %.9g", export_format_name(formats[f]), r.mean_nll, first);
+        if (f == 0) {
+            struct checkpoint *q = open_ok(OTHER);
+            for (size_t i = 0; i < x.n; i++) {
+                char name[96];
+                snprintf(name, sizeof name, "%s.weight", x.names[i]);
+                struct raw_tensor *t = raw_find(&raw, name);
+                t->dtype = DTYPE_F32;
+                t->bytes *= 2;
+                t->data = realloc(t->data, (size_t)t->bytes);
+                assert_non_null(t->data);
+                OK(checkpoint_read_f32(q, x.names[i], 0, x.items[i].rows, (float *)(void *)t->data, &e), e);
+            }
+            checkpoint_close(&q);
+            os_remove_tree(MODEL "-dense");
+            family_config(MODEL "-dense", &s);
+            raw_write(&raw, MODEL "-dense", false);
+            write_tokenizer(MODEL "-dense");
+            assert_true(eval_ok(cmd, MODEL "-dense", &o).mean_nll == first);
+        }
+        os_remove_tree(OTHER);
+    }
+    raw_free(&raw);
+}
+
+/* ---- progress and refusals -------------------------------------------------------------------------------
+ */
+
+struct watch {
+    int calls, stop_at;
+    double last;
+};
+
+static bool watch(void *ctx, const struct progress_event *ev)
+{
+    struct watch *w = ctx;
+    assert_string_equal(ev->phase, "eval");
+    assert_true(ev->done >= w->last && ev->done <= 1 + 1e-9);
+    assert_true(isnan(ev->loss) && !(ev->eta_seconds < 0));
+    w->last = ev->done;
+    return ++w->calls != w->stop_at;
+}
+
+static void test_progress(void **state)
+{
+    (void)state;
+    uint32_t ids[TEXT_BYTES + 1];
+    struct raw_model raw;
+    struct err e = {0};
+    struct eval_result r;
+    os_remove_tree(DIR_);
+    write_model(MODEL, shape_named("llama3.1"), &raw);
+    write_text(ids);
+    struct checkpoint *c = open_ok(MODEL);
+    struct watch w = {0};
+    struct eval_options o = {.text = TEXT, .ctx = CTX, .progress = {watch, &w}};
+    OK(eval_perplexity(cmd, c, &o, &r, &e), e);
+    /* Once per block and at the end; more where it takes long. */
+    assert_true(w.calls >= 4 && w.last > 0.999);
+    for (int at = 1; at <= 4; at++) {
+        w = (struct watch){.stop_at = at};
+        FAILS(eval_perplexity(cmd, c, &o, &r, &e), e, ERR_STOPPED, "stopped");
+        assert_int_equal(w.calls, at);
+    }
+    checkpoint_close(&c);
+    raw_free(&raw);
+}
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    uint32_t ids[TEXT_BYTES + 1];
+    struct shape s = *shape_named("llama2");
+    struct raw_model raw, other;
+    struct err e = {0};
+    struct eval_result r;
+    struct compare_result cr;
+    os_remove_tree(DIR_);
+    write_model(MODEL, &s, &raw);
+    write_text(ids);
+    struct checkpoint *c = open_ok(MODEL);
+    FAILS(eval_perplexity(cmd, c, &(struct eval_options){.text = DIR_ "/none", .ctx = CTX}, &r, &e), e,
+          ERR_USER, "none");
+    FAILS(eval_perplexity(cmd, c, &(struct eval_options){.text = TEXT, .ctx = TEXT_BYTES + 2}, &r, &e), e,
+          ERR_USER, "tokens");
+    FAILS(eval_perplexity(cmd, c, &(struct eval_options){.text = TEXT, .ctx = 0}, &r, &e), e, ERR_USER,
+          "window");
+    FAILS(eval_perplexity(cmd, c, &(struct eval_options){.text = TEXT, .ctx = 1}, &r, &e), e, ERR_USER,
+          "window");
+    OK(eval_perplexity(cmd, c, &(struct eval_options){.text = TEXT, .ctx = TEXT_BYTES + 1}, &r, &e), e);
+    assert_int_equal(r.windows, 1);
+    /* A smaller vocabulary: for comparison, and for this text (its BOS is 256). */
+    s.c.vocab = 256;
+    write_model(OTHER, &s, &other);
+    struct checkpoint *d = open_ok(OTHER);
+    const struct eval_options o = {.text = TEXT, .ctx = CTX};
+    FAILS(eval_compare(cmd, c, d, &o, &cr, &e), e, ERR_USER, "vocabular");
+    FAILS(eval_perplexity(cmd, d, &o, &r, &e), e, ERR_USER, "256");
+    assert_true(os_remove(OTHER "/tokenizer.json"));
+    FAILS(eval_perplexity(cmd, d, &o, &r, &e), e, ERR_USER, "tokenizer.json");
+    checkpoint_close(&c);
+    checkpoint_close(&d);
+    raw_free(&raw);
+    raw_free(&other);
+}
+
+/* ---- real models -----------------------------------------------------------------------------------------
+ */
+
+/* ../shared beside the source; false if this checkout has none. */
+static bool shared_path(char *out, size_t cap, const char *name)
+{
+    const char *source = os_getenv("GSQ_SOURCE");
+    snprintf(out, cap, "%s/../shared/%s", source ? source : ".", name);
+    return os_stat(out, NULL) != OS_ABSENT;
+}
+
+static double expected(const char *model, const char *key)
+{
+    char path[1024], *text;
+    size_t size;
+    struct err e = {0};
+    shared_path(path, sizeof path, "oracle/expected.json");
+    OK(os_read_file(path, 1u << 20, &text, &size, &e), e);
+    cJSON *j = cJSON_ParseWithLength(text, size);
+    const cJSON *v = cJSON_GetObjectItem(cJSON_GetObjectItem(cJSON_GetObjectItem(j, "models"), model), key);
+    assert_true(cJSON_IsNumber(v));
+    double number = v->valuedouble;
+    cJSON_Delete(j);
+    free(text);
+    return number;
+}
+
+static void check_real(const char *model, const char *text)
+{
+    char dir[1024], text_path[1024], name[128];
+    snprintf(name, sizeof name, "models/%s", model);
+    bool there = shared_path(dir, sizeof dir, name);
+    snprintf(name, sizeof name, "text/%s", text);
+    if (!there || !shared_path(text_path, sizeof text_path, name)) {
+        print_message("skipped: there is no %s\n", there ? text_path : dir);
+        skip();
+    }
+    struct eval_result r = eval_ok(cmd, dir, &(struct eval_options){.text = text_path, .ctx = 256});
+    double want = expected(model, "ppl_ctx256");
+    print_message("%s: perplexity %.5f, expected %.5f; %.1f s on %s\n", model, r.perplexity, want, r.seconds,
+                  gpu_info(gpu)->name);
+    assert_int_equal(r.tokens, (uint64_t)expected(model, "eval_tokens"));
+    assert_int_equal(r.windows, (uint32_t)expected(model, "windows"));
+    assert_true(fabs(r.perplexity - want) <= 2e-4 * want);
+}
+
+static void test_stories260k(void **state)
+{
+    (void)state;
+    check_real("stories260K", "tinystories-eval.txt");
+}
+
+static void test_tinystories_656k(void **state)
+{
+    (void)state;
+    check_real("TinyStories-656K", "tinystories-eval.txt");
+}
+
+static void test_oak(void **state)
+{
+    (void)state;
+    check_real("oak-2.9M", "wikitext2-test-eval.txt");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_reference),     cmocka_unit_test(test_compare),
+        cmocka_unit_test(test_little_memory), cmocka_unit_test(test_quantized),
+        cmocka_unit_test(test_progress),      cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_stories260k),   cmocka_unit_test(test_tinystories_656k),
+        cmocka_unit_test(test_oak),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}

@@ -1,0 +1,484 @@
+/* host/model on tiny models of every family: the forward pass against the reference in double, the tiers of
+ * hidden states against each other, and what model_open refuses. */
+#include "tests/family_model.h"
+
+#include <math.h>
+
+#include "host/model/block_fwd.h"
+#include "host/model/calib.h"
+
+#define DIR_ "tmp_model"
+
+enum { CTX = 19, WINDOWS = 5 };
+
+static struct gpu *gpu;
+static struct gpu_cmd *cmd;
+
+static int setup(void **state)
+{
+    (void)state;
+    cmd = test_device(&gpu, 0);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    test_device_done(&gpu, &cmd);
+    os_remove_tree(DIR_);
+    return 0;
+}
+
+static void random_ids(struct windows *w, uint32_t vocab)
+{
+    uint32_t seed = 5;
+    *w = (struct windows){.n = WINDOWS, .ctx = CTX, .tokens = WINDOWS * CTX};
+    w->ids = malloc(sizeof(uint32_t) * WINDOWS * CTX);
+    assert_non_null(w->ids);
+    for (int i = 0; i < WINDOWS * CTX; i++)
+        w->ids[i] = tiny_random(&seed) % vocab;
+}
+
+/* A folder opened as checkpoint and model. */
+struct opened {
+    struct checkpoint *ck;
+    struct model *m;
+    struct raw_model raw;
+};
+
+static void open_shape(struct opened *o, const struct shape *s)
+{
+    struct err e = {0};
+    family_write(DIR_, s, &o->raw);
+    OK(checkpoint_open(&o->ck, DIR_, &e), e);
+    OK(model_open(&o->m, cmd, o->ck, CTX, &e), e);
+}
+
+static void close_opened(struct opened *o)
+{
+    model_close(&o->m);
+    checkpoint_close(&o->ck);
+    raw_free(&o->raw);
+}
+
+static void compare(const char *what, const float *got, const double *want, size_t n, double tolerance)
+{
+    double scale = 0, worst = 0;
+    for (size_t i = 0; i < n; i++)
+        scale = fmax(scale, fabs(want[i]));
+    for (size_t i = 0; i < n; i++)
+        worst = fmax(worst, isnan(got[i]) ? INFINITY : fabs(got[i] - want[i]));
+    if (!(worst <= tolerance * scale))
+        fail_msg("%s: off by %g, the largest number is %g", what, worst, scale);
+}
+
+/* ---- forward ---------------------------------------------------------------------------------------------
+ */
+
+static void check_forward(const struct shape *s)
+{
+    struct opened o;
+    struct windows w;
+    struct family_numbers f;
+    struct err e = {0};
+    open_shape(&o, s);
+    random_ids(&w, s->c.vocab);
+    family_numbers(&f, &o.raw, s);
+    struct ref_config c = s->c;
+    c.ctx = CTX;
+    size_t n = (size_t)WINDOWS * CTX * c.hidden;
+    double *x = malloc(n * sizeof *x), *h = malloc(n * sizeof *h);
+    float *got = malloc(n * sizeof *got);
+    assert_true(x && h && got);
+
+    struct gpu_arena *arena, *weights;
+    struct gpu_view gx, gh;
+    struct block_scratch scratch;
+    OK(gpu_arena_create(&arena, gpu, "scratch", &e) && gpu_arena_create(&weights, gpu, "block", &e), e);
+    OK(gpu_alloc(arena, n * 4, &gx, &e) && gpu_alloc(arena, n * 4, &gh, &e), e);
+    OK(block_scratch_create(&scratch, arena, o.m, WINDOWS, &e), e);
+    OK(model_embed(o.m, w.ids, WINDOWS * CTX, gx, &e), e);
+    OK(gpu_download(cmd, gx, got, n * 4, &e), e);
+    family_embed(&f, s, w.ids, WINDOWS * CTX, x);
+    compare("embeddings", got, x, n, 0);
+
+    for (uint32_t l = 0; l < s->layers; l++) {
+        struct block_weights b;
+        char what[64];
+        uint64_t before = gpu_arena_mark(weights);
+        OK(model_load_block(o.m, l, weights, &b, &e), e);
+        assert_int_equal(gpu_arena_mark(weights) - before, model_block_bytes(o.m));
+        assert_true(ref_block_forward(&c, &f.blocks[l], WINDOWS, x, h, x));
+        /* Once into a second view, once in place. */
+        block_attn_fwd(o.m, &b, &scratch, gx, gh, WINDOWS);
+        OK(gpu_download(cmd, gh, got, n * 4, &e), e);
+        snprintf(what, sizeof what, "%s, block %u, attention", s->name, l);
+        compare(what, got, h, n, 2e-5 * (l + 1));
+        block_attn_fwd(o.m, &b, &scratch, gx, gx, WINDOWS);
+        block_ffn_fwd(o.m, &b, &scratch, gh, gh, WINDOWS);
+        block_ffn_fwd(o.m, &b, &scratch, gx, gx, WINDOWS);
+        float *twice = malloc(n * sizeof *twice);
+        assert_non_null(twice);
+        OK(gpu_download(cmd, gh, twice, n * 4, &e) && gpu_download(cmd, gx, got, n * 4, &e), e);
+        snprintf(what, sizeof what, "%s, block %u", s->name, l);
+        compare(what, got, x, n, 2e-5 * (l + 1));
+        assert_memory_equal(got, twice, n * 4);
+        free(twice);
+        OK(gpu_cmd_finish(cmd, &e), e);
+        gpu_arena_reset(weights, 0);
+    }
+    gpu_arena_destroy(&arena);
+    gpu_arena_destroy(&weights);
+    family_numbers_free(&f);
+    windows_free(&w);
+    close_opened(&o);
+    free(x);
+    free(h);
+    free(got);
+}
+
+static void test_forward(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_SHAPES; i++)
+        check_forward(&shapes[i]);
+}
+
+/* ---- tiers and batches -----------------------------------------------------------------------------------
+ */
+
+/* The hidden states behind the last block. */
+static void run_tier(struct model *m, const struct windows *w, const struct acts_options *o,
+                     enum acts_tier tier, uint32_t batch, float *out)
+{
+    struct err e = {0};
+    struct acts *a;
+    struct gpu_arena *arena, *weights;
+    struct gpu_view staging, x;
+    struct block_scratch scratch;
+    OK(gpu_arena_create(&arena, gpu, "scratch", &e) && gpu_arena_create(&weights, gpu, "block", &e), e);
+    OK(gpu_alloc(arena, acts_bytes(m, batch), &staging, &e), e);
+    OK(block_scratch_create(&scratch, arena, m, batch, &e), e);
+    assert_int_equal(acts_tier_for(o, acts_bytes(m, w->n)), tier);
+    OK(acts_create(&a, m, w->n, o, &e), e);
+    assert_int_equal(acts_where(a), tier);
+    OK(acts_embed(a, w, batch, staging, &e), e);
+    for (uint32_t l = 0; l < m->cfg->num_layers; l++) {
+        struct block_weights b;
+        OK(model_load_block(m, l, weights, &b, &e), e);
+        for (uint32_t i = 0; i < w->n; i += batch) {
+            uint32_t n = i + batch < w->n ? batch : w->n - i;
+            OK(acts_get(a, i, n, staging, &x, &e), e);
+            block_attn_fwd(m, &b, &scratch, x, x, n);
+            block_ffn_fwd(m, &b, &scratch, x, x, n);
+            OK(acts_put(a, i, n, x, &e), e);
+        }
+        OK(gpu_cmd_finish(cmd, &e), e);
+        gpu_arena_reset(weights, 0);
+    }
+    uint64_t bytes = acts_bytes(m, 1);
+    for (uint32_t i = 0; i < w->n; i++) {
+        OK(acts_get(a, i, 1, staging, &x, &e), e);
+        OK(gpu_download(cmd, x, (uint8_t *)out + i * bytes, bytes, &e), e);
+    }
+    acts_destroy(&a);
+    assert_null(a);
+    gpu_arena_destroy(&arena);
+    gpu_arena_destroy(&weights);
+}
+
+static void test_tiers(void **state)
+{
+    (void)state;
+    /* The first one's windows start at any multiple of 4 bytes: most cannot be bound where they lie. */
+    static const char *const names[] = {"llama-bias", "mistral"};
+    for (int k = 0; k < 2; k++) {
+        const struct shape *s = shape_named(names[k]);
+        struct opened o;
+        struct windows w;
+        open_shape(&o, s);
+        random_ids(&w, s->c.vocab);
+        uint64_t bytes = acts_bytes(o.m, WINDOWS);
+        float *first = malloc((size_t)bytes), *other = malloc((size_t)bytes);
+        assert_true(first && other);
+        const struct acts_options tiers[] = {
+            [ACTS_DEVICE] = {.device_bytes = bytes},
+            [ACTS_HOST] = {.device_bytes = bytes - 1, .host_bytes = bytes},
+            [ACTS_FILE] = {.host_bytes = bytes - 1, .spill_dir = DIR_},
+        };
+        run_tier(o.m, &w, &tiers[ACTS_DEVICE], ACTS_DEVICE, WINDOWS, first);
+        for (int tier = 0; tier < 3; tier++) {
+            static const uint32_t batches[] = {1, 2, 3, WINDOWS};
+            for (int b = 0; b < 4; b++) {
+                memset(other, 0xff, (size_t)bytes);
+                run_tier(o.m, &w, &tiers[tier], (enum acts_tier)tier, batches[b], other);
+                if (memcmp(first, other, (size_t)bytes) != 0)
+                    fail_msg("%s: tier %d, batch %u differs", s->name, tier, batches[b]);
+            }
+        }
+        free(first);
+        free(other);
+        windows_free(&w);
+        close_opened(&o);
+    }
+}
+
+static void test_scratch_windows(void **state)
+{
+    (void)state;
+    struct opened o;
+    open_shape(&o, shape_named("llama2"));
+    assert_int_equal(block_scratch_windows(o.m, UINT64_MAX, 7), 7);
+    assert_int_equal(block_scratch_windows(o.m, block_scratch_bytes(o.m, 3), 7), 3);
+    assert_int_equal(block_scratch_windows(o.m, block_scratch_bytes(o.m, 3) - 1, 7), 2);
+    assert_int_equal(block_scratch_windows(o.m, 0, 7), 1);
+    uint32_t n = block_scratch_windows(o.m, UINT64_MAX, UINT32_MAX);
+    assert_true((uint64_t)n * CTX * 72 * 4 <= gpu_info(gpu)->max_range);
+    close_opened(&o);
+}
+
+/* ---- weights ---------------------------------------------------------------------------------------------
+ */
+
+static void check_rows(struct model *m, const char *module, uint32_t row0, uint32_t rows, uint32_t cols)
+{
+    struct err e = {0};
+    struct gpu_arena *arena;
+    struct gpu_view v;
+    size_t n = (size_t)rows * cols;
+    float *want = malloc(n * 4), *got = malloc(n * 4);
+    assert_true(want && got);
+    OK(gpu_arena_create(&arena, gpu, "block", &e) && gpu_alloc(arena, n * 4, &v, &e), e);
+    gpu_fill(cmd, v, 0x7fc00000);
+    OK(model_load_matrix(m, module, row0, rows, v, &e), e);
+    OK(gpu_download(cmd, v, got, n * 4, &e), e);
+    OK(checkpoint_read_f32(m->ck, module, row0, rows, want, &e), e);
+    assert_memory_equal(got, want, n * 4);
+    gpu_arena_destroy(&arena);
+    free(want);
+    free(got);
+}
+
+static void test_load_matrix(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_SHAPES; i++) {
+        struct opened o;
+        open_shape(&o, &shapes[i]);
+        const char *module = "model.layers.1.mlp.gate_proj";
+        uint32_t rows = o.m->rows[LINEAR_GATE], cols = o.m->cols[LINEAR_GATE];
+        check_rows(o.m, module, 0, rows, cols);
+        check_rows(o.m, module, 0, 1, cols);
+        check_rows(o.m, module, 3, 5, cols);
+        check_rows(o.m, module, rows - 1, 1, cols);
+        check_rows(o.m, "model.norm", 0, 1, o.m->cfg->hidden_size);
+        check_rows(o.m, checkpoint_head_module(o.ck), 7, 100, o.m->cfg->hidden_size);
+        struct err e = {0};
+        struct gpu_view none = {0};
+        FAILS(model_load_matrix(o.m, module, rows - 1, 2, none, &e), e, ERR_BUG, "gate_proj");
+        FAILS(model_load_matrix(o.m, "model.layers.9.mlp.up_proj", 0, 1, none, &e), e, ERR_USER, "layers.9");
+        close_opened(&o);
+    }
+}
+
+/* More than one trip through the staging area: 16-bit numbers of an odd count. */
+static void test_load_large(void **state)
+{
+    (void)state;
+    struct shape s = *shape_named("llama-bias");
+    s.c.vocab = 300001; /* x 37 */
+    struct opened o;
+    open_shape(&o, &s);
+    check_rows(o.m, "lm_head", 0, s.c.vocab, s.c.hidden);
+    check_rows(o.m, "model.embed_tokens", 1, s.c.vocab - 1, s.c.hidden);
+    close_opened(&o);
+}
+
+static void test_load_quantized(void **state)
+{
+    (void)state;
+    static const enum export_format formats[] = {EXPORT_GPTQ, EXPORT_COMPRESSED_TENSORS, EXPORT_MLX};
+    for (int f = 0; f < 3; f++) {
+        struct items x;
+        struct err e = {0};
+        struct checkpoint *ck;
+        struct model *m;
+        tiny_write(DIR_ "/base", &(struct tiny_options){.dtype = DTYPE_F16, .bias = true});
+        items_all(&x, "3", 32, SCALE_F16);
+        OK(write_random(DIR_ "/out", DIR_ "/base", &x, &(struct export_options){.format = formats[f]}, &e),
+           e);
+        OK(checkpoint_open(&ck, DIR_ "/out", &e), e);
+        OK(model_open(&m, cmd, ck, CTX, &e), e);
+        check_rows(m, "model.layers.0.self_attn.q_proj", 0, HIDDEN, HIDDEN);
+        check_rows(m, "model.layers.1.mlp.down_proj", 3, 9, INNER);
+        OK(model_check_finite(m, NULL, NULL, &e), e);
+        model_close(&m);
+        checkpoint_close(&ck);
+        os_remove_tree(DIR_);
+    }
+}
+
+/* ---- refusals --------------------------------------------------------------------------------------------
+ */
+
+/* model_open on a changed model fails with this message. */
+static void refuse_raw(const struct shape *s, struct raw_model *raw, const char *says)
+{
+    struct err e = {0};
+    struct checkpoint *ck;
+    struct model *m;
+    os_remove_tree(DIR_);
+    family_config(DIR_, s);
+    raw_write(raw, DIR_, false);
+    OK(checkpoint_open(&ck, DIR_, &e), e);
+    FAILS(model_open(&m, cmd, ck, CTX, &e), e, ERR_USER, says);
+    assert_null(m);
+    checkpoint_close(&ck);
+}
+
+static void test_missing_tensors(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *shape, *name;
+    } cases[] = {{"llama2", "model.embed_tokens.weight"},
+                 {"llama2", "model.norm.weight"},
+                 {"llama2", "model.layers.1.mlp.down_proj.weight"},
+                 {"llama2", "model.layers.0.input_layernorm.weight"},
+                 {"llama3.1", "lm_head.weight"},
+                 {"qwen3", "model.layers.1.self_attn.k_norm.weight"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const struct shape *s = shape_named(cases[i].shape);
+        struct raw_model raw;
+        char says[256];
+        family_tensors(&raw, s);
+        raw_drop(&raw, cases[i].name);
+        snprintf(says, sizeof says, "%s is missing", cases[i].name);
+        refuse_raw(s, &raw, says);
+        refuse_raw(s, &raw, DIR_);
+        raw_free(&raw);
+    }
+}
+
+static void test_wrong_shapes(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"model.layers.1.self_attn.o_proj", "model.layers.0.mlp.up_proj",
+                                        "lm_head", "model.layers.1.post_attention_layernorm"};
+    const struct shape *s = shape_named("llama-bias");
+    for (int i = 0; i < 5; i++) {
+        struct raw_model raw;
+        char name[128];
+        family_tensors(&raw, s);
+        snprintf(name, sizeof name, "%s.%s", i < 4 ? names[i] : "model.layers.1.self_attn.v_proj",
+                 i < 4 ? "weight" : "bias");
+        struct raw_tensor *t = raw_find(&raw, name);
+        t->shape[0]--;
+        t->bytes = t->shape[0] * (t->n_dims == 2 ? t->shape[1] : 1) * 2;
+        refuse_raw(s, &raw, name);
+        raw_free(&raw);
+    }
+}
+
+static void test_families(void **state)
+{
+    (void)state;
+    struct model_config c = {.architecture = "MixtralForCausalLM", .model_type = "mixtral"};
+    struct err e = {0};
+    assert_null(family_find(&c, &e));
+    assert_int_equal(e.kind, ERR_USER);
+    assert_non_null(strstr(e.msg, "MixtralForCausalLM"));
+    for (size_t i = 0; family_at(i); i++) {
+        assert_non_null(strstr(e.hint, family_at(i)->architecture));
+        struct model_config known = {0}, typed = {0};
+        snprintf(known.architecture, sizeof known.architecture, "%s", family_at(i)->architecture);
+        snprintf(typed.model_type, sizeof typed.model_type, "%s", family_at(i)->model_type);
+        assert_ptr_equal(family_find(&known, &e), family_at(i));
+        assert_ptr_equal(family_find(&typed, &e), family_at(i));
+    }
+    /* A named architecture counts, whatever its model_type resembles. */
+    struct model_config other = {.architecture = "LlamaForSomethingElse", .model_type = "llama"};
+    assert_null(family_find(&other, &e));
+    assert_null(family_find(&(struct model_config){0}, &e));
+}
+
+static void test_limits(void **state)
+{
+    (void)state;
+    struct shape s = *shape_named("llama2");
+    struct raw_model raw;
+    struct checkpoint *ck;
+    struct model *m;
+    struct err e = {0};
+    s.c.head_dim = 258;
+    family_write(DIR_, &s, &raw);
+    OK(checkpoint_open(&ck, DIR_, &e), e);
+    FAILS(model_open(&m, cmd, ck, CTX, &e), e, ERR_USER, "head_dim");
+    checkpoint_close(&ck);
+    raw_free(&raw);
+    family_write(DIR_, shape_named("llama2"), &raw);
+    OK(checkpoint_open(&ck, DIR_, &e), e);
+    FAILS(model_open(&m, cmd, ck, 1, &e), e, ERR_USER, "2 tokens");
+    uint64_t longest = gpu_info(gpu)->max_range / (4 * 8 * 4);
+    if (longest < UINT32_MAX) {
+        FAILS(model_open(&m, cmd, ck, (uint32_t)longest + 1, &e), e, ERR_USER, "too long for this device");
+        assert_non_null(strstr(e.hint, "--ctx"));
+    }
+    OK(model_open(&m, cmd, ck, CTX, &e), e);
+    model_close(&m);
+    checkpoint_close(&ck);
+    raw_free(&raw);
+}
+
+static bool count_calls(void *ctx, double done)
+{
+    int *left = ctx;
+    assert_true(done >= 0 && done <= 1);
+    return --*left > 0;
+}
+
+static void test_finite(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"model.embed_tokens.weight", "model.layers.1.mlp.down_proj.weight",
+                                        "model.layers.0.self_attn.k_norm.weight", "model.norm.weight"};
+    const struct shape *s = shape_named("qwen3");
+    struct opened o;
+    struct err e = {0};
+    open_shape(&o, s);
+    int many = 1000, few = 2;
+    OK(model_check_finite(o.m, count_calls, &many, &e), e);
+    assert_true(many < 1000);
+    FAILS(model_check_finite(o.m, count_calls, &few, &e), e, ERR_STOPPED, "stopped");
+    close_opened(&o);
+    for (int i = 0; i < 4; i++) {
+        struct raw_model raw;
+        family_tensors(&raw, s);
+        struct raw_tensor *t = raw_find(&raw, names[i]);
+        raw_set(t, t->bytes / 2 - 1, i % 2 ? NAN : INFINITY);
+        os_remove_tree(DIR_);
+        family_config(DIR_, s);
+        raw_write(&raw, DIR_, false);
+        struct checkpoint *ck;
+        struct model *m;
+        OK(checkpoint_open(&ck, DIR_, &e), e);
+        OK(model_open(&m, cmd, ck, CTX, &e), e);
+        FAILS(model_check_finite(m, NULL, NULL, &e), e, ERR_USER, names[i]);
+        model_close(&m);
+        checkpoint_close(&ck);
+        raw_free(&raw);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_forward),         cmocka_unit_test(test_tiers),
+        cmocka_unit_test(test_scratch_windows), cmocka_unit_test(test_load_matrix),
+        cmocka_unit_test(test_load_large),      cmocka_unit_test(test_load_quantized),
+        cmocka_unit_test(test_missing_tensors), cmocka_unit_test(test_wrong_shapes),
+        cmocka_unit_test(test_families),        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_finite),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
