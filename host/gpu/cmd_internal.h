@@ -30,10 +30,11 @@ struct slot {
     unsigned n_texels, cap_texels;
     uint64_t value;      /* the timeline's when it has ended; 0: not in flight */
     uint64_t upload_end; /* ring position up to which it reads */
-    double predicted_ns, transfer_bytes;
+    double predicted_ns, transfer_ns, transfer_bytes;
     unsigned n_dispatches, n_costs;
     struct {
         struct gpu_kernel *kernel;
+        unsigned dispatches;
         double work, ns;
     } costs[MAX_COSTS];
     bool profiled;

@@ -176,7 +176,15 @@ static void learn_profile(struct gpu_cmd *c, struct slot *s, const uint64_t *tic
     }
 }
 
-/* Corrects every kernel's rate by its predicted share of the submission. */
+/* Moves a rate towards what a submission says of it: halfway where it made up the whole of it. Several
+ * submissions are predicted before the first is measured, so the measured rate counts, not a correction of
+ * the present one. */
+static double blend(double rate, double measured, double share)
+{
+    return rate * pow(measured / rate, share / 2);
+}
+
+/* Learns every kernel's rate from its predicted share of the submission. */
 static void learn(struct gpu_cmd *c, struct slot *s)
 {
     uint64_t ticks[2 + 2 * MAX_DISPATCHES];
@@ -193,17 +201,18 @@ static void learn(struct gpu_cmd *c, struct slot *s)
     double ns = (double)((ticks[1] - ticks[0]) & mask) * c->gpu->probe.info.timestamp_ns;
     if (!(ns > 0) || !(s->predicted_ns > 0))
         return;
-    double ratio = fmin(fmax(ns / s->predicted_ns, 0.01), 100);
+    double ratio = fmin(fmax(ns / s->predicted_ns, 1e-4), 1e4);
     for (unsigned i = 0; i < s->n_costs; i++) {
         struct gpu_kernel *k = s->costs[i].kernel;
+        double rate = ns_per_work(s->costs[i].ns * ratio, s->costs[i].dispatches, s->costs[i].work);
         if (k->ns_per_work > 0)
-            k->ns_per_work *= pow(ratio, s->costs[i].ns / s->predicted_ns);
+            k->ns_per_work = blend(k->ns_per_work, rate, s->costs[i].ns / s->predicted_ns);
         else /* measured alone */
-            k->ns_per_work = ns_per_work(ns, s->n_dispatches, s->costs[i].work);
+            k->ns_per_work = rate;
     }
     if (s->transfer_bytes > 0)
-        c->ns_per_byte *= pow(ratio, s->transfer_bytes * c->ns_per_byte / s->predicted_ns);
-    c->ns_per_byte = fmin(fmax(c->ns_per_byte, 0.001), 10);
+        c->ns_per_byte = blend(c->ns_per_byte, s->transfer_ns * ratio / s->transfer_bytes,
+                               s->transfer_ns / s->predicted_ns);
 }
 
 void gpu_cmd_profile_enable(struct gpu_cmd *c, bool on)
@@ -331,7 +340,7 @@ struct slot *cmd_open(struct gpu_cmd *c)
     c->open = true;
     c->bound = NULL;
     s->profiled = c->profile;
-    s->predicted_ns = s->transfer_bytes = 0;
+    s->predicted_ns = s->transfer_ns = s->transfer_bytes = 0;
     s->n_dispatches = s->n_costs = 0;
     if (s->queries)
         vkCmdResetQueryPool(s->cb, s->queries, 0, s->profiled ? 2 + 2 * MAX_DISPATCHES : 2);
@@ -466,6 +475,7 @@ void cmd_count_transfer(struct gpu_cmd *c, uint64_t bytes)
 {
     struct slot *s = &c->slots[c->current];
     s->transfer_bytes += (double)bytes;
+    s->transfer_ns += (double)bytes * c->ns_per_byte;
     s->predicted_ns += (double)bytes * c->ns_per_byte;
     if (long_enough(c, s))
         gpu_cmd_flush(c);
@@ -614,9 +624,11 @@ static void count_cost(struct slot *s, struct gpu_kernel *k, double work, double
         i++;
     if (i == s->n_costs) {
         s->costs[i].kernel = k;
+        s->costs[i].dispatches = 0;
         s->costs[i].work = s->costs[i].ns = 0;
         s->n_costs++;
     }
+    s->costs[i].dispatches++;
     s->costs[i].work += work;
     s->costs[i].ns += ns;
     s->predicted_ns += ns;
