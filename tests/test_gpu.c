@@ -565,6 +565,35 @@ static void test_stop(void **state)
     finish();
 }
 
+/* The rate learnt from whole submissions, several of them in flight, stays near the one measured per
+ * dispatch. */
+static void test_rate(void **state)
+{
+    (void)state;
+    enum { N = 1 << 20 };
+    struct gpu_view x = alloc(4 * N), y = alloc(4 * N);
+    gpu_fill(cmd, x, 0);
+    gpu_fill(cmd, y, 0);
+    if (!(gpu_info(gpu)->timestamp_ns > 0))
+        skip();
+    gpu_cmd_profile_enable(cmd, true);
+    for (int i = 0; i < 10; i++)
+        add(y, x, N);
+    finish();
+    gpu_cmd_profile_enable(cmd, false);
+    struct gpu_profile p = gpu_cmd_profile(cmd, KERNEL_ID_add);
+    double expect = 0.1 * p.work / p.seconds;
+    for (int i = 0; i < 200; i++) {
+        add(y, x, i % 3 ? N : N / 64);
+        if (i % 2)
+            gpu_cmd_flush(cmd);
+    }
+    finish();
+    double limit = gpu_cmd_work_limit(cmd, KERNEL_ID_add);
+    if (limit < expect / 30 || limit > expect * 30) /* generous: other programs run too */
+        fail_msg("%g of work in 100 ms, where single dispatches say %g", limit, expect);
+}
+
 static void test_profile(void **state)
 {
     (void)state;
@@ -738,6 +767,7 @@ int main(void)
         NO_PUSH(test_barriers),
         NO_PUSH(test_many),
         ON(test_gemm),
+        ON(test_rate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
