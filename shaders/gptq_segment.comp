@@ -16,58 +16,89 @@ layout(push_constant) uniform Push
     int lo, hi;
 };
 
-// One lane per row. Left-looking: a column first collects the errors of all columns before it, BLOCK columns at a time,
-// so that an earlier error is loaded once for BLOCK products; R is the same for all lanes.
+// Left-looking: a column first collects the errors of all columns before it, BLOCK columns at a time, so that an earlier
+// error is loaded once for BLOCK products. A lane has PER_LANE rows, neighbours LANES apart: R is the same for all rows, so
+// each of its elements is loaded once for PER_LANE products.
+layout(constant_id = 3) const uint PER_LANE = 1u;
 const uint BLOCK = 8u;
 const uint MOST = 128u;
 #ifdef PRIVATE_ERRORS
-float past[MOST];
-#define PAST(i) past[i]
+float past[MOST * PER_LANE];
+#define PAST(i, m) past[(i)*PER_LANE + (m)]
 #else
 // A GPU would spill a private array; 32 rows fill the 16 KiB of shared memory that Vulkan promises.
-shared float past[MOST * gl_WorkGroupSize.x];
-#define PAST(i) past[(i)*gl_WorkGroupSize.x + gl_LocalInvocationID.x]
+shared float past[MOST * PER_LANE * gl_WorkGroupSize.x];
+#define PAST(i, m) past[((i)*PER_LANE + (m)) * gl_WorkGroupSize.x + gl_LocalInvocationID.x]
 #endif
 
 void main()
 {
-    uint row = item_index();
-    if (row >= rows)
+    const uint LANES = gl_WorkGroupSize.x;
+    uint first = wg_index() * LANES * PER_LANE + gl_LocalInvocationID.x;
+    if (first >= rows)
         return;
-    float s = scales[row * groups + g];
-    float inverse = inverse_scale(s);
+    // Rows past the end repeat the last one; nothing of them is kept.
+    uint row[PER_LANE];
+    float s[PER_LANE];
+    float inverse[PER_LANE];
+    [[unroll]] for (uint m = 0u; m < PER_LANE; m++) {
+        row[m] = min(first + m * LANES, rows - 1u);
+        s[m] = scales[row[m] * groups + g];
+        inverse[m] = inverse_scale(s[m]);
+    }
     for (uint j0 = 0u; j0 < count; j0 += BLOCK) {
-        float x[BLOCK];
+        float x[BLOCK][PER_LANE];
         uint r_row[BLOCK];
         [[unroll]] for (uint k = 0u; k < BLOCK; k++) {
-            // Columns past the end repeat the last one; nothing of them is kept.
-            uint j = min(j0 + k, count - 1u);
-            x[k] = w[row * ldw + col0 + j];
+            uint j = min(j0 + k, count - 1u); // likewise columns
             r_row[k] = r0 + j * ldr;
+            [[unroll]] for (uint m = 0u; m < PER_LANE; m++)
+                x[k][m] = w[row[m] * ldw + col0 + j];
         }
         for (uint i = 0u; i < j0; i++) {
-            float e = PAST(i);
-            [[unroll]] for (uint k = 0u; k < BLOCK; k++)
-                x[k] -= e * r[r_row[k] + i];
-        }
-        uint word[BLOCK / 4u];
-        [[unroll]] for (uint k = 0u; k < BLOCK; k++) {
-            uint j = j0 + k;
-            float level = quantized_level(x[k], inverse, float(lo), float(hi));
-            float e = (x[k] - s * level) / r[r_row[k] + min(j, count - 1u)];
-            [[unroll]] for (uint later = k + 1u; later < BLOCK; later++)
-                x[later] -= e * r[r_row[later] + min(j, count - 1u)];
-            if (k % 4u == 0u)
-                word[k / 4u] = 0u;
-            if (j < count) {
-                PAST(j) = e;
-                err[row * count + j] = e;
-                word[k / 4u] |= code_to_lane(level, k % 4u);
+            float e[PER_LANE];
+            [[unroll]] for (uint m = 0u; m < PER_LANE; m++)
+                e[m] = PAST(i, m);
+            [[unroll]] for (uint k = 0u; k < BLOCK; k++) {
+                float factor = r[r_row[k] + i];
+                [[unroll]] for (uint m = 0u; m < PER_LANE; m++)
+                    x[k][m] -= e[m] * factor;
             }
         }
-        uint at = row * ldc + (col0 + j0) / 4u;
-        codes[at] = word[0];
-        if (j0 + 4u < count)
-            codes[at + 1u] = word[1];
+        uint word[BLOCK / 4u][PER_LANE];
+        [[unroll]] for (uint k = 0u; k < BLOCK; k++) {
+            uint j = j0 + k;
+            uint j_r = min(j, count - 1u);
+            float diagonal = r[r_row[k] + j_r];
+            float level[PER_LANE];
+            float e[PER_LANE];
+            [[unroll]] for (uint m = 0u; m < PER_LANE; m++) {
+                level[m] = quantized_level(x[k][m], inverse[m], float(lo), float(hi));
+                e[m] = (x[k][m] - s[m] * level[m]) / diagonal;
+                if (k % 4u == 0u)
+                    word[k / 4u][m] = 0u;
+            }
+            [[unroll]] for (uint later = k + 1u; later < BLOCK; later++) {
+                float factor = r[r_row[later] + j_r];
+                [[unroll]] for (uint m = 0u; m < PER_LANE; m++)
+                    x[later][m] -= e[m] * factor;
+            }
+            if (j < count) {
+                [[unroll]] for (uint m = 0u; m < PER_LANE; m++) {
+                    PAST(j, m) = e[m];
+                    word[k / 4u][m] |= code_to_lane(level[m], k % 4u);
+                    if (first + m * LANES < rows)
+                        err[row[m] * count + j] = e[m];
+                }
+            }
+        }
+        [[unroll]] for (uint m = 0u; m < PER_LANE; m++) {
+            uint at = row[m] * ldc + (col0 + j0) / 4u;
+            if (first + m * LANES < rows) {
+                codes[at] = word[0][m];
+                if (j0 + 4u < count)
+                    codes[at + 1u] = word[1][m];
+            }
+        }
     }
 }

@@ -65,7 +65,7 @@ void main()
     }
     float centre = sum / n_valid;
     [[unroll]] for (uint k = 0u; k < LEVELS; k++) {
-        l[k] = lv.valid[k] ? init_noise * normal[k] + init_gap * (l[k] - centre) : 0.0;
+        l[k] = lv.valid[k] ? init_noise * (normal[k] + init_gap * (l[k] - centre)) : 0.0;
         if (k < levels) {
             logits[at + k * cols] = l[k];
             mom[at + k * cols] = 0.0;

@@ -39,7 +39,7 @@ kernel(scale_search cpu NEEDS CPU DEFINES LANE_PER_GROUP=1 WG 8 SPEC 2=1)
 kernel(scale_search base WG 32)
 kernel(quantize base)
 kernel(dequant base)
-kernel(gptq_segment cpu NEEDS CPU DEFINES PRIVATE_ERRORS=1 WG 8)
+kernel(gptq_segment cpu NEEDS CPU DEFINES PRIVATE_ERRORS=1 WG 8 SPEC 3=16) # constant 3: rows per lane
 kernel(gptq_segment base WG 32) # 128 errors per row in shared memory: 16 KiB
 kernel(diagonal base)
 kernel(damp_diagonal base)

@@ -77,7 +77,7 @@ static struct gumbel_init_args init_args(const struct setup *t, float tau, float
                                      .tau = tau,
                                      .kappa = kappa,
                                      .init_noise = 0.01f,
-                                     .init_gap = 0.06f};
+                                     .init_gap = 6};
 }
 
 static struct gumbel_step_args step_args(const struct setup *t, uint32_t step, float tau, float kappa)
@@ -181,7 +181,7 @@ static void test_init(void **state)
         for (size_t k = 0; k < t.n; k++) {
             struct place p = place_of(&t, k);
             double l[REF_LEVELS], prob[REF_LEVELS];
-            ref_gumbel_init(&t.g, p.c0, p.element, 0.01f, 0.06f, l);
+            ref_gumbel_init(&t.g, p.c0, p.element, 0.01f, 6, l);
             for (uint32_t d = 0; d < m->levels; d++) {
                 within(now.logits[p.state + (size_t)d * t.s.cols], l[d], 1e-5);
                 assert_true(now.mom[p.state + (size_t)d * t.s.cols] == 0);

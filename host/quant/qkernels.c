@@ -5,6 +5,8 @@
 
 /* Constant 2 of a variant: one invocation per unit (1) or one workgroup (0). */
 enum { CONSTANT_LANE_PER_UNIT = 2 };
+/* Constant 3 of gptq_segment: how many rows an invocation has. */
+enum { CONSTANT_ROWS_PER_LANE = 3 };
 /* Tiles start at multiples of this many rows: 4-byte rows then keep any alignment that Vulkan may ask for (256). */
 enum { ROW_STEP = 64 };
 
@@ -134,9 +136,11 @@ void q_gptq_segment(struct gpu_cmd *cmd, const struct gptq_segment_args *args)
     a.r = gpu_slice(args->r, start, last - start);
     a.r0 = (uint32_t)((first - start) / 4);
     struct walk t = WALK(gptq_segment, args->rows, 0.5 * a.count * a.count);
+    uint32_t per_lane = gpu_kernel_constant(gpu_cmd_gpu(cmd), KERNEL_ID_gptq_segment, CONSTANT_ROWS_PER_LANE, 1);
     while (walk_next(&t)) {
         a.rows = t.rows;
-        run_gptq_segment(cmd, item_grid(&t, 1), &a);
+        run_gptq_segment(
+            cmd, with_work(gpu_items(cmd, KERNEL_ID_gptq_segment, div_up(t.rows, per_lane)), &t), &a);
     }
 }
 

@@ -114,7 +114,7 @@ void ref_gumbel_init(const struct ref_gumbel *g, int c0, uint64_t element, doubl
         }
     for (unsigned k = 0; k < REF_LEVELS; k++)
         logits[k] = ref_level_value(g, k, c0, &d)
-                        ? init_noise * normal[k] + init_gap * (-0.5 * (c0 - d) * (c0 - d) - sum / n)
+                        ? init_noise * (normal[k] + init_gap * (-0.5 * (c0 - d) * (c0 - d) - sum / n))
                         : 0;
 }
 
