@@ -19,7 +19,7 @@ static struct checkpoint *open_ok(const char *dir)
 static char *read_text(const char *dir, const char *name)
 {
     struct err e = {0};
-    char path[512], *text;
+    char path[512], *text = NULL;
     size_t size;
     snprintf(path, sizeof path, "%s/%s", dir, name);
     OK(os_read_file(path, 1u << 26, &text, &size, &e), e);
@@ -556,8 +556,7 @@ static void test_shards(void **state)
     check_rest(BASE, OUT, &x, DTYPE_BF16);
     char *index = read_text(OUT, "model.safetensors.index.json");
     const char *of = strstr(index, "-of-");
-    assert_non_null(of);
-    int n = atoi(of + 4);
+    int n = of ? atoi(of + 4) : 0;
     free(index);
     assert_int_equal(n, 3);
     for (int i = 1; i <= n; i++) {

@@ -122,10 +122,11 @@ static bool list_items(struct plan *p, const struct model *m, struct err *e)
     return true;
 }
 
-/* Shapes against the export format. Equal warnings are said once. */
+/* Shapes against the export format. A warning is said for the first linear of its kind. */
 static bool check_format(const struct plan *p, const struct quantize_options *o, struct err *e)
 {
-    char why[512], said[512] = "";
+    char why[512];
+    bool said[LINEAR_COUNT] = {false};
     for (size_t n = 0; n < p->n_items; n++) {
         const struct plan_item *item = &p->items[n];
         if (item->keep)
@@ -133,13 +134,13 @@ static bool check_format(const struct plan *p, const struct quantize_options *o,
         struct export_item x = {item->module, item->rows, item->cols, item->spec};
         enum export_verdict verdict = export_check(o->format, &x, o->container, why, sizeof why);
         if (verdict == EXPORT_REFUSED) {
-            err_set(e, ERR_USER, "%s: %s", item->module, why);
+            err_set(e, ERR_USER, "%s", why);
             return err_hint(e, "--keep '%s' leaves such linears in 16 bits; other formats may take them",
                             linear_short_name(item->id));
         }
-        if (verdict == EXPORT_WARN && strcmp(why, said) != 0) {
-            log_warn("%s: %s", item->module, why);
-            memcpy(said, why, sizeof said);
+        if (verdict == EXPORT_WARN && !said[item->id]) {
+            log_warn("%s", why);
+            said[item->id] = true;
         }
     }
     return true;
