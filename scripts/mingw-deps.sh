@@ -51,11 +51,16 @@ build() { # PACKAGE CMAKE-OPTION...
     local package=$1
     shift
     unpack "$package"
-    cmake -S "$root/src/$package" -B "$root/src/$package/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
+    local log=$root/src/$package.log
+    if cmake -S "$root/src/$package" -B "$root/src/$package/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
         -DCMAKE_TOOLCHAIN_FILE="$PWD/cmake/mingw-w64.cmake" -DCMAKE_INSTALL_PREFIX="$prefix" \
-        -DBUILD_SHARED_LIBS=OFF -DCMAKE_POLICY_VERSION_MINIMUM=3.5 "$@" >"$root/src/$package.log" 2>&1 &&
-        cmake --build "$root/src/$package/build" --target install >>"$root/src/$package.log" 2>&1 ||
-        { tail -n 30 "$root/src/$package.log"; echo "error: $package does not build"; exit 1; }
+        -DBUILD_SHARED_LIBS=OFF -DCMAKE_POLICY_VERSION_MINIMUM=3.5 "$@" >"$log" 2>&1 &&
+        cmake --build "$root/src/$package/build" --target install >>"$log" 2>&1; then
+        return 0
+    fi
+    tail -n 30 "$log"
+    echo "error: $package does not build"
+    exit 1
 }
 
 build cjson -DENABLE_CJSON_TEST=OFF -DENABLE_CJSON_UTILS=OFF -DENABLE_CUSTOM_COMPILER_FLAGS=OFF

@@ -1,0 +1,145 @@
+#!/usr/bin/env bash
+# Every test there is: installs what is missing, builds release, asan, fuzz and mingw, runs all of it.
+# The last line is "N passed, N failed, N skipped". Exits 0 only when nothing failed.
+#
+#   scripts/test.sh               everything
+#   scripts/test.sh release       only these parts: release asan fuzz mingw
+# GSQ_SKIP_SETUP=1 leaves the machine's packages alone. FUZZ_SECONDS: for each fuzz target, default 30.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+parts=("$@")
+[[ ${#parts[@]} -gt 0 ]] || parts=(release asan fuzz mingw)
+passed=0 failed=0 skipped=0
+failures=()
+started=$SECONDS
+
+count() { # passed|failed|skipped NAME
+    case $1 in
+    passed) passed=$((passed + 1)) ;;
+    skipped) skipped=$((skipped + 1)) ;;
+    *)
+        failed=$((failed + 1))
+        failures+=("$2")
+        ;;
+    esac
+}
+
+title() {
+    printf '\n=== %s (at %d s)\n' "$*" "$((SECONDS - started))"
+}
+
+build() { # PRESET
+    local preset=$1
+    if cmake --preset "$preset" >"build/$preset.log" 2>&1 &&
+        cmake --build "build/$preset" >>"build/$preset.log" 2>&1; then
+        count passed "build $preset"
+        return 0
+    fi
+    tail -n 60 "build/$preset.log"
+    count failed "build $preset"
+    return 1
+}
+
+# Runs ctest and counts its tests one by one.
+run_ctest() { # PRESET CTEST-OPTION...
+    local preset=$1 junit=$PWD/build/$1/ctest.xml
+    shift
+    rm -f "$junit"
+    ctest --test-dir "build/$preset" --output-on-failure --output-junit "$junit" "$@" || true
+    if [[ ! -s $junit ]]; then
+        count failed "ctest $preset"
+        return
+    fi
+    while read -r status name; do
+        case $status in
+        run) count passed "$preset $name" ;;
+        notrun | disabled) count skipped "$preset $name" ;;
+        *) count failed "$preset $name" ;;
+        esac
+    done < <(sed -nE 's/.*<testcase name="([^"]*)".*status="([^"]*)".*/\2 \1/p' "$junit")
+}
+
+part_release() {
+    title "release: build and run everything"
+    build release || return 0
+    run_ctest release
+}
+
+part_asan() {
+    title "asan: the C tests with AddressSanitizer and UBSan"
+    build asan || return 0
+    # Leaks inside drivers and libraries are not ours; tests/lsan.supp names them.
+    ASAN_OPTIONS=detect_leaks=1 LSAN_OPTIONS="suppressions=$PWD/tests/lsan.supp:print_suppressions=0" \
+        UBSAN_OPTIONS=print_stacktrace=1 run_ctest asan -R '^test_'
+}
+
+fuzz_one() { # TARGET
+    local name=$1 corpus=build/fuzz/corpus/$1 seeds=tests/fuzz/corpus/${1#fuzz_}
+    mkdir -p "$corpus"
+    [[ -d $seeds ]] || seeds=
+    # shellcheck disable=SC2086 # seeds is one folder or nothing
+    "build/fuzz/$name" -max_total_time="${FUZZ_SECONDS:-30}" -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 \
+        -artifact_prefix="build/fuzz/$name." "$corpus" $seeds >"build/fuzz/$name.log" 2>&1
+}
+
+part_fuzz() {
+    title "fuzz: ${FUZZ_SECONDS:-30} s for each parser, two at a time"
+    build fuzz || return 0
+    local targets=() target i
+    for target in tests/fuzz/fuzz_*.c; do
+        targets+=("$(basename "$target" .c)")
+    done
+    for ((i = 0; i < ${#targets[@]}; i += 2)); do
+        local pids=() names=("${targets[@]:i:2}") k
+        for target in "${names[@]}"; do
+            fuzz_one "$target" &
+            pids+=($!)
+        done
+        for k in "${!names[@]}"; do
+            if wait "${pids[k]}"; then
+                echo "${names[k]}: $(sed -n 's/^stat::number_of_executed_units: *//p' "build/fuzz/${names[k]}.log") inputs"
+                count passed "${names[k]}"
+            else
+                tail -n 40 "build/fuzz/${names[k]}.log"
+                count failed "${names[k]}"
+            fi
+        done
+    done
+}
+
+part_mingw() {
+    title "mingw: the Windows build, under wine"
+    if ! command -v x86_64-w64-mingw32-gcc >/dev/null; then
+        echo "skipped: no mingw-w64 compiler"
+        count skipped mingw
+        return 0
+    fi
+    if ! scripts/mingw-deps.sh; then
+        count failed "mingw libraries"
+        return 0
+    fi
+    build mingw || return 0
+    local rc=0
+    GSQ_SOURCE=$PWD GSQ_BUILD=$PWD/build/release GSQ_BINARY=$PWD/build/release/gsq bash tests/wine.sh || rc=$?
+    case $rc in
+    0) count passed wine ;;
+    77) count skipped wine ;;
+    *) count failed wine ;;
+    esac
+}
+
+mkdir -p build
+if [[ ${GSQ_SKIP_SETUP:-0} != 1 ]]; then
+    scripts/setup.sh --test --mingw
+fi
+for part in "${parts[@]}"; do
+    declare -F "part_$part" >/dev/null || { echo "no part named $part"; exit 2; }
+    "part_$part"
+done
+
+title "summary"
+for name in ${failures[@]+"${failures[@]}"}; do
+    echo "failed: $name"
+done
+echo "$passed passed, $failed failed, $skipped skipped"
+[[ $failed -eq 0 ]]
