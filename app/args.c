@@ -52,7 +52,7 @@ static void consider(struct nearest *s, const char *name)
 {
     unsigned d = edit_distance(s->wanted, name);
     size_t n = strlen(s->wanted);
-    if (d < s->distance && d <= (n < 6 ? 2 : n / 3)) {
+    if (n >= 3 && d < s->distance && d <= (n < 6 ? 2 : n / 3)) {
         s->distance = d;
         s->name = name;
     }

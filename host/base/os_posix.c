@@ -27,6 +27,8 @@ static bool sys_error(struct err *e, const char *what, const char *path)
         err_hint(e, "check the permissions of that path");
     else if (code == ENOENT)
         err_hint(e, "check the spelling of the path");
+    else if (code == EEXIST || code == ENOTDIR)
+        err_hint(e, "a file is where a folder is wanted: choose another path");
     return false;
 }
 
@@ -44,7 +46,8 @@ bool os_map_file(struct os_map *out, const char *path, struct err *e)
     }
     if (!S_ISREG(st.st_mode)) {
         close(fd);
-        return err_set(e, ERR_USER, "%s is not a regular file", path);
+        err_set(e, ERR_USER, "%s is not a regular file", path);
+        return err_hint(e, "give the path of a file");
     }
     if (st.st_size > 0) {
         void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
@@ -153,8 +156,13 @@ bool os_mkdirs(const char *path, struct err *e)
             continue;
         memcpy(part, path, i);
         part[i] = 0;
-        if (mkdir(part, 0777) != 0 && os_stat(part, NULL) != OS_DIR)
-            return sys_error(e, "create the folder", part);
+        if (mkdir(part, 0777) == 0)
+            continue;
+        int code = errno;
+        if (os_stat(part, NULL) == OS_DIR)
+            continue;
+        errno = code;
+        return sys_error(e, "create the folder", part);
     }
     return true;
 }

@@ -60,6 +60,8 @@ static bool sys_error(struct err *e, const char *what, const char *path)
     else if (code == ERROR_FILE_NOT_FOUND || code == ERROR_PATH_NOT_FOUND || code == ERROR_INVALID_NAME ||
              code == ERROR_BAD_PATHNAME)
         err_hint(e, "check the spelling of the path");
+    else if (code == ERROR_ALREADY_EXISTS || code == ERROR_DIRECTORY)
+        err_hint(e, "a file is where a folder is wanted: choose another path");
     return false;
 }
 
@@ -72,8 +74,10 @@ bool os_map_file(struct os_map *out, const char *path, struct err *e)
     *out = (struct os_map){0};
     if (!widen(path, wide, PATH_CAP))
         return sys_error(e, "open", path);
-    if (os_stat(path, NULL) == OS_DIR)
-        return err_set(e, ERR_USER, "%s is not a regular file", path);
+    if (os_stat(path, NULL) == OS_DIR) {
+        err_set(e, ERR_USER, "%s is not a regular file", path);
+        return err_hint(e, "give the path of a file");
+    }
     HANDLE file = CreateFileW(wide, GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_DELETE, NULL, OPEN_EXISTING,
                               FILE_ATTRIBUTE_NORMAL, NULL);
     if (file == INVALID_HANDLE_VALUE)

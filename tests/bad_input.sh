@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Bad input, one line each: what the program says, what it advises, and the exit code.
+# shellcheck source=tests/lib/common.sh
+. "$(dirname "$0")/lib/common.sh"
+command -v python3 >/dev/null || skip "python3 is needed to damage files"
+make=$build/make_big_block
+[[ -x $make ]] || skip "$make is not built"
+
+"$make" "$tmp/good" --hidden 128 --intermediate 256 --heads 4 --kv 2 --layers 2
+head -c 60000 <(while :; do echo "The fox is quick and the dog is lazy, and both of them like the garden."; done) >"$tmp/text" || true
+quantize=("$gsq" quantize -q)
+out=(-o "$tmp/result")
+
+damaged() { # FLAW: a fresh damaged copy
+    rm -rf "$tmp/bad" "$tmp/result" "$tmp/result.work"
+    cp -r "$tmp/good" "$tmp/bad"
+    python3 "$here/tests/lib/damage.py" "$tmp/bad" "$1"
+}
+
+damaged header-size
+expect 'header length 2^63' 2 '9223372036854775808' 'safetensors' -- "${quantize[@]}" "$tmp/bad" "${out[@]}" --method rtn
+damaged truncated-shard
+expect 'truncated shard' 2 'model-00002-of-00002.safetensors.*holds only' 'cut short' -- \
+    "${quantize[@]}" "$tmp/bad" "${out[@]}" --method rtn
+damaged overlap
+expect 'overlapping offsets' 2 'overlap' 'download' -- "${quantize[@]}" "$tmp/bad" "${out[@]}" --method rtn
+damaged missing
+expect 'missing tensor' 2 'model.layers.1.mlp.up_proj.weight is missing' 'all shards' -- \
+    "${quantize[@]}" "$tmp/bad" "${out[@]}" --method rtn
+damaged nan
+expect 'NaN weight' 2 'model.layers.0.mlp.gate_proj.weight.* NaN' 'damaged' -- \
+    "${quantize[@]}" "$tmp/bad" "${out[@]}" --method rtn
+damaged architecture
+expect 'unknown architecture' 2 'GPTNeoXForCausalLM is not supported' 'LlamaForCausalLM' -- \
+    "${quantize[@]}" "$tmp/bad" "${out[@]}" --method rtn
+run "$gsq" inspect "$tmp/bad"
+check 'inspect of an unknown architecture still tells' grep -q 'not supported' "$tmp/out"
+
+# A good model in two shards is no error.
+damaged sharded
+run "${quantize[@]}" "$tmp/bad" "${out[@]}" --method rtn
+check 'two whole shards are read' test "$rc" -eq 0
+
+# Shapes against the gptq format.
+"$make" "$tmp/k" --hidden 128 --intermediate 240 --heads 4 --kv 2
+rm -rf "$tmp/result"*
+expect 'gptq with K % 32 != 0' 2 'down_proj.*240' "keep 'down_proj'" -- \
+    "${quantize[@]}" "$tmp/k" "${out[@]}" --method rtn --group 16 --keep 'gate|up'
+run "${quantize[@]}" "$tmp/k" "${out[@]}" --method rtn --keep 'mlp'
+check '--keep leaves such linears in 16 bits' test "$rc" -eq 0
+rm -rf "$tmp/result"*
+"$make" "$tmp/n" --hidden 128 --intermediate 256 --heads 8 --kv 1
+expect 'gptq with N % 32 != 0' 2 'k_proj.*16' "keep 'k_proj'" -- "${quantize[@]}" "$tmp/n" "${out[@]}" --method rtn
+"$make" "$tmp/short" --hidden 128 --intermediate 192 --heads 4 --kv 2
+run "${quantize[@]}" "$tmp/short" "${out[@]}" --method rtn
+check "a short last group passes (exit $rc)" test "$rc" -eq 0
+check "and is warned of: $(grep -m1 '^warning' "$tmp/err" || true)" grep -qE 'warning: .*down_proj.*192.*load' "$tmp/err"
+rm -rf "$tmp/result"*
+
+# Calibration.
+expect 'calibration file not there' 2 'no/such/text' 'spelling' -- \
+    "${quantize[@]}" "$tmp/good" "${out[@]}" --method gptq --calib "$tmp/no/such/text"
+expect 'calibration file is a folder' 2 'not a regular file' -- \
+    "${quantize[@]}" "$tmp/good" "${out[@]}" --method gptq --calib "$tmp"
+head -c 100 "$tmp/text" >"$tmp/tiny"
+expect 'calibration shorter than one window' 2 'tiny.* (window|token)' '.' -- \
+    "${quantize[@]}" "$tmp/good" "${out[@]}" --method gptq --calib "$tmp/tiny" --ctx 256
+expect 'no calibration text' 2 'needs a calibration text' 'rtn' -- "${quantize[@]}" "$tmp/good" "${out[@]}"
+expect 'text of eval not there' 2 'no/such/text' 'spelling' -- "$gsq" eval "$tmp/good" --text "$tmp/no/such/text" --ctx 64
+
+# Where the result goes.
+echo file >"$tmp/file"
+expect 'output folder is a file' 2 "$tmp/file" -- "${quantize[@]}" "$tmp/good" -o "$tmp/file" --method rtn
+expect 'output below a file' 2 "$tmp/file" -- "${quantize[@]}" "$tmp/good" -o "$tmp/file/sub" --method rtn
+mkdir "$tmp/mnt"
+if mount -t tmpfs -o size=8m gsq-test "$tmp/mnt" 2>/dev/null; then
+    mounts+=("$tmp/mnt")
+    mount -o remount,ro "$tmp/mnt"
+    expect 'output folder not writable' 2 'Read-only' 'permissions' -- \
+        "${quantize[@]}" "$tmp/good" -o "$tmp/mnt/out" --method rtn
+    mount -o remount,rw,size=64k "$tmp/mnt"
+    expect 'disk too small' 3 'not enough disk space' 'free some space' -- \
+        "${quantize[@]}" "$tmp/good" -o "$tmp/mnt/out" --method rtn
+    mount -o remount,size=100k "$tmp/mnt"
+    head -c 200000 /dev/zero >"$tmp/mnt/filler" 2>/dev/null || true
+    expect 'disk full' 3 'not enough|No space left' 'free some space' -- \
+        "${quantize[@]}" "$tmp/good" -o "$tmp/mnt/out" --work "$tmp/work" --method rtn
+    check 'a full disk leaves no half model' test ! -e "$tmp/mnt/out/config.json"
+else
+    echo 'left out: read-only folder and full disk (no permission to mount a tmpfs)'
+fi
+
+# The machine. An empty file in place of the loader is what dlopen finds first.
+mkdir "$tmp/lib"
+: >"$tmp/lib/libvulkan.so.1"
+: >"$tmp/lib/libvulkan.so"
+expect 'no Vulkan loader' 3 'no Vulkan loader' 'libvulkan1' -- \
+    env "LD_LIBRARY_PATH=$tmp/lib" "${quantize[@]}" "$tmp/good" "${out[@]}" --method rtn
+expect 'no device' 3 'no Vulkan (driver|device)' 'mesa-vulkan-drivers' -- \
+    env "VK_ICD_FILENAMES=$tmp/none.json" "VK_DRIVER_FILES=$tmp/none.json" \
+    "${quantize[@]}" "$tmp/good" "${out[@]}" --method rtn
+expect 'a device that is not there' 2 "no device.*'77'" '0: ' -- "$gsq" devices --device 77
+expect 'not enough device memory' 3 'device memory' 'mem-limit' -- \
+    "${quantize[@]}" "$tmp/good" "${out[@]}" --method gptq --calib "$tmp/text" --ctx 64 --mem-limit 0.01
+done_testing

@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# The command line: help, unknown names, ranges, exit codes, and that --json is JSON and nothing else.
+# shellcheck source=tests/lib/common.sh
+. "$(dirname "$0")/lib/common.sh"
+command -v python3 >/dev/null || skip "python3 is needed to read JSON"
+make=$build/make_big_block
+[[ -x $make ]] || skip "$make is not built"
+"$make" "$tmp/m" --hidden 128 --intermediate 256 --heads 4 --kv 2
+
+is_json_lines() { # FILE LAST-EVENT: every line an object with an event, the last of this kind and the only such
+    python3 -c 'import json, sys
+events = [json.loads(line)["event"] for line in open(sys.argv[1])]
+sys.exit(not (events and events[-1] == sys.argv[2] and events.count(sys.argv[2]) == 1))' "$1" "$2"
+}
+
+# Help.
+commands=(quantize eval compare inspect convert devices bench)
+run "$gsq" --help
+check 'gsq --help' test "$rc" -eq 0
+for c in "${commands[@]}"; do
+    grep -qE "^  $c " "$tmp/out" || fail "gsq --help does not name $c"
+done
+for c in "${commands[@]}"; do
+    run "$gsq" "$c" --help
+    check "gsq $c --help" test "$rc" -eq 0
+    for part in '^usage: gsq ' '^Examples:'; do
+        grep -q "$part" "$tmp/out" || fail "help of $c has no $part"
+    done
+    [[ -z $(awk 'length($0) > 110' "$tmp/out") ]] || fail "help of $c is wider than 110 columns"
+    cp "$tmp/out" "$tmp/$c.help"
+    run "$gsq" help "$c"
+    cmp -s "$tmp/out" "$tmp/$c.help" || fail "gsq help $c differs from gsq $c --help"
+done
+run "$gsq" --version
+check "$(cat "$tmp/out")" grep -qE '^gsq [0-9]+\.[0-9]+\.[0-9]+$' "$tmp/out"
+
+# Names.
+expect 'no command' 2 'no command' 'gsq --help' -- "$gsq"
+expect 'unknown command' 2 'unknown command quantise' 'gsq quantize' -- "$gsq" quantise
+expect 'misspelt option' 2 'unknown option --grup' '--group' -- "$gsq" quantize m -o x --grup 3
+expect 'swapped letters' 2 'unknown option --staeps' '--steps' -- "$gsq" quantize m -o x --staeps=3
+expect 'option of another command' 2 'unknown option --method' 'quantize' -- "$gsq" eval m --text x --method rtn
+expect 'nothing near' 2 'unknown option --zzzzzzzz' 'gsq eval --help' -- "$gsq" eval m --zzzzzzzz
+expect 'unknown letter' 2 'unknown option -x' '.' -- "$gsq" eval m -x
+expect 'missing model' 2 'needs MODEL' 'usage' -- "$gsq" quantize -o x
+expect 'missing output' 2 'needs --out' 'usage' -- "$gsq" quantize m
+expect 'missing reference' 2 'needs REFERENCE' 'usage' -- "$gsq" compare m --text x
+expect 'missing value' 2 '--out needs a value' '--out DIR' -- "$gsq" quantize m -o
+expect 'one argument too many' 2 'unexpected argument b' 'usage' -- "$gsq" inspect a b
+expect 'value for a flag' 2 'takes no value' -- "$gsq" inspect a --json=1
+
+# Values. Every option with a number refuses a word and an absurd number.
+numbers=0
+while read -r option arg; do
+    for value in word 1e99; do
+        [[ $arg == A:B ]] && value=$value:1
+        run "$gsq" quantize m -o x "$option" "$value"
+        if [[ $rc -ne 2 ]] || ! grep -qE "^error: .*$option" "$tmp/err"; then
+            fail "$option $value: exit $rc, $(head -n 1 "$tmp/err")"
+        fi
+    done
+    numbers=$((numbers + 1))
+done < <(sed -nE 's/^ *(-., )?(--[a-z0-9-]+) (N|X|A:B|GiB|BITS)( .*)?$/\2 \3/p' "$tmp/quantize.help")
+check "$numbers options with numbers check them" test "$numbers" -ge 20
+expect 'bits' 2 '--bits.*"9"' 'ternary' -- "$gsq" quantize m -o x --bits 9
+expect 'method' 2 '--method fast' 'rtn, gptq, gsq' -- "$gsq" quantize m -o x --method fast
+expect 'format' 2 '--format awq' 'compressed-tensors' -- "$gsq" quantize m -o x --format awq
+expect 'rule without bits' 2 "--tensor down: " 'down_proj=3' -- "$gsq" quantize m -o x --tensor down
+expect 'rule with a bad group' 2 "--tensor" 'g64' -- "$gsq" quantize m -o x --tensor down=3,64
+expect 'log level' 2 'log-level' 'debug' -- "$gsq" inspect m --log-level loud
+expect 'container without its format' 2 'container' 'gptq' -- "$gsq" quantize "$tmp/m" -o x --method rtn --container 4
+# What later versions will do is refused by name.
+expect 'effort' 2 '--effort balanced is not available in this version' 'fast' -- "$gsq" quantize m -o x --effort balanced
+expect 'gguf' 2 '--format gguf is not available in this version' '.' -- "$gsq" quantize m -o x --format gguf
+expect 'type' 2 '--type Q2_K: .* not available in this version' '.' -- "$gsq" quantize m -o x --type Q2_K
+expect 'report' 2 '--report is not available in this version' '--json' -- "$gsq" quantize m -o x --report r.html
+expect 'protocol' 2 '--protocol llama.cpp is not available in this version' '.' -- \
+    "$gsq" eval m --text x --protocol llama.cpp
+
+# JSON.
+run "$gsq" quantize m -o x --grup 3 --json
+check 'an error in JSON mode' is_json_lines "$tmp/out" error
+check 'is told to people too' grep -q '^error: unknown option --grup' "$tmp/err"
+run "$gsq" inspect "$tmp/m" --json
+check 'inspect --json' is_json_lines "$tmp/out" result
+check 'keeps stderr empty' test ! -s "$tmp/err"
+check 'counts parameters' test "$(field parameters "$tmp/out")" -eq "$((256 * 128 + 128 * 128 * 2 + 64 * 128 * 2 + 256 * 128 * 3 + 3 * 128))"
+run "$gsq" devices --json
+check 'devices --json' is_json_lines "$tmp/out" result
+run "$gsq" quantize "$tmp/m" -o "$tmp/q" --method rtn --json
+check 'quantize --json' is_json_lines "$tmp/out" result
+for key in out format method bits_per_weight out_bytes seconds blocks blocks_resumed device_peak_bytes host_peak_bytes reach; do
+    [[ -n $(field "$key" "$tmp/out") ]] || fail "the result of quantize has no $key"
+done
+check 'writes the model' test -e "$tmp/q/config.json"
+run "$gsq" quantize "$tmp/m" -o "$tmp/q2" --method gsq --dry-run --json
+check 'dry run --json' is_json_lines "$tmp/out" result
+check 'writes nothing' test ! -e "$tmp/q2"
+run "$gsq" quantize "$tmp/m" -o "$tmp/q2" --method gsq --dry-run
+check 'dry run for people' grep -q 'device memory' "$tmp/out"
+run "$gsq" quantize "$tmp/m" -o "$tmp/q3" --method rtn -q
+check '-q is quiet on stderr' test ! -s "$tmp/err"
+run "$gsq" inspect "$tmp/q3"
+check 'inspect of a quantized folder' grep -q '^quantized .*gptq' "$tmp/out"
+seq 1 400 >"$tmp/text"
+run "$gsq" eval "$tmp/q3" --text "$tmp/text" --ctx 64 --windows 2 --json
+check 'eval --json' is_json_lines "$tmp/out" result
+for key in perplexity tokens windows ctx token_hash seconds model device; do
+    [[ -n $(field "$key" "$tmp/out") ]] || fail "the result of eval has no $key"
+done
+run "$gsq" compare "$tmp/q3" "$tmp/m" --text "$tmp/text" --ctx 64 --windows 2 --json
+check 'compare --json' is_json_lines "$tmp/out" result
+for key in mean_kl top1_agreement perplexity reference_perplexity; do
+    [[ -n $(field "$key" "$tmp/out") ]] || fail "the result of compare has no $key"
+done
+# A reader that goes away is an error, not a silent success.
+rc=0
+"$gsq" inspect "$tmp/m" >/dev/full 2>"$tmp/err" || rc=$?
+check 'stdout that cannot be written' test "$rc" -eq 3
+done_testing

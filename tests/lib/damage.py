@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""Damages a model folder in one named way, for tests/bad_input.sh: damage.py DIR FLAW."""
+import json
+import os
+import struct
+import sys
+
+DIR, FLAW = sys.argv[1:3]
+PATH = os.path.join(DIR, "model.safetensors")
+
+
+def read():
+    raw = open(PATH, "rb").read()
+    (n,) = struct.unpack("<Q", raw[:8])
+    return json.loads(raw[8 : 8 + n]), bytearray(raw[8 + n :])
+
+
+def write(header, data, path=PATH):
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    open(path, "wb").write(struct.pack("<Q", len(text)) + text + data)
+
+
+def tensors(header):
+    return {k: v for k, v in header.items() if k != "__metadata__"}
+
+
+def shard():
+    """Two shards and an index in place of the one file."""
+    header, data = read()
+    names = sorted(tensors(header), key=lambda k: header[k]["data_offsets"])
+    index = {"metadata": {"total_size": len(data)}, "weight_map": {}}
+    for i, part in enumerate((names[: len(names) // 2], names[len(names) // 2 :])):
+        file = "model-%05d-of-00002.safetensors" % (i + 1)
+        new, blob = {}, b""
+        for k in part:
+            a, b = header[k]["data_offsets"]
+            new[k] = dict(header[k], data_offsets=[len(blob), len(blob) + b - a])
+            blob += data[a:b]
+            index["weight_map"][k] = file
+        write(new, blob, os.path.join(DIR, file))
+    os.remove(PATH)
+    json.dump(index, open(os.path.join(DIR, "model.safetensors.index.json"), "w"))
+
+
+def config(**changes):
+    path = os.path.join(DIR, "config.json")
+    c = json.load(open(path))
+    c.update(changes)
+    json.dump(c, open(path, "w"))
+
+
+if FLAW == "header-size":
+    with open(PATH, "r+b") as f:
+        f.write(struct.pack("<Q", 1 << 63))
+elif FLAW == "sharded":
+    shard()
+elif FLAW == "truncated-shard":
+    shard()
+    last = os.path.join(DIR, "model-00002-of-00002.safetensors")
+    os.truncate(last, os.path.getsize(last) - 100)
+elif FLAW == "overlap":
+    header, data = read()
+    names = sorted(tensors(header), key=lambda k: header[k]["data_offsets"])
+    a, b = header[names[1]]["data_offsets"]
+    header[names[1]]["data_offsets"] = [a - 2, b - 2]
+    write(header, data)
+elif FLAW == "missing":
+    header, data = read()
+    names = sorted(tensors(header), key=lambda k: header[k]["data_offsets"])
+    last = max(k for k in names if "mlp.up_proj" in k)
+    a, b = header.pop(last)["data_offsets"]
+    del data[a:b]
+    for k in tensors(header):
+        x, y = header[k]["data_offsets"]
+        if x >= b:
+            header[k]["data_offsets"] = [x - (b - a), y - (b - a)]
+    write(header, data)
+elif FLAW == "nan":
+    header, data = read()
+    t = header["model.layers.0.mlp.gate_proj.weight"]
+    assert t["dtype"] == "BF16"
+    at = t["data_offsets"][0] + 2 * 77
+    data[at : at + 2] = struct.pack("<H", 0x7FC0)
+    write(header, data)
+elif FLAW == "architecture":
+    config(architectures=["GPTNeoXForCausalLM"], model_type="gpt_neox")
+else:
+    sys.exit("no flaw named " + FLAW)
