@@ -10,7 +10,7 @@ static const struct {
     uint32_t bit;
     const char *name;
 } cap_names[] = {
-    {GPU_CAP_CPU, "cpu"},   {GPU_CAP_SUBGROUP, "subgroup"}, {GPU_CAP_F16, "f16"},
+    {GPU_CAP_CPU, "cpu"},   {GPU_CAP_SUBGROUP, "subgroup"}, {GPU_CAP_LANES8, "lanes8"}, {GPU_CAP_F16, "f16"},
     {GPU_CAP_INT8, "int8"}, {GPU_CAP_COOPMAT, "coopmat"},   {GPU_CAP_PUSH_DESCRIPTOR, "push_descriptor"},
 };
 enum { N_CAPS = sizeof cap_names / sizeof *cap_names };

@@ -23,7 +23,7 @@ function(gsq_shader_probe probe result)
 endfunction()
 
 function(kernel name variant)
-    cmake_parse_arguments(PARSE_ARGV 2 K "" "PROBE;WG;FILE" "NEEDS;DEFINES;SPEC")
+    cmake_parse_arguments(PARSE_ARGV 2 K "" "PROBE;WG;FILE;OPT" "NEEDS;DEFINES;SPEC")
     if(K_UNPARSED_ARGUMENTS OR K_KEYWORDS_MISSING_VALUES)
         message(FATAL_ERROR "kernel(${name} ${variant}): cannot read '${K_UNPARSED_ARGUMENTS}${K_KEYWORDS_MISSING_VALUES}'")
     endif()
@@ -45,7 +45,7 @@ function(kernel name variant)
     set(out shaders/${name}.${variant}.inc)
     add_custom_command(
         OUTPUT ${CMAKE_BINARY_DIR}/${out}
-        COMMAND ${GSQ_GLSLC} ${GSQ_GLSLC_FLAGS} -mfmt=c ${K_DEFINES} -MD -MF ${CMAKE_BINARY_DIR}/${out}.d
+        COMMAND ${GSQ_GLSLC} ${GSQ_GLSLC_FLAGS} ${K_OPT} -mfmt=c ${K_DEFINES} -MD -MF ${CMAKE_BINARY_DIR}/${out}.d
                 -MT ${CMAKE_BINARY_DIR}/${out} ${source} -o ${CMAKE_BINARY_DIR}/${out}
         DEPENDS ${source}
         DEPFILE ${CMAKE_BINARY_DIR}/${out}.d

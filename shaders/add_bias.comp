@@ -3,8 +3,9 @@
 #include "common.glsl"
 layout(local_size_x_id = 0) in;
 
-layout(set = 0, binding = 0, std430) buffer Y { float y[]; };
+layout(set = 0, binding = 0, std430) readonly buffer X { float x[]; };
 layout(set = 0, binding = 1, std430) readonly buffer B { float b[]; };
+layout(set = 0, binding = 2, std430) writeonly buffer Y { float y[]; };
 layout(push_constant) uniform Push { uint rows, cols; };
 
 // One invocation per element.
@@ -12,5 +13,5 @@ void main()
 {
     uint i = item_index();
     if (i < rows * cols)
-        y[i] += b[i % cols];
+        y[i] = x[i] + b[i % cols];
 }

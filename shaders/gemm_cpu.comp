@@ -37,7 +37,7 @@ layout(push_constant) uniform Push { uint m, n, k, lda, ldb, ldc; float alpha, b
 // Numbers at, at + 1, .. at + 3 of a row, of which `left` exist: whatever the alignment, and zero beyond.
 vec4 load_a(uint at, uint left)
 {
-    vec4 t0 = texelFetch(a, int(at >> 2)), t1 = texelFetch(a, int(at >> 2) + 1);
+    vec4 t0 = texelFetch(a, int(at >> 2)), t1 = texelFetch(a, int((at + min(left, 4u) - 1u) >> 2));
     uint s = at & 3u;
     vec4 v = s == 0u ? t0 : s == 1u ? vec4(t0.yzw, t1.x) : s == 2u ? vec4(t0.zw, t1.xy) : vec4(t0.w, t1.xyz);
     return vec4(v.x, left > 1u ? v.y : 0.0, left > 2u ? v.z : 0.0, left > 3u ? v.w : 0.0);
@@ -45,7 +45,7 @@ vec4 load_a(uint at, uint left)
 
 vec4 load_b(uint at, uint left)
 {
-    vec4 t0 = texelFetch(b, int(at >> 2)), t1 = texelFetch(b, int(at >> 2) + 1);
+    vec4 t0 = texelFetch(b, int(at >> 2)), t1 = texelFetch(b, int((at + min(left, 4u) - 1u) >> 2));
     uint s = at & 3u;
     vec4 v = s == 0u ? t0 : s == 1u ? vec4(t0.yzw, t1.x) : s == 2u ? vec4(t0.zw, t1.xy) : vec4(t0.w, t1.xyz);
     return vec4(v.x, left > 1u ? v.y : 0.0, left > 2u ? v.z : 0.0, left > 3u ? v.w : 0.0);

@@ -1,12 +1,14 @@
 # Which variants of each kernel are built. One line each, best first: the first whose needs the device meets is used.
 #
-#   kernel(NAME VARIANT [NEEDS CAP...] [PROBE probe] [FILE x.comp] [DEFINES a=b ...] [WG n | WG SUBGROUP] [SPEC id=value ...])
+#   kernel(NAME VARIANT [NEEDS CAP...] [PROBE probe] [FILE x.comp] [OPT -O0] [DEFINES a=b ...] [WG n | WG SUBGROUP] [SPEC id=value ...])
 #
 #   NAME     a row of kernels.def; compiled from NAME.comp, or from FILE
 #   VARIANT  "base" for every kernel: fp32, at most 128 invocations, no 16-bit or subgroup feature
-#   NEEDS    device bits, host/gpu/gpu_device.h: CPU SUBGROUP F16 INT8 COOPMAT. Order matters: a CPU variant comes first
+#   NEEDS    device bits, host/gpu/gpu_device.h: CPU SUBGROUP LANES8 F16 INT8 COOPMAT. Order matters: a CPU variant comes first
 #   PROBE    the line is dropped where the installed glslc cannot compile probe/PROBE.comp
 #   DEFINES  preprocessor symbols
+#   OPT      glslc's optimisation, -O where it is not said: -O0 leaves large unrolled loops to the driver, which is quicker
+#            at them
 #   WG       invocations per workgroup (constant 0); default 64. SUBGROUP: one subgroup of the device
 #   SPEC     specialization constants, ids from 2 up; the host reads them with gpu_kernel_constant
 #
@@ -19,19 +21,27 @@
 kernel(unpack16 base)
 kernel(add base)
 kernel(subtract base)
+kernel(transpose cpu NEEDS CPU FILE transpose_cpu.comp WG 8 SPEC 2=32)
 kernel(transpose base WG 128 SPEC 2=32)
 
 # ---- the matrix product: constants 2 and 3 are the tile of C that one workgroup computes
-kernel(gemm cpu NEEDS CPU SUBGROUP WG 8 SPEC 2=16 3=32 FILE gemm_cpu.comp)
+kernel(gemm cpu NEEDS CPU LANES8 WG 8 SPEC 2=16 3=32 FILE gemm_cpu.comp OPT -O0)
 kernel(gemm base WG 128 SPEC 2=64 3=64)
 
 # ---- transformer forward
+kernel(rmsnorm_fwd cpu NEEDS CPU LANES8 WG 8 FILE rmsnorm_fwd_cpu.comp)
 kernel(rmsnorm_fwd base WG 128)
+kernel(add_bias cpu NEEDS CPU SPEC 59=4 FILE add_bias_cpu.comp)
 kernel(add_bias base)
+kernel(rope_fwd cpu NEEDS CPU SPEC 59=4 FILE rope_fwd_cpu.comp)
 kernel(rope_fwd base)
+kernel(attn_fwd cpu NEEDS CPU LANES8 WG 8 SPEC 2=8 FILE attn_fwd_cpu.comp OPT -O0)
 kernel(attn_fwd base WG 128 SPEC 2=32)
+kernel(swiglu_fwd cpu NEEDS CPU SPEC 59=4 FILE swiglu_fwd_cpu.comp)
 kernel(swiglu_fwd base)
+kernel(nll cpu NEEDS CPU LANES8 WG 8 FILE nll_cpu.comp)
 kernel(nll base WG 128)
+kernel(kl cpu NEEDS CPU LANES8 WG 8 FILE kl_cpu.comp)
 kernel(kl base WG 128)
 
 # ---- quantization. Constant 2: 1 where one invocation, not one workgroup, works on a group (host/quant/qkernels.c)

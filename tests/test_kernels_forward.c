@@ -1,5 +1,6 @@
-/* The kernels of the forward pass: every variant that the device runs, on odd shapes, against double precision. Buffers lie
- * between guards, rows are padded with NaN: what is read or written outside the operands shows. */
+/* The kernels of the forward pass: every variant that the device runs, on odd shapes, against double
+ * precision. Buffers lie between guards, rows are padded with NaN: what is read or written outside the
+ * operands shows. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -76,12 +77,14 @@ static struct gpu_grid tiles(unsigned kernel, uint32_t rows, uint32_t cols)
     return gpu_rows(div_up(rows, side) * div_up(cols, side));
 }
 
-/* ---- data movement and single elements ------------------------------------------------------------------------- */
+/* ---- data movement and single elements
+ * ------------------------------------------------------------------------- */
 
 static void transpose(void)
 {
-    static const uint32_t shapes[][4] = {{1, 1, 1, 1},    {1, 7, 7, 3},     {5, 1, 2, 5},      {33, 31, 40, 33},
-                                         {64, 172, 172, 64}, {100, 3, 3, 101}, {36, 68, 68, 40}};
+    static const uint32_t shapes[][4] = {{1, 1, 1, 1},     {1, 7, 7, 3},       {5, 1, 2, 5},
+                                         {33, 31, 40, 33}, {64, 172, 172, 64}, {100, 3, 3, 101},
+                                         {36, 68, 68, 40}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         uint32_t rows = shapes[s][0], cols = shapes[s][1], lds = shapes[s][2], ldd = shapes[s][3];
         char shape[64];
@@ -89,9 +92,10 @@ static void transpose(void)
         float *x = random_matrix(rows, cols, lds, 1);
         struct buffer src = upload(x, (size_t)(rows - 1) * lds + cols);
         struct buffer dst = buffer_make(&fix, (size_t)(cols - 1) * ldd + rows, NULL);
-        run_transpose(fix.cmd, tiles(KERNEL_ID_transpose, rows, cols),
-                      &(struct transpose_args){
-                          .src = src.view, .dst = dst.view, .rows = rows, .cols = cols, .lds = lds, .ldd = ldd});
+        run_transpose(
+            fix.cmd, tiles(KERNEL_ID_transpose, rows, cols),
+            &(struct transpose_args){
+                .src = src.view, .dst = dst.view, .rows = rows, .cols = cols, .lds = lds, .ldd = ldd});
         float *y = buffer_read(&dst);
         for (size_t i = 0; i < dst.words; i++) {
             uint32_t r = (uint32_t)(i % ldd), c = (uint32_t)(i / ldd), word;
@@ -117,8 +121,9 @@ static void add_bias(void)
         snprintf(shape, sizeof shape, "%ux%u", rows, cols);
         float *y0 = random_matrix(rows, cols, cols, 1), *b0 = random_matrix(1, cols, cols, 1);
         struct buffer y = upload(y0, n), b = upload(b0, cols);
-        run_add_bias(fix.cmd, gpu_items(fix.cmd, KERNEL_ID_add_bias, n),
-                     &(struct add_bias_args){.y = y.view, .b = b.view, .rows = rows, .cols = cols});
+        run_add_bias(
+            fix.cmd, gpu_items(fix.cmd, KERNEL_ID_add_bias, n),
+            &(struct add_bias_args){.x = y.view, .b = b.view, .y = y.view, .rows = rows, .cols = cols});
         float *got = buffer_read(&y);
         for (size_t i = 0; i < n; i++)
             check(KERNEL_ID_add_bias, shape, i, got[i], (double)y0[i] + b0[i % cols], FLT_EPSILON * 8);
@@ -142,11 +147,13 @@ static void swiglu(void)
         run_swiglu_fwd(fix.cmd, grid,
                        &(struct swiglu_fwd_args){.gate = g.view, .up = u.view, .act = act.view, .n = n});
         /* In place as well. */
-        run_swiglu_fwd(fix.cmd, grid, &(struct swiglu_fwd_args){.gate = g.view, .up = u.view, .act = g.view, .n = n});
+        run_swiglu_fwd(fix.cmd, grid,
+                       &(struct swiglu_fwd_args){.gate = g.view, .up = u.view, .act = g.view, .n = n});
         float *got = buffer_read(&act), *same = buffer_read(&g);
         for (size_t i = 0; i < n; i++) {
             double want = ref_swiglu(g0[i], u0[i]);
-            check(KERNEL_ID_swiglu_fwd, shape, i, got[i], want, fabs(want) * (16 + 2 * fabs(g0[i])) * FLT_EPSILON + 1e-12);
+            check(KERNEL_ID_swiglu_fwd, shape, i, got[i], want,
+                  fabs(want) * (16 + 2 * fabs(g0[i])) * FLT_EPSILON + 1e-12);
             check(KERNEL_ID_swiglu_fwd, "in place", i, same[i], got[i], 0);
         }
         free(g0);
@@ -159,7 +166,8 @@ static void swiglu(void)
 
 static void rope(void)
 {
-    static const uint32_t shapes[][4] = {{1, 1, 2, 1}, {5, 3, 8, 5}, {12, 2, 64, 6}, {7, 1, 30, 7}, {3, 2, 256, 2}};
+    static const uint32_t shapes[][4] = {
+        {1, 1, 2, 1}, {5, 3, 8, 5}, {12, 2, 64, 6}, {7, 1, 30, 7}, {3, 2, 256, 2}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         uint32_t rows = shapes[s][0], heads = shapes[s][1], dim = shapes[s][2], ctx = shapes[s][3];
         size_t n = (size_t)rows * heads * dim;
@@ -179,8 +187,13 @@ static void rope(void)
         ref_rope(want, t0, rows, heads, dim, ctx);
         struct buffer x = upload(x0, n), t = upload(t0, (size_t)ctx * dim);
         run_rope_fwd(fix.cmd, gpu_items(fix.cmd, KERNEL_ID_rope_fwd, n / 2),
-                     &(struct rope_fwd_args){
-                         .x = x.view, .table = t.view, .rows = rows, .heads = heads, .dim = dim, .ctx = ctx});
+                     &(struct rope_fwd_args){.x = x.view,
+                                             .table = t.view,
+                                             .y = x.view,
+                                             .rows = rows,
+                                             .heads = heads,
+                                             .dim = dim,
+                                             .ctx = ctx});
         float *got = buffer_read(&x);
         for (size_t i = 0; i < n; i++)
             check(KERNEL_ID_rope_fwd, shape, i, got[i], want[i], FLT_EPSILON * 10);
@@ -192,7 +205,8 @@ static void rope(void)
     }
 }
 
-/* ---- the matrix product ---------------------------------------------------------------------------------------- */
+/* ---- the matrix product
+ * ---------------------------------------------------------------------------------------- */
 
 struct gemm_shape {
     uint32_t m, n, k, pad_a, pad_b, pad_c;
@@ -210,7 +224,8 @@ static void gemm_case(const struct gemm_shape *s, bool whole)
     if (s->beta == 0) /* then C is not read */
         for (size_t i = 0; i < n_c; i++)
             c0[i] = NAN;
-    struct buffer a = upload(a0, (size_t)(s->m - 1) * lda + s->k), b = upload(b0, (size_t)(s->n - 1) * ldb + s->k);
+    struct buffer a = upload(a0, (size_t)(s->m - 1) * lda + s->k),
+                  b = upload(b0, (size_t)(s->n - 1) * ldb + s->k);
     struct buffer c = upload(c0, n_c);
     if (whole)
         gpu_gemm(fix.cmd, (struct gpu_matrix){a.view, lda}, (struct gpu_matrix){b.view, ldb},
@@ -231,7 +246,8 @@ static void gemm_case(const struct gemm_shape *s, bool whole)
                                      .ldc = ldc,
                                      .alpha = s->alpha,
                                      .beta = s->beta});
-    double *want = malloc((size_t)s->m * s->n * sizeof *want), *mag = malloc((size_t)s->m * s->n * sizeof *mag);
+    double *want = malloc((size_t)s->m * s->n * sizeof *want),
+           *mag = malloc((size_t)s->m * s->n * sizeof *mag);
     assert_true(want && mag);
     ref_gemm(s->m, s->n, s->k, a0, lda, b0, ldb, c0, ldc, s->alpha, s->beta, want, mag);
     float *got = buffer_read(&c);
@@ -255,18 +271,19 @@ static void gemm_case(const struct gemm_shape *s, bool whole)
 static void gemm(void)
 {
     static const struct gemm_shape shapes[] = {
-        {1, 1, 1, 0, 0, 0, 1, 0},         {1, 1, 4, 0, 0, 0, 1, 0},        {3, 5, 7, 0, 0, 0, 2, 1},
-        {5, 3, 172, 0, 0, 0, 1, 0},       {16, 32, 16, 0, 0, 0, 1, 0},     {64, 64, 64, 0, 0, 0, 1, -1},
-        {65, 33, 20, 0, 0, 3, 1, 0},      {17, 129, 61, 3, 3, 0, 0.5f, 2}, {130, 70, 36, 4, 12, 1, 1, 1},
-        {33, 66, 100, 1, 0, 0, 1, 0},     {31, 40, 97, 0, 7, 0, 1, 0.5f},  {1, 300, 64, 0, 0, 0, 1, 0},
-        {300, 1, 64, 0, 0, 0, 1, 0},      {64, 64, 15, 1, 1, 0, 1, 0},     {9, 9, 3, 1, 1, 7, -1, 1},
+        {1, 1, 1, 0, 0, 0, 1, 0},     {1, 1, 4, 0, 0, 0, 1, 0},        {3, 5, 7, 0, 0, 0, 2, 1},
+        {5, 3, 172, 0, 0, 0, 1, 0},   {16, 32, 16, 0, 0, 0, 1, 0},     {64, 64, 64, 0, 0, 0, 1, -1},
+        {65, 33, 20, 0, 0, 3, 1, 0},  {17, 129, 61, 3, 3, 0, 0.5f, 2}, {130, 70, 36, 4, 12, 1, 1, 1},
+        {33, 66, 100, 1, 0, 0, 1, 0}, {31, 40, 97, 0, 7, 0, 1, 0.5f},  {1, 300, 64, 0, 0, 0, 1, 0},
+        {300, 1, 64, 0, 0, 0, 1, 0},  {64, 64, 15, 1, 1, 0, 1, 0},     {9, 9, 3, 1, 1, 7, -1, 1},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         gemm_case(&shapes[i], false);
     gemm_case(&(struct gemm_shape){200, 180, 300, 4, 0, 4, 1, 1}, true);
 }
 
-/* ---- rows ------------------------------------------------------------------------------------------------------ */
+/* ---- rows
+ * ------------------------------------------------------------------------------------------------------ */
 
 static void rmsnorm(void)
 {
@@ -282,15 +299,16 @@ static void rmsnorm(void)
         for (uint32_t r = 0; r < rows; r++)
             ref_rmsnorm(x0 + (size_t)r * cols, w0, cols, eps, want + (size_t)r * cols);
         struct buffer x = upload(x0, n), w = upload(w0, cols), y = buffer_make(&fix, n, NULL);
-        run_rmsnorm_fwd(
-            fix.cmd, gpu_rows(rows),
-            &(struct rmsnorm_fwd_args){.x = x.view, .w = w.view, .y = y.view, .rows = rows, .cols = cols, .eps = eps});
-        run_rmsnorm_fwd(
-            fix.cmd, gpu_rows(rows),
-            &(struct rmsnorm_fwd_args){.x = x.view, .w = w.view, .y = x.view, .rows = rows, .cols = cols, .eps = eps});
+        run_rmsnorm_fwd(fix.cmd, gpu_rows(rows),
+                        &(struct rmsnorm_fwd_args){
+                            .x = x.view, .w = w.view, .y = y.view, .rows = rows, .cols = cols, .eps = eps});
+        run_rmsnorm_fwd(fix.cmd, gpu_rows(rows),
+                        &(struct rmsnorm_fwd_args){
+                            .x = x.view, .w = w.view, .y = x.view, .rows = rows, .cols = cols, .eps = eps});
         float *got = buffer_read(&y), *same = buffer_read(&x);
         for (size_t i = 0; i < n; i++) {
-            check(KERNEL_ID_rmsnorm_fwd, shape, i, got[i], want[i], fabs(want[i]) * (cols + 16) * FLT_EPSILON / 2);
+            check(KERNEL_ID_rmsnorm_fwd, shape, i, got[i], want[i],
+                  fabs(want[i]) * (cols + 16) * FLT_EPSILON / 2);
             check(KERNEL_ID_rmsnorm_fwd, "in place", i, same[i], got[i], 0);
         }
         free(x0);
@@ -304,7 +322,8 @@ static void rmsnorm(void)
 
 static const uint32_t logit_shapes[][2] = {{1, 1}, {9, 3}, {17, 5}, {3, 8}, {2, 172}, {5, 1001}};
 
-/* Absolute: a sum of cols terms at most 1, each exp good to 3 + 2|x| ulp (Vulkan's bound), and a logarithm. */
+/* Absolute: a sum of cols terms at most 1, each exp good to 3 + 2|x| ulp (Vulkan's bound), and a logarithm.
+ */
 static double logit_tolerance(uint32_t cols, double range)
 {
     return (cols + 4 * range + 32) * FLT_EPSILON;
@@ -324,9 +343,11 @@ static void nll(void)
             for (uint32_t c = 0; c < cols; c++)
                 x0[(size_t)r * cols + c] += 100; /* only differences count */
         }
-        struct buffer x = upload(x0, (size_t)rows * cols), t = upload(t0, rows), out = buffer_make(&fix, rows, NULL);
+        struct buffer x = upload(x0, (size_t)rows * cols), t = upload(t0, rows),
+                      out = buffer_make(&fix, rows, NULL);
         run_nll(fix.cmd, gpu_rows(rows),
-                &(struct nll_args){.logits = x.view, .target = t.view, .out = out.view, .rows = rows, .cols = cols});
+                &(struct nll_args){
+                    .logits = x.view, .target = t.view, .out = out.view, .rows = rows, .cols = cols});
         float *got = buffer_read(&out);
         for (uint32_t r = 0; r < rows; r++)
             check(KERNEL_ID_nll, shape, r, got[r], ref_nll(x0 + (size_t)r * cols, cols, t0[r]),
@@ -355,8 +376,12 @@ static void kl(void)
         struct buffer p = upload(p0, n), q = upload(q0, n);
         struct buffer out = buffer_make(&fix, rows, NULL), top = buffer_make(&fix, rows, NULL);
         run_kl(fix.cmd, gpu_rows(rows),
-               &(struct kl_args){
-                   .ref = p.view, .logits = q.view, .out = out.view, .top1 = top.view, .rows = rows, .cols = cols});
+               &(struct kl_args){.ref = p.view,
+                                 .logits = q.view,
+                                 .out = out.view,
+                                 .top1 = top.view,
+                                 .rows = rows,
+                                 .cols = cols});
         float *got = buffer_read(&out), *agree = buffer_read(&top);
         for (uint32_t r = 0; r < rows; r++) {
             const float *pr = p0 + (size_t)r * cols, *qr = q0 + (size_t)r * cols;
@@ -371,23 +396,26 @@ static void kl(void)
     }
 }
 
-/* ---- attention ------------------------------------------------------------------------------------------------- */
+/* ---- attention
+ * ------------------------------------------------------------------------------------------------- */
 
 static void attn(void)
 {
     static const struct ref_attn shapes[] = {
-        {1, 1, 1, 1, 2, 0, 0.7},    {2, 5, 2, 1, 8, 0, 0.35},    {1, 33, 4, 2, 64, 0, 0.125}, {1, 70, 2, 2, 128, 7, 0.09},
-        {1, 40, 3, 1, 256, 0, 0.06}, {2, 67, 2, 1, 30, 16, 0.2}, {1, 100, 1, 1, 96, 1, 0.1},  {1, 65, 2, 1, 250, 64, 0.06},
-        {3, 64, 1, 1, 10, 33, 0.3},
+        {1, 1, 1, 1, 2, 0, 0.7},     {2, 5, 2, 1, 8, 0, 0.35},     {1, 33, 4, 2, 64, 0, 0.125},
+        {1, 70, 2, 2, 128, 7, 0.09}, {1, 40, 3, 1, 256, 0, 0.06},  {2, 67, 2, 1, 30, 16, 0.2},
+        {1, 100, 1, 1, 96, 1, 0.1},  {1, 65, 2, 1, 250, 64, 0.06}, {3, 64, 1, 1, 10, 33, 0.3},
     };
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         const struct ref_attn *p = &shapes[s];
         uint32_t rows = p->windows * p->ctx, nq = rows * p->heads * p->dim, nk = rows * p->kv_heads * p->dim;
         char shape[96];
-        snprintf(shape, sizeof shape, "windows %u ctx %u heads %u/%u dim %u sliding %u", p->windows, p->ctx, p->heads,
-                 p->kv_heads, p->dim, p->sliding);
-        float *q0 = random_matrix(1, nq, nq, 2), *k0 = random_matrix(1, nk, nk, 1), *v0 = random_matrix(1, nk, nk, 1);
-        struct buffer q = upload(q0, nq), k = upload(k0, nk), v = upload(v0, nk), out = buffer_make(&fix, nq, NULL);
+        snprintf(shape, sizeof shape, "windows %u ctx %u heads %u/%u dim %u sliding %u", p->windows, p->ctx,
+                 p->heads, p->kv_heads, p->dim, p->sliding);
+        float *q0 = random_matrix(1, nq, nq, 2), *k0 = random_matrix(1, nk, nk, 1),
+              *v0 = random_matrix(1, nk, nk, 1);
+        struct buffer q = upload(q0, nq), k = upload(k0, nk), v = upload(v0, nk),
+                      out = buffer_make(&fix, nq, NULL);
         uint32_t tile = gpu_kernel_constant(fix.g, KERNEL_ID_attn_fwd, 2, 0);
         assert_true(tile > 0);
         run_attn_fwd(fix.cmd, gpu_rows((uint64_t)p->windows * p->heads * div_up(p->ctx, tile)),
@@ -409,7 +437,8 @@ static void attn(void)
                 ref_attn_row(p, q0, k0, v0, r / p->ctx, r % p->ctx, h, want, &mag);
                 for (uint32_t d = 0; d < p->dim; d++) {
                     size_t i = ((size_t)r * p->heads + h) * p->dim + d;
-                    check(KERNEL_ID_attn_fwd, shape, i, got[i], want[d], mag * (4 * p->dim + p->ctx + 64) * FLT_EPSILON);
+                    check(KERNEL_ID_attn_fwd, shape, i, got[i], want[d],
+                          mag * (4 * p->dim + p->ctx + 64) * FLT_EPSILON);
                 }
             }
         free(q0);
@@ -439,9 +468,9 @@ TEST(attn_fwd, attn)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_transpose), cmocka_unit_test(test_add_bias),    cmocka_unit_test(test_swiglu_fwd),
-        cmocka_unit_test(test_rope_fwd),  cmocka_unit_test(test_gemm),        cmocka_unit_test(test_rmsnorm_fwd),
-        cmocka_unit_test(test_nll),       cmocka_unit_test(test_kl),          cmocka_unit_test(test_attn_fwd),
+        cmocka_unit_test(test_transpose), cmocka_unit_test(test_add_bias), cmocka_unit_test(test_swiglu_fwd),
+        cmocka_unit_test(test_rope_fwd),  cmocka_unit_test(test_gemm),     cmocka_unit_test(test_rmsnorm_fwd),
+        cmocka_unit_test(test_nll),       cmocka_unit_test(test_kl),       cmocka_unit_test(test_attn_fwd),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -701,14 +701,15 @@ struct gpu_grid gpu_rows(uint64_t rows)
 
 struct gpu_grid gpu_items(struct gpu_cmd *cmd, unsigned kernel, uint64_t items)
 {
-    uint32_t local = gpu_kernel_local_size(cmd->gpu, kernel);
+    uint32_t local = gpu_kernel_local_size(cmd->gpu, kernel),
+             per = gpu_kernel_constant(cmd->gpu, kernel, SPEC_ITEMS, 1);
     if (items > UINT32_MAX) {
         struct err e = {0};
         err_set(&e, ERR_BUG, "kernel %s: %llu items; a shader counts to 2^32", kernel_decls[kernel].name,
                 (unsigned long long)items);
         cmd_fail(cmd, &e);
     }
-    struct gpu_grid grid = fold(div_up(items, local ? local : 1));
+    struct gpu_grid grid = fold(div_up(items, (uint64_t)max_u64(local, 1) * per));
     grid.work = (double)items;
     return grid;
 }

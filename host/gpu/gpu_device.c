@@ -325,7 +325,7 @@ static uint32_t probe_caps(const struct gpu_probe *p, const VkPhysicalDeviceVulk
     if (known && p->v13.subgroupSizeControl && p->v13.computeFullSubgroups && v11->subgroupSize > 1 &&
         (v11->subgroupSupportedOperations & ops) == ops &&
         (v11->subgroupSupportedStages & VK_SHADER_STAGE_COMPUTE_BIT))
-        caps |= GPU_CAP_SUBGROUP;
+        caps |= GPU_CAP_SUBGROUP | (v11->subgroupSize == 8 ? GPU_CAP_LANES8 : 0);
     if (p->v11.storageBuffer16BitAccess && p->v12.shaderFloat16)
         caps |= GPU_CAP_F16;
     if (p->v12.storageBuffer8BitAccess && p->v12.shaderInt8)

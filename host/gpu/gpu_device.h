@@ -17,6 +17,7 @@ enum gpu_cap {
     GPU_CAP_INT8 = 1 << 3,
     GPU_CAP_COOPMAT = 1 << 4, /* KHR_cooperative_matrix, f16 x f16 + f32 */
     GPU_CAP_PUSH_DESCRIPTOR = 1 << 5,
+    GPU_CAP_LANES8 = 1 << 6, /* SUBGROUP, and a subgroup is 8 invocations (lavapipe with AVX) */
 };
 
 struct gpu;

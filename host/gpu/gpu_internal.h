@@ -78,6 +78,9 @@ struct gpu {
     bool lost;
 };
 
+/* Specialization constant: items that one invocation works on; gpu_items divides by it. */
+enum { SPEC_ITEMS = 59 };
+
 /* gpu_pipeline.c */
 bool gpu_pipelines_init(struct gpu *g, const struct gpu_options *o, struct err *e);
 void gpu_pipelines_destroy(struct gpu *g);

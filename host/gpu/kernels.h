@@ -40,8 +40,8 @@ struct kernel_decl {
 };
 extern const struct kernel_decl kernel_decls[KERNEL_COUNT];
 
-/* Grids. gpu_rows: one workgroup per row, folded over x and y. gpu_items: one invocation per item with the
- * kernel's own workgroup size. */
+/* Grids. gpu_rows: one workgroup per row, folded over x and y. gpu_items: one invocation per item, or per as
+ * many as the variant takes (constant 59), with the kernel's own workgroup size. */
 struct gpu_grid gpu_rows(uint64_t rows);
 struct gpu_grid gpu_items(struct gpu_cmd *cmd, unsigned kernel, uint64_t items);
 

@@ -92,7 +92,11 @@ static void add_bias(struct model *m, struct gpu_view y, struct gpu_view b, uint
     for (uint32_t r = 0; r < rows; r += tile) {
         uint32_t n = (uint32_t)min_u64(tile, rows - r);
         run_add_bias(m->cmd, gpu_items(m->cmd, KERNEL_ID_add_bias, (uint64_t)n * cols),
-                     &(struct add_bias_args){.y = rows_of(y, r, n, cols), .b = b, .rows = n, .cols = cols});
+                     &(struct add_bias_args){.x = rows_of(y, r, n, cols),
+                                             .b = b,
+                                             .y = rows_of(y, r, n, cols),
+                                             .rows = n,
+                                             .cols = cols});
     }
 }
 
@@ -143,6 +147,7 @@ static void rope(struct model *m, struct gpu_view x, uint32_t heads, uint32_t wi
         run_rope_fwd(m->cmd, gpu_items(m->cmd, KERNEL_ID_rope_fwd, (uint64_t)rows * cols / 2),
                      &(struct rope_fwd_args){.x = rows_of(x, (uint64_t)w * m->ctx, rows, cols),
                                              .table = m->rope_table,
+                                             .y = rows_of(x, (uint64_t)w * m->ctx, rows, cols),
                                              .rows = rows,
                                              .heads = heads,
                                              .dim = m->cfg->head_dim,

@@ -44,8 +44,8 @@ void ref_rope(double *x, const float *table, uint32_t rows, uint32_t heads, uint
             }
 }
 
-void ref_attn_row(const struct ref_attn *p, const float *q, const float *k, const float *v, uint32_t window, uint32_t pos,
-                  uint32_t head, double *out, double *mag)
+void ref_attn_row(const struct ref_attn *p, const float *q, const float *k, const float *v, uint32_t window,
+                  uint32_t pos, uint32_t head, double *out, double *mag)
 {
     uint32_t kv = head / (p->heads / p->kv_heads);
     uint32_t first = p->sliding && pos + 1 > p->sliding ? pos + 1 - p->sliding : 0;

@@ -1,11 +1,12 @@
-/* The kernels of the forward pass in plain C and double precision, from their definitions in shaders/kernels.def. */
+/* The kernels of the forward pass in plain C and double precision, from their definitions in
+ * shaders/kernels.def. */
 #ifndef REF_FORWARD_H
 #define REF_FORWARD_H
 
 #include <stdint.h>
 
-/* out[m,n] = alpha * a[m,k] b[n,k]^T + beta * c[m,n]; c has row stride ldc and is not read where beta is 0. mag[m,n]: the
- * same with absolute values, which rounding errors are proportional to. */
+/* out[m,n] = alpha * a[m,k] b[n,k]^T + beta * c[m,n]; c has row stride ldc and is not read where beta is 0.
+ * mag[m,n]: the same with absolute values, which rounding errors are proportional to. */
 void ref_gemm(uint32_t m, uint32_t n, uint32_t k, const float *a, uint32_t lda, const float *b, uint32_t ldb,
               const float *c, uint32_t ldc, double alpha, double beta, double *out, double *mag);
 /* y[cols] of one row. */
@@ -17,8 +18,8 @@ struct ref_attn {
     double scale;
 };
 /* One query: out[dim] and mag, the largest |v| it could see. */
-void ref_attn_row(const struct ref_attn *p, const float *q, const float *k, const float *v, uint32_t window, uint32_t pos,
-                  uint32_t head, double *out, double *mag);
+void ref_attn_row(const struct ref_attn *p, const float *q, const float *k, const float *v, uint32_t window,
+                  uint32_t pos, uint32_t head, double *out, double *mag);
 double ref_swiglu(double gate, double up);
 double ref_logsumexp(const float *x, uint32_t n);
 double ref_nll(const float *logits, uint32_t n, uint32_t target);

@@ -1,0 +1,75 @@
+#version 460
+#extension GL_GOOGLE_include_directive : require
+#extension GL_EXT_control_flow_attributes : require
+#extension GL_EXT_samplerless_texture_functions : require
+#extension GL_KHR_shader_subgroup_shuffle : require
+#include "common.glsl"
+#include "texel.glsl"
+layout(local_size_x_id = 0) in;
+layout(constant_id = 2) const uint TILE_Q = 8; // one query per lane
+
+layout(set = 0, binding = 0) uniform textureBuffer q;
+layout(set = 0, binding = 1) uniform textureBuffer k;
+layout(set = 0, binding = 2) uniform textureBuffer v;
+layout(set = 0, binding = 3, std430) writeonly buffer Out { vec4 attn[]; };
+layout(set = 0, binding = 3, std430) writeonly buffer Out2 { vec2 attn2[]; };
+layout(push_constant) uniform Push { uint windows, ctx, heads, kv_heads, dim, sliding; float scale; };
+
+const float LOWEST = -3.0e38; // stands for -inf, whose differences are NaN
+const uint KEYS = 4u;         // keys per turn of the loop
+
+// Four dimensions from d on of the row at `at`; zero beyond the head. Texels that rows start on:
+#define LOAD_ALIGNED(buf, at, d) \
+    mix(vec4(0.0), texelFetch(buf, int(((at) + min(d, dim_ - 4u)) >> 2)), bvec4((d) < dim_))
+// Rows that start within one (the number of dimensions is even, so that halves need not be told apart):
+vec4 join(vec4 t0, vec4 t1, uint at, uint left)
+{
+    vec4 v = (at & 2u) == 0u ? t0 : vec4(t0.zw, t1.xy);
+    return vec4(v.xy, left > 2u ? v.zw : vec2(0.0));
+}
+#define LOAD_ANY(buf, at, d)                                                                       \
+    mix(vec4(0.0),                                                                                 \
+        join(texelFetch(buf, int(((at) + min(d, dim_ - 2u)) >> 2)),                                \
+             texelFetch(buf, int(((at) + min((d) + 3u, dim_ - 1u)) >> 2)), (at) + (d), dim_ - (d)), \
+        bvec4((d) < dim_))
+
+// One subgroup of 8 has 8 queries of one head, a query per lane, with q and the output in registers; keys and values are
+// the same for all lanes and pass by once, with a running maximum and sum (streaming softmax).
+void main()
+{
+    uint dim_ = dim, sliding_ = sliding, l = gl_LocalInvocationID.x;
+    float scale_ = scale;
+    uint tiles = (ctx + TILE_Q - 1u) / TILE_Q, t = wg_index();
+    uint q0 = t % tiles * TILE_Q, head = t / tiles % heads, window = t / tiles / heads;
+    if (window >= windows)
+        return;
+    uint kv_stride = kv_heads * dim_;
+    uint kv_base = window * ctx * kv_stride + head / (heads / kv_heads) * dim_;
+    uint pos = min(q0 + l, ctx - 1u);
+    uint q_at = ((window * ctx + pos) * heads + head) * dim_;
+    uint first = sliding_ != 0u && q0 + 1u > sliding_ ? q0 + 1u - sliding_ : 0u;
+    uint last = min(q0 + TILE_Q, ctx);
+    bool aligned = (dim_ & 3u) == 0u;
+
+#define CHUNKS 2u
+#define USED aligned && dim_ <= 64u
+#define LOAD LOAD_ALIGNED
+#define STORE(at, x) attn[(at) >> 2] = x
+#include "attn_fwd_cpu.glsl"
+#define CHUNKS 4u
+#define USED aligned && dim_ > 64u && dim_ <= 128u
+#define LOAD LOAD_ALIGNED
+#define STORE(at, x) attn[(at) >> 2] = x
+#include "attn_fwd_cpu.glsl"
+#define CHUNKS 8u
+#define USED !aligned || dim_ > 128u
+#define LOAD LOAD_ANY
+#define STORE(at, x)                 \
+    {                                \
+        vec4 o = x;                  \
+        attn2[(at) >> 1] = o.xy;     \
+        if (d + 2u < dim_)           \
+            attn2[((at) >> 1) + 1u] = o.zw; \
+    }
+#include "attn_fwd_cpu.glsl"
+}
