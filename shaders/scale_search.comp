@@ -23,8 +23,8 @@ const float INFINITE = 3.0e38;
 
 struct candidate {
     float s;       // as stored
-    float scaled;  // s / base
     float inverse; // base / s
+    float unit;    // |s / base|^power: what an error of one scale counts
 };
 
 candidate make_candidate(float base, uint i, bool negative)
@@ -32,25 +32,25 @@ candidate make_candidate(float base, uint i, bool negative)
     candidate c;
     float s = storable_scale(base * (1.0 - 0.01 * float(i)), scale_type);
     c.s = negative ? -s : s;
-    c.scaled = c.s / base;
     c.inverse = base / c.s;
+    c.unit = exp2(power * log2(s / base));
     return c;
 }
 
 #ifdef LANE_PER_GROUP
-// x^p for x >= 0 within 3e-4, relative: log2 and exp2 as short polynomials (minimax, exact at the ends of the octave) cost
-// half of a CPU device's own, and only the order of nearly equal candidates depends on it.
+// x^p for x >= 0 within 3e-4, relative: log2 and exp2 as short polynomials, minimax and exact at the ends of an octave, on
+// top of what the bits of a float already are, 2^23 (127 + exponent + mantissa). Costs a third of a CPU device's own, and only
+// the order of nearly equal candidates depends on it.
 float power_of(float x, float p)
 {
     uint bits = floatBitsToUint(x);
     float t = uintBitsToFloat((bits & 0x7fffffu) | 0x3f800000u) - 1.0;
-    float log2_x = float(int(bits >> 23) - 127) + t +
-                   (t - t * t) * (0.4387256769 + t * (-0.2390579870 + t * 0.0821304906));
-    float y = max(p * log2_x, -126.0);
-    float whole = floor(y);
-    float f = y - whole;
-    float m = 1.0 + f + (f - f * f) * (-0.3045756438 - 0.0782679657 * f);
-    return uintBitsToFloat(floatBitsToUint(m) + (uint(int(whole)) << 23));
+    float bend = fma(fma(0.0821304906, t, -0.2390579870), t, 0.4387256769);
+    float log2_x = fma(fma(-t, t, t), bend, fma(float(int(bits)), 1.0 / 8388608.0, -127.0));
+    float y = clamp(fma(p, log2_x, 127.0), 1.0, 254.0);
+    float f = y - floor(y);
+    float z = fma(fma(-f, f, f), fma(-0.0782679657, f, -0.3045756438), y);
+    return uintBitsToFloat(uint(int(z * 8388608.0)));
 }
 #else
 float power_of(float x, float p)
@@ -59,14 +59,16 @@ float power_of(float x, float p)
 }
 #endif
 
+// To the power, in units of the scale.
 float candidate_error(candidate c, float x)
 {
-    return power_of(abs(c.scaled * quantized_level(x, c.inverse, float(lo), float(hi)) - x), power);
+    float position = x * c.inverse;
+    return power_of(abs(clamp(roundEven(position), float(lo), float(hi)) - position), power);
 }
 
 #ifdef LANE_PER_GROUP
 // One lane per group, BATCH candidates at a time so that a weight is loaded once for all of them.
-const uint BATCH = 8u;
+const uint BATCH = 16u;
 const uint STRIDE = 16u; // columns between looks at whether the batch can still win
 
 void main()
@@ -110,15 +112,15 @@ void main()
                     [[unroll]] for (uint k = 0u; k < BATCH; k++)
                         sum[k] += candidate_error(c[k], x);
                 }
-                float least = sum[0];
-                [[unroll]] for (uint k = 1u; k < BATCH; k++)
-                    least = min(least, sum[k]);
+                float least = INFINITE;
+                [[unroll]] for (uint k = 0u; k < BATCH; k++)
+                    least = min(least, sum[k] * c[k].unit);
                 if (least >= best)
                     break;
             }
             [[unroll]] for (uint k = 0u; k < BATCH; k++) {
-                best_scale = sum[k] < best ? c[k].s : best_scale;
-                best = min(best, sum[k]);
+                best_scale = sum[k] * c[k].unit < best ? c[k].s : best_scale;
+                best = min(best, sum[k] * c[k].unit);
             }
         }
     }
@@ -189,8 +191,9 @@ void main()
             }
         }
         [[unroll]] for (uint k = 0u; k < SLOTS; k++) {
-            pick = sum[k] < best ? min(first + k * LANES + lane, count - 1u) : pick;
-            best = min(best, sum[k]);
+            float error = sum[k] * c[k].unit;
+            pick = error < best ? min(first + k * LANES + lane, count - 1u) : pick;
+            best = min(best, error);
         }
     }
     barrier();

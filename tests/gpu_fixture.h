@@ -21,7 +21,7 @@ struct fixture {
     struct gpu_cmd *cmd;
 };
 
-enum { FIXTURE_GUARD = 64 }; /* words; 256 bytes keep the view aligned */
+enum { FIXTURE_GUARD = 64 };        /* words; 256 bytes keep the view aligned */
 #define FIXTURE_PATTERN 0xffe5a5a5u /* a NaN: reading it shows, too */
 
 struct buffer {
@@ -91,7 +91,8 @@ static inline void *buffer_read(const struct buffer *b)
     return host;
 }
 
-/* Makes `kernel` use its variant i; false past the last. Variants that the device cannot run are passed over: *i moves. */
+/* Makes `kernel` use its variant i; false past the last. Variants that the device cannot run are passed over:
+ * *i moves. */
 static inline bool fixture_variant(struct fixture *f, unsigned kernel, unsigned *i)
 {
     const char *name;

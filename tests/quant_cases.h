@@ -7,7 +7,8 @@
 #include "host/base/num.h"
 #include "tests/gpu_fixture.h"
 
-/* Shapes: short last groups, groups that do not divide, columns that do not fill a word, one of everything. */
+/* Shapes: short last groups, groups that do not divide, columns that do not fill a word, one of everything.
+ */
 static const struct shape {
     uint32_t rows, cols, group;
 } shapes[] = {{1, 1, 1}, {3, 5, 4}, {2, 64, 64}, {7, 172, 64}, {70, 130, 32}, {5, 300, 300}, {130, 96, 10}};

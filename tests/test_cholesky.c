@@ -6,8 +6,8 @@
 
 static struct fixture fx;
 
-/* A Hessian of n inputs seen on `tokens` tokens; few tokens or an outlier make it ill-conditioned. damp: share of the mean
- * diagonal. */
+/* A Hessian of n inputs seen on `tokens` tokens; few tokens or an outlier make it ill-conditioned. damp:
+ * share of the mean diagonal. */
 static float *hessian(uint32_t n, uint32_t tokens, float outlier, double damp, uint64_t seed)
 {
     float *x = normals((size_t)tokens * n, 1, seed), *h = malloc((size_t)n * n * sizeof *h);
@@ -25,9 +25,9 @@ static float *hessian(uint32_t n, uint32_t tokens, float outlier, double damp, u
     return h;
 }
 
-/* Errors of R are relative to the diagonal element of their column, which is what GPTQ divides by. f32 knows the factor to
- * eps times the condition, which for white data follows from n / tokens (Marchenko-Pastur); a loud input does not change it,
- * because scaling one input scales a row and a column. */
+/* Errors of R are relative to the diagonal element of their column, which is what GPTQ divides by. f32 knows
+ * the factor to eps times the condition, which for white data follows from n / tokens (Marchenko-Pastur); a
+ * loud input does not change it, because scaling one input scales a row and a column. */
 static void check_factor(uint32_t n, uint32_t tokens, float outlier, double damp)
 {
     float *h = hessian(n, tokens, outlier, damp, n + tokens);
@@ -51,7 +51,8 @@ static void check_factor(uint32_t n, uint32_t tokens, float outlier, double damp
             else
                 worst = fmax(worst, fabs(r[(size_t)i * n + j] - expected) / scale);
         }
-    print_message("n %u tokens %u outlier %g damp %g: largest error %.2g\n", n, tokens, (double)outlier, damp, worst);
+    print_message("n %u tokens %u outlier %g damp %g: largest error %.2g\n", n, tokens, (double)outlier, damp,
+                  worst);
     double q = sqrt((double)n / tokens), smallest = q < 1 ? (1 - q) * (1 - q) : 0;
     assert_true(worst < 2e-7 * (20 + (1 + q) * (1 + q) / (smallest + damp)));
     free(h);
@@ -69,7 +70,8 @@ static void test_factor(void **state)
         check_factor(sizes[i], 4 * sizes[i] + 3, 1, 0.01);
 }
 
-/* Fewer tokens than inputs: without damping the Hessian would be singular. An input a hundred times larger than the others. */
+/* Fewer tokens than inputs: without damping the Hessian would be singular. An input a hundred times larger
+ * than the others. */
 static void test_ill_conditioned(void **state)
 {
     (void)state;

@@ -1,4 +1,5 @@
-/* The Gumbel-Softmax kernels against tests/ref/ref_quant.c: start, steps, gradients, codes, and that tiles change nothing. */
+/* The Gumbel-Softmax kernels against tests/ref/ref_quant.c: start, steps, gradients, codes, and that tiles
+ * change nothing. */
 #include "host/quant/qkernels.h"
 #include "tests/quant_cases.h"
 #include "tests/ref/ref_quant.h"
@@ -151,8 +152,8 @@ static struct place place_of(const struct setup *t, size_t i)
     return p;
 }
 
-static double soft(const struct setup *t, const struct place *p, const float *logits, uint32_t step, double tau,
-                   double kappa, double prob[REF_LEVELS])
+static double soft(const struct setup *t, const struct place *p, const float *logits, uint32_t step,
+                   double tau, double kappa, double prob[REF_LEVELS])
 {
     double l[REF_LEVELS] = {0};
     for (uint32_t k = 0; k < t->g.levels; k++)
@@ -195,8 +196,8 @@ static void test_init(void **state)
     }
 }
 
-/* Checks value and momentum after one Lion step against the gradient g, which is known to within g_error; where the sign
- * of the update hangs on that, either is right. */
+/* Checks value and momentum after one Lion step against the gradient g, which is known to within g_error;
+ * where the sign of the update hangs on that, either is right. */
 static void check_lion(double value, double mom, double new_value, double new_mom, double g, double g_error,
                        double lr, double decay)
 {
@@ -213,10 +214,11 @@ static void check_lion(double value, double mom, double new_value, double new_mo
     within(new_mom, 0.95 * mom + (1 - 0.95) * g, (1 - 0.95) * g_error + 1e-6 * (fabs(mom) + fabs(g)) + 1e-37);
 }
 
-static void check_step(const struct setup *t, const struct snapshot *was, const struct snapshot *now, uint32_t step,
-                       double tau, double kappa)
+static void check_step(const struct setup *t, const struct snapshot *was, const struct snapshot *now,
+                       uint32_t step, double tau, double kappa)
 {
-    double *scale_grad = calloc(t->n_scales, sizeof(double)), *scale_error = calloc(t->n_scales, sizeof(double));
+    double *scale_grad = calloc(t->n_scales, sizeof(double)),
+           *scale_error = calloc(t->n_scales, sizeof(double));
     double error = softmax_error(tau, kappa), error1 = softmax_error(tau * 0.9f, kappa * 1.1f);
     for (size_t i = 0; i < t->n; i++) {
         struct place p = place_of(t, i);
@@ -241,8 +243,8 @@ static void check_step(const struct setup *t, const struct snapshot *was, const 
                fabs(now->scales[p.group]) * span * error1 * 3 + fabs(t->w[i]) * 1e-6);
     }
     for (size_t i = 0; i < t->n_scales; i++)
-        check_lion(was->scales[i], was->smom[i], now->scales[i], now->smom[i], scale_grad[i], scale_error[i], 5e-4f,
-                   0);
+        check_lion(was->scales[i], was->smom[i], now->scales[i], now->smom[i], scale_grad[i], scale_error[i],
+                   5e-4f, 0);
     free(scale_grad);
     free(scale_error);
 }
@@ -254,7 +256,8 @@ static void test_step(void **state)
     enum { STEPS = 4 };
     for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_gumbel_step, &v); v++)
         for (unsigned i = 0; i < N_SHAPES * N_MODELS; i++) {
-            struct setup t = setup_make(shapes[i / N_MODELS], &models[i % N_MODELS], i % 2 ? 0xfffff000u : i, i);
+            struct setup t =
+                setup_make(shapes[i / N_MODELS], &models[i % N_MODELS], i % 2 ? 0xfffff000u : i, i);
             struct gumbel_init_args a = init_args(&t, 2, 100);
             q_gumbel_init(fx.cmd, &a);
             struct snapshot was = snapshot_take(&t);
@@ -272,8 +275,8 @@ static void test_step(void **state)
         }
 }
 
-/* With beta1 = beta2 = 0 the momenta are the gradients. They must be those of Loss = sum of grad * (s * mean level), by central
- * differences in double precision with the noise held fixed. */
+/* With beta1 = beta2 = 0 the momenta are the gradients. They must be those of Loss = sum of grad * (s * mean
+ * level), by central differences in double precision with the noise held fixed. */
 static void test_gradients(void **state)
 {
     (void)state;
@@ -289,7 +292,8 @@ static void test_gradients(void **state)
             b.beta1 = b.beta2 = 0;
             q_gumbel_step(fx.cmd, &b);
             struct snapshot now = snapshot_take(&t);
-            double *scale_grad = calloc(t.n_scales, sizeof(double)), *scale_size = calloc(t.n_scales, sizeof(double));
+            double *scale_grad = calloc(t.n_scales, sizeof(double)),
+                   *scale_size = calloc(t.n_scales, sizeof(double));
             for (size_t k = 0; k < t.n; k++) {
                 struct place p = place_of(&t, k);
                 double l[REF_LEVELS] = {0}, prob[REF_LEVELS], s = t.scales[p.group], g = t.grad[k], h = 1e-6;
@@ -347,9 +351,12 @@ static void test_tiles_change_nothing(void **state)
                     part.b_w.view = gpu_slice(t.b_w.view, n, m);
                     part.b_grad.view = gpu_slice(t.b_grad.view, n, m);
                     part.diff.view = gpu_slice(t.diff.view, n, m);
-                    part.b_scales.view = gpu_slice(t.b_scales.view, (uint64_t)row * t.groups * 4, (uint64_t)rows * t.groups * 4);
-                    part.smom.view = gpu_slice(t.smom.view, (uint64_t)row * t.groups * 4, (uint64_t)rows * t.groups * 4);
-                    part.b_codes.view = gpu_slice(t.b_codes.view, (uint64_t)row * t.ldc * 4, (uint64_t)rows * t.ldc * 4);
+                    part.b_scales.view = gpu_slice(t.b_scales.view, (uint64_t)row * t.groups * 4,
+                                                   (uint64_t)rows * t.groups * 4);
+                    part.smom.view =
+                        gpu_slice(t.smom.view, (uint64_t)row * t.groups * 4, (uint64_t)rows * t.groups * 4);
+                    part.b_codes.view =
+                        gpu_slice(t.b_codes.view, (uint64_t)row * t.ldc * 4, (uint64_t)rows * t.ldc * 4);
                     struct gumbel_init_args a = init_args(&part, 2, 100);
                     q_gumbel_init(fx.cmd, &a);
                     for (uint32_t step = 0; step < 3; step++) {
@@ -384,9 +391,9 @@ static void test_codes(void **state)
             logits[k] = (float)(test_random(&seed) % 3) - 1.5f;
         struct buffer bl = buffer_make(&fx, t.n_state, logits);
         struct buffer out = buffer_make(&fx, (size_t)t.s.rows * t.ldc, NULL);
-        q_gumbel_codes(fx.cmd, &(struct gumbel_codes_args){bl.view, t.b_codes.view, out.view, t.s.rows, t.s.cols,
-                                                           t.ldc, t.g.levels, t.g.relative, (uint32_t)t.g.lo,
-                                                           (uint32_t)t.g.hi});
+        q_gumbel_codes(fx.cmd, &(struct gumbel_codes_args){bl.view, t.b_codes.view, out.view, t.s.rows,
+                                                           t.s.cols, t.ldc, t.g.levels, t.g.relative,
+                                                           (uint32_t)t.g.lo, (uint32_t)t.g.hi});
         uint32_t *codes = buffer_read(&out);
         check_pads(codes, t.s);
         for (size_t k = 0; k < t.n; k++) {
@@ -400,8 +407,8 @@ static void test_codes(void **state)
     }
 }
 
-/* The generator on the host, of which the kernels' noise is the image: moments, and no correlation between the words of a call,
- * neighbouring elements, steps, tensors and seeds. */
+/* The generator on the host, of which the kernels' noise is the image: moments, and no correlation between
+ * the words of a call, neighbouring elements, steps, tensors and seeds. */
 static void test_noise(void **state)
 {
     (void)state;
@@ -460,9 +467,9 @@ static int close_device(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_noise),     cmocka_unit_test(test_init),
-        cmocka_unit_test(test_step),      cmocka_unit_test(test_gradients),
-        cmocka_unit_test(test_codes),     cmocka_unit_test(test_tiles_change_nothing),
+        cmocka_unit_test(test_noise), cmocka_unit_test(test_init),
+        cmocka_unit_test(test_step),  cmocka_unit_test(test_gradients),
+        cmocka_unit_test(test_codes), cmocka_unit_test(test_tiles_change_nothing),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
 }

@@ -10,10 +10,11 @@ static const struct grid {
 } grids[] = {{-1, 1}, {-2, 1}, {-4, 3}, {-8, 7}, {-128, 127}};
 enum { N_GRIDS = sizeof grids / sizeof grids[0] };
 
-/* ---- scales and codes ------------------------------------------------------------------------------------------ */
+/* ---- scales and codes
+ * ------------------------------------------------------------------------------------------ */
 
-/* The scale need not be the reference's own (candidates tie within rounding): it must be a stored number and its error that
- * of the best candidate, but for what the power's polynomial may confuse. */
+/* The scale need not be the reference's own (candidates tie within rounding): it must be a stored number and
+ * its error that of the best candidate, but for what the power's polynomial may confuse. */
 static void check_scale(float s, const float *w, size_t n, struct grid g, unsigned type)
 {
     float best = ref_best_scale(w, n, g.lo, g.hi, 80, 2.4, type);
@@ -43,10 +44,18 @@ static void test_scale_search(void **state)
             struct buffer bw = buffer_make(&fx, (size_t)s.rows * ldw, w);
             struct buffer bs = buffer_make(&fx, (size_t)s.rows * groups, NULL);
             uint32_t cut = s.cols / 2; /* in two calls, as GPTQ asks */
-            struct scale_search_args a = {.w = bw.view, .scales = bs.view, .rows = s.rows, .cols = s.cols,
-                                          .ldw = ldw, .group = s.group, .groups = groups,
-                                          .lo = (uint32_t)g.lo, .hi = (uint32_t)g.hi, .steps = 80,
-                                          .power = 2.4f, .scale_type = type};
+            struct scale_search_args a = {.w = bw.view,
+                                          .scales = bs.view,
+                                          .rows = s.rows,
+                                          .cols = s.cols,
+                                          .ldw = ldw,
+                                          .group = s.group,
+                                          .groups = groups,
+                                          .lo = (uint32_t)g.lo,
+                                          .hi = (uint32_t)g.hi,
+                                          .steps = 80,
+                                          .power = 2.4f,
+                                          .scale_type = type};
             a.col0 = 0;
             a.col1 = cut;
             q_scale_search(fx.cmd, &a);
@@ -76,10 +85,18 @@ static void test_scale_search_extremes(void **state)
             for (unsigned i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
                 float *w = normals(N, sizes[i], i + 1);
                 struct buffer bw = buffer_make(&fx, N, w), bs = buffer_make(&fx, 1, NULL);
-                q_scale_search(fx.cmd, &(struct scale_search_args){.w = bw.view, .scales = bs.view, .rows = 1,
-                                                                   .cols = N, .ldw = N, .col1 = N, .group = N,
-                                                                   .groups = 1, .lo = (uint32_t)-2, .hi = 1,
-                                                                   .steps = 80, .power = 2.4f,
+                q_scale_search(fx.cmd, &(struct scale_search_args){.w = bw.view,
+                                                                   .scales = bs.view,
+                                                                   .rows = 1,
+                                                                   .cols = N,
+                                                                   .ldw = N,
+                                                                   .col1 = N,
+                                                                   .group = N,
+                                                                   .groups = 1,
+                                                                   .lo = (uint32_t)-2,
+                                                                   .hi = 1,
+                                                                   .steps = 80,
+                                                                   .power = 2.4f,
                                                                    .scale_type = type});
                 float *s = buffer_read(&bs);
                 assert_true(isfinite(s[0]));
@@ -134,15 +151,15 @@ static void test_quantize_dequant(void **state)
     }
 }
 
-/* The segment's decisions are followed, not predicted: given the kernel's codes, every error must be what the recurrence
- * makes of them, and every code the nearest level of the weight that it saw. */
+/* The segment's decisions are followed, not predicted: given the kernel's codes, every error must be what the
+ * recurrence makes of them, and every code the nearest level of the weight that it saw. */
 static void test_gptq_segment(void **state)
 {
     (void)state;
     static const struct {
         uint32_t rows, cols, col0, count, group;
-    } cases[] = {{1, 4, 0, 4, 4},       {9, 7, 4, 3, 4},         {33, 172, 128, 44, 64}, {5, 260, 128, 128, 128},
-                 {40, 200, 64, 64, 64}, {129, 131, 100, 31, 200}};
+    } cases[] = {{1, 4, 0, 4, 4},         {9, 7, 4, 3, 4},       {33, 172, 128, 44, 64},
+                 {5, 260, 128, 128, 128}, {40, 200, 64, 64, 64}, {129, 131, 100, 31, 200}};
     for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_gptq_segment, &v); v++)
         for (unsigned t = 0; t < sizeof cases / sizeof cases[0]; t++) {
             struct shape s = {cases[t].rows, cases[t].cols, cases[t].group};
@@ -154,15 +171,26 @@ static void test_gptq_segment(void **state)
             float *r = normals((size_t)k * k, 0.05f, t + 40);
             for (uint32_t j = 0; j < k; j++)
                 r[j * k + j] = 0.5f + fabsf(r[j * k + j]);
-            struct buffer bw = buffer_make(&fx, (size_t)s.rows * k, w), br = buffer_make(&fx, (size_t)k * k, r);
+            struct buffer bw = buffer_make(&fx, (size_t)s.rows * k, w),
+                          br = buffer_make(&fx, (size_t)k * k, r);
             struct buffer bs = buffer_make(&fx, (size_t)s.rows * groups, scales);
             struct buffer bc = buffer_make(&fx, (size_t)s.rows * ldc, NULL);
             struct buffer be = buffer_make(&fx, (size_t)s.rows * count, NULL);
-            q_gptq_segment(fx.cmd, &(struct gptq_segment_args){.w = bw.view, .r = br.view, .scales = bs.view,
-                                                               .codes = bc.view, .err = be.view, .rows = s.rows,
-                                                               .ldw = k, .ldr = k, .col0 = col0, .count = count,
-                                                               .g = group, .groups = groups, .ldc = ldc,
-                                                               .lo = (uint32_t)g.lo, .hi = (uint32_t)g.hi});
+            q_gptq_segment(fx.cmd, &(struct gptq_segment_args){.w = bw.view,
+                                                               .r = br.view,
+                                                               .scales = bs.view,
+                                                               .codes = bc.view,
+                                                               .err = be.view,
+                                                               .rows = s.rows,
+                                                               .ldw = k,
+                                                               .ldr = k,
+                                                               .col0 = col0,
+                                                               .count = count,
+                                                               .g = group,
+                                                               .groups = groups,
+                                                               .ldc = ldc,
+                                                               .lo = (uint32_t)g.lo,
+                                                               .hi = (uint32_t)g.hi});
             uint32_t *codes = buffer_read(&bc);
             float *err = buffer_read(&be), *same = buffer_read(&bw);
             assert_memory_equal(w, same, (size_t)s.rows * k * 4);
@@ -197,7 +225,8 @@ static void test_gptq_segment(void **state)
         }
 }
 
-/* ---- small ones ------------------------------------------------------------------------------------------------- */
+/* ---- small ones
+ * ------------------------------------------------------------------------------------------------- */
 
 static void test_diagonals(void **state)
 {
@@ -209,7 +238,8 @@ static void test_diagonals(void **state)
     struct buffer bw = buffer_make(&fx, ROWS * (N + 2), w);
     q_diagonal(fx.cmd, &(struct diagonal_args){.h = bh.view, .diag = bd.view, .n = N, .ldh = N});
     q_zero_dead(fx.cmd, &(struct zero_dead_args){bw.view, bd.view, ROWS, N, N + 2});
-    q_damp_diagonal(fx.cmd, &(struct damp_diagonal_args){.h = bh.view, .n = N, .ldh = N, .one = 7, .damp = 0.5f});
+    q_damp_diagonal(fx.cmd,
+                    &(struct damp_diagonal_args){.h = bh.view, .n = N, .ldh = N, .one = 7, .damp = 0.5f});
     float *diag = buffer_read(&bd), *damped = buffer_read(&bh), *dead = buffer_read(&bw);
     for (uint32_t i = 0; i < N; i++) {
         assert_true(diag[i] == h[i * N + i]);
@@ -237,13 +267,15 @@ static void test_moves(void **state)
         size_t size = (size_t)(n > rows ? n : rows) * ld;
         float *a = normals(size, 1, i), *b = normals(size, 1, i + 30);
         struct buffer ba = buffer_make(&fx, size, a), bb = buffer_make(&fx, size, b);
-        struct buffer bf = buffer_make(&fx, (size_t)n * n, NULL), bc = buffer_make(&fx, (size_t)rows * n, NULL);
+        struct buffer bf = buffer_make(&fx, (size_t)n * n, NULL),
+                      bc = buffer_make(&fx, (size_t)rows * n, NULL);
         struct buffer bd = buffer_make(&fx, size, NULL), bo = buffer_make(&fx, rows, NULL);
         q_flip(fx.cmd, &(struct flip_args){.in = ba.view, .out = bf.view, .n = n, .ldi = ld, .ldo = n});
         q_copy_rect(fx.cmd, &(struct copy_rect_args){ba.view, bc.view, rows, n, ld, n});
         q_subtract(fx.cmd, &(struct subtract_args){ba.view, bb.view, bd.view, (uint32_t)size});
         q_row_dot(fx.cmd, &(struct row_dot_args){ba.view, bb.view, bo.view, rows, n});
-        float *flipped = buffer_read(&bf), *copy = buffer_read(&bc), *d = buffer_read(&bd), *dot = buffer_read(&bo);
+        float *flipped = buffer_read(&bf), *copy = buffer_read(&bc), *d = buffer_read(&bd),
+              *dot = buffer_read(&bo);
         for (uint32_t r = 0; r < n; r++)
             for (uint32_t c = 0; c < n; c++)
                 assert_true(flipped[r * n + c] == a[(n - 1 - r) * ld + n - 1 - c]);
@@ -272,7 +304,7 @@ static void test_round_scales(void **state)
 {
     (void)state;
     enum { N = 1000 };
-    static const float special[] = {0,       65504,  65519.9f, 65520,  1e6f,   -1e6f,  5e-8f, 1e-9f,
+    static const float special[] = {0,       65504,   65519.9f, 65520,   1e6f,     -1e6f, 5e-8f, 1e-9f,
                                     -1e-20f, 3.4e38f, 6e-5f,    6.2e-5f, 2.98e-8f, -0.0f, 1,     -2.0009766f};
     uint64_t seed = 9;
     float v[N];

@@ -63,12 +63,10 @@ static void factorize(struct factor *f)
             continue;
         struct gpu_matrix below = part(f, f->r, j + nb, j, rest, nb), panel = dense(f->panel, rest, nb);
         gpu_gemm(f->cmd, below, inv, panel, rest, nb, nb, 1, 0); /* A L_jj^-T */
-        q_copy_rect(f->cmd, &(struct copy_rect_args){.src = panel.view,
-                                                     .dst = below.view,
-                                                     .rows = rest,
-                                                     .cols = nb,
-                                                     .lds = nb,
-                                                     .ldd = f->n});
+        q_copy_rect(
+            f->cmd,
+            &(struct copy_rect_args){
+                .src = panel.view, .dst = below.view, .rows = rest, .cols = nb, .lds = nb, .ldd = f->n});
     }
 }
 
@@ -79,16 +77,20 @@ static void invert(struct factor *f)
     for (uint32_t i = 0; i < f->n; i += BLOCK) {
         uint32_t nb = block_size(f, i);
         struct gpu_matrix inv = block_inverse(f, i);
-        gpu_gemm(f->cmd, dense(f->identity, BLOCK, BLOCK), inv, part(f, f->h, i, i, nb, nb), nb, nb, nb, 1, 0);
+        gpu_gemm(f->cmd, dense(f->identity, BLOCK, BLOCK), inv, part(f, f->h, i, i, nb, nb), nb, nb, nb, 1,
+                 0);
         if (i == 0)
             continue;
         struct gpu_matrix product = dense(f->panel, i, nb);
-        /* Row c of V starts at column c: rows are taken in chunks, without the columns that are zero in all of them. */
+        /* Row c of V starts at column c: rows are taken in chunks, without the columns that are zero in all
+         * of them. */
         for (uint32_t c = 0; c < i; c += CHUNK) {
             uint32_t rows = (uint32_t)min_u64(CHUNK, i - c), k = i - c;
             uint64_t offset = (uint64_t)c * nb * 4;
-            struct gpu_matrix out = dense(gpu_slice(product.view, offset, product.view.size - offset), rows, nb);
-            gpu_gemm(f->cmd, part(f, f->h, c, c, rows, k), part(f, f->r, i, c, nb, k), out, rows, nb, k, 1, 0);
+            struct gpu_matrix out =
+                dense(gpu_slice(product.view, offset, product.view.size - offset), rows, nb);
+            gpu_gemm(f->cmd, part(f, f->h, c, c, rows, k), part(f, f->r, i, c, nb, k), out, rows, nb, k, 1,
+                     0);
         }
         gpu_gemm(f->cmd, product, inv, part(f, f->h, 0, i, i, nb), i, nb, nb, -1, 0);
     }
@@ -107,7 +109,8 @@ static bool run(struct factor *f, struct gpu_arena *scratch, bool *ok, struct er
     gpu_upload(f->cmd, f->identity, identity, sizeof identity);
     gpu_fill(f->cmd, f->status, 0);
 
-    /* flip(H) = L L^T. With V = L^-T, H^-1 = flip(V V^T) = flip(V) flip(V)^T, and flip(V) is lower: it is R = U^T. */
+    /* flip(H) = L L^T. With V = L^-T, H^-1 = flip(V V^T) = flip(V) flip(V)^T, and flip(V) is lower: it is R =
+     * U^T. */
     struct flip_args flip = {.in = f->h, .out = f->r, .n = f->n, .ldi = f->n, .ldo = f->n};
     q_flip(f->cmd, &flip);
     factorize(f);
@@ -122,8 +125,8 @@ static bool run(struct factor *f, struct gpu_arena *scratch, bool *ok, struct er
     return gpu_cmd_finish(f->cmd, e);
 }
 
-bool cholesky_inverse_factor(struct gpu_cmd *cmd, struct gpu_arena *scratch, struct gpu_view h, struct gpu_view r,
-                             uint32_t n, bool *ok, struct err *e)
+bool cholesky_inverse_factor(struct gpu_cmd *cmd, struct gpu_arena *scratch, struct gpu_view h,
+                             struct gpu_view r, uint32_t n, bool *ok, struct err *e)
 {
     struct factor f = {.cmd = cmd, .n = n, .h = h, .r = r};
     gpu_mark mark = gpu_arena_mark(scratch);

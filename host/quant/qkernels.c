@@ -7,7 +7,8 @@
 enum { CONSTANT_LANE_PER_UNIT = 2 };
 /* Constant 3 of gptq_segment: how many rows an invocation has. */
 enum { CONSTANT_ROWS_PER_LANE = 3 };
-/* Tiles start at multiples of this many rows: 4-byte rows then keep any alignment that Vulkan may ask for (256). */
+/* Tiles start at multiples of this many rows: 4-byte rows then keep any alignment that Vulkan may ask for
+ * (256). */
 enum { ROW_STEP = 64 };
 
 /* A view that advances with the rows. */
@@ -47,7 +48,8 @@ static struct walk walk_rows(struct gpu_cmd *cmd, unsigned kernel, uint32_t rows
     return w;
 }
 
-/* Points every view at the next tile's rows; false after the last. The last row of a strided view may be short. */
+/* Points every view at the next tile's rows; false after the last. The last row of a strided view may be
+ * short. */
 static bool walk_next(struct walk *w)
 {
     w->row += w->rows;
@@ -84,7 +86,10 @@ static struct gpu_grid unit_grid(const struct walk *w, uint64_t per_row)
 
 #define COUNT(array) (unsigned)(sizeof(array) / sizeof *(array))
 /* View `name` of the arguments `a`, whose rows are that many 4-byte elements apart. */
-#define WALKED(name, elements) {&a.name, a.name, (uint64_t)(elements) * 4}
+#define WALKED(name, elements)                                                                               \
+    {                                                                                                        \
+        &a.name, a.name, (uint64_t)(elements)*4                                                              \
+    }
 #define WALK(kernel, n_rows, work_per_row)                                                                   \
     walk_rows(cmd, KERNEL_ID_##kernel, n_rows, work_per_row, views, COUNT(views))
 
@@ -95,7 +100,8 @@ void q_scale_search(struct gpu_cmd *cmd, const struct scale_search_args *args)
     uint64_t units = div_up(a.col1, a.group) - div_up(a.col0, a.group);
     if (units == 0)
         return;
-    struct walk t = WALK(scale_search, args->rows, (double)units * (a.group < a.cols ? a.group : a.cols) * a.steps);
+    struct walk t =
+        WALK(scale_search, args->rows, (double)units * (a.group < a.cols ? a.group : a.cols) * a.steps);
     while (walk_next(&t)) {
         a.rows = t.rows;
         run_scale_search(cmd, unit_grid(&t, units), &a);
@@ -136,11 +142,12 @@ void q_gptq_segment(struct gpu_cmd *cmd, const struct gptq_segment_args *args)
     a.r = gpu_slice(args->r, start, last - start);
     a.r0 = (uint32_t)((first - start) / 4);
     struct walk t = WALK(gptq_segment, args->rows, 0.5 * a.count * a.count);
-    uint32_t per_lane = gpu_kernel_constant(gpu_cmd_gpu(cmd), KERNEL_ID_gptq_segment, CONSTANT_ROWS_PER_LANE, 1);
+    uint32_t per_lane =
+        gpu_kernel_constant(gpu_cmd_gpu(cmd), KERNEL_ID_gptq_segment, CONSTANT_ROWS_PER_LANE, 1);
     while (walk_next(&t)) {
         a.rows = t.rows;
-        run_gptq_segment(
-            cmd, with_work(gpu_items(cmd, KERNEL_ID_gptq_segment, div_up(t.rows, per_lane)), &t), &a);
+        run_gptq_segment(cmd, with_work(gpu_items(cmd, KERNEL_ID_gptq_segment, div_up(t.rows, per_lane)), &t),
+                         &a);
     }
 }
 
@@ -184,7 +191,8 @@ void q_flip(struct gpu_cmd *cmd, const struct flip_args *args)
     struct flip_args a = *args;
     const struct walked both[] = {WALKED(out, a.ldo), WALKED(in, a.ldi)};
     struct walk t = walk_rows(cmd, KERNEL_ID_flip, args->n, a.n, both, COUNT(both));
-    /* The input is walked from its end, so it is sliced here, from the aligned place before the rows asked for. */
+    /* The input is walked from its end, so it is sliced here, from the aligned place before the rows asked
+     * for. */
     t.n_views = 1;
     while (walk_next(&t)) {
         uint64_t first = (uint64_t)(a.n - t.row - t.rows) * a.ldi * 4;
@@ -221,7 +229,7 @@ void q_gumbel_init(struct gpu_cmd *cmd, const struct gumbel_init_args *args)
 {
     struct gumbel_init_args a = *args;
     uint64_t state = (uint64_t)a.levels * a.cols;
-    const struct walked views[] = {WALKED(logits, state),  WALKED(mom, state),    WALKED(scales, a.groups),
+    const struct walked views[] = {WALKED(logits, state),  WALKED(mom, state),   WALKED(scales, a.groups),
                                    WALKED(smom, a.groups), WALKED(codes, a.ldc), WALKED(w, a.cols),
                                    WALKED(diff, a.cols)};
     struct walk t = WALK(gumbel_init, args->rows, a.cols);
@@ -236,7 +244,7 @@ void q_gumbel_step(struct gpu_cmd *cmd, const struct gumbel_step_args *args)
 {
     struct gumbel_step_args a = *args;
     uint64_t state = (uint64_t)a.levels * a.cols;
-    const struct walked views[] = {WALKED(logits, state),  WALKED(mom, state),    WALKED(scales, a.groups),
+    const struct walked views[] = {WALKED(logits, state),  WALKED(mom, state),   WALKED(scales, a.groups),
                                    WALKED(smom, a.groups), WALKED(codes, a.ldc), WALKED(w, a.cols),
                                    WALKED(grad, a.cols),   WALKED(diff, a.cols)};
     struct walk t = WALK(gumbel_step, args->rows, a.cols);

@@ -1,14 +1,17 @@
 /* The quantization kernels of shaders/kernels.def, called without thinking of grids.
  *
- * Each function takes the argument struct of its kernel, as if any view could be bound whole: it finds the grid of the
- * variant in use, and cuts the rows into tiles where a view exceeds gpu_info.max_range or the work exceeds a submission.
- * Tiles change no bit of the result (sums stay within a row; noise is keyed by the row's place in the whole matrix).
- * Views start aligned (as gpu_alloc gives them) and are dense from there on; row strides are those of the struct.
+ * Each function takes the argument struct of its kernel, as if any view could be bound whole: it finds the
+ * grid of the variant in use, and cuts the rows into tiles where a view exceeds gpu_info.max_range or the
+ * work exceeds a submission. Tiles change no bit of the result (sums stay within a row; noise is keyed by the
+ * row's place in the whole matrix). Views start aligned (as gpu_alloc gives them) and are dense from there
+ * on; row strides are those of the struct.
  *
- *     q_scale_search(cmd, &(struct scale_search_args){ .w = w, .scales = s, .rows = n, .cols = k, .ldw = k, ... });
+ *     q_scale_search(cmd, &(struct scale_search_args){ .w = w, .scales = s, .rows = n, .cols = k, .ldw = k,
+ * ... });
  *
- * Sizes (elements): w, diff, grad [rows, ldw or cols]; scales, smom [rows, groups], groups = ceil(cols / group);
- * codes [rows, ldc] words, ldc = ceil(cols / 4), int8 x 4 little-endian, pad lanes 0; logits, mom [rows, levels, cols]. */
+ * Sizes (elements): w, diff, grad [rows, ldw or cols]; scales, smom [rows, groups], groups = ceil(cols /
+ * group); codes [rows, ldc] words, ldc = ceil(cols / 4), int8 x 4 little-endian, pad lanes 0; logits, mom
+ * [rows, levels, cols]. */
 #ifndef QUANT_QKERNELS_H
 #define QUANT_QKERNELS_H
 
