@@ -37,7 +37,7 @@ void quantize_defaults(struct quantize_options *o)
                    .kappa1 = 500.0f,
                    .lr_logits = 1e-4f,
                    .lr_scales = 5e-5f,
-                   .reach = 4.0f,
+                   .reach = 2.0f,
                    .lr_end = 0.1f,
                    .beta1 = 0.9f,
                    .beta2 = 0.95f,
