@@ -66,7 +66,12 @@ build() { # PACKAGE CMAKE-OPTION...
 build cjson -DENABLE_CJSON_TEST=OFF -DENABLE_CJSON_UTILS=OFF -DENABLE_CUSTOM_COMPILER_FLAGS=OFF
 build pcre2 -DPCRE2_BUILD_PCRE2GREP=OFF -DPCRE2_BUILD_TESTS=OFF -DPCRE2_SUPPORT_JIT=ON
 build utf8proc
-build cmocka -DWITH_EXAMPLES=OFF -DUNIT_TESTING=OFF
+build cmocka -DWITH_EXAMPLES=OFF -DUNIT_TESTING=OFF -DWITH_STATIC_LIB=ON
+# Its older versions build a DLL all the same: the static library takes its place.
+if [[ -e $prefix/lib/libcmocka.dll.a ]]; then
+    rm -f "$prefix/lib/libcmocka.dll.a" "$prefix/bin/cmocka.dll"
+    find "$root/src/cmocka/build" -name 'libcmocka-static.a' -exec cp {} "$prefix/lib/libcmocka.a" \;
+fi
 
 # Headers that are the same everywhere; /usr/include itself must not be on the path of a Windows build.
 for header in vulkan vk_video volk.h volk.c xxhash.h xxh3.h; do

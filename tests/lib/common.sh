@@ -15,7 +15,7 @@ cleanup() {
     for m in ${mounts[@]+"${mounts[@]}"}; do
         umount "$m" 2>/dev/null || umount -l "$m" 2>/dev/null || true
     done
-    rm -rf "$tmp"
+    rm -rf "$tmp" 2>/dev/null || { sleep 3 && rm -rf "$tmp"; } # wine's server closes its files late
 }
 trap cleanup EXIT
 
