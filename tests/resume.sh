@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# A run that is interrupted ends in the same bytes as one that is not: kill -9 at three random moments, and Ctrl-C.
+# shellcheck source=tests/lib/common.sh
+. "$(dirname "$0")/lib/common.sh"
+command -v python3 >/dev/null || skip "python3 is needed to read JSON"
+make=$build/make_big_block
+[[ -x $make ]] || skip "$make is not built"
+
+"$make" "$tmp/model" --hidden 128 --intermediate 256 --heads 4 --kv 2 --layers 6
+options=(--method gsq --bits 2 --group 64 --calib "$demo/calib.txt" --samples 32 --ctx 64 --steps 40 --json)
+quantize=("$gsq" quantize "$tmp/model" "${options[@]}")
+
+run "${quantize[@]}" -o "$tmp/a"
+check 'an undisturbed run' test "$rc" -eq 0
+[[ $rc -eq 0 ]] || { cat "$tmp/err"; done_testing; }
+seconds=$(field seconds "$tmp/out")
+echo "it took $seconds s"
+run "${quantize[@]}" -o "$tmp/b"
+check 'a second one has the same bytes' diff -r "$tmp/a" "$tmp/b"
+check 'and leaves no work folder' test ! -e "$tmp/b.work"
+
+# Waits until the run with this output is in block N or later, or is over.
+in_block() { # FILE N PID
+    local at
+    while kill -0 "$3" 2>/dev/null; do
+        at=$(sed -nE 's/.*"block":([0-9]+).*/\1/p' "$1" 2>/dev/null | tail -n 1)
+        [[ ${at:-0} -lt $2 ]] || return 0
+        sleep 0.05
+    done
+}
+
+# Three kills, each at a random moment of the second, third and fourth block or soon after.
+killed=0
+for i in 1 2 3; do
+    pause=$(awk -v t="$seconds" -v r="$RANDOM" 'BEGIN { printf "%.2f", t / 6 * r / 32767 }')
+    "${quantize[@]}" -o "$tmp/c" >"$tmp/c.$i" 2>&1 &
+    pid=$!
+    in_block "$tmp/c.$i" "$((i + 1))" "$pid"
+    sleep "$pause"
+    kill -9 "$pid" 2>/dev/null || true
+    rc=0
+    wait "$pid" 2>/dev/null || rc=$?
+    [[ $rc -ne 137 ]] || killed=$((killed + 1))
+    echo "kill -9 in block $(sed -nE 's/.*"block":([0-9]+).*/\1/p' "$tmp/c.$i" | tail -n 1)"
+done
+check 'three runs were killed' test "$killed" -eq 3
+run "${quantize[@]}" -o "$tmp/c"
+check 'the fourth finishes' test "$rc" -eq 0
+check "it resumed: $(field blocks_resumed "$tmp/out") of $(field blocks "$tmp/out") blocks were there" \
+    test "$(field blocks_resumed "$tmp/out")" -gt 0
+check 'and has the same bytes' diff -r "$tmp/a" "$tmp/c"
+check 'and leaves no work folder' test ! -e "$tmp/c.work"
+
+# Ctrl-C.
+"${quantize[@]}" -o "$tmp/d" >"$tmp/d.out" 2>"$tmp/d.err" &
+pid=$!
+in_block "$tmp/d.out" 2 "$pid"
+kill -INT "$pid"
+rc=0
+wait "$pid" || rc=$?
+check "Ctrl-C: exit code $rc" test "$rc" -eq 130
+check "says: $(grep stopped "$tmp/d.err" || true)" grep -q 'stopped at a safe point; rerun the same command to resume' "$tmp/d.err"
+check 'no model yet' test ! -e "$tmp/d/config.json"
+expect 'another seed is refused' 2 'seed' '.' -- "${quantize[@]}" --seed 2 -o "$tmp/d"
+run "${quantize[@]}" -o "$tmp/d"
+check 'the rerun resumes' test "$(field blocks_resumed "$tmp/out")" -gt 0
+check 'and has the same bytes' diff -r "$tmp/a" "$tmp/d"
+
+# Another seed means other bytes: the comparison above can fail.
+run "${quantize[@]}" --seed 2 -o "$tmp/e"
+check 'another seed gives other codes' test "$(cmp -s "$tmp/a/model.safetensors" "$tmp/e/model.safetensors"; echo $?)" -eq 1
+done_testing
