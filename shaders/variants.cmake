@@ -16,10 +16,15 @@
 #   layout(constant_id = 1) const uint SUBGROUP = 8;   gl_SubgroupSize in variants that need SUBGROUP, and the
 #                                                      device's usual subgroup size in the others
 #   constants 60, 61, 62                               M, N, K of the device's cooperative matrix product (NEEDS COOPMAT)
+#   layout(constant_id = 59) const uint ITEMS = 4;     items per invocation, where gpu_items sizes the grid and it is not 1
+#
+# What is fast on a CPU device is written in texel.glsl.
 
 # ---- data movement
+kernel(unpack16 cpu NEEDS CPU FILE unpack16_cpu.comp SPEC 59=4)
 kernel(unpack16 base)
 kernel(add base)
+kernel(subtract cpu NEEDS CPU FILE subtract_cpu.comp SPEC 59=4)
 kernel(subtract base)
 kernel(transpose cpu NEEDS CPU FILE transpose_cpu.comp WG 8 SPEC 2=32)
 kernel(transpose base WG 128 SPEC 2=32)
@@ -63,3 +68,6 @@ kernel(gumbel_step base WG 64)
 kernel(gumbel_codes base)
 kernel(row_dot base WG 128)
 kernel(round_scales base)
+
+# ---- measurement
+kernel(peak_fma base)

@@ -1,0 +1,463 @@
+#include "app/bench_cases.h"
+
+#include <stdio.h>
+
+#include "host/base/num.h"
+#include "host/gpu/gpu_gemm.h"
+#include "host/gpu/gpu_pipeline.h"
+#include "host/quant/qkernels.h"
+
+enum { GROUP = 128, HEAD_DIM = 64, LEVELS = 4, STEPS = 16, SEGMENT = 128, CHOL = 64 };
+
+#define N(b)       ((double)(b)->rows * (b)->cols)
+#define SHAPE(...) snprintf(shape, cap, __VA_ARGS__)
+#define CASE(name) static struct bench_work name(const struct bench *b, char *shape, size_t cap)
+/* One invocation per item; one workgroup per row. */
+#define ITEMS(kernel, n) gpu_items(b->cmd, KERNEL_ID_##kernel, n)
+#define BYTES(x)         ((struct bench_work){.bytes = (x)})
+#define FLOPS(x)         ((struct bench_work){.flops = (x)})
+
+static uint32_t count(const struct bench *b)
+{
+    return b->rows * b->cols;
+}
+
+static uint32_t groups(const struct bench *b)
+{
+    return (uint32_t)div_up(b->cols, GROUP);
+}
+
+static uint32_t constant(const struct bench *b, unsigned kernel, uint32_t id)
+{
+    return gpu_kernel_constant(gpu_cmd_gpu(b->cmd), kernel, id, 1);
+}
+
+double bench_peak_flops(const struct bench *b)
+{
+    const uint32_t n = count(b) / 32, turns = 256, chains = 12, unrolled = 8;
+    run_peak_fma(b->cmd, ITEMS(peak_fma, n),
+                 &(struct peak_fma_args){.out = b->buf[2], .n = n, .turns = turns, .by = 0.5f});
+    return 2.0 * n * turns * chains * unrolled;
+}
+
+CASE(peak_fma)
+{
+    SHAPE("12 chains");
+    return FLOPS(bench_peak_flops(b));
+}
+
+/* ---- data movement ----------------------------------------------------------------------------------------
+ */
+
+CASE(unpack16)
+{
+    SHAPE("%u bf16", count(b));
+    run_unpack16(b->cmd, ITEMS(unpack16, count(b) / 2),
+                 &(struct unpack16_args){.src = b->buf[2], .dst = b->buf[3], .n = count(b), .kind = 1});
+    return BYTES(6 * N(b));
+}
+
+CASE(transpose)
+{
+    uint32_t side = constant(b, KERNEL_ID_transpose, 2);
+    SHAPE("%u x %u", b->rows, b->cols);
+    run_transpose(b->cmd, gpu_rows(div_up(b->rows, side) * div_up(b->cols, side)),
+                  &(struct transpose_args){.src = b->buf[2],
+                                           .dst = b->buf[3],
+                                           .rows = b->rows,
+                                           .cols = b->cols,
+                                           .lds = b->cols,
+                                           .ldd = b->rows});
+    return BYTES(8 * N(b));
+}
+
+/* ---- the matrix product -----------------------------------------------------------------------------------
+ */
+
+static struct bench_work product(const struct bench *b, uint32_t m, uint32_t n, uint32_t k, float beta)
+{
+    gpu_gemm(b->cmd, (struct gpu_matrix){b->buf[2], k}, (struct gpu_matrix){b->buf[3], k},
+             (struct gpu_matrix){b->buf[4], n}, m, n, k, 1, beta);
+    return (struct bench_work){2.0 * m * n * k,
+                               4.0 * ((double)m * k + (double)n * k + (beta == 0 ? 1.0 : 2.0) * m * n)};
+}
+
+CASE(gemm_cube)
+{
+    SHAPE("%u x %u x %u", b->cube, b->cube, b->cube);
+    return product(b, b->cube, b->cube, b->cube, 0);
+}
+
+/* GPTQ's update of the columns behind a segment. */
+CASE(gemm_update)
+{
+    SHAPE("%u x %u x %u, beta 1", b->cube, b->cube, SEGMENT);
+    return product(b, b->cube, b->cube, SEGMENT, 1);
+}
+
+/* ---- transformer forward ----------------------------------------------------------------------------------
+ */
+
+CASE(rmsnorm_fwd)
+{
+    SHAPE("%u x %u", b->rows, b->cols);
+    run_rmsnorm_fwd(
+        b->cmd, gpu_rows(b->rows),
+        &(struct rmsnorm_fwd_args){
+            .x = b->buf[2], .w = b->buf[3], .y = b->buf[4], .rows = b->rows, .cols = b->cols, .eps = 1e-5f});
+    return BYTES(8 * N(b));
+}
+
+CASE(add_bias)
+{
+    SHAPE("%u x %u", b->rows, b->cols);
+    run_add_bias(b->cmd, ITEMS(add_bias, count(b)),
+                 &(struct add_bias_args){
+                     .x = b->buf[2], .b = b->buf[3], .y = b->buf[4], .rows = b->rows, .cols = b->cols});
+    return BYTES(8 * N(b));
+}
+
+CASE(add)
+{
+    SHAPE("%u", count(b));
+    run_add(b->cmd, ITEMS(add, count(b)), &(struct add_args){.y = b->buf[2], .x = b->buf[3], .n = count(b)});
+    return BYTES(12 * N(b));
+}
+
+CASE(rope_fwd)
+{
+    uint32_t heads = b->cols / HEAD_DIM;
+    SHAPE("%u x %u x %u", b->rows, heads, HEAD_DIM);
+    run_rope_fwd(b->cmd, ITEMS(rope_fwd, count(b) / 2),
+                 &(struct rope_fwd_args){.x = b->buf[2],
+                                         .table = b->buf[3],
+                                         .y = b->buf[4],
+                                         .rows = b->rows,
+                                         .heads = heads,
+                                         .dim = HEAD_DIM,
+                                         .ctx = b->rows});
+    return BYTES(8 * N(b));
+}
+
+static struct bench_work attention(const struct bench *b, uint32_t dim, char *shape, size_t cap)
+{
+    uint32_t heads = b->cols / dim, kv_heads = heads / 4;
+    SHAPE("ctx %u, %u/%u heads of %u", b->rows, heads, kv_heads, dim);
+    run_attn_fwd(b->cmd, gpu_rows(heads * div_up(b->rows, constant(b, KERNEL_ID_attn_fwd, 2))),
+                 &(struct attn_fwd_args){.q = b->buf[2],
+                                         .k = b->buf[3],
+                                         .v = b->buf[4],
+                                         .out = b->buf[5],
+                                         .windows = 1,
+                                         .ctx = b->rows,
+                                         .heads = heads,
+                                         .kv_heads = kv_heads,
+                                         .dim = dim,
+                                         .scale = 0.125f});
+    return FLOPS(2.0 * heads * dim * b->rows * (b->rows + 1.0));
+}
+
+CASE(attn_64)
+{
+    return attention(b, 64, shape, cap);
+}
+
+CASE(attn_128)
+{
+    return attention(b, 128, shape, cap);
+}
+
+CASE(swiglu_fwd)
+{
+    SHAPE("%u", count(b));
+    run_swiglu_fwd(
+        b->cmd, ITEMS(swiglu_fwd, count(b)),
+        &(struct swiglu_fwd_args){.gate = b->buf[2], .up = b->buf[3], .act = b->buf[4], .n = count(b)});
+    return BYTES(12 * N(b));
+}
+
+CASE(nll)
+{
+    SHAPE("%u x %u", b->rows, b->cols);
+    run_nll(
+        b->cmd, gpu_rows(b->rows),
+        &(struct nll_args){
+            .logits = b->buf[2], .target = b->buf[3], .out = b->buf[4], .rows = b->rows, .cols = b->cols});
+    return BYTES(4 * N(b));
+}
+
+CASE(kl)
+{
+    SHAPE("%u x %u", b->rows, b->cols);
+    run_kl(b->cmd, gpu_rows(b->rows),
+           &(struct kl_args){.ref = b->buf[2],
+                             .logits = b->buf[3],
+                             .out = b->buf[4],
+                             .top1 = b->buf[5],
+                             .rows = b->rows,
+                             .cols = b->cols});
+    return BYTES(8 * N(b));
+}
+
+/* ---- quantization: weights in buf[2], scales in 3, codes in 4; 4-bit levels in groups of 128
+ * ---------------- */
+
+CASE(scale_search)
+{
+    SHAPE("%u x %u, %u candidates", b->rows, b->cols, STEPS);
+    q_scale_search(b->cmd, &(struct scale_search_args){.w = b->buf[2],
+                                                       .scales = b->buf[3],
+                                                       .rows = b->rows,
+                                                       .cols = b->cols,
+                                                       .ldw = b->cols,
+                                                       .col1 = b->cols,
+                                                       .group = GROUP,
+                                                       .groups = groups(b),
+                                                       .lo = (uint32_t)-8,
+                                                       .hi = 7,
+                                                       .steps = STEPS,
+                                                       .power = 2.4f,
+                                                       .scale_type = 1});
+    /* divide, round, clamp, multiply, subtract, power and sum, for both signs */
+    return FLOPS(2.0 * 8 * STEPS * N(b));
+}
+
+CASE(quantize)
+{
+    SHAPE("%u x %u", b->rows, b->cols);
+    q_quantize(b->cmd, &(struct quantize_args){.w = b->buf[2],
+                                               .scales = b->buf[3],
+                                               .codes = b->buf[4],
+                                               .rows = b->rows,
+                                               .cols = b->cols,
+                                               .ldw = b->cols,
+                                               .group = GROUP,
+                                               .groups = groups(b),
+                                               .ldc = b->cols / 4,
+                                               .lo = (uint32_t)-8,
+                                               .hi = 7});
+    return BYTES(5 * N(b));
+}
+
+CASE(dequant)
+{
+    SHAPE("%u x %u", b->rows, b->cols);
+    q_dequant(b->cmd, &(struct dequant_args){.codes = b->buf[4],
+                                             .scales = b->buf[3],
+                                             .w = b->buf[2],
+                                             .rows = b->rows,
+                                             .cols = b->cols,
+                                             .ldw = b->cols,
+                                             .group = GROUP,
+                                             .groups = groups(b),
+                                             .ldc = b->cols / 4});
+    return BYTES(5 * N(b));
+}
+
+CASE(gptq_segment)
+{
+    SHAPE("%u rows x %u", b->rows, SEGMENT);
+    q_gptq_segment(b->cmd, &(struct gptq_segment_args){.w = b->buf[2],
+                                                       .r = b->buf[5],
+                                                       .scales = b->buf[3],
+                                                       .codes = b->buf[4],
+                                                       .err = b->buf[6],
+                                                       .rows = b->rows,
+                                                       .ldw = b->cols,
+                                                       .ldr = SEGMENT,
+                                                       .count = SEGMENT,
+                                                       .groups = groups(b),
+                                                       .ldc = b->cols / 4,
+                                                       .lo = (uint32_t)-8,
+                                                       .hi = 7});
+    return FLOPS((double)SEGMENT * SEGMENT * b->rows);
+}
+
+CASE(diagonal)
+{
+    uint32_t n = b->rows < b->cols ? b->rows : b->cols;
+    SHAPE("%u", n);
+    q_diagonal(b->cmd, &(struct diagonal_args){.h = b->buf[2], .diag = b->buf[3], .n = n, .ldh = b->cols});
+    return BYTES(8.0 * n);
+}
+
+CASE(damp_diagonal)
+{
+    uint32_t n = b->rows < b->cols ? b->rows : b->cols;
+    SHAPE("%u", n);
+    q_damp_diagonal(b->cmd, &(struct damp_diagonal_args){.h = b->buf[2], .n = n, .ldh = b->cols, .one = 1});
+    return BYTES(8.0 * n);
+}
+
+CASE(zero_dead)
+{
+    SHAPE("%u x %u", b->rows, b->cols);
+    q_zero_dead(b->cmd,
+                &(struct zero_dead_args){
+                    .w = b->buf[2], .diag = b->buf[3], .rows = b->rows, .cols = b->cols, .ldw = b->cols});
+    return BYTES(4.0 * b->cols); /* nothing is dead here: only the diagonal is read */
+}
+
+CASE(flip)
+{
+    uint32_t n = b->rows < b->cols ? b->rows : b->cols;
+    SHAPE("%u x %u", n, n);
+    q_flip(b->cmd, &(struct flip_args){.in = b->buf[2], .out = b->buf[3], .n = n, .ldi = n, .ldo = n});
+    return BYTES(8.0 * n * n);
+}
+
+CASE(copy_rect)
+{
+    SHAPE("%u x %u", b->rows, b->cols);
+    q_copy_rect(b->cmd, &(struct copy_rect_args){.src = b->buf[2],
+                                                 .dst = b->buf[3],
+                                                 .rows = b->rows,
+                                                 .cols = b->cols,
+                                                 .lds = b->cols,
+                                                 .ldd = b->cols});
+    return BYTES(8 * N(b));
+}
+
+CASE(chol_block)
+{
+    SHAPE("%u x %u", CHOL, CHOL);
+    q_chol_block(b->cmd, &(struct chol_block_args){
+                             .a = b->buf[2], .inv = b->buf[3], .status = b->buf[4], .nb = CHOL, .lda = CHOL});
+    return FLOPS(2.0 / 3 * CHOL * CHOL * CHOL);
+}
+
+/* Logits and momenta are read and written by a step, written by the start: 8 or 16 bytes per level. */
+CASE(gumbel_init)
+{
+    SHAPE("%u x %u, %u levels", b->rows, b->cols, LEVELS);
+    q_gumbel_init(b->cmd, &(struct gumbel_init_args){.logits = b->buf[0],
+                                                     .mom = b->buf[1],
+                                                     .scales = b->buf[3],
+                                                     .smom = b->buf[5],
+                                                     .codes = b->buf[4],
+                                                     .w = b->buf[2],
+                                                     .diff = b->buf[6],
+                                                     .rows = b->rows,
+                                                     .cols = b->cols,
+                                                     .group = GROUP,
+                                                     .groups = groups(b),
+                                                     .ldc = b->cols / 4,
+                                                     .levels = LEVELS,
+                                                     .lo = (uint32_t)-2,
+                                                     .hi = 1,
+                                                     .seed = 1,
+                                                     .tau = 1,
+                                                     .kappa = 1,
+                                                     .init_noise = 0.01f,
+                                                     .init_gap = 6});
+    return BYTES((8.0 * LEVELS + 9) * N(b));
+}
+
+CASE(gumbel_step)
+{
+    SHAPE("%u x %u, %u levels", b->rows, b->cols, LEVELS);
+    q_gumbel_step(b->cmd, &(struct gumbel_step_args){.logits = b->buf[0],
+                                                     .mom = b->buf[1],
+                                                     .scales = b->buf[3],
+                                                     .smom = b->buf[5],
+                                                     .codes = b->buf[4],
+                                                     .w = b->buf[2],
+                                                     .grad = b->buf[6],
+                                                     .diff = b->buf[7],
+                                                     .rows = b->rows,
+                                                     .cols = b->cols,
+                                                     .group = GROUP,
+                                                     .groups = groups(b),
+                                                     .ldc = b->cols / 4,
+                                                     .levels = LEVELS,
+                                                     .lo = (uint32_t)-2,
+                                                     .hi = 1,
+                                                     .seed = 1,
+                                                     .step = 1,
+                                                     .tau = 1,
+                                                     .kappa = 1,
+                                                     .tau1 = 1,
+                                                     .kappa1 = 1,
+                                                     .lr_logits = 1e-3f,
+                                                     .lr_scales = 1e-6f,
+                                                     .beta1 = 0.9f,
+                                                     .beta2 = 0.99f});
+    return BYTES((16.0 * LEVELS + 13) * N(b));
+}
+
+CASE(gumbel_codes)
+{
+    SHAPE("%u x %u, %u levels", b->rows, b->cols, LEVELS);
+    q_gumbel_codes(b->cmd, &(struct gumbel_codes_args){.logits = b->buf[0],
+                                                       .codes = b->buf[4],
+                                                       .codes_out = b->buf[5],
+                                                       .rows = b->rows,
+                                                       .cols = b->cols,
+                                                       .ldc = b->cols / 4,
+                                                       .levels = LEVELS,
+                                                       .lo = (uint32_t)-2,
+                                                       .hi = 1});
+    return BYTES((4.0 * LEVELS + 2) * N(b));
+}
+
+CASE(row_dot)
+{
+    SHAPE("%u x %u", b->rows, b->cols);
+    q_row_dot(b->cmd,
+              &(struct row_dot_args){
+                  .a = b->buf[2], .b = b->buf[3], .out = b->buf[4], .rows = b->rows, .cols = b->cols});
+    return BYTES(8 * N(b));
+}
+
+CASE(round_scales)
+{
+    SHAPE("%u", count(b));
+    q_round_scales(b->cmd, &(struct round_scales_args){.scales = b->buf[2], .n = count(b), .scale_type = 1});
+    return BYTES(8 * N(b));
+}
+
+CASE(subtract)
+{
+    SHAPE("%u", count(b));
+    q_subtract(b->cmd,
+               &(struct subtract_args){.a = b->buf[2], .b = b->buf[3], .d = b->buf[4], .n = count(b)});
+    return BYTES(12 * N(b));
+}
+
+#define ROW(kernel, function)                                                                                \
+    {                                                                                                        \
+        KERNEL_ID_##kernel, function                                                                         \
+    }
+const struct bench_case bench_cases[] = {
+    ROW(peak_fma, peak_fma),
+    ROW(unpack16, unpack16),
+    ROW(transpose, transpose),
+    ROW(gemm, gemm_cube),
+    ROW(gemm, gemm_update),
+    ROW(rmsnorm_fwd, rmsnorm_fwd),
+    ROW(add_bias, add_bias),
+    ROW(add, add),
+    ROW(rope_fwd, rope_fwd),
+    ROW(attn_fwd, attn_64),
+    ROW(attn_fwd, attn_128),
+    ROW(swiglu_fwd, swiglu_fwd),
+    ROW(nll, nll),
+    ROW(kl, kl),
+    ROW(scale_search, scale_search),
+    ROW(quantize, quantize),
+    ROW(dequant, dequant),
+    ROW(gptq_segment, gptq_segment),
+    ROW(diagonal, diagonal),
+    ROW(damp_diagonal, damp_diagonal),
+    ROW(zero_dead, zero_dead),
+    ROW(flip, flip),
+    ROW(copy_rect, copy_rect),
+    ROW(chol_block, chol_block),
+    ROW(gumbel_init, gumbel_init),
+    ROW(gumbel_step, gumbel_step),
+    ROW(gumbel_codes, gumbel_codes),
+    ROW(row_dot, row_dot),
+    ROW(round_scales, round_scales),
+    ROW(subtract, subtract),
+};
+const size_t n_bench_cases = sizeof bench_cases / sizeof *bench_cases;
