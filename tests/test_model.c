@@ -94,8 +94,10 @@ static void check_forward(const struct shape *s)
     struct gpu_arena *arena, *weights;
     struct gpu_view gx, gh;
     struct block_scratch scratch;
-    OK(gpu_arena_create(&arena, gpu, "scratch", &e) && gpu_arena_create(&weights, gpu, "block", &e), e);
-    OK(gpu_alloc(arena, n * 4, &gx, &e) && gpu_alloc(arena, n * 4, &gh, &e), e);
+    OK(gpu_arena_create(&arena, gpu, "scratch", &e), e);
+    OK(gpu_arena_create(&weights, gpu, "block", &e), e);
+    OK(gpu_alloc(arena, n * 4, &gx, &e), e);
+    OK(gpu_alloc(arena, n * 4, &gh, &e), e);
     OK(block_scratch_create(&scratch, arena, o.m, WINDOWS, &e), e);
     OK(model_embed(o.m, w.ids, WINDOWS * CTX, gx, &e), e);
     OK(gpu_download(cmd, gx, got, n * 4, &e), e);
@@ -156,7 +158,8 @@ static void run_tier(struct model *m, const struct windows *w, const struct acts
     struct gpu_arena *arena, *weights;
     struct gpu_view staging, x;
     struct block_scratch scratch;
-    OK(gpu_arena_create(&arena, gpu, "scratch", &e) && gpu_arena_create(&weights, gpu, "block", &e), e);
+    OK(gpu_arena_create(&arena, gpu, "scratch", &e), e);
+    OK(gpu_arena_create(&weights, gpu, "block", &e), e);
     OK(gpu_alloc(arena, acts_bytes(m, batch), &staging, &e), e);
     OK(block_scratch_create(&scratch, arena, m, batch, &e), e);
     assert_int_equal(acts_tier_for(o, acts_bytes(m, w->n)), tier);
@@ -206,7 +209,12 @@ static void test_tiers(void **state)
             [ACTS_HOST] = {.device_bytes = bytes - 1, .host_bytes = bytes},
             [ACTS_FILE] = {.host_bytes = bytes - 1, .spill_dir = DIR_},
         };
+        /* As on a device whose buffers hold less than all: batches of 3 cross from one chunk of 2 to the
+         * next. */
+        const struct acts_options chunks = {.device_bytes = bytes, .chunk_bytes = bytes / WINDOWS * 2};
         run_tier(o.m, &w, &tiers[ACTS_DEVICE], ACTS_DEVICE, WINDOWS, first);
+        run_tier(o.m, &w, &chunks, ACTS_DEVICE, 3, other);
+        assert_memory_equal(first, other, bytes);
         for (int tier = 0; tier < 3; tier++) {
             static const uint32_t batches[] = {1, 2, 3, WINDOWS};
             for (int b = 0; b < 4; b++) {
@@ -248,7 +256,8 @@ static void check_rows(struct model *m, const char *module, uint32_t row0, uint3
     size_t n = (size_t)rows * cols;
     float *want = malloc(n * 4), *got = malloc(n * 4);
     assert_true(want && got);
-    OK(gpu_arena_create(&arena, gpu, "block", &e) && gpu_alloc(arena, n * 4, &v, &e), e);
+    OK(gpu_arena_create(&arena, gpu, "block", &e), e);
+    OK(gpu_alloc(arena, n * 4, &v, &e), e);
     gpu_fill(cmd, v, 0x7fc00000);
     OK(model_load_matrix(m, module, row0, rows, v, &e), e);
     OK(gpu_download(cmd, v, got, n * 4, &e), e);

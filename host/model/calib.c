@@ -97,9 +97,12 @@ enum acts_tier acts_tier_for(const struct acts_options *o, uint64_t bytes)
     return bytes <= o->device_bytes ? ACTS_DEVICE : bytes <= o->host_bytes ? ACTS_HOST : ACTS_FILE;
 }
 
-static bool create_device(struct acts *a, struct err *e)
+static bool create_device(struct acts *a, uint64_t chunk_bytes, struct err *e)
 {
-    a->per_chunk = (uint32_t)min_u64(a->n_windows, gpu_info(a->m->gpu)->max_alloc / a->window_bytes);
+    uint64_t most = gpu_info(a->m->gpu)->max_alloc;
+    if (chunk_bytes)
+        most = min_u64(most, chunk_bytes);
+    a->per_chunk = (uint32_t)min_u64(a->n_windows, most / a->window_bytes);
     if (a->per_chunk == 0)
         return err_set(e, ERR_ENV, "a window of hidden states is larger than one buffer of this device");
     uint32_t n = (uint32_t)div_up(a->n_windows, a->per_chunk);
@@ -130,7 +133,7 @@ bool acts_create(struct acts **out, struct model *m, uint32_t n_windows, const s
     a->tier = acts_tier_for(o, bytes);
     bool ok = true;
     if (a->tier == ACTS_DEVICE) {
-        ok = create_device(a, e);
+        ok = create_device(a, o->chunk_bytes, e);
     } else if (a->tier == ACTS_HOST) {
         a->host = malloc((size_t)bytes);
         ok = a->host || err_nomem(e, "hidden states", bytes);

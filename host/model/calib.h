@@ -26,6 +26,7 @@ struct acts;
 struct acts_options {
     uint64_t device_bytes, host_bytes;
     const char *spill_dir;
+    uint64_t chunk_bytes; /* of one buffer on the device; 0: what it may hold */
 };
 enum acts_tier { ACTS_DEVICE, ACTS_HOST, ACTS_FILE };
 /* Bytes they take. */
