@@ -495,7 +495,9 @@ static bool run_all(struct job *j, struct err *e)
         return false;
     uint32_t layers = j->plan.n_layers;
     if (o->method != METHOD_RTN && store_blocks_done(j->store, layers) < layers) {
-        struct acts_options tiers = {j->plan.acts_device_bytes, j->plan.acts_host_bytes, j->work_dir};
+        struct acts_options tiers = {.device_bytes = j->plan.acts_device_bytes,
+                                     .host_bytes = j->plan.acts_host_bytes,
+                                     .spill_dir = j->work_dir};
         gpu_mark mark = gpu_arena_mark(j->scratch);
         struct gpu_view staging;
         uint64_t bytes = (uint64_t)j->plan.batch_windows * j->plan.ctx * j->m->cfg->hidden_size * 4;

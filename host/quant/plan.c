@@ -292,7 +292,7 @@ static bool plan_memory(struct plan *p, const struct model *m, const struct quan
     uint64_t acts = (uint64_t)p->samples * p->ctx * c->hidden_size * 4;
     p->acts_device_bytes = p->device_limit - fixed - working;
     p->acts_host_bytes = o->host_limit ? o->host_limit : HOST_ACTS_BYTES;
-    struct acts_options tiers = {p->acts_device_bytes, p->acts_host_bytes, NULL};
+    struct acts_options tiers = {.device_bytes = p->acts_device_bytes, .host_bytes = p->acts_host_bytes};
     enum acts_tier tier = acts_tier_for(&tiers, acts);
     p->acts_tier = tier == ACTS_DEVICE ? "device" : tier == ACTS_HOST ? "host" : "file";
 
