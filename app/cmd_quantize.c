@@ -35,7 +35,7 @@ static void on_planned(void *ctx, const struct plan *p)
         plan_json(j, p);
         json_emit(j);
     }
-    if (r->o->dry_run || !r->args->quiet)
+    if (r->o->dry_run || log_get_level() >= LOG_INFO)
         plan_print(r->o->dry_run ? app_out(r->args) : stderr, p, r->o);
 }
 

@@ -25,22 +25,21 @@ field() { # NAME: a field of the result line on stdin
     sed -nE '/"event":"result"/s/.*"'"$1"'":("([^"]*)"|([-0-9.e+]+)).*/\2\3/p'
 }
 
-measure() { # LABEL FOLDER: one row of the table
-    local bpw size ppl
-    bpw=$("$gsq" inspect "$2" --json | field bits_per_weight)
+measure() { # LABEL FOLDER BITS: one row of the table
+    local size ppl
     size=$(cat "$2"/*.safetensors | wc -c)
-    ppl=$("$gsq" eval "$2" --text "$model/eval.txt" --ctx 128 --json "${options[@]}" 2>>"$out/log" | field perplexity)
-    printf '%-8s  %15.3f  %9.0f KiB  %10.3f\n' "$1" "$bpw" "$(awk "BEGIN { print $size / 1024 }")" "$ppl" >>"$out/table"
+    ppl=$("$gsq" eval "$2" --text "$model/eval.txt" --ctx 256 --json "${options[@]}" 2>>"$out/log" | field perplexity)
+    printf '%-8s  %15.3f  %9.0f KiB  %10.3f\n' "$1" "$3" "$(awk "BEGIN { print $size / 1024 }")" "$ppl" >>"$out/table"
 }
 
 options=("$@" --log-level error)
 echo "measuring the 16-bit model"
-measure '16 bits' "$model"
+measure '16 bits' "$model" 16
 for method in rtn gptq gsq; do
     echo "quantizing by $method: 2 bits, group 128"
     "$gsq" quantize "$model" -o "$out/$method" --method "$method" --bits 2 --group 128 --calib "$model/calib.txt" \
-        --ctx 128 "${options[@]}"
-    measure "$method" "$out/$method"
+        --ctx 256 "${options[@]}" | tee "$out/said"
+    measure "$method" "$out/$method" "$(sed -nE 's/.* ([0-9.]+) bits per weight.*/\1/p' "$out/said")"
 done
 
 printf '\n%-8s  %15s  %13s  %10s\n' method 'bits per weight' 'file size' perplexity
