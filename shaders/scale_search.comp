@@ -22,7 +22,7 @@ const float LEAST_BASE = 1.17549435e-38;
 const float INFINITE = 3.0e38;
 
 struct candidate {
-    float s;       // as stored
+    float s;       // rounded to what is stored
     float inverse; // base / s
     float unit;    // |s / base|^power: what an error of one scale counts
 };
@@ -30,9 +30,10 @@ struct candidate {
 candidate make_candidate(float base, uint i, bool negative)
 {
     candidate c;
-    float s = storable_scale(base * (1.0 - 0.01 * float(i)), scale_type);
-    c.s = negative ? -s : s;
-    c.inverse = base / c.s;
+    float s = base * (1.0 - 0.01 * float(i));
+    float stored = storable_scale(s, scale_type);
+    c.s = negative ? -stored : stored;
+    c.inverse = (negative ? -base : base) / s;
     c.unit = exp2(power * log2(s / base));
     return c;
 }

@@ -201,7 +201,8 @@ static void test_gptq(void **state)
         size_t equal = 0, n = (size_t)p.rows * p.cols;
         for (size_t k = 0; k < n; k++)
             equal += q.codes[k] == ref.codes[k];
-        if (equal < n * 95 / 100)
+        /* At 8 bits many scales are nearly as good, and codes depend on which one is taken. */
+        if (o.type->bits < 8 && equal < n * 95 / 100)
             fail_msg("case %zu: only %zu of %zu codes as in the reference", i, equal, n);
         double loss = total_loss(&p, &q), ref_loss = total_loss(&p, &ref), norm = weight_norm(&p);
         assert_true(loss <= 1.03 * ref_loss);

@@ -70,14 +70,11 @@ double ref_scale_search(const double *w, uint32_t n, int lo, int hi, uint32_t st
     for (uint32_t i = 0; i < steps; i++) {
         for (int sign = 1; sign >= -1; sign -= 2) {
             double s = sign * (1 - i / 100.0) * most / ((hi - lo) / 2.0), sum = 0;
-            s = f16_to_f32(f32_to_f16((float)s));
-            if (s == 0)
-                continue;
             for (uint32_t j = 0; j < n; j++)
                 sum += pow(fabs(s * clamp_round(w[j] / s, lo, hi) - w[j]), power);
             if (sum < best) {
                 best = sum;
-                scale = s;
+                scale = f16_to_f32(f32_to_f16((float)s));
             }
         }
     }

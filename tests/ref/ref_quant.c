@@ -36,26 +36,25 @@ double ref_scale_error(const float *w, size_t n, double s, int lo, int hi, doubl
     return sum;
 }
 
-float ref_best_scale(const float *w, size_t n, int lo, int hi, unsigned steps, double power,
-                     unsigned scale_type)
+double ref_best_scale(const float *w, size_t n, int lo, int hi, unsigned steps, double power,
+                      unsigned scale_type, const float *stored)
 {
+    /* A candidate computed in single precision may be rounded to the next number. */
+    static const double ulp[] = {1e-6, 1.0 / 1023, 1.0 / 127};
     float most = 0;
     for (size_t i = 0; i < n; i++)
         most = fmaxf(most, fabsf(w[i]));
     double base = most / (0.5 * (hi - lo)), best = INFINITY;
-    float pick = 0;
     if (base < 1.17549435e-38)
-        return 0;
+        return !stored || *stored == 0 ? 0 : INFINITY;
     for (unsigned i = 0; i < steps; i++)
         for (int sign = 1; sign >= -1; sign -= 2) {
-            float s = ref_storable_scale((float)(sign * base * (1 - 0.01 * i)), scale_type);
-            double error = ref_scale_error(w, n, s, lo, hi, power);
-            if (error < best) {
-                best = error;
-                pick = s;
-            }
+            float s = (float)(sign * base * (1 - 0.01 * i));
+            double off = stored ? fabs((double)ref_storable_scale(s, scale_type) - *stored) : 0;
+            if (off <= ulp[scale_type] * fabs(s))
+                best = fmin(best, ref_scale_error(w, n, s, lo, hi, power));
         }
-    return pick;
+    return best;
 }
 
 void ref_noise_words(uint64_t element, uint32_t tensor, uint32_t step, uint32_t seed,

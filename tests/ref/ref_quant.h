@@ -15,9 +15,10 @@ float ref_storable_scale(float s, unsigned scale_type);
 int ref_level(double w, double s, int lo, int hi);
 /* Sum of |s * level - w|^power over n weights. */
 double ref_scale_error(const float *w, size_t n, double s, int lo, int hi, double power);
-/* The best of the candidates by that sum, in double precision. */
-float ref_best_scale(const float *w, size_t n, int lo, int hi, unsigned steps, double power,
-                     unsigned scale_type);
+/* The least of that sum over all candidates; with `stored`, over those alone that are rounded to *stored
+ * (INFINITY if none is). An all-zero group has the one candidate 0. */
+double ref_best_scale(const float *w, size_t n, int lo, int hi, unsigned steps, double power,
+                      unsigned scale_type, const float *stored);
 
 /* ---- Gumbel-Softmax ---- */
 struct ref_gumbel {
