@@ -4,6 +4,7 @@
 #extension GL_EXT_samplerless_texture_functions : require
 #extension GL_KHR_shader_subgroup_shuffle : require
 #include "common.glsl"
+#include "texel.glsl"
 layout(local_size_x_id = 0) in;
 layout(constant_id = 2) const uint TILE_M = 16;
 layout(constant_id = 3) const uint TILE_N = 32;
@@ -11,13 +12,12 @@ layout(constant_id = 3) const uint TILE_N = 32;
 // C[m,n] = alpha * A[m,k] B[n,k]^T + beta * old for a CPU that runs a subgroup of 8 invocations as one vector (lavapipe).
 // One subgroup has a tile of C, ROWS x 8 * COLS, in registers: no shared memory, no barrier.
 //
-//                      B: invocation l reads rows n0 + 8 j + l of B, as they are
-//                      j=0             j=1            ...  COLS = 4
-//                     |l=0 1 2 .. 7   |0 1 2 .. 7   |
-//     A:          ----+---------------+-------------+--
-//     two rows    i=0 | acc[0][0]     | acc[0][1]   |        one register of 8 columns each
-//     per texel   i=1 | acc[1][0]     | acc[1][1]   |
-//     fetch        :  |   :
+//                     B: invocation l reads rows n0 + 4 l .. n0 + 4 l + 3, as they are
+//                     |  l = 0  |  l = 1  |  ..  |  l = 7  |    4 columns of C each: COLS
+//     A:          ----+---------+---------+------+---------+
+//     two rows    i=0 |           acc[0]: a vec4           |    rows of C are stored as vec4, if their stride allows
+//     per texel   i=1 |           acc[1]                   |
+//     fetch        :  |
 //     ROWS = 16
 //
 // Along k a step is 16: one fetch of A is 2 rows x 16 numbers (a cache line of each), whose elements reach all lanes by a
@@ -31,7 +31,7 @@ const uint STRIP = 4u; // tile columns walked together, so that their rows of B 
 layout(set = 0, binding = 0) uniform textureBuffer a;
 layout(set = 0, binding = 1) uniform textureBuffer b;
 layout(set = 0, binding = 2) uniform textureBuffer old;
-layout(set = 0, binding = 3, std430) writeonly buffer C { float c[]; };
+layout(set = 0, binding = 3, std430) writeonly buffer C { vec4 c[]; };
 layout(push_constant) uniform Push { uint m, n, k, lda, ldb, ldc; float alpha, beta; };
 
 // Numbers at, at + 1, .. at + 3 of a row, of which `left` exist: whatever the alignment, and zero beyond.
@@ -56,23 +56,24 @@ void main()
     // Down the strip's rows; within a row of tiles, along the strip.
     uint tiles_n = (n + TILE_N - 1u) / TILE_N, tiles_m = (m + TILE_M - 1u) / TILE_M;
     uint t = wg_index();
-    uint strip = t / (tiles_m * STRIP), in_strip = t % (tiles_m * STRIP);
+    uint strip = t / (tiles_m * STRIP), in_strip = t - strip * (tiles_m * STRIP);
     if (strip * STRIP >= tiles_n)
         return;
     uint width = min(STRIP, tiles_n - strip * STRIP);
-    uint m0 = in_strip / width * TILE_M, n0 = (strip * STRIP + in_strip % width) * TILE_N;
+    uint tile_m = in_strip / width;
+    uint m0 = tile_m * TILE_M, n0 = (strip * STRIP + in_strip - tile_m * width) * TILE_N;
     uint l = gl_LocalInvocationID.x;
     uint kk = k, ld_a = lda, ld_b = ldb, last_m = m - 1u, last_n = n - 1u; // push constants are slow to read in a loop
 
-    float acc[ROWS][COLS];
+    vec4 acc[ROWS];
     [[unroll]] for (uint i = 0u; i < ROWS; i++)
-        [[unroll]] for (uint j = 0u; j < COLS; j++)
-            acc[i][j] = 0.0;
+        acc[i] = vec4(0.0);
 
     // Rows and columns beyond the matrix repeat its last: nothing outside is read, and they are not stored.
+    uint col = n0 + COLS * l;
     uint at_b[COLS];
     [[unroll]] for (uint j = 0u; j < COLS; j++)
-        at_b[j] = min(n0 + LANES * j + l, last_n) * ld_b;
+        at_b[j] = min(col + j, last_n) * ld_b;
 
     // Whole steps, where rows start on texels.
     uint k_main = ((ld_a | ld_b) & 3u) == 0u ? kk / STEP * STEP : 0u;
@@ -115,21 +116,28 @@ void main()
             }
     }
 
-    // The loop runs once; an `if` alone would not be jumped over.
-    for (bool more = beta != 0.0; more; more = false)
+    // Four columns at a time where C's rows start on texels, one where not. Loops of one turn or none, since an `if`
+    // would not be jumped over.
+    float by = alpha, keep = beta;
+    uint ld = ldc;
+    bool four = (ld & 3u) == 0u && col + 3u <= last_n;
+    for (bool more = keep != 0.0 && four; more; more = false)
         [[unroll]] for (uint i = 0u; i < ROWS; i++)
-            [[unroll]] for (uint j = 0u; j < COLS; j++) {
-                uint at = min(m0 + i, last_m) * ldc + min(n0 + LANES * j + l, last_n);
-                vec4 v = texelFetch(old, int(at >> 2));
-                uint e = at & 3u;
-                float x = e == 0u ? v.x : e == 1u ? v.y : e == 2u ? v.z : v.w;
-                acc[i][j] = alpha * acc[i][j] + beta * x;
-            }
-    float by = beta != 0.0 ? 1.0 : alpha;
+            acc[i] = by * acc[i] + keep * texelFetch(old, int((min(m0 + i, last_m) * ld + col) >> 2));
+    for (uint j = 0u; keep != 0.0 && !four && col + j <= last_n && j < COLS; j++)
+        [[unroll]] for (uint i = 0u; i < ROWS; i++) {
+            uint at = min(m0 + i, last_m) * ld + col + j;
+            vec4 v = texelFetch(old, int(at >> 2));
+            acc[i] = mix(acc[i], by * acc[i] + keep * pick(v, at & 3u), equal(uvec4(j), uvec4(0, 1, 2, 3)));
+        }
+    by = keep != 0.0 ? 1.0 : by;
     [[unroll]] for (uint i = 0u; i < ROWS; i++)
-        [[unroll]] for (uint j = 0u; j < COLS; j++) {
-            uint row = m0 + i, col = n0 + LANES * j + l;
-            if (row <= last_m && col <= last_n)
-                c[row * ldc + col] = by * acc[i][j];
+        if (four && m0 + i <= last_m)
+            c[((m0 + i) * ld + col) >> 2] = by * acc[i];
+    for (uint j = 0u; !four && col + j <= last_n && j < COLS; j++)
+        [[unroll]] for (uint i = 0u; i < ROWS; i++) {
+            uint at = (m0 + i) * ld + col + j;
+            if (m0 + i <= last_m)
+                c[at >> 2][at & 3u] = by * pick(acc[i], j);
         }
 }
