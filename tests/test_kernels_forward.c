@@ -29,6 +29,18 @@ static int setup(void **state)
     return 0;
 }
 
+/* The other way to bind: sets from a pool. */
+static int setup_no_push(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    const struct gpu_options o = {.validate = true, .without = GPU_CAP_PUSH_DESCRIPTOR};
+    MUST(gpu_create(&fix.g, &o, &e), &e);
+    MUST(gpu_arena_create(&fix.arena, fix.g, "test", &e), &e);
+    MUST(gpu_cmd_create(&fix.cmd, fix.g, &e), &e);
+    return 0;
+}
+
 static int teardown(void **state)
 {
     (void)state;
@@ -472,5 +484,12 @@ int main(void)
         cmocka_unit_test(test_rope_fwd),  cmocka_unit_test(test_gemm),     cmocka_unit_test(test_rmsnorm_fwd),
         cmocka_unit_test(test_nll),       cmocka_unit_test(test_kl),       cmocka_unit_test(test_attn_fwd),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    const struct CMUnitTest no_push[] = {
+        cmocka_unit_test(test_transpose),
+        cmocka_unit_test(test_gemm),
+        cmocka_unit_test(test_nll),
+    };
+    int failed = cmocka_run_group_tests_name("forward", tests, setup, teardown);
+    return failed +
+           cmocka_run_group_tests_name("forward without push descriptors", no_push, setup_no_push, teardown);
 }
