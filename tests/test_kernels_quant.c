@@ -25,7 +25,7 @@ static void check_scale(float s, const float *w, size_t n, struct grid g, unsign
     double most = 0;
     for (size_t i = 0; i < n; i++)
         most = fmax(most, fabs(w[i]));
-    within(error, least, 1e-3 * least + (double)n * pow(most * 1e-6, 2.4));
+    within(error, least, 1e-4 * least + (double)n * pow(most * 1e-6, 2.4));
 }
 
 static void test_scale_search(void **state)
