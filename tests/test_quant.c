@@ -79,7 +79,7 @@ static void inputs(float *x, uint32_t tokens, uint32_t cols)
 
 static void add_tokens(struct problem *p, struct gpu_view sum, const float *x)
 {
-    struct gpu_view dx, scratch;
+    struct gpu_view dx = {0}, scratch = {0};
     uint64_t bytes = (uint64_t)p->tokens * p->cols * 4;
     CHECK(gpu_alloc(arena, bytes, &dx, &e) && gpu_alloc(arena, bytes, &scratch, &e));
     gpu_upload(cmd, dx, x, bytes);
