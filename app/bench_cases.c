@@ -157,6 +157,24 @@ static struct bench_work attention(const struct bench *b, uint32_t dim, char *sh
     return FLOPS(2.0 * heads * dim * b->rows * (b->rows + 1.0));
 }
 
+CASE(attn_16)
+{
+    uint32_t heads = b->cols / 16, kv_heads = heads / 4;
+    SHAPE("ctx %u, %u/%u heads of 16", b->rows, heads, kv_heads);
+    run_attn_small(b->cmd, gpu_rows(heads * div_up(b->rows, constant(b, KERNEL_ID_attn_small, 2))),
+                   &(struct attn_small_args){.q = b->buf[2],
+                                             .k = b->buf[3],
+                                             .v = b->buf[4],
+                                             .out = b->buf[5],
+                                             .windows = 1,
+                                             .ctx = b->rows,
+                                             .heads = heads,
+                                             .kv_heads = kv_heads,
+                                             .dim = 16,
+                                             .scale = 0.25f});
+    return FLOPS(2.0 * heads * 16 * b->rows * (b->rows + 1.0));
+}
+
 CASE(attn_64)
 {
     return attention(b, 64, shape, cap);
@@ -438,6 +456,7 @@ const struct bench_case bench_cases[] = {
     ROW(add_bias, add_bias),
     ROW(add, add),
     ROW(rope_fwd, rope_fwd),
+    ROW(attn_small, attn_16),
     ROW(attn_fwd, attn_64),
     ROW(attn_fwd, attn_128),
     ROW(swiglu_fwd, swiglu_fwd),

@@ -51,6 +51,15 @@ void main()
     uint last = min(q0 + TILE_Q, ctx);
     bool aligned = (dim_ & 3u) == 0u;
 
+#ifdef SMALL
+#define PARTS 4u
+#define CHUNKS 1u
+#define USED true
+#define LOAD LOAD_ALIGNED
+#define STORE(at, x) attn[(at) >> 2] = x
+#include "attn_fwd_cpu.glsl"
+#else
+#define PARTS 8u
 #define CHUNKS 2u
 #define USED aligned && dim_ <= 64u
 #define LOAD LOAD_ALIGNED
@@ -72,4 +81,5 @@ void main()
             attn2[((at) >> 1) + 1u] = o.zw; \
     }
 #include "attn_fwd_cpu.glsl"
+#endif
 }

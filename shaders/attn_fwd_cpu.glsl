@@ -1,11 +1,11 @@
-// The key loop of attn_fwd_cpu.comp for heads of at most CHUNKS * 32 dimensions; included once per size. USED: where this one
+// The key loop of attn_fwd_cpu.comp for heads of at most CHUNKS * PARTS * 4 dimensions; included once per size. USED: where this one
 // applies; the loops of the others end after one masked turn. LOAD: four dimensions from d on of a row, STORE.
 {
     bool used = USED;
     uint end = used ? last : first;
-    vec4 qv[CHUNKS][8], acc[CHUNKS][8];
+    vec4 qv[CHUNKS][PARTS], acc[CHUNKS][PARTS];
     [[unroll]] for (uint c = 0u; c < CHUNKS; c++)
-        [[unroll]] for (uint i = 0u; i < 8u; i++) {
+        [[unroll]] for (uint i = 0u; i < PARTS; i++) {
             uint d = c * 32u + i * 4u;
             qv[c][i] = LOAD(q, q_at, d);
             acc[c][i] = vec4(0.0);
@@ -23,7 +23,7 @@
             vec4 kf[KEYS];
             [[unroll]] for (uint j = 0u; j < KEYS; j++)
                 kf[j] = LOAD(k, at[j], c * 32u + 4u * l);
-            [[unroll]] for (uint i = 0u; i < 8u; i++)
+            [[unroll]] for (uint i = 0u; i < PARTS; i++)
                 [[unroll]] for (uint e = 0u; e < 4u; e++)
                     [[unroll]] for (uint j = 0u; j < KEYS; j++)
                         s[j] += qv[c][i][e] * subgroupShuffle(kf[j][e], i);
@@ -44,7 +44,7 @@
             vec4 vf[KEYS];
             [[unroll]] for (uint j = 0u; j < KEYS; j++)
                 vf[j] = LOAD(v, at[j], c * 32u + 4u * l);
-            [[unroll]] for (uint i = 0u; i < 8u; i++)
+            [[unroll]] for (uint i = 0u; i < PARTS; i++)
                 [[unroll]] for (uint e = 0u; e < 4u; e++) {
                     float o = acc[c][i][e] * keep;
                     [[unroll]] for (uint j = 0u; j < KEYS; j++)
@@ -55,7 +55,7 @@
     }
     float r = 1.0 / sum;
     [[unroll]] for (uint c = 0u; c < CHUNKS; c++)
-        [[unroll]] for (uint i = 0u; i < 8u; i++) {
+        [[unroll]] for (uint i = 0u; i < PARTS; i++) {
             uint d = c * 32u + i * 4u;
             if (used && d < dim_ && q0 + l < ctx)
                 STORE(q_at + d, acc[c][i] * r);

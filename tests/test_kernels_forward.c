@@ -411,14 +411,9 @@ static void kl(void)
 /* ---- attention
  * ------------------------------------------------------------------------------------------------- */
 
-static void attn(void)
+static void attn_shapes(unsigned kernel, const struct ref_attn *shapes, size_t n_shapes)
 {
-    static const struct ref_attn shapes[] = {
-        {1, 1, 1, 1, 2, 0, 0.7},     {2, 5, 2, 1, 8, 0, 0.35},     {1, 33, 4, 2, 64, 0, 0.125},
-        {1, 70, 2, 2, 128, 7, 0.09}, {1, 40, 3, 1, 256, 0, 0.06},  {2, 67, 2, 1, 30, 16, 0.2},
-        {1, 100, 1, 1, 96, 1, 0.1},  {1, 65, 2, 1, 250, 64, 0.06}, {3, 64, 1, 1, 10, 33, 0.3},
-    };
-    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+    for (size_t s = 0; s < n_shapes; s++) {
         const struct ref_attn *p = &shapes[s];
         uint32_t rows = p->windows * p->ctx, nq = rows * p->heads * p->dim, nk = rows * p->kv_heads * p->dim;
         char shape[96];
@@ -428,20 +423,15 @@ static void attn(void)
               *v0 = random_matrix(1, nk, nk, 1);
         struct buffer q = upload(q0, nq), k = upload(k0, nk), v = upload(v0, nk),
                       out = buffer_make(&fix, nq, NULL);
-        uint32_t tile = gpu_kernel_constant(fix.g, KERNEL_ID_attn_fwd, 2, 0);
+        uint32_t tile = gpu_kernel_constant(fix.g, kernel, 2, 0);
         assert_true(tile > 0);
-        run_attn_fwd(fix.cmd, gpu_rows((uint64_t)p->windows * p->heads * div_up(p->ctx, tile)),
-                     &(struct attn_fwd_args){.q = q.view,
-                                             .k = k.view,
-                                             .v = v.view,
-                                             .out = out.view,
-                                             .windows = p->windows,
-                                             .ctx = p->ctx,
-                                             .heads = p->heads,
-                                             .kv_heads = p->kv_heads,
-                                             .dim = p->dim,
-                                             .sliding = p->sliding,
-                                             .scale = (float)p->scale});
+        struct gpu_grid grid = gpu_rows((uint64_t)p->windows * p->heads * div_up(p->ctx, tile));
+        /* Both kernels have the same buffers and constants. */
+        const struct gpu_view views[] = {q.view, k.view, v.view, out.view};
+        float scale = (float)p->scale;
+        uint32_t push[] = {p->windows, p->ctx, p->heads, p->kv_heads, p->dim, p->sliding, 0};
+        memcpy(&push[6], &scale, sizeof scale);
+        gpu_dispatch(fix.cmd, kernel, grid, views, 4, push, sizeof push);
         float *got = buffer_read(&out);
         for (uint32_t r = 0; r < rows; r++)
             for (uint32_t h = 0; h < p->heads; h++) {
@@ -449,8 +439,7 @@ static void attn(void)
                 ref_attn_row(p, q0, k0, v0, r / p->ctx, r % p->ctx, h, want, &mag);
                 for (uint32_t d = 0; d < p->dim; d++) {
                     size_t i = ((size_t)r * p->heads + h) * p->dim + d;
-                    check(KERNEL_ID_attn_fwd, shape, i, got[i], want[d],
-                          mag * (4 * p->dim + p->ctx + 64) * FLT_EPSILON);
+                    check(kernel, shape, i, got[i], want[d], mag * (4 * p->dim + p->ctx + 64) * FLT_EPSILON);
                 }
             }
         free(q0);
@@ -459,6 +448,25 @@ static void attn(void)
         free(got);
         fixture_reset(&fix);
     }
+}
+
+static void attn(void)
+{
+    static const struct ref_attn shapes[] = {
+        {1, 1, 1, 1, 2, 0, 0.7},     {2, 5, 2, 1, 8, 0, 0.35},     {1, 33, 4, 2, 64, 0, 0.125},
+        {1, 70, 2, 2, 128, 7, 0.09}, {1, 40, 3, 1, 256, 0, 0.06},  {2, 67, 2, 1, 30, 16, 0.2},
+        {1, 100, 1, 1, 96, 1, 0.1},  {1, 65, 2, 1, 250, 64, 0.06}, {3, 64, 1, 1, 10, 33, 0.3},
+    };
+    attn_shapes(KERNEL_ID_attn_fwd, shapes, sizeof shapes / sizeof *shapes);
+}
+
+static void attn_small(void)
+{
+    static const struct ref_attn shapes[] = {
+        {1, 1, 1, 1, 4, 0, 0.7},   {2, 5, 2, 1, 8, 0, 0.35},   {1, 33, 4, 2, 16, 0, 0.25},
+        {1, 70, 2, 2, 12, 7, 0.3}, {3, 64, 1, 1, 8, 33, 0.35},
+    };
+    attn_shapes(KERNEL_ID_attn_small, shapes, sizeof shapes / sizeof *shapes);
 }
 
 #define TEST(name, function)                                                                                 \
@@ -476,13 +484,16 @@ TEST(rmsnorm_fwd, rmsnorm)
 TEST(nll, nll)
 TEST(kl, kl)
 TEST(attn_fwd, attn)
+TEST(attn_small, attn_small)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_transpose), cmocka_unit_test(test_add_bias), cmocka_unit_test(test_swiglu_fwd),
-        cmocka_unit_test(test_rope_fwd),  cmocka_unit_test(test_gemm),     cmocka_unit_test(test_rmsnorm_fwd),
-        cmocka_unit_test(test_nll),       cmocka_unit_test(test_kl),       cmocka_unit_test(test_attn_fwd),
+        cmocka_unit_test(test_transpose),  cmocka_unit_test(test_add_bias),
+        cmocka_unit_test(test_swiglu_fwd), cmocka_unit_test(test_rope_fwd),
+        cmocka_unit_test(test_gemm),       cmocka_unit_test(test_rmsnorm_fwd),
+        cmocka_unit_test(test_nll),        cmocka_unit_test(test_kl),
+        cmocka_unit_test(test_attn_fwd),   cmocka_unit_test(test_attn_small),
     };
     const struct CMUnitTest no_push[] = {
         cmocka_unit_test(test_transpose),

@@ -91,12 +91,10 @@ static void add_bias(struct model *m, struct gpu_view y, struct gpu_view b, uint
     uint32_t tile = gpu_tile_rows(m->gpu, cols * 4ull, rows);
     for (uint32_t r = 0; r < rows; r += tile) {
         uint32_t n = (uint32_t)min_u64(tile, rows - r);
-        run_add_bias(m->cmd, gpu_items(m->cmd, KERNEL_ID_add_bias, (uint64_t)n * cols),
-                     &(struct add_bias_args){.x = rows_of(y, r, n, cols),
-                                             .b = b,
-                                             .y = rows_of(y, r, n, cols),
-                                             .rows = n,
-                                             .cols = cols});
+        run_add_bias(
+            m->cmd, gpu_items(m->cmd, KERNEL_ID_add_bias, (uint64_t)n * cols),
+            &(struct add_bias_args){
+                .x = rows_of(y, r, n, cols), .b = b, .y = rows_of(y, r, n, cols), .rows = n, .cols = cols});
     }
 }
 
@@ -155,29 +153,39 @@ static void rope(struct model *m, struct gpu_view x, uint32_t heads, uint32_t wi
     }
 }
 
+/* Most dimensions of a head that attn_small takes. */
+#define SMALL_HEAD 16u
+
+#define RUN_ATTENTION(kernel)                                                                                \
+    run_##kernel(m->cmd, grid,                                                                               \
+                 &(struct kernel##_args){.q = rows_of(s->q, row, rows, q),                                   \
+                                         .k = rows_of(s->k, row, rows, kv),                                  \
+                                         .v = rows_of(s->v, row, rows, kv),                                  \
+                                         .out = rows_of(s->attn, row, rows, q),                              \
+                                         .windows = n,                                                       \
+                                         .ctx = m->ctx,                                                      \
+                                         .heads = c->num_heads,                                              \
+                                         .kv_heads = c->num_kv_heads,                                        \
+                                         .dim = c->head_dim,                                                 \
+                                         .sliding = m->sliding,                                              \
+                                         .scale = (float)(1.0 / sqrt(c->head_dim))})
+
 static void attention(struct model *m, const struct block_scratch *s, uint32_t windows)
 {
     const struct model_config *c = m->cfg;
+    bool small = c->head_dim <= SMALL_HEAD && c->head_dim % 4 == 0;
     uint32_t q = m->rows[LINEAR_Q], kv = m->rows[LINEAR_K];
-    uint32_t tile = window_tile(m, q, windows),
-             tile_q = gpu_kernel_constant(m->gpu, KERNEL_ID_attn_fwd, 2, 1);
+    uint32_t tile = window_tile(m, q, windows);
+    uint32_t tile_q = gpu_kernel_constant(m->gpu, small ? KERNEL_ID_attn_small : KERNEL_ID_attn_fwd, 2, 1);
     for (uint32_t w = 0; w < windows; w += tile) {
         uint32_t n = (uint32_t)min_u64(tile, windows - w);
         uint64_t row = (uint64_t)w * m->ctx, rows = (uint64_t)n * m->ctx;
         struct gpu_grid grid = gpu_rows((uint64_t)n * c->num_heads * div_up(m->ctx, tile_q));
         grid.work = (double)rows * m->ctx * q; /* q k^T and p v, half of either is masked */
-        run_attn_fwd(m->cmd, grid,
-                     &(struct attn_fwd_args){.q = rows_of(s->q, row, rows, q),
-                                             .k = rows_of(s->k, row, rows, kv),
-                                             .v = rows_of(s->v, row, rows, kv),
-                                             .out = rows_of(s->attn, row, rows, q),
-                                             .windows = n,
-                                             .ctx = m->ctx,
-                                             .heads = c->num_heads,
-                                             .kv_heads = c->num_kv_heads,
-                                             .dim = c->head_dim,
-                                             .sliding = m->sliding,
-                                             .scale = (float)(1.0 / sqrt(c->head_dim))});
+        if (small)
+            RUN_ATTENTION(attn_small);
+        else
+            RUN_ATTENTION(attn_fwd);
     }
 }
 
