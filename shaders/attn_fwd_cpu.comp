@@ -20,7 +20,7 @@ const uint KEYS = 4u;         // keys per turn of the loop
 
 // Four dimensions from d on of the row at `at`; zero beyond the head. Texels that rows start on:
 #define LOAD_ALIGNED(buf, at, d) \
-    mix(vec4(0.0), texelFetch(buf, int(((at) + min(d, dim_ - 4u)) >> 2)), bvec4((d) < dim_))
+    mix(vec4(0.0), texelFetch(buf, int(((at) + min(d, max(dim_, 4u) - 4u)) >> 2)), bvec4((d) < dim_))
 // Rows that start within one (the number of dimensions is even, so that halves need not be told apart):
 vec4 join(vec4 t0, vec4 t1, uint at, uint left)
 {

@@ -535,7 +535,18 @@ static bool check_call(const struct gpu *g, unsigned kernel, struct gpu_grid gri
     return true;
 }
 
-/* The view as texels of 16 bytes, the last one possibly beyond its end. Lives as long as the submission. */
+/* Bytes of a view as texels of 16 bytes. lavapipe compiles a shader anew when a bit changes that it takes
+ * from the size (it reads bits 8 to 15 as the number of mip levels): there, the range goes on where they are
+ * zero. */
+static uint64_t texel_range(const struct gpu *g, uint64_t size)
+{
+    uint64_t range = round_up(size, TEXEL_BYTES);
+    if ((g->probe.info.caps & GPU_CAP_CPU) && (range >> 8 & 0xff) == 0)
+        range += 256;
+    return range;
+}
+
+/* Lives as long as the submission. */
 static bool make_texels(struct gpu_cmd *c, struct slot *s, const struct gpu_kernel *k, unsigned binding,
                         struct gpu_view v, VkBufferView *out, struct err *e)
 {
@@ -546,7 +557,7 @@ static bool make_texels(struct gpu_cmd *c, struct slot *s, const struct gpu_kern
         .format =
             k->spirv.texels_u32 >> binding & 1 ? VK_FORMAT_R32G32B32A32_UINT : VK_FORMAT_R32G32B32A32_SFLOAT,
         .offset = v.offset,
-        .range = round_up(v.size, TEXEL_BYTES),
+        .range = texel_range(g, v.size),
     };
     if (info.range / TEXEL_BYTES > g->probe.max_texels)
         return err_set(e, ERR_BUG, "a texel buffer of %llu bytes; the device takes %llu",
@@ -587,7 +598,7 @@ static bool bind(struct gpu_cmd *c, struct slot *s, struct gpu_kernel *k, const 
         bool texel = k->spirv.texels >> i & 1;
         if (texel && !make_texels(c, s, k, i, views[i], &texels[i], e))
             return false;
-        uint64_t size = texel ? round_up(views[i].size, TEXEL_BYTES) : views[i].size;
+        uint64_t size = texel ? texel_range(c->gpu, views[i].size) : views[i].size;
         if ((k->spirv.reads | k->spirv.writes) >> i & 1)
             accesses[n_accesses++] = (struct access){views[i].buffer, views[i].offset, views[i].offset + size,
                                                      STAGE_COMPUTE, k->spirv.writes >> i & 1};

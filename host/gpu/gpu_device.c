@@ -350,6 +350,8 @@ static void probe_limits(struct gpu_probe *p, const VkPhysicalDeviceLimits *l,
     i->max_range = l->maxStorageBufferRange;
     p->max_texels = l->maxTexelBufferElements;
     i->max_alloc = min_u64(v13->maxBufferSize, v11->maxMemoryAllocationSize);
+    if (p->type == VK_PHYSICAL_DEVICE_TYPE_CPU)
+        i->max_alloc -= TEXEL_SLACK;
     i->min_align = (uint32_t)l->minStorageBufferOffsetAlignment;
     if (i->min_align < 4)
         i->min_align = 4;

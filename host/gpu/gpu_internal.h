@@ -80,6 +80,8 @@ struct gpu {
 
 /* Specialization constant: items that one invocation works on; gpu_items divides by it. */
 enum { SPEC_ITEMS = 59 };
+/* On a CPU device, buffers are up to this much longer than asked for: see texel_range and vk_size. */
+enum { TEXEL_SLACK = 512 };
 
 /* gpu_pipeline.c */
 bool gpu_pipelines_init(struct gpu *g, const struct gpu_options *o, struct err *e);

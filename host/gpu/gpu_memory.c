@@ -54,6 +54,16 @@ static int find_type(const VkPhysicalDeviceMemoryProperties *m, uint32_t allowed
     return best;
 }
 
+/* What Vulkan is asked for. On a CPU device, texel buffers may go on behind the end (texel_range in
+ * gpu_cmd.c), and no size is a power of two: lavapipe compiles every shader again for those. */
+static uint64_t vk_size(const struct gpu *g, uint64_t size, enum gpu_buffer_use use)
+{
+    if (use != GPU_BUFFER_DEVICE || !(g->probe.info.caps & GPU_CAP_CPU))
+        return size;
+    size += 256;
+    return size & (size - 1) ? size : size + 256;
+}
+
 bool gpu_buffer_create(struct gpu_buffer **out, struct gpu *g, uint64_t size, enum gpu_buffer_use use,
                        struct err *e)
 {
@@ -64,7 +74,7 @@ bool gpu_buffer_create(struct gpu_buffer **out, struct gpu *g, uint64_t size, en
     b->size = size;
     VkBufferCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
-        .size = size,
+        .size = vk_size(g, size, use),
         .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_UNIFORM_TEXEL_BUFFER_BIT |
                  VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT,
     };
