@@ -10,6 +10,9 @@ if [[ ! -e $model/model.safetensors ]]; then
     model=$tmp/model
     "$make" "$model" --hidden 128 --intermediate 256 --heads 4 --kv 2 --layers 2
 fi
+layers=$(sed -nE 's/.*"num_hidden_layers": *([0-9]+).*/\1/p' "$model/config.json")
+dtype=BF16
+! grep -q '"torch_dtype": *"float16"' "$model/config.json" || dtype=F16
 formats=(gptq gptq_v2 compressed-tensors mlx humming)
 
 same() { # A B SUFFIX...
@@ -67,7 +70,7 @@ check 'quantized to mlx' test "$rc" -eq 0
 for f in humming compressed-tensors; do
     run "$gsq" quantize "$model" -o "$tmp/w-$f" --work "$tmp/work" --format "$f" "${options[@]}"
     check "the same work folder to $f: $(field blocks_resumed "$tmp/out") blocks were there" \
-        test "$(field blocks_resumed "$tmp/out")" -eq 2
+        test "$(field blocks_resumed "$tmp/out")" -eq "$layers"
     convert "$tmp/w1" "$tmp/w1-$f" "$f" || true
     check "and it is what convert makes of mlx" same "$tmp/w-$f" "$tmp/w1-$f" .weight .weight_packed .weight_scale .bias
 done
@@ -82,7 +85,7 @@ import json, sys
 r = [json.loads(line) for line in open(sys.argv[1])][-1]
 print(sorted({(x["linear"], x.get("type", x.get("dtype")), x.get("group", 0)) for x in r["linears"]}))
 END
-for want in "('down_proj', '4', 32)" "('v_proj', '8', 64)" "('q_proj', 'BF16', 0)" "('q_proj', '2', 64)"; do
+for want in "('down_proj', '4', 32)" "('v_proj', '8', 64)" "('q_proj', '$dtype', 0)" "('q_proj', '2', 64)"; do
     check "inspect reads back $want" grep -qF "$want" "$tmp/kinds"
 done
 mixed=$(perplexity "$tmp/mixed")
