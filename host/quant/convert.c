@@ -41,8 +41,9 @@ static bool report(void *ctx, uint64_t done, uint64_t total)
 static bool collect(struct conversion *c, enum export_format format, unsigned container, struct err *e)
 {
     size_t most = (size_t)checkpoint_config(c->ck)->num_layers * LINEAR_COUNT;
-    /* The writer rounds to f16 where a format wants nothing else; elsewhere scales stay as they are. */
-    bool f16 = format == EXPORT_GPTQ || format == EXPORT_GPTQ_V2;
+    /* These formats say what their scales are: f16, or the model's own dtype. Elsewhere scales stay as they are. */
+    bool fixed = format == EXPORT_GPTQ || format == EXPORT_GPTQ_V2 || format == EXPORT_COMPRESSED_TENSORS;
+    enum scale_type scale = export_scale_type(format, c->ck);
     c->items = calloc(most, sizeof *c->items);
     c->names = calloc(most, sizeof *c->names);
     if (!c->items || !c->names)
@@ -57,8 +58,8 @@ static bool collect(struct conversion *c, enum export_format format, unsigned co
         if (!info.quantized)
             continue;
         struct export_item item = {name, info.rows, info.cols, info.spec};
-        if (f16)
-            item.spec.scale = SCALE_F16;
+        if (fixed)
+            item.spec.scale = scale;
         enum export_verdict verdict = export_check(format, &item, container, why, sizeof why);
         if (verdict == EXPORT_REFUSED)
             return err_set(e, ERR_USER, "%s", why);
