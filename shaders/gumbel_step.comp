@@ -3,89 +3,23 @@
 #include "common.glsl"
 #include "quant.glsl"
 #include "gumbel.glsl"
+#include "gumbel_step.glsl"
 layout(local_size_x_id = 0) in;
 
-layout(set = 0, binding = 0, std430) buffer Logits { float logits[]; };
-layout(set = 0, binding = 1, std430) buffer Mom { float mom[]; };
-layout(set = 0, binding = 2, std430) buffer Scales { float scales[]; };
-layout(set = 0, binding = 3, std430) buffer Smom { float smom[]; };
-layout(set = 0, binding = 4, std430) readonly buffer Codes { uint codes[]; };
-layout(set = 0, binding = 5, std430) readonly buffer W { float w[]; };
-layout(set = 0, binding = 6, std430) readonly buffer Grad { float grad[]; };
-layout(set = 0, binding = 7, std430) buffer Diff { float diff[]; };
-layout(push_constant) uniform Push
-{
-    uint rows, cols, group, groups, ldc, levels, relative;
-    int lo, hi;
-    uint seed, tensor, row0, step;
-    float tau, kappa, tau1, kappa1, lr_logits, lr_scales, beta1, beta2, decay;
-};
+layout(set = 0, binding = 0, std430) readonly buffer OldLogits { float old_logits[]; };
+layout(set = 0, binding = 1, std430) readonly buffer OldMom { float old_mom[]; };
+layout(set = 0, binding = 2, std430) writeonly buffer Logits { float logits[]; };
+layout(set = 0, binding = 3, std430) writeonly buffer Mom { float mom[]; };
+layout(set = 0, binding = 4, std430) buffer Scales { float scales[]; };
+layout(set = 0, binding = 5, std430) buffer Smom { float smom[]; };
+layout(set = 0, binding = 6, std430) readonly buffer Codes { uint codes[]; };
+layout(set = 0, binding = 7, std430) readonly buffer W { float w[]; };
+layout(set = 0, binding = 8, std430) readonly buffer Grad { float grad[]; };
+layout(set = 0, binding = 9, std430) buffer Diff { float diff[]; };
 
-// One step of Lion (Chen et al. 2023): value and momentum from the gradient.
-void lion(inout float value, inout float m, float g, float lr, float weight_decay)
-{
-    float u = sign(beta1 * m + (1.0 - beta1) * g);
-    value = value * (1.0 - lr * weight_decay) - lr * u;
-    m = beta2 * m + (1.0 - beta2) * g;
-}
-
-// Logits and momenta of one weight by one step. Returns its part of dLoss/ds; leaves the next step's mean level in diff,
-// because the group's new scale is known only once the whole group has been seen.
-float step_weight(uint row, uint col, float s)
-{
-    uint element_at = row * cols + col;
-    uint at = row * levels * cols + col; // of level 0 in [rows, levels, cols]
-    int c0 = code_at(codes[row * ldc + col / 4u], col % 4u);
-    levels_of lv = find_levels(levels, relative, lo, hi, c0);
-    uvec2 element = element_number(row0 + row, cols, col);
-
-    float l[LEVELS];
-    [[unroll]] for (uint k = 0u; k < LEVELS; k++)
-        l[k] = k < levels ? logits[at + k * cols] : 0.0;
-    uint bits[LEVELS];
-    float p[LEVELS];
-    noise_words(element, tensor, step, seed, bits);
-    float mean = soft_level(lv, l, bits, tau, kappa, p);
-
-    // dLoss/dl_d = (kappa/tau) P_d s G (d - sum_e P_e e)
-    float g = grad[element_at];
-    float common_part = kappa / tau * s * g;
-    [[unroll]] for (uint k = 0u; k < LEVELS; k++)
-        if (lv.valid[k]) {
-            float m = mom[at + k * cols];
-            lion(l[k], m, common_part * p[k] * (lv.d[k] - mean), lr_logits, decay);
-            logits[at + k * cols] = l[k];
-            mom[at + k * cols] = m;
-        }
-
-    noise_words(element, tensor, step + 1u, seed, bits);
-    diff[element_at] = soft_level(lv, l, bits, tau1, kappa1, p);
-    return g * mean;
-}
-
-#ifdef LANE_PER_GROUP
-void main()
-{
-    uint unit = item_index();
-    if (unit >= rows * groups)
-        return;
-    uint row = unit / groups;
-    uint begin = (unit % groups) * group;
-    uint end = min(begin + group, cols);
-    float s = scales[unit];
-    float g = 0.0;
-    for (uint col = begin; col < end; col++)
-        g += step_weight(row, col, s);
-    float m = smom[unit];
-    lion(s, m, g, lr_scales, 0.0);
-    scales[unit] = s;
-    smom[unit] = m;
-    for (uint at = row * cols + begin; at < row * cols + end; at++)
-        diff[at] = s * diff[at] - w[at];
-}
-#else
 shared float partial[gl_WorkGroupSize.x];
 
+// One workgroup per (row, group).
 void main()
 {
     uint unit = wg_index();
@@ -97,10 +31,25 @@ void main()
     uint end = min(begin + group, cols);
     float s = scales[unit];
     float m = smom[unit];
-    float g = 0.0;
-    for (uint col = begin + lane; col < end; col += gl_WorkGroupSize.x)
-        g += step_weight(row, col, s);
-    partial[lane] = g;
+    float sum = 0.0;
+    for (uint col = begin + lane; col < end; col += gl_WorkGroupSize.x) {
+        uint at = row * levels * cols + col; // of level 0 in [rows, levels, cols]
+        float g = grad[row * cols + col];
+        levels_of lv = find_levels(levels, relative, lo, hi, code_at(codes[row * ldc + col / 4u], col % 4u));
+        float l[LEVELS], lm[LEVELS], next;
+        [[unroll]] for (uint k = 0u; k < LEVELS; k++) {
+            l[k] = k < levels ? old_logits[at + k * cols] : 0.0;
+            lm[k] = k < levels ? old_mom[at + k * cols] : 0.0;
+        }
+        sum += g * step_weight(lv, element_number(row0 + row, cols, col), s, g, l, lm, next);
+        [[unroll]] for (uint k = 0u; k < LEVELS; k++)
+            if (lv.valid[k]) {
+                logits[at + k * cols] = l[k];
+                mom[at + k * cols] = lm[k];
+            }
+        diff[row * cols + col] = next;
+    }
+    partial[lane] = sum;
     for (uint half_size = gl_WorkGroupSize.x / 2u; half_size > 0u; half_size /= 2u) {
         barrier();
         if (lane < half_size)
@@ -118,4 +67,3 @@ void main()
         diff[at] = s * diff[at] - w[at];
     }
 }
-#endif

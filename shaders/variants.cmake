@@ -65,7 +65,7 @@ kernel(flip base)
 kernel(copy_rect base)
 kernel(chol_block base WG 64) # one lane per row of the block
 kernel(gumbel_init base)
-kernel(gumbel_step cpu NEEDS CPU DEFINES LANE_PER_GROUP=1 WG 8 SPEC 2=1)
+kernel(gumbel_step cpu NEEDS CPU WG 8 SPEC 2=1 FILE gumbel_step_cpu.comp)
 kernel(gumbel_step base WG 64)
 kernel(gumbel_codes base)
 kernel(row_dot base WG 128)

@@ -243,10 +243,13 @@ void q_gumbel_init(struct gpu_cmd *cmd, const struct gumbel_init_args *args)
 void q_gumbel_step(struct gpu_cmd *cmd, const struct gumbel_step_args *args)
 {
     struct gumbel_step_args a = *args;
+    a.old_logits = a.logits;
+    a.old_mom = a.mom;
     uint64_t state = (uint64_t)a.levels * a.cols;
-    const struct walked views[] = {WALKED(logits, state),  WALKED(mom, state),   WALKED(scales, a.groups),
-                                   WALKED(smom, a.groups), WALKED(codes, a.ldc), WALKED(w, a.cols),
-                                   WALKED(grad, a.cols),   WALKED(diff, a.cols)};
+    const struct walked views[] = {
+        WALKED(old_logits, state), WALKED(old_mom, state), WALKED(logits, state), WALKED(mom, state),
+        WALKED(scales, a.groups),  WALKED(smom, a.groups), WALKED(codes, a.ldc),  WALKED(w, a.cols),
+        WALKED(grad, a.cols),      WALKED(diff, a.cols)};
     struct walk t = WALK(gumbel_step, args->rows, a.cols);
     while (walk_next(&t)) {
         a.rows = t.rows;

@@ -1,0 +1,110 @@
+#version 460
+#extension GL_GOOGLE_include_directive : require
+#extension GL_EXT_control_flow_attributes : require
+#extension GL_EXT_samplerless_texture_functions : require
+#include "common.glsl"
+#include "quant.glsl"
+#include "gumbel.glsl"
+#include "gumbel_step.glsl"
+#include "texel.glsl"
+layout(local_size_x_id = 0) in;
+
+layout(set = 0, binding = 0) uniform textureBuffer old_logits;
+layout(set = 0, binding = 1) uniform textureBuffer old_mom;
+layout(set = 0, binding = 2, std430) writeonly buffer Logits { vec4 logits[]; };
+layout(set = 0, binding = 3, std430) writeonly buffer Mom { vec4 mom[]; };
+layout(set = 0, binding = 4, std430) buffer Scales { float scales[]; };
+layout(set = 0, binding = 5, std430) buffer Smom { float smom[]; };
+layout(set = 0, binding = 6) uniform utextureBuffer codes;
+layout(set = 0, binding = 7) uniform textureBuffer w;
+layout(set = 0, binding = 8) uniform textureBuffer grad;
+layout(set = 0, binding = 9, std430) buffer Diff { vec4 diff[]; };
+
+// The next step's mean levels wait for the group's new scale: in private memory as far as it goes, else in diff, which is
+// slow to read.
+const uint KEPT = 32u;
+
+// One invocation per (row, group).
+void main()
+{
+    uint unit = item_index(), n_cols = cols, n_levels = levels;
+    if (unit >= rows * groups)
+        return;
+    uint row = unit / groups;
+    uint begin = (unit % groups) * group;
+    uint end = min(begin + group, n_cols);
+    uint at0 = row * n_cols, state0 = at0 * n_levels, codes0 = row * ldc;
+    float s = scales[unit];
+    float sum = 0.0;
+
+    // Four columns at a time where groups and rows start on texels, one where not.
+    bool four = ((n_cols | group) & 3u) == 0u;
+    bool kept = group <= 4u * KEPT;
+    vec4 means[KEPT];
+    for (uint col = begin; col < end && four; col += 4u) {
+        uvec4 words = texelFetch(codes, int((codes0 + col / 4u) >> 2));
+        uint pos = (codes0 + col / 4u) & 3u;
+        uint word = pos == 0u ? words.x : pos == 1u ? words.y : pos == 2u ? words.z : words.w;
+        vec4 g = TEXEL4(grad, at0 + col), l[LEVELS], m[LEVELS], next;
+        [[unroll]] for (uint k = 0u; k < LEVELS; k++) {
+            uint at = state0 + min(k, n_levels - 1u) * n_cols + col;
+            l[k] = TEXEL4(old_logits, at);
+            m[k] = TEXEL4(old_mom, at);
+        }
+        [[unroll]] for (uint e = 0u; e < 4u; e++) {
+            float le[LEVELS], me[LEVELS], n;
+            [[unroll]] for (uint k = 0u; k < LEVELS; k++) {
+                le[k] = l[k][e];
+                me[k] = m[k][e];
+            }
+            levels_of lv = find_levels(n_levels, relative, lo, hi, code_at(word, e));
+            sum += g[e] * step_weight(lv, element_number(row0 + row, n_cols, col + e), s, g[e], le, me, n);
+            [[unroll]] for (uint k = 0u; k < LEVELS; k++) {
+                l[k][e] = le[k];
+                m[k][e] = me[k];
+            }
+            next[e] = n;
+        }
+        [[unroll]] for (uint k = 0u; k < LEVELS; k++)
+            if (k < n_levels) {
+                uint at = state0 + k * n_cols + col;
+                logits[at >> 2] = l[k];
+                mom[at >> 2] = m[k];
+            }
+        means[min((col - begin) / 4u, KEPT - 1u)] = next;
+        if (!kept)
+            diff[(at0 + col) >> 2] = next;
+    }
+    for (uint col = begin; col < end && !four; col++) {
+        uvec4 words = texelFetch(codes, int((codes0 + col / 4u) >> 2));
+        uint pos = (codes0 + col / 4u) & 3u;
+        uint word = pos == 0u ? words.x : pos == 1u ? words.y : pos == 2u ? words.z : words.w;
+        float g = TEXEL1(grad, at0 + col), l[LEVELS], m[LEVELS], next;
+        [[unroll]] for (uint k = 0u; k < LEVELS; k++) {
+            uint at = state0 + min(k, n_levels - 1u) * n_cols + col;
+            l[k] = TEXEL1(old_logits, at);
+            m[k] = TEXEL1(old_mom, at);
+        }
+        levels_of lv = find_levels(n_levels, relative, lo, hi, code_at(word, col & 3u));
+        sum += g * step_weight(lv, element_number(row0 + row, n_cols, col), s, g, l, m, next);
+        [[unroll]] for (uint k = 0u; k < LEVELS; k++)
+            if (k < n_levels) {
+                uint at = state0 + k * n_cols + col;
+                logits[at >> 2][at & 3u] = l[k];
+                mom[at >> 2][at & 3u] = m[k];
+            }
+        uint at = at0 + col;
+        diff[at >> 2][at & 3u] = next;
+    }
+
+    float m = smom[unit];
+    lion(s, m, sum, lr_scales, 0.0);
+    scales[unit] = s;
+    smom[unit] = m;
+    for (uint i = 0u; begin + 4u * i < end && four && kept; i++)
+        diff[((at0 + begin) >> 2) + i] = s * means[i] - TEXEL4(w, at0 + begin + 4u * i);
+    for (uint at = at0 + begin; at < at0 + end && four && !kept; at += 4u)
+        diff[at >> 2] = s * diff[at >> 2] - TEXEL4(w, at);
+    for (uint at = at0 + begin; at < at0 + end && !four; at++)
+        diff[at >> 2][at & 3u] = s * diff[at >> 2][at & 3u] - TEXEL1(w, at);
+}
