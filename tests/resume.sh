@@ -23,7 +23,8 @@ check 'and leaves no work folder' test ! -e "$tmp/b.work"
 in_block() { # FILE N PID
     local at
     while kill -0 "$3" 2>/dev/null; do
-        at=$(sed -nE 's/.*"block":([0-9]+).*/\1/p' "$1" 2>/dev/null | tail -n 1)
+        # The file may not be there yet: the run that writes it has only just been started.
+        at=$(sed -nE 's/.*"block":([0-9]+).*/\1/p' "$1" 2>/dev/null | tail -n 1) || at=0
         [[ ${at:-0} -lt $2 ]] || return 0
         sleep 0.05
     done
