@@ -3,6 +3,7 @@
 # demo's quantization, whose result must be that of the Linux build.
 # shellcheck source=tests/lib/common.sh
 . "$(dirname "$0")/lib/common.sh"
+export LC_ALL=C.UTF-8 # wine turns names into bytes by the locale, and a bare system has none
 windows=${GSQ_MINGW:-$here/build/mingw}
 [[ -x $windows/gsq.exe ]] || skip "no Windows build (cmake --preset mingw)"
 for tool in wine xvfb-run python3; do
