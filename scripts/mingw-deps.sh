@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds what the mingw preset needs into build/mingw-deps/prefix: cJSON, PCRE2, utf8proc and CMocka from the
 # distribution's source packages, and the headers of Vulkan, volk and xxHash. Does nothing when that is done already.
-# Needs apt (Debian or Ubuntu), cmake, ninja, gcc-mingw-w64-x86-64; touches nothing outside build/mingw-deps.
+# Exits 77 where the mirror does not have a source. Needs apt (Debian or Ubuntu), cmake, ninja, gcc-mingw-w64-x86-64; touches nothing outside build/mingw-deps.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD/build/mingw-deps
@@ -43,8 +43,8 @@ unpack() { # PACKAGE
             return 0
         done
     done
-    echo "error: no source of $1 to be had"
-    return 1
+    echo "error: the mirror has no source of $1"
+    exit 77
 }
 
 build() { # PACKAGE CMAKE-OPTION...
