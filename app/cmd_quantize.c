@@ -48,9 +48,6 @@ static void add_loss(cJSON *j, const char *name, double v)
 static void on_linear(void *ctx, const struct linear_report *l)
 {
     const struct run *r = ctx;
-    if (l->diagonal_only)
-        log_warn("%s: its Hessian is not positive definite even with damping; only the diagonal was used",
-                 l->module);
     if (r->args->json) {
         cJSON *j = json_event("linear");
         cJSON_AddStringToObject(j, "module", l->module);

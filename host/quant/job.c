@@ -417,31 +417,20 @@ static bool export_all(struct job *j, struct err *e)
  * ----------------------------------------------------------------------------------------------------- */
 
 /* An output folder that holds a model of somebody else's is never written over. */
-static bool check_out_dir(const struct quantize_options *o, struct err *e)
+static bool check_out_dir(const struct quantize_options *o, const struct checkpoint *src, struct err *e)
 {
-    char path[4096], probe[4096];
+    char probe[4096];
     if (os_stat(o->out_dir, NULL) == OS_FILE) {
         err_set(e, ERR_USER, "the output %s is a file, not a folder", o->out_dir);
         return err_hint(e, "give a new folder with -o");
     }
-    if (!os_path_join(path, sizeof path, o->out_dir, "config.json", e))
+    /* A dry run creates nothing, but judges a folder that is there. */
+    if ((!o->dry_run || os_stat(o->out_dir, NULL) == OS_DIR) && !export_check_folder(o->out_dir, src, e))
         return false;
-    if (os_stat(path, NULL) == OS_FILE) {
-        char *text;
-        size_t size;
-        if (!os_read_file(path, 16 << 20, &text, &size, e))
-            return false;
-        bool ours = strstr(text, "\"quantization") != NULL;
-        free(text);
-        if (!ours) {
-            err_set(e, ERR_USER, "%s already holds a model that is not quantized", o->out_dir);
-            return err_hint(e, "give a new folder with -o");
-        }
-    }
     /* Hours of work must not end at a folder that cannot be written. */
     if (o->dry_run)
         return true;
-    if (!os_mkdirs(o->out_dir, e) || !os_path_join(probe, sizeof probe, o->out_dir, ".gsq-probe", e))
+    if (!os_path_join(probe, sizeof probe, o->out_dir, ".gsq-probe", e))
         return false;
     FILE *f = os_fopen(probe, "wb");
     if (!f) {
@@ -542,7 +531,7 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     struct quantize_options o = *options;
     struct job j = {.cmd = cmd, .o = &o, .cb = cb ? cb : &no_callbacks, .out = out, .begin = os_now_ns()};
     *out = (struct quantize_result){0};
-    bool ok = check_out_dir(&o, e) && checkpoint_open(&j.ck, o.model_dir, e);
+    bool ok = checkpoint_open(&j.ck, o.model_dir, e) && check_out_dir(&o, j.ck, e);
     if (ok) {
         const struct model_config *c = checkpoint_config(j.ck);
         uint32_t ctx = o.ctx                                              ? o.ctx
