@@ -5,24 +5,19 @@
 
 #include "host/quant/plan.h"
 #include "host/quant/progress.h"
-
-/* What became of one linear (for the table, --json and the report). Losses are tr(D H D^T) / tr(W H W^T) on
- * the calibration Hessian: relative reconstruction error. */
-struct linear_report {
-    char module[96];
-    double loss_rtn, loss_gptq, loss_final; /* NAN where that stage did not run */
-    uint32_t rows_rolled_back;              /* rows where the start was better (guard) */
-    bool damp_raised, diagonal_only;        /* what the Cholesky needed */
-    double seconds;
-};
+#include "host/quant/record.h"
 
 struct quantize_result {
     struct linear_report *linears;
     size_t n_linears;
+    struct stage_report *stages; /* of the block objective, in the order they ran */
+    size_t n_stages;
+    struct phase_report phases[PHASE_COUNT];
     uint32_t blocks_done, blocks_resumed;
     double seconds, bpw, mean_loss;
     uint64_t out_bytes, device_peak, host_peak;
-    double reach;
+    double reach; /* of the Hessian objective */
+    double predicted_seconds; /* what the plan said; 0 where nothing was measured */
 };
 
 struct job_callbacks {
@@ -31,6 +26,8 @@ struct job_callbacks {
     void (*planned)(void *ctx, const struct plan *p);
     /* Called for each finished linear. May be NULL. */
     void (*linear_done)(void *ctx, const struct linear_report *r);
+    /* Called for each finished training stage. May be NULL. */
+    void (*stage_done)(void *ctx, const struct stage_report *r);
     void *ctx;
 };
 

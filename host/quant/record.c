@@ -1,0 +1,36 @@
+#include "host/quant/record.h"
+
+#include <math.h>
+
+const char *stage_name(enum tune_stage s)
+{
+    static const char *const names[STAGE_COUNT] = {"attention", "feed-forward", "scales end to end"};
+    return names[s];
+}
+
+const char *phase_name(enum run_phase p)
+{
+    static const char *const names[PHASE_COUNT] = {"calibration", "single linears", "block objective",
+                                                   "scales end to end", "export"};
+    return names[p];
+}
+
+struct code_stats code_stats_of(const struct qlinear *q, const struct quant_type *type)
+{
+    struct code_stats s = {.lo = type->lo};
+    if (type->hi - type->lo < CODE_BINS)
+        s.bins = (uint32_t)(type->hi - type->lo + 1);
+    for (size_t i = 0; s.bins && i < (size_t)q->rows * q->cols; i++)
+        s.codes[q->codes[i] - type->lo]++;
+    for (size_t i = 0; i < (size_t)q->rows * q->groups; i++) {
+        float size = fabsf(q->scales[i]);
+        s.negative += q->scales[i] < 0;
+        if (size == 0) {
+            s.zero++;
+            continue;
+        }
+        double bin = floor((log2(size) - SCALE_LOW) * 2);
+        s.scales[bin < 0 ? 0 : bin >= SCALE_BINS ? SCALE_BINS - 1 : (int)bin]++;
+    }
+    return s;
+}
