@@ -87,3 +87,27 @@ void gpu_gemm(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, str
         }
     }
 }
+
+/* Squares of tiles whose views fit one binding. */
+void gpu_transpose(struct gpu_cmd *cmd, struct gpu_view src, struct gpu_view dst, uint32_t rows,
+                   uint32_t cols)
+{
+    struct gpu *g = gpu_cmd_gpu(cmd);
+    uint32_t tile_r = gpu_tile_rows(g, (uint64_t)cols * 4, rows),
+             tile_c = gpu_tile_rows(g, (uint64_t)rows * 4, cols);
+    for (uint32_t r = 0; r < rows; r += tile_r) {
+        for (uint32_t c = 0; c < cols; c += tile_c) {
+            uint32_t nr = (uint32_t)min_u64(tile_r, rows - r), nc = (uint32_t)min_u64(tile_c, cols - c);
+            uint64_t from = ((uint64_t)r * cols + c) * 4, from_size = ((uint64_t)(nr - 1) * cols + nc) * 4;
+            uint64_t to = ((uint64_t)c * rows + r) * 4, to_size = ((uint64_t)(nc - 1) * rows + nr) * 4;
+            uint32_t side = gpu_kernel_constant(g, KERNEL_ID_transpose, 2, 32);
+            run_transpose(cmd, gpu_rows(div_up(nr, side) * div_up(nc, side)),
+                          &(struct transpose_args){.src = gpu_slice(src, from, from_size),
+                                                   .dst = gpu_slice(dst, to, to_size),
+                                                   .rows = nr,
+                                                   .cols = nc,
+                                                   .lds = cols,
+                                                   .ldd = rows});
+        }
+    }
+}

@@ -1,4 +1,4 @@
-/* The matrix product over views of any size. */
+/* The matrix product, and what prepares its operands, over views of any size. */
 #ifndef GPU_GEMM_H
 #define GPU_GEMM_H
 
@@ -19,5 +19,10 @@ struct gpu_matrix {
  * workgroups 0 .. tiles-1 have one tile each, in an order that the shader chooses. */
 void gpu_gemm(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, struct gpu_matrix c, uint32_t m,
               uint32_t n, uint32_t k, float alpha, float beta);
+
+/* dst[cols, rows] = src[rows, cols]^T, both dense; they must not overlap. For products that want the other
+ * operand's transpose: A B takes B^T. */
+void gpu_transpose(struct gpu_cmd *cmd, struct gpu_view src, struct gpu_view dst, uint32_t rows,
+                   uint32_t cols);
 
 #endif
