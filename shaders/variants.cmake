@@ -68,6 +68,7 @@ kernel(gumbel_init base)
 kernel(gumbel_step cpu NEEDS CPU WG 8 SPEC 2=1 FILE gumbel_step_cpu.comp)
 kernel(gumbel_step base WG 64)
 kernel(gumbel_codes base)
+kernel(row_dot cpu NEEDS CPU LANES8 WG 8 FILE row_dot_cpu.comp)
 kernel(row_dot base WG 128)
 kernel(round_scales base)
 

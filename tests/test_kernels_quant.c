@@ -268,25 +268,17 @@ static void test_moves(void **state)
         struct buffer ba = buffer_make(&fx, size, a), bb = buffer_make(&fx, size, b);
         struct buffer bf = buffer_make(&fx, (size_t)n * n, NULL),
                       bc = buffer_make(&fx, (size_t)rows * n, NULL);
-        struct buffer bd = buffer_make(&fx, size, NULL), bo = buffer_make(&fx, rows, NULL);
+        struct buffer bd = buffer_make(&fx, size, NULL);
         q_flip(fx.cmd, &(struct flip_args){.in = ba.view, .out = bf.view, .n = n, .ldi = ld, .ldo = n});
         q_copy_rect(fx.cmd, &(struct copy_rect_args){ba.view, bc.view, rows, n, ld, n});
         q_subtract(fx.cmd, &(struct subtract_args){ba.view, bb.view, bd.view, (uint32_t)size});
-        q_row_dot(fx.cmd, &(struct row_dot_args){ba.view, bb.view, bo.view, rows, n});
-        float *flipped = buffer_read(&bf), *copy = buffer_read(&bc), *d = buffer_read(&bd),
-              *dot = buffer_read(&bo);
+        float *flipped = buffer_read(&bf), *copy = buffer_read(&bc), *d = buffer_read(&bd);
         for (uint32_t r = 0; r < n; r++)
             for (uint32_t c = 0; c < n; c++)
                 assert_true(flipped[r * n + c] == a[(n - 1 - r) * ld + n - 1 - c]);
-        for (uint32_t r = 0; r < rows; r++) {
-            double sum = 0, size_of_sum = 0;
-            for (uint32_t c = 0; c < n; c++) {
+        for (uint32_t r = 0; r < rows; r++)
+            for (uint32_t c = 0; c < n; c++)
                 assert_true(copy[r * n + c] == a[r * ld + c]);
-                sum += (double)a[r * n + c] * b[r * n + c];
-                size_of_sum += fabs((double)a[r * n + c] * b[r * n + c]);
-            }
-            near(dot[r], sum, 1e-6, size_of_sum);
-        }
         for (size_t k = 0; k < size; k++)
             assert_true(d[k] == a[k] - b[k]);
         free(a);
@@ -294,9 +286,36 @@ static void test_moves(void **state)
         free(flipped);
         free(copy);
         free(d);
-        free(dot);
         fixture_reset(&fx);
     }
+}
+
+static void test_row_dot(void **state)
+{
+    (void)state;
+    for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_row_dot, &v); v++)
+        for (unsigned i = 0; i < N_SHAPES; i++) {
+            uint32_t n = shapes[i].cols, rows = shapes[i].rows;
+            size_t size = (size_t)rows * n;
+            float *a = normals(size, 1, i), *b = normals(size, 1, i + 30);
+            struct buffer ba = buffer_make(&fx, size, a), bb = buffer_make(&fx, size, b),
+                          bo = buffer_make(&fx, rows, NULL);
+            q_row_dot(fx.cmd, &(struct row_dot_args){ba.view, bb.view, bo.view, rows, n});
+            float *dot = buffer_read(&bo);
+            for (uint32_t r = 0; r < rows; r++) {
+                double sum = 0, size_of_sum = 0;
+                for (uint32_t c = 0; c < n; c++) {
+                    double product = (double)a[r * n + c] * b[r * n + c];
+                    sum += product;
+                    size_of_sum += fabs(product);
+                }
+                near(dot[r], sum, 1e-6, size_of_sum);
+            }
+            free(a);
+            free(b);
+            free(dot);
+            fixture_reset(&fx);
+        }
 }
 
 static void test_round_scales(void **state)
@@ -375,7 +394,8 @@ int main(void)
         cmocka_unit_test(test_scale_search),     cmocka_unit_test(test_scale_search_extremes),
         cmocka_unit_test(test_quantize_dequant), cmocka_unit_test(test_gptq_segment),
         cmocka_unit_test(test_diagonals),        cmocka_unit_test(test_moves),
-        cmocka_unit_test(test_round_scales),     cmocka_unit_test(test_row_tiles),
+        cmocka_unit_test(test_row_dot),          cmocka_unit_test(test_round_scales),
+        cmocka_unit_test(test_row_tiles),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
 }
