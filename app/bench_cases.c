@@ -135,7 +135,8 @@ CASE(rope_fwd)
                                          .rows = b->rows,
                                          .heads = heads,
                                          .dim = HEAD_DIM,
-                                         .ctx = b->rows});
+                                         .ctx = b->rows,
+                                         .turn = 1});
     return BYTES(8 * N(b));
 }
 

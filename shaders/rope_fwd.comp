@@ -6,7 +6,7 @@ layout(local_size_x_id = 0) in;
 layout(set = 0, binding = 0, std430) readonly buffer X { float x[]; };
 layout(set = 0, binding = 1, std430) readonly buffer Table { vec2 table[]; }; // cos, sin
 layout(set = 0, binding = 2, std430) writeonly buffer Y { float y[]; };
-layout(push_constant) uniform Push { uint rows, heads, dim, ctx; };
+layout(push_constant) uniform Push { uint rows, heads, dim, ctx; float turn; };
 
 // One invocation per pair.
 void main()
@@ -19,6 +19,7 @@ void main()
     vec2 cs = table[head / heads % ctx * half_dim + p];
     uint at = head * dim + p;
     float lo = x[at], hi = x[at + half_dim];
+    cs.y *= turn;
     y[at] = lo * cs.x - hi * cs.y;
     y[at + half_dim] = hi * cs.x + lo * cs.y;
 }

@@ -176,7 +176,7 @@ static void swiglu(void)
     }
 }
 
-static void rope(void)
+static void rope_turn(float turn)
 {
     static const uint32_t shapes[][4] = {
         {1, 1, 2, 1}, {5, 3, 8, 5}, {12, 2, 64, 6}, {7, 1, 30, 7}, {3, 2, 256, 2}};
@@ -184,7 +184,7 @@ static void rope(void)
         uint32_t rows = shapes[s][0], heads = shapes[s][1], dim = shapes[s][2], ctx = shapes[s][3];
         size_t n = (size_t)rows * heads * dim;
         char shape[64];
-        snprintf(shape, sizeof shape, "rows %u heads %u dim %u", rows, heads, dim);
+        snprintf(shape, sizeof shape, "rows %u heads %u dim %u turn %g", rows, heads, dim, turn);
         float *x0 = random_matrix(1, (uint32_t)n, (uint32_t)n, 1);
         float *t0 = malloc((size_t)ctx * dim * sizeof *t0);
         double *want = malloc(n * sizeof *want);
@@ -196,7 +196,7 @@ static void rope(void)
         }
         for (size_t i = 0; i < n; i++)
             want[i] = x0[i];
-        ref_rope(want, t0, rows, heads, dim, ctx);
+        ref_rope(want, t0, rows, heads, dim, ctx, turn);
         struct buffer x = upload(x0, n), t = upload(t0, (size_t)ctx * dim);
         run_rope_fwd(fix.cmd, gpu_items(fix.cmd, KERNEL_ID_rope_fwd, n / 2),
                      &(struct rope_fwd_args){.x = x.view,
@@ -205,7 +205,8 @@ static void rope(void)
                                              .rows = rows,
                                              .heads = heads,
                                              .dim = dim,
-                                             .ctx = ctx});
+                                             .ctx = ctx,
+                                             .turn = turn});
         float *got = buffer_read(&x);
         for (size_t i = 0; i < n; i++)
             check(KERNEL_ID_rope_fwd, shape, i, got[i], want[i], FLT_EPSILON * 10);
@@ -215,6 +216,12 @@ static void rope(void)
         free(got);
         fixture_reset(&fix);
     }
+}
+
+static void rope(void)
+{
+    rope_turn(1);
+    rope_turn(-1);
 }
 
 /* ---- the matrix product

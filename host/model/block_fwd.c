@@ -149,7 +149,8 @@ static void rope(struct model *m, struct gpu_view x, uint32_t heads, uint32_t wi
                                              .rows = rows,
                                              .heads = heads,
                                              .dim = m->cfg->head_dim,
-                                             .ctx = m->ctx});
+                                             .ctx = m->ctx,
+                                             .turn = 1});
     }
 }
 

@@ -30,7 +30,8 @@ void ref_rmsnorm(const float *x, const float *w, uint32_t cols, double eps, doub
         y[c] = x[c] * r * w[c];
 }
 
-void ref_rope(double *x, const float *table, uint32_t rows, uint32_t heads, uint32_t dim, uint32_t ctx)
+void ref_rope(double *x, const float *table, uint32_t rows, uint32_t heads, uint32_t dim, uint32_t ctx,
+              double turn)
 {
     uint32_t half = dim / 2;
     for (uint32_t r = 0; r < rows; r++)
@@ -38,9 +39,9 @@ void ref_rope(double *x, const float *table, uint32_t rows, uint32_t heads, uint
             for (uint32_t i = 0; i < half; i++) {
                 double *p = x + ((size_t)r * heads + h) * dim + i;
                 const float *t = table + ((size_t)(r % ctx) * half + i) * 2;
-                double lo = p[0], hi = p[half];
-                p[0] = lo * t[0] - hi * t[1];
-                p[half] = hi * t[0] + lo * t[1];
+                double lo = p[0], hi = p[half], si = turn * t[1];
+                p[0] = lo * t[0] - hi * si;
+                p[half] = hi * t[0] + lo * si;
             }
 }
 
