@@ -368,7 +368,8 @@ CASE(gumbel_init)
                                                      .tau = 1,
                                                      .kappa = 1,
                                                      .init_noise = 0.01f,
-                                                     .init_gap = 6});
+                                                     .init_gap = 6,
+                                                     .origin = 1});
     return BYTES((8.0 * LEVELS + 9) * N(b));
 }
 
@@ -400,7 +401,8 @@ CASE(gumbel_step)
                                                      .lr_logits = 1e-3f,
                                                      .lr_scales = 1e-6f,
                                                      .beta1 = 0.9f,
-                                                     .beta2 = 0.99f});
+                                                     .beta2 = 0.99f,
+                                                     .origin = 1});
     return BYTES((16.0 * LEVELS + 13) * N(b));
 }
 

@@ -114,4 +114,10 @@ float soft_level(levels_of lv, float logits[LEVELS], uint bits[LEVELS], float ta
     return mean;
 }
 
+// soft - origin * w. Without an origin w does not count, whatever it is.
+float from_origin(float soft, float origin, float w)
+{
+    return origin == 0.0 ? soft : soft - origin * w;
+}
+
 #endif

@@ -17,7 +17,7 @@ layout(push_constant) uniform Push
     uint rows, cols, group, groups, ldc, levels, relative;
     int lo, hi;
     uint seed, tensor, row0;
-    float tau, kappa, init_noise, init_gap;
+    float tau, kappa, init_noise, init_gap, origin;
 };
 
 // Box-Muller.
@@ -76,5 +76,6 @@ void main()
 
     float p[LEVELS];
     noise_words(element, tensor, 0u, seed, bits);
-    diff[i] = scales[row * groups + col / group] * soft_level(lv, l, bits, tau, kappa, p) - w[i];
+    float soft = scales[row * groups + col / group] * soft_level(lv, l, bits, tau, kappa, p);
+    diff[i] = from_origin(soft, origin, w[i]);
 }

@@ -64,6 +64,6 @@ void main()
     }
     for (uint col = begin + lane; col < end; col += gl_WorkGroupSize.x) {
         uint at = row * cols + col;
-        diff[at] = s * diff[at] - w[at];
+        diff[at] = from_origin(s * diff[at], origin, w[at]);
     }
 }

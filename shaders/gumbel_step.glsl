@@ -7,7 +7,7 @@ layout(push_constant) uniform Push
     uint rows, cols, group, groups, ldc, levels, relative;
     int lo, hi;
     uint seed, tensor, row0, step;
-    float tau, kappa, tau1, kappa1, lr_logits, lr_scales, beta1, beta2, decay;
+    float tau, kappa, tau1, kappa1, lr_logits, lr_scales, beta1, beta2, decay, origin;
 };
 
 // One step of Lion (Chen et al. 2023): value and momentum from the gradient.

@@ -24,6 +24,11 @@ layout(set = 0, binding = 9, std430) buffer Diff { vec4 diff[]; };
 // slow to read.
 const uint KEPT = 32u;
 
+vec4 from_origin4(vec4 soft, vec4 w4)
+{
+    return origin == 0.0 ? soft : soft - origin * w4;
+}
+
 // One invocation per (row, group).
 void main()
 {
@@ -102,9 +107,9 @@ void main()
     scales[unit] = s;
     smom[unit] = m;
     for (uint i = 0u; begin + 4u * i < end && four && kept; i++)
-        diff[((at0 + begin) >> 2) + i] = s * means[i] - TEXEL4(w, at0 + begin + 4u * i);
+        diff[((at0 + begin) >> 2) + i] = from_origin4(s * means[i], TEXEL4(w, at0 + begin + 4u * i));
     for (uint at = at0 + begin; at < at0 + end && four && !kept; at += 4u)
-        diff[at >> 2] = s * diff[at >> 2] - TEXEL4(w, at);
+        diff[at >> 2] = from_origin4(s * diff[at >> 2], TEXEL4(w, at));
     for (uint at = at0 + begin; at < at0 + end && !four; at++)
-        diff[at >> 2][at & 3u] = s * diff[at >> 2][at & 3u] - TEXEL1(w, at);
+        diff[at >> 2][at & 3u] = from_origin(s * diff[at >> 2][at & 3u], origin, TEXEL1(w, at));
 }

@@ -97,7 +97,8 @@ static void tile_init(struct gpu_cmd *cmd, const struct tile *t, const struct qm
                                                   .tau = tau,
                                                   .kappa = kappa,
                                                   .init_noise = o->init_noise,
-                                                  .init_gap = o->init_gap});
+                                                  .init_gap = o->init_gap,
+                                                  .origin = 1});
 }
 
 static void tile_step(struct gpu_cmd *cmd, const struct tile *t, const struct qmatrix *q,
@@ -136,7 +137,8 @@ static void tile_step(struct gpu_cmd *cmd, const struct tile *t, const struct qm
                                                   .lr_scales = (float)(rate * o->lr_scales),
                                                   .beta1 = o->beta1,
                                                   .beta2 = o->beta2,
-                                                  .decay = o->decay});
+                                                  .decay = o->decay,
+                                                  .origin = 1});
 }
 
 /* Trains one tile; its codes and scales are replaced in place at the end. */
