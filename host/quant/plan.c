@@ -14,6 +14,7 @@
 #include "host/model/calib.h"
 #include "host/quant/hessian.h"
 #include "host/quant/store.h"
+#include "host/quant/gumbel.h"
 #include "host/quant/tune_hessian.h"
 
 /* Tokens of one forward batch: enough rows to fill a large GPU, few enough that a batch's matrices stay
@@ -328,7 +329,7 @@ bool plan_make(struct plan *p, const struct model *m, const struct quantize_opti
         return err_hint(e, "use --method gptq for 8 bits; single linears may have them, by --tensor");
     }
     if (o->method == METHOD_GSQ)
-        p->reach = tune_reach(&o->gumbel);
+        p->reach = gumbel_reach(&o->gumbel);
     bool ok =
         list_items(p, m, e) && apply_rules(p, o, export_scale_type(o->format, m->ck), gpu_info(m->gpu), e) &&
         check_format(p, o, e) && count_bytes(p, m, o, e) && plan_memory(p, m, o, e) && check_disk(p, o, e);

@@ -15,12 +15,7 @@ struct tune_hooks {
 bool tune_hessian(struct gpu_cmd *cmd, struct qmatrix *q, struct gpu_view w, struct gpu_view h,
                   struct gpu_arena *arena, uint64_t budget, const struct gumbel_options *o, uint64_t seed,
                   uint32_t tensor, const struct tune_hooks *hooks, struct err *e);
-/* Bytes of optimiser state per weight. */
+/* Device bytes per weight in training. */
 uint32_t tune_bytes_per_weight(const struct quant_type *t);
-/* Sum of the logits' learning rates over a run: how far a logit can move. */
-double tune_reach(const struct gumbel_options *o);
-/* Learning rate factor at step t of n: cosine from 1 to lr_end (METHOD.md 2), times 1280/n and the reach
- * option. */
-double tune_rate(const struct gumbel_options *o, uint32_t t);
 
 #endif
