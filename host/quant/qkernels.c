@@ -270,6 +270,29 @@ void q_gumbel_codes(struct gpu_cmd *cmd, const struct gumbel_codes_args *args)
     }
 }
 
+void q_scale_grad(struct gpu_cmd *cmd, const struct scale_grad_args *args)
+{
+    struct scale_grad_args a = *args;
+    const struct walked views[] = {WALKED(grad, a.cols), WALKED(codes, a.ldc), WALKED(dscales, a.groups)};
+    struct walk t = WALK(scale_grad, args->rows, a.cols);
+    while (walk_next(&t)) {
+        a.rows = t.rows;
+        run_scale_grad(cmd, unit_grid(&t, a.groups), &a);
+    }
+}
+
+void q_adam_step(struct gpu_cmd *cmd, const struct adam_step_args *args)
+{
+    struct adam_step_args a = *args;
+    const struct walked views[] = {WALKED(param, 1), WALKED(m, 1), WALKED(v, 1), WALKED(grad, 1),
+                                   WALKED(size, 1)};
+    struct walk t = WALK(adam_step, args->n, 1);
+    while (walk_next(&t)) {
+        a.n = t.rows;
+        run_adam_step(cmd, item_grid(&t, 1), &a);
+    }
+}
+
 void q_row_dot(struct gpu_cmd *cmd, const struct row_dot_args *args)
 {
     struct row_dot_args a = *args;

@@ -35,6 +35,9 @@ void q_chol_block(struct gpu_cmd *cmd, const struct chol_block_args *args);
 void q_gumbel_init(struct gpu_cmd *cmd, const struct gumbel_init_args *args);
 void q_gumbel_step(struct gpu_cmd *cmd, const struct gumbel_step_args *args);
 void q_gumbel_codes(struct gpu_cmd *cmd, const struct gumbel_codes_args *args);
+/* dscales of every group are added to. */
+void q_scale_grad(struct gpu_cmd *cmd, const struct scale_grad_args *args);
+void q_adam_step(struct gpu_cmd *cmd, const struct adam_step_args *args);
 void q_row_dot(struct gpu_cmd *cmd, const struct row_dot_args *args);
 void q_round_scales(struct gpu_cmd *cmd, const struct round_scales_args *args);
 void q_subtract(struct gpu_cmd *cmd, const struct subtract_args *args);

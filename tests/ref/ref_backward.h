@@ -1,0 +1,29 @@
+/* The kernels of the backward pass in plain C and double precision, from their definitions in
+ * shaders/kernels.def. */
+#ifndef REF_BACKWARD_H
+#define REF_BACKWARD_H
+
+#include "tests/ref/ref_forward.h"
+
+/* ---- rows and elements. mag: the same with absolute values, which rounding errors are proportional to ----
+ */
+
+/* dx[cols] of one row. */
+void ref_rmsnorm_bwd(const float *x, const float *w, const float *dy, uint32_t cols, double eps, double *dx,
+                     double *mag);
+struct ref_swiglu_bwd {
+    double dgate, dup, gate_mag, up_mag;
+};
+struct ref_swiglu_bwd ref_swiglu_bwd(double gate, double up, double dact);
+/* dlogits[cols] of one row. */
+void ref_kl_bwd(const float *ref, const float *logits, uint32_t cols, double factor, double *dlogits,
+                double *mag);
+struct ref_adam {
+    double param, m, v;
+};
+struct ref_adam_rates {
+    double lr, beta1, beta2, correct1, correct2, eps, decay;
+};
+void ref_adam_step(struct ref_adam *state, double grad, double size, const struct ref_adam_rates *r);
+
+#endif

@@ -1,0 +1,466 @@
+/* The kernels of the backward pass: the references against differences of the forward pass, then every
+ * variant that the device runs, on odd shapes, against the references. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/num.h"
+#include "host/quant/qkernels.h"
+#include "tests/gpu_fixture.h"
+#include "tests/ref/ref_backward.h"
+
+static struct fixture fix;
+static uint64_t random_state = 1;
+
+static int setup(void **state)
+{
+    (void)state;
+    fixture_open(&fix);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    fixture_close(&fix);
+    return 0;
+}
+
+static float *random_vector(size_t n, float size)
+{
+    float *x = malloc(n * sizeof *x);
+    assert_non_null(x);
+    for (size_t i = 0; i < n; i++)
+        x[i] = size * test_normal(&random_state);
+    return x;
+}
+
+static struct buffer upload(const void *data, size_t words)
+{
+    return buffer_make(&fix, words, data);
+}
+
+/* got[i] against want[i] within tolerance; NaN is never within. */
+static void check(unsigned kernel, const char *shape, size_t i, double got, double want, double tolerance)
+{
+    struct err e = {0};
+    if (!(fabs(got - want) <= tolerance))
+        fail_msg("%s.%s, %s, element %zu: %.9g, should be %.9g +- %.2g", kernel_decls[kernel].name,
+                 gpu_kernel_variant(fix.g, kernel, &e), shape, i, got, want, tolerance);
+}
+
+/* Calls test for each variant of the kernel. */
+static void each_variant(unsigned kernel, void (*test)(void))
+{
+    unsigned n = 0;
+    for (unsigned i = 0; fixture_variant(&fix, kernel, &i); i++, n++)
+        test();
+    assert_true(n > 0);
+}
+
+/* ---- the references against central differences of the forward ones ---- */
+
+/* References take floats: inputs that are multiples of 2^-8 and steps of 2^-12 are exact. */
+static const float step = 1.0f / 4096;
+
+static float *random_grid(size_t n, float size)
+{
+    float *x = random_vector(n, size);
+    for (size_t i = 0; i < n; i++)
+        x[i] = roundf(x[i] * 256) / 256;
+    return x;
+}
+
+/* want[n] against differences of loss(ctx), which looks at x[n]. */
+static void differences(double (*loss)(void *ctx), void *ctx, float *x, size_t n, const double *want)
+{
+    double size = 0;
+    for (size_t i = 0; i < n; i++)
+        size = fmax(size, fabs(want[i]));
+    for (size_t i = 0; i < n; i++) {
+        float was = x[i];
+        x[i] = was + step;
+        double up = loss(ctx);
+        x[i] = was - step;
+        double down = loss(ctx);
+        x[i] = was;
+        double slope = (up - down) / (2 * (double)step);
+        if (!(fabs(slope - want[i]) <= 1e-5 * fabs(want[i]) + 1e-6 * size))
+            fail_msg("element %zu of %zu: %.9g, differences say %.9g", i, n, want[i], slope);
+    }
+}
+
+enum { REF_COLS = 23 };
+
+struct rmsnorm_case {
+    float *x, *w, *dy;
+};
+
+static double rmsnorm_loss(void *ctx)
+{
+    const struct rmsnorm_case *c = ctx;
+    double y[REF_COLS], loss = 0;
+    ref_rmsnorm(c->x, c->w, REF_COLS, 0.125, y);
+    for (uint32_t i = 0; i < REF_COLS; i++)
+        loss += c->dy[i] * y[i];
+    return loss;
+}
+
+static void test_rmsnorm_reference(void **state)
+{
+    (void)state;
+    struct rmsnorm_case c = {random_grid(REF_COLS, 1), random_vector(REF_COLS, 1),
+                             random_vector(REF_COLS, 1)};
+    double dx[REF_COLS], mag[REF_COLS];
+    ref_rmsnorm_bwd(c.x, c.w, c.dy, REF_COLS, 0.125, dx, mag);
+    differences(rmsnorm_loss, &c, c.x, REF_COLS, dx);
+    free(c.x);
+    free(c.w);
+    free(c.dy);
+}
+
+struct swiglu_case {
+    float gate, up, dact;
+};
+
+static double swiglu_loss(void *ctx)
+{
+    const struct swiglu_case *c = ctx;
+    return c->dact * ref_swiglu(c->gate, c->up);
+}
+
+static void test_swiglu_reference(void **state)
+{
+    (void)state;
+    for (float gate = -9; gate <= 9; gate += 0.75f) {
+        struct swiglu_case c = {gate, -1.5f, 0.7f};
+        struct ref_swiglu_bwd want = ref_swiglu_bwd(c.gate, c.up, c.dact);
+        differences(swiglu_loss, &c, &c.gate, 1, &want.dgate);
+        differences(swiglu_loss, &c, &c.up, 1, &want.dup);
+    }
+}
+
+struct kl_case {
+    float *ref, *logits;
+};
+
+static double kl_loss(void *ctx)
+{
+    const struct kl_case *c = ctx;
+    return 2.5 * ref_kl(c->ref, c->logits, REF_COLS);
+}
+
+static void test_kl_reference(void **state)
+{
+    (void)state;
+    struct kl_case c = {random_vector(REF_COLS, 2), random_grid(REF_COLS, 2)};
+    double want[REF_COLS], mag[REF_COLS];
+    ref_kl_bwd(c.ref, c.logits, REF_COLS, 2.5, want, mag);
+    differences(kl_loss, &c, c.logits, REF_COLS, want);
+    free(c.ref);
+    free(c.logits);
+}
+
+/* ---- rows and elements ---- */
+
+static const uint32_t row_counts[] = {1, 7, 33};
+static const uint32_t col_counts[] = {1, 3, 5, 64, 172, 300};
+enum { N_ROWS = sizeof row_counts / sizeof *row_counts, N_COLS = sizeof col_counts / sizeof *col_counts };
+
+/* Shape i of N_ROWS * N_COLS. */
+static size_t matrix_shape(unsigned i, uint32_t *rows, uint32_t *cols, char name[64])
+{
+    *rows = row_counts[i / N_COLS];
+    *cols = col_counts[i % N_COLS];
+    snprintf(name, 64, "%ux%u", *rows, *cols);
+    return (size_t)*rows * *cols;
+}
+
+static double *doubles(size_t n)
+{
+    double *x = malloc(n * sizeof *x);
+    assert_non_null(x);
+    return x;
+}
+
+static void rmsnorm_bwd(void)
+{
+    for (unsigned s = 0; s < N_ROWS * N_COLS; s++) {
+        uint32_t rows, cols;
+        char shape[64];
+        size_t n = matrix_shape(s, &rows, &cols, shape);
+        const float eps = 1e-5f;
+        float *x0 = random_vector(n, 3), *w0 = random_vector(cols, 1), *dy0 = random_vector(n, 0.1f);
+        double *want = doubles(n), *mag = doubles(n);
+        for (size_t at = 0; at < n; at += cols)
+            ref_rmsnorm_bwd(x0 + at, w0, dy0 + at, cols, eps, want + at, mag + at);
+        struct buffer x = upload(x0, n), w = upload(w0, cols), dy = upload(dy0, n),
+                      dx = buffer_make(&fix, n, NULL);
+        struct rmsnorm_bwd_args a = {
+            .x = x.view, .w = w.view, .dy = dy.view, .dx = dx.view, .rows = rows, .cols = cols, .eps = eps};
+        run_rmsnorm_bwd(fix.cmd, gpu_rows(rows), &a);
+        a.dx = dy.view;
+        run_rmsnorm_bwd(fix.cmd, gpu_rows(rows), &a);
+        float *got = buffer_read(&dx), *same = buffer_read(&dy);
+        for (size_t i = 0; i < n; i++) {
+            check(KERNEL_ID_rmsnorm_bwd, shape, i, got[i], want[i], (cols + 32) * FLT_EPSILON * mag[i]);
+            check(KERNEL_ID_rmsnorm_bwd, "in place", i, same[i], got[i], 0);
+        }
+        free(x0);
+        free(w0);
+        free(dy0);
+        free(want);
+        free(mag);
+        free(got);
+        free(same);
+        fixture_reset(&fix);
+    }
+}
+
+/* What overlaps what: dgate is a buffer of its own, gate or dact; dup is one of its own or up. */
+static void swiglu_bwd_case(uint32_t n, unsigned gate_is, bool up_is)
+{
+    char shape[64];
+    snprintf(shape, sizeof shape, "%u, dgate %u, dup %d", n, gate_is, up_is);
+    float *g0 = random_vector(n, 10), *u0 = random_vector(n, 1), *d0 = random_vector(n, 1);
+    struct buffer g = upload(g0, n), u = upload(u0, n), d = upload(d0, n);
+    struct buffer dg = gate_is == 0 ? buffer_make(&fix, n, NULL) : gate_is == 1 ? g : d;
+    struct buffer du = up_is ? u : buffer_make(&fix, n, NULL);
+    run_swiglu_bwd(
+        fix.cmd, gpu_items(fix.cmd, KERNEL_ID_swiglu_bwd, n),
+        &(struct swiglu_bwd_args){
+            .gate = g.view, .up = u.view, .dact = d.view, .dgate = dg.view, .dup = du.view, .n = n});
+    float *dgate = buffer_read(&dg), *dup = buffer_read(&du);
+    for (size_t i = 0; i < n; i++) {
+        struct ref_swiglu_bwd want = ref_swiglu_bwd(g0[i], u0[i], d0[i]);
+        double relative = (16 + 2 * fabs(g0[i])) * FLT_EPSILON;
+        check(KERNEL_ID_swiglu_bwd, shape, i, dgate[i], want.dgate, relative * want.gate_mag + 1e-30);
+        check(KERNEL_ID_swiglu_bwd, shape, i, dup[i], want.dup, relative * want.up_mag + 1e-30);
+    }
+    free(g0);
+    free(u0);
+    free(d0);
+    free(dgate);
+    free(dup);
+    fixture_reset(&fix);
+}
+
+static const uint32_t sizes[] = {1, 3, 64, 172, 1001};
+enum { N_SIZES = sizeof sizes / sizeof *sizes };
+
+static void swiglu_bwd(void)
+{
+    for (unsigned s = 0; s < N_SIZES; s++)
+        for (unsigned i = 0; i < 6; i++)
+            swiglu_bwd_case(sizes[s], i % 3, i >= 3);
+}
+
+static void kl_bwd(void)
+{
+    for (unsigned s = 0; s < N_ROWS * N_COLS; s++) {
+        uint32_t rows, cols;
+        char shape[64];
+        size_t n = matrix_shape(s, &rows, &cols, shape);
+        const float factor = 0.3f;
+        float *p0 = random_vector(n, 3), *q0 = random_vector(n, 1);
+        for (size_t i = 0; i < n; i++) {
+            p0[i] += 100; /* only differences count */
+            q0[i] += p0[i];
+        }
+        memcpy(q0, p0, cols * sizeof *q0); /* row 0 is equal: exactly 0 */
+        double *want = doubles(n), *mag = doubles(n);
+        for (size_t at = 0; at < n; at += cols)
+            ref_kl_bwd(p0 + at, q0 + at, cols, factor, want + at, mag + at);
+        struct buffer p = upload(p0, n), q = upload(q0, n), d = buffer_make(&fix, n, NULL);
+        struct kl_bwd_args a = {
+            .ref = p.view, .logits = q.view, .dlogits = d.view, .rows = rows, .cols = cols, .factor = factor};
+        run_kl_bwd(fix.cmd, gpu_rows(rows), &a);
+        a.dlogits = q.view;
+        run_kl_bwd(fix.cmd, gpu_rows(rows), &a);
+        float *got = buffer_read(&d), *same = buffer_read(&q);
+        for (size_t i = 0; i < n; i++) {
+            /* A sum of cols terms, each exp good to 3 + 2|x| ulp (Vulkan's bound) of x down to -30. */
+            double relative = i < cols ? 0 : (cols + 4 * 30 + 32) * FLT_EPSILON;
+            check(KERNEL_ID_kl_bwd, shape, i, got[i], want[i], relative * mag[i]);
+            check(KERNEL_ID_kl_bwd, "in place", i, same[i], got[i], 0);
+        }
+        free(p0);
+        free(q0);
+        free(want);
+        free(mag);
+        free(got);
+        free(same);
+        fixture_reset(&fix);
+    }
+}
+
+static void reduce_sum(void)
+{
+    static const uint32_t lengths[] = {1, 3, 5, 127, 129, 1000, 100003, 5000001};
+    for (size_t s = 0; s < sizeof lengths / sizeof *lengths; s++) {
+        uint32_t n = lengths[s];
+        char shape[64];
+        snprintf(shape, sizeof shape, "%u", n);
+        float *x0 = random_vector(n, 1), out0[5] = {1, 2, 3, 4, 5};
+        double sum = 0, mag = 0;
+        for (size_t i = 0; i < n; i++) {
+            x0[i] += 1; /* so that all partial sums are as large as they get */
+            sum += x0[i];
+            mag += fabs(x0[i]);
+        }
+        struct buffer x = upload(x0, n), out = upload(out0, 5);
+        run_reduce_sum(
+            fix.cmd, gpu_rows(1),
+            &(struct reduce_sum_args){.x = x.view, .result = out.view, .n = n, .at = 3, .factor = -0.5f});
+        float *got = buffer_read(&out);
+        for (size_t i = 0; i < 5; i++)
+            check(KERNEL_ID_reduce_sum, shape, i, got[i], i == 3 ? 4 - 0.5 * sum : out0[i],
+                  i == 3 ? FLT_EPSILON * (4 + 6 * mag) : 0);
+        free(x0);
+        free(got);
+        fixture_reset(&fix);
+    }
+}
+
+/* ---- scales ---- */
+
+static void scale_grad(void)
+{
+    static const uint32_t group_sizes[] = {1, 3, 4, 32, 64, 300};
+    enum { N_GROUPS = sizeof group_sizes / sizeof *group_sizes };
+    for (unsigned s = 0; s < N_ROWS * N_COLS * N_GROUPS; s++) {
+        uint32_t rows, cols, group = group_sizes[s % N_GROUPS];
+        char shape[64];
+        size_t n = matrix_shape(s / N_GROUPS, &rows, &cols, shape);
+        if (group > cols && group != 300) /* one that is larger will do */
+            continue;
+        snprintf(shape, sizeof shape, "%ux%u, groups of %u", rows, cols, group);
+        uint32_t groups = (uint32_t)div_up(cols, group), ldc = (uint32_t)div_up(cols, 4);
+        size_t n_scales = (size_t)rows * groups, n_codes = (size_t)rows * ldc;
+        float *grad0 = random_vector(n, 1), *out0 = random_vector(n_scales, 1);
+        int8_t *codes0 = malloc(n_codes * 4);
+        double *want = doubles(n_scales), *mag = doubles(n_scales);
+        assert_non_null(codes0);
+        for (size_t i = 0; i < n_codes * 4; i++) /* pads, too: they must not count */
+            codes0[i] = (int8_t)(test_random(&random_state) & 0xff);
+        for (size_t i = 0; i < n_scales; i++) {
+            want[i] = out0[i];
+            mag[i] = fabs(out0[i]);
+        }
+        for (uint32_t r = 0; r < rows; r++)
+            for (uint32_t c = 0; c < cols; c++) {
+                size_t at = (size_t)r * groups + c / group;
+                double p = (double)grad0[(size_t)r * cols + c] * codes0[(size_t)r * ldc * 4 + c];
+                want[at] += p;
+                mag[at] += fabs(p);
+            }
+        struct buffer grad = upload(grad0, n), codes = upload(codes0, n_codes), out = upload(out0, n_scales);
+        q_scale_grad(fix.cmd, &(struct scale_grad_args){.grad = grad.view,
+                                                        .codes = codes.view,
+                                                        .dscales = out.view,
+                                                        .rows = rows,
+                                                        .cols = cols,
+                                                        .group = group,
+                                                        .groups = groups,
+                                                        .ldc = ldc});
+        float *got = buffer_read(&out);
+        for (size_t i = 0; i < n_scales; i++)
+            check(KERNEL_ID_scale_grad, shape, i, got[i], want[i], (group + 4) * FLT_EPSILON / 2 * mag[i]);
+        free(grad0);
+        free(out0);
+        free(codes0);
+        free(want);
+        free(mag);
+        free(got);
+        fixture_reset(&fix);
+    }
+}
+
+static void adam_step(void)
+{
+    const struct ref_adam_rates r = {0.01f, 0.9f, 0.99f, 1 / (1 - 0.81f), 1 / (1 - 0.9801f), 1e-8f, 0.1f};
+    for (unsigned s = 0; s < N_SIZES; s++) {
+        uint32_t n = sizes[s];
+        char shape[64];
+        snprintf(shape, sizeof shape, "%u", n);
+        float *param0 = random_vector(n, 1), *m0 = random_vector(n, 0.1f), *v0 = random_vector(n, 0.1f),
+              *grad0 = random_vector(n, 0.1f), *size0 = random_vector(n, 1);
+        for (size_t i = 0; i < n; i++) {
+            size0[i] = fabsf(size0[i]);
+            v0[i] *= v0[i];
+        }
+        m0[0] = v0[0] = grad0[0] = 0; /* a scale that nothing depends on: only eps is there to divide by */
+        struct buffer param = upload(param0, n), m = upload(m0, n), v = upload(v0, n),
+                      grad = upload(grad0, n), size = upload(size0, n);
+        q_adam_step(fix.cmd, &(struct adam_step_args){.param = param.view,
+                                                      .m = m.view,
+                                                      .v = v.view,
+                                                      .grad = grad.view,
+                                                      .size = size.view,
+                                                      .n = n,
+                                                      .lr = (float)r.lr,
+                                                      .beta1 = (float)r.beta1,
+                                                      .beta2 = (float)r.beta2,
+                                                      .correct1 = (float)r.correct1,
+                                                      .correct2 = (float)r.correct2,
+                                                      .eps = (float)r.eps,
+                                                      .decay = (float)r.decay});
+        float *got_param = buffer_read(&param), *got_m = buffer_read(&m), *got_v = buffer_read(&v);
+        for (size_t i = 0; i < n; i++) {
+            struct ref_adam want = {param0[i], m0[i], v0[i]};
+            ref_adam_step(&want, grad0[i], size0[i], &r);
+            /* m may cancel; what is left of it is divided by a root that does not. */
+            double m_error = 4 * FLT_EPSILON * (fabs(m0[i]) + fabs(grad0[i])),
+                   root = sqrt(want.v * r.correct2);
+            double moved = fabs(want.param - param0[i]);
+            check(KERNEL_ID_adam_step, shape, i, got_m[i], want.m, m_error);
+            check(KERNEL_ID_adam_step, shape, i, got_v[i], want.v, 8 * FLT_EPSILON * want.v);
+            check(KERNEL_ID_adam_step, shape, i, got_param[i], want.param,
+                  2 * FLT_EPSILON * fabs(want.param) + 32 * FLT_EPSILON * moved +
+                      r.lr * size0[i] * r.correct1 * m_error / (root + r.eps));
+        }
+        free(param0);
+        free(m0);
+        free(v0);
+        free(grad0);
+        free(size0);
+        free(got_param);
+        free(got_m);
+        free(got_v);
+        fixture_reset(&fix);
+    }
+}
+
+#define TEST(name, function)                                                                                 \
+    static void test_##name(void **state)                                                                    \
+    {                                                                                                        \
+        (void)state;                                                                                         \
+        each_variant(KERNEL_ID_##name, function);                                                            \
+    }
+TEST(rmsnorm_bwd, rmsnorm_bwd)
+TEST(swiglu_bwd, swiglu_bwd)
+TEST(kl_bwd, kl_bwd)
+TEST(reduce_sum, reduce_sum)
+TEST(scale_grad, scale_grad)
+TEST(adam_step, adam_step)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rmsnorm_reference), cmocka_unit_test(test_swiglu_reference),
+        cmocka_unit_test(test_kl_reference),      cmocka_unit_test(test_rmsnorm_bwd),
+        cmocka_unit_test(test_swiglu_bwd),        cmocka_unit_test(test_kl_bwd),
+        cmocka_unit_test(test_reduce_sum),        cmocka_unit_test(test_scale_grad),
+        cmocka_unit_test(test_adam_step),
+    };
+    return cmocka_run_group_tests_name("backward", tests, setup, teardown);
+}
