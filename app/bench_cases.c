@@ -218,6 +218,90 @@ CASE(kl)
     return BYTES(8 * N(b));
 }
 
+/* ---- transformer backward
+ * --------------------------------------------------------------------------------- */
+
+CASE(rmsnorm_bwd)
+{
+    SHAPE("%u x %u", b->rows, b->cols);
+    run_rmsnorm_bwd(b->cmd, gpu_rows(b->rows),
+                    &(struct rmsnorm_bwd_args){.x = b->buf[2],
+                                               .w = b->buf[3],
+                                               .dy = b->buf[4],
+                                               .dx = b->buf[5],
+                                               .rows = b->rows,
+                                               .cols = b->cols,
+                                               .eps = 1e-5f});
+    return BYTES(12 * N(b));
+}
+
+CASE(swiglu_bwd)
+{
+    SHAPE("%u", count(b));
+    run_swiglu_bwd(b->cmd, ITEMS(swiglu_bwd, count(b)),
+                   &(struct swiglu_bwd_args){.gate = b->buf[2],
+                                             .up = b->buf[3],
+                                             .dact = b->buf[4],
+                                             .dgate = b->buf[5],
+                                             .dup = b->buf[6],
+                                             .n = count(b)});
+    return BYTES(20 * N(b));
+}
+
+CASE(kl_bwd)
+{
+    SHAPE("%u x %u", b->rows, b->cols);
+    run_kl_bwd(b->cmd, gpu_rows(b->rows),
+               &(struct kl_bwd_args){.ref = b->buf[2],
+                                     .logits = b->buf[3],
+                                     .dlogits = b->buf[4],
+                                     .rows = b->rows,
+                                     .cols = b->cols,
+                                     .factor = 1});
+    return BYTES(12 * N(b));
+}
+
+CASE(reduce_sum)
+{
+    SHAPE("%u", count(b));
+    run_reduce_sum(
+        b->cmd, gpu_rows(1),
+        &(struct reduce_sum_args){.x = b->buf[2], .result = b->buf[3], .n = count(b), .factor = 1});
+    return BYTES(4 * N(b));
+}
+
+CASE(scale_grad)
+{
+    SHAPE("%u x %u", b->rows, b->cols);
+    q_scale_grad(b->cmd, &(struct scale_grad_args){.grad = b->buf[2],
+                                                   .codes = b->buf[4],
+                                                   .dscales = b->buf[5],
+                                                   .rows = b->rows,
+                                                   .cols = b->cols,
+                                                   .group = GROUP,
+                                                   .groups = groups(b),
+                                                   .ldc = b->cols / 4});
+    return BYTES(5 * N(b));
+}
+
+CASE(adam_step)
+{
+    SHAPE("%u", count(b));
+    q_adam_step(b->cmd, &(struct adam_step_args){.param = b->buf[2],
+                                                 .m = b->buf[5],
+                                                 .v = b->buf[6],
+                                                 .grad = b->buf[7],
+                                                 .size = b->buf[3],
+                                                 .n = count(b),
+                                                 .lr = 1e-6f,
+                                                 .beta1 = 0.9f,
+                                                 .beta2 = 0.99f,
+                                                 .correct1 = 1,
+                                                 .correct2 = 1,
+                                                 .eps = 1e-8f});
+    return BYTES(32 * N(b));
+}
+
 /* ---- quantization: weights in buf[2], scales in 3, codes in 4; 4-bit levels in groups of 128
  * ---------------- */
 
@@ -465,6 +549,12 @@ const struct bench_case bench_cases[] = {
     ROW(swiglu_fwd, swiglu_fwd),
     ROW(nll, nll),
     ROW(kl, kl),
+    ROW(rmsnorm_bwd, rmsnorm_bwd),
+    ROW(swiglu_bwd, swiglu_bwd),
+    ROW(kl_bwd, kl_bwd),
+    ROW(reduce_sum, reduce_sum),
+    ROW(scale_grad, scale_grad),
+    ROW(adam_step, adam_step),
     ROW(scale_search, scale_search),
     ROW(quantize, quantize),
     ROW(dequant, dequant),
