@@ -313,7 +313,8 @@ static void reduce_sum(void)
         float *x0 = random_vector(n, 1), out0[5] = {1, 2, 3, 4, 5};
         double sum = 0, mag = 0;
         for (size_t i = 0; i < n; i++) {
-            x0[i] += 1; /* so that all partial sums are as large as they get */
+            if (n > 1000)
+                x0[i] = 0.1f; /* equal numbers: what additions lose does not cancel */
             sum += x0[i];
             mag += fabs(x0[i]);
         }
