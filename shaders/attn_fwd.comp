@@ -16,6 +16,7 @@ layout(set = 0, binding = 0, std430) readonly buffer Q { float q[]; };
 layout(set = 0, binding = 1, std430) readonly buffer K { float k[]; };
 layout(set = 0, binding = 2, std430) readonly buffer V { float v[]; };
 layout(set = 0, binding = 3, std430) writeonly buffer Out { float attn[]; };
+layout(set = 0, binding = 4, std430) writeonly buffer Lse { float lse[]; };
 layout(push_constant) uniform Push { uint windows, ctx, heads, kv_heads, dim, sliding; float scale; };
 
 shared float qs[32u * STRIDE];
@@ -125,6 +126,8 @@ void main()
         }
     }
 
+    if (l < TILE_Q && q0 + l < ctx)
+        lse[(window * ctx + q0 + l) * heads + head] = row_max[l] + log(row_sum[l]);
     [[unroll]] for (uint i = 0u; i < 4u; i++) {
         uint pos = q0 + ty * 4u + i;
         float r = 1.0 / row_sum[ty * 4u + i];

@@ -13,6 +13,7 @@ layout(set = 0, binding = 1) uniform textureBuffer k;
 layout(set = 0, binding = 2) uniform textureBuffer v;
 layout(set = 0, binding = 3, std430) writeonly buffer Out { vec4 attn[]; };
 layout(set = 0, binding = 3, std430) writeonly buffer Out2 { vec2 attn2[]; };
+layout(set = 0, binding = 4, std430) writeonly buffer Lse { float lse[]; };
 layout(push_constant) uniform Push { uint windows, ctx, heads, kv_heads, dim, sliding; float scale; };
 
 const float LOWEST = -3.0e38; // stands for -inf, whose differences are NaN
@@ -50,6 +51,7 @@ void main()
     uint first = sliding_ != 0u && q0 + 1u > sliding_ ? q0 + 1u - sliding_ : 0u;
     uint last = min(q0 + TILE_Q, ctx);
     bool aligned = (dim_ & 3u) == 0u;
+    float row_lse = 0.0;
 
 #ifdef SMALL
 #define PARTS 4u
@@ -82,4 +84,6 @@ void main()
     }
 #include "attn_fwd_cpu.glsl"
 #endif
+    if (q0 + l < ctx)
+        lse[(window * ctx + pos) * heads + head] = row_lse;
 }

@@ -53,6 +53,7 @@
                 }
         }
     }
+    row_lse = used ? top + log(sum) : row_lse;
     float r = 1.0 / sum;
     [[unroll]] for (uint c = 0u; c < CHUNKS; c++)
         [[unroll]] for (uint i = 0u; i < PARTS; i++) {

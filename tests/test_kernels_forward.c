@@ -429,21 +429,25 @@ static void attn_shapes(unsigned kernel, const struct ref_attn *shapes, size_t n
         float *q0 = random_matrix(1, nq, nq, 2), *k0 = random_matrix(1, nk, nk, 1),
               *v0 = random_matrix(1, nk, nk, 1);
         struct buffer q = upload(q0, nq), k = upload(k0, nk), v = upload(v0, nk),
-                      out = buffer_make(&fix, nq, NULL);
+                      out = buffer_make(&fix, nq, NULL),
+                      lse = buffer_make(&fix, (size_t)rows * p->heads, NULL);
         uint32_t tile = gpu_kernel_constant(fix.g, kernel, 2, 0);
         assert_true(tile > 0);
         struct gpu_grid grid = gpu_rows((uint64_t)p->windows * p->heads * div_up(p->ctx, tile));
         /* Both kernels have the same buffers and constants. */
-        const struct gpu_view views[] = {q.view, k.view, v.view, out.view};
+        const struct gpu_view views[] = {q.view, k.view, v.view, out.view, lse.view};
         float scale = (float)p->scale;
         uint32_t push[] = {p->windows, p->ctx, p->heads, p->kv_heads, p->dim, p->sliding, 0};
         memcpy(&push[6], &scale, sizeof scale);
-        gpu_dispatch(fix.cmd, kernel, grid, views, 4, push, sizeof push);
-        float *got = buffer_read(&out);
+        gpu_dispatch(fix.cmd, kernel, grid, views, 5, push, sizeof push);
+        float *got = buffer_read(&out), *got_lse = buffer_read(&lse);
         for (uint32_t r = 0; r < rows; r++)
             for (uint32_t h = 0; h < p->heads; h++) {
-                double want[256], mag;
-                ref_attn_row(p, q0, k0, v0, r / p->ctx, r % p->ctx, h, want, &mag);
+                double want[256], want_lse, mag;
+                ref_attn_row(p, q0, k0, v0, r / p->ctx, r % p->ctx, h, want, &want_lse, &mag);
+                /* A score is a sum of dim products of about 2. */
+                check(kernel, "log sum exp", (size_t)r * p->heads + h, got_lse[r * p->heads + h], want_lse,
+                      (p->scale * 16 * p->dim + p->ctx + 32) * FLT_EPSILON);
                 for (uint32_t d = 0; d < p->dim; d++) {
                     size_t i = ((size_t)r * p->heads + h) * p->dim + d;
                     check(kernel, shape, i, got[i], want[d], mag * (4 * p->dim + p->ctx + 64) * FLT_EPSILON);
@@ -453,6 +457,7 @@ static void attn_shapes(unsigned kernel, const struct ref_attn *shapes, size_t n
         free(k0);
         free(v0);
         free(got);
+        free(got_lse);
         fixture_reset(&fix);
     }
 }

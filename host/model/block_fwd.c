@@ -13,13 +13,14 @@
 #define ALLOC_ALIGN 256u /* gpu_alloc rounds up to this */
 
 /* The scratch matrices, in the order of allocation. */
-enum { S_NORM, S_Q, S_K, S_V, S_ATTN, S_GATE, S_UP, S_COUNT };
+enum { S_NORM, S_Q, S_K, S_V, S_ATTN, S_LSE, S_GATE, S_UP, S_COUNT };
 
 static void scratch_cols(const struct model *m, uint32_t cols[S_COUNT])
 {
     cols[S_NORM] = m->cfg->hidden_size;
     cols[S_Q] = cols[S_ATTN] = m->rows[LINEAR_Q];
     cols[S_K] = cols[S_V] = m->rows[LINEAR_K];
+    cols[S_LSE] = m->cfg->num_heads;
     cols[S_GATE] = cols[S_UP] = m->cfg->intermediate_size;
 }
 
@@ -37,7 +38,7 @@ bool block_scratch_create(struct block_scratch *s, struct gpu_arena *arena, cons
                           uint32_t windows, struct err *e)
 {
     *s = (struct block_scratch){.max_windows = windows};
-    struct gpu_view *views[S_COUNT] = {&s->norm, &s->q, &s->k, &s->v, &s->attn, &s->gate, &s->up};
+    struct gpu_view *views[S_COUNT] = {&s->norm, &s->q, &s->k, &s->v, &s->attn, &s->lse, &s->gate, &s->up};
     uint32_t cols[S_COUNT];
     scratch_cols(m, cols);
     for (int i = 0; i < S_COUNT; i++) {
@@ -123,23 +124,23 @@ static void linear(struct model *m, const struct block_weights *b, enum linear_i
         add_bias(m, y, b->bias[id], rows, out);
 }
 
-/* How many windows of a matrix of `cols` columns one binding holds, such that tiles of so many start aligned.
- */
-static uint32_t window_tile(const struct model *m, uint32_t cols, uint32_t windows)
+/* How many windows of a matrix of `cols` columns one binding holds, such that tiles of so many start aligned,
+ * those of matrices of `narrow` columns and multiples of it too. */
+static uint32_t window_tile(const struct model *m, uint32_t cols, uint32_t narrow, uint32_t windows)
 {
     const struct gpu_info *info = gpu_info(m->gpu);
-    uint64_t bytes = (uint64_t)m->ctx * cols * 4, fit = info->max_range / bytes, step = 1;
+    uint64_t bytes = (uint64_t)m->ctx * 4, fit = info->max_range / (bytes * cols), step = 1;
     if (fit >= windows)
         return windows;
-    while (step < fit && bytes * step % info->min_align)
+    while (step < fit && bytes * narrow * step % info->min_align)
         step++;
-    assert(fit >= 1 && bytes * step % info->min_align == 0);
+    assert(fit >= 1 && bytes * narrow * step % info->min_align == 0);
     return (uint32_t)(fit / step * step);
 }
 
 static void rope(struct model *m, struct gpu_view x, uint32_t heads, uint32_t windows)
 {
-    uint32_t cols = heads * m->cfg->head_dim, tile = window_tile(m, cols, windows);
+    uint32_t cols = heads * m->cfg->head_dim, tile = window_tile(m, cols, cols, windows);
     for (uint32_t w = 0; w < windows; w += tile) {
         uint32_t n = (uint32_t)min_u64(tile, windows - w), rows = n * m->ctx;
         run_rope_fwd(m->cmd, gpu_items(m->cmd, KERNEL_ID_rope_fwd, (uint64_t)rows * cols / 2),
@@ -163,6 +164,7 @@ static void rope(struct model *m, struct gpu_view x, uint32_t heads, uint32_t wi
                                          .k = rows_of(s->k, row, rows, kv),                                  \
                                          .v = rows_of(s->v, row, rows, kv),                                  \
                                          .out = rows_of(s->attn, row, rows, q),                              \
+                                         .lse = rows_of(s->lse, row, rows, c->num_heads),                    \
                                          .windows = n,                                                       \
                                          .ctx = m->ctx,                                                      \
                                          .heads = c->num_heads,                                              \
@@ -176,7 +178,7 @@ static void attention(struct model *m, const struct block_scratch *s, uint32_t w
     const struct model_config *c = m->cfg;
     bool small = c->head_dim <= SMALL_HEAD && c->head_dim % 4 == 0;
     uint32_t q = m->rows[LINEAR_Q], kv = m->rows[LINEAR_K];
-    uint32_t tile = window_tile(m, q, windows);
+    uint32_t tile = window_tile(m, q, c->num_kv_heads, windows);
     uint32_t tile_q = gpu_kernel_constant(m->gpu, small ? KERNEL_ID_attn_small : KERNEL_ID_attn_fwd, 2, 1);
     for (uint32_t w = 0; w < windows; w += tile) {
         uint32_t n = (uint32_t)min_u64(tile, windows - w);

@@ -12,6 +12,7 @@ struct block_scratch {
         norm; /* [T, hidden]: input of q, k, v after block_attn_fwd; of gate, up after block_ffn_fwd */
     struct gpu_view q, k, v;  /* [T, heads|kv * head_dim] */
     struct gpu_view attn;     /* [T, heads * head_dim]: input of o */
+    struct gpu_view lse;      /* [T, heads] */
     struct gpu_view gate, up; /* [T, intermediate] */
     struct gpu_view act;      /* [T, intermediate]: input of down (shares memory with gate) */
 };

@@ -46,7 +46,7 @@ void ref_rope(double *x, const float *table, uint32_t rows, uint32_t heads, uint
 }
 
 void ref_attn_row(const struct ref_attn *p, const float *q, const float *k, const float *v, uint32_t window,
-                  uint32_t pos, uint32_t head, double *out, double *mag)
+                  uint32_t pos, uint32_t head, double *out, double *lse, double *mag)
 {
     uint32_t kv = head / (p->heads / p->kv_heads);
     uint32_t first = p->sliding && pos + 1 > p->sliding ? pos + 1 - p->sliding : 0;
@@ -75,6 +75,7 @@ void ref_attn_row(const struct ref_attn *p, const float *q, const float *k, cons
         }
     for (uint32_t d = 0; d < p->dim; d++)
         out[d] /= sum;
+    *lse = top + log(sum);
 }
 
 double ref_swiglu(double gate, double up)

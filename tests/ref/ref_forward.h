@@ -18,9 +18,9 @@ struct ref_attn {
     uint32_t windows, ctx, heads, kv_heads, dim, sliding;
     double scale;
 };
-/* One query: out[dim] and mag, the largest |v| it could see. */
+/* One query: out[dim], its log sum exp, and mag, the largest |v| it could see. */
 void ref_attn_row(const struct ref_attn *p, const float *q, const float *k, const float *v, uint32_t window,
-                  uint32_t pos, uint32_t head, double *out, double *mag);
+                  uint32_t pos, uint32_t head, double *out, double *lse, double *mag);
 double ref_swiglu(double gate, double up);
 double ref_logsumexp(const float *x, uint32_t n);
 double ref_nll(const float *logits, uint32_t n, uint32_t target);
