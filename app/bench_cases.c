@@ -304,6 +304,59 @@ CASE(adam_step)
     return BYTES(32 * N(b));
 }
 
+#define ATTN_BACK(kernel, head_dim, out, products, ...)                                                      \
+    uint32_t heads = b->cols / (head_dim), kv_heads = heads / 4;                                             \
+    SHAPE("ctx %u, %u/%u heads of %u", b->rows, heads, kv_heads, (uint32_t)(head_dim));                      \
+    run_##kernel(b->cmd, gpu_rows((out)*div_up(b->rows, constant(b, KERNEL_ID_##kernel, 2))),                \
+                 &(struct kernel##_args){.q = b->buf[2],                                                     \
+                                         .k = b->buf[3],                                                     \
+                                         .dout = b->buf[4],                                                  \
+                                         .lse = b->buf[5],                                                   \
+                                         .windows = 1,                                                       \
+                                         .ctx = b->rows,                                                     \
+                                         .heads = heads,                                                     \
+                                         .kv_heads = kv_heads,                                               \
+                                         .dim = (head_dim),                                                  \
+                                         .scale = 0.125f,                                                    \
+                                         __VA_ARGS__});                                                      \
+    return FLOPS((products)*1.0 * heads * (head_dim)*b->rows * (b->rows + 1.0))
+#define ATTN_BACK_Q(kernel, head_dim)                                                                        \
+    ATTN_BACK(kernel, head_dim, heads, 3, .v = b->buf[6], .delta = b->buf[7], .dq = b->buf[0])
+#define ATTN_BACK_KV(kernel, head_dim)                                                                       \
+    ATTN_BACK(kernel, head_dim, kv_heads, 4, .v = b->buf[6], .delta = b->buf[7], .dk = b->buf[0],            \
+              .dv = b->buf[1])
+#define ATTN_BACK_V(kernel, head_dim) ATTN_BACK(kernel, head_dim, kv_heads, 2, .dv = b->buf[0])
+
+CASE(attn_bwd_q_64)
+{
+    ATTN_BACK_Q(attn_bwd_q, 64);
+}
+
+CASE(attn_bwd_q_128)
+{
+    ATTN_BACK_Q(attn_bwd_q, 128);
+}
+
+CASE(attn_bwd_kv_64)
+{
+    ATTN_BACK_KV(attn_bwd_kv, 64);
+}
+
+CASE(attn_bwd_kv_128)
+{
+    ATTN_BACK_KV(attn_bwd_kv, 128);
+}
+
+CASE(attn_bwd_v_64)
+{
+    ATTN_BACK_V(attn_bwd_v, 64);
+}
+
+CASE(attn_bwd_v_128)
+{
+    ATTN_BACK_V(attn_bwd_v, 128);
+}
+
 /* ---- quantization: weights in buf[2], scales in 3, codes in 4; 4-bit levels in groups of 128
  * ---------------- */
 
@@ -557,6 +610,12 @@ const struct bench_case bench_cases[] = {
     ROW(reduce_sum, reduce_sum),
     ROW(scale_grad, scale_grad),
     ROW(adam_step, adam_step),
+    ROW(attn_bwd_q, attn_bwd_q_64),
+    ROW(attn_bwd_q, attn_bwd_q_128),
+    ROW(attn_bwd_kv, attn_bwd_kv_64),
+    ROW(attn_bwd_kv, attn_bwd_kv_128),
+    ROW(attn_bwd_v, attn_bwd_v_64),
+    ROW(attn_bwd_v, attn_bwd_v_128),
     ROW(scale_search, scale_search),
     ROW(quantize, quantize),
     ROW(dequant, dequant),

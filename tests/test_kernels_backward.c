@@ -49,6 +49,17 @@ static struct buffer upload(const void *data, size_t words)
     return buffer_make(&fix, words, data);
 }
 
+static struct buffer upload_rounded(const double *x, size_t n)
+{
+    float *f = malloc(n * sizeof *f);
+    assert_non_null(f);
+    for (size_t i = 0; i < n; i++)
+        f[i] = (float)x[i];
+    struct buffer b = upload(f, n);
+    free(f);
+    return b;
+}
+
 /* got[i] against want[i] within tolerance; NaN is never within. */
 static void check(unsigned kernel, const char *shape, size_t i, double got, double want, double tolerance)
 {
@@ -441,6 +452,174 @@ static void adam_step(void)
     }
 }
 
+/* ---- attention
+ * ------------------------------------------------------------------------------------------------- */
+
+/* What one shape needs; filled with random numbers by attn_case_make. */
+struct attn_case {
+    const struct ref_attn *p;
+    char name[96];
+    size_t n, nq, nk; /* elements of lse; of q; of k */
+    float *q, *k, *v, *dout;
+    struct ref_attn_bwd want;
+};
+
+static void attn_case_make(struct attn_case *c, const struct ref_attn *p,
+                           float *(*random)(size_t n, float size))
+{
+    size_t rows = (size_t)p->windows * p->ctx;
+    *c = (struct attn_case){
+        .p = p, .n = rows * p->heads, .nq = rows * p->heads * p->dim, .nk = rows * p->kv_heads * p->dim};
+    snprintf(c->name, sizeof c->name, "windows %u ctx %u heads %u/%u dim %u sliding %u", p->windows, p->ctx,
+             p->heads, p->kv_heads, p->dim, p->sliding);
+    c->q = random(c->nq, 2);
+    c->k = random(c->nk, 1);
+    c->v = random(c->nk, 1);
+    c->dout = random(c->nq, 1);
+    assert_true(ref_attn_bwd(p, c->q, c->k, c->v, c->dout, &c->want));
+}
+
+static void attn_case_free(struct attn_case *c)
+{
+    free(c->q);
+    free(c->k);
+    free(c->v);
+    free(c->dout);
+    ref_attn_bwd_free(&c->want);
+}
+
+/* sum dout * out in double precision. */
+static double attn_loss(void *ctx)
+{
+    const struct attn_case *c = ctx;
+    const struct ref_attn *p = c->p;
+    double loss = 0, out[256], lse, mag;
+    for (size_t i = 0; i < c->n; i++) {
+        ref_attn_row(p, c->q, c->k, c->v, (uint32_t)(i / p->heads / p->ctx),
+                     (uint32_t)(i / p->heads % p->ctx), (uint32_t)(i % p->heads), out, &lse, &mag);
+        for (uint32_t d = 0; d < p->dim; d++)
+            loss += c->dout[i * p->dim + d] * out[d];
+    }
+    return loss;
+}
+
+static void test_attn_reference(void **state)
+{
+    (void)state;
+    static const struct ref_attn shapes[] = {
+        {2, 6, 4, 2, 6, 0, 0.4}, {1, 9, 2, 1, 4, 3, 0.5}, {1, 1, 1, 1, 2, 0, 0.7}};
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+        struct attn_case c;
+        attn_case_make(&c, &shapes[s], random_grid);
+        differences(attn_loss, &c, c.q, c.nq, c.want.dq);
+        differences(attn_loss, &c, c.k, c.nk, c.want.dk);
+        differences(attn_loss, &c, c.v, c.nk, c.want.dv);
+        attn_case_free(&c);
+    }
+}
+
+/* One result: error of a sum of `terms` with products of dim in each. */
+static void attn_check(const struct attn_case *c, unsigned kernel, const struct buffer *got, const char *what,
+                       const double *want, const double *mag, uint32_t terms)
+{
+    char shape[128];
+    snprintf(shape, sizeof shape, "%s, %s", what, c->name);
+    float *x = buffer_read(got);
+    for (size_t i = 0; i < got->words; i++)
+        check(kernel, shape, i, x[i], want[i], (c->p->dim + terms + 32) * (FLT_EPSILON / 2) * mag[i]);
+    free(x);
+}
+
+static void attn_dispatch(const struct ref_attn *p, unsigned kernel, uint32_t heads,
+                          const struct gpu_view *views, unsigned n_views)
+{
+    uint32_t tile = gpu_kernel_constant(fix.g, kernel, 2, 0);
+    assert_true(tile > 0);
+    float scale = (float)p->scale;
+    uint32_t push[] = {p->windows, p->ctx, p->heads, p->kv_heads, p->dim, p->sliding, 0};
+    memcpy(&push[6], &scale, sizeof scale);
+    gpu_dispatch(fix.cmd, kernel, gpu_rows((uint64_t)p->windows * heads * div_up(p->ctx, tile)), views,
+                 n_views, push, sizeof push);
+}
+
+/* The shapes with a kernel that computes this. */
+enum attn_result { ATTN_DQ, ATTN_DK_DV, ATTN_DV };
+
+static void attn_bwd(unsigned kernel, enum attn_result result, const struct ref_attn *shapes, size_t n_shapes)
+{
+    for (size_t s = 0; s < n_shapes; s++) {
+        const struct ref_attn *p = &shapes[s];
+        struct attn_case c;
+        attn_case_make(&c, p, random_vector);
+        uint32_t queries = p->ctx * (p->heads / p->kv_heads);
+        struct gpu_view q = upload(c.q, c.nq).view, k = upload(c.k, c.nk).view, v = upload(c.v, c.nk).view,
+                        dout = upload(c.dout, c.nq).view, lse = upload_rounded(c.want.lse, c.n).view,
+                        delta = upload_rounded(c.want.delta, c.n).view;
+        struct buffer dq = buffer_make(&fix, c.nq, NULL), dk = buffer_make(&fix, c.nk, NULL),
+                      dv = buffer_make(&fix, c.nk, NULL);
+        switch (result) {
+        case ATTN_DQ:
+            attn_dispatch(p, kernel, p->heads, (const struct gpu_view[]){q, k, v, dout, lse, delta, dq.view},
+                          7);
+            attn_check(&c, kernel, &dq, "dq", c.want.dq, c.want.mag_q, p->ctx);
+            break;
+        case ATTN_DK_DV:
+            attn_dispatch(p, kernel, p->kv_heads,
+                          (const struct gpu_view[]){q, k, v, dout, lse, delta, dk.view, dv.view}, 8);
+            attn_check(&c, kernel, &dk, "dk", c.want.dk, c.want.mag_k, queries);
+            attn_check(&c, kernel, &dv, "dv", c.want.dv, c.want.mag_v, queries);
+            break;
+        case ATTN_DV:
+            attn_dispatch(p, kernel, p->kv_heads, (const struct gpu_view[]){q, k, dout, lse, dv.view}, 5);
+            attn_check(&c, kernel, &dv, "dv", c.want.dv, c.want.mag_v, queries);
+            break;
+        }
+        attn_case_free(&c);
+        fixture_reset(&fix);
+    }
+}
+
+static const struct ref_attn attn_shapes[] = {
+    {1, 1, 1, 1, 2, 0, 0.7},    {2, 5, 2, 1, 8, 0, 0.35},     {3, 5, 5, 5, 6, 7, 0.4},
+    {1, 33, 4, 2, 64, 0, 0.13}, {1, 100, 2, 2, 128, 7, 0.09}, {1, 33, 3, 1, 256, 0, 0.06},
+    {2, 33, 6, 2, 20, 7, 0.22}, {1, 100, 8, 4, 16, 0, 0.25},  {1, 65, 2, 1, 250, 64, 0.06},
+    {3, 33, 7, 1, 2, 0, 0.7},   {1, 100, 2, 1, 72, 7, 0.12},  {2, 100, 8, 2, 8, 33, 0.35},
+    {1, 40, 2, 1, 136, 1, 0.1}, {1, 67, 1, 1, 34, 0, 0.2},
+};
+#define ATTN_TEST(kernel, result, shapes)                                                                    \
+    static void kernel(void)                                                                                 \
+    {                                                                                                        \
+        attn_bwd(KERNEL_ID_##kernel, result, shapes, sizeof(shapes) / sizeof *(shapes));                     \
+    }
+ATTN_TEST(attn_bwd_q, ATTN_DQ, attn_shapes)
+ATTN_TEST(attn_bwd_kv, ATTN_DK_DV, attn_shapes)
+ATTN_TEST(attn_bwd_v, ATTN_DV, attn_shapes)
+
+/* As in training: lse of the forward kernel, delta of row_dot. */
+static void test_attn_chain(void **state)
+{
+    (void)state;
+    static const struct ref_attn shape = {2, 50, 4, 2, 16, 0, 0.25};
+    struct attn_case c;
+    attn_case_make(&c, &shape, random_vector);
+    struct buffer q = upload(c.q, c.nq), k = upload(c.k, c.nk), v = upload(c.v, c.nk),
+                  dout = upload(c.dout, c.nq);
+    struct buffer out = buffer_make(&fix, c.nq, NULL), lse = buffer_make(&fix, c.n, NULL),
+                  delta = buffer_make(&fix, c.n, NULL), dq = buffer_make(&fix, c.nq, NULL);
+    attn_dispatch(&shape, KERNEL_ID_attn_fwd, shape.heads,
+                  (const struct gpu_view[]){q.view, k.view, v.view, out.view, lse.view}, 5);
+    q_row_dot(
+        fix.cmd,
+        &(struct row_dot_args){
+            .a = dout.view, .b = out.view, .out = delta.view, .rows = (uint32_t)c.n, .cols = shape.dim});
+    attn_dispatch(&shape, KERNEL_ID_attn_bwd_q, shape.heads,
+                  (const struct gpu_view[]){q.view, k.view, v.view, dout.view, lse.view, delta.view, dq.view},
+                  7);
+    attn_check(&c, KERNEL_ID_attn_bwd_q, &dq, "dq", c.want.dq, c.want.mag_q, shape.ctx);
+    attn_case_free(&c);
+    fixture_reset(&fix);
+}
+
 #define TEST(name, function)                                                                                 \
     static void test_##name(void **state)                                                                    \
     {                                                                                                        \
@@ -453,6 +632,9 @@ TEST(kl_bwd, kl_bwd)
 TEST(reduce_sum, reduce_sum)
 TEST(scale_grad, scale_grad)
 TEST(adam_step, adam_step)
+TEST(attn_bwd_q, attn_bwd_q)
+TEST(attn_bwd_kv, attn_bwd_kv)
+TEST(attn_bwd_v, attn_bwd_v)
 
 int main(void)
 {
@@ -461,7 +643,9 @@ int main(void)
         cmocka_unit_test(test_kl_reference),      cmocka_unit_test(test_rmsnorm_bwd),
         cmocka_unit_test(test_swiglu_bwd),        cmocka_unit_test(test_kl_bwd),
         cmocka_unit_test(test_reduce_sum),        cmocka_unit_test(test_scale_grad),
-        cmocka_unit_test(test_adam_step),
+        cmocka_unit_test(test_adam_step),         cmocka_unit_test(test_attn_reference),
+        cmocka_unit_test(test_attn_bwd_q),        cmocka_unit_test(test_attn_bwd_kv),
+        cmocka_unit_test(test_attn_bwd_v),        cmocka_unit_test(test_attn_chain),
     };
     return cmocka_run_group_tests_name("backward", tests, setup, teardown);
 }

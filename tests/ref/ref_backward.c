@@ -1,6 +1,8 @@
 #include "tests/ref/ref_backward.h"
 
 #include <math.h>
+#include <stddef.h>
+#include <stdlib.h>
 
 void ref_rmsnorm_bwd(const float *x, const float *w, const float *dy, uint32_t cols, double eps, double *dx,
                      double *mag)
@@ -47,4 +49,71 @@ void ref_adam_step(struct ref_adam *s, double grad, double size, const struct re
     s->v = r->beta2 * s->v + (1 - r->beta2) * grad * grad;
     double towards = s->m * r->correct1 / (sqrt(s->v * r->correct2) + r->eps);
     s->param -= r->lr * (size * towards + r->decay * s->param);
+}
+
+/* ---- ref_attn_bwd: attention ---- */
+
+/* One query and one of the keys that it sees; qi and kj are where their heads' rows start. */
+static void attn_bwd_pair(const struct ref_attn *p, const float *q, const float *k, const float *v,
+                          const float *dout, struct ref_attn_bwd *g, size_t row, size_t qi, size_t kj,
+                          double delta_mag)
+{
+    double s = 0, s_mag = fabs(g->lse[row]), dp = 0, dp_mag = delta_mag;
+    for (uint32_t d = 0; d < p->dim; d++) {
+        double sd = p->scale * q[qi + d] * k[kj + d], dd = (double)dout[qi + d] * v[kj + d];
+        s += sd;
+        s_mag += fabs(sd);
+        dp += dd;
+        dp_mag += fabs(dd);
+    }
+    double w = exp(s - g->lse[row]), ds = p->scale * w * (dp - g->delta[row]);
+    double w_mag = w * (1 + s_mag), ds_mag = p->scale * w_mag * dp_mag;
+    for (uint32_t d = 0; d < p->dim; d++) {
+        g->dq[qi + d] += ds * k[kj + d];
+        g->dk[kj + d] += ds * q[qi + d];
+        g->dv[kj + d] += w * dout[qi + d];
+        g->mag_q[qi + d] += ds_mag * fabs((double)k[kj + d]);
+        g->mag_k[kj + d] += ds_mag * fabs((double)q[qi + d]);
+        g->mag_v[kj + d] += w_mag * fabs((double)dout[qi + d]);
+    }
+}
+
+bool ref_attn_bwd(const struct ref_attn *p, const float *q, const float *k, const float *v, const float *dout,
+                  struct ref_attn_bwd *g)
+{
+    size_t t = (size_t)p->windows * p->ctx, n = t * p->heads, nq = n * p->dim, nk = t * p->kv_heads * p->dim;
+    double *at = calloc(2 * n + 2 * nq + 4 * nk, sizeof *at);
+    if (!at)
+        return false;
+    g->lse = at;
+    g->delta = g->lse + n;
+    g->dq = g->delta + n;
+    g->mag_q = g->dq + nq;
+    g->dk = g->mag_q + nq;
+    g->mag_k = g->dk + nk;
+    g->dv = g->mag_k + nk;
+    g->mag_v = g->dv + nk;
+    for (size_t row = 0; row < n; row++) {
+        uint32_t head = (uint32_t)(row % p->heads), kv_head = head / (p->heads / p->kv_heads);
+        uint32_t window = (uint32_t)(row / p->heads / p->ctx), pos = (uint32_t)(row / p->heads % p->ctx);
+        uint32_t first = p->sliding && pos + 1 > p->sliding ? pos + 1 - p->sliding : 0;
+        size_t qi = row * p->dim;
+        double out[256], mag, delta_mag = 0;
+        ref_attn_row(p, q, k, v, window, pos, head, out, &g->lse[row], &mag);
+        for (uint32_t d = 0; d < p->dim; d++) {
+            g->delta[row] += dout[qi + d] * out[d];
+            delta_mag += fabs(dout[qi + d] * out[d]);
+        }
+        for (uint32_t j = first; j <= pos; j++) {
+            size_t kj = (((size_t)window * p->ctx + j) * p->kv_heads + kv_head) * p->dim;
+            attn_bwd_pair(p, q, k, v, dout, g, row, qi, kj, delta_mag);
+        }
+    }
+    return true;
+}
+
+void ref_attn_bwd_free(struct ref_attn_bwd *g)
+{
+    free(g->lse);
+    *g = (struct ref_attn_bwd){0};
 }

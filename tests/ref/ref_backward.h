@@ -3,6 +3,8 @@
 #ifndef REF_BACKWARD_H
 #define REF_BACKWARD_H
 
+#include <stdbool.h>
+
 #include "tests/ref/ref_forward.h"
 
 /* ---- rows and elements. mag: the same with absolute values, which rounding errors are proportional to ----
@@ -25,5 +27,20 @@ struct ref_adam_rates {
     double lr, beta1, beta2, correct1, correct2, eps, decay;
 };
 void ref_adam_step(struct ref_adam *state, double grad, double size, const struct ref_adam_rates *r);
+
+/* ---- ref_attn_bwd: attention ---- */
+
+/* T = windows * ctx. mag_*: sums of the absolute values of the terms, each weighted with how much the
+ * rounding of its score is amplified; rounding errors are proportional to them. */
+struct ref_attn_bwd {
+    double *lse, *delta; /* [T, heads] */
+    double *dq, *mag_q;  /* [T, heads, dim] */
+    double *dk, *mag_k;  /* [T, kv_heads, dim] */
+    double *dv, *mag_v;  /* [T, kv_heads, dim] */
+};
+/* All of it is one allocation, behind lse. False: no memory. */
+bool ref_attn_bwd(const struct ref_attn *p, const float *q, const float *k, const float *v, const float *dout,
+                  struct ref_attn_bwd *g);
+void ref_attn_bwd_free(struct ref_attn_bwd *g);
 
 #endif

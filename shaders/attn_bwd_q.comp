@@ -1,0 +1,62 @@
+#version 460
+#extension GL_GOOGLE_include_directive : require
+#extension GL_EXT_control_flow_attributes : require
+#include "common.glsl"
+layout(local_size_x_id = 0) in;
+layout(constant_id = 2) const uint TILE_Q = 32; // the host sizes the grid by it; fixed by attn_bwd.glsl
+
+layout(set = 0, binding = 0, std430) readonly buffer Q { float q[]; };
+layout(set = 0, binding = 1, std430) readonly buffer K { float k[]; };
+layout(set = 0, binding = 2, std430) readonly buffer V { float v[]; };
+layout(set = 0, binding = 3, std430) readonly buffer Dout { float dout[]; };
+layout(set = 0, binding = 4, std430) readonly buffer Lse { float lse[]; };
+layout(set = 0, binding = 5, std430) readonly buffer Delta { float delta[]; };
+layout(set = 0, binding = 6, std430) writeonly buffer Dq { float dq[]; };
+#include "attn_bwd.glsl"
+
+const uint MAX_CHUNKS = 8u;
+
+// A workgroup has TILE_Q queries of one head of one window, and walks the keys they may see. (ty, tx) owns queries
+// ty*4..ty*4+3 and the dimensions tx and tx+16 of every chunk.
+void main()
+{
+    uint tiles = (ctx + TILE_Q - 1u) / TILE_Q;
+    uint t = wg_index();
+    uint q0 = t % tiles * TILE_Q;
+    uint head = t / tiles % heads, window = t / tiles / heads;
+    if (window >= windows)
+        return;
+    uint ty = gl_LocalInvocationID.x / 16u, tx = gl_LocalInvocationID.x % 16u;
+    uint q_base = (window * ctx * heads + head) * dim;
+    uint kv_base = (window * ctx * kv_heads + head / (heads / kv_heads)) * dim;
+
+    float acc[MAX_CHUNKS][4][2];
+    [[unroll]] for (uint c = 0u; c < MAX_CHUNKS; c++)
+        [[unroll]] for (uint i = 0u; i < 4u; i++)
+            acc[c][i][0] = acc[c][i][1] = 0.0;
+
+    uint first = sliding != 0u && q0 + 1u > sliding ? q0 + 1u - sliding : 0u;
+    uint last = min(q0 + TILE_Q, ctx);
+    for (uint k0 = first / SIDE * SIDE; k0 < last; k0 += SIDE) {
+        tile_scores(window, head, q_base, kv_base, q0, k0);
+        [[unroll]] for (uint c = 0u; c < MAX_CHUNKS; c++) {
+            if (c * CHUNK < dim) {
+                barrier();
+                LOAD_CHUNK(ks, k, kv_base, kv_heads * dim, k0, c * CHUNK)
+                barrier();
+                for (uint j = 0u; j < SIDE; j++)
+                    [[unroll]] for (uint i = 0u; i < 4u; i++)
+                        [[unroll]] for (uint h = 0u; h < 2u; h++)
+                            acc[c][i][h] += dss[(ty * 4u + i) * STRIDE + j] * ks[j * STRIDE + tx + h * 16u];
+            }
+        }
+    }
+
+    [[unroll]] for (uint i = 0u; i < 4u; i++)
+        [[unroll]] for (uint c = 0u; c < MAX_CHUNKS; c++)
+            [[unroll]] for (uint h = 0u; h < 2u; h++) {
+                uint pos = q0 + ty * 4u + i, d = c * CHUNK + h * 16u + tx;
+                if (pos < ctx && d < dim)
+                    dq[q_base + pos * heads * dim + d] = scale * acc[c][i][h];
+            }
+}
