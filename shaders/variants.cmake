@@ -71,6 +71,7 @@ kernel(attn_bwd_v base WG 128 SPEC 2=32 FILE attn_bwd_kv.comp DEFINES ONLY_V=1)
 kernel(scale_search cpu NEEDS CPU DEFINES LANE_PER_GROUP=1 WG 8 SPEC 2=1)
 kernel(scale_search base WG 32)
 kernel(quantize base)
+kernel(dequant cpu NEEDS CPU SPEC 59=4 FILE dequant_cpu.comp)
 kernel(dequant base)
 kernel(gptq_segment cpu NEEDS CPU DEFINES PRIVATE_ERRORS=1 WG 8 SPEC 3=16) # constant 3: rows per lane
 kernel(gptq_segment base WG 32) # 128 errors per row in shared memory: 16 KiB
@@ -83,6 +84,7 @@ kernel(chol_block base WG 64) # one lane per row of the block
 kernel(gumbel_init base)
 kernel(gumbel_step cpu NEEDS CPU WG 8 SPEC 2=1 FILE gumbel_step_cpu.comp)
 kernel(gumbel_step base WG 64)
+kernel(gumbel_codes cpu NEEDS CPU FILE gumbel_codes_cpu.comp)
 kernel(gumbel_codes base)
 kernel(row_dot cpu NEEDS CPU LANES8 WG 8 FILE row_dot_cpu.comp)
 kernel(row_dot base WG 128)

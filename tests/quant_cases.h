@@ -11,7 +11,8 @@
  */
 static const struct shape {
     uint32_t rows, cols, group;
-} shapes[] = {{1, 1, 1}, {3, 5, 4}, {2, 64, 64}, {7, 172, 64}, {70, 130, 32}, {5, 300, 300}, {130, 96, 10}};
+} shapes[] = {{1, 1, 1},     {3, 5, 4},     {2, 64, 64},   {7, 172, 64},
+              {70, 130, 32}, {5, 300, 300}, {130, 96, 10}, {9, 192, 48}};
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 
 static inline float *normals(size_t n, float scale, uint64_t seed)

@@ -389,28 +389,29 @@ static void test_tiles_change_nothing(void **state)
 static void test_codes(void **state)
 {
     (void)state;
-    for (unsigned i = 0; i < N_SHAPES * N_MODELS; i++) {
-        struct setup t = setup_make(shapes[i / N_MODELS], &models[i % N_MODELS], 0, 1, i);
-        uint64_t seed = i;
-        float *logits = malloc(t.n_state * sizeof *logits);
-        for (size_t k = 0; k < t.n_state; k++)
-            logits[k] = (float)(test_random(&seed) % 3) - 1.5f;
-        struct buffer bl = buffer_make(&fx, t.n_state, logits);
-        struct buffer out = buffer_make(&fx, (size_t)t.s.rows * t.ldc, NULL);
-        q_gumbel_codes(fx.cmd, &(struct gumbel_codes_args){bl.view, t.b_codes.view, out.view, t.s.rows,
-                                                           t.s.cols, t.ldc, t.g.levels, t.g.relative,
-                                                           (uint32_t)t.g.lo, (uint32_t)t.g.hi});
-        uint32_t *codes = buffer_read(&out);
-        check_pads(codes, t.s);
-        for (size_t k = 0; k < t.n; k++) {
-            struct place p = place_of(&t, k);
-            assert_int_equal(code_at(codes, t.s, p.row, p.col),
-                             ref_gumbel_code(&t.g, p.c0, logits + p.state, t.s.cols));
+    for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_gumbel_codes, &v); v++)
+        for (unsigned i = 0; i < N_SHAPES * N_MODELS; i++) {
+            struct setup t = setup_make(shapes[i / N_MODELS], &models[i % N_MODELS], 0, 1, i);
+            uint64_t seed = i;
+            float *logits = malloc(t.n_state * sizeof *logits);
+            for (size_t k = 0; k < t.n_state; k++)
+                logits[k] = (float)(test_random(&seed) % 3) - 1.5f;
+            struct buffer bl = buffer_make(&fx, t.n_state, logits);
+            struct buffer out = buffer_make(&fx, (size_t)t.s.rows * t.ldc, NULL);
+            q_gumbel_codes(fx.cmd, &(struct gumbel_codes_args){bl.view, t.b_codes.view, out.view, t.s.rows,
+                                                               t.s.cols, t.ldc, t.g.levels, t.g.relative,
+                                                               (uint32_t)t.g.lo, (uint32_t)t.g.hi});
+            uint32_t *codes = buffer_read(&out);
+            check_pads(codes, t.s);
+            for (size_t k = 0; k < t.n; k++) {
+                struct place p = place_of(&t, k);
+                assert_int_equal(code_at(codes, t.s, p.row, p.col),
+                                 ref_gumbel_code(&t.g, p.c0, logits + p.state, t.s.cols));
+            }
+            free(logits);
+            free(codes);
+            setup_free(&t);
         }
-        free(logits);
-        free(codes);
-        setup_free(&t);
-    }
 }
 
 /* The generator on the host, of which the kernels' noise is the image: moments, and no correlation between

@@ -109,45 +109,50 @@ static void test_scale_search_extremes(void **state)
             }
 }
 
+static void quantize_dequant(struct shape s, struct grid g, uint32_t pad, uint64_t seed)
+{
+    uint32_t groups = groups_of(s), ldc = words_of(s), ldw = s.cols + pad;
+    float *w = normals((size_t)s.rows * ldw, 1, seed);
+    float *scales = normals((size_t)s.rows * groups, 0.3f, seed + 40);
+    scales[0] = s.rows > 1 ? 0 : scales[0];
+    struct buffer bw = buffer_make(&fx, (size_t)s.rows * ldw, w);
+    struct buffer bs = buffer_make(&fx, (size_t)s.rows * groups, scales);
+    struct buffer bc = buffer_make(&fx, (size_t)s.rows * ldc, NULL);
+    q_quantize(fx.cmd, &(struct quantize_args){bw.view, bs.view, bc.view, s.rows, s.cols, ldw, s.group,
+                                               groups, ldc, (uint32_t)g.lo, (uint32_t)g.hi});
+    uint32_t *codes = buffer_read(&bc);
+    q_dequant(fx.cmd,
+              &(struct dequant_args){bc.view, bs.view, bw.view, s.rows, s.cols, ldw, s.group, groups, ldc});
+    float *back = buffer_read(&bw);
+    check_pads(codes, s);
+    for (uint32_t r = 0; r < s.rows; r++)
+        for (uint32_t c = 0; c < ldw; c++) {
+            if (c >= s.cols) { /* between the rows nothing is written */
+                assert_true(back[r * ldw + c] == w[r * ldw + c]);
+                continue;
+            }
+            float scale = scales[r * groups + c / s.group], x = w[r * ldw + c];
+            int code = code_at(codes, s, r, c), ref = ref_level(x, scale, g.lo, g.hi);
+            if (code != ref) /* a tie, within the rounding of the quotient */
+                assert_true(abs(code - ref) == 1 &&
+                            fabs(fabs((double)x / scale - 0.5 * (code + ref))) < 1e-4);
+            assert_true(back[r * ldw + c] == (float)code * scale);
+        }
+    free(w);
+    free(scales);
+    free(codes);
+    free(back);
+    fixture_reset(&fx);
+}
+
 static void test_quantize_dequant(void **state)
 {
     (void)state;
-    for (unsigned i = 0; i < N_SHAPES * N_GRIDS; i++) {
-        struct shape s = shapes[i / N_GRIDS];
-        struct grid g = grids[i % N_GRIDS];
-        uint32_t groups = groups_of(s), ldc = words_of(s), ldw = s.cols + 1;
-        float *w = normals((size_t)s.rows * ldw, 1, i + 50);
-        float *scales = normals((size_t)s.rows * groups, 0.3f, i + 90);
-        scales[0] = s.rows > 1 ? 0 : scales[0];
-        struct buffer bw = buffer_make(&fx, (size_t)s.rows * ldw, w);
-        struct buffer bs = buffer_make(&fx, (size_t)s.rows * groups, scales);
-        struct buffer bc = buffer_make(&fx, (size_t)s.rows * ldc, NULL);
-        q_quantize(fx.cmd, &(struct quantize_args){bw.view, bs.view, bc.view, s.rows, s.cols, ldw, s.group,
-                                                   groups, ldc, (uint32_t)g.lo, (uint32_t)g.hi});
-        uint32_t *codes = buffer_read(&bc);
-        q_dequant(fx.cmd, &(struct dequant_args){bc.view, bs.view, bw.view, s.rows, s.cols, ldw, s.group,
-                                                 groups, ldc});
-        float *back = buffer_read(&bw);
-        check_pads(codes, s);
-        for (uint32_t r = 0; r < s.rows; r++)
-            for (uint32_t c = 0; c < ldw; c++) {
-                if (c >= s.cols) { /* between the rows nothing is written */
-                    assert_true(back[r * ldw + c] == w[r * ldw + c]);
-                    continue;
-                }
-                float scale = scales[r * groups + c / s.group], x = w[r * ldw + c];
-                int code = code_at(codes, s, r, c), ref = ref_level(x, scale, g.lo, g.hi);
-                if (code != ref) /* a tie, within the rounding of the quotient */
-                    assert_true(abs(code - ref) == 1 &&
-                                fabs(fabs((double)x / scale - 0.5 * (code + ref))) < 1e-4);
-                assert_true(back[r * ldw + c] == (float)code * scale);
-            }
-        free(w);
-        free(scales);
-        free(codes);
-        free(back);
-        fixture_reset(&fx);
-    }
+    static const uint32_t pads[] = {0, 1, 16};
+    for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_dequant, &v); v++)
+        for (unsigned i = 0; i < N_SHAPES * N_GRIDS; i++)
+            for (unsigned k = 0; k < 3; k++)
+                quantize_dequant(shapes[i / N_GRIDS], grids[i % N_GRIDS], pads[k], i + 50);
 }
 
 /* The segment's decisions are followed, not predicted: given the kernel's codes, every error must be what the
