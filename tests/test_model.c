@@ -98,7 +98,7 @@ static void check_forward(const struct shape *s)
     OK(gpu_arena_create(&weights, gpu, "block", &e), e);
     OK(gpu_alloc(arena, n * 4, &gx, &e), e);
     OK(gpu_alloc(arena, n * 4, &gh, &e), e);
-    OK(block_scratch_create(&scratch, arena, o.m, WINDOWS, &e), e);
+    OK(block_scratch_create(&scratch, arena, o.m, WINDOWS, SCRATCH_FORWARD, &e), e);
     OK(model_embed(o.m, w.ids, WINDOWS * CTX, gx, &e), e);
     OK(gpu_download(cmd, gx, got, n * 4, &e), e);
     family_embed(&f, s, w.ids, WINDOWS * CTX, x);
@@ -161,7 +161,7 @@ static void run_tier(struct model *m, const struct windows *w, const struct acts
     OK(gpu_arena_create(&arena, gpu, "scratch", &e), e);
     OK(gpu_arena_create(&weights, gpu, "block", &e), e);
     OK(gpu_alloc(arena, acts_bytes(m, batch), &staging, &e), e);
-    OK(block_scratch_create(&scratch, arena, m, batch, &e), e);
+    OK(block_scratch_create(&scratch, arena, m, batch, SCRATCH_FORWARD, &e), e);
     assert_int_equal(acts_tier_for(o, acts_bytes(m, w->n)), tier);
     OK(acts_create(&a, m, w->n, o, &e), e);
     assert_int_equal(acts_where(a), tier);
@@ -237,8 +237,8 @@ static void test_scratch_windows(void **state)
     struct opened o;
     open_shape(&o, shape_named("llama2"));
     assert_int_equal(block_scratch_windows(o.m, UINT64_MAX, 7), 7);
-    assert_int_equal(block_scratch_windows(o.m, block_scratch_bytes(o.m, 3), 7), 3);
-    assert_int_equal(block_scratch_windows(o.m, block_scratch_bytes(o.m, 3) - 1, 7), 2);
+    assert_int_equal(block_scratch_windows(o.m, block_scratch_bytes(o.m, 3, SCRATCH_FORWARD), 7), 3);
+    assert_int_equal(block_scratch_windows(o.m, block_scratch_bytes(o.m, 3, SCRATCH_FORWARD) - 1, 7), 2);
     assert_int_equal(block_scratch_windows(o.m, 0, 7), 1);
     uint32_t n = block_scratch_windows(o.m, UINT64_MAX, UINT32_MAX);
     assert_true((uint64_t)n * CTX * 72 * 4 <= gpu_info(gpu)->max_range);

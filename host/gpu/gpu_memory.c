@@ -8,7 +8,6 @@
 #include "host/base/os.h"
 
 /* Bytes of every view's offset and size: above any device's minStorageBufferOffsetAlignment. */
-#define VIEW_ALIGN 256
 /* Small allocations share chunks of this size (less where little memory is allowed); a request larger than a
  * quarter of it gets a buffer of its own, so that no large tail is lost. */
 #define CHUNK_BYTES (UINT64_C(32) << 20)
@@ -300,13 +299,13 @@ bool gpu_alloc(struct gpu_arena *a, uint64_t bytes, struct gpu_view *out, struct
 {
     const struct gpu *g = a->gpu;
     *out = (struct gpu_view){0};
-    if (bytes > g->probe.info.max_alloc / VIEW_ALIGN * VIEW_ALIGN) {
+    if (bytes > g->probe.info.max_alloc / GPU_ALLOC_ALIGN * GPU_ALLOC_ALIGN) {
         char limit[24], why[96];
         snprintf(why, sizeof why, "one buffer of this device holds at most %s",
                  format_bytes(g->probe.info.max_alloc, limit, sizeof limit));
         return no_room(a, bytes, why, e);
     }
-    uint64_t room = round_up(max_u64(bytes, 1), VIEW_ALIGN);
+    uint64_t room = round_up(max_u64(bytes, 1), GPU_ALLOC_ALIGN);
     bool ok = room > g->chunk_bytes / 4 ? alloc_large(a, room, out, e) : alloc_small(a, room, out, e);
     out->size = ok ? round_up(max_u64(bytes, 1), 4) : 0;
     return ok;
@@ -340,11 +339,11 @@ uint32_t gpu_tile_rows(const struct gpu *g, uint64_t row_bytes, uint32_t rows)
     uint64_t most = g->probe.info.max_range / row_bytes;
     if (most >= rows)
         return rows;
-    /* 64 rows of whole words are a multiple of VIEW_ALIGN; where a range holds fewer, as many as stay
+    /* 64 rows of whole words are a multiple of GPU_ALLOC_ALIGN; where a range holds fewer, as many as stay
      * aligned. */
     uint64_t unit = 64;
     while (unit > most)
         unit /= 2;
-    assert(unit * row_bytes % VIEW_ALIGN == 0);
+    assert(unit * row_bytes % GPU_ALLOC_ALIGN == 0);
     return (uint32_t)(most / unit * unit);
 }

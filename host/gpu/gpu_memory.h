@@ -17,7 +17,9 @@ struct gpu_view {
 struct gpu_arena;
 bool gpu_arena_create(struct gpu_arena **out, struct gpu *g, const char *name, struct err *e);
 void gpu_arena_destroy(struct gpu_arena **a);
-/* A view of `bytes` (rounded up to whole words), aligned to 256, from which it takes a multiple of 256.
+/* A view takes a multiple of this many bytes of its arena. */
+#define GPU_ALLOC_ALIGN 256u
+/* A view of `bytes` (rounded up to whole words), aligned to GPU_ALLOC_ALIGN.
  * Larger than one buffer may be, or over the memory limit: ERR_ENV that names the arena, the amount asked
  * for, what is in use and the remedy. Contents are undefined. A view may be larger than gpu_info.max_range;
  * bind it in slices then. */

@@ -7,64 +7,70 @@
 #include "host/gpu/gpu_gemm.h"
 #include "host/gpu/gpu_pipeline.h"
 #include "host/gpu/kernels.h"
+#include "host/model/block_steps.h"
 
 /* ---- scratch ------------------------------------------------------------------------------------------- */
 
-#define ALLOC_ALIGN 256u /* gpu_alloc rounds up to this */
-
 /* The scratch matrices, in the order of allocation. */
-enum { S_NORM, S_Q, S_K, S_V, S_ATTN, S_LSE, S_GATE, S_UP, S_COUNT };
+enum { S_NORM, S_Q, S_K, S_V, S_ATTN, S_LSE, S_GATE, S_UP, S_ACT, S_Q_RAW, S_K_RAW, S_COUNT };
 
-static void scratch_cols(const struct model *m, uint32_t cols[S_COUNT])
+/* Columns of each; 0: not needed. */
+static void scratch_cols(const struct model *m, enum scratch_use use, uint32_t cols[S_COUNT])
 {
+    bool train = use == SCRATCH_TRAIN, raw = train && m->family->qk_norm;
     cols[S_NORM] = m->cfg->hidden_size;
     cols[S_Q] = cols[S_ATTN] = m->rows[LINEAR_Q];
     cols[S_K] = cols[S_V] = m->rows[LINEAR_K];
     cols[S_LSE] = m->cfg->num_heads;
     cols[S_GATE] = cols[S_UP] = m->cfg->intermediate_size;
+    cols[S_ACT] = train ? m->cfg->intermediate_size : 0;
+    cols[S_Q_RAW] = raw ? m->rows[LINEAR_Q] : 0;
+    cols[S_K_RAW] = raw ? m->rows[LINEAR_K] : 0;
 }
 
-uint64_t block_scratch_bytes(const struct model *m, uint32_t windows)
+uint64_t block_scratch_bytes(const struct model *m, uint32_t windows, enum scratch_use use)
 {
     uint32_t cols[S_COUNT];
-    scratch_cols(m, cols);
+    scratch_cols(m, use, cols);
     uint64_t bytes = 0;
     for (int i = 0; i < S_COUNT; i++)
-        bytes += round_up((uint64_t)windows * m->ctx * cols[i] * 4, ALLOC_ALIGN);
+        bytes += round_up((uint64_t)windows * m->ctx * cols[i] * 4, GPU_ALLOC_ALIGN);
     return bytes;
 }
 
 bool block_scratch_create(struct block_scratch *s, struct gpu_arena *arena, const struct model *m,
-                          uint32_t windows, struct err *e)
+                          uint32_t windows, enum scratch_use use, struct err *e)
 {
     *s = (struct block_scratch){.max_windows = windows};
-    struct gpu_view *views[S_COUNT] = {&s->norm, &s->q, &s->k, &s->v, &s->attn, &s->lse, &s->gate, &s->up};
+    struct gpu_view *views[S_COUNT] = {&s->norm, &s->q,  &s->k,   &s->v,     &s->attn, &s->lse,
+                                       &s->gate, &s->up, &s->act, &s->q_raw, &s->k_raw};
     uint32_t cols[S_COUNT];
-    scratch_cols(m, cols);
+    scratch_cols(m, use, cols);
     for (int i = 0; i < S_COUNT; i++) {
-        if (!gpu_alloc(arena, (uint64_t)windows * m->ctx * cols[i] * 4, views[i], e))
+        if (cols[i] && !gpu_alloc(arena, (uint64_t)windows * m->ctx * cols[i] * 4, views[i], e))
             return err_context(e, "scratch for %u windows", windows);
     }
-    s->act = s->gate;
+    if (use == SCRATCH_FORWARD)
+        s->act = s->gate;
     return true;
 }
 
 uint32_t block_scratch_windows(const struct model *m, uint64_t bytes, uint32_t at_most)
 {
     uint32_t cols[S_COUNT];
-    scratch_cols(m, cols);
+    scratch_cols(m, SCRATCH_FORWARD, cols);
     uint64_t widest = 0;
     for (int i = 0; i < S_COUNT; i++)
         widest = max_u64(widest, cols[i]);
     uint64_t n = min_u64(at_most, gpu_info(m->gpu)->max_range / (widest * m->ctx * 4));
-    while (n > 1 && block_scratch_bytes(m, (uint32_t)n) > bytes)
+    while (n > 1 && block_scratch_bytes(m, (uint32_t)n, SCRATCH_FORWARD) > bytes)
         n--;
     return (uint32_t)max_u64(1, n);
 }
 
 /* ---- single steps over [rows, cols], in row tiles that one binding holds ------------------------------- */
 
-static struct gpu_view rows_of(struct gpu_view v, uint64_t row0, uint64_t rows, uint64_t cols)
+struct gpu_view block_rows(struct gpu_view v, uint64_t row0, uint64_t rows, uint64_t cols)
 {
     return gpu_slice(v, row0 * cols * 4, rows * cols * 4);
 }
@@ -78,9 +84,9 @@ void block_rmsnorm(struct model *m, struct gpu_view x, struct gpu_view w, struct
         struct gpu_grid grid = gpu_rows(n);
         grid.work = (double)n * cols;
         run_rmsnorm_fwd(m->cmd, grid,
-                        &(struct rmsnorm_fwd_args){.x = rows_of(x, r, n, cols),
+                        &(struct rmsnorm_fwd_args){.x = block_rows(x, r, n, cols),
                                                    .w = w,
-                                                   .y = rows_of(y, r, n, cols),
+                                                   .y = block_rows(y, r, n, cols),
                                                    .rows = n,
                                                    .cols = cols,
                                                    .eps = m->cfg->rms_eps});
@@ -95,7 +101,7 @@ static void add_bias(struct model *m, struct gpu_view y, struct gpu_view b, uint
         run_add_bias(
             m->cmd, gpu_items(m->cmd, KERNEL_ID_add_bias, (uint64_t)n * cols),
             &(struct add_bias_args){
-                .x = rows_of(y, r, n, cols), .b = b, .y = rows_of(y, r, n, cols), .rows = n, .cols = cols});
+                .x = block_rows(y, r, n, cols), .b = b, .y = block_rows(y, r, n, cols), .rows = n, .cols = cols});
     }
 }
 
@@ -106,9 +112,9 @@ static void swiglu(struct model *m, struct gpu_view gate, struct gpu_view up, st
     for (uint32_t r = 0; r < rows; r += tile) {
         uint64_t n = min_u64(tile, rows - r);
         run_swiglu_fwd(m->cmd, gpu_items(m->cmd, KERNEL_ID_swiglu_fwd, n * cols),
-                       &(struct swiglu_fwd_args){.gate = rows_of(gate, r, n, cols),
-                                                 .up = rows_of(up, r, n, cols),
-                                                 .act = rows_of(act, r, n, cols),
+                       &(struct swiglu_fwd_args){.gate = block_rows(gate, r, n, cols),
+                                                 .up = block_rows(up, r, n, cols),
+                                                 .act = block_rows(act, r, n, cols),
                                                  .n = (uint32_t)(n * cols)});
     }
 }
@@ -124,34 +130,33 @@ static void linear(struct model *m, const struct block_weights *b, enum linear_i
         add_bias(m, y, b->bias[id], rows, out);
 }
 
-/* How many windows of a matrix of `cols` columns one binding holds, such that tiles of so many start aligned,
- * those of matrices of `narrow` columns and multiples of it too. */
-static uint32_t window_tile(const struct model *m, uint32_t cols, uint32_t narrow, uint32_t windows)
+uint32_t block_window_tile(const struct model *m, uint32_t cols, uint32_t windows)
 {
     const struct gpu_info *info = gpu_info(m->gpu);
     uint64_t bytes = (uint64_t)m->ctx * 4, fit = info->max_range / (bytes * cols), step = 1;
     if (fit >= windows)
         return windows;
-    while (step < fit && bytes * narrow * step % info->min_align)
+    /* Every matrix of attention has a multiple of num_kv_heads columns. */
+    while (step < fit && bytes * m->cfg->num_kv_heads * step % info->min_align)
         step++;
-    assert(fit >= 1 && bytes * narrow * step % info->min_align == 0);
+    assert(fit >= 1 && bytes * m->cfg->num_kv_heads * step % info->min_align == 0);
     return (uint32_t)(fit / step * step);
 }
 
-static void rope(struct model *m, struct gpu_view x, uint32_t heads, uint32_t windows)
+void block_rope(struct model *m, struct gpu_view x, uint32_t heads, uint32_t windows, float turn)
 {
-    uint32_t cols = heads * m->cfg->head_dim, tile = window_tile(m, cols, cols, windows);
+    uint32_t cols = heads * m->cfg->head_dim, tile = block_window_tile(m, cols, windows);
     for (uint32_t w = 0; w < windows; w += tile) {
         uint32_t n = (uint32_t)min_u64(tile, windows - w), rows = n * m->ctx;
         run_rope_fwd(m->cmd, gpu_items(m->cmd, KERNEL_ID_rope_fwd, (uint64_t)rows * cols / 2),
-                     &(struct rope_fwd_args){.x = rows_of(x, (uint64_t)w * m->ctx, rows, cols),
+                     &(struct rope_fwd_args){.x = block_rows(x, (uint64_t)w * m->ctx, rows, cols),
                                              .table = m->rope_table,
-                                             .y = rows_of(x, (uint64_t)w * m->ctx, rows, cols),
+                                             .y = block_rows(x, (uint64_t)w * m->ctx, rows, cols),
                                              .rows = rows,
                                              .heads = heads,
                                              .dim = m->cfg->head_dim,
                                              .ctx = m->ctx,
-                                             .turn = 1});
+                                             .turn = turn});
     }
 }
 
@@ -160,11 +165,11 @@ static void rope(struct model *m, struct gpu_view x, uint32_t heads, uint32_t wi
 
 #define RUN_ATTENTION(kernel)                                                                                \
     run_##kernel(m->cmd, grid,                                                                               \
-                 &(struct kernel##_args){.q = rows_of(s->q, row, rows, q),                                   \
-                                         .k = rows_of(s->k, row, rows, kv),                                  \
-                                         .v = rows_of(s->v, row, rows, kv),                                  \
-                                         .out = rows_of(s->attn, row, rows, q),                              \
-                                         .lse = rows_of(s->lse, row, rows, c->num_heads),                    \
+                 &(struct kernel##_args){.q = block_rows(s->q, row, rows, q),                                   \
+                                         .k = block_rows(s->k, row, rows, kv),                                  \
+                                         .v = block_rows(s->v, row, rows, kv),                                  \
+                                         .out = block_rows(s->attn, row, rows, q),                              \
+                                         .lse = block_rows(s->lse, row, rows, c->num_heads),                    \
                                          .windows = n,                                                       \
                                          .ctx = m->ctx,                                                      \
                                          .heads = c->num_heads,                                              \
@@ -178,7 +183,7 @@ static void attention(struct model *m, const struct block_scratch *s, uint32_t w
     const struct model_config *c = m->cfg;
     bool small = c->head_dim <= SMALL_HEAD && c->head_dim % 4 == 0;
     uint32_t q = m->rows[LINEAR_Q], kv = m->rows[LINEAR_K];
-    uint32_t tile = window_tile(m, q, c->num_kv_heads, windows);
+    uint32_t tile = block_window_tile(m, q, windows);
     uint32_t tile_q = gpu_kernel_constant(m->gpu, small ? KERNEL_ID_attn_small : KERNEL_ID_attn_fwd, 2, 1);
     for (uint32_t w = 0; w < windows; w += tile) {
         uint32_t n = (uint32_t)min_u64(tile, windows - w);
@@ -206,15 +211,16 @@ void block_attn_inputs(struct model *m, const struct block_weights *b, const str
     uint32_t rows = windows * m->ctx;
     assert(windows <= s->max_windows);
     block_rmsnorm(m, x, b->attn_norm, s->norm, rows, c->hidden_size);
-    linear(m, b, LINEAR_Q, s->norm, s->q, rows, 0);
-    linear(m, b, LINEAR_K, s->norm, s->k, rows, 0);
+    struct gpu_view q = s->q_raw.size ? s->q_raw : s->q, k = s->k_raw.size ? s->k_raw : s->k;
+    linear(m, b, LINEAR_Q, s->norm, q, rows, 0);
+    linear(m, b, LINEAR_K, s->norm, k, rows, 0);
     linear(m, b, LINEAR_V, s->norm, s->v, rows, 0);
     if (b->q_norm.size) {
-        block_rmsnorm(m, s->q, b->q_norm, s->q, rows * c->num_heads, c->head_dim);
-        block_rmsnorm(m, s->k, b->k_norm, s->k, rows * c->num_kv_heads, c->head_dim);
+        block_rmsnorm(m, q, b->q_norm, s->q, rows * c->num_heads, c->head_dim);
+        block_rmsnorm(m, k, b->k_norm, s->k, rows * c->num_kv_heads, c->head_dim);
     }
-    rope(m, s->q, c->num_heads, windows);
-    rope(m, s->k, c->num_kv_heads, windows);
+    block_rope(m, s->q, c->num_heads, windows, 1);
+    block_rope(m, s->k, c->num_kv_heads, windows, 1);
     attention(m, s, windows);
 }
 

@@ -14,12 +14,15 @@ struct block_scratch {
     struct gpu_view attn;     /* [T, heads * head_dim]: input of o */
     struct gpu_view lse;      /* [T, heads] */
     struct gpu_view gate, up; /* [T, intermediate] */
-    struct gpu_view act;      /* [T, intermediate]: input of down (shares memory with gate) */
+    struct gpu_view act;      /* [T, intermediate]: input of down */
+    struct gpu_view q_raw, k_raw; /* [T, heads|kv * head_dim] before the q/k norms, where a backward pass needs them */
 };
-uint64_t block_scratch_bytes(const struct model *m, uint32_t windows);
+/* Forward alone: act takes gate's memory, q and k are normed in place. For training they are kept apart. */
+enum scratch_use { SCRATCH_FORWARD, SCRATCH_TRAIN };
+uint64_t block_scratch_bytes(const struct model *m, uint32_t windows, enum scratch_use use);
 bool block_scratch_create(struct block_scratch *s, struct gpu_arena *arena, const struct model *m,
-                          uint32_t windows, struct err *e);
-/* How many windows fit the given bytes and the view limit (each scratch matrix within max_range), at least 1.
+                          uint32_t windows, enum scratch_use use, struct err *e);
+/* How many windows of forward scratch fit the given bytes and the view limit (each scratch matrix within max_range), at least 1.
  */
 uint32_t block_scratch_windows(const struct model *m, uint64_t bytes, uint32_t at_most);
 

@@ -225,6 +225,26 @@ bool acts_get(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view staging, 
     return true;
 }
 
+bool acts_gather(struct acts *a, const uint32_t *list, uint32_t n, struct gpu_view staging, struct err *e)
+{
+    if (staging.size < n * a->window_bytes)
+        return err_set(e, ERR_BUG, "the staging view holds %" PRIu64 " bytes, not %" PRIu32 " windows", staging.size,
+                       n);
+    for (uint32_t i = 0; i < n; i++) {
+        struct gpu_view to = gpu_slice(staging, i * a->window_bytes, a->window_bytes);
+        uint64_t offset = list[i] * a->window_bytes;
+        assert(list[i] < a->n_windows);
+        if (a->tier == ACTS_DEVICE) {
+            uint32_t got;
+            gpu_copy(a->m->cmd, to, device_part(a, list[i], 1, &got), a->window_bytes);
+        } else {
+            gpu_upload(a->m->cmd, to, a->host + offset, a->window_bytes);
+            drop_pages(a, offset, a->window_bytes);
+        }
+    }
+    return true;
+}
+
 bool acts_put(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view view, struct err *e)
 {
     assert((uint64_t)w0 + n <= a->n_windows && n > 0);

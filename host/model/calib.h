@@ -41,6 +41,8 @@ enum acts_tier acts_where(const struct acts *a);
  * windows) filled from there or from the host. */
 bool acts_get(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view staging, struct gpu_view *out,
               struct err *e);
+/* Windows list[0], list[1], .. list[n-1] into `staging`, one behind the other. */
+bool acts_gather(struct acts *a, const uint32_t *list, uint32_t n, struct gpu_view staging, struct err *e);
 /* Stores these windows from a view: one that acts_get gave, changed in place, or any other. Waits where they
  * live on the host. */
 bool acts_put(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view view, struct err *e);

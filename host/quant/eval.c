@@ -145,7 +145,7 @@ static bool run_blocks(struct eval *ev, struct side *s, struct err *e)
 {
     struct block_scratch scratch;
     struct gpu_view staging;
-    bool ok = block_scratch_create(&scratch, ev->scratch, s->m, ev->batch, e) &&
+    bool ok = block_scratch_create(&scratch, ev->scratch, s->m, ev->batch, SCRATCH_FORWARD, e) &&
               gpu_alloc(ev->scratch, acts_bytes(s->m, ev->batch), &staging, e) &&
               acts_embed(s->acts, &ev->w, ev->batch, staging, e);
     for (uint32_t layer = 0; ok && layer < s->m->cfg->num_layers; layer++)
@@ -367,7 +367,7 @@ static bool plan_memory(struct eval *ev, struct err *e)
     for (int i = 0; i < ev->sides; i++) {
         const struct model *m = ev->side[i].m;
         blocks = max_u64(blocks,
-                         model_block_bytes(m) + block_scratch_bytes(m, ev->batch) + acts_bytes(m, ev->batch));
+                         model_block_bytes(m) + block_scratch_bytes(m, ev->batch, SCRATCH_FORWARD) + acts_bytes(m, ev->batch));
         all += acts_bytes(m, ev->w.n);
     }
     uint64_t need = max_u64(blocks, head_bytes(ev));

@@ -44,6 +44,7 @@ void quantize_defaults(struct quantize_options *o)
                    .decay = 1.0f,
                    .init_noise = 0.01f,
                    .init_gap = 6.0f},
+        .block = {.epochs = 0, .batch = 8, .reach = 2.0f, .train_qk = true, .hessian_start = true},
         .seed = 1,
     };
 }

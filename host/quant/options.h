@@ -35,6 +35,16 @@ struct gumbel_options {
     float init_noise, init_gap; /* start logits: noise * (N(0,1) + gap * centred(-(c-d)^2/2)): 0.01, 6 */
 };
 
+/* The block objective: the linears of half a block trained together on its output (METHOD.md 3). Levels, temperatures and
+ * rates are those of gumbel_options, with its own steps and reach. */
+struct block_options {
+    uint32_t epochs; /* passes over the windows that teach; 0: Hessian objective alone */
+    uint32_t batch;  /* windows per optimiser step */
+    float reach;     /* as gumbel_options.reach */
+    bool train_qk;   /* q and k learn together with v and o */
+    bool hessian_start; /* what is trained together was tuned on its Hessian first */
+};
+
 struct quantize_options {
     const char *model_dir, *out_dir;
     const char *work_dir; /* checkpoints; NULL: OUT.work */
@@ -51,6 +61,7 @@ struct quantize_options {
     float damp;            /* share of the mean diagonal added to H: 0.01 */
     struct scale_search_options scale_search;
     struct gumbel_options gumbel;
+    struct block_options block;
     uint64_t seed;
     uint64_t host_limit; /* bytes of host memory for activations before they spill; 0: 3 GiB */
     bool dry_run;

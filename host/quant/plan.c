@@ -10,21 +10,10 @@
 #include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
-#include "host/model/block_fwd.h"
-#include "host/model/calib.h"
-#include "host/quant/hessian.h"
-#include "host/quant/store.h"
 #include "host/quant/gumbel.h"
-#include "host/quant/tune_hessian.h"
+#include "host/quant/store.h"
+#include "host/quant/tune_block.h"
 
-/* Tokens of one forward batch: enough rows to fill a large GPU, few enough that a batch's matrices stay
- * small. */
-#define BATCH_TOKENS 4096u
-/* Of the memory left after weights and Hessians, what a forward batch and the optimiser may take. */
-#define BATCH_SHARE 0.25
-#define TUNE_SHARE  0.5
-/* Host memory for activations before they go to a scratch file. */
-#define HOST_ACTS_BYTES (3ull << 30)
 /* Smallest and largest group: below, scales cost more than the codes; columns are worked on in fours. */
 #define GROUP_MIN 16u
 
@@ -193,123 +182,28 @@ static bool check_disk(struct plan *p, const struct quantize_options *o, struct 
     return true;
 }
 
-/* --- device memory
+/* --- what trains what
  * ----------------------------------------------------------------------------------------------- */
 
-static void add_line(struct plan *p, const char *name, uint64_t bytes)
+static bool learns(const struct quantize_options *o, const struct plan_item *item)
 {
-    if (bytes && p->n_lines < sizeof p->lines / sizeof *p->lines)
-        p->lines[p->n_lines++] = (struct memory_line){name, bytes};
+    return o->method == METHOD_GSQ && !item->keep && item->spec.type->learned;
 }
 
-static bool too_small(const char *what, uint64_t need, uint64_t limit, struct err *e)
+bool plan_block_objective(const struct quantize_options *o)
 {
-    char a[24], b[24];
-    err_set(e, ERR_ENV, "%s need %s of device memory, %s may be used", what, format_bytes(need, a, sizeof a),
-            format_bytes(limit, b, sizeof b));
-    return err_hint(
-        e, "raise --mem-limit, use a device with more memory, or --method rtn, which needs the least");
+    return o->method == METHOD_GSQ && o->block.epochs > 0;
 }
 
-/* Widest of the linears, in bytes that f gives. */
-static uint64_t widest(const struct plan *p, uint64_t (*f)(const struct plan_item *))
+bool plan_joint(const struct quantize_options *o, const struct plan_item *item)
 {
-    uint64_t most = 0;
-    for (size_t i = 0; i < p->n_items; i++)
-        if (!p->items[i].keep)
-            most = max_u64(most, f(&p->items[i]));
-    return most;
+    bool scores = item->id == LINEAR_Q || item->id == LINEAR_K;
+    return learns(o, item) && plan_block_objective(o) && (!scores || o->block.train_qk);
 }
 
-static uint64_t matrix_and_codes(const struct plan_item *i)
+bool plan_alone(const struct quantize_options *o, const struct plan_item *item)
 {
-    return (uint64_t)i->rows * i->cols * 4 + qmatrix_bytes(i->rows, i->cols, &i->spec);
-}
-
-static uint64_t gptq_need(const struct plan_item *i)
-{
-    return matrix_and_codes(i) + gptq_scratch_bytes(i->rows, i->cols, i->spec.group);
-}
-
-static uint64_t tune_need(const struct plan_item *i)
-{
-    uint64_t per_row =
-        (uint64_t)i->cols * tune_bytes_per_weight(i->spec.type) + div_up(i->cols, i->spec.group) * 4;
-    return i->rows * per_row + 4096;
-}
-
-static uint64_t tune_least(const struct plan_item *i)
-{
-    return min_u64(i->rows, 64) * ((uint64_t)i->cols * tune_bytes_per_weight(i->spec.type) + 4096);
-}
-
-/* Where the memory goes at the widest moment: the second half of a block (down_proj's Hessian is the
- * largest). */
-static bool plan_memory(struct plan *p, const struct model *m, const struct quantize_options *o,
-                        struct err *e)
-{
-    const struct gpu_info *info = gpu_info(m->gpu);
-    const struct model_config *c = m->cfg;
-    p->device_limit = info->mem_limit;
-    uint64_t block = model_block_bytes(m),
-             small = (uint64_t)c->hidden_size * 4 + (uint64_t)p->ctx * c->head_dim * 4;
-    if (o->method == METHOD_RTN) {
-        uint64_t need = widest(p, matrix_and_codes);
-        add_line(p, "one linear and its codes", need);
-        p->device_bytes = need;
-        p->acts_tier = "none";
-        return need <= p->device_limit || too_small("the weights of one linear", need, p->device_limit, e);
-    }
-    bool held = p->holdout > 0;
-    uint64_t attn_dim = (uint64_t)c->num_heads * c->head_dim;
-    uint64_t first = hessian_bytes(c->hidden_size, held) + hessian_bytes((uint32_t)attn_dim, held);
-    uint64_t second = hessian_bytes(c->hidden_size, held) + hessian_bytes(c->intermediate_size, held);
-    uint64_t fixed = block + small + max_u64(first, second);
-    uint64_t gptq = widest(p, gptq_need);
-    uint64_t least = max_u64(gptq, widest(p, matrix_and_codes) + widest(p, tune_least));
-    if (fixed + least > p->device_limit)
-        return too_small("one block, its Hessians and the optimiser", fixed + least, p->device_limit, e);
-
-    uint64_t left = p->device_limit - fixed;
-    p->batch_windows = block_scratch_windows(m, (uint64_t)((double)left * BATCH_SHARE),
-                                             (uint32_t)max_u64(1, BATCH_TOKENS / p->ctx));
-    if (p->batch_windows > p->samples)
-        p->batch_windows = p->samples;
-    /* Scratch of a batch: the block's own, the hidden states, and one transposed input (the widest). */
-    uint64_t tokens = (uint64_t)p->batch_windows * p->ctx;
-    uint64_t wide = max_u64(max_u64(c->hidden_size, attn_dim), c->intermediate_size);
-    uint64_t batch = block_scratch_bytes(m, p->batch_windows) + tokens * 4 * (c->hidden_size + wide);
-    uint64_t tune = 0;
-    if (o->method == METHOD_GSQ) {
-        uint64_t room = left - widest(p, matrix_and_codes);
-        p->tune_bytes = min_u64(widest(p, tune_need), (uint64_t)((double)room * TUNE_SHARE));
-        p->tune_bytes = max_u64(p->tune_bytes, widest(p, tune_least));
-        tune = widest(p, matrix_and_codes) + p->tune_bytes;
-    }
-    uint64_t working = max_u64(max_u64(gptq, tune), batch);
-    if (fixed + working > p->device_limit)
-        return too_small("one block, its Hessians and one batch of windows", fixed + working, p->device_limit,
-                         e);
-    uint64_t acts = (uint64_t)p->samples * p->ctx * c->hidden_size * 4;
-    p->acts_device_bytes = p->device_limit - fixed - working;
-    p->acts_host_bytes = o->host_limit ? o->host_limit : HOST_ACTS_BYTES;
-    struct acts_options tiers = {.device_bytes = p->acts_device_bytes, .host_bytes = p->acts_host_bytes};
-    enum acts_tier tier = acts_tier_for(&tiers, acts);
-    p->acts_tier = tier == ACTS_DEVICE ? "device" : tier == ACTS_HOST ? "host" : "file";
-
-    add_line(p, "block weights (f32)", block);
-    add_line(p, "Hessians", max_u64(first, second));
-    add_line(p,
-             working == batch  ? "a batch of windows"
-             : working == gptq ? "GPTQ's factor and errors"
-                               : "optimiser state",
-             working);
-    add_line(p, "activations of all windows", tier == ACTS_DEVICE ? acts : 0);
-    add_line(p, "norms and tables", small);
-    p->device_bytes = fixed + working + (tier == ACTS_DEVICE ? acts : 0);
-    p->acts_bytes = acts;
-    p->host_bytes = (tier == ACTS_HOST ? acts : 0) + widest(p, matrix_and_codes);
-    return true;
+    return learns(o, item) && (!plan_joint(o, item) || o->block.hessian_start);
 }
 
 bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
@@ -330,6 +224,11 @@ bool plan_make(struct plan *p, const struct model *m, const struct quantize_opti
     }
     if (o->method == METHOD_GSQ)
         p->reach = gumbel_reach(&o->gumbel);
+    if (plan_block_objective(o)) {
+        struct gumbel_options g = tune_block_gumbel(o, o->samples - p->holdout);
+        p->block_steps = g.steps;
+        p->block_reach = gumbel_reach(&g);
+    }
     bool ok =
         list_items(p, m, e) && apply_rules(p, o, export_scale_type(o->format, m->ck), gpu_info(m->gpu), e) &&
         check_format(p, o, e) && count_bytes(p, m, o, e) && plan_memory(p, m, o, e) && check_disk(p, o, e);

@@ -36,16 +36,30 @@ struct plan {
     uint64_t host_bytes;    /* beyond mapped files */
     const char *acts_tier;  /* "device" | "host" | "file" */
     uint32_t batch_windows; /* windows per forward batch */
+    uint32_t micro_windows; /* block objective: windows per forward and backward pass */
     uint32_t ctx, samples;
     uint32_t holdout;                                        /* of the samples, how many windows only judge */
     uint64_t tune_bytes;                                     /* optimiser state at a time */
-    uint64_t acts_bytes, acts_device_bytes, acts_host_bytes; /* of all windows; what each tier may take */
-    double reach; /* sum of the learning rates of one linear's logits */
+    uint64_t acts_bytes, acts_device_bytes, acts_host_bytes; /* of all windows, once; what each tier may take */
+    double reach;             /* sum of the learning rates of one linear's logits, Hessian objective */
+    double block_reach;       /* the same for the block objective; 0: it is not used */
+    uint32_t block_steps;     /* optimiser steps of each half of a block */
+    double predicted_seconds; /* of the whole run; 0: not measured */
+    double updates;           /* optimiser steps per second of a block's larger half, measured; 0: not */
 };
+
+/* Whether halves of blocks are trained on their outputs. */
+bool plan_block_objective(const struct quantize_options *o);
+/* Whether a linear is trained together with its half of the block (tune_block.h); whether on its own Hessian
+ * (tune_hessian.h). Both, where that is its start. */
+bool plan_joint(const struct quantize_options *o, const struct plan_item *item);
+bool plan_alone(const struct quantize_options *o, const struct plan_item *item);
 
 /* Preflight: rules compiled, shapes against the format, tied heads, disk space, memory. Warnings go to the
  * log; the first refusal is ERR_USER. */
 bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e);
+/* Its last step: device memory, and where activations go (plan_memory.c). */
+bool plan_memory(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e);
 void plan_free(struct plan *p);
 
 #endif

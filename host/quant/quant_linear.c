@@ -115,7 +115,7 @@ static bool with_hessian(const struct linear_task *t, struct qmatrix *q, struct 
         report->damp_raised = facts.damp_raised;
         report->diagonal_only = facts.diagonal_only;
         report->loss_gptq = report->loss_final = sum(l.start, rows) / norm;
-        ok = o->method == METHOD_GSQ && q->spec.type->learned ? tune_guarded(t, q, &l, out, report, e)
+        ok = plan_alone(o, t->item) ? tune_guarded(t, q, &l, out, report, e)
                                                               : qmatrix_download(t->cmd, q, out, e);
     }
     free(rows_of);

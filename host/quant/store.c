@@ -13,6 +13,7 @@
 
 #define NAME_CAP   128
 #define REPORT_CAP 256
+#define STAGE_CAP  2560
 
 struct store {
     char dir[3072];
@@ -154,6 +155,34 @@ static void report_scan(const char *text, struct linear_report *r)
     r->diagonal_only = diagonal != 0;
 }
 
+/* Numbers, a space between: facts, then both curves. */
+static bool stage_print(const struct stage_report *r, char *out, size_t cap)
+{
+    size_t at = (size_t)snprintf(out, cap, "%.17g %.17g %u %u %u %u %.6f %u %u", r->loss_start, r->loss_final, r->steps,
+                                 r->epochs, r->best_epoch, r->retries, r->seconds, r->n_soft, r->n_hard);
+    for (uint32_t i = 0; i < r->n_soft + r->n_hard && at < cap; i++)
+        at += (size_t)snprintf(out + at, cap - at, " %.9g",
+                               (double)(i < r->n_soft ? r->soft[i] : r->hard[i - r->n_soft]));
+    return at < cap;
+}
+
+static bool stage_scan(const char *text, struct stage_report *r)
+{
+    int used = 0;
+    if (!text || sscanf(text, "%lf %lf %u %u %u %u %lf %u %u%n", &r->loss_start, &r->loss_final, &r->steps, &r->epochs,
+                        &r->best_epoch, &r->retries, &r->seconds, &r->n_soft, &r->n_hard, &used) != 9 ||
+        r->n_soft > CURVE_POINTS || r->n_hard > CURVE_EPOCHS)
+        return false;
+    for (uint32_t i = 0; i < r->n_soft + r->n_hard; i++) {
+        char *end;
+        text += used;
+        float v = strtof(text, &end);
+        used = (int)(end - text);
+        *(i < r->n_soft ? &r->soft[i] : &r->hard[i - r->n_soft]) = v;
+    }
+    return true;
+}
+
 /* Codes of one linear, row by row as packed words, then its scales. */
 static bool put_linear(struct safetensors_writer *w, const struct plan_item *item, const struct qlinear *q,
                        struct err *e)
@@ -172,12 +201,14 @@ static bool put_linear(struct safetensors_writer *w, const struct plan_item *ite
 }
 
 bool store_write_block(struct store *s, uint32_t layer, const struct plan_item *items,
-                       const struct qlinear *linears, const struct linear_report *reports, size_t n,
-                       struct err *e)
+                       const struct qlinear *linears, const struct linear_report *reports,
+                       const struct stage_report *stages, struct err *e)
 {
+    static const size_t n = LINEAR_COUNT;
     struct tensor_plan plan[2 * LINEAR_COUNT];
     char names[2 * LINEAR_COUNT][NAME_CAP], texts[LINEAR_COUNT][REPORT_CAP], path[4096];
-    const char *metadata[LINEAR_COUNT][2];
+    char curves[2][STAGE_CAP];
+    const char *metadata[LINEAR_COUNT + 2][2];
     size_t count = 0, facts = 0;
     for (size_t i = 0; i < n; i++) {
         if (items[i].keep)
@@ -192,6 +223,13 @@ bool store_write_block(struct store *s, uint32_t layer, const struct plan_item *
         report_print(&reports[i], texts[i]);
         metadata[facts][0] = items[i].module;
         metadata[facts][1] = texts[i];
+        facts++;
+    }
+    for (int i = 0; i < 2; i++) {
+        if (!stages[i].steps || !stage_print(&stages[i], curves[i], sizeof curves[i]))
+            continue;
+        metadata[facts][0] = stage_name(stages[i].stage);
+        metadata[facts][1] = curves[i];
         facts++;
     }
     if (!block_path(s, layer, path, sizeof path, e))
@@ -241,8 +279,20 @@ bool store_read_linear(struct store *s, const struct plan_item *item, struct qli
     if (report) {
         snprintf(report->module, sizeof report->module, "%s", item->module);
         report_scan(safetensors_metadata(s->block, item->module), report);
+        report->stats = code_stats_of(out, item->spec.type);
     }
     return true;
+}
+
+void store_read_stages(struct store *s, uint32_t layer, struct stage_report stages[2])
+{
+    static const enum tune_stage kinds[2] = {STAGE_ATTN, STAGE_FFN};
+    struct err e = {0};
+    for (int i = 0; i < 2; i++) {
+        struct stage_report r = {.stage = kinds[i], .layer = layer};
+        bool there = open_block(s, layer, &e) && stage_scan(safetensors_metadata(s->block, stage_name(kinds[i])), &r);
+        stages[i] = there ? r : (struct stage_report){.stage = kinds[i], .layer = layer};
+    }
 }
 
 void store_remove(struct store **s)

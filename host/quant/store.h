@@ -20,10 +20,12 @@ bool store_open(struct store **out, const char *dir, const struct store_field *f
 void store_close(struct store **s);
 /* Blocks 0 .. n-1 that are whole (the first missing or damaged one ends the count), at most `layers`. */
 uint32_t store_blocks_done(struct store *s, uint32_t layers);
-/* Items of one block: kept ones are skipped. linears and reports are parallel to items. */
+/* One block: items, linears and reports are [LINEAR_COUNT], kept items are skipped; stages [2]. */
 bool store_write_block(struct store *s, uint32_t layer, const struct plan_item *items,
-                       const struct qlinear *linears, const struct linear_report *reports, size_t n,
-                       struct err *e);
+                       const struct qlinear *linears, const struct linear_report *reports,
+                       const struct stage_report *stages, struct err *e);
+/* The training stages of a finished block; steps 0 where there was none. */
+void store_read_stages(struct store *s, uint32_t layer, struct stage_report stages[2]);
 /* One linear of a finished block; the caller frees it. report may be NULL. */
 bool store_read_linear(struct store *s, const struct plan_item *item, struct qlinear *out,
                        struct linear_report *report, struct err *e);

@@ -1,0 +1,296 @@
+#include "host/model/block_bwd.h"
+
+#include <assert.h>
+#include <math.h>
+
+#include "host/base/num.h"
+#include "host/gpu/gpu_gemm.h"
+#include "host/gpu/gpu_pipeline.h"
+#include "host/gpu/kernels.h"
+#include "host/model/block_steps.h"
+
+/* ---- scratch ------------------------------------------------------------------------------------------- */
+
+enum { B_DNORM, B_DACT, B_DQ, B_DK, B_DV, B_DELTA, B_LEFT, B_RIGHT, B_WT, B_COUNT };
+
+/* Elements of each matrix; 0: not needed. */
+static void scratch_sizes(const struct model *m, uint32_t windows, unsigned parts, uint64_t n[B_COUNT])
+{
+    uint64_t tokens = (uint64_t)windows * m->ctx, q = m->rows[LINEAR_Q], kv = m->rows[LINEAR_K];
+    uint64_t hidden = m->cfg->hidden_size, inner = m->cfg->intermediate_size;
+    bool attn = parts & (BWD_ATTN | BWD_QK), ffn = parts & BWD_FFN, input = parts & BWD_INPUT;
+    bool scores = parts & (BWD_QK | BWD_INPUT);
+    for (int i = 0; i < B_COUNT; i++)
+        n[i] = 0;
+    if (input)
+        n[B_DNORM] = tokens * hidden;
+    n[B_DACT] = tokens * max_u64(ffn ? inner : 0, attn ? q : 0);
+    if (attn) {
+        n[B_DV] = tokens * kv;
+        if (scores) {
+            n[B_DQ] = tokens * q;
+            n[B_DK] = tokens * kv;
+            n[B_DELTA] = tokens * m->cfg->num_heads;
+        }
+    }
+    for (int id = 0; id < LINEAR_COUNT; id++) {
+        bool mine = id >= LINEAR_GATE ? ffn : attn;
+        if (!mine)
+            continue;
+        n[B_LEFT] = max_u64(n[B_LEFT], tokens * m->rows[id]);
+        n[B_RIGHT] = max_u64(n[B_RIGHT], tokens * m->cols[id]);
+        /* Only what lies behind a half's last linear needs the gradient of its input, unless all do. */
+        if (input || id == LINEAR_O || id == LINEAR_DOWN)
+            n[B_WT] = max_u64(n[B_WT], (uint64_t)m->rows[id] * m->cols[id]);
+    }
+}
+
+uint64_t bwd_scratch_bytes(const struct model *m, uint32_t windows, unsigned parts)
+{
+    uint64_t n[B_COUNT], bytes = 0;
+    scratch_sizes(m, windows, parts, n);
+    for (int i = 0; i < B_COUNT; i++)
+        bytes += round_up(n[i] * 4, GPU_ALLOC_ALIGN);
+    return bytes;
+}
+
+bool bwd_scratch_create(struct bwd_scratch *s, struct gpu_arena *arena, const struct model *m, uint32_t windows,
+                        unsigned parts, struct err *e)
+{
+    *s = (struct bwd_scratch){.max_windows = windows};
+    struct gpu_view *views[B_COUNT] = {&s->dnorm, &s->dact, &s->dq,    &s->dk, &s->dv,
+                                       &s->delta, &s->left, &s->right, &s->wt};
+    uint64_t n[B_COUNT];
+    scratch_sizes(m, windows, parts, n);
+    for (int i = 0; i < B_COUNT; i++)
+        if (n[i] && !gpu_alloc(arena, n[i] * 4, views[i], e))
+            return err_context(e, "scratch for gradients of %u windows", windows);
+    return true;
+}
+
+/* ---- single steps -------------------------------------------------------------------------------------- */
+
+/* dw[out, in] += dy[rows, out]^T x[rows, in]; x^T lies in bs->right already. */
+static void weight_grad(struct model *m, const struct bwd_scratch *bs, enum linear_id id, struct gpu_view dy,
+                        const struct block_grads *grads, uint32_t rows)
+{
+    uint32_t out = m->rows[id], in = m->cols[id];
+    if (!grads->w[id].size)
+        return;
+    gpu_transpose(m->cmd, dy, bs->left, rows, out);
+    gpu_gemm(m->cmd, (struct gpu_matrix){bs->left, rows}, (struct gpu_matrix){bs->right, rows},
+             (struct gpu_matrix){grads->w[id], in}, out, in, rows, 1.0f, 1.0f);
+}
+
+/* dx[rows, in] = beta * dx + dy[rows, out] W[out, in]. */
+static void input_grad(struct model *m, const struct block_weights *b, const struct bwd_scratch *bs,
+                       enum linear_id id, struct gpu_view dy, struct gpu_view dx, uint32_t rows, float beta)
+{
+    uint32_t out = m->rows[id], in = m->cols[id];
+    gpu_transpose(m->cmd, b->w[id], bs->wt, out, in);
+    gpu_gemm(m->cmd, (struct gpu_matrix){dy, out}, (struct gpu_matrix){bs->wt, out},
+             (struct gpu_matrix){dx, in}, rows, in, out, 1.0f, beta);
+}
+
+/* In place: dy is turned into the gradient of x. */
+static void rmsnorm_bwd(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view dy, uint32_t rows,
+                        uint32_t cols)
+{
+    uint32_t tile = gpu_tile_rows(m->gpu, cols * 4ull, rows);
+    for (uint32_t r = 0; r < rows; r += tile) {
+        uint32_t n = (uint32_t)min_u64(tile, rows - r);
+        struct gpu_grid grid = gpu_rows(n);
+        grid.work = (double)n * cols;
+        run_rmsnorm_bwd(m->cmd, grid,
+                        &(struct rmsnorm_bwd_args){.x = block_rows(x, r, n, cols),
+                                                   .w = w,
+                                                   .dy = block_rows(dy, r, n, cols),
+                                                   .dx = block_rows(dy, r, n, cols),
+                                                   .rows = n,
+                                                   .cols = cols,
+                                                   .eps = m->cfg->rms_eps});
+    }
+}
+
+/* gate and up give way to their gradients: dact becomes that of gate, up its own. */
+static void swiglu_bwd(struct model *m, struct gpu_view gate, struct gpu_view up, struct gpu_view dact,
+                       uint32_t rows, uint32_t cols)
+{
+    uint32_t tile = gpu_tile_rows(m->gpu, cols * 4ull, rows);
+    for (uint32_t r = 0; r < rows; r += tile) {
+        uint64_t n = min_u64(tile, rows - r);
+        run_swiglu_bwd(m->cmd, gpu_items(m->cmd, KERNEL_ID_swiglu_bwd, n * cols),
+                       &(struct swiglu_bwd_args){.gate = block_rows(gate, r, n, cols),
+                                                 .up = block_rows(up, r, n, cols),
+                                                 .dact = block_rows(dact, r, n, cols),
+                                                 .dgate = block_rows(dact, r, n, cols),
+                                                 .dup = block_rows(up, r, n, cols),
+                                                 .n = (uint32_t)(n * cols)});
+    }
+}
+
+/* y += x. */
+static void add_rows(struct model *m, struct gpu_view y, struct gpu_view x, uint32_t rows, uint32_t cols)
+{
+    uint32_t tile = gpu_tile_rows(m->gpu, cols * 4ull, rows);
+    for (uint32_t r = 0; r < rows; r += tile) {
+        uint64_t n = min_u64(tile, rows - r);
+        run_add(m->cmd, gpu_items(m->cmd, KERNEL_ID_add, n * cols),
+                &(struct add_args){.y = block_rows(y, r, n, cols),
+                                   .x = block_rows(x, r, n, cols),
+                                   .n = (uint32_t)(n * cols)});
+    }
+}
+
+/* From the gradient of attn in bs->dact to those of v and, where `scores`, of the turned q and k. */
+static void attention_bwd(struct model *m, const struct block_scratch *s, const struct bwd_scratch *bs, bool scores,
+                          uint32_t windows)
+{
+    const struct model_config *c = m->cfg;
+    uint32_t q = m->rows[LINEAR_Q], kv = m->rows[LINEAR_K], heads = c->num_heads;
+    uint32_t tile = block_window_tile(m, q, windows);
+    unsigned kernel = scores ? KERNEL_ID_attn_bwd_kv : KERNEL_ID_attn_bwd_v;
+    uint32_t tile_k = gpu_kernel_constant(m->gpu, kernel, 2, 1);
+    uint32_t tile_q = gpu_kernel_constant(m->gpu, KERNEL_ID_attn_bwd_q, 2, 1);
+    float scale = (float)(1.0 / sqrt(c->head_dim));
+    for (uint32_t w = 0; w < windows; w += tile) {
+        uint32_t n = (uint32_t)min_u64(tile, windows - w);
+        uint64_t row = (uint64_t)w * m->ctx, rows = (uint64_t)n * m->ctx;
+        struct gpu_view vq = block_rows(s->q, row, rows, q), vk = block_rows(s->k, row, rows, kv),
+                        vv = block_rows(s->v, row, rows, kv), dout = block_rows(bs->dact, row, rows, q),
+                        lse = block_rows(s->lse, row, rows, heads), dv = block_rows(bs->dv, row, rows, kv);
+        struct gpu_grid keys = gpu_rows((uint64_t)n * c->num_kv_heads * div_up(m->ctx, tile_k));
+        keys.work = (double)rows * m->ctx * q; /* half of every product is masked */
+        if (!scores) {
+            run_attn_bwd_v(m->cmd, keys,
+                           &(struct attn_bwd_v_args){.q = vq,
+                                                     .k = vk,
+                                                     .dout = dout,
+                                                     .lse = lse,
+                                                     .dv = dv,
+                                                     .windows = n,
+                                                     .ctx = m->ctx,
+                                                     .heads = heads,
+                                                     .kv_heads = c->num_kv_heads,
+                                                     .dim = c->head_dim,
+                                                     .sliding = m->sliding,
+                                                     .scale = scale});
+            continue;
+        }
+        struct gpu_view delta = block_rows(bs->delta, row, rows, heads);
+        struct gpu_grid dots = gpu_rows(rows * heads);
+        dots.work = (double)rows * q;
+        run_row_dot(m->cmd, dots,
+                    &(struct row_dot_args){.a = dout,
+                                           .b = block_rows(s->attn, row, rows, q),
+                                           .out = delta,
+                                           .rows = (uint32_t)(rows * heads),
+                                           .cols = c->head_dim});
+        struct gpu_grid queries = gpu_rows((uint64_t)n * heads * div_up(m->ctx, tile_q));
+        queries.work = 1.5 * (double)rows * m->ctx * q;
+        keys.work *= 2;
+        run_attn_bwd_q(m->cmd, queries,
+                       &(struct attn_bwd_q_args){.q = vq,
+                                                 .k = vk,
+                                                 .v = vv,
+                                                 .dout = dout,
+                                                 .lse = lse,
+                                                 .delta = delta,
+                                                 .dq = block_rows(bs->dq, row, rows, q),
+                                                 .windows = n,
+                                                 .ctx = m->ctx,
+                                                 .heads = heads,
+                                                 .kv_heads = c->num_kv_heads,
+                                                 .dim = c->head_dim,
+                                                 .sliding = m->sliding,
+                                                 .scale = scale});
+        run_attn_bwd_kv(m->cmd, keys,
+                        &(struct attn_bwd_kv_args){.q = vq,
+                                                   .k = vk,
+                                                   .v = vv,
+                                                   .dout = dout,
+                                                   .lse = lse,
+                                                   .delta = delta,
+                                                   .dk = block_rows(bs->dk, row, rows, kv),
+                                                   .dv = dv,
+                                                   .windows = n,
+                                                   .ctx = m->ctx,
+                                                   .heads = heads,
+                                                   .kv_heads = c->num_kv_heads,
+                                                   .dim = c->head_dim,
+                                                   .sliding = m->sliding,
+                                                   .scale = scale});
+    }
+}
+
+/* ---- the two halves ------------------------------------------------------------------------------------ */
+
+void block_attn_bwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
+                    const struct bwd_scratch *bs, struct gpu_view x, struct gpu_view dy, bool want_input,
+                    const struct block_grads *grads, uint32_t windows)
+{
+    const struct model_config *c = m->cfg;
+    const struct gpu_view *w = grads->w;
+    uint32_t rows = windows * m->ctx;
+    bool scores = want_input || w[LINEAR_Q].size || w[LINEAR_K].size;
+    assert(windows <= s->max_windows && windows <= bs->max_windows);
+    if (w[LINEAR_O].size) {
+        gpu_transpose(m->cmd, s->attn, bs->right, rows, m->cols[LINEAR_O]);
+        weight_grad(m, bs, LINEAR_O, dy, grads, rows);
+    }
+    if (!scores && !w[LINEAR_V].size)
+        return;
+    input_grad(m, b, bs, LINEAR_O, dy, bs->dact, rows, 0);
+    attention_bwd(m, s, bs, scores, windows);
+    if (scores) {
+        block_rope(m, bs->dq, c->num_heads, windows, -1);
+        block_rope(m, bs->dk, c->num_kv_heads, windows, -1);
+        if (b->q_norm.size) {
+            rmsnorm_bwd(m, s->q_raw, b->q_norm, bs->dq, rows * c->num_heads, c->head_dim);
+            rmsnorm_bwd(m, s->k_raw, b->k_norm, bs->dk, rows * c->num_kv_heads, c->head_dim);
+        }
+    }
+    if (w[LINEAR_Q].size || w[LINEAR_K].size || w[LINEAR_V].size) {
+        block_rmsnorm(m, x, b->attn_norm, s->norm, rows, c->hidden_size); /* the other half uses it, too */
+        gpu_transpose(m->cmd, s->norm, bs->right, rows, c->hidden_size);
+        weight_grad(m, bs, LINEAR_Q, bs->dq, grads, rows);
+        weight_grad(m, bs, LINEAR_K, bs->dk, grads, rows);
+        weight_grad(m, bs, LINEAR_V, bs->dv, grads, rows);
+    }
+    if (want_input) {
+        input_grad(m, b, bs, LINEAR_Q, bs->dq, bs->dnorm, rows, 0);
+        input_grad(m, b, bs, LINEAR_K, bs->dk, bs->dnorm, rows, 1);
+        input_grad(m, b, bs, LINEAR_V, bs->dv, bs->dnorm, rows, 1);
+        rmsnorm_bwd(m, x, b->attn_norm, bs->dnorm, rows, c->hidden_size);
+        add_rows(m, dy, bs->dnorm, rows, c->hidden_size);
+    }
+}
+
+void block_ffn_bwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
+                   const struct bwd_scratch *bs, struct gpu_view h, struct gpu_view dy, bool want_input,
+                   const struct block_grads *grads, uint32_t windows)
+{
+    const struct model_config *c = m->cfg;
+    const struct gpu_view *w = grads->w;
+    uint32_t rows = windows * m->ctx;
+    assert(windows <= s->max_windows && windows <= bs->max_windows);
+    if (w[LINEAR_DOWN].size) {
+        gpu_transpose(m->cmd, s->act, bs->right, rows, m->cols[LINEAR_DOWN]);
+        weight_grad(m, bs, LINEAR_DOWN, dy, grads, rows);
+    }
+    if (!want_input && !w[LINEAR_GATE].size && !w[LINEAR_UP].size)
+        return;
+    input_grad(m, b, bs, LINEAR_DOWN, dy, bs->dact, rows, 0);
+    swiglu_bwd(m, s->gate, s->up, bs->dact, rows, c->intermediate_size);
+    if (w[LINEAR_GATE].size || w[LINEAR_UP].size) {
+        gpu_transpose(m->cmd, s->norm, bs->right, rows, c->hidden_size);
+        weight_grad(m, bs, LINEAR_GATE, bs->dact, grads, rows);
+        weight_grad(m, bs, LINEAR_UP, s->up, grads, rows);
+    }
+    if (want_input) {
+        input_grad(m, b, bs, LINEAR_GATE, bs->dact, bs->dnorm, rows, 0);
+        input_grad(m, b, bs, LINEAR_UP, s->up, bs->dnorm, rows, 1);
+        rmsnorm_bwd(m, h, b->ffn_norm, bs->dnorm, rows, c->hidden_size);
+        add_rows(m, dy, bs->dnorm, rows, c->hidden_size);
+    }
+}

@@ -1,0 +1,47 @@
+/* Backward pass of one transformer block over whole windows, in the two halves of block_fwd.h: from the gradient of a
+ * half's output to those of its weights and of its input. Activations are what the forward pass left in a scratch made
+ * for training; the T x T scores of attention are computed again, never stored. */
+#ifndef MODEL_BLOCK_BWD_H
+#define MODEL_BLOCK_BWD_H
+
+#include "host/model/block_fwd.h"
+
+/* What a backward pass has to find; adds up. */
+enum {
+    BWD_ATTN = 1,  /* gradients of v, o */
+    BWD_QK = 2,    /* of q, k */
+    BWD_FFN = 4,   /* of gate, up, down */
+    BWD_INPUT = 8, /* of the half's input */
+};
+
+/* Gradients of weights, [rows, cols] as the weights: what a pass finds is added. An empty view is not computed. */
+struct block_grads {
+    struct gpu_view w[LINEAR_COUNT];
+};
+
+/* Scratch for at most max_windows windows. T = windows * ctx. */
+struct bwd_scratch {
+    uint32_t max_windows;
+    struct gpu_view dnorm;       /* [T, hidden]: gradient behind a norm */
+    struct gpu_view dact;        /* [T, widest of intermediate and heads * head_dim]: gradient of act or attn; then of gate */
+    struct gpu_view dq, dk, dv;  /* [T, heads|kv * head_dim] */
+    struct gpu_view delta;       /* [T, heads]: dout . out of each head */
+    struct gpu_view left, right; /* [widest output|input, T]: transposed operands of a weight's gradient */
+    struct gpu_view wt;          /* the widest weight, transposed */
+};
+/* parts: BWD_ values that passes with this scratch may find. */
+uint64_t bwd_scratch_bytes(const struct model *m, uint32_t windows, unsigned parts);
+bool bwd_scratch_create(struct bwd_scratch *s, struct gpu_arena *arena, const struct model *m, uint32_t windows,
+                        unsigned parts, struct err *e);
+
+/* After block_attn_fwd of the same x (it must not have been overwritten) and windows. dy[T, hidden] is dLoss/dh;
+ * where want_input, it is turned into dLoss/dx. Uses s->norm anew. */
+void block_attn_bwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
+                    const struct bwd_scratch *bs, struct gpu_view x, struct gpu_view dy, bool want_input,
+                    const struct block_grads *grads, uint32_t windows);
+/* After block_ffn_fwd of the same h; s->gate, s->up, s->act are used up. */
+void block_ffn_bwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
+                   const struct bwd_scratch *bs, struct gpu_view h, struct gpu_view dy, bool want_input,
+                   const struct block_grads *grads, uint32_t windows);
+
+#endif

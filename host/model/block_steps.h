@@ -1,0 +1,14 @@
+/* Inside host/model: the steps that block_fwd.c and block_bwd.c share. */
+#ifndef MODEL_BLOCK_STEPS_H
+#define MODEL_BLOCK_STEPS_H
+
+#include "host/model/model.h"
+
+/* Rows [row0, row0 + rows) of a dense matrix of `cols` columns. */
+struct gpu_view block_rows(struct gpu_view v, uint64_t row0, uint64_t rows, uint64_t cols);
+/* How many windows of a matrix of `cols` columns one binding holds, such that tiles of so many start aligned. */
+uint32_t block_window_tile(const struct model *m, uint32_t cols, uint32_t windows);
+/* x[windows * ctx, heads, head_dim] turned in place; turn -1: back, which is the backward pass. */
+void block_rope(struct model *m, struct gpu_view x, uint32_t heads, uint32_t windows, float turn);
+
+#endif

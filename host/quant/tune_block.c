@@ -1,0 +1,441 @@
+#include "host/quant/tune_block.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/num.h"
+#include "host/base/os.h"
+#include "host/quant/qkernels.h"
+
+/* A run that diverges starts again at half the rate, this often. */
+#define RETRIES 3u
+/* Diverged: hard loss above this multiple of the start's. */
+#define DIVERGED 4.0
+
+/* One half in training. */
+struct half {
+    const struct tune_block_task *t;
+    uint32_t train;                     /* windows that teach: 0 .. train-1 */
+    uint32_t judge0, judges;            /* windows that judge */
+    uint32_t per_epoch;                 /* steps */
+    struct gumbel_options gumbel;
+    bool trained[LINEAR_COUNT];
+    struct qmatrix q[LINEAR_COUNT];     /* start codes; scales in training */
+    struct gumbel_state s[LINEAR_COUNT];
+    struct block_weights hard;          /* the block, with rounded weights where grads.w has room between steps */
+    struct block_grads grads;
+    struct block_scratch fwd;
+    struct bwd_scratch bwd;
+    struct gpu_view x, target, y;       /* [micro windows, ctx, hidden] */
+    struct gpu_view row_loss;           /* [micro * ctx] */
+    struct gpu_view sums;               /* [per_epoch + 1]: squared error of each step's batch, and of what is measured */
+    struct gpu_view codes, scales;      /* of one linear, rounded */
+    uint32_t *order;                    /* [samples] windows, shuffled */
+    double size_train, size_judge;      /* what the half adds to its input, squared, per window */
+    struct qlinear best[LINEAR_COUNT];
+};
+
+static bool takes(const struct quantize_options *o, enum tune_stage half, const struct plan_item *item)
+{
+    return (item->id >= LINEAR_GATE) == (half == STAGE_FFN) && plan_joint(o, item);
+}
+
+struct gumbel_options tune_block_gumbel(const struct quantize_options *o, uint32_t train)
+{
+    struct gumbel_options g = o->gumbel;
+    g.steps = o->block.epochs * (uint32_t)div_up(train, o->block.batch);
+    g.reach = o->block.reach;
+    return g;
+}
+
+/* What the backward pass finds. */
+static unsigned parts_of(const struct quantize_options *o, enum tune_stage half)
+{
+    return half == STAGE_FFN ? BWD_FFN : BWD_ATTN | (o->block.train_qk ? BWD_QK : 0);
+}
+
+uint64_t tune_block_bytes(const struct model *m, const struct quantize_options *o, enum tune_stage half,
+                          const struct plan_item *items, uint32_t micro, uint32_t train)
+{
+    uint64_t tokens = (uint64_t)micro * m->ctx, hidden = m->cfg->hidden_size, bytes = 0, codes = 0, scales = 0;
+    for (int id = 0; id < LINEAR_COUNT; id++) {
+        if (!takes(o, half, &items[id]))
+            continue;
+        uint64_t n = (uint64_t)items[id].rows * items[id].cols;
+        uint64_t groups = items[id].rows * div_up(items[id].cols, items[id].spec.group) * 4;
+        bytes += qmatrix_bytes(items[id].rows, items[id].cols, &items[id].spec) + groups;
+        bytes += n * (gumbel_bytes_per_weight(items[id].spec.type) + 4);
+        codes = max_u64(codes, items[id].rows * div_up(items[id].cols, 4) * 4);
+        scales = max_u64(scales, groups);
+    }
+    if (!bytes)
+        return 0;
+    return bytes + codes + scales + block_scratch_bytes(m, micro, SCRATCH_TRAIN) +
+           bwd_scratch_bytes(m, micro, parts_of(o, half)) + 3 * tokens * hidden * 4 + tokens * 4 +
+           (div_up(train, o->block.batch) + 1) * 4;
+}
+
+/* ---- one pass over windows ------------------------------------------------------------------------------- */
+
+static void forward(const struct half *h, const struct block_weights *w, uint32_t n)
+{
+    if (h->t->half == STAGE_ATTN)
+        block_attn_fwd(h->t->m, w, &h->fwd, h->x, h->y, n);
+    else
+        block_ffn_fwd(h->t->m, w, &h->fwd, h->x, h->y, n);
+}
+
+/* y <- a - b over n windows; the sum of squares is added to sums[at]. */
+static void residual(const struct half *h, struct gpu_view a, struct gpu_view b, uint32_t n, uint32_t at)
+{
+    struct gpu_cmd *cmd = h->t->m->cmd;
+    uint32_t rows = n * h->t->m->ctx, cols = h->t->m->cfg->hidden_size;
+    q_subtract(cmd, &(struct subtract_args){.a = a, .b = b, .d = h->y, .n = rows * cols});
+    q_row_dot(cmd, &(struct row_dot_args){.a = h->y, .b = h->y, .out = h->row_loss, .rows = rows, .cols = cols});
+    run_reduce_sum(cmd, gpu_rows(1),
+                   &(struct reduce_sum_args){.x = h->row_loss, .result = h->sums, .n = rows, .at = at, .factor = 1});
+}
+
+static bool fetch(struct half *h, const uint32_t *list, uint32_t n, struct err *e)
+{
+    return acts_gather(h->t->inputs, list, n, h->x, e) && acts_gather(h->t->targets, list, n, h->target, e);
+}
+
+/* Squared error of w on the windows list[0..n) into *loss; NULL w: the size of what the half adds (targets - inputs). */
+static bool measure(struct half *h, const struct block_weights *w, const uint32_t *list, uint32_t n, double *loss,
+                    struct err *e)
+{
+    struct gpu_cmd *cmd = h->t->m->cmd;
+    float sum;
+    struct gpu_view at = gpu_slice(h->sums, h->per_epoch * 4ull, 4);
+    gpu_fill(cmd, at, 0);
+    for (uint32_t i = 0; i < n; i += h->t->micro) {
+        uint32_t count = (uint32_t)min_u64(h->t->micro, n - i);
+        if (!fetch(h, list + i, count, e))
+            return false;
+        if (w)
+            forward(h, w, count);
+        residual(h, h->target, w ? h->y : h->x, count, h->per_epoch);
+    }
+    if (!gpu_download(cmd, at, &sum, sizeof sum, e))
+        return false;
+    *loss = sum;
+    return true;
+}
+
+/* Gradients of one batch into grads, its squared error into sums[at]. */
+static bool accumulate(struct half *h, const uint32_t *list, uint32_t n, uint32_t at, struct err *e)
+{
+    struct model *m = h->t->m;
+    for (int id = 0; id < LINEAR_COUNT; id++)
+        if (h->trained[id])
+            gpu_fill(m->cmd, h->grads.w[id], 0);
+    uint32_t pieces = (uint32_t)div_up(n, h->t->micro);
+    for (uint32_t i = 0, done = 0; i < pieces; i++) {
+        uint32_t count = (n - done) / (pieces - i); /* even pieces */
+        if (!fetch(h, list + done, count, e))
+            return false;
+        forward(h, h->t->w, count);
+        /* dL/dy is 2 (y - target) over the batch's elements: a constant factor, to which Lion's sign is blind. */
+        residual(h, h->y, h->target, count, at);
+        if (h->t->half == STAGE_ATTN)
+            block_attn_bwd(m, h->t->w, &h->fwd, &h->bwd, h->x, h->y, false, &h->grads, count);
+        else
+            block_ffn_bwd(m, h->t->w, &h->fwd, &h->bwd, h->x, h->y, false, &h->grads, count);
+        done += count;
+    }
+    return true;
+}
+
+/* ---- hard weights ---------------------------------------------------------------------------------------- */
+
+/* Rounded codes and scales of a linear in training, as the file would hold them. */
+static void harden(const struct half *h, int id)
+{
+    struct gpu_cmd *cmd = h->t->m->cmd;
+    const struct gumbel_state *s = &h->s[id];
+    uint32_t n = s->rows * s->groups;
+    gumbel_codes(cmd, s, h->codes);
+    gpu_copy(cmd, h->scales, s->scales, n * 4ull);
+    q_round_scales(cmd, &(struct round_scales_args){.scales = h->scales, .n = n, .scale_type = (uint32_t)s->spec.scale});
+}
+
+/* h->hard: the block with all weights in training rounded. */
+static void harden_all(const struct half *h)
+{
+    for (int id = 0; id < LINEAR_COUNT; id++) {
+        if (!h->trained[id])
+            continue;
+        struct qmatrix q = h->q[id];
+        harden(h, id);
+        q.codes = h->codes;
+        q.scales = h->scales;
+        qmatrix_dequant(h->t->m->cmd, &q, h->hard.w[id]);
+    }
+}
+
+static bool keep_best(struct half *h, struct err *e)
+{
+    for (int id = 0; id < LINEAR_COUNT; id++) {
+        if (!h->trained[id])
+            continue;
+        struct qmatrix q = h->q[id];
+        harden(h, id);
+        q.codes = h->codes;
+        q.scales = h->scales;
+        qlinear_free(&h->best[id]);
+        if (!qmatrix_download(h->t->m->cmd, &q, &h->best[id], e))
+            return false;
+    }
+    return true;
+}
+
+/* ---- training -------------------------------------------------------------------------------------------- */
+
+/* splitmix64 (Vigna): order of windows. */
+static uint64_t next_random(uint64_t *state)
+{
+    uint64_t z = *state += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+static void shuffle(struct half *h, uint32_t epoch)
+{
+    const struct plan_item *item = &h->t->items[0];
+    uint64_t state = h->t->o->seed ^ ((uint64_t)item->layer << 32 | (uint64_t)h->t->half << 24 | epoch);
+    for (uint32_t i = 0; i < h->train; i++)
+        h->order[i] = i;
+    for (uint32_t i = h->train; i > 1; i--) {
+        uint32_t j = (uint32_t)(next_random(&state) % i), swap = h->order[i - 1];
+        h->order[i - 1] = h->order[j];
+        h->order[j] = swap;
+    }
+}
+
+static bool start(struct half *h, const struct qlinear *q, float rate, struct err *e)
+{
+    struct gpu_cmd *cmd = h->t->m->cmd;
+    for (int id = 0; id < LINEAR_COUNT; id++) {
+        if (!h->trained[id])
+            continue;
+        if (!qmatrix_upload(cmd, &h->q[id], &q[id], e))
+            return false;
+        h->s[id].rate = rate;
+        gumbel_start(cmd, &h->s[id]);
+    }
+    return true;
+}
+
+/* Steps of one epoch; *mean: training loss, relative, NAN or infinite after a divergence. */
+static bool epoch_run(struct half *h, uint32_t epoch, struct stage_report *r, float *soft, double *mean, struct err *e)
+{
+    struct gpu_cmd *cmd = h->t->m->cmd;
+    const struct tune_hooks *hooks = h->t->hooks;
+    shuffle(h, epoch);
+    gpu_fill(cmd, h->sums, 0);
+    for (uint32_t i = 0, done = 0; i < h->per_epoch; i++) {
+        uint32_t n = (h->train - done) / (h->per_epoch - i), step = epoch * h->per_epoch + i;
+        if (!accumulate(h, h->order + done, n, i, e))
+            return false;
+        for (int id = 0; id < LINEAR_COUNT; id++)
+            if (h->trained[id])
+                gumbel_step(cmd, &h->s[id], step);
+        done += n;
+        if (hooks && hooks->step &&
+            !hooks->step(hooks->ctx, step, h->gumbel.steps, r->n_hard ? (double)r->hard[r->n_hard - 1] : NAN)) {
+            gpu_cmd_finish(cmd, NULL);
+            return err_set(e, ERR_STOPPED, "stopped while tuning");
+        }
+    }
+    if (!gpu_download(cmd, h->sums, soft, h->per_epoch * sizeof *soft, e))
+        return false;
+    *mean = 0;
+    for (uint32_t i = 0, done = 0; i < h->per_epoch; i++) {
+        uint32_t n = (h->train - done) / (h->per_epoch - i);
+        soft[i] = (float)(soft[i] / (n * h->size_train));
+        *mean += soft[i] / h->per_epoch;
+        done += n;
+    }
+    return true;
+}
+
+static bool judge(struct half *h, const struct block_weights *w, double *loss, struct err *e)
+{
+    if (!measure(h, w, h->order + h->judge0, h->judges, loss, e))
+        return false;
+    *loss /= h->judges * h->size_judge;
+    return true;
+}
+
+/* Means of equal parts, at most CURVE_POINTS. */
+static uint32_t curve_of(const float *x, uint32_t n, float out[CURVE_POINTS])
+{
+    uint32_t points = n < CURVE_POINTS ? n : CURVE_POINTS;
+    for (uint32_t p = 0; p < points; p++) {
+        uint32_t a = (uint32_t)((uint64_t)p * n / points), b = (uint32_t)((uint64_t)(p + 1) * n / points);
+        double sum = 0;
+        for (uint32_t i = a; i < b; i++)
+            sum += x[i];
+        out[p] = (float)(sum / (b - a));
+    }
+    return points;
+}
+
+/* All epochs at one rate. *diverged: soft or hard loss left all bounds; what was best before that is kept all the same. */
+static bool attempt(struct half *h, const struct qlinear *q, float rate, struct stage_report *r, float *soft,
+                    bool *diverged, struct err *e)
+{
+    *diverged = false;
+    r->n_hard = r->n_soft = 0;
+    r->hard[r->n_hard++] = (float)r->loss_start;
+    if (!start(h, q, rate, e))
+        return false;
+    for (uint32_t epoch = 0; epoch < h->t->o->block.epochs; epoch++) {
+        double mean, hard;
+        if (!epoch_run(h, epoch, r, soft + (size_t)epoch * h->per_epoch, &mean, e))
+            return false;
+        harden_all(h);
+        if (!judge(h, &h->hard, &hard, e))
+            return false;
+        if (r->n_hard < CURVE_EPOCHS)
+            r->hard[r->n_hard++] = (float)hard;
+        r->n_soft = curve_of(soft, (epoch + 1) * h->per_epoch, r->soft);
+        *diverged = !isfinite(mean) || !isfinite(hard) || hard > DIVERGED * r->loss_start;
+        if (*diverged)
+            return true;
+        if (hard < r->loss_final) {
+            r->loss_final = hard;
+            r->best_epoch = epoch + 1;
+            if (!keep_best(h, e))
+                return false;
+        }
+    }
+    return true;
+}
+
+/* ---- a half ---------------------------------------------------------------------------------------------- */
+
+static bool alloc_linear(struct half *h, int id, struct err *e)
+{
+    const struct tune_block_task *t = h->t;
+    const struct plan_item *item = &t->items[id];
+    struct gumbel_state *s = &h->s[id];
+    uint64_t bytes = (uint64_t)item->rows * item->cols * 4;
+    if (!qmatrix_create(&h->q[id], t->arena, item->rows, item->cols, item->spec, e) ||
+        !gumbel_create(s, t->arena, &h->q[id], 0, item->rows, e) || !gpu_alloc(t->arena, bytes, &h->grads.w[id], e))
+        return false;
+    s->o = &h->gumbel;
+    s->seed = (uint32_t)(t->o->seed ^ t->o->seed >> 32) ^ 0x5851f42du; /* other noise than the start's own tuning had */
+    s->tensor = item->layer * LINEAR_COUNT + (uint32_t)id;
+    s->soft = t->w->w[id];
+    s->grad = s->w = h->grads.w[id]; /* w is not used: soft weights, no difference */
+    h->hard.w[id] = h->grads.w[id];
+    return true;
+}
+
+static bool half_create(struct half *h, const struct tune_block_task *t, struct err *e)
+{
+    const struct block_options *o = &t->o->block;
+    uint64_t window = (uint64_t)t->m->ctx * t->m->cfg->hidden_size * 4, codes = 0, scales = 0;
+    *h = (struct half){.t = t, .train = t->samples - t->holdout, .hard = *t->w};
+    h->gumbel = tune_block_gumbel(t->o, h->train);
+    h->judge0 = t->holdout ? h->train : 0;
+    h->judges = t->holdout ? t->holdout : h->train;
+    h->per_epoch = (uint32_t)div_up(h->train, o->batch);
+    h->order = malloc(t->samples * sizeof *h->order);
+    if (!h->order)
+        return err_nomem(e, "the order of windows", t->samples * sizeof *h->order);
+    for (uint32_t i = 0; i < t->samples; i++)
+        h->order[i] = i;
+    for (int id = 0; id < LINEAR_COUNT; id++) {
+        h->trained[id] = takes(t->o, t->half, &t->items[id]);
+        if (!h->trained[id])
+            continue;
+        if (!alloc_linear(h, id, e))
+            return false;
+        codes = max_u64(codes, h->q[id].codes.size);
+        scales = max_u64(scales, h->q[id].scales.size);
+    }
+    return gpu_alloc(t->arena, codes, &h->codes, e) && gpu_alloc(t->arena, scales, &h->scales, e) &&
+           block_scratch_create(&h->fwd, t->arena, t->m, t->micro, SCRATCH_TRAIN, e) &&
+           bwd_scratch_create(&h->bwd, t->arena, t->m, t->micro, parts_of(t->o, t->half), e) &&
+           gpu_alloc(t->arena, t->micro * window, &h->x, e) && gpu_alloc(t->arena, t->micro * window, &h->target, e) &&
+           gpu_alloc(t->arena, t->micro * window, &h->y, e) &&
+           gpu_alloc(t->arena, t->micro * t->m->ctx * 4ull, &h->row_loss, e) &&
+           gpu_alloc(t->arena, (h->per_epoch + 1) * 4ull, &h->sums, e);
+}
+
+static bool train(struct half *h, struct qlinear *q, struct stage_report *r, struct err *e)
+{
+    double size;
+    bool diverged = true;
+    if (!measure(h, NULL, h->order, h->train, &size, e))
+        return false;
+    h->size_train = fmax(size / h->train, 1e-30);
+    if (!measure(h, NULL, h->order + h->judge0, h->judges, &size, e))
+        return false;
+    h->size_judge = fmax(size / h->judges, 1e-30);
+    if (!judge(h, h->t->w, &r->loss_start, e))
+        return false;
+    r->loss_final = r->loss_start;
+    float *soft = malloc(h->gumbel.steps * sizeof *soft);
+    if (!soft)
+        return err_nomem(e, "the training curve", h->gumbel.steps * sizeof *soft);
+    float rate = 1;
+    bool ok = attempt(h, q, rate, r, soft, &diverged, e);
+    while (ok && diverged && r->retries < RETRIES) {
+        r->retries++;
+        rate /= 2;
+        ok = attempt(h, q, rate, r, soft, &diverged, e);
+    }
+    free(soft);
+    return ok;
+}
+
+/* The result: best codes where an epoch was better than the start, and their weights for what follows. */
+static bool settle(struct half *h, struct qlinear *q, const struct stage_report *r, struct err *e)
+{
+    for (int id = 0; id < LINEAR_COUNT; id++) {
+        if (!h->trained[id])
+            continue;
+        if (r->best_epoch) {
+            qlinear_free(&q[id]);
+            q[id] = h->best[id];
+            h->best[id] = (struct qlinear){0};
+        }
+        if (!qmatrix_upload(h->t->m->cmd, &h->q[id], &q[id], e))
+            return false;
+        qmatrix_dequant(h->t->m->cmd, &h->q[id], h->t->w->w[id]);
+    }
+    return true;
+}
+
+bool tune_block(const struct tune_block_task *t, struct qlinear *q, struct stage_report *r, struct err *e)
+{
+    uint64_t begin = os_now_ns();
+    gpu_mark mark = gpu_arena_mark(t->arena);
+    struct half h = {0};
+    bool any = false;
+    *r = (struct stage_report){.stage = t->half, .layer = t->items[0].layer, .loss_start = NAN, .loss_final = NAN};
+    for (int id = 0; id < LINEAR_COUNT; id++)
+        any = any || takes(t->o, t->half, &t->items[id]);
+    if (!any || !t->o->block.epochs)
+        return true;
+    bool ok = half_create(&h, t, e);
+    if (ok) {
+        r->steps = h.gumbel.steps;
+        r->epochs = t->o->block.epochs;
+        ok = train(&h, q, r, e) && settle(&h, q, r, e);
+    }
+    /* Nothing of the arena may be in use when it is given back. */
+    ok = gpu_cmd_finish(t->m->cmd, ok ? e : NULL) && ok;
+    gpu_arena_reset(t->arena, mark);
+    for (int id = 0; id < LINEAR_COUNT; id++)
+        qlinear_free(&h.best[id]);
+    free(h.order);
+    r->seconds = (double)(os_now_ns() - begin) * 1e-9;
+    return ok;
+}

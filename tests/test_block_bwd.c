@@ -1,0 +1,229 @@
+/* The backward pass of a whole block, for every family: gradients of all weights and of the input against central
+ * differences of the forward pass in double. L = sum of c * y with random c. */
+#include "tests/family_model.h"
+
+#include <math.h>
+
+#include "host/model/block_bwd.h"
+
+#define DIR_ "tmp_block_bwd"
+
+enum { CTX = 13, WINDOWS = 3, SAMPLES = 10 };
+
+static struct gpu *gpu;
+static struct gpu_cmd *cmd;
+static uint32_t seed = 11;
+
+static int setup(void **state)
+{
+    (void)state;
+    cmd = test_device(&gpu, 0);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    test_device_done(&gpu, &cmd);
+    os_remove_tree(DIR_);
+    return 0;
+}
+
+static float uniform(void)
+{
+    return (float)(tiny_random(&seed) % 20001) / 10000.0f - 1.0f;
+}
+
+/* What is differentiated: the block's output, or its attention half's. */
+struct loss {
+    struct ref_config c;
+    struct ref_block *b;
+    const double *x;
+    const float *dy; /* [T, hidden] */
+    bool attn_only;
+};
+
+static double loss_of(const struct loss *l)
+{
+    size_t n = (size_t)WINDOWS * CTX * l->c.hidden;
+    double *h = malloc(n * sizeof *h), *y = malloc(n * sizeof *y), sum = 0;
+    assert_true(h && y);
+    assert_true(ref_block_forward(&l->c, l->b, WINDOWS, l->x, h, y));
+    for (size_t i = 0; i < n; i++)
+        sum += l->dy[i] * (l->attn_only ? h[i] : y[i]);
+    free(h);
+    free(y);
+    return sum;
+}
+
+/* Central difference by the float at p. */
+static double slope(const struct loss *l, float *p, double step)
+{
+    float was = *p, up = (float)(was + step), down = (float)(was - step);
+    *p = up;
+    double high = loss_of(l);
+    *p = down;
+    double low = loss_of(l);
+    *p = was;
+    return (high - low) / ((double)up - (double)down);
+}
+
+/* got[i] of a gradient of n elements whose root mean square is `rms`. */
+static void check(const char *shape, const char *what, size_t i, double got, double want, double rms)
+{
+    if (!(fabs(got - want) <= 1e-3 * fabs(want) + 2e-5 * rms))
+        fail_msg("%s, gradient of %s, element %zu: %.9g, differences give %.9g (rms %.3g)", shape, what, i, got, want,
+                 rms);
+}
+
+static double rms_of(const float *x, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)x[i] * x[i];
+    return sqrt(sum / (double)n);
+}
+
+/* A few weights of each linear in [first, end). */
+static void check_weights(const struct loss *l, const char *shape, struct model *m, const struct block_grads *g,
+                          int first, int end)
+{
+    struct err e = {0};
+    for (int id = first; id < end; id++) {
+        size_t n = (size_t)m->rows[id] * m->cols[id];
+        float *got = malloc(n * sizeof *got), *w = (float *)(uintptr_t)l->b->w[id];
+        assert_non_null(got);
+        OK(gpu_download(cmd, g->w[id], got, n * 4, &e), e);
+        double rms = rms_of(got, n), step = rms_of(w, n) / 256;
+        assert_true(rms > 0);
+        for (int k = 0; k < SAMPLES; k++) {
+            size_t i = tiny_random(&seed) % n;
+            /* The views held 1 before: gradients are added. */
+            check(shape, linear_short_name((enum linear_id)id), i, got[i] - 1, slope(l, &w[i], step), rms);
+        }
+        free(got);
+    }
+}
+
+static void check_input(const struct loss *l, const char *shape, const char *what, const float *got, double *x)
+{
+    size_t n = (size_t)WINDOWS * CTX * l->c.hidden;
+    double rms = rms_of(got, n);
+    for (int k = 0; k < SAMPLES; k++) {
+        size_t i = tiny_random(&seed) % n;
+        double was = x[i], step = 1e-4;
+        x[i] = was + step;
+        double high = loss_of(l);
+        x[i] = was - step;
+        double low = loss_of(l);
+        x[i] = was;
+        check(shape, what, i, got[i], (high - low) / (2 * step), rms);
+    }
+}
+
+static void ones(const struct block_grads *g)
+{
+    for (int id = 0; id < LINEAR_COUNT; id++)
+        if (g->w[id].size)
+            gpu_fill(cmd, g->w[id], 0x3f800000u);
+}
+
+static void check_block(const struct shape *s)
+{
+    struct checkpoint *ck;
+    struct model *m;
+    struct raw_model raw;
+    struct family_numbers f;
+    struct err e = {0};
+    family_write(DIR_, s, &raw);
+    OK(checkpoint_open(&ck, DIR_, &e), e);
+    OK(model_open(&m, cmd, ck, CTX, &e), e);
+    family_numbers(&f, &raw, s);
+
+    struct loss l = {.c = s->c, .b = &f.blocks[0]};
+    l.c.ctx = CTX;
+    size_t n = (size_t)WINDOWS * CTX * s->c.hidden;
+    double *x = malloc(n * sizeof *x);
+    float *x32 = malloc(n * sizeof *x32), *dy = malloc(n * sizeof *dy), *got = malloc(n * sizeof *got);
+    assert_true(x && x32 && dy && got);
+    for (size_t i = 0; i < n; i++) {
+        x32[i] = uniform();
+        x[i] = x32[i];
+        dy[i] = uniform();
+    }
+    l.x = x;
+    l.dy = dy;
+
+    struct gpu_arena *arena;
+    struct gpu_view gx, gh, gy;
+    struct block_weights w;
+    struct block_scratch fwd;
+    struct bwd_scratch bwd, joint;
+    struct block_grads g = {0}, only_vo = {0};
+    unsigned all = BWD_ATTN | BWD_QK | BWD_FFN | BWD_INPUT;
+    OK(gpu_arena_create(&arena, gpu, "test", &e), e);
+    OK(gpu_alloc(arena, n * 4, &gx, &e) && gpu_alloc(arena, n * 4, &gh, &e) && gpu_alloc(arena, n * 4, &gy, &e), e);
+    OK(model_load_block(m, 0, arena, &w, &e), e);
+    OK(block_scratch_create(&fwd, arena, m, WINDOWS, SCRATCH_TRAIN, &e), e);
+    uint64_t before = gpu_arena_mark(arena);
+    OK(bwd_scratch_create(&bwd, arena, m, WINDOWS, all, &e), e);
+    assert_int_equal(gpu_arena_mark(arena) - before, bwd_scratch_bytes(m, WINDOWS, all));
+    OK(bwd_scratch_create(&joint, arena, m, WINDOWS, BWD_ATTN, &e), e);
+    for (int id = 0; id < LINEAR_COUNT; id++)
+        OK(gpu_alloc(arena, (uint64_t)m->rows[id] * m->cols[id] * 4, &g.w[id], &e), e);
+
+    /* The whole block. */
+    gpu_upload(cmd, gx, x32, n * 4);
+    gpu_upload(cmd, gy, dy, n * 4);
+    ones(&g);
+    block_attn_fwd(m, &w, &fwd, gx, gh, WINDOWS);
+    struct gpu_view out;
+    OK(gpu_alloc(arena, n * 4, &out, &e), e);
+    block_ffn_fwd(m, &w, &fwd, gh, out, WINDOWS);
+    block_ffn_bwd(m, &w, &fwd, &bwd, gh, gy, true, &g, WINDOWS);
+    block_attn_bwd(m, &w, &fwd, &bwd, gx, gy, true, &g, WINDOWS);
+    OK(gpu_download(cmd, gy, got, n * 4, &e), e);
+    check_input(&l, s->name, "the block's input", got, x);
+    check_weights(&l, s->name, m, &g, LINEAR_Q, LINEAR_COUNT);
+
+    /* The attention half with q and k frozen: the path without scores, and nothing but v and o. */
+    l.attn_only = true;
+    only_vo.w[LINEAR_V] = g.w[LINEAR_V];
+    only_vo.w[LINEAR_O] = g.w[LINEAR_O];
+    ones(&only_vo);
+    gpu_upload(cmd, gy, dy, n * 4);
+    block_attn_fwd(m, &w, &fwd, gx, gh, WINDOWS);
+    block_attn_bwd(m, &w, &fwd, &joint, gx, gy, false, &only_vo, WINDOWS);
+    check_weights(&l, s->name, m, &only_vo, LINEAR_V, LINEAR_GATE);
+
+    /* And with all four. */
+    ones(&g);
+    gpu_upload(cmd, gy, dy, n * 4);
+    block_attn_fwd(m, &w, &fwd, gx, gh, WINDOWS);
+    block_attn_bwd(m, &w, &fwd, &bwd, gx, gy, false, &g, WINDOWS);
+    check_weights(&l, s->name, m, &g, LINEAR_Q, LINEAR_GATE);
+
+    OK(gpu_cmd_finish(cmd, &e), e);
+    gpu_arena_destroy(&arena);
+    family_numbers_free(&f);
+    model_close(&m);
+    checkpoint_close(&ck);
+    raw_free(&raw);
+    free(x);
+    free(x32);
+    free(dy);
+    free(got);
+}
+
+static void test_gradients(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_SHAPES; i++)
+        check_block(&shapes[i]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gradients)};
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
