@@ -32,32 +32,88 @@ static const char *const examples[CMD_COUNT] = {
     [CMD_BENCH] = "  gsq bench --kernel gemm\n",
 };
 
-/* The default of an option, in words; NULL: none to tell. */
-static const char *default_text(const struct option *o, const struct args *defaults, char *out, size_t cap)
+const char *option_section_title(enum option_section s)
 {
-    const char *base = (const char *)defaults;
-    if (o->fallback)
-        return o->fallback[0] ? o->fallback : NULL;
+    return section_titles[s];
+}
+
+static void number_text(const struct option *o, const struct args *a, struct strbuf *out)
+{
+    const char *at = (const char *)a + o->target, *at2 = (const char *)a + o->target2;
     switch (o->type) {
     case OPT_U32:
-        snprintf(out, cap, "%u", (unsigned)*(const uint32_t *)(const void *)(base + o->target));
-        return out;
+        strbuf_printf(out, "%u", (unsigned)*(const uint32_t *)(const void *)at);
+        break;
     case OPT_U64:
-        snprintf(out, cap, "%llu", (unsigned long long)*(const uint64_t *)(const void *)(base + o->target));
-        return out;
+        strbuf_printf(out, "%llu", (unsigned long long)*(const uint64_t *)(const void *)at);
+        break;
     case OPT_F32:
-        snprintf(out, cap, "%.6g", (double)*(const float *)(const void *)(base + o->target));
-        return out;
+        strbuf_printf(out, "%.6g", (double)*(const float *)(const void *)at);
+        break;
+    case OPT_GIB:
+        strbuf_printf(out, "%.6g GiB", (double)*(const uint64_t *)(const void *)at / 1073741824.0);
+        break;
     case OPT_PAIR:
-        snprintf(out, cap, "%.6g:%.6g", (double)*(const float *)(const void *)(base + o->target),
-                 (double)*(const float *)(const void *)(base + o->target2));
-        return out;
+        strbuf_printf(out, "%.6g:%.6g", (double)*(const float *)(const void *)at,
+                      (double)*(const float *)(const void *)at2);
+        break;
     case OPT_FLAG:
     case OPT_TEXT:
-    case OPT_GIB:
     case OPT_CALL:
         break;
     }
+}
+
+/* A number that is zero where zero is not a value but stands for the default. */
+static bool stands_for_default(const struct option *o, const struct args *a)
+{
+    const char *at = (const char *)a + o->target;
+    if (!o->fallback)
+        return false;
+    return (o->type == OPT_U32 && *(const uint32_t *)(const void *)at == 0) ||
+           (o->type == OPT_GIB && *(const uint64_t *)(const void *)at == 0);
+}
+
+void option_value(const struct option *o, const struct args *a, struct strbuf *out)
+{
+    const char *at = (const char *)a + o->target, *text = NULL;
+    if (o->type == OPT_CALL) {
+        if (o->show)
+            o->show(a, out);
+        return;
+    }
+    if (o->type == OPT_FLAG)
+        text = *(const bool *)(const void *)at ? "yes" : "";
+    else if (o->type == OPT_TEXT)
+        text = *(const char *const *)(const void *)at;
+    if (o->type == OPT_TEXT && !text)
+        text = o->fallback ? o->fallback : "";
+    if (stands_for_default(o, a))
+        text = o->fallback;
+    if (!text) {
+        number_text(o, a, out);
+        return;
+    }
+    strbuf_puts(out, text);
+    if (o->type == OPT_GIB && text[0] >= '0' && text[0] <= '9')
+        strbuf_puts(out, " GiB");
+}
+
+bool option_used(const struct option *o, const struct args *a)
+{
+    size_t gumbel = offsetof(struct args, q.gumbel);
+    if (o->type != OPT_CALL && o->target >= gumbel && o->target < gumbel + sizeof a->q.gumbel)
+        return a->q.method == METHOD_GSQ;
+    if (o->section == SECTION_CALIB || (o->type == OPT_F32 && o->target == offsetof(struct args, q.damp)))
+        return a->q.method != METHOD_RTN;
+    return true;
+}
+
+const struct option *option_find(enum command_id c, const char *name)
+{
+    for (const struct option *o = options; o->name; o++)
+        if (strcmp(o->name, name) == 0 && (o->commands & 1u << c))
+            return o;
     return NULL;
 }
 
@@ -80,8 +136,15 @@ static void print_wrapped(FILE *f, const char *text, int column)
 
 static void print_option(FILE *f, const struct option *o, const struct args *defaults)
 {
-    char value[64], left[96], right[512];
-    const char *def = default_text(o, defaults, value, sizeof value);
+    char left[96], right[512];
+    struct strbuf value = {0};
+    const char *def = o->fallback;
+    if (!def) {
+        number_text(o, defaults, &value);
+        def = value.data;
+    }
+    if (def && !def[0])
+        def = NULL;
     snprintf(left, sizeof left, "  %c%c%s --%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
              o->letter ? "," : " ", o->name, o->arg ? " " : "", o->arg ? o->arg : "");
     snprintf(right, sizeof right, "%s%s%s%s", o->help, def ? " (default: " : "", def ? def : "",
@@ -93,6 +156,7 @@ static void print_option(FILE *f, const struct option *o, const struct args *def
     }
     fprintf(f, "%*s", HELP_COLUMN - n, "");
     print_wrapped(f, right, HELP_COLUMN);
+    strbuf_free(&value);
 }
 
 static void program_help(FILE *f)

@@ -262,15 +262,68 @@ static bool read_tensor(struct args *a, const struct option *o, const char *valu
     return add_rule(a, str_dup_n(value, (size_t)(eq - value)), type, (uint32_t)group, e);
 }
 
+/* ---- what those options are set to
+ * --------------------------------------------------------------------------------------- */
+
+static void show_method(const struct args *a, struct strbuf *out)
+{
+    strbuf_puts(out, method_name(a->q.method));
+}
+
+static void show_bits(const struct args *a, struct strbuf *out)
+{
+    strbuf_puts(out, a->q.type->name);
+}
+
+static void show_format(const struct args *a, struct strbuf *out)
+{
+    strbuf_puts(out, export_format_name(a->q.format));
+}
+
+static void show_effort(const struct args *a, struct strbuf *out)
+{
+    (void)a;
+    strbuf_puts(out, "fast"); /* there is no other yet */
+}
+
+static void show_tensor(const struct args *a, struct strbuf *out)
+{
+    const char *between = "";
+    for (size_t i = 0; i < a->q.n_rules; i++) {
+        const struct tensor_rule *r = &a->rules[i];
+        if (!r->type)
+            continue;
+        strbuf_puts(out, between);
+        strbuf_puts(out, r->regex);
+        strbuf_printf(out, "=%s", r->type->name);
+        if (r->group)
+            strbuf_printf(out, ",g%u", (unsigned)r->group);
+        between = "  ";
+    }
+}
+
+static void show_keep(const struct args *a, struct strbuf *out)
+{
+    const char *between = "";
+    for (size_t i = 0; i < a->q.n_rules; i++) {
+        if (a->rules[i].type)
+            continue;
+        strbuf_puts(out, between);
+        strbuf_puts(out, a->rules[i].regex);
+        between = "  ";
+    }
+}
+
 /* ---- the table
  * ----------------------------------------------------------------------------------------------------- */
 
 #define ON(c)              (1u << CMD_##c)
 #define ALL                ((1u << CMD_COUNT) - 1)
-#define AT(m)              offsetof(struct args, m), 0, 0, 0, NULL
-#define NUM(m, lo, hi)     offsetof(struct args, m), 0, lo, hi, NULL
-#define PAIR(m, n, lo, hi) offsetof(struct args, m), offsetof(struct args, n), lo, hi, NULL
-#define CALL(f)            0, 0, 0, 0, f
+#define AT(m)              offsetof(struct args, m), 0, 0, 0, NULL, NULL
+#define NUM(m, lo, hi)     offsetof(struct args, m), 0, lo, hi, NULL, NULL
+#define PAIR(m, n, lo, hi) offsetof(struct args, m), offsetof(struct args, n), lo, hi, NULL, NULL
+#define CALL(f)            0, 0, 0, 0, f, NULL
+#define CALLS(f, show)     0, 0, 0, 0, f, show
 #define U32_MAX            4294967295.0
 #define TEXTS              (ON(EVAL) | ON(COMPARE))
 
@@ -293,20 +346,20 @@ const struct option options[] = {
     {"kernel", 0, "TEXT", OPT_TEXT, AT(kernel), "all", ON(BENCH), SECTION_MAIN,
      "only kernels whose name holds this text"},
 
-    {"method", 0, "M", OPT_CALL, CALL(read_method), "gsq", ON(QUANTIZE), SECTION_MAIN,
+    {"method", 0, "M", OPT_CALL, CALLS(read_method, show_method), "gsq", ON(QUANTIZE), SECTION_MAIN,
      "rtn, gptq or gsq"},
-    {"bits", 0, "B", OPT_CALL, CALL(read_bits), "2", ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
+    {"bits", 0, "B", OPT_CALL, CALLS(read_bits, show_bits), "2", ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
      "2, 3, 4 or ternary; 8 with rtn and gptq"},
     {"group", 0, "N", OPT_U32, NUM(q.group, 1, 65536), NULL, ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
      "weights that share one scale"},
-    {"format", 0, "F", OPT_CALL, CALL(read_format), "gptq", ON(QUANTIZE) | ON(CONVERT), SECTION_MAIN,
+    {"format", 0, "F", OPT_CALL, CALLS(read_format, show_format), "gptq", ON(QUANTIZE) | ON(CONVERT), SECTION_MAIN,
      "gptq, gptq_v2, compressed-tensors, mlx or humming"},
     {"container", 0, "BITS", OPT_U32, NUM(q.container, 2, 8), "as many as the codes have",
      ON(QUANTIZE) | ON(CONVERT), SECTION_MAIN,
      "compressed-tensors: store codes in fields of this many bits; 4 loads in every kernel"},
-    {"tensor", 0, "REGEX=B[,gN]", OPT_CALL, CALL(read_tensor), "", ON(QUANTIZE), SECTION_MAIN,
+    {"tensor", 0, "REGEX=B[,gN]", OPT_CALL, CALLS(read_tensor, show_tensor), "", ON(QUANTIZE), SECTION_MAIN,
      "other bits (and group) for modules whose name matches; may be repeated, the last match wins"},
-    {"keep", 0, "REGEX", OPT_CALL, CALL(read_keep), "", ON(QUANTIZE), SECTION_MAIN,
+    {"keep", 0, "REGEX", OPT_CALL, CALLS(read_keep, show_keep), "", ON(QUANTIZE), SECTION_MAIN,
      "keep modules whose name matches in 16 bits; may be repeated, the last match wins"},
     {"type", 0, "T", OPT_CALL, CALL(refuse_type), "", ON(QUANTIZE), SECTION_MAIN, NULL},
     {"report", 0, "FILE", OPT_CALL, CALL(refuse_report), "", ON(QUANTIZE), SECTION_MAIN, NULL},
@@ -329,7 +382,7 @@ const struct option options[] = {
     {"host-limit", 0, "GiB", OPT_GIB, NUM(q.host_limit, 0.001, 1 << 20), "3", ON(QUANTIZE), SECTION_RUN,
      "host memory for activations before they go to a file in the work folder"},
 
-    {"effort", 0, "E", OPT_CALL, CALL(read_effort), "fast", ON(QUANTIZE), SECTION_METHOD,
+    {"effort", 0, "E", OPT_CALL, CALLS(read_effort, show_effort), "fast", ON(QUANTIZE), SECTION_METHOD,
      "fast: each linear is tuned on its own, by the Hessian of its inputs, with the values below"},
     {"steps", 0, "N", OPT_U32, NUM(q.gumbel.steps, 1, 1000000), NULL, ON(QUANTIZE), SECTION_METHOD,
      "optimiser steps per linear"},

@@ -3,6 +3,7 @@
 #define APP_OPTION_TABLE_H
 
 #include "app/args.h"
+#include "host/base/str.h"
 
 enum option_type {
     OPT_FLAG, /* bool: present or not */
@@ -33,6 +34,7 @@ struct option {
     size_t target, target2; /* offsets in struct args; target2: B of a pair */
     double min, max;        /* of numbers, inclusive */
     bool (*call)(struct args *a, const struct option *o, const char *value, struct err *e);
+    void (*show)(const struct args *a, struct strbuf *out); /* the value of one with a call, in words */
     const char *fallback; /* default in words; NULL: the value in a fresh struct args, "": do not mention */
     unsigned commands;    /* bits 1 << CMD_x */
     enum option_section section;
@@ -52,5 +54,13 @@ extern const struct command commands[CMD_COUNT];
 
 /* Values before any option is read. */
 void args_defaults(struct args *a);
+const char *option_section_title(enum option_section s);
+/* The option of that name in a command; NULL if it has none. */
+const struct option *option_find(enum command_id c, const char *name);
+/* The value an option has now, as one would write it on the command line; adds nothing where there is none to tell
+ * (a flag that is not set, a text not given). What stands for a default is given in words. */
+void option_value(const struct option *o, const struct args *a, struct strbuf *out);
+/* False: the value is not used by the chosen method. */
+bool option_used(const struct option *o, const struct args *a);
 
 #endif
