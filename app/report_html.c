@@ -1,0 +1,488 @@
+#include "app/report_html.h"
+
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+#include <time.h>
+
+#include "app/option_table.h"
+#include "app/report_parts.h"
+#include "app/svg_chart.h"
+#include "host/base/num.h"
+#include "host/base/os.h"
+
+/* ---- the look
+ * --------------------------------------------------------------------------------------------------- */
+
+static const char style_text[] =
+    "*{box-sizing:border-box}\n"
+    "body{margin:0;background:var(--page);color:var(--ink);font:15px/1.5 system-ui,-apple-system,\"Segoe "
+    "UI\",Roboto,"
+    "\"Helvetica Neue\",Arial,sans-serif;-webkit-text-size-adjust:100%}\n"
+    "main{max-width:1080px;margin:0 auto;padding:28px 20px 48px}\n"
+    "h1{font-size:26px;line-height:1.2;margin:0 0 4px;overflow-wrap:anywhere}\n"
+    "h2{font-size:19px;margin:0 0 8px}h3{font-size:14px;margin:0 0 8px;font-weight:600}\n"
+    "p{margin:0 0 12px;max-width:76ch}section{margin-top:40px}section>h3{margin:20px 0 6px;font-size:15px}\n"
+    ".muted,figcaption,.lead{color:var(--soft)}.muted{font-weight:400}figcaption{font-size:12.5px;margin-top:"
+    "4px}\n"
+    "code{font:13px ui-monospace,Menlo,Consolas,monospace;overflow-wrap:anywhere}\n"
+    "figure,.tile,details{background:var(--card);border:1px solid var(--edge);border-radius:10px}\n"
+    "figure{margin:0 0 16px;padding:14px 14px 10px;min-width:0}\n"
+    "details{margin:0 0 8px}details>*{margin-left:14px;margin-right:14px}\n"
+    "summary{cursor:pointer;margin:0;padding:9px "
+    "14px;font-weight:600}details[open]>summary{margin-bottom:6px}\n"
+    ".folds details{margin:0 0 6px}details>.cards,details>.scroll{margin-bottom:14px}\n"
+    "details figure{border-color:var(--grid)}\n";
+static const char style_parts[] =
+    ".tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(148px,1fr));gap:12px;margin:20px 0}\n"
+    ".tile{padding:12px 14px}.tile b{display:block;font-size:22px;line-height:1.25;font-weight:650;"
+    "overflow-wrap:anywhere}\n"
+    ".tile span{display:block;font-size:12.5px;color:var(--soft)}\n"
+    "dl{display:grid;grid-template-columns:max-content 1fr;gap:3px 18px;margin:0}dt{color:var(--soft)}\n"
+    "dd{margin:0;overflow-wrap:anywhere;min-width:0}\n"
+    ".cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(218px,1fr));gap:12px;"
+    "margin-bottom:14px}\n"
+    ".wide{grid-template-columns:repeat(auto-fill,minmax(300px,1fr))}.cards figure{margin:0}\n"
+    ".halves{display:grid;grid-template-columns:repeat(auto-fit,minmax(300px,1fr));gap:12px}\n"
+    ".halves figure{margin:0}th.num,td.num{padding:4px 0 4px 14px}"
+    ".num+td:not(.num),.num+th:not(.num){padding-left:18px}details "
+    ".plot+p,details>.plot:last-child{margin-bottom:8px}\n"
+    ".legend{display:flex;flex-wrap:wrap;gap:2px 16px;font-size:13px;color:var(--soft);margin:4px 0 "
+    "10px;max-width:none}\n"
+    ".legend "
+    "i{display:inline-block;width:12px;height:12px;border-radius:3px;margin-right:6px;vertical-align:-1px}\n"
+    ".notes{font-size:13px;color:var(--soft);margin-top:6px;margin-bottom:8px;padding-left:18px}.list "
+    "code{margin-right:10px}\n"
+    ".scroll{overflow-x:auto}.scroll "
+    "td:first-child{white-space:nowrap}table{border-collapse:collapse;font-size:13.5px;width:100%}\n"
+    "th,td{text-align:left;padding:4px 14px 4px 0;border-bottom:1px solid var(--grid);vertical-align:top}\n"
+    "th{font-weight:600;color:var(--soft);white-space:nowrap}.num{text-align:right;white-space:nowrap;"
+    "font-variant-numeric:tabular-nums}\n"
+    "td.val{min-width:11em}tr.unused td{opacity:.55}.set td:first-child{white-space:nowrap}\n"
+    ".set tr+tr th{padding-top:18px}\n"
+    ".tag{font-size:11.5px;border:1px solid var(--edge);border-radius:9px;padding:0 7px;margin-left:6px;"
+    "color:var(--soft);white-space:nowrap}\n"
+    "footer{margin-top:44px;color:var(--soft);font-size:13px}\n"
+    ".plot svg{display:block;overflow:visible}\n"
+    ".t{font-size:11px;fill:var(--soft)}.n{font-size:12.5px;fill:var(--ink)}.v{font-variant-numeric:tabular-"
+    "nums}\n"
+    ".n,.t{paint-order:stroke;stroke:var(--card);stroke-width:3px;stroke-linejoin:round}\n"
+    ".s{font-size:8.5px}.m{text-anchor:middle}.e{text-anchor:end}\n"
+    ".g{stroke:var(--grid);stroke-width:1}.a{stroke:var(--axis);stroke-width:1}\n"
+    ".p{stroke:var(--card)!important;stroke-width:1}\n"
+    ".l{fill:none!important;stroke-width:1.8;stroke-linejoin:round;vector-effect:non-scaling-stroke}\n"
+    ".d{stroke-dasharray:5 4;opacity:.75}\n"
+    "@media(max-width:560px){main{padding:20px 12px "
+    "32px}h1{font-size:22px}.cards{grid-template-columns:repeat("
+    "auto-fill,minmax(158px,1fr))}.wide{grid-template-columns:1fr}figure{padding:12px 10px 8px}dl{gap:2px "
+    "12px}}\n"
+    "@media(max-width:640px){.set tr{display:block;border-bottom:1px solid var(--grid);padding:5px 0}.set "
+    "td,.set th{display:"
+    "inline;border:0;padding:0 10px 0 0}.set td:last-child{display:block}}\n"
+    "@media(max-width:400px){dl{grid-template-columns:1fr}dd{margin-bottom:6px}}\n"
+    "@media print{body{background:#fff}figure,tr{break-inside:avoid}}\n";
+
+/* Seven linears, another, RTN, GPTQ, final: on light and on dark. */
+static const char *const colors[COLOR_COUNT][2] = {
+    {"#3b6fd4", "#7ba8ff"}, {"#b97f00", "#efbf4f"}, {"#d24a3d", "#ff8a7d"}, {"#2f8f47", "#66cf80"},
+    {"#8d51cf", "#c39bff"}, {"#96613f", "#d3a07c"}, {"#118787", "#4fcfcc"}, {"#6b7280", "#9aa3b2"},
+    {"#b3bac6", "#5d6677"}, {"#8fb4ee", "#3f68a8"}, {"#2a62c9", "#7fb0ff"},
+};
+
+static void put_style(struct strbuf *b)
+{
+    static const char *const themes[2] = {"color-scheme:light;--page:#f6f7f9;--card:#fff;--ink:#1b2330;--"
+                                          "soft:#5d6778;--edge:#dfe3e9;--grid:#e8ebf0;"
+                                          "--axis:#9aa3b2",
+                                          "color-scheme:dark;--page:#11151b;--card:#191f27;--ink:#e6eaf0;--"
+                                          "soft:#9ba6b5;--edge:#2b333e;--grid:#28303a;"
+                                          "--axis:#5d6777"};
+    strbuf_puts(b, "<style>\n");
+    for (int theme = 0; theme < 2; theme++) {
+        strbuf_puts(b, theme ? "@media(prefers-color-scheme:dark){:root{" : ":root{");
+        strbuf_puts(b, themes[theme]);
+        for (int c = 0; c < COLOR_COUNT; c++)
+            strbuf_printf(b, ";--c%d:%s", c, colors[c][theme]);
+        strbuf_puts(b, theme ? "}}\n" : "}\n");
+    }
+    for (int c = 0; c < COLOR_COUNT; c++)
+        strbuf_printf(
+            b, ".f%d{fill:var(--c%d)}.b%d{background:var(--c%d)}.k%d{fill:var(--c%d);stroke:var(--c%d)}\n", c,
+            c, c, c, c, c, c);
+    strbuf_puts(b, style_text);
+    strbuf_puts(b, style_parts);
+    strbuf_puts(b, "</style>\n");
+}
+
+/* ---- the head
+ * --------------------------------------------------------------------------------------------------- */
+
+/* The last part of a path. */
+static const char *base_name(const char *path)
+{
+    const char *last = path;
+    for (const char *p = path; *p; p++)
+        if ((*p == '/' || *p == '\\') && p[1] && p[1] != '/' && p[1] != '\\')
+            last = p + 1;
+    return last;
+}
+
+static void fact(struct strbuf *b, const char *name, const char *value)
+{
+    strbuf_printf(b, "<dt>%s</dt><dd>", name);
+    html_text(b, value);
+    strbuf_puts(b, "</dd>\n");
+}
+
+static void tile(struct strbuf *b, const char *value, const char *name)
+{
+    strbuf_puts(b, "<div class=\"tile\"><b>");
+    html_text(b, value);
+    strbuf_printf(b, "</b><span>%s</span></div>\n", name);
+}
+
+/* The value of an option of quantize, escaped. */
+static void put_option(struct strbuf *b, const struct args *a, const char *name)
+{
+    struct strbuf value = {0};
+    const struct option *o = option_find(CMD_QUANTIZE, name);
+    if (o)
+        option_value(o, a, &value);
+    html_text(b, value.data ? value.data : "");
+    b->failed |= value.failed;
+    strbuf_free(&value);
+}
+
+static void put_tiles(struct strbuf *b, const struct report_input *in)
+{
+    const struct quantize_result *r = in->result;
+    char text[64];
+    strbuf_puts(b, "<div class=\"tiles\">\n");
+    tile(b, number_text(r->bpw, text, sizeof text), "bits per weight, scales included");
+    tile(b, format_bytes(r->out_bytes, text, sizeof text), "size of the result");
+    if (in->eval.measured) {
+        tile(b, number_text(in->eval.ppl_model, text, sizeof text), "perplexity");
+        tile(b, number_text(in->eval.mean_kl, text, sizeof text), "KL divergence, nats per token");
+    }
+    if (isfinite(r->mean_loss))
+        tile(b, number_text(r->mean_loss, text, sizeof text), "mean relative error of the linears");
+    tile(b, unit_text(AXIS_SECONDS, r->seconds, text, sizeof text), "time of the run");
+    strbuf_puts(b, "</div>\n");
+}
+
+static void put_facts(struct strbuf *b, const struct report_input *in)
+{
+    const struct quantize_result *r = in->result;
+    const struct plan *p = in->plan;
+    char text[160], a[32], c[32];
+    time_t now = time(NULL);
+    struct tm *utc = gmtime(&now);
+    strbuf_puts(b, "<dl>\n");
+    fact(b, "model", in->o->model_dir ? in->o->model_dir : "");
+    fact(b, "result", in->o->out_dir ? in->o->out_dir : "");
+    fact(b, "device", in->device ? in->device : "");
+    if (utc && strftime(text, sizeof text, "%Y-%m-%d %H:%M UTC", utc))
+        fact(b, "date", text);
+    if (p && p->weights) {
+        snprintf(text, sizeof text, "%.4g million, %.1f %% of them quantized", 1e-6 * (double)p->weights,
+                 100.0 * (double)p->weights_quantized / (double)p->weights);
+        fact(b, "weights", text);
+    }
+    if (p && in->o->method != METHOD_RTN) {
+        snprintf(text, sizeof text, "%u windows of %u tokens, %u of them held out", (unsigned)p->samples,
+                 (unsigned)p->ctx, (unsigned)p->holdout);
+        fact(b, "calibration", text);
+    }
+    snprintf(text, sizeof text, "%u", (unsigned)r->blocks_done);
+    if (r->blocks_resumed)
+        snprintf(text, sizeof text, "%u, %u of them from an earlier run", (unsigned)r->blocks_done,
+                 (unsigned)r->blocks_resumed);
+    fact(b, "blocks", text);
+    unit_text(AXIS_SECONDS, r->seconds, a, sizeof a);
+    if (r->predicted_seconds > 0 && isfinite(r->predicted_seconds))
+        snprintf(text, sizeof text, "%s, predicted %s", a,
+                 unit_text(AXIS_SECONDS, r->predicted_seconds, c, sizeof c));
+    else
+        snprintf(text, sizeof text, "%s", a);
+    fact(b, "time", text);
+    strbuf_puts(b, "</dl>\n");
+}
+
+static void put_head(struct strbuf *b, const struct report_input *in)
+{
+    const char *name = base_name(in->o->model_dir ? in->o->model_dir : "");
+    strbuf_puts(b, "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
+                   "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<title>");
+    html_text(b, name);
+    strbuf_puts(b, ": gsq report</title>\n");
+    put_style(b);
+    strbuf_puts(b, "</head>\n<body>\n<main>\n<header><h1>");
+    html_text(b, name);
+    strbuf_printf(b, "</h1>\n<p class=\"lead\">quantized to %s%s in groups of %u by %s, effort ",
+                  in->o->type->name,
+                  in->o->type->name[0] >= '0' && in->o->type->name[0] <= '9' ? " bits" : " codes",
+                  (unsigned)in->o->group, method_name(in->o->method));
+    put_option(b, in->args, "effort");
+    strbuf_printf(b, ", format %s</p>\n", export_format_name(in->o->format));
+    put_tiles(b, in);
+    put_facts(b, in);
+    strbuf_puts(b, "</header>\n");
+}
+
+/* ---- quality
+ * ---------------------------------------------------------------------------------------------------- */
+
+static void put_quality(struct strbuf *b, const struct report_input *in)
+{
+    const struct report_eval *v = &in->eval;
+    char text[32], more[32] = "";
+    strbuf_puts(b, "<section id=\"quality\"><h2>Quality</h2>\n");
+    if (!v->measured) {
+        strbuf_puts(b, "<p>Perplexity and KL divergence were not measured: give a text with <code>--eval "
+                       "FILE</code>, or "
+                       "run <code>gsq compare</code> on the result.</p></section>\n");
+        return;
+    }
+    strbuf_printf(b, "<p>Both models read %u windows of %u tokens of <code>", (unsigned)v->windows,
+                  (unsigned)v->ctx);
+    html_text(b, base_name(v->text ? v->text : ""));
+    strbuf_puts(b, "</code>.</p>\n<div class=\"halves\"><figure>");
+    static const unsigned fill[] = {COLOR_RTN, COLOR_FINAL};
+    double values[] = {v->ppl_reference, v->ppl_model}, change = 100 * (v->ppl_model / v->ppl_reference - 1);
+    if (isfinite(change))
+        snprintf(more, sizeof more, "(%+.1f %%)", change);
+    const struct chart_row rows[] = {{"16-bit model", &values[0], NULL},
+                                     {"quantized model", &values[1], more}};
+    struct axis x = {.label = "perplexity (smaller is better)"};
+    axis_add(&x, values[0]);
+    axis_add(&x, values[1]);
+    axis_settle(&x, true);
+    chart_bars(b, "Perplexity of both models", &x, rows, 2, fill);
+    strbuf_puts(b, "</figure>\n<figure><table><tbody>\n");
+    strbuf_printf(b, "<tr><td>perplexity, 16-bit model</td><td class=\"num\">%s</td></tr>\n",
+                  number_text(v->ppl_reference, text, sizeof text));
+    strbuf_printf(b, "<tr><td>perplexity, quantized model</td><td class=\"num\">%s</td></tr>\n",
+                  number_text(v->ppl_model, text, sizeof text));
+    strbuf_printf(
+        b, "<tr><td>KL divergence from the 16-bit model</td><td class=\"num\">%s nats per token</td></tr>\n",
+        number_text(v->mean_kl, text, sizeof text));
+    strbuf_printf(b, "<tr><td>same most likely token (top-1)</td><td class=\"num\">%s %%</td></tr>\n",
+                  number_text(100 * v->top1, text, sizeof text));
+    strbuf_puts(b, "</tbody></table></figure></div></section>\n");
+}
+
+/* ---- memory and time
+ * -------------------------------------------------------------------------------------------- */
+
+static void phase_charts(struct strbuf *b, const struct quantize_result *r)
+{
+    struct chart_row time_rows[PHASE_COUNT] = {{0}}, memory_rows[PHASE_COUNT] = {{0}};
+    double seconds[PHASE_COUNT], bytes[PHASE_COUNT];
+    unsigned fill[PHASE_COUNT];
+    struct axis t = {.unit = AXIS_SECONDS, .label = "time"},
+                m = {.unit = AXIS_BYTES, .label = "device memory"};
+    size_t n = 0;
+    for (int p = 0; p < PHASE_COUNT; p++) {
+        if (!(r->phases[p].seconds > 0) && !r->phases[p].device_bytes)
+            continue;
+        seconds[n] = r->phases[p].seconds;
+        bytes[n] = (double)r->phases[p].device_bytes;
+        time_rows[n] = (struct chart_row){.label = phase_name((enum run_phase)p), .values = &seconds[n]};
+        memory_rows[n] = (struct chart_row){.label = phase_name((enum run_phase)p), .values = &bytes[n]};
+        fill[n] = COLOR_FINAL;
+        axis_add(&t, seconds[n]);
+        axis_add(&m, bytes[n]);
+        n++;
+    }
+    if (!n)
+        return;
+    axis_settle(&t, true);
+    axis_settle(&m, true);
+    strbuf_puts(b, "<figure><h3>Time by part of the run</h3>");
+    chart_bars(b, "Time by part of the run", &t, time_rows, n, fill);
+    strbuf_puts(b, "</figure>\n<figure><h3>Device memory by part of the run</h3>");
+    chart_bars(b, "Device memory by part of the run", &m, memory_rows, n, fill);
+    strbuf_puts(b, "</figure>\n");
+}
+
+/* The plan's lines, their sum, what was measured, and the limit where it is near enough to be drawn. */
+static void plan_chart(struct strbuf *b, const struct plan *p, const struct quantize_result *r)
+{
+    enum { MOST = sizeof p->lines / sizeof *p->lines + 3 };
+    struct chart_row rows[MOST] = {{0}};
+    double bytes[MOST];
+    unsigned fill[MOST];
+    struct axis x = {.unit = AXIS_BYTES, .label = "device memory"};
+    size_t n = 0;
+    uint64_t most = max_u64(p->device_bytes, r->device_peak);
+    for (size_t i = 0; i < p->n_lines + 3; i++) {
+        static const char *const names[] = {"planned, in all", "measured peak", "may be used"};
+        static const unsigned colors_after[] = {COLOR_GPTQ, COLOR_FINAL, COLOR_RTN};
+        size_t extra = i - p->n_lines;
+        bool line = i < p->n_lines;
+        bytes[n] = line ? (double)p->lines[i].bytes
+                        : (double)(extra == 0   ? p->device_bytes
+                                   : extra == 1 ? r->device_peak
+                                                : p->device_limit);
+        if (!(bytes[n] > 0) || (!line && extra == 2 && most < p->device_limit / 4))
+            continue;
+        rows[n] = (struct chart_row){.label = line ? p->lines[i].name : names[extra], .values = &bytes[n]};
+        fill[n] = line ? (unsigned)COLOR_OTHER : colors_after[extra];
+        axis_add(&x, bytes[n++]);
+    }
+    axis_settle(&x, true);
+    strbuf_puts(b, "<figure><h3>Device memory at the widest moment</h3>");
+    chart_bars(b, "Device memory at the widest moment", &x, rows, n, fill);
+    strbuf_puts(b, "</figure>\n");
+}
+
+static void put_memory(struct strbuf *b, const struct report_input *in)
+{
+    const struct quantize_result *r = in->result;
+    const struct plan *p = in->plan;
+    char text[32];
+    strbuf_puts(b, "<section id=\"memory\"><h2>Memory and time</h2>\n<dl>\n<dt>device memory</dt><dd>");
+    strbuf_printf(b, "%s at its peak", format_bytes(r->device_peak, text, sizeof text));
+    if (p) {
+        strbuf_printf(b, ", planned %s", format_bytes(p->device_bytes, text, sizeof text));
+        strbuf_printf(b, ", of %s that may be used", format_bytes(p->device_limit, text, sizeof text));
+    }
+    strbuf_printf(b, "</dd>\n<dt>host memory</dt><dd>%s at its peak",
+                  format_bytes(r->host_peak, text, sizeof text));
+    if (p)
+        strbuf_printf(b, ", planned %s", format_bytes(p->host_bytes, text, sizeof text));
+    strbuf_puts(b, ", beyond mapped files</dd>\n");
+    if (p && in->o->method != METHOD_RTN)
+        strbuf_printf(b, "<dt>activations</dt><dd>%s, kept: %s</dd>\n",
+                      format_bytes(p->acts_bytes, text, sizeof text), p->acts_tier ? p->acts_tier : "none");
+    strbuf_puts(b, "</dl>\n<div class=\"halves\" style=\"margin-top:14px\">\n");
+    if (p && p->n_lines)
+        plan_chart(b, p, r);
+    phase_charts(b, r);
+    strbuf_puts(b, "</div></section>\n");
+}
+
+/* ---- settings
+ * --------------------------------------------------------------------------------------------------- */
+
+/* Not settings of the result: how the program talks. */
+static bool is_setting(const struct option *o)
+{
+    return o->help && (o->commands & 1u << CMD_QUANTIZE) &&
+           !(o->section == SECTION_COMMON && o->type == OPT_FLAG);
+}
+
+static void put_settings(struct strbuf *b, const struct report_input *in)
+{
+    struct args defaults;
+    args_defaults(&defaults);
+    strbuf_puts(
+        b,
+        "<section id=\"settings\"><h2>Settings</h2>\n<p>Every option with the value it had. "
+        "<span class=\"tag\">set</span> marks what differs from the default; grey ones are not used by this "
+        "method.</p>\n<figure><table class=\"set\"><tbody>\n");
+    for (int section = 0; section < SECTION_COUNT; section++) {
+        bool titled = false;
+        for (const struct option *o = options; o->name; o++) {
+            struct strbuf value = {0}, usual = {0};
+            if ((int)o->section != section || !is_setting(o))
+                continue;
+            option_value(o, in->args, &value);
+            option_value(o, &defaults, &usual);
+            if (value.data && value.data[0]) {
+                bool set = !usual.data || strcmp(usual.data, value.data) != 0;
+                if (!titled)
+                    strbuf_printf(b, "<tr><th colspan=\"3\">%s</th></tr>\n",
+                                  option_section_title((enum option_section)section));
+                titled = true;
+                strbuf_printf(b, "<tr%s><td><code>--%s</code></td><td class=\"val\"><code>",
+                              option_used(o, in->args) ? "" : " class=\"unused\"", o->name);
+                html_text(b, value.data);
+                strbuf_printf(b, "</code>%s</td><td class=\"muted\">",
+                              set ? "<span class=\"tag\">set</span>" : "");
+                html_text(b, o->help);
+                strbuf_puts(b, "</td></tr>\n");
+            }
+            b->failed |= value.failed || usual.failed;
+            strbuf_free(&value);
+            strbuf_free(&usual);
+        }
+    }
+    strbuf_puts(b, "</tbody></table></figure></section>\n");
+    args_free(&defaults);
+}
+
+/* ---- the file
+ * --------------------------------------------------------------------------------------------------- */
+
+static bool folder_of(const char *path, char *out, size_t cap, struct err *e)
+{
+    size_t n = strlen(path);
+    while (n && path[n - 1] != '/' && path[n - 1] != '\\')
+        n--;
+    if (n + 1 > cap || n + 8 > 4096)
+        return err_set(e, ERR_USER, "--report: the path is too long: %.200s", path);
+    memcpy(out, path, n);
+    out[n] = 0;
+    while (n > 1 && (out[n - 1] == '/' || out[n - 1] == '\\'))
+        out[--n] = 0;
+    if (n == 0)
+        memcpy(out, ".", 2);
+    return true;
+}
+
+static bool same_path(const char *a, const char *b)
+{
+    size_t n = strlen(a), m = strlen(b);
+    while (n > 1 && a[n - 1] == '/')
+        n--;
+    while (m > 1 && b[m - 1] == '/')
+        m--;
+    return n == m && memcmp(a, b, n) == 0;
+}
+
+bool report_html_check(const char *path, const char *out_dir, bool dry_run, struct err *e)
+{
+    char folder[4096], probe[4096];
+    if (os_stat(path, NULL) == OS_DIR) {
+        err_set(e, ERR_USER, "--report %s is a folder", path);
+        return err_hint(e, "give the name of a file, for example %s/report.html", path);
+    }
+    if (!folder_of(path, folder, sizeof folder, e))
+        return false;
+    if (os_stat(folder, NULL) != OS_DIR) {
+        if (out_dir && same_path(folder, out_dir))
+            return true;
+        err_set(e, ERR_USER, "--report %s: there is no folder %s", path, folder);
+        return err_hint(e, "create it first, or write the report elsewhere");
+    }
+    if (dry_run)
+        return true;
+    /* What the writer will create, so that nothing else can be in its way. */
+    int n = snprintf(probe, sizeof probe, "%s.tmp", path);
+    FILE *f = n > 0 && (size_t)n < sizeof probe ? os_fopen(probe, "wb") : NULL;
+    if (!f) {
+        err_set(e, ERR_USER, "--report: cannot write %s: %s", path, strerror(errno));
+        return err_hint(e, "check the folder's permissions, or write the report elsewhere");
+    }
+    fclose(f);
+    os_remove(probe);
+    return true;
+}
+
+bool report_html_write(const char *path, const struct report_input *in, struct err *e)
+{
+    struct strbuf b = {0};
+    put_head(&b, in);
+    put_quality(&b, in);
+    report_linears(&b, in);
+    report_training(&b, in);
+    report_codes(&b, in);
+    put_memory(&b, in);
+    put_settings(&b, in);
+    strbuf_puts(&b, "<footer>gsq " GSQ_VERSION "</footer>\n</main>\n</body>\n</html>\n");
+    bool ok = !b.failed || err_nomem(e, "the report", b.size);
+    ok = ok && os_write_file(path, b.data, b.size, e);
+    strbuf_free(&b);
+    return ok;
+}

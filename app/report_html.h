@@ -1,0 +1,30 @@
+/* The page of a finished run: one HTML file that needs nothing else. */
+#ifndef APP_REPORT_HTML_H
+#define APP_REPORT_HTML_H
+
+#include "app/args.h"
+#include "host/quant/job.h"
+
+/* What a comparison with the source said. */
+struct report_eval {
+    bool measured;
+    const char *text; /* file */
+    double ppl_reference, ppl_model, mean_kl, top1;
+    uint32_t windows, ctx;
+};
+struct report_input {
+    const struct args *args;
+    const struct quantize_options *o;
+    const struct plan *plan; /* may be NULL: what only the plan knows is then left out */
+    const struct quantize_result *result;
+    const char *device;
+    struct report_eval eval;
+};
+
+/* Can the report be written there? For before the run: its folder exists (or is out_dir, which the run
+ * creates) and is writable. With dry_run nothing is tried out. */
+bool report_html_check(const char *path, const char *out_dir, bool dry_run, struct err *e);
+/* Writes PATH.tmp and renames it. */
+bool report_html_write(const char *path, const struct report_input *in, struct err *e);
+
+#endif
