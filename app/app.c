@@ -12,6 +12,25 @@ FILE *app_out(const struct args *a)
     return a->json ? stderr : stdout;
 }
 
+uint32_t app_default_ctx(const struct model_config *c)
+{
+    enum { MOST = 2048 };
+    return c->max_position && c->max_position < MOST ? c->max_position : MOST;
+}
+
+const char *app_spill_dir(const struct args *a)
+{
+    static const char *const names[] = {"TMPDIR", "TEMP", "TMP"};
+    if (a->spill)
+        return a->spill;
+    for (int i = 0; i < 3; i++) {
+        const char *dir = os_getenv(names[i]);
+        if (dir && os_stat(dir, NULL) == OS_DIR)
+            return dir;
+    }
+    return os_stat("/tmp", NULL) == OS_DIR ? "/tmp" : ".";
+}
+
 /* ---- the device
  * --------------------------------------------------------------------------------------------------- */
 

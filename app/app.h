@@ -5,6 +5,7 @@
 #include <cjson/cJSON.h>
 
 #include "app/args.h"
+#include "formats/hf_config.h"
 #include "host/gpu/gpu_cmd.h"
 
 bool cmd_quantize(const struct args *a, struct err *e);
@@ -19,6 +20,11 @@ bool cmd_bench(struct gpu *g, const char *kernel_filter, bool json, struct err *
 
 /* Results for people: stdout, or stderr when stdout carries JSON. */
 FILE *app_out(const struct args *a);
+
+/* Tokens of a window where --ctx does not say: the model's context, at most 2048. */
+uint32_t app_default_ctx(const struct model_config *c);
+/* Where an evaluation puts activations that fit nowhere else. */
+const char *app_spill_dir(const struct args *a);
 
 struct app_gpu {
     struct gpu *gpu;

@@ -38,6 +38,7 @@ struct args {
     const char *text;      /* eval, compare */
     uint32_t ctx, windows; /* 0: default */
     const char *spill;
+    const char *report, *eval; /* quantize: page to write, text to compare on */
     bool all_tensors;   /* inspect */
     const char *kernel; /* bench */
 

@@ -16,6 +16,8 @@ static const char *const examples[CMD_COUNT] = {
         "      2 bits, group 128, by GSQ, in the gptq format\n"
         "  gsq quantize Llama-3.1-8B -o out --calib text.txt --dry-run\n"
         "      what it would do, and whether memory and disk suffice\n"
+        "  gsq quantize Llama-3.1-8B -o out --calib text.txt --eval test.txt --report out.html\n"
+        "      also perplexity and KL divergence on test.txt, and a page with charts of the run\n"
         "  gsq quantize Qwen3-8B -o out --method gptq --bits 4 --format compressed-tensors --calib text.txt\n"
         "      a quick 4-bit model for vLLM\n"
         "  gsq quantize Qwen3-8B -o out --calib text.txt --tensor 'v_proj=4' --keep 'layers\\.0\\.'\n"

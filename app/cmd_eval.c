@@ -4,28 +4,7 @@
 #include "app/app.h"
 #include "app/progress_term.h"
 #include "host/base/num.h"
-#include "host/base/os.h"
 #include "host/quant/eval.h"
-
-enum { CTX_MAX_DEFAULT = 2048 };
-
-static uint32_t default_ctx(const struct model_config *c)
-{
-    return c->max_position && c->max_position < CTX_MAX_DEFAULT ? c->max_position : CTX_MAX_DEFAULT;
-}
-
-static const char *spill_dir(const struct args *a)
-{
-    static const char *const names[] = {"TMPDIR", "TEMP", "TMP"};
-    if (a->spill)
-        return a->spill;
-    for (int i = 0; i < 3; i++) {
-        const char *dir = os_getenv(names[i]);
-        if (dir && os_stat(dir, NULL) == OS_DIR)
-            return dir;
-    }
-    return os_stat("/tmp", NULL) == OS_DIR ? "/tmp" : ".";
-}
 
 static cJSON *result_json(const struct args *a, const struct gpu_info *device)
 {
@@ -101,9 +80,9 @@ static bool evaluate(const struct args *a, const struct checkpoint *model, const
         return false;
     struct eval_options o = {
         .text = a->text,
-        .ctx = a->ctx ? a->ctx : default_ctx(checkpoint_config(model)),
+        .ctx = a->ctx ? a->ctx : app_default_ctx(checkpoint_config(model)),
         .windows = a->windows,
-        .spill_dir = spill_dir(a),
+        .spill_dir = app_spill_dir(a),
         .progress = progress_term_begin(&term, a),
     };
     bool ok;

@@ -1,20 +1,27 @@
 /* gsq quantize. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "app/app.h"
 #include "app/plan_print.h"
 #include "app/progress_term.h"
+#include "app/report_html.h"
+#include "formats/tokenizer.h"
 #include "host/base/num.h"
+#include "host/base/os.h"
+#include "host/quant/eval.h"
 #include "host/quant/job.h"
 
 struct run {
     const struct args *args;
     const struct quantize_options *o;
+    struct plan plan; /* a copy: the run frees its own */
+    bool planned;
 };
 
 /* What can be said without opening anything. */
-static bool check_options(const struct quantize_options *o, struct err *e)
+static bool check_options(const struct args *a, const struct quantize_options *o, struct err *e)
 {
     if (o->method != METHOD_RTN && !o->calib && !o->dry_run) {
         err_set(e, ERR_USER, "--method %s needs a calibration text", method_name(o->method));
@@ -24,12 +31,59 @@ static bool check_options(const struct quantize_options *o, struct err *e)
         err_set(e, ERR_USER, "--container belongs to --format compressed-tensors");
         return err_hint(e, "leave it out for --format %s", export_format_name(o->format));
     }
+    if (a->windows && !a->eval) {
+        err_set(e, ERR_USER, "--windows belongs to --eval");
+        return err_hint(e, "add --eval FILE; calibration windows are --samples");
+    }
     return true;
+}
+
+/* Hours of work must not end at a text that cannot be read, or that is shorter than a window. */
+static bool check_eval_text(const struct args *a, const struct quantize_options *o, struct err *e)
+{
+    struct checkpoint *ck = NULL;
+    struct tokenizer *t = NULL;
+    struct windows w = {0};
+    uint64_t size = 0;
+    if (os_stat(a->eval, &size) != OS_FILE || size == 0) {
+        err_set(e, ERR_USER, "--eval %s: %s", a->eval,
+                size ? "not a file" : "there is no such text, or it is empty");
+        return err_hint(e,
+                        "give a text file (UTF-8) like what the model will read, not used for calibration");
+    }
+    if (!checkpoint_open(&ck, o->model_dir, e))
+        return false;
+    const struct model_config *c = checkpoint_config(ck);
+    uint32_t ctx = o->ctx ? o->ctx : app_default_ctx(c);
+    bool ok = tokenizer_load(&t, o->model_dir, e) &&
+              (windows_load(&w, t, a->eval, ctx, 1, c->vocab_size, e) || err_context(e, "--eval"));
+    windows_free(&w);
+    tokenizer_destroy(&t);
+    checkpoint_close(&ck);
+    return ok;
+}
+
+static bool check_files(const struct args *a, const struct quantize_options *o, struct err *e)
+{
+    return (!a->report || report_html_check(a->report, o->out_dir, o->dry_run, e)) &&
+           (!a->eval || check_eval_text(a, o, e));
+}
+
+static void copy_plan(struct run *r, const struct plan *p)
+{
+    r->plan = *p;
+    r->plan.items = calloc(p->n_items ? p->n_items : 1, sizeof *p->items);
+    if (r->plan.items)
+        memcpy(r->plan.items, p->items, p->n_items * sizeof *p->items);
+    else
+        r->plan.n_items = 0;
+    r->planned = true;
 }
 
 static void on_planned(void *ctx, const struct plan *p)
 {
-    const struct run *r = ctx;
+    struct run *r = ctx;
+    copy_plan(r, p);
     if (r->args->json) {
         cJSON *j = json_event("plan");
         plan_json(j, p);
@@ -74,7 +128,7 @@ static void on_linear(void *ctx, const struct linear_report *l)
 }
 
 static void tell_result(const struct args *a, const struct quantize_options *o,
-                        const struct quantize_result *r, const char *device)
+                        const struct quantize_result *r, const char *device, const struct report_eval *v)
 {
     char size[24], time[24], dev[24], host[24];
     if (!a->json) {
@@ -88,6 +142,12 @@ static void tell_result(const struct args *a, const struct quantize_options *o,
         printf("\n  time        %s on %s\n", format_seconds(r->seconds, time, sizeof time), device);
         printf("  peak memory %s on the device, %s on the host beyond mapped files\n",
                format_bytes(r->device_peak, dev, sizeof dev), format_bytes(r->host_peak, host, sizeof host));
+        if (v->measured) {
+            printf("  perplexity  %.5f, of the 16-bit model %.5f (%u windows of %u tokens)\n", v->ppl_model,
+                   v->ppl_reference, (unsigned)v->windows, (unsigned)v->ctx);
+            printf("  divergence  %.6f nats per token (KL), the same most likely token %.2f %% of the time\n",
+                   v->mean_kl, 100 * v->top1);
+        }
         return;
     }
     cJSON *j = json_event("result");
@@ -106,6 +166,14 @@ static void tell_result(const struct args *a, const struct quantize_options *o,
     cJSON_AddNumberToObject(j, "device_peak_bytes", (double)r->device_peak);
     cJSON_AddNumberToObject(j, "host_peak_bytes", (double)r->host_peak);
     cJSON_AddNumberToObject(j, "reach", r->reach);
+    if (v->measured) {
+        cJSON_AddNumberToObject(j, "perplexity", v->ppl_model);
+        cJSON_AddNumberToObject(j, "reference_perplexity", v->ppl_reference);
+        cJSON_AddNumberToObject(j, "mean_kl", v->mean_kl);
+        cJSON_AddNumberToObject(j, "top1_agreement", v->top1);
+        cJSON_AddNumberToObject(j, "eval_windows", v->windows);
+        cJSON_AddNumberToObject(j, "eval_ctx", v->ctx);
+    }
     json_emit(j);
 }
 
@@ -123,6 +191,72 @@ static void tell_dry_run(const struct args *a, const struct quantize_options *o)
     json_emit(j);
 }
 
+/* --eval: the result against its source. */
+static bool evaluate(struct app_gpu *g, const struct run *run, struct report_eval *out, struct err *e)
+{
+    const struct args *a = run->args;
+    struct checkpoint *model = NULL, *reference = NULL;
+    struct compare_result r = {0};
+    struct progress_term term;
+    struct eval_options o = {
+        .text = a->eval,
+        .ctx = run->plan.ctx,
+        .windows = a->windows,
+        .spill_dir = app_spill_dir(a),
+        .progress = progress_term_begin(&term, a),
+    };
+    bool ok = checkpoint_open(&model, run->o->out_dir, e) &&
+              checkpoint_open(&reference, run->o->model_dir, e) &&
+              eval_compare(g->cmd, model, reference, &o, &r, e);
+    progress_term_end(&term);
+    checkpoint_close(&reference);
+    checkpoint_close(&model);
+    if (ok)
+        *out = (struct report_eval){.measured = true,
+                                    .text = a->eval,
+                                    .ppl_reference = r.reference.perplexity,
+                                    .ppl_model = r.model.perplexity,
+                                    .mean_kl = r.mean_kl,
+                                    .top1 = r.top1,
+                                    .windows = r.model.windows,
+                                    .ctx = o.ctx};
+    return ok;
+}
+
+/* After the export: evaluation, report, result. What fails here leaves the model complete; the first failure
+ * is the command's, but the rest is still done. */
+static bool finish(struct app_gpu *g, const struct run *run, const struct quantize_result *result,
+                   struct err *e)
+{
+    const struct args *a = run->args;
+    struct report_eval eval = {0};
+    struct err late = {0};
+    const char *device = gpu_info(g->gpu)->name;
+    bool evaluated = !a->eval || evaluate(g, run, &eval, e);
+    if (!evaluated && e->kind == ERR_STOPPED) {
+        err_set(e, ERR_STOPPED, "stopped during the evaluation; %s is complete", run->o->out_dir);
+        err_hint(e, "gsq compare %s %s --text %s --ctx %u", run->o->out_dir, run->o->model_dir, a->eval,
+                 (unsigned)run->plan.ctx);
+    } else if (!evaluated) {
+        err_context(e, "%s is complete, but could not be evaluated", run->o->out_dir);
+    }
+    struct report_input in = {.args = a,
+                              .o = run->o,
+                              .plan = run->planned ? &run->plan : NULL,
+                              .result = result,
+                              .device = device,
+                              .eval = eval};
+    bool reported = !a->report || report_html_write(a->report, &in, &late);
+    tell_result(a, run->o, result, device, &eval);
+    if (a->report && reported)
+        log_info("report: %s", a->report);
+    if (evaluated && !reported) {
+        *e = late;
+        err_context(e, "%s is complete, but its report is not", run->o->out_dir);
+    }
+    return evaluated && reported;
+}
+
 bool cmd_quantize(const struct args *a, struct err *e)
 {
     struct quantize_options o = a->q;
@@ -130,7 +264,7 @@ bool cmd_quantize(const struct args *a, struct err *e)
     struct progress_term term;
     o.model_dir = a->positional[0];
     o.out_dir = a->out;
-    if (!check_options(&o, e) || !app_gpu_open(&g, a, e))
+    if (!check_options(a, &o, e) || !check_files(a, &o, e) || !app_gpu_open(&g, a, e))
         return false;
     struct run run = {.args = a, .o = &o};
     struct job_callbacks cb = {
@@ -145,9 +279,10 @@ bool cmd_quantize(const struct args *a, struct err *e)
     if (ok && o.dry_run)
         tell_dry_run(a, &o);
     else if (ok)
-        tell_result(a, &o, &result, gpu_info(g.gpu)->name);
+        ok = finish(&g, &run, &result, e);
     else if (e->kind == ERR_STOPPED)
         snprintf(e->msg, sizeof e->msg, "stopped at a safe point; rerun the same command to resume");
     quantize_result_free(&result);
+    free(run.plan.items);
     return app_gpu_close(&g, ok, e);
 }

@@ -186,15 +186,6 @@ static bool refuse_type(struct args *a, const struct option *o, const char *valu
     return err_hint(e, "choose --bits and --format instead");
 }
 
-static bool refuse_report(struct args *a, const struct option *o, const char *value, struct err *e)
-{
-    (void)a;
-    (void)o;
-    (void)value;
-    err_set(e, ERR_USER, "--report is not available in this version");
-    return err_hint(e, "--json prints the same figures as JSON lines");
-}
-
 static bool read_log_level(struct args *a, const struct option *o, const char *value, struct err *e)
 {
     (void)o;
@@ -362,7 +353,12 @@ const struct option options[] = {
     {"keep", 0, "REGEX", OPT_CALL, CALLS(read_keep, show_keep), "", ON(QUANTIZE), SECTION_MAIN,
      "keep modules whose name matches in 16 bits; may be repeated, the last match wins"},
     {"type", 0, "T", OPT_CALL, CALL(refuse_type), "", ON(QUANTIZE), SECTION_MAIN, NULL},
-    {"report", 0, "FILE", OPT_CALL, CALL(refuse_report), "", ON(QUANTIZE), SECTION_MAIN, NULL},
+    {"report", 0, "FILE", OPT_TEXT, AT(report), "", ON(QUANTIZE), SECTION_MAIN,
+     "write a page (HTML, one file) with charts of errors, training, codes, memory and time"},
+    {"eval", 0, "FILE", OPT_TEXT, AT(eval), "", ON(QUANTIZE), SECTION_MAIN,
+     "at the end compare the result with MODEL on this text, in windows of the calibration's length"},
+    {"windows", 0, "N", OPT_U32, NUM(windows, 1, U32_MAX), "all", ON(QUANTIZE), SECTION_MAIN,
+     "use at most this many windows of the --eval text"},
 
     {"calib", 0, "FILE", OPT_TEXT, AT(q.calib), "", ON(QUANTIZE), SECTION_CALIB,
      "text (UTF-8) like what the model will read; needed by gptq and gsq"},

@@ -68,12 +68,23 @@ expect 'format' 2 '--format awq' 'compressed-tensors' -- "$gsq" quantize m -o x 
 expect 'rule without bits' 2 "--tensor down: " 'down_proj=3' -- "$gsq" quantize m -o x --tensor down
 expect 'rule with a bad group' 2 "--tensor" 'g64' -- "$gsq" quantize m -o x --tensor down=3,64
 expect 'log level' 2 'log-level' 'debug' -- "$gsq" inspect m --log-level loud
+expect 'report in no folder' 2 "--report $tmp/none/r.html" 'create it' -- \
+    "$gsq" quantize "$tmp/m" -o x --method rtn --report "$tmp/none/r.html"
+expect 'report that is a folder' 2 'is a folder' 'name of a file' -- \
+    "$gsq" quantize "$tmp/m" -o x --method rtn --report "$tmp"
+expect 'no text to evaluate on' 2 "--eval $tmp/none.txt" 'text file' -- \
+    "$gsq" quantize "$tmp/m" -o x --method rtn --eval "$tmp/none.txt"
+echo short >"$tmp/short"
+expect 'text shorter than a window' 2 "--eval: .*short" '.' -- \
+    "$gsq" quantize "$tmp/m" -o x --method rtn --eval "$tmp/short" --ctx 64
+expect 'windows of nothing' 2 '--windows belongs to --eval' '--samples' -- \
+    "$gsq" quantize "$tmp/m" -o x --method rtn --windows 3
+check 'all of that before any work' test ! -e x
 expect 'container without its format' 2 'container' 'gptq' -- "$gsq" quantize "$tmp/m" -o x --method rtn --container 4
 # What later versions will do is refused by name.
 expect 'effort' 2 '--effort balanced is not available in this version' 'fast' -- "$gsq" quantize m -o x --effort balanced
 expect 'gguf' 2 '--format gguf is not available in this version' '.' -- "$gsq" quantize m -o x --format gguf
 expect 'type' 2 '--type Q2_K: .* not available in this version' '.' -- "$gsq" quantize m -o x --type Q2_K
-expect 'report' 2 '--report is not available in this version' '--json' -- "$gsq" quantize m -o x --report r.html
 expect 'protocol' 2 '--protocol llama.cpp is not available in this version' '.' -- \
     "$gsq" eval m --text x --protocol llama.cpp
 
@@ -110,9 +121,18 @@ for key in perplexity tokens windows ctx token_hash seconds model device; do
 done
 run "$gsq" compare "$tmp/q3" "$tmp/m" --text "$tmp/text" --ctx 64 --windows 2 --json
 check 'compare --json' is_json_lines "$tmp/out" result
+cp "$tmp/out" "$tmp/compared"
 for key in mean_kl top1_agreement perplexity reference_perplexity; do
     [[ -n $(field "$key" "$tmp/out") ]] || fail "the result of compare has no $key"
 done
+run "$gsq" quantize "$tmp/m" -o "$tmp/q4" --method rtn --json --eval "$tmp/text" --ctx 64 --windows 2 --report "$tmp/r.html"
+check 'quantize --eval --report' is_json_lines "$tmp/out" result
+for key in mean_kl top1_agreement perplexity reference_perplexity; do
+    want=$(field "$key" "$tmp/compared")
+    check "evaluates as gsq compare does: $key" within "$(field "$key" "$tmp/out")" "$want" 1e-6
+done
+check 'the report is a page' grep -q '</html>' "$tmp/r.html"
+check 'of this run' grep -q 'q4' "$tmp/r.html"
 # A reader that goes away is an error, not a silent success.
 rc=0
 "$gsq" inspect "$tmp/m" >/dev/full 2>"$tmp/err" || rc=$?
