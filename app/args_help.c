@@ -103,9 +103,14 @@ void option_value(const struct option *o, const struct args *a, struct strbuf *o
 
 bool option_used(const struct option *o, const struct args *a)
 {
-    size_t gumbel = offsetof(struct args, q.gumbel);
-    if (o->type != OPT_CALL && o->target >= gumbel && o->target < gumbel + sizeof a->q.gumbel)
-        return a->q.method == METHOD_GSQ;
+    static const struct {
+        size_t from, to;
+    } learning[] = {
+        {offsetof(struct args, q.gumbel), offsetof(struct args, q.gumbel) + sizeof(struct gumbel_options)},
+        {offsetof(struct args, q.block), offsetof(struct args, q.block) + sizeof(struct block_options)}};
+    for (size_t i = 0; i < sizeof learning / sizeof *learning; i++)
+        if (o->type != OPT_CALL && o->target >= learning[i].from && o->target < learning[i].to)
+            return a->q.method == METHOD_GSQ;
     if (o->section == SECTION_CALIB || (o->type == OPT_F32 && o->target == offsetof(struct args, q.damp)))
         return a->q.method != METHOD_RTN;
     return true;
