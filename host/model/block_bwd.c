@@ -92,9 +92,8 @@ static void input_grad(struct model *m, const struct block_weights *b, const str
              (struct gpu_matrix){dx, in}, rows, in, out, 1.0f, beta);
 }
 
-/* In place: dy is turned into the gradient of x. */
-static void rmsnorm_bwd(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view dy, uint32_t rows,
-                        uint32_t cols)
+void block_rmsnorm_bwd(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view dy, uint32_t rows,
+                       uint32_t cols)
 {
     uint32_t tile = gpu_tile_rows(m->gpu, cols * 4ull, rows);
     for (uint32_t r = 0; r < rows; r += tile) {
@@ -246,8 +245,8 @@ void block_attn_bwd(struct model *m, const struct block_weights *b, const struct
         block_rope(m, bs->dq, c->num_heads, windows, -1);
         block_rope(m, bs->dk, c->num_kv_heads, windows, -1);
         if (b->q_norm.size) {
-            rmsnorm_bwd(m, s->q_raw, b->q_norm, bs->dq, rows * c->num_heads, c->head_dim);
-            rmsnorm_bwd(m, s->k_raw, b->k_norm, bs->dk, rows * c->num_kv_heads, c->head_dim);
+            block_rmsnorm_bwd(m, s->q_raw, b->q_norm, bs->dq, rows * c->num_heads, c->head_dim);
+            block_rmsnorm_bwd(m, s->k_raw, b->k_norm, bs->dk, rows * c->num_kv_heads, c->head_dim);
         }
     }
     if (w[LINEAR_Q].size || w[LINEAR_K].size || w[LINEAR_V].size) {
@@ -261,7 +260,7 @@ void block_attn_bwd(struct model *m, const struct block_weights *b, const struct
         input_grad(m, b, bs, LINEAR_Q, bs->dq, bs->dnorm, rows, 0);
         input_grad(m, b, bs, LINEAR_K, bs->dk, bs->dnorm, rows, 1);
         input_grad(m, b, bs, LINEAR_V, bs->dv, bs->dnorm, rows, 1);
-        rmsnorm_bwd(m, x, b->attn_norm, bs->dnorm, rows, c->hidden_size);
+        block_rmsnorm_bwd(m, x, b->attn_norm, bs->dnorm, rows, c->hidden_size);
         add_rows(m, dy, bs->dnorm, rows, c->hidden_size);
     }
 }
@@ -290,7 +289,7 @@ void block_ffn_bwd(struct model *m, const struct block_weights *b, const struct 
     if (want_input) {
         input_grad(m, b, bs, LINEAR_GATE, bs->dact, bs->dnorm, rows, 0);
         input_grad(m, b, bs, LINEAR_UP, s->up, bs->dnorm, rows, 1);
-        rmsnorm_bwd(m, h, b->ffn_norm, bs->dnorm, rows, c->hidden_size);
+        block_rmsnorm_bwd(m, h, b->ffn_norm, bs->dnorm, rows, c->hidden_size);
         add_rows(m, dy, bs->dnorm, rows, c->hidden_size);
     }
 }

@@ -34,6 +34,10 @@ uint64_t bwd_scratch_bytes(const struct model *m, uint32_t windows, unsigned par
 bool bwd_scratch_create(struct bwd_scratch *s, struct gpu_arena *arena, const struct model *m, uint32_t windows,
                         unsigned parts, struct err *e);
 
+/* dy[rows, cols] is turned from the gradient of block_rmsnorm's y into that of its x; walks row tiles. */
+void block_rmsnorm_bwd(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view dy, uint32_t rows,
+                       uint32_t cols);
+
 /* After block_attn_fwd of the same x (it must not have been overwritten) and windows. dy[T, hidden] is dLoss/dh;
  * where want_input, it is turned into dLoss/dx. Uses s->norm anew. */
 void block_attn_bwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,

@@ -373,6 +373,12 @@ static bool load_norm(struct model *m, uint32_t layer, int id, uint32_t cols, st
 bool model_load_block(struct model *m, uint32_t layer, struct gpu_arena *arena, struct block_weights *out,
                       struct err *e)
 {
+    return model_load_block_some(m, layer, (1u << LINEAR_COUNT) - 1, arena, out, e);
+}
+
+bool model_load_block_some(struct model *m, uint32_t layer, unsigned linears, struct gpu_arena *arena,
+                           struct block_weights *out, struct err *e)
+{
     const struct model_config *c = m->cfg;
     *out = (struct block_weights){0};
     bool ok = load_norm(m, layer, NORM_ATTN, c->hidden_size, arena, &out->attn_norm, e) &&
@@ -384,7 +390,7 @@ bool model_load_block(struct model *m, uint32_t layer, struct gpu_arena *arena, 
         char name[96];
         model_linear_name(layer, (enum linear_id)id, name, sizeof name);
         ok = gpu_alloc(arena, (uint64_t)m->rows[id] * m->cols[id] * 4, &out->w[id], e) &&
-             model_load_matrix(m, name, 0, m->rows[id], out->w[id], e);
+             (!(linears >> id & 1) || model_load_matrix(m, name, 0, m->rows[id], out->w[id], e));
         if (ok && m->has_bias[id])
             ok = gpu_alloc(arena, m->rows[id] * 4ull, &out->bias[id], e) &&
                  load_bias(m, name, m->rows[id], out->bias[id], e);

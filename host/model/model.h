@@ -57,6 +57,10 @@ uint64_t model_head_bytes(const struct model *m);
  * linears are dequantized on the way. Does not wait. Mapped pages are given back to the system afterwards. */
 bool model_load_block(struct model *m, uint32_t layer, struct gpu_arena *arena, struct block_weights *out,
                       struct err *e);
+/* The same, but of the linears only those whose bit (1 << id) is set; the others are room without contents, for whoever has
+ * their weights from elsewhere. Biases and norms come in any case. */
+bool model_load_block_some(struct model *m, uint32_t layer, unsigned linears, struct gpu_arena *arena,
+                           struct block_weights *out, struct err *e);
 /* Rows [row0, row0 + rows) of any module into dst (f32). Walks tiles: dst may be larger than a bound view. A
  * dense tensor's pages are given back once its last row was read. */
 bool model_load_matrix(struct model *m, const char *module, uint32_t row0, uint32_t rows, struct gpu_view dst,

@@ -6,19 +6,14 @@
 #include <string.h>
 
 #include "host/base/os.h"
-#include "host/gpu/gpu_gemm.h"
 #include "host/gpu/kernels.h"
 #include "host/model/block_fwd.h"
+#include "host/model/head.h"
 
 /* Tokens that go through a block at once. On a CPU device the batch's activations should stay near its
  * caches; a GPU wants enough rows to fill it. Results do not depend on it. */
 #define BATCH_TOKENS_CPU 4096u
 #define BATCH_TOKENS_GPU 8192u
-/* Logits held at once beside a resident head; with a streamed head, more rows mean fewer passes over it. */
-#define LOGITS_BYTES          (64ull << 20)
-#define LOGITS_BYTES_STREAMED (1ull << 30)
-/* Rows of a streamed head that are on the device at once, in bytes, at most. */
-#define HEAD_TILE_BYTES (64ull << 20)
 /* Longest stretch between two looks at the device, in ns: progress stays live, and work is still queued
  * ahead. */
 #define SYNC_NS 200000000ull
@@ -31,9 +26,8 @@ struct side {
     const struct checkpoint *ck;
     struct model *m;
     struct acts *acts;
-    struct gpu_view head; /* [vocab, hidden], or a tile of it */
-    uint32_t head_rows;   /* rows that `head` holds */
-    double seconds;       /* in its blocks */
+    struct head head;
+    double seconds; /* in its blocks */
 };
 
 struct sums {
@@ -171,41 +165,22 @@ struct head_scratch {
     float *host; /* 4 x [batch * ctx]: nll of either side, kl, top1 */
 };
 
-static bool head_is_resident(const struct eval *ev, const struct model *m)
-{
-    return model_head_bytes(m) <= gpu_info(ev->gpu)->mem_limit / 4;
-}
-
-static uint32_t head_tile_rows(const struct eval *ev, const struct model *m)
-{
-    uint32_t vocab = m->cfg->vocab_size;
-    if (head_is_resident(ev, m))
-        return vocab;
-    uint64_t bytes = min_u64(HEAD_TILE_BYTES, gpu_info(ev->gpu)->mem_limit / 16);
-    uint64_t rows = bytes / (m->cfg->hidden_size * 4ull) / 64 * 64;
-    return (uint32_t)min_u64(vocab, max_u64(64, rows));
-}
-
-/* Rows of logits held at once: a multiple of 64 unless it is the whole batch. */
-static uint32_t head_logit_rows(const struct eval *ev)
+/* Rows of logits held at once. */
+static uint32_t logit_rows(const struct eval *ev)
 {
     bool resident = true;
     for (int i = 0; i < ev->sides; i++)
-        resident = resident && head_is_resident(ev, ev->side[i].m);
-    uint64_t limit =
-        resident ? LOGITS_BYTES
-                 : min_u64(LOGITS_BYTES_STREAMED, gpu_info(ev->gpu)->mem_limit / 4 / (unsigned)ev->sides);
-    uint64_t rows = max_u64(64, limit / (ev->side[0].m->cfg->vocab_size * 4ull) / 64 * 64);
-    return (uint32_t)min_u64(rows, (uint64_t)ev->batch * ev->w.ctx);
+        resident = resident && head_is_resident(ev->side[i].m);
+    return head_logit_rows(ev->side[0].m, resident, (unsigned)ev->sides, (uint64_t)ev->batch * ev->w.ctx);
 }
 
-static uint64_t head_bytes(const struct eval *ev)
+static uint64_t head_need(const struct eval *ev)
 {
     uint64_t bytes = 0;
     for (int i = 0; i < ev->sides; i++) {
         const struct model *m = ev->side[i].m;
-        bytes += (uint64_t)head_tile_rows(ev, m) * m->cfg->hidden_size * 4 + 2 * acts_bytes(m, ev->batch) +
-                 (uint64_t)head_logit_rows(ev) * m->cfg->vocab_size * 4;
+        bytes += head_bytes(m, HEAD_FORWARD) + 2 * acts_bytes(m, ev->batch) +
+                 (uint64_t)logit_rows(ev) * m->cfg->vocab_size * 4;
     }
     return bytes;
 }
@@ -213,44 +188,24 @@ static uint64_t head_bytes(const struct eval *ev)
 static bool head_alloc(struct eval *ev, struct head_scratch *h, struct err *e)
 {
     uint64_t tokens = (uint64_t)ev->batch * ev->w.ctx;
-    h->logit_rows = head_logit_rows(ev);
+    h->logit_rows = logit_rows(ev);
     bool ok = gpu_alloc(ev->scratch, tokens * 4, &h->targets, e) &&
               gpu_alloc(ev->scratch, tokens * 4, &h->kl, e) &&
               gpu_alloc(ev->scratch, tokens * 4, &h->top1, e);
     for (int i = 0; ok && i < ev->sides; i++) {
         struct side *s = &ev->side[i];
         uint64_t acts = acts_bytes(s->m, ev->batch);
-        s->head_rows = head_tile_rows(ev, s->m);
-        ok = gpu_alloc(ev->weights, (uint64_t)s->head_rows * s->m->cfg->hidden_size * 4, &s->head, e) &&
+        ok = head_create(&s->head, ev->weights, s->m, HEAD_FORWARD, e) &&
              gpu_alloc(ev->scratch, acts, &h->staging[i], e) &&
              gpu_alloc(ev->scratch, acts, &h->norm[i], e) &&
              gpu_alloc(ev->scratch, (uint64_t)h->logit_rows * s->m->cfg->vocab_size * 4, &h->logits[i], e) &&
              gpu_alloc(ev->scratch, tokens * 4, &h->nll[i], e);
-        if (ok && s->head_rows == s->m->cfg->vocab_size)
-            ok = model_load_matrix(s->m, checkpoint_head_module(s->ck), 0, s->head_rows, s->head, e);
     }
     if (!ok)
         return false;
     h->host_targets = malloc(tokens * sizeof *h->host_targets);
     h->host = malloc(tokens * 4 * sizeof *h->host);
     return (h->host_targets && h->host) || err_nomem(e, "the scores of a batch", tokens * 20);
-}
-
-/* logits[rows, vocab] = x[rows, hidden] head^T, the head in tiles if it is not resident. */
-static bool head_logits(struct side *s, struct gpu_view x, uint32_t rows, struct gpu_view logits,
-                        struct err *e)
-{
-    uint32_t hidden = s->m->cfg->hidden_size, vocab = s->m->cfg->vocab_size;
-    bool resident = s->head_rows == vocab;
-    for (uint32_t v = 0; v < vocab; v += s->head_rows) {
-        uint32_t n = (uint32_t)min_u64(s->head_rows, vocab - v);
-        if (!resident && !model_load_matrix(s->m, checkpoint_head_module(s->ck), v, n, s->head, e))
-            return false;
-        uint64_t bytes = ((uint64_t)(rows - 1) * vocab + n) * 4;
-        gpu_gemm(s->m->cmd, (struct gpu_matrix){x, hidden}, (struct gpu_matrix){s->head, hidden},
-                 (struct gpu_matrix){gpu_slice(logits, v * 4ull, bytes), vocab}, rows, n, hidden, 1.0f, 0.0f);
-    }
-    return true;
 }
 
 /* Scores of `rows` positions from position `row` of the batch on; logits hold them, in tiles that one binding
@@ -326,7 +281,7 @@ static bool head_batch(struct eval *ev, struct head_scratch *h, uint32_t w0, uin
         uint32_t rows = (uint32_t)min_u64(h->logit_rows, tokens - r);
         for (int i = 0; i < ev->sides; i++) {
             uint64_t row_bytes = ev->side[i].m->cfg->hidden_size * 4ull;
-            if (!head_logits(&ev->side[i], gpu_slice(h->norm[i], r * row_bytes, rows * row_bytes), rows,
+            if (!head_logits(&ev->side[i].head, gpu_slice(h->norm[i], r * row_bytes, rows * row_bytes), rows,
                              h->logits[i], e))
                 return false;
         }
@@ -370,7 +325,7 @@ static bool plan_memory(struct eval *ev, struct err *e)
                          model_block_bytes(m) + block_scratch_bytes(m, ev->batch, SCRATCH_FORWARD) + acts_bytes(m, ev->batch));
         all += acts_bytes(m, ev->w.n);
     }
-    uint64_t need = max_u64(blocks, head_bytes(ev));
+    uint64_t need = max_u64(blocks, head_need(ev));
     left = left > need ? (left - need) / 10 * 9 : 0; /* chunks and alignment take a little */
     bool device = all <= left;
     for (int i = 0; i < ev->sides; i++) {
