@@ -182,13 +182,18 @@ void report_training(struct strbuf *b, const struct report_input *in)
     const struct quantize_result *r = in->result;
     if (!r->n_stages)
         return;
-    strbuf_puts(
-        b,
-        "<section id=\"training\"><h2>Training</h2>\n"
-        "<p>Each half of a block is trained as a whole against the 16-bit half: squared error of its output "
-        "over the squared size of what the half adds to its input. The scales at last are trained end to "
-        "end on KL divergence. The epoch whose rounded weights were best on held-out windows is kept (the "
-        "large dot); the axis of every chart is its own.</p>\n");
+    bool scales = false;
+    for (size_t i = 0; i < r->n_stages; i++)
+        scales |= r->stages[i].stage == STAGE_SCALES;
+    strbuf_puts(b,
+                "<section id=\"training\"><h2>Training</h2>\n"
+                "<p>Each half of a block is trained as a whole against the 16-bit half: squared error of its "
+                "output over the squared size of what the half adds to its input. ");
+    if (scales)
+        strbuf_puts(b, "At last the scales are trained end to end on KL divergence. ");
+    strbuf_puts(b,
+                "The epoch whose rounded weights were best on held-out windows is kept (the large dot). Each "
+                "curve has axes of its own.</p>\n");
     stage_overview(b, r);
     report_legend(b, colors, names, 2);
     if (r->n_stages <= 2 * MANY_BLOCKS + 1) {
