@@ -327,6 +327,11 @@ CASE(adam_step)
               .dv = b->buf[1])
 #define ATTN_BACK_V(kernel, head_dim) ATTN_BACK(kernel, head_dim, kv_heads, 2, .dv = b->buf[0])
 
+CASE(attn_bwd_q_16)
+{
+    ATTN_BACK_Q(attn_bwd_q_small, 16);
+}
+
 CASE(attn_bwd_q_64)
 {
     ATTN_BACK_Q(attn_bwd_q, 64);
@@ -337,6 +342,11 @@ CASE(attn_bwd_q_128)
     ATTN_BACK_Q(attn_bwd_q, 128);
 }
 
+CASE(attn_bwd_kv_16)
+{
+    ATTN_BACK_KV(attn_bwd_kv_small, 16);
+}
+
 CASE(attn_bwd_kv_64)
 {
     ATTN_BACK_KV(attn_bwd_kv, 64);
@@ -345,6 +355,11 @@ CASE(attn_bwd_kv_64)
 CASE(attn_bwd_kv_128)
 {
     ATTN_BACK_KV(attn_bwd_kv, 128);
+}
+
+CASE(attn_bwd_v_16)
+{
+    ATTN_BACK_V(attn_bwd_v_small, 16);
 }
 
 CASE(attn_bwd_v_64)
@@ -610,10 +625,13 @@ const struct bench_case bench_cases[] = {
     ROW(reduce_sum, reduce_sum),
     ROW(scale_grad, scale_grad),
     ROW(adam_step, adam_step),
+    ROW(attn_bwd_q_small, attn_bwd_q_16),
     ROW(attn_bwd_q, attn_bwd_q_64),
     ROW(attn_bwd_q, attn_bwd_q_128),
+    ROW(attn_bwd_kv_small, attn_bwd_kv_16),
     ROW(attn_bwd_kv, attn_bwd_kv_64),
     ROW(attn_bwd_kv, attn_bwd_kv_128),
+    ROW(attn_bwd_v_small, attn_bwd_v_16),
     ROW(attn_bwd_v, attn_bwd_v_64),
     ROW(attn_bwd_v, attn_bwd_v_128),
     ROW(scale_search, scale_search),

@@ -121,7 +121,7 @@ static void print_json(const struct measured *m, const char *variant, double sec
 static void print_row(const struct measured *m, const char *variant, double seconds, double share)
 {
     bool flops = m->work.flops > 0;
-    printf("%-14s %-7s %-30s %10.3f ms  %9.2f %-7s %5.1f %%\n", kernel_decls[m->c->kernel].name, variant,
+    printf("%-17s %-7s %-30s %10.3f ms  %9.2f %-7s %5.1f %%\n", kernel_decls[m->c->kernel].name, variant,
            m->shape, seconds * 1e3, (flops ? m->work.flops : m->work.bytes) / seconds * 1e-9,
            flops ? "GFLOP/s" : "GB/s", share * 100);
     fflush(stdout);

@@ -5,6 +5,7 @@
 #extension GL_KHR_shader_subgroup_shuffle : require
 #include "common.glsl"
 #include "texel.glsl"
+#include "attn_cpu.glsl"
 layout(local_size_x_id = 0) in;
 layout(constant_id = 2) const uint TILE_Q = 8; // one query per lane
 
@@ -18,21 +19,6 @@ layout(push_constant) uniform Push { uint windows, ctx, heads, kv_heads, dim, sl
 
 const float LOWEST = -3.0e38; // stands for -inf, whose differences are NaN
 const uint KEYS = 4u;         // keys per turn of the loop
-
-// Four dimensions from d on of the row at `at`; zero beyond the head. Texels that rows start on:
-#define LOAD_ALIGNED(buf, at, d) \
-    mix(vec4(0.0), texelFetch(buf, int(((at) + min(d, max(dim_, 4u) - 4u)) >> 2)), bvec4((d) < dim_))
-// Rows that start within one (the number of dimensions is even, so that halves need not be told apart):
-vec4 join(vec4 t0, vec4 t1, uint at, uint left)
-{
-    vec4 v = (at & 2u) == 0u ? t0 : vec4(t0.zw, t1.xy);
-    return vec4(v.xy, left > 2u ? v.zw : vec2(0.0));
-}
-#define LOAD_ANY(buf, at, d)                                                                       \
-    mix(vec4(0.0),                                                                                 \
-        join(texelFetch(buf, int(((at) + min(d, dim_ - 2u)) >> 2)),                                \
-             texelFetch(buf, int(((at) + min((d) + 3u, dim_ - 1u)) >> 2)), (at) + (d), dim_ - (d)), \
-        bvec4((d) < dim_))
 
 // One subgroup of 8 has 8 queries of one head, a query per lane, with q and the output in registers; keys and values are
 // the same for all lanes and pass by once, with a running maximum and sum (streaming softmax).
@@ -58,30 +44,24 @@ void main()
 #define CHUNKS 1u
 #define USED true
 #define LOAD LOAD_ALIGNED
-#define STORE(at, x) attn[(at) >> 2] = x
+#define STORE STORE_ALIGNED
 #include "attn_fwd_cpu.glsl"
 #else
 #define PARTS 8u
 #define CHUNKS 2u
 #define USED aligned && dim_ <= 64u
 #define LOAD LOAD_ALIGNED
-#define STORE(at, x) attn[(at) >> 2] = x
+#define STORE STORE_ALIGNED
 #include "attn_fwd_cpu.glsl"
 #define CHUNKS 4u
 #define USED aligned && dim_ > 64u && dim_ <= 128u
 #define LOAD LOAD_ALIGNED
-#define STORE(at, x) attn[(at) >> 2] = x
+#define STORE STORE_ALIGNED
 #include "attn_fwd_cpu.glsl"
 #define CHUNKS 8u
 #define USED !aligned || dim_ > 128u
 #define LOAD LOAD_ANY
-#define STORE(at, x)                 \
-    {                                \
-        vec4 o = x;                  \
-        attn2[(at) >> 1] = o.xy;     \
-        if (d + 2u < dim_)           \
-            attn2[((at) >> 1) + 1u] = o.zw; \
-    }
+#define STORE STORE_ANY
 #include "attn_fwd_cpu.glsl"
 #endif
     if (q0 + l < ctx)

@@ -1,5 +1,5 @@
 // The key loop of attn_fwd_cpu.comp for heads of at most CHUNKS * PARTS * 4 dimensions; included once per size. USED: where this one
-// applies; the loops of the others end after one masked turn. LOAD: four dimensions from d on of a row, STORE.
+// applies; the loops of the others end after one masked turn. LOAD, STORE: attn_cpu.glsl.
 {
     bool used = USED;
     uint end = used ? last : first;
@@ -59,7 +59,7 @@
         [[unroll]] for (uint i = 0u; i < PARTS; i++) {
             uint d = c * 32u + i * 4u;
             if (used && d < dim_ && q0 + l < ctx)
-                STORE(q_at + d, acc[c][i] * r);
+                STORE(attn, attn2, q_at, d, acc[c][i] * r);
         }
 }
 #undef CHUNKS

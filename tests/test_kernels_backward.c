@@ -586,14 +586,21 @@ static const struct ref_attn attn_shapes[] = {
     {3, 33, 7, 1, 2, 0, 0.7},   {1, 100, 2, 1, 72, 7, 0.12},  {2, 100, 8, 2, 8, 33, 0.35},
     {1, 40, 2, 1, 136, 1, 0.1}, {1, 67, 1, 1, 34, 0, 0.2},
 };
+static const struct ref_attn attn_small_shapes[] = {
+    {1, 1, 1, 1, 4, 0, 0.7},    {3, 5, 5, 5, 8, 7, 0.35},   {1, 33, 4, 2, 16, 0, 0.25},
+    {1, 100, 6, 2, 12, 7, 0.3}, {2, 100, 8, 4, 8, 0, 0.35}, {1, 70, 7, 1, 16, 33, 0.25},
+};
 #define ATTN_TEST(kernel, result, shapes)                                                                    \
     static void kernel(void)                                                                                 \
     {                                                                                                        \
         attn_bwd(KERNEL_ID_##kernel, result, shapes, sizeof(shapes) / sizeof *(shapes));                     \
     }
 ATTN_TEST(attn_bwd_q, ATTN_DQ, attn_shapes)
+ATTN_TEST(attn_bwd_q_small, ATTN_DQ, attn_small_shapes)
 ATTN_TEST(attn_bwd_kv, ATTN_DK_DV, attn_shapes)
+ATTN_TEST(attn_bwd_kv_small, ATTN_DK_DV, attn_small_shapes)
 ATTN_TEST(attn_bwd_v, ATTN_DV, attn_shapes)
+ATTN_TEST(attn_bwd_v_small, ATTN_DV, attn_small_shapes)
 
 /* As in training: lse of the forward kernel, delta of row_dot. */
 static void test_attn_chain(void **state)
@@ -633,8 +640,11 @@ TEST(reduce_sum, reduce_sum)
 TEST(scale_grad, scale_grad)
 TEST(adam_step, adam_step)
 TEST(attn_bwd_q, attn_bwd_q)
+TEST(attn_bwd_q_small, attn_bwd_q_small)
 TEST(attn_bwd_kv, attn_bwd_kv)
+TEST(attn_bwd_kv_small, attn_bwd_kv_small)
 TEST(attn_bwd_v, attn_bwd_v)
+TEST(attn_bwd_v_small, attn_bwd_v_small)
 
 int main(void)
 {
@@ -644,8 +654,10 @@ int main(void)
         cmocka_unit_test(test_swiglu_bwd),        cmocka_unit_test(test_kl_bwd),
         cmocka_unit_test(test_reduce_sum),        cmocka_unit_test(test_scale_grad),
         cmocka_unit_test(test_adam_step),         cmocka_unit_test(test_attn_reference),
-        cmocka_unit_test(test_attn_bwd_q),        cmocka_unit_test(test_attn_bwd_kv),
-        cmocka_unit_test(test_attn_bwd_v),        cmocka_unit_test(test_attn_chain),
+        cmocka_unit_test(test_attn_bwd_q),        cmocka_unit_test(test_attn_bwd_q_small),
+        cmocka_unit_test(test_attn_bwd_kv),       cmocka_unit_test(test_attn_bwd_kv_small),
+        cmocka_unit_test(test_attn_bwd_v),        cmocka_unit_test(test_attn_bwd_v_small),
+        cmocka_unit_test(test_attn_chain),
     };
     return cmocka_run_group_tests_name("backward", tests, setup, teardown);
 }
