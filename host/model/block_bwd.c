@@ -141,17 +141,40 @@ static void add_rows(struct model *m, struct gpu_view y, struct gpu_view x, uint
     }
 }
 
+#define RUN_ATTENTION(kernel, grid, ...)                                                                     \
+    run_##kernel(m->cmd, grid,                                                                               \
+                 &(struct kernel##_args){.q = vq,                                                            \
+                                         .k = vk,                                                            \
+                                         .dout = dout,                                                       \
+                                         .lse = lse,                                                         \
+                                         .windows = n,                                                       \
+                                         .ctx = m->ctx,                                                      \
+                                         .heads = heads,                                                     \
+                                         .kv_heads = c->num_kv_heads,                                        \
+                                         .dim = c->head_dim,                                                 \
+                                         .sliding = m->sliding,                                              \
+                                         .scale = (float)(1.0 / sqrt(c->head_dim)),                          \
+                                         __VA_ARGS__})
+/* Heads of the size that attn_small takes have kernels of their own here too. */
+#define RUN_BY_SIZE(kernel, grid, ...)                                                                       \
+    do {                                                                                                     \
+        if (small)                                                                                           \
+            RUN_ATTENTION(kernel##_small, grid, __VA_ARGS__);                                                \
+        else                                                                                                 \
+            RUN_ATTENTION(kernel, grid, __VA_ARGS__);                                                        \
+    } while (0)
+#define TILE_BY_SIZE(kernel)                                                                                 \
+    gpu_kernel_constant(m->gpu, small ? KERNEL_ID_##kernel##_small : KERNEL_ID_##kernel, 2, 1)
+
 /* From the gradient of attn in bs->dact to those of v and, where `scores`, of the turned q and k. */
-static void attention_bwd(struct model *m, const struct block_scratch *s, const struct bwd_scratch *bs, bool scores,
-                          uint32_t windows)
+static void attention_bwd(struct model *m, const struct block_scratch *s, const struct bwd_scratch *bs,
+                          bool scores, uint32_t windows)
 {
     const struct model_config *c = m->cfg;
+    bool small = block_small_heads(m);
     uint32_t q = m->rows[LINEAR_Q], kv = m->rows[LINEAR_K], heads = c->num_heads;
     uint32_t tile = block_window_tile(m, q, windows);
-    unsigned kernel = scores ? KERNEL_ID_attn_bwd_kv : KERNEL_ID_attn_bwd_v;
-    uint32_t tile_k = gpu_kernel_constant(m->gpu, kernel, 2, 1);
-    uint32_t tile_q = gpu_kernel_constant(m->gpu, KERNEL_ID_attn_bwd_q, 2, 1);
-    float scale = (float)(1.0 / sqrt(c->head_dim));
+    uint32_t tile_k = scores ? TILE_BY_SIZE(attn_bwd_kv) : TILE_BY_SIZE(attn_bwd_v);
     for (uint32_t w = 0; w < windows; w += tile) {
         uint32_t n = (uint32_t)min_u64(tile, windows - w);
         uint64_t row = (uint64_t)w * m->ctx, rows = (uint64_t)n * m->ctx;
@@ -161,19 +184,7 @@ static void attention_bwd(struct model *m, const struct block_scratch *s, const 
         struct gpu_grid keys = gpu_rows((uint64_t)n * c->num_kv_heads * div_up(m->ctx, tile_k));
         keys.work = (double)rows * m->ctx * q; /* half of every product is masked */
         if (!scores) {
-            run_attn_bwd_v(m->cmd, keys,
-                           &(struct attn_bwd_v_args){.q = vq,
-                                                     .k = vk,
-                                                     .dout = dout,
-                                                     .lse = lse,
-                                                     .dv = dv,
-                                                     .windows = n,
-                                                     .ctx = m->ctx,
-                                                     .heads = heads,
-                                                     .kv_heads = c->num_kv_heads,
-                                                     .dim = c->head_dim,
-                                                     .sliding = m->sliding,
-                                                     .scale = scale});
+            RUN_BY_SIZE(attn_bwd_v, keys, .dv = dv);
             continue;
         }
         struct gpu_view delta = block_rows(bs->delta, row, rows, heads);
@@ -185,40 +196,12 @@ static void attention_bwd(struct model *m, const struct block_scratch *s, const 
                                            .out = delta,
                                            .rows = (uint32_t)(rows * heads),
                                            .cols = c->head_dim});
-        struct gpu_grid queries = gpu_rows((uint64_t)n * heads * div_up(m->ctx, tile_q));
+        struct gpu_grid queries = gpu_rows((uint64_t)n * heads * div_up(m->ctx, TILE_BY_SIZE(attn_bwd_q)));
         queries.work = 1.5 * (double)rows * m->ctx * q;
         keys.work *= 2;
-        run_attn_bwd_q(m->cmd, queries,
-                       &(struct attn_bwd_q_args){.q = vq,
-                                                 .k = vk,
-                                                 .v = vv,
-                                                 .dout = dout,
-                                                 .lse = lse,
-                                                 .delta = delta,
-                                                 .dq = block_rows(bs->dq, row, rows, q),
-                                                 .windows = n,
-                                                 .ctx = m->ctx,
-                                                 .heads = heads,
-                                                 .kv_heads = c->num_kv_heads,
-                                                 .dim = c->head_dim,
-                                                 .sliding = m->sliding,
-                                                 .scale = scale});
-        run_attn_bwd_kv(m->cmd, keys,
-                        &(struct attn_bwd_kv_args){.q = vq,
-                                                   .k = vk,
-                                                   .v = vv,
-                                                   .dout = dout,
-                                                   .lse = lse,
-                                                   .delta = delta,
-                                                   .dk = block_rows(bs->dk, row, rows, kv),
-                                                   .dv = dv,
-                                                   .windows = n,
-                                                   .ctx = m->ctx,
-                                                   .heads = heads,
-                                                   .kv_heads = c->num_kv_heads,
-                                                   .dim = c->head_dim,
-                                                   .sliding = m->sliding,
-                                                   .scale = scale});
+        RUN_BY_SIZE(attn_bwd_q, queries, .v = vv, .delta = delta, .dq = block_rows(bs->dq, row, rows, q));
+        RUN_BY_SIZE(attn_bwd_kv, keys, .v = vv, .delta = delta, .dk = block_rows(bs->dk, row, rows, kv),
+                    .dv = dv);
     }
 }
 

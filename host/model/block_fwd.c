@@ -160,8 +160,10 @@ void block_rope(struct model *m, struct gpu_view x, uint32_t heads, uint32_t win
     }
 }
 
-/* Most dimensions of a head that attn_small takes. */
-#define SMALL_HEAD 16u
+bool block_small_heads(const struct model *m)
+{
+    return m->cfg->head_dim <= 16 && m->cfg->head_dim % 4 == 0;
+}
 
 #define RUN_ATTENTION(kernel)                                                                                \
     run_##kernel(m->cmd, grid,                                                                               \
@@ -181,7 +183,7 @@ void block_rope(struct model *m, struct gpu_view x, uint32_t heads, uint32_t win
 static void attention(struct model *m, const struct block_scratch *s, uint32_t windows)
 {
     const struct model_config *c = m->cfg;
-    bool small = c->head_dim <= SMALL_HEAD && c->head_dim % 4 == 0;
+    bool small = block_small_heads(m);
     uint32_t q = m->rows[LINEAR_Q], kv = m->rows[LINEAR_K];
     uint32_t tile = block_window_tile(m, q, windows);
     uint32_t tile_q = gpu_kernel_constant(m->gpu, small ? KERNEL_ID_attn_small : KERNEL_ID_attn_fwd, 2, 1);
