@@ -258,6 +258,24 @@ static bool check_complete(const struct args *a, unsigned n_positional, const bo
     return true;
 }
 
+/* An effort sets other options, which the rest of the line may set otherwise, wherever --effort stands. A wrong one is
+ * told when its turn comes. */
+static void set_effort(struct args *a, int argc, char **argv)
+{
+    static const char name[] = "--effort";
+    const size_t n = sizeof name - 1;
+    enum effort effort;
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        const char *value = NULL;
+        if (strcmp(argv[i], name) == 0)
+            value = i + 1 < argc ? argv[i + 1] : NULL;
+        else if (strncmp(argv[i], name, n) == 0 && argv[i][n] == '=')
+            value = argv[i] + n + 1;
+        if (value && effort_parse(value, &effort))
+            quantize_set_effort(&a->q, effort);
+    }
+}
+
 bool args_parse(struct args *a, int argc, char **argv, struct err *e)
 {
     bool seen[128] = {false}, only_positional = false;
@@ -277,6 +295,7 @@ bool args_parse(struct args *a, int argc, char **argv, struct err *e)
     } else if (i < argc && strcmp(argv[i], "--version") == 0) {
         return a->version = true;
     }
+    set_effort(a, argc, argv);
     for (; i < argc; i++) {
         const char *arg = argv[i];
         if (!only_positional && strcmp(arg, "--") == 0) {

@@ -127,15 +127,59 @@ static void on_linear(void *ctx, const struct linear_report *l)
                   l->loss_final, l->seconds);
 }
 
+static void on_stage(void *ctx, const struct stage_report *s)
+{
+    const struct run *r = ctx;
+    if (r->args->json) {
+        cJSON *j = json_event("stage");
+        cJSON_AddStringToObject(j, "stage", stage_name(s->stage));
+        if (s->stage != STAGE_SCALES)
+            cJSON_AddNumberToObject(j, "block", s->layer + 1);
+        add_loss(j, "loss_start", s->loss_start);
+        add_loss(j, "loss", s->loss_final);
+        cJSON_AddNumberToObject(j, "steps", s->steps);
+        cJSON_AddNumberToObject(j, "epochs", s->epochs);
+        cJSON_AddNumberToObject(j, "best_epoch", s->best_epoch);
+        cJSON_AddNumberToObject(j, "retries", s->retries);
+        cJSON_AddNumberToObject(j, "seconds", s->seconds);
+        json_emit(j);
+        return;
+    }
+    log_debug("block %u, %s: held-out error %.4g -> %.4g (epoch %u of %u), %.1f s", s->layer + 1, stage_name(s->stage),
+              s->loss_start, s->loss_final, s->best_epoch, s->epochs, s->seconds);
+}
+
+/* Means over the training stages of a kind, before and after. */
+static bool stage_means(const struct quantize_result *r, double *start, double *final)
+{
+    size_t n = 0;
+    *start = *final = 0;
+    for (size_t i = 0; i < r->n_stages; i++) {
+        if (r->stages[i].stage == STAGE_SCALES)
+            continue;
+        *start += r->stages[i].loss_start;
+        *final += r->stages[i].loss_final;
+        n++;
+    }
+    if (n) {
+        *start /= (double)n;
+        *final /= (double)n;
+    }
+    return n > 0;
+}
+
 static void tell_result(const struct args *a, const struct quantize_options *o,
                         const struct quantize_result *r, const char *device, const struct report_eval *v)
 {
     char size[24], time[24], dev[24], host[24];
+    double start, final;
     if (!a->json) {
         printf("%s: %s, %s, %.3f bits per weight, %s\n", o->out_dir, export_format_name(o->format),
                method_name(o->method), r->bpw, format_bytes(r->out_bytes, size, sizeof size));
         if (!isnan(r->mean_loss))
             printf("  mean loss   %.5g (relative error of the linears' outputs, squared)\n", r->mean_loss);
+        if (stage_means(r, &start, &final))
+            printf("  held-out    %.5g -> %.5g by training together (the same of halves of blocks)\n", start, final);
         printf("  blocks      %u", (unsigned)r->blocks_done);
         if (r->blocks_resumed)
             printf(", %u of them from an earlier run", (unsigned)r->blocks_resumed);
@@ -161,6 +205,11 @@ static void tell_result(const struct args *a, const struct quantize_options *o,
     cJSON_AddNumberToObject(j, "out_bytes", (double)r->out_bytes);
     cJSON_AddNumberToObject(j, "seconds", r->seconds);
     add_loss(j, "mean_loss", r->mean_loss);
+    if (stage_means(r, &start, &final)) {
+        cJSON_AddNumberToObject(j, "stage_loss_start", start);
+        cJSON_AddNumberToObject(j, "stage_loss", final);
+    }
+    cJSON_AddNumberToObject(j, "predicted_seconds", r->predicted_seconds);
     cJSON_AddNumberToObject(j, "blocks", r->blocks_done);
     cJSON_AddNumberToObject(j, "blocks_resumed", r->blocks_resumed);
     cJSON_AddNumberToObject(j, "device_peak_bytes", (double)r->device_peak);
@@ -271,6 +320,7 @@ bool cmd_quantize(const struct args *a, struct err *e)
         .progress = progress_term_begin(&term, a),
         .planned = on_planned,
         .linear_done = on_linear,
+        .stage_done = on_stage,
         .ctx = &run,
     };
     struct quantize_result result = {0};

@@ -154,18 +154,16 @@ static bool read_format(struct args *a, const struct option *o, const char *valu
     return err_hint(e, "formats: gptq, gptq_v2, compressed-tensors, mlx, humming");
 }
 
+/* Only checked: args_parse has set what an effort stands for before anything else was read. */
 static bool read_effort(struct args *a, const struct option *o, const char *value, struct err *e)
 {
+    enum effort effort;
     (void)a;
     (void)o;
-    if (strcmp(value, "fast") == 0)
-        return true; /* the defaults of the options it stands for */
-    if (strcmp(value, "balanced") == 0 || strcmp(value, "best") == 0) {
-        err_set(e, ERR_USER, "--effort %s is not available in this version", value);
-        return err_hint(e, "use --effort fast");
-    }
+    if (effort_parse(value, &effort))
+        return true;
     err_set(e, ERR_USER, "--effort %s is unknown", value);
-    return err_hint(e, "use --effort fast");
+    return err_hint(e, "efforts: fast, balanced, best");
 }
 
 static bool read_protocol(struct args *a, const struct option *o, const char *value, struct err *e)
@@ -273,8 +271,7 @@ static void show_format(const struct args *a, struct strbuf *out)
 
 static void show_effort(const struct args *a, struct strbuf *out)
 {
-    (void)a;
-    strbuf_puts(out, "fast"); /* there is no other yet */
+    strbuf_puts(out, effort_name(a->q.effort));
 }
 
 static void show_tensor(const struct args *a, struct strbuf *out)
@@ -378,16 +375,17 @@ const struct option options[] = {
     {"host-limit", 0, "GiB", OPT_GIB, NUM(q.host_limit, 0.001, 1 << 20), "3", ON(QUANTIZE), SECTION_RUN,
      "host memory for activations before they go to a file in the work folder"},
 
-    {"effort", 0, "E", OPT_CALL, CALLS(read_effort, show_effort), "fast", ON(QUANTIZE), SECTION_METHOD,
-     "fast: each linear is tuned on its own, by the Hessian of its inputs, with the values below"},
+    {"effort", 0, "E", OPT_CALL, CALLS(read_effort, show_effort), "balanced", ON(QUANTIZE), SECTION_MAIN,
+     "fast: each linear alone, on the Hessian of its inputs (--epochs 0); balanced: then halves of blocks together, on "
+     "their outputs (--epochs 10 --batch 4); best: the paper's budget (--samples 4096 --steps 2000 --epochs 20 --batch 0)"},
     {"steps", 0, "N", OPT_U32, NUM(q.gumbel.steps, 1, 1000000), NULL, ON(QUANTIZE), SECTION_METHOD,
      "optimiser steps per linear"},
     {"reach", 0, "X", OPT_F32, NUM(q.gumbel.reach, 0.001, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
      "how far a logit may travel, as a multiple of the paper's schedule; rates follow from it"},
     {"epochs", 0, "N", OPT_U32, NUM(q.block.epochs, 0, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
      "block objective: passes over the windows, training halves of a block on their outputs; 0: none"},
-    {"batch", 0, "N", OPT_U32, NUM(q.block.batch, 1, 65536), NULL, ON(QUANTIZE), SECTION_METHOD,
-     "block objective: windows per optimiser step"},
+    {"batch", 0, "N", OPT_U32, NUM(q.block.batch, 0, 65536), NULL, ON(QUANTIZE), SECTION_METHOD,
+     "block objective: windows per optimiser step; 0: as many as make 1280 steps"},
     {"block-reach", 0, "X", OPT_F32, NUM(q.block.reach, 0.001, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
      "block objective: its reach"},
     {"tau", 0, "A:B", OPT_PAIR, PAIR(q.gumbel.tau0, q.gumbel.tau1, 1e-4, 1e4), NULL, ON(QUANTIZE), SECTION_METHOD,

@@ -62,6 +62,15 @@ static void print_linears(FILE *f, const struct plan *p)
     table_print(&t, f, 2);
 }
 
+static const char *updates_text(const struct plan *p, char *out, size_t cap)
+{
+    if (p->updates > 0)
+        snprintf(out, cap, " (%.3g steps/s)", p->updates);
+    else
+        out[0] = 0;
+    return out;
+}
+
 void plan_print(FILE *f, const struct plan *p, const struct quantize_options *o)
 {
     char a[24], b[24], c[24];
@@ -82,6 +91,12 @@ void plan_print(FILE *f, const struct plan *p, const struct quantize_options *o)
     if (o->method == METHOD_GSQ)
         fprintf(f, "optimiser         %u steps per linear, reach %.4g\n", (unsigned)o->gumbel.steps,
                 p->reach);
+    if (p->block_steps)
+        fprintf(f, "block objective   %u epochs, %u steps for each half of a block, reach %.4g, %u windows at a time\n",
+                (unsigned)o->block.epochs, (unsigned)p->block_steps, p->block_reach, (unsigned)p->micro_windows);
+    if (p->predicted_seconds > 0)
+        fprintf(f, "predicted time    %s, by a short measurement%s\n",
+                format_seconds(p->predicted_seconds, a, sizeof a), updates_text(p, b, sizeof b));
     fprintf(f, "host memory       %s beyond mapped files\n", format_bytes(p->host_bytes, a, sizeof a));
     fprintf(f, "device memory     %s of %s\n", format_bytes(p->device_bytes, a, sizeof a),
             format_bytes(p->device_limit, b, sizeof b));
@@ -132,4 +147,9 @@ void plan_json(cJSON *j, const struct plan *p)
     cJSON_AddNumberToObject(j, "samples", p->samples);
     cJSON_AddNumberToObject(j, "ctx", p->ctx);
     cJSON_AddNumberToObject(j, "reach", p->reach);
+    cJSON_AddNumberToObject(j, "block_reach", p->block_reach);
+    cJSON_AddNumberToObject(j, "block_steps", p->block_steps);
+    cJSON_AddNumberToObject(j, "micro_windows", p->micro_windows);
+    cJSON_AddNumberToObject(j, "predicted_seconds", p->predicted_seconds);
+    cJSON_AddNumberToObject(j, "updates_per_second", p->updates);
 }

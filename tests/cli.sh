@@ -82,7 +82,7 @@ expect 'windows of nothing' 2 '--windows belongs to --eval' '--samples' -- \
 check 'all of that before any work' test ! -e x
 expect 'container without its format' 2 'container' 'gptq' -- "$gsq" quantize "$tmp/m" -o x --method rtn --container 4
 # What later versions will do is refused by name.
-expect 'effort' 2 '--effort balanced is not available in this version' 'fast' -- "$gsq" quantize m -o x --effort balanced
+expect 'effort' 2 '--effort better is unknown' 'balanced' -- "$gsq" quantize m -o x --effort better
 expect 'gguf' 2 '--format gguf is not available in this version' '.' -- "$gsq" quantize m -o x --format gguf
 expect 'type' 2 '--type Q2_K: .* not available in this version' '.' -- "$gsq" quantize m -o x --type Q2_K
 expect 'protocol' 2 '--protocol llama.cpp is not available in this version' '.' -- \

@@ -39,7 +39,7 @@ for case in 'TinyStories-656K 2 128' 'TinyStories-656K 3 128' 'stories260K 2 64'
         wanted "$case $method" || continue
         out=$tmp/$model-$bits-$method
         begin=$SECONDS
-        run "$gsq" quantize "$shared/models/$model" -o "$out" --method $method --bits "$bits" --group "$group" \
+        run "$gsq" quantize "$shared/models/$model" -o "$out" --method $method --effort fast --bits "$bits" --group "$group" \
             --format compressed-tensors --calib "$shared/text/tinystories-calib.txt" --samples 128 --ctx 256 --json
         [[ $rc -eq 0 ]] || { cat "$tmp/err"; fail "$case $method"; continue; }
         took=$((SECONDS - begin))

@@ -7,6 +7,7 @@
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/gpu/gpu_pipeline.h"
+#include "host/quant/tune_block.h"
 
 /* Of each tensor's data, this much at either end goes into the model's hash: a whole 16 GB file would take
  * minutes. */
@@ -107,5 +108,10 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
              (double)g->beta1, (double)g->beta2, (double)g->decay, (double)g->init_noise,
              (double)g->init_gap);
     put(id, "learning", text);
+    if (!plan_block_objective(o))
+        return true;
+    snprintf(text, sizeof text, "%u epochs, batch %u, %u at a time, reach %.9g", o->block.epochs,
+             tune_block_batch(&o->block, p->samples - p->holdout), p->micro_windows, (double)o->block.reach);
+    put(id, "block objective", text);
     return true;
 }

@@ -20,6 +20,33 @@ const char *method_name(enum method m)
     return method_names[m];
 }
 
+static const char *const effort_names[] = {"fast", "balanced", "best"};
+
+bool effort_parse(const char *name, enum effort *out)
+{
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(name, effort_names[i]) == 0) {
+            *out = (enum effort)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+const char *effort_name(enum effort x)
+{
+    return effort_names[x];
+}
+
+void quantize_set_effort(struct quantize_options *o, enum effort effort)
+{
+    o->effort = effort;
+    o->samples = effort == EFFORT_BEST ? 4096 : 128;
+    o->gumbel.steps = effort == EFFORT_BEST ? 2000 : 500;
+    o->block.epochs = effort == EFFORT_FAST ? 0 : effort == EFFORT_BALANCED ? 10 : 20;
+    o->block.batch = effort == EFFORT_BEST ? 0 : 4;
+}
+
 void quantize_defaults(struct quantize_options *o)
 {
     *o = (struct quantize_options){
@@ -27,11 +54,9 @@ void quantize_defaults(struct quantize_options *o)
         .type = quant_type_find("2"),
         .group = 128,
         .format = EXPORT_GPTQ,
-        .samples = 128,
         .damp = 0.01f,
         .scale_search = {.steps = 80, .power = 2.4f},
-        .gumbel = {.steps = 500,
-                   .tau0 = 2.0f,
+        .gumbel = {.tau0 = 2.0f,
                    .tau1 = 0.05f,
                    .kappa0 = 100.0f,
                    .kappa1 = 500.0f,
@@ -44,7 +69,8 @@ void quantize_defaults(struct quantize_options *o)
                    .decay = 1.0f,
                    .init_noise = 0.01f,
                    .init_gap = 6.0f},
-        .block = {.epochs = 0, .batch = 8, .reach = 2.0f, .train_qk = true, .hessian_start = true},
+        .block = {.reach = 2.0f, .train_qk = true, .hessian_start = true},
         .seed = 1,
     };
+    quantize_set_effort(o, EFFORT_BALANCED);
 }

@@ -10,6 +10,11 @@ enum method { METHOD_RTN, METHOD_GPTQ, METHOD_GSQ };
 bool method_parse(const char *name, enum method *out);
 const char *method_name(enum method m);
 
+/* How much work a run may be: each sets options that can be set alone (quantize_set_effort). */
+enum effort { EFFORT_FAST, EFFORT_BALANCED, EFFORT_BEST };
+bool effort_parse(const char *name, enum effort *out);
+const char *effort_name(enum effort x);
+
 /* One --tensor or --keep, in command-line order; the last that matches a module wins. */
 struct tensor_rule {
     const char *regex;             /* PCRE2, searched in the module name ("model.layers.0.mlp.up_proj") */
@@ -39,7 +44,7 @@ struct gumbel_options {
  * rates are those of gumbel_options, with its own steps and reach. */
 struct block_options {
     uint32_t epochs; /* passes over the windows that teach; 0: Hessian objective alone */
-    uint32_t batch;  /* windows per optimiser step */
+    uint32_t batch;  /* windows per optimiser step; 0: as many as make the paper's 1280 steps of all epochs */
     float reach;     /* as gumbel_options.reach */
     bool train_qk;   /* q and k learn together with v and o */
     bool hessian_start; /* what is trained together was tuned on its Hessian first */
@@ -49,6 +54,7 @@ struct quantize_options {
     const char *model_dir, *out_dir;
     const char *work_dir; /* checkpoints; NULL: OUT.work */
     enum method method;
+    enum effort effort; /* what was asked for; its options may have been set otherwise since */
     const struct quant_type *type;
     uint32_t group;
     enum export_format format;
@@ -67,6 +73,10 @@ struct quantize_options {
     bool dry_run;
     bool keep_work; /* do not remove the checkpoints after a finished export */
 };
+/* EFFORT_BALANCED and METHOD.md's constants. */
 void quantize_defaults(struct quantize_options *o);
+/* fast: the Hessian objective alone. balanced: the block objective at a budget that an 8B model finishes overnight on a
+ * 16 GB card. best: the paper's budget (4096 windows, 20 epochs, 1280 steps; METHOD.md 3). */
+void quantize_set_effort(struct quantize_options *o, enum effort effort);
 
 #endif

@@ -41,10 +41,19 @@ static bool takes(const struct quantize_options *o, enum tune_stage half, const 
     return (item->id >= LINEAR_GATE) == (half == STAGE_FFN) && plan_joint(o, item);
 }
 
+/* Of the paper's run. */
+#define PAPER_STEPS 1280u
+
+uint32_t tune_block_batch(const struct block_options *o, uint32_t train)
+{
+    uint32_t batch = o->batch ? o->batch : (uint32_t)div_up((uint64_t)o->epochs * train, PAPER_STEPS);
+    return (uint32_t)min_u64(max_u64(batch, 1), train);
+}
+
 struct gumbel_options tune_block_gumbel(const struct quantize_options *o, uint32_t train)
 {
     struct gumbel_options g = o->gumbel;
-    g.steps = o->block.epochs * (uint32_t)div_up(train, o->block.batch);
+    g.steps = o->block.epochs * (uint32_t)div_up(train, tune_block_batch(&o->block, train));
     g.reach = o->block.reach;
     return g;
 }
@@ -73,7 +82,7 @@ uint64_t tune_block_bytes(const struct model *m, const struct quantize_options *
         return 0;
     return bytes + codes + scales + block_scratch_bytes(m, micro, SCRATCH_TRAIN) +
            bwd_scratch_bytes(m, micro, parts_of(o, half)) + 3 * tokens * hidden * 4 + tokens * 4 +
-           (div_up(train, o->block.batch) + 1) * 4;
+           (div_up(train, tune_block_batch(&o->block, train)) + 1) * 4;
 }
 
 /* ---- one pass over windows ------------------------------------------------------------------------------- */
@@ -344,7 +353,7 @@ static bool half_create(struct half *h, const struct tune_block_task *t, struct 
     h->gumbel = tune_block_gumbel(t->o, h->train);
     h->judge0 = t->holdout ? h->train : 0;
     h->judges = t->holdout ? t->holdout : h->train;
-    h->per_epoch = (uint32_t)div_up(h->train, o->batch);
+    h->per_epoch = (uint32_t)div_up(h->train, tune_block_batch(o, h->train));
     h->order = malloc(t->samples * sizeof *h->order);
     if (!h->order)
         return err_nomem(e, "the order of windows", t->samples * sizeof *h->order);
