@@ -315,6 +315,17 @@ void q_round_scales(struct gpu_cmd *cmd, const struct round_scales_args *args)
     }
 }
 
+void q_scale_rows(struct gpu_cmd *cmd, const struct scale_rows_args *args)
+{
+    struct scale_rows_args a = *args;
+    const struct walked views[] = {WALKED(x, a.cols), WALKED(w, 1), WALKED(y, a.cols)};
+    struct walk t = WALK(scale_rows, args->rows, a.cols);
+    while (walk_next(&t)) {
+        a.rows = t.rows;
+        run_scale_rows(cmd, item_grid(&t, a.cols), &a);
+    }
+}
+
 void q_subtract(struct gpu_cmd *cmd, const struct subtract_args *args)
 {
     struct subtract_args a = *args;

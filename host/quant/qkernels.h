@@ -40,6 +40,8 @@ void q_scale_grad(struct gpu_cmd *cmd, const struct scale_grad_args *args);
 void q_adam_step(struct gpu_cmd *cmd, const struct adam_step_args *args);
 void q_row_dot(struct gpu_cmd *cmd, const struct row_dot_args *args);
 void q_round_scales(struct gpu_cmd *cmd, const struct round_scales_args *args);
+/* y may be x. */
+void q_scale_rows(struct gpu_cmd *cmd, const struct scale_rows_args *args);
 void q_subtract(struct gpu_cmd *cmd, const struct subtract_args *args);
 
 #endif

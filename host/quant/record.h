@@ -39,7 +39,7 @@ const char *stage_name(enum tune_stage s); /* "attention", "feed-forward", "scal
 
 /* One training stage of the block objective, or the last pass over scales. Losses are of hard (rounded) weights on
  * held-out windows. Of a block's half: squared error of its output over the squared size of what the half adds to its
- * input. Of the scales: KL divergence to the 16-bit model, nats per token. */
+ * input, tokens with huge activations limited in both (tune_block.c). Of the scales: KL divergence to the 16-bit model, nats per token. */
 struct stage_report {
     enum tune_stage stage;
     uint32_t layer; /* 0 for STAGE_SCALES */

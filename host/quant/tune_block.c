@@ -10,6 +10,9 @@
 
 /* A run that diverges starts again at half the rate, this often. */
 #define RETRIES 3u
+/* A token whose target is more than this times the median one (squared) from the input counts as if it were this much: a
+ * few tokens with huge activations would otherwise be all that the half learns. Ordinary tokens are left alone. */
+#define OUTLIER 16.0
 /* Diverged: hard loss above this multiple of the start's. */
 #define DIVERGED 4.0
 
@@ -28,11 +31,13 @@ struct half {
     struct block_scratch fwd;
     struct bwd_scratch bwd;
     struct gpu_view x, target, y;       /* [micro windows, ctx, hidden] */
-    struct gpu_view row_loss;           /* [micro * ctx] */
+    struct gpu_view row_loss, weights;  /* [micro * ctx]: of one token */
+    float *token_weight;                /* [samples, ctx] */
+    bool weighted;                      /* any of them is not 1 */
     struct gpu_view sums;               /* [per_epoch + 1]: squared error of each step's batch, and of what is measured */
     struct gpu_view codes, scales;      /* of one linear, rounded */
     uint32_t *order;                    /* [samples] windows, shuffled */
-    double size_train, size_judge;      /* what the half adds to its input, squared, per window */
+    double size_train, size_judge;      /* what the half adds to its input, squared and weighted, per window */
     struct qlinear best[LINEAR_COUNT];
 };
 
@@ -81,7 +86,7 @@ uint64_t tune_block_bytes(const struct model *m, const struct quantize_options *
     if (!bytes)
         return 0;
     return bytes + codes + scales + block_scratch_bytes(m, micro, SCRATCH_TRAIN) +
-           bwd_scratch_bytes(m, micro, parts_of(o, half)) + 3 * tokens * hidden * 4 + tokens * 4 +
+           bwd_scratch_bytes(m, micro, parts_of(o, half)) + 3 * tokens * hidden * 4 + 2 * tokens * 4 +
            (div_up(train, tune_block_batch(&o->block, train)) + 1) * 4;
 }
 
@@ -95,41 +100,103 @@ static void forward(const struct half *h, const struct block_weights *w, uint32_
         block_ffn_fwd(h->t->m, w, &h->fwd, h->x, h->y, n);
 }
 
-/* y <- a - b over n windows; the sum of squares is added to sums[at]. */
-static void residual(const struct half *h, struct gpu_view a, struct gpu_view b, uint32_t n, uint32_t at)
+/* y <- a - b over n windows, row_loss <- its square per token. */
+static void residual(const struct half *h, struct gpu_view a, struct gpu_view b, uint32_t n)
 {
     struct gpu_cmd *cmd = h->t->m->cmd;
     uint32_t rows = n * h->t->m->ctx, cols = h->t->m->cfg->hidden_size;
     q_subtract(cmd, &(struct subtract_args){.a = a, .b = b, .d = h->y, .n = rows * cols});
     q_row_dot(cmd, &(struct row_dot_args){.a = h->y, .b = h->y, .out = h->row_loss, .rows = rows, .cols = cols});
+}
+
+/* The windows' inputs, targets and token weights. */
+static bool fetch(struct half *h, const uint32_t *list, uint32_t n, struct err *e)
+{
+    uint64_t ctx = h->t->m->ctx;
+    if (!acts_gather(h->t->inputs, list, n, h->x, e) || !acts_gather(h->t->targets, list, n, h->target, e))
+        return false;
+    for (uint32_t i = 0; h->weighted && i < n; i++)
+        gpu_upload(h->t->m->cmd, gpu_slice(h->weights, i * ctx * 4, ctx * 4), h->token_weight + list[i] * ctx, ctx * 4);
+    return true;
+}
+
+/* Weighs the residual's tokens and adds their loss to sums[at]; y becomes half the loss's gradient. */
+static void weigh(const struct half *h, uint32_t n, uint32_t at, bool gradient)
+{
+    struct gpu_cmd *cmd = h->t->m->cmd;
+    uint32_t rows = n * h->t->m->ctx, cols = h->t->m->cfg->hidden_size;
+    if (h->weighted)
+        q_scale_rows(cmd, &(struct scale_rows_args){
+                              .x = h->row_loss, .w = h->weights, .y = h->row_loss, .rows = rows, .cols = 1});
+    if (h->weighted && gradient)
+        q_scale_rows(cmd,
+                     &(struct scale_rows_args){.x = h->y, .w = h->weights, .y = h->y, .rows = rows, .cols = cols});
     run_reduce_sum(cmd, gpu_rows(1),
                    &(struct reduce_sum_args){.x = h->row_loss, .result = h->sums, .n = rows, .at = at, .factor = 1});
 }
 
-static bool fetch(struct half *h, const uint32_t *list, uint32_t n, struct err *e)
+static int compare_floats(const void *a, const void *b)
 {
-    return acts_gather(h->t->inputs, list, n, h->x, e) && acts_gather(h->t->targets, list, n, h->target, e);
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
 }
 
-/* Squared error of w on the windows list[0..n) into *loss; NULL w: the size of what the half adds (targets - inputs). */
-static bool measure(struct half *h, const struct block_weights *w, const uint32_t *list, uint32_t n, double *loss,
-                    struct err *e)
+/* What the half adds to each token's input, squared, becomes its weight; their weighted sums the sizes that losses are
+ * relative to. */
+static bool weigh_tokens(struct half *h, struct err *e)
+{
+    struct model *m = h->t->m;
+    size_t ctx = m->ctx, n = h->t->samples * ctx;
+    float *size = h->token_weight, *sorted = malloc(n * sizeof *sorted);
+    if (!sorted)
+        return err_nomem(e, "the sizes of tokens", n * sizeof *sorted);
+    bool ok = true;
+    for (uint32_t i = 0; ok && i < h->t->samples; i += h->t->micro) {
+        uint32_t count = (uint32_t)min_u64(h->t->micro, h->t->samples - i);
+        ok = fetch(h, h->order + i, count, e);
+        if (ok)
+            residual(h, h->target, h->x, count);
+        ok = ok && gpu_download(m->cmd, h->row_loss, size + i * ctx, count * ctx * 4, e);
+    }
+    if (ok) {
+        memcpy(sorted, size, n * sizeof *sorted);
+        qsort(sorted, n, sizeof *sorted, compare_floats);
+        double most = OUTLIER * fmax(sorted[n / 2], 1e-30), train = 0, judged = 0;
+        for (size_t i = 0; i < n; i++) {
+            double w = size[i] > most ? most / size[i] : 1, mine = size[i] * w;
+            h->weighted = h->weighted || w < 1;
+            size[i] = (float)w;
+            if (i / ctx < h->train)
+                train += mine;
+            if (i / ctx >= h->judge0 && i / ctx < (size_t)h->judge0 + h->judges)
+                judged += mine;
+        }
+        h->size_train = fmax(train / h->train, 1e-30);
+        h->size_judge = fmax(judged / h->judges, 1e-30);
+    }
+    free(sorted);
+    return ok;
+}
+
+/* Relative squared error of w on the judging windows. */
+static bool judge(struct half *h, const struct block_weights *w, double *loss, struct err *e)
 {
     struct gpu_cmd *cmd = h->t->m->cmd;
     float sum;
     struct gpu_view at = gpu_slice(h->sums, h->per_epoch * 4ull, 4);
     gpu_fill(cmd, at, 0);
-    for (uint32_t i = 0; i < n; i += h->t->micro) {
-        uint32_t count = (uint32_t)min_u64(h->t->micro, n - i);
-        if (!fetch(h, list + i, count, e))
+    for (uint32_t i = 0; i < h->judges; i += h->t->micro) {
+        uint32_t count = (uint32_t)min_u64(h->t->micro, h->judges - i);
+        /* Windows that judge keep their place in `order`, or are all of them. */
+        if (!fetch(h, h->order + h->judge0 + i, count, e))
             return false;
-        if (w)
-            forward(h, w, count);
-        residual(h, h->target, w ? h->y : h->x, count, h->per_epoch);
+        forward(h, w, count);
+        residual(h, h->y, h->target, count);
+        weigh(h, count, h->per_epoch, false);
     }
     if (!gpu_download(cmd, at, &sum, sizeof sum, e))
         return false;
-    *loss = sum;
+    *loss = sum / (h->judges * h->size_judge);
     return true;
 }
 
@@ -146,8 +213,9 @@ static bool accumulate(struct half *h, const uint32_t *list, uint32_t n, uint32_
         if (!fetch(h, list + done, count, e))
             return false;
         forward(h, h->t->w, count);
-        /* dL/dy is 2 (y - target) over the batch's elements: a constant factor, to which Lion's sign is blind. */
-        residual(h, h->y, h->target, count, at);
+        /* dL/dy is 2 w (y - target): Lion's sign is blind to the factor 2. */
+        residual(h, h->y, h->target, count);
+        weigh(h, count, at, true);
         if (h->t->half == STAGE_ATTN)
             block_attn_bwd(m, h->t->w, &h->fwd, &h->bwd, h->x, h->y, false, &h->grads, count);
         else
@@ -271,14 +339,6 @@ static bool epoch_run(struct half *h, uint32_t epoch, struct stage_report *r, fl
     return true;
 }
 
-static bool judge(struct half *h, const struct block_weights *w, double *loss, struct err *e)
-{
-    if (!measure(h, w, h->order + h->judge0, h->judges, loss, e))
-        return false;
-    *loss /= h->judges * h->size_judge;
-    return true;
-}
-
 /* Means of equal parts, at most CURVE_POINTS. */
 static uint32_t curve_of(const float *x, uint32_t n, float out[CURVE_POINTS])
 {
@@ -359,6 +419,9 @@ static bool half_create(struct half *h, const struct tune_block_task *t, struct 
         return err_nomem(e, "the order of windows", t->samples * sizeof *h->order);
     for (uint32_t i = 0; i < t->samples; i++)
         h->order[i] = i;
+    h->token_weight = malloc((size_t)t->samples * t->m->ctx * sizeof *h->token_weight);
+    if (!h->token_weight)
+        return err_nomem(e, "the weights of tokens", (uint64_t)t->samples * t->m->ctx * sizeof *h->token_weight);
     for (int id = 0; id < LINEAR_COUNT; id++) {
         h->trained[id] = takes(t->o, t->half, &t->items[id]);
         if (!h->trained[id])
@@ -374,19 +437,15 @@ static bool half_create(struct half *h, const struct tune_block_task *t, struct 
            gpu_alloc(t->arena, t->micro * window, &h->x, e) && gpu_alloc(t->arena, t->micro * window, &h->target, e) &&
            gpu_alloc(t->arena, t->micro * window, &h->y, e) &&
            gpu_alloc(t->arena, t->micro * t->m->ctx * 4ull, &h->row_loss, e) &&
+           gpu_alloc(t->arena, t->micro * t->m->ctx * 4ull, &h->weights, e) &&
            gpu_alloc(t->arena, (h->per_epoch + 1) * 4ull, &h->sums, e);
 }
 
 static bool train(struct half *h, struct qlinear *q, struct stage_report *r, struct err *e)
 {
-    double size;
     bool diverged = true;
-    if (!measure(h, NULL, h->order, h->train, &size, e))
+    if (!weigh_tokens(h, e))
         return false;
-    h->size_train = fmax(size / h->train, 1e-30);
-    if (!measure(h, NULL, h->order + h->judge0, h->judges, &size, e))
-        return false;
-    h->size_judge = fmax(size / h->judges, 1e-30);
     if (!judge(h, h->t->w, &r->loss_start, e))
         return false;
     r->loss_final = r->loss_start;
@@ -445,6 +504,7 @@ bool tune_block(const struct tune_block_task *t, struct qlinear *q, struct stage
     for (int id = 0; id < LINEAR_COUNT; id++)
         qlinear_free(&h.best[id]);
     free(h.order);
+    free(h.token_weight);
     r->seconds = (double)(os_now_ns() - begin) * 1e-9;
     return ok;
 }

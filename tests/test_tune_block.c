@@ -1,0 +1,379 @@
+/* The block objective on tiny models: what is learned, that runs repeat to the bit, the guard, divergence, and a block
+ * with a few huge activations. */
+#include "tests/family_model.h"
+
+#include <math.h>
+
+#include "host/quant/quant_linear.h"
+#include "host/quant/tune_block.h"
+
+#define DIR_ "tmp_tune_block"
+
+enum { CTX = 16, WINDOWS = 208, HELD = 16 };
+
+static struct gpu *gpu;
+static struct gpu_cmd *cmd;
+static struct err e;
+
+static int setup(void **state)
+{
+    (void)state;
+    cmd = test_device(&gpu, 0);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    test_device_done(&gpu, &cmd);
+    os_remove_tree(DIR_);
+    return 0;
+}
+
+/* A block, its inputs, and what the 16-bit block makes of them. */
+struct bench {
+    struct checkpoint *ck;
+    struct model *m;
+    struct raw_model raw;
+    struct gpu_arena *arena;
+    struct block_weights w;
+    float *weights[LINEAR_COUNT]; /* 16-bit ones, on the host */
+    struct acts *inputs, *targets;
+    struct plan_item items[LINEAR_COUNT];
+    struct quantize_options o;
+    struct qlinear q[LINEAR_COUNT];
+    enum tune_stage half;
+};
+
+static float normal(uint32_t *seed)
+{
+    float sum = 0;
+    for (int i = 0; i < 4; i++)
+        sum += (float)tiny_random(seed) / 8388608.0f - 1.0f;
+    return sum * 0.866f;
+}
+
+static void download(struct gpu_view v, float *out)
+{
+    OK(gpu_download(cmd, v, out, v.size, &e), e);
+}
+
+/* Hidden channel `loud` of every window's first token is huge, and unit LOUD of the feed-forward half answers to it alone. */
+enum { LOUD = 3 };
+static void make_loud(struct bench *b)
+{
+    uint32_t hidden = b->m->cfg->hidden_size;
+    float *gate = b->weights[LINEAR_GATE], *up = b->weights[LINEAR_UP];
+    for (uint32_t c = 0; c < hidden; c++)
+        gate[LOUD * hidden + c] = up[LOUD * hidden + c] = c == LOUD ? 4.0f : 0.0f;
+    gpu_upload(cmd, b->w.w[LINEAR_GATE], gate, b->w.w[LINEAR_GATE].size);
+    gpu_upload(cmd, b->w.w[LINEAR_UP], up, b->w.w[LINEAR_UP].size);
+}
+
+static void forward(struct bench *b, const struct block_scratch *s, struct gpu_view x)
+{
+    if (b->half == STAGE_ATTN)
+        block_attn_fwd(b->m, &b->w, s, x, x, 1);
+    else
+        block_ffn_fwd(b->m, &b->w, s, x, x, 1);
+}
+
+/* GPTQ of the half's linears on the inputs' Hessians; w becomes what the codes give. */
+static void quantize(struct bench *b)
+{
+    bool ffn = b->half == STAGE_FFN;
+    enum linear_id first = ffn ? LINEAR_GATE : LINEAR_Q, wide = ffn ? LINEAR_DOWN : LINEAR_O;
+    struct hessian h[2];
+    struct block_scratch s;
+    struct gpu_view x, transposed;
+    gpu_mark mark = gpu_arena_mark(b->arena);
+    uint64_t widest = b->m->cfg->intermediate_size + b->m->cols[LINEAR_O] + b->m->cfg->hidden_size;
+    OK(hessian_create(&h[0], cmd, b->arena, b->m->cols[first], false, &e) &&
+           hessian_create(&h[1], cmd, b->arena, b->m->cols[wide], false, &e) &&
+           block_scratch_create(&s, b->arena, b->m, 1, SCRATCH_FORWARD, &e) &&
+           gpu_alloc(b->arena, acts_bytes(b->m, 1), &x, &e) && gpu_alloc(b->arena, widest * CTX * 4, &transposed, &e),
+       e);
+    for (uint32_t i = 0; i < WINDOWS - HELD; i++) {
+        OK(acts_gather(b->inputs, &i, 1, x, &e), e);
+        (ffn ? block_ffn_inputs : block_attn_inputs)(b->m, &b->w, &s, x, 1);
+        float factor = 2.0f / (float)((WINDOWS - HELD) * CTX);
+        hessian_add(cmd, h[0].train, s.norm, CTX, h[0].n, factor, transposed);
+        hessian_add(cmd, h[1].train, ffn ? s.act : s.attn, CTX, h[1].n, factor, transposed);
+    }
+    for (int id = first; id < (ffn ? LINEAR_COUNT : LINEAR_GATE); id++) {
+        struct linear_report report;
+        struct linear_task t = {.cmd = cmd,
+                                .options = &b->o,
+                                .item = &b->items[id],
+                                .w = b->w.w[id],
+                                .hessian = &h[id == (int)wide],
+                                .scratch = b->arena,
+                                .tune_bytes = 1 << 20};
+        OK(quantize_linear(&t, &b->q[id], &report, &e), e);
+    }
+    OK(gpu_cmd_finish(cmd, &e), e);
+    gpu_arena_reset(b->arena, mark);
+}
+
+static void open_bench(struct bench *b, const char *shape, enum tune_stage half, const char *bits, bool loud)
+{
+    const struct shape *s = shape_named(shape);
+    struct acts_options tiers = {.device_bytes = UINT64_MAX};
+    uint32_t seed = 77;
+    *b = (struct bench){.half = half};
+    e = (struct err){0};
+    quantize_defaults(&b->o);
+    b->o.block.hessian_start = false; /* the start is GPTQ's */
+    b->o.block.epochs = 12;
+    b->o.block.batch = 12;
+    family_write(DIR_, s, &b->raw);
+    OK(checkpoint_open(&b->ck, DIR_, &e), e);
+    OK(model_open(&b->m, cmd, b->ck, CTX, &e), e);
+    OK(gpu_arena_create(&b->arena, gpu, "test", &e), e);
+    OK(model_load_block(b->m, 0, b->arena, &b->w, &e), e);
+    for (int id = 0; id < LINEAR_COUNT; id++) {
+        struct quant_spec spec = {.type = quant_type_find(bits), .group = 32, .scale = SCALE_F16};
+        b->items[id] =
+            (struct plan_item){.id = (enum linear_id)id, .rows = b->m->rows[id], .cols = b->m->cols[id], .spec = spec};
+        b->weights[id] = malloc(b->w.w[id].size);
+        assert_non_null(b->weights[id]);
+        download(b->w.w[id], b->weights[id]);
+    }
+    if (loud)
+        make_loud(b);
+    uint32_t hidden = b->m->cfg->hidden_size;
+    size_t n = (size_t)CTX * hidden;
+    float *x = malloc(n * sizeof *x);
+    struct gpu_view view;
+    struct block_scratch scratch;
+    assert_non_null(x);
+    gpu_mark mark = gpu_arena_mark(b->arena);
+    OK(gpu_alloc(b->arena, n * 4, &view, &e) &&
+           block_scratch_create(&scratch, b->arena, b->m, 1, SCRATCH_FORWARD, &e),
+       e);
+    OK(acts_create(&b->inputs, b->m, WINDOWS, &tiers, &e) && acts_create(&b->targets, b->m, WINDOWS, &tiers, &e), e);
+    for (uint32_t i = 0; i < WINDOWS; i++) {
+        float a = normal(&seed);
+        for (size_t j = 0; j < n; j++)
+            x[j] = normal(&seed) + 2 * a * sinf(0.7f * (float)(j % hidden));
+        if (loud)
+            x[LOUD] = 400 + 10 * normal(&seed);
+        gpu_upload(cmd, view, x, n * 4);
+        OK(acts_put(b->inputs, i, 1, view, &e), e);
+        forward(b, &scratch, view);
+        OK(acts_put(b->targets, i, 1, view, &e), e);
+    }
+    OK(gpu_cmd_finish(cmd, &e), e);
+    gpu_arena_reset(b->arena, mark);
+    free(x);
+    quantize(b);
+}
+
+static void close_bench(struct bench *b)
+{
+    acts_destroy(&b->targets);
+    acts_destroy(&b->inputs);
+    gpu_arena_destroy(&b->arena);
+    for (int id = 0; id < LINEAR_COUNT; id++) {
+        free(b->weights[id]);
+        qlinear_free(&b->q[id]);
+    }
+    model_close(&b->m);
+    checkpoint_close(&b->ck);
+    raw_free(&b->raw);
+}
+
+static void tune(struct bench *b, uint32_t micro, struct stage_report *r)
+{
+    struct tune_block_task t = {.m = b->m,
+                                .o = &b->o,
+                                .half = b->half,
+                                .items = b->items,
+                                .w = &b->w,
+                                .inputs = b->inputs,
+                                .targets = b->targets,
+                                .samples = WINDOWS,
+                                .holdout = HELD,
+                                .micro = micro,
+                                .arena = b->arena};
+    uint64_t planned = tune_block_bytes(b->m, &b->o, b->half, b->items, micro, WINDOWS - HELD);
+    gpu_mark mark = gpu_arena_mark(b->arena);
+    OK(tune_block(&t, b->q, r, &e), e);
+    assert_int_equal(gpu_arena_mark(b->arena), mark);
+    assert_true(planned > 0);
+}
+
+/* Relative error of the held-out windows by the plain definition; `skip` leaves out the first token of each. */
+static double held_error(struct bench *b, bool skip)
+{
+    size_t n = (size_t)CTX * b->m->cfg->hidden_size;
+    float *x = malloc(n * 4), *y = malloc(n * 4), *t = malloc(n * 4);
+    double error = 0, size = 0;
+    struct gpu_view view;
+    struct block_scratch s;
+    gpu_mark mark = gpu_arena_mark(b->arena);
+    assert_true(x && y && t);
+    OK(gpu_alloc(b->arena, n * 4, &view, &e) && block_scratch_create(&s, b->arena, b->m, 1, SCRATCH_FORWARD, &e), e);
+    for (uint32_t i = WINDOWS - HELD; i < WINDOWS; i++) {
+        OK(acts_gather(b->targets, &i, 1, view, &e), e);
+        download(view, t);
+        OK(acts_gather(b->inputs, &i, 1, view, &e), e);
+        download(view, x);
+        forward(b, &s, view);
+        download(view, y);
+        for (size_t j = skip ? b->m->cfg->hidden_size : 0; j < n; j++) {
+            error += pow((double)y[j] - t[j], 2);
+            size += pow((double)t[j] - x[j], 2);
+        }
+    }
+    gpu_arena_reset(b->arena, mark);
+    free(x);
+    free(y);
+    free(t);
+    return error / size;
+}
+
+/* Weights on the device are what the codes give. */
+static void check_weights(struct bench *b)
+{
+    for (int id = 0; id < LINEAR_COUNT; id++) {
+        if (!b->q[id].codes)
+            continue;
+        size_t n = (size_t)b->m->rows[id] * b->m->cols[id];
+        float *got = malloc(n * 4), *want = malloc(n * 4);
+        assert_true(got && want);
+        download(b->w.w[id], got);
+        qlinear_dequant(&b->q[id], 0, b->q[id].rows, want);
+        assert_memory_equal(got, want, n * 4);
+        free(got);
+        free(want);
+    }
+}
+
+static void check_learns(const char *shape, enum tune_stage half, const char *bits)
+{
+    struct bench b;
+    struct stage_report r;
+    open_bench(&b, shape, half, bits, false);
+    double start = held_error(&b, false);
+    tune(&b, 4, &r);
+    double final = held_error(&b, false);
+    print_message("%s, %s, %s bits: %.4f -> %.4f (epoch %u of %u)\n", shape, stage_name(half), bits, start, final,
+                  r.best_epoch, r.epochs);
+    assert_true(r.best_epoch > 0 && r.retries == 0 && r.steps == 12 * 16);
+    assert_true(r.n_hard == 13 && r.n_soft == CURVE_POINTS);
+    assert_true(fabs(r.loss_start - start) <= 1e-3 * start && fabs(r.loss_final - final) <= 1e-3 * final);
+    assert_true(final < 0.97 * start);
+    check_weights(&b);
+    close_bench(&b);
+}
+
+static void test_learns(void **state)
+{
+    (void)state;
+    check_learns("llama3.1", STAGE_ATTN, "2");
+    check_learns("llama3.1", STAGE_FFN, "2");
+    check_learns("qwen3", STAGE_ATTN, "3");
+    check_learns("llama-bias", STAGE_FFN, "ternary");
+}
+
+/* The same codes and scales, bit by bit; and nearly the same loss with other micro-batches. */
+static void test_repeats(void **state)
+{
+    (void)state;
+    struct bench b[2];
+    struct stage_report r[2];
+    for (int i = 0; i < 2; i++) {
+        open_bench(&b[i], "mistral", STAGE_FFN, "2", false);
+        tune(&b[i], 4, &r[i]);
+    }
+    assert_true(r[0].loss_final == r[1].loss_final && r[0].best_epoch == r[1].best_epoch);
+    for (int id = LINEAR_GATE; id < LINEAR_COUNT; id++) {
+        const struct qlinear *x = &b[0].q[id], *y = &b[1].q[id];
+        assert_memory_equal(x->codes, y->codes, (size_t)x->rows * x->cols);
+        assert_memory_equal(x->scales, y->scales, (size_t)x->rows * x->groups * 4);
+    }
+    close_bench(&b[1]);
+    open_bench(&b[1], "mistral", STAGE_FFN, "2", false);
+    tune(&b[1], 3, &r[1]);
+    assert_true(r[1].loss_start == r[0].loss_start || fabs(r[1].loss_start / r[0].loss_start - 1) < 1e-5);
+    assert_true(fabs(r[1].loss_final / r[0].loss_final - 1) < 0.1);
+    close_bench(&b[0]);
+    close_bench(&b[1]);
+}
+
+static void start_is_kept(struct bench *b, const struct stage_report *r, int8_t *codes, float *scales)
+{
+    const struct qlinear *q = &b->q[LINEAR_DOWN];
+    assert_true(r->best_epoch == 0 && r->loss_final == r->loss_start);
+    assert_memory_equal(q->codes, codes, (size_t)q->rows * q->cols);
+    assert_memory_equal(q->scales, scales, (size_t)q->rows * q->groups * 4);
+    check_weights(b);
+    free(codes);
+    free(scales);
+}
+
+static void copy_down(const struct bench *b, int8_t **codes, float **scales)
+{
+    const struct qlinear *q = &b->q[LINEAR_DOWN];
+    size_t n = (size_t)q->rows * q->cols, g = (size_t)q->rows * q->groups * 4;
+    *codes = malloc(n);
+    *scales = malloc(g);
+    assert_true(*codes && *scales);
+    memcpy(*codes, q->codes, n);
+    memcpy(*scales, q->scales, g);
+}
+
+/* No rate at all: nothing is better than the start, which stays to the bit. Rates without bounds: numbers leave the
+ * floats, the run is repeated at halved rates, and the start stays. */
+static void test_guard(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct stage_report r;
+    int8_t *codes;
+    float *scales;
+    open_bench(&b, "llama2", STAGE_FFN, "2", false);
+    copy_down(&b, &codes, &scales);
+    b.o.block.reach = 1e-9f;
+    b.o.gumbel.init_noise = 1.0f; /* start logits that do not hold the start */
+    b.o.gumbel.init_gap = 0.0f;
+    tune(&b, 4, &r);
+    assert_int_equal(r.retries, 3); /* random codes are worse than any start: that counts as divergence */
+    start_is_kept(&b, &r, codes, scales);
+    close_bench(&b);
+
+    open_bench(&b, "llama2", STAGE_FFN, "2", false);
+    copy_down(&b, &codes, &scales);
+    b.o.gumbel.lr_scales = 1.0f;
+    b.o.block.reach = 1e36f;
+    tune(&b, 4, &r);
+    assert_int_equal(r.retries, 3);
+    start_is_kept(&b, &r, codes, scales);
+    close_bench(&b);
+}
+
+/* One unit of down_proj's input is thousands of times as large as the others, on one token of each window (Llama's second
+ * block): no divergence, and a smaller error than GPTQ's both with and without those tokens. */
+static void test_outliers(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct stage_report r;
+    open_bench(&b, "llama3.1", STAGE_FFN, "2", true);
+    double all = held_error(&b, false), others = held_error(&b, true);
+    tune(&b, 4, &r);
+    double all_after = held_error(&b, false), others_after = held_error(&b, true);
+    print_message("outliers: all tokens %.3g -> %.3g, without them %.4f -> %.4f\n", all, all_after, others, others_after);
+    assert_true(r.best_epoch > 0 && r.retries == 0);
+    assert_true(others_after < 0.9 * others);
+    assert_true(all_after < all);
+    close_bench(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_learns), cmocka_unit_test(test_repeats),
+                                       cmocka_unit_test(test_guard), cmocka_unit_test(test_outliers)};
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
