@@ -7,7 +7,12 @@
 #include "texel.glsl"
 #include "attn_cpu.glsl"
 layout(local_size_x_id = 0) in;
-layout(constant_id = 2) const uint TILE_Q = 8; // one query per lane
+#ifdef SMALL
+#define ROWS 2u
+#else
+#define ROWS 1u
+#endif
+layout(constant_id = 2) const uint TILE_Q = 8u * ROWS; // ROWS queries per lane
 
 layout(set = 0, binding = 0) uniform textureBuffer q;
 layout(set = 0, binding = 1) uniform textureBuffer k;
@@ -20,7 +25,7 @@ layout(push_constant) uniform Push { uint windows, ctx, heads, kv_heads, dim, sl
 const float LOWEST = -3.0e38; // stands for -inf, whose differences are NaN
 const uint KEYS = 4u;         // keys per turn of the loop
 
-// One subgroup of 8 has 8 queries of one head, a query per lane, with q and the output in registers; keys and values are
+// One subgroup of 8 has ROWS * 8 queries of one head, with q and the output in registers; keys and values are
 // the same for all lanes and pass by once, with a running maximum and sum (streaming softmax).
 void main()
 {
@@ -32,17 +37,27 @@ void main()
         return;
     uint kv_stride = kv_heads * dim_;
     uint kv_base = window * ctx * kv_stride + head / (heads / kv_heads) * dim_;
-    uint pos = min(q0 + l, ctx - 1u);
-    uint q_at = ((window * ctx + pos) * heads + head) * dim_;
     uint first = sliding_ != 0u && q0 + 1u > sliding_ ? q0 + 1u - sliding_ : 0u;
     uint last = min(q0 + TILE_Q, ctx);
     bool aligned = (dim_ & 3u) == 0u;
-    float row_lse = 0.0;
+    uint pos[ROWS], q_at[ROWS];
+    float row_lse[ROWS];
+    [[unroll]] for (uint r = 0u; r < ROWS; r++) {
+        pos[r] = min(q0 + r * 8u + l, ctx - 1u);
+        q_at[r] = ((window * ctx + pos[r]) * heads + head) * dim_;
+        row_lse[r] = 0.0;
+    }
 
 #ifdef SMALL
+#define PARTS 2u
+#define CHUNKS 1u
+#define USED dim_ <= 8u
+#define LOAD LOAD_ALIGNED
+#define STORE STORE_ALIGNED
+#include "attn_fwd_cpu.glsl"
 #define PARTS 4u
 #define CHUNKS 1u
-#define USED true
+#define USED dim_ > 8u
 #define LOAD LOAD_ALIGNED
 #define STORE STORE_ALIGNED
 #include "attn_fwd_cpu.glsl"
@@ -53,17 +68,20 @@ void main()
 #define LOAD LOAD_ALIGNED
 #define STORE STORE_ALIGNED
 #include "attn_fwd_cpu.glsl"
+#define PARTS 8u
 #define CHUNKS 4u
 #define USED aligned && dim_ > 64u && dim_ <= 128u
 #define LOAD LOAD_ALIGNED
 #define STORE STORE_ALIGNED
 #include "attn_fwd_cpu.glsl"
+#define PARTS 8u
 #define CHUNKS 8u
 #define USED !aligned || dim_ > 128u
 #define LOAD LOAD_ANY
 #define STORE STORE_ANY
 #include "attn_fwd_cpu.glsl"
 #endif
-    if (q0 + l < ctx)
-        lse[(window * ctx + pos) * heads + head] = row_lse;
+    [[unroll]] for (uint r = 0u; r < ROWS; r++)
+        if (q0 + r * 8u + l < ctx)
+            lse[(window * ctx + pos[r]) * heads + head] = row_lse[r];
 }

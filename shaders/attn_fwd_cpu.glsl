@@ -1,67 +1,89 @@
 // The key loop of attn_fwd_cpu.comp for heads of at most CHUNKS * PARTS * 4 dimensions; included once per size. USED: where this one
 // applies; the loops of the others end after one masked turn. LOAD, STORE: attn_cpu.glsl.
 {
+    // A fetch is 32 numbers, four per lane: a part of one key, or all of several.
+    const uint KEYS_PER_FETCH = 8u / PARTS, FETCHES = KEYS / KEYS_PER_FETCH;
     bool used = USED;
     uint end = used ? last : first;
-    vec4 qv[CHUNKS][PARTS], acc[CHUNKS][PARTS];
-    [[unroll]] for (uint c = 0u; c < CHUNKS; c++)
-        [[unroll]] for (uint i = 0u; i < PARTS; i++) {
-            uint d = c * 32u + i * 4u;
-            qv[c][i] = LOAD(q, q_at, d);
-            acc[c][i] = vec4(0.0);
-        }
-    float top = LOWEST, sum = 0.0;
+    vec4 qv[ROWS][CHUNKS][PARTS], acc[ROWS][CHUNKS][PARTS];
+    float top[ROWS], sum[ROWS];
+    [[unroll]] for (uint r = 0u; r < ROWS; r++) {
+        top[r] = LOWEST;
+        sum[r] = 0.0;
+        [[unroll]] for (uint c = 0u; c < CHUNKS; c++)
+            [[unroll]] for (uint i = 0u; i < PARTS; i++) {
+                uint d = c * 32u + i * 4u;
+                qv[r][c][i] = LOAD(q, q_at[r], d);
+                acc[r][c][i] = vec4(0.0);
+            }
+    }
     for (uint j0 = first; j0 < end; j0 += KEYS) {
-        float s[KEYS];
-        uint at[KEYS];
-        [[unroll]] for (uint j = 0u; j < KEYS; j++) {
-            s[j] = 0.0;
-            at[j] = kv_base + min(j0 + j, last - 1u) * kv_stride;
-        }
-        // A fetch is 32 dimensions of one key, four per lane; a shuffle hands each of them to all lanes.
+        float s[ROWS][KEYS];
+        uint at[FETCHES];
+        [[unroll]] for (uint f = 0u; f < FETCHES; f++)
+            at[f] = kv_base + min(j0 + f * KEYS_PER_FETCH + l / PARTS, last - 1u) * kv_stride;
+        [[unroll]] for (uint j = 0u; j < KEYS; j++)
+            [[unroll]] for (uint r = 0u; r < ROWS; r++)
+                s[r][j] = 0.0;
+        // A shuffle hands a number to all lanes.
         [[unroll]] for (uint c = 0u; c < CHUNKS; c++) {
-            vec4 kf[KEYS];
-            [[unroll]] for (uint j = 0u; j < KEYS; j++)
-                kf[j] = LOAD(k, at[j], c * 32u + 4u * l);
+            vec4 kf[FETCHES];
+            [[unroll]] for (uint f = 0u; f < FETCHES; f++)
+                kf[f] = LOAD(k, at[f], c * 32u + l % PARTS * 4u);
             [[unroll]] for (uint i = 0u; i < PARTS; i++)
                 [[unroll]] for (uint e = 0u; e < 4u; e++)
-                    [[unroll]] for (uint j = 0u; j < KEYS; j++)
-                        s[j] += qv[c][i][e] * subgroupShuffle(kf[j][e], i);
+                    [[unroll]] for (uint j = 0u; j < KEYS; j++) {
+                        float x = subgroupShuffle(kf[j / KEYS_PER_FETCH][e], j % KEYS_PER_FETCH * PARTS + i);
+                        [[unroll]] for (uint r = 0u; r < ROWS; r++)
+                            s[r][j] += qv[r][c][i][e] * x;
+                    }
         }
-        float was = top;
-        [[unroll]] for (uint j = 0u; j < KEYS; j++) {
-            bool seen = j0 + j <= pos && (sliding_ == 0u || j0 + j + sliding_ > pos);
-            s[j] = seen ? s[j] * scale_ : LOWEST;
-            top = max(top, s[j]);
-        }
-        float keep = exp(was - top);
-        sum *= keep;
-        [[unroll]] for (uint j = 0u; j < KEYS; j++) {
-            s[j] = s[j] > LOWEST ? exp(s[j] - top) : 0.0;
-            sum += s[j];
+        float keep[ROWS];
+        [[unroll]] for (uint r = 0u; r < ROWS; r++) {
+            float was = top[r];
+            [[unroll]] for (uint j = 0u; j < KEYS; j++) {
+                bool seen = j0 + j <= pos[r] && (sliding_ == 0u || j0 + j + sliding_ > pos[r]);
+                s[r][j] = seen ? s[r][j] * scale_ : LOWEST;
+                top[r] = max(top[r], s[r][j]);
+            }
+            keep[r] = exp(was - top[r]);
+            sum[r] *= keep[r];
+            [[unroll]] for (uint j = 0u; j < KEYS; j++) {
+                s[r][j] = s[r][j] > LOWEST ? exp(s[r][j] - top[r]) : 0.0;
+                sum[r] += s[r][j];
+            }
         }
         [[unroll]] for (uint c = 0u; c < CHUNKS; c++) {
-            vec4 vf[KEYS];
-            [[unroll]] for (uint j = 0u; j < KEYS; j++)
-                vf[j] = LOAD(v, at[j], c * 32u + 4u * l);
+            vec4 vf[FETCHES];
+            [[unroll]] for (uint f = 0u; f < FETCHES; f++)
+                vf[f] = LOAD(v, at[f], c * 32u + l % PARTS * 4u);
             [[unroll]] for (uint i = 0u; i < PARTS; i++)
                 [[unroll]] for (uint e = 0u; e < 4u; e++) {
-                    float o = acc[c][i][e] * keep;
-                    [[unroll]] for (uint j = 0u; j < KEYS; j++)
-                        o += s[j] * subgroupShuffle(vf[j][e], i);
-                    acc[c][i][e] = o;
+                    float o[ROWS];
+                    [[unroll]] for (uint r = 0u; r < ROWS; r++)
+                        o[r] = acc[r][c][i][e] * keep[r];
+                    [[unroll]] for (uint j = 0u; j < KEYS; j++) {
+                        float x = subgroupShuffle(vf[j / KEYS_PER_FETCH][e], j % KEYS_PER_FETCH * PARTS + i);
+                        [[unroll]] for (uint r = 0u; r < ROWS; r++)
+                            o[r] += s[r][j] * x;
+                    }
+                    [[unroll]] for (uint r = 0u; r < ROWS; r++)
+                        acc[r][c][i][e] = o[r];
                 }
         }
     }
-    row_lse = used ? top + log(sum) : row_lse;
-    float r = 1.0 / sum;
-    [[unroll]] for (uint c = 0u; c < CHUNKS; c++)
-        [[unroll]] for (uint i = 0u; i < PARTS; i++) {
-            uint d = c * 32u + i * 4u;
-            if (used && d < dim_ && q0 + l < ctx)
-                STORE(attn, attn2, q_at, d, acc[c][i] * r);
-        }
+    [[unroll]] for (uint r = 0u; r < ROWS; r++) {
+        row_lse[r] = used ? top[r] + log(sum[r]) : row_lse[r];
+        float to_one = 1.0 / sum[r];
+        [[unroll]] for (uint c = 0u; c < CHUNKS; c++)
+            [[unroll]] for (uint i = 0u; i < PARTS; i++) {
+                uint d = c * 32u + i * 4u;
+                if (used && d < dim_ && q0 + r * 8u + l < ctx)
+                    STORE(attn, attn2, q_at[r], d, acc[r][c][i] * to_one);
+            }
+    }
 }
+#undef PARTS
 #undef CHUNKS
 #undef USED
 #undef LOAD
