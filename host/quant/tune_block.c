@@ -6,15 +6,12 @@
 
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/quant/epochs.h"
 #include "host/quant/qkernels.h"
 
-/* A run that diverges starts again at half the rate, this often. */
-#define RETRIES 3u
 /* A token whose target is more than this times the median one (squared) from the input counts as if it were this much: a
  * few tokens with huge activations would otherwise be all that the half learns. Ordinary tokens are left alone. */
 #define OUTLIER 16.0
-/* Diverged: hard loss above this multiple of the start's. */
-#define DIVERGED 4.0
 
 /* One half in training. */
 struct half {
@@ -270,28 +267,6 @@ static bool keep_best(struct half *h, struct err *e)
 
 /* ---- training -------------------------------------------------------------------------------------------- */
 
-/* splitmix64 (Vigna): order of windows. */
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
-static void shuffle(struct half *h, uint32_t epoch)
-{
-    const struct plan_item *item = &h->t->items[0];
-    uint64_t state = h->t->o->seed ^ ((uint64_t)item->layer << 32 | (uint64_t)h->t->half << 24 | epoch);
-    for (uint32_t i = 0; i < h->train; i++)
-        h->order[i] = i;
-    for (uint32_t i = h->train; i > 1; i--) {
-        uint32_t j = (uint32_t)(next_random(&state) % i), swap = h->order[i - 1];
-        h->order[i - 1] = h->order[j];
-        h->order[j] = swap;
-    }
-}
-
 static bool start(struct half *h, const struct qlinear *q, float rate, struct err *e)
 {
     struct gpu_cmd *cmd = h->t->m->cmd;
@@ -311,7 +286,7 @@ static bool epoch_run(struct half *h, uint32_t epoch, struct stage_report *r, fl
 {
     struct gpu_cmd *cmd = h->t->m->cmd;
     const struct tune_hooks *hooks = h->t->hooks;
-    shuffle(h, epoch);
+    epoch_shuffle(h->order, h->train, h->t->o->seed, (uint64_t)r->layer << 8 | (unsigned)r->stage, epoch);
     gpu_fill(cmd, h->sums, 0);
     for (uint32_t i = 0, done = 0; i < h->per_epoch; i++) {
         uint32_t n = (h->train - done) / (h->per_epoch - i), step = epoch * h->per_epoch + i;
@@ -339,20 +314,6 @@ static bool epoch_run(struct half *h, uint32_t epoch, struct stage_report *r, fl
     return true;
 }
 
-/* Means of equal parts, at most CURVE_POINTS. */
-static uint32_t curve_of(const float *x, uint32_t n, float out[CURVE_POINTS])
-{
-    uint32_t points = n < CURVE_POINTS ? n : CURVE_POINTS;
-    for (uint32_t p = 0; p < points; p++) {
-        uint32_t a = (uint32_t)((uint64_t)p * n / points), b = (uint32_t)((uint64_t)(p + 1) * n / points);
-        double sum = 0;
-        for (uint32_t i = a; i < b; i++)
-            sum += x[i];
-        out[p] = (float)(sum / (b - a));
-    }
-    return points;
-}
-
 /* All epochs at one rate. *diverged: soft or hard loss left all bounds; what was best before that is kept all the same. */
 static bool attempt(struct half *h, const struct qlinear *q, float rate, struct stage_report *r, float *soft,
                     bool *diverged, struct err *e)
@@ -371,8 +332,8 @@ static bool attempt(struct half *h, const struct qlinear *q, float rate, struct 
             return false;
         if (r->n_hard < CURVE_EPOCHS)
             r->hard[r->n_hard++] = (float)hard;
-        r->n_soft = curve_of(soft, (epoch + 1) * h->per_epoch, r->soft);
-        *diverged = !isfinite(mean) || !isfinite(hard) || hard > DIVERGED * r->loss_start;
+        r->n_soft = epoch_curve(soft, (epoch + 1) * h->per_epoch, r->soft);
+        *diverged = !isfinite(mean) || !isfinite(hard) || hard > EPOCH_DIVERGED * r->loss_start;
         if (*diverged)
             return true;
         if (hard < r->loss_final) {
@@ -454,7 +415,7 @@ static bool train(struct half *h, struct qlinear *q, struct stage_report *r, str
         return err_nomem(e, "the training curve", h->gumbel.steps * sizeof *soft);
     float rate = 1;
     bool ok = attempt(h, q, rate, r, soft, &diverged, e);
-    while (ok && diverged && r->retries < RETRIES) {
+    while (ok && diverged && r->retries < EPOCH_RETRIES) {
         r->retries++;
         rate /= 2;
         ok = attempt(h, q, rate, r, soft, &diverged, e);
