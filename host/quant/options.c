@@ -70,6 +70,7 @@ void quantize_defaults(struct quantize_options *o)
                    .init_noise = 0.01f,
                    .init_gap = 6.0f},
         .block = {.reach = 2.0f, .train_qk = true, .hessian_start = true},
+        .scales = {.epochs = 0, .batch = 8, .lr = 0.01f, .lr_end = 0.1f, .beta1 = 0.9f, .beta2 = 0.95f},
         .seed = 1,
     };
     quantize_set_effort(o, EFFORT_BALANCED);

@@ -50,6 +50,15 @@ struct block_options {
     bool hessian_start; /* what is trained together was tuned on its Hessian first */
 };
 
+/* The last pass over scales: codes stay, all scales learn together on the whole model's output (tune_scales.h). */
+struct scales_options {
+    uint32_t epochs;    /* passes over the windows that teach; 0: not done */
+    uint32_t batch;     /* windows per optimiser step */
+    float lr;           /* most that a step moves a scale, as a share of its size at the start */
+    float lr_end;       /* cosine down to this share of the rate */
+    float beta1, beta2; /* Adam */
+};
+
 struct quantize_options {
     const char *model_dir, *out_dir;
     const char *work_dir; /* checkpoints; NULL: OUT.work */
@@ -68,6 +77,7 @@ struct quantize_options {
     struct scale_search_options scale_search;
     struct gumbel_options gumbel;
     struct block_options block;
+    struct scales_options scales;
     uint64_t seed;
     uint64_t host_limit; /* bytes of host memory for activations before they spill; 0: 3 GiB */
     bool dry_run;

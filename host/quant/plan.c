@@ -13,6 +13,7 @@
 #include "host/quant/gumbel.h"
 #include "host/quant/store.h"
 #include "host/quant/tune_block.h"
+#include "host/quant/tune_scales.h"
 
 /* Smallest and largest group: below, scales cost more than the codes; columns are worked on in fours. */
 #define GROUP_MIN 16u
@@ -156,6 +157,8 @@ static bool count_bytes(struct plan *p, const struct model *m, const struct quan
         p->weights_quantized += weights;
         bits += quant_spec_bpw(&item->spec, item->rows, item->cols) * (double)weights;
         p->work_bytes += store_item_bytes(item);
+        if (plan_scales(o))
+            p->work_bytes += 2 * store_scales_bytes(item); /* the old file is there until the new one is whole */
         x[n++] = (struct export_item){item->module, item->rows, item->cols, item->spec};
     }
     p->bpw = p->weights_quantized ? bits / (double)p->weights_quantized : 16;
@@ -172,7 +175,7 @@ static bool check_disk(struct plan *p, const struct quantize_options *o, struct 
     uint64_t free_out = os_disk_free(o->out_dir), free_work = os_disk_free(work), work_need = p->work_bytes;
     p->disk_free = free_out;
     if (strcmp(p->acts_tier, "file") == 0)
-        work_need += p->acts_bytes;
+        work_need += p->acts_bytes + p->scale_acts_bytes;
     uint64_t all = p->out_bytes + work_need;
     if ((free_out && free_out < all) || (free_work && free_work < work_need)) {
         err_set(e, ERR_ENV, "not enough disk space: %s are needed for %s and its checkpoints, %s are free",
@@ -193,6 +196,16 @@ static bool learns(const struct quantize_options *o, const struct plan_item *ite
 bool plan_block_objective(const struct quantize_options *o)
 {
     return o->method == METHOD_GSQ && o->block.epochs > 0;
+}
+
+bool plan_scales(const struct quantize_options *o)
+{
+    return o->method != METHOD_RTN && o->scales.epochs > 0;
+}
+
+bool plan_teacher(const struct quantize_options *o)
+{
+    return plan_block_objective(o) || plan_scales(o);
 }
 
 bool plan_joint(const struct quantize_options *o, const struct plan_item *item)
@@ -229,6 +242,8 @@ bool plan_make(struct plan *p, const struct model *m, const struct quantize_opti
         p->block_steps = g.steps;
         p->block_reach = gumbel_reach(&g);
     }
+    if (plan_scales(o))
+        p->scale_steps = o->scales.epochs * tune_scales_steps(o, o->samples - p->holdout);
     bool ok =
         list_items(p, m, e) && apply_rules(p, o, export_scale_type(o->format, m->ck), gpu_info(m->gpu), e) &&
         check_format(p, o, e) && count_bytes(p, m, o, e) && plan_memory(p, m, o, e) && check_disk(p, o, e);

@@ -19,6 +19,8 @@ struct store {
     char dir[3072];
     struct safetensors *block; /* the block read last */
     uint32_t layer;
+    struct safetensors *scales; /* the last pass over scales, if there was one */
+    bool scales_done;
 };
 
 static bool block_path(const struct store *s, uint32_t layer, char *out, size_t cap, struct err *e)
@@ -26,6 +28,11 @@ static bool block_path(const struct store *s, uint32_t layer, char *out, size_t 
     char name[40];
     snprintf(name, sizeof name, "block-%04u.safetensors", layer);
     return os_path_join(out, cap, s->dir, name, e);
+}
+
+static bool scales_path(const struct store *s, char *out, size_t cap, struct err *e)
+{
+    return os_path_join(out, cap, s->dir, "scales.safetensors", e);
 }
 
 static char *manifest_text(const struct store_field *fields, size_t n)
@@ -65,6 +72,23 @@ static bool manifest_matches(const char *path, const struct store_field *fields,
     return ok;
 }
 
+/* A damaged file is as good as none. */
+static void open_scales(struct store *s)
+{
+    char path[4096];
+    struct err e = {0};
+    s->scales_done = false;
+    if (!scales_path(s, path, sizeof path, &e) || os_stat(path, NULL) != OS_FILE)
+        return;
+    if (!safetensors_open_file(&s->scales, path, &e)) {
+        s->scales = NULL;
+        log_warn("%s; the pass over scales is done again", e.msg);
+        return;
+    }
+    const char *state = safetensors_metadata(s->scales, "state");
+    s->scales_done = state && strcmp(state, "done") == 0;
+}
+
 bool store_open(struct store **out, const char *dir, const struct store_field *fields, size_t n,
                 struct err *e)
 {
@@ -88,6 +112,7 @@ bool store_open(struct store **out, const char *dir, const struct store_field *f
         free(s);
         return false;
     }
+    open_scales(s);
     *out = s;
     return true;
 }
@@ -97,6 +122,7 @@ void store_close(struct store **s)
     if (!*s)
         return;
     safetensors_close(&(*s)->block);
+    safetensors_close(&(*s)->scales);
     free(*s);
     *s = NULL;
 }
@@ -137,6 +163,11 @@ uint64_t store_item_bytes(const struct plan_item *item)
     return item->keep
                ? 0
                : (uint64_t)item->rows * 4 * (words_per_row(item) + div_up(item->cols, item->spec.group));
+}
+
+uint64_t store_scales_bytes(const struct plan_item *item)
+{
+    return item->keep ? 0 : SCALES_PARTS * (uint64_t)item->rows * 4 * div_up(item->cols, item->spec.group);
 }
 
 static void report_print(const struct linear_report *r, char out[REPORT_CAP])
@@ -276,6 +307,10 @@ bool store_read_linear(struct store *s, const struct plan_item *item, struct qli
     }
     free(row);
     memcpy(out->scales, scales->data, (size_t)scales->bytes);
+    if (s->scales_done && !store_read_scales_part(s, item, SCALES_BEST, out->scales, e)) {
+        qlinear_free(out);
+        return false;
+    }
     if (report) {
         snprintf(report->module, sizeof report->module, "%s", item->module);
         report_scan(safetensors_metadata(s->block, item->module), report);
@@ -295,10 +330,147 @@ void store_read_stages(struct store *s, uint32_t layer, struct stage_report stag
     }
 }
 
+/* ---- the last pass over scales --------------------------------------------------------------------------- */
+
+static const char *part_name(const struct plan_item *item, enum scales_part part, char out[NAME_CAP])
+{
+    static const char *const names[SCALES_PARTS] = {"scales", "now", "m", "v"};
+    snprintf(out, NAME_CAP, "%s.%s", item->module, names[part]);
+    return out;
+}
+
+/* Of a done pass the best scales alone. */
+static int parts_of(const struct scales_state *state)
+{
+    return state->done ? 1 : SCALES_PARTS;
+}
+
+/* Tensors of the file; names holds [plan->n_items * SCALES_PARTS]. */
+static size_t list_scales(const struct plan *p, const struct scales_state *state, struct tensor_plan *plan,
+                          char (*names)[NAME_CAP])
+{
+    size_t n = 0;
+    for (size_t i = 0; i < p->n_items; i++) {
+        const struct plan_item *item = &p->items[i];
+        for (int part = 0; !item->keep && part < parts_of(state); part++, n++)
+            plan[n] = (struct tensor_plan){part_name(item, (enum scales_part)part, names[n]),
+                                           DTYPE_F32,
+                                           2,
+                                           {item->rows, div_up(item->cols, item->spec.group)}};
+    }
+    if (!state->done)
+        plan[n++] = (struct tensor_plan){"losses", DTYPE_F32, 1, {state->n_losses}};
+    return n;
+}
+
+static bool put_scales(struct safetensors_writer *w, const struct plan *p, const struct scales_state *state,
+                       scales_pull *pull, void *ctx, struct err *e)
+{
+    for (size_t i = 0; i < p->n_items; i++) {
+        const struct plan_item *item = &p->items[i];
+        uint64_t bytes = store_scales_bytes(item) / SCALES_PARTS;
+        for (int part = 0; !item->keep && part < parts_of(state); part++) {
+            const float *x = pull(ctx, i, (enum scales_part)part, e);
+            if (!x || !safetensors_writer_put(w, x, (size_t)bytes, e))
+                return false;
+        }
+    }
+    return state->done || safetensors_writer_put(w, state->losses, state->n_losses * sizeof *state->losses, e);
+}
+
+bool store_write_scales(struct store *s, const struct plan *p, const struct scales_state *state, scales_pull *pull,
+                        void *ctx, struct err *e)
+{
+    char path[4096], curves[STAGE_CAP], epochs[16], rate[32];
+    size_t most = p->n_items * SCALES_PARTS + 1;
+    struct tensor_plan *plan = calloc(most, sizeof *plan);
+    char(*names)[NAME_CAP] = calloc(most, sizeof *names);
+    struct safetensors_writer *w;
+    const char *const metadata[][2] = {
+        {"state", state->done ? "done" : "training"}, {"epochs", epochs}, {"rate", rate}, {"report", curves}};
+    snprintf(epochs, sizeof epochs, "%u", state->epochs);
+    snprintf(rate, sizeof rate, "%.9g", (double)state->rate);
+    bool ok = (plan && names) || err_nomem(e, "the list of scales", most * (sizeof *plan + sizeof *names));
+    ok = ok && (stage_print(&state->report, curves, sizeof curves) || err_set(e, ERR_BUG, "the report is too long"));
+    ok = ok && scales_path(s, path, sizeof path, e);
+    if (ok) {
+        safetensors_close(&s->scales); /* a mapped file cannot be replaced everywhere */
+        size_t n = list_scales(p, state, plan, names);
+        ok = safetensors_writer_open(&w, path, plan, n, metadata, sizeof metadata / sizeof *metadata, e);
+        if (ok && !put_scales(w, p, state, pull, ctx, e)) {
+            safetensors_writer_abort(&w);
+            ok = false;
+        } else if (ok) {
+            ok = safetensors_writer_close(&w, e);
+        }
+    }
+    free(plan);
+    free(names);
+    if (ok)
+        open_scales(s);
+    return ok;
+}
+
+/* Whether every tensor is there in its size. */
+static bool scales_whole(const struct store *s, const struct plan *p, const struct scales_state *state)
+{
+    char name[NAME_CAP];
+    for (size_t i = 0; i < p->n_items; i++) {
+        const struct plan_item *item = &p->items[i];
+        for (int part = 0; !item->keep && part < parts_of(state); part++) {
+            const struct tensor *t = safetensors_find(s->scales, part_name(item, (enum scales_part)part, name));
+            if (!t || t->dtype != DTYPE_F32 || t->bytes != store_scales_bytes(item) / SCALES_PARTS)
+                return false;
+        }
+    }
+    return true;
+}
+
+bool store_read_scales(struct store *s, const struct plan *p, struct scales_state *state)
+{
+    struct scales_state found = {.done = s->scales_done, .losses = state->losses};
+    if (!s->scales)
+        return false;
+    const char *epochs = safetensors_metadata(s->scales, "epochs"), *rate = safetensors_metadata(s->scales, "rate");
+    const struct tensor *losses = safetensors_find(s->scales, "losses");
+    found.report.stage = STAGE_SCALES;
+    bool ok = epochs && rate && sscanf(epochs, "%u", &found.epochs) == 1 && sscanf(rate, "%f", &found.rate) == 1 &&
+              stage_scan(safetensors_metadata(s->scales, "report"), &found.report) && scales_whole(s, p, &found);
+    if (ok && !found.done && found.losses) {
+        ok = losses && losses->dtype == DTYPE_F32 && losses->bytes <= state->n_losses * sizeof *found.losses;
+        if (ok)
+            memcpy(found.losses, losses->data, (size_t)losses->bytes);
+        found.n_losses = ok ? (uint32_t)(losses->bytes / 4) : 0;
+    }
+    if (ok)
+        *state = found;
+    else
+        log_warn("scales.safetensors in %s is not what this run needs; the pass over scales is done again", s->dir);
+    s->scales_done = s->scales_done && ok;
+    return ok;
+}
+
+bool store_read_scales_part(struct store *s, const struct plan_item *item, enum scales_part part, float *out,
+                            struct err *e)
+{
+    char name[NAME_CAP];
+    const struct tensor *t = s->scales ? safetensors_find(s->scales, part_name(item, part, name)) : NULL;
+    uint64_t bytes = store_scales_bytes(item) / SCALES_PARTS;
+    if (!t || t->bytes != bytes) {
+        err_set(e, ERR_USER, "scales.safetensors in %s does not hold %s as this run needs it", s->dir, item->module);
+        return err_hint(e, "delete that work folder and start again");
+    }
+    memcpy(out, t->data, (size_t)bytes);
+    return true;
+}
+
 void store_remove(struct store **s)
 {
     char path[4096];
     safetensors_close(&(*s)->block);
+    safetensors_close(&(*s)->scales);
+    if (scales_path(*s, path, sizeof path, NULL) && os_stat(path, NULL) == OS_FILE)
+        os_remove(path);
     for (uint32_t layer = 0; block_path(*s, layer, path, sizeof path, NULL) && os_stat(path, NULL) == OS_FILE;
          layer++)
         os_remove(path);

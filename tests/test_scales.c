@@ -1,0 +1,508 @@
+/* The last pass over scales: its gradient against the reference, what it learns, that it repeats and resumes. */
+#include "tests/family_model.h"
+
+#include <math.h>
+
+#include "host/model/block_fwd.h"
+#include "host/quant/tune_scales.h"
+
+#define DIR_  "tmp_scales"
+#define MODEL DIR_ "/model"
+#define WORK  DIR_ "/work"
+
+enum { CTX = 12, SAMPLES = 10, HOLDOUT = 4, GROUP = 16, MOST_ITEMS = 4 * LINEAR_COUNT };
+
+static struct gpu *gpu;
+static struct gpu_cmd *cmd;
+
+static int setup(void **state)
+{
+    (void)state;
+    cmd = test_device(&gpu, 0);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    test_device_done(&gpu, &cmd);
+    os_remove_tree(DIR_);
+    return 0;
+}
+
+/* A quantized tiny model in front of the pass. */
+struct rig {
+    const struct shape *shape;
+    struct raw_model raw;
+    struct checkpoint *ck;
+    struct model *m;
+    struct quantize_options o;
+    struct plan plan;
+    struct plan_item items[MOST_ITEMS];
+    struct qlinear q[MOST_ITEMS];
+    struct windows windows;
+    uint32_t ids[SAMPLES * CTX];
+    struct store *store;
+    struct acts *targets;
+    struct gpu_arena *block, *scratch;
+};
+
+/* 3 bits, q_proj of the last block kept in 16. */
+static void make_items(struct rig *r)
+{
+    struct plan *p = &r->plan;
+    *p = (struct plan){.items = r->items,
+                       .n_items = r->shape->layers * (size_t)LINEAR_COUNT,
+                       .n_layers = r->shape->layers,
+                       .ctx = CTX,
+                       .samples = SAMPLES,
+                       .holdout = HOLDOUT,
+                       .scale_micro = 2};
+    for (size_t i = 0; i < p->n_items; i++) {
+        struct plan_item *item = &r->items[i];
+        *item = (struct plan_item){.layer = (uint32_t)(i / LINEAR_COUNT),
+                                   .id = (enum linear_id)(i % LINEAR_COUNT),
+                                   .keep = i == p->n_items - LINEAR_COUNT,
+                                   .spec = {quant_type_find("3"), GROUP, SCALE_F16}};
+        item->rows = r->m->rows[item->id];
+        item->cols = r->m->cols[item->id];
+        model_linear_name(item->layer, item->id, item->module, sizeof item->module);
+    }
+}
+
+/* Rounded to the nearest code; scales a third too small, so that there is something to learn. */
+static void quantize_item(const struct rig *r, const struct plan_item *item, struct qlinear *q)
+{
+    struct err e = {0};
+    char name[128];
+    struct family_numbers f;
+    snprintf(name, sizeof name, "%s.weight", item->module);
+    family_numbers(&f, &r->raw, r->shape);
+    const float *w = number_of(&f, &r->raw, name);
+    OK(qlinear_init(q, item->rows, item->cols, item->spec, &e), e);
+    for (uint32_t row = 0; row < q->rows; row++)
+        for (uint32_t g = 0; g < q->groups; g++) {
+            float most = 0;
+            uint32_t end = (uint32_t)min_u64((g + 1) * GROUP, q->cols);
+            for (uint32_t c = g * GROUP; c < end; c++)
+                most = fmaxf(most, fabsf(w[(size_t)row * q->cols + c]));
+            float scale = scale_round(SCALE_F16, (g + row) % 5 ? most / 4 : -most / 4);
+            for (uint32_t c = g * GROUP; c < end; c++) {
+                float code = roundf(w[(size_t)row * q->cols + c] / scale);
+                q->codes[(size_t)row * q->cols + c] =
+                    (int8_t)fmaxf(q->spec.type->lo, fminf(q->spec.type->hi, code));
+            }
+            q->scales[(size_t)row * q->groups + g] = scale_round(SCALE_F16, scale * 0.7f);
+        }
+    family_numbers_free(&f);
+}
+
+static void write_store(struct rig *r)
+{
+    struct err e = {0};
+    const struct store_field field = {"test", "scales"};
+    static const struct linear_report reports[LINEAR_COUNT];
+    static const struct stage_report stages[2];
+    os_remove_tree(WORK);
+    OK(store_open(&r->store, WORK, &field, 1, &e), e);
+    for (uint32_t l = 0; l < r->plan.n_layers; l++) {
+        size_t first = (size_t)l * LINEAR_COUNT;
+        OK(store_write_block(r->store, l, r->items + first, r->q + first, reports, stages, &e), e);
+    }
+}
+
+/* The 16-bit model's hidden states behind its last block. */
+static void make_targets(struct rig *r)
+{
+    struct err e = {0};
+    struct block_scratch s;
+    struct gpu_view staging = {0};
+    const struct acts_options room = {.device_bytes = 1 << 24};
+    OK(block_scratch_create(&s, r->scratch, r->m, SAMPLES, SCRATCH_FORWARD, &e), e);
+    OK(gpu_alloc(r->scratch, acts_bytes(r->m, SAMPLES), &staging, &e), e);
+    OK(acts_create(&r->targets, r->m, SAMPLES, &room, &e), e);
+    OK(acts_embed(r->targets, &r->windows, SAMPLES, staging, &e), e);
+    for (uint32_t l = 0; l < r->plan.n_layers; l++) {
+        struct block_weights w;
+        struct gpu_view x;
+        OK(model_load_block(r->m, l, r->block, &w, &e), e);
+        OK(acts_get(r->targets, 0, SAMPLES, staging, &x, &e), e);
+        block_attn_fwd(r->m, &w, &s, x, x, SAMPLES);
+        block_ffn_fwd(r->m, &w, &s, x, x, SAMPLES);
+        OK(acts_put(r->targets, 0, SAMPLES, x, &e), e);
+        OK(gpu_cmd_finish(cmd, &e), e);
+        gpu_arena_reset(r->block, 0);
+    }
+    gpu_arena_reset(r->scratch, 0);
+}
+
+static void rig_make(struct rig *r, const char *shape)
+{
+    struct err e = {0};
+    uint32_t seed = 5;
+    *r = (struct rig){.shape = shape_named(shape)};
+    OK(os_mkdirs(DIR_, &e), e);
+    family_write(MODEL, r->shape, &r->raw);
+    OK(checkpoint_open(&r->ck, MODEL, &e), e);
+    OK(model_open(&r->m, cmd, r->ck, CTX, &e), e);
+    OK(gpu_arena_create(&r->block, gpu, "block", &e), e);
+    OK(gpu_arena_create(&r->scratch, gpu, "scratch", &e), e);
+    quantize_defaults(&r->o);
+    r->o.scales = (struct scales_options){.epochs = 6, .batch = 3, .lr = 0.05f, .lr_end = 0.1f, .beta1 = 0.9f, .beta2 = 0.95f};
+    for (uint32_t i = 0; i < SAMPLES * CTX; i++)
+        r->ids[i] = tiny_random(&seed) % r->shape->c.vocab;
+    r->windows = (struct windows){.ids = r->ids, .n = SAMPLES, .ctx = CTX};
+    make_items(r);
+    for (size_t i = 0; i < r->plan.n_items; i++)
+        if (!r->items[i].keep)
+            quantize_item(r, &r->items[i], &r->q[i]);
+    write_store(r);
+    make_targets(r);
+}
+
+static void rig_free(struct rig *r)
+{
+    acts_destroy(&r->targets);
+    gpu_arena_destroy(&r->block);
+    gpu_arena_destroy(&r->scratch);
+    store_close(&r->store);
+    for (size_t i = 0; i < r->plan.n_items; i++)
+        qlinear_free(&r->q[i]);
+    model_close(&r->m);
+    checkpoint_close(&r->ck);
+    raw_free(&r->raw);
+}
+
+static struct scales_task task_of(struct rig *r, const struct tune_hooks *hooks)
+{
+    return (struct scales_task){.m = r->m,
+                                .o = &r->o,
+                                .plan = &r->plan,
+                                .windows = &r->windows,
+                                .targets = r->targets,
+                                .store = r->store,
+                                .block = r->block,
+                                .scratch = r->scratch,
+                                .room = {.device_bytes = 1 << 24},
+                                .hooks = hooks};
+}
+
+/* ---- the gradient ---------------------------------------------------------------------------------------- */
+
+/* In double: log p of every position by the 16-bit model, and the student's weights. */
+struct truth {
+    struct ref_config c;
+    struct family_numbers f;
+    struct ref_block student[4];
+    float *w[MOST_ITEMS]; /* codes * scales */
+    uint32_t windows;
+    uint32_t *ids;
+    double *teacher, *x, *p;
+};
+
+static void run_reference(const struct truth *t, const struct shape *s, const struct ref_block *blocks, double *x)
+{
+    family_embed(&t->f, s, t->ids, (size_t)t->windows * CTX, x);
+    for (uint32_t l = 0; l < s->layers; l++)
+        assert_true(ref_block_forward(&t->c, &blocks[l], t->windows, x, NULL, x));
+}
+
+static double divergence(const struct truth *t, const struct shape *s)
+{
+    size_t tokens = (size_t)t->windows * CTX;
+    double sum = 0;
+    run_reference(t, s, t->student, t->x);
+    for (size_t i = 0; i < tokens; i++) {
+        const double *p = t->teacher + i * t->c.vocab;
+        ref_log_probs(&t->c, t->f.final_norm, t->f.head, t->x + i * t->c.hidden, t->p);
+        for (uint32_t v = 0; v < t->c.vocab; v++)
+            sum += exp(p[v]) * (p[v] - t->p[v]);
+    }
+    return sum / (double)tokens;
+}
+
+static void set_weights(const struct rig *r, struct truth *t, size_t item)
+{
+    const struct qlinear *q = &r->q[item];
+    for (size_t i = 0; i < (size_t)q->rows * q->cols; i++)
+        t->w[item][i] = (float)q->codes[i] * q->scales[i / q->cols * q->groups + i % q->cols / GROUP];
+}
+
+static void truth_make(struct truth *t, const struct rig *r, const uint32_t *list, uint32_t n)
+{
+    const struct shape *s = r->shape;
+    size_t tokens = (size_t)n * CTX;
+    *t = (struct truth){.c = s->c, .windows = n};
+    t->c.ctx = CTX;
+    family_numbers(&t->f, &r->raw, s);
+    t->ids = malloc(tokens * sizeof *t->ids);
+    t->x = malloc(tokens * s->c.hidden * sizeof *t->x);
+    t->teacher = malloc(tokens * s->c.vocab * sizeof *t->teacher);
+    t->p = malloc(s->c.vocab * sizeof *t->p);
+    assert_true(t->ids && t->x && t->teacher && t->p);
+    for (uint32_t i = 0; i < n; i++)
+        memcpy(t->ids + (size_t)i * CTX, r->ids + (size_t)list[i] * CTX, CTX * sizeof *t->ids);
+    run_reference(t, s, t->f.blocks, t->x);
+    for (size_t i = 0; i < tokens; i++)
+        ref_log_probs(&t->c, t->f.final_norm, t->f.head, t->x + i * s->c.hidden, t->teacher + i * s->c.vocab);
+    memcpy(t->student, t->f.blocks, sizeof t->student);
+    for (size_t i = 0; i < r->plan.n_items; i++) {
+        if (r->items[i].keep)
+            continue;
+        t->w[i] = malloc((size_t)r->items[i].rows * r->items[i].cols * sizeof(float));
+        assert_non_null(t->w[i]);
+        set_weights(r, t, i);
+        t->student[i / LINEAR_COUNT].w[i % LINEAR_COUNT] = t->w[i];
+    }
+}
+
+static void truth_free(struct truth *t)
+{
+    for (size_t i = 0; i < MOST_ITEMS; i++)
+        free(t->w[i]);
+    family_numbers_free(&t->f);
+    free(t->ids);
+    free(t->x);
+    free(t->teacher);
+    free(t->p);
+}
+
+/* A few scales of every linear, by central differences. */
+static void check_item(struct rig *r, struct truth *t, size_t item, const float *grad)
+{
+    struct qlinear *q = &r->q[item];
+    uint32_t n = q->rows * q->groups;
+    double most = 0;
+    for (uint32_t i = 0; i < n; i++)
+        most = fmax(most, fabs(grad[i]));
+    for (uint32_t i = 0; i < 4; i++) {
+        uint32_t at = i == 0 ? 0 : i == 3 ? n - 1 : (uint32_t)((i * 7919u + item * 104729u) % n);
+        /* Powers of two: codes times scales stay as exact as they can be in single precision. */
+        float was = q->scales[at], step = ldexpf(1, -9) * fabsf(was);
+        double loss[2];
+        for (int side = 0; side < 2; side++) {
+            q->scales[at] = was + (side ? step : -step);
+            set_weights(r, t, item);
+            loss[side] = divergence(t, r->shape);
+        }
+        q->scales[at] = was;
+        set_weights(r, t, item);
+        double expected = (loss[1] - loss[0]) / (2.0 * (double)step);
+        if (!(fabs(grad[at] - expected) <= 1e-3 * fmax(fabs(expected), 0.1 * most)))
+            fail_msg("%s, scale %u: gradient %g, by differences %g (largest %g)", r->items[item].module, at,
+                     (double)grad[at], expected, most);
+    }
+}
+
+static void check_gradient(const char *shape, uint64_t device_bytes)
+{
+    static const uint32_t list[3] = {4, 1, 2};
+    struct err e = {0};
+    struct rig r;
+    struct truth t;
+    float *grads[MOST_ITEMS] = {0};
+    double loss;
+    rig_make(&r, shape);
+    struct scales_task task = task_of(&r, NULL);
+    task.room = (struct acts_options){.device_bytes = device_bytes, .host_bytes = 1 << 24};
+    for (size_t i = 0; i < r.plan.n_items; i++)
+        if (!r.items[i].keep)
+            grads[i] = calloc((size_t)r.q[i].rows * r.q[i].groups, sizeof(float));
+    OK(tune_scales_gradient(&task, list, 3, &loss, (float *const *)grads, &e), e);
+    truth_make(&t, &r, list, 3);
+    double expected = divergence(&t, r.shape);
+    if (!(fabs(loss - expected) <= 1e-4 * expected))
+        fail_msg("loss %g, the reference's %g", loss, expected);
+    for (size_t i = 0; i < r.plan.n_items; i++)
+        if (!r.items[i].keep)
+            check_item(&r, &t, i, grads[i]);
+    for (size_t i = 0; i < MOST_ITEMS; i++)
+        free(grads[i]);
+    truth_free(&t);
+    rig_free(&r);
+}
+
+/* q/k norms; the codes of a block at a time, its inputs on the host. */
+static void test_gradient_norms(void **state)
+{
+    (void)state;
+    check_gradient("qwen3", 0);
+}
+
+static void test_gradient_tied(void **state)
+{
+    (void)state;
+    check_gradient("llama2", 1 << 24);
+}
+
+static void test_gradient_untied(void **state)
+{
+    (void)state;
+    check_gradient("llama3.1", 1 << 20);
+}
+
+/* ---- the pass -------------------------------------------------------------------------------------------- */
+
+/* All scales that the export would get. */
+static float *final_scales(struct rig *r, size_t *n)
+{
+    struct err e = {0};
+    float *all = NULL;
+    *n = 0;
+    for (size_t i = 0; i < r->plan.n_items; i++) {
+        struct qlinear q;
+        if (r->items[i].keep)
+            continue;
+        OK(store_read_linear(r->store, &r->items[i], &q, NULL, &e), e);
+        assert_memory_equal(q.codes, r->q[i].codes, (size_t)q.rows * q.cols);
+        size_t count = (size_t)q.rows * q.groups;
+        all = realloc(all, (*n + count) * sizeof *all);
+        assert_non_null(all);
+        memcpy(all + *n, q.scales, count * sizeof *all);
+        *n += count;
+        qlinear_free(&q);
+    }
+    return all;
+}
+
+static struct stage_report run_ok(struct rig *r)
+{
+    struct err e = {0};
+    struct stage_report report;
+    struct scales_task t = task_of(r, NULL);
+    OK(tune_scales(&t, &report, &e), e);
+    return report;
+}
+
+/* Loss of the stored scales on the windows that judge. */
+static double judged(struct rig *r)
+{
+    struct err e = {0};
+    double sum = 0, loss;
+    float *grads[MOST_ITEMS] = {0};
+    struct scales_task t = task_of(r, NULL);
+    for (size_t i = 0; i < r->plan.n_items; i++)
+        if (!r->items[i].keep)
+            grads[i] = calloc((size_t)r->q[i].rows * r->q[i].groups, sizeof(float));
+    for (uint32_t i = SAMPLES - HOLDOUT; i < SAMPLES; i += 2) {
+        uint32_t list[2] = {i, i + 1};
+        OK(tune_scales_gradient(&t, list, 2, &loss, (float *const *)grads, &e), e);
+        sum += loss * 2 / HOLDOUT;
+    }
+    for (size_t i = 0; i < MOST_ITEMS; i++)
+        free(grads[i]);
+    return sum;
+}
+
+static void same_scales(struct rig *r, const float *expected, size_t n)
+{
+    size_t count;
+    float *mine = final_scales(r, &count);
+    assert_int_equal(count, n);
+    assert_memory_equal(mine, expected, n * sizeof *mine);
+    free(mine);
+}
+
+/* Stops at a step. */
+struct stop {
+    uint32_t at, last; /* the step heard last */
+};
+
+static bool stop_at(void *ctx, uint32_t step, uint32_t steps, double loss)
+{
+    struct stop *s = ctx;
+    (void)steps;
+    (void)loss;
+    s->last = step;
+    return step < s->at;
+}
+
+static void test_pass(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct err e = {0};
+    struct stage_report stopped;
+    size_t n;
+    rig_make(&r, "llama2");
+    double start = judged(&r);
+    struct stage_report report = run_ok(&r);
+    if (!(report.loss_final < 0.95 * report.loss_start))
+        fail_msg("from %g to %g", report.loss_start, report.loss_final);
+    assert_int_equal(report.steps, 12);
+    assert_int_equal(report.n_soft, 12);
+    assert_int_equal(report.n_hard, 7);
+    assert_true(report.best_epoch > 0);
+    /* The reported losses are those of what is stored. */
+    assert_true(fabs(report.loss_start - start) <= 1e-5 * start);
+    assert_true(fabs(report.loss_final - judged(&r)) <= 1e-5 * report.loss_final);
+    float *first = final_scales(&r, &n);
+    for (size_t i = 0; i < n; i++)
+        assert_true(first[i] == scale_round(SCALE_F16, first[i]));
+
+    /* Again, with codes and hidden states elsewhere. */
+    store_remove(&r.store);
+    write_store(&r);
+    struct scales_task t = task_of(&r, NULL);
+    t.room = (struct acts_options){.host_bytes = 1 << 24};
+    OK(tune_scales(&t, &report, &e), e);
+    same_scales(&r, first, n);
+
+    /* Stopped in the second epoch, taken up behind the first one. */
+    store_remove(&r.store);
+    write_store(&r);
+    struct stop stop = {.at = 3};
+    struct tune_hooks hooks = {stop_at, &stop};
+    t = task_of(&r, &hooks);
+    assert_false(tune_scales(&t, &stopped, &e));
+    assert_int_equal(e.kind, ERR_STOPPED);
+    const struct store_field field = {"test", "scales"};
+    store_close(&r.store);
+    e = (struct err){0};
+    OK(store_open(&r.store, WORK, &field, 1, &e), e);
+    stop = (struct stop){.at = 2};
+    t = task_of(&r, &hooks);
+    assert_false(tune_scales(&t, &stopped, &e)); /* not before step 2 */
+    assert_int_equal(stop.last, 2);
+    struct stage_report again = run_ok(&r);
+    same_scales(&r, first, n);
+    again.seconds = report.seconds;
+    assert_memory_equal(&again, &report, sizeof again);
+    free(first);
+    rig_free(&r);
+}
+
+/* A rate that ruins the model: start scales, or what an attempt at a lower rate found, never anything worse. */
+static void test_divergence(void **state)
+{
+    (void)state;
+    struct rig r;
+    rig_make(&r, "llama2");
+    r.o.scales.lr = 1e6f;
+    struct stage_report report = run_ok(&r);
+    assert_int_equal(report.retries, 3);
+    assert_int_equal(report.best_epoch, 0);
+    assert_true(report.loss_final == report.loss_start);
+    for (size_t i = 0; i < r.plan.n_items; i++) {
+        struct err e = {0};
+        struct qlinear q;
+        if (r.items[i].keep)
+            continue;
+        OK(store_read_linear(r.store, &r.items[i], &q, NULL, &e), e);
+        assert_memory_equal(q.scales, r.q[i].scales, (size_t)q.rows * q.groups * sizeof(float));
+        qlinear_free(&q);
+    }
+    rig_free(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_gradient_norms),
+        cmocka_unit_test(test_gradient_tied),
+        cmocka_unit_test(test_gradient_untied),
+        cmocka_unit_test(test_pass),
+        cmocka_unit_test(test_divergence),
+    };
+    return cmocka_run_group_tests_name("scales", tests, setup, teardown);
+}
