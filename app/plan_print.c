@@ -94,6 +94,9 @@ void plan_print(FILE *f, const struct plan *p, const struct quantize_options *o)
     if (p->block_steps)
         fprintf(f, "block objective   %u epochs, %u steps for each half of a block, reach %.4g, %u windows at a time\n",
                 (unsigned)o->block.epochs, (unsigned)p->block_steps, p->block_reach, (unsigned)p->micro_windows);
+    if (p->scale_steps)
+        fprintf(f, "pass over scales  %u epochs, %u steps at a rate of %g, %u windows at a time\n", (unsigned)o->scales.epochs,
+                (unsigned)p->scale_steps, (double)o->scales.lr, (unsigned)p->scale_micro);
     if (p->predicted_seconds > 0)
         fprintf(f, "predicted time    %s, by a short measurement%s\n",
                 format_seconds(p->predicted_seconds, a, sizeof a), updates_text(p, b, sizeof b));
@@ -149,6 +152,7 @@ void plan_json(cJSON *j, const struct plan *p)
     cJSON_AddNumberToObject(j, "reach", p->reach);
     cJSON_AddNumberToObject(j, "block_reach", p->block_reach);
     cJSON_AddNumberToObject(j, "block_steps", p->block_steps);
+    cJSON_AddNumberToObject(j, "scale_steps", p->scale_steps);
     cJSON_AddNumberToObject(j, "micro_windows", p->micro_windows);
     cJSON_AddNumberToObject(j, "predicted_seconds", p->predicted_seconds);
     cJSON_AddNumberToObject(j, "updates_per_second", p->updates);

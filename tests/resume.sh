@@ -67,6 +67,36 @@ run "${quantize[@]}" -o "$tmp/d"
 check 'the rerun resumes' test "$(field blocks_resumed "$tmp/out")" -gt 0
 check 'and has the same bytes' diff -r "$tmp/a" "$tmp/d"
 
+# The last pass over scales: killed in it, it goes on behind its last finished epoch.
+scales=("${quantize[@]}" --scale-epochs 3)
+run "${scales[@]}" -o "$tmp/f"
+check 'a run with a pass over scales' test "$rc" -eq 0
+check 'which changes the scales' test "$(cmp -s "$tmp/a/model.safetensors" "$tmp/f/model.safetensors"; echo $?)" -eq 1
+check 'and leaves no work folder' test ! -e "$tmp/f.work"
+killed=0
+for epoch in 1 2; do
+    "${scales[@]}" -o "$tmp/g" >"$tmp/g.$epoch" 2>&1 &
+    pid=$!
+    # The first is killed when its first epoch is stored, the second wherever it is in the next one.
+    while kill -0 "$pid" 2>/dev/null; do
+        if [[ $epoch -eq 1 && -e $tmp/g.work/scales.safetensors ]] ||
+            { [[ $epoch -eq 2 ]] && grep -qs '"phase":"scales"' "$tmp/g.$epoch"; }; then
+            break
+        fi
+        sleep 0.05
+    done
+    kill -9 "$pid" 2>/dev/null || true
+    rc=0
+    wait "$pid" 2>/dev/null || rc=$?
+    [[ $rc -ne 137 ]] || killed=$((killed + 1))
+    check "killed in the pass, time $epoch" grep -q '"phase":"scales"' "$tmp/g.$epoch"
+done
+check 'two runs were killed' test "$killed" -eq 2
+run "${scales[@]}" -o "$tmp/g"
+check 'the third finishes' test "$rc" -eq 0
+check 'it went on behind the first epoch' grep -q 'goes on behind epoch [12]' "$tmp/err"
+check 'and has the same bytes' diff -r "$tmp/f" "$tmp/g"
+
 # Another seed means other bytes: the comparison above can fail.
 run "${quantize[@]}" --seed 2 -o "$tmp/e"
 check 'another seed gives other codes' test "$(cmp -s "$tmp/a/model.safetensors" "$tmp/e/model.safetensors"; echo $?)" -eq 1

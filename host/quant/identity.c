@@ -95,6 +95,12 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
     put(id, "calibration", text);
     snprintf(text, sizeof text, "%g", (double)o->damp);
     put(id, "damping", text);
+    snprintf(text, sizeof text, "no");
+    if (plan_scales(o))
+        snprintf(text, sizeof text, "epochs %u, batch %u, rate %.9g, end %.9g, beta %.9g %.9g, seed %llu",
+                 o->scales.epochs, o->scales.batch, (double)o->scales.lr, (double)o->scales.lr_end,
+                 (double)o->scales.beta1, (double)o->scales.beta2, (unsigned long long)o->seed);
+    put(id, "pass over scales", text);
     if (o->method == METHOD_GPTQ)
         return true;
     snprintf(text, sizeof text, "%llu", (unsigned long long)o->seed);

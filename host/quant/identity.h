@@ -6,7 +6,7 @@
 #include "host/quant/plan.h"
 #include "host/quant/store.h"
 
-#define IDENTITY_FIELDS 12
+#define IDENTITY_FIELDS 16
 struct identity {
     struct store_field fields[IDENTITY_FIELDS];
     char values[IDENTITY_FIELDS][512];

@@ -60,13 +60,13 @@ static bool one_block(struct job *j, uint32_t layer, bool replay, bool carry, st
 static bool walk_blocks(struct job *j, struct err *e)
 {
     uint32_t done = store_blocks_done(j->store, j->plan.n_layers);
-    double per_block = j->work_total / j->plan.n_layers;
+    double per_block = (j->work_total - job_scales_work(j)) / j->plan.n_layers;
     j->out->blocks_resumed = done;
     if (done)
         log_info("%u of %u blocks are done already", done, j->plan.n_layers);
     for (uint32_t layer = 0; layer < j->plan.n_layers; layer++) {
         bool replay = layer < done;
-        if (!one_block(j, layer, replay, j->acts && done < j->plan.n_layers, e))
+        if (!one_block(j, layer, replay, j->acts || j->targets, e))
             return false;
         j->work_done = per_block * (layer + 1);
         if (replay)
@@ -172,18 +172,22 @@ static bool open_store(struct job *j, struct err *e)
     return ok;
 }
 
-/* The hidden states in front of the first block: the student's, and the teacher's where there is one. */
+/* The hidden states in front of the first block: the student's, unless all blocks are done, and the teacher's where there
+ * is one. */
 static bool embed_windows(struct job *j, struct err *e)
 {
+    bool student = store_blocks_done(j->store, j->plan.n_layers) < j->plan.n_layers;
     struct acts_options tiers = {.device_bytes = j->plan.acts_device_bytes,
                                  .host_bytes = j->plan.acts_host_bytes,
                                  .spill_dir = j->work_dir};
-    struct acts **sets[2] = {&j->acts, plan_block_objective(j->o) ? &j->targets : NULL};
+    struct acts **sets[2] = {student ? &j->acts : NULL, plan_teacher(j->o) ? &j->targets : NULL};
     gpu_mark mark = gpu_arena_mark(j->scratch);
     struct gpu_view staging;
     uint64_t batch = (uint64_t)j->plan.batch_windows * j->plan.ctx * j->m->cfg->hidden_size * 4;
     bool ok = gpu_alloc(j->scratch, batch, &staging, e);
-    for (int i = 0; ok && i < 2 && sets[i]; i++) {
+    for (int i = 0; ok && i < 2; i++) {
+        if (!sets[i])
+            continue;
         ok = acts_create(sets[i], j->m, j->plan.samples, &tiers, e) &&
              acts_embed(*sets[i], &j->windows, j->plan.batch_windows, staging, e) && gpu_cmd_finish(j->cmd, e);
         if (ok && acts_where(*sets[i]) == ACTS_DEVICE)
@@ -206,11 +210,13 @@ static bool run_all(struct job *j, struct err *e)
         !gpu_arena_create(&j->hess, gpu_cmd_gpu(j->cmd), "hessian", e) ||
         !gpu_arena_create(&j->scratch, gpu_cmd_gpu(j->cmd), "scratch", e))
         return false;
-    if (o->method != METHOD_RTN && store_blocks_done(j->store, j->plan.n_layers) < j->plan.n_layers &&
-        !embed_windows(j, e))
+    bool ahead = store_blocks_done(j->store, j->plan.n_layers) < j->plan.n_layers || job_scales_ahead(j);
+    if (o->method != METHOD_RTN && ahead && !embed_windows(j, e))
         return false;
-    if (!walk_blocks(j, e))
+    struct stage_report scales = {0};
+    if (!walk_blocks(j, e) || !job_scales(j, &scales, e))
         return false;
+    stage_reported(j, &scales);
     uint64_t clock = os_now_ns();
     if (!export_all(j, e))
         return false;

@@ -231,7 +231,7 @@ static bool block_calibrated(struct job *j, uint32_t layer, struct block_result 
         return false;
     for (int i = 0; i < 2; i++) {
         const struct stage *s = &stages[i];
-        if (joint) {
+        if (j->targets) {
             job_detail(j, "teacher");
             if (!run_pass(j, s, PASS_HALF, j->targets, &w, NULL, e))
                 return false;
@@ -286,7 +286,7 @@ bool job_block_resume(struct job *j, uint32_t layer, struct err *e)
     bool ok = model_load_block(j->m, layer, j->block, &w, e);
     for (int i = 0; ok && j->targets && i < 2; i++)
         ok = run_pass(j, &stages[i], PASS_HALF, j->targets, &w, NULL, e);
-    for (int id = 0; ok && id < LINEAR_COUNT; id++) {
+    for (int id = 0; ok && j->acts && id < LINEAR_COUNT; id++) {
         if (items[id].keep)
             continue;
         gpu_mark mark = gpu_arena_mark(j->scratch);
@@ -302,7 +302,7 @@ bool job_block_resume(struct job *j, uint32_t layer, struct err *e)
         qlinear_free(&q);
         gpu_arena_reset(j->scratch, mark);
     }
-    for (int i = 0; ok && i < 2; i++)
+    for (int i = 0; ok && j->acts && i < 2; i++)
         ok = run_pass(j, &stages[i], PASS_HALF, j->acts, &w, NULL, e);
     gpu_arena_reset(j->block, 0);
     job_clock(j, PHASE_CALIBRATE, &clock);

@@ -26,7 +26,7 @@ struct job {
     struct store *store;
     struct windows windows;
     struct acts *acts;    /* hidden states behind what is quantized so far */
-    struct acts *targets; /* block objective: what the next half's output should be */
+    struct acts *targets; /* the 16-bit model's own, where a teacher is wanted: what the next half's output should be */
     struct gpu_arena *block, *hess, *scratch; /* by lifetime: one block; one stage; one linear or one batch */
     struct quantize_result *out;
     char work_dir[4096];
@@ -48,6 +48,8 @@ double job_hessian_work(const struct job *j, const struct stage *s);
 double job_linear_work(const struct job *j, const struct plan_item *i);
 /* Of training one half; 0 where it is not trained. */
 double job_tune_work(const struct job *j, const struct plan_item *items, enum tune_stage half);
+/* Of the pass over scales; 0 where it is not done. */
+double job_scales_work(const struct job *j);
 /* Reports; false (ERR_STOPPED) when the user wants to stop. part: of the piece in work, 0..1. */
 bool job_tell(struct job *j, const char *phase, uint32_t step, uint32_t steps, double loss, double part,
               struct err *e);
@@ -64,7 +66,13 @@ struct block_result {
 void block_result_free(struct block_result *r);
 /* One block: quantized as the method says, its activations carried on. */
 bool job_block(struct job *j, uint32_t layer, struct block_result *r, struct err *e);
-/* A block finished in an earlier run: its stored weights carry the activations on. */
+/* A block finished in an earlier run: its stored weights carry the activations on, if there are any, its own the targets. */
 bool job_block_resume(struct job *j, uint32_t layer, struct err *e);
+
+/* ---- job_scales.c */
+/* Whether the pass over scales is wanted and not done yet. */
+bool job_scales_ahead(struct job *j);
+/* The pass, or its report where it is done. r->steps 0: there is none. */
+bool job_scales(struct job *j, struct stage_report *r, struct err *e);
 
 #endif

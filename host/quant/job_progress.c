@@ -74,6 +74,22 @@ double job_tune_work(const struct job *j, const struct plan_item *items, enum tu
            j->plan.block_steps * step_seconds(j, weights);
 }
 
+double job_scales_work(const struct job *j)
+{
+    if (!plan_scales(j->o))
+        return 0;
+    const struct model_config *c = j->m->cfg;
+    uint32_t train = j->plan.samples - j->plan.holdout, judges = j->plan.holdout ? j->plan.holdout : train;
+    double forward = half_forward(j, &stages[0]) + half_forward(j, &stages[1]);
+    double backward = j->speed.attn_bwd + j->speed.ffn_bwd;
+    /* Measured without the gradient of the block's input, which is about two thirds of a forward pass. */
+    backward = backward > 0 ? backward + forward * 2 / 3 : 2 * forward;
+    double product = gemm_seconds(j, (double)c->vocab_size * c->hidden_size * j->plan.ctx);
+    double teach = j->plan.n_layers * (2 * forward + backward) + 3 * product;
+    double judge = j->plan.n_layers * forward + 2 * product;
+    return j->o->scales.epochs * (train * teach + judges * judge) + judges * judge;
+}
+
 void job_plan_work(struct job *j)
 {
     j->work_total = 0;
@@ -85,10 +101,11 @@ void job_plan_work(struct job *j)
             continue;
         for (int i = 0; i < 2; i++) {
             /* Once for its inputs, once for its results, once for the teacher. */
-            j->work_total += (plan_block_objective(j->o) ? 3 : 2) * job_half_work(j, &stages[i]);
+            j->work_total += (plan_teacher(j->o) ? 3 : 2) * job_half_work(j, &stages[i]);
             j->work_total += job_hessian_work(j, &stages[i]) + job_tune_work(j, items, stages[i].half);
         }
     }
+    j->work_total += job_scales_work(j);
     if (j->speed.attn_fwd > 0)
         j->plan.predicted_seconds = j->work_total;
     double largest = job_tune_work(j, j->plan.items, STAGE_FFN);
@@ -100,11 +117,12 @@ bool job_tell(struct job *j, const char *phase, uint32_t step, uint32_t steps, d
               struct err *e)
 {
     double done = j->work_done + part * j->piece_work, spent = (double)(os_now_ns() - j->begin) * 1e-9;
+    bool in_block = j->layer < j->plan.n_layers;
     double mine = done - j->work_skipped, left = j->work_total - done;
     struct progress_event ev = {.phase = phase,
                                 .detail = j->detail,
-                                .block = j->layer + 1,
-                                .blocks = j->plan.n_layers,
+                                .block = in_block ? j->layer + 1 : 0,
+                                .blocks = in_block ? j->plan.n_layers : 0,
                                 .step = step,
                                 .steps = steps,
                                 .loss = loss,
@@ -112,7 +130,10 @@ bool job_tell(struct job *j, const char *phase, uint32_t step, uint32_t steps, d
                                 .eta_seconds = mine > 0 && spent > 1 ? spent * left / mine : NAN};
     if (progress_report(&j->cb->progress, &ev))
         return true;
-    err_set(e, ERR_STOPPED, "stopped in block %u of %u", j->layer + 1, j->plan.n_layers);
+    if (in_block)
+        err_set(e, ERR_STOPPED, "stopped in block %u of %u", j->layer + 1, j->plan.n_layers);
+    else
+        err_set(e, ERR_STOPPED, "stopped in the pass over scales");
     return err_hint(e, "finished blocks are kept in %s; repeat the command to go on", j->work_dir);
 }
 

@@ -7,6 +7,7 @@
 #include "host/quant/hessian.h"
 #include "host/quant/plan.h"
 #include "host/quant/tune_block.h"
+#include "host/quant/tune_scales.h"
 
 /* Tokens of one forward batch: enough rows to fill a large GPU, few enough that a batch's matrices stay
  * small. */
@@ -88,27 +89,63 @@ static bool choose_micro(struct plan *p, const struct model *m, const struct qua
     }
 }
 
-/* Sets of hidden states take the device's memory first, then the host's. Returns where the last one is. */
-static const char *place_acts(struct plan *p, uint64_t bytes, uint32_t sets)
+/* The same for the pass over scales. */
+static bool choose_scale_micro(struct plan *p, const struct model *m, const struct quantize_options *o, uint64_t room,
+                               uint64_t *need)
 {
-    struct acts_options tiers = {.host_bytes = p->acts_host_bytes};
-    uint64_t device = p->acts_device_bytes, host = 0, on_device = 0;
-    enum acts_tier last = ACTS_DEVICE;
-    for (uint32_t i = 0; i < sets; i++) {
-        tiers.device_bytes = device;
-        tiers.host_bytes = p->acts_host_bytes - host;
-        last = acts_tier_for(&tiers, bytes);
-        if (last == ACTS_DEVICE) {
-            device -= bytes;
-            on_device += bytes;
-        } else if (last == ACTS_HOST) {
-            host += bytes;
-        }
+    uint32_t most = tune_scales_batch(o, p->samples - p->holdout);
+    for (p->scale_micro = block_scratch_windows(m, UINT64_MAX, most);; p->scale_micro--) {
+        *need = tune_scales_bytes(m, p, p->scale_micro);
+        if (*need <= room)
+            return true;
+        if (p->scale_micro == 1)
+            return false;
     }
-    p->device_bytes += on_device;
+}
+
+/* Sets of hidden states, and what each tier has left for them. */
+struct places {
+    uint64_t device, host; /* bytes left */
+    enum acts_tier last;   /* where the last set went */
+};
+
+/* They take the device's memory first, then the host's. Returns where this one goes. */
+static enum acts_tier place(struct places *at, uint64_t bytes)
+{
+    at->last = acts_tier_for(&(struct acts_options){.device_bytes = at->device, .host_bytes = at->host}, bytes);
+    if (at->last == ACTS_DEVICE)
+        at->device -= bytes;
+    else if (at->last == ACTS_HOST)
+        at->host -= bytes;
+    return at->last;
+}
+
+/* Students' and teacher's hidden states; then, with the student's gone, the inputs of blocks in the pass over scales. */
+static void place_acts(struct plan *p, const struct model *m, const struct quantize_options *o)
+{
+    const struct places all = {.device = p->acts_device_bytes, .host = p->acts_host_bytes};
+    struct places at = all, later;
+    enum acts_tier student = place(&at, p->acts_bytes);
+    if (plan_teacher(o))
+        place(&at, p->acts_bytes);
+    uint64_t device = all.device - at.device, host = all.host - at.host;
+    enum acts_tier last = at.last;
+    if (plan_scales(o)) {
+        later = at;
+        if (student == ACTS_DEVICE)
+            later.device += p->acts_bytes;
+        else if (student == ACTS_HOST)
+            later.host += p->acts_bytes;
+        p->scale_acts_bytes = tune_scales_acts_bytes(m, o, p->samples - p->holdout);
+        if (place(&later, p->scale_acts_bytes) == ACTS_FILE)
+            last = ACTS_FILE;
+        device = max_u64(device, all.device - later.device);
+        host = max_u64(host, all.host - later.host);
+    }
+    p->device_bytes += device;
     p->host_bytes += host;
-    add_line(p, "activations of all windows", on_device);
-    return last == ACTS_DEVICE ? "device" : last == ACTS_HOST ? "host" : "file";
+    add_line(p, "activations of all windows", device);
+    p->acts_tier = last == ACTS_DEVICE ? "device" : last == ACTS_HOST ? "host" : "file";
 }
 
 bool plan_memory(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
@@ -160,13 +197,22 @@ bool plan_memory(struct plan *p, const struct model *m, const struct quantize_op
         return too_small("the block objective's optimiser and one window", "--effort fast, which needs less",
                          fixed + half, limit, e);
 
-    p->acts_device_bytes = limit - fixed - max_u64(hessians + working, half);
+    /* The pass over scales, when all blocks are done. */
+    uint64_t scales = 0;
+    if (plan_scales(o) && !choose_scale_micro(p, m, o, limit - fixed, &scales))
+        return too_small("the last pass over scales and one window", "--scale-epochs 0, which leaves it out",
+                         fixed + scales, limit, e);
+
+    uint64_t most = max_u64(hessians + working, max_u64(half, scales));
+    p->acts_device_bytes = limit - fixed - most;
     p->acts_host_bytes = o->host_limit ? o->host_limit : HOST_ACTS_BYTES;
     p->acts_bytes = (uint64_t)p->samples * p->ctx * c->hidden_size * 4;
-    p->device_bytes = fixed + max_u64(hessians + working, half);
+    p->device_bytes = fixed + most;
     p->host_bytes = codes;
     add_line(p, "block weights (f32)", block);
-    if (half > hessians + working) {
+    if (scales == most && scales) {
+        add_line(p, "the pass over scales", scales);
+    } else if (half == most && half) {
         add_line(p, "half a block in training", half);
     } else {
         add_line(p, "Hessians", hessians);
@@ -176,7 +222,7 @@ bool plan_memory(struct plan *p, const struct model *m, const struct quantize_op
                                    : "optimiser state",
                  working);
     }
-    p->acts_tier = place_acts(p, p->acts_bytes, plan_block_objective(o) ? 2 : 1);
+    place_acts(p, m, o);
     add_line(p, "norms and tables", small);
     return true;
 }

@@ -1,0 +1,85 @@
+/* The last pass over scales as a part of a run. */
+#include <stdio.h>
+
+#include "host/base/os.h"
+#include "host/quant/job_internal.h"
+#include "host/quant/tune_scales.h"
+
+/* What the hooks know. */
+struct watch {
+    struct job *j;
+    double work; /* of the pass, in seconds as predicted */
+    bool heard;
+};
+
+static bool on_step(void *ctx, uint32_t step, uint32_t steps, double loss)
+{
+    struct watch *w = ctx;
+    struct job *j = w->j;
+    uint32_t epochs = j->o->scales.epochs;
+    double part = (double)step / steps;
+    /* Epochs that an earlier run finished. */
+    if (!w->heard)
+        j->work_skipped += part * w->work;
+    w->heard = true;
+    snprintf(j->detail, sizeof j->detail, "epoch %u/%u", step / (steps / epochs) + 1, epochs);
+    return job_tell(j, "scales", step, steps, loss, part, NULL);
+}
+
+bool job_scales_ahead(struct job *j)
+{
+    struct scales_state state = {0};
+    return plan_scales(j->o) && (!store_read_scales(j->store, &j->plan, &state) || !state.done);
+}
+
+/* Room for the blocks' inputs: what the targets leave. */
+static struct acts_options room_of(const struct job *j)
+{
+    struct acts_options room = {.device_bytes = j->plan.acts_device_bytes,
+                                .host_bytes = j->plan.acts_host_bytes,
+                                .spill_dir = j->work_dir};
+    if (acts_where(j->targets) == ACTS_DEVICE)
+        room.device_bytes -= j->plan.acts_bytes;
+    else if (acts_where(j->targets) == ACTS_HOST)
+        room.host_bytes -= j->plan.acts_bytes;
+    return room;
+}
+
+bool job_scales(struct job *j, struct stage_report *r, struct err *e)
+{
+    struct scales_state state = {0};
+    *r = (struct stage_report){0};
+    if (!plan_scales(j->o))
+        return true;
+    if (!job_scales_ahead(j)) {
+        store_read_scales(j->store, &j->plan, &state);
+        *r = state.report;
+        return true;
+    }
+    uint64_t clock = os_now_ns();
+    struct watch watch = {.j = j, .work = job_scales_work(j)};
+    struct tune_hooks hooks = {on_step, &watch};
+    j->layer = j->plan.n_layers;
+    j->piece_work = watch.work;
+    /* The student's hidden states have served. */
+    acts_destroy(&j->acts);
+    gpu_arena_trim(j->hess);
+    gpu_arena_trim(j->scratch);
+    struct scales_task t = {.m = j->m,
+                            .o = j->o,
+                            .plan = &j->plan,
+                            .windows = &j->windows,
+                            .targets = j->targets,
+                            .store = j->store,
+                            .block = j->block,
+                            .scratch = j->scratch,
+                            .room = room_of(j),
+                            .hooks = &hooks};
+    bool ok = tune_scales(&t, r, e);
+    job_clock(j, PHASE_SCALES, &clock);
+    j->work_done += j->piece_work;
+    j->piece_work = 0;
+    if (!ok && e->kind == ERR_STOPPED)
+        return err_hint(e, "finished blocks and epochs are kept in %s; repeat the command to go on", j->work_dir);
+    return ok || err_context(e, "the pass over scales");
+}
