@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "host/model/block_fwd.h"
+#include "host/model/head.h"
 #include "host/quant/tune_scales.h"
 
 #define DIR_  "tmp_scales"
@@ -341,6 +342,57 @@ static void test_gradient_untied(void **state)
     check_gradient("llama3.1", 1 << 20);
 }
 
+/* A head that is streamed in tiles, the last of them short, gives what a resident one gives. */
+static void test_head_tiles(void **state)
+{
+    (void)state;
+    enum { ROWS = 70, TILE = 64 };
+    struct err e = {0};
+    struct rig r;
+    struct family_numbers f;
+    struct head head;
+    struct gpu_view x = {0}, logits = {0}, dx = {0};
+    rig_make(&r, "llama3.1");
+    family_numbers(&f, &r.raw, r.shape);
+    uint32_t hidden = r.shape->c.hidden, vocab = r.shape->c.vocab, seed = 17;
+    float *in = malloc(ROWS * hidden * sizeof *in), *out[2], *back = malloc(ROWS * hidden * sizeof *back);
+    out[0] = malloc(ROWS * vocab * sizeof **out);
+    out[1] = malloc(ROWS * vocab * sizeof **out);
+    assert_true(in && back && out[0] && out[1]);
+    for (uint32_t i = 0; i < ROWS * hidden; i++)
+        in[i] = (float)(tiny_random(&seed) % 2001) / 1000 - 1;
+    OK(head_create(&head, r.scratch, r.m, HEAD_TRAIN, &e), e);
+    OK(gpu_alloc(r.scratch, ROWS * hidden * 4, &x, &e) && gpu_alloc(r.scratch, ROWS * hidden * 4, &dx, &e) &&
+           gpu_alloc(r.scratch, ROWS * vocab * 4, &logits, &e),
+       e);
+    assert_int_equal(head.rows, vocab);
+    gpu_upload(cmd, x, in, ROWS * hidden * 4);
+    for (int tiles = 0; tiles < 2; tiles++) {
+        head.rows = tiles ? TILE : vocab;
+        OK(head_logits(&head, x, ROWS, logits, &e), e);
+        OK(gpu_download(cmd, logits, out[tiles], ROWS * vocab * 4, &e), e);
+        OK(head_bwd(&head, logits, ROWS, dx, &e), e);
+        OK(gpu_download(cmd, dx, back, ROWS * hidden * 4, &e), e);
+        for (uint32_t row = 0; row < ROWS; row++)
+            for (uint32_t c = 0; c < hidden; c++) {
+                double sum = 0, size = 0;
+                for (uint32_t v = 0; v < vocab; v++) {
+                    double part = (double)out[tiles][row * vocab + v] * f.head[v * hidden + c];
+                    sum += part;
+                    size += fabs(part);
+                }
+                assert_true(fabs(back[row * hidden + c] - sum) <= 1e-5 * size);
+            }
+    }
+    assert_memory_equal(out[0], out[1], ROWS * vocab * sizeof **out);
+    free(in);
+    free(back);
+    free(out[0]);
+    free(out[1]);
+    family_numbers_free(&f);
+    rig_free(&r);
+}
+
 /* ---- the pass -------------------------------------------------------------------------------------------- */
 
 /* All scales that the export would get. */
@@ -501,6 +553,7 @@ int main(void)
         cmocka_unit_test(test_gradient_norms),
         cmocka_unit_test(test_gradient_tied),
         cmocka_unit_test(test_gradient_untied),
+        cmocka_unit_test(test_head_tiles),
         cmocka_unit_test(test_pass),
         cmocka_unit_test(test_divergence),
     };
