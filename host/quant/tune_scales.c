@@ -94,6 +94,12 @@ static uint32_t logit_rows(const struct model *m, uint32_t micro)
     return gpu_tile_rows(m->gpu, m->cfg->vocab_size * 4ull, head_logit_rows(m, head_is_resident(m), 2, tokens));
 }
 
+/* What the last chunks of the two arenas may leave unused. */
+static uint64_t slack(const struct model *m)
+{
+    return min_u64(64 << 20, max_u64(2 << 20, gpu_info(m->gpu)->mem_limit / 32));
+}
+
 uint64_t tune_scales_bytes(const struct model *m, const struct plan *p, uint32_t micro)
 {
     uint64_t tokens = (uint64_t)micro * m->ctx, state = 0, widest = 0, block = 0;
@@ -111,7 +117,7 @@ uint64_t tune_scales_bytes(const struct model *m, const struct plan *p, uint32_t
     }
     return state + widest + block + block_scratch_bytes(m, micro, SCRATCH_TRAIN) + bwd_scratch_bytes(m, micro, PARTS) +
            head_bytes(m, HEAD_TRAIN) + 2ull * logit_rows(m, micro) * m->cfg->vocab_size * 4 +
-           tokens * (3ull * m->cfg->hidden_size + 2) * 4 + (1 << 16);
+           tokens * (3ull * m->cfg->hidden_size + 2) * 4 + slack(m);
 }
 
 /* ---- a block --------------------------------------------------------------------------------------------- */
