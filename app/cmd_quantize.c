@@ -141,6 +141,9 @@ static void on_stage(void *ctx, const struct stage_report *s)
             cJSON_AddNumberToObject(j, "block", s->layer + 1);
         add_loss(j, "loss_start", s->loss_start);
         add_loss(j, "loss", s->loss_final);
+        cJSON *hard = cJSON_AddArrayToObject(j, "losses");
+        for (uint32_t i = 0; i < s->n_hard; i++)
+            cJSON_AddItemToArray(hard, cJSON_CreateNumber((double)s->hard[i]));
         cJSON_AddNumberToObject(j, "steps", s->steps);
         cJSON_AddNumberToObject(j, "epochs", s->epochs);
         cJSON_AddNumberToObject(j, "best_epoch", s->best_epoch);

@@ -269,6 +269,20 @@ static void show_format(const struct args *a, struct strbuf *out)
     strbuf_puts(out, export_format_name(a->q.format));
 }
 
+static bool read_start(struct args *a, const struct option *o, const char *value, struct err *e)
+{
+    (void)o;
+    if (start_parse(value, &a->q.block.start))
+        return true;
+    err_set(e, ERR_USER, "--start %s is unknown", value);
+    return err_hint(e, "starts: rtn, gptq, hessian");
+}
+
+static void show_start(const struct args *a, struct strbuf *out)
+{
+    strbuf_puts(out, start_name(a->q.block.start));
+}
+
 static void show_effort(const struct args *a, struct strbuf *out)
 {
     strbuf_puts(out, effort_name(a->q.effort));
@@ -388,6 +402,8 @@ const struct option options[] = {
      "block objective: windows per optimiser step; 0: as many as make 1280 steps"},
     {"block-reach", 0, "X", OPT_F32, NUM(q.block.reach, 0.001, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
      "block objective: its reach"},
+    {"start", 0, "S", OPT_CALL, CALLS(read_start, show_start), "hessian", ON(QUANTIZE), SECTION_METHOD,
+     "block objective: what it starts from: rtn (quick), gptq, or hessian (each linear tuned alone first)"},
     {"scale-epochs", 0, "N", OPT_U32, NUM(q.scales.epochs, 0, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
      "at the end: passes over the windows in which all scales learn on the model's output, codes stay; 0: none"},
     {"scale-lr", 0, "X", OPT_F32, NUM(q.scales.lr, 0, 1), NULL, ON(QUANTIZE), SECTION_METHOD,

@@ -123,7 +123,7 @@ static void open_bench(struct bench *b, const char *shape, enum tune_stage half,
     *b = (struct bench){.half = half};
     e = (struct err){0};
     quantize_defaults(&b->o);
-    b->o.block.hessian_start = false; /* the start is GPTQ's */
+    b->o.block.start = START_GPTQ;
     b->o.block.epochs = 12;
     b->o.block.batch = 12;
     family_write(DIR_, s, &b->raw);

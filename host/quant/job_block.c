@@ -166,17 +166,20 @@ static bool stage_linears(struct job *j, const struct stage *s, struct plan_item
                           struct block_result *r, uint64_t *clock, struct err *e)
 {
     struct hessian h[2];
-    bool held = j->plan.holdout > 0;
-    job_detail(j, s->half == STAGE_ATTN ? "attention inputs" : "feed-forward inputs");
-    bool ok = hessian_create(&h[0], j->cmd, j->hess, j->m->cols[s->first], held, e) &&
-              hessian_create(&h[1], j->cmd, j->hess, j->m->cols[s->wide], held, e) &&
-              run_pass(j, s, PASS_INPUTS, j->acts, w, h, e);
-    if (ok)
-        j->work_done += job_hessian_work(j, s);
+    bool held = j->plan.holdout > 0, ok = true;
+    if (job_gathers(j, s, items)) {
+        job_detail(j, s->half == STAGE_ATTN ? "attention inputs" : "feed-forward inputs");
+        ok = hessian_create(&h[0], j->cmd, j->hess, j->m->cols[s->first], held, e) &&
+             hessian_create(&h[1], j->cmd, j->hess, j->m->cols[s->wide], held, e) &&
+             run_pass(j, s, PASS_INPUTS, j->acts, w, h, e);
+        if (ok)
+            j->work_done += job_hessian_work(j, s);
+    }
     job_clock(j, PHASE_CALIBRATE, clock);
     for (int id = s->first; ok && id < (int)s->end; id++)
         if (!items[id].keep)
-            ok = quantize_one(j, &items[id], w->w[id], &h[id == (int)s->wide], r, e);
+            ok = quantize_one(j, &items[id], w->w[id],
+                              plan_needs_hessian(j->o, &items[id]) ? &h[id == (int)s->wide] : NULL, r, e);
     job_clock(j, PHASE_LINEARS, clock);
     gpu_arena_reset(j->hess, 0);
     gpu_arena_trim(j->hess);

@@ -44,6 +44,8 @@ struct job {
 void job_plan_work(struct job *j);
 /* Of one forward pass of all windows through a half. */
 double job_half_work(const struct job *j, const struct stage *s);
+/* Whether a stage takes Hessians. */
+bool job_gathers(const struct job *j, const struct stage *s, const struct plan_item *items);
 double job_hessian_work(const struct job *j, const struct stage *s);
 double job_linear_work(const struct job *j, const struct plan_item *i);
 /* Of training one half; 0 where it is not trained. */

@@ -32,6 +32,14 @@ double job_half_work(const struct job *j, const struct stage *s)
     return j->plan.samples * half_forward(j, s);
 }
 
+bool job_gathers(const struct job *j, const struct stage *s, const struct plan_item *items)
+{
+    bool any = false;
+    for (int id = s->first; id < (int)s->end; id++)
+        any = any || plan_needs_hessian(j->o, &items[id]);
+    return any;
+}
+
 double job_hessian_work(const struct job *j, const struct stage *s)
 {
     double a = j->m->cols[s->first], b = j->m->cols[s->wide];
@@ -49,7 +57,7 @@ double job_linear_work(const struct job *j, const struct plan_item *i)
     if (i->keep)
         return 0;
     double seconds = step_seconds(j, n * 2 * j->o->scale_search.steps * SEARCH_OPS / STEP_OPS);
-    if (j->o->method != METHOD_RTN)
+    if (plan_needs_hessian(j->o, i))
         seconds += gemm_seconds(j, n * k * GPTQ_OPS / 2 + k * k * k / 2); /* losses, GPTQ, Cholesky */
     if (plan_alone(j->o, i))
         seconds += j->o->gumbel.steps * (gemm_seconds(j, n * k) + step_seconds(j, n));
@@ -100,9 +108,11 @@ void job_plan_work(struct job *j)
         if (j->o->method == METHOD_RTN)
             continue;
         for (int i = 0; i < 2; i++) {
-            /* Once for its inputs, once for its results, once for the teacher. */
-            j->work_total += (plan_teacher(j->o) ? 3 : 2) * job_half_work(j, &stages[i]);
-            j->work_total += job_hessian_work(j, &stages[i]) + job_tune_work(j, items, stages[i].half);
+            const struct stage *s = &stages[i];
+            bool gathers = job_gathers(j, s, items);
+            /* For its results; for its inputs; for the teacher. */
+            j->work_total += (1 + gathers + plan_teacher(j->o)) * job_half_work(j, s);
+            j->work_total += (gathers ? job_hessian_work(j, s) : 0) + job_tune_work(j, items, s->half);
         }
     }
     j->work_total += job_scales_work(j);

@@ -3,16 +3,35 @@
 #include <string.h>
 
 static const char *const method_names[] = {"rtn", "gptq", "gsq"};
+static const char *const effort_names[] = {"fast", "balanced", "best"};
+static const char *const start_names[] = {"rtn", "gptq", "hessian"};
+
+/* Number of a name; -1: none has it. */
+static int find_name(const char *const names[3], const char *name)
+{
+    for (int i = 0; i < 3; i++)
+        if (strcmp(name, names[i]) == 0)
+            return i;
+    return -1;
+}
 
 bool method_parse(const char *name, enum method *out)
 {
-    for (int i = 0; i < 3; i++) {
-        if (strcmp(name, method_names[i]) == 0) {
-            *out = (enum method)i;
-            return true;
-        }
-    }
-    return false;
+    int i = find_name(method_names, name);
+    *out = i < 0 ? *out : (enum method)i;
+    return i >= 0;
+}
+
+bool start_parse(const char *name, enum start *out)
+{
+    int i = find_name(start_names, name);
+    *out = i < 0 ? *out : (enum start)i;
+    return i >= 0;
+}
+
+const char *start_name(enum start x)
+{
+    return start_names[x];
 }
 
 const char *method_name(enum method m)
@@ -20,17 +39,11 @@ const char *method_name(enum method m)
     return method_names[m];
 }
 
-static const char *const effort_names[] = {"fast", "balanced", "best"};
-
 bool effort_parse(const char *name, enum effort *out)
 {
-    for (int i = 0; i < 3; i++) {
-        if (strcmp(name, effort_names[i]) == 0) {
-            *out = (enum effort)i;
-            return true;
-        }
-    }
-    return false;
+    int i = find_name(effort_names, name);
+    *out = i < 0 ? *out : (enum effort)i;
+    return i >= 0;
 }
 
 const char *effort_name(enum effort x)
@@ -69,7 +82,7 @@ void quantize_defaults(struct quantize_options *o)
                    .decay = 1.0f,
                    .init_noise = 0.01f,
                    .init_gap = 6.0f},
-        .block = {.reach = 2.0f, .train_qk = true, .hessian_start = true},
+        .block = {.reach = 2.0f, .train_qk = true, .start = START_HESSIAN},
         .scales = {.epochs = 0, .batch = 8, .lr = 0.01f, .lr_end = 0.1f, .beta1 = 0.9f, .beta2 = 0.95f},
         .seed = 1,
     };

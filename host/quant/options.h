@@ -40,6 +40,12 @@ struct gumbel_options {
     float init_noise, init_gap; /* start logits: noise * (N(0,1) + gap * centred(-(c-d)^2/2)): 0.01, 6 */
 };
 
+/* What linears that are trained together start from. RTN takes no Hessians and no calibration of its own: the quickest,
+ * and the least good. */
+enum start { START_RTN, START_GPTQ, START_HESSIAN };
+bool start_parse(const char *name, enum start *out);
+const char *start_name(enum start x);
+
 /* The block objective: the linears of half a block trained together on its output (METHOD.md 3). Levels, temperatures and
  * rates are those of gumbel_options, with its own steps and reach. */
 struct block_options {
@@ -47,7 +53,7 @@ struct block_options {
     uint32_t batch;  /* windows per optimiser step; 0: as many as make the paper's 1280 steps of all epochs */
     float reach;     /* as gumbel_options.reach */
     bool train_qk;   /* q and k learn together with v and o */
-    bool hessian_start; /* what is trained together was tuned on its Hessian first */
+    enum start start;
 };
 
 /* The last pass over scales: codes stay, all scales learn together on the whole model's output (tune_scales.h). */

@@ -214,9 +214,14 @@ bool plan_joint(const struct quantize_options *o, const struct plan_item *item)
     return learns(o, item) && plan_block_objective(o) && (!scores || o->block.train_qk);
 }
 
+bool plan_needs_hessian(const struct quantize_options *o, const struct plan_item *item)
+{
+    return !item->keep && o->method != METHOD_RTN && !(plan_joint(o, item) && o->block.start == START_RTN);
+}
+
 bool plan_alone(const struct quantize_options *o, const struct plan_item *item)
 {
-    return learns(o, item) && (!plan_joint(o, item) || o->block.hessian_start);
+    return learns(o, item) && (!plan_joint(o, item) || o->block.start == START_HESSIAN);
 }
 
 bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)

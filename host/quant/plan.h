@@ -61,6 +61,8 @@ bool plan_teacher(const struct quantize_options *o);
  * (tune_hessian.h). Both, where that is its start. */
 bool plan_joint(const struct quantize_options *o, const struct plan_item *item);
 bool plan_alone(const struct quantize_options *o, const struct plan_item *item);
+/* Whether a linear is quantized with its Hessian at all: not by RTN. */
+bool plan_needs_hessian(const struct quantize_options *o, const struct plan_item *item);
 
 /* Preflight: rules compiled, shapes against the format, tied heads, disk space, memory. Warnings go to the
  * log; the first refusal is ERR_USER. */
