@@ -7,7 +7,7 @@ make=$build/make_big_block
 [[ -x $make ]] || skip "$make is not built"
 
 "$make" "$tmp/model" --hidden 128 --intermediate 256 --heads 4 --kv 2 --layers 6
-options=(--method gsq --bits 2 --group 64 --calib "$demo/calib.txt" --samples 32 --ctx 64 --steps 40 --json)
+options=(--method gsq --bits 2 --group 64 --calib "$demo/calib.txt" --samples 32 --ctx 64 --steps 40 --epochs 3 --batch 4 --json)
 quantize=("$gsq" quantize "$tmp/model" "${options[@]}")
 
 run "${quantize[@]}" -o "$tmp/a"
@@ -30,19 +30,33 @@ in_block() { # FILE N PID
     done
 }
 
-# Three kills, each at a random moment of the second, third and fourth block or soon after.
+# Waits until the run trains a half of block N, or is over.
+in_training() { # FILE N PID
+    while kill -0 "$3" 2>/dev/null; do
+        grep -q "\"phase\":\"train\".*\"block\":$2,.*\"step\":[1-9]" "$1" 2>/dev/null && return 0
+        sleep 0.05
+    done
+}
+
+# Three kills: in the middle of training block 2, then at a random moment of the third and fourth block or soon after.
 killed=0
 for i in 1 2 3; do
     pause=$(awk -v t="$seconds" -v r="$RANDOM" 'BEGIN { printf "%.2f", t / 6 * r / 32767 }')
     "${quantize[@]}" -o "$tmp/c" >"$tmp/c.$i" 2>&1 &
     pid=$!
-    in_block "$tmp/c.$i" "$((i + 1))" "$pid"
-    sleep "$pause"
+    if [[ $i -eq 1 ]]; then
+        in_training "$tmp/c.$i" 2 "$pid"
+    else
+        in_block "$tmp/c.$i" "$((i + 1))" "$pid"
+        sleep "$pause"
+    fi
     kill -9 "$pid" 2>/dev/null || true
     rc=0
     wait "$pid" 2>/dev/null || rc=$?
     [[ $rc -ne 137 ]] || killed=$((killed + 1))
-    echo "kill -9 in block $(sed -nE 's/.*"block":([0-9]+).*/\1/p' "$tmp/c.$i" | tail -n 1)"
+    echo "kill -9 in block $(sed -nE 's/.*"block":([0-9]+).*/\1/p' "$tmp/c.$i" | tail -n 1)," \
+        "phase $(sed -nE 's/.*"phase":"([a-z]+)".*/\1/p' "$tmp/c.$i" | tail -n 1)"
+    [[ $i -ne 1 ]] || check 'the first one while it trained' grep -q '"phase":"train"' <<<"$(grep '"phase"' "$tmp/c.$i" | tail -n 1)"
 done
 check 'three runs were killed' test "$killed" -eq 3
 run "${quantize[@]}" -o "$tmp/c"

@@ -336,8 +336,8 @@ static void test_guard(void **state)
     open_bench(&b, "llama2", STAGE_FFN, "2", false);
     copy_down(&b, &codes, &scales);
     b.o.block.reach = 1e-9f;
-    b.o.gumbel.init_noise = 1.0f; /* start logits that do not hold the start */
-    b.o.gumbel.init_gap = 0.0f;
+    b.o.block.init_noise = 1.0f; /* start logits that do not hold the start */
+    b.o.block.init_gap = 0.0f;
     tune(&b, 4, &r);
     assert_int_equal(r.retries, 3); /* random codes are worse than any start: that counts as divergence */
     start_is_kept(&b, &r, codes, scales);

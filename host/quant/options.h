@@ -47,11 +47,13 @@ bool start_parse(const char *name, enum start *out);
 const char *start_name(enum start x);
 
 /* The block objective: the linears of half a block trained together on its output (METHOD.md 3). Levels, temperatures and
- * rates are those of gumbel_options, with its own steps and reach. */
+ * rates are those of gumbel_options, with its own steps, reach and start. */
 struct block_options {
     uint32_t epochs; /* passes over the windows that teach; 0: Hessian objective alone */
     uint32_t batch;  /* windows per optimiser step; 0: as many as make the paper's 1280 steps of all epochs */
     float reach;     /* as gumbel_options.reach */
+    float init_noise, init_gap; /* of its own: 0.001, 60. Ten times less noise than the paper's: with that, one code in
+                                   fifty is another one before anything is learned */
     bool train_qk;   /* q and k learn together with v and o */
     enum start start;
 };

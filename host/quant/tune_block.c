@@ -57,6 +57,8 @@ struct gumbel_options tune_block_gumbel(const struct quantize_options *o, uint32
     struct gumbel_options g = o->gumbel;
     g.steps = o->block.epochs * (uint32_t)div_up(train, tune_block_batch(&o->block, train));
     g.reach = o->block.reach;
+    g.init_noise = o->block.init_noise;
+    g.init_gap = o->block.init_gap;
     return g;
 }
 
