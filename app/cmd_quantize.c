@@ -27,10 +27,6 @@ static bool check_options(const struct args *a, const struct quantize_options *o
         err_set(e, ERR_USER, "--method %s needs a calibration text", method_name(o->method));
         return err_hint(e, "add --calib FILE (text like what the model will read), or use --method rtn");
     }
-    if (o->method == METHOD_RTN && o->scales.epochs) {
-        err_set(e, ERR_USER, "--scale-epochs needs a calibration text, --method rtn has none");
-        return err_hint(e, "use --method gptq or gsq");
-    }
     if (o->container && o->format != EXPORT_COMPRESSED_TENSORS) {
         err_set(e, ERR_USER, "--container belongs to --format compressed-tensors");
         return err_hint(e, "leave it out for --format %s", export_format_name(o->format));

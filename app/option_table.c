@@ -391,7 +391,8 @@ const struct option options[] = {
 
     {"effort", 0, "E", OPT_CALL, CALLS(read_effort, show_effort), "balanced", ON(QUANTIZE), SECTION_MAIN,
      "fast: each linear alone, on the Hessian of its inputs (--epochs 0); balanced: then halves of blocks together, on "
-     "their outputs (--epochs 10 --batch 4); best: the paper's budget (--samples 4096 --steps 2000 --epochs 20 --batch 0)"},
+     "their outputs, and all scales on the model's (--epochs 10 --batch 4 --scale-epochs 3); best: the paper's budget "
+     "(--samples 4096 --epochs 20 --batch 0 --scale-epochs 5)"},
     {"steps", 0, "N", OPT_U32, NUM(q.gumbel.steps, 1, 1000000), NULL, ON(QUANTIZE), SECTION_METHOD,
      "optimiser steps per linear"},
     {"reach", 0, "X", OPT_F32, NUM(q.gumbel.reach, 0.001, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
@@ -407,7 +408,7 @@ const struct option options[] = {
     {"scale-epochs", 0, "N", OPT_U32, NUM(q.scales.epochs, 0, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
      "at the end: passes over the windows in which all scales learn on the model's output, codes stay; 0: none"},
     {"scale-lr", 0, "X", OPT_F32, NUM(q.scales.lr, 0, 1), NULL, ON(QUANTIZE), SECTION_METHOD,
-     "there: most that a step moves a scale, as a share of its size; smaller at 4 bits"},
+     "there: most that a step moves a scale, as a share of its size at 2 bits; less at more bits"},
     {"scale-batch", 0, "N", OPT_U32, NUM(q.scales.batch, 1, 65536), NULL, ON(QUANTIZE), SECTION_METHOD,
      "there: windows per step"},
     {"tau", 0, "A:B", OPT_PAIR, PAIR(q.gumbel.tau0, q.gumbel.tau1, 1e-4, 1e4), NULL, ON(QUANTIZE), SECTION_METHOD,

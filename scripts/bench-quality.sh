@@ -46,7 +46,7 @@ measure() { # MODEL CALIB EVAL GROUP BITS METHOD
         return
     fi
     case $6 in
-    rtn | gptq) how=(--method "$6") ;;
+    rtn | gptq) how=(--method "$6" --effort fast) ;;
     *) how=(--method gsq --effort "$6") ;;
     esac
     rm -rf "$tmp/out"

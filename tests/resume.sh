@@ -7,7 +7,7 @@ make=$build/make_big_block
 [[ -x $make ]] || skip "$make is not built"
 
 "$make" "$tmp/model" --hidden 128 --intermediate 256 --heads 4 --kv 2 --layers 6
-options=(--method gsq --bits 2 --group 64 --calib "$demo/calib.txt" --samples 32 --ctx 64 --steps 40 --epochs 3 --batch 4 --json)
+options=(--method gsq --bits 2 --group 64 --calib "$demo/calib.txt" --samples 32 --ctx 64 --steps 40 --epochs 3 --batch 4 --scale-epochs 0 --json)
 quantize=("$gsq" quantize "$tmp/model" "${options[@]}")
 
 run "${quantize[@]}" -o "$tmp/a"

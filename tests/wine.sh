@@ -53,7 +53,7 @@ if [[ ! -e $model/model.safetensors ]]; then
     "$build/make_big_block" "$model" --hidden 128 --intermediate 256 --heads 4 --kv 2 --layers 2
 fi
 text=$demo/calib.txt
-options=(--method gsq --bits 2 --group 128 --calib "$text" --samples 16 --ctx 64 --steps 30 --json)
+options=(--method gsq --effort fast --bits 2 --group 128 --calib "$text" --samples 16 --ctx 64 --steps 30 --json)
 run "$gsq" quantize "$model" -o "$tmp/linux" "${options[@]}"
 check 'quantized by the Linux build' test "$rc" -eq 0
 wine_run "$windows/gsq.exe" quantize "$model" -o "$tmp/windows" "${options[@]}"

@@ -95,12 +95,6 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
     put(id, "calibration", text);
     snprintf(text, sizeof text, "%g", (double)o->damp);
     put(id, "damping", text);
-    snprintf(text, sizeof text, "no");
-    if (plan_scales(o))
-        snprintf(text, sizeof text, "epochs %u, batch %u, rate %.9g, end %.9g, beta %.9g %.9g, seed %llu",
-                 o->scales.epochs, o->scales.batch, (double)o->scales.lr, (double)o->scales.lr_end,
-                 (double)o->scales.beta1, (double)o->scales.beta2, (unsigned long long)o->seed);
-    put(id, "pass over scales", text);
     if (o->method == METHOD_GPTQ)
         return true;
     snprintf(text, sizeof text, "%llu", (unsigned long long)o->seed);
@@ -114,12 +108,18 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
              (double)g->beta1, (double)g->beta2, (double)g->decay, (double)g->init_noise,
              (double)g->init_gap);
     put(id, "learning", text);
-    if (!plan_block_objective(o))
-        return true;
-    snprintf(text, sizeof text, "%u epochs, batch %u, %u at a time, reach %.9g, start %.9g %.9g, from %s", o->block.epochs,
-             tune_block_batch(&o->block, p->samples - p->holdout), p->micro_windows, (double)o->block.reach,
-             (double)o->block.init_noise, (double)o->block.init_gap,
-             start_name(o->block.start));
+    snprintf(text, sizeof text, "no");
+    if (plan_block_objective(o))
+        snprintf(text, sizeof text, "%u epochs, batch %u, %u at a time, reach %.9g, start %.9g %.9g, from %s", o->block.epochs,
+                 tune_block_batch(&o->block, p->samples - p->holdout), p->micro_windows, (double)o->block.reach,
+                 (double)o->block.init_noise, (double)o->block.init_gap,
+                 start_name(o->block.start));
     put(id, "block objective", text);
+    snprintf(text, sizeof text, "no");
+    if (plan_scales(o))
+        snprintf(text, sizeof text, "epochs %u, batch %u, rate %.9g, end %.9g, beta %.9g %.9g",
+                 o->scales.epochs, o->scales.batch, (double)o->scales.lr, (double)o->scales.lr_end,
+                 (double)o->scales.beta1, (double)o->scales.beta2);
+    put(id, "pass over scales", text);
     return true;
 }

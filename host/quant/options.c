@@ -55,9 +55,10 @@ void quantize_set_effort(struct quantize_options *o, enum effort effort)
 {
     o->effort = effort;
     o->samples = effort == EFFORT_BEST ? 4096 : 128;
-    o->gumbel.steps = effort == EFFORT_BEST ? 2000 : 500;
+    o->gumbel.steps = 500;
     o->block.epochs = effort == EFFORT_FAST ? 0 : effort == EFFORT_BALANCED ? 10 : 20;
     o->block.batch = effort == EFFORT_BEST ? 0 : 4;
+    o->scales.epochs = effort == EFFORT_FAST ? 0 : effort == EFFORT_BALANCED ? 3 : 5;
 }
 
 void quantize_defaults(struct quantize_options *o)

@@ -200,7 +200,7 @@ bool plan_block_objective(const struct quantize_options *o)
 
 bool plan_scales(const struct quantize_options *o)
 {
-    return o->method != METHOD_RTN && o->scales.epochs > 0;
+    return o->method == METHOD_GSQ && o->scales.epochs > 0;
 }
 
 bool plan_teacher(const struct quantize_options *o)

@@ -25,7 +25,7 @@
 struct entry {
     struct qmatrix q;          /* scales: those that learn; codes: no buffer where they do not stay on the device */
     struct gpu_view m, v;      /* Adam's moments, [rows, groups] */
-    struct gpu_view size;      /* |scales| at the start */
+    struct gpu_view size;      /* what the rate is relative to: |scales| at the start, less at more bits */
     uint32_t n;                /* rows * groups; 0: the linear is kept in 16 bits */
     float *best;               /* [n], rounded */
 };
@@ -407,6 +407,13 @@ static bool judge(struct pass *p, double *loss, struct err *e)
 
 /* ---- scales to and from the host ------------------------------------------------------------------------- */
 
+/* The rate is that of 2 bits, whose largest code is 2. Where codes are larger a scale moves the weights further. */
+static float finest_step(const struct quant_type *t)
+{
+    int largest = -t->lo > t->hi ? -t->lo : t->hi;
+    return largest > 2 ? 2.0f / (float)largest : 1.0f;
+}
+
 /* The start: scales of the store, no moments. */
 static bool start(struct pass *p, struct err *e)
 {
@@ -419,8 +426,9 @@ static bool start(struct pass *p, struct err *e)
             continue;
         ok = store_read_linear(p->t->store, &p->t->plan->items[i], &q, NULL, e);
         if (ok) {
+            float unit = finest_step(q.spec.type);
             for (uint32_t k = 0; k < x->n; k++)
-                p->host[k] = fabsf(q.scales[k]);
+                p->host[k] = unit * fabsf(q.scales[k]);
             gpu_upload(cmd, x->q.scales, q.scales, x->n * 4ull);
             gpu_upload(cmd, x->size, p->host, x->n * 4ull);
             gpu_fill(cmd, x->m, 0);
