@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Perplexities of real models against an independent prototype's (../shared/oracle/expected.json): unquantized within
-# 0.02 %, RTN within 1 %, GPTQ at most 8 % above, GSQ at most 3 % above. QUALITY_CASES: a regex to choose cases.
+# 0.02 %, RTN within 1 %, GPTQ at most 8 % above, GSQ at most 3 % above by the Hessian objective (--effort fast) and at least
+# 3 % below by the block objective (balanced). QUALITY_CASES: a regex to choose cases.
 # shellcheck source=tests/lib/common.sh
 . "$(dirname "$0")/lib/common.sh"
 oracle=$shared/oracle/expected.json
@@ -35,11 +36,15 @@ done
 
 for case in 'TinyStories-656K 2 128' 'TinyStories-656K 3 128' 'stories260K 2 64'; do
     read -r model bits group <<<"$case"
-    for method in rtn gptq gsq; do
+    for method in rtn gptq fast balanced; do
         wanted "$case $method" || continue
         out=$tmp/$model-$bits-$method
         begin=$SECONDS
-        run "$gsq" quantize "$shared/models/$model" -o "$out" --method $method --effort fast --bits "$bits" --group "$group" \
+        case $method in
+        rtn | gptq) how=(--method "$method") ;;
+        *) how=(--effort "$method") ;;
+        esac
+        run "$gsq" quantize "$shared/models/$model" -o "$out" "${how[@]}" --bits "$bits" --group "$group" \
             --format compressed-tensors --calib "$shared/text/tinystories-calib.txt" --samples 128 --ctx 256 --json
         [[ $rc -eq 0 ]] || { cat "$tmp/err"; fail "$case $method"; continue; }
         took=$((SECONDS - begin))
@@ -54,9 +59,13 @@ for case in 'TinyStories-656K 2 128' 'TinyStories-656K 3 128' 'stories260K 2 64'
             want=$(expected "$key/gptq")
             check "$case gptq: $p, prototype $want ($took s)" at_most "$p" "$(awk "BEGIN { print $want * 1.08 }")"
             ;;
-        gsq)
+        fast)
             want=$(expected "$key/gsq_hessian")
-            check "$case gsq: $p, prototype $want ($took s)" at_most "$p" "$(awk "BEGIN { print $want * 1.03 }")"
+            check "$case fast: $p, prototype $want ($took s)" at_most "$p" "$(awk "BEGIN { print $want * 1.03 }")"
+            ;;
+        balanced)
+            want=$(expected "$key/gsq_block")
+            check "$case balanced: $p, prototype $want ($took s)" at_most "$p" "$(awk "BEGIN { print $want * 0.97 }")"
             ;;
         esac
     done
