@@ -6,14 +6,15 @@
 layout(local_size_x_id = 0) in;
 
 layout(set = 0, binding = 0, std430) readonly buffer W { float w[]; };
-layout(set = 0, binding = 1, std430) writeonly buffer Scales { float scales[]; };
+layout(set = 0, binding = 1, std430) readonly buffer Weights { float weights[]; };
+layout(set = 0, binding = 2, std430) writeonly buffer Scales { float scales[]; };
 layout(push_constant) uniform Push
 {
     uint rows, cols, ldw, col0, col1, group, groups;
     int lo, hi;
     uint steps;
     float power;
-    uint scale_type;
+    uint scale_type, weighted;
 };
 
 // METHOD: base = max|w| / ((hi - lo) / 2), candidates +-(1 - i/100) base. Errors are measured on w / base, so that
@@ -110,8 +111,9 @@ void main()
                 uint stop = min(at + STRIDE, end);
                 for (; at < stop; at++) {
                     float x = w[at] * to_base;
+                    float weight = weighted != 0u ? weights[at - row * ldw] : 1.0;
                     [[unroll]] for (uint k = 0u; k < BATCH; k++)
-                        sum[k] += candidate_error(c[k], x);
+                        sum[k] += weight * candidate_error(c[k], x);
                 }
                 float least = INFINITE;
                 [[unroll]] for (uint k = 0u; k < BATCH; k++)
@@ -133,7 +135,7 @@ void main()
 const uint SLOTS = 5u;
 const uint TILE = 256u;
 const uint LANES = gl_WorkGroupSize.x;
-shared float tile[TILE];
+shared vec2 tile[TILE]; // a weight and what its error counts
 shared float lane_error[LANES];
 shared uint lane_pick[LANES];
 
@@ -182,13 +184,13 @@ void main()
         for (uint at = begin; at < end; at += TILE) {
             barrier();
             for (uint k = lane; k < TILE && at + k < end; k += LANES)
-                tile[k] = w[at + k] * to_base;
+                tile[k] = vec2(w[at + k] * to_base, weighted != 0u ? weights[at + k - row * ldw] : 1.0);
             barrier();
             uint filled = min(end - at, TILE);
             for (uint j = 0u; j < filled; j++) {
-                float x = tile[j];
+                vec2 x = tile[j];
                 [[unroll]] for (uint k = 0u; k < SLOTS; k++)
-                    sum[k] += candidate_error(c[k], x);
+                    sum[k] += x.y * candidate_error(c[k], x.x);
             }
         }
         [[unroll]] for (uint k = 0u; k < SLOTS; k++) {

@@ -15,10 +15,10 @@ enum { N_GRIDS = sizeof grids / sizeof grids[0] };
 
 /* The scale need not be the reference's own (candidates tie within rounding): it must be what is stored of a
  * candidate whose error is that of the best one, but for what the power's polynomial may confuse. */
-static void check_scale(float s, const float *w, size_t n, struct grid g, unsigned type)
+static void check_scale(float s, const float *w, const float *cost, size_t n, struct grid g, unsigned type)
 {
-    double least = ref_best_scale(w, n, g.lo, g.hi, 80, 2.4, type, NULL);
-    double error = ref_best_scale(w, n, g.lo, g.hi, 80, 2.4, type, &s);
+    double least = ref_best_scale(w, cost, n, g.lo, g.hi, 80, 2.4, type, NULL);
+    double error = ref_best_scale(w, cost, n, g.lo, g.hi, 80, 2.4, type, &s);
     if (!isfinite(error))
         fail_msg("%.9g, type %u, group of %zu, is no candidate's scale", (double)s, type, n);
     /* Small groups are met exactly, up to the last bits of a candidate. */
@@ -35,15 +35,20 @@ static void test_scale_search(void **state)
         for (unsigned i = 0; i < N_SHAPES * N_GRIDS; i++) {
             struct shape s = shapes[i / N_GRIDS];
             struct grid g = grids[i % N_GRIDS];
-            unsigned type = i % 3;
+            unsigned type = i % 3, weighted = i % 2;
             uint32_t groups = groups_of(s), ldw = s.cols + 3;
             float *w = normals((size_t)s.rows * ldw, 0.02f, i);
             for (uint32_t c = 0; c < s.group && c < s.cols; c++)
                 w[c] = s.rows > 1 ? 0 : w[c]; /* a group of zeros */
-            struct buffer bw = buffer_make(&fx, (size_t)s.rows * ldw, w);
+            float *cost = normals(s.cols, 1, i + 500);
+            for (uint32_t c = 0; c < s.cols; c++)
+                cost[c] = 0.01f + cost[c] * cost[c];
+            struct buffer bw = buffer_make(&fx, (size_t)s.rows * ldw, w), bc = buffer_make(&fx, s.cols, cost);
             struct buffer bs = buffer_make(&fx, (size_t)s.rows * groups, NULL);
             uint32_t cut = s.cols / 2; /* in two calls, as GPTQ asks */
             struct scale_search_args a = {.w = bw.view,
+                                          .weights = bc.view,
+                                          .weighted = weighted,
                                           .scales = bs.view,
                                           .rows = s.rows,
                                           .cols = s.cols,
@@ -65,9 +70,10 @@ static void test_scale_search(void **state)
             for (uint32_t r = 0; r < s.rows; r++)
                 for (uint32_t k = 0; k < groups; k++) {
                     uint32_t begin = k * s.group, n = s.cols - begin < s.group ? s.cols - begin : s.group;
-                    check_scale(scales[r * groups + k], w + (size_t)r * ldw + begin, n, g, type);
+                    check_scale(scales[r * groups + k], w + (size_t)r * ldw + begin, weighted ? cost + begin : NULL, n, g, type);
                 }
             free(w);
+            free(cost);
             free(scales);
             fixture_reset(&fx);
         }
@@ -102,7 +108,7 @@ static void test_scale_search_extremes(void **state)
                 assert_true(ref_storable_scale(s[0], type) == s[0]);
                 assert_true((s[0] == 0) == (sizes[i] < 1e-38f));
                 if (sizes[i] > 1e-8f && (sizes[i] < 1e5f || type != 1))
-                    check_scale(s[0], w, N, (struct grid){-2, 1}, type);
+                    check_scale(s[0], w, NULL, N, (struct grid){-2, 1}, type);
                 free(w);
                 free(s);
                 fixture_reset(&fx);

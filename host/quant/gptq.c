@@ -20,7 +20,7 @@
 uint64_t gptq_scratch_bytes(uint32_t rows, uint32_t cols, uint32_t group)
 {
     uint64_t square = (uint64_t)cols * cols * 4, matrix = (uint64_t)rows * cols * 4;
-    uint64_t factor = 2 * square + (uint64_t)cols * (256 * 2 + 4),
+    uint64_t factor = 2 * square + (uint64_t)cols * (256 * 2 + 8),
              err = (uint64_t)rows * min_u64(group, SEGMENT_MAX) * 4;
     return max_u64(factor + err, 2 * matrix + (uint64_t)rows * 4) + 4096;
 }
@@ -60,23 +60,44 @@ static bool factor(struct gpu_cmd *cmd, struct gpu_view h, uint32_t n, const flo
     return ok;
 }
 
+/* What an error in a column costs once the columns behind have made up for it, as a share of the largest such cost:
+ * 1 / U_jj^2, which GPTQ minimises. The scale of a group is searched with it. diag: scratch on the host, [n]. */
+static bool column_weights(struct gpu_cmd *cmd, struct gpu_view r, uint32_t n, float *diag, struct gpu_view weights,
+                           struct err *e)
+{
+    float most = 0;
+    q_diagonal(cmd, &(struct diagonal_args){.h = r, .diag = weights, .n = n, .ldh = n});
+    if (!gpu_download(cmd, weights, diag, (uint64_t)n * 4, e))
+        return false;
+    for (uint32_t i = 0; i < n; i++) {
+        diag[i] = 1 / (diag[i] * diag[i]);
+        most = fmaxf(most, diag[i]);
+    }
+    for (uint32_t i = 0; i < n; i++)
+        diag[i] /= most;
+    gpu_upload(cmd, weights, diag, (uint64_t)n * 4);
+    return true;
+}
+
 bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, struct gpu_view h,
                    struct gpu_view work, struct gpu_arena *scratch, float damp,
                    const struct scale_search_options *o, struct gptq_facts *facts, struct err *e)
 {
     const uint32_t rows = q->rows, cols = q->cols;
     gpu_mark mark = gpu_arena_mark(scratch);
-    struct gpu_view diag, r, err;
+    struct gpu_view diag, weights, r, err;
     float *host = malloc((size_t)cols * sizeof *host);
     *facts = (struct gptq_facts){0};
     bool ok = host ? gpu_alloc(scratch, (uint64_t)cols * 4, &diag, e) &&
+                         gpu_alloc(scratch, (uint64_t)cols * 4, &weights, e) &&
                          gpu_alloc(scratch, (uint64_t)cols * cols * 4, &r, e)
                    : err_nomem(e, "a Hessian's diagonal", (uint64_t)cols * 4);
     if (ok) {
         q_diagonal(cmd, &(struct diagonal_args){.h = h, .diag = diag, .n = cols, .ldh = cols});
         ok = gpu_download(cmd, diag, host, (uint64_t)cols * 4, e);
     }
-    ok = ok && factor(cmd, h, cols, host, damp, scratch, r, facts, e);
+    ok = ok && factor(cmd, h, cols, host, damp, scratch, r, facts, e) &&
+         column_weights(cmd, r, cols, host, weights, e);
     ok = ok && gpu_alloc(scratch, (uint64_t)rows * min_u64(q->spec.group, SEGMENT_MAX) * 4, &err, e);
     free(host);
     if (!ok)
@@ -85,6 +106,8 @@ bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view
     q_zero_dead(cmd, &(struct zero_dead_args){.w = w, .diag = diag, .rows = rows, .cols = cols, .ldw = cols});
     gpu_copy(cmd, work, w, (uint64_t)rows * cols * 4);
     struct scale_search_args scales = {.w = work,
+                                       .weights = weights,
+                                       .weighted = 1,
                                        .scales = q->scales,
                                        .rows = rows,
                                        .cols = cols,

@@ -104,6 +104,8 @@ void q_scale_search(struct gpu_cmd *cmd, const struct scale_search_args *args)
         WALK(scale_search, args->rows, (double)units * (a.group < a.cols ? a.group : a.cols) * a.steps);
     while (walk_next(&t)) {
         a.rows = t.rows;
+        if (!a.weighted)
+            a.weights = a.w;
         run_scale_search(cmd, unit_grid(&t, units), &a);
     }
 }

@@ -60,7 +60,7 @@ static double clamp_round(double v, int lo, int hi)
     return c < lo ? lo : c > hi ? hi : c;
 }
 
-double ref_scale_search(const double *w, uint32_t n, int lo, int hi, uint32_t steps, double power)
+double ref_scale_search(const double *w, const double *cost, uint32_t n, int lo, int hi, uint32_t steps, double power)
 {
     double most = 0, best = INFINITY, scale = 0;
     for (uint32_t i = 0; i < n; i++)
@@ -71,7 +71,7 @@ double ref_scale_search(const double *w, uint32_t n, int lo, int hi, uint32_t st
         for (int sign = 1; sign >= -1; sign -= 2) {
             double s = sign * (1 - i / 100.0) * most / ((hi - lo) / 2.0), sum = 0;
             for (uint32_t j = 0; j < n; j++)
-                sum += pow(fabs(s * clamp_round(w[j] / s, lo, hi) - w[j]), power);
+                sum += cost[j] * pow(fabs(s * clamp_round(w[j] / s, lo, hi) - w[j]), power);
             if (sum < best) {
                 best = sum;
                 scale = f16_to_f32(f32_to_f16((float)s));
@@ -86,10 +86,10 @@ bool ref_gptq(const float *w, uint32_t rows, uint32_t cols, const double *h, uin
 {
     size_t square = (size_t)cols * cols;
     double *damped = malloc(square * sizeof *damped), *u = malloc(square * sizeof *u),
-           *row = malloc(cols * sizeof *row);
+           *row = malloc(cols * sizeof *row), *cost = malloc(cols * sizeof *cost);
     double mean = 0;
     uint32_t groups = (cols + group - 1) / group;
-    bool ok = damped && u && row;
+    bool ok = damped && u && row && cost;
     for (uint32_t i = 0; ok && i < cols; i++)
         mean += (h[(size_t)i * cols + i] == 0 ? 1 : h[(size_t)i * cols + i]) / cols;
     if (ok)
@@ -99,13 +99,15 @@ bool ref_gptq(const float *w, uint32_t rows, uint32_t cols, const double *h, uin
         *d = (*d == 0 ? 1 : *d) + damp * mean;
     }
     ok = ok && ref_inverse_factor(damped, cols, u);
+    for (uint32_t j = 0; ok && j < cols; j++)
+        cost[j] = 1 / (u[(size_t)j * cols + j] * u[(size_t)j * cols + j]);
     for (uint32_t r = 0; ok && r < rows; r++) {
         for (uint32_t j = 0; j < cols; j++)
             row[j] = h[(size_t)j * cols + j] == 0 ? 0 : w[(size_t)r * cols + j];
         for (uint32_t j = 0; j < cols; j++) {
             float *s = &scales[(size_t)r * groups + j / group];
             if (j % group == 0)
-                *s = (float)ref_scale_search(row + j, cols - j < group ? cols - j : group, lo, hi, 80, 2.4);
+                *s = (float)ref_scale_search(row + j, cost + j, cols - j < group ? cols - j : group, lo, hi, 80, 2.4);
             double c = *s == 0 ? 0 : clamp_round(row[j] / *s, lo, hi);
             double err = (row[j] - c * *s) / u[(size_t)j * cols + j];
             codes[(size_t)r * cols + j] = (int8_t)c;
@@ -116,6 +118,7 @@ bool ref_gptq(const float *w, uint32_t rows, uint32_t cols, const double *h, uin
     free(damped);
     free(u);
     free(row);
+    free(cost);
     return ok;
 }
 

@@ -28,15 +28,15 @@ int ref_level(double w, double s, int lo, int hi)
     return r < lo ? lo : r > hi ? hi : (int)r;
 }
 
-double ref_scale_error(const float *w, size_t n, double s, int lo, int hi, double power)
+double ref_scale_error(const float *w, const float *cost, size_t n, double s, int lo, int hi, double power)
 {
     double sum = 0;
     for (size_t i = 0; i < n; i++)
-        sum += pow(fabs(s * ref_level(w[i], s, lo, hi) - w[i]), power);
+        sum += (cost ? cost[i] : 1) * pow(fabs(s * ref_level(w[i], s, lo, hi) - w[i]), power);
     return sum;
 }
 
-double ref_best_scale(const float *w, size_t n, int lo, int hi, unsigned steps, double power,
+double ref_best_scale(const float *w, const float *cost, size_t n, int lo, int hi, unsigned steps, double power,
                       unsigned scale_type, const float *stored)
 {
     /* A candidate computed in single precision may be rounded to the next number. */
@@ -52,7 +52,7 @@ double ref_best_scale(const float *w, size_t n, int lo, int hi, unsigned steps, 
             float s = (float)(sign * base * (1 - 0.01 * i));
             double off = stored ? fabs((double)ref_storable_scale(s, scale_type) - *stored) : 0;
             if (off <= ulp[scale_type] * fabs(s))
-                best = fmin(best, ref_scale_error(w, n, s, lo, hi, power));
+                best = fmin(best, ref_scale_error(w, cost, n, s, lo, hi, power));
         }
     return best;
 }

@@ -13,11 +13,11 @@ enum { REF_LEVELS = 5 };
 float ref_storable_scale(float s, unsigned scale_type);
 /* clamp(round(w / s), lo, hi), 0 where s is 0. */
 int ref_level(double w, double s, int lo, int hi);
-/* Sum of |s * level - w|^power over n weights. */
-double ref_scale_error(const float *w, size_t n, double s, int lo, int hi, double power);
+/* Sum of cost * |s * level - w|^power over n weights; cost NULL: 1. */
+double ref_scale_error(const float *w, const float *cost, size_t n, double s, int lo, int hi, double power);
 /* The least of that sum over all candidates; with `stored`, over those alone that are rounded to *stored
  * (INFINITY if none is). An all-zero group has the one candidate 0. */
-double ref_best_scale(const float *w, size_t n, int lo, int hi, unsigned steps, double power,
+double ref_best_scale(const float *w, const float *cost, size_t n, int lo, int hi, unsigned steps, double power,
                       unsigned scale_type, const float *stored);
 
 /* ---- Gumbel-Softmax ---- */
