@@ -9,7 +9,7 @@
 
 #define DIR_ "tmp_tune_block"
 
-enum { CTX = 16, WINDOWS = 208, HELD = 16 };
+enum { CTX = 64, WINDOWS = 52, HELD = 4 };
 
 static struct gpu *gpu;
 static struct gpu_cmd *cmd;
@@ -125,7 +125,7 @@ static void open_bench(struct bench *b, const char *shape, enum tune_stage half,
     quantize_defaults(&b->o);
     b->o.block.start = START_GPTQ;
     b->o.block.epochs = 12;
-    b->o.block.batch = 12;
+    b->o.block.batch = 3;
     family_write(DIR_, s, &b->raw);
     OK(checkpoint_open(&b->ck, DIR_, &e), e);
     OK(model_open(&b->m, cmd, b->ck, CTX, &e), e);

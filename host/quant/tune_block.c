@@ -9,9 +9,9 @@
 #include "host/quant/epochs.h"
 #include "host/quant/qkernels.h"
 
-/* A token whose target is more than this times the median one (squared) from the input counts as if it were this much: a
- * few tokens with huge activations would otherwise be all that the half learns. Ordinary tokens are left alone. */
-#define OUTLIER 16.0
+/* See weigh_tokens: much less, and the loud tokens themselves become worse than at the start; much more, and the others do
+ * (measured on a block with such tokens, test_tune_block.c). */
+#define LOUDEST 8.0
 
 /* One half in training. */
 struct half {
@@ -31,10 +31,11 @@ struct half {
     struct gpu_view row_loss, weights;  /* [micro * ctx]: of one token */
     float *token_weight;                /* [samples, ctx] */
     bool weighted;                      /* any of them is not 1 */
-    struct gpu_view sums;               /* [per_epoch + 1]: squared error of each step's batch, and of what is measured */
+    struct gpu_view sums;               /* [per_epoch + 2]: squared error of each step's batch; of the judges, weighted and plain */
     struct gpu_view codes, scales;      /* of one linear, rounded */
     uint32_t *order;                    /* [samples] windows, shuffled */
     double size_train, size_judge;      /* what the half adds to its input, squared and weighted, per window */
+    double plain_start;                 /* the judges' plain squared error at the start */
     struct qlinear best[LINEAR_COUNT];
 };
 
@@ -86,7 +87,7 @@ uint64_t tune_block_bytes(const struct model *m, const struct quantize_options *
         return 0;
     return bytes + codes + scales + block_scratch_bytes(m, micro, SCRATCH_TRAIN) +
            bwd_scratch_bytes(m, micro, parts_of(o, half)) + 3 * tokens * hidden * 4 + 2 * tokens * 4 +
-           (div_up(train, tune_block_batch(&o->block, train)) + 1) * 4;
+           (div_up(train, tune_block_batch(&o->block, train)) + 2) * 4;
 }
 
 /* ---- one pass over windows ------------------------------------------------------------------------------- */
@@ -119,6 +120,13 @@ static bool fetch(struct half *h, const uint32_t *list, uint32_t n, struct err *
     return true;
 }
 
+static void add_loss(const struct half *h, uint32_t n, uint32_t at)
+{
+    run_reduce_sum(h->t->m->cmd, gpu_rows(1),
+                   &(struct reduce_sum_args){
+                       .x = h->row_loss, .result = h->sums, .n = n * h->t->m->ctx, .at = at, .factor = 1});
+}
+
 /* Weighs the residual's tokens and adds their loss to sums[at]; y becomes half the loss's gradient. */
 static void weigh(const struct half *h, uint32_t n, uint32_t at, bool gradient)
 {
@@ -130,8 +138,7 @@ static void weigh(const struct half *h, uint32_t n, uint32_t at, bool gradient)
     if (h->weighted && gradient)
         q_scale_rows(cmd,
                      &(struct scale_rows_args){.x = h->y, .w = h->weights, .y = h->y, .rows = rows, .cols = cols});
-    run_reduce_sum(cmd, gpu_rows(1),
-                   &(struct reduce_sum_args){.x = h->row_loss, .result = h->sums, .n = rows, .at = at, .factor = 1});
+    add_loss(h, n, at);
 }
 
 static int compare_floats(const void *a, const void *b)
@@ -140,8 +147,9 @@ static int compare_floats(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* What the half adds to each token's input, squared, becomes its weight; their weighted sums the sizes that losses are
- * relative to. */
+/* Token weights, from what the half adds to each token's input, squared. A token counts at most LOUDEST times as much as a
+ * whole window of tokens like the median one: a few tokens with huge activations would otherwise be all that the half
+ * learns. Ordinary tokens are left alone. The weighted sums are the sizes that losses are relative to. */
 static bool weigh_tokens(struct half *h, struct err *e)
 {
     struct model *m = h->t->m;
@@ -160,7 +168,7 @@ static bool weigh_tokens(struct half *h, struct err *e)
     if (ok) {
         memcpy(sorted, size, n * sizeof *sorted);
         qsort(sorted, n, sizeof *sorted, compare_floats);
-        double most = OUTLIER * fmax(sorted[n / 2], 1e-30), train = 0, judged = 0;
+        double most = LOUDEST * (double)ctx * fmax(sorted[n / 2], 1e-30), train = 0, judged = 0;
         for (size_t i = 0; i < n; i++) {
             double w = size[i] > most ? most / size[i] : 1, mine = size[i] * w;
             h->weighted = h->weighted || w < 1;
@@ -177,12 +185,12 @@ static bool weigh_tokens(struct half *h, struct err *e)
     return ok;
 }
 
-/* Relative squared error of w on the judging windows. */
-static bool judge(struct half *h, const struct block_weights *w, double *loss, struct err *e)
+/* Squared error of w on the judging windows: relative with weighted tokens, and the plain sum. */
+static bool judge(struct half *h, const struct block_weights *w, double *loss, double *plain, struct err *e)
 {
     struct gpu_cmd *cmd = h->t->m->cmd;
-    float sum;
-    struct gpu_view at = gpu_slice(h->sums, h->per_epoch * 4ull, 4);
+    float sums[2];
+    struct gpu_view at = gpu_slice(h->sums, h->per_epoch * 4ull, sizeof sums);
     gpu_fill(cmd, at, 0);
     for (uint32_t i = 0; i < h->judges; i += h->t->micro) {
         uint32_t count = (uint32_t)min_u64(h->t->micro, h->judges - i);
@@ -191,11 +199,13 @@ static bool judge(struct half *h, const struct block_weights *w, double *loss, s
             return false;
         forward(h, w, count);
         residual(h, h->y, h->target, count);
+        add_loss(h, count, h->per_epoch + 1);
         weigh(h, count, h->per_epoch, false);
     }
-    if (!gpu_download(cmd, at, &sum, sizeof sum, e))
+    if (!gpu_download(cmd, at, sums, sizeof sums, e))
         return false;
-    *loss = sum / (h->judges * h->size_judge);
+    *loss = sums[0] / (h->judges * h->size_judge);
+    *plain = sums[1];
     return true;
 }
 
@@ -326,11 +336,11 @@ static bool attempt(struct half *h, const struct qlinear *q, float rate, struct 
     if (!start(h, q, rate, e))
         return false;
     for (uint32_t epoch = 0; epoch < h->t->o->block.epochs; epoch++) {
-        double mean, hard;
+        double mean, hard, plain;
         if (!epoch_run(h, epoch, r, soft + (size_t)epoch * h->per_epoch, &mean, e))
             return false;
         harden_all(h);
-        if (!judge(h, &h->hard, &hard, e))
+        if (!judge(h, &h->hard, &hard, &plain, e))
             return false;
         if (r->n_hard < CURVE_EPOCHS)
             r->hard[r->n_hard++] = (float)hard;
@@ -338,7 +348,8 @@ static bool attempt(struct half *h, const struct qlinear *q, float rate, struct 
         *diverged = !isfinite(mean) || !isfinite(hard) || hard > EPOCH_DIVERGED * r->loss_start;
         if (*diverged)
             return true;
-        if (hard < r->loss_final) {
+        /* Huge tokens weigh less, but they must not lose either. */
+        if (hard < r->loss_final && (!h->weighted || plain <= h->plain_start)) {
             r->loss_final = hard;
             r->best_epoch = epoch + 1;
             if (!keep_best(h, e))
@@ -401,7 +412,7 @@ static bool half_create(struct half *h, const struct tune_block_task *t, struct 
            gpu_alloc(t->arena, t->micro * window, &h->y, e) &&
            gpu_alloc(t->arena, t->micro * t->m->ctx * 4ull, &h->row_loss, e) &&
            gpu_alloc(t->arena, t->micro * t->m->ctx * 4ull, &h->weights, e) &&
-           gpu_alloc(t->arena, (h->per_epoch + 1) * 4ull, &h->sums, e);
+           gpu_alloc(t->arena, (h->per_epoch + 2) * 4ull, &h->sums, e);
 }
 
 static bool train(struct half *h, struct qlinear *q, struct stage_report *r, struct err *e)
@@ -409,7 +420,7 @@ static bool train(struct half *h, struct qlinear *q, struct stage_report *r, str
     bool diverged = true;
     if (!weigh_tokens(h, e))
         return false;
-    if (!judge(h, h->t->w, &r->loss_start, e))
+    if (!judge(h, h->t->w, &r->loss_start, &h->plain_start, e))
         return false;
     r->loss_final = r->loss_start;
     float *soft = malloc(h->gumbel.steps * sizeof *soft);
