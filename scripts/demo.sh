@@ -38,7 +38,7 @@ echo "measuring the 16-bit model"
 measure '16 bits' "$model" 16
 for method in rtn gptq gsq; do
     echo "quantizing by $method: 2 bits, group 128"
-    "$gsq" quantize "$model" -o "$out/$method" --method "$method" --bits 2 --group 128 --calib "$model/calib.txt" \
+    "$gsq" quantize "$model" -o "$out/$method" --method "$method" --effort fast --bits 2 --group 128 --calib "$model/calib.txt" \
         --ctx 256 --samples 64 --steps 300 "${options[@]}" | tee "$out/said"
     measure "$method" "$out/$method" "$(sed -nE 's/.* ([0-9.]+) bits per weight.*/\1/p' "$out/said")"
 done
