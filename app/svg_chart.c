@@ -60,7 +60,7 @@ const char *unit_text(enum axis_unit unit, double v, char *out, size_t cap)
         snprintf(out, cap, "%.3g %%", 100 * v);
         return out;
     case AXIS_BYTES:
-        return format_bytes(v > 0 ? (uint64_t)v : 0, out, cap);
+        return format_bytes(v < 0 ? 0 : v < 0x1p63 ? (uint64_t)v : UINT64_MAX, out, cap);
     case AXIS_SECONDS:
         if (v < 10)
             snprintf(out, cap, "%.2g s", v);
