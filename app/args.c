@@ -258,8 +258,8 @@ static bool check_complete(const struct args *a, unsigned n_positional, const bo
     return true;
 }
 
-/* An effort sets other options, which the rest of the line may set otherwise, wherever --effort stands. A wrong one is
- * told when its turn comes. */
+/* An effort sets other options, which the rest of the line may set otherwise, wherever --effort stands. A
+ * wrong one is told when its turn comes. */
 static void set_effort(struct args *a, int argc, char **argv)
 {
     static const char name[] = "--effort";

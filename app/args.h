@@ -39,8 +39,8 @@ struct args {
     uint32_t ctx, windows; /* 0: default */
     const char *spill;
     const char *report, *eval; /* quantize: page to write, text to compare on */
-    bool all_tensors;   /* inspect */
-    const char *kernel; /* bench */
+    bool all_tensors;          /* inspect */
+    const char *kernel;        /* bench */
 
     struct quantize_options q; /* quantize; format and container for convert too */
     struct tensor_rule *rules; /* what q.rules points at */

@@ -148,8 +148,8 @@ static void on_stage(void *ctx, const struct stage_report *s)
         json_emit(j);
         return;
     }
-    log_debug("block %u, %s: held-out error %.4g -> %.4g (epoch %u of %u), %.1f s", s->layer + 1, stage_name(s->stage),
-              s->loss_start, s->loss_final, s->best_epoch, s->epochs, s->seconds);
+    log_debug("block %u, %s: held-out error %.4g -> %.4g (epoch %u of %u), %.1f s", s->layer + 1,
+              stage_name(s->stage), s->loss_start, s->loss_final, s->best_epoch, s->epochs, s->seconds);
 }
 
 /* Means over the training stages of a kind, before and after. */
@@ -182,7 +182,8 @@ static void tell_result(const struct args *a, const struct quantize_options *o,
         if (!isnan(r->mean_loss))
             printf("  mean loss   %.5g (relative error of the linears' outputs, squared)\n", r->mean_loss);
         if (stage_means(r, &start, &final))
-            printf("  held-out    %.5g -> %.5g by training together (the same of halves of blocks)\n", start, final);
+            printf("  held-out    %.5g -> %.5g by training together (the same of halves of blocks)\n", start,
+                   final);
         printf("  blocks      %u", (unsigned)r->blocks_done);
         if (r->blocks_resumed)
             printf(", %u of them from an earlier run", (unsigned)r->blocks_resumed);

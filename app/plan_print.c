@@ -92,11 +92,15 @@ void plan_print(FILE *f, const struct plan *p, const struct quantize_options *o)
         fprintf(f, "optimiser         %u steps per linear, reach %.4g\n", (unsigned)o->gumbel.steps,
                 p->reach);
     if (p->block_steps)
-        fprintf(f, "block objective   %u epochs, %u steps for each half of a block, reach %.4g, %u windows at a time\n",
-                (unsigned)o->block.epochs, (unsigned)p->block_steps, p->block_reach, (unsigned)p->micro_windows);
+        fprintf(f,
+                "block objective   %u epochs, %u steps for each half of a block, reach %.4g, %u windows at a "
+                "time\n",
+                (unsigned)o->block.epochs, (unsigned)p->block_steps, p->block_reach,
+                (unsigned)p->micro_windows);
     if (p->scale_steps)
-        fprintf(f, "pass over scales  %u epochs, %u steps at a rate of %g, %u windows at a time\n", (unsigned)o->scales.epochs,
-                (unsigned)p->scale_steps, (double)o->scales.lr, (unsigned)p->scale_micro);
+        fprintf(f, "pass over scales  %u epochs, %u steps at a rate of %g, %u windows at a time\n",
+                (unsigned)o->scales.epochs, (unsigned)p->scale_steps, (double)o->scales.lr,
+                (unsigned)p->scale_micro);
     if (p->predicted_seconds > 0)
         fprintf(f, "predicted time    %s, by a short measurement%s\n",
                 format_seconds(p->predicted_seconds, a, sizeof a), updates_text(p, b, sizeof b));

@@ -350,8 +350,9 @@ void report_linears(struct strbuf *b, const struct report_input *in)
                        "the Hessian of the inputs. 0 is a perfect copy, 1 as bad as no linear at all.</p>\n");
         tell_ratios(b, r);
         if (r->n_stages)
-            strbuf_puts(b, "<p class=\"muted\">Of each linear alone, before it was trained together with its half of "
-                           "the block.</p>\n");
+            strbuf_puts(
+                b, "<p class=\"muted\">Of each linear alone, before it was trained together with its half of "
+                   "the block.</p>\n");
         if (layers > 1) {
             strbuf_puts(b, "<figure>");
             overview(b, r, layers);

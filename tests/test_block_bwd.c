@@ -1,5 +1,5 @@
-/* The backward pass of a whole block, for every family: gradients of all weights and of the input against central
- * differences of the forward pass in double. L = sum of c * y with random c. */
+/* The backward pass of a whole block, for every family: gradients of all weights and of the input against
+ * central differences of the forward pass in double. L = sum of c * y with random c. */
 #include "tests/family_model.h"
 
 #include <math.h>
@@ -72,8 +72,8 @@ static double slope(const struct loss *l, float *p, double step)
 static void check(const char *shape, const char *what, size_t i, double got, double want, double rms)
 {
     if (!(fabs(got - want) <= 1e-3 * fabs(want) + 2e-5 * rms))
-        fail_msg("%s, gradient of %s, element %zu: %.9g, differences give %.9g (rms %.3g)", shape, what, i, got, want,
-                 rms);
+        fail_msg("%s, gradient of %s, element %zu: %.9g, differences give %.9g (rms %.3g)", shape, what, i,
+                 got, want, rms);
 }
 
 static double rms_of(const float *x, size_t n)
@@ -85,8 +85,8 @@ static double rms_of(const float *x, size_t n)
 }
 
 /* A few weights of each linear in [first, end). */
-static void check_weights(const struct loss *l, const char *shape, struct model *m, const struct block_grads *g,
-                          int first, int end)
+static void check_weights(const struct loss *l, const char *shape, struct model *m,
+                          const struct block_grads *g, int first, int end)
 {
     struct err e = {0};
     for (int id = first; id < end; id++) {
@@ -105,7 +105,8 @@ static void check_weights(const struct loss *l, const char *shape, struct model 
     }
 }
 
-static void check_input(const struct loss *l, const char *shape, const char *what, const float *got, double *x)
+static void check_input(const struct loss *l, const char *shape, const char *what, const float *got,
+                        double *x)
 {
     size_t n = (size_t)WINDOWS * CTX * l->c.hidden;
     double rms = rms_of(got, n);
@@ -162,7 +163,9 @@ static void check_block(const struct shape *s)
     struct block_grads g = {0}, only_vo = {0};
     unsigned all = BWD_ATTN | BWD_QK | BWD_FFN | BWD_INPUT;
     OK(gpu_arena_create(&arena, gpu, "test", &e), e);
-    OK(gpu_alloc(arena, n * 4, &gx, &e) && gpu_alloc(arena, n * 4, &gh, &e) && gpu_alloc(arena, n * 4, &gy, &e), e);
+    OK(gpu_alloc(arena, n * 4, &gx, &e) && gpu_alloc(arena, n * 4, &gh, &e) &&
+           gpu_alloc(arena, n * 4, &gy, &e),
+       e);
     OK(model_load_block(m, 0, arena, &w, &e), e);
     OK(block_scratch_create(&fwd, arena, m, WINDOWS, SCRATCH_TRAIN, &e), e);
     uint64_t before = gpu_arena_mark(arena);

@@ -70,7 +70,8 @@ static void test_scale_search(void **state)
             for (uint32_t r = 0; r < s.rows; r++)
                 for (uint32_t k = 0; k < groups; k++) {
                     uint32_t begin = k * s.group, n = s.cols - begin < s.group ? s.cols - begin : s.group;
-                    check_scale(scales[r * groups + k], w + (size_t)r * ldw + begin, weighted ? cost + begin : NULL, n, g, type);
+                    check_scale(scales[r * groups + k], w + (size_t)r * ldw + begin,
+                                weighted ? cost + begin : NULL, n, g, type);
                 }
             free(w);
             free(cost);

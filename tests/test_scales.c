@@ -1,4 +1,5 @@
-/* The last pass over scales: its gradient against the reference, what it learns, that it repeats and resumes. */
+/* The last pass over scales: its gradient against the reference, what it learns, that it repeats and resumes.
+ */
 #include "tests/family_model.h"
 
 #include <math.h>
@@ -149,7 +150,8 @@ static void rig_make(struct rig *r, const char *shape)
     OK(gpu_arena_create(&r->block, gpu, "block", &e), e);
     OK(gpu_arena_create(&r->scratch, gpu, "scratch", &e), e);
     quantize_defaults(&r->o);
-    r->o.scales = (struct scales_options){.epochs = 6, .batch = 3, .lr = 0.05f, .lr_end = 0.1f, .beta1 = 0.9f, .beta2 = 0.95f};
+    r->o.scales = (struct scales_options){
+        .epochs = 6, .batch = 3, .lr = 0.05f, .lr_end = 0.1f, .beta1 = 0.9f, .beta2 = 0.95f};
     for (uint32_t i = 0; i < SAMPLES * CTX; i++)
         r->ids[i] = tiny_random(&seed) % r->shape->c.vocab;
     r->windows = (struct windows){.ids = r->ids, .n = SAMPLES, .ctx = CTX};
@@ -188,7 +190,8 @@ static struct scales_task task_of(struct rig *r, const struct tune_hooks *hooks)
                                 .hooks = hooks};
 }
 
-/* ---- the gradient ---------------------------------------------------------------------------------------- */
+/* ---- the gradient ----------------------------------------------------------------------------------------
+ */
 
 /* In double: log p of every position by the 16-bit model, and the student's weights. */
 struct truth {
@@ -201,7 +204,8 @@ struct truth {
     double *teacher, *x, *p;
 };
 
-static void run_reference(const struct truth *t, const struct shape *s, const struct ref_block *blocks, double *x)
+static void run_reference(const struct truth *t, const struct shape *s, const struct ref_block *blocks,
+                          double *x)
 {
     family_embed(&t->f, s, t->ids, (size_t)t->windows * CTX, x);
     for (uint32_t l = 0; l < s->layers; l++)
@@ -393,7 +397,8 @@ static void test_head_tiles(void **state)
     rig_free(&r);
 }
 
-/* ---- the pass -------------------------------------------------------------------------------------------- */
+/* ---- the pass --------------------------------------------------------------------------------------------
+ */
 
 /* All scales that the export would get. */
 static float *final_scales(struct rig *r, size_t *n)
@@ -524,7 +529,8 @@ static void test_pass(void **state)
     rig_free(&r);
 }
 
-/* A rate that ruins the model: start scales, or what an attempt at a lower rate found, never anything worse. */
+/* A rate that ruins the model: start scales, or what an attempt at a lower rate found, never anything worse.
+ */
 static void test_divergence(void **state)
 {
     (void)state;

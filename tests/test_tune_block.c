@@ -1,5 +1,5 @@
-/* The block objective on tiny models: what is learned, that runs repeat to the bit, the guard, divergence, and a block
- * with a few huge activations. */
+/* The block objective on tiny models: what is learned, that runs repeat to the bit, the guard, divergence,
+ * and a block with a few huge activations. */
 #include "tests/family_model.h"
 
 #include <math.h>
@@ -58,7 +58,8 @@ static void download(struct gpu_view v, float *out)
     OK(gpu_download(cmd, v, out, v.size, &e), e);
 }
 
-/* Hidden channel `loud` of every window's first token is huge, and unit LOUD of the feed-forward half answers to it alone. */
+/* Hidden channel `loud` of every window's first token is huge, and unit LOUD of the feed-forward half answers
+ * to it alone. */
 enum { LOUD = 3 };
 static void make_loud(struct bench *b)
 {
@@ -91,7 +92,8 @@ static void quantize(struct bench *b)
     OK(hessian_create(&h[0], cmd, b->arena, b->m->cols[first], false, &e) &&
            hessian_create(&h[1], cmd, b->arena, b->m->cols[wide], false, &e) &&
            block_scratch_create(&s, b->arena, b->m, 1, SCRATCH_FORWARD, &e) &&
-           gpu_alloc(b->arena, acts_bytes(b->m, 1), &x, &e) && gpu_alloc(b->arena, widest * CTX * 4, &transposed, &e),
+           gpu_alloc(b->arena, acts_bytes(b->m, 1), &x, &e) &&
+           gpu_alloc(b->arena, widest * CTX * 4, &transposed, &e),
        e);
     for (uint32_t i = 0; i < WINDOWS - HELD; i++) {
         OK(acts_gather(b->inputs, &i, 1, x, &e), e);
@@ -133,8 +135,8 @@ static void open_bench(struct bench *b, const char *shape, enum tune_stage half,
     OK(model_load_block(b->m, 0, b->arena, &b->w, &e), e);
     for (int id = 0; id < LINEAR_COUNT; id++) {
         struct quant_spec spec = {.type = quant_type_find(bits), .group = 32, .scale = SCALE_F16};
-        b->items[id] =
-            (struct plan_item){.id = (enum linear_id)id, .rows = b->m->rows[id], .cols = b->m->cols[id], .spec = spec};
+        b->items[id] = (struct plan_item){
+            .id = (enum linear_id)id, .rows = b->m->rows[id], .cols = b->m->cols[id], .spec = spec};
         b->weights[id] = malloc(b->w.w[id].size);
         assert_non_null(b->weights[id]);
         download(b->w.w[id], b->weights[id]);
@@ -151,7 +153,9 @@ static void open_bench(struct bench *b, const char *shape, enum tune_stage half,
     OK(gpu_alloc(b->arena, n * 4, &view, &e) &&
            block_scratch_create(&scratch, b->arena, b->m, 1, SCRATCH_FORWARD, &e),
        e);
-    OK(acts_create(&b->inputs, b->m, WINDOWS, &tiers, &e) && acts_create(&b->targets, b->m, WINDOWS, &tiers, &e), e);
+    OK(acts_create(&b->inputs, b->m, WINDOWS, &tiers, &e) &&
+           acts_create(&b->targets, b->m, WINDOWS, &tiers, &e),
+       e);
     for (uint32_t i = 0; i < WINDOWS; i++) {
         float a = normal(&seed);
         for (size_t j = 0; j < n; j++)
@@ -203,7 +207,8 @@ static void tune(struct bench *b, uint32_t micro, struct stage_report *r)
     assert_true(planned > 0);
 }
 
-/* Relative error of the held-out windows by the plain definition; `skip` leaves out the first token of each. */
+/* Relative error of the held-out windows by the plain definition; `skip` leaves out the first token of each.
+ */
 static double held_error(struct bench *b, bool skip)
 {
     size_t n = (size_t)CTX * b->m->cfg->hidden_size;
@@ -213,7 +218,9 @@ static double held_error(struct bench *b, bool skip)
     struct block_scratch s;
     gpu_mark mark = gpu_arena_mark(b->arena);
     assert_true(x && y && t);
-    OK(gpu_alloc(b->arena, n * 4, &view, &e) && block_scratch_create(&s, b->arena, b->m, 1, SCRATCH_FORWARD, &e), e);
+    OK(gpu_alloc(b->arena, n * 4, &view, &e) &&
+           block_scratch_create(&s, b->arena, b->m, 1, SCRATCH_FORWARD, &e),
+       e);
     for (uint32_t i = WINDOWS - HELD; i < WINDOWS; i++) {
         OK(acts_gather(b->targets, &i, 1, view, &e), e);
         download(view, t);
@@ -258,8 +265,8 @@ static void check_learns(const char *shape, enum tune_stage half, const char *bi
     double start = held_error(&b, false);
     tune(&b, 4, &r);
     double final = held_error(&b, false);
-    print_message("%s, %s, %s bits: %.4f -> %.4f (epoch %u of %u)\n", shape, stage_name(half), bits, start, final,
-                  r.best_epoch, r.epochs);
+    print_message("%s, %s, %s bits: %.4f -> %.4f (epoch %u of %u)\n", shape, stage_name(half), bits, start,
+                  final, r.best_epoch, r.epochs);
     assert_true(r.best_epoch > 0 && r.retries == 0 && r.steps == 12 * 16);
     assert_true(r.n_hard == 13 && r.n_soft == CURVE_POINTS);
     assert_true(fabs(r.loss_start - start) <= 1e-3 * start && fabs(r.loss_final - final) <= 1e-3 * final);
@@ -324,8 +331,8 @@ static void copy_down(const struct bench *b, int8_t **codes, float **scales)
     memcpy(*scales, q->scales, g);
 }
 
-/* No rate at all: nothing is better than the start, which stays to the bit. Rates without bounds: numbers leave the
- * floats, the run is repeated at halved rates, and the start stays. */
+/* No rate at all: nothing is better than the start, which stays to the bit. Rates without bounds: numbers
+ * leave the floats, the run is repeated at halved rates, and the start stays. */
 static void test_guard(void **state)
 {
     (void)state;
@@ -353,8 +360,9 @@ static void test_guard(void **state)
     close_bench(&b);
 }
 
-/* One unit of down_proj's input is thousands of times as large as the others, on one token of each window (Llama's second
- * block): no divergence, and a smaller error than GPTQ's both with and without those tokens. */
+/* One unit of down_proj's input is thousands of times as large as the others, on one token of each window
+ * (Llama's second block): no divergence, and a smaller error than GPTQ's both with and without those tokens.
+ */
 static void test_outliers(void **state)
 {
     (void)state;
@@ -364,7 +372,8 @@ static void test_outliers(void **state)
     double all = held_error(&b, false), others = held_error(&b, true);
     tune(&b, 4, &r);
     double all_after = held_error(&b, false), others_after = held_error(&b, true);
-    print_message("outliers: all tokens %.3g -> %.3g, without them %.4f -> %.4f\n", all, all_after, others, others_after);
+    print_message("outliers: all tokens %.3g -> %.3g, without them %.4f -> %.4f\n", all, all_after, others,
+                  others_after);
     assert_true(r.best_epoch > 0 && r.retries == 0);
     assert_true(others_after < 0.9 * others);
     assert_true(all_after < all);

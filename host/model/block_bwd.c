@@ -54,8 +54,8 @@ uint64_t bwd_scratch_bytes(const struct model *m, uint32_t windows, unsigned par
     return bytes;
 }
 
-bool bwd_scratch_create(struct bwd_scratch *s, struct gpu_arena *arena, const struct model *m, uint32_t windows,
-                        unsigned parts, struct err *e)
+bool bwd_scratch_create(struct bwd_scratch *s, struct gpu_arena *arena, const struct model *m,
+                        uint32_t windows, unsigned parts, struct err *e)
 {
     *s = (struct bwd_scratch){.max_windows = windows};
     struct gpu_view *views[B_COUNT] = {&s->dnorm, &s->dact, &s->dq,    &s->dk, &s->dv,
@@ -92,8 +92,8 @@ static void input_grad(struct model *m, const struct block_weights *b, const str
              (struct gpu_matrix){dx, in}, rows, in, out, 1.0f, beta);
 }
 
-void block_rmsnorm_bwd(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view dy, uint32_t rows,
-                       uint32_t cols)
+void block_rmsnorm_bwd(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view dy,
+                       uint32_t rows, uint32_t cols)
 {
     uint32_t tile = gpu_tile_rows(m->gpu, cols * 4ull, rows);
     for (uint32_t r = 0; r < rows; r += tile) {

@@ -1,6 +1,6 @@
-/* Backward pass of one transformer block over whole windows, in the two halves of block_fwd.h: from the gradient of a
- * half's output to those of its weights and of its input. Activations are what the forward pass left in a scratch made
- * for training; the T x T scores of attention are computed again, never stored. */
+/* Backward pass of one transformer block over whole windows, in the two halves of block_fwd.h: from the
+ * gradient of a half's output to those of its weights and of its input. Activations are what the forward pass
+ * left in a scratch made for training; the T x T scores of attention are computed again, never stored. */
 #ifndef MODEL_BLOCK_BWD_H
 #define MODEL_BLOCK_BWD_H
 
@@ -14,7 +14,8 @@ enum {
     BWD_INPUT = 8, /* of the half's input */
 };
 
-/* Gradients of weights, [rows, cols] as the weights: what a pass finds is added. An empty view is not computed. */
+/* Gradients of weights, [rows, cols] as the weights: what a pass finds is added. An empty view is not
+ * computed. */
 struct block_grads {
     struct gpu_view w[LINEAR_COUNT];
 };
@@ -22,8 +23,9 @@ struct block_grads {
 /* Scratch for at most max_windows windows. T = windows * ctx. */
 struct bwd_scratch {
     uint32_t max_windows;
-    struct gpu_view dnorm;       /* [T, hidden]: gradient behind a norm */
-    struct gpu_view dact;        /* [T, widest of intermediate and heads * head_dim]: gradient of act or attn; then of gate */
+    struct gpu_view dnorm; /* [T, hidden]: gradient behind a norm */
+    struct gpu_view
+        dact; /* [T, widest of intermediate and heads * head_dim]: gradient of act or attn; then of gate */
     struct gpu_view dq, dk, dv;  /* [T, heads|kv * head_dim] */
     struct gpu_view delta;       /* [T, heads]: dout . out of each head */
     struct gpu_view left, right; /* [widest output|input, T]: transposed operands of a weight's gradient */
@@ -31,15 +33,15 @@ struct bwd_scratch {
 };
 /* parts: BWD_ values that passes with this scratch may find. */
 uint64_t bwd_scratch_bytes(const struct model *m, uint32_t windows, unsigned parts);
-bool bwd_scratch_create(struct bwd_scratch *s, struct gpu_arena *arena, const struct model *m, uint32_t windows,
-                        unsigned parts, struct err *e);
+bool bwd_scratch_create(struct bwd_scratch *s, struct gpu_arena *arena, const struct model *m,
+                        uint32_t windows, unsigned parts, struct err *e);
 
 /* dy[rows, cols] is turned from the gradient of block_rmsnorm's y into that of its x; walks row tiles. */
-void block_rmsnorm_bwd(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view dy, uint32_t rows,
-                       uint32_t cols);
+void block_rmsnorm_bwd(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view dy,
+                       uint32_t rows, uint32_t cols);
 
-/* After block_attn_fwd of the same x (it must not have been overwritten) and windows. dy[T, hidden] is dLoss/dh;
- * where want_input, it is turned into dLoss/dx. Uses s->norm anew. */
+/* After block_attn_fwd of the same x (it must not have been overwritten) and windows. dy[T, hidden] is
+ * dLoss/dh; where want_input, it is turned into dLoss/dx. Uses s->norm anew. */
 void block_attn_bwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
                     const struct bwd_scratch *bs, struct gpu_view x, struct gpu_view dy, bool want_input,
                     const struct block_grads *grads, uint32_t windows);

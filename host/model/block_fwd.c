@@ -98,10 +98,12 @@ static void add_bias(struct model *m, struct gpu_view y, struct gpu_view b, uint
     uint32_t tile = gpu_tile_rows(m->gpu, cols * 4ull, rows);
     for (uint32_t r = 0; r < rows; r += tile) {
         uint32_t n = (uint32_t)min_u64(tile, rows - r);
-        run_add_bias(
-            m->cmd, gpu_items(m->cmd, KERNEL_ID_add_bias, (uint64_t)n * cols),
-            &(struct add_bias_args){
-                .x = block_rows(y, r, n, cols), .b = b, .y = block_rows(y, r, n, cols), .rows = n, .cols = cols});
+        run_add_bias(m->cmd, gpu_items(m->cmd, KERNEL_ID_add_bias, (uint64_t)n * cols),
+                     &(struct add_bias_args){.x = block_rows(y, r, n, cols),
+                                             .b = b,
+                                             .y = block_rows(y, r, n, cols),
+                                             .rows = n,
+                                             .cols = cols});
     }
 }
 
@@ -167,11 +169,11 @@ bool block_small_heads(const struct model *m)
 
 #define RUN_ATTENTION(kernel)                                                                                \
     run_##kernel(m->cmd, grid,                                                                               \
-                 &(struct kernel##_args){.q = block_rows(s->q, row, rows, q),                                   \
-                                         .k = block_rows(s->k, row, rows, kv),                                  \
-                                         .v = block_rows(s->v, row, rows, kv),                                  \
-                                         .out = block_rows(s->attn, row, rows, q),                              \
-                                         .lse = block_rows(s->lse, row, rows, c->num_heads),                    \
+                 &(struct kernel##_args){.q = block_rows(s->q, row, rows, q),                                \
+                                         .k = block_rows(s->k, row, rows, kv),                               \
+                                         .v = block_rows(s->v, row, rows, kv),                               \
+                                         .out = block_rows(s->attn, row, rows, q),                           \
+                                         .lse = block_rows(s->lse, row, rows, c->num_heads),                 \
                                          .windows = n,                                                       \
                                          .ctx = m->ctx,                                                      \
                                          .heads = c->num_heads,                                              \

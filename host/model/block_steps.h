@@ -6,7 +6,8 @@
 
 /* Rows [row0, row0 + rows) of a dense matrix of `cols` columns. */
 struct gpu_view block_rows(struct gpu_view v, uint64_t row0, uint64_t rows, uint64_t cols);
-/* How many windows of a matrix of `cols` columns one binding holds, such that tiles of so many start aligned. */
+/* How many windows of a matrix of `cols` columns one binding holds, such that tiles of so many start aligned.
+ */
 uint32_t block_window_tile(const struct model *m, uint32_t cols, uint32_t windows);
 /* Whether the attention kernels called small take this model's heads. */
 bool block_small_heads(const struct model *m);

@@ -228,8 +228,8 @@ bool acts_get(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view staging, 
 bool acts_gather(struct acts *a, const uint32_t *list, uint32_t n, struct gpu_view staging, struct err *e)
 {
     if (staging.size < n * a->window_bytes)
-        return err_set(e, ERR_BUG, "the staging view holds %" PRIu64 " bytes, not %" PRIu32 " windows", staging.size,
-                       n);
+        return err_set(e, ERR_BUG, "the staging view holds %" PRIu64 " bytes, not %" PRIu32 " windows",
+                       staging.size, n);
     for (uint32_t i = 0; i < n; i++) {
         struct gpu_view to = gpu_slice(staging, i * a->window_bytes, a->window_bytes);
         uint64_t offset = list[i] * a->window_bytes;

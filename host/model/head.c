@@ -59,13 +59,15 @@ uint32_t head_logit_rows(const struct model *m, bool resident, unsigned sides, u
 }
 
 /* Columns [v, v + n) of the logits. */
-static struct gpu_matrix columns(struct gpu_view logits, uint32_t vocab, uint32_t rows, uint32_t v, uint32_t n)
+static struct gpu_matrix columns(struct gpu_view logits, uint32_t vocab, uint32_t rows, uint32_t v,
+                                 uint32_t n)
 {
     uint64_t bytes = ((uint64_t)(rows - 1) * vocab + n) * 4;
     return (struct gpu_matrix){gpu_slice(logits, v * 4ull, bytes), vocab};
 }
 
-bool head_logits(const struct head *h, struct gpu_view x, uint32_t rows, struct gpu_view logits, struct err *e)
+bool head_logits(const struct head *h, struct gpu_view x, uint32_t rows, struct gpu_view logits,
+                 struct err *e)
 {
     uint32_t hidden = h->m->cfg->hidden_size, vocab = h->m->cfg->vocab_size;
     for (uint32_t v = 0; v < vocab; v += h->rows) {

@@ -57,8 +57,8 @@ uint64_t model_head_bytes(const struct model *m);
  * linears are dequantized on the way. Does not wait. Mapped pages are given back to the system afterwards. */
 bool model_load_block(struct model *m, uint32_t layer, struct gpu_arena *arena, struct block_weights *out,
                       struct err *e);
-/* The same, but of the linears only those whose bit (1 << id) is set; the others are room without contents, for whoever has
- * their weights from elsewhere. Biases and norms come in any case. */
+/* The same, but of the linears only those whose bit (1 << id) is set; the others are room without contents,
+ * for whoever has their weights from elsewhere. Biases and norms come in any case. */
 bool model_load_block_some(struct model *m, uint32_t layer, unsigned linears, struct gpu_arena *arena,
                            struct block_weights *out, struct err *e);
 /* Rows [row0, row0 + rows) of any module into dst (f32). Walks tiles: dst may be larger than a bound view. A

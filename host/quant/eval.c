@@ -321,8 +321,8 @@ static bool plan_memory(struct eval *ev, struct err *e)
         ev->batch = block_scratch_windows(ev->side[i].m, left / 4, ev->batch);
     for (int i = 0; i < ev->sides; i++) {
         const struct model *m = ev->side[i].m;
-        blocks = max_u64(blocks,
-                         model_block_bytes(m) + block_scratch_bytes(m, ev->batch, SCRATCH_FORWARD) + acts_bytes(m, ev->batch));
+        blocks = max_u64(blocks, model_block_bytes(m) + block_scratch_bytes(m, ev->batch, SCRATCH_FORWARD) +
+                                     acts_bytes(m, ev->batch));
         all += acts_bytes(m, ev->w.n);
     }
     uint64_t need = max_u64(blocks, head_need(ev));

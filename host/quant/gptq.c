@@ -60,10 +60,11 @@ static bool factor(struct gpu_cmd *cmd, struct gpu_view h, uint32_t n, const flo
     return ok;
 }
 
-/* What an error in a column costs once the columns behind have made up for it, as a share of the largest such cost:
- * 1 / U_jj^2, which GPTQ minimises. The scale of a group is searched with it. diag: scratch on the host, [n]. */
-static bool column_weights(struct gpu_cmd *cmd, struct gpu_view r, uint32_t n, float *diag, struct gpu_view weights,
-                           struct err *e)
+/* What an error in a column costs once the columns behind have made up for it, as a share of the largest such
+ * cost: 1 / U_jj^2, which GPTQ minimises. The scale of a group is searched with it. diag: scratch on the
+ * host, [n]. */
+static bool column_weights(struct gpu_cmd *cmd, struct gpu_view r, uint32_t n, float *diag,
+                           struct gpu_view weights, struct err *e)
 {
     float most = 0;
     q_diagonal(cmd, &(struct diagonal_args){.h = r, .diag = weights, .n = n, .ldh = n});

@@ -36,7 +36,8 @@ static bool one_block(struct job *j, uint32_t layer, bool replay, bool carry, st
     bool ok = true;
     j->layer = layer;
     if (!replay)
-        ok = job_block(j, layer, &r, e) && store_write_block(j->store, layer, items, r.q, r.report, r.stages, e);
+        ok = job_block(j, layer, &r, e) &&
+             store_write_block(j->store, layer, items, r.q, r.report, r.stages, e);
     else if (carry)
         ok = job_block_resume(j, layer, e);
     for (int id = 0; ok && id < LINEAR_COUNT; id++) {
@@ -172,8 +173,8 @@ static bool open_store(struct job *j, struct err *e)
     return ok;
 }
 
-/* The hidden states in front of the first block: the student's, unless all blocks are done, and the teacher's where there
- * is one. */
+/* The hidden states in front of the first block: the student's, unless all blocks are done, and the teacher's
+ * where there is one. */
 static bool embed_windows(struct job *j, struct err *e)
 {
     bool student = store_blocks_done(j->store, j->plan.n_layers) < j->plan.n_layers;
@@ -189,7 +190,8 @@ static bool embed_windows(struct job *j, struct err *e)
         if (!sets[i])
             continue;
         ok = acts_create(sets[i], j->m, j->plan.samples, &tiers, e) &&
-             acts_embed(*sets[i], &j->windows, j->plan.batch_windows, staging, e) && gpu_cmd_finish(j->cmd, e);
+             acts_embed(*sets[i], &j->windows, j->plan.batch_windows, staging, e) &&
+             gpu_cmd_finish(j->cmd, e);
         if (ok && acts_where(*sets[i]) == ACTS_DEVICE)
             tiers.device_bytes -= j->plan.acts_bytes;
         else if (ok && acts_where(*sets[i]) == ACTS_HOST)
@@ -279,7 +281,8 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
         out->stages = calloc(n_stages, sizeof *out->stages);
         ok = out->linears && out->stages
                  ? o.dry_run || run_all(&j, e)
-                 : err_nomem(e, "the report", j.plan.n_items * sizeof *out->linears + n_stages * sizeof *out->stages);
+                 : err_nomem(e, "the report",
+                             j.plan.n_items * sizeof *out->linears + n_stages * sizeof *out->stages);
         summarize(&j);
     }
     gpu_cmd_finish(cmd, NULL);

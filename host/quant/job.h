@@ -16,7 +16,7 @@ struct quantize_result {
     uint32_t blocks_done, blocks_resumed;
     double seconds, bpw, mean_loss;
     uint64_t out_bytes, device_peak, host_peak;
-    double reach; /* of the Hessian objective */
+    double reach;             /* of the Hessian objective */
     double predicted_seconds; /* what the plan said; 0 where nothing was measured */
 };
 

@@ -3,8 +3,8 @@
  *     attention:     teacher's output -> Hessians of q,k,v | o -> q,k,v,o -> trained together on that output
  *     feed-forward:  the same behind the quantized attention, for gate,up | down
  *
- * The teacher is the 16-bit model on its own, 16-bit hidden states (not on the student's): what earlier blocks lost is
- * part of the error that later ones learn to take back. */
+ * The teacher is the 16-bit model on its own, 16-bit hidden states (not on the student's): what earlier
+ * blocks lost is part of the error that later ones learn to take back. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -20,7 +20,8 @@
 const struct stage stages[2] = {{LINEAR_Q, LINEAR_GATE, LINEAR_O, STAGE_ATTN},
                                 {LINEAR_GATE, LINEAR_COUNT, LINEAR_DOWN, STAGE_FFN}};
 
-/* ---- forward passes -------------------------------------------------------------------------------------- */
+/* ---- forward passes --------------------------------------------------------------------------------------
+ */
 
 /* One batch's device memory. */
 struct batch {
@@ -100,7 +101,8 @@ static bool run_pass(struct job *j, const struct stage *s, enum pass pass, struc
     return ok;
 }
 
-/* ---- linears --------------------------------------------------------------------------------------------- */
+/* ---- linears ---------------------------------------------------------------------------------------------
+ */
 
 void block_result_free(struct block_result *r)
 {
@@ -162,8 +164,8 @@ static bool quantize_one(struct job *j, struct plan_item *item, struct gpu_view 
     return true;
 }
 
-static bool stage_linears(struct job *j, const struct stage *s, struct plan_item *items, struct block_weights *w,
-                          struct block_result *r, uint64_t *clock, struct err *e)
+static bool stage_linears(struct job *j, const struct stage *s, struct plan_item *items,
+                          struct block_weights *w, struct block_result *r, uint64_t *clock, struct err *e)
 {
     struct hessian h[2];
     bool held = j->plan.holdout > 0, ok = true;
@@ -187,8 +189,8 @@ static bool stage_linears(struct job *j, const struct stage *s, struct plan_item
     return ok;
 }
 
-static bool stage_train(struct job *j, const struct stage *s, struct plan_item *items, struct block_weights *w,
-                        struct block_result *r, uint64_t *clock, struct err *e)
+static bool stage_train(struct job *j, const struct stage *s, struct plan_item *items,
+                        struct block_weights *w, struct block_result *r, uint64_t *clock, struct err *e)
 {
     struct tune_hooks hooks = {on_tune_step, j};
     struct stage_report *report = &r->stages[s - stages];
@@ -220,7 +222,8 @@ static bool stage_train(struct job *j, const struct stage *s, struct plan_item *
     return true;
 }
 
-/* ---- a block --------------------------------------------------------------------------------------------- */
+/* ---- a block ---------------------------------------------------------------------------------------------
+ */
 
 /* GPTQ and GSQ: half by half, each behind what is quantized before it. */
 static bool block_calibrated(struct job *j, uint32_t layer, struct block_result *r, struct err *e)

@@ -26,7 +26,8 @@ struct job {
     struct store *store;
     struct windows windows;
     struct acts *acts;    /* hidden states behind what is quantized so far */
-    struct acts *targets; /* the 16-bit model's own, where a teacher is wanted: what the next half's output should be */
+    struct acts *targets; /* the 16-bit model's own, where a teacher is wanted: what the next half's output
+                             should be */
     struct gpu_arena *block, *hess, *scratch; /* by lifetime: one block; one stage; one linear or one batch */
     struct quantize_result *out;
     char work_dir[4096];
@@ -68,7 +69,8 @@ struct block_result {
 void block_result_free(struct block_result *r);
 /* One block: quantized as the method says, its activations carried on. */
 bool job_block(struct job *j, uint32_t layer, struct block_result *r, struct err *e);
-/* A block finished in an earlier run: its stored weights carry the activations on, if there are any, its own the targets. */
+/* A block finished in an earlier run: its stored weights carry the activations on, if there are any, its own
+ * the targets. */
 bool job_block_resume(struct job *j, uint32_t layer, struct err *e);
 
 /* ---- job_scales.c */

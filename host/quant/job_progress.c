@@ -6,10 +6,12 @@
 #include "host/quant/job_internal.h"
 #include "host/quant/tune_block.h"
 
-/* Before a measurement, and where none is made: any device, in seconds per operation. Only ratios count then. */
+/* Before a measurement, and where none is made: any device, in seconds per operation. Only ratios count then.
+ */
 #define SECONDS_PER_OP 1e-11
 
-/* A row-wise kernel of the scale search does about six operations a candidate; GPTQ and losses ten per weight and input. */
+/* A row-wise kernel of the scale search does about six operations a candidate; GPTQ and losses ten per weight
+ * and input. */
 enum { SEARCH_OPS = 6, GPTQ_OPS = 10, STEP_OPS = 200 };
 
 static double gemm_seconds(const struct job *j, double multiply_adds)

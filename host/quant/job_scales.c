@@ -80,6 +80,7 @@ bool job_scales(struct job *j, struct stage_report *r, struct err *e)
     j->work_done += j->piece_work;
     j->piece_work = 0;
     if (!ok && e->kind == ERR_STOPPED)
-        return err_hint(e, "finished blocks and epochs are kept in %s; repeat the command to go on", j->work_dir);
+        return err_hint(e, "finished blocks and epochs are kept in %s; repeat the command to go on",
+                        j->work_dir);
     return ok || err_context(e, "the pass over scales");
 }

@@ -83,7 +83,11 @@ void quantize_defaults(struct quantize_options *o)
                    .decay = 1.0f,
                    .init_noise = 0.01f,
                    .init_gap = 6.0f},
-        .block = {.reach = 1.0f, .init_noise = 0.001f, .init_gap = 60.0f, .train_qk = true, .start = START_HESSIAN},
+        .block = {.reach = 1.0f,
+                  .init_noise = 0.001f,
+                  .init_gap = 60.0f,
+                  .train_qk = true,
+                  .start = START_HESSIAN},
         .scales = {.epochs = 0, .batch = 8, .lr = 0.01f, .lr_end = 0.1f, .beta1 = 0.9f, .beta2 = 0.95f},
         .seed = 1,
     };

@@ -40,25 +40,26 @@ struct gumbel_options {
     float init_noise, init_gap; /* start logits: noise * (N(0,1) + gap * centred(-(c-d)^2/2)): 0.01, 6 */
 };
 
-/* What linears that are trained together start from. RTN takes no Hessians and no calibration of its own: the quickest,
- * and the least good. */
+/* What linears that are trained together start from. RTN takes no Hessians and no calibration of its own: the
+ * quickest, and the least good. */
 enum start { START_RTN, START_GPTQ, START_HESSIAN };
 bool start_parse(const char *name, enum start *out);
 const char *start_name(enum start x);
 
-/* The block objective: the linears of half a block trained together on its output (METHOD.md 3). Levels, temperatures and
- * rates are those of gumbel_options, with its own steps, reach and start. */
+/* The block objective: the linears of half a block trained together on its output (METHOD.md 3). Levels,
+ * temperatures and rates are those of gumbel_options, with its own steps, reach and start. */
 struct block_options {
     uint32_t epochs; /* passes over the windows that teach; 0: Hessian objective alone */
     uint32_t batch;  /* windows per optimiser step; 0: as many as make the paper's 1280 steps of all epochs */
     float reach;     /* as gumbel_options.reach */
-    float init_noise, init_gap; /* of its own: 0.001, 60. Ten times less noise than the paper's: with that, one code in
-                                   fifty is another one before anything is learned */
-    bool train_qk;   /* q and k learn together with v and o */
+    float init_noise, init_gap; /* of its own: 0.001, 60. Ten times less noise than the paper's: with that,
+                                   one code in fifty is another one before anything is learned */
+    bool train_qk;              /* q and k learn together with v and o */
     enum start start;
 };
 
-/* The last pass over scales: codes stay, all scales learn together on the whole model's output (tune_scales.h). */
+/* The last pass over scales: codes stay, all scales learn together on the whole model's output
+ * (tune_scales.h). */
 struct scales_options {
     uint32_t epochs;    /* passes over the windows that teach; 0: not done */
     uint32_t batch;     /* windows per optimiser step */
@@ -93,8 +94,8 @@ struct quantize_options {
 };
 /* EFFORT_BALANCED and METHOD.md's constants. */
 void quantize_defaults(struct quantize_options *o);
-/* fast: the Hessian objective alone. balanced: the block objective at a budget that an 8B model finishes overnight on a
- * 16 GB card. best: the paper's budget (4096 windows, 20 epochs, 1280 steps; METHOD.md 3). */
+/* fast: the Hessian objective alone. balanced: the block objective at a budget that an 8B model finishes
+ * overnight on a 16 GB card. best: the paper's budget (4096 windows, 20 epochs, 1280 steps; METHOD.md 3). */
 void quantize_set_effort(struct quantize_options *o, enum effort effort);
 
 #endif

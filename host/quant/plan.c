@@ -158,7 +158,8 @@ static bool count_bytes(struct plan *p, const struct model *m, const struct quan
         bits += quant_spec_bpw(&item->spec, item->rows, item->cols) * (double)weights;
         p->work_bytes += store_item_bytes(item);
         if (plan_scales(o))
-            p->work_bytes += 2 * store_scales_bytes(item); /* the old file is there until the new one is whole */
+            p->work_bytes +=
+                2 * store_scales_bytes(item); /* the old file is there until the new one is whole */
         x[n++] = (struct export_item){item->module, item->rows, item->cols, item->spec};
     }
     p->bpw = p->weights_quantized ? bits / (double)p->weights_quantized : 16;

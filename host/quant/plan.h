@@ -39,16 +39,17 @@ struct plan {
     uint32_t micro_windows; /* block objective: windows per forward and backward pass */
     uint32_t scale_micro;   /* the same for the pass over scales */
     uint32_t ctx, samples;
-    uint32_t holdout;                                        /* of the samples, how many windows only judge */
-    uint64_t tune_bytes;                                     /* optimiser state at a time */
-    uint64_t acts_bytes, acts_device_bytes, acts_host_bytes; /* of all windows, once; what each tier may take */
+    uint32_t holdout;    /* of the samples, how many windows only judge */
+    uint64_t tune_bytes; /* optimiser state at a time */
+    uint64_t acts_bytes, acts_device_bytes,
+        acts_host_bytes;       /* of all windows, once; what each tier may take */
     uint64_t scale_acts_bytes; /* of what the pass over scales keeps */
-    double reach;             /* sum of the learning rates of one linear's logits, Hessian objective */
-    double block_reach;       /* the same for the block objective; 0: it is not used */
-    uint32_t block_steps;     /* optimiser steps of each half of a block */
-    uint32_t scale_steps;     /* of the pass over scales; 0: it is not done */
-    double predicted_seconds; /* of the whole run; 0: not measured */
-    double updates;           /* optimiser steps per second of a block's larger half, measured; 0: not */
+    double reach;              /* sum of the learning rates of one linear's logits, Hessian objective */
+    double block_reach;        /* the same for the block objective; 0: it is not used */
+    uint32_t block_steps;      /* optimiser steps of each half of a block */
+    uint32_t scale_steps;      /* of the pass over scales; 0: it is not done */
+    double predicted_seconds;  /* of the whole run; 0: not measured */
+    double updates;            /* optimiser steps per second of a block's larger half, measured; 0: not */
 };
 
 /* Whether halves of blocks are trained on their outputs. */

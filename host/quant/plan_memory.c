@@ -76,8 +76,8 @@ static uint64_t half_need(const struct plan *p, const struct model *m, const str
 }
 
 /* The most windows at a time that fit `room`, at most a batch; false where even one does not. */
-static bool choose_micro(struct plan *p, const struct model *m, const struct quantize_options *o, uint64_t room,
-                         uint64_t *need)
+static bool choose_micro(struct plan *p, const struct model *m, const struct quantize_options *o,
+                         uint64_t room, uint64_t *need)
 {
     uint32_t most = tune_block_batch(&o->block, p->samples - p->holdout);
     for (p->micro_windows = block_scratch_windows(m, UINT64_MAX, most);; p->micro_windows--) {
@@ -90,8 +90,8 @@ static bool choose_micro(struct plan *p, const struct model *m, const struct qua
 }
 
 /* The same for the pass over scales. */
-static bool choose_scale_micro(struct plan *p, const struct model *m, const struct quantize_options *o, uint64_t room,
-                               uint64_t *need)
+static bool choose_scale_micro(struct plan *p, const struct model *m, const struct quantize_options *o,
+                               uint64_t room, uint64_t *need)
 {
     uint32_t most = tune_scales_batch(o, p->samples - p->holdout);
     for (p->scale_micro = block_scratch_windows(m, UINT64_MAX, most);; p->scale_micro--) {
@@ -112,7 +112,8 @@ struct places {
 /* They take the device's memory first, then the host's. Returns where this one goes. */
 static enum acts_tier place(struct places *at, uint64_t bytes)
 {
-    at->last = acts_tier_for(&(struct acts_options){.device_bytes = at->device, .host_bytes = at->host}, bytes);
+    at->last =
+        acts_tier_for(&(struct acts_options){.device_bytes = at->device, .host_bytes = at->host}, bytes);
     if (at->last == ACTS_DEVICE)
         at->device -= bytes;
     else if (at->last == ACTS_HOST)
@@ -120,7 +121,8 @@ static enum acts_tier place(struct places *at, uint64_t bytes)
     return at->last;
 }
 
-/* Students' and teacher's hidden states; then, with the student's gone, the inputs of blocks in the pass over scales. */
+/* Students' and teacher's hidden states; then, with the student's gone, the inputs of blocks in the pass over
+ * scales. */
 static void place_acts(struct plan *p, const struct model *m, const struct quantize_options *o)
 {
     const struct places all = {.device = p->acts_device_bytes, .host = p->acts_host_bytes};
@@ -158,12 +160,14 @@ bool plan_memory(struct plan *p, const struct model *m, const struct quantize_op
         uint64_t need = widest(p, matrix_and_codes);
         add_line(p, "one linear and its codes", need);
         p->device_bytes = need + small;
-        return p->device_bytes <= limit || too_small("the weights of one linear", "choose other --bits", need, limit, e);
+        return p->device_bytes <= limit ||
+               too_small("the weights of one linear", "choose other --bits", need, limit, e);
     }
     bool held = p->holdout > 0;
     uint64_t attn_dim = (uint64_t)c->num_heads * c->head_dim, fixed = block + small;
-    uint64_t hessians = max_u64(hessian_bytes(c->hidden_size, held) + hessian_bytes((uint32_t)attn_dim, held),
-                                hessian_bytes(c->hidden_size, held) + hessian_bytes(c->intermediate_size, held));
+    uint64_t hessians =
+        max_u64(hessian_bytes(c->hidden_size, held) + hessian_bytes((uint32_t)attn_dim, held),
+                hessian_bytes(c->hidden_size, held) + hessian_bytes(c->intermediate_size, held));
 
     /* One linear: GPTQ, or the optimiser on as many of its rows as there is room for. */
     uint64_t codes = widest(p, matrix_and_codes), gptq = widest(p, gptq_need);
@@ -188,8 +192,8 @@ bool plan_memory(struct plan *p, const struct model *m, const struct quantize_op
         block_scratch_bytes(m, p->batch_windows, SCRATCH_FORWARD) + tokens * 4 * (c->hidden_size + wide);
     uint64_t working = max_u64(max_u64(gptq, tune), batch);
     if (fixed + hessians + working > limit)
-        return too_small("one block, its Hessians and one batch of windows", "--method rtn, which needs the least",
-                         fixed + hessians + working, limit, e);
+        return too_small("one block, its Hessians and one batch of windows",
+                         "--method rtn, which needs the least", fixed + hessians + working, limit, e);
 
     /* A half of a block in training; no Hessian is alive then. */
     uint64_t half = 0;

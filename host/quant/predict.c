@@ -53,8 +53,9 @@ static bool prepare(struct bench *b, const struct plan *p, struct gpu_arena *are
     struct qmatrix q;
     uint32_t rows = (uint32_t)min_u64(item->rows, ROWS);
     uint64_t n = (uint64_t)rows * item->cols * 4;
-    if (!qmatrix_create(&q, arena, rows, item->cols, item->spec, e) || !gumbel_create(&b->s, arena, &q, 0, rows, e) ||
-        !gpu_alloc(arena, n, &b->s.soft, e) || !gpu_alloc(arena, n, &b->s.grad, e) ||
+    if (!qmatrix_create(&q, arena, rows, item->cols, item->spec, e) ||
+        !gumbel_create(&b->s, arena, &q, 0, rows, e) || !gpu_alloc(arena, n, &b->s.soft, e) ||
+        !gpu_alloc(arena, n, &b->s.grad, e) ||
         !gpu_alloc(arena, (uint64_t)item->cols * item->cols * 4, &b->h, e))
         return false;
     b->s.o = &b->o->gumbel;
@@ -74,8 +75,12 @@ static double record(struct bench *b, enum piece piece)
     bool block = plan_block_objective(b->o);
     double weights = (double)b->s.rows * b->s.cols;
     switch (piece) {
-    case ATTN_FWD: block_attn_fwd(m, &b->w, &b->fwd, b->x, b->y, b->windows); return b->windows;
-    case FFN_FWD: block_ffn_fwd(m, &b->w, &b->fwd, b->x, b->y, b->windows); return b->windows;
+    case ATTN_FWD:
+        block_attn_fwd(m, &b->w, &b->fwd, b->x, b->y, b->windows);
+        return b->windows;
+    case FFN_FWD:
+        block_ffn_fwd(m, &b->w, &b->fwd, b->x, b->y, b->windows);
+        return b->windows;
     case ATTN_BWD:
         if (block)
             block_attn_bwd(m, &b->w, &b->fwd, &b->bwd, b->x, b->y, false, &b->grads, b->windows);

@@ -12,8 +12,8 @@ struct speed {
     double gumbel;            /* per weight, one optimiser step */
     double gemm;              /* per multiply-add of a matrix product of the Hessian's shape */
 };
-/* Runs each piece on the model's own shapes (its first block's weights), twice; the second time counts. Takes its memory
- * from arenas made for it, within the plan's. */
+/* Runs each piece on the model's own shapes (its first block's weights), twice; the second time counts. Takes
+ * its memory from arenas made for it, within the plan's. */
 bool speed_measure(struct speed *s, struct model *m, const struct plan *p, const struct quantize_options *o,
                    struct err *e);
 

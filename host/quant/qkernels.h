@@ -17,8 +17,8 @@
 
 #include "host/gpu/kernels.h"
 
-/* Scales of the groups that start in [col0, col1); col1 <= cols. Others are left alone. weights may be empty where
- * weighted is 0. */
+/* Scales of the groups that start in [col0, col1); col1 <= cols. Others are left alone. weights may be empty
+ * where weighted is 0. */
 void q_scale_search(struct gpu_cmd *cmd, const struct scale_search_args *args);
 void q_quantize(struct gpu_cmd *cmd, const struct quantize_args *args);
 void q_dequant(struct gpu_cmd *cmd, const struct dequant_args *args);

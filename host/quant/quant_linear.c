@@ -116,7 +116,7 @@ static bool with_hessian(const struct linear_task *t, struct qmatrix *q, struct 
         report->diagonal_only = facts.diagonal_only;
         report->loss_gptq = report->loss_final = sum(l.start, rows) / norm;
         ok = plan_alone(o, t->item) ? tune_guarded(t, q, &l, out, report, e)
-                                                              : qmatrix_download(t->cmd, q, out, e);
+                                    : qmatrix_download(t->cmd, q, out, e);
     }
     free(rows_of);
     return ok;

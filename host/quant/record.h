@@ -5,25 +5,25 @@
 #include "formats/quant_type.h"
 
 enum {
-    CODE_BINS = 16,      /* codes of at most 4 bits are counted one by one */
-    SCALE_BINS = 48,     /* of half an octave each */
-    SCALE_LOW = -20,     /* log2 of the first scale bin's lower end */
-    CURVE_POINTS = 64,   /* of a training curve; longer ones are averaged down to it */
-    CURVE_EPOCHS = 64,   /* hard losses kept: the start's, and one per epoch */
+    CODE_BINS = 16,    /* codes of at most 4 bits are counted one by one */
+    SCALE_BINS = 48,   /* of half an octave each */
+    SCALE_LOW = -20,   /* log2 of the first scale bin's lower end */
+    CURVE_POINTS = 64, /* of a training curve; longer ones are averaged down to it */
+    CURVE_EPOCHS = 64, /* hard losses kept: the start's, and one per epoch */
 };
 
 /* How often a linear's codes and scale sizes occur. */
 struct code_stats {
-    int lo;                      /* code of the first bin */
-    uint32_t bins;               /* hi - lo + 1, or 0 where there are more than CODE_BINS */
+    int lo;        /* code of the first bin */
+    uint32_t bins; /* hi - lo + 1, or 0 where there are more than CODE_BINS */
     uint64_t codes[CODE_BINS];
     uint64_t scales[SCALE_BINS]; /* by log2 |s|, the ends take what lies beyond */
     uint64_t negative, zero;     /* of the scales */
 };
 struct code_stats code_stats_of(const struct qlinear *q, const struct quant_type *type);
 
-/* What became of one linear. Losses are tr(D H D^T) / tr(W H W^T) on the calibration Hessian: relative squared
- * error of its output. */
+/* What became of one linear. Losses are tr(D H D^T) / tr(W H W^T) on the calibration Hessian: relative
+ * squared error of its output. */
 struct linear_report {
     char module[96];
     double loss_rtn, loss_gptq, loss_final; /* NAN where that was not measured */
@@ -37,9 +37,10 @@ struct linear_report {
 enum tune_stage { STAGE_ATTN, STAGE_FFN, STAGE_SCALES, STAGE_COUNT };
 const char *stage_name(enum tune_stage s); /* "attention", "feed-forward", "scales end to end" */
 
-/* One training stage of the block objective, or the last pass over scales. Losses are of hard (rounded) weights on
- * held-out windows. Of a block's half: squared error of its output over the squared size of what the half adds to its
- * input, tokens with huge activations limited in both (tune_block.c). Of the scales: KL divergence to the 16-bit model, nats per token. */
+/* One training stage of the block objective, or the last pass over scales. Losses are of hard (rounded)
+ * weights on held-out windows. Of a block's half: squared error of its output over the squared size of what
+ * the half adds to its input, tokens with huge activations limited in both (tune_block.c). Of the scales: KL
+ * divergence to the 16-bit model, nats per token. */
 struct stage_report {
     enum tune_stage stage;
     uint32_t layer; /* 0 for STAGE_SCALES */

@@ -189,8 +189,9 @@ static void report_scan(const char *text, struct linear_report *r)
 /* Numbers, a space between: facts, then both curves. */
 static bool stage_print(const struct stage_report *r, char *out, size_t cap)
 {
-    size_t at = (size_t)snprintf(out, cap, "%.17g %.17g %u %u %u %u %.6f %u %u", r->loss_start, r->loss_final, r->steps,
-                                 r->epochs, r->best_epoch, r->retries, r->seconds, r->n_soft, r->n_hard);
+    size_t at =
+        (size_t)snprintf(out, cap, "%.17g %.17g %u %u %u %u %.6f %u %u", r->loss_start, r->loss_final,
+                         r->steps, r->epochs, r->best_epoch, r->retries, r->seconds, r->n_soft, r->n_hard);
     for (uint32_t i = 0; i < r->n_soft + r->n_hard && at < cap; i++)
         at += (size_t)snprintf(out + at, cap - at, " %.9g",
                                (double)(i < r->n_soft ? r->soft[i] : r->hard[i - r->n_soft]));
@@ -200,8 +201,9 @@ static bool stage_print(const struct stage_report *r, char *out, size_t cap)
 static bool stage_scan(const char *text, struct stage_report *r)
 {
     int used = 0;
-    if (!text || sscanf(text, "%lf %lf %u %u %u %u %lf %u %u%n", &r->loss_start, &r->loss_final, &r->steps, &r->epochs,
-                        &r->best_epoch, &r->retries, &r->seconds, &r->n_soft, &r->n_hard, &used) != 9 ||
+    if (!text ||
+        sscanf(text, "%lf %lf %u %u %u %u %lf %u %u%n", &r->loss_start, &r->loss_final, &r->steps, &r->epochs,
+               &r->best_epoch, &r->retries, &r->seconds, &r->n_soft, &r->n_hard, &used) != 9 ||
         r->n_soft > CURVE_POINTS || r->n_hard > CURVE_EPOCHS)
         return false;
     for (uint32_t i = 0; i < r->n_soft + r->n_hard; i++) {
@@ -325,12 +327,14 @@ void store_read_stages(struct store *s, uint32_t layer, struct stage_report stag
     struct err e = {0};
     for (int i = 0; i < 2; i++) {
         struct stage_report r = {.stage = kinds[i], .layer = layer};
-        bool there = open_block(s, layer, &e) && stage_scan(safetensors_metadata(s->block, stage_name(kinds[i])), &r);
+        bool there =
+            open_block(s, layer, &e) && stage_scan(safetensors_metadata(s->block, stage_name(kinds[i])), &r);
         stages[i] = there ? r : (struct stage_report){.stage = kinds[i], .layer = layer};
     }
 }
 
-/* ---- the last pass over scales --------------------------------------------------------------------------- */
+/* ---- the last pass over scales ---------------------------------------------------------------------------
+ */
 
 static const char *part_name(const struct plan_item *item, enum scales_part part, char out[NAME_CAP])
 {
@@ -375,11 +379,12 @@ static bool put_scales(struct safetensors_writer *w, const struct plan *p, const
                 return false;
         }
     }
-    return state->done || safetensors_writer_put(w, state->losses, state->n_losses * sizeof *state->losses, e);
+    return state->done ||
+           safetensors_writer_put(w, state->losses, state->n_losses * sizeof *state->losses, e);
 }
 
-bool store_write_scales(struct store *s, const struct plan *p, const struct scales_state *state, scales_pull *pull,
-                        void *ctx, struct err *e)
+bool store_write_scales(struct store *s, const struct plan *p, const struct scales_state *state,
+                        scales_pull *pull, void *ctx, struct err *e)
 {
     char path[4096], curves[STAGE_CAP], epochs[16], rate[32];
     size_t most = p->n_items * SCALES_PARTS + 1;
@@ -391,7 +396,8 @@ bool store_write_scales(struct store *s, const struct plan *p, const struct scal
     snprintf(epochs, sizeof epochs, "%u", state->epochs);
     snprintf(rate, sizeof rate, "%.9g", (double)state->rate);
     bool ok = (plan && names) || err_nomem(e, "the list of scales", most * (sizeof *plan + sizeof *names));
-    ok = ok && (stage_print(&state->report, curves, sizeof curves) || err_set(e, ERR_BUG, "the report is too long"));
+    ok = ok && (stage_print(&state->report, curves, sizeof curves) ||
+                err_set(e, ERR_BUG, "the report is too long"));
     ok = ok && scales_path(s, path, sizeof path, e);
     if (ok) {
         safetensors_close(&s->scales); /* a mapped file cannot be replaced everywhere */
@@ -418,7 +424,8 @@ static bool scales_whole(const struct store *s, const struct plan *p, const stru
     for (size_t i = 0; i < p->n_items; i++) {
         const struct plan_item *item = &p->items[i];
         for (int part = 0; !item->keep && part < parts_of(state); part++) {
-            const struct tensor *t = safetensors_find(s->scales, part_name(item, (enum scales_part)part, name));
+            const struct tensor *t =
+                safetensors_find(s->scales, part_name(item, (enum scales_part)part, name));
             if (!t || t->dtype != DTYPE_F32 || t->bytes != store_scales_bytes(item) / SCALES_PARTS)
                 return false;
         }
@@ -431,11 +438,13 @@ bool store_read_scales(struct store *s, const struct plan *p, struct scales_stat
     struct scales_state found = {.done = s->scales_done, .losses = state->losses};
     if (!s->scales)
         return false;
-    const char *epochs = safetensors_metadata(s->scales, "epochs"), *rate = safetensors_metadata(s->scales, "rate");
+    const char *epochs = safetensors_metadata(s->scales, "epochs"),
+               *rate = safetensors_metadata(s->scales, "rate");
     const struct tensor *losses = safetensors_find(s->scales, "losses");
     found.report.stage = STAGE_SCALES;
-    bool ok = epochs && rate && sscanf(epochs, "%u", &found.epochs) == 1 && sscanf(rate, "%f", &found.rate) == 1 &&
-              stage_scan(safetensors_metadata(s->scales, "report"), &found.report) && scales_whole(s, p, &found);
+    bool ok =
+        epochs && rate && sscanf(epochs, "%u", &found.epochs) == 1 && sscanf(rate, "%f", &found.rate) == 1 &&
+        stage_scan(safetensors_metadata(s->scales, "report"), &found.report) && scales_whole(s, p, &found);
     if (ok && !found.done && found.losses) {
         ok = losses && losses->dtype == DTYPE_F32 && losses->bytes <= state->n_losses * sizeof *found.losses;
         if (ok)
@@ -445,7 +454,8 @@ bool store_read_scales(struct store *s, const struct plan *p, struct scales_stat
     if (ok)
         *state = found;
     else
-        log_warn("scales.safetensors in %s is not what this run needs; the pass over scales is done again", s->dir);
+        log_warn("scales.safetensors in %s is not what this run needs; the pass over scales is done again",
+                 s->dir);
     s->scales_done = s->scales_done && ok;
     return ok;
 }
@@ -457,7 +467,8 @@ bool store_read_scales_part(struct store *s, const struct plan_item *item, enum 
     const struct tensor *t = s->scales ? safetensors_find(s->scales, part_name(item, part, name)) : NULL;
     uint64_t bytes = store_scales_bytes(item) / SCALES_PARTS;
     if (!t || t->bytes != bytes) {
-        err_set(e, ERR_USER, "scales.safetensors in %s does not hold %s as this run needs it", s->dir, item->module);
+        err_set(e, ERR_USER, "scales.safetensors in %s does not hold %s as this run needs it", s->dir,
+                item->module);
         return err_hint(e, "delete that work folder and start again");
     }
     memcpy(out, t->data, (size_t)bytes);

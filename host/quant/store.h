@@ -4,9 +4,9 @@
  *     WORK/manifest.json            what this run is: options, model, calibration, device; names and values
  *     WORK/block-0007.safetensors   MODULE.codes u32 [rows, ceil(cols*bits/32)] (pack.h), MODULE.scales f32
  * [rows, groups]; reports in __metadata__. Written whole, flushed, renamed: present means done.
- *     WORK/scales.safetensors       the last pass over scales: MODULE.scales f32 [rows, groups], the best so far. Until the
- * pass is done also what it goes on from: MODULE.now, MODULE.m, MODULE.v of that shape, `losses` f32 [steps so far]. Written
- * anew, in the same way, after each epoch. */
+ *     WORK/scales.safetensors       the last pass over scales: MODULE.scales f32 [rows, groups], the best so
+ * far. Until the pass is done also what it goes on from: MODULE.now, MODULE.m, MODULE.v of that shape,
+ * `losses` f32 [steps so far]. Written anew, in the same way, after each epoch. */
 #ifndef QUANT_STORE_H
 #define QUANT_STORE_H
 
@@ -29,8 +29,8 @@ bool store_write_block(struct store *s, uint32_t layer, const struct plan_item *
                        const struct stage_report *stages, struct err *e);
 /* The training stages of a finished block; steps 0 where there was none. */
 void store_read_stages(struct store *s, uint32_t layer, struct stage_report stages[2]);
-/* One linear of a finished block, with its last scales where the pass over them is done; the caller frees it. report may be
- * NULL. */
+/* One linear of a finished block, with its last scales where the pass over them is done; the caller frees it.
+ * report may be NULL. */
 bool store_read_linear(struct store *s, const struct plan_item *item, struct qlinear *out,
                        struct linear_report *report, struct err *e);
 /* Bytes on disk of one item; of its scales in the last pass over them. */
@@ -50,9 +50,10 @@ struct scales_state {
 /* A part of one item's [rows, groups] scales, good until the next call; NULL: failed. */
 typedef const float *scales_pull(void *ctx, size_t item, enum scales_part part, struct err *e);
 /* Replaces what was there. */
-bool store_write_scales(struct store *s, const struct plan *p, const struct scales_state *state, scales_pull *pull,
-                        void *ctx, struct err *e);
-/* state->losses: room for n_losses numbers, or NULL. False: there is nothing, or it is damaged (a warning). */
+bool store_write_scales(struct store *s, const struct plan *p, const struct scales_state *state,
+                        scales_pull *pull, void *ctx, struct err *e);
+/* state->losses: room for n_losses numbers, or NULL. False: there is nothing, or it is damaged (a warning).
+ */
 bool store_read_scales(struct store *s, const struct plan *p, struct scales_state *state);
 bool store_read_scales_part(struct store *s, const struct plan_item *item, enum scales_part part, float *out,
                             struct err *e);

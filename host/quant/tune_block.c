@@ -9,33 +9,34 @@
 #include "host/quant/epochs.h"
 #include "host/quant/qkernels.h"
 
-/* See weigh_tokens: much less, and the loud tokens themselves become worse than at the start; much more, and the others do
- * (measured on a block with such tokens, test_tune_block.c). */
+/* See weigh_tokens: much less, and the loud tokens themselves become worse than at the start; much more, and
+ * the others do (measured on a block with such tokens, test_tune_block.c). */
 #define LOUDEST 8.0
 
 /* One half in training. */
 struct half {
     const struct tune_block_task *t;
-    uint32_t train;                     /* windows that teach: 0 .. train-1 */
-    uint32_t judge0, judges;            /* windows that judge */
-    uint32_t per_epoch;                 /* steps */
+    uint32_t train;          /* windows that teach: 0 .. train-1 */
+    uint32_t judge0, judges; /* windows that judge */
+    uint32_t per_epoch;      /* steps */
     struct gumbel_options gumbel;
     bool trained[LINEAR_COUNT];
-    struct qmatrix q[LINEAR_COUNT];     /* start codes; scales in training */
+    struct qmatrix q[LINEAR_COUNT]; /* start codes; scales in training */
     struct gumbel_state s[LINEAR_COUNT];
-    struct block_weights hard;          /* the block, with rounded weights where grads.w has room between steps */
+    struct block_weights hard; /* the block, with rounded weights where grads.w has room between steps */
     struct block_grads grads;
     struct block_scratch fwd;
     struct bwd_scratch bwd;
-    struct gpu_view x, target, y;       /* [micro windows, ctx, hidden] */
-    struct gpu_view row_loss, weights;  /* [micro * ctx]: of one token */
-    float *token_weight;                /* [samples, ctx] */
-    bool weighted;                      /* any of them is not 1 */
-    struct gpu_view sums;               /* [per_epoch + 2]: squared error of each step's batch; of the judges, weighted and plain */
-    struct gpu_view codes, scales;      /* of one linear, rounded */
-    uint32_t *order;                    /* [samples] windows, shuffled */
-    double size_train, size_judge;      /* what the half adds to its input, squared and weighted, per window */
-    double plain_start;                 /* the judges' plain squared error at the start */
+    struct gpu_view x, target, y;      /* [micro windows, ctx, hidden] */
+    struct gpu_view row_loss, weights; /* [micro * ctx]: of one token */
+    float *token_weight;               /* [samples, ctx] */
+    bool weighted;                     /* any of them is not 1 */
+    struct gpu_view
+        sums; /* [per_epoch + 2]: squared error of each step's batch; of the judges, weighted and plain */
+    struct gpu_view codes, scales; /* of one linear, rounded */
+    uint32_t *order;               /* [samples] windows, shuffled */
+    double size_train, size_judge; /* what the half adds to its input, squared and weighted, per window */
+    double plain_start;            /* the judges' plain squared error at the start */
     struct qlinear best[LINEAR_COUNT];
 };
 
@@ -72,7 +73,8 @@ static unsigned parts_of(const struct quantize_options *o, enum tune_stage half)
 uint64_t tune_block_bytes(const struct model *m, const struct quantize_options *o, enum tune_stage half,
                           const struct plan_item *items, uint32_t micro, uint32_t train)
 {
-    uint64_t tokens = (uint64_t)micro * m->ctx, hidden = m->cfg->hidden_size, bytes = 0, codes = 0, scales = 0;
+    uint64_t tokens = (uint64_t)micro * m->ctx, hidden = m->cfg->hidden_size, bytes = 0, codes = 0,
+             scales = 0;
     for (int id = 0; id < LINEAR_COUNT; id++) {
         if (!takes(o, half, &items[id]))
             continue;
@@ -90,7 +92,8 @@ uint64_t tune_block_bytes(const struct model *m, const struct quantize_options *
            (div_up(train, tune_block_batch(&o->block, train)) + 2) * 4;
 }
 
-/* ---- one pass over windows ------------------------------------------------------------------------------- */
+/* ---- one pass over windows -------------------------------------------------------------------------------
+ */
 
 static void forward(const struct half *h, const struct block_weights *w, uint32_t n)
 {
@@ -106,7 +109,8 @@ static void residual(const struct half *h, struct gpu_view a, struct gpu_view b,
     struct gpu_cmd *cmd = h->t->m->cmd;
     uint32_t rows = n * h->t->m->ctx, cols = h->t->m->cfg->hidden_size;
     q_subtract(cmd, &(struct subtract_args){.a = a, .b = b, .d = h->y, .n = rows * cols});
-    q_row_dot(cmd, &(struct row_dot_args){.a = h->y, .b = h->y, .out = h->row_loss, .rows = rows, .cols = cols});
+    q_row_dot(cmd,
+              &(struct row_dot_args){.a = h->y, .b = h->y, .out = h->row_loss, .rows = rows, .cols = cols});
 }
 
 /* The windows' inputs, targets and token weights. */
@@ -116,7 +120,8 @@ static bool fetch(struct half *h, const uint32_t *list, uint32_t n, struct err *
     if (!acts_gather(h->t->inputs, list, n, h->x, e) || !acts_gather(h->t->targets, list, n, h->target, e))
         return false;
     for (uint32_t i = 0; h->weighted && i < n; i++)
-        gpu_upload(h->t->m->cmd, gpu_slice(h->weights, i * ctx * 4, ctx * 4), h->token_weight + list[i] * ctx, ctx * 4);
+        gpu_upload(h->t->m->cmd, gpu_slice(h->weights, i * ctx * 4, ctx * 4), h->token_weight + list[i] * ctx,
+                   ctx * 4);
     return true;
 }
 
@@ -136,8 +141,8 @@ static void weigh(const struct half *h, uint32_t n, uint32_t at, bool gradient)
         q_scale_rows(cmd, &(struct scale_rows_args){
                               .x = h->row_loss, .w = h->weights, .y = h->row_loss, .rows = rows, .cols = 1});
     if (h->weighted && gradient)
-        q_scale_rows(cmd,
-                     &(struct scale_rows_args){.x = h->y, .w = h->weights, .y = h->y, .rows = rows, .cols = cols});
+        q_scale_rows(cmd, &(struct scale_rows_args){
+                              .x = h->y, .w = h->weights, .y = h->y, .rows = rows, .cols = cols});
     add_loss(h, n, at);
 }
 
@@ -147,9 +152,10 @@ static int compare_floats(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Token weights, from what the half adds to each token's input, squared. A token counts at most LOUDEST times as much as a
- * whole window of tokens like the median one: a few tokens with huge activations would otherwise be all that the half
- * learns. Ordinary tokens are left alone. The weighted sums are the sizes that losses are relative to. */
+/* Token weights, from what the half adds to each token's input, squared. A token counts at most LOUDEST times
+ * as much as a whole window of tokens like the median one: a few tokens with huge activations would otherwise
+ * be all that the half learns. Ordinary tokens are left alone. The weighted sums are the sizes that losses
+ * are relative to. */
 static bool weigh_tokens(struct half *h, struct err *e)
 {
     struct model *m = h->t->m;
@@ -234,7 +240,8 @@ static bool accumulate(struct half *h, const uint32_t *list, uint32_t n, uint32_
     return true;
 }
 
-/* ---- hard weights ---------------------------------------------------------------------------------------- */
+/* ---- hard weights ----------------------------------------------------------------------------------------
+ */
 
 /* Rounded codes and scales of a linear in training, as the file would hold them. */
 static void harden(const struct half *h, int id)
@@ -244,7 +251,8 @@ static void harden(const struct half *h, int id)
     uint32_t n = s->rows * s->groups;
     gumbel_codes(cmd, s, h->codes);
     gpu_copy(cmd, h->scales, s->scales, n * 4ull);
-    q_round_scales(cmd, &(struct round_scales_args){.scales = h->scales, .n = n, .scale_type = (uint32_t)s->spec.scale});
+    q_round_scales(
+        cmd, &(struct round_scales_args){.scales = h->scales, .n = n, .scale_type = (uint32_t)s->spec.scale});
 }
 
 /* h->hard: the block with all weights in training rounded. */
@@ -277,7 +285,8 @@ static bool keep_best(struct half *h, struct err *e)
     return true;
 }
 
-/* ---- training -------------------------------------------------------------------------------------------- */
+/* ---- training --------------------------------------------------------------------------------------------
+ */
 
 static bool start(struct half *h, const struct qlinear *q, float rate, struct err *e)
 {
@@ -294,7 +303,8 @@ static bool start(struct half *h, const struct qlinear *q, float rate, struct er
 }
 
 /* Steps of one epoch; *mean: training loss, relative, NAN or infinite after a divergence. */
-static bool epoch_run(struct half *h, uint32_t epoch, struct stage_report *r, float *soft, double *mean, struct err *e)
+static bool epoch_run(struct half *h, uint32_t epoch, struct stage_report *r, float *soft, double *mean,
+                      struct err *e)
 {
     struct gpu_cmd *cmd = h->t->m->cmd;
     const struct tune_hooks *hooks = h->t->hooks;
@@ -309,7 +319,8 @@ static bool epoch_run(struct half *h, uint32_t epoch, struct stage_report *r, fl
                 gumbel_step(cmd, &h->s[id], step);
         done += n;
         if (hooks && hooks->step &&
-            !hooks->step(hooks->ctx, step, h->gumbel.steps, r->n_hard ? (double)r->hard[r->n_hard - 1] : NAN)) {
+            !hooks->step(hooks->ctx, step, h->gumbel.steps,
+                         r->n_hard ? (double)r->hard[r->n_hard - 1] : NAN)) {
             gpu_cmd_finish(cmd, NULL);
             return err_set(e, ERR_STOPPED, "stopped while tuning");
         }
@@ -326,7 +337,8 @@ static bool epoch_run(struct half *h, uint32_t epoch, struct stage_report *r, fl
     return true;
 }
 
-/* All epochs at one rate. *diverged: soft or hard loss left all bounds; what was best before that is kept all the same. */
+/* All epochs at one rate. *diverged: soft or hard loss left all bounds; what was best before that is kept all
+ * the same. */
 static bool attempt(struct half *h, const struct qlinear *q, float rate, struct stage_report *r, float *soft,
                     bool *diverged, struct err *e)
 {
@@ -359,7 +371,8 @@ static bool attempt(struct half *h, const struct qlinear *q, float rate, struct 
     return true;
 }
 
-/* ---- a half ---------------------------------------------------------------------------------------------- */
+/* ---- a half ----------------------------------------------------------------------------------------------
+ */
 
 static bool alloc_linear(struct half *h, int id, struct err *e)
 {
@@ -368,10 +381,12 @@ static bool alloc_linear(struct half *h, int id, struct err *e)
     struct gumbel_state *s = &h->s[id];
     uint64_t bytes = (uint64_t)item->rows * item->cols * 4;
     if (!qmatrix_create(&h->q[id], t->arena, item->rows, item->cols, item->spec, e) ||
-        !gumbel_create(s, t->arena, &h->q[id], 0, item->rows, e) || !gpu_alloc(t->arena, bytes, &h->grads.w[id], e))
+        !gumbel_create(s, t->arena, &h->q[id], 0, item->rows, e) ||
+        !gpu_alloc(t->arena, bytes, &h->grads.w[id], e))
         return false;
     s->o = &h->gumbel;
-    s->seed = (uint32_t)(t->o->seed ^ t->o->seed >> 32) ^ 0x5851f42du; /* other noise than the start's own tuning had */
+    s->seed = (uint32_t)(t->o->seed ^ t->o->seed >> 32) ^
+              0x5851f42du; /* other noise than the start's own tuning had */
     s->tensor = item->layer * LINEAR_COUNT + (uint32_t)id;
     s->soft = t->w->w[id];
     s->grad = s->w = h->grads.w[id]; /* w is not used: soft weights, no difference */
@@ -395,7 +410,8 @@ static bool half_create(struct half *h, const struct tune_block_task *t, struct 
         h->order[i] = i;
     h->token_weight = malloc((size_t)t->samples * t->m->ctx * sizeof *h->token_weight);
     if (!h->token_weight)
-        return err_nomem(e, "the weights of tokens", (uint64_t)t->samples * t->m->ctx * sizeof *h->token_weight);
+        return err_nomem(e, "the weights of tokens",
+                         (uint64_t)t->samples * t->m->ctx * sizeof *h->token_weight);
     for (int id = 0; id < LINEAR_COUNT; id++) {
         h->trained[id] = takes(t->o, t->half, &t->items[id]);
         if (!h->trained[id])
@@ -408,7 +424,8 @@ static bool half_create(struct half *h, const struct tune_block_task *t, struct 
     return gpu_alloc(t->arena, codes, &h->codes, e) && gpu_alloc(t->arena, scales, &h->scales, e) &&
            block_scratch_create(&h->fwd, t->arena, t->m, t->micro, SCRATCH_TRAIN, e) &&
            bwd_scratch_create(&h->bwd, t->arena, t->m, t->micro, parts_of(t->o, t->half), e) &&
-           gpu_alloc(t->arena, t->micro * window, &h->x, e) && gpu_alloc(t->arena, t->micro * window, &h->target, e) &&
+           gpu_alloc(t->arena, t->micro * window, &h->x, e) &&
+           gpu_alloc(t->arena, t->micro * window, &h->target, e) &&
            gpu_alloc(t->arena, t->micro * window, &h->y, e) &&
            gpu_alloc(t->arena, t->micro * t->m->ctx * 4ull, &h->row_loss, e) &&
            gpu_alloc(t->arena, t->micro * t->m->ctx * 4ull, &h->weights, e) &&
@@ -461,7 +478,8 @@ bool tune_block(const struct tune_block_task *t, struct qlinear *q, struct stage
     gpu_mark mark = gpu_arena_mark(t->arena);
     struct half h = {0};
     bool any = false;
-    *r = (struct stage_report){.stage = t->half, .layer = t->items[0].layer, .loss_start = NAN, .loss_final = NAN};
+    *r = (struct stage_report){
+        .stage = t->half, .layer = t->items[0].layer, .loss_start = NAN, .loss_final = NAN};
     for (int id = 0; id < LINEAR_COUNT; id++)
         any = any || takes(t->o, t->half, &t->items[id]);
     if (!any || !t->o->block.epochs)

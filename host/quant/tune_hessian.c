@@ -16,8 +16,9 @@ uint32_t tune_bytes_per_weight(const struct quant_type *t)
 }
 
 /* Trains some rows; their codes and scales are replaced in place at the end. */
-static bool tune_rows(struct gpu_cmd *cmd, const struct gumbel_state *s, struct gpu_view h, uint32_t steps_before,
-                      uint32_t steps_total, const struct tune_hooks *hooks, struct err *e)
+static bool tune_rows(struct gpu_cmd *cmd, const struct gumbel_state *s, struct gpu_view h,
+                      uint32_t steps_before, uint32_t steps_total, const struct tune_hooks *hooks,
+                      struct err *e)
 {
     const uint32_t cols = s->cols;
     gumbel_start(cmd, s);

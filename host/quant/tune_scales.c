@@ -23,44 +23,45 @@
 
 /* One quantized linear. */
 struct entry {
-    struct qmatrix q;          /* scales: those that learn; codes: no buffer where they do not stay on the device */
-    struct gpu_view m, v;      /* Adam's moments, [rows, groups] */
-    struct gpu_view size;      /* what the rate is relative to: |scales| at the start, less at more bits */
-    uint32_t n;                /* rows * groups; 0: the linear is kept in 16 bits */
-    float *best;               /* [n], rounded */
+    struct qmatrix q; /* scales: those that learn; codes: no buffer where they do not stay on the device */
+    struct gpu_view m, v; /* Adam's moments, [rows, groups] */
+    struct gpu_view size; /* what the rate is relative to: |scales| at the start, less at more bits */
+    uint32_t n;           /* rows * groups; 0: the linear is kept in 16 bits */
+    float *best;          /* [n], rounded */
 };
 
 struct pass {
     const struct scales_task *t;
     struct model *m;
     uint32_t layers, micro;
-    uint32_t train, judge0, judges;        /* windows that teach: 0 .. train-1; that judge */
-    uint32_t batch, per_epoch, steps;      /* windows; steps */
-    struct entry *entries;                 /* [plan->n_items] */
-    struct gpu_view codes[LINEAR_COUNT];   /* of one block, where they do not all stay */
-    struct gpu_view temp;                  /* scales of one linear: rounded, or their gradient */
-    struct block_weights w;                /* of the block that is loaded */
+    uint32_t train, judge0, judges;      /* windows that teach: 0 .. train-1; that judge */
+    uint32_t batch, per_epoch, steps;    /* windows; steps */
+    struct entry *entries;               /* [plan->n_items] */
+    struct gpu_view codes[LINEAR_COUNT]; /* of one block, where they do not all stay */
+    struct gpu_view temp;                /* scales of one linear: rounded, or their gradient */
+    struct block_weights w;              /* of the block that is loaded */
     struct gpu_view block_codes[LINEAR_COUNT];
-    uint32_t loaded;                       /* that block with its scales of the moment; NONE: none, or others */
+    uint32_t loaded; /* that block with its scales of the moment; NONE: none, or others */
     struct block_grads grads;
     struct block_scratch fwd;
     struct bwd_scratch bwd;
     struct head head;
-    struct gpu_view x, h, dy;              /* [micro windows, ctx, hidden] */
-    struct gpu_view logits[2];             /* [logit_rows, vocab]: student's, teacher's */
+    struct gpu_view x, h, dy;  /* [micro windows, ctx, hidden] */
+    struct gpu_view logits[2]; /* [logit_rows, vocab]: student's, teacher's */
     uint32_t logit_rows;
-    struct gpu_view kl, top1;              /* [micro * ctx] */
-    struct gpu_view sums;                  /* [per_epoch + 1]: loss of each step, and what is measured */
-    struct acts *kept;                     /* [layers + 1][batch] windows: inputs of blocks, output of the last */
-    uint32_t slots;                        /* windows of kept */
-    uint32_t *order, *ids;                 /* [samples]; [micro * ctx] */
-    float *host, *losses;                  /* [widest entry]; [steps] */
+    struct gpu_view kl, top1; /* [micro * ctx] */
+    struct gpu_view sums;     /* [per_epoch + 1]: loss of each step, and what is measured */
+    struct acts *kept;        /* [layers + 1][batch] windows: inputs of blocks, output of the last */
+    uint32_t slots;           /* windows of kept */
+    uint32_t *order, *ids;    /* [samples]; [micro * ctx] */
+    float *host, *losses;     /* [widest entry]; [steps] */
     struct scales_state state;
-    uint32_t step;                         /* the one in work, for the hooks */
-    float *const *grads_out;               /* tune_scales_gradient: where gradients go instead of into Adam */
+    uint32_t step;           /* the one in work, for the hooks */
+    float *const *grads_out; /* tune_scales_gradient: where gradients go instead of into Adam */
 };
 
-/* ---- sizes ----------------------------------------------------------------------------------------------- */
+/* ---- sizes -----------------------------------------------------------------------------------------------
+ */
 
 uint32_t tune_scales_batch(const struct quantize_options *o, uint32_t train)
 {
@@ -91,7 +92,8 @@ static uint64_t code_bytes(const struct plan_item *item)
 static uint32_t logit_rows(const struct model *m, uint32_t micro)
 {
     uint64_t tokens = (uint64_t)micro * m->ctx;
-    return gpu_tile_rows(m->gpu, m->cfg->vocab_size * 4ull, head_logit_rows(m, head_is_resident(m), 2, tokens));
+    return gpu_tile_rows(m->gpu, m->cfg->vocab_size * 4ull,
+                         head_logit_rows(m, head_is_resident(m), 2, tokens));
 }
 
 /* What the last chunks of the two arenas may leave unused. */
@@ -115,12 +117,14 @@ uint64_t tune_scales_bytes(const struct model *m, const struct plan *p, uint32_t
         }
         block = max_u64(block, codes + grads);
     }
-    return state + widest + block + block_scratch_bytes(m, micro, SCRATCH_TRAIN) + bwd_scratch_bytes(m, micro, PARTS) +
-           head_bytes(m, HEAD_TRAIN) + 2ull * logit_rows(m, micro) * m->cfg->vocab_size * 4 +
+    return state + widest + block + block_scratch_bytes(m, micro, SCRATCH_TRAIN) +
+           bwd_scratch_bytes(m, micro, PARTS) + head_bytes(m, HEAD_TRAIN) +
+           2ull * logit_rows(m, micro) * m->cfg->vocab_size * 4 +
            tokens * (3ull * m->cfg->hidden_size + 2) * 4 + slack(m);
 }
 
-/* ---- a block --------------------------------------------------------------------------------------------- */
+/* ---- a block ---------------------------------------------------------------------------------------------
+ */
 
 static bool tell(const struct pass *p, struct err *e)
 {
@@ -239,7 +243,8 @@ static bool learn(struct pass *p, uint32_t layer, struct err *e)
     return true;
 }
 
-/* ---- windows through the model --------------------------------------------------------------------------- */
+/* ---- windows through the model ---------------------------------------------------------------------------
+ */
 
 /* Even pieces of n windows, each of at most micro; *done moves on. */
 static uint32_t next_piece(const struct pass *p, uint32_t n, uint32_t *done)
@@ -256,8 +261,10 @@ static bool embed(struct pass *p, const uint32_t *list, uint32_t n, struct err *
     uint32_t ctx = p->m->ctx;
     for (uint32_t at = 0, done = 0, count; (count = next_piece(p, n, &done)) > 0; at = done) {
         for (uint32_t i = 0; i < count; i++)
-            memcpy(p->ids + (size_t)i * ctx, p->t->windows->ids + (size_t)list[at + i] * ctx, ctx * sizeof *p->ids);
-        if (!model_embed(p->m, p->ids, (size_t)count * ctx, p->x, e) || !acts_put(p->kept, at, count, p->x, e))
+            memcpy(p->ids + (size_t)i * ctx, p->t->windows->ids + (size_t)list[at + i] * ctx,
+                   ctx * sizeof *p->ids);
+        if (!model_embed(p->m, p->ids, (size_t)count * ctx, p->x, e) ||
+            !acts_put(p->kept, at, count, p->x, e))
             return false;
     }
     return true;
@@ -278,10 +285,10 @@ static bool block_forward(struct pass *p, uint32_t from, uint32_t to, uint32_t n
     return true;
 }
 
-/* Logits of `count` windows whose student's hidden states are x; their teacher's lie in p->h. Adds factor times the
- * divergence to sums[sum]; where p->dy is wanted, it becomes the gradient of x, times the same. */
-static bool head_piece(struct pass *p, struct gpu_view x, uint32_t count, bool gradient, float factor, uint32_t sum,
-                       struct err *e)
+/* Logits of `count` windows whose student's hidden states are x; their teacher's lie in p->h. Adds factor
+ * times the divergence to sums[sum]; where p->dy is wanted, it becomes the gradient of x, times the same. */
+static bool head_piece(struct pass *p, struct gpu_view x, uint32_t count, bool gradient, float factor,
+                       uint32_t sum, struct err *e)
 {
     struct model *m = p->m;
     uint32_t tokens = count * m->ctx, hidden = m->cfg->hidden_size, vocab = m->cfg->vocab_size;
@@ -314,21 +321,23 @@ static bool head_piece(struct pass *p, struct gpu_view x, uint32_t count, bool g
         if (!head_bwd(&p->head, p->logits[0], rows, gpu_slice(p->dy, at, bytes), e))
             return false;
     }
-    run_reduce_sum(m->cmd, gpu_rows(1),
-                   &(struct reduce_sum_args){.x = p->kl, .result = p->sums, .n = tokens, .at = sum, .factor = factor});
+    run_reduce_sum(
+        m->cmd, gpu_rows(1),
+        &(struct reduce_sum_args){.x = p->kl, .result = p->sums, .n = tokens, .at = sum, .factor = factor});
     if (gradient)
         block_rmsnorm_bwd(m, x, m->final_norm, p->dy, tokens, hidden);
     return true;
 }
 
-/* The head over slots from .. from+n-1, which hold the last block's output of windows list[0..n). With a gradient, that
- * takes their place. */
-static bool head_forward(struct pass *p, const uint32_t *list, uint32_t from, uint32_t n, bool gradient, float factor,
-                         uint32_t sum, struct err *e)
+/* The head over slots from .. from+n-1, which hold the last block's output of windows list[0..n). With a
+ * gradient, that takes their place. */
+static bool head_forward(struct pass *p, const uint32_t *list, uint32_t from, uint32_t n, bool gradient,
+                         float factor, uint32_t sum, struct err *e)
 {
     for (uint32_t at = 0, done = 0, count; (count = next_piece(p, n, &done)) > 0; at = done) {
         struct gpu_view x;
-        if (!acts_get(p->kept, from + at, count, p->x, &x, e) || !acts_gather(p->t->targets, list + at, count, p->h, e) ||
+        if (!acts_get(p->kept, from + at, count, p->x, &x, e) ||
+            !acts_gather(p->t->targets, list + at, count, p->h, e) ||
             !head_piece(p, x, count, gradient, factor, sum, e) ||
             (gradient && !acts_put(p->kept, from + at, count, p->dy, e)))
             return false;
@@ -336,9 +345,10 @@ static bool head_forward(struct pass *p, const uint32_t *list, uint32_t from, ui
     return true;
 }
 
-/* The loaded block's gradients: slots from .. hold its inputs, slots to .. the gradient of its output, which becomes that
- * of its input. */
-static bool block_backward(struct pass *p, uint32_t layer, uint32_t from, uint32_t to, uint32_t n, struct err *e)
+/* The loaded block's gradients: slots from .. hold its inputs, slots to .. the gradient of its output, which
+ * becomes that of its input. */
+static bool block_backward(struct pass *p, uint32_t layer, uint32_t from, uint32_t to, uint32_t n,
+                           struct err *e)
 {
     struct model *m = p->m;
     struct block_grads grads = {0};
@@ -350,7 +360,8 @@ static bool block_backward(struct pass *p, uint32_t layer, uint32_t from, uint32
     }
     for (uint32_t at = 0, done = 0, count; (count = next_piece(p, n, &done)) > 0; at = done) {
         struct gpu_view x, dy;
-        if (!acts_get(p->kept, from + at, count, p->x, &x, e) || !acts_get(p->kept, to + at, count, p->dy, &dy, e))
+        if (!acts_get(p->kept, from + at, count, p->x, &x, e) ||
+            !acts_get(p->kept, to + at, count, p->dy, &dy, e))
             return false;
         block_attn_fwd(m, &p->w, &p->fwd, x, p->h, count);
         block_ffn_inputs(m, &p->w, &p->fwd, p->h, count);
@@ -374,7 +385,8 @@ static bool batch_run(struct pass *p, const uint32_t *list, uint32_t n, uint32_t
     if (!head_forward(p, list, last, n, true, 1.0f / ((float)n * (float)p->m->ctx), sum, e))
         return false;
     for (uint32_t layer = p->layers; layer-- > 0;)
-        if (!load(p, layer, false, e) || !block_backward(p, layer, layer * p->batch, last, n, e) || !learn(p, layer, e))
+        if (!load(p, layer, false, e) || !block_backward(p, layer, layer * p->batch, last, n, e) ||
+            !learn(p, layer, e))
             return false;
     return true;
 }
@@ -405,9 +417,11 @@ static bool judge(struct pass *p, double *loss, struct err *e)
     return true;
 }
 
-/* ---- scales to and from the host ------------------------------------------------------------------------- */
+/* ---- scales to and from the host -------------------------------------------------------------------------
+ */
 
-/* The rate is that of 2 bits, whose largest code is 2. Where codes are larger a scale moves the weights further. */
+/* The rate is that of 2 bits, whose largest code is 2. Where codes are larger a scale moves the weights
+ * further. */
 static float finest_step(const struct quant_type *t)
 {
     int largest = -t->lo > t->hi ? -t->lo : t->hi;
@@ -491,7 +505,8 @@ static bool keep_best(struct pass *p, struct err *e)
     return true;
 }
 
-/* ---- training -------------------------------------------------------------------------------------------- */
+/* ---- training --------------------------------------------------------------------------------------------
+ */
 
 /* Steps of one epoch; *mean: its training loss, NAN or infinite after a divergence. */
 static bool epoch_run(struct pass *p, uint32_t epoch, double *mean, struct err *e)
@@ -586,7 +601,8 @@ static bool train(struct pass *p, uint64_t begin, struct err *e)
     return save(p, begin, before, e);
 }
 
-/* ---- set-up ---------------------------------------------------------------------------------------------- */
+/* ---- set-up ----------------------------------------------------------------------------------------------
+ */
 
 static bool create_entries(struct pass *p, uint64_t *room, struct err *e)
 {
@@ -652,8 +668,11 @@ static bool create(struct pass *p, const struct scales_task *t, struct err *e)
     p->slots = (p->layers + 1) * p->batch;
     p->logit_rows = logit_rows(m, p->micro);
     p->state.rate = 1;
-    p->state.report = (struct stage_report){
-        .stage = STAGE_SCALES, .loss_start = NAN, .loss_final = NAN, .steps = p->steps, .epochs = t->o->scales.epochs};
+    p->state.report = (struct stage_report){.stage = STAGE_SCALES,
+                                            .loss_start = NAN,
+                                            .loss_final = NAN,
+                                            .steps = p->steps,
+                                            .epochs = t->o->scales.epochs};
     p->order = malloc(p->train * sizeof *p->order);
     p->ids = malloc(tokens * sizeof *p->ids);
     p->losses = malloc((p->steps + 1ull) * sizeof *p->losses);
@@ -664,8 +683,10 @@ static bool create(struct pass *p, const struct scales_task *t, struct err *e)
            block_scratch_create(&p->fwd, t->scratch, m, p->micro, SCRATCH_TRAIN, e) &&
            bwd_scratch_create(&p->bwd, t->scratch, m, p->micro, PARTS, e) &&
            head_create(&p->head, t->scratch, m, HEAD_TRAIN, e) &&
-           gpu_alloc(t->scratch, p->micro * window, &p->x, e) && gpu_alloc(t->scratch, p->micro * window, &p->h, e) &&
-           gpu_alloc(t->scratch, p->micro * window, &p->dy, e) && gpu_alloc(t->scratch, logits, &p->logits[0], e) &&
+           gpu_alloc(t->scratch, p->micro * window, &p->x, e) &&
+           gpu_alloc(t->scratch, p->micro * window, &p->h, e) &&
+           gpu_alloc(t->scratch, p->micro * window, &p->dy, e) &&
+           gpu_alloc(t->scratch, logits, &p->logits[0], e) &&
            gpu_alloc(t->scratch, logits, &p->logits[1], e) && gpu_alloc(t->scratch, tokens * 4, &p->kl, e) &&
            gpu_alloc(t->scratch, tokens * 4, &p->top1, e) &&
            gpu_alloc(t->scratch, (p->per_epoch + 1) * 4ull, &p->sums, e) &&

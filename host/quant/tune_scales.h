@@ -2,14 +2,16 @@
  *
  *     loss = mean over tokens of KL(16-bit model || quantized model)
  *
- * Every position of a window counts, the last one too: no next token is needed. One step is a batch of shuffled windows:
+ * Every position of a window counts, the last one too: no next token is needed. One step is a batch of
+ * shuffled windows:
  *
- *     forward    block by block, each block's input kept; block = codes from the store times the scales of the moment
- *     head       logits of both models in tiles of rows, loss, gradient of the hidden states
- *     backward   blocks from last to first: forward again, gradients of weights, of scales, a step of Adam on its scales
+ *     forward    block by block, each block's input kept; block = codes from the store times the scales of
+ * the moment head       logits of both models in tiles of rows, loss, gradient of the hidden states backward
+ * blocks from last to first: forward again, gradients of weights, of scales, a step of Adam on its scales
  *
- * Adam's rate is relative to the size that a scale had at the start. Held-out windows judge the rounded scales after each
- * epoch; the best epoch's, or the start's, are kept. After each epoch all that the next one needs goes to the store. */
+ * Adam's rate is relative to the size that a scale had at the start. Held-out windows judge the rounded
+ * scales after each epoch; the best epoch's, or the start's, are kept. After each epoch all that the next one
+ * needs goes to the store. */
 #ifndef QUANT_TUNE_SCALES_H
 #define QUANT_TUNE_SCALES_H
 
@@ -20,27 +22,28 @@
 struct scales_task {
     struct model *m;
     const struct quantize_options *o;
-    const struct plan *plan;      /* items, samples, holdout, scale_micro */
+    const struct plan *plan; /* items, samples, holdout, scale_micro */
     const struct windows *windows;
-    struct acts *targets;         /* [samples] windows: the 16-bit model's hidden states behind its last block */
-    struct store *store;          /* codes and scales of all blocks; takes the result */
+    struct acts *targets; /* [samples] windows: the 16-bit model's hidden states behind its last block */
+    struct store *store;  /* codes and scales of all blocks; takes the result */
     struct gpu_arena *block, *scratch; /* of one block; of the whole pass */
-    struct acts_options room;     /* for the blocks' inputs; on the device, for all codes first */
+    struct acts_options room;          /* for the blocks' inputs; on the device, for all codes first */
     const struct tune_hooks *hooks;
 };
 
 /* Windows of a step that learns from `train` in all; steps of an epoch. */
 uint32_t tune_scales_batch(const struct quantize_options *o, uint32_t train);
 uint32_t tune_scales_steps(const struct quantize_options *o, uint32_t train);
-/* Device bytes that the pass takes for `micro` windows at a time, beyond one block's weights, `room` and the targets. */
+/* Device bytes that the pass takes for `micro` windows at a time, beyond one block's weights, `room` and the
+ * targets. */
 uint64_t tune_scales_bytes(const struct model *m, const struct plan *p, uint32_t micro);
 /* Bytes of the blocks' inputs that a step keeps. */
 uint64_t tune_scales_acts_bytes(const struct model *m, const struct quantize_options *o, uint32_t train);
 
 /* The whole pass, from where the store says it is, to the store. r: what happened. */
 bool tune_scales(const struct scales_task *t, struct stage_report *r, struct err *e);
-/* One batch at the start scales, nothing learned: its loss, and into grads[item] ([rows, groups] each; NULL where an item
- * is kept) the loss's gradient. For tests. */
+/* One batch at the start scales, nothing learned: its loss, and into grads[item] ([rows, groups] each; NULL
+ * where an item is kept) the loss's gradient. For tests. */
 bool tune_scales_gradient(const struct scales_task *t, const uint32_t *list, uint32_t n, double *loss,
                           float *const *grads, struct err *e);
 

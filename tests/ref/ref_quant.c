@@ -36,8 +36,8 @@ double ref_scale_error(const float *w, const float *cost, size_t n, double s, in
     return sum;
 }
 
-double ref_best_scale(const float *w, const float *cost, size_t n, int lo, int hi, unsigned steps, double power,
-                      unsigned scale_type, const float *stored)
+double ref_best_scale(const float *w, const float *cost, size_t n, int lo, int hi, unsigned steps,
+                      double power, unsigned scale_type, const float *stored)
 {
     /* A candidate computed in single precision may be rounded to the next number. */
     static const double ulp[] = {1e-6, 1.0 / 1023, 1.0 / 127};
