@@ -243,16 +243,20 @@ static bool accumulate(struct half *h, const uint32_t *list, uint32_t n, uint32_
 /* ---- hard weights ----------------------------------------------------------------------------------------
  */
 
-/* Rounded codes and scales of a linear in training, as the file would hold them. */
-static void harden(const struct half *h, int id)
+/* Rounded codes and scales of a linear in training, as the file would hold them; good until the next call. */
+static struct qmatrix harden(const struct half *h, int id)
 {
     struct gpu_cmd *cmd = h->t->m->cmd;
     const struct gumbel_state *s = &h->s[id];
+    struct qmatrix q = h->q[id];
     uint32_t n = s->rows * s->groups;
     gumbel_codes(cmd, s, h->codes);
     gpu_copy(cmd, h->scales, s->scales, n * 4ull);
     q_round_scales(
         cmd, &(struct round_scales_args){.scales = h->scales, .n = n, .scale_type = (uint32_t)s->spec.scale});
+    q.codes = h->codes;
+    q.scales = h->scales;
+    return q;
 }
 
 /* h->hard: the block with all weights in training rounded. */
@@ -261,10 +265,7 @@ static void harden_all(const struct half *h)
     for (int id = 0; id < LINEAR_COUNT; id++) {
         if (!h->trained[id])
             continue;
-        struct qmatrix q = h->q[id];
-        harden(h, id);
-        q.codes = h->codes;
-        q.scales = h->scales;
+        struct qmatrix q = harden(h, id);
         qmatrix_dequant(h->t->m->cmd, &q, h->hard.w[id]);
     }
 }
@@ -274,10 +275,7 @@ static bool keep_best(struct half *h, struct err *e)
     for (int id = 0; id < LINEAR_COUNT; id++) {
         if (!h->trained[id])
             continue;
-        struct qmatrix q = h->q[id];
-        harden(h, id);
-        q.codes = h->codes;
-        q.scales = h->scales;
+        struct qmatrix q = harden(h, id);
         qlinear_free(&h->best[id]);
         if (!qmatrix_download(h->t->m->cmd, &q, &h->best[id], e))
             return false;
