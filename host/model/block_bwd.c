@@ -11,21 +11,21 @@
 
 /* ---- scratch ------------------------------------------------------------------------------------------- */
 
-enum { B_DNORM, B_DACT, B_DQ, B_DK, B_DV, B_DELTA, B_LEFT, B_RIGHT, B_WT, B_COUNT };
+enum { B_DNORM, B_DATTN, B_DQ, B_DK, B_DV, B_DELTA, B_LEFT, B_RIGHT, B_WT, B_COUNT };
 
 /* Elements of each matrix; 0: not needed. */
 static void scratch_sizes(const struct model *m, uint32_t windows, unsigned parts, uint64_t n[B_COUNT])
 {
     uint64_t tokens = (uint64_t)windows * m->ctx, q = m->rows[LINEAR_Q], kv = m->rows[LINEAR_K];
-    uint64_t hidden = m->cfg->hidden_size, inner = m->cfg->intermediate_size;
+    uint64_t hidden = m->cfg->hidden_size;
     bool attn = parts & (BWD_ATTN | BWD_QK), ffn = parts & BWD_FFN, input = parts & BWD_INPUT;
     bool scores = parts & (BWD_QK | BWD_INPUT);
     for (int i = 0; i < B_COUNT; i++)
         n[i] = 0;
     if (input)
         n[B_DNORM] = tokens * hidden;
-    n[B_DACT] = tokens * max_u64(ffn ? inner : 0, attn ? q : 0);
     if (attn) {
+        n[B_DATTN] = tokens * q;
         n[B_DV] = tokens * kv;
         if (scores) {
             n[B_DQ] = tokens * q;
@@ -58,8 +58,8 @@ bool bwd_scratch_create(struct bwd_scratch *s, struct gpu_arena *arena, const st
                         uint32_t windows, unsigned parts, struct err *e)
 {
     *s = (struct bwd_scratch){.max_windows = windows};
-    struct gpu_view *views[B_COUNT] = {&s->dnorm, &s->dact, &s->dq,    &s->dk, &s->dv,
-                                       &s->delta, &s->left, &s->right, &s->wt};
+    struct gpu_view *views[B_COUNT] = {&s->dnorm, &s->dattn, &s->dq,    &s->dk, &s->dv,
+                                       &s->delta, &s->left,  &s->right, &s->wt};
     uint64_t n[B_COUNT];
     scratch_sizes(m, windows, parts, n);
     for (int i = 0; i < B_COUNT; i++)
@@ -166,7 +166,7 @@ static void add_rows(struct model *m, struct gpu_view y, struct gpu_view x, uint
 #define TILE_BY_SIZE(kernel)                                                                                 \
     gpu_kernel_constant(m->gpu, small ? KERNEL_ID_##kernel##_small : KERNEL_ID_##kernel, 2, 1)
 
-/* From the gradient of attn in bs->dact to those of v and, where `scores`, of the turned q and k. */
+/* From the gradient of attn in bs->dattn to those of v and, where `scores`, of the turned q and k. */
 static void attention_bwd(struct model *m, const struct block_scratch *s, const struct bwd_scratch *bs,
                           bool scores, uint32_t windows)
 {
@@ -179,7 +179,7 @@ static void attention_bwd(struct model *m, const struct block_scratch *s, const 
         uint32_t n = (uint32_t)min_u64(tile, windows - w);
         uint64_t row = (uint64_t)w * m->ctx, rows = (uint64_t)n * m->ctx;
         struct gpu_view vq = block_rows(s->q, row, rows, q), vk = block_rows(s->k, row, rows, kv),
-                        vv = block_rows(s->v, row, rows, kv), dout = block_rows(bs->dact, row, rows, q),
+                        vv = block_rows(s->v, row, rows, kv), dout = block_rows(bs->dattn, row, rows, q),
                         lse = block_rows(s->lse, row, rows, heads), dv = block_rows(bs->dv, row, rows, kv);
         struct gpu_grid keys = gpu_rows((uint64_t)n * c->num_kv_heads * div_up(m->ctx, tile_k));
         keys.work = (double)rows * m->ctx * q; /* half of every product is masked */
@@ -222,7 +222,7 @@ void block_attn_bwd(struct model *m, const struct block_weights *b, const struct
     }
     if (!scores && !w[LINEAR_V].size)
         return;
-    input_grad(m, b, bs, LINEAR_O, dy, bs->dact, rows, 0);
+    input_grad(m, b, bs, LINEAR_O, dy, bs->dattn, rows, 0);
     attention_bwd(m, s, bs, scores, windows);
     if (scores) {
         block_rope(m, bs->dq, c->num_heads, windows, -1);
@@ -262,15 +262,16 @@ void block_ffn_bwd(struct model *m, const struct block_weights *b, const struct 
     }
     if (!want_input && !w[LINEAR_GATE].size && !w[LINEAR_UP].size)
         return;
-    input_grad(m, b, bs, LINEAR_DOWN, dy, bs->dact, rows, 0);
-    swiglu_bwd(m, s->gate, s->up, bs->dact, rows, c->intermediate_size);
+    struct gpu_view dact = s->act; /* which is in bs->right now, or not needed */
+    input_grad(m, b, bs, LINEAR_DOWN, dy, dact, rows, 0);
+    swiglu_bwd(m, s->gate, s->up, dact, rows, c->intermediate_size);
     if (w[LINEAR_GATE].size || w[LINEAR_UP].size) {
         gpu_transpose(m->cmd, s->norm, bs->right, rows, c->hidden_size);
-        weight_grad(m, bs, LINEAR_GATE, bs->dact, grads, rows);
+        weight_grad(m, bs, LINEAR_GATE, dact, grads, rows);
         weight_grad(m, bs, LINEAR_UP, s->up, grads, rows);
     }
     if (want_input) {
-        input_grad(m, b, bs, LINEAR_GATE, bs->dact, bs->dnorm, rows, 0);
+        input_grad(m, b, bs, LINEAR_GATE, dact, bs->dnorm, rows, 0);
         input_grad(m, b, bs, LINEAR_UP, s->up, bs->dnorm, rows, 1);
         block_rmsnorm_bwd(m, h, b->ffn_norm, bs->dnorm, rows, c->hidden_size);
         add_rows(m, dy, bs->dnorm, rows, c->hidden_size);

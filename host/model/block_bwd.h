@@ -23,9 +23,8 @@ struct block_grads {
 /* Scratch for at most max_windows windows. T = windows * ctx. */
 struct bwd_scratch {
     uint32_t max_windows;
-    struct gpu_view dnorm; /* [T, hidden]: gradient behind a norm */
-    struct gpu_view
-        dact; /* [T, widest of intermediate and heads * head_dim]: gradient of act or attn; then of gate */
+    struct gpu_view dnorm;       /* [T, hidden]: gradient behind a norm */
+    struct gpu_view dattn;       /* [T, heads * head_dim]: gradient of attn */
     struct gpu_view dq, dk, dv;  /* [T, heads|kv * head_dim] */
     struct gpu_view delta;       /* [T, heads]: dout . out of each head */
     struct gpu_view left, right; /* [widest output|input, T]: transposed operands of a weight's gradient */
@@ -45,7 +44,8 @@ void block_rmsnorm_bwd(struct model *m, struct gpu_view x, struct gpu_view w, st
 void block_attn_bwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
                     const struct bwd_scratch *bs, struct gpu_view x, struct gpu_view dy, bool want_input,
                     const struct block_grads *grads, uint32_t windows);
-/* After block_ffn_fwd of the same h; s->gate, s->up, s->act are used up. */
+/* After block_ffn_fwd of the same h; s->gate, s->up, s->act are used up: act holds
+ * its own gradient, then gate's. */
 void block_ffn_bwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
                    const struct bwd_scratch *bs, struct gpu_view h, struct gpu_view dy, bool want_input,
                    const struct block_grads *grads, uint32_t windows);
