@@ -125,7 +125,7 @@ static bool read_type(const char *option, const char *value, const struct quant_
     *out = quant_type_find(value);
     if (*out)
         return true;
-    char names[128] = "";
+    char names[256] = "";
     for (size_t i = 0; quant_type_at(i); i++) {
         size_t n = strlen(names);
         snprintf(names + n, sizeof names - n, "%s%s", i ? ", " : "", quant_type_at(i)->name);

@@ -1,16 +1,39 @@
 #include "formats/quant_type.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "host/base/num.h"
 
 /* Ternary takes two bits on disk. 5 to 7 bits exist in checkpoints of others: read, converted and rounded to,
- * not learned. */
+ * not learned. Q2_0 and TQ2_0 hold 1 - c with the scale negated (FORMATS.md). */
 static const struct quant_type types[] = {
-    {"ternary", -1, 1, 2, true}, {"2", -2, 1, 2, true},    {"3", -4, 3, 3, true},    {"4", -8, 7, 4, true},
-    {"8", -128, 127, 8, false},  {"5", -16, 15, 5, false}, {"6", -32, 31, 6, false}, {"7", -64, 63, 7, false},
+    {"ternary", -1, 1, 2, true, 0, 0, 0, 0, 0},
+    {"2", -2, 1, 2, true, 0, 0, 0, 0, 0},
+    {"3", -4, 3, 3, true, 0, 0, 0, 0, 0},
+    {"4", -8, 7, 4, true, 0, 0, 0, 0, 0},
+    {"8", -128, 127, 8, false, 0, 0, 0, 0, 0},
+    {"5", -16, 15, 5, false, 0, 0, 0, 0, 0},
+    {"6", -32, 31, 6, false, 0, 0, 0, 0, 0},
+    {"7", -64, 63, 7, false, 0, 0, 0, 0, 0},
+    {"Q2_0", -2, 1, 2, true, 64, 0, 0, 0, 0},
+    {"TQ2_0", -2, 1, 2, true, 256, 0, 0, 0, 0},
+    {"TQ1_0", -1, 1, 2, true, 256, 0, 0, 0, 0},
+    {"Q4_0", -8, 7, 4, true, 32, 0, 0, 0, 0},
+    {"Q5_0", -16, 15, 5, true, 32, 0, 0, 0, 0},
+    {"Q8_0", -127, 127, 8, false, 32, 0, 0, 0, 0},
+    {"Q2_K", 0, 3, 2, true, 16, 256, 0, 15, 15},
+    {"Q3_K", -4, 3, 3, true, 16, 256, -32, 31, 0},
+    {"Q4_K", 0, 15, 4, true, 32, 256, 0, 63, 63},
+    {"Q5_K", 0, 31, 5, true, 32, 256, 0, 63, 63},
+    {"Q6_K", -32, 31, 6, false, 16, 256, -128, 127, 0},
 };
+
+unsigned quant_type_planes(const struct quant_type *t)
+{
+    return t->offset_hi ? 2 : 1;
+}
 
 const struct quant_type *quant_type_at(size_t i)
 {
@@ -29,7 +52,7 @@ const struct quant_type *quant_type_find(const char *name)
 const struct quant_type *quant_type_of_bits(unsigned bits)
 {
     for (size_t i = 0; quant_type_at(i); i++) {
-        if (types[i].bits == bits && types[i].hi - types[i].lo + 1 == 1 << bits)
+        if (!types[i].group && types[i].bits == bits && types[i].hi - types[i].lo + 1 == 1 << bits)
             return &types[i];
     }
     return NULL;
@@ -39,6 +62,13 @@ double quant_spec_bpw(const struct quant_spec *s, uint64_t rows, uint64_t cols)
 {
     if (!rows || !cols)
         return 0;
+    /* Of a type with super-blocks: one f16 (or two) of each, and the integers. */
+    if (s->type->super) {
+        unsigned planes = quant_type_planes(s->type), width = 0;
+        while ((s->type->scale_hi - s->type->scale_lo) >> width)
+            width++;
+        return s->type->bits + planes * (16.0 / s->type->super + (double)width / s->group);
+    }
     uint64_t groups = s->group ? div_up(cols, s->group) : 1;
     return s->type->bits + 16.0 * (double)groups / (double)cols;
 }
@@ -70,7 +100,8 @@ bool qlinear_init(struct qlinear *q, uint32_t rows, uint32_t cols, struct quant_
         return err_set(e, ERR_BUG, "a quantized matrix of %u x %u%s", (unsigned)rows, (unsigned)cols,
                        spec.type ? "" : " without a type");
     q->groups = (uint32_t)div_up(cols, q->spec.group);
-    uint64_t n = (uint64_t)rows * cols, n_scales = (uint64_t)rows * q->groups, scale_bytes;
+    uint64_t n = (uint64_t)rows * cols, scale_bytes;
+    uint64_t n_scales = (uint64_t)rows * q->groups * quant_type_planes(spec.type);
     if (n > SIZE_MAX || !mul_u64(n_scales, sizeof *q->scales, &scale_bytes) || scale_bytes > SIZE_MAX)
         return err_nomem(e, "a quantized matrix", n);
     q->codes = calloc((size_t)n, sizeof *q->codes);
@@ -82,6 +113,41 @@ bool qlinear_init(struct qlinear *q, uint32_t rows, uint32_t cols, struct quant_
     return true;
 }
 
+/* The largest integer that some d makes of the largest scale is tried first: the d of the packer's own
+ * projection is among the candidates, and any of them gives the same products. */
+bool quant_super_solve(const float *scales, uint32_t n, int lo, int hi, uint16_t *d, int16_t *integers)
+{
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        integers[i] = 0;
+        if (fabsf(scales[i]) > fabsf(scales[most]))
+            most = i;
+    }
+    *d = 0;
+    if (n == 0 || scales[most] == 0)
+        return true;
+    for (int k = hi > -lo ? hi : -lo; k > 0; k--) {
+        for (int sign = 1; sign >= -1; sign -= 2) {
+            if (sign * k < lo || sign * k > hi)
+                continue;
+            uint16_t half = f32_to_f16(scales[most] / (float)(sign * k));
+            float step = f16_to_f32(half);
+            uint32_t i = 0;
+            for (; step != 0 && isfinite(step) && i < n; i++) {
+                float ratio = rintf(scales[i] / step);
+                if (!(ratio >= (float)lo && ratio <= (float)hi) || ratio * step != scales[i])
+                    break;
+                integers[i] = (int16_t)ratio;
+            }
+            if (i == n) {
+                *d = half;
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 void qlinear_free(struct qlinear *q)
 {
     free(q->codes);
@@ -91,15 +157,16 @@ void qlinear_free(struct qlinear *q)
 
 void qlinear_dequant(const struct qlinear *q, uint32_t row0, uint32_t rows, float *dst)
 {
+    unsigned planes = quant_type_planes(q->spec.type);
     for (uint32_t r = 0; r < rows; r++) {
         const int8_t *codes = q->codes + (size_t)(row0 + r) * q->cols;
-        const float *scales = q->scales + (size_t)(row0 + r) * q->groups;
+        const float *scales = q->scales + (size_t)(row0 + r) * planes * q->groups;
         float *out = dst + (size_t)r * q->cols;
         for (uint32_t g = 0; g < q->groups; g++) {
             uint32_t c = g * q->spec.group;
             uint32_t end = q->cols - c < q->spec.group ? q->cols : c + q->spec.group;
             for (; c < end; c++)
-                out[c] = (float)codes[c] * scales[g];
+                out[c] = (float)codes[c] * scales[g] + (planes > 1 ? scales[q->groups + g] : 0);
         }
     }
 }

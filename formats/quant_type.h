@@ -1,7 +1,8 @@
 /* The one table of quantization types, and a quantized matrix in neutral form.
  *
- * Everything the optimiser, the evaluator and the packers see is  w = c * s[g] + o[g]: an integer code c per weight,
- * a scale s and an offset o per group of consecutive input columns of one row. Symmetric types have o = 0. */
+ * Everything the optimiser, the evaluator and the packers see is  w = c * s[g] + o[g]: an integer code c per
+ * weight, a scale s and an offset o per group of consecutive input columns of one row. Symmetric types have o
+ * = 0. */
 #ifndef FORMATS_QUANT_TYPE_H
 #define FORMATS_QUANT_TYPE_H
 
@@ -15,11 +16,21 @@ enum scale_type { SCALE_F32, SCALE_F16, SCALE_BF16 };
 
 /* One row of the table (quant_type.c). */
 struct quant_type {
-    const char *name; /* as --bits and --tensor take it: "ternary", "2", "3", "4", "8" */
-    int lo, hi;       /* codes, inclusive */
-    unsigned bits;    /* of the unsigned code on disk: stored = c + 2^(bits-1) */
-    bool learned;     /* Gumbel-Softmax is offered (8 bits: RTN and GPTQ only) */
+    const char
+        *name;     /* as --bits and --tensor take it: "ternary", "2", "3", "4", "8"; as --type does: "Q2_K" */
+    int lo, hi;    /* codes, inclusive */
+    unsigned bits; /* of the unsigned code on disk: stored = c + 2^(bits-1), or c - lo where the type has
+                      offsets */
+    bool learned;  /* Gumbel-Softmax is offered (8 bits: RTN and GPTQ only) */
+    /* Types of GGUF bring their own geometry; all 0 where the run chooses. */
+    uint32_t group; /* columns per scale */
+    uint32_t super; /* columns that share one f16 d (and dmin): a scale is d times an integer. 0: scales stand
+                       alone */
+    int scale_lo, scale_hi; /* that integer */
+    int offset_hi;          /* offsets are -dmin * (0..offset_hi); 0: symmetric, there are none */
 };
+/* 2 where groups have offsets beside their scales, else 1. */
+unsigned quant_type_planes(const struct quant_type *t);
 
 /* A type with its free choices made. */
 struct quant_spec {
@@ -34,7 +45,8 @@ const struct quant_type *quant_type_find(const char *name);
 const struct quant_type *quant_type_of_bits(unsigned bits);
 /* Row i of the table, NULL past the end: for help texts and tests. */
 const struct quant_type *quant_type_at(size_t i);
-/* Bits per weight of a [rows, cols] matrix in this spec, scales included (16 bits each), codes at their storage width. */
+/* Bits per weight of a [rows, cols] matrix in this spec, scales included (16 bits each), codes at their
+ * storage width. */
 double quant_spec_bpw(const struct quant_spec *s, uint64_t rows, uint64_t cols);
 /* "f32" | "f16" | "bf16". */
 const char *scale_type_name(enum scale_type t);
@@ -47,13 +59,17 @@ struct qlinear {
     struct quant_spec spec;
     uint32_t groups; /* ceil(cols / group) */
     int8_t *codes;   /* [rows, cols] */
-    float *scales;   /* [rows, groups], exact in spec.scale */
+    float *scales; /* [rows, planes, groups]: a row's scales, then its offsets where the type has them; exact
+                      as stored */
 };
 
 /* Allocates codes and scales (zeroed). */
 bool qlinear_init(struct qlinear *q, uint32_t rows, uint32_t cols, struct quant_spec spec, struct err *e);
 void qlinear_free(struct qlinear *q);
-/* Rows [row0, row0 + rows) as f32 into dst [rows, cols]: codes * scales. */
+/* n scales (or negated offsets) of one super-block as d times integers in [lo, hi]: finds an f16 d for which
+ * that is exact and those integers. False: there is none. All zero: d = 0. */
+bool quant_super_solve(const float *scales, uint32_t n, int lo, int hi, uint16_t *d, int16_t *integers);
+/* Rows [row0, row0 + rows) as f32 into dst [rows, cols]: codes * scales + offsets. */
 void qlinear_dequant(const struct qlinear *q, uint32_t row0, uint32_t rows, float *dst);
 
 #endif

@@ -141,7 +141,8 @@ static void test_types(void **state)
     for (size_t i = 0; quant_type_at(i); i++) {
         const struct quant_type *t = quant_type_at(i);
         assert_ptr_equal(quant_type_find(t->name), t);
-        assert_true(t->lo >= -(1 << (t->bits - 1)) && t->hi < 1 << (t->bits - 1));
+        int zero = t->offset_hi ? 0 : 1 << (t->bits - 1); /* stored = c + zero */
+        assert_true(t->lo >= -zero && t->hi + zero < 1 << t->bits);
     }
     struct quant_spec s = {two, 128, SCALE_F16};
     assert_float_equal(quant_spec_bpw(&s, 64, 256), 2.125, 0);

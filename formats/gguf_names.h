@@ -1,0 +1,25 @@
+/* Names and row order: what a tensor of a Hugging Face model is called in a GGUF, and back (FORMATS.md, "HF
+ * names"). */
+#ifndef FORMATS_GGUF_NAMES_H
+#define FORMATS_GGUF_NAMES_H
+
+#include "formats/hf_config.h"
+
+/* "model.layers.3.self_attn.q_proj" -> "blk.3.attn_q"; "model.embed_tokens" -> "token_embd"; ".weight" and
+ * ".bias" are carried over when present. False: no such name is known. out: at least 64 bytes. */
+bool gguf_name_of(const char *hf, char *out, size_t cap);
+/* The reverse; out: at least 96 bytes. */
+bool gguf_name_to_hf(const char *name, char *out, size_t cap);
+
+/* general.architecture of a config ("llama" for Llama and Mistral, "qwen2", "qwen3"); NULL: there is none. */
+const char *gguf_architecture(const struct model_config *c);
+/* Heads whose rows are permuted in a GGUF of this architecture: num_heads for q_proj, num_kv_heads for k_proj
+ * (weights and biases) of llama, 0 for everything else. */
+uint32_t gguf_permuted_heads(const struct model_config *c, const char *hf_module);
+/* Row of the GGUF's tensor that holds row r of the Hugging Face one: within a head of dim rows, r = p*dim/2 +
+ * j lies at 2j + p. */
+uint32_t gguf_row_of(uint32_t r, uint32_t dim);
+/* The Hugging Face row that lies in row r of the GGUF. */
+uint32_t gguf_row_to_hf(uint32_t r, uint32_t dim);
+
+#endif

@@ -1,0 +1,74 @@
+/* The tensor types of GGUF: sizes, dequantization, packing of learned codes, weighted rounding. FORMATS.md,
+ * the table. */
+#ifndef FORMATS_GGUF_TYPE_H
+#define FORMATS_GGUF_TYPE_H
+
+#include "formats/quant_type.h"
+
+/* ggml's numbers. */
+enum {
+    GGML_F32 = 0,
+    GGML_F16 = 1,
+    GGML_Q4_0 = 2,
+    GGML_Q4_1 = 3,
+    GGML_Q5_0 = 6,
+    GGML_Q5_1 = 7,
+    GGML_Q8_0 = 8,
+    GGML_Q2_K = 10,
+    GGML_Q3_K = 11,
+    GGML_Q4_K = 12,
+    GGML_Q5_K = 13,
+    GGML_Q6_K = 14,
+    GGML_IQ4_NL = 20,
+    GGML_BF16 = 30,
+    GGML_TQ1_0 = 34,
+    GGML_TQ2_0 = 35,
+    GGML_MXFP4 = 39,
+    GGML_Q2_0 = 42,
+    GGML_NONE = -1
+};
+
+/* One row per type that gsq reads. */
+struct gguf_type {
+    int id;
+    const char *name;                 /* "Q2_K" */
+    uint32_t block, bytes;            /* weights and bytes of a block */
+    const struct quant_type *learned; /* its row among the quantization types, where codes and scales map to
+                                         it exactly; else NULL */
+    bool rounded;                     /* gguf_round_row can write it */
+};
+const struct gguf_type *gguf_type_of(uint32_t id);                 /* NULL: unknown */
+const struct gguf_type *gguf_type_named(const char *name);         /* case-insensitive; NULL: unknown */
+const struct gguf_type *gguf_type_for(const struct quant_type *t); /* the type a quantization type is stored
+                                                                      as: also "2" -> Q2_0 ... NULL: none */
+const struct gguf_type *gguf_type_at(size_t i);                    /* NULL past the end */
+/* Bytes of a row of n weights; n is a multiple of the block. */
+uint64_t gguf_row_bytes(const struct gguf_type *t, uint64_t n);
+
+/* n weights (a multiple of the block) as f32. src: any alignment. */
+void gguf_dequant(const struct gguf_type *t, const void *src, uint64_t n, float *dst);
+
+/* One row of codes and scales in neutral form (quant_type.h: scales, then offsets where the type has them,
+ * [groups] each) into dst. Exact: what is decoded later is codes * scales + offsets bit for bit, up to the
+ * last rounding of that sum. cols is a multiple of the block. `spec.type` is t->learned, or a plain type of
+ * the same levels whose group is a multiple of this block or its multiple (2 bits, group 128 -> Q2_0: the
+ * scale is written twice). Fails (ERR_BUG) where the scales are not d times integers within the type's range
+ * (quant_super_solve), ERR_USER where f16 cannot hold one. */
+bool gguf_pack_row(const struct gguf_type *t, const struct quant_spec *spec, const int8_t *codes,
+                   const float *scales, uint64_t cols, void *dst, struct err *e);
+/* The reverse, for types with t->learned: codes [cols], scales [planes * groups] with groups = cols /
+ * learned->group. */
+void gguf_unpack_row(const struct gguf_type *t, const void *src, uint64_t cols, int8_t *codes, float *scales);
+/* dst <- a copy of src whose codes are others; every other bit stays. For --refine. */
+void gguf_replace_codes(const struct gguf_type *t, const void *src, const int8_t *codes, uint64_t cols,
+                        void *dst);
+
+/* Rounds a row of n weights to any type with t->rounded (F32, F16, BF16, Q8_0, Q4_0, Q5_0, Q4_1, Q5_1, Q2_K,
+ * Q3_K, Q4_K, Q5_K, Q6_K): searched scales, least sum importance[i] * (w - stored)^2. importance may be NULL:
+ * all 1. */
+void gguf_round_row(const struct gguf_type *t, const float *w, const float *importance, uint64_t n,
+                    void *dst);
+/* Whether stored bytes make sense: no NaN or infinite scale. */
+bool gguf_row_valid(const struct gguf_type *t, const void *src, uint64_t n);
+
+#endif

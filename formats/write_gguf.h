@@ -1,0 +1,57 @@
+/* Writes a GGUF from a checkpoint (a Hugging Face folder or another GGUF): metadata, tokenizer, tensors in
+ * their types. */
+#ifndef FORMATS_WRITE_GGUF_H
+#define FORMATS_WRITE_GGUF_H
+
+#include "formats/checkpoint_in.h"
+#include "formats/gguf_type.h"
+#include "formats/write_hf.h"
+
+/* What becomes of one 2-D weight. */
+struct gguf_item {
+    const char
+        *module; /* Hugging Face name: "model.layers.0.self_attn.q_proj", "model.embed_tokens", "lm_head" */
+    const struct gguf_type *type; /* what it is stored as */
+    bool coded; /* codes and scales come from the source (source->linear); else its weights are rounded */
+    struct quant_spec spec; /* of the codes, where coded */
+};
+struct gguf_options {
+    int file_type;                    /* general.file_type; -1: found from the types (the commonest) */
+    const char *const (*metadata)[2]; /* extra string keys, n pairs: how it was made; may be NULL */
+    size_t n_metadata;
+};
+struct gguf_source {
+    void *ctx;
+    /* Codes of a coded item, rows in Hugging Face order. The writer frees q. */
+    bool (*linear)(void *ctx, const struct gguf_item *item, struct qlinear *q, struct err *e);
+    /* importance[cols] for rounding a weight (the Hessian's diagonal); NULL result or NULL function: all 1.
+     */
+    const float *(*importance)(void *ctx, const char *module);
+    bool (*progress)(void *ctx, uint64_t done,
+                     uint64_t total); /* bytes; false stops (ERR_STOPPED); may be NULL */
+};
+/* items: every 2-D weight of the model (write_gguf_items lists them). Norms, biases and other vectors are
+ * F32. */
+bool write_gguf(const char *path, const struct checkpoint *src, const struct gguf_item *items, size_t n,
+                const struct gguf_options *o, const struct gguf_source *source, struct err *e);
+/* Bytes the file will take; 0 if it cannot be written (write_gguf then says why). */
+uint64_t write_gguf_size(const struct checkpoint *src, const struct gguf_item *items, size_t n,
+                         const struct gguf_options *o);
+/* Whether PATH may be written (preflight): not the source itself, its folder exists. */
+bool write_gguf_check(const char *path, const struct checkpoint *src, struct err *e);
+/* Names of all 2-D weights of the model in file order (embedding, blocks, head where it is stored): calls fn
+ * for each. */
+bool gguf_weights_each(const struct checkpoint *src,
+                       bool (*fn)(void *ctx, const char *module, uint32_t rows, uint32_t cols), void *ctx);
+
+/* A mixture by the name users know ("Q2_K", "Q3_K_M", "Q2_0", "F16" ...): the type of one module by
+ * FORMATS.md's rules
+ * ("Mixtures"), with llama-quantize's fallback where cols % block != 0 (*fell_back is then true). NULL: no
+ * such mixture. */
+const struct gguf_type *gguf_mixture_type(const char *mixture, const struct model_config *c,
+                                          const char *module, uint32_t cols, bool *fell_back);
+/* general.file_type of a mixture, -1: none; name of mixture i, NULL past the end. */
+int gguf_mixture_file_type(const char *mixture);
+const char *gguf_mixture_at(size_t i);
+
+#endif
