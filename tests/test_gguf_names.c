@@ -1,0 +1,114 @@
+/* Names and row order of GGUF against FORMATS.md, there and back. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "formats/gguf_names.h"
+
+static void known_names(void **state)
+{
+    (void)state;
+    static const char *const pairs[][2] = {
+        {"model.embed_tokens", "token_embd"},
+        {"model.norm.weight", "output_norm.weight"},
+        {"lm_head.weight", "output.weight"},
+        {"model.layers.0.input_layernorm.weight", "blk.0.attn_norm.weight"},
+        {"model.layers.3.self_attn.q_proj", "blk.3.attn_q"},
+        {"model.layers.31.self_attn.k_proj.bias", "blk.31.attn_k.bias"},
+        {"model.layers.9.self_attn.v_proj.weight", "blk.9.attn_v.weight"},
+        {"model.layers.10.self_attn.o_proj.weight", "blk.10.attn_output.weight"},
+        {"model.layers.1.self_attn.q_norm.weight", "blk.1.attn_q_norm.weight"},
+        {"model.layers.1.self_attn.k_norm.weight", "blk.1.attn_k_norm.weight"},
+        {"model.layers.1.post_attention_layernorm.weight", "blk.1.ffn_norm.weight"},
+        {"model.layers.1.mlp.gate_proj", "blk.1.ffn_gate"},
+        {"model.layers.1.mlp.up_proj", "blk.1.ffn_up"},
+        {"model.layers.999999.mlp.down_proj.weight", "blk.999999.ffn_down.weight"},
+    };
+    for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
+        char name[64], hf[96];
+        assert_true(gguf_name_of(pairs[i][0], name, sizeof name));
+        assert_string_equal(name, pairs[i][1]);
+        assert_true(gguf_name_to_hf(pairs[i][1], hf, sizeof hf));
+        assert_string_equal(hf, pairs[i][0]);
+    }
+}
+
+static void unknown_names(void **state)
+{
+    (void)state;
+    static const char *const hf[] = {
+        "",
+        ".weight",
+        "model.embed_tokens.weight.weight",
+        "model.layers..mlp.up_proj",
+        "blk.0.attn_q",
+        "model.layers.0",
+        "model.layers.01.mlp.up_proj",
+        "model.layers.0.mlp.up_projx",
+        "lm_headx",
+        "model.layers.0.",
+        "model.layers.99999999999999.mlp.up_proj",
+        "model.layers.-1.mlp.up_proj",
+    };
+    char out[96];
+    for (size_t i = 0; i < sizeof hf / sizeof hf[0]; i++)
+        assert_false(gguf_name_of(hf[i], out, sizeof out));
+    static const char *const gguf[] = {"rope_freqs.weight", "blk.0.attn_qkv.weight", "output.scale",
+                                       "blk.x.attn_q", "model.norm.weight"};
+    for (size_t i = 0; i < sizeof gguf / sizeof gguf[0]; i++)
+        assert_false(gguf_name_to_hf(gguf[i], out, sizeof out));
+    assert_false(gguf_name_of("model.layers.3.self_attn.q_proj", out, 12)); /* "blk.3.attn_q" and its NUL */
+    assert_true(gguf_name_of("model.layers.3.self_attn.q_proj", out, 13));
+}
+
+static void permuted_modules(void **state)
+{
+    (void)state;
+    struct model_config c = {.model_type = "llama", .num_heads = 8, .num_kv_heads = 2};
+    assert_string_equal(gguf_architecture(&c), "llama");
+    assert_int_equal(gguf_permuted_heads(&c, "model.layers.3.self_attn.q_proj"), 8);
+    assert_int_equal(gguf_permuted_heads(&c, "model.layers.3.self_attn.k_proj"), 2);
+    assert_int_equal(gguf_permuted_heads(&c, "model.layers.3.self_attn.k_proj.bias"), 2);
+    assert_int_equal(gguf_permuted_heads(&c, "model.layers.3.self_attn.v_proj"), 0);
+    assert_int_equal(gguf_permuted_heads(&c, "model.embed_tokens"), 0);
+    strcpy(c.architecture, "MistralForCausalLM");
+    assert_string_equal(gguf_architecture(&c), "llama");
+    assert_int_equal(gguf_permuted_heads(&c, "model.layers.0.self_attn.q_proj"), 8);
+    strcpy(c.architecture, "Qwen2ForCausalLM"); /* the architecture counts, not the model_type */
+    assert_string_equal(gguf_architecture(&c), "qwen2");
+    assert_int_equal(gguf_permuted_heads(&c, "model.layers.0.self_attn.q_proj"), 0);
+    strcpy(c.architecture, "Qwen3ForCausalLM");
+    assert_string_equal(gguf_architecture(&c), "qwen3");
+    strcpy(c.architecture, "LlamaForClassification");
+    assert_null(gguf_architecture(&c));
+    assert_int_equal(gguf_permuted_heads(&c, "model.layers.0.self_attn.q_proj"), 0);
+}
+
+static void row_order(void **state)
+{
+    (void)state;
+    /* Two heads of 6 rows: the halves of each head are interleaved. */
+    static const uint32_t lies_at[12] = {0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11};
+    for (uint32_t r = 0; r < 12; r++) {
+        assert_int_equal(gguf_row_of(r, 6), lies_at[r]);
+        assert_int_equal(gguf_row_to_hf(lies_at[r], 6), r);
+    }
+    for (uint32_t r = 0; r < 512; r++)
+        assert_int_equal(gguf_row_to_hf(gguf_row_of(r, 128), 128), r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(known_names),
+        cmocka_unit_test(unknown_names),
+        cmocka_unit_test(permuted_modules),
+        cmocka_unit_test(row_order),
+    };
+    return cmocka_run_group_tests_name("gguf_names", tests, NULL, NULL);
+}
