@@ -575,6 +575,14 @@ CASE(gumbel_codes)
     return BYTES((4.0 * LEVELS + 2) * N(b));
 }
 
+CASE(col_sumsq)
+{
+    SHAPE("%u x %u", b->rows, b->cols);
+    q_col_sumsq(b->cmd, &(struct col_sumsq_args){
+                            .x = b->buf[2], .sums = b->buf[3], .rows = b->rows, .cols = b->cols});
+    return BYTES(4 * N(b));
+}
+
 CASE(row_dot)
 {
     SHAPE("%u x %u", b->rows, b->cols);
@@ -647,6 +655,7 @@ const struct bench_case bench_cases[] = {
     ROW(gumbel_init, gumbel_init),
     ROW(gumbel_step, gumbel_step),
     ROW(gumbel_codes, gumbel_codes),
+    ROW(col_sumsq, col_sumsq),
     ROW(row_dot, row_dot),
     ROW(round_scales, round_scales),
     ROW(subtract, subtract),

@@ -330,6 +330,33 @@ static void test_row_dot(void **state)
         }
 }
 
+static void test_col_sumsq(void **state)
+{
+    (void)state;
+    static const uint32_t sizes[][2] = {{1, 1},   {1, 7},     {3, 4},     {5, 33},    {129, 64},
+                                        {64, 65}, {1000, 10}, {70001, 3}, {70001, 8}, {17, 1000}};
+    for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_col_sumsq, &v); v++)
+        for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+            uint32_t rows = sizes[i][0], cols = sizes[i][1];
+            float *x = normals((size_t)rows * cols, 1, i), *start = normals(cols, 1, i + 40);
+            double *want = calloc(cols, sizeof *want);
+            assert_non_null(want);
+            for (size_t k = 0; rows > 1000 && k < (size_t)rows * cols; k++)
+                x[k] = 0.3f; /* equal numbers: what additions lose does not cancel */
+            ref_col_sumsq(x, rows, cols, want);
+            struct buffer bx = buffer_make(&fx, (size_t)rows * cols, x), bs = buffer_make(&fx, cols, start);
+            q_col_sumsq(fx.cmd, &(struct col_sumsq_args){bx.view, bs.view, rows, cols});
+            float *got = buffer_read(&bs);
+            for (uint32_t c = 0; c < cols; c++)
+                near(got[c], start[c] + want[c], 5e-7, want[c] + fabs(start[c]));
+            free(x);
+            free(start);
+            free(want);
+            free(got);
+            fixture_reset(&fx);
+        }
+}
+
 static void test_round_scales(void **state)
 {
     (void)state;
@@ -407,7 +434,7 @@ int main(void)
         cmocka_unit_test(test_quantize_dequant), cmocka_unit_test(test_gptq_segment),
         cmocka_unit_test(test_diagonals),        cmocka_unit_test(test_moves),
         cmocka_unit_test(test_row_dot),          cmocka_unit_test(test_round_scales),
-        cmocka_unit_test(test_row_tiles),
+        cmocka_unit_test(test_row_tiles),        cmocka_unit_test(test_col_sumsq),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
 }

@@ -11,6 +11,9 @@ enum { CONSTANT_ROWS_PER_LANE = 3 };
  * (256). */
 enum { ROW_STEP = 64 };
 
+/* Rows of one col_sumsq: lavapipe ends loops after 65535 turns. */
+enum { SUMSQ_ROWS = 32768 };
+
 /* A view that advances with the rows. */
 struct walked {
     struct gpu_view *view; /* in the function's copy of the arguments */
@@ -292,6 +295,18 @@ void q_adam_step(struct gpu_cmd *cmd, const struct adam_step_args *args)
     while (walk_next(&t)) {
         a.n = t.rows;
         run_adam_step(cmd, item_grid(&t, 1), &a);
+    }
+}
+
+void q_col_sumsq(struct gpu_cmd *cmd, const struct col_sumsq_args *args)
+{
+    struct col_sumsq_args a = *args;
+    const struct walked views[] = {WALKED(x, a.cols)};
+    struct walk t = WALK(col_sumsq, args->rows, a.cols);
+    t.per_tile = (uint32_t)min_u64(t.per_tile, SUMSQ_ROWS);
+    while (walk_next(&t)) {
+        a.rows = t.rows;
+        run_col_sumsq(cmd, with_work(gpu_items(cmd, KERNEL_ID_col_sumsq, a.cols), &t), &a);
     }
 }
 

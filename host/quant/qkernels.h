@@ -39,6 +39,8 @@ void q_gumbel_codes(struct gpu_cmd *cmd, const struct gumbel_codes_args *args);
 /* dscales of every group are added to. */
 void q_scale_grad(struct gpu_cmd *cmd, const struct scale_grad_args *args);
 void q_adam_step(struct gpu_cmd *cmd, const struct adam_step_args *args);
+/* Any number of rows. */
+void q_col_sumsq(struct gpu_cmd *cmd, const struct col_sumsq_args *args);
 void q_row_dot(struct gpu_cmd *cmd, const struct row_dot_args *args);
 void q_round_scales(struct gpu_cmd *cmd, const struct round_scales_args *args);
 /* y may be x. */

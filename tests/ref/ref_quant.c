@@ -161,3 +161,10 @@ int ref_gumbel_code(const struct ref_gumbel *g, int c0, const float *logits, siz
         }
     return best;
 }
+
+void ref_col_sumsq(const float *x, size_t rows, size_t cols, double *sums)
+{
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < cols; c++)
+            sums[c] += (double)x[r * cols + c] * x[r * cols + c];
+}

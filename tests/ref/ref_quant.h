@@ -20,6 +20,9 @@ double ref_scale_error(const float *w, const float *cost, size_t n, double s, in
 double ref_best_scale(const float *w, const float *cost, size_t n, int lo, int hi, unsigned steps,
                       double power, unsigned scale_type, const float *stored);
 
+/* sums[cols] += squares of x[rows, cols], summed over the rows. */
+void ref_col_sumsq(const float *x, size_t rows, size_t cols, double *sums);
+
 /* ---- Gumbel-Softmax ---- */
 struct ref_gumbel {
     uint32_t levels, relative;
