@@ -14,6 +14,8 @@ static const char *const names[] = {"gptq", "gptq_v2", "compressed-tensors", "ml
 enum export_format export_format_parse(const char *name)
 {
     int f = 0;
+    if (strcmp(name, "gguf") == 0)
+        return EXPORT_GGUF;
     while (f < EXPORT_NONE && strcmp(names[f], name) != 0)
         f++;
     return (enum export_format)f;
@@ -21,7 +23,7 @@ enum export_format export_format_parse(const char *name)
 
 const char *export_format_name(enum export_format f)
 {
-    return f < EXPORT_NONE ? names[f] : "none";
+    return f < EXPORT_NONE ? names[f] : f == EXPORT_GGUF ? "gguf" : "none";
 }
 
 static bool is_gptq(enum export_format f)
@@ -55,6 +57,7 @@ static bool bits_fit(enum export_format f, unsigned bits)
     case EXPORT_HUMMING:
         return bits >= 2 && bits <= 8;
     case EXPORT_NONE:
+    case EXPORT_GGUF:
         break;
     }
     return false;
@@ -192,6 +195,7 @@ unsigned linear_layout(enum export_format f, unsigned container, const struct ex
         out[1] = matrix(".weight_scale", scale, n, groups);
         return 2;
     case EXPORT_NONE:
+    case EXPORT_GGUF:
         break;
     }
     return 0;

@@ -536,6 +536,7 @@ cJSON *quant_config_json(const struct quant_config_facts *f)
             ok = mlx_json(o, &r);
             break;
         case EXPORT_NONE:
+        case EXPORT_GGUF:
             break;
         }
     }

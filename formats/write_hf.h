@@ -4,8 +4,17 @@
 
 #include "formats/checkpoint_in.h"
 
-enum export_format { EXPORT_GPTQ, EXPORT_GPTQ_V2, EXPORT_COMPRESSED_TENSORS, EXPORT_MLX, EXPORT_HUMMING, EXPORT_NONE };
-/* "gptq" ... EXPORT_NONE if there is none of that name. */
+/* Those below EXPORT_NONE are folders, written here; EXPORT_GGUF is a file, written by write_gguf.h. */
+enum export_format {
+    EXPORT_GPTQ,
+    EXPORT_GPTQ_V2,
+    EXPORT_COMPRESSED_TENSORS,
+    EXPORT_MLX,
+    EXPORT_HUMMING,
+    EXPORT_NONE,
+    EXPORT_GGUF
+};
+/* "gptq" ... "gguf"; EXPORT_NONE if there is none of that name. */
 enum export_format export_format_parse(const char *name);
 const char *export_format_name(enum export_format f);
 
