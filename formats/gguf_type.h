@@ -37,11 +37,13 @@ struct gguf_type {
                                          it exactly; else NULL */
     bool rounded;                     /* gguf_round_row can write it */
 };
-const struct gguf_type *gguf_type_of(uint32_t id);                 /* NULL: unknown */
-const struct gguf_type *gguf_type_named(const char *name);         /* case-insensitive; NULL: unknown */
-const struct gguf_type *gguf_type_for(const struct quant_type *t); /* the type a quantization type is stored
-                                                                      as: also "2" -> Q2_0 ... NULL: none */
-const struct gguf_type *gguf_type_at(size_t i);                    /* NULL past the end */
+const struct gguf_type *gguf_type_of(uint32_t id);         /* NULL: unknown */
+const struct gguf_type *gguf_type_named(const char *name); /* case-insensitive; NULL: unknown */
+/* The type a quantized matrix is stored as, NULL: none. Of the plain types "2" goes into Q2_0, "ternary" into
+ * TQ1_0 (group a multiple of 256) or Q2_0 (of 64), "4" into Q4_0, "5" into Q5_0, "8" into Q8_0 (of 32). Rows
+ * must still be a multiple of the block. */
+const struct gguf_type *gguf_type_for(const struct quant_spec *spec);
+const struct gguf_type *gguf_type_at(size_t i); /* NULL past the end */
 /* Bytes of a row of n weights; n is a multiple of the block. */
 uint64_t gguf_row_bytes(const struct gguf_type *t, uint64_t n);
 

@@ -8,7 +8,7 @@
 
 /* Ternary takes two bits on disk. 5 to 7 bits exist in checkpoints of others: read, converted and rounded to,
  * not learned. Q2_0 and TQ2_0 hold 1 - c with the scale negated (FORMATS.md). */
-static const struct quant_type types[] = {
+const struct quant_type quant_types[QUANT_TYPES] = {
     {"ternary", -1, 1, 2, true, 0, 0, 0, 0, 0},
     {"2", -2, 1, 2, true, 0, 0, 0, 0, 0},
     {"3", -4, 3, 3, true, 0, 0, 0, 0, 0},
@@ -17,17 +17,17 @@ static const struct quant_type types[] = {
     {"5", -16, 15, 5, false, 0, 0, 0, 0, 0},
     {"6", -32, 31, 6, false, 0, 0, 0, 0, 0},
     {"7", -64, 63, 7, false, 0, 0, 0, 0, 0},
-    {"Q2_0", -2, 1, 2, true, 64, 0, 0, 0, 0},
-    {"TQ2_0", -2, 1, 2, true, 256, 0, 0, 0, 0},
-    {"TQ1_0", -1, 1, 2, true, 256, 0, 0, 0, 0},
-    {"Q4_0", -8, 7, 4, true, 32, 0, 0, 0, 0},
-    {"Q5_0", -16, 15, 5, true, 32, 0, 0, 0, 0},
-    {"Q8_0", -127, 127, 8, false, 32, 0, 0, 0, 0},
-    {"Q2_K", 0, 3, 2, true, 16, 256, 0, 15, 15},
-    {"Q3_K", -4, 3, 3, true, 16, 256, -32, 31, 0},
-    {"Q4_K", 0, 15, 4, true, 32, 256, 0, 63, 63},
-    {"Q5_K", 0, 31, 5, true, 32, 256, 0, 63, 63},
-    {"Q6_K", -32, 31, 6, false, 16, 256, -128, 127, 0},
+    [QUANT_Q2_0] = {"Q2_0", -2, 1, 2, true, 64, 0, 0, 0, 0},
+    [QUANT_TQ2_0] = {"TQ2_0", -2, 1, 2, true, 256, 0, 0, 0, 0},
+    [QUANT_TQ1_0] = {"TQ1_0", -1, 1, 2, true, 256, 0, 0, 0, 0},
+    [QUANT_Q4_0] = {"Q4_0", -8, 7, 4, true, 32, 0, 0, 0, 0},
+    [QUANT_Q5_0] = {"Q5_0", -16, 15, 5, true, 32, 0, 0, 0, 0},
+    [QUANT_Q8_0] = {"Q8_0", -127, 127, 8, false, 32, 0, 0, 0, 0},
+    [QUANT_Q2_K] = {"Q2_K", 0, 3, 2, true, 16, 256, 0, 15, 15},
+    [QUANT_Q3_K] = {"Q3_K", -4, 3, 3, true, 16, 256, -32, 31, 0},
+    [QUANT_Q4_K] = {"Q4_K", 0, 15, 4, true, 32, 256, 0, 63, 63},
+    [QUANT_Q5_K] = {"Q5_K", 0, 31, 5, true, 32, 256, 0, 63, 63},
+    [QUANT_Q6_K] = {"Q6_K", -32, 31, 6, false, 16, 256, -128, 127, 0},
 };
 
 unsigned quant_type_planes(const struct quant_type *t)
@@ -37,14 +37,14 @@ unsigned quant_type_planes(const struct quant_type *t)
 
 const struct quant_type *quant_type_at(size_t i)
 {
-    return i < sizeof types / sizeof types[0] ? &types[i] : NULL;
+    return i < QUANT_TYPES ? &quant_types[i] : NULL;
 }
 
 const struct quant_type *quant_type_find(const char *name)
 {
     for (size_t i = 0; quant_type_at(i); i++) {
-        if (strcmp(types[i].name, name) == 0)
-            return &types[i];
+        if (strcmp(quant_types[i].name, name) == 0)
+            return &quant_types[i];
     }
     return NULL;
 }
@@ -52,8 +52,9 @@ const struct quant_type *quant_type_find(const char *name)
 const struct quant_type *quant_type_of_bits(unsigned bits)
 {
     for (size_t i = 0; quant_type_at(i); i++) {
-        if (!types[i].group && types[i].bits == bits && types[i].hi - types[i].lo + 1 == 1 << bits)
-            return &types[i];
+        if (!quant_types[i].group && quant_types[i].bits == bits &&
+            quant_types[i].hi - quant_types[i].lo + 1 == 1 << bits)
+            return &quant_types[i];
     }
     return NULL;
 }

@@ -29,6 +29,22 @@ struct quant_type {
     int scale_lo, scale_hi; /* that integer */
     int offset_hi;          /* offsets are -dmin * (0..offset_hi); 0: symmetric, there are none */
 };
+/* Rows of the table that GGUF's types name. */
+enum {
+    QUANT_Q2_0 = 8,
+    QUANT_TQ2_0,
+    QUANT_TQ1_0,
+    QUANT_Q4_0,
+    QUANT_Q5_0,
+    QUANT_Q8_0,
+    QUANT_Q2_K,
+    QUANT_Q3_K,
+    QUANT_Q4_K,
+    QUANT_Q5_K,
+    QUANT_Q6_K,
+    QUANT_TYPES
+};
+extern const struct quant_type quant_types[QUANT_TYPES];
 /* 2 where groups have offsets beside their scales, else 1. */
 unsigned quant_type_planes(const struct quant_type *t);
 

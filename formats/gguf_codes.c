@@ -1,0 +1,130 @@
+/* Codes and scales in neutral form to blocks of GGUF, and back: exact. */
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+#include "formats/gguf_blocks.h"
+#include "host/base/num.h"
+
+/* Q2_0 and TQ2_0 count their codes down: q = 1 - c, d = -s. */
+static bool counts_down(const struct gguf_type *t)
+{
+    return t->id == GGML_Q2_0 || t->id == GGML_TQ2_0;
+}
+
+static int code_to_q(const struct gguf_type *t, int c)
+{
+    return counts_down(t) ? 1 - c : c + gguf_block_bias(t);
+}
+
+/* Of Q8_0 one more than its quantizers make: -128 is stored and decoded right. */
+static int q_max(const struct gguf_type *t)
+{
+    return t->id == GGML_TQ1_0 ? 2 : (1 << t->learned->bits) - 1;
+}
+
+static bool spec_fits(const struct gguf_type *t, const struct quant_spec *spec, uint64_t cols)
+{
+    const struct quant_type *k = t->learned, *given = spec->type;
+    if (!k || cols % t->block)
+        return false;
+    if (k->super || given->super || k->offset_hi || given->offset_hi)
+        return given == k && spec->group == k->group;
+    int low = code_to_q(t, given->lo), high = code_to_q(t, given->hi);
+    return low >= 0 && low <= q_max(t) && high >= 0 && high <= q_max(t) && spec->group &&
+           (spec->group % t->block == 0 || spec->group >= cols);
+}
+
+/* d and the integers of one plane of a super-block. */
+static bool solve_plane(const struct gguf_type *t, const float *scales, int lo, int hi, const char *what,
+                        uint64_t first, uint16_t *d, int16_t *integers, struct err *e)
+{
+    uint32_t n = t->block / t->learned->group;
+    if (quant_super_solve(scales, n, lo, hi, d, integers))
+        return true;
+    return err_set(
+        e, ERR_BUG,
+        "%s of columns %llu to %llu are not one f16 number times integers in [%d, %d], as %s needs", what,
+        (unsigned long long)first, (unsigned long long)(first + t->block - 1), lo, hi, t->name);
+}
+
+static bool block_scales(const struct gguf_type *t, const struct quant_spec *spec, const float *scales,
+                         uint64_t groups, uint64_t first, struct gguf_block *b, struct err *e)
+{
+    const struct quant_type *k = t->learned;
+    uint64_t g = first / spec->group;
+    if (k->super) {
+        if (!solve_plane(t, scales + g, k->scale_lo, k->scale_hi, "scales", first, &b->d, b->scale, e))
+            return false;
+        if (!k->offset_hi)
+            return true;
+        float down[16];
+        for (uint32_t i = 0; i < t->block / k->group; i++)
+            down[i] = -scales[groups + g + i];
+        return solve_plane(t, down, 0, k->offset_hi, "offsets", first, &b->m, b->offset, e);
+    }
+    float d = counts_down(t) ? -scales[g] : scales[g];
+    b->d = f32_to_f16(d);
+    if (isfinite(d) && f16_to_f32(b->d) == d)
+        return true;
+    err_set(e, ERR_USER, "scale %g of columns %llu on is not a 16-bit float, which is what %s stores",
+            (double)scales[g], (unsigned long long)(g * spec->group), t->name);
+    return err_hint(e, "quantize with f16 scales, or to another type");
+}
+
+bool gguf_pack_row(const struct gguf_type *t, const struct quant_spec *spec, const int8_t *codes,
+                   const float *scales, uint64_t cols, void *dst, struct err *e)
+{
+    if (!spec_fits(t, spec, cols))
+        return err_set(e, ERR_BUG, "codes of type %s, group %u, %llu columns cannot be stored as %s",
+                       spec->type->name, (unsigned)spec->group, (unsigned long long)cols, t->name);
+    uint8_t *bytes = dst;
+    struct gguf_block b;
+    for (uint64_t c = 0; c < cols; c += t->block, bytes += t->bytes) {
+        if (!block_scales(t, spec, scales, div_up(cols, spec->group), c, &b, e))
+            return false;
+        for (uint32_t i = 0; i < t->block; i++) {
+            int q = code_to_q(t, codes[c + i]);
+            if (q < 0 || q > q_max(t))
+                return err_set(e, ERR_BUG, "code %d in column %llu is none of %s", codes[c + i],
+                               (unsigned long long)(c + i), t->name);
+            b.q[i] = (uint8_t)q;
+        }
+        gguf_block_store(t, &b, bytes);
+    }
+    return true;
+}
+
+void gguf_unpack_row(const struct gguf_type *t, const void *src, uint64_t cols, int8_t *codes, float *scales)
+{
+    const struct quant_type *k = t->learned;
+    const uint8_t *bytes = src;
+    uint64_t groups = cols / k->group;
+    struct gguf_block b;
+    for (uint64_t c = 0; c < cols; c += t->block, bytes += t->bytes) {
+        gguf_block_load(t, bytes, &b);
+        for (uint32_t i = 0; i < t->block; i++)
+            codes[c + i] = (int8_t)(counts_down(t) ? 1 - b.q[i] : b.q[i] - gguf_block_bias(t));
+        float d = f16_to_f32(b.d);
+        for (uint32_t i = 0; i < t->block / k->group; i++) {
+            uint64_t g = c / k->group + i;
+            scales[g] = k->super ? d * (float)b.scale[i] : counts_down(t) ? -d : d;
+            if (k->offset_hi)
+                scales[groups + g] = -(f16_to_f32(b.m) * (float)b.offset[i]);
+        }
+    }
+}
+
+void gguf_replace_codes(const struct gguf_type *t, const void *src, const int8_t *codes, uint64_t cols,
+                        void *dst)
+{
+    const uint8_t *from = src;
+    uint8_t *to = dst;
+    struct gguf_block b;
+    for (uint64_t c = 0; c < cols; c += t->block, from += t->bytes, to += t->bytes) {
+        gguf_block_load(t, from, &b);
+        for (uint32_t i = 0; i < t->block; i++)
+            b.q[i] = (uint8_t)code_to_q(t, codes[c + i]);
+        gguf_block_store(t, &b, to);
+    }
+}

@@ -1,0 +1,426 @@
+/* GGUF's tensor types against values that ggml decoded, packing against the neutral form, rounding against
+ * what it promises. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "formats/gguf_type.h"
+#include "host/base/num.h"
+
+static uint32_t random_state = 12345;
+
+static uint32_t random_u32(void)
+{
+    random_state = random_state * 1664525u + 1013904223u;
+    return random_state >> 8;
+}
+
+enum { N_GOLDEN = 4096 };
+
+/* Where blocks hold floats of 16 bits (F32: its upper half); -1: no more. */
+static const struct {
+    int id, at[2];
+} floats_at[] = {{GGML_F32, {2, -1}},    {GGML_F16, {0, -1}},    {GGML_BF16, {0, -1}}, {GGML_Q2_0, {0, -1}},
+                 {GGML_TQ2_0, {64, -1}}, {GGML_TQ1_0, {52, -1}}, {GGML_Q4_0, {0, -1}}, {GGML_Q4_1, {0, 2}},
+                 {GGML_Q5_0, {0, -1}},   {GGML_Q5_1, {0, 2}},    {GGML_Q8_0, {0, -1}}, {GGML_Q2_K, {80, 82}},
+                 {GGML_Q3_K, {108, -1}}, {GGML_Q4_K, {0, 2}},    {GGML_Q5_K, {0, 2}},  {GGML_Q6_K, {208, -1}},
+                 {GGML_IQ4_NL, {0, -1}}, {GGML_MXFP4, {-1, -1}}};
+
+/* n weights of random bytes in which every float is finite: the top bit of its exponent is 0. */
+static void random_blocks(const struct gguf_type *t, uint64_t n, uint8_t *bytes)
+{
+    size_t row = 0;
+    while (floats_at[row].id != t->id)
+        row++;
+    for (uint64_t i = 0; i < n; i += t->block, bytes += t->bytes) {
+        for (uint32_t k = 0; k < t->bytes; k++)
+            bytes[k] = (uint8_t)random_u32();
+        for (int k = 0; k < 2 && floats_at[row].at[k] >= 0; k++)
+            bytes[floats_at[row].at[k] + 1] &= 0xBF;
+        if (t->id == GGML_MXFP4)
+            bytes[0] &= 0x7F;
+    }
+}
+
+/* Of N_GOLDEN weights of random blocks as ggml 0.5.0 decodes them: weights 1, 85 and the last, and the hash
+ * of all as little-endian floats (random_state = id + 1). */
+static const struct {
+    int id;
+    float values[3];
+    const char *hash;
+} golden[] = {
+    {GGML_F32, {0x1.bb82dap-64f, 0x1.ed15aep-116f, 0x1.5094ecp-126f}, "720c5e1dd3929e5a60a7c4ca416112e9"},
+    {GGML_F16, {0x1.83p-7f, -0x1.8ap-14f, -0x1.384p-7f}, "e93efecc97b680c1451605d1b89b7bdf"},
+    {GGML_BF16, {0x1.7cp-69f, 0x1.64p-47f, 0x1.dep-63f}, "d915fc5116c7205116378cc84c70c382"},
+    {GGML_Q2_0, {-0x1.45cp+0f, 0x1.2b8p-12f, 0x1.4ap-14f}, "cea1122fb11e24c5420a0df65df31f61"},
+    {GGML_TQ2_0, {0x1.264p-11f, 0x1.264p-11f, -0x1.48p-15f}, "ce1db6e73a0dcdcb3d9bd3a5ff6e6781"},
+    {GGML_TQ1_0, {0x1.e18p+0f, -0x1.e18p+0f, 0x1.654p-14f}, "880c8835a0fde6b6e9445f7208491e24"},
+    {GGML_Q4_0, {0x1.c94p+0f, -0x1.edcp-4f, 0x1.de4p-1f}, "dd86e1d2f0cc6fd25828026679a41ba0"},
+    {GGML_Q4_1, {-0x1.4fcbp-3f, 0x1.df2fcp-4f, -0x1.b626p-1f}, "debc922b9c590716abf8b9570e940d5b"},
+    {GGML_Q5_0, {0x1.6f4p+1f, -0x1.2a8p-7f, -0x1.aap-5f}, "0e402493a546ea8d2e8271a8edcc2f6b"},
+    {GGML_Q5_1, {0x1.5558p-7f, -0x1.4240dp-4f, 0x1.0b0ep-6f}, "8a40f94e1dd7127a4cf0c04787821e8e"},
+    {GGML_Q8_0, {0x1.c0578p+2f, 0x1.5c3p+2f, -0x1.8aecp-7f}, "8ea5a29dfeecd8efd3590f6a9e6e9041"},
+    {GGML_Q2_K, {-0x1.09e74p-2f, -0x1.a8d58p-2f, 0x1.6f325p+0f}, "a04adb16a8a55e29a1f2b0683553b5ad"},
+    {GGML_Q3_K, {-0x0p+0f, 0x1.0a7p+0f, 0x1.6c5p-12f}, "b4af3163e5cc99c640bc60606c6caad3"},
+    {GGML_Q4_K, {-0x1.47e78p+0f, -0x1.7252p+0f, -0x1.582ep-4f}, "b0fca76409a71e54ca5f4ffb2eb80181"},
+    {GGML_Q5_K, {0x1.9d93p+7f, 0x1.b632p+7f, -0x1.606b6p-3f}, "a57e012d753c878df42e483e55fbc547"},
+    {GGML_Q6_K, {0x1.6fe9p+0f, 0x1.d28d8p+2f, 0x1.2d278p+2f}, "da71738539de5896ebc491cc11d657b1"},
+    {GGML_IQ4_NL, {0x1.1396p-8f, 0x1.6643p+4f, -0x1.e84p-10f}, "610b9b4ca57076f6c46828a2ed477a20"},
+    {GGML_MXFP4, {-0x1p-24f, 0x0p+0f, 0x1p-94f}, "b4526c43670cd85a2e746772cec4d1e7"},
+};
+
+static bool little_endian(void)
+{
+    uint16_t one = 1;
+    uint8_t first;
+    memcpy(&first, &one, 1);
+    return first == 1;
+}
+
+static void test_golden(void **state)
+{
+    (void)state;
+    static float values[N_GOLDEN];
+    static uint8_t bytes[N_GOLDEN * 4 + 1];
+    size_t i = 0;
+    for (; gguf_type_at(i); i++) {
+        const struct gguf_type *t = gguf_type_at(i);
+        assert_int_equal(t->id, golden[i].id);
+        uint8_t *odd = bytes + 1; /* any alignment */
+        random_state = (uint32_t)t->id + 1;
+        random_blocks(t, N_GOLDEN, odd);
+        assert_true(gguf_row_bytes(t, N_GOLDEN) <= sizeof bytes - 1);
+        assert_true(gguf_row_valid(t, odd, N_GOLDEN));
+        gguf_dequant(t, odd, N_GOLDEN, values);
+        assert_true(values[1] == golden[i].values[0]);
+        assert_true(values[85] == golden[i].values[1]);
+        assert_true(values[N_GOLDEN - 1] == golden[i].values[2]);
+        char hex[33];
+        hash_hex(hash_bytes(values, sizeof values, (struct hash128){0, 0}), hex);
+        if (little_endian())
+            assert_string_equal(hex, golden[i].hash);
+    }
+    assert_int_equal(i, sizeof golden / sizeof golden[0]);
+}
+
+static void test_table(void **state)
+{
+    (void)state;
+    assert_ptr_equal(gguf_type_named("q4_k"), gguf_type_of(GGML_Q4_K));
+    assert_ptr_equal(gguf_type_named("IQ4_NL"), gguf_type_of(GGML_IQ4_NL));
+    assert_null(gguf_type_named("Q4_"));
+    assert_null(gguf_type_named("Q4_KS"));
+    assert_null(gguf_type_named(""));
+    assert_null(gguf_type_of(UINT32_MAX));
+    assert_null(gguf_type_of(4));
+    assert_int_equal(gguf_row_bytes(gguf_type_of(GGML_Q2_K), 1024), 336);
+    static const struct {
+        const char *type;
+        uint32_t group;
+        int id;
+    } stored[] = {{"2", 64, GGML_Q2_0},         {"2", 128, GGML_Q2_0},       {"2", 32, GGML_NONE},
+                  {"ternary", 256, GGML_TQ1_0}, {"ternary", 128, GGML_Q2_0}, {"ternary", 96, GGML_NONE},
+                  {"4", 32, GGML_Q4_0},         {"4", 128, GGML_Q4_0},       {"3", 64, GGML_NONE},
+                  {"5", 32, GGML_Q5_0},         {"8", 32, GGML_Q8_0},        {"Q2_K", 16, GGML_Q2_K},
+                  {"TQ2_0", 256, GGML_TQ2_0},   {"Q6_K", 16, GGML_Q6_K}};
+    for (size_t i = 0; i < sizeof stored / sizeof stored[0]; i++) {
+        struct quant_spec spec = {quant_type_find(stored[i].type), stored[i].group, SCALE_F16};
+        const struct gguf_type *t = gguf_type_for(&spec);
+        assert_int_equal(t ? t->id : GGML_NONE, stored[i].id);
+    }
+}
+
+/* Every f16 scale of every type in turn: infinity and NaN are found, the largest finite number is fine. */
+static void test_valid(void **state)
+{
+    (void)state;
+    static uint8_t bytes[1024 * 4];
+    for (size_t i = 0; gguf_type_at(i); i++) {
+        const struct gguf_type *t = gguf_type_at(i);
+        for (int k = 0; k < 2; k++) {
+            random_blocks(t, 1024, bytes);
+            uint8_t *last = bytes + gguf_row_bytes(t, 1024) - t->bytes;
+            if (t->id == GGML_MXFP4) {
+                last[0] = 254;
+                assert_true(gguf_row_valid(t, bytes, 1024));
+                last[0] = 255;
+                assert_false(gguf_row_valid(t, bytes, 1024));
+                continue;
+            }
+            if (floats_at[i].at[k] < 0)
+                continue;
+            bool wide = t->id == GGML_F32 || t->id == GGML_BF16;
+            store_u16le(last + floats_at[i].at[k], wide ? 0x7F7F : 0xFBFF);
+            assert_true(gguf_row_valid(t, bytes, 1024));
+            store_u16le(last + floats_at[i].at[k], wide ? 0xFF80 : 0x7C00);
+            assert_false(gguf_row_valid(t, bytes, 1024));
+            store_u16le(last + floats_at[i].at[k], wide ? 0x7FC1 : 0xFE00);
+            assert_false(gguf_row_valid(t, bytes, 1024));
+        }
+    }
+}
+
+/* --- packing ---------------------------------------------------------------------------------------------
+ */
+
+static int random_in(int lo, int hi)
+{
+    return lo + (int)(random_u32() % (uint32_t)(hi - lo + 1));
+}
+
+static uint16_t random_f16(void)
+{
+    static const uint16_t odd[] = {0, 0x8000, 1, 0x8001, 0x3FF, 0x400, 0x7BFF, 0xFBFF, 0x3C00};
+    if (random_u32() % 4 == 0)
+        return odd[random_u32() % (sizeof odd / sizeof odd[0])];
+    return (uint16_t)(random_u32() & 0xBFFF);
+}
+
+/* Scales (or negated offsets) of one super-block of n groups. */
+static void random_plane(float *s, uint32_t n, int lo, int hi)
+{
+    float d = f16_to_f32(random_f16());
+    uint32_t kind = random_u32() % 6;
+    for (uint32_t i = 0; i < n; i++) {
+        int k = random_in(lo, hi);
+        if (kind == 0)
+            k &= ~1; /* all even: a larger d would do as well */
+        else if (kind == 1)
+            k = 0;
+        else if (kind == 2)
+            k = i == n / 2 ? (random_u32() & 1 ? lo : hi) : 0;
+        else if (kind == 3)
+            k = k / 3 * 3;
+        s[i] = d * (float)k;
+    }
+}
+
+/* A [rows, cols] matrix whose scales its own type can store. */
+static void random_matrix(struct qlinear *q, uint32_t rows, uint32_t cols, struct quant_spec spec)
+{
+    const struct quant_type *k = spec.type;
+    assert_true(qlinear_init(q, rows, cols, spec, NULL));
+    for (size_t i = 0; i < (size_t)rows * cols; i++)
+        q->codes[i] = (int8_t)random_in(k->lo, k->hi);
+    unsigned planes = quant_type_planes(k);
+    for (uint32_t r = 0; r < rows; r++) {
+        float *s = q->scales + (size_t)r * planes * q->groups;
+        uint32_t step = k->super ? k->super / k->group : 1;
+        for (uint32_t g = 0; g < q->groups; g += step) {
+            if (!k->super) {
+                s[g] = f16_to_f32(random_f16());
+                continue;
+            }
+            random_plane(s + g, step, k->scale_lo, k->scale_hi);
+            if (planes == 1)
+                continue;
+            random_plane(s + q->groups + g, step, 0, k->offset_hi);
+            for (uint32_t i = 0; i < step; i++)
+                s[q->groups + g + i] = -s[q->groups + g + i];
+        }
+    }
+}
+
+enum { PACK_ROWS = 60, PACK_COLS = 768 };
+
+static void check_packed(const struct gguf_type *t, struct quant_spec spec)
+{
+    static uint8_t bytes[PACK_COLS * 2];
+    static float values[PACK_COLS], want[PACK_COLS];
+    struct qlinear q;
+    random_matrix(&q, PACK_ROWS, PACK_COLS, spec);
+    for (uint32_t r = 0; r < PACK_ROWS; r++) {
+        struct err e = {0};
+        const float *scales = q.scales + (size_t)r * quant_type_planes(spec.type) * q.groups;
+        memset(bytes, (int)random_u32(), sizeof bytes);
+        assert_true(gguf_pack_row(t, &q.spec, q.codes + (size_t)r * PACK_COLS, scales, PACK_COLS, bytes, &e));
+        assert_true(gguf_row_valid(t, bytes, PACK_COLS));
+        gguf_dequant(t, bytes, PACK_COLS, values);
+        qlinear_dequant(&q, r, 1, want);
+        for (size_t i = 0; i < PACK_COLS; i++)
+            assert_true(values[i] == want[i]);
+        /* And back, where nothing was repeated. */
+        static int8_t codes[PACK_COLS];
+        static float back[PACK_COLS];
+        gguf_unpack_row(t, bytes, PACK_COLS, codes, back);
+        assert_memory_equal(codes, q.codes + (size_t)r * PACK_COLS, PACK_COLS);
+        uint32_t per = spec.group / t->learned->group;
+        for (uint32_t g = 0; g < PACK_COLS / t->learned->group * quant_type_planes(spec.type); g++)
+            assert_true(back[g] == scales[g / per]);
+    }
+    qlinear_free(&q);
+}
+
+static void test_pack(void **state)
+{
+    (void)state;
+    for (size_t i = 0; gguf_type_at(i); i++) {
+        const struct gguf_type *t = gguf_type_at(i);
+        if (t->learned)
+            check_packed(t, (struct quant_spec){t->learned, t->learned->group, SCALE_F16});
+    }
+    static const struct {
+        const char *type;
+        uint32_t group;
+        int id;
+    } plain[] = {{"2", 64, GGML_Q2_0},         {"2", 128, GGML_Q2_0},        {"2", 768, GGML_Q2_0},
+                 {"ternary", 64, GGML_Q2_0},   {"ternary", 256, GGML_TQ1_0}, {"ternary", 256, GGML_TQ2_0},
+                 {"ternary", 768, GGML_TQ1_0}, {"2", 256, GGML_TQ2_0},       {"4", 32, GGML_Q4_0},
+                 {"4", 128, GGML_Q4_0},        {"5", 64, GGML_Q5_0},         {"8", 128, GGML_Q8_0}};
+    for (size_t i = 0; i < sizeof plain / sizeof plain[0]; i++)
+        check_packed(gguf_type_of((uint32_t)plain[i].id),
+                     (struct quant_spec){quant_type_find(plain[i].type), plain[i].group, SCALE_F16});
+}
+
+/* A short last group. */
+static void test_pack_short(void **state)
+{
+    (void)state;
+    struct qlinear q;
+    const struct gguf_type *t = gguf_type_of(GGML_Q2_0);
+    uint8_t bytes[54];
+    float values[192], want[192];
+    random_matrix(&q, 1, 192, (struct quant_spec){quant_type_find("2"), 128, SCALE_F16});
+    assert_true(gguf_pack_row(t, &q.spec, q.codes, q.scales, 192, bytes, NULL));
+    gguf_dequant(t, bytes, 192, values);
+    qlinear_dequant(&q, 0, 1, want);
+    for (size_t i = 0; i < 192; i++)
+        assert_true(values[i] == want[i]);
+    qlinear_free(&q);
+}
+
+static void test_pack_refuses(void **state)
+{
+    (void)state;
+    uint8_t bytes[512];
+    int8_t codes[256] = {0};
+    float scales[32] = {0};
+    struct err e = {0};
+    const struct gguf_type *q4 = gguf_type_of(GGML_Q4_0), *q4k = gguf_type_of(GGML_Q4_K);
+    struct quant_spec four = {quant_type_find("4"), 32, SCALE_F32};
+    struct quant_spec four_k = {q4k->learned, 32, SCALE_F16};
+    static const float bad[] = {0.1f, 1e6f, 1e-9f, INFINITY, NAN, 65535.0f};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        scales[3] = bad[i];
+        assert_false(gguf_pack_row(q4, &four, codes, scales, 256, bytes, &e));
+        assert_int_equal(e.kind, ERR_USER);
+    }
+    scales[3] = 0;
+    assert_true(gguf_pack_row(q4, &four, codes, scales, 256, bytes, &e));
+    codes[200] = 8;
+    assert_false(gguf_pack_row(q4, &four, codes, scales, 256, bytes, &e));
+    assert_int_equal(e.kind, ERR_BUG);
+    codes[200] = 0;
+    assert_false(gguf_pack_row(q4, &four, codes, scales, 250, bytes, &e));  /* no multiple of the block */
+    assert_false(gguf_pack_row(q4k, &four, codes, scales, 256, bytes, &e)); /* not that type's scales */
+    assert_false(gguf_pack_row(gguf_type_of(GGML_Q2_0), &four, codes, scales, 256, bytes, &e));
+    assert_false(gguf_pack_row(gguf_type_of(GGML_Q4_1), &four, codes, scales, 256, bytes, &e));
+    assert_true(gguf_pack_row(q4k, &four_k, codes, scales, 256, bytes, &e));
+    scales[0] = 1.0f;
+    scales[1] = 1.0f / 64; /* 64 steps apart: one more than 6 bits hold */
+    assert_false(gguf_pack_row(q4k, &four_k, codes, scales, 256, bytes, &e));
+    assert_int_equal(e.kind, ERR_BUG);
+    scales[1] = 1.0f / 63;
+    assert_false(gguf_pack_row(q4k, &four_k, codes, scales, 256, bytes, &e));
+    scales[1] = 1.0f / 32;
+    assert_true(gguf_pack_row(q4k, &four_k, codes, scales, 256, bytes, &e));
+    scales[9] = 0.5f;   /* offsets are never above zero beside ... */
+    scales[10] = -0.5f; /* ... one below */
+    assert_false(gguf_pack_row(q4k, &four_k, codes, scales, 256, bytes, &e));
+    scales[10] = 0.25f; /* dmin is negative then */
+    assert_true(gguf_pack_row(q4k, &four_k, codes, scales, 256, bytes, &e));
+    scales[2] = -0.5f; /* of Q4_K all scales have one sign */
+    assert_false(gguf_pack_row(q4k, &four_k, codes, scales, 256, bytes, &e));
+}
+
+/* Any d with any integers is found again: all f16 for one super-block each. */
+static void test_super_solve(void **state)
+{
+    (void)state;
+    static const struct {
+        int lo, hi;
+        uint32_t n;
+    } planes[] = {{0, 15, 16}, {-32, 31, 16}, {0, 63, 8}, {-128, 127, 16}};
+    for (size_t p = 0; p < sizeof planes / sizeof planes[0]; p++) {
+        for (uint32_t h = 0; h < 0x10000; h++) {
+            float step = f16_to_f32((uint16_t)h), scales[16];
+            if (!isfinite(step))
+                continue;
+            uint32_t kind = random_u32() % 4;
+            for (uint32_t i = 0; i < planes[p].n; i++) {
+                int k = random_in(planes[p].lo, planes[p].hi);
+                scales[i] = step * (float)(kind == 0 ? k & ~3 : kind == 1 ? k / 5 : k);
+            }
+            uint16_t d;
+            int16_t integers[16];
+            assert_true(quant_super_solve(scales, planes[p].n, planes[p].lo, planes[p].hi, &d, integers));
+            for (uint32_t i = 0; i < planes[p].n; i++) {
+                assert_in_range(integers[i] - planes[p].lo, 0, planes[p].hi - planes[p].lo);
+                assert_true(f16_to_f32(d) * (float)integers[i] == scales[i]);
+            }
+            if (step == 0)
+                continue;
+            scales[0] += step / 2; /* between two of them, and d cannot be halved for all */
+            scales[1] = step * (float)planes[p].hi;
+            scales[2] = step * (float)(planes[p].hi - 1);
+            assert_false(quant_super_solve(scales, planes[p].n, planes[p].lo, planes[p].hi, &d, integers));
+        }
+    }
+    uint16_t d;
+    int16_t integers[2];
+    assert_false(quant_super_solve((float[]){NAN, 1}, 2, -8, 7, &d, integers));
+    assert_false(quant_super_solve((float[]){1, NAN}, 2, -8, 7, &d, integers));
+    assert_false(quant_super_solve((float[]){INFINITY, 1}, 2, -8, 7, &d, integers));
+    assert_false(quant_super_solve((float[]){1e9f, 1e9f}, 2, -8, 7, &d, integers));
+    assert_false(quant_super_solve((float[]){1e-9f, 1e-9f}, 2, -8, 7, &d, integers));
+}
+
+/* Others' blocks (d and integers that gsq would not have chosen): codes change, every other bit stays. */
+static void test_replace(void **state)
+{
+    (void)state;
+    enum { N = 1024 };
+    static uint8_t bytes[N * 2], changed[N * 2], again[N * 2];
+    static int8_t codes[N], others[N], back[N];
+    static float scales[N], scales_back[N];
+    for (size_t i = 0; gguf_type_at(i); i++) {
+        const struct gguf_type *t = gguf_type_at(i);
+        if (!t->learned)
+            continue;
+        random_blocks(t, N, bytes);
+        if (t->id == GGML_TQ1_0) { /* trits have several bytes each: take the ones that packing makes */
+            gguf_unpack_row(t, bytes, N, codes, scales);
+            gguf_replace_codes(t, bytes, codes, N, again);
+            memcpy(bytes, again, sizeof bytes);
+        }
+        gguf_unpack_row(t, bytes, N, codes, scales);
+        gguf_replace_codes(t, bytes, codes, N, changed);
+        assert_memory_equal(bytes, changed, gguf_row_bytes(t, N));
+        for (size_t c = 0; c < N; c++)
+            others[c] = (int8_t)random_in(t->learned->lo, t->learned->hi);
+        gguf_replace_codes(t, bytes, others, N, changed);
+        gguf_unpack_row(t, changed, N, back, scales_back);
+        assert_memory_equal(back, others, N);
+        assert_memory_equal(scales, scales_back,
+                            N / t->learned->group * quant_type_planes(t->learned) * sizeof *scales);
+        gguf_replace_codes(t, changed, codes, N, again);
+        assert_memory_equal(bytes, again, gguf_row_bytes(t, N));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_golden),      cmocka_unit_test(test_table),
+        cmocka_unit_test(test_valid),       cmocka_unit_test(test_pack),
+        cmocka_unit_test(test_pack_short),  cmocka_unit_test(test_pack_refuses),
+        cmocka_unit_test(test_super_solve), cmocka_unit_test(test_replace),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
