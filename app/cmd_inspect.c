@@ -56,9 +56,8 @@ static char *module_of(const char *tensor, char *out, size_t cap)
 /* Parameters as the model sees them: a quantized linear counts its weights, not its words. */
 static void count_params(struct contents *c)
 {
-    const struct safetensors *s = checkpoint_tensors(c->ck);
-    for (size_t i = 0; i < safetensors_count(s); i++) {
-        const struct tensor *t = safetensors_at(s, i);
+    for (size_t i = 0; i < checkpoint_tensor_count(c->ck); i++) {
+        const struct tensor *t = checkpoint_tensor_at(c->ck, i);
         char module[256];
         struct weight_info info;
         c->bytes += t->bytes;
@@ -136,14 +135,13 @@ static void print_shape_line(const struct model_config *c)
 
 static void print_dtypes(const struct contents *c)
 {
-    const struct safetensors *s = checkpoint_tensors(c->ck);
     struct table *t = table_create("lrr");
     for (int d = DTYPE_F32; d <= DTYPE_OTHER; d++) {
         uint64_t bytes = 0;
         unsigned n = 0;
         char text[24];
-        for (size_t i = 0; i < safetensors_count(s); i++) {
-            const struct tensor *x = safetensors_at(s, i);
+        for (size_t i = 0; i < checkpoint_tensor_count(c->ck); i++) {
+            const struct tensor *x = checkpoint_tensor_at(c->ck, i);
             if (x->dtype == (enum dtype)d) {
                 n++;
                 bytes += x->bytes;
@@ -161,10 +159,9 @@ static void print_dtypes(const struct contents *c)
 
 static void print_tensors(const struct contents *c)
 {
-    const struct safetensors *s = checkpoint_tensors(c->ck);
     struct table *t = table_create("lllr");
-    for (size_t i = 0; i < safetensors_count(s); i++) {
-        const struct tensor *x = safetensors_at(s, i);
+    for (size_t i = 0; i < checkpoint_tensor_count(c->ck); i++) {
+        const struct tensor *x = checkpoint_tensor_at(c->ck, i);
         char shape[160] = "[", size[24];
         for (uint32_t k = 0; k < x->n_dims; k++) {
             size_t n = strlen(shape);
@@ -293,10 +290,9 @@ static cJSON *shapes_json(const struct contents *c)
 
 static cJSON *tensors_json(const struct contents *c)
 {
-    const struct safetensors *s = checkpoint_tensors(c->ck);
     cJSON *list = cJSON_CreateArray();
-    for (size_t i = 0; i < safetensors_count(s); i++) {
-        const struct tensor *x = safetensors_at(s, i);
+    for (size_t i = 0; i < checkpoint_tensor_count(c->ck); i++) {
+        const struct tensor *x = checkpoint_tensor_at(c->ck, i);
         cJSON *o = cJSON_CreateObject(), *shape = NULL;
         cJSON_AddStringToObject(o, "name", x->name);
         cJSON_AddStringToObject(o, "dtype", x->stored_dtype[0] ? x->stored_dtype : dtype_name(x->dtype));

@@ -135,9 +135,52 @@ const char *checkpoint_dir(const struct checkpoint *c)
     return c->dir;
 }
 
-const struct safetensors *checkpoint_tensors(const struct checkpoint *c)
+size_t checkpoint_tensor_count(const struct checkpoint *c)
 {
-    return c->tensors;
+    return safetensors_count(c->tensors);
+}
+
+const struct tensor *checkpoint_tensor_at(const struct checkpoint *c, size_t i)
+{
+    return safetensors_at(c->tensors, i);
+}
+
+const struct tensor *checkpoint_tensor_find(const struct checkpoint *c, const char *name)
+{
+    return safetensors_find(c->tensors, name);
+}
+
+const char *checkpoint_tensor_path(const struct checkpoint *c, const struct tensor *t)
+{
+    return safetensors_path(c->tensors, t);
+}
+
+void checkpoint_drop(const struct checkpoint *c, const struct tensor *t)
+{
+    safetensors_drop(c->tensors, t);
+}
+
+void checkpoint_drop_module(const struct checkpoint *c, const char *module)
+{
+    static const char *const parts[] = {".weight", ".bias",          ".qweight",      ".qzeros", ".scales",
+                                        ".g_idx",  ".weight_packed", ".weight_scale", ".biases"};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        const struct tensor *t = module_tensor(c->tensors, module, parts[i]);
+        if (t)
+            safetensors_drop(c->tensors, t);
+    }
+}
+
+bool checkpoint_is_packed(const struct checkpoint *c, const char *module, const char *suffix)
+{
+    return packed_suffix(c->config.quant, suffix) && packed_present(c->tensors, c->config.quant, module);
+}
+
+bool checkpoint_config_text(const struct checkpoint *c, char **text, size_t *size, struct err *e)
+{
+    char path[4096];
+    return os_path_join(path, sizeof path, c->dir, "config.json", e) &&
+           os_read_file(path, CONFIG_MAX, text, size, e);
 }
 
 /* --- modules
@@ -226,8 +269,11 @@ static bool dense_info(const struct checkpoint *c, const char *module, struct we
                 t->name, safetensors_path(c->tensors, t), (unsigned)t->n_dims);
         return err_hint(e, "the model may be of an architecture that is not supported");
     }
-    *out = (struct weight_info){
-        .rows = (uint32_t)rows, .cols = (uint32_t)cols, .dtype = t->dtype, .bytes = t->bytes};
+    *out = (struct weight_info){.rows = (uint32_t)rows,
+                                .cols = (uint32_t)cols,
+                                .dtype = t->dtype,
+                                .stored = dtype_name(t->dtype),
+                                .bytes = t->bytes};
     return true;
 }
 

@@ -5,14 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/checkpoint_quant.h"
 #include "formats/hf_export.h"
 #include "formats/json.h"
 #include "host/base/num.h"
 
 /* Hubs and tools expect shards under 5 GB; the header needs a little of that too. */
 #define SHARD_BYTES UINT64_C(4990000000)
-#define CONFIG_MAX  (64u << 20)
 
 /* --- growing arrays
  * ------------------------------------------------------------------------------------------------ */
@@ -91,14 +89,13 @@ static bool stays_f32(const struct tensor *t)
 static enum dtype source_dtype(const struct checkpoint *src)
 {
     const char *said = checkpoint_config(src)->torch_dtype;
-    const struct safetensors *s = checkpoint_tensors(src);
     uint64_t bytes[3] = {0, 0, 0};
     if (strcmp(said, "bfloat16") == 0)
         return DTYPE_BF16;
     if (strcmp(said, "float16") == 0)
         return DTYPE_F16;
-    for (size_t i = 0; i < safetensors_count(s); i++) {
-        const struct tensor *t = safetensors_at(s, i);
+    for (size_t i = 0; i < checkpoint_tensor_count(src); i++) {
+        const struct tensor *t = checkpoint_tensor_at(src, i);
         if (t->dtype <= DTYPE_BF16)
             bytes[t->dtype] += t->bytes;
     }
@@ -212,7 +209,7 @@ static bool plan_copy(struct building *b, const struct tensor *t, const char *mo
     bool convert = t->dtype == DTYPE_F32 && !stays_f32(t);
     if (t->dtype == DTYPE_OTHER) {
         err_set(b->e, ERR_USER, "%s in %s is of a type that cannot be carried over", t->name,
-                safetensors_path(checkpoint_tensors(b->src), t));
+                checkpoint_tensor_path(b->src, t));
         return err_hint(b->e, "start from the 16-bit model");
     }
     if (strcmp(suffix, ".weight") == 0 && t->n_dims == 2 && !note_dense(b, module))
@@ -226,14 +223,13 @@ static bool plan_copy(struct building *b, const struct tensor *t, const char *mo
 /* One tensor of the source: part of an item, of another packed module, or carried over. */
 static bool plan_tensor(struct building *b, const struct tensor *t)
 {
-    enum quant_method method = checkpoint_config(b->src)->quant;
     const char *dot = strrchr(t->name, '.'), *suffix = dot ? dot : "";
     char *module = str_dup_n(t->name, dot ? (size_t)(dot - t->name) : strlen(t->name));
     if (!module)
         return err_nomem(b->e, "the export plan", strlen(t->name));
     uint32_t index;
     bool item = strmap_find(&b->items_by_name, module, strlen(module), &index), added = true, ok;
-    bool packed = packed_suffix(method, suffix) && packed_present(checkpoint_tensors(b->src), method, module);
+    bool packed = checkpoint_is_packed(b->src, module, suffix);
     if (item && (packed || strcmp(suffix, ".weight") == 0)) {
         const char *name = b->items[index].module;
         ok = strmap_add(&b->done, name, strlen(name), 0, &added) ? true
@@ -256,7 +252,6 @@ static bool plan_tensor(struct building *b, const struct tensor *t)
 
 static bool plan_tensors(struct building *b)
 {
-    const struct safetensors *s = checkpoint_tensors(b->src);
     bool added;
     for (size_t i = 0; i < b->n_items; i++) {
         const char *name = b->items[i].module;
@@ -269,8 +264,8 @@ static bool plan_tensors(struct building *b)
             EXPORT_REFUSED)
             return err_set(b->e, ERR_USER, "%s", why);
     }
-    for (size_t i = 0; i < safetensors_count(s); i++) {
-        if (!plan_tensor(b, safetensors_at(s, i)))
+    for (size_t i = 0; i < checkpoint_tensor_count(b->src); i++) {
+        if (!plan_tensor(b, checkpoint_tensor_at(b->src, i)))
             return false;
     }
     for (size_t i = 0; i < b->n_items; i++) {
@@ -444,12 +439,11 @@ static bool config_text(struct export_plan *p, const struct building *b)
 {
     static const char *const old[] = {"quantization_config", "quantization", "compression_config"};
     const char *dtype = p->dtype == DTYPE_BF16 ? "bfloat16" : "float16";
-    char path[4096], *text;
+    char *text;
     size_t size;
-    if (!os_path_join(path, sizeof path, checkpoint_dir(b->src), "config.json", b->e) ||
-        !os_read_file(path, CONFIG_MAX, &text, &size, b->e))
+    if (!checkpoint_config_text(b->src, &text, &size, b->e))
         return false;
-    cJSON *root = json_parse(text, size, path, b->e);
+    cJSON *root = json_parse(text, size, checkpoint_dir(b->src), b->e);
     const char *at = text;
     bool ok = root && keep_numbers(root, &at);
     free(text);

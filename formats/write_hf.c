@@ -122,7 +122,7 @@ static bool write_entry(struct writing *w, const struct export_entry *x)
     case ENTRY_LINEAR:
         return write_linear(w, &w->items[x->item]);
     }
-    safetensors_drop(checkpoint_tensors(w->src), x->tensor);
+    checkpoint_drop(w->src, x->tensor);
     return true;
 }
 

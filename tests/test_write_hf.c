@@ -48,11 +48,11 @@ struct golden_tensor {
     uint64_t rows, cols; /* rows 0: a vector */
 };
 
-static const uint8_t *golden_find(const struct safetensors *s, struct golden_tensor want)
+static const uint8_t *golden_find(const struct checkpoint *c, struct golden_tensor want)
 {
     char name[128];
     snprintf(name, sizeof name, "model.layers.0.self_attn.q_proj%s", want.suffix);
-    const struct tensor *t = safetensors_find(s, name);
+    const struct tensor *t = checkpoint_tensor_find(c, name);
     if (!t)
         fail_msg("no %s", name);
     assert_int_equal(t->dtype, want.dtype);
@@ -134,24 +134,23 @@ static void test_golden_gptq(void **state)
             const struct golden_words *g = &golden_words[i];
             /* Asked for bf16, gptq stores fp16 all the same. */
             struct checkpoint *c = golden_write(v2 ? EXPORT_GPTQ_V2 : EXPORT_GPTQ, g->type, SCALE_BF16, 0);
-            const struct safetensors *s = checkpoint_tensors(c);
-            const uint8_t *w = golden_find(s, (struct golden_tensor){".qweight", DTYPE_I32, 2 * g->bits, 64});
+            const uint8_t *w = golden_find(c, (struct golden_tensor){".qweight", DTYPE_I32, 2 * g->bits, 64});
             for (unsigned k = 0; k < g->bits; k++) {
                 assert_int_equal(load_u32le(w + (k * 64 + 0) * 4), g->row0[k]);
                 assert_int_equal(load_u32le(w + (k * 64 + 1) * 4), g->row1[k]);
                 assert_int_equal(load_u32le(w + (k * 64 + 32) * 4),
                                  g->bits == 8 ? g->row0[k] + 0x20202020 : g->row0[k]);
             }
-            const uint8_t *z = golden_find(s, (struct golden_tensor){".qzeros", DTYPE_I32, 2, 2 * g->bits});
+            const uint8_t *z = golden_find(c, (struct golden_tensor){".qzeros", DTYPE_I32, 2, 2 * g->bits});
             for (unsigned k = 0; k < 4 * g->bits; k++)
                 assert_int_equal(load_u32le(z + k * 4),
                                  (v2 ? g->zeros_v2 : g->zeros_v1)[g->bits == 3 ? k % 3 : 0]);
-            const uint8_t *scales = golden_find(s, (struct golden_tensor){".scales", DTYPE_F16, 2, 64});
+            const uint8_t *scales = golden_find(c, (struct golden_tensor){".scales", DTYPE_F16, 2, 64});
             for (int n = 0; n < 64; n++) {
                 assert_int_equal(load_u16le(scales + n * 2), 0x3800);
                 assert_int_equal(load_u16le(scales + (64 + n) * 2), 0xB400);
             }
-            const uint8_t *idx = golden_find(s, (struct golden_tensor){".g_idx", DTYPE_I32, 0, 64});
+            const uint8_t *idx = golden_find(c, (struct golden_tensor){".g_idx", DTYPE_I32, 0, 64});
             for (int k = 0; k < 64; k++)
                 assert_int_equal(load_u32le(idx + k * 4), k / 32);
             checkpoint_close(&c);
@@ -180,37 +179,33 @@ static void test_golden_rows(void **state)
     for (size_t i = 0; i < 4; i++) {
         const struct golden_words *g = &golden_words[i];
         struct checkpoint *c = golden_write(EXPORT_COMPRESSED_TENSORS, g->type, SCALE_BF16, 0);
-        const struct safetensors *s = checkpoint_tensors(c);
-        check_rows(golden_find(s, (struct golden_tensor){".weight_packed", DTYPE_I32, 64, 2 * g->bits}), g);
-        check_halves(golden_find(s, (struct golden_tensor){".weight_scale", DTYPE_BF16, 64, 2}), 0x3F00,
+        check_rows(golden_find(c, (struct golden_tensor){".weight_packed", DTYPE_I32, 64, 2 * g->bits}), g);
+        check_halves(golden_find(c, (struct golden_tensor){".weight_scale", DTYPE_BF16, 64, 2}), 0x3F00,
                      0xBE80);
         static const uint8_t shape[16] = {64, 0, 0, 0, 0, 0, 0, 0, 64};
-        assert_memory_equal(golden_find(s, (struct golden_tensor){".weight_shape", DTYPE_I64, 0, 2}), shape,
+        assert_memory_equal(golden_find(c, (struct golden_tensor){".weight_shape", DTYPE_I64, 0, 2}), shape,
                             16);
-        assert_null(safetensors_find(s, "model.layers.0.self_attn.q_proj.weight"));
+        assert_null(checkpoint_tensor_find(c, "model.layers.0.self_attn.q_proj.weight"));
         checkpoint_close(&c);
 
         c = golden_write(EXPORT_HUMMING, g->type, SCALE_F16, 0);
-        s = checkpoint_tensors(c);
-        check_rows(golden_find(s, (struct golden_tensor){".weight", DTYPE_I32, 64, 2 * g->bits}), g);
-        check_halves(golden_find(s, (struct golden_tensor){".weight_scale", DTYPE_F16, 64, 2}), 0x3800,
+        check_rows(golden_find(c, (struct golden_tensor){".weight", DTYPE_I32, 64, 2 * g->bits}), g);
+        check_halves(golden_find(c, (struct golden_tensor){".weight_scale", DTYPE_F16, 64, 2}), 0x3800,
                      0xB400);
         checkpoint_close(&c);
 
         c = golden_write(EXPORT_MLX, g->type, SCALE_BF16, 0);
-        s = checkpoint_tensors(c);
-        check_rows(golden_find(s, (struct golden_tensor){".weight", DTYPE_U32, 64, 2 * g->bits}), g);
-        check_halves(golden_find(s, (struct golden_tensor){".scales", DTYPE_BF16, 64, 2}), 0x3F00, 0xBE80);
+        check_rows(golden_find(c, (struct golden_tensor){".weight", DTYPE_U32, 64, 2 * g->bits}), g);
+        check_halves(golden_find(c, (struct golden_tensor){".scales", DTYPE_BF16, 64, 2}), 0x3F00, 0xBE80);
         /* -2^(b-1) * (0.5, -0.25): the exponent moves by b-1, which is 0x80 a step in bf16. */
         uint16_t shift = (uint16_t)(0x80 * (g->bits - 1));
-        check_halves(golden_find(s, (struct golden_tensor){".biases", DTYPE_BF16, 64, 2}),
+        check_halves(golden_find(c, (struct golden_tensor){".biases", DTYPE_BF16, 64, 2}),
                      (uint16_t)(0xBF00 + shift), (uint16_t)(0x3E80 + shift));
         checkpoint_close(&c);
     }
     /* 2 bits in words of 4: codes -2..1 become 6..9. */
     struct checkpoint *c = golden_write(EXPORT_COMPRESSED_TENSORS, "2", SCALE_BF16, 4);
-    const uint8_t *w =
-        golden_find(checkpoint_tensors(c), (struct golden_tensor){".weight_packed", DTYPE_I32, 64, 8});
+    const uint8_t *w = golden_find(c, (struct golden_tensor){".weight_packed", DTYPE_I32, 64, 8});
     assert_int_equal(load_u32le(w), 0x98769876);
     assert_int_equal(load_u32le(w + 32), 0x69876987);
     assert_config_has(OUT, "\"num_bits\":4");
@@ -600,15 +595,15 @@ static void test_deterministic(void **state)
             assert_same_file(DIR_ "/a", BASE, files[i]);
         assert_same_file(DIR_ "/a", BASE, "tokenizer_config.json");
         assert_int_equal(os_stat(DIR_ "/a/README.md", NULL), OS_ABSENT);
-        struct checkpoint *c = open_ok(DIR_ "/a");
-        const char *seed = safetensors_metadata(checkpoint_tensors(c), "seed");
+        struct safetensors *written;
+        OK(safetensors_open_dir(&written, DIR_ "/a", &e), e);
+        const char *seed = safetensors_metadata(written, "seed");
         if (f == EXPORT_GPTQ || f == EXPORT_GPTQ_V2)
             assert_config_has(DIR_ "/a", "\"seed\":\"7\",\"method\":\"gsq\\\"quoted\\\"\"}");
         else
             assert_string_equal(seed, "7");
-        assert_string_equal(safetensors_metadata(checkpoint_tensors(c), "format"),
-                            f == EXPORT_MLX ? "mlx" : "pt");
-        checkpoint_close(&c);
+        assert_string_equal(safetensors_metadata(written, "format"), f == EXPORT_MLX ? "mlx" : "pt");
+        safetensors_close(&written);
     }
 }
 
@@ -636,12 +631,10 @@ static void test_dtypes(void **state)
         OK(write_random(OUT, BASE, &x, &o, &e), e);
         struct checkpoint *c = open_ok(OUT);
         assert_int_equal(checkpoint_dense(c, "lm_head")->dtype, dense ? DTYPE_BF16 : DTYPE_F16);
-        const struct tensor *f =
-            safetensors_find(checkpoint_tensors(c), "model.layers.0.self_attn.rotary_emb.inv_freq");
+        const struct tensor *f = checkpoint_tensor_find(c, "model.layers.0.self_attn.rotary_emb.inv_freq");
         assert_int_equal(f->dtype, DTYPE_F32);
         assert_int_equal(load_u32le(f->data), 0x33D6BF95);
-        assert_int_equal(safetensors_find(checkpoint_tensors(c), "model.some.position_ids")->dtype,
-                         DTYPE_I64);
+        assert_int_equal(checkpoint_tensor_find(c, "model.some.position_ids")->dtype, DTYPE_I64);
         assert_config_has(OUT, dense ? "\"torch_dtype\":\"bfloat16\"" : "\"torch_dtype\":\"float16\"");
         assert_config_has(OUT, dense ? "\"dtype\":\"bfloat16\"" : "\"dtype\":\"float16\"");
         checkpoint_close(&c);

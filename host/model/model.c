@@ -286,21 +286,6 @@ static void upload_16(struct model *m, const uint8_t *src, uint64_t n, bool bf16
     }
 }
 
-/* Everything the module stores has been read: its mapped pages may go. */
-static void drop_pages(const struct model *m, const char *module)
-{
-    static const char *const parts[] = {"weight", "bias",          "qweight",      "qzeros", "scales",
-                                        "g_idx",  "weight_packed", "weight_scale", "biases"};
-    const struct safetensors *s = checkpoint_tensors(m->ck);
-    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-        char name[160];
-        snprintf(name, sizeof name, "%s.%s", module, parts[i]);
-        const struct tensor *t = safetensors_find(s, name);
-        if (t)
-            safetensors_drop(s, t);
-    }
-}
-
 bool model_load_matrix(struct model *m, const char *module, uint32_t row0, uint32_t rows, struct gpu_view dst,
                        struct err *e)
 {
@@ -327,7 +312,7 @@ bool model_load_matrix(struct model *m, const char *module, uint32_t row0, uint3
         }
     }
     if (row0 + rows == w.rows)
-        drop_pages(m, module);
+        checkpoint_drop_module(m->ck, module);
     return true;
 }
 
@@ -403,7 +388,7 @@ bool model_load_block_some(struct model *m, uint32_t layer, unsigned linears, st
 static bool check_finite(const struct model *m, const char *module, struct err *e)
 {
     bool ok = checkpoint_check_finite(m->ck, module, e);
-    drop_pages(m, module);
+    checkpoint_drop_module(m->ck, module);
     return ok;
 }
 

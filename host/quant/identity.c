@@ -29,16 +29,14 @@ static void put_hash(struct identity *id, const char *name, struct hash128 h)
 
 static bool hash_model(const struct checkpoint *ck, struct hash128 *out, struct err *e)
 {
-    char path[4096], *text;
+    char *text;
     size_t size;
-    if (!os_path_join(path, sizeof path, checkpoint_dir(ck), "config.json", e) ||
-        !os_read_file(path, 16 << 20, &text, &size, e))
+    if (!checkpoint_config_text(ck, &text, &size, e))
         return false;
     struct hash128 h = hash_bytes(text, size, (struct hash128){0});
     free(text);
-    const struct safetensors *s = checkpoint_tensors(ck);
-    for (size_t i = 0; i < safetensors_count(s); i++) {
-        const struct tensor *t = safetensors_at(s, i);
+    for (size_t i = 0; i < checkpoint_tensor_count(ck); i++) {
+        const struct tensor *t = checkpoint_tensor_at(ck, i);
         size_t part = (size_t)min_u64(t->bytes, SAMPLE_BYTES);
         h = hash_bytes(t->name, strlen(t->name), h);
         h = hash_bytes(&t->dtype, sizeof t->dtype, h);
