@@ -445,7 +445,7 @@ static bool create(struct safetensors **out, size_t n_shards, struct err *e)
 static bool add_file(struct safetensors *s, const char *path, struct err *e)
 {
     struct shard *shard = &s->shards[s->n_shards];
-    if (!os_map_file(&shard->map, path, e))
+    if (!os_map_model(&shard->map, path, e))
         return false;
     s->n_shards++;
     shard->path = str_dup(path);
@@ -456,11 +456,6 @@ static bool add_file(struct safetensors *s, const char *path, struct err *e)
         err_set(e, ERR_USER, "%s has %llu bytes: too short for a safetensors file", path,
                 (unsigned long long)file_size);
         return err_hint(e, "download the file again");
-    }
-    static const char lfs[] = "version https://git-lfs";
-    if (file_size > sizeof lfs && memcmp(shard->map.data, lfs, sizeof lfs - 1) == 0) {
-        err_set(e, ERR_USER, "%s is a Git LFS pointer, not the file itself", path);
-        return err_hint(e, "run `git lfs pull` in the model's folder");
     }
     uint64_t header = load_u64le(shard->map.data);
     if (header > HEADER_MAX || header > file_size - 8) {

@@ -1,5 +1,4 @@
 /* Writing safetensors: the whole header first, then the data as a stream. */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,8 +7,7 @@
 #include "host/base/str.h"
 
 struct safetensors_writer {
-    FILE *file;
-    char *path, *tmp;
+    struct os_out out;
     uint64_t planned, written; /* bytes of the data section */
 };
 
@@ -73,20 +71,6 @@ static bool build_header(struct strbuf *b, const struct tensor_plan *plan, size_
     return true;
 }
 
-static void writer_free(struct safetensors_writer **w)
-{
-    free((*w)->path);
-    free((*w)->tmp);
-    free(*w);
-    *w = NULL;
-}
-
-static bool write_failed(const struct safetensors_writer *w, struct err *e)
-{
-    err_set(e, ERR_ENV, "cannot write %s: %s", w->tmp, strerror(errno));
-    return err_hint(e, "free some space or choose another folder");
-}
-
 bool safetensors_writer_open(struct safetensors_writer **out, const char *path,
                              const struct tensor_plan *plan, size_t n, const char *const (*metadata)[2],
                              size_t n_metadata, struct err *e)
@@ -94,19 +78,9 @@ bool safetensors_writer_open(struct safetensors_writer **out, const char *path,
     struct safetensors_writer *w = *out = calloc(1, sizeof *w);
     if (!w)
         return err_nomem(e, "a safetensors writer", sizeof *w);
-    struct strbuf header = {0}, tmp = {0};
-    strbuf_puts(&tmp, path);
-    strbuf_puts(&tmp, ".tmp");
-    w->path = str_dup(path);
-    w->tmp = tmp.data;
-    bool ok = w->path && !tmp.failed ? true : err_nomem(e, "a path", strlen(path));
-    ok = ok && build_header(&header, plan, n, metadata, n_metadata, &w->planned, e);
-    if (ok && !(w->file = os_fopen(w->tmp, "wb"))) {
-        ok = err_set(e, ERR_USER, "cannot create %s: %s", w->tmp, strerror(errno));
-        err_hint(e, "check that the folder exists and is writable");
-    }
-    if (ok && fwrite(header.data, 1, header.size, w->file) != header.size)
-        ok = write_failed(w, e);
+    struct strbuf header = {0};
+    bool ok = build_header(&header, plan, n, metadata, n_metadata, &w->planned, e) &&
+              os_out_open(&w->out, path, e) && os_out_put(&w->out, header.data, header.size, e);
     strbuf_free(&header);
     if (!ok)
         safetensors_writer_abort(out);
@@ -116,10 +90,10 @@ bool safetensors_writer_open(struct safetensors_writer **out, const char *path,
 bool safetensors_writer_put(struct safetensors_writer *w, const void *data, size_t size, struct err *e)
 {
     if (size > w->planned - w->written)
-        return err_set(e, ERR_BUG, "%s: %llu bytes come after the last planned tensor", w->path,
+        return err_set(e, ERR_BUG, "%s: %llu bytes come after the last planned tensor", w->out.path,
                        (unsigned long long)(size - (w->planned - w->written)));
-    if (size && fwrite(data, 1, size, w->file) != size)
-        return write_failed(w, e);
+    if (!os_out_put(&w->out, data, size, e))
+        return false;
     w->written += size;
     return true;
 }
@@ -129,16 +103,10 @@ bool safetensors_writer_close(struct safetensors_writer **w, struct err *e)
     struct safetensors_writer *x = *w;
     bool ok = true;
     if (x->written != x->planned)
-        ok = err_set(e, ERR_BUG, "%s: %llu bytes of %llu planned ones were written", x->path,
+        ok = err_set(e, ERR_BUG, "%s: %llu bytes of %llu planned ones were written", x->out.path,
                      (unsigned long long)x->written, (unsigned long long)x->planned);
-    ok = ok && os_sync_file(x->file, x->tmp, e);
-    if (fclose(x->file) != 0 && ok)
-        ok = write_failed(x, e);
-    x->file = NULL;
-    ok = ok && os_rename(x->tmp, x->path, e);
-    if (!ok)
-        os_remove(x->tmp);
-    writer_free(w);
+    ok = ok && os_out_close(&x->out, e);
+    safetensors_writer_abort(w);
     return ok;
 }
 
@@ -146,9 +114,7 @@ void safetensors_writer_abort(struct safetensors_writer **w)
 {
     if (!*w)
         return;
-    if ((*w)->file) {
-        fclose((*w)->file);
-        os_remove((*w)->tmp);
-    }
-    writer_free(w);
+    os_out_abort(&(*w)->out);
+    free(*w);
+    *w = NULL;
 }

@@ -17,6 +17,8 @@ struct os_map {
     void *handle;
 };
 bool os_map_file(struct os_map *out, const char *path, struct err *e);
+/* The same for a file from a model hub: a Git LFS pointer in its place is refused. */
+bool os_map_model(struct os_map *out, const char *path, struct err *e);
 void os_unmap(struct os_map *m);
 /* Tells the system that this range will not be read again soon, so that a walk over a file larger than
  * memory does not keep it resident. A hint; never fails. */
@@ -31,7 +33,18 @@ FILE *os_fopen(const char *path, const char *mode);
 bool os_sync_file(FILE *f, const char *path, struct err *e);
 /* Renames over `to`, atomically, and makes the rename durable where the system can. */
 bool os_rename(const char *from, const char *to, struct err *e);
-/* Whole file: write PATH.tmp, flush, rename. */
+/* A file that appears whole or not at all: written as PATH.tmp; flushed and renamed by os_out_close, which
+ * removes it when that fails. os_out_open leaves nothing behind when it fails; os_out_abort takes a
+ * zero-initialised or closed one too. */
+struct os_out {
+    FILE *file;
+    char *path, *tmp;
+};
+bool os_out_open(struct os_out *o, const char *path, struct err *e);
+bool os_out_put(struct os_out *o, const void *data, size_t size, struct err *e);
+bool os_out_close(struct os_out *o, struct err *e);
+void os_out_abort(struct os_out *o);
+/* The same at once. */
 bool os_write_file(const char *path, const void *data, size_t size, struct err *e);
 /* Whole file into malloc'ed memory, NUL-terminated beyond *size. Refuses more than max bytes. */
 bool os_read_file(const char *path, uint64_t max, char **data, size_t *size, struct err *e);
