@@ -49,17 +49,18 @@ struct gguf_tensor {
     uint64_t ne[4];      /* input dimension first; 1 beyond n_dims */
     uint32_t type;       /* ggml's number (gguf_type.h); unknown ones are refused only when read */
     const uint8_t *data; /* inside the mapped file */
-    uint64_t bytes;
-    uint32_t file; /* which part of a split file */
+    uint64_t bytes; /* without padding; of an unknown type: up to the next tensor or the end of the file */
+    uint32_t file;  /* which part of a split file */
 };
 
 struct gguf;
 /* Opens PATH; of a split file (split.count above 1) any part may be named, the others lie beside it.
  * Everything is checked before it returns: magic, version, counts against the size of the file, keys (not
- * empty, unique), values, no nested arrays, tensor names (1..63 bytes, unique), dimensions (product below
- * 2^63, ne[0] % block == 0), offsets (exactly cumulative, padded to the alignment, inside the file; the last
- * tensor padded too), alignment (a power of two from 8 to 65536). ERR_USER, one sentence naming the file, the
- * thing and the remedy. */
+ * empty, unique), values, no nested arrays, tensor names (1..63 bytes, unique), dimensions (at most 4, none
+ * 0, product below 2^63, ne[0] % block == 0), offsets (exactly cumulative, padded to the alignment, inside
+ * the file; the last tensor padded too, nothing behind it), alignment (a power of two from 8 to 65536). Keys
+ * and names are UTF-8 without control characters. ERR_USER, one sentence naming the file, the thing and the
+ * remedy. */
 bool gguf_open(struct gguf **out, const char *path, struct err *e);
 /* The same for bytes in memory (fuzzing, tests), which stay the caller's. Splits are refused. */
 bool gguf_parse(struct gguf **out, const uint8_t *bytes, size_t size, const char *path, struct err *e);
@@ -72,16 +73,16 @@ const struct gguf_kv *gguf_find(const struct gguf *g, const char *key); /* hashe
 size_t gguf_tensor_count(const struct gguf *g);
 const struct gguf_tensor *gguf_tensor_at(const struct gguf *g, size_t i); /* by part, then by offset */
 const struct gguf_tensor *gguf_tensor_find(const struct gguf *g, const char *name);
-/* File of a tensor (messages), and a hint that its pages will not be needed soon. */
+/* File of a tensor (messages; NULL: the first part), and a hint that its pages will not be needed soon. */
 const char *gguf_path(const struct gguf *g, const struct gguf_tensor *t);
 void gguf_drop(const struct gguf *g, const struct gguf_tensor *t);
 uint32_t gguf_version(const struct gguf *g);
 uint32_t gguf_alignment(const struct gguf *g);
-/* Where the data section of a tensor's part begins in its file: everything before it is header. */
+/* Where the data section of a tensor's part (NULL: the first) begins in its file: all before it is header. */
 uint64_t gguf_data_offset(const struct gguf *g, const struct gguf_tensor *t);
 
-/* Values with a check of type and range; false: absent (no error set) or of another type (ERR_USER naming
- * file and key). Any integer type will do for gguf_get_u64, any float or integer for gguf_get_f64. */
+/* Values with a check of type and range: GGUF_ABSENT sets no error, GGUF_BAD is ERR_USER naming file and key.
+ * Any integer type will do for gguf_get_u64 (not negative), any finite float or integer for gguf_get_f64. */
 enum gguf_got { GGUF_OK, GGUF_ABSENT, GGUF_BAD };
 enum gguf_got gguf_get_u64(const struct gguf *g, const char *key, uint64_t *out, struct err *e);
 enum gguf_got gguf_get_f64(const struct gguf *g, const char *key, double *out, struct err *e);
@@ -89,7 +90,8 @@ enum gguf_got gguf_get_bool(const struct gguf *g, const char *key, bool *out, st
 enum gguf_got gguf_get_string(const struct gguf *g, const char *key, struct gguf_string *out, struct err *e);
 /* Arrays of strings are walked: *at starts as kv->data and moves on; call at most kv->n times. */
 struct gguf_string gguf_next_string(const uint8_t **at);
-/* Element i of an array of numbers (or of a plain number: i = 0), as double and as int64. */
+/* Element i of an array of numbers (or of a plain number: i = 0), as double and as int64 (toward zero, held
+ * at int64's ends). 0 past the end and for strings. */
 double gguf_number(const struct gguf_kv *kv, uint64_t i);
 int64_t gguf_integer(const struct gguf_kv *kv, uint64_t i);
 
@@ -119,10 +121,11 @@ struct gguf_tensor_plan {
     uint64_t ne[4];
     uint32_t type;
 };
-/* Bytes of the file. */
+/* Bytes of the file. 0: gguf_writer_open will say why not. */
 uint64_t gguf_file_bytes(const struct gguf_keys *k, const struct gguf_tensor_plan *plan, size_t n);
 struct gguf_writer;
-/* Writes PATH.tmp. Alignment 32, or general.alignment among the keys. */
+/* Writes PATH.tmp. Alignment 32, or general.alignment among the keys. What no reader takes (a key or name
+ * twice, an unknown type, ne[0] % block) is ERR_BUG. */
 bool gguf_writer_open(struct gguf_writer **out, const char *path, const struct gguf_keys *keys,
                       const struct gguf_tensor_plan *plan, size_t n, struct err *e);
 /* The next bytes of tensor data, in plan order, without padding (the writer pads); many calls per tensor are
