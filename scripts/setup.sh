@@ -20,6 +20,9 @@ for option in "$@"; do
     --test)
         want+=("${test[@]}")
         with_clang=yes
+        # For the prebuilt llama.cpp of the tests (scripts/llama-cpp.sh), whoever put them there.
+        command -v npm >/dev/null || want+=(nodejs npm)
+        command -v git >/dev/null || want+=(git)
         ;;
     --mingw) want+=("${mingw[@]}") ;;
     *)
@@ -35,7 +38,8 @@ This system is none of Debian 12, Debian 13, Ubuntu 24.04, so nothing was instal
   to build: a C11 compiler, CMake 3.25, Ninja, glslc (shaderc), the Vulkan headers 1.3, volk (header-only use), and
             the development files of cJSON, PCRE2 (8 bit), utf8proc and xxHash
   to run:   a Vulkan 1.3 driver and loader (a GPU's, or Mesa's lavapipe)
-  to test:  CMocka, libmd, the Vulkan validation layers, clang with its runtime libraries, OpenBLAS, Python 3
+  to test:  CMocka, libmd, the Vulkan validation layers, clang with its runtime libraries, OpenBLAS, Python 3;
+            Node with npm and git, for a prebuilt llama.cpp
   Windows:  mingw-w64, wine, xvfb
 END
 }

@@ -61,6 +61,9 @@ run_ctest() { # PRESET CTEST-OPTION...
 
 part_release() {
     title "release: build and run everything"
+    local rc=0
+    scripts/llama-cpp.sh || rc=$? # 77: its message says why tests/gguf_llama.sh will skip
+    [[ $rc -eq 0 || $rc -eq 77 ]] || count failed "llama-cpp libraries"
     build release || return 0
     run_ctest release -E '^wine$' # has its own part
 }

@@ -1,0 +1,340 @@
+/* The verbs on files: types, rows, dequantization, llama-quantize, importance matrices. */
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/num.h"
+#include "tests/llama/llama_run.h"
+
+/* A GGUF read whole: its header and its tensors. */
+struct file {
+    struct gguf_context *header;
+    struct ggml_context *tensors;
+};
+
+static bool file_open(struct file *f, const char *path, struct err *e)
+{
+    struct gguf_init_params p = {.no_alloc = false, .ctx = &f->tensors};
+    f->tensors = NULL;
+    f->header = gguf_init_from_file(path, p);
+    return (f->header && f->tensors) || err_set(e, ERR_USER, "ggml does not read %s", path);
+}
+
+static void file_close(struct file *f)
+{
+    if (f->header)
+        gguf_free(f->header);
+    if (f->tensors)
+        ggml_free(f->tensors);
+    *f = (struct file){0};
+}
+
+static struct ggml_tensor *file_tensor(const struct file *f, int64_t i)
+{
+    return ggml_get_tensor(f->tensors, gguf_get_tensor_name(f->header, i));
+}
+
+/* types MODEL: a line for each tensor: name, type, weights, bytes. */
+bool run_types(char **args, int n, struct err *e)
+{
+    struct file f;
+    bool ok = file_open(&f, args[0], e);
+    (void)n;
+    for (int64_t i = 0; ok && i < gguf_get_n_tensors(f.header); i++) {
+        const struct ggml_tensor *t = file_tensor(&f, i);
+        printf("%s\t%s\t%lld\t%zu\n", t->name, ggml_type_name(t->type), (long long)ggml_nelements(t),
+               ggml_nbytes(t));
+    }
+    file_close(&f);
+    return ok;
+}
+
+/* validate MODEL: every block of every tensor passes ggml's check. */
+bool run_validate(char **args, int n, struct err *e)
+{
+    struct file f;
+    bool ok = file_open(&f, args[0], e);
+    (void)n;
+    for (int64_t i = 0; ok && i < gguf_get_n_tensors(f.header); i++) {
+        const struct ggml_tensor *t = file_tensor(&f, i);
+        ok = ggml_validate_row_data(t->type, t->data, ggml_nbytes(t)) ||
+             err_set(e, ERR_USER, "%s: %s: ggml finds invalid rows", args[0], t->name);
+    }
+    if (ok)
+        printf("{\"tensors\": %lld}\n", (long long)gguf_get_n_tensors(f.header));
+    file_close(&f);
+    return ok;
+}
+
+/* ---- dequantization ------------------------------------------------------------------------------------ */
+
+static bool to_f32(const struct ggml_tensor *from, struct ggml_tensor *to, struct err *e)
+{
+    const struct ggml_type_traits *traits = ggml_get_type_traits(from->type);
+    if (from->type == GGML_TYPE_F32)
+        memcpy(to->data, from->data, ggml_nbytes(from));
+    else if (traits->to_float)
+        traits->to_float(from->data, to->data, ggml_nelements(from));
+    else
+        return err_set(e, ERR_USER, "%s: ggml dequantizes no %s", from->name, ggml_type_name(from->type));
+    return true;
+}
+
+/* dequant IN OUT: a GGUF of the same values in F32. */
+bool run_dequant(char **args, int n, struct err *e)
+{
+    struct file f;
+    struct gguf_context *out = gguf_init_empty();
+    struct ggml_context *space = NULL;
+    bool ok = file_open(&f, args[0], e);
+    (void)n;
+    if (ok) {
+        int64_t count = gguf_get_n_tensors(f.header);
+        size_t bytes = 1 << 20;
+        for (int64_t i = 0; i < count; i++)
+            bytes += (size_t)ggml_nelements(file_tensor(&f, i)) * 4 + ggml_tensor_overhead() + 64;
+        space = ggml_init((struct ggml_init_params){.mem_size = bytes});
+        ok = space || err_nomem(e, "the dequantized model", bytes);
+    }
+    if (ok)
+        gguf_set_kv(out, f.header);
+    for (int64_t i = 0; ok && i < gguf_get_n_tensors(f.header); i++) {
+        const struct ggml_tensor *from = file_tensor(&f, i);
+        struct ggml_tensor *to = ggml_new_tensor(space, GGML_TYPE_F32, ggml_n_dims(from), from->ne);
+        ggml_set_name(to, from->name);
+        ok = to_f32(from, to, e);
+        gguf_add_tensor(out, to);
+    }
+    if (ok) {
+        gguf_set_val_u32(out, "general.file_type", LLAMA_FTYPE_ALL_F32);
+        ok = gguf_write_to_file(out, args[1], false) || err_set(e, ERR_ENV, "%s cannot be written", args[1]);
+    }
+    gguf_free(out);
+    if (space)
+        ggml_free(space);
+    file_close(&f);
+    return ok;
+}
+
+/* ---- llama-quantize ------------------------------------------------------------------------------------ */
+
+static const struct {
+    const char *name;
+    enum llama_ftype type;
+} mixtures[] = {
+    {"F32", LLAMA_FTYPE_ALL_F32},
+    {"F16", LLAMA_FTYPE_MOSTLY_F16},
+    {"BF16", LLAMA_FTYPE_MOSTLY_BF16},
+    {"Q4_0", LLAMA_FTYPE_MOSTLY_Q4_0},
+    {"Q4_1", LLAMA_FTYPE_MOSTLY_Q4_1},
+    {"Q5_0", LLAMA_FTYPE_MOSTLY_Q5_0},
+    {"Q5_1", LLAMA_FTYPE_MOSTLY_Q5_1},
+    {"Q8_0", LLAMA_FTYPE_MOSTLY_Q8_0},
+    {"Q2_0", LLAMA_FTYPE_MOSTLY_Q2_0},
+    {"Q2_K", LLAMA_FTYPE_MOSTLY_Q2_K},
+    {"Q2_K_S", LLAMA_FTYPE_MOSTLY_Q2_K_S},
+    {"Q3_K_S", LLAMA_FTYPE_MOSTLY_Q3_K_S},
+    {"Q3_K_M", LLAMA_FTYPE_MOSTLY_Q3_K_M},
+    {"Q3_K_L", LLAMA_FTYPE_MOSTLY_Q3_K_L},
+    {"Q4_K_S", LLAMA_FTYPE_MOSTLY_Q4_K_S},
+    {"Q4_K_M", LLAMA_FTYPE_MOSTLY_Q4_K_M},
+    {"Q5_K_S", LLAMA_FTYPE_MOSTLY_Q5_K_S},
+    {"Q5_K_M", LLAMA_FTYPE_MOSTLY_Q5_K_M},
+    {"Q6_K", LLAMA_FTYPE_MOSTLY_Q6_K},
+    {"TQ1_0", LLAMA_FTYPE_MOSTLY_TQ1_0},
+    {"TQ2_0", LLAMA_FTYPE_MOSTLY_TQ2_0},
+    {"IQ2_XXS", LLAMA_FTYPE_MOSTLY_IQ2_XXS},
+    {"IQ2_XS", LLAMA_FTYPE_MOSTLY_IQ2_XS},
+    {"IQ2_S", LLAMA_FTYPE_MOSTLY_IQ2_S},
+    {"IQ2_M", LLAMA_FTYPE_MOSTLY_IQ2_M},
+    {"IQ3_XXS", LLAMA_FTYPE_MOSTLY_IQ3_XXS},
+    {"IQ3_S", LLAMA_FTYPE_MOSTLY_IQ3_S},
+    {"IQ3_M", LLAMA_FTYPE_MOSTLY_IQ3_M},
+    {"IQ4_NL", LLAMA_FTYPE_MOSTLY_IQ4_NL},
+    {"IQ4_XS", LLAMA_FTYPE_MOSTLY_IQ4_XS},
+    {"MXFP4_MOE", LLAMA_FTYPE_MOSTLY_MXFP4_MOE},
+};
+
+#define SUMS   ".in_sum2"
+#define COUNTS ".counts"
+
+/* An importance matrix as llama-quantize reads it: the mean square of each input, by the weight's name. The
+ * sums are divided in place; list ends with a NULL name and points into f. */
+static bool load_imatrix(struct file *f, const char *path, struct llama_model_imatrix_data **list,
+                         struct err *e)
+{
+    if (!file_open(f, path, e))
+        return false;
+    int64_t key = gguf_find_key(f->header, "general.type"), n = gguf_get_n_tensors(f->header), used = 0;
+    if (key < 0 || gguf_get_kv_type(f->header, key) != GGUF_TYPE_STRING ||
+        strcmp(gguf_get_val_str(f->header, key), "imatrix") ||
+        gguf_find_key(f->header, "imatrix.datasets") < 0 ||
+        gguf_find_key(f->header, "imatrix.chunk_count") < 0 ||
+        gguf_find_key(f->header, "imatrix.chunk_size") < 0)
+        return err_set(e, ERR_USER, "%s is no importance matrix", path);
+    *list = calloc((size_t)n + 1, sizeof **list);
+    if (!*list)
+        return err_nomem(e, "an importance matrix", (unsigned long long)n * sizeof **list);
+    for (int64_t i = 0; i < n; i++) {
+        struct ggml_tensor *sums = file_tensor(f, i);
+        size_t stem = strlen(sums->name) - strlen(SUMS);
+        char name[GGML_MAX_NAME];
+        if (strlen(sums->name) <= strlen(SUMS) || strcmp(sums->name + stem, SUMS))
+            continue;
+        snprintf(name, sizeof name, "%.*s" COUNTS, (int)stem, sums->name);
+        const struct ggml_tensor *counts = ggml_get_tensor(f->tensors, name);
+        if (!counts || sums->type != GGML_TYPE_F32 || counts->type != GGML_TYPE_F32 ||
+            ggml_nelements(counts) != ggml_nrows(sums))
+            return err_set(e, ERR_USER, "%s: %s has no counts that fit", path, sums->name);
+        for (int64_t r = 0; r < ggml_nrows(sums); r++)
+            for (int64_t c = 0; c < sums->ne[0]; c++) {
+                float count = ((const float *)counts->data)[r],
+                      *v = (float *)sums->data + r * sums->ne[0] + c;
+                *v = count > 0 ? *v / count : 1;
+            }
+        sums->name[stem] = 0;
+        (*list)[used++] =
+            (struct llama_model_imatrix_data){sums->name, sums->data, (size_t)ggml_nelements(sums)};
+    }
+    return used || err_set(e, ERR_USER, "%s has no sums", path);
+}
+
+/* quantize IN OUT TYPE [IMATRIX] */
+bool run_quantize(char **args, int n, struct err *e)
+{
+    struct llama_model_quantize_params p = llama_model_quantize_default_params();
+    struct llama_model_imatrix_data *list = NULL;
+    struct file f = {0};
+    bool found = false, ok = true;
+    for (size_t i = 0; i < sizeof mixtures / sizeof mixtures[0]; i++)
+        if (!strcmp(mixtures[i].name, args[2])) {
+            p.ftype = mixtures[i].type;
+            found = true;
+        }
+    if (!found)
+        return err_set(e, ERR_USER, "%s is no mixture that llama_run knows", args[2]);
+    p.nthread = THREADS;
+    if (n == 4)
+        ok = load_imatrix(&f, args[3], &list, e);
+    p.imatrix = list;
+    if (ok)
+        ok = llama_model_quantize(args[0], args[1], &p) == 0 ||
+             err_set(e, ERR_USER, "llama.cpp does not quantize %s to %s", args[0], args[2]);
+    free(list);
+    file_close(&f);
+    return ok;
+}
+
+/* ---- collecting an importance matrix ------------------------------------------------------------------- */
+
+struct sums {
+    char name[GGML_MAX_NAME];
+    int64_t n;
+    double count, *sum;
+};
+
+struct collect {
+    struct sums *list;
+    size_t n, cap;
+    bool failed;
+};
+
+static struct sums *collect_find(struct collect *c, const char *name, int64_t n)
+{
+    for (size_t i = 0; i < c->n; i++)
+        if (!strcmp(c->list[i].name, name))
+            return c->list[i].n == n ? &c->list[i] : NULL;
+    if (c->n == c->cap) {
+        size_t cap = c->cap ? 2 * c->cap : 64;
+        struct sums *list = realloc(c->list, cap * sizeof *list);
+        if (!list)
+            return NULL;
+        c->list = list;
+        c->cap = cap;
+    }
+    struct sums *s = &c->list[c->n];
+    *s = (struct sums){.n = n, .sum = calloc((size_t)n, sizeof *s->sum)};
+    snprintf(s->name, sizeof s->name, "%s", name);
+    c->n += s->sum != NULL;
+    return s->sum ? s : NULL;
+}
+
+/* ggml asks for each node, then shows it: the inputs of every product with a block's weight are summed. */
+static bool collect_seen(struct ggml_tensor *t, bool ask, void *user)
+{
+    struct collect *c = user;
+    const struct ggml_tensor *w = t->src[0], *x = t->src[1];
+    bool wanted = t->op == GGML_OP_MUL_MAT && !strncmp(w->name, "blk.", 4) && x->type == GGML_TYPE_F32 &&
+                  ggml_is_contiguous(x);
+    if (ask || !wanted)
+        return ask ? wanted : true;
+    struct sums *s = collect_find(c, w->name, x->ne[0]);
+    if (!s) {
+        c->failed = true;
+        return false;
+    }
+    const float *v = x->data;
+    for (int64_t r = 0; r < ggml_nrows(x); r++, v += s->n)
+        for (int64_t i = 0; i < s->n; i++)
+            s->sum[i] += (double)v[i] * v[i];
+    s->count += (double)ggml_nrows(x);
+    return true;
+}
+
+static bool collect_write(const struct collect *c, const char *path, const char *text, uint32_t window,
+                          uint32_t windows, struct err *e)
+{
+    size_t bytes = 1 << 20;
+    for (size_t i = 0; i < c->n; i++)
+        bytes += (size_t)c->list[i].n * 4 + 2 * (ggml_tensor_overhead() + 64);
+    struct ggml_context *space = ggml_init((struct ggml_init_params){.mem_size = bytes});
+    struct gguf_context *out = gguf_init_empty();
+    if (!space || !out)
+        return err_nomem(e, "an importance matrix", bytes);
+    gguf_set_val_str(out, "general.type", "imatrix");
+    gguf_set_arr_str(out, "imatrix.datasets", &text, 1);
+    gguf_set_val_u32(out, "imatrix.chunk_count", windows);
+    gguf_set_val_u32(out, "imatrix.chunk_size", window);
+    for (size_t i = 0; i < c->n; i++) {
+        const struct sums *s = &c->list[i];
+        struct ggml_tensor *sum = ggml_new_tensor_2d(space, GGML_TYPE_F32, s->n, 1);
+        struct ggml_tensor *count = ggml_new_tensor_2d(space, GGML_TYPE_F32, 1, 1);
+        ggml_format_name(sum, "%s" SUMS, s->name);
+        ggml_format_name(count, "%s" COUNTS, s->name);
+        for (int64_t k = 0; k < s->n; k++)
+            ((float *)sum->data)[k] = (float)s->sum[k];
+        *(float *)count->data = (float)s->count;
+        gguf_add_tensor(out, sum);
+        gguf_add_tensor(out, count);
+    }
+    bool ok = gguf_write_to_file(out, path, false) || err_set(e, ERR_ENV, "%s cannot be written", path);
+    gguf_free(out);
+    ggml_free(space);
+    return ok;
+}
+
+/* imatrix MODEL TEXT CTX WINDOWS OUT */
+bool run_imatrix(char **args, int n, struct err *e)
+{
+    struct session s = {0};
+    struct ids t = {0};
+    struct collect c = {0};
+    uint32_t ctx, at_most, windows = 0;
+    (void)n;
+    bool ok = parse_count(args[2], &ctx, e) && parse_count(args[3], &at_most, e) &&
+              (ctx || err_set(e, ERR_USER, "a window needs tokens")) &&
+              session_open(&s, args[0], ctx, collect_seen, &c, e) && ids_load(&t, &s, args[1], e) &&
+              ids_windows(&t, ctx, at_most, &windows, e);
+    for (uint32_t w = 0; ok && w < windows; w++)
+        ok = session_decode(&s, t.id + (size_t)w * ctx, 0, e);
+    ok = ok && (!c.failed || err_set(e, ERR_BUG, "the inputs of a product could not be summed"));
+    ok = ok && collect_write(&c, args[4], args[1], ctx, windows, e);
+    if (ok)
+        printf("{\"tensors\": %zu, \"windows\": %u}\n", c.n, windows);
+    for (size_t i = 0; i < c.n; i++)
+        free(c.list[i].sum);
+    free(c.list);
+    free(t.id);
+    session_close(&s);
+    return ok;
+}
