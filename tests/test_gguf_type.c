@@ -1,5 +1,6 @@
 /* GGUF's tensor types against values that ggml decoded, packing against the neutral form, rounding against
  * what it promises. */
+#include <float.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -414,13 +415,167 @@ static void test_replace(void **state)
     }
 }
 
+/* --- rounding --------------------------------------------------------------------------------------------
+ */
+
+enum { ROUND_ROWS = 4, ROUND_COLS = 2048 };
+
+/* About normal, with outliers, and an importance that spans a factor of 50. */
+static void random_row(float *w, float *importance)
+{
+    for (size_t i = 0; i < ROUND_COLS; i++) {
+        float sum = -4;
+        for (int k = 0; k < 8; k++)
+            sum += (float)random_u32() / 16777216.0f;
+        w[i] = random_u32() % 64 ? sum * 0.02f : sum * 0.06f;
+        importance[i] = 0.02f / (0.02f + (float)random_u32() / 16777216.0f);
+    }
+}
+
+/* What ggml 0.5.0's quantizer leaves of ROUND_ROWS rows (random_state = id + 1): the sum of squares without
+ * and with the importance. */
+static const struct {
+    int id;
+    double error[2];
+} ggml_errors[] = {
+    {GGML_Q4_0, {2.2782e-02, 1.5986e-03}}, {GGML_Q4_1, {1.6425e-02, 8.7063e-04}},
+    {GGML_Q5_0, {6.2726e-03, 4.1604e-04}}, {GGML_Q5_1, {3.9024e-03, 2.0427e-04}},
+    {GGML_Q8_0, {8.0678e-05, 6.3043e-06}}, {GGML_Q2_K, {2.2873e-01, 1.1285e-02}},
+    {GGML_Q3_K, {6.6626e-02, 4.2952e-03}}, {GGML_Q4_K, {1.3591e-02, 8.6322e-04}},
+    {GGML_Q5_K, {3.7519e-03, 2.4682e-04}}, {GGML_Q6_K, {9.2746e-04, 6.0405e-05}},
+};
+
+static double weighted_error(const struct gguf_type *t, const float *w, const float *importance, size_t n,
+                             const uint8_t *bytes)
+{
+    static float back[ROUND_COLS];
+    double sum = 0;
+    gguf_dequant(t, bytes, n, back);
+    for (size_t i = 0; i < n; i++) {
+        double e = (double)w[i] - (double)back[i];
+        sum += e * e * (importance ? (double)importance[i] : 1);
+    }
+    return sum;
+}
+
+static void test_round_beside_ggml(void **state)
+{
+    (void)state;
+    static float w[ROUND_COLS], importance[ROUND_COLS];
+    static uint8_t bytes[ROUND_COLS * 2], plain[ROUND_COLS * 2];
+    for (size_t i = 0; i < sizeof ggml_errors / sizeof ggml_errors[0]; i++) {
+        const struct gguf_type *t = gguf_type_of((uint32_t)ggml_errors[i].id);
+        double error[2] = {0, 0}, unguided = 0;
+        random_state = (uint32_t)t->id + 1;
+        for (int r = 0; r < ROUND_ROWS; r++) {
+            random_row(w, importance);
+            gguf_round_row(t, w, NULL, ROUND_COLS, plain);
+            gguf_round_row(t, w, importance, ROUND_COLS, bytes);
+            assert_true(gguf_row_valid(t, plain, ROUND_COLS) && gguf_row_valid(t, bytes, ROUND_COLS));
+            error[0] += weighted_error(t, w, NULL, ROUND_COLS, plain);
+            error[1] += weighted_error(t, w, importance, ROUND_COLS, bytes);
+            unguided += weighted_error(t, w, importance, ROUND_COLS, plain);
+        }
+        for (int k = 0; k < 2; k++) {
+            if (!(error[k] < ggml_errors[i].error[k]))
+                fail_msg("%s: error %g, ggml's is %g", t->name, error[k], ggml_errors[i].error[k]);
+        }
+        assert_true(error[1] < unguided);
+    }
+}
+
+static void test_round_floats(void **state)
+{
+    (void)state;
+    static const float w[] = {0.0f, -0.0f, 1.0f, -2.5f, 1e-9f, 1e-40f, 3e38f, -FLT_MAX, 65519.0f, 1.0f / 3};
+    enum { N = sizeof w / sizeof w[0] };
+    uint8_t bytes[N * 4];
+    float back[N];
+    gguf_round_row(gguf_type_of(GGML_F32), w, NULL, N, bytes);
+    gguf_dequant(gguf_type_of(GGML_F32), bytes, N, back);
+    assert_memory_equal(w, back, sizeof w);
+    gguf_round_row(gguf_type_of(GGML_F16), w, NULL, N, bytes);
+    gguf_dequant(gguf_type_of(GGML_F16), bytes, N, back);
+    assert_true(back[3] == -2.5f && back[4] == 0 && back[6] == 65504.0f && back[7] == -65504.0f);
+    assert_true(back[8] == 65504.0f && back[9] == f16_to_f32(0x3555));
+    gguf_round_row(gguf_type_of(GGML_BF16), w, NULL, N, bytes);
+    gguf_dequant(gguf_type_of(GGML_BF16), bytes, N, back);
+    assert_true(back[3] == -2.5f && back[7] == bf16_to_f32(0xFF7F) && back[9] == bf16_to_f32(0x3EAB));
+    assert_true(gguf_row_valid(gguf_type_of(GGML_BF16), bytes, N));
+}
+
+/* Rows that upset a search: never worse than storing zeros, never a scale that is no number. */
+static void test_round_odd(void **state)
+{
+    (void)state;
+    enum { N = 512, KINDS = 11 };
+    static float w[N], importance[N], back[N];
+    static uint8_t bytes[N * 2];
+    for (size_t i = 0; gguf_type_at(i); i++) {
+        const struct gguf_type *t = gguf_type_at(i);
+        if (!t->rounded || t->block == 1)
+            continue;
+        for (int kind = 0; kind < KINDS; kind++) {
+            double nothing = 0;
+            for (size_t c = 0; c < N; c++) {
+                float u = (float)random_u32() / 8388608.0f - 1;
+                w[c] = kind == 0   ? 0
+                       : kind == 1 ? u * 1e-30f
+                       : kind == 2 ? u * 1e-6f /* scales are subnormal in f16 */
+                       : kind == 3 ? u * 1e30f
+                       : kind == 4 ? (u < 0 ? -FLT_MAX : FLT_MAX)
+                       : kind == 5 ? (c == 77 ? -3 : 0)
+                       : kind == 6 ? 0.75f
+                       : kind == 7 ? 2 + 0.1f * u
+                       : kind == 8 ? -2 - 0.1f * u
+                                   : u;
+                importance[c] = kind == 9 ? (c % 256 < 40 ? 0 : 1) : kind == 10 ? FLT_MAX * (u * u) : 1;
+                nothing += (double)w[c] * (double)w[c] * (double)importance[c];
+            }
+            memset(bytes, 0x7F, sizeof bytes);
+            gguf_round_row(t, w, importance, N, bytes);
+            assert_true(gguf_row_valid(t, bytes, N));
+            double error = weighted_error(t, w, importance, N, bytes);
+            assert_true(error <= nothing);
+            gguf_dequant(t, bytes, N, back);
+            for (size_t c = 0; kind == 0 && c < N; c++)
+                assert_true(back[c] == 0);
+            for (size_t c = 0; (kind == 3 || kind == 4) && c < N; c++)
+                assert_true(back[c] * w[c] > 0 && fabsf(back[c]) > 6e4f);
+            if (kind >= 5 && kind <= 8)
+                assert_true(error < 0.01 * nothing);
+            /* Columns without importance are still rounded, not thrown away. */
+            for (size_t c = 0; kind == 9 && c < N; c++)
+                assert_true(fabsf(back[c] - w[c]) < 0.8f);
+        }
+        /* Importance that says nothing is none. */
+        static uint8_t same[N * 2];
+        for (size_t c = 0; c < N; c++)
+            importance[c] = 0;
+        gguf_round_row(t, w, importance, N, bytes);
+        gguf_round_row(t, w, NULL, N, same);
+        assert_memory_equal(bytes, same, gguf_row_bytes(t, N));
+        for (size_t c = 0; c < N; c++)
+            importance[c] = 3.5f;
+        gguf_round_row(t, w, importance, N, bytes);
+        assert_memory_equal(bytes, same, gguf_row_bytes(t, N));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),      cmocka_unit_test(test_table),
-        cmocka_unit_test(test_valid),       cmocka_unit_test(test_pack),
-        cmocka_unit_test(test_pack_short),  cmocka_unit_test(test_pack_refuses),
-        cmocka_unit_test(test_super_solve), cmocka_unit_test(test_replace),
+        cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_table),
+        cmocka_unit_test(test_valid),
+        cmocka_unit_test(test_pack),
+        cmocka_unit_test(test_pack_short),
+        cmocka_unit_test(test_pack_refuses),
+        cmocka_unit_test(test_super_solve),
+        cmocka_unit_test(test_replace),
+        cmocka_unit_test(test_round_beside_ggml),
+        cmocka_unit_test(test_round_floats),
+        cmocka_unit_test(test_round_odd),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
