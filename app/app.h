@@ -13,6 +13,7 @@ bool cmd_eval(const struct args *a, struct err *e);
 bool cmd_compare(const struct args *a, struct err *e);
 bool cmd_inspect(const struct args *a, struct err *e);
 bool cmd_convert(const struct args *a, struct err *e);
+bool cmd_imatrix(const struct args *a, struct err *e);
 bool cmd_devices(const struct args *a, struct err *e);
 /* kernel_filter: part of a name, or NULL. Prints for people, or with json one line per kernel and the result
  * line. */

@@ -13,6 +13,7 @@ enum command_id {
     CMD_COMPARE,
     CMD_INSPECT,
     CMD_CONVERT,
+    CMD_IMATRIX,
     CMD_DEVICES,
     CMD_BENCH,
     CMD_COUNT,

@@ -29,6 +29,8 @@ static const char *const examples[CMD_COUNT] = {
                     "  gsq inspect out --tensors\n",
     [CMD_CONVERT] = "  gsq convert out -o out-mlx --format mlx\n"
                     "  gsq convert out -o out-ct --format compressed-tensors --container 4\n",
+    [CMD_IMATRIX] = "  gsq imatrix Llama-3.1-8B --calib text.txt -o imatrix.gguf\n"
+                    "      then: llama-quantize --imatrix imatrix.gguf model-f16.gguf model-Q2_K.gguf Q2_K\n",
     [CMD_DEVICES] = "  gsq devices\n"
                     "  gsq devices --device 1\n",
     [CMD_BENCH] = "  gsq bench --kernel gemm\n",

@@ -17,6 +17,8 @@ static bool run(const struct args *a, struct err *e)
         return cmd_inspect(a, e);
     case CMD_CONVERT:
         return cmd_convert(a, e);
+    case CMD_IMATRIX:
+        return cmd_imatrix(a, e);
     case CMD_DEVICES:
         return cmd_devices(a, e);
     case CMD_BENCH: {

@@ -76,6 +76,18 @@ const struct command commands[CMD_COUNT] = {
             "another\n"
             "16-bit type. Needs no Vulkan device.\n",
         },
+    [CMD_IMATRIX] =
+        {
+            "imatrix",
+            "MODEL --calib FILE -o OUT.gguf [options]",
+            "how much each input of every linear weighs, for llama-quantize",
+            1,
+            {"MODEL"},
+            {"calib", "out"},
+            "Sums the squares of the inputs of every linear and of the head over the windows of the text, and "
+            "writes\n"
+            "them as llama-imatrix does (GGUF): for llama-quantize --imatrix, or gsq quantize --imatrix.\n",
+        },
     [CMD_DEVICES] =
         {
             "devices",
@@ -332,6 +344,8 @@ static void show_keep(const struct args *a, struct strbuf *out)
 /* clang-format off */
 const struct option options[] = {
     /* name, letter, argument, type, target(s) and range or function, default in words, commands, section, help */
+    {"out", 'o', "FILE", OPT_TEXT, AT(out), "", ON(IMATRIX), SECTION_MAIN,
+     "file to write"},
     {"out", 'o', "DIR", OPT_TEXT, AT(out), "", ON(QUANTIZE) | ON(CONVERT), SECTION_MAIN,
      "folder to write"},
     {"text", 0, "FILE", OPT_TEXT, AT(text), "", TEXTS, SECTION_MAIN,
@@ -340,7 +354,7 @@ const struct option options[] = {
      "tokens per window"},
     {"windows", 0, "N", OPT_U32, NUM(windows, 1, U32_MAX), "all", TEXTS, SECTION_MAIN,
      "evaluate at most this many windows"},
-    {"spill", 0, "DIR", OPT_TEXT, AT(spill), "the system's folder for temporary files", TEXTS, SECTION_RUN,
+    {"spill", 0, "DIR", OPT_TEXT, AT(spill), "the system's folder for temporary files", TEXTS | ON(IMATRIX), SECTION_RUN,
      "where activations go that fit neither on the device nor in memory"},
     {"protocol", 0, "P", OPT_CALL, CALL(read_protocol), "", TEXTS, SECTION_MAIN, NULL},
     {"tensors", 0, NULL, OPT_FLAG, AT(all_tensors), "", ON(INSPECT), SECTION_MAIN,
@@ -373,9 +387,12 @@ const struct option options[] = {
 
     {"calib", 0, "FILE", OPT_TEXT, AT(q.calib), "", ON(QUANTIZE), SECTION_CALIB,
      "text (UTF-8) like what the model will read; needed by gptq and gsq"},
-    {"samples", 0, "N", OPT_U32, NUM(q.samples, 1, 1 << 20), NULL, ON(QUANTIZE), SECTION_CALIB,
+    {"calib", 0, "FILE", OPT_TEXT, AT(q.calib), "", ON(IMATRIX), SECTION_CALIB,
+     "text (UTF-8) like what the model will read"},
+    {"samples", 0, "N", OPT_U32, NUM(q.samples, 1, 1 << 20), NULL, ON(QUANTIZE) | ON(IMATRIX), SECTION_CALIB,
      "windows taken from its start"},
-    {"ctx", 0, "N", OPT_U32, NUM(q.ctx, 2, 1 << 20), "the model's context, at most 2048", ON(QUANTIZE), SECTION_CALIB,
+    {"ctx", 0, "N", OPT_U32, NUM(q.ctx, 2, 1 << 20), "the model's context, at most 2048",
+     ON(QUANTIZE) | ON(IMATRIX), SECTION_CALIB,
      "tokens per window"},
     {"holdout", 0, "N", OPT_U32, NUM(q.holdout, 0, 1 << 20), "an eighth, at most 16", ON(QUANTIZE), SECTION_CALIB,
      "windows that only judge: a stage that makes them worse is rolled back"},

@@ -14,7 +14,7 @@ sys.exit(not (events and events[-1] == sys.argv[2] and events.count(sys.argv[2])
 }
 
 # Help.
-commands=(quantize eval compare inspect convert devices bench)
+commands=(quantize eval compare inspect convert imatrix devices bench)
 run "$gsq" --help
 check 'gsq --help' test "$rc" -eq 0
 for c in "${commands[@]}"; do

@@ -7,13 +7,14 @@
 #include <cjson/cJSON.h>
 
 #include "host/quant/eval.h"
+#include "tests/byte_tokenizer.h"
 
 #define DIR_  "tmp_eval"
 #define MODEL DIR_ "/model"
 #define OTHER DIR_ "/other"
 #define TEXT  DIR_ "/text.txt"
 
-enum { CTX = 21, TEXT_BYTES = 5 * CTX + 4, BOS = 256 };
+enum { CTX = 21, TEXT_BYTES = 5 * CTX + 4 };
 
 static struct gpu *gpu;
 static struct gpu_cmd *cmd;
@@ -33,67 +34,10 @@ static int teardown(void **state)
     return 0;
 }
 
-/* ---- a tokenizer of bytes and a text ---------------------------------------------------------------------
- */
-
-/* Byte-level BPE without a merge: the id of a byte is the byte; 256 is the BOS. */
-static void write_tokenizer(const char *dir)
-{
-    struct strbuf b = {0};
-    strbuf_puts(
-        &b,
-        "{\"version\": \"1.0\", \"added_tokens\": [{\"id\": 256, \"content\": \"<s>\", \"single_word\": "
-        "false, "
-        "\"lstrip\": false, \"rstrip\": false, \"normalized\": false, \"special\": true}], \"normalizer\": "
-        "null, "
-        "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, "
-        "\"use_regex\": true}, ");
-    strbuf_puts(&b, "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": "
-                    "{\"id\": \"<s>\", "
-                    "\"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}], \"pair\": [], "
-                    "\"special_tokens\": "
-                    "{\"<s>\": {\"id\": \"<s>\", \"ids\": [256], \"tokens\": [\"<s>\"]}}}, ");
-    strbuf_puts(&b, "\"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"merges\": [], "
-                    "\"vocab\": {");
-    uint32_t next = 256;
-    for (uint32_t i = 0; i < 256; i++) {
-        bool plain = (i >= 33 && i <= 126) || (i >= 161 && i <= 172) || i >= 174;
-        char name[8] = {0};
-        utf8_encode(plain ? i : next++, name);
-        strbuf_puts(&b, i ? ", " : "");
-        strbuf_json(&b, name);
-        strbuf_printf(&b, ": %u", i);
-    }
-    strbuf_puts(&b, ", \"<s>\": 256}}}");
-    assert_false(b.failed);
-    write_text_file(dir, "tokenizer.json", b.data);
-    strbuf_free(&b);
-}
-
-/* Letters, spaces and two-byte characters. */
-static void write_text(uint32_t ids[TEXT_BYTES + 1])
-{
-    char text[TEXT_BYTES + 1] = {0};
-    uint32_t seed = 3;
-    for (int i = 0; i < TEXT_BYTES; i++) {
-        uint32_t r = tiny_random(&seed) % 30;
-        if (r >= 28 && i + 1 < TEXT_BYTES) {
-            text[i++] = (char)0xc3;
-            text[i] = (char)0xa4;
-        } else {
-            text[i] = (char)(r < 26 ? 'a' + r : ' ');
-        }
-    }
-    ids[0] = BOS;
-    for (int i = 0; i < TEXT_BYTES; i++)
-        ids[i + 1] = (uint8_t)text[i];
-    write_text_file(DIR_, "text.txt", text);
-}
-
 static void write_model(const char *dir, const struct shape *s, struct raw_model *raw)
 {
     family_write(dir, s, raw);
-    write_tokenizer(dir);
+    byte_tokenizer_write(dir);
 }
 
 static struct checkpoint *open_ok(const char *dir)
@@ -156,7 +100,7 @@ static void test_reference(void **state)
         struct raw_model raw;
         os_remove_tree(DIR_);
         write_model(MODEL, s, &raw);
-        write_text(ids);
+        byte_text_write(DIR_, TEXT_BYTES, ids);
         double *lp = reference_log_probs(s, &raw, ids, 5);
         double want = mean_nll(lp, ids, 5, s->c.vocab);
         struct eval_result r = eval_ok(cmd, MODEL, &(struct eval_options){.text = TEXT, .ctx = CTX});
@@ -193,7 +137,7 @@ static void test_compare(void **state)
     os_remove_tree(DIR_);
     write_model(MODEL, &a, &ra);
     write_model(OTHER, &b, &rb);
-    write_text(ids);
+    byte_text_write(DIR_, TEXT_BYTES, ids);
     double *la = reference_log_probs(&a, &ra, ids, 5), *lb = reference_log_probs(&b, &rb, ids, 5), kl = 0;
     for (uint32_t t = 0; t < 5 * CTX; t++) {
         const double *p = lb + (size_t)t * 270, *q = la + (size_t)t * 270;
@@ -239,7 +183,7 @@ static void test_little_memory(void **state)
     s.c.vocab = 200003; /* x 37 x 4 bytes: more than a quarter of the limit, no multiple of a tile */
     os_remove_tree(DIR_);
     write_model(MODEL, &s, &raw);
-    write_text(ids);
+    byte_text_write(DIR_, TEXT_BYTES, ids);
     const struct eval_options o = {.text = TEXT, .ctx = CTX, .spill_dir = DIR_};
     struct eval_result large = eval_ok(cmd, MODEL, &o), again = eval_ok(cmd, MODEL, &o);
     assert_true(large.mean_nll == again.mean_nll);
@@ -265,7 +209,7 @@ static void test_quantized(void **state)
     struct err e = {0};
     os_remove_tree(DIR_);
     write_model(MODEL, &s, &raw);
-    write_text(ids);
+    byte_text_write(DIR_, TEXT_BYTES, ids);
     shape_sizes(&s, rows, cols);
     for (uint32_t l = 0; l < s.layers; l++) {
         for (int i = 0; i < REF_LINEARS; i++, x.n++) {
@@ -280,7 +224,7 @@ static void test_quantized(void **state)
     double first = 0;
     for (int f = 0; f < 4; f++) {
         OK(write_random(OTHER, MODEL, &x, &(struct export_options){.format = formats[f]}, &e), e);
-        write_tokenizer(OTHER);
+        byte_tokenizer_write(OTHER);
         struct eval_result r = eval_ok(cmd, OTHER, &o);
         if (f == 0)
             first = r.mean_nll;
@@ -302,7 +246,7 @@ static void test_quantized(void **state)
             os_remove_tree(MODEL "-dense");
             family_config(MODEL "-dense", &s);
             raw_write(&raw, MODEL "-dense", false);
-            write_tokenizer(MODEL "-dense");
+            byte_tokenizer_write(MODEL "-dense");
             assert_true(eval_ok(cmd, MODEL "-dense", &o).mean_nll == first);
         }
         os_remove_tree(OTHER);
@@ -337,7 +281,7 @@ static void test_progress(void **state)
     struct eval_result r;
     os_remove_tree(DIR_);
     write_model(MODEL, shape_named("llama3.1"), &raw);
-    write_text(ids);
+    byte_text_write(DIR_, TEXT_BYTES, ids);
     struct checkpoint *c = open_ok(MODEL);
     struct watch w = {0};
     struct eval_options o = {.text = TEXT, .ctx = CTX, .progress = {watch, &w}};
@@ -364,7 +308,7 @@ static void test_refusals(void **state)
     struct compare_result cr;
     os_remove_tree(DIR_);
     write_model(MODEL, &s, &raw);
-    write_text(ids);
+    byte_text_write(DIR_, TEXT_BYTES, ids);
     struct checkpoint *c = open_ok(MODEL);
     FAILS(eval_perplexity(cmd, c, &(struct eval_options){.text = DIR_ "/none", .ctx = CTX}, &r, &e), e,
           ERR_USER, "none");

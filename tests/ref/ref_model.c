@@ -6,7 +6,7 @@
 
 static const double pi = 3.14159265358979323846;
 
-static void rmsnorm(const double *x, const float *w, double *y, uint32_t n, double eps)
+void ref_norm(const double *x, const float *w, double *y, uint32_t n, double eps)
 {
     double sum = 0;
     for (uint32_t i = 0; i < n; i++)
@@ -55,7 +55,7 @@ static void prepare_head(const struct ref_config *c, double *x, const float *nor
 {
     uint32_t half = c->head_dim / 2;
     if (norm)
-        rmsnorm(x, norm, x, c->head_dim, c->eps);
+        ref_norm(x, norm, x, c->head_dim, c->eps);
     for (uint32_t i = 0; i < half; i++) {
         double a = ref_rope_angle(c, pos, i), lo = x[i], hi = x[i + half];
         x[i] = lo * cos(a) - hi * sin(a);
@@ -108,8 +108,14 @@ static void attention(const struct ref_config *c, const struct ref_block *b, uin
     }
 }
 
-bool ref_block_forward(const struct ref_config *c, const struct ref_block *b, uint32_t windows,
-                       const double *x, double *h, double *y)
+static void add_squares(double *const *sums, int input, const double *x, uint64_t rows, uint64_t cols)
+{
+    for (uint64_t i = 0; sums && i < rows * cols; i++)
+        sums[input][i % cols] += x[i] * x[i];
+}
+
+static bool forward(const struct ref_config *c, const struct ref_block *b, uint32_t windows, const double *x,
+                    double *h, double *y, double *const *sums)
 {
     uint64_t t = (uint64_t)windows * c->ctx, qn = (uint64_t)c->heads * c->head_dim,
              kn = (uint64_t)c->kv_heads * c->head_dim;
@@ -121,26 +127,42 @@ bool ref_block_forward(const struct ref_config *c, const struct ref_block *b, ui
            *v = k + t * kn;
     double *gate = v + t * kn, *up = gate + t * inter, *p = up + t * inter;
     for (uint64_t r = 0; r < t; r++)
-        rmsnorm(x + r * hid, b->attn_norm, norm + r * hid, c->hidden, c->eps);
+        ref_norm(x + r * hid, b->attn_norm, norm + r * hid, c->hidden, c->eps);
+    add_squares(sums, REF_IN_ATTN, norm, t, hid);
     linear(norm, b->w[REF_Q], b->bias[REF_Q], q, t, (uint32_t)qn, c->hidden, false);
     linear(norm, b->w[REF_K], b->bias[REF_K], k, t, (uint32_t)kn, c->hidden, false);
     linear(norm, b->w[REF_V], b->bias[REF_V], v, t, (uint32_t)kn, c->hidden, false);
     attention(c, b, windows, q, k, v, attn, p);
+    add_squares(sums, REF_IN_O, attn, t, qn);
     memcpy(mid, x, sizeof(double) * t * hid);
     linear(attn, b->w[REF_O], b->bias[REF_O], mid, t, c->hidden, (uint32_t)qn, true);
     if (h)
         memcpy(h, mid, sizeof(double) * t * hid);
     for (uint64_t r = 0; r < t; r++)
-        rmsnorm(mid + r * hid, b->ffn_norm, norm + r * hid, c->hidden, c->eps);
+        ref_norm(mid + r * hid, b->ffn_norm, norm + r * hid, c->hidden, c->eps);
+    add_squares(sums, REF_IN_FFN, norm, t, hid);
     linear(norm, b->w[REF_GATE], b->bias[REF_GATE], gate, t, c->intermediate, c->hidden, false);
     linear(norm, b->w[REF_UP], b->bias[REF_UP], up, t, c->intermediate, c->hidden, false);
     for (uint64_t i = 0; i < t * inter; i++)
         gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i];
+    add_squares(sums, REF_IN_DOWN, gate, t, inter);
     linear(gate, b->w[REF_DOWN], b->bias[REF_DOWN], mid, t, c->hidden, c->intermediate, true);
     if (y)
         memcpy(y, mid, sizeof(double) * t * hid);
     free(all);
     return true;
+}
+
+bool ref_block_forward(const struct ref_config *c, const struct ref_block *b, uint32_t windows,
+                       const double *x, double *h, double *y)
+{
+    return forward(c, b, windows, x, h, y, NULL);
+}
+
+bool ref_block_inputs(const struct ref_config *c, const struct ref_block *b, uint32_t windows,
+                      const double *x, double *y, double *const sums[REF_INPUTS])
+{
+    return forward(c, b, windows, x, NULL, y, sums);
 }
 
 void ref_log_probs(const struct ref_config *c, const float *final_norm, const float *head, const double *x,

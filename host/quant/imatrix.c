@@ -1,0 +1,200 @@
+#include "host/quant/imatrix.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "host/base/os.h"
+#include "host/base/str.h"
+#include "host/model/block_fwd.h"
+#include "host/quant/qkernels.h"
+
+/* Tokens that go through a block at once: on a CPU device they should stay near its caches. */
+#define BATCH_TOKENS_CPU 4096u
+#define BATCH_TOKENS_GPU 8192u
+
+/* Inputs of a block that differ: of q, k, v; of o; of gate, up; of down. */
+enum { IN_ATTN, IN_O, IN_FFN, IN_DOWN, INPUTS };
+static const int input_of[LINEAR_COUNT] = {IN_ATTN, IN_ATTN, IN_ATTN, IN_O, IN_FFN, IN_FFN, IN_DOWN};
+/* A linear that has it, for its width. */
+static const enum linear_id linear_with[INPUTS] = {LINEAR_Q, LINEAR_O, LINEAR_GATE, LINEAR_DOWN};
+
+struct collect {
+    struct gpu_cmd *cmd;
+    const struct imatrix_options *o;
+    struct model *m;
+    struct windows w;
+    struct acts *acts;
+    struct gpu_arena *scratch, *weights;
+    uint32_t batch; /* windows */
+    struct block_scratch s;
+    struct gpu_view staging;      /* [batch * ctx, hidden] */
+    struct gpu_view sums[INPUTS]; /* [width of the input] */
+    uint64_t start_ns;
+    struct imatrix *out;
+};
+
+static bool report(struct collect *c, uint32_t layer, uint32_t windows, struct err *e)
+{
+    char detail[64];
+    uint32_t blocks = c->m->cfg->num_layers;
+    double done = (layer + (double)windows / c->w.n) / blocks;
+    double seconds = (double)(os_now_ns() - c->start_ns) * 1e-9;
+    snprintf(detail, sizeof detail, "block %" PRIu32 "/%" PRIu32, layer + 1, blocks);
+    struct progress_event ev = {
+        .phase = "imatrix",
+        .detail = detail,
+        .block = layer + 1,
+        .blocks = blocks,
+        .loss = NAN,
+        .done = done,
+        .eta_seconds = done > 0.01 ? seconds * (1 - done) / done : NAN,
+    };
+    return progress_report(&c->o->progress, &ev) || err_set(e, ERR_STOPPED, "stopped");
+}
+
+static void add(struct collect *c, int input, struct gpu_view x, uint32_t windows, uint32_t cols)
+{
+    uint32_t rows = windows * c->w.ctx;
+    q_col_sumsq(c->cmd, &(struct col_sumsq_args){.x = gpu_slice(x, 0, (uint64_t)rows * cols * 4),
+                                                 .sums = c->sums[input],
+                                                 .rows = rows,
+                                                 .cols = cols});
+}
+
+/* One batch through a block, its inputs added up. */
+static bool run_batch(struct collect *c, const struct block_weights *b, uint32_t w0, uint32_t n,
+                      struct err *e)
+{
+    struct gpu_view x;
+    const uint32_t *cols = c->m->cols;
+    if (!acts_get(c->acts, w0, n, c->staging, &x, e))
+        return false;
+    block_attn_fwd(c->m, b, &c->s, x, x, n);
+    add(c, IN_ATTN, c->s.norm, n, cols[LINEAR_Q]);
+    add(c, IN_O, c->s.attn, n, cols[LINEAR_O]);
+    block_ffn_fwd(c->m, b, &c->s, x, x, n);
+    add(c, IN_FFN, c->s.norm, n, cols[LINEAR_GATE]);
+    add(c, IN_DOWN, c->s.act, n, cols[LINEAR_DOWN]);
+    return acts_put(c->acts, w0, n, x, e);
+}
+
+/* The sums of one input, as an entry of its own. */
+static bool take(struct collect *c, const char *module, int input, uint32_t cols, struct err *e)
+{
+    float *sums;
+    return imatrix_add(c->out, module, cols, (double)c->w.n * c->w.ctx, &sums, e) &&
+           gpu_download(c->cmd, gpu_slice(c->sums[input], 0, cols * 4ull), sums, cols * 4ull, e);
+}
+
+static bool run_block(struct collect *c, uint32_t layer, struct err *e)
+{
+    struct block_weights b;
+    char module[96];
+    if (!report(c, layer, 0, e) || !model_load_block(c->m, layer, c->weights, &b, e))
+        return false;
+    for (int i = 0; i < INPUTS; i++)
+        gpu_fill(c->cmd, c->sums[i], 0);
+    for (uint32_t w = 0; w < c->w.n; w += c->batch) {
+        uint32_t n = (uint32_t)min_u64(c->batch, c->w.n - w);
+        if (!run_batch(c, &b, w, n, e) || !gpu_cmd_finish(c->cmd, e) || !report(c, layer, w + n, e))
+            return false;
+    }
+    for (int id = 0; id < LINEAR_COUNT; id++)
+        if (!take(c, model_linear_name(layer, (enum linear_id)id, module, sizeof module), input_of[id],
+                  c->m->cols[id], e))
+            return false;
+    gpu_arena_reset(c->weights, 0);
+    return true;
+}
+
+/* The head reads what the final norm makes of the last block's output. */
+static bool run_head(struct collect *c, struct err *e)
+{
+    uint32_t hidden = c->m->cfg->hidden_size;
+    gpu_fill(c->cmd, c->sums[IN_ATTN], 0);
+    for (uint32_t w = 0; w < c->w.n; w += c->batch) {
+        uint32_t n = (uint32_t)min_u64(c->batch, c->w.n - w);
+        struct gpu_view x;
+        if (!acts_get(c->acts, w, n, c->staging, &x, e))
+            return false;
+        block_rmsnorm(c->m, x, c->m->final_norm, c->s.norm, n * c->w.ctx, hidden);
+        add(c, IN_ATTN, c->s.norm, n, hidden);
+        if (!gpu_cmd_finish(c->cmd, e))
+            return false;
+    }
+    return take(c, c->m->cfg->tie_word_embeddings ? "model.embed_tokens" : "lm_head", IN_ATTN, hidden, e);
+}
+
+/* Batch size, scratch, and the place of the hidden states, from what the device has left. */
+static bool make_room(struct collect *c, struct err *e)
+{
+    struct gpu *gpu = gpu_cmd_gpu(c->cmd);
+    const struct gpu_info *info = gpu_info(gpu);
+    uint64_t used = gpu_memory_used(gpu), left = info->mem_limit > used ? info->mem_limit - used : 0;
+    uint32_t tokens = info->caps & GPU_CAP_CPU ? BATCH_TOKENS_CPU : BATCH_TOKENS_GPU;
+    c->batch = (uint32_t)min_u64(c->w.n, max_u64(1, tokens / c->w.ctx));
+    c->batch = block_scratch_windows(c->m, left / 4, c->batch);
+    uint64_t need = model_block_bytes(c->m) + block_scratch_bytes(c->m, c->batch, SCRATCH_FORWARD) +
+                    acts_bytes(c->m, c->batch);
+    struct acts_options o = {
+        .device_bytes = left > need ? (left - need) / 10 * 9 : 0, /* chunks and alignment take a little */
+        .host_bytes = os_memory_available() / 2,
+        .spill_dir = c->o->spill_dir,
+    };
+    bool ok = acts_create(&c->acts, c->m, c->w.n, &o, e) &&
+              block_scratch_create(&c->s, c->scratch, c->m, c->batch, SCRATCH_FORWARD, e) &&
+              gpu_alloc(c->scratch, acts_bytes(c->m, c->batch), &c->staging, e);
+    for (int i = 0; ok && i < INPUTS; i++)
+        ok = gpu_alloc(c->scratch, c->m->cols[linear_with[i]] * 4ull, &c->sums[i], e);
+    return ok;
+}
+
+static bool load_text(struct collect *c, const struct checkpoint *ck, struct err *e)
+{
+    struct tokenizer *t = NULL;
+    bool ok =
+        tokenizer_load(&t, checkpoint_dir(ck), e) &&
+        windows_load(&c->w, t, c->o->text, c->o->ctx, c->o->windows, checkpoint_config(ck)->vocab_size, e);
+    tokenizer_destroy(&t);
+    return ok;
+}
+
+static bool run(struct collect *c, const struct checkpoint *ck, struct err *e)
+{
+    struct gpu *gpu = gpu_cmd_gpu(c->cmd);
+    if (!load_text(c, ck, e) || !model_open(&c->m, c->cmd, ck, c->o->ctx, e) ||
+        !gpu_arena_create(&c->scratch, gpu, "scratch", e) ||
+        !gpu_arena_create(&c->weights, gpu, "block", e) || !make_room(c, e) ||
+        !acts_embed(c->acts, &c->w, c->batch, c->staging, e))
+        return false;
+    for (uint32_t layer = 0; layer < c->m->cfg->num_layers; layer++)
+        if (!run_block(c, layer, e))
+            return e->kind == ERR_STOPPED ? false : err_context(e, "block %" PRIu32, layer + 1);
+    return run_head(c, e);
+}
+
+bool imatrix_collect(struct gpu_cmd *cmd, const struct checkpoint *ck, const struct imatrix_options *o,
+                     struct imatrix *m, struct imatrix_result *out, struct err *e)
+{
+    struct collect c = {.cmd = cmd, .o = o, .start_ns = os_now_ns(), .out = m};
+    *m = (struct imatrix){0};
+    bool ok = run(&c, ck, e);
+    if (ok) {
+        *out = (struct imatrix_result){
+            .tokens = c.w.tokens, .windows = c.w.n, .seconds = (double)(os_now_ns() - c.start_ns) * 1e-9};
+        m->chunks = c.w.n;
+        m->chunk_size = c.w.ctx;
+        m->dataset = str_dup(o->text);
+    } else {
+        imatrix_free(m);
+    }
+    gpu_cmd_finish(cmd, NULL); /* after a failure, work may still use the arenas */
+    acts_destroy(&c.acts);
+    gpu_arena_destroy(&c.scratch);
+    gpu_arena_destroy(&c.weights);
+    model_close(&c.m);
+    windows_free(&c.w);
+    return ok;
+}
