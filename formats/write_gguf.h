@@ -50,7 +50,15 @@ bool gguf_weights_each(const struct checkpoint *src,
  * such mixture. */
 const struct gguf_type *gguf_mixture_type(const char *mixture, const struct model_config *c,
                                           const char *module, uint32_t cols, bool *fell_back);
-/* general.file_type of a mixture, -1: none; name of mixture i, NULL past the end. */
+/* The type of most tensors of a mixture; NULL: no such mixture. */
+const struct gguf_type *gguf_mixture_base(const char *mixture);
+/* The type itself where rows of `cols` weights divide by its block, else the one that stands in for it
+ * (*fell_back is then true). */
+const struct gguf_type *gguf_type_fitting(const struct gguf_type *t, uint32_t cols, bool *fell_back);
+/* A mixture's own name by any of its names; NULL: no such mixture. */
+const char *gguf_mixture_named(const char *name);
+/* general.file_type of a mixture, -1: none; name of mixture i, NULL past the end. Names are found in any
+ * case; "Q3_K", "Q4_K" and "Q5_K" stand for their _M. */
 int gguf_mixture_file_type(const char *mixture);
 const char *gguf_mixture_at(size_t i);
 

@@ -1,0 +1,221 @@
+/* Mixtures of tensor types by the names of llama-quantize, so that files of one name have equal types and
+ * sizes (FORMATS.md). The embedding alone, where it is not the head too, takes the base type. */
+#include <stdio.h>
+#include <string.h>
+
+#include "formats/write_gguf.h"
+
+enum mixture_id {
+    MIX_F32,
+    MIX_F16,
+    MIX_BF16,
+    MIX_Q8_0,
+    MIX_Q6_K,
+    MIX_Q5_K_M,
+    MIX_Q5_K_S,
+    MIX_Q5_0,
+    MIX_Q4_K_M,
+    MIX_Q4_K_S,
+    MIX_Q4_0,
+    MIX_Q3_K_M,
+    MIX_Q3_K_S,
+    MIX_Q2_K,
+    MIX_Q2_K_S,
+    MIX_Q2_0,
+    MIX_TQ2_0,
+    MIX_TQ1_0,
+    MIX_COUNT
+};
+
+struct mixture {
+    const char *name, *also; /* another name for it; NULL: none */
+    uint32_t base;
+    int file_type;
+};
+
+static const struct mixture mixtures[MIX_COUNT] = {
+    [MIX_F32] = {"F32", NULL, GGML_F32, 0},           [MIX_F16] = {"F16", NULL, GGML_F16, 1},
+    [MIX_BF16] = {"BF16", NULL, GGML_BF16, 32},       [MIX_Q8_0] = {"Q8_0", NULL, GGML_Q8_0, 7},
+    [MIX_Q6_K] = {"Q6_K", NULL, GGML_Q6_K, 18},       [MIX_Q5_K_M] = {"Q5_K_M", "Q5_K", GGML_Q5_K, 17},
+    [MIX_Q5_K_S] = {"Q5_K_S", NULL, GGML_Q5_K, 16},   [MIX_Q5_0] = {"Q5_0", NULL, GGML_Q5_0, 8},
+    [MIX_Q4_K_M] = {"Q4_K_M", "Q4_K", GGML_Q4_K, 15}, [MIX_Q4_K_S] = {"Q4_K_S", NULL, GGML_Q4_K, 14},
+    [MIX_Q4_0] = {"Q4_0", NULL, GGML_Q4_0, 2},        [MIX_Q3_K_M] = {"Q3_K_M", "Q3_K", GGML_Q3_K, 12},
+    [MIX_Q3_K_S] = {"Q3_K_S", NULL, GGML_Q3_K, 11},   [MIX_Q2_K] = {"Q2_K", NULL, GGML_Q2_K, 10},
+    [MIX_Q2_K_S] = {"Q2_K_S", NULL, GGML_Q2_K, 21},   [MIX_Q2_0] = {"Q2_0", NULL, GGML_Q2_0, 41},
+    [MIX_TQ2_0] = {"TQ2_0", NULL, GGML_TQ2_0, 37},    [MIX_TQ1_0] = {"TQ1_0", NULL, GGML_TQ1_0, 36},
+};
+
+static bool same_name(const char *a, const char *b)
+{
+    for (; *a && *b; a++, b++) {
+        char x = *a >= 'a' && *a <= 'z' ? (char)(*a - 'a' + 'A') : *a;
+        if (x != *b)
+            return false;
+    }
+    return *a == *b;
+}
+
+static int find(const char *name)
+{
+    for (int i = 0; i < MIX_COUNT; i++)
+        if (same_name(name, mixtures[i].name) || (mixtures[i].also && same_name(name, mixtures[i].also)))
+            return i;
+    return -1;
+}
+
+const char *gguf_mixture_at(size_t i)
+{
+    return i < MIX_COUNT ? mixtures[i].name : NULL;
+}
+
+const char *gguf_mixture_named(const char *name)
+{
+    int i = find(name);
+    return i < 0 ? NULL : mixtures[i].name;
+}
+
+int gguf_mixture_file_type(const char *mixture)
+{
+    int i = find(mixture);
+    return i < 0 ? -1 : mixtures[i].file_type;
+}
+
+const struct gguf_type *gguf_mixture_base(const char *mixture)
+{
+    int i = find(mixture);
+    return i < 0 ? NULL : gguf_type_of(mixtures[i].base);
+}
+
+/* What the rules tell apart. */
+struct place {
+    enum { ROLE_EMBEDDING, ROLE_HEAD, ROLE_V, ROLE_O, ROLE_DOWN, ROLE_OTHER } role;
+    uint32_t layer, layers;
+    bool shared; /* four heads or more share a key and value */
+    bool large;  /* the 70B models, whose attn_v is small beside the rest */
+};
+
+static struct place place_of(const struct model_config *c, const char *module)
+{
+    static const struct {
+        const char *name;
+        int role;
+    } names[] = {{"self_attn.v_proj", ROLE_V}, {"self_attn.o_proj", ROLE_O}, {"mlp.down_proj", ROLE_DOWN}};
+    struct place p = {.role = ROLE_OTHER, .layers = c->num_layers};
+    unsigned layer;
+    int used = 0;
+    p.shared = c->num_kv_heads && c->num_heads / c->num_kv_heads >= 4;
+    p.large = c->num_layers == 80 && c->num_heads != c->num_kv_heads;
+    if (strcmp(module, "lm_head") == 0)
+        p.role = ROLE_HEAD;
+    else if (strcmp(module, "model.embed_tokens") == 0)
+        p.role = c->tie_word_embeddings ? ROLE_HEAD : ROLE_EMBEDDING;
+    else if (sscanf(module, "model.layers.%u.%n", &layer, &used) == 1 && used > 0) {
+        p.layer = layer;
+        for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+            if (strcmp(module + used, names[i].name) == 0)
+                p.role = names[i].role;
+    }
+    return p;
+}
+
+/* The first and last eighth of the blocks, and every third between. */
+static bool more_bits(const struct place *p)
+{
+    uint32_t eighth = p->layers / 8;
+    return p->layer < eighth || p->layer >= 7 * p->layers / 8 || (p->layer - eighth) % 3 == 2;
+}
+
+static uint32_t type_of_v(enum mixture_id m, const struct place *p)
+{
+    uint32_t t = mixtures[m].base;
+    if (m == MIX_Q2_K)
+        t = p->shared ? GGML_Q4_K : GGML_Q3_K;
+    else if (m == MIX_Q2_K_S && p->shared)
+        t = GGML_Q4_K;
+    else if (m == MIX_Q3_K_M)
+        t = p->layer < 2 ? GGML_Q5_K : GGML_Q4_K;
+    else if (m == MIX_Q4_K_S && p->layer < 4)
+        t = GGML_Q5_K;
+    else if ((m == MIX_Q4_K_M || m == MIX_Q5_K_M) && more_bits(p))
+        t = GGML_Q6_K;
+    return p->large && (t == GGML_Q3_K || t == GGML_Q4_K) ? GGML_Q5_K : t;
+}
+
+static uint32_t type_of_down(enum mixture_id m, const struct place *p)
+{
+    bool first_eighth = p->layer < p->layers / 8;
+    if (m == MIX_Q2_K)
+        return GGML_Q3_K;
+    if (m == MIX_Q2_K_S && first_eighth)
+        return GGML_Q4_K;
+    if (m == MIX_Q3_K_M)
+        return p->layer < p->layers / 16 ? GGML_Q5_K : GGML_Q4_K;
+    if (m == MIX_Q4_K_S && first_eighth)
+        return GGML_Q5_K;
+    if ((m == MIX_Q4_K_M || m == MIX_Q5_K_M) && more_bits(p))
+        return GGML_Q6_K;
+    return mixtures[m].base;
+}
+
+static uint32_t type_of(enum mixture_id m, const struct place *p)
+{
+    bool plain = m == MIX_F32 || m == MIX_F16 || m == MIX_BF16 || m == MIX_Q8_0;
+    bool two_bits = m == MIX_Q2_0 || m == MIX_TQ2_0 || m == MIX_TQ1_0;
+    switch (p->role) {
+    case ROLE_HEAD:
+        return plain ? mixtures[m].base : GGML_Q6_K;
+    case ROLE_EMBEDDING:
+        return two_bits ? GGML_Q4_K : mixtures[m].base;
+    case ROLE_V:
+        return type_of_v(m, p);
+    case ROLE_O:
+        return m == MIX_Q2_K ? GGML_Q3_K : m == MIX_Q3_K_M ? GGML_Q4_K : mixtures[m].base;
+    case ROLE_DOWN:
+        return type_of_down(m, p);
+    case ROLE_OTHER:
+        break;
+    }
+    return mixtures[m].base;
+}
+
+/* The type of smaller blocks that stands in. */
+static uint32_t fallback_of(uint32_t type)
+{
+    switch (type) {
+    case GGML_Q2_0:
+    case GGML_Q2_K:
+    case GGML_Q3_K:
+    case GGML_TQ1_0:
+    case GGML_TQ2_0:
+        return GGML_Q4_0;
+    case GGML_Q4_K:
+        return GGML_Q5_0;
+    case GGML_Q5_K:
+        return GGML_Q5_1;
+    case GGML_Q6_K:
+        return GGML_Q8_0;
+    default:
+        return GGML_F16;
+    }
+}
+
+const struct gguf_type *gguf_type_fitting(const struct gguf_type *t, uint32_t cols, bool *fell_back)
+{
+    *fell_back = false;
+    while (cols % t->block != 0) {
+        t = gguf_type_of(fallback_of((uint32_t)t->id));
+        *fell_back = true;
+    }
+    return t;
+}
+
+const struct gguf_type *gguf_mixture_type(const char *mixture, const struct model_config *c,
+                                          const char *module, uint32_t cols, bool *fell_back)
+{
+    int m = find(mixture);
+    *fell_back = false;
+    if (m < 0)
+        return NULL;
+    struct place p = place_of(c, module);
+    return gguf_type_fitting(gguf_type_of(type_of((enum mixture_id)m, &p)), cols, fell_back);
+}
