@@ -274,9 +274,9 @@ bool imatrix_write(const struct imatrix *m, const char *path, struct err *e)
                   : err_nomem(e, "an importance matrix", (m->n + 1) * (sizeof *list + 2 * sizeof *plan));
     for (size_t i = 0; ok && i < m->n; i++) {
         plan[2 * i] = (struct gguf_tensor_plan){
-            .name = list[i].sums, .n_dims = 2, .ne = {list[i].entry->cols, 1, 1, 1}, .type = GGML_F32};
+            .name = list[i].sums, .n_dims = 1, .ne = {list[i].entry->cols, 1, 1, 1}, .type = GGML_F32};
         plan[2 * i + 1] = (struct gguf_tensor_plan){
-            .name = list[i].counts, .n_dims = 2, .ne = {1, 1, 1, 1}, .type = GGML_F32};
+            .name = list[i].counts, .n_dims = 1, .ne = {1, 1, 1, 1}, .type = GGML_F32};
     }
     ok = ok && write_file(m, list, plan, path, e);
     free(plan);
