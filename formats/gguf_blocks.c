@@ -1,6 +1,5 @@
 #include "formats/gguf_blocks.h"
 
-#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -281,17 +280,18 @@ void gguf_dequant(const struct gguf_type *t, const void *src, uint64_t n, float 
     const uint8_t *bytes = src;
     const struct layout *l = layout_of(t);
     struct gguf_block b;
-    for (uint64_t i = 0; i < n; i += t->block, bytes += t->bytes) {
-        if (l) {
-            gguf_block_load(t, bytes, &b);
-            block_dequant(t, l, &b, dst + i);
-        } else if (t->id == GGML_F32) {
-            uint32_t u = load_u32le(bytes);
-            memcpy(dst + i, &u, sizeof u);
-        } else {
-            dst[i] = t->id == GGML_F16 ? f16_to_f32(load_u16le(bytes)) : bf16_to_f32(load_u16le(bytes));
-        }
+    for (uint64_t i = 0; l && i < n; i += t->block, bytes += t->bytes) {
+        gguf_block_load(t, bytes, &b);
+        block_dequant(t, l, &b, dst + i);
     }
+    for (uint64_t i = 0; t->id == GGML_F32 && i < n; i++) {
+        uint32_t u = load_u32le(bytes + 4 * i);
+        memcpy(dst + i, &u, sizeof u);
+    }
+    for (uint64_t i = 0; t->id == GGML_F16 && i < n; i++)
+        dst[i] = f16_to_f32(load_u16le(bytes + 2 * i));
+    for (uint64_t i = 0; t->id == GGML_BF16 && i < n; i++)
+        dst[i] = bf16_to_f32(load_u16le(bytes + 2 * i));
 }
 
 bool gguf_row_valid(const struct gguf_type *t, const void *src, uint64_t n)

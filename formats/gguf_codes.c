@@ -1,26 +1,25 @@
 /* Codes and scales in neutral form to blocks of GGUF, and back: exact. */
-#include <assert.h>
 #include <math.h>
-#include <string.h>
 
 #include "formats/gguf_blocks.h"
 #include "host/base/num.h"
 
-/* Q2_0 and TQ2_0 count their codes down: q = 1 - c, d = -s. */
-static bool counts_down(const struct gguf_type *t)
+/* code = down ? bias - q : q - bias. Q2_0 and TQ2_0 count their codes down: their d is -s. */
+struct coding {
+    bool down;
+    int bias, most; /* q is 0 to most */
+};
+
+static struct coding coding_of(const struct gguf_type *t)
 {
-    return t->id == GGML_Q2_0 || t->id == GGML_TQ2_0;
+    /* Of Q8_0 one code more than its quantizers make: -128 is stored and decoded right. */
+    return (struct coding){t->id == GGML_Q2_0 || t->id == GGML_TQ2_0, gguf_block_bias(t),
+                           t->id == GGML_TQ1_0 ? 2 : (1 << t->learned->bits) - 1};
 }
 
-static int code_to_q(const struct gguf_type *t, int c)
+static inline int q_of(struct coding k, int code)
 {
-    return counts_down(t) ? 1 - c : c + gguf_block_bias(t);
-}
-
-/* Of Q8_0 one more than its quantizers make: -128 is stored and decoded right. */
-static int q_max(const struct gguf_type *t)
-{
-    return t->id == GGML_TQ1_0 ? 2 : (1 << t->learned->bits) - 1;
+    return k.down ? k.bias - code : code + k.bias;
 }
 
 static bool spec_fits(const struct gguf_type *t, const struct quant_spec *spec, uint64_t cols)
@@ -30,8 +29,9 @@ static bool spec_fits(const struct gguf_type *t, const struct quant_spec *spec, 
         return false;
     if (k->super || given->super || k->offset_hi || given->offset_hi)
         return given == k && spec->group == k->group;
-    int low = code_to_q(t, given->lo), high = code_to_q(t, given->hi);
-    return low >= 0 && low <= q_max(t) && high >= 0 && high <= q_max(t) && spec->group &&
+    struct coding coding = coding_of(t);
+    int low = q_of(coding, given->lo), high = q_of(coding, given->hi);
+    return low >= 0 && low <= coding.most && high >= 0 && high <= coding.most && spec->group &&
            (spec->group % t->block == 0 || spec->group >= cols);
 }
 
@@ -63,7 +63,7 @@ static bool block_scales(const struct gguf_type *t, const struct quant_spec *spe
             down[i] = -scales[groups + g + i];
         return solve_plane(t, down, 0, k->offset_hi, "offsets", first, &b->m, b->offset, e);
     }
-    float d = counts_down(t) ? -scales[g] : scales[g];
+    float d = coding_of(t).down ? -scales[g] : scales[g];
     b->d = f32_to_f16(d);
     if (isfinite(d) && f16_to_f32(b->d) == d)
         return true;
@@ -78,14 +78,15 @@ bool gguf_pack_row(const struct gguf_type *t, const struct quant_spec *spec, con
     if (!spec_fits(t, spec, cols))
         return err_set(e, ERR_BUG, "codes of type %s, group %u, %llu columns cannot be stored as %s",
                        spec->type->name, (unsigned)spec->group, (unsigned long long)cols, t->name);
+    struct coding coding = coding_of(t);
     uint8_t *bytes = dst;
     struct gguf_block b;
     for (uint64_t c = 0; c < cols; c += t->block, bytes += t->bytes) {
         if (!block_scales(t, spec, scales, div_up(cols, spec->group), c, &b, e))
             return false;
         for (uint32_t i = 0; i < t->block; i++) {
-            int q = code_to_q(t, codes[c + i]);
-            if (q < 0 || q > q_max(t))
+            int q = q_of(coding, codes[c + i]);
+            if (q < 0 || q > coding.most)
                 return err_set(e, ERR_BUG, "code %d in column %llu is none of %s", codes[c + i],
                                (unsigned long long)(c + i), t->name);
             b.q[i] = (uint8_t)q;
@@ -98,17 +99,18 @@ bool gguf_pack_row(const struct gguf_type *t, const struct quant_spec *spec, con
 void gguf_unpack_row(const struct gguf_type *t, const void *src, uint64_t cols, int8_t *codes, float *scales)
 {
     const struct quant_type *k = t->learned;
+    struct coding coding = coding_of(t);
     const uint8_t *bytes = src;
     uint64_t groups = cols / k->group;
     struct gguf_block b;
     for (uint64_t c = 0; c < cols; c += t->block, bytes += t->bytes) {
         gguf_block_load(t, bytes, &b);
         for (uint32_t i = 0; i < t->block; i++)
-            codes[c + i] = (int8_t)(counts_down(t) ? 1 - b.q[i] : b.q[i] - gguf_block_bias(t));
+            codes[c + i] = (int8_t)(coding.down ? coding.bias - b.q[i] : b.q[i] - coding.bias);
         float d = f16_to_f32(b.d);
         for (uint32_t i = 0; i < t->block / k->group; i++) {
             uint64_t g = c / k->group + i;
-            scales[g] = k->super ? d * (float)b.scale[i] : counts_down(t) ? -d : d;
+            scales[g] = k->super ? d * (float)b.scale[i] : coding.down ? -d : d;
             if (k->offset_hi)
                 scales[groups + g] = -(f16_to_f32(b.m) * (float)b.offset[i]);
         }
@@ -118,13 +120,14 @@ void gguf_unpack_row(const struct gguf_type *t, const void *src, uint64_t cols, 
 void gguf_replace_codes(const struct gguf_type *t, const void *src, const int8_t *codes, uint64_t cols,
                         void *dst)
 {
+    struct coding coding = coding_of(t);
     const uint8_t *from = src;
     uint8_t *to = dst;
     struct gguf_block b;
     for (uint64_t c = 0; c < cols; c += t->block, from += t->bytes, to += t->bytes) {
         gguf_block_load(t, from, &b);
         for (uint32_t i = 0; i < t->block; i++)
-            b.q[i] = (uint8_t)code_to_q(t, codes[c + i]);
+            b.q[i] = (uint8_t)q_of(coding, codes[c + i]);
         gguf_block_store(t, &b, to);
     }
 }
