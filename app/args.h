@@ -41,9 +41,10 @@ struct args {
     const char *spill;
     const char *report, *eval; /* quantize: page to write, text to compare on */
     bool all_tensors;          /* inspect */
+    const char *convert_format, *convert_type; /* convert; NULL: none given */
     const char *kernel;        /* bench */
 
-    struct quantize_options q; /* quantize; format and container for convert too */
+    struct quantize_options q; /* quantize; container for convert too */
     struct tensor_rule *rules; /* what q.rules points at */
     char **owned;              /* texts that had to be copied */
     size_t n_owned;

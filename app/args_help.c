@@ -28,7 +28,8 @@ static const char *const examples[CMD_COUNT] = {
     [CMD_INSPECT] = "  gsq inspect Llama-3.1-8B\n"
                     "  gsq inspect out --tensors\n",
     [CMD_CONVERT] = "  gsq convert out -o out-mlx --format mlx\n"
-                    "  gsq convert out -o out-ct --format compressed-tensors --container 4\n",
+                    "  gsq convert out -o out-ct --format compressed-tensors --container 4\n"
+                    "  gsq convert Llama-3.1-8B -o llama-f16.gguf --type F16\n",
     [CMD_IMATRIX] = "  gsq imatrix Llama-3.1-8B --calib text.txt -o imatrix.gguf\n"
                     "      then: llama-quantize --imatrix imatrix.gguf model-f16.gguf model-Q2_K.gguf Q2_K\n",
     [CMD_DEVICES] = "  gsq devices\n"

@@ -68,13 +68,15 @@ const struct command commands[CMD_COUNT] = {
         {
             "convert",
             "IN -o OUT --format F [options]",
-            "re-pack a quantized model in another format",
+            "a model in another format: GGUF, Hugging Face, or another packing of its codes",
             1,
             {"IN"},
-            {"out", "format"},
-            "Codes are copied, never requantized. Scales are rounded again only where the new format stores "
-            "another\n"
-            "16-bit type. Needs no Vulkan device.\n",
+            {"out"},
+            "IN is a Hugging Face folder, unquantized or in any format gsq writes. OUT is a file for gguf, "
+            "else a\n"
+            "folder. Codes are copied, never requantized. Scales are rounded again only where the new format "
+            "stores\n"
+            "another 16-bit type. Needs no Vulkan device.\n",
         },
     [CMD_IMATRIX] =
         {
@@ -368,8 +370,12 @@ const struct option options[] = {
      "2, 3, 4 or ternary; 8 with rtn and gptq"},
     {"group", 0, "N", OPT_U32, NUM(q.group, 1, 65536), NULL, ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
      "weights that share one scale"},
-    {"format", 0, "F", OPT_CALL, CALLS(read_format, show_format), "gptq", ON(QUANTIZE) | ON(CONVERT), SECTION_MAIN,
+    {"format", 0, "F", OPT_CALL, CALLS(read_format, show_format), "gptq", ON(QUANTIZE), SECTION_MAIN,
      "gptq, gptq_v2, compressed-tensors, mlx or humming"},
+    {"format", 0, "F", OPT_TEXT, AT(convert_format), "gguf for -o *.gguf", ON(CONVERT), SECTION_MAIN,
+     "gguf, hf, gptq, gptq_v2, compressed-tensors, mlx or humming"},
+    {"type", 0, "T", OPT_TEXT, AT(convert_type), "codes stay codes, other weights keep their type", ON(CONVERT),
+     SECTION_MAIN, "gguf: F32, F16 or BF16 for all weights, or the type that is to hold the codes"},
     {"container", 0, "BITS", OPT_U32, NUM(q.container, 2, 8), "as many as the codes have",
      ON(QUANTIZE) | ON(CONVERT), SECTION_MAIN,
      "compressed-tensors: store codes in fields of this many bits; 4 loads in every kernel"},

@@ -16,6 +16,8 @@ enum export_format export_format_parse(const char *name)
     int f = 0;
     if (strcmp(name, "gguf") == 0)
         return EXPORT_GGUF;
+    if (strcmp(name, "hf") == 0)
+        return EXPORT_HF;
     while (f < EXPORT_NONE && strcmp(names[f], name) != 0)
         f++;
     return (enum export_format)f;
@@ -23,7 +25,7 @@ enum export_format export_format_parse(const char *name)
 
 const char *export_format_name(enum export_format f)
 {
-    return f < EXPORT_NONE ? names[f] : f == EXPORT_GGUF ? "gguf" : "none";
+    return f < EXPORT_NONE ? names[f] : f == EXPORT_GGUF ? "gguf" : f == EXPORT_HF ? "hf" : "none";
 }
 
 static bool is_gptq(enum export_format f)
@@ -58,6 +60,7 @@ static bool bits_fit(enum export_format f, unsigned bits)
         return bits >= 2 && bits <= 8;
     case EXPORT_NONE:
     case EXPORT_GGUF:
+    case EXPORT_HF:
         break;
     }
     return false;
@@ -196,6 +199,7 @@ unsigned linear_layout(enum export_format f, unsigned container, const struct ex
         return 2;
     case EXPORT_NONE:
     case EXPORT_GGUF:
+    case EXPORT_HF:
         break;
     }
     return 0;

@@ -537,6 +537,7 @@ cJSON *quant_config_json(const struct quant_config_facts *f)
             break;
         case EXPORT_NONE:
         case EXPORT_GGUF:
+        case EXPORT_HF:
             break;
         }
     }

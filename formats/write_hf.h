@@ -4,7 +4,8 @@
 
 #include "formats/checkpoint_in.h"
 
-/* Those below EXPORT_NONE are folders, written here; EXPORT_GGUF is a file, written by write_gguf.h. */
+/* Those below EXPORT_NONE are quantized folders, written here; EXPORT_GGUF is a file, written by write_gguf.h,
+ * EXPORT_HF a folder of plain weights. */
 enum export_format {
     EXPORT_GPTQ,
     EXPORT_GPTQ_V2,
@@ -12,9 +13,10 @@ enum export_format {
     EXPORT_MLX,
     EXPORT_HUMMING,
     EXPORT_NONE,
-    EXPORT_GGUF
+    EXPORT_GGUF,
+    EXPORT_HF
 };
-/* "gptq" ... "gguf"; EXPORT_NONE if there is none of that name. */
+/* "gptq" ... "gguf", "hf"; EXPORT_NONE if there is none of that name. */
 enum export_format export_format_parse(const char *name);
 const char *export_format_name(enum export_format f);
 

@@ -1,4 +1,4 @@
-/* gsq convert: a quantized folder in another format, with the codes it has. */
+/* A quantized folder in another format, with the codes it has. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,7 +7,7 @@
 #include "host/base/log.h"
 #include "host/base/os.h"
 #include "host/model/model.h"
-#include "host/quant/job.h"
+#include "host/quant/convert.h"
 
 struct conversion {
     struct checkpoint *ck;
@@ -41,7 +41,8 @@ static bool report(void *ctx, uint64_t done, uint64_t total)
 static bool collect(struct conversion *c, enum export_format format, unsigned container, struct err *e)
 {
     size_t most = (size_t)checkpoint_config(c->ck)->num_layers * LINEAR_COUNT;
-    /* These formats say what their scales are: f16, or the model's own dtype. Elsewhere scales stay as they are. */
+    /* These formats say what their scales are: f16, or the model's own dtype. Elsewhere scales stay as they
+     * are. */
     bool fixed = format == EXPORT_GPTQ || format == EXPORT_GPTQ_V2 || format == EXPORT_COMPRESSED_TENSORS;
     enum scale_type scale = export_scale_type(format, c->ck);
     c->items = calloc(most, sizeof *c->items);
@@ -73,20 +74,27 @@ static bool collect(struct conversion *c, enum export_format format, unsigned co
     return err_hint(e, "gsq quantize makes a quantized model from it");
 }
 
-bool convert_run(const char *in_dir, const char *out_dir, enum export_format format, unsigned container,
+static bool repack(struct conversion *c, const char *out, const struct convert_options *o, struct err *e)
+{
+    struct export_options options = {.format = o->format, .container = o->container};
+    struct export_source source = {c, pull_linear, report};
+    bool ok =
+        collect(c, o->format, o->container, e) && write_hf(out, c->ck, c->items, c->n, &options, &source, e);
+    free(c->items);
+    free(c->names);
+    return ok;
+}
+
+bool convert_run(const char *in, const char *out, const struct convert_options *o,
                  const struct progress *progress, struct err *e)
 {
     struct conversion c = {.progress = progress};
-    if (strcmp(in_dir, out_dir) == 0) {
-        err_set(e, ERR_USER, "input and output are the same folder, %s", in_dir);
+    if (strcmp(in, out) == 0) {
+        err_set(e, ERR_USER, "input and output are the same folder, %s", in);
         return err_hint(e, "give a new folder with -o");
     }
-    struct export_options options = {.format = format, .container = container};
-    struct export_source source = {&c, pull_linear, report};
-    bool ok = checkpoint_open(&c.ck, in_dir, e) && collect(&c, format, container, e) &&
-              write_hf(out_dir, c.ck, c.items, c.n, &options, &source, e);
-    free(c.items);
-    free(c.names);
+    bool ok = checkpoint_open(&c.ck, in, e) &&
+              (o->format == EXPORT_GGUF ? convert_to_gguf(c.ck, out, o, progress, e) : repack(&c, out, o, e));
     checkpoint_close(&c.ck);
     return ok;
 }

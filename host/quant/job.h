@@ -37,8 +37,4 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *o, const s
                   struct quantize_result *out, struct err *e);
 void quantize_result_free(struct quantize_result *r);
 
-/* gsq convert: the codes of a quantized folder re-packed in another format, never requantized. */
-bool convert_run(const char *in_dir, const char *out_dir, enum export_format format, unsigned container,
-                 const struct progress *progress, struct err *e);
-
 #endif

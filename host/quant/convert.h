@@ -1,0 +1,26 @@
+/* gsq convert: a model in another format, never requantized: codes stay codes, or become the values they
+ * stand for. */
+#ifndef QUANT_CONVERT_H
+#define QUANT_CONVERT_H
+
+#include "formats/write_hf.h"
+#include "host/quant/progress.h"
+
+struct convert_options {
+    enum export_format format;
+    unsigned container; /* 0: as many bits as the codes have */
+    const char *type; /* of a GGUF's weights: "F16" ...; NULL: codes stay codes, the others keep their type */
+};
+
+/* `out` is a folder, or a file for EXPORT_GGUF. ERR_USER where the format cannot hold the codes exactly. */
+bool convert_run(const char *in, const char *out, const struct convert_options *o,
+                 const struct progress *progress, struct err *e);
+
+/* --- inside convert --------------------------------------------------------------------------------------
+ */
+
+/* EXPORT_GGUF (convert_gguf.c). */
+bool convert_to_gguf(const struct checkpoint *ck, const char *out, const struct convert_options *o,
+                     const struct progress *progress, struct err *e);
+
+#endif

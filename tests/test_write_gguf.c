@@ -1,0 +1,586 @@
+/* formats/write_gguf and gguf_export: header bytes, every family's tensors where they belong, codes,
+ * tokenizers, refusals. */
+#include "tests/family_model.h"
+
+#include <math.h>
+
+#include "formats/gguf_export.h"
+#include "formats/gguf_names.h"
+#include "formats/write_gguf.h"
+#include "host/base/log.h"
+
+#define DIR_ "tmp_write_gguf"
+#define BASE DIR_ "/base"
+#define OUT  DIR_ "/out.gguf"
+
+/* Every weight of a checkpoint in one type. */
+struct all {
+    struct gguf_item items[64];
+    char names[64][96];
+    size_t n;
+    const struct gguf_type *type;
+};
+
+static bool add_weight(void *ctx, const char *module, uint32_t rows, uint32_t cols)
+{
+    struct all *a = ctx;
+    assert_true(a->n < 64 && rows && cols);
+    snprintf(a->names[a->n], sizeof a->names[0], "%s", module);
+    a->items[a->n] = (struct gguf_item){.module = a->names[a->n], .type = a->type};
+    a->n++;
+    return true;
+}
+
+static void all_items(struct all *a, const struct checkpoint *c, int type)
+{
+    *a = (struct all){.type = gguf_type_of((uint32_t)type)};
+    assert_true(gguf_weights_each(c, add_weight, a));
+}
+
+static struct checkpoint *open_ok(const char *dir)
+{
+    struct err e = {0};
+    struct checkpoint *c;
+    OK(checkpoint_open(&c, dir, &e), e);
+    return c;
+}
+
+/* BASE as a GGUF of one type. */
+static bool write_all(int type, struct err *e)
+{
+    struct checkpoint *c;
+    struct all a;
+    if (!checkpoint_open(&c, BASE, e))
+        return false;
+    all_items(&a, c, type);
+    struct gguf_options o = {.file_type = -1};
+    bool ok = write_gguf(OUT, c, a.items, a.n, &o, &(struct gguf_source){0}, e);
+    uint64_t size = 0;
+    if (ok) {
+        assert_int_equal(os_stat(OUT, &size), OS_FILE);
+        assert_int_equal(write_gguf_size(c, a.items, a.n, &o), size);
+    } else {
+        assert_int_equal(os_stat(OUT ".tmp", NULL), OS_ABSENT);
+    }
+    checkpoint_close(&c);
+    return ok;
+}
+
+static struct gguf *written(int type)
+{
+    struct err e = {0};
+    struct gguf *g;
+    OK(write_all(type, &e), e);
+    OK(gguf_open(&g, OUT, &e), e);
+    return g;
+}
+
+static uint64_t number(const struct gguf *g, const char *key)
+{
+    struct err e = {0};
+    uint64_t v;
+    if (gguf_get_u64(g, key, &v, &e) != GGUF_OK)
+        fail_msg("no number %s: %s", key, e.msg);
+    return v;
+}
+
+static double real(const struct gguf *g, const char *key)
+{
+    struct err e = {0};
+    double v;
+    if (gguf_get_f64(g, key, &v, &e) != GGUF_OK)
+        fail_msg("no number %s: %s", key, e.msg);
+    return v;
+}
+
+static void assert_text(const struct gguf *g, const char *key, const char *want)
+{
+    struct err e = {0};
+    struct gguf_string s;
+    if (gguf_get_string(g, key, &s, &e) != GGUF_OK)
+        fail_msg("no text %s: %s", key, e.msg);
+    assert_int_equal(s.size, strlen(want));
+    assert_memory_equal(s.text, want, s.size);
+}
+
+/* --- the header
+ * --------------------------------------------------------------------------------------------------------
+ */
+
+static void header_bytes(void **state)
+{
+    (void)state;
+    /* Magic, version 3, 21 tensors, 15 keys, and the first four of them. */
+    static const char want[] = "GGUF\3\0\0\0"
+                               "\x15\0\0\0\0\0\0\0\x0f\0\0\0\0\0\0\0"
+                               "\x14\0\0\0\0\0\0\0general.architecture\x08\0\0\0\x05\0\0\0\0\0\0\0llama"
+                               "\x0c\0\0\0\0\0\0\0general.type\x08\0\0\0\x05\0\0\0\0\0\0\0model"
+                               "\x0c\0\0\0\0\0\0\0general.name\x08\0\0\0\x04\0\0\0\0\0\0\0base"
+                               "\x11\0\0\0\0\0\0\0general.file_type\x04\0\0\0\x01\0\0\0"
+                               "\x10\0\0\0\0\0\0\0llama.vocab_size\x04\0\0\0\x60\0\0\0";
+    /* The first tensor: name, 2 dimensions, 64 columns, 96 rows, F16, offset 0; and the norm behind it. */
+    static const char tensors[] =
+        "\x11\0\0\0\0\0\0\0token_embd.weight\2\0\0\0\x40\0\0\0\0\0\0\0\x60\0\0\0\0\0\0\0"
+        "\1\0\0\0\0\0\0\0\0\0\0\0"
+        "\x16\0\0\0\0\0\0\0blk.0.attn_norm.weight\1\0\0\0\x40\0\0\0\0\0\0\0"
+        "\0\0\0\0\0\x30\0\0\0\0\0\0";
+    struct err e = {0};
+    char *bytes;
+    size_t size, at = 0;
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F16});
+    struct gguf *g = written(GGML_F16);
+    OK(os_read_file(OUT, 1 << 26, &bytes, &size, &e), e);
+    assert_memory_equal(bytes, want, sizeof want - 1);
+    while (at < size && memcmp(bytes + at, tensors, 24) != 0)
+        at++;
+    assert_memory_equal(bytes + at, tensors, sizeof tensors - 1);
+    assert_int_equal(size % 32, 0);
+    free(bytes);
+    assert_text(g, "tokenizer.ggml.model", "no_vocab");
+    assert_null(gguf_find(g, "general.quantization_version"));
+    assert_null(gguf_find(g, "llama.attention.key_length"));
+    gguf_close(&g);
+}
+
+/* --- tensors of every family
+ * --------------------------------------------------------------------------------------------------------
+ */
+
+/* FORMATS.md: new row h*D + 2j + p <- old row h*D + p*D/2 + j. */
+static uint32_t permuted(uint32_t r, uint32_t dim, bool on)
+{
+    uint32_t in = r % dim, p = in / (dim / 2), j = in % (dim / 2);
+    return on ? r - in + 2 * j + p : r;
+}
+
+static void check_tensor(const struct gguf *g, const struct shape *s, const struct raw_tensor *t)
+{
+    char name[64];
+    struct err e = {0};
+    bool llama = strcmp(s->model_type, "llama") == 0 || strcmp(s->model_type, "mistral") == 0;
+    bool turned = llama && (strstr(t->name, "q_proj") || strstr(t->name, "k_proj"));
+    assert_true(gguf_name_of(t->name, name, sizeof name));
+    if (s->tied == TIED_HEAD && strcmp(t->name, "lm_head.weight") == 0)
+        snprintf(name, sizeof name, "token_embd.weight");
+    const struct gguf_tensor *x = gguf_tensor_find(g, name);
+    if (s->tied && strcmp(name, "output.weight") == 0) {
+        assert_null(x);
+        return;
+    }
+    if (!x)
+        fail_msg("%s: no tensor %s", s->name, name);
+    uint32_t rows = t->n_dims == 2 ? (uint32_t)t->shape[0] : 1, cols = (uint32_t)t->shape[t->n_dims - 1];
+    assert_int_equal(x->n_dims, t->n_dims);
+    assert_int_equal(x->ne[0], cols);
+    assert_int_equal(x->ne[1], rows);
+    assert_int_equal(x->type, GGML_F32);
+    struct tensor view = {.name = t->name, .dtype = t->dtype, .data = t->data, .bytes = t->bytes};
+    float *want = malloc((size_t)rows * cols * sizeof *want), got;
+    assert_non_null(want);
+    OK(tensor_read_f32(&view, 0, (uint64_t)rows * cols, want, &e), e);
+    for (uint32_t r = 0; r < rows; r++)
+        for (uint32_t k = 0; k < cols; k++) {
+            bool bias = t->n_dims == 1;
+            uint32_t row = bias ? 0 : permuted(r, s->c.head_dim, turned);
+            uint32_t col = bias ? permuted(k, s->c.head_dim, turned) : k;
+            memcpy(&got, x->data + ((size_t)row * cols + col) * 4, 4);
+            if (got != want[(size_t)r * cols + k])
+                fail_msg("%s: %s: row %u, column %u is elsewhere", s->name, name, r, k);
+        }
+    free(want);
+}
+
+static void check_keys(const struct gguf *g, const struct shape *s)
+{
+    char key[96], arch[16];
+    snprintf(arch, sizeof arch, "%s", strcmp(s->model_type, "mistral") == 0 ? "llama" : s->model_type);
+    assert_text(g, "general.architecture", arch);
+#define KEY(name) (snprintf(key, sizeof key, "%s." name, arch), key)
+    assert_int_equal(number(g, KEY("block_count")), s->layers);
+    assert_int_equal(number(g, KEY("embedding_length")), s->c.hidden);
+    assert_int_equal(number(g, KEY("feed_forward_length")), s->c.intermediate);
+    assert_int_equal(number(g, KEY("attention.head_count")), s->c.heads);
+    assert_int_equal(number(g, KEY("attention.head_count_kv")), s->c.kv_heads);
+    assert_int_equal(number(g, KEY("rope.dimension_count")), s->c.head_dim);
+    assert_int_equal(number(g, KEY("vocab_size")), s->c.vocab);
+    assert_int_equal(number(g, KEY("context_length")), 512);
+    assert_true(real(g, KEY("attention.layer_norm_rms_epsilon")) == (double)(float)s->c.eps);
+    assert_true(real(g, KEY("rope.freq_base")) == s->c.rope_theta);
+    assert_int_equal(number(g, KEY("attention.key_length")), s->c.head_dim);
+    assert_int_equal(number(g, KEY("attention.value_length")), s->c.head_dim);
+    if (s->c.sliding)
+        assert_int_equal(number(g, KEY("attention.sliding_window")), s->c.sliding);
+    if (s->c.rope_linear > 0) {
+        assert_text(g, KEY("rope.scaling.type"), "linear");
+        assert_true(real(g, KEY("rope.scaling.factor")) == (double)s->c.rope_linear);
+    } else {
+        assert_null(gguf_find(g, KEY("rope.scaling.factor")));
+    }
+#undef KEY
+}
+
+/* What the frequency of each pair is divided by: model.c's blend, written down from Meta's description. */
+static void check_rope_freqs(const struct gguf *g, const struct shape *s)
+{
+    const struct gguf_tensor *t = gguf_tensor_find(g, "rope_freqs.weight");
+    if (s->c.llama3.factor <= 0) {
+        assert_null(t);
+        return;
+    }
+    assert_non_null(t);
+    assert_int_equal(t->ne[0], s->c.head_dim / 2);
+    unsigned kinds = 0;
+    for (uint32_t i = 0; i < s->c.head_dim / 2; i++) {
+        double f = pow(s->c.rope_theta, -2.0 * i / s->c.head_dim);
+        double turns = s->c.llama3.original * f / 6.283185307179586, slow = f / s->c.llama3.factor;
+        double mix = (turns - s->c.llama3.low) / (s->c.llama3.high - s->c.llama3.low);
+        double want = turns < s->c.llama3.low    ? slow
+                      : turns > s->c.llama3.high ? f
+                                                 : (1 - mix) * slow + mix * f;
+        float got;
+        memcpy(&got, t->data + (size_t)i * 4, 4);
+        assert_true(fabs(f / (double)got / want - 1) < 1e-6);
+        kinds |= turns < s->c.llama3.low ? 1 : turns > s->c.llama3.high ? 2 : 4;
+    }
+    assert_int_equal(kinds, 5); /* so short a context turns no pair often */
+}
+
+/* Llama 3.1 8B: the numbers that its converted files hold. */
+static void llama3_numbers(void **state)
+{
+    (void)state;
+    struct model_config c = {.head_dim = 128,
+                             .rope_theta = 5e5,
+                             .rope_scaling = ROPE_LLAMA3,
+                             .rope_factor = 8,
+                             .rope_low_freq = 1,
+                             .rope_high_freq = 4,
+                             .rope_original_context = 8192};
+    float f[64];
+    gguf_rope_freqs(&c, f);
+    for (int i = 0; i < 64; i++)
+        assert_true(i < 29 ? f[i] == 1 : i > 34 ? f[i] == 8 : f[i] > 1 && f[i] < 8);
+}
+
+static void every_family(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_SHAPES; i++) {
+        const struct shape *s = &shapes[i];
+        struct raw_model m;
+        family_write(BASE, s, &m);
+        struct gguf *g = written(GGML_F32);
+        size_t tied = s->tied == TIED_BOTH ? 1 : 0;
+        assert_int_equal(gguf_tensor_count(g), m.n - tied + (s->c.llama3.factor > 0));
+        for (size_t t = 0; t < m.n; t++)
+            check_tensor(g, s, &m.items[t]);
+        check_keys(g, s);
+        check_rope_freqs(g, s);
+        gguf_close(&g);
+        raw_free(&m);
+    }
+}
+
+/* --- codes
+ * --------------------------------------------------------------------------------------------------------
+ */
+
+static bool some_codes(void *ctx, const struct gguf_item *item, struct qlinear *q, struct err *e)
+{
+    uint32_t seed = 5;
+    (void)ctx;
+    uint32_t rows = HIDDEN, cols = HIDDEN;
+    if (!qlinear_init(q, rows, cols, item->spec, e))
+        return false;
+    for (size_t i = 0; i < (size_t)rows * cols; i++)
+        q->codes[i] = (int8_t)((int)(tiny_random(&seed) % 4) - 2);
+    for (size_t i = 0; i < (size_t)rows * q->groups; i++)
+        q->scales[i] = (float)((int)(tiny_random(&seed) % 64) - 31) / 256.0f;
+    return true;
+}
+
+static void coded_rows_are_permuted(void **state)
+{
+    (void)state;
+    static const char *const modules[] = {"model.layers.0.self_attn.q_proj",
+                                          "model.layers.1.self_attn.v_proj"};
+    static const char *const names[] = {"blk.0.attn_q.weight", "blk.1.attn_v.weight"};
+    struct err e = {0};
+    struct all a;
+    struct gguf *g;
+    struct qlinear q;
+    float want[HIDDEN], got[HIDDEN];
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_BF16, .bias = true});
+    struct checkpoint *c = open_ok(BASE);
+    all_items(&a, c, GGML_BF16);
+    for (size_t i = 0; i < a.n; i++)
+        for (int m = 0; m < 2; m++)
+            if (strcmp(a.items[i].module, modules[m]) == 0) {
+                a.items[i].coded = true;
+                a.items[i].type = gguf_type_of(GGML_Q2_0);
+                a.items[i].spec = (struct quant_spec){quant_type_find("2"), 64, SCALE_F16};
+            }
+    static const char *const pair[][2] = {{"gsq.made", "by a test"}};
+    struct gguf_options o = {.file_type = -1, .metadata = pair, .n_metadata = 1};
+    OK(write_gguf(OUT, c, a.items, a.n, &o, &(struct gguf_source){.linear = some_codes}, &e), e);
+    OK(gguf_open(&g, OUT, &e), e);
+    assert_text(g, "gsq.made", "by a test");
+    assert_int_equal(number(g, "general.file_type"), 32); /* most weights are BF16 */
+    assert_int_equal(number(g, "general.quantization_version"), 2);
+    OK(some_codes(NULL, &(struct gguf_item){.spec = {quant_type_find("2"), 64, SCALE_F16}}, &q, &e), e);
+    for (int m = 0; m < 2; m++) {
+        const struct gguf_tensor *t = gguf_tensor_find(g, names[m]);
+        assert_non_null(t);
+        assert_int_equal(t->type, GGML_Q2_0);
+        for (uint32_t r = 0; r < HIDDEN; r++) {
+            uint32_t row = permuted(r, HIDDEN / 4, m == 0);
+            qlinear_dequant(&q, r, 1, want);
+            gguf_dequant(gguf_type_of(GGML_Q2_0), t->data + (size_t)row * 18, HIDDEN, got);
+            for (int k = 0; k < HIDDEN; k++)
+                assert_true(got[k] == want[k]);
+        }
+    }
+    qlinear_free(&q);
+    gguf_close(&g);
+    checkpoint_close(&c);
+}
+
+/* --- tokenizers
+ * --------------------------------------------------------------------------------------------------------
+ */
+
+static struct gguf_string token(const struct gguf *g, const char *key, uint64_t i)
+{
+    const struct gguf_kv *kv = gguf_find(g, key);
+    assert_non_null(kv);
+    assert_true(i < kv->n);
+    const uint8_t *at = kv->data;
+    struct gguf_string s = {0};
+    for (uint64_t k = 0; k <= i; k++)
+        s = gguf_next_string(&at);
+    return s;
+}
+
+#define TOKENS "tokenizer.ggml.tokens"
+static void assert_token(const struct gguf *g, const char *key, uint64_t i, const char *want)
+{
+    struct gguf_string s = token(g, key, i);
+    assert_int_equal(s.size, strlen(want));
+    assert_memory_equal(s.text, want, s.size);
+}
+
+static void sentencepiece(void **state)
+{
+    (void)state;
+    struct strbuf b = {0};
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F16, .tied = TIED_EMBED});
+    /* Merges make 9, 8 and 7. 10 could be put together, 11 not. */
+    strbuf_puts(&b, "{\"added_tokens\": [{\"id\": 1, \"content\": \"<s>\", \"special\": true}, "
+                    "{\"id\": 12, \"content\": \"<mine>\", \"special\": false}], "
+                    "\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Prepend\", "
+                    "\"prepend\": \"\\u2581\"}, {\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, "
+                    "\"content\": \"\\u2581\"}]}, \"model\": {\"type\": \"BPE\", \"unk_token\": \"<unk>\", "
+                    "\"byte_fallback\": true, \"vocab\": {\"<unk>\": 0, \"<s>\": 1, \"<0x0A>\": 2, ");
+    strbuf_puts(&b, "\"a\": 3, \"b\": 4, \"c\": 5, \"d\": 6, \"cd\": 7, \"abc\": 8, \"ab\": 9, \"ba\": 10, "
+                    "\"xyz\": 11}, \"merges\": [\"a b\", [\"ab\", \"c\"], \"c d\"]}}");
+    write_text_file(BASE, "tokenizer.json", b.data);
+    strbuf_free(&b);
+    write_text_file(BASE, "tokenizer_config.json",
+                    "{\"bos_token\": {\"content\": \"<s>\"}, \"eos_token\": \"<mine>\", \"pad_token\": null, "
+                    "\"chat_template\": [{\"name\": \"tool\", \"template\": \"no\"}, {\"name\": \"default\", "
+                    "\"template\": \"{{ yes }}\"}]}");
+    struct gguf *g = written(GGML_F16);
+    static const int types[] = {2, 3, 6, 1, 1, 1, 1, 1, 1, 1, 1, 1, 4, 5};
+    /* "ba" is made of tokens, but by no merge: after those that are, before the others. */
+    static const int scores[] = {0, 0, 0, -4, -5, -6, -7, -2, -1, 0, -3, -8, 0, -VOCAB};
+    const struct gguf_kv *type = gguf_find(g, "tokenizer.ggml.token_type");
+    const struct gguf_kv *score = gguf_find(g, "tokenizer.ggml.scores");
+    assert_text(g, "tokenizer.ggml.model", "llama");
+    assert_non_null(type);
+    assert_non_null(score);
+    assert_int_equal(type->n, VOCAB);
+    assert_int_equal(score->n, VOCAB);
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        assert_int_equal(gguf_integer(type, i), types[i]);
+        assert_int_equal(gguf_integer(score, i), scores[i]);
+    }
+    assert_token(g, TOKENS, 12, "<mine>");
+    assert_token(g, TOKENS, 13, "[PAD13]");
+    assert_token(g, TOKENS, VOCAB - 1, "[PAD95]");
+    assert_int_equal(number(g, "tokenizer.ggml.bos_token_id"), 1);
+    assert_int_equal(number(g, "tokenizer.ggml.eos_token_id"), 12);
+    assert_int_equal(number(g, "tokenizer.ggml.unknown_token_id"), 0);
+    assert_null(gguf_find(g, "tokenizer.ggml.padding_token_id"));
+    struct err e = {0};
+    bool flag = false;
+    assert_int_equal(gguf_get_bool(g, "tokenizer.ggml.add_bos_token", &flag, &e), GGUF_OK);
+    assert_true(flag);
+    assert_int_equal(gguf_get_bool(g, "tokenizer.ggml.add_space_prefix", &flag, &e), GGUF_OK);
+    assert_true(flag);
+    assert_text(g, "tokenizer.chat_template", "{{ yes }}");
+    gguf_close(&g);
+}
+
+/* Byte-level tokenizers with this pre_tokenizer. */
+static void byte_level(const char *pre, const char *last_token_id)
+{
+    struct strbuf b = {0};
+    strbuf_puts(&b, "{\"added_tokens\": [], \"pre_tokenizer\": ");
+    strbuf_puts(&b, pre);
+    strbuf_puts(&b,
+                ", \"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"\\u0120\": 2, \"ab\": ");
+    strbuf_puts(&b, last_token_id);
+    strbuf_puts(&b, "}, \"merges\": [[\"a\", \"b\"]]}}");
+    assert_false(b.failed);
+    write_text_file(BASE, "tokenizer.json", b.data);
+    strbuf_free(&b);
+}
+
+#define BYTES(regex) "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": " regex "}"
+#define SPLIT(numbers)                                                                                       \
+    "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"behavior\": \"Isolated\", "        \
+    "\"invert\": false, \"pattern\": {\"Regex\": \"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}"        \
+    "\\\\p{N}]?\\\\p{L}+|" numbers "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|"          \
+    "\\\\s+(?!\\\\S)|\\\\s+\"}}, " BYTES("false") "]}"
+
+static void byte_level_kinds(void **state)
+{
+    (void)state;
+    static const char *const kinds[][2] = {{BYTES("true"), "gpt-2"},
+                                           {SPLIT("\\\\p{N}{1,3}"), "llama-bpe"},
+                                           {SPLIT("\\\\p{N}"), "qwen2"},
+                                           {SPLIT("\\\\p{N}{1,2}"), "default"}};
+    struct err e = {0};
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F16, .tied = TIED_EMBED});
+    log_set_level(LOG_ERROR);
+    for (int i = 0; i < 4; i++) {
+        byte_level(kinds[i][0], "3");
+        struct gguf *g = written(GGML_F16);
+        assert_text(g, "tokenizer.ggml.model", "gpt2");
+        assert_text(g, "tokenizer.ggml.pre", kinds[i][1]);
+        assert_token(g, TOKENS, 3, "ab");
+        assert_token(g, "tokenizer.ggml.merges", 0, "a b");
+        assert_null(gguf_find(g, "tokenizer.ggml.scores"));
+        assert_null(gguf_find(g, "tokenizer.ggml.add_space_prefix"));
+        gguf_close(&g);
+    }
+    log_set_level(LOG_INFO);
+    byte_level(BYTES("true"), "96");
+    FAILS(write_all(GGML_F16, &e), e, ERR_USER, "has the id 96, but the embedding only 96 rows");
+    byte_level("{\"type\": \"Metaspace\", \"replacement\": \"\\u2581\"}", "3");
+    FAILS(write_all(GGML_F16, &e), e, ERR_USER, "no counterpart in GGUF");
+}
+
+/* --- what lies beside
+ * --------------------------------------------------------------------------------------------------------
+ */
+
+static void carried_keys(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct gguf_writer *w;
+    struct gguf_keys *k = gguf_keys_create();
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F16, .tied = TIED_EMBED});
+    assert_non_null(k);
+    gguf_add_string(k, "general.name", "Oak", 3);
+    gguf_add_u32(k, "general.file_type", 7); /* speaks of another file */
+    gguf_add_u32(k, "my.key", 42);
+    OK(gguf_writer_open(&w, BASE "/" GGUF_CARRIED, k, NULL, 0, &e), e);
+    OK(gguf_writer_close(&w, &e), e);
+    gguf_keys_destroy(&k);
+    struct gguf *g = written(GGML_F16);
+    assert_text(g, "general.name", "Oak");
+    assert_int_equal(number(g, "general.file_type"), 1);
+    assert_int_equal(number(g, "my.key"), 42);
+    const struct gguf_kv *third = gguf_kv_at(g, 2), *last = gguf_kv_at(g, gguf_kv_count(g) - 1);
+    assert_memory_equal(third->key.text, "general.name", third->key.size);
+    assert_memory_equal(last->key.text, "my.key", last->key.size);
+    gguf_close(&g);
+}
+
+/* --- refusals
+ * --------------------------------------------------------------------------------------------------------
+ */
+
+static void spoil(const char *tensor, float v)
+{
+    struct raw_model m;
+    tiny_config(BASE, &(struct tiny_options){.dtype = DTYPE_F32});
+    tiny_tensors(&m, &(struct tiny_options){.dtype = DTYPE_F32});
+    raw_set(raw_find(&m, tensor), 5, v);
+    raw_write(&m, BASE, false);
+    raw_free(&m);
+}
+
+static void refusals(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct raw_model m;
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32});
+    spoil("model.layers.1.mlp.up_proj.weight", 1e5f);
+    FAILS(write_all(GGML_F16, &e), e, ERR_USER,
+          "model.layers.1.mlp.up_proj holds 100000, which F16 cannot hold");
+    assert_non_null(strstr(e.msg, OUT ": blk.1.ffn_up.weight"));
+    OK(write_all(GGML_BF16, &e), e);
+    spoil("model.norm.weight", NAN);
+    FAILS(write_all(GGML_F32, &e), e, ERR_USER, "model.norm holds NaN");
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32});
+    FAILS(write_all(GGML_Q2_K, &e), e, ERR_USER, "64 columns are not a multiple of 256, the block of Q2_K");
+    FAILS(write_all(GGML_MXFP4, &e), e, ERR_USER, "cannot be rounded to MXFP4");
+
+    raw_read(&m, BASE);
+    raw_weight(&m, "model.layers.0.mlp.router.weight", DTYPE_F32, 4, HIDDEN, &(uint32_t){1});
+    raw_write(&m, BASE, false);
+    raw_free(&m);
+    FAILS(write_all(GGML_F32, &e), e, ERR_USER, "model.layers.0.mlp.router.weight in " BASE);
+
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32});
+    struct checkpoint *c = open_ok(BASE);
+    FAILS(write_gguf_check(DIR_, c, &e), e, ERR_USER, "is a folder");
+    FAILS(write_gguf_check(DIR_ "/nowhere/x.gguf", c, &e), e, ERR_USER,
+          "there is no folder " DIR_ "/nowhere/");
+    OK(write_gguf_check(DIR_ "/new.gguf", c, &e), e);
+    checkpoint_close(&c);
+}
+
+static bool stop(void *ctx, uint64_t done, uint64_t total)
+{
+    uint64_t *calls = ctx;
+    assert_true(done <= total);
+    return ++*calls < 3;
+}
+
+static void stops(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct all a;
+    uint64_t calls = 0;
+    os_remove(OUT);
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32});
+    struct checkpoint *c = open_ok(BASE);
+    all_items(&a, c, GGML_F32);
+    assert_false(write_gguf(OUT, c, a.items, a.n, &(struct gguf_options){.file_type = -1},
+                            &(struct gguf_source){.ctx = &calls, .progress = stop}, &e));
+    assert_int_equal(e.kind, ERR_STOPPED);
+    assert_int_equal(calls, 3);
+    assert_int_equal(os_stat(OUT, NULL), OS_ABSENT);
+    assert_int_equal(os_stat(OUT ".tmp", NULL), OS_ABSENT);
+    checkpoint_close(&c);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(header_bytes),   cmocka_unit_test(every_family),
+        cmocka_unit_test(llama3_numbers), cmocka_unit_test(coded_rows_are_permuted),
+        cmocka_unit_test(sentencepiece),  cmocka_unit_test(byte_level_kinds),
+        cmocka_unit_test(carried_keys),   cmocka_unit_test(refusals),
+        cmocka_unit_test(stops),
+    };
+    int rc = cmocka_run_group_tests(tests, NULL, NULL);
+    os_remove_tree(DIR_);
+    return rc;
+}
