@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "host/base/log.h"
+#include "host/quant/eval.h"
 #include "host/quant/options.h"
 
 enum command_id {
@@ -38,6 +39,7 @@ struct args {
     const char *out;
     const char *text;      /* eval, compare */
     uint32_t ctx, windows; /* 0: default */
+    enum eval_protocol protocol;
     const char *spill;
     const char *report, *eval; /* quantize: page to write, text to compare on */
     bool all_tensors;          /* inspect */

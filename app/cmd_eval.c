@@ -18,13 +18,19 @@ static cJSON *result_json(const struct args *a, const struct gpu_info *device)
     return o;
 }
 
-static void add_windows(cJSON *o, const struct eval_result *r, uint32_t ctx)
+static void add_windows(cJSON *j, const struct eval_result *r, const struct eval_options *o)
 {
-    cJSON_AddNumberToObject(o, "tokens", (double)r->tokens);
-    cJSON_AddNumberToObject(o, "windows", r->windows);
-    cJSON_AddNumberToObject(o, "ctx", ctx);
-    cJSON_AddNumberToObject(o, "scored", (double)r->scored);
-    cJSON_AddStringToObject(o, "token_hash", r->token_hash);
+    cJSON_AddNumberToObject(j, "tokens", (double)r->tokens);
+    cJSON_AddNumberToObject(j, "windows", r->windows);
+    cJSON_AddNumberToObject(j, "ctx", o->ctx);
+    cJSON_AddNumberToObject(j, "scored", (double)r->scored);
+    cJSON_AddStringToObject(j, "protocol", eval_protocol_name(o->protocol));
+    cJSON_AddStringToObject(j, "token_hash", r->token_hash);
+}
+
+static const char *protocol_note(const struct eval_options *o)
+{
+    return o->protocol == EVAL_LLAMA ? " by llama.cpp's protocol" : "";
 }
 
 static void tell_eval(const struct args *a, const struct app_gpu *g, const struct eval_options *o,
@@ -33,15 +39,15 @@ static void tell_eval(const struct args *a, const struct app_gpu *g, const struc
     char time[24];
     if (!a->json) {
         printf("perplexity  %.5f\n", r->perplexity);
-        printf("            %u windows of %u tokens, %llu tokens in the text, %s on %s\n",
-               (unsigned)r->windows, (unsigned)o->ctx, (unsigned long long)r->tokens,
+        printf("            %u windows of %u tokens%s, %llu tokens in the text, %s on %s\n",
+               (unsigned)r->windows, (unsigned)o->ctx, protocol_note(o), (unsigned long long)r->tokens,
                format_seconds(r->seconds, time, sizeof time), gpu_info(g->gpu)->name);
         return;
     }
     cJSON *j = result_json(a, gpu_info(g->gpu));
     cJSON_AddNumberToObject(j, "perplexity", r->perplexity);
     cJSON_AddNumberToObject(j, "mean_nll", r->mean_nll);
-    add_windows(j, r, o->ctx);
+    add_windows(j, r, o);
     cJSON_AddNumberToObject(j, "seconds", r->seconds);
     json_emit(j);
 }
@@ -56,8 +62,9 @@ static void tell_compare(const struct args *a, const struct app_gpu *g, const st
         printf("top-1 agreement       %.2f %%\n", 100 * r->top1);
         printf("perplexity            %.5f\n", r->model.perplexity);
         printf("reference perplexity  %.5f\n", r->reference.perplexity);
-        printf("                      %u windows of %u tokens, %s on %s\n", (unsigned)r->model.windows,
-               (unsigned)o->ctx, format_seconds(seconds, time, sizeof time), gpu_info(g->gpu)->name);
+        printf("                      %u windows of %u tokens%s, %s on %s\n", (unsigned)r->model.windows,
+               (unsigned)o->ctx, protocol_note(o), format_seconds(seconds, time, sizeof time),
+               gpu_info(g->gpu)->name);
         return;
     }
     cJSON *j = result_json(a, gpu_info(g->gpu));
@@ -65,7 +72,7 @@ static void tell_compare(const struct args *a, const struct app_gpu *g, const st
     cJSON_AddNumberToObject(j, "top1_agreement", r->top1);
     cJSON_AddNumberToObject(j, "perplexity", r->model.perplexity);
     cJSON_AddNumberToObject(j, "reference_perplexity", r->reference.perplexity);
-    add_windows(j, &r->model, o->ctx);
+    add_windows(j, &r->model, o);
     cJSON_AddNumberToObject(j, "seconds", seconds);
     json_emit(j);
 }
@@ -82,6 +89,7 @@ static bool evaluate(const struct args *a, const struct checkpoint *model, const
         .text = a->text,
         .ctx = a->ctx ? a->ctx : app_default_ctx(checkpoint_config(model)),
         .windows = a->windows,
+        .protocol = a->protocol,
         .spill_dir = app_spill_dir(a),
         .progress = progress_term_begin(&term, a),
     };

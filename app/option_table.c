@@ -37,7 +37,11 @@ const struct command commands[CMD_COUNT] = {
             "The text is tokenized whole with one BOS in front, cut into windows of --ctx tokens (the "
             "remainder is\n"
             "dropped), and exp(mean negative log-likelihood) is taken over positions 1..ctx-1 of every "
-            "window.\n",
+            "window.\n"
+            "With --protocol llama.cpp a BOS replaces the first token of every window, where the tokenizer has "
+            "one, and\n"
+            "only positions ctx/2+1..ctx-1 count: the number llama-perplexity prints (its default is --ctx "
+            "512).\n",
         },
     [CMD_COMPARE] =
         {
@@ -49,7 +53,9 @@ const struct command commands[CMD_COUNT] = {
             {"text"},
             "Both models read the same windows of the text. Printed: mean KL(reference || model) per "
             "position, how\n"
-            "often both find the same token most likely, and both perplexities.\n",
+            "often both find the same token most likely, and both perplexities. With --protocol llama.cpp the "
+            "numbers of\n"
+            "llama-perplexity --kl-divergence (see gsq eval --help).\n",
         },
     [CMD_INSPECT] =
         {
@@ -182,12 +188,11 @@ static bool read_effort(struct args *a, const struct option *o, const char *valu
 
 static bool read_protocol(struct args *a, const struct option *o, const char *value, struct err *e)
 {
-    (void)a;
     (void)o;
-    if (strcmp(value, "gsq") == 0)
+    if (eval_protocol_parse(value, &a->protocol))
         return true;
-    err_set(e, ERR_USER, "--protocol %s is not available in this version", value);
-    return err_hint(e, "leave it out: the protocol is that of `gsq eval --help`");
+    err_set(e, ERR_USER, "--protocol %s is unknown", value);
+    return err_hint(e, "protocols: gsq, llama.cpp");
 }
 
 static bool refuse_type(struct args *a, const struct option *o, const char *value, struct err *e)
@@ -271,6 +276,11 @@ static bool read_tensor(struct args *a, const struct option *o, const char *valu
 static void show_method(const struct args *a, struct strbuf *out)
 {
     strbuf_puts(out, method_name(a->q.method));
+}
+
+static void show_protocol(const struct args *a, struct strbuf *out)
+{
+    strbuf_puts(out, eval_protocol_name(a->protocol));
 }
 
 static void show_bits(const struct args *a, struct strbuf *out)
@@ -358,7 +368,8 @@ const struct option options[] = {
      "evaluate at most this many windows"},
     {"spill", 0, "DIR", OPT_TEXT, AT(spill), "the system's folder for temporary files", TEXTS | ON(IMATRIX), SECTION_RUN,
      "where activations go that fit neither on the device nor in memory"},
-    {"protocol", 0, "P", OPT_CALL, CALL(read_protocol), "", TEXTS, SECTION_MAIN, NULL},
+    {"protocol", 0, "P", OPT_CALL, CALLS(read_protocol, show_protocol), "gsq", TEXTS, SECTION_MAIN,
+     "gsq, or llama.cpp: the numbers of llama-perplexity"},
     {"tensors", 0, NULL, OPT_FLAG, AT(all_tensors), "", ON(INSPECT), SECTION_MAIN,
      "list every tensor"},
     {"kernel", 0, "TEXT", OPT_TEXT, AT(kernel), "all", ON(BENCH), SECTION_MAIN,

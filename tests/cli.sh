@@ -67,6 +67,7 @@ expect 'method' 2 '--method fast' 'rtn, gptq, gsq' -- "$gsq" quantize m -o x --m
 expect 'format' 2 '--format awq' 'compressed-tensors' -- "$gsq" quantize m -o x --format awq
 expect 'rule without bits' 2 "--tensor down: " 'down_proj=3' -- "$gsq" quantize m -o x --tensor down
 expect 'rule with a bad group' 2 "--tensor" 'g64' -- "$gsq" quantize m -o x --tensor down=3,64
+expect 'protocol' 2 '--protocol ollama is unknown' 'llama.cpp' -- "$gsq" eval m --text x --protocol ollama
 expect 'log level' 2 'log-level' 'debug' -- "$gsq" inspect m --log-level loud
 expect 'report in no folder' 2 "--report $tmp/none/r.html" 'create it' -- \
     "$gsq" quantize "$tmp/m" -o x --method rtn --report "$tmp/none/r.html"
@@ -85,8 +86,6 @@ expect 'container without its format' 2 'container' 'gptq' -- "$gsq" quantize "$
 expect 'effort' 2 '--effort better is unknown' 'balanced' -- "$gsq" quantize m -o x --effort better
 expect 'gguf' 2 '--format gguf is not available in this version' '.' -- "$gsq" quantize m -o x --format gguf
 expect 'type' 2 '--type Q2_K: .* not available in this version' '.' -- "$gsq" quantize m -o x --type Q2_K
-expect 'protocol' 2 '--protocol llama.cpp is not available in this version' '.' -- \
-    "$gsq" eval m --text x --protocol llama.cpp
 
 # JSON.
 run "$gsq" quantize m -o x --grup 3 --json
@@ -116,9 +115,11 @@ check 'inspect of a quantized folder' grep -q '^quantized .*gptq' "$tmp/out"
 seq 1 400 >"$tmp/text"
 run "$gsq" eval "$tmp/q3" --text "$tmp/text" --ctx 64 --windows 2 --json
 check 'eval --json' is_json_lines "$tmp/out" result
-for key in perplexity tokens windows ctx token_hash seconds model device; do
+for key in perplexity tokens windows ctx protocol token_hash seconds model device; do
     [[ -n $(field "$key" "$tmp/out") ]] || fail "the result of eval has no $key"
 done
+run "$gsq" eval "$tmp/q3" --text "$tmp/text" --ctx 64 --windows 2 --json --protocol llama.cpp
+check 'eval --protocol llama.cpp' test "$(field protocol "$tmp/out") $(field scored "$tmp/out")" = 'llama.cpp 62'
 run "$gsq" compare "$tmp/q3" "$tmp/m" --text "$tmp/text" --ctx 64 --windows 2 --json
 check 'compare --json' is_json_lines "$tmp/out" result
 cp "$tmp/out" "$tmp/compared"

@@ -171,6 +171,63 @@ static void test_compare(void **state)
     raw_free(&rb);
 }
 
+/* llama-perplexity's windows: the BOS in place of the first token of each, predictions of ctx/2 .. ctx-2. */
+static void test_llama_protocol(void **state)
+{
+    (void)state;
+    uint32_t ids[TEXT_BYTES + 1], read[5 * CTX], vocab = 270, agree = 0, n = 0;
+    struct shape a = *shape_named("llama2"), b = *shape_named("qwen2");
+    struct raw_model ra, rb;
+    struct compare_result r;
+    struct err e = {0};
+    a.c.vocab = b.c.vocab = vocab;
+    os_remove_tree(DIR_);
+    write_model(MODEL, &a, &ra);
+    write_model(OTHER, &b, &rb);
+    write_text(ids);
+    for (uint32_t t = 0; t < 5 * CTX; t++)
+        read[t] = t % CTX == 0 ? BOS : ids[t];
+    double *la = reference_log_probs(&a, &ra, read, 5), *lb = reference_log_probs(&b, &rb, read, 5);
+    double kl = 0, nll[2] = {0};
+    for (uint32_t w = 0; w < 5; w++) {
+        for (uint32_t i = CTX / 2; i + 1 < CTX; i++, n++) {
+            uint32_t t = w * CTX + i, top_p = 0, top_q = 0;
+            const double *p = lb + (size_t)t * vocab, *q = la + (size_t)t * vocab;
+            nll[0] -= q[ids[t + 1]];
+            nll[1] -= p[ids[t + 1]];
+            for (uint32_t v = 0; v < vocab; v++) {
+                kl += exp(p[v]) * (p[v] - q[v]);
+                top_p = p[v] > p[top_p] ? v : top_p;
+                top_q = q[v] > q[top_q] ? v : top_q;
+            }
+            agree += top_p == top_q;
+        }
+    }
+    struct checkpoint *ca = open_ok(MODEL), *cb = open_ok(OTHER);
+    struct eval_options o = {.text = TEXT, .ctx = CTX, .protocol = EVAL_LLAMA};
+    OK(eval_compare(cmd, ca, cb, &o, &r, &e), e);
+    assert_int_equal(r.model.scored, n);
+    assert_true(fabs(r.model.mean_nll - nll[0] / n) <= 1e-6 * nll[0] / n);
+    assert_true(fabs(r.reference.mean_nll - nll[1] / n) <= 1e-6 * nll[1] / n);
+    assert_true(fabs(r.mean_kl - kl / n) <= 1e-5 * kl / n);
+    assert_true(r.top1 == (double)agree / n);
+    struct eval_result alone = eval_ok(cmd, MODEL, &o);
+    assert_true(alone.mean_nll == r.model.mean_nll && alone.scored == n);
+    /* The hash is of the text, not of what was put into it. */
+    struct eval_options usual = {.text = TEXT, .ctx = CTX};
+    assert_string_equal(alone.token_hash, eval_ok(cmd, MODEL, &usual).token_hash);
+    o.ctx = 3;
+    assert_int_equal(eval_ok(cmd, MODEL, &o).scored, (TEXT_BYTES + 1) / 3);
+    o.ctx = 2;
+    FAILS(eval_perplexity(cmd, ca, &o, &alone, &e), e, ERR_USER, "2 tokens");
+    checkpoint_close(&ca);
+    checkpoint_close(&cb);
+    free(la);
+    free(lb);
+    raw_free(&ra);
+    raw_free(&rb);
+}
+
 /* A device with little memory streams the head in tiles and keeps hidden states on the host; the result is
  * the same to the bit. */
 static void test_little_memory(void **state)
@@ -395,10 +452,10 @@ static void test_tinystories_656k(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reference),        cmocka_unit_test(test_compare),
-        cmocka_unit_test(test_little_memory),    cmocka_unit_test(test_quantized),
-        cmocka_unit_test(test_progress),         cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_tinystories_656k),
+        cmocka_unit_test(test_reference),      cmocka_unit_test(test_compare),
+        cmocka_unit_test(test_llama_protocol), cmocka_unit_test(test_little_memory),
+        cmocka_unit_test(test_quantized),      cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_refusals),       cmocka_unit_test(test_tinystories_656k),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

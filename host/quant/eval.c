@@ -50,6 +50,29 @@ struct eval {
     struct sums sums;
 };
 
+static const char *const protocol_names[] = {[EVAL_GSQ] = "gsq", [EVAL_LLAMA] = "llama.cpp"};
+
+const char *eval_protocol_name(enum eval_protocol p)
+{
+    return protocol_names[p];
+}
+
+bool eval_protocol_parse(const char *name, enum eval_protocol *out)
+{
+    for (int p = EVAL_GSQ; p <= EVAL_LLAMA; p++)
+        if (strcmp(name, protocol_names[p]) == 0) {
+            *out = (enum eval_protocol)p;
+            return true;
+        }
+    return false;
+}
+
+/* The first position of a window whose prediction is scored; the last is ctx - 2. */
+static uint32_t first_scored(const struct eval *ev)
+{
+    return ev->o->protocol == EVAL_LLAMA ? ev->w.ctx / 2 : 0;
+}
+
 /* ---- progress ------------------------------------------------------------------------------------------ */
 
 static double block_work(const struct eval *ev, const struct model *m, uint32_t windows)
@@ -239,7 +262,7 @@ static void head_scores(struct eval *ev, const struct head_scratch *h, uint32_t 
 /* Scores to the host, summed in double in the order of the text. */
 static bool head_sum(struct eval *ev, struct head_scratch *h, uint32_t windows, struct err *e)
 {
-    uint32_t ctx = ev->w.ctx, tokens = windows * ctx;
+    uint32_t ctx = ev->w.ctx, tokens = windows * ctx, first = first_scored(ev);
     float *nll[2] = {h->host, h->host + tokens}, *kl = h->host + 2ull * tokens,
           *top1 = h->host + 3ull * tokens;
     for (int i = 0; i < ev->sides; i++) {
@@ -251,8 +274,8 @@ static bool head_sum(struct eval *ev, struct head_scratch *h, uint32_t windows, 
          !gpu_download(ev->cmd, gpu_slice(h->top1, 0, tokens * 4ull), top1, tokens * 4ull, e)))
         return false;
     for (uint32_t t = 0; t < tokens; t++) {
-        if (t % ctx == ctx - 1)
-            continue; /* predicts the token behind the window */
+        if (t % ctx < first || t % ctx == ctx - 1)
+            continue; /* the last one predicts the token behind the window */
         for (int i = 0; i < ev->sides; i++)
             ev->sums.nll[i] += nll[i][t];
         if (ev->sides == 2) {
@@ -346,6 +369,9 @@ static bool load_text(struct eval *ev, const struct checkpoint *ck, struct windo
     bool ok =
         tokenizer_load(&t, checkpoint_dir(ck), e) &&
         windows_load(w, t, ev->o->text, ev->o->ctx, ev->o->windows, checkpoint_config(ck)->vocab_size, e);
+    int64_t bos = ok && ev->o->protocol == EVAL_LLAMA ? tokenizer_bos(t) : -1;
+    for (uint32_t i = 0; bos >= 0 && i < w->n; i++)
+        w->ids[(size_t)i * w->ctx] = (uint32_t)bos;
     tokenizer_destroy(&t);
     return ok;
 }
@@ -387,6 +413,8 @@ static bool eval_run(struct eval *ev, struct err *e)
 {
     ev->gpu = gpu_cmd_gpu(ev->cmd);
     ev->start_ns = ev->sync_ns = os_now_ns();
+    if (ev->o->protocol == EVAL_LLAMA && ev->o->ctx == 2)
+        return err_set(e, ERR_USER, "the protocol of llama.cpp scores nothing in a window of 2 tokens");
     if (!load_text(ev, ev->side[0].ck, &ev->w, e) || (ev->sides == 2 && !check_same_tokens(ev, e)))
         return false;
     for (int i = 0; i < ev->sides; i++) {
@@ -420,7 +448,7 @@ static void fill_result(const struct eval *ev, int side, struct eval_result *out
     *out = (struct eval_result){
         .tokens = ev->w.tokens,
         .windows = ev->w.n,
-        .scored = (uint64_t)ev->w.n * (ev->w.ctx - 1),
+        .scored = (uint64_t)ev->w.n * (ev->w.ctx - 1 - first_scored(ev)),
         .seconds = ev->side[side].seconds + rest / ev->sides,
     };
     out->mean_nll = ev->sums.nll[side] / (double)out->scored;

@@ -5,28 +5,41 @@
 #include "host/model/calib.h"
 #include "host/quant/progress.h"
 
+/* What of a window is read and scored. */
+enum eval_protocol {
+    EVAL_GSQ,   /* as the text is; positions 1..ctx-1 */
+    EVAL_LLAMA, /* llama-perplexity's: the first token of every window is the BOS, where the tokenizer has
+                   one; positions ctx/2+1..ctx-1 */
+};
+/* "gsq", "llama.cpp"; false: no such name. */
+const char *eval_protocol_name(enum eval_protocol p);
+bool eval_protocol_parse(const char *name, enum eval_protocol *out);
+
 struct eval_options {
-    const char *text;   /* file */
-    uint32_t ctx;       /* tokens per window */
-    uint32_t windows;   /* at most; 0: all */
+    const char *text; /* file */
+    uint32_t ctx;     /* tokens per window */
+    enum eval_protocol protocol;
+    uint32_t windows;      /* at most; 0: all */
     const char *spill_dir; /* for activations that fit nowhere else */
     struct progress progress;
 };
 struct eval_result {
     double perplexity, mean_nll;
-    uint64_t tokens;  /* of the whole text */
-    uint32_t windows; /* evaluated */
-    uint64_t scored;  /* positions: windows * (ctx-1) */
+    uint64_t tokens;     /* of the whole text */
+    uint32_t windows;    /* evaluated */
+    uint64_t scored;     /* positions */
     char token_hash[33]; /* XXH3-128 of the text's ids as u32le */
     double seconds;
 };
-/* exp(mean NLL) over positions 1..ctx-1 of every window (DESIGN.md section 6). Weights are streamed block by block. */
+/* exp(mean NLL) over the scored positions of every window (DESIGN.md section 6). Weights are streamed block
+ * by block. */
 bool eval_perplexity(struct gpu_cmd *cmd, const struct checkpoint *ck, const struct eval_options *o,
                      struct eval_result *out, struct err *e);
 
 struct compare_result {
     struct eval_result model, reference;
-    double mean_kl; /* KL(reference || model) per position, nats, over the positions 0..ctx-2 that predict the scored ones */
+    double mean_kl; /* KL(reference || model) per position, nats, over the positions that predict the scored
+                       ones */
     double top1;    /* share of positions whose most likely token agrees */
 };
 /* Both must share the vocabulary size and the token ids of the text. */
