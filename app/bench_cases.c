@@ -8,6 +8,7 @@
 #include "host/quant/qkernels.h"
 
 enum { GROUP = 128, HEAD_DIM = 64, LEVELS = 4, STEPS = 16, SEGMENT = 128, CHOL = 64 };
+enum { SMALL_GROUP = 32, AFFINE_CANDIDATES = 64 };
 
 #define N(b)       ((double)(b)->rows * (b)->cols)
 #define SHAPE(...) snprintf(shape, cap, __VA_ARGS__)
@@ -395,6 +396,40 @@ CASE(scale_search)
     return FLOPS(2.0 * 8 * STEPS * N(b));
 }
 
+/* Scales and offsets of 4 bits in groups of 32, eight of which share d and dmin. */
+CASE(affine_search)
+{
+    uint32_t rows = b->rows, per_row = (uint32_t)div_up(b->cols, SMALL_GROUP);
+    SHAPE("%u x %u, %u candidates", rows, b->cols, AFFINE_CANDIDATES);
+    q_affine_search(b->cmd, &(struct affine_search_args){.w = b->buf[2],
+                                                         .scales = b->buf[5],
+                                                         .rows = rows,
+                                                         .cols = b->cols,
+                                                         .ldw = b->cols,
+                                                         .col1 = b->cols,
+                                                         .group = SMALL_GROUP,
+                                                         .groups = per_row,
+                                                         .hi = 15});
+    /* two passes of round, clamp, multiply and add, six sums in the first, two in the second */
+    return FLOPS(20.0 * AFFINE_CANDIDATES * rows * b->cols);
+}
+
+CASE(project_scales)
+{
+    uint32_t rows = b->rows, per_row = (uint32_t)div_up(b->cols, SMALL_GROUP);
+    SHAPE("%u x %u", rows, 2 * per_row);
+    q_project_scales(b->cmd, &(struct project_scales_args){.scales = b->buf[5],
+                                                           .rows = rows,
+                                                           .groups = per_row,
+                                                           .offsets = 1,
+                                                           .per_super = 8,
+                                                           .count = (uint32_t)div_up(per_row, 8),
+                                                           .hi = 63,
+                                                           .offset_hi = 63,
+                                                           .centre = 7.5f});
+    return FLOPS(63.0 * 2 * 9 * 2 * rows * per_row);
+}
+
 CASE(quantize)
 {
     SHAPE("%u x %u", b->rows, b->cols);
@@ -439,6 +474,7 @@ CASE(gptq_segment)
                                                        .ldw = b->cols,
                                                        .ldr = SEGMENT,
                                                        .count = SEGMENT,
+                                                       .group = GROUP,
                                                        .groups = groups(b),
                                                        .ldc = b->cols / 4,
                                                        .lo = (uint32_t)-8,
@@ -643,6 +679,8 @@ const struct bench_case bench_cases[] = {
     ROW(attn_bwd_v, attn_bwd_v_64),
     ROW(attn_bwd_v, attn_bwd_v_128),
     ROW(scale_search, scale_search),
+    ROW(affine_search, affine_search),
+    ROW(project_scales, project_scales),
     ROW(quantize, quantize),
     ROW(dequant, dequant),
     ROW(gptq_segment, gptq_segment),

@@ -12,8 +12,9 @@ layout(set = 0, binding = 3, std430) writeonly buffer Codes { uint codes[]; };
 layout(set = 0, binding = 4, std430) writeonly buffer Err { float err[]; };
 layout(push_constant) uniform Push
 {
-    uint rows, ldw, ldr, r0, col0, count, g, groups, ldc;
+    uint rows, ldw, ldr, r0, col0, count, group, groups, ldc;
     int lo, hi;
+    uint offsets;
 };
 
 // Left-looking: a column first collects the errors of all columns before it, BLOCK columns at a time, so that an earlier
@@ -39,14 +40,19 @@ void main()
         return;
     // Rows past the end repeat the last one; nothing of them is kept.
     uint row[PER_LANE];
-    float s[PER_LANE];
-    float inverse[PER_LANE];
-    [[unroll]] for (uint m = 0u; m < PER_LANE; m++) {
+    [[unroll]] for (uint m = 0u; m < PER_LANE; m++)
         row[m] = min(first + m * LANES, rows - 1u);
-        s[m] = scales[row[m] * groups + g];
-        inverse[m] = inverse_scale(s[m]);
-    }
     for (uint j0 = 0u; j0 < count; j0 += BLOCK) {
+        // BLOCK columns are of one group.
+        float s[PER_LANE];
+        float o[PER_LANE];
+        float inverse[PER_LANE];
+        [[unroll]] for (uint m = 0u; m < PER_LANE; m++) {
+            uint at = scale_place(row[m], (col0 + j0) / group, groups, offsets);
+            s[m] = scales[at];
+            o[m] = offsets != 0u ? scales[at + groups] : 0.0;
+            inverse[m] = inverse_scale(s[m]);
+        }
         float x[BLOCK][PER_LANE];
         uint r_row[BLOCK];
         [[unroll]] for (uint k = 0u; k < BLOCK; k++) {
@@ -73,8 +79,9 @@ void main()
             float level[PER_LANE];
             float e[PER_LANE];
             [[unroll]] for (uint m = 0u; m < PER_LANE; m++) {
-                level[m] = quantized_level(x[k][m], inverse[m], float(lo), float(hi));
-                e[m] = (x[k][m] - s[m] * level[m]) / diagonal;
+                float y = x[k][m] - o[m];
+                level[m] = quantized_level(y, inverse[m], float(lo), float(hi));
+                e[m] = (y - s[m] * level[m]) / diagonal;
                 if (k % 4u == 0u)
                     word[k / 4u][m] = 0u;
             }

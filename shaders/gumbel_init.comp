@@ -18,6 +18,7 @@ layout(push_constant) uniform Push
     int lo, hi;
     uint seed, tensor, row0;
     float tau, kappa, init_noise, init_gap, origin;
+    uint offsets;
 };
 
 // Box-Muller.
@@ -71,11 +72,16 @@ void main()
             mom[at + k * cols] = 0.0;
         }
     }
-    if (col % group == 0u)
-        smom[row * groups + col / group] = 0.0;
+    uint place = scale_place(row, col / group, groups, offsets);
+    float o = offsets != 0u ? scales[place + groups] : 0.0;
+    if (col % group == 0u) {
+        smom[place] = 0.0;
+        if (offsets != 0u)
+            smom[place + groups] = 0.0;
+    }
 
     float p[LEVELS];
     noise_words(element, tensor, 0u, seed, bits);
-    float soft = scales[row * groups + col / group] * soft_level(lv, l, bits, tau, kappa, p);
+    float soft = scales[place] * soft_level(lv, l, bits, tau, kappa, p) + o;
     diff[i] = from_origin(soft, origin, w[i]);
 }

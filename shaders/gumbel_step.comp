@@ -18,6 +18,7 @@ layout(set = 0, binding = 8, std430) readonly buffer Grad { float grad[]; };
 layout(set = 0, binding = 9, std430) buffer Diff { float diff[]; };
 
 shared float partial[gl_WorkGroupSize.x];
+shared float totals[gl_WorkGroupSize.x];
 
 // One workgroup per (row, group).
 void main()
@@ -29,9 +30,10 @@ void main()
     uint row = unit / groups;
     uint begin = (unit % groups) * group;
     uint end = min(begin + group, cols);
-    float s = scales[unit];
-    float m = smom[unit];
-    float sum = 0.0;
+    uint place = scale_place(row, unit % groups, groups, offsets), behind = place + groups * offsets;
+    float s = scales[place], o = offsets != 0u ? scales[behind] : 0.0;
+    float m = smom[place], mo = smom[behind];
+    float sum = 0.0, total = 0.0, z = centre();
     for (uint col = begin + lane; col < end; col += gl_WorkGroupSize.x) {
         uint at = row * levels * cols + col; // of level 0 in [rows, levels, cols]
         float g = grad[row * cols + col];
@@ -41,7 +43,8 @@ void main()
             l[k] = k < levels ? old_logits[at + k * cols] : 0.0;
             lm[k] = k < levels ? old_mom[at + k * cols] : 0.0;
         }
-        sum += g * step_weight(lv, element_number(row0 + row, cols, col), s, g, l, lm, next);
+        sum += g * (step_weight(lv, element_number(row0 + row, cols, col), s, g, l, lm, next) - z);
+        total += g;
         [[unroll]] for (uint k = 0u; k < LEVELS; k++)
             if (lv.valid[k]) {
                 logits[at + k * cols] = l[k];
@@ -50,20 +53,27 @@ void main()
         diff[row * cols + col] = next;
     }
     partial[lane] = sum;
+    totals[lane] = total;
     for (uint half_size = gl_WorkGroupSize.x / 2u; half_size > 0u; half_size /= 2u) {
         barrier();
-        if (lane < half_size)
+        if (lane < half_size) {
             partial[lane] += partial[lane + half_size];
+            totals[lane] += totals[lane + half_size];
+        }
     }
     barrier();
-    // Every lane takes the same step from the same sum.
-    lion(s, m, partial[0], lr_scales, 0.0);
+    // Every lane takes the same step from the same sums.
+    step_group(s, o, m, mo, partial[0], totals[0]);
     if (lane == 0u) {
-        scales[unit] = s;
-        smom[unit] = m;
+        scales[place] = s;
+        smom[place] = m;
+        if (offsets != 0u) {
+            scales[behind] = o;
+            smom[behind] = mo;
+        }
     }
     for (uint col = begin + lane; col < end; col += gl_WorkGroupSize.x) {
         uint at = row * cols + col;
-        diff[at] = from_origin(s * diff[at], origin, w[at]);
+        diff[at] = from_origin(s * diff[at] + o, origin, w[at]);
     }
 }

@@ -8,6 +8,8 @@ layout(push_constant) uniform Push
     int lo, hi;
     uint seed, tensor, row0, step;
     float tau, kappa, tau1, kappa1, lr_logits, lr_scales, beta1, beta2, decay, origin;
+    uint offsets;
+    float lr_offsets;
 };
 
 // One step of Lion (Chen et al. 2023): value and momentum from the gradient.
@@ -16,6 +18,25 @@ void lion(inout float value, inout float m, float g, float lr, float weight_deca
     float u = sign(beta1 * m + (1.0 - beta1) * g);
     value = value * (1.0 - lr * weight_decay) - lr * u;
     m = beta2 * m + (1.0 - beta2) * g;
+}
+
+// The middle of the levels, which a change of the scale leaves where it is.
+float centre()
+{
+    return offsets != 0u ? 0.5 * float(lo + hi) : 0.0;
+}
+
+// A group's scale and offset by one step. ds: dLoss/ds with the levels counted from the centre; total: the sum of dLoss/dw~.
+void step_group(inout float s, inout float o, inout float ms, inout float mo, float ds, float total)
+{
+    float was = s;
+    lion(s, ms, ds, lr_scales, 0.0);
+    if (offsets != 0u) {
+        s = max(s, 0.0);
+        o -= centre() * (s - was);
+        lion(o, mo, total, lr_offsets, 0.0);
+        o = min(o, 0.0);
+    }
 }
 
 // Logits and momenta of one weight by one step; those of masked levels stay. g: dLoss/dw~. Returns the mean level; next

@@ -39,8 +39,9 @@ void main()
     uint begin = (unit % groups) * group;
     uint end = min(begin + group, n_cols);
     uint at0 = row * n_cols, state0 = at0 * n_levels, codes0 = row * ldc;
-    float s = scales[unit];
-    float sum = 0.0;
+    uint place = scale_place(row, unit % groups, groups, offsets), behind = place + groups * offsets;
+    float s = scales[place], o = offsets != 0u ? scales[behind] : 0.0;
+    float sum = 0.0, total = 0.0, z = centre();
 
     // Four columns at a time where groups and rows start on texels, one where not.
     bool four = ((n_cols | group) & 3u) == 0u;
@@ -63,7 +64,8 @@ void main()
                 me[k] = m[k][e];
             }
             levels_of lv = find_levels(n_levels, relative, lo, hi, code_at(word, e));
-            sum += g[e] * step_weight(lv, element_number(row0 + row, n_cols, col + e), s, g[e], le, me, n);
+            sum += g[e] * (step_weight(lv, element_number(row0 + row, n_cols, col + e), s, g[e], le, me, n) - z);
+            total += g[e];
             [[unroll]] for (uint k = 0u; k < LEVELS; k++) {
                 l[k][e] = le[k];
                 m[k][e] = me[k];
@@ -91,7 +93,8 @@ void main()
             m[k] = TEXEL1(old_mom, at);
         }
         levels_of lv = find_levels(n_levels, relative, lo, hi, code_at(word, col & 3u));
-        sum += g * step_weight(lv, element_number(row0 + row, n_cols, col), s, g, l, m, next);
+        sum += g * (step_weight(lv, element_number(row0 + row, n_cols, col), s, g, l, m, next) - z);
+        total += g;
         [[unroll]] for (uint k = 0u; k < LEVELS; k++)
             if (k < n_levels) {
                 uint at = state0 + k * n_cols + col;
@@ -102,14 +105,18 @@ void main()
         diff[at >> 2][at & 3u] = next;
     }
 
-    float m = smom[unit];
-    lion(s, m, sum, lr_scales, 0.0);
-    scales[unit] = s;
-    smom[unit] = m;
+    float m = smom[place], mo = smom[behind];
+    step_group(s, o, m, mo, sum, total);
+    scales[place] = s;
+    smom[place] = m;
+    if (offsets != 0u) {
+        scales[behind] = o;
+        smom[behind] = mo;
+    }
     for (uint i = 0u; begin + 4u * i < end && four && kept; i++)
-        diff[((at0 + begin) >> 2) + i] = from_origin4(s * means[i], TEXEL4(w, at0 + begin + 4u * i));
+        diff[((at0 + begin) >> 2) + i] = from_origin4(s * means[i] + o, TEXEL4(w, at0 + begin + 4u * i));
     for (uint at = at0 + begin; at < at0 + end && four && !kept; at += 4u)
-        diff[at >> 2] = from_origin4(s * diff[at >> 2], TEXEL4(w, at));
+        diff[at >> 2] = from_origin4(s * diff[at >> 2] + o, TEXEL4(w, at));
     for (uint at = at0 + begin; at < at0 + end && !four; at++)
-        diff[at >> 2][at & 3u] = from_origin(s * diff[at >> 2][at & 3u], origin, TEXEL1(w, at));
+        diff[at >> 2][at & 3u] = from_origin(s * diff[at >> 2][at & 3u] + o, origin, TEXEL1(w, at));
 }

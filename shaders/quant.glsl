@@ -2,6 +2,13 @@
 #ifndef QUANT_GLSL
 #define QUANT_GLSL
 
+// Scales are [rows, groups], or [rows, 2, groups] where offsets is 1: a row's scales, then its offsets, w = code * s + o.
+// Place of a group's scale; its offset lies `groups` behind it.
+uint scale_place(uint row, uint g, uint groups, uint offsets)
+{
+    return row * (groups << offsets) + g;
+}
+
 // A scale as it will be stored: rounded to scale_type, finite, and not zero unless it was. Subnormal halves are allowed:
 // a coarse scale is better than none. Clamping to numbers of the type first keeps the rounding inside its range.
 float storable_scale(float s, uint scale_type)

@@ -7,7 +7,7 @@ layout(local_size_x_id = 0) in;
 layout(set = 0, binding = 0, std430) readonly buffer W { float w[]; };
 layout(set = 0, binding = 1, std430) readonly buffer Scales { float scales[]; };
 layout(set = 0, binding = 2, std430) writeonly buffer Codes { uint codes[]; };
-layout(push_constant) uniform Push { uint rows, cols, ldw, group, groups, ldc; int lo, hi; };
+layout(push_constant) uniform Push { uint rows, cols, ldw, group, groups, ldc; int lo, hi; uint offsets; };
 
 void main()
 {
@@ -18,9 +18,10 @@ void main()
     uint col = (i % ldc) * 4u;
     uint word = 0u;
     for (uint lane = 0u; lane < 4u && col + lane < cols; lane++) {
-        float s = scales[row * groups + (col + lane) / group];
+        uint at = scale_place(row, (col + lane) / group, groups, offsets);
+        float s = scales[at], o = offsets != 0u ? scales[at + groups] : 0.0;
         word |= code_to_lane(
-            quantized_level(w[row * ldw + col + lane], inverse_scale(s), float(lo), float(hi)), lane);
+            quantized_level(w[row * ldw + col + lane] - o, inverse_scale(s), float(lo), float(hi)), lane);
     }
     codes[i] = word;
 }

@@ -9,7 +9,7 @@ layout(local_size_x_id = 0) in;
 layout(set = 0, binding = 0) uniform textureBuffer grad;
 layout(set = 0, binding = 1) uniform utextureBuffer codes;
 layout(set = 0, binding = 2, std430) buffer Dscales { float dscales[]; };
-layout(push_constant) uniform Push { uint rows, cols, group, groups, ldc; };
+layout(push_constant) uniform Push { uint rows, cols, group, groups, ldc, offsets; };
 
 uint codes_word(uint at)
 {
@@ -29,13 +29,21 @@ void main()
     uint end = min(begin + group, n);
     uint at0 = row * n, codes0 = row * ldc;
     bool four = ((n | group) & 3u) == 0u;
-    vec4 sum = vec4(0.0);
+    vec4 sum = vec4(0.0), total = vec4(0.0);
     for (uint col = begin; col < end && four; col += 4u) {
         uint word = codes_word(codes0 + col / 4u);
         vec4 code = vec4(code_at(word, 0u), code_at(word, 1u), code_at(word, 2u), code_at(word, 3u));
-        sum += TEXEL4(grad, at0 + col) * code;
+        vec4 g = TEXEL4(grad, at0 + col);
+        sum += g * code;
+        total += g;
     }
-    for (uint col = begin; col < end && !four; col++)
-        sum.x += TEXEL1(grad, at0 + col) * float(code_at(codes_word(codes0 + col / 4u), col & 3u));
-    dscales[unit] += sum.x + sum.y + (sum.z + sum.w);
+    for (uint col = begin; col < end && !four; col++) {
+        float g = TEXEL1(grad, at0 + col);
+        sum.x += g * float(code_at(codes_word(codes0 + col / 4u), col & 3u));
+        total.x += g;
+    }
+    uint place = scale_place(row, unit % groups, groups, offsets);
+    dscales[place] += sum.x + sum.y + (sum.z + sum.w);
+    if (offsets != 0u)
+        dscales[place + groups] += total.x + total.y + (total.z + total.w);
 }

@@ -14,7 +14,7 @@ layout(push_constant) uniform Push
     int lo, hi;
     uint steps;
     float power;
-    uint scale_type, weighted;
+    uint scale_type, weighted, offsets;
 };
 
 // METHOD: base = max|w| / ((hi - lo) / 2), candidates +-(1 - i/100) base. Errors are measured on w / base, so that
@@ -90,7 +90,7 @@ void main()
         most = max(most, abs(w[at]));
     float base = most / (0.5 * float(hi - lo));
     if (!(base >= LEAST_BASE)) {
-        scales[row * groups + g] = 0.0;
+        scales[scale_place(row, g, groups, offsets)] = 0.0;
         return;
     }
     float to_base = 1.0 / base;
@@ -127,7 +127,7 @@ void main()
             }
         }
     }
-    scales[row * groups + g] = best_scale;
+    scales[scale_place(row, g, groups, offsets)] = best_scale;
 }
 
 #else
@@ -163,7 +163,7 @@ void main()
     float base = most / (0.5 * float(hi - lo));
     if (!(base >= LEAST_BASE)) {
         if (lane == 0u)
-            scales[row * groups + g] = 0.0;
+            scales[scale_place(row, g, groups, offsets)] = 0.0;
         return;
     }
     float to_base = 1.0 / base;
@@ -210,7 +210,7 @@ void main()
                 best = lane_error[k];
                 pick = lane_pick[k];
             }
-        scales[row * groups + g] = make_candidate(base, pick / signs, pick % signs != 0u).s;
+        scales[scale_place(row, g, groups, offsets)] = make_candidate(base, pick / signs, pick % signs != 0u).s;
     }
 }
 #endif

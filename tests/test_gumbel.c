@@ -9,14 +9,17 @@ static struct fixture fx;
 static const struct model {
     uint32_t levels, relative;
     int lo, hi;
-} models[] = {{3, 0, -1, 1}, {4, 0, -2, 1}, {5, 1, -4, 3}, {5, 1, -8, 7}, {2, 0, 0, 1}};
+    bool offsets;
+} models[] = {{3, 0, -1, 1, false}, {4, 0, -2, 1, false}, {5, 1, -4, 3, false}, {5, 1, -8, 7, false},
+              {2, 0, 0, 1, false},  {4, 0, 0, 3, true},   {5, 1, 0, 15, true}};
 enum { N_MODELS = sizeof models / sizeof models[0] };
 
 /* One matrix under optimisation, on the device and on the host. */
 struct setup {
     struct shape s;
     struct ref_gumbel g;
-    uint32_t row0, groups, ldc;
+    uint32_t row0, groups, ldc, planes;
+    double centre; /* of the levels; 0 without offsets */
     size_t n, n_state, n_scales;
     float origin;
     float *w, *grad, *scales;
@@ -29,13 +32,17 @@ static struct setup setup_make(struct shape s, const struct model *m, uint32_t r
                                uint64_t seed)
 {
     struct setup t = {.s = s, .row0 = row0, .origin = origin, .groups = groups_of(s), .ldc = words_of(s)};
+    t.planes = m->offsets ? 2 : 1;
+    t.centre = m->offsets ? 0.5 * (m->lo + m->hi) : 0;
     t.g = (struct ref_gumbel){m->levels, m->relative, m->lo, m->hi, 1234, 77};
     t.n = (size_t)s.rows * s.cols;
     t.n_state = t.n * m->levels;
-    t.n_scales = (size_t)s.rows * t.groups;
+    t.n_scales = (size_t)s.rows * t.planes * t.groups;
     t.w = normals(t.n, 0.05f, seed);
     t.grad = normals(t.n, 0.01f, seed + 1);
     t.scales = normals(t.n_scales, 0.03f, seed + 2);
+    for (size_t i = 0; m->offsets && i < t.n_scales; i++)
+        t.scales[i] = i / t.groups % 2 ? -fabsf(t.scales[i]) : fabsf(t.scales[i]);
     t.codes = random_codes(s, m->lo, m->hi, seed + 3);
     t.logits = buffer_make(&fx, t.n_state, NULL);
     t.mom = buffer_make(&fx, t.n_state, NULL);
@@ -82,7 +89,8 @@ static struct gumbel_init_args init_args(const struct setup *t, float tau, float
                                      .kappa = kappa,
                                      .init_noise = 0.01f,
                                      .init_gap = 6,
-                                     .origin = t->origin};
+                                     .origin = t->origin,
+                                     .offsets = t->planes - 1};
 }
 
 static struct gumbel_step_args step_args(const struct setup *t, uint32_t step, float tau, float kappa)
@@ -117,7 +125,9 @@ static struct gumbel_step_args step_args(const struct setup *t, uint32_t step, f
                                      .beta1 = 0.9f,
                                      .beta2 = 0.95f,
                                      .decay = 1,
-                                     .origin = t->origin};
+                                     .origin = t->origin,
+                                     .offsets = t->planes - 1,
+                                     .lr_offsets = 7e-4f};
 }
 
 struct snapshot {
@@ -152,9 +162,15 @@ static struct place place_of(const struct setup *t, size_t i)
     struct place p = {.row = (uint32_t)(i / t->s.cols), .col = (uint32_t)(i % t->s.cols), .at = i};
     p.c0 = code_at(t->codes, t->s, p.row, p.col);
     p.element = ((uint64_t)t->row0 + p.row) * t->s.cols + p.col;
-    p.group = (size_t)p.row * t->groups + p.col / t->s.group;
+    p.group = (size_t)p.row * t->planes * t->groups + p.col / t->s.group;
     p.state = (size_t)p.row * t->g.levels * t->s.cols + p.col;
     return p;
+}
+
+/* The offset of a weight's group. */
+static double offset_of(const struct setup *t, const struct place *p, const float *scales)
+{
+    return t->planes > 1 ? scales[p->group + t->groups] : 0;
 }
 
 static double soft(const struct setup *t, const struct place *p, const float *logits, uint32_t step,
@@ -194,12 +210,17 @@ static void test_init(void **state)
                 assert_true(now.mom[p.state + (size_t)d * t.s.cols] == 0);
             }
             double mean = soft(&t, &p, now.logits, 0, 2, 100, prob);
-            near(now.diff[k], t.scales[p.group] * mean - origin * t.w[k], 3 * softmax_error(2, 100),
-                 fabs(t.scales[p.group]) * 8);
+            near(now.diff[k], t.scales[p.group] * mean + offset_of(&t, &p, t.scales) - origin * t.w[k],
+                 3 * softmax_error(2, 100), fabs(t.scales[p.group]) * 8);
         }
         snapshot_free(&now);
         setup_free(&t);
     }
+}
+
+static void check_momentum(double mom, double new_mom, double g, double g_error)
+{
+    within(new_mom, 0.95 * mom + (1 - 0.95) * g, (1 - 0.95) * g_error + 1e-6 * (fabs(mom) + fabs(g)) + 1e-37);
 }
 
 /* Checks value and momentum after one Lion step against the gradient g, which is known to within g_error;
@@ -217,7 +238,7 @@ static void check_lion(double value, double mom, double new_value, double new_mo
         print_error("%.9g from %.9g, update %g\n", new_value, value, update);
         fail();
     }
-    within(new_mom, 0.95 * mom + (1 - 0.95) * g, (1 - 0.95) * g_error + 1e-6 * (fabs(mom) + fabs(g)) + 1e-37);
+    check_momentum(mom, new_mom, g, g_error);
 }
 
 static void check_step(const struct setup *t, const struct snapshot *was, const struct snapshot *now,
@@ -231,8 +252,12 @@ static void check_step(const struct setup *t, const struct snapshot *was, const 
         double prob[REF_LEVELS], g = t->grad[i], s = was->scales[p.group];
         double mean = soft(t, &p, was->logits, step, tau, kappa, prob);
         double span = t->g.relative ? 2 + abs(p.c0) : fmax(abs(t->g.lo), abs(t->g.hi));
-        scale_grad[p.group] += g * mean;
+        scale_grad[p.group] += g * (mean - t->centre);
         scale_error[p.group] += fabs(g) * span * error * 3;
+        if (t->planes > 1) {
+            scale_grad[p.group + t->groups] += g;
+            scale_error[p.group + t->groups] += fabs(g) * 1e-6;
+        }
         for (uint32_t k = 0; k < t->g.levels; k++) {
             size_t at = p.state + (size_t)k * t->s.cols;
             int d;
@@ -245,12 +270,25 @@ static void check_step(const struct setup *t, const struct snapshot *was, const 
                        fabs(part) * error * 10, 1e-3f, 1);
         }
         mean = soft(t, &p, now->logits, step + 1, tau * 0.9f, kappa * 1.1f, prob);
-        within(now->diff[i], now->scales[p.group] * mean - t->origin * t->w[i],
-               fabs(now->scales[p.group]) * span * error1 * 3 + fabs(t->w[i]) * 1e-6);
+        within(now->diff[i],
+               now->scales[p.group] * mean + offset_of(t, &p, now->scales) - t->origin * t->w[i],
+               fabs(now->scales[p.group]) * span * error1 * 3 +
+                   (fabs(t->w[i]) + fabs(offset_of(t, &p, now->scales))) * 1e-6);
     }
-    for (size_t i = 0; i < t->n_scales; i++)
-        check_lion(was->scales[i], was->smom[i], now->scales[i], now->smom[i], scale_grad[i], scale_error[i],
-                   5e-4f, 0);
+    for (size_t i = 0; i < t->n_scales; i++) {
+        double value = was->scales[i], is = now->scales[i], lr = 5e-4f;
+        if (t->planes > 1 && i / t->groups % 2 == 1) { /* an offset: the scale's own step left the centre */
+            size_t s = i - t->groups;
+            value -= t->centre * ((double)now->scales[s] - was->scales[s]);
+            lr = 7e-4f;
+        }
+        if (t->planes > 1 && is == 0) { /* held at the bound */
+            assert_true(i / t->groups % 2 ? value + lr >= -1e-8 : value - lr <= 1e-8);
+            check_momentum(was->smom[i], now->smom[i], scale_grad[i], scale_error[i]);
+        } else {
+            check_lion(value, was->smom[i], is, now->smom[i], scale_grad[i], scale_error[i], lr, 0);
+        }
+    }
     free(scale_grad);
     free(scale_error);
 }
@@ -306,8 +344,16 @@ static void test_gradients(void **state)
                 for (uint32_t d = 0; d < t.g.levels; d++)
                     l[d] = was.logits[p.state + (size_t)d * t.s.cols];
                 double mean = ref_gumbel_soft(&t.g, p.c0, p.element, step, l, tau, kappa, prob);
-                scale_grad[p.group] += g * mean; /* the loss is linear in s */
-                scale_size[p.group] += fabs(g * mean);
+                /* A scale's gradient moves the offset so that the centre stays; the offset's moves it alone.
+                 */
+                double o = offset_of(&t, &p, t.scales), z = t.centre;
+                scale_grad[p.group] +=
+                    g * ((s + h) * mean + (o - z * h) - (s - h) * mean - (o + z * h)) / (2 * h);
+                scale_size[p.group] += fabs(g) * (fabs(mean) + z);
+                if (t.planes > 1) {
+                    scale_grad[p.group + t.groups] += g * ((s * mean + o + h) - (s * mean + o - h)) / (2 * h);
+                    scale_size[p.group + t.groups] += fabs(g);
+                }
                 for (uint32_t d = 0; d < t.g.levels; d++) {
                     double middle = l[d];
                     l[d] = middle + h;
@@ -316,7 +362,7 @@ static void test_gradients(void **state)
                     double down = ref_gumbel_soft(&t.g, p.c0, p.element, step, l, tau, kappa, prob);
                     l[d] = middle;
                     near(now.mom[p.state + (size_t)d * t.s.cols], g * s * (up - down) / (2 * h), 1e-3,
-                         fabs(g * s) * kappa / tau * 1e-3);
+                         fabs(g * s) * kappa / tau * 1e-3 * fmax(1, abs(p.c0) / 4.0)); /* of f32 levels */
                 }
             }
             for (size_t k = 0; k < t.n_scales; k++)
@@ -357,10 +403,10 @@ static void test_tiles_change_nothing(void **state)
                     part.b_w.view = gpu_slice(t.b_w.view, n, m);
                     part.b_grad.view = gpu_slice(t.b_grad.view, n, m);
                     part.diff.view = gpu_slice(t.diff.view, n, m);
-                    part.b_scales.view = gpu_slice(t.b_scales.view, (uint64_t)row * t.groups * 4,
-                                                   (uint64_t)rows * t.groups * 4);
-                    part.smom.view =
-                        gpu_slice(t.smom.view, (uint64_t)row * t.groups * 4, (uint64_t)rows * t.groups * 4);
+                    part.b_scales.view = gpu_slice(t.b_scales.view, (uint64_t)row * t.planes * t.groups * 4,
+                                                   (uint64_t)rows * t.planes * t.groups * 4);
+                    part.smom.view = gpu_slice(t.smom.view, (uint64_t)row * t.planes * t.groups * 4,
+                                               (uint64_t)rows * t.planes * t.groups * 4);
                     part.b_codes.view =
                         gpu_slice(t.b_codes.view, (uint64_t)row * t.ldc * 4, (uint64_t)rows * t.ldc * 4);
                     struct gumbel_init_args a = init_args(&part, 2, 100);

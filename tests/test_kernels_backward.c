@@ -349,15 +349,16 @@ static void scale_grad(void)
 {
     static const uint32_t group_sizes[] = {1, 3, 4, 32, 64, 300};
     enum { N_GROUPS = sizeof group_sizes / sizeof *group_sizes };
-    for (unsigned s = 0; s < N_ROWS * N_COLS * N_GROUPS; s++) {
+    for (unsigned k = 0; k < 2 * N_ROWS * N_COLS * N_GROUPS; k++) {
+        unsigned s = k / 2, offsets = k % 2, planes = 1 + offsets;
         uint32_t rows, cols, group = group_sizes[s % N_GROUPS];
         char shape[64];
         size_t n = matrix_shape(s / N_GROUPS, &rows, &cols, shape);
         if (group > cols && group != 300) /* one that is larger will do */
             continue;
-        snprintf(shape, sizeof shape, "%ux%u, groups of %u", rows, cols, group);
+        snprintf(shape, sizeof shape, "%ux%u, groups of %u%s", rows, cols, group, offsets ? ", offsets" : "");
         uint32_t groups = (uint32_t)div_up(cols, group), ldc = (uint32_t)div_up(cols, 4);
-        size_t n_scales = (size_t)rows * groups, n_codes = (size_t)rows * ldc;
+        size_t n_scales = (size_t)rows * planes * groups, n_codes = (size_t)rows * ldc;
         float *grad0 = random_vector(n, 1), *out0 = random_vector(n_scales, 1);
         int8_t *codes0 = malloc(n_codes * 4);
         double *want = doubles(n_scales), *mag = doubles(n_scales);
@@ -370,10 +371,14 @@ static void scale_grad(void)
         }
         for (uint32_t r = 0; r < rows; r++)
             for (uint32_t c = 0; c < cols; c++) {
-                size_t at = (size_t)r * groups + c / group;
-                double p = (double)grad0[(size_t)r * cols + c] * codes0[(size_t)r * ldc * 4 + c];
+                size_t at = (size_t)r * planes * groups + c / group;
+                double g = grad0[(size_t)r * cols + c], p = g * codes0[(size_t)r * ldc * 4 + c];
                 want[at] += p;
                 mag[at] += fabs(p);
+                if (offsets) {
+                    want[at + groups] += g;
+                    mag[at + groups] += fabs(g);
+                }
             }
         struct buffer grad = upload(grad0, n), codes = upload(codes0, n_codes), out = upload(out0, n_scales);
         q_scale_grad(fix.cmd, &(struct scale_grad_args){.grad = grad.view,
@@ -383,7 +388,8 @@ static void scale_grad(void)
                                                         .cols = cols,
                                                         .group = group,
                                                         .groups = groups,
-                                                        .ldc = ldc});
+                                                        .ldc = ldc,
+                                                        .offsets = offsets});
         float *got = buffer_read(&out);
         for (size_t i = 0; i < n_scales; i++)
             check(KERNEL_ID_scale_grad, shape, i, got[i], want[i], (group + 4) * FLT_EPSILON / 2 * mag[i]);

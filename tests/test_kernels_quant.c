@@ -1,4 +1,5 @@
 /* The quantization kernels, every variant that the device can run, against tests/ref/ref_quant.c. */
+#include "formats/quant_type.h"
 #include "host/quant/qkernels.h"
 #include "tests/quant_cases.h"
 #include "tests/ref/ref_quant.h"
@@ -116,20 +117,20 @@ static void test_scale_search_extremes(void **state)
             }
 }
 
-static void quantize_dequant(struct shape s, struct grid g, uint32_t pad, uint64_t seed)
+static void quantize_dequant(struct shape s, struct grid g, uint32_t pad, bool offsets, uint64_t seed)
 {
-    uint32_t groups = groups_of(s), ldc = words_of(s), ldw = s.cols + pad;
+    uint32_t groups = groups_of(s), ldc = words_of(s), ldw = s.cols + pad, planes = offsets ? 2 : 1;
     float *w = normals((size_t)s.rows * ldw, 1, seed);
-    float *scales = normals((size_t)s.rows * groups, 0.3f, seed + 40);
+    float *scales = normals((size_t)s.rows * planes * groups, 0.3f, seed + 40);
     scales[0] = s.rows > 1 ? 0 : scales[0];
     struct buffer bw = buffer_make(&fx, (size_t)s.rows * ldw, w);
-    struct buffer bs = buffer_make(&fx, (size_t)s.rows * groups, scales);
+    struct buffer bs = buffer_make(&fx, (size_t)s.rows * planes * groups, scales);
     struct buffer bc = buffer_make(&fx, (size_t)s.rows * ldc, NULL);
     q_quantize(fx.cmd, &(struct quantize_args){bw.view, bs.view, bc.view, s.rows, s.cols, ldw, s.group,
-                                               groups, ldc, (uint32_t)g.lo, (uint32_t)g.hi});
+                                               groups, ldc, (uint32_t)g.lo, (uint32_t)g.hi, offsets});
     uint32_t *codes = buffer_read(&bc);
-    q_dequant(fx.cmd,
-              &(struct dequant_args){bc.view, bs.view, bw.view, s.rows, s.cols, ldw, s.group, groups, ldc});
+    q_dequant(fx.cmd, &(struct dequant_args){bc.view, bs.view, bw.view, s.rows, s.cols, ldw, s.group, groups,
+                                             ldc, offsets});
     float *back = buffer_read(&bw);
     check_pads(codes, s);
     for (uint32_t r = 0; r < s.rows; r++)
@@ -138,12 +139,17 @@ static void quantize_dequant(struct shape s, struct grid g, uint32_t pad, uint64
                 assert_true(back[r * ldw + c] == w[r * ldw + c]);
                 continue;
             }
-            float scale = scales[r * groups + c / s.group], x = w[r * ldw + c];
+            const float *of_group = scales + (size_t)r * planes * groups + c / s.group;
+            float scale = of_group[0], offset = offsets ? of_group[groups] : 0;
+            double x = (double)w[r * ldw + c] - offset;
             int code = code_at(codes, s, r, c), ref = ref_level(x, scale, g.lo, g.hi);
             if (code != ref) /* a tie, within the rounding of the quotient */
-                assert_true(abs(code - ref) == 1 &&
-                            fabs(fabs((double)x / scale - 0.5 * (code + ref))) < 1e-4);
-            assert_true(back[r * ldw + c] == (float)code * scale);
+                assert_true(abs(code - ref) == 1 && fabs(fabs(x / scale - 0.5 * (code + ref))) < 1e-4);
+            if (offsets) /* whether the product is rounded first is the device's choice */
+                within(back[r * ldw + c], (double)code * scale + offset,
+                       1.2e-7 * (fabs((double)code * scale) + fabs(offset)));
+            else
+                assert_true(back[r * ldw + c] == (float)code * scale);
         }
     free(w);
     free(scales);
@@ -158,8 +164,157 @@ static void test_quantize_dequant(void **state)
     static const uint32_t pads[] = {0, 1, 16};
     for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_dequant, &v); v++)
         for (unsigned i = 0; i < N_SHAPES * N_GRIDS; i++)
-            for (unsigned k = 0; k < 3; k++)
-                quantize_dequant(shapes[i / N_GRIDS], grids[i % N_GRIDS], pads[k], i + 50);
+            for (unsigned k = 0; k < 6; k++)
+                quantize_dequant(shapes[i / N_GRIDS], grids[i % N_GRIDS], pads[k % 3], k >= 3, i + 50);
+}
+
+/* Affine grids: the scale and offset found are about as good as the best of the reference's candidates. */
+static void test_affine_search(void **state)
+{
+    (void)state;
+    static const struct grid affine[] = {{0, 3}, {0, 15}, {0, 31}, {-2, 1}};
+    for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_affine_search, &v); v++)
+        for (unsigned i = 0; i < N_SHAPES * 4; i++) {
+            struct shape s = shapes[i / 4];
+            struct grid g = affine[i % 4];
+            bool weighted = i / 2 % 2;
+            if (s.group > 64)
+                s.group = i % 2 ? 16 : 32;
+            /* Tiny, ordinary and huge weights; a shift that leaves whole groups on one side of 0. */
+            static const float sizes[] = {0.02f, 1e-30f, 1e25f};
+            static const float shifts[] = {0, 3, -3, 0.5f};
+            float size = sizes[i % 3], shift = shifts[i / 3 % 4] * size;
+            uint32_t groups = groups_of(s), ldw = s.cols + 3;
+            float *w = normals((size_t)s.rows * ldw, size, i), *cost = normals(s.cols, 1, i + 500);
+            for (size_t k = 0; k < (size_t)s.rows * ldw; k++)
+                w[k] += shift;
+            for (uint32_t c = 0; c < s.group && c < s.cols; c++)
+                w[c] = s.rows > 1 ? shift : w[c]; /* a group that is constant */
+            for (uint32_t c = 0; c < s.cols; c++)
+                cost[c] = 0.01f + cost[c] * cost[c];
+            struct buffer bw = buffer_make(&fx, (size_t)s.rows * ldw, w), bc = buffer_make(&fx, s.cols, cost);
+            struct buffer bs = buffer_make(&fx, (size_t)s.rows * 2 * groups, NULL);
+            struct affine_search_args a = {.w = bw.view,
+                                           .weights = bc.view,
+                                           .weighted = weighted,
+                                           .scales = bs.view,
+                                           .rows = s.rows,
+                                           .cols = s.cols,
+                                           .ldw = ldw,
+                                           .group = s.group,
+                                           .groups = groups,
+                                           .lo = (uint32_t)g.lo,
+                                           .hi = (uint32_t)g.hi};
+            uint32_t cut = s.cols / 2;
+            a.col1 = cut;
+            q_affine_search(fx.cmd, &a);
+            a.col0 = cut;
+            a.col1 = s.cols;
+            q_affine_search(fx.cmd, &a);
+            float *scales = buffer_read(&bs);
+            for (uint32_t r = 0; r < s.rows; r++)
+                for (uint32_t k = 0; k < groups; k++) {
+                    uint32_t begin = k * s.group, n = s.cols - begin < s.group ? s.cols - begin : s.group;
+                    const float *x = w + (size_t)r * ldw + begin, *c = weighted ? cost + begin : NULL;
+                    double scale = scales[r * 2 * groups + k], offset = scales[(r * 2 + 1) * groups + k];
+                    assert_true(scale >= 0 && offset <= 0);
+                    double error = ref_affine_error(x, c, n, scale, offset, g.lo, g.hi);
+                    double least = ref_best_affine(x, c, n, g.lo, g.hi), most = 0;
+                    for (uint32_t j = 0; j < n; j++)
+                        most = fmax(most, fabs((double)x[j]));
+                    within(error, least, 1e-3 * least + n * 1e-11 * most * most);
+                }
+            free(w);
+            free(cost);
+            free(scales);
+            fixture_reset(&fx);
+        }
+}
+
+/* Scales of super-blocks, of every type that has them: what is stored of them is recovered exactly, it stays
+ * when it is projected again, and no f16 step of the reference's search is better. */
+static void project_scales(const struct quant_type *t, uint32_t supers, uint32_t rows, float size,
+                           uint64_t seed)
+{
+    uint32_t per = t->super / t->group, groups = supers * per, planes = quant_type_planes(t);
+    size_t n = (size_t)rows * planes * groups;
+    float *v = normals(n, size, seed);
+    for (size_t i = 0; i < n; i++) {
+        bool offset = i / groups % planes == 1;
+        if (planes == 2) /* some scales 0, some offsets too */
+            v[i] = seed % 2 && i % 7 == 3 ? 0 : offset ? -fabsf(v[i]) : fabsf(v[i]);
+    }
+    for (uint32_t i = 0; i < per; i++)
+        v[i] = rows > 1 ? 0 : v[i];
+    struct buffer b = buffer_make(&fx, n, v);
+    struct project_scales_args a = {.scales = b.view,
+                                    .rows = rows,
+                                    .groups = groups,
+                                    .offsets = planes - 1,
+                                    .per_super = per,
+                                    .count = 1,
+                                    .lo = (uint32_t)t->scale_lo,
+                                    .hi = (uint32_t)t->scale_hi,
+                                    .offset_hi = (uint32_t)t->offset_hi,
+                                    .centre = 0.5f * (float)(t->lo + t->hi)};
+    q_project_scales(fx.cmd, &a); /* the first, then the others, as GPTQ asks */
+    a.first = 1;
+    a.count = supers - 1;
+    if (a.count)
+        q_project_scales(fx.cmd, &a);
+    float *once = buffer_read(&b);
+    a.first = 0;
+    a.count = supers;
+    q_project_scales(fx.cmd, &a);
+    float *twice = buffer_read(&b);
+    assert_memory_equal(once, twice, n * sizeof *once);
+    for (uint32_t r = 0; r < rows; r++)
+        for (uint32_t k = 0; k < supers; k++) {
+            const float *was = v + (size_t)r * planes * groups + k * per;
+            float *is = once + (size_t)r * planes * groups + k * per, negated[16];
+            uint16_t d;
+            int16_t integers[16];
+            double target[16];
+            assert_true(quant_super_solve(is, per, t->scale_lo, t->scale_hi, &d, integers));
+            for (uint32_t i = 0; i < per; i++)
+                target[i] = was[i];
+            double error = ref_step_error(target, is, per), least;
+            least = ref_best_step(target, per, t->scale_lo, t->scale_hi);
+            within(error, least, 1e-3 * least + 1e-12 * size * size);
+            if (planes == 1)
+                continue;
+            for (uint32_t i = 0; i < per; i++) {
+                double moved = (double)was[groups + i] + a.centre * ((double)was[i] - is[i]);
+                target[i] = fmax(-moved, 0);
+                negated[i] = -is[groups + i];
+            }
+            assert_true(quant_super_solve(negated, per, 0, t->offset_hi, &d, integers));
+            error = ref_step_error(target, negated, per);
+            least = ref_best_step(target, per, 0, t->offset_hi);
+            within(error, least, 1e-3 * least + 1e-10 * size * size);
+        }
+    free(v);
+    free(once);
+    free(twice);
+    fixture_reset(&fx);
+}
+
+static void test_project_scales(void **state)
+{
+    (void)state;
+    const struct quant_type *t;
+    unsigned types = 0;
+    for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_project_scales, &v); v++)
+        for (size_t i = 0; (t = quant_type_at(i)); i++) {
+            if (!t->super)
+                continue;
+            types++;
+            project_scales(t, 1, 1, 0.02f, 1);
+            project_scales(t, 3, 70, 0.02f, i);
+            project_scales(t, 2, 33, 1e-4f, i + 1); /* steps are subnormal halves */
+            project_scales(t, 2, 5, 50, i + 2);
+        }
+    assert_true(types >= 5);
 }
 
 /* The segment's decisions are followed, not predicted: given the kernel's codes, every error must be what the
@@ -170,21 +325,23 @@ static void test_gptq_segment(void **state)
     static const struct {
         uint32_t rows, cols, col0, count, group;
     } cases[] = {{1, 4, 0, 4, 4},         {9, 7, 4, 3, 4},       {33, 172, 128, 44, 64},
-                 {5, 260, 128, 128, 128}, {40, 200, 64, 64, 64}, {129, 131, 100, 31, 200}};
+                 {5, 260, 128, 128, 128}, {40, 200, 64, 64, 64}, {129, 131, 100, 31, 200},
+                 {70, 256, 128, 128, 16}, {9, 160, 32, 128, 32}, {3, 77, 16, 61, 8}};
     for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_gptq_segment, &v); v++)
-        for (unsigned t = 0; t < sizeof cases / sizeof cases[0]; t++) {
+        for (unsigned k2 = 0, n = sizeof cases / sizeof cases[0]; k2 < 2 * n; k2++) {
+            unsigned t = k2 / 2, offsets = k2 % 2, planes = 1 + offsets;
             struct shape s = {cases[t].rows, cases[t].cols, cases[t].group};
             struct grid g = grids[t % 4];
             uint32_t col0 = cases[t].col0, count = cases[t].count, groups = groups_of(s), k = s.cols;
-            uint32_t ldc = words_of(s), group = col0 / s.group;
+            uint32_t ldc = words_of(s);
             float *w = normals((size_t)s.rows * k, 1, t);
-            float *scales = normals((size_t)s.rows * groups, 0.5f, t + 20);
+            float *scales = normals((size_t)s.rows * planes * groups, 0.5f, t + 20);
             float *r = normals((size_t)k * k, 0.05f, t + 40);
             for (uint32_t j = 0; j < k; j++)
                 r[j * k + j] = 0.5f + fabsf(r[j * k + j]);
             struct buffer bw = buffer_make(&fx, (size_t)s.rows * k, w),
                           br = buffer_make(&fx, (size_t)k * k, r);
-            struct buffer bs = buffer_make(&fx, (size_t)s.rows * groups, scales);
+            struct buffer bs = buffer_make(&fx, (size_t)s.rows * planes * groups, scales);
             struct buffer bc = buffer_make(&fx, (size_t)s.rows * ldc, NULL);
             struct buffer be = buffer_make(&fx, (size_t)s.rows * count, NULL);
             q_gptq_segment(fx.cmd, &(struct gptq_segment_args){.w = bw.view,
@@ -197,26 +354,28 @@ static void test_gptq_segment(void **state)
                                                                .ldr = k,
                                                                .col0 = col0,
                                                                .count = count,
-                                                               .g = group,
+                                                               .group = s.group,
                                                                .groups = groups,
                                                                .ldc = ldc,
                                                                .lo = (uint32_t)g.lo,
-                                                               .hi = (uint32_t)g.hi});
+                                                               .hi = (uint32_t)g.hi,
+                                                               .offsets = offsets});
             uint32_t *codes = buffer_read(&bc);
             float *err = buffer_read(&be), *same = buffer_read(&bw);
             assert_memory_equal(w, same, (size_t)s.rows * k * 4);
             for (uint32_t row = 0; row < s.rows; row++) {
                 double past[128];
-                float scale = scales[row * groups + group];
                 for (uint32_t j = 0; j < count; j++) {
                     const float *r_row = r + (size_t)(col0 + j) * k + col0;
-                    double x = w[row * k + col0 + j];
+                    const float *of_group = scales + row * planes * groups + (col0 + j) / s.group;
+                    double scale = of_group[0], x = w[row * k + col0 + j];
+                    x -= offsets ? of_group[groups] : 0;
                     for (uint32_t i = 0; i < j; i++)
                         x -= past[i] * r_row[i];
                     int code = code_at(codes, s, row, col0 + j), ref = ref_level(x, scale, g.lo, g.hi);
                     if (code != ref)
                         assert_true(abs(code - ref) == 1 && fabs(x / scale - 0.5 * (code + ref)) < 1e-3);
-                    past[j] = (x - (double)scale * code) / r_row[j];
+                    past[j] = (x - scale * code) / r_row[j];
                     near(err[row * count + j], past[j], 1e-4, 1);
                 }
                 /* Words outside the segment keep the pattern; lanes behind its end are 0. */
@@ -432,6 +591,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_scale_search),     cmocka_unit_test(test_scale_search_extremes),
         cmocka_unit_test(test_quantize_dequant), cmocka_unit_test(test_gptq_segment),
+        cmocka_unit_test(test_affine_search),    cmocka_unit_test(test_project_scales),
         cmocka_unit_test(test_diagonals),        cmocka_unit_test(test_moves),
         cmocka_unit_test(test_row_dot),          cmocka_unit_test(test_round_scales),
         cmocka_unit_test(test_row_tiles),        cmocka_unit_test(test_col_sumsq),

@@ -23,7 +23,7 @@ static bool pull_linear(void *ctx, const struct export_item *item, struct qlinea
     if (!checkpoint_read_codes(c->ck, item->module, q, e))
         return false;
     /* Scales may change their 16-bit type; codes never change. */
-    for (size_t i = 0; i < (size_t)q->rows * q->groups; i++)
+    for (size_t i = 0; i < (size_t)q->rows * q->groups * quant_type_planes(q->spec.type); i++)
         q->scales[i] = scale_round(item->spec.scale, q->scales[i]);
     q->spec.scale = item->spec.scale;
     return true;

@@ -1,6 +1,7 @@
 /* GPTQ: columns left to right, each column's rounding error spread over the columns behind it (METHOD.md 1;
  * Frantar et al., arXiv 2210.17323). The blocks of columns are the groups themselves (at most 128 columns),
- * so that every scale is searched on fully updated columns. */
+ * so that every scale is searched on fully updated columns. Where groups share a super-block their scales are
+ * searched together, when its first column's turn comes. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -17,11 +18,17 @@
  * is left. */
 #define DAMP_MAX 100.0f
 
-uint64_t gptq_scratch_bytes(uint32_t rows, uint32_t cols, uint32_t group)
+/* Columns whose scales are searched at once. */
+static uint32_t search_columns(const struct quant_spec *spec)
+{
+    return spec->type->super ? spec->type->super : spec->group;
+}
+
+uint64_t gptq_scratch_bytes(uint32_t rows, uint32_t cols, const struct quant_spec *spec)
 {
     uint64_t square = (uint64_t)cols * cols * 4, matrix = (uint64_t)rows * cols * 4;
     uint64_t factor = 2 * square + (uint64_t)cols * (256 * 2 + 8),
-             err = (uint64_t)rows * min_u64(group, SEGMENT_MAX) * 4;
+             err = (uint64_t)rows * min_u64(search_columns(spec), SEGMENT_MAX) * 4;
     return max_u64(factor + err, 2 * matrix + (uint64_t)rows * 4) + 4096;
 }
 
@@ -99,32 +106,17 @@ bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view
     }
     ok = ok && factor(cmd, h, cols, host, damp, scratch, r, facts, e) &&
          column_weights(cmd, r, cols, host, weights, e);
-    ok = ok && gpu_alloc(scratch, (uint64_t)rows * min_u64(q->spec.group, SEGMENT_MAX) * 4, &err, e);
+    ok = ok &&
+         gpu_alloc(scratch, (uint64_t)rows * min_u64(search_columns(&q->spec), SEGMENT_MAX) * 4, &err, e);
     free(host);
     if (!ok)
         goto out;
 
     q_zero_dead(cmd, &(struct zero_dead_args){.w = w, .diag = diag, .rows = rows, .cols = cols, .ldw = cols});
     gpu_copy(cmd, work, w, (uint64_t)rows * cols * 4);
-    struct scale_search_args scales = {.w = work,
-                                       .weights = weights,
-                                       .weighted = 1,
-                                       .scales = q->scales,
-                                       .rows = rows,
-                                       .cols = cols,
-                                       .ldw = cols,
-                                       .group = q->spec.group,
-                                       .groups = q->groups,
-                                       .lo = (uint32_t)q->spec.type->lo,
-                                       .hi = (uint32_t)q->spec.type->hi,
-                                       .steps = o->steps,
-                                       .power = o->power,
-                                       .scale_type = (uint32_t)q->spec.scale};
-    for (uint32_t g = 0; g < q->groups; g++) {
-        uint32_t first = g * q->spec.group, end = (uint32_t)min_u64(cols, (uint64_t)first + q->spec.group);
-        scales.col0 = first;
-        scales.col1 = end;
-        q_scale_search(cmd, &scales);
+    for (uint32_t first = 0, end; first < cols; first = end) {
+        end = (uint32_t)min_u64(cols, (uint64_t)first + search_columns(&q->spec));
+        qmatrix_search(cmd, q, work, weights, first, end, o);
         for (uint32_t c = first; c < end; c += SEGMENT_MAX) {
             uint32_t count = (uint32_t)min_u64(SEGMENT_MAX, end - c), behind = c + count;
             q_gptq_segment(cmd, &(struct gptq_segment_args){.w = work,
@@ -137,11 +129,12 @@ bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view
                                                             .ldr = cols,
                                                             .col0 = c,
                                                             .count = count,
-                                                            .g = g,
+                                                            .group = q->spec.group,
                                                             .groups = q->groups,
                                                             .ldc = q->ldc,
-                                                            .lo = scales.lo,
-                                                            .hi = scales.hi});
+                                                            .lo = (uint32_t)q->spec.type->lo,
+                                                            .hi = (uint32_t)q->spec.type->hi,
+                                                            .offsets = quant_offsets(&q->spec)});
             if (behind == cols)
                 break;
             /* W[:, behind:] -= Err U[c:behind, behind:], with R = U^T: rows `behind` on, columns c on. */

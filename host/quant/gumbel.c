@@ -54,7 +54,7 @@ bool gumbel_create(struct gumbel_state *s, struct gpu_arena *arena, const struct
                    uint32_t rows, struct err *e)
 {
     uint64_t state = (uint64_t)rows * q->cols * level_count(q->spec.type) * 4;
-    uint64_t row_codes = (uint64_t)q->ldc * 4, row_scales = (uint64_t)q->groups * 4;
+    uint64_t row_codes = (uint64_t)q->ldc * 4, row_scales = (uint64_t)quant_row_scales(&q->spec, q->cols) * 4;
     *s = (struct gumbel_state){.spec = q->spec,
                                .rows = rows,
                                .cols = q->cols,
@@ -95,7 +95,22 @@ void gumbel_start(struct gpu_cmd *cmd, const struct gumbel_state *s)
                                                   .kappa = kappa,
                                                   .init_noise = s->o->init_noise,
                                                   .init_gap = s->o->init_gap,
-                                                  .origin = s->origin});
+                                                  .origin = s->origin,
+                                                  .offsets = quant_offsets(&s->spec)});
+}
+
+/* Rate of offsets, as a share of the scales': an offset moves all weights of a group, a scale those at the
+ * ends of the levels most. */
+static double offset_rate(const struct quant_type *t)
+{
+    return 0.5 * (t->hi - t->lo);
+}
+
+/* The step at which scales become what will be stored and stay so; types without super-blocks lose little
+ * when they are rounded in the end. */
+static uint32_t frozen_from(const struct gumbel_state *s)
+{
+    return s->spec.type->super ? (uint32_t)ceil((double)s->o->freeze * s->o->steps) : UINT32_MAX;
 }
 
 void gumbel_step(struct gpu_cmd *cmd, const struct gumbel_state *s, uint32_t step)
@@ -103,38 +118,47 @@ void gumbel_step(struct gpu_cmd *cmd, const struct gumbel_state *s, uint32_t ste
     float tau, kappa, tau1, kappa1;
     schedule(s->o, step, &tau, &kappa);
     schedule(s->o, step + 1, &tau1, &kappa1);
-    double rate = gumbel_rate(s->o, step) * s->rate;
-    q_gumbel_step(cmd, &(struct gumbel_step_args){.logits = s->logits,
-                                                  .mom = s->mom,
-                                                  .scales = s->scales,
-                                                  .smom = s->smom,
-                                                  .codes = s->codes,
-                                                  .w = s->w,
-                                                  .grad = s->grad,
-                                                  .diff = s->soft,
-                                                  .rows = s->rows,
-                                                  .cols = s->cols,
-                                                  .group = s->spec.group,
-                                                  .groups = s->groups,
-                                                  .ldc = s->ldc,
-                                                  .levels = level_count(s->spec.type),
-                                                  .relative = relative_levels(s->spec.type),
-                                                  .lo = (uint32_t)s->spec.type->lo,
-                                                  .hi = (uint32_t)s->spec.type->hi,
-                                                  .seed = s->seed,
-                                                  .tensor = s->tensor,
-                                                  .row0 = s->row0,
-                                                  .step = step,
-                                                  .tau = tau,
-                                                  .kappa = kappa,
-                                                  .tau1 = tau1,
-                                                  .kappa1 = kappa1,
-                                                  .lr_logits = (float)(rate * s->o->lr_logits),
-                                                  .lr_scales = (float)(rate * s->o->lr_scales),
-                                                  .beta1 = s->o->beta1,
-                                                  .beta2 = s->o->beta2,
-                                                  .decay = s->o->decay,
-                                                  .origin = s->origin});
+    double rate = gumbel_rate(s->o, step) * s->rate, lr_scales = rate * s->o->lr_scales;
+    uint32_t frozen = frozen_from(s);
+    if (step >= frozen)
+        lr_scales = 0;
+    /* The soft weights of this step are still those of the scales before: one gradient in hundreds. */
+    if (step == frozen)
+        quant_round_scales(cmd, &s->spec, s->scales, s->rows, s->groups);
+    q_gumbel_step(cmd,
+                  &(struct gumbel_step_args){.logits = s->logits,
+                                             .mom = s->mom,
+                                             .scales = s->scales,
+                                             .smom = s->smom,
+                                             .codes = s->codes,
+                                             .w = s->w,
+                                             .grad = s->grad,
+                                             .diff = s->soft,
+                                             .rows = s->rows,
+                                             .cols = s->cols,
+                                             .group = s->spec.group,
+                                             .groups = s->groups,
+                                             .ldc = s->ldc,
+                                             .levels = level_count(s->spec.type),
+                                             .relative = relative_levels(s->spec.type),
+                                             .lo = (uint32_t)s->spec.type->lo,
+                                             .hi = (uint32_t)s->spec.type->hi,
+                                             .seed = s->seed,
+                                             .tensor = s->tensor,
+                                             .row0 = s->row0,
+                                             .step = step,
+                                             .tau = tau,
+                                             .kappa = kappa,
+                                             .tau1 = tau1,
+                                             .kappa1 = kappa1,
+                                             .lr_logits = (float)(rate * s->o->lr_logits),
+                                             .lr_scales = (float)lr_scales,
+                                             .lr_offsets = (float)(lr_scales * offset_rate(s->spec.type)),
+                                             .beta1 = s->o->beta1,
+                                             .beta2 = s->o->beta2,
+                                             .decay = s->o->decay,
+                                             .origin = s->origin,
+                                             .offsets = quant_offsets(&s->spec)});
 }
 
 void gumbel_codes(struct gpu_cmd *cmd, const struct gumbel_state *s, struct gpu_view codes)

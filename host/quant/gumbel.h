@@ -15,12 +15,12 @@ struct gumbel_state {
     float rate;                  /* factor on both learning rates: 1, less after a divergence */
     float origin;                /* soft holds (soft weights - origin * w) */
     struct gpu_view codes;       /* [rows, ldc] words: start codes, read */
-    struct gpu_view scales;      /* [rows, groups], learned in place */
+    struct gpu_view scales;      /* [rows, planes, groups], learned in place */
     struct gpu_view w;           /* [rows, cols], read where origin is not 0 */
     struct gpu_view grad;        /* [rows, cols]: dLoss/d(soft weights), the caller's before each step */
     struct gpu_view soft;        /* [rows, cols]: of the step to come */
     struct gpu_view logits, mom; /* [rows, levels, cols] */
-    struct gpu_view smom;        /* [rows, groups] */
+    struct gpu_view smom;        /* [rows, planes, groups] */
 };
 
 /* Bytes of logits and momenta per weight. */

@@ -99,11 +99,11 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
     put(id, "seed", text);
     snprintf(text, sizeof text,
              "steps %u, tau %.9g:%.9g, kappa %.9g:%.9g, rates %.9g %.9g, reach %.9g, end %.9g, beta %.9g "
-             "%.9g, decay %.9g, "
+             "%.9g, decay %.9g, freeze %.9g, "
              "start %.9g %.9g",
              g->steps, (double)g->tau0, (double)g->tau1, (double)g->kappa0, (double)g->kappa1,
              (double)g->lr_logits, (double)g->lr_scales, (double)g->reach, (double)g->lr_end,
-             (double)g->beta1, (double)g->beta2, (double)g->decay, (double)g->init_noise,
+             (double)g->beta1, (double)g->beta2, (double)g->decay, (double)g->freeze, (double)g->init_noise,
              (double)g->init_gap);
     put(id, "learning", text);
     snprintf(text, sizeof text, "no");

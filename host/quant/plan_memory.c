@@ -49,13 +49,13 @@ static uint64_t matrix_and_codes(const struct plan_item *i)
 
 static uint64_t gptq_need(const struct plan_item *i)
 {
-    return matrix_and_codes(i) + gptq_scratch_bytes(i->rows, i->cols, i->spec.group);
+    return matrix_and_codes(i) + gptq_scratch_bytes(i->rows, i->cols, &i->spec);
 }
 
 static uint64_t tune_need(const struct plan_item *i)
 {
     uint64_t per_row =
-        (uint64_t)i->cols * tune_bytes_per_weight(i->spec.type) + div_up(i->cols, i->spec.group) * 4;
+        (uint64_t)i->cols * tune_bytes_per_weight(i->spec.type) + quant_row_scales(&i->spec, i->cols) * 4ull;
     return i->rows * per_row + 4096;
 }
 

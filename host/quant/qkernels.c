@@ -99,7 +99,7 @@ static struct gpu_grid unit_grid(const struct walk *w, uint64_t per_row)
 void q_scale_search(struct gpu_cmd *cmd, const struct scale_search_args *args)
 {
     struct scale_search_args a = *args;
-    const struct walked views[] = {WALKED(w, a.ldw), WALKED(scales, a.groups)};
+    const struct walked views[] = {WALKED(w, a.ldw), WALKED(scales, (uint64_t)a.groups << a.offsets)};
     uint64_t units = div_up(a.col1, a.group) - div_up(a.col0, a.group);
     if (units == 0)
         return;
@@ -113,10 +113,38 @@ void q_scale_search(struct gpu_cmd *cmd, const struct scale_search_args *args)
     }
 }
 
+void q_affine_search(struct gpu_cmd *cmd, const struct affine_search_args *args)
+{
+    struct affine_search_args a = *args;
+    const struct walked views[] = {WALKED(w, a.ldw), WALKED(scales, (uint64_t)a.groups * 2)};
+    uint64_t units = div_up(a.col1, a.group) - div_up(a.col0, a.group);
+    if (units == 0)
+        return;
+    struct walk t = WALK(affine_search, args->rows, (double)units * a.group);
+    while (walk_next(&t)) {
+        a.rows = t.rows;
+        if (!a.weighted)
+            a.weights = a.w;
+        run_affine_search(cmd, item_grid(&t, units), &a);
+    }
+}
+
+void q_project_scales(struct gpu_cmd *cmd, const struct project_scales_args *args)
+{
+    struct project_scales_args a = *args;
+    const struct walked views[] = {WALKED(scales, (uint64_t)a.groups << a.offsets)};
+    struct walk t = WALK(project_scales, args->rows, (double)a.count * a.per_super * (int)(a.hi - a.lo));
+    while (walk_next(&t)) {
+        a.rows = t.rows;
+        run_project_scales(cmd, item_grid(&t, a.count), &a);
+    }
+}
+
 void q_quantize(struct gpu_cmd *cmd, const struct quantize_args *args)
 {
     struct quantize_args a = *args;
-    const struct walked views[] = {WALKED(w, a.ldw), WALKED(scales, a.groups), WALKED(codes, a.ldc)};
+    const struct walked views[] = {WALKED(w, a.ldw), WALKED(scales, (uint64_t)a.groups << a.offsets),
+                                   WALKED(codes, a.ldc)};
     struct walk t = WALK(quantize, args->rows, a.ldc);
     while (walk_next(&t)) {
         a.rows = t.rows;
@@ -127,7 +155,8 @@ void q_quantize(struct gpu_cmd *cmd, const struct quantize_args *args)
 void q_dequant(struct gpu_cmd *cmd, const struct dequant_args *args)
 {
     struct dequant_args a = *args;
-    const struct walked views[] = {WALKED(codes, a.ldc), WALKED(scales, a.groups), WALKED(w, a.ldw)};
+    const struct walked views[] = {WALKED(codes, a.ldc), WALKED(scales, (uint64_t)a.groups << a.offsets),
+                                   WALKED(w, a.ldw)};
     struct walk t = WALK(dequant, args->rows, a.ldc);
     while (walk_next(&t)) {
         a.rows = t.rows;
@@ -138,8 +167,8 @@ void q_dequant(struct gpu_cmd *cmd, const struct dequant_args *args)
 void q_gptq_segment(struct gpu_cmd *cmd, const struct gptq_segment_args *args)
 {
     struct gptq_segment_args a = *args;
-    const struct walked views[] = {WALKED(w, a.ldw), WALKED(scales, a.groups), WALKED(codes, a.ldc),
-                                   WALKED(err, a.count)};
+    const struct walked views[] = {WALKED(w, a.ldw), WALKED(scales, (uint64_t)a.groups << a.offsets),
+                                   WALKED(codes, a.ldc), WALKED(err, a.count)};
     /* The segment's diagonal block of R, from the aligned place before its first element. */
     uint64_t first = ((uint64_t)a.col0 * a.ldr + a.col0) * 4;
     uint64_t last = ((uint64_t)(a.col0 + a.count - 1) * a.ldr + a.col0 + a.count) * 4;
@@ -234,8 +263,12 @@ void q_gumbel_init(struct gpu_cmd *cmd, const struct gumbel_init_args *args)
 {
     struct gumbel_init_args a = *args;
     uint64_t state = (uint64_t)a.levels * a.cols;
-    const struct walked views[] = {WALKED(logits, state),  WALKED(mom, state),   WALKED(scales, a.groups),
-                                   WALKED(smom, a.groups), WALKED(codes, a.ldc), WALKED(w, a.cols),
+    const struct walked views[] = {WALKED(logits, state),
+                                   WALKED(mom, state),
+                                   WALKED(scales, (uint64_t)a.groups << a.offsets),
+                                   WALKED(smom, (uint64_t)a.groups << a.offsets),
+                                   WALKED(codes, a.ldc),
+                                   WALKED(w, a.cols),
                                    WALKED(diff, a.cols)};
     struct walk t = WALK(gumbel_init, args->rows, a.cols);
     while (walk_next(&t)) {
@@ -251,10 +284,16 @@ void q_gumbel_step(struct gpu_cmd *cmd, const struct gumbel_step_args *args)
     a.old_logits = a.logits;
     a.old_mom = a.mom;
     uint64_t state = (uint64_t)a.levels * a.cols;
-    const struct walked views[] = {
-        WALKED(old_logits, state), WALKED(old_mom, state), WALKED(logits, state), WALKED(mom, state),
-        WALKED(scales, a.groups),  WALKED(smom, a.groups), WALKED(codes, a.ldc),  WALKED(w, a.cols),
-        WALKED(grad, a.cols),      WALKED(diff, a.cols)};
+    const struct walked views[] = {WALKED(old_logits, state),
+                                   WALKED(old_mom, state),
+                                   WALKED(logits, state),
+                                   WALKED(mom, state),
+                                   WALKED(scales, (uint64_t)a.groups << a.offsets),
+                                   WALKED(smom, (uint64_t)a.groups << a.offsets),
+                                   WALKED(codes, a.ldc),
+                                   WALKED(w, a.cols),
+                                   WALKED(grad, a.cols),
+                                   WALKED(diff, a.cols)};
     struct walk t = WALK(gumbel_step, args->rows, a.cols);
     while (walk_next(&t)) {
         a.rows = t.rows;
@@ -278,7 +317,8 @@ void q_gumbel_codes(struct gpu_cmd *cmd, const struct gumbel_codes_args *args)
 void q_scale_grad(struct gpu_cmd *cmd, const struct scale_grad_args *args)
 {
     struct scale_grad_args a = *args;
-    const struct walked views[] = {WALKED(grad, a.cols), WALKED(codes, a.ldc), WALKED(dscales, a.groups)};
+    const struct walked views[] = {WALKED(grad, a.cols), WALKED(codes, a.ldc),
+                                   WALKED(dscales, (uint64_t)a.groups << a.offsets)};
     struct walk t = WALK(scale_grad, args->rows, a.cols);
     while (walk_next(&t)) {
         a.rows = t.rows;

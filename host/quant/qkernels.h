@@ -9,9 +9,9 @@
  *     q_scale_search(cmd, &(struct scale_search_args){ .w = w, .scales = s, .rows = n, .cols = k, .ldw = k,
  * ... });
  *
- * Sizes (elements): w, diff, grad [rows, ldw or cols]; scales, smom [rows, groups], groups = ceil(cols /
- * group); codes [rows, ldc] words, ldc = ceil(cols / 4), int8 x 4 little-endian, pad lanes 0; logits, mom
- * [rows, levels, cols]. */
+ * Sizes (elements): w, diff, grad [rows, ldw or cols]; scales, smom [rows, groups], or [rows, 2, groups]
+ * where offsets is 1, groups = ceil(cols / group); codes [rows, ldc] words, ldc = ceil(cols / 4), int8 x 4
+ * little-endian, pad lanes 0; logits, mom [rows, levels, cols]. */
 #ifndef QUANT_QKERNELS_H
 #define QUANT_QKERNELS_H
 
@@ -20,6 +20,8 @@
 /* Scales of the groups that start in [col0, col1); col1 <= cols. Others are left alone. weights may be empty
  * where weighted is 0. */
 void q_scale_search(struct gpu_cmd *cmd, const struct scale_search_args *args);
+void q_affine_search(struct gpu_cmd *cmd, const struct affine_search_args *args);
+void q_project_scales(struct gpu_cmd *cmd, const struct project_scales_args *args);
 void q_quantize(struct gpu_cmd *cmd, const struct quantize_args *args);
 void q_dequant(struct gpu_cmd *cmd, const struct dequant_args *args);
 /* r is the whole of R (any size); r0 is filled in here. err is [rows, count], dense. */

@@ -7,9 +7,42 @@
 #include "host/gpu/gpu_gemm.h"
 #include "host/quant/qkernels.h"
 
+uint32_t quant_offsets(const struct quant_spec *spec)
+{
+    return quant_type_planes(spec->type) - 1;
+}
+
+uint32_t quant_row_scales(const struct quant_spec *spec, uint32_t cols)
+{
+    return quant_type_planes(spec->type) * (uint32_t)div_up(cols, spec->group);
+}
+
+static uint32_t groups_per_super(const struct quant_spec *spec)
+{
+    return spec->type->super / spec->group;
+}
+
+/* Super-blocks first .. first+count-1 of each row. */
+static void project(struct gpu_cmd *cmd, const struct quant_spec *spec, struct gpu_view scales, uint32_t rows,
+                    uint32_t groups, uint32_t first, uint32_t count)
+{
+    const struct quant_type *t = spec->type;
+    q_project_scales(cmd, &(struct project_scales_args){.scales = scales,
+                                                        .rows = rows,
+                                                        .groups = groups,
+                                                        .offsets = quant_offsets(spec),
+                                                        .per_super = groups_per_super(spec),
+                                                        .first = first,
+                                                        .count = count,
+                                                        .lo = (uint32_t)t->scale_lo,
+                                                        .hi = (uint32_t)t->scale_hi,
+                                                        .offset_hi = (uint32_t)t->offset_hi,
+                                                        .centre = 0.5f * (float)(t->lo + t->hi)});
+}
+
 uint64_t qmatrix_bytes(uint32_t rows, uint32_t cols, const struct quant_spec *spec)
 {
-    return (uint64_t)rows * (div_up(cols, 4) + div_up(cols, spec->group)) * 4 + 512;
+    return (uint64_t)rows * (div_up(cols, 4) + quant_row_scales(spec, cols)) * 4 + 512;
 }
 
 bool qmatrix_create(struct qmatrix *q, struct gpu_arena *arena, uint32_t rows, uint32_t cols,
@@ -19,7 +52,7 @@ bool qmatrix_create(struct qmatrix *q, struct gpu_arena *arena, uint32_t rows, u
     q->groups = (uint32_t)div_up(cols, spec.group);
     q->ldc = (uint32_t)div_up(cols, 4);
     return gpu_alloc(arena, (uint64_t)rows * q->ldc * 4, &q->codes, e) &&
-           gpu_alloc(arena, (uint64_t)rows * q->groups * 4, &q->scales, e);
+           gpu_alloc(arena, (uint64_t)rows * quant_row_scales(&spec, cols) * 4, &q->scales, e);
 }
 
 bool qmatrix_download(struct gpu_cmd *cmd, const struct qmatrix *q, struct qlinear *out, struct err *e)
@@ -29,7 +62,8 @@ bool qmatrix_download(struct gpu_cmd *cmd, const struct qmatrix *q, struct qline
     uint64_t n = (uint64_t)q->rows * q->ldc;
     uint32_t *words = malloc((size_t)n * 4);
     bool ok = words ? gpu_download(cmd, q->codes, words, n * 4, e) : err_nomem(e, "codes", n * 4);
-    ok = ok && gpu_download(cmd, q->scales, out->scales, (uint64_t)q->rows * q->groups * 4, e);
+    ok = ok && gpu_download(cmd, q->scales, out->scales,
+                            (uint64_t)q->rows * quant_row_scales(&q->spec, q->cols) * 4, e);
     for (uint32_t r = 0; ok && r < q->rows; r++)
         for (uint32_t c = 0; c < q->cols; c++)
             out->codes[(size_t)r * q->cols + c] =
@@ -51,7 +85,7 @@ bool qmatrix_upload(struct gpu_cmd *cmd, const struct qmatrix *q, const struct q
             words[(size_t)r * q->ldc + c / 4] |= (uint32_t)(uint8_t)in->codes[(size_t)r * q->cols + c]
                                                  << (c % 4 * 8);
     gpu_upload(cmd, q->codes, words, n * 4);
-    gpu_upload(cmd, q->scales, in->scales, (uint64_t)q->rows * q->groups * 4);
+    gpu_upload(cmd, q->scales, in->scales, (uint64_t)q->rows * quant_row_scales(&q->spec, q->cols) * 4);
     free(words);
     return true;
 }
@@ -66,33 +100,70 @@ void qmatrix_dequant(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_vi
                                           .ldw = q->cols,
                                           .group = q->spec.group,
                                           .groups = q->groups,
-                                          .ldc = q->ldc});
+                                          .ldc = q->ldc,
+                                          .offsets = quant_offsets(&q->spec)});
 }
 
-/* Scales of the groups that start in columns [col0, col1) of w. */
-static void search(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, uint32_t col0,
-                   uint32_t col1, const struct scale_search_options *o)
+void quant_round_scales(struct gpu_cmd *cmd, const struct quant_spec *spec, struct gpu_view scales,
+                        uint32_t rows, uint32_t groups)
 {
-    q_scale_search(cmd, &(struct scale_search_args){.w = w,
-                                                    .scales = q->scales,
-                                                    .rows = q->rows,
-                                                    .cols = q->cols,
-                                                    .ldw = q->cols,
-                                                    .col0 = col0,
-                                                    .col1 = col1,
-                                                    .group = q->spec.group,
-                                                    .groups = q->groups,
-                                                    .lo = (uint32_t)q->spec.type->lo,
-                                                    .hi = (uint32_t)q->spec.type->hi,
-                                                    .steps = o->steps,
-                                                    .power = o->power,
-                                                    .scale_type = (uint32_t)q->spec.scale});
+    if (spec->type->super)
+        project(cmd, spec, scales, rows, groups, 0, (uint32_t)div_up(groups, groups_per_super(spec)));
+    else
+        q_round_scales(cmd, &(struct round_scales_args){.scales = scales,
+                                                        .n = rows * (groups << quant_offsets(spec)),
+                                                        .scale_type = (uint32_t)spec->scale});
+}
+
+void qmatrix_round_scales(struct gpu_cmd *cmd, const struct qmatrix *q)
+{
+    quant_round_scales(cmd, &q->spec, q->scales, q->rows, q->groups);
+}
+
+void qmatrix_search(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, struct gpu_view weights,
+                    uint32_t col0, uint32_t col1, const struct scale_search_options *o)
+{
+    const struct quant_type *type = q->spec.type;
+    if (quant_offsets(&q->spec))
+        q_affine_search(cmd, &(struct affine_search_args){.w = w,
+                                                          .weights = weights,
+                                                          .weighted = weights.size > 0,
+                                                          .scales = q->scales,
+                                                          .rows = q->rows,
+                                                          .cols = q->cols,
+                                                          .ldw = q->cols,
+                                                          .col0 = col0,
+                                                          .col1 = col1,
+                                                          .group = q->spec.group,
+                                                          .groups = q->groups,
+                                                          .lo = (uint32_t)type->lo,
+                                                          .hi = (uint32_t)type->hi});
+    else
+        q_scale_search(cmd, &(struct scale_search_args){.w = w,
+                                                        .weights = weights,
+                                                        .weighted = weights.size > 0,
+                                                        .scales = q->scales,
+                                                        .rows = q->rows,
+                                                        .cols = q->cols,
+                                                        .ldw = q->cols,
+                                                        .col0 = col0,
+                                                        .col1 = col1,
+                                                        .group = q->spec.group,
+                                                        .groups = q->groups,
+                                                        .lo = (uint32_t)type->lo,
+                                                        .hi = (uint32_t)type->hi,
+                                                        .steps = o->steps,
+                                                        .power = o->power,
+                                                        .scale_type = (uint32_t)q->spec.scale});
+    if (type->super)
+        project(cmd, &q->spec, q->scales, q->rows, q->groups, col0 / type->super,
+                (uint32_t)div_up(col1 - col0, type->super));
 }
 
 void quantize_rtn(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w,
                   const struct scale_search_options *o)
 {
-    search(cmd, q, w, 0, q->cols, o);
+    qmatrix_search(cmd, q, w, (struct gpu_view){0}, 0, q->cols, o);
     q_quantize(cmd, &(struct quantize_args){.w = w,
                                             .scales = q->scales,
                                             .codes = q->codes,
@@ -103,7 +174,8 @@ void quantize_rtn(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view 
                                             .groups = q->groups,
                                             .ldc = q->ldc,
                                             .lo = (uint32_t)q->spec.type->lo,
-                                            .hi = (uint32_t)q->spec.type->hi});
+                                            .hi = (uint32_t)q->spec.type->hi,
+                                            .offsets = quant_offsets(&q->spec)});
 }
 
 bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, uint32_t rows,

@@ -11,15 +11,29 @@ struct qmatrix {
     uint32_t rows, cols, groups, ldc; /* ldc: words of a row of codes (four int8 each) */
     struct quant_spec spec;
     struct gpu_view codes;  /* [rows, ldc] words */
-    struct gpu_view scales; /* [rows, groups] f32 */
+    struct gpu_view scales; /* [rows, planes, groups] f32, as in struct qlinear */
 };
+/* Scales of a row, its offsets too. */
+uint32_t quant_row_scales(const struct quant_spec *spec, uint32_t cols);
+/* 1 where groups have offsets: what kernels ask. */
+uint32_t quant_offsets(const struct quant_spec *spec);
 uint64_t qmatrix_bytes(uint32_t rows, uint32_t cols, const struct quant_spec *spec);
 bool qmatrix_create(struct qmatrix *q, struct gpu_arena *arena, uint32_t rows, uint32_t cols,
                     struct quant_spec spec, struct err *e);
 /* Host copy; q->spec etc. are taken over. Waits for the device. */
 bool qmatrix_download(struct gpu_cmd *cmd, const struct qmatrix *q, struct qlinear *out, struct err *e);
 bool qmatrix_upload(struct gpu_cmd *cmd, const struct qmatrix *q, const struct qlinear *in, struct err *e);
-/* w[rows, cols] <- codes * scales. */
+/* Scales and offsets [rows, planes, groups] as they will be stored, in place: rounded, or d times integers
+ * where the type has super-blocks. What is rounded already stays. */
+void quant_round_scales(struct gpu_cmd *cmd, const struct quant_spec *spec, struct gpu_view scales,
+                        uint32_t rows, uint32_t groups);
+void qmatrix_round_scales(struct gpu_cmd *cmd, const struct qmatrix *q);
+/* Scales, and offsets where the type has them, of the groups that start in columns [col0, col1) of w [rows,
+ * cols], as they will be stored. Of super-blocks whole ones. weights [cols]: what errors in a column count;
+ * empty: all the same. */
+void qmatrix_search(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, struct gpu_view weights,
+                    uint32_t col0, uint32_t col1, const struct scale_search_options *o);
+/* w[rows, cols] <- codes * scales + offsets. */
 void qmatrix_dequant(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w);
 
 /* RTN: scale search per group, then rounding. */
@@ -37,11 +51,11 @@ bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view
                    struct gpu_view work, struct gpu_arena *scratch, float damp,
                    const struct scale_search_options *o, struct gptq_facts *facts, struct err *e);
 
-/* loss[row] = (D H D^T)_row,row for D = codes*scales - w (or D = -w where q is NULL), into host doubles
- * [rows]. */
+/* loss[row] = (D H D^T)_row,row for D = codes*scales + offsets - w (or D = -w where q is NULL), into host
+ * doubles [rows]. */
 bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, uint32_t rows,
                   uint32_t cols, struct gpu_view h, struct gpu_arena *scratch, double *loss, struct err *e);
 /* Scratch bytes that quantize_gptq and hessian_loss take at most. */
-uint64_t gptq_scratch_bytes(uint32_t rows, uint32_t cols, uint32_t group);
+uint64_t gptq_scratch_bytes(uint32_t rows, uint32_t cols, const struct quant_spec *spec);
 
 #endif

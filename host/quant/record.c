@@ -22,9 +22,10 @@ struct code_stats code_stats_of(const struct qlinear *q, const struct quant_type
         s.bins = (uint32_t)(type->hi - type->lo + 1);
     for (size_t i = 0; s.bins && i < (size_t)q->rows * q->cols; i++)
         s.codes[q->codes[i] - type->lo]++;
+    size_t row_scales = (size_t)q->groups * quant_type_planes(type);
     for (size_t i = 0; i < (size_t)q->rows * q->groups; i++) {
-        float size = fabsf(q->scales[i]);
-        s.negative += q->scales[i] < 0;
+        float scale = q->scales[i / q->groups * row_scales + i % q->groups], size = fabsf(scale);
+        s.negative += scale < 0;
         if (size == 0) {
             s.zero++;
             continue;

@@ -10,6 +10,7 @@
 #include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/quant/qmatrix.h"
 
 #define NAME_CAP   128
 #define REPORT_CAP 256
@@ -162,12 +163,13 @@ uint64_t store_item_bytes(const struct plan_item *item)
 {
     return item->keep
                ? 0
-               : (uint64_t)item->rows * 4 * (words_per_row(item) + div_up(item->cols, item->spec.group));
+               : (uint64_t)item->rows * 4 * (words_per_row(item) + quant_row_scales(&item->spec, item->cols));
 }
 
 uint64_t store_scales_bytes(const struct plan_item *item)
 {
-    return item->keep ? 0 : SCALES_PARTS * (uint64_t)item->rows * 4 * div_up(item->cols, item->spec.group);
+    return item->keep ? 0
+                      : SCALES_PARTS * (uint64_t)item->rows * 4 * quant_row_scales(&item->spec, item->cols);
 }
 
 static void report_print(const struct linear_report *r, char out[REPORT_CAP])
@@ -216,21 +218,37 @@ static bool stage_scan(const char *text, struct stage_report *r)
     return true;
 }
 
+/* From a type's codes to the signed ones of pack.h: those of types with offsets start at 0. */
+static int code_shift(const struct quant_type *t)
+{
+    return t->lo == 0 ? 1 << (t->bits - 1) : 0;
+}
+
+static void shift_codes(int8_t *codes, size_t n, int by)
+{
+    for (size_t i = 0; i < n; i++)
+        codes[i] = (int8_t)(codes[i] + by);
+}
+
 /* Codes of one linear, row by row as packed words, then its scales. */
 static bool put_linear(struct safetensors_writer *w, const struct plan_item *item, const struct qlinear *q,
                        struct err *e)
 {
     size_t words = (size_t)words_per_row(item);
     uint32_t *row = malloc(words * 4);
-    if (!row)
-        return err_nomem(e, "packed codes", words * 4);
-    bool ok = true;
+    int8_t *codes = malloc(q->cols);
+    bool ok = (row && codes) || err_nomem(e, "packed codes", words * 4);
     for (uint32_t r = 0; ok && r < q->rows; r++) {
-        pack_codes(q->codes + (size_t)r * q->cols, q->cols, 1, item->spec.type->bits, row);
+        memcpy(codes, q->codes + (size_t)r * q->cols, q->cols);
+        shift_codes(codes, q->cols, -code_shift(item->spec.type));
+        pack_codes(codes, q->cols, 1, item->spec.type->bits, row);
         ok = safetensors_writer_put(w, row, words * 4, e);
     }
     free(row);
-    return ok && safetensors_writer_put(w, q->scales, (size_t)q->rows * q->groups * sizeof(float), e);
+    free(codes);
+    return ok &&
+           safetensors_writer_put(
+               w, q->scales, (size_t)q->rows * quant_row_scales(&item->spec, item->cols) * sizeof(float), e);
 }
 
 bool store_write_block(struct store *s, uint32_t layer, const struct plan_item *items,
@@ -251,7 +269,8 @@ bool store_write_block(struct store *s, uint32_t layer, const struct plan_item *
             (struct tensor_plan){names[count], DTYPE_U32, 2, {items[i].rows, words_per_row(&items[i])}};
         count++;
         snprintf(names[count], NAME_CAP, "%s.scales", items[i].module);
-        plan[count] = (struct tensor_plan){names[count], DTYPE_F32, 2, {items[i].rows, linears[i].groups}};
+        plan[count] = (struct tensor_plan){
+            names[count], DTYPE_F32, 2, {items[i].rows, quant_row_scales(&items[i].spec, items[i].cols)}};
         count++;
         report_print(&reports[i], texts[i]);
         metadata[facts][0] = items[i].module;
@@ -289,9 +308,9 @@ bool store_read_linear(struct store *s, const struct plan_item *item, struct qli
     const struct tensor *codes = safetensors_find(s->block, name);
     snprintf(name, sizeof name, "%s.scales", item->module);
     const struct tensor *scales = safetensors_find(s->block, name);
-    uint64_t words = words_per_row(item), groups = div_up(item->cols, item->spec.group);
+    uint64_t words = words_per_row(item), row_scales = quant_row_scales(&item->spec, item->cols);
     if (!codes || !scales || codes->bytes != item->rows * words * 4 ||
-        scales->bytes != item->rows * groups * 4) {
+        scales->bytes != item->rows * row_scales * 4) {
         err_set(e, ERR_USER, "block %u in %s does not hold %s as this run needs it", item->layer, s->dir,
                 item->module);
         return err_hint(e, "delete that work folder and start again");
@@ -305,7 +324,9 @@ bool store_read_linear(struct store *s, const struct plan_item *item, struct qli
     }
     for (uint32_t r = 0; r < item->rows; r++) {
         memcpy(row, codes->data + r * words * 4, (size_t)words * 4);
-        unpack_codes(row, item->cols, item->spec.type->bits, out->codes + (size_t)r * item->cols, 1);
+        int8_t *to = out->codes + (size_t)r * item->cols;
+        unpack_codes(row, item->cols, item->spec.type->bits, to, 1);
+        shift_codes(to, item->cols, code_shift(item->spec.type));
     }
     free(row);
     memcpy(out->scales, scales->data, (size_t)scales->bytes);
@@ -360,7 +381,7 @@ static size_t list_scales(const struct plan *p, const struct scales_state *state
             plan[n] = (struct tensor_plan){part_name(item, (enum scales_part)part, names[n]),
                                            DTYPE_F32,
                                            2,
-                                           {item->rows, div_up(item->cols, item->spec.group)}};
+                                           {item->rows, quant_row_scales(&item->spec, item->cols)}};
     }
     if (!state->done)
         plan[n++] = (struct tensor_plan){"losses", DTYPE_F32, 1, {state->n_losses}};

@@ -2,11 +2,12 @@
  * resumes from it) and the source of every export.
  *
  *     WORK/manifest.json            what this run is: options, model, calibration, device; names and values
- *     WORK/block-0007.safetensors   MODULE.codes u32 [rows, ceil(cols*bits/32)] (pack.h), MODULE.scales f32
- * [rows, groups]; reports in __metadata__. Written whole, flushed, renamed: present means done.
- *     WORK/scales.safetensors       the last pass over scales: MODULE.scales f32 [rows, groups], the best so
- * far. Until the pass is done also what it goes on from: MODULE.now, MODULE.m, MODULE.v of that shape,
- * `losses` f32 [steps so far]. Written anew, in the same way, after each epoch. */
+ *     WORK/block-0007.safetensors   MODULE.codes u32 [rows, ceil(cols*bits/32)] (pack.h; codes
+ * from 0 on are stored as they are), MODULE.scales f32 [rows, planes*groups]; reports in __metadata__.
+ * Written whole, flushed, renamed: present means done. WORK/scales.safetensors       the last pass over
+ * scales: MODULE.scales f32 [rows, planes*groups], the best so far. Until the pass is done also what it goes
+ * on from: MODULE.now, MODULE.m, MODULE.v of that shape, `losses` f32 [steps so far]. Written anew, in the
+ * same way, after each epoch. */
 #ifndef QUANT_STORE_H
 #define QUANT_STORE_H
 

@@ -79,7 +79,7 @@ uint64_t tune_block_bytes(const struct model *m, const struct quantize_options *
         if (!takes(o, half, &items[id]))
             continue;
         uint64_t n = (uint64_t)items[id].rows * items[id].cols;
-        uint64_t groups = items[id].rows * div_up(items[id].cols, items[id].spec.group) * 4;
+        uint64_t groups = (uint64_t)items[id].rows * quant_row_scales(&items[id].spec, items[id].cols) * 4;
         bytes += qmatrix_bytes(items[id].rows, items[id].cols, &items[id].spec) + groups;
         bytes += n * (gumbel_bytes_per_weight(items[id].spec.type) + 4);
         codes = max_u64(codes, items[id].rows * div_up(items[id].cols, 4) * 4);
@@ -249,13 +249,11 @@ static struct qmatrix harden(const struct half *h, int id)
     struct gpu_cmd *cmd = h->t->m->cmd;
     const struct gumbel_state *s = &h->s[id];
     struct qmatrix q = h->q[id];
-    uint32_t n = s->rows * s->groups;
     gumbel_codes(cmd, s, h->codes);
-    gpu_copy(cmd, h->scales, s->scales, n * 4ull);
-    q_round_scales(
-        cmd, &(struct round_scales_args){.scales = h->scales, .n = n, .scale_type = (uint32_t)s->spec.scale});
+    gpu_copy(cmd, h->scales, s->scales, s->rows * quant_row_scales(&s->spec, s->cols) * 4ull);
     q.codes = h->codes;
     q.scales = h->scales;
+    qmatrix_round_scales(cmd, &q);
     return q;
 }
 

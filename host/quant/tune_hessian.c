@@ -34,9 +34,7 @@ static bool tune_rows(struct gpu_cmd *cmd, const struct gumbel_state *s, struct 
         }
     }
     gumbel_codes(cmd, s, s->codes);
-    q_round_scales(cmd, &(struct round_scales_args){.scales = s->scales,
-                                                    .n = s->rows * s->groups,
-                                                    .scale_type = (uint32_t)s->spec.scale});
+    quant_round_scales(cmd, &s->spec, s->scales, s->rows, s->groups);
     return gpu_cmd_finish(cmd, e);
 }
 
@@ -47,7 +45,8 @@ bool tune_hessian(struct gpu_cmd *cmd, struct qmatrix *q, struct gpu_view w, str
     /* Rows of L are independent: as many at a time as the budget takes, in multiples of 64 so that slices
      * stay aligned. */
     uint64_t row_w = (uint64_t)q->cols * 4;
-    uint64_t per_row = (uint64_t)q->cols * tune_bytes_per_weight(q->spec.type) + (uint64_t)q->groups * 4;
+    uint64_t per_row =
+        (uint64_t)q->cols * tune_bytes_per_weight(q->spec.type) + quant_row_scales(&q->spec, q->cols) * 4ull;
     uint64_t fit = budget / per_row / 64 * 64;
     uint32_t step = (uint32_t)min_u64(q->rows, max_u64(fit, 64));
     uint32_t total = (uint32_t)div_up(q->rows, step) * o->steps, done = 0;

@@ -57,6 +57,98 @@ double ref_best_scale(const float *w, const float *cost, size_t n, int lo, int h
     return best;
 }
 
+double ref_affine_error(const float *w, const float *cost, size_t n, double s, double o, int lo, int hi)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        double d = s * ref_level(w[i] - o, s, lo, hi) + o - w[i];
+        sum += (cost ? cost[i] : 1) * d * d;
+    }
+    return sum;
+}
+
+/* Weighted least squares for the levels that (s, o) gives, o <= 0. */
+static void affine_refit(const float *w, const float *cost, size_t n, int lo, int hi, double *s, double *o)
+{
+    double k1 = 0, c1 = 0, w1 = 0, cc = 0, cw = 0;
+    for (size_t i = 0; i < n; i++) {
+        double k = cost ? cost[i] : 1, c = ref_level(w[i] - *o, *s, lo, hi);
+        k1 += k;
+        c1 += k * c;
+        w1 += k * w[i];
+        cc += k * c * c;
+        cw += k * c * w[i];
+    }
+    double det = k1 * cc - c1 * c1;
+    if (det <= 1e-6 * k1 * k1)
+        return;
+    double scale = (k1 * cw - c1 * w1) / det, offset = (w1 - scale * c1) / k1;
+    if (offset > 0) {
+        scale = cw / cc;
+        offset = 0;
+    }
+    if (scale > 0) {
+        *s = scale;
+        *o = offset;
+    }
+}
+
+double ref_best_affine(const float *w, const float *cost, size_t n, int lo, int hi)
+{
+    double least = 0, most = -INFINITY, best = INFINITY;
+    for (size_t i = 0; i < n; i++) {
+        least = fmin(least, w[i]);
+        most = fmax(most, w[i]);
+    }
+    double span = most - least;
+    if (span < 1.17549435e-38)
+        return ref_affine_error(w, cost, n, 0, least, lo, hi);
+    for (int below = 0; below < 8; below++)
+        for (int above = 0; above < 8; above++) {
+            double s = span * (1 - 0.07 * (below + above)) / (hi - lo);
+            double o = fmin(least + 0.07 * below * span - lo * s, 0);
+            affine_refit(w, cost, n, lo, hi, &s, &o);
+            best = fmin(best, ref_affine_error(w, cost, n, s, o, lo, hi));
+        }
+    return best;
+}
+
+double ref_step_error(const double *v, const float *stored, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (v[i] - stored[i]) * (v[i] - stored[i]);
+    return sum;
+}
+
+/* With step d; *next: the best step for its integers. */
+static double step_error(const double *v, size_t n, double d, int lo, int hi, double *next)
+{
+    double sum = 0, kv = 0, kk = 0;
+    for (size_t i = 0; i < n; i++) {
+        double k = ref_level(v[i], d, lo, hi);
+        sum += (v[i] - d * k) * (v[i] - d * k);
+        kv += k * v[i];
+        kk += k * k;
+    }
+    *next = kk > 0 ? kv / kk : d;
+    return sum;
+}
+
+double ref_best_step(const double *v, size_t n, int lo, int hi)
+{
+    double largest = 0, best = INFINITY, next, more;
+    for (size_t i = 0; i < n; i++)
+        largest = fabs(v[i]) > fabs(largest) ? v[i] : largest;
+    for (int k = lo; largest != 0 && k <= hi; k++) {
+        if (k == 0)
+            continue;
+        best = fmin(best, step_error(v, n, ref_storable_scale((float)(largest / k), 1), lo, hi, &next));
+        best = fmin(best, step_error(v, n, ref_storable_scale((float)next, 1), lo, hi, &more));
+    }
+    return largest == 0 ? 0 : best;
+}
+
 void ref_noise_words(uint64_t element, uint32_t tensor, uint32_t step, uint32_t seed,
                      uint32_t bits[REF_LEVELS])
 {

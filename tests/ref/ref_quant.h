@@ -22,6 +22,14 @@ double ref_best_scale(const float *w, const float *cost, size_t n, int lo, int h
 
 /* sums[cols] += squares of x[rows, cols], summed over the rows. */
 void ref_col_sumsq(const float *x, size_t rows, size_t cols, double *sums);
+/* Sum of cost * (s * level + o - w)^2; cost NULL: 1. */
+double ref_affine_error(const float *w, const float *cost, size_t n, double s, double o, int lo, int hi);
+/* The least of that sum over affine_search's candidates, each refitted once. */
+double ref_best_affine(const float *w, const float *cost, size_t n, int lo, int hi);
+/* Sum of (v - stored)^2. */
+double ref_step_error(const double *v, const float *stored, size_t n);
+/* The least sum of squared errors of v as d times integers in [lo, hi], over the f16 d of project_scales. */
+double ref_best_step(const double *v, size_t n, int lo, int hi);
 
 /* ---- Gumbel-Softmax ---- */
 struct ref_gumbel {
