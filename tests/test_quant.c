@@ -123,8 +123,10 @@ static void problem_free(struct problem *p)
 static void run(struct problem *p, const struct quantize_options *o, uint32_t group, uint64_t tune_bytes,
                 struct qlinear *q, struct linear_report *report)
 {
-    struct plan_item item = {
-        .module = "test", .rows = p->rows, .cols = p->cols, .spec = {o->type, group, SCALE_F16}};
+    struct plan_item item = {.module = "test",
+                             .rows = p->rows,
+                             .cols = p->cols,
+                             .spec = {o->type, group, o->type->super ? SCALE_F32 : SCALE_F16}};
     gpu_upload(cmd, p->dw, p->w, (uint64_t)p->rows * p->cols * 4);
     struct linear_task t = {.cmd = cmd,
                             .options = o,
@@ -137,25 +139,35 @@ static void run(struct problem *p, const struct quantize_options *o, uint32_t gr
     CHECK(quantize_linear(&t, q, report, &e));
 }
 
-static double total_loss(const struct problem *p, const struct qlinear *q)
-{
-    double sum = 0;
-    for (uint32_t r = 0; r < p->rows; r++)
-        sum += ref_row_loss(p->w + (size_t)r * p->cols, q->codes + (size_t)r * p->cols,
-                            q->scales + (size_t)r * q->groups, p->cols, q->spec.group, p->h);
-    return sum;
-}
-
-static double weight_norm(const struct problem *p)
+/* Of w alone, by the reference. */
+static double norm_of(const struct problem *p, const float *w)
 {
     int8_t *zero = calloc(p->cols, 1);
     float *none = calloc(p->cols, sizeof *none);
     double sum = 0;
     for (uint32_t r = 0; r < p->rows; r++)
-        sum += ref_row_loss(p->w + (size_t)r * p->cols, zero, none, p->cols, 16, p->h);
+        sum += ref_row_loss(w + (size_t)r * p->cols, zero, none, p->cols, 16, p->h);
     free(zero);
     free(none);
     return sum;
+}
+
+static double total_loss(const struct problem *p, const struct qlinear *q)
+{
+    size_t n = (size_t)p->rows * p->cols;
+    float *d = malloc(n * sizeof *d);
+    assert_non_null(d);
+    qlinear_dequant(q, 0, q->rows, d);
+    for (size_t i = 0; i < n; i++)
+        d[i] -= p->w[i];
+    double loss = norm_of(p, d);
+    free(d);
+    return loss;
+}
+
+static double weight_norm(const struct problem *p)
+{
+    return norm_of(p, p->w);
 }
 
 static void test_hessian(void **state)
@@ -250,6 +262,72 @@ static void test_gsq(void **state)
         assert_memory_equal(whole.scales, tiles.scales, (size_t)p.rows * whole.groups * 4);
         qlinear_free(&whole);
         qlinear_free(&tiles);
+        problem_free(&p);
+    }
+}
+
+/* What is stored of scales and offsets is what a file of the type can hold. */
+static void check_stored(const struct qlinear *q)
+{
+    const struct quant_type *t = q->spec.type;
+    uint32_t planes = quant_type_planes(t), per = t->super ? t->super / t->group : 0;
+    for (size_t i = 0; i < (size_t)q->rows * q->cols; i++)
+        assert_true(q->codes[i] >= t->lo && q->codes[i] <= t->hi);
+    for (size_t i = 0; !per && i < (size_t)q->rows * q->groups; i++)
+        assert_true(q->scales[i] == scale_round(SCALE_F16, q->scales[i]));
+    for (uint32_t g = 0; per && g < q->rows * planes * q->groups; g += per) {
+        float v[16];
+        int16_t integers[16];
+        uint16_t d;
+        bool offsets = g / q->groups % planes == 1;
+        for (uint32_t i = 0; i < per; i++)
+            v[i] = offsets ? -q->scales[g + i] : q->scales[g + i];
+        assert_true(quant_super_solve(v, per, offsets ? 0 : t->scale_lo, offsets ? t->offset_hi : t->scale_hi,
+                                      &d, integers));
+    }
+}
+
+/* Every type that brings its own geometry: RTN, GPTQ and Gumbel-Softmax, each better than the one before, and
+ * each of them something that a file can hold. */
+static void test_types(void **state)
+{
+    (void)state;
+    const struct quant_type *type;
+    for (size_t i = 0; (type = quant_type_at(i)); i++) {
+        struct problem p;
+        struct quantize_options o;
+        struct qlinear q, tiles;
+        struct linear_report report;
+        if (!type->group)
+            continue;
+        problem_make(&p, 70, 256, true, i % 2 == 0);
+        quantize_defaults(&o);
+        o.method = METHOD_GPTQ;
+        o.type = type;
+        run(&p, &o, type->group, 1 << 28, &q, &report);
+        double loss = total_loss(&p, &q), norm = weight_norm(&p), start = report.loss_gptq;
+        assert_true(fabs(start - loss / norm) <= 1e-3 * loss / norm);
+        check_stored(&q);
+        if (!(start < report.loss_rtn))
+            fail_msg("%s: GPTQ's loss %g, RTN's %g", type->name, start, report.loss_rtn);
+        print_message("%s: rtn %.5g, gptq %.5g", type->name, report.loss_rtn, start);
+        qlinear_free(&q);
+        if (type->learned) {
+            o.method = METHOD_GSQ;
+            run(&p, &o, type->group, 1 << 28, &q, &report);
+            loss = total_loss(&p, &q);
+            print_message(", gsq %.5g (%u rows rolled back)", report.loss_final, report.rows_rolled_back);
+            assert_true(fabs(report.loss_final - loss / norm) <= 1e-3 * loss / norm);
+            check_stored(&q);
+            assert_true(report.loss_final <= start);
+            run(&p, &o, type->group, 1, &tiles, &report);
+            assert_memory_equal(q.codes, tiles.codes, (size_t)p.rows * p.cols);
+            assert_memory_equal(q.scales, tiles.scales,
+                                (size_t)p.rows * q.groups * quant_type_planes(type) * sizeof *q.scales);
+            qlinear_free(&q);
+            qlinear_free(&tiles);
+        }
+        print_message("\n");
         problem_free(&p);
     }
 }
@@ -353,8 +431,13 @@ static void test_reach(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reach), cmocka_unit_test(test_hessian), cmocka_unit_test(test_gptq),
-        cmocka_unit_test(test_gsq),   cmocka_unit_test(test_guard),   cmocka_unit_test(test_hopeless_hessian),
+        cmocka_unit_test(test_reach),
+        cmocka_unit_test(test_hessian),
+        cmocka_unit_test(test_gptq),
+        cmocka_unit_test(test_gsq),
+        cmocka_unit_test(test_types),
+        cmocka_unit_test(test_guard),
+        cmocka_unit_test(test_hopeless_hessian),
     };
     return cmocka_run_group_tests_name("quant", tests, setup, teardown);
 }

@@ -43,10 +43,27 @@ static bool rule_matches(const pcre2_code *code, const char *module)
     return hit;
 }
 
-/* A group's first column must be a place where a view may start (GPTQ updates the columns behind it). */
-static bool check_group(uint32_t group, const struct gpu_info *info, struct err *e)
+/* A type with the run's choices, where it leaves any: those of GGUF have their own group, and scales in 16
+ * bits or, in super-blocks, exact products. */
+static struct quant_spec spec_of(const struct quant_type *t, uint32_t group, enum scale_type scale)
 {
+    if (!t->group)
+        return (struct quant_spec){t, group, scale};
+    return (struct quant_spec){t, t->group, t->super ? SCALE_F32 : SCALE_F16};
+}
+
+/* The first column of a group, or of the super-block that GPTQ works on as one, must be a place where a view
+ * may start (GPTQ updates the columns behind it). */
+static bool check_group(const struct plan_item *item, const struct gpu_info *info, struct err *e)
+{
+    const struct quant_type *t = item->spec.type;
     uint32_t unit = (uint32_t)max_u64(GROUP_MIN, info->min_align / sizeof(float));
+    uint32_t group = t->super ? t->super : item->spec.group;
+    if (t->super && item->cols % t->super) {
+        err_set(e, ERR_USER, "%s has %u columns: %s needs a multiple of %u", item->module,
+                (unsigned)item->cols, t->name, (unsigned)t->super);
+        return err_hint(e, "--tensor gives such linears another type, Q4_0 for instance");
+    }
     if (group >= unit && group % unit == 0)
         return true;
     err_set(e, ERR_USER, "a group of %u columns cannot be used: groups are multiples of %u on this device",
@@ -65,7 +82,7 @@ static bool apply_rules(struct plan *p, const struct quantize_options *o, enum s
         ok = compile_rule(&o->rules[i], &code[i], e);
     for (size_t n = 0; ok && n < p->n_items; n++) {
         struct plan_item *item = &p->items[n];
-        item->spec = (struct quant_spec){o->type, o->group, scale};
+        item->spec = spec_of(o->type, o->group, scale);
         for (size_t i = 0; i < o->n_rules; i++) {
             const struct tensor_rule *rule = &o->rules[i];
             if (!rule_matches(code[i], item->module))
@@ -73,9 +90,9 @@ static bool apply_rules(struct plan *p, const struct quantize_options *o, enum s
             used[i] = true;
             item->keep = rule->type == NULL;
             if (rule->type)
-                item->spec = (struct quant_spec){rule->type, rule->group ? rule->group : o->group, scale};
+                item->spec = spec_of(rule->type, rule->group ? rule->group : o->group, scale);
         }
-        ok = item->keep || check_group(item->spec.group, info, e);
+        ok = item->keep || check_group(item, info, e);
     }
     for (size_t i = 0; ok && i < o->n_rules; i++)
         if (!used[i])
