@@ -1,4 +1,4 @@
-/* gsq inspect: what is in a model folder, without a device. */
+/* gsq inspect: what is in a model folder or a GGUF, without a device. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,6 +19,7 @@ struct contents {
     const struct model_config *cfg;
     const struct family *family; /* NULL: not one that gsq knows */
     struct err why_not;
+    bool quantized; /* some linear of the blocks is */
     uint64_t params, linear_params, bytes, linear_bytes;
     struct shape shapes[SHAPES_MAX];
     size_t n_shapes;
@@ -28,6 +29,11 @@ static const char *quant_name(enum quant_method q)
 {
     static const char *const names[] = {"none", "gptq", "gptq_v2", "compressed-tensors", "mlx", "humming"};
     return names[q];
+}
+
+static const char *format_name(const struct contents *c)
+{
+    return checkpoint_gguf(c->ck) ? "gguf" : quant_name(c->cfg->quant);
 }
 
 /* ---- counting
@@ -61,7 +67,7 @@ static void count_params(struct contents *c)
         char module[256];
         struct weight_info info;
         c->bytes += t->bytes;
-        if (!module_of(t->name, module, sizeof module))
+        if (!module_of(t->name, module, sizeof module) || strcmp(module, "rope_freqs") == 0)
             continue;
         bool is_weight = strcmp(t->name + strlen(module), ".weight") == 0;
         bool quantized =
@@ -71,12 +77,19 @@ static void count_params(struct contents *c)
     }
 }
 
+/* In blocks of a GGUF type too whose codes gsq does not learn. */
+static bool is_quantized(const struct weight_info *info)
+{
+    return info->quantized || info->dtype == DTYPE_OTHER;
+}
+
 static void add_shape(struct contents *c, enum linear_id id, const struct weight_info *info)
 {
     for (size_t i = 0; i < c->n_shapes; i++) {
         struct shape *s = &c->shapes[i];
         if (s->id == id && s->info.rows == info->rows && s->info.cols == info->cols &&
             s->info.quantized == info->quantized && s->info.dtype == info->dtype &&
+            (!info->stored || strcmp(s->info.stored, info->stored) == 0) &&
             (!info->quantized ||
              (s->info.spec.type == info->spec.type && s->info.spec.group == info->spec.group))) {
             s->count++;
@@ -99,8 +112,9 @@ static bool count_linears(struct contents *c, struct err *e)
             uint64_t weights = (uint64_t)info.rows * info.cols;
             c->linear_params += weights;
             c->linear_bytes += info.bytes;
-            if (info.quantized)
+            if (info.quantized && c->cfg->quant != QUANT_NONE)
                 c->params += weights;
+            c->quantized |= is_quantized(&info);
             add_shape(c, (enum linear_id)id, &info);
         }
     }
@@ -125,33 +139,47 @@ static void print_shape_line(const struct model_config *c)
     if (c->max_position)
         printf("%u, ", (unsigned)c->max_position);
     printf("rope theta %g%s", c->rope_theta,
-           c->rope_scaling == ROPE_LLAMA3   ? ", llama3 scaling"
-           : c->rope_scaling == ROPE_LINEAR ? ", linear scaling"
-                                            : "");
+           c->rope_scaling == ROPE_LLAMA3    ? ", llama3 scaling"
+           : c->rope_scaling == ROPE_LINEAR  ? ", linear scaling"
+           : c->rope_scaling == ROPE_FACTORS ? ", a factor per pair"
+                                             : "");
     if (c->sliding_window)
         printf(", sliding window %u", (unsigned)c->sliding_window);
     printf("%s\n", c->tie_word_embeddings ? ", embeddings tied" : "");
 }
 
+static const char *stored_name(const struct tensor *t)
+{
+    return t->stored_dtype[0] ? t->stored_dtype : dtype_name(t->dtype);
+}
+
+/* One line per type, in the order in which they first appear. */
 static void print_dtypes(const struct contents *c)
 {
-    struct table *t = table_create("lrr");
-    for (int d = DTYPE_F32; d <= DTYPE_OTHER; d++) {
-        uint64_t bytes = 0;
+    struct table *t = table_create(checkpoint_gguf(c->ck) ? "lrrr" : "lrr");
+    size_t count = checkpoint_tensor_count(c->ck);
+    for (size_t first = 0; first < count; first++) {
+        const char *name = stored_name(checkpoint_tensor_at(c->ck, first));
+        uint64_t bytes = 0, weights = 0;
         unsigned n = 0;
         char text[24];
-        for (size_t i = 0; i < checkpoint_tensor_count(c->ck); i++) {
+        bool seen = false;
+        for (size_t i = 0; i < count && !seen; i++) {
             const struct tensor *x = checkpoint_tensor_at(c->ck, i);
-            if (x->dtype == (enum dtype)d) {
-                n++;
-                bytes += x->bytes;
-            }
+            if (strcmp(stored_name(x), name) != 0)
+                continue;
+            seen = i < first;
+            n++;
+            bytes += x->bytes;
+            weights += elements(x);
         }
-        if (!n)
+        if (seen)
             continue;
-        table_cell(t, "%s", d == DTYPE_OTHER ? "other" : dtype_name((enum dtype)d));
+        table_cell(t, "%s", name);
         table_cell(t, "%u tensors", n);
         table_cell(t, "%s", format_bytes(bytes, text, sizeof text));
+        if (checkpoint_gguf(c->ck))
+            table_cell(t, "%.4g bits per weight", bits_each(bytes, weights));
     }
     printf("\nstored\n");
     table_print(&t, stdout, 2);
@@ -159,7 +187,7 @@ static void print_dtypes(const struct contents *c)
 
 static void print_tensors(const struct contents *c)
 {
-    struct table *t = table_create("lllr");
+    struct table *t = table_create(checkpoint_gguf(c->ck) ? "lllrr" : "lllr");
     for (size_t i = 0; i < checkpoint_tensor_count(c->ck); i++) {
         const struct tensor *x = checkpoint_tensor_at(c->ck, i);
         char shape[160] = "[", size[24];
@@ -168,9 +196,11 @@ static void print_tensors(const struct contents *c)
             snprintf(shape + n, sizeof shape - n, "%s%llu", k ? ", " : "", (unsigned long long)x->shape[k]);
         }
         table_cell(t, "%s", x->name);
-        table_cell(t, "%s", x->stored_dtype[0] ? x->stored_dtype : dtype_name(x->dtype));
+        table_cell(t, "%s", stored_name(x));
         table_cell(t, "%s]", shape);
         table_cell(t, "%s", format_bytes(x->bytes, size, sizeof size));
+        if (checkpoint_gguf(c->ck))
+            table_cell(t, "%.4g bits per weight", bits_each(x->bytes, elements(x)));
     }
     printf("\ntensors\n");
     table_print(&t, stdout, 2);
@@ -184,11 +214,11 @@ static void print_linears(const struct contents *c)
         table_cell(t, "%s", linear_short_name(s->id));
         table_cell(t, "%u x %u", (unsigned)s->info.rows, (unsigned)s->info.cols);
         table_cell(t, "%u of them", s->count);
-        if (s->info.quantized)
+        if (s->info.stored)
+            table_cell(t, "%s", s->info.stored);
+        else
             table_cell(t, "%s%s, group %u", s->info.spec.type->name,
                        s->info.spec.type->learned ? " bits" : "", (unsigned)s->info.spec.group);
-        else
-            table_cell(t, "%s", dtype_name(s->info.dtype));
     }
     printf("\nlinears of the blocks (outputs x inputs)\n");
     table_print(&t, stdout, 2);
@@ -245,19 +275,19 @@ static void print_contents(const struct contents *c, const struct args *a)
                100 * (double)c->linear_params / (double)(c->params ? c->params : 1));
     printf("\nsize            %s, %.3f bits per parameter\n", format_bytes(c->bytes, size, sizeof size),
            bits_each(c->bytes, c->params));
-    if (c->cfg->quant != QUANT_NONE)
-        printf("quantized       %s, the linears at %.3f bits per weight\n", quant_name(c->cfg->quant),
+    if (c->quantized)
+        printf("quantized       %s, the linears at %.3f bits per weight\n", format_name(c),
                bits_each(c->linear_bytes, c->linear_params));
     print_dtypes(c);
     if (c->family)
         print_linears(c);
-    if (c->family && c->cfg->quant == QUANT_NONE)
+    if (c->family && !c->quantized)
         print_formats(c, a);
     if (a->all_tensors)
         print_tensors(c);
     if (!c->family)
         printf("\ngsq quantize would refuse this model: %s\n%s\n", c->why_not.msg, c->why_not.hint);
-    else if (c->cfg->quant != QUANT_NONE)
+    else if (c->quantized)
         printf("\nalready quantized: gsq eval, compare and convert read it\n");
     else
         printf(
@@ -281,7 +311,7 @@ static cJSON *shapes_json(const struct contents *c)
             cJSON_AddStringToObject(o, "type", s->info.spec.type->name);
             cJSON_AddNumberToObject(o, "group", s->info.spec.group);
         } else {
-            cJSON_AddStringToObject(o, "dtype", dtype_name(s->info.dtype));
+            cJSON_AddStringToObject(o, "dtype", s->info.stored);
         }
         cJSON_AddItemToArray(list, o);
     }
@@ -295,7 +325,7 @@ static cJSON *tensors_json(const struct contents *c)
         const struct tensor *x = checkpoint_tensor_at(c->ck, i);
         cJSON *o = cJSON_CreateObject(), *shape = NULL;
         cJSON_AddStringToObject(o, "name", x->name);
-        cJSON_AddStringToObject(o, "dtype", x->stored_dtype[0] ? x->stored_dtype : dtype_name(x->dtype));
+        cJSON_AddStringToObject(o, "dtype", stored_name(x));
         shape = cJSON_AddArrayToObject(o, "shape");
         for (uint32_t k = 0; k < x->n_dims; k++)
             cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)x->shape[k]));
@@ -320,11 +350,11 @@ static void emit_contents(const struct contents *c, const struct args *a)
     cJSON_AddNumberToObject(o, "parameters", (double)c->params);
     cJSON_AddNumberToObject(o, "linear_parameters", (double)c->linear_params);
     cJSON_AddNumberToObject(o, "bytes", (double)c->bytes);
-    cJSON_AddStringToObject(o, "format", quant_name(c->cfg->quant));
+    cJSON_AddStringToObject(o, "format", format_name(c));
     if (c->linear_params)
         cJSON_AddNumberToObject(o, "bits_per_weight", bits_each(c->linear_bytes, c->linear_params));
     cJSON_AddItemToObject(o, "linears", shapes_json(c));
-    if (c->family && c->cfg->quant == QUANT_NONE) {
+    if (c->family && !c->quantized) {
         cJSON *formats = cJSON_AddObjectToObject(o, "formats");
         for (int f = 0; f < EXPORT_NONE; f++) {
             char why[640];

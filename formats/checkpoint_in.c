@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/checkpoint_gguf.h"
 #include "formats/checkpoint_quant.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
@@ -24,7 +25,8 @@ struct checkpoint {
     char *dir;
     struct model_config config;
     bool has_config;
-    struct safetensors *tensors;
+    struct safetensors *tensors; /* of a folder; else: */
+    struct gguf_model *gguf;
     pcre2_code **rules; /* compiled config.rules; NULL where a rule has no pattern */
     pcre2_match_context *limits;
 };
@@ -63,35 +65,37 @@ static bool ends_with(const char *s, const char *end)
     return n >= m && strcmp(s + n - m, end) == 0;
 }
 
-static bool check_folder(const char *dir, struct err *e)
+/* What is called so must be one; under other names the magic number tells. */
+static bool is_gguf(const char *path)
 {
-    enum os_kind kind = os_stat(dir, NULL);
-    if (kind == OS_DIR)
+    char magic[4] = "";
+    if (ends_with(path, ".gguf") || ends_with(path, ".GGUF"))
         return true;
-    if (kind == OS_ABSENT) {
-        err_set(e, ERR_USER, "there is no folder %s", dir);
-        return err_hint(e,
-                        "MODEL is a folder with config.json and safetensors; check the spelling of the path");
-    }
-    if (ends_with(dir, ".gguf") || ends_with(dir, ".GGUF")) {
-        err_set(e, ERR_USER, "%s: GGUF files are not read yet", dir);
-        return err_hint(e, "start from the Hugging Face folder of the same model");
-    }
-    err_set(e, ERR_USER, "%s is a file, not a model folder", dir);
-    return err_hint(e, "name the folder that holds config.json");
+    FILE *f = os_fopen(path, "rb");
+    bool found = f && fread(magic, 1, 4, f) == 4 && memcmp(magic, "GGUF", 4) == 0;
+    if (f)
+        fclose(f);
+    return found;
 }
 
-bool checkpoint_open(struct checkpoint **out, const char *dir, struct err *e)
+static bool check_path(const char *path, struct err *e)
 {
-    *out = NULL;
-    if (!check_folder(dir, e))
-        return false;
-    struct checkpoint *c = *out = calloc(1, sizeof *c);
-    if (!c || !(c->dir = str_dup(dir))) {
-        checkpoint_close(out);
-        return err_nomem(e, "a model", sizeof *c);
+    enum os_kind kind = os_stat(path, NULL);
+    if (kind == OS_DIR || (kind == OS_FILE && is_gguf(path)))
+        return true;
+    if (kind == OS_ABSENT) {
+        err_set(e, ERR_USER, "there is no folder %s", path);
+        return err_hint(e, "MODEL is a folder with config.json and safetensors, or a GGUF file; check the "
+                           "spelling of the path");
     }
+    err_set(e, ERR_USER, "%s is a file, not a model folder, and not a GGUF", path);
+    return err_hint(e, "name the folder that holds config.json, or a GGUF file");
+}
+
+static bool open_folder(struct checkpoint *c, struct err *e)
+{
     char path[4096], *text = NULL;
+    const char *dir = c->dir;
     size_t size = 0;
     bool ok = os_path_join(path, sizeof path, dir, "config.json", e);
     if (ok && os_stat(path, NULL) == OS_ABSENT) {
@@ -101,7 +105,21 @@ bool checkpoint_open(struct checkpoint **out, const char *dir, struct err *e)
     ok = ok && os_read_file(path, CONFIG_MAX, &text, &size, e);
     ok = ok && (c->has_config = hf_config_parse(&c->config, text, size, path, e));
     free(text);
-    ok = ok && safetensors_open_dir(&c->tensors, dir, e) && compile_rules(c, e);
+    return ok && safetensors_open_dir(&c->tensors, dir, e) && compile_rules(c, e);
+}
+
+bool checkpoint_open(struct checkpoint **out, const char *path, struct err *e)
+{
+    *out = NULL;
+    if (!check_path(path, e))
+        return false;
+    struct checkpoint *c = *out = calloc(1, sizeof *c);
+    if (!c || !(c->dir = str_dup(path))) {
+        checkpoint_close(out);
+        return err_nomem(e, "a model", sizeof *c);
+    }
+    c->has_config = os_stat(path, NULL) == OS_FILE;
+    bool ok = c->has_config ? gguf_model_open(&c->gguf, path, &c->config, e) : open_folder(c, e);
     if (!ok)
         checkpoint_close(out);
     return ok;
@@ -118,6 +136,7 @@ void checkpoint_close(struct checkpoint **out)
     pcre2_match_context_free(c->limits);
     if (c->tensors)
         safetensors_close(&c->tensors);
+    gguf_model_close(&c->gguf);
     if (c->has_config)
         hf_config_free(&c->config);
     free(c->dir);
@@ -135,29 +154,43 @@ const char *checkpoint_dir(const struct checkpoint *c)
     return c->dir;
 }
 
+const struct gguf *checkpoint_gguf(const struct checkpoint *c)
+{
+    return c->gguf ? gguf_model_file(c->gguf) : NULL;
+}
+
 size_t checkpoint_tensor_count(const struct checkpoint *c)
 {
-    return safetensors_count(c->tensors);
+    return c->gguf ? gguf_model_count(c->gguf) : safetensors_count(c->tensors);
 }
 
 const struct tensor *checkpoint_tensor_at(const struct checkpoint *c, size_t i)
 {
-    return safetensors_at(c->tensors, i);
+    return c->gguf ? gguf_model_at(c->gguf, i) : safetensors_at(c->tensors, i);
 }
 
 const struct tensor *checkpoint_tensor_find(const struct checkpoint *c, const char *name)
 {
-    return safetensors_find(c->tensors, name);
+    return c->gguf ? gguf_model_find(c->gguf, name) : safetensors_find(c->tensors, name);
 }
 
 const char *checkpoint_tensor_path(const struct checkpoint *c, const struct tensor *t)
 {
-    return safetensors_path(c->tensors, t);
+    return c->gguf ? gguf_model_path(c->gguf, t) : safetensors_path(c->tensors, t);
 }
 
 void checkpoint_drop(const struct checkpoint *c, const struct tensor *t)
 {
-    safetensors_drop(c->tensors, t);
+    if (c->gguf)
+        gguf_model_drop(c->gguf, t);
+    else
+        safetensors_drop(c->tensors, t);
+}
+
+/* MODULE + suffix; NULL if absent. */
+static const struct tensor *part(const struct checkpoint *c, const char *module, const char *suffix)
+{
+    return c->gguf ? gguf_model_tensor(c->gguf, module, suffix) : module_tensor(c->tensors, module, suffix);
 }
 
 void checkpoint_drop_module(const struct checkpoint *c, const char *module)
@@ -165,20 +198,25 @@ void checkpoint_drop_module(const struct checkpoint *c, const char *module)
     static const char *const parts[] = {".weight", ".bias",          ".qweight",      ".qzeros", ".scales",
                                         ".g_idx",  ".weight_packed", ".weight_scale", ".biases"};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-        const struct tensor *t = module_tensor(c->tensors, module, parts[i]);
+        const struct tensor *t = part(c, module, parts[i]);
         if (t)
-            safetensors_drop(c->tensors, t);
+            checkpoint_drop(c, t);
     }
 }
 
 bool checkpoint_is_packed(const struct checkpoint *c, const char *module, const char *suffix)
 {
+    const struct tensor *t;
+    if (c->gguf)
+        return strcmp(suffix, ".weight") == 0 && (t = part(c, module, suffix)) && !gguf_model_is_plain(t);
     return packed_suffix(c->config.quant, suffix) && packed_present(c->tensors, c->config.quant, module);
 }
 
 bool checkpoint_config_text(const struct checkpoint *c, char **text, size_t *size, struct err *e)
 {
     char path[4096];
+    if (c->gguf)
+        return hf_config_text(&c->config, text, size, e);
     return os_path_join(path, sizeof path, c->dir, "config.json", e) &&
            os_read_file(path, CONFIG_MAX, text, size, e);
 }
@@ -211,9 +249,10 @@ static bool find_rule(const struct checkpoint *c, const char *module, const stru
     return true;
 }
 
+/* In several tensors, as the quantized formats of Hugging Face folders have it. */
 static bool is_packed(const struct checkpoint *c, const char *module)
 {
-    return packed_present(c->tensors, c->config.quant, module);
+    return !c->gguf && packed_present(c->tensors, c->config.quant, module);
 }
 
 static bool open_packed(struct packed_linear *p, const struct checkpoint *c, const char *module,
@@ -225,7 +264,7 @@ static bool open_packed(struct packed_linear *p, const struct checkpoint *c, con
 
 bool checkpoint_has_module(const struct checkpoint *c, const char *module)
 {
-    return is_packed(c, module) || module_tensor(c->tensors, module, ".weight");
+    return is_packed(c, module) || part(c, module, ".weight");
 }
 
 /* Known to be there when only the other one is: tied models store either name. */
@@ -251,15 +290,17 @@ static bool is_float(enum dtype t)
 
 static bool dense_info(const struct checkpoint *c, const char *module, struct weight_info *out, struct err *e)
 {
-    const struct tensor *t = module_tensor(c->tensors, module, ".weight");
+    const struct tensor *t = part(c, module, ".weight");
     if (!t) {
         err_set(e, ERR_USER, "the tensor %s.weight is missing from %s", module, c->dir);
         return err_hint(
             e, "a shard is missing, the download is not complete, or the architecture is another one");
     }
+    if (c->gguf)
+        return gguf_model_weight(t, checkpoint_tensor_path(c, t), out, e);
     if (!is_float(t->dtype)) {
         err_set(e, ERR_USER, "%s in %s is %s, expected F32, F16 or BF16", t->name,
-                safetensors_path(c->tensors, t),
+                checkpoint_tensor_path(c, t),
                 t->dtype == DTYPE_OTHER ? "of a type that is not read" : dtype_name(t->dtype));
         return err_hint(e, "start from the 16-bit model");
     }
@@ -295,12 +336,13 @@ bool checkpoint_weight(const struct checkpoint *c, const char *module, struct we
 
 const struct tensor *checkpoint_dense(const struct checkpoint *c, const char *module)
 {
-    return is_packed(c, module) ? NULL : module_tensor(c->tensors, module, ".weight");
+    const struct tensor *t = is_packed(c, module) ? NULL : part(c, module, ".weight");
+    return t && c->gguf && !gguf_model_is_plain(t) ? NULL : t;
 }
 
 const struct tensor *checkpoint_bias(const struct checkpoint *c, const char *module)
 {
-    return module_tensor(c->tensors, module, ".bias");
+    return part(c, module, ".bias");
 }
 
 /* --- values
@@ -362,6 +404,9 @@ bool checkpoint_read_f32(const struct checkpoint *c, const char *module, uint32_
 {
     struct weight_info w;
     struct packed_linear p;
+    if (c->gguf)
+        return dense_info(c, module, &w, e) &&
+               gguf_model_read(part(c, module, ".weight"), row0, rows, dst, e);
     if (!is_packed(c, module))
         return dense_info(c, module, &w, e) &&
                tensor_read_f32(module_tensor(c->tensors, module, ".weight"), (uint64_t)row0 * w.cols,
@@ -389,7 +434,12 @@ bool checkpoint_read_f32(const struct checkpoint *c, const char *module, uint32_
 bool checkpoint_read_codes(const struct checkpoint *c, const char *module, struct qlinear *q, struct err *e)
 {
     struct packed_linear p;
+    struct weight_info w;
     *q = (struct qlinear){0};
+    if (c->gguf && !dense_info(c, module, &w, e))
+        return false;
+    if (c->gguf && w.quantized)
+        return gguf_model_codes(part(c, module, ".weight"), &w, q, e);
     if (!is_packed(c, module))
         return err_set(e, ERR_USER, "%s of %s is not quantized", module, c->dir);
     if (!open_packed(&p, c, module, e) || !qlinear_init(q, p.rows, p.cols, p.spec, e))
@@ -451,7 +501,7 @@ static bool tensor_finite(const struct checkpoint *c, const struct tensor *t, st
     float v;
     if (at == n || !tensor_read_f32(t, at, 1, &v, e))
         return at == n;
-    err_set(e, ERR_USER, "%s in %s holds %s at element %llu", t->name, safetensors_path(c->tensors, t),
+    err_set(e, ERR_USER, "%s in %s holds %s at element %llu", t->name, checkpoint_tensor_path(c, t),
             v != v ? "NaN" : "an infinity", (unsigned long long)at);
     return err_hint(e,
                     "the file is damaged or its training diverged: download it again, or take another model");
@@ -462,7 +512,10 @@ bool checkpoint_check_finite(const struct checkpoint *c, const char *module, str
     struct packed_linear p;
     if (!tensor_finite(c, checkpoint_bias(c, module), e))
         return false;
+    const struct tensor *t = part(c, module, ".weight");
+    if (c->gguf && t && !gguf_model_finite(t, checkpoint_tensor_path(c, t), e))
+        return false;
     if (!is_packed(c, module))
-        return tensor_finite(c, module_tensor(c->tensors, module, ".weight"), e);
+        return tensor_finite(c, t, e);
     return open_packed(&p, c, module, e) && tensor_finite(c, p.scales, e) && tensor_finite(c, p.biases, e);
 }

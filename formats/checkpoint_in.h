@@ -1,5 +1,5 @@
-/* A model folder opened for reading: config, tensors, and linears in whatever way they are stored (16 bits,
- * or any export format of ours). One interface for quantize, eval, compare, inspect and convert. */
+/* A model folder or a GGUF opened for reading: config, tensors, and linears in whatever way they are stored
+ * (16 bits, or any export format of ours). One interface for quantize, eval, compare, inspect and convert. */
 #ifndef FORMATS_CHECKPOINT_IN_H
 #define FORMATS_CHECKPOINT_IN_H
 
@@ -9,11 +9,15 @@
 
 struct checkpoint;
 
-/* Opens DIR (config.json, safetensors). A .gguf path says that GGUF is not read yet. */
-bool checkpoint_open(struct checkpoint **out, const char *dir, struct err *e);
+/* Opens a folder (config.json, safetensors) or a GGUF file. */
+bool checkpoint_open(struct checkpoint **out, const char *path, struct err *e);
 void checkpoint_close(struct checkpoint **c);
 const struct model_config *checkpoint_config(const struct checkpoint *c);
+/* The path it was opened by. */
 const char *checkpoint_dir(const struct checkpoint *c);
+/* The file behind a GGUF; NULL for a folder. */
+struct gguf;
+const struct gguf *checkpoint_gguf(const struct checkpoint *c);
 
 /* The tensors, by file and offset, under their Hugging Face names. NULL: there is none of that name. */
 size_t checkpoint_tensor_count(const struct checkpoint *c);
@@ -27,7 +31,7 @@ void checkpoint_drop_module(const struct checkpoint *c, const char *module);
 /* Whether MODULE + suffix (".weight", ".qweight") is a tensor, or one of the tensors, of a weight whose bytes
  * are not the values in order: only checkpoint_read_f32 and checkpoint_read_codes give them. */
 bool checkpoint_is_packed(const struct checkpoint *c, const char *module, const char *suffix);
-/* The text of config.json, malloc'ed. */
+/* The text of config.json, malloc'ed; of a GGUF, one made from its metadata. */
 bool checkpoint_config_text(const struct checkpoint *c, char **text, size_t *size, struct err *e);
 
 /* What a module ("model.layers.0.self_attn.q_proj", "model.embed_tokens", "model.norm") stores as its weight.

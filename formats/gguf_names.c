@@ -130,6 +130,20 @@ const char *gguf_architecture(const struct model_config *c)
     return i < sizeof families / sizeof families[0] ? families[i].gguf : NULL;
 }
 
+bool gguf_architecture_to_hf(const char *name, bool sliding, struct model_config *c)
+{
+    size_t found = sizeof families / sizeof families[0];
+    for (size_t i = sizeof families / sizeof families[0]; i-- > 0;)
+        if (strcmp(families[i].gguf, name) == 0 &&
+            (!sliding || found == sizeof families / sizeof families[0]))
+            found = i;
+    if (found == sizeof families / sizeof families[0])
+        return false;
+    strcpy(c->architecture, families[found].architecture);
+    strcpy(c->model_type, families[found].model_type);
+    return true;
+}
+
 uint32_t gguf_permuted_heads(const struct model_config *c, const char *hf_module)
 {
     size_t i = family_of(c), number, digits;

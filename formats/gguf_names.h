@@ -13,6 +13,9 @@ bool gguf_name_to_hf(const char *name, char *out, size_t cap);
 
 /* general.architecture of a config ("llama" for Llama and Mistral, "qwen2", "qwen3"); NULL: there is none. */
 const char *gguf_architecture(const struct model_config *c);
+/* The reverse: architecture and model_type of *c. `sliding`: the metadata has a sliding window, which tells
+ * Mistral from Llama. False: unknown, *c is untouched. */
+bool gguf_architecture_to_hf(const char *name, bool sliding, struct model_config *c);
 /* Heads whose rows are permuted in a GGUF of this architecture: num_heads for q_proj, num_kv_heads for k_proj
  * (weights and biases) of llama, 0 for everything else. */
 uint32_t gguf_permuted_heads(const struct model_config *c, const char *hf_module);

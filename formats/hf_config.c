@@ -234,8 +234,29 @@ bool hf_config_parse(struct model_config *out, const char *text, size_t size, co
     return ok;
 }
 
+double rope_frequency(const struct model_config *c, uint32_t pair)
+{
+    const double pi = 3.14159265358979323846;
+    double f = pow(c->rope_theta, -2.0 * pair / c->head_dim);
+    if (c->rope_scaling == ROPE_FACTORS)
+        return f / (double)c->rope_factors[pair];
+    if (c->rope_scaling == ROPE_LINEAR)
+        return f / c->rope_factor;
+    if (c->rope_scaling != ROPE_LLAMA3)
+        return f;
+    /* Llama 3.1: slow turns are stretched, fast ones kept, a linear blend between. */
+    double turns = c->rope_original_context * f / (2 * pi);
+    if (turns < c->rope_low_freq)
+        return f / c->rope_factor;
+    if (turns > c->rope_high_freq)
+        return f;
+    double smooth = (turns - c->rope_low_freq) / (c->rope_high_freq - c->rope_low_freq);
+    return (1 - smooth) * f / c->rope_factor + smooth * f;
+}
+
 void hf_config_free(struct model_config *c)
 {
+    free(c->rope_factors);
     for (size_t i = 0; i < c->n_rules; i++)
         free(c->rules[i].regex);
     free(c->rules);

@@ -8,7 +8,7 @@
 
 #include "host/base/err.h"
 
-enum rope_scaling { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3 };
+enum rope_scaling { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3, ROPE_FACTORS };
 enum quant_method {
     QUANT_NONE,
     QUANT_GPTQ,
@@ -40,6 +40,8 @@ struct model_config {
     enum rope_scaling rope_scaling;
     double rope_factor, rope_low_freq, rope_high_freq; /* llama3; linear uses factor alone */
     uint32_t rope_original_context;
+    float *rope_factors; /* ROPE_FACTORS: what the frequency of each pair is divided by, [head_dim / 2]. Of a
+                            GGUF whose factors are no llama3 scaling */
     bool tie_word_embeddings;
     int64_t bos_id, eos_id; /* -1: none; the first where config.json lists several */
     char hidden_act[32];
@@ -56,5 +58,10 @@ struct model_config {
 bool hf_config_parse(struct model_config *out, const char *text, size_t size, const char *path,
                      struct err *e);
 void hf_config_free(struct model_config *c);
+/* A config.json that says the same (apart from how it is quantized), malloc'ed: for models that come without
+ * one. */
+bool hf_config_text(const struct model_config *c, char **text, size_t *size, struct err *e);
+/* Radians per position of pair `pair` of head_dim / 2, scaling included. */
+double rope_frequency(const struct model_config *c, uint32_t pair);
 
 #endif

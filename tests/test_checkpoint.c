@@ -136,7 +136,7 @@ static void test_open_errors(void **state)
     FAILS(checkpoint_open(&c, DIR_ "/nowhere", &e), e, ERR_USER, "there is no folder");
     assert_null(c);
     write_text_file(DIR_, "x.gguf", "GGUF");
-    FAILS(checkpoint_open(&c, DIR_ "/x.gguf", &e), e, ERR_USER, "not read yet");
+    FAILS(checkpoint_open(&c, DIR_ "/x.gguf", &e), e, ERR_USER, "cut short");
     write_text_file(DIR_, "x.safetensors", "");
     FAILS(checkpoint_open(&c, DIR_ "/x.safetensors", &e), e, ERR_USER, "not a model folder");
     os_remove_tree(BAD);

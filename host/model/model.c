@@ -67,9 +67,10 @@ static bool check_module(const struct checkpoint *ck, const char *module, uint32
     if (w.rows == rows && w.cols == cols)
         return true;
     err_set(e, ERR_USER,
-            "%s.weight in %s is [%" PRIu32 ", %" PRIu32 "], config.json asks for [%" PRIu32 ", %" PRIu32 "]",
+            "%s.weight in %s is [%" PRIu32 ", %" PRIu32 "], its configuration asks for [%" PRIu32 ", %" PRIu32
+            "]",
             module, checkpoint_dir(ck), w.rows, w.cols, rows, cols);
-    return err_hint(e, "config.json and the weights are not of the same model");
+    return err_hint(e, "the configuration and the weights are not of the same model");
 }
 
 static bool check_bias(const struct checkpoint *ck, const char *module, uint32_t rows, struct err *e)
@@ -169,25 +170,6 @@ static bool check_tensors(struct model *m, struct err *e)
 }
 
 /* ---- rotary embedding ---------------------------------------------------------------------------------- */
-
-/* Turns per position of pair i of head_dim/2. */
-static double rope_frequency(const struct model_config *c, uint32_t i)
-{
-    const double pi = 3.14159265358979323846;
-    double f = pow(c->rope_theta, -2.0 * i / c->head_dim);
-    if (c->rope_scaling == ROPE_LINEAR)
-        return f / c->rope_factor;
-    if (c->rope_scaling != ROPE_LLAMA3)
-        return f;
-    /* Llama 3.1: slow turns are stretched, fast ones kept, a linear blend between. */
-    double turns = c->rope_original_context * f / (2 * pi);
-    if (turns < c->rope_low_freq)
-        return f / c->rope_factor;
-    if (turns > c->rope_high_freq)
-        return f;
-    double smooth = (turns - c->rope_low_freq) / (c->rope_high_freq - c->rope_low_freq);
-    return (1 - smooth) * f / c->rope_factor + smooth * f;
-}
 
 static bool make_rope_table(struct model *m, struct err *e)
 {

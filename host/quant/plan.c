@@ -121,8 +121,9 @@ static bool list_items(struct plan *p, const struct model *m, struct err *e)
         struct weight_info info;
         if (!checkpoint_weight(m->ck, item->module, &info, e))
             return false;
-        if (info.quantized) {
-            err_set(e, ERR_USER, "%s in %s is already quantized", item->module, checkpoint_dir(m->ck));
+        if (info.quantized || info.dtype == DTYPE_OTHER) {
+            err_set(e, ERR_USER, "%s in %s is already quantized%s%s", item->module, checkpoint_dir(m->ck),
+                    info.stored ? ": " : "", info.stored ? info.stored : "");
             return err_hint(
                 e, "quantize the original 16-bit model; gsq convert changes the format of a quantized one");
         }

@@ -1,0 +1,459 @@
+/* A GGUF as a model: config from its metadata, tensors under Hugging Face names and in their order. */
+#include "tests/gguf_model.h"
+
+#include <math.h>
+
+#include "host/model/family.h"
+
+#define DIR_  "tmp_checkpoint_gguf"
+#define FILE_ DIR_ "/model.gguf"
+
+#define Q  "model.layers.0.self_attn.q_proj"
+#define K  "model.layers.0.self_attn.k_proj"
+#define V  "model.layers.0.self_attn.v_proj"
+#define UP "model.layers.0.mlp.up_proj"
+
+static int make_dir(void **state)
+{
+    (void)state;
+    return os_mkdirs(DIR_, NULL) ? 0 : 1;
+}
+
+static int remove_dir(void **state)
+{
+    (void)state;
+    return os_remove_tree(DIR_) ? 0 : 1;
+}
+
+/* Writes, frees and opens. */
+static struct checkpoint *open_made(struct made_gguf *m)
+{
+    struct err e = {0};
+    struct checkpoint *c;
+    made_write(m, FILE_);
+    made_free(m);
+    OK(checkpoint_open(&c, FILE_, &e), e);
+    return c;
+}
+
+static void expect_refused(struct made_gguf *m, const char *says)
+{
+    struct err e = {0};
+    struct checkpoint *c;
+    made_write(m, FILE_);
+    made_free(m);
+    FAILS(checkpoint_open(&c, FILE_, &e), e, ERR_USER, says);
+    if (!strstr(e.msg, FILE_) || !e.hint[0])
+        fail_msg("\"%s\" (%s) names no file or no remedy", e.msg, e.hint);
+    assert_null(c);
+}
+
+/* --- config -----------------------------------------------------------------------------------------------
+ */
+
+static void test_config(void **state)
+{
+    (void)state;
+    struct made_gguf m;
+    struct err e = {0};
+    made_model(&m, "llama", GGML_F16, GGML_F16);
+    gguf_add_f32(m.keys, "llama.rope.freq_base", 500000.0f);
+    gguf_add_u32(m.keys, "tokenizer.ggml.bos_token_id", 1);
+    gguf_add_u32(m.keys, "tokenizer.ggml.eos_token_id", 2);
+    struct checkpoint *c = open_made(&m);
+    const struct model_config *cfg = checkpoint_config(c);
+    assert_string_equal(checkpoint_dir(c), FILE_);
+    assert_non_null(checkpoint_gguf(c));
+    assert_string_equal(cfg->architecture, "LlamaForCausalLM");
+    assert_string_equal(cfg->model_type, "llama");
+    assert_string_equal(cfg->torch_dtype, "float16");
+    assert_string_equal(cfg->hidden_act, "silu");
+    assert_int_equal(cfg->hidden_size, G_HIDDEN);
+    assert_int_equal(cfg->intermediate_size, G_INNER);
+    assert_int_equal(cfg->num_layers, 1);
+    assert_int_equal(cfg->num_heads, G_HEADS);
+    assert_int_equal(cfg->num_kv_heads, G_KV);
+    assert_int_equal(cfg->head_dim, G_DIM);
+    assert_int_equal(cfg->vocab_size, G_VOCAB);
+    assert_int_equal(cfg->max_position, 128);
+    assert_int_equal(cfg->sliding_window, 0);
+    assert_float_equal(cfg->rms_eps, 1e-5f, 0);
+    assert_float_equal(cfg->rope_theta, 500000, 0);
+    assert_int_equal(cfg->rope_scaling, ROPE_PLAIN);
+    assert_true(cfg->tie_word_embeddings);
+    assert_int_equal(cfg->bos_id, 1);
+    assert_int_equal(cfg->eos_id, 2);
+    assert_string_equal(checkpoint_head_module(c), "model.embed_tokens");
+
+    /* The text that stands for config.json says the same. */
+    char *text;
+    size_t size;
+    struct model_config again;
+    OK(checkpoint_config_text(c, &text, &size, &e), e);
+    OK(hf_config_parse(&again, text, size, "config.json", &e), e);
+    struct model_config copy = *cfg;
+    assert_memory_equal(&again, &copy, sizeof again);
+    hf_config_free(&again);
+    free(text);
+    checkpoint_close(&c);
+}
+
+static void test_families(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *arch, *window, *architecture;
+    } cases[] = {{"llama", NULL, "LlamaForCausalLM"},
+                 {"llama", "llama.attention.sliding_window", "MistralForCausalLM"},
+                 {"qwen2", NULL, "Qwen2ForCausalLM"},
+                 {"qwen2", "qwen2.attention.sliding_window", "Qwen2ForCausalLM"},
+                 {"qwen3", NULL, "Qwen3ForCausalLM"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct made_gguf m;
+        struct err e = {0};
+        made_model(&m, cases[i].arch, GGML_BF16, GGML_BF16);
+        if (cases[i].window)
+            gguf_add_u32(m.keys, cases[i].window, 48);
+        made_add(&m, "output.weight", GGML_F32, G_VOCAB, G_HIDDEN);
+        struct checkpoint *c = open_made(&m);
+        const struct model_config *cfg = checkpoint_config(c);
+        assert_string_equal(cfg->architecture, cases[i].architecture);
+        assert_int_equal(cfg->sliding_window, cases[i].window ? 48 : 0);
+        assert_string_equal(cfg->torch_dtype, "bfloat16");
+        assert_false(cfg->tie_word_embeddings);
+        assert_int_equal(cfg->bos_id, -1);
+        assert_float_equal(cfg->rope_theta, 10000, 0);
+        assert_non_null(family_find(cfg, &e));
+        assert_string_equal(checkpoint_head_module(c), "lm_head");
+        checkpoint_close(&c);
+    }
+}
+
+/* Unknown architectures open, for inspect; who computes refuses them by name. */
+static void test_unknown_family(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct made_gguf m = {.keys = gguf_keys_create(), .seed = 1};
+    gguf_add_string(m.keys, "general.architecture", "mamba", 5);
+    made_add(&m, "token_embd.weight", GGML_F16, G_VOCAB, G_HIDDEN);
+    struct checkpoint *c = open_made(&m);
+    FAILS(family_find(checkpoint_config(c), &e), e, ERR_USER, "architecture mamba is not supported");
+    assert_int_equal(checkpoint_tensor_count(c), 1);
+    checkpoint_close(&c);
+
+    made_model(&m, "llama", GGML_F16, GGML_F16);
+    gguf_add_u32(m.keys, "llama.expert_count", 8);
+    c = open_made(&m);
+    FAILS(family_find(checkpoint_config(c), &e), e, ERR_USER, "llama with experts");
+    checkpoint_close(&c);
+}
+
+static void test_refused_metadata(void **state)
+{
+    (void)state;
+    struct made_gguf m;
+    static const struct {
+        const char *key;
+        uint32_t v;
+        const char *says;
+    } numbers[] = {{"general.architecture2", 0, NULL},
+                   {"qwen2.embedding_length", 0, "\"qwen2.embedding_length\" must be from 1"},
+                   {"qwen2.block_count", 10001, "block_count"},
+                   {"qwen2.attention.head_count_kv", 3, "must divide"},
+                   {"qwen2.attention.key_length", 7, "even"},
+                   {"qwen2.attention.value_length", 32, "value_length"},
+                   {"qwen2.rope.dimension_count", 32, "whole heads"}};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        /* Later keys would be duplicates: these files hold the one and lack nothing else that comes before.
+         */
+        static const char *const keys[] = {
+            "embedding_length",       "feed_forward_length",     "block_count",
+            "attention.head_count",   "attention.head_count_kv", "attention.key_length",
+            "attention.value_length", "rope.dimension_count"};
+        static const uint32_t values[] = {G_HIDDEN, G_INNER, 1, G_HEADS, G_KV, G_DIM, G_DIM, G_DIM};
+        m = (struct made_gguf){.keys = gguf_keys_create(), .seed = 1};
+        gguf_add_string(m.keys, "general.architecture", "qwen2", 5);
+        gguf_add_f32(m.keys, "qwen2.attention.layer_norm_rms_epsilon", 1e-6f);
+        for (size_t k = 0; k < sizeof keys / sizeof keys[0]; k++) {
+            char key[64];
+            snprintf(key, sizeof key, "qwen2.%s", keys[k]);
+            gguf_add_u32(m.keys, key, strcmp(key, numbers[i].key) == 0 ? numbers[i].v : values[k]);
+        }
+        made_add(&m, "token_embd.weight", GGML_F16, G_VOCAB, G_HIDDEN);
+        if (numbers[i].says) {
+            expect_refused(&m, numbers[i].says);
+        } else {
+            struct checkpoint *c = open_made(&m);
+            checkpoint_close(&c);
+        }
+    }
+    m = (struct made_gguf){.keys = gguf_keys_create(), .seed = 1};
+    gguf_add_string(m.keys, "general.architecture", "llama", 5);
+    expect_refused(&m, "\"llama.embedding_length\" is missing");
+    m = (struct made_gguf){.keys = gguf_keys_create(), .seed = 1};
+    gguf_add_string(m.keys, "general.type", "imatrix", 7);
+    expect_refused(&m, "its general.type is \"imatrix\"");
+    m = (struct made_gguf){.keys = gguf_keys_create(), .seed = 1};
+    expect_refused(&m, "\"general.architecture\" is missing");
+    made_model(&m, "llama", GGML_F16, GGML_F16);
+    gguf_add_string(m.keys, "llama.rope.scaling.type", "yarn", 4);
+    expect_refused(&m, "the RoPE scaling \"yarn\"");
+    made_model(&m, "llama", GGML_F16, GGML_F16);
+    gguf_add_string(m.keys, "llama.rope.freq_base", "x", 1);
+    expect_refused(&m, "llama.rope.freq_base");
+    made_model(&m, "llama", GGML_F16, GGML_F16);
+    made_add(&m, "rope_freqs.weight", GGML_F32, 0, 31);
+    expect_refused(&m, "not a vector of 32 floats");
+    made_model(&m, "llama", GGML_F16, GGML_F16);
+    memset(made_add(&m, "rope_freqs.weight", GGML_F32, 0, 32)->data, 0, 128);
+    expect_refused(&m, "rope_freqs.weight holds 0");
+    made_model(&m, "llama", GGML_F16, GGML_F16);
+    made_add(&m, "model.norm.weight", GGML_F32, 0, G_HIDDEN);
+    expect_refused(&m, "model.norm.weight twice");
+}
+
+/* --- RoPE -------------------------------------------------------------------------------------------------
+ */
+
+/* As converters compute them, in f32. */
+static void llama3_factors(float factor, float low, float high, float context, float *out)
+{
+    for (int i = 0; i < G_DIM / 2; i++) {
+        float freq = 1.0f / powf(10000.0f, (float)(2 * i) / G_DIM), wavelen = 6.2831853f / freq;
+        float smooth = (context / wavelen - low) / (high - low);
+        out[i] = wavelen < context / high  ? 1
+                 : wavelen > context / low ? factor
+                                           : 1 / ((1 - smooth) / factor + smooth);
+    }
+}
+
+static struct checkpoint *with_factors(const float *factors)
+{
+    struct made_gguf m;
+    made_model(&m, "llama", GGML_F16, GGML_F16);
+    memcpy(made_add(&m, "rope_freqs.weight", GGML_F32, 0, G_DIM / 2)->data, factors, G_DIM / 2 * 4);
+    return open_made(&m);
+}
+
+static void check_frequencies(const struct model_config *cfg, const float *factors)
+{
+    for (uint32_t i = 0; i < G_DIM / 2; i++) {
+        double want = pow(10000, -2.0 * i / G_DIM) / (double)factors[i];
+        if (fabs(rope_frequency(cfg, i) - want) > 1e-5 * want)
+            fail_msg("pair %u turns %g, not %g", (unsigned)i, rope_frequency(cfg, i), want);
+    }
+}
+
+static void test_rope(void **state)
+{
+    (void)state;
+    float factors[G_DIM / 2];
+    static const struct {
+        float factor, low, high, context;
+    } known[] = {{8, 1, 4, 8192}, {32, 1, 4, 8192}, {4, 2, 6, 8192}};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        llama3_factors(known[i].factor, known[i].low, known[i].high, known[i].context, factors);
+        struct checkpoint *c = with_factors(factors);
+        const struct model_config *cfg = checkpoint_config(c);
+        assert_int_equal(cfg->rope_scaling, ROPE_LLAMA3);
+        assert_float_equal(cfg->rope_factor, known[i].factor, 0);
+        assert_float_equal(cfg->rope_low_freq, known[i].low, 1e-3);
+        assert_float_equal(cfg->rope_high_freq, known[i].high, 1e-3);
+        assert_int_equal(cfg->rope_original_context, 8192);
+        check_frequencies(cfg, factors);
+        checkpoint_close(&c);
+    }
+    for (int i = 0; i < G_DIM / 2; i++)
+        factors[i] = 1 + 0.1f * (float)((i * 7) % 5);
+    struct checkpoint *c = with_factors(factors);
+    assert_int_equal(checkpoint_config(c)->rope_scaling, ROPE_FACTORS);
+    check_frequencies(checkpoint_config(c), factors);
+    char *text;
+    size_t size;
+    struct err e = {0};
+    OK(checkpoint_config_text(c, &text, &size, &e), e);
+    assert_non_null(strstr(text, "\"longrope\""));
+    assert_non_null(strstr(text, "\"long_factor\": [1.0, 1.2, 1.4, 1.1, 1.3, 1.0"));
+    free(text);
+    checkpoint_close(&c);
+    for (int i = 0; i < G_DIM / 2; i++)
+        factors[i] = 1;
+    c = with_factors(factors);
+    assert_int_equal(checkpoint_config(c)->rope_scaling, ROPE_PLAIN);
+    checkpoint_close(&c);
+
+    struct made_gguf m;
+    made_model(&m, "llama", GGML_F16, GGML_F16);
+    gguf_add_string(m.keys, "llama.rope.scaling.type", "linear", 6);
+    gguf_add_f32(m.keys, "llama.rope.scaling.factor", 2.5f);
+    c = open_made(&m);
+    assert_int_equal(checkpoint_config(c)->rope_scaling, ROPE_LINEAR);
+    assert_float_equal(rope_frequency(checkpoint_config(c), 0), 0.4, 1e-9);
+    checkpoint_close(&c);
+}
+
+/* --- tensors ----------------------------------------------------------------------------------------------
+ */
+
+/* Row of the file that holds row r of the model, as FORMATS.md says it. */
+static uint32_t stored_row(uint32_t r, bool permuted)
+{
+    uint32_t head = r / G_DIM, p = r % G_DIM / (G_DIM / 2), j = r % (G_DIM / 2);
+    return permuted ? head * G_DIM + 2 * j + p : r;
+}
+
+/* Weights of the module against the bytes that were written. */
+static void check_rows(const struct checkpoint *c, struct made_gguf *m, const char *module, const char *name,
+                       bool permuted)
+{
+    struct made_tensor *x = made_find(m, name);
+    const struct gguf_type *type = gguf_type_of(x->type);
+    static float got[G_INNER * G_INNER], want[G_INNER];
+    struct weight_info w;
+    struct err e = {0};
+    OK(checkpoint_weight(c, module, &w, &e), e);
+    assert_int_equal(w.rows, x->ne[1]);
+    assert_int_equal(w.cols, x->ne[0]);
+    assert_int_equal(w.bytes, x->bytes);
+    assert_string_equal(w.stored, type->name);
+    assert_int_equal(w.quantized, type->learned != NULL);
+    OK(checkpoint_read_f32(c, module, 0, w.rows, got, &e), e);
+    for (uint32_t r = 0; r < w.rows; r++) {
+        gguf_dequant(type, x->data + stored_row(r, permuted) * gguf_row_bytes(type, w.cols), w.cols, want);
+        if (memcmp(want, got + (size_t)r * w.cols, w.cols * sizeof *want) != 0)
+            fail_msg("row %u of %s as %s differs", (unsigned)r, module, type->name);
+    }
+    /* From the middle, too. */
+    OK(checkpoint_read_f32(c, module, 3, 2, want, &e), e);
+    assert_memory_equal(want, got + (size_t)3 * w.cols, 2 * w.cols * sizeof *want);
+    FAILS(checkpoint_read_f32(c, module, w.rows - 1, 2, want, &e), e, ERR_BUG, module);
+    const struct tensor *dense = checkpoint_dense(c, module);
+    assert_int_equal(dense != NULL, type->block == 1 && !permuted);
+    assert_int_equal(checkpoint_is_packed(c, module, ".weight"), dense == NULL);
+    struct qlinear q;
+    if (!type->learned) {
+        FAILS(checkpoint_read_codes(c, module, &q, &e), e, ERR_USER, "not quantized");
+        return;
+    }
+    OK(checkpoint_read_codes(c, module, &q, &e), e);
+    assert_ptr_equal(q.spec.type, type->learned);
+    assert_int_equal(q.spec.group, type->learned->group);
+    for (uint32_t r = 0; r < w.rows; r++) {
+        qlinear_dequant(&q, r, 1, want);
+        for (uint32_t i = 0; i < w.cols; i++)
+            assert_float_equal(want[i], got[(size_t)r * w.cols + i], 1e-6 * (1 + fabs((double)want[i])));
+    }
+    qlinear_free(&q);
+}
+
+static void test_types(void **state)
+{
+    (void)state;
+    const struct gguf_type *type;
+    for (size_t i = 0; (type = gguf_type_at(i)); i++) {
+        for (int qwen = 0; qwen < 2; qwen++) {
+            struct made_gguf m;
+            struct err e = {0};
+            struct checkpoint *c;
+            made_model(&m, qwen ? "qwen2" : "llama", (uint32_t)type->id, (uint32_t)type->id);
+            made_write(&m, FILE_);
+            OK(checkpoint_open(&c, FILE_, &e), e);
+            check_rows(c, &m, Q, "blk.0.attn_q.weight", !qwen);
+            check_rows(c, &m, K, "blk.0.attn_k.weight", !qwen);
+            check_rows(c, &m, V, "blk.0.attn_v.weight", false);
+            check_rows(c, &m, UP, "blk.0.ffn_up.weight", false);
+            check_rows(c, &m, "model.embed_tokens", "token_embd.weight", false);
+            OK(checkpoint_check_finite(c, Q, &e), e);
+            OK(checkpoint_check_finite(c, "model.embed_tokens", &e), e);
+            const struct tensor *t = checkpoint_tensor_find(c, UP ".weight");
+            assert_non_null(t);
+            assert_string_equal(t->stored_dtype, type->name);
+            assert_int_equal(t->shape[0], G_INNER);
+            assert_int_equal(t->shape[1], G_HIDDEN);
+            assert_string_equal(checkpoint_tensor_path(c, t), FILE_);
+            checkpoint_drop(c, t);
+            checkpoint_drop_module(c, UP);
+            assert_int_equal(checkpoint_tensor_count(c), m.n);
+            assert_string_equal(checkpoint_tensor_at(c, 0)->name, "model.embed_tokens.weight");
+            checkpoint_close(&c);
+            made_free(&m);
+        }
+    }
+}
+
+static void test_vectors(void **state)
+{
+    (void)state;
+    for (int qwen = 0; qwen < 2; qwen++) {
+        struct made_gguf m;
+        struct err e = {0};
+        struct checkpoint *c;
+        float bias[G_HEADS * G_DIM], norm[G_HIDDEN];
+        made_model(&m, qwen ? "qwen2" : "llama", GGML_F16, GGML_F16);
+        made_add(&m, "blk.0.attn_q.bias", GGML_F32, 0, G_HEADS * G_DIM);
+        made_add(&m, "blk.0.attn_v.bias", GGML_F16, 0, G_KV * G_DIM);
+        made_write(&m, FILE_);
+        OK(checkpoint_open(&c, FILE_, &e), e);
+        const struct tensor *t = checkpoint_bias(c, Q);
+        assert_non_null(t);
+        assert_int_equal(t->n_dims, 1);
+        OK(tensor_read_f32(t, 0, G_HEADS * G_DIM, bias, &e), e);
+        for (uint32_t r = 0; r < G_HEADS * G_DIM; r++)
+            assert_memory_equal(&bias[r], made_find(&m, "blk.0.attn_q.bias")->data + stored_row(r, !qwen) * 4,
+                                4);
+        assert_memory_equal(checkpoint_bias(c, V)->data, made_find(&m, "blk.0.attn_v.bias")->data,
+                            G_KV * G_DIM * 2);
+        assert_null(checkpoint_bias(c, K));
+        OK(checkpoint_read_f32(c, "model.norm", 0, 1, norm, &e), e);
+        assert_memory_equal(norm, made_find(&m, "output_norm.weight")->data, sizeof norm);
+        checkpoint_close(&c);
+        made_free(&m);
+    }
+}
+
+static void test_not_finite(void **state)
+{
+    (void)state;
+    struct made_gguf m;
+    struct err e = {0};
+    made_model(&m, "llama", GGML_Q4_0, GGML_F16);
+    /* d of the first block of row 2 */
+    store_u16le(made_find(&m, "blk.0.ffn_up.weight")->data + 2 * (G_HIDDEN / 32) * 18, 0x7C00);
+    store_u16le(made_find(&m, "token_embd.weight")->data + 5 * 2, 0x7E00);
+    struct checkpoint *c = open_made(&m);
+    FAILS(checkpoint_check_finite(c, UP, &e), e, ERR_USER,
+          "blk.0.ffn_up.weight in " FILE_ " has a scale in row 2");
+    FAILS(checkpoint_check_finite(c, "model.embed_tokens", &e), e, ERR_USER, "holds NaN at element 5");
+    OK(checkpoint_check_finite(c, Q, &e), e);
+    checkpoint_close(&c);
+}
+
+static void test_missing(void **state)
+{
+    (void)state;
+    struct made_gguf m;
+    struct weight_info w;
+    struct err e = {0};
+    made_model(&m, "llama", GGML_F16, GGML_F16);
+    made_drop(&m, "blk.0.ffn_up.weight");
+    struct checkpoint *c = open_made(&m);
+    assert_false(checkpoint_has_module(c, UP));
+    assert_true(checkpoint_has_module(c, Q));
+    FAILS(checkpoint_weight(c, UP, &w, &e), e, ERR_USER, UP ".weight is missing from " FILE_);
+    checkpoint_close(&c);
+    OK(os_write_file(FILE_, "GGUF", 4, &e), e);
+    FAILS(checkpoint_open(&c, FILE_, &e), e, ERR_USER, FILE_);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_config),         cmocka_unit_test(test_families),
+        cmocka_unit_test(test_unknown_family), cmocka_unit_test(test_refused_metadata),
+        cmocka_unit_test(test_rope),           cmocka_unit_test(test_types),
+        cmocka_unit_test(test_vectors),        cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_missing),
+    };
+    return cmocka_run_group_tests_name("checkpoint_gguf", tests, make_dir, remove_dir);
+}
