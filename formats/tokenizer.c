@@ -1,4 +1,4 @@
-/* tokenizer.json put together: added tokens, normalizer, pre-tokenizer, BPE, and the BOS. */
+/* A tokenizer put together from tokenizer.json: added tokens, normalizer, pre-tokenizer, BPE, and the BOS. */
 #include "formats/tokenizer.h"
 
 #include <stdlib.h>
@@ -83,6 +83,22 @@ static bool parse_added(struct tokenizer *t, const cJSON *list, const char *path
     return true;
 }
 
+static bool list_added(struct tokenizer *t, const struct tokenizer_parts *parts, struct err *e)
+{
+    t->added = calloc(parts->n_added + 1, sizeof *t->added);
+    if (!t->added)
+        return err_nomem(e, "the added tokens", parts->n_added * sizeof *t->added);
+    for (size_t i = 0; i < parts->n_added; i++) {
+        struct added *a = &t->added[t->n_added];
+        a->id = parts->added_ids[i];
+        a->content = str_dup_n(parts->added[i].text, parts->added[i].size);
+        if (!a->content)
+            return err_nomem(e, "an added token", parts->added[i].size);
+        t->n_added++;
+    }
+    return true;
+}
+
 static int compare_tokens(const void *a, const void *b)
 {
     const struct match_token *x = a, *y = b;
@@ -124,6 +140,16 @@ static bool build_matcher(struct tokenizer *t, struct matcher *m, bool normalize
     for (int i = 0; i < 256; i++)
         m->start[i + 1] += m->start[i];
     return true;
+}
+
+static bool build_matchers(struct tokenizer *t, struct err *e)
+{
+    struct match_work w = {0};
+    if (!match_work_create(&w, e))
+        return false;
+    bool ok = build_matcher(t, &t->raw, false, &w, e) && build_matcher(t, &t->normal, true, &w, e);
+    match_work_free(&w);
+    return ok;
 }
 
 static void matcher_free(struct matcher *m)
@@ -205,11 +231,39 @@ static bool parse_root(struct tokenizer *t, const cJSON *root, const char *path,
         return false;
     if (t->bos >= t->size)
         return bad(e, path, "the post_processor adds a token that does not exist");
-    struct match_work w = {0};
-    if (!match_work_create(&w, e))
-        return false;
-    bool ok = build_matcher(t, &t->raw, false, &w, e) && build_matcher(t, &t->normal, true, &w, e);
-    match_work_free(&w);
+    return build_matchers(t, e);
+}
+
+/* A list of steps from JSON of our own. */
+static bool build_steps(struct step_list *l, const char *json, bool normalizers, const char *path,
+                        struct err *e)
+{
+    if (!json)
+        return true;
+    cJSON *root = json_parse(json, strlen(json), path, e);
+    bool ok =
+        root && (normalizers ? normalizers_parse(l, root, path, e) : pretokenizers_parse(l, root, path, e));
+    cJSON_Delete(root);
+    return ok;
+}
+
+bool tokenizer_build(struct tokenizer **out, const struct tokenizer_parts *parts, const char *path,
+                     struct err *e)
+{
+    struct tokenizer *t = *out = calloc(1, sizeof *t);
+    struct bpe *bpe = parts->bpe;
+    if (!t) {
+        bpe_destroy(&bpe);
+        return err_nomem(e, "the tokenizer", sizeof *t);
+    }
+    t->bpe = bpe;
+    t->bos = parts->bos;
+    t->size = parts->size;
+    bool ok = build_steps(&t->normalizers, parts->normalizer, true, path, e) &&
+              build_steps(&t->pretokenizers, parts->pretokenizer, false, path, e) &&
+              list_added(t, parts, e) && build_matchers(t, e);
+    if (!ok)
+        tokenizer_destroy(out);
     return ok;
 }
 
@@ -315,11 +369,22 @@ static bool find_bos(struct tokenizer *t, const char *dir, struct err *e)
     return true;
 }
 
+static bool load_gguf(struct tokenizer **out, const char *path, struct err *e)
+{
+    struct gguf *g = NULL;
+    bool ok = gguf_open(&g, path, e) && tokenizer_from_gguf(out, g, path, e);
+    if (g)
+        gguf_close(&g);
+    return ok;
+}
+
 bool tokenizer_load(struct tokenizer **out, const char *dir, struct err *e)
 {
     char path[4096], *text;
     size_t size;
     *out = NULL;
+    if (os_stat(dir, NULL) == OS_FILE)
+        return load_gguf(out, dir, e);
     if (!os_path_join(path, sizeof path, dir, "tokenizer.json", e))
         return false;
     if (os_stat(path, NULL) == OS_ABSENT) {

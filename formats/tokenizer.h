@@ -1,5 +1,5 @@
-/* tokenizer.json (Hugging Face "fast" tokenizers): byte-level BPE and SentencePiece-style BPE with byte
- * fallback. */
+/* Tokenizers of Hugging Face folders (tokenizer.json, "fast") and of GGUF metadata: byte-level BPE and
+ * SentencePiece-style BPE with byte fallback. */
 #ifndef FORMATS_TOKENIZER_H
 #define FORMATS_TOKENIZER_H
 
@@ -13,9 +13,10 @@ struct tokenizer;
 
 /* Parses the text of a tokenizer.json (any bytes). path names the file in messages. */
 bool tokenizer_parse(struct tokenizer **out, const char *text, size_t size, const char *path, struct err *e);
-/* Reads DIR/tokenizer.json. Where its post-processor puts nothing in front, the BOS is what
- * tokenizer_config.json says (bos_token, unless add_bos_token is false), or without that file the
- * bos_token_id of config.json, if it is a special token. */
+/* Of a GGUF file, what its metadata say: the models "llama" and "gpt2". Of a folder, reads
+ * DIR/tokenizer.json. Where its post-processor puts nothing in front, the BOS is what tokenizer_config.json
+ * says (bos_token, unless add_bos_token is false), or without that file the bos_token_id of config.json, if
+ * it is a special token. */
 bool tokenizer_load(struct tokenizer **out, const char *dir, struct err *e);
 void tokenizer_destroy(struct tokenizer **t);
 

@@ -2,6 +2,7 @@
 #ifndef FORMATS_TOKENIZER_PARTS_H
 #define FORMATS_TOKENIZER_PARTS_H
 
+#include "formats/gguf.h"
 #include "formats/json.h"
 #include "host/base/str.h"
 
@@ -17,6 +18,18 @@ bool id_list_add(struct id_list *l, uint32_t id, struct err *e);
  * ------------------------------------------------------------ */
 struct bpe;
 bool bpe_parse(struct bpe **out, const cJSON *model, const char *path, struct err *e);
+/* The same from lists. */
+struct bpe_lists {
+    const struct gguf_string *tokens; /* [n], by id; empty ones are never found */
+    size_t n;
+    const struct gguf_string *merges; /* "left right", in order */
+    size_t n_merges;
+    const float *scores; /* [n]; SentencePiece: instead of merges, neighbours join whose text is a token, the
+                            highest score first; what is no token in the end becomes bytes. NULL: merges */
+    int64_t unk;         /* -1: none */
+    bool ignore_merges;  /* a word that is a token is not merged together */
+};
+bool bpe_build(struct bpe **out, const struct bpe_lists *l, const char *path, struct err *e);
 void bpe_destroy(struct bpe **b);
 bool bpe_find(const struct bpe *b, const char *token, uint32_t *id);
 /* Largest id + 1. */
@@ -24,6 +37,8 @@ uint32_t bpe_size(const struct bpe *b);
 
 /* Buffers that grow with the longest word. Zero-initialise. */
 struct bpe_work {
+    const char *word;
+    size_t word_size;
     struct bpe_symbol *symbols;
     struct bpe_merge *heap;
     size_t n_symbols, cap_symbols, n_heap, cap_heap;
@@ -69,6 +84,24 @@ bool normalize(const struct step_list *l, struct match_work *w, struct strbuf *t
  */
 bool pretokenize(const struct step_list *l, struct match_work *w, struct pieces *p, bool first,
                  struct err *e);
+
+/* --- put together (tokenizer.c, tokenizer_gguf.c)
+ * ----------------------------------------------------------------------- */
+struct tokenizer;
+struct tokenizer_parts {
+    struct bpe *bpe;
+    const char *normalizer, *pretokenizer; /* JSON as in tokenizer.json; NULL: nothing to do */
+    const struct gguf_string *added;       /* recognised in the text before any word is cut */
+    const uint32_t *added_ids;
+    size_t n_added;
+    uint32_t size; /* of the vocabulary */
+    int64_t bos;   /* -1: none */
+};
+/* Takes parts->bpe over, also after a failure. */
+bool tokenizer_build(struct tokenizer **out, const struct tokenizer_parts *parts, const char *path,
+                     struct err *e);
+/* From the metadata of a GGUF. */
+bool tokenizer_from_gguf(struct tokenizer **out, const struct gguf *g, const char *path, struct err *e);
 
 /* Unicode White_Space, and what a regular expression calls \w. */
 bool is_space_char(uint32_t c);

@@ -1,0 +1,232 @@
+/* The tokenizer in a GGUF's metadata: "llama" (SentencePiece with scores) and "gpt2" (byte-level BPE). */
+#include "formats/tokenizer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/tokenizer_parts.h"
+
+/* tokenizer.ggml.token_type: what is recognised in the text itself. */
+enum { TOKEN_UNKNOWN = 2, TOKEN_CONTROL = 3, TOKEN_USER = 4 };
+
+#define MARK "\xE2\x96\x81" /* U+2581, SentencePiece's space */
+static const char replace_spaces[] =
+    "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"" MARK "\"}";
+static const char prepend_and_replace[] =
+    "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"" MARK "\"},"
+    "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"" MARK "\"}]}";
+
+/* As tokenizer.json of the models that these names stand for has them. */
+#define SPLIT(regex) "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" regex "\"},\"behavior\":\"Isolated\"},"
+#define BYTES        "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}]}"
+#define SEQUENCE     "{\"type\":\"Sequence\",\"pretokenizers\":["
+#define WORDS        "'s|'t|'re|'ve|'m|'ll|'d| ?\\\\p{L}+| ?\\\\p{N}+| ?[^\\\\s\\\\p{L}\\\\p{N}]+|\\\\s+(?!\\\\S)"
+#define LATER(digits)                                                                                        \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|" digits                           \
+    "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
+
+static const struct pre {
+    const char *name, *normalizer, *pretokenizer;
+    bool ignore_merges, add_bos;
+} pres[] = {
+    {"gpt-2", NULL, "{\"type\":\"ByteLevel\",\"add_prefix_space\":false}", false, false},
+    /* No model's own: what llama.cpp falls back to. */
+    {"default", NULL,
+     SEQUENCE SPLIT("[\\\\p{P}\\\\$\\\\+<=>\\\\^~\\\\|]+") SPLIT(WORDS) SPLIT("\\\\p{N}+")
+         SPLIT("[0-9][0-9][0-9]") BYTES,
+     false, false},
+    {"llama-bpe", NULL, SEQUENCE SPLIT(LATER("\\\\p{N}{1,3}")) BYTES, true, true},
+    /* llama.cpp leaves out the normal form, which few texts are not in already. */
+    {"qwen2", "{\"type\":\"NFC\"}", SEQUENCE SPLIT(LATER("\\\\p{N}")) BYTES, false, false},
+};
+
+struct reader {
+    const struct gguf *g;
+    const char *path;
+    struct gguf_string *tokens, *merges, *added;
+    uint32_t *added_ids;
+    float *scores;
+    struct tokenizer_parts parts;
+    struct bpe_lists lists;
+    struct err *e;
+};
+
+static bool bad(const struct reader *r, const char *key, const char *what)
+{
+    err_set(r->e, ERR_USER, "%s: \"tokenizer.ggml.%s\" %s", r->path, key, what);
+    return err_hint(r->e, "the file is damaged: download or convert the model again");
+}
+
+static bool is(struct gguf_string s, const char *text)
+{
+    return s.size == strlen(text) && memcmp(s.text, text, s.size) == 0;
+}
+
+static int shown(struct gguf_string s)
+{
+    return s.size < 60 ? (int)s.size : 60;
+}
+
+/* --- arrays
+ * ------------------------------------------------------------------------------------------------------- */
+
+static bool read_strings(struct reader *r, const char *key, struct gguf_string **list, size_t *n)
+{
+    char name[64] = "tokenizer.ggml.";
+    const struct gguf_kv *kv = gguf_find(r->g, strcat(name, key));
+    if (!kv)
+        return bad(r, key, "is missing");
+    if (kv->type != GGUF_ARRAY || kv->element != GGUF_STRING || kv->n >= INT32_MAX)
+        return bad(r, key, "is no list of strings");
+    *n = (size_t)kv->n;
+    *list = malloc((*n + 1) * sizeof **list);
+    if (!*list)
+        return err_nomem(r->e, "the tokenizer", (*n + 1) * sizeof **list);
+    const uint8_t *at = kv->data;
+    for (size_t i = 0; i < *n; i++)
+        (*list)[i] = gguf_next_string(&at);
+    return true;
+}
+
+/* An array of numbers, one per token; NULL: absent. */
+static bool numbers(struct reader *r, const char *key, bool floats, const struct gguf_kv **out)
+{
+    char name[64] = "tokenizer.ggml.";
+    const struct gguf_kv *kv = *out = gguf_find(r->g, strcat(name, key));
+    if (!kv)
+        return true;
+    bool real = kv->element == GGUF_F32 || kv->element == GGUF_F64;
+    if (kv->type != GGUF_ARRAY || kv->element == GGUF_STRING || kv->element == GGUF_BOOL || real != floats)
+        return bad(r, key, floats ? "is no list of floats" : "is no list of whole numbers");
+    return kv->n == r->lists.n || bad(r, key, "has another length than the list of tokens");
+}
+
+static bool read_added(struct reader *r)
+{
+    const struct gguf_kv *types;
+    if (!numbers(r, "token_type", false, &types))
+        return false;
+    r->added = malloc((r->lists.n + 1) * sizeof *r->added);
+    r->added_ids = malloc((r->lists.n + 1) * sizeof *r->added_ids);
+    if (!r->added || !r->added_ids)
+        return err_nomem(r->e, "the added tokens", r->lists.n * sizeof *r->added);
+    for (size_t i = 0; types && i < r->lists.n; i++) {
+        int64_t type = gguf_integer(types, i);
+        if (type < TOKEN_UNKNOWN || type > TOKEN_USER || r->tokens[i].size == 0)
+            continue;
+        r->added[r->parts.n_added] = r->tokens[i];
+        r->added_ids[r->parts.n_added++] = (uint32_t)i;
+    }
+    r->parts.added = r->added;
+    r->parts.added_ids = r->added_ids;
+    return true;
+}
+
+/* --- single values
+ * ------------------------------------------------------------------------------------------------ */
+
+/* A token of the vocabulary; absent or outside (some files say 0xFFFFFFFF for none): fallback, if that is
+ * one. */
+static bool read_id(struct reader *r, const char *key, int64_t fallback, int64_t *out)
+{
+    uint64_t id;
+    enum gguf_got got = gguf_get_u64(r->g, key, &id, r->e);
+    if (got == GGUF_BAD)
+        return false;
+    *out = got == GGUF_OK ? (id < r->lists.n ? (int64_t)id : -1) : fallback;
+    if (*out >= (int64_t)r->lists.n)
+        *out = -1;
+    return true;
+}
+
+static bool read_bos(struct reader *r, bool add, int64_t fallback)
+{
+    return gguf_get_bool(r->g, "tokenizer.ggml.add_bos_token", &add, r->e) != GGUF_BAD &&
+           read_id(r, "tokenizer.ggml.bos_token_id", fallback, &r->parts.bos) &&
+           (add || (r->parts.bos = -1, true));
+}
+
+/* --- the two models
+ * ----------------------------------------------------------------------------------------------- */
+
+static bool read_sentencepiece(struct reader *r)
+{
+    const struct gguf_kv *scores;
+    bool space = true;
+    if (!numbers(r, "scores", true, &scores))
+        return false;
+    if (!scores)
+        return bad(r, "scores", "is missing");
+    r->scores = malloc((r->lists.n + 1) * sizeof *r->scores);
+    if (!r->scores)
+        return err_nomem(r->e, "the scores", r->lists.n * sizeof *r->scores);
+    for (size_t i = 0; i < r->lists.n; i++)
+        r->scores[i] = (float)gguf_number(scores, i);
+    r->lists.scores = r->scores;
+    if (gguf_get_bool(r->g, "tokenizer.ggml.add_space_prefix", &space, r->e) == GGUF_BAD ||
+        !read_id(r, "tokenizer.ggml.unknown_token_id", 0, &r->lists.unk))
+        return false;
+    r->parts.normalizer = space ? prepend_and_replace : replace_spaces;
+    return read_bos(r, true, 1);
+}
+
+static bool read_byte_level(struct reader *r)
+{
+    struct gguf_string name = {"default", 7};
+    if (!read_strings(r, "merges", &r->merges, &r->lists.n_merges) ||
+        gguf_get_string(r->g, "tokenizer.ggml.pre", &name, r->e) == GGUF_BAD)
+        return false;
+    if (is(name, "llama3") || is(name, "llama-v3"))
+        name = (struct gguf_string){"llama-bpe", 9};
+    r->lists.merges = r->merges;
+    for (size_t i = 0; i < sizeof pres / sizeof pres[0]; i++) {
+        if (!is(name, pres[i].name))
+            continue;
+        r->lists.ignore_merges = pres[i].ignore_merges;
+        r->parts.normalizer = pres[i].normalizer;
+        r->parts.pretokenizer = pres[i].pretokenizer;
+        return read_bos(r, pres[i].add_bos, -1);
+    }
+    err_set(r->e, ERR_USER, "%s: the pre-tokenizer \"%.*s\" is not one that gsq knows", r->path, shown(name),
+            name.text);
+    return err_hint(r->e, "gsq reads gpt-2, default, llama-bpe and qwen2; or name the model's Hugging Face "
+                          "folder, which has a tokenizer.json");
+}
+
+static bool read_all(struct reader *r)
+{
+    struct gguf_string model = {"", 0};
+    enum gguf_got got = gguf_get_string(r->g, "tokenizer.ggml.model", &model, r->e);
+    if (got == GGUF_BAD)
+        return false;
+    bool sentencepiece = is(model, "llama");
+    if (!sentencepiece && !is(model, "gpt2")) {
+        if (got == GGUF_ABSENT || is(model, "none") || is(model, "no_vocab"))
+            err_set(r->e, ERR_USER, "%s holds no tokenizer", r->path);
+        else
+            err_set(r->e, ERR_USER, "%s: the tokenizer \"%.*s\" is not one that gsq knows", r->path,
+                    shown(model), model.text);
+        return err_hint(r->e,
+                        "gsq reads the tokenizers llama and gpt2; or name the model's Hugging Face folder");
+    }
+    if (!read_strings(r, "tokens", &r->tokens, &r->lists.n))
+        return false;
+    r->lists.tokens = r->tokens;
+    r->lists.unk = -1;
+    r->parts.size = (uint32_t)r->lists.n;
+    return read_added(r) && (sentencepiece ? read_sentencepiece(r) : read_byte_level(r));
+}
+
+bool tokenizer_from_gguf(struct tokenizer **out, const struct gguf *g, const char *path, struct err *e)
+{
+    struct reader r = {.g = g, .path = path, .parts = {.bos = -1}, .e = e};
+    *out = NULL;
+    bool ok =
+        read_all(&r) && bpe_build(&r.parts.bpe, &r.lists, path, e) && tokenizer_build(out, &r.parts, path, e);
+    free(r.tokens);
+    free(r.merges);
+    free(r.added);
+    free(r.added_ids);
+    free(r.scores);
+    return ok;
+}
