@@ -258,6 +258,32 @@ static bool check_complete(const struct args *a, unsigned n_positional, const bo
     return true;
 }
 
+static bool ends_with(const char *s, const char *end)
+{
+    size_t n = strlen(s), m = strlen(end);
+    return n > m && strcmp(s + n - m, end) == 0;
+}
+
+/* A name in .gguf asks for that format, and it alone is written under such a name. */
+static bool settle_format(struct args *a, struct err *e)
+{
+    if (a->command != CMD_QUANTIZE || !a->out)
+        return true;
+    bool file = ends_with(a->out, ".gguf");
+    if (file && !a->format_given)
+        a->q.format = EXPORT_GGUF;
+    if (file == (a->q.format == EXPORT_GGUF))
+        return true;
+    const char *format = export_format_name(a->q.format);
+    if (file) {
+        err_set(e, ERR_USER, "--format %s writes a folder, and -o %s is the name of a GGUF file", format,
+                a->out);
+        return err_hint(e, "leave --format out, or give a folder's name");
+    }
+    err_set(e, ERR_USER, "--format gguf writes one file, whose name ends in .gguf; -o is %s", a->out);
+    return err_hint(e, "for example -o %s.gguf", a->out);
+}
+
 /* An effort sets other options, which the rest of the line may set otherwise, wherever --effort stands. A
  * wrong one is told when its turn comes. */
 static void set_effort(struct args *a, int argc, char **argv)
@@ -320,7 +346,7 @@ bool args_parse(struct args *a, int argc, char **argv, struct err *e)
         err_set(e, ERR_USER, "no command given");
         return err_hint(e, "`gsq --help` lists the commands");
     }
-    return check_complete(a, n_positional, seen, e);
+    return check_complete(a, n_positional, seen, e) && settle_format(a, e);
 }
 
 void args_free(struct args *a)

@@ -37,14 +37,15 @@ struct args {
 
     /* several commands */
     const char *out;
-    const char *text;      /* eval, compare */
-    uint32_t ctx, windows; /* 0: default */
+    bool format_given, bits_given; /* --format, --bits of quantize */
+    const char *text;              /* eval, compare */
+    uint32_t ctx, windows;         /* 0: default */
     enum eval_protocol protocol;
     const char *spill;
-    const char *report, *eval; /* quantize: page to write, text to compare on */
-    bool all_tensors;          /* inspect */
+    const char *report, *eval;                 /* quantize: page to write, text to compare on */
+    bool all_tensors;                          /* inspect */
     const char *convert_format, *convert_type; /* convert; NULL: none given */
-    const char *kernel;        /* bench */
+    const char *kernel;                        /* bench */
 
     struct quantize_options q; /* quantize; container for convert too */
     struct tensor_rule *rules; /* what q.rules points at */

@@ -224,6 +224,11 @@ static void print_linears(const struct contents *c)
     table_print(&t, stdout, 2);
 }
 
+static uint32_t group_of(const struct args *a)
+{
+    return a->q.group ? a->q.group : GROUP_DEFAULT;
+}
+
 /* Verdict of a format on all linears; the first sentence that is not plain OK. */
 static enum export_verdict format_verdict(const struct contents *c, enum export_format f,
                                           const struct args *a, char *why, size_t cap)
@@ -237,7 +242,7 @@ static enum export_verdict format_verdict(const struct contents *c, enum export_
             .module = model_linear_name(0, s->id, name, sizeof name),
             .rows = s->info.rows,
             .cols = s->info.cols,
-            .spec = {.type = a->q.type, .group = a->q.group, .scale = export_scale_type(f, c->ck)},
+            .spec = {.type = a->q.type, .group = group_of(a), .scale = export_scale_type(f, c->ck)},
         };
         enum export_verdict v = export_check(f, &item, 0, text, sizeof text);
         if (v > worst) {
@@ -250,7 +255,7 @@ static enum export_verdict format_verdict(const struct contents *c, enum export_
 
 static void print_formats(const struct contents *c, const struct args *a)
 {
-    printf("\nformats at %s bits, group %u\n", a->q.type->name, (unsigned)a->q.group);
+    printf("\nformats at %s bits, group %u\n", a->q.type->name, (unsigned)group_of(a));
     for (int f = 0; f < EXPORT_NONE; f++) {
         char why[640];
         enum export_verdict v = format_verdict(c, (enum export_format)f, a, why, sizeof why);

@@ -21,7 +21,7 @@ struct run {
 };
 
 /* What can be said without opening anything. */
-static bool check_options(const struct args *a, const struct quantize_options *o, struct err *e)
+static bool check_options(const struct args *a, struct quantize_options *o, struct err *e)
 {
     if (o->method != METHOD_RTN && !o->calib && !o->dry_run) {
         err_set(e, ERR_USER, "--method %s needs a calibration text", method_name(o->method));
@@ -31,11 +31,15 @@ static bool check_options(const struct args *a, const struct quantize_options *o
         err_set(e, ERR_USER, "--container belongs to --format compressed-tensors");
         return err_hint(e, "leave it out for --format %s", export_format_name(o->format));
     }
+    if (o->mixture && a->bits_given) {
+        err_set(e, ERR_USER, "--bits and --type both say what the linears become");
+        return err_hint(e, "leave one of them out; --type names all types of a GGUF");
+    }
     if (a->windows && !a->eval) {
         err_set(e, ERR_USER, "--windows belongs to --eval");
         return err_hint(e, "add --eval FILE; calibration windows are --samples");
     }
-    return true;
+    return quantize_settle(o, e);
 }
 
 /* Hours of work must not end at a text that cannot be read, or that is shorter than a window. */
@@ -65,18 +69,26 @@ static bool check_eval_text(const struct args *a, const struct quantize_options 
 
 static bool check_files(const struct args *a, const struct quantize_options *o, struct err *e)
 {
-    return (!a->report || report_html_check(a->report, o->out_dir, o->dry_run, e)) &&
+    const char *folder = o->format == EXPORT_GGUF ? NULL : o->out_dir;
+    return (!a->report || report_html_check(a->report, folder, o->dry_run, e)) &&
            (!a->eval || check_eval_text(a, o, e));
+}
+
+static void *copy_array(const void *from, size_t *n, size_t size)
+{
+    void *to = calloc(*n ? *n : 1, size);
+    if (to && *n)
+        memcpy(to, from, *n * size);
+    else
+        *n = 0;
+    return to;
 }
 
 static void copy_plan(struct run *r, const struct plan *p)
 {
     r->plan = *p;
-    r->plan.items = calloc(p->n_items ? p->n_items : 1, sizeof *p->items);
-    if (r->plan.items)
-        memcpy(r->plan.items, p->items, p->n_items * sizeof *p->items);
-    else
-        r->plan.n_items = 0;
+    r->plan.items = copy_array(p->items, &r->plan.n_items, sizeof *p->items);
+    r->plan.tensors = copy_array(p->tensors, &r->plan.n_tensors, sizeof *p->tensors);
     r->planned = true;
 }
 
@@ -177,8 +189,11 @@ static void tell_result(const struct args *a, const struct quantize_options *o,
     char size[24], time[24], dev[24], host[24];
     double start, final;
     if (!a->json) {
-        printf("%s: %s, %s, %.3f bits per weight, %s\n", o->out_dir, export_format_name(o->format),
-               method_name(o->method), r->bpw, format_bytes(r->out_bytes, size, sizeof size));
+        printf("%s: %s%s%s, %s, %.3f bits per weight, %s\n", o->out_dir, export_format_name(o->format),
+               o->mixture ? " " : "", o->mixture ? o->mixture : "", method_name(o->method), r->bpw,
+               format_bytes(r->out_bytes, size, sizeof size));
+        if (r->file_bpw > 0)
+            printf("  all tensors %.3f bits per weight, embeddings and head included\n", r->file_bpw);
         if (!isnan(r->mean_loss))
             printf("  mean loss   %.5g (relative error of the linears' outputs, squared)\n", r->mean_loss);
         if (stage_means(r, &start, &final))
@@ -203,9 +218,13 @@ static void tell_result(const struct args *a, const struct quantize_options *o,
     cJSON_AddStringToObject(j, "model", o->model_dir);
     cJSON_AddStringToObject(j, "out", o->out_dir);
     cJSON_AddStringToObject(j, "format", export_format_name(o->format));
+    if (o->mixture)
+        cJSON_AddStringToObject(j, "type", o->mixture);
     cJSON_AddStringToObject(j, "method", method_name(o->method));
     cJSON_AddStringToObject(j, "device", device);
     cJSON_AddNumberToObject(j, "bits_per_weight", r->bpw);
+    if (r->file_bpw > 0)
+        cJSON_AddNumberToObject(j, "file_bits_per_weight", r->file_bpw);
     cJSON_AddNumberToObject(j, "out_bytes", (double)r->out_bytes);
     cJSON_AddNumberToObject(j, "seconds", r->seconds);
     add_loss(j, "mean_loss", r->mean_loss);
@@ -338,5 +357,6 @@ bool cmd_quantize(const struct args *a, struct err *e)
         snprintf(e->msg, sizeof e->msg, "stopped at a safe point; rerun the same command to resume");
     quantize_result_free(&result);
     free(run.plan.items);
+    free(run.plan.tensors);
     return app_gpu_close(&g, ok, e);
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/write_gguf.h"
 #include "host/base/str.h"
 
 const struct command commands[CMD_COUNT] = {
@@ -17,6 +18,7 @@ const struct command commands[CMD_COUNT] = {
             "MODEL is a Hugging Face folder: config.json, tokenizer.json, *.safetensors (F32, F16 or BF16).\n"
             "OUT becomes a complete folder in the chosen format. Embeddings, norms and the head stay in 16 "
             "bits.\n"
+            "An OUT that ends in .gguf becomes one file for llama.cpp, of the types that --type names.\n"
             "\n"
             "Three methods, each starting from the one before it:\n"
             "  rtn   round to nearest with a searched scale per group; needs no text\n"
@@ -126,6 +128,7 @@ void args_defaults(struct args *a)
     a->command = CMD_NONE;
     a->log_level = LOG_INFO;
     quantize_defaults(&a->q);
+    a->q.group = 0;
 }
 
 /* ---- options that are more than a number or a text
@@ -143,12 +146,17 @@ static bool read_method(struct args *a, const struct option *o, const char *valu
 static bool read_type(const char *option, const char *value, const struct quant_type **out, struct err *e)
 {
     *out = quant_type_find(value);
-    if (*out)
+    if (*out && !(*out)->group)
         return true;
     char names[256] = "";
     for (size_t i = 0; quant_type_at(i); i++) {
         size_t n = strlen(names);
-        snprintf(names + n, sizeof names - n, "%s%s", i ? ", " : "", quant_type_at(i)->name);
+        if (!quant_type_at(i)->group)
+            snprintf(names + n, sizeof names - n, "%s%s", i ? ", " : "", quant_type_at(i)->name);
+    }
+    if (gguf_type_named(value)) {
+        err_set(e, ERR_USER, "%s %s: that is a type of GGUF", option, value);
+        return err_hint(e, "--type %s -o OUT.gguf; %s takes %s", value, option, names);
     }
     err_set(e, ERR_USER, "%s: there is no quantization type \"%s\"", option, value);
     return err_hint(e, "types: %s", names);
@@ -157,21 +165,19 @@ static bool read_type(const char *option, const char *value, const struct quant_
 static bool read_bits(struct args *a, const struct option *o, const char *value, struct err *e)
 {
     (void)o;
+    a->bits_given = true;
     return read_type("--bits", value, &a->q.type, e);
 }
 
 static bool read_format(struct args *a, const struct option *o, const char *value, struct err *e)
 {
     (void)o;
-    if (strcmp(value, "gguf") == 0) {
-        err_set(e, ERR_USER, "--format gguf is not available in this version");
-        return err_hint(e, "formats: gptq, gptq_v2, compressed-tensors, mlx, humming");
-    }
+    a->format_given = true;
     a->q.format = export_format_parse(value);
-    if (a->q.format != EXPORT_NONE)
+    if (a->q.format < EXPORT_NONE || a->q.format == EXPORT_GGUF)
         return true;
     err_set(e, ERR_USER, "--format %s is unknown", value);
-    return err_hint(e, "formats: gptq, gptq_v2, compressed-tensors, mlx, humming");
+    return err_hint(e, "formats: gptq, gptq_v2, compressed-tensors, mlx, humming, gguf");
 }
 
 /* Only checked: args_parse has set what an effort stands for before anything else was read. */
@@ -195,12 +201,19 @@ static bool read_protocol(struct args *a, const struct option *o, const char *va
     return err_hint(e, "protocols: gsq, llama.cpp");
 }
 
-static bool refuse_type(struct args *a, const struct option *o, const char *value, struct err *e)
+static bool read_mixture(struct args *a, const struct option *o, const char *value, struct err *e)
 {
-    (void)a;
     (void)o;
-    err_set(e, ERR_USER, "--type %s: GGUF types are not available in this version", value);
-    return err_hint(e, "choose --bits and --format instead");
+    a->q.mixture = gguf_mixture_named(value);
+    if (a->q.mixture)
+        return true;
+    char names[256] = "";
+    for (size_t i = 0; gguf_mixture_at(i); i++) {
+        size_t n = strlen(names);
+        snprintf(names + n, sizeof names - n, "%s%s", i ? ", " : "", gguf_mixture_at(i));
+    }
+    err_set(e, ERR_USER, "--type %s is unknown", value);
+    return err_hint(e, "types: %s", names);
 }
 
 static bool read_log_level(struct args *a, const struct option *o, const char *value, struct err *e)
@@ -213,8 +226,8 @@ static bool read_log_level(struct args *a, const struct option *o, const char *v
     return err_hint(e, "levels: error, warn, info, debug");
 }
 
-static bool add_rule(struct args *a, char *regex, const struct quant_type *type, uint32_t group,
-                     struct err *e)
+/* regex becomes the rule's, and is freed in any case. */
+static bool add_rule(struct args *a, char *regex, struct tensor_rule rule, struct err *e)
 {
     struct tensor_rule *rules = realloc(a->rules, (a->q.n_rules + 1) * sizeof *rules);
     if (rules) {
@@ -230,7 +243,8 @@ static bool add_rule(struct args *a, char *regex, const struct quant_type *type,
         return err_nomem(e, "a tensor rule", sizeof *rules);
     }
     a->owned[a->n_owned++] = regex;
-    rules[a->q.n_rules++] = (struct tensor_rule){.regex = regex, .type = type, .group = group};
+    rule.regex = regex;
+    rules[a->q.n_rules++] = rule;
     return true;
 }
 
@@ -239,24 +253,47 @@ static bool read_keep(struct args *a, const struct option *o, const char *value,
     (void)o;
     if (!value[0])
         return err_set(e, ERR_USER, "--keep needs a regular expression");
-    return add_rule(a, str_dup(value), NULL, 0, e);
+    return add_rule(a, str_dup(value), (struct tensor_rule){0}, e);
 }
 
-/* REGEX=BITS or REGEX=BITS,gGROUP; the regex may hold '=' itself. */
+/* A type of --bits, or one of GGUF that can be written. */
+static bool read_tensor_type(const char *value, struct tensor_rule *rule, struct err *e)
+{
+    char names[160] = "";
+    const struct gguf_type *t;
+    rule->type = quant_type_find(value);
+    if (rule->type && !rule->type->group)
+        return true;
+    rule->type = NULL;
+    rule->gguf = gguf_type_named(value);
+    if (rule->gguf && (rule->gguf->learned || rule->gguf->rounded))
+        return true;
+    if (!rule->gguf)
+        return read_type("--tensor", value, &rule->type, e);
+    for (size_t i = 0; (t = gguf_type_at(i)); i++) {
+        size_t n = strlen(names);
+        if (t->learned || t->rounded)
+            snprintf(names + n, sizeof names - n, "%s%s", n ? ", " : "", t->name);
+    }
+    err_set(e, ERR_USER, "--tensor: %s is read, not written", rule->gguf->name);
+    return err_hint(e, "types of GGUF that are: %s", names);
+}
+
+/* REGEX=TYPE or REGEX=TYPE,gGROUP; the regex may hold '=' itself. */
 static bool read_tensor(struct args *a, const struct option *o, const char *value, struct err *e)
 {
     (void)o;
     const char *eq = strrchr(value, '=');
     if (!eq || eq == value) {
-        err_set(e, ERR_USER, "--tensor %s: expected REGEX=BITS or REGEX=BITS,gGROUP", value);
-        return err_hint(e, "for example --tensor 'down_proj=3,g64'");
+        err_set(e, ERR_USER, "--tensor %s: expected REGEX=TYPE or REGEX=TYPE,gGROUP", value);
+        return err_hint(e, "for example --tensor 'down_proj=3,g64', of a GGUF --tensor 'down_proj=Q4_K'");
     }
     char bits[16];
     const char *comma = strchr(eq, ',');
     size_t n = comma ? (size_t)(comma - eq - 1) : strlen(eq + 1);
     snprintf(bits, sizeof bits, "%.*s", (int)(n < sizeof bits ? n : sizeof bits - 1), eq + 1);
-    const struct quant_type *type;
-    if (!read_type("--tensor", bits, &type, e))
+    struct tensor_rule rule = {0};
+    if (!read_tensor_type(bits, &rule, e))
         return false;
     unsigned long group = 0;
     if (comma) {
@@ -267,7 +304,8 @@ static bool read_tensor(struct args *a, const struct option *o, const char *valu
             return err_hint(e, "for example --tensor 'down_proj=3,g64'");
         }
     }
-    return add_rule(a, str_dup_n(value, (size_t)(eq - value)), type, (uint32_t)group, e);
+    rule.group = (uint32_t)group;
+    return add_rule(a, str_dup_n(value, (size_t)(eq - value)), rule, e);
 }
 
 /* ---- what those options are set to
@@ -286,6 +324,11 @@ static void show_protocol(const struct args *a, struct strbuf *out)
 static void show_bits(const struct args *a, struct strbuf *out)
 {
     strbuf_puts(out, a->q.type->name);
+}
+
+static void show_mixture(const struct args *a, struct strbuf *out)
+{
+    strbuf_puts(out, a->q.mixture ? a->q.mixture : "");
 }
 
 static void show_format(const struct args *a, struct strbuf *out)
@@ -317,11 +360,11 @@ static void show_tensor(const struct args *a, struct strbuf *out)
     const char *between = "";
     for (size_t i = 0; i < a->q.n_rules; i++) {
         const struct tensor_rule *r = &a->rules[i];
-        if (!r->type)
+        if (!r->type && !r->gguf)
             continue;
         strbuf_puts(out, between);
         strbuf_puts(out, r->regex);
-        strbuf_printf(out, "=%s", r->type->name);
+        strbuf_printf(out, "=%s", r->type ? r->type->name : r->gguf->name);
         if (r->group)
             strbuf_printf(out, ",g%u", (unsigned)r->group);
         between = "  ";
@@ -332,7 +375,7 @@ static void show_keep(const struct args *a, struct strbuf *out)
 {
     const char *between = "";
     for (size_t i = 0; i < a->q.n_rules; i++) {
-        if (a->rules[i].type)
+        if (a->rules[i].type || a->rules[i].gguf)
             continue;
         strbuf_puts(out, between);
         strbuf_puts(out, a->rules[i].regex);
@@ -358,8 +401,8 @@ const struct option options[] = {
     /* name, letter, argument, type, target(s) and range or function, default in words, commands, section, help */
     {"out", 'o', "FILE", OPT_TEXT, AT(out), "", ON(IMATRIX), SECTION_MAIN,
      "file to write"},
-    {"out", 'o', "DIR", OPT_TEXT, AT(out), "", ON(QUANTIZE) | ON(CONVERT), SECTION_MAIN,
-     "folder to write"},
+    {"out", 'o', "OUT", OPT_TEXT, AT(out), "", ON(QUANTIZE) | ON(CONVERT), SECTION_MAIN,
+     "folder to write, or a file OUT.gguf"},
     {"text", 0, "FILE", OPT_TEXT, AT(text), "", TEXTS, SECTION_MAIN,
      "text to evaluate on (UTF-8)"},
     {"ctx", 0, "N", OPT_U32, NUM(ctx, 2, 1 << 20), "the model's context, at most 2048", TEXTS, SECTION_MAIN,
@@ -379,10 +422,13 @@ const struct option options[] = {
      "rtn, gptq or gsq"},
     {"bits", 0, "B", OPT_CALL, CALLS(read_bits, show_bits), "2", ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
      "2, 3, 4 or ternary; 8 with rtn and gptq"},
-    {"group", 0, "N", OPT_U32, NUM(q.group, 1, 65536), NULL, ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
+    {"group", 0, "N", OPT_U32, NUM(q.group, 1, 65536), "128; in a GGUF the type's own", ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
      "weights that share one scale"},
-    {"format", 0, "F", OPT_CALL, CALLS(read_format, show_format), "gptq", ON(QUANTIZE), SECTION_MAIN,
-     "gptq, gptq_v2, compressed-tensors, mlx or humming"},
+    {"format", 0, "F", OPT_CALL, CALLS(read_format, show_format), "gptq, of OUT.gguf gguf", ON(QUANTIZE), SECTION_MAIN,
+     "gptq, gptq_v2, compressed-tensors, mlx, humming or gguf"},
+    {"type", 0, "T", OPT_CALL, CALLS(read_mixture, show_mixture), "what --bits fit in", ON(QUANTIZE), SECTION_MAIN,
+     "gguf: types of all tensors, by llama-quantize's names: Q2_K, Q2_K_S, Q3_K_S, Q3_K_M, Q4_K_S, Q4_K_M, Q4_0, Q2_0, "
+     "TQ2_0, TQ1_0 and others; instead of --bits"},
     {"format", 0, "F", OPT_TEXT, AT(convert_format), "gguf for -o *.gguf", ON(CONVERT), SECTION_MAIN,
      "gguf, hf, gptq, gptq_v2, compressed-tensors, mlx or humming"},
     {"type", 0, "T", OPT_TEXT, AT(convert_type), "codes stay codes, other weights keep their type", ON(CONVERT),
@@ -390,11 +436,11 @@ const struct option options[] = {
     {"container", 0, "BITS", OPT_U32, NUM(q.container, 2, 8), "as many as the codes have",
      ON(QUANTIZE) | ON(CONVERT), SECTION_MAIN,
      "compressed-tensors: store codes in fields of this many bits; 4 loads in every kernel"},
-    {"tensor", 0, "REGEX=B[,gN]", OPT_CALL, CALLS(read_tensor, show_tensor), "", ON(QUANTIZE), SECTION_MAIN,
-     "other bits (and group) for modules whose name matches; may be repeated, the last match wins"},
+    {"tensor", 0, "REGEX=T[,gN]", OPT_CALL, CALLS(read_tensor, show_tensor), "", ON(QUANTIZE), SECTION_MAIN,
+     "other bits (and group) for modules whose name matches; may be repeated, the last match wins. In a GGUF also a type "
+     "such as Q6_K or F16, and for model.embed_tokens and lm_head too"},
     {"keep", 0, "REGEX", OPT_CALL, CALLS(read_keep, show_keep), "", ON(QUANTIZE), SECTION_MAIN,
-     "keep modules whose name matches in 16 bits; may be repeated, the last match wins"},
-    {"type", 0, "T", OPT_CALL, CALL(refuse_type), "", ON(QUANTIZE), SECTION_MAIN, NULL},
+     "keep modules whose name matches in 16 bits (in a GGUF F16); may be repeated, the last match wins"},
     {"report", 0, "FILE", OPT_TEXT, AT(report), "", ON(QUANTIZE), SECTION_MAIN,
      "write a page (HTML, one file) with charts of errors, training, codes, memory and time"},
     {"eval", 0, "FILE", OPT_TEXT, AT(eval), "", ON(QUANTIZE), SECTION_MAIN,

@@ -62,6 +62,65 @@ static void print_linears(FILE *f, const struct plan *p)
     table_print(&t, f, 2);
 }
 
+/* Of a GGUF: one line for each kind of tensor and type. Kinds are the last parts of names. */
+struct tensor_group {
+    const struct plan_tensor *first;
+    unsigned count;
+};
+
+static const char *kind_of(const struct plan_tensor *t)
+{
+    const char *dot = strrchr(t->module, '.');
+    return dot ? dot + 1 : t->module;
+}
+
+static bool same_tensor(const struct plan_tensor *a, const struct plan_tensor *b)
+{
+    return a->rows == b->rows && a->cols == b->cols && a->type == b->type && a->wanted == b->wanted &&
+           a->coded == b->coded && (!a->coded || a->spec.group == b->spec.group) &&
+           strcmp(kind_of(a), kind_of(b)) == 0;
+}
+
+static size_t group_tensors(const struct plan *p, struct tensor_group **out)
+{
+    size_t n = 0;
+    struct tensor_group *groups = calloc(p->n_tensors ? p->n_tensors : 1, sizeof *groups);
+    *out = groups;
+    for (size_t i = 0; groups && i < p->n_tensors; i++) {
+        size_t g = 0;
+        while (g < n && !same_tensor(groups[g].first, &p->tensors[i]))
+            g++;
+        if (g == n)
+            groups[n++].first = &p->tensors[i];
+        groups[g].count++;
+    }
+    return n;
+}
+
+static void print_tensors(FILE *f, const struct plan *p)
+{
+    struct tensor_group *groups;
+    size_t n = group_tensors(p, &groups);
+    struct table *t = table_create("lrrlrl");
+    for (size_t i = 0; i < n; i++) {
+        const struct plan_tensor *x = groups[i].first;
+        table_cell(t, "%s", kind_of(x));
+        table_cell(t, "%u x %u", (unsigned)x->rows, (unsigned)x->cols);
+        table_cell(t, "%u of them", groups[i].count);
+        table_cell(t, "%s", x->type->name);
+        table_cell(t, "%.4g bits", 8.0 * x->type->bytes / x->type->block);
+        if (x->type != x->wanted)
+            table_cell(t, "instead of %s", x->wanted->name);
+        else if (x->coded && x->spec.group != x->type->learned->group)
+            table_cell(t, "%s in groups of %u", x->spec.type->name, (unsigned)x->spec.group);
+        else
+            table_cell(t, "%s", x->coded ? "" : "rounded");
+    }
+    free(groups);
+    fprintf(f, "tensors\n");
+    table_print(&t, f, 2);
+}
+
 static const char *updates_text(const struct plan *p, char *out, size_t cap)
 {
     if (p->updates > 0)
@@ -75,12 +134,17 @@ void plan_print(FILE *f, const struct plan *p, const struct quantize_options *o)
 {
     char a[24], b[24], c[24];
     double share = p->weights ? 100.0 * (double)p->weights_quantized / (double)p->weights : 0;
-    fprintf(f, "plan: %s -> %s, %s, format %s\n", o->model_dir, o->out_dir, method_name(o->method),
-            export_format_name(o->format));
-    print_linears(f, p);
+    fprintf(f, "plan: %s -> %s, %s, format %s%s%s\n", o->model_dir, o->out_dir, method_name(o->method),
+            export_format_name(o->format), o->mixture ? " " : "", o->mixture ? o->mixture : "");
+    if (p->n_tensors)
+        print_tensors(f, p);
+    else
+        print_linears(f, p);
     fprintf(
         f, "weights           %.4g million, %.1f %% of them quantized, at %.3f bits each with their scales\n",
         1e-6 * (double)p->weights, share, p->bpw);
+    if (p->file_bpw > 0)
+        fprintf(f, "all tensors       %.3f bits per weight, embeddings and head included\n", p->file_bpw);
     fprintf(f, "disk              %s for the result, %s for the work folder; %s free\n",
             format_bytes(p->out_bytes, a, sizeof a), format_bytes(p->work_bytes, b, sizeof b),
             p->disk_free ? format_bytes(p->disk_free, c, sizeof c) : "unknown");
@@ -116,6 +180,28 @@ void plan_print(FILE *f, const struct plan *p, const struct quantize_options *o)
     fflush(f);
 }
 
+static cJSON *tensors_json(const struct plan *p)
+{
+    struct tensor_group *groups;
+    size_t n = group_tensors(p, &groups);
+    cJSON *list = cJSON_CreateArray();
+    for (size_t i = 0; i < n; i++) {
+        const struct plan_tensor *t = groups[i].first;
+        cJSON *o = cJSON_CreateObject();
+        cJSON_AddStringToObject(o, "tensor", kind_of(t));
+        cJSON_AddNumberToObject(o, "rows", t->rows);
+        cJSON_AddNumberToObject(o, "cols", t->cols);
+        cJSON_AddNumberToObject(o, "count", groups[i].count);
+        cJSON_AddStringToObject(o, "type", t->type->name);
+        cJSON_AddBoolToObject(o, "coded", t->coded);
+        if (t->type != t->wanted)
+            cJSON_AddStringToObject(o, "instead_of", t->wanted->name);
+        cJSON_AddItemToArray(list, o);
+    }
+    free(groups);
+    return list;
+}
+
 void plan_json(cJSON *j, const struct plan *p)
 {
     struct group *groups;
@@ -137,6 +223,10 @@ void plan_json(cJSON *j, const struct plan *p)
         cJSON_AddItemToArray(linears, o);
     }
     free(groups);
+    if (p->n_tensors) {
+        cJSON_AddItemToObject(j, "tensors", tensors_json(p));
+        cJSON_AddNumberToObject(j, "file_bits_per_weight", p->file_bpw);
+    }
     cJSON_AddNumberToObject(j, "bits_per_weight", p->bpw);
     cJSON_AddNumberToObject(j, "weights", (double)p->weights);
     cJSON_AddNumberToObject(j, "weights_quantized", (double)p->weights_quantized);

@@ -159,6 +159,8 @@ static void put_tiles(struct strbuf *b, const struct report_input *in)
     char text[64];
     strbuf_puts(b, "<div class=\"tiles\">\n");
     tile(b, number_text(r->bpw, text, sizeof text), "bits per weight, scales included");
+    if (r->file_bpw > 0)
+        tile(b, number_text(r->file_bpw, text, sizeof text), "the same with embeddings and head");
     tile(b, format_bytes(r->out_bytes, text, sizeof text), "size of the result");
     if (in->eval.measured) {
         tile(b, number_text(in->eval.ppl_model, text, sizeof text), "perplexity");
@@ -218,10 +220,14 @@ static void put_head(struct strbuf *b, const struct report_input *in)
     put_style(b);
     strbuf_puts(b, "</head>\n<body>\n<main>\n<header><h1>");
     html_text(b, name);
-    strbuf_printf(b, "</h1>\n<p class=\"lead\">quantized to %s%s in groups of %u by %s, effort ",
-                  in->o->type->name,
-                  in->o->type->name[0] >= '0' && in->o->type->name[0] <= '9' ? " bits" : " codes",
-                  (unsigned)in->o->group, method_name(in->o->method));
+    strbuf_puts(b, "</h1>\n<p class=\"lead\">quantized to ");
+    if (in->o->mixture)
+        strbuf_printf(b, "%s", in->o->mixture);
+    else
+        strbuf_printf(b, "%s%s in groups of %u", in->o->type->name,
+                      in->o->type->name[0] >= '0' && in->o->type->name[0] <= '9' ? " bits" : " codes",
+                      (unsigned)in->o->group);
+    strbuf_printf(b, " by %s, effort ", method_name(in->o->method));
     put_option(b, in->args, "effort");
     strbuf_printf(b, ", format %s</p>\n", export_format_name(in->o->format));
     put_tiles(b, in);

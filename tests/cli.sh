@@ -45,7 +45,7 @@ expect 'unknown letter' 2 'unknown option -x' '.' -- "$gsq" eval m -x
 expect 'missing model' 2 'needs MODEL' 'usage' -- "$gsq" quantize -o x
 expect 'missing output' 2 'needs --out' 'usage' -- "$gsq" quantize m
 expect 'missing reference' 2 'needs REFERENCE' 'usage' -- "$gsq" compare m --text x
-expect 'missing value' 2 '--out needs a value' '--out DIR' -- "$gsq" quantize m -o
+expect 'missing value' 2 '--out needs a value' '--out OUT' -- "$gsq" quantize m -o
 expect 'one argument too many' 2 'unexpected argument b' 'usage' -- "$gsq" inspect a b
 expect 'value for a flag' 2 'takes no value' -- "$gsq" inspect a --json=1
 
@@ -84,8 +84,21 @@ check 'all of that before any work' test ! -e x
 expect 'container without its format' 2 'container' 'gptq' -- "$gsq" quantize "$tmp/m" -o x --method rtn --container 4
 # What later versions will do is refused by name.
 expect 'effort' 2 '--effort better is unknown' 'balanced' -- "$gsq" quantize m -o x --effort better
-expect 'gguf' 2 '--format gguf is not available in this version' '.' -- "$gsq" quantize m -o x --format gguf
-expect 'type' 2 '--type Q2_K: .* not available in this version' '.' -- "$gsq" quantize m -o x --type Q2_K
+expect 'gguf into a folder' 2 '--format gguf writes one file, whose name ends in .gguf; -o is x' 'x\.gguf' -- "$gsq" quantize m -o x --format gguf
+expect 'a folder format into a file' 2 '--format mlx writes a folder' 'leave --format out' -- "$gsq" quantize m -o x.gguf --format mlx
+expect 'type of a folder' 2 '--type Q2_K belongs to --format gguf, the format is gptq' 'OUT\.gguf' -- "$gsq" quantize m -o x --type Q2_K --method rtn
+expect 'unknown type' 2 '--type Q7_K is unknown' 'types: F32, .*Q2_K, Q2_K_S, Q2_0, TQ2_0, TQ1_0' -- "$gsq" quantize m -o x.gguf --type Q7_K
+expect 'type and bits' 2 '--bits and --type both' 'leave one of them out' -- "$gsq" quantize m -o x.gguf --type q2_k --bits 2 --method rtn
+expect 'type without codes' 2 '--type F16 has nothing to quantize' 'gsq convert' -- "$gsq" quantize m -o x.gguf --type F16 --method rtn
+expect 'type as bits' 2 '--bits Q2_K: that is a type of GGUF' '--type Q2_K -o OUT\.gguf' -- "$gsq" quantize m -o x.gguf --bits Q2_K
+expect 'bits without a type' 2 '--bits: no type of GGUF stores codes of type 3' '--type: .*Q3_K_S' -- "$gsq" quantize m -o x.gguf --bits 3 --method rtn
+expect 'group without a type' 2 'stores codes of type 2 in groups of 48' '--type' -- "$gsq" quantize m -o x.gguf --bits 2 --group 48 --method rtn
+expect 'group of a super-block' 2 '--group: a group of 64 does not go with Q2_K, whose groups are 16' 'leave the group out' -- "$gsq" quantize m -o x.gguf --type Q2_K --group 64 --method rtn
+expect 'group of a type' 2 'a group of 96 does not go with Q2_0, whose groups are multiples of 64' '.' -- "$gsq" quantize m -o x.gguf --type Q2_0 --group 96 --method rtn
+expect 'tensor type in a folder' 2 "--tensor 'up=Q4_K': Q4_K is a type of GGUF, the format is gptq" "'up=4'" -- "$gsq" quantize m -o x --tensor up=Q4_K --method rtn
+expect 'tensor type that is only read' 2 '--tensor: MXFP4 is read, not written' 'F16.*Q2_K' -- "$gsq" quantize m -o x.gguf --tensor up=mxfp4
+expect 'tensor bits without a type' 2 "--tensor 'up=3': no type of GGUF" '--type' -- "$gsq" quantize m -o x.gguf --type Q2_0 --tensor up=3 --method rtn
+expect 'group of a tensor type' 2 "--tensor 'up=F16': F16 has no groups" 'leave' -- "$gsq" quantize m -o x.gguf --type Q2_0 --tensor up=F16,g64 --method rtn
 
 # JSON.
 run "$gsq" quantize m -o x --grup 3 --json

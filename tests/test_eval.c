@@ -184,9 +184,9 @@ static void test_llama_protocol(void **state)
     os_remove_tree(DIR_);
     write_model(MODEL, &a, &ra);
     write_model(OTHER, &b, &rb);
-    write_text(ids);
+    byte_text_write(DIR_, TEXT_BYTES, ids);
     for (uint32_t t = 0; t < 5 * CTX; t++)
-        read[t] = t % CTX == 0 ? BOS : ids[t];
+        read[t] = t % CTX == 0 ? BYTE_BOS : ids[t];
     double *la = reference_log_probs(&a, &ra, read, 5), *lb = reference_log_probs(&b, &rb, read, 5);
     double kl = 0, nll[2] = {0};
     for (uint32_t w = 0; w < 5; w++) {

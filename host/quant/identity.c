@@ -61,6 +61,11 @@ static struct hash128 hash_items(const struct plan *p)
                          item->keep ? "" : scale_type_name(item->spec.scale));
         h = hash_bytes(line, (size_t)n, h);
     }
+    for (size_t i = 0; i < p->n_tensors; i++) {
+        const struct plan_tensor *t = &p->tensors[i];
+        h = hash_bytes(t->module, strlen(t->module), h);
+        h = hash_bytes(t->type->name, strlen(t->type->name), h);
+    }
     return h;
 }
 
@@ -77,6 +82,8 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
     put(id, "gsq", GSQ_VERSION);
     put_hash(id, "model", model);
     put(id, "method", method_name(o->method));
+    if (o->mixture)
+        put(id, "mixture", o->mixture);
     put_hash(id, "types", hash_items(p));
     snprintf(text, sizeof text, "%u of |error|^%g", o->scale_search.steps, (double)o->scale_search.power);
     put(id, "scale search", text);

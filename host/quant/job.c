@@ -77,51 +77,16 @@ static bool walk_blocks(struct job *j, struct err *e)
     return true;
 }
 
-/* --- export
- * ------------------------------------------------------------------------------------------------------ */
-
-static bool pull_linear(void *ctx, const struct export_item *x, struct qlinear *q, struct err *e)
-{
-    struct job *j = ctx;
-    for (size_t i = 0; i < j->plan.n_items; i++)
-        if (strcmp(j->plan.items[i].module, x->module) == 0)
-            return store_read_linear(j->store, &j->plan.items[i], q, NULL, e);
-    return err_set(e, ERR_BUG, "the export asks for %s, which is not in the plan", x->module);
-}
-
-static bool export_progress(void *ctx, uint64_t done, uint64_t total)
-{
-    struct job *j = ctx;
-    struct progress_event ev = {.phase = "export", .loss = NAN, .eta_seconds = NAN};
-    ev.done = total ? (double)done / (double)total : 1;
-    return progress_report(&j->cb->progress, &ev);
-}
-
-static bool export_all(struct job *j, struct err *e)
-{
-    struct export_item *x = calloc(j->plan.n_items, sizeof *x);
-    if (!x)
-        return err_nomem(e, "the export", j->plan.n_items * sizeof *x);
-    size_t n = 0;
-    for (size_t i = 0; i < j->plan.n_items; i++) {
-        const struct plan_item *item = &j->plan.items[i];
-        if (!item->keep)
-            x[n++] = (struct export_item){item->module, item->rows, item->cols, item->spec};
-    }
-    struct export_options options = {.format = j->o->format, .container = j->o->container};
-    struct export_source source = {j, pull_linear, export_progress};
-    bool ok = write_hf(j->o->out_dir, j->ck, x, n, &options, &source, e);
-    free(x);
-    return ok;
-}
-
 /* --- the run
  * ----------------------------------------------------------------------------------------------------- */
 
-/* An output folder that holds a model of somebody else's is never written over. */
+/* An output folder that holds a model of somebody else's is never written over; a file is checked by its
+ * writer. */
 static bool check_out_dir(const struct quantize_options *o, const struct checkpoint *src, struct err *e)
 {
     char probe[4096];
+    if (o->format == EXPORT_GGUF)
+        return write_gguf_check(o->out_dir, src, e);
     if (os_stat(o->out_dir, NULL) == OS_FILE) {
         err_set(e, ERR_USER, "the output %s is a file, not a folder", o->out_dir);
         return err_hint(e, "give a new folder with -o");
@@ -177,7 +142,8 @@ static bool open_store(struct job *j, struct err *e)
  * where there is one. */
 static bool embed_windows(struct job *j, struct err *e)
 {
-    bool student = store_blocks_done(j->store, j->plan.n_layers) < j->plan.n_layers;
+    bool student =
+        store_blocks_done(j->store, j->plan.n_layers) < j->plan.n_layers || job_importance_ahead(j);
     struct acts_options tiers = {.device_bytes = j->plan.acts_device_bytes,
                                  .host_bytes = j->plan.acts_host_bytes,
                                  .spill_dir = j->work_dir};
@@ -212,19 +178,22 @@ static bool run_all(struct job *j, struct err *e)
         !gpu_arena_create(&j->hess, gpu_cmd_gpu(j->cmd), "hessian", e) ||
         !gpu_arena_create(&j->scratch, gpu_cmd_gpu(j->cmd), "scratch", e))
         return false;
-    bool ahead = store_blocks_done(j->store, j->plan.n_layers) < j->plan.n_layers || job_scales_ahead(j);
+    bool ahead = store_blocks_done(j->store, j->plan.n_layers) < j->plan.n_layers ||
+                 job_importance_ahead(j) || job_scales_ahead(j);
     if (o->method != METHOD_RTN && ahead && !embed_windows(j, e))
         return false;
     struct stage_report scales = {0};
-    if (!walk_blocks(j, e) || !job_scales(j, &scales, e))
+    if (!walk_blocks(j, e) || !job_head_importance(j, e) || !job_scales(j, &scales, e))
         return false;
     stage_reported(j, &scales);
     uint64_t clock = os_now_ns();
-    if (!export_all(j, e))
+    if (!job_export(j, e))
         return false;
     job_clock(j, PHASE_EXPORT, &clock);
-    if (!o->keep_work)
+    if (!o->keep_work) {
+        job_importance_remove(j);
         store_remove(&j->store);
+    }
     return true;
 }
 
@@ -241,6 +210,7 @@ static void summarize(struct job *j)
     }
     out->mean_loss = n ? sum / (double)n : NAN;
     out->bpw = j->plan.bpw;
+    out->file_bpw = j->plan.file_bpw;
     out->out_bytes = j->plan.out_bytes;
     out->reach = j->plan.reach;
     out->predicted_seconds = j->plan.predicted_seconds;
@@ -256,7 +226,7 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     struct quantize_options o = *options;
     struct job j = {.cmd = cmd, .o = &o, .cb = cb ? cb : &no_callbacks, .out = out, .begin = os_now_ns()};
     *out = (struct quantize_result){0};
-    bool ok = checkpoint_open(&j.ck, o.model_dir, e) && check_out_dir(&o, j.ck, e);
+    bool ok = quantize_settle(&o, e) && checkpoint_open(&j.ck, o.model_dir, e) && check_out_dir(&o, j.ck, e);
     if (ok) {
         const struct model_config *c = checkpoint_config(j.ck);
         uint32_t ctx = o.ctx                                              ? o.ctx
@@ -292,6 +262,7 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     gpu_arena_destroy(&j.hess);
     gpu_arena_destroy(&j.block);
     store_close(&j.store);
+    free(j.head_importance);
     plan_free(&j.plan);
     model_close(&j.m);
     windows_free(&j.windows);

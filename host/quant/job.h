@@ -15,6 +15,7 @@ struct quantize_result {
     struct phase_report phases[PHASE_COUNT];
     uint32_t blocks_done, blocks_resumed;
     double seconds, bpw, mean_loss;
+    double file_bpw; /* plan.h */
     uint64_t out_bytes, device_peak, host_peak;
     double reach;             /* of the Hessian objective */
     double predicted_seconds; /* what the plan said; 0 where nothing was measured */

@@ -25,9 +25,10 @@ struct job {
     struct plan plan;
     struct store *store;
     struct windows windows;
-    struct acts *acts;    /* hidden states behind what is quantized so far */
-    struct acts *targets; /* the 16-bit model's own, where a teacher is wanted: what the next half's output
-                             should be */
+    struct acts *acts;      /* hidden states behind what is quantized so far */
+    struct acts *targets;   /* the 16-bit model's own, where a teacher is wanted: what the next half's output
+                               should be */
+    float *head_importance; /* [hidden], of a GGUF: sums of squares of what the head reads; NULL: not known */
     struct gpu_arena *block, *hess, *scratch; /* by lifetime: one block; one stage; one linear or one batch */
     struct quantize_result *out;
     char work_dir[4096];
@@ -78,5 +79,14 @@ bool job_block_resume(struct job *j, uint32_t layer, struct err *e);
 bool job_scales_ahead(struct job *j);
 /* The pass, or its report where it is done. r->steps 0: there is none. */
 bool job_scales(struct job *j, struct stage_report *r, struct err *e);
+
+/* ---- job_export.c */
+/* Writes the model. */
+bool job_export(struct job *j, struct err *e);
+/* Whether the head's importance is wanted, and not in the work folder. */
+bool job_importance_ahead(const struct job *j);
+/* Takes it from the student's hidden states behind the last block, or from the work folder. */
+bool job_head_importance(struct job *j, struct err *e);
+void job_importance_remove(const struct job *j);
 
 #endif

@@ -1,6 +1,9 @@
 #include "host/quant/options.h"
 
+#include <stdio.h>
 #include <string.h>
+
+#include "formats/write_gguf.h"
 
 static const char *const method_names[] = {"rtn", "gptq", "gsq"};
 static const char *const effort_names[] = {"fast", "balanced", "best"};
@@ -66,7 +69,7 @@ void quantize_defaults(struct quantize_options *o)
     *o = (struct quantize_options){
         .method = METHOD_GSQ,
         .type = quant_type_find("2"),
-        .group = 128,
+        .group = GROUP_DEFAULT,
         .format = EXPORT_GPTQ,
         .damp = 0.01f,
         .scale_search = {.steps = 80, .power = 2.4f},
@@ -93,4 +96,148 @@ void quantize_defaults(struct quantize_options *o)
         .seed = 1,
     };
     quantize_set_effort(o, EFFORT_BALANCED);
+}
+
+/* ---- GGUF -----------------------------------------------------------------------------------------------
+ */
+
+/* The row of --bits with the same levels; NULL: none. */
+static const struct quant_type *plain_twin(const struct quant_type *t)
+{
+    const struct quant_type *p;
+    for (size_t i = 0; (p = quant_type_at(i)); i++)
+        if (!p->group && p->lo == t->lo && p->hi == t->hi)
+            return p;
+    return NULL;
+}
+
+struct quant_spec quantize_gguf_spec(const struct gguf_type *t, uint32_t group)
+{
+    struct quant_spec spec = {t->learned, group, SCALE_F16};
+    if (!spec.type || !group || group == spec.type->group) {
+        spec.group = spec.type ? spec.type->group : 0;
+        spec.scale = spec.type && spec.type->super ? SCALE_F32 : SCALE_F16;
+        return spec;
+    }
+    /* A coarser grid: the file repeats its scales. */
+    bool fits = !spec.type->super && group % spec.type->group == 0;
+    spec.type = fits ? plain_twin(spec.type) : NULL;
+    return spec;
+}
+
+const struct gguf_type *quantize_gguf_home(const struct quant_type *type, uint32_t group,
+                                           struct quant_spec *spec)
+{
+    const uint32_t any = 256; /* a multiple of every block */
+    const struct gguf_type *t = gguf_type_for(&(struct quant_spec){type, group ? group : any, SCALE_F16});
+    if (!t)
+        return NULL;
+    const struct quant_type *own = t->learned;
+    if (!group)
+        group = own->group;
+    bool same = group == own->group && type->lo <= own->lo && type->hi >= own->hi;
+    *spec = same ? quantize_gguf_spec(t, 0) : (struct quant_spec){type, group, SCALE_F16};
+    return t;
+}
+
+static bool no_home(const char *option, const struct quant_type *type, uint32_t group, struct err *e)
+{
+    char in_groups[32] = "", list[256] = "";
+    struct quant_spec spec;
+    if (group && quantize_gguf_home(type, 0, &spec))
+        snprintf(in_groups, sizeof in_groups, " in groups of %u", (unsigned)group);
+    for (size_t i = 0; gguf_mixture_at(i); i++) {
+        const struct gguf_type *base = gguf_mixture_base(gguf_mixture_at(i));
+        size_t n = strlen(list);
+        if (base && base->learned)
+            snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "", gguf_mixture_at(i));
+    }
+    err_set(e, ERR_USER, "%s: no type of GGUF stores codes of type %s%s", option, type->name, in_groups);
+    return err_hint(e, "choose one of its types with --type: %s", list);
+}
+
+static bool wrong_group(const char *option, const struct gguf_type *t, uint32_t group, struct err *e)
+{
+    const struct quant_type *q = t->learned;
+    if (!q)
+        err_set(e, ERR_USER, "%s: %s has no groups", option, t->name);
+    else
+        err_set(e, ERR_USER, "%s: a group of %u does not go with %s, whose groups are %s%u", option,
+                (unsigned)group, t->name, !q->super && plain_twin(q) ? "multiples of " : "",
+                (unsigned)q->group);
+    return err_hint(e, "leave the group out");
+}
+
+/* Where types of GGUF are named and none is written. */
+static bool settle_folder(struct quantize_options *o, struct err *e)
+{
+    const char *format = export_format_name(o->format);
+    if (!o->group)
+        o->group = GROUP_DEFAULT;
+    if (o->mixture) {
+        err_set(e, ERR_USER, "--type %s belongs to --format gguf, the format is %s", o->mixture, format);
+        return err_hint(e, "give a file with -o OUT.gguf, or choose --bits and --group");
+    }
+    for (size_t i = 0; i < o->n_rules; i++) {
+        if (!o->rules[i].gguf)
+            continue;
+        err_set(e, ERR_USER, "--tensor '%s=%s': %s is a type of GGUF, the format is %s", o->rules[i].regex,
+                o->rules[i].gguf->name, o->rules[i].gguf->name, format);
+        return err_hint(e, "give a file with -o OUT.gguf, or bits such as '%s=4'", o->rules[i].regex);
+    }
+    return true;
+}
+
+static bool settle_rules(const struct quantize_options *o, struct err *e)
+{
+    for (size_t i = 0; i < o->n_rules; i++) {
+        const struct tensor_rule *r = &o->rules[i];
+        struct quant_spec spec;
+        char option[160];
+        snprintf(option, sizeof option, "--tensor '%.100s=%s'", r->regex,
+                 r->type   ? r->type->name
+                 : r->gguf ? r->gguf->name
+                           : "");
+        if (r->type && !quantize_gguf_home(r->type, r->group, &spec))
+            return no_home(option, r->type, r->group, e);
+        if (r->gguf && r->group && !quantize_gguf_spec(r->gguf, r->group).type)
+            return wrong_group(option, r->gguf, r->group, e);
+    }
+    return true;
+}
+
+static bool settle_gguf(struct quantize_options *o, struct err *e)
+{
+    struct quant_spec spec;
+    if (!o->mixture) {
+        const struct gguf_type *home = quantize_gguf_home(o->type, o->group, &spec);
+        if (!home)
+            return no_home("--bits", o->type, o->group, e);
+        o->mixture = home->name;
+        o->type = spec.type;
+        o->group = spec.group;
+        return settle_rules(o, e);
+    }
+    const struct gguf_type *base = gguf_mixture_base(o->mixture);
+    if (!base)
+        return err_set(e, ERR_BUG, "there is no mixture %s", o->mixture);
+    if (!base->learned) {
+        err_set(e, ERR_USER, "--type %s has nothing to quantize", o->mixture);
+        return err_hint(e, "gsq convert MODEL -o OUT.gguf --format gguf --type %s writes such a file",
+                        o->mixture);
+    }
+    spec = quantize_gguf_spec(base, o->group);
+    if (!spec.type)
+        return wrong_group("--group", base, o->group, e);
+    o->type = spec.type;
+    o->group = spec.group;
+    return settle_rules(o, e);
+}
+
+bool quantize_settle(struct quantize_options *o, struct err *e)
+{
+    if (o->settled)
+        return true;
+    o->settled = o->format == EXPORT_GGUF ? settle_gguf(o, e) : settle_folder(o, e);
+    return o->settled;
 }

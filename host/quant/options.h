@@ -3,7 +3,7 @@
 #ifndef QUANT_OPTIONS_H
 #define QUANT_OPTIONS_H
 
-#include "formats/quant_type.h"
+#include "formats/gguf_type.h"
 #include "formats/write_hf.h"
 
 enum method { METHOD_RTN, METHOD_GPTQ, METHOD_GSQ };
@@ -18,8 +18,9 @@ const char *effort_name(enum effort x);
 /* One --tensor or --keep, in command-line order; the last that matches a module wins. */
 struct tensor_rule {
     const char *regex;             /* PCRE2, searched in the module name ("model.layers.0.mlp.up_proj") */
-    const struct quant_type *type; /* NULL: keep in 16 bits */
+    const struct quant_type *type; /* by --bits's names; NULL: see gguf */
     uint32_t group;                /* 0: the run's group */
+    const struct gguf_type *gguf;  /* a type of GGUF; NULL, too: keep in 16 bits */
 };
 
 struct scale_search_options {
@@ -71,12 +72,15 @@ struct scales_options {
 };
 
 struct quantize_options {
-    const char *model_dir, *out_dir;
-    const char *work_dir; /* checkpoints; NULL: OUT.work */
+    const char *model_dir, *out_dir; /* out_dir is a file with EXPORT_GGUF */
+    const char *work_dir;            /* checkpoints; NULL: OUT.work */
     enum method method;
     enum effort effort; /* what was asked for; its options may have been set otherwise since */
     const struct quant_type *type;
-    uint32_t group;
+    uint32_t group;      /* 0: 128; with EXPORT_GGUF the type's own */
+    const char *mixture; /* EXPORT_GGUF: types of all tensors by llama-quantize's name (write_gguf.h); NULL:
+                            the one that stores `type` */
+    bool settled;        /* by quantize_settle */
     enum export_format format;
     unsigned container; /* --container 4, or 0 */
     const struct tensor_rule *rules;
@@ -94,6 +98,19 @@ struct quantize_options {
     bool dry_run;
     bool keep_work; /* do not remove the checkpoints after a finished export */
 };
+/* Weights that share a scale in a folder format, where nothing is said. */
+#define GROUP_DEFAULT 128u
+/* Decides what the options leave open: the group, and of a GGUF the mixture from the type or the type from
+ * the mixture. Refuses what does not go together (ERR_USER): types of GGUF in a folder format, bits that no
+ * type of GGUF stores, a group that is no multiple of a type's own, a mixture without a type to quantize to.
+ * Nothing is done the second time. */
+bool quantize_settle(struct quantize_options *o, struct err *e);
+/* How a linear of that type is quantized with `group` weights to a scale (0: the type's own): type NULL where
+ * no codes go into it (F16), or such a group does not. */
+struct quant_spec quantize_gguf_spec(const struct gguf_type *t, uint32_t group);
+/* The type that stores codes of a type of --bits, and how they are made; group 0: its own. NULL: none. */
+const struct gguf_type *quantize_gguf_home(const struct quant_type *type, uint32_t group,
+                                           struct quant_spec *spec);
 /* EFFORT_BALANCED and METHOD.md's constants. */
 void quantize_defaults(struct quantize_options *o);
 /* fast: the Hessian objective alone. balanced: the block objective at a budget that an 8B model finishes

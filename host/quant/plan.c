@@ -1,8 +1,6 @@
 #include "host/quant/plan.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include <math.h>
-#include <pcre2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +9,7 @@
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/quant/gumbel.h"
+#include "host/quant/plan_rules.h"
 #include "host/quant/store.h"
 #include "host/quant/tune_block.h"
 #include "host/quant/tune_scales.h"
@@ -20,28 +19,6 @@
 
 /* --- rules: what becomes of each linear
  * ------------------------------------------------------------------------- */
-
-static bool compile_rule(const struct tensor_rule *rule, pcre2_code **out, struct err *e)
-{
-    int code;
-    PCRE2_SIZE at;
-    *out = pcre2_compile((PCRE2_SPTR)rule->regex, PCRE2_ZERO_TERMINATED, PCRE2_UTF, &code, &at, NULL);
-    if (*out)
-        return true;
-    PCRE2_UCHAR text[128];
-    pcre2_get_error_message(code, text, sizeof text);
-    err_set(e, ERR_USER, "the pattern '%s' is not a regular expression: %s at character %zu", rule->regex,
-            (char *)text, (size_t)at);
-    return err_hint(e, "patterns are Perl-style and searched in names such as model.layers.0.mlp.up_proj");
-}
-
-static bool rule_matches(const pcre2_code *code, const char *module)
-{
-    pcre2_match_data *m = pcre2_match_data_create(1, NULL);
-    bool hit = m && pcre2_match(code, (PCRE2_SPTR)module, strlen(module), 0, 0, m, NULL) >= 0;
-    pcre2_match_data_free(m);
-    return hit;
-}
 
 /* A type with the run's choices, where it leaves any: those of GGUF have their own group, and scales in 16
  * bits or, in super-blocks, exact products. */
@@ -71,36 +48,34 @@ static bool check_group(const struct plan_item *item, const struct gpu_info *inf
     return err_hint(e, "--group 128 is the usual choice, 64 and 32 are more accurate and larger");
 }
 
-/* Fills items[].keep and spec from the run's type and the rules; the last rule that matches wins. */
-static bool apply_rules(struct plan *p, const struct quantize_options *o, enum scale_type scale,
-                        const struct gpu_info *info, struct err *e)
+/* Fate and spec of the linears of a folder format. */
+static void folder_types(struct plan *p, const struct model *m, const struct quantize_options *o,
+                         struct rules *rules)
 {
-    pcre2_code **code = calloc(o->n_rules ? o->n_rules : 1, sizeof *code);
-    bool *used = calloc(o->n_rules ? o->n_rules : 1, sizeof *used);
-    bool ok = (code && used) || err_nomem(e, "patterns", o->n_rules);
-    for (size_t i = 0; ok && i < o->n_rules; i++)
-        ok = compile_rule(&o->rules[i], &code[i], e);
-    for (size_t n = 0; ok && n < p->n_items; n++) {
+    enum scale_type scale = export_scale_type(o->format, m->ck);
+    for (size_t n = 0; n < p->n_items; n++) {
         struct plan_item *item = &p->items[n];
+        const struct tensor_rule *rule = rules_find(rules, item->module);
         item->spec = spec_of(o->type, o->group, scale);
-        for (size_t i = 0; i < o->n_rules; i++) {
-            const struct tensor_rule *rule = &o->rules[i];
-            if (!rule_matches(code[i], item->module))
-                continue;
-            used[i] = true;
-            item->keep = rule->type == NULL;
-            if (rule->type)
-                item->spec = spec_of(rule->type, rule->group ? rule->group : o->group, scale);
-        }
-        ok = item->keep || check_group(item, info, e);
+        item->keep = rule && !rule->type;
+        if (rule && rule->type)
+            item->spec = spec_of(rule->type, rule->group ? rule->group : o->group, scale);
     }
-    for (size_t i = 0; ok && i < o->n_rules; i++)
-        if (!used[i])
-            log_warn("the pattern '%s' matches no linear of this model", o->rules[i].regex);
-    for (size_t i = 0; code && i < o->n_rules; i++)
-        pcre2_code_free(code[i]);
-    free(code);
-    free(used);
+    rules_warn_unused(rules, "linear");
+}
+
+static bool choose_types(struct plan *p, const struct model *m, const struct quantize_options *o,
+                         struct err *e)
+{
+    struct rules rules;
+    bool ok = rules_compile(&rules, o, e);
+    if (ok && o->format == EXPORT_GGUF)
+        ok = plan_gguf(p, m, o, &rules, e);
+    else if (ok)
+        folder_types(p, m, o, &rules);
+    rules_free(&rules);
+    for (size_t n = 0; ok && n < p->n_items; n++)
+        ok = p->items[n].keep || check_group(&p->items[n], gpu_info(m->gpu), e);
     return ok;
 }
 
@@ -136,6 +111,8 @@ static bool check_format(const struct plan *p, const struct quantize_options *o,
 {
     char why[512];
     bool said[LINEAR_COUNT] = {false};
+    if (o->format == EXPORT_GGUF) /* types fell back where rows do not divide */
+        return true;
     for (size_t n = 0; n < p->n_items; n++) {
         const struct plan_item *item = &p->items[n];
         if (item->keep)
@@ -158,7 +135,7 @@ static bool check_format(const struct plan *p, const struct quantize_options *o,
 /* --- sizes
  * ------------------------------------------------------------------------------------------------------- */
 
-static bool count_bytes(struct plan *p, const struct model *m, const struct quantize_options *o,
+static bool size_folder(struct plan *p, const struct model *m, const struct quantize_options *o,
                         struct err *e)
 {
     struct export_item *x = calloc(p->n_items, sizeof *x);
@@ -168,16 +145,9 @@ static bool count_bytes(struct plan *p, const struct model *m, const struct quan
     double bits = 0;
     for (size_t i = 0; i < p->n_items; i++) {
         const struct plan_item *item = &p->items[i];
-        uint64_t weights = (uint64_t)item->rows * item->cols;
-        p->weights += weights;
         if (item->keep)
             continue;
-        p->weights_quantized += weights;
-        bits += quant_spec_bpw(&item->spec, item->rows, item->cols) * (double)weights;
-        p->work_bytes += store_item_bytes(item);
-        if (plan_scales(o))
-            p->work_bytes +=
-                2 * store_scales_bytes(item); /* the old file is there until the new one is whole */
+        bits += quant_spec_bpw(&item->spec, item->rows, item->cols) * ((double)item->rows * item->cols);
         x[n++] = (struct export_item){item->module, item->rows, item->cols, item->spec};
     }
     p->bpw = p->weights_quantized ? bits / (double)p->weights_quantized : 16;
@@ -185,6 +155,24 @@ static bool count_bytes(struct plan *p, const struct model *m, const struct quan
     p->out_bytes = export_size(m->ck, x, n, &options);
     free(x);
     return true;
+}
+
+static bool count_bytes(struct plan *p, const struct model *m, const struct quantize_options *o,
+                        struct err *e)
+{
+    for (size_t i = 0; i < p->n_items; i++) {
+        const struct plan_item *item = &p->items[i];
+        uint64_t weights = (uint64_t)item->rows * item->cols;
+        p->weights += weights;
+        if (item->keep)
+            continue;
+        p->weights_quantized += weights;
+        p->work_bytes += store_item_bytes(item);
+        if (plan_scales(o))
+            p->work_bytes +=
+                2 * store_scales_bytes(item); /* the old file is there until the new one is whole */
+    }
+    return o->format == EXPORT_GGUF ? plan_gguf_size(p, m, o, e) : size_folder(p, m, o, e);
 }
 
 static bool check_disk(struct plan *p, const struct quantize_options *o, struct err *e)
@@ -255,9 +243,10 @@ bool plan_make(struct plan *p, const struct model *m, const struct quantize_opti
         }
     }
     if (o->method == METHOD_GSQ && !o->type->learned) {
-        err_set(e, ERR_USER, "%s bits are not learned by gsq (rounding is already nearly exact there)",
-                o->type->name);
-        return err_hint(e, "use --method gptq for 8 bits; single linears may have them, by --tensor");
+        err_set(e, ERR_USER, "%s%s not learned by gsq (rounding is already nearly exact there)",
+                o->type->name, o->type->group ? " is" : " bits are");
+        return err_hint(e, "use --method gptq for %s; single linears may have it, by --tensor",
+                        o->type->name);
     }
     if (o->method == METHOD_GSQ)
         p->reach = gumbel_reach(&o->gumbel);
@@ -268,9 +257,8 @@ bool plan_make(struct plan *p, const struct model *m, const struct quantize_opti
     }
     if (plan_scales(o))
         p->scale_steps = o->scales.epochs * tune_scales_steps(o, o->samples - p->holdout);
-    bool ok =
-        list_items(p, m, e) && apply_rules(p, o, export_scale_type(o->format, m->ck), gpu_info(m->gpu), e) &&
-        check_format(p, o, e) && count_bytes(p, m, o, e) && plan_memory(p, m, o, e) && check_disk(p, o, e);
+    bool ok = list_items(p, m, e) && choose_types(p, m, o, e) && check_format(p, o, e) &&
+              count_bytes(p, m, o, e) && plan_memory(p, m, o, e) && check_disk(p, o, e);
     if (ok && !p->weights_quantized) {
         ok = err_set(e, ERR_USER, "every linear of %s is kept in 16 bits: nothing to quantize",
                      checkpoint_dir(m->ck));
@@ -284,5 +272,6 @@ bool plan_make(struct plan *p, const struct model *m, const struct quantize_opti
 void plan_free(struct plan *p)
 {
     free(p->items);
+    free(p->tensors);
     *p = (struct plan){0};
 }

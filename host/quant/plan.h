@@ -2,6 +2,7 @@
 #ifndef QUANT_PLAN_H
 #define QUANT_PLAN_H
 
+#include "formats/write_gguf.h"
 #include "host/model/model.h"
 #include "host/quant/options.h"
 
@@ -14,8 +15,17 @@ struct plan_item {
     uint32_t layer;
     enum linear_id id;
     uint32_t rows, cols;
-    bool keep;              /* stays in 16 bits */
+    bool keep;              /* stays in 16 bits; in a GGUF it may be rounded as it is written */
     struct quant_spec spec; /* if not kept */
+};
+
+/* One 2-D weight of a GGUF: linears, embedding, head. */
+struct plan_tensor {
+    char module[96];
+    uint32_t rows, cols;
+    const struct gguf_type *type, *wanted; /* stored as; before a fallback */
+    bool coded;                            /* from codes: a linear that is not kept */
+    struct quant_spec spec;                /* where coded */
 };
 
 struct memory_line {
@@ -26,8 +36,11 @@ struct memory_line {
 struct plan {
     struct plan_item *items; /* n_layers * LINEAR_COUNT, by layer then linear */
     size_t n_items;
+    struct plan_tensor *tensors; /* of a GGUF, in file order; else NULL */
+    size_t n_tensors;
     uint32_t n_layers;
-    double bpw; /* mean bits per weight over the quantized linears */
+    double bpw;      /* mean bits per weight over the quantized linears */
+    double file_bpw; /* the same over all 2-D weights of a GGUF; else 0 */
     uint64_t weights, weights_quantized;
     uint64_t out_bytes, work_bytes, disk_free;
     struct memory_line lines[16]; /* device memory at the widest moment */
@@ -68,6 +81,16 @@ bool plan_needs_hessian(const struct quantize_options *o, const struct plan_item
 /* Preflight: rules compiled, shapes against the format, tied heads, disk space, memory. Warnings go to the
  * log; the first refusal is ERR_USER. */
 bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e);
+/* Of a GGUF: types of all 2-D weights by mixture and rules, fallbacks told; fate and spec of the linears
+ * (plan_gguf.c). */
+struct rules;
+bool plan_gguf(struct plan *p, const struct model *m, const struct quantize_options *o, struct rules *rules,
+               struct err *e);
+/* Bytes of that file, and bits per weight. */
+bool plan_gguf_size(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e);
+struct gguf_options plan_gguf_options(const struct quantize_options *o);
+/* What write_gguf takes: [p->n_tensors], the caller frees it; NULL: out of memory. */
+struct gguf_item *plan_gguf_items(const struct plan *p);
 /* Its last step: device memory, and where activations go (plan_memory.c). */
 bool plan_memory(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e);
 void plan_free(struct plan *p);

@@ -1,0 +1,164 @@
+/* The end of a run: what is in the store becomes a folder or a GGUF. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/num.h"
+#include "host/base/os.h"
+#include "host/model/block_fwd.h"
+#include "host/quant/job_internal.h"
+#include "host/quant/qkernels.h"
+
+static bool pull(struct job *j, const char *module, struct qlinear *q, struct err *e)
+{
+    for (size_t i = 0; i < j->plan.n_items; i++)
+        if (strcmp(j->plan.items[i].module, module) == 0)
+            return store_read_linear(j->store, &j->plan.items[i], q, NULL, e);
+    return err_set(e, ERR_BUG, "the export asks for %s, which is not in the plan", module);
+}
+
+static bool progress(void *ctx, uint64_t done, uint64_t total)
+{
+    struct job *j = ctx;
+    struct progress_event ev = {.phase = "export", .loss = NAN, .eta_seconds = NAN};
+    ev.done = total ? (double)done / (double)total : 1;
+    return progress_report(&j->cb->progress, &ev);
+}
+
+/* ---- a folder --------------------------------------------------------------------------------------------
+ */
+
+static bool pull_export(void *ctx, const struct export_item *x, struct qlinear *q, struct err *e)
+{
+    return pull(ctx, x->module, q, e);
+}
+
+static bool export_folder(struct job *j, struct err *e)
+{
+    struct export_item *x = calloc(j->plan.n_items, sizeof *x);
+    if (!x)
+        return err_nomem(e, "the export", j->plan.n_items * sizeof *x);
+    size_t n = 0;
+    for (size_t i = 0; i < j->plan.n_items; i++) {
+        const struct plan_item *item = &j->plan.items[i];
+        if (!item->keep)
+            x[n++] = (struct export_item){item->module, item->rows, item->cols, item->spec};
+    }
+    struct export_options options = {.format = j->o->format, .container = j->o->container};
+    struct export_source source = {j, pull_export, progress};
+    bool ok = write_hf(j->o->out_dir, j->ck, x, n, &options, &source, e);
+    free(x);
+    return ok;
+}
+
+/* ---- a GGUF ----------------------------------------------------------------------------------------------
+ */
+
+static bool pull_gguf(void *ctx, const struct gguf_item *x, struct qlinear *q, struct err *e)
+{
+    return pull(ctx, x->module, q, e);
+}
+
+/* Of the head alone: an embedding's columns are all read as often, and linears have codes. */
+static const float *importance(void *ctx, const char *module)
+{
+    const struct job *j = ctx;
+    return strcmp(module, checkpoint_head_module(j->ck)) == 0 ? j->head_importance : NULL;
+}
+
+static bool export_gguf(struct job *j, struct err *e)
+{
+    struct gguf_item *x = plan_gguf_items(&j->plan);
+    if (!x)
+        return err_nomem(e, "the export", j->plan.n_tensors * sizeof *x);
+    struct gguf_options options = plan_gguf_options(j->o);
+    struct gguf_source source = {j, pull_gguf, importance, progress};
+    bool ok = write_gguf(j->o->out_dir, j->ck, x, j->plan.n_tensors, &options, &source, e);
+    free(x);
+    return ok;
+}
+
+bool job_export(struct job *j, struct err *e)
+{
+    return j->o->format == EXPORT_GGUF ? export_gguf(j, e) : export_folder(j, e);
+}
+
+/* ---- what the head reads ---------------------------------------------------------------------------------
+ */
+
+static bool importance_path(const struct job *j, char *out, size_t cap, struct err *e)
+{
+    return os_path_join(out, cap, j->work_dir, "head-importance.f32", e);
+}
+
+static bool wants_importance(const struct job *j)
+{
+    return j->o->format == EXPORT_GGUF && j->o->method != METHOD_RTN;
+}
+
+bool job_importance_ahead(const struct job *j)
+{
+    char path[4096];
+    uint64_t size = 0;
+    return wants_importance(j) &&
+           !(importance_path(j, path, sizeof path, NULL) && os_stat(path, &size) == OS_FILE &&
+             size == j->m->cfg->hidden_size * sizeof(float));
+}
+
+/* Sums of squares behind the final norm, over the windows that teach. */
+static bool sum_squares(struct job *j, struct err *e)
+{
+    uint32_t hidden = j->m->cfg->hidden_size, teach = j->plan.samples - j->plan.holdout;
+    uint64_t bytes = (uint64_t)j->plan.batch_windows * j->plan.ctx * hidden * 4;
+    gpu_mark mark = gpu_arena_mark(j->scratch);
+    struct gpu_view staging, normed, sums;
+    bool ok = gpu_alloc(j->scratch, bytes, &staging, e) && gpu_alloc(j->scratch, bytes, &normed, e) &&
+              gpu_alloc(j->scratch, hidden * sizeof(float), &sums, e);
+    if (ok)
+        gpu_fill(j->cmd, sums, 0);
+    for (uint32_t w0 = 0; ok && w0 < teach; w0 += j->plan.batch_windows) {
+        uint32_t n = (uint32_t)min_u64(j->plan.batch_windows, teach - w0), rows = n * j->plan.ctx;
+        struct gpu_view x;
+        ok = acts_get(j->acts, w0, n, staging, &x, e);
+        if (!ok)
+            break;
+        block_rmsnorm(j->m, x, j->m->final_norm, normed, rows, hidden);
+        q_col_sumsq(j->cmd,
+                    &(struct col_sumsq_args){.x = normed, .sums = sums, .rows = rows, .cols = hidden});
+        gpu_cmd_flush(j->cmd);
+        ok = job_tell(j, "calibrate", 0, 0, NAN, 0, e);
+    }
+    ok = ok && gpu_download(j->cmd, sums, j->head_importance, hidden * sizeof(float), e);
+    ok = gpu_cmd_finish(j->cmd, ok ? e : NULL) && ok;
+    gpu_arena_reset(j->scratch, mark);
+    return ok;
+}
+
+bool job_head_importance(struct job *j, struct err *e)
+{
+    size_t bytes = j->m->cfg->hidden_size * sizeof(float), size;
+    char path[4096], *data;
+    if (!wants_importance(j))
+        return true;
+    j->head_importance = malloc(bytes);
+    if (!j->head_importance)
+        return err_nomem(e, "the head's importance", bytes);
+    if (!importance_path(j, path, sizeof path, e))
+        return false;
+    if (job_importance_ahead(j)) {
+        job_detail(j, "what the head reads");
+        return sum_squares(j, e) && os_write_file(path, j->head_importance, bytes, e);
+    }
+    if (!os_read_file(path, bytes, &data, &size, e))
+        return false;
+    memcpy(j->head_importance, data, bytes);
+    free(data);
+    return true;
+}
+
+void job_importance_remove(const struct job *j)
+{
+    char path[4096];
+    if (wants_importance(j) && importance_path(j, path, sizeof path, NULL))
+        os_remove(path);
+}
