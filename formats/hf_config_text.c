@@ -1,4 +1,5 @@
 /* A model_config as the text of a config.json. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,10 @@ static void put_number(struct strbuf *b, const char *key, double v)
 {
     char text[40];
     bool single = (double)(float)v == v;
+    if (v == floor(v) && fabs(v) < 1e15) {
+        strbuf_printf(b, "%s%.1f", key, v);
+        return;
+    }
     for (int digits = 1; digits <= 17; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, v);
         if (single ? strtof(text, NULL) == (float)v : strtod(text, NULL) == v)

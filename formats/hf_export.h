@@ -48,13 +48,14 @@ void json_print(struct strbuf *b, const cJSON *item);
 enum entry_kind {
     ENTRY_COPY,    /* a tensor as it is */
     ENTRY_CONVERT, /* an F32 tensor, in 16 bits */
-    ENTRY_DENSE,   /* a packed module of the source that is no item: dequantized to 16 bits */
+    ENTRY_DENSE,   /* a packed module of the source that is no item: its values, in 16 bits */
     ENTRY_LINEAR,  /* an item */
 };
 struct export_entry {
     enum entry_kind kind;
     const struct tensor *tensor; /* COPY, CONVERT */
     char *module;                /* DENSE */
+    bool exact;                  /* DENSE: values of a float type that it keeps */
     size_t item;                 /* LINEAR */
     size_t first, n;             /* tensors of the plan */
     uint64_t bytes;
@@ -74,6 +75,7 @@ struct export_plan {
     char **dense; /* 2-D weights that stay in 16 bits, embeddings aside */
     size_t n_dense, cap_dense;
     enum dtype dtype;                 /* of the model: F16 or BF16 */
+    bool exact;                       /* EXPORT_HF: floats keep their type */
     uint64_t data_bytes;              /* all tensors */
     const char *const (*metadata)[2]; /* of the safetensors files */
     size_t n_metadata;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/gguf.h"
 #include "formats/hf_export.h"
 #include "formats/json.h"
 #include "host/base/num.h"
@@ -137,7 +138,8 @@ static void choose_dtype(struct export_plan *p, const struct checkpoint *src)
     if (p->dtype == DTYPE_F16 && exceeds_f16(p))
         p->dtype = DTYPE_BF16;
     for (size_t i = 0; i < p->n_entries; i++) {
-        if (p->entries[i].kind == ENTRY_CONVERT || p->entries[i].kind == ENTRY_DENSE)
+        if (p->entries[i].kind == ENTRY_CONVERT ||
+            (p->entries[i].kind == ENTRY_DENSE && !p->entries[i].exact))
             p->tensors[p->entries[i].first].dtype = p->dtype;
     }
 }
@@ -189,24 +191,28 @@ static bool plan_linear(struct building *b, uint32_t index)
     return true;
 }
 
-static bool plan_unpacked(struct building *b, const char *module)
+/* t: the tensor, or one of them. Rows in another order are the values of t's own type. */
+static bool plan_unpacked(struct building *b, const struct tensor *t, const char *module)
 {
     struct weight_info w;
+    bool exact = b->plan->exact && checkpoint_gguf(b->src) && t->dtype != DTYPE_OTHER;
     if (!checkpoint_weight(b->src, module, &w, b->e) || !note_dense(b, module))
         return false;
     char *copy = str_dup(module);
     if (!copy)
         return err_nomem(b->e, "the export plan", strlen(module));
-    if (!add_entry(b->plan, (struct export_entry){.kind = ENTRY_DENSE, .module = copy}, b->e)) {
+    if (!add_entry(b->plan, (struct export_entry){.kind = ENTRY_DENSE, .module = copy, .exact = exact},
+                   b->e)) {
         free(copy);
         return false;
     }
-    return add_tensor(b->plan, module, ".weight", DTYPE_F16, 2, (uint64_t[]){w.rows, w.cols}, b->e);
+    return add_tensor(b->plan, module, ".weight", exact ? t->dtype : DTYPE_F16, 2,
+                      (uint64_t[]){w.rows, w.cols}, b->e);
 }
 
 static bool plan_copy(struct building *b, const struct tensor *t, const char *module, const char *suffix)
 {
-    bool convert = t->dtype == DTYPE_F32 && !stays_f32(t);
+    bool convert = t->dtype == DTYPE_F32 && !stays_f32(t) && !b->plan->exact;
     if (t->dtype == DTYPE_OTHER) {
         err_set(b->e, ERR_USER, "%s in %s is of a type that cannot be carried over", t->name,
                 checkpoint_tensor_path(b->src, t));
@@ -237,7 +243,7 @@ static bool plan_tensor(struct building *b, const struct tensor *t)
         ok = ok && (!added || plan_linear(b, index));
     } else if (packed) {
         uint32_t unused;
-        ok = strmap_find(&b->done, module, strlen(module), &unused) || plan_unpacked(b, module);
+        ok = strmap_find(&b->done, module, strlen(module), &unused) || plan_unpacked(b, t, module);
         /* The key must outlive the map: the entry owns a copy. */
         const char *name = ok ? b->plan->entries[b->plan->n_entries - 1].module : NULL;
         if (ok && name && strcmp(name, module) == 0)
@@ -265,7 +271,10 @@ static bool plan_tensors(struct building *b)
             return err_set(b->e, ERR_USER, "%s", why);
     }
     for (size_t i = 0; i < checkpoint_tensor_count(b->src); i++) {
-        if (!plan_tensor(b, checkpoint_tensor_at(b->src, i)))
+        const struct tensor *t = checkpoint_tensor_at(b->src, i);
+        /* config.json says it. */
+        bool rope = checkpoint_gguf(b->src) && strcmp(t->name, "rope_freqs.weight") == 0;
+        if (!rope && !plan_tensor(b, t))
             return false;
     }
     for (size_t i = 0; i < b->n_items; i++) {
@@ -452,8 +461,9 @@ static bool config_text(struct export_plan *p, const struct building *b)
     for (size_t i = 0; i < sizeof old / sizeof old[0]; i++)
         cJSON_DeleteItemFromObjectCaseSensitive(root, old[i]);
     bool new_name = cJSON_GetObjectItemCaseSensitive(root, "dtype") != NULL;
-    ok = ok && set_string(root, "dtype", dtype, false) && set_string(root, "torch_dtype", dtype, !new_name) &&
-         put_quantization(p, root, b);
+    ok = ok && (p->exact || (set_string(root, "dtype", dtype, false) &&
+                             set_string(root, "torch_dtype", dtype, !new_name)));
+    ok = ok && put_quantization(p, root, b);
     if (ok)
         json_print(&p->config, root);
     cJSON_Delete(root);
@@ -488,7 +498,9 @@ bool export_plan_make(struct export_plan *p, const struct checkpoint *src, const
 {
     *p = (struct export_plan){0};
     struct building b = {.plan = p, .src = src, .items = items, .n_items = n, .options = o, .e = e};
-    bool ok = o->format < EXPORT_NONE ? true : err_set(e, ERR_BUG, "an export without a format");
+    bool known = o->format < EXPORT_NONE || (o->format == EXPORT_HF && n == 0);
+    bool ok = known ? true : err_set(e, ERR_BUG, "an export without a format");
+    p->exact = o->format == EXPORT_HF;
     ok = ok && metadata_make(p, o, e) && plan_tensors(&b);
     strmap_free(&b.items_by_name);
     strmap_free(&b.done);
@@ -562,6 +574,11 @@ uint64_t export_size(const struct checkpoint *src, const struct export_item *ite
     for (size_t i = 0; i < p.n_shards; i++)
         bytes += p.shards[i].bytes;
     export_plan_free(&p);
-    os_list(c.dir, add_carried, &c, NULL);
+    /* A GGUF's keys are carried as they are, and as JSON about twice their size. */
+    const struct gguf *g = checkpoint_gguf(src);
+    for (size_t i = 0; g && i < gguf_kv_count(g); i++)
+        c.bytes += 3 * gguf_kv_at(g, i)->bytes;
+    if (!g)
+        os_list(c.dir, add_carried, &c, NULL);
     return bytes + c.bytes;
 }

@@ -18,6 +18,12 @@ bool tokenizer_parse(struct tokenizer **out, const char *text, size_t size, cons
  * says (bos_token, unless add_bos_token is false), or without that file the bos_token_id of config.json, if
  * it is a special token. */
 bool tokenizer_load(struct tokenizer **out, const char *dir, struct err *e);
+/* What a GGUF's metadata say, as the texts of a tokenizer.json and a tokenizer_config.json (which has the
+ * chat template too). ERR_USER for a tokenizer that gsq does not know, or tokens that are no UTF-8. */
+struct gguf;
+struct strbuf;
+bool tokenizer_json_from_gguf(struct strbuf *tokenizer, struct strbuf *config, const struct gguf *g,
+                              const char *path, struct err *e);
 void tokenizer_destroy(struct tokenizer **t);
 
 /* Token ids of a whole text (UTF-8; invalid bytes are an ERR_USER that names the offset), added tokens

@@ -217,16 +217,243 @@ static bool read_all(struct reader *r)
     return read_added(r) && (sentencepiece ? read_sentencepiece(r) : read_byte_level(r));
 }
 
+static void free_reader(struct reader *r)
+{
+    free(r->tokens);
+    free(r->merges);
+    free(r->added);
+    free(r->added_ids);
+    free(r->scores);
+}
+
 bool tokenizer_from_gguf(struct tokenizer **out, const struct gguf *g, const char *path, struct err *e)
 {
     struct reader r = {.g = g, .path = path, .parts = {.bos = -1}, .e = e};
     *out = NULL;
     bool ok =
         read_all(&r) && bpe_build(&r.parts.bpe, &r.lists, path, e) && tokenizer_build(out, &r.parts, path, e);
-    free(r.tokens);
-    free(r.merges);
-    free(r.added);
-    free(r.added_ids);
-    free(r.scores);
+    free_reader(&r);
+    return ok;
+}
+
+/* --- as files of a Hugging Face folder
+ * ---------------------------------------------------------------------------- */
+
+struct output {
+    const struct reader *r;
+    struct strbuf *b, text; /* text: one token with a NUL behind it */
+};
+
+static void put(struct output *o, const char *key, struct gguf_string s)
+{
+    o->text.size = 0;
+    strbuf_add(&o->text, s.text, s.size);
+    strbuf_puts(o->b, key);
+    if (!o->text.failed)
+        strbuf_json(o->b, o->text.data ? o->text.data : "");
+}
+
+struct scored_token {
+    float score;
+    uint32_t id;
+};
+
+static int compare_scored(const void *a, const void *b)
+{
+    const struct scored_token *x = a, *y = b;
+    return x->score != y->score ? (x->score > y->score ? -1 : 1) : x->id < y->id ? -1 : 1;
+}
+
+static bool printable(const struct reader *r)
+{
+    size_t at;
+    for (size_t i = 0; i < r->lists.n; i++)
+        if (!utf8_valid(r->tokens[i].text, r->tokens[i].size, &at) ||
+            memchr(r->tokens[i].text, 0, r->tokens[i].size))
+            return bad(r, "tokens", "holds a token that is no UTF-8 text");
+    return true;
+}
+
+static void put_added(struct output *o)
+{
+    const struct gguf_kv *types = gguf_find(o->r->g, "tokenizer.ggml.token_type");
+    for (size_t i = 0; i < o->r->parts.n_added; i++) {
+        uint32_t id = o->r->added_ids[i];
+        strbuf_printf(o->b, "%s\n    {\"id\": %u, ", i ? "," : "", (unsigned)id);
+        put(o, "\"content\": ", o->r->added[i]);
+        strbuf_printf(
+            o->b,
+            ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": false, "
+            "\"special\": %s}",
+            gguf_integer(types, id) == TOKEN_USER ? "false" : "true");
+    }
+}
+
+static void put_bos(struct output *o)
+{
+    int64_t bos = o->r->parts.bos;
+    if (bos < 0) {
+        strbuf_puts(o->b, "null");
+        return;
+    }
+    struct gguf_string name = o->r->tokens[bos];
+    put(o, "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": ", name);
+    put(o,
+        ", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}], \"pair\": [{\"SpecialToken\": "
+        "{\"id\": ",
+        name);
+    put(o,
+        ", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}, {\"SpecialToken\": {\"id\": ",
+        name);
+    put(o, ", \"type_id\": 1}}, {\"Sequence\": {\"id\": \"B\", \"type_id\": 1}}], \"special_tokens\": {",
+        name);
+    put(o, ": {\"id\": ", name);
+    strbuf_printf(o->b, ", \"ids\": [%u], \"tokens\": [", (unsigned)bos);
+    put(o, "", name);
+    strbuf_puts(o->b, "]}}}");
+}
+
+/* All pairs of tokens that make a token, the highest score first. */
+static bool put_score_merges(struct output *o)
+{
+    const struct bpe_lists *l = &o->r->lists;
+    struct strmap ids = {0};
+    struct scored_token *order = malloc((l->n + 1) * sizeof *order);
+    bool ok =
+        order && strmap_reserve(&ids, l->n) ? true : err_nomem(o->r->e, "the merges", l->n * sizeof *order);
+    for (size_t i = 0; i < l->n && ok; i++) {
+        bool added;
+        order[i] = (struct scored_token){l->scores[i], (uint32_t)i};
+        if (!strmap_add(&ids, l->tokens[i].text, l->tokens[i].size, (uint32_t)i, &added))
+            ok = err_nomem(o->r->e, "the merges", l->n);
+    }
+    if (ok)
+        qsort(order, l->n, sizeof *order, compare_scored);
+    const char *comma = "";
+    for (size_t i = 0; i < l->n && ok; i++) {
+        struct gguf_string s = l->tokens[order[i].id];
+        uint32_t unused;
+        for (size_t k = 1; k < s.size; k++) {
+            struct gguf_string left = {s.text, k}, right = {s.text + k, s.size - k};
+            if (((uint8_t)s.text[k] & 0xC0) == 0x80 || !strmap_find(&ids, left.text, left.size, &unused) ||
+                !strmap_find(&ids, right.text, right.size, &unused))
+                continue;
+            strbuf_printf(o->b, "%s\n      ", comma);
+            put(o, "[", left);
+            put(o, ", ", right);
+            strbuf_puts(o->b, "]");
+            comma = ",";
+        }
+    }
+    strmap_free(&ids);
+    free(order);
+    return ok;
+}
+
+static bool put_merges(struct output *o)
+{
+    const struct bpe_lists *l = &o->r->lists;
+    if (l->scores)
+        return put_score_merges(o);
+    for (size_t i = 0; i < l->n_merges; i++)
+        put(o, i ? ",\n      " : "\n      ", l->merges[i]);
+    return true;
+}
+
+static bool put_tokenizer(struct output *o)
+{
+    const struct reader *r = o->r;
+    bool sentencepiece = r->lists.scores != NULL;
+    strbuf_puts(
+        o->b,
+        "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n  \"added_tokens\": [");
+    put_added(o);
+    strbuf_puts(o->b, "\n  ],\n  \"normalizer\": ");
+    strbuf_puts(o->b, r->parts.normalizer ? r->parts.normalizer : "null");
+    strbuf_puts(o->b, ",\n  \"pre_tokenizer\": ");
+    strbuf_puts(o->b, r->parts.pretokenizer ? r->parts.pretokenizer : "null");
+    strbuf_puts(o->b, ",\n  \"post_processor\": ");
+    put_bos(o);
+    strbuf_puts(o->b, ",\n  \"decoder\": ");
+    if (!sentencepiece)
+        strbuf_puts(o->b, "{\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, "
+                          "\"use_regex\": true}");
+    else
+        strbuf_printf(
+            o->b,
+            "{\"type\": \"Sequence\", \"decoders\": [{\"type\": \"Replace\", \"pattern\": {\"String\": "
+            "\"" MARK "\"}, \"content\": \" \"}, {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}%s]}",
+            r->parts.normalizer == prepend_and_replace
+                ? ", {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}"
+                : "");
+    strbuf_puts(o->b,
+                ",\n  \"model\": {\n    \"type\": \"BPE\",\n    \"dropout\": null,\n    \"unk_token\": ");
+    if (r->lists.unk >= 0)
+        put(o, "", r->tokens[r->lists.unk]);
+    else
+        strbuf_puts(o->b, "null");
+    strbuf_printf(
+        o->b,
+        ",\n    \"continuing_subword_prefix\": null,\n    \"end_of_word_suffix\": null,\n"
+        "    \"fuse_unk\": %s,\n    \"byte_fallback\": %s,\n    \"ignore_merges\": %s,\n    \"vocab\": {",
+        sentencepiece ? "true" : "false", sentencepiece ? "true" : "false",
+        r->lists.ignore_merges ? "true" : "false");
+    const char *comma = "\n      ";
+    for (size_t i = 0; i < r->lists.n; i++) {
+        if (!r->tokens[i].size)
+            continue;
+        put(o, comma, r->tokens[i]);
+        strbuf_printf(o->b, ": %u", (unsigned)i);
+        comma = ",\n      ";
+    }
+    strbuf_puts(o->b, "\n    },\n    \"merges\": [");
+    bool ok = put_merges(o);
+    strbuf_puts(o->b, "\n    ]\n  }\n}\n");
+    return ok;
+}
+
+static bool put_config(struct output *o)
+{
+    struct reader r = *o->r;
+    static const char *const names[][2] = {
+        {"bos_token", "bos_token_id"},
+        {"eos_token", "eos_token_id"},
+        {"unk_token", "unknown_token_id"},
+        {"pad_token", "padding_token_id"},
+    };
+    strbuf_printf(o->b, "{\n  \"add_bos_token\": %s", r.parts.bos >= 0 ? "true" : "false");
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        char key[64] = "tokenizer.ggml.";
+        int64_t id;
+        if (!read_id(&r, strcat(key, names[i][1]), -1, &id))
+            return false;
+        if (i == 0 && r.parts.bos >= 0)
+            id = r.parts.bos;
+        if (id < 0 || !r.tokens[id].size)
+            continue;
+        strbuf_printf(o->b, ",\n  \"%s\": ", names[i][0]);
+        put(o, "", r.tokens[id]);
+    }
+    struct gguf_string chat;
+    size_t at;
+    enum gguf_got got = gguf_get_string(r.g, "tokenizer.chat_template", &chat, r.e);
+    if (got == GGUF_OK && utf8_valid(chat.text, chat.size, &at))
+        put(o, ",\n  \"chat_template\": ", chat);
+    strbuf_puts(o->b, ",\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\"\n}\n");
+    return got != GGUF_BAD;
+}
+
+bool tokenizer_json_from_gguf(struct strbuf *tokenizer, struct strbuf *config, const struct gguf *g,
+                              const char *path, struct err *e)
+{
+    struct reader r = {.g = g, .path = path, .parts = {.bos = -1}, .e = e};
+    struct output o = {.r = &r, .b = tokenizer};
+    bool ok = read_all(&r) && printable(&r) && put_tokenizer(&o);
+    o.b = config;
+    ok = ok && put_config(&o);
+    if (ok && (tokenizer->failed || config->failed || o.text.failed))
+        ok = err_nomem(e, "tokenizer.json", tokenizer->size);
+    strbuf_free(&o.text);
+    free_reader(&r);
     return ok;
 }

@@ -6,7 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/gguf.h"
+#include "formats/gguf_export.h"
 #include "formats/hf_export.h"
+#include "formats/tokenizer.h"
 #include "host/base/log.h"
 #include "host/base/num.h"
 
@@ -42,10 +45,12 @@ static bool put(struct writing *w, const void *data, uint64_t size)
     return true;
 }
 
-/* n floats in the model's 16-bit type. */
-static bool put_halves(struct writing *w, const float *v, uint64_t n, const char *name)
+/* n floats in a float type. */
+static bool put_floats(struct writing *w, enum dtype dtype, const float *v, uint64_t n, const char *name)
 {
-    bool f16 = w->plan->dtype == DTYPE_F16;
+    bool f16 = dtype == DTYPE_F16;
+    if (dtype == DTYPE_F32)
+        return put(w, v, n * 4);
     for (uint64_t i = 0; i < n; i++) {
         uint16_t h = f16 ? f32_to_f16(v[i]) : f32_to_bf16(v[i]);
         if (f16 && (h & 0x7FFF) == 0x7C00 && isfinite(v[i])) {
@@ -62,13 +67,14 @@ static bool write_converted(struct writing *w, const struct tensor *t)
     uint64_t n = t->bytes / dtype_size(t->dtype);
     for (uint64_t at = 0; at < n; at += CHUNK) {
         uint64_t count = min_u64(n - at, CHUNK);
-        if (!tensor_read_f32(t, at, count, w->floats, w->e) || !put_halves(w, w->floats, count, t->name))
+        if (!tensor_read_f32(t, at, count, w->floats, w->e) ||
+            !put_floats(w, w->plan->dtype, w->floats, count, t->name))
             return false;
     }
     return true;
 }
 
-static bool write_unpacked(struct writing *w, const char *module)
+static bool write_unpacked(struct writing *w, const char *module, enum dtype dtype)
 {
     struct weight_info info;
     if (!checkpoint_weight(w->src, module, &info, w->e))
@@ -82,7 +88,7 @@ static bool write_unpacked(struct writing *w, const char *module)
         uint32_t n = info.rows - r < step ? info.rows - r : step;
         ok = checkpoint_read_f32(w->src, module, r, n, rows, w->e);
         for (uint64_t at = 0, all = (uint64_t)n * info.cols; at < all && ok; at += CHUNK)
-            ok = put_halves(w, rows + at, min_u64(all - at, CHUNK), module);
+            ok = put_floats(w, dtype, rows + at, min_u64(all - at, CHUNK), module);
     }
     free(rows);
     return ok;
@@ -118,7 +124,7 @@ static bool write_entry(struct writing *w, const struct export_entry *x)
             return false;
         break;
     case ENTRY_DENSE:
-        return write_unpacked(w, x->module);
+        return write_unpacked(w, x->module, w->plan->tensors[x->first].dtype);
     case ENTRY_LINEAR:
         return write_linear(w, &w->items[x->item]);
     }
@@ -253,6 +259,36 @@ static bool copy_carried(void *ctx, const char *name, struct err *e)
     return ok;
 }
 
+/* The metadata of a GGUF: the tokenizer in the files that others look for, and all keys for whoever makes a
+ * GGUF of the folder again. */
+static bool carry_metadata(const char *dir, const struct checkpoint *src, struct err *e)
+{
+    const struct gguf *g = checkpoint_gguf(src);
+    struct strbuf tokenizer = {0}, config = {0};
+    struct err why = {0};
+    char path[4096];
+    bool ok = true;
+    if (!tokenizer_json_from_gguf(&tokenizer, &config, g, checkpoint_dir(src), &why))
+        log_warn("no tokenizer.json is written: %s", why.msg);
+    else
+        ok = os_path_join(path, sizeof path, dir, "tokenizer.json", e) &&
+             os_write_file(path, tokenizer.data, tokenizer.size, e) &&
+             os_path_join(path, sizeof path, dir, "tokenizer_config.json", e) &&
+             os_write_file(path, config.data, config.size, e);
+    strbuf_free(&tokenizer);
+    strbuf_free(&config);
+    struct gguf_keys *keys = gguf_keys_create();
+    struct gguf_writer *w;
+    for (size_t i = 0; keys && i < gguf_kv_count(g); i++)
+        if (!gguf_key_of_storage(gguf_kv_at(g, i)->key))
+            gguf_add_kv(keys, gguf_kv_at(g, i));
+    ok = ok && (keys ? true : err_nomem(e, "the keys of a GGUF", 64)) &&
+         os_path_join(path, sizeof path, dir, GGUF_CARRIED, e) &&
+         gguf_writer_open(&w, path, keys, NULL, 0, e) && gguf_writer_close(&w, e);
+    gguf_keys_destroy(&keys);
+    return ok;
+}
+
 static bool write_text(const char *dir, const char *name, const struct strbuf *text, struct err *e)
 {
     char path[4096];
@@ -278,7 +314,8 @@ bool write_hf(const char *out_dir, const struct checkpoint *src, const struct ex
     struct writing w = {.src = src, .plan = &plan, .items = items, .options = o, .source = source, .e = e};
     struct folder f = {out_dir, src};
     bool ok = prepare_folder(out_dir, src, e) && write_shards(&w, out_dir) &&
-              os_list(checkpoint_dir(src), copy_carried, &f, e) &&
+              (checkpoint_gguf(src) ? carry_metadata(out_dir, src, e)
+                                    : os_list(checkpoint_dir(src), copy_carried, &f, e)) &&
               write_text(out_dir, "model.safetensors.index.json", &plan.index, e) &&
               write_text(out_dir, "quantize_config.json", &plan.quantize_config, e) &&
               write_text(out_dir, "config.json", &plan.config, e);

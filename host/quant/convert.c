@@ -23,6 +23,7 @@ static bool pull_linear(void *ctx, const struct export_item *item, struct qlinea
     if (!checkpoint_read_codes(c->ck, item->module, q, e))
         return false;
     /* Scales may change their 16-bit type; codes never change. */
+    q->spec.type = item->spec.type;
     for (size_t i = 0; i < (size_t)q->rows * q->groups * quant_type_planes(q->spec.type); i++)
         q->scales[i] = scale_round(item->spec.scale, q->scales[i]);
     q->spec.scale = item->spec.scale;
@@ -37,6 +38,17 @@ static bool report(void *ctx, uint64_t done, uint64_t total)
     return progress_report(c->progress, &ev);
 }
 
+/* The type without a geometry of its own that has the same codes; NULL: none, its scales are not free or it
+ * has offsets. */
+static const struct quant_type *plain_type(const struct quant_type *t)
+{
+    if (!t->group)
+        return t;
+    if (t->super || quant_type_planes(t) > 1)
+        return NULL;
+    return t->hi == 1 && t->lo == -1 ? quant_type_find("ternary") : quant_type_of_bits(t->bits);
+}
+
 /* Every quantized linear of the model, with the scale type that the format wants. */
 static bool collect(struct conversion *c, enum export_format format, unsigned container, struct err *e)
 {
@@ -45,6 +57,7 @@ static bool collect(struct conversion *c, enum export_format format, unsigned co
      * are. */
     bool fixed = format == EXPORT_GPTQ || format == EXPORT_GPTQ_V2 || format == EXPORT_COMPRESSED_TENSORS;
     enum scale_type scale = export_scale_type(format, c->ck);
+    size_t left = 0;
     c->items = calloc(most, sizeof *c->items);
     c->names = calloc(most, sizeof *c->names);
     if (!c->items || !c->names)
@@ -59,6 +72,11 @@ static bool collect(struct conversion *c, enum export_format format, unsigned co
         if (!info.quantized)
             continue;
         struct export_item item = {name, info.rows, info.cols, info.spec};
+        item.spec.type = plain_type(info.spec.type);
+        if (!item.spec.type) {
+            left++;
+            continue;
+        }
         if (fixed)
             item.spec.scale = scale;
         enum export_verdict verdict = export_check(format, &item, container, why, sizeof why);
@@ -68,8 +86,16 @@ static bool collect(struct conversion *c, enum export_format format, unsigned co
             log_warn("%s", why);
         c->items[c->n++] = item;
     }
+    if (left && c->n)
+        log_warn("%u linears are of GGUF types whose codes %s cannot hold: they become 16-bit weights",
+                 (unsigned)left, export_format_name(format));
     if (c->n)
         return true;
+    if (left) {
+        err_set(e, ERR_USER, "%s cannot hold the codes of %s, which are of GGUF types with scales of scales",
+                export_format_name(format), checkpoint_dir(c->ck));
+        return err_hint(e, "--format hf writes the values they stand for");
+    }
     err_set(e, ERR_USER, "%s is not quantized: there are no codes to re-pack", checkpoint_dir(c->ck));
     return err_hint(e, "gsq quantize makes a quantized model from it");
 }
@@ -78,8 +104,8 @@ static bool repack(struct conversion *c, const char *out, const struct convert_o
 {
     struct export_options options = {.format = o->format, .container = o->container};
     struct export_source source = {c, pull_linear, report};
-    bool ok =
-        collect(c, o->format, o->container, e) && write_hf(out, c->ck, c->items, c->n, &options, &source, e);
+    bool ok = (o->format == EXPORT_HF || collect(c, o->format, o->container, e)) &&
+              write_hf(out, c->ck, c->items, c->n, &options, &source, e);
     free(c->items);
     free(c->names);
     return ok;
