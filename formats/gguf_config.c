@@ -190,6 +190,23 @@ static bool solve_llama3(struct model_config *c, const float *factors)
     return factors_match(c, factors);
 }
 
+/* What gsq writes beside rope_freqs.weight. */
+static bool read_own_llama3(const struct reader *r, struct model_config *c)
+{
+    static const char *const keys[] = {"gsq.rope.llama3.factor", "gsq.rope.llama3.low_freq_factor",
+                                       "gsq.rope.llama3.high_freq_factor",
+                                       "gsq.rope.llama3.original_context_length"};
+    double v[4];
+    for (int i = 0; i < 4; i++)
+        if (gguf_get_f64(r->g, keys[i], &v[i], NULL) != GGUF_OK || !(v[i] > 0 && v[i] < 1e9))
+            return false;
+    c->rope_factor = v[0];
+    c->rope_low_freq = v[1];
+    c->rope_high_freq = v[2];
+    c->rope_original_context = (uint32_t)v[3];
+    return v[2] > v[1] && c->rope_original_context > 0;
+}
+
 /* rope_freqs.weight: llama3's fields if they say the same, else the factors themselves. */
 static bool take_factors(const struct reader *r, struct model_config *c, float *factors)
 {
@@ -208,6 +225,11 @@ static bool take_factors(const struct reader *r, struct model_config *c, float *
     }
     if (!any) {
         c->rope_scaling = ROPE_PLAIN;
+        return true;
+    }
+    struct model_config own = probe;
+    if (read_own_llama3(r, &own) && factors_match(&own, factors)) {
+        *c = own;
         return true;
     }
     const uint32_t contexts[2] = {context, 8192};

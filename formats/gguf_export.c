@@ -260,3 +260,63 @@ bool gguf_export_copied_keys(struct gguf_keys **out, const struct gguf *src, con
     extra_keys(keys, facts);
     return true;
 }
+
+/* --- the way back
+ * --------------------------------------------------------------------------------------------------------
+ */
+
+static bool same_value(const struct gguf_kv *a, const struct gguf_kv *b)
+{
+    return a->type == b->type && a->element == b->element && a->n == b->n && a->bytes == b->bytes &&
+           memcmp(a->data, b->data, (size_t)a->bytes) == 0;
+}
+
+static bool write_keys(const char *path, const struct gguf_keys *keys, struct err *e)
+{
+    struct gguf_writer *w = NULL;
+    return gguf_writer_open(&w, path, keys, NULL, 0, e) && gguf_writer_close(&w, e);
+}
+
+/* Keys of g that `made` lacks or has otherwise. */
+static struct gguf_keys *difference(const struct gguf *g, const struct gguf *made, size_t *n)
+{
+    struct gguf_keys *keys = gguf_keys_create();
+    *n = 0;
+    for (size_t i = 0; keys && i < gguf_kv_count(g); i++) {
+        const struct gguf_kv *kv = gguf_kv_at(g, i), *other = NULL;
+        for (size_t j = 0; j < gguf_kv_count(made) && !other; j++) {
+            const struct gguf_kv *x = gguf_kv_at(made, j);
+            if (x->key.size == kv->key.size && memcmp(x->key.text, kv->key.text, x->key.size) == 0)
+                other = x;
+        }
+        if (gguf_key_of_storage(kv->key) || (other && same_value(kv, other)))
+            continue;
+        gguf_add_kv(keys, kv);
+        ++*n;
+    }
+    return keys;
+}
+
+bool gguf_write_carried(const struct gguf *g, const char *dir, const struct model_config *c, uint32_t vocab,
+                        struct err *e)
+{
+    struct gguf_facts facts = {.vocab = vocab, .quiet = true};
+    struct gguf_keys *keys = NULL;
+    struct gguf *made = NULL;
+    char path[4096];
+    size_t n = 0;
+    if (!os_path_join(path, sizeof path, dir, GGUF_CARRIED, e))
+        return false;
+    os_remove(path);
+    bool ok =
+        gguf_export_keys(&keys, dir, c, &facts, e) && write_keys(path, keys, e) && gguf_open(&made, path, e);
+    gguf_keys_destroy(&keys);
+    if (ok && !(keys = difference(g, made, &n)))
+        ok = err_nomem(e, "the keys of a GGUF", 64);
+    if (made)
+        gguf_close(&made);
+    os_remove(path);
+    ok = ok && (n == 0 || write_keys(path, keys, e));
+    gguf_keys_destroy(&keys);
+    return ok;
+}

@@ -45,6 +45,10 @@ bool gguf_export_keys(struct gguf_keys **out, const char *dir, const struct mode
 /* All keys of a GGUF made from another one: its own, but for what speaks of types, splits and alignment. */
 bool gguf_export_copied_keys(struct gguf_keys **out, const struct gguf *src, const struct gguf_facts *facts,
                              struct err *e);
+/* The other way: DIR holds a tokenizer made of the metadata of g; what config.json (c) and it cannot express
+ * of them goes into GGUF_CARRIED. vocab: rows of the embedding. */
+bool gguf_write_carried(const struct gguf *g, const char *dir, const struct model_config *c, uint32_t vocab,
+                        struct err *e);
 /* True for keys that say how tensors are stored: they belong to one file and are never carried. */
 bool gguf_key_of_storage(struct gguf_string key);
 /* rope_freqs.weight: what the frequency of each pair is divided by, [head_dim / 2]. llama3 scaling only. */

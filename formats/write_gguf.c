@@ -219,7 +219,8 @@ static bool plan_model(struct gguf_plan *p)
     if (!plan_vector(p, "model.norm") ||
         (!c->tie_word_embeddings && !plan_matrix(p, checkpoint_head_module(p->src), "output.weight")))
         return false;
-    if (c->rope_scaling != ROPE_LLAMA3)
+    const struct gguf *source = checkpoint_gguf(p->src);
+    if (source ? !gguf_tensor_find(source, "rope_freqs.weight") : c->rope_scaling != ROPE_LLAMA3)
         return true;
     struct entry *x = add_entry(p, "", "rope_freqs.weight");
     if (x)
@@ -239,7 +240,7 @@ static bool is_planned(const struct gguf_plan *p, const struct strmap *names, co
         return false;
     memcpy(module, name, n);
     module[n] = 0;
-    if (strcmp(dot, ".inv_freq") == 0 ||
+    if (strcmp(dot, ".inv_freq") == 0 || strcmp(name, "rope_freqs.weight") == 0 ||
         (checkpoint_config(p->src)->tie_word_embeddings && strcmp(module, "lm_head") == 0))
         return true;
     return strmap_find(names, module, n, &unused) &&
@@ -318,6 +319,8 @@ static bool plan_keys(struct gguf_plan *p, const struct gguf_options *o, bool qu
         int id = p->entries[i].type->id;
         facts.quantized |= id != GGML_F32 && id != GGML_F16 && id != GGML_BF16;
     }
+    if (checkpoint_gguf(p->src))
+        return gguf_export_copied_keys(&p->keys, checkpoint_gguf(p->src), &facts, p->e);
     return gguf_export_keys(&p->keys, checkpoint_dir(p->src), checkpoint_config(p->src), &facts, p->e);
 }
 
@@ -449,6 +452,17 @@ static bool write_coded(struct writing *w, const struct entry *x)
     return ok;
 }
 
+/* Those of a GGUF as they are (gguf_config.c checked them): no config says them to the last bit. */
+static void rope_freqs(const struct writing *w, const struct entry *x, float *v)
+{
+    const struct gguf *source = checkpoint_gguf(w->plan->src);
+    const struct gguf_tensor *t = source ? gguf_tensor_find(source, x->name) : NULL;
+    if (!t)
+        gguf_rope_freqs(checkpoint_config(w->plan->src), v);
+    else
+        gguf_dequant(gguf_type_of(t->type), t->data, x->cols, v);
+}
+
 /* Norms, biases and rope_freqs: one vector of F32. */
 static bool write_vector(struct writing *w, const struct entry *x)
 {
@@ -457,7 +471,7 @@ static bool write_vector(struct writing *w, const struct entry *x)
         return err_nomem(w->e, x->name, (uint64_t)x->cols * 8);
     bool ok = true;
     if (!x->module[0])
-        gguf_rope_freqs(checkpoint_config(w->plan->src), v);
+        rope_freqs(w, x, v);
     else if (x->bias)
         ok = tensor_read_f32(checkpoint_bias(w->plan->src, x->module), 0, x->cols, v, w->e);
     else
@@ -543,7 +557,7 @@ bool write_gguf_check(const char *path, const struct checkpoint *src, struct err
 bool write_gguf(const char *path, const struct checkpoint *src, const struct gguf_item *items, size_t n,
                 const struct gguf_options *o, const struct gguf_source *source, struct err *e)
 {
-    struct gguf_plan p;
+    struct gguf_plan p = {0};
     struct writing w = {.plan = &p, .source = source, .e = e};
     bool ok = write_gguf_check(path, src, e) && plan_make(&p, src, items, n, o, false, e);
     ok = ok && gguf_writer_open(&w.writer, path, p.keys, p.tensors, p.n, e);

@@ -259,8 +259,8 @@ static bool copy_carried(void *ctx, const char *name, struct err *e)
     return ok;
 }
 
-/* The metadata of a GGUF: the tokenizer in the files that others look for, and all keys for whoever makes a
- * GGUF of the folder again. */
+/* The metadata of a GGUF: the tokenizer in the files that others look for, and what neither they nor
+ * config.json can express for whoever makes a GGUF of the folder again. */
 static bool carry_metadata(const char *dir, const struct checkpoint *src, struct err *e)
 {
     const struct gguf *g = checkpoint_gguf(src);
@@ -277,15 +277,9 @@ static bool carry_metadata(const char *dir, const struct checkpoint *src, struct
              os_write_file(path, config.data, config.size, e);
     strbuf_free(&tokenizer);
     strbuf_free(&config);
-    struct gguf_keys *keys = gguf_keys_create();
-    struct gguf_writer *w;
-    for (size_t i = 0; keys && i < gguf_kv_count(g); i++)
-        if (!gguf_key_of_storage(gguf_kv_at(g, i)->key))
-            gguf_add_kv(keys, gguf_kv_at(g, i));
-    ok = ok && (keys ? true : err_nomem(e, "the keys of a GGUF", 64)) &&
-         os_path_join(path, sizeof path, dir, GGUF_CARRIED, e) &&
-         gguf_writer_open(&w, path, keys, NULL, 0, e) && gguf_writer_close(&w, e);
-    gguf_keys_destroy(&keys);
+    struct weight_info w;
+    ok = ok && checkpoint_weight(src, checkpoint_embedding_module(src), &w, e) &&
+         gguf_write_carried(g, dir, checkpoint_config(src), w.rows, e);
     return ok;
 }
 
@@ -300,7 +294,7 @@ static bool write_text(const char *dir, const char *name, const struct strbuf *t
 static bool prepare_folder(const char *dir, const struct checkpoint *src, struct err *e)
 {
     return export_check_folder(dir, src, e) && remove_file(dir, "config.json", e) &&
-           remove_file(dir, "quantize_config.json", e) &&
+           remove_file(dir, "quantize_config.json", e) && remove_file(dir, GGUF_CARRIED, e) &&
            remove_file(dir, "model.safetensors.index.json", e) &&
            os_list(dir, remove_weights, (void *)dir, e);
 }

@@ -8,6 +8,7 @@
 #include "formats/gguf_names.h"
 #include "formats/write_gguf.h"
 #include "host/base/log.h"
+#include "host/quant/convert.h"
 
 #define DIR_ "tmp_write_gguf"
 #define BASE DIR_ "/base"
@@ -281,6 +282,44 @@ static void every_family(void **state)
     }
 }
 
+/* Every family, as a GGUF, a folder and a GGUF again. */
+static void there_and_back(void **state)
+{
+    (void)state;
+    static const char *const types[] = {"F16", "BF16", "F32", NULL};
+    struct err e = {0};
+    log_set_level(LOG_ERROR);
+    for (int i = 0; i < N_SHAPES; i++)
+        for (int t = 0; t < 4; t++) {
+            struct convert_options to = {.format = EXPORT_GGUF, .type = types[t]},
+                                   back = {.format = EXPORT_HF};
+            struct raw_model m;
+            char *first, *second;
+            size_t n_first, n_second;
+            family_write(BASE, &shapes[i], &m);
+            raw_free(&m);
+            OK(convert_run(BASE, OUT, &to, NULL, &e), e);
+            OK(convert_run(OUT, DIR_ "/hf", &back, NULL, &e), e);
+            to.type = NULL; /* nothing needs to be said: the folder holds what the file held */
+            OK(convert_run(DIR_ "/hf", DIR_ "/again.gguf", &to, NULL, &e), e);
+            OK(os_read_file(OUT, 1 << 26, &first, &n_first, &e), e);
+            OK(os_read_file(DIR_ "/again.gguf", 1 << 26, &second, &n_second, &e), e);
+            assert_int_equal(n_first, n_second);
+            for (size_t k = 0; k < n_first; k++)
+                if (first[k] != second[k])
+                    fail_msg("%s, %s: byte %zu differs", shapes[i].name, types[t] ? types[t] : "as it is", k);
+            /* From GGUF to GGUF. */
+            free(second);
+            OK(convert_run(OUT, DIR_ "/again.gguf", &to, NULL, &e), e);
+            OK(os_read_file(DIR_ "/again.gguf", 1 << 26, &second, &n_second, &e), e);
+            assert_int_equal(n_first, n_second);
+            assert_memory_equal(first, second, n_first);
+            free(first);
+            free(second);
+        }
+    log_set_level(LOG_INFO);
+}
+
 /* --- codes
  * --------------------------------------------------------------------------------------------------------
  */
@@ -542,6 +581,8 @@ static void refusals(void **state)
     FAILS(write_gguf_check(DIR_ "/nowhere/x.gguf", c, &e), e, ERR_USER,
           "there is no folder " DIR_ "/nowhere/");
     OK(write_gguf_check(DIR_ "/new.gguf", c, &e), e);
+    FAILS(write_gguf(DIR_, c, NULL, 0, &(struct gguf_options){.file_type = -1}, &(struct gguf_source){0}, &e),
+          e, ERR_USER, "is a folder");
     checkpoint_close(&c);
 }
 
@@ -574,10 +615,15 @@ static void stops(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(header_bytes),   cmocka_unit_test(every_family),
-        cmocka_unit_test(llama3_numbers), cmocka_unit_test(coded_rows_are_permuted),
-        cmocka_unit_test(sentencepiece),  cmocka_unit_test(byte_level_kinds),
-        cmocka_unit_test(carried_keys),   cmocka_unit_test(refusals),
+        cmocka_unit_test(header_bytes),
+        cmocka_unit_test(every_family),
+        cmocka_unit_test(llama3_numbers),
+        cmocka_unit_test(there_and_back),
+        cmocka_unit_test(coded_rows_are_permuted),
+        cmocka_unit_test(sentencepiece),
+        cmocka_unit_test(byte_level_kinds),
+        cmocka_unit_test(carried_keys),
+        cmocka_unit_test(refusals),
         cmocka_unit_test(stops),
     };
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
