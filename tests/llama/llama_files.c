@@ -66,6 +66,50 @@ bool run_validate(char **args, int n, struct err *e)
     return ok;
 }
 
+/* codes FILE: how many weights of Q2_0 and TQ2_0 have the code 3, which llama-quantize never gives. */
+bool run_codes(char **args, int n, struct err *e)
+{
+    struct file f;
+    uint64_t threes = 0, all = 0;
+    bool ok = file_open(&f, args[0], e);
+    (void)n;
+    for (int64_t i = 0; ok && i < gguf_get_n_tensors(f.header); i++) {
+        const struct ggml_tensor *t = file_tensor(&f, i);
+        bool q2 = t->type == GGML_TYPE_Q2_0;
+        size_t block = ggml_type_size(t->type), from = q2 ? 2 : 0, bytes = q2 ? 16 : 64;
+        if (!q2 && t->type != GGML_TYPE_TQ2_0)
+            continue;
+        for (size_t at = 0; at < ggml_nbytes(t); at += block)
+            for (size_t b = 0; b < bytes; b++)
+                for (int k = 0; k < 8; k += 2, all++)
+                    threes += (((const uint8_t *)t->data)[at + from + b] >> k & 3) == 3;
+    }
+    if (ok)
+        printf("{\"weights\": %llu, \"threes\": %llu}\n", (unsigned long long)all,
+               (unsigned long long)threes);
+    file_close(&f);
+    return ok;
+}
+
+/* same A B: both have the same tensors, bit for bit, whatever their order. */
+bool run_same(char **args, int n, struct err *e)
+{
+    struct file f[2] = {{0}};
+    bool ok = file_open(&f[0], args[0], e) && file_open(&f[1], args[1], e);
+    (void)n;
+    if (ok && gguf_get_n_tensors(f[0].header) != gguf_get_n_tensors(f[1].header))
+        ok = err_set(e, ERR_USER, "%s and %s differ in the number of tensors", args[0], args[1]);
+    for (int64_t i = 0; ok && i < gguf_get_n_tensors(f[0].header); i++) {
+        const struct ggml_tensor *a = file_tensor(&f[0], i), *b = ggml_get_tensor(f[1].tensors, a->name);
+        ok = (b && a->type == b->type && ggml_are_same_shape(a, b) &&
+              memcmp(a->data, b->data, ggml_nbytes(a)) == 0) ||
+             err_set(e, ERR_USER, "%s and %s differ in %s", args[0], args[1], a->name);
+    }
+    file_close(&f[0]);
+    file_close(&f[1]);
+    return ok;
+}
+
 /* ---- dequantization ------------------------------------------------------------------------------------ */
 
 static bool to_f32(const struct ggml_tensor *from, struct ggml_tensor *to, struct err *e)

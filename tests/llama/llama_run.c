@@ -239,6 +239,8 @@ static const struct verb {
     {"kl", "MODEL REFERENCE TEXT CTX WINDOWS", 5, 5, run_kl},
     {"types", "MODEL", 1, 1, run_types},
     {"validate", "MODEL", 1, 1, run_validate},
+    {"codes", "MODEL", 1, 1, run_codes},
+    {"same", "A B", 2, 2, run_same},
     {"dequant", "IN OUT", 2, 2, run_dequant},
     {"quantize", "IN OUT TYPE [IMATRIX]", 3, 4, run_quantize},
     {"imatrix", "MODEL TEXT CTX WINDOWS OUT", 5, 5, run_imatrix},

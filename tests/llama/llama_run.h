@@ -40,6 +40,8 @@ bool ids_windows(const struct ids *t, uint32_t window, uint32_t at_most, uint32_
 /* Verbs on files (llama_files.c). */
 bool run_types(char **args, int n, struct err *e);
 bool run_validate(char **args, int n, struct err *e);
+bool run_codes(char **args, int n, struct err *e);
+bool run_same(char **args, int n, struct err *e);
 bool run_dequant(char **args, int n, struct err *e);
 bool run_quantize(char **args, int n, struct err *e);
 bool run_imatrix(char **args, int n, struct err *e);

@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# GGUF files in llama.cpp itself (tests/llama): it loads every type of file that gsq writes, finds its rows valid, has the
+# perplexity that its weights have in F32, and gsq agrees with it on that; both read the same tokens; gsq dequantizes what
+# llama-quantize wrote as ggml does. @huggingface/gguf reads every header.
+# shellcheck source=tests/lib/common.sh
+. "$(dirname "$0")/lib/common.sh"
+llama=$build/llama_run
+[[ -x $llama ]] || skip "$llama is not built: scripts/llama-cpp.sh, then cmake again"
+oak=$shared/models/oak-2.9M
+[[ -d $oak ]] || skip "no models in $shared"
+for tool in python3 node; do
+    command -v "$tool" >/dev/null || skip "no $tool"
+done
+packages=$(sed -n 's/^GSQ_LLAMA_CPP:PATH=//p' "$build/CMakeCache.txt")
+text=$shared/text/wikitext2-test-eval.txt
+calib=$shared/text/wikitext2-test-calib.txt
+files=()
+ctx=256 windows=${WINDOWS:-8}
+export GSQ_VALIDATE=0 # what runs here is watched in other tests
+
+number() { # NAME FILE: of llama_run's one line
+    python3 -c 'import json, sys; print(json.load(open(sys.argv[2]))[sys.argv[1]])' "$1" "$2"
+}
+must() { # COMMAND...: part of the way to a check
+    run "$@"
+    [[ $rc -eq 0 ]] || fail "$* exits with $rc: $(tail -n 2 "$tmp/err" | tr '\n' ' ')"
+    return "$rc"
+}
+
+# The same tokens, whole texts. TinyStories-656K has no tokens for single bytes: there llama.cpp reads the texts only
+# because they need none.
+for model in stories260K TinyStories-656K oak-2.9M; do
+    must "$gsq" convert "$shared/models/$model" -o "$tmp/$model.gguf" --format gguf --type F16 || continue
+    for file in "$shared"/text/*-eval.txt; do
+        [[ $model == oak-2.9M || $file == *tinystories* ]] || continue
+        must "$gsq" eval "$shared/models/$model" --text "$file" --ctx 16 --windows 1 --json || continue
+        cp "$tmp/out" "$tmp/gsq"
+        must "$llama" tokens "$tmp/$model.gguf" "$file" || continue
+        check "$model reads $(basename "$file") as llama.cpp does" \
+            test "$(field tokens "$tmp/gsq") $(field token_hash "$tmp/gsq")" = "$(number tokens "$tmp/out") $(number token_hash "$tmp/out")"
+    done
+    files+=("$tmp/$model.gguf")
+done
+f16=$tmp/oak-2.9M.gguf
+
+# One file of a type: loads, is valid, computes what its weights say.
+try_file() { # NAME FILE
+    local name=$1 file=$2 own twin ours
+    must "$llama" validate "$file" || return 0
+    must "$llama" dequant "$file" "$tmp/twin.gguf" || return 0
+    must "$llama" ppl "$file" "$text" "$ctx" "$windows" || return 0
+    own=$(number perplexity "$tmp/out")
+    must "$llama" ppl "$tmp/twin.gguf" "$text" "$ctx" "$windows" || return 0
+    twin=$(number perplexity "$tmp/out")
+    check "$name: perplexity $own in llama.cpp, $twin with the same weights in F32" within "$own" "$twin" 0.006
+    must "$gsq" eval "$tmp/twin.gguf" --protocol llama.cpp --text "$text" --ctx "$ctx" --windows "$windows" --json || return 0
+    ours=$(field perplexity "$tmp/out")
+    check "$name: perplexity $ours in gsq" within "$ours" "$twin" 0.0005
+    must "$gsq" convert "$file" -o "$tmp/ours.gguf" --format gguf --type F32 || return 0
+    check "$name: gsq dequantizes it as ggml does" "$llama" same "$tmp/ours.gguf" "$tmp/twin.gguf"
+}
+
+for type in F32 F16 BF16; do
+    must "$gsq" convert "$oak" -o "$tmp/$type.gguf" --format gguf --type "$type" || continue
+    try_file "$type" "$tmp/$type.gguf"
+    files+=("$tmp/$type.gguf")
+done
+# What this gsq quantizes to.
+types=(Q2_0 TQ2_0 TQ1_0 Q4_0 Q8_0 Q2_K Q2_K_S Q3_K_S Q3_K_M Q4_K_S Q4_K_M)
+"$gsq" quantize --help | grep -q -e '--type T' || types=()
+for type in ${types[@]+"${types[@]}"}; do
+    must "$gsq" quantize "$oak" -o "$tmp/$type.gguf" --method rtn --type "$type" || continue
+    try_file "$type" "$tmp/$type.gguf"
+    files+=("$tmp/$type.gguf")
+    [[ $type == Q2_0 || $type == TQ2_0 ]] || continue
+    must "$llama" codes "$tmp/$type.gguf" || continue
+    check "$type: $(number threes "$tmp/out") of $(number weights "$tmp/out") codes are 3" \
+        test "$(number threes "$tmp/out")" -gt 0
+done
+check 'every header in @huggingface/gguf' node "$here/tests/llama/lint_gguf.mjs" "$packages" "${files[@]}"
+
+# Tensor types as llama-quantize chooses them, with an importance matrix of ours; and its files read by gsq.
+must "$gsq" imatrix "$oak" --calib "$calib" --samples 4 --ctx "$ctx" -o "$tmp/imatrix.gguf"
+for type in ${types[@]+"${types[@]}"}; do
+    must "$llama" quantize "$f16" "$tmp/theirs.gguf" "$type" "$tmp/imatrix.gguf" || continue
+    "$llama" types "$tmp/theirs.gguf" | sort >"$tmp/theirs"
+    "$llama" types "$tmp/$type.gguf" | sort >"$tmp/ours"
+    check "$type: the tensor types of llama-quantize" diff "$tmp/ours" "$tmp/theirs"
+done
+for type in Q4_1 Q5_0 Q5_1 Q5_K_M Q6_K IQ4_NL TQ1_0 TQ2_0 Q2_0 Q2_K Q3_K_M Q4_K_M; do
+    must "$llama" quantize "$f16" "$tmp/theirs.gguf" "$type" "$tmp/imatrix.gguf" || continue
+    must "$llama" dequant "$tmp/theirs.gguf" "$tmp/twin.gguf" || continue
+    must "$gsq" convert "$tmp/theirs.gguf" -o "$tmp/ours.gguf" --format gguf --type F32 || continue
+    check "llama-quantize's $type: gsq dequantizes it as ggml does" "$llama" same "$tmp/ours.gguf" "$tmp/twin.gguf"
+done
+
+# KL divergence: the same weights on both sides, in F32.
+must "$llama" quantize "$f16" "$tmp/theirs.gguf" Q2_K_S "$tmp/imatrix.gguf"
+if must "$llama" dequant "$tmp/theirs.gguf" "$tmp/twin.gguf" &&
+    must "$llama" kl "$tmp/twin.gguf" "$tmp/F32.gguf" "$text" "$ctx" "$windows"; then
+    theirs=$(number mean_kl "$tmp/out") top=$(number top1_agreement "$tmp/out")
+    must "$gsq" compare "$tmp/theirs.gguf" "$oak" --protocol llama.cpp --text "$text" --ctx "$ctx" --windows "$windows" --json
+    check "KL divergence $(field mean_kl "$tmp/out"), $theirs in llama.cpp" within "$(field mean_kl "$tmp/out")" "$theirs" 0.001
+    check "top-1 agreement $(field top1_agreement "$tmp/out"), $top in llama.cpp" within "$(field top1_agreement "$tmp/out")" "$top" 0.004
+fi
+done_testing
