@@ -20,6 +20,8 @@ static const char *const examples[CMD_COUNT] = {
         "      also perplexity and KL divergence on test.txt, and a page with charts of the run\n"
         "  gsq quantize Qwen3-8B -o out --method gptq --bits 4 --format compressed-tensors --calib text.txt\n"
         "      a quick 4-bit model for vLLM\n"
+        "  gsq quantize Qwen3-8B --refine Qwen3-8B-Q2_K.gguf -o better.gguf --calib text.txt\n"
+        "      a published GGUF with better codes: same types, scales and size\n"
         "  gsq quantize Qwen3-8B -o out --calib text.txt --tensor 'v_proj=4' --keep 'layers\\.0\\.'\n"
         "      mixed precision: 4 bits for every v_proj, the first block untouched\n",
     [CMD_EVAL] = "  gsq eval out --text test.txt --ctx 2048\n"

@@ -20,10 +20,25 @@ struct run {
     bool planned;
 };
 
+/* A refined file's types are its own. */
+static bool check_refine(const struct args *a, const struct quantize_options *o, struct err *e)
+{
+    bool types = o->mixture || a->bits_given || o->group;
+    for (size_t i = 0; i < o->n_rules; i++)
+        types = types || o->rules[i].type || o->rules[i].gguf;
+    if (!types)
+        return true;
+    err_set(e, ERR_USER,
+            "--refine keeps the types of its file: --type, --bits, --group and --tensor have no say");
+    return err_hint(e, "leave them out; --keep REGEX keeps codes as they are");
+}
+
 /* What can be said without opening anything. */
 static bool check_options(const struct args *a, struct quantize_options *o, struct err *e)
 {
-    if (o->method != METHOD_RTN && !o->calib && !o->dry_run) {
+    if (o->refine && !check_refine(a, o, e))
+        return false;
+    if (o->method != METHOD_RTN && !o->calib && !o->imatrix && !o->refine && !o->dry_run) {
         err_set(e, ERR_USER, "--method %s needs a calibration text", method_name(o->method));
         return err_hint(e, "add --calib FILE (text like what the model will read), or use --method rtn");
     }
@@ -117,7 +132,7 @@ static void on_linear(void *ctx, const struct linear_report *l)
     if (r->args->json) {
         cJSON *j = json_event("linear");
         cJSON_AddStringToObject(j, "module", l->module);
-        add_loss(j, "loss_rtn", l->loss_rtn);
+        add_loss(j, r->o->refine ? "loss_file" : "loss_rtn", l->loss_rtn);
         add_loss(j, "loss_gptq", l->loss_gptq);
         add_loss(j, "loss", l->loss_final);
         cJSON_AddNumberToObject(j, "rows_rolled_back", l->rows_rolled_back);
@@ -129,7 +144,7 @@ static void on_linear(void *ctx, const struct linear_report *l)
     }
     char rtn[32] = "", gptq[32] = "";
     if (!isnan(l->loss_rtn))
-        snprintf(rtn, sizeof rtn, "rtn %.4g, ", l->loss_rtn);
+        snprintf(rtn, sizeof rtn, "%s %.4g, ", r->o->refine ? "file" : "rtn", l->loss_rtn);
     if (!isnan(l->loss_gptq) && r->o->method == METHOD_GSQ)
         snprintf(gptq, sizeof gptq, "gptq %.4g, ", l->loss_gptq);
     if (isnan(l->loss_final))

@@ -441,6 +441,8 @@ const struct option options[] = {
      "such as Q6_K or F16, and for model.embed_tokens and lm_head too"},
     {"keep", 0, "REGEX", OPT_CALL, CALLS(read_keep, show_keep), "", ON(QUANTIZE), SECTION_MAIN,
      "keep modules whose name matches in 16 bits (in a GGUF F16); may be repeated, the last match wins"},
+    {"refine", 0, "FILE", OPT_TEXT, AT(q.refine), "", ON(QUANTIZE), SECTION_MAIN,
+     "a GGUF made from MODEL: only its codes are learned anew, all other bytes stay (types, scales, metadata, size)"},
     {"report", 0, "FILE", OPT_TEXT, AT(report), "", ON(QUANTIZE), SECTION_MAIN,
      "write a page (HTML, one file) with charts of errors, training, codes, memory and time"},
     {"eval", 0, "FILE", OPT_TEXT, AT(eval), "", ON(QUANTIZE), SECTION_MAIN,
@@ -457,6 +459,9 @@ const struct option options[] = {
     {"ctx", 0, "N", OPT_U32, NUM(q.ctx, 2, 1 << 20), "the model's context, at most 2048",
      ON(QUANTIZE) | ON(IMATRIX), SECTION_CALIB,
      "tokens per window"},
+    {"imatrix", 0, "FILE", OPT_TEXT, AT(q.imatrix), "", ON(QUANTIZE), SECTION_CALIB,
+     "importance matrix (GGUF) of gsq imatrix or llama-imatrix: without --calib all that is learned from (each linear "
+     "alone, as --effort fast); with it, for the rounding of what has no statistics of its own"},
     {"holdout", 0, "N", OPT_U32, NUM(q.holdout, 0, 1 << 20), "an eighth, at most 16", ON(QUANTIZE), SECTION_CALIB,
      "windows that only judge: a stage that makes them worse is rolled back"},
 

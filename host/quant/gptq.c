@@ -116,7 +116,8 @@ bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view
     gpu_copy(cmd, work, w, (uint64_t)rows * cols * 4);
     for (uint32_t first = 0, end; first < cols; first = end) {
         end = (uint32_t)min_u64(cols, (uint64_t)first + search_columns(&q->spec));
-        qmatrix_search(cmd, q, work, weights, first, end, o);
+        if (o)
+            qmatrix_search(cmd, q, work, weights, first, end, o);
         for (uint32_t c = first; c < end; c += SEGMENT_MAX) {
             uint32_t count = (uint32_t)min_u64(SEGMENT_MAX, end - c), behind = c + count;
             q_gptq_segment(cmd, &(struct gptq_segment_args){.w = work,

@@ -110,7 +110,8 @@ static double offset_rate(const struct quant_type *t)
  * when they are rounded in the end. */
 static uint32_t frozen_from(const struct gumbel_state *s)
 {
-    return s->spec.type->super ? (uint32_t)ceil((double)s->o->freeze * s->o->steps) : UINT32_MAX;
+    return s->spec.type->super && s->o->lr_scales > 0 ? (uint32_t)ceil((double)s->o->freeze * s->o->steps)
+                                                      : UINT32_MAX;
 }
 
 void gumbel_step(struct gpu_cmd *cmd, const struct gumbel_state *s, uint32_t step)

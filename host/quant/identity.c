@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/imatrix.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/gpu/gpu_pipeline.h"
@@ -69,6 +70,18 @@ static struct hash128 hash_items(const struct plan *p)
     return h;
 }
 
+static struct hash128 hash_imatrix(const struct imatrix *m)
+{
+    struct hash128 h = {0};
+    for (size_t i = 0; i < m->n; i++) {
+        const struct imatrix_entry *x = &m->entries[i];
+        h = hash_bytes(x->module, strlen(x->module), h);
+        h = hash_bytes(&x->count, sizeof x->count, h);
+        h = hash_bytes(x->sums, x->cols * sizeof *x->sums, h);
+    }
+    return h;
+}
+
 bool identity_make(struct identity *id, const struct quantize_options *o, const struct checkpoint *ck,
                    struct gpu_cmd *cmd, const struct plan *p, const struct windows *w, struct err *e)
 {
@@ -81,6 +94,13 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
         return false;
     put(id, "gsq", GSQ_VERSION);
     put_hash(id, "model", model);
+    if (p->from.refined) {
+        if (!hash_model(p->from.refined->ck, &model, e))
+            return false;
+        put_hash(id, "refined", model);
+    }
+    if (p->from.imatrix)
+        put_hash(id, "imatrix", hash_imatrix(p->from.imatrix));
     put(id, "method", method_name(o->method));
     if (o->mixture)
         put(id, "mixture", o->mixture);

@@ -8,6 +8,7 @@
 #include "host/base/os.h"
 #include "host/quant/identity.h"
 #include "host/quant/job_internal.h"
+#include "host/quant/refine.h"
 
 /* Longest window chosen by default. */
 #define CTX_DEFAULT 2048u
@@ -111,6 +112,12 @@ static bool check_out_dir(const struct quantize_options *o, const struct checkpo
 
 static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t ctx, struct err *e)
 {
+    if (o->imatrix && !imatrix_read(&j->imatrix, o->imatrix, j->ck, e))
+        return false;
+    if (quantize_diagonal(o)) {
+        log_info("no text: each linear is learned alone, on the importance of its inputs");
+        return true;
+    }
     if (o->method == METHOD_RTN || (o->dry_run && !o->calib))
         return true;
     if (!o->calib) {
@@ -128,6 +135,13 @@ static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t
         o->samples = j->windows.n;
     }
     return ok;
+}
+
+static bool open_refined(struct job *j, const struct quantize_options *o, uint32_t ctx, struct err *e)
+{
+    return checkpoint_open(&j->refined_ck, o->refine, e) && refine_check(j->refined_ck, j->ck, e) &&
+           write_gguf_check(o->out_dir, j->refined_ck, e) &&
+           (model_open(&j->refined, j->cmd, j->refined_ck, ctx, e) || err_context(e, "%s", o->refine));
 }
 
 static bool open_store(struct job *j, struct err *e)
@@ -155,7 +169,8 @@ static bool embed_windows(struct job *j, struct err *e)
     for (int i = 0; ok && i < 2; i++) {
         if (!sets[i])
             continue;
-        ok = acts_create(sets[i], j->m, j->plan.samples, &tiers, e) &&
+        /* The student reads the refined file's embedding. */
+        ok = acts_create(sets[i], i == 0 && j->refined ? j->refined : j->m, j->plan.samples, &tiers, e) &&
              acts_embed(*sets[i], &j->windows, j->plan.batch_windows, staging, e) &&
              gpu_cmd_finish(j->cmd, e);
         if (ok && acts_where(*sets[i]) == ACTS_DEVICE)
@@ -170,7 +185,8 @@ static bool embed_windows(struct job *j, struct err *e)
 static bool run_all(struct job *j, struct err *e)
 {
     const struct quantize_options *o = j->o;
-    if (!model_check_finite(j->m, NULL, NULL, e))
+    if (!model_check_finite(j->m, NULL, NULL, e) ||
+        (j->refined && !model_check_finite(j->refined, NULL, NULL, e)))
         return false;
     if (!open_store(j, e))
         return false;
@@ -180,7 +196,7 @@ static bool run_all(struct job *j, struct err *e)
         return false;
     bool ahead = store_blocks_done(j->store, j->plan.n_layers) < j->plan.n_layers ||
                  job_importance_ahead(j) || job_scales_ahead(j);
-    if (o->method != METHOD_RTN && ahead && !embed_windows(j, e))
+    if (o->method != METHOD_RTN && !quantize_diagonal(o) && ahead && !embed_windows(j, e))
         return false;
     struct stage_report scales = {0};
     if (!walk_blocks(j, e) || !job_head_importance(j, e) || !job_scales(j, &scales, e))
@@ -238,9 +254,11 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
              err_set(e, ERR_USER, "the path is too long: %.200s", o.out_dir);
         o.work_dir = j.work_dir;
         ok = ok && load_calibration(&j, &o, ctx, e) && model_open(&j.m, cmd, j.ck, ctx, e) &&
-             plan_make(&j.plan, j.m, &o, e);
+             (!o.refine || open_refined(&j, &o, ctx, e)) &&
+             plan_make(&j.plan, j.m, &o, (struct plan_sources){j.refined, o.imatrix ? &j.imatrix : NULL}, e);
     }
-    ok = ok && (o.method == METHOD_RTN || speed_measure(&j.speed, j.m, &j.plan, &o, e));
+    ok = ok &&
+         (o.method == METHOD_RTN || quantize_diagonal(&o) || speed_measure(&j.speed, j.m, &j.plan, &o, e));
     if (ok) {
         job_plan_work(&j);
         if (j.cb->planned)
@@ -264,6 +282,9 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     store_close(&j.store);
     free(j.head_importance);
     plan_free(&j.plan);
+    model_close(&j.refined);
+    checkpoint_close(&j.refined_ck);
+    imatrix_free(&j.imatrix);
     model_close(&j.m);
     windows_free(&j.windows);
     checkpoint_close(&j.ck);

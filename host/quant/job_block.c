@@ -7,6 +7,7 @@
  * blocks lost is part of the error that later ones learn to take back. */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "host/base/log.h"
@@ -14,6 +15,7 @@
 #include "host/base/os.h"
 #include "host/model/block_fwd.h"
 #include "host/quant/job_internal.h"
+#include "host/quant/qkernels.h"
 #include "host/quant/quant_linear.h"
 #include "host/quant/tune_block.h"
 
@@ -140,7 +142,11 @@ static bool quantize_one(struct job *j, struct plan_item *item, struct gpu_view 
     struct tune_hooks hooks = {on_step, j};
     if (!begin_piece(j, "quantize", linear_short_name(item->id), job_linear_work(j, item), e))
         return false;
+    struct qlinear start = {0};
+    if (j->refined && !checkpoint_read_codes(j->refined_ck, item->module, &start, e))
+        return false;
     struct linear_task t = {.cmd = j->cmd,
+                            .start = j->refined ? &start : NULL,
                             .options = j->o,
                             .item = item,
                             .w = w,
@@ -150,7 +156,9 @@ static bool quantize_one(struct job *j, struct plan_item *item, struct gpu_view 
                             .tensor = item->layer * LINEAR_COUNT + (uint32_t)item->id,
                             .hooks = &hooks};
     struct linear_report *report = &r->report[item->id];
-    if (!quantize_linear(&t, &r->q[item->id], report, e)) {
+    bool ok = quantize_linear(&t, &r->q[item->id], report, e);
+    qlinear_free(&start);
+    if (!ok) {
         if (e->kind == ERR_STOPPED)
             return err_hint(e, "finished blocks are kept in %s; repeat the command to go on", j->work_dir);
         return err_context(e, "%s", item->module);
@@ -162,6 +170,12 @@ static bool quantize_one(struct job *j, struct plan_item *item, struct gpu_view 
         log_warn("%s: its Hessian needed more damping than %g", item->module, (double)j->o->damp);
     end_piece(j);
     return true;
+}
+
+/* What a refined file keeps, the student has from it. */
+static bool refined_weights(struct job *j, const struct plan_item *item, struct gpu_view w, struct err *e)
+{
+    return model_load_matrix(j->refined, item->module, 0, item->rows, w, e);
 }
 
 static bool stage_linears(struct job *j, const struct stage *s, struct plan_item *items,
@@ -178,10 +192,13 @@ static bool stage_linears(struct job *j, const struct stage *s, struct plan_item
             j->work_done += job_hessian_work(j, s);
     }
     job_clock(j, PHASE_CALIBRATE, clock);
-    for (int id = s->first; ok && id < (int)s->end; id++)
+    for (int id = s->first; ok && id < (int)s->end; id++) {
         if (!items[id].keep)
             ok = quantize_one(j, &items[id], w->w[id],
                               plan_needs_hessian(j->o, &items[id]) ? &h[id == (int)s->wide] : NULL, r, e);
+        else if (j->refined)
+            ok = refined_weights(j, &items[id], w->w[id], e);
+    }
     job_clock(j, PHASE_LINEARS, clock);
     gpu_arena_reset(j->hess, 0);
     gpu_arena_trim(j->hess);
@@ -253,6 +270,53 @@ static bool block_calibrated(struct job *j, uint32_t layer, struct block_result 
     return true;
 }
 
+/* A matrix with 2 * the mean squares of an input on its diagonal: the Hessian of inputs that are not
+ * correlated. */
+static bool diagonal_hessian(struct job *j, const struct plan_item *item, struct hessian *h, struct err *e)
+{
+    const struct imatrix_entry *x = imatrix_find(&j->imatrix, item->module);
+    struct gpu_view diag;
+    uint32_t n = item->cols;
+    float *mean = malloc(n * sizeof *mean);
+    if (!mean)
+        return err_nomem(e, "a Hessian's diagonal", n * sizeof *mean);
+    bool ok = hessian_create(h, j->cmd, j->hess, n, false, e) && gpu_alloc(j->hess, n * 4ull, &diag, e);
+    for (uint32_t c = 0; c < n; c++)
+        mean[c] = (float)(2 * x->sums[c] / x->count);
+    if (ok) {
+        gpu_upload(j->cmd, diag, mean, n * 4ull);
+        /* The unit matrix, then its rows scaled. */
+        q_damp_diagonal(j->cmd, &(struct damp_diagonal_args){.h = h->train, .n = n, .ldh = n, .one = 1});
+        q_scale_rows(
+            j->cmd, &(struct scale_rows_args){.x = h->train, .w = diag, .y = h->train, .rows = n, .cols = n});
+    }
+    free(mean);
+    return ok;
+}
+
+/* An importance matrix and no text: one linear at a time. */
+static bool block_diagonal(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
+{
+    struct plan_item *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
+    uint64_t clock = os_now_ns();
+    for (int id = 0; id < LINEAR_COUNT; id++) {
+        struct gpu_view w;
+        struct hessian h;
+        if (items[id].keep)
+            continue;
+        bool ok = gpu_alloc(j->block, (uint64_t)items[id].rows * items[id].cols * 4, &w, e) &&
+                  model_load_matrix(j->m, items[id].module, 0, items[id].rows, w, e) &&
+                  diagonal_hessian(j, &items[id], &h, e) && quantize_one(j, &items[id], w, &h, r, e);
+        ok = gpu_cmd_finish(j->cmd, ok ? e : NULL) && ok;
+        job_clock(j, PHASE_LINEARS, &clock);
+        gpu_arena_reset(j->block, 0);
+        gpu_arena_reset(j->hess, 0);
+        if (!ok)
+            return false;
+    }
+    return true;
+}
+
 /* RTN: weights alone, one linear at a time. */
 static bool block_rtn(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
 {
@@ -275,7 +339,9 @@ static bool block_rtn(struct job *j, uint32_t layer, struct block_result *r, str
 
 bool job_block(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
 {
-    bool ok = j->o->method == METHOD_RTN ? block_rtn(j, layer, r, e) : block_calibrated(j, layer, r, e);
+    bool ok = j->o->method == METHOD_RTN ? block_rtn(j, layer, r, e)
+              : quantize_diagonal(j->o)  ? block_diagonal(j, layer, r, e)
+                                         : block_calibrated(j, layer, r, e);
     gpu_arena_reset(j->block, 0);
     for (int id = 0; ok && id < LINEAR_COUNT; id++)
         if (r->q[id].codes)
@@ -293,6 +359,8 @@ bool job_block_resume(struct job *j, uint32_t layer, struct err *e)
     for (int i = 0; ok && j->targets && i < 2; i++)
         ok = run_pass(j, &stages[i], PASS_HALF, j->targets, &w, NULL, e);
     for (int id = 0; ok && j->acts && id < LINEAR_COUNT; id++) {
+        if (items[id].keep && j->refined)
+            ok = refined_weights(j, &items[id], w.w[id], e);
         if (items[id].keep)
             continue;
         gpu_mark mark = gpu_arena_mark(j->scratch);

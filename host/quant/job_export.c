@@ -8,6 +8,7 @@
 #include "host/model/block_fwd.h"
 #include "host/quant/job_internal.h"
 #include "host/quant/qkernels.h"
+#include "host/quant/refine.h"
 
 static bool pull(struct job *j, const char *module, struct qlinear *q, struct err *e)
 {
@@ -59,11 +60,15 @@ static bool pull_gguf(void *ctx, const struct gguf_item *x, struct qlinear *q, s
     return pull(ctx, x->module, q, e);
 }
 
-/* Of the head alone: an embedding's columns are all read as often, and linears have codes. */
+/* Of the head: an embedding's columns are all read as often, and linears have codes. For what is not known
+ * from the text, the importance matrix. */
 static const float *importance(void *ctx, const char *module)
 {
     const struct job *j = ctx;
-    return strcmp(module, checkpoint_head_module(j->ck)) == 0 ? j->head_importance : NULL;
+    if (strcmp(module, checkpoint_head_module(j->ck)) == 0 && j->head_importance)
+        return j->head_importance;
+    const struct imatrix_entry *x = imatrix_find(&j->imatrix, module);
+    return x ? x->sums : NULL;
 }
 
 static bool export_gguf(struct job *j, struct err *e)
@@ -78,8 +83,21 @@ static bool export_gguf(struct job *j, struct err *e)
     return ok;
 }
 
+static bool pull_refined(void *ctx, const char *module, struct qlinear *q, struct err *e)
+{
+    return pull(ctx, module, q, e);
+}
+
+static bool export_refined(struct job *j, struct err *e)
+{
+    struct refine_source source = {j, pull_refined, progress};
+    return refine_write(j->o->out_dir, j->refined_ck, &j->plan, &source, e);
+}
+
 bool job_export(struct job *j, struct err *e)
 {
+    if (j->o->refine)
+        return export_refined(j, e);
     return j->o->format == EXPORT_GGUF ? export_gguf(j, e) : export_folder(j, e);
 }
 
@@ -93,7 +111,8 @@ static bool importance_path(const struct job *j, char *out, size_t cap, struct e
 
 static bool wants_importance(const struct job *j)
 {
-    return j->o->format == EXPORT_GGUF && j->o->method != METHOD_RTN;
+    return j->o->format == EXPORT_GGUF && j->o->method != METHOD_RTN && !j->o->refine &&
+           !quantize_diagonal(j->o);
 }
 
 bool job_importance_ahead(const struct job *j)

@@ -2,6 +2,7 @@
 #ifndef QUANT_JOB_INTERNAL_H
 #define QUANT_JOB_INTERNAL_H
 
+#include "formats/imatrix.h"
 #include "host/model/calib.h"
 #include "host/quant/job.h"
 #include "host/quant/predict.h"
@@ -22,6 +23,9 @@ struct job {
     const struct job_callbacks *cb;
     struct checkpoint *ck;
     struct model *m;
+    struct checkpoint *refined_ck; /* the GGUF that is refined, as a model of its own; NULL: none */
+    struct model *refined;
+    struct imatrix imatrix;
     struct plan plan;
     struct store *store;
     struct windows windows;

@@ -234,10 +234,35 @@ static bool settle_gguf(struct quantize_options *o, struct err *e)
     return settle_rules(o, e);
 }
 
+/* Scales stay those of the file. */
+static bool settle_refine(struct quantize_options *o, struct err *e)
+{
+    if (o->format != EXPORT_GGUF) {
+        err_set(e, ERR_USER, "--refine writes a GGUF, the format is %s", export_format_name(o->format));
+        return err_hint(e, "give a file with -o OUT.gguf");
+    }
+    if (o->method == METHOD_RTN || !o->calib) {
+        err_set(e, ERR_USER, "--refine learns from activations: it needs a text, and --method gsq or gptq");
+        return err_hint(e, "add --calib FILE (text like what the model will read)");
+    }
+    o->gumbel.lr_scales = 0;
+    o->scales.epochs = 0;
+    return true;
+}
+
+bool quantize_diagonal(const struct quantize_options *o)
+{
+    return o->imatrix && !o->calib && o->method != METHOD_RTN;
+}
+
 bool quantize_settle(struct quantize_options *o, struct err *e)
 {
     if (o->settled)
         return true;
+    if (quantize_diagonal(o))
+        o->samples = o->holdout = o->block.epochs = o->scales.epochs = 0;
+    if (o->refine)
+        return o->settled = settle_refine(o, e);
     o->settled = o->format == EXPORT_GGUF ? settle_gguf(o, e) : settle_folder(o, e);
     return o->settled;
 }

@@ -85,7 +85,10 @@ struct quantize_options {
     unsigned container; /* --container 4, or 0 */
     const struct tensor_rule *rules;
     size_t n_rules;
-    const char *calib;     /* text file; not needed for RTN */
+    const char *calib;   /* text file; not needed for RTN */
+    const char *imatrix; /* importance matrix (formats/imatrix.h): in place of a text, or beside one for what
+                            has no Hessian; NULL */
+    const char *refine;  /* a GGUF whose codes alone are learned anew (refine.h); NULL */
     uint32_t samples, ctx; /* windows, and tokens in each; ctx 0: the model's own, at most 2048 */
     uint32_t holdout;      /* of the windows, how many only judge (guard); 0: an eighth of them, at most 16 */
     float damp;            /* share of the mean diagonal added to H: 0.01 */
@@ -105,6 +108,9 @@ struct quantize_options {
  * type of GGUF stores, a group that is no multiple of a type's own, a mixture without a type to quantize to.
  * Nothing is done the second time. */
 bool quantize_settle(struct quantize_options *o, struct err *e);
+/* Whether an importance matrix is all there is to learn from: Hessians are diagonals then, no window is read,
+ * and only the Hessian objective is left. */
+bool quantize_diagonal(const struct quantize_options *o);
 /* How a linear of that type is quantized with `group` weights to a scale (0: the type's own): type NULL where
  * no codes go into it (F16), or such a group does not. */
 struct quant_spec quantize_gguf_spec(const struct gguf_type *t, uint32_t group);

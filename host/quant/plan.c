@@ -9,7 +9,9 @@
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/quant/gumbel.h"
+#include "formats/imatrix.h"
 #include "host/quant/plan_rules.h"
+#include "host/quant/refine.h"
 #include "host/quant/store.h"
 #include "host/quant/tune_block.h"
 #include "host/quant/tune_scales.h"
@@ -69,7 +71,9 @@ static bool choose_types(struct plan *p, const struct model *m, const struct qua
 {
     struct rules rules;
     bool ok = rules_compile(&rules, o, e);
-    if (ok && o->format == EXPORT_GGUF)
+    if (ok && o->refine)
+        ok = refine_types(p, &rules, e);
+    else if (ok && o->format == EXPORT_GGUF)
         ok = plan_gguf(p, m, o, &rules, e);
     else if (ok)
         folder_types(p, m, o, &rules);
@@ -172,6 +176,8 @@ static bool count_bytes(struct plan *p, const struct model *m, const struct quan
             p->work_bytes +=
                 2 * store_scales_bytes(item); /* the old file is there until the new one is whole */
     }
+    if (o->refine)
+        return refine_size(p);
     return o->format == EXPORT_GGUF ? plan_gguf_size(p, m, o, e) : size_folder(p, m, o, e);
 }
 
@@ -231,10 +237,25 @@ bool plan_alone(const struct quantize_options *o, const struct plan_item *item)
     return learns(o, item) && (!plan_joint(o, item) || o->block.start == START_HESSIAN);
 }
 
-bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
+/* Without a text, every linear that takes a Hessian needs its importance. */
+static bool check_imatrix(const struct plan *p, const struct quantize_options *o, struct err *e)
 {
-    *p = (struct plan){.ctx = m->ctx, .samples = o->samples, .acts_tier = "none"};
-    if (o->method != METHOD_RTN) {
+    for (size_t i = 0; quantize_diagonal(o) && i < p->n_items; i++) {
+        const struct plan_item *item = &p->items[i];
+        if (item->keep || imatrix_find(p->from.imatrix, item->module))
+            continue;
+        err_set(e, ERR_USER, "%s has no entry for %s", o->imatrix, item->module);
+        return err_hint(e, "make one with gsq imatrix, give a text with --calib, or keep it with --keep '%s'",
+                        item->module);
+    }
+    return true;
+}
+
+bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o,
+               struct plan_sources from, struct err *e)
+{
+    *p = (struct plan){.from = from, .ctx = m->ctx, .samples = o->samples, .acts_tier = "none"};
+    if (o->method != METHOD_RTN && !quantize_diagonal(o)) {
         p->holdout = o->holdout ? o->holdout : (uint32_t)min_u64(HOLDOUT_MAX, o->samples / 8);
         if (p->holdout >= o->samples) {
             err_set(e, ERR_USER, "--holdout %u leaves none of the %u windows to learn from", p->holdout,
@@ -257,8 +278,13 @@ bool plan_make(struct plan *p, const struct model *m, const struct quantize_opti
     }
     if (plan_scales(o))
         p->scale_steps = o->scales.epochs * tune_scales_steps(o, o->samples - p->holdout);
-    bool ok = list_items(p, m, e) && choose_types(p, m, o, e) && check_format(p, o, e) &&
-              count_bytes(p, m, o, e) && plan_memory(p, m, o, e) && check_disk(p, o, e);
+    bool ok = list_items(p, m, e) && choose_types(p, m, o, e) && check_imatrix(p, o, e) &&
+              check_format(p, o, e) && count_bytes(p, m, o, e) && plan_memory(p, m, o, e) &&
+              check_disk(p, o, e);
+    if (ok && !p->weights_quantized && o->refine) {
+        ok = err_set(e, ERR_USER, "%s has no linear of a type whose codes can be learned", o->refine);
+        err_hint(e, "types that can: Q2_K, Q3_K, Q4_K, Q5_K, Q4_0, Q5_0, Q2_0, TQ1_0, TQ2_0");
+    }
     if (ok && !p->weights_quantized) {
         ok = err_set(e, ERR_USER, "every linear of %s is kept in 16 bits: nothing to quantize",
                      checkpoint_dir(m->ck));

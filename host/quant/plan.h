@@ -33,7 +33,15 @@ struct memory_line {
     uint64_t bytes;
 };
 
+/* What a run starts from beside the model; either may be NULL. */
+struct imatrix;
+struct plan_sources {
+    const struct model *refined;   /* the GGUF whose codes are learned anew */
+    const struct imatrix *imatrix; /* importance of inputs */
+};
+
 struct plan {
+    struct plan_sources from;
     struct plan_item *items; /* n_layers * LINEAR_COUNT, by layer then linear */
     size_t n_items;
     struct plan_tensor *tensors; /* of a GGUF, in file order; else NULL */
@@ -80,7 +88,8 @@ bool plan_needs_hessian(const struct quantize_options *o, const struct plan_item
 
 /* Preflight: rules compiled, shapes against the format, tied heads, disk space, memory. Warnings go to the
  * log; the first refusal is ERR_USER. */
-bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e);
+bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o,
+               struct plan_sources from, struct err *e);
 /* Of a GGUF: types of all 2-D weights by mixture and rules, fallbacks told; fate and spec of the linears
  * (plan_gguf.c). */
 struct rules;

@@ -150,6 +150,29 @@ static void place_acts(struct plan *p, const struct model *m, const struct quant
     p->acts_tier = last == ACTS_DEVICE ? "device" : last == ACTS_HOST ? "host" : "file";
 }
 
+/* Without windows: one linear at a time, its diagonal as a matrix. */
+static bool diagonal_memory(struct plan *p, const struct model *m, const struct quantize_options *o,
+                            uint64_t small, uint64_t limit, struct err *e)
+{
+    uint64_t codes = widest(p, matrix_and_codes), gptq = widest(p, gptq_need), hessian = 0;
+    for (int id = 0; id < LINEAR_COUNT; id++)
+        hessian = max_u64(hessian, hessian_bytes(m->cols[id], false));
+    uint64_t least = max_u64(gptq, codes + widest(p, tune_least));
+    if (small + hessian + least > limit)
+        return too_small("one linear, its Hessian and the optimiser", "--method rtn, which needs the least",
+                         small + hessian + least, limit, e);
+    uint64_t working = gptq;
+    if (o->method == METHOD_GSQ) {
+        p->tune_bytes = min_u64(widest(p, tune_need), limit - small - hessian - codes);
+        working = max_u64(working, codes + p->tune_bytes);
+    }
+    p->device_bytes = small + hessian + working;
+    p->host_bytes = codes;
+    add_line(p, "a Hessian", hessian);
+    add_line(p, working == gptq ? "GPTQ's factor and errors" : "optimiser state", working);
+    return true;
+}
+
 bool plan_memory(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
     const struct model_config *c = m->cfg;
@@ -163,6 +186,8 @@ bool plan_memory(struct plan *p, const struct model *m, const struct quantize_op
         return p->device_bytes <= limit ||
                too_small("the weights of one linear", "choose other --bits", need, limit, e);
     }
+    if (quantize_diagonal(o))
+        return diagonal_memory(p, m, o, small, limit, e);
     bool held = p->holdout > 0;
     uint64_t attn_dim = (uint64_t)c->num_heads * c->head_dim, fixed = block + small;
     uint64_t hessians =

@@ -44,9 +44,9 @@ struct gptq_facts {
     bool damp_raised;   /* the Cholesky needed more damping than asked for */
     bool diagonal_only; /* it failed at every damping: no error feedback */
 };
-/* GPTQ with Hessian h[cols, cols] (left as it is). w[rows, cols] is read; where an input is dead (h_ii = 0)
- * its column of w is set to 0. work: [rows, cols] floats that are overwritten. Scratch comes from the arena
- * and is given back. */
+/* GPTQ with Hessian h[cols, cols] (left as it is). o NULL: scales stay those of q. w[rows, cols] is read;
+ * where an input is dead (h_ii = 0) its column of w is set to 0. work: [rows, cols] floats that are
+ * overwritten. Scratch comes from the arena and is given back. */
 bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, struct gpu_view h,
                    struct gpu_view work, struct gpu_arena *scratch, float damp,
                    const struct scale_search_options *o, struct gptq_facts *facts, struct err *e);

@@ -86,6 +86,43 @@ static bool tune_guarded(const struct linear_task *t, struct qmatrix *q, const s
     return ok;
 }
 
+/* What everything else begins with: RTN, or the codes given. */
+static bool first_codes(const struct linear_task *t, struct qmatrix *q, struct err *e)
+{
+    if (t->start)
+        return qmatrix_upload(t->cmd, q, t->start, e);
+    quantize_rtn(t->cmd, q, t->w, &t->options->scale_search);
+    return true;
+}
+
+static bool held_loss(const struct linear_task *t, const struct qmatrix *q, double *rows, double *out,
+                      struct err *e)
+{
+    *out = 0;
+    if (!t->hessian->held.size)
+        return true;
+    if (!losses(t, q, t->hessian->held, rows, e))
+        return false;
+    *out = sum(rows, t->item->rows);
+    return true;
+}
+
+/* GPTQ in q, whose row losses are l->start, against the codes given, whose losses are l->tuned. */
+static bool better_of(const struct linear_task *t, struct qmatrix *q, const struct row_losses *l,
+                      double held_given, struct err *e)
+{
+    struct qlinear gptq = {0};
+    double held;
+    if (!qmatrix_download(t->cmd, q, &gptq, e))
+        return false;
+    roll_back_rows(&gptq, t->start, l->start, l->tuned);
+    bool ok = qmatrix_upload(t->cmd, q, &gptq, e) && held_loss(t, q, l->start, &held, e);
+    if (ok && !(held <= held_given))
+        ok = qmatrix_upload(t->cmd, q, t->start, e);
+    qlinear_free(&gptq);
+    return ok && losses(t, q, t->hessian->train, l->start, e);
+}
+
 /* GPTQ or GSQ. */
 static bool with_hessian(const struct linear_task *t, struct qmatrix *q, struct qlinear *out,
                          struct linear_report *report, struct err *e)
@@ -98,19 +135,19 @@ static bool with_hessian(const struct linear_task *t, struct qmatrix *q, struct 
     struct row_losses l = {rows_of, rows_of + rows, rows_of + 2 * (size_t)rows};
     struct gpu_view work;
     struct gptq_facts facts;
-    double norm = 0;
+    double norm = 0, held = 0;
 
     bool ok = losses(t, NULL, t->hessian->train, l.norm, e);
     if (ok) {
         norm = sum(l.norm, rows);
-        quantize_rtn(t->cmd, q, t->w, &o->scale_search);
-        ok = losses(t, q, t->hessian->train, l.start, e);
-        report->loss_rtn = sum(l.start, rows) / norm;
+        ok = first_codes(t, q, e) && held_loss(t, q, l.tuned, &held, e) &&
+             losses(t, q, t->hessian->train, l.tuned, e);
+        report->loss_rtn = sum(l.tuned, rows) / norm;
     }
     ok = ok && gpu_alloc(t->scratch, (uint64_t)rows * cols * 4, &work, e) &&
-         quantize_gptq(t->cmd, q, t->w, t->hessian->train, work, t->scratch, o->damp, &o->scale_search,
-                       &facts, e) &&
-         losses(t, q, t->hessian->train, l.start, e);
+         quantize_gptq(t->cmd, q, t->w, t->hessian->train, work, t->scratch, o->damp,
+                       t->start ? NULL : &o->scale_search, &facts, e) &&
+         losses(t, q, t->hessian->train, l.start, e) && (!t->start || better_of(t, q, &l, held, e));
     if (ok) {
         report->damp_raised = facts.damp_raised;
         report->diagonal_only = facts.diagonal_only;
@@ -134,8 +171,7 @@ bool quantize_linear(const struct linear_task *t, struct qlinear *out, struct li
     struct qmatrix q;
     bool ok = qmatrix_create(&q, t->scratch, item->rows, item->cols, item->spec, e);
     if (ok && !t->hessian) {
-        quantize_rtn(t->cmd, &q, t->w, &t->options->scale_search);
-        ok = qmatrix_download(t->cmd, &q, out, e);
+        ok = first_codes(t, &q, e) && qmatrix_download(t->cmd, &q, out, e);
     } else if (ok) {
         ok = with_hessian(t, &q, out, report, e);
     }

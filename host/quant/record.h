@@ -26,6 +26,7 @@ struct code_stats code_stats_of(const struct qlinear *q, const struct quant_type
  * squared error of its output. */
 struct linear_report {
     char module[96];
+    /* loss_rtn: of the file's own codes where one is refined. */
     double loss_rtn, loss_gptq, loss_final; /* NAN where that was not measured */
     uint32_t rows_rolled_back;              /* rows where the start was better (guard) */
     bool damp_raised, diagonal_only;        /* what the Cholesky needed */

@@ -253,7 +253,8 @@ static struct qmatrix harden(const struct half *h, int id)
     gpu_copy(cmd, h->scales, s->scales, s->rows * quant_row_scales(&s->spec, s->cols) * 4ull);
     q.codes = h->codes;
     q.scales = h->scales;
-    qmatrix_round_scales(cmd, &q);
+    if (s->o->lr_scales > 0)
+        qmatrix_round_scales(cmd, &q);
     return q;
 }
 

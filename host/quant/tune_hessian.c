@@ -34,7 +34,8 @@ static bool tune_rows(struct gpu_cmd *cmd, const struct gumbel_state *s, struct 
         }
     }
     gumbel_codes(cmd, s, s->codes);
-    quant_round_scales(cmd, &s->spec, s->scales, s->rows, s->groups);
+    if (s->o->lr_scales > 0)
+        quant_round_scales(cmd, &s->spec, s->scales, s->rows, s->groups);
     return gpu_cmd_finish(cmd, e);
 }
 
