@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "app/app.h"
+#include "formats/write_gguf.h"
 #include "host/base/num.h"
 #include "host/model/model.h"
 
@@ -253,13 +254,54 @@ static enum export_verdict format_verdict(const struct contents *c, enum export_
     return worst;
 }
 
+/* The same of a GGUF: what --type, or else --bits, makes of the linears. */
+static enum export_verdict gguf_verdict(const struct contents *c, const struct args *a, char *why, size_t cap)
+{
+    struct quantize_options o = a->q;
+    struct err e = {0};
+    o.format = EXPORT_GGUF;
+    why[0] = 0;
+    if (!quantize_settle(&o, &e)) {
+        snprintf(why, cap, "%s", e.msg);
+        return EXPORT_REFUSED;
+    }
+    for (size_t i = 0; i < c->n_shapes; i++) {
+        const struct shape *s = &c->shapes[i];
+        bool fell_back;
+        char name[96];
+        model_linear_name(0, s->id, name, sizeof name);
+        const struct gguf_type *wanted = gguf_mixture_type(o.mixture, c->cfg, name, 0, &fell_back);
+        const struct gguf_type *type = gguf_type_fitting(wanted, s->info.cols, &fell_back);
+        size_t n = strlen(why);
+        if (fell_back)
+            snprintf(why + n, cap - n, "%s%s as %s (rows of %u, blocks of %s %u)", n ? ", " : "",
+                     linear_short_name(s->id), type->name, (unsigned)s->info.cols, wanted->name,
+                     (unsigned)wanted->block);
+    }
+    return why[0] ? EXPORT_WARN : EXPORT_OK;
+}
+
+static enum export_verdict verdict_of(const struct contents *c, enum export_format f, const struct args *a,
+                                      char *why, size_t cap)
+{
+    return f == EXPORT_GGUF ? gguf_verdict(c, a, why, cap) : format_verdict(c, f, a, why, cap);
+}
+
+/* Folders, then the file. */
+static const enum export_format all_formats[] = {EXPORT_GPTQ, EXPORT_GPTQ_V2, EXPORT_COMPRESSED_TENSORS,
+                                                 EXPORT_MLX,  EXPORT_HUMMING, EXPORT_GGUF};
+enum { N_FORMATS = sizeof all_formats / sizeof all_formats[0] };
+
 static void print_formats(const struct contents *c, const struct args *a)
 {
-    printf("\nformats at %s bits, group %u\n", a->q.type->name, (unsigned)group_of(a));
-    for (int f = 0; f < EXPORT_NONE; f++) {
+    printf("\nformats at %s bits, group %u", a->q.type->name, (unsigned)group_of(a));
+    if (a->q.mixture)
+        printf("; gguf as %s", a->q.mixture);
+    printf("\n");
+    for (int i = 0; i < N_FORMATS; i++) {
         char why[640];
-        enum export_verdict v = format_verdict(c, (enum export_format)f, a, why, sizeof why);
-        printf("  %-18s  %s%s%s\n", export_format_name((enum export_format)f),
+        enum export_verdict v = verdict_of(c, all_formats[i], a, why, sizeof why);
+        printf("  %-18s  %s%s%s\n", export_format_name(all_formats[i]),
                v == EXPORT_OK     ? "takes every linear"
                : v == EXPORT_WARN ? "takes every linear; "
                                   : "does not take ",
@@ -361,10 +403,10 @@ static void emit_contents(const struct contents *c, const struct args *a)
     cJSON_AddItemToObject(o, "linears", shapes_json(c));
     if (c->family && !c->quantized) {
         cJSON *formats = cJSON_AddObjectToObject(o, "formats");
-        for (int f = 0; f < EXPORT_NONE; f++) {
+        for (int i = 0; i < N_FORMATS; i++) {
             char why[640];
-            enum export_verdict v = format_verdict(c, (enum export_format)f, a, why, sizeof why);
-            cJSON *one = cJSON_AddObjectToObject(formats, export_format_name((enum export_format)f));
+            enum export_verdict v = verdict_of(c, all_formats[i], a, why, sizeof why);
+            cJSON *one = cJSON_AddObjectToObject(formats, export_format_name(all_formats[i]));
             cJSON_AddStringToObject(one, "verdict", verdicts[v]);
             if (why[0])
                 cJSON_AddStringToObject(one, "why", why);

@@ -426,7 +426,7 @@ const struct option options[] = {
      "weights that share one scale"},
     {"format", 0, "F", OPT_CALL, CALLS(read_format, show_format), "gptq, of OUT.gguf gguf", ON(QUANTIZE), SECTION_MAIN,
      "gptq, gptq_v2, compressed-tensors, mlx, humming or gguf"},
-    {"type", 0, "T", OPT_CALL, CALLS(read_mixture, show_mixture), "what --bits fit in", ON(QUANTIZE), SECTION_MAIN,
+    {"type", 0, "T", OPT_CALL, CALLS(read_mixture, show_mixture), "what --bits fit in", ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
      "gguf: types of all tensors, by llama-quantize's names: Q2_K, Q2_K_S, Q3_K_S, Q3_K_M, Q4_K_S, Q4_K_M, Q4_0, Q2_0, "
      "TQ2_0, TQ1_0 and others; instead of --bits"},
     {"format", 0, "F", OPT_TEXT, AT(convert_format), "gguf for -o *.gguf", ON(CONVERT), SECTION_MAIN,

@@ -114,7 +114,7 @@ static void print_tensors(FILE *f, const struct plan *p)
         else if (x->coded && x->spec.group != x->type->learned->group)
             table_cell(t, "%s in groups of %u", x->spec.type->name, (unsigned)x->spec.group);
         else
-            table_cell(t, "%s", x->coded ? "" : "rounded");
+            table_cell(t, "%s", x->coded || x->type->block == 1 ? "" : "rounded");
     }
     free(groups);
     fprintf(f, "tensors\n");

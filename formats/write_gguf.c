@@ -346,11 +346,10 @@ static void plan_free(struct gguf_plan *p)
 }
 
 uint64_t write_gguf_size(const struct checkpoint *src, const struct gguf_item *items, size_t n,
-                         const struct gguf_options *o)
+                         const struct gguf_options *o, struct err *e)
 {
     struct gguf_plan p;
-    uint64_t bytes =
-        plan_make(&p, src, items, n, o, true, NULL) ? gguf_file_bytes(p.keys, p.tensors, p.n) : 0;
+    uint64_t bytes = plan_make(&p, src, items, n, o, true, e) ? gguf_file_bytes(p.keys, p.tensors, p.n) : 0;
     plan_free(&p);
     return bytes;
 }

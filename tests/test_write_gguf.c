@@ -59,7 +59,7 @@ static bool write_all(int type, struct err *e)
     uint64_t size = 0;
     if (ok) {
         assert_int_equal(os_stat(OUT, &size), OS_FILE);
-        assert_int_equal(write_gguf_size(c, a.items, a.n, &o), size);
+        assert_int_equal(write_gguf_size(c, a.items, a.n, &o, e), size);
     } else {
         assert_int_equal(os_stat(OUT ".tmp", NULL), OS_ABSENT);
     }

@@ -86,24 +86,27 @@ static bool walk_blocks(struct job *j, struct err *e)
 static bool check_out_dir(const struct quantize_options *o, const struct checkpoint *src, struct err *e)
 {
     char probe[4096];
-    if (o->format == EXPORT_GGUF)
-        return write_gguf_check(o->out_dir, src, e);
-    if (os_stat(o->out_dir, NULL) == OS_FILE) {
+    bool file = o->format == EXPORT_GGUF;
+    if (file && !write_gguf_check(o->out_dir, src, e))
+        return false;
+    if (!file && os_stat(o->out_dir, NULL) == OS_FILE) {
         err_set(e, ERR_USER, "the output %s is a file, not a folder", o->out_dir);
         return err_hint(e, "give a new folder with -o");
     }
     /* A dry run creates nothing, but judges a folder that is there. */
-    if ((!o->dry_run || os_stat(o->out_dir, NULL) == OS_DIR) && !export_check_folder(o->out_dir, src, e))
+    if (!file && (!o->dry_run || os_stat(o->out_dir, NULL) == OS_DIR) &&
+        !export_check_folder(o->out_dir, src, e))
         return false;
-    /* Hours of work must not end at a folder that cannot be written. */
+    /* Hours of work must not end at a place that cannot be written. */
     if (o->dry_run)
         return true;
-    if (!os_path_join(probe, sizeof probe, o->out_dir, ".gsq-probe", e))
-        return false;
+    int n = snprintf(probe, sizeof probe, "%s%s.gsq-probe", o->out_dir, file ? "" : "/");
+    if (n < 0 || (size_t)n >= sizeof probe)
+        return err_set(e, ERR_USER, "the path is too long: %.200s", o->out_dir);
     FILE *f = os_fopen(probe, "wb");
     if (!f) {
-        err_set(e, ERR_USER, "the output folder %s is not writable", o->out_dir);
-        return err_hint(e, "check its permissions, or give another folder with -o");
+        err_set(e, ERR_USER, "the output %s %s is not writable", file ? "file" : "folder", o->out_dir);
+        return err_hint(e, "check the folder's permissions, or give another one with -o");
     }
     fclose(f);
     os_remove(probe);

@@ -114,6 +114,18 @@ static void tell_fallbacks(const struct plan *p)
     }
 }
 
+/* A tied matrix has two names; it is stored in the model under one of them. */
+static const struct tensor_rule *rule_of(struct rules *rules, const struct checkpoint *ck, const char *module)
+{
+    static const char *const names[2] = {"model.embed_tokens", "lm_head"};
+    const struct tensor_rule *rule = rules_find(rules, module), *other;
+    const char *head = checkpoint_head_module(ck);
+    if (strcmp(head, checkpoint_embedding_module(ck)) != 0 || strcmp(module, head) != 0)
+        return rule;
+    other = rules_find(rules, names[strcmp(module, names[0]) == 0]);
+    return !rule || (other && other > rule) ? other : rule;
+}
+
 bool plan_gguf(struct plan *p, const struct model *m, const struct quantize_options *o, struct rules *rules,
                struct err *e)
 {
@@ -121,7 +133,7 @@ bool plan_gguf(struct plan *p, const struct model *m, const struct quantize_opti
         return false;
     for (size_t i = 0; i < p->n_tensors; i++) {
         struct plan_tensor *t = &p->tensors[i];
-        want(t, m->cfg, o, rules_find(rules, t->module));
+        want(t, m->cfg, o, rule_of(rules, m->ck, t->module));
         if (!decide(p, t, e))
             return false;
     }
@@ -165,7 +177,7 @@ bool plan_gguf_size(struct plan *p, const struct model *m, const struct quantize
     if (!x)
         return err_nomem(e, "the plan", p->n_tensors * sizeof *x);
     struct gguf_options options = plan_gguf_options(o);
-    p->out_bytes = write_gguf_size(m->ck, x, p->n_tensors, &options);
+    p->out_bytes = write_gguf_size(m->ck, x, p->n_tensors, &options, e);
     free(x);
-    return p->out_bytes || err_set(e, ERR_USER, "%s cannot be written as GGUF", checkpoint_dir(m->ck));
+    return p->out_bytes > 0;
 }
