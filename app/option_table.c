@@ -35,7 +35,7 @@ const struct command commands[CMD_COUNT] = {
             1,
             {"MODEL"},
             {"text"},
-            "MODEL is a Hugging Face folder, unquantized or in any format gsq writes.\n"
+            "MODEL is a Hugging Face folder or a GGUF, unquantized or in any format gsq writes.\n"
             "The text is tokenized whole with one BOS in front, cut into windows of --ctx tokens (the "
             "remainder is\n"
             "dropped), and exp(mean negative log-likelihood) is taken over positions 1..ctx-1 of every "
@@ -80,7 +80,7 @@ const struct command commands[CMD_COUNT] = {
             1,
             {"IN"},
             {"out"},
-            "IN is a Hugging Face folder, unquantized or in any format gsq writes. OUT is a file for gguf, "
+            "IN is a Hugging Face folder or a GGUF, unquantized or in any format gsq writes. OUT is a file for gguf, "
             "else a\n"
             "folder. Codes are copied, never requantized. Scales are rounded again only where the new format "
             "stores\n"
