@@ -35,6 +35,8 @@ static int teardown(void **state)
 /* A quantized tiny model in front of the pass. */
 struct rig {
     const struct shape *shape;
+    bool supers; /* o and down are Q3_K and Q2_K, of 256 columns each */
+    struct shape wide;
     struct raw_model raw;
     struct checkpoint *ck;
     struct model *m;
@@ -69,6 +71,50 @@ static void make_items(struct rig *r)
         item->rows = r->m->rows[item->id];
         item->cols = r->m->cols[item->id];
         model_linear_name(item->layer, item->id, item->module, sizeof item->module);
+        if (r->supers && item->cols == 256) {
+            const struct quant_type *type = quant_type_find(item->id == LINEAR_DOWN ? "Q2_K" : "Q3_K");
+            item->spec = (struct quant_spec){type, type->group, SCALE_F32};
+        }
+    }
+}
+
+/* A step of few bits: a share of it more or less is a half, too. */
+static float short_step(float v)
+{
+    int exponent;
+    float m = frexpf(v, &exponent);
+    return ldexpf(roundf(m * 8) / 8, exponent);
+}
+
+/* One row of a type with super-blocks, as many columns as one has. Scales and offsets a quarter too small. */
+static void quantize_super(struct qlinear *q, uint32_t row, const float *w)
+{
+    const struct quant_type *t = q->spec.type;
+    uint32_t per = t->super / t->group, planes = quant_type_planes(t);
+    float *scales = q->scales + (size_t)row * planes * q->groups, s[16], o[16], most[2] = {0};
+    assert_int_equal(q->groups, per);
+    for (uint32_t g = 0; g < per; g++) {
+        float low = 0, high = 0;
+        for (uint32_t c = g * t->group; c < (g + 1) * t->group; c++) {
+            low = fminf(low, w[c]);
+            high = fmaxf(high, w[c]);
+        }
+        s[g] = planes > 1 ? (high - low) / 3 : fmaxf(-low, high) / 4 * (g % 3 ? 1.0f : -1.0f);
+        o[g] = planes > 1 ? -low : 0;
+        most[0] = fmaxf(most[0], fabsf(s[g]));
+        most[1] = fmaxf(most[1], o[g]);
+    }
+    float d = short_step(most[0] / (float)t->scale_hi), dmin = short_step(most[1] / 15);
+    for (uint32_t g = 0; g < per; g++) {
+        float k = fminf(fmaxf(roundf(s[g] / d), (float)t->scale_lo), (float)t->scale_hi);
+        float m = dmin > 0 ? fminf(roundf(o[g] / dmin), 15) : 0;
+        for (uint32_t c = g * t->group; c < (g + 1) * t->group; c++) {
+            float code = k == 0 ? 0 : roundf((w[c] + m * dmin) / (k * d));
+            q->codes[(size_t)row * q->cols + c] = (int8_t)fmaxf((float)t->lo, fminf((float)t->hi, code));
+        }
+        scales[g] = k * d * 0.75f;
+        if (planes > 1)
+            scales[per + g] = -m * dmin * 0.75f;
     }
 }
 
@@ -82,7 +128,9 @@ static void quantize_item(const struct rig *r, const struct plan_item *item, str
     family_numbers(&f, &r->raw, r->shape);
     const float *w = number_of(&f, &r->raw, name);
     OK(qlinear_init(q, item->rows, item->cols, item->spec, &e), e);
-    for (uint32_t row = 0; row < q->rows; row++)
+    for (uint32_t row = 0; q->spec.type->super && row < q->rows; row++)
+        quantize_super(q, row, w + (size_t)row * q->cols);
+    for (uint32_t row = 0; !q->spec.type->super && row < q->rows; row++)
         for (uint32_t g = 0; g < q->groups; g++) {
             float most = 0;
             uint32_t end = (uint32_t)min_u64((g + 1) * GROUP, q->cols);
@@ -138,11 +186,18 @@ static void make_targets(struct rig *r)
     gpu_arena_reset(r->scratch, 0);
 }
 
-static void rig_make(struct rig *r, const char *shape)
+static void rig_make_of(struct rig *r, const char *shape, bool supers)
 {
     struct err e = {0};
     uint32_t seed = 5;
-    *r = (struct rig){.shape = shape_named(shape)};
+    *r = (struct rig){.shape = shape_named(shape), .supers = supers};
+    if (supers) {
+        r->wide = *r->shape;
+        r->wide.c.intermediate = 256;
+        r->wide.c.heads = r->wide.c.kv_heads = 8;
+        r->wide.c.head_dim = 32;
+        r->shape = &r->wide;
+    }
     OK(os_mkdirs(DIR_, &e), e);
     family_write(MODEL, r->shape, &r->raw);
     OK(checkpoint_open(&r->ck, MODEL, &e), e);
@@ -161,6 +216,11 @@ static void rig_make(struct rig *r, const char *shape)
             quantize_item(r, &r->items[i], &r->q[i]);
     write_store(r);
     make_targets(r);
+}
+
+static void rig_make(struct rig *r, const char *shape)
+{
+    rig_make_of(r, shape, false);
 }
 
 static void rig_free(struct rig *r)
@@ -412,7 +472,7 @@ static float *final_scales(struct rig *r, size_t *n)
             continue;
         OK(store_read_linear(r->store, &r->items[i], &q, NULL, &e), e);
         assert_memory_equal(q.codes, r->q[i].codes, (size_t)q.rows * q.cols);
-        size_t count = (size_t)q.rows * q.groups;
+        size_t count = (size_t)q.rows * q.groups * quant_type_planes(q.spec.type);
         all = realloc(all, (*n + count) * sizeof *all);
         assert_non_null(all);
         memcpy(all + *n, q.scales, count * sizeof *all);
@@ -474,14 +534,46 @@ static bool stop_at(void *ctx, uint32_t step, uint32_t steps, double loss)
     return step < s->at;
 }
 
-static void test_pass(void **state)
+/* d or -dmin of a row's one super-block; the row's scales must be it times integers. */
+static float step_of(const struct qlinear *q, uint32_t row, uint32_t plane)
 {
-    (void)state;
+    const struct quant_type *t = q->spec.type;
+    const float *of = q->scales + ((size_t)row * quant_type_planes(t) + plane) * q->groups;
+    float v[16];
+    int16_t integers[16];
+    uint16_t d;
+    for (uint32_t g = 0; g < q->groups; g++)
+        v[g] = plane ? -of[g] : of[g];
+    assert_true(quant_super_solve(v, q->groups, plane ? 0 : t->scale_lo, plane ? t->offset_hi : t->scale_hi,
+                                  &d, integers));
+    return plane ? -f16_to_f32(d) : f16_to_f32(d);
+}
+
+/* What is stored of super-blocks is what a file can hold, and something of it has moved. */
+static void check_integers(struct rig *r)
+{
+    struct err e = {0};
+    unsigned moved = 0, all = 0;
+    for (size_t i = 0; i < r->plan.n_items; i++) {
+        struct qlinear q;
+        if (r->items[i].keep || !r->items[i].spec.type->super)
+            continue;
+        OK(store_read_linear(r->store, &r->items[i], &q, NULL, &e), e);
+        for (uint32_t row = 0; row < q.rows; row++)
+            for (uint32_t plane = 0; plane < quant_type_planes(q.spec.type); plane++, all++)
+                moved += step_of(&q, row, plane) != step_of(&r->q[i], row, plane);
+        qlinear_free(&q);
+    }
+    assert_true(all > 0 && moved > all / 2);
+}
+
+static void check_pass(bool supers)
+{
     struct rig r;
     struct err e = {0};
     struct stage_report stopped;
     size_t n;
-    rig_make(&r, "llama2");
+    rig_make_of(&r, "llama2", supers);
     double start = judged(&r);
     struct stage_report report = run_ok(&r);
     if (!(report.loss_final < 0.95 * report.loss_start))
@@ -494,8 +586,10 @@ static void test_pass(void **state)
     assert_true(fabs(report.loss_start - start) <= 1e-5 * start);
     assert_true(fabs(report.loss_final - judged(&r)) <= 1e-5 * report.loss_final);
     float *first = final_scales(&r, &n);
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n && !supers; i++)
         assert_true(first[i] == scale_round(SCALE_F16, first[i]));
+    if (supers)
+        check_integers(&r);
 
     /* Again, with codes and hidden states elsewhere. */
     store_remove(&r.store);
@@ -526,6 +620,68 @@ static void test_pass(void **state)
     again.seconds = report.seconds;
     assert_memory_equal(&again, &report, sizeof again);
     free(first);
+    rig_free(&r);
+}
+
+static void test_pass(void **state)
+{
+    (void)state;
+    check_pass(false);
+}
+
+static void test_pass_supers(void **state)
+{
+    (void)state;
+    check_pass(true);
+}
+
+/* d and dmin against central differences: all of one plane of a linear moved together, by as much as a half
+ * resolves. */
+static void test_gradient_supers(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct err e = {0};
+    const float share = 1.0f / 32;
+    const uint32_t list[2] = {0, 1};
+    float *grads[MOST_ITEMS] = {0};
+    rig_make_of(&r, "llama2", true);
+    for (size_t i = 0; i < r.plan.n_items; i++)
+        if (!r.items[i].keep)
+            grads[i] = calloc((size_t)r.q[i].rows * r.q[i].groups, sizeof(float));
+    unsigned checked = 0;
+    for (size_t i = 0; i < r.plan.n_items; i++) {
+        struct qlinear *q = &r.q[i];
+        uint32_t planes = r.items[i].keep ? 0 : quant_type_planes(q->spec.type);
+        for (uint32_t plane = 0; plane < planes && q->spec.type->super; plane++, checked++) {
+            double loss[3], along = 0;
+            size_t n = (size_t)q->rows * planes * q->groups;
+            float *was = malloc(n * sizeof *was);
+            assert_non_null(was);
+            memcpy(was, q->scales, n * sizeof *was);
+            for (int way = -1; way <= 1; way++) {
+                for (size_t k = 0; k < n; k++)
+                    if (k / q->groups % planes == plane)
+                        q->scales[k] = was[k] * (1 + (float)way * share);
+                store_close(&r.store);
+                write_store(&r);
+                struct scales_task t = task_of(&r, NULL);
+                OK(tune_scales_gradient(&t, list, 2, &loss[way + 1], (float *const *)grads, &e), e);
+                /* One super-block a row. */
+                for (uint32_t row = 0; way == 0 && row < q->rows; row++)
+                    along += (double)grads[i][row * planes + plane] * step_of(q, row, plane);
+            }
+            memcpy(q->scales, was, n * sizeof *was);
+            free(was);
+            double difference = (loss[2] - loss[0]) / (2 * share);
+            if (!(fabs(along - difference) <= 0.03 * fabs(difference) + 2e-5 * loss[1]))
+                fail_msg("%s, plane %u: %.6g, by differences %.6g of %.6g", r.items[i].module, plane, along,
+                         difference, loss[1]);
+        }
+    }
+    assert_true(checked >= 4);
+    for (size_t i = 0; i < MOST_ITEMS; i++)
+        free(grads[i]);
     rig_free(&r);
 }
 
@@ -560,6 +716,8 @@ int main(void)
         cmocka_unit_test(test_gradient_tied),
         cmocka_unit_test(test_gradient_untied),
         cmocka_unit_test(test_head_tiles),
+        cmocka_unit_test(test_pass_supers),
+        cmocka_unit_test(test_gradient_supers),
         cmocka_unit_test(test_pass),
         cmocka_unit_test(test_divergence),
     };

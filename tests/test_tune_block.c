@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "host/quant/quant_linear.h"
+#include "host/quant/store.h"
 #include "host/quant/tune_block.h"
 
 #define DIR_ "tmp_tune_block"
@@ -119,24 +120,35 @@ static void quantize(struct bench *b)
 
 static void open_bench(struct bench *b, const char *shape, enum tune_stage half, const char *bits, bool loud)
 {
-    const struct shape *s = shape_named(shape);
+    struct shape s = *shape_named(shape);
+    const struct quant_type *type = quant_type_find(bits);
     struct acts_options tiers = {.device_bytes = UINT64_MAX};
     uint32_t seed = 77;
     *b = (struct bench){.half = half};
+    if (type->super) { /* o and down of whole super-blocks; the others take the plain type of as many bits */
+        s.c.intermediate = 256;
+        s.c.heads = 8;
+        s.c.head_dim = 32;
+    }
     e = (struct err){0};
     quantize_defaults(&b->o);
     b->o.block.start = START_GPTQ;
     b->o.block.epochs = 12;
     b->o.block.batch = 3;
-    family_write(DIR_, s, &b->raw);
+    family_write(DIR_, &s, &b->raw);
     OK(checkpoint_open(&b->ck, DIR_, &e), e);
     OK(model_open(&b->m, cmd, b->ck, CTX, &e), e);
     OK(gpu_arena_create(&b->arena, gpu, "test", &e), e);
     OK(model_load_block(b->m, 0, b->arena, &b->w, &e), e);
     for (int id = 0; id < LINEAR_COUNT; id++) {
-        struct quant_spec spec = {.type = quant_type_find(bits), .group = 32, .scale = SCALE_F16};
+        struct quant_spec spec = {.type = type, .group = 32, .scale = SCALE_F16};
+        if (type->super && b->m->cols[id] % type->super)
+            spec.type = quant_type_of_bits(type->bits);
+        else if (type->group)
+            spec = (struct quant_spec){type, type->group, type->super ? SCALE_F32 : SCALE_F16};
         b->items[id] = (struct plan_item){
             .id = (enum linear_id)id, .rows = b->m->rows[id], .cols = b->m->cols[id], .spec = spec};
+        model_linear_name(0, (enum linear_id)id, b->items[id].module, sizeof b->items[id].module);
         b->weights[id] = malloc(b->w.w[id].size);
         assert_non_null(b->weights[id]);
         download(b->w.w[id], b->weights[id]);
@@ -257,6 +269,41 @@ static void check_weights(struct bench *b)
     }
 }
 
+/* What the store gives back is what was put there. */
+static void check_store(struct bench *b)
+{
+    static const struct linear_report reports[LINEAR_COUNT];
+    static const struct stage_report stages[2];
+    const struct store_field field = {"test", "tune_block"};
+    struct plan_item items[LINEAR_COUNT];
+    struct store *store;
+    os_remove_tree(DIR_ "/work");
+    OK(store_open(&store, DIR_ "/work", &field, 1, &e), e);
+    for (int id = 0; id < LINEAR_COUNT; id++) {
+        items[id] = b->items[id];
+        items[id].keep = !b->q[id].codes;
+    }
+    OK(store_write_block(store, 0, items, b->q, reports, stages, &e), e);
+    for (int id = 0; id < LINEAR_COUNT; id++) {
+        struct qlinear q, *was = &b->q[id];
+        struct linear_report report;
+        if (items[id].keep)
+            continue;
+        size_t n = (size_t)was->rows * was->groups * quant_type_planes(was->spec.type), counted = 0;
+        OK(store_read_linear(store, &items[id], &q, &report, &e), e);
+        assert_memory_equal(q.codes, was->codes, (size_t)q.rows * q.cols);
+        assert_memory_equal(q.scales, was->scales, n * sizeof *q.scales);
+        for (uint32_t i = 0; i < report.stats.bins; i++)
+            counted += report.stats.codes[i];
+        assert_int_equal(counted, (size_t)q.rows * q.cols);
+        /* Offsets are no scales: those of this type would count as negative. */
+        if (quant_type_planes(q.spec.type) == 2)
+            assert_int_equal(report.stats.negative, 0);
+        qlinear_free(&q);
+    }
+    store_remove(&store);
+}
+
 static void check_learns(const char *shape, enum tune_stage half, const char *bits)
 {
     struct bench b;
@@ -272,6 +319,7 @@ static void check_learns(const char *shape, enum tune_stage half, const char *bi
     assert_true(fabs(r.loss_start - start) <= 1e-3 * start && fabs(r.loss_final - final) <= 1e-3 * final);
     assert_true(final < 0.97 * start);
     check_weights(&b);
+    check_store(&b);
     close_bench(&b);
 }
 
@@ -282,6 +330,8 @@ static void test_learns(void **state)
     check_learns("llama3.1", STAGE_FFN, "2");
     check_learns("qwen3", STAGE_ATTN, "3");
     check_learns("llama-bias", STAGE_FFN, "ternary");
+    check_learns("llama3.1", STAGE_FFN, "Q2_K");
+    check_learns("llama3.1", STAGE_ATTN, "Q3_K");
 }
 
 /* The same codes and scales, bit by bit; and nearly the same loss with other micro-batches. */

@@ -99,11 +99,13 @@ void gumbel_start(struct gpu_cmd *cmd, const struct gumbel_state *s)
                                                   .offsets = quant_offsets(&s->spec)});
 }
 
-/* Rate of offsets, as a share of the scales': an offset moves all weights of a group, a scale those at the
- * ends of the levels most. */
-static double offset_rate(const struct quant_type *t)
+/* Rate of offsets, as a share of the scales'. */
+#define OFFSET_RATE 1.5
+/* Rates are those of four levels. With more a scale moves the outer ones further, and they lie closer: GGUF's
+ * types learn at a rate that is as much less. */
+static double scale_rate(const struct quant_type *t)
 {
-    return 0.5 * (t->hi - t->lo);
+    return t->group && t->hi - t->lo > 3 ? 3.0 / (t->hi - t->lo) : 1.0;
 }
 
 /* The step at which scales become what will be stored and stay so; types without super-blocks lose little
@@ -119,47 +121,47 @@ void gumbel_step(struct gpu_cmd *cmd, const struct gumbel_state *s, uint32_t ste
     float tau, kappa, tau1, kappa1;
     schedule(s->o, step, &tau, &kappa);
     schedule(s->o, step + 1, &tau1, &kappa1);
-    double rate = gumbel_rate(s->o, step) * s->rate, lr_scales = rate * s->o->lr_scales;
+    double rate = gumbel_rate(s->o, step) * s->rate,
+           lr_scales = rate * s->o->lr_scales * scale_rate(s->spec.type);
     uint32_t frozen = frozen_from(s);
     if (step >= frozen)
         lr_scales = 0;
     /* The soft weights of this step are still those of the scales before: one gradient in hundreds. */
     if (step == frozen)
         quant_round_scales(cmd, &s->spec, s->scales, s->rows, s->groups);
-    q_gumbel_step(cmd,
-                  &(struct gumbel_step_args){.logits = s->logits,
-                                             .mom = s->mom,
-                                             .scales = s->scales,
-                                             .smom = s->smom,
-                                             .codes = s->codes,
-                                             .w = s->w,
-                                             .grad = s->grad,
-                                             .diff = s->soft,
-                                             .rows = s->rows,
-                                             .cols = s->cols,
-                                             .group = s->spec.group,
-                                             .groups = s->groups,
-                                             .ldc = s->ldc,
-                                             .levels = level_count(s->spec.type),
-                                             .relative = relative_levels(s->spec.type),
-                                             .lo = (uint32_t)s->spec.type->lo,
-                                             .hi = (uint32_t)s->spec.type->hi,
-                                             .seed = s->seed,
-                                             .tensor = s->tensor,
-                                             .row0 = s->row0,
-                                             .step = step,
-                                             .tau = tau,
-                                             .kappa = kappa,
-                                             .tau1 = tau1,
-                                             .kappa1 = kappa1,
-                                             .lr_logits = (float)(rate * s->o->lr_logits),
-                                             .lr_scales = (float)lr_scales,
-                                             .lr_offsets = (float)(lr_scales * offset_rate(s->spec.type)),
-                                             .beta1 = s->o->beta1,
-                                             .beta2 = s->o->beta2,
-                                             .decay = s->o->decay,
-                                             .origin = s->origin,
-                                             .offsets = quant_offsets(&s->spec)});
+    q_gumbel_step(cmd, &(struct gumbel_step_args){.logits = s->logits,
+                                                  .mom = s->mom,
+                                                  .scales = s->scales,
+                                                  .smom = s->smom,
+                                                  .codes = s->codes,
+                                                  .w = s->w,
+                                                  .grad = s->grad,
+                                                  .diff = s->soft,
+                                                  .rows = s->rows,
+                                                  .cols = s->cols,
+                                                  .group = s->spec.group,
+                                                  .groups = s->groups,
+                                                  .ldc = s->ldc,
+                                                  .levels = level_count(s->spec.type),
+                                                  .relative = relative_levels(s->spec.type),
+                                                  .lo = (uint32_t)s->spec.type->lo,
+                                                  .hi = (uint32_t)s->spec.type->hi,
+                                                  .seed = s->seed,
+                                                  .tensor = s->tensor,
+                                                  .row0 = s->row0,
+                                                  .step = step,
+                                                  .tau = tau,
+                                                  .kappa = kappa,
+                                                  .tau1 = tau1,
+                                                  .kappa1 = kappa1,
+                                                  .lr_logits = (float)(rate * s->o->lr_logits),
+                                                  .lr_scales = (float)lr_scales,
+                                                  .lr_offsets = (float)(lr_scales * OFFSET_RATE),
+                                                  .beta1 = s->o->beta1,
+                                                  .beta2 = s->o->beta2,
+                                                  .decay = s->o->decay,
+                                                  .origin = s->origin,
+                                                  .offsets = quant_offsets(&s->spec)});
 }
 
 void gumbel_codes(struct gpu_cmd *cmd, const struct gumbel_state *s, struct gpu_view codes)

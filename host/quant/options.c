@@ -84,7 +84,7 @@ void quantize_defaults(struct quantize_options *o)
                    .beta1 = 0.9f,
                    .beta2 = 0.95f,
                    .decay = 1.0f,
-                   .freeze = 0.5f,
+                   .freeze = 0.7f,
                    .init_noise = 0.01f,
                    .init_gap = 6.0f},
         .block = {.reach = 1.0f,

@@ -39,7 +39,7 @@ struct gumbel_options {
     float beta1, beta2; /* Lion: 0.9, 0.95 */
     float decay;        /* of the logits, per unit of rate: 1 */
     float freeze; /* share of the steps after which scales of types with super-blocks are those of the file,
-                     and the codes alone are learned on: 0.5 */
+                     and the codes alone are learned on: 0.7 */
     float init_noise, init_gap; /* start logits: noise * (N(0,1) + gap * centred(-(c-d)^2/2)): 0.01, 6 */
 };
 

@@ -17,6 +17,12 @@ uint32_t quant_row_scales(const struct quant_spec *spec, uint32_t cols)
     return quant_type_planes(spec->type) * (uint32_t)div_up(cols, spec->group);
 }
 
+uint32_t quant_row_steps(const struct quant_spec *spec, uint32_t cols)
+{
+    const struct quant_type *t = spec->type;
+    return t->super ? quant_type_planes(t) * (uint32_t)div_up(cols, t->super) : quant_row_scales(spec, cols);
+}
+
 static uint32_t groups_per_super(const struct quant_spec *spec)
 {
     return spec->type->super / spec->group;

@@ -15,6 +15,9 @@ struct qmatrix {
 };
 /* Scales of a row, its offsets too. */
 uint32_t quant_row_scales(const struct quant_spec *spec, uint32_t cols);
+/* Numbers of a row that its scales and offsets are made of: one for each of them or, with super-blocks, d and
+ * dmin of each. */
+uint32_t quant_row_steps(const struct quant_spec *spec, uint32_t cols);
 /* 1 where groups have offsets: what kernels ask. */
 uint32_t quant_offsets(const struct quant_spec *spec);
 uint64_t qmatrix_bytes(uint32_t rows, uint32_t cols, const struct quant_spec *spec);

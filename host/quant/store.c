@@ -166,10 +166,24 @@ uint64_t store_item_bytes(const struct plan_item *item)
                : (uint64_t)item->rows * 4 * (words_per_row(item) + quant_row_scales(&item->spec, item->cols));
 }
 
+/* Columns of a part of the pass over scales; rows are the item's. */
+static uint32_t part_cols(const struct plan_item *item, enum scales_part part)
+{
+    return part == SCALES_BEST ? quant_row_scales(&item->spec, item->cols)
+                               : quant_row_steps(&item->spec, item->cols);
+}
+
+static uint64_t part_bytes(const struct plan_item *item, enum scales_part part)
+{
+    return item->keep ? 0 : (uint64_t)item->rows * 4 * part_cols(item, part);
+}
+
 uint64_t store_scales_bytes(const struct plan_item *item)
 {
-    return item->keep ? 0
-                      : SCALES_PARTS * (uint64_t)item->rows * 4 * quant_row_scales(&item->spec, item->cols);
+    uint64_t sum = 0;
+    for (int part = 0; part < SCALES_PARTS; part++)
+        sum += part_bytes(item, (enum scales_part)part);
+    return sum;
 }
 
 static void report_print(const struct linear_report *r, char out[REPORT_CAP])
@@ -381,7 +395,7 @@ static size_t list_scales(const struct plan *p, const struct scales_state *state
             plan[n] = (struct tensor_plan){part_name(item, (enum scales_part)part, names[n]),
                                            DTYPE_F32,
                                            2,
-                                           {item->rows, quant_row_scales(&item->spec, item->cols)}};
+                                           {item->rows, part_cols(item, (enum scales_part)part)}};
     }
     if (!state->done)
         plan[n++] = (struct tensor_plan){"losses", DTYPE_F32, 1, {state->n_losses}};
@@ -393,10 +407,9 @@ static bool put_scales(struct safetensors_writer *w, const struct plan *p, const
 {
     for (size_t i = 0; i < p->n_items; i++) {
         const struct plan_item *item = &p->items[i];
-        uint64_t bytes = store_scales_bytes(item) / SCALES_PARTS;
         for (int part = 0; !item->keep && part < parts_of(state); part++) {
             const float *x = pull(ctx, i, (enum scales_part)part, e);
-            if (!x || !safetensors_writer_put(w, x, (size_t)bytes, e))
+            if (!x || !safetensors_writer_put(w, x, (size_t)part_bytes(item, (enum scales_part)part), e))
                 return false;
         }
     }
@@ -447,7 +460,7 @@ static bool scales_whole(const struct store *s, const struct plan *p, const stru
         for (int part = 0; !item->keep && part < parts_of(state); part++) {
             const struct tensor *t =
                 safetensors_find(s->scales, part_name(item, (enum scales_part)part, name));
-            if (!t || t->dtype != DTYPE_F32 || t->bytes != store_scales_bytes(item) / SCALES_PARTS)
+            if (!t || t->dtype != DTYPE_F32 || t->bytes != part_bytes(item, (enum scales_part)part))
                 return false;
         }
     }
@@ -486,7 +499,7 @@ bool store_read_scales_part(struct store *s, const struct plan_item *item, enum 
 {
     char name[NAME_CAP];
     const struct tensor *t = s->scales ? safetensors_find(s->scales, part_name(item, part, name)) : NULL;
-    uint64_t bytes = store_scales_bytes(item) / SCALES_PARTS;
+    uint64_t bytes = part_bytes(item, part);
     if (!t || t->bytes != bytes) {
         err_set(e, ERR_USER, "scales.safetensors in %s does not hold %s as this run needs it", s->dir,
                 item->module);

@@ -1,13 +1,16 @@
 /* The neutral store of a run: codes and scales of every finished block on disk. It is the checkpoint (a rerun
- * resumes from it) and the source of every export.
+ * resumes from it) and the source of every export. Files are written whole, flushed, renamed: present means
+ * done.
  *
- *     WORK/manifest.json            what this run is: options, model, calibration, device; names and values
- *     WORK/block-0007.safetensors   MODULE.codes u32 [rows, ceil(cols*bits/32)] (pack.h; codes
- * from 0 on are stored as they are), MODULE.scales f32 [rows, planes*groups]; reports in __metadata__.
- * Written whole, flushed, renamed: present means done. WORK/scales.safetensors       the last pass over
- * scales: MODULE.scales f32 [rows, planes*groups], the best so far. Until the pass is done also what it goes
- * on from: MODULE.now, MODULE.m, MODULE.v of that shape, `losses` f32 [steps so far]. Written anew, in the
- * same way, after each epoch. */
+ * WORK/manifest.json: what this run is: options, model, calibration, device; names and values.
+ *
+ * WORK/block-0007.safetensors: MODULE.codes u32 [rows, ceil(cols*bits/32)] (pack.h; codes from 0 on as they
+ * are), MODULE.scales f32 [rows, planes*groups]; reports in __metadata__.
+ *
+ * WORK/scales.safetensors, the last pass over scales: MODULE.scales f32 [rows, planes*groups], the best so
+ * far. Until the pass is done also what it goes on from: MODULE.now, MODULE.m, MODULE.v of that shape or,
+ * with super-blocks, [rows, planes*super-blocks]; `losses` f32 [steps so far]. Written anew after each epoch.
+ */
 #ifndef QUANT_STORE_H
 #define QUANT_STORE_H
 
@@ -48,7 +51,7 @@ struct scales_state {
     float *losses; /* [n_losses]: the training loss of each step; the caller's */
     uint32_t n_losses;
 };
-/* A part of one item's [rows, groups] scales, good until the next call; NULL: failed. */
+/* A part of one item, in its shape on disk, good until the next call; NULL: failed. */
 typedef const float *scales_pull(void *ctx, size_t item, enum scales_part part, struct err *e);
 /* Replaces what was there. */
 bool store_write_scales(struct store *s, const struct plan *p, const struct scales_state *state,

@@ -23,11 +23,14 @@
 
 /* One quantized linear. */
 struct entry {
-    struct qmatrix q; /* scales: those that learn; codes: no buffer where they do not stay on the device */
-    struct gpu_view m, v; /* Adam's moments, [rows, groups] */
-    struct gpu_view size; /* what the rate is relative to: |scales| at the start, less at more bits */
-    uint32_t n;           /* rows * groups; 0: the linear is kept in 16 bits */
-    float *best;          /* [n], rounded */
+    struct qmatrix q;      /* no scales; codes: no buffer where they do not stay on the device */
+    struct gpu_view steps; /* [n] what learns: scales or, with super-blocks, d and -dmin of each */
+    struct gpu_view units; /* [n, per] with super-blocks: the integers that make scales of them, which stay */
+    struct gpu_view m, v;  /* [n] Adam's moments */
+    struct gpu_view size;  /* [n] what the rate is relative to: |steps| at the start, less at more bits */
+    uint32_t n;            /* 0: the linear is kept in 16 bits */
+    uint32_t per;          /* scales that a step makes: 1, or the groups of a super-block */
+    float *best;           /* [n * per] scales, rounded */
 };
 
 struct pass {
@@ -38,7 +41,8 @@ struct pass {
     uint32_t batch, per_epoch, steps;    /* windows; steps */
     struct entry *entries;               /* [plan->n_items] */
     struct gpu_view codes[LINEAR_COUNT]; /* of one block, where they do not all stay */
-    struct gpu_view temp;                /* scales of one linear: rounded, or their gradient */
+    struct gpu_view temp;                /* scales of one linear, or their gradient */
+    struct gpu_view temp_steps;          /* steps of one linear: rounded, or their gradient */
     struct block_weights w;              /* of the block that is loaded */
     struct gpu_view block_codes[LINEAR_COUNT];
     uint32_t loaded; /* that block with its scales of the moment; NONE: none, or others */
@@ -78,9 +82,19 @@ uint64_t tune_scales_acts_bytes(const struct model *m, const struct quantize_opt
     return acts_bytes(m, (m->cfg->num_layers + 1) * tune_scales_batch(o, train));
 }
 
-static uint64_t groups_of(const struct plan_item *item)
+static uint64_t scales_of(const struct plan_item *item)
 {
-    return item->keep ? 0 : item->rows * div_up(item->cols, item->spec.group);
+    return item->keep ? 0 : (uint64_t)item->rows * quant_row_scales(&item->spec, item->cols);
+}
+
+static uint64_t steps_of(const struct plan_item *item)
+{
+    return item->keep ? 0 : (uint64_t)item->rows * quant_row_steps(&item->spec, item->cols);
+}
+
+static uint64_t unit_bytes(const struct plan_item *item)
+{
+    return item->spec.type->super ? round_up(scales_of(item) * 4, GPU_ALLOC_ALIGN) : 0;
 }
 
 static uint64_t code_bytes(const struct plan_item *item)
@@ -109,15 +123,16 @@ uint64_t tune_scales_bytes(const struct model *m, const struct plan *p, uint32_t
         const struct plan_item *items = p->items + (size_t)layer * LINEAR_COUNT;
         uint64_t codes = 0, grads = 0;
         for (int id = 0; id < LINEAR_COUNT; id++) {
-            state += 4 * round_up(groups_of(&items[id]) * 4, GPU_ALLOC_ALIGN);
-            widest = max_u64(widest, groups_of(&items[id]) * 4);
+            if (items[id].keep)
+                continue;
+            state += 4 * round_up(steps_of(&items[id]) * 4, GPU_ALLOC_ALIGN) + unit_bytes(&items[id]);
+            widest = max_u64(widest, scales_of(&items[id]) * 4);
             codes += code_bytes(&items[id]);
-            if (!items[id].keep)
-                grads += round_up((uint64_t)items[id].rows * items[id].cols * 4, GPU_ALLOC_ALIGN);
+            grads += round_up((uint64_t)items[id].rows * items[id].cols * 4, GPU_ALLOC_ALIGN);
         }
         block = max_u64(block, codes + grads);
     }
-    return state + widest + block + block_scratch_bytes(m, micro, SCRATCH_TRAIN) +
+    return state + 2 * widest + block + block_scratch_bytes(m, micro, SCRATCH_TRAIN) +
            bwd_scratch_bytes(m, micro, PARTS) + head_bytes(m, HEAD_TRAIN) +
            2ull * logit_rows(m, micro) * m->cfg->vocab_size * 4 +
            tokens * (3ull * m->cfg->hidden_size + 2) * 4 + slack(m);
@@ -149,6 +164,25 @@ static bool upload_codes(struct pass *p, size_t item, struct gpu_view codes, str
     return ok;
 }
 
+/* The scales of one linear as they are, or rounded; good until the next call, or until p->temp is used. */
+static struct gpu_view scales_now(const struct pass *p, const struct entry *x, bool rounded)
+{
+    struct gpu_cmd *cmd = p->m->cmd;
+    struct gpu_view steps = x->steps;
+    if (rounded) {
+        uint32_t type = (uint32_t)(x->per > 1 ? SCALE_F16 : x->q.spec.scale);
+        steps = gpu_slice(p->temp_steps, 0, x->n * 4ull);
+        gpu_copy(cmd, steps, x->steps, x->n * 4ull);
+        q_round_scales(cmd, &(struct round_scales_args){.scales = steps, .n = x->n, .scale_type = type});
+    }
+    if (x->per == 1)
+        return steps;
+    struct gpu_view scales = gpu_slice(p->temp, 0, (uint64_t)x->n * x->per * 4);
+    q_scale_rows(
+        cmd, &(struct scale_rows_args){.x = x->units, .w = steps, .y = scales, .rows = x->n, .cols = x->per});
+    return scales;
+}
+
 /* Block `layer` into p->w, with its scales as they are, or rounded. What was loaded before is gone. */
 static bool load(struct pass *p, uint32_t layer, bool rounded, struct err *e)
 {
@@ -169,9 +203,9 @@ static bool load(struct pass *p, uint32_t layer, bool rounded, struct err *e)
     if (!model_load_block_some(p->m, layer, kept, p->t->block, &p->w, e))
         return false;
     for (int id = 0; id < LINEAR_COUNT; id++) {
-        struct qmatrix q = p->entries[first + (size_t)id].q;
-        uint32_t n = p->entries[first + (size_t)id].n;
-        if (!n)
+        const struct entry *x = &p->entries[first + (size_t)id];
+        struct qmatrix q = x->q;
+        if (!x->n)
             continue;
         if (!q.codes.size) {
             q.codes = p->codes[id];
@@ -179,12 +213,7 @@ static bool load(struct pass *p, uint32_t layer, bool rounded, struct err *e)
                 return false;
         }
         p->block_codes[id] = q.codes;
-        if (rounded) {
-            gpu_copy(cmd, p->temp, q.scales, n * 4ull);
-            q.scales = p->temp;
-            q_round_scales(cmd, &(struct round_scales_args){
-                                    .scales = q.scales, .n = n, .scale_type = (uint32_t)q.spec.scale});
-        }
+        q.scales = scales_now(p, x, rounded);
         qmatrix_dequant(cmd, &q, p->w.w[id]);
     }
     p->loaded = rounded ? NONE : layer;
@@ -209,7 +238,7 @@ static bool learn(struct pass *p, uint32_t layer, struct err *e)
         const struct entry *x = &p->entries[item];
         if (!x->n)
             continue;
-        struct gpu_view dscales = gpu_slice(p->temp, 0, x->n * 4ull);
+        struct gpu_view dscales = gpu_slice(p->temp, 0, (uint64_t)x->n * x->per * 4), dsteps = dscales;
         gpu_fill(cmd, dscales, 0);
         q_scale_grad(cmd, &(struct scale_grad_args){.grad = p->grads.w[id],
                                                     .codes = p->block_codes[id],
@@ -218,17 +247,23 @@ static bool learn(struct pass *p, uint32_t layer, struct err *e)
                                                     .cols = x->q.cols,
                                                     .group = x->q.spec.group,
                                                     .groups = x->q.groups,
-                                                    .ldc = x->q.ldc});
+                                                    .ldc = x->q.ldc,
+                                                    .offsets = quant_offsets(&x->q.spec)});
+        if (x->per > 1) {
+            dsteps = gpu_slice(p->temp_steps, 0, x->n * 4ull);
+            q_row_dot(cmd, &(struct row_dot_args){
+                               .a = dscales, .b = x->units, .out = dsteps, .rows = x->n, .cols = x->per});
+        }
         if (p->grads_out) {
-            if (!gpu_download(cmd, dscales, p->grads_out[item], x->n * 4ull, e))
+            if (!gpu_download(cmd, dsteps, p->grads_out[item], x->n * 4ull, e))
                 return false;
             continue;
         }
         double t = p->step + 1.0;
-        q_adam_step(cmd, &(struct adam_step_args){.param = x->q.scales,
+        q_adam_step(cmd, &(struct adam_step_args){.param = x->steps,
                                                   .m = x->m,
                                                   .v = x->v,
-                                                  .grad = dscales,
+                                                  .grad = dsteps,
                                                   .size = x->size,
                                                   .n = x->n,
                                                   .lr = rate(p, p->step),
@@ -428,37 +463,71 @@ static float finest_step(const struct quant_type *t)
     return largest > 2 ? 2.0f / (float)largest : 1.0f;
 }
 
-/* The start: scales of the store, no moments. */
-static bool start(struct pass *p, struct err *e)
+/* p->host <- d and -dmin of each super-block; scales <- their integers. */
+static bool split_scales(struct pass *p, const struct entry *x, float *scales, const char *module,
+                         struct err *e)
+{
+    const struct quant_type *t = x->q.spec.type;
+    uint32_t planes = quant_type_planes(t), supers = x->q.groups / x->per;
+    for (uint32_t k = 0; k < x->n; k++) {
+        bool offset = k / supers % planes == 1;
+        float *of_block = scales + (size_t)k * x->per;
+        int16_t integers[16];
+        uint16_t d;
+        for (uint32_t i = 0; offset && i < x->per; i++)
+            of_block[i] = -of_block[i];
+        if (!quant_super_solve(of_block, x->per, offset ? 0 : t->scale_lo,
+                               offset ? t->offset_hi : t->scale_hi, &d, integers))
+            return err_set(e, ERR_BUG, "%s: scales that %s cannot hold", module, t->name);
+        for (uint32_t i = 0; i < x->per; i++)
+            of_block[i] = integers[i];
+        p->host[k] = offset ? -f16_to_f32(d) : f16_to_f32(d);
+    }
+    return true;
+}
+
+/* One linear's start: scales of the store, no moments. */
+static bool start_linear(struct pass *p, size_t item, struct err *e)
 {
     struct gpu_cmd *cmd = p->m->cmd;
-    bool ok = true;
-    for (size_t i = 0; ok && i < p->t->plan->n_items; i++) {
-        struct entry *x = &p->entries[i];
-        struct qlinear q = {0};
-        if (!x->n)
-            continue;
-        ok = store_read_linear(p->t->store, &p->t->plan->items[i], &q, NULL, e);
-        if (ok) {
-            float unit = finest_step(q.spec.type);
-            for (uint32_t k = 0; k < x->n; k++)
-                p->host[k] = unit * fabsf(q.scales[k]);
-            gpu_upload(cmd, x->q.scales, q.scales, x->n * 4ull);
-            gpu_upload(cmd, x->size, p->host, x->n * 4ull);
-            gpu_fill(cmd, x->m, 0);
-            gpu_fill(cmd, x->v, 0);
-            if (!p->state.report.best_epoch)
-                memcpy(x->best, q.scales, x->n * sizeof *x->best);
-        }
-        qlinear_free(&q);
+    struct entry *x = &p->entries[item];
+    const struct plan_item *of = &p->t->plan->items[item];
+    struct qlinear q = {0};
+    bool ok = store_read_linear(p->t->store, of, &q, NULL, e);
+    if (ok && !p->state.report.best_epoch)
+        memcpy(x->best, q.scales, (size_t)x->n * x->per * sizeof *x->best);
+    if (ok && x->per > 1) {
+        ok = split_scales(p, x, q.scales, of->module, e);
+        if (ok)
+            gpu_upload(cmd, x->units, q.scales, (uint64_t)x->n * x->per * 4);
+    } else if (ok) {
+        memcpy(p->host, q.scales, x->n * sizeof *p->host);
     }
-    p->loaded = NONE;
+    if (ok) {
+        float unit = finest_step(q.spec.type);
+        gpu_upload(cmd, x->steps, p->host, x->n * 4ull);
+        for (uint32_t k = 0; k < x->n; k++)
+            p->host[k] = unit * fabsf(p->host[k]);
+        gpu_upload(cmd, x->size, p->host, x->n * 4ull);
+        gpu_fill(cmd, x->m, 0);
+        gpu_fill(cmd, x->v, 0);
+    }
+    qlinear_free(&q);
     return ok;
+}
+
+static bool start(struct pass *p, struct err *e)
+{
+    p->loaded = NONE;
+    for (size_t i = 0; i < p->t->plan->n_items; i++)
+        if (p->entries[i].n && !start_linear(p, i, e))
+            return false;
+    return true;
 }
 
 static struct gpu_view part_of(const struct entry *x, enum scales_part part)
 {
-    return part == SCALES_NOW ? x->q.scales : part == SCALES_M ? x->m : x->v;
+    return part == SCALES_NOW ? x->steps : part == SCALES_M ? x->m : x->v;
 }
 
 static const float *pull(void *ctx, size_t item, enum scales_part part, struct err *e)
@@ -491,15 +560,9 @@ static bool take_up(struct pass *p, struct err *e)
 
 static bool keep_best(struct pass *p, struct err *e)
 {
-    struct gpu_cmd *cmd = p->m->cmd;
     for (size_t i = 0; i < p->t->plan->n_items; i++) {
         const struct entry *x = &p->entries[i];
-        if (!x->n)
-            continue;
-        gpu_copy(cmd, p->temp, x->q.scales, x->n * 4ull);
-        q_round_scales(cmd, &(struct round_scales_args){
-                                .scales = p->temp, .n = x->n, .scale_type = (uint32_t)x->q.spec.scale});
-        if (!gpu_download(cmd, gpu_slice(p->temp, 0, x->n * 4ull), x->best, x->n * 4ull, e))
+        if (x->n && !gpu_download(p->m->cmd, scales_now(p, x, true), x->best, (uint64_t)x->n * x->per * 4, e))
             return false;
     }
     return true;
@@ -614,7 +677,7 @@ static bool create_entries(struct pass *p, uint64_t *room, struct err *e)
         return err_nomem(e, "the scales", plan->n_items * sizeof *p->entries);
     for (size_t i = 0; i < plan->n_items; i++) {
         const struct plan_item *item = &plan->items[i];
-        widest = max_u64(widest, groups_of(item) * 4);
+        widest = max_u64(widest, scales_of(item) * 4);
         all_codes += code_bytes(item);
         codes[item->id] = max_u64(codes[item->id], code_bytes(item));
         if (!item->keep)
@@ -626,26 +689,28 @@ static bool create_entries(struct pass *p, uint64_t *room, struct err *e)
     p->host = malloc((size_t)widest);
     if (!p->host)
         return err_nomem(e, "the scales of one linear", widest);
-    bool ok = gpu_alloc(arena, widest, &p->temp, e);
+    bool ok = gpu_alloc(arena, widest, &p->temp, e) && gpu_alloc(arena, widest, &p->temp_steps, e);
     for (int id = 0; ok && id < LINEAR_COUNT; id++)
         ok = (!grads[id] || gpu_alloc(arena, grads[id], &p->grads.w[id], e)) &&
              (stay || !codes[id] || gpu_alloc(arena, codes[id], &p->codes[id], e));
     for (size_t i = 0; ok && i < plan->n_items; i++) {
         const struct plan_item *item = &plan->items[i];
         struct entry *x = &p->entries[i];
-        uint64_t bytes = groups_of(item) * 4;
+        uint64_t bytes = steps_of(item) * 4, scale_bytes = scales_of(item) * 4;
         if (item->keep)
             continue;
-        x->n = (uint32_t)groups_of(item);
+        x->n = (uint32_t)steps_of(item);
+        x->per = item->spec.type->super ? item->spec.type->super / item->spec.group : 1;
         x->q = (struct qmatrix){.rows = item->rows,
                                 .cols = item->cols,
                                 .groups = (uint32_t)div_up(item->cols, item->spec.group),
                                 .ldc = (uint32_t)div_up(item->cols, 4),
                                 .spec = item->spec};
-        x->best = malloc((size_t)bytes);
-        ok = x->best ? gpu_alloc(arena, bytes, &x->q.scales, e) && gpu_alloc(arena, bytes, &x->m, e) &&
-                           gpu_alloc(arena, bytes, &x->v, e) && gpu_alloc(arena, bytes, &x->size, e)
-                     : err_nomem(e, "scales", bytes);
+        x->best = malloc((size_t)scale_bytes);
+        ok = x->best ? gpu_alloc(arena, bytes, &x->steps, e) && gpu_alloc(arena, bytes, &x->m, e) &&
+                           gpu_alloc(arena, bytes, &x->v, e) && gpu_alloc(arena, bytes, &x->size, e) &&
+                           (x->per == 1 || gpu_alloc(arena, scale_bytes, &x->units, e))
+                     : err_nomem(e, "scales", scale_bytes);
         if (ok && stay)
             ok = gpu_alloc(arena, code_bytes(item), &x->q.codes, e) && upload_codes(p, i, x->q.codes, e);
     }

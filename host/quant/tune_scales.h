@@ -1,4 +1,5 @@
-/* The last pass over scales: codes stay, and the scales of all quantized linears learn end to end.
+/* The last pass over scales: codes stay, and the scales of all quantized linears learn end to end. Where
+ * super-blocks make scales of d and dmin, these learn, and their integers stay.
  *
  *     loss = mean over tokens of KL(16-bit model || quantized model)
  *
@@ -42,8 +43,9 @@ uint64_t tune_scales_acts_bytes(const struct model *m, const struct quantize_opt
 
 /* The whole pass, from where the store says it is, to the store. r: what happened. */
 bool tune_scales(const struct scales_task *t, struct stage_report *r, struct err *e);
-/* One batch at the start scales, nothing learned: its loss, and into grads[item] ([rows, groups] each; NULL
- * where an item is kept) the loss's gradient. For tests. */
+/* One batch at the start scales, nothing learned: its loss, and into grads[item] ([rows, groups] each, with
+ * super-blocks [rows, planes, super-blocks] of d and -dmin; NULL where an item is kept) the loss's gradient.
+ * For tests. */
 bool tune_scales_gradient(const struct scales_task *t, const uint32_t *list, uint32_t n, double *loss,
                           float *const *grads, struct err *e);
 
