@@ -97,7 +97,7 @@ for type in ${theirs[@]+"${theirs[@]}"}; do
 done
 
 echo "calibration: $samples windows of $ctx tokens; evaluation: $windows windows of $ctx by llama-perplexity's protocol in"
-echo "$("$llama" version) on the CPU; gsq $("$gsq" --version)"
+echo "$("$llama" version) on the CPU; $("$gsq" --version)"
 echo "machine: $(nproc) x $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1); $("$gsq" devices 2>/dev/null | sed -n 1p)"
 echo "date: $(date -u +%Y-%m-%d)"
 echo
@@ -110,5 +110,5 @@ awk -F'\t' -v model="$name" -v types="F16 ${types[*]} ${theirs[*]-}" -v methods=
     END { for (i = 1; i <= n; i++) for (k = 1; k <= m; k++) if ((t[i], h[k]) in row) {
               split(row[t[i], h[k]], c, "\t")
               base = (t[i], "llama-quantize") in kl ? kl[t[i], "llama-quantize"] : 0
-              printf "| %s | %s | %.3f | %.4f | %s | %.1f %% | %.2f | %.0f | %d |\n", c[2], c[3], c[4], c[5],
-                  base > 0 ? sprintf("%.2f", c[5] / base) : "", 100 * c[6], c[7], c[9] / 1024, c[8] } }' "$rows"
+              printf "| %s | %s | %.3f | %.4f | %s | %.1f %% | %.2f | %.0f | %d |\n", c[2], (c[3] ~ /^[fb]/ ? "gsq " : "") c[3], c[4], c[5],
+                  (base > 0 ? sprintf("%.2f", c[5] / base) : ""), 100 * c[6], c[7], c[9] / 1024, c[8] } }' "$rows"

@@ -70,7 +70,7 @@ for ((i = 0; i + 3 < ${#models[@]}; i += 4)); do
     done
 done
 
-echo "calibration: $samples windows of $ctx tokens; evaluation: ${WINDOWS:-all} windows of $ctx; gsq $("$gsq" --version)"
+echo "calibration: $samples windows of $ctx tokens; evaluation: ${WINDOWS:-all} windows of $ctx; $("$gsq" --version)"
 echo "machine: $(nproc) x $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1); $("$gsq" devices 2>/dev/null | sed -n 1p)"
 echo "date: $(date -u +%Y-%m-%d)"
 echo
