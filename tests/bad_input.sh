@@ -102,4 +102,22 @@ expect 'no device' 3 'no Vulkan (driver|device)' 'mesa-vulkan-drivers' -- \
 expect 'a device that is not there' 2 "no device.*'77'" '0: ' -- "$gsq" devices --device 77
 expect 'not enough device memory' 3 'device memory' 'mem-limit' -- \
     "${quantize[@]}" "$tmp/good" "${out[@]}" --method gptq --calib "$tmp/text" --ctx 64 --mem-limit 0.01
+# GGUF files.
+while IFS='|' read -r flaw message hint; do
+    python3 "$here/tests/lib/damage_gguf.py" "$tmp/bad.gguf" "$flaw"
+    expect "GGUF: $flaw" 2 "bad.gguf.*$message" "$hint" -- "$gsq" inspect "$tmp/bad.gguf"
+done <<'END'
+magic|does not begin with|older GGML
+version|version 7; versions 2 and 3|convert
+truncated-header|more than a file of 70 bytes|download
+truncated-data|"b.weight" ends at byte 416.* holds only 356|cut short
+overlap|"a.weight" and "b.weight" overlap|download
+tensors|1152921504606846976 tensors|download
+nested|"general.list" is an array of arrays|download
+block|"a.weight".*rows of 33 .*blocks of 32|download
+string|string of 4611686018427387904 bytes|download
+array|array of 2305843009213693952 elements|download
+none|"llama.embedding_length" is missing|convert
+END
+
 done_testing
