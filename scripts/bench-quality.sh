@@ -6,7 +6,7 @@
 #
 # ROWS: file of measured rows, default build/quality.tsv; what is in it is not measured again, so an interrupted run goes
 # on. BITS="ternary 2 3 4", METHODS="rtn gptq fast balanced best" (the efforts of gsq), SAMPLES=128, CTX=256, WINDOWS=N (of
-# the evaluation text; default all), GSQ=path of the binary.
+# the evaluation text; default all), GSQ=path of the binary. PRINT_ONLY=1: the table of what is there, nothing measured.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 gsq=${GSQ:-build/release/gsq}
@@ -62,6 +62,7 @@ measure() { # MODEL CALIB EVAL GROUP BITS METHOD
 }
 
 models=("$@")
+[[ -z ${PRINT_ONLY:-} ]] || models=()
 for ((i = 0; i + 3 < ${#models[@]}; i += 4)); do
     for bits in "${bit_widths[@]}"; do
         for method in "${methods[@]}"; do
