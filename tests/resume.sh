@@ -30,22 +30,28 @@ in_block() { # FILE N PID
     done
 }
 
-# Waits until the run trains a half of block N, or is over.
-in_training() { # FILE N PID
-    while kill -0 "$3" 2>/dev/null; do
-        grep -q "\"phase\":\"train\".*\"block\":$2,.*\"step\":[1-9]" "$1" 2>/dev/null && return 0
-        sleep 0.05
+# Stops the run in the training of a half of block N or later, or waits until it is over. It is looked at while it stands
+# still: a half may train for less than the second between two lines of progress.
+stop_in_training() { # FILE N PID
+    local last
+    while kill -STOP "$3" 2>/dev/null; do
+        last=$(grep -s '"phase"' "$1" | tail -n 1) || true
+        if [[ $last =~ '"phase":"train"'.*'"block":'([0-9]+) && ${BASH_REMATCH[1]} -ge $2 ]]; then
+            return 0
+        fi
+        kill -CONT "$3" 2>/dev/null || true
+        sleep 0.1
     done
 }
 
-# Three kills: in the middle of training block 2, then at a random moment of the third and fourth block or soon after.
+# Three kills: while block 2 or a later one trains, then at a random moment of the third and fourth block or soon after.
 killed=0
 for i in 1 2 3; do
     pause=$(awk -v t="$seconds" -v r="$RANDOM" 'BEGIN { printf "%.2f", t / 6 * r / 32767 }')
     "${quantize[@]}" -o "$tmp/c" >"$tmp/c.$i" 2>&1 &
     pid=$!
     if [[ $i -eq 1 ]]; then
-        in_training "$tmp/c.$i" 2 "$pid"
+        stop_in_training "$tmp/c.$i" 2 "$pid"
     else
         in_block "$tmp/c.$i" "$((i + 1))" "$pid"
         sleep "$pause"
