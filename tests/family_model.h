@@ -4,7 +4,6 @@
 
 #include "tests/tiny_model.h"
 
-#include "host/gpu/gpu_cmd.h"
 #include "host/model/model.h"
 #include "tests/ref/ref_model.h"
 
@@ -330,26 +329,6 @@ static inline void family_embed(const struct family_numbers *f, const struct sha
     for (size_t t = 0; t < n; t++)
         for (uint32_t i = 0; i < s->c.hidden; i++)
             x[t * s->c.hidden + i] = f->embed[(size_t)ids[t] * s->c.hidden + i];
-}
-
-/* ---- device ----------------------------------------------------------------------------------------------
- */
-
-static inline struct gpu_cmd *test_device(struct gpu **g, uint64_t mem_limit)
-{
-    struct err e = {0};
-    struct gpu_cmd *cmd;
-    OK(gpu_create(g, &(struct gpu_options){.mem_limit = mem_limit}, &e), e);
-    OK(gpu_cmd_create(&cmd, *g, &e), e);
-    return cmd;
-}
-
-/* No validation message may have come. */
-static inline void test_device_done(struct gpu **g, struct gpu_cmd **cmd)
-{
-    gpu_cmd_destroy(cmd);
-    assert_int_equal(gpu_validation_messages(*g), 0);
-    gpu_destroy(g);
 }
 
 #endif

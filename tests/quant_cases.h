@@ -2,10 +2,8 @@
 #ifndef TESTS_QUANT_CASES_H
 #define TESTS_QUANT_CASES_H
 
-#include <math.h>
-
 #include "host/base/num.h"
-#include "tests/gpu_fixture.h"
+#include "tests/kernel_buffers.h"
 
 /* Shapes: short last groups, groups that do not divide, columns that do not fill a word, one of everything.
  */

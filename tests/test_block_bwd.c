@@ -1,5 +1,6 @@
 /* The backward pass of a whole block, for every family: gradients of all weights and of the input against
  * central differences of the forward pass in double. L = sum of c * y with random c. */
+#include "tests/device.h"
 #include "tests/family_model.h"
 
 #include <math.h>
@@ -7,27 +8,11 @@
 #include "host/model/block_bwd.h"
 
 #define DIR_ "tmp_block_bwd"
+#include "tests/scratch_dir.h"
 
 enum { CTX = 13, WINDOWS = 3, SAMPLES = 10 };
 
-static struct gpu *gpu;
-static struct gpu_cmd *cmd;
 static uint32_t seed = 11;
-
-static int setup(void **state)
-{
-    (void)state;
-    cmd = test_device(&gpu, 0);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    test_device_done(&gpu, &cmd);
-    os_remove_tree(DIR_);
-    return 0;
-}
 
 static float uniform(void)
 {
@@ -155,14 +140,12 @@ static void check_block(const struct shape *s)
     l.x = x;
     l.dy = dy;
 
-    struct gpu_arena *arena;
     struct gpu_view gx, gh, gy;
     struct block_weights w;
     struct block_scratch fwd;
     struct bwd_scratch bwd, joint;
     struct block_grads g = {0}, only_vo = {0};
     unsigned all = BWD_ATTN | BWD_QK | BWD_FFN | BWD_INPUT;
-    OK(gpu_arena_create(&arena, gpu, "test", &e), e);
     OK(gpu_alloc(arena, n * 4, &gx, &e) && gpu_alloc(arena, n * 4, &gh, &e) &&
            gpu_alloc(arena, n * 4, &gy, &e),
        e);
@@ -207,7 +190,7 @@ static void check_block(const struct shape *s)
     check_weights(&l, s->name, m, &g, LINEAR_Q, LINEAR_GATE);
 
     OK(gpu_cmd_finish(cmd, &e), e);
-    gpu_arena_destroy(&arena);
+    gpu_arena_reset(arena, 0);
     family_numbers_free(&f);
     model_close(&m);
     checkpoint_close(&ck);
@@ -228,5 +211,5 @@ static void test_gradients(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_gradients)};
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return device_done(cmocka_run_group_tests(tests, device_setup, remove_dir));
 }

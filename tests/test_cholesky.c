@@ -4,8 +4,6 @@
 #include "tests/quant_cases.h"
 #include "tests/ref/ref_gptq.h"
 
-static struct fixture fx;
-
 /* A Hessian of n inputs seen on `tokens` tokens; few tokens or an outlier make it ill-conditioned. damp:
  * share of the mean diagonal. */
 static float *hessian(uint32_t n, uint32_t tokens, float outlier, double damp, uint64_t seed)
@@ -35,10 +33,10 @@ static void check_factor(uint32_t n, uint32_t tokens, float outlier, double damp
     for (size_t i = 0; i < (size_t)n * n; i++)
         exact[i] = h[i];
     assert_true(ref_inverse_factor(exact, n, u));
-    struct buffer bh = buffer_make(&fx, (size_t)n * n, h), br = buffer_make(&fx, (size_t)n * n, NULL);
+    struct buffer bh = buffer_make((size_t)n * n, h), br = buffer_make((size_t)n * n, NULL);
     struct err e = {0};
     bool ok = false;
-    MUST(cholesky_inverse_factor(fx.cmd, fx.arena, bh.view, br.view, n, &ok, &e), &e);
+    OK(cholesky_inverse_factor(cmd, arena, bh.view, br.view, n, &ok, &e), e);
     assert_true(ok);
     float *r = buffer_read(&br);
     free(buffer_read(&bh)); /* its guards */
@@ -59,7 +57,7 @@ static void check_factor(uint32_t n, uint32_t tokens, float outlier, double damp
     free(exact);
     free(u);
     free(r);
-    fixture_reset(&fx);
+    buffers_reset();
 }
 
 static void test_factor(void **state)
@@ -91,13 +89,13 @@ static void test_not_positive(void **state)
         uint32_t n = cases[i].n;
         float *h = hessian(n, 3 * n, 1, 0.01, i);
         h[(size_t)cases[i].at * n + cases[i].at] = cases[i].pivot;
-        struct buffer bh = buffer_make(&fx, (size_t)n * n, h), br = buffer_make(&fx, (size_t)n * n, NULL);
+        struct buffer bh = buffer_make((size_t)n * n, h), br = buffer_make((size_t)n * n, NULL);
         struct err e = {0};
         bool ok = true;
-        MUST(cholesky_inverse_factor(fx.cmd, fx.arena, bh.view, br.view, n, &ok, &e), &e);
+        OK(cholesky_inverse_factor(cmd, arena, bh.view, br.view, n, &ok, &e), e);
         assert_false(ok);
         free(h);
-        fixture_reset(&fx);
+        buffers_reset();
     }
 }
 
@@ -111,9 +109,9 @@ static void test_block(void **state)
         float *h = hessian(n, 3 * n, 1, 0.01, i), *a = normals((size_t)n * ld, 1, i);
         for (uint32_t r = 0; r < n; r++)
             memcpy(a + (size_t)r * ld, h + (size_t)r * n, n * sizeof *a);
-        struct buffer ba = buffer_make(&fx, (size_t)n * ld, a), bi = buffer_make(&fx, (size_t)n * n, NULL);
-        struct buffer bs = buffer_make(&fx, 1, &(uint32_t){0});
-        q_chol_block(fx.cmd, &(struct chol_block_args){ba.view, bi.view, bs.view, n, ld});
+        struct buffer ba = buffer_make((size_t)n * ld, a), bi = buffer_make((size_t)n * n, NULL);
+        struct buffer bs = buffer_make(1, &(uint32_t){0});
+        q_chol_block(cmd, &(struct chol_block_args){ba.view, bi.view, bs.view, n, ld});
         float *l = buffer_read(&ba), *inv = buffer_read(&bi);
         uint32_t *status = buffer_read(&bs);
         assert_int_equal(status[0], 0);
@@ -138,22 +136,8 @@ static void test_block(void **state)
         free(l);
         free(inv);
         free(status);
-        fixture_reset(&fx);
+        buffers_reset();
     }
-}
-
-static int open_device(void **state)
-{
-    (void)state;
-    fixture_open(&fx);
-    return 0;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    fixture_close(&fx);
-    return 0;
 }
 
 int main(void)
@@ -164,5 +148,5 @@ int main(void)
         cmocka_unit_test(test_ill_conditioned),
         cmocka_unit_test(test_not_positive),
     };
-    return cmocka_run_group_tests(tests, open_device, close_device);
+    return device_done(cmocka_run_group_tests(tests, device_setup, NULL));
 }

@@ -1,5 +1,6 @@
 /* Perplexity and KL divergence: tiny models against the reference in double, every way of storing and
  * batching against the others, and the real models against the published figures. */
+#include "tests/device.h"
 #include "tests/family_model.h"
 
 #include <math.h>
@@ -9,30 +10,14 @@
 #include "host/quant/eval.h"
 #include "tests/byte_tokenizer.h"
 
-#define DIR_  "tmp_eval"
+#define DIR_ "tmp_eval"
+#include "tests/scratch_dir.h"
+
 #define MODEL DIR_ "/model"
 #define OTHER DIR_ "/other"
 #define TEXT  DIR_ "/text.txt"
 
 enum { CTX = 21, TEXT_BYTES = 5 * CTX + 4 };
-
-static struct gpu *gpu;
-static struct gpu_cmd *cmd;
-
-static int setup(void **state)
-{
-    (void)state;
-    cmd = test_device(&gpu, 0);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    test_device_done(&gpu, &cmd);
-    os_remove_tree(DIR_);
-    return 0;
-}
 
 static void write_model(const char *dir, const struct shape *s, struct raw_model *raw)
 {
@@ -48,12 +33,12 @@ static struct checkpoint *open_ok(const char *dir)
     return c;
 }
 
-static struct eval_result eval_ok(struct gpu_cmd *on, const char *dir, const struct eval_options *o)
+static struct eval_result eval_ok(const char *dir, const struct eval_options *o)
 {
     struct err e = {0};
     struct eval_result r;
     struct checkpoint *c = open_ok(dir);
-    OK(eval_perplexity(on, c, o, &r, &e), e);
+    OK(eval_perplexity(cmd, c, o, &r, &e), e);
     checkpoint_close(&c);
     return r;
 }
@@ -103,7 +88,7 @@ static void test_reference(void **state)
         byte_text_write(DIR_, TEXT_BYTES, ids);
         double *lp = reference_log_probs(s, &raw, ids, 5);
         double want = mean_nll(lp, ids, 5, s->c.vocab);
-        struct eval_result r = eval_ok(cmd, MODEL, &(struct eval_options){.text = TEXT, .ctx = CTX});
+        struct eval_result r = eval_ok(MODEL, &(struct eval_options){.text = TEXT, .ctx = CTX});
         if (!(fabs(r.mean_nll - want) <= 1e-6 * want))
             fail_msg("%s: mean NLL %.9g, the reference has %.9g", s->name, r.mean_nll, want);
         assert_true(fabs(r.perplexity - exp(want)) < 1e-5 * exp(want));
@@ -117,7 +102,7 @@ static void test_reference(void **state)
         hash_hex(hash_bytes(bytes, sizeof bytes, (struct hash128){0}), hex);
         assert_string_equal(r.token_hash, hex);
         /* Fewer windows: the first ones. */
-        r = eval_ok(cmd, MODEL, &(struct eval_options){.text = TEXT, .ctx = CTX, .windows = 2});
+        r = eval_ok(MODEL, &(struct eval_options){.text = TEXT, .ctx = CTX, .windows = 2});
         assert_int_equal(r.windows, 2);
         assert_true(fabs(r.mean_nll - mean_nll(lp, ids, 2, s->c.vocab)) <= 1e-6 * want);
         free(lp);
@@ -158,8 +143,8 @@ static void test_compare(void **state)
     assert_true(fabs(r.mean_kl - kl) <= 1e-5 * kl);
     assert_true(r.top1 == (double)agree / (5 * (CTX - 1)));
     /* The same numbers as eval, to the bit. */
-    assert_true(r.model.mean_nll == eval_ok(cmd, MODEL, &o).mean_nll);
-    assert_true(r.reference.mean_nll == eval_ok(cmd, OTHER, &o).mean_nll);
+    assert_true(r.model.mean_nll == eval_ok(MODEL, &o).mean_nll);
+    assert_true(r.reference.mean_nll == eval_ok(OTHER, &o).mean_nll);
     OK(eval_compare(cmd, ca, ca, &o, &r, &e), e);
     assert_true(fabs(r.mean_kl) < 1e-7);
     assert_true(r.top1 == 1);
@@ -211,13 +196,13 @@ static void test_llama_protocol(void **state)
     assert_true(fabs(r.reference.mean_nll - nll[1] / n) <= 1e-6 * nll[1] / n);
     assert_true(fabs(r.mean_kl - kl / n) <= 1e-5 * kl / n);
     assert_true(r.top1 == (double)agree / n);
-    struct eval_result alone = eval_ok(cmd, MODEL, &o);
+    struct eval_result alone = eval_ok(MODEL, &o);
     assert_true(alone.mean_nll == r.model.mean_nll && alone.scored == n);
     /* The hash is of the text, not of what was put into it. */
     struct eval_options usual = {.text = TEXT, .ctx = CTX};
-    assert_string_equal(alone.token_hash, eval_ok(cmd, MODEL, &usual).token_hash);
+    assert_string_equal(alone.token_hash, eval_ok(MODEL, &usual).token_hash);
     o.ctx = 3;
-    assert_int_equal(eval_ok(cmd, MODEL, &o).scored, (TEXT_BYTES + 1) / 3);
+    assert_int_equal(eval_ok(MODEL, &o).scored, (TEXT_BYTES + 1) / 3);
     o.ctx = 2;
     FAILS(eval_perplexity(cmd, ca, &o, &alone, &e), e, ERR_USER, "2 tokens");
     checkpoint_close(&ca);
@@ -236,18 +221,19 @@ static void test_little_memory(void **state)
     uint32_t ids[TEXT_BYTES + 1];
     struct shape s = *shape_named("llama-bias");
     struct raw_model raw;
-    struct gpu *small;
     s.c.vocab = 200003; /* x 37 x 4 bytes: more than a quarter of the limit, no multiple of a tile */
     os_remove_tree(DIR_);
     write_model(MODEL, &s, &raw);
     byte_text_write(DIR_, TEXT_BYTES, ids);
     const struct eval_options o = {.text = TEXT, .ctx = CTX, .spill_dir = DIR_};
-    struct eval_result large = eval_ok(cmd, MODEL, &o), again = eval_ok(cmd, MODEL, &o);
+    struct eval_result large = eval_ok(MODEL, &o), again = eval_ok(MODEL, &o);
     assert_true(large.mean_nll == again.mean_nll);
-    struct gpu_cmd *small_cmd = test_device(&small, 112u << 20);
-    struct eval_result r = eval_ok(small_cmd, MODEL, &o);
-    assert_true(gpu_memory_peak(small) <= 112u << 20);
-    test_device_done(&small, &small_cmd);
+    assert_int_equal(device_close(), 0);
+    device_open((struct gpu_options){.mem_limit = 112u << 20});
+    struct eval_result r = eval_ok(MODEL, &o);
+    assert_true(gpu_memory_peak(gpu) <= 112u << 20);
+    assert_int_equal(device_close(), 0);
+    device_open((struct gpu_options){0});
     assert_true(r.mean_nll == large.mean_nll);
     raw_free(&raw);
 }
@@ -282,7 +268,7 @@ static void test_quantized(void **state)
     for (int f = 0; f < 4; f++) {
         OK(write_random(OTHER, MODEL, &x, &(struct export_options){.format = formats[f]}, &e), e);
         byte_tokenizer_write(OTHER);
-        struct eval_result r = eval_ok(cmd, OTHER, &o);
+        struct eval_result r = eval_ok(OTHER, &o);
         if (f == 0)
             first = r.mean_nll;
         else if (r.mean_nll != first)
@@ -304,7 +290,7 @@ static void test_quantized(void **state)
             family_config(MODEL "-dense", &s);
             raw_write(&raw, MODEL "-dense", false);
             byte_tokenizer_write(MODEL "-dense");
-            assert_true(eval_ok(cmd, MODEL "-dense", &o).mean_nll == first);
+            assert_true(eval_ok(MODEL "-dense", &o).mean_nll == first);
         }
         os_remove_tree(OTHER);
     }
@@ -433,7 +419,7 @@ static void check_real(const char *model, const char *text)
         print_message("skipped: there is no %s\n", there ? text_path : dir);
         skip();
     }
-    struct eval_result r = eval_ok(cmd, dir, &(struct eval_options){.text = text_path, .ctx = 256});
+    struct eval_result r = eval_ok(dir, &(struct eval_options){.text = text_path, .ctx = 256});
     double want = expected(model, "ppl_ctx256");
     print_message("%s: perplexity %.5f, expected %.5f; %.1f s on %s\n", model, r.perplexity, want, r.seconds,
                   gpu_info(gpu)->name);
@@ -457,5 +443,5 @@ int main(void)
         cmocka_unit_test(test_quantized),      cmocka_unit_test(test_progress),
         cmocka_unit_test(test_refusals),       cmocka_unit_test(test_tinystories_656k),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return device_done(cmocka_run_group_tests(tests, device_setup, remove_dir));
 }

@@ -1,16 +1,5 @@
 /* The Vulkan layer end to end: devices, memory, transfers, barriers, dispatches, errors. Needs any Vulkan 1.3
  * device. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/gpu/gpu_gemm.h"
@@ -18,62 +7,19 @@
 #include "host/gpu/kernel_table.h"
 #include "host/gpu/kernels.h"
 #include "host/gpu/spirv.h"
+#include "tests/device.h"
 
-static struct gpu *gpu;
-static struct gpu_cmd *cmd;
-static struct gpu_arena *arena;
-
-/* Fails with the message where a call that should work did not. */
-static void check(bool ok, const struct err *e)
-{
-    if (!ok)
-        fail_msg("%s (%s)", e->msg, e->hint);
-}
-
-static void open_gpu(const struct gpu_options *o)
-{
-    struct err e = {0};
-    check(gpu_create(&gpu, o, &e), &e);
-    check(gpu_cmd_create(&cmd, gpu, &e), &e);
-    check(gpu_arena_create(&arena, gpu, "test", &e), &e);
-}
-
-static void close_gpu(void)
-{
-    unsigned messages = gpu_validation_messages(gpu);
-    gpu_arena_destroy(&arena);
-    gpu_cmd_destroy(&cmd);
-    assert_int_equal(gpu_memory_used(gpu), 0);
-    gpu_destroy(&gpu);
-    assert_int_equal(messages, 0);
-}
-
-static int setup(void **state)
+static int device_teardown(void **state)
 {
     (void)state;
-    open_gpu(&(struct gpu_options){0});
-    return 0;
-}
-
-static int setup_no_push(void **state)
-{
-    (void)state;
-    open_gpu(&(struct gpu_options){.without = GPU_CAP_PUSH_DESCRIPTOR});
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    close_gpu();
-    return 0;
+    return device_close();
 }
 
 static struct gpu_view alloc(uint64_t bytes)
 {
     struct gpu_view v;
     struct err e = {0};
-    check(gpu_alloc(arena, bytes, &v, &e), &e);
+    OK(gpu_alloc(arena, bytes, &v, &e), e);
     return v;
 }
 
@@ -87,13 +33,13 @@ static struct gpu_view floats(const float *x, uint32_t n)
 static void finish(void)
 {
     struct err e = {0};
-    check(gpu_cmd_finish(cmd, &e), &e);
+    OK(gpu_cmd_finish(cmd, &e), e);
 }
 
 static void download(struct gpu_view v, void *out, uint64_t bytes)
 {
     struct err e = {0};
-    check(gpu_download(cmd, v, out, bytes, &e), &e);
+    OK(gpu_download(cmd, v, out, bytes, &e), e);
 }
 
 static void add(struct gpu_view y, struct gpu_view x, uint32_t n)
@@ -124,7 +70,7 @@ static void test_list(void **state)
     (void)state;
     unsigned n = 0;
     struct err e = {0};
-    check(gpu_list(count_device, &n, &e), &e);
+    OK(gpu_list(count_device, &n, &e), e);
     assert_true(n > 0);
 }
 
@@ -144,22 +90,22 @@ static void test_choice(void **state)
     assert_int_equal(e.kind, ERR_USER);
 
     /* Part of the name, in other case, finds the device. */
-    open_gpu(&(struct gpu_options){0});
+    device_open((struct gpu_options){0});
     char part[64], number[16];
     snprintf(part, sizeof part, "%.6s", gpu_info(gpu)->name);
     snprintf(number, sizeof number, "%u", gpu_info(gpu)->index);
     for (char *p = part; *p; p++)
         *p = (char)(*p >= 'a' && *p <= 'z' ? *p - 32 : *p);
-    close_gpu();
-    open_gpu(&(struct gpu_options){.device = part});
-    close_gpu();
-    open_gpu(&(struct gpu_options){.device = number, .threads = 2, .variant = "base"});
+    assert_int_equal(device_close(), 0);
+    device_open((struct gpu_options){.device = part});
+    assert_int_equal(device_close(), 0);
+    device_open((struct gpu_options){.device = number, .threads = 2, .variant = "base"});
     for (unsigned k = 0; k < KERNEL_COUNT; k++) {
         const char *name;
         if (gpu_kernel_variant_at(gpu, k, 0, &name, NULL))
             assert_string_equal(gpu_kernel_variant(gpu, k, &e), "base");
     }
-    close_gpu();
+    assert_int_equal(device_close(), 0);
 }
 
 /* ---- kernels --------------------------------------------------------------------------------- */
@@ -180,8 +126,8 @@ static void test_kernels(void **state)
                 assert_false(gpu_kernel_force(gpu, k, name, &e));
                 continue;
             }
-            check(gpu_kernel_force(gpu, k, name, &e), &e);
-            check(gpu_kernel_variant(gpu, k, &e) != NULL, &e);
+            OK(gpu_kernel_force(gpu, k, name, &e), e);
+            OK(gpu_kernel_variant(gpu, k, &e) != NULL, e);
             assert_true(gpu_kernel_local_size(gpu, k) > 0);
         }
         if (!first) { /* declared, its shader is still to come */
@@ -191,7 +137,7 @@ static void test_kernels(void **state)
             continue;
         }
         assert_true(base);
-        check(gpu_kernel_force(gpu, k, first, &e), &e);
+        OK(gpu_kernel_force(gpu, k, first, &e), e);
     }
     if (missing)
         print_message("%u kernels have no shader yet\n", missing);
@@ -208,7 +154,7 @@ static void test_spirv(void **state)
     struct spirv_info info;
     for (const struct kernel_variant *v = kernel_variants; v->kernel < KERNEL_COUNT; v++) {
         const struct kernel_decl *d = &kernel_decls[v->kernel];
-        check(spirv_reflect(v->words, v->n_words, &info, &e), &e);
+        OK(spirv_reflect(v->words, v->n_words, &info, &e), e);
         if (info.n_buffers != d->n_buffers || info.push_bytes != d->push_bytes)
             fail_msg("%s %s: %u buffers, %u bytes; kernels.def has %u, %u", d->name, v->name, info.n_buffers,
                      info.push_bytes, d->n_buffers, d->push_bytes);
@@ -217,7 +163,7 @@ static void test_spirv(void **state)
     const struct kernel_variant *v = kernel_variants;
     while (v->kernel != KERNEL_ID_subtract)
         v++;
-    check(spirv_reflect(v->words, v->n_words, &info, &e), &e);
+    OK(spirv_reflect(v->words, v->n_words, &info, &e), e);
     assert_int_equal(info.writes, 4);
     assert_int_equal(info.reads, 3);
     for (size_t n = 0; n < v->n_words; n++) {
@@ -293,7 +239,7 @@ static void test_limit(void **state)
     (void)state;
     struct err e = {0};
     struct gpu_view v, w;
-    open_gpu(&(struct gpu_options){.mem_limit = 64 << 20});
+    device_open((struct gpu_options){.mem_limit = 64 << 20});
     assert_int_equal(gpu_info(gpu)->mem_limit, 64 << 20);
     v = alloc(48 << 20);
     assert_false(gpu_alloc(arena, 32 << 20, &w, &e));
@@ -307,7 +253,7 @@ static void test_limit(void **state)
     gpu_arena_reset(arena, 0);
     alloc(60 << 20);
     assert_true(gpu_memory_peak(gpu) <= 64 << 20);
-    close_gpu();
+    assert_int_equal(device_close(), 0);
 }
 
 /* ---- transfers ------------------------------------------------------------------------------- */
@@ -700,12 +646,12 @@ static bool note_file(void *ctx, const char *name, struct err *e)
 
 static void use_cache(const char *dir)
 {
-    open_gpu(&(struct gpu_options){.cache_dir = dir});
+    device_open((struct gpu_options){.cache_dir = dir});
     struct gpu_view v = alloc(1024);
     gpu_fill(cmd, v, 0);
     add(v, v, 256);
     finish();
-    close_gpu();
+    assert_int_equal(device_close(), 0);
 }
 
 static void test_cache(void **state)
@@ -717,18 +663,18 @@ static void test_cache(void **state)
     os_remove_tree(dir);
     use_cache(dir);
     cache_file[0] = 0;
-    check(os_list(dir, note_file, dir, &e), &e);
+    OK(os_list(dir, note_file, dir, &e), e);
     assert_non_null(strstr(cache_file, "pipelines-"));
     use_cache(dir);
     char *data;
     size_t size;
-    check(os_read_file(cache_file, 1 << 28, &data, &size, &e), &e);
+    OK(os_read_file(cache_file, 1 << 28, &data, &size, &e), e);
     data[size - 1] ^= 1;
-    check(os_write_file(cache_file, data, size, &e), &e);
+    OK(os_write_file(cache_file, data, size, &e), e);
     use_cache(dir);
-    check(os_write_file(cache_file, data, size / 2, &e), &e);
+    OK(os_write_file(cache_file, data, size / 2, &e), e);
     use_cache(dir);
-    check(os_write_file(cache_file, "", 0, &e), &e);
+    OK(os_write_file(cache_file, "", 0, &e), e);
     use_cache(dir);
     free(data);
     /* A folder that cannot be: a warning, not an error. */
@@ -737,10 +683,10 @@ static void test_cache(void **state)
     os_remove_tree("test_gpu_cache.tmp");
 }
 
-#define ON(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define ON(f) cmocka_unit_test_setup_teardown(f, device_setup, device_teardown)
 #define NO_PUSH(f)                                                                                           \
     {                                                                                                        \
-#f " without push descriptors", f, setup_no_push, teardown, NULL                                     \
+#f " without push descriptors", f, device_setup_no_push, device_teardown, NULL                       \
     }
 
 int main(void)

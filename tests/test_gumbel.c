@@ -4,8 +4,6 @@
 #include "tests/quant_cases.h"
 #include "tests/ref/ref_quant.h"
 
-static struct fixture fx;
-
 static const struct model {
     uint32_t levels, relative;
     int lo, hi;
@@ -44,14 +42,14 @@ static struct setup setup_make(struct shape s, const struct model *m, uint32_t r
     for (size_t i = 0; m->offsets && i < t.n_scales; i++)
         t.scales[i] = i / t.groups % 2 ? -fabsf(t.scales[i]) : fabsf(t.scales[i]);
     t.codes = random_codes(s, m->lo, m->hi, seed + 3);
-    t.logits = buffer_make(&fx, t.n_state, NULL);
-    t.mom = buffer_make(&fx, t.n_state, NULL);
-    t.b_scales = buffer_make(&fx, t.n_scales, t.scales);
-    t.smom = buffer_make(&fx, t.n_scales, NULL);
-    t.b_codes = buffer_make(&fx, (size_t)s.rows * t.ldc, t.codes);
-    t.b_w = buffer_make(&fx, t.n, origin == 0 ? NULL : t.w);
-    t.b_grad = buffer_make(&fx, t.n, t.grad);
-    t.diff = buffer_make(&fx, t.n, NULL);
+    t.logits = buffer_make(t.n_state, NULL);
+    t.mom = buffer_make(t.n_state, NULL);
+    t.b_scales = buffer_make(t.n_scales, t.scales);
+    t.smom = buffer_make(t.n_scales, NULL);
+    t.b_codes = buffer_make((size_t)s.rows * t.ldc, t.codes);
+    t.b_w = buffer_make(t.n, origin == 0 ? NULL : t.w);
+    t.b_grad = buffer_make(t.n, t.grad);
+    t.diff = buffer_make(t.n, NULL);
     return t;
 }
 
@@ -61,7 +59,7 @@ static void setup_free(struct setup *t)
     free(t->grad);
     free(t->scales);
     free(t->codes);
-    fixture_reset(&fx);
+    buffers_reset();
 }
 
 static struct gumbel_init_args init_args(const struct setup *t, float tau, float kappa)
@@ -197,7 +195,7 @@ static void test_init(void **state)
         /* Some so far down that the element number needs its upper word. */
         struct setup t = setup_make(shapes[i / 2 / N_MODELS], m, i / 2 % 2 ? 0xfffff000u : i, origin, i);
         struct gumbel_init_args a = init_args(&t, 2, 100);
-        q_gumbel_init(fx.cmd, &a);
+        q_gumbel_init(cmd, &a);
         struct snapshot now = snapshot_take(&t);
         for (size_t k = 0; k < t.n_scales; k++)
             assert_true(now.smom[k] == 0 && now.scales[k] == t.scales[k]);
@@ -298,17 +296,17 @@ static void test_step(void **state)
 {
     (void)state;
     enum { STEPS = 4 };
-    for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_gumbel_step, &v); v++)
+    for (unsigned v = 0; variant_use(KERNEL_ID_gumbel_step, &v); v++)
         for (unsigned i = 0; i < 2 * N_SHAPES * N_MODELS; i++) {
             struct setup t = setup_make(shapes[i / 2 / N_MODELS], &models[i / 2 % N_MODELS],
                                         i / 2 % 2 ? 0xfffff000u : i, i % 2, i);
             struct gumbel_init_args a = init_args(&t, 2, 100);
-            q_gumbel_init(fx.cmd, &a);
+            q_gumbel_init(cmd, &a);
             struct snapshot was = snapshot_take(&t);
             for (uint32_t step = 0; step < STEPS; step++) {
                 float f = (float)step / (STEPS - 1), tau = 2 - 1.95f * f, kappa = 100 + 400 * f;
                 struct gumbel_step_args b = step_args(&t, step, tau, kappa);
-                q_gumbel_step(fx.cmd, &b);
+                q_gumbel_step(cmd, &b);
                 struct snapshot now = snapshot_take(&t);
                 check_step(&t, &was, &now, step, tau, kappa);
                 snapshot_free(&was);
@@ -326,15 +324,15 @@ static void test_gradients(void **state)
     (void)state;
     const float tau = 0.7f, kappa = 100;
     const uint32_t step = 5;
-    for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_gumbel_step, &v); v++)
+    for (unsigned v = 0; variant_use(KERNEL_ID_gumbel_step, &v); v++)
         for (unsigned i = 0; i < N_MODELS; i++) {
             struct setup t = setup_make((struct shape){5, 172, 64}, &models[i], 3, 1, i + 7);
             struct gumbel_init_args a = init_args(&t, 2, 100);
-            q_gumbel_init(fx.cmd, &a);
+            q_gumbel_init(cmd, &a);
             struct snapshot was = snapshot_take(&t);
             struct gumbel_step_args b = step_args(&t, step, tau, kappa);
             b.beta1 = b.beta2 = 0;
-            q_gumbel_step(fx.cmd, &b);
+            q_gumbel_step(cmd, &b);
             struct snapshot now = snapshot_take(&t);
             double *scale_grad = calloc(t.n_scales, sizeof(double)),
                    *scale_size = calloc(t.n_scales, sizeof(double));
@@ -386,7 +384,7 @@ static void test_tiles_change_nothing(void **state)
     (void)state;
     const struct shape s = {130, 96, 10};
     const uint32_t cut = 64;
-    for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_gumbel_step, &v); v++)
+    for (unsigned v = 0; variant_use(KERNEL_ID_gumbel_step, &v); v++)
         for (unsigned i = 0; i < N_MODELS; i++) {
             struct snapshot runs[3];
             struct setup t;
@@ -410,10 +408,10 @@ static void test_tiles_change_nothing(void **state)
                     part.b_codes.view =
                         gpu_slice(t.b_codes.view, (uint64_t)row * t.ldc * 4, (uint64_t)rows * t.ldc * 4);
                     struct gumbel_init_args a = init_args(&part, 2, 100);
-                    q_gumbel_init(fx.cmd, &a);
+                    q_gumbel_init(cmd, &a);
                     for (uint32_t step = 0; step < 3; step++) {
                         struct gumbel_step_args b = step_args(&part, step, 1.5f - 0.5f * (float)step, 200);
-                        q_gumbel_step(fx.cmd, &b);
+                        q_gumbel_step(cmd, &b);
                     }
                 }
                 runs[run] = snapshot_take(&t);
@@ -435,18 +433,18 @@ static void test_tiles_change_nothing(void **state)
 static void test_codes(void **state)
 {
     (void)state;
-    for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_gumbel_codes, &v); v++)
+    for (unsigned v = 0; variant_use(KERNEL_ID_gumbel_codes, &v); v++)
         for (unsigned i = 0; i < N_SHAPES * N_MODELS; i++) {
             struct setup t = setup_make(shapes[i / N_MODELS], &models[i % N_MODELS], 0, 1, i);
             uint64_t seed = i;
             float *logits = malloc(t.n_state * sizeof *logits);
             for (size_t k = 0; k < t.n_state; k++)
                 logits[k] = (float)(test_random(&seed) % 3) - 1.5f;
-            struct buffer bl = buffer_make(&fx, t.n_state, logits);
-            struct buffer out = buffer_make(&fx, (size_t)t.s.rows * t.ldc, NULL);
-            q_gumbel_codes(fx.cmd, &(struct gumbel_codes_args){bl.view, t.b_codes.view, out.view, t.s.rows,
-                                                               t.s.cols, t.ldc, t.g.levels, t.g.relative,
-                                                               (uint32_t)t.g.lo, (uint32_t)t.g.hi});
+            struct buffer bl = buffer_make(t.n_state, logits);
+            struct buffer out = buffer_make((size_t)t.s.rows * t.ldc, NULL);
+            q_gumbel_codes(cmd, &(struct gumbel_codes_args){bl.view, t.b_codes.view, out.view, t.s.rows,
+                                                            t.s.cols, t.ldc, t.g.levels, t.g.relative,
+                                                            (uint32_t)t.g.lo, (uint32_t)t.g.hi});
             uint32_t *codes = buffer_read(&out);
             check_pads(codes, t.s);
             for (size_t k = 0; k < t.n; k++) {
@@ -503,20 +501,6 @@ static void test_noise(void **state)
         within(product[k] / N, 0, 5.0 / 12 / sqrt(N));
 }
 
-static int open_device(void **state)
-{
-    (void)state;
-    fixture_open(&fx);
-    return 0;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    fixture_close(&fx);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -524,5 +508,5 @@ int main(void)
         cmocka_unit_test(test_step),  cmocka_unit_test(test_gradients),
         cmocka_unit_test(test_codes), cmocka_unit_test(test_tiles_change_nothing),
     };
-    return cmocka_run_group_tests(tests, open_device, close_device);
+    return device_done(cmocka_run_group_tests(tests, device_setup, NULL));
 }

@@ -1,5 +1,6 @@
 /* Importance matrices: sums against a reference in double, the file and back, and every way a file can be
  * wrong. */
+#include "tests/device.h"
 #include "tests/family_model.h"
 
 #include <math.h>
@@ -9,30 +10,14 @@
 #include "host/quant/imatrix.h"
 #include "tests/byte_tokenizer.h"
 
-#define DIR_  "tmp_imatrix"
+#define DIR_ "tmp_imatrix"
+#include "tests/scratch_dir.h"
+
 #define MODEL DIR_ "/model"
 #define TEXT  DIR_ "/text.txt"
 #define FILE_ DIR_ "/imatrix.gguf"
 
 enum { CTX = 19, WINDOWS = 5, TEXT_BYTES = WINDOWS * CTX + 4 };
-
-static struct gpu *gpu;
-static struct gpu_cmd *cmd;
-
-static int setup(void **state)
-{
-    (void)state;
-    cmd = test_device(&gpu, 0);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    test_device_done(&gpu, &cmd);
-    os_remove_tree(DIR_);
-    return 0;
-}
 
 static struct checkpoint *write_model(const struct shape *s, struct raw_model *raw, uint32_t *ids)
 {
@@ -327,5 +312,5 @@ int main(void)
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_bad_files),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return device_done(cmocka_run_group_tests(tests, device_setup, remove_dir));
 }

@@ -1,39 +1,13 @@
 /* The kernels of the backward pass: the references against differences of the forward pass, then every
  * variant that the device runs, on odd shapes, against the references. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <float.h>
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "host/base/num.h"
 #include "host/quant/qkernels.h"
-#include "tests/gpu_fixture.h"
+#include "tests/kernel_buffers.h"
 #include "tests/ref/ref_backward.h"
 
-static struct fixture fix;
 static uint64_t random_state = 1;
-
-static int setup(void **state)
-{
-    (void)state;
-    fixture_open(&fix);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    fixture_close(&fix);
-    return 0;
-}
 
 static float *random_vector(size_t n, float size)
 {
@@ -44,38 +18,15 @@ static float *random_vector(size_t n, float size)
     return x;
 }
 
-static struct buffer upload(const void *data, size_t words)
-{
-    return buffer_make(&fix, words, data);
-}
-
 static struct buffer upload_rounded(const double *x, size_t n)
 {
     float *f = malloc(n * sizeof *f);
     assert_non_null(f);
     for (size_t i = 0; i < n; i++)
         f[i] = (float)x[i];
-    struct buffer b = upload(f, n);
+    struct buffer b = buffer_make(n, f);
     free(f);
     return b;
-}
-
-/* got[i] against want[i] within tolerance; NaN is never within. */
-static void check(unsigned kernel, const char *shape, size_t i, double got, double want, double tolerance)
-{
-    struct err e = {0};
-    if (!(fabs(got - want) <= tolerance))
-        fail_msg("%s.%s, %s, element %zu: %.9g, should be %.9g +- %.2g", kernel_decls[kernel].name,
-                 gpu_kernel_variant(fix.g, kernel, &e), shape, i, got, want, tolerance);
-}
-
-/* Calls test for each variant of the kernel. */
-static void each_variant(unsigned kernel, void (*test)(void))
-{
-    unsigned n = 0;
-    for (unsigned i = 0; fixture_variant(&fix, kernel, &i); i++, n++)
-        test();
-    assert_true(n > 0);
 }
 
 /* ---- the references against central differences of the forward ones ---- */
@@ -214,13 +165,13 @@ static void rmsnorm_bwd(void)
         double *want = doubles(n), *mag = doubles(n);
         for (size_t at = 0; at < n; at += cols)
             ref_rmsnorm_bwd(x0 + at, w0, dy0 + at, cols, eps, want + at, mag + at);
-        struct buffer x = upload(x0, n), w = upload(w0, cols), dy = upload(dy0, n),
-                      dx = buffer_make(&fix, n, NULL);
+        struct buffer x = buffer_make(n, x0), w = buffer_make(cols, w0), dy = buffer_make(n, dy0),
+                      dx = buffer_make(n, NULL);
         struct rmsnorm_bwd_args a = {
             .x = x.view, .w = w.view, .dy = dy.view, .dx = dx.view, .rows = rows, .cols = cols, .eps = eps};
-        run_rmsnorm_bwd(fix.cmd, gpu_rows(rows), &a);
+        run_rmsnorm_bwd(cmd, gpu_rows(rows), &a);
         a.dx = dy.view;
-        run_rmsnorm_bwd(fix.cmd, gpu_rows(rows), &a);
+        run_rmsnorm_bwd(cmd, gpu_rows(rows), &a);
         float *got = buffer_read(&dx), *same = buffer_read(&dy);
         for (size_t i = 0; i < n; i++) {
             check(KERNEL_ID_rmsnorm_bwd, shape, i, got[i], want[i], (cols + 32) * FLT_EPSILON * mag[i]);
@@ -233,7 +184,7 @@ static void rmsnorm_bwd(void)
         free(mag);
         free(got);
         free(same);
-        fixture_reset(&fix);
+        buffers_reset();
     }
 }
 
@@ -243,11 +194,11 @@ static void swiglu_bwd_case(uint32_t n, unsigned gate_is, bool up_is)
     char shape[64];
     snprintf(shape, sizeof shape, "%u, dgate %u, dup %d", n, gate_is, up_is);
     float *g0 = random_vector(n, 10), *u0 = random_vector(n, 1), *d0 = random_vector(n, 1);
-    struct buffer g = upload(g0, n), u = upload(u0, n), d = upload(d0, n);
-    struct buffer dg = gate_is == 0 ? buffer_make(&fix, n, NULL) : gate_is == 1 ? g : d;
-    struct buffer du = up_is ? u : buffer_make(&fix, n, NULL);
+    struct buffer g = buffer_make(n, g0), u = buffer_make(n, u0), d = buffer_make(n, d0);
+    struct buffer dg = gate_is == 0 ? buffer_make(n, NULL) : gate_is == 1 ? g : d;
+    struct buffer du = up_is ? u : buffer_make(n, NULL);
     run_swiglu_bwd(
-        fix.cmd, gpu_items(fix.cmd, KERNEL_ID_swiglu_bwd, n),
+        cmd, gpu_items(cmd, KERNEL_ID_swiglu_bwd, n),
         &(struct swiglu_bwd_args){
             .gate = g.view, .up = u.view, .dact = d.view, .dgate = dg.view, .dup = du.view, .n = n});
     float *dgate = buffer_read(&dg), *dup = buffer_read(&du);
@@ -262,7 +213,7 @@ static void swiglu_bwd_case(uint32_t n, unsigned gate_is, bool up_is)
     free(d0);
     free(dgate);
     free(dup);
-    fixture_reset(&fix);
+    buffers_reset();
 }
 
 static const uint32_t sizes[] = {1, 3, 64, 172, 1001};
@@ -291,12 +242,12 @@ static void kl_bwd(void)
         double *want = doubles(n), *mag = doubles(n);
         for (size_t at = 0; at < n; at += cols)
             ref_kl_bwd(p0 + at, q0 + at, cols, factor, want + at, mag + at);
-        struct buffer p = upload(p0, n), q = upload(q0, n), d = buffer_make(&fix, n, NULL);
+        struct buffer p = buffer_make(n, p0), q = buffer_make(n, q0), d = buffer_make(n, NULL);
         struct kl_bwd_args a = {
             .ref = p.view, .logits = q.view, .dlogits = d.view, .rows = rows, .cols = cols, .factor = factor};
-        run_kl_bwd(fix.cmd, gpu_rows(rows), &a);
+        run_kl_bwd(cmd, gpu_rows(rows), &a);
         a.dlogits = q.view;
-        run_kl_bwd(fix.cmd, gpu_rows(rows), &a);
+        run_kl_bwd(cmd, gpu_rows(rows), &a);
         float *got = buffer_read(&d), *same = buffer_read(&q);
         for (size_t i = 0; i < n; i++) {
             /* A sum of cols terms, each exp good to 3 + 2|x| ulp (Vulkan's bound) of x down to -30. */
@@ -310,7 +261,7 @@ static void kl_bwd(void)
         free(mag);
         free(got);
         free(same);
-        fixture_reset(&fix);
+        buffers_reset();
     }
 }
 
@@ -329,9 +280,9 @@ static void reduce_sum(void)
             sum += x0[i];
             mag += fabs(x0[i]);
         }
-        struct buffer x = upload(x0, n), out = upload(out0, 5);
+        struct buffer x = buffer_make(n, x0), out = buffer_make(5, out0);
         run_reduce_sum(
-            fix.cmd, gpu_rows(1),
+            cmd, gpu_rows(1),
             &(struct reduce_sum_args){.x = x.view, .result = out.view, .n = n, .at = 3, .factor = -0.5f});
         float *got = buffer_read(&out);
         for (size_t i = 0; i < 5; i++)
@@ -339,7 +290,7 @@ static void reduce_sum(void)
                   i == 3 ? FLT_EPSILON * (4 + 6 * mag) : 0);
         free(x0);
         free(got);
-        fixture_reset(&fix);
+        buffers_reset();
     }
 }
 
@@ -380,16 +331,17 @@ static void scale_grad(void)
                     mag[at + groups] += fabs(g);
                 }
             }
-        struct buffer grad = upload(grad0, n), codes = upload(codes0, n_codes), out = upload(out0, n_scales);
-        q_scale_grad(fix.cmd, &(struct scale_grad_args){.grad = grad.view,
-                                                        .codes = codes.view,
-                                                        .dscales = out.view,
-                                                        .rows = rows,
-                                                        .cols = cols,
-                                                        .group = group,
-                                                        .groups = groups,
-                                                        .ldc = ldc,
-                                                        .offsets = offsets});
+        struct buffer grad = buffer_make(n, grad0), codes = buffer_make(n_codes, codes0),
+                      out = buffer_make(n_scales, out0);
+        q_scale_grad(cmd, &(struct scale_grad_args){.grad = grad.view,
+                                                    .codes = codes.view,
+                                                    .dscales = out.view,
+                                                    .rows = rows,
+                                                    .cols = cols,
+                                                    .group = group,
+                                                    .groups = groups,
+                                                    .ldc = ldc,
+                                                    .offsets = offsets});
         float *got = buffer_read(&out);
         for (size_t i = 0; i < n_scales; i++)
             check(KERNEL_ID_scale_grad, shape, i, got[i], want[i], (group + 4) * FLT_EPSILON / 2 * mag[i]);
@@ -399,7 +351,7 @@ static void scale_grad(void)
         free(want);
         free(mag);
         free(got);
-        fixture_reset(&fix);
+        buffers_reset();
     }
 }
 
@@ -417,21 +369,21 @@ static void adam_step(void)
             v0[i] *= v0[i];
         }
         m0[0] = v0[0] = grad0[0] = 0; /* a scale that nothing depends on: only eps is there to divide by */
-        struct buffer param = upload(param0, n), m = upload(m0, n), v = upload(v0, n),
-                      grad = upload(grad0, n), size = upload(size0, n);
-        q_adam_step(fix.cmd, &(struct adam_step_args){.param = param.view,
-                                                      .m = m.view,
-                                                      .v = v.view,
-                                                      .grad = grad.view,
-                                                      .size = size.view,
-                                                      .n = n,
-                                                      .lr = (float)r.lr,
-                                                      .beta1 = (float)r.beta1,
-                                                      .beta2 = (float)r.beta2,
-                                                      .correct1 = (float)r.correct1,
-                                                      .correct2 = (float)r.correct2,
-                                                      .eps = (float)r.eps,
-                                                      .decay = (float)r.decay});
+        struct buffer param = buffer_make(n, param0), m = buffer_make(n, m0), v = buffer_make(n, v0),
+                      grad = buffer_make(n, grad0), size = buffer_make(n, size0);
+        q_adam_step(cmd, &(struct adam_step_args){.param = param.view,
+                                                  .m = m.view,
+                                                  .v = v.view,
+                                                  .grad = grad.view,
+                                                  .size = size.view,
+                                                  .n = n,
+                                                  .lr = (float)r.lr,
+                                                  .beta1 = (float)r.beta1,
+                                                  .beta2 = (float)r.beta2,
+                                                  .correct1 = (float)r.correct1,
+                                                  .correct2 = (float)r.correct2,
+                                                  .eps = (float)r.eps,
+                                                  .decay = (float)r.decay});
         float *got_param = buffer_read(&param), *got_m = buffer_read(&m), *got_v = buffer_read(&v);
         for (size_t i = 0; i < n; i++) {
             struct ref_adam want = {param0[i], m0[i], v0[i]};
@@ -454,7 +406,7 @@ static void adam_step(void)
         free(got_param);
         free(got_m);
         free(got_v);
-        fixture_reset(&fix);
+        buffers_reset();
     }
 }
 
@@ -539,13 +491,13 @@ static void attn_check(const struct attn_case *c, unsigned kernel, const struct 
 static void attn_dispatch(const struct ref_attn *p, unsigned kernel, uint32_t heads,
                           const struct gpu_view *views, unsigned n_views)
 {
-    uint32_t tile = gpu_kernel_constant(fix.g, kernel, 2, 0);
+    uint32_t tile = gpu_kernel_constant(gpu, kernel, 2, 0);
     assert_true(tile > 0);
     float scale = (float)p->scale;
     uint32_t push[] = {p->windows, p->ctx, p->heads, p->kv_heads, p->dim, p->sliding, 0};
     memcpy(&push[6], &scale, sizeof scale);
-    gpu_dispatch(fix.cmd, kernel, gpu_rows((uint64_t)p->windows * heads * div_up(p->ctx, tile)), views,
-                 n_views, push, sizeof push);
+    gpu_dispatch(cmd, kernel, gpu_rows((uint64_t)p->windows * heads * div_up(p->ctx, tile)), views, n_views,
+                 push, sizeof push);
 }
 
 /* The shapes with a kernel that computes this. */
@@ -558,11 +510,12 @@ static void attn_bwd(unsigned kernel, enum attn_result result, const struct ref_
         struct attn_case c;
         attn_case_make(&c, p, random_vector);
         uint32_t queries = p->ctx * (p->heads / p->kv_heads);
-        struct gpu_view q = upload(c.q, c.nq).view, k = upload(c.k, c.nk).view, v = upload(c.v, c.nk).view,
-                        dout = upload(c.dout, c.nq).view, lse = upload_rounded(c.want.lse, c.n).view,
+        struct gpu_view q = buffer_make(c.nq, c.q).view, k = buffer_make(c.nk, c.k).view,
+                        v = buffer_make(c.nk, c.v).view, dout = buffer_make(c.nq, c.dout).view,
+                        lse = upload_rounded(c.want.lse, c.n).view,
                         delta = upload_rounded(c.want.delta, c.n).view;
-        struct buffer dq = buffer_make(&fix, c.nq, NULL), dk = buffer_make(&fix, c.nk, NULL),
-                      dv = buffer_make(&fix, c.nk, NULL);
+        struct buffer dq = buffer_make(c.nq, NULL), dk = buffer_make(c.nk, NULL),
+                      dv = buffer_make(c.nk, NULL);
         switch (result) {
         case ATTN_DQ:
             attn_dispatch(p, kernel, p->heads, (const struct gpu_view[]){q, k, v, dout, lse, delta, dq.view},
@@ -581,7 +534,7 @@ static void attn_bwd(unsigned kernel, enum attn_result result, const struct ref_
             break;
         }
         attn_case_free(&c);
-        fixture_reset(&fix);
+        buffers_reset();
     }
 }
 
@@ -615,22 +568,21 @@ static void test_attn_chain(void **state)
     static const struct ref_attn shape = {2, 50, 4, 2, 16, 0, 0.25};
     struct attn_case c;
     attn_case_make(&c, &shape, random_vector);
-    struct buffer q = upload(c.q, c.nq), k = upload(c.k, c.nk), v = upload(c.v, c.nk),
-                  dout = upload(c.dout, c.nq);
-    struct buffer out = buffer_make(&fix, c.nq, NULL), lse = buffer_make(&fix, c.n, NULL),
-                  delta = buffer_make(&fix, c.n, NULL), dq = buffer_make(&fix, c.nq, NULL);
+    struct buffer q = buffer_make(c.nq, c.q), k = buffer_make(c.nk, c.k), v = buffer_make(c.nk, c.v),
+                  dout = buffer_make(c.nq, c.dout);
+    struct buffer out = buffer_make(c.nq, NULL), lse = buffer_make(c.n, NULL), delta = buffer_make(c.n, NULL),
+                  dq = buffer_make(c.nq, NULL);
     attn_dispatch(&shape, KERNEL_ID_attn_fwd, shape.heads,
                   (const struct gpu_view[]){q.view, k.view, v.view, out.view, lse.view}, 5);
     q_row_dot(
-        fix.cmd,
-        &(struct row_dot_args){
-            .a = dout.view, .b = out.view, .out = delta.view, .rows = (uint32_t)c.n, .cols = shape.dim});
+        cmd, &(struct row_dot_args){
+                 .a = dout.view, .b = out.view, .out = delta.view, .rows = (uint32_t)c.n, .cols = shape.dim});
     attn_dispatch(&shape, KERNEL_ID_attn_bwd_q, shape.heads,
                   (const struct gpu_view[]){q.view, k.view, v.view, dout.view, lse.view, delta.view, dq.view},
                   7);
     attn_check(&c, KERNEL_ID_attn_bwd_q, &dq, "dq", c.want.dq, c.want.mag_q, shape.ctx);
     attn_case_free(&c);
-    fixture_reset(&fix);
+    buffers_reset();
 }
 
 #define TEST(name, function)                                                                                 \
@@ -665,5 +617,5 @@ int main(void)
         cmocka_unit_test(test_attn_bwd_v),        cmocka_unit_test(test_attn_bwd_v_small),
         cmocka_unit_test(test_attn_chain),
     };
-    return cmocka_run_group_tests_name("backward", tests, setup, teardown);
+    return device_done(cmocka_run_group_tests_name("backward", tests, device_setup, NULL));
 }

@@ -1,52 +1,14 @@
 /* The kernels of the forward pass: every variant that the device runs, on odd shapes, against double
  * precision. Buffers lie between guards, rows are padded with NaN: what is read or written outside the
  * operands shows. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <float.h>
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "host/base/num.h"
 #include "host/gpu/gpu_gemm.h"
-#include "tests/gpu_fixture.h"
+#include "tests/kernel_buffers.h"
 #include "tests/ref/ref_forward.h"
 
-static struct fixture fix;
 static uint64_t random_state = 1;
-
-static int setup(void **state)
-{
-    (void)state;
-    fixture_open(&fix);
-    return 0;
-}
-
-/* The other way to bind: sets from a pool. */
-static int setup_no_push(void **state)
-{
-    (void)state;
-    struct err e = {0};
-    const struct gpu_options o = {.validate = true, .without = GPU_CAP_PUSH_DESCRIPTOR};
-    MUST(gpu_create(&fix.g, &o, &e), &e);
-    MUST(gpu_arena_create(&fix.arena, fix.g, "test", &e), &e);
-    MUST(gpu_cmd_create(&fix.cmd, fix.g, &e), &e);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    fixture_close(&fix);
-    return 0;
-}
 
 /* [rows, cols] normal numbers times `size`, rows of stride ld padded with NaN; as long as a view needs. */
 static float *random_matrix(uint32_t rows, uint32_t cols, uint32_t ld, float size)
@@ -59,32 +21,9 @@ static float *random_matrix(uint32_t rows, uint32_t cols, uint32_t ld, float siz
     return x;
 }
 
-static struct buffer upload(const void *data, size_t words)
-{
-    return buffer_make(&fix, words, data);
-}
-
-/* got[i] against want[i] within tolerance; NaN is never within. */
-static void check(unsigned kernel, const char *shape, size_t i, double got, double want, double tolerance)
-{
-    struct err e = {0};
-    if (!(fabs(got - want) <= tolerance))
-        fail_msg("%s.%s, %s, element %zu: %.9g, should be %.9g +- %.2g", kernel_decls[kernel].name,
-                 gpu_kernel_variant(fix.g, kernel, &e), shape, i, got, want, tolerance);
-}
-
-/* Calls test for each variant of the kernel. */
-static void each_variant(unsigned kernel, void (*test)(void))
-{
-    unsigned n = 0;
-    for (unsigned i = 0; fixture_variant(&fix, kernel, &i); i++, n++)
-        test();
-    assert_true(n > 0);
-}
-
 static struct gpu_grid tiles(unsigned kernel, uint32_t rows, uint32_t cols)
 {
-    uint32_t side = gpu_kernel_constant(fix.g, kernel, 2, 0);
+    uint32_t side = gpu_kernel_constant(gpu, kernel, 2, 0);
     assert_true(side > 0);
     return gpu_rows(div_up(rows, side) * div_up(cols, side));
 }
@@ -102,10 +41,10 @@ static void transpose(void)
         char shape[64];
         snprintf(shape, sizeof shape, "%ux%u", rows, cols);
         float *x = random_matrix(rows, cols, lds, 1);
-        struct buffer src = upload(x, (size_t)(rows - 1) * lds + cols);
-        struct buffer dst = buffer_make(&fix, (size_t)(cols - 1) * ldd + rows, NULL);
+        struct buffer src = buffer_make((size_t)(rows - 1) * lds + cols, x);
+        struct buffer dst = buffer_make((size_t)(cols - 1) * ldd + rows, NULL);
         run_transpose(
-            fix.cmd, tiles(KERNEL_ID_transpose, rows, cols),
+            cmd, tiles(KERNEL_ID_transpose, rows, cols),
             &(struct transpose_args){
                 .src = src.view, .dst = dst.view, .rows = rows, .cols = cols, .lds = lds, .ldd = ldd});
         float *y = buffer_read(&dst);
@@ -115,11 +54,11 @@ static void transpose(void)
             if (r < rows)
                 check(KERNEL_ID_transpose, shape, i, y[i], x[(size_t)r * lds + c], 0);
             else
-                assert_int_equal(word, FIXTURE_PATTERN);
+                assert_int_equal(word, BUFFER_PATTERN);
         }
         free(x);
         free(y);
-        fixture_reset(&fix);
+        buffers_reset();
     }
 }
 
@@ -132,9 +71,9 @@ static void add_bias(void)
         char shape[64];
         snprintf(shape, sizeof shape, "%ux%u", rows, cols);
         float *y0 = random_matrix(rows, cols, cols, 1), *b0 = random_matrix(1, cols, cols, 1);
-        struct buffer y = upload(y0, n), b = upload(b0, cols);
+        struct buffer y = buffer_make(n, y0), b = buffer_make(cols, b0);
         run_add_bias(
-            fix.cmd, gpu_items(fix.cmd, KERNEL_ID_add_bias, n),
+            cmd, gpu_items(cmd, KERNEL_ID_add_bias, n),
             &(struct add_bias_args){.x = y.view, .b = b.view, .y = y.view, .rows = rows, .cols = cols});
         float *got = buffer_read(&y);
         for (size_t i = 0; i < n; i++)
@@ -142,7 +81,7 @@ static void add_bias(void)
         free(y0);
         free(b0);
         free(got);
-        fixture_reset(&fix);
+        buffers_reset();
     }
 }
 
@@ -154,12 +93,12 @@ static void swiglu(void)
         char shape[64];
         snprintf(shape, sizeof shape, "%u", n);
         float *g0 = random_matrix(1, n, n, 10), *u0 = random_matrix(1, n, n, 1);
-        struct buffer g = upload(g0, n), u = upload(u0, n), act = buffer_make(&fix, n, NULL);
-        struct gpu_grid grid = gpu_items(fix.cmd, KERNEL_ID_swiglu_fwd, n);
-        run_swiglu_fwd(fix.cmd, grid,
+        struct buffer g = buffer_make(n, g0), u = buffer_make(n, u0), act = buffer_make(n, NULL);
+        struct gpu_grid grid = gpu_items(cmd, KERNEL_ID_swiglu_fwd, n);
+        run_swiglu_fwd(cmd, grid,
                        &(struct swiglu_fwd_args){.gate = g.view, .up = u.view, .act = act.view, .n = n});
         /* In place as well. */
-        run_swiglu_fwd(fix.cmd, grid,
+        run_swiglu_fwd(cmd, grid,
                        &(struct swiglu_fwd_args){.gate = g.view, .up = u.view, .act = g.view, .n = n});
         float *got = buffer_read(&act), *same = buffer_read(&g);
         for (size_t i = 0; i < n; i++) {
@@ -172,7 +111,7 @@ static void swiglu(void)
         free(u0);
         free(got);
         free(same);
-        fixture_reset(&fix);
+        buffers_reset();
     }
 }
 
@@ -197,8 +136,8 @@ static void rope_turn(float turn)
         for (size_t i = 0; i < n; i++)
             want[i] = x0[i];
         ref_rope(want, t0, rows, heads, dim, ctx, turn);
-        struct buffer x = upload(x0, n), t = upload(t0, (size_t)ctx * dim);
-        run_rope_fwd(fix.cmd, gpu_items(fix.cmd, KERNEL_ID_rope_fwd, n / 2),
+        struct buffer x = buffer_make(n, x0), t = buffer_make((size_t)ctx * dim, t0);
+        run_rope_fwd(cmd, gpu_items(cmd, KERNEL_ID_rope_fwd, n / 2),
                      &(struct rope_fwd_args){.x = x.view,
                                              .table = t.view,
                                              .y = x.view,
@@ -214,7 +153,7 @@ static void rope_turn(float turn)
         free(t0);
         free(want);
         free(got);
-        fixture_reset(&fix);
+        buffers_reset();
     }
 }
 
@@ -243,16 +182,16 @@ static void gemm_case(const struct gemm_shape *s, bool whole)
     if (s->beta == 0) /* then C is not read */
         for (size_t i = 0; i < n_c; i++)
             c0[i] = NAN;
-    struct buffer a = upload(a0, (size_t)(s->m - 1) * lda + s->k),
-                  b = upload(b0, (size_t)(s->n - 1) * ldb + s->k);
-    struct buffer c = upload(c0, n_c);
+    struct buffer a = buffer_make((size_t)(s->m - 1) * lda + s->k, a0),
+                  b = buffer_make((size_t)(s->n - 1) * ldb + s->k, b0);
+    struct buffer c = buffer_make(n_c, c0);
     if (whole)
-        gpu_gemm(fix.cmd, (struct gpu_matrix){a.view, lda}, (struct gpu_matrix){b.view, ldb},
+        gpu_gemm(cmd, (struct gpu_matrix){a.view, lda}, (struct gpu_matrix){b.view, ldb},
                  (struct gpu_matrix){c.view, ldc}, s->m, s->n, s->k, s->alpha, s->beta);
     else
-        run_gemm(fix.cmd,
-                 gpu_rows(div_up(s->m, gpu_kernel_constant(fix.g, KERNEL_ID_gemm, 2, 0)) *
-                          div_up(s->n, gpu_kernel_constant(fix.g, KERNEL_ID_gemm, 3, 0))),
+        run_gemm(cmd,
+                 gpu_rows(div_up(s->m, gpu_kernel_constant(gpu, KERNEL_ID_gemm, 2, 0)) *
+                          div_up(s->n, gpu_kernel_constant(gpu, KERNEL_ID_gemm, 3, 0))),
                  &(struct gemm_args){.a = a.view,
                                      .b = b.view,
                                      .old = c.view,
@@ -284,7 +223,7 @@ static void gemm_case(const struct gemm_shape *s, bool whole)
     free(want);
     free(mag);
     free(got);
-    fixture_reset(&fix);
+    buffers_reset();
 }
 
 static void gemm(void)
@@ -317,11 +256,11 @@ static void rmsnorm(void)
         assert_non_null(want);
         for (uint32_t r = 0; r < rows; r++)
             ref_rmsnorm(x0 + (size_t)r * cols, w0, cols, eps, want + (size_t)r * cols);
-        struct buffer x = upload(x0, n), w = upload(w0, cols), y = buffer_make(&fix, n, NULL);
-        run_rmsnorm_fwd(fix.cmd, gpu_rows(rows),
+        struct buffer x = buffer_make(n, x0), w = buffer_make(cols, w0), y = buffer_make(n, NULL);
+        run_rmsnorm_fwd(cmd, gpu_rows(rows),
                         &(struct rmsnorm_fwd_args){
                             .x = x.view, .w = w.view, .y = y.view, .rows = rows, .cols = cols, .eps = eps});
-        run_rmsnorm_fwd(fix.cmd, gpu_rows(rows),
+        run_rmsnorm_fwd(cmd, gpu_rows(rows),
                         &(struct rmsnorm_fwd_args){
                             .x = x.view, .w = w.view, .y = x.view, .rows = rows, .cols = cols, .eps = eps});
         float *got = buffer_read(&y), *same = buffer_read(&x);
@@ -335,7 +274,7 @@ static void rmsnorm(void)
         free(want);
         free(got);
         free(same);
-        fixture_reset(&fix);
+        buffers_reset();
     }
 }
 
@@ -362,9 +301,9 @@ static void nll(void)
             for (uint32_t c = 0; c < cols; c++)
                 x0[(size_t)r * cols + c] += 100; /* only differences count */
         }
-        struct buffer x = upload(x0, (size_t)rows * cols), t = upload(t0, rows),
-                      out = buffer_make(&fix, rows, NULL);
-        run_nll(fix.cmd, gpu_rows(rows),
+        struct buffer x = buffer_make((size_t)rows * cols, x0), t = buffer_make(rows, t0),
+                      out = buffer_make(rows, NULL);
+        run_nll(cmd, gpu_rows(rows),
                 &(struct nll_args){
                     .logits = x.view, .target = t.view, .out = out.view, .rows = rows, .cols = cols});
         float *got = buffer_read(&out);
@@ -374,7 +313,7 @@ static void nll(void)
         free(x0);
         free(t0);
         free(got);
-        fixture_reset(&fix);
+        buffers_reset();
     }
 }
 
@@ -392,9 +331,9 @@ static void kl(void)
         }
         for (uint32_t c = 0; c < cols; c++) /* row 0 is equal: 0, and the first of equals on both sides */
             q0[c] = p0[c];
-        struct buffer p = upload(p0, n), q = upload(q0, n);
-        struct buffer out = buffer_make(&fix, rows, NULL), top = buffer_make(&fix, rows, NULL);
-        run_kl(fix.cmd, gpu_rows(rows),
+        struct buffer p = buffer_make(n, p0), q = buffer_make(n, q0);
+        struct buffer out = buffer_make(rows, NULL), top = buffer_make(rows, NULL);
+        run_kl(cmd, gpu_rows(rows),
                &(struct kl_args){.ref = p.view,
                                  .logits = q.view,
                                  .out = out.view,
@@ -411,7 +350,7 @@ static void kl(void)
         free(q0);
         free(got);
         free(agree);
-        fixture_reset(&fix);
+        buffers_reset();
     }
 }
 
@@ -428,10 +367,9 @@ static void attn_shapes(unsigned kernel, const struct ref_attn *shapes, size_t n
                  p->heads, p->kv_heads, p->dim, p->sliding);
         float *q0 = random_matrix(1, nq, nq, 2), *k0 = random_matrix(1, nk, nk, 1),
               *v0 = random_matrix(1, nk, nk, 1);
-        struct buffer q = upload(q0, nq), k = upload(k0, nk), v = upload(v0, nk),
-                      out = buffer_make(&fix, nq, NULL),
-                      lse = buffer_make(&fix, (size_t)rows * p->heads, NULL);
-        uint32_t tile = gpu_kernel_constant(fix.g, kernel, 2, 0);
+        struct buffer q = buffer_make(nq, q0), k = buffer_make(nk, k0), v = buffer_make(nk, v0),
+                      out = buffer_make(nq, NULL), lse = buffer_make((size_t)rows * p->heads, NULL);
+        uint32_t tile = gpu_kernel_constant(gpu, kernel, 2, 0);
         assert_true(tile > 0);
         struct gpu_grid grid = gpu_rows((uint64_t)p->windows * p->heads * div_up(p->ctx, tile));
         /* Both kernels have the same buffers and constants. */
@@ -439,7 +377,7 @@ static void attn_shapes(unsigned kernel, const struct ref_attn *shapes, size_t n
         float scale = (float)p->scale;
         uint32_t push[] = {p->windows, p->ctx, p->heads, p->kv_heads, p->dim, p->sliding, 0};
         memcpy(&push[6], &scale, sizeof scale);
-        gpu_dispatch(fix.cmd, kernel, grid, views, 5, push, sizeof push);
+        gpu_dispatch(cmd, kernel, grid, views, 5, push, sizeof push);
         float *got = buffer_read(&out), *got_lse = buffer_read(&lse);
         for (uint32_t r = 0; r < rows; r++)
             for (uint32_t h = 0; h < p->heads; h++) {
@@ -458,7 +396,7 @@ static void attn_shapes(unsigned kernel, const struct ref_attn *shapes, size_t n
         free(v0);
         free(got);
         free(got_lse);
-        fixture_reset(&fix);
+        buffers_reset();
     }
 }
 
@@ -512,7 +450,7 @@ int main(void)
         cmocka_unit_test(test_gemm),
         cmocka_unit_test(test_nll),
     };
-    int failed = cmocka_run_group_tests_name("forward", tests, setup, teardown);
-    return failed +
-           cmocka_run_group_tests_name("forward without push descriptors", no_push, setup_no_push, teardown);
+    int failed = device_done(cmocka_run_group_tests_name("forward", tests, device_setup, NULL));
+    return failed + device_done(cmocka_run_group_tests_name("forward without push descriptors", no_push,
+                                                            device_setup_no_push, NULL));
 }

@@ -4,8 +4,6 @@
 #include "tests/quant_cases.h"
 #include "tests/ref/ref_quant.h"
 
-static struct fixture fx;
-
 static const struct grid {
     int lo, hi;
 } grids[] = {{-1, 1}, {-2, 1}, {-4, 3}, {-8, 7}, {-128, 127}};
@@ -32,7 +30,7 @@ static void check_scale(float s, const float *w, const float *cost, size_t n, st
 static void test_scale_search(void **state)
 {
     (void)state;
-    for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_scale_search, &v); v++)
+    for (unsigned v = 0; variant_use(KERNEL_ID_scale_search, &v); v++)
         for (unsigned i = 0; i < N_SHAPES * N_GRIDS; i++) {
             struct shape s = shapes[i / N_GRIDS];
             struct grid g = grids[i % N_GRIDS];
@@ -44,8 +42,8 @@ static void test_scale_search(void **state)
             float *cost = normals(s.cols, 1, i + 500);
             for (uint32_t c = 0; c < s.cols; c++)
                 cost[c] = 0.01f + cost[c] * cost[c];
-            struct buffer bw = buffer_make(&fx, (size_t)s.rows * ldw, w), bc = buffer_make(&fx, s.cols, cost);
-            struct buffer bs = buffer_make(&fx, (size_t)s.rows * groups, NULL);
+            struct buffer bw = buffer_make((size_t)s.rows * ldw, w), bc = buffer_make(s.cols, cost);
+            struct buffer bs = buffer_make((size_t)s.rows * groups, NULL);
             uint32_t cut = s.cols / 2; /* in two calls, as GPTQ asks */
             struct scale_search_args a = {.w = bw.view,
                                           .weights = bc.view,
@@ -63,10 +61,10 @@ static void test_scale_search(void **state)
                                           .scale_type = type};
             a.col0 = 0;
             a.col1 = cut;
-            q_scale_search(fx.cmd, &a);
+            q_scale_search(cmd, &a);
             a.col0 = cut;
             a.col1 = s.cols;
-            q_scale_search(fx.cmd, &a);
+            q_scale_search(cmd, &a);
             float *scales = buffer_read(&bs);
             for (uint32_t r = 0; r < s.rows; r++)
                 for (uint32_t k = 0; k < groups; k++) {
@@ -77,7 +75,7 @@ static void test_scale_search(void **state)
             free(w);
             free(cost);
             free(scales);
-            fixture_reset(&fx);
+            buffers_reset();
         }
 }
 
@@ -87,24 +85,24 @@ static void test_scale_search_extremes(void **state)
     (void)state;
     enum { N = 24 };
     static const float sizes[] = {1e-30f, 1e-9f, 3e-7f, 1.0f, 3e4f, 1e6f, 1e30f, 1e-40f};
-    for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_scale_search, &v); v++)
+    for (unsigned v = 0; variant_use(KERNEL_ID_scale_search, &v); v++)
         for (unsigned type = 0; type < 3; type++)
             for (unsigned i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
                 float *w = normals(N, sizes[i], i + 1);
-                struct buffer bw = buffer_make(&fx, N, w), bs = buffer_make(&fx, 1, NULL);
-                q_scale_search(fx.cmd, &(struct scale_search_args){.w = bw.view,
-                                                                   .scales = bs.view,
-                                                                   .rows = 1,
-                                                                   .cols = N,
-                                                                   .ldw = N,
-                                                                   .col1 = N,
-                                                                   .group = N,
-                                                                   .groups = 1,
-                                                                   .lo = (uint32_t)-2,
-                                                                   .hi = 1,
-                                                                   .steps = 80,
-                                                                   .power = 2.4f,
-                                                                   .scale_type = type});
+                struct buffer bw = buffer_make(N, w), bs = buffer_make(1, NULL);
+                q_scale_search(cmd, &(struct scale_search_args){.w = bw.view,
+                                                                .scales = bs.view,
+                                                                .rows = 1,
+                                                                .cols = N,
+                                                                .ldw = N,
+                                                                .col1 = N,
+                                                                .group = N,
+                                                                .groups = 1,
+                                                                .lo = (uint32_t)-2,
+                                                                .hi = 1,
+                                                                .steps = 80,
+                                                                .power = 2.4f,
+                                                                .scale_type = type});
                 float *s = buffer_read(&bs);
                 assert_true(isfinite(s[0]));
                 assert_true(ref_storable_scale(s[0], type) == s[0]);
@@ -113,7 +111,7 @@ static void test_scale_search_extremes(void **state)
                     check_scale(s[0], w, NULL, N, (struct grid){-2, 1}, type);
                 free(w);
                 free(s);
-                fixture_reset(&fx);
+                buffers_reset();
             }
 }
 
@@ -123,14 +121,14 @@ static void quantize_dequant(struct shape s, struct grid g, uint32_t pad, bool o
     float *w = normals((size_t)s.rows * ldw, 1, seed);
     float *scales = normals((size_t)s.rows * planes * groups, 0.3f, seed + 40);
     scales[0] = s.rows > 1 ? 0 : scales[0];
-    struct buffer bw = buffer_make(&fx, (size_t)s.rows * ldw, w);
-    struct buffer bs = buffer_make(&fx, (size_t)s.rows * planes * groups, scales);
-    struct buffer bc = buffer_make(&fx, (size_t)s.rows * ldc, NULL);
-    q_quantize(fx.cmd, &(struct quantize_args){bw.view, bs.view, bc.view, s.rows, s.cols, ldw, s.group,
-                                               groups, ldc, (uint32_t)g.lo, (uint32_t)g.hi, offsets});
+    struct buffer bw = buffer_make((size_t)s.rows * ldw, w);
+    struct buffer bs = buffer_make((size_t)s.rows * planes * groups, scales);
+    struct buffer bc = buffer_make((size_t)s.rows * ldc, NULL);
+    q_quantize(cmd, &(struct quantize_args){bw.view, bs.view, bc.view, s.rows, s.cols, ldw, s.group, groups,
+                                            ldc, (uint32_t)g.lo, (uint32_t)g.hi, offsets});
     uint32_t *codes = buffer_read(&bc);
-    q_dequant(fx.cmd, &(struct dequant_args){bc.view, bs.view, bw.view, s.rows, s.cols, ldw, s.group, groups,
-                                             ldc, offsets});
+    q_dequant(cmd, &(struct dequant_args){bc.view, bs.view, bw.view, s.rows, s.cols, ldw, s.group, groups,
+                                          ldc, offsets});
     float *back = buffer_read(&bw);
     check_pads(codes, s);
     for (uint32_t r = 0; r < s.rows; r++)
@@ -155,14 +153,14 @@ static void quantize_dequant(struct shape s, struct grid g, uint32_t pad, bool o
     free(scales);
     free(codes);
     free(back);
-    fixture_reset(&fx);
+    buffers_reset();
 }
 
 static void test_quantize_dequant(void **state)
 {
     (void)state;
     static const uint32_t pads[] = {0, 1, 16};
-    for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_dequant, &v); v++)
+    for (unsigned v = 0; variant_use(KERNEL_ID_dequant, &v); v++)
         for (unsigned i = 0; i < N_SHAPES * N_GRIDS; i++)
             for (unsigned k = 0; k < 6; k++)
                 quantize_dequant(shapes[i / N_GRIDS], grids[i % N_GRIDS], pads[k % 3], k >= 3, i + 50);
@@ -173,7 +171,7 @@ static void test_affine_search(void **state)
 {
     (void)state;
     static const struct grid affine[] = {{0, 3}, {0, 15}, {0, 31}, {-2, 1}};
-    for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_affine_search, &v); v++)
+    for (unsigned v = 0; variant_use(KERNEL_ID_affine_search, &v); v++)
         for (unsigned i = 0; i < N_SHAPES * 4; i++) {
             struct shape s = shapes[i / 4];
             struct grid g = affine[i % 4];
@@ -192,8 +190,8 @@ static void test_affine_search(void **state)
                 w[c] = s.rows > 1 ? shift : w[c]; /* a group that is constant */
             for (uint32_t c = 0; c < s.cols; c++)
                 cost[c] = 0.01f + cost[c] * cost[c];
-            struct buffer bw = buffer_make(&fx, (size_t)s.rows * ldw, w), bc = buffer_make(&fx, s.cols, cost);
-            struct buffer bs = buffer_make(&fx, (size_t)s.rows * 2 * groups, NULL);
+            struct buffer bw = buffer_make((size_t)s.rows * ldw, w), bc = buffer_make(s.cols, cost);
+            struct buffer bs = buffer_make((size_t)s.rows * 2 * groups, NULL);
             struct affine_search_args a = {.w = bw.view,
                                            .weights = bc.view,
                                            .weighted = weighted,
@@ -207,10 +205,10 @@ static void test_affine_search(void **state)
                                            .hi = (uint32_t)g.hi};
             uint32_t cut = s.cols / 2;
             a.col1 = cut;
-            q_affine_search(fx.cmd, &a);
+            q_affine_search(cmd, &a);
             a.col0 = cut;
             a.col1 = s.cols;
-            q_affine_search(fx.cmd, &a);
+            q_affine_search(cmd, &a);
             float *scales = buffer_read(&bs);
             for (uint32_t r = 0; r < s.rows; r++)
                 for (uint32_t k = 0; k < groups; k++) {
@@ -227,7 +225,7 @@ static void test_affine_search(void **state)
             free(w);
             free(cost);
             free(scales);
-            fixture_reset(&fx);
+            buffers_reset();
         }
 }
 
@@ -246,7 +244,7 @@ static void project_scales(const struct quant_type *t, uint32_t supers, uint32_t
     }
     for (uint32_t i = 0; i < per; i++)
         v[i] = rows > 1 ? 0 : v[i];
-    struct buffer b = buffer_make(&fx, n, v);
+    struct buffer b = buffer_make(n, v);
     struct project_scales_args a = {.scales = b.view,
                                     .rows = rows,
                                     .groups = groups,
@@ -257,15 +255,15 @@ static void project_scales(const struct quant_type *t, uint32_t supers, uint32_t
                                     .hi = (uint32_t)t->scale_hi,
                                     .offset_hi = (uint32_t)t->offset_hi,
                                     .centre = 0.5f * (float)(t->lo + t->hi)};
-    q_project_scales(fx.cmd, &a); /* the first, then the others, as GPTQ asks */
+    q_project_scales(cmd, &a); /* the first, then the others, as GPTQ asks */
     a.first = 1;
     a.count = supers - 1;
     if (a.count)
-        q_project_scales(fx.cmd, &a);
+        q_project_scales(cmd, &a);
     float *once = buffer_read(&b);
     a.first = 0;
     a.count = supers;
-    q_project_scales(fx.cmd, &a);
+    q_project_scales(cmd, &a);
     float *twice = buffer_read(&b);
     assert_memory_equal(once, twice, n * sizeof *once);
     for (uint32_t r = 0; r < rows; r++)
@@ -296,7 +294,7 @@ static void project_scales(const struct quant_type *t, uint32_t supers, uint32_t
     free(v);
     free(once);
     free(twice);
-    fixture_reset(&fx);
+    buffers_reset();
 }
 
 static void test_project_scales(void **state)
@@ -304,7 +302,7 @@ static void test_project_scales(void **state)
     (void)state;
     const struct quant_type *t;
     unsigned types = 0;
-    for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_project_scales, &v); v++)
+    for (unsigned v = 0; variant_use(KERNEL_ID_project_scales, &v); v++)
         for (size_t i = 0; (t = quant_type_at(i)); i++) {
             if (!t->super)
                 continue;
@@ -327,7 +325,7 @@ static void test_gptq_segment(void **state)
     } cases[] = {{1, 4, 0, 4, 4},         {9, 7, 4, 3, 4},       {33, 172, 128, 44, 64},
                  {5, 260, 128, 128, 128}, {40, 200, 64, 64, 64}, {129, 131, 100, 31, 200},
                  {70, 256, 128, 128, 16}, {9, 160, 32, 128, 32}, {3, 77, 16, 61, 8}};
-    for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_gptq_segment, &v); v++)
+    for (unsigned v = 0; variant_use(KERNEL_ID_gptq_segment, &v); v++)
         for (unsigned k2 = 0, n = sizeof cases / sizeof cases[0]; k2 < 2 * n; k2++) {
             unsigned t = k2 / 2, offsets = k2 % 2, planes = 1 + offsets;
             struct shape s = {cases[t].rows, cases[t].cols, cases[t].group};
@@ -339,27 +337,26 @@ static void test_gptq_segment(void **state)
             float *r = normals((size_t)k * k, 0.05f, t + 40);
             for (uint32_t j = 0; j < k; j++)
                 r[j * k + j] = 0.5f + fabsf(r[j * k + j]);
-            struct buffer bw = buffer_make(&fx, (size_t)s.rows * k, w),
-                          br = buffer_make(&fx, (size_t)k * k, r);
-            struct buffer bs = buffer_make(&fx, (size_t)s.rows * planes * groups, scales);
-            struct buffer bc = buffer_make(&fx, (size_t)s.rows * ldc, NULL);
-            struct buffer be = buffer_make(&fx, (size_t)s.rows * count, NULL);
-            q_gptq_segment(fx.cmd, &(struct gptq_segment_args){.w = bw.view,
-                                                               .r = br.view,
-                                                               .scales = bs.view,
-                                                               .codes = bc.view,
-                                                               .err = be.view,
-                                                               .rows = s.rows,
-                                                               .ldw = k,
-                                                               .ldr = k,
-                                                               .col0 = col0,
-                                                               .count = count,
-                                                               .group = s.group,
-                                                               .groups = groups,
-                                                               .ldc = ldc,
-                                                               .lo = (uint32_t)g.lo,
-                                                               .hi = (uint32_t)g.hi,
-                                                               .offsets = offsets});
+            struct buffer bw = buffer_make((size_t)s.rows * k, w), br = buffer_make((size_t)k * k, r);
+            struct buffer bs = buffer_make((size_t)s.rows * planes * groups, scales);
+            struct buffer bc = buffer_make((size_t)s.rows * ldc, NULL);
+            struct buffer be = buffer_make((size_t)s.rows * count, NULL);
+            q_gptq_segment(cmd, &(struct gptq_segment_args){.w = bw.view,
+                                                            .r = br.view,
+                                                            .scales = bs.view,
+                                                            .codes = bc.view,
+                                                            .err = be.view,
+                                                            .rows = s.rows,
+                                                            .ldw = k,
+                                                            .ldr = k,
+                                                            .col0 = col0,
+                                                            .count = count,
+                                                            .group = s.group,
+                                                            .groups = groups,
+                                                            .ldc = ldc,
+                                                            .lo = (uint32_t)g.lo,
+                                                            .hi = (uint32_t)g.hi,
+                                                            .offsets = offsets});
             uint32_t *codes = buffer_read(&bc);
             float *err = buffer_read(&be), *same = buffer_read(&bw);
             assert_memory_equal(w, same, (size_t)s.rows * k * 4);
@@ -381,7 +378,7 @@ static void test_gptq_segment(void **state)
                 /* Words outside the segment keep the pattern; lanes behind its end are 0. */
                 for (uint32_t word = 0; word < ldc; word++)
                     if (word * 4 + 4 <= col0 || word * 4 >= col0 + count)
-                        assert_int_equal(codes[row * ldc + word], FIXTURE_PATTERN);
+                        assert_int_equal(codes[row * ldc + word], BUFFER_PATTERN);
                 for (uint32_t c = col0 + count; c % 4 != 0; c++)
                     assert_int_equal(code_at(codes, s, row, c), 0);
             }
@@ -391,7 +388,7 @@ static void test_gptq_segment(void **state)
             free(codes);
             free(err);
             free(same);
-            fixture_reset(&fx);
+            buffers_reset();
         }
 }
 
@@ -404,11 +401,11 @@ static void test_diagonals(void **state)
     enum { N = 67, ROWS = 5 };
     float *h = normals(N * N, 1, 3), *w = normals(ROWS * (N + 2), 1, 4);
     h[5 * N + 5] = h[66 * N + 66] = 0;
-    struct buffer bh = buffer_make(&fx, N * N, h), bd = buffer_make(&fx, N, NULL);
-    struct buffer bw = buffer_make(&fx, ROWS * (N + 2), w);
-    q_diagonal(fx.cmd, &(struct diagonal_args){.h = bh.view, .diag = bd.view, .n = N, .ldh = N});
-    q_zero_dead(fx.cmd, &(struct zero_dead_args){bw.view, bd.view, ROWS, N, N + 2});
-    q_damp_diagonal(fx.cmd,
+    struct buffer bh = buffer_make(N * N, h), bd = buffer_make(N, NULL);
+    struct buffer bw = buffer_make(ROWS * (N + 2), w);
+    q_diagonal(cmd, &(struct diagonal_args){.h = bh.view, .diag = bd.view, .n = N, .ldh = N});
+    q_zero_dead(cmd, &(struct zero_dead_args){bw.view, bd.view, ROWS, N, N + 2});
+    q_damp_diagonal(cmd,
                     &(struct damp_diagonal_args){.h = bh.view, .n = N, .ldh = N, .one = 7, .damp = 0.5f});
     float *diag = buffer_read(&bd), *damped = buffer_read(&bh), *dead = buffer_read(&bw);
     for (uint32_t i = 0; i < N; i++) {
@@ -426,7 +423,7 @@ static void test_diagonals(void **state)
     free(diag);
     free(damped);
     free(dead);
-    fixture_reset(&fx);
+    buffers_reset();
 }
 
 static void test_moves(void **state)
@@ -436,13 +433,12 @@ static void test_moves(void **state)
         uint32_t n = shapes[i].cols, rows = shapes[i].rows, ld = n + 3;
         size_t size = (size_t)(n > rows ? n : rows) * ld;
         float *a = normals(size, 1, i), *b = normals(size, 1, i + 30);
-        struct buffer ba = buffer_make(&fx, size, a), bb = buffer_make(&fx, size, b);
-        struct buffer bf = buffer_make(&fx, (size_t)n * n, NULL),
-                      bc = buffer_make(&fx, (size_t)rows * n, NULL);
-        struct buffer bd = buffer_make(&fx, size, NULL);
-        q_flip(fx.cmd, &(struct flip_args){.in = ba.view, .out = bf.view, .n = n, .ldi = ld, .ldo = n});
-        q_copy_rect(fx.cmd, &(struct copy_rect_args){ba.view, bc.view, rows, n, ld, n});
-        q_subtract(fx.cmd, &(struct subtract_args){ba.view, bb.view, bd.view, (uint32_t)size});
+        struct buffer ba = buffer_make(size, a), bb = buffer_make(size, b);
+        struct buffer bf = buffer_make((size_t)n * n, NULL), bc = buffer_make((size_t)rows * n, NULL);
+        struct buffer bd = buffer_make(size, NULL);
+        q_flip(cmd, &(struct flip_args){.in = ba.view, .out = bf.view, .n = n, .ldi = ld, .ldo = n});
+        q_copy_rect(cmd, &(struct copy_rect_args){ba.view, bc.view, rows, n, ld, n});
+        q_subtract(cmd, &(struct subtract_args){ba.view, bb.view, bd.view, (uint32_t)size});
         float *flipped = buffer_read(&bf), *copy = buffer_read(&bc), *d = buffer_read(&bd);
         for (uint32_t r = 0; r < n; r++)
             for (uint32_t c = 0; c < n; c++)
@@ -457,21 +453,20 @@ static void test_moves(void **state)
         free(flipped);
         free(copy);
         free(d);
-        fixture_reset(&fx);
+        buffers_reset();
     }
 }
 
 static void test_row_dot(void **state)
 {
     (void)state;
-    for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_row_dot, &v); v++)
+    for (unsigned v = 0; variant_use(KERNEL_ID_row_dot, &v); v++)
         for (unsigned i = 0; i < N_SHAPES; i++) {
             uint32_t n = shapes[i].cols, rows = shapes[i].rows;
             size_t size = (size_t)rows * n;
             float *a = normals(size, 1, i), *b = normals(size, 1, i + 30);
-            struct buffer ba = buffer_make(&fx, size, a), bb = buffer_make(&fx, size, b),
-                          bo = buffer_make(&fx, rows, NULL);
-            q_row_dot(fx.cmd, &(struct row_dot_args){ba.view, bb.view, bo.view, rows, n});
+            struct buffer ba = buffer_make(size, a), bb = buffer_make(size, b), bo = buffer_make(rows, NULL);
+            q_row_dot(cmd, &(struct row_dot_args){ba.view, bb.view, bo.view, rows, n});
             float *dot = buffer_read(&bo);
             for (uint32_t r = 0; r < rows; r++) {
                 double sum = 0, size_of_sum = 0;
@@ -485,7 +480,7 @@ static void test_row_dot(void **state)
             free(a);
             free(b);
             free(dot);
-            fixture_reset(&fx);
+            buffers_reset();
         }
 }
 
@@ -494,7 +489,7 @@ static void test_col_sumsq(void **state)
     (void)state;
     static const uint32_t sizes[][2] = {{1, 1},   {1, 7},     {3, 4},     {5, 33},    {129, 64},
                                         {64, 65}, {1000, 10}, {70001, 3}, {70001, 8}, {17, 1000}};
-    for (unsigned v = 0; fixture_variant(&fx, KERNEL_ID_col_sumsq, &v); v++)
+    for (unsigned v = 0; variant_use(KERNEL_ID_col_sumsq, &v); v++)
         for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++) {
             uint32_t rows = sizes[i][0], cols = sizes[i][1];
             float *x = normals((size_t)rows * cols, 1, i), *start = normals(cols, 1, i + 40);
@@ -503,8 +498,8 @@ static void test_col_sumsq(void **state)
             for (size_t k = 0; rows > 1000 && k < (size_t)rows * cols; k++)
                 x[k] = 0.3f; /* equal numbers: what additions lose does not cancel */
             ref_col_sumsq(x, rows, cols, want);
-            struct buffer bx = buffer_make(&fx, (size_t)rows * cols, x), bs = buffer_make(&fx, cols, start);
-            q_col_sumsq(fx.cmd, &(struct col_sumsq_args){bx.view, bs.view, rows, cols});
+            struct buffer bx = buffer_make((size_t)rows * cols, x), bs = buffer_make(cols, start);
+            q_col_sumsq(cmd, &(struct col_sumsq_args){bx.view, bs.view, rows, cols});
             float *got = buffer_read(&bs);
             for (uint32_t c = 0; c < cols; c++)
                 near(got[c], start[c] + want[c], 5e-7, want[c] + fabs(start[c]));
@@ -512,7 +507,7 @@ static void test_col_sumsq(void **state)
             free(start);
             free(want);
             free(got);
-            fixture_reset(&fx);
+            buffers_reset();
         }
 }
 
@@ -529,13 +524,13 @@ static void test_round_scales(void **state)
                    ? special[i]
                    : test_normal(&seed) * powf(10, (float)(test_random(&seed) % 12) - 8);
     for (unsigned type = 0; type < 3; type++) {
-        struct buffer b = buffer_make(&fx, N, v);
-        q_round_scales(fx.cmd, &(struct round_scales_args){b.view, N, type});
+        struct buffer b = buffer_make(N, v);
+        q_round_scales(cmd, &(struct round_scales_args){b.view, N, type});
         float *r = buffer_read(&b);
         for (unsigned i = 0; i < N; i++)
             assert_true(r[i] == ref_storable_scale(v[i], type));
         free(r);
-        fixture_reset(&fx);
+        buffers_reset();
     }
 }
 
@@ -545,45 +540,31 @@ static void test_row_tiles(void **state)
     (void)state;
     enum { N = 5821 };
     uint64_t words = (uint64_t)N * N;
-    if (words * 4 <= gpu_info(fx.g)->max_range)
+    if (words * 4 <= gpu_info(gpu)->max_range)
         skip();
     struct err e = {0};
     struct gpu_view h, r;
-    MUST(gpu_alloc(fx.arena, words * 4, &h, &e) && gpu_alloc(fx.arena, words * 4, &r, &e), &e);
+    OK(gpu_alloc(arena, words * 4, &h, &e) && gpu_alloc(arena, words * 4, &r, &e), e);
     float *ramp = malloc(N * 4);
     for (uint32_t i = 0; i < N; i++)
         ramp[i] = (float)i;
-    gpu_fill(fx.cmd, h, 0);
-    struct buffer bd = buffer_make(&fx, N, ramp), be = buffer_make(&fx, N, NULL);
-    q_copy_rect(fx.cmd, &(struct copy_rect_args){bd.view, h, N, 1, 1, N}); /* column 0: the row's number */
-    q_damp_diagonal(fx.cmd, &(struct damp_diagonal_args){.h = h, .n = N, .ldh = N, .one = 7, .damp = 0.5f});
-    q_flip(fx.cmd, &(struct flip_args){.in = h, .out = r, .n = N, .ldi = N, .ldo = N});
-    q_diagonal(fx.cmd, &(struct diagonal_args){.h = r, .diag = be.view, .n = N, .ldh = N});
+    gpu_fill(cmd, h, 0);
+    struct buffer bd = buffer_make(N, ramp), be = buffer_make(N, NULL);
+    q_copy_rect(cmd, &(struct copy_rect_args){bd.view, h, N, 1, 1, N}); /* column 0: the row's number */
+    q_damp_diagonal(cmd, &(struct damp_diagonal_args){.h = h, .n = N, .ldh = N, .one = 7, .damp = 0.5f});
+    q_flip(cmd, &(struct flip_args){.in = h, .out = r, .n = N, .ldi = N, .ldo = N});
+    q_diagonal(cmd, &(struct diagonal_args){.h = r, .diag = be.view, .n = N, .ldh = N});
     float *diag = buffer_read(&be), corner[2];
     for (uint32_t i = 0; i < N; i++)
         assert_true(diag[i] == 7);
     for (uint32_t i = 0; i < N - 1; i += 97) {
-        MUST(gpu_download(fx.cmd, gpu_slice(r, ((uint64_t)i * N + N - 2) * 4, 8), corner, 8, &e), &e);
+        OK(gpu_download(cmd, gpu_slice(r, ((uint64_t)i * N + N - 2) * 4, 8), corner, 8, &e), e);
         assert_true(corner[1] == (float)(N - 1 - i));
     }
     free(diag);
     free(ramp);
-    fixture_reset(&fx);
-    gpu_arena_trim(fx.arena);
-}
-
-static int open_device(void **state)
-{
-    (void)state;
-    fixture_open(&fx);
-    return 0;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    fixture_close(&fx);
-    return 0;
+    buffers_reset();
+    gpu_arena_trim(arena);
 }
 
 int main(void)
@@ -596,5 +577,5 @@ int main(void)
         cmocka_unit_test(test_row_dot),          cmocka_unit_test(test_round_scales),
         cmocka_unit_test(test_row_tiles),        cmocka_unit_test(test_col_sumsq),
     };
-    return cmocka_run_group_tests(tests, open_device, close_device);
+    return device_done(cmocka_run_group_tests(tests, device_setup, NULL));
 }

@@ -1,5 +1,6 @@
 /* host/model on tiny models of every family: the forward pass against the reference in double, the tiers of
  * hidden states against each other, and what model_open refuses. */
+#include "tests/device.h"
 #include "tests/family_model.h"
 
 #include <math.h>
@@ -8,26 +9,9 @@
 #include "host/model/calib.h"
 
 #define DIR_ "tmp_model"
+#include "tests/scratch_dir.h"
 
 enum { CTX = 19, WINDOWS = 5 };
-
-static struct gpu *gpu;
-static struct gpu_cmd *cmd;
-
-static int setup(void **state)
-{
-    (void)state;
-    cmd = test_device(&gpu, 0);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    test_device_done(&gpu, &cmd);
-    os_remove_tree(DIR_);
-    return 0;
-}
 
 static void random_ids(struct windows *w, uint32_t vocab)
 {
@@ -91,10 +75,9 @@ static void check_forward(const struct shape *s)
     float *got = malloc(n * sizeof *got);
     assert_true(x && h && got);
 
-    struct gpu_arena *arena, *weights;
+    struct gpu_arena *weights;
     struct gpu_view gx, gh;
     struct block_scratch scratch;
-    OK(gpu_arena_create(&arena, gpu, "scratch", &e), e);
     OK(gpu_arena_create(&weights, gpu, "block", &e), e);
     OK(gpu_alloc(arena, n * 4, &gx, &e), e);
     OK(gpu_alloc(arena, n * 4, &gh, &e), e);
@@ -129,7 +112,7 @@ static void check_forward(const struct shape *s)
         OK(gpu_cmd_finish(cmd, &e), e);
         gpu_arena_reset(weights, 0);
     }
-    gpu_arena_destroy(&arena);
+    gpu_arena_reset(arena, 0);
     gpu_arena_destroy(&weights);
     family_numbers_free(&f);
     windows_free(&w);
@@ -155,10 +138,9 @@ static void run_tier(struct model *m, const struct windows *w, const struct acts
 {
     struct err e = {0};
     struct acts *a;
-    struct gpu_arena *arena, *weights;
+    struct gpu_arena *weights;
     struct gpu_view staging, x;
     struct block_scratch scratch;
-    OK(gpu_arena_create(&arena, gpu, "scratch", &e), e);
     OK(gpu_arena_create(&weights, gpu, "block", &e), e);
     OK(gpu_alloc(arena, acts_bytes(m, batch), &staging, &e), e);
     OK(block_scratch_create(&scratch, arena, m, batch, SCRATCH_FORWARD, &e), e);
@@ -186,7 +168,7 @@ static void run_tier(struct model *m, const struct windows *w, const struct acts
     }
     acts_destroy(&a);
     assert_null(a);
-    gpu_arena_destroy(&arena);
+    gpu_arena_reset(arena, 0);
     gpu_arena_destroy(&weights);
 }
 
@@ -251,19 +233,17 @@ static void test_scratch_windows(void **state)
 static void check_rows(struct model *m, const char *module, uint32_t row0, uint32_t rows, uint32_t cols)
 {
     struct err e = {0};
-    struct gpu_arena *arena;
     struct gpu_view v;
     size_t n = (size_t)rows * cols;
     float *want = malloc(n * 4), *got = malloc(n * 4);
     assert_true(want && got);
-    OK(gpu_arena_create(&arena, gpu, "block", &e), e);
     OK(gpu_alloc(arena, n * 4, &v, &e), e);
     gpu_fill(cmd, v, 0x7fc00000);
     OK(model_load_matrix(m, module, row0, rows, v, &e), e);
     OK(gpu_download(cmd, v, got, n * 4, &e), e);
     OK(checkpoint_read_f32(m->ck, module, row0, rows, want, &e), e);
     assert_memory_equal(got, want, n * 4);
-    gpu_arena_destroy(&arena);
+    gpu_arena_reset(arena, 0);
     free(want);
     free(got);
 }
@@ -489,5 +469,5 @@ int main(void)
         cmocka_unit_test(test_families),        cmocka_unit_test(test_limits),
         cmocka_unit_test(test_finite),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return device_done(cmocka_run_group_tests(tests, device_setup, remove_dir));
 }

@@ -1,49 +1,13 @@
 /* The method on one linear: Hessian, GPTQ against its double-precision reference, Gumbel-Softmax, the guard.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <math.h>
-#include <cmocka.h>
 
 #include "host/quant/gumbel.h"
 #include "host/quant/quant_linear.h"
+#include "tests/device.h"
 #include "tests/ref/ref_gptq.h"
 
-#define CHECK(call)                                                                                          \
-    do {                                                                                                     \
-        if (!(call))                                                                                         \
-            fail_msg("%s: %s", #call, e.msg);                                                                \
-    } while (0)
-
-static struct gpu *gpu;
-static struct gpu_cmd *cmd;
-static struct gpu_arena *arena;
 static struct err e;
-
-static int setup(void **state)
-{
-    (void)state;
-    CHECK(gpu_create(&gpu, &(struct gpu_options){0}, &e));
-    CHECK(gpu_cmd_create(&cmd, gpu, &e));
-    CHECK(gpu_arena_create(&arena, gpu, "test", &e));
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    unsigned messages = gpu_validation_messages(gpu);
-    gpu_arena_destroy(&arena);
-    gpu_cmd_destroy(&cmd);
-    gpu_destroy(&gpu);
-    assert_int_equal(messages, 0);
-    return 0;
-}
 
 /* A small generator of its own: tests must not depend on the C library's. */
 static uint64_t rng_state;
@@ -82,7 +46,7 @@ static void add_tokens(struct problem *p, struct gpu_view sum, const float *x)
 {
     struct gpu_view dx = {0}, scratch = {0};
     uint64_t bytes = (uint64_t)p->tokens * p->cols * 4;
-    CHECK(gpu_alloc(arena, bytes, &dx, &e) && gpu_alloc(arena, bytes, &scratch, &e));
+    OK(gpu_alloc(arena, bytes, &dx, &e) && gpu_alloc(arena, bytes, &scratch, &e), e);
     gpu_upload(cmd, dx, x, bytes);
     hessian_add(cmd, sum, dx, p->tokens, p->cols, 2.0f / p->tokens, scratch);
 }
@@ -102,13 +66,13 @@ static void problem_make(struct problem *p, uint32_t rows, uint32_t cols, bool w
     for (uint32_t t = 0; dead && t < p->tokens; t++)
         p->x[(size_t)t * cols + 3] = p->x[(size_t)t * cols + cols - 1] = 0;
     ref_hessian(p->x, p->tokens, cols, p->h);
-    CHECK(gpu_alloc(arena, (uint64_t)rows * cols * 4, &p->dw, &e));
+    OK(gpu_alloc(arena, (uint64_t)rows * cols * 4, &p->dw, &e), e);
     gpu_upload(cmd, p->dw, p->w, (uint64_t)rows * cols * 4);
-    CHECK(hessian_create(&p->hessian, cmd, arena, cols, with_held, &e));
+    OK(hessian_create(&p->hessian, cmd, arena, cols, with_held, &e), e);
     add_tokens(p, p->hessian.train, p->x);
     if (with_held)
         add_tokens(p, p->hessian.held, p->held);
-    CHECK(gpu_cmd_finish(cmd, &e));
+    OK(gpu_cmd_finish(cmd, &e), e);
 }
 
 static void problem_free(struct problem *p)
@@ -136,7 +100,7 @@ static void run(struct problem *p, const struct quantize_options *o, uint32_t gr
                             .scratch = arena,
                             .tune_bytes = tune_bytes,
                             .tensor = 5};
-    CHECK(quantize_linear(&t, q, report, &e));
+    OK(quantize_linear(&t, q, report, &e), e);
 }
 
 /* Of w alone, by the reference. */
@@ -179,7 +143,7 @@ static void test_hessian(void **state)
         uint32_t n = sizes[i];
         problem_make(&p, 3, n, false, false);
         float *h = malloc((size_t)n * n * 4);
-        CHECK(gpu_download(cmd, p.hessian.train, h, (uint64_t)n * n * 4, &e));
+        OK(gpu_download(cmd, p.hessian.train, h, (uint64_t)n * n * 4, &e), e);
         for (size_t k = 0; k < (size_t)n * n; k++)
             assert_true(fabs(h[k] - p.h[k]) <= 1e-5 * p.tokens / 64.0 + 1e-5 * fabs(p.h[k]));
         free(h);
@@ -208,7 +172,7 @@ static void test_gptq(void **state)
         run(&p, &o, cases[i].group, 1 << 20, &q, &report);
 
         struct qlinear ref;
-        CHECK(qlinear_init(&ref, p.rows, p.cols, q.spec, &e));
+        OK(qlinear_init(&ref, p.rows, p.cols, q.spec, &e), e);
         assert_true(ref_gptq(p.w, p.rows, p.cols, p.h, cases[i].group, o.type->lo, o.type->hi, 0.01,
                              ref.codes, ref.scales));
         size_t equal = 0, n = (size_t)p.rows * p.cols;
@@ -406,7 +370,7 @@ static void test_hopeless_hessian(void **state)
     gpu_upload(cmd, p.dw, p.w, 8 * 64 * 4);
     o.method = METHOD_RTN;
     struct linear_task t = {.cmd = cmd, .options = &o, .item = &item, .w = p.dw, .scratch = arena};
-    CHECK(quantize_linear(&t, &rtn, &report, &e));
+    OK(quantize_linear(&t, &rtn, &report, &e), e);
     assert_memory_equal(q.codes, rtn.codes, 8 * 64);
     qlinear_free(&q);
     qlinear_free(&rtn);
@@ -439,5 +403,5 @@ int main(void)
         cmocka_unit_test(test_guard),
         cmocka_unit_test(test_hopeless_hessian),
     };
-    return cmocka_run_group_tests_name("quant", tests, setup, teardown);
+    return device_done(cmocka_run_group_tests_name("quant", tests, device_setup, NULL));
 }

@@ -1,5 +1,6 @@
 /* The last pass over scales: its gradient against the reference, what it learns, that it repeats and resumes.
  */
+#include "tests/device.h"
 #include "tests/family_model.h"
 
 #include <math.h>
@@ -8,29 +9,13 @@
 #include "host/model/head.h"
 #include "host/quant/tune_scales.h"
 
-#define DIR_  "tmp_scales"
+#define DIR_ "tmp_scales"
+#include "tests/scratch_dir.h"
+
 #define MODEL DIR_ "/model"
 #define WORK  DIR_ "/work"
 
 enum { CTX = 12, SAMPLES = 10, HOLDOUT = 4, GROUP = 16, MOST_ITEMS = 4 * LINEAR_COUNT };
-
-static struct gpu *gpu;
-static struct gpu_cmd *cmd;
-
-static int setup(void **state)
-{
-    (void)state;
-    cmd = test_device(&gpu, 0);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    test_device_done(&gpu, &cmd);
-    os_remove_tree(DIR_);
-    return 0;
-}
 
 /* A quantized tiny model in front of the pass. */
 struct rig {
@@ -721,5 +706,5 @@ int main(void)
         cmocka_unit_test(test_pass),
         cmocka_unit_test(test_divergence),
     };
-    return cmocka_run_group_tests_name("scales", tests, setup, teardown);
+    return device_done(cmocka_run_group_tests_name("scales", tests, device_setup, remove_dir));
 }

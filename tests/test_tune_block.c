@@ -1,5 +1,6 @@
 /* The block objective on tiny models: what is learned, that runs repeat to the bit, the guard, divergence,
  * and a block with a few huge activations. */
+#include "tests/device.h"
 #include "tests/family_model.h"
 
 #include <math.h>
@@ -9,27 +10,11 @@
 #include "host/quant/tune_block.h"
 
 #define DIR_ "tmp_tune_block"
+#include "tests/scratch_dir.h"
 
 enum { CTX = 64, WINDOWS = 52, HELD = 4 };
 
-static struct gpu *gpu;
-static struct gpu_cmd *cmd;
 static struct err e;
-
-static int setup(void **state)
-{
-    (void)state;
-    cmd = test_device(&gpu, 0);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    test_device_done(&gpu, &cmd);
-    os_remove_tree(DIR_);
-    return 0;
-}
 
 /* A block, its inputs, and what the 16-bit block makes of them. */
 struct bench {
@@ -434,5 +419,5 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_learns), cmocka_unit_test(test_repeats),
                                        cmocka_unit_test(test_guard), cmocka_unit_test(test_outliers)};
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return device_done(cmocka_run_group_tests(tests, device_setup, remove_dir));
 }

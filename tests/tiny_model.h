@@ -2,34 +2,11 @@
 #ifndef TESTS_TINY_MODEL_H
 #define TESTS_TINY_MODEL_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 #include "formats/write_hf.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/base/str.h"
-
-#define OK(call, e)                                                                                          \
-    do {                                                                                                     \
-        if (!(call))                                                                                         \
-            fail_msg("%s: %s", #call, (e).msg);                                                              \
-    } while (0)
-/* The call fails with this kind, the message holds `part`, and there is a remedy. */
-#define FAILS(call, e, want, part)                                                                           \
-    do {                                                                                                     \
-        (e) = (struct err){0};                                                                               \
-        assert_false(call);                                                                                  \
-        if ((e).kind != (want) || !strstr((e).msg, part))                                                    \
-            fail_msg("%s: kind %d, \"%s\" has no \"%s\"", #call, (int)(e).kind, (e).msg, part);              \
-    } while (0)
+#include "tests/check.h"
 
 enum { HIDDEN = 64, INNER = 128, LAYERS = 2, VOCAB = 96 };
 enum tied { UNTIED, TIED_EMBED, TIED_HEAD, TIED_BOTH };
