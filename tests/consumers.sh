@@ -3,7 +3,7 @@
 set -eu
 command -v python3 > /dev/null || { echo "no python3"; exit 77; }
 here=${GSQ_SOURCE:-$(cd "$(dirname "$0")/.." && pwd)}/tests
-writer=${GSQ_BUILD:-.}/test_write_hf
+writer=${GSQ_BUILD:-.}/test_write_hf_codes
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 (cd "$dir" && "$writer" --consumers out)

@@ -8,14 +8,6 @@
 #define QUANT DIR_ "/quant"
 #define BAD   DIR_ "/bad"
 
-static struct checkpoint *open_ok(const char *dir)
-{
-    struct err e = {0};
-    struct checkpoint *c;
-    OK(checkpoint_open(&c, dir, &e), e);
-    return c;
-}
-
 static void test_dense(void **state)
 {
     (void)state;

@@ -25,14 +25,6 @@ static void write_model(const char *dir, const struct shape *s, struct raw_model
     byte_tokenizer_write(dir);
 }
 
-static struct checkpoint *open_ok(const char *dir)
-{
-    struct err e = {0};
-    struct checkpoint *c;
-    OK(checkpoint_open(&c, dir, &e), e);
-    return c;
-}
-
 static struct eval_result eval_ok(const char *dir, const struct eval_options *o)
 {
     struct err e = {0};

@@ -38,14 +38,6 @@ static void all_items(struct all *a, const struct checkpoint *c, int type)
     assert_true(gguf_weights_each(c, add_weight, a));
 }
 
-static struct checkpoint *open_ok(const char *dir)
-{
-    struct err e = {0};
-    struct checkpoint *c;
-    OK(checkpoint_open(&c, dir, &e), e);
-    return c;
-}
-
 /* BASE as a GGUF of one type. */
 static bool write_all(int type, struct err *e)
 {

@@ -298,6 +298,14 @@ static inline bool write_random(const char *out, const char *src, const struct i
     return ok;
 }
 
+static inline struct checkpoint *open_ok(const char *dir)
+{
+    struct err e = {0};
+    struct checkpoint *c;
+    OK(checkpoint_open(&c, dir, &e), e);
+    return c;
+}
+
 static inline void assert_same_codes(const struct qlinear *a, const struct qlinear *b, const char *name)
 {
     if (a->rows != b->rows || a->cols != b->cols || a->groups != b->groups)

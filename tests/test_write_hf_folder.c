@@ -1,0 +1,335 @@
+/* formats/write_hf, the folder: shards, files that are carried along, dtypes, what is refused, what a failure
+ * leaves. */
+#include "tests/export_checks.h"
+
+#define DIR_ "tmp_write_hf_folder"
+#include "tests/scratch_dir.h"
+
+#define BASE DIR_ "/base"
+#define OUT  DIR_ "/out"
+
+/* --- the folder
+ * ----------------------------------------------------------------------------------------------- */
+
+static void test_shards(void **state)
+{
+    (void)state;
+    struct items x;
+    struct err e = {0};
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_BF16, .bias = true});
+    items_all(&x, "2", 32, SCALE_BF16);
+    os_remove_tree(OUT);
+    OK(write_random(OUT, BASE, &x, &(struct export_options){.format = EXPORT_COMPRESSED_TENSORS}, &e), e);
+    const struct export_options o = {.format = EXPORT_COMPRESSED_TENSORS, .shard_bytes = 20000};
+    struct checkpoint *c = open_ok(BASE);
+    uint64_t predicted = export_size(c, x.items, x.n, &o), actual = 0, size;
+    checkpoint_close(&c);
+    /* Over the single file of before, and a shard of an older numbering. */
+    write_text_file(OUT, "model-00001-of-00099.safetensors", "old");
+    write_text_file(OUT, "model-00002-of-00099.safetensors.tmp", "half");
+    write_text_file(OUT, "model.safetensors.bak", "not ours");
+    write_text_file(OUT, "adapter.safetensors", "not ours");
+    OK(write_random(OUT, BASE, &x, &o, &e), e);
+    assert_int_equal(os_stat(OUT "/model.safetensors", NULL), OS_ABSENT);
+    assert_int_equal(os_stat(OUT "/model-00001-of-00099.safetensors", NULL), OS_ABSENT);
+    assert_int_equal(os_stat(OUT "/model-00002-of-00099.safetensors.tmp", NULL), OS_ABSENT);
+    assert_int_equal(os_stat(OUT "/model.safetensors.bak", NULL), OS_FILE);
+    assert_int_equal(os_stat(OUT "/adapter.safetensors", NULL), OS_FILE);
+    check_codes(OUT, &x);
+    check_rest(BASE, OUT, &x, DTYPE_BF16);
+    char *index = read_text(OUT, "model.safetensors.index.json");
+    assert_non_null(strstr(index, "-of-00003"));
+    free(index);
+    const int n = 3;
+    for (int i = 1; i <= n; i++) {
+        char path[256];
+        snprintf(path, sizeof path, OUT "/model-%05d-of-%05d.safetensors", i, n);
+        assert_int_equal(os_stat(path, &size), OS_FILE);
+        actual += size;
+    }
+    assert_int_equal(os_stat(OUT "/config.json", &size), OS_FILE);
+    actual += size;
+    assert_int_equal(os_stat(OUT "/model.safetensors.index.json", &size), OS_FILE);
+    assert_int_equal(predicted, actual + size);
+    /* And back to one file: index and shards go. */
+    OK(write_random(OUT, BASE, &x, &(struct export_options){.format = EXPORT_GPTQ}, &e), e);
+    assert_int_equal(os_stat(OUT "/model.safetensors.index.json", NULL), OS_ABSENT);
+    check_codes(OUT, &x);
+}
+
+static void test_deterministic(void **state)
+{
+    (void)state;
+    static const char *const metadata[][2] = {{"seed", "7"}, {"method", "gsq \"quoted\""}};
+    static const char *const files[] = {"config.json", "model.safetensors", "tokenizer.json", "merges.txt",
+                                        "chat_template.jinja"};
+    struct items x;
+    struct err e = {0};
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32});
+    write_text_file(BASE, "tokenizer.json", "{\"a\":  1}\r\n");
+    write_text_file(BASE, "tokenizer_config.json", "");
+    write_text_file(BASE, "merges.txt", "#version\na b\n");
+    write_text_file(BASE, "chat_template.jinja", "{{ x }}");
+    write_text_file(BASE, "README.md", "not carried");
+    mixed(&x);
+    for (int f = 0; f < EXPORT_NONE; f++) {
+        const struct export_options o = {
+            .format = (enum export_format)f, .metadata = metadata, .n_metadata = 2};
+        OK(write_random(DIR_ "/a", BASE, &x, &o, &e), e);
+        OK(write_random(DIR_ "/b", BASE, &x, &o, &e), e);
+        for (int i = 0; i < 5; i++)
+            assert_same_file(DIR_ "/a", DIR_ "/b", files[i]);
+        for (int i = 2; i < 5; i++)
+            assert_same_file(DIR_ "/a", BASE, files[i]);
+        assert_same_file(DIR_ "/a", BASE, "tokenizer_config.json");
+        assert_int_equal(os_stat(DIR_ "/a/README.md", NULL), OS_ABSENT);
+        struct safetensors *written;
+        OK(safetensors_open_dir(&written, DIR_ "/a", &e), e);
+        const char *seed = safetensors_metadata(written, "seed");
+        if (f == EXPORT_GPTQ || f == EXPORT_GPTQ_V2)
+            assert_config_has(DIR_ "/a", "\"seed\":\"7\",\"method\":\"gsq\\\"quoted\\\"\"}");
+        else
+            assert_string_equal(seed, "7");
+        assert_string_equal(safetensors_metadata(written, "format"), f == EXPORT_MLX ? "mlx" : "pt");
+        safetensors_close(&written);
+    }
+}
+
+static void test_dtypes(void **state)
+{
+    (void)state;
+    struct items x;
+    struct err e = {0};
+    struct raw_model m;
+    const struct export_options o = {.format = EXPORT_MLX};
+    items_all(&x, "4", 32, SCALE_F16);
+    /* F32 with a value beyond fp16: the whole model becomes bf16; not if only a quantized weight has it. */
+    struct tiny_options t = {.dtype = DTYPE_F32, .config_extra = ",\"dtype\":\"float32\""};
+    for (int dense = 0; dense < 2; dense++) {
+        os_remove_tree(BASE);
+        tiny_config(BASE, &t);
+        tiny_tensors(&m, &t);
+        raw_set(raw_find(&m, dense ? "lm_head.weight" : "model.layers.0.mlp.up_proj.weight"), 17, -65505.0f);
+        struct raw_tensor *freq =
+            raw_add(&m, "model.layers.0.self_attn.rotary_emb.inv_freq", DTYPE_F32, 0, 8);
+        raw_set(freq, 0, 1e-7f);
+        raw_add(&m, "model.some.position_ids", DTYPE_I64, 1, 16);
+        raw_write(&m, BASE, true);
+        raw_free(&m);
+        OK(write_random(OUT, BASE, &x, &o, &e), e);
+        struct checkpoint *c = open_ok(OUT);
+        assert_int_equal(checkpoint_dense(c, "lm_head")->dtype, dense ? DTYPE_BF16 : DTYPE_F16);
+        const struct tensor *f = checkpoint_tensor_find(c, "model.layers.0.self_attn.rotary_emb.inv_freq");
+        assert_int_equal(f->dtype, DTYPE_F32);
+        assert_int_equal(load_u32le(f->data), 0x33D6BF95);
+        assert_int_equal(checkpoint_tensor_find(c, "model.some.position_ids")->dtype, DTYPE_I64);
+        assert_config_has(OUT, dense ? "\"torch_dtype\":\"bfloat16\"" : "\"torch_dtype\":\"float16\"");
+        assert_config_has(OUT, dense ? "\"dtype\":\"bfloat16\"" : "\"dtype\":\"float16\"");
+        checkpoint_close(&c);
+    }
+    /* Said to be bf16, stored in F32. */
+    t = (struct tiny_options){.dtype = DTYPE_F32, .torch_dtype = "bfloat16"};
+    tiny_write(BASE, &t);
+    OK(write_random(OUT, BASE, &x, &o, &e), e);
+    check_rest(BASE, OUT, &x, DTYPE_BF16);
+    /* What scales are rounded to. */
+    static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+    for (int d = 0; d < 3; d++) {
+        tiny_write(BASE, &(struct tiny_options){.dtype = dtypes[d]});
+        struct checkpoint *c = open_ok(BASE);
+        enum scale_type own = d == 2 ? SCALE_BF16 : SCALE_F16;
+        assert_int_equal(export_scale_type(EXPORT_GPTQ, c), SCALE_F16);
+        assert_int_equal(export_scale_type(EXPORT_GPTQ_V2, c), SCALE_F16);
+        assert_int_equal(export_scale_type(EXPORT_MLX, c), own);
+        assert_int_equal(export_scale_type(EXPORT_COMPRESSED_TENSORS, c), own);
+        assert_int_equal(export_scale_type(EXPORT_HUMMING, c), own);
+        checkpoint_close(&c);
+    }
+}
+
+/* --- refusals
+ * ------------------------------------------------------------------------------------------------- */
+
+static void test_check(void **state)
+{
+    (void)state;
+    static const struct {
+        enum export_format format;
+        uint32_t rows, cols;
+        const char *type;
+        uint32_t group;
+        unsigned container;
+        enum export_verdict verdict;
+        const char *part;
+    } cases[] = {
+        {EXPORT_GPTQ, 64, 64, "2", 32, 0, EXPORT_OK, ""},
+        {EXPORT_GPTQ, 64, 64, "ternary", 128, 0, EXPORT_OK, ""},
+        {EXPORT_GPTQ, 48, 64, "2", 32, 0, EXPORT_REFUSED, "--keep"},
+        {EXPORT_GPTQ_V2, 64, 80, "2", 16, 0, EXPORT_REFUSED, "--keep"},
+        {EXPORT_GPTQ, 64, 64, "5", 32, 0, EXPORT_REFUSED, "no 5-bit codes"},
+        {EXPORT_GPTQ, 64, 160, "4", 128, 0, EXPORT_WARN, "GPTQModel's Torch kernel"},
+        {EXPORT_GPTQ, 64, 64, "2", 32, 4, EXPORT_REFUSED, "--container"},
+        {EXPORT_COMPRESSED_TENSORS, 7, 33, "5", 32, 0, EXPORT_WARN, "vLLM"},
+        {EXPORT_COMPRESSED_TENSORS, 7, 33, "7", 0, 0, EXPORT_OK, ""},
+        {EXPORT_COMPRESSED_TENSORS, 64, 64, "3", 32, 4, EXPORT_OK, ""},
+        {EXPORT_COMPRESSED_TENSORS, 64, 64, "3", 32, 8, EXPORT_REFUSED, "--container"},
+        {EXPORT_HUMMING, 64, 64, "7", 32, 0, EXPORT_OK, ""},
+        {EXPORT_HUMMING, 96, 64, "2", 32, 0, EXPORT_REFUSED, "multiples of 64"},
+        {EXPORT_HUMMING, 64, 48, "2", 16, 0, EXPORT_REFUSED, "of 32"},
+        {EXPORT_HUMMING, 64, 192, "2", 96, 0, EXPORT_REFUSED, "power of two"},
+        {EXPORT_HUMMING, 64, 96, "2", 64, 0, EXPORT_REFUSED, "smaller --group"},
+        {EXPORT_MLX, 7, 64, "6", 64, 0, EXPORT_OK, ""},
+        {EXPORT_MLX, 64, 64, "7", 64, 0, EXPORT_REFUSED, "no 7-bit codes"},
+        {EXPORT_MLX, 64, 64, "4", 16, 0, EXPORT_REFUSED, "32, 64 and 128"},
+        {EXPORT_MLX, 64, 256, "4", 0, 0, EXPORT_REFUSED, "32, 64 and 128"},
+        {EXPORT_MLX, 64, 160, "4", 64, 0, EXPORT_REFUSED, "no multiple of the group"},
+        {EXPORT_NONE, 64, 64, "4", 64, 0, EXPORT_REFUSED, "--format"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char why[256] = "x";
+        struct export_item item = {"model.x",
+                                   cases[i].rows,
+                                   cases[i].cols,
+                                   {quant_type_find(cases[i].type), cases[i].group, SCALE_F16}};
+        enum export_verdict v = export_check(cases[i].format, &item, cases[i].container, why, sizeof why);
+        if (v != cases[i].verdict || !strstr(why, cases[i].part) || (v == EXPORT_OK) != !why[0])
+            fail_msg("case %zu: %d, %s", i, (int)v, why);
+        assert_true(strlen(why) < sizeof why - 1);
+    }
+    for (int f = 0; f <= EXPORT_NONE; f++)
+        assert_int_equal(export_format_parse(export_format_name((enum export_format)f)), f);
+    assert_int_equal(export_format_parse("awq"), EXPORT_NONE);
+}
+
+static bool large_scale(void *ctx, const struct export_item *item, struct qlinear *q, struct err *e)
+{
+    if (!random_linear(NULL, item, q, e))
+        return false;
+    q->scales[9] = *(const float *)ctx;
+    return true;
+}
+
+static bool failing(void *ctx, const struct export_item *item, struct qlinear *q, struct err *e)
+{
+    (void)ctx;
+    (void)q;
+    return err_set(e, ERR_ENV, "no codes for %s", item->module);
+}
+
+static bool wrong_size(void *ctx, const struct export_item *item, struct qlinear *q, struct err *e)
+{
+    struct export_item other = *item;
+    other.cols /= 2;
+    return random_linear(ctx, &other, q, e);
+}
+
+static bool stop(void *ctx, uint64_t done, uint64_t total)
+{
+    (void)ctx;
+    return done < total / 2;
+}
+
+struct seen {
+    uint64_t done, total, calls;
+};
+
+static bool watch(void *ctx, uint64_t done, uint64_t total)
+{
+    struct seen *s = ctx;
+    assert_true(done > s->done && done <= total);
+    *s = (struct seen){done, total, s->calls + 1};
+    return true;
+}
+
+static bool watched_linear(void *ctx, const struct export_item *item, struct qlinear *q, struct err *e)
+{
+    (void)ctx;
+    return random_linear(NULL, item, q, e);
+}
+
+static bool nothing_left(void *ctx, const char *name, struct err *e)
+{
+    (void)ctx;
+    return err_set(e, ERR_BUG, "%s was left behind", name);
+}
+
+static void test_failures(void **state)
+{
+    (void)state;
+    struct items x;
+    struct err e = {0};
+    float big = 40000.0f, huge = 70000.0f;
+    const struct export_options mlx = {.format = EXPORT_MLX}, gptq = {.format = EXPORT_GPTQ};
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F16});
+    items_all(&x, "4", 32, SCALE_F16);
+    struct checkpoint *c = open_ok(BASE);
+    os_remove_tree(OUT);
+    struct {
+        struct export_source source;
+        const struct export_options *o;
+        enum err_kind kind;
+        const char *part;
+    } cases[] = {
+        {{.linear = failing}, &gptq, ERR_ENV, "no codes for model.layers.0"},
+        {{.linear = wrong_size}, &gptq, ERR_BUG, "codes in"},
+        {{.ctx = &huge, .linear = large_scale}, &gptq, ERR_USER, "f16 cannot hold"},
+        {{.ctx = &big, .linear = large_scale}, &mlx, ERR_USER, "needs -320000"},
+        {{.linear = random_linear, .progress = stop}, &gptq, ERR_STOPPED, "stopped"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        FAILS(write_hf(OUT, c, x.items, x.n, cases[i].o, &cases[i].source, &e), e, cases[i].kind,
+              cases[i].part);
+        OK(os_list(OUT, nothing_left, NULL, &e), e);
+    }
+    struct seen seen = {0};
+    OK(write_hf(OUT, c, x.items, x.n, &gptq, &(struct export_source){&seen, watched_linear, watch}, &e), e);
+    assert_int_equal(seen.done, seen.total);
+    assert_true(seen.calls > 20);
+    /* A failed rewrite leaves no folder that looks whole. */
+    FAILS(write_hf(OUT, c, x.items, x.n, &gptq, &cases[0].source, &e), e, ERR_ENV, "no codes");
+    assert_int_equal(os_stat(OUT "/config.json", NULL), OS_ABSENT);
+    const struct export_source ok = {.linear = random_linear};
+    FAILS(write_hf(DIR_ "/out/../base", c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "own folder");
+    assert_int_equal(os_stat(BASE "/config.json", NULL), OS_FILE);
+    FAILS(export_check_folder(BASE "/", c, &e), e, ERR_USER, "own folder");
+    tiny_write(DIR_ "/foreign", &(struct tiny_options){.dtype = DTYPE_F16});
+    FAILS(write_hf(DIR_ "/foreign", c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "did not write");
+    assert_int_equal(os_stat(DIR_ "/foreign/model.safetensors", NULL), OS_FILE);
+    OK(export_check_folder(DIR_ "/fresh/folder", c, &e), e);
+    FAILS(write_hf(BASE "/config.json/x", c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "config.json");
+    x.items[3].module = "model.layers.9.self_attn.o_proj";
+    FAILS(write_hf(OUT, c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER,
+          "layers.9.self_attn.o_proj.weight is missing");
+    assert_int_equal(export_size(c, x.items, x.n, &gptq), 0);
+    x.items[3] = x.items[2];
+    FAILS(write_hf(OUT, c, x.items, x.n, &gptq, &ok, &e), e, ERR_BUG, "twice");
+    items_all(&x, "4", 32, SCALE_F16);
+    x.items[4].rows = HIDDEN;
+    FAILS(write_hf(OUT, c, x.items, x.n, &gptq, &ok, &e), e, ERR_BUG, "128 x 64");
+    checkpoint_close(&c);
+}
+
+/* No items: the model in 16 bits, without a word of quantization. */
+static void test_nothing_quantized(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct items x = {.n = 0};
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32, .tied = TIED_HEAD});
+    OK(write_random(OUT, BASE, &x, &(struct export_options){.format = EXPORT_GPTQ}, &e), e);
+    struct checkpoint *c = open_ok(OUT);
+    assert_int_equal(checkpoint_config(c)->quant, QUANT_NONE);
+    assert_string_equal(checkpoint_embedding_module(c), "lm_head");
+    checkpoint_close(&c);
+    check_rest(BASE, OUT, &x, DTYPE_F16);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_shards),   cmocka_unit_test(test_deterministic),
+        cmocka_unit_test(test_dtypes),   cmocka_unit_test(test_check),
+        cmocka_unit_test(test_failures), cmocka_unit_test(test_nothing_quantized),
+    };
+    return cmocka_run_group_tests(tests, make_dir, remove_dir);
+}
