@@ -3,7 +3,9 @@
 
 #include <math.h>
 
-#define DIR_  "tmp_checkpoint"
+#define DIR_ "tmp_checkpoint"
+#include "tests/scratch_dir.h"
+
 #define BASE  DIR_ "/base"
 #define QUANT DIR_ "/quant"
 #define BAD   DIR_ "/bad"
@@ -414,12 +416,6 @@ static void test_packed_rows(void **state)
     }
 }
 
-static int cleanup(void **state)
-{
-    (void)state;
-    return os_remove_tree(DIR_) ? 0 : -1;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -429,5 +425,5 @@ int main(void)
         cmocka_unit_test(test_packed_errors), cmocka_unit_test(test_packed_config),
         cmocka_unit_test(test_packed_rows),
     };
-    return cmocka_run_group_tests(tests, cleanup, cleanup);
+    return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -5,25 +5,15 @@
 
 #include "host/model/family.h"
 
-#define DIR_  "tmp_checkpoint_gguf"
+#define DIR_ "tmp_checkpoint_gguf"
+#include "tests/scratch_dir.h"
+
 #define FILE_ DIR_ "/model.gguf"
 
 #define Q  "model.layers.0.self_attn.q_proj"
 #define K  "model.layers.0.self_attn.k_proj"
 #define V  "model.layers.0.self_attn.v_proj"
 #define UP "model.layers.0.mlp.up_proj"
-
-static int make_dir(void **state)
-{
-    (void)state;
-    return os_mkdirs(DIR_, NULL) ? 0 : 1;
-}
-
-static int remove_dir(void **state)
-{
-    (void)state;
-    return os_remove_tree(DIR_) ? 0 : 1;
-}
 
 /* Writes, frees and opens. */
 static struct checkpoint *open_made(struct made_gguf *m)

@@ -4,20 +4,10 @@
 #include "formats/tokenizer.h"
 #include "host/quant/convert.h"
 
-#define DIR_  "tmp_gguf_folder"
+#define DIR_ "tmp_gguf_folder"
+#include "tests/scratch_dir.h"
+
 #define FILE_ DIR_ "/model.gguf"
-
-static int make_dir(void **state)
-{
-    (void)state;
-    return os_mkdirs(DIR_, NULL) ? 0 : 1;
-}
-
-static int remove_dir(void **state)
-{
-    (void)state;
-    return os_remove_tree(DIR_) ? 0 : 1;
-}
 
 /* --- tokenizers of metadata -------------------------------------------------------------------------------
  */

@@ -1,25 +1,16 @@
 /* The safetensors writer against golden bytes, the reader against every way a file can be wrong. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 #include "formats/hf_config.h"
 #include "formats/safetensors.h"
 #include "host/base/num.h"
 
-#define DIR "test_safetensors.tmp"
+#define DIR_ "tmp_safetensors"
+#include "tests/scratch_dir.h"
 
 static void write_file(const char *name, const void *data, size_t size)
 {
     char path[256];
     struct err e = {0};
-    assert_true(os_path_join(path, sizeof path, DIR, name, &e));
+    assert_true(os_path_join(path, sizeof path, DIR_, name, &e));
     assert_true(os_write_file(path, data, size, &e));
 }
 
@@ -37,21 +28,6 @@ static void write_tensors(const char *name, const char *header, size_t n_data)
     free(file);
 }
 
-static int fresh_dir(void **state)
-{
-    (void)state;
-    struct err e = {0};
-    os_remove_tree(DIR);
-    return os_mkdirs(DIR, &e) ? 0 : -1;
-}
-
-static int remove_dir(void **state)
-{
-    (void)state;
-    os_remove_tree(DIR);
-    return 0;
-}
-
 static void writer_golden(void **state)
 {
     (void)state;
@@ -64,23 +40,23 @@ static void writer_golden(void **state)
     static const struct tensor_plan plan[] = {{"a", DTYPE_U8, 1, {3}}, {"b.c", DTYPE_F16, 0, {0}}};
     struct err e = {0};
     struct safetensors_writer *w;
-    assert_true(safetensors_writer_open(&w, DIR "/golden.safetensors", plan, 2, metadata, 2, &e));
+    assert_true(safetensors_writer_open(&w, DIR_ "/golden.safetensors", plan, 2, metadata, 2, &e));
     assert_true(safetensors_writer_put(w, "\1\2\3\4", 4, &e));
-    assert_int_equal(os_stat(DIR "/golden.safetensors", NULL), OS_ABSENT); /* not before it is whole */
+    assert_int_equal(os_stat(DIR_ "/golden.safetensors", NULL), OS_ABSENT); /* not before it is whole */
     assert_true(safetensors_writer_put(w, "\5", 1, &e));
     assert_true(safetensors_writer_close(&w, &e));
     assert_null(w);
-    assert_int_equal(os_stat(DIR "/golden.safetensors.tmp", NULL), OS_ABSENT);
+    assert_int_equal(os_stat(DIR_ "/golden.safetensors.tmp", NULL), OS_ABSENT);
 
     char *bytes;
     size_t size;
-    assert_true(os_read_file(DIR "/golden.safetensors", 1000, &bytes, &size, &e));
+    assert_true(os_read_file(DIR_ "/golden.safetensors", 1000, &bytes, &size, &e));
     assert_int_equal(size, sizeof expected - 1);
     assert_memory_equal(bytes, expected, size);
     free(bytes);
 
     struct safetensors *s;
-    assert_true(safetensors_open_file(&s, DIR "/golden.safetensors", &e));
+    assert_true(safetensors_open_file(&s, DIR_ "/golden.safetensors", &e));
     assert_int_equal(safetensors_count(s), 2);
     assert_string_equal(safetensors_metadata(s, "format"), "pt");
     assert_string_equal(safetensors_metadata(s, "q"), "\"\1");
@@ -94,7 +70,7 @@ static void writer_golden(void **state)
     assert_ptr_equal(safetensors_at(s, 1), t);
     assert_null(safetensors_at(s, 2));
     assert_null(safetensors_find(s, "b"));
-    assert_string_equal(safetensors_path(s, t), DIR "/golden.safetensors");
+    assert_string_equal(safetensors_path(s, t), DIR_ "/golden.safetensors");
     safetensors_drop(s, t);
     safetensors_close(&s);
     assert_null(s);
@@ -109,33 +85,33 @@ static void writer_refuses(void **state)
     static const struct tensor_plan huge[] = {{"a", DTYPE_F32, 2, {UINT64_MAX, 2}}};
     struct err e = {0};
     struct safetensors_writer *w;
-    assert_true(safetensors_writer_open(&w, DIR "/w", plan, 1, NULL, 0, &e));
+    assert_true(safetensors_writer_open(&w, DIR_ "/w", plan, 1, NULL, 0, &e));
     assert_true(safetensors_writer_put(w, "12", 2, &e));
     assert_false(safetensors_writer_put(w, "34", 2, &e)); /* too much */
     assert_int_equal(e.kind, ERR_BUG);
     assert_false(safetensors_writer_close(&w, &e)); /* too little */
     assert_int_equal(e.kind, ERR_BUG);
     assert_null(w);
-    assert_int_equal(os_stat(DIR "/w", NULL), OS_ABSENT);
-    assert_int_equal(os_stat(DIR "/w.tmp", NULL), OS_ABSENT);
+    assert_int_equal(os_stat(DIR_ "/w", NULL), OS_ABSENT);
+    assert_int_equal(os_stat(DIR_ "/w.tmp", NULL), OS_ABSENT);
 
-    assert_true(safetensors_writer_open(&w, DIR "/w", plan, 1, NULL, 0, &e));
+    assert_true(safetensors_writer_open(&w, DIR_ "/w", plan, 1, NULL, 0, &e));
     safetensors_writer_abort(&w);
-    assert_int_equal(os_stat(DIR "/w.tmp", NULL), OS_ABSENT);
+    assert_int_equal(os_stat(DIR_ "/w.tmp", NULL), OS_ABSENT);
 
-    assert_false(safetensors_writer_open(&w, DIR "/w", twice, 2, NULL, 0, &e));
+    assert_false(safetensors_writer_open(&w, DIR_ "/w", twice, 2, NULL, 0, &e));
     assert_non_null(strstr(e.msg, "planned twice"));
-    assert_false(safetensors_writer_open(&w, DIR "/w", other, 1, NULL, 0, &e));
-    assert_false(safetensors_writer_open(&w, DIR "/w", huge, 1, NULL, 0, &e));
-    assert_false(safetensors_writer_open(&w, DIR "/absent/w", plan, 1, NULL, 0, &e));
+    assert_false(safetensors_writer_open(&w, DIR_ "/w", other, 1, NULL, 0, &e));
+    assert_false(safetensors_writer_open(&w, DIR_ "/w", huge, 1, NULL, 0, &e));
+    assert_false(safetensors_writer_open(&w, DIR_ "/absent/w", plan, 1, NULL, 0, &e));
     assert_int_equal(e.kind, ERR_USER);
-    assert_non_null(strstr(e.msg, DIR "/absent/w.tmp"));
+    assert_non_null(strstr(e.msg, DIR_ "/absent/w.tmp"));
 
     /* A model without tensors is still a file. */
-    assert_true(safetensors_writer_open(&w, DIR "/w", NULL, 0, NULL, 0, &e));
+    assert_true(safetensors_writer_open(&w, DIR_ "/w", NULL, 0, NULL, 0, &e));
     assert_true(safetensors_writer_close(&w, &e));
     struct safetensors *s;
-    assert_true(safetensors_open_file(&s, DIR "/w", &e));
+    assert_true(safetensors_open_file(&s, DIR_ "/w", &e));
     assert_int_equal(safetensors_count(s), 0);
     safetensors_close(&s);
 }
@@ -249,7 +225,7 @@ static void expect_file_error(const char *name, const char *says)
     char path[256];
     struct err e = {0};
     struct safetensors *s;
-    assert_true(os_path_join(path, sizeof path, DIR, name, &e));
+    assert_true(os_path_join(path, sizeof path, DIR_, name, &e));
     assert_false(safetensors_open_file(&s, path, &e));
     assert_null(s);
     if (!strstr(e.msg, says) || !strstr(e.msg, name) || !e.hint[0])
@@ -285,7 +261,7 @@ static void expect_dir_error(const char *says)
 {
     struct err e = {0};
     struct safetensors *s;
-    assert_false(safetensors_open_dir(&s, DIR, &e));
+    assert_false(safetensors_open_dir(&s, DIR_, &e));
     assert_null(s);
     if (!strstr(e.msg, says) || !e.hint[0])
         fail_msg("expected \"%s\", got \"%s\" (%s)", says, e.msg, e.hint);
@@ -296,12 +272,12 @@ static void folders(void **state)
     (void)state;
     struct err e = {0};
     struct safetensors *s;
-    assert_false(safetensors_open_dir(&s, DIR "/none", &e));
+    assert_false(safetensors_open_dir(&s, DIR_ "/none", &e));
     assert_non_null(strstr(e.msg, "not a folder"));
     expect_dir_error("neither model.safetensors nor");
 
     write_tensors("model.safetensors", "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1);
-    assert_true(safetensors_open_dir(&s, DIR, &e));
+    assert_true(safetensors_open_dir(&s, DIR_, &e));
     assert_int_equal(safetensors_count(s), 1);
     safetensors_close(&s);
 
@@ -312,12 +288,12 @@ static void folders(void **state)
                   3);
     write_index("{\"metadata\":{\"total_size\":5},\"weight_map\":{\"a\":\"s-2.safetensors\","
                 "\"c\":\"s-1.safetensors\",\"b\":\"s-1.safetensors\"}}");
-    assert_true(safetensors_open_dir(&s, DIR, &e));
+    assert_true(safetensors_open_dir(&s, DIR_, &e));
     assert_int_equal(safetensors_count(s), 3);
     assert_string_equal(safetensors_at(s, 0)->name, "b"); /* by file, then by offset */
     assert_string_equal(safetensors_at(s, 2)->name, "a");
     const struct tensor *c = safetensors_find(s, "c");
-    assert_string_equal(safetensors_path(s, c), DIR "/s-1.safetensors");
+    assert_string_equal(safetensors_path(s, c), DIR_ "/s-1.safetensors");
     assert_memory_equal(c->data, "\1\2", 2);
     safetensors_close(&s);
 
@@ -326,7 +302,7 @@ static void folders(void **state)
     write_index("{\"weight_map\":{\"d\":\"s-1.safetensors\"}}");
     expect_dir_error("tensor \"d\" should be in s-1.safetensors, but it is in none");
     write_index("{\"weight_map\":{\"a\":\"s-3.safetensors\"}}");
-    expect_dir_error("the shard " DIR "/s-3.safetensors is missing");
+    expect_dir_error("the shard " DIR_ "/s-3.safetensors is missing");
 }
 
 static void index_refuses(void **state)
@@ -401,12 +377,12 @@ static void real_models(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(writer_golden, fresh_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(writer_refuses, fresh_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(writer_golden, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(writer_refuses, make_dir, remove_dir),
         cmocka_unit_test(reader_refuses),
         cmocka_unit_test(reader_accepts),
-        cmocka_unit_test_setup_teardown(file_lengths, fresh_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(folders, fresh_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(file_lengths, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(folders, make_dir, remove_dir),
         cmocka_unit_test(index_refuses),
         cmocka_unit_test(real_models),
     };
