@@ -88,6 +88,8 @@ enum gguf_got gguf_get_u64(const struct gguf *g, const char *key, uint64_t *out,
 enum gguf_got gguf_get_f64(const struct gguf *g, const char *key, double *out, struct err *e);
 enum gguf_got gguf_get_bool(const struct gguf *g, const char *key, bool *out, struct err *e);
 enum gguf_got gguf_get_string(const struct gguf *g, const char *key, struct gguf_string *out, struct err *e);
+/* A string that messages may show: UTF-8 without control characters, else GGUF_BAD. */
+enum gguf_got gguf_get_name(const struct gguf *g, const char *key, struct gguf_string *out, struct err *e);
 /* Arrays of strings are walked: *at starts as kv->data and moves on; call at most kv->n times. */
 struct gguf_string gguf_next_string(const uint8_t **at);
 /* Element i of an array of numbers (or of a plain number: i = 0), as double and as int64 (toward zero, held

@@ -79,7 +79,7 @@ static bool is(struct gguf_string s, const char *text)
 static bool read_architecture(struct reader *r, struct model_config *c)
 {
     struct gguf_string name, type;
-    enum gguf_got got = gguf_get_string(r->g, "general.type", &type, r->e);
+    enum gguf_got got = gguf_get_name(r->g, "general.type", &type, r->e);
     if (got == GGUF_BAD)
         return false;
     if (got == GGUF_OK && !is(type, "model")) {
@@ -87,7 +87,7 @@ static bool read_architecture(struct reader *r, struct model_config *c)
                 (int)(type.size < 60 ? type.size : 60), type.text);
         return err_hint(r->e, "name the GGUF of the model itself");
     }
-    got = gguf_get_string(r->g, "general.architecture", &name, r->e);
+    got = gguf_get_name(r->g, "general.architecture", &name, r->e);
     if (got == GGUF_BAD)
         return false;
     if (got == GGUF_ABSENT || name.size == 0 || name.size >= sizeof r->arch) {
@@ -108,7 +108,12 @@ static bool read_architecture(struct reader *r, struct model_config *c)
     r->known = false;
     snprintf(c->architecture, sizeof c->architecture, "%s%s", r->arch, experts ? " with experts" : "");
     snprintf(c->model_type, sizeof c->model_type, "%.31s", r->arch);
-    return true;
+    if (!gguf_architecture(c))
+        return true;
+    /* Nothing below checks it, and behind this name it would be computed. */
+    err_set(r->e, ERR_USER, "%s: \"general.architecture\" is \"%s\", which is a name of Hugging Face's",
+            r->path, r->arch);
+    return err_hint(r->e, "the file is damaged: convert the model again");
 }
 
 static bool read_shape(const struct reader *r, struct model_config *c)
@@ -207,11 +212,11 @@ static bool read_own_llama3(const struct reader *r, struct model_config *c)
     return v[2] > v[1] && c->rope_original_context > 0;
 }
 
-/* rope_freqs.weight: llama3's fields if they say the same, else the factors themselves. */
+/* rope_freqs.weight, times the linear factor: llama3's fields if they say the same, else the factors
+ * themselves. */
 static bool take_factors(const struct reader *r, struct model_config *c, float *factors)
 {
     uint32_t n = c->head_dim / 2, context;
-    double linear = c->rope_scaling == ROPE_LINEAR ? c->rope_factor : 1;
     bool any = false;
     if (!read_u32(r, "rope.scaling.original_context_length", 1, UINT32_MAX, 8192, &context))
         return false;
@@ -219,7 +224,6 @@ static bool take_factors(const struct reader *r, struct model_config *c, float *
     probe.rope_scaling = ROPE_LLAMA3;
     probe.rope_factor = 0;
     for (uint32_t i = 0; i < n; i++) {
-        factors[i] *= (float)linear;
         any |= factors[i] != 1;
         probe.rope_factor = fmax(probe.rope_factor, (double)factors[i]);
     }
@@ -268,8 +272,10 @@ static bool read_factors(const struct reader *r, struct model_config *c)
     if (!factors)
         return err_nomem(r->e, "rope_freqs.weight", n * sizeof *factors);
     gguf_dequant(type, t->data, n, factors);
+    double linear = c->rope_scaling == ROPE_LINEAR ? c->rope_factor : 1;
     bool ok = true;
     for (uint32_t i = 0; i < n && ok; i++) {
+        factors[i] *= (float)linear;
         if (factors[i] > 0 && isfinite(factors[i]))
             continue;
         ok = err_set(r->e, ERR_USER, "%s: rope_freqs.weight holds %g at element %u", gguf_path(r->g, t),
@@ -289,7 +295,7 @@ static bool read_rope(const struct reader *r, struct model_config *c)
     if (!read_positive(r, "rope.freq_base", 10000, &c->rope_theta))
         return false;
     enum gguf_got got =
-        gguf_get_string(r->g, full_key(r, "rope.scaling.type", name), &type, r->known ? r->e : NULL);
+        gguf_get_name(r->g, full_key(r, "rope.scaling.type", name), &type, r->known ? r->e : NULL);
     if (got == GGUF_BAD || !r->known)
         return !r->known;
     if (got == GGUF_ABSENT &&

@@ -383,3 +383,11 @@ enum gguf_got gguf_get_string(const struct gguf *g, const char *key, struct gguf
     *out = gguf_next_string(&at);
     return GGUF_OK;
 }
+
+enum gguf_got gguf_get_name(const struct gguf *g, const char *key, struct gguf_string *out, struct err *e)
+{
+    enum gguf_got got = gguf_get_string(g, key, out, e);
+    if (got == GGUF_OK && !gguf_plain_name(*out))
+        return bad_key(e, gguf_path(g, NULL), key, "is not plain UTF-8 text");
+    return got;
+}

@@ -174,7 +174,7 @@ static bool read_byte_level(struct reader *r)
 {
     struct gguf_string name = {"default", 7};
     if (!read_strings(r, "merges", &r->merges, &r->lists.n_merges) ||
-        gguf_get_string(r->g, "tokenizer.ggml.pre", &name, r->e) == GGUF_BAD)
+        gguf_get_name(r->g, "tokenizer.ggml.pre", &name, r->e) == GGUF_BAD)
         return false;
     if (is(name, "llama3") || is(name, "llama-v3"))
         name = (struct gguf_string){"llama-bpe", 9};
@@ -196,7 +196,7 @@ static bool read_byte_level(struct reader *r)
 static bool read_all(struct reader *r)
 {
     struct gguf_string model = {"", 0};
-    enum gguf_got got = gguf_get_string(r->g, "tokenizer.ggml.model", &model, r->e);
+    enum gguf_got got = gguf_get_name(r->g, "tokenizer.ggml.model", &model, r->e);
     if (got == GGUF_BAD)
         return false;
     bool sentencepiece = is(model, "llama");

@@ -35,6 +35,8 @@ static void expect_refused(struct made_gguf *m, const char *says)
     FAILS(checkpoint_open(&c, FILE_, &e), e, ERR_USER, says);
     if (!strstr(e.msg, FILE_) || !e.hint[0])
         fail_msg("\"%s\" (%s) names no file or no remedy", e.msg, e.hint);
+    for (const char *p = e.msg; *p; p++)
+        assert_true((unsigned char)*p >= ' ');
     assert_null(c);
 }
 
@@ -139,6 +141,17 @@ static void test_unknown_family(void **state)
     checkpoint_close(&c);
 }
 
+static void add_f64(struct gguf_keys *k, const char *key, double v)
+{
+    const struct gguf_kv kv = {.key = {key, strlen(key)},
+                               .type = GGUF_F64,
+                               .element = GGUF_F64,
+                               .n = 1,
+                               .data = (const uint8_t *)&v,
+                               .bytes = sizeof v};
+    gguf_add_kv(k, &kv);
+}
+
 static void test_refused_metadata(void **state)
 {
     (void)state;
@@ -201,6 +214,37 @@ static void test_refused_metadata(void **state)
     made_model(&m, "llama", GGML_F16, GGML_F16);
     made_add(&m, "model.norm.weight", GGML_F32, 0, G_HIDDEN);
     expect_refused(&m, "model.norm.weight twice");
+    /* Times the linear factor they leave the range of floats. */
+    static const double ends[] = {1e10, 1e-60};
+    for (int i = 0; i < 2; i++) {
+        made_model(&m, "llama", GGML_F16, GGML_F16);
+        gguf_add_string(m.keys, "llama.rope.scaling.type", "linear", 6);
+        add_f64(m.keys, "llama.rope.scaling.factor", ends[i]);
+        float *factors = (float *)(void *)made_add(&m, "rope_freqs.weight", GGML_F32, 0, G_DIM / 2)->data;
+        for (int k = 0; k < G_DIM / 2; k++)
+            factors[k] = 1e30f;
+        expect_refused(&m, i ? "rope_freqs.weight holds 0" : "rope_freqs.weight holds inf");
+    }
+}
+
+/* What Hugging Face calls a model of ours is no architecture of a GGUF: the shape behind such a name was
+ * never checked. */
+static void test_names(void **state)
+{
+    (void)state;
+    struct made_gguf m;
+    made_model(&m, "LlamaForCausalLM", GGML_F16, GGML_F16);
+    expect_refused(&m, "\"general.architecture\" is \"LlamaForCausalLM\"");
+    /* Messages show these. */
+    static const char *const keys[] = {"general.type", "llama.rope.scaling.type"};
+    for (int i = 0; i < 2; i++) {
+        made_model(&m, "llama", GGML_F16, GGML_F16);
+        gguf_add_string(m.keys, keys[i], "\033[2J", 4);
+        expect_refused(&m, keys[i]);
+    }
+    m = (struct made_gguf){.keys = gguf_keys_create(), .seed = 1};
+    gguf_add_string(m.keys, "general.architecture", "\033[2J", 4);
+    expect_refused(&m, "general.architecture is not plain UTF-8 text");
 }
 
 /* --- RoPE -------------------------------------------------------------------------------------------------
@@ -441,9 +485,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_config),         cmocka_unit_test(test_families),
         cmocka_unit_test(test_unknown_family), cmocka_unit_test(test_refused_metadata),
-        cmocka_unit_test(test_rope),           cmocka_unit_test(test_types),
-        cmocka_unit_test(test_vectors),        cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_missing),
+        cmocka_unit_test(test_names),          cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_types),          cmocka_unit_test(test_vectors),
+        cmocka_unit_test(test_not_finite),     cmocka_unit_test(test_missing),
     };
     return cmocka_run_group_tests_name("checkpoint_gguf", tests, make_dir, remove_dir);
 }

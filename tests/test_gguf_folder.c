@@ -218,6 +218,8 @@ static void test_refused(void **state)
     (void)state;
     struct toy t = bytes_toy("chatglm-bpe");
     refuse(&t, "the pre-tokenizer \"chatglm-bpe\"");
+    t = bytes_toy("\033[2J"); /* would clear the terminal that shows it */
+    refuse(&t, "tokenizer.ggml.pre is not plain UTF-8 text");
     t = bytes_toy("gpt-2");
     t.model = "bert";
     refuse(&t, "the tokenizer \"bert\"");
