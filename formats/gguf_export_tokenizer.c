@@ -12,6 +12,8 @@
 
 #define TOKENIZER_MAX (256u << 20)
 #define CONFIG_MAX    (64u << 20)
+/* Bytes of a token whose pieces are looked for: no word is longer, and the search is quadratic. */
+#define MAX_WORD 1024
 
 /* As in the file. */
 enum token_type { TOKEN_NORMAL = 1, TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_USER, TOKEN_UNUSED, TOKEN_BYTE };
@@ -23,6 +25,7 @@ struct vocab {
     char (*pads)[24]; /* texts of unused tokens, [n] */
     uint32_t n;
     struct strmap ids; /* text -> id; what was added counts before the model's own */
+    uint32_t twins;    /* tokens whose text another one has already */
 };
 
 struct tokenizer_files {
@@ -155,6 +158,10 @@ static bool set_token(struct tokenizer_files *f, const char *text, const cJSON *
         return err_nomem(f->e, "the vocabulary", f->v.n);
     if (f->v.types[id]) /* added tokens come first, and may stand in the vocabulary too */
         return true;
+    if (!added) { /* under another id: never read, and llama.cpp wants texts that differ */
+        f->v.twins++;
+        return true;
+    }
     f->v.tokens[id] = (struct gguf_string){text, strlen(text)};
     f->v.types[id] = type;
     return true;
@@ -202,6 +209,9 @@ static bool read_tokens(struct tokenizer_files *f)
         f->v.tokens[i] = (struct gguf_string){f->v.pads[i], (size_t)n};
         f->v.types[i] = TOKEN_UNUSED;
     }
+    if (f->v.twins && !f->out->quiet)
+        log_warn("%s: %u tokens have the text of another one; in the GGUF they are [PAD...]", f->path,
+                 (unsigned)f->v.twins);
     if (f->sentencepiece && bytes < 256 && !f->out->quiet)
         log_warn("%s: the vocabulary has %u of 256 tokens for single bytes: llama.cpp stops at characters "
                  "that need the others",
@@ -246,6 +256,8 @@ static bool put_merges(struct tokenizer_files *f)
     bool ok = list ? true : err_nomem(f->e, "the merges", n * sizeof *list);
     for (item = ok && n ? merges->child : NULL; ok && item; item = item->next) {
         ok = merge_text(item, &one, &n_left) ? true : bad(f, "a merge is not a pair of tokens");
+        if (one.failed)
+            break;
         if (ok && memchr(one.data + n_left + 1, ' ', one.size - n_left - 1))
             ok = bad(f, "a merge holds a space, which GGUF cannot express");
         strbuf_add(&all, one.data, one.size);
@@ -267,7 +279,7 @@ static bool put_merges(struct tokenizer_files *f)
 static bool splits(const struct vocab *v, struct gguf_string s)
 {
     uint32_t id;
-    for (size_t i = 1; i < s.size; i++)
+    for (size_t i = 1; i < s.size && s.size <= MAX_WORD; i++)
         if (((uint8_t)s.text[i] & 0xC0) != 0x80 && strmap_find(&v->ids, s.text, i, &id) &&
             strmap_find(&v->ids, s.text + i, s.size - i, &id))
             return true;

@@ -13,15 +13,19 @@ static const struct name_pair globals[] = {
     {"lm_head", "output"},
 };
 
-/* Behind "model.layers.N." and "blk.N.". */
-static const struct name_pair in_block[] = {
-    {"input_layernorm", "attn_norm"},    {"self_attn.q_proj", "attn_q"},
-    {"self_attn.k_proj", "attn_k"},      {"self_attn.v_proj", "attn_v"},
-    {"self_attn.o_proj", "attn_output"}, {"self_attn.q_norm", "attn_q_norm"},
-    {"self_attn.k_norm", "attn_k_norm"}, {"post_attention_layernorm", "ffn_norm"},
-    {"mlp.gate_proj", "ffn_gate"},       {"mlp.up_proj", "ffn_up"},
-    {"mlp.down_proj", "ffn_down"},
+static const struct gguf_block_part in_block[] = {
+    {"input_layernorm", "attn_norm", false, false},   {"self_attn.q_proj", "attn_q", true, false},
+    {"self_attn.k_proj", "attn_k", true, false},      {"self_attn.v_proj", "attn_v", true, false},
+    {"self_attn.q_norm", "attn_q_norm", false, true}, {"self_attn.k_norm", "attn_k_norm", false, true},
+    {"self_attn.o_proj", "attn_output", true, false}, {"post_attention_layernorm", "ffn_norm", false, false},
+    {"mlp.gate_proj", "ffn_gate", true, false},       {"mlp.up_proj", "ffn_up", true, false},
+    {"mlp.down_proj", "ffn_down", true, false},
 };
+
+const struct gguf_block_part *gguf_block_part(size_t i)
+{
+    return i < sizeof in_block / sizeof in_block[0] ? &in_block[i] : NULL;
+}
 
 #define HF_BLOCK   "model.layers."
 #define GGUF_BLOCK "blk."
@@ -76,8 +80,8 @@ static bool translate(const char *name, bool to_gguf, char *out, size_t cap)
     int length = -1;
     if (split_block(name, n, prefix, &number, &digits)) {
         size_t rest = number + digits + 1;
-        for (size_t i = 0; i < sizeof in_block / sizeof in_block[0]; i++) {
-            const struct name_pair *p = &in_block[i];
+        const struct gguf_block_part *p;
+        for (size_t i = 0; (p = gguf_block_part(i)); i++) {
             if (same(name + rest, n - rest, to_gguf ? p->hf : p->gguf))
                 length = snprintf(out, cap, "%s%.*s.%s%s", to_gguf ? GGUF_BLOCK : HF_BLOCK, (int)digits,
                                   name + number, to_gguf ? p->gguf : p->hf, suffix);

@@ -5,6 +5,14 @@
 
 #include "formats/hf_config.h"
 
+/* What a transformer block is made of, in the order of a file. */
+struct gguf_block_part {
+    const char *hf, *gguf; /* behind "model.layers.N." and "blk.N." */
+    bool matrix;           /* else a norm: a vector */
+    bool optional;         /* in some families only */
+};
+const struct gguf_block_part *gguf_block_part(size_t i); /* NULL past the end */
+
 /* "model.layers.3.self_attn.q_proj" -> "blk.3.attn_q"; "model.embed_tokens" -> "token_embd"; ".weight" and
  * ".bias" are carried over when present. False: no such name is known. out: at least 64 bytes. */
 bool gguf_name_of(const char *hf, char *out, size_t cap);

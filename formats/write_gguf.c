@@ -15,6 +15,8 @@
 /* Weights of a tile of rows. */
 #define TILE (4u << 20)
 
+#define UNSUPPORTED "the model may be of an architecture that is not supported"
+
 struct entry {
     char name[64];   /* in the GGUF */
     char module[96]; /* Hugging Face, "" for rope_freqs */
@@ -43,39 +45,26 @@ struct gguf_plan {
  * --------------------------------------------------------------------------------------------------------
  */
 
-/* In file order. Vectors (norms) are optional where `optional` says so. */
-static const struct part {
-    const char *name;
-    bool matrix, optional;
-} parts[] = {
-    {"input_layernorm", false, false}, {"self_attn.q_proj", true, false},
-    {"self_attn.k_proj", true, false}, {"self_attn.v_proj", true, false},
-    {"self_attn.q_norm", false, true}, {"self_attn.k_norm", false, true},
-    {"self_attn.o_proj", true, false}, {"post_attention_layernorm", false, false},
-    {"mlp.gate_proj", true, false},    {"mlp.up_proj", true, false},
-    {"mlp.down_proj", true, false},
-};
-enum { N_PARTS = sizeof parts / sizeof parts[0] };
-
-static void part_name(char *out, size_t cap, uint32_t layer, const struct part *p)
+static void part_name(char *out, size_t cap, uint32_t layer, const struct gguf_block_part *p)
 {
-    snprintf(out, cap, "model.layers.%u.%s", (unsigned)layer, p->name);
+    snprintf(out, cap, "model.layers.%u.%s", (unsigned)layer, p->hf);
 }
 
 bool gguf_weights_each(const struct checkpoint *src,
                        bool (*fn)(void *ctx, const char *module, uint32_t rows, uint32_t cols), void *ctx)
 {
     const struct model_config *c = checkpoint_config(src);
+    const struct gguf_block_part *part;
     struct weight_info w;
     char module[96];
     const char *embedding = checkpoint_embedding_module(src), *head = checkpoint_head_module(src);
     if (!checkpoint_weight(src, embedding, &w, NULL) || !fn(ctx, embedding, w.rows, w.cols))
         return false;
     for (uint32_t l = 0; l < c->num_layers; l++)
-        for (int i = 0; i < N_PARTS; i++) {
-            if (!parts[i].matrix)
+        for (size_t i = 0; (part = gguf_block_part(i)); i++) {
+            if (!part->matrix)
                 continue;
-            part_name(module, sizeof module, l, &parts[i]);
+            part_name(module, sizeof module, l, part);
             if (!checkpoint_weight(src, module, &w, NULL) || !fn(ctx, module, w.rows, w.cols))
                 return false;
         }
@@ -132,9 +121,11 @@ static bool plan_vector(struct gguf_plan *p, const char *module)
     char name[64];
     if (!checkpoint_weight(p->src, module, &w, p->e) || !name_of(p, module, ".weight", name))
         return false;
-    if (w.rows != 1)
-        return err_set(p->e, ERR_USER, "%s.weight of %s is a matrix, expected a vector", module,
-                       checkpoint_dir(p->src));
+    if (w.rows != 1) {
+        err_set(p->e, ERR_USER, "%s.weight of %s is a matrix, expected a vector", module,
+                checkpoint_dir(p->src));
+        return err_hint(p->e, UNSUPPORTED);
+    }
     struct entry *x = add_entry(p, module, name);
     if (x)
         x->cols = w.cols;
@@ -150,7 +141,7 @@ static bool plan_bias(struct gguf_plan *p, const char *module, uint32_t rows)
     if (t->n_dims != 1 || t->shape[0] != rows) {
         err_set(p->e, ERR_USER, "%s.bias of %s does not have one value for each of %u rows", module,
                 checkpoint_dir(p->src), (unsigned)rows);
-        return err_hint(p->e, "the model may be of an architecture that is not supported");
+        return err_hint(p->e, UNSUPPORTED);
     }
     if (!name_of(p, module, ".bias", name))
         return false;
@@ -162,7 +153,7 @@ static bool plan_bias(struct gguf_plan *p, const char *module, uint32_t rows)
     return find_heads(p, x, rows);
 }
 
-/* name: NULL, or what it is called whatever its module is. */
+/* fixed: NULL, or what it is called whatever its module is: embedding and head. */
 static bool plan_matrix(struct gguf_plan *p, const char *module, const char *fixed)
 {
     struct weight_info w;
@@ -194,12 +185,14 @@ static bool plan_matrix(struct gguf_plan *p, const char *module, const char *fix
     x->cols = w.cols;
     x->type = item->type;
     x->item = item;
-    return find_heads(p, x, w.rows) && plan_bias(p, module, w.rows);
+    /* llama.cpp knows biases within blocks only. */
+    return find_heads(p, x, w.rows) && (fixed || plan_bias(p, module, w.rows));
 }
 
 static bool plan_model(struct gguf_plan *p)
 {
     const struct model_config *c = checkpoint_config(p->src);
+    const struct gguf_block_part *part;
     char module[96];
     if (!gguf_architecture(c)) {
         err_set(p->e, ERR_USER, "%s: the architecture %s has no counterpart among GGUF's that gsq writes",
@@ -209,11 +202,11 @@ static bool plan_model(struct gguf_plan *p)
     if (!plan_matrix(p, checkpoint_embedding_module(p->src), "token_embd.weight"))
         return false;
     for (uint32_t l = 0; l < c->num_layers; l++)
-        for (int i = 0; i < N_PARTS; i++) {
-            part_name(module, sizeof module, l, &parts[i]);
-            if (parts[i].optional && !checkpoint_has_module(p->src, module))
+        for (size_t i = 0; (part = gguf_block_part(i)); i++) {
+            part_name(module, sizeof module, l, part);
+            if (part->optional && !checkpoint_has_module(p->src, module))
                 continue;
-            if (!(parts[i].matrix ? plan_matrix(p, module, NULL) : plan_vector(p, module)))
+            if (!(part->matrix ? plan_matrix(p, module, NULL) : plan_vector(p, module)))
                 return false;
         }
     if (!plan_vector(p, "model.norm") ||
@@ -229,13 +222,13 @@ static bool plan_model(struct gguf_plan *p)
 }
 
 /* Whether a tensor of the source went into an entry, or need not: tables that follow from config.json, the
- * second copy of a tied matrix. */
+ * second copy of a tied matrix. names: of modules, and which entry is the weight of each. */
 static bool is_planned(const struct gguf_plan *p, const struct strmap *names, const char *name)
 {
     const char *dot = strrchr(name, '.');
     size_t n = dot ? (size_t)(dot - name) : strlen(name);
     char module[96];
-    uint32_t unused;
+    uint32_t at;
     if (!dot || n >= sizeof module)
         return false;
     memcpy(module, name, n);
@@ -243,9 +236,11 @@ static bool is_planned(const struct gguf_plan *p, const struct strmap *names, co
     if (strcmp(dot, ".inv_freq") == 0 || strcmp(name, "rope_freqs.weight") == 0 ||
         (checkpoint_config(p->src)->tie_word_embeddings && strcmp(module, "lm_head") == 0))
         return true;
-    return strmap_find(names, module, n, &unused) &&
-           (strcmp(dot, ".weight") == 0 || strcmp(dot, ".bias") == 0 ||
-            checkpoint_is_packed(p->src, module, dot));
+    if (!strmap_find(names, module, n, &at))
+        return false;
+    if (strcmp(dot, ".bias") == 0) /* an entry of its own, behind that of the weight */
+        return at + 1 < p->n && p->entries[at + 1].bias && strcmp(p->entries[at + 1].module, module) == 0;
+    return strcmp(dot, ".weight") == 0 || checkpoint_is_packed(p->src, module, dot);
 }
 
 /* A tensor that this code does not know would silently be missing from the result. */
@@ -254,7 +249,7 @@ static bool check_complete(struct gguf_plan *p)
     struct strmap names = {0};
     bool ok = true, added;
     for (size_t i = 0; ok && i < p->n; i++)
-        if (!strmap_add(&names, p->entries[i].module, strlen(p->entries[i].module), 0, &added))
+        if (!strmap_add(&names, p->entries[i].module, strlen(p->entries[i].module), (uint32_t)i, &added))
             ok = err_nomem(p->e, "the list of tensors", p->n);
     for (size_t i = 0; ok && i < checkpoint_tensor_count(p->src); i++) {
         const struct tensor *t = checkpoint_tensor_at(p->src, i);
@@ -262,7 +257,7 @@ static bool check_complete(struct gguf_plan *p)
             continue;
         err_set(p->e, ERR_USER, "%s in %s has no place in a GGUF of this architecture", t->name,
                 checkpoint_tensor_path(p->src, t));
-        ok = err_hint(p->e, "the model may be a variant that is not supported");
+        ok = err_hint(p->e, UNSUPPORTED);
     }
     strmap_free(&names);
     return ok;
@@ -386,15 +381,17 @@ static uint32_t source_row(const struct writing *w, const struct entry *x, uint3
 static bool check_values(const struct writing *w, const struct entry *x, const float *v, uint64_t n)
 {
     float most = x->type->id == GGML_F16 ? 65504.0f : HUGE_VALF;
+    const char *source = checkpoint_dir(w->plan->src);
     for (uint64_t i = 0; i < n; i++) {
         if (isfinite(v[i]) && fabsf(v[i]) <= most)
             continue;
         if (isfinite(v[i])) {
-            err_set(w->e, ERR_USER, "%s holds %g, which F16 cannot hold", x->module, (double)v[i]);
+            err_set(w->e, ERR_USER, "%s holds %g, which F16 cannot hold (read from %s)", x->module,
+                    (double)v[i], source);
             return err_hint(w->e, "choose BF16 or F32 with --type");
         }
-        err_set(w->e, ERR_USER, "%s holds %s", x->module, v[i] != v[i] ? "NaN" : "an infinity");
-        return err_hint(w->e, "the file is damaged or its training diverged: download it again");
+        err_set(w->e, ERR_USER, "%s holds %s in %s", x->module, v[i] != v[i] ? "NaN" : "an infinity", source);
+        return err_hint(w->e, "that model is damaged or its training diverged: download it again");
     }
     return true;
 }
@@ -527,9 +524,15 @@ static const char *split_path(const char *path, char *dir, size_t cap)
     return name;
 }
 
+static bool is_file(const char *dir, const char *name, const char *path)
+{
+    char other[4096];
+    return strcmp(name, split_path(path, other, sizeof other)) == 0 && same_folder(dir, other);
+}
+
 bool write_gguf_check(const char *path, const struct checkpoint *src, struct err *e)
 {
-    char dir[4096], other[4096];
+    char dir[4096];
     if (strlen(path) >= sizeof dir)
         return err_set(e, ERR_USER, "the path %.100s... is too long", path);
     const char *name = split_path(path, dir, sizeof dir);
@@ -542,15 +545,20 @@ bool write_gguf_check(const char *path, const struct checkpoint *src, struct err
         err_set(e, ERR_USER, "there is no folder %s to write into", dir);
         return err_hint(e, "create it, or choose another place with -o");
     }
-    const char *source = checkpoint_dir(src);
-    if (kind == OS_FILE && os_stat(source, NULL) == OS_FILE) {
-        const char *source_name = split_path(source, other, sizeof other);
-        if (strcmp(name, source_name) == 0 && same_folder(dir, other)) {
-            err_set(e, ERR_USER, "%s is the model itself", path);
-            return err_hint(e, "choose another file with -o");
-        }
+    /* The first part of a split file may hold no tensor. */
+    const struct gguf *source = checkpoint_gguf(src);
+    bool own = kind == OS_FILE && source && is_file(dir, name, gguf_path(source, NULL));
+    uint32_t file = UINT32_MAX;
+    for (size_t i = 0; kind == OS_FILE && !own && i < checkpoint_tensor_count(src); i++) {
+        const struct tensor *t = checkpoint_tensor_at(src, i);
+        if (t->file != file) /* they come file by file */
+            own = is_file(dir, name, checkpoint_tensor_path(src, t));
+        file = t->file;
     }
-    return true;
+    if (!own)
+        return true;
+    err_set(e, ERR_USER, "%s is the model itself", path);
+    return err_hint(e, "choose another file with -o");
 }
 
 bool write_gguf(const char *path, const struct checkpoint *src, const struct gguf_item *items, size_t n,

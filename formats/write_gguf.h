@@ -37,7 +37,7 @@ bool write_gguf(const char *path, const struct checkpoint *src, const struct ggu
 /* Bytes the file will take; 0 if it cannot be written, and why. */
 uint64_t write_gguf_size(const struct checkpoint *src, const struct gguf_item *items, size_t n,
                          const struct gguf_options *o, struct err *e);
-/* Whether PATH may be written (preflight): not the source itself, its folder exists. */
+/* Whether PATH may be written (preflight): no file of the source, its folder exists. */
 bool write_gguf_check(const char *path, const struct checkpoint *src, struct err *e);
 /* Names of all 2-D weights of the model in file order (embedding, blocks, head where it is stored): calls fn
  * for each. */

@@ -14,6 +14,9 @@
 #define BASE DIR_ "/base"
 #define OUT  DIR_ "/out.gguf"
 
+/* A pre_tokenizer. */
+#define BYTES(regex) "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": " regex "}"
+
 /* Every weight of a checkpoint in one type. */
 struct all {
     struct gguf_item items[64];
@@ -452,6 +455,56 @@ static void sentencepiece(void **state)
     gguf_close(&g);
 }
 
+/* llama.cpp loads no vocabulary that holds a text twice. What the model itself calls so is never read. */
+static void equal_tokens(void **state)
+{
+    (void)state;
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F16, .tied = TIED_EMBED});
+    write_text_file(
+        BASE, "tokenizer.json",
+        "{\"added_tokens\": [{\"id\": 5, \"content\": \"ab\", \"special\": false}], "
+        "\"pre_tokenizer\": " BYTES("true") ", \"model\": {\"type\": \"BPE\", \"vocab\": "
+                                            "{\"a\": 0, \"b\": 1, \"ab\": 3}, \"merges\": [\"a b\"]}}");
+    log_set_level(LOG_ERROR);
+    struct gguf *g = written(GGML_F16);
+    log_set_level(LOG_INFO);
+    const struct gguf_kv *type = gguf_find(g, "tokenizer.ggml.token_type");
+    assert_non_null(type);
+    assert_token(g, TOKENS, 5, "ab");
+    assert_int_equal(gguf_integer(type, 5), 4);
+    assert_token(g, TOKENS, 3, "[PAD3]");
+    assert_int_equal(gguf_integer(type, 3), 5);
+    gguf_close(&g);
+}
+
+/* A token of megabytes that no merge makes: looking for its pieces must not take hours. */
+static void endless_token(void **state)
+{
+    (void)state;
+    enum { LONG = 4 << 20 };
+    char *text = malloc(LONG + 1);
+    struct strbuf b = {0};
+    assert_non_null(text);
+    memset(text, 'a', LONG);
+    text[LONG] = 0;
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F16, .tied = TIED_EMBED});
+    strbuf_puts(&b, "{\"model\": {\"type\": \"BPE\", \"byte_fallback\": true, \"vocab\": {\"b\": 0, \"");
+    strbuf_puts(&b, text);
+    strbuf_puts(&b, "\": 1}, \"merges\": []}}");
+    assert_false(b.failed);
+    write_text_file(BASE, "tokenizer.json", b.data);
+    strbuf_free(&b);
+    log_set_level(LOG_ERROR);
+    uint64_t began = os_now_ns();
+    struct gguf *g = written(GGML_F16);
+    if (os_now_ns() - began > 60 * 1000000000ull)
+        fail_msg("it took %.0f s", (double)(os_now_ns() - began) * 1e-9);
+    log_set_level(LOG_INFO);
+    assert_token(g, TOKENS, 1, text);
+    free(text);
+    gguf_close(&g);
+}
+
 /* Byte-level tokenizers with this pre_tokenizer. */
 static void byte_level(const char *pre, const char *last_token_id)
 {
@@ -467,7 +520,6 @@ static void byte_level(const char *pre, const char *last_token_id)
     strbuf_free(&b);
 }
 
-#define BYTES(regex) "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": " regex "}"
 #define SPLIT(numbers)                                                                                       \
     "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"behavior\": \"Isolated\", "        \
     "\"invert\": false, \"pattern\": {\"Regex\": \"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}"        \
@@ -554,9 +606,10 @@ static void refusals(void **state)
     FAILS(write_all(GGML_F16, &e), e, ERR_USER,
           "model.layers.1.mlp.up_proj holds 100000, which F16 cannot hold");
     assert_non_null(strstr(e.msg, OUT ": blk.1.ffn_up.weight"));
+    assert_non_null(strstr(e.msg, BASE));
     OK(write_all(GGML_BF16, &e), e);
     spoil("model.norm.weight", NAN);
-    FAILS(write_all(GGML_F32, &e), e, ERR_USER, "model.norm holds NaN");
+    FAILS(write_all(GGML_F32, &e), e, ERR_USER, "model.norm holds NaN in " BASE);
     tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32});
     FAILS(write_all(GGML_Q2_K, &e), e, ERR_USER, "64 columns are not a multiple of 256, the block of Q2_K");
     FAILS(write_all(GGML_MXFP4, &e), e, ERR_USER, "cannot be rounded to MXFP4");
@@ -567,12 +620,37 @@ static void refusals(void **state)
     raw_free(&m);
     FAILS(write_all(GGML_F32, &e), e, ERR_USER, "model.layers.0.mlp.router.weight in " BASE);
 
+    /* Such a bias was left out, or made a file that llama.cpp refuses. */
+    static const char *const biases[] = {"lm_head.bias", "model.norm.bias",
+                                         "model.layers.1.input_layernorm.bias"};
+    for (int i = 0; i < 3; i++) {
+        char says[128];
+        tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32, .bias = true});
+        raw_read(&m, BASE);
+        raw_weight(&m, biases[i], DTYPE_F32, 0, i ? HIDDEN : VOCAB, &(uint32_t){1});
+        raw_write(&m, BASE, false);
+        raw_free(&m);
+        snprintf(says, sizeof says, "%s in " BASE, biases[i]);
+        FAILS(write_all(GGML_F32, &e), e, ERR_USER, says);
+        assert_int_not_equal(e.hint[0], 0);
+    }
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32});
+    raw_read(&m, BASE);
+    raw_drop(&m, "model.norm.weight");
+    raw_weight(&m, "model.norm.weight", DTYPE_F32, 2, HIDDEN, &(uint32_t){1});
+    raw_write(&m, BASE, false);
+    raw_free(&m);
+    FAILS(write_all(GGML_F32, &e), e, ERR_USER, "model.norm.weight of " BASE " is a matrix");
+    assert_int_not_equal(e.hint[0], 0);
+
     tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32});
     struct checkpoint *c = open_ok(BASE);
     FAILS(write_gguf_check(DIR_, c, &e), e, ERR_USER, "is a folder");
     FAILS(write_gguf_check(DIR_ "/nowhere/x.gguf", c, &e), e, ERR_USER,
           "there is no folder " DIR_ "/nowhere/");
     OK(write_gguf_check(DIR_ "/new.gguf", c, &e), e);
+    OK(write_gguf_check(DIR_ "/model.safetensors", c, &e), e);
+    FAILS(write_gguf_check(BASE "/model.safetensors", c, &e), e, ERR_USER, "is the model itself");
     FAILS(write_gguf(DIR_, c, NULL, 0, &(struct gguf_options){.file_type = -1}, &(struct gguf_source){0}, &e),
           e, ERR_USER, "is a folder");
     checkpoint_close(&c);
@@ -614,6 +692,8 @@ int main(void)
         cmocka_unit_test(coded_rows_are_permuted),
         cmocka_unit_test(sentencepiece),
         cmocka_unit_test(byte_level_kinds),
+        cmocka_unit_test(equal_tokens),
+        cmocka_unit_test(endless_token),
         cmocka_unit_test(carried_keys),
         cmocka_unit_test(refusals),
         cmocka_unit_test(stops),
