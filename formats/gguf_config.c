@@ -356,6 +356,14 @@ static bool read_vocabulary(const struct reader *r, struct model_config *c)
            read_token(r, "tokenizer.ggml.eos_token_id", &c->eos_id);
 }
 
+/* Qwen2 has them always, and no key for it. */
+static void read_biases(const struct reader *r, struct model_config *c)
+{
+    c->attention_bias =
+        strcmp(c->model_type, "qwen2") != 0 && gguf_tensor_find(r->g, "blk.0.attn_q.bias") != NULL;
+    c->mlp_bias = gguf_tensor_find(r->g, "blk.0.ffn_up.bias") != NULL;
+}
+
 bool gguf_config_read(struct model_config *c, const struct gguf *g, const char *path, struct err *e)
 {
     struct reader r = {.g = g, .path = path, .e = e};
@@ -369,5 +377,6 @@ bool gguf_config_read(struct model_config *c, const struct gguf *g, const char *
         return bad(&r, "attention.layer_norm_rms_epsilon", "must be below 1");
     c->rms_eps = (float)eps;
     strcpy(c->torch_dtype, float_type(g));
+    read_biases(&r, c);
     return read_rope(&r, c);
 }

@@ -108,12 +108,12 @@ bool gguf_name_to_hf(const char *name, char *out, size_t cap)
 
 static const struct {
     const char *architecture, *model_type, *gguf;
-    bool permuted;
+    bool permuted, qk_norm;
 } families[] = {
-    {"LlamaForCausalLM", "llama", "llama", true},
-    {"MistralForCausalLM", "mistral", "llama", true},
-    {"Qwen2ForCausalLM", "qwen2", "qwen2", false},
-    {"Qwen3ForCausalLM", "qwen3", "qwen3", false},
+    {"LlamaForCausalLM", "llama", "llama", true, false},
+    {"MistralForCausalLM", "mistral", "llama", true, false},
+    {"Qwen2ForCausalLM", "qwen2", "qwen2", false, false},
+    {"Qwen3ForCausalLM", "qwen3", "qwen3", false, true},
 };
 
 /* Index of the config's row, by host/model/family's rule: the architecture where it is named, else the
@@ -146,6 +146,12 @@ bool gguf_architecture_to_hf(const char *name, bool sliding, struct model_config
     strcpy(c->architecture, families[found].architecture);
     strcpy(c->model_type, families[found].model_type);
     return true;
+}
+
+bool gguf_has_qk_norm(const struct model_config *c)
+{
+    size_t i = family_of(c);
+    return i < sizeof families / sizeof families[0] && families[i].qk_norm;
 }
 
 uint32_t gguf_permuted_heads(const struct model_config *c, const char *hf_module)

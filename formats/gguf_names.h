@@ -9,7 +9,7 @@
 struct gguf_block_part {
     const char *hf, *gguf; /* behind "model.layers.N." and "blk.N." */
     bool matrix;           /* else a norm: a vector */
-    bool optional;         /* in some families only */
+    bool qk_norm;          /* in families with gguf_has_qk_norm only */
 };
 const struct gguf_block_part *gguf_block_part(size_t i); /* NULL past the end */
 
@@ -24,6 +24,8 @@ const char *gguf_architecture(const struct model_config *c);
 /* The reverse: architecture and model_type of *c. `sliding`: the metadata has a sliding window, which tells
  * Mistral from Llama. False: unknown, *c is untouched. */
 bool gguf_architecture_to_hf(const char *name, bool sliding, struct model_config *c);
+/* Whether blocks of this config's family norm each head of q and k. */
+bool gguf_has_qk_norm(const struct model_config *c);
 /* Heads whose rows are permuted in a GGUF of this architecture: num_heads for q_proj, num_kv_heads for k_proj
  * (weights and biases) of llama, 0 for everything else. */
 uint32_t gguf_permuted_heads(const struct model_config *c, const char *hf_module);

@@ -43,7 +43,8 @@ struct model_config {
     float *rope_factors; /* ROPE_FACTORS: what the frequency of each pair is divided by, [head_dim / 2]. Of a
                             GGUF whose factors are no llama3 scaling */
     bool tie_word_embeddings;
-    int64_t bos_id, eos_id; /* -1: none; the first where config.json lists several */
+    bool attention_bias, mlp_bias; /* of a GGUF, for the config.json of its folder: gsq goes by the tensors */
+    int64_t bos_id, eos_id;        /* -1: none; the first where config.json lists several */
     char hidden_act[32];
 
     enum quant_method quant;

@@ -92,6 +92,10 @@ bool hf_config_text(const struct model_config *c, char **text, size_t *size, str
                       (unsigned)c->sliding_window);
     put_string(&b, ",\n  \"hidden_act\": ", c->hidden_act);
     strbuf_printf(&b, ",\n  \"tie_word_embeddings\": %s", c->tie_word_embeddings ? "true" : "false");
+    if (c->attention_bias)
+        strbuf_puts(&b, ",\n  \"attention_bias\": true");
+    if (c->mlp_bias)
+        strbuf_puts(&b, ",\n  \"mlp_bias\": true");
     if (c->bos_id >= 0)
         strbuf_printf(&b, ",\n  \"bos_token_id\": %lld", (long long)c->bos_id);
     if (c->eos_id >= 0)

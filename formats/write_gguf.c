@@ -204,7 +204,7 @@ static bool plan_model(struct gguf_plan *p)
     for (uint32_t l = 0; l < c->num_layers; l++)
         for (size_t i = 0; (part = gguf_block_part(i)); i++) {
             part_name(module, sizeof module, l, part);
-            if (part->optional && !checkpoint_has_module(p->src, module))
+            if (part->qk_norm && !gguf_has_qk_norm(c))
                 continue;
             if (!(part->matrix ? plan_matrix(p, module, NULL) : plan_vector(p, module)))
                 return false;

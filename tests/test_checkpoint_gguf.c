@@ -121,6 +121,33 @@ static void test_families(void **state)
     }
 }
 
+/* Transformers goes by these keys; gsq, and the families without them, by the tensors. */
+static void test_biases(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *arch, *tensor, *says;
+    } cases[] = {{"llama", "blk.0.attn_q.bias", "\"attention_bias\": true"},
+                 {"llama", "blk.0.ffn_up.bias", "\"mlp_bias\": true"},
+                 {"qwen2", "blk.0.attn_q.bias", NULL}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct made_gguf m;
+        struct err e = {0};
+        char *text;
+        size_t size;
+        made_model(&m, cases[i].arch, GGML_F16, GGML_F16);
+        made_add(&m, cases[i].tensor, GGML_F32, 0,
+                 strstr(cases[i].tensor, "ffn") ? G_INNER : G_HEADS * G_DIM);
+        struct checkpoint *c = open_made(&m);
+        OK(checkpoint_config_text(c, &text, &size, &e), e);
+        const char *found = strstr(text, "_bias\"");
+        assert_int_equal(found != NULL, cases[i].says != NULL);
+        assert_true(!found || strstr(text, cases[i].says));
+        free(text);
+        checkpoint_close(&c);
+    }
+}
+
 /* Unknown architectures open, for inspect; who computes refuses them by name. */
 static void test_unknown_family(void **state)
 {
@@ -483,11 +510,17 @@ static void test_missing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_config),         cmocka_unit_test(test_families),
-        cmocka_unit_test(test_unknown_family), cmocka_unit_test(test_refused_metadata),
-        cmocka_unit_test(test_names),          cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_types),          cmocka_unit_test(test_vectors),
-        cmocka_unit_test(test_not_finite),     cmocka_unit_test(test_missing),
+        cmocka_unit_test(test_config),
+        cmocka_unit_test(test_families),
+        cmocka_unit_test(test_biases),
+        cmocka_unit_test(test_unknown_family),
+        cmocka_unit_test(test_refused_metadata),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_types),
+        cmocka_unit_test(test_vectors),
+        cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_missing),
     };
     return cmocka_run_group_tests_name("checkpoint_gguf", tests, make_dir, remove_dir);
 }

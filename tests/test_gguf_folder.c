@@ -250,6 +250,23 @@ static void test_refused(void **state)
     FAILS(tokenizer_load(&out, FILE_, &e), e, ERR_USER, "another length");
 }
 
+/* Before any weight is written. */
+static void test_unknown_architecture(void **state)
+{
+    (void)state;
+    struct made_gguf m;
+    struct err e = {0};
+    const struct convert_options o = {.format = EXPORT_HF};
+    const struct progress none = {0};
+    made_model(&m, "gemma", GGML_F16, GGML_F16);
+    made_write(&m, FILE_);
+    made_free(&m);
+    FAILS(convert_run(FILE_, DIR_ "/gemma", &o, &none, &e), e, ERR_USER,
+          FILE_ ": the architecture gemma is not supported");
+    assert_int_not_equal(e.hint[0], 0);
+    assert_int_equal(os_stat(DIR_ "/gemma", NULL), OS_ABSENT);
+}
+
 /* --- folders ----------------------------------------------------------------------------------------------
  */
 
@@ -431,9 +448,13 @@ static void test_real_models(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_scores),      cmocka_unit_test(test_joined_characters),
-        cmocka_unit_test(test_byte_level),  cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_export),      cmocka_unit_test(test_codes),
+        cmocka_unit_test(test_scores),
+        cmocka_unit_test(test_joined_characters),
+        cmocka_unit_test(test_byte_level),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_unknown_architecture),
+        cmocka_unit_test(test_export),
+        cmocka_unit_test(test_codes),
         cmocka_unit_test(test_real_models),
     };
     return cmocka_run_group_tests_name("gguf_folder", tests, make_dir, remove_dir);

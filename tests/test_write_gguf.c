@@ -634,6 +634,19 @@ static void refusals(void **state)
         FAILS(write_all(GGML_F32, &e), e, ERR_USER, says);
         assert_int_not_equal(e.hint[0], 0);
     }
+    /* Norms of q and k are of Qwen3, and of all its blocks. */
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32});
+    raw_read(&m, BASE);
+    raw_weight(&m, "model.layers.1.self_attn.q_norm.weight", DTYPE_F32, 0, 16, &(uint32_t){1});
+    raw_write(&m, BASE, false);
+    raw_free(&m);
+    FAILS(write_all(GGML_F32, &e), e, ERR_USER, "model.layers.1.self_attn.q_norm.weight in " BASE);
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32});
+    write_text_file(BASE, "config.json",
+                    "{\"architectures\": [\"Qwen3ForCausalLM\"], \"hidden_size\": 64, \"intermediate_size\": "
+                    "128, \"num_hidden_layers\": 2, \"num_attention_heads\": 4, \"vocab_size\": 96, "
+                    "\"rms_norm_eps\": 1e-05}");
+    FAILS(write_all(GGML_F32, &e), e, ERR_USER, "model.layers.0.self_attn.q_norm.weight is missing");
     tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32});
     raw_read(&m, BASE);
     raw_drop(&m, "model.norm.weight");
