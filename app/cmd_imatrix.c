@@ -3,6 +3,7 @@
 
 #include "app/app.h"
 #include "app/progress_term.h"
+#include "formats/write_gguf.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/quant/imatrix.h"
@@ -32,23 +33,12 @@ static void tell(const struct args *a, const struct app_gpu *g, const struct ima
 }
 
 /* Work must not end at a file that cannot be written; one that is there is replaced in the end. */
-static bool check_out(const char *path, struct err *e)
+static bool check_out(const char *path, const struct checkpoint *ck, struct err *e)
 {
-    char probe[4096];
-    if (os_stat(path, NULL) == OS_DIR) {
-        err_set(e, ERR_USER, "the output %s is a folder", path);
-        return err_hint(e, "give the name of a file with -o, such as imatrix.gguf");
-    }
-    int n = snprintf(probe, sizeof probe, "%s.tmp", path);
-    if (n < 0 || (size_t)n >= sizeof probe)
-        return err_set(e, ERR_USER, "the path is too long: %.200s", path);
-    FILE *f = os_fopen(probe, "wb");
-    if (!f) {
-        err_set(e, ERR_USER, "%s cannot be written", path);
-        return err_hint(e, "create its folder first, or check the permissions");
-    }
-    fclose(f);
-    os_remove(probe);
+    struct os_out probe;
+    if (!write_gguf_check(path, ck, e) || !os_out_open(&probe, path, e))
+        return false;
+    os_out_abort(&probe);
     return true;
 }
 
@@ -82,7 +72,7 @@ static bool collect(const struct args *a, const struct checkpoint *ck, struct er
 bool cmd_imatrix(const struct args *a, struct err *e)
 {
     struct checkpoint *ck = NULL;
-    bool ok = check_out(a->out, e) && checkpoint_open(&ck, a->positional[0], e) && collect(a, ck, e);
+    bool ok = checkpoint_open(&ck, a->positional[0], e) && check_out(a->out, ck, e) && collect(a, ck, e);
     checkpoint_close(&ck);
     return ok;
 }

@@ -19,6 +19,8 @@
 #define NAME_BYTES 64
 /* A name of the older form: longer ones mean that it is something else. */
 #define DAT_NAME_MAX 255
+/* Of a mean square of an input: a Hessian of more is no float. */
+#define MEAN_MAX 1e30
 
 /* ---- in memory ----------------------------------------------------------------------------------------- */
 
@@ -60,25 +62,20 @@ const struct imatrix_entry *imatrix_find(const struct imatrix *m, const char *mo
 /* ---- reading ------------------------------------------------------------------------------------------- */
 
 /* The older form: i32 entries, then i32 length, name, i32 calls, i32 n, f32[n] of each. */
-static bool looks_like_dat(const struct os_map *f)
+static bool looks_like_dat(const uint8_t *bytes, size_t size)
 {
     static const char weight[] = ".weight";
-    if (f->size < 8)
+    if (size < 8)
         return false;
-    uint32_t entries = load_u32le(f->data), length = load_u32le(f->data + 4);
-    if (entries == 0 || length < sizeof weight || length > DAT_NAME_MAX || f->size - 8 < length)
+    uint32_t entries = load_u32le(bytes), length = load_u32le(bytes + 4);
+    if (entries == 0 || length < sizeof weight || length > DAT_NAME_MAX || size - 8 < length)
         return false;
-    return memcmp(f->data + 8 + length - (sizeof weight - 1), weight, sizeof weight - 1) == 0;
+    return memcmp(bytes + 8 + length - (sizeof weight - 1), weight, sizeof weight - 1) == 0;
 }
 
-static bool refuse_dat(const char *path, struct err *e)
+static bool refuse_dat(const uint8_t *bytes, size_t size, const char *path, struct err *e)
 {
-    struct os_map f;
-    if (!os_map_file(&f, path, e))
-        return false;
-    bool dat = looks_like_dat(&f);
-    os_unmap(&f);
-    if (!dat)
+    if (!looks_like_dat(bytes, size))
         return true;
     err_set(e, ERR_USER, "%s is an importance matrix in the older .dat form, which gsq does not read", path);
     return err_hint(
@@ -115,16 +112,37 @@ static bool module_of(const char *path, const struct gguf_tensor *t, const struc
     return checkpoint_weight(ck, hf, info, e);
 }
 
+/* NAME.counts of NAME.in_sum2, and the other way round. NULL: it is missing. */
+static const struct gguf_tensor *beside(const struct gguf *g, const struct gguf_tensor *t, const char *suffix,
+                                        const char *other)
+{
+    char name[NAME_BYTES + 8];
+    snprintf(name, sizeof name, "%.*s%s", (int)(strlen(t->name) - strlen(suffix)), t->name, other);
+    return gguf_tensor_find(g, name);
+}
+
+/* Sums that mean nothing would make codes that mean nothing. */
+static bool check_sums(const char *path, const struct gguf_tensor *t, const struct imatrix_entry *x,
+                       struct err *e)
+{
+    double most = 0;
+    for (uint32_t c = 0; c < x->cols; c++) {
+        if (!(x->sums[c] >= 0) || !isfinite(x->sums[c]))
+            return bad(path, t, "holds a negative number or NaN", e);
+        most = fmax(most, (double)x->sums[c] / x->count);
+    }
+    return most <= MEAN_MAX || bad(path, t, "holds larger numbers than any inputs have", e);
+}
+
 /* Tensor NAME.in_sum2, with its NAME.counts. */
 static bool read_entry(struct imatrix *m, const struct gguf *g, const struct gguf_tensor *t, const char *path,
                        const struct checkpoint *ck, struct err *e)
 {
-    char module[96], counts_name[NAME_BYTES + 8];
+    char module[96];
     struct weight_info info;
     if (!module_of(path, t, ck, &info, module, sizeof module, e))
         return false;
-    snprintf(counts_name, sizeof counts_name, "%.*s" COUNTS, (int)(strlen(t->name) - strlen(SUMS)), t->name);
-    const struct gguf_tensor *counts = gguf_tensor_find(g, counts_name);
+    const struct gguf_tensor *counts = beside(g, t, SUMS, COUNTS);
     if (!counts)
         return bad(path, t, "has no counts beside it", e);
     if (t->type != GGML_F32 || counts->type != GGML_F32)
@@ -146,10 +164,7 @@ static bool read_entry(struct imatrix *m, const struct gguf *g, const struct ggu
     if (!imatrix_add(m, module, info.cols, (double)count, &sums, e))
         return false;
     memcpy(sums, t->data, (size_t)info.cols * 4);
-    for (uint32_t c = 0; c < info.cols; c++)
-        if (!(sums[c] >= 0) || !isfinite(sums[c]))
-            return bad(path, t, "holds a negative number or NaN", e);
-    return true;
+    return check_sums(path, t, &m->entries[m->n - 1], e);
 }
 
 static bool ends_with(const char *s, const char *end)
@@ -184,17 +199,21 @@ static bool read_facts(struct imatrix *m, const struct gguf *g, const char *path
     return true;
 }
 
-bool imatrix_read(struct imatrix *m, const char *path, const struct checkpoint *ck, struct err *e)
+bool imatrix_parse(struct imatrix *m, const uint8_t *bytes, size_t size, const char *path,
+                   const struct checkpoint *ck, struct err *e)
 {
     struct gguf *g = NULL;
     *m = (struct imatrix){0};
-    bool ok = refuse_dat(path, e) && gguf_open(&g, path, e) && read_facts(m, g, path, e);
+    bool ok =
+        refuse_dat(bytes, size, path, e) && gguf_parse(&g, bytes, size, path, e) && read_facts(m, g, path, e);
     for (size_t i = 0; ok && i < gguf_tensor_count(g); i++) {
         const struct gguf_tensor *t = gguf_tensor_at(g, i);
         if (ends_with(t->name, SUMS))
             ok = read_entry(m, g, t, path, ck, e);
         else if (!ends_with(t->name, COUNTS))
             ok = bad(path, t, "is neither sums of squares nor counts", e);
+        else if (!beside(g, t, COUNTS, SUMS))
+            ok = bad(path, t, "has no sums of squares beside it", e);
     }
     if (ok && m->n == 0) {
         ok = err_set(e, ERR_USER, "%s is an importance matrix without an entry", path);
@@ -203,6 +222,17 @@ bool imatrix_read(struct imatrix *m, const char *path, const struct checkpoint *
     gguf_close(&g);
     if (!ok)
         imatrix_free(m);
+    return ok;
+}
+
+bool imatrix_read(struct imatrix *m, const char *path, const struct checkpoint *ck, struct err *e)
+{
+    struct os_map f;
+    *m = (struct imatrix){0};
+    if (!os_map_model(&f, path, e))
+        return false;
+    bool ok = imatrix_parse(m, f.data, (size_t)f.size, path, ck, e);
+    os_unmap(&f);
     return ok;
 }
 

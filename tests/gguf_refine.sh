@@ -63,6 +63,17 @@ check "imatrix: quantized without a text ($(tail -n 1 "$tmp/err"))" test "$rc" -
 rounded=$(divergence "$tmp/Q2_0.gguf" "$demo" "$demo/eval.txt")
 diagonal=$(divergence "$tmp/diagonal.gguf" "$demo" "$demo/eval.txt")
 check "imatrix: divergence $diagonal, rounded $rounded" at_most "$diagonal" "$rounded"
+# Columns that its text never fed, some or all, are rounded, not thrown away.
+for every in 2 1; do
+    python3 "$here/tests/lib/imatrix_same.py" --zero $every "$tmp/imatrix.gguf" "$tmp/zeros.gguf"
+    run "$gsq" quantize "$demo" -o "$tmp/zeros-$every.gguf" --imatrix "$tmp/zeros.gguf" --type Q2_0 --method gptq -q
+    zeros=$(divergence "$tmp/zeros-$every.gguf" "$demo" "$demo/eval.txt")
+    check "imatrix, every sum of $every zero: divergence $zeros, rounded $rounded" \
+        at_most "$zeros" "$(awk "BEGIN { print 1.5 * $rounded }")"
+done
+expect 'imatrix onto the model' 2 'is the model itself' '-o' -- \
+    "$gsq" imatrix "$tmp/Q2_0.gguf" -o "$tmp/Q2_0.gguf" "${calib[@]}"
+expect 'imatrix into no folder' 2 'no folder' '-o' -- "$gsq" imatrix "$demo" -o "$tmp/none/i.gguf" "${calib[@]}"
 expect 'imatrix of another model' 2 'imatrix.gguf' 'imatrix' -- \
     "$gsq" quantize "$tmp/other" -o "$tmp/x.gguf" --imatrix "$tmp/imatrix.gguf" --type Q2_0
 expect 'imatrix that is a model' 2 'not an importance matrix' 'gsq imatrix' -- \

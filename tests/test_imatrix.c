@@ -149,6 +149,34 @@ static void test_stop(void **state)
     raw_free(&raw);
 }
 
+/* A model that computes NaN: no file of them comes about. */
+static void test_not_finite(void **state)
+{
+    (void)state;
+    static const char *const weights[] = {"model.layers.1.mlp.up_proj.weight", "model.norm.weight"};
+    static const char *const says[] = {"block 2: the inputs of model.layers.1.mlp.down_proj",
+                                       "the inputs of lm_head"};
+    for (size_t i = 0; i < 2; i++) {
+        uint32_t ids[TEXT_BYTES + 1];
+        struct raw_model raw;
+        struct imatrix m;
+        struct imatrix_result r;
+        struct err e = {0};
+        struct checkpoint *ck = write_model(shape_named("mistral"), &raw, ids);
+        checkpoint_close(&ck);
+        raw_set(raw_find(&raw, weights[i]), 3, NAN);
+        family_write_shards(&raw, MODEL, shape_named("mistral")->shards);
+        OK(checkpoint_open(&ck, MODEL, &e), e);
+        struct imatrix_options o = {.text = TEXT, .ctx = CTX};
+        FAILS(imatrix_collect(cmd, ck, &o, &m, &r, &e), e, ERR_USER, says[i]);
+        assert_non_null(strstr(e.msg, MODEL));
+        assert_true(e.hint[0]);
+        assert_null(m.entries);
+        checkpoint_close(&ck);
+        raw_free(&raw);
+    }
+}
+
 /* ---- the file ------------------------------------------------------------------------------------------ */
 
 static void test_round_trip(void **state)
@@ -271,6 +299,10 @@ static void test_bad_files(void **state)
         {"no token", "imatrix", Q, 40, 1, GGML_F32, 1, 0, NULL, false, false},
         {"no token", "imatrix", Q, 40, 1, GGML_F32, 1, NAN, NULL, false, false},
         {"no counts", "imatrix", Q, 40, 1, GGML_F32, 1, 5, NULL, true, false},
+        {NULL, "imatrix", Q, 40, 1, GGML_F32, 0, 5, NULL, false, false},
+        {"larger numbers", "imatrix", Q, 40, 1, GGML_F32, 3e38f, 5, NULL, false, false},
+        {"larger numbers", "imatrix", Q, 40, 1, GGML_F32, 1e10f, 1e-30f, NULL, false, false},
+        {"no sums", "imatrix", Q, 40, 1, GGML_F32, 1, 5, "blk.0.attn_k.weight.counts", false, false},
         {"neither", "imatrix", Q, 40, 1, GGML_F32, 1, 5, Q, false, false},
         {"without an entry", "imatrix", Q, 40, 1, GGML_F32, 1, 5, NULL, false, true},
     };
@@ -307,9 +339,8 @@ static void test_bad_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sums),
-        cmocka_unit_test(test_stop),
-        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_sums),       cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_not_finite), cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_bad_files),
     };
     return device_done(cmocka_run_group_tests(tests, device_setup, remove_dir));

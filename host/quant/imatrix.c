@@ -84,8 +84,16 @@ static bool run_batch(struct collect *c, const struct block_weights *b, uint32_t
 static bool take(struct collect *c, const char *module, int input, uint32_t cols, struct err *e)
 {
     float *sums;
-    return imatrix_add(c->out, module, cols, (double)c->w.n * c->w.ctx, &sums, e) &&
-           gpu_download(c->cmd, gpu_slice(c->sums[input], 0, cols * 4ull), sums, cols * 4ull, e);
+    if (!imatrix_add(c->out, module, cols, (double)c->w.n * c->w.ctx, &sums, e) ||
+        !gpu_download(c->cmd, gpu_slice(c->sums[input], 0, cols * 4ull), sums, cols * 4ull, e))
+        return false;
+    for (uint32_t i = 0; i < cols; i++) {
+        if (isfinite(sums[i]))
+            continue;
+        err_set(e, ERR_USER, "the inputs of %s of %s are not finite", module, checkpoint_dir(c->m->ck));
+        return err_hint(e, "the model is damaged or its training diverged: download it again");
+    }
+    return true;
 }
 
 static bool run_block(struct collect *c, uint32_t layer, struct err *e)

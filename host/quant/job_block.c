@@ -271,7 +271,8 @@ static bool block_calibrated(struct job *j, uint32_t layer, struct block_result 
 }
 
 /* A matrix with 2 * the mean squares of an input on its diagonal: the Hessian of inputs that are not
- * correlated. */
+ * correlated. The floor keeps columns that the text of the sums never saw near their values; sums that say
+ * nothing make all columns alike. */
 static bool diagonal_hessian(struct job *j, const struct plan_item *item, struct hessian *h, struct err *e)
 {
     const struct imatrix_entry *x = imatrix_find(&j->imatrix, item->module);
@@ -281,8 +282,11 @@ static bool diagonal_hessian(struct job *j, const struct plan_item *item, struct
     if (!mean)
         return err_nomem(e, "a Hessian's diagonal", n * sizeof *mean);
     bool ok = hessian_create(h, j->cmd, j->hess, n, false, e) && gpu_alloc(j->hess, n * 4ull, &diag, e);
+    double even = 0;
     for (uint32_t c = 0; c < n; c++)
-        mean[c] = (float)(2 * x->sums[c] / x->count);
+        even += (double)x->sums[c] / x->count / n;
+    for (uint32_t c = 0; c < n; c++)
+        mean[c] = even > 1e-30 ? (float)(2 * fmax((double)x->sums[c] / x->count, 1e-6 * even)) : 1.0f;
     if (ok) {
         gpu_upload(j->cmd, diag, mean, n * 4ull);
         /* The unit matrix, then its rows scaled. */

@@ -1,4 +1,5 @@
-"""imatrix_same.py A B: every tensor of the importance matrix B is in A, with the same numbers (within a thousandth)."""
+"""imatrix_same.py A B: every tensor of the importance matrix B is in A, with the same numbers (within a thousandth).
+imatrix_same.py --zero N A B: writes B, which is A with every Nth sum zero."""
 import math
 import struct
 import sys
@@ -6,8 +7,9 @@ import sys
 FIXED = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 
 
-def read(path):
-    data, at = open(path, 'rb').read(), 8
+def places(data):
+    """{name: (numbers, where they begin)}"""
+    at = 8
 
     def take(form):
         nonlocal at
@@ -43,9 +45,22 @@ def read(path):
         ne = take('%dq' % n_dims)
         found[name] = (math.prod(ne), take('IQ')[1])
     base = (at + 31) // 32 * 32
-    return {name: struct.unpack_from('<%df' % n, data, base + offset) for name, (n, offset) in found.items()}
+    return {name: (n, base + offset) for name, (n, offset) in found.items()}
 
 
+def read(path):
+    data = open(path, 'rb').read()
+    return {name: struct.unpack_from('<%df' % n, data, at) for name, (n, at) in places(data).items()}
+
+
+if sys.argv[1] == '--zero':
+    data = open(sys.argv[3], 'rb').read()
+    changed = bytearray(data)
+    for n, at in places(data).values():
+        for i in range(0, n if n > 1 else 0, int(sys.argv[2])):
+            struct.pack_into('<f', changed, at + 4 * i, 0)
+    open(sys.argv[4], 'wb').write(changed)
+    sys.exit()
 ours, theirs = read(sys.argv[1]), read(sys.argv[2])
 worst = 0
 for name, values in theirs.items():
