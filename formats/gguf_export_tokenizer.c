@@ -247,6 +247,14 @@ static bool merge_text(const cJSON *item, struct strbuf *joined, size_t *n_left)
     return true;
 }
 
+/* "left right" must say where right begins. */
+static bool expressible(const struct strbuf *joined, size_t n_left)
+{
+    const char *right = joined->data + n_left + 1;
+    size_t n_right = joined->size - n_left - 1;
+    return n_left && n_right && !memchr(joined->data, ' ', n_left) && !memchr(right, ' ', n_right);
+}
+
 static bool put_merges(struct tokenizer_files *f)
 {
     const cJSON *merges = json_get(json_get(f->tokenizer, "model"), "merges"), *item;
@@ -258,8 +266,8 @@ static bool put_merges(struct tokenizer_files *f)
         ok = merge_text(item, &one, &n_left) ? true : bad(f, "a merge is not a pair of tokens");
         if (one.failed)
             break;
-        if (ok && memchr(one.data + n_left + 1, ' ', one.size - n_left - 1))
-            ok = bad(f, "a merge holds a space, which GGUF cannot express");
+        if (ok && !expressible(&one, n_left))
+            ok = bad(f, "a merge has a space or nothing in a token, which GGUF cannot express");
         strbuf_add(&all, one.data, one.size);
         list[i++].size = one.size;
     }

@@ -27,9 +27,10 @@ void imatrix_free(struct imatrix *m);
 const struct imatrix_entry *imatrix_find(const struct imatrix *m, const char *module);
 
 /* Reads PATH for this model. Strict: a GGUF of type "imatrix" whose tensors come in pairs, belong to weights
- * of this model and have their width; sums neither negative nor NaN, no mean above 1e30, counts above 0. What the file lacks is the caller's to judge. The older .dat form and splits are refused.
- * ERR_USER, naming file, tensor and remedy.
- * A tied model's one matrix may be called output or token_embd; it is found by checkpoint_head_module. */
+ * of this model and have their width; sums neither negative nor NaN, no mean above 1e30, counts above 0. What
+ * the file lacks is the caller's to judge. The older .dat form and splits are refused. ERR_USER, naming file,
+ * tensor and remedy. A tied model's one matrix may be called output or token_embd; it is found by
+ * checkpoint_head_module. */
 bool imatrix_read(struct imatrix *m, const char *path, const struct checkpoint *ck, struct err *e);
 /* The same for bytes in memory. */
 bool imatrix_parse(struct imatrix *m, const uint8_t *bytes, size_t size, const char *path,

@@ -19,7 +19,8 @@ bool tokenizer_parse(struct tokenizer **out, const char *text, size_t size, cons
  * it is a special token. */
 bool tokenizer_load(struct tokenizer **out, const char *dir, struct err *e);
 /* What a GGUF's metadata say, as the texts of a tokenizer.json and a tokenizer_config.json (which has the
- * chat template too). ERR_USER for a tokenizer that gsq does not know, or tokens that are no UTF-8. */
+ * chat template too). ERR_USER for a tokenizer that gsq does not know or tokenizer_load would refuse, tokens
+ * that are no UTF-8 or longer than 4096 bytes. */
 struct gguf;
 struct strbuf;
 bool tokenizer_json_from_gguf(struct strbuf *tokenizer, struct strbuf *config, const struct gguf *g,

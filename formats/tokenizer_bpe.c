@@ -60,7 +60,7 @@ bool id_list_add(struct id_list *l, uint32_t id, struct err *e)
 static bool bad(struct err *e, const char *path, const char *what)
 {
     err_set(e, ERR_USER, "%s: model: %s", path, what);
-    return err_hint(e, "download tokenizer.json again, or save it anew with a current `tokenizers`");
+    return err_hint(e, "download it again, or save the tokenizer anew with a current `tokenizers`");
 }
 
 static struct merge_slot *merge_slot(const struct bpe *b, uint64_t pair)

@@ -264,14 +264,23 @@ static int compare_scored(const void *a, const void *b)
     return x->score != y->score ? (x->score > y->score ? -1 : 1) : x->id < y->id ? -1 : 1;
 }
 
-static bool printable(const struct reader *r)
+/* Far beyond what models have; merges are found by cutting tokens at every byte. */
+enum { TOKEN_BYTES_MAX = 4096 };
+
+/* Whether JSON can hold the tokens, and a tokenizer comes of them. */
+static bool check_lists(struct reader *r)
 {
     size_t at;
-    for (size_t i = 0; i < r->lists.n; i++)
-        if (!utf8_valid(r->tokens[i].text, r->tokens[i].size, &at) ||
-            memchr(r->tokens[i].text, 0, r->tokens[i].size))
+    for (size_t i = 0; i < r->lists.n; i++) {
+        struct gguf_string s = r->tokens[i];
+        if (!utf8_valid(s.text, s.size, &at) || memchr(s.text, 0, s.size))
             return bad(r, "tokens", "holds a token that is no UTF-8 text");
-    return true;
+        if (s.size > TOKEN_BYTES_MAX)
+            return bad(r, "tokens", "holds a token that is too long");
+    }
+    bool ok = bpe_build(&r->parts.bpe, &r->lists, r->path, r->e);
+    bpe_destroy(&r->parts.bpe);
+    return ok;
 }
 
 static void put_added(struct output *o)
@@ -448,7 +457,7 @@ bool tokenizer_json_from_gguf(struct strbuf *tokenizer, struct strbuf *config, c
 {
     struct reader r = {.g = g, .path = path, .parts = {.bos = -1}, .e = e};
     struct output o = {.r = &r, .b = tokenizer};
-    bool ok = read_all(&r) && printable(&r) && put_tokenizer(&o);
+    bool ok = read_all(&r) && check_lists(&r) && put_tokenizer(&o);
     o.b = config;
     ok = ok && put_config(&o);
     if (ok && (tokenizer->failed || config->failed || o.text.failed))

@@ -1,6 +1,8 @@
 /* GGUF and Hugging Face folders of the same model: the same tokens, the same weights, there and back. */
 #include "tests/gguf_model.h"
 
+#include <math.h>
+
 #include "formats/tokenizer.h"
 #include "host/quant/convert.h"
 
@@ -202,6 +204,21 @@ static void test_byte_level(void **state)
     expect_both("!ab", IDS(9, 5));
 }
 
+/* Nor does a tokenizer.json come of the file, which would be as bad. */
+static void refuse_json(const char *says)
+{
+    struct gguf *g;
+    struct strbuf json = {0}, config = {0};
+    struct err e = {0};
+    OK(gguf_open(&g, FILE_, &e), e);
+    FAILS(tokenizer_json_from_gguf(&json, &config, g, FILE_, &e), e, ERR_USER, says);
+    if (!strstr(e.msg, FILE_) || !e.hint[0])
+        fail_msg("\"%s\" (%s) names no file or no remedy", e.msg, e.hint);
+    gguf_close(&g);
+    strbuf_free(&json);
+    strbuf_free(&config);
+}
+
 static void refuse(const struct toy *t, const char *says)
 {
     struct tokenizer *k;
@@ -211,6 +228,7 @@ static void refuse(const struct toy *t, const char *says)
     if (!strstr(e.msg, FILE_) || !e.hint[0])
         fail_msg("\"%s\" (%s) names no file or no remedy", e.msg, e.hint);
     assert_null(k);
+    refuse_json(says);
 }
 
 static void test_refused(void **state)
@@ -235,6 +253,16 @@ static void test_refused(void **state)
     t = pieces;
     t.tokens[6] = "b";
     refuse(&t, "twice");
+    t = pieces;
+    t.scores[6] = NAN;
+    refuse(&t, "a score is NaN");
+    /* A token that no text holds would take hours to be cut in two at every byte. */
+    t = pieces;
+    static char endless[(1 << 20) + 1];
+    memset(endless, 'a', sizeof endless - 1);
+    t.tokens[6] = endless;
+    toy_write(&t);
+    refuse_json("too long");
     struct gguf_keys *k = gguf_keys_create();
     struct gguf_writer *w;
     struct tokenizer *out;

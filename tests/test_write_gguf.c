@@ -550,6 +550,20 @@ static void byte_level_kinds(void **state)
     log_set_level(LOG_INFO);
     byte_level(BYTES("true"), "96");
     FAILS(write_all(GGML_F16, &e), e, ERR_USER, "has the id 96, but the embedding only 96 rows");
+    /* Merges that "left right" cannot say. */
+    static const char *const merges[] = {"[\"a b\", \"c\"]", "[\"c\", \"a b\"]", "[\"\", \"a b\"]",
+                                         "[\"a b\", \"\"]"};
+    for (int i = 0; i < 4; i++) {
+        struct strbuf b = {0};
+        strbuf_printf(&b, "{\"pre_tokenizer\": %s, \"model\": {\"type\": \"BPE\", \"vocab\": {",
+                      BYTES("true"));
+        strbuf_printf(&b, "\"a b\": 0, \"c\": 1, \"a bc\": 2, \"ca b\": 3, \"\": 4}, \"merges\": [%s]}}",
+                      merges[i]);
+        assert_false(b.failed);
+        write_text_file(BASE, "tokenizer.json", b.data);
+        strbuf_free(&b);
+        FAILS(write_all(GGML_F16, &e), e, ERR_USER, "which GGUF cannot express");
+    }
     byte_level("{\"type\": \"Metaspace\", \"replacement\": \"\\u2581\"}", "3");
     FAILS(write_all(GGML_F16, &e), e, ERR_USER, "no counterpart in GGUF");
 }
