@@ -349,6 +349,31 @@ static void test_missing_tensors(void **state)
     }
 }
 
+/* Tensors that the forward pass would pass over. */
+static void test_tensors_too_many(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *shape, *module, *part;
+        uint64_t cols;
+    } cases[] = {{"llama3.1", "lm_head", "bias", 258},
+                 {"llama2", "model.norm", "bias", 40},
+                 {"llama2", "model.layers.1.input_layernorm", "bias", 40},
+                 {"llama2", "model.layers.0.self_attn.q_norm", "weight", 8}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const struct shape *s = shape_named(cases[i].shape);
+        struct raw_model raw;
+        char name[128], says[256];
+        uint32_t seed = 1;
+        family_tensors(&raw, s);
+        snprintf(name, sizeof name, "%s.%s", cases[i].module, cases[i].part);
+        raw_weight(&raw, name, s->dtype, 0, cases[i].cols, &seed);
+        snprintf(says, sizeof says, "has %s, which gsq knows nothing of in a LlamaForCausalLM", name);
+        refuse_raw(s, &raw, says);
+        raw_free(&raw);
+    }
+}
+
 static void test_wrong_shapes(void **state)
 {
     (void)state;
@@ -465,9 +490,9 @@ int main(void)
         cmocka_unit_test(test_forward),         cmocka_unit_test(test_tiers),
         cmocka_unit_test(test_scratch_windows), cmocka_unit_test(test_load_matrix),
         cmocka_unit_test(test_load_large),      cmocka_unit_test(test_load_quantized),
-        cmocka_unit_test(test_missing_tensors), cmocka_unit_test(test_wrong_shapes),
-        cmocka_unit_test(test_families),        cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_finite),
+        cmocka_unit_test(test_missing_tensors), cmocka_unit_test(test_tensors_too_many),
+        cmocka_unit_test(test_wrong_shapes),    cmocka_unit_test(test_families),
+        cmocka_unit_test(test_limits),          cmocka_unit_test(test_finite),
     };
     return device_done(cmocka_run_group_tests(tests, device_setup, remove_dir));
 }

@@ -83,14 +83,32 @@ static bool check_bias(const struct checkpoint *ck, const char *module, uint32_t
                    checkpoint_dir(ck), rows);
 }
 
+/* What the forward pass has no place for is not passed over: the results would be another model's. */
+static bool refuse_part(const struct model *m, const char *module, const char *part, struct err *e)
+{
+    err_set(e, ERR_USER, "%s has %s.%s, which gsq knows nothing of in a %s", checkpoint_dir(m->ck), module,
+            part, m->family->architecture);
+    return err_hint(e, "leaving it out would make another model of it: gsq cannot run this one");
+}
+
+static bool check_no_bias(const struct model *m, const char *module, struct err *e)
+{
+    return !checkpoint_bias(m->ck, module) || refuse_part(m, module, "bias", e);
+}
+
 static bool check_layer(struct model *m, uint32_t layer, struct err *e)
 {
     const struct model_config *c = m->cfg;
     char name[96];
-    for (int i = 0; i < (m->family->qk_norm ? NORM_COUNT : NORM_Q); i++) {
+    for (int i = 0; i < NORM_COUNT; i++) {
         uint32_t cols = i < NORM_Q ? c->hidden_size : c->head_dim;
-        if (!check_module(m->ck, layer_module(layer, norm_names[i], name, sizeof name), 1, cols, e))
+        layer_module(layer, norm_names[i], name, sizeof name);
+        if (i >= NORM_Q && !m->family->qk_norm) {
+            if (checkpoint_has_module(m->ck, name))
+                return refuse_part(m, name, "weight", e);
+        } else if (!check_module(m->ck, name, 1, cols, e) || !check_no_bias(m, name, e)) {
             return false;
+        }
     }
     for (int id = 0; id < LINEAR_COUNT; id++) {
         model_linear_name(layer, (enum linear_id)id, name, sizeof name);
@@ -160,7 +178,8 @@ static bool check_tensors(struct model *m, struct err *e)
     const struct model_config *c = m->cfg;
     if (!check_module(m->ck, checkpoint_embedding_module(m->ck), c->vocab_size, c->hidden_size, e) ||
         !check_module(m->ck, checkpoint_head_module(m->ck), c->vocab_size, c->hidden_size, e) ||
-        !check_module(m->ck, "model.norm", 1, c->hidden_size, e))
+        !check_module(m->ck, "model.norm", 1, c->hidden_size, e) ||
+        !check_no_bias(m, checkpoint_head_module(m->ck), e) || !check_no_bias(m, "model.norm", e))
         return false;
     for (uint32_t layer = 0; layer < c->num_layers; layer++) {
         if (!check_layer(m, layer, e))
