@@ -485,7 +485,7 @@ const struct option options[] = {
     {"epochs", 0, "N", OPT_U32, NUM(q.block.epochs, 0, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
      "block objective: passes over the windows, training halves of a block on their outputs; 0: none"},
     {"batch", 0, "N", OPT_U32, NUM(q.block.batch, 0, 65536), NULL, ON(QUANTIZE), SECTION_METHOD,
-     "block objective: windows per optimiser step; 0: as many as make 1280 steps"},
+     "block objective: windows per optimiser step; 0: as many as make 1280 steps, at 4 bits no fewer than 4"},
     {"block-reach", 0, "X", OPT_F32, NUM(q.block.reach, 0.001, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
      "block objective: its reach"},
     {"start", 0, "S", OPT_CALL, CALLS(read_start, show_start), "hessian", ON(QUANTIZE), SECTION_METHOD,

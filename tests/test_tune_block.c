@@ -308,6 +308,25 @@ static void check_learns(const char *shape, enum tune_stage half, const char *bi
     close_bench(&b);
 }
 
+/* As many windows as make 1280 steps; at 4 bits no fewer than 4; never more than there are. */
+static void test_batch(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *bits;
+        uint32_t batch, train, expected;
+    } cases[] = {{"2", 0, 112, 2}, {"2", 0, 3584, 56}, {"3", 0, 56, 1},  {"4", 0, 112, 4}, {"4", 0, 56, 4},
+                 {"4", 0, 3, 3},   {"4", 0, 3584, 56}, {"4", 1, 112, 1}, {"2", 9, 112, 9}, {"2", 9, 5, 5}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct quantize_options o;
+        quantize_defaults(&o);
+        quantize_set_effort(&o, EFFORT_BEST);
+        o.type = quant_type_find(cases[i].bits);
+        o.block.batch = cases[i].batch;
+        assert_int_equal(tune_block_batch(&o, cases[i].train), cases[i].expected);
+    }
+}
+
 static void test_learns(void **state)
 {
     (void)state;
@@ -417,7 +436,8 @@ static void test_outliers(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_learns), cmocka_unit_test(test_repeats),
-                                       cmocka_unit_test(test_guard), cmocka_unit_test(test_outliers)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_batch), cmocka_unit_test(test_learns),
+                                       cmocka_unit_test(test_repeats), cmocka_unit_test(test_guard),
+                                       cmocka_unit_test(test_outliers)};
     return device_done(cmocka_run_group_tests(tests, device_setup, remove_dir));
 }

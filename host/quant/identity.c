@@ -136,7 +136,7 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
     snprintf(text, sizeof text, "no");
     if (plan_block_objective(o))
         snprintf(text, sizeof text, "%u epochs, batch %u, %u at a time, reach %.9g, start %.9g %.9g, from %s",
-                 o->block.epochs, tune_block_batch(&o->block, p->samples - p->holdout), p->micro_windows,
+                 o->block.epochs, tune_block_batch(o, p->samples - p->holdout), p->micro_windows,
                  (double)o->block.reach, (double)o->block.init_noise, (double)o->block.init_gap,
                  start_name(o->block.start));
     put(id, "block objective", text);

@@ -53,8 +53,9 @@ const char *start_name(enum start x);
  * temperatures and rates are those of gumbel_options, with its own steps, reach and start. */
 struct block_options {
     uint32_t epochs; /* passes over the windows that teach; 0: Hessian objective alone */
-    uint32_t batch;  /* windows per optimiser step; 0: as many as make the paper's 1280 steps of all epochs */
-    float reach;     /* as gumbel_options.reach */
+    uint32_t batch; /* windows per optimiser step; 0: as many as make the paper's 1280 steps of all epochs, at
+                       4 bits no fewer than 4 */
+    float reach;    /* as gumbel_options.reach */
     float init_noise, init_gap; /* of its own: 0.001, 60. Ten times less noise than the paper's: with that,
                                    one code in fifty is another one before anything is learned */
     bool train_qk;              /* q and k learn together with v and o */

@@ -79,7 +79,7 @@ static uint64_t half_need(const struct plan *p, const struct model *m, const str
 static bool choose_micro(struct plan *p, const struct model *m, const struct quantize_options *o,
                          uint64_t room, uint64_t *need)
 {
-    uint32_t most = tune_block_batch(&o->block, p->samples - p->holdout);
+    uint32_t most = tune_block_batch(o, p->samples - p->holdout);
     for (p->micro_windows = block_scratch_windows(m, UINT64_MAX, most);; p->micro_windows--) {
         *need = max_u64(half_need(p, m, o, STAGE_ATTN), half_need(p, m, o, STAGE_FFN));
         if (*need <= room)

@@ -47,17 +47,25 @@ static bool takes(const struct quantize_options *o, enum tune_stage half, const 
 
 /* Of the paper's run. */
 #define PAPER_STEPS 1280u
-
-uint32_t tune_block_batch(const struct block_options *o, uint32_t train)
+/* Windows that a step of all those takes at least. From 4 bits on the start is close, and more steps of fewer
+ * windows cost time without lowering perplexity (bench/results/quality-lavapipe.md). */
+static uint32_t fewest(const struct quant_type *t)
 {
-    uint32_t batch = o->batch ? o->batch : (uint32_t)div_up((uint64_t)o->epochs * train, PAPER_STEPS);
-    return (uint32_t)min_u64(max_u64(batch, 1), train);
+    return t->hi - t->lo > 7 ? 4 : 1;
+}
+
+uint32_t tune_block_batch(const struct quantize_options *o, uint32_t train)
+{
+    uint64_t batch = o->block.batch;
+    if (!batch)
+        batch = max_u64(div_up((uint64_t)o->block.epochs * train, PAPER_STEPS), fewest(o->type));
+    return (uint32_t)min_u64(batch, train);
 }
 
 struct gumbel_options tune_block_gumbel(const struct quantize_options *o, uint32_t train)
 {
     struct gumbel_options g = o->gumbel;
-    g.steps = o->block.epochs * (uint32_t)div_up(train, tune_block_batch(&o->block, train));
+    g.steps = o->block.epochs * (uint32_t)div_up(train, tune_block_batch(o, train));
     g.reach = o->block.reach;
     g.init_noise = o->block.init_noise;
     g.init_gap = o->block.init_gap;
@@ -89,7 +97,7 @@ uint64_t tune_block_bytes(const struct model *m, const struct quantize_options *
         return 0;
     return bytes + codes + scales + block_scratch_bytes(m, micro, SCRATCH_TRAIN) +
            bwd_scratch_bytes(m, micro, parts_of(o, half)) + 3 * tokens * hidden * 4 + 2 * tokens * 4 +
-           (div_up(train, tune_block_batch(&o->block, train)) + 2) * 4;
+           (div_up(train, tune_block_batch(o, train)) + 2) * 4;
 }
 
 /* ---- one pass over windows -------------------------------------------------------------------------------
@@ -393,13 +401,12 @@ static bool alloc_linear(struct half *h, int id, struct err *e)
 
 static bool half_create(struct half *h, const struct tune_block_task *t, struct err *e)
 {
-    const struct block_options *o = &t->o->block;
     uint64_t window = (uint64_t)t->m->ctx * t->m->cfg->hidden_size * 4, codes = 0, scales = 0;
     *h = (struct half){.t = t, .train = t->samples - t->holdout, .hard = *t->w};
     h->gumbel = tune_block_gumbel(t->o, h->train);
     h->judge0 = t->holdout ? h->train : 0;
     h->judges = t->holdout ? t->holdout : h->train;
-    h->per_epoch = (uint32_t)div_up(h->train, tune_block_batch(o, h->train));
+    h->per_epoch = (uint32_t)div_up(h->train, tune_block_batch(t->o, h->train));
     h->order = malloc(t->samples * sizeof *h->order);
     if (!h->order)
         return err_nomem(e, "the order of windows", t->samples * sizeof *h->order);

@@ -32,8 +32,8 @@ struct tune_block_task {
 /* Device bytes that tune_block takes from its arena. */
 uint64_t tune_block_bytes(const struct model *m, const struct quantize_options *o, enum tune_stage half,
                           const struct plan_item *items, uint32_t micro, uint32_t train);
-/* Windows per optimiser step. */
-uint32_t tune_block_batch(const struct block_options *o, uint32_t train);
+/* Windows per optimiser step, of `train`. */
+uint32_t tune_block_batch(const struct quantize_options *o, uint32_t train);
 /* Schedule of a half that learns from `train` windows. */
 struct gumbel_options tune_block_gumbel(const struct quantize_options *o, uint32_t train);
 /* q[LINEAR_COUNT]: start codes and scales, then the result's (never one that judges worse). r: what happened.
