@@ -55,7 +55,7 @@ struct block_options {
     uint32_t epochs; /* passes over the windows that teach; 0: Hessian objective alone */
     uint32_t batch; /* windows per optimiser step; 0: as many as make the paper's 1280 steps of all epochs, at
                        4 bits no fewer than 4 */
-    float reach;    /* as gumbel_options.reach */
+    float reach;    /* as gumbel_options.reach; K-quants take 0.4 of it */
     float init_noise, init_gap; /* of its own: 0.001, 60. Ten times less noise than the paper's: with that,
                                    one code in fifty is another one before anything is learned */
     bool train_qk;              /* q and k learn together with v and o */

@@ -62,11 +62,15 @@ uint32_t tune_block_batch(const struct quantize_options *o, uint32_t train)
     return (uint32_t)min_u64(batch, train);
 }
 
+/* Of the reach, with super-blocks: groups of 16 or 32 with offsets start so close that codes which travel as
+ * far as others' end worse than they began (bench/results/gguf-lavapipe.md). */
+#define SUPER_REACH 0.4f
+
 struct gumbel_options tune_block_gumbel(const struct quantize_options *o, uint32_t train)
 {
     struct gumbel_options g = o->gumbel;
     g.steps = o->block.epochs * (uint32_t)div_up(train, tune_block_batch(o, train));
-    g.reach = o->block.reach;
+    g.reach = o->type->super ? SUPER_REACH * o->block.reach : o->block.reach;
     g.init_noise = o->block.init_noise;
     g.init_gap = o->block.init_gap;
     return g;

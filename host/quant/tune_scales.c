@@ -455,12 +455,16 @@ static bool judge(struct pass *p, double *loss, struct err *e)
 /* ---- scales to and from the host -------------------------------------------------------------------------
  */
 
+/* Of the rate, with super-blocks: d moves all their groups at once. */
+#define SUPER_RATE 0.2f
+
 /* The rate is that of 2 bits, whose largest code is 2. Where codes are larger a scale moves the weights
  * further. */
 static float finest_step(const struct quant_type *t)
 {
     int largest = -t->lo > t->hi ? -t->lo : t->hi;
-    return largest > 2 ? 2.0f / (float)largest : 1.0f;
+    float step = largest > 2 ? 2.0f / (float)largest : 1.0f;
+    return t->super ? SUPER_RATE * step : step;
 }
 
 /* p->host <- d and -dmin of each super-block; scales <- their integers. */
