@@ -251,6 +251,15 @@ static bool check_imatrix(const struct plan *p, const struct quantize_options *o
     return true;
 }
 
+/* For the plan as it is shown: of the first linear that learns. */
+static double reach_share(const struct plan *p)
+{
+    for (size_t i = 0; i < p->n_items; i++)
+        if (!p->items[i].keep)
+            return (double)tune_block_share(p->items[i].spec.type);
+    return 1;
+}
+
 bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o,
                struct plan_sources from, struct err *e)
 {
@@ -281,6 +290,8 @@ bool plan_make(struct plan *p, const struct model *m, const struct quantize_opti
     bool ok = list_items(p, m, e) && choose_types(p, m, o, e) && check_imatrix(p, o, e) &&
               check_format(p, o, e) && count_bytes(p, m, o, e) && plan_memory(p, m, o, e) &&
               check_disk(p, o, e);
+    if (ok)
+        p->block_reach *= reach_share(p);
     if (ok && !p->weights_quantized && o->refine) {
         ok = err_set(e, ERR_USER, "%s has no linear of a type whose codes can be learned", o->refine);
         err_hint(e, "types that can: Q2_K, Q3_K, Q4_K, Q5_K, Q4_0, Q5_0, Q2_0, TQ1_0, TQ2_0");

@@ -62,15 +62,18 @@ uint32_t tune_block_batch(const struct quantize_options *o, uint32_t train)
     return (uint32_t)min_u64(batch, train);
 }
 
-/* Of the reach, with super-blocks: groups of 16 or 32 with offsets start so close that codes which travel as
- * far as others' end worse than they began (bench/results/gguf-lavapipe.md). */
-#define SUPER_REACH 0.4f
+/* Groups of 16 or 32 with offsets start so close that codes which travel as far as others' end worse than
+ * they began (bench/results/gguf-lavapipe.md). */
+float tune_block_share(const struct quant_type *t)
+{
+    return t->super ? 0.4f : 1.0f;
+}
 
 struct gumbel_options tune_block_gumbel(const struct quantize_options *o, uint32_t train)
 {
     struct gumbel_options g = o->gumbel;
     g.steps = o->block.epochs * (uint32_t)div_up(train, tune_block_batch(o, train));
-    g.reach = o->type->super ? SUPER_REACH * o->block.reach : o->block.reach;
+    g.reach = o->block.reach;
     g.init_noise = o->block.init_noise;
     g.init_gap = o->block.init_gap;
     return g;
@@ -305,7 +308,7 @@ static bool start(struct half *h, const struct qlinear *q, float rate, struct er
             continue;
         if (!qmatrix_upload(cmd, &h->q[id], &q[id], e))
             return false;
-        h->s[id].rate = rate;
+        h->s[id].rate = rate * tune_block_share(h->t->items[id].spec.type);
         gumbel_start(cmd, &h->s[id]);
     }
     return true;

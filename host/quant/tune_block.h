@@ -34,6 +34,8 @@ uint64_t tune_block_bytes(const struct model *m, const struct quantize_options *
                           const struct plan_item *items, uint32_t micro, uint32_t train);
 /* Windows per optimiser step, of `train`. */
 uint32_t tune_block_batch(const struct quantize_options *o, uint32_t train);
+/* Share of the reach that logits and scales of a type travel: 0.4 with super-blocks, else 1. */
+float tune_block_share(const struct quant_type *t);
 /* Schedule of a half that learns from `train` windows. */
 struct gumbel_options tune_block_gumbel(const struct quantize_options *o, uint32_t train);
 /* q[LINEAR_COUNT]: start codes and scales, then the result's (never one that judges worse). r: what happened.
