@@ -3,6 +3,7 @@
 
 #include "app/app.h"
 #include "host/base/os.h"
+#include "host/base/version.h"
 
 static bool run(const struct args *a, struct err *e)
 {
@@ -57,7 +58,7 @@ int main(int argc, char **argv)
     argv = os_utf8_argv(&argc, argv);
     bool ok = args_parse(&a, argc, argv, &e);
     if (ok && a.version) {
-        puts("gsq " GSQ_VERSION);
+        printf("gsq %s\n", version_text());
     } else if (ok && a.help) {
         args_help(stdout, a.command);
     } else if (ok) {

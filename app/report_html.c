@@ -10,6 +10,7 @@
 #include "app/svg_chart.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/base/version.h"
 
 /* ---- the look
  * --------------------------------------------------------------------------------------------------- */
@@ -486,7 +487,7 @@ bool report_html_write(const char *path, const struct report_input *in, struct e
     report_codes(&b, in);
     put_memory(&b, in);
     put_settings(&b, in);
-    strbuf_puts(&b, "<footer>gsq " GSQ_VERSION "</footer>\n</main>\n</body>\n</html>\n");
+    strbuf_printf(&b, "<footer>gsq %s</footer>\n</main>\n</body>\n</html>\n", version_text());
     bool ok = !b.failed || err_nomem(e, "the report", b.size);
     ok = ok && os_write_file(path, b.data, b.size, e);
     strbuf_free(&b);

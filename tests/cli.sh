@@ -32,7 +32,7 @@ for c in "${commands[@]}"; do
     cmp -s "$tmp/out" "$tmp/$c.help" || fail "gsq help $c differs from gsq $c --help"
 done
 run "$gsq" --version
-check "$(cat "$tmp/out")" grep -qE '^gsq [0-9]+\.[0-9]+\.[0-9]+$' "$tmp/out"
+check "$(cat "$tmp/out")" grep -qE '^gsq [0-9]+\.[0-9]+\.[0-9]+( \([0-9a-f]{7,40}(-dirty)?\))?$' "$tmp/out"
 
 # Names.
 expect 'no command' 2 'no command' 'gsq --help' -- "$gsq"
