@@ -230,10 +230,36 @@ static uint32_t group_of(const struct args *a)
     return a->q.group ? a->q.group : GROUP_DEFAULT;
 }
 
+/* Whether the writer of a folder format takes the model as a whole: what quantize's plan asks too. */
+static bool folder_taken(const struct contents *c, enum export_format f, const struct args *a, struct err *e)
+{
+    struct export_options o = {.format = f};
+    size_t n = (size_t)c->cfg->num_layers * LINEAR_COUNT;
+    struct export_item *items = calloc(n, sizeof *items);
+    char(*names)[96] = calloc(n, sizeof *names);
+    bool ok = (items && names) || err_nomem(e, "the list of linears", n * (sizeof *items + sizeof *names));
+    for (size_t i = 0; ok && i < n; i++) {
+        struct weight_info info;
+        model_linear_name((uint32_t)(i / LINEAR_COUNT), (enum linear_id)(i % LINEAR_COUNT), names[i],
+                          sizeof names[i]);
+        ok = checkpoint_weight(c->ck, names[i], &info, e);
+        items[i] = (struct export_item){
+            names[i],
+            info.rows,
+            info.cols,
+            {.type = a->q.type, .group = group_of(a), .scale = export_scale_type(f, c->ck)}};
+    }
+    ok = ok && export_size(c->ck, items, n, &o, e) > 0;
+    free(items);
+    free(names);
+    return ok;
+}
+
 /* Verdict of a format on all linears; the first sentence that is not plain OK. */
 static enum export_verdict format_verdict(const struct contents *c, enum export_format f,
                                           const struct args *a, char *why, size_t cap)
 {
+    struct err e = {0};
     enum export_verdict worst = EXPORT_OK;
     why[0] = 0;
     for (size_t i = 0; i < c->n_shapes; i++) {
@@ -251,7 +277,50 @@ static enum export_verdict format_verdict(const struct contents *c, enum export_
             snprintf(why, cap, "%s: %s", linear_short_name(s->id), text);
         }
     }
+    if (worst != EXPORT_REFUSED && !folder_taken(c, f, a, &e)) {
+        snprintf(why, cap, "this model: %s", e.msg);
+        return EXPORT_REFUSED;
+    }
     return worst;
+}
+
+/* What a GGUF of the whole model would hold: every 2-D weight, by the mixture. */
+struct gguf_listing {
+    const struct contents *c;
+    const struct quantize_options *o;
+    struct gguf_item *items;
+    char (*names)[96];
+    size_t n, room;
+};
+
+static bool list_weight(void *ctx, const char *module, uint32_t rows, uint32_t cols)
+{
+    struct gguf_listing *l = ctx;
+    bool fell_back;
+    (void)rows;
+    if (l->n == l->room || strlen(module) >= sizeof l->names[0])
+        return false;
+    strcpy(l->names[l->n], module);
+    const struct gguf_type *t = gguf_mixture_type(l->o->mixture, l->c->cfg, module, cols, &fell_back);
+    struct quant_spec spec = quantize_gguf_spec(t, 0);
+    l->items[l->n] = (struct gguf_item){l->names[l->n], t, spec.type && !t->rounded, spec};
+    l->n++;
+    return true;
+}
+
+static bool gguf_taken(const struct contents *c, const struct quantize_options *o, struct err *e)
+{
+    struct gguf_listing l = {.c = c, .o = o, .room = (size_t)c->cfg->num_layers * LINEAR_COUNT + 2};
+    struct gguf_options go = {.file_type = gguf_mixture_file_type(o->mixture)};
+    l.items = calloc(l.room, sizeof *l.items);
+    l.names = calloc(l.room, sizeof *l.names);
+    bool ok = (l.items && l.names) || err_nomem(e, "the list of weights", l.room * sizeof *l.items);
+    if (ok)
+        gguf_weights_each(c->ck, list_weight, &l); /* what is missing, the writer names */
+    ok = ok && write_gguf_size(c->ck, l.items, l.n, &go, e) > 0;
+    free(l.items);
+    free(l.names);
+    return ok;
 }
 
 /* The same of a GGUF: what --type, or else --bits, makes of the linears. */
@@ -277,6 +346,10 @@ static enum export_verdict gguf_verdict(const struct contents *c, const struct a
             snprintf(why + n, cap - n, "%s%s as %s (rows of %u, blocks of %s %u)", n ? ", " : "",
                      linear_short_name(s->id), type->name, (unsigned)s->info.cols, wanted->name,
                      (unsigned)wanted->block);
+    }
+    if (!gguf_taken(c, &o, &e)) {
+        snprintf(why, cap, "this model: %s", e.msg);
+        return EXPORT_REFUSED;
     }
     return why[0] ? EXPORT_WARN : EXPORT_OK;
 }

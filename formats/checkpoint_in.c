@@ -301,7 +301,7 @@ static bool dense_info(const struct checkpoint *c, const char *module, struct we
     if (!is_float(t->dtype)) {
         err_set(e, ERR_USER, "%s in %s is %s, expected F32, F16 or BF16", t->name,
                 checkpoint_tensor_path(c, t),
-                t->dtype == DTYPE_OTHER ? "of a type that is not read" : dtype_name(t->dtype));
+                t->stored_dtype[0] ? t->stored_dtype : dtype_name(t->dtype));
         return err_hint(e, "start from the 16-bit model");
     }
     uint64_t rows = t->n_dims == 2 ? t->shape[0] : 1, cols = t->n_dims ? t->shape[t->n_dims - 1] : 0;
@@ -338,6 +338,11 @@ const struct tensor *checkpoint_dense(const struct checkpoint *c, const char *mo
 {
     const struct tensor *t = is_packed(c, module) ? NULL : part(c, module, ".weight");
     return t && c->gguf && !gguf_model_is_plain(t) ? NULL : t;
+}
+
+const struct tensor *checkpoint_stored(const struct checkpoint *c, const char *module)
+{
+    return part(c, module, ".weight");
 }
 
 const struct tensor *checkpoint_bias(const struct checkpoint *c, const char *module)

@@ -56,6 +56,8 @@ bool checkpoint_weight(const struct checkpoint *c, const char *module, struct we
 /* The raw tensor MODULE.weight of a dense module (for upload), or MODULE.bias. NULL if absent. */
 const struct tensor *checkpoint_dense(const struct checkpoint *c, const char *module);
 const struct tensor *checkpoint_bias(const struct checkpoint *c, const char *module);
+/* The tensor MODULE.weight as the file has it: rows perhaps in another order, or packed. NULL if absent. */
+const struct tensor *checkpoint_stored(const struct checkpoint *c, const char *module);
 /* Rows [row0, row0+rows) of the weight (a vector is one row) as f32 into dst [rows, cols], dequantized if
  * need be. */
 bool checkpoint_read_f32(const struct checkpoint *c, const char *module, uint32_t row0, uint32_t rows,

@@ -82,6 +82,7 @@ struct export_plan {
     const char *(*metadata_own)[2];
     struct strbuf config, quantize_config, index; /* texts; empty: not written */
 };
+/* Every refusal of write_hf that does not wait for codes is made here. */
 bool export_plan_make(struct export_plan *p, const struct checkpoint *src, const struct export_item *items,
                       size_t n, const struct export_options *o, struct err *e);
 void export_plan_free(struct export_plan *p);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "formats/gguf.h"
+#include "formats/gguf_names.h"
 #include "formats/hf_export.h"
 #include "formats/json.h"
 #include "host/base/num.h"
@@ -110,13 +111,20 @@ enum scale_type export_scale_type(enum export_format f, const struct checkpoint 
     return !fp16 && source_dtype(src) == DTYPE_BF16 ? SCALE_BF16 : SCALE_F16;
 }
 
-/* True if a tensor to be converted holds a value that fp16 does not. */
-static bool exceeds_f16(const struct export_plan *p)
+/* True if a tensor to be converted holds a value that fp16 does not. Rows that a GGUF has in another order
+ * are values of a float type too. */
+static bool exceeds_f16(const struct export_plan *p, const struct checkpoint *src)
 {
     float block[1024];
     for (size_t i = 0; i < p->n_entries; i++) {
-        const struct tensor *t = p->entries[i].tensor;
-        uint64_t n = p->entries[i].kind == ENTRY_CONVERT ? t->bytes / 4 : 0;
+        const struct export_entry *x = &p->entries[i];
+        const struct tensor *t = x->tensor;
+        if (x->kind == ENTRY_DENSE && !x->exact)
+            t = checkpoint_stored(src, x->module);
+        bool wide = t && (t->dtype == DTYPE_F32 || t->dtype == DTYPE_BF16);
+        uint64_t n = wide && (x->kind == ENTRY_CONVERT || x->kind == ENTRY_DENSE)
+                         ? t->bytes / dtype_size(t->dtype)
+                         : 0;
         for (uint64_t at = 0; at < n; at += 1024) {
             uint64_t count = min_u64(n - at, 1024);
             if (!tensor_read_f32(t, at, count, block, NULL))
@@ -135,7 +143,7 @@ static bool exceeds_f16(const struct export_plan *p)
 static void choose_dtype(struct export_plan *p, const struct checkpoint *src)
 {
     p->dtype = source_dtype(src);
-    if (p->dtype == DTYPE_F16 && exceeds_f16(p))
+    if (p->dtype == DTYPE_F16 && exceeds_f16(p, src))
         p->dtype = DTYPE_BF16;
     for (size_t i = 0; i < p->n_entries; i++) {
         if (p->entries[i].kind == ENTRY_CONVERT ||
@@ -214,9 +222,9 @@ static bool plan_copy(struct building *b, const struct tensor *t, const char *mo
 {
     bool convert = t->dtype == DTYPE_F32 && !stays_f32(t) && !b->plan->exact;
     if (t->dtype == DTYPE_OTHER) {
-        err_set(b->e, ERR_USER, "%s in %s is of a type that cannot be carried over", t->name,
-                checkpoint_tensor_path(b->src, t));
-        return err_hint(b->e, "start from the 16-bit model");
+        err_set(b->e, ERR_USER, "%s in %s is of the type %s, which cannot be carried over", t->name,
+                checkpoint_tensor_path(b->src, t), t->stored_dtype);
+        return err_hint(b->e, "start from the original model in 16 bits, or remove that tensor from the file");
     }
     if (strcmp(suffix, ".weight") == 0 && t->n_dims == 2 && !note_dense(b, module))
         return false;
@@ -493,10 +501,22 @@ static bool metadata_make(struct export_plan *p, const struct export_options *o,
     return true;
 }
 
+/* Of another architecture the order of rows and the meaning of the metadata are not known. */
+static bool check_architecture(const struct checkpoint *src, struct err *e)
+{
+    const struct model_config *c = checkpoint_config(src);
+    if (!checkpoint_gguf(src) || gguf_architecture(c))
+        return true;
+    err_set(e, ERR_USER, "%s: the architecture %s is not supported", checkpoint_dir(src), c->architecture);
+    return err_hint(e, "gsq makes folders of GGUFs of Llama, Mistral, Qwen2 and Qwen3 models");
+}
+
 bool export_plan_make(struct export_plan *p, const struct checkpoint *src, const struct export_item *items,
                       size_t n, const struct export_options *o, struct err *e)
 {
     *p = (struct export_plan){0};
+    if (!check_architecture(src, e))
+        return false;
     struct building b = {.plan = p, .src = src, .items = items, .n_items = n, .options = o, .e = e};
     bool known = o->format < EXPORT_NONE || (o->format == EXPORT_HF && n == 0);
     bool ok = known ? true : err_set(e, ERR_BUG, "an export without a format");
@@ -564,11 +584,11 @@ static bool add_carried(void *ctx, const char *name, struct err *e)
 }
 
 uint64_t export_size(const struct checkpoint *src, const struct export_item *items, size_t n,
-                     const struct export_options *o)
+                     const struct export_options *o, struct err *e)
 {
     struct export_plan p;
     struct carried c = {.dir = checkpoint_dir(src)};
-    if (!export_plan_make(&p, src, items, n, o, NULL))
+    if (!export_plan_make(&p, src, items, n, o, e))
         return 0;
     uint64_t bytes = p.config.size + p.quantize_config.size + p.index.size;
     for (size_t i = 0; i < p.n_shards; i++)

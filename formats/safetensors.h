@@ -23,7 +23,11 @@ enum dtype {
     DTYPE_I64,
     DTYPE_U64,
     DTYPE_BOOL,
-    DTYPE_OTHER /* known to exist, unreadable here: F8_E4M3 ... */
+    DTYPE_F8_E4M3, /* these four are carried along, never computed with */
+    DTYPE_F8_E5M2,
+    DTYPE_F8_E8M0,
+    DTYPE_C64,
+    DTYPE_OTHER /* known to exist, unreadable here: F4, whose elements are no whole bytes ... */
 };
 const char *dtype_name(enum dtype t); /* "F32" */
 size_t dtype_size(enum dtype t);      /* bytes; 0 for DTYPE_OTHER */
@@ -37,7 +41,7 @@ struct tensor {
     const uint8_t *data; /* inside the mapped file, any alignment */
     uint64_t bytes;
     uint32_t file;         /* index of the shard */
-    char stored_dtype[16]; /* as the file spells it, "F8_E4M3": for messages about DTYPE_OTHER */
+    char stored_dtype[16]; /* as the file spells it, "F4": for messages about DTYPE_OTHER */
 };
 
 /* A growing table of tensors, hashed by name. Opaque here so that the fuzz target can drive it. */

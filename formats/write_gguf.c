@@ -15,6 +15,9 @@
 /* Weights of a tile of rows. */
 #define TILE (4u << 20)
 
+/* The largest number of that type. */
+#define F16_MOST 65504.0f
+
 #define UNSUPPORTED "the model may be of an architecture that is not supported"
 
 struct entry {
@@ -340,11 +343,45 @@ static void plan_free(struct gguf_plan *p)
     gguf_keys_destroy(&p->keys);
 }
 
+static bool too_large(const struct checkpoint *src, const char *module, float v, struct err *e)
+{
+    err_set(e, ERR_USER, "%s holds %g, which F16 cannot hold (read from %s)", module, (double)v,
+            checkpoint_dir(src));
+    return err_hint(e, "choose BF16 or F32 for it");
+}
+
+/* Values that the 16-bit types of the file cannot hold, where the source's own type could have them: hours
+ * of work would end at one. */
+static bool check_range(const struct gguf_plan *p)
+{
+    float block[1024];
+    for (size_t i = 0; i < p->n; i++) {
+        const struct entry *x = &p->entries[i];
+        const struct tensor *t = x->item && !x->item->coded && x->type->id == GGML_F16
+                                     ? checkpoint_stored(p->src, x->module)
+                                     : NULL;
+        uint64_t n = t && (t->dtype == DTYPE_F32 || t->dtype == DTYPE_BF16) ? t->bytes / dtype_size(t->dtype) : 0;
+        for (uint64_t at = 0; at < n; at += 1024) {
+            uint64_t count = min_u64(n - at, 1024);
+            if (!tensor_read_f32(t, at, count, block, p->e))
+                return false;
+            float most = 0;
+            for (uint64_t j = 0; j < count; j++)
+                most = isfinite(block[j]) && fabsf(block[j]) > most ? fabsf(block[j]) : most;
+            if (most > F16_MOST)
+                return too_large(p->src, x->module, most, p->e);
+        }
+    }
+    return true;
+}
+
 uint64_t write_gguf_size(const struct checkpoint *src, const struct gguf_item *items, size_t n,
                          const struct gguf_options *o, struct err *e)
 {
     struct gguf_plan p;
-    uint64_t bytes = plan_make(&p, src, items, n, o, true, e) ? gguf_file_bytes(p.keys, p.tensors, p.n) : 0;
+    uint64_t bytes = plan_make(&p, src, items, n, o, true, e) && check_range(&p)
+                         ? gguf_file_bytes(p.keys, p.tensors, p.n)
+                         : 0;
     plan_free(&p);
     return bytes;
 }
@@ -380,16 +417,13 @@ static uint32_t source_row(const struct writing *w, const struct entry *x, uint3
 /* What the type cannot hold, or no type should. */
 static bool check_values(const struct writing *w, const struct entry *x, const float *v, uint64_t n)
 {
-    float most = x->type->id == GGML_F16 ? 65504.0f : HUGE_VALF;
+    float most = x->type->id == GGML_F16 ? F16_MOST : HUGE_VALF;
     const char *source = checkpoint_dir(w->plan->src);
     for (uint64_t i = 0; i < n; i++) {
         if (isfinite(v[i]) && fabsf(v[i]) <= most)
             continue;
-        if (isfinite(v[i])) {
-            err_set(w->e, ERR_USER, "%s holds %g, which F16 cannot hold (read from %s)", x->module,
-                    (double)v[i], source);
-            return err_hint(w->e, "choose BF16 or F32 with --type");
-        }
+        if (isfinite(v[i]))
+            return too_large(w->plan->src, x->module, v[i], w->e);
         err_set(w->e, ERR_USER, "%s holds %s in %s", x->module, v[i] != v[i] ? "NaN" : "an infinity", source);
         return err_hint(w->e, "that model is damaged or its training diverged: download it again");
     }

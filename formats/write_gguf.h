@@ -34,7 +34,8 @@ struct gguf_source {
  * F32. */
 bool write_gguf(const char *path, const struct checkpoint *src, const struct gguf_item *items, size_t n,
                 const struct gguf_options *o, const struct gguf_source *source, struct err *e);
-/* Bytes the file will take; 0 if it cannot be written, and why. */
+/* Bytes the file will take; 0 if it cannot be written, and why: it asks all that write_gguf asks before its first byte,
+ * and looks for values that F16 cannot hold where that is a weight's type. */
 uint64_t write_gguf_size(const struct checkpoint *src, const struct gguf_item *items, size_t n,
                          const struct gguf_options *o, struct err *e);
 /* Whether PATH may be written (preflight): no file of the source, its folder exists. */

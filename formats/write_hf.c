@@ -8,7 +8,6 @@
 
 #include "formats/gguf.h"
 #include "formats/gguf_export.h"
-#include "formats/gguf_names.h"
 #include "formats/hf_export.h"
 #include "formats/tokenizer.h"
 #include "host/base/log.h"
@@ -291,16 +290,6 @@ static bool write_text(const char *dir, const char *name, const struct strbuf *t
            (os_path_join(path, sizeof path, dir, name, e) && os_write_file(path, text->data, text->size, e));
 }
 
-/* Of another architecture the order of rows and the meaning of the metadata are not known. */
-static bool check_architecture(const struct checkpoint *src, struct err *e)
-{
-    const struct model_config *c = checkpoint_config(src);
-    if (!checkpoint_gguf(src) || gguf_architecture(c))
-        return true;
-    err_set(e, ERR_USER, "%s: the architecture %s is not supported", checkpoint_dir(src), c->architecture);
-    return err_hint(e, "gsq makes folders of GGUFs of Llama, Mistral, Qwen2 and Qwen3 models");
-}
-
 /* config.json goes first and comes last: in between, nobody takes the folder for a whole model. */
 static bool prepare_folder(const char *dir, const struct checkpoint *src, struct err *e)
 {
@@ -314,7 +303,7 @@ bool write_hf(const char *out_dir, const struct checkpoint *src, const struct ex
               const struct export_options *o, const struct export_source *source, struct err *e)
 {
     struct export_plan plan;
-    if (!check_architecture(src, e) || !export_plan_make(&plan, src, items, n, o, e))
+    if (!export_plan_make(&plan, src, items, n, o, e))
         return false;
     struct writing w = {.src = src, .plan = &plan, .items = items, .options = o, .source = source, .e = e};
     struct folder f = {out_dir, src};

@@ -49,9 +49,10 @@ struct export_source {
     /* Progress in bytes written; false stops (ERR_STOPPED). May be NULL. */
     bool (*progress)(void *ctx, uint64_t done, uint64_t total);
 };
-/* Bytes that the folder will take (preflight); 0 if it cannot be written (write_hf then says why). */
+/* Bytes that the folder will take (preflight); 0 if it cannot be written, and why: it asks all that write_hf asks before
+ * its first byte. */
 uint64_t export_size(const struct checkpoint *src, const struct export_item *items, size_t n,
-                     const struct export_options *o);
+                     const struct export_options *o, struct err *e);
 /* Whether write_hf may write into this folder (preflight; it checks again itself): refuses the source's own folder under
  * any path, and one that holds a model which gsq did not write. Creates the folder. */
 bool export_check_folder(const char *out_dir, const struct checkpoint *src, struct err *e);

@@ -30,6 +30,32 @@ expect 'missing tensor' 2 'model.layers.1.mlp.up_proj.weight is missing' 'all sh
 damaged nan
 expect 'NaN weight' 2 'model.layers.0.mlp.gate_proj.weight.* NaN' 'damaged' -- \
     "${quantize[@]}" "$tmp/bad" "${out[@]}" --method rtn
+# What an export cannot take is refused before the first block, by the dry run and by inspect too.
+damaged F4
+for more in --dry-run ''; do
+    # shellcheck disable=SC2086
+    expect "a tensor of type F4 ${more:-run}" 2 'k_scale.* type F4.*cannot be carried' 'original' -- \
+        "${quantize[@]}" "$tmp/bad" "${out[@]}" --method rtn $more
+done
+check 'and no block was begun' test ! -e "$tmp/result.work"
+run "$gsq" inspect "$tmp/bad"
+check 'inspect says so' grep -qE 'gptq .*does not take this model: .*k_scale.*F4' "$tmp/out"
+damaged F8_E4M3
+expect 'a tensor of type F8 has no place in a GGUF' 2 'k_scale.*no place in a GGUF' -- \
+    "${quantize[@]}" "$tmp/bad" -o "$tmp/bad.out.gguf" --method rtn --type Q4_0 --dry-run
+run "${quantize[@]}" "$tmp/bad" "${out[@]}" --method rtn
+check 'and is carried along in a folder' test "$rc" -eq 0
+check 'byte for byte' python3 - "$tmp/bad" "$tmp/result" <<'END'
+import json, struct, sys
+def tensor(d):
+    raw = open(d + "/model.safetensors", "rb").read()
+    n = struct.unpack("<Q", raw[:8])[0]
+    t = json.loads(raw[8 : 8 + n])["model.layers.0.self_attn.k_scale"]
+    a, b = t.pop("data_offsets")
+    return t, raw[8 + n + a : 8 + n + b]
+assert tensor(sys.argv[1]) == tensor(sys.argv[2]) and len(tensor(sys.argv[1])[1]) == 128
+END
+
 damaged architecture
 expect 'unknown architecture' 2 'GPTNeoXForCausalLM is not supported' 'LlamaForCausalLM' -- \
     "${quantize[@]}" "$tmp/bad" "${out[@]}" --method rtn

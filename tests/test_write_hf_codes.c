@@ -205,7 +205,7 @@ static void test_round_trips(void **state)
                 continue;
             }
             struct checkpoint *c = open_ok(BASE);
-            uint64_t predicted = export_size(c, x.items, x.n, &eo);
+            uint64_t predicted = export_size(c, x.items, x.n, &eo, NULL);
             checkpoint_close(&c);
             os_remove_tree(OUT);
             OK(write_random(OUT, BASE, &x, &eo, &e), e);

@@ -22,7 +22,7 @@ static void test_shards(void **state)
     OK(write_random(OUT, BASE, &x, &(struct export_options){.format = EXPORT_COMPRESSED_TENSORS}, &e), e);
     const struct export_options o = {.format = EXPORT_COMPRESSED_TENSORS, .shard_bytes = 20000};
     struct checkpoint *c = open_ok(BASE);
-    uint64_t predicted = export_size(c, x.items, x.n, &o), actual = 0, size;
+    uint64_t predicted = export_size(c, x.items, x.n, &o, NULL), actual = 0, size;
     checkpoint_close(&c);
     /* Over the single file of before, and a shard of an older numbering. */
     write_text_file(OUT, "model-00001-of-00099.safetensors", "old");
@@ -300,13 +300,53 @@ static void test_failures(void **state)
     x.items[3].module = "model.layers.9.self_attn.o_proj";
     FAILS(write_hf(OUT, c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER,
           "layers.9.self_attn.o_proj.weight is missing");
-    assert_int_equal(export_size(c, x.items, x.n, &gptq), 0);
+    assert_int_equal(export_size(c, x.items, x.n, &gptq, NULL), 0);
     x.items[3] = x.items[2];
     FAILS(write_hf(OUT, c, x.items, x.n, &gptq, &ok, &e), e, ERR_BUG, "twice");
     items_all(&x, "4", 32, SCALE_F16);
     x.items[4].rows = HIDDEN;
     FAILS(write_hf(OUT, c, x.items, x.n, &gptq, &ok, &e), e, ERR_BUG, "128 x 64");
     checkpoint_close(&c);
+}
+
+/* What can be refused is refused before any code is asked for; types that nobody computes with are copied. */
+static void test_foreign_types(void **state)
+{
+    (void)state;
+    const struct export_options o = {.format = EXPORT_COMPRESSED_TENSORS};
+    const enum dtype types[] = {DTYPE_F8_E4M3, DTYPE_F8_E5M2, DTYPE_F8_E8M0, DTYPE_C64, DTYPE_OTHER};
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        struct items x;
+        struct err e = {0};
+        struct raw_model m = {0};
+        os_remove_tree(OUT);
+        tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F16});
+        raw_read(&m, BASE);
+        struct raw_tensor *t = raw_add(&m, "extra.table", types[i], 8, 8);
+        for (uint64_t k = 0; k < t->bytes; k++)
+            t->data[k] = (uint8_t)(k * 37);
+        raw_write(&m, BASE, false);
+        raw_free(&m);
+        items_all(&x, "2", 32, SCALE_F16);
+        struct checkpoint *c = open_ok(BASE);
+        uint64_t size = export_size(c, x.items, x.n, &o, &e);
+        checkpoint_close(&c);
+        if (types[i] == DTYPE_OTHER) {
+            assert_int_equal(size, 0);
+            assert_non_null(strstr(e.msg, "extra.table"));
+            assert_non_null(strstr(e.msg, "cannot be carried"));
+            continue;
+        }
+        OK(write_random(OUT, BASE, &x, &o, &e), e);
+        struct raw_model made = {0};
+        raw_read(&made, OUT);
+        t = raw_find(&made, "extra.table");
+        assert_int_equal(t->dtype, types[i]);
+        assert_int_equal(t->shape[0] * t->shape[1], 64);
+        for (uint64_t k = 0; k < t->bytes; k++)
+            assert_int_equal(t->data[k], (uint8_t)(k * 37));
+        raw_free(&made);
+    }
 }
 
 /* No items: the model in 16 bits, without a word of quantization. */
@@ -330,6 +370,7 @@ int main(void)
         cmocka_unit_test(test_shards),   cmocka_unit_test(test_deterministic),
         cmocka_unit_test(test_dtypes),   cmocka_unit_test(test_check),
         cmocka_unit_test(test_failures), cmocka_unit_test(test_nothing_quantized),
+        cmocka_unit_test(test_foreign_types),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -156,9 +156,9 @@ static bool size_folder(struct plan *p, const struct model *m, const struct quan
     }
     p->bpw = p->weights_quantized ? bits / (double)p->weights_quantized : 16;
     struct export_options options = {.format = o->format, .container = o->container};
-    p->out_bytes = export_size(m->ck, x, n, &options);
+    p->out_bytes = export_size(m->ck, x, n, &options, e);
     free(x);
-    return true;
+    return p->out_bytes > 0;
 }
 
 static bool count_bytes(struct plan *p, const struct model *m, const struct quantize_options *o,

@@ -83,6 +83,15 @@ elif FLAW == "nan":
     at = t["data_offsets"][0] + 2 * 77
     data[at : at + 2] = struct.pack("<H", 0x7FC0)
     write(header, data)
+elif FLAW in ("F8_E4M3", "F4"):  # a tensor of that type beside the model's own
+    header, data = read()
+    n = 64 if FLAW == "F4" else 128
+    header["model.layers.0.self_attn.k_scale"] = {
+        "dtype": FLAW,
+        "shape": [8, 16],
+        "data_offsets": [len(data), len(data) + n],
+    }
+    write(header, data + bytes(i * 7 % 256 for i in range(n)))
 elif FLAW == "architecture":
     config(architectures=["GPTNeoXForCausalLM"], model_type="gpt_neox")
 else:
