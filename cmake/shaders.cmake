@@ -1,6 +1,5 @@
-# Compiles shaders/*.comp with glslc and embeds the SPIR-V. Which kernels and variants there are: shaders/variants.cmake,
-# whose head comment explains the kernel() line. The result is one C file with the table of host/gpu/kernel_table.h.
-find_program(GSQ_GLSLC glslc REQUIRED DOC "Shader compiler (package glslc, or the Vulkan SDK)")
+# Compiles shaders/*.comp with glslc (cmake/deps.cmake finds it) and embeds the SPIR-V. Which kernels and variants there are:
+# shaders/variants.cmake, whose head comment explains the kernel() line. The result is one C file with the table of host/gpu/kernel_table.h.
 set(GSQ_GLSLC_FLAGS --target-env=vulkan1.3 -O -I${CMAKE_SOURCE_DIR}/shaders)
 
 # Whether this glslc compiles shaders/probe/NAME.comp; asked once per configure run.
