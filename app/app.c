@@ -93,73 +93,20 @@ void json_emit(cJSON *o)
     cJSON_Delete(o);
 }
 
-/* ---- tables
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- texts
+ * -------------------------------------------------------------------------------------------------------- */
 
-struct table {
-    const char *align;
-    size_t columns, n;
-    char **cells;
-};
-
-struct table *table_create(const char *align)
+void app_print(FILE *f, struct strbuf *text)
 {
-    struct table *t = calloc(1, sizeof *t);
-    if (t) {
-        t->align = align;
-        t->columns = strlen(align);
-    }
-    return t;
+    if (text->size)
+        fwrite(text->data, 1, text->size, f);
+    fflush(f);
+    strbuf_free(text);
 }
 
-void table_cell(struct table *t, const char *fmt, ...)
+void app_print_table(struct table **t, int indent)
 {
-    char text[512];
-    if (!t)
-        return;
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    char **cells = realloc(t->cells, (t->n + 1) * sizeof *cells);
-    if (!cells)
-        return;
-    t->cells = cells;
-    cells[t->n++] = str_dup(text);
-}
-
-/* Columns that a UTF-8 text takes on a screen, near enough. */
-static int screen_width(const char *s)
-{
-    int n = 0;
-    for (; *s; s++)
-        n += ((unsigned char)*s & 0xC0) != 0x80;
-    return n;
-}
-
-void table_print(struct table **table, FILE *f, int indent)
-{
-    struct table *t = *table;
-    *table = NULL;
-    if (!t)
-        return;
-    for (size_t i = 0; i < t->n; i++) {
-        size_t column = i % t->columns;
-        int width = 0;
-        for (size_t j = column; j < t->n; j += t->columns) {
-            int w = screen_width(t->cells[j] ? t->cells[j] : "");
-            width = w > width ? w : width;
-        }
-        const char *cell = t->cells[i] ? t->cells[i] : "";
-        int pad = width - screen_width(cell);
-        bool last = column + 1 == t->columns || i + 1 == t->n, right = t->align[column] == 'r';
-        fprintf(f, "%*s", column == 0 ? indent : 2, "");
-        fprintf(f, "%*s%s%*s", right ? pad : 0, "", cell, right || last ? 0 : pad, "");
-        if (last)
-            fputc('\n', f);
-    }
-    for (size_t i = 0; i < t->n; i++)
-        free(t->cells[i]);
-    free(t->cells);
-    free(t);
+    struct strbuf text = {0};
+    table_add(t, &text, indent);
+    app_print(stdout, &text);
 }

@@ -6,6 +6,7 @@
 
 #include "app/args.h"
 #include "formats/hf_config.h"
+#include "host/base/table.h"
 #include "host/gpu/gpu_cmd.h"
 
 bool cmd_quantize(const struct args *a, struct err *e);
@@ -41,13 +42,9 @@ cJSON *json_event(const char *name);
 /* One line on stdout; deletes o. */
 void json_emit(cJSON *o);
 
-/* A table of text, columns as wide as their widest cell. */
-struct table;
-/* align: one letter per column, 'l' or 'r'. NULL when out of memory; the calls below then do nothing. */
-struct table *table_create(const char *align);
-/* The next cell, row by row. */
-void table_cell(struct table *t, const char *fmt, ...) PRINTF_LIKE(2, 3);
-/* Prints with this many spaces in front of each line, and frees. */
-void table_print(struct table **t, FILE *f, int indent);
+/* Writes a text and frees it. */
+void app_print(FILE *f, struct strbuf *text);
+/* Writes a table to stdout with this many spaces in front of each line, and frees it. */
+void app_print_table(struct table **t, int indent);
 
 #endif

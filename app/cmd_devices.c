@@ -117,7 +117,7 @@ static bool tell_variants(const struct args *a, struct gpu *g, cJSON *kernels, s
         }
     }
     if (!a->json)
-        table_print(&t, stdout, 0);
+        app_print_table(&t, 0);
     return ok;
 }
 

@@ -183,7 +183,7 @@ static void print_dtypes(const struct contents *c)
             table_cell(t, "%.4g bits per weight", bits_each(bytes, weights));
     }
     printf("\nstored\n");
-    table_print(&t, stdout, 2);
+    app_print_table(&t, 2);
 }
 
 static void print_tensors(const struct contents *c)
@@ -204,7 +204,7 @@ static void print_tensors(const struct contents *c)
             table_cell(t, "%.4g bits per weight", bits_each(x->bytes, elements(x)));
     }
     printf("\ntensors\n");
-    table_print(&t, stdout, 2);
+    app_print_table(&t, 2);
 }
 
 static void print_linears(const struct contents *c)
@@ -222,7 +222,7 @@ static void print_linears(const struct contents *c)
                        s->info.spec.type->learned ? " bits" : "", (unsigned)s->info.spec.group);
     }
     printf("\nlinears of the blocks (outputs x inputs)\n");
-    table_print(&t, stdout, 2);
+    app_print_table(&t, 2);
 }
 
 static uint32_t group_of(const struct args *a)

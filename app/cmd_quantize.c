@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "app/app.h"
-#include "app/plan_print.h"
 #include "app/progress_term.h"
 #include "app/report_html.h"
 #include "formats/tokenizer.h"
@@ -12,6 +11,7 @@
 #include "host/base/os.h"
 #include "host/quant/eval.h"
 #include "host/quant/job.h"
+#include "lib/plan_text.h"
 
 struct run {
     const struct args *args;
@@ -116,8 +116,11 @@ static void on_planned(void *ctx, const struct plan *p)
         plan_json(j, p);
         json_emit(j);
     }
-    if (r->o->dry_run || log_get_level() >= LOG_INFO)
-        plan_print(r->o->dry_run ? app_out(r->args) : stderr, p, r->o);
+    if (r->o->dry_run || log_get_level() >= LOG_INFO) {
+        struct strbuf text = {0};
+        plan_text(&text, p, r->o);
+        app_print(r->o->dry_run ? app_out(r->args) : stderr, &text);
+    }
 }
 
 static void add_loss(cJSON *j, const char *name, double v)

@@ -8,6 +8,8 @@ static const char *const names[] = {"error", "warn", "info", "debug"};
 static enum log_level current = LOG_INFO;
 static void (*before_line)(void *);
 static void *before_ctx;
+static void (*sink_line)(void *, enum log_level, const char *);
+static void *sink_ctx;
 
 void log_set_level(enum log_level level)
 {
@@ -25,6 +27,12 @@ void log_set_before(void (*before)(void *ctx), void *ctx)
     before_ctx = ctx;
 }
 
+void log_set_sink(void (*sink)(void *ctx, enum log_level level, const char *line), void *ctx)
+{
+    sink_line = sink;
+    sink_ctx = ctx;
+}
+
 bool log_level_parse(const char *name, enum log_level *out)
 {
     for (int i = 0; i < 4; i++) {
@@ -40,6 +48,12 @@ static void emit(enum log_level level, const char *fmt, va_list ap)
 {
     if (level > current)
         return;
+    if (sink_line) {
+        char line[2048];
+        vsnprintf(line, sizeof line, fmt, ap);
+        sink_line(sink_ctx, level, line);
+        return;
+    }
     if (before_line)
         before_line(before_ctx);
     if (level != LOG_INFO)

@@ -11,6 +11,8 @@ void log_set_level(enum log_level level);
 enum log_level log_get_level(void);
 /* Called before a line is written, so that a progress bar can clear itself. NULL: none. */
 void log_set_before(void (*before)(void *ctx), void *ctx);
+/* Lines go there, without their newline, in place of stderr. NULL: to stderr again. */
+void log_set_sink(void (*sink)(void *ctx, enum log_level level, const char *line), void *ctx);
 /* "error" | "warn" | "info" | "debug" -> level. False if it is none of them. */
 bool log_level_parse(const char *name, enum log_level *out);
 

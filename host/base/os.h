@@ -91,8 +91,9 @@ bool os_cache_dir(char *out, size_t cap);
 /* First Ctrl-C (or SIGTERM) sets a flag that os_stop_requested reads; the second one kills. */
 void os_catch_stop(void);
 bool os_stop_requested(void);
-/* Raises the flag from inside the program (tests). */
+/* Raises the flag from inside the program; lowers it, for a process that goes on after a stop. */
 void os_request_stop(void);
+void os_clear_stop(void);
 
 /* argv in UTF-8 (on Windows from the wide command line). May return the argv given. */
 char **os_utf8_argv(int *argc, char **argv);

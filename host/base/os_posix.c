@@ -380,6 +380,11 @@ void os_request_stop(void)
     stop_flag = 1;
 }
 
+void os_clear_stop(void)
+{
+    stop_flag = 0;
+}
+
 char **os_utf8_argv(int *argc, char **argv)
 {
     (void)argc;

@@ -500,6 +500,11 @@ void os_request_stop(void)
     InterlockedExchange(&stop_flag, 1);
 }
 
+void os_clear_stop(void)
+{
+    InterlockedExchange(&stop_flag, 0);
+}
+
 /* ---- the command line
  * ------------------------------------------------------------------------------------------------------ */
 

@@ -1,10 +1,10 @@
-#include "app/plan_print.h"
+#include "lib/plan_text.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "app/app.h"
 #include "host/base/num.h"
+#include "host/base/table.h"
 
 /* Items with the same shape and fate make one line of the table. */
 struct group {
@@ -45,7 +45,7 @@ static const char *fate_text(const struct plan_item *item, char *out, size_t cap
     return out;
 }
 
-static void print_linears(FILE *f, const struct plan *p)
+static void print_linears(struct strbuf *f, const struct plan *p)
 {
     struct group *groups;
     size_t n = group_items(p, &groups);
@@ -58,8 +58,8 @@ static void print_linears(FILE *f, const struct plan *p)
         table_cell(t, "%s", fate_text(groups[i].first, fate, sizeof fate));
     }
     free(groups);
-    fprintf(f, "linears\n");
-    table_print(&t, f, 2);
+    strbuf_printf(f, "linears\n");
+    table_add(&t, f, 2);
 }
 
 /* Of a GGUF: one line for each kind of tensor and type. Kinds are the last parts of names. */
@@ -97,7 +97,7 @@ static size_t group_tensors(const struct plan *p, struct tensor_group **out)
     return n;
 }
 
-static void print_tensors(FILE *f, const struct plan *p)
+static void print_tensors(struct strbuf *f, const struct plan *p)
 {
     struct tensor_group *groups;
     size_t n = group_tensors(p, &groups);
@@ -117,8 +117,8 @@ static void print_tensors(FILE *f, const struct plan *p)
             table_cell(t, "%s", x->coded || x->type->block == 1 ? "" : "rounded");
     }
     free(groups);
-    fprintf(f, "tensors\n");
-    table_print(&t, f, 2);
+    strbuf_printf(f, "tensors\n");
+    table_add(&t, f, 2);
 }
 
 static const char *updates_text(const struct plan *p, char *out, size_t cap)
@@ -130,54 +130,57 @@ static const char *updates_text(const struct plan *p, char *out, size_t cap)
     return out;
 }
 
-void plan_print(FILE *f, const struct plan *p, const struct quantize_options *o)
+void plan_text(struct strbuf *f, const struct plan *p, const struct quantize_options *o)
 {
     char a[24], b[24], c[24];
     double share = p->weights ? 100.0 * (double)p->weights_quantized / (double)p->weights : 0;
-    fprintf(f, "plan: %s -> %s, %s, format %s%s%s\n", o->model_dir, o->out_dir, method_name(o->method),
-            export_format_name(o->format), o->mixture ? " " : "", o->mixture ? o->mixture : "");
+    strbuf_puts(f, "plan: ");
+    strbuf_puts(f, o->model_dir);
+    strbuf_puts(f, " -> ");
+    strbuf_puts(f, o->out_dir);
+    strbuf_printf(f, ", %s, format %s%s%s\n", method_name(o->method), export_format_name(o->format),
+                  o->mixture ? " " : "", o->mixture ? o->mixture : "");
     if (p->n_tensors)
         print_tensors(f, p);
     else
         print_linears(f, p);
-    fprintf(
+    strbuf_printf(
         f, "weights           %.4g million, %.1f %% of them quantized, at %.3f bits each with their scales\n",
         1e-6 * (double)p->weights, share, p->bpw);
     if (p->file_bpw > 0)
-        fprintf(f, "all tensors       %.3f bits per weight, embeddings and head included\n", p->file_bpw);
-    fprintf(f, "disk              %s for the result, %s for the work folder; %s free\n",
+        strbuf_printf(f, "all tensors       %.3f bits per weight, embeddings and head included\n", p->file_bpw);
+    strbuf_printf(f, "disk              %s for the result, %s for the work folder; %s free\n",
             format_bytes(p->out_bytes, a, sizeof a), format_bytes(p->work_bytes, b, sizeof b),
             p->disk_free ? format_bytes(p->disk_free, c, sizeof c) : "unknown");
     if (o->method != METHOD_RTN)
-        fprintf(f, "calibration       %u windows of %u tokens, %u at a time; activations: %s\n",
+        strbuf_printf(f, "calibration       %u windows of %u tokens, %u at a time; activations: %s\n",
                 (unsigned)p->samples, (unsigned)p->ctx, (unsigned)p->batch_windows,
                 p->acts_tier ? p->acts_tier : "none");
     if (o->method == METHOD_GSQ)
-        fprintf(f, "optimiser         %u steps per linear, reach %.4g\n", (unsigned)o->gumbel.steps,
+        strbuf_printf(f, "optimiser         %u steps per linear, reach %.4g\n", (unsigned)o->gumbel.steps,
                 p->reach);
     if (p->block_steps)
-        fprintf(f,
+        strbuf_printf(f,
                 "block objective   %u epochs, %u steps for each half of a block, reach %.4g, %u windows at a "
                 "time\n",
                 (unsigned)o->block.epochs, (unsigned)p->block_steps, p->block_reach,
                 (unsigned)p->micro_windows);
     if (p->scale_steps)
-        fprintf(f, "pass over scales  %u epochs, %u steps at a rate of %g, %u windows at a time\n",
+        strbuf_printf(f, "pass over scales  %u epochs, %u steps at a rate of %g, %u windows at a time\n",
                 (unsigned)o->scales.epochs, (unsigned)p->scale_steps, (double)o->scales.lr,
                 (unsigned)p->scale_micro);
     if (p->predicted_seconds > 0)
-        fprintf(f, "predicted time    %s, by a short measurement%s\n",
+        strbuf_printf(f, "predicted time    %s, by a short measurement%s\n",
                 format_seconds(p->predicted_seconds, a, sizeof a), updates_text(p, b, sizeof b));
-    fprintf(f, "host memory       %s beyond mapped files\n", format_bytes(p->host_bytes, a, sizeof a));
-    fprintf(f, "device memory     %s of %s\n", format_bytes(p->device_bytes, a, sizeof a),
+    strbuf_printf(f, "host memory       %s beyond mapped files\n", format_bytes(p->host_bytes, a, sizeof a));
+    strbuf_printf(f, "device memory     %s of %s\n", format_bytes(p->device_bytes, a, sizeof a),
             format_bytes(p->device_limit, b, sizeof b));
     struct table *t = table_create("lr");
     for (size_t i = 0; i < p->n_lines; i++) {
         table_cell(t, "%s", p->lines[i].name);
         table_cell(t, "%s", format_bytes(p->lines[i].bytes, a, sizeof a));
     }
-    table_print(&t, f, 2);
-    fflush(f);
+    table_add(&t, f, 2);
 }
 
 static cJSON *tensors_json(const struct plan *p)

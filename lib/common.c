@@ -1,0 +1,136 @@
+/* What every function of libgsq needs: errors, the log, the stop flag, sized structs. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/log.h"
+#include "host/base/os.h"
+#include "host/base/version.h"
+#include "lib/lib_internal.h"
+
+const char *gsq_version(void)
+{
+    return version_text();
+}
+
+void gsq_free(char *text)
+{
+    free(text);
+}
+
+bool lib_result(bool ok, const struct err *from, struct gsq_error *e)
+{
+    static const enum gsq_error_kind kinds[] = {
+        [ERR_NONE] = GSQ_ERROR_BUG,        [ERR_USER] = GSQ_ERROR_USER,       [ERR_ENV] = GSQ_ERROR_ENVIRONMENT,
+        [ERR_BUG] = GSQ_ERROR_BUG,         [ERR_STOPPED] = GSQ_ERROR_STOPPED,
+    };
+    if (!e)
+        return ok;
+    *e = (struct gsq_error){0};
+    if (ok)
+        return true;
+    e->kind = kinds[from->kind];
+    snprintf(e->message, sizeof e->message, "%s", from->msg[0] ? from->msg : "failed without saying why");
+    snprintf(e->hint, sizeof e->hint, "%s", from->hint);
+    return false;
+}
+
+/* ---- log and stop ----------------------------------------------------------------------------------------------- */
+
+static gsq_log_fn *log_fn;
+static void *log_ctx;
+
+static void to_caller(void *ctx, enum log_level level, const char *line)
+{
+    (void)ctx;
+    log_fn(log_ctx, (enum gsq_log_level)level, line);
+}
+
+void gsq_set_log(enum gsq_log_level level, gsq_log_fn *fn, void *ctx)
+{
+    log_fn = fn;
+    log_ctx = ctx;
+    log_set_level((enum log_level)level);
+    log_set_sink(fn ? to_caller : NULL, NULL);
+}
+
+void gsq_request_stop(void)
+{
+    os_request_stop();
+}
+
+void gsq_clear_stop(void)
+{
+    os_clear_stop();
+}
+
+/* ---- sized structs ---------------------------------------------------------------------------------------------- */
+
+bool lib_take(void *into, size_t into_size, const void *from, const char *what, struct err *e)
+{
+    size_t size;
+    if (!from)
+        return true;
+    memcpy(&size, from, sizeof size);
+    if (size < sizeof size) {
+        err_set(e, ERR_USER, "%s: the struct's size is not set", what);
+        return err_hint(e, "call the struct's init function first");
+    }
+    memcpy(into, from, size < into_size ? size : into_size);
+    return true;
+}
+
+void lib_give(void *to, const void *from, size_t from_size)
+{
+    size_t size;
+    if (!to)
+        return;
+    memcpy(&size, to, sizeof size);
+    size_t n = size < from_size ? size : from_size;
+    if (n > sizeof size)
+        memcpy((char *)to + sizeof size, (const char *)from + sizeof size, n - sizeof size);
+}
+
+/* ---- progress, defaults ----------------------------------------------------------------------------------------- */
+
+static bool on_progress(void *ctx, const struct progress_event *ev)
+{
+    const struct lib_progress *p = ctx;
+    struct gsq_progress out = {
+        .size = sizeof out,
+        .phase = ev->phase,
+        .detail = ev->detail,
+        .block = ev->block,
+        .blocks = ev->blocks,
+        .step = ev->step,
+        .steps = ev->steps,
+        .loss = ev->loss,
+        .done = ev->done,
+        .eta_seconds = ev->eta_seconds,
+    };
+    return !os_stop_requested() && (!p->fn || p->fn(p->ctx, &out));
+}
+
+struct progress lib_progress(struct lib_progress *p)
+{
+    return (struct progress){.fn = on_progress, .ctx = p};
+}
+
+uint32_t lib_context(const struct gsq_model *m, uint32_t asked)
+{
+    enum { MOST = 2048 };
+    uint32_t own = checkpoint_config(m->ck)->max_position;
+    return asked ? asked : own && own < MOST ? own : MOST;
+}
+
+const char *lib_spill_dir(const char *asked)
+{
+    static const char *const names[] = {"TMPDIR", "TEMP", "TMP"};
+    if (asked)
+        return asked;
+    for (int i = 0; i < 3; i++) {
+        const char *dir = os_getenv(names[i]);
+        if (dir && os_stat(dir, NULL) == OS_DIR)
+            return dir;
+    }
+    return os_stat("/tmp", NULL) == OS_DIR ? "/tmp" : ".";
+}

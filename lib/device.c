@@ -1,0 +1,73 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/os.h"
+#include "lib/lib_internal.h"
+
+void gsq_device_options_init_sized(struct gsq_device_options *o, size_t size)
+{
+    struct gsq_device_options defaults = {.size = size};
+    memcpy(o, &defaults, size < sizeof defaults ? size : sizeof defaults);
+}
+
+static bool go_on(void *ctx)
+{
+    (void)ctx;
+    return !os_stop_requested();
+}
+
+bool gsq_device_open(gsq_device **out, const struct gsq_device_options *o, struct gsq_error *e)
+{
+    struct err why = {0};
+    struct gsq_device_options a = {0};
+    char cache[1024];
+    *out = NULL;
+    gsq_device *d = calloc(1, sizeof *d);
+    bool ok = d ? lib_take(&a, sizeof a, o, "gsq_device_options", &why) : err_nomem(&why, "a device", sizeof *d);
+    struct gpu_options g = {
+        .device = a.device,
+        .variant = a.variant,
+        .mem_limit = a.memory_limit,
+        .cache_dir = a.cache_dir                             ? a.cache_dir[0] ? a.cache_dir : NULL
+                     : os_cache_dir(cache, sizeof cache) ? cache
+                                                             : NULL,
+        .threads = a.threads,
+    };
+    ok = ok && gpu_create(&d->gpu, &g, &why) && gpu_cmd_create(&d->cmd, d->gpu, &why);
+    if (ok) {
+        gpu_cmd_set_poll(d->cmd, go_on, NULL);
+        *out = d;
+    } else {
+        gsq_device_close(&d);
+    }
+    return lib_result(ok, &why, e);
+}
+
+void gsq_device_close(gsq_device **device)
+{
+    gsq_device *d = *device;
+    *device = NULL;
+    if (!d)
+        return;
+    if (d->cmd)
+        gpu_cmd_destroy(&d->cmd);
+    if (d->gpu)
+        gpu_destroy(&d->gpu);
+    free(d);
+}
+
+void gsq_device_get_info(const gsq_device *device, struct gsq_device_info *info)
+{
+    const struct gpu_info *g = gpu_info(device->gpu);
+    struct gsq_device_info out = {
+        .name = g->name,
+        .driver = g->driver,
+        .kind = g->kind,
+        .index = g->index,
+        .memory_bytes = g->heap_bytes,
+        .memory_limit = g->mem_limit,
+        .memory_peak = gpu_memory_peak(device->gpu),
+        .validation_messages = gpu_validation_messages(device->gpu),
+    };
+    lib_give(info, &out, sizeof out);
+}

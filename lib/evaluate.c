@@ -1,0 +1,114 @@
+#include <string.h>
+
+#include "host/quant/eval.h"
+#include "host/quant/imatrix.h"
+#include "lib/lib_internal.h"
+
+/* ---- perplexity and divergence ---------------------------------------------------------------------------------- */
+
+void gsq_eval_options_init_sized(struct gsq_eval_options *o, size_t size)
+{
+    struct gsq_eval_options defaults = {.size = size};
+    memcpy(o, &defaults, size < sizeof defaults ? size : sizeof defaults);
+}
+
+static bool take_eval(struct eval_options *out, struct lib_progress *progress, const gsq_model *model,
+                      const struct gsq_eval_options *o, struct err *e)
+{
+    struct gsq_eval_options a = {0};
+    if (!lib_take(&a, sizeof a, o, "gsq_eval_options", e))
+        return false;
+    if (!a.text)
+        return err_set(e, ERR_USER, "gsq_eval_options.text is not set: evaluate on what?");
+    *progress = (struct lib_progress){a.progress, a.ctx};
+    *out = (struct eval_options){
+        .text = a.text,
+        .ctx = lib_context(model, a.context),
+        .windows = a.windows,
+        .spill_dir = lib_spill_dir(a.spill),
+        .progress = lib_progress(progress),
+    };
+    if (!a.protocol || eval_protocol_parse(a.protocol, &out->protocol))
+        return true;
+    err_set(e, ERR_USER, "the protocol \"%s\" is unknown", a.protocol);
+    return err_hint(e, "known: gsq, llama.cpp");
+}
+
+static void give_eval(struct gsq_eval_result *result, const struct eval_options *o, const struct compare_result *r)
+{
+    struct gsq_eval_result out = {
+        .perplexity = r->model.perplexity,
+        .mean_nll = r->model.mean_nll,
+        .mean_kl = r->mean_kl,
+        .top1 = r->top1,
+        .reference_perplexity = r->reference.perplexity,
+        .tokens = r->model.tokens,
+        .scored = r->model.scored,
+        .windows = r->model.windows,
+        .context = o->ctx,
+        .seconds = r->model.seconds + r->reference.seconds,
+    };
+    lib_give(result, &out, sizeof out);
+}
+
+bool gsq_eval(gsq_device *device, const gsq_model *model, const struct gsq_eval_options *options,
+              struct gsq_eval_result *result, struct gsq_error *e)
+{
+    struct err why = {0};
+    struct eval_options o;
+    struct lib_progress progress;
+    struct compare_result r = {0};
+    bool ok = take_eval(&o, &progress, model, options, &why) &&
+              eval_perplexity(device->cmd, model->ck, &o, &r.model, &why);
+    if (ok)
+        give_eval(result, &o, &r);
+    return lib_result(ok, &why, e);
+}
+
+bool gsq_compare(gsq_device *device, const gsq_model *model, const gsq_model *reference,
+                 const struct gsq_eval_options *options, struct gsq_eval_result *result, struct gsq_error *e)
+{
+    struct err why = {0};
+    struct eval_options o;
+    struct lib_progress progress;
+    struct compare_result r = {0};
+    bool ok = take_eval(&o, &progress, model, options, &why) &&
+              eval_compare(device->cmd, model->ck, reference->ck, &o, &r, &why);
+    if (ok)
+        give_eval(result, &o, &r);
+    return lib_result(ok, &why, e);
+}
+
+/* ---- importance ------------------------------------------------------------------------------------------------- */
+
+void gsq_imatrix_options_init_sized(struct gsq_imatrix_options *o, size_t size)
+{
+    struct gsq_imatrix_options defaults = {.size = size, .samples = 128};
+    memcpy(o, &defaults, size < sizeof defaults ? size : sizeof defaults);
+}
+
+bool gsq_imatrix(gsq_device *device, const gsq_model *model, const struct gsq_imatrix_options *options,
+                 struct gsq_error *e)
+{
+    struct err why = {0};
+    struct gsq_imatrix_options a;
+    struct imatrix m = {0};
+    struct imatrix_result r = {0};
+    gsq_imatrix_options_init(&a);
+    bool ok = lib_take(&a, sizeof a, options, "gsq_imatrix_options", &why);
+    if (ok && (!a.out || !a.calib))
+        ok = err_set(&why, ERR_USER, "gsq_imatrix_options needs out and calib");
+    if (ok) {
+        struct lib_progress progress = {a.progress, a.ctx};
+        struct imatrix_options o = {
+            .text = a.calib,
+            .ctx = lib_context(model, a.context),
+            .windows = a.samples,
+            .spill_dir = lib_spill_dir(a.spill),
+            .progress = lib_progress(&progress),
+        };
+        ok = imatrix_collect(device->cmd, model->ck, &o, &m, &r, &why) && imatrix_write(&m, a.out, &why);
+    }
+    imatrix_free(&m);
+    return lib_result(ok, &why, e);
+}

@@ -1,0 +1,335 @@
+/* gsq: quantizes language models to 2-4 bits on any Vulkan device.
+ *
+ *     struct gsq_error e;
+ *     gsq_device *device = NULL;
+ *     gsq_model *model = NULL;
+ *     struct gsq_quantize_options o;
+ *     gsq_quantize_options_init(&o);
+ *     o.out = "small.gguf";
+ *     o.type = "Q2_K";
+ *     o.calib = "text.txt";
+ *     if (!gsq_model_open(&model, "Llama-3.1-8B", &e) || !gsq_device_open(&device, NULL, &e) ||
+ *         !gsq_quantize(device, model, &o, NULL, NULL, &e))
+ *         fprintf(stderr, "%s\n%s\n", e.message, e.hint);
+ *     gsq_device_close(&device);
+ *     gsq_model_close(&model);
+ *
+ * Conventions
+ * - What can fail returns bool and takes a struct gsq_error last. On false it says what went wrong and what to do about
+ *   it; it may be NULL. A function that returns a char * returns NULL on failure; free the text with gsq_free().
+ * - Every struct of options or results begins with its size, so that later versions can add fields at its end. An
+ *   init function sets the size and the defaults; call it first. A NULL options pointer means the defaults.
+ * - Paths and texts are UTF-8. Pointers in options are read during the call only. Results belong to the caller.
+ * - Sizes are bytes, times are seconds, losses are as METHOD in docs/ defines them.
+ * - One device is used from one thread at a time. Different devices may be used from different threads.
+ *   The log function and the stop flag belong to the whole process. */
+#ifndef GSQ_H
+#define GSQ_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32) && defined(GSQ_SHARED)
+#ifdef GSQ_BUILDING
+#define GSQ_API __declspec(dllexport)
+#else
+#define GSQ_API __declspec(dllimport)
+#endif
+#elif defined(__GNUC__) || defined(__clang__)
+#define GSQ_API __attribute__((visibility("default")))
+#else
+#define GSQ_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- errors, log, stop ---------------------------------------------------------------------------------------- */
+
+enum gsq_error_kind {
+    GSQ_ERROR_NONE,
+    GSQ_ERROR_USER,        /* a wrong option, a bad input file */
+    GSQ_ERROR_ENVIRONMENT, /* disk full, no device, out of memory */
+    GSQ_ERROR_BUG,         /* a fault in gsq */
+    GSQ_ERROR_STOPPED      /* a callback or gsq_request_stop() asked to stop */
+};
+struct gsq_error {
+    enum gsq_error_kind kind;
+    char message[1024]; /* one sentence */
+    char hint[512];     /* the remedy, or "" */
+};
+
+/* "0.2.0 (5fc8479)". */
+GSQ_API const char *gsq_version(void);
+/* Frees a text that a function of this header returned. NULL is fine. */
+GSQ_API void gsq_free(char *text);
+
+enum gsq_log_level { GSQ_LOG_ERROR, GSQ_LOG_WARNING, GSQ_LOG_INFO, GSQ_LOG_DEBUG };
+/* Where warnings and notes go, one line each without a newline. Lines above `level` are dropped. fn NULL: to stderr,
+ * which is the default, at GSQ_LOG_WARNING. */
+typedef void gsq_log_fn(void *ctx, enum gsq_log_level level, const char *line);
+GSQ_API void gsq_set_log(enum gsq_log_level level, gsq_log_fn *fn, void *ctx);
+
+/* Asks whatever runs to stop at its next safe point; it fails with GSQ_ERROR_STOPPED, finished blocks are kept. May
+ * be called from a signal handler or another thread. Stays set until gsq_clear_stop(). */
+GSQ_API void gsq_request_stop(void);
+GSQ_API void gsq_clear_stop(void);
+
+/* How far an operation is. The callback is called from the thread that runs the operation, at least once a second
+ * while the device works. False stops at the next safe point. */
+struct gsq_progress {
+    size_t size;
+    const char *phase;      /* "calibrate", "quantize", "export", "eval" ... */
+    const char *detail;     /* "block 3/32 down_proj", or NULL */
+    uint32_t block, blocks; /* from 1; 0: not in a block */
+    uint32_t step, steps;   /* inside the current linear; 0: none */
+    double loss;            /* NAN: none */
+    double done;            /* share of the whole operation, 0 to 1 */
+    double eta_seconds;     /* NAN: not known yet */
+};
+typedef bool gsq_progress_fn(void *ctx, const struct gsq_progress *p);
+
+/* ---- devices ---------------------------------------------------------------------------------------------------- */
+
+typedef struct gsq_device gsq_device;
+
+struct gsq_device_options {
+    size_t size;
+    const char *device;    /* number or part of a name; NULL: $GSQ_DEVICE, else the best */
+    const char *variant;   /* of every kernel that has it ("base"); NULL: the best each */
+    const char *cache_dir; /* for compiled pipelines; NULL: the user's cache folder; "": none */
+    uint64_t memory_limit; /* bytes of device memory; 0: what is free, less a reserve */
+    uint32_t threads;      /* of a CPU device; 0: all */
+};
+GSQ_API void gsq_device_options_init_sized(struct gsq_device_options *o, size_t size);
+#define gsq_device_options_init(o) gsq_device_options_init_sized((o), sizeof *(o))
+
+/* No loader, no device, none of that name: GSQ_ERROR_ENVIRONMENT or GSQ_ERROR_USER. */
+GSQ_API bool gsq_device_open(gsq_device **out, const struct gsq_device_options *o, struct gsq_error *e);
+/* Waits for the device. */
+GSQ_API void gsq_device_close(gsq_device **device);
+
+struct gsq_device_info {
+    size_t size;
+    const char *name, *driver; /* good as long as the device is open */
+    const char *kind;          /* "discrete GPU", "integrated GPU", "virtual GPU", "CPU", "other" */
+    uint32_t index;
+    uint64_t memory_bytes, memory_limit;
+    uint64_t memory_peak;         /* most that was in use so far */
+    uint32_t validation_messages; /* of the Vulkan validation layer, where it is on */
+};
+/* info->size must be set. */
+GSQ_API void gsq_device_get_info(const gsq_device *device, struct gsq_device_info *info);
+
+/* ---- models ----------------------------------------------------------------------------------------------------- */
+
+typedef struct gsq_model gsq_model;
+
+/* A Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a GGUF file, unquantized or in any format that
+ * gsq writes. Maps its files and checks their headers; weights are read when they are needed. */
+GSQ_API bool gsq_model_open(gsq_model **out, const char *path, struct gsq_error *e);
+GSQ_API void gsq_model_close(gsq_model **model);
+
+struct gsq_model_info {
+    size_t size;
+    const char *architecture, *model_type; /* good as long as the model is open */
+    bool supported;                        /* gsq_quantize and gsq_eval know the architecture */
+    uint32_t layers, hidden_size, vocab_size;
+    uint32_t context; /* positions; 0: not said */
+    uint64_t tensors, bytes;
+};
+/* info->size must be set. */
+GSQ_API void gsq_model_get_info(const gsq_model *model, struct gsq_model_info *info);
+
+/* ---- quantize --------------------------------------------------------------------------------------------------- */
+
+/* What becomes of the modules whose name a pattern matches; the last rule that matches wins. */
+struct gsq_tensor_rule {
+    const char *pattern; /* PCRE2, searched in names such as "model.layers.0.mlp.up_proj" */
+    const char *type;    /* "3", "3,g64", in a GGUF "Q4_K"; NULL: stays in 16 bits */
+};
+
+/* Texts are those of the command line (`gsq quantize --help` explains each); NULL, and 0 where it says so, leave the
+ * default. Numbers of the method start at what the effort stands for. */
+struct gsq_quantize_options {
+    size_t size;
+    const char *out;    /* folder, or a file OUT.gguf. Required */
+    const char *work;   /* folder for finished blocks; NULL: OUT.work */
+    const char *method; /* "gsq", "gptq", "rtn" */
+    const char *bits;   /* "2", "3", "4", "8", "ternary" */
+    const char *format; /* "gptq", "gptq_v2", "compressed-tensors", "mlx", "humming", "gguf"; NULL: by out's name */
+    const char *type;   /* of a GGUF: "Q2_K", "Q4_K_M" ... by llama-quantize's names; instead of bits */
+    uint32_t group;     /* weights per scale; 0: 128, in a GGUF the type's own */
+    uint32_t container; /* compressed-tensors: bits of the fields; 0: as many as the codes have */
+    const struct gsq_tensor_rule *rules;
+    size_t n_rules;
+
+    const char *calib;         /* text file; gsq and gptq need it */
+    const char *imatrix;       /* importance matrix (GGUF), or NULL */
+    const char *refine;        /* a GGUF of the model whose codes are learned anew, or NULL */
+    uint32_t samples, context; /* windows, and tokens in each; context 0: the model's, at most 2048 */
+    uint32_t holdout;          /* windows that only judge; 0: an eighth, at most 16 */
+
+    uint64_t seed;
+    uint64_t host_limit; /* bytes of host memory for activations before they go to a file; 0: 3 GiB */
+    bool keep_work;      /* do not remove the work folder at the end */
+
+    /* How much work; see gsq_quantize_options_set_effort. */
+    uint32_t steps;        /* of the optimiser, for each linear alone */
+    uint32_t epochs;       /* of halves of blocks together; 0: not done */
+    uint32_t batch;        /* windows per step there; 0: by the paper's budget */
+    uint32_t scale_epochs; /* of all scales end to end; 0: not done */
+
+    /* Constants of the method, for experiments. */
+    float damp;                     /* GPTQ: share of the mean diagonal added to the Hessian */
+    uint32_t scale_steps;           /* scale search: candidates per sign */
+    float scale_power;              /* scale search: power of the absolute error */
+    float tau[2], kappa[2];         /* temperature, factor on the logits: at the first and the last step */
+    float lr_logits, lr_scales;     /* rates of a run of 1280 steps */
+    float reach, block_reach;       /* how far a logit may travel, alone and together */
+    float lr_end;                   /* cosine decay of the rates to this share */
+    float beta1, beta2;             /* Lion */
+    float decay;                    /* of the logits */
+    float init_noise, init_gap;     /* of the starting logits */
+    const char *start;              /* of the training together: "hessian", "gptq", "rtn" */
+    float scale_lr;                 /* pass over scales: most that a step moves a scale, as a share of its size */
+    uint32_t scale_batch;           /* there: windows per step */
+};
+GSQ_API void gsq_quantize_options_init_sized(struct gsq_quantize_options *o, size_t size);
+/* "balanced". */
+#define gsq_quantize_options_init(o) gsq_quantize_options_init_sized((o), sizeof *(o))
+/* "fast", "balanced" or "best": sets samples, steps, epochs, batch and scale_epochs. False: no such effort. */
+GSQ_API bool gsq_quantize_options_set_effort(struct gsq_quantize_options *o, const char *effort);
+
+/* What a run would do. Nothing is written. */
+typedef struct gsq_plan gsq_plan;
+/* Checks all that can be refused before the work: options, shapes, types, disk, memory. With calib NULL the text alone
+ * is not checked. */
+GSQ_API bool gsq_plan_make(gsq_plan **out, gsq_device *device, const gsq_model *model,
+                           const struct gsq_quantize_options *o, struct gsq_error *e);
+GSQ_API void gsq_plan_free(gsq_plan **plan);
+
+struct gsq_plan_info {
+    size_t size;
+    double bits_per_weight;      /* of the quantized linears, scales included */
+    double file_bits_per_weight; /* of a GGUF: embeddings and head included; else 0 */
+    uint64_t weights, weights_quantized;
+    uint64_t out_bytes, work_bytes, disk_free;
+    uint64_t device_bytes, device_limit, host_bytes;
+    double predicted_seconds; /* 0: not measured */
+};
+/* info->size must be set. */
+GSQ_API void gsq_plan_get_info(const gsq_plan *plan, struct gsq_plan_info *info);
+/* The plan in words, as the command line prints it; as one JSON object. */
+GSQ_API char *gsq_plan_text(const gsq_plan *plan);
+GSQ_API char *gsq_plan_json(const gsq_plan *plan);
+
+/* A finished linear. Losses are relative squared errors of its output on the calibration text, NAN: not measured. */
+struct gsq_linear {
+    size_t size;
+    const char *module;
+    double loss_rtn, loss_gptq, loss;
+    double seconds;
+};
+/* A finished training stage: half a block together, or all scales. Losses are of rounded weights on held-out windows. */
+struct gsq_stage {
+    size_t size;
+    const char *name; /* "attention", "feed-forward", "scales end to end" */
+    uint32_t block;   /* from 1; 0: the whole model */
+    double loss_start, loss;
+    uint32_t steps, epochs, best_epoch;
+    double seconds;
+};
+/* Each may be NULL. */
+struct gsq_quantize_callbacks {
+    size_t size;
+    void *ctx;
+    void (*planned)(void *ctx, const gsq_plan *plan); /* before any work; the plan is good during the call */
+    gsq_progress_fn *progress;
+    void (*linear_done)(void *ctx, const struct gsq_linear *linear);
+    void (*stage_done)(void *ctx, const struct gsq_stage *stage);
+};
+struct gsq_quantize_result {
+    size_t size;
+    double seconds, bits_per_weight, file_bits_per_weight;
+    double mean_loss; /* of the linears; NAN: not measured */
+    uint64_t out_bytes, device_peak, host_peak;
+    uint32_t blocks, blocks_resumed;
+};
+/* Quantizes and writes the model. Each finished block is kept in the work folder: after a failure, a stop or a crash,
+ * the same call goes on where it was and ends in the same bytes. callbacks and result may be NULL; result->size must
+ * be set. */
+GSQ_API bool gsq_quantize(gsq_device *device, const gsq_model *model, const struct gsq_quantize_options *o,
+                          const struct gsq_quantize_callbacks *callbacks, struct gsq_quantize_result *result,
+                          struct gsq_error *e);
+
+/* ---- evaluate --------------------------------------------------------------------------------------------------- */
+
+struct gsq_eval_options {
+    size_t size;
+    const char *text;     /* file. Required */
+    uint32_t context;     /* tokens per window; 0: the model's, at most 2048 */
+    uint32_t windows;     /* at most; 0: all */
+    const char *protocol; /* "gsq", or "llama.cpp": llama-perplexity's number; NULL: "gsq" */
+    const char *spill;    /* folder for activations that fit nowhere else; NULL: the system's temporary folder */
+    gsq_progress_fn *progress;
+    void *ctx;
+};
+GSQ_API void gsq_eval_options_init_sized(struct gsq_eval_options *o, size_t size);
+#define gsq_eval_options_init(o) gsq_eval_options_init_sized((o), sizeof *(o))
+
+struct gsq_eval_result {
+    size_t size;
+    double perplexity, mean_nll; /* exp(mean_nll), nats per token */
+    double mean_kl;              /* gsq_compare: KL(reference || model), nats per token */
+    double top1;                 /* gsq_compare: share of positions whose most likely token agrees */
+    double reference_perplexity; /* gsq_compare */
+    uint64_t tokens, scored;     /* in the text; positions that count */
+    uint32_t windows, context;
+    double seconds;
+};
+/* Perplexity of a model on a text. result->size must be set. */
+GSQ_API bool gsq_eval(gsq_device *device, const gsq_model *model, const struct gsq_eval_options *o,
+                      struct gsq_eval_result *result, struct gsq_error *e);
+/* The same, and how far its predictions are from a reference's with the same vocabulary. */
+GSQ_API bool gsq_compare(gsq_device *device, const gsq_model *model, const gsq_model *reference,
+                         const struct gsq_eval_options *o, struct gsq_eval_result *result, struct gsq_error *e);
+
+/* ---- convert, importance ---------------------------------------------------------------------------------------- */
+
+struct gsq_convert_options {
+    size_t size;
+    const char *out;    /* folder, or a file OUT.gguf. Required */
+    const char *format; /* as in gsq_quantize_options, or "hf"; NULL: gguf for OUT.gguf */
+    const char *type;   /* of a GGUF: "F32", "F16", "BF16", or the type that is to hold the codes; NULL: they stay */
+    uint32_t container;
+    gsq_progress_fn *progress;
+    void *ctx;
+};
+GSQ_API void gsq_convert_options_init_sized(struct gsq_convert_options *o, size_t size);
+#define gsq_convert_options_init(o) gsq_convert_options_init_sized((o), sizeof *(o))
+/* The model in another format, never requantized: codes stay codes, or become the values they stand for. */
+GSQ_API bool gsq_convert(const gsq_model *model, const struct gsq_convert_options *o, struct gsq_error *e);
+
+struct gsq_imatrix_options {
+    size_t size;
+    const char *out;       /* file. Required */
+    const char *calib;     /* text file. Required */
+    uint32_t samples;      /* windows, from the text's start */
+    uint32_t context;      /* tokens per window; 0: the model's, at most 2048 */
+    const char *spill;     /* as in gsq_eval_options */
+    gsq_progress_fn *progress;
+    void *ctx;
+};
+GSQ_API void gsq_imatrix_options_init_sized(struct gsq_imatrix_options *o, size_t size);
+#define gsq_imatrix_options_init(o) gsq_imatrix_options_init_sized((o), sizeof *(o))
+/* Writes an importance matrix (GGUF), as llama-imatrix does. */
+GSQ_API bool gsq_imatrix(gsq_device *device, const gsq_model *model, const struct gsq_imatrix_options *o,
+                         struct gsq_error *e);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

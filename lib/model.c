@@ -1,0 +1,48 @@
+#include <stdlib.h>
+
+#include "host/base/str.h"
+#include "host/model/family.h"
+#include "lib/lib_internal.h"
+
+bool gsq_model_open(gsq_model **out, const char *path, struct gsq_error *e)
+{
+    struct err why = {0};
+    *out = NULL;
+    gsq_model *m = calloc(1, sizeof *m);
+    bool ok = (m && (m->path = str_dup(path))) || err_nomem(&why, "a model", sizeof *m);
+    ok = ok && checkpoint_open(&m->ck, path, &why);
+    if (ok)
+        *out = m;
+    else if (m)
+        gsq_model_close(&m);
+    return lib_result(ok, &why, e);
+}
+
+void gsq_model_close(gsq_model **model)
+{
+    gsq_model *m = *model;
+    *model = NULL;
+    if (!m)
+        return;
+    checkpoint_close(&m->ck);
+    free(m->path);
+    free(m);
+}
+
+void gsq_model_get_info(const gsq_model *model, struct gsq_model_info *info)
+{
+    const struct model_config *c = checkpoint_config(model->ck);
+    struct gsq_model_info out = {
+        .architecture = c->architecture,
+        .model_type = c->model_type,
+        .supported = family_find(c, NULL) != NULL,
+        .layers = c->num_layers,
+        .hidden_size = c->hidden_size,
+        .vocab_size = c->vocab_size,
+        .context = c->max_position,
+        .tensors = checkpoint_tensor_count(model->ck),
+    };
+    for (size_t i = 0; i < checkpoint_tensor_count(model->ck); i++)
+        out.bytes += checkpoint_tensor_at(model->ck, i)->bytes;
+    lib_give(info, &out, sizeof out);
+}
