@@ -3,6 +3,7 @@
 
 #include "app/app.h"
 #include "host/base/os.h"
+#include "host/base/pool.h"
 #include "host/base/version.h"
 
 static bool run(const struct args *a, struct err *e)
@@ -63,6 +64,7 @@ int main(int argc, char **argv)
         args_help(stdout, a.command);
     } else if (ok) {
         log_set_level(a.quiet && !a.log_level_given ? LOG_WARN : a.log_level);
+        pool_set_threads(a.threads);
         os_catch_stop();
         ok = run(&a, &e);
     }

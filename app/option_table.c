@@ -530,7 +530,7 @@ const struct option options[] = {
     {"variant", 0, "V", OPT_TEXT, AT(variant), "the best each", ALL, SECTION_COMMON,
      "run this variant of every kernel that has it (base: the plain one)"},
     {"threads", 0, "N", OPT_U32, NUM(threads, 1, 4096), "all", ALL, SECTION_COMMON,
-     "threads of a CPU device"},
+     "CPU threads: for texts and exports, and of a CPU device"},
     {"seed", 0, "N", OPT_U64, NUM(q.seed, 0, 18446744073709551615.0), NULL, ALL, SECTION_COMMON,
      "of the random numbers; same seed, device and variant: same bytes"},
     {"json", 0, NULL, OPT_FLAG, AT(json), "", ALL, SECTION_COMMON,

@@ -62,6 +62,12 @@ function(gsq_missing_end)
 endfunction()
 
 gsq_dep(xxhash xxhash.h libxxhash-dev xxhash)
+add_library(gsq_dep_threads INTERFACE) # POSIX threads; Windows has its own, without a library
+if(NOT WIN32)
+    set(THREADS_PREFER_PTHREAD_FLAG ON)
+    find_package(Threads REQUIRED)
+    target_link_libraries(gsq_dep_threads INTERFACE Threads::Threads)
+endif()
 gsq_dep(cjson cjson/cJSON.h libcjson-dev cjson cjson)
 gsq_dep(pcre2 pcre2.h libpcre2-dev pcre2 pcre2-8 pcre2-8-static)
 gsq_dep(utf8proc utf8proc.h libutf8proc-dev utf8proc utf8proc utf8proc_static)

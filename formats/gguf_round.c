@@ -504,6 +504,16 @@ static bool scale_block(const float *w, const float *importance, float mean, uin
     return true;
 }
 
+/* As measured; super-blocks with offsets are rounded twice, the mirror image too. */
+unsigned gguf_round_cost(const struct gguf_type *t)
+{
+    if (t->block == 1)
+        return 1;
+    if (!t->learned || !t->learned->super)
+        return t->learned && t->learned->lo != -t->learned->hi ? 45 : 20;
+    return t->learned->offset_hi ? 130 : 60;
+}
+
 void gguf_round_row(const struct gguf_type *t, const float *w, const float *importance, uint64_t n, void *dst)
 {
     uint8_t *bytes = dst;

@@ -70,6 +70,8 @@ void gguf_replace_codes(const struct gguf_type *t, const void *src, const int8_t
  * NULL: all 1. What f16 scales cannot reach is cut off. */
 void gguf_round_row(const struct gguf_type *t, const float *w, const float *importance, uint64_t n,
                     void *dst);
+/* What rounding a weight costs, in times of copying one: for progress that goes with time. */
+unsigned gguf_round_cost(const struct gguf_type *t);
 /* Whether stored bytes make sense: no NaN or infinite scale. */
 bool gguf_row_valid(const struct gguf_type *t, const void *src, uint64_t n);
 

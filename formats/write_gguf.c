@@ -10,10 +10,13 @@
 #include "formats/gguf_names.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/base/pool.h"
 #include "host/base/str.h"
 
-/* Weights of a tile of rows. */
+/* Weights of a tile of rows; and the work of the part of it that one thread rounds at once, about a
+ * millisecond, in units of gguf_round_cost. */
 #define TILE (4u << 20)
+#define PART (128u << 10)
 
 /* The largest number of that type. */
 #define F16_MOST 65504.0f
@@ -40,7 +43,7 @@ struct gguf_plan {
     size_t n, cap;
     struct gguf_tensor_plan *tensors; /* [n], made last */
     struct gguf_keys *keys;
-    uint64_t bytes; /* of all tensors */
+    uint64_t work; /* of all tensors, as gguf_source's progress counts it */
     struct err *e;
 };
 
@@ -266,6 +269,12 @@ static bool check_complete(struct gguf_plan *p)
     return ok;
 }
 
+static uint64_t entry_work(const struct entry *x)
+{
+    bool rounded = x->n_dims == 2 && !x->item->coded;
+    return (uint64_t)x->rows * x->cols * (rounded ? gguf_round_cost(x->type) : 1);
+}
+
 static bool plan_tensors(struct gguf_plan *p)
 {
     p->tensors = calloc(p->n, sizeof *p->tensors);
@@ -274,7 +283,7 @@ static bool plan_tensors(struct gguf_plan *p)
     for (size_t i = 0; i < p->n; i++) {
         struct entry *x = &p->entries[i];
         x->bytes = gguf_row_bytes(x->type, x->cols) * x->rows;
-        p->bytes += x->bytes;
+        p->work += entry_work(x);
         p->tensors[i] = (struct gguf_tensor_plan){.name = x->name,
                                                   .n_dims = x->n_dims,
                                                   .ne = {x->cols, x->rows, 1, 1},
@@ -394,17 +403,23 @@ struct writing {
     const struct gguf_plan *plan;
     const struct gguf_source *source;
     struct gguf_writer *writer;
-    uint64_t done;
+    uint64_t done; /* work */
     struct err *e;
 };
 
-static bool put(struct writing *w, const void *data, uint64_t size)
+/* extra: of the work in hand, beyond what is done. */
+static bool go_on(const struct writing *w, uint64_t extra)
+{
+    return !w->source->progress || w->source->progress(w->source->ctx, w->done + extra, w->plan->work);
+}
+
+/* A part of an entry, and the work that was in it. */
+static bool put(struct writing *w, const void *data, uint64_t size, uint64_t work)
 {
     if (!gguf_writer_put(w->writer, data, (size_t)size, w->e))
         return false;
-    w->done += size;
-    return !w->source->progress || w->source->progress(w->source->ctx, w->done, w->plan->bytes) ||
-           err_set(w->e, ERR_STOPPED, "stopped while writing");
+    w->done += work;
+    return go_on(w, 0) || err_set(w->e, ERR_STOPPED, "stopped while writing");
 }
 
 /* Which row of the Hugging Face tensor lies in row r of the GGUF's. */
@@ -415,7 +430,8 @@ static uint32_t source_row(const struct writing *w, const struct entry *x, uint3
 }
 
 /* What the type cannot hold, or no type should. */
-static bool check_values(const struct writing *w, const struct entry *x, const float *v, uint64_t n)
+static bool check_values(const struct writing *w, const struct entry *x, const float *v, uint64_t n,
+                         struct err *e)
 {
     float most = x->type->id == GGML_F16 ? F16_MOST : HUGE_VALF;
     const char *source = checkpoint_dir(w->plan->src);
@@ -423,34 +439,71 @@ static bool check_values(const struct writing *w, const struct entry *x, const f
         if (isfinite(v[i]) && fabsf(v[i]) <= most)
             continue;
         if (isfinite(v[i]))
-            return too_large(w->plan->src, x->module, v[i], w->e);
-        err_set(w->e, ERR_USER, "%s holds %s in %s", x->module, v[i] != v[i] ? "NaN" : "an infinity", source);
-        return err_hint(w->e, "that model is damaged or its training diverged: download it again");
+            return too_large(w->plan->src, x->module, v[i], e);
+        err_set(e, ERR_USER, "%s holds %s in %s", x->module, v[i] != v[i] ? "NaN" : "an infinity", source);
+        return err_hint(e, "that model is damaged or its training diverged: download it again");
     }
     return true;
+}
+
+/* Rows [r0, r0 + n) of a matrix, rounded in parts of `part` rows by all threads. */
+struct tile {
+    const struct writing *w;
+    const struct entry *x;
+    const float *importance;
+    uint32_t r0, n, part;
+    float *rows;     /* [n, cols] */
+    uint8_t *packed; /* [n] rows */
+};
+
+static bool round_part(void *ctx, uint64_t i, unsigned thread, struct err *e)
+{
+    const struct tile *t = ctx;
+    const struct entry *x = t->x;
+    uint64_t row_bytes = gguf_row_bytes(x->type, x->cols);
+    uint32_t first = (uint32_t)i * t->part, n = (uint32_t)min_u64(t->part, t->n - first);
+    float *rows = t->rows + (size_t)first * x->cols;
+    (void)thread;
+    if (!checkpoint_read_f32(t->w->plan->src, x->module, t->r0 + first, n, rows, e) ||
+        !check_values(t->w, x, rows, (uint64_t)n * x->cols, e))
+        return false;
+    for (uint32_t r = 0; r < n; r++)
+        gguf_round_row(x->type,
+                       rows + (size_t)(source_row(t->w, x, t->r0 + first + r) - t->r0 - first) * x->cols,
+                       t->importance, x->cols, t->packed + (first + r) * row_bytes);
+    return true;
+}
+
+static bool round_progress(void *ctx, uint64_t parts)
+{
+    const struct tile *t = ctx;
+    uint64_t rows = min_u64(parts * t->part, t->n);
+    return go_on(t->w, rows * t->x->cols * gguf_round_cost(t->x->type));
 }
 
 static bool write_rounded(struct writing *w, const struct entry *x)
 {
     uint32_t dim = x->heads ? checkpoint_config(w->plan->src)->head_dim : 1;
-    /* Permuted rows stay within their head: tiles are whole heads. */
+    /* Permuted rows stay within their head: tiles and their parts are whole heads. */
     uint64_t step = max_u64(dim, TILE / x->cols / dim * dim), row_bytes = gguf_row_bytes(x->type, x->cols);
     step = min_u64(step, x->rows);
-    float *rows = malloc((size_t)(step * x->cols) * sizeof *rows);
-    uint8_t *packed = malloc((size_t)(step * row_bytes));
-    bool ok = rows && packed ? true : err_nomem(w->e, x->module, step * (x->cols * 4 + row_bytes));
-    const float *importance = w->source->importance ? w->source->importance(w->source->ctx, x->module) : NULL;
-    for (uint32_t r0 = 0; ok && r0 < x->rows; r0 += (uint32_t)step) {
-        uint32_t n = (uint32_t)min_u64(step, x->rows - r0);
-        ok = checkpoint_read_f32(w->plan->src, x->module, r0, n, rows, w->e) &&
-             check_values(w, x, rows, (uint64_t)n * x->cols);
-        for (uint32_t r = 0; ok && r < n; r++)
-            gguf_round_row(x->type, rows + (size_t)(source_row(w, x, r0 + r) - r0) * x->cols, importance,
-                           x->cols, packed + r * row_bytes);
-        ok = ok && put(w, packed, n * row_bytes);
+    struct tile t = {.w = w,
+                     .x = x,
+                     .importance =
+                         w->source->importance ? w->source->importance(w->source->ctx, x->module) : NULL,
+                     .part = (uint32_t)max_u64(dim, PART / gguf_round_cost(x->type) / x->cols / dim * dim),
+                     .rows = malloc((size_t)(step * x->cols) * sizeof *t.rows),
+                     .packed = malloc((size_t)(step * row_bytes))};
+    bool ok = t.rows && t.packed ? true : err_nomem(w->e, x->module, step * (x->cols * 4 + row_bytes));
+    for (; ok && t.r0 < x->rows; t.r0 += (uint32_t)step) {
+        t.n = (uint32_t)min_u64(step, x->rows - t.r0);
+        const struct pool_work work = {
+            .n = div_up(t.n, t.part), .piece = round_part, .progress = round_progress, .ctx = &t};
+        ok = pool_run(&work, w->e) &&
+             put(w, t.packed, t.n * row_bytes, (uint64_t)t.n * x->cols * gguf_round_cost(x->type));
     }
-    free(rows);
-    free(packed);
+    free(t.rows);
+    free(t.packed);
     return ok;
 }
 
@@ -475,7 +528,7 @@ static bool write_coded(struct writing *w, const struct entry *x)
                                q.cols, packed + r * row_bytes, w->e) ||
                  err_context(w->e, "%s, row %u", x->module, (unsigned)from);
         }
-        ok = ok && put(w, packed, n * row_bytes);
+        ok = ok && put(w, packed, n * row_bytes, (uint64_t)n * x->cols);
     }
     qlinear_free(&q);
     free(packed);
@@ -506,12 +559,12 @@ static bool write_vector(struct writing *w, const struct entry *x)
         ok = tensor_read_f32(checkpoint_bias(w->plan->src, x->module), 0, x->cols, v, w->e);
     else
         ok = checkpoint_read_f32(w->plan->src, x->module, 0, 1, v, w->e);
-    ok = ok && check_values(w, x, v, x->cols);
+    ok = ok && check_values(w, x, v, x->cols, w->e);
     for (uint32_t i = 0; ok && i < x->cols; i++)
         ordered[i] = v[source_row(w, x, i)];
     if (ok)
         gguf_round_row(x->type, ordered, NULL, x->cols, v);
-    ok = ok && put(w, v, x->bytes);
+    ok = ok && put(w, v, x->bytes, x->cols);
     free(v);
     return ok;
 }

@@ -27,10 +27,13 @@ struct gguf_source {
     /* importance[cols] for rounding a weight (the Hessian's diagonal); NULL result or NULL function: all 1.
      */
     const float *(*importance)(void *ctx, const char *module);
-    bool (*progress)(void *ctx, uint64_t done,
-                     uint64_t total); /* bytes; false stops (ERR_STOPPED); may be NULL */
+    /* done of total units of work, which go with time: weights, each times what its rounding costs
+     * (gguf_round_cost; 1 where codes are packed). Called several times a second, always on the calling
+     * thread. False stops (ERR_STOPPED). May be NULL. */
+    bool (*progress)(void *ctx, uint64_t done, uint64_t total);
 };
-/* items: every 2-D weight of the model (write_gguf_items lists them). Norms, biases and other vectors are
+/* Rounds on all threads of pool.h, to the same bytes with any number of them.
+ * items: every 2-D weight of the model (write_gguf_items lists them). Norms, biases and other vectors are
  * F32. */
 bool write_gguf(const char *path, const struct checkpoint *src, const struct gguf_item *items, size_t n,
                 const struct gguf_options *o, const struct gguf_source *source, struct err *e);

@@ -8,6 +8,7 @@
 #include "formats/gguf_names.h"
 #include "formats/write_gguf.h"
 #include "host/base/log.h"
+#include "host/base/pool.h"
 #include "host/quant/convert.h"
 
 #define DIR_ "tmp_write_gguf"
@@ -709,6 +710,64 @@ static void stops(void **state)
     checkpoint_close(&c);
 }
 
+/* Matrices here are of several parts that threads share; heads stay whole. */
+static void any_number_of_threads(void **state)
+{
+    (void)state;
+    static const int types[] = {GGML_Q4_0, GGML_Q8_0, GGML_F16};
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32});
+    for (int i = 0; i < 3; i++) {
+        struct err e = {0};
+        char *one, *many;
+        size_t size, again;
+        pool_set_threads(1);
+        OK(write_all(types[i], &e), e);
+        OK(os_read_file(OUT, 1 << 26, &one, &size, &e), e);
+        for (unsigned threads = 2; threads <= 5; threads += 3) {
+            pool_set_threads(threads);
+            OK(write_all(types[i], &e), e);
+            OK(os_read_file(OUT, 1 << 26, &many, &again, &e), e);
+            assert_int_equal(again, size);
+            assert_memory_equal(many, one, size);
+            free(many);
+        }
+        free(one);
+    }
+    pool_set_threads(0);
+}
+
+/* Work is counted, not bytes: it ends at the total, and rounding counts for more than copying. */
+static bool count_work(void *ctx, uint64_t done, uint64_t total)
+{
+    uint64_t *seen = ctx;
+    assert_true(done >= seen[0] && done <= total);
+    seen[0] = done;
+    seen[1] = total;
+    return true;
+}
+
+static void progress_is_work(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct all a;
+    uint64_t plain[2] = {0}, rounded[2] = {0};
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32});
+    struct checkpoint *c = open_ok(BASE);
+    struct gguf_options o = {.file_type = -1};
+    all_items(&a, c, GGML_F32);
+    OK(write_gguf(OUT, c, a.items, a.n, &o, &(struct gguf_source){.ctx = plain, .progress = count_work}, &e),
+       e);
+    all_items(&a, c, GGML_Q4_0);
+    OK(write_gguf(OUT, c, a.items, a.n, &o, &(struct gguf_source){.ctx = rounded, .progress = count_work},
+                  &e),
+       e);
+    assert_int_equal(plain[0], plain[1]);
+    assert_int_equal(rounded[0], rounded[1]);
+    assert_true(rounded[1] > 10 * plain[1]);
+    checkpoint_close(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -724,6 +783,8 @@ int main(void)
         cmocka_unit_test(carried_keys),
         cmocka_unit_test(refusals),
         cmocka_unit_test(stops),
+        cmocka_unit_test(any_number_of_threads),
+        cmocka_unit_test(progress_is_work),
     };
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     os_remove_tree(DIR_);

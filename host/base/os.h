@@ -77,6 +77,26 @@ uint64_t os_memory_total(void);
 uint64_t os_memory_available(void);
 unsigned os_cpu_count(void);
 
+/* A thread, a lock, and a condition to wait for under a lock. Work on a list of pieces: pool.h. */
+struct os_thread;
+struct os_mutex;
+struct os_cond;
+/* ERR_ENV where the system has no thread left to give. */
+bool os_thread_start(struct os_thread **out, void (*fn)(void *ctx), void *ctx, struct err *e);
+/* Waits for its end, and frees it. */
+void os_thread_join(struct os_thread **t);
+bool os_mutex_create(struct os_mutex **out, struct err *e);
+void os_mutex_destroy(struct os_mutex **m);
+void os_mutex_lock(struct os_mutex *m);
+void os_mutex_unlock(struct os_mutex *m);
+bool os_cond_create(struct os_cond **out, struct err *e);
+void os_cond_destroy(struct os_cond **c);
+/* Wakes all who wait. */
+void os_cond_signal(struct os_cond *c);
+/* m is locked, let go while waiting, and locked again. Returns after a signal, after ms milliseconds, or
+ * without a reason: look again at what is waited for. */
+void os_cond_wait(struct os_cond *c, struct os_mutex *m, unsigned ms);
+
 bool os_is_terminal(FILE *f);
 /* Columns of the terminal on stderr, or 80. */
 unsigned os_terminal_columns(void);

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -317,6 +318,123 @@ unsigned os_cpu_count(void)
     long n = sysconf(_SC_NPROCESSORS_ONLN);
     return n > 0 ? (unsigned)n : 1;
 }
+
+/* ---- threads ------------------------------------------------------------------------------------------- */
+
+struct os_thread {
+    pthread_t thread;
+    void (*fn)(void *ctx);
+    void *ctx;
+};
+struct os_mutex {
+    pthread_mutex_t mutex;
+};
+struct os_cond {
+    pthread_cond_t cond;
+};
+
+static void *run_thread(void *p)
+{
+    struct os_thread *t = p;
+    t->fn(t->ctx);
+    return NULL;
+}
+
+bool os_thread_start(struct os_thread **out, void (*fn)(void *ctx), void *ctx, struct err *e)
+{
+    struct os_thread *t = *out = malloc(sizeof *t);
+    if (!t)
+        return err_nomem(e, "a thread", sizeof *t);
+    *t = (struct os_thread){.fn = fn, .ctx = ctx};
+    int code = pthread_create(&t->thread, NULL, run_thread, t);
+    if (code == 0)
+        return true;
+    free(t);
+    *out = NULL;
+    return err_set(e, ERR_ENV, "cannot start a thread: %s", strerror(code));
+}
+
+void os_thread_join(struct os_thread **t)
+{
+    if (!*t)
+        return;
+    pthread_join((*t)->thread, NULL);
+    free(*t);
+    *t = NULL;
+}
+
+bool os_mutex_create(struct os_mutex **out, struct err *e)
+{
+    *out = malloc(sizeof **out);
+    if (*out && pthread_mutex_init(&(*out)->mutex, NULL) == 0)
+        return true;
+    free(*out);
+    *out = NULL;
+    return err_nomem(e, "a lock", sizeof **out);
+}
+
+void os_mutex_destroy(struct os_mutex **m)
+{
+    if (*m)
+        pthread_mutex_destroy(&(*m)->mutex);
+    free(*m);
+    *m = NULL;
+}
+
+void os_mutex_lock(struct os_mutex *m)
+{
+    pthread_mutex_lock(&m->mutex);
+}
+
+void os_mutex_unlock(struct os_mutex *m)
+{
+    pthread_mutex_unlock(&m->mutex);
+}
+
+bool os_cond_create(struct os_cond **out, struct err *e)
+{
+    pthread_condattr_t monotonic; /* a clock that is set must not stretch a wait */
+    *out = malloc(sizeof **out);
+    bool ok = *out && pthread_condattr_init(&monotonic) == 0;
+    if (ok) {
+        pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+        ok = pthread_cond_init(&(*out)->cond, &monotonic) == 0;
+        pthread_condattr_destroy(&monotonic);
+    }
+    if (ok)
+        return true;
+    free(*out);
+    *out = NULL;
+    return err_nomem(e, "a lock", sizeof **out);
+}
+
+void os_cond_destroy(struct os_cond **c)
+{
+    if (*c)
+        pthread_cond_destroy(&(*c)->cond);
+    free(*c);
+    *c = NULL;
+}
+
+void os_cond_signal(struct os_cond *c)
+{
+    pthread_cond_broadcast(&c->cond);
+}
+
+void os_cond_wait(struct os_cond *c, struct os_mutex *m, unsigned ms)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    t.tv_sec += (time_t)(ms / 1000);
+    t.tv_nsec += (long)(ms % 1000) * 1000000;
+    if (t.tv_nsec >= 1000000000) {
+        t.tv_sec++;
+        t.tv_nsec -= 1000000000;
+    }
+    pthread_cond_timedwait(&c->cond, &m->mutex, &t);
+}
+
+/* ---- the terminal -------------------------------------------------------------------------------------- */
 
 bool os_is_terminal(FILE *f)
 {

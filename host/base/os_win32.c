@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <io.h>
+#include <process.h>
 #include <stdlib.h>
 #include <string.h>
 #include <wchar.h>
@@ -399,6 +400,101 @@ unsigned os_cpu_count(void)
 {
     DWORD n = GetActiveProcessorCount(ALL_PROCESSOR_GROUPS);
     return n ? n : 1;
+}
+
+/* ---- threads ------------------------------------------------------------------------------------------- */
+
+struct os_thread {
+    HANDLE handle;
+    void (*fn)(void *ctx);
+    void *ctx;
+};
+struct os_mutex {
+    SRWLOCK lock;
+};
+struct os_cond {
+    CONDITION_VARIABLE cond;
+};
+
+static unsigned __stdcall run_thread(void *p)
+{
+    struct os_thread *t = p;
+    t->fn(t->ctx);
+    return 0;
+}
+
+bool os_thread_start(struct os_thread **out, void (*fn)(void *ctx), void *ctx, struct err *e)
+{
+    struct os_thread *t = *out = malloc(sizeof *t);
+    if (!t)
+        return err_nomem(e, "a thread", sizeof *t);
+    *t = (struct os_thread){.fn = fn, .ctx = ctx};
+    t->handle = (HANDLE)_beginthreadex(NULL, 0, run_thread, t, 0, NULL);
+    if (t->handle)
+        return true;
+    free(t);
+    *out = NULL;
+    return err_set(e, ERR_ENV, "cannot start a thread: %s", strerror(errno));
+}
+
+void os_thread_join(struct os_thread **t)
+{
+    if (!*t)
+        return;
+    WaitForSingleObject((*t)->handle, INFINITE);
+    CloseHandle((*t)->handle);
+    free(*t);
+    *t = NULL;
+}
+
+bool os_mutex_create(struct os_mutex **out, struct err *e)
+{
+    *out = malloc(sizeof **out);
+    if (!*out)
+        return err_nomem(e, "a lock", sizeof **out);
+    InitializeSRWLock(&(*out)->lock);
+    return true;
+}
+
+void os_mutex_destroy(struct os_mutex **m)
+{
+    free(*m);
+    *m = NULL;
+}
+
+void os_mutex_lock(struct os_mutex *m)
+{
+    AcquireSRWLockExclusive(&m->lock);
+}
+
+void os_mutex_unlock(struct os_mutex *m)
+{
+    ReleaseSRWLockExclusive(&m->lock);
+}
+
+bool os_cond_create(struct os_cond **out, struct err *e)
+{
+    *out = malloc(sizeof **out);
+    if (!*out)
+        return err_nomem(e, "a lock", sizeof **out);
+    InitializeConditionVariable(&(*out)->cond);
+    return true;
+}
+
+void os_cond_destroy(struct os_cond **c)
+{
+    free(*c);
+    *c = NULL;
+}
+
+void os_cond_signal(struct os_cond *c)
+{
+    WakeAllConditionVariable(&c->cond);
+}
+
+void os_cond_wait(struct os_cond *c, struct os_mutex *m, unsigned ms)
+{
+    SleepConditionVariableSRW(&c->cond, &m->lock, ms, 0);
 }
 
 /* ---- the terminal
