@@ -181,7 +181,7 @@ static void program_help(FILE *f)
     fputs("\n`gsq COMMAND --help` explains a command and its options.\n\n"
           "Exit codes: 0 done, 2 wrong option or bad input, 3 the machine (no device, disk full, out of "
           "memory),\n"
-          "4 a bug in gsq, 130 stopped by Ctrl-C.\n\n"
+          "4 a bug in gsq, 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.\n\n"
           "To begin:\n"
           "  gsq devices\n"
           "  gsq quantize MODEL -o OUT --calib text.txt\n"

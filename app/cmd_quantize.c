@@ -322,6 +322,7 @@ static bool finish(struct app_gpu *g, const struct run *run, const struct quanti
     struct report_eval eval = {0};
     struct err late = {0};
     const char *device = gpu_info(g->gpu)->name;
+    os_last_words("stopped during the evaluation; the model is complete", a->json);
     bool evaluated = !a->eval || evaluate(g, run, &eval, e);
     if (!evaluated && e->kind == ERR_STOPPED) {
         err_set(e, ERR_STOPPED, "stopped during the evaluation; %s is complete", run->o->out_dir);

@@ -56,6 +56,7 @@ int main(int argc, char **argv)
 {
     struct args a;
     struct err e = {0};
+    os_open_std();
     argv = os_utf8_argv(&argc, argv);
     bool ok = args_parse(&a, argc, argv, &e);
     if (ok && a.version) {
@@ -65,8 +66,12 @@ int main(int argc, char **argv)
     } else if (ok) {
         log_set_level(a.quiet && !a.log_level_given ? LOG_WARN : a.log_level);
         pool_set_threads(a.threads);
+        os_last_words(a.command == CMD_QUANTIZE ? "stopped at a safe point; rerun the same command to resume"
+                                                 : "stopped",
+                      a.json);
         os_catch_stop();
         ok = run(&a, &e);
+        os_stop_heard();
     }
     if (ok && (fflush(stdout) != 0 || ferror(stdout)))
         ok = err_set(&e, ERR_ENV, "cannot write to standard output");

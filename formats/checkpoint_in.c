@@ -88,6 +88,10 @@ static bool check_path(const char *path, struct err *e)
         return err_hint(e, "MODEL is a folder with config.json and safetensors, or a GGUF file; check the "
                            "spelling of the path");
     }
+    if (kind == OS_OTHER) {
+        err_set(e, ERR_USER, "%s is neither a folder nor a regular file", path);
+        return err_hint(e, "a model cannot be read from a pipe or device: name a folder or a GGUF file");
+    }
     err_set(e, ERR_USER, "%s is a file, not a model folder, and not a GGUF", path);
     return err_hint(e, "name the folder that holds config.json, or a GGUF file");
 }

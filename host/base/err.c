@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "host/base/os.h"
+
 bool err_set(struct err *e, enum err_kind kind, const char *fmt, ...)
 {
     if (!e)
@@ -67,7 +69,7 @@ int err_exit_code(const struct err *e)
     case ERR_ENV:
         return 3;
     case ERR_STOPPED:
-        return 130;
+        return 128 + (os_stop_signal() ? os_stop_signal() : 2);
     case ERR_BUG:
         break;
     }

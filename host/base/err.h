@@ -21,7 +21,7 @@ enum err_kind {
     ERR_USER,    /* wrong option, bad input file: exit 2 */
     ERR_ENV,     /* disk full, no device, out of memory: exit 3 */
     ERR_BUG,     /* an invariant of ours broke: exit 4 */
-    ERR_STOPPED, /* the user asked to stop (Ctrl-C): exit 130 */
+    ERR_STOPPED, /* asked to stop: exit 130 (Ctrl-C), 143 (SIGTERM), 129 (SIGHUP) */
 };
 
 struct err {
@@ -39,7 +39,7 @@ bool err_hint(struct err *e, const char *fmt, ...) PRINTF_LIKE(2, 3);
 bool err_context(struct err *e, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* "out of host memory (N bytes for WHAT)", kind ERR_ENV. Always returns false. */
 bool err_nomem(struct err *e, const char *what, unsigned long long bytes);
-/* 0, 2, 3, 4 or 130. */
+/* 0, 2, 3, 4, or 128 and the number of the signal that stopped it. */
 int err_exit_code(const struct err *e);
 
 #endif

@@ -10,12 +10,22 @@
 
 #include "host/base/err.h"
 
+/* Which file it is, whatever it is called: device and number. */
+struct os_file_id {
+    uint64_t device, number;
+};
+/* Of what the path leads to, through links. False: there is nothing. */
+bool os_file_id(const char *path, struct os_file_id *out);
+/* Whether this process has that file mapped (os_map_file). */
+bool os_is_mapped(const struct os_file_id *id);
+
 /* A file mapped read-only. data is NULL for an empty file. */
 struct os_map {
     const uint8_t *data;
     uint64_t size;
     void *handle;
 };
+/* Only regular files: a pipe or device under a file's name is refused, not waited for. */
 bool os_map_file(struct os_map *out, const char *path, struct err *e);
 /* The same for a file from a model hub: a Git LFS pointer in its place is refused. */
 bool os_map_model(struct os_map *out, const char *path, struct err *e);
@@ -108,12 +118,30 @@ void os_setenv(const char *name, const char *value, bool overwrite);
 /* Folder for caches of this user ("~/.cache/gsq", "%LOCALAPPDATA%\\gsq"); false if there is none. */
 bool os_cache_dir(char *out, size_t cap);
 
-/* First Ctrl-C (or SIGTERM) sets a flag that os_stop_requested reads; the second one kills. */
+/* Opens the null device on those of the standard streams that were closed when the program began. Without,
+ * the next file that is opened takes a closed stream's place, and what is printed goes into it. First of all
+ * in main. */
+void os_open_std(void);
+
+/* The first Ctrl-C, SIGTERM or SIGHUP (unless nohup took it away; on Windows also the closing of the console)
+ * sets a flag that os_stop_requested reads. The program then has OS_STOP_MS to come to an end by itself;
+ * after that it ends where it is, which loses no more than a kill does. The second signal kills.
+ * Also: memory of a mapped file that is no longer there ends the program with a sentence that names the file
+ * (exit 3), and a file grown past a limit is a failed write. A closed pipe keeps the meaning that it had. */
+#define OS_STOP_MS 800
 void os_catch_stop(void);
 bool os_stop_requested(void);
-/* Raises the flag from inside the program; lowers it, for a process that goes on after a stop. */
+/* Its number, as shells count it (2, 15, 1); 0: none came. */
+int os_stop_signal(void);
+/* Raises the flag from inside the program, as Ctrl-C does, without the deadline. */
 void os_request_stop(void);
+/* Lowers it, for a process that goes on after a stop. */
 void os_clear_stop(void);
+/* The deadline is off: the program is about to end by itself. */
+void os_stop_heard(void);
+/* What is said when the program ends at the deadline: a line for people, which stays the caller's, and with
+ * json the error event on stdout too. */
+void os_last_words(const char *stopped, bool json);
 
 /* argv in UTF-8 (on Windows from the wide command line). May return the argv given. */
 char **os_utf8_argv(int *argc, char **argv);

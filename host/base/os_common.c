@@ -1,5 +1,5 @@
 /* The parts of os.h that are the same on every system. */
-#include "host/base/os.h"
+#include "host/base/os_parts.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -17,6 +17,83 @@ bool os_path_join(char *out, size_t cap, const char *dir, const char *name, stru
     return true;
 }
 
+/* ---- which file lies where in memory --------------------------------------------------------------------- */
+
+static struct os_range *volatile ranges;
+
+const char *volatile os_words_stopped = "stopped";
+volatile bool os_words_json;
+
+void os_last_words(const char *stopped, bool json)
+{
+    os_words_stopped = stopped;
+    os_words_json = json;
+}
+
+static struct os_range *free_range(void)
+{
+    struct os_range *r = ranges;
+    while (r && r->start)
+        r = r->next;
+    if (!r && (r = calloc(1, sizeof *r))) {
+        r->next = ranges;
+        ranges = r;
+    }
+    return r;
+}
+
+void os_range_add(const void *start, uint64_t size, const struct os_file_id *id, const char *path)
+{
+    struct strbuf json = {0};
+    strbuf_json(&json, path);
+    char *copy = str_dup(path);
+    os_ranges_lock();
+    struct os_range *r = copy && !json.failed ? free_range() : NULL;
+    if (r) {
+        free(r->path);
+        free(r->json);
+        r->path = copy;
+        r->json = json.data;
+        r->id = *id;
+        r->size = size;
+        r->start = (uintptr_t)start;
+    }
+    os_ranges_unlock();
+    if (!r) {
+        free(copy);
+        strbuf_free(&json);
+    }
+}
+
+void os_range_remove(const void *start)
+{
+    os_ranges_lock();
+    for (struct os_range *r = ranges; r; r = r->next)
+        if (r->start == (uintptr_t)start)
+            r->start = 0;
+    os_ranges_unlock();
+}
+
+const struct os_range *os_range_at(uintptr_t address)
+{
+    for (const struct os_range *r = ranges; r; r = r->next)
+        if (r->start && address >= r->start && address - r->start < r->size)
+            return r;
+    return NULL;
+}
+
+bool os_is_mapped(const struct os_file_id *id)
+{
+    bool found = false;
+    os_ranges_lock();
+    for (const struct os_range *r = ranges; r && !found; r = r->next)
+        found = r->start && r->id.device == id->device && r->id.number == id->number;
+    os_ranges_unlock();
+    return found;
+}
+
+/* ---- whole files ---------------------------------------------------------------------------------------- */
+
 bool os_map_model(struct os_map *out, const char *path, struct err *e)
 {
     static const char lfs[] = "version https://git-lfs";
@@ -31,7 +108,10 @@ bool os_map_model(struct os_map *out, const char *path, struct err *e)
 
 static bool write_failed(const struct os_out *o, struct err *e)
 {
-    err_set(e, ERR_ENV, "cannot write %s: %s", o->tmp, strerror(errno));
+    int code = errno;
+    err_set(e, ERR_ENV, "cannot write %s: %s", o->tmp, strerror(code));
+    if (code == EFBIG)
+        return err_hint(e, "the file would grow past a limit of this session (ulimit -f) or of the file system");
     return err_hint(e, "free some space or choose another folder");
 }
 

@@ -1,12 +1,11 @@
 #if !defined(_WIN32)
 #define _GNU_SOURCE /* MAP_ANONYMOUS, madvise, sysconf extras; used here only */
-#include "host/base/os.h"
+#include "host/base/os_parts.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -20,10 +19,13 @@
 static bool sys_error(struct err *e, const char *what, const char *path)
 {
     int code = errno;
-    bool env = code == ENOSPC || code == EIO || code == ENOMEM || code == EDQUOT || code == EMFILE;
+    bool env = code == ENOSPC || code == EIO || code == ENOMEM || code == EDQUOT || code == EMFILE ||
+               code == EFBIG;
     err_set(e, env ? ERR_ENV : ERR_USER, "cannot %s %s: %s", what, path, strerror(code));
     if (code == ENOSPC || code == EDQUOT)
         err_hint(e, "free some space or choose another folder; finished blocks are kept, a rerun resumes");
+    else if (code == EFBIG)
+        err_hint(e, "the file would grow past a limit of this session (ulimit -f) or of the file system");
     else if (code == EACCES || code == EPERM || code == EROFS)
         err_hint(e, "check the permissions of that path");
     else if (code == ENOENT)
@@ -36,7 +38,8 @@ static bool sys_error(struct err *e, const char *what, const char *path)
 bool os_map_file(struct os_map *out, const char *path, struct err *e)
 {
     *out = (struct os_map){0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    /* Opening a pipe for reading waits for a writer, unless it is told not to. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
         return sys_error(e, "open", path);
     struct stat st;
@@ -59,6 +62,8 @@ bool os_map_file(struct os_map *out, const char *path, struct err *e)
         }
         out->data = p;
         out->size = (uint64_t)st.st_size;
+        struct os_file_id id = {(uint64_t)st.st_dev, (uint64_t)st.st_ino};
+        os_range_add(p, out->size, &id, path);
     }
     close(fd);
     return true;
@@ -66,8 +71,10 @@ bool os_map_file(struct os_map *out, const char *path, struct err *e)
 
 void os_unmap(struct os_map *m)
 {
-    if (m->data)
+    if (m->data) {
+        os_range_remove(m->data);
         munmap((void *)m->data, (size_t)m->size);
+    }
     *m = (struct os_map){0};
 }
 
@@ -97,12 +104,37 @@ bool os_map_scratch(struct os_map *out, const char *dir, uint64_t size, struct e
         close(fd);
         return false;
     }
+    struct stat st = {0};
+    fstat(fd, &st);
     void *p = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
     if (p == MAP_FAILED)
         return sys_error(e, "map a scratch file in", dir);
     out->data = p;
     out->size = size;
+    struct os_file_id id = {(uint64_t)st.st_dev, (uint64_t)st.st_ino};
+    os_range_add(p, size, &id, path);
+    return true;
+}
+
+static pthread_mutex_t ranges_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+void os_ranges_lock(void)
+{
+    pthread_mutex_lock(&ranges_mutex);
+}
+
+void os_ranges_unlock(void)
+{
+    pthread_mutex_unlock(&ranges_mutex);
+}
+
+bool os_file_id(const char *path, struct os_file_id *out)
+{
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return false;
+    *out = (struct os_file_id){(uint64_t)st.st_dev, (uint64_t)st.st_ino};
     return true;
 }
 
@@ -466,41 +498,6 @@ bool os_cache_dir(char *out, size_t cap)
     else if (home && home[0])
         n = snprintf(out, cap, "%s/.cache/gsq", home);
     return n > 0 && (size_t)n < cap;
-}
-
-static volatile sig_atomic_t stop_flag;
-
-static void on_stop(int sig)
-{
-    if (stop_flag) {
-        signal(sig, SIG_DFL);
-        raise(sig);
-    }
-    stop_flag = 1;
-}
-
-void os_catch_stop(void)
-{
-    struct sigaction a = {.sa_handler = on_stop};
-    sigemptyset(&a.sa_mask);
-    sigaction(SIGINT, &a, NULL);
-    sigaction(SIGTERM, &a, NULL);
-    signal(SIGPIPE, SIG_IGN); /* a closed pipe is a write error with a sentence, not a silent death */
-}
-
-bool os_stop_requested(void)
-{
-    return stop_flag != 0;
-}
-
-void os_request_stop(void)
-{
-    stop_flag = 1;
-}
-
-void os_clear_stop(void)
-{
-    stop_flag = 0;
 }
 
 char **os_utf8_argv(int *argc, char **argv)

@@ -1,5 +1,5 @@
 #if defined(_WIN32)
-#include "host/base/os.h"
+#include "host/base/os_parts.h"
 
 #include <errno.h>
 #include <io.h>
@@ -69,13 +69,50 @@ static bool sys_error(struct err *e, const char *what, const char *path)
 /* ---- mapped files
  * --------------------------------------------------------------------------------------------------- */
 
+static SRWLOCK ranges_lock = SRWLOCK_INIT;
+
+void os_ranges_lock(void)
+{
+    AcquireSRWLockExclusive(&ranges_lock);
+}
+
+void os_ranges_unlock(void)
+{
+    ReleaseSRWLockExclusive(&ranges_lock);
+}
+
+static bool id_of(HANDLE file, struct os_file_id *out)
+{
+    BY_HANDLE_FILE_INFORMATION info;
+    if (!GetFileInformationByHandle(file, &info))
+        return false;
+    *out = (struct os_file_id){info.dwVolumeSerialNumber,
+                               (uint64_t)info.nFileIndexHigh << 32 | info.nFileIndexLow};
+    return true;
+}
+
+bool os_file_id(const char *path, struct os_file_id *out)
+{
+    wchar_t wide[PATH_CAP];
+    if (!widen(path, wide, PATH_CAP))
+        return false;
+    HANDLE file = CreateFileW(wide, 0, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL,
+                              OPEN_EXISTING, FILE_FLAG_BACKUP_SEMANTICS, NULL);
+    if (file == INVALID_HANDLE_VALUE)
+        return false;
+    bool ok = id_of(file, out);
+    CloseHandle(file);
+    return ok;
+}
+
 bool os_map_file(struct os_map *out, const char *path, struct err *e)
 {
     wchar_t wide[PATH_CAP];
     *out = (struct os_map){0};
     if (!widen(path, wide, PATH_CAP))
         return sys_error(e, "open", path);
-    if (os_stat(path, NULL) == OS_DIR) {
+    enum os_kind kind = os_stat(path, NULL);
+    if (kind == OS_DIR || kind == OS_OTHER) {
         err_set(e, ERR_USER, "%s is not a regular file", path);
         return err_hint(e, "give the path of a file");
     }
@@ -93,6 +130,9 @@ bool os_map_file(struct os_map *out, const char *path, struct err *e)
         if (mapping)
             CloseHandle(mapping);
         out->size = ok ? (uint64_t)size.QuadPart : 0;
+        struct os_file_id id = {0};
+        if (ok && id_of(file, &id))
+            os_range_add(out->data, out->size, &id, path);
     }
     CloseHandle(file);
     return ok;
@@ -100,8 +140,10 @@ bool os_map_file(struct os_map *out, const char *path, struct err *e)
 
 void os_unmap(struct os_map *m)
 {
-    if (m->data)
+    if (m->data) {
+        os_range_remove(m->data);
         UnmapViewOfFile(m->data);
+    }
     if (m->handle)
         CloseHandle(m->handle);
     *m = (struct os_map){0};
@@ -152,6 +194,9 @@ bool os_map_scratch(struct os_map *out, const char *dir, uint64_t size, struct e
     }
     out->size = size;
     out->handle = file; /* closing it deletes the file */
+    struct os_file_id id = {0};
+    id_of(file, &id);
+    os_range_add(out->data, size, &id, path);
     return true;
 }
 
@@ -565,40 +610,6 @@ bool os_cache_dir(char *out, size_t cap)
     const char *local = os_getenv("LOCALAPPDATA");
     int n = local && local[0] ? snprintf(out, cap, "%s/gsq", local) : -1;
     return n > 0 && (size_t)n < cap;
-}
-
-/* ---- stopping
- * --------------------------------------------------------------------------------------------------------------
- */
-
-static volatile LONG stop_flag;
-
-/* Runs on a thread of its own. False hands the event on, which ends the process. */
-static BOOL WINAPI on_console_event(DWORD event)
-{
-    if (event != CTRL_C_EVENT && event != CTRL_BREAK_EVENT)
-        return FALSE;
-    return InterlockedExchange(&stop_flag, 1) == 0;
-}
-
-void os_catch_stop(void)
-{
-    SetConsoleCtrlHandler(on_console_event, TRUE);
-}
-
-bool os_stop_requested(void)
-{
-    return stop_flag != 0;
-}
-
-void os_request_stop(void)
-{
-    InterlockedExchange(&stop_flag, 1);
-}
-
-void os_clear_stop(void)
-{
-    InterlockedExchange(&stop_flag, 0);
 }
 
 /* ---- the command line
