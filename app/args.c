@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "app/option_table.h"
+#include "host/base/str.h"
 
 const char *command_name(enum command_id c)
 {
@@ -15,33 +16,7 @@ const char *command_name(enum command_id c)
 /* ---- the nearest name
  * ------------------------------------------------------------------------------------------- */
 
-enum { NAME_MAX_LEN = 40 };
-
-/* Edits (insert, delete, replace, swap of neighbours) from a to b; long names count as far. */
-static unsigned edit_distance(const char *a, const char *b)
-{
-    size_t n = strlen(a), m = strlen(b);
-    if (n > NAME_MAX_LEN || m > NAME_MAX_LEN)
-        return NAME_MAX_LEN;
-    unsigned d[3][NAME_MAX_LEN + 1]; /* rows i-2, i-1, i, in turn */
-    for (size_t j = 0; j <= m; j++)
-        d[0][j] = (unsigned)j;
-    for (size_t i = 1; i <= n; i++) {
-        unsigned *row = d[i % 3], *before = d[(i + 2) % 3], *before2 = d[(i + 1) % 3];
-        row[0] = (unsigned)i;
-        for (size_t j = 1; j <= m; j++) {
-            unsigned best = before[j - 1] + (a[i - 1] != b[j - 1]);
-            if (before[j] + 1 < best)
-                best = before[j] + 1;
-            if (row[j - 1] + 1 < best)
-                best = row[j - 1] + 1;
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && before2[j - 2] + 1 < best)
-                best = before2[j - 2] + 1;
-            row[j] = best;
-        }
-    }
-    return d[n % 3][m];
-}
+enum { NAME_MAX_LEN = STR_DISTANCE_MAX };
 
 struct nearest {
     const char *wanted, *name;
@@ -50,7 +25,7 @@ struct nearest {
 
 static void consider(struct nearest *s, const char *name)
 {
-    unsigned d = edit_distance(s->wanted, name);
+    unsigned d = str_distance(s->wanted, name);
     size_t n = strlen(s->wanted);
     if (n >= 3 && d < s->distance && d <= (n < 6 ? 2 : n / 3)) {
         s->distance = d;

@@ -410,8 +410,8 @@ static void test_hostile(void **state)
     (void)state;
     struct fake f;
     fake_run(&f, 1);
-    struct tensor_rule rules[] = {{"<&\">", quant_type_find("4"), 64, NULL},
-                                  {"layers\\.0\\.'<b>", NULL, 0, NULL}};
+    struct tensor_rule rules[] = {{"<&\">", quant_type_find("4"), 64, NULL, false},
+                                  {"layers\\.0\\.'<b>", NULL, 0, NULL, false}};
     struct tensor_rule *owned = malloc(sizeof rules);
     assert_non_null(owned);
     memcpy(owned, rules, sizeof rules);

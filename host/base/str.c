@@ -23,6 +23,31 @@ char *str_dup(const char *s)
     return str_dup_n(s, strlen(s));
 }
 
+unsigned str_distance(const char *a, const char *b)
+{
+    size_t n = strlen(a), m = strlen(b);
+    if (n > STR_DISTANCE_MAX || m > STR_DISTANCE_MAX)
+        return STR_DISTANCE_MAX;
+    unsigned d[3][STR_DISTANCE_MAX + 1]; /* rows i-2, i-1, i, in turn */
+    for (size_t j = 0; j <= m; j++)
+        d[0][j] = (unsigned)j;
+    for (size_t i = 1; i <= n; i++) {
+        unsigned *row = d[i % 3], *before = d[(i + 2) % 3], *before2 = d[(i + 1) % 3];
+        row[0] = (unsigned)i;
+        for (size_t j = 1; j <= m; j++) {
+            unsigned best = before[j - 1] + (a[i - 1] != b[j - 1]);
+            if (before[j] + 1 < best)
+                best = before[j] + 1;
+            if (row[j - 1] + 1 < best)
+                best = row[j - 1] + 1;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && before2[j - 2] + 1 < best)
+                best = before2[j - 2] + 1;
+            row[j] = best;
+        }
+    }
+    return d[n % 3][m];
+}
+
 /* Length of the character at s (n > 0 bytes left), or 0 if it is not UTF-8. */
 static unsigned utf8_check(const uint8_t *s, size_t n)
 {

@@ -12,6 +12,11 @@
 char *str_dup(const char *s);
 char *str_dup_n(const char *s, size_t n); /* n bytes and a NUL */
 
+/* Edits (insert, delete, replace a byte, swap neighbours) that make b of a; STR_DISTANCE_MAX, too, where either is
+ * longer than that. */
+enum { STR_DISTANCE_MAX = 40 };
+unsigned str_distance(const char *a, const char *b);
+
 /* False if these bytes are not UTF-8 (RFC 3629: no surrogates, no overlong forms); *bad is then the offset.
  */
 bool utf8_valid(const char *s, size_t n, size_t *bad);

@@ -139,7 +139,8 @@ static bool check_config(struct model *m, struct err *e)
     if (widest * 4 > HOST_TILE_BYTES)
         return err_set(e, ERR_USER, "a matrix row of %" PRIu64 " numbers is more than gsq handles", widest);
     /* Attention reads one window of q as one bound view. */
-    uint64_t window = (uint64_t)m->ctx * m->rows[LINEAR_Q] * 4, limit = gpu_info(m->gpu)->max_range;
+    uint64_t window = (uint64_t)m->ctx * m->rows[LINEAR_Q] * 4;
+    uint64_t limit = m->gpu ? gpu_info(m->gpu)->max_range : UINT64_MAX;
     if (window > limit) {
         err_set(e, ERR_USER,
                 "a window of %" PRIu32 " tokens is too long for this device: its queries take %" PRIu64
@@ -214,40 +215,50 @@ static bool make_rope_table(struct model *m, struct err *e)
 
 /* ---- open and close ------------------------------------------------------------------------------------ */
 
-bool model_open(struct model **out, struct gpu_cmd *cmd, const struct checkpoint *ck, uint32_t ctx,
-                struct err *e)
+/* cmd NULL: no device. */
+static bool describe(struct model **out, struct gpu_cmd *cmd, const struct checkpoint *ck, uint32_t ctx,
+                     struct err *e)
 {
-    *out = NULL;
-    struct model *m = calloc(1, sizeof *m);
+    struct model *m = *out = calloc(1, sizeof *m);
     if (!m)
         return err_nomem(e, "the model", sizeof *m);
-    m->gpu = gpu_cmd_gpu(cmd);
+    m->gpu = cmd ? gpu_cmd_gpu(cmd) : NULL;
     m->cmd = cmd;
     m->ck = ck;
     m->cfg = checkpoint_config(ck);
     m->ctx = ctx;
     m->family = family_find(m->cfg, e);
-    if (!m->family)
-        goto fail;
-    set_shapes(m);
-    m->sliding = m->family->sliding_window && m->cfg->sliding_window < ctx ? m->cfg->sliding_window : 0;
-    if (!check_config(m, e) || !check_tensors(m, e))
-        goto fail;
-    m->host_tile = malloc(HOST_TILE_BYTES);
-    if (!m->host_tile) {
-        err_nomem(e, "a tile of weights", HOST_TILE_BYTES);
-        goto fail;
+    bool ok = m->family != NULL;
+    if (ok) {
+        set_shapes(m);
+        m->sliding = m->family->sliding_window && m->cfg->sliding_window < ctx ? m->cfg->sliding_window : 0;
+        ok = check_config(m, e) && check_tensors(m, e);
     }
-    if (!gpu_arena_create(&m->arena, m->gpu, "model", e) ||
-        !gpu_alloc(m->arena, STAGING_BYTES, &m->staging, e) || !make_rope_table(m, e) ||
-        !gpu_alloc(m->arena, m->cfg->hidden_size * sizeof(float), &m->final_norm, e) ||
-        !model_load_matrix(m, "model.norm", 0, 1, m->final_norm, e))
-        goto fail;
-    *out = m;
-    return true;
-fail:
-    model_close(&m);
-    return false;
+    if (!ok)
+        model_close(out);
+    return ok;
+}
+
+bool model_describe(struct model **out, const struct checkpoint *ck, uint32_t ctx, struct err *e)
+{
+    return describe(out, NULL, ck, ctx, e);
+}
+
+bool model_open(struct model **out, struct gpu_cmd *cmd, const struct checkpoint *ck, uint32_t ctx,
+                struct err *e)
+{
+    if (!describe(out, cmd, ck, ctx, e))
+        return false;
+    struct model *m = *out;
+    m->host_tile = malloc(HOST_TILE_BYTES);
+    bool ok = m->host_tile || err_nomem(e, "a tile of weights", HOST_TILE_BYTES);
+    ok = ok && gpu_arena_create(&m->arena, m->gpu, "model", e) &&
+         gpu_alloc(m->arena, STAGING_BYTES, &m->staging, e) && make_rope_table(m, e) &&
+         gpu_alloc(m->arena, m->cfg->hidden_size * sizeof(float), &m->final_norm, e) &&
+         model_load_matrix(m, "model.norm", 0, 1, m->final_norm, e);
+    if (!ok)
+        model_close(out);
+    return ok;
 }
 
 void model_close(struct model **m)

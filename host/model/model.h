@@ -39,6 +39,8 @@ struct block_weights {
  * above the model's max_position is a warning. The checkpoint stays the caller's. */
 bool model_open(struct model **out, struct gpu_cmd *cmd, const struct checkpoint *ck, uint32_t ctx,
                 struct err *e);
+/* The same checks without a device (gpu and cmd are NULL): shapes and names, nothing to compute with. */
+bool model_describe(struct model **out, const struct checkpoint *ck, uint32_t ctx, struct err *e);
 void model_close(struct model **m);
 /* Looks at every weight once: NaN or infinity is ERR_USER that names the module. fn (may be NULL) hears the
  * share done, once per block; its false stops with ERR_STOPPED. Needs no device work. */

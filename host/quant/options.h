@@ -21,6 +21,7 @@ struct tensor_rule {
     const struct quant_type *type; /* by --bits's names; NULL: see gguf */
     uint32_t group;                /* 0: the run's group */
     const struct gguf_type *gguf;  /* a type of GGUF; NULL, too: keep in 16 bits */
+    bool llama; /* as llama-quantize's --tensor-type: any case, and rather in llama.cpp's names */
 };
 
 struct scale_search_options {

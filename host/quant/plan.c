@@ -32,11 +32,11 @@ static struct quant_spec spec_of(const struct quant_type *t, uint32_t group, enu
 }
 
 /* The first column of a group, or of the super-block that GPTQ works on as one, must be a place where a view
- * may start (GPTQ updates the columns behind it). */
+ * may start (GPTQ updates the columns behind it). info NULL: of any device. */
 static bool check_group(const struct plan_item *item, const struct gpu_info *info, struct err *e)
 {
     const struct quant_type *t = item->spec.type;
-    uint32_t unit = (uint32_t)max_u64(GROUP_MIN, info->min_align / sizeof(float));
+    uint32_t unit = (uint32_t)max_u64(GROUP_MIN, info ? info->min_align / sizeof(float) : 0);
     uint32_t group = t->super ? t->super : item->spec.group;
     if (t->super && item->cols % t->super) {
         err_set(e, ERR_USER, "%s has %u columns: %s needs a multiple of %u", item->module,
@@ -50,36 +50,48 @@ static bool check_group(const struct plan_item *item, const struct gpu_info *inf
     return err_hint(e, "--group 128 is the usual choice, 64 and 32 are more accurate and larger");
 }
 
-/* Fate and spec of the linears of a folder format. */
-static void folder_types(struct plan *p, const struct model *m, const struct quantize_options *o,
-                         struct rules *rules)
+/* What rules are for in a folder: the linears of the blocks. Freed by the caller. */
+static const char **linear_names(const struct plan *p, struct err *e)
 {
+    const char **names = calloc(p->n_items ? p->n_items : 1, sizeof *names);
+    for (size_t i = 0; names && i < p->n_items; i++)
+        names[i] = p->items[i].module;
+    if (!names)
+        err_nomem(e, "the plan", p->n_items * sizeof *names);
+    return names;
+}
+
+/* Fate and spec of the linears of a folder format, or of a refined file. */
+static bool choose_linears(struct plan *p, const struct model *m, const struct quantize_options *o,
+                           struct err *e)
+{
+    static const char *const fixed[] = {"model.embed_tokens", "lm_head"};
+    const char **names = linear_names(p, e);
+    struct rules rules = {0};
     enum scale_type scale = export_scale_type(o->format, m->ck);
-    for (size_t n = 0; n < p->n_items; n++) {
+    struct rule_names known = {names, fixed, p->n_items, sizeof fixed / sizeof *fixed};
+    bool ok = names && rules_compile(&rules, o, &known, e);
+    if (ok && o->refine)
+        ok = refine_types(p, &rules, e);
+    for (size_t n = 0; ok && !o->refine && n < p->n_items; n++) {
         struct plan_item *item = &p->items[n];
-        const struct tensor_rule *rule = rules_find(rules, item->module);
+        const struct tensor_rule *rule = rules_find(&rules, item->module);
         item->spec = spec_of(o->type, o->group, scale);
         item->keep = rule && !rule->type;
         if (rule && rule->type)
             item->spec = spec_of(rule->type, rule->group ? rule->group : o->group, scale);
     }
-    rules_warn_unused(rules, "linear");
+    rules_free(&rules);
+    free(names);
+    return ok;
 }
 
 static bool choose_types(struct plan *p, const struct model *m, const struct quantize_options *o,
-                         struct err *e)
+                         const struct plan_listener *l, struct err *e)
 {
-    struct rules rules;
-    bool ok = rules_compile(&rules, o, e);
-    if (ok && o->refine)
-        ok = refine_types(p, &rules, e);
-    else if (ok && o->format == EXPORT_GGUF)
-        ok = plan_gguf(p, m, o, &rules, e);
-    else if (ok)
-        folder_types(p, m, o, &rules);
-    rules_free(&rules);
+    bool ok = !o->refine && o->format == EXPORT_GGUF ? plan_gguf(p, m, o, l, e) : choose_linears(p, m, o, e);
     for (size_t n = 0; ok && n < p->n_items; n++)
-        ok = p->items[n].keep || check_group(&p->items[n], gpu_info(m->gpu), e);
+        ok = p->items[n].keep || check_group(&p->items[n], m->gpu ? gpu_info(m->gpu) : NULL, e);
     return ok;
 }
 
@@ -111,7 +123,8 @@ static bool list_items(struct plan *p, const struct model *m, struct err *e)
 }
 
 /* Shapes against the export format. A warning is said for the first linear of its kind. */
-static bool check_format(const struct plan *p, const struct quantize_options *o, struct err *e)
+static bool check_format(const struct plan *p, const struct quantize_options *o,
+                         const struct plan_listener *l, struct err *e)
 {
     char why[512];
     bool said[LINEAR_COUNT] = {false};
@@ -129,7 +142,7 @@ static bool check_format(const struct plan *p, const struct quantize_options *o,
                             linear_short_name(item->id));
         }
         if (verdict == EXPORT_WARN && !said[item->id]) {
-            log_warn("%s", why);
+            l->warn(l->ctx, why);
             said[item->id] = true;
         }
     }
@@ -168,9 +181,10 @@ static bool count_bytes(struct plan *p, const struct model *m, const struct quan
         const struct plan_item *item = &p->items[i];
         uint64_t weights = (uint64_t)item->rows * item->cols;
         p->weights += weights;
+        if (!item->keep || item->rounded)
+            p->weights_quantized += weights;
         if (item->keep)
             continue;
-        p->weights_quantized += weights;
         p->work_bytes += store_item_bytes(item);
         if (plan_scales(o))
             p->work_bytes +=
@@ -260,47 +274,126 @@ static double reach_share(const struct plan *p)
     return 1;
 }
 
-bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o,
-               struct plan_sources from, struct err *e)
+/* ---- nothing to do ---------------------------------------------------------------------------------------
+ */
+
+/* Of the tensors that fell back, the first. */
+static const struct plan_tensor *fallen(const struct plan *p)
+{
+    for (size_t i = 0; i < p->n_tensors; i++)
+        if (p->tensors[i].type != p->tensors[i].wanted && p->tensors[i].wanted->learned &&
+            p->tensors[i].wanted->learned->learned)
+            return &p->tensors[i];
+    return NULL;
+}
+
+/* Types that are learned and whose blocks divide these rows: "Q4_0, Q5_0". */
+static const char *learned_for(uint32_t cols, char *out, size_t cap)
+{
+    const struct gguf_type *t;
+    out[0] = 0;
+    for (size_t i = 0; (t = gguf_type_at(i)); i++) {
+        size_t n = strlen(out);
+        if (t->learned && t->learned->learned && cols % t->block == 0)
+            snprintf(out + n, cap - n, "%s%s", n ? ", " : "", t->name);
+    }
+    return out;
+}
+
+static bool nothing_learned(const struct plan *p, struct err *e)
+{
+    const struct plan_tensor *t = fallen(p);
+    char list[128];
+    if (!t)
+        return true;
+    err_set(e, ERR_USER,
+            "no linear is left to learn: rows of %u weights are not a multiple of %u, the block of %s, and "
+            "%s, which "
+            "stands in for it, is rounded to, not learned",
+            (unsigned)t->cols, (unsigned)t->wanted->block, t->wanted->name, t->type->name);
+    learned_for(t->cols, list, sizeof list);
+    return err_hint(e, "--method rtn rounds as llama-quantize does%s%s",
+                    list[0] ? "; learned with such rows: " : "", list);
+}
+
+/* A run that would change no linear, or learn none where learning was asked for. */
+static bool check_work(const struct plan *p, const struct model *m, const struct quantize_options *o,
+                       struct err *e)
+{
+    bool coded = false;
+    for (size_t i = 0; i < p->n_items; i++)
+        coded = coded || !p->items[i].keep;
+    if (coded || (o->method == METHOD_RTN && p->weights_quantized))
+        return true;
+    if (o->refine) {
+        err_set(e, ERR_USER, "%s has no linear of a type whose codes can be learned", o->refine);
+        return err_hint(e, "types that can: Q2_K, Q3_K, Q4_K, Q5_K, Q4_0, Q5_0, Q2_0, TQ1_0, TQ2_0");
+    }
+    if (!nothing_learned(p, e))
+        return false;
+    err_set(e, ERR_USER, "every linear of %s is kept in 16 bits: nothing to quantize", checkpoint_dir(m->ck));
+    return err_hint(e, "check the --keep patterns");
+}
+
+static bool check_learned(const struct quantize_options *o, struct err *e)
+{
+    if (o->method != METHOD_GSQ || o->type->learned)
+        return true;
+    err_set(e, ERR_USER, "%s%s not learned by gsq (rounding is already nearly exact there)", o->type->name,
+            o->type->group ? " is" : " bits are");
+    return err_hint(e, "use --method gptq for %s; single linears may have it, by --tensor", o->type->name);
+}
+
+bool plan_fates(struct plan *p, const struct model *m, const struct quantize_options *o,
+                struct plan_sources from, const struct plan_listener *l, struct err *e)
 {
     *p = (struct plan){.from = from, .ctx = m->ctx, .samples = o->samples, .acts_tier = "none"};
-    if (o->method != METHOD_RTN && !quantize_diagonal(o)) {
-        p->holdout = o->holdout ? o->holdout : (uint32_t)min_u64(HOLDOUT_MAX, o->samples / 8);
-        if (p->holdout >= o->samples) {
-            err_set(e, ERR_USER, "--holdout %u leaves none of the %u windows to learn from", p->holdout,
-                    o->samples);
-            return err_hint(e, "use fewer held-out windows, or more --samples");
-        }
-    }
-    if (o->method == METHOD_GSQ && !o->type->learned) {
-        err_set(e, ERR_USER, "%s%s not learned by gsq (rounding is already nearly exact there)",
-                o->type->name, o->type->group ? " is" : " bits are");
-        return err_hint(e, "use --method gptq for %s; single linears may have it, by --tensor",
-                        o->type->name);
-    }
+    return check_learned(o, e) && list_items(p, m, e) && choose_types(p, m, o, l, e) &&
+           check_imatrix(p, o, e) && check_format(p, o, l, e) && count_bytes(p, m, o, e) &&
+           check_work(p, m, o, e);
+}
+
+/* ---- the whole -------------------------------------------------------------------------------------------
+ */
+
+static bool hold_out(struct plan *p, const struct quantize_options *o, struct err *e)
+{
+    if (o->method == METHOD_RTN || quantize_diagonal(o))
+        return true;
+    p->holdout = o->holdout ? o->holdout : (uint32_t)min_u64(HOLDOUT_MAX, o->samples / 8);
+    if (p->holdout < o->samples)
+        return true;
+    err_set(e, ERR_USER, "--holdout %u leaves none of the %u windows to learn from", p->holdout, o->samples);
+    return err_hint(e, "use fewer held-out windows, or more --samples");
+}
+
+static void count_steps(struct plan *p, const struct quantize_options *o)
+{
     if (o->method == METHOD_GSQ)
         p->reach = gumbel_reach(&o->gumbel);
     if (plan_block_objective(o)) {
         struct gumbel_options g = tune_block_gumbel(o, o->samples - p->holdout);
         p->block_steps = g.steps;
-        p->block_reach = gumbel_reach(&g);
+        p->block_reach = gumbel_reach(&g) * reach_share(p);
     }
     if (plan_scales(o))
         p->scale_steps = o->scales.epochs * tune_scales_steps(o, o->samples - p->holdout);
-    bool ok = list_items(p, m, e) && choose_types(p, m, o, e) && check_imatrix(p, o, e) &&
-              check_format(p, o, e) && count_bytes(p, m, o, e) && plan_memory(p, m, o, e) &&
-              check_disk(p, o, e);
+}
+
+static void warn(void *ctx, const char *line)
+{
+    (void)ctx;
+    log_warn("%s", line);
+}
+
+bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o,
+               struct plan_sources from, struct err *e)
+{
+    const struct plan_listener log = {.warn = warn};
+    bool ok = plan_fates(p, m, o, from, &log, e) && hold_out(p, o, e);
     if (ok)
-        p->block_reach *= reach_share(p);
-    if (ok && !p->weights_quantized && o->refine) {
-        ok = err_set(e, ERR_USER, "%s has no linear of a type whose codes can be learned", o->refine);
-        err_hint(e, "types that can: Q2_K, Q3_K, Q4_K, Q5_K, Q4_0, Q5_0, Q2_0, TQ1_0, TQ2_0");
-    }
-    if (ok && !p->weights_quantized) {
-        ok = err_set(e, ERR_USER, "every linear of %s is kept in 16 bits: nothing to quantize",
-                     checkpoint_dir(m->ck));
-        err_hint(e, "check the --keep patterns");
-    }
+        count_steps(p, o);
+    ok = ok && (!m->gpu || plan_memory(p, m, o, e)) && check_disk(p, o, e);
     if (!ok)
         plan_free(p);
     return ok;

@@ -15,7 +15,8 @@ struct plan_item {
     uint32_t layer;
     enum linear_id id;
     uint32_t rows, cols;
-    bool keep;              /* stays in 16 bits; in a GGUF it may be rounded as it is written */
+    bool keep;              /* no codes are made for it: it stays in 16 bits or, in a GGUF, is rounded */
+    bool rounded;           /* kept, and rounded to a type of blocks as the GGUF is written */
     struct quant_spec spec; /* if not kept */
 };
 
@@ -86,15 +87,24 @@ bool plan_alone(const struct quantize_options *o, const struct plan_item *item);
 /* Whether a linear is quantized with its Hessian at all: not by RTN. */
 bool plan_needs_hessian(const struct quantize_options *o, const struct plan_item *item);
 
-/* Preflight: rules compiled, shapes against the format, tied heads, disk space, memory. Warnings go to the
- * log; the first refusal is ERR_USER. */
+/* Hears, in a sentence, what is not as it was asked for. */
+struct plan_listener {
+    void (*warn)(void *ctx, const char *line);
+    void *ctx;
+};
+/* The part of a plan that needs no device: what becomes of each weight by the options (settled), whether the
+ * format takes it, sizes. m: of model_open or model_describe. The first refusal is ERR_USER; plan_free in any
+ * case. */
+bool plan_fates(struct plan *p, const struct model *m, const struct quantize_options *o,
+                struct plan_sources from, const struct plan_listener *l, struct err *e);
+/* Preflight: fates, then disk space and memory. Warnings go to the log; the first refusal is ERR_USER. Of a
+ * model without a device nothing is said of its memory. */
 bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o,
                struct plan_sources from, struct err *e);
 /* Of a GGUF: types of all 2-D weights by mixture and rules, fallbacks told; fate and spec of the linears
  * (plan_gguf.c). */
-struct rules;
-bool plan_gguf(struct plan *p, const struct model *m, const struct quantize_options *o, struct rules *rules,
-               struct err *e);
+bool plan_gguf(struct plan *p, const struct model *m, const struct quantize_options *o,
+               const struct plan_listener *l, struct err *e);
 /* Bytes of that file, and bits per weight. */
 bool plan_gguf_size(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e);
 struct gguf_options plan_gguf_options(const struct quantize_options *o);

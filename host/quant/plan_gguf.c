@@ -1,9 +1,9 @@
 /* Types of a GGUF's tensors: the mixture's, other ones by --tensor and --keep, and what stands in where rows
  * do not divide. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "host/base/log.h"
 #include "host/quant/plan.h"
 #include "host/quant/plan_rules.h"
 
@@ -71,6 +71,7 @@ static bool decide(struct plan *p, struct plan_tensor *t, struct err *e)
     t->coded = item && t->spec.type;
     if (item) {
         item->keep = !t->coded;
+        item->rounded = !t->coded && t->type->block > 1;
         item->spec = t->spec;
     }
     if (t->coded || t->type->rounded)
@@ -89,33 +90,49 @@ static const char *kind_of(const char *module)
 
 static bool same_fallback(const struct plan_tensor *a, const struct plan_tensor *b)
 {
-    return a->type == b->type && a->wanted == b->wanted && a->cols == b->cols &&
-           strcmp(kind_of(a->module), kind_of(b->module)) == 0;
+    return a->type == b->type && a->wanted == b->wanted && a->cols == b->cols;
 }
 
-/* Once for each kind of tensor. */
-static void tell_fallbacks(const struct plan *p)
+/* Whether one of the first n tensors fell back in the same way; kind NULL, or of this kind. */
+static bool told_before(const struct plan *p, size_t n, const struct plan_tensor *t, const char *kind)
+{
+    for (size_t i = 0; i < n; i++)
+        if (same_fallback(&p->tensors[i], t) && (!kind || strcmp(kind_of(p->tensors[i].module), kind) == 0))
+            return true;
+    return false;
+}
+
+static bool learned(const struct gguf_type *t)
+{
+    return t->learned && t->learned->learned;
+}
+
+/* Once for each type and length of rows: "q_proj, k_proj: rows of ...". */
+static void tell_fallbacks(const struct plan *p, const struct plan_listener *l)
 {
     for (size_t i = 0; i < p->n_tensors; i++) {
         const struct plan_tensor *t = &p->tensors[i];
-        unsigned count = 0;
-        size_t first = i;
-        for (size_t k = 0; k < p->n_tensors; k++) {
-            if (!same_fallback(t, &p->tensors[k]))
-                continue;
-            if (k < first)
-                first = k;
-            count++;
+        char line[400] = "";
+        size_t n = 0;
+        if (t->type == t->wanted || told_before(p, i, t, NULL))
+            continue;
+        for (size_t k = i; k < p->n_tensors && n < sizeof line; k++) {
+            const char *kind = kind_of(p->tensors[k].module);
+            if (same_fallback(&p->tensors[k], t) && !told_before(p, k, t, kind))
+                n += (size_t)snprintf(line + n, sizeof line - n, "%s%s", n ? ", " : "", kind);
         }
-        if (t->type != t->wanted && first == i)
-            log_warn("%s (%u of them) is stored as %s: its rows of %u weights are no multiple of %s's %u",
-                     kind_of(t->module), count, t->type->name, (unsigned)t->cols, t->wanted->name,
-                     (unsigned)t->wanted->block);
+        if (n < sizeof line)
+            snprintf(line + n, sizeof line - n,
+                     ": rows of %u weights are not a multiple of %u, the block of %s: stored as %s%s",
+                     (unsigned)t->cols, (unsigned)t->wanted->block, t->wanted->name, t->type->name,
+                     learned(t->wanted) && !learned(t->type) ? ", rounded, not learned" : "");
+        l->warn(l->ctx, line);
     }
 }
 
 /* A tied matrix has two names; it is stored in the model under one of them. */
-static const struct tensor_rule *rule_of(struct rules *rules, const struct checkpoint *ck, const char *module)
+static const struct tensor_rule *rule_of(const struct rules *rules, const struct checkpoint *ck,
+                                         const char *module)
 {
     static const char *const names[2] = {"model.embed_tokens", "lm_head"};
     const struct tensor_rule *rule = rules_find(rules, module), *other;
@@ -126,20 +143,44 @@ static const struct tensor_rule *rule_of(struct rules *rules, const struct check
     return !rule || (other && other > rule) ? other : rule;
 }
 
-bool plan_gguf(struct plan *p, const struct model *m, const struct quantize_options *o, struct rules *rules,
-               struct err *e)
+/* What rules are for: every 2-D weight, a tied one under both its names. Freed by the caller. */
+static const char **weight_names(const struct plan *p, size_t *n, struct err *e)
 {
+    static const char *const ends[] = {"model.embed_tokens", "lm_head"};
+    const char **names = calloc(p->n_tensors + 2, sizeof *names);
+    *n = 0;
+    if (!names) {
+        err_nomem(e, "the plan", p->n_tensors * sizeof *names);
+        return NULL;
+    }
+    for (size_t i = 0; i < p->n_tensors; i++)
+        if (strcmp(p->tensors[i].module, ends[0]) != 0 && strcmp(p->tensors[i].module, ends[1]) != 0)
+            names[(*n)++] = p->tensors[i].module;
+    for (int i = 0; i < 2; i++)
+        names[(*n)++] = ends[i];
+    return names;
+}
+
+bool plan_gguf(struct plan *p, const struct model *m, const struct quantize_options *o,
+               const struct plan_listener *l, struct err *e)
+{
+    struct rules rules = {0};
+    struct rule_names known = {0};
     if (!list_tensors(p, m, e))
         return false;
-    for (size_t i = 0; i < p->n_tensors; i++) {
+    const char **names = weight_names(p, &known.n, e);
+    known.modules = names;
+    bool ok = names && rules_compile(&rules, o, &known, e);
+    for (size_t i = 0; ok && i < p->n_tensors; i++) {
         struct plan_tensor *t = &p->tensors[i];
-        want(t, m->cfg, o, rule_of(rules, m->ck, t->module));
-        if (!decide(p, t, e))
-            return false;
+        want(t, m->cfg, o, rule_of(&rules, m->ck, t->module));
+        ok = decide(p, t, e);
     }
-    rules_warn_unused(rules, "2-D weight");
-    tell_fallbacks(p);
-    return true;
+    if (ok)
+        tell_fallbacks(p, l);
+    rules_free(&rules);
+    free(names);
+    return ok;
 }
 
 struct gguf_item *plan_gguf_items(const struct plan *p)
@@ -168,7 +209,8 @@ bool plan_gguf_size(struct plan *p, const struct model *m, const struct quantize
         uint64_t own = t->rows * gguf_row_bytes(t->type, t->cols);
         weights += (uint64_t)t->rows * t->cols;
         bytes += own;
-        if (t->coded)
+        struct plan_item *item = linear_of(p, t->module);
+        if (item && (!item->keep || item->rounded))
             coded += own;
     }
     p->file_bpw = weights ? 8.0 * (double)bytes / (double)weights : 0;

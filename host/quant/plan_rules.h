@@ -8,14 +8,22 @@ struct rules {
     const struct tensor_rule *list;
     size_t n;
     void **compiled; /* [n] */
-    bool *used;      /* [n]: it matched a module */
+    bool *gguf;      /* [n]: searched in llama.cpp's names ("blk.0.attn_q.weight"); else in Hugging Face's */
+    void *limits;
 };
-/* A pattern that is none is ERR_USER. rules_free in every case. */
-bool rules_compile(struct rules *r, const struct quantize_options *o, struct err *e);
+/* Names that the rules are for, and those that no rule of a type can be for: "lm_head" in a folder format. */
+struct rule_names {
+    const char *const *modules, *const *fixed;
+    size_t n, n_fixed;
+};
+
+/* Compiles the patterns and finds for each in which names it is written. ERR_USER: one that is no regular
+ * expression, that takes too many steps on some name, or that matches no module; the hint names the nearest.
+ * rules_free in every case. */
+bool rules_compile(struct rules *r, const struct quantize_options *o, const struct rule_names *names,
+                   struct err *e);
 void rules_free(struct rules *r);
-/* The last rule that matches; NULL: none does. */
-const struct tensor_rule *rules_find(struct rules *r, const char *module);
-/* A warning for each that matched nothing; what: "linear". */
-void rules_warn_unused(const struct rules *r, const char *what);
+/* The last rule that matches; NULL: none does. `module` is one of those compiled for. */
+const struct tensor_rule *rules_find(const struct rules *r, const char *module);
 
 #endif

@@ -74,7 +74,6 @@ bool refine_types(struct plan *p, struct rules *rules, struct err *e)
         item->keep = !info.quantized || !info.spec.type->learned || rules_find(rules, item->module);
         item->spec = info.spec;
     }
-    rules_warn_unused(rules, "linear");
     return true;
 }
 
