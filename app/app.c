@@ -34,6 +34,41 @@ const char *app_spill_dir(const struct args *a)
 /* ---- the device
  * --------------------------------------------------------------------------------------------------- */
 
+bool app_result(bool ok, const struct gsq_error *from, struct err *e)
+{
+    static const enum err_kind kinds[] = {
+        [GSQ_ERROR_NONE] = ERR_BUG,        [GSQ_ERROR_USER] = ERR_USER,       [GSQ_ERROR_ENVIRONMENT] = ERR_ENV,
+        [GSQ_ERROR_BUG] = ERR_BUG,         [GSQ_ERROR_STOPPED] = ERR_STOPPED,
+    };
+    if (ok)
+        return true;
+    err_set(e, kinds[from->kind], "%s", from->message);
+    return from->hint[0] ? err_hint(e, "%s", from->hint) : false;
+}
+
+bool app_device_open(gsq_device **out, const struct args *a, struct err *e)
+{
+    struct gsq_error why;
+    struct gsq_device_options o;
+    gsq_device_options_init(&o);
+    o.device = a->device;
+    o.variant = a->variant;
+    o.memory_limit = a->mem_limit;
+    o.threads = a->threads;
+    return app_result(gsq_device_open(out, &o, &why), &why, e);
+}
+
+bool app_device_close(gsq_device **device, bool ok, struct err *e)
+{
+    struct gsq_device_info d = {.size = sizeof d};
+    gsq_device_get_info(*device, &d);
+    gsq_device_close(device);
+    if (ok && d.validation_messages)
+        return err_set(e, ERR_BUG, "the Vulkan validation layer reported %u messages",
+                       (unsigned)d.validation_messages);
+    return ok;
+}
+
 static bool go_on(void *ctx)
 {
     (void)ctx;

@@ -7,7 +7,9 @@
 #include "app/args.h"
 #include "formats/hf_config.h"
 #include "host/base/table.h"
+#include "host/base/num.h"
 #include "host/gpu/gpu_cmd.h"
+#include "lib/gsq.h"
 
 bool cmd_quantize(const struct args *a, struct err *e);
 bool cmd_eval(const struct args *a, struct err *e);
@@ -16,9 +18,7 @@ bool cmd_inspect(const struct args *a, struct err *e);
 bool cmd_convert(const struct args *a, struct err *e);
 bool cmd_imatrix(const struct args *a, struct err *e);
 bool cmd_devices(const struct args *a, struct err *e);
-/* kernel_filter: part of a name, or NULL. Prints for people, or with json one line per kernel and the result
- * line. */
-bool cmd_bench(struct gpu *g, const char *kernel_filter, bool json, struct err *e);
+bool cmd_bench(const struct args *a, struct err *e);
 
 /* Results for people: stdout, or stderr when stdout carries JSON. */
 FILE *app_out(const struct args *a);
@@ -27,6 +27,13 @@ FILE *app_out(const struct args *a);
 uint32_t app_default_ctx(const struct model_config *c);
 /* Where an evaluation puts activations that fit nowhere else. */
 const char *app_spill_dir(const struct args *a);
+
+/* The device the options name. */
+bool app_device_open(gsq_device **out, const struct args *a, struct err *e);
+/* ok: what the command would return. Turns success into ERR_BUG if the validation layer complained. */
+bool app_device_close(gsq_device **device, bool ok, struct err *e);
+/* The library's error as the program's; returns ok. */
+bool app_result(bool ok, const struct gsq_error *from, struct err *e);
 
 struct app_gpu {
     struct gpu *gpu;

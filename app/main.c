@@ -23,10 +23,8 @@ static bool run(const struct args *a, struct err *e)
         return cmd_imatrix(a, e);
     case CMD_DEVICES:
         return cmd_devices(a, e);
-    case CMD_BENCH: {
-        struct app_gpu g;
-        return app_gpu_open(&g, a, e) && app_gpu_close(&g, cmd_bench(g.gpu, a->kernel, a->json, e), e);
-    }
+    case CMD_BENCH:
+        return cmd_bench(a, e);
     case CMD_NONE:
         break;
     }

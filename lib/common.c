@@ -34,6 +34,28 @@ bool lib_result(bool ok, const struct err *from, struct gsq_error *e)
     return false;
 }
 
+char *lib_text(bool ok, struct strbuf *text, struct err *from, struct gsq_error *e)
+{
+    if (ok && (text->failed || !text->data))
+        ok = err_nomem(from, "a text", text->size);
+    if (!lib_result(ok, from, e)) {
+        strbuf_free(text);
+        return NULL;
+    }
+    return text->data;
+}
+
+char *lib_json(bool ok, cJSON *o, struct err *from, struct gsq_error *e)
+{
+    char *printed = ok && o ? cJSON_PrintUnformatted(o) : NULL;
+    struct strbuf text = {0};
+    if (printed)
+        strbuf_puts(&text, printed);
+    cJSON_free(printed);
+    cJSON_Delete(o);
+    return lib_text(ok, &text, from, e);
+}
+
 /* ---- log and stop ----------------------------------------------------------------------------------------------- */
 
 static gsq_log_fn *log_fn;
@@ -61,6 +83,12 @@ void gsq_request_stop(void)
 void gsq_clear_stop(void)
 {
     os_clear_stop();
+}
+
+bool lib_go_on(void *ctx)
+{
+    (void)ctx;
+    return !os_stop_requested();
 }
 
 /* ---- sized structs ---------------------------------------------------------------------------------------------- */

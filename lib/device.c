@@ -10,12 +10,6 @@ void gsq_device_options_init_sized(struct gsq_device_options *o, size_t size)
     memcpy(o, &defaults, size < sizeof defaults ? size : sizeof defaults);
 }
 
-static bool go_on(void *ctx)
-{
-    (void)ctx;
-    return !os_stop_requested();
-}
-
 bool gsq_device_open(gsq_device **out, const struct gsq_device_options *o, struct gsq_error *e)
 {
     struct err why = {0};
@@ -35,7 +29,7 @@ bool gsq_device_open(gsq_device **out, const struct gsq_device_options *o, struc
     };
     ok = ok && gpu_create(&d->gpu, &g, &why) && gpu_cmd_create(&d->cmd, d->gpu, &why);
     if (ok) {
-        gpu_cmd_set_poll(d->cmd, go_on, NULL);
+        gpu_cmd_set_poll(d->cmd, lib_go_on, NULL);
         *out = d;
     } else {
         gsq_device_close(&d);

@@ -20,8 +20,9 @@
  * - Every struct of options or results begins with its size, so that later versions can add fields at its end. An
  *   init function sets the size and the defaults; call it first. A NULL options pointer means the defaults.
  * - Paths and texts are UTF-8. Pointers in options are read during the call only. Results belong to the caller.
- * - Sizes are bytes, times are seconds, losses are as METHOD in docs/ defines them.
- * - One device is used from one thread at a time. Different devices may be used from different threads.
+ * - Sizes are bytes, times are seconds.
+ * - One device is used from one thread at a time. Different devices may be used from different threads, but are opened,
+ *   listed and closed one at a time.
  *   The log function and the stop flag belong to the whole process. */
 #ifndef GSQ_H
 #define GSQ_H
@@ -122,6 +123,13 @@ struct gsq_device_info {
 };
 /* info->size must be set. */
 GSQ_API void gsq_device_get_info(const gsq_device *device, struct gsq_device_info *info);
+
+/* Every device that Vulkan shows, also the unusable, in words; as a JSON array. */
+GSQ_API char *gsq_devices_text(struct gsq_error *e);
+GSQ_API char *gsq_devices_json(struct gsq_error *e);
+/* Which variant each kernel uses on a device, as a table; as a JSON object. Makes every pipeline. */
+GSQ_API char *gsq_kernels_text(gsq_device *device, struct gsq_error *e);
+GSQ_API char *gsq_kernels_json(gsq_device *device, struct gsq_error *e);
 
 /* ---- models ----------------------------------------------------------------------------------------------------- */
 
@@ -328,6 +336,35 @@ GSQ_API void gsq_imatrix_options_init_sized(struct gsq_imatrix_options *o, size_
 /* Writes an importance matrix (GGUF), as llama-imatrix does. */
 GSQ_API bool gsq_imatrix(gsq_device *device, const gsq_model *model, const struct gsq_imatrix_options *o,
                          struct gsq_error *e);
+
+/* ---- speed ------------------------------------------------------------------------------------------------------ */
+
+/* One kernel at one shape. */
+struct gsq_bench_row {
+    size_t size;
+    const char *kernel, *variant, *shape;
+    double seconds;              /* of one call */
+    double gflops, gbytes_per_s; /* gflops 0: it only moves memory */
+    double share_of_limit;       /* of what the device can do, 0 to 1 */
+};
+struct gsq_bench_result {
+    size_t size;
+    double copy_gbytes_per_s, fma_gflops; /* the limits, measured */
+    uint32_t cases;
+    char kernels_without_case[512]; /* "name, name" */
+};
+struct gsq_bench_options {
+    size_t size;
+    const char *kernel; /* only those with this text in their name; NULL: all */
+    void (*limits)(void *ctx, const struct gsq_bench_result *limits); /* before the first row; may be NULL */
+    void (*row)(void *ctx, const struct gsq_bench_row *row);          /* may be NULL */
+    void *ctx;
+};
+GSQ_API void gsq_bench_options_init_sized(struct gsq_bench_options *o, size_t size);
+#define gsq_bench_options_init(o) gsq_bench_options_init_sized((o), sizeof *(o))
+/* Measures every kernel. result may be NULL; result->size must be set. */
+GSQ_API bool gsq_bench(gsq_device *device, const struct gsq_bench_options *o, struct gsq_bench_result *result,
+                       struct gsq_error *e);
 
 #ifdef __cplusplus
 }

@@ -2,7 +2,10 @@
 #ifndef LIB_LIB_INTERNAL_H
 #define LIB_LIB_INTERNAL_H
 
+#include <cjson/cJSON.h>
+
 #include "formats/checkpoint_in.h"
+#include "host/base/str.h"
 #include "host/gpu/gpu_cmd.h"
 #include "host/quant/job.h"
 #include "lib/gsq.h"
@@ -25,6 +28,12 @@ struct gsq_plan {
 
 /* The public error from the internal one; returns ok. e may be NULL. */
 bool lib_result(bool ok, const struct err *from, struct gsq_error *e);
+
+/* The text for the caller, or NULL and the error; takes `text` and `o` in any case. */
+char *lib_text(bool ok, struct strbuf *text, struct err *from, struct gsq_error *e);
+char *lib_json(bool ok, cJSON *o, struct err *from, struct gsq_error *e);
+/* For gpu_cmd_set_poll: false once a stop is asked for. */
+bool lib_go_on(void *ctx);
 
 /* Options as this version knows them: the defaults, with the caller's fields, as many as its size says, over them.
  * ERR_BUG where the size was never set. */

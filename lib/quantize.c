@@ -71,22 +71,18 @@ void gsq_plan_get_info(const gsq_plan *plan, struct gsq_plan_info *info)
 
 char *gsq_plan_text(const gsq_plan *plan)
 {
+    struct err why = {0};
     struct strbuf text = {0};
     plan_text(&text, &plan->plan, &plan->options);
-    if (!text.failed)
-        return text.data;
-    strbuf_free(&text);
-    return NULL;
+    return lib_text(true, &text, &why, NULL);
 }
 
 char *gsq_plan_json(const gsq_plan *plan)
 {
+    struct err why = {0};
     cJSON *o = cJSON_CreateObject();
     plan_json(o, &plan->plan);
-    char *printed = cJSON_PrintUnformatted(o), *text = printed ? str_dup(printed) : NULL;
-    cJSON_free(printed);
-    cJSON_Delete(o);
-    return text;
+    return lib_json(true, o, &why, NULL);
 }
 
 /* ---- runs ------------------------------------------------------------------------------------------------------- */

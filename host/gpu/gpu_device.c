@@ -175,8 +175,10 @@ static bool instance_create(struct gpu *g, bool validate, struct err *e)
     VK(e, vkCreateInstance(&info, NULL, &g->instance));
     volkLoadInstance(g->instance);
     messenger.pNext = NULL;
-    if (validate)
+    if (validate) {
+        g->destroy_messenger = vkDestroyDebugUtilsMessengerEXT;
         VK(e, vkCreateDebugUtilsMessengerEXT(g->instance, &messenger, NULL, &g->messenger));
+    }
     return true;
 fail:
     return false;
@@ -626,7 +628,7 @@ void gpu_destroy(struct gpu **gp)
         vkDestroyDevice(g->device, NULL);
     }
     if (g->messenger)
-        vkDestroyDebugUtilsMessengerEXT(g->instance, g->messenger, NULL);
+        g->destroy_messenger(g->instance, g->messenger, NULL);
     if (g->instance)
         vkDestroyInstance(g->instance, NULL);
     unsigned messages = atomic_load(&g->messages);

@@ -63,6 +63,7 @@ struct gpu {
     struct gpu_probe probe;
     VkInstance instance;
     VkDebugUtilsMessengerEXT messenger;
+    PFN_vkDestroyDebugUtilsMessengerEXT destroy_messenger; /* an instance without validation clears the global one */
     atomic_uint messages; /* of validation */
     VkDevice device;
     VkQueue queue;

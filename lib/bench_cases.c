@@ -1,4 +1,4 @@
-#include "app/bench_cases.h"
+#include "lib/bench_cases.h"
 
 #include <stdio.h>
 

@@ -1,7 +1,7 @@
 /* What `gsq bench` runs: one row per kernel and shape. A new kernel needs one function and one row in
  * bench_cases.c. */
-#ifndef APP_BENCH_CASES_H
-#define APP_BENCH_CASES_H
+#ifndef LIB_BENCH_CASES_H
+#define LIB_BENCH_CASES_H
 
 #include <stddef.h>
 

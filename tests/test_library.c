@@ -1,0 +1,338 @@
+/* gsq.h as a program uses it: handles, sized structs, callbacks, stop and resume, what is refused and how it is said. */
+#include <math.h>
+
+#include "lib/gsq.h"
+#include "tests/check.h"
+
+#define DIR_ "library-test"
+#include "tests/scratch_dir.h"
+
+static struct gsq_error e;
+static gsq_device *device;
+static gsq_model *model;
+static char demo[1024], calib[1100], eval_text[1100];
+
+#define WORKS(call)                                                                                          \
+    do {                                                                                                     \
+        if (!(call))                                                                                         \
+            fail_msg("%s: %s", #call, e.message);                                                            \
+    } while (0)
+#define REFUSED(call, want, part)                                                                            \
+    do {                                                                                                     \
+        e = (struct gsq_error){0};                                                                           \
+        assert_false(call);                                                                                  \
+        if (e.kind != (want) || !strstr(e.message, part))                                                    \
+            fail_msg("%s: kind %d, \"%s\" has no \"%s\"", #call, (int)e.kind, e.message, part);              \
+    } while (0)
+
+static int open_all(void **state)
+{
+    const char *source = os_getenv("GSQ_SOURCE");
+    snprintf(demo, sizeof demo, "%s/models/demo", source ? source : "..");
+    snprintf(calib, sizeof calib, "%s/calib.txt", demo);
+    snprintf(eval_text, sizeof eval_text, "%s/eval.txt", demo);
+    return make_dir(state) == 0 && gsq_device_open(&device, NULL, &e) && gsq_model_open(&model, demo, &e) ? 0 : -1;
+}
+
+/* A quick run: seconds. */
+static void quick(struct gsq_quantize_options *o, const char *out)
+{
+    gsq_quantize_options_init(o);
+    assert_true(gsq_quantize_options_set_effort(o, "balanced"));
+    o->out = out;
+    o->calib = calib;
+    o->context = 32;
+    o->samples = 8;
+    o->steps = 10;
+    o->epochs = 1;
+    o->scale_epochs = 1;
+}
+
+static void same_file(const char *a, const char *b)
+{
+    char *x, *y;
+    size_t n, m;
+    struct err why;
+    OK(os_read_file(a, 1 << 28, &x, &n, &why), why);
+    OK(os_read_file(b, 1 << 28, &y, &m, &why), why);
+    assert_int_equal(n, m);
+    assert_memory_equal(x, y, n);
+    free(x);
+    free(y);
+}
+
+static void test_info(void **state)
+{
+    (void)state;
+    struct gsq_model_info m = {.size = sizeof m};
+    struct gsq_device_info d = {.size = sizeof d};
+    gsq_model_get_info(model, &m);
+    assert_string_equal(m.architecture, "LlamaForCausalLM");
+    assert_true(m.supported && m.layers > 0 && m.hidden_size > 0 && m.vocab_size > 0 && m.bytes > 100000);
+    gsq_device_get_info(device, &d);
+    assert_true(d.name[0] && d.kind[0] && d.memory_limit > 0 && d.memory_limit <= d.memory_bytes);
+    assert_true(strlen(gsq_version()) >= 5);
+    char *text = gsq_devices_text(&e), *json = gsq_devices_json(&e);
+    assert_true(text && strstr(text, d.name));
+    assert_true(json && json[0] == '[' && strstr(json, d.name));
+    gsq_free(text);
+    gsq_free(json);
+    text = gsq_kernels_text(device, &e);
+    json = gsq_kernels_json(device, &e);
+    assert_true(text && strstr(text, "gemm"));
+    assert_true(json && strstr(json, "\"gemm\":\""));
+    gsq_free(text);
+    gsq_free(json);
+    gsq_free(NULL);
+}
+
+/* A caller that was compiled with an older, shorter struct gets no byte beyond it, and defaults for the rest. */
+static void test_sizes(void **state)
+{
+    (void)state;
+    struct gsq_model_info m;
+    memset(&m, 0x5a, sizeof m);
+    m.size = offsetof(struct gsq_model_info, layers);
+    gsq_model_get_info(model, &m);
+    assert_string_equal(m.model_type, "llama");
+    assert_int_equal(m.layers, 0x5a5a5a5a);
+
+    struct gsq_quantize_options o;
+    memset(&o, 0x5a, sizeof o);
+    gsq_quantize_options_init_sized(&o, offsetof(struct gsq_quantize_options, steps));
+    assert_int_equal(o.steps, 0x5a5a5a5a);
+    assert_int_equal(o.seed, 1);
+    gsq_plan *plan = NULL;
+    o.out = DIR_ "/sizes";
+    o.method = "rtn";
+    o.steps = 0; /* not read: it lies beyond the size */
+    WORKS(gsq_plan_make(&plan, device, model, &o, &e));
+    gsq_plan_free(&plan);
+
+    struct gsq_quantize_options unset = {.out = DIR_ "/sizes"};
+    REFUSED(gsq_plan_make(&plan, device, model, &unset, &e), GSQ_ERROR_USER, "size is not set");
+    assert_null(plan);
+}
+
+struct seen {
+    unsigned planned, progress, linears, stages, stop_after;
+    double share;
+};
+
+static void on_planned(void *ctx, const gsq_plan *p)
+{
+    struct seen *s = ctx;
+    struct gsq_plan_info info = {.size = sizeof info};
+    gsq_plan_get_info(p, &info);
+    assert_true(info.weights_quantized > 0 && info.bits_per_weight > 2 && info.bits_per_weight < 2.2);
+    s->planned++;
+}
+
+static bool on_progress(void *ctx, const struct gsq_progress *p)
+{
+    struct seen *s = ctx;
+    assert_true(p->size == sizeof *p && p->phase && p->done >= 0 && p->done <= 1.0001);
+    s->progress++;
+    s->share = p->done;
+    return true;
+}
+
+static void on_linear(void *ctx, const struct gsq_linear *l)
+{
+    struct seen *s = ctx;
+    assert_true(strstr(l->module, "_proj") && isfinite(l->loss));
+    s->linears++;
+    if (s->linears == s->stop_after)
+        gsq_request_stop();
+}
+
+static void on_stage(void *ctx, const struct gsq_stage *t)
+{
+    struct seen *s = ctx;
+    assert_true(t->name[0] && t->steps > 0 && isfinite(t->loss) && t->loss <= t->loss_start * 1.0001);
+    s->stages++;
+}
+
+static struct gsq_quantize_callbacks callbacks(struct seen *s)
+{
+    return (struct gsq_quantize_callbacks){.size = sizeof(struct gsq_quantize_callbacks),
+                                           .ctx = s,
+                                           .planned = on_planned,
+                                           .progress = on_progress,
+                                           .linear_done = on_linear,
+                                           .stage_done = on_stage};
+}
+
+static void test_run_stop_resume(void **state)
+{
+    (void)state;
+    struct gsq_model_info m = {.size = sizeof m};
+    struct gsq_quantize_options o;
+    struct gsq_quantize_result r = {.size = sizeof r};
+    struct seen whole = {0}, cut = {.stop_after = 10}, rest = {0};
+    gsq_model_get_info(model, &m);
+    quick(&o, DIR_ "/whole");
+    struct gsq_quantize_callbacks cb = callbacks(&whole);
+    WORKS(gsq_quantize(device, model, &o, &cb, &r, &e));
+    assert_int_equal(whole.planned, 1);
+    assert_int_equal(whole.linears, 7 * m.layers);
+    assert_int_equal(whole.stages, 2 * m.layers + 1);
+    assert_true(whole.progress > 0);
+    assert_int_equal(r.blocks, m.layers);
+    assert_int_equal(r.blocks_resumed, 0);
+    assert_true(isfinite(r.mean_loss) && r.out_bytes > 0 && r.seconds > 0);
+
+    quick(&o, DIR_ "/resumed");
+    cb = callbacks(&cut);
+    REFUSED(gsq_quantize(device, model, &o, &cb, &r, &e), GSQ_ERROR_STOPPED, "stopped");
+    assert_int_equal(cut.linears, 10 + (7 * ((10 + 6) / 7) - 10)); /* the block's report comes whole */
+    gsq_clear_stop();
+    cb = callbacks(&rest);
+    WORKS(gsq_quantize(device, model, &o, &cb, &r, &e));
+    assert_true(r.blocks_resumed >= 1 && r.blocks_resumed < m.layers);
+    same_file(DIR_ "/whole/model.safetensors", DIR_ "/resumed/model.safetensors");
+}
+
+static void test_eval(void **state)
+{
+    (void)state;
+    struct gsq_quantize_options o;
+    struct gsq_eval_options t;
+    struct gsq_eval_result plain = {.size = sizeof plain}, r = {.size = sizeof r};
+    gsq_model *small = NULL;
+    quick(&o, DIR_ "/eval.gguf");
+    o.method = "rtn";
+    o.type = "Q2_0";
+    WORKS(gsq_quantize(device, model, &o, NULL, NULL, &e));
+    WORKS(gsq_model_open(&small, o.out, &e));
+    gsq_eval_options_init(&t);
+    t.text = eval_text;
+    t.context = 64;
+    t.windows = 4;
+    WORKS(gsq_eval(device, model, &t, &plain, &e));
+    assert_true(plain.perplexity > 1 && fabs(plain.perplexity - exp(plain.mean_nll)) < 1e-9 * plain.perplexity);
+    assert_int_equal(plain.windows, 4);
+    assert_int_equal(plain.scored, 4 * 63);
+    WORKS(gsq_compare(device, small, model, &t, &r, &e));
+    assert_true(r.mean_kl > 0 && r.mean_kl < 5 && r.top1 > 0.2 && r.top1 < 1);
+    assert_true(r.reference_perplexity == plain.perplexity && r.perplexity > plain.perplexity);
+    gsq_model_close(&small);
+    gsq_model_close(&small); /* of nothing */
+}
+
+static void test_convert_imatrix(void **state)
+{
+    (void)state;
+    struct gsq_convert_options c;
+    struct gsq_imatrix_options i;
+    gsq_model *m = NULL;
+    gsq_convert_options_init(&c);
+    c.out = DIR_ "/f16.gguf";
+    c.type = "F16";
+    WORKS(gsq_convert(model, &c, &e));
+    WORKS(gsq_model_open(&m, c.out, &e));
+    struct gsq_model_info info = {.size = sizeof info};
+    gsq_model_get_info(m, &info);
+    assert_true(info.supported && info.layers > 0);
+    gsq_model_close(&m);
+    gsq_imatrix_options_init(&i);
+    i.out = DIR_ "/imatrix.gguf";
+    i.calib = calib;
+    i.samples = 2;
+    i.context = 32;
+    WORKS(gsq_imatrix(device, model, &i, &e));
+    assert_int_equal(os_stat(i.out, NULL), OS_FILE);
+}
+
+static void test_refused(void **state)
+{
+    (void)state;
+    struct gsq_quantize_options o;
+    struct gsq_eval_options t;
+    struct gsq_eval_result r = {.size = sizeof r};
+    gsq_model *m = (gsq_model *)1;
+    gsq_plan *p = NULL;
+    const struct gsq_tensor_rule keep = {"down_proj", NULL}, bad = {"up_proj", "7"}, none = {"", "2"};
+    REFUSED(gsq_model_open(&m, DIR_ "/nowhere", &e), GSQ_ERROR_USER, "nowhere");
+    assert_null(m);
+    assert_true(e.hint[0]);
+    assert_false(gsq_model_open(&m, DIR_ "/nowhere", NULL)); /* the error may be left out */
+    quick(&o, DIR_ "/x");
+    o.out = NULL;
+    REFUSED(gsq_plan_make(&p, device, model, &o, &e), GSQ_ERROR_USER, "out is not set");
+    quick(&o, DIR_ "/x");
+    o.method = "magic";
+    REFUSED(gsq_plan_make(&p, device, model, &o, &e), GSQ_ERROR_USER, "magic");
+    quick(&o, DIR_ "/x");
+    o.bits = "17";
+    REFUSED(gsq_plan_make(&p, device, model, &o, &e), GSQ_ERROR_USER, "17");
+    quick(&o, DIR_ "/x.gguf");
+    o.format = "gptq";
+    REFUSED(gsq_plan_make(&p, device, model, &o, &e), GSQ_ERROR_USER, "x.gguf");
+    quick(&o, DIR_ "/x");
+    o.rules = &bad;
+    o.n_rules = 1;
+    REFUSED(gsq_plan_make(&p, device, model, &o, &e), GSQ_ERROR_USER, "7");
+    o.rules = &none;
+    REFUSED(gsq_plan_make(&p, device, model, &o, &e), GSQ_ERROR_USER, "pattern");
+    assert_null(p);
+    o.rules = &keep;
+    WORKS(gsq_plan_make(&p, device, model, &o, &e));
+    struct gsq_plan_info info = {.size = sizeof info};
+    gsq_plan_get_info(p, &info);
+    assert_true(info.weights_quantized > 0 && info.weights_quantized < info.weights);
+    char *text = gsq_plan_text(p), *json = gsq_plan_json(p);
+    assert_true(strstr(text, "16 bits") && strstr(text, DIR_ "/x"));
+    assert_true(json[0] == '{' && strstr(json, "\"bits_per_weight\":"));
+    gsq_free(text);
+    gsq_free(json);
+    gsq_plan_free(&p);
+    assert_int_equal(os_stat(DIR_ "/x", NULL), OS_ABSENT); /* a plan writes nothing */
+    assert_false(gsq_quantize_options_set_effort(&o, "heroic"));
+    gsq_eval_options_init(&t);
+    REFUSED(gsq_eval(device, model, &t, &r, &e), GSQ_ERROR_USER, "text is not set");
+    t.text = eval_text;
+    t.protocol = "guess";
+    REFUSED(gsq_eval(device, model, &t, &r, &e), GSQ_ERROR_USER, "guess");
+}
+
+static void on_log(void *ctx, enum gsq_log_level level, const char *line)
+{
+    unsigned *warnings = ctx;
+    *warnings += level == GSQ_LOG_WARNING && strchr(line, '\n') == NULL;
+}
+
+static void test_log(void **state)
+{
+    (void)state;
+    struct gsq_quantize_options o;
+    gsq_plan *p = NULL;
+    unsigned warnings = 0;
+    gsq_set_log(GSQ_LOG_WARNING, on_log, &warnings);
+    quick(&o, DIR_ "/log");
+    o.context = 64;
+    o.samples = 1 << 20; /* more than the text holds */
+    WORKS(gsq_plan_make(&p, device, model, &o, &e));
+    gsq_plan_free(&p);
+    assert_true(warnings > 0);
+    gsq_set_log(GSQ_LOG_WARNING, NULL, NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_info),    cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_run_stop_resume),
+        cmocka_unit_test(test_eval),    cmocka_unit_test(test_convert_imatrix),
+        cmocka_unit_test(test_log),
+    };
+    int failed = cmocka_run_group_tests(tests, open_all, remove_dir);
+    struct gsq_device_info d = {.size = sizeof d};
+    if (device)
+        gsq_device_get_info(device, &d);
+    if (d.validation_messages)
+        print_error("%u validation messages\n", (unsigned)d.validation_messages);
+    gsq_model_close(&model);
+    gsq_device_close(&device);
+    return failed + (d.validation_messages != 0);
+}
