@@ -146,29 +146,45 @@ static void print_wrapped(FILE *f, const char *text, int column)
     fputc('\n', f);
 }
 
+void option_help(const struct option *o, const struct args *defaults, struct strbuf *out)
+{
+    strbuf_puts(out, o->help);
+    if (o->fallback && !o->fallback[0])
+        return;
+    strbuf_puts(out, " (default: ");
+    if (o->fallback)
+        strbuf_puts(out, o->fallback);
+    else
+        number_text(o, defaults, out);
+    strbuf_puts(out, ")");
+}
+
 static void print_option(FILE *f, const struct option *o, const struct args *defaults)
 {
-    char left[96], right[512];
-    struct strbuf value = {0};
-    const char *def = o->fallback;
-    if (!def) {
-        number_text(o, defaults, &value);
-        def = value.data;
-    }
-    if (def && !def[0])
-        def = NULL;
+    char left[96];
+    struct strbuf right = {0};
     snprintf(left, sizeof left, "  %c%c%s --%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
              o->letter ? "," : " ", o->name, o->arg ? " " : "", o->arg ? o->arg : "");
-    snprintf(right, sizeof right, "%s%s%s%s", o->help, def ? " (default: " : "", def ? def : "",
-             def ? ")" : "");
+    option_help(o, defaults, &right);
     int n = fprintf(f, "%s", left);
     if (n >= HELP_COLUMN - 1) {
         fputc('\n', f);
         n = 0;
     }
     fprintf(f, "%*s", HELP_COLUMN - n, "");
-    print_wrapped(f, right, HELP_COLUMN);
-    strbuf_free(&value);
+    print_wrapped(f, right.data ? right.data : o->help, HELP_COLUMN);
+    strbuf_free(&right);
+}
+
+const char *program_exit_codes(void)
+{
+    return "0 done, 2 wrong option or bad input, 3 the machine (no device, disk full, out of memory),\n"
+           "4 a bug in gsq, 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.\n";
+}
+
+const char *command_examples(enum command_id c)
+{
+    return examples[c];
 }
 
 static void program_help(FILE *f)
@@ -179,10 +195,10 @@ static void program_help(FILE *f)
     for (int c = 0; c < CMD_COUNT; c++)
         fprintf(f, "  %-10s %s\n", commands[c].name, commands[c].summary);
     fputs("\n`gsq COMMAND --help` explains a command and its options.\n\n"
-          "Exit codes: 0 done, 2 wrong option or bad input, 3 the machine (no device, disk full, out of "
-          "memory),\n"
-          "4 a bug in gsq, 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.\n\n"
-          "To begin:\n"
+          "Exit codes: ",
+          f);
+    fputs(program_exit_codes(), f);
+    fputs("\nTo begin:\n"
           "  gsq devices\n"
           "  gsq quantize MODEL -o OUT --calib text.txt\n"
           "  gsq eval OUT --text test.txt\n",

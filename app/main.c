@@ -68,6 +68,7 @@ int main(int argc, char **argv)
                                                  : "stopped",
                       a.json);
         os_catch_stop();
+        os_keep_awake();
         ok = run(&a, &e);
         os_stop_heard();
     }

@@ -55,6 +55,11 @@ extern const struct command commands[CMD_COUNT];
 /* Values before any option is read. */
 void args_defaults(struct args *a);
 const char *option_section_title(enum option_section s);
+/* What it is and its default, on one line. defaults: of args_defaults. */
+void option_help(const struct option *o, const struct args *defaults, struct strbuf *out);
+/* Lines, the last one ended. */
+const char *command_examples(enum command_id c);
+const char *program_exit_codes(void);
 /* The option of that name in a command; NULL if it has none. */
 const struct option *option_find(enum command_id c, const char *name);
 /* The value an option has now, as one would write it on the command line; adds nothing where there is none to tell

@@ -86,6 +86,8 @@ uint64_t os_peak_anon(void);
 uint64_t os_memory_total(void);
 uint64_t os_memory_available(void);
 unsigned os_cpu_count(void);
+/* Windows puts a machine nobody types at to sleep, whatever it computes: not while this process lives. Nothing elsewhere. */
+void os_keep_awake(void);
 
 /* A thread, a lock, and a condition to wait for under a lock. Work on a list of pieces: pool.h. */
 struct os_thread;

@@ -351,6 +351,10 @@ unsigned os_cpu_count(void)
     return n > 0 ? (unsigned)n : 1;
 }
 
+void os_keep_awake(void)
+{
+}
+
 /* ---- threads ------------------------------------------------------------------------------------------- */
 
 struct os_thread {

@@ -447,6 +447,11 @@ unsigned os_cpu_count(void)
     return n ? n : 1;
 }
 
+void os_keep_awake(void)
+{
+    SetThreadExecutionState(ES_CONTINUOUS | ES_SYSTEM_REQUIRED); /* while the calling thread lives */
+}
+
 /* ---- threads ------------------------------------------------------------------------------------------- */
 
 struct os_thread {
