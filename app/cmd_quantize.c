@@ -5,13 +5,14 @@
 
 #include "app/app.h"
 #include "app/progress_term.h"
-#include "app/report_html.h"
+#include "app/report_settings.h"
 #include "formats/tokenizer.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/quant/eval.h"
 #include "host/quant/job.h"
 #include "lib/plan_text.h"
+#include "lib/report_html.h"
 
 struct run {
     const struct args *args;
@@ -331,13 +332,18 @@ static bool finish(struct app_gpu *g, const struct run *run, const struct quanti
     } else if (!evaluated) {
         err_context(e, "%s is complete, but could not be evaluated", run->o->out_dir);
     }
-    struct report_input in = {.args = a,
+    struct gsq_setting *settings = NULL;
+    size_t n_settings = 0;
+    bool reported = !a->report || report_settings(a, &settings, &n_settings, &late);
+    struct report_input in = {.settings = settings,
+                              .n_settings = n_settings,
                               .o = run->o,
                               .plan = run->planned ? &run->plan : NULL,
                               .result = result,
                               .device = device,
                               .eval = eval};
-    bool reported = !a->report || report_html_write(a->report, &in, &late);
+    reported = reported && (!a->report || report_html_write(a->report, &in, &late));
+    report_settings_free(&settings, n_settings);
     tell_result(a, run->o, result, device, &eval);
     if (a->report && reported)
         log_info("report: %s", a->report);

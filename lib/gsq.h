@@ -159,6 +159,13 @@ struct gsq_tensor_rule {
     const char *type;    /* "3", "3,g64", in a GGUF "Q4_K"; NULL: stays in 16 bits */
 };
 
+/* How an option of the caller's was set, for the table in the report page. */
+struct gsq_setting {
+    const char *section, *name, *value, *help;
+    bool set;  /* not the default */
+    bool used; /* by the method */
+};
+
 /* Texts are those of the command line (`gsq quantize --help` explains each); NULL, and 0 where it says so, leave the
  * default. Numbers of the method start at what the effort stands for. */
 struct gsq_quantize_options {

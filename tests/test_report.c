@@ -11,8 +11,9 @@
 #include <cmocka.h>
 
 #include "app/option_table.h"
-#include "app/report_html.h"
-#include "app/svg_chart.h"
+#include "app/report_settings.h"
+#include "lib/report_html.h"
+#include "lib/svg_chart.h"
 #include "host/base/os.h"
 
 #define DIR_NAME "test_report.tmp"
@@ -155,7 +156,7 @@ static void fake_run(struct fake *f, uint32_t layers)
     f->plan.samples = 128;
     f->plan.holdout = 16;
     f->in = (struct report_input){
-        .args = &f->args, .o = &f->o, .plan = &f->plan, .result = &f->r, .device = "Radeon RX 7900 XTX"};
+        .o = &f->o, .plan = &f->plan, .result = &f->r, .device = "Radeon RX 7900 XTX"};
     f->in.eval =
         (struct report_eval){true, "texts/wikitext-test.txt", 6.2412, 7.8851, 0.1932, 0.8123, 40, 2048};
 }
@@ -249,9 +250,14 @@ static char *page(const struct fake *f, const char *name)
     struct err e = {0};
     char path[256], *text;
     size_t n, bad;
+    struct report_input in = f->in;
+    struct gsq_setting *settings;
     snprintf(path, sizeof path, DIR_NAME "/%s.html", name);
-    if (!report_html_write(path, &f->in, &e))
+    assert_true(report_settings(&f->args, &settings, &in.n_settings, &e));
+    in.settings = settings;
+    if (!report_html_write(path, &in, &e))
         fail_msg("%s", e.msg);
+    report_settings_free(&settings, in.n_settings);
     assert_true(os_read_file(path, 64 << 20, &text, &n, &e));
     assert_int_equal(strlen(text), n);
     assert_true(utf8_valid(text, n, &bad));

@@ -1,8 +1,8 @@
 /* Charts as inline SVG in an HTML page. They are as wide as their column: x runs in percent, y in pixels, so
  * that text keeps its size on a phone. Colours are CSS classes c0..c9, defined by the page. Values that are
  * not finite (or not positive on a log axis) are left out; nothing but numbers gets into an attribute. */
-#ifndef APP_SVG_CHART_H
-#define APP_SVG_CHART_H
+#ifndef LIB_SVG_CHART_H
+#define LIB_SVG_CHART_H
 
 #include "host/base/str.h"
 

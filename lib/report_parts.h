@@ -1,8 +1,8 @@
 /* The sections of the report page, in the order they stand there (report_html.c puts the page together). */
-#ifndef APP_REPORT_PARTS_H
-#define APP_REPORT_PARTS_H
+#ifndef LIB_REPORT_PARTS_H
+#define LIB_REPORT_PARTS_H
 
-#include "app/report_html.h"
+#include "lib/report_html.h"
 #include "host/base/str.h"
 
 /* Colour classes of the page: the linears of a block, then the methods. */

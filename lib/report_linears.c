@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "app/report_parts.h"
-#include "app/svg_chart.h"
+#include "lib/report_parts.h"
+#include "lib/svg_chart.h"
 
 unsigned report_kind(const char *module)
 {

@@ -1,13 +1,12 @@
-#include "app/report_html.h"
+#include "lib/report_html.h"
 
 #include <errno.h>
 #include <math.h>
 #include <string.h>
 #include <time.h>
 
-#include "app/option_table.h"
-#include "app/report_parts.h"
-#include "app/svg_chart.h"
+#include "lib/report_parts.h"
+#include "lib/svg_chart.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/base/version.h"
@@ -142,18 +141,6 @@ static void tile(struct strbuf *b, const char *value, const char *name)
     strbuf_printf(b, "</b><span>%s</span></div>\n", name);
 }
 
-/* The value of an option of quantize, escaped. */
-static void put_option(struct strbuf *b, const struct args *a, const char *name)
-{
-    struct strbuf value = {0};
-    const struct option *o = option_find(CMD_QUANTIZE, name);
-    if (o)
-        option_value(o, a, &value);
-    html_text(b, value.data ? value.data : "");
-    b->failed |= value.failed;
-    strbuf_free(&value);
-}
-
 static void put_tiles(struct strbuf *b, const struct report_input *in)
 {
     const struct quantize_result *r = in->result;
@@ -229,7 +216,7 @@ static void put_head(struct strbuf *b, const struct report_input *in)
                       in->o->type->name[0] >= '0' && in->o->type->name[0] <= '9' ? " bits" : " codes",
                       (unsigned)in->o->group);
     strbuf_printf(b, " by %s, effort ", method_name(in->o->method));
-    put_option(b, in->args, "effort");
+    html_text(b, effort_name(in->o->effort));
     strbuf_printf(b, ", format %s</p>\n", export_format_name(in->o->format));
     put_tiles(b, in);
     put_facts(b, in);
@@ -372,51 +359,33 @@ static void put_memory(struct strbuf *b, const struct report_input *in)
 /* ---- settings
  * --------------------------------------------------------------------------------------------------- */
 
-/* Not settings of the result: how the program talks. */
-static bool is_setting(const struct option *o)
-{
-    return o->help && (o->commands & 1u << CMD_QUANTIZE) &&
-           !(o->section == SECTION_COMMON && o->type == OPT_FLAG);
-}
-
 static void put_settings(struct strbuf *b, const struct report_input *in)
 {
-    struct args defaults;
-    args_defaults(&defaults);
+    const char *section = NULL;
+    if (!in->n_settings)
+        return;
     strbuf_puts(
         b,
         "<section id=\"settings\"><h2>Settings</h2>\n<p>Every option with the value it had. "
         "<span class=\"tag\">set</span> marks what differs from the default; grey ones are not used by this "
         "method.</p>\n<figure><table class=\"set\"><tbody>\n");
-    for (int section = 0; section < SECTION_COUNT; section++) {
-        bool titled = false;
-        for (const struct option *o = options; o->name; o++) {
-            struct strbuf value = {0}, usual = {0};
-            if ((int)o->section != section || !is_setting(o))
-                continue;
-            option_value(o, in->args, &value);
-            option_value(o, &defaults, &usual);
-            if (value.data && value.data[0]) {
-                bool set = !usual.data || strcmp(usual.data, value.data) != 0;
-                if (!titled)
-                    strbuf_printf(b, "<tr><th colspan=\"3\">%s</th></tr>\n",
-                                  option_section_title((enum option_section)section));
-                titled = true;
-                strbuf_printf(b, "<tr%s><td><code>--%s</code></td><td class=\"val\"><code>",
-                              option_used(o, in->args) ? "" : " class=\"unused\"", o->name);
-                html_text(b, value.data);
-                strbuf_printf(b, "</code>%s</td><td class=\"muted\">",
-                              set ? "<span class=\"tag\">set</span>" : "");
-                html_text(b, o->help);
-                strbuf_puts(b, "</td></tr>\n");
-            }
-            b->failed |= value.failed || usual.failed;
-            strbuf_free(&value);
-            strbuf_free(&usual);
+    for (size_t i = 0; i < in->n_settings; i++) {
+        const struct gsq_setting *s = &in->settings[i];
+        if (!section || strcmp(section, s->section) != 0) {
+            section = s->section;
+            strbuf_puts(b, "<tr><th colspan=\"3\">");
+            html_text(b, section);
+            strbuf_puts(b, "</th></tr>\n");
         }
+        strbuf_printf(b, "<tr%s><td><code>", s->used ? "" : " class=\"unused\"");
+        html_text(b, s->name);
+        strbuf_puts(b, "</code></td><td class=\"val\"><code>");
+        html_text(b, s->value);
+        strbuf_printf(b, "</code>%s</td><td class=\"muted\">", s->set ? "<span class=\"tag\">set</span>" : "");
+        html_text(b, s->help);
+        strbuf_puts(b, "</td></tr>\n");
     }
     strbuf_puts(b, "</tbody></table></figure></section>\n");
-    args_free(&defaults);
 }
 
 /* ---- the file

@@ -1,4 +1,4 @@
-#include "app/svg_chart.h"
+#include "lib/svg_chart.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -2,8 +2,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "app/report_parts.h"
-#include "app/svg_chart.h"
+#include "lib/report_parts.h"
+#include "lib/svg_chart.h"
 
 /* Colours of curves, and their names in the legend. */
 enum { COLOR_SOFT = COLOR_GPTQ, COLOR_HARD = COLOR_FINAL };

@@ -1,9 +1,9 @@
 /* The page of a finished run: one HTML file that needs nothing else. */
-#ifndef APP_REPORT_HTML_H
-#define APP_REPORT_HTML_H
+#ifndef LIB_REPORT_HTML_H
+#define LIB_REPORT_HTML_H
 
-#include "app/args.h"
 #include "host/quant/job.h"
+#include "lib/gsq.h"
 
 /* What a comparison with the source said. */
 struct report_eval {
@@ -13,7 +13,8 @@ struct report_eval {
     uint32_t windows, ctx;
 };
 struct report_input {
-    const struct args *args;
+    const struct gsq_setting *settings; /* of the run, for the page's table */
+    size_t n_settings;
     const struct quantize_options *o;
     const struct plan *plan; /* may be NULL: what only the plan knows is then left out */
     const struct quantize_result *result;
