@@ -11,34 +11,6 @@
 #define TOKENIZER_MAX (256u << 20)
 #define CONFIG_MAX    (64u << 20)
 
-/* A token that is recognised in the text itself, before any word is cut. */
-struct added {
-    char *content;
-    uint32_t id;
-    bool special, single_word, lstrip, rstrip, normalized;
-};
-
-/* Finds added tokens: for each first byte the tokens that begin so, longest first. */
-struct matcher {
-    struct match_token {
-        char *text;
-        size_t len;
-        uint32_t added; /* index */
-    } * tokens;
-    size_t n;
-    uint32_t start[257];
-};
-
-struct tokenizer {
-    struct bpe *bpe;
-    struct step_list normalizers, pretokenizers;
-    struct added *added;
-    size_t n_added;
-    struct matcher raw, normal; /* in the raw text; in normalized text */
-    int64_t bos;
-    uint32_t size;
-};
-
 /* --- added tokens
  * -------------------------------------------------------------------------------------------------- */
 
@@ -124,7 +96,7 @@ static bool build_matcher(struct tokenizer *t, struct matcher *m, bool normalize
         strbuf_puts(&text, t->added[i].content);
         if (text.failed)
             return err_nomem(e, "the added tokens", strlen(t->added[i].content));
-        if (normalized && !normalize(&t->normalizers, w, &text, e)) {
+        if (normalized && !normalize(&t->normalizers, w, &text, AT_FIRST, e)) {
             strbuf_free(&text);
             return false;
         }
@@ -133,6 +105,7 @@ static bool build_matcher(struct tokenizer *t, struct matcher *m, bool normalize
             continue;
         }
         m->tokens[m->n++] = (struct match_token){text.data, text.size, (uint32_t)i};
+        m->longest = m->longest > text.size ? m->longest : text.size;
     }
     qsort(m->tokens, m->n, sizeof *m->tokens, compare_tokens);
     for (size_t i = 0; i < m->n; i++)
@@ -159,8 +132,7 @@ static void matcher_free(struct matcher *m)
     free(m->tokens);
 }
 
-/* The longest added token at s, or NULL. */
-static const struct match_token *match_at(const struct matcher *m, const char *s, size_t n)
+const struct match_token *match_at(const struct matcher *m, const char *s, size_t n)
 {
     uint8_t first = (uint8_t)*s;
     for (uint32_t i = m->start[first]; i < m->start[first + 1]; i++)
@@ -415,17 +387,13 @@ int64_t tokenizer_bos(const struct tokenizer *t)
 /* --- encoding
  * -------------------------------------------------------------------------------------------------------- */
 
-struct encoder {
-    const struct tokenizer *t;
-    struct id_list out;
-    struct bpe_work bpe;
-    struct match_work match;
-    struct pieces pieces;
-    struct err *e;
-};
+bool tokenizer_go_on(size_t i, struct err *e)
+{
+    return i % 1024 != 0 || !os_stop_requested() ||
+           err_set(e, ERR_STOPPED, "stopped while a text was tokenized");
+}
 
-/* The last character before `at` (at > 0), and its first byte's place. */
-static size_t char_before(const char *s, size_t at, uint32_t *c)
+size_t char_before(const char *s, size_t at, uint32_t *c)
 {
     do
         at--;
@@ -462,26 +430,28 @@ static void strip_around(const struct added *a, const char *s, size_t n, size_t 
 }
 
 /* Words of normalized text without added tokens. */
-static bool encode_words(struct encoder *x, const char *s, size_t n, bool first)
+static bool encode_words(struct encoder *x, const char *s, size_t n, unsigned where)
 {
     struct pieces *p = &x->pieces;
+    if ((where & AT_CUT) && !cut_check(x->t, &x->match, s, n, where, &x->tail, &x->cut_holds, x->e))
+        return false;
     p->text.size = 0;
     strbuf_add(&p->text, s, n);
     if (p->text.failed)
         return err_nomem(x->e, "the text to tokenize", n);
-    if (!pretokenize(&x->t->pretokenizers, &x->match, p, first, x->e))
+    if (!pretokenize(&x->t->pretokenizers, &x->match, p, where, x->e))
         return false;
     for (size_t i = 0; i < p->n; i++)
-        if (!bpe_encode(x->t->bpe, &x->bpe, p->text.data + p->list[i].begin,
-                        p->list[i].end - p->list[i].begin, &x->out, x->e))
+        if (!tokenizer_go_on(i, x->e) || !bpe_encode(x->t->bpe, &x->bpe, p->text.data + p->list[i].begin,
+                                                     p->list[i].end - p->list[i].begin, &x->out, x->e))
             return false;
     return true;
 }
 
-typedef bool encode_fn(struct encoder *x, const char *s, size_t n, bool first);
+typedef bool encode_fn(struct encoder *x, const char *s, size_t n, unsigned where);
 
 /* Added tokens become their ids, what lies between them goes to `between`. */
-static bool encode_around(struct encoder *x, const struct matcher *m, const char *s, size_t n, bool first,
+static bool encode_around(struct encoder *x, const struct matcher *m, const char *s, size_t n, unsigned where,
                           encode_fn *between)
 {
     size_t done = 0;
@@ -497,24 +467,40 @@ static bool encode_around(struct encoder *x, const struct matcher *m, const char
         if (begin < done || (a->single_word && !stands_alone(s, n, begin, end)))
             continue;
         strip_around(a, s, n, done, &begin, &end);
-        if (begin > done && !between(x, s + done, begin - done, first && done == 0))
+        if (begin > done && !between(x, s + done, begin - done, done == 0 ? where & ~(unsigned)AT_CUT : 0))
             return false;
         if (!id_list_add(&x->out, a->id, x->e))
             return false;
         done = end;
     }
-    return done == n || between(x, s + done, n - done, first && done == 0);
+    return done == n || between(x, s + done, n - done, done == 0 ? where : where & AT_CUT);
 }
 
-static bool encode_raw(struct encoder *x, const char *s, size_t n, bool first)
+static bool encode_raw(struct encoder *x, const char *s, size_t n, unsigned where)
 {
     struct strbuf text = {0};
     strbuf_add(&text, s, n);
     bool ok = text.failed ? err_nomem(x->e, "the text to tokenize", n) : true;
-    ok = ok && normalize(&x->t->normalizers, &x->match, &text, x->e) &&
-         encode_around(x, &x->t->normal, text.data, text.size, first, encode_words);
+    ok = ok && normalize(&x->t->normalizers, &x->match, &text, where, x->e) &&
+         encode_around(x, &x->t->normal, text.data, text.size, where, encode_words);
     strbuf_free(&text);
     return ok;
+}
+
+bool encode_chunk(struct encoder *x, const char *s, size_t n, unsigned where)
+{
+    x->cut_holds = false;
+    return (x->match.data || match_work_create(&x->match, x->e)) &&
+           encode_around(x, &x->t->raw, s, n, where, encode_raw);
+}
+
+void encoder_free(struct encoder *x)
+{
+    bpe_work_free(&x->bpe);
+    match_work_free(&x->match);
+    pieces_free(&x->pieces);
+    free(x->out.ids);
+    x->out = (struct id_list){0};
 }
 
 bool tokenizer_encode(const struct tokenizer *t, const char *text, size_t size, uint32_t **ids, size_t *n,
@@ -529,22 +515,18 @@ bool tokenizer_encode(const struct tokenizer *t, const char *text, size_t size, 
         return err_hint(e, "convert the text to UTF-8, for example with iconv");
     }
     struct encoder x = {.t = t, .e = e};
-    bool ok = match_work_create(&x.match, e) && (t->bos < 0 || id_list_add(&x.out, (uint32_t)t->bos, e)) &&
-              encode_around(&x, &t->raw, text, size, true, encode_raw);
+    bool ok =
+        (t->bos < 0 || id_list_add(&x.out, (uint32_t)t->bos, e)) && encode_chunk(&x, text, size, AT_FIRST);
     /* Exactly one BOS, also if the text brings its own. */
     if (ok && t->bos >= 0 && x.out.n > 1 && x.out.ids[1] == (uint32_t)t->bos)
         memmove(x.out.ids, x.out.ids + 1, --x.out.n * sizeof *x.out.ids);
-    bpe_work_free(&x.bpe);
-    match_work_free(&x.match);
-    pieces_free(&x.pieces);
-    if (!ok) {
-        free(x.out.ids);
-        return false;
+    if (ok && !x.out.ids && !(x.out.ids = malloc(sizeof *x.out.ids))) /* no tokens: still something to free */
+        ok = err_nomem(e, "token ids", sizeof *x.out.ids);
+    if (ok) {
+        *ids = x.out.ids;
+        *n = x.out.n;
+        x.out.ids = NULL;
     }
-    if (!x.out.ids &&
-        !(x.out.ids = malloc(sizeof *x.out.ids))) /* no tokens at all: still something to free */
-        return err_nomem(e, "token ids", sizeof *x.out.ids);
-    *ids = x.out.ids;
-    *n = x.out.n;
-    return true;
+    encoder_free(&x);
+    return ok;
 }

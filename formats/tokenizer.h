@@ -34,6 +34,23 @@ void tokenizer_destroy(struct tokenizer **t);
  * BOS. */
 bool tokenizer_encode(const struct tokenizer *t, const char *text, size_t size, uint32_t **ids, size_t *n,
                       struct err *e);
+/* The same for a text that comes bit by bit, on all threads of pool.h. Only as much is read and tokenized as
+ * the ids asked for take, and a few MiB of the text are in memory at a time, where the tokenizer's rules let
+ * a text be cut at all (those of known models do). The ids are those of the whole text: it is cut only where
+ * that is proven.
+ */
+struct text_source {
+    /* Up to cap (> 0) further bytes into buf; *got 0: the text ends. */
+    bool (*read)(void *ctx, char *buf, size_t cap, size_t *got, struct err *e);
+    /* Several times a second: bytes of the text that are tokenized, and ids so far. False stops
+     * (ERR_STOPPED). May be NULL. */
+    bool (*progress)(void *ctx, uint64_t bytes, uint64_t ids);
+    void *ctx;
+    uint64_t at_most; /* ids wanted; 0: all */
+    size_t chunk;     /* bytes of one thread's piece of work; 0: by default */
+};
+bool tokenizer_encode_text(const struct tokenizer *t, const struct text_source *source, uint32_t **ids,
+                           size_t *n, struct err *e);
 /* Number of ids (largest id + 1), and the BOS id or -1. */
 uint32_t tokenizer_vocab_size(const struct tokenizer *t);
 int64_t tokenizer_bos(const struct tokenizer *t);

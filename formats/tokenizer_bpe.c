@@ -26,6 +26,8 @@ struct bpe {
     uint32_t unk;      /* NONE: none */
     char *unk_missing; /* unk_token that is not in the vocabulary: an error once it is needed */
     bool byte_fallback, fuse_unk, ignore_merges;
+    bool all_bytes;         /* byte_ids has them all */
+    bool bytes_join;        /* a merge takes in a token of byte_ids */
     uint32_t byte_ids[256]; /* of "<0x41>"; NONE if missing */
 };
 
@@ -234,14 +236,26 @@ static bool parse_unk(struct bpe *b, const cJSON *model, const char *path, struc
     return b->unk_missing ? true : err_nomem(e, "the unknown token", strlen(unk->valuestring));
 }
 
+static bool is_byte(const struct bpe *b, uint32_t id)
+{
+    for (unsigned i = 0; i < 256; i++)
+        if (b->byte_ids[i] == id)
+            return true;
+    return false;
+}
+
 static void find_bytes(struct bpe *b)
 {
     for (unsigned i = 0; i < 256; i++) {
         char name[8];
         snprintf(name, sizeof name, "<0x%02X>", i);
         b->byte_ids[i] = NONE;
-        bpe_find(b, name, &b->byte_ids[i]);
+        b->all_bytes = bpe_find(b, name, &b->byte_ids[i]) && (b->all_bytes || i == 0);
     }
+    for (size_t i = 0; i < b->cap_merges && !b->ranks; i++)
+        b->bytes_join = b->bytes_join ||
+                        (b->merges[i].pair != EMPTY && (is_byte(b, (uint32_t)(b->merges[i].pair >> 32)) ||
+                                                        is_byte(b, (uint32_t)b->merges[i].pair)));
 }
 
 bool bpe_parse(struct bpe **out, const cJSON *model, const char *path, struct err *e)
@@ -378,6 +392,32 @@ bool bpe_find(const struct bpe *b, const char *token, uint32_t *id)
 uint32_t bpe_size(const struct bpe *b)
 {
     return b->size;
+}
+
+/* --- cuts
+ * ----------------------------------------------------------------------------------------------------------
+ */
+
+/* The character is never the unknown token, which comes late and once for a run. */
+static bool is_known(const struct bpe *b, const char *c, size_t n)
+{
+    uint32_t id;
+    return (b->byte_fallback && b->all_bytes) || strmap_find(&b->vocab, c, n, &id);
+}
+
+/* A symbol across the place would be a token with both characters side by side. */
+bool bpe_apart(const struct bpe *b, const char *left, size_t n_left, const char *right, size_t n_right)
+{
+    if (b->ignore_merges || b->bytes_join || !is_known(b, left, n_left) || !is_known(b, right, n_right))
+        return false;
+    for (size_t i = 0; i < b->vocab.cap; i++) {
+        const char *key = b->vocab.slots[i].key, *end = key ? key + b->vocab.slots[i].len : NULL;
+        for (const char *p = key; p && (p = memchr(p, left[0], (size_t)(end - p))); p++)
+            if ((size_t)(end - p) >= n_left + n_right && memcmp(p, left, n_left) == 0 &&
+                memcmp(p + n_left, right, n_right) == 0)
+                return false;
+    }
+    return true;
 }
 
 /* --- encoding
@@ -555,8 +595,10 @@ static bool merge_symbols(const struct bpe *b, struct bpe_work *w, struct err *e
     for (uint32_t i = 0; i + 1 < w->n_symbols; i++)
         if (!push_merge(b, w, i, e))
             return false;
-    while (w->n_heap) {
+    for (size_t i = 1; w->n_heap; i++) {
         struct bpe_merge top = pop_merge(w);
+        if (!tokenizer_go_on(i, e))
+            return false;
         struct bpe_symbol *s = &w->symbols[top.pos];
         if (s->dead || s->next == NONE)
             continue;

@@ -78,16 +78,48 @@ struct pieces {
     size_t n, cap;
 };
 void pieces_free(struct pieces *p);
+/* Where a stretch of text stands, flags: at the very beginning of the whole text; behind a cut, continuing
+ * what was tokenized before (nothing is prepended); in front of a cut. */
+enum { AT_FIRST = 1, AT_INSIDE = 2, AT_CUT = 4 };
 /* text becomes its normal form. */
-bool normalize(const struct step_list *l, struct match_work *w, struct strbuf *text, struct err *e);
-/* p->text is set; the list becomes the words of it. first: the text stands at the beginning of the whole one.
- */
-bool pretokenize(const struct step_list *l, struct match_work *w, struct pieces *p, bool first,
+bool normalize(const struct step_list *l, struct match_work *w, struct strbuf *text, unsigned where,
+               struct err *e);
+/* p->text is set; the list becomes the words of it. */
+bool pretokenize(const struct step_list *l, struct match_work *w, struct pieces *p, unsigned where,
                  struct err *e);
+/* Between small pieces of work, numbered i: false (ERR_STOPPED) once the user wants to stop. */
+bool tokenizer_go_on(size_t i, struct err *e);
 
 /* --- put together (tokenizer.c, tokenizer_gguf.c)
  * ----------------------------------------------------------------------- */
-struct tokenizer;
+/* A token that is recognised in the text itself, before any word is cut. */
+struct added {
+    char *content;
+    uint32_t id;
+    bool special, single_word, lstrip, rstrip, normalized;
+};
+/* Finds added tokens: for each first byte the tokens that begin so, longest first. */
+struct matcher {
+    struct match_token {
+        char *text;
+        size_t len;
+        uint32_t added; /* index */
+    } * tokens;
+    size_t n, longest;
+    uint32_t start[257];
+};
+/* The longest added token at s, or NULL. */
+const struct match_token *match_at(const struct matcher *m, const char *s, size_t n);
+
+struct tokenizer {
+    struct bpe *bpe;
+    struct step_list normalizers, pretokenizers;
+    struct added *added;
+    size_t n_added;
+    struct matcher raw, normal; /* in the raw text; in normalized text */
+    int64_t bos;
+    uint32_t size;
+};
 struct tokenizer_parts {
     struct bpe *bpe;
     const char *normalizer, *pretokenizer; /* JSON as in tokenizer.json; NULL: nothing to do */
@@ -102,6 +134,64 @@ bool tokenizer_build(struct tokenizer **out, const struct tokenizer_parts *parts
                      struct err *e);
 /* From the metadata of a GGUF. */
 bool tokenizer_from_gguf(struct tokenizer **out, const struct gguf *g, const char *path, struct err *e);
+
+/* --- encoding (tokenizer.c, tokenizer_cut.c, tokenizer_text.c)
+ * ---------------------------------------------------------- */
+/* What stands behind a chunk that is tokenized alone, in normal form: enough to see whether the cut is right.
+ */
+struct cut_tail {
+    const char *text;
+    size_t n;
+    bool ends; /* the whole text ends with it */
+};
+struct encoder {
+    const struct tokenizer *t;
+    struct id_list out;
+    struct bpe_work bpe;
+    struct match_work match;
+    struct pieces pieces;
+    struct cut_tail tail; /* for AT_CUT */
+    bool cut_holds;       /* after a chunk with AT_CUT: its ids are those in the whole text */
+    struct err *e;
+};
+/* Appends the ids of a chunk (valid UTF-8) that stands `where`. */
+bool encode_chunk(struct encoder *x, const char *s, size_t n, unsigned where);
+void encoder_free(struct encoder *x);
+
+/* Cuts: places where a text can be taken apart so that the parts' ids together are those of the whole. */
+enum cut_rule {
+    CUT_NEVER,      /* not with these steps */
+    CUT_AT_WORDS,   /* between words that a pattern finds: known for sure once the chunk before is scanned */
+    CUT_IN_LETTERS, /* between characters that no token has side by side */
+};
+enum cut_rule cut_rule_of(const struct tokenizer *t);
+struct cut_finder {
+    const struct tokenizer *t;
+    enum cut_rule rule;
+    struct match_work match;
+    struct strbuf left, tail; /* tail: of the place found, in normal form */
+    bool tail_ends;
+    unsigned kind; /* of place that was right last time */
+    struct {
+        char text[9];
+        bool apart;
+    } seen[64];
+    size_t n_seen;
+};
+/* The first place at or behind `from` (> 0) that looks right: *at, or 0 if there is none. ends: the text ends
+ * at n. */
+bool cut_find(struct cut_finder *f, const char *s, size_t n, bool ends, size_t from, size_t *at,
+              struct err *e);
+void cut_finder_free(struct cut_finder *f);
+/* Whether words of a chunk that ends in s (normal form, behind the last added token; `where` it stands) are
+ * those of the whole text, of which tail follows. */
+bool cut_check(const struct tokenizer *t, struct match_work *w, const char *s, size_t n, unsigned where,
+               const struct cut_tail *tail, bool *holds, struct err *e);
+/* Whether symbols on both sides of a place between these characters (of one word) can never join. */
+bool bpe_apart(const struct bpe *b, const char *left, size_t n_left, const char *right, size_t n_right);
+
+/* The last character before `at` (at > 0), and its first byte's place. */
+size_t char_before(const char *s, size_t at, uint32_t *c);
 
 /* Unicode White_Space, and what a regular expression calls \w. */
 bool is_space_char(uint32_t c);

@@ -1,11 +1,8 @@
 /* Normalizers and pre-tokenizers. Each type of tokenizer.json becomes one or more of a few plain steps. */
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
+#include "formats/tokenizer_step.h"
+
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
-
-#include "formats/tokenizer_parts.h"
 
 /* Limits for patterns and rules that come with a model: steps of one match, KiB of its memory, and how far a
  * text may grow. Real ones stay far below. */
@@ -14,30 +11,8 @@
 #define GROWTH      64u
 #define GROWTH_BASE (1u << 20)
 
-enum step_kind {
-    STEP_UNICODE,       /* normal form `form` */
-    STEP_LOWERCASE,     /* */
-    STEP_STRIP,         /* white space at the `left` and/or right */
-    STEP_STRIP_ACCENTS, /* drop combining marks */
-    STEP_PREPEND,       /* `text` in front, unless there is nothing or (`once`) it stands there already */
-    STEP_PREPEND_FIRST, /* the same with `once`, only at the beginning of the whole text */
-    STEP_REPLACE,       /* what matches becomes `text` */
-    STEP_BYTES,         /* every byte becomes its printable character (byte-level BPE) */
-    STEP_SPLIT,         /* cut where it matches: `behavior`, `invert`; pre-tokenizers only */
-};
-
-enum behavior { ISOLATED, REMOVED, MERGED_WITH_PREVIOUS, MERGED_WITH_NEXT, CONTIGUOUS };
 static const char *const behaviors[] = {"Isolated", "Removed", "MergedWithPrevious", "MergedWithNext",
                                         "Contiguous"};
-
-struct step {
-    enum step_kind kind;
-    utf8proc_option_t form;
-    bool left, right, once, invert;
-    enum behavior behavior;
-    char *text;
-    pcre2_code *re;
-};
 
 static const char gpt2_pattern[] =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
@@ -101,6 +76,23 @@ static bool set_text(const struct reader *r, struct step *s, const char *text)
     return s->text ? true : err_nomem(r->e, "the tokenizer", strlen(text));
 }
 
+/* Beginnings of lines or of the text, look-behind: such patterns see what stands before a match. */
+static void set_reach(struct step *s, const char *pattern, bool literal)
+{
+    uint32_t behind = 0, c;
+    pcre2_pattern_info(s->re, PCRE2_INFO_MAXLOOKBEHIND, &behind);
+    s->one_char = literal && pattern[0] && pattern[utf8_decode(pattern, &c)] == 0;
+    s->apart = literal || behind == 0;
+    for (const char *p = pattern; !literal && *p; p++) {
+        if (*p == '\\' && p[1])
+            p++;
+        if ((*p == '^' && p > pattern && p[-1] == '[') || !strchr("^GAK", *p))
+            continue;
+        if (*p == '^' || p[-1] == '\\')
+            s->apart = false;
+    }
+}
+
 /* The reference implementation matches with Oniguruma in its Ruby syntax: ^ and $ are ends of lines there.
  * One known difference is left: \s of PCRE2 takes in U+180E. */
 static bool set_pattern(const struct reader *r, struct step *s, const char *pattern, bool literal)
@@ -119,7 +111,9 @@ static bool set_pattern(const struct reader *r, struct step *s, const char *patt
                 why, at);
         return err_hint(r->e, "this tokenizer is not one that gsq can follow exactly");
     }
-    pcre2_jit_compile(s->re, PCRE2_JIT_COMPLETE); /* where there is no JIT, the interpreter matches */
+    /* Where there is no JIT, the interpreter matches. Partial matches: tokenizer_cut.c. */
+    pcre2_jit_compile(s->re, PCRE2_JIT_COMPLETE | PCRE2_JIT_PARTIAL_HARD);
+    set_reach(s, pattern, literal);
     return true;
 }
 
@@ -370,8 +364,7 @@ static bool find(const struct step *step, const struct match_work *w, const char
     return true;
 }
 
-/* Where to look for the match after one that ends at `end`: behind an empty one, a character further. */
-static size_t next_start(const char *s, size_t n, size_t begin, size_t end)
+size_t step_next_start(const char *s, size_t n, size_t begin, size_t end)
 {
     uint32_t c;
     return end > begin ? end : end < n ? end + utf8_decode(s + end, &c) : n + 1;
@@ -465,7 +458,7 @@ static bool add_replaced(const struct step *step, const struct match_work *w, co
 {
     size_t done = 0, begin, end;
     bool found;
-    for (size_t at = 0; at <= n; at = next_start(s, n, begin, end)) {
+    for (size_t at = 0; at <= n; at = step_next_start(s, n, begin, end)) {
         if (!find(step, w, s, n, at, &begin, &end, &found, e))
             return false;
         if (!found)
@@ -478,9 +471,8 @@ static bool add_replaced(const struct step *step, const struct match_work *w, co
     return true;
 }
 
-/* Appends what the step makes of s. first: s stands at the very beginning. */
-static bool add_changed(const struct step *step, const struct match_work *w, const char *s, size_t n,
-                        bool first, struct strbuf *out, struct err *e)
+bool step_change(const struct step *step, const struct match_work *w, const char *s, size_t n, bool first,
+                 struct strbuf *out, struct err *e)
 {
     switch (step->kind) {
     case STEP_UNICODE:
@@ -525,15 +517,18 @@ static bool check_growth(const struct strbuf *b, size_t before, size_t limit, st
     return true;
 }
 
-bool normalize(const struct step_list *l, struct match_work *w, struct strbuf *text, struct err *e)
+bool normalize(const struct step_list *l, struct match_work *w, struct strbuf *text, unsigned where,
+               struct err *e)
 {
     size_t limit = GROWTH_BASE + text->size * GROWTH;
     struct strbuf out = {0};
     bool ok = true;
     for (size_t i = 0; i < l->n && ok; i++) {
+        if ((where & AT_INSIDE) && l->steps[i].kind == STEP_PREPEND)
+            continue;
         out.size = 0;
         strbuf_add(&out, "", 0); /* data must be there */
-        ok = add_changed(&l->steps[i], w, text->data, text->size, true, &out, e) &&
+        ok = step_change(&l->steps[i], w, text->data, text->size, true, &out, e) &&
              check_growth(&out, text->size, limit, e);
         struct strbuf swap = *text;
         *text = out;
@@ -597,12 +592,12 @@ static bool find_stretches(const struct step *step, const struct match_work *w, 
     size_t done = 0, begin, end;
     bool found;
     all->n = 0;
-    for (size_t at = 0; at <= n; at = next_start(s, n, begin, end)) {
+    for (size_t at = 0; at <= n; at = step_next_start(s, n, begin, end)) {
         if (!find(step, w, s, n, at, &begin, &end, &found, e))
             return false;
         if (!found)
             break;
-        if (begin > done && !add_piece(all, done, begin, step->invert, e))
+        if ((begin > done && !add_piece(all, done, begin, step->invert, e)) || !tokenizer_go_on(all->n, e))
             return false;
         if (!add_piece(all, begin, end, !step->invert, e))
             return false;
@@ -647,7 +642,7 @@ static bool change_pieces(const struct step *step, const struct match_work *w, s
     for (size_t i = 0; i < p->n; i++) {
         struct piece piece = p->list[i];
         size_t begin = out->text.size;
-        if (!add_changed(step, w, p->text.data + piece.begin, piece.end - piece.begin, piece.first,
+        if (!step_change(step, w, p->text.data + piece.begin, piece.end - piece.begin, piece.first,
                          &out->text, e) ||
             !check_growth(&out->text, p->text.size, limit, e))
             return false;
@@ -660,14 +655,18 @@ static bool change_pieces(const struct step *step, const struct match_work *w, s
     return true;
 }
 
-bool pretokenize(const struct step_list *l, struct match_work *w, struct pieces *p, bool first, struct err *e)
+bool pretokenize(const struct step_list *l, struct match_work *w, struct pieces *p, unsigned where,
+                 struct err *e)
 {
     size_t limit = GROWTH_BASE + p->text.size * GROWTH;
     struct pieces out = {0}, stretches = {0};
     p->n = 0;
-    bool ok = p->text.size == 0 || add_piece(p, 0, p->text.size, first, e);
+    bool ok = p->text.size == 0 || add_piece(p, 0, p->text.size, where & AT_FIRST, e), whole = true;
     for (size_t i = 0; i < l->n && ok && p->n; i++) {
         const struct step *step = &l->steps[i];
+        whole = whole && step->kind != STEP_SPLIT;
+        if (whole && (where & AT_INSIDE) && step->kind == STEP_PREPEND)
+            continue;
         out.n = 0;
         if (step->kind != STEP_SPLIT)
             ok = change_pieces(step, w, p, &out, limit, e);
