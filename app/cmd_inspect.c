@@ -142,6 +142,7 @@ static void print_shape_line(const struct model_config *c)
     printf("rope theta %g%s", c->rope_theta,
            c->rope_scaling == ROPE_LLAMA3    ? ", llama3 scaling"
            : c->rope_scaling == ROPE_LINEAR  ? ", linear scaling"
+           : c->rope_scaling == ROPE_YARN    ? ", yarn scaling"
            : c->rope_scaling == ROPE_FACTORS ? ", a factor per pair"
                                              : "");
     if (c->sliding_window)

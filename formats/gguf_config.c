@@ -1,5 +1,6 @@
 /* The metadata of a GGUF as the config of a model. */
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,13 +32,47 @@ static const char *full_key(const struct reader *r, const char *key, char out[19
     return out;
 }
 
+/* What gsq cannot compute is told to whoever only looks. The first reason counts. */
+static void unsupported(struct model_config *c, const char *hint, const char *fmt, ...)
+{
+    va_list ap;
+    if (c->unsupported[0])
+        return;
+    va_start(ap, fmt);
+    vsnprintf(c->unsupported, sizeof c->unsupported, fmt, ap);
+    va_end(ap);
+    snprintf(c->unsupported_hint, sizeof c->unsupported_hint, "%s", hint);
+}
+
+/* An integer; an array of one for each layer stands for it where all are equal. */
+static enum gguf_got get_integer(const struct reader *r, const char *name, uint64_t *v)
+{
+    const struct gguf_kv *kv = gguf_find(r->g, name);
+    if (!kv || kv->type != GGUF_ARRAY || kv->n == 0)
+        return gguf_get_u64(r->g, name, v, r->known ? r->e : NULL);
+    bool number = kv->element != GGUF_STRING && kv->element != GGUF_F32 && kv->element != GGUF_F64;
+    for (uint64_t i = 0; number && i < kv->n; i++)
+        if (gguf_integer(kv, i) < 0 || gguf_integer(kv, i) != gguf_integer(kv, 0)) {
+            if (r->known) {
+                err_set(r->e, ERR_USER, "%s: \"%s\" differs between layers (%lld, %lld)", r->path, name,
+                        (long long)gguf_integer(kv, 0), (long long)gguf_integer(kv, i));
+                err_hint(r->e, "gsq computes models whose layers all have one shape");
+            }
+            return GGUF_BAD;
+        }
+    if (!number)
+        return gguf_get_u64(r->g, name, v, r->known ? r->e : NULL);
+    *v = (uint64_t)gguf_integer(kv, 0);
+    return GGUF_OK;
+}
+
 /* An integer within [lo, hi]; an absent one is `fallback`, or an error if fallback < 0. */
 static bool read_u32(const struct reader *r, const char *key, uint32_t lo, uint32_t hi, int64_t fallback,
                      uint32_t *out)
 {
     char name[192];
     uint64_t v;
-    enum gguf_got got = gguf_get_u64(r->g, full_key(r, key, name), &v, r->known ? r->e : NULL);
+    enum gguf_got got = get_integer(r, full_key(r, key, name), &v);
     *out = fallback < 0 ? 0 : (uint32_t)fallback;
     if (got == GGUF_ABSENT)
         return fallback >= 0 || !r->known || bad(r, key, "is missing");
@@ -143,10 +178,10 @@ static bool read_shape(const struct reader *r, struct model_config *c)
         !read_u32(r, "rope.dimension_count", 1, 1u << 16, c->head_dim, &turned))
         return false;
     if (value_length != c->head_dim)
-        return bad(r, "attention.value_length",
-                   "differs from attention.key_length, which gsq does not compute");
+        unsupported(c, "gsq computes heads of one size", "%s: attention.value_length differs from key_length", r->path);
     if (turned != c->head_dim)
-        return bad(r, "rope.dimension_count", "is not the size of a head: gsq turns whole heads only");
+        unsupported(c, "gsq reads models that turn all of a head",
+                    "%s: rope.dimension_count is not the size of a head: gsq turns whole heads only", r->path);
     return true;
 }
 
@@ -287,6 +322,57 @@ static bool read_factors(const struct reader *r, struct model_config *c)
     return ok;
 }
 
+/* llama.cpp's keys. The factor of cos and sin is 0.1 ln(factor) + 1 times attn_factor. */
+static bool read_yarn(const struct reader *r, struct model_config *c)
+{
+    double attention;
+    c->rope_scaling = ROPE_YARN;
+    if (!read_positive(r, "rope.scaling.factor", 0, &c->rope_factor) ||
+        !read_u32(r, "rope.scaling.original_context_length", 1, UINT32_MAX,
+                  c->max_position ? (int64_t)c->max_position : -1, &c->rope_original_context) ||
+        !read_positive(r, "rope.scaling.yarn_beta_fast", 32, &c->rope_beta_fast) ||
+        !read_positive(r, "rope.scaling.yarn_beta_slow", 1, &c->rope_beta_slow) ||
+        !read_positive(r, "rope.scaling.attn_factor", 1, &attention))
+        return false;
+    if (c->rope_theta <= 1)
+        return bad(r, "rope.freq_base", "must be above 1 for yarn");
+    c->rope_attention = attention * rope_yarn_attention(c->rope_factor);
+    if (gguf_tensor_find(r->g, "rope_freqs.weight"))
+        unsupported(c, "take the model's Hugging Face folder", "%s: yarn with a tensor of factors", r->path);
+    return true;
+}
+
+/* Which layers slide: all, or by a list of truth values, or all but every n-th. */
+static bool read_windows(const struct reader *r, struct model_config *c)
+{
+    char name[192];
+    const struct gguf_kv *kv =
+        gguf_find(r->g, full_key(r, "attention.sliding_window_pattern", name));
+    if (!read_u32(r, "attention.sliding_window", 0, UINT32_MAX, 0, &c->sliding_window))
+        return false;
+    if (!r->known || !c->sliding_window || !kv)
+        return true;
+    uint64_t every = kv->type == GGUF_ARRAY ? 0 : (uint64_t)gguf_integer(kv, 0);
+    uint32_t sliding = 0;
+    bool list = kv->type == GGUF_ARRAY && kv->element != GGUF_STRING && kv->n == c->num_layers;
+    if (!list && (kv->type == GGUF_ARRAY || kv->type == GGUF_STRING || gguf_integer(kv, 0) < 0))
+        return bad(r, "attention.sliding_window_pattern", "is not a list with one value for each block");
+    c->slides = calloc(c->num_layers, sizeof *c->slides);
+    if (!c->slides)
+        return err_nomem(r->e, "the kinds of layers", c->num_layers);
+    for (uint32_t i = 0; i < c->num_layers; i++) {
+        c->slides[i] = list ? gguf_integer(kv, i) != 0 : every == 0 || i % every < every - 1;
+        sliding += c->slides[i];
+    }
+    if (sliding && sliding < c->num_layers)
+        return true;
+    if (!sliding)
+        c->sliding_window = 0;
+    free(c->slides);
+    c->slides = NULL;
+    return true;
+}
+
 static bool read_rope(const struct reader *r, struct model_config *c)
 {
     char name[192];
@@ -308,11 +394,18 @@ static bool read_rope(const struct reader *r, struct model_config *c)
         c->rope_scaling = ROPE_LINEAR;
         if (!read_positive(r, "rope.scaling.factor", 0, &c->rope_factor))
             return false;
+    } else if (got == GGUF_OK && is(type, "yarn")) {
+        return read_yarn(r, c);
     } else if (got == GGUF_OK && !is(type, "none")) {
-        err_set(r->e, ERR_USER, "%s: the RoPE scaling \"%.*s\" is not one that gsq knows", r->path,
-                (int)(type.size < 60 ? type.size : 60), type.text);
-        return err_hint(r->e, "gsq reads none, linear, and the factors of rope_freqs.weight");
+        unsupported(c, "gsq reads none, linear, yarn, and the factors of rope_freqs.weight",
+                    "%s: the RoPE scaling \"%.*s\" is not one that gsq knows", r->path,
+                    (int)(type.size < 60 ? type.size : 60), type.text);
     }
+    /* Without a type it counts too: llama.cpp multiplies by it always. */
+    if (!read_positive(r, "rope.scaling.attn_factor", 1, &c->rope_attention))
+        return false;
+    if (c->rope_attention == 1)
+        c->rope_attention = 0;
     return read_factors(r, c);
 }
 
@@ -370,8 +463,7 @@ bool gguf_config_read(struct model_config *c, const struct gguf *g, const char *
     double eps;
     *c = (struct model_config){.bos_id = -1, .eos_id = -1, .hidden_act = "silu"};
     if (!read_architecture(&r, c) || !read_shape(&r, c) || !read_vocabulary(&r, c) ||
-        !read_positive(&r, "attention.layer_norm_rms_epsilon", 0, &eps) ||
-        !read_u32(&r, "attention.sliding_window", 0, UINT32_MAX, 0, &c->sliding_window))
+        !read_positive(&r, "attention.layer_norm_rms_epsilon", 0, &eps) || !read_windows(&r, c))
         return false;
     if (r.known && eps >= 1)
         return bad(&r, "attention.layer_norm_rms_epsilon", "must be below 1");

@@ -100,6 +100,10 @@ static void base_name(const char *dir, char *out, size_t cap)
 
 void gguf_rope_freqs(const struct model_config *c, float *out)
 {
+    if (c->rope_scaling == ROPE_FACTORS) {
+        memcpy(out, c->rope_factors, c->head_dim / 2 * sizeof *out);
+        return;
+    }
     const double turn = 6.28318530717958647692, context = c->rope_original_context;
     for (uint32_t i = 0; i < c->head_dim / 2; i++) {
         double wave = turn * pow(c->rope_theta, 2.0 * i / c->head_dim);
@@ -134,6 +138,22 @@ static void rope_keys(struct arch_keys *a, const struct model_config *c)
         key_string(a->list, arch_key(a, "rope.scaling.type"), "linear");
         key_f32(a->list, arch_key(a, "rope.scaling.factor"), (float)c->rope_factor);
     }
+    if (c->rope_scaling == ROPE_YARN) {
+        double more = rope_attention(c) / rope_yarn_attention(c->rope_factor);
+        key_string(a->list, arch_key(a, "rope.scaling.type"), "yarn");
+        key_f32(a->list, arch_key(a, "rope.scaling.factor"), (float)c->rope_factor);
+        key_u32(a->list, arch_key(a, "rope.scaling.original_context_length"), c->rope_original_context);
+        if (fabs(more - 1) > 1e-6)
+            key_f32(a->list, arch_key(a, "rope.scaling.attn_factor"), (float)more);
+        if (c->rope_beta_fast != 32)
+            key_f32(a->list, arch_key(a, "rope.scaling.yarn_beta_fast"), (float)c->rope_beta_fast);
+        if (c->rope_beta_slow != 1)
+            key_f32(a->list, arch_key(a, "rope.scaling.yarn_beta_slow"), (float)c->rope_beta_slow);
+        if (c->rope_unrounded && !a->list->quiet)
+            log_warn("llama.cpp rounds the bounds of yarn's blend; this model's config says not to");
+    }
+    if (c->rope_scaling != ROPE_YARN && fabs(rope_attention(c) - 1) > 1e-6)
+        key_f32(a->list, arch_key(a, "rope.scaling.attn_factor"), (float)rope_attention(c));
     /* The tensor rope_freqs says it to llama.cpp, but the numbers behind it cannot be told from it. Under the
      * usual names they would be taken for linear scaling. */
     if (c->rope_scaling == ROPE_LLAMA3) {
@@ -175,6 +195,8 @@ static bool model_keys(struct key_list *k, const char *dir, const struct model_c
     }
     if (c->sliding_window) {
         key_u32(k, arch_key(&a, "attention.sliding_window"), c->sliding_window);
+        if (c->slides)
+            key_array(k, arch_key(&a, "attention.sliding_window_pattern"), GGUF_BOOL, c->slides, c->num_layers);
         if (c->sliding_window < c->max_position && !k->quiet)
             log_warn("%s: llama.cpp ignores the sliding window of %u tokens in this architecture", dir,
                      (unsigned)c->sliding_window);

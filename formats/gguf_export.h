@@ -51,7 +51,8 @@ bool gguf_write_carried(const struct gguf *g, const char *dir, const struct mode
                         struct err *e);
 /* True for keys that say how tensors are stored: they belong to one file and are never carried. */
 bool gguf_key_of_storage(struct gguf_string key);
-/* rope_freqs.weight: what the frequency of each pair is divided by, [head_dim / 2]. llama3 scaling only. */
+/* rope_freqs.weight: what the frequency of each pair is divided by, [head_dim / 2]. llama3 scaling, or a factor
+ * for each pair. */
 void gguf_rope_freqs(const struct model_config *c, float *out);
 
 #endif

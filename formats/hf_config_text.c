@@ -55,16 +55,47 @@ static void put_rope(struct strbuf *b, const struct model_config *c)
         put_number(b, ", \"high_freq_factor\": ", c->rope_high_freq);
         strbuf_printf(b, ", \"original_max_position_embeddings\": %u", (unsigned)c->rope_original_context);
         break;
-    case ROPE_FACTORS: /* what transformers calls the same; gsq does not read it back */
-        strbuf_printf(b,
-                      "{\"rope_type\": \"longrope\", \"attention_factor\": 1.0, "
-                      "\"original_max_position_embeddings\": %u",
-                      (unsigned)c->max_position);
+    case ROPE_YARN:
+        put_number(b, "{\"rope_type\": \"yarn\", \"factor\": ", c->rope_factor);
+        strbuf_printf(b, ", \"original_max_position_embeddings\": %u", (unsigned)c->rope_original_context);
+        put_number(b, ", \"attention_factor\": ", rope_attention(c));
+        put_number(b, ", \"beta_fast\": ", c->rope_beta_fast);
+        put_number(b, ", \"beta_slow\": ", c->rope_beta_slow);
+        strbuf_puts(b, c->rope_unrounded ? ", \"truncate\": false" : "");
+        break;
+    case ROPE_FACTORS: /* what transformers calls the same */
+        put_number(b, "{\"rope_type\": \"longrope\", \"attention_factor\": ", rope_attention(c));
+        strbuf_printf(b, ", \"original_max_position_embeddings\": %u", (unsigned)c->max_position);
         put_factors(b, "short_factor", c);
         put_factors(b, "long_factor", c);
         break;
     }
     strbuf_puts(b, "}");
+}
+
+/* Older readers of Qwen's configs know max_window_layers, newer ones layer_types: where the first layers are full and the
+ * others slide, both are said. */
+static void put_windows(struct strbuf *b, const struct model_config *c)
+{
+    if (!c->sliding_window) {
+        if (strcmp(c->model_type, "mistral") == 0)
+            strbuf_puts(b, ",\n  \"sliding_window\": null");
+        return;
+    }
+    uint32_t first = 0, next;
+    while (c->slides && !c->slides[first])
+        first++;
+    for (next = first; c->slides && next < c->num_layers && c->slides[next];)
+        next++;
+    strbuf_printf(b, ",\n  \"sliding_window\": %u,\n  \"use_sliding_window\": true", (unsigned)c->sliding_window);
+    if (!c->slides || next == c->num_layers)
+        strbuf_printf(b, ",\n  \"max_window_layers\": %u", (unsigned)first);
+    if (!c->slides)
+        return;
+    strbuf_puts(b, ",\n  \"layer_types\": [");
+    for (uint32_t i = 0; i < c->num_layers; i++)
+        strbuf_printf(b, "%s\"%s_attention\"", i ? ", " : "", c->slides[i] ? "sliding" : "full");
+    strbuf_puts(b, "]");
 }
 
 bool hf_config_text(const struct model_config *c, char **text, size_t *size, struct err *e)
@@ -87,9 +118,7 @@ bool hf_config_text(const struct model_config *c, char **text, size_t *size, str
         strbuf_printf(&b, ",\n  \"max_position_embeddings\": %u", (unsigned)c->max_position);
     put_number(&b, ",\n  \"rms_norm_eps\": ", (double)c->rms_eps);
     put_rope(&b, c);
-    if (c->sliding_window)
-        strbuf_printf(&b, ",\n  \"sliding_window\": %u,\n  \"use_sliding_window\": true",
-                      (unsigned)c->sliding_window);
+    put_windows(&b, c);
     put_string(&b, ",\n  \"hidden_act\": ", c->hidden_act);
     strbuf_printf(&b, ",\n  \"tie_word_embeddings\": %s", c->tie_word_embeddings ? "true" : "false");
     if (c->attention_bias)

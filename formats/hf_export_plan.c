@@ -390,15 +390,8 @@ static bool keep_numbers(cJSON *item, const char **text)
     }
     if (!cJSON_IsNumber(item))
         return true;
-    const char *p = *text;
-    while (*p && *p != '-' && (*p < '0' || *p > '9')) {
-        if (*p++ != '"')
-            continue;
-        while (*p && *p != '"')
-            p += p[0] == '\\' && p[1] ? 2 : 1;
-        p += *p == '"';
-    }
-    size_t n = strspn(p, "+-.0123456789eE");
+    const char *p;
+    size_t n = json_next_number(*text, *text + strlen(*text), &p);
     char *copy = cJSON_malloc(n + 1);
     if (!copy)
         return false;
@@ -460,7 +453,7 @@ static bool config_text(struct export_plan *p, const struct building *b)
     size_t size;
     if (!checkpoint_config_text(b->src, &text, &size, b->e))
         return false;
-    cJSON *root = json_parse(text, size, checkpoint_dir(b->src), b->e);
+    cJSON *root = json_parse_python(text, size, checkpoint_dir(b->src), b->e);
     const char *at = text;
     bool ok = root && keep_numbers(root, &at);
     free(text);

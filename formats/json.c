@@ -1,5 +1,7 @@
 #include "formats/json.h"
 
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "host/base/str.h"
@@ -31,6 +33,69 @@ cJSON *json_parse(const char *text, size_t size, const char *path, struct err *e
                              : "");
     err_hint(e, "download the file again");
     return NULL;
+}
+
+size_t json_next_number(const char *at, const char *end, const char **begin)
+{
+    const char *p = at;
+    while (p < end && *p != '-' && (*p < '0' || *p > '9') && *p != 'N' && *p != 'I') {
+        if (*p++ != '"')
+            continue;
+        while (p < end && *p != '"')
+            p += p[0] == '\\' && p + 1 < end ? 2 : 1;
+        p += p < end;
+    }
+    *begin = p;
+    const char *q = p + (p < end && *p == '-');
+    if (q < end && (*q == 'N' || *q == 'I')) {
+        while (q < end && ((*q >= 'a' && *q <= 'z') || *q == 'N' || *q == 'I'))
+            q++;
+    } else {
+        while (q < end && *q && strchr("+-.0123456789eE", *q))
+            q++;
+    }
+    return (size_t)(q - p);
+}
+
+/* Gives every number of the tree, in the order of the text, the value that its own piece of the text has. */
+static void restore_nan(cJSON *item, const char **at, const char *end)
+{
+    const char *begin;
+    for (cJSON *child = item->child; child; child = child->next)
+        restore_nan(child, at, end);
+    if (!cJSON_IsNumber(item))
+        return;
+    size_t n = json_next_number(*at, end, &begin);
+    if (n && *begin == 'N')
+        item->valuedouble = (double)NAN;
+    *at = begin + n;
+}
+
+cJSON *json_parse_python(const char *text, size_t size, const char *path, struct err *e)
+{
+    /* What Python writes, and numbers of the same length that say it to a JSON parser. NaN has none. */
+    static const struct {
+        const char *word, *number;
+    } words[] = {{"NaN", "0  "}, {"Infinity", "1e999   "}, {"-Infinity", "-1e999   "}};
+    const char *begin, *at = text, *end = text + size;
+    char *copy = NULL;
+    for (size_t n; (n = json_next_number(at, end, &begin)) > 0; at = begin + n) {
+        for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+            if (n != strlen(words[i].word) || memcmp(begin, words[i].word, n) != 0)
+                continue;
+            if (!copy && !(copy = str_dup_n(text, size))) {
+                err_nomem(e, path, size);
+                return NULL;
+            }
+            memcpy(copy + (begin - text), words[i].number, n);
+        }
+    }
+    cJSON *root = json_parse(copy ? copy : text, size, path, e);
+    free(copy);
+    at = text;
+    if (root && copy)
+        restore_nan(root, &at, end);
+    return root;
 }
 
 const cJSON *json_get(const cJSON *o, const char *key)

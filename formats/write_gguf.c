@@ -205,7 +205,8 @@ static bool plan_model(struct gguf_plan *p)
                 checkpoint_dir(p->src), c->architecture[0] ? c->architecture : c->model_type);
         return err_hint(p->e, "gsq writes GGUFs of Llama, Mistral, Qwen2 and Qwen3 models");
     }
-    if (!plan_matrix(p, checkpoint_embedding_module(p->src), "token_embd.weight"))
+    if (!hf_config_supported(c, p->e) ||
+        !plan_matrix(p, checkpoint_embedding_module(p->src), "token_embd.weight"))
         return false;
     for (uint32_t l = 0; l < c->num_layers; l++)
         for (size_t i = 0; (part = gguf_block_part(i)); i++) {
@@ -219,7 +220,8 @@ static bool plan_model(struct gguf_plan *p)
         (!c->tie_word_embeddings && !plan_matrix(p, checkpoint_head_module(p->src), "output.weight")))
         return false;
     const struct gguf *source = checkpoint_gguf(p->src);
-    if (source ? !gguf_tensor_find(source, "rope_freqs.weight") : c->rope_scaling != ROPE_LLAMA3)
+    if (source ? !gguf_tensor_find(source, "rope_freqs.weight")
+               : c->rope_scaling != ROPE_LLAMA3 && c->rope_scaling != ROPE_FACTORS)
         return true;
     struct entry *x = add_entry(p, "", "rope_freqs.weight");
     if (x)

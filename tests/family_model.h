@@ -11,6 +11,7 @@ struct shape {
     const char *name, *architecture, *model_type;
     struct ref_config c;
     uint32_t layers;
+    uint32_t full; /* of the first layers, how many see all positions though the model slides */
     unsigned bias; /* bit per linear, as in enum linear_id */
     bool qk_norm;
     enum tied tied;
@@ -116,6 +117,41 @@ static const struct shape shapes[] = {
      .tied = TIED_BOTH,
      .dtype = DTYPE_BF16,
      .shards = 1},
+    {"qwen3-windows",
+     "Qwen3ForCausalLM",
+     "qwen3",
+     {.hidden = 40,
+      .intermediate = 48,
+      .heads = 4,
+      .kv_heads = 2,
+      .head_dim = 24,
+      .vocab = 263,
+      .sliding = 5,
+      .eps = 1e-6,
+      .rope_theta = 5e2,
+      .yarn = {4, 64, 32, 1, 0}},
+     .layers = 2,
+     .full = 1,
+     .qk_norm = true,
+     .tied = UNTIED,
+     .dtype = DTYPE_F16,
+     .shards = 1},
+    {"llama-yarn",
+     "LlamaForCausalLM",
+     "llama",
+     {.hidden = 36,
+      .intermediate = 40,
+      .heads = 2,
+      .kv_heads = 2,
+      .head_dim = 20,
+      .vocab = 264,
+      .eps = 1e-5,
+      .rope_theta = 1e3,
+      .yarn = {8, 128, 4, 0.5, 1.25}},
+     .layers = 2,
+     .tied = TIED_EMBED,
+     .dtype = DTYPE_F32,
+     .shards = 1},
 };
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 
@@ -159,6 +195,17 @@ static inline void family_config(const char *dir, const struct shape *s)
         s->c.eps, s->c.rope_theta, s->tied ? "true" : "false");
     if (s->c.sliding)
         strbuf_printf(&b, ", \"sliding_window\": %u", s->c.sliding);
+    if (s->full)
+        strbuf_printf(&b, ", \"use_sliding_window\": true, \"max_window_layers\": %u", s->full);
+    if (s->c.yarn.factor > 0) {
+        strbuf_printf(&b,
+                      ", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": %g, \"beta_fast\": %g, "
+                      "\"beta_slow\": %g, \"original_max_position_embeddings\": %g",
+                      s->c.yarn.factor, s->c.yarn.fast, s->c.yarn.slow, s->c.yarn.original);
+        if (s->c.yarn.attention > 0)
+            strbuf_printf(&b, ", \"attention_factor\": %g", s->c.yarn.attention);
+        strbuf_puts(&b, "}");
+    }
     if (s->c.rope_linear > 0)
         strbuf_printf(&b, ", \"rope_scaling\": {\"type\": \"linear\", \"factor\": %g}", s->c.rope_linear);
     if (s->c.llama3.factor > 0)
@@ -299,6 +346,7 @@ static inline void family_numbers(struct family_numbers *f, const struct raw_mod
         const float **norms[] = {&b->attn_norm, &b->ffn_norm, &b->q_norm, &b->k_norm};
         static const char *const names[] = {"input_layernorm", "post_attention_layernorm", "self_attn.q_norm",
                                             "self_attn.k_norm"};
+        b->full = l < s->full;
         for (int i = 0; i < 4; i++) {
             snprintf(name, sizeof name, "model.layers.%u.%s.weight", l, names[i]);
             *norms[i] = number_of(f, m, name);

@@ -114,7 +114,7 @@ static void ones(const struct block_grads *g)
             gpu_fill(cmd, g->w[id], 0x3f800000u);
 }
 
-static void check_block(const struct shape *s)
+static void check_block(const struct shape *s, uint32_t layer)
 {
     struct checkpoint *ck;
     struct model *m;
@@ -126,7 +126,7 @@ static void check_block(const struct shape *s)
     OK(model_open(&m, cmd, ck, CTX, &e), e);
     family_numbers(&f, &raw, s);
 
-    struct loss l = {.c = s->c, .b = &f.blocks[0]};
+    struct loss l = {.c = s->c, .b = &f.blocks[layer]};
     l.c.ctx = CTX;
     size_t n = (size_t)WINDOWS * CTX * s->c.hidden;
     double *x = malloc(n * sizeof *x);
@@ -149,7 +149,7 @@ static void check_block(const struct shape *s)
     OK(gpu_alloc(arena, n * 4, &gx, &e) && gpu_alloc(arena, n * 4, &gh, &e) &&
            gpu_alloc(arena, n * 4, &gy, &e),
        e);
-    OK(model_load_block(m, 0, arena, &w, &e), e);
+    OK(model_load_block(m, layer, arena, &w, &e), e);
     OK(block_scratch_create(&fwd, arena, m, WINDOWS, SCRATCH_TRAIN, &e), e);
     uint64_t before = gpu_arena_mark(arena);
     OK(bwd_scratch_create(&bwd, arena, m, WINDOWS, all, &e), e);
@@ -205,7 +205,8 @@ static void test_gradients(void **state)
 {
     (void)state;
     for (int i = 0; i < N_SHAPES; i++)
-        check_block(&shapes[i]);
+        for (uint32_t layer = 0; layer < 1 + shapes[i].full; layer++)
+            check_block(&shapes[i], layer);
 }
 
 int main(void)

@@ -148,6 +148,60 @@ static void test_biases(void **state)
     }
 }
 
+/* Scalings and windows: from a GGUF's keys, and again from the config.json made of them. */
+static void test_scaled(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 5; i++) {
+        struct made_gguf m;
+        struct err e = {0};
+        struct model_config again;
+        char *text;
+        size_t size;
+        made_model(&m, i < 3 ? "llama" : "qwen2", GGML_F16, GGML_F16);
+        if (i == 0) {
+            gguf_add_string(m.keys, "llama.rope.scaling.type", "yarn", 4);
+            gguf_add_f32(m.keys, "llama.rope.scaling.factor", 4);
+            gguf_add_f32(m.keys, "llama.rope.scaling.attn_factor", 0.5f);
+            gguf_add_f32(m.keys, "llama.rope.scaling.yarn_beta_fast", 16);
+            gguf_add_u32(m.keys, "llama.rope.scaling.original_context_length", 64);
+        } else if (i == 1) { /* factors that are no llama3 scaling, and a factor of cos and sin */
+            float *f = (float *)(void *)made_add(&m, "rope_freqs.weight", GGML_F32, 0, G_DIM / 2)->data;
+            for (int k = 0; k < G_DIM / 2; k++)
+                f[k] = (float)(1 + k * k);
+            gguf_add_f32(m.keys, "llama.rope.scaling.attn_factor", 1.25f);
+        } else if (i == 2) {
+            gguf_add_string(m.keys, "llama.rope.scaling.type", "longrope", 8);
+        } else {
+            const uint8_t list[] = {1};
+            gguf_add_u32(m.keys, "qwen2.attention.sliding_window", 48);
+            if (i == 3)
+                gguf_add_array(m.keys, "qwen2.attention.sliding_window_pattern", GGUF_BOOL, list, 1);
+            else
+                gguf_add_u32(m.keys, "qwen2.attention.sliding_window_pattern", 1); /* every layer is full */
+        }
+        struct checkpoint *c = open_made(&m);
+        const struct model_config *cfg = checkpoint_config(c);
+        if (i == 2) {
+            FAILS(family_find(cfg, &e), e, ERR_USER, "\"longrope\"");
+            checkpoint_close(&c);
+            continue;
+        }
+        assert_int_equal(cfg->rope_scaling, i == 0 ? ROPE_YARN : i == 1 ? ROPE_FACTORS : ROPE_PLAIN);
+        assert_int_equal(config_window(cfg, 0), i == 3 ? 48 : 0);
+        OK(checkpoint_config_text(c, &text, &size, &e), e);
+        OK(hf_config_parse(&again, text, size, "config.json", &e), e);
+        assert_true(fabs(rope_attention(cfg) - (i == 0 ? 0.5 * 1.138629436111989 : i == 1 ? 1.25 : 1)) < 1e-12);
+        assert_true(rope_attention(&again) == rope_attention(cfg));
+        for (uint32_t k = 0; k < G_DIM / 2; k++)
+            assert_true(rope_frequency(&again, k) == rope_frequency(cfg, k));
+        assert_int_equal(config_window(&again, 0), config_window(cfg, 0));
+        free(text);
+        hf_config_free(&again);
+        checkpoint_close(&c);
+    }
+}
+
 /* Unknown architectures open, for inspect; who computes refuses them by name. */
 static void test_unknown_family(void **state)
 {
@@ -192,6 +246,7 @@ static void test_refused_metadata(void **state)
                    {"qwen2.block_count", 10001, "block_count"},
                    {"qwen2.attention.head_count_kv", 3, "must divide"},
                    {"qwen2.attention.key_length", 7, "even"},
+                   /* These open, for inspect. */
                    {"qwen2.attention.value_length", 32, "value_length"},
                    {"qwen2.rope.dimension_count", 32, "whole heads"}};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
@@ -211,7 +266,12 @@ static void test_refused_metadata(void **state)
             gguf_add_u32(m.keys, key, strcmp(key, numbers[i].key) == 0 ? numbers[i].v : values[k]);
         }
         made_add(&m, "token_embd.weight", GGML_F16, G_VOCAB, G_HIDDEN);
-        if (numbers[i].says) {
+        if (i >= 5) {
+            struct checkpoint *c = open_made(&m);
+            struct err e = {0};
+            FAILS(family_find(checkpoint_config(c), &e), e, ERR_USER, numbers[i].says);
+            checkpoint_close(&c);
+        } else if (numbers[i].says) {
             expect_refused(&m, numbers[i].says);
         } else {
             struct checkpoint *c = open_made(&m);
@@ -228,7 +288,13 @@ static void test_refused_metadata(void **state)
     expect_refused(&m, "\"general.architecture\" is missing");
     made_model(&m, "llama", GGML_F16, GGML_F16);
     gguf_add_string(m.keys, "llama.rope.scaling.type", "yarn", 4);
-    expect_refused(&m, "the RoPE scaling \"yarn\"");
+    expect_refused(&m, "rope.scaling.factor\" is missing");
+    made_model(&m, "llama", GGML_F16, GGML_F16);
+    const uint32_t unequal[] = {1, 2};
+    gguf_add_array(m.keys, "llama.rope.scaling.original_context_length", GGUF_U32, unequal, 2);
+    gguf_add_string(m.keys, "llama.rope.scaling.type", "yarn", 4);
+    gguf_add_f32(m.keys, "llama.rope.scaling.factor", 4);
+    expect_refused(&m, "differs between layers (1, 2)");
     made_model(&m, "llama", GGML_F16, GGML_F16);
     gguf_add_string(m.keys, "llama.rope.freq_base", "x", 1);
     expect_refused(&m, "llama.rope.freq_base");
@@ -513,6 +579,7 @@ int main(void)
         cmocka_unit_test(test_config),
         cmocka_unit_test(test_families),
         cmocka_unit_test(test_biases),
+        cmocka_unit_test(test_scaled),
         cmocka_unit_test(test_unknown_family),
         cmocka_unit_test(test_refused_metadata),
         cmocka_unit_test(test_names),

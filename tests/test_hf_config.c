@@ -3,7 +3,9 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -40,6 +42,20 @@ static void expect_error(const char *more, const char *says)
     if (!strstr(e.msg, says) || !strstr(e.msg, "config.json") || !e.hint[0] || e.kind != ERR_USER)
         fail_msg("%s: expected \"%s\", got \"%s\" (%s)", more, says, e.msg, e.hint);
     assert_null(c.rules);
+}
+
+/* Read, shown, and refused by whoever wants to compute. */
+static void expect_unsupported(const char *more, const char *says)
+{
+    struct model_config c;
+    struct err e = {0};
+    expect_ok(&c, more);
+    assert_false(hf_config_supported(&c, &e));
+    if (!strstr(e.msg, says) || !strstr(e.msg, "config.json") || !e.hint[0] || e.kind != ERR_USER)
+        fail_msg("%s: expected \"%s\", got \"%s\" (%s)", more, says, e.msg, e.hint);
+    assert_null(c.rules);
+    assert_int_equal(c.quant, QUANT_NONE);
+    hf_config_free(&c);
 }
 
 static void llama_defaults(void **state)
@@ -133,7 +149,6 @@ static void refused(void **state)
         {"\"head_dim\":1.5", "whole number from 1"},
         {"\"head_dim\":7", "must be even"},
         {"\"sliding_window\":0", "whole number from 1"},
-        {"\"hidden_act\":\"gelu\"", "activation \"gelu\""},
         {"\"hidden_act\":1", "must be a short string"},
         {"\"tie_word_embeddings\":1", "true or false"},
         {"\"bos_token_id\":\"a\"", "token id"},
@@ -141,8 +156,6 @@ static void refused(void **state)
         {"\"rope_theta\":0", "positive number"},
         {"\"rope_theta\":\"1\"", "positive number"},
         {"\"rope_scaling\":1", "object or null"},
-        {"\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2}", "\"yarn\""},
-        {"\"rope_scaling\":{\"rope_type\":\"longrope\"}", "\"longrope\""},
         {"\"rope_scaling\":{\"factor\":2}", "rope_scaling.rope_type\" is missing"},
         {"\"rope_scaling\":{\"type\":\"linear\"}", "rope_scaling.factor\" is missing"},
         {"\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":2}", "low_freq_factor\" is missing"},
@@ -150,6 +163,32 @@ static void refused(void **state)
          "4,"
          "\"original_max_position_embeddings\":8}",
          "above low_freq_factor"},
+        {"\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2}", "original_max_position_embeddings\" is missing"},
+        {"\"rope_scaling\":{\"type\":\"yarn\",\"original_max_position_embeddings\":64}", "factor\" is missing"},
+        {"\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2,\"original_max_position_embeddings\":64,\"beta_fast\":0.5}",
+         "beta_fast\" must not be below"},
+        {"\"rope_theta\":NaN", "positive number"},
+        {"\"rms_norm_epsilon\":NaN,\"rope_theta\":-Infinity", "positive number"},
+        {"\"architectures2\":nan", "not valid JSON"},
+        {"\"layer_types\":[\"full_attention\"],\"sliding_window\":8", "one kind for each layer"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        expect_error(bad[i][0], bad[i][1]);
+}
+
+/* Well formed, but nothing that gsq computes: whoever only looks is shown what there is. */
+static void not_computed(void **state)
+{
+    (void)state;
+    static const char *const odd[][2] = {
+        {"\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2}", "\"dynamic\""},
+        {"\"rope_scaling\":{\"rope_type\":\"longrope\",\"short_factor\":[1,1,1,1],\"long_factor\":[1,2,3,4],"
+         "\"original_max_position_embeddings\":64}",
+         "longrope"},
+        {"\"sliding_window\":8,\"layer_types\":[\"full_attention\",\"linear_attention\",\"full_attention\","
+         "\"full_attention\",\"sliding_attention\"]",
+         "\"linear_attention\""},
+        {"\"hidden_act\":\"gelu\"", "activation \"gelu\""},
         {"\"rope_parameters\":{\"full_attention\":{}}", "per kind of layer"},
         {"\"partial_rotary_factor\":0.5", "whole heads"},
         {"\"quantization_config\":[]", "must be an object"},
@@ -179,8 +218,122 @@ static void refused(void **state)
         {"\"quantization\":{\"bits\":4,\"group_size\":64,\"mode\":\"mxfp4\"}", "must be affine"},
         {"\"quantization\":{\"group_size\":64}", "\"bits\""},
     };
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        expect_error(bad[i][0], bad[i][1]);
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++)
+        expect_unsupported(odd[i][0], odd[i][1]);
+}
+
+/* Which layers slide, by the rules of transformers. */
+static void windows(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *architecture, *more;
+        uint32_t window; /* 0: no layer slides */
+        const char *slides; /* of the five layers; NULL: all */
+    } cases[] = {
+        {"Qwen2", "\"sliding_window\":24", 0, NULL},
+        {"Qwen2", "\"sliding_window\":24,\"use_sliding_window\":false,\"max_window_layers\":0", 0, NULL},
+        {"Qwen2", "\"sliding_window\":24,\"use_sliding_window\":true", 0, NULL},
+        {"Qwen2", "\"sliding_window\":24,\"use_sliding_window\":true,\"max_window_layers\":5", 0, NULL},
+        {"Qwen2", "\"sliding_window\":24,\"use_sliding_window\":true,\"max_window_layers\":3", 24, "00011"},
+        {"Qwen3", "\"sliding_window\":24,\"use_sliding_window\":true,\"max_window_layers\":0", 24, NULL},
+        {"Qwen3", "\"use_sliding_window\":true,\"max_window_layers\":4", 4096, "00001"},
+        {"Qwen3", "\"sliding_window\":null,\"use_sliding_window\":true,\"max_window_layers\":4", 0, NULL},
+        {"Qwen3",
+         "\"sliding_window\":24,\"use_sliding_window\":true,\"max_window_layers\":4,\"layer_types\":[\"sliding_attention\","
+         "\"full_attention\",\"sliding_attention\",\"full_attention\",\"full_attention\"]",
+         24, "10100"},
+        {"Qwen2",
+         "\"sliding_window\":24,\"layer_types\":[\"full_attention\",\"full_attention\",\"full_attention\","
+         "\"full_attention\",\"full_attention\"]",
+         0, NULL},
+        {"Mistral", "\"sliding_window\":24", 24, NULL},
+        {"Mistral", "\"sliding_window\":null", 0, NULL},
+        {"Mistral", "\"hidden_act\":\"silu\"", 4096, NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct model_config c, again;
+        struct err e = {0};
+        char text[2048], *made;
+        size_t size;
+        int n = snprintf(text, sizeof text,
+                         "{\"architectures\":[\"%sForCausalLM\"],\"model_type\":\"%c%s\",\"hidden_size\":64,"
+                         "\"intermediate_size\":172,\"num_hidden_layers\":5,\"num_attention_heads\":8,"
+                         "\"vocab_size\":512,\"rms_norm_eps\":1e-05,%s}",
+                         cases[i].architecture, cases[i].architecture[0] | 0x20, cases[i].architecture + 1,
+                         cases[i].more);
+        if (!hf_config_parse(&c, text, (size_t)n, "config.json", &e))
+            fail_msg("%s: %s", text, e.msg);
+        for (uint32_t l = 0; l < 5; l++) {
+            uint32_t want = cases[i].slides && cases[i].slides[l] == '0' ? 0 : cases[i].window;
+            if (config_window(&c, l) != want)
+                fail_msg("%s: layer %u sees %u, not %u", text, l, config_window(&c, l), want);
+        }
+        /* And the same from the text that is made of it. */
+        assert_true(hf_config_text(&c, &made, &size, &e));
+        if (!hf_config_parse(&again, made, size, "config.json", &e))
+            fail_msg("%s: %s", made, e.msg);
+        for (uint32_t l = 0; l < 5; l++)
+            if (config_window(&c, l) != config_window(&again, l))
+                fail_msg("%s: layer %u slides otherwise in %s", text, l, made);
+        free(made);
+        hf_config_free(&again);
+        hf_config_free(&c);
+    }
+}
+
+/* The numbers of Qwen3's model card and of DeepSeek-V3, worked out by hand from yarn's formulas. */
+static void yarn(void **state)
+{
+    (void)state;
+    struct model_config c;
+    expect_ok(&c, "\"head_dim\":128,\"rope_theta\":1000000.0,\"max_position_embeddings\":131072,\"rope_scaling\":{"
+                  "\"rope_type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":32768}");
+    assert_int_equal(c.rope_scaling, ROPE_YARN);
+    assert_true(c.rope_beta_fast == 32 && c.rope_beta_slow == 1);
+    assert_true(fabs(rope_attention(&c) - 1.138629436111989) < 1e-12);
+    /* 32 turns: pair 23.59, so 23 and less are kept; one turn: pair 39.65, so from 40 on a quarter. */
+    assert_true(rope_frequency(&c, 23) == pow(1e6, -46.0 / 128));
+    assert_true(fabs(rope_frequency(&c, 40) / (pow(1e6, -80.0 / 128) / 4) - 1) < 1e-12);
+    double f = pow(1e6, -64.0 / 128), ramp = 9.0 / 17;
+    assert_true(fabs(rope_frequency(&c, 32) / (f * (1 - ramp) + f / 4 * ramp) - 1) < 1e-12);
+    hf_config_free(&c);
+    /* One mscale for both: cos and sin stay as they are. Its factor is the ratio where none is said. */
+    expect_ok(&c, "\"head_dim\":64,\"max_position_embeddings\":163840,\"rope_scaling\":{\"type\":\"yarn\",\"mscale\":1.0,"
+                  "\"mscale_all_dim\":1.0,\"beta_fast\":1,\"beta_slow\":1,\"original_max_position_embeddings\":4096}");
+    assert_true(rope_attention(&c) == 1 && c.rope_factor == 40);
+    /* Both bounds lie around pair 22.5: 22 is kept, 23 and all behind are stretched. */
+    assert_true(rope_frequency(&c, 22) == pow(1e4, -44.0 / 64));
+    assert_true(fabs(rope_frequency(&c, 23) * 40 / pow(1e4, -46.0 / 64) - 1) < 1e-12);
+    hf_config_free(&c);
+    /* gpt-oss's: no rounding of the bounds. */
+    expect_ok(&c, "\"head_dim\":64,\"rope_theta\":150000,\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":32.0,"
+                  "\"beta_fast\":32.0,\"beta_slow\":1.0,\"truncate\":false,\"original_max_position_embeddings\":4096}");
+    assert_true(c.rope_unrounded);
+    double low = 64 * log(4096 / (32 * 6.283185307179586)) / (2 * log(150000.0));
+    double high = 64 * log(4096 / 6.283185307179586) / (2 * log(150000.0));
+    f = pow(150000.0, -24.0 / 64);
+    ramp = (12 - low) / (high - low);
+    assert_true(low < 12 && high > 12);
+    assert_true(fabs(rope_frequency(&c, 12) / (f * (1 - ramp) + f / 32 * ramp) - 1) < 1e-12);
+    hf_config_free(&c);
+    /* longrope with one list is a factor for each pair: what gsq writes of a GGUF's rope_freqs. */
+    expect_ok(&c, "\"max_position_embeddings\":128,\"rope_scaling\":{\"rope_type\":\"longrope\",\"attention_factor\":1.5,"
+                  "\"original_max_position_embeddings\":128,\"short_factor\":[1,1.5,2,4],\"long_factor\":[1,1.5,2,4]}");
+    assert_int_equal(c.rope_scaling, ROPE_FACTORS);
+    assert_true(rope_attention(&c) == 1.5 && rope_frequency(&c, 3) == pow(1e4, -6.0 / 8) / 4);
+    hf_config_free(&c);
+}
+
+/* NaN and Infinity as Python writes them, and the same words inside strings. */
+static void python_numbers(void **state)
+{
+    (void)state;
+    struct model_config c;
+    expect_ok(&c, "\"a\":[0.0,Infinity,-Infinity,NaN],\"b\":\"NaN, \\\" Infinity\",\"hidden_act\":\"silu\",\"c\":{\"NaN\":NaN},"
+                  "\"rope_theta\":5e5");
+    assert_true(c.rope_theta == 5e5);
+    hf_config_free(&c);
 }
 
 static void required_keys(void **state)
@@ -190,7 +343,6 @@ static void required_keys(void **state)
         {"", "not valid JSON"},
         {"[]", "does not hold an object"},
         {"{}", "\"hidden_size\" is missing"},
-        {"{\"text_config\":{}}", "more than text"},
         {"{\"hidden_size\":64,\"intermediate_size\":1,\"num_hidden_layers\":1,\"num_attention_heads\":7,"
          "\"vocab_size\":9,\"rms_norm_eps\":1e-5}",
          "does not divide hidden_size"},
@@ -291,28 +443,28 @@ static void compressed_tensors(void **state)
     expect_ok(&c, CT("\"a\":" CT_GROUP("\"Linear\"", "4", ",\"actorder\":\"static\""), ""));
     hf_config_free(&c);
 
-    expect_error(CT("", ""), "config_groups");
-    expect_error(CT("\"W4A16\":[\"Linear\"]", ""), "preset scheme");
-    expect_error(CT("\"a\":" CT_GROUP("\"Linear\"", "4", ",\"actorder\":\"group\""), ""), "activation order");
-    expect_error(CT("\"a\":" CT_GROUP("\"Linear\"", "9", ""), ""), "num_bits");
-    expect_error(CT("\"a\":" CT_GROUP("\"Linear\"", "4", "") ",\"b\":" CT_GROUP("\"Linear\"", "2", ""), ""),
+    expect_unsupported(CT("", ""), "config_groups");
+    expect_unsupported(CT("\"W4A16\":[\"Linear\"]", ""), "preset scheme");
+    expect_unsupported(CT("\"a\":" CT_GROUP("\"Linear\"", "4", ",\"actorder\":\"group\""), ""), "activation order");
+    expect_unsupported(CT("\"a\":" CT_GROUP("\"Linear\"", "9", ""), ""), "num_bits");
+    expect_unsupported(CT("\"a\":" CT_GROUP("\"Linear\"", "4", "") ",\"b\":" CT_GROUP("\"Linear\"", "2", ""), ""),
                  "two groups");
-    expect_error(CT("\"a\":{\"targets\":[\"Linear\"],\"weights\":{\"num_bits\":4,\"type\":\"float\"}}", ""),
+    expect_unsupported(CT("\"a\":{\"targets\":[\"Linear\"],\"weights\":{\"num_bits\":4,\"type\":\"float\"}}", ""),
                  "floating-point");
-    expect_error(CT("\"a\":{\"targets\":[\"Linear\"],\"weights\":{\"num_bits\":4,\"symmetric\":false}}", ""),
+    expect_unsupported(CT("\"a\":{\"targets\":[\"Linear\"],\"weights\":{\"num_bits\":4,\"symmetric\":false}}", ""),
                  "asymmetric");
-    expect_error(
+    expect_unsupported(
         CT("\"a\":{\"targets\":[\"Linear\"],\"weights\":{\"num_bits\":4,\"strategy\":\"block\"}}", ""),
         "strategy");
-    expect_error(
+    expect_unsupported(
         CT("\"a\":{\"targets\":[\"Linear\"],\"weights\":{\"num_bits\":4},\"input_activations\":{}}", ""),
         "quantized activations");
-    expect_error(CT("\"a\":" CT_GROUP("\"Linear\"", "4", ""), ",\"kv_cache_scheme\":{}"),
+    expect_unsupported(CT("\"a\":" CT_GROUP("\"Linear\"", "4", ""), ",\"kv_cache_scheme\":{}"),
                  "quantized activations");
-    expect_error(CT("\"a\":" CT_GROUP("\"Linear\"", "4", ""), ",\"transform_config\":{\"x\":1}"),
+    expect_unsupported(CT("\"a\":" CT_GROUP("\"Linear\"", "4", ""), ",\"transform_config\":{\"x\":1}"),
                  "transformed");
-    expect_error(CT("\"a\":" CT_GROUP("\"Linear\"", "4", ""), ",\"ignore\":\"lm_head\""), "ignore");
-    expect_error(
+    expect_unsupported(CT("\"a\":" CT_GROUP("\"Linear\"", "4", ""), ",\"ignore\":\"lm_head\""), "ignore");
+    expect_unsupported(
         "\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"float-quantized\"}",
         "\"float-quantized\"");
 }
@@ -351,6 +503,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(llama_defaults),     cmocka_unit_test(llama3),
         cmocka_unit_test(other_families),     cmocka_unit_test(refused),
+        cmocka_unit_test(not_computed),       cmocka_unit_test(windows),
+        cmocka_unit_test(yarn),               cmocka_unit_test(python_numbers),
         cmocka_unit_test(required_keys),      cmocka_unit_test(gptq),
         cmocka_unit_test(compressed_tensors), cmocka_unit_test(humming_and_mlx),
     };

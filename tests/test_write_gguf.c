@@ -207,9 +207,26 @@ static void check_keys(const struct gguf *g, const struct shape *s)
     assert_int_equal(number(g, KEY("attention.value_length")), s->c.head_dim);
     if (s->c.sliding)
         assert_int_equal(number(g, KEY("attention.sliding_window")), s->c.sliding);
+    const struct gguf_kv *pattern = gguf_find(g, KEY("attention.sliding_window_pattern"));
+    assert_int_equal(pattern != NULL, s->full > 0);
+    for (uint32_t l = 0; pattern && l < s->layers; l++)
+        assert_int_equal(gguf_integer(pattern, l), l >= s->full);
     if (s->c.rope_linear > 0) {
         assert_text(g, KEY("rope.scaling.type"), "linear");
         assert_true(real(g, KEY("rope.scaling.factor")) == (double)s->c.rope_linear);
+    } else if (s->c.yarn.factor > 0) {
+        double usual = 0.1 * log(s->c.yarn.factor) + 1;
+        assert_text(g, KEY("rope.scaling.type"), "yarn");
+        assert_true(real(g, KEY("rope.scaling.factor")) == s->c.yarn.factor);
+        assert_int_equal(number(g, KEY("rope.scaling.original_context_length")), s->c.yarn.original);
+        if (s->c.yarn.fast != 32)
+            assert_true(real(g, KEY("rope.scaling.yarn_beta_fast")) == s->c.yarn.fast);
+        if (s->c.yarn.slow != 1)
+            assert_true(real(g, KEY("rope.scaling.yarn_beta_slow")) == s->c.yarn.slow);
+        if (s->c.yarn.attention > 0)
+            assert_true(fabs(real(g, KEY("rope.scaling.attn_factor")) * usual / s->c.yarn.attention - 1) < 1e-6);
+        else
+            assert_null(gguf_find(g, KEY("rope.scaling.attn_factor")));
     } else {
         assert_null(gguf_find(g, KEY("rope.scaling.factor")));
     }

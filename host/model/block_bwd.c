@@ -152,7 +152,7 @@ static void add_rows(struct model *m, struct gpu_view y, struct gpu_view x, uint
                                          .heads = heads,                                                     \
                                          .kv_heads = c->num_kv_heads,                                        \
                                          .dim = c->head_dim,                                                 \
-                                         .sliding = m->sliding,                                              \
+                                         .sliding = sliding,                                                 \
                                          .scale = (float)(1.0 / sqrt(c->head_dim)),                          \
                                          __VA_ARGS__})
 /* Heads of the size that attn_small takes have kernels of their own here too. */
@@ -168,7 +168,7 @@ static void add_rows(struct model *m, struct gpu_view y, struct gpu_view x, uint
 
 /* From the gradient of attn in bs->dattn to those of v and, where `scores`, of the turned q and k. */
 static void attention_bwd(struct model *m, const struct block_scratch *s, const struct bwd_scratch *bs,
-                          bool scores, uint32_t windows)
+                          bool scores, uint32_t sliding, uint32_t windows)
 {
     const struct model_config *c = m->cfg;
     bool small = block_small_heads(m);
@@ -223,7 +223,7 @@ void block_attn_bwd(struct model *m, const struct block_weights *b, const struct
     if (!scores && !w[LINEAR_V].size)
         return;
     input_grad(m, b, bs, LINEAR_O, dy, bs->dattn, rows, 0);
-    attention_bwd(m, s, bs, scores, windows);
+    attention_bwd(m, s, bs, scores, b->sliding, windows);
     if (scores) {
         block_rope(m, bs->dq, c->num_heads, windows, -1);
         block_rope(m, bs->dk, c->num_kv_heads, windows, -1);

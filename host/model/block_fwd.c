@@ -179,10 +179,11 @@ bool block_small_heads(const struct model *m)
                                          .heads = c->num_heads,                                              \
                                          .kv_heads = c->num_kv_heads,                                        \
                                          .dim = c->head_dim,                                                 \
-                                         .sliding = m->sliding,                                              \
+                                         .sliding = sliding,                                                 \
                                          .scale = (float)(1.0 / sqrt(c->head_dim))})
 
-static void attention(struct model *m, const struct block_scratch *s, uint32_t windows)
+/* sliding: of this block. */
+static void attention(struct model *m, const struct block_scratch *s, uint32_t sliding, uint32_t windows)
 {
     const struct model_config *c = m->cfg;
     bool small = block_small_heads(m);
@@ -225,7 +226,7 @@ void block_attn_inputs(struct model *m, const struct block_weights *b, const str
     }
     block_rope(m, s->q, c->num_heads, windows, 1);
     block_rope(m, s->k, c->num_kv_heads, windows, 1);
-    attention(m, s, windows);
+    attention(m, s, b->sliding, windows);
 }
 
 void block_attn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,

@@ -20,6 +20,8 @@ const struct family *family_find(const struct model_config *c, struct err *e)
     /* A config that names its architecture means exactly that one: its model_type may be shared with variants
      * that compute something else. */
     bool named = c->architecture[0] != 0;
+    if (!hf_config_supported(c, e))
+        return NULL;
     char known[512];
     size_t len = 0;
     for (size_t i = 0; family_at(i); i++) {

@@ -12,8 +12,8 @@ struct family {
     bool sliding_window;      /* config.sliding_window counts */
 };
 
-/* The row for this config (architecture first, else model_type). Unknown: ERR_USER that lists what is known.
- */
+/* The row for this config (architecture first, else model_type). Unknown: ERR_USER that lists what is known; one that
+ * gsq cannot compute for another reason: ERR_USER with that. */
 const struct family *family_find(const struct model_config *c, struct err *e);
 const struct family *family_at(size_t i); /* NULL past the end */
 

@@ -198,12 +198,13 @@ static bool make_rope_table(struct model *m, struct err *e)
     float *table = malloc((size_t)bytes);
     if (!table)
         return err_nomem(e, "the RoPE table", bytes);
+    double scale = rope_attention(m->cfg); /* of q and k, each: scores grow by its square */
     for (uint32_t i = 0; i < half; i++) {
         double f = rope_frequency(m->cfg, i);
         for (uint32_t p = 0; p < m->ctx; p++) {
             float *pair = table + ((size_t)p * half + i) * 2;
-            pair[0] = (float)cos(p * f);
-            pair[1] = (float)sin(p * f);
+            pair[0] = (float)(scale * cos(p * f));
+            pair[1] = (float)(scale * sin(p * f));
         }
     }
     bool ok = gpu_alloc(m->arena, bytes, &m->rope_table, e);
@@ -231,7 +232,6 @@ static bool describe(struct model **out, struct gpu_cmd *cmd, const struct check
     bool ok = m->family != NULL;
     if (ok) {
         set_shapes(m);
-        m->sliding = m->family->sliding_window && m->cfg->sliding_window < ctx ? m->cfg->sliding_window : 0;
         ok = check_config(m, e) && check_tensors(m, e);
     }
     if (!ok)
@@ -377,7 +377,8 @@ bool model_load_block_some(struct model *m, uint32_t layer, unsigned linears, st
                            struct block_weights *out, struct err *e)
 {
     const struct model_config *c = m->cfg;
-    *out = (struct block_weights){0};
+    uint32_t window = m->family->sliding_window ? config_window(c, layer) : 0;
+    *out = (struct block_weights){.sliding = window < m->ctx ? window : 0};
     bool ok = load_norm(m, layer, NORM_ATTN, c->hidden_size, arena, &out->attn_norm, e) &&
               load_norm(m, layer, NORM_FFN, c->hidden_size, arena, &out->ffn_norm, e);
     if (ok && m->family->qk_norm)

@@ -16,7 +16,6 @@ struct model {
     const struct model_config *cfg;
     const struct family *family;
     uint32_t ctx;     /* window length this model was opened for */
-    uint32_t sliding; /* positions a query sees; 0: all before it */
     uint32_t rows[LINEAR_COUNT], cols[LINEAR_COUNT];
     bool has_bias[LINEAR_COUNT]; /* in any block */
     struct gpu_arena *arena;     /* what lives as long as the model */
@@ -28,6 +27,7 @@ struct model {
 
 /* One block's parameters. A bias or q/k norm that the model has not is an empty view. */
 struct block_weights {
+    uint32_t sliding;                    /* positions a query sees in this block; 0: all before it */
     struct gpu_view w[LINEAR_COUNT];     /* [rows, cols] */
     struct gpu_view bias[LINEAR_COUNT];  /* [rows] */
     struct gpu_view attn_norm, ffn_norm; /* [hidden] */
@@ -35,7 +35,7 @@ struct block_weights {
 };
 
 /* Checks that every tensor the family needs is there with the right shape (all of them, before any work),
- * makes the RoPE table (plain, linear, llama3 scaling; computed in double) and loads the final norm. ctx
+ * makes the RoPE table (with its scaling; computed in double) and loads the final norm. ctx
  * above the model's max_position is a warning. The checkpoint stays the caller's. */
 bool model_open(struct model **out, struct gpu_cmd *cmd, const struct checkpoint *ck, uint32_t ctx,
                 struct err *e);

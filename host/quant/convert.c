@@ -119,7 +119,7 @@ bool convert_run(const char *in, const char *out, const struct convert_options *
         err_set(e, ERR_USER, "input and output are the same folder, %s", in);
         return err_hint(e, "give a new folder with -o");
     }
-    bool ok = checkpoint_open(&c.ck, in, e) &&
+    bool ok = checkpoint_open(&c.ck, in, e) && hf_config_supported(checkpoint_config(c.ck), e) &&
               (o->format == EXPORT_GGUF ? convert_to_gguf(c.ck, out, o, progress, e) : repack(&c, out, o, e));
     checkpoint_close(&c.ck);
     return ok;

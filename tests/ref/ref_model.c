@@ -47,7 +47,29 @@ double ref_rope_angle(const struct ref_config *c, uint32_t p, uint32_t i)
             freq = (1 - smooth) * freq / c->llama3.factor + smooth * freq;
         }
     }
+    if (c->yarn.factor > 0) {
+        /* As in its publication: by how often the pair turns within the original context; the bounds of the blend
+         * are the whole pairs around those of `fast` and `slow` turns. */
+        double bound[2] = {c->yarn.fast, c->yarn.slow};
+        for (int k = 0; k < 2; k++) {
+            double wavelength = c->yarn.original / bound[k]; /* positions per turn */
+            double pair = c->head_dim / 2.0 * log(wavelength / (2 * pi)) / log(c->rope_theta);
+            bound[k] = k ? ceil(pair) : floor(pair);
+        }
+        bound[0] = bound[0] < 0 ? 0 : bound[0];
+        bound[1] = bound[1] > c->head_dim - 1 ? c->head_dim - 1 : bound[1];
+        double kept = 1 - (i - bound[0]) / fmax(bound[1] - bound[0], 0.001);
+        kept = fmin(fmax(kept, 0), 1);
+        freq *= kept + (1 - kept) / c->yarn.factor;
+    }
     return p * freq;
+}
+
+static double turn_length(const struct ref_config *c)
+{
+    if (c->yarn.factor <= 0)
+        return 1;
+    return c->yarn.attention > 0 ? c->yarn.attention : 0.1 * log(c->yarn.factor) + 1;
 }
 
 /* One head of one position: norm if the model has it, then rotate-half. */
@@ -57,19 +79,19 @@ static void prepare_head(const struct ref_config *c, double *x, const float *nor
     if (norm)
         ref_norm(x, norm, x, c->head_dim, c->eps);
     for (uint32_t i = 0; i < half; i++) {
-        double a = ref_rope_angle(c, pos, i), lo = x[i], hi = x[i + half];
+        double a = ref_rope_angle(c, pos, i), lo = x[i] * turn_length(c), hi = x[i + half] * turn_length(c);
         x[i] = lo * cos(a) - hi * sin(a);
         x[i + half] = hi * cos(a) + lo * sin(a);
     }
 }
 
 /* One query of one head: all of the window's keys and values of its group. */
-static void attend(const struct ref_config *c, const double *q, const double *k, const double *v, double *out,
+static void attend(const struct ref_config *c, uint32_t sliding, const double *q, const double *k, const double *v, double *out,
                    uint32_t pos, double *p)
 {
     uint32_t stride = c->kv_heads * c->head_dim, first = 0;
-    if (c->sliding && pos + 1 > c->sliding)
-        first = pos + 1 - c->sliding;
+    if (sliding && pos + 1 > sliding)
+        first = pos + 1 - sliding;
     double top = -INFINITY, sum = 0;
     for (uint32_t j = first; j <= pos; j++) {
         double s = 0;
@@ -102,7 +124,7 @@ static void attention(const struct ref_config *c, const struct ref_block *b, uin
         uint64_t window = t / c->ctx * c->ctx;
         for (uint32_t h = 0; h < c->heads; h++) {
             uint64_t kv = (window * c->kv_heads + h / group) * dim;
-            attend(c, q + (t * c->heads + h) * dim, k + kv, v + kv, out + (t * c->heads + h) * dim,
+            attend(c, b->full ? 0 : c->sliding, q + (t * c->heads + h) * dim, k + kv, v + kv, out + (t * c->heads + h) * dim,
                    (uint32_t)(t % c->ctx), p);
         }
     }

@@ -17,12 +17,17 @@ struct ref_config {
     struct {
         double factor, low, high, original; /* factor 0: off */
     } llama3;
+    struct {
+        double factor, original, fast, slow; /* factor 0: off */
+        double attention;                    /* 0: 0.1 ln(factor) + 1 */
+    } yarn;
 };
 
 struct ref_block {
     const float *w[REF_LINEARS], *bias[REF_LINEARS]; /* a bias may be NULL */
     const float *attn_norm, *ffn_norm;
     const float *q_norm, *k_norm; /* NULL: none */
+    bool full;                    /* its queries see all before them, whatever the config's window */
 };
 
 /* h[T, hidden] = x + o(attention(norm(x))), then y = h + down(silu(gate) * up); T = windows * ctx. h, y may
