@@ -149,8 +149,10 @@ static void rope_keys(struct arch_keys *a, const struct model_config *c)
             key_f32(a->list, arch_key(a, "rope.scaling.yarn_beta_fast"), (float)c->rope_beta_fast);
         if (c->rope_beta_slow != 1)
             key_f32(a->list, arch_key(a, "rope.scaling.yarn_beta_slow"), (float)c->rope_beta_slow);
-        if (c->rope_unrounded && !a->list->quiet)
-            log_warn("llama.cpp rounds the bounds of yarn's blend; this model's config says not to");
+        if ((c->rope_beta_fast != 32 || c->rope_beta_slow != 1 || c->rope_unrounded) && !a->list->quiet)
+            log_warn("llama.cpp blends yarn between 32 turns and 1, rounded, in this architecture; this model asks for "
+                     "%g and %g%s",
+                     c->rope_beta_fast, c->rope_beta_slow, c->rope_unrounded ? ", not rounded" : "");
     }
     if (c->rope_scaling != ROPE_YARN && fabs(rope_attention(c) - 1) > 1e-6)
         key_f32(a->list, arch_key(a, "rope.scaling.attn_factor"), (float)rope_attention(c));

@@ -79,6 +79,28 @@ for type in ${types[@]+"${types[@]}"}; do
 done
 check 'every header in @huggingface/gguf' node "$here/tests/llama/lint_gguf.mjs" "$packages" "${files[@]}"
 
+# A stretched context: yarn's keys, there and back.
+cp -r "$oak" "$tmp/yarn"
+for more in '"factor": 4.0, "original_max_position_embeddings": 64' \
+    '"factor": 8.0, "original_max_position_embeddings": 32, "attention_factor": 1.4'; do
+    python3 - "$oak/config.json" "$tmp/yarn/config.json" "$more" <<'END'
+import json, sys
+config = json.load(open(sys.argv[1]))
+config["rope_scaling"] = json.loads('{"rope_type": "yarn", %s}' % sys.argv[3])
+json.dump(config, open(sys.argv[2], "w"))
+END
+    rm -rf "$tmp/yarn.gguf" "$tmp/yarn.back"
+    must "$gsq" convert "$tmp/yarn" -o "$tmp/yarn.gguf" --type F32 || continue
+    must "$gsq" convert "$tmp/yarn.gguf" -o "$tmp/yarn.back" --format hf || continue
+    must "$llama" ppl "$tmp/yarn.gguf" "$text" "$ctx" "$windows" || continue
+    theirs=$(number perplexity "$tmp/out")
+    for model in "$tmp/yarn" "$tmp/yarn.gguf" "$tmp/yarn.back"; do
+        must "$gsq" eval "$model" --protocol llama.cpp --text "$text" --ctx "$ctx" --windows "$windows" --json || continue
+        ours=$(field perplexity "$tmp/out")
+        check "yarn, $more: perplexity $ours in gsq, $theirs in llama.cpp" within "$ours" "$theirs" 0.00001
+    done
+done
+
 # Tensor types as llama-quantize chooses them, with an importance matrix of ours; and its files read by gsq.
 must "$gsq" imatrix "$oak" --calib "$calib" --samples 4 --ctx "$ctx" -o "$tmp/imatrix.gguf"
 for type in ${types[@]+"${types[@]}"}; do
