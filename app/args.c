@@ -277,6 +277,12 @@ static void set_effort(struct args *a, int argc, char **argv)
     }
 }
 
+/* Arguments without a name that a command takes at most. */
+static unsigned most_positional(enum command_id c)
+{
+    return c == CMD_QUANTIZE ? 4 : commands[c].positionals;
+}
+
 bool args_parse(struct args *a, int argc, char **argv, struct err *e)
 {
     bool seen[128] = {false}, only_positional = false;
@@ -305,7 +311,7 @@ bool args_parse(struct args *a, int argc, char **argv, struct err *e)
             if (!read_option(a, argc, argv, &i, seen, e))
                 return false;
         } else {
-            unsigned want = a->command == CMD_NONE ? 0 : commands[a->command].positionals;
+            unsigned want = a->command == CMD_NONE ? 0 : most_positional(a->command);
             if (n_positional >= want) {
                 err_set(e, ERR_USER, "unexpected argument %s", arg);
                 return a->command == CMD_NONE ? err_hint(e, "the command comes first: gsq COMMAND [options]")
@@ -321,7 +327,8 @@ bool args_parse(struct args *a, int argc, char **argv, struct err *e)
         err_set(e, ERR_USER, "no command given");
         return err_hint(e, "`gsq --help` lists the commands");
     }
-    return check_complete(a, n_positional, seen, e) && settle_format(a, e);
+    return (a->command != CMD_QUANTIZE || llama_arguments(a, n_positional, seen, e)) &&
+           check_complete(a, n_positional, seen, e) && settle_format(a, e);
 }
 
 void args_free(struct args *a)
@@ -330,6 +337,10 @@ void args_free(struct args *a)
         free(a->owned[i]);
     free(a->owned);
     free(a->rules);
+    free(a->overrides);
+    free(a->importance_names);
+    a->overrides = NULL;
+    a->importance_names = NULL;
     a->owned = NULL;
     a->rules = NULL;
     a->n_owned = 0;

@@ -24,8 +24,8 @@ enum command_id {
 /* Everything a command line can say. */
 struct args {
     enum command_id command;
-    bool help, version;
-    const char *positional[2]; /* MODEL, REFERENCE */
+    bool help, help_all, version;
+    const char *positional[4]; /* MODEL, REFERENCE; of quantize also OUT, TYPE, THREADS */
 
     /* every command */
     const char *device, *variant;
@@ -38,6 +38,7 @@ struct args {
     /* several commands */
     const char *out;
     bool format_given, bits_given; /* --format, --bits of quantize */
+    bool rounds_like_llama;        /* quantize: method rtn because the line is llama-quantize's, without a text */
     const char *text;              /* eval, compare */
     uint32_t ctx, windows;         /* 0: default */
     enum eval_protocol protocol;
@@ -49,7 +50,9 @@ struct args {
 
     struct quantize_options q; /* quantize; container for convert too */
     struct tensor_rule *rules; /* what q.rules points at */
-    char **owned;              /* texts that had to be copied */
+    struct gguf_override *overrides;
+    const char **importance_names;
+    char **owned; /* texts that had to be copied */
     size_t n_owned;
 };
 
@@ -57,8 +60,8 @@ struct args {
  * where a name is unknown; a->json is right even then. args_free in every case. */
 bool args_parse(struct args *a, int argc, char **argv, struct err *e);
 void args_free(struct args *a);
-/* Help of a command, or of the program (CMD_NONE). */
-void args_help(FILE *f, enum command_id command);
+/* Help of a command, or of the program (CMD_NONE). all: every option, not the usual ones alone. */
+void args_help(FILE *f, enum command_id command, bool all);
 /* "quantize". */
 const char *command_name(enum command_id c);
 

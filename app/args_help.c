@@ -5,8 +5,11 @@
 enum { HELP_COLUMN = 28, HELP_WIDTH = 100 };
 
 static const char *const section_titles[SECTION_COUNT] = {
-    [SECTION_MAIN] = "Options",         [SECTION_CALIB] = "Calibration",
-    [SECTION_RUN] = "The run",          [SECTION_METHOD] = "Constants of the method",
+    [SECTION_MAIN] = "Options",
+    [SECTION_CALIB] = "Calibration",
+    [SECTION_RUN] = "The run",
+    [SECTION_LLAMA] = "As in llama-quantize (GGUF)",
+    [SECTION_METHOD] = "Constants of the method",
     [SECTION_COMMON] = "Every command",
 };
 
@@ -205,8 +208,9 @@ static void program_help(FILE *f)
           f);
 }
 
-void args_help(FILE *f, enum command_id command)
+void args_help(FILE *f, enum command_id command, bool all)
 {
+    (void)all;
     if (command >= CMD_COUNT) {
         program_help(f);
         return;

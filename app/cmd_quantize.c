@@ -9,6 +9,7 @@
 #include "formats/tokenizer.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/quant/convert.h"
 #include "host/quant/eval.h"
 #include "host/quant/job.h"
 #include "lib/plan_text.h"
@@ -24,7 +25,8 @@ struct run {
 /* A refined file's types are its own. */
 static bool check_refine(const struct args *a, const struct quantize_options *o, struct err *e)
 {
-    bool types = o->mixture || a->bits_given || o->group;
+    bool types = o->mixture || a->bits_given || o->group || o->pure || o->embedding_type || o->head_type ||
+                 o->keep_head;
     for (size_t i = 0; i < o->n_rules; i++)
         types = types || o->rules[i].type || o->rules[i].gguf;
     if (!types)
@@ -32,6 +34,14 @@ static bool check_refine(const struct args *a, const struct quantize_options *o,
     err_set(e, ERR_USER,
             "--refine keeps the types of its file: --type, --bits, --group and --tensor have no say");
     return err_hint(e, "leave them out; --keep REGEX keeps codes as they are");
+}
+
+/* Never silently: what rounds at once is not what gsq is for. */
+static void tell_rounding(const struct args *a)
+{
+    if (a->rounds_like_llama)
+        log_warn("no --calib and no --imatrix: weights are rounded to the nearest level, as llama-quantize does; "
+                 "add --calib TEXT to learn them, which takes longer and keeps much more of the model");
 }
 
 /* What can be said without opening anything. */
@@ -354,6 +364,56 @@ static bool finish(struct app_gpu *g, const struct run *run, const struct quanti
     return evaluated && reported;
 }
 
+/* ---- types without codes: F32, F16, BF16, COPY ----------------------------------------------------------- */
+
+static void tell_conversion(const struct args *a, const struct quantize_options *o, uint64_t bytes)
+{
+    char size[24];
+    if (!a->json) {
+        printf("%s: gguf %s, %s\n", o->out_dir, o->mixture, format_bytes(bytes, size, sizeof size));
+        if (o->dry_run)
+            printf("dry run: nothing was written\n");
+        return;
+    }
+    cJSON *j = json_event("result");
+    cJSON_AddStringToObject(j, "command", "quantize");
+    cJSON_AddStringToObject(j, "model", o->model_dir);
+    cJSON_AddStringToObject(j, "out", o->out_dir);
+    cJSON_AddStringToObject(j, "format", "gguf");
+    cJSON_AddStringToObject(j, "type", o->mixture);
+    cJSON_AddNumberToObject(j, "out_bytes", (double)bytes);
+    cJSON_AddBoolToObject(j, "dry_run", o->dry_run);
+    json_emit(j);
+}
+
+/* llama-quantize makes such files, too; here it is the work of gsq convert, and needs no device. */
+static bool convert(const struct args *a, const struct quantize_options *o, struct err *e)
+{
+    struct progress_term term;
+    uint64_t bytes = 0;
+    struct convert_options c = {.format = EXPORT_GGUF,
+                                .type = strcmp(o->mixture, GGUF_COPY) == 0 ? NULL : o->mixture,
+                                .overrides = o->overrides,
+                                .n_overrides = o->n_overrides,
+                                .size = o->dry_run ? &bytes : NULL};
+    if (o->n_rules || o->pure || o->embedding_type || o->head_type || o->keep_head || o->group || o->refine) {
+        err_set(e, ERR_USER, "--type %s stores every weight alike: no option gives single ones another type",
+                o->mixture);
+        return err_hint(e, "a type such as Q8_0 takes --tensor and --keep");
+    }
+    if (o->calib || o->imatrix)
+        log_warn("--type %s rounds no weight to few bits: %s is not read", o->mixture,
+                 o->calib ? "the calibration text" : "the importance matrix");
+    struct progress progress = progress_term_begin(&term, a);
+    bool ok = convert_run(o->model_dir, o->out_dir, &c, &progress, e);
+    progress_term_end(&term);
+    if (ok && !o->dry_run)
+        os_stat(o->out_dir, &bytes);
+    if (ok)
+        tell_conversion(a, o, bytes);
+    return ok;
+}
+
 bool cmd_quantize(const struct args *a, struct err *e)
 {
     struct quantize_options o = a->q;
@@ -361,8 +421,11 @@ bool cmd_quantize(const struct args *a, struct err *e)
     struct progress_term term;
     o.model_dir = a->positional[0];
     o.out_dir = a->out;
+    if (o.format == EXPORT_GGUF && quantize_copies(&o) && !a->report && !a->eval)
+        return convert(a, &o, e);
     if (!check_options(a, &o, e) || !check_files(a, &o, e) || !app_gpu_open(&g, a, e))
         return false;
+    tell_rounding(a);
     struct run run = {.args = a, .o = &o};
     struct job_callbacks cb = {
         .progress = progress_term_begin(&term, a),

@@ -60,7 +60,7 @@ int main(int argc, char **argv)
     if (ok && a.version) {
         printf("gsq %s\n", version_text());
     } else if (ok && a.help) {
-        args_help(stdout, a.command);
+        args_help(stdout, a.command, a.help_all);
     } else if (ok) {
         log_set_level(a.quiet && !a.log_level_given ? LOG_WARN : a.log_level);
         pool_set_threads(a.threads);

@@ -203,17 +203,21 @@ static bool read_protocol(struct args *a, const struct option *o, const char *va
 
 static bool read_mixture(struct args *a, const struct option *o, const char *value, struct err *e)
 {
+    struct err why = {0};
     (void)o;
-    a->q.mixture = gguf_mixture_named(value);
-    if (a->q.mixture)
+    if (gguf_mixture_read(value, &a->q.mixture, &why))
         return true;
+    if (why.kind != ERR_NONE) {
+        *e = why;
+        return err_context(e, "--type %s", value);
+    }
     char names[256] = "";
     for (size_t i = 0; gguf_mixture_at(i); i++) {
         size_t n = strlen(names);
         snprintf(names + n, sizeof names - n, "%s%s", i ? ", " : "", gguf_mixture_at(i));
     }
     err_set(e, ERR_USER, "--type %s is unknown", value);
-    return err_hint(e, "types: %s", names);
+    return err_hint(e, "types: %s, COPY", names);
 }
 
 static bool read_log_level(struct args *a, const struct option *o, const char *value, struct err *e)
@@ -226,25 +230,29 @@ static bool read_log_level(struct args *a, const struct option *o, const char *v
     return err_hint(e, "levels: error, warn, info, debug");
 }
 
-/* regex becomes the rule's, and is freed in any case. */
-static bool add_rule(struct args *a, char *regex, struct tensor_rule rule, struct err *e)
+const char *args_own(struct args *a, char *text)
+{
+    char **owned = text ? realloc(a->owned, (a->n_owned + 1) * sizeof *owned) : NULL;
+    if (!owned) {
+        free(text);
+        return NULL;
+    }
+    a->owned = owned;
+    return owned[a->n_owned++] = text;
+}
+
+bool args_add_rule(struct args *a, char *regex, struct tensor_rule rule, bool in_front, struct err *e)
 {
     struct tensor_rule *rules = realloc(a->rules, (a->q.n_rules + 1) * sizeof *rules);
-    if (rules) {
-        a->rules = rules;
-        a->q.rules = rules;
-        char **owned = realloc(a->owned, (a->n_owned + 1) * sizeof *owned);
-        if (owned)
-            a->owned = owned;
-        rules = owned ? rules : NULL;
-    }
-    if (!rules || !regex) {
-        free(regex);
+    rule.regex = args_own(a, regex);
+    if (rules)
+        a->q.rules = a->rules = rules;
+    if (!rules || !rule.regex)
         return err_nomem(e, "a tensor rule", sizeof *rules);
-    }
-    a->owned[a->n_owned++] = regex;
-    rule.regex = regex;
-    rules[a->q.n_rules++] = rule;
+    size_t at = in_front ? 0 : a->q.n_rules;
+    memmove(rules + at + 1, rules + at, (a->q.n_rules - at) * sizeof *rules);
+    rules[at] = rule;
+    a->q.n_rules++;
     return true;
 }
 
@@ -253,11 +261,10 @@ static bool read_keep(struct args *a, const struct option *o, const char *value,
     (void)o;
     if (!value[0])
         return err_set(e, ERR_USER, "--keep needs a regular expression");
-    return add_rule(a, str_dup(value), (struct tensor_rule){0}, e);
+    return args_add_rule(a, str_dup(value), (struct tensor_rule){0}, false, e);
 }
 
-/* A type of --bits, or one of GGUF that can be written. */
-static bool read_tensor_type(const char *value, struct tensor_rule *rule, struct err *e)
+bool args_read_tensor_type(const char *option, const char *value, struct tensor_rule *rule, struct err *e)
 {
     char names[160] = "";
     const struct gguf_type *t;
@@ -268,15 +275,24 @@ static bool read_tensor_type(const char *value, struct tensor_rule *rule, struct
     rule->gguf = gguf_type_named(value);
     if (rule->gguf && (rule->gguf->learned || rule->gguf->rounded))
         return true;
-    if (!rule->gguf)
-        return read_type("--tensor", value, &rule->type, e);
+    const char *mixture;
+    struct err why = {0};
+    if (!rule->gguf && !gguf_mixture_read(value, &mixture, &why)) {
+        if (why.kind == ERR_NONE)
+            return read_type(option, value, &rule->type, e);
+        *e = why;
+        return err_context(e, "%s", option);
+    }
     for (size_t i = 0; (t = gguf_type_at(i)); i++) {
         size_t n = strlen(names);
         if (t->learned || t->rounded)
             snprintf(names + n, sizeof names - n, "%s%s", n ? ", " : "", t->name);
     }
-    err_set(e, ERR_USER, "--tensor: %s is read, not written", rule->gguf->name);
-    return err_hint(e, "types of GGUF that are: %s", names);
+    if (rule->gguf)
+        err_set(e, ERR_USER, "%s: %s is read, not written", option, rule->gguf->name);
+    else
+        err_set(e, ERR_USER, "%s: %s is a mixture of types, one weight has one type", option, value);
+    return err_hint(e, "types of GGUF that are written: %s", names);
 }
 
 /* REGEX=TYPE or REGEX=TYPE,gGROUP; the regex may hold '=' itself. */
@@ -293,7 +309,7 @@ static bool read_tensor(struct args *a, const struct option *o, const char *valu
     size_t n = comma ? (size_t)(comma - eq - 1) : strlen(eq + 1);
     snprintf(bits, sizeof bits, "%.*s", (int)(n < sizeof bits ? n : sizeof bits - 1), eq + 1);
     struct tensor_rule rule = {0};
-    if (!read_tensor_type(bits, &rule, e))
+    if (!args_read_tensor_type("--tensor", bits, &rule, e))
         return false;
     unsigned long group = 0;
     if (comma) {
@@ -305,7 +321,7 @@ static bool read_tensor(struct args *a, const struct option *o, const char *valu
         }
     }
     rule.group = (uint32_t)group;
-    return add_rule(a, str_dup_n(value, (size_t)(eq - value)), rule, e);
+    return args_add_rule(a, str_dup_n(value, (size_t)(eq - value)), rule, false, e);
 }
 
 /* ---- what those options are set to
@@ -360,7 +376,7 @@ static void show_tensor(const struct args *a, struct strbuf *out)
     const char *between = "";
     for (size_t i = 0; i < a->q.n_rules; i++) {
         const struct tensor_rule *r = &a->rules[i];
-        if (!r->type && !r->gguf)
+        if (r->llama || (!r->type && !r->gguf))
             continue;
         strbuf_puts(out, between);
         strbuf_puts(out, r->regex);
@@ -473,6 +489,35 @@ const struct option options[] = {
      "do not remove the work folder at the end"},
     {"host-limit", 0, "GiB", OPT_GIB, NUM(q.host_limit, 0.001, 1 << 20), "3", ON(QUANTIZE), SECTION_RUN,
      "host memory for activations before they go to a file in the work folder"},
+
+    {"pure", 0, NULL, OPT_FLAG, AT(q.pure), "", ON(QUANTIZE), SECTION_LLAMA,
+     "one type for all weights, embeddings and head included, in place of the mixture"},
+    {"tensor-type", 0, "NAME=T", OPT_CALL, CALLS(read_llama_tensor, show_llama_tensor), "", ON(QUANTIZE), SECTION_LLAMA,
+     "as --tensor, by llama.cpp's names in any case; the first match wins, --tensor and --keep win over it"},
+    {"tensor-type-file", 0, "FILE", OPT_CALL, CALL(read_llama_tensor_file), "", ON(QUANTIZE), SECTION_LLAMA,
+     "a list of such, apart by spaces or lines"},
+    {"token-embedding-type", 0, "T", OPT_CALL, CALLS(read_embedding_type, show_embedding_type), "", ON(QUANTIZE), SECTION_LLAMA,
+     "type of token_embd.weight"},
+    {"output-tensor-type", 0, "T", OPT_CALL, CALLS(read_head_type, show_head_type), "", ON(QUANTIZE), SECTION_LLAMA,
+     "type of output.weight, or of a tied embedding"},
+    {"leave-output-tensor", 0, NULL, OPT_FLAG, AT(q.keep_head), "", ON(QUANTIZE), SECTION_LLAMA,
+     "output.weight keeps the type it has in MODEL"},
+    {"allow-requantize", 0, NULL, OPT_FLAG, AT(q.requantize), "", ON(QUANTIZE), SECTION_LLAMA,
+     "take a MODEL that is quantized already; worse than quantizing its 16-bit original"},
+    {"include-weights", 0, "NAME", OPT_CALL, CALL(read_importance_name), "", ON(QUANTIZE), SECTION_LLAMA,
+     "use --imatrix for weights alone whose name holds this text; may be repeated"},
+    {"exclude-weights", 0, "NAME", OPT_CALL, CALL(read_importance_name), "", ON(QUANTIZE), SECTION_LLAMA,
+     "use --imatrix for all other weights; may be repeated"},
+    {"override-kv", 0, "KEY=T:V", OPT_CALL, CALL(read_override), "", ON(QUANTIZE), SECTION_LLAMA,
+     "another value in the file's metadata; T is int, float, bool or str; may be repeated"},
+    {"keep-split", 0, NULL, OPT_CALL, CALL(refuse_llama_option), "", ON(QUANTIZE), SECTION_LLAMA, NULL},
+    {"prune-layers", 0, "LIST", OPT_CALL, CALL(refuse_llama_option), "", ON(QUANTIZE), SECTION_LLAMA, NULL},
+    {"target-bpw", 0, "N", OPT_CALL, CALL(refuse_llama_option), "", ON(QUANTIZE), SECTION_LLAMA, NULL},
+    {"target-size", 0, "N", OPT_CALL, CALL(refuse_llama_option), "", ON(QUANTIZE), SECTION_LLAMA, NULL},
+    {"state-file", 0, NULL, OPT_CALL, CALL(refuse_llama_option), "", ON(QUANTIZE), SECTION_LLAMA, NULL},
+    {"save-state", 0, NULL, OPT_CALL, CALL(refuse_llama_option), "", ON(QUANTIZE), SECTION_LLAMA, NULL},
+    {"keep-bpw-state", 0, NULL, OPT_CALL, CALL(refuse_llama_option), "", ON(QUANTIZE), SECTION_LLAMA, NULL},
+    {"no-importance", 0, NULL, OPT_CALL, CALL(refuse_llama_option), "", ON(QUANTIZE), SECTION_LLAMA, NULL},
 
     {"effort", 0, "E", OPT_CALL, CALLS(read_effort, show_effort), "balanced", ON(QUANTIZE), SECTION_MAIN,
      "fast: each linear alone, on the Hessian of its inputs (--epochs 0); balanced: then halves of blocks together, on "

@@ -21,6 +21,7 @@ enum option_section {
     SECTION_MAIN,
     SECTION_CALIB,
     SECTION_RUN,
+    SECTION_LLAMA,
     SECTION_METHOD,
     SECTION_COMMON,
     SECTION_COUNT
@@ -51,6 +52,28 @@ struct command {
     const char *text;        /* what it does, and examples */
 };
 extern const struct command commands[CMD_COUNT];
+
+/* ---- what the files of the command line share ---- */
+/* A text that args_free frees; returns it, NULL (and text is freed) when out of memory. text NULL: NULL. */
+const char *args_own(struct args *a, char *text);
+/* Adds a rule, or puts it in front of all. regex becomes the rule's, and is freed in any case. */
+bool args_add_rule(struct args *a, char *regex, struct tensor_rule rule, bool in_front, struct err *e);
+/* A type of --bits, or one of GGUF that can be written. option: for messages. */
+bool args_read_tensor_type(const char *option, const char *value, struct tensor_rule *rule, struct err *e);
+
+/* ---- llama_options.c: as llama-quantize has them ---- */
+/* MODEL [OUT] TYPE [THREADS]: n of them are in a->positional. seen: one flag per row of the table. */
+bool llama_arguments(struct args *a, unsigned n, bool *seen, struct err *e);
+bool read_embedding_type(struct args *a, const struct option *o, const char *value, struct err *e);
+bool read_head_type(struct args *a, const struct option *o, const char *value, struct err *e);
+bool read_llama_tensor(struct args *a, const struct option *o, const char *value, struct err *e);
+bool read_llama_tensor_file(struct args *a, const struct option *o, const char *value, struct err *e);
+bool read_importance_name(struct args *a, const struct option *o, const char *value, struct err *e);
+bool read_override(struct args *a, const struct option *o, const char *value, struct err *e);
+bool refuse_llama_option(struct args *a, const struct option *o, const char *value, struct err *e);
+void show_embedding_type(const struct args *a, struct strbuf *out);
+void show_head_type(const struct args *a, struct strbuf *out);
+void show_llama_tensor(const struct args *a, struct strbuf *out);
 
 /* Values before any option is read. */
 void args_defaults(struct args *a);

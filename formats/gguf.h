@@ -116,6 +116,8 @@ void gguf_add_array(struct gguf_keys *k, const char *key, enum gguf_value elemen
 void gguf_add_strings(struct gguf_keys *k, const char *key, const struct gguf_string *list, uint64_t n);
 /* A key as another file has it. */
 void gguf_add_kv(struct gguf_keys *k, const struct gguf_kv *kv);
+/* Takes a key out, where it is among them. */
+bool gguf_keys_remove(struct gguf_keys **k, const char *key, struct err *e);
 
 struct gguf_tensor_plan {
     const char *name;

@@ -13,10 +13,13 @@ enum mixture_id {
     MIX_Q6_K,
     MIX_Q5_K_M,
     MIX_Q5_K_S,
+    MIX_Q5_1,
     MIX_Q5_0,
     MIX_Q4_K_M,
     MIX_Q4_K_S,
+    MIX_Q4_1,
     MIX_Q4_0,
+    MIX_Q3_K_L,
     MIX_Q3_K_M,
     MIX_Q3_K_S,
     MIX_Q2_K,
@@ -37,12 +40,39 @@ static const struct mixture mixtures[MIX_COUNT] = {
     [MIX_F32] = {"F32", NULL, GGML_F32, 0},           [MIX_F16] = {"F16", NULL, GGML_F16, 1},
     [MIX_BF16] = {"BF16", NULL, GGML_BF16, 32},       [MIX_Q8_0] = {"Q8_0", NULL, GGML_Q8_0, 7},
     [MIX_Q6_K] = {"Q6_K", NULL, GGML_Q6_K, 18},       [MIX_Q5_K_M] = {"Q5_K_M", "Q5_K", GGML_Q5_K, 17},
-    [MIX_Q5_K_S] = {"Q5_K_S", NULL, GGML_Q5_K, 16},   [MIX_Q5_0] = {"Q5_0", NULL, GGML_Q5_0, 8},
-    [MIX_Q4_K_M] = {"Q4_K_M", "Q4_K", GGML_Q4_K, 15}, [MIX_Q4_K_S] = {"Q4_K_S", NULL, GGML_Q4_K, 14},
-    [MIX_Q4_0] = {"Q4_0", NULL, GGML_Q4_0, 2},        [MIX_Q3_K_M] = {"Q3_K_M", "Q3_K", GGML_Q3_K, 12},
-    [MIX_Q3_K_S] = {"Q3_K_S", NULL, GGML_Q3_K, 11},   [MIX_Q2_K] = {"Q2_K", NULL, GGML_Q2_K, 10},
-    [MIX_Q2_K_S] = {"Q2_K_S", NULL, GGML_Q2_K, 21},   [MIX_Q2_0] = {"Q2_0", NULL, GGML_Q2_0, 41},
-    [MIX_TQ2_0] = {"TQ2_0", NULL, GGML_TQ2_0, 37},    [MIX_TQ1_0] = {"TQ1_0", NULL, GGML_TQ1_0, 36},
+    [MIX_Q5_K_S] = {"Q5_K_S", NULL, GGML_Q5_K, 16},   [MIX_Q5_1] = {"Q5_1", NULL, GGML_Q5_1, 9},
+    [MIX_Q5_0] = {"Q5_0", NULL, GGML_Q5_0, 8},        [MIX_Q4_K_M] = {"Q4_K_M", "Q4_K", GGML_Q4_K, 15},
+    [MIX_Q4_K_S] = {"Q4_K_S", NULL, GGML_Q4_K, 14},   [MIX_Q4_1] = {"Q4_1", NULL, GGML_Q4_1, 3},
+    [MIX_Q4_0] = {"Q4_0", NULL, GGML_Q4_0, 2},        [MIX_Q3_K_L] = {"Q3_K_L", NULL, GGML_Q3_K, 13},
+    [MIX_Q3_K_M] = {"Q3_K_M", "Q3_K", GGML_Q3_K, 12}, [MIX_Q3_K_S] = {"Q3_K_S", NULL, GGML_Q3_K, 11},
+    [MIX_Q2_K] = {"Q2_K", NULL, GGML_Q2_K, 10},       [MIX_Q2_K_S] = {"Q2_K_S", NULL, GGML_Q2_K, 21},
+    [MIX_Q2_0] = {"Q2_0", NULL, GGML_Q2_0, 41},       [MIX_TQ2_0] = {"TQ2_0", NULL, GGML_TQ2_0, 37},
+    [MIX_TQ1_0] = {"TQ1_0", NULL, GGML_TQ1_0, 36},
+};
+
+/* What llama-quantize writes and gsq does not: the bits per weight it names, and what gsq learns nearest to them. */
+static const struct refused {
+    const char *name, *also;
+    int file_type;
+    const char *bits, *why, *nearest, *nearest_bits;
+} refused[] = {
+#define CODEBOOK "its values come from a codebook of whole vectors, and gsq learns levels of single weights"
+#define UNEVEN   "its levels are not evenly spaced, as those that gsq learns are"
+    {"Q1_0", NULL, 40, "1.125", "gsq writes no codes of one bit", "TQ1_0", "1.69"},
+    {"IQ1_S", NULL, 24, "1.56", CODEBOOK, "TQ1_0", "1.69"},
+    {"IQ1_M", NULL, 31, "1.75", CODEBOOK, "TQ1_0", "1.69"},
+    {"IQ2_XXS", NULL, 19, "2.06", CODEBOOK, "Q2_0", "2.25"},
+    {"IQ2_XS", NULL, 20, "2.31", CODEBOOK, "Q2_0", "2.25"},
+    {"IQ2_S", NULL, 28, "2.5", CODEBOOK, "Q2_K_S", "2.63"},
+    {"IQ2_M", NULL, 29, "2.7", CODEBOOK, "Q2_K_S", "2.63"},
+    {"IQ3_XXS", NULL, 23, "3.06", CODEBOOK, "Q2_K", "2.94"},
+    {"IQ3_XS", NULL, 22, "3.3", CODEBOOK, "Q3_K_S", "3.44"},
+    {"IQ3_S", NULL, 26, "3.44", CODEBOOK, "Q3_K_S", "3.44"},
+    {"IQ3_M", NULL, 27, "3.66", CODEBOOK, "Q3_K_M", "3.88"},
+    {"IQ4_XS", NULL, 30, "4.25", UNEVEN, "Q4_K_S", "4.5"},
+    {"IQ4_NL", NULL, 25, "4.5", UNEVEN, "Q4_K_S", "4.5"},
+    {"MXFP4_MOE", "MXFP4", 38, "4.25", UNEVEN, "Q4_K_S", "4.5"},
+    {"NVFP4", NULL, 39, "4.5", UNEVEN, "Q4_K_S", "4.5"},
 };
 
 static bool same_name(const char *a, const char *b)
@@ -72,6 +102,44 @@ const char *gguf_mixture_named(const char *name)
 {
     int i = find(name);
     return i < 0 ? NULL : mixtures[i].name;
+}
+
+/* "10"; -1: no number. */
+static int number_of(const char *text)
+{
+    int n = 0;
+    size_t digits = strspn(text, "0123456789");
+    if (digits == 0 || digits > 3 || text[digits])
+        return -1;
+    for (; *text; text++)
+        n = 10 * n + (*text - '0');
+    return n;
+}
+
+bool gguf_mixture_is_name(const char *text)
+{
+    struct err e = {0};
+    const char *name;
+    return gguf_mixture_read(text, &name, &e) || e.kind != ERR_NONE;
+}
+
+bool gguf_mixture_read(const char *text, const char **out, struct err *e)
+{
+    int number = number_of(text);
+    *out = gguf_mixture_named(text);
+    for (int i = 0; !*out && number >= 0 && i < MIX_COUNT; i++)
+        if (mixtures[i].file_type == number)
+            *out = mixtures[i].name;
+    if (!*out && same_name(text, GGUF_COPY))
+        *out = GGUF_COPY;
+    for (size_t i = 0; !*out && i < sizeof refused / sizeof *refused; i++) {
+        const struct refused *r = &refused[i];
+        if (!same_name(text, r->name) && !(r->also && same_name(text, r->also)) && number != r->file_type)
+            continue;
+        err_set(e, ERR_USER, "%s (%s bits per weight) is not written by gsq: %s", r->name, r->bits, r->why);
+        return err_hint(e, "nearest that gsq learns: %s (%s bits per weight)", r->nearest, r->nearest_bits);
+    }
+    return *out != NULL;
 }
 
 int gguf_mixture_file_type(const char *mixture)
@@ -134,6 +202,8 @@ static uint32_t type_of_v(enum mixture_id m, const struct place *p)
         t = GGML_Q4_K;
     else if (m == MIX_Q3_K_M)
         t = p->layer < 2 ? GGML_Q5_K : GGML_Q4_K;
+    else if (m == MIX_Q3_K_L)
+        t = GGML_Q5_K;
     else if (m == MIX_Q4_K_S && p->layer < 4)
         t = GGML_Q5_K;
     else if ((m == MIX_Q4_K_M || m == MIX_Q5_K_M) && more_bits(p))
@@ -150,7 +220,7 @@ static uint32_t type_of_down(enum mixture_id m, const struct place *p)
         return GGML_Q4_K;
     if (m == MIX_Q3_K_M)
         return p->layer < p->layers / 16 ? GGML_Q5_K : GGML_Q4_K;
-    if (m == MIX_Q4_K_S && first_eighth)
+    if (m == MIX_Q3_K_L || (m == MIX_Q4_K_S && first_eighth))
         return GGML_Q5_K;
     if ((m == MIX_Q4_K_M || m == MIX_Q5_K_M) && more_bits(p))
         return GGML_Q6_K;
@@ -169,7 +239,10 @@ static uint32_t type_of(enum mixture_id m, const struct place *p)
     case ROLE_V:
         return type_of_v(m, p);
     case ROLE_O:
-        return m == MIX_Q2_K ? GGML_Q3_K : m == MIX_Q3_K_M ? GGML_Q4_K : mixtures[m].base;
+        return m == MIX_Q2_K     ? GGML_Q3_K
+               : m == MIX_Q3_K_M ? GGML_Q4_K
+               : m == MIX_Q3_K_L ? GGML_Q5_K
+                                 : mixtures[m].base;
     case ROLE_DOWN:
         return type_of_down(m, p);
     case ROLE_OTHER:

@@ -147,6 +147,27 @@ void gguf_add_kv(struct gguf_keys *k, const struct gguf_kv *kv)
         strbuf_add(&k->bytes, (const char *)kv->data, (size_t)kv->bytes);
 }
 
+bool gguf_keys_remove(struct gguf_keys **k, const char *key, struct err *e)
+{
+    struct gguf_keys *from = *k, *to = gguf_keys_create();
+    size_t n = strlen(key);
+    if (!from || !to || from->bytes.failed) {
+        gguf_keys_destroy(&to);
+        return err_nomem(e, "the keys of a GGUF", n);
+    }
+    struct gguf_cursor c = {.bytes = (const uint8_t *)from->bytes.data, .size = from->bytes.size, .path = key};
+    struct gguf_keyset set;
+    bool ok = gguf_keyset_read(&set, &c, from->n, e);
+    for (size_t i = 0; ok && i < set.n; i++)
+        if (set.items[i].key.size != n || memcmp(set.items[i].key.text, key, n) != 0)
+            gguf_add_kv(to, &set.items[i]);
+    gguf_keyset_free(&set);
+    gguf_keys_destroy(ok ? k : &to);
+    if (ok)
+        *k = to;
+    return ok;
+}
+
 /* --- layout
  * -------------------------------------------------------------------------------------------------- */
 

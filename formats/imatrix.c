@@ -313,3 +313,39 @@ bool imatrix_write(const struct imatrix *m, const char *path, struct err *e)
     free(list);
     return ok;
 }
+
+/* --- of some weights only --------------------------------------------------------------------------------- */
+
+static bool named(const struct imatrix_entry *x, const char *text)
+{
+    char name[128];
+    if (!gguf_name_of(x->module, name, sizeof name))
+        return false;
+    strcat(name, ".weight");
+    return strstr(name, text) != NULL;
+}
+
+bool imatrix_limit(struct imatrix *m, const char *const *names, size_t n, bool skip, struct err *e)
+{
+    for (size_t k = 0; k < n; k++) {
+        size_t hits = 0;
+        for (size_t i = 0; i < m->n; i++)
+            hits += named(&m->entries[i], names[k]);
+        if (hits)
+            continue;
+        err_set(e, ERR_USER, "the importance matrix has no weight whose name holds \"%s\"", names[k]);
+        return err_hint(e, "names are those of llama.cpp, such as attn_v or blk.0.ffn_down");
+    }
+    for (size_t i = 0; n && i < m->n; i++) {
+        struct imatrix_entry *x = &m->entries[i];
+        bool hit = false;
+        for (size_t k = 0; k < n; k++)
+            hit = hit || named(x, names[k]);
+        if (hit != skip)
+            continue;
+        x->count = 1;
+        for (uint32_t c = 0; c < x->cols; c++)
+            x->sums[c] = 1;
+    }
+    return true;
+}

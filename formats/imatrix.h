@@ -35,6 +35,9 @@ bool imatrix_read(struct imatrix *m, const char *path, const struct checkpoint *
 /* The same for bytes in memory. */
 bool imatrix_parse(struct imatrix *m, const uint8_t *bytes, size_t size, const char *path,
                    const struct checkpoint *ck, struct err *e);
+/* Only weights whose name in a GGUF ("blk.0.attn_v.weight") holds one of n texts, or with skip all others, keep their
+ * importance; elsewhere it is all 1. ERR_USER for a text that is in no name. */
+bool imatrix_limit(struct imatrix *m, const char *const *names, size_t n, bool skip, struct err *e);
 /* What llama-quantize --imatrix takes: NAME.in_sum2 f32 [cols, 1] and NAME.counts f32 [1, 1] per entry, by
  * name. */
 bool imatrix_write(const struct imatrix *m, const char *path, struct err *e);

@@ -328,9 +328,10 @@ static bool plan_keys(struct gguf_plan *p, const struct gguf_options *o, bool qu
         int id = p->entries[i].type->id;
         facts.quantized |= id != GGML_F32 && id != GGML_F16 && id != GGML_BF16;
     }
-    if (checkpoint_gguf(p->src))
-        return gguf_export_copied_keys(&p->keys, checkpoint_gguf(p->src), &facts, p->e);
-    return gguf_export_keys(&p->keys, checkpoint_dir(p->src), checkpoint_config(p->src), &facts, p->e);
+    const struct gguf *g = checkpoint_gguf(p->src);
+    return (g ? gguf_export_copied_keys(&p->keys, g, &facts, p->e)
+              : gguf_export_keys(&p->keys, checkpoint_dir(p->src), checkpoint_config(p->src), &facts, p->e)) &&
+           gguf_keys_override(&p->keys, o->overrides, o->n_overrides, p->e);
 }
 
 static bool plan_make(struct gguf_plan *p, const struct checkpoint *src, const struct gguf_item *items,

@@ -4,6 +4,7 @@
 #define FORMATS_WRITE_GGUF_H
 
 #include "formats/checkpoint_in.h"
+#include "formats/gguf.h"
 #include "formats/gguf_type.h"
 #include "formats/write_hf.h"
 
@@ -15,10 +16,24 @@ struct gguf_item {
     bool coded; /* codes and scales come from the source (source->linear); else its weights are rounded */
     struct quant_spec spec; /* of the codes, where coded */
 };
+/* A metadata key with another value than it would have. */
+struct gguf_override {
+    const char *key;
+    enum gguf_value type; /* GGUF_U32, GGUF_F32, GGUF_BOOL (1 or 0 in u) or GGUF_STRING */
+    uint32_t u;
+    float f;
+    const char *text;
+};
+/* "KEY=int:7", "KEY=float:0.5", "KEY=bool:true", "KEY=str:words", as llama-quantize's --override-kv has it. *key is
+ * malloc'ed and becomes out->key; out->text points into spec. ERR_USER. */
+bool gguf_override_parse(const char *spec, struct gguf_override *out, char **key, struct err *e);
+
 struct gguf_options {
     int file_type;                    /* general.file_type; -1: found from the types (the commonest) */
     const char *const (*metadata)[2]; /* extra string keys, n pairs: how it was made; may be NULL */
     size_t n_metadata;
+    const struct gguf_override *overrides; /* may be NULL */
+    size_t n_overrides;
 };
 struct gguf_source {
     void *ctx;
@@ -61,6 +76,13 @@ const struct gguf_type *gguf_mixture_base(const char *mixture);
 const struct gguf_type *gguf_type_fitting(const struct gguf_type *t, uint32_t cols, bool *fell_back);
 /* A mixture's own name by any of its names; NULL: no such mixture. */
 const char *gguf_mixture_named(const char *name);
+/* What llama-quantize takes as a type: a name in any case, or its number ("10": Q2_K). *out is the mixture, or
+ * GGUF_COPY: every tensor as it is. False: a type that only llama-quantize writes (ERR_USER naming the nearest that gsq
+ * learns), or none at all (*e is untouched). */
+#define GGUF_COPY "COPY"
+bool gguf_mixture_read(const char *text, const char **out, struct err *e);
+/* Whether that is a type of llama-quantize, gsq's or not. */
+bool gguf_mixture_is_name(const char *text);
 /* general.file_type of a mixture, -1: none; name of mixture i, NULL past the end. Names are found in any
  * case; "Q3_K", "Q4_K" and "Q5_K" stand for their _M. */
 int gguf_mixture_file_type(const char *mixture);

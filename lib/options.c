@@ -147,8 +147,9 @@ static bool names(struct quantize_options *q, const struct gsq_quantize_options 
     q->format = export_format_parse(format);
     if (q->format == EXPORT_NONE || q->format == EXPORT_HF)
         return unknown("the format", format, "gptq, gptq_v2, compressed-tensors, mlx, humming, gguf", e);
-    if (o->type && !(q->mixture = gguf_mixture_named(o->type)))
-        return unknown("the type", o->type, "Q2_K, Q3_K_M, Q4_0 and others, as llama-quantize names them", e);
+    if (o->type && !gguf_mixture_read(o->type, &q->mixture, e))
+        return e->kind == ERR_NONE &&
+               unknown("the type", o->type, "Q2_K, Q3_K_M, Q4_0 and others, as llama-quantize names them", e);
     if (ends_in_gguf(o->out) == (q->format == EXPORT_GGUF))
         return true;
     err_set(e, ERR_USER, "the format %s and the output %s do not go together", format, o->out);

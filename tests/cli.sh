@@ -89,7 +89,10 @@ expect 'a folder format into a file' 2 '--format mlx writes a folder' 'leave --f
 expect 'type of a folder' 2 '--type Q2_K belongs to --format gguf, the format is gptq' 'OUT\.gguf' -- "$gsq" quantize m -o x --type Q2_K --method rtn
 expect 'unknown type' 2 '--type Q7_K is unknown' 'types: F32, .*Q2_K, Q2_K_S, Q2_0, TQ2_0, TQ1_0' -- "$gsq" quantize m -o x.gguf --type Q7_K
 expect 'type and bits' 2 '--bits and --type both' 'leave one of them out' -- "$gsq" quantize m -o x.gguf --type q2_k --bits 2 --method rtn
-expect 'type without codes' 2 '--type F16 has nothing to quantize' 'gsq convert' -- "$gsq" quantize m -o x.gguf --type F16 --method rtn
+expect 'type that llama-quantize alone writes' 2 'IQ3_XXS \(3.06 bits per weight\) is not written by gsq: its values come from a codebook' 'Q2_K \(2.94' -- "$gsq" quantize m -o x.gguf --type iq3_xxs --method rtn
+expect 'one of its tensor types' 2 '--tensor: IQ4_XS.*not evenly spaced' 'Q4_K_S' -- "$gsq" quantize m -o x.gguf --tensor up=iq4_xs
+expect 'a mixture for one tensor' 2 '--tensor: Q4_K_M is a mixture' 'Q4_K' -- "$gsq" quantize m -o x.gguf --tensor up=Q4_K_M
+expect 'type that is rounded to' 2 '--type Q4_1: gsq rounds to Q4_1, and does not learn it' 'rtn.*Q4_K_S' -- "$gsq" quantize m -o x.gguf --type Q4_1 --calib t
 expect 'type as bits' 2 '--bits Q2_K: that is a type of GGUF' '--type Q2_K -o OUT\.gguf' -- "$gsq" quantize m -o x.gguf --bits Q2_K
 expect 'bits without a type' 2 '--bits: no type of GGUF stores codes of type 3' '--type: .*Q3_K_S' -- "$gsq" quantize m -o x.gguf --bits 3 --method rtn
 expect 'group without a type' 2 'stores codes of type 2 in groups of 48' '--type' -- "$gsq" quantize m -o x.gguf --bits 2 --group 48 --method rtn

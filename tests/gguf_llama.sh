@@ -66,7 +66,7 @@ for type in F32 F16 BF16; do
     files+=("$tmp/$type.gguf")
 done
 # What this gsq quantizes to.
-types=(Q2_0 TQ2_0 TQ1_0 Q4_0 Q8_0 Q2_K Q2_K_S Q3_K_S Q3_K_M Q4_K_S Q4_K_M)
+types=(Q2_0 TQ2_0 TQ1_0 Q4_0 Q4_1 Q5_1 Q8_0 Q2_K Q2_K_S Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M)
 "$gsq" quantize --help | grep -q -e '--type T' || types=()
 for type in ${types[@]+"${types[@]}"}; do
     must "$gsq" quantize "$oak" -o "$tmp/$type.gguf" --method rtn --type "$type" || continue
@@ -109,6 +109,46 @@ for type in ${types[@]+"${types[@]}"}; do
     "$llama" types "$tmp/$type.gguf" | sort >"$tmp/ours"
     check "$type: the tensor types of llama-quantize" diff "$tmp/ours" "$tmp/theirs"
 done
+# Its options, one command line for both: the same types. Tied and untied.
+cp -r "$oak" "$tmp/untied"
+python3 - "$tmp/untied" <<'END'
+import glob, json, struct, sys
+path = glob.glob(sys.argv[1] + '/*.safetensors')[0]
+data = open(path, 'rb').read()
+n = struct.unpack('<Q', data[:8])[0]
+header, body = json.loads(data[8:8 + n]), data[8 + n:]
+begin, end = header['model.embed_tokens.weight']['data_offsets']
+header['lm_head.weight'] = dict(header['model.embed_tokens.weight'], data_offsets=[len(body), len(body) + end - begin])
+text = json.dumps(header).encode()
+open(path, 'wb').write(struct.pack('<Q', len(text)) + text + body + body[begin:end])
+config = json.load(open(sys.argv[1] + '/config.json'))
+config['tie_word_embeddings'] = False
+json.dump(config, open(sys.argv[1] + '/config.json', 'w'))
+END
+must "$gsq" convert "$tmp/untied" -o "$tmp/untied.gguf" --type F16
+options() { # NAME IN TYPE OPTION=VALUE...
+    local name=$1 in=$2 type=$3
+    shift 3
+    must "$llama" quantize "$in" "$tmp/theirs.gguf" "$type" - "$@" || return 0
+    must "$gsq" quantize "$@" "$in" "$tmp/ours.gguf" "$type" 2 || return 0
+    "$llama" types "$tmp/theirs.gguf" | sort >"$tmp/theirs"
+    "$llama" types "$tmp/ours.gguf" | sort >"$tmp/ours"
+    check "$name: the tensor types of llama-quantize" diff "$tmp/ours" "$tmp/theirs"
+}
+for in in "$f16" "$tmp/untied.gguf"; do
+    base=$(basename "$in" .gguf)
+    options "$base, no option" "$in" Q4_0
+    options "$base, --pure" "$in" Q5_0 --pure
+    options "$base, --leave-output-tensor" "$in" Q4_1 --leave-output-tensor
+    options "$base, embedding and head" "$in" Q4_0 --token-embedding-type=q8_0 --output-tensor-type=q5_1
+    options "$base, head alone" "$in" Q4_0 --output-tensor-type=q5_1
+    options "$base, one kind" "$in" Q4_0 --tensor-type=attn_v=q8_0
+    options "$base, the first that matches" "$in" Q4_0 '--tensor-type=blk\.1\.ffn_down=q5_1' --tensor-type=ffn_=q5_0 --tensor-type=attn_output=f16
+    options "$base, head by its name" "$in" Q4_0 '--tensor-type=output\.weight$=q8_0' --tensor-type=token_embd=q5_0
+done
+must "$llama" quantize "$f16" "$tmp/q8.gguf" Q8_0
+options 'of a quantized model' "$tmp/q8.gguf" Q3_K_M --allow-requantize
+
 for type in Q4_1 Q5_0 Q5_1 Q5_K_M Q6_K IQ4_NL TQ1_0 TQ2_0 Q2_0 Q2_K Q3_K_M Q4_K_M; do
     must "$llama" quantize "$f16" "$tmp/theirs.gguf" "$type" "$tmp/imatrix.gguf" || continue
     must "$llama" dequant "$tmp/theirs.gguf" "$tmp/twin.gguf" || continue

@@ -53,4 +53,94 @@ run "$gsq" quantize "$demo" --method rtn -o "$tmp/o.gguf" --type Q5_K_S --json
 check 'rounding alone takes the types that stand in' test "$rc $(planned up_proj type) $(planned up_proj instead_of)" = '0 Q5_1 Q5_K'
 check 'and says so once for each length of rows' grep -q 'q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj: rows of 128 .*: stored as Q5_1, rounded, not learned' "$tmp/err"
 check 'of that many bits' within "$(field bits_per_weight "$tmp/out")" 6 1e-9
+
+# --- as llama-quantize is called
+said() { grep -q "$1" "$tmp/err"; }
+rounds='no --calib and no --imatrix: weights are rounded to the nearest level, as llama-quantize does; add --calib'
+cd "$tmp"
+run "$gsq" quantize "$demo" f16.gguf F16
+check 'IN OUT F16' test "$rc" -eq 0
+run "$gsq" convert "$demo" -o converted.gguf --type F16
+check 'is what convert writes' cmp f16.gguf converted.gguf
+run "$gsq" quantize f16.gguf a.gguf q4_0 2
+check 'IN OUT type THREADS' test "$rc" -eq 0
+check 'says that it only rounds, and how to do better' said "$rounds"
+run "$gsq" quantize f16.gguf -o b.gguf --type Q4_0 --method rtn
+check 'the same file as by names' cmp a.gguf b.gguf
+check 'where rounding was asked for nothing is said' test "$(grep -c "$rounds" err)" -eq 0
+run "$gsq" quantize f16.gguf 2 -q
+check 'a type by its number; OUT named after it, beside IN' cmp a.gguf ggml-model-Q4_0.gguf
+check '-q does not hide what was done' said "$rounds"
+run "$gsq" quantize "$demo" c.gguf Q4_0 --calib "$demo/calib.txt" --effort fast --steps 5 --samples 8 --ctx 64 --json
+check "with a text it learns" test "$rc $(field method out)" = '0 gsq'
+run "$gsq" imatrix "$demo" --calib "$demo/calib.txt" --samples 4 --ctx 64 -o im.gguf
+run "$gsq" quantize --imatrix im.gguf "$demo" d.gguf Q4_0 --steps 5 --json
+check 'with an importance matrix, too' test "$rc $(field method out)" = '0 gsq'
+check 'of every weight' test "$(grep -c "$rounds" err)" -eq 0
+run "$gsq" quantize --imatrix im.gguf --exclude-weights attn_ "$demo" e.gguf Q4_0 --steps 5 --json
+check '--exclude-weights' test "$rc" -eq 0
+check 'makes others of it' test "$(cmp -s d.gguf e.gguf; echo $?)" -eq 1
+run "$gsq" quantize --imatrix im.gguf --include-weights ffn --include-weights token_embd "$demo" f.gguf Q4_0 --steps 5 --json
+check '--include-weights of all the rest: the same' cmp e.gguf f.gguf
+expect 'a name of no weight' 2 'no weight whose name holds "attn_x"' 'attn_v' -- "$gsq" quantize --imatrix im.gguf --include-weights attn_x "$demo" g.gguf Q4_0
+expect 'both' 2 'cannot be used together' -- "$gsq" quantize --include-weights a --exclude-weights b "$demo" g.gguf Q4_0
+
+run "$gsq" quantize f16.gguf q8.gguf Q8_0 -q
+expect 'a quantized IN' 2 'q8.gguf is already quantized: Q8_0' '--allow-requantize' -- "$gsq" quantize q8.gguf g.gguf Q4_0
+run "$gsq" quantize --allow-requantize q8.gguf g.gguf Q4_0 -q
+check '--allow-requantize' test "$rc" -eq 0
+run "$gsq" quantize q8.gguf copy.gguf COPY
+check 'COPY' cmp q8.gguf copy.gguf
+run "$gsq" quantize f16.gguf dry.gguf BF16 --dry-run --json
+check 'a dry run of such says the size' test "$rc $(field out_bytes out)" = "0 $(stat -c %s f16.gguf)"
+check 'and writes nothing' test ! -e dry.gguf
+expect 'other types for single weights of such' 2 '--type F16 stores every weight alike' '--tensor' -- "$gsq" quantize f16.gguf x.gguf F16 --pure
+run "$gsq" quantize f16.gguf kv.gguf Q4_0 -q --override-kv general.name=str:Renamed --override-kv llama.context_length=int:99 \
+    --override-kv tokenizer.ggml.add_bos_token=bool:false --override-kv my.key=float:0.5
+check '--override-kv' test "$rc" -eq 0
+python3 - kv.gguf >kv <<'END'
+import struct, sys
+data, at = open(sys.argv[1], 'rb').read(), 24
+def take(f):
+    global at
+    v = struct.unpack_from('<' + f, data, at); at += struct.calcsize('<' + f)
+    return v[0]
+def text():
+    global at
+    n = take('Q'); at += n
+    return data[at - n:at].decode()
+sizes = dict(enumerate('BbHhIif?'))
+sizes.update({10: 'Q', 11: 'q', 12: 'd'})
+def value(t):
+    if t == 8: return text()
+    if t == 9:
+        e, n = take('I'), take('Q')
+        return [value(e) for _ in range(n)]
+    return take(sizes[t])
+seen = {}
+for _ in range(struct.unpack_from('<Q', data, 16)[0]):
+    key = text(); t = take('I'); v = value(t)
+    assert key not in seen, key
+    seen[key] = v
+print(*(seen[k] for k in ('general.name', 'llama.context_length', 'tokenizer.ggml.add_bos_token', 'my.key')))
+END
+check "the keys have them: $(cat kv)" test "$(cat kv)" = 'Renamed 99 False 0.5'
+run "$gsq" inspect kv.gguf
+check 'and gsq reads them' grep -q '^positions  *99,' out
+expect 'one without a type' 2 '--override-kv general.name=x: expected KEY=TYPE:VALUE' 'bool:false' -- "$gsq" quantize f16.gguf x.gguf Q4_0 --override-kv general.name=x
+expect 'one that tensors decide' 2 'follows from them' -- "$gsq" quantize f16.gguf x.gguf Q4_0 --override-kv general.alignment=int:8
+printf 'attn_v=q8_0\nFFN_DOWN=q5_0 token_embd=q4_0' >types.txt
+run "$gsq" quantize f16.gguf x.gguf Q4_0 --tensor-type-file types.txt --dry-run --json
+check "--tensor-type-file, in any case: $(planned v_proj type) $(planned down_proj type) $(planned embed_tokens type)" \
+    test "$(planned v_proj type) $(planned down_proj type) $(planned embed_tokens type) $(planned k_proj type)" = 'Q8_0 Q5_0 Q4_0 Q4_0'
+for option in keep-split 'prune-layers 1,2' 'target-bpw 3.2' 'target-size 1g' state-file; do
+    # shellcheck disable=SC2086 # an option and its value
+    expect "--$option" 2 "--${option%% *} is an option of llama-quantize that gsq has not: " '.' -- "$gsq" quantize --$option f16.gguf x.gguf Q4_0
+done
+expect 'its options for a folder' 2 '--pure belongs to --format gguf, the format is gptq' 'OUT\.gguf' -- "$gsq" quantize --pure "$demo" folder --method rtn
+expect 'threads' 2 'unexpected argument nine: what follows the type' 'THREADS' -- "$gsq" quantize f16.gguf x.gguf Q4_0 nine
+expect 'two outputs' 2 'the output is -o x.gguf already' -- "$gsq" quantize f16.gguf y.gguf Q4_0 -o x.gguf
+expect 'two types' 2 'the type is --type Q4_0 already' -- "$gsq" quantize f16.gguf y.gguf Q4_1 --type Q4_0
+expect 'no such type' 2 '--type Q4_9 is unknown' 'Q4_K_M.*COPY' -- "$gsq" quantize f16.gguf y.gguf Q4_9
+check 'none of these wrote' test ! -e x.gguf -a ! -e y.gguf
 done_testing

@@ -57,6 +57,12 @@ static void test_linears(void **state)
         {"Q3_K_M", "self_attn.o_proj", {"Q4_K", "Q4_K", "Q4_K", "Q4_K", "Q4_K", "Q4_K"}},
         {"Q3_K_M", "self_attn.k_proj", {"Q3_K", "Q3_K", "Q3_K", "Q3_K", "Q3_K", "Q3_K"}},
         {"Q3_K_M", "mlp.down_proj", {"Q5_K", "Q5_K", "Q4_K", "Q4_K", "Q4_K", "Q4_K"}},
+        {"Q3_K_L", "self_attn.v_proj", {"Q5_K", "Q5_K", "Q5_K", "Q5_K", "Q5_K", "Q5_K"}},
+        {"Q3_K_L", "self_attn.o_proj", {"Q5_K", "Q5_K", "Q5_K", "Q5_K", "Q5_K", "Q5_K"}},
+        {"Q3_K_L", "mlp.down_proj", {"Q5_K", "Q5_K", "Q5_K", "Q5_K", "Q5_K", "Q5_K"}},
+        {"Q3_K_L", "mlp.gate_proj", {"Q3_K", "Q3_K", "Q3_K", "Q3_K", "Q3_K", "Q3_K"}},
+        {"Q4_1", "mlp.down_proj", {"Q4_1", "Q4_1", "Q4_1", "Q4_1", "Q4_1", "Q4_1"}},
+        {"Q5_1", "self_attn.v_proj", {"Q5_1", "Q5_1", "Q5_1", "Q5_1", "Q5_1", "Q5_1"}},
         {"Q4_K_S", "self_attn.v_proj", {"Q5_K", "Q5_K", "Q5_K", "Q4_K", "Q4_K", "Q4_K"}},
         {"Q4_K_S", "mlp.down_proj", {"Q5_K", "Q5_K", "Q5_K", "Q4_K", "Q4_K", "Q4_K"}},
         {"Q4_K_M", "self_attn.v_proj", {"Q6_K", "Q6_K", "Q6_K", "Q4_K", "Q6_K", "Q6_K"}},
@@ -107,6 +113,7 @@ static void test_embeddings(void **state)
     } rows[] = {
         {"Q2_K", "Q2_K", "Q6_K", "Q6_K"},   {"Q2_K_S", "Q2_K", "Q6_K", "Q6_K"},
         {"Q3_K_M", "Q3_K", "Q6_K", "Q6_K"}, {"Q4_K_M", "Q4_K", "Q6_K", "Q6_K"},
+        {"Q3_K_L", "Q3_K", "Q6_K", "Q6_K"}, {"Q4_1", "Q4_1", "Q6_K", "Q6_K"},
         {"Q4_0", "Q4_0", "Q6_K", "Q6_K"},   {"Q2_0", "Q4_K", "Q6_K", "Q6_K"},
         {"TQ2_0", "Q4_K", "Q6_K", "Q6_K"},  {"TQ1_0", "Q4_K", "Q6_K", "Q6_K"},
         {"Q8_0", "Q8_0", "Q8_0", "Q8_0"},   {"F16", "F16", "F16", "F16"},
@@ -160,7 +167,7 @@ static void test_names(void **state)
         assert_true(gguf_mixture_file_type(gguf_mixture_at(n)) >= 0);
         assert_non_null(gguf_mixture_base(gguf_mixture_at(n)));
     }
-    assert_true(n >= 15);
+    assert_int_equal(n, 21);
     static const struct {
         const char *name;
         int number;
@@ -171,11 +178,73 @@ static void test_names(void **state)
         assert_int_equal(gguf_mixture_file_type(types[i].name), types[i].number);
 }
 
+/* Every name and number that llama-quantize takes, in any case: gsq's own, or refused with what it learns instead. */
+static void test_llama_quantize(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        int number;
+        const char *mixture, *nearest; /* one of them */
+    } rows[] = {
+        {"Q1_0", 40, NULL, "TQ1_0 (1.69"},     {"Q2_0", 41, "Q2_0", NULL},
+        {"Q4_0", 2, "Q4_0", NULL},             {"Q4_1", 3, "Q4_1", NULL},
+        {"MXFP4_MOE", 38, NULL, "Q4_K_S (4.5"}, {"Q5_0", 8, "Q5_0", NULL},
+        {"Q5_1", 9, "Q5_1", NULL},             {"IQ2_XXS", 19, NULL, "Q2_0 (2.25"},
+        {"IQ2_XS", 20, NULL, "Q2_0 (2.25"},    {"IQ2_S", 28, NULL, "Q2_K_S (2.63"},
+        {"IQ2_M", 29, NULL, "Q2_K_S (2.63"},   {"IQ1_S", 24, NULL, "TQ1_0 (1.69"},
+        {"IQ1_M", 31, NULL, "TQ1_0 (1.69"},    {"TQ1_0", 36, "TQ1_0", NULL},
+        {"TQ2_0", 37, "TQ2_0", NULL},          {"Q2_K", 10, "Q2_K", NULL},
+        {"Q2_K_S", 21, "Q2_K_S", NULL},        {"IQ3_XXS", 23, NULL, "Q2_K (2.94"},
+        {"IQ3_S", 26, NULL, "Q3_K_S (3.44"},   {"IQ3_M", 27, NULL, "Q3_K_M (3.88"},
+        {"Q3_K", 12, "Q3_K_M", NULL},          {"IQ3_XS", 22, NULL, "Q3_K_S (3.44"},
+        {"Q3_K_S", 11, "Q3_K_S", NULL},        {"Q3_K_M", 12, "Q3_K_M", NULL},
+        {"Q3_K_L", 13, "Q3_K_L", NULL},        {"IQ4_NL", 25, NULL, "Q4_K_S (4.5"},
+        {"IQ4_XS", 30, NULL, "Q4_K_S (4.5"},   {"Q4_K", 15, "Q4_K_M", NULL},
+        {"Q4_K_S", 14, "Q4_K_S", NULL},        {"Q4_K_M", 15, "Q4_K_M", NULL},
+        {"Q5_K", 17, "Q5_K_M", NULL},          {"Q5_K_S", 16, "Q5_K_S", NULL},
+        {"Q5_K_M", 17, "Q5_K_M", NULL},        {"Q6_K", 18, "Q6_K", NULL},
+        {"Q8_0", 7, "Q8_0", NULL},             {"F16", 1, "F16", NULL},
+        {"BF16", 32, "BF16", NULL},            {"F32", 0, "F32", NULL},
+        {"COPY", -1, "COPY", NULL},
+    };
+    assert_int_equal(sizeof rows / sizeof rows[0], 39);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char lower[16], number[16];
+        size_t n = 0;
+        for (; rows[i].name[n]; n++)
+            lower[n] = rows[i].name[n] >= 'A' ? (char)(rows[i].name[n] | 0x20) : rows[i].name[n];
+        lower[n] = 0;
+        for (size_t k = 0; lower[k]; k++)
+            if (rows[i].name[k] == '_')
+                lower[k] = '_';
+        snprintf(number, sizeof number, "%d", rows[i].number);
+        const char *spellings[3] = {rows[i].name, lower, number}, *got;
+        for (int k = 0; k < (rows[i].number < 0 ? 2 : 3); k++) {
+            struct err e = {0};
+            bool ok = gguf_mixture_read(spellings[k], &got, &e);
+            assert_true(gguf_mixture_is_name(spellings[k]));
+            assert_int_equal(ok, rows[i].mixture != NULL);
+            if (ok) {
+                assert_string_equal(got, rows[i].mixture);
+                continue;
+            }
+            assert_int_equal(e.kind, ERR_USER);
+            assert_non_null(strstr(e.msg, rows[i].name));
+            assert_non_null(strstr(e.msg, "bits per weight"));
+            assert_non_null(strstr(e.hint, rows[i].nearest));
+        }
+    }
+    static const char *const none[] = {"", "Q9_K", "10x", "-1", "4", "1000", "Q2", "model.gguf"};
+    for (size_t i = 0; i < sizeof none / sizeof none[0]; i++)
+        assert_false(gguf_mixture_is_name(none[i]));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_linears),   cmocka_unit_test(test_heads), cmocka_unit_test(test_embeddings),
-        cmocka_unit_test(test_fallbacks), cmocka_unit_test(test_names),
+        cmocka_unit_test(test_fallbacks), cmocka_unit_test(test_names), cmocka_unit_test(test_llama_quantize),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

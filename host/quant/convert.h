@@ -10,6 +10,9 @@ struct convert_options {
     enum export_format format;
     unsigned container; /* 0: as many bits as the codes have */
     const char *type; /* of a GGUF's weights: "F16" ...; NULL: codes stay codes, the others keep their type */
+    const struct gguf_override *overrides; /* of a GGUF's metadata (write_gguf.h) */
+    size_t n_overrides;
+    uint64_t *size; /* of a GGUF: not NULL, the file is not written, only its bytes are counted */
 };
 
 /* `out` is a folder, or a file for EXPORT_GGUF. ERR_USER where the format cannot hold the codes exactly. */

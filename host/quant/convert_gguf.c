@@ -147,14 +147,17 @@ bool convert_to_gguf(const struct checkpoint *ck, const char *out, const struct 
 {
     struct err first = {0}; /* the walk below does not say why it stopped */
     struct gguf_conversion c = {.ck = ck, .options = o, .progress = progress, .e = &first};
-    struct gguf_options options = {.file_type = -1};
+    struct gguf_options options = {.file_type = -1, .overrides = o->overrides, .n_overrides = o->n_overrides};
     struct gguf_source source = {.ctx = &c, .linear = pull_codes, .progress = report};
     bool ok = find_type(&c) && gguf_weights_each(ck, add_item, &c);
     if (!ok && first.kind == ERR_NONE)
         ok = true; /* a tensor is missing: write_gguf says which */
     else if (!ok && e)
         *e = first;
-    ok = ok && write_gguf(out, ck, c.items, c.n, &options, &source, e);
+    if (ok && o->size)
+        ok = (*o->size = write_gguf_size(ck, c.items, c.n, &options, e)) > 0;
+    else
+        ok = ok && write_gguf(out, ck, c.items, c.n, &options, &source, e);
     if (ok && c.rounded)
         log_warn("%llu scales were rounded: GGUF stores them as 16-bit floats",
                  (unsigned long long)c.rounded);

@@ -115,7 +115,9 @@ static bool check_out_dir(const struct quantize_options *o, const struct checkpo
 
 static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t ctx, struct err *e)
 {
-    if (o->imatrix && !imatrix_read(&j->imatrix, o->imatrix, j->ck, e))
+    if (o->imatrix && (!imatrix_read(&j->imatrix, o->imatrix, j->ck, e) ||
+                       !imatrix_limit(&j->imatrix, o->importance_names, o->n_importance_names,
+                                      o->importance_skip, e)))
         return false;
     if (quantize_diagonal(o)) {
         log_info("no text: each linear is learned alone, on the importance of its inputs");

@@ -174,6 +174,19 @@ static bool settle_folder(struct quantize_options *o, struct err *e)
     const char *format = export_format_name(o->format);
     if (!o->group)
         o->group = GROUP_DEFAULT;
+    const char *of_gguf = o->embedding_type ? "token-embedding-type"
+                          : o->head_type    ? "output-tensor-type"
+                          : o->keep_head    ? "leave-output-tensor"
+                          : o->pure         ? "pure"
+                          : o->requantize   ? "allow-requantize"
+                          : o->n_overrides  ? "override-kv"
+                                            : NULL;
+    if (of_gguf) {
+        err_set(e, ERR_USER, "--%s belongs to --format gguf, the format is %s", of_gguf, format);
+        return o->requantize ? err_hint(e, "gsq convert MODEL -o MODEL16 --format hf makes a 16-bit folder of a "
+                                           "quantized model, which any format can be made from")
+                             : err_hint(e, "give a file with -o OUT.gguf");
+    }
     if (o->mixture) {
         err_set(e, ERR_USER, "--type %s belongs to --format gguf, the format is %s", o->mixture, format);
         return err_hint(e, "give a file with -o OUT.gguf, or choose --bits and --group");
@@ -181,8 +194,9 @@ static bool settle_folder(struct quantize_options *o, struct err *e)
     for (size_t i = 0; i < o->n_rules; i++) {
         if (!o->rules[i].gguf)
             continue;
-        err_set(e, ERR_USER, "--tensor '%s=%s': %s is a type of GGUF, the format is %s", o->rules[i].regex,
-                o->rules[i].gguf->name, o->rules[i].gguf->name, format);
+        err_set(e, ERR_USER, "--%s '%s=%s': %s is a type of GGUF, the format is %s",
+                o->rules[i].llama ? "tensor-type" : "tensor", o->rules[i].regex, o->rules[i].gguf->name,
+                o->rules[i].gguf->name, format);
         return err_hint(e, "give a file with -o OUT.gguf, or bits such as '%s=4'", o->rules[i].regex);
     }
     return true;
@@ -206,6 +220,24 @@ static bool settle_rules(const struct quantize_options *o, struct err *e)
     return true;
 }
 
+bool quantize_copies(const struct quantize_options *o)
+{
+    const struct gguf_type *base = o->mixture ? gguf_mixture_base(o->mixture) : NULL;
+    return o->mixture && (!base || base->block == 1);
+}
+
+/* Types of blocks whose codes have no place in gsq's tables: what is stored of a weight is found by rounding it. */
+static bool settle_rounded(struct quantize_options *o, const struct gguf_type *base, struct err *e)
+{
+    if (o->group)
+        return wrong_group("--group", base, o->group, e);
+    if (o->method == METHOD_RTN)
+        return settle_rules(o, e);
+    err_set(e, ERR_USER, "--type %s: gsq rounds to %s, and does not learn it", o->mixture, base->name);
+    return err_hint(e, "--method rtn rounds as llama-quantize does; nearest that gsq learns: %s (%s bits per weight)",
+                    base->id == GGML_Q4_1 ? "Q4_K_S" : "Q5_K_S", base->id == GGML_Q4_1 ? "4.5" : "5.5");
+}
+
 static bool settle_gguf(struct quantize_options *o, struct err *e)
 {
     struct quant_spec spec;
@@ -219,13 +251,15 @@ static bool settle_gguf(struct quantize_options *o, struct err *e)
         return settle_rules(o, e);
     }
     const struct gguf_type *base = gguf_mixture_base(o->mixture);
-    if (!base)
-        return err_set(e, ERR_BUG, "there is no mixture %s", o->mixture);
-    if (!base->learned) {
+    if (quantize_copies(o)) {
         err_set(e, ERR_USER, "--type %s has nothing to quantize", o->mixture);
         return err_hint(e, "gsq convert MODEL -o OUT.gguf --format gguf --type %s writes such a file",
                         o->mixture);
     }
+    if (!base)
+        return err_set(e, ERR_BUG, "there is no mixture %s", o->mixture);
+    if (!base->learned)
+        return settle_rounded(o, base, e);
     spec = quantize_gguf_spec(base, o->group);
     if (!spec.type)
         return wrong_group("--group", base, o->group, e);

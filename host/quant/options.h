@@ -73,6 +73,8 @@ struct scales_options {
     float beta1, beta2; /* Adam */
 };
 
+struct gguf_override; /* write_gguf.h */
+
 struct quantize_options {
     const char *model_dir, *out_dir; /* out_dir is a file with EXPORT_GGUF */
     const char *work_dir;            /* checkpoints; NULL: OUT.work */
@@ -83,6 +85,13 @@ struct quantize_options {
     const char *mixture; /* EXPORT_GGUF: types of all tensors by llama-quantize's name (write_gguf.h); NULL:
                             the one that stores `type` */
     bool settled;        /* by quantize_settle */
+    /* EXPORT_GGUF: exceptions of llama-quantize's options, above all rules. A tied matrix is the embedding. */
+    const struct gguf_type *embedding_type, *head_type; /* NULL: by mixture and rules */
+    bool keep_head; /* lm_head, where it is stored, keeps its own type */
+    bool pure;      /* the mixture's base type for every weight */
+    bool requantize; /* a quantized source is taken: its values are rounded or learned again */
+    const struct gguf_override *overrides; /* metadata (write_gguf.h) */
+    size_t n_overrides;
     enum export_format format;
     unsigned container; /* --container 4, or 0 */
     const struct tensor_rule *rules;
@@ -90,6 +99,11 @@ struct quantize_options {
     const char *calib;   /* text file; not needed for RTN */
     const char *imatrix; /* importance matrix (formats/imatrix.h): in place of a text, or beside one for what
                             has no Hessian; NULL */
+    /* Parts of names of weights ("attn_v"): of these alone the importance counts, or with importance_skip of all others; all
+     * 1 elsewhere. n 0: of every weight. */
+    const char *const *importance_names;
+    size_t n_importance_names;
+    bool importance_skip;
     const char *refine;  /* a GGUF whose codes alone are learned anew (refine.h); NULL */
     uint32_t samples, ctx; /* windows, and tokens in each; ctx 0: the model's own, at most 2048 */
     uint32_t holdout;      /* of the windows, how many only judge (guard); 0: an eighth of them, at most 16 */
@@ -110,6 +124,9 @@ struct quantize_options {
  * type of GGUF stores, a group that is no multiple of a type's own, a mixture without a type to quantize to.
  * Nothing is done the second time. */
 bool quantize_settle(struct quantize_options *o, struct err *e);
+/* Whether the mixture has nothing to quantize to (F32, F16, BF16, COPY): such a file is a conversion's work
+ * (convert.h), and quantize_settle refuses it. */
+bool quantize_copies(const struct quantize_options *o);
 /* Whether an importance matrix is all there is to learn from: Hessians are diagonals then, no window is read,
  * and only the Hessian objective is left. */
 bool quantize_diagonal(const struct quantize_options *o);

@@ -69,7 +69,7 @@ static bool choose_linears(struct plan *p, const struct model *m, const struct q
     const char **names = linear_names(p, e);
     struct rules rules = {0};
     enum scale_type scale = export_scale_type(o->format, m->ck);
-    struct rule_names known = {names, fixed, p->n_items, sizeof fixed / sizeof *fixed};
+    struct rule_names known = {names, fixed, p->n_items, sizeof fixed / sizeof *fixed, NULL};
     bool ok = names && rules_compile(&rules, o, &known, e);
     if (ok && o->refine)
         ok = refine_types(p, &rules, e);
@@ -95,7 +95,8 @@ static bool choose_types(struct plan *p, const struct model *m, const struct qua
     return ok;
 }
 
-static bool list_items(struct plan *p, const struct model *m, struct err *e)
+static bool list_items(struct plan *p, const struct model *m, const struct quantize_options *o,
+                       struct err *e)
 {
     p->n_layers = m->cfg->num_layers;
     p->n_items = (size_t)p->n_layers * LINEAR_COUNT;
@@ -112,11 +113,11 @@ static bool list_items(struct plan *p, const struct model *m, struct err *e)
         struct weight_info info;
         if (!checkpoint_weight(m->ck, item->module, &info, e))
             return false;
-        if (info.quantized || info.dtype == DTYPE_OTHER) {
+        if ((info.quantized || info.dtype == DTYPE_OTHER) && !o->requantize) {
             err_set(e, ERR_USER, "%s in %s is already quantized%s%s", item->module, checkpoint_dir(m->ck),
                     info.stored ? ": " : "", info.stored ? info.stored : "");
-            return err_hint(
-                e, "quantize the original 16-bit model; gsq convert changes the format of a quantized one");
+            return err_hint(e, "quantize the original 16-bit model; gsq convert changes the format of a quantized one%s",
+                            o->format == EXPORT_GGUF ? "; --allow-requantize takes it all the same" : "");
         }
     }
     return true;
@@ -348,7 +349,7 @@ bool plan_fates(struct plan *p, const struct model *m, const struct quantize_opt
                 struct plan_sources from, const struct plan_listener *l, struct err *e)
 {
     *p = (struct plan){.from = from, .ctx = m->ctx, .samples = o->samples, .acts_tier = "none"};
-    return check_learned(o, e) && list_items(p, m, e) && choose_types(p, m, o, l, e) &&
+    return check_learned(o, e) && list_items(p, m, o, e) && choose_types(p, m, o, l, e) &&
            check_imatrix(p, o, e) && check_format(p, o, l, e) && count_bytes(p, m, o, e) &&
            check_work(p, m, o, e);
 }

@@ -42,14 +42,45 @@ static struct plan_item *linear_of(const struct plan *p, const char *module)
     return NULL;
 }
 
+/* The type that a weight has in the model; blocks are rounded again to the same. */
+static const struct gguf_type *own_type(const struct checkpoint *ck, const char *module)
+{
+    struct weight_info w;
+    const struct gguf_type *t = NULL;
+    if (checkpoint_weight(ck, module, &w, NULL) && w.stored)
+        t = gguf_type_named(w.stored);
+    return t && t->rounded ? t : gguf_type_of(GGML_F16);
+}
+
+/* What llama-quantize's options say of embedding and head; NULL: nothing. */
+static const struct gguf_type *exception(const char *module, const struct checkpoint *ck,
+                                         const struct quantize_options *o)
+{
+    bool tied = strcmp(checkpoint_embedding_module(ck), checkpoint_head_module(ck)) == 0;
+    bool embedding = strcmp(module, checkpoint_embedding_module(ck)) == 0;
+    bool head = strcmp(module, checkpoint_head_module(ck)) == 0;
+    if (embedding && o->embedding_type)
+        return o->embedding_type;
+    if (head && !tied && o->keep_head)
+        return own_type(ck, module);
+    if (head && o->head_type)
+        return o->head_type;
+    return NULL;
+}
+
 /* Type and spec as the options want them; of the mixture's own type those of the run. */
-static void want(struct plan_tensor *t, const struct model_config *c, const struct quantize_options *o,
+static void want(struct plan_tensor *t, const struct checkpoint *ck, const struct quantize_options *o,
                  const struct tensor_rule *rule)
 {
+    const struct gguf_type *base = gguf_mixture_base(o->mixture), *special = exception(t->module, ck, o);
     bool fell_back;
-    if (!rule) {
-        t->wanted = gguf_mixture_type(o->mixture, c, t->module, 0, &fell_back);
-        t->spec = t->wanted == gguf_mixture_base(o->mixture) && o->type->group != o->group
+    if (special) {
+        t->wanted = special;
+        t->spec = quantize_gguf_spec(special, 0);
+    } else if (!rule) {
+        t->wanted = o->pure ? base
+                            : gguf_mixture_type(o->mixture, checkpoint_config(ck), t->module, 0, &fell_back);
+        t->spec = t->wanted == base && o->type->group != o->group
                       ? (struct quant_spec){o->type, o->group, SCALE_F16}
                       : quantize_gguf_spec(t->wanted, 0);
     } else if (rule->type) {
@@ -170,10 +201,11 @@ bool plan_gguf(struct plan *p, const struct model *m, const struct quantize_opti
         return false;
     const char **names = weight_names(p, &known.n, e);
     known.modules = names;
+    known.alias = checkpoint_config(m->ck)->tie_word_embeddings ? "lm_head" : NULL;
     bool ok = names && rules_compile(&rules, o, &known, e);
     for (size_t i = 0; ok && i < p->n_tensors; i++) {
         struct plan_tensor *t = &p->tensors[i];
-        want(t, m->cfg, o, rule_of(&rules, m->ck, t->module));
+        want(t, m->ck, o, rule_of(&rules, m->ck, t->module));
         ok = decide(p, t, e);
     }
     if (ok)
@@ -198,7 +230,9 @@ struct gguf_options plan_gguf_options(const struct quantize_options *o)
     static const char *const made_by[][2] = {{"general.quantized_by", "gsq " GSQ_VERSION}};
     return (struct gguf_options){.file_type = gguf_mixture_file_type(o->mixture),
                                  .metadata = made_by,
-                                 .n_metadata = sizeof made_by / sizeof *made_by};
+                                 .n_metadata = sizeof made_by / sizeof *made_by,
+                                 .overrides = o->overrides,
+                                 .n_overrides = o->n_overrides};
 }
 
 bool plan_gguf_size(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)

@@ -54,6 +54,8 @@ static bool matches(const struct rules *r, size_t i, const char *module, bool gg
 {
     char name[128], weight[160];
     *hit = false;
+    if (r->list[i].llama && r->alias && strcmp(module, r->alias) == 0)
+        return true;
     if (!gguf)
         snprintf(name, sizeof name, "%s", module);
     else if (!gguf_name_of(module, name, sizeof name))
@@ -190,7 +192,7 @@ bool rules_compile(struct rules *r, const struct quantize_options *o, const stru
                    struct err *e)
 {
     pcre2_match_context *limits = pcre2_match_context_create(NULL);
-    *r = (struct rules){.list = o->rules, .n = o->n_rules, .limits = limits};
+    *r = (struct rules){.list = o->rules, .n = o->n_rules, .limits = limits, .alias = names->alias};
     r->compiled = calloc(r->n ? r->n : 1, sizeof *r->compiled);
     r->gguf = calloc(r->n ? r->n : 1, sizeof *r->gguf);
     if (!r->compiled || !r->gguf || !limits)

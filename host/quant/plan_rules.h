@@ -8,6 +8,7 @@ struct rules {
     const struct tensor_rule *list;
     size_t n;
     void **compiled; /* [n] */
+    const char *alias;
     bool *gguf;      /* [n]: searched in llama.cpp's names ("blk.0.attn_q.weight"); else in Hugging Face's */
     void *limits;
 };
@@ -15,6 +16,7 @@ struct rules {
 struct rule_names {
     const char *const *modules, *const *fixed;
     size_t n, n_fixed;
+    const char *alias; /* of the modules, a second name of one: llama.cpp does not have it; or NULL */
 };
 
 /* Compiles the patterns and finds for each in which names it is written. ERR_USER: one that is no regular

@@ -243,10 +243,52 @@ static bool load_imatrix(struct file *f, const char *path, struct llama_model_im
     return used || err_set(e, ERR_USER, "%s has no sums", path);
 }
 
-/* quantize IN OUT TYPE [IMATRIX] */
+static enum ggml_type type_named(const char *name)
+{
+    for (int i = 0; i < GGML_TYPE_COUNT; i++)
+        if (ggml_type_name((enum ggml_type)i) && !strcmp(ggml_type_name((enum ggml_type)i), name))
+            return (enum ggml_type)i;
+    return GGML_TYPE_COUNT;
+}
+
+enum { MOST_OPTIONS = 8 };
+
+/* Options of llama-quantize by its names, as one word each: --pure, --leave-output-tensor,
+ * --token-embedding-type=q8_0, --output-tensor-type=..., --tensor-type=REGEX=TYPE. */
+static bool take_option(struct llama_model_quantize_params *p, struct llama_model_tensor_override *list,
+                        char *option, struct err *e)
+{
+    char *value = strchr(option, '=');
+    size_t n = value ? (size_t)(value++ - option) : strlen(option);
+#define IS(name) (n == strlen(name) && !memcmp(option, name, n))
+    if (IS("--pure")) {
+        p->pure = true;
+    } else if (IS("--leave-output-tensor")) {
+        p->quantize_output_tensor = false;
+    } else if (IS("--allow-requantize")) {
+        p->allow_requantize = true;
+    } else if (IS("--token-embedding-type")) {
+        p->token_embedding_type = type_named(value);
+    } else if (IS("--output-tensor-type")) {
+        p->output_tensor_type = type_named(value);
+    } else if (IS("--tensor-type")) {
+        char *eq = strrchr(value, '=');
+        *eq = 0;
+        while (list->pattern)
+            list++;
+        *list = (struct llama_model_tensor_override){value, type_named(eq + 1)};
+    } else {
+        return err_set(e, ERR_USER, "%s is no option that llama_run knows", option);
+    }
+#undef IS
+    return true;
+}
+
+/* quantize IN OUT TYPE [IMATRIX|- [OPTION...]] */
 bool run_quantize(char **args, int n, struct err *e)
 {
     struct llama_model_quantize_params p = llama_model_quantize_default_params();
+    struct llama_model_tensor_override overrides[MOST_OPTIONS + 1] = {{0}};
     struct llama_model_imatrix_data *list = NULL;
     struct file f = {0};
     bool found = false, ok = true;
@@ -258,7 +300,16 @@ bool run_quantize(char **args, int n, struct err *e)
     if (!found)
         return err_set(e, ERR_USER, "%s is no mixture that llama_run knows", args[2]);
     p.nthread = THREADS;
-    if (n == 4)
+    for (int i = 4; ok && i < n; i++)
+        ok = take_option(&p, overrides, args[i], e);
+    if (overrides[0].pattern) {
+        size_t end = 0;
+        while (overrides[end].pattern)
+            end++;
+        overrides[end].type = GGML_TYPE_COUNT;
+        p.tt_overrides = overrides;
+    }
+    if (ok && n >= 4 && strcmp(args[3], "-"))
         ok = load_imatrix(&f, args[3], &list, e);
     p.imatrix = list;
     if (ok)

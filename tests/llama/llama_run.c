@@ -242,7 +242,7 @@ static const struct verb {
     {"codes", "MODEL", 1, 1, run_codes},
     {"same", "A B", 2, 2, run_same},
     {"dequant", "IN OUT", 2, 2, run_dequant},
-    {"quantize", "IN OUT TYPE [IMATRIX]", 3, 4, run_quantize},
+    {"quantize", "IN OUT TYPE [IMATRIX|- [OPTION...]]", 3, 12, run_quantize},
     {"imatrix", "MODEL TEXT CTX WINDOWS OUT", 5, 5, run_imatrix},
     {"version", "", 0, 0, run_version},
 };
