@@ -39,8 +39,11 @@ static void tell_eval(const struct args *a, const struct app_gpu *g, const struc
     char time[24];
     if (!a->json) {
         printf("perplexity  %.5f\n", r->perplexity);
-        printf("            %u windows of %u tokens%s, %llu tokens in the text, %s on %s\n",
-               (unsigned)r->windows, (unsigned)o->ctx, protocol_note(o), (unsigned long long)r->tokens,
+        char all[48] = "";
+        if (!o->windows)
+            snprintf(all, sizeof all, ", %llu tokens in the text", (unsigned long long)r->tokens);
+        printf("            %s%u windows of %u tokens%s%s, %s on %s\n", o->windows ? "the first " : "",
+               (unsigned)r->windows, (unsigned)o->ctx, protocol_note(o), all,
                format_seconds(r->seconds, time, sizeof time), gpu_info(g->gpu)->name);
         return;
     }

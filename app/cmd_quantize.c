@@ -86,7 +86,7 @@ static bool check_eval_text(const struct args *a, const struct quantize_options 
     const struct model_config *c = checkpoint_config(ck);
     uint32_t ctx = o->ctx ? o->ctx : app_default_ctx(c);
     bool ok = tokenizer_load(&t, o->model_dir, e) &&
-              (windows_load(&w, t, a->eval, ctx, 1, c->vocab_size, e) || err_context(e, "--eval"));
+              (windows_load(&w, t, a->eval, ctx, 1, c->vocab_size, NULL, e) || err_context(e, "--eval"));
     windows_free(&w);
     tokenizer_destroy(&t);
     checkpoint_close(&ck);

@@ -71,6 +71,8 @@ endif()
 gsq_dep(cjson cjson/cJSON.h libcjson-dev cjson cjson)
 gsq_dep(pcre2 pcre2.h libpcre2-dev pcre2 pcre2-8 pcre2-8-static)
 gsq_dep(utf8proc utf8proc.h libutf8proc-dev utf8proc utf8proc utf8proc_static)
+gsq_dep(zlib zlib.h zlib1g-dev zlib z zlibstatic zlib)
+gsq_dep(zstd zstd.h libzstd-dev zstd zstd zstd_static)
 gsq_dep(vulkan volk.h libvulkan-volk-dev volk) # header-only use; volk loads the loader at run time
 gsq_dep(vulkan_headers vulkan/vulkan.h libvulkan-dev vulkan-headers)
 target_link_libraries(gsq_dep_vulkan INTERFACE gsq_dep_vulkan_headers ${CMAKE_DL_LIBS})

@@ -11,7 +11,7 @@ set(gsq_objects "")
 foreach(layer ${gsq_layers})
     list(APPEND gsq_objects $<TARGET_OBJECTS:${layer}>)
 endforeach()
-set(gsq_private_libs gsq_dep_cjson gsq_dep_pcre2 gsq_dep_utf8proc gsq_dep_vulkan)
+set(gsq_private_libs gsq_dep_cjson gsq_dep_pcre2 gsq_dep_utf8proc gsq_dep_zlib gsq_dep_zstd gsq_dep_vulkan)
 
 add_library(gsq_shared SHARED ${gsq_objects})
 target_link_libraries(gsq_shared PRIVATE gsq_options ${gsq_private_libs})

@@ -301,7 +301,7 @@ struct gsq_eval_result {
     double mean_kl;              /* gsq_compare: KL(reference || model), nats per token */
     double top1;                 /* gsq_compare: share of positions whose most likely token agrees */
     double reference_perplexity; /* gsq_compare */
-    uint64_t tokens, scored;     /* in the text; positions that count */
+    uint64_t tokens, scored;     /* of the text, or of the windows asked for; positions that count */
     uint32_t windows, context;
     double seconds;
 };

@@ -8,7 +8,7 @@
 set -euo pipefail
 
 build=(cmake ninja-build gcc libc6-dev glslc libvulkan-dev libvulkan-volk-dev libvulkan1 mesa-vulkan-drivers
-    libcjson-dev libpcre2-dev libutf8proc-dev libxxhash-dev python3)
+    libcjson-dev libpcre2-dev libutf8proc-dev libxxhash-dev zlib1g-dev libzstd-dev python3)
 test=(libcmocka-dev libmd-dev vulkan-validationlayers clang libopenblas-dev)
 mingw=(gcc-mingw-w64-x86-64 wine wine64 xvfb xauth xz-utils)
 
@@ -36,7 +36,7 @@ name_what_to_install() {
     cat <<'END'
 This system is none of Debian 12, Debian 13, Ubuntu 24.04, so nothing was installed. gsq needs:
   to build: a C11 compiler, CMake 3.25, Ninja, glslc (shaderc), the Vulkan headers 1.3, volk (header-only use), and
-            the development files of cJSON, PCRE2 (8 bit), utf8proc and xxHash
+            the development files of cJSON, PCRE2 (8 bit), utf8proc, xxHash, zlib and zstd
   to run:   a Vulkan 1.3 driver and loader (a GPU's, or Mesa's lavapipe)
   to test:  CMocka, libmd, the Vulkan validation layers, clang with its runtime libraries, OpenBLAS, Python 3;
             Node with npm and git, for a prebuilt llama.cpp

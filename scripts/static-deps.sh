@@ -51,7 +51,7 @@ unpack() { # PACKAGE
     cd "$root/src"
     for version in $(apt-cache "${apt[@]}" showsrc "$1" | sed -n 's/^Version: //p' | sort -ruV); do
         apt-get "${apt[@]}" -qq --tar-only --download-only source "$1=$version" >/dev/null 2>&1 || continue
-        for tarball in "$1"_*.orig.tar.*z; do
+        for tarball in "$1"_*.orig.tar.*z*; do
             [[ -s $tarball ]] || continue
             mkdir -p "$1"
             tar -xf "$tarball" -C "$1" --strip-components=1
@@ -65,8 +65,9 @@ unpack() { # PACKAGE
 }
 
 # The licence goes where Debian's own package has it.
-build() { # PACKAGE CMAKE-OPTION...
-    local package=$1 file
+build() { # PACKAGE[/FOLDER-OF-CMAKELISTS] CMAKE-OPTION...
+    local package=${1%%/*} folder=. file
+    [[ $1 != */* ]] || folder=${1#*/}
     shift
     unpack "$package"
     for file in "$root/src/$package"/{LICENCE*,LICENSE*,COPYING*}; do
@@ -77,7 +78,7 @@ build() { # PACKAGE CMAKE-OPTION...
         fi
     done
     local log=$root/src/$package.log
-    if cmake -S "$root/src/$package" -B "$root/src/$package/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
+    if cmake -S "$root/src/$package/$folder" -B "$root/src/$package/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
         -DCMAKE_TOOLCHAIN_FILE="$PWD/$toolchain" -DCMAKE_INSTALL_PREFIX="$prefix" -DCMAKE_INSTALL_LIBDIR=lib \
         -DBUILD_SHARED_LIBS=OFF -DCMAKE_POLICY_VERSION_MINIMUM=3.5 "$@" >"$log" 2>&1 &&
         cmake --build "$root/src/$package/build" --target install >>"$log" 2>&1; then
@@ -116,6 +117,9 @@ sysroot() {
 build cjson -DENABLE_CJSON_TEST=OFF -DENABLE_CJSON_UTILS=OFF -DENABLE_CUSTOM_COMPILER_FLAGS=OFF
 build pcre2 -DPCRE2_BUILD_PCRE2GREP=OFF -DPCRE2_BUILD_TESTS=OFF -DPCRE2_SUPPORT_JIT=ON
 build utf8proc
+build zlib -DZLIB_BUILD_EXAMPLES=OFF
+rm -f "$prefix"/lib/libz.so* "$prefix"/lib/libzlib.dll.a "$prefix"/bin/libzlib*.dll "$prefix"/bin/zlib*.dll # it builds both
+build libzstd/build/cmake -DZSTD_BUILD_PROGRAMS=OFF -DZSTD_BUILD_TESTS=OFF -DZSTD_BUILD_SHARED=OFF
 if [[ $target == mingw ]]; then
     build cmocka -DWITH_EXAMPLES=OFF -DUNIT_TESTING=OFF -DWITH_STATIC_LIB=ON
     # Its older versions build a DLL all the same: the static library takes its place.

@@ -91,8 +91,7 @@ static void tell(struct pool *p)
     struct err stopped = {0};
     err_set(&stopped, ERR_STOPPED, "stopped");
     os_mutex_lock(p->lock);
-    if (p->done < p->w->n)
-        fail(p, p->w->n - 1, &stopped);
+    fail(p, p->w->n - 1, &stopped);
     os_mutex_unlock(p->lock);
 }
 

@@ -366,9 +366,10 @@ static bool plan_memory(struct eval *ev, struct err *e)
 static bool load_text(struct eval *ev, const struct checkpoint *ck, struct windows *w, struct err *e)
 {
     struct tokenizer *t = NULL;
-    bool ok =
-        tokenizer_load(&t, checkpoint_dir(ck), e) &&
-        windows_load(w, t, ev->o->text, ev->o->ctx, ev->o->windows, checkpoint_config(ck)->vocab_size, e);
+    const struct windows_progress progress = {progress_tokenize, (void *)&ev->o->progress};
+    bool ok = tokenizer_load(&t, checkpoint_dir(ck), e) &&
+              windows_load(w, t, ev->o->text, ev->o->ctx, ev->o->windows, checkpoint_config(ck)->vocab_size,
+                           &progress, e);
     int64_t bos = ok && ev->o->protocol == EVAL_LLAMA ? tokenizer_bos(t) : -1;
     for (uint32_t i = 0; bos >= 0 && i < w->n; i++)
         w->ids[(size_t)i * w->ctx] = (uint32_t)bos;

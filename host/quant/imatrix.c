@@ -162,9 +162,10 @@ static bool make_room(struct collect *c, struct err *e)
 static bool load_text(struct collect *c, const struct checkpoint *ck, struct err *e)
 {
     struct tokenizer *t = NULL;
-    bool ok =
-        tokenizer_load(&t, checkpoint_dir(ck), e) &&
-        windows_load(&c->w, t, c->o->text, c->o->ctx, c->o->windows, checkpoint_config(ck)->vocab_size, e);
+    const struct windows_progress progress = {progress_tokenize, (void *)&c->o->progress};
+    bool ok = tokenizer_load(&t, checkpoint_dir(ck), e) &&
+              windows_load(&c->w, t, c->o->text, c->o->ctx, c->o->windows, checkpoint_config(ck)->vocab_size,
+                           &progress, e);
     tokenizer_destroy(&t);
     return ok;
 }

@@ -131,8 +131,10 @@ static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t
             e, "give a text file like what the model will read with --calib; --method rtn needs none");
     }
     struct tokenizer *t = NULL;
-    bool ok = tokenizer_load(&t, o->model_dir, e) && windows_load(&j->windows, t, o->calib, ctx, o->samples,
-                                                                  checkpoint_config(j->ck)->vocab_size, e);
+    const struct windows_progress progress = {progress_tokenize, (void *)&j->cb->progress};
+    bool ok = tokenizer_load(&t, o->model_dir, e) &&
+              windows_load(&j->windows, t, o->calib, ctx, o->samples, checkpoint_config(j->ck)->vocab_size,
+                           &progress, e);
     tokenizer_destroy(&t);
     if (ok && j->windows.n < o->samples) {
         log_warn("%s holds %u windows of %u tokens, %u were asked for", o->calib, j->windows.n, ctx,

@@ -1,0 +1,23 @@
+/* Text files for calibration and evaluation: plain UTF-8, JSON lines, either of them packed by gzip or zstd.
+ */
+#ifndef FORMATS_TEXT_FILE_H
+#define FORMATS_TEXT_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "host/base/err.h"
+
+/* Of PATH.jsonl and PATH.ndjson the text is that of the field "text" of every line, an empty line ("\n\n")
+ * between two. gzip and zstd are known by their first bytes; ".gz" and ".zst" are not part of the name then.
+ * Other kinds of files (Parquet, ZIP, PDF, UTF-16 ...) are refused by name, ERR_USER with the remedy. */
+struct text_file;
+bool text_file_open(struct text_file **out, const char *path, struct err *e);
+void text_file_close(struct text_file **f);
+/* Up to cap further bytes of the text; *got 0: its end. file is a struct text_file: for text_source. Damaged
+ * or cut-off data, and lines that are no object with such a field: ERR_USER. */
+bool text_file_read(void *file, char *buf, size_t cap, size_t *got, struct err *e);
+/* Share of the file's bytes that have been read, 0 to 1. */
+double text_file_share(const struct text_file *f);
+
+#endif
