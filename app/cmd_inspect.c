@@ -6,6 +6,8 @@
 #include "formats/write_gguf.h"
 #include "host/base/num.h"
 #include "host/model/model.h"
+#include "host/quant/plan.h"
+#include "lib/plan_text.h"
 
 /* The blocks' linears of one kind; those of one shape share a row of the table. */
 struct shape {
@@ -19,6 +21,7 @@ struct contents {
     const struct checkpoint *ck;
     const struct model_config *cfg;
     const struct family *family; /* NULL: not one that gsq knows */
+    struct model *model;         /* as the plan sees it; NULL: it would refuse, and why */
     struct err why_not;
     bool quantized; /* some linear of the blocks is */
     uint64_t params, linear_params, bytes, linear_bytes;
@@ -231,134 +234,42 @@ static uint32_t group_of(const struct args *a)
     return a->q.group ? a->q.group : GROUP_DEFAULT;
 }
 
-/* Whether the writer of a folder format takes the model as a whole: what quantize's plan asks too. */
-static bool folder_taken(const struct contents *c, enum export_format f, const struct args *a, struct err *e)
+/* ---- what quantize would do: the plan's own verdict --------------------------------------------------------- */
+
+static void collect(void *ctx, const char *line)
 {
-    struct export_options o = {.format = f};
-    size_t n = (size_t)c->cfg->num_layers * LINEAR_COUNT;
-    struct export_item *items = calloc(n, sizeof *items);
-    char(*names)[96] = calloc(n, sizeof *names);
-    bool ok = (items && names) || err_nomem(e, "the list of linears", n * (sizeof *items + sizeof *names));
-    for (size_t i = 0; ok && i < n; i++) {
-        struct weight_info info;
-        model_linear_name((uint32_t)(i / LINEAR_COUNT), (enum linear_id)(i % LINEAR_COUNT), names[i],
-                          sizeof names[i]);
-        ok = checkpoint_weight(c->ck, names[i], &info, e);
-        items[i] = (struct export_item){
-            names[i],
-            info.rows,
-            info.cols,
-            {.type = a->q.type, .group = group_of(a), .scale = export_scale_type(f, c->ck)}};
-    }
-    ok = ok && export_size(c->ck, items, n, &o, e) > 0;
-    free(items);
-    free(names);
-    return ok;
+    struct strbuf *b = ctx; /* the first, which others are like */
+    if (!b->size)
+        strbuf_puts(b, line);
 }
 
-/* Verdict of a format on all linears; the first sentence that is not plain OK. */
-static enum export_verdict format_verdict(const struct contents *c, enum export_format f,
-                                          const struct args *a, char *why, size_t cap)
-{
-    struct err e = {0};
-    enum export_verdict worst = EXPORT_OK;
-    why[0] = 0;
-    for (size_t i = 0; i < c->n_shapes; i++) {
-        const struct shape *s = &c->shapes[i];
-        char text[512], name[96];
-        struct export_item item = {
-            .module = model_linear_name(0, s->id, name, sizeof name),
-            .rows = s->info.rows,
-            .cols = s->info.cols,
-            .spec = {.type = a->q.type, .group = group_of(a), .scale = export_scale_type(f, c->ck)},
-        };
-        enum export_verdict v = export_check(f, &item, 0, text, sizeof text);
-        if (v > worst) {
-            worst = v;
-            snprintf(why, cap, "%s: %s", linear_short_name(s->id), text);
-        }
-    }
-    if (worst != EXPORT_REFUSED && !folder_taken(c, f, a, &e)) {
-        snprintf(why, cap, "this model: %s", e.msg);
-        return EXPORT_REFUSED;
-    }
-    return worst;
-}
-
-/* What a GGUF of the whole model would hold: every 2-D weight, by the mixture. */
-struct gguf_listing {
-    const struct contents *c;
-    const struct quantize_options *o;
-    struct gguf_item *items;
-    char (*names)[96];
-    size_t n, room;
-};
-
-static bool list_weight(void *ctx, const char *module, uint32_t rows, uint32_t cols)
-{
-    struct gguf_listing *l = ctx;
-    bool fell_back;
-    (void)rows;
-    if (l->n == l->room || strlen(module) >= sizeof l->names[0])
-        return false;
-    strcpy(l->names[l->n], module);
-    const struct gguf_type *t = gguf_mixture_type(l->o->mixture, l->c->cfg, module, cols, &fell_back);
-    struct quant_spec spec = quantize_gguf_spec(t, 0);
-    l->items[l->n] = (struct gguf_item){l->names[l->n], t, spec.type && !t->rounded, spec};
-    l->n++;
-    return true;
-}
-
-static bool gguf_taken(const struct contents *c, const struct quantize_options *o, struct err *e)
-{
-    struct gguf_listing l = {.c = c, .o = o, .room = (size_t)c->cfg->num_layers * LINEAR_COUNT + 2};
-    struct gguf_options go = {.file_type = gguf_mixture_file_type(o->mixture)};
-    l.items = calloc(l.room, sizeof *l.items);
-    l.names = calloc(l.room, sizeof *l.names);
-    bool ok = (l.items && l.names) || err_nomem(e, "the list of weights", l.room * sizeof *l.items);
-    if (ok)
-        gguf_weights_each(c->ck, list_weight, &l); /* what is missing, the writer names */
-    ok = ok && write_gguf_size(c->ck, l.items, l.n, &go, e) > 0;
-    free(l.items);
-    free(l.names);
-    return ok;
-}
-
-/* The same of a GGUF: what --type, or else --bits, makes of the linears. */
-static enum export_verdict gguf_verdict(const struct contents *c, const struct args *a, char *why, size_t cap)
+/* Fates of all weights in a format by a method, or the refusal. why: what the plan would warn of. plan_free in any
+ * case. */
+static bool fates(const struct contents *c, enum export_format f, enum method method, const struct args *a,
+                  struct plan *p, struct strbuf *why, struct err *e)
 {
     struct quantize_options o = a->q;
-    struct err e = {0};
-    o.format = EXPORT_GGUF;
-    why[0] = 0;
-    if (!quantize_settle(&o, &e)) {
-        snprintf(why, cap, "%s", e.msg);
-        return EXPORT_REFUSED;
-    }
-    for (size_t i = 0; i < c->n_shapes; i++) {
-        const struct shape *s = &c->shapes[i];
-        bool fell_back;
-        char name[96];
-        model_linear_name(0, s->id, name, sizeof name);
-        const struct gguf_type *wanted = gguf_mixture_type(o.mixture, c->cfg, name, 0, &fell_back);
-        const struct gguf_type *type = gguf_type_fitting(wanted, s->info.cols, &fell_back);
-        size_t n = strlen(why);
-        if (fell_back)
-            snprintf(why + n, cap - n, "%s%s as %s (rows of %u, blocks of %s %u)", n ? ", " : "",
-                     linear_short_name(s->id), type->name, (unsigned)s->info.cols, wanted->name,
-                     (unsigned)wanted->block);
-    }
-    if (!gguf_taken(c, &o, &e)) {
-        snprintf(why, cap, "this model: %s", e.msg);
-        return EXPORT_REFUSED;
-    }
-    return why[0] ? EXPORT_WARN : EXPORT_OK;
+    const struct plan_listener listener = {collect, why};
+    *p = (struct plan){0};
+    o.format = f;
+    o.method = method;
+    if (f != EXPORT_GGUF)
+        o.mixture = NULL;
+    return quantize_settle(&o, e) && plan_fates(p, c->model, &o, (struct plan_sources){0}, &listener, e);
 }
 
+/* Of a format, whatever the method: rounding takes all that learning does. */
 static enum export_verdict verdict_of(const struct contents *c, enum export_format f, const struct args *a,
                                       char *why, size_t cap)
 {
-    return f == EXPORT_GGUF ? gguf_verdict(c, a, why, cap) : format_verdict(c, f, a, why, cap);
+    struct plan p;
+    struct strbuf warned = {0};
+    struct err e = {0};
+    bool ok = fates(c, f, METHOD_RTN, a, &p, &warned, &e);
+    snprintf(why, cap, "%s", !ok ? e.msg : warned.size ? warned.data : "");
+    plan_free(&p);
+    strbuf_free(&warned);
+    return !ok ? EXPORT_REFUSED : why[0] ? EXPORT_WARN : EXPORT_OK;
 }
 
 /* Folders, then the file. */
@@ -375,12 +286,38 @@ static void print_formats(const struct contents *c, const struct args *a)
     for (int i = 0; i < N_FORMATS; i++) {
         char why[640];
         enum export_verdict v = verdict_of(c, all_formats[i], a, why, sizeof why);
+        if (v == EXPORT_WARN && a->q.mixture && all_formats[i] == EXPORT_GGUF)
+            snprintf(why, sizeof why, "other types stand in for some, see below");
         printf("  %-18s  %s%s%s\n", export_format_name(all_formats[i]),
                v == EXPORT_OK     ? "takes every linear"
                : v == EXPORT_WARN ? "takes every linear; "
-                                  : "does not take ",
+                                  : "does not take this model: ",
                v == EXPORT_OK ? "" : why, "");
     }
+}
+
+/* With --type the whole file, else in words. */
+static void print_fates(const struct contents *c, const struct args *a)
+{
+    struct plan p;
+    struct strbuf text = {0}, warned = {0};
+    struct err e = {0};
+    enum export_format f = a->q.mixture ? EXPORT_GGUF : EXPORT_GPTQ;
+    if (a->q.mixture && fates(c, f, METHOD_RTN, a, &p, &warned, &e)) {
+        strbuf_printf(&text, "\nas %s\n", a->q.mixture);
+        plan_fates_text(&text, &p);
+        app_print(stdout, &text);
+    }
+    if (a->q.mixture)
+        plan_free(&p);
+    strbuf_free(&warned);
+    if (!fates(c, f, METHOD_GSQ, a, &p, &warned, &e))
+        printf("\ngsq quantize --method gsq would refuse this: %s\n%s\n", e.msg, e.hint);
+    else if (!a->q.mixture)
+        printf("\ngsq quantize would take the linears above; embeddings, norms and the head stay in 16 bits (in a GGUF they "
+               "are rounded, too: --type)\n");
+    plan_free(&p);
+    strbuf_free(&warned);
 }
 
 static void print_contents(const struct contents *c, const struct args *a)
@@ -402,17 +339,16 @@ static void print_contents(const struct contents *c, const struct args *a)
     print_dtypes(c);
     if (c->family)
         print_linears(c);
-    if (c->family && !c->quantized)
+    if (c->model && !c->quantized)
         print_formats(c, a);
     if (a->all_tensors)
         print_tensors(c);
-    if (!c->family)
+    if (!c->model)
         printf("\ngsq quantize would refuse this model: %s\n%s\n", c->why_not.msg, c->why_not.hint);
     else if (c->quantized)
         printf("\nalready quantized: gsq eval, compare and convert read it\n");
     else
-        printf(
-            "\ngsq quantize would take the linears above; embeddings, norms and the head stay in 16 bits\n");
+        print_fates(c, a);
 }
 
 /* ---- telling programs
@@ -475,7 +411,7 @@ static void emit_contents(const struct contents *c, const struct args *a)
     if (c->linear_params)
         cJSON_AddNumberToObject(o, "bits_per_weight", bits_each(c->linear_bytes, c->linear_params));
     cJSON_AddItemToObject(o, "linears", shapes_json(c));
-    if (c->family && !c->quantized) {
+    if (c->model && !c->quantized) {
         cJSON *formats = cJSON_AddObjectToObject(o, "formats");
         for (int i = 0; i < N_FORMATS; i++) {
             char why[640];
@@ -503,11 +439,15 @@ bool cmd_inspect(const struct args *a, struct err *e)
         c->family = family_find(c->cfg, &c->why_not);
         count_params(c);
         ok = count_linears(c, e);
+        if (ok && c->family)
+            model_describe(&c->model, ck, 2, &c->why_not);
     }
     if (ok && a->json)
         emit_contents(c, a);
     else if (ok)
         print_contents(c, a);
+    if (c)
+        model_close(&c->model);
     checkpoint_close(&ck);
     free(c);
     return ok;

@@ -414,6 +414,19 @@ static bool convert(const struct args *a, const struct quantize_options *o, stru
     return ok;
 }
 
+/* A plan can be made where there is no device at all; of one that was named by the user its absence is an error. */
+static bool open_device(struct app_gpu *g, const struct args *a, const struct quantize_options *o, struct err *e)
+{
+    if (app_gpu_open(g, a, e))
+        return true;
+    if (!o->dry_run || a->device || e->kind != ERR_ENV)
+        return false;
+    log_warn("%s: the plan says nothing of device memory and time", e->msg);
+    *e = (struct err){0};
+    *g = (struct app_gpu){0};
+    return true;
+}
+
 bool cmd_quantize(const struct args *a, struct err *e)
 {
     struct quantize_options o = a->q;
@@ -423,7 +436,7 @@ bool cmd_quantize(const struct args *a, struct err *e)
     o.out_dir = a->out;
     if (o.format == EXPORT_GGUF && quantize_copies(&o) && !a->report && !a->eval)
         return convert(a, &o, e);
-    if (!check_options(a, &o, e) || !check_files(a, &o, e) || !app_gpu_open(&g, a, e))
+    if (!check_options(a, &o, e) || !check_files(a, &o, e) || !open_device(&g, a, &o, e))
         return false;
     tell_rounding(a);
     struct run run = {.args = a, .o = &o};

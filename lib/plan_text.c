@@ -130,16 +130,9 @@ static const char *updates_text(const struct plan *p, char *out, size_t cap)
     return out;
 }
 
-void plan_text(struct strbuf *f, const struct plan *p, const struct quantize_options *o)
+static void print_weights(struct strbuf *f, const struct plan *p)
 {
-    char a[24], b[24], c[24];
     double share = p->weights ? 100.0 * (double)p->weights_quantized / (double)p->weights : 0;
-    strbuf_puts(f, "plan: ");
-    strbuf_puts(f, o->model_dir);
-    strbuf_puts(f, " -> ");
-    strbuf_puts(f, o->out_dir);
-    strbuf_printf(f, ", %s, format %s%s%s\n", method_name(o->method), export_format_name(o->format),
-                  o->mixture ? " " : "", o->mixture ? o->mixture : "");
     if (p->n_tensors)
         print_tensors(f, p);
     else
@@ -149,10 +142,57 @@ void plan_text(struct strbuf *f, const struct plan *p, const struct quantize_opt
         1e-6 * (double)p->weights, share, p->bpw);
     if (p->file_bpw > 0)
         strbuf_printf(f, "all tensors       %.3f bits per weight, embeddings and head included\n", p->file_bpw);
+}
+
+void plan_fates_text(struct strbuf *f, const struct plan *p)
+{
+    char size[24];
+    print_weights(f, p);
+    strbuf_printf(f, "size              %s\n", format_bytes(p->out_bytes, size, sizeof size));
+}
+
+/* Nothing where no device was there to ask. */
+static const char *at_a_time(uint32_t windows, char *out, size_t cap)
+{
+    out[0] = 0;
+    if (windows)
+        snprintf(out, cap, ", %u windows at a time", (unsigned)windows);
+    return out;
+}
+
+static void print_device(struct strbuf *f, const struct plan *p)
+{
+    char a[24], b[24];
+    if (!p->device_limit) {
+        strbuf_puts(f, "device memory     not planned: there is no Vulkan device here\n");
+        return;
+    }
+    strbuf_printf(f, "device memory     %s of %s\n", format_bytes(p->device_bytes, a, sizeof a),
+                  format_bytes(p->device_limit, b, sizeof b));
+    struct table *t = table_create("lr");
+    for (size_t i = 0; i < p->n_lines; i++) {
+        table_cell(t, "%s", p->lines[i].name);
+        table_cell(t, "%s", format_bytes(p->lines[i].bytes, a, sizeof a));
+    }
+    table_add(&t, f, 2);
+}
+
+void plan_text(struct strbuf *f, const struct plan *p, const struct quantize_options *o)
+{
+    char a[40], b[24], c[24];
+    strbuf_puts(f, "plan: ");
+    strbuf_puts(f, o->model_dir);
+    strbuf_puts(f, " -> ");
+    strbuf_puts(f, o->out_dir);
+    strbuf_printf(f, ", %s, format %s%s%s\n", method_name(o->method), export_format_name(o->format),
+                  o->mixture ? " " : "", o->mixture ? o->mixture : "");
+    print_weights(f, p);
     strbuf_printf(f, "disk              %s for the result, %s for the work folder; %s free\n",
             format_bytes(p->out_bytes, a, sizeof a), format_bytes(p->work_bytes, b, sizeof b),
             p->disk_free ? format_bytes(p->disk_free, c, sizeof c) : "unknown");
-    if (o->method != METHOD_RTN)
+    if (o->method != METHOD_RTN && !p->device_limit)
+        strbuf_printf(f, "calibration       %u windows of %u tokens\n", (unsigned)p->samples, (unsigned)p->ctx);
+    else if (o->method != METHOD_RTN)
         strbuf_printf(f, "calibration       %u windows of %u tokens, %u at a time; activations: %s\n",
                 (unsigned)p->samples, (unsigned)p->ctx, (unsigned)p->batch_windows,
                 p->acts_tier ? p->acts_tier : "none");
@@ -161,26 +201,19 @@ void plan_text(struct strbuf *f, const struct plan *p, const struct quantize_opt
                 p->reach);
     if (p->block_steps)
         strbuf_printf(f,
-                "block objective   %u epochs, %u steps for each half of a block, reach %.4g, %u windows at a "
-                "time\n",
+                "block objective   %u epochs, %u steps for each half of a block, reach %.4g%s\n",
                 (unsigned)o->block.epochs, (unsigned)p->block_steps, p->block_reach,
-                (unsigned)p->micro_windows);
+                at_a_time(p->micro_windows, a, sizeof a));
     if (p->scale_steps)
-        strbuf_printf(f, "pass over scales  %u epochs, %u steps at a rate of %g, %u windows at a time\n",
+        strbuf_printf(f, "pass over scales  %u epochs, %u steps at a rate of %g%s\n",
                 (unsigned)o->scales.epochs, (unsigned)p->scale_steps, (double)o->scales.lr,
-                (unsigned)p->scale_micro);
+                at_a_time(p->scale_micro, a, sizeof a));
     if (p->predicted_seconds > 0)
         strbuf_printf(f, "predicted time    %s, by a short measurement%s\n",
                 format_seconds(p->predicted_seconds, a, sizeof a), updates_text(p, b, sizeof b));
-    strbuf_printf(f, "host memory       %s beyond mapped files\n", format_bytes(p->host_bytes, a, sizeof a));
-    strbuf_printf(f, "device memory     %s of %s\n", format_bytes(p->device_bytes, a, sizeof a),
-            format_bytes(p->device_limit, b, sizeof b));
-    struct table *t = table_create("lr");
-    for (size_t i = 0; i < p->n_lines; i++) {
-        table_cell(t, "%s", p->lines[i].name);
-        table_cell(t, "%s", format_bytes(p->lines[i].bytes, a, sizeof a));
-    }
-    table_add(&t, f, 2);
+    if (p->device_limit)
+        strbuf_printf(f, "host memory       %s beyond mapped files\n", format_bytes(p->host_bytes, a, sizeof a));
+    print_device(f, p);
 }
 
 static cJSON *tensors_json(const struct plan *p)

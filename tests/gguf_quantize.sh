@@ -50,7 +50,7 @@ check 'Q2_K has no room in such rows' test "$(planned up_proj type) $(planned up
 check 'says so' grep -q 'up_proj: rows of 128 weights are not a multiple of 256, the block of Q2_K: stored as Q4_0' "$tmp/err"
 check 'a dry run writes nothing' test ! -e "$tmp/c.gguf"
 run "$gsq" inspect "$demo" --type Q2_K
-check 'inspect says so before the run' grep -qE 'gguf +takes every linear; .*up_proj as Q4_0 \(rows of 128, blocks of Q2_K 256\)' "$tmp/out"
+check 'inspect says so before the run' grep -qE 'up_proj +384 x 128 +3 of them +Q4_0 +4.5 bits +instead of Q2_K' "$tmp/out"
 
 # Single tensors, the embedding by either of its names.
 run "${quantize[@]}" -o "$tmp/d.gguf" --type Q2_0 --tensor embed_tokens=Q4_0 --tensor 'lm_head=F16' --keep 'layers\.0\.' --tensor 'v_proj=8' --tensor 'up_proj=q5_1'

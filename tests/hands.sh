@@ -143,4 +143,25 @@ expect 'two outputs' 2 'the output is -o x.gguf already' -- "$gsq" quantize f16.
 expect 'two types' 2 'the type is --type Q4_0 already' -- "$gsq" quantize f16.gguf y.gguf Q4_1 --type Q4_0
 expect 'no such type' 2 '--type Q4_9 is unknown' 'Q4_K_M.*COPY' -- "$gsq" quantize f16.gguf y.gguf Q4_9
 check 'none of these wrote' test ! -e x.gguf -a ! -e y.gguf
+
+# --- inspect says what the plan says, and a plan needs no device
+run "$gsq" quantize "$demo" -o x.gguf --type Q2_K --method rtn --dry-run
+sed -n '/^tensors$/,/^all tensors/p' out >plan
+run "$gsq" inspect "$demo" --type Q2_K
+sed -n '/^tensors$/,/^all tensors/p' out >inspected
+check 'inspect --type prints the table of the plan' cmp plan inspected
+check 'embeddings included' grep -qE '^  embed_tokens .*Q8_0 .*instead of Q6_K' inspected
+check 'and not that they stay in 16 bits' test "$(grep -c 'stay in 16 bits' out)" -eq 0
+run "$gsq" inspect "$demo" --type Q5_K_S
+check 'what the plan would refuse' grep -q 'gsq quantize --method gsq would refuse this: no linear is left to learn' out
+run "$gsq" inspect "$demo" --bits 3 --group 48
+check 'a group that no kernel takes' grep -qE 'mlx +does not take this model: .*groups of 32, 64 and 128' out
+none=(env VK_ICD_FILENAMES=/nowhere.json VK_DRIVER_FILES=/nowhere.json)
+run "${none[@]}" "$gsq" quantize "$demo" -o x.gguf --type Q4_0 --calib "$demo/calib.txt" --dry-run
+check 'a dry run without a Vulkan device' test "$rc" -eq 0
+check 'prints the plan' grep -q '^all tensors  *5.071 bits per weight' out
+check 'says what it does not know' grep -q '^device memory  *not planned' out
+check 'and why' said 'the plan says nothing of device memory and time'
+expect 'a run without one' 3 'Vulkan' '.' -- "${none[@]}" "$gsq" quantize "$demo" -o x.gguf --type Q4_0 --method rtn
+expect 'a device that was named' 3 'Vulkan' '.' -- "${none[@]}" "$gsq" quantize "$demo" -o x.gguf --type Q4_0 --method rtn --dry-run --device 0
 done_testing

@@ -148,7 +148,9 @@ static bool open_refined(struct job *j, const struct quantize_options *o, uint32
 {
     return checkpoint_open(&j->refined_ck, o->refine, e) && refine_check(j->refined_ck, j->ck, e) &&
            write_gguf_check(o->out_dir, j->refined_ck, e) &&
-           (model_open(&j->refined, j->cmd, j->refined_ck, ctx, e) || err_context(e, "%s", o->refine));
+           ((j->cmd ? model_open(&j->refined, j->cmd, j->refined_ck, ctx, e)
+                    : model_describe(&j->refined, j->refined_ck, ctx, e)) ||
+            err_context(e, "%s", o->refine));
 }
 
 static bool open_store(struct job *j, struct err *e)
@@ -238,7 +240,7 @@ static void summarize(struct job *j)
     out->reach = j->plan.reach;
     out->predicted_seconds = j->plan.predicted_seconds;
     out->seconds = (double)(os_now_ns() - j->begin) * 1e-9;
-    out->device_peak = gpu_memory_peak(gpu_cmd_gpu(j->cmd));
+    out->device_peak = j->cmd ? gpu_memory_peak(gpu_cmd_gpu(j->cmd)) : 0;
     out->host_peak = os_peak_anon();
 }
 
@@ -249,6 +251,8 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     struct quantize_options o = *options;
     struct job j = {.cmd = cmd, .o = &o, .cb = cb ? cb : &no_callbacks, .out = out, .begin = os_now_ns()};
     *out = (struct quantize_result){0};
+    if (!cmd && !o.dry_run)
+        return err_set(e, ERR_BUG, "a run without a device");
     bool ok = quantize_settle(&o, e) && checkpoint_open(&j.ck, o.model_dir, e) && check_out_dir(&o, j.ck, e);
     if (ok) {
         const struct model_config *c = checkpoint_config(j.ck);
@@ -260,12 +264,12 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
         ok = (n > 0 && (size_t)n < sizeof j.work_dir) ||
              err_set(e, ERR_USER, "the path is too long: %.200s", o.out_dir);
         o.work_dir = j.work_dir;
-        ok = ok && load_calibration(&j, &o, ctx, e) && model_open(&j.m, cmd, j.ck, ctx, e) &&
-             (!o.refine || open_refined(&j, &o, ctx, e)) &&
+        ok = ok && load_calibration(&j, &o, ctx, e) &&
+             (cmd ? model_open(&j.m, cmd, j.ck, ctx, e) : model_describe(&j.m, j.ck, ctx, e)) && (!o.refine || open_refined(&j, &o, ctx, e)) &&
              plan_make(&j.plan, j.m, &o, (struct plan_sources){j.refined, o.imatrix ? &j.imatrix : NULL}, e);
     }
     ok = ok &&
-         (o.method == METHOD_RTN || quantize_diagonal(&o) || speed_measure(&j.speed, j.m, &j.plan, &o, e));
+         (!cmd || o.method == METHOD_RTN || quantize_diagonal(&o) || speed_measure(&j.speed, j.m, &j.plan, &o, e));
     if (ok) {
         job_plan_work(&j);
         if (j.cb->planned)
@@ -280,7 +284,8 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
                              j.plan.n_items * sizeof *out->linears + n_stages * sizeof *out->stages);
         summarize(&j);
     }
-    gpu_cmd_finish(cmd, NULL);
+    if (cmd)
+        gpu_cmd_finish(cmd, NULL);
     acts_destroy(&j.targets);
     acts_destroy(&j.acts);
     gpu_arena_destroy(&j.scratch);

@@ -32,7 +32,8 @@ struct job_callbacks {
     void *ctx;
 };
 
-/* With o->dry_run: plans, calls planned, returns true. On failure everything finished stays in the work
+/* With o->dry_run: plans, calls planned, returns true; cmd may be NULL then, and nothing is said of device memory and
+ * time. On failure everything finished stays in the work
  * folder. */
 bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *o, const struct job_callbacks *cb,
                   struct quantize_result *out, struct err *e);
