@@ -33,6 +33,17 @@ static void consider(struct nearest *s, const char *name)
     }
 }
 
+static bool belongs_to(unsigned elsewhere, struct err *e)
+{
+    char list[128] = "";
+    for (int c = 0; c < CMD_COUNT; c++) {
+        size_t n = strlen(list);
+        if (elsewhere >> c & 1)
+            snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "", commands[c].name);
+    }
+    return err_hint(e, "it belongs to: %s", list);
+}
+
 static bool unknown_option(const struct args *a, const char *arg, const char *name, struct err *e)
 {
     struct nearest near = {.wanted = name, .distance = NAME_MAX_LEN};
@@ -45,16 +56,10 @@ static bool unknown_option(const struct args *a, const char *arg, const char *na
     }
     err_set(e, ERR_USER, "unknown option %s", arg);
     if (a->command == CMD_NONE)
-        return err_hint(e, "the command comes first: gsq COMMAND [options]; `gsq --help` lists commands");
-    if (elsewhere) {
-        char list[128] = "";
-        for (int c = 0; c < CMD_COUNT; c++) {
-            size_t n = strlen(list);
-            if (elsewhere & 1u << c)
-                snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "", commands[c].name);
-        }
-        return err_hint(e, "it belongs to: %s", list);
-    }
+        return err_hint(e, elsewhere ? "options of a command follow it: gsq COMMAND [options]"
+                                     : "`gsq --help` lists the commands and what may stand in front of them");
+    if (elsewhere)
+        return belongs_to(elsewhere, e);
     if (near.name)
         return err_hint(e, "did you mean --%s?", near.name);
     return err_hint(e, "`gsq %s --help` lists the options", commands[a->command].name);
@@ -177,7 +182,7 @@ static const struct option *find_option(const struct args *a, const char *name, 
 {
     for (const struct option *o = options; o->name; o++) {
         bool same = letter ? o->letter == letter : strlen(o->name) == len && memcmp(o->name, name, len) == 0;
-        if (same && (a->command == CMD_NONE || (o->commands & 1u << a->command)))
+        if (same && (a->command == CMD_NONE ? o->section == SECTION_COMMON : o->commands >> a->command & 1))
             return o;
     }
     return NULL;
@@ -277,6 +282,18 @@ static void set_effort(struct args *a, int argc, char **argv)
     }
 }
 
+/* Options in front of the command are of most commands, not of all: --device is not of convert. */
+static bool check_early(const struct args *a, const bool *seen, struct err *e)
+{
+    for (const struct option *o = options; o->name; o++) {
+        if (!seen[o - options] || o->commands >> a->command & 1)
+            continue;
+        err_set(e, ERR_USER, "gsq %s has no option --%s", commands[a->command].name, o->name);
+        return belongs_to(o->commands, e);
+    }
+    return true;
+}
+
 /* Arguments without a name that a command takes at most. */
 static unsigned most_positional(enum command_id c)
 {
@@ -292,24 +309,32 @@ bool args_parse(struct args *a, int argc, char **argv, struct err *e)
         a->json |= strcmp(argv[i], "--json") == 0; /* known early: it decides how errors are told */
 
     int i = 1;
-    if (i < argc && argv[i][0] != '-') {
-        if (strcmp(argv[i], "help") == 0) {
-            a->help = true;
-            return i + 1 >= argc || find_command(a, argv[i + 1], e);
-        }
-        if (!find_command(a, argv[i++], e))
+    for (; i < argc && argv[i][0] == '-'; i++) { /* options of every command may come first */
+        if (strcmp(argv[i], "--version") == 0 || strcmp(argv[i], "-V") == 0)
+            return a->version = true;
+        if (!read_option(a, argc, argv, &i, seen, e))
             return false;
-    } else if (i < argc && strcmp(argv[i], "--version") == 0) {
-        return a->version = true;
     }
+    if (i < argc && strcmp(argv[i], "version") == 0)
+        return a->version = true;
+    if (i < argc && strcmp(argv[i], "help") == 0) {
+        a->help = true;
+        a->help_all = i + 1 < argc && strcmp(argv[argc - 1], "all") == 0;
+        return i + 1 >= argc || find_command(a, argv[i + 1], e);
+    }
+    if (i < argc && (!find_command(a, argv[i++], e) || !check_early(a, seen, e)))
+        return false;
     set_effort(a, argc, argv);
     for (; i < argc; i++) {
         const char *arg = argv[i];
         if (!only_positional && strcmp(arg, "--") == 0) {
             only_positional = true;
         } else if (!only_positional && arg[0] == '-' && arg[1]) {
+            bool asked = a->help;
             if (!read_option(a, argc, argv, &i, seen, e))
                 return false;
+            if (a->help && !asked && i + 1 < argc && strcmp(argv[i + 1], "all") == 0)
+                a->help_all = ++i;
         } else {
             unsigned want = a->command == CMD_NONE ? 0 : most_positional(a->command);
             if (n_positional >= want) {

@@ -13,6 +13,12 @@ static const char *const section_titles[SECTION_COUNT] = {
     [SECTION_COMMON] = "Every command",
 };
 
+static const char quantize_examples[] =
+    "  gsq quantize Llama-3.1-8B -o out --calib text.txt --dry-run     # check everything, print the plan\n"
+    "  gsq quantize Llama-3.1-8B -o out --calib text.txt               # 2 bits, in the gptq format\n"
+    "  gsq quantize Llama-3.1-8B -o out.gguf --type Q2_K --calib text.txt   # for llama.cpp\n"
+    "  gsq quantize f16.gguf q4.gguf Q4_K_M                            # rounded, as llama-quantize does\n";
+
 static const char *const examples[CMD_COUNT] = {
     [CMD_QUANTIZE] =
         "  gsq quantize Llama-3.1-8B -o out --calib text.txt\n"
@@ -208,28 +214,47 @@ static void program_help(FILE *f)
           f);
 }
 
+/* Of quantize's options those that most users need; the others are in --help all. */
+static bool usual(const struct option *o, enum command_id command)
+{
+    static const char *const names[] = {"out",    "type", "bits",   "format",  "calib", "imatrix", "method", "effort",
+                                        "tensor", "keep", "report", "dry-run", "eval",  "device",  "help"};
+    if (command != CMD_QUANTIZE)
+        return true;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(o->name, names[i]) == 0)
+            return true;
+    return false;
+}
+
 void args_help(FILE *f, enum command_id command, bool all)
 {
-    (void)all;
     if (command >= CMD_COUNT) {
         program_help(f);
         return;
     }
     const struct command *c = &commands[command];
     struct args defaults;
+    unsigned left = 0;
     args_defaults(&defaults);
-    fprintf(f, "gsq %s - %s\n\nusage: gsq %s %s\n\n%s", c->name, c->summary, c->name, c->synopsis, c->text);
+    fprintf(f, "gsq %s - %s\n\nusage: gsq %s %s\n%s", c->name, c->summary, c->name, c->synopsis, c->text);
     for (int section = 0; section < SECTION_COUNT; section++) {
         bool titled = false;
         for (const struct option *o = options; o->name; o++) {
             if (!o->help || (int)o->section != section || !(o->commands & 1u << command))
                 continue;
-            if (!titled)
+            if (!all && !usual(o, command)) {
+                left++;
+                continue;
+            }
+            if (!titled && (all || !left || section == SECTION_MAIN))
                 fprintf(f, "\n%s:\n", section_titles[section]);
             titled = true;
             print_option(f, o, &defaults);
         }
     }
-    fprintf(f, "\nExamples:\n%s", examples[command]);
+    fprintf(f, "\nExamples:\n%s", all || command != CMD_QUANTIZE ? examples[command] : quantize_examples);
+    if (left)
+        fprintf(f, "\n%u more options: gsq %s --help all\n", left, c->name);
     args_free(&defaults);
 }

@@ -15,17 +15,15 @@ const struct command commands[CMD_COUNT] = {
             1,
             {"MODEL"},
             {"out"},
-            "MODEL is a Hugging Face folder: config.json, tokenizer.json, *.safetensors (F32, F16 or BF16).\n"
-            "OUT becomes a complete folder in the chosen format. Embeddings, norms and the head stay in 16 "
-            "bits.\n"
-            "An OUT that ends in .gguf becomes one file for llama.cpp, of the types that --type names.\n"
+            "Also as llama-quantize is called: gsq quantize MODEL OUT.gguf TYPE [THREADS].\n"
             "\n"
-            "Three methods, each starting from the one before it:\n"
-            "  rtn   round to nearest with a searched scale per group; needs no text\n"
-            "  gptq  rounds column by column and corrects the rest from calibration statistics\n"
-            "  gsq   learns which level every weight takes, and the scales, by Gumbel-Softmax\n"
-            "\n"
-            "Finished blocks are kept in the work folder: after an interruption, the same command resumes.\n",
+            "MODEL is a Hugging Face folder, an F32, F16 or BF16 GGUF, or a Hugging Face name (org/name) that\n"
+            "was downloaded. OUT becomes a folder in the chosen format, or one GGUF file for llama.cpp if its\n"
+            "name ends in .gguf. Three methods, each starting from the one before it:\n"
+            "  rtn   rounds to the nearest level, with a searched scale per group; needs no text\n"
+            "  gptq  rounds column by column and corrects the rest, by statistics of the text\n"
+            "  gsq   learns which level every weight takes, and the scales\n"
+            "Finished blocks are kept in OUT.work: after an interruption the same command goes on.\n",
         },
     [CMD_EVAL] =
         {
@@ -411,6 +409,7 @@ static void show_keep(const struct args *a, struct strbuf *out)
 #define CALLS(f, show)     0, 0, 0, 0, f, show
 #define U32_MAX            4294967295.0
 #define TEXTS              (ON(EVAL) | ON(COMPARE))
+#define DEVICE             (TEXTS | ON(QUANTIZE) | ON(IMATRIX) | ON(DEVICES) | ON(BENCH)) /* that open one */
 
 /* clang-format off */
 const struct option options[] = {
@@ -437,14 +436,14 @@ const struct option options[] = {
     {"method", 0, "M", OPT_CALL, CALLS(read_method, show_method), "gsq", ON(QUANTIZE), SECTION_MAIN,
      "rtn, gptq or gsq"},
     {"bits", 0, "B", OPT_CALL, CALLS(read_bits, show_bits), "2", ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
-     "2, 3, 4 or ternary; 8 with rtn and gptq"},
+     "2, 3, 4 or ternary; 8 with --method rtn or gptq"},
     {"group", 0, "N", OPT_U32, NUM(q.group, 1, 65536), "128; in a GGUF the type's own", ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
      "weights that share one scale"},
-    {"format", 0, "F", OPT_CALL, CALLS(read_format, show_format), "gptq, of OUT.gguf gguf", ON(QUANTIZE), SECTION_MAIN,
+    {"format", 0, "F", OPT_CALL, CALLS(read_format, show_format), "gptq; gguf if OUT ends in .gguf", ON(QUANTIZE), SECTION_MAIN,
      "gptq, gptq_v2, compressed-tensors, mlx, humming or gguf"},
-    {"type", 0, "T", OPT_CALL, CALLS(read_mixture, show_mixture), "what --bits fit in", ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
-     "gguf: types of all tensors, by llama-quantize's names: Q2_K, Q2_K_S, Q3_K_S, Q3_K_M, Q4_K_S, Q4_K_M, Q4_0, Q2_0, "
-     "TQ2_0, TQ1_0 and others; instead of --bits"},
+    {"type", 0, "T", OPT_CALL, CALLS(read_mixture, show_mixture), "chosen from --bits", ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
+     "GGUF: instead of --bits, the types of all tensors by llama-quantize's name: Q2_K, Q2_K_S, Q3_K_S, Q3_K_M, Q4_K_S, "
+     "Q4_K_M, Q4_0, Q2_0, TQ2_0, TQ1_0 ..."},
     {"format", 0, "F", OPT_TEXT, AT(convert_format), "gguf for -o *.gguf", ON(CONVERT), SECTION_MAIN,
      "gguf, hf, gptq, gptq_v2, compressed-tensors, mlx or humming"},
     {"type", 0, "T", OPT_TEXT, AT(convert_type), "codes stay codes, other weights keep their type", ON(CONVERT),
@@ -453,12 +452,12 @@ const struct option options[] = {
      ON(QUANTIZE) | ON(CONVERT), SECTION_MAIN,
      "compressed-tensors: store codes in fields of this many bits; 4 loads in every kernel"},
     {"tensor", 0, "REGEX=T[,gN]", OPT_CALL, CALLS(read_tensor, show_tensor), "", ON(QUANTIZE), SECTION_MAIN,
-     "other bits (and group) for modules whose name matches; may be repeated, the last match wins. In a GGUF also a type "
-     "such as Q6_K or F16, and for model.embed_tokens and lm_head too"},
+     "other bits (and group) for weights whose name matches, in a GGUF another type such as Q6_K; may be repeated, the last "
+     "match wins. Names: model.layers.0.mlp.up_proj, or blk.0.ffn_up.weight as in llama.cpp"},
     {"keep", 0, "REGEX", OPT_CALL, CALLS(read_keep, show_keep), "", ON(QUANTIZE), SECTION_MAIN,
-     "keep modules whose name matches in 16 bits (in a GGUF F16); may be repeated, the last match wins"},
+     "keep weights whose name matches in 16 bits; may be repeated, the last match wins"},
     {"refine", 0, "FILE", OPT_TEXT, AT(q.refine), "", ON(QUANTIZE), SECTION_MAIN,
-     "a GGUF made from MODEL: only its codes are learned anew, all other bytes stay (types, scales, metadata, size)"},
+     "a GGUF made from MODEL: only its codes are learned again, all other bytes stay"},
     {"report", 0, "FILE", OPT_TEXT, AT(report), "", ON(QUANTIZE), SECTION_MAIN,
      "write a page (HTML, one file) with charts of errors, training, codes, memory and time"},
     {"eval", 0, "FILE", OPT_TEXT, AT(eval), "", ON(QUANTIZE), SECTION_MAIN,
@@ -477,8 +476,8 @@ const struct option options[] = {
      ON(QUANTIZE) | ON(IMATRIX), SECTION_CALIB,
      "tokens per window"},
     {"imatrix", 0, "FILE", OPT_TEXT, AT(q.imatrix), "", ON(QUANTIZE), SECTION_CALIB,
-     "importance matrix (GGUF) of gsq imatrix or llama-imatrix: without --calib all that is learned from (each linear "
-     "alone, as --effort fast); with it, for the rounding of what has no statistics of its own"},
+     "importance matrix (GGUF) of gsq imatrix or llama-imatrix: instead of --calib (fast effort only), or beside it for "
+     "tensors that calibration does not cover, such as embeddings"},
     {"holdout", 0, "N", OPT_U32, NUM(q.holdout, 0, 1 << 20), "an eighth, at most 16", ON(QUANTIZE), SECTION_CALIB,
      "windows that only judge: a stage that makes them worse is rolled back"},
 
@@ -488,6 +487,8 @@ const struct option options[] = {
      "folder for finished blocks"},
     {"keep-work", 0, NULL, OPT_FLAG, AT(q.keep_work), "", ON(QUANTIZE), SECTION_RUN,
      "do not remove the work folder at the end"},
+    {"seed", 0, "N", OPT_U64, NUM(q.seed, 0, 18446744073709551615.0), NULL, ON(QUANTIZE), SECTION_RUN,
+     "of the random numbers; the same seed, device and variant give the same bytes"},
     {"host-limit", 0, "GiB", OPT_GIB, NUM(q.host_limit, 0.001, 1 << 20), "3", ON(QUANTIZE), SECTION_RUN,
      "host memory for activations before they go to a file in the work folder"},
 
@@ -521,9 +522,8 @@ const struct option options[] = {
     {"no-importance", 0, NULL, OPT_CALL, CALL(refuse_llama_option), "", ON(QUANTIZE), SECTION_LLAMA, NULL},
 
     {"effort", 0, "E", OPT_CALL, CALLS(read_effort, show_effort), "balanced", ON(QUANTIZE), SECTION_MAIN,
-     "fast: each linear alone, on the Hessian of its inputs (--epochs 0); balanced: then halves of blocks together, on "
-     "their outputs, and all scales on the model's (--epochs 10 --batch 4 --scale-epochs 3); best: the paper's budget "
-     "(--samples 4096 --epochs 20 --batch 0 --scale-epochs 5)"},
+     "fast: each linear alone; balanced: then halves of blocks together, and all scales end to end; best: the paper's "
+     "budget, days for an 8B model"},
     {"steps", 0, "N", OPT_U32, NUM(q.gumbel.steps, 1, 1000000), NULL, ON(QUANTIZE), SECTION_METHOD,
      "optimiser steps per linear"},
     {"reach", 0, "X", OPT_F32, NUM(q.gumbel.reach, 0.001, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
@@ -533,15 +533,16 @@ const struct option options[] = {
     {"batch", 0, "N", OPT_U32, NUM(q.block.batch, 0, 65536), NULL, ON(QUANTIZE), SECTION_METHOD,
      "block objective: windows per optimiser step; 0: as many as make 1280 steps, at 4 bits no fewer than 4"},
     {"block-reach", 0, "X", OPT_F32, NUM(q.block.reach, 0.001, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
-     "block objective: its reach; K-quants take 0.4 of it"},
+     "block objective: how far a logit may travel; K-quants take 0.4 of it"},
     {"start", 0, "S", OPT_CALL, CALLS(read_start, show_start), "hessian", ON(QUANTIZE), SECTION_METHOD,
      "block objective: what it starts from: rtn (quick), gptq, or hessian (each linear tuned alone first)"},
     {"scale-epochs", 0, "N", OPT_U32, NUM(q.scales.epochs, 0, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
-     "at the end: passes over the windows in which all scales learn on the model's output, codes stay; 0: none"},
+     "pass over scales, at the end: how often all scales learn on the model's output over all windows, codes staying; 0: "
+     "no such pass"},
     {"scale-lr", 0, "X", OPT_F32, NUM(q.scales.lr, 0, 1), NULL, ON(QUANTIZE), SECTION_METHOD,
-     "there: most that a step moves a scale, as a share of its size at 2 bits; less at more bits and in K-quants"},
+     "pass over scales: maximum relative change of a scale per step at 2 bits; scaled down for more bits and for K-quants"},
     {"scale-batch", 0, "N", OPT_U32, NUM(q.scales.batch, 1, 65536), NULL, ON(QUANTIZE), SECTION_METHOD,
-     "there: windows per step"},
+     "pass over scales: windows per step"},
     {"tau", 0, "A:B", OPT_PAIR, PAIR(q.gumbel.tau0, q.gumbel.tau1, 1e-4, 1e4), NULL, ON(QUANTIZE), SECTION_METHOD,
      "temperature at the first and last step"},
     {"kappa", 0, "A:B", OPT_PAIR, PAIR(q.gumbel.kappa0, q.gumbel.kappa1, 1e-3, 1e6), NULL, ON(QUANTIZE), SECTION_METHOD,
@@ -549,7 +550,7 @@ const struct option options[] = {
     {"lr-logits", 0, "X", OPT_F32, NUM(q.gumbel.lr_logits, 0, 1), NULL, ON(QUANTIZE), SECTION_METHOD,
      "learning rate of the logits in a run of 1280 steps; times reach * 1280 / steps"},
     {"lr-scales", 0, "X", OPT_F32, NUM(q.gumbel.lr_scales, 0, 1), NULL, ON(QUANTIZE), SECTION_METHOD,
-     "the same for the scales"},
+     "learning rate of the scales, likewise"},
     {"lr-end", 0, "X", OPT_F32, NUM(q.gumbel.lr_end, 0, 1), NULL, ON(QUANTIZE), SECTION_METHOD,
      "cosine decay of both rates down to this share"},
     {"beta1", 0, "X", OPT_F32, NUM(q.gumbel.beta1, 0, 0.99999), NULL, ON(QUANTIZE), SECTION_METHOD,
@@ -569,16 +570,14 @@ const struct option options[] = {
     {"scale-power", 0, "X", OPT_F32, NUM(q.scale_search.power, 0.1, 10), NULL, ON(QUANTIZE), SECTION_METHOD,
      "scale search: power of the absolute error"},
 
-    {"device", 0, "N|NAME", OPT_TEXT, AT(device), "$GSQ_DEVICE, else the best", ALL, SECTION_COMMON,
+    {"device", 0, "N|NAME", OPT_TEXT, AT(device), "$GSQ_DEVICE, else the best", DEVICE, SECTION_COMMON,
      "Vulkan device, by its number or part of its name in `gsq devices`"},
-    {"mem-limit", 0, "GiB", OPT_GIB, NUM(mem_limit, 0.01, 1 << 20), "what is free, less a reserve", ALL, SECTION_COMMON,
+    {"mem-limit", 0, "GiB", OPT_GIB, NUM(mem_limit, 0.01, 1 << 20), "what is free, less a reserve", DEVICE, SECTION_COMMON,
      "device memory to use at most"},
-    {"variant", 0, "V", OPT_TEXT, AT(variant), "the best each", ALL, SECTION_COMMON,
+    {"variant", 0, "V", OPT_TEXT, AT(variant), "the best each", DEVICE, SECTION_COMMON,
      "run this variant of every kernel that has it (base: the plain one)"},
-    {"threads", 0, "N", OPT_U32, NUM(threads, 1, 4096), "all", ALL, SECTION_COMMON,
+    {"threads", 0, "N", OPT_U32, NUM(threads, 1, 4096), "all", DEVICE | ON(CONVERT), SECTION_COMMON,
      "CPU threads: for texts and exports, and of a CPU device"},
-    {"seed", 0, "N", OPT_U64, NUM(q.seed, 0, 18446744073709551615.0), NULL, ALL, SECTION_COMMON,
-     "of the random numbers; same seed, device and variant: same bytes"},
     {"json", 0, NULL, OPT_FLAG, AT(json), "", ALL, SECTION_COMMON,
      "JSON lines on stdout, the last one {\"event\":\"result\", ...}; text for people on stderr"},
     {"quiet", 'q', NULL, OPT_FLAG, AT(quiet), "", ALL, SECTION_COMMON,
@@ -586,6 +585,6 @@ const struct option options[] = {
     {"log-level", 0, "L", OPT_CALL, CALL(read_log_level), "info", ALL, SECTION_COMMON,
      "error, warn, info or debug"},
     {"help", 'h', NULL, OPT_FLAG, AT(help), "", ALL, SECTION_COMMON,
-     "this text"},
+     "this text; --help all: every option"},
     {0},
 };

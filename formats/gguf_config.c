@@ -145,7 +145,7 @@ static bool read_architecture(struct reader *r, struct model_config *c)
     snprintf(c->model_type, sizeof c->model_type, "%.31s", r->arch);
     if (!gguf_architecture(c))
         return true;
-    /* Nothing below checks it, and behind this name it would be computed. */
+    /* Not among GGUF names, but host/model would take it for the family of that name: refuse it here. */
     err_set(r->e, ERR_USER, "%s: \"general.architecture\" is \"%s\", which is a name of Hugging Face's",
             r->path, r->arch);
     return err_hint(r->e, "the file is damaged: convert the model again");

@@ -112,7 +112,7 @@ enum export_verdict export_check(enum export_format f, const struct export_item 
                  m, g);
     else if (f == EXPORT_HUMMING && short_group)
         snprintf(why, cap,
-                 "%s has %u inputs, no multiple of the group %u, as humming needs it; choose a smaller "
+                 "%s has %u inputs, not a multiple of the group %u, as humming needs it; choose a smaller "
                  "--group, or " KEEP,
                  m, k, g);
     else if (f == EXPORT_HUMMING && strcmp(m, "lm_head") == 0)
@@ -126,18 +126,18 @@ enum export_verdict export_check(enum export_format f, const struct export_item 
                  m, g);
     else if (f == EXPORT_MLX && k % g)
         snprintf(why, cap,
-                 "%s has %u inputs, no multiple of the group %u, as MLX needs it; choose a smaller --group, "
+                 "%s has %u inputs, not a multiple of the group %u, as MLX needs it; choose a smaller --group, "
                  "or " KEEP,
                  m, k, g);
     else if (short_group && is_gptq(f)) {
         snprintf(why, cap,
-                 "%s has %u inputs, no multiple of the group %u: GPTQModel's Torch kernel loads the short "
+                 "%s has %u inputs, not a multiple of the group %u: GPTQModel's Torch kernel loads the short "
                  "last group, exllama, Marlin and vLLM do not",
                  m, k, g);
         return EXPORT_WARN;
     } else if (short_group) {
         snprintf(why, cap,
-                 "%s has %u inputs, no multiple of the group %u: the compressed-tensors library decompresses "
+                 "%s has %u inputs, not a multiple of the group %u: the compressed-tensors library decompresses "
                  "the short last group, vLLM's kernels do not load it",
                  m, k, g);
         return EXPORT_WARN;

@@ -63,10 +63,8 @@ bool write_gguf_check(const char *path, const struct checkpoint *src, struct err
 bool gguf_weights_each(const struct checkpoint *src,
                        bool (*fn)(void *ctx, const char *module, uint32_t rows, uint32_t cols), void *ctx);
 
-/* A mixture by the name users know ("Q2_K", "Q3_K_M", "Q2_0", "F16" ...): the type of one module by
- * FORMATS.md's rules
- * ("Mixtures"), with llama-quantize's fallback where cols % block != 0 (*fell_back is then true). NULL: no
- * such mixture. */
+/* A mixture by the name users know ("Q2_K", "Q3_K_M", "Q2_0", "F16" ...): the type of one module by llama-quantize's
+ * rules, with its fallback where cols % block != 0 (*fell_back is then true). NULL: no such mixture. */
 const struct gguf_type *gguf_mixture_type(const char *mixture, const struct model_config *c,
                                           const char *module, uint32_t cols, bool *fell_back);
 /* The type of most tensors of a mixture; NULL: no such mixture. */

@@ -31,6 +31,18 @@ for c in "${commands[@]}"; do
     run "$gsq" help "$c"
     cmp -s "$tmp/out" "$tmp/$c.help" || fail "gsq help $c differs from gsq $c --help"
 done
+lines=$(wc -l <"$tmp/quantize.help")
+check "the short help of quantize has $lines lines" test "$lines" -le 55
+run "$gsq" quantize --help all
+cp "$tmp/out" "$tmp/quantize.help"
+check 'the long one has every option' test "$(grep -cE '^ {2}(-.,| {3}) --' "$tmp/quantize.help")" -ge 55
+[[ -z $(awk 'length($0) > 110' "$tmp/out") ]] || fail "the long help is wider than 110 columns"
+run "$gsq" help quantize all
+cmp -s "$tmp/out" "$tmp/quantize.help" || fail "gsq help quantize all differs from gsq quantize --help all"
+for name in -V version --version; do
+    run "$gsq" "$name"
+    check "gsq $name" grep -qE '^gsq [0-9]+\.[0-9]+\.[0-9]+' "$tmp/out"
+done
 run "$gsq" --version
 check "$(cat "$tmp/out")" grep -qE '^gsq [0-9]+\.[0-9]+\.[0-9]+( \([0-9a-f]{7,40}(-dirty)?\))?$' "$tmp/out"
 
@@ -48,6 +60,18 @@ expect 'missing reference' 2 'needs REFERENCE' 'usage' -- "$gsq" compare m --tex
 expect 'missing value' 2 '--out needs a value' '--out OUT' -- "$gsq" quantize m -o
 expect 'one argument too many' 2 'unexpected argument b' 'usage' -- "$gsq" inspect a b
 expect 'value for a flag' 2 'takes no value' -- "$gsq" inspect a --json=1
+
+# Options of every command in front of it, and those of some commands.
+run "$gsq" --json -q inspect "$tmp/m"
+check 'gsq --json -q inspect' is_json_lines "$tmp/out" result
+run "$gsq" -q devices
+check 'gsq -q devices' test "$rc" -eq 0
+expect 'a device in front of what needs none' 2 'gsq inspect has no option --device' 'quantize, eval' -- "$gsq" --device 0 inspect m
+expect 'a device for what needs none' 2 'unknown option --device' 'quantize, eval' -- "$gsq" convert m -o x --device 0
+expect 'an option in front of its command' 2 'unknown option --method' 'follow it' -- "$gsq" --method rtn quantize m -o x
+for c in inspect convert; do
+    check "help of $c lists no device" test "$(grep -c -e '--device\|--mem-limit\|--variant\|--seed' "$tmp/$c.help")" -eq 0
+done
 
 # Values. Every option with a number refuses a word and an absurd number.
 numbers=0

@@ -40,7 +40,7 @@ for command in $commands; do
     grep -q "^.SS $command\$" "$page" || fail "the manual has no section $command"
     grep -q "'$command:" "$to/share/zsh/site-functions/_gsq" || fail "zsh does not know $command"
     grep -q -- "-a $command " "$to/share/fish/vendor_completions.d/gsq.fish" || fail "fish does not know $command"
-    shown=$("$gsq" "$command" --help | sed -nE 's/^  (-[a-zA-Z],|   ) --([a-z0-9-]+).*/--\2/p' | sort)
+    shown=$("$gsq" "$command" --help all | sed -nE 's/^  (-[a-zA-Z],|   ) --([a-z0-9-]+).*/--\2/p' | sort)
     check "bash completes the options of $command, and only these" diff <(echo "$shown") <(complete_bash "$command" -- | sort)
     sed -n "/^.SS $command\$/,/^.SS /p; /^.SH OPTIONS OF/,\$p" "$page" >"$tmp/section"
     for option in $shown; do

@@ -182,7 +182,7 @@ static void test_check(void **state)
         {EXPORT_MLX, 64, 64, "7", 64, 0, EXPORT_REFUSED, "no 7-bit codes"},
         {EXPORT_MLX, 64, 64, "4", 16, 0, EXPORT_REFUSED, "32, 64 and 128"},
         {EXPORT_MLX, 64, 256, "4", 0, 0, EXPORT_REFUSED, "32, 64 and 128"},
-        {EXPORT_MLX, 64, 160, "4", 64, 0, EXPORT_REFUSED, "no multiple of the group"},
+        {EXPORT_MLX, 64, 160, "4", 64, 0, EXPORT_REFUSED, "not a multiple of the group"},
         {EXPORT_NONE, 64, 64, "4", 64, 0, EXPORT_REFUSED, "--format"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

@@ -86,9 +86,9 @@ static bool check_bias(const struct checkpoint *ck, const char *module, uint32_t
 /* What the forward pass has no place for is not passed over: the results would be another model's. */
 static bool refuse_part(const struct model *m, const char *module, const char *part, struct err *e)
 {
-    err_set(e, ERR_USER, "%s has %s.%s, which gsq knows nothing of in a %s", checkpoint_dir(m->ck), module,
-            part, m->family->architecture);
-    return err_hint(e, "leaving it out would make another model of it: gsq cannot run this one");
+    err_set(e, ERR_USER, "unexpected tensor %s.%s in %s: gsq does not support it for %s", module, part,
+            checkpoint_dir(m->ck), m->family->architecture);
+    return err_hint(e, "ignoring it would change the model's output, so gsq does not run this model");
 }
 
 static bool check_no_bias(const struct model *m, const char *module, struct err *e)

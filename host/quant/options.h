@@ -1,5 +1,5 @@
 /* Every choice of a quantization run. Constants of METHOD.md are the defaults of quantize_defaults(); each is
- * an option of the command line (app/cmd_quantize.c). */
+ * an option of the command line (app/option_table.c). */
 #ifndef QUANT_OPTIONS_H
 #define QUANT_OPTIONS_H
 
@@ -119,10 +119,9 @@ struct quantize_options {
 };
 /* Weights that share a scale in a folder format, where nothing is said. */
 #define GROUP_DEFAULT 128u
-/* Decides what the options leave open: the group, and of a GGUF the mixture from the type or the type from
- * the mixture. Refuses what does not go together (ERR_USER): types of GGUF in a folder format, bits that no
- * type of GGUF stores, a group that is no multiple of a type's own, a mixture without a type to quantize to.
- * Nothing is done the second time. */
+/* Fills in defaults that depend on other options: the group; of a GGUF the mixture from --bits, or the type from the
+ * mixture. Rejects contradictory options (ERR_USER): types of GGUF in a folder format, bits that no type of GGUF
+ * stores, a group that is not a multiple of a type's own, a mixture without a type to quantize to. Idempotent. */
 bool quantize_settle(struct quantize_options *o, struct err *e);
 /* Whether the mixture has nothing to quantize to (F32, F16, BF16, COPY): such a file is a conversion's work
  * (convert.h), and quantize_settle refuses it. */

@@ -6,8 +6,7 @@
  * row's place in the whole matrix). Views start aligned (as gpu_alloc gives them) and are dense from there
  * on; row strides are those of the struct.
  *
- *     q_scale_search(cmd, &(struct scale_search_args){ .w = w, .scales = s, .rows = n, .cols = k, .ldw = k,
- * ... });
+ *     q_scale_search(cmd, &(struct scale_search_args){.w = w, .scales = s, .rows = n, .cols = k, .ldw = k, ...});
  *
  * Sizes (elements): w, diff, grad [rows, ldw or cols]; scales, smom [rows, groups], or [rows, 2, groups]
  * where offsets is 1, groups = ceil(cols / group); codes [rows, ldc] words, ldc = ceil(cols / 4), int8 x 4

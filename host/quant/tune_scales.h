@@ -6,9 +6,9 @@
  * Every position of a window counts, the last one too: no next token is needed. One step is a batch of
  * shuffled windows:
  *
- *     forward    block by block, each block's input kept; block = codes from the store times the scales of
- * the moment head       logits of both models in tiles of rows, loss, gradient of the hidden states backward
- * blocks from last to first: forward again, gradients of weights, of scales, a step of Adam on its scales
+ *     forward    block by block, each block's input kept; weights = codes from the store * the scales of the moment
+ *     head       logits of both models in tiles of rows; loss, gradient of the hidden states
+ *     backward   blocks from last to first: forward again, gradients of weights and of scales, a step of Adam on scales
  *
  * Adam's rate is relative to the size that a scale had at the start. Held-out windows judge the rounded
  * scales after each epoch; the best epoch's, or the start's, are kept. After each epoch all that the next one
