@@ -11,6 +11,7 @@
 #include "formats/checkpoint_quant.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/base/pool.h"
 #include "host/base/str.h"
 
 #define CONFIG_MAX (64u << 20)
@@ -18,8 +19,9 @@
 /* Steps of one match: rules come from a file, and a hostile one must not hang the program. */
 #define MATCH_LIMIT 1000000
 
-/* Elements tested at a time for NaN. */
+/* Elements tested at a time for NaN, and by one thread at once. */
 #define FINITE_BLOCK 2048
+#define FINITE_PART  (1u << 20)
 
 struct checkpoint {
     char *dir;
@@ -484,11 +486,11 @@ static bool block_not_finite(const struct tensor *t, uint64_t at, uint32_t count
     return bad16 >> 15;
 }
 
-/* Index of the first NaN or infinity, or n. */
-static uint64_t first_not_finite(const struct tensor *t, uint64_t n)
+/* Index of the first NaN or infinity of elements [first, n), or n. */
+static uint64_t first_not_finite(const struct tensor *t, uint64_t first, uint64_t n)
 {
     uint32_t ones = t->dtype == DTYPE_F16 ? 0x7C00 : 0x7F80;
-    for (uint64_t at = 0; at < n; at += FINITE_BLOCK) {
+    for (uint64_t at = first; at < n; at += FINITE_BLOCK) {
         uint32_t count = (uint32_t)min_u64(n - at, FINITE_BLOCK);
         if (!block_not_finite(t, at, count))
             continue;
@@ -502,18 +504,40 @@ static uint64_t first_not_finite(const struct tensor *t, uint64_t n)
     return n;
 }
 
+struct finite_scan {
+    const struct checkpoint *c;
+    const struct tensor *t;
+    uint64_t n;
+};
+
+static bool scan_part(void *ctx, uint64_t i, unsigned thread, struct err *e)
+{
+    const struct finite_scan *s = ctx;
+    uint64_t end = min_u64(s->n, (i + 1) * FINITE_PART), at = first_not_finite(s->t, i * FINITE_PART, end);
+    float v;
+    (void)thread;
+    if (at == end || !tensor_read_f32(s->t, at, 1, &v, e))
+        return at == end;
+    err_set(e, ERR_USER, "%s in %s holds %s at element %llu", s->t->name, checkpoint_tensor_path(s->c, s->t),
+            v != v ? "NaN" : "an infinity", (unsigned long long)at);
+    return err_hint(e,
+                    "the file is damaged or its training diverged: download it again, or take another model");
+}
+
+static bool not_stopped(void *ctx, uint64_t parts)
+{
+    (void)ctx, (void)parts;
+    return !os_stop_requested();
+}
+
 static bool tensor_finite(const struct checkpoint *c, const struct tensor *t, struct err *e)
 {
     if (!t || !is_float(t->dtype))
         return true;
-    uint64_t n = t->bytes / dtype_size(t->dtype), at = first_not_finite(t, n);
-    float v;
-    if (at == n || !tensor_read_f32(t, at, 1, &v, e))
-        return at == n;
-    err_set(e, ERR_USER, "%s in %s holds %s at element %llu", t->name, checkpoint_tensor_path(c, t),
-            v != v ? "NaN" : "an infinity", (unsigned long long)at);
-    return err_hint(e,
-                    "the file is damaged or its training diverged: download it again, or take another model");
+    struct finite_scan s = {c, t, t->bytes / dtype_size(t->dtype)};
+    const struct pool_work work = {
+        .n = div_up(s.n, FINITE_PART), .piece = scan_part, .progress = not_stopped, .ctx = &s};
+    return pool_run(&work, e);
 }
 
 bool checkpoint_check_finite(const struct checkpoint *c, const char *module, struct err *e)

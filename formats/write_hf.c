@@ -12,9 +12,11 @@
 #include "formats/tokenizer.h"
 #include "host/base/log.h"
 #include "host/base/num.h"
+#include "host/base/pool.h"
 
-/* Elements converted at a time. */
-#define CHUNK (1u << 18)
+/* Elements converted at a time, and by one thread of these. */
+#define CHUNK (1u << 22)
+#define PART  (1u << 16)
 
 struct writing {
     const struct checkpoint *src;
@@ -45,33 +47,62 @@ static bool put(struct writing *w, const void *data, uint64_t size)
     return true;
 }
 
-/* n floats in a float type. */
-static bool put_floats(struct writing *w, enum dtype dtype, const float *v, uint64_t n, const char *name)
+/* Elements on their way into a float type: a tensor's (module NULL), or rows of a module. */
+struct conversion {
+    struct writing *w;
+    const struct tensor *tensor;
+    const char *module;
+    uint32_t cols;
+    enum dtype dtype;
+    uint64_t first, n, part; /* in elements; parts of a module are whole rows */
+};
+
+static bool to_16_bits(const struct conversion *c, const float *v, uint64_t n, uint8_t *out, struct err *e)
 {
-    bool f16 = dtype == DTYPE_F16;
-    if (dtype == DTYPE_F32)
-        return put(w, v, n * 4);
+    bool f16 = c->dtype == DTYPE_F16;
     for (uint64_t i = 0; i < n; i++) {
         uint16_t h = f16 ? f32_to_f16(v[i]) : f32_to_bf16(v[i]);
         if (f16 && (h & 0x7FFF) == 0x7C00 && isfinite(v[i])) {
-            err_set(w->e, ERR_USER, "%s holds %g, which fp16 cannot hold", name, (double)v[i]);
-            return err_hint(w->e, "set torch_dtype to bfloat16 in the model's config.json");
+            err_set(e, ERR_USER, "%s holds %g, which fp16 cannot hold",
+                    c->module ? c->module : c->tensor->name, (double)v[i]);
+            return err_hint(e, "set torch_dtype to bfloat16 in the model's config.json");
         }
-        store_u16le(w->halves + i * 2, h);
+        store_u16le(out + i * 2, h);
     }
-    return put(w, w->halves, n * 2);
+    return true;
+}
+
+static bool convert_part(void *ctx, uint64_t i, unsigned thread, struct err *e)
+{
+    const struct conversion *c = ctx;
+    uint64_t at = i * c->part, n = min_u64(c->part, c->n - at);
+    float *v = c->w->floats + at;
+    (void)thread;
+    bool ok = c->module ? checkpoint_read_f32(c->w->src, c->module, (uint32_t)((c->first + at) / c->cols),
+                                              (uint32_t)(n / c->cols), v, e)
+                        : tensor_read_f32(c->tensor, c->first + at, n, v, e);
+    return ok && (c->dtype == DTYPE_F32 || to_16_bits(c, v, n, c->w->halves + at * 2, e));
+}
+
+/* All elements, as many at a time as the buffers hold. */
+static bool write_floats(struct conversion *c, uint64_t all)
+{
+    uint64_t step = c->module ? CHUNK / c->cols * c->cols : CHUNK;
+    for (; c->first < all; c->first += step) {
+        c->n = min_u64(step, all - c->first);
+        const struct pool_work work = {.n = div_up(c->n, c->part), .piece = convert_part, .ctx = c};
+        bool f32 = c->dtype == DTYPE_F32;
+        if (!pool_run(&work, c->w->e) ||
+            !put(c->w, f32 ? (void *)c->w->floats : c->w->halves, c->n * (f32 ? 4 : 2)))
+            return false;
+    }
+    return true;
 }
 
 static bool write_converted(struct writing *w, const struct tensor *t)
 {
-    uint64_t n = t->bytes / dtype_size(t->dtype);
-    for (uint64_t at = 0; at < n; at += CHUNK) {
-        uint64_t count = min_u64(n - at, CHUNK);
-        if (!tensor_read_f32(t, at, count, w->floats, w->e) ||
-            !put_floats(w, w->plan->dtype, w->floats, count, t->name))
-            return false;
-    }
-    return true;
+    struct conversion c = {.w = w, .tensor = t, .dtype = w->plan->dtype, .part = PART};
+    return write_floats(&c, t->bytes / dtype_size(t->dtype));
 }
 
 static bool write_unpacked(struct writing *w, const char *module, enum dtype dtype)
@@ -79,19 +110,13 @@ static bool write_unpacked(struct writing *w, const char *module, enum dtype dty
     struct weight_info info;
     if (!checkpoint_weight(w->src, module, &info, w->e))
         return false;
-    uint32_t step = (uint32_t)max_u64(1, CHUNK / info.cols);
-    float *rows = malloc((size_t)step * info.cols * sizeof *rows);
-    if (!rows)
-        return err_nomem(w->e, module, (uint64_t)step * info.cols * sizeof *rows);
-    bool ok = true;
-    for (uint32_t r = 0; r < info.rows && ok; r += step) {
-        uint32_t n = info.rows - r < step ? info.rows - r : step;
-        ok = checkpoint_read_f32(w->src, module, r, n, rows, w->e);
-        for (uint64_t at = 0, all = (uint64_t)n * info.cols; at < all && ok; at += CHUNK)
-            ok = put_floats(w, dtype, rows + at, min_u64(all - at, CHUNK), module);
+    struct conversion c = {.w = w, .module = module, .cols = info.cols, .dtype = dtype};
+    c.part = max_u64(1, PART / info.cols) * info.cols;
+    if (info.cols > CHUNK) {
+        err_set(w->e, ERR_USER, "%s has rows of %u elements", module, (unsigned)info.cols);
+        return err_hint(w->e, "gsq writes rows of at most %u", CHUNK);
     }
-    free(rows);
-    return ok;
+    return write_floats(&c, (uint64_t)info.rows * info.cols);
 }
 
 static bool write_linear(struct writing *w, const struct export_item *item)

@@ -81,7 +81,7 @@ build() { # PACKAGE[/FOLDER-OF-CMAKELISTS] CMAKE-OPTION...
     if cmake -S "$root/src/$package/$folder" -B "$root/src/$package/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
         -DCMAKE_TOOLCHAIN_FILE="$PWD/$toolchain" -DCMAKE_INSTALL_PREFIX="$prefix" -DCMAKE_INSTALL_LIBDIR=lib \
         -DBUILD_SHARED_LIBS=OFF -DCMAKE_POLICY_VERSION_MINIMUM=3.5 "$@" >"$log" 2>&1 &&
-        cmake --build "$root/src/$package/build" --target install >>"$log" 2>&1; then
+        cmake --build "$root/src/$package/build" --target "${goal:-install}" >>"$log" 2>&1; then
         return 0
     fi
     tail -n 30 "$log"
@@ -117,9 +117,12 @@ sysroot() {
 build cjson -DENABLE_CJSON_TEST=OFF -DENABLE_CJSON_UTILS=OFF -DENABLE_CUSTOM_COMPILER_FLAGS=OFF
 build pcre2 -DPCRE2_BUILD_PCRE2GREP=OFF -DPCRE2_BUILD_TESTS=OFF -DPCRE2_SUPPORT_JIT=ON
 build utf8proc
-build zlib -DZLIB_BUILD_EXAMPLES=OFF
-rm -f "$prefix"/lib/libz.so* "$prefix"/lib/libzlib.dll.a "$prefix"/bin/libzlib*.dll "$prefix"/bin/zlib*.dll # it builds both
-build libzstd/build/cmake -DZSTD_BUILD_PROGRAMS=OFF -DZSTD_BUILD_TESTS=OFF -DZSTD_BUILD_SHARED=OFF
+goal=zlibstatic build zlib # all there is but its DLL, for which Debian's source lacks a file
+find "$root/src/zlib/build" -maxdepth 1 -name 'lib*.a' -exec cp {} "$prefix/lib/libz.a" \;
+cp "$root/src/zlib/zlib.h" "$root/src/zlib/build/zconf.h" "$prefix/include/"
+# It asks for a C++ compiler too, which its library has no use for.
+build libzstd/build/cmake -DZSTD_BUILD_PROGRAMS=OFF -DZSTD_BUILD_TESTS=OFF -DZSTD_BUILD_SHARED=OFF \
+    -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_CXX_COMPILER_WORKS=ON
 if [[ $target == mingw ]]; then
     build cmocka -DWITH_EXAMPLES=OFF -DUNIT_TESTING=OFF -DWITH_STATIC_LIB=ON
     # Its older versions build a DLL all the same: the static library takes its place.

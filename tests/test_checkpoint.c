@@ -1,4 +1,5 @@
 /* formats/checkpoint_in: dense and packed modules, and a clear refusal for everything that does not fit. */
+#include "host/base/pool.h"
 #include "tests/tiny_model.h"
 
 #include <math.h>
@@ -201,6 +202,23 @@ static void test_dense_errors(void **state)
     OK(checkpoint_check_finite(c, "model.layers.1.mlp.down_proj", &e), e);
     checkpoint_close(&c);
     raw_free(&m);
+    /* Threads share a large tensor: the first element is named all the same. */
+    o.dtype = DTYPE_F16;
+    tiny_config(BAD, &o);
+    tiny_tensors(&m, &o);
+    raw_drop(&m, "model.norm.weight");
+    raw_weight(&m, "model.norm.weight", DTYPE_F16, 0, 4u << 20, &(uint32_t){1});
+    raw_set(raw_find(&m, "model.norm.weight"), (3u << 20) + 5, NAN);
+    raw_set(raw_find(&m, "model.norm.weight"), (4u << 20) - 1, INFINITY);
+    raw_write(&m, BAD, true);
+    raw_free(&m);
+    c = open_ok(BAD);
+    for (unsigned threads = 1; threads <= 5; threads += 2) {
+        pool_set_threads(threads);
+        FAILS(checkpoint_check_finite(c, "model.norm", &e), e, ERR_USER, "holds NaN at element 3145733");
+    }
+    pool_set_threads(0);
+    checkpoint_close(&c);
     /* The same in 16 bits, at the end of a block and past it. */
     static const enum dtype halves[] = {DTYPE_F16, DTYPE_BF16};
     for (int i = 0; i < 2; i++) {

@@ -1,5 +1,6 @@
 /* formats/write_hf, the folder: shards, files that are carried along, dtypes, what is refused, what a failure
  * leaves. */
+#include "host/base/pool.h"
 #include "tests/export_checks.h"
 
 #define DIR_ "tmp_write_hf_folder"
@@ -132,6 +133,26 @@ static void test_dtypes(void **state)
     tiny_write(BASE, &t);
     OK(write_random(OUT, BASE, &x, &o, &e), e);
     check_rest(BASE, OUT, &x, DTYPE_BF16);
+    /* A tensor that threads share, and that is converted in several rounds. */
+    char *one, *many;
+    size_t size, again;
+    raw_read(&m, BASE);
+    raw_drop(&m, "model.embed_tokens.weight");
+    raw_weight(&m, "model.embed_tokens.weight", DTYPE_F32, (5u << 20) / HIDDEN + 1, HIDDEN, &(uint32_t){1});
+    raw_write(&m, BASE, false);
+    raw_free(&m);
+    pool_set_threads(1);
+    OK(write_random(OUT, BASE, &x, &o, &e), e);
+    OK(os_read_file(OUT "/model.safetensors", 1u << 28, &one, &size, &e), e);
+    pool_set_threads(5);
+    OK(write_random(OUT, BASE, &x, &o, &e), e);
+    OK(os_read_file(OUT "/model.safetensors", 1u << 28, &many, &again, &e), e);
+    pool_set_threads(0);
+    assert_int_equal(again, size);
+    assert_memory_equal(many, one, size);
+    check_rest(BASE, OUT, &x, DTYPE_BF16);
+    free(one);
+    free(many);
     /* What scales are rounded to. */
     static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
     for (int d = 0; d < 3; d++) {
