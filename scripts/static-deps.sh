@@ -123,6 +123,7 @@ cp "$root/src/zlib/zlib.h" "$root/src/zlib/build/zconf.h" "$prefix/include/"
 # It asks for a C++ compiler too, which its library has no use for.
 build libzstd/build/cmake -DZSTD_BUILD_PROGRAMS=OFF -DZSTD_BUILD_TESTS=OFF -DZSTD_BUILD_SHARED=OFF \
     -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_CXX_COMPILER_WORKS=ON
+[[ ! -e $prefix/lib/zstd.lib ]] || mv "$prefix/lib/zstd.lib" "$prefix/lib/libzstd.a"
 if [[ $target == mingw ]]; then
     build cmocka -DWITH_EXAMPLES=OFF -DUNIT_TESTING=OFF -DWITH_STATIC_LIB=ON
     # Its older versions build a DLL all the same: the static library takes its place.
