@@ -356,6 +356,11 @@ bool args_parse(struct args *a, int argc, char **argv, struct err *e)
            check_complete(a, n_positional, seen, e) && settle_format(a, e);
 }
 
+unsigned args_models(const struct args *a)
+{
+    return a->command < CMD_COUNT ? commands[a->command].positionals : 0;
+}
+
 void args_free(struct args *a)
 {
     for (size_t i = 0; i < a->n_owned; i++)

@@ -60,6 +60,10 @@ struct args {
  * where a name is unknown; a->json is right even then. args_free in every case. */
 bool args_parse(struct args *a, int argc, char **argv, struct err *e);
 void args_free(struct args *a);
+/* How many of a->positional are models. */
+unsigned args_models(const struct args *a);
+/* A text that args_free frees; returns it, NULL (and text is freed) when out of memory. text NULL: NULL. */
+const char *args_own(struct args *a, char *text);
 /* Help of a command, or of the program (CMD_NONE). all: every option, not the usual ones alone. */
 void args_help(FILE *f, enum command_id command, bool all);
 /* "quantize". */

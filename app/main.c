@@ -2,9 +2,27 @@
 #include <string.h>
 
 #include "app/app.h"
+#include "formats/hub_cache.h"
 #include "host/base/os.h"
 #include "host/base/pool.h"
+#include "host/base/str.h"
 #include "host/base/version.h"
+
+/* MODEL and REFERENCE may be names of the Hugging Face hub. */
+static bool locate(struct args *a, struct err *e)
+{
+    char path[4096];
+    for (unsigned i = 0; i < args_models(a); i++) {
+        if (!hub_locate(a->positional[i], path, sizeof path, e))
+            return false;
+        if (strcmp(path, a->positional[i]) == 0)
+            continue;
+        log_info("%s: %s", a->positional[i], path);
+        if (!(a->positional[i] = args_own(a, str_dup(path))))
+            return err_nomem(e, "a path", strlen(path));
+    }
+    return true;
+}
 
 static bool run(const struct args *a, struct err *e)
 {
@@ -69,7 +87,7 @@ int main(int argc, char **argv)
                       a.json);
         os_catch_stop();
         os_keep_awake();
-        ok = run(&a, &e);
+        ok = locate(&a, &e) && run(&a, &e);
         os_stop_heard();
     }
     if (ok && (fflush(stdout) != 0 || ferror(stdout)))

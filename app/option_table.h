@@ -54,8 +54,6 @@ struct command {
 extern const struct command commands[CMD_COUNT];
 
 /* ---- what the files of the command line share ---- */
-/* A text that args_free frees; returns it, NULL (and text is freed) when out of memory. text NULL: NULL. */
-const char *args_own(struct args *a, char *text);
 /* Adds a rule, or puts it in front of all. regex becomes the rule's, and is freed in any case. */
 bool args_add_rule(struct args *a, char *regex, struct tensor_rule rule, bool in_front, struct err *e);
 /* A type of --bits, or one of GGUF that can be written. option: for messages. */

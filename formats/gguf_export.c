@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "formats/gguf_names.h"
+#include "formats/hub_cache.h"
 #include "host/base/log.h"
 #include "host/base/os.h"
 #include "host/base/str.h"
@@ -84,9 +85,11 @@ bool gguf_key_of_storage(struct gguf_string key)
  * --------------------------------------------------------------------------------------------------------
  */
 
-/* The last part of a path. */
+/* The last part of a path; of a snapshot in the Hugging Face cache, the model's. */
 static void base_name(const char *dir, char *out, size_t cap)
 {
+    if (hub_name_of(dir, out, cap))
+        return;
     size_t end = strlen(dir);
     while (end > 0 && (dir[end - 1] == '/' || dir[end - 1] == '\\'))
         end--;

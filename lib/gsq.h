@@ -136,7 +136,8 @@ GSQ_API char *gsq_kernels_json(gsq_device *device, struct gsq_error *e);
 typedef struct gsq_model gsq_model;
 
 /* A Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a GGUF file, unquantized or in any format that
- * gsq writes. Maps its files and checks their headers; weights are read when they are needed. */
+ * gsq writes; or the name of a model that was downloaded into the Hugging Face cache, "org/name" or
+ * "org/name@revision". Maps its files and checks their headers; weights are read when they are needed. */
 GSQ_API bool gsq_model_open(gsq_model **out, const char *path, struct gsq_error *e);
 GSQ_API void gsq_model_close(gsq_model **model);
 

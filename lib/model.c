@@ -1,5 +1,6 @@
 #include <stdlib.h>
 
+#include "formats/hub_cache.h"
 #include "host/base/str.h"
 #include "host/model/family.h"
 #include "lib/lib_internal.h"
@@ -7,10 +8,13 @@
 bool gsq_model_open(gsq_model **out, const char *path, struct gsq_error *e)
 {
     struct err why = {0};
+    char found[4096];
     *out = NULL;
+    if (!hub_locate(path, found, sizeof found, &why))
+        return lib_result(false, &why, e);
     gsq_model *m = calloc(1, sizeof *m);
-    bool ok = (m && (m->path = str_dup(path))) || err_nomem(&why, "a model", sizeof *m);
-    ok = ok && checkpoint_open(&m->ck, path, &why);
+    bool ok = (m && (m->path = str_dup(found))) || err_nomem(&why, "a model", sizeof *m);
+    ok = ok && checkpoint_open(&m->ck, m->path, &why);
     if (ok)
         *out = m;
     else if (m)

@@ -164,4 +164,66 @@ check 'says what it does not know' grep -q '^device memory  *not planned' out
 check 'and why' said 'the plan says nothing of device memory and time'
 expect 'a run without one' 3 'Vulkan' '.' -- "${none[@]}" "$gsq" quantize "$demo" -o x.gguf --type Q4_0 --method rtn
 expect 'a device that was named' 3 'Vulkan' '.' -- "${none[@]}" "$gsq" quantize "$demo" -o x.gguf --type Q4_0 --method rtn --dry-run --device 0
+
+# --- names of the Hugging Face hub
+unset HF_HUB_CACHE HUGGINGFACE_HUB_CACHE HF_HOME XDG_CACHE_HOME
+export HOME=$tmp/home
+mkdir "$HOME"
+hub() { # FOLDER NAME COMMIT: puts the demo model there, as the hub's own program lays it out
+    local at=$1/models--$2
+    mkdir -p "$at/refs" "$at/blobs" "$at/snapshots/$3"
+    echo -n "$3" >"$at/refs/main"
+    for file in "$demo"/*.json "$demo"/*.safetensors; do
+        cp "$file" "$at/blobs/blob-$(basename "$file")"
+        ln -s "../../blobs/blob-$(basename "$file")" "$at/snapshots/$3/$(basename "$file")"
+    done
+}
+commit=0123456789abcdef0123456789abcdef01234567
+hub "$tmp/hub" acme--tiny "$commit"
+for place in HF_HUB_CACHE=hub HF_HOME=a XDG_CACHE_HOME=b; do
+    case $place in
+        HF_HOME*) mkdir a && cp -r hub a/hub ;;
+        XDG*) mkdir -p b/huggingface && cp -r hub b/huggingface/hub ;;
+    esac
+    run env "${place%=*}=$tmp/${place#*=}" "$gsq" inspect acme/tiny
+    check "a name found by ${place%=*}" grep -q "^model  *$tmp/${place#*=}.*/snapshots/$commit\$" out
+done
+mkdir -p "$HOME/.cache/huggingface"
+mv hub "$HOME/.cache/huggingface/hub"
+cache=$HOME/.cache/huggingface/hub
+run "$gsq" inspect acme/tiny
+check 'and by HOME' test "$rc" -eq 0
+for revision in main "$commit" 0123456; do
+    run "$gsq" inspect "acme/tiny@$revision"
+    check "revision $revision" test "$rc" -eq 0
+done
+run "$gsq" quantize acme/tiny n.gguf Q4_0 -q
+check 'quantize by name' test "$rc" -eq 0
+check 'the file is named after the model, not the commit' grep -q 'general.name.\{12\}tiny' <(tr '\0' '.' <n.gguf | head -c 4000)
+run "$gsq" quantize acme/tiny Q4_0 -q
+check 'no output goes into the cache' cmp n.gguf ggml-model-Q4_0.gguf
+run "$gsq" compare n.gguf acme/tiny --text "$demo/eval.txt" --ctx 64 --windows 2
+check 'REFERENCE by name' test "$rc" -eq 0
+expect 'a revision that is not there' 2 'acme/tiny is in the Hugging Face cache, but not its revision v2; there is: main' \
+    'hf download acme/tiny --revision v2' -- "$gsq" inspect acme/tiny@v2
+expect 'a name that is nowhere' 2 "there is no file or folder acme/huge, nor a model of that name in the Hugging Face cache \\($cache\\)" \
+    'hf download acme/huge --local-dir huge \(older: huggingface-cli' -- "$gsq" inspect acme/huge
+expect 'nor as a reference' 2 'acme/huge' 'hf download' -- "$gsq" compare n.gguf acme/huge --text "$demo/eval.txt"
+expect 'a path is no name' 2 'no.*\./acme/huge' '.' -- "$gsq" inspect ./acme/huge
+mkdir -p acme
+cp -r "$demo" acme/tiny
+run "$gsq" inspect acme/tiny
+check 'a folder that is there wins' grep -q '^model  *acme/tiny$' out
+rm -r acme "$cache/models--acme--tiny/snapshots/$commit"/*.safetensors
+touch "$cache/models--acme--tiny/blobs/aaaa.incomplete"
+expect 'a download that was cut short' 2 'acme/tiny is not complete: .* has no \*.safetensors, and files in blobs are still .incomplete' \
+    'hf download acme/tiny finishes it' -- "$gsq" inspect acme/tiny
+files=$cache/models--acme--tiny-GGUF/snapshots/$commit
+mkdir -p "$files" "$files/../../refs"
+echo "$commit" >"$files/../../refs/main"
+cp n.gguf "$files/tiny-Q4_0.gguf"
+run "$gsq" inspect acme/tiny-GGUF
+check 'a repository of one GGUF file' grep -q '^model .*/tiny-Q4_0.gguf$' out
+cp n.gguf "$files/tiny-Q8_0.gguf"
+expect 'of several' 2 'holds 2 GGUF files: tiny-Q4_0.gguf, tiny-Q8_0.gguf' 'by its path' -- "$gsq" inspect acme/tiny-GGUF
 done_testing
