@@ -143,21 +143,16 @@ static bool read_method(struct args *a, const struct option *o, const char *valu
 
 static bool read_type(const char *option, const char *value, const struct quant_type **out, struct err *e)
 {
+    static const char known[] = "2, 3, 4 or ternary; with --method rtn or gptq also 5 to 8, where the format has them";
     *out = quant_type_find(value);
     if (*out && !(*out)->group)
         return true;
-    char names[256] = "";
-    for (size_t i = 0; quant_type_at(i); i++) {
-        size_t n = strlen(names);
-        if (!quant_type_at(i)->group)
-            snprintf(names + n, sizeof names - n, "%s%s", i ? ", " : "", quant_type_at(i)->name);
-    }
     if (gguf_type_named(value)) {
         err_set(e, ERR_USER, "%s %s: that is a type of GGUF", option, value);
-        return err_hint(e, "--type %s -o OUT.gguf; %s takes %s", value, option, names);
+        return err_hint(e, "--type %s -o OUT.gguf; %s takes %s", value, option, known);
     }
     err_set(e, ERR_USER, "%s: there is no quantization type \"%s\"", option, value);
-    return err_hint(e, "types: %s", names);
+    return err_hint(e, "types: %s", known);
 }
 
 static bool read_bits(struct args *a, const struct option *o, const char *value, struct err *e)

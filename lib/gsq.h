@@ -222,7 +222,7 @@ GSQ_API bool gsq_quantize_options_set_effort(struct gsq_quantize_options *o, con
 /* What a run would do. Nothing is written. */
 typedef struct gsq_plan gsq_plan;
 /* Checks all that can be refused before the work: options, shapes, types, disk, memory. With calib NULL the text alone
- * is not checked. */
+ * is not checked. device may be NULL: the plan then says nothing of device memory and time. */
 GSQ_API bool gsq_plan_make(gsq_plan **out, gsq_device *device, const gsq_model *model,
                            const struct gsq_quantize_options *o, struct gsq_error *e);
 GSQ_API void gsq_plan_free(gsq_plan **plan);

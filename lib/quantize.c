@@ -154,7 +154,7 @@ static bool run(struct run *r, gsq_device *device, struct lib_options *o, struct
         .stage_done = on_stage,
         .ctx = r,
     };
-    return quantize_settle(&o->q, e) && quantize_run(device->cmd, &o->q, &cb, out, e);
+    return quantize_settle(&o->q, e) && quantize_run(device ? device->cmd : NULL, &o->q, &cb, out, e);
 }
 
 bool gsq_plan_make(gsq_plan **out, gsq_device *device, const gsq_model *model,

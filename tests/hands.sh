@@ -156,6 +156,10 @@ run "$gsq" inspect "$demo" --type Q5_K_S
 check 'what the plan would refuse' grep -q 'gsq quantize --method gsq would refuse this: no linear is left to learn' out
 run "$gsq" inspect "$demo" --bits 3 --group 48
 check 'a group that no kernel takes' grep -qE 'mlx +does not take this model: .*groups of 32, 64 and 128' out
+expect 'bits that no method has' 2 'there is no quantization type "9"' 'types: 2, 3, 4 or ternary; with --method rtn or gptq also 5 to 8' -- \
+    "$gsq" quantize "$demo" -o o --bits 9
+expect 'what the format lacks is said before what is not learned' 2 'gptq has no 5-bit codes' '.' -- "$gsq" quantize "$demo" -o o --bits 5 --calib "$demo/calib.txt" --dry-run
+expect 'not learned' 2 '8 bits are not learned' '--method gptq or rtn' -- "$gsq" quantize "$demo" -o o --bits 8 --calib "$demo/calib.txt" --dry-run
 none=(env VK_ICD_FILENAMES=/nowhere.json VK_DRIVER_FILES=/nowhere.json)
 run "${none[@]}" "$gsq" quantize "$demo" -o x.gguf --type Q4_0 --calib "$demo/calib.txt" --dry-run
 check 'a dry run without a Vulkan device' test "$rc" -eq 0

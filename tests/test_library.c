@@ -277,9 +277,14 @@ static void test_refused(void **state)
     REFUSED(gsq_plan_make(&p, device, model, &o, &e), GSQ_ERROR_USER, "pattern");
     assert_null(p);
     o.rules = &keep;
+    struct gsq_plan_info info = {.size = sizeof info}, bare = {.size = sizeof bare};
+    WORKS(gsq_plan_make(&p, NULL, model, &o, &e)); /* on a machine without a device */
+    gsq_plan_get_info(p, &bare);
+    gsq_plan_free(&p);
+    assert_int_equal(bare.device_limit, 0);
     WORKS(gsq_plan_make(&p, device, model, &o, &e));
-    struct gsq_plan_info info = {.size = sizeof info};
     gsq_plan_get_info(p, &info);
+    assert_true(info.device_limit > 0 && bare.out_bytes == info.out_bytes);
     assert_true(info.weights_quantized > 0 && info.weights_quantized < info.weights);
     char *text = gsq_plan_text(p), *json = gsq_plan_json(p);
     assert_true(strstr(text, "16 bits") && strstr(text, DIR_ "/x"));

@@ -342,15 +342,16 @@ static bool check_learned(const struct quantize_options *o, struct err *e)
         return true;
     err_set(e, ERR_USER, "%s%s not learned by gsq (rounding is already nearly exact there)", o->type->name,
             o->type->group ? " is" : " bits are");
-    return err_hint(e, "use --method gptq for %s; single linears may have it, by --tensor", o->type->name);
+    return err_hint(e, "--method gptq or rtn makes %s%s; single linears may have it beside learned ones, by --tensor",
+                    o->type->name, o->type->group ? "" : " bits");
 }
 
 bool plan_fates(struct plan *p, const struct model *m, const struct quantize_options *o,
                 struct plan_sources from, const struct plan_listener *l, struct err *e)
 {
     *p = (struct plan){.from = from, .ctx = m->ctx, .samples = o->samples, .acts_tier = "none"};
-    return check_learned(o, e) && list_items(p, m, o, e) && choose_types(p, m, o, l, e) &&
-           check_imatrix(p, o, e) && check_format(p, o, l, e) && count_bytes(p, m, o, e) &&
+    return list_items(p, m, o, e) && choose_types(p, m, o, l, e) && check_imatrix(p, o, e) &&
+           check_format(p, o, l, e) && check_learned(o, e) && count_bytes(p, m, o, e) &&
            check_work(p, m, o, e);
 }
 
