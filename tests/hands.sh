@@ -144,6 +144,28 @@ expect 'two types' 2 'the type is --type Q4_0 already' -- "$gsq" quantize f16.gg
 expect 'no such type' 2 '--type Q4_9 is unknown' 'Q4_K_M.*COPY' -- "$gsq" quantize f16.gguf y.gguf Q4_9
 check 'none of these wrote' test ! -e x.gguf -a ! -e y.gguf
 
+# --- every type of llama-quantize is what the documentation says
+try() { # TYPE [OPTION...]: exit code of a dry run
+    local type=$1
+    shift
+    run "$gsq" quantize "$demo" -o t.gguf --type "$type" --dry-run --effort fast --samples 2 --ctx 32 "$@"
+}
+types=0
+while IFS='|' read -r _ name number fate nearest _; do
+    read -r name number fate nearest <<<"$name $number $fate $nearest"
+    spellings=("$name" "${name,,}")
+    [[ $number == - ]] || spellings+=("$number")
+    for spelling in "${spellings[@]}"; do
+        try "$spelling" --method rtn
+        want=0
+        [[ $fate != refused ]] || want=2
+        [[ $rc -eq $want ]] || fail "$spelling is $fate: exit $rc, $(tail -n 2 err)"
+    done
+    [[ $fate != refused && $fate != rounded ]] || { try "$name"; grep -q "^hint: .*$nearest (" err || fail "$name: nearest is $nearest"; }
+    types=$((types + 1))
+done < <(grep -E '^\| [A-Z0-9_]+ \| +[-0-9]+ \|' "$here/docs/llama-quantize.md")
+check "$types types as documented" test "$types" -eq 39
+
 # --- inspect says what the plan says, and a plan needs no device
 run "$gsq" quantize "$demo" -o x.gguf --type Q2_K --method rtn --dry-run
 sed -n '/^tensors$/,/^all tensors/p' out >plan
