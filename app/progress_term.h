@@ -13,6 +13,10 @@ struct progress_term {
     bool drawn; /* a bar is on the screen */
     uint64_t start_ns, last_ns;
     char last_phase[32];
+    /* Of what is counted of a phase and detail: since when, from what on, how far. */
+    char phase[32], detail[128];
+    uint64_t count_ns;
+    double count_from, count, speed; /* speed in units a second; NAN: not known */
 };
 
 /* Chooses the mode from the options and the terminal. The returned callback asks the operation to stop after
@@ -21,7 +25,8 @@ struct progress progress_term_begin(struct progress_term *p, const struct args *
 /* Clears the bar. */
 void progress_term_end(struct progress_term *p);
 
-/* The text of a bar in at most `columns` columns (for tests). */
-void progress_bar_text(char *out, size_t cap, const struct progress_event *ev, unsigned columns);
+/* The text of a bar in at most `columns` columns; speed in ev->unit a second, NAN: not known (for tests). */
+void progress_bar_text(char *out, size_t cap, const struct progress_event *ev, double speed,
+                       unsigned columns);
 
 #endif

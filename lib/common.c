@@ -134,6 +134,9 @@ static bool on_progress(void *ctx, const struct progress_event *ev)
         .loss = ev->loss,
         .done = ev->done,
         .eta_seconds = ev->eta_seconds,
+        .elapsed_seconds = ev->elapsed_seconds,
+        .unit = ev->unit,
+        .count = ev->count,
     };
     return !os_stop_requested() && (!p->fn || p->fn(p->ctx, &out));
 }

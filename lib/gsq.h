@@ -89,6 +89,9 @@ struct gsq_progress {
     double loss;            /* NAN: none */
     double done;            /* share of the whole operation, 0 to 1 */
     double eta_seconds;     /* NAN: not known yet */
+    double elapsed_seconds; /* since the operation began */
+    const char *unit;       /* of what is counted of the phase and detail: "windows"; NULL: nothing */
+    double count;           /* of those, done so far */
 };
 typedef bool gsq_progress_fn(void *ctx, const struct gsq_progress *p);
 

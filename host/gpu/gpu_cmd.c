@@ -126,6 +126,12 @@ void gpu_cmd_set_poll(struct gpu_cmd *c, bool (*poll)(void *ctx), void *ctx)
     c->poll_ctx = ctx;
 }
 
+void gpu_cmd_get_poll(const struct gpu_cmd *c, bool (**poll)(void *ctx), void **ctx)
+{
+    *poll = c->poll;
+    *ctx = c->poll_ctx;
+}
+
 struct gpu *gpu_cmd_gpu(struct gpu_cmd *c)
 {
     return c->gpu;
@@ -229,6 +235,12 @@ struct gpu_profile gpu_cmd_profile(const struct gpu_cmd *c, unsigned kernel)
 void gpu_cmd_profile_clear(struct gpu_cmd *c)
 {
     memset(c->profiles, 0, sizeof c->profiles);
+}
+
+void gpu_cmd_count(struct gpu_cmd *c, bool on)
+{
+    gpu_cmd_flush(c);
+    c->counting = on;
 }
 
 double gpu_cmd_work_limit(const struct gpu_cmd *c, unsigned kernel)
@@ -650,14 +662,19 @@ void gpu_dispatch(struct gpu_cmd *c, unsigned kernel, struct gpu_grid grid, cons
 {
     struct err e = {0};
     struct gpu_kernel *k;
+    double work = grid.work > 0 ? grid.work : (double)grid.x * grid.y * grid.z;
     if (c->failed)
         return;
+    if (c->counting && kernel < KERNEL_COUNT) {
+        c->profiles[kernel].dispatches++;
+        c->profiles[kernel].work += work;
+        return;
+    }
     if (!check_call(c->gpu, kernel, grid, views, n_views, push_bytes, &e) ||
         !(k = gpu_kernel_get(c->gpu, kernel, &e))) {
         cmd_fail(c, &e);
         return;
     }
-    double work = grid.work > 0 ? grid.work : (double)grid.x * grid.y * grid.z;
     double ns = predict_ns(c->gpu, k, work);
     /* A kernel never measured runs alone once. */
     bool alone = !(k->ns_per_work > 0) && c->gpu->probe.info.timestamp_ns > 0 && !c->profile;

@@ -32,6 +32,8 @@ void gpu_cmd_destroy(struct gpu_cmd **c);
 /* Called between submissions while waiting; false makes the pending gpu_cmd_finish fail with ERR_STOPPED. May
  * be NULL. */
 void gpu_cmd_set_poll(struct gpu_cmd *c, bool (*poll)(void *ctx), void *ctx);
+/* What is called now. */
+void gpu_cmd_get_poll(const struct gpu_cmd *c, bool (**poll)(void *ctx), void **ctx);
 struct gpu *gpu_cmd_gpu(struct gpu_cmd *c);
 
 /* Host memory to device, through the upload ring; src may be reused at once. Any size. */
@@ -57,6 +59,10 @@ struct gpu_profile {
 void gpu_cmd_profile_enable(struct gpu_cmd *c, bool on);
 struct gpu_profile gpu_cmd_profile(const struct gpu_cmd *c, unsigned kernel);
 void gpu_cmd_profile_clear(struct gpu_cmd *c);
+/* While on, nothing is recorded: dispatches, with the work they would do, are added to the profiles,
+ * transfers are dropped, and downloads give zeros. Views may come from gpu_arena_create_imaginary. For what a
+ * run of any size would take, without the time or the memory. */
+void gpu_cmd_count(struct gpu_cmd *c, bool on);
 /* How much work of this kernel fits a submission of 100 ms (from earlier measurements; before the first a
  * guess that is cautious where the unit is a floating-point operation): callers split larger dispatches, by
  * rows. */

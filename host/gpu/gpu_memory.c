@@ -170,6 +170,7 @@ struct gpu_arena {
     struct stack small, large;
     uint64_t small_top; /* chunk index * chunk_bytes + offset */
     size_t large_top;   /* large buffers in use; those behind are free, in any order */
+    bool imaginary;     /* small_top counts bytes that do not exist */
 };
 
 #define MARK_SHIFT 40
@@ -190,6 +191,14 @@ bool gpu_arena_create(struct gpu_arena **out, struct gpu *g, const char *name, s
     return true;
 }
 
+bool gpu_arena_create_imaginary(struct gpu_arena **out, struct gpu *g, struct err *e)
+{
+    if (!gpu_arena_create(out, g, "imaginary", e))
+        return false;
+    (*out)->imaginary = true;
+    return true;
+}
+
 static void drop_last(struct gpu *g, struct stack *s)
 {
     struct gpu_buffer **b = &s->buffers[--s->n];
@@ -199,7 +208,7 @@ static void drop_last(struct gpu *g, struct stack *s)
 
 void gpu_arena_trim(struct gpu_arena *a)
 {
-    uint64_t chunks = div_up(a->small_top, a->gpu->chunk_bytes);
+    uint64_t chunks = a->imaginary ? 0 : div_up(a->small_top, a->gpu->chunk_bytes);
     while (a->small.n > chunks)
         drop_last(a->gpu, &a->small);
     while (a->large.n > a->large_top)
@@ -299,6 +308,11 @@ bool gpu_alloc(struct gpu_arena *a, uint64_t bytes, struct gpu_view *out, struct
 {
     const struct gpu *g = a->gpu;
     *out = (struct gpu_view){0};
+    if (a->imaginary) {
+        *out = (struct gpu_view){NULL, a->small_top, round_up(max_u64(bytes, 1), 4)};
+        a->small_top += round_up(max_u64(bytes, 1), GPU_ALLOC_ALIGN);
+        return true;
+    }
     if (bytes > g->probe.info.max_alloc / GPU_ALLOC_ALIGN * GPU_ALLOC_ALIGN) {
         char limit[24], why[96];
         snprintf(why, sizeof why, "one buffer of this device holds at most %s",

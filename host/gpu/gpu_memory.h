@@ -16,6 +16,8 @@ struct gpu_view {
  * "scratch"). */
 struct gpu_arena;
 bool gpu_arena_create(struct gpu_arena **out, struct gpu *g, const char *name, struct err *e);
+/* Views without memory, of any size: only for gpu_cmd_count. */
+bool gpu_arena_create_imaginary(struct gpu_arena **out, struct gpu *g, struct err *e);
 void gpu_arena_destroy(struct gpu_arena **a);
 /* A view takes a multiple of this many bytes of its arena. */
 #define GPU_ALLOC_ALIGN 256u

@@ -67,7 +67,7 @@ static bool ring_take(struct gpu_cmd *c, uint64_t bytes, uint64_t *at)
 
 void gpu_upload(struct gpu_cmd *c, struct gpu_view dst, const void *src, uint64_t bytes)
 {
-    if (c->failed || bytes == 0 || !in_view(c, "upload", dst, bytes) ||
+    if (c->failed || c->counting || bytes == 0 || !in_view(c, "upload", dst, bytes) ||
         !staging(c, &c->upload, UPLOAD_RING, GPU_BUFFER_UPLOAD))
         return;
     for (uint64_t done = 0; done < bytes;) {
@@ -101,6 +101,10 @@ static bool fetch_piece(struct gpu_cmd *c, struct gpu_view src, uint64_t from, u
 
 bool gpu_download(struct gpu_cmd *c, struct gpu_view src, void *dst, uint64_t bytes, struct err *e)
 {
+    if (c->counting) {
+        memset(dst, 0, (size_t)bytes);
+        return gpu_cmd_finish(c, e);
+    }
     if (c->failed || bytes == 0 || !in_view(c, "download", src, bytes) ||
         !staging(c, &c->readback, 2 * READBACK_HALF, GPU_BUFFER_READBACK))
         return gpu_cmd_finish(c, e);
@@ -125,7 +129,8 @@ bool gpu_download(struct gpu_cmd *c, struct gpu_view src, void *dst, uint64_t by
 
 void gpu_copy(struct gpu_cmd *c, struct gpu_view dst, struct gpu_view src, uint64_t bytes)
 {
-    if (c->failed || bytes == 0 || !in_view(c, "copy", dst, bytes) || !in_view(c, "copy", src, bytes))
+    if (c->failed || c->counting || bytes == 0 || !in_view(c, "copy", dst, bytes) ||
+        !in_view(c, "copy", src, bytes))
         return;
     if (dst.buffer == src.buffer && dst.offset < src.offset + bytes && src.offset < dst.offset + bytes) {
         struct err e = {0};
@@ -142,7 +147,7 @@ void gpu_copy(struct gpu_cmd *c, struct gpu_view dst, struct gpu_view src, uint6
 
 void gpu_fill(struct gpu_cmd *c, struct gpu_view dst, uint32_t word)
 {
-    if (c->failed || !in_view(c, "fill", dst, dst.size))
+    if (c->failed || c->counting || !in_view(c, "fill", dst, dst.size))
         return;
     if (dst.size == 0 || dst.size % 4 || dst.offset % 4) {
         struct err e = {0};

@@ -11,7 +11,7 @@
 
 struct conversion {
     struct checkpoint *ck;
-    const struct progress *progress;
+    struct convert_clock clock;
     struct export_item *items;
     char (*names)[96];
     size_t n;
@@ -33,9 +33,25 @@ static bool pull_linear(void *ctx, const struct export_item *item, struct qlinea
 static bool report(void *ctx, uint64_t done, uint64_t total)
 {
     struct conversion *c = ctx;
-    struct progress_event ev = {.phase = "export", .loss = NAN, .eta_seconds = NAN};
-    ev.done = total ? (double)done / (double)total : 1;
-    return progress_report(c->progress, &ev);
+    return convert_tell(&c->clock, done, total);
+}
+
+void convert_begin(struct convert_clock *c, const struct progress *p)
+{
+    eta_start(&c->eta, os_now_ns(), 0);
+    progress_watch_begin(&c->watch, p, &c->eta, NULL);
+}
+
+bool convert_tell(struct convert_clock *c, uint64_t done, uint64_t total)
+{
+    struct eta *t = &c->eta;
+    if (!t->open && total) {
+        eta_expect(t, 0, 1e-9 * (double)total);
+        eta_begin(t, 0, 1e-9 * (double)total, t->begin);
+    }
+    eta_part(t, total ? (double)done / (double)total : 1, os_now_ns());
+    struct progress_event ev = {.phase = "export", .loss = NAN, .unit = "MB", .count = 1e-6 * (double)done};
+    return progress_report(&c->watch, &ev);
 }
 
 /* The type without a geometry of its own that has the same codes; NULL: none, its scales are not free or it
@@ -114,7 +130,8 @@ static bool repack(struct conversion *c, const char *out, const struct convert_o
 bool convert_run(const char *in, const char *out, const struct convert_options *o,
                  const struct progress *progress, struct err *e)
 {
-    struct conversion c = {.progress = progress};
+    struct conversion c = {0};
+    convert_begin(&c.clock, progress);
     if (strcmp(in, out) == 0) {
         err_set(e, ERR_USER, "input and output are the same folder, %s", in);
         return err_hint(e, "give a new folder with -o");

@@ -12,7 +12,7 @@ struct gguf_conversion {
     const struct checkpoint *ck;
     const struct convert_options *options;
     const struct gguf_type *type; /* --type; NULL: none */
-    const struct progress *progress;
+    struct convert_clock clock;
     struct gguf_item *items;
     size_t n, cap;
     uint64_t rounded; /* scales that f16 does not hold exactly */
@@ -121,9 +121,7 @@ static bool pull_codes(void *ctx, const struct gguf_item *item, struct qlinear *
 static bool report(void *ctx, uint64_t done, uint64_t total)
 {
     struct gguf_conversion *c = ctx;
-    struct progress_event ev = {.phase = "export", .loss = NAN, .eta_seconds = NAN};
-    ev.done = total ? (double)done / (double)total : 1;
-    return progress_report(c->progress, &ev);
+    return convert_tell(&c->clock, done, total);
 }
 
 static bool find_type(struct gguf_conversion *c)
@@ -146,7 +144,8 @@ bool convert_to_gguf(const struct checkpoint *ck, const char *out, const struct 
                      const struct progress *progress, struct err *e)
 {
     struct err first = {0}; /* the walk below does not say why it stopped */
-    struct gguf_conversion c = {.ck = ck, .options = o, .progress = progress, .e = &first};
+    struct gguf_conversion c = {.ck = ck, .options = o, .e = &first};
+    convert_begin(&c.clock, progress);
     struct gguf_options options = {.file_type = -1, .overrides = o->overrides, .n_overrides = o->n_overrides};
     struct gguf_source source = {.ctx = &c, .linear = pull_codes, .progress = report};
     bool ok = find_type(&c) && gguf_weights_each(ck, add_item, &c);

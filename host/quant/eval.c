@@ -9,6 +9,7 @@
 #include "host/gpu/kernels.h"
 #include "host/model/block_fwd.h"
 #include "host/model/head.h"
+#include "host/quant/predict.h"
 
 /* Tokens that go through a block at once. On a CPU device the batch's activations should stay near its
  * caches; a GPU wants enough rows to fill it. Results do not depend on it. */
@@ -17,8 +18,11 @@
 /* Longest stretch between two looks at the device, in ns: progress stays live, and work is still queued
  * ahead. */
 #define SYNC_NS 200000000ull
-/* Cost of moving one weight to the device, in multiply-adds, for the ETA. */
-#define LOAD_COST 50.0
+/* Before anything is measured: seconds of a multiply-add, and of a weight that goes to the device. */
+#define SECONDS_PER_OP   2e-11
+#define SECONDS_PER_LOAD 1e-9
+/* Runs that should take longer than this are predicted by a measurement. */
+#define MEASURE_FROM 2.0
 
 /* One model on its way through the text. */
 struct side {
@@ -46,7 +50,10 @@ struct eval {
     uint32_t batch; /* windows */
     struct gpu_arena *scratch, *weights;
     uint64_t start_ns, sync_ns;
-    double done, total; /* work, in multiply-adds */
+    struct eta eta;
+    struct progress_watch watch;
+    struct speed speed;
+    uint32_t windows; /* through the present block, or scored */
     struct sums sums;
 };
 
@@ -75,51 +82,88 @@ static uint32_t first_scored(const struct eval *ev)
 
 /* ---- progress ------------------------------------------------------------------------------------------ */
 
-static double block_work(const struct eval *ev, const struct model *m, uint32_t windows)
+static bool tell(struct eval *ev, const char *detail, uint32_t block, uint32_t blocks, struct err *e)
 {
-    double weights = 0;
-    for (int id = 0; id < LINEAR_COUNT; id++)
-        weights += (double)m->rows[id] * m->cols[id];
-    return (double)windows * ev->w.ctx * (weights + (double)m->ctx * m->rows[LINEAR_Q]);
-}
-
-static double load_work(const struct model *m)
-{
-    return (double)model_block_bytes(m) / 4 * LOAD_COST;
-}
-
-static double head_work(const struct eval *ev, const struct model *m, uint32_t windows)
-{
-    return (double)windows * ev->w.ctx * ((double)m->cfg->hidden_size + 16) * m->cfg->vocab_size;
-}
-
-static bool report(struct eval *ev, const char *detail, uint32_t block, uint32_t blocks, struct err *e)
-{
-    double share = ev->total > 0 ? ev->done / ev->total : 0;
-    double seconds = (double)(os_now_ns() - ev->start_ns) * 1e-9;
     struct progress_event event = {
         .phase = ev->phase,
         .detail = detail,
         .block = block,
         .blocks = blocks,
         .loss = NAN,
-        .done = share,
-        .eta_seconds = share > 0.01 ? seconds * (1 - share) / share : NAN,
+        .unit = "windows",
+        .count = ev->windows,
     };
-    return progress_report(&ev->o->progress, &event) || err_set(e, ERR_STOPPED, "stopped");
+    return progress_report(&ev->watch, &event) || err_set(e, ERR_STOPPED, "stopped");
 }
 
-/* Counts work that was recorded, and from time to time waits for it and tells how far it is. */
-static bool advance(struct eval *ev, double work, const char *detail, uint32_t block, uint32_t blocks,
+/* Kinds of work. */
+enum { WORK_LOAD, WORK_FORWARD, WORK_HEAD };
+
+/* Seconds, as predicted, of one block on these windows. */
+static double block_work(const struct eval *ev, const struct model *m, uint32_t windows)
+{
+    double weights = 0;
+    if (ev->speed.measured)
+        return windows * (ev->speed.attn_fwd + ev->speed.ffn_fwd);
+    for (int id = 0; id < LINEAR_COUNT; id++)
+        weights += (double)m->rows[id] * m->cols[id];
+    return (double)windows * ev->w.ctx * (weights + (double)m->ctx * m->rows[LINEAR_Q]) * SECONDS_PER_OP;
+}
+
+static double load_work(const struct eval *ev, const struct model *m)
+{
+    return (double)model_block_bytes(m) / 4 * (ev->speed.measured ? ev->speed.load : SECONDS_PER_LOAD);
+}
+
+static double head_work(const struct eval *ev, const struct model *m, uint32_t windows)
+{
+    double ops = (double)windows * ev->w.ctx * ((double)m->cfg->hidden_size + 16) * m->cfg->vocab_size;
+    return ops * (ev->speed.measured ? ev->speed.gemm : SECONDS_PER_OP) +
+           (double)model_head_bytes(m) / 4 * (ev->speed.measured ? ev->speed.load : SECONDS_PER_LOAD);
+}
+
+static double whole_work(const struct eval *ev)
+{
+    double seconds = 0;
+    for (int i = 0; i < ev->sides; i++) {
+        const struct model *m = ev->side[i].m;
+        seconds +=
+            m->cfg->num_layers * (load_work(ev, m) + block_work(ev, m, ev->w.n)) + head_work(ev, m, ev->w.n);
+    }
+    return seconds;
+}
+
+/* A measurement where it is worth it, and what is expected from now on. Both models have one shape. */
+static bool expect(struct eval *ev, struct err *e)
+{
+    uint64_t begin = ev->eta.begin;
+    if (whole_work(ev) > MEASURE_FROM &&
+        (!tell(ev, "measuring", 0, 0, e) || !speed_measure_forward(&ev->speed, ev->side[0].m, ev->batch, e)))
+        return false;
+    eta_start(&ev->eta, os_now_ns(), ev->speed.measured ? 0.7 : 0);
+    ev->eta.begin = begin;
+    for (int i = 0; i < ev->sides; i++) {
+        const struct model *m = ev->side[i].m;
+        eta_expect(&ev->eta, WORK_LOAD, m->cfg->num_layers * load_work(ev, m));
+        eta_expect(&ev->eta, WORK_FORWARD, m->cfg->num_layers * block_work(ev, m, ev->w.n));
+        eta_expect(&ev->eta, WORK_HEAD, head_work(ev, m, ev->w.n));
+    }
+    return true;
+}
+
+/* Waits from time to time for what was recorded, and tells how far the piece in work is: n of ev->w.n
+ * windows. */
+static bool advance(struct eval *ev, uint32_t n, const char *detail, uint32_t block, uint32_t blocks,
                     struct err *e)
 {
-    ev->done += work;
-    if (os_now_ns() - ev->sync_ns < SYNC_NS)
+    if (os_now_ns() - ev->sync_ns < SYNC_NS && n < ev->w.n)
         return true;
     if (!gpu_cmd_finish(ev->cmd, e))
         return false;
     ev->sync_ns = os_now_ns();
-    return report(ev, detail, block, blocks, e);
+    eta_part(&ev->eta, (double)n / ev->w.n, ev->sync_ns);
+    ev->windows = n;
+    return tell(ev, detail, block, blocks, e);
 }
 
 /* ---- through the blocks -------------------------------------------------------------------------------- */
@@ -131,9 +175,12 @@ static bool run_block(struct eval *ev, struct side *s, uint32_t layer, const str
     char detail[64];
     uint32_t blocks = s->m->cfg->num_layers;
     snprintf(detail, sizeof detail, "%sblock %" PRIu32 "/%" PRIu32, s->label, layer + 1, blocks);
-    if (!report(ev, detail, layer + 1, blocks, e) || !model_load_block(s->m, layer, ev->weights, &b, e))
+    ev->windows = 0;
+    eta_begin(&ev->eta, WORK_LOAD, load_work(ev, s->m), os_now_ns());
+    if (!tell(ev, detail, layer + 1, blocks, e) || !model_load_block(s->m, layer, ev->weights, &b, e))
         return false;
-    ev->done += load_work(s->m);
+    eta_end(&ev->eta, os_now_ns());
+    eta_begin(&ev->eta, WORK_FORWARD, block_work(ev, s->m, ev->w.n), os_now_ns());
     for (uint32_t w = 0; w < ev->w.n; w += ev->batch) {
         uint32_t n = (uint32_t)min_u64(ev->batch, ev->w.n - w);
         struct gpu_view x;
@@ -141,13 +188,10 @@ static bool run_block(struct eval *ev, struct side *s, uint32_t layer, const str
             return false;
         block_attn_fwd(s->m, &b, scratch, x, x, n);
         block_ffn_fwd(s->m, &b, scratch, x, x, n);
-        if (!acts_put(s->acts, w, n, x, e) ||
-            !advance(ev, block_work(ev, s->m, n), detail, layer + 1, blocks, e))
+        if (!acts_put(s->acts, w, n, x, e) || !advance(ev, w + n, detail, layer + 1, blocks, e))
             return false;
     }
-    /* The next block takes the same memory. */
-    if (!gpu_cmd_finish(ev->cmd, e))
-        return false;
+    eta_end(&ev->eta, os_now_ns());
     gpu_arena_reset(ev->weights, 0);
     return true;
 }
@@ -316,14 +360,17 @@ static bool head_batch(struct eval *ev, struct head_scratch *h, uint32_t w0, uin
 static bool run_head(struct eval *ev, struct err *e)
 {
     struct head_scratch h = {0};
-    bool ok = head_alloc(ev, &h, e);
+    double work = 0;
+    for (int i = 0; i < ev->sides; i++)
+        work += head_work(ev, ev->side[i].m, ev->w.n);
+    ev->windows = 0;
+    eta_begin(&ev->eta, WORK_HEAD, work, os_now_ns());
+    bool ok = tell(ev, "logits", 0, 0, e) && head_alloc(ev, &h, e);
     for (uint32_t w = 0; ok && w < ev->w.n; w += ev->batch) {
         uint32_t n = (uint32_t)min_u64(ev->batch, ev->w.n - w);
-        double work = 0;
-        for (int i = 0; i < ev->sides; i++)
-            work += head_work(ev, ev->side[i].m, n);
-        ok = head_batch(ev, &h, w, n, e) && advance(ev, work, "logits", 0, 0, e);
+        ok = head_batch(ev, &h, w, n, e) && advance(ev, w + n, "logits", 0, 0, e);
     }
+    eta_end(&ev->eta, os_now_ns());
     ok = ok && gpu_cmd_finish(ev->cmd, e);
     free(h.host_targets);
     free(h.host);
@@ -333,7 +380,7 @@ static bool run_head(struct eval *ev, struct err *e)
 /* ---- set-up -------------------------------------------------------------------------------------------- */
 
 /* Batch size and the place of the hidden states, from what the device has left. */
-static bool plan_memory(struct eval *ev, struct err *e)
+static bool make_room(struct eval *ev, struct err *e)
 {
     const struct gpu_info *info = gpu_info(ev->gpu);
     uint64_t used = gpu_memory_used(ev->gpu), left = info->mem_limit > used ? info->mem_limit - used : 0;
@@ -366,7 +413,7 @@ static bool plan_memory(struct eval *ev, struct err *e)
 static bool load_text(struct eval *ev, const struct checkpoint *ck, struct windows *w, struct err *e)
 {
     struct tokenizer *t = NULL;
-    const struct windows_progress progress = {progress_tokenize, (void *)&ev->o->progress};
+    const struct windows_progress progress = {progress_tokenize, &ev->watch};
     bool ok = tokenizer_load(&t, checkpoint_dir(ck), e) &&
               windows_load(w, t, ev->o->text, ev->o->ctx, ev->o->windows, checkpoint_config(ck)->vocab_size,
                            &progress, e);
@@ -401,6 +448,7 @@ static bool check_same_tokens(struct eval *ev, struct err *e)
 static void eval_close(struct eval *ev)
 {
     gpu_cmd_finish(ev->cmd, NULL); /* after a failure, work may still use the arenas */
+    progress_watch_end(&ev->watch);
     for (int i = 0; i < ev->sides; i++) {
         acts_destroy(&ev->side[i].acts);
         model_close(&ev->side[i].m);
@@ -416,17 +464,17 @@ static bool eval_run(struct eval *ev, struct err *e)
     ev->start_ns = ev->sync_ns = os_now_ns();
     if (ev->o->protocol == EVAL_LLAMA && ev->o->ctx == 2)
         return err_set(e, ERR_USER, "the protocol of llama.cpp scores nothing in a window of 2 tokens");
+    eta_start(&ev->eta, ev->start_ns, 0);
+    progress_watch_begin(&ev->watch, &ev->o->progress, &ev->eta, ev->cmd);
     if (!load_text(ev, ev->side[0].ck, &ev->w, e) || (ev->sides == 2 && !check_same_tokens(ev, e)))
         return false;
     for (int i = 0; i < ev->sides; i++) {
         struct side *s = &ev->side[i];
         if (!model_open(&s->m, ev->cmd, s->ck, ev->o->ctx, e))
             return err_context(e, "%s", checkpoint_dir(s->ck));
-        ev->total += s->m->cfg->num_layers * (load_work(s->m) + block_work(ev, s->m, ev->w.n)) +
-                     head_work(ev, s->m, ev->w.n);
     }
     if (!gpu_arena_create(&ev->scratch, ev->gpu, "scratch", e) ||
-        !gpu_arena_create(&ev->weights, ev->gpu, "block", e) || !plan_memory(ev, e))
+        !gpu_arena_create(&ev->weights, ev->gpu, "block", e) || !make_room(ev, e) || !expect(ev, e))
         return false;
     for (int i = 0; i < ev->sides; i++) {
         uint64_t start = os_now_ns();
@@ -434,10 +482,7 @@ static bool eval_run(struct eval *ev, struct err *e)
             return false;
         ev->side[i].seconds = (double)(os_now_ns() - start) * 1e-9;
     }
-    ev->done = ev->total;
-    for (int i = 0; i < ev->sides; i++)
-        ev->done -= head_work(ev, ev->side[i].m, ev->w.n);
-    return run_head(ev, e) && report(ev, "done", 0, 0, e);
+    return run_head(ev, e) && tell(ev, "done", 0, 0, e);
 }
 
 static void fill_result(const struct eval *ev, int side, struct eval_result *out)

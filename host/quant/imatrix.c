@@ -8,6 +8,7 @@
 #include "host/base/os.h"
 #include "host/base/str.h"
 #include "host/model/block_fwd.h"
+#include "host/quant/predict.h"
 #include "host/quant/qkernels.h"
 
 /* Tokens that go through a block at once: on a CPU device they should stay near its caches. */
@@ -32,26 +33,69 @@ struct collect {
     struct gpu_view staging;      /* [batch * ctx, hidden] */
     struct gpu_view sums[INPUTS]; /* [width of the input] */
     uint64_t start_ns;
+    struct eta eta;
+    struct progress_watch watch;
+    struct speed speed;
     struct imatrix *out;
 };
 
-static bool report(struct collect *c, uint32_t layer, uint32_t windows, struct err *e)
+/* Kinds of work. */
+enum { WORK_LOAD, WORK_FORWARD, WORK_HEAD };
+/* Seconds, before anything is measured; and how long a run is to be for that. */
+#define SECONDS_PER_OP   2e-11
+#define SECONDS_PER_LOAD 1e-9
+#define MEASURE_FROM     2.0
+
+static double load_work(const struct collect *c)
 {
-    char detail[64];
-    uint32_t blocks = c->m->cfg->num_layers;
-    double done = (layer + (double)windows / c->w.n) / blocks;
-    double seconds = (double)(os_now_ns() - c->start_ns) * 1e-9;
-    snprintf(detail, sizeof detail, "block %" PRIu32 "/%" PRIu32, layer + 1, blocks);
+    return (double)model_block_bytes(c->m) / 4 * (c->speed.measured ? c->speed.load : SECONDS_PER_LOAD);
+}
+
+static double block_work(const struct collect *c)
+{
+    double weights = 0;
+    if (c->speed.measured)
+        return c->w.n * (c->speed.attn_fwd + c->speed.ffn_fwd);
+    for (int id = 0; id < LINEAR_COUNT; id++)
+        weights += (double)c->m->rows[id] * c->m->cols[id];
+    return weights * c->w.n * c->w.ctx * SECONDS_PER_OP;
+}
+
+static bool tell(struct collect *c, const char *detail, uint32_t block, uint32_t windows, struct err *e)
+{
     struct progress_event ev = {
         .phase = "imatrix",
         .detail = detail,
-        .block = layer + 1,
-        .blocks = blocks,
+        .block = block,
+        .blocks = block ? c->m->cfg->num_layers : 0,
         .loss = NAN,
-        .done = done,
-        .eta_seconds = done > 0.01 ? seconds * (1 - done) / done : NAN,
+        .unit = "windows",
+        .count = windows,
     };
-    return progress_report(&c->o->progress, &ev) || err_set(e, ERR_STOPPED, "stopped");
+    return progress_report(&c->watch, &ev) || err_set(e, ERR_STOPPED, "stopped");
+}
+
+static bool expect(struct collect *c, struct err *e)
+{
+    uint64_t begin = c->eta.begin;
+    uint32_t blocks = c->m->cfg->num_layers;
+    if (blocks * (load_work(c) + block_work(c)) > MEASURE_FROM &&
+        (!tell(c, "measuring", 0, 0, e) || !speed_measure_forward(&c->speed, c->m, c->batch, e)))
+        return false;
+    eta_start(&c->eta, os_now_ns(), c->speed.measured ? 0.7 : 0);
+    c->eta.begin = begin;
+    eta_expect(&c->eta, WORK_LOAD, blocks * load_work(c));
+    eta_expect(&c->eta, WORK_FORWARD, blocks * block_work(c));
+    return true;
+}
+
+/* A block's windows so far. */
+static bool report(struct collect *c, uint32_t layer, uint32_t windows, struct err *e)
+{
+    char detail[64];
+    snprintf(detail, sizeof detail, "block %" PRIu32 "/%" PRIu32, layer + 1, c->m->cfg->num_layers);
+    eta_part(&c->eta, (double)windows / c->w.n, os_now_ns());
+    return tell(c, detail, layer + 1, windows, e);
 }
 
 static void add(struct collect *c, int input, struct gpu_view x, uint32_t windows, uint32_t cols)
@@ -100,8 +144,11 @@ static bool run_block(struct collect *c, uint32_t layer, struct err *e)
 {
     struct block_weights b;
     char module[96];
+    eta_begin(&c->eta, WORK_LOAD, load_work(c), os_now_ns());
     if (!report(c, layer, 0, e) || !model_load_block(c->m, layer, c->weights, &b, e))
         return false;
+    eta_end(&c->eta, os_now_ns());
+    eta_begin(&c->eta, WORK_FORWARD, block_work(c), os_now_ns());
     for (int i = 0; i < INPUTS; i++)
         gpu_fill(c->cmd, c->sums[i], 0);
     for (uint32_t w = 0; w < c->w.n; w += c->batch) {
@@ -113,6 +160,7 @@ static bool run_block(struct collect *c, uint32_t layer, struct err *e)
         if (!take(c, model_linear_name(layer, (enum linear_id)id, module, sizeof module), input_of[id],
                   c->m->cols[id], e))
             return false;
+    eta_end(&c->eta, os_now_ns());
     gpu_arena_reset(c->weights, 0);
     return true;
 }
@@ -162,7 +210,7 @@ static bool make_room(struct collect *c, struct err *e)
 static bool load_text(struct collect *c, const struct checkpoint *ck, struct err *e)
 {
     struct tokenizer *t = NULL;
-    const struct windows_progress progress = {progress_tokenize, (void *)&c->o->progress};
+    const struct windows_progress progress = {progress_tokenize, &c->watch};
     bool ok = tokenizer_load(&t, checkpoint_dir(ck), e) &&
               windows_load(&c->w, t, c->o->text, c->o->ctx, c->o->windows, checkpoint_config(ck)->vocab_size,
                            &progress, e);
@@ -173,9 +221,11 @@ static bool load_text(struct collect *c, const struct checkpoint *ck, struct err
 static bool run(struct collect *c, const struct checkpoint *ck, struct err *e)
 {
     struct gpu *gpu = gpu_cmd_gpu(c->cmd);
+    eta_start(&c->eta, c->start_ns, 0);
+    progress_watch_begin(&c->watch, &c->o->progress, &c->eta, c->cmd);
     if (!load_text(c, ck, e) || !model_open(&c->m, c->cmd, ck, c->o->ctx, e) ||
         !gpu_arena_create(&c->scratch, gpu, "scratch", e) ||
-        !gpu_arena_create(&c->weights, gpu, "block", e) || !make_room(c, e) ||
+        !gpu_arena_create(&c->weights, gpu, "block", e) || !make_room(c, e) || !expect(c, e) ||
         !acts_embed(c->acts, &c->w, c->batch, c->staging, e))
         return false;
     for (uint32_t layer = 0; layer < c->m->cfg->num_layers; layer++)
@@ -200,6 +250,7 @@ bool imatrix_collect(struct gpu_cmd *cmd, const struct checkpoint *ck, const str
         imatrix_free(m);
     }
     gpu_cmd_finish(cmd, NULL); /* after a failure, work may still use the arenas */
+    progress_watch_end(&c.watch);
     acts_destroy(&c.acts);
     gpu_arena_destroy(&c.scratch);
     gpu_arena_destroy(&c.weights);

@@ -36,11 +36,14 @@ static bool one_block(struct job *j, uint32_t layer, bool replay, bool carry, st
     struct block_result r = {0};
     bool ok = true;
     j->layer = layer;
-    if (!replay)
-        ok = job_block(j, layer, &r, e) &&
-             store_write_block(j->store, layer, items, r.q, r.report, r.stages, e);
-    else if (carry)
+    if (!replay) {
+        ok = job_block(j, layer, &r, e);
+        job_begin(j, WORK_STORE, job_store_work(j, items));
+        ok = ok && store_write_block(j->store, layer, items, r.q, r.report, r.stages, e);
+        job_end(j);
+    } else if (carry) {
         ok = job_block_resume(j, layer, e);
+    }
     for (int id = 0; ok && id < LINEAR_COUNT; id++) {
         struct qlinear q = {0};
         if (items[id].keep)
@@ -62,7 +65,6 @@ static bool one_block(struct job *j, uint32_t layer, bool replay, bool carry, st
 static bool walk_blocks(struct job *j, struct err *e)
 {
     uint32_t done = store_blocks_done(j->store, j->plan.n_layers);
-    double per_block = (j->work_total - job_scales_work(j)) / j->plan.n_layers;
     j->out->blocks_resumed = done;
     if (done)
         log_info("%u of %u blocks are done already", done, j->plan.n_layers);
@@ -70,9 +72,6 @@ static bool walk_blocks(struct job *j, struct err *e)
         bool replay = layer < done;
         if (!one_block(j, layer, replay, j->acts || j->targets, e))
             return false;
-        j->work_done = per_block * (layer + 1);
-        if (replay)
-            j->work_skipped = j->work_done;
         j->out->blocks_done++;
     }
     return true;
@@ -113,6 +112,13 @@ static bool check_out_dir(const struct quantize_options *o, const struct checkpo
     return true;
 }
 
+/* Before there is a plan, and a prediction. */
+static bool tell_phase(struct job *j, const char *phase, struct err *e)
+{
+    struct progress_event ev = {.phase = phase, .loss = NAN};
+    return progress_report(&j->watch, &ev) || err_set(e, ERR_STOPPED, "stopped");
+}
+
 static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t ctx, struct err *e)
 {
     if (o->imatrix && (!imatrix_read(&j->imatrix, o->imatrix, j->ck, e) ||
@@ -131,8 +137,8 @@ static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t
             e, "give a text file like what the model will read with --calib; --method rtn needs none");
     }
     struct tokenizer *t = NULL;
-    const struct windows_progress progress = {progress_tokenize, (void *)&j->cb->progress};
-    bool ok = tokenizer_load(&t, o->model_dir, e) &&
+    const struct windows_progress progress = {progress_tokenize, &j->watch};
+    bool ok = tell_phase(j, "tokenize", e) && tokenizer_load(&t, o->model_dir, e) &&
               windows_load(&j->windows, t, o->calib, ctx, o->samples, checkpoint_config(j->ck)->vocab_size,
                            &progress, e);
     tokenizer_destroy(&t);
@@ -191,13 +197,32 @@ static bool embed_windows(struct job *j, struct err *e)
     return ok;
 }
 
+static bool on_check(void *ctx, double done)
+{
+    return job_tell(ctx, &(struct told){.phase = "check", .part = done, .loss = NAN}, NULL);
+}
+
+/* Damaged weights are found before hours of work. */
+static bool check_weights(struct job *j, struct err *e)
+{
+    job_begin(j, WORK_CHECK, j->eta.kind[WORK_CHECK].total);
+    bool ok = on_check(j, 0) ? model_check_finite(j->m, on_check, j, e) &&
+                                   (!j->refined || model_check_finite(j->refined, NULL, NULL, e))
+                             : err_set(e, ERR_STOPPED, "stopped");
+    job_end(j);
+    return ok;
+}
+
 static bool run_all(struct job *j, struct err *e)
 {
     const struct quantize_options *o = j->o;
-    if (!model_check_finite(j->m, NULL, NULL, e) ||
-        (j->refined && !model_check_finite(j->refined, NULL, NULL, e)))
-        return false;
+    j->layer = j->plan.n_layers; /* in no block */
+    j->detail[0] = 0;
     if (!open_store(j, e))
+        return false;
+    uint32_t done = store_blocks_done(j->store, j->plan.n_layers);
+    job_expect(j, done, false);
+    if (!check_weights(j, e))
         return false;
     if (!gpu_arena_create(&j->block, gpu_cmd_gpu(j->cmd), "block", e) ||
         !gpu_arena_create(&j->hess, gpu_cmd_gpu(j->cmd), "hessian", e) ||
@@ -207,6 +232,10 @@ static bool run_all(struct job *j, struct err *e)
                  job_importance_ahead(j) || job_scales_ahead(j);
     if (o->method != METHOD_RTN && !quantize_diagonal(o) && ahead && !embed_windows(j, e))
         return false;
+    if (done && (j->acts || j->targets)) { /* they are walked through again */
+        job_expect(j, done, true);
+        eta_close(&j->eta, WORK_CHECK);
+    }
     struct stage_report scales = {0};
     if (!walk_blocks(j, e) || !job_head_importance(j, e) || !job_scales(j, &scales, e))
         return false;
@@ -253,6 +282,8 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     *out = (struct quantize_result){0};
     if (!cmd && !o.dry_run)
         return err_set(e, ERR_BUG, "a run without a device");
+    eta_start(&j.eta, j.begin, 0);
+    progress_watch_begin(&j.watch, &j.cb->progress, &j.eta, cmd);
     bool ok = quantize_settle(&o, e) && checkpoint_open(&j.ck, o.model_dir, e) && check_out_dir(&o, j.ck, e);
     if (ok) {
         const struct model_config *c = checkpoint_config(j.ck);
@@ -268,10 +299,9 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
              (cmd ? model_open(&j.m, cmd, j.ck, ctx, e) : model_describe(&j.m, j.ck, ctx, e)) && (!o.refine || open_refined(&j, &o, ctx, e)) &&
              plan_make(&j.plan, j.m, &o, (struct plan_sources){j.refined, o.imatrix ? &j.imatrix : NULL}, e);
     }
-    ok = ok &&
-         (!cmd || o.method == METHOD_RTN || quantize_diagonal(&o) || speed_measure(&j.speed, j.m, &j.plan, &o, e));
+    ok = ok && (!cmd || (tell_phase(&j, "measure", e) && speed_measure(&j.speed, j.m, &j.plan, &o, e)));
     if (ok) {
-        job_plan_work(&j);
+        job_predict(&j);
         if (j.cb->planned)
             j.cb->planned(j.cb->ctx, &j.plan);
         /* One place more than blocks have: the last pass over scales. */
@@ -286,6 +316,7 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     }
     if (cmd)
         gpu_cmd_finish(cmd, NULL);
+    progress_watch_end(&j.watch);
     acts_destroy(&j.targets);
     acts_destroy(&j.acts);
     gpu_arena_destroy(&j.scratch);

@@ -84,7 +84,10 @@ static bool run_pass(struct job *j, const struct stage *s, enum pass pass, struc
     gpu_mark mark = gpu_arena_mark(j->scratch);
     struct batch b;
     bool ok = batch_create(j, &b, e);
-    double share = job_half_work(j, s), before = j->work_done;
+    if (pass == PASS_INPUTS)
+        job_begin(j, WORK_HESSIAN, job_hessian_work(j, s));
+    else
+        job_begin(j, WORK_FORWARD, job_half_work(j, s));
     for (uint32_t w0 = 0; ok && w0 < j->plan.samples; w0 += j->plan.batch_windows) {
         uint32_t n = (uint32_t)min_u64(j->plan.batch_windows, j->plan.samples - w0);
         struct gpu_view x;
@@ -94,11 +97,12 @@ static bool run_pass(struct job *j, const struct stage *s, enum pass pass, struc
         run_half(j, s, pass, w, h, &b, x, w0, n);
         ok = pass == PASS_INPUTS || acts_put(acts, w0, n, x, e);
         gpu_cmd_flush(j->cmd);
-        j->work_done = before + share * (w0 + n) / j->plan.samples;
-        ok = ok && job_tell(j, "calibrate", 0, 0, NAN, 0, e);
+        struct told t = {"calibrate", (double)(w0 + n) / j->plan.samples, 0, 0, NAN, "windows", w0 + n};
+        ok = ok && job_tell(j, &t, e);
     }
     /* Nothing of the scratch may be in use when it is given back. */
     ok = gpu_cmd_finish(j->cmd, ok ? e : NULL) && ok;
+    job_end(j);
     gpu_arena_reset(j->scratch, mark);
     return ok;
 }
@@ -112,35 +116,44 @@ void block_result_free(struct block_result *r)
         qlinear_free(&r->q[i]);
 }
 
+/* One linear alone: what came before its first step is not learning. */
+struct linear_watch {
+    struct job *j;
+    const struct plan_item *item;
+    bool heard;
+};
+
 static bool on_step(void *ctx, uint32_t step, uint32_t steps, double loss)
 {
-    return job_tell(ctx, "quantize", step, steps, loss, (double)step / steps, NULL);
+    struct linear_watch *w = ctx;
+    if (!w->heard) {
+        job_end(w->j);
+        job_begin(w->j, WORK_LEARN, job_learn_work(w->j, w->item));
+    }
+    w->heard = true;
+    return job_tell_step(w->j, "quantize", step, steps, loss);
 }
 
 static bool on_tune_step(void *ctx, uint32_t step, uint32_t steps, double loss)
 {
-    return job_tell(ctx, "train", step, steps, loss, (double)step / steps, NULL);
+    return job_tell_step(ctx, "train", step, steps, loss);
 }
 
 /* Begins a piece of work whose progress is told in parts. */
-static bool begin_piece(struct job *j, const char *phase, const char *what, double work, struct err *e)
+static bool begin_piece(struct job *j, const char *phase, const char *what, enum work kind, double seconds,
+                        struct err *e)
 {
     job_detail(j, what);
-    j->piece_work = work;
-    return job_tell(j, phase, 0, 0, NAN, 0, e);
-}
-
-static void end_piece(struct job *j)
-{
-    j->work_done += j->piece_work;
-    j->piece_work = 0;
+    job_begin(j, kind, seconds);
+    return job_tell(j, &(struct told){.phase = phase, .loss = NAN}, e);
 }
 
 static bool quantize_one(struct job *j, struct plan_item *item, struct gpu_view w, const struct hessian *h,
                          struct block_result *r, struct err *e)
 {
-    struct tune_hooks hooks = {on_step, j};
-    if (!begin_piece(j, "quantize", linear_short_name(item->id), job_linear_work(j, item), e))
+    struct linear_watch watch = {.j = j, .item = item};
+    struct tune_hooks hooks = {on_step, &watch};
+    if (!begin_piece(j, "quantize", linear_short_name(item->id), WORK_ROUND, job_round_work(j, item), e))
         return false;
     struct qlinear start = {0};
     if (j->refined && !checkpoint_read_codes(j->refined_ck, item->module, &start, e))
@@ -168,7 +181,7 @@ static bool quantize_one(struct job *j, struct plan_item *item, struct gpu_view 
                  item->module);
     else if (report->damp_raised)
         log_warn("%s: its Hessian needed more damping than %g", item->module, (double)j->o->damp);
-    end_piece(j);
+    job_end(j);
     return true;
 }
 
@@ -188,8 +201,6 @@ static bool stage_linears(struct job *j, const struct stage *s, struct plan_item
         ok = hessian_create(&h[0], j->cmd, j->hess, j->m->cols[s->first], held, e) &&
              hessian_create(&h[1], j->cmd, j->hess, j->m->cols[s->wide], held, e) &&
              run_pass(j, s, PASS_INPUTS, j->acts, w, h, e);
-        if (ok)
-            j->work_done += job_hessian_work(j, s);
     }
     job_clock(j, PHASE_CALIBRATE, clock);
     for (int id = s->first; ok && id < (int)s->end; id++) {
@@ -211,7 +222,8 @@ static bool stage_train(struct job *j, const struct stage *s, struct plan_item *
 {
     struct tune_hooks hooks = {on_tune_step, j};
     struct stage_report *report = &r->stages[s - stages];
-    if (!begin_piece(j, "train", stage_name(s->half), job_tune_work(j, items, s->half), e))
+    double work = job_tune_work(j, items, s->half);
+    if (!begin_piece(j, "train", stage_name(s->half), WORK_TRAIN, work, e))
         return false;
     struct tune_block_task t = {.m = j->m,
                                 .o = j->o,
@@ -233,7 +245,7 @@ static bool stage_train(struct job *j, const struct stage *s, struct plan_item *
     if (report->retries)
         log_warn("block %u, %s: training diverged and was repeated %u times, each at half the rate",
                  items[0].layer + 1, stage_name(s->half), report->retries);
-    end_piece(j);
+    job_end(j);
     gpu_arena_trim(j->scratch);
     job_clock(j, PHASE_BLOCKS, clock);
     return true;
@@ -242,6 +254,30 @@ static bool stage_train(struct job *j, const struct stage *s, struct plan_item *
 /* ---- a block ---------------------------------------------------------------------------------------------
  */
 
+/* Its weights to the device. */
+static bool load_block(struct job *j, uint32_t layer, const char *what, struct block_weights *w,
+                       struct err *e)
+{
+    const struct plan_item *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
+    double seconds = 0;
+    for (int id = 0; id < LINEAR_COUNT; id++)
+        seconds += job_load_work(j, &items[id]);
+    bool ok = begin_piece(j, "calibrate", what, WORK_LOAD, seconds, e) &&
+              model_load_block(j->m, layer, j->block, w, e);
+    job_end(j);
+    return ok;
+}
+
+/* One linear's. */
+static bool load_linear(struct job *j, const struct plan_item *item, struct gpu_view *w, struct err *e)
+{
+    job_begin(j, WORK_LOAD, job_load_work(j, item));
+    bool ok = gpu_alloc(j->block, (uint64_t)item->rows * item->cols * 4, w, e) &&
+              model_load_matrix(j->m, item->module, 0, item->rows, *w, e);
+    job_end(j);
+    return ok;
+}
+
 /* GPTQ and GSQ: half by half, each behind what is quantized before it. */
 static bool block_calibrated(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
 {
@@ -249,8 +285,7 @@ static bool block_calibrated(struct job *j, uint32_t layer, struct block_result 
     struct plan_item *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
     bool joint = plan_block_objective(j->o);
     uint64_t clock = os_now_ns();
-    job_detail(j, "loading");
-    if (!model_load_block(j->m, layer, j->block, &w, e))
+    if (!load_block(j, layer, "loading", &w, e))
         return false;
     for (int i = 0; i < 2; i++) {
         const struct stage *s = &stages[i];
@@ -308,9 +343,8 @@ static bool block_diagonal(struct job *j, uint32_t layer, struct block_result *r
         struct hessian h;
         if (items[id].keep)
             continue;
-        bool ok = gpu_alloc(j->block, (uint64_t)items[id].rows * items[id].cols * 4, &w, e) &&
-                  model_load_matrix(j->m, items[id].module, 0, items[id].rows, w, e) &&
-                  diagonal_hessian(j, &items[id], &h, e) && quantize_one(j, &items[id], w, &h, r, e);
+        bool ok = load_linear(j, &items[id], &w, e) && diagonal_hessian(j, &items[id], &h, e) &&
+                  quantize_one(j, &items[id], w, &h, r, e);
         ok = gpu_cmd_finish(j->cmd, ok ? e : NULL) && ok;
         job_clock(j, PHASE_LINEARS, &clock);
         gpu_arena_reset(j->block, 0);
@@ -330,9 +364,7 @@ static bool block_rtn(struct job *j, uint32_t layer, struct block_result *r, str
         struct gpu_view w;
         if (items[id].keep)
             continue;
-        bool ok = gpu_alloc(j->block, (uint64_t)items[id].rows * items[id].cols * 4, &w, e) &&
-                  model_load_matrix(j->m, items[id].module, 0, items[id].rows, w, e) &&
-                  quantize_one(j, &items[id], w, NULL, r, e);
+        bool ok = load_linear(j, &items[id], &w, e) && quantize_one(j, &items[id], w, NULL, r, e);
         job_clock(j, PHASE_LINEARS, &clock);
         gpu_arena_reset(j->block, 0);
         if (!ok)
@@ -358,8 +390,7 @@ bool job_block_resume(struct job *j, uint32_t layer, struct err *e)
     struct plan_item *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
     struct block_weights w;
     uint64_t clock = os_now_ns();
-    job_detail(j, "replaying");
-    bool ok = model_load_block(j->m, layer, j->block, &w, e);
+    bool ok = load_block(j, layer, "replaying", &w, e);
     for (int i = 0; ok && j->targets && i < 2; i++)
         ok = run_pass(j, &stages[i], PASS_HALF, j->targets, &w, NULL, e);
     for (int id = 0; ok && j->acts && id < LINEAR_COUNT; id++) {

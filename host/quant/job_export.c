@@ -21,9 +21,12 @@ static bool pull(struct job *j, const char *module, struct qlinear *q, struct er
 static bool progress(void *ctx, uint64_t done, uint64_t total)
 {
     struct job *j = ctx;
-    struct progress_event ev = {.phase = "export", .loss = NAN, .eta_seconds = NAN};
-    ev.done = total ? (double)done / (double)total : 1;
-    return progress_report(&j->cb->progress, &ev);
+    struct told t = {.phase = "export",
+                     .part = total ? (double)done / (double)total : 1,
+                     .loss = NAN,
+                     .unit = "MB",
+                     .count = 1e-6 * (double)done};
+    return job_tell(j, &t, NULL);
 }
 
 /* ---- a folder --------------------------------------------------------------------------------------------
@@ -96,9 +99,15 @@ static bool export_refined(struct job *j, struct err *e)
 
 bool job_export(struct job *j, struct err *e)
 {
-    if (j->o->refine)
-        return export_refined(j, e);
-    return j->o->format == EXPORT_GGUF ? export_gguf(j, e) : export_folder(j, e);
+    j->layer = j->plan.n_layers;
+    j->detail[0] = 0;
+    job_begin(j, WORK_EXPORT, j->export_work);
+    bool ok = job_tell(j, &(struct told){.phase = "export", .loss = NAN}, e) &&
+              (j->o->refine                  ? export_refined(j, e)
+               : j->o->format == EXPORT_GGUF ? export_gguf(j, e)
+                                             : export_folder(j, e));
+    job_end(j);
+    return ok;
 }
 
 /* ---- what the head reads ---------------------------------------------------------------------------------
@@ -135,6 +144,7 @@ static bool sum_squares(struct job *j, struct err *e)
               gpu_alloc(j->scratch, hidden * sizeof(float), &sums, e);
     if (ok)
         gpu_fill(j->cmd, sums, 0);
+    job_begin(j, WORK_FORWARD, 0);
     for (uint32_t w0 = 0; ok && w0 < teach; w0 += j->plan.batch_windows) {
         uint32_t n = (uint32_t)min_u64(j->plan.batch_windows, teach - w0), rows = n * j->plan.ctx;
         struct gpu_view x;
@@ -145,10 +155,12 @@ static bool sum_squares(struct job *j, struct err *e)
         q_col_sumsq(j->cmd,
                     &(struct col_sumsq_args){.x = normed, .sums = sums, .rows = rows, .cols = hidden});
         gpu_cmd_flush(j->cmd);
-        ok = job_tell(j, "calibrate", 0, 0, NAN, 0, e);
+        struct told t = {"calibrate", (double)(w0 + n) / teach, 0, 0, NAN, "windows", w0 + n};
+        ok = job_tell(j, &t, e);
     }
     ok = ok && gpu_download(j->cmd, sums, j->head_importance, hidden * sizeof(float), e);
     ok = gpu_cmd_finish(j->cmd, ok ? e : NULL) && ok;
+    job_end(j);
     gpu_arena_reset(j->scratch, mark);
     return ok;
 }

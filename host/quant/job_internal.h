@@ -37,30 +37,65 @@ struct job {
     struct quantize_result *out;
     char work_dir[4096];
 
-    /* progress, in seconds as predicted */
+    /* progress */
     uint64_t begin;
     struct speed speed;
-    double work_total, work_done, work_skipped, piece_work;
+    struct eta eta; /* of the kinds of enum work */
+    struct progress_watch watch;
+    double export_work; /* predicted seconds of the export */
     char detail[128];
     uint32_t layer;
 };
 
 /* ---- job_progress.c */
-/* Fills work_total from the plan and the measured speed; the plan's predicted time, if that was measured. */
-void job_plan_work(struct job *j);
-/* Of one forward pass of all windows through a half. */
+/* Kinds of work, for the eta. */
+enum work {
+    WORK_CHECK,   /* every weight looked at once */
+    WORK_LOAD,    /* weights to the device, embeddings */
+    WORK_FORWARD, /* through halves of blocks */
+    WORK_HESSIAN, /* the same with Hessians */
+    WORK_ROUND,   /* a linear's start: RTN, GPTQ */
+    WORK_LEARN,   /* a linear alone */
+    WORK_TRAIN,   /* half a block together */
+    WORK_SCALES,  /* the pass over scales */
+    WORK_STORE,   /* finished blocks to the work folder */
+    WORK_EXPORT,
+};
+/* Fills in the plan's predicted time, from the measured speed. */
+void job_predict(struct job *j);
+/* Begins the eta of a run whose first `done` blocks are finished; `replay`: they are walked through again. */
+void job_expect(struct job *j, uint32_t done, bool replay);
+/* Seconds, as predicted. Of one forward pass of all windows through a half. */
 double job_half_work(const struct job *j, const struct stage *s);
-/* Whether a stage takes Hessians. */
-bool job_gathers(const struct job *j, const struct stage *s, const struct plan_item *items);
+/* Of the same with Hessians; whether a stage takes them. */
 double job_hessian_work(const struct job *j, const struct stage *s);
-double job_linear_work(const struct job *j, const struct plan_item *i);
+bool job_gathers(const struct job *j, const struct stage *s, const struct plan_item *items);
+/* Of a linear's weights on their way to the device; of its start; of learning alone. 0 where it is kept. */
+double job_load_work(const struct job *j, const struct plan_item *i);
+double job_round_work(const struct job *j, const struct plan_item *i);
+double job_learn_work(const struct job *j, const struct plan_item *i);
+double job_store_work(const struct job *j, const struct plan_item *items);
 /* Of training one half; 0 where it is not trained. */
 double job_tune_work(const struct job *j, const struct plan_item *items, enum tune_stage half);
-/* Of the pass over scales; 0 where it is not done. */
+/* Of the pass over scales; 0 where it is not done. Of judging once, its first part. */
 double job_scales_work(const struct job *j);
-/* Reports; false (ERR_STOPPED) when the user wants to stop. part: of the piece in work, 0..1. */
-bool job_tell(struct job *j, const char *phase, uint32_t step, uint32_t steps, double loss, double part,
-              struct err *e);
+double job_judge_work(const struct job *j);
+/* A piece of work begins, and ends. */
+void job_begin(struct job *j, enum work kind, double seconds);
+void job_end(struct job *j);
+/* What is told of the piece in work. */
+struct told {
+    const char *phase;
+    double part;          /* how far the piece is, 0..1 */
+    uint32_t step, steps; /* 0: none */
+    double loss;          /* NAN: none */
+    const char *unit;     /* progress.h */
+    double count;
+};
+/* Reports; false (ERR_STOPPED) when the user wants to stop. */
+bool job_tell(struct job *j, const struct told *t, struct err *e);
+/* The same for a step of an optimiser. */
+bool job_tell_step(struct job *j, const char *phase, uint32_t step, uint32_t steps, double loss);
 void job_detail(struct job *j, const char *what);
 /* Adds the time since *since to a phase, and moves *since on. */
 void job_clock(struct job *j, enum run_phase phase, uint64_t *since);

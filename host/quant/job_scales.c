@@ -8,7 +8,8 @@
 /* What the hooks know. */
 struct watch {
     struct job *j;
-    double work; /* of the pass, in seconds as predicted */
+    double work;  /* of the pass behind its first judging, in seconds as predicted */
+    double first; /* share of it that was done before */
     bool heard;
 };
 
@@ -18,12 +19,22 @@ static bool on_step(void *ctx, uint32_t step, uint32_t steps, double loss)
     struct job *j = w->j;
     uint32_t epochs = j->o->scales.epochs;
     double part = (double)step / steps;
-    /* Epochs that an earlier run finished. */
-    if (!w->heard)
-        j->work_skipped += part * w->work;
+    if (!w->heard) { /* the start is judged; epochs that an earlier run finished take no time */
+        job_end(j);
+        eta_skip(&j->eta, WORK_SCALES, part * w->work);
+        job_begin(j, WORK_SCALES, (1 - part) * w->work);
+        w->first = part;
+    }
     w->heard = true;
     snprintf(j->detail, sizeof j->detail, "epoch %u/%u", step / (steps / epochs) + 1, epochs);
-    return job_tell(j, "scales", step, steps, loss, part, NULL);
+    struct told t = {.phase = "scales",
+                     .part = w->first < 1 ? (part - w->first) / (1 - w->first) : 1,
+                     .step = step,
+                     .steps = steps,
+                     .loss = loss,
+                     .unit = "steps",
+                     .count = step};
+    return job_tell(j, &t, NULL);
 }
 
 bool job_scales_ahead(struct job *j)
@@ -57,10 +68,10 @@ bool job_scales(struct job *j, struct stage_report *r, struct err *e)
         return true;
     }
     uint64_t clock = os_now_ns();
-    struct watch watch = {.j = j, .work = job_scales_work(j)};
+    struct watch watch = {.j = j, .work = job_scales_work(j) - job_judge_work(j)};
     struct tune_hooks hooks = {on_step, &watch};
     j->layer = j->plan.n_layers;
-    j->piece_work = watch.work;
+    job_begin(j, WORK_SCALES, job_judge_work(j));
     /* The student's hidden states have served. */
     acts_destroy(&j->acts);
     gpu_arena_trim(j->hess);
@@ -77,8 +88,7 @@ bool job_scales(struct job *j, struct stage_report *r, struct err *e)
                             .hooks = &hooks};
     bool ok = tune_scales(&t, r, e);
     job_clock(j, PHASE_SCALES, &clock);
-    j->work_done += j->piece_work;
-    j->piece_work = 0;
+    job_end(j);
     if (!ok && e->kind == ERR_STOPPED)
         return err_hint(e, "finished blocks and epochs are kept in %s; repeat the command to go on",
                         j->work_dir);

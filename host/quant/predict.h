@@ -1,20 +1,39 @@
-/* How fast this device does what a run consists of: a measurement of a few seconds, before hours of work. */
+/* How long this device takes for what a run consists of: small slices of its kernels are measured, about a
+ * second in all on any device and for any model, and what the run would record of each kernel is counted
+ * (gpu_cmd_count). Large shapes are never run. */
 #ifndef QUANT_PREDICT_H
 #define QUANT_PREDICT_H
 
 #include "host/model/model.h"
 #include "host/quant/plan.h"
 
-/* Seconds. All zero: not measured. */
+/* Linears of one shape and spec; seconds. 0: not part of the run. */
+struct speed_linear {
+    uint32_t rows, cols;
+    struct quant_spec spec;
+    double rtn;   /* to round it to nearest */
+    double gptq;  /* the same, GPTQ, and its losses */
+    double step;  /* one optimiser step on its Hessian */
+    double joint; /* one optimiser step without the product that makes the gradient */
+};
+/* Seconds. */
 struct speed {
+    bool measured;
     double attn_fwd, ffn_fwd; /* per window, forward through half a block */
     double attn_bwd, ffn_bwd; /* per window, backward through it, gradients of what is trained */
-    double gumbel;            /* per weight, one optimiser step */
-    double gemm;              /* per multiply-add of a matrix product of the Hessian's shape */
+    double gemm;              /* per multiply-add of a forward product */
+    double hessian;           /* per multiply-add of x^T x */
+    double load;              /* per weight, from the model's files to the device */
+    struct speed_linear linears[24];
+    unsigned n_linears;
+    double seconds; /* that measuring took */
 };
-/* Runs each piece on the model's own shapes (its first block's weights), twice; the second time counts. Takes
- * its memory from arenas made for it, within the plan's. */
+/* Of a quantization run. What is not part of it stays 0. */
 bool speed_measure(struct speed *s, struct model *m, const struct plan *p, const struct quantize_options *o,
                    struct err *e);
+/* Of forward passes alone: attn_fwd, ffn_fwd, gemm, load. `windows` at a time. */
+bool speed_measure_forward(struct speed *s, struct model *m, uint32_t windows, struct err *e);
+/* NULL: there were more shapes than fit. */
+const struct speed_linear *speed_linear(const struct speed *s, const struct plan_item *item);
 
 #endif

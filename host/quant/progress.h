@@ -6,31 +6,50 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "host/base/eta.h"
+
 struct progress_event {
-    const char *phase;  /* "tokenize", "calibrate", "quantize", "export", "eval" */
+    const char *phase;  /* "tokenize", "calibrate", "quantize", "export", "eval" ... */
     const char *detail; /* "block 3/32 down_proj", may be NULL */
     uint32_t block, blocks; /* 1-based; 0: not in a block */
     uint32_t step, steps;   /* inside the current linear; 0: none */
-    double loss;        /* NAN: none */
-    double done;        /* fraction of the whole operation, 0..1, by predicted time */
-    double eta_seconds; /* NAN: not known yet */
+    double loss;            /* NAN: none */
+    const char
+        *unit;    /* what is counted of the present phase and detail, for its speed: "windows"; NULL: none */
+    double count; /* of those, done so far */
+    /* progress_report fills them in. */
+    double done;            /* fraction of the whole operation, 0..1, by time */
+    double eta_seconds;     /* NAN: not known yet */
+    double elapsed_seconds; /* since the operation began */
 };
 /* False stops at the next safe point (the operation then fails with ERR_STOPPED). */
 struct progress {
     bool (*fn)(void *ctx, const struct progress_event *ev);
     void *ctx;
 };
-/* Calls fn if there is one; true: go on. */
-static inline bool progress_report(const struct progress *p, const struct progress_event *ev)
-{
-    return !p || !p->fn || p->fn(p->ctx, ev);
-}
 
-/* While a text is tokenized: for struct windows_progress (host/model/calib.h), with p as its ctx. */
-static inline bool progress_tokenize(void *p, double done)
-{
-    const struct progress_event ev = {.phase = "tokenize", .loss = NAN, .done = done, .eta_seconds = NAN};
-    return progress_report(p, &ev);
-}
+/* What an operation tells through: events, each with what its eta says, and the last one again each second
+ * while it waits for the device. */
+struct gpu_cmd;
+struct progress_watch {
+    const struct progress *to;
+    struct eta *eta;
+    struct gpu_cmd *cmd;
+    struct progress_event last; /* its texts are those below */
+    char phase[32], detail[128];
+    uint64_t told_ns;
+    bool (*poll)(void *ctx); /* the device's own, asked too */
+    void *poll_ctx;
+};
+/* cmd NULL: the operation needs no device. w, to and eta stay where they are until progress_watch_end, which
+ * must come before cmd is used elsewhere. */
+void progress_watch_begin(struct progress_watch *w, const struct progress *to, struct eta *eta,
+                          struct gpu_cmd *cmd);
+void progress_watch_end(struct progress_watch *w);
+/* True: go on. */
+bool progress_report(struct progress_watch *w, const struct progress_event *ev);
+
+/* While a text is tokenized: for struct windows_progress (host/model/calib.h), with a watch as its ctx. */
+bool progress_tokenize(void *watch, double done);
 
 #endif
