@@ -300,11 +300,39 @@ static unsigned most_positional(enum command_id c)
     return c == CMD_QUANTIZE ? 4 : commands[c].positionals;
 }
 
+/* A word that a shell changes nothing of. */
+static bool plain_word(const char *s)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=:,+@%";
+    return *s && s[strspn(s, plain)] == 0;
+}
+
+void args_command_line(const struct args *a, struct strbuf *out)
+{
+    for (int i = 0; i < a->argc; i++) {
+        if (i)
+            strbuf_puts(out, " ");
+        if (plain_word(a->argv[i])) {
+            strbuf_puts(out, a->argv[i]);
+            continue;
+        }
+        strbuf_puts(out, "'");
+        for (const char *p = a->argv[i]; *p; p++)
+            if (*p == '\'')
+                strbuf_puts(out, "'\\''");
+            else
+                strbuf_printf(out, "%c", *p);
+        strbuf_puts(out, "'");
+    }
+}
+
 bool args_parse(struct args *a, int argc, char **argv, struct err *e)
 {
     bool seen[128] = {false}, only_positional = false;
     unsigned n_positional = 0;
     args_defaults(a);
+    a->argv = argv;
+    a->argc = argc;
     for (int i = 1; i < argc; i++)
         a->json |= strcmp(argv[i], "--json") == 0; /* known early: it decides how errors are told */
 

@@ -24,6 +24,8 @@ enum command_id {
 /* Everything a command line can say. */
 struct args {
     enum command_id command;
+    char **argv; /* as it was given */
+    int argc;
     bool help, help_all, version;
     const char *positional[4]; /* MODEL, REFERENCE; of quantize also OUT, TYPE, THREADS */
 
@@ -56,6 +58,9 @@ struct args {
     size_t n_owned;
 };
 
+/* The command line, quoted as a POSIX shell wants it. */
+struct strbuf;
+void args_command_line(const struct args *a, struct strbuf *out);
 /* Reads argv[1..]. Strings of argv are kept, not copied. On failure ERR_USER, with the nearest name as hint
  * where a name is unknown; a->json is right even then. args_free in every case. */
 bool args_parse(struct args *a, int argc, char **argv, struct err *e);

@@ -38,7 +38,7 @@ static void tell_eval(const struct args *a, const struct app_gpu *g, const struc
 {
     char time[24];
     if (!a->json) {
-        printf("perplexity  %.5f\n", r->perplexity);
+        printf("perplexity  %.5f +/- %.5f\n", r->perplexity, r->perplexity_error);
         char all[48] = "";
         if (!o->windows)
             snprintf(all, sizeof all, ", %llu tokens in the text", (unsigned long long)r->tokens);
@@ -49,7 +49,9 @@ static void tell_eval(const struct args *a, const struct app_gpu *g, const struc
     }
     cJSON *j = result_json(a, gpu_info(g->gpu));
     cJSON_AddNumberToObject(j, "perplexity", r->perplexity);
+    cJSON_AddNumberToObject(j, "perplexity_error", r->perplexity_error);
     cJSON_AddNumberToObject(j, "mean_nll", r->mean_nll);
+    cJSON_AddNumberToObject(j, "mean_nll_error", r->nll_error);
     add_windows(j, r, o);
     cJSON_AddNumberToObject(j, "seconds", r->seconds);
     json_emit(j);
@@ -61,10 +63,11 @@ static void tell_compare(const struct args *a, const struct app_gpu *g, const st
     double seconds = r->model.seconds + r->reference.seconds;
     if (!a->json) {
         char time[24];
-        printf("mean KL divergence    %.6f nats\n", r->mean_kl);
-        printf("top-1 agreement       %.2f %%\n", 100 * r->top1);
-        printf("perplexity            %.5f\n", r->model.perplexity);
-        printf("reference perplexity  %.5f\n", r->reference.perplexity);
+        printf("mean KL divergence    %.6f +/- %.6f nats\n", r->mean_kl, r->kl_error);
+        printf("top-1 agreement       %.2f +/- %.2f %%\n", 100 * r->top1, 100 * r->top1_error);
+        printf("perplexity            %.5f +/- %.5f\n", r->model.perplexity, r->model.perplexity_error);
+        printf("reference perplexity  %.5f +/- %.5f\n", r->reference.perplexity,
+               r->reference.perplexity_error);
         printf("                      %u windows of %u tokens%s, %s on %s\n", (unsigned)r->model.windows,
                (unsigned)o->ctx, protocol_note(o), format_seconds(seconds, time, sizeof time),
                gpu_info(g->gpu)->name);
@@ -72,9 +75,13 @@ static void tell_compare(const struct args *a, const struct app_gpu *g, const st
     }
     cJSON *j = result_json(a, gpu_info(g->gpu));
     cJSON_AddNumberToObject(j, "mean_kl", r->mean_kl);
+    cJSON_AddNumberToObject(j, "mean_kl_error", r->kl_error);
     cJSON_AddNumberToObject(j, "top1_agreement", r->top1);
+    cJSON_AddNumberToObject(j, "top1_agreement_error", r->top1_error);
     cJSON_AddNumberToObject(j, "perplexity", r->model.perplexity);
+    cJSON_AddNumberToObject(j, "perplexity_error", r->model.perplexity_error);
     cJSON_AddNumberToObject(j, "reference_perplexity", r->reference.perplexity);
+    cJSON_AddNumberToObject(j, "reference_perplexity_error", r->reference.perplexity_error);
     add_windows(j, &r->model, o);
     cJSON_AddNumberToObject(j, "seconds", seconds);
     json_emit(j);

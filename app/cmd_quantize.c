@@ -235,10 +235,12 @@ static void tell_result(const struct args *a, const struct quantize_options *o,
         printf("  peak memory %s on the device, %s on the host beyond mapped files\n",
                format_bytes(r->device_peak, dev, sizeof dev), format_bytes(r->host_peak, host, sizeof host));
         if (v->measured) {
-            printf("  perplexity  %.5f, of the 16-bit model %.5f (%u windows of %u tokens)\n", v->ppl_model,
-                   v->ppl_reference, (unsigned)v->windows, (unsigned)v->ctx);
-            printf("  divergence  %.6f nats per token (KL), the same most likely token %.2f %% of the time\n",
-                   v->mean_kl, 100 * v->top1);
+            printf("  perplexity  %.5f +/- %.5f, of the 16-bit model %.5f +/- %.5f (%u windows of %u tokens)\n",
+                   v->ppl_model, v->ppl_model_error, v->ppl_reference, v->ppl_reference_error,
+                   (unsigned)v->windows, (unsigned)v->ctx);
+            printf("  divergence  %.6f +/- %.6f nats per token (KL), the same most likely token %.2f +/- %.2f %% of "
+                   "the time\n",
+                   v->mean_kl, v->kl_error, 100 * v->top1, 100 * v->top1_error);
         }
         return;
     }
@@ -269,9 +271,13 @@ static void tell_result(const struct args *a, const struct quantize_options *o,
     cJSON_AddNumberToObject(j, "reach", r->reach);
     if (v->measured) {
         cJSON_AddNumberToObject(j, "perplexity", v->ppl_model);
+        cJSON_AddNumberToObject(j, "perplexity_error", v->ppl_model_error);
         cJSON_AddNumberToObject(j, "reference_perplexity", v->ppl_reference);
+        cJSON_AddNumberToObject(j, "reference_perplexity_error", v->ppl_reference_error);
         cJSON_AddNumberToObject(j, "mean_kl", v->mean_kl);
+        cJSON_AddNumberToObject(j, "mean_kl_error", v->kl_error);
         cJSON_AddNumberToObject(j, "top1_agreement", v->top1);
+        cJSON_AddNumberToObject(j, "top1_agreement_error", v->top1_error);
         cJSON_AddNumberToObject(j, "eval_windows", v->windows);
         cJSON_AddNumberToObject(j, "eval_ctx", v->ctx);
     }
@@ -320,7 +326,11 @@ static bool evaluate(struct app_gpu *g, const struct run *run, struct report_eva
                                     .mean_kl = r.mean_kl,
                                     .top1 = r.top1,
                                     .windows = r.model.windows,
-                                    .ctx = o.ctx};
+                                    .ctx = o.ctx,
+                                    .ppl_reference_error = r.reference.perplexity_error,
+                                    .ppl_model_error = r.model.perplexity_error,
+                                    .kl_error = r.kl_error,
+                                    .top1_error = r.top1_error};
     return ok;
 }
 
@@ -352,7 +362,12 @@ static bool finish(struct app_gpu *g, const struct run *run, const struct quanti
                               .result = result,
                               .device = device,
                               .eval = eval};
+    struct strbuf line = {0};
+    args_command_line(a, &line);
+    if (!line.failed)
+        in.command = line.data;
     reported = reported && (!a->report || report_html_write(a->report, &in, &late));
+    strbuf_free(&line);
     report_settings_free(&settings, n_settings);
     tell_result(a, run->o, result, device, &eval);
     if (a->report && reported)

@@ -47,6 +47,11 @@ static void give_eval(struct gsq_eval_result *result, const struct eval_options 
         .windows = r->model.windows,
         .context = o->ctx,
         .seconds = r->model.seconds + r->reference.seconds,
+        .perplexity_error = r->model.perplexity_error,
+        .mean_nll_error = r->model.nll_error,
+        .mean_kl_error = r->kl_error,
+        .top1_error = r->top1_error,
+        .reference_perplexity_error = r->reference.perplexity_error,
     };
     lib_give(result, &out, sizeof out);
 }

@@ -308,6 +308,8 @@ struct gsq_eval_result {
     uint64_t tokens, scored;     /* of the text, or of the windows asked for; positions that count */
     uint32_t windows, context;
     double seconds;
+    /* Standard errors; tokens count as independent, as in llama-perplexity. */
+    double perplexity_error, mean_nll_error, mean_kl_error, top1_error, reference_perplexity_error;
 };
 /* Perplexity of a model on a text. result->size must be set. */
 GSQ_API bool gsq_eval(gsq_device *device, const gsq_model *model, const struct gsq_eval_options *o,

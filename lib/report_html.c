@@ -226,10 +226,19 @@ static void put_head(struct strbuf *b, const struct report_input *in)
 /* ---- quality
  * ---------------------------------------------------------------------------------------------------- */
 
+static void measured(struct strbuf *b, const char *name, double value, double error, const char *unit)
+{
+    char text[32], range[32] = "";
+    if (isfinite(error) && error > 0)
+        number_text(error, range, sizeof range);
+    strbuf_printf(b, "<tr><td>%s</td><td class=\"num\">%s%s%s%s</td></tr>\n", name,
+                  number_text(value, text, sizeof text), range[0] ? " &#177; " : "", range, unit);
+}
+
 static void put_quality(struct strbuf *b, const struct report_input *in)
 {
     const struct report_eval *v = &in->eval;
-    char text[32], more[32] = "";
+    char more[32] = "";
     strbuf_puts(b, "<section id=\"quality\"><h2>Quality</h2>\n");
     if (!v->measured) {
         strbuf_puts(b, "<p>Perplexity and KL divergence were not measured: give a text with <code>--eval "
@@ -253,16 +262,11 @@ static void put_quality(struct strbuf *b, const struct report_input *in)
     axis_settle(&x, true);
     chart_bars(b, "Perplexity of both models", &x, rows, 2, fill);
     strbuf_puts(b, "</figure>\n<figure><table><tbody>\n");
-    strbuf_printf(b, "<tr><td>perplexity, 16-bit model</td><td class=\"num\">%s</td></tr>\n",
-                  number_text(v->ppl_reference, text, sizeof text));
-    strbuf_printf(b, "<tr><td>perplexity, quantized model</td><td class=\"num\">%s</td></tr>\n",
-                  number_text(v->ppl_model, text, sizeof text));
-    strbuf_printf(
-        b, "<tr><td>KL divergence from the 16-bit model</td><td class=\"num\">%s nats per token</td></tr>\n",
-        number_text(v->mean_kl, text, sizeof text));
-    strbuf_printf(b, "<tr><td>same most likely token (top-1)</td><td class=\"num\">%s %%</td></tr>\n",
-                  number_text(100 * v->top1, text, sizeof text));
-    strbuf_puts(b, "</tbody></table></figure></div></section>\n");
+    measured(b, "perplexity, 16-bit model", v->ppl_reference, v->ppl_reference_error, "");
+    measured(b, "perplexity, quantized model", v->ppl_model, v->ppl_model_error, "");
+    measured(b, "KL divergence from the 16-bit model", v->mean_kl, v->kl_error, " nats per token");
+    measured(b, "same most likely token (top-1)", 100 * v->top1, 100 * v->top1_error, " %");
+    strbuf_puts(b, "</tbody></table><p class=\"muted\">&#177; one standard error</p></figure></div></section>\n");
 }
 
 /* ---- memory and time
@@ -362,6 +366,12 @@ static void put_memory(struct strbuf *b, const struct report_input *in)
 static void put_settings(struct strbuf *b, const struct report_input *in)
 {
     const char *section = NULL;
+    if (in->command) {
+        strbuf_puts(b, "<section id=\"command\"><h2>Command</h2>\n<p>The same again, from the folder where it was "
+                       "started:</p>\n<pre>");
+        html_text(b, in->command);
+        strbuf_puts(b, "</pre></section>\n");
+    }
     if (!in->n_settings)
         return;
     strbuf_puts(

@@ -11,6 +11,7 @@ struct report_eval {
     const char *text; /* file */
     double ppl_reference, ppl_model, mean_kl, top1;
     uint32_t windows, ctx;
+    double ppl_reference_error, ppl_model_error, kl_error, top1_error; /* standard errors */
 };
 struct report_input {
     const struct gsq_setting *settings; /* of the run, for the page's table */
@@ -19,6 +20,7 @@ struct report_input {
     const struct plan *plan; /* may be NULL: what only the plan knows is then left out */
     const struct quantize_result *result;
     const char *device;
+    const char *command; /* that repeats the run, as it is typed; NULL: not known */
     struct report_eval eval;
 };
 

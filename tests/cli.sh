@@ -174,6 +174,17 @@ for key in mean_kl top1_agreement perplexity reference_perplexity; do
 done
 check 'the report is a page' grep -q '</html>' "$tmp/r.html"
 check 'of this run' grep -q 'q4' "$tmp/r.html"
+cp "$tmp/r.html" "$tmp/first.html"
+# Its command line repeats the run, odd characters and all.
+mkdir "$tmp/it's <odd> & \$HOME"
+run "$gsq" quantize "$tmp/m" -o "$tmp/it's <odd> & \$HOME/q" --method rtn --report "$tmp/r.html"
+line=$(python3 -c 'import html, re, sys
+print(html.unescape(re.search(r"<pre>(.*?)</pre>", open(sys.argv[1]).read(), re.S).group(1)))' "$tmp/r.html")
+rm -r "$tmp/it's <odd> & \$HOME/q" "$tmp/r.html"
+run bash -c "$line"
+check "the report's command line runs: $line" test -e "$tmp/it's <odd> & \$HOME/q/config.json" -a -e "$tmp/r.html"
+run "$gsq" eval "$tmp/m" --text "$tmp/text" --ctx 64 --windows 2
+check "an error bar: $(head -n 1 "$tmp/out")" grep -qE '^perplexity +[0-9.]+ \+/- [0-9.]+$' "$tmp/out"
 # A reader that goes away is an error, not a silent success.
 rc=0
 "$gsq" inspect "$tmp/m" >/dev/full 2>"$tmp/err" || rc=$?

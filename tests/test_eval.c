@@ -65,6 +65,16 @@ static double mean_nll(const double *log_probs, const uint32_t *ids, uint32_t wi
     return sum / (windows * (CTX - 1.0));
 }
 
+/* Standard error of that mean. */
+static double nll_error(const double *log_probs, const uint32_t *ids, uint32_t windows, uint32_t vocab)
+{
+    double mean = mean_nll(log_probs, ids, windows, vocab), sum = 0, n = windows * (CTX - 1.0);
+    for (uint32_t t = 0; t < windows * CTX; t++)
+        if (t % CTX != CTX - 1)
+            sum += pow(-log_probs[(size_t)t * vocab + ids[t + 1]] - mean, 2);
+    return sqrt(sum / (n - 1) / n);
+}
+
 /* ---- tiny models -----------------------------------------------------------------------------------------
  */
 
@@ -84,6 +94,9 @@ static void test_reference(void **state)
         if (!(fabs(r.mean_nll - want) <= 1e-6 * want))
             fail_msg("%s: mean NLL %.9g, the reference has %.9g", s->name, r.mean_nll, want);
         assert_true(fabs(r.perplexity - exp(want)) < 1e-5 * exp(want));
+        double off = nll_error(lp, ids, 5, s->c.vocab);
+        assert_true(fabs(r.nll_error - off) <= 1e-4 * off);
+        assert_true(fabs(r.perplexity_error - off * exp(want)) <= 1e-4 * off * exp(want));
         assert_int_equal(r.tokens, TEXT_BYTES + 1);
         assert_int_equal(r.windows, 5);
         assert_int_equal(r.scored, 5 * (CTX - 1));
@@ -116,30 +129,37 @@ static void test_compare(void **state)
     write_model(OTHER, &b, &rb);
     byte_text_write(DIR_, TEXT_BYTES, ids);
     double *la = reference_log_probs(&a, &ra, ids, 5), *lb = reference_log_probs(&b, &rb, ids, 5), kl = 0;
+    double each[5 * CTX], spread = 0, n = 5 * (CTX - 1);
     for (uint32_t t = 0; t < 5 * CTX; t++) {
         const double *p = lb + (size_t)t * 270, *q = la + (size_t)t * 270;
         uint32_t top_p = 0, top_q = 0;
         if (t % CTX == CTX - 1)
             continue;
+        each[t] = 0;
         for (uint32_t v = 0; v < 270; v++) {
             kl += exp(p[v]) * (p[v] - q[v]);
+            each[t] += exp(p[v]) * (p[v] - q[v]);
             top_p = p[v] > p[top_p] ? v : top_p;
             top_q = q[v] > q[top_q] ? v : top_q;
         }
         agree += top_p == top_q;
     }
     kl /= 5 * (CTX - 1);
+    for (uint32_t t = 0; t < 5 * CTX; t++)
+        spread += t % CTX == CTX - 1 ? 0 : pow(each[t] - kl, 2);
     struct checkpoint *ca = open_ok(MODEL), *cb = open_ok(OTHER);
     const struct eval_options o = {.text = TEXT, .ctx = CTX};
     OK(eval_compare(cmd, ca, cb, &o, &r, &e), e);
     assert_true(fabs(r.mean_kl - kl) <= 1e-5 * kl);
     assert_true(r.top1 == (double)agree / (5 * (CTX - 1)));
+    assert_true(fabs(r.kl_error / sqrt(spread / (n - 1) / n) - 1) < 1e-4);
+    assert_true(fabs(r.top1_error - sqrt(r.top1 * (1 - r.top1) / (n - 1))) < 1e-9);
     /* The same numbers as eval, to the bit. */
     assert_true(r.model.mean_nll == eval_ok(MODEL, &o).mean_nll);
     assert_true(r.reference.mean_nll == eval_ok(OTHER, &o).mean_nll);
     OK(eval_compare(cmd, ca, ca, &o, &r, &e), e);
     assert_true(fabs(r.mean_kl) < 1e-7);
-    assert_true(r.top1 == 1);
+    assert_true(r.top1 == 1 && r.top1_error == 0);
     checkpoint_close(&ca);
     checkpoint_close(&cb);
     free(la);

@@ -156,9 +156,10 @@ static void fake_run(struct fake *f, uint32_t layers)
     f->plan.samples = 128;
     f->plan.holdout = 16;
     f->in = (struct report_input){
-        .o = &f->o, .plan = &f->plan, .result = &f->r, .device = "Radeon RX 7900 XTX"};
+        .o = &f->o, .plan = &f->plan, .result = &f->r, .device = "Radeon RX 7900 XTX",
+        .command = "gsq quantize 'a <b> & \"c\"' -o out"};
     f->in.eval =
-        (struct report_eval){true, "texts/wikitext-test.txt", 6.2412, 7.8851, 0.1932, 0.8123, 40, 2048};
+        (struct report_eval){true, "texts/wikitext-test.txt", 6.2412, 7.8851, 0.1932, 0.8123, 40, 2048, 0.051, 0.066, 0.004, 0.0021};
 }
 
 static void fake_free(struct fake *f)
@@ -309,8 +310,9 @@ static void test_whole(void **state)
     assert_int_equal(count(text, "<summary>Block "), 32);
     assert_non_null(strstr(text, "Llama-3.1-8B-Instruct"));
     assert_non_null(strstr(text, "Radeon"));
-    assert_non_null(strstr(text, "7.885"));
-    assert_non_null(strstr(text, "81.23 %"));
+    assert_non_null(strstr(text, "7.885 &#177; 0.066<"));
+    assert_non_null(strstr(text, "81.23 &#177; 0.21 %"));
+    assert_non_null(strstr(text, "<pre>gsq quantize 'a &lt;b&gt; &amp; "));
     assert_non_null(strstr(text, "optimiser state"));
     assert_non_null(strstr(text, "predicted 4:41:40"));
     assert_non_null(strstr(text, "start kept"));
@@ -403,7 +405,7 @@ static void test_odd_values(void **state)
         for (int p = 0; p < CURVE_EPOCHS; p++)
             s->hard[p] = i % 2 ? 0.25f : (float)odd[(p + (int)i) % ODD];
     }
-    f.in.eval = (struct report_eval){true, NULL, INFINITY, NAN, NAN, NAN, 0, 0};
+    f.in.eval = (struct report_eval){true, NULL, INFINITY, NAN, NAN, NAN, 0, 0, NAN, NAN, NAN, NAN};
     f.r.bpw = f.r.mean_loss = f.r.seconds = f.r.predicted_seconds = f.r.reach = NAN;
     f.r.phases[0] = (struct phase_report){NAN, 1};
     f.r.phases[1] = (struct phase_report){1e-9, UINT64_MAX};

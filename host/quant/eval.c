@@ -36,6 +36,7 @@ struct side {
 
 struct sums {
     double nll[2], kl;
+    double nll_squares[2], kl_squares;
     uint64_t agree;
 };
 
@@ -320,10 +321,13 @@ static bool head_sum(struct eval *ev, struct head_scratch *h, uint32_t windows, 
     for (uint32_t t = 0; t < tokens; t++) {
         if (t % ctx < first || t % ctx == ctx - 1)
             continue; /* the last one predicts the token behind the window */
-        for (int i = 0; i < ev->sides; i++)
+        for (int i = 0; i < ev->sides; i++) {
             ev->sums.nll[i] += nll[i][t];
+            ev->sums.nll_squares[i] += (double)nll[i][t] * nll[i][t];
+        }
         if (ev->sides == 2) {
             ev->sums.kl += kl[t];
+            ev->sums.kl_squares += (double)kl[t] * kl[t];
             ev->sums.agree += top1[t] != 0;
         }
     }
@@ -485,6 +489,13 @@ static bool eval_run(struct eval *ev, struct err *e)
     return run_head(ev, e) && tell(ev, "done", 0, 0, e);
 }
 
+/* Of the mean of n numbers, from their sums; 0 of a single one. */
+static double standard_error(double sum, double squares, uint64_t n)
+{
+    double mean = sum / (double)n, variance = squares / (double)n - mean * mean;
+    return n > 1 ? sqrt(fmax(0, variance) / (double)(n - 1)) : 0;
+}
+
 static void fill_result(const struct eval *ev, int side, struct eval_result *out)
 {
     /* What is not a model's blocks is shared. */
@@ -498,7 +509,9 @@ static void fill_result(const struct eval *ev, int side, struct eval_result *out
         .seconds = ev->side[side].seconds + rest / ev->sides,
     };
     out->mean_nll = ev->sums.nll[side] / (double)out->scored;
+    out->nll_error = standard_error(ev->sums.nll[side], ev->sums.nll_squares[side], out->scored);
     out->perplexity = exp(out->mean_nll);
+    out->perplexity_error = out->perplexity * out->nll_error;
     hash_hex(ev->w.hash, out->token_hash);
 }
 
@@ -526,7 +539,9 @@ bool eval_compare(struct gpu_cmd *cmd, const struct checkpoint *model, const str
         fill_result(&ev, 0, &out->model);
         fill_result(&ev, 1, &out->reference);
         out->mean_kl = ev.sums.kl / (double)out->model.scored;
+        out->kl_error = standard_error(ev.sums.kl, ev.sums.kl_squares, out->model.scored);
         out->top1 = (double)ev.sums.agree / (double)out->model.scored;
+        out->top1_error = standard_error((double)ev.sums.agree, (double)ev.sums.agree, out->model.scored);
     }
     eval_close(&ev);
     return ok;

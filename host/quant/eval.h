@@ -25,6 +25,8 @@ struct eval_options {
 };
 struct eval_result {
     double perplexity, mean_nll;
+    double nll_error, perplexity_error; /* standard errors, as llama-perplexity gives them: tokens count as
+                                           independent; exp's slope carries the one over to the other */
     uint64_t tokens;     /* of the whole text */
     uint32_t windows;    /* evaluated */
     uint64_t scored;     /* positions */
@@ -41,6 +43,7 @@ struct compare_result {
     double mean_kl; /* KL(reference || model) per position, nats, over the positions that predict the scored
                        ones */
     double top1;    /* share of positions whose most likely token agrees */
+    double kl_error, top1_error; /* standard errors of both */
 };
 /* Both must share the vocabulary size and the token ids of the text. */
 bool eval_compare(struct gpu_cmd *cmd, const struct checkpoint *model, const struct checkpoint *reference,
