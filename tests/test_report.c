@@ -312,7 +312,7 @@ static void test_whole(void **state)
     assert_non_null(strstr(text, "Radeon"));
     assert_non_null(strstr(text, "7.885 &#177; 0.066<"));
     assert_non_null(strstr(text, "81.23 &#177; 0.21 %"));
-    assert_non_null(strstr(text, "<pre>gsq quantize 'a &lt;b&gt; &amp; "));
+    assert_non_null(strstr(text, "<pre>gsq quantize &#39;a &lt;b&gt; &amp; "));
     assert_non_null(strstr(text, "optimiser state"));
     assert_non_null(strstr(text, "predicted 4:41:40"));
     assert_non_null(strstr(text, "start kept"));
