@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "host/base/os.h"
+#include "host/base/version.h"
 #include "host/base/str.h"
 
 FILE *app_out(const struct args *a)
@@ -112,10 +113,19 @@ bool app_gpu_close(struct app_gpu *g, bool ok, struct err *e)
 /* ---- JSON lines
  * --------------------------------------------------------------------------------------------------- */
 
+/* docs/json.md says what belongs to it; it grows when a field goes away or means something else. */
+enum { JSON_SCHEMA = 1 };
+
 cJSON *json_event(const char *name)
 {
+    static bool first_said;
     cJSON *o = cJSON_CreateObject();
     cJSON_AddStringToObject(o, "event", name);
+    if (!first_said) {
+        cJSON_AddNumberToObject(o, "schema", JSON_SCHEMA);
+        cJSON_AddStringToObject(o, "version", version_text());
+    }
+    first_said = true;
     return o;
 }
 

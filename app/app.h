@@ -44,7 +44,7 @@ bool app_gpu_open(struct app_gpu *g, const struct args *a, struct err *e);
 /* ok: what the command would return. Turns success into ERR_BUG if the validation layer complained. */
 bool app_gpu_close(struct app_gpu *g, bool ok, struct err *e);
 
-/* {"event": NAME}, to be filled; NULL when out of memory (cJSON takes NULL everywhere). */
+/* {"event": NAME}, the first of a run with schema and version, to be filled as docs/json.md says; NULL when out of memory (cJSON takes NULL everywhere). */
 cJSON *json_event(const char *name);
 /* One line on stdout; deletes o. */
 void json_emit(cJSON *o);
