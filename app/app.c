@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/base/clean.h"
 #include "host/base/os.h"
 #include "host/base/version.h"
 #include "host/base/str.h"
@@ -131,10 +132,11 @@ cJSON *json_event(const char *name)
 
 void json_emit(cJSON *o)
 {
-    char *text = o ? cJSON_PrintUnformatted(o) : NULL;
+    char *raw = o ? cJSON_PrintUnformatted(o) : NULL, *text = raw ? clean_json(raw) : NULL;
     puts(text ? text : "{\"event\":\"error\",\"message\":\"out of memory\"}");
     fflush(stdout);
-    cJSON_free(text);
+    free(text);
+    cJSON_free(raw);
     cJSON_Delete(o);
 }
 
@@ -144,7 +146,7 @@ void json_emit(cJSON *o)
 void app_print(FILE *f, struct strbuf *text)
 {
     if (text->size)
-        fwrite(text->data, 1, text->size, f);
+        say_text(f, text->data);
     fflush(f);
     strbuf_free(text);
 }

@@ -1,5 +1,6 @@
 /* gsq bench. */
 #include "app/app.h"
+#include "host/base/clean.h"
 
 static void json_row(void *ctx, const struct gsq_bench_row *r)
 {
@@ -19,7 +20,7 @@ static void print_row(void *ctx, const struct gsq_bench_row *r)
 {
     bool flops = r->gflops > 0;
     (void)ctx;
-    printf("%-17s %-7s %-30s %10.3f ms  %9.2f %-7s %5.1f %%\n", r->kernel, r->variant, r->shape, r->seconds * 1e3,
+    say(stdout, "%-17s %-7s %-30s %10.3f ms  %9.2f %-7s %5.1f %%\n", r->kernel, r->variant, r->shape, r->seconds * 1e3,
            flops ? r->gflops : r->gbytes_per_s, flops ? "GFLOP/s" : "GB/s", r->share_of_limit * 100);
     fflush(stdout);
 }
@@ -27,7 +28,7 @@ static void print_row(void *ctx, const struct gsq_bench_row *r)
 static void print_limits(void *ctx, const struct gsq_bench_result *l)
 {
     const struct gsq_device_info *d = ctx;
-    printf("%s, %s\ncopies %.1f GB/s, multiply-adds %.1f GFLOP/s\n\n", d->name, d->driver, l->copy_gbytes_per_s,
+    say(stdout, "%s, %s\ncopies %.1f GB/s, multiply-adds %.1f GFLOP/s\n\n", d->name, d->driver, l->copy_gbytes_per_s,
            l->fma_gflops);
 }
 
@@ -35,7 +36,7 @@ static void tell(const struct args *a, const struct gsq_device_info *d, const st
 {
     if (!a->json) {
         if (!a->kernel && r->kernels_without_case[0])
-            printf("no case yet: %s\n", r->kernels_without_case);
+            say(stdout, "no case yet: %s\n", r->kernels_without_case);
         return;
     }
     cJSON *o = json_event("result");

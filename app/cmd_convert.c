@@ -3,6 +3,7 @@
 
 #include "app/app.h"
 #include "app/progress_term.h"
+#include "host/base/clean.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/quant/convert.h"
@@ -41,7 +42,7 @@ bool cmd_convert(const struct args *a, struct err *e)
     double seconds = (double)(os_now_ns() - t0) * 1e-9;
     if (!a->json) {
         char time[24];
-        printf("%s: %s, %s\n", a->out, export_format_name(o.format),
+        say(stdout, "%s: %s, %s\n", a->out, export_format_name(o.format),
                format_seconds(seconds, time, sizeof time));
         return true;
     }

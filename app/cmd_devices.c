@@ -1,5 +1,6 @@
 /* gsq devices. */
 #include "app/app.h"
+#include "host/base/clean.h"
 
 bool cmd_devices(const struct args *a, struct err *e)
 {
@@ -11,13 +12,13 @@ bool cmd_devices(const struct args *a, struct err *e)
     if (!app_result(all != NULL, &why, e))
         return false;
     if (!a->json)
-        fputs(all, stdout);
+        say_text(stdout, all);
     char *kernels = NULL;
     bool ok = app_device_open(&device, a, e);
     if (ok) {
         gsq_device_get_info(device, &d);
         if (!a->json)
-            printf("used: device %u, %s; up to %s of its memory\n\n", (unsigned)d.index, d.name,
+            say(stdout, "used: device %u, %s; up to %s of its memory\n\n", (unsigned)d.index, d.name,
                    format_bytes(d.memory_limit, limit, sizeof limit));
         kernels = a->json ? gsq_kernels_json(device, &why) : gsq_kernels_text(device, &why);
         ok = app_device_close(&device, app_result(kernels != NULL, &why, e), e);
@@ -30,7 +31,7 @@ bool cmd_devices(const struct args *a, struct err *e)
         cJSON_AddItemToObject(o, "kernels", cJSON_Parse(kernels));
         json_emit(o);
     } else if (ok) {
-        fputs(kernels, stdout);
+        say_text(stdout, kernels);
     }
     gsq_free(kernels);
     gsq_free(all);

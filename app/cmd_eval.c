@@ -3,6 +3,7 @@
 
 #include "app/app.h"
 #include "app/progress_term.h"
+#include "host/base/clean.h"
 #include "host/base/num.h"
 #include "host/quant/eval.h"
 
@@ -38,11 +39,11 @@ static void tell_eval(const struct args *a, const struct app_gpu *g, const struc
 {
     char time[24];
     if (!a->json) {
-        printf("perplexity  %.5f +/- %.5f\n", r->perplexity, r->perplexity_error);
+        say(stdout, "perplexity  %.5f +/- %.5f\n", r->perplexity, r->perplexity_error);
         char all[48] = "";
         if (!o->windows)
             snprintf(all, sizeof all, ", %llu tokens in the text", (unsigned long long)r->tokens);
-        printf("            %s%u windows of %u tokens%s%s, %s on %s\n", o->windows ? "the first " : "",
+        say(stdout, "            %s%u windows of %u tokens%s%s, %s on %s\n", o->windows ? "the first " : "",
                (unsigned)r->windows, (unsigned)o->ctx, protocol_note(o), all,
                format_seconds(r->seconds, time, sizeof time), gpu_info(g->gpu)->name);
         return;
@@ -63,12 +64,12 @@ static void tell_compare(const struct args *a, const struct app_gpu *g, const st
     double seconds = r->model.seconds + r->reference.seconds;
     if (!a->json) {
         char time[24];
-        printf("mean KL divergence    %.6f +/- %.6f nats\n", r->mean_kl, r->kl_error);
-        printf("top-1 agreement       %.2f +/- %.2f %%\n", 100 * r->top1, 100 * r->top1_error);
-        printf("perplexity            %.5f +/- %.5f\n", r->model.perplexity, r->model.perplexity_error);
-        printf("reference perplexity  %.5f +/- %.5f\n", r->reference.perplexity,
+        say(stdout, "mean KL divergence    %.6f +/- %.6f nats\n", r->mean_kl, r->kl_error);
+        say(stdout, "top-1 agreement       %.2f +/- %.2f %%\n", 100 * r->top1, 100 * r->top1_error);
+        say(stdout, "perplexity            %.5f +/- %.5f\n", r->model.perplexity, r->model.perplexity_error);
+        say(stdout, "reference perplexity  %.5f +/- %.5f\n", r->reference.perplexity,
                r->reference.perplexity_error);
-        printf("                      %u windows of %u tokens%s, %s on %s\n", (unsigned)r->model.windows,
+        say(stdout, "                      %u windows of %u tokens%s, %s on %s\n", (unsigned)r->model.windows,
                (unsigned)o->ctx, protocol_note(o), format_seconds(seconds, time, sizeof time),
                gpu_info(g->gpu)->name);
         return;

@@ -4,6 +4,7 @@
 #include "app/app.h"
 #include "app/progress_term.h"
 #include "formats/write_gguf.h"
+#include "host/base/clean.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/quant/imatrix.h"
@@ -13,7 +14,7 @@ static void tell(const struct args *a, const struct app_gpu *g, const struct ima
 {
     if (!a->json) {
         char time[24];
-        printf("%s: %zu weights, %u windows of %u tokens, %s on %s\n", a->out, m->n, (unsigned)r->windows,
+        say(stdout, "%s: %zu weights, %u windows of %u tokens, %s on %s\n", a->out, m->n, (unsigned)r->windows,
                (unsigned)m->chunk_size, format_seconds(r->seconds, time, sizeof time),
                gpu_info(g->gpu)->name);
         return;

@@ -4,6 +4,7 @@
 
 #include "app/app.h"
 #include "formats/write_gguf.h"
+#include "host/base/clean.h"
 #include "host/base/num.h"
 #include "host/model/model.h"
 #include "host/quant/plan.h"
@@ -135,22 +136,22 @@ static double bits_each(uint64_t bytes, uint64_t params)
 
 static void print_shape_line(const struct model_config *c)
 {
-    printf("shape           %u blocks, hidden %u, intermediate %u, %u heads of %u (%u for keys and values), "
+    say(stdout, "shape           %u blocks, hidden %u, intermediate %u, %u heads of %u (%u for keys and values), "
            "%u tokens\n",
            (unsigned)c->num_layers, (unsigned)c->hidden_size, (unsigned)c->intermediate_size,
            (unsigned)c->num_heads, (unsigned)c->head_dim, (unsigned)c->num_kv_heads, (unsigned)c->vocab_size);
-    printf("positions       ");
+    say(stdout, "positions       ");
     if (c->max_position)
-        printf("%u, ", (unsigned)c->max_position);
-    printf("rope theta %g%s", c->rope_theta,
+        say(stdout, "%u, ", (unsigned)c->max_position);
+    say(stdout, "rope theta %g%s", c->rope_theta,
            c->rope_scaling == ROPE_LLAMA3    ? ", llama3 scaling"
            : c->rope_scaling == ROPE_LINEAR  ? ", linear scaling"
            : c->rope_scaling == ROPE_YARN    ? ", yarn scaling"
            : c->rope_scaling == ROPE_FACTORS ? ", a factor per pair"
                                              : "");
     if (c->sliding_window)
-        printf(", sliding window %u", (unsigned)c->sliding_window);
-    printf("%s\n", c->tie_word_embeddings ? ", embeddings tied" : "");
+        say(stdout, ", sliding window %u", (unsigned)c->sliding_window);
+    say(stdout, "%s\n", c->tie_word_embeddings ? ", embeddings tied" : "");
 }
 
 static const char *stored_name(const struct tensor *t)
@@ -186,7 +187,7 @@ static void print_dtypes(const struct contents *c)
         if (checkpoint_gguf(c->ck))
             table_cell(t, "%.4g bits per weight", bits_each(bytes, weights));
     }
-    printf("\nstored\n");
+    say(stdout, "\nstored\n");
     app_print_table(&t, 2);
 }
 
@@ -207,7 +208,7 @@ static void print_tensors(const struct contents *c)
         if (checkpoint_gguf(c->ck))
             table_cell(t, "%.4g bits per weight", bits_each(x->bytes, elements(x)));
     }
-    printf("\ntensors\n");
+    say(stdout, "\ntensors\n");
     app_print_table(&t, 2);
 }
 
@@ -225,7 +226,7 @@ static void print_linears(const struct contents *c)
             table_cell(t, "%s%s, group %u", s->info.spec.type->name,
                        s->info.spec.type->learned ? " bits" : "", (unsigned)s->info.spec.group);
     }
-    printf("\nlinears of the blocks (outputs x inputs)\n");
+    say(stdout, "\nlinears of the blocks (outputs x inputs)\n");
     app_print_table(&t, 2);
 }
 
@@ -279,16 +280,16 @@ enum { N_FORMATS = sizeof all_formats / sizeof all_formats[0] };
 
 static void print_formats(const struct contents *c, const struct args *a)
 {
-    printf("\nformats at %s bits, group %u", a->q.type->name, (unsigned)group_of(a));
+    say(stdout, "\nformats at %s bits, group %u", a->q.type->name, (unsigned)group_of(a));
     if (a->q.mixture)
-        printf("; gguf as %s", a->q.mixture);
-    printf("\n");
+        say(stdout, "; gguf as %s", a->q.mixture);
+    say(stdout, "\n");
     for (int i = 0; i < N_FORMATS; i++) {
         char why[640];
         enum export_verdict v = verdict_of(c, all_formats[i], a, why, sizeof why);
         if (v == EXPORT_WARN && a->q.mixture && all_formats[i] == EXPORT_GGUF)
             snprintf(why, sizeof why, "other types stand in for some, see below");
-        printf("  %-18s  %s%s%s\n", export_format_name(all_formats[i]),
+        say(stdout, "  %-18s  %s%s%s\n", export_format_name(all_formats[i]),
                v == EXPORT_OK     ? "takes every linear"
                : v == EXPORT_WARN ? "takes every linear; "
                                   : "does not take this model: ",
@@ -312,9 +313,9 @@ static void print_fates(const struct contents *c, const struct args *a)
         plan_free(&p);
     strbuf_free(&warned);
     if (!fates(c, f, METHOD_GSQ, a, &p, &warned, &e))
-        printf("\ngsq quantize --method gsq would refuse this: %s\n%s\n", e.msg, e.hint);
+        say(stdout, "\ngsq quantize --method gsq would refuse this: %s\n%s\n", e.msg, e.hint);
     else if (!a->q.mixture)
-        printf("\ngsq quantize would take the linears above; embeddings, norms and the head stay in 16 bits (in a GGUF they "
+        say(stdout, "\ngsq quantize would take the linears above; embeddings, norms and the head stay in 16 bits (in a GGUF they "
                "are rounded, too: --type)\n");
     plan_free(&p);
     strbuf_free(&warned);
@@ -323,18 +324,18 @@ static void print_fates(const struct contents *c, const struct args *a)
 static void print_contents(const struct contents *c, const struct args *a)
 {
     char size[24];
-    printf("model           %s\n", checkpoint_dir(c->ck));
-    printf("architecture    %s (%s)%s\n", c->cfg->architecture[0] ? c->cfg->architecture : "not named",
+    say(stdout, "model           %s\n", checkpoint_dir(c->ck));
+    say(stdout, "architecture    %s (%s)%s\n", c->cfg->architecture[0] ? c->cfg->architecture : "not named",
            c->cfg->model_type, c->family ? "" : ", not supported by this version");
     print_shape_line(c->cfg);
-    printf("parameters      %.4g million", 1e-6 * (double)c->params);
+    say(stdout, "parameters      %.4g million", 1e-6 * (double)c->params);
     if (c->linear_params)
-        printf(", %.1f %% of them in the blocks' linears",
+        say(stdout, ", %.1f %% of them in the blocks' linears",
                100 * (double)c->linear_params / (double)(c->params ? c->params : 1));
-    printf("\nsize            %s, %.3f bits per parameter\n", format_bytes(c->bytes, size, sizeof size),
+    say(stdout, "\nsize            %s, %.3f bits per parameter\n", format_bytes(c->bytes, size, sizeof size),
            bits_each(c->bytes, c->params));
     if (c->quantized)
-        printf("quantized       %s, the linears at %.3f bits per weight\n", format_name(c),
+        say(stdout, "quantized       %s, the linears at %.3f bits per weight\n", format_name(c),
                bits_each(c->linear_bytes, c->linear_params));
     print_dtypes(c);
     if (c->family)
@@ -344,9 +345,9 @@ static void print_contents(const struct contents *c, const struct args *a)
     if (a->all_tensors)
         print_tensors(c);
     if (!c->model)
-        printf("\ngsq quantize would refuse this model: %s\n%s\n", c->why_not.msg, c->why_not.hint);
+        say(stdout, "\ngsq quantize would refuse this model: %s\n%s\n", c->why_not.msg, c->why_not.hint);
     else if (c->quantized)
-        printf("\nalready quantized: gsq eval, compare and convert read it\n");
+        say(stdout, "\nalready quantized: gsq eval, compare and convert read it\n");
     else
         print_fates(c, a);
 }

@@ -7,6 +7,7 @@
 #include "app/progress_term.h"
 #include "app/report_settings.h"
 #include "formats/tokenizer.h"
+#include "host/base/clean.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/quant/convert.h"
@@ -218,27 +219,27 @@ static void tell_result(const struct args *a, const struct quantize_options *o,
     char size[24], time[24], dev[24], host[24];
     double start, final;
     if (!a->json) {
-        printf("%s: %s%s%s, %s, %.3f bits per weight, %s\n", o->out_dir, export_format_name(o->format),
+        say(stdout, "%s: %s%s%s, %s, %.3f bits per weight, %s\n", o->out_dir, export_format_name(o->format),
                o->mixture ? " " : "", o->mixture ? o->mixture : "", method_name(o->method), r->bpw,
                format_bytes(r->out_bytes, size, sizeof size));
         if (r->file_bpw > 0)
-            printf("  all tensors %.3f bits per weight, embeddings and head included\n", r->file_bpw);
+            say(stdout, "  all tensors %.3f bits per weight, embeddings and head included\n", r->file_bpw);
         if (!isnan(r->mean_loss))
-            printf("  mean loss   %.5g (relative error of the linears' outputs, squared)\n", r->mean_loss);
+            say(stdout, "  mean loss   %.5g (relative error of the linears' outputs, squared)\n", r->mean_loss);
         if (stage_means(r, &start, &final))
-            printf("  held-out    %.5g -> %.5g by training together (the same of halves of blocks)\n", start,
+            say(stdout, "  held-out    %.5g -> %.5g by training together (the same of halves of blocks)\n", start,
                    final);
-        printf("  blocks      %u", (unsigned)r->blocks_done);
+        say(stdout, "  blocks      %u", (unsigned)r->blocks_done);
         if (r->blocks_resumed)
-            printf(", %u of them from an earlier run", (unsigned)r->blocks_resumed);
-        printf("\n  time        %s on %s\n", format_seconds(r->seconds, time, sizeof time), device);
-        printf("  peak memory %s on the device, %s on the host beyond mapped files\n",
+            say(stdout, ", %u of them from an earlier run", (unsigned)r->blocks_resumed);
+        say(stdout, "\n  time        %s on %s\n", format_seconds(r->seconds, time, sizeof time), device);
+        say(stdout, "  peak memory %s on the device, %s on the host beyond mapped files\n",
                format_bytes(r->device_peak, dev, sizeof dev), format_bytes(r->host_peak, host, sizeof host));
         if (v->measured) {
-            printf("  perplexity  %.5f +/- %.5f, of the 16-bit model %.5f +/- %.5f (%u windows of %u tokens)\n",
+            say(stdout, "  perplexity  %.5f +/- %.5f, of the 16-bit model %.5f +/- %.5f (%u windows of %u tokens)\n",
                    v->ppl_model, v->ppl_model_error, v->ppl_reference, v->ppl_reference_error,
                    (unsigned)v->windows, (unsigned)v->ctx);
-            printf("  divergence  %.6f +/- %.6f nats per token (KL), the same most likely token %.2f +/- %.2f %% of "
+            say(stdout, "  divergence  %.6f +/- %.6f nats per token (KL), the same most likely token %.2f +/- %.2f %% of "
                    "the time\n",
                    v->mean_kl, v->kl_error, 100 * v->top1, 100 * v->top1_error);
         }
@@ -287,7 +288,7 @@ static void tell_result(const struct args *a, const struct quantize_options *o,
 static void tell_dry_run(const struct args *a, const struct quantize_options *o)
 {
     if (!a->json) {
-        printf("dry run: nothing was written\n");
+        say(stdout, "dry run: nothing was written\n");
         return;
     }
     cJSON *j = json_event("result");
@@ -385,9 +386,9 @@ static void tell_conversion(const struct args *a, const struct quantize_options 
 {
     char size[24];
     if (!a->json) {
-        printf("%s: gguf %s, %s\n", o->out_dir, o->mixture, format_bytes(bytes, size, sizeof size));
+        say(stdout, "%s: gguf %s, %s\n", o->out_dir, o->mixture, format_bytes(bytes, size, sizeof size));
         if (o->dry_run)
-            printf("dry run: nothing was written\n");
+            say(stdout, "dry run: nothing was written\n");
         return;
     }
     cJSON *j = json_event("result");

@@ -3,6 +3,7 @@
 
 #include "app/app.h"
 #include "formats/hub_cache.h"
+#include "host/base/clean.h"
 #include "host/base/os.h"
 #include "host/base/pool.h"
 #include "host/base/str.h"
@@ -51,11 +52,11 @@ static bool run(const struct args *a, struct err *e)
 
 static void tell_error(const struct args *a, const struct err *e)
 {
-    fprintf(stderr, "%s%s\n", e->kind == ERR_STOPPED ? "" : "error: ", e->msg);
+    say(stderr, "%s%s\n", e->kind == ERR_STOPPED ? "" : "error: ", e->msg);
     if (e->hint[0])
-        fprintf(stderr, "hint: %s\n", e->hint);
+        say(stderr, "hint: %s\n", e->hint);
     else if (e->kind == ERR_BUG)
-        fprintf(stderr,
+        say(stderr,
                 "hint: this is a fault in gsq; please report it with the command line and the lines above\n");
     if (!a->json)
         return;
@@ -76,7 +77,7 @@ int main(int argc, char **argv)
     argv = os_utf8_argv(&argc, argv);
     bool ok = args_parse(&a, argc, argv, &e);
     if (ok && a.version) {
-        printf("gsq %s\n", version_text());
+        say(stdout, "gsq %s\n", version_text());
     } else if (ok && a.help) {
         args_help(stdout, a.command, a.help_all);
     } else if (ok) {

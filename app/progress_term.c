@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "app/app.h"
+#include "host/base/clean.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 
@@ -61,9 +62,9 @@ static void tail_text(char *out, size_t cap, const struct progress_event *ev, do
 
 static void head_text(char *out, size_t cap, const struct progress_event *ev)
 {
-    int n = snprintf(out, cap, "%s", ev->phase);
+    int n = snprintf(out, cap, "%s%s", ev->phase, ev->detail ? " " : "");
     if (ev->detail && n > 0 && (size_t)n < cap)
-        snprintf(out + n, cap - (size_t)n, " %s", ev->detail);
+        clean_text(out + n, cap - (size_t)n, ev->detail, strlen(ev->detail), false);
     else if (ev->blocks && n > 0 && (size_t)n < cap)
         snprintf(out + n, cap - (size_t)n, " block %u/%u", (unsigned)ev->block, (unsigned)ev->blocks);
 }
@@ -108,7 +109,9 @@ static void draw_bar(struct progress_term *p, const struct progress_event *ev)
     char text[256];
     unsigned columns = os_terminal_columns();
     progress_bar_text(text, sizeof text, ev, p->speed, columns < 200 ? columns : 200);
-    fprintf(stderr, "\r%s\033[K", text);
+    fputs("\r", stderr);
+    say_text(stderr, text); /* the end may be half a character */
+    fputs("\033[K", stderr);
     fflush(stderr);
     p->drawn = true;
 }

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/base/clean.h"
 #include "host/base/log.h"
 #include "host/base/os.h"
 #include "host/base/version.h"
@@ -38,6 +39,19 @@ char *lib_text(bool ok, struct strbuf *text, struct err *from, struct gsq_error 
 {
     if (ok && (text->failed || !text->data))
         ok = err_nomem(from, "a text", text->size);
+    /* Names of files are in it. JSON was cleaned in its own way, which this leaves as it is. */
+    if (ok) {
+        size_t cap = text->size * CLEAN_GROWTH + 1;
+        char *clean = malloc(cap);
+        if (clean) {
+            text->size = clean_text(clean, cap, text->data, text->size, true);
+            free(text->data);
+            text->data = clean;
+            text->cap = cap;
+        } else {
+            ok = err_nomem(from, "a text", cap);
+        }
+    }
     if (!lib_result(ok, from, e)) {
         strbuf_free(text);
         return NULL;
@@ -49,8 +63,10 @@ char *lib_json(bool ok, cJSON *o, struct err *from, struct gsq_error *e)
 {
     char *printed = ok && o ? cJSON_PrintUnformatted(o) : NULL;
     struct strbuf text = {0};
-    if (printed)
-        strbuf_puts(&text, printed);
+    char *clean = printed ? clean_json(printed) : NULL;
+    if (clean)
+        strbuf_puts(&text, clean);
+    free(clean);
     cJSON_free(printed);
     cJSON_Delete(o);
     return lib_text(ok, &text, from, e);

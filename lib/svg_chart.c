@@ -2,8 +2,10 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "host/base/clean.h"
 #include "host/base/num.h"
 
 /* ---- text
@@ -11,33 +13,29 @@
 
 void html_text(struct strbuf *b, const char *s)
 {
-    while (*s) {
-        size_t ok = strlen(s), bad;
-        if (!utf8_valid(s, ok, &bad))
-            ok = bad;
-        for (size_t i = 0; i < ok; i++) {
-            unsigned char c = (unsigned char)s[i];
-            if (c == '&')
-                strbuf_puts(b, "&amp;");
-            else if (c == '<')
-                strbuf_puts(b, "&lt;");
-            else if (c == '>')
-                strbuf_puts(b, "&gt;");
-            else if (c == '"')
-                strbuf_puts(b, "&quot;");
-            else if (c == '\'')
-                strbuf_puts(b, "&#39;");
-            else if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7F)
-                strbuf_puts(b, "\xEF\xBF\xBD");
-            else
-                strbuf_add(b, s + i, 1);
-        }
-        s += ok;
-        if (*s) {
-            strbuf_puts(b, "\xEF\xBF\xBD");
-            s++;
-        }
+    size_t n = strlen(s), cap = n * CLEAN_GROWTH + 1;
+    char few[512], *clean = cap <= sizeof few ? few : malloc(cap);
+    if (!clean) {
+        b->failed = true;
+        return;
     }
+    clean_text(clean, cap, s, n, true);
+    for (const char *p = clean; *p; p++) {
+        if (*p == '&')
+            strbuf_puts(b, "&amp;");
+        else if (*p == '<')
+            strbuf_puts(b, "&lt;");
+        else if (*p == '>')
+            strbuf_puts(b, "&gt;");
+        else if (*p == '"')
+            strbuf_puts(b, "&quot;");
+        else if (*p == '\'')
+            strbuf_puts(b, "&#39;");
+        else
+            strbuf_add(b, p, 1);
+    }
+    if (clean != few)
+        free(clean);
 }
 
 const char *number_text(double v, char *out, size_t cap)

@@ -6,8 +6,8 @@
 
 #include "host/base/str.h"
 
-/* Text for HTML, between tags or in an attribute: <, >, & and quotes escaped; control characters and what is
- * not UTF-8 become U+FFFD. */
+/* Text for HTML, between tags or in an attribute: <, >, & and quotes escaped; cleaned (clean.h), with its
+ * lines. */
 void html_text(struct strbuf *b, const char *s);
 /* "0.0123", "3.2e-5"; a dash for what is not finite. Returns out. */
 const char *number_text(double v, char *out, size_t cap);

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "host/base/clean.h"
 #include "host/base/err.h"
 #include "host/base/log.h"
 #include "host/base/num.h"
@@ -342,6 +343,46 @@ static void test_machine(void **state)
     assert_string_equal(os_getenv("GSQ_TEST_UNSET"), "2");
 }
 
+/* Text of files for people: what is odd is spelled out. */
+static void test_clean(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *in, *out;
+    } cases[] = {
+        {"plain \xC3\xA4 \xE6\xA8\xA1 \xF0\x9F\x98\x80", "plain \xC3\xA4 \xE6\xA8\xA1 \xF0\x9F\x98\x80"},
+        {"\x1b[31mred", "\\x1b[31mred"},
+        {"\xC2\x9B""2J\x7f", "\\x9b2J\\x7f"},
+        {"a\xE2\x80\xAE" "b\xE2\x81\xA6", "a\\u202eb\\u2066"},
+        {"\xFF\xFEx\xC0\x80y", "\\xff\\xfex\\xc0\\x80y"},
+        {"line\nand\ttab\r", "line\\x0aand\\x09tab\\x0d"},
+        {"cut \xE6\xA8", "cut "},
+        {"\xF3\xA0\x81\x81", "\\ue0041"},
+        {"", ""},
+    };
+    char out[128];
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        size_t n = clean_text(out, sizeof out, cases[i].in, strlen(cases[i].in), false);
+        assert_string_equal(out, cases[i].out);
+        assert_int_equal(n, strlen(out));
+        /* Clean text stays as it is. */
+        clean_text(out, sizeof out, cases[i].out, strlen(cases[i].out), false);
+        assert_string_equal(out, cases[i].out);
+        assert_in_range(n, 0, CLEAN_GROWTH * strlen(cases[i].in));
+    }
+    clean_text(out, sizeof out, "a\n\tb\r", 5, true);
+    assert_string_equal(out, "a\n\tb\\x0d");
+    assert_int_equal(clean_text(out, 6, "ab\x1b\x1b", 4, false), 2); /* whole spellings only */
+    assert_string_equal(out, "ab");
+    char *json = clean_json("{\"a\":\"\xFF\xC2\x9B\xE2\x80\xAE\xC3\xA4\xF3\xA0\x81\x81\\u001b\"}");
+    assert_string_equal(json, "{\"a\":\"\xEF\xBF\xBD\\u009b\\u202e\xC3\xA4\\udb40\\udc41\\u001b\"}");
+    free(json);
+    struct err e;
+    err_set(&e, ERR_USER, "no %s\x1b", "\xC2\x9B");
+    err_context(&e, "%s", "\x07");
+    assert_string_equal(e.msg, "\\x07: no \\x9b\\x1b");
+}
+
 static void test_stop(void **state)
 {
     (void)state;
@@ -364,6 +405,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_folders, fresh_dir, drop_dir),
         cmocka_unit_test_setup_teardown(test_scratch, fresh_dir, drop_dir),
         cmocka_unit_test(test_machine),
+        cmocka_unit_test(test_clean),
         cmocka_unit_test(test_stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

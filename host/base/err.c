@@ -4,7 +4,16 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "host/base/clean.h"
 #include "host/base/os.h"
+
+/* Formats and cleans: names in it are those of files. */
+static void format(char *out, size_t cap, const char *fmt, va_list ap)
+{
+    char text[sizeof((struct err *)0)->msg];
+    vsnprintf(text, sizeof text, fmt, ap);
+    clean_text(out, cap, text, strlen(text), false);
+}
 
 bool err_set(struct err *e, enum err_kind kind, const char *fmt, ...)
 {
@@ -14,7 +23,7 @@ bool err_set(struct err *e, enum err_kind kind, const char *fmt, ...)
     va_start(ap, fmt);
     e->kind = kind;
     e->hint[0] = 0;
-    vsnprintf(e->msg, sizeof e->msg, fmt, ap);
+    format(e->msg, sizeof e->msg, fmt, ap);
     va_end(ap);
     return false;
 }
@@ -25,7 +34,7 @@ bool err_hint(struct err *e, const char *fmt, ...)
         return false;
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(e->hint, sizeof e->hint, fmt, ap);
+    format(e->hint, sizeof e->hint, fmt, ap);
     va_end(ap);
     return false;
 }
@@ -37,10 +46,8 @@ bool err_context(struct err *e, const char *fmt, ...)
     char text[sizeof e->msg];
     va_list ap;
     va_start(ap, fmt);
-    int n = vsnprintf(text, sizeof text - 2, fmt, ap);
+    format(text, sizeof text - 2, fmt, ap);
     va_end(ap);
-    if (n < 0)
-        return false;
     size_t front = strlen(text);
     text[front++] = ':';
     text[front++] = ' ';

@@ -1,6 +1,7 @@
 /* Errors as values: a kind, a sentence for a person, and a hint what to do about it.
  *
  * A function that can fail returns bool and takes `struct err *e` last. On false, *e is filled.
+ * Both are clean (clean.h) and one line each, whatever names they hold.
  * Callers on the way up may put context in front: "block 12: q_proj: ...". main() prints
  * `error: MESSAGE` and `hint: HINT`, and exits with err_exit_code(). */
 #ifndef BASE_ERR_H

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "host/base/clean.h"
+
 static const char *const names[] = {"error", "warn", "info", "debug"};
 static enum log_level current = LOG_INFO;
 static void (*before_line)(void *);
@@ -48,9 +50,10 @@ static void emit(enum log_level level, const char *fmt, va_list ap)
 {
     if (level > current)
         return;
+    char text[2048], line[sizeof text];
+    vsnprintf(text, sizeof text, fmt, ap);
+    clean_text(line, sizeof line, text, strlen(text), false);
     if (sink_line) {
-        char line[2048];
-        vsnprintf(line, sizeof line, fmt, ap);
         sink_line(sink_ctx, level, line);
         return;
     }
@@ -58,8 +61,7 @@ static void emit(enum log_level level, const char *fmt, va_list ap)
         before_line(before_ctx);
     if (level != LOG_INFO)
         fprintf(stderr, "%s: ", level == LOG_WARN ? "warning" : names[level]);
-    vfprintf(stderr, fmt, ap);
-    fputc('\n', stderr);
+    fprintf(stderr, "%s\n", line);
     fflush(stderr);
 }
 

@@ -1,4 +1,4 @@
-/* Leveled log lines for people, always on stderr (stdout belongs to results and --json). */
+/* Leveled log lines for people, always on stderr (stdout belongs to results and --json), cleaned (clean.h). */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 

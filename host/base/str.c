@@ -48,9 +48,9 @@ unsigned str_distance(const char *a, const char *b)
     return d[n % 3][m];
 }
 
-/* Length of the character at s (n > 0 bytes left), or 0 if it is not UTF-8. */
-static unsigned utf8_check(const uint8_t *s, size_t n)
+unsigned utf8_length(const char *text, size_t n)
 {
+    const uint8_t *s = (const uint8_t *)text;
     uint8_t c = s[0];
     if (c < 0x80)
         return 1;
@@ -70,7 +70,7 @@ static unsigned utf8_check(const uint8_t *s, size_t n)
 bool utf8_valid(const char *s, size_t n, size_t *bad)
 {
     for (size_t i = 0; i < n;) {
-        unsigned len = utf8_check((const uint8_t *)s + i, n - i);
+        unsigned len = utf8_length(s + i, n - i);
         if (len == 0) {
             *bad = i;
             return false;

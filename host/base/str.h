@@ -20,6 +20,8 @@ unsigned str_distance(const char *a, const char *b);
 /* False if these bytes are not UTF-8 (RFC 3629: no surrogates, no overlong forms); *bad is then the offset.
  */
 bool utf8_valid(const char *s, size_t n, size_t *bad);
+/* Length of the character at s, of which n > 0 bytes are left; 0: not UTF-8. */
+unsigned utf8_length(const char *s, size_t n);
 /* Decodes one character of valid UTF-8 at s; returns its length in bytes, 1 to 4. */
 unsigned utf8_decode(const char *s, uint32_t *c);
 /* Encodes; returns the length, 1 to 4. */

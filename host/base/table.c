@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/base/clean.h"
+
 struct table {
     const char *align;
     size_t columns, n;
@@ -23,18 +25,19 @@ struct table *table_create(const char *align)
 
 void table_cell(struct table *t, const char *fmt, ...)
 {
-    char text[512];
+    char text[512], clean[sizeof text * 2];
     if (!t)
         return;
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    clean_text(clean, sizeof clean, text, strlen(text), false);
     char **cells = realloc(t->cells, (t->n + 1) * sizeof *cells);
     if (!cells)
         return;
     t->cells = cells;
-    cells[t->n++] = str_dup(text);
+    cells[t->n++] = str_dup(clean);
 }
 
 /* Columns that a UTF-8 text takes on a screen, near enough. */
