@@ -439,9 +439,17 @@ bool cmd_inspect(const struct args *a, struct err *e)
         c->cfg = checkpoint_config(ck);
         c->family = family_find(c->cfg, &c->why_not);
         count_params(c);
-        ok = count_linears(c, e);
-        if (ok && c->family)
+        struct err why = {0};
+        if (c->family)
             model_describe(&c->model, ck, 2, &c->why_not);
+        /* Linears that are not there, or not readable, are a reason not to quantize; the rest is shown. */
+        if (!count_linears(c, &why)) {
+            c->family = NULL;
+            c->n_shapes = 0;
+            c->linear_params = c->linear_bytes = 0;
+            if (c->why_not.kind == ERR_NONE)
+                c->why_not = why;
+        }
     }
     if (ok && a->json)
         emit_contents(c, a);

@@ -72,10 +72,8 @@ static bool fill(struct entry *x, const struct gguf_tensor *t, const struct mode
                            .file = t->file};
     for (uint32_t i = 0; i < t->n_dims; i++)
         out->shape[i] = t->ne[t->n_dims - 1 - i];
-    if (x->type)
-        snprintf(out->stored_dtype, sizeof out->stored_dtype, "%s", x->type->name);
-    else
-        snprintf(out->stored_dtype, sizeof out->stored_dtype, "type %u", (unsigned)t->type);
+    char name[24];
+    snprintf(out->stored_dtype, sizeof out->stored_dtype, "%.15s", gguf_type_name(t->type, name));
     /* A shape that does not fit the heads is refused by whoever opens the model, with a better sentence. */
     bool fits = c->head_dim && x->type && out->n_dims >= 1 && out->n_dims <= 2 &&
                 out->shape[0] <= INT32_MAX && out->shape[0] % c->head_dim == 0;
@@ -181,8 +179,9 @@ bool gguf_model_weight(const struct tensor *t, const char *path, struct weight_i
     const struct entry *x = entry_of(t);
     uint64_t rows = t->n_dims == 2 ? t->shape[0] : 1, cols = t->n_dims ? t->shape[t->n_dims - 1] : 0;
     if (!x->type) {
-        err_set(e, ERR_USER, "%s in %s is of GGUF's type number %u, which gsq does not read", x->stored->name,
-                path, (unsigned)x->stored->type);
+        char name[24];
+        err_set(e, ERR_USER, "%s in %s is of the type %s, which gsq does not read", x->stored->name, path,
+                gguf_type_name(x->stored->type, name));
         return err_hint(e, "take the model in another quantization, or its 16-bit GGUF");
     }
     if (t->n_dims < 1 || t->n_dims > 2 || !rows || !cols || rows > INT32_MAX || cols > INT32_MAX) {

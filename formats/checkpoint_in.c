@@ -9,6 +9,7 @@
 
 #include "formats/checkpoint_gguf.h"
 #include "formats/checkpoint_quant.h"
+#include "formats/foreign.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/base/pool.h"
@@ -94,6 +95,13 @@ static bool check_path(const char *path, struct err *e)
         err_set(e, ERR_USER, "%s is neither a folder nor a regular file", path);
         return err_hint(e, "a model cannot be read from a pipe or device: name a folder or a GGUF file");
     }
+    char begin[64];
+    FILE *f = os_fopen(path, "rb");
+    size_t n = f ? fread(begin, 1, sizeof begin, f) : 0;
+    if (f)
+        fclose(f);
+    if (foreign_file(path, begin, n, e))
+        return false;
     err_set(e, ERR_USER, "%s is a file, not a model folder, and not a GGUF", path);
     return err_hint(e, "name the folder that holds config.json, or a GGUF file");
 }
@@ -104,10 +112,8 @@ static bool open_folder(struct checkpoint *c, struct err *e)
     const char *dir = c->dir;
     size_t size = 0;
     bool ok = os_path_join(path, sizeof path, dir, "config.json", e);
-    if (ok && os_stat(path, NULL) == OS_ABSENT) {
-        ok = err_set(e, ERR_USER, "%s has no config.json", dir);
-        err_hint(e, "MODEL is a Hugging Face folder: config.json, model.safetensors, tokenizer.json");
-    }
+    if (ok && os_stat(path, NULL) == OS_ABSENT)
+        ok = foreign_folder(dir, "config.json", e);
     ok = ok && os_read_file(path, CONFIG_MAX, &text, &size, e);
     ok = ok && (c->has_config = hf_config_parse(&c->config, text, size, path, e));
     free(text);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/foreign.h"
 #include "formats/gguf_parts.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
@@ -56,6 +57,8 @@ static bool read_head(struct part *p, struct gguf_cursor *c, uint64_t *n_tensors
                       struct err *e)
 {
     if (c->size < 4 || memcmp(c->bytes, "GGUF", 4) != 0) {
+        if (foreign_file(c->path, c->bytes, (size_t)min_u64(c->size, 512), e))
+            return false;
         err_set(e, ERR_USER, "%s is not a GGUF file: it does not begin with \"GGUF\"", c->path);
         return err_hint(e, "name a .gguf file; files of the older GGML formats must be converted again");
     }
@@ -175,7 +178,8 @@ static bool cut_short(const struct part *p, const struct gguf_tensor *t, uint64_
     return err_hint(e, "the file is cut short: download the file again");
 }
 
-/* Each tensor must begin where the padded one before it ends, the last one end with the file. */
+/* Each tensor must begin where the padded one before it ends. The last one may lack its padding, and what lies behind
+ * it is nobody's: llama.cpp looks at neither. */
 static bool place(const struct part *p, struct gguf_tensor *t, const uint64_t *offsets, size_t n,
                   struct err *e)
 {
@@ -192,16 +196,12 @@ static bool place(const struct part *p, struct gguf_tensor *t, const uint64_t *o
         uint64_t padded = t[i].bytes;
         if (gguf_type_of(t[i].type))
             padded = round_up(padded, p->alignment); /* below 2^63 + 65536 */
-        if (padded > room - at)
+        if ((i + 1 < n ? padded : t[i].bytes) > room - at)
             return cut_short(p, &t[i], at, padded, e);
         t[i].data = p->bytes + p->data_at + at;
         at += padded;
     }
-    if (at == room)
-        return true;
-    err_set(e, ERR_USER, "%s: %llu bytes at the end of the file belong to no tensor", p->path,
-            (unsigned long long)(room - at));
-    return err_hint(e, GGUF_BROKEN);
+    return true;
 }
 
 static bool grow_tables(struct gguf *g, struct part *p, size_t n, struct err *e)

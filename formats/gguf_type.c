@@ -1,6 +1,7 @@
 #include "formats/gguf_type.h"
 
 #include <ctype.h>
+#include <stdio.h>
 
 #define LEARNED(name) &quant_types[QUANT_##name]
 
@@ -24,6 +25,28 @@ static const struct gguf_type types[] = {
     {GGML_IQ4_NL, "IQ4_NL", 32, 18, NULL, false},
     {GGML_MXFP4, "MXFP4", 32, 17, NULL, false},
 };
+
+const char *gguf_type_name(uint32_t id, char out[24])
+{
+    /* Also those that gsq does not read, and those that ggml has given up. */
+    static const char *const names[] = {
+        [4] = "Q4_2 (given up)", [5] = "Q4_3 (given up)", [9] = "Q8_1",
+        [15] = "Q8_K",           [16] = "IQ2_XXS",        [17] = "IQ2_XS",
+        [18] = "IQ3_XXS",        [19] = "IQ1_S",          [21] = "IQ3_S",
+        [22] = "IQ2_S",          [23] = "IQ4_XS",         [24] = "I8",
+        [25] = "I16",            [26] = "I32",            [27] = "I64",
+        [28] = "F64",            [29] = "IQ1_M",          [31] = "Q4_0_4_4 (given up)",
+        [32] = "Q4_0_4_8 (given up)", [33] = "Q4_0_8_8 (given up)", [36] = "IQ4_NL_4_4 (given up)",
+        [37] = "IQ4_NL_4_8 (given up)", [38] = "IQ4_NL_8_8 (given up)", [40] = "NVFP4",
+        [41] = "Q1_0"};
+    const struct gguf_type *t = gguf_type_of(id);
+    const char *name = t ? t->name : id < sizeof names / sizeof names[0] ? names[id] : NULL;
+    if (name)
+        snprintf(out, 24, "%s", name);
+    else
+        snprintf(out, 24, "type %u", (unsigned)id);
+    return out;
+}
 
 const struct gguf_type *gguf_type_at(size_t i)
 {

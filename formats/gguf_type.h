@@ -39,6 +39,8 @@ struct gguf_type {
 };
 const struct gguf_type *gguf_type_of(uint32_t id);         /* NULL: unknown */
 const struct gguf_type *gguf_type_named(const char *name); /* case-insensitive; NULL: unknown */
+/* "Q2_K", "IQ4_XS" (which gsq does not read), "type 99"; returns out. */
+const char *gguf_type_name(uint32_t id, char out[24]);
 /* The type a quantized matrix is stored as, NULL: none. Of the plain types "2" goes into Q2_0, "ternary" into
  * TQ1_0 (group a multiple of 256) or Q2_0 (of 64), "4" into Q4_0, "5" into Q5_0, "8" into Q8_0 (of 32). Rows
  * must still be a multiple of the block. */

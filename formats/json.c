@@ -4,12 +4,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/foreign.h"
 #include "host/base/str.h"
 
 cJSON *json_parse(const char *text, size_t size, const char *path, struct err *e)
 {
     size_t bad;
     if (!utf8_valid(text, size, &bad)) {
+        if (foreign_file(path, text, size, e))
+            return NULL;
         err_set(e, ERR_USER, "%s is not valid JSON: the byte at offset %zu is not UTF-8", path, bad);
         err_hint(e, "download the file again");
         return NULL;
@@ -24,6 +27,8 @@ cJSON *json_parse(const char *text, size_t size, const char *path, struct err *e
             return root;
         cJSON_Delete(root);
     }
+    if (foreign_file(path, text, size, e))
+        return NULL;
     size_t line = 1;
     for (size_t i = 0; i < at && i < size; i++)
         line += text[i] == '\n';

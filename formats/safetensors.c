@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/foreign.h"
 #include "formats/json.h"
 #include "host/base/num.h"
 #include "host/base/str.h"
@@ -11,6 +12,8 @@
 /* Limits of the format's reference reader: bytes of a header; bytes of an index are ours. */
 #define HEADER_MAX 100000000u
 #define INDEX_MAX  100000000u
+/* Shards of a folder without an index, and how many missing ones a message names. */
+enum { MAX_LOOSE = 1000, NAMED_MISSING = 3 };
 
 static const struct {
     const char *name;
@@ -454,6 +457,8 @@ static bool add_file(struct safetensors *s, const char *path, struct err *e)
     if (!shard->path)
         return err_nomem(e, "a path", strlen(path));
     uint64_t file_size = shard->map.size;
+    if (foreign_file(path, shard->map.data, (size_t)min_u64(file_size, 512), e))
+        return false;
     if (file_size < 8) {
         err_set(e, ERR_USER, "%s has %llu bytes: too short for a safetensors file", path,
                 (unsigned long long)file_size);
@@ -496,6 +501,95 @@ static bool check_index(const struct safetensors *s, const struct safetensors_in
     return true;
 }
 
+/* Every file that the index names; the missing ones are named together. */
+static bool check_present(const struct safetensors_index *x, const char *dir, const char *index_path,
+                          struct err *e)
+{
+    char path[4096], list[512] = "", first[256] = "";
+    size_t missing = 0, n = 0;
+    for (size_t i = 0; i < x->n_files; i++) {
+        if (!os_path_join(path, sizeof path, dir, x->files[i], e))
+            return false;
+        if (os_stat(path, NULL) != OS_ABSENT)
+            continue;
+        if (!missing++)
+            snprintf(first, sizeof first, "%.255s", path);
+        if (missing > 1 && missing <= NAMED_MISSING)
+            n += (size_t)snprintf(list + n, sizeof list - n, ", %.100s", x->files[i]);
+    }
+    if (!missing)
+        return true;
+    if (missing > NAMED_MISSING)
+        snprintf(list + n, sizeof list - n, " and %zu more", missing - NAMED_MISSING);
+    if (missing == x->n_files && missing > 1) /* of another model, or nothing but it was downloaded */
+        err_set(e, ERR_USER, "none of the %zu shards is there: %s%s, which %s names", missing, first, list, index_path);
+    else
+        err_set(e, ERR_USER, "the shard%s %s%s %s missing: %s names %s", missing > 1 ? "s" : "", first, list,
+                missing > 1 ? "are" : "is", index_path, missing > 1 ? "them" : "it");
+    return err_hint(e, "download %s into the model's folder", missing > 1 ? "them" : "it");
+}
+
+/* Shards that come without their index: PREFIX-00001-of-0000N.safetensors. */
+struct loose {
+    char prefix[64];
+    unsigned count, found, others;
+    bool seen[MAX_LOOSE];
+};
+
+static bool find_loose(void *ctx, const char *name, struct err *e)
+{
+    struct loose *l = ctx;
+    unsigned i, n;
+    int end = 0;
+    (void)e;
+    for (const char *p = name; *p; p++) {
+        size_t front = (size_t)(p - name);
+        if (sscanf(p, "-%5u-of-%5u.safetensors%n", &i, &n, &end) != 2 || !end || p[end])
+            continue;
+        bool model = front == 5 || front == 17;
+        if (!model || (memcmp(name, "model.safetensors", front) != 0) || n == 0 || n > MAX_LOOSE || i == 0 || i > n)
+            return true;
+        if (l->count && (l->count != n || strncmp(l->prefix, name, front) != 0 || l->prefix[front])) {
+            l->others++;
+            return true;
+        }
+        snprintf(l->prefix, sizeof l->prefix, "%.*s", (int)front, name);
+        l->count = n;
+        l->found += !l->seen[i - 1];
+        l->seen[i - 1] = true;
+        return true;
+    }
+    return true;
+}
+
+static bool open_loose(struct safetensors **out, const char *dir, const struct loose *l, struct err *e)
+{
+    char path[4096], name[128], missing[512] = "";
+    size_t n = 0, left = 0;
+    for (unsigned i = 0; i < l->count; i++) {
+        snprintf(name, sizeof name, "%s-%05u-of-%05u.safetensors", l->prefix, i + 1, l->count);
+        if (l->seen[i])
+            continue;
+        if (left++ < NAMED_MISSING)
+            n += (size_t)snprintf(missing + n, sizeof missing - n, "%s%s", left > 1 ? ", " : "", name);
+    }
+    if (left > NAMED_MISSING)
+        snprintf(missing + n, sizeof missing - n, " and %zu more", left - NAMED_MISSING);
+    if (left) {
+        err_set(e, ERR_USER, "%s holds %u of %u shards; %s %s missing", dir, l->found, l->count, missing,
+                left > 1 ? "are" : "is");
+        return err_hint(e, "download what is missing into the model's folder");
+    }
+    bool ok = create(out, l->count, e);
+    for (unsigned i = 0; i < l->count && ok; i++) {
+        snprintf(name, sizeof name, "%s-%05u-of-%05u.safetensors", l->prefix, i + 1, l->count);
+        ok = os_path_join(path, sizeof path, dir, name, e) && add_file(*out, path, e);
+    }
+    if (!ok)
+        safetensors_close(out);
+    return ok;
+}
+
 static bool open_sharded(struct safetensors **out, const char *dir, const char *index_path, struct err *e)
 {
     char *text = NULL;
@@ -507,15 +601,10 @@ static bool open_sharded(struct safetensors **out, const char *dir, const char *
     free(text);
     if (!ok)
         return false;
-    ok = create(out, x.n_files, e);
+    ok = create(out, x.n_files, e) && check_present(&x, dir, index_path, e);
     for (size_t i = 0; i < x.n_files && ok; i++) {
         char path[4096];
-        ok = os_path_join(path, sizeof path, dir, x.files[i], e);
-        if (ok && os_stat(path, NULL) == OS_ABSENT) {
-            ok = err_set(e, ERR_USER, "the shard %s is missing: %s names it", path, index_path);
-            err_hint(e, "download %.200s into the model's folder", x.files[i]);
-        }
-        ok = ok && add_file(*out, path, e);
+        ok = os_path_join(path, sizeof path, dir, x.files[i], e) && add_file(*out, path, e);
     }
     ok = ok && check_index(*out, &x, index_path, e);
     safetensors_index_free(&x);
@@ -538,8 +627,15 @@ bool safetensors_open_dir(struct safetensors **out, const char *dir, struct err 
         return false;
     if (os_stat(path, NULL) == OS_FILE)
         return safetensors_open_file(out, path, e);
-    err_set(e, ERR_USER, "%s has neither model.safetensors nor model.safetensors.index.json", dir);
-    return err_hint(e, "gsq reads safetensors; a .bin or .pth model has to be saved as safetensors first");
+    struct loose loose = {0};
+    if (!os_list(dir, find_loose, &loose, e))
+        return false;
+    if (loose.count && !loose.others)
+        return open_loose(out, dir, &loose, e);
+    if (!loose.count)
+        return foreign_folder(dir, "model.safetensors", e);
+    err_set(e, ERR_USER, "%s holds shards of more than one model, and no model.safetensors.index.json", dir);
+    return err_hint(e, "download the index, or remove what does not belong to the model");
 }
 
 void safetensors_close(struct safetensors **s)

@@ -73,8 +73,8 @@ bool safetensors_index_parse(struct safetensors_index *out, const char *text, si
                              struct err *e);
 void safetensors_index_free(struct safetensors_index *x);
 
-/* All tensors of a model folder: model.safetensors.index.json with its shards, else model.safetensors. Files
- * stay mapped. */
+/* All tensors of a model folder: model.safetensors.index.json with its shards, else model.safetensors, else all of
+ * model-00001-of-0000N.safetensors. Files stay mapped. */
 struct safetensors;
 bool safetensors_open_dir(struct safetensors **out, const char *dir, struct err *e);
 /* One file. */

@@ -30,6 +30,49 @@ expect 'missing tensor' 2 'model.layers.1.mlp.up_proj.weight is missing' 'all sh
 damaged nan
 expect 'NaN weight' 2 'model.layers.0.mlp.gate_proj.weight.* NaN' 'damaged' -- \
     "${quantize[@]}" "$tmp/bad" "${out[@]}" --method rtn
+# What lies there in place of a model is named, and what to do.
+while IFS='|' read -r flaw message hint; do
+    damaged "$flaw"
+    expect "$flaw" 2 "$message" "$hint" -- "$gsq" eval "$tmp/bad" --text "$tmp/text" --ctx 64
+done <<'END'
+loose-missing|holds 1 of 2 shards; model-00002-of-00002.safetensors is missing|download
+index-one|the shard .*model-00002-of-00002.safetensors is missing: .*index.json names it|download
+index-none|none of the 2 shards is there: .*model-00001-of-00002.safetensors, model-00002-of-00002|download
+lfs-config.json|config.json is a Git LFS pointer|git lfs pull
+lfs-tokenizer.json|tokenizer.json is a Git LFS pointer|git lfs pull
+lfs-model.safetensors|model.safetensors is a Git LFS pointer|git lfs pull
+lfs-model.safetensors.index.json|index.json is a Git LFS pointer|git lfs pull
+page-config.json|config.json is a web page|download the file again
+page-model.safetensors|model.safetensors is a web page|download the file again
+only-pytorch_model.bin|has no model.safetensors; it holds PyTorch files: pytorch_model.bin|save_pretrained
+only-model.pth|holds PyTorch files: model.pth|save_pretrained
+only-last.ckpt|holds PyTorch files: last.ckpt|save_pretrained
+only-consolidated.safetensors|maker's own layout: consolidated.safetensors|Hugging Face's layout
+only-consolidated.00.pth|maker's own layout: consolidated.00.pth|Hugging Face's layout
+only-adapter_model.safetensors|holds an adapter|merge
+only-M-Q4_K_M.gguf|holds a GGUF file: M-Q4_K_M.gguf|name the file itself
+only-tf_model.h5|another framework: tf_model.h5|safetensors
+only-other.safetensors|safetensors of other names: other.safetensors|model-00001-of
+prefix-model.language_model.|named model.language_model.layers.0|its language model alone
+prefix-language_model.model.|with the prefix "language_model.model."|its language model alone
+prefix-|with the prefix "" where gsq knows "model."|AutoModelForCausalLM
+no-head|has no lm_head.weight.*does not say that the head is the embedding|"tie_word_embeddings": true
+no-embedding|has no model.embed_tokens.weight, but lm_head.weight|"tie_word_embeddings": true
+END
+damaged prefix-model.language_model.
+run "$gsq" inspect "$tmp/bad"
+check 'inspect shows such a model, and why it cannot be quantized' grep -q 'refuse this model: the tensors of' "$tmp/out"
+rm -rf "$tmp/bad"
+mkdir "$tmp/bad"
+expect 'an empty folder' 2 'has no config.json' 'Hugging Face folder' -- "$gsq" inspect "$tmp/bad"
+touch "$tmp/bad/consolidated.00.pth" "$tmp/bad/params.json"
+expect "a folder in Meta's layout" 2 "maker's own layout: consolidated.00.pth and 1 more" "Hugging Face's layout" -- \
+    "$gsq" inspect "$tmp/bad"
+printf 'version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n' >"$tmp/p.gguf"
+expect 'a GGUF that is a pointer' 2 'p.gguf is a Git LFS pointer' 'git lfs pull' -- "$gsq" inspect "$tmp/p.gguf"
+printf 'PK\3\4....' >"$tmp/p.bin"
+expect 'a PyTorch file as the model' 2 "p.bin is a zip archive: PyTorch's" 'save_pretrained' -- "$gsq" inspect "$tmp/p.bin"
+
 # What an export cannot take is refused before the first block, by the dry run and by inspect too.
 damaged F4
 for more in --dry-run ''; do
@@ -66,6 +109,11 @@ check 'inspect of an unknown architecture still tells' grep -q 'not supported' "
 damaged sharded
 run "${quantize[@]}" "$tmp/bad" "${out[@]}" --method rtn
 check 'two whole shards are read' test "$rc" -eq 0
+cp "$tmp/result/model.safetensors" "$tmp/sharded.safetensors"
+damaged loose
+run "${quantize[@]}" "$tmp/bad" "${out[@]}" --method rtn
+check 'and so are two without an index' test "$rc" -eq 0
+check 'to the same bytes' cmp "$tmp/result/model.safetensors" "$tmp/sharded.safetensors"
 
 # Shapes against the gptq format.
 "$make" "$tmp/k" --hidden 128 --intermediate 240 --heads 4 --kv 2

@@ -361,6 +361,32 @@ static void reader_accepts(void **state)
     gguf_close(&g);
 }
 
+/* As llama.cpp: the last tensor may lack its padding, and bytes behind it are nobody's. */
+static void reader_accepts_tails(void **state)
+{
+    (void)state;
+    static const char header[] = HEAD("\3", "\1", "\0") TENSOR("t", "\1", "\0", "\0");
+    const size_t data_at = (sizeof header - 1 + 31) / 32 * 32, tails[] = {4, 5, 31, 32, 33, 132};
+    for (size_t i = 0; i < sizeof tails / sizeof tails[0]; i++) {
+        uint8_t file[256] = {0};
+        struct err e = {0};
+        struct gguf *g;
+        memcpy(file, header, sizeof header - 1);
+        file[data_at] = 7;
+        OK(gguf_parse(&g, file, data_at + tails[i], "good", &e), e);
+        assert_int_equal(gguf_tensor_at(g, 0)->bytes, 4);
+        assert_int_equal(gguf_tensor_at(g, 0)->data[0], 7);
+        gguf_close(&g);
+    }
+    static const char none[] = HEAD("\3", "\0", "\0");
+    uint8_t file[64] = {0};
+    struct err e = {0};
+    struct gguf *g;
+    memcpy(file, none, sizeof none - 1);
+    OK(gguf_parse(&g, file, sizeof file, "good", &e), e);
+    gguf_close(&g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -369,6 +395,7 @@ int main(void)
         cmocka_unit_test(negative_key),
         cmocka_unit_test_setup_teardown(alignment, make_dir, remove_dir),
         cmocka_unit_test(reader_accepts),
+        cmocka_unit_test(reader_accepts_tails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

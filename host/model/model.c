@@ -54,13 +54,56 @@ static const char *const norm_names[NORM_COUNT] = {"input_layernorm", "post_atte
 
 /* ---- checks before any work ---------------------------------------------------------------------------- */
 
+/* What stands in front of "layers.0." in the names of the tensors; false: there is no such tensor. */
+static bool find_prefix(const struct checkpoint *ck, char *out, size_t cap)
+{
+    for (size_t i = 0; i < checkpoint_tensor_count(ck); i++) {
+        const char *name = checkpoint_tensor_at(ck, i)->name;
+        for (const char *at = strstr(name, "layers.0."); at; at = strstr(at + 1, "layers.0.")) {
+            bool whole = at == name || at[-1] == '.';
+            if (!whole || strstr(name, "vision") || (size_t)(at - name) >= cap)
+                continue;
+            snprintf(out, cap, "%.*s", (int)(at - name), name);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A tensor that the family needs is not there. */
+static bool missing(const struct checkpoint *ck, const char *module, struct err *e)
+{
+    const char *dir = checkpoint_dir(ck);
+    char prefix[96];
+    bool other = find_prefix(ck, prefix, sizeof prefix) && strcmp(prefix, "model.") != 0;
+    if (other) {
+        err_set(e, ERR_USER, "the tensors of %s are named %slayers.0..., with the prefix \"%s\" where gsq knows \"model.\"",
+                dir, prefix, prefix);
+        return err_hint(e, "%s", prefix[0] && strstr(prefix, "language")
+                                     ? "the model reads more than text: save its language model alone, under the names of "
+                                       "its text architecture"
+                                     : "save it as a causal language model: in transformers, AutoModelForCausalLM."
+                                       "from_pretrained(FOLDER).save_pretrained(OTHER)");
+    }
+    if (!checkpoint_gguf(ck) && strcmp(module, "lm_head") == 0 && checkpoint_has_module(ck, "model.embed_tokens")) {
+        err_set(e, ERR_USER, "%s has no lm_head.weight, and its config.json does not say that the head is the embedding",
+                dir);
+        return err_hint(e, "if it is, add \"tie_word_embeddings\": true to config.json; otherwise a shard is missing");
+    }
+    if (strcmp(module, "model.embed_tokens") == 0 && checkpoint_has_module(ck, "lm_head")) {
+        err_set(e, ERR_USER, "%s has no model.embed_tokens.weight, but lm_head.weight", dir);
+        return err_hint(e, "if they are one matrix, add \"tie_word_embeddings\": true to config.json; otherwise a shard is "
+                           "missing");
+    }
+    err_set(e, ERR_USER, "the tensor %s.weight is missing in %s", module, dir);
+    return err_hint(e, "check that the folder holds the whole model (all shards that its index names)");
+}
+
 static bool check_module(const struct checkpoint *ck, const char *module, uint32_t rows, uint32_t cols,
                          struct err *e)
 {
-    if (!checkpoint_has_module(ck, module)) {
-        err_set(e, ERR_USER, "the tensor %s.weight is missing in %s", module, checkpoint_dir(ck));
-        return err_hint(e, "check that the folder holds the whole model (all shards that its index names)");
-    }
+    if (!checkpoint_has_module(ck, module))
+        return missing(ck, module, e);
     struct weight_info w;
     if (!checkpoint_weight(ck, module, &w, e))
         return false;

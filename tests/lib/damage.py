@@ -92,6 +92,47 @@ elif FLAW in ("F8_E4M3", "F4"):  # a tensor of that type beside the model's own
         "data_offsets": [len(data), len(data) + n],
     }
     write(header, data + bytes(i * 7 % 256 for i in range(n)))
+elif FLAW == "loose":  # whole shards, no index
+    shard()
+    os.remove(os.path.join(DIR, "model.safetensors.index.json"))
+elif FLAW == "loose-missing":
+    shard()
+    os.remove(os.path.join(DIR, "model.safetensors.index.json"))
+    os.remove(os.path.join(DIR, "model-00002-of-00002.safetensors"))
+elif FLAW in ("index-one", "index-none"):  # an index that names what is not there
+    shard()
+    os.remove(os.path.join(DIR, "model-00002-of-00002.safetensors"))
+    if FLAW == "index-none":
+        os.remove(os.path.join(DIR, "model-00001-of-00002.safetensors"))
+elif FLAW.startswith("lfs-"):
+    shard() if "index" in FLAW else None
+    open(os.path.join(DIR, FLAW[4:]), "w").write(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:%s\nsize 9085657\n" % ("b" * 64)
+    )
+elif FLAW.startswith("page-"):
+    open(os.path.join(DIR, FLAW[5:]), "w").write("\n<!DOCTYPE html><html><body>Access denied</body></html>")
+elif FLAW.startswith("only-"):  # only a file of another kind in place of the safetensors
+    os.remove(PATH)
+    open(os.path.join(DIR, FLAW[5:]), "wb").write(b"PK\3\4" + bytes(100))
+elif FLAW.startswith("prefix-"):
+    header, data = read()
+    write({(FLAW[7:] + k[6:] if k.startswith("model.") else k): v for k, v in header.items()}, data)
+elif FLAW in ("no-head", "no-embedding"):
+    header, data = read()
+    config(tie_word_embeddings=False)
+    a, b = ("lm_head.weight", "model.embed_tokens.weight")
+    if FLAW == "no-embedding":
+        a, b = b, a
+    one = header.pop(b) if b in header else header.pop(a)
+    header.pop(a, None)
+    t = bytes(data[one["data_offsets"][0] : one["data_offsets"][1]])
+    names = sorted(tensors(header), key=lambda k: header[k]["data_offsets"])
+    new, blob = {}, b""
+    for k in names + [b]:
+        x = t if k == b else bytes(data[header[k]["data_offsets"][0] : header[k]["data_offsets"][1]])
+        new[k] = dict(one if k == b else header[k], data_offsets=[len(blob), len(blob) + len(x)])
+        blob += x
+    write(new, blob)
 elif FLAW == "architecture":
     config(architectures=["GPTNeoXForCausalLM"], model_type="gpt_neox")
 else:
