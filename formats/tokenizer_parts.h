@@ -48,6 +48,20 @@ void bpe_work_free(struct bpe_work *w);
 bool bpe_encode(const struct bpe *b, struct bpe_work *w, const char *word, size_t n, struct id_list *out,
                 struct err *e);
 
+/* --- regular expressions (tokenizer_regex.c)
+ * ---------------------------------------------------------------------- */
+/* What \s and \w are to Oniguruma, as items of a class of PCRE2: Unicode's White_Space; letters, marks,
+ * digits and connectors. PCRE2's own take in other characters. */
+#define REGEX_SPACE                                                                                          \
+    "\\x{9}-\\x{D}\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{" \
+    "3000}"
+#define REGEX_WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+/* Appends a pattern of Oniguruma (its default syntax, UTF-8) as PCRE2 spells the same, for PCRE2_UTF,
+ * PCRE2_UCP and PCRE2_MULTILINE with the newline LF. False for what is not known to mean the same; `why` then
+ * names it. Out of memory shows in out->failed. */
+enum { REGEX_WHY = 128 };
+bool regex_translate(struct strbuf *out, const char *pattern, char why[REGEX_WHY]);
+
 /* --- normalizers and pre-tokenizers (tokenizer_steps.c)
  * ------------------------------------------------------------ */
 struct step;
@@ -58,6 +72,10 @@ struct step_list {
 /* o may be NULL (nothing to do). An unknown type is ERR_USER and named. */
 bool normalizers_parse(struct step_list *l, const cJSON *o, const char *path, struct err *e);
 bool pretokenizers_parse(struct step_list *l, const cJSON *o, const char *path, struct err *e);
+/* The same without what it takes to match: for comparisons only. */
+bool pretokenizers_shape(struct step_list *l, const cJSON *o, const char *path, struct err *e);
+/* Whether a cuts every text as b does, as far as can be seen from how they are written. */
+bool steps_equal(const struct step_list *a, const struct step_list *b);
 void steps_free(struct step_list *l);
 
 /* What matching needs besides the patterns; one per thread. Zero-initialise, then create. */

@@ -29,6 +29,8 @@ struct step {
     bool left, right, once, invert;
     enum behavior behavior;
     char *text;
+    char *pattern; /* as the model spells it; `literal`: no expression but text */
+    bool literal;
     pcre2_code *re;
     bool apart;    /* what it matches does not depend on what stands before */
     bool one_char; /* it matches one character, and nothing else */

@@ -17,8 +17,8 @@ static const char *const behaviors[] = {"Isolated", "Removed", "MergedWithPrevio
 static const char gpt2_pattern[] =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
-/* What \w means to the reference implementation; PCRE2's takes other numbers and no marks. */
-#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}"
+/* \w where the reference implementation does not ask Oniguruma. */
+#define WORD REGEX_WORD "\\x{200C}\\x{200D}"
 
 bool is_space_char(uint32_t c)
 {
@@ -50,6 +50,7 @@ struct reader {
     struct step_list *list;
     const char *path, *what; /* "normalizer" or "pre_tokenizer" */
     struct err *e;
+    bool shape_only; /* patterns are not compiled */
 };
 
 static bool bad(const struct reader *r, const char *type, const char *what)
@@ -93,17 +94,19 @@ static void set_reach(struct step *s, const char *pattern, bool literal)
     }
 }
 
-/* The reference implementation matches with Oniguruma in its Ruby syntax: ^ and $ are ends of lines there.
- * One known difference is left: \s of PCRE2 takes in U+180E. */
-static bool set_pattern(const struct reader *r, struct step *s, const char *pattern, bool literal)
+/* pattern: as PCRE2 spells it, or plain text. */
+static bool compile(const struct reader *r, struct step *s, const char *pattern, bool literal)
 {
+    static const uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
     int code;
     size_t at;
-    uint32_t options = literal ? PCRE2_UTF | PCRE2_LITERAL
-                               : PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
-    if (!literal && strstr(pattern, "&&["))
-        return bad(r, pattern, "intersects character classes, which is not supported");
-    s->re = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, options, &code, &at, NULL);
+    pcre2_compile_context *context = pcre2_compile_context_create(NULL);
+    if (!context)
+        return err_nomem(r->e, "the tokenizer", 1024);
+    pcre2_set_newline(context, PCRE2_NEWLINE_LF);
+    s->re = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
+                          literal ? PCRE2_UTF | PCRE2_LITERAL : options, &code, &at, context);
+    pcre2_compile_context_free(context);
     if (!s->re) {
         char why[128] = "";
         pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
@@ -115,6 +118,31 @@ static bool set_pattern(const struct reader *r, struct step *s, const char *patt
     pcre2_jit_compile(s->re, PCRE2_JIT_COMPLETE | PCRE2_JIT_PARTIAL_HARD);
     set_reach(s, pattern, literal);
     return true;
+}
+
+/* The reference implementation matches with Oniguruma. */
+static bool set_pattern(const struct reader *r, struct step *s, const char *pattern, bool literal)
+{
+    s->literal = literal;
+    s->pattern = str_dup(pattern);
+    if (!s->pattern)
+        return err_nomem(r->e, "the tokenizer", strlen(pattern));
+    if (r->shape_only)
+        return true;
+    if (literal)
+        return compile(r, s, pattern, true);
+    struct strbuf translated = {0};
+    char why[REGEX_WHY];
+    bool ok = regex_translate(&translated, pattern, why);
+    if (translated.failed) {
+        ok = err_nomem(r->e, "the tokenizer", translated.size);
+    } else if (!ok) {
+        err_set(r->e, ERR_USER, "%s: %s: pattern \"%.200s\": %s is not read", r->path, r->what, pattern, why);
+        err_hint(r->e, "this tokenizer is not one that gsq can follow exactly");
+    }
+    ok = ok && compile(r, s, translated.data, false);
+    strbuf_free(&translated);
+    return ok;
 }
 
 /* "pattern": {"Regex": "..."} or {"String": "..."}. */
@@ -263,12 +291,11 @@ static bool add_pretokenizer(const struct reader *r, const cJSON *o, const char 
     if (is(type, "Metaspace"))
         return add_metaspace(r, o);
     if (is(type, "Digits"))
-        return add_split(r, "\\p{N}", read_flag(o, "individual_digits", false) ? ISOLATED : CONTIGUOUS,
-                         false);
+        return add_split(r, read_flag(o, "individual_digits", false) ? "\\p{N}" : "\\p{N}+", ISOLATED, false);
     if (is(type, "Whitespace"))
-        return add_split(r, "[" WORD "]+|[^" WORD "\\s]+", REMOVED, true);
+        return add_split(r, "[" WORD "]+|[^" WORD REGEX_SPACE "]+", REMOVED, true);
     if (is(type, "WhitespaceSplit"))
-        return add_split(r, "\\s", REMOVED, false);
+        return add_split(r, "[" REGEX_SPACE "]", REMOVED, false);
     if (is(type, "Punctuation"))
         return add_split(r, "[!-/:-@\\[-`{-~\\p{P}]", ISOLATED, false) &&
                read_behavior(r, &r->list->steps[r->list->n - 1], o, type);
@@ -296,20 +323,60 @@ static bool parse_one(const struct reader *r, const cJSON *o, bool normalizers)
 
 bool normalizers_parse(struct step_list *l, const cJSON *o, const char *path, struct err *e)
 {
-    const struct reader r = {l, path, "normalizer", e};
+    const struct reader r = {l, path, "normalizer", e, false};
     return !o || parse_one(&r, o, true);
 }
 
 bool pretokenizers_parse(struct step_list *l, const cJSON *o, const char *path, struct err *e)
 {
-    const struct reader r = {l, path, "pre_tokenizer", e};
+    const struct reader r = {l, path, "pre_tokenizer", e, false};
     return !o || parse_one(&r, o, false);
+}
+
+bool pretokenizers_shape(struct step_list *l, const cJSON *o, const char *path, struct err *e)
+{
+    const struct reader r = {l, path, "pre_tokenizer", e, true};
+    return !o || parse_one(&r, o, false);
+}
+
+static bool same_text(const char *a, const char *b)
+{
+    return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+/* Later expressions end so: every character is part of some match. */
+static bool matches_all(const char *pattern)
+{
+    size_t n = pattern ? strlen(pattern) : 0;
+    return n > 4 && strcmp(pattern + n - 4, "|\\s+") == 0;
+}
+
+static bool same_step(const struct step *a, const struct step *b)
+{
+    if (a->kind != b->kind || !same_text(a->text, b->text) || !same_text(a->pattern, b->pattern) ||
+        a->literal != b->literal || a->left != b->left || a->right != b->right || a->once != b->once ||
+        a->form != b->form)
+        return false;
+    if (a->behavior == b->behavior && a->invert == b->invert)
+        return true;
+    /* To keep what matches, and to cut it off from what does not, is the same where all matches. */
+    bool kept = a->behavior == REMOVED && a->invert, cut = b->behavior == ISOLATED && !b->invert;
+    return (kept && cut && matches_all(b->pattern));
+}
+
+bool steps_equal(const struct step_list *a, const struct step_list *b)
+{
+    bool same = a->n == b->n;
+    for (size_t i = 0; same && i < a->n; i++)
+        same = same_step(&a->steps[i], &b->steps[i]);
+    return same;
 }
 
 void steps_free(struct step_list *l)
 {
     for (size_t i = 0; i < l->n; i++) {
         free(l->steps[i].text);
+        free(l->steps[i].pattern);
         pcre2_code_free(l->steps[i].re);
     }
     free(l->steps);

@@ -16,6 +16,7 @@
 #endif
 
 #include "formats/tokenizer.h"
+#include "formats/tokenizer_parts.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 
@@ -191,6 +192,62 @@ static void split_qwen2(void **state)
     expect(t, "caf\xC3\xA9", IDS(1));
     expect(t, "caf 12 it're", IDS(7, 4, 2, 3, 5, 6));
     tokenizer_destroy(&t);
+}
+
+/* Expressions mean what they mean to Oniguruma: the words are those that Hugging Face's library cuts. */
+static void split_oniguruma(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *regex, *text;
+        size_t pieces[8]; /* bytes */
+    } cases[] = {
+        {"\\w+|[^\\w\\s]+|\\s+", "\xE0\xB8\x99\xE0\xB8\xB5 a_1", {6, 1, 3}}, /* Thai: letter and vowel */
+        {"[[:alpha:]]+", "\xE0\xA4\x95\xE0\xA4\xBF+", {6, 1}},               /* Hindi */
+        {"\\h", "abg", {1, 1, 1}},
+        {"\\H+", "abgg", {2, 2}},
+        {"a{,2}", "aaab", {2, 1, 1}},
+        {"a{2}?", "aaa", {2, 1}},  /* optional, not lazy */
+        {"a{1,2}+", "aaaaa", {5}}, /* again and again, not possessive */
+        {"a{,}", "aa{,}", {1, 4}},
+        {"[a-z&&[^aeiou]]+", "abcde", {1, 3, 1}},
+        {"[^a-z&&[^aeiou]]+", "abcde", {1, 3, 1}},
+        {" ?[^(\\s|[.,!?])]+", "ab, c|d", {2, 1, 2, 1, 1}},
+        {"[a[^b-y]]+", "abz1by", {1, 1, 2, 2}},
+        {"[^\\S\\n]+", "a \t\nb", {1, 2, 2}},
+        {"\\s+", "a\xE1\xA0\x8E b", {4, 1, 1}}, /* U+180E is no space */
+        {"\\v", "a\vb\n", {1, 1, 2}},           /* one tabulator, not every line's end */
+        {"\\p{Han}+", "\xE4\xB8\x80\xE3\x80\x81\xE4\xB8\x80", {3, 3, 3}}, /* scripts, not their extensions */
+        {"\\p{^Lu}+", "abC", {2, 1}},
+        {"(?i:'ll|s)", "'LL\xC5\xBF", {3, 2}},
+        {"(?m:a.)", "a\nb", {2, 1}},
+        {"\\b", "\xE0\xB8\x99\xE0\xB8\xB5 a", {6, 1, 1}},
+        {"^a$", "a\na\nb", {1, 1, 1, 2}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct step_list steps = {0};
+        struct match_work w = {0};
+        struct pieces p = {0};
+        struct err e = {0};
+        cJSON *o = cJSON_CreateObject(), *pattern = cJSON_AddObjectToObject(o, "pattern");
+        cJSON_AddStringToObject(o, "type", "Split");
+        cJSON_AddStringToObject(o, "behavior", "Isolated");
+        cJSON_AddStringToObject(pattern, "Regex", cases[i].regex);
+        if (!pretokenizers_parse(&steps, o, "tokenizer.json", &e) || !match_work_create(&w, &e))
+            fail_msg("%s: %s", cases[i].regex, e.msg);
+        strbuf_puts(&p.text, cases[i].text);
+        assert_true(pretokenize(&steps, &w, &p, AT_FIRST, &e));
+        bool same = p.n == 8 || cases[i].pieces[p.n] == 0;
+        for (size_t k = 0; k < p.n && same; k++)
+            same = p.list[k].end - p.list[k].begin == cases[i].pieces[k];
+        if (!same)
+            fail_msg("%s cuts otherwise: %zu pieces, %zu bytes first", cases[i].regex, p.n,
+                     p.n ? p.list[0].end : 0);
+        pieces_free(&p);
+        match_work_free(&w);
+        steps_free(&steps);
+        cJSON_Delete(o);
+    }
 }
 
 static void split_behaviors(void **state)
@@ -431,7 +488,15 @@ static void refused(void **state)
         {NO_ADDED, NONE, "{\"type\":\"UnicodeScripts\"}", model, "UnicodeScripts is not known"},
         {NO_ADDED, NONE, "{}", model, "has no \"type\""},
         {NO_ADDED, NONE, "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"},\"behavior\":\"Isolated\"}",
-         model, "missing closing parenthesis"},
+         model, "a group without its )"},
+        {NO_ADDED, NONE, SPLIT("\\\\X"), model, "\\X at offset 1 is not read"},
+        {NO_ADDED, NONE, SPLIT("(a)\\\\1"), model, "\\1 at offset 4 is not read"},
+        {NO_ADDED, NONE, SPLIT("a(?i)b"), model, "options in the middle"},
+        {NO_ADDED, NONE, SPLIT("(?i:\\\\p{Lu})"), model, "a property without regard to case"},
+        {NO_ADDED, NONE, SPLIT("\\\\p{Emoji}"), model, "unknown property"},
+        {NO_ADDED, NONE, SPLIT("[[:graph:]]"), model, "an odd [:"},
+        {NO_ADDED, NONE, SPLIT("[a-c-e]"), model, "a - behind a range"},
+        {NO_ADDED, NONE, SPLIT("a**"), model, "a quantifier of a quantifier"},
         {NO_ADDED, NONE, "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Odd\"}", model,
          "behavior"},
         {NO_ADDED, NONE, "{\"type\":\"Split\",\"behavior\":\"Isolated\"}", model, "has no \"pattern\""},
@@ -596,13 +661,21 @@ static void real_tokenizers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(merges),        cmocka_unit_test(unknown_and_bytes),
-        cmocka_unit_test(split_gpt2),    cmocka_unit_test(split_llama3),
-        cmocka_unit_test(split_qwen2),   cmocka_unit_test(split_behaviors),
-        cmocka_unit_test(metaspace),     cmocka_unit_test(normalizers),
-        cmocka_unit_test(added_tokens),  cmocka_unit_test(beginning_of_sequence),
-        cmocka_unit_test(folder),        cmocka_unit_test(refused),
-        cmocka_unit_test(one_long_word), cmocka_unit_test(real_tokenizers),
+        cmocka_unit_test(merges),
+        cmocka_unit_test(unknown_and_bytes),
+        cmocka_unit_test(split_gpt2),
+        cmocka_unit_test(split_llama3),
+        cmocka_unit_test(split_qwen2),
+        cmocka_unit_test(split_oniguruma),
+        cmocka_unit_test(split_behaviors),
+        cmocka_unit_test(metaspace),
+        cmocka_unit_test(normalizers),
+        cmocka_unit_test(added_tokens),
+        cmocka_unit_test(beginning_of_sequence),
+        cmocka_unit_test(folder),
+        cmocka_unit_test(refused),
+        cmocka_unit_test(one_long_word),
+        cmocka_unit_test(real_tokenizers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
