@@ -65,6 +65,7 @@ struct gpu_cmd {
     struct err err; /* the first one since the last finish */
     bool profile;
     bool counting; /* gpu_cmd_count */
+    double products;
     struct gpu_profile profiles[KERNEL_COUNT];
 };
 

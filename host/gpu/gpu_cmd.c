@@ -237,6 +237,11 @@ void gpu_cmd_profile_clear(struct gpu_cmd *c)
     memset(c->profiles, 0, sizeof c->profiles);
 }
 
+double gpu_cmd_products(const struct gpu_cmd *c)
+{
+    return c->products;
+}
+
 void gpu_cmd_count(struct gpu_cmd *c, bool on)
 {
     gpu_cmd_flush(c);
@@ -299,6 +304,9 @@ bool cmd_wait(struct gpu_cmd *c, uint64_t value)
         if (!s->value || s->value > value)
             continue;
         s->value = 0;
+        for (unsigned k = 0; k < s->n_costs; k++)
+            if (s->costs[k].kernel->variant->kernel == KERNEL_ID_gemm)
+                c->products += s->costs[k].work;
         drop_texels(c->gpu, s);
         c->upload_tail = max_u64(c->upload_tail, s->upload_end);
         learn(c, s);

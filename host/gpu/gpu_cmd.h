@@ -59,6 +59,9 @@ struct gpu_profile {
 void gpu_cmd_profile_enable(struct gpu_cmd *c, bool on);
 struct gpu_profile gpu_cmd_profile(const struct gpu_cmd *c, unsigned kernel);
 void gpu_cmd_profile_clear(struct gpu_cmd *c);
+/* Floating-point operations of matrix products that the device has ended so far: how far it is within what was
+ * recorded. */
+double gpu_cmd_products(const struct gpu_cmd *c);
 /* While on, nothing is recorded: dispatches, with the work they would do, are added to the profiles,
  * transfers are dropped, and downloads give zeros. Views may come from gpu_arena_create_imaginary. For what a
  * run of any size would take, without the time or the memory. */

@@ -462,6 +462,14 @@ static bool check_finite_layer(const struct model *m, uint32_t layer, struct err
     return true;
 }
 
+double model_block_products(const struct model *m)
+{
+    double n = 0;
+    for (int id = 0; id < LINEAR_COUNT; id++)
+        n += (double)m->rows[id] * m->cols[id];
+    return n;
+}
+
 bool model_check_finite(const struct model *m, bool (*fn)(void *ctx, double done), void *ctx, struct err *e)
 {
     const char *embed = checkpoint_embedding_module(m->ck), *head = checkpoint_head_module(m->ck);

@@ -53,6 +53,8 @@ const char *linear_short_name(enum linear_id id);
 
 /* Device bytes that model_load_block takes from its arena. */
 uint64_t model_block_bytes(const struct model *m);
+/* Weights of a block's linears: multiply-adds of its products, for each token. */
+double model_block_products(const struct model *m);
 /* Bytes of the embedding or head in f32, [vocab, hidden]. */
 uint64_t model_head_bytes(const struct model *m);
 /* Streams block `layer` into the arena: raw 16-bit tensors go up and are widened by a kernel; quantized

@@ -103,12 +103,9 @@ enum { WORK_LOAD, WORK_FORWARD, WORK_HEAD };
 /* Seconds, as predicted, of one block on these windows. */
 static double block_work(const struct eval *ev, const struct model *m, uint32_t windows)
 {
-    double weights = 0;
     if (ev->speed.measured)
         return windows * (ev->speed.attn_fwd + ev->speed.ffn_fwd);
-    for (int id = 0; id < LINEAR_COUNT; id++)
-        weights += (double)m->rows[id] * m->cols[id];
-    return (double)windows * ev->w.ctx * (weights + (double)m->ctx * m->rows[LINEAR_Q]) * SECONDS_PER_OP;
+    return (double)windows * ev->w.ctx * (model_block_products(m) + (double)m->ctx * m->rows[LINEAR_Q]) * SECONDS_PER_OP;
 }
 
 static double load_work(const struct eval *ev, const struct model *m)
@@ -177,11 +174,13 @@ static bool run_block(struct eval *ev, struct side *s, uint32_t layer, const str
     uint32_t blocks = s->m->cfg->num_layers;
     snprintf(detail, sizeof detail, "%sblock %" PRIu32 "/%" PRIu32, s->label, layer + 1, blocks);
     ev->windows = 0;
+    progress_meter(&ev->watch, 0);
     eta_begin(&ev->eta, WORK_LOAD, load_work(ev, s->m), os_now_ns());
     if (!tell(ev, detail, layer + 1, blocks, e) || !model_load_block(s->m, layer, ev->weights, &b, e))
         return false;
     eta_end(&ev->eta, os_now_ns());
     eta_begin(&ev->eta, WORK_FORWARD, block_work(ev, s->m, ev->w.n), os_now_ns());
+    progress_meter(&ev->watch, model_block_products(s->m) * ev->w.n * ev->w.ctx);
     for (uint32_t w = 0; w < ev->w.n; w += ev->batch) {
         uint32_t n = (uint32_t)min_u64(ev->batch, ev->w.n - w);
         struct gpu_view x;
@@ -369,6 +368,7 @@ static bool run_head(struct eval *ev, struct err *e)
         work += head_work(ev, ev->side[i].m, ev->w.n);
     ev->windows = 0;
     eta_begin(&ev->eta, WORK_HEAD, work, os_now_ns());
+    progress_meter(&ev->watch, 0);
     bool ok = tell(ev, "logits", 0, 0, e) && head_alloc(ev, &h, e);
     for (uint32_t w = 0; ok && w < ev->w.n; w += ev->batch) {
         uint32_t n = (uint32_t)min_u64(ev->batch, ev->w.n - w);

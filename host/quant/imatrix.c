@@ -53,12 +53,9 @@ static double load_work(const struct collect *c)
 
 static double block_work(const struct collect *c)
 {
-    double weights = 0;
     if (c->speed.measured)
         return c->w.n * (c->speed.attn_fwd + c->speed.ffn_fwd);
-    for (int id = 0; id < LINEAR_COUNT; id++)
-        weights += (double)c->m->rows[id] * c->m->cols[id];
-    return weights * c->w.n * c->w.ctx * SECONDS_PER_OP;
+    return model_block_products(c->m) * c->w.n * c->w.ctx * SECONDS_PER_OP;
 }
 
 static bool tell(struct collect *c, const char *detail, uint32_t block, uint32_t windows, struct err *e)
@@ -144,11 +141,13 @@ static bool run_block(struct collect *c, uint32_t layer, struct err *e)
 {
     struct block_weights b;
     char module[96];
+    progress_meter(&c->watch, 0);
     eta_begin(&c->eta, WORK_LOAD, load_work(c), os_now_ns());
     if (!report(c, layer, 0, e) || !model_load_block(c->m, layer, c->weights, &b, e))
         return false;
     eta_end(&c->eta, os_now_ns());
     eta_begin(&c->eta, WORK_FORWARD, block_work(c), os_now_ns());
+    progress_meter(&c->watch, model_block_products(c->m) * c->w.n * c->w.ctx);
     for (int i = 0; i < INPUTS; i++)
         gpu_fill(c->cmd, c->sums[i], 0);
     for (uint32_t w = 0; w < c->w.n; w += c->batch) {

@@ -77,6 +77,18 @@ static void run_half(struct job *j, const struct stage *s, enum pass pass, const
     gather(j, &h[1], attn ? b->s.attn : b->s.act, w0, n, b->transposed);
 }
 
+/* Multiply-adds of all products. */
+static double pass_products(const struct job *j, const struct stage *s, enum pass pass)
+{
+    double each = 0, a = j->m->cols[s->first], b = j->m->cols[s->wide];
+    for (int id = s->first; id < (int)s->end; id++)
+        if (pass == PASS_HALF || id != (int)s->wide)
+            each += (double)j->m->rows[id] * j->m->cols[id];
+    if (pass == PASS_INPUTS)
+        each += a * a + b * b;
+    return each * j->plan.samples * j->plan.ctx;
+}
+
 /* A pass through half a block over all windows of `acts`. h: the stage's Hessians, for PASS_INPUTS. */
 static bool run_pass(struct job *j, const struct stage *s, enum pass pass, struct acts *acts,
                      const struct block_weights *w, const struct hessian h[2], struct err *e)
@@ -88,6 +100,7 @@ static bool run_pass(struct job *j, const struct stage *s, enum pass pass, struc
         job_begin(j, WORK_HESSIAN, job_hessian_work(j, s));
     else
         job_begin(j, WORK_FORWARD, job_half_work(j, s));
+    progress_meter(&j->watch, pass_products(j, s, pass));
     for (uint32_t w0 = 0; ok && w0 < j->plan.samples; w0 += j->plan.batch_windows) {
         uint32_t n = (uint32_t)min_u64(j->plan.batch_windows, j->plan.samples - w0);
         struct gpu_view x;

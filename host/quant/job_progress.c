@@ -214,6 +214,7 @@ void job_expect(struct job *j, uint32_t done, bool replay)
 void job_begin(struct job *j, enum work kind, double seconds)
 {
     eta_begin(&j->eta, kind, seconds, os_now_ns());
+    progress_meter(&j->watch, 0);
 }
 
 void job_end(struct job *j)

@@ -7,12 +7,24 @@
 #include "host/base/os.h"
 #include "host/gpu/gpu_cmd.h"
 
+/* A meter tells of no more than that, because what is not a product comes after the last one, too. */
+#define METER_MOST 0.99
 /* Longest silence while the device works. */
 #define TICK_NS 1000000000ull
+
+static void read_meter(struct progress_watch *w, uint64_t now)
+{
+    if (!(w->meter_total > 0) || !w->eta->open)
+        return;
+    double share = (gpu_cmd_products(w->cmd) - w->meter_from) / w->meter_total;
+    if (share > w->eta->part)
+        eta_part(w->eta, fmin(share, METER_MOST), now);
+}
 
 static bool tell(struct progress_watch *w, uint64_t now)
 {
     w->told_ns = now;
+    read_meter(w, now);
     w->last.done = eta_share(w->eta, now);
     w->last.eta_seconds = eta_left(w->eta, now);
     w->last.elapsed_seconds = eta_elapsed(w->eta, now);
@@ -43,6 +55,12 @@ void progress_watch_end(struct progress_watch *w)
     if (w->cmd)
         gpu_cmd_set_poll(w->cmd, w->poll, w->poll_ctx);
     w->cmd = NULL;
+}
+
+void progress_meter(struct progress_watch *w, double multiply_adds)
+{
+    w->meter_from = w->cmd ? gpu_cmd_products(w->cmd) : 0;
+    w->meter_total = w->cmd ? 2 * multiply_adds : 0;
 }
 
 bool progress_report(struct progress_watch *w, const struct progress_event *ev)

@@ -38,6 +38,7 @@ struct progress_watch {
     struct progress_event last; /* its texts are those below */
     char phase[32], detail[128];
     uint64_t told_ns;
+    double meter_from, meter_total; /* operations of products; total 0: off */
     bool (*poll)(void *ctx); /* the device's own, asked too */
     void *poll_ctx;
 };
@@ -46,6 +47,9 @@ struct progress_watch {
 void progress_watch_begin(struct progress_watch *w, const struct progress *to, struct eta *eta,
                           struct gpu_cmd *cmd);
 void progress_watch_end(struct progress_watch *w);
+/* The piece that has just begun consists of that many multiply-adds of matrix products: how far it is shows while it
+ * tells nothing. Until the next call; 0: it is not known. */
+void progress_meter(struct progress_watch *w, double multiply_adds);
 /* True: go on. */
 bool progress_report(struct progress_watch *w, const struct progress_event *ev);
 
