@@ -33,7 +33,7 @@ static bool pull_linear(void *ctx, const struct export_item *item, struct qlinea
 static bool report(void *ctx, uint64_t done, uint64_t total)
 {
     struct conversion *c = ctx;
-    return convert_tell(&c->clock, done, total);
+    return convert_tell(&c->clock, done, total, "MB");
 }
 
 void convert_begin(struct convert_clock *c, const struct progress *p)
@@ -42,15 +42,18 @@ void convert_begin(struct convert_clock *c, const struct progress *p)
     progress_watch_begin(&c->watch, p, &c->eta, NULL);
 }
 
-bool convert_tell(struct convert_clock *c, uint64_t done, uint64_t total)
+/* Of the time, what is still to come when all is written: it must reach the disk. */
+#define SYNC_SHARE 0.15
+
+bool convert_tell(struct convert_clock *c, uint64_t done, uint64_t total, const char *unit)
 {
     struct eta *t = &c->eta;
     if (!t->open && total) {
         eta_expect(t, 0, 1e-9 * (double)total);
         eta_begin(t, 0, 1e-9 * (double)total, t->begin);
     }
-    eta_part(t, total ? (double)done / (double)total : 1, os_now_ns());
-    struct progress_event ev = {.phase = "export", .loss = NAN, .unit = "MB", .count = 1e-6 * (double)done};
+    eta_part(t, (total ? (double)done / (double)total : 1) * (1 - SYNC_SHARE), os_now_ns());
+    struct progress_event ev = {.phase = "export", .loss = NAN, .unit = unit, .count = 1e-6 * (double)done};
     return progress_report(&c->watch, &ev);
 }
 

@@ -22,13 +22,13 @@ bool convert_run(const char *in, const char *out, const struct convert_options *
 /* --- inside convert --------------------------------------------------------------------------------------
  */
 
-/* Bytes written: one kind of work, whose speed shows as it goes. */
+/* One kind of work, whose speed shows as it goes. unit: what done / 1e6 counts, for people; NULL: nothing. */
 struct convert_clock {
     struct eta eta;
     struct progress_watch watch;
 };
 void convert_begin(struct convert_clock *c, const struct progress *p);
-bool convert_tell(struct convert_clock *c, uint64_t done, uint64_t total);
+bool convert_tell(struct convert_clock *c, uint64_t done, uint64_t total, const char *unit);
 /* EXPORT_GGUF (convert_gguf.c). */
 bool convert_to_gguf(const struct checkpoint *ck, const char *out, const struct convert_options *o,
                      const struct progress *progress, struct err *e);

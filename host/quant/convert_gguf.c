@@ -121,7 +121,7 @@ static bool pull_codes(void *ctx, const struct gguf_item *item, struct qlinear *
 static bool report(void *ctx, uint64_t done, uint64_t total)
 {
     struct gguf_conversion *c = ctx;
-    return convert_tell(&c->clock, done, total);
+    return convert_tell(&c->clock, done, total, NULL);
 }
 
 static bool find_type(struct gguf_conversion *c)

@@ -18,14 +18,18 @@ static bool pull(struct job *j, const char *module, struct qlinear *q, struct er
     return err_set(e, ERR_BUG, "the export asks for %s, which is not in the plan", module);
 }
 
+/* What is still to come when all is written: it must reach the disk. */
+#define SYNC_SHARE 0.05
+
 static bool progress(void *ctx, uint64_t done, uint64_t total)
 {
     struct job *j = ctx;
+    double part = total ? (double)done / (double)total : 1;
     struct told t = {.phase = "export",
-                     .part = total ? (double)done / (double)total : 1,
+                     .part = part * (1 - SYNC_SHARE),
                      .loss = NAN,
                      .unit = "MB",
-                     .count = 1e-6 * (double)done};
+                     .count = part * 1e-6 * (double)j->plan.out_bytes};
     return job_tell(j, &t, NULL);
 }
 

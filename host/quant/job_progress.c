@@ -12,6 +12,7 @@
 #define SECONDS_PER_CHECK 1e-9  /* a weight looked at */
 #define SECONDS_PER_STORE 4e-9  /* a weight's code to the work folder, and to the disk */
 #define SECONDS_PER_BYTE  2e-9  /* of the result's file */
+#define SECONDS_PER_PACK  5e-9  /* a weight's code read from the work folder and packed into a GGUF */
 #define BLOCK_SECONDS     0.02  /* what a block takes beside all that */
 
 /* ---- pieces of a run -------------------------------------------------------------------------------------
@@ -174,10 +175,21 @@ static void other_work(const struct job *j, double by_kind[ETA_KINDS])
     by_kind[WORK_EXPORT] += j->export_work;
 }
 
+static double export_work(const struct job *j)
+{
+    double seconds = 0.05 + (double)j->plan.out_bytes * SECONDS_PER_BYTE;
+    for (size_t i = 0; i < j->plan.n_tensors; i++) {
+        const struct plan_tensor *t = &j->plan.tensors[i];
+        double rate = t->coded ? SECONDS_PER_PACK : speed_rounding(&j->speed, t->type);
+        seconds += (double)t->rows * t->cols * (rate > 0 ? rate : SECONDS_PER_PACK);
+    }
+    return seconds;
+}
+
 void job_predict(struct job *j)
 {
     double by_kind[ETA_KINDS] = {0};
-    j->export_work = 0.05 + (double)j->plan.out_bytes * SECONDS_PER_BYTE;
+    j->export_work = export_work(j);
     for (uint32_t layer = 0; layer < j->plan.n_layers; layer++)
         block_work(j, layer, by_kind);
     other_work(j, by_kind);

@@ -6,6 +6,7 @@
 
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/base/pool.h"
 #include "host/gpu/gpu_gemm.h"
 #include "host/gpu/kernels.h"
 #include "host/model/block_bwd.h"
@@ -21,6 +22,7 @@
 #define SLICE_LINEAR (1u << 18)
 #define SLICE_COLS   512u /* of its Hessian, for GPTQ */
 /* Weights read from the model's files for the speed of loading. */
+#define ROUNDING_NS 5000000ull
 #define LOAD_WEIGHTS (1u << 21)
 /* What a dispatch takes beside its kernel, at most: in a slice, the waiting for it is in there, too. */
 #define DISPATCH_MOST 20e-6
@@ -202,18 +204,23 @@ static bool ffn_bwd(struct bench *b, struct gpu_arena *arena, const struct size 
 /* ---- linears ---------------------------------------------------------------------------------------------
  */
 
+static float ordinary_weight(uint32_t *state)
+{
+    float w = 0;
+    for (int k = 0; k < 4; k++) {
+        *state = *state * 1664525u + 1013904223u;
+        w += (float)(*state >> 8) * (0.02f / (1 << 24)) - 0.01f;
+    }
+    return w;
+}
+
 /* Weights like real ones, of which a search for scales stops early where it can. */
 static void fill_weights(struct bench *b, struct gpu_view w)
 {
     float tile[1024];
     uint32_t state = 1;
-    for (size_t i = 0; i < sizeof tile / sizeof *tile; i++) {
-        tile[i] = 0;
-        for (int k = 0; k < 4; k++) {
-            state = state * 1664525u + 1013904223u;
-            tile[i] += (float)(state >> 8) * (0.02f / (1 << 24)) - 0.01f;
-        }
-    }
+    for (size_t i = 0; i < sizeof tile / sizeof *tile; i++)
+        tile[i] = ordinary_weight(&state);
     for (uint64_t at = 0; at < w.size; at += sizeof tile)
         gpu_upload(b->cmd, gpu_slice(w, at, min_u64(sizeof tile, w.size - at)), tile,
                    min_u64(sizeof tile, w.size - at));
@@ -514,6 +521,50 @@ static bool measure_hessian(struct bench *b, struct speed *s, const struct size 
     return ok;
 }
 
+/* ---- rounding of a GGUF's other tensors, on the host ------------------------------------------------------ */
+
+double speed_rounding(const struct speed *s, const struct gguf_type *type)
+{
+    for (unsigned i = 0; i < s->n_roundings; i++)
+        if (s->roundings[i].type == type)
+            return s->roundings[i].seconds;
+    return 0;
+}
+
+/* Rows of a tensor's width, one after the other, for a few milliseconds. */
+static bool measure_rounding(struct speed *s, const struct plan_tensor *t, struct err *e)
+{
+    float *row = malloc(t->cols * sizeof *row);
+    uint8_t *packed = malloc((size_t)gguf_row_bytes(t->type, t->cols));
+    bool ok = (row && packed) || err_nomem(e, "a row", t->cols * sizeof *row);
+    uint64_t begin = os_now_ns(), took = 0, rows = 0;
+    uint32_t state = 1;
+    for (uint32_t c = 0; ok && c < t->cols; c++)
+        row[c] = ordinary_weight(&state);
+    while (ok && took < ROUNDING_NS) {
+        gguf_round_row(t->type, row, NULL, t->cols, packed);
+        rows++;
+        took = os_now_ns() - begin;
+    }
+    if (ok)
+        s->roundings[s->n_roundings++] =
+            (struct speed_rounding){t->type, (double)took * 1e-9 / ((double)rows * t->cols) / pool_threads()};
+    free(row);
+    free(packed);
+    return ok;
+}
+
+static bool measure_roundings(struct speed *s, const struct plan *p, struct err *e)
+{
+    for (size_t i = 0; i < p->n_tensors; i++) {
+        const struct plan_tensor *t = &p->tensors[i];
+        if (!t->coded && !(speed_rounding(s, t->type) > 0) &&
+            s->n_roundings < sizeof s->roundings / sizeof *s->roundings && !measure_rounding(s, t, e))
+            return false;
+    }
+    return true;
+}
+
 /* ---- the whole -------------------------------------------------------------------------------------------
  */
 
@@ -558,7 +609,8 @@ bool speed_measure(struct speed *s, struct model *m, const struct plan *p, const
                 slice = all;
     uint64_t since = os_now_ns();
     *s = (struct speed){0};
-    bool ok = begin(&b, m, e) && measure_load(&b, s, m, e) && measure_linears(&b, s, &all, p, e);
+    bool ok = begin(&b, m, e) && measure_load(&b, s, m, e) && measure_linears(&b, s, &all, p, e) &&
+              measure_roundings(s, p, e);
     if (ok && windows)
         ok = measure_forward(&b, s, &all, &slice, e) && measure_hessian(&b, s, &slice, e) &&
              (!block || measure_backward(&b, s, &all, &slice, e));

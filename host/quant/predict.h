@@ -16,6 +16,11 @@ struct speed_linear {
     double step;  /* one optimiser step on its Hessian */
     double joint; /* one optimiser step without the product that makes the gradient */
 };
+/* A type that a GGUF's tensors are rounded to as they are written. */
+struct speed_rounding {
+    const struct gguf_type *type;
+    double seconds; /* per weight, with all threads */
+};
 /* Seconds. */
 struct speed {
     bool measured;
@@ -26,6 +31,8 @@ struct speed {
     double load;              /* per weight, from the model's files to the device */
     struct speed_linear linears[24];
     unsigned n_linears;
+    struct speed_rounding roundings[8];
+    unsigned n_roundings;
     double seconds; /* that measuring took */
 };
 /* Of a quantization run. What is not part of it stays 0. */
@@ -33,6 +40,8 @@ bool speed_measure(struct speed *s, struct model *m, const struct plan *p, const
                    struct err *e);
 /* Of forward passes alone: attn_fwd, ffn_fwd, gemm, load. `windows` at a time. */
 bool speed_measure_forward(struct speed *s, struct model *m, uint32_t windows, struct err *e);
+/* 0: there were more types than fit. */
+double speed_rounding(const struct speed *s, const struct gguf_type *type);
 /* NULL: there were more shapes than fit. */
 const struct speed_linear *speed_linear(const struct speed *s, const struct plan_item *item);
 
