@@ -244,6 +244,7 @@ static bool run_all(struct job *j, struct err *e)
     if (!job_export(j, e))
         return false;
     job_clock(j, PHASE_EXPORT, &clock);
+    job_judge_prediction(j);
     if (!o->keep_work) {
         job_importance_remove(j);
         store_remove(&j->store);

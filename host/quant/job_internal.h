@@ -65,6 +65,8 @@ enum work {
 void job_predict(struct job *j);
 /* Begins the eta of a run whose first `done` blocks are finished; `replay`: they are walked through again. */
 void job_expect(struct job *j, uint32_t done, bool replay);
+/* What was predicted, against what it took, to the log (debug). */
+void job_judge_prediction(const struct job *j);
 /* Seconds, as predicted. Of one forward pass of all windows through a half. */
 double job_half_work(const struct job *j, const struct stage *s);
 /* Of the same with Hessians; whether a stage takes them. */

@@ -1,6 +1,7 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/quant/job_internal.h"
@@ -217,6 +218,17 @@ void job_expect(struct job *j, uint32_t done, bool replay)
     for (unsigned i = 0; i < ETA_KINDS; i++) {
         eta_expect(&j->eta, i, all[i] + again[i]);
         eta_skip(&j->eta, i, skip[i]);
+    }
+}
+
+void job_judge_prediction(const struct job *j)
+{
+    static const char *const names[] = {"check", "load", "forward", "hessian", "round",
+                                        "learn", "train", "scales",  "store",   "export"};
+    for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
+        const struct eta_kind *k = &j->eta.kind[i];
+        if (k->spent > 0)
+            log_debug("time by kind: %-8s %9.2f s, predicted %9.2f s", names[i], k->spent, k->done);
     }
 }
 
