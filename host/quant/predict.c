@@ -21,8 +21,9 @@
 #define SLICE_ROWS   64u   /* of a linear that is rounded or trained; more of narrow ones */
 #define SLICE_LINEAR (1u << 18)
 #define SLICE_COLS   512u /* of its Hessian, for GPTQ */
-/* Weights read from the model's files for the speed of loading. */
+/* Rows are rounded for that long, for the speed of each type. */
 #define ROUNDING_NS 5000000ull
+/* Weights read from the model's files for the speed of loading. */
 #define LOAD_WEIGHTS (1u << 21)
 /* What a dispatch takes beside its kernel, at most: in a slice, the waiting for it is in there, too. */
 #define DISPATCH_MOST 20e-6
