@@ -114,7 +114,7 @@ static bool run_all(const struct bench *b, struct gpu *g, const struct gsq_bench
         if (o->kernel && !strstr(kernel_decls[m.c->kernel].name, o->kernel))
             continue;
         if (!measure(b->cmd, run_case, &m, &seconds, e))
-            return err_context(e, "%s", kernel_decls[m.c->kernel].name);
+            return e->kind != ERR_STOPPED && err_context(e, "%s", kernel_decls[m.c->kernel].name);
         const char *variant = gpu_kernel_variant(g, m.c->kernel, e);
         struct gsq_bench_row row = {
             .size = sizeof row,
