@@ -307,38 +307,61 @@ static bool read_json(const char *dir, const char *name, char *path, size_t cap,
     return *root != NULL;
 }
 
-/* The post-processor said nothing: tokenizer_config.json decides, and where that is absent config.json, whose
- * bos_token_id counts if it is a special token (some models name their end-of-text token there and never add
- * it, but those come with a tokenizer_config.json that says so). */
+/* Whether Hugging Face's class puts the bos_token in front where no file says so. A folder without the class
+ * gets that of config.json's model_type. */
+static bool class_adds_bos(const cJSON *tokenizer_config, const cJSON *model_config)
+{
+    static const char *const classes[] = {"LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer",
+                                          "CohereTokenizer"};
+    static const char *const types[] = {"llama", "code_llama", "mistral", "mixtral", "gemma",
+                                        "gemma2", "gemma3", "gemma3_text", "phi3", "cohere"};
+    const cJSON *name = json_get(tokenizer_config, "tokenizer_class");
+    const cJSON *type = json_get(model_config, "model_type");
+    bool adds = !cJSON_IsString(name) && !cJSON_IsString(type);
+    for (size_t i = 0; cJSON_IsString(name) && i < sizeof classes / sizeof classes[0]; i++) {
+        size_t n = strlen(classes[i]);
+        const char *rest = name->valuestring + n;
+        adds |= strncmp(name->valuestring, classes[i], n) == 0 && (!*rest || strcmp(rest, "Fast") == 0);
+    }
+    for (size_t i = 0; !cJSON_IsString(name) && cJSON_IsString(type) && i < sizeof types / sizeof types[0];
+         i++)
+        adds |= strcmp(type->valuestring, types[i]) == 0;
+    return adds;
+}
+
+/* add_bos_token of tokenizer_config.json decides; where it is absent, what the post-processor does; where
+ * that does nothing, what the class of the tokenizer does. Without that file the bos_token_id of config.json
+ * counts, if it is a special token (some models name their end-of-text token there and never add it, but
+ * those come with a tokenizer_config.json that says so). */
 static bool find_bos(struct tokenizer *t, const char *dir, struct err *e)
 {
-    char path[4096];
-    cJSON *root;
+    char path[4096], model_path[4096];
+    cJSON *root, *model = NULL;
     if (!read_json(dir, "tokenizer_config.json", path, sizeof path, &root, e))
         return false;
-    if (root) {
-        const cJSON *add = json_get(root, "add_bos_token"), *bos = json_get(root, "bos_token");
-        if (cJSON_IsObject(bos))
-            bos = json_get(bos, "content");
-        bool ok = true;
-        if (!cJSON_IsFalse(add) && cJSON_IsString(bos) && !find_token(t, bos->valuestring, &t->bos)) {
-            ok = err_set(e, ERR_USER, "%s: the bos_token \"%.100s\" is not in tokenizer.json", path,
-                         bos->valuestring);
-            err_hint(e, "the two files do not belong together: download them again");
-        }
-        cJSON_Delete(root);
-        return ok;
+    const cJSON *add = json_get(root, "add_bos_token"), *bos = json_get(root, "bos_token");
+    bool ok = true;
+    if (cJSON_IsFalse(add))
+        t->bos = -1;
+    else if (t->bos < 0)
+        ok = read_json(dir, "config.json", model_path, sizeof model_path, &model, e);
+    if (cJSON_IsObject(bos))
+        bos = json_get(bos, "content");
+    if (root && ok && t->bos < 0 && !cJSON_IsFalse(add) && cJSON_IsString(bos) &&
+        (cJSON_IsTrue(add) || class_adds_bos(root, model)) && !find_token(t, bos->valuestring, &t->bos)) {
+        ok = err_set(e, ERR_USER, "%s: the bos_token \"%.100s\" is not in tokenizer.json", path,
+                     bos->valuestring);
+        err_hint(e, "the two files do not belong together: download them again");
     }
-    if (!read_json(dir, "config.json", path, sizeof path, &root, e))
-        return false;
-    const cJSON *bos = json_get(root, "bos_token_id");
+    bos = json_get(model, "bos_token_id");
     uint64_t id;
-    if (json_u64(cJSON_IsArray(bos) ? bos->child : bos, &id))
+    if (!root && ok && json_u64(cJSON_IsArray(bos) ? bos->child : bos, &id))
         for (size_t i = 0; i < t->n_added; i++)
             if (t->added[i].special && t->added[i].id == id)
                 t->bos = (int64_t)id;
     cJSON_Delete(root);
-    return true;
+    cJSON_Delete(model);
+    return ok;
 }
 
 static bool load_gguf(struct tokenizer **out, const char *path, struct err *e)
@@ -368,7 +391,7 @@ bool tokenizer_load(struct tokenizer **out, const char *dir, struct err *e)
         return false;
     bool ok = tokenizer_parse(out, text, size, path, e);
     free(text);
-    ok = ok && ((*out)->bos >= 0 || find_bos(*out, dir, e));
+    ok = ok && find_bos(*out, dir, e);
     if (!ok)
         tokenizer_destroy(out);
     return ok;

@@ -14,9 +14,10 @@ struct tokenizer;
 /* Parses the text of a tokenizer.json (any bytes). path names the file in messages. */
 bool tokenizer_parse(struct tokenizer **out, const char *text, size_t size, const char *path, struct err *e);
 /* Of a GGUF file, what its metadata say: the models "llama" and "gpt2". Of a folder, reads
- * DIR/tokenizer.json. Where its post-processor puts nothing in front, the BOS is what tokenizer_config.json
- * says (bos_token, unless add_bos_token is false), or without that file the bos_token_id of config.json, if
- * it is a special token. */
+ * DIR/tokenizer.json. The BOS is what Hugging Face puts in front: add_bos_token of tokenizer_config.json
+ * decides, where that is absent the post-processor, else the tokenizer's class (Llama's, Gemma's and
+ * Cohere's do, GPT2Tokenizer, Qwen's and PreTrainedTokenizerFast do not). Without tokenizer_config.json also
+ * the bos_token_id of config.json, if it is a special token. */
 bool tokenizer_load(struct tokenizer **out, const char *dir, struct err *e);
 /* What a GGUF's metadata say, as the texts of a tokenizer.json and a tokenizer_config.json (which has the
  * chat template too). ERR_USER for a tokenizer that gsq does not know or tokenizer_load would refuse, tokens

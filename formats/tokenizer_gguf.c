@@ -17,8 +17,8 @@ static const char prepend_and_replace[] =
     "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"" MARK "\"}]}";
 
 /* As tokenizer.json of the models that these names stand for has them. */
-#define SPLIT(regex) "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" regex "\"},\"behavior\":\"Isolated\"},"
-#define BYTES        "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}]}"
+#define SPLIT(regex) "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" regex "\"},\"behavior\":\"Isolated\",\"invert\":false},"
+#define BYTES        "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":false}]}"
 #define SEQUENCE     "{\"type\":\"Sequence\",\"pretokenizers\":["
 #define WORDS        "'s|'t|'re|'ve|'m|'ll|'d| ?\\\\p{L}+| ?\\\\p{N}+| ?[^\\\\s\\\\p{L}\\\\p{N}]+|\\\\s+(?!\\\\S)"
 #define LATER(digits)                                                                                        \
@@ -29,7 +29,7 @@ static const struct pre {
     const char *name, *normalizer, *pretokenizer;
     bool ignore_merges, add_bos;
 } pres[] = {
-    {"gpt-2", NULL, "{\"type\":\"ByteLevel\",\"add_prefix_space\":false}", false, false},
+    {"gpt-2", NULL, "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":true}", false, false},
     /* No model's own: what llama.cpp falls back to. */
     {"default", NULL,
      SEQUENCE SPLIT("[\\\\p{P}\\\\$\\\\+<=>\\\\^~\\\\|]+") SPLIT(WORDS) SPLIT("\\\\p{N}+")

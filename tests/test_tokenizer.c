@@ -455,9 +455,41 @@ static void folder(void **state)
     expect_bos(5);
     write_text("tokenizer_config.json", "{\"bos_token\":\"<s>\",\"add_bos_token\":false}");
     expect_bos(-1);
+    /* Nobody says so: the class decides, and without one that of the model type. */
+    static const struct {
+        const char *config;
+        int64_t bos;
+    } classes[] = {
+        {"{\"bos_token\":\"<s>\",\"tokenizer_class\":\"GPT2Tokenizer\"}", -1},
+        {"{\"bos_token\":\"<s>\",\"tokenizer_class\":\"PreTrainedTokenizerFast\"}", -1},
+        {"{\"bos_token\":\"<s>\",\"tokenizer_class\":\"LlamaTokenizerFast\"}", 5},
+        {"{\"bos_token\":\"<s>\",\"tokenizer_class\":\"LlamaTokenizerOther\"}", -1},
+        {"{\"bos_token\":\"<s>\",\"tokenizer_class\":\"GPT2Tokenizer\",\"add_bos_token\":true}", 5},
+        {"{\"bos_token\":\"<s>\",\"tokenizer_class\":\"LlamaTokenizer\",\"add_bos_token\":false}", -1},
+    };
+    for (size_t i = 0; i < sizeof classes / sizeof classes[0]; i++) {
+        write_text("tokenizer_config.json", classes[i].config);
+        expect_bos(classes[i].bos);
+    }
+    write_text("tokenizer_config.json", "{\"bos_token\":\"<s>\"}");
+    write_text("config.json", "{\"model_type\":\"gpt_neox\"}");
+    expect_bos(-1);
+    write_text("config.json", "{\"model_type\":\"mistral\"}");
+    expect_bos(5);
     write_text("tokenizer_config.json", "{\"bos_token\":\"<t>\",\"add_bos_token\":true}");
     assert_false(tokenizer_load(&t, DIR, &e));
     assert_non_null(strstr(e.msg, "\"<t>\" is not in tokenizer.json"));
+    /* A template that adds the BOS: only add_bos_token false takes it away. */
+    write_text("tokenizer.json",
+               "{\"added_tokens\":[{\"id\":5,\"content\":\"<s>\",\"special\":true}],"
+               "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},"
+               "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}},"
+               "{\"Sequence\":{\"id\":\"A\"}}],\"special_tokens\":{\"<s>\":{\"ids\":[5]}}}}");
+    write_text("tokenizer_config.json", "{\"bos_token\":\"<s>\",\"tokenizer_class\":\"GPT2Tokenizer\"}");
+    expect_bos(5);
+    write_text("tokenizer_config.json",
+               "{\"bos_token\":\"<s>\",\"tokenizer_class\":\"LlamaTokenizerFast\",\"add_bos_token\":false}");
+    expect_bos(-1);
     os_remove_tree(DIR);
 }
 
