@@ -683,3 +683,26 @@ void safetensors_drop(const struct safetensors *s, const struct tensor *t)
     const struct os_map *map = &s->shards[t->file].map;
     os_map_drop(map, (uint64_t)(t->data - map->data), t->bytes);
 }
+
+bool safetensors_verify(const struct safetensors *s, struct hash128 *data, struct err *e)
+{
+    static const char before[] = "{\"__metadata__\":{\"" SAFETENSORS_CHECKSUM "\":\"";
+    enum { AT = 8 + sizeof before - 1, DIGITS = sizeof SAFETENSORS_NO_SUM_YET - 1 };
+    const struct os_map *map = &s->shards[0].map;
+    size_t header = 8 + (size_t)load_u64le(map->data);
+    char hex[DIGITS + 1];
+    if (header < AT + DIGITS || memcmp(map->data + 8, before, sizeof before - 1) != 0)
+        return err_set(e, ERR_ENV, "%s holds no checksum of itself", s->shards[0].path);
+    char *text = malloc(header);
+    if (!text)
+        return err_nomem(e, "a header", header);
+    memcpy(text, map->data, header);
+    memcpy(text + AT, SAFETENSORS_NO_SUM_YET, DIGITS);
+    struct hash128 sum = hash_bytes(map->data + header, (size_t)(map->size - header), (struct hash128){0});
+    if (data)
+        *data = sum;
+    hash_hex(hash_bytes(text, header, sum), hex);
+    free(text);
+    return memcmp(hex, map->data + AT, DIGITS) == 0 ||
+           err_set(e, ERR_ENV, "%s is damaged: its checksum is not that of its bytes", s->shards[0].path);
+}

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "host/base/err.h"
+#include "host/base/num.h"
 #include "host/base/os.h"
 
 enum dtype {
@@ -89,6 +90,9 @@ const char *safetensors_metadata(const struct safetensors *s, const char *key);
 /* Path of the file a tensor lives in (messages), and a hint that its pages will not be needed soon. */
 const char *safetensors_path(const struct safetensors *s, const struct tensor *t);
 void safetensors_drop(const struct safetensors *s, const struct tensor *t);
+/* Reads the first file whole and compares it with the checksum that it holds of itself; every bit counts. False: it is
+ * damaged, or holds none (ERR_ENV). *data (may be NULL): hash of the tensors' bytes alone. */
+bool safetensors_verify(const struct safetensors *s, struct hash128 *data, struct err *e);
 
 /* --- writing: the header is known first, then the data follows tensor by tensor in the same order
  * ---------------- */
@@ -99,6 +103,10 @@ struct tensor_plan {
     uint64_t shape[TENSOR_MAX_DIMS];
 };
 struct safetensors_writer;
+/* As metadata[0], this pair makes the file hold a checksum of itself (safetensors_verify): XXH3 of the header, with this
+ * value in the checksum's place, seeded with the hash of the data. */
+#define SAFETENSORS_CHECKSUM   "xxh3"
+#define SAFETENSORS_NO_SUM_YET "00000000000000000000000000000000"
 /* Writes PATH.tmp; metadata: n pairs key, value. Header padded with spaces so that data starts 8-aligned. */
 bool safetensors_writer_open(struct safetensors_writer **out, const char *path,
                              const struct tensor_plan *plan, size_t n, const char *const (*metadata)[2],

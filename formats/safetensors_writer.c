@@ -9,6 +9,8 @@
 struct safetensors_writer {
     struct os_out out;
     uint64_t planned, written; /* bytes of the data section */
+    struct hash_stream *sum;   /* of the data so far; NULL: no checksum is wanted */
+    struct strbuf header;      /* as written, to be summed in the end */
 };
 
 static bool add_tensor(struct strbuf *b, const struct tensor_plan *p, uint64_t *at, struct err *e)
@@ -78,10 +80,10 @@ bool safetensors_writer_open(struct safetensors_writer **out, const char *path,
     struct safetensors_writer *w = *out = calloc(1, sizeof *w);
     if (!w)
         return err_nomem(e, "a safetensors writer", sizeof *w);
-    struct strbuf header = {0};
-    bool ok = build_header(&header, plan, n, metadata, n_metadata, &w->planned, e) &&
-              os_out_open(&w->out, path, e) && os_out_put(&w->out, header.data, header.size, e);
-    strbuf_free(&header);
+    bool summed = n_metadata && strcmp(metadata[0][0], SAFETENSORS_CHECKSUM) == 0;
+    bool ok = build_header(&w->header, plan, n, metadata, n_metadata, &w->planned, e) &&
+              (!summed || (w->sum = hash_stream_create()) || err_nomem(e, "a checksum", 0)) &&
+              os_out_open(&w->out, path, e) && os_out_put(&w->out, w->header.data, w->header.size, e);
     if (!ok)
         safetensors_writer_abort(out);
     return ok;
@@ -94,8 +96,23 @@ bool safetensors_writer_put(struct safetensors_writer *w, const void *data, size
                        (unsigned long long)(size - (w->planned - w->written)));
     if (!os_out_put(&w->out, data, size, e))
         return false;
+    if (w->sum)
+        hash_stream_add(w->sum, data, size);
     w->written += size;
     return true;
+}
+
+/* Fills in the checksum, whose place is where the header begins. */
+static bool put_checksum(struct safetensors_writer *w, struct err *e)
+{
+    char hex[33];
+    const char *at = strstr(w->header.data + 8, SAFETENSORS_NO_SUM_YET);
+    hash_hex(hash_bytes(w->header.data, w->header.size, hash_stream_end(w->sum)), hex);
+    if (!at)
+        return err_set(e, ERR_BUG, "%s: the header has no place for a checksum", w->out.path);
+    if (fseek(w->out.file, (long)(at - w->header.data), SEEK_SET) != 0)
+        return err_set(e, ERR_ENV, "cannot write %s: its checksum", w->out.path);
+    return os_out_put(&w->out, hex, sizeof hex - 1, e);
 }
 
 bool safetensors_writer_close(struct safetensors_writer **w, struct err *e)
@@ -105,7 +122,7 @@ bool safetensors_writer_close(struct safetensors_writer **w, struct err *e)
     if (x->written != x->planned)
         ok = err_set(e, ERR_BUG, "%s: %llu bytes of %llu planned ones were written", x->out.path,
                      (unsigned long long)x->written, (unsigned long long)x->planned);
-    ok = ok && os_out_close(&x->out, e);
+    ok = ok && (!x->sum || put_checksum(x, e)) && os_out_close(&x->out, e);
     safetensors_writer_abort(w);
     return ok;
 }
@@ -115,6 +132,8 @@ void safetensors_writer_abort(struct safetensors_writer **w)
     if (!*w)
         return;
     os_out_abort(&(*w)->out);
+    hash_stream_destroy(&(*w)->sum);
+    strbuf_free(&(*w)->header);
     free(*w);
     *w = NULL;
 }

@@ -86,7 +86,7 @@ run "${slow[@]}" -o "$tmp/h.gguf" --keep-work
 check "it resumed: $(field blocks_resumed "$tmp/out") blocks were there" test "$(field blocks_resumed "$tmp/out")" -gt 0
 check 'and has the same bytes' same "$tmp/g.gguf" "$tmp/h.gguf"
 # As if killed between the last block and the head.
-rm "$tmp/h.gguf" "$tmp/h.gguf.work/head-importance.f32"
+rm "$tmp/h.gguf" "$tmp/h.gguf.work/head-importance.safetensors"
 run "${slow[@]}" -o "$tmp/h.gguf"
 check 'without what the head reads it is taken again' test "$rc $(field blocks_resumed "$tmp/out")" = '0 3'
 check 'with the same bytes' same "$tmp/g.gguf" "$tmp/h.gguf"

@@ -300,7 +300,7 @@ static void test_load_quantized(void **state)
         OK(model_open(&m, cmd, ck, CTX, &e), e);
         check_rows(m, "model.layers.0.self_attn.q_proj", 0, HIDDEN, HIDDEN);
         check_rows(m, "model.layers.1.mlp.down_proj", 3, 9, INNER);
-        OK(model_check_finite(m, NULL, NULL, &e), e);
+        OK(model_check_finite(m, NULL, NULL, NULL, &e), e);
         model_close(&m);
         checkpoint_close(&ck);
         os_remove_tree(DIR_);
@@ -463,9 +463,9 @@ static void test_finite(void **state)
     struct err e = {0};
     open_shape(&o, s);
     int many = 1000, few = 2;
-    OK(model_check_finite(o.m, count_calls, &many, &e), e);
+    OK(model_check_finite(o.m, NULL, count_calls, &many, &e), e);
     assert_true(many < 1000);
-    FAILS(model_check_finite(o.m, count_calls, &few, &e), e, ERR_STOPPED, "stopped");
+    FAILS(model_check_finite(o.m, NULL, count_calls, &few, &e), e, ERR_STOPPED, "stopped");
     close_opened(&o);
     for (int i = 0; i < 4; i++) {
         struct raw_model raw;
@@ -479,7 +479,7 @@ static void test_finite(void **state)
         struct model *m;
         OK(checkpoint_open(&ck, DIR_, &e), e);
         OK(model_open(&m, cmd, ck, CTX, &e), e);
-        FAILS(model_check_finite(m, NULL, NULL, &e), e, ERR_USER, names[i]);
+        FAILS(model_check_finite(m, NULL, NULL, NULL, &e), e, ERR_USER, names[i]);
         model_close(&m);
         checkpoint_close(&ck);
         raw_free(&raw);

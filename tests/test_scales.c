@@ -139,7 +139,7 @@ static void write_store(struct rig *r)
     static const struct linear_report reports[LINEAR_COUNT];
     static const struct stage_report stages[2];
     os_remove_tree(WORK);
-    OK(store_open(&r->store, WORK, &field, 1, &e), e);
+    OK(store_open(&r->store, WORK, &field, 1, NULL, &e), e);
     for (uint32_t l = 0; l < r->plan.n_layers; l++) {
         size_t first = (size_t)l * LINEAR_COUNT;
         OK(store_write_block(r->store, l, r->items + first, r->q + first, reports, stages, &e), e);
@@ -455,7 +455,7 @@ static float *final_scales(struct rig *r, size_t *n)
         struct qlinear q;
         if (r->items[i].keep)
             continue;
-        OK(store_read_linear(r->store, &r->items[i], &q, NULL, &e), e);
+        OK(store_read_final(r->store, &r->items[i], &q, &e), e);
         assert_memory_equal(q.codes, r->q[i].codes, (size_t)q.rows * q.cols);
         size_t count = (size_t)q.rows * q.groups * quant_type_planes(q.spec.type);
         all = realloc(all, (*n + count) * sizeof *all);
@@ -543,7 +543,7 @@ static void check_integers(struct rig *r)
         struct qlinear q;
         if (r->items[i].keep || !r->items[i].spec.type->super)
             continue;
-        OK(store_read_linear(r->store, &r->items[i], &q, NULL, &e), e);
+        OK(store_read_final(r->store, &r->items[i], &q, &e), e);
         for (uint32_t row = 0; row < q.rows; row++)
             for (uint32_t plane = 0; plane < quant_type_planes(q.spec.type); plane++, all++)
                 moved += step_of(&q, row, plane) != step_of(&r->q[i], row, plane);
@@ -595,7 +595,7 @@ static void check_pass(bool supers)
     const struct store_field field = {"test", "scales"};
     store_close(&r.store);
     e = (struct err){0};
-    OK(store_open(&r.store, WORK, &field, 1, &e), e);
+    OK(store_open(&r.store, WORK, &field, 1, NULL, &e), e);
     stop = (struct stop){.at = 2};
     t = task_of(&r, &hooks);
     assert_false(tune_scales(&t, &stopped, &e)); /* not before step 2 */
@@ -687,7 +687,7 @@ static void test_divergence(void **state)
         struct qlinear q;
         if (r.items[i].keep)
             continue;
-        OK(store_read_linear(r.store, &r.items[i], &q, NULL, &e), e);
+        OK(store_read_final(r.store, &r.items[i], &q, &e), e);
         assert_memory_equal(q.scales, r.q[i].scales, (size_t)q.rows * q.groups * sizeof(float));
         qlinear_free(&q);
     }

@@ -263,7 +263,7 @@ static void check_store(struct bench *b)
     struct plan_item items[LINEAR_COUNT];
     struct store *store;
     os_remove_tree(DIR_ "/work");
-    OK(store_open(&store, DIR_ "/work", &field, 1, &e), e);
+    OK(store_open(&store, DIR_ "/work", &field, 1, NULL, &e), e);
     for (int id = 0; id < LINEAR_COUNT; id++) {
         items[id] = b->items[id];
         items[id].keep = !b->q[id].codes;

@@ -122,6 +122,31 @@ struct hash128 hash_bytes(const void *data, size_t size, struct hash128 seed)
     return (struct hash128){h.low64, h.high64};
 }
 
+struct hash_stream *hash_stream_create(void)
+{
+    XXH3_state_t *s = XXH3_createState();
+    if (s)
+        XXH3_128bits_reset(s);
+    return (struct hash_stream *)s;
+}
+
+void hash_stream_add(struct hash_stream *s, const void *data, size_t size)
+{
+    XXH3_128bits_update((XXH3_state_t *)s, data, size);
+}
+
+struct hash128 hash_stream_end(const struct hash_stream *s)
+{
+    XXH128_hash_t h = XXH3_128bits_digest((const XXH3_state_t *)s);
+    return (struct hash128){h.low64, h.high64};
+}
+
+void hash_stream_destroy(struct hash_stream **s)
+{
+    XXH3_freeState((XXH3_state_t *)*s);
+    *s = NULL;
+}
+
 void hash_hex(struct hash128 h, char out[33])
 {
     snprintf(out, 33, "%016llx%016llx", (unsigned long long)h.hi, (unsigned long long)h.lo);

@@ -53,6 +53,12 @@ struct hash128 {
 };
 struct hash128 hash_bytes(const void *data, size_t size, struct hash128 seed);
 void hash_hex(struct hash128 h, char out[33]);
+/* The same number for bytes that come in pieces, however they are cut; no seed. NULL: out of memory. */
+struct hash_stream;
+struct hash_stream *hash_stream_create(void);
+void hash_stream_add(struct hash_stream *s, const void *data, size_t size);
+struct hash128 hash_stream_end(const struct hash_stream *s);
+void hash_stream_destroy(struct hash_stream **s);
 
 /* "1.23 GiB", "340 KiB" ... into out (at least 24 bytes); returns out. */
 const char *format_bytes(uint64_t bytes, char *out, size_t cap);

@@ -441,22 +441,26 @@ bool model_load_block_some(struct model *m, uint32_t layer, unsigned linears, st
 
 /* ---- NaN and infinity ---------------------------------------------------------------------------------- */
 
-static bool check_finite(const struct model *m, const char *module, struct err *e)
+static bool check_finite(const struct model *m, const char *module, struct checkpoint_sums *sums, struct err *e)
 {
     bool ok = checkpoint_check_finite(m->ck, module, e);
+    if (ok && sums)
+        checkpoint_sum_module(sums, module);
     checkpoint_drop_module(m->ck, module);
     return ok;
 }
 
-static bool check_finite_layer(const struct model *m, uint32_t layer, struct err *e)
+static bool check_finite_layer(const struct model *m, uint32_t layer, struct checkpoint_sums *sums,
+                               struct err *e)
 {
     char name[96];
     for (int i = 0; i < (m->family->qk_norm ? NORM_COUNT : NORM_Q); i++) {
-        if (!check_finite(m, layer_module(layer, norm_names[i], name, sizeof name), e))
+        if (!check_finite(m, layer_module(layer, norm_names[i], name, sizeof name), sums, e))
             return false;
     }
     for (int id = 0; id < LINEAR_COUNT; id++) {
-        if (!check_finite(m, model_linear_name(layer, (enum linear_id)id, name, sizeof name), e))
+        if (!check_finite(m, model_linear_name(layer, (enum linear_id)id, name, sizeof name), sums,
+                          e))
             return false;
     }
     return true;
@@ -470,19 +474,22 @@ double model_block_products(const struct model *m)
     return n;
 }
 
-bool model_check_finite(const struct model *m, bool (*fn)(void *ctx, double done), void *ctx, struct err *e)
+bool model_check_finite(const struct model *m, struct checkpoint_sums *sums,
+                        bool (*fn)(void *ctx, double done), void *ctx, struct err *e)
 {
     const char *embed = checkpoint_embedding_module(m->ck), *head = checkpoint_head_module(m->ck);
     uint32_t layers = m->cfg->num_layers;
-    if (!check_finite(m, embed, e) || (strcmp(embed, head) != 0 && !check_finite(m, head, e)) ||
-        !check_finite(m, "model.norm", e))
+    if (!check_finite(m, embed, sums, e) || (strcmp(embed, head) != 0 && !check_finite(m, head, sums, e)) ||
+        !check_finite(m, "model.norm", sums, e))
         return false;
     for (uint32_t layer = 0; layer < layers; layer++) {
         if (fn && !fn(ctx, (layer + 1.0) / (layers + 1.0)))
             return err_set(e, ERR_STOPPED, "stopped");
-        if (!check_finite_layer(m, layer, e))
+        if (!check_finite_layer(m, layer, sums, e))
             return false;
     }
+    if (sums)
+        checkpoint_sum_rest(sums);
     return true;
 }
 

@@ -3,6 +3,7 @@
 #define MODEL_MODEL_H
 
 #include "formats/checkpoint_in.h"
+#include "formats/checkpoint_sum.h"
 #include "host/gpu/gpu_cmd.h"
 #include "host/model/family.h"
 
@@ -42,9 +43,11 @@ bool model_open(struct model **out, struct gpu_cmd *cmd, const struct checkpoint
 /* The same checks without a device (gpu and cmd are NULL): shapes and names, nothing to compute with. */
 bool model_describe(struct model **out, const struct checkpoint *ck, uint32_t ctx, struct err *e);
 void model_close(struct model **m);
-/* Looks at every weight once: NaN or infinity is ERR_USER that names the module. fn (may be NULL) hears the
- * share done, once per block; its false stops with ERR_STOPPED. Needs no device work. */
-bool model_check_finite(const struct model *m, bool (*fn)(void *ctx, double done), void *ctx, struct err *e);
+/* Looks at every weight once: NaN or infinity is ERR_USER that names the module. sums (may be NULL): takes the sums of all
+ * tensors on the way. fn (may be NULL) hears the share done, once per block; its false stops with ERR_STOPPED. Needs no
+ * device work. */
+bool model_check_finite(const struct model *m, struct checkpoint_sums *sums,
+                        bool (*fn)(void *ctx, double done), void *ctx, struct err *e);
 
 /* "model.layers.3.self_attn.q_proj" into out (at least 96 bytes); returns out. */
 const char *model_linear_name(uint32_t layer, enum linear_id id, char *out, size_t cap);

@@ -4,15 +4,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/gguf.h"
+#include "formats/gguf_export.h"
+#include "formats/hf_export.h"
 #include "formats/imatrix.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/gpu/gpu_pipeline.h"
 #include "host/quant/tune_block.h"
 
-/* Of each tensor's data, this much at either end goes into the model's hash: a whole 16 GB file would take
- * minutes. */
-#define SAMPLE_BYTES 4096u
+/* Windows at a time: in a forward pass, in the training of half a block, in the pass over scales. */
+#define MEMORY_FORMAT "%u windows forward, %u in training, %u for scales"
 
 static void put(struct identity *id, const char *name, const char *value)
 {
@@ -28,27 +30,54 @@ static void put_hash(struct identity *id, const char *name, struct hash128 h)
     put(id, name, hex);
 }
 
-static bool hash_model(const struct checkpoint *ck, struct hash128 *out, struct err *e)
+static bool hash_model(const struct checkpoint_sums *sums, struct hash128 *out, struct err *e)
 {
     char *text;
     size_t size;
-    if (!checkpoint_config_text(ck, &text, &size, e))
+    if (!checkpoint_config_text(sums->ck, &text, &size, e))
         return false;
-    struct hash128 h = hash_bytes(text, size, (struct hash128){0});
+    struct hash128 h = hash_bytes(text, size, checkpoint_sum_total(sums));
     free(text);
-    for (size_t i = 0; i < checkpoint_tensor_count(ck); i++) {
-        const struct tensor *t = checkpoint_tensor_at(ck, i);
-        size_t part = (size_t)min_u64(t->bytes, SAMPLE_BYTES);
-        h = hash_bytes(t->name, strlen(t->name), h);
-        h = hash_bytes(&t->dtype, sizeof t->dtype, h);
-        h = hash_bytes(t->shape, t->n_dims * sizeof t->shape[0], h);
-        if (part) {
-            h = hash_bytes(t->data, part, h);
-            h = hash_bytes(t->data + t->bytes - part, part, h);
-        }
-    }
     *out = h;
     return true;
+}
+
+struct files {
+    const char *dir;
+    struct hash128 h;
+};
+
+static bool hash_file(void *ctx, const char *name, struct err *e)
+{
+    struct files *f = ctx;
+    char path[4096];
+    struct os_map m;
+    bool carried = export_carries(name) || strcmp(name, GGUF_CARRIED) == 0;
+    if (!carried || !os_path_join(path, sizeof path, f->dir, name, e) || os_stat(path, NULL) != OS_FILE)
+        return true;
+    if (!os_map_file(&m, path, e))
+        return false;
+    f->h = hash_bytes(name, strlen(name) + 1, f->h);
+    f->h = hash_bytes(m.data ? (const void *)m.data : "", (size_t)m.size, f->h);
+    os_unmap(&m);
+    return true;
+}
+
+/* What goes into the result beside the weights: tokenizer, templates, metadata. */
+static bool hash_files(const struct checkpoint *ck, struct hash128 *h, struct err *e)
+{
+    const struct gguf *g = checkpoint_gguf(ck);
+    struct files f = {checkpoint_dir(ck), *h};
+    for (size_t i = 0; g && i < gguf_kv_count(g); i++) {
+        const struct gguf_kv *kv = gguf_kv_at(g, i);
+        f.h = hash_bytes(kv->key.text, kv->key.size, f.h);
+        f.h = hash_bytes(&kv->type, sizeof kv->type, f.h);
+        f.h = hash_bytes(&kv->element, sizeof kv->element, f.h);
+        f.h = hash_bytes(kv->data, (size_t)kv->bytes, f.h);
+    }
+    bool ok = g || os_list(f.dir, hash_file, &f, e);
+    *h = f.h;
+    return ok;
 }
 
 static struct hash128 hash_items(const struct plan *p)
@@ -82,23 +111,38 @@ static struct hash128 hash_imatrix(const struct imatrix *m)
     return h;
 }
 
-bool identity_make(struct identity *id, const struct quantize_options *o, const struct checkpoint *ck,
-                   struct gpu_cmd *cmd, const struct plan *p, const struct windows *w, struct err *e)
+void identity_take_up_memory(struct plan *p, const char *value)
+{
+    unsigned batch, micro, scale;
+    if (sscanf(value, MEMORY_FORMAT, &batch, &micro, &scale) != 3 || batch > p->batch_windows ||
+        micro > p->micro_windows || scale > p->scale_micro || !batch || !micro != !p->micro_windows ||
+        !scale != !p->scale_micro)
+        return;
+    p->batch_windows = batch;
+    p->micro_windows = micro;
+    p->scale_micro = scale;
+}
+
+bool identity_make(struct identity *id, const struct quantize_options *o, const struct checkpoint_sums *model,
+                   const struct checkpoint_sums *refined, struct gpu_cmd *cmd, const struct plan *p,
+                   const struct windows *w, struct err *e)
 {
     char text[512];
-    struct hash128 model;
+    struct hash128 h, files = {0};
     const struct gpu_info *info = gpu_info(gpu_cmd_gpu(cmd));
     const struct gumbel_options *g = &o->gumbel;
     *id = (struct identity){0};
-    if (!hash_model(ck, &model, e))
+    if (!hash_model(model, &h, e) || !hash_files(model->ck, &files, e))
         return false;
-    put(id, "gsq", GSQ_VERSION);
-    put_hash(id, "model", model);
-    if (p->from.refined) {
-        if (!hash_model(p->from.refined->ck, &model, e))
+    snprintf(text, sizeof text, "method %d", METHOD_REVISION);
+    put(id, "gsq", text);
+    put_hash(id, "model", h);
+    if (refined) {
+        if (!hash_model(refined, &h, e) || !hash_files(refined->ck, &files, e))
             return false;
-        put_hash(id, "refined", model);
+        put_hash(id, "refined", h);
     }
+    put_hash(id, "files", files);
     if (p->from.imatrix)
         put_hash(id, "imatrix", hash_imatrix(p->from.imatrix));
     put(id, "method", method_name(o->method));
@@ -107,8 +151,8 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
     put_hash(id, "types", hash_items(p));
     snprintf(text, sizeof text, "%u of |error|^%g", o->scale_search.steps, (double)o->scale_search.power);
     put(id, "scale search", text);
-    snprintf(text, sizeof text, "%s, driver %s", info->name, info->driver);
-    put(id, "device", text);
+    put(id, "device", info->name);
+    put(id, "driver", info->driver);
     snprintf(text, sizeof text, "%016llx", (unsigned long long)gpu_kernels_identity(gpu_cmd_gpu(cmd)));
     put(id, "kernels", text);
     if (o->method == METHOD_RTN)
@@ -118,6 +162,8 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
     snprintf(text, sizeof text, "%u windows of %u tokens, %u held out, text %s", p->samples, p->ctx,
              p->holdout, hex);
     put(id, "calibration", text);
+    snprintf(text, sizeof text, MEMORY_FORMAT, p->batch_windows, p->micro_windows, p->scale_micro);
+    put(id, "memory", text);
     snprintf(text, sizeof text, "%g", (double)o->damp);
     put(id, "damping", text);
     if (o->method == METHOD_GPTQ)
@@ -135,10 +181,9 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
     put(id, "learning", text);
     snprintf(text, sizeof text, "no");
     if (plan_block_objective(o))
-        snprintf(text, sizeof text, "%u epochs, batch %u, %u at a time, reach %.9g, start %.9g %.9g, from %s",
-                 o->block.epochs, tune_block_batch(o, p->samples - p->holdout), p->micro_windows,
-                 (double)o->block.reach, (double)o->block.init_noise, (double)o->block.init_gap,
-                 start_name(o->block.start));
+        snprintf(text, sizeof text, "%u epochs, batch %u, reach %.9g, start %.9g %.9g, from %s",
+                 o->block.epochs, tune_block_batch(o, p->samples - p->holdout), (double)o->block.reach,
+                 (double)o->block.init_noise, (double)o->block.init_gap, start_name(o->block.start));
     put(id, "block objective", text);
     snprintf(text, sizeof text, "no");
     if (plan_scales(o))

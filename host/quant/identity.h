@@ -2,20 +2,34 @@
 #ifndef QUANT_IDENTITY_H
 #define QUANT_IDENTITY_H
 
+#include "formats/checkpoint_sum.h"
 #include "host/model/calib.h"
 #include "host/quant/plan.h"
 #include "host/quant/store.h"
 
-#define IDENTITY_FIELDS 16
+/* The method's revision: raised by hand with every change by which the same command gives other bytes (a constant, an order
+ * of sums, a rule of rounding in host/quant or host/model); shaders are seen by the field "kernels". A resumed run compares
+ * this, not the release or the commit, though the manifest names them too: most commits change no byte of a result, and
+ * days of work are not to be thrown away for a mended message; nor is a changed method to go on silently where the old
+ * one stopped. Who forgets to raise it mixes two methods in the runs that are under way, which is what always happened
+ * while the release's number alone was compared. */
+#define METHOD_REVISION 1
+
+#define IDENTITY_FIELDS 24
 struct identity {
     struct store_field fields[IDENTITY_FIELDS];
     char values[IDENTITY_FIELDS][512];
     size_t n;
 };
-/* Fields: gsq version, model, calibration, method, each linear's type, learning options, seed, device,
- * kernels. The export format is not among them (but its scale type is), so that one run's blocks can be
- * exported again. */
-bool identity_make(struct identity *id, const struct quantize_options *o, const struct checkpoint *ck,
-                   struct gpu_cmd *cmd, const struct plan *p, const struct windows *w, struct err *e);
+/* Fields: the method's revision, model, other files of it, calibration, method, each linear's type, learning options, seed,
+ * device, driver, kernels, how many windows are taken at a time. The export format is not among them (but its scale type
+ * is), so that one run's blocks can be exported again. model, refined (NULL: none): complete sums. */
+bool identity_make(struct identity *id, const struct quantize_options *o, const struct checkpoint_sums *model,
+                   const struct checkpoint_sums *refined, struct gpu_cmd *cmd, const struct plan *p,
+                   const struct windows *w, struct err *e);
+/* How many windows are taken at a time changes the order of sums, and follows from the memory that is free. A run that is
+ * taken up goes on with the numbers it was begun with, as a value of the field "memory" says them, if that many fit now;
+ * otherwise the plan stays as it is, and the field will differ. */
+void identity_take_up_memory(struct plan *p, const char *value);
 
 #endif

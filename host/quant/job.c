@@ -29,6 +29,15 @@ static void stage_reported(struct job *j, const struct stage_report *r)
         j->cb->stage_done(j->cb->ctx, r);
 }
 
+/* Whether a block of the model is still what it was when this run started: days may have passed. */
+static bool source_same(const struct job *j, uint32_t layer, struct err *e)
+{
+    char prefix[48];
+    snprintf(prefix, sizeof prefix, "model.layers.%u.", layer);
+    return checkpoint_sum_same(&j->sums, prefix, e) &&
+           (!j->refined || checkpoint_sum_same(&j->refined_sums, prefix, e));
+}
+
 /* Quantizes a block, or takes it up from an earlier run. */
 static bool one_block(struct job *j, uint32_t layer, bool replay, bool carry, struct err *e)
 {
@@ -37,12 +46,12 @@ static bool one_block(struct job *j, uint32_t layer, bool replay, bool carry, st
     bool ok = true;
     j->layer = layer;
     if (!replay) {
-        ok = job_block(j, layer, &r, e);
+        ok = source_same(j, layer, e) && job_block(j, layer, &r, e);
         job_begin(j, WORK_STORE, job_store_work(j, items));
         ok = ok && store_write_block(j->store, layer, items, r.q, r.report, r.stages, e);
         job_end(j);
     } else if (carry) {
-        ok = job_block_resume(j, layer, e);
+        ok = source_same(j, layer, e) && job_block_resume(j, layer, e);
     }
     for (int id = 0; ok && id < LINEAR_COUNT; id++) {
         struct qlinear q = {0};
@@ -64,12 +73,11 @@ static bool one_block(struct job *j, uint32_t layer, bool replay, bool carry, st
 
 static bool walk_blocks(struct job *j, struct err *e)
 {
-    uint32_t done = store_blocks_done(j->store, j->plan.n_layers);
-    j->out->blocks_resumed = done;
-    if (done)
-        log_info("%u of %u blocks are done already", done, j->plan.n_layers);
+    j->out->blocks_resumed = j->blocks_whole;
+    if (j->blocks_whole)
+        log_info("%u of %u blocks are done already", j->blocks_whole, j->plan.n_layers);
     for (uint32_t layer = 0; layer < j->plan.n_layers; layer++) {
-        bool replay = layer < done;
+        bool replay = store_has_block(j->store, layer);
         if (!one_block(j, layer, replay, j->acts || j->targets, e))
             return false;
         j->out->blocks_done++;
@@ -121,9 +129,9 @@ static bool tell_phase(struct job *j, const char *phase, struct err *e)
 
 static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t ctx, struct err *e)
 {
-    if (o->imatrix && (!imatrix_read(&j->imatrix, o->imatrix, j->ck, e) ||
-                       !imatrix_limit(&j->imatrix, o->importance_names, o->n_importance_names,
-                                      o->importance_skip, e)))
+    if (o->imatrix &&
+        (!imatrix_read(&j->imatrix, o->imatrix, j->ck, e) ||
+         !imatrix_limit(&j->imatrix, o->importance_names, o->n_importance_names, o->importance_skip, e)))
         return false;
     if (quantize_diagonal(o)) {
         log_info("no text: each linear is learned alone, on the importance of its inputs");
@@ -159,20 +167,51 @@ static bool open_refined(struct job *j, const struct quantize_options *o, uint32
             err_context(e, "%s", o->refine));
 }
 
+static bool on_check(void *ctx, double done)
+{
+    return job_tell(ctx, &(struct told){.phase = "check", .part = done, .loss = NAN}, NULL);
+}
+
+/* Damaged weights are found before hours of work; their sums are taken in the same reading. */
+static bool check_weights(struct job *j, struct err *e)
+{
+    job_begin(j, WORK_CHECK, j->eta.kind[WORK_CHECK].total);
+    bool ok = on_check(j, 0)
+                  ? model_check_finite(j->m, &j->sums, on_check, j, e) &&
+                        (!j->refined || model_check_finite(j->refined, &j->refined_sums, NULL, NULL, e))
+                  : err_set(e, ERR_STOPPED, "stopped");
+    job_end(j);
+    return ok;
+}
+
+/* Reads the model whole, once: NaN and infinity, sums, and with them what this run is. */
+static bool identify(struct job *j, struct err *e)
+{
+    char memory[256];
+    if (j->id.n)
+        return true;
+    if (!checkpoint_sums_create(&j->sums, j->ck, e) ||
+        (j->refined && !checkpoint_sums_create(&j->refined_sums, j->refined_ck, e)) || !check_weights(j, e))
+        return false;
+    if (store_recorded(j->work_dir, "memory", memory, sizeof memory))
+        identity_take_up_memory(&j->plan, memory);
+    return identity_make(&j->id, j->o, &j->sums, j->refined ? &j->refined_sums : NULL, j->cmd, &j->plan,
+                         &j->windows, e);
+}
+
 static bool open_store(struct job *j, struct err *e)
 {
-    struct identity id;
-    bool ok = identity_make(&id, j->o, j->ck, j->cmd, &j->plan, &j->windows, e) &&
-              store_open(&j->store, j->work_dir, id.fields, id.n, e);
-    return ok;
+    if (!identify(j, e) || !store_open(&j->store, j->work_dir, j->id.fields, j->id.n, j->o->accept, e))
+        return false;
+    j->blocks_whole = store_check(j->store, &j->plan);
+    return true;
 }
 
 /* The hidden states in front of the first block: the student's, unless all blocks are done, and the teacher's
  * where there is one. */
 static bool embed_windows(struct job *j, struct err *e)
 {
-    bool student =
-        store_blocks_done(j->store, j->plan.n_layers) < j->plan.n_layers || job_importance_ahead(j);
+    bool student = j->blocks_whole < j->plan.n_layers || job_importance_ahead(j);
     struct acts_options tiers = {.device_bytes = j->plan.acts_device_bytes,
                                  .host_bytes = j->plan.acts_host_bytes,
                                  .spill_dir = j->work_dir};
@@ -197,43 +236,25 @@ static bool embed_windows(struct job *j, struct err *e)
     return ok;
 }
 
-static bool on_check(void *ctx, double done)
-{
-    return job_tell(ctx, &(struct told){.phase = "check", .part = done, .loss = NAN}, NULL);
-}
-
-/* Damaged weights are found before hours of work. */
-static bool check_weights(struct job *j, struct err *e)
-{
-    job_begin(j, WORK_CHECK, j->eta.kind[WORK_CHECK].total);
-    bool ok = on_check(j, 0) ? model_check_finite(j->m, on_check, j, e) &&
-                                   (!j->refined || model_check_finite(j->refined, NULL, NULL, e))
-                             : err_set(e, ERR_STOPPED, "stopped");
-    job_end(j);
-    return ok;
-}
-
 static bool run_all(struct job *j, struct err *e)
 {
     const struct quantize_options *o = j->o;
     j->layer = j->plan.n_layers; /* in no block */
     j->detail[0] = 0;
+    job_expect(j, false);
     if (!open_store(j, e))
         return false;
-    uint32_t done = store_blocks_done(j->store, j->plan.n_layers);
-    job_expect(j, done, false);
-    if (!check_weights(j, e))
-        return false;
+    job_expect(j, false); /* less what is there */
+    eta_close(&j->eta, WORK_CHECK);
     if (!gpu_arena_create(&j->block, gpu_cmd_gpu(j->cmd), "block", e) ||
         !gpu_arena_create(&j->hess, gpu_cmd_gpu(j->cmd), "hessian", e) ||
         !gpu_arena_create(&j->scratch, gpu_cmd_gpu(j->cmd), "scratch", e))
         return false;
-    bool ahead = store_blocks_done(j->store, j->plan.n_layers) < j->plan.n_layers ||
-                 job_importance_ahead(j) || job_scales_ahead(j);
+    bool ahead = j->blocks_whole < j->plan.n_layers || job_importance_ahead(j) || job_scales_ahead(j);
     if (o->method != METHOD_RTN && !quantize_diagonal(o) && ahead && !embed_windows(j, e))
         return false;
-    if (done && (j->acts || j->targets)) { /* they are walked through again */
-        job_expect(j, done, true);
+    if (j->blocks_whole && (j->acts || j->targets)) { /* they are walked through again */
+        job_expect(j, true);
         eta_close(&j->eta, WORK_CHECK);
     }
     struct stage_report scales = {0};
@@ -245,10 +266,8 @@ static bool run_all(struct job *j, struct err *e)
         return false;
     job_clock(j, PHASE_EXPORT, &clock);
     job_judge_prediction(j);
-    if (!o->keep_work) {
-        job_importance_remove(j);
+    if (!o->keep_work)
         store_remove(&j->store);
-    }
     return true;
 }
 
@@ -297,7 +316,8 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
              err_set(e, ERR_USER, "the path is too long: %.200s", o.out_dir);
         o.work_dir = j.work_dir;
         ok = ok && load_calibration(&j, &o, ctx, e) &&
-             (cmd ? model_open(&j.m, cmd, j.ck, ctx, e) : model_describe(&j.m, j.ck, ctx, e)) && (!o.refine || open_refined(&j, &o, ctx, e)) &&
+             (cmd ? model_open(&j.m, cmd, j.ck, ctx, e) : model_describe(&j.m, j.ck, ctx, e)) &&
+             (!o.refine || open_refined(&j, &o, ctx, e)) &&
              plan_make(&j.plan, j.m, &o, (struct plan_sources){j.refined, o.imatrix ? &j.imatrix : NULL}, e);
     }
     ok = ok && (!cmd || (tell_phase(&j, "measure", e) && speed_measure(&j.speed, j.m, &j.plan, &o, e)));
@@ -324,6 +344,8 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     gpu_arena_destroy(&j.hess);
     gpu_arena_destroy(&j.block);
     store_close(&j.store);
+    checkpoint_sums_free(&j.refined_sums);
+    checkpoint_sums_free(&j.sums);
     free(j.head_importance);
     plan_free(&j.plan);
     model_close(&j.refined);

@@ -14,7 +14,7 @@ static bool pull(struct job *j, const char *module, struct qlinear *q, struct er
 {
     for (size_t i = 0; i < j->plan.n_items; i++)
         if (strcmp(j->plan.items[i].module, module) == 0)
-            return store_read_linear(j->store, &j->plan.items[i], q, NULL, e);
+            return store_read_final(j->store, &j->plan.items[i], q, e);
     return err_set(e, ERR_BUG, "the export asks for %s, which is not in the plan", module);
 }
 
@@ -117,24 +117,24 @@ bool job_export(struct job *j, struct err *e)
 /* ---- what the head reads ---------------------------------------------------------------------------------
  */
 
-static bool importance_path(const struct job *j, char *out, size_t cap, struct err *e)
-{
-    return os_path_join(out, cap, j->work_dir, "head-importance.f32", e);
-}
-
 static bool wants_importance(const struct job *j)
 {
     return j->o->format == EXPORT_GGUF && j->o->method != METHOD_RTN && !j->o->refine &&
            !quantize_diagonal(j->o);
 }
 
-bool job_importance_ahead(const struct job *j)
+/* Reads it, once. */
+bool job_importance_ahead(struct job *j)
 {
-    char path[4096];
-    uint64_t size = 0;
-    return wants_importance(j) &&
-           !(importance_path(j, path, sizeof path, NULL) && os_stat(path, &size) == OS_FILE &&
-             size == j->m->cfg->hidden_size * sizeof(float));
+    uint32_t n = j->m->cfg->hidden_size;
+    if (!wants_importance(j) || j->head_importance)
+        return false;
+    j->head_importance = malloc(n * sizeof *j->head_importance);
+    if (j->head_importance && store_read_importance(j->store, &j->plan, j->head_importance, n))
+        return false;
+    free(j->head_importance);
+    j->head_importance = NULL;
+    return true;
 }
 
 /* Sums of squares behind the final norm, over the windows that teach. */
@@ -171,29 +171,12 @@ static bool sum_squares(struct job *j, struct err *e)
 
 bool job_head_importance(struct job *j, struct err *e)
 {
-    size_t bytes = j->m->cfg->hidden_size * sizeof(float), size;
-    char path[4096], *data;
-    if (!wants_importance(j))
+    uint32_t n = j->m->cfg->hidden_size;
+    if (!job_importance_ahead(j))
         return true;
-    j->head_importance = malloc(bytes);
+    j->head_importance = malloc(n * sizeof *j->head_importance);
     if (!j->head_importance)
-        return err_nomem(e, "the head's importance", bytes);
-    if (!importance_path(j, path, sizeof path, e))
-        return false;
-    if (job_importance_ahead(j)) {
-        job_detail(j, "what the head reads");
-        return sum_squares(j, e) && os_write_file(path, j->head_importance, bytes, e);
-    }
-    if (!os_read_file(path, bytes, &data, &size, e))
-        return false;
-    memcpy(j->head_importance, data, bytes);
-    free(data);
-    return true;
-}
-
-void job_importance_remove(const struct job *j)
-{
-    char path[4096];
-    if (wants_importance(j) && importance_path(j, path, sizeof path, NULL))
-        os_remove(path);
+        return err_nomem(e, "the head's importance", n * sizeof *j->head_importance);
+    job_detail(j, "what the head reads");
+    return sum_squares(j, e) && store_write_importance(j->store, &j->plan, j->head_importance, n, e);
 }

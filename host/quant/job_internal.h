@@ -4,6 +4,7 @@
 
 #include "formats/imatrix.h"
 #include "host/model/calib.h"
+#include "host/quant/identity.h"
 #include "host/quant/job.h"
 #include "host/quant/predict.h"
 #include "host/quant/store.h"
@@ -27,7 +28,10 @@ struct job {
     struct model *refined;
     struct imatrix imatrix;
     struct plan plan;
+    struct checkpoint_sums sums, refined_sums; /* of the models, as they were when this run started */
+    struct identity id;                        /* n 0: not made yet */
     struct store *store;
+    uint32_t blocks_whole; /* of an earlier run, when this one started */
     struct windows windows;
     struct acts *acts;      /* hidden states behind what is quantized so far */
     struct acts *targets;   /* the 16-bit model's own, where a teacher is wanted: what the next half's output
@@ -63,8 +67,8 @@ enum work {
 };
 /* Fills in the plan's predicted time, from the measured speed. */
 void job_predict(struct job *j);
-/* Begins the eta of a run whose first `done` blocks are finished; `replay`: they are walked through again. */
-void job_expect(struct job *j, uint32_t done, bool replay);
+/* Begins the eta of a run, less the blocks that the store has; `replay`: they are walked through again. */
+void job_expect(struct job *j, bool replay);
 /* What was predicted, against what it took, to the log (debug). */
 void job_judge_prediction(const struct job *j);
 /* Seconds, as predicted. Of one forward pass of all windows through a half. */
@@ -125,9 +129,8 @@ bool job_scales(struct job *j, struct stage_report *r, struct err *e);
 /* Writes the model. */
 bool job_export(struct job *j, struct err *e);
 /* Whether the head's importance is wanted, and not in the work folder. */
-bool job_importance_ahead(const struct job *j);
+bool job_importance_ahead(struct job *j);
 /* Takes it from the student's hidden states behind the last block, or from the work folder. */
 bool job_head_importance(struct job *j, struct err *e);
-void job_importance_remove(const struct job *j);
 
 #endif

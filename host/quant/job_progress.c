@@ -202,14 +202,15 @@ void job_predict(struct job *j)
         j->plan.updates = j->plan.block_steps / largest;
 }
 
-void job_expect(struct job *j, uint32_t done, bool replay)
+void job_expect(struct job *j, bool replay)
 {
     double all[ETA_KINDS] = {0}, skip[ETA_KINDS] = {0}, again[ETA_KINDS] = {0};
     for (uint32_t layer = 0; layer < j->plan.n_layers; layer++) {
         block_work(j, layer, all);
-        if (layer < done)
+        bool done = j->store && store_has_block(j->store, layer);
+        if (done)
             block_work(j, layer, skip);
-        if (layer < done && replay)
+        if (done && replay)
             replay_work(j, layer, again);
     }
     other_work(j, all);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "formats/write_gguf.h"
+#include "host/quant/manifest.h"
 
 static const char *const method_names[] = {"rtn", "gptq", "gsq"};
 static const char *const effort_names[] = {"fast", "balanced", "best"};
@@ -293,6 +294,8 @@ bool quantize_settle(struct quantize_options *o, struct err *e)
 {
     if (o->settled)
         return true;
+    if (!manifest_accept_check(o->accept, e))
+        return false;
     if (quantize_diagonal(o))
         o->samples = o->holdout = o->block.epochs = o->scales.epochs = 0;
     if (o->refine)

@@ -21,7 +21,8 @@ struct code_stats code_stats_of(const struct qlinear *q, const struct quant_type
     if (type->hi - type->lo < CODE_BINS)
         s.bins = (uint32_t)(type->hi - type->lo + 1);
     for (size_t i = 0; s.bins && i < (size_t)q->rows * q->cols; i++)
-        s.codes[q->codes[i] - type->lo]++;
+        if (q->codes[i] >= type->lo && q->codes[i] <= type->hi)
+            s.codes[q->codes[i] - type->lo]++;
     size_t row_scales = (size_t)q->groups * quant_type_planes(type);
     for (size_t i = 0; i < (size_t)q->rows * q->groups; i++) {
         float scale = q->scales[i / q->groups * row_scales + i % q->groups], size = fabsf(scale);
@@ -31,7 +32,7 @@ struct code_stats code_stats_of(const struct qlinear *q, const struct quant_type
             continue;
         }
         double bin = floor((log2(size) - SCALE_LOW) * 2);
-        s.scales[bin < 0 ? 0 : bin >= SCALE_BINS ? SCALE_BINS - 1 : (int)bin]++;
+        s.scales[!(bin >= 0) ? 0 : bin >= SCALE_BINS ? SCALE_BINS - 1 : (int)bin]++; /* NaN: the first */
     }
     return s;
 }

@@ -1,4 +1,4 @@
-#include "host/quant/store.h"
+#include "host/quant/store_internal.h"
 
 #include <cjson/cJSON.h>
 #include <math.h>
@@ -12,108 +12,158 @@
 #include "host/base/os.h"
 #include "host/quant/qmatrix.h"
 
-#define NAME_CAP   128
 #define REPORT_CAP 256
-#define STAGE_CAP  2560
 
-struct store {
-    char dir[3072];
-    struct safetensors *block; /* the block read last */
-    uint32_t layer;
-    struct safetensors *scales; /* the last pass over scales, if there was one */
-    bool scales_done;
-};
+bool store_path(const struct store *s, const char *name, char *out, size_t cap, struct err *e)
+{
+    return os_path_join(out, cap, s->dir, name, e);
+}
 
 static bool block_path(const struct store *s, uint32_t layer, char *out, size_t cap, struct err *e)
 {
     char name[40];
     snprintf(name, sizeof name, "block-%04u.safetensors", layer);
-    return os_path_join(out, cap, s->dir, name, e);
+    return store_path(s, name, out, cap, e);
 }
 
-static bool scales_path(const struct store *s, char *out, size_t cap, struct err *e)
+bool store_open_whole(struct safetensors **out, const char *path, const char *run, struct hash128 *data,
+                      struct err *e)
 {
-    return os_path_join(out, cap, s->dir, "scales.safetensors", e);
-}
-
-static char *manifest_text(const struct store_field *fields, size_t n)
-{
-    cJSON *root = cJSON_CreateObject();
-    for (size_t i = 0; root && i < n; i++)
-        cJSON_AddStringToObject(root, fields[i].name, fields[i].value);
-    char *text = root ? cJSON_Print(root) : NULL;
-    cJSON_Delete(root);
-    return text;
-}
-
-/* Every field as in the manifest on disk. */
-static bool manifest_matches(const char *path, const struct store_field *fields, size_t n, struct err *e)
-{
-    char *text;
-    size_t size;
-    if (!os_read_file(path, 1 << 20, &text, &size, e))
+    if (!safetensors_open_file(out, path, e)) {
+        e->kind = ERR_ENV;
         return false;
-    cJSON *root = cJSON_ParseWithLength(text, size);
-    free(text);
-    bool ok = root != NULL;
-    if (!ok) {
-        err_set(e, ERR_USER, "%s is damaged", path);
-        err_hint(e, "delete that work folder and start again");
     }
-    for (size_t i = 0; ok && i < n; i++) {
-        const char *was = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(root, fields[i].name));
-        if (was && strcmp(was, fields[i].value) == 0)
-            continue;
-        ok = err_set(e, ERR_USER, "%s belongs to another run: its %s is %s, this run's is %s", path,
-                     fields[i].name, was ? was : "missing", fields[i].value);
-        err_hint(
-            e, "repeat the earlier command to resume it, or give another --work folder, or delete that one");
-    }
-    cJSON_Delete(root);
+    const char *of = safetensors_metadata(*out, "run");
+    bool ok = safetensors_verify(*out, data, e) &&
+              (!run || (of && strcmp(of, run) == 0) || err_set(e, ERR_ENV, "%s is of another run", path));
+    if (!ok)
+        safetensors_close(out);
     return ok;
 }
 
-/* A damaged file is as good as none. */
-static void open_scales(struct store *s)
+/* ---- the manifest ------------------------------------------------------------------------------------ */
+
+static struct manifest *read_manifest(const char *path, struct err *e)
+{
+    char *text;
+    size_t size;
+    if (!os_read_file(path, 1 << 20, &text, &size, e)) {
+        e->kind = ERR_ENV;
+        return NULL;
+    }
+    struct manifest *m = manifest_parse(text, size, path, e);
+    free(text);
+    return m;
+}
+
+static bool is_block_name(const char *name)
+{
+    return strncmp(name, "block-", 6) == 0 && strlen(name) > 18 &&
+           strcmp(name + strlen(name) - 12, ".safetensors") == 0;
+}
+
+struct recovery {
+    const char *dir;
+    struct manifest *found;
+    char from[64];
+    unsigned blocks;
+};
+
+/* The copy in the last block that is whole: the newest. */
+static bool copy_in_block(void *ctx, const char *name, struct err *e)
+{
+    struct recovery *r = ctx;
+    struct safetensors *block = NULL;
+    char path[4096];
+    struct err why = {0};
+    (void)e;
+    if (!is_block_name(name) || !os_path_join(path, sizeof path, r->dir, name, &why))
+        return true;
+    r->blocks++;
+    if (!store_open_whole(&block, path, NULL, NULL, &why))
+        return true;
+    const char *text = safetensors_metadata(block, "manifest");
+    struct manifest *m = text ? manifest_parse(text, strlen(text), path, &why) : NULL;
+    if (m) {
+        manifest_free(&r->found);
+        r->found = m;
+        snprintf(r->from, sizeof r->from, "%s", name);
+    }
+    safetensors_close(&block);
+    return true;
+}
+
+static void recover(struct recovery *r, const char *dir, const char *path, bool missing)
+{
+    *r = (struct recovery){.dir = dir};
+    os_list(dir, copy_in_block, r, NULL);
+    if (r->found)
+        log_warn("%s is %s; the copy in %s is taken", path, missing ? "missing" : "damaged", r->from);
+    else if (r->blocks)
+        log_warn("%s is %s, and none of the blocks beside it is whole: all are made anew", path,
+                 missing ? "missing" : "damaged");
+    else if (!missing)
+        log_warn("%s is damaged; no block was finished, so nothing is lost", path);
+}
+
+static bool open_manifest(struct store *s, const struct store_field *fields, size_t n, const char *accept,
+                          struct err *e)
+{
+    char path[4096];
+    if (!os_path_join(path, sizeof path, s->dir, "manifest.json", e))
+        return false;
+    struct recovery r = {0};
+    struct err why = {0};
+    bool there = os_stat(path, NULL) != OS_ABSENT, write = false;
+    if (there)
+        s->manifest = read_manifest(path, &why);
+    if (!s->manifest && why.kind == ERR_USER) {
+        *e = why;
+        return false;
+    }
+    if (!s->manifest) {
+        recover(&r, s->dir, path, !there);
+        s->manifest = r.found ? r.found : manifest_make(fields, n, e);
+        write = true;
+    }
+    bool changed = false;
+    if (!s->manifest || !manifest_settle(&s->manifest, fields, n, accept, path, &changed, e))
+        return false;
+    hash_hex(manifest_run(s->manifest), s->run);
+    const char *text = manifest_text(s->manifest);
+    return (!write && !changed) || os_write_file(path, text, strlen(text), e);
+}
+
+bool store_recorded(const char *dir, const char *field, char *out, size_t cap)
 {
     char path[4096];
     struct err e = {0};
-    s->scales_done = false;
-    if (!scales_path(s, path, sizeof path, &e) || os_stat(path, NULL) != OS_FILE)
-        return;
-    if (!safetensors_open_file(&s->scales, path, &e)) {
-        s->scales = NULL;
-        log_warn("%s; the pass over scales is done again", e.msg);
-        return;
-    }
-    const char *state = safetensors_metadata(s->scales, "state");
-    s->scales_done = state && strcmp(state, "done") == 0;
+    if (!os_path_join(path, sizeof path, dir, "manifest.json", &e) || os_stat(path, NULL) != OS_FILE)
+        return false;
+    struct manifest *m = read_manifest(path, &e);
+    const char *value = m ? manifest_value(m, field) : NULL;
+    if (value)
+        snprintf(out, cap, "%s", value);
+    manifest_free(&m);
+    return value != NULL;
 }
 
+/* ---- opening ----------------------------------------------------------------------------------------- */
+
 bool store_open(struct store **out, const char *dir, const struct store_field *fields, size_t n,
-                struct err *e)
+                const char *accept, struct err *e)
 {
-    char path[4096];
     struct store *s = calloc(1, sizeof *s);
     if (!s)
         return err_nomem(e, "the store", sizeof *s);
     bool ok = strlen(dir) < sizeof s->dir || err_set(e, ERR_USER, "the path is too long: %.200s", dir);
-    if (ok) {
+    if (ok)
         strcpy(s->dir, dir);
-        ok = os_mkdirs(dir, e) && os_path_join(path, sizeof path, dir, "manifest.json", e);
-    }
-    if (ok && os_stat(path, NULL) == OS_FILE) {
-        ok = manifest_matches(path, fields, n, e);
-    } else if (ok) {
-        char *text = manifest_text(fields, n);
-        ok = text ? os_write_file(path, text, strlen(text), e) : err_nomem(e, "the manifest", n);
-        cJSON_free(text);
-    }
-    if (!ok) {
-        free(s);
+    if (!ok || !os_mkdirs(dir, e) || !open_manifest(s, fields, n, accept, e)) {
+        store_close(&s);
         return false;
     }
-    open_scales(s);
+    store_open_scales(s);
     *out = s;
     return true;
 }
@@ -124,34 +174,44 @@ void store_close(struct store **s)
         return;
     safetensors_close(&(*s)->block);
     safetensors_close(&(*s)->scales);
+    manifest_free(&(*s)->manifest);
+    free((*s)->seen);
     free(*s);
     *s = NULL;
 }
 
+static bool see(struct store *s, uint32_t layer, struct seen what, struct err *e)
+{
+    if (layer >= s->n_seen) {
+        uint32_t n = layer + 64;
+        struct seen *grown = realloc(s->seen, n * sizeof *grown);
+        if (!grown)
+            return err_nomem(e, "the list of blocks", n * sizeof *grown);
+        memset(grown + s->n_seen, 0, (n - s->n_seen) * sizeof *grown);
+        s->seen = grown;
+        s->n_seen = n;
+    }
+    s->seen[layer] = what;
+    return true;
+}
+
+/* A block's file; its checksum is compared once. */
 static bool open_block(struct store *s, uint32_t layer, struct err *e)
 {
     char path[4096];
+    struct seen seen = {.state = WHOLE};
     if (s->block && s->layer == layer)
         return true;
     safetensors_close(&s->block);
     s->layer = layer;
-    return block_path(s, layer, path, sizeof path, e) && safetensors_open_file(&s->block, path, e);
-}
-
-uint32_t store_blocks_done(struct store *s, uint32_t layers)
-{
-    uint32_t done = 0;
-    for (; done < layers; done++) {
-        char path[4096];
-        struct err e = {0};
-        if (!block_path(s, done, path, sizeof path, &e) || os_stat(path, NULL) != OS_FILE)
-            break;
-        if (!open_block(s, done, &e)) {
-            log_warn("%s; this block is done again", e.msg);
-            break;
-        }
-    }
-    return done;
+    if (!block_path(s, layer, path, sizeof path, e))
+        return false;
+    bool known = layer < s->n_seen && s->seen[layer].state == WHOLE;
+    bool ok = known ? safetensors_open_file(&s->block, path, e)
+                    : store_open_whole(&s->block, path, s->run, &seen.data, e);
+    if (!ok)
+        err_hint(e, "repeat the command: what is damaged is made anew");
+    return ok && (known || see(s, layer, seen, e));
 }
 
 static uint64_t words_per_row(const struct plan_item *item)
@@ -164,26 +224,6 @@ uint64_t store_item_bytes(const struct plan_item *item)
     return item->keep
                ? 0
                : (uint64_t)item->rows * 4 * (words_per_row(item) + quant_row_scales(&item->spec, item->cols));
-}
-
-/* Columns of a part of the pass over scales; rows are the item's. */
-static uint32_t part_cols(const struct plan_item *item, enum scales_part part)
-{
-    return part == SCALES_BEST ? quant_row_scales(&item->spec, item->cols)
-                               : quant_row_steps(&item->spec, item->cols);
-}
-
-static uint64_t part_bytes(const struct plan_item *item, enum scales_part part)
-{
-    return item->keep ? 0 : (uint64_t)item->rows * 4 * part_cols(item, part);
-}
-
-uint64_t store_scales_bytes(const struct plan_item *item)
-{
-    uint64_t sum = 0;
-    for (int part = 0; part < SCALES_PARTS; part++)
-        sum += part_bytes(item, (enum scales_part)part);
-    return sum;
 }
 
 static void report_print(const struct linear_report *r, char out[REPORT_CAP])
@@ -202,8 +242,12 @@ static void report_scan(const char *text, struct linear_report *r)
     r->diagonal_only = diagonal != 0;
 }
 
+/* Under what a training stage stands in a block's metadata. */
+static const char *const stage_keys[2] = {"attention", "feed-forward"};
+static const enum tune_stage stage_kinds[2] = {STAGE_ATTN, STAGE_FFN};
+
 /* Numbers, a space between: facts, then both curves. */
-static bool stage_print(const struct stage_report *r, char *out, size_t cap)
+bool store_print_stage(const struct stage_report *r, char *out, size_t cap)
 {
     size_t at =
         (size_t)snprintf(out, cap, "%.17g %.17g %u %u %u %u %.6f %u %u", r->loss_start, r->loss_final,
@@ -214,7 +258,7 @@ static bool stage_print(const struct stage_report *r, char *out, size_t cap)
     return at < cap;
 }
 
-static bool stage_scan(const char *text, struct stage_report *r)
+bool store_scan_stage(const char *text, struct stage_report *r)
 {
     int used = 0;
     if (!text ||
@@ -244,6 +288,21 @@ static void shift_codes(int8_t *codes, size_t n, int by)
         codes[i] = (int8_t)(codes[i] + by);
 }
 
+/* Whether codes and scales are what a linear of that type can have. */
+static bool sane(const struct qlinear *q, const struct plan_item *item)
+{
+    const struct quant_type *t = item->spec.type;
+    size_t n = (size_t)q->rows * q->cols,
+           scales = (size_t)q->rows * quant_row_scales(&item->spec, item->cols);
+    for (size_t i = 0; i < n; i++)
+        if (q->codes[i] < t->lo || q->codes[i] > t->hi)
+            return false;
+    for (size_t i = 0; i < scales; i++)
+        if (!isfinite(q->scales[i]))
+            return false;
+    return true;
+}
+
 /* Codes of one linear, row by row as packed words, then its scales. */
 static bool put_linear(struct safetensors_writer *w, const struct plan_item *item, const struct qlinear *q,
                        struct err *e)
@@ -265,6 +324,14 @@ static bool put_linear(struct safetensors_writer *w, const struct plan_item *ite
                w, q->scales, (size_t)q->rows * quant_row_scales(&item->spec, item->cols) * sizeof(float), e);
 }
 
+void store_own_facts(const struct store *s, const char *(*metadata)[2])
+{
+    metadata[0][0] = SAFETENSORS_CHECKSUM;
+    metadata[0][1] = SAFETENSORS_NO_SUM_YET;
+    metadata[1][0] = "run";
+    metadata[1][1] = s->run;
+}
+
 bool store_write_block(struct store *s, uint32_t layer, const struct plan_item *items,
                        const struct qlinear *linears, const struct linear_report *reports,
                        const struct stage_report *stages, struct err *e)
@@ -273,11 +340,17 @@ bool store_write_block(struct store *s, uint32_t layer, const struct plan_item *
     struct tensor_plan plan[2 * LINEAR_COUNT];
     char names[2 * LINEAR_COUNT][NAME_CAP], texts[LINEAR_COUNT][REPORT_CAP], path[4096];
     char curves[2][STAGE_CAP];
-    const char *metadata[LINEAR_COUNT + 2][2];
-    size_t count = 0, facts = 0;
+    const char *metadata[STORE_OWN_FACTS + 1 + LINEAR_COUNT + 2][2];
+    size_t count = 0, facts = STORE_OWN_FACTS;
+    store_own_facts(s, metadata);
+    metadata[facts][0] = "manifest";
+    metadata[facts++][1] = manifest_text(s->manifest);
     for (size_t i = 0; i < n; i++) {
         if (items[i].keep)
             continue;
+        if (!sane(&linears[i], &items[i]))
+            return err_set(e, ERR_BUG, "%s got codes outside its type's range, or scales that are no numbers",
+                           items[i].module);
         snprintf(names[count], NAME_CAP, "%s.codes", items[i].module);
         plan[count] =
             (struct tensor_plan){names[count], DTYPE_U32, 2, {items[i].rows, words_per_row(&items[i])}};
@@ -292,14 +365,16 @@ bool store_write_block(struct store *s, uint32_t layer, const struct plan_item *
         facts++;
     }
     for (int i = 0; i < 2; i++) {
-        if (!stages[i].steps || !stage_print(&stages[i], curves[i], sizeof curves[i]))
+        if (!stages[i].steps || !store_print_stage(&stages[i], curves[i], sizeof curves[i]))
             continue;
-        metadata[facts][0] = stage_name(stages[i].stage);
+        metadata[facts][0] = stage_keys[i];
         metadata[facts][1] = curves[i];
         facts++;
     }
     if (!block_path(s, layer, path, sizeof path, e))
         return false;
+    if (s->layer == layer)
+        safetensors_close(&s->block); /* a mapped file cannot be replaced everywhere */
     struct safetensors_writer *w;
     if (!safetensors_writer_open(&w, path, plan, count, (const char *const(*)[2])metadata, facts, e))
         return false;
@@ -309,45 +384,113 @@ bool store_write_block(struct store *s, uint32_t layer, const struct plan_item *
             return false;
         }
     }
-    return safetensors_writer_close(&w, e);
+    return safetensors_writer_close(&w, e) && see(s, layer, (struct seen){.state = UNSEEN}, e);
 }
 
-bool store_read_linear(struct store *s, const struct plan_item *item, struct qlinear *out,
-                       struct linear_report *report, struct err *e)
+/* A tensor of a file of the store, if it has that type and shape. */
+static const struct tensor *find(const struct safetensors *f, const char *name, enum dtype dtype,
+                                 uint64_t rows, uint64_t cols)
+{
+    const struct tensor *t = safetensors_find(f, name);
+    bool ok = t && t->dtype == dtype && t->n_dims == 2 && t->shape[0] == rows && t->shape[1] == cols;
+    return ok ? t : NULL;
+}
+
+/* Codes and scales of one linear from the block that is open, checked. */
+static bool unpack_linear(struct store *s, const struct plan_item *item, struct qlinear *out, struct err *e)
 {
     char name[NAME_CAP];
-    if (!open_block(s, item->layer, e))
-        return false;
-    snprintf(name, sizeof name, "%s.codes", item->module);
-    const struct tensor *codes = safetensors_find(s->block, name);
-    snprintf(name, sizeof name, "%s.scales", item->module);
-    const struct tensor *scales = safetensors_find(s->block, name);
     uint64_t words = words_per_row(item), row_scales = quant_row_scales(&item->spec, item->cols);
-    if (!codes || !scales || codes->bytes != item->rows * words * 4 ||
-        scales->bytes != item->rows * row_scales * 4) {
-        err_set(e, ERR_USER, "block %u in %s does not hold %s as this run needs it", item->layer, s->dir,
-                item->module);
-        return err_hint(e, "delete that work folder and start again");
-    }
-    if (!qlinear_init(out, item->rows, item->cols, item->spec, e))
-        return false;
+    *out = (struct qlinear){0};
+    snprintf(name, sizeof name, "%s.codes", item->module);
+    const struct tensor *codes = find(s->block, name, DTYPE_U32, item->rows, words);
+    snprintf(name, sizeof name, "%s.scales", item->module);
+    const struct tensor *scales = find(s->block, name, DTYPE_F32, item->rows, row_scales);
     uint32_t *row = malloc((size_t)words * 4);
-    if (!row) {
-        qlinear_free(out);
-        return err_nomem(e, "packed codes", words * 4);
-    }
-    for (uint32_t r = 0; r < item->rows; r++) {
+    bool ok = row || err_nomem(e, "packed codes", words * 4);
+    if (ok && (!codes || !scales))
+        ok = err_set(e, ERR_ENV, "block-%04u.safetensors in %s does not hold %s as this run needs it",
+                     item->layer, s->dir, item->module);
+    ok = ok && qlinear_init(out, item->rows, item->cols, item->spec, e);
+    for (uint32_t r = 0; ok && r < item->rows; r++) {
         memcpy(row, codes->data + r * words * 4, (size_t)words * 4);
         int8_t *to = out->codes + (size_t)r * item->cols;
         unpack_codes(row, item->cols, item->spec.type->bits, to, 1);
         shift_codes(to, item->cols, code_shift(item->spec.type));
     }
     free(row);
-    memcpy(out->scales, scales->data, (size_t)scales->bytes);
-    if (s->scales_done && !store_read_scales_part(s, item, SCALES_BEST, out->scales, e)) {
-        qlinear_free(out);
-        return false;
+    if (ok) {
+        memcpy(out->scales, scales->data, (size_t)scales->bytes);
+        if (!sane(out, item))
+            ok =
+                err_set(e, ERR_ENV,
+                        "block-%04u.safetensors in %s: %s has codes outside its type's range, or scales that "
+                        "are no numbers",
+                        item->layer, s->dir, item->module);
     }
+    if (!ok) {
+        qlinear_free(out);
+        err_hint(e, "repeat the command: what is damaged is made anew");
+    }
+    return ok;
+}
+
+static bool check_block(struct store *s, const struct plan *p, uint32_t layer, struct err *e)
+{
+    bool ok = open_block(s, layer, e);
+    for (uint32_t id = 0; ok && id < LINEAR_COUNT; id++) {
+        const struct plan_item *item = &p->items[(size_t)layer * LINEAR_COUNT + id];
+        struct qlinear q = {0};
+        ok = item->keep || unpack_linear(s, item, &q, e);
+        qlinear_free(&q);
+    }
+    return ok;
+}
+
+uint32_t store_check(struct store *s, const struct plan *p)
+{
+    uint32_t whole = 0;
+    for (uint32_t layer = 0; layer < p->n_layers; layer++) {
+        char path[4096];
+        struct err e = {0};
+        if (!block_path(s, layer, path, sizeof path, &e) || os_stat(path, NULL) == OS_ABSENT)
+            continue;
+        if (check_block(s, p, layer, &e)) {
+            whole++;
+            continue;
+        }
+        log_warn("%s; this block is made anew", e.msg);
+        safetensors_close(&s->block);
+        see(s, layer, (struct seen){.state = DAMAGED}, NULL);
+    }
+    return whole;
+}
+
+bool store_has_block(const struct store *s, uint32_t layer)
+{
+    return layer < s->n_seen && s->seen[layer].state == WHOLE;
+}
+
+bool store_hash_blocks(struct store *s, const struct plan *p, char hex[33], struct err *e)
+{
+    struct hash128 h = {0};
+    for (uint32_t layer = 0; layer < p->n_layers; layer++) {
+        bool damaged = layer < s->n_seen && s->seen[layer].state == DAMAGED;
+        if (damaged)
+            return err_set(e, ERR_ENV, "block-%04u.safetensors in %s is damaged", layer, s->dir);
+        if (!store_has_block(s, layer) && !open_block(s, layer, e))
+            return false;
+        h = hash_bytes(&s->seen[layer].data, sizeof s->seen[layer].data, h);
+    }
+    hash_hex(h, hex);
+    return true;
+}
+
+bool store_read_linear(struct store *s, const struct plan_item *item, struct qlinear *out,
+                       struct linear_report *report, struct err *e)
+{
+    if (!open_block(s, item->layer, e) || !unpack_linear(s, item, out, e))
+        return false;
     if (report) {
         snprintf(report->module, sizeof report->module, "%s", item->module);
         report_scan(safetensors_metadata(s->block, item->module), report);
@@ -356,171 +499,44 @@ bool store_read_linear(struct store *s, const struct plan_item *item, struct qli
     return true;
 }
 
+bool store_read_final(struct store *s, const struct plan_item *item, struct qlinear *out, struct err *e)
+{
+    if (!store_read_linear(s, item, out, NULL, e))
+        return false;
+    bool ok = !s->scales_done || store_read_scales_part(s, item, SCALES_BEST, out->scales, e);
+    if (!ok)
+        qlinear_free(out);
+    return ok;
+}
+
 void store_read_stages(struct store *s, uint32_t layer, struct stage_report stages[2])
 {
-    static const enum tune_stage kinds[2] = {STAGE_ATTN, STAGE_FFN};
     struct err e = {0};
     for (int i = 0; i < 2; i++) {
-        struct stage_report r = {.stage = kinds[i], .layer = layer};
+        struct stage_report r = {.stage = stage_kinds[i], .layer = layer};
         bool there =
-            open_block(s, layer, &e) && stage_scan(safetensors_metadata(s->block, stage_name(kinds[i])), &r);
-        stages[i] = there ? r : (struct stage_report){.stage = kinds[i], .layer = layer};
+            open_block(s, layer, &e) && store_scan_stage(safetensors_metadata(s->block, stage_keys[i]), &r);
+        stages[i] = there ? r : (struct stage_report){.stage = stage_kinds[i], .layer = layer};
     }
 }
 
-/* ---- the last pass over scales ---------------------------------------------------------------------------
- */
-
-static const char *part_name(const struct plan_item *item, enum scales_part part, char out[NAME_CAP])
+/* Every file that a store may have written, half written ones too. */
+static bool remove_own(void *ctx, const char *name, struct err *e)
 {
-    static const char *const names[SCALES_PARTS] = {"scales", "now", "m", "v"};
-    snprintf(out, NAME_CAP, "%s.%s", item->module, names[part]);
-    return out;
-}
-
-/* Of a done pass the best scales alone. */
-static int parts_of(const struct scales_state *state)
-{
-    return state->done ? 1 : SCALES_PARTS;
-}
-
-/* Tensors of the file; names holds [plan->n_items * SCALES_PARTS]. */
-static size_t list_scales(const struct plan *p, const struct scales_state *state, struct tensor_plan *plan,
-                          char (*names)[NAME_CAP])
-{
-    size_t n = 0;
-    for (size_t i = 0; i < p->n_items; i++) {
-        const struct plan_item *item = &p->items[i];
-        for (int part = 0; !item->keep && part < parts_of(state); part++, n++)
-            plan[n] = (struct tensor_plan){part_name(item, (enum scales_part)part, names[n]),
-                                           DTYPE_F32,
-                                           2,
-                                           {item->rows, part_cols(item, (enum scales_part)part)}};
-    }
-    if (!state->done)
-        plan[n++] = (struct tensor_plan){"losses", DTYPE_F32, 1, {state->n_losses}};
-    return n;
-}
-
-static bool put_scales(struct safetensors_writer *w, const struct plan *p, const struct scales_state *state,
-                       scales_pull *pull, void *ctx, struct err *e)
-{
-    for (size_t i = 0; i < p->n_items; i++) {
-        const struct plan_item *item = &p->items[i];
-        for (int part = 0; !item->keep && part < parts_of(state); part++) {
-            const float *x = pull(ctx, i, (enum scales_part)part, e);
-            if (!x || !safetensors_writer_put(w, x, (size_t)part_bytes(item, (enum scales_part)part), e))
-                return false;
-        }
-    }
-    return state->done ||
-           safetensors_writer_put(w, state->losses, state->n_losses * sizeof *state->losses, e);
-}
-
-bool store_write_scales(struct store *s, const struct plan *p, const struct scales_state *state,
-                        scales_pull *pull, void *ctx, struct err *e)
-{
-    char path[4096], curves[STAGE_CAP], epochs[16], rate[32];
-    size_t most = p->n_items * SCALES_PARTS + 1;
-    struct tensor_plan *plan = calloc(most, sizeof *plan);
-    char(*names)[NAME_CAP] = calloc(most, sizeof *names);
-    struct safetensors_writer *w;
-    const char *const metadata[][2] = {
-        {"state", state->done ? "done" : "training"}, {"epochs", epochs}, {"rate", rate}, {"report", curves}};
-    snprintf(epochs, sizeof epochs, "%u", state->epochs);
-    snprintf(rate, sizeof rate, "%.9g", (double)state->rate);
-    bool ok = (plan && names) || err_nomem(e, "the list of scales", most * (sizeof *plan + sizeof *names));
-    ok = ok && (stage_print(&state->report, curves, sizeof curves) ||
-                err_set(e, ERR_BUG, "the report is too long"));
-    ok = ok && scales_path(s, path, sizeof path, e);
-    if (ok) {
-        safetensors_close(&s->scales); /* a mapped file cannot be replaced everywhere */
-        size_t n = list_scales(p, state, plan, names);
-        ok = safetensors_writer_open(&w, path, plan, n, metadata, sizeof metadata / sizeof *metadata, e);
-        if (ok && !put_scales(w, p, state, pull, ctx, e)) {
-            safetensors_writer_abort(&w);
-            ok = false;
-        } else if (ok) {
-            ok = safetensors_writer_close(&w, e);
-        }
-    }
-    free(plan);
-    free(names);
-    if (ok)
-        open_scales(s);
-    return ok;
-}
-
-/* Whether every tensor is there in its size. */
-static bool scales_whole(const struct store *s, const struct plan *p, const struct scales_state *state)
-{
-    char name[NAME_CAP];
-    for (size_t i = 0; i < p->n_items; i++) {
-        const struct plan_item *item = &p->items[i];
-        for (int part = 0; !item->keep && part < parts_of(state); part++) {
-            const struct tensor *t =
-                safetensors_find(s->scales, part_name(item, (enum scales_part)part, name));
-            if (!t || t->dtype != DTYPE_F32 || t->bytes != part_bytes(item, (enum scales_part)part))
-                return false;
-        }
-    }
-    return true;
-}
-
-bool store_read_scales(struct store *s, const struct plan *p, struct scales_state *state)
-{
-    struct scales_state found = {.done = s->scales_done, .losses = state->losses};
-    if (!s->scales)
-        return false;
-    const char *epochs = safetensors_metadata(s->scales, "epochs"),
-               *rate = safetensors_metadata(s->scales, "rate");
-    const struct tensor *losses = safetensors_find(s->scales, "losses");
-    found.report.stage = STAGE_SCALES;
-    bool ok =
-        epochs && rate && sscanf(epochs, "%u", &found.epochs) == 1 && sscanf(rate, "%f", &found.rate) == 1 &&
-        stage_scan(safetensors_metadata(s->scales, "report"), &found.report) && scales_whole(s, p, &found);
-    if (ok && !found.done && found.losses) {
-        ok = losses && losses->dtype == DTYPE_F32 && losses->bytes <= state->n_losses * sizeof *found.losses;
-        if (ok)
-            memcpy(found.losses, losses->data, (size_t)losses->bytes);
-        found.n_losses = ok ? (uint32_t)(losses->bytes / 4) : 0;
-    }
-    if (ok)
-        *state = found;
-    else
-        log_warn("scales.safetensors in %s is not what this run needs; the pass over scales is done again",
-                 s->dir);
-    s->scales_done = s->scales_done && ok;
-    return ok;
-}
-
-bool store_read_scales_part(struct store *s, const struct plan_item *item, enum scales_part part, float *out,
-                            struct err *e)
-{
-    char name[NAME_CAP];
-    const struct tensor *t = s->scales ? safetensors_find(s->scales, part_name(item, part, name)) : NULL;
-    uint64_t bytes = part_bytes(item, part);
-    if (!t || t->bytes != bytes) {
-        err_set(e, ERR_USER, "scales.safetensors in %s does not hold %s as this run needs it", s->dir,
-                item->module);
-        return err_hint(e, "delete that work folder and start again");
-    }
-    memcpy(out, t->data, (size_t)bytes);
+    static const char *const begins[] = {"block-", "scales.safetensors", "head-importance.safetensors",
+                                         "manifest.json"};
+    char path[4096];
+    for (size_t i = 0; i < sizeof begins / sizeof *begins; i++)
+        if (strncmp(name, begins[i], strlen(begins[i])) == 0 && os_path_join(path, sizeof path, ctx, name, e))
+            os_remove(path);
     return true;
 }
 
 void store_remove(struct store **s)
 {
-    char path[4096];
     safetensors_close(&(*s)->block);
     safetensors_close(&(*s)->scales);
-    if (scales_path(*s, path, sizeof path, NULL) && os_stat(path, NULL) == OS_FILE)
-        os_remove(path);
-    for (uint32_t layer = 0; block_path(*s, layer, path, sizeof path, NULL) && os_stat(path, NULL) == OS_FILE;
-         layer++)
-        os_remove(path);
-    if (os_path_join(path, sizeof path, (*s)->dir, "manifest.json", NULL))
-        os_remove(path);
+    os_list((*s)->dir, remove_own, (*s)->dir, NULL);
     os_remove_dir((*s)->dir);
     store_close(s);
 }

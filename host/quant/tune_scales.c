@@ -490,14 +490,14 @@ static bool split_scales(struct pass *p, const struct entry *x, float *scales, c
     return true;
 }
 
-/* One linear's start: scales of the store, no moments. */
+/* One linear's start: scales of the store (the last ones, where a done pass is judged), no moments. */
 static bool start_linear(struct pass *p, size_t item, struct err *e)
 {
     struct gpu_cmd *cmd = p->m->cmd;
     struct entry *x = &p->entries[item];
     const struct plan_item *of = &p->t->plan->items[item];
     struct qlinear q = {0};
-    bool ok = store_read_linear(p->t->store, of, &q, NULL, e);
+    bool ok = store_read_final(p->t->store, of, &q, e);
     if (ok && !p->state.report.best_epoch)
         memcpy(x->best, q.scales, (size_t)x->n * x->per * sizeof *x->best);
     if (ok && x->per > 1) {

@@ -1,0 +1,303 @@
+/* The store against damage: what is not whole is said and made anew, never read past its arrays, never
+ * another run's. */
+#include <math.h>
+
+#include "host/base/log.h"
+#include "host/quant/store.h"
+
+#define DIR_ "tmp_store"
+#include "tests/scratch_dir.h"
+
+#define WORK DIR_ "/work"
+enum { LAYERS = 3, ROWS = 3, COLS = 40, GROUP = 16, GROUPS = 3 };
+
+static struct plan_item items[LAYERS * LINEAR_COUNT];
+static struct qlinear linears[LAYERS * LINEAR_COUNT];
+static struct plan plan = {.items = items, .n_items = LAYERS * LINEAR_COUNT, .n_layers = LAYERS};
+static const struct store_field fields[] = {{"seed", "1"}, {"device", "one"}, {"kernels", "k"}};
+#define FIELDS fields, sizeof fields / sizeof *fields
+
+static struct store *open_ok(void)
+{
+    struct err e = {0};
+    struct store *s;
+    OK(store_open(&s, WORK, FIELDS, NULL, &e), e);
+    assert_int_equal(e.kind, ERR_NONE); /* what is mended is no error of the command */
+    return s;
+}
+
+static bool write_block(struct store *s, uint32_t layer, struct err *e)
+{
+    static const struct linear_report reports[LINEAR_COUNT];
+    static const struct stage_report stages[2];
+    size_t first = (size_t)layer * LINEAR_COUNT;
+    return store_write_block(s, layer, items + first, linears + first, reports, stages, e);
+}
+
+/* A work folder with all blocks. */
+static int setup(void **state)
+{
+    struct err e = {0};
+    log_set_level(LOG_ERROR);
+    if (make_dir(state) != 0)
+        return -1;
+    for (uint32_t i = 0; i < LAYERS * LINEAR_COUNT; i++) {
+        items[i] = (struct plan_item){.layer = i / LINEAR_COUNT,
+                                      .id = (enum linear_id)(i % LINEAR_COUNT),
+                                      .rows = ROWS,
+                                      .cols = COLS,
+                                      .spec = {quant_type_find("ternary"), GROUP, SCALE_F16}};
+        model_linear_name(items[i].layer, items[i].id, items[i].module, sizeof items[i].module);
+        OK(qlinear_init(&linears[i], ROWS, COLS, items[i].spec, &e), e);
+        for (size_t k = 0; k < ROWS * COLS; k++)
+            linears[i].codes[k] = (int8_t)((k + i) % 3) - 1;
+        for (size_t k = 0; k < ROWS * GROUPS; k++)
+            linears[i].scales[k] = 0.5f + (float)k;
+    }
+    struct store *s = open_ok();
+    for (uint32_t layer = 0; layer < LAYERS; layer++)
+        OK(write_block(s, layer, &e), e);
+    store_close(&s);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    for (size_t i = 0; i < LAYERS * LINEAR_COUNT; i++)
+        qlinear_free(&linears[i]);
+    return remove_dir(state);
+}
+
+static void read_file(const char *path, char **data, size_t *size)
+{
+    struct err e = {0};
+    OK(os_read_file(path, 1 << 24, data, size, &e), e);
+}
+
+/* Opens the folder and says which blocks are whole, as bits. What is whole is what was written. */
+static unsigned whole(void)
+{
+    struct err e = {0};
+    struct store *s = open_ok();
+    unsigned bits = 0, n = store_check(s, &plan), counted = 0;
+    for (uint32_t layer = 0; layer < LAYERS; layer++) {
+        if (!store_has_block(s, layer))
+            continue;
+        bits |= 1u << layer;
+        counted++;
+        for (uint32_t i = layer * LINEAR_COUNT; i < (layer + 1) * LINEAR_COUNT; i++) {
+            struct qlinear q;
+            struct linear_report r;
+            OK(store_read_linear(s, &items[i], &q, &r, &e), e);
+            assert_memory_equal(q.codes, linears[i].codes, ROWS * COLS);
+            assert_memory_equal(q.scales, linears[i].scales, ROWS * GROUPS * sizeof(float));
+            qlinear_free(&q);
+        }
+    }
+    assert_int_equal(n, counted);
+    store_close(&s);
+    return bits;
+}
+
+/* Every bit of a header and one of each byte of the rest, one at a time. */
+static void test_flips(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    char *data;
+    size_t size, tried = 0;
+    read_file(WORK "/block-0001.safetensors", &data, &size);
+    assert_int_equal(whole(), 7);
+    for (size_t at = 0; at < size; at += at < 64 ? 1 : 29) {
+        data[at] ^= (char)(1 << at % 8);
+        OK(os_write_file(WORK "/block-0001.safetensors", data, size, &e), e);
+        if (whole() != 5)
+            fail_msg("byte %zu is not missed", at);
+        data[at] ^= (char)(1 << at % 8);
+        tried++;
+    }
+    assert_true(tried > 100);
+    for (size_t cut = 0; cut < size; cut += size / 11) {
+        OK(os_write_file(WORK "/block-0001.safetensors", data, cut, &e), e);
+        assert_int_equal(whole(), 5);
+    }
+    OK(os_write_file(WORK "/block-0001.safetensors", data, size, &e), e);
+    assert_int_equal(whole(), 7);
+    free(data);
+}
+
+static void test_swapped(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    OK(os_rename(WORK "/block-0000.safetensors", WORK "/x", &e), e);
+    OK(os_rename(WORK "/block-0002.safetensors", WORK "/block-0000.safetensors", &e), e);
+    OK(os_rename(WORK "/x", WORK "/block-0002.safetensors", &e), e);
+    assert_int_equal(whole(), 2);
+}
+
+/* A file of block 1 with a checksum that is right, and these values in all its linears. */
+static void forge(uint64_t rows, uint32_t word, float scale)
+{
+    struct err e = {0};
+    struct safetensors *real;
+    struct safetensors_writer *w;
+    struct tensor_plan tensors[2 * LINEAR_COUNT];
+    char names[2 * LINEAR_COUNT][128], run[64];
+    OK(safetensors_open_file(&real, WORK "/block-0000.safetensors", &e), e);
+    snprintf(run, sizeof run, "%s", safetensors_metadata(real, "run"));
+    safetensors_close(&real);
+    const char *metadata[2][2] = {{SAFETENSORS_CHECKSUM, SAFETENSORS_NO_SUM_YET}, {"run", run}};
+    for (int i = 0; i < 2 * LINEAR_COUNT; i++) {
+        snprintf(names[i], sizeof names[i], "%s.%s", items[LINEAR_COUNT + i / 2].module,
+                 i % 2 ? "scales" : "codes");
+        tensors[i] = (struct tensor_plan){
+            names[i], i % 2 ? DTYPE_F32 : DTYPE_U32, 2, {rows, i % 2 ? GROUPS : (COLS + 15) / 16}};
+    }
+    OK(safetensors_writer_open(&w, WORK "/block-0001.safetensors", tensors, 2 * LINEAR_COUNT,
+                               (const char *const(*)[2])metadata, 2, &e),
+       e);
+    for (int i = 0; i < 2 * LINEAR_COUNT; i++)
+        for (uint64_t k = 0; k < rows * tensors[i].shape[1]; k++)
+            OK(safetensors_writer_put(w, i % 2 ? (const void *)&scale : (const void *)&word, 4, &e), e);
+    OK(safetensors_writer_close(&w, &e), e);
+}
+
+static void test_values(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct store *s;
+    forge(ROWS, 0xAAAAAAAA, NAN); /* codes all 0 */
+    assert_int_equal(whole(), 5);
+    forge(ROWS, 0xAAAAAAAA, INFINITY);
+    assert_int_equal(whole(), 5);
+    forge(ROWS, 0x00000000, 1); /* codes all -2: not ternary */
+    assert_int_equal(whole(), 5);
+    forge(ROWS + 1, 0xAAAAAAAA, 1);
+    assert_int_equal(whole(), 5);
+    forge(ROWS - 1, 0xAAAAAAAA, 1);
+    assert_int_equal(whole(), 5);
+    /* Nor is such a thing written. */
+    s = open_ok();
+    linears[LINEAR_COUNT].scales[4] = NAN;
+    FAILS(write_block(s, 1, &e), e, ERR_BUG, "no numbers");
+    linears[LINEAR_COUNT].scales[4] = 4.5f;
+    linears[LINEAR_COUNT].codes[7] = 2;
+    FAILS(write_block(s, 1, &e), e, ERR_BUG, "outside its type's range");
+    linears[LINEAR_COUNT].codes[7] = (int8_t)((7 + LINEAR_COUNT) % 3) - 1;
+    e = (struct err){0};
+    OK(write_block(s, 1, &e), e);
+    store_close(&s);
+    assert_int_equal(whole(), 7);
+    /* And counting it stays within its bins. */
+    struct qlinear q = linears[0];
+    int8_t code = q.codes[0];
+    q.codes[0] = 100;
+    q.scales[0] = NAN;
+    code_stats_of(&q, q.spec.type);
+    q.codes[0] = code;
+    q.scales[0] = 0.5f;
+}
+
+/* The manifest: missing, damaged, with other fields. */
+static void test_manifest(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct store *s;
+    char *data;
+    size_t size;
+    read_file(WORK "/manifest.json", &data, &size);
+    for (size_t at = 0; at < size; at++) {
+        data[at] ^= (char)(1 << at % 8);
+        OK(os_write_file(WORK "/manifest.json", data, size, &e), e);
+        assert_int_equal(whole(), 7);
+        data[at] ^= (char)(1 << at % 8);
+    }
+    free(data);
+    assert_true(os_remove(WORK "/manifest.json"));
+    assert_int_equal(whole(), 7);
+    /* Without it the blocks still say whose they are. */
+    const struct store_field other[] = {{"seed", "2"}, {"device", "one"}, {"kernels", "k"}};
+    assert_true(os_remove(WORK "/manifest.json"));
+    FAILS(store_open(&s, WORK, other, 3, NULL, &e), e, ERR_USER, "its seed is 1, this run's is 2");
+    /* Fields more and fewer. */
+    const struct store_field more[] = {{"seed", "1"}, {"device", "one"}, {"kernels", "k"}, {"types", "3"}};
+    FAILS(store_open(&s, WORK, more, 4, NULL, &e), e, ERR_USER, "its types is missing");
+    FAILS(store_open(&s, WORK, fields + 1, 2, NULL, &e), e, ERR_USER, "this run's is missing");
+    /* One of an earlier gsq, and blocks that are none. */
+    OK(os_write_file(WORK "/manifest.json", "{\"gsq\": \"0.1.0\", \"kernels\": \"k\"}", 32, &e), e);
+    FAILS(store_open(&s, WORK, FIELDS, NULL, &e), e, ERR_USER, "earlier gsq");
+    assert_true(os_remove(WORK "/manifest.json"));
+    for (uint32_t layer = 0; layer < LAYERS; layer++) {
+        char path[64];
+        snprintf(path, sizeof path, WORK "/block-%04u.safetensors", (unsigned)layer);
+        OK(os_write_file(path, "none", 4, &e), e);
+    }
+    assert_int_equal(whole(), 0);
+}
+
+static void test_accept(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct store *s;
+    char value[64], *data;
+    size_t size;
+    const struct store_field moved[] = {{"seed", "1"}, {"device", "two"}, {"kernels", "l"}};
+    FAILS(store_open(&s, WORK, moved, 3, NULL, &e), e, ERR_USER, "device was one, is two");
+    assert_non_null(strstr(e.hint, "--accept device,kernels"));
+    FAILS(store_open(&s, WORK, moved, 3, "device", &e), e, ERR_USER, "kernels was k, is l");
+    e = (struct err){0};
+    OK(store_open(&s, WORK, moved, 3, "kernels,device", &e), e);
+    assert_int_equal(store_check(s, &plan), LAYERS);
+    store_close(&s);
+    /* Noted, and from then on the run's own. */
+    assert_true(store_recorded(WORK, "device", value, sizeof value));
+    assert_string_equal(value, "two");
+    read_file(WORK "/manifest.json", &data, &size);
+    assert_non_null(strstr(data, "accepted"));
+    assert_non_null(strstr(data, "\"one\""));
+    free(data);
+    OK(store_open(&s, WORK, moved, 3, NULL, &e), e);
+    store_close(&s);
+    /* What is asked for is never a matter of acceptance. */
+    const struct store_field other[] = {{"seed", "2"}, {"device", "two"}, {"kernels", "l"}};
+    FAILS(store_open(&s, WORK, other, 3, "device,kernels", &e), e, ERR_USER,
+          "belongs to another run: its seed");
+    assert_true(manifest_accept_check("gsq,memory,files,driver", &e));
+    FAILS(manifest_accept_check("device,seed", &e), e, ERR_USER, "--accept seed is unknown");
+}
+
+static void test_importance(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    float sums[5] = {1, 2, 3, 4, 5}, got[5];
+    struct store *s = open_ok();
+    store_check(s, &plan);
+    OK(store_write_importance(s, &plan, sums, 5, &e), e);
+    assert_true(store_read_importance(s, &plan, got, 5));
+    assert_memory_equal(got, sums, sizeof sums);
+    assert_false(store_read_importance(s, &plan, got, 4));
+    /* Other codes: it is not of these blocks. */
+    linears[0].codes[0] = linears[0].codes[0] == 1 ? 0 : 1;
+    OK(write_block(s, 0, &e), e);
+    assert_false(store_read_importance(s, &plan, got, 5));
+    store_remove(&s);
+    assert_int_equal(os_stat(WORK, NULL), OS_ABSENT);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_flips, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_swapped, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_values, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_manifest, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_accept, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_importance, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
