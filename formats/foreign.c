@@ -25,9 +25,17 @@ static bool starts_page(const char *s, size_t n, const char *text)
     return !text[i];
 }
 
+/* A header's length below 4 GiB and its brace. The length may look like any magic of two or four bytes. */
+static bool is_safetensors(const void *bytes, size_t n)
+{
+    return n > 8 && memcmp((const char *)bytes + 4, "\0\0\0\0{", 5) == 0;
+}
+
 bool foreign_file(const char *path, const void *bytes, size_t n, struct err *e)
 {
     const char *what = NULL, *hint = NULL;
+    if (is_safetensors(bytes, n))
+        return false;
     if (starts(bytes, n, "version https://git-lfs.github.com/spec/")) {
         what = "a Git LFS pointer, not the file itself";
         hint = "run `git lfs pull` in its folder, or download the file";

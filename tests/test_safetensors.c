@@ -246,6 +246,23 @@ static void file_lengths(void **state)
     static const char lfs[] = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
     write_file("pointer", lfs, sizeof lfs - 1);
     expect_file_error("pointer", "Git LFS pointer");
+    write_file("pickle", "\x80\2}q\1.", 7);
+    expect_file_error("pickle", "Python pickle");
+    /* Header lengths whose first two bytes are the magic of a pickle or of gzip. */
+    static const size_t like_magic[] = {0x280, 0x480, 0x8b1f};
+    for (size_t i = 0; i < 3; i++) {
+        char *header = malloc(like_magic[i] + 1);
+        assert_non_null(header);
+        memset(header, ' ', like_magic[i]);
+        memcpy(header, "{}", 2);
+        header[like_magic[i]] = 0;
+        write_tensors("magic", header, 0);
+        free(header);
+        struct err e = {0};
+        struct safetensors *file;
+        assert_true(safetensors_open_file(&file, DIR_ "/magic", &e));
+        safetensors_close(&file);
+    }
     expect_file_error("absent", "cannot open");
     /* A download that stopped: the header is whole, the data is not. */
     write_tensors("cut", "{\"a\":{\"dtype\":\"U8\",\"shape\":[9],\"data_offsets\":[0,9]}}", 8);
