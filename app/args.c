@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "app/option_table.h"
+#include "host/base/out_path.h"
 #include "host/base/str.h"
 
 const char *command_name(enum command_id c)
@@ -238,10 +239,20 @@ static bool check_complete(const struct args *a, unsigned n_positional, const bo
     return true;
 }
 
-static bool ends_with(const char *s, const char *end)
+/* "out/" is "out": the work folder lies beside it, not in it. */
+static bool settle_out(struct args *a, struct err *e)
 {
-    size_t n = strlen(s), m = strlen(end);
-    return n > m && strcmp(s + n - m, end) == 0;
+    char **owned, *out;
+    if (!a->out)
+        return true;
+    if (!(owned = realloc(a->owned, (a->n_owned + 1) * sizeof *owned)))
+        return err_nomem(e, "a path", strlen(a->out));
+    a->owned = owned;
+    if (!(out = str_dup(a->out)))
+        return err_nomem(e, "a path", strlen(a->out));
+    out_trim(out);
+    a->out = owned[a->n_owned++] = out;
+    return true;
 }
 
 /* A name in .gguf asks for that format, and it alone is written under such a name. */
@@ -249,7 +260,7 @@ static bool settle_format(struct args *a, struct err *e)
 {
     if (a->command != CMD_QUANTIZE || !a->out)
         return true;
-    bool file = ends_with(a->out, ".gguf");
+    bool file = str_ends_nocase(a->out, ".gguf");
     if (file && !a->format_given)
         a->q.format = EXPORT_GGUF;
     if (file == (a->q.format == EXPORT_GGUF))
@@ -381,7 +392,7 @@ bool args_parse(struct args *a, int argc, char **argv, struct err *e)
         return err_hint(e, "`gsq --help` lists the commands");
     }
     return (a->command != CMD_QUANTIZE || llama_arguments(a, n_positional, seen, e)) &&
-           check_complete(a, n_positional, seen, e) && settle_format(a, e);
+           check_complete(a, n_positional, seen, e) && settle_out(a, e) && settle_format(a, e);
 }
 
 unsigned args_models(const struct args *a)

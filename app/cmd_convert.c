@@ -1,17 +1,15 @@
 /* gsq convert. */
-#include <string.h>
-
 #include "app/app.h"
 #include "app/progress_term.h"
 #include "host/base/clean.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/base/str.h"
 #include "host/quant/convert.h"
 
 /* --format, or what the name of the output says. */
 static bool find_format(const struct args *a, enum export_format *out, struct err *e)
 {
-    size_t n = strlen(a->out);
     const char *formats = "formats: gguf, hf, gptq, gptq_v2, compressed-tensors, mlx, humming";
     if (a->convert_format) {
         *out = export_format_parse(a->convert_format);
@@ -21,7 +19,7 @@ static bool find_format(const struct args *a, enum export_format *out, struct er
         return err_hint(e, "%s", formats);
     }
     *out = EXPORT_GGUF;
-    if (n > 5 && strcmp(a->out + n - 5, ".gguf") == 0)
+    if (str_ends_nocase(a->out, ".gguf"))
         return true;
     err_set(e, ERR_USER, "gsq convert needs --format (-o does not end in .gguf)");
     return err_hint(e, "%s", formats);
@@ -29,7 +27,7 @@ static bool find_format(const struct args *a, enum export_format *out, struct er
 
 bool cmd_convert(const struct args *a, struct err *e)
 {
-    struct convert_options o = {.container = a->q.container, .type = a->convert_type};
+    struct convert_options o = {.container = a->q.container, .type = a->convert_type, .force = a->q.force};
     if (!find_format(a, &o.format, e))
         return false;
     struct progress_term term;

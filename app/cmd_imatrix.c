@@ -3,7 +3,6 @@
 
 #include "app/app.h"
 #include "app/progress_term.h"
-#include "formats/write_gguf.h"
 #include "host/base/clean.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
@@ -31,16 +30,6 @@ static void tell(const struct args *a, const struct app_gpu *g, const struct ima
     cJSON_AddNumberToObject(j, "ctx", m->chunk_size);
     cJSON_AddNumberToObject(j, "seconds", r->seconds);
     json_emit(j);
-}
-
-/* Work must not end at a file that cannot be written; one that is there is replaced in the end. */
-static bool check_out(const char *path, const struct checkpoint *ck, struct err *e)
-{
-    struct os_out probe;
-    if (!write_gguf_check(path, ck, e) || !os_out_open(&probe, path, e))
-        return false;
-    os_out_abort(&probe);
-    return true;
 }
 
 static bool collect(const struct args *a, const struct checkpoint *ck, struct err *e)
@@ -73,7 +62,10 @@ static bool collect(const struct args *a, const struct checkpoint *ck, struct er
 bool cmd_imatrix(const struct args *a, struct err *e)
 {
     struct checkpoint *ck = NULL;
-    bool ok = checkpoint_open(&ck, a->positional[0], e) && check_out(a->out, ck, e) && collect(a, ck, e);
+    struct os_lock lock = {0};
+    bool ok = checkpoint_open(&ck, a->positional[0], e) &&
+              imatrix_lock_out(&lock, a->out, ck, a->q.calib, a->q.force, e) && collect(a, ck, e);
     checkpoint_close(&ck);
+    os_unlock(&lock);
     return ok;
 }

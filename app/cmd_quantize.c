@@ -9,7 +9,7 @@
 #include "formats/tokenizer.h"
 #include "host/base/clean.h"
 #include "host/base/num.h"
-#include "host/base/os.h"
+#include "host/base/out_path.h"
 #include "host/quant/convert.h"
 #include "host/quant/eval.h"
 #include "host/quant/job.h"
@@ -97,7 +97,16 @@ static bool check_eval_text(const struct args *a, const struct quantize_options 
 static bool check_files(const struct args *a, const struct quantize_options *o, struct err *e)
 {
     const char *folder = o->format == EXPORT_GGUF ? NULL : o->out_dir;
-    return (!a->report || report_html_check(a->report, folder, o->dry_run, e)) &&
+    const char *const inputs[] = {o->model_dir, o->calib, o->imatrix, o->refine, a->eval};
+    const size_t n = sizeof inputs / sizeof *inputs;
+    if (!out_not_input("the output", o->out_dir, inputs, n, e) ||
+        (a->report && !out_not_input("--report", a->report, inputs, n, e)))
+        return false;
+    if (a->report && out_same(a->report, o->out_dir)) {
+        err_set(e, ERR_USER, "--report %s is the output of the run too", a->report);
+        return err_hint(e, "give the report a name of its own");
+    }
+    return (!a->report || report_html_check(a->report, folder, o->dry_run, o->force, e)) &&
            (!a->eval || check_eval_text(a, o, e));
 }
 

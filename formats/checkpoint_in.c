@@ -62,17 +62,11 @@ static bool compile_rules(struct checkpoint *c, struct err *e)
     return true;
 }
 
-static bool ends_with(const char *s, const char *end)
-{
-    size_t n = strlen(s), m = strlen(end);
-    return n >= m && strcmp(s + n - m, end) == 0;
-}
-
 /* What is called so must be one; under other names the magic number tells. */
 static bool is_gguf(const char *path)
 {
     char magic[4] = "";
-    if (ends_with(path, ".gguf") || ends_with(path, ".GGUF"))
+    if (str_ends_nocase(path, ".gguf"))
         return true;
     FILE *f = os_fopen(path, "rb");
     bool found = f && fread(magic, 1, 4, f) == 4 && memcmp(magic, "GGUF", 4) == 0;

@@ -125,10 +125,17 @@ struct gguf_tensor_plan {
     uint64_t ne[4];
     uint32_t type;
 };
+/* Adds the last key, by which gsq knows the file as its own as long as its header stays what it is. It belongs to
+ * one file and is never copied. */
+#define GGUF_SEAL "gsq.seal"
+void gguf_keys_seal(struct gguf_keys *k, const struct gguf_tensor_plan *plan, size_t n);
+bool gguf_sealed(const struct gguf *g);
+/* Whether there is such a file. */
+bool gguf_is_ours(const char *path);
 /* Bytes of the file. 0: gguf_writer_open will say why not. */
 uint64_t gguf_file_bytes(const struct gguf_keys *k, const struct gguf_tensor_plan *plan, size_t n);
 struct gguf_writer;
-/* Writes PATH.tmp. Alignment 32, or general.alignment among the keys. What no reader takes (a key or name
+/* Writes beside PATH. Alignment 32, or general.alignment among the keys. What no reader takes (a key or name
  * twice, an unknown type, ne[0] % block) is ERR_BUG. */
 bool gguf_writer_open(struct gguf_writer **out, const char *path, const struct gguf_keys *keys,
                       const struct gguf_tensor_plan *plan, size_t n, struct err *e);

@@ -78,7 +78,8 @@ static bool equals(struct gguf_string s, const char *text)
 bool gguf_key_of_storage(struct gguf_string key)
 {
     return starts_with(key, "split.") || equals(key, "general.alignment") ||
-           equals(key, "general.file_type") || equals(key, "general.quantization_version");
+           equals(key, "general.file_type") || equals(key, "general.quantization_version") ||
+           equals(key, GGUF_SEAL);
 }
 
 /* --- the model

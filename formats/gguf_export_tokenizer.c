@@ -6,6 +6,7 @@
 #include "formats/gguf_export.h"
 #include "formats/json.h"
 #include "formats/tokenizer.h"
+#include "formats/side_file.h"
 #include "host/base/log.h"
 #include "host/base/os.h"
 #include "host/base/str.h"
@@ -395,9 +396,7 @@ static bool put_chat_template(struct tokenizer_files *f)
 {
     char path[4096], *text;
     size_t size;
-    if (!os_path_join(path, sizeof path, f->dir, "chat_template.jinja", f->e))
-        return false;
-    if (os_stat(path, NULL) == OS_FILE) {
+    if (side_file(f->dir, "chat_template.jinja", !f->out->quiet, path, NULL)) {
         if (!os_read_file(path, CONFIG_MAX, &text, &size, f->e))
             return false;
         key_string(f->out, "tokenizer.chat_template", text);

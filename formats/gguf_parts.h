@@ -46,4 +46,7 @@ bool gguf_keyset_alignment(const struct gguf_keyset *s, const char *path, uint32
  * dimensions alone are checked and *bytes is 0. */
 const char *gguf_shape_bytes(uint32_t n_dims, const uint64_t *ne, const struct gguf_type *t, uint64_t *bytes);
 
+/* Keys as they will lie in the file. */
+const struct strbuf *gguf_keys_bytes(const struct gguf_keys *k);
+
 #endif

@@ -26,6 +26,11 @@ void gguf_keys_destroy(struct gguf_keys **k)
     *k = NULL;
 }
 
+const struct strbuf *gguf_keys_bytes(const struct gguf_keys *k)
+{
+    return &k->bytes;
+}
+
 /* --- keys; k may be NULL, as gguf_keys_create leaves it when out of memory
  * ---------------------------------------------------------------------------------- */
 

@@ -9,6 +9,7 @@
 #include "formats/gguf_names.h"
 #include "formats/hf_export.h"
 #include "formats/json.h"
+#include "formats/side_file.h"
 #include "host/base/num.h"
 
 /* Hubs and tools expect shards under 5 GB; the header needs a little of that too. */
@@ -570,8 +571,8 @@ static bool add_carried(void *ctx, const char *name, struct err *e)
     struct carried *c = ctx;
     char path[4096];
     uint64_t size = 0;
-    if (export_carries(name) && os_path_join(path, sizeof path, c->dir, name, e) &&
-        os_stat(path, &size) == OS_FILE)
+    (void)e;
+    if (export_carries(name) && side_file(c->dir, name, false, path, &size))
         c->bytes += size;
     return true;
 }

@@ -281,6 +281,7 @@ static bool write_file(const struct imatrix *m, const struct named *list, const 
 {
     struct gguf_keys *k = facts(m);
     struct gguf_writer *w = NULL;
+    gguf_keys_seal(k, plan, 2 * m->n);
     bool ok = gguf_writer_open(&w, path, k, plan, 2 * m->n, e);
     for (size_t i = 0; ok && i < m->n; i++) {
         const struct imatrix_entry *x = list[i].entry;

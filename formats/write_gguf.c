@@ -9,7 +9,7 @@
 #include "formats/gguf_export.h"
 #include "formats/gguf_names.h"
 #include "host/base/num.h"
-#include "host/base/os.h"
+#include "host/base/out_path.h"
 #include "host/base/pool.h"
 #include "host/base/str.h"
 
@@ -328,10 +328,13 @@ static bool plan_keys(struct gguf_plan *p, const struct gguf_options *o, bool qu
         int id = p->entries[i].type->id;
         facts.quantized |= id != GGML_F32 && id != GGML_F16 && id != GGML_BF16;
     }
-    const struct gguf *g = checkpoint_gguf(p->src);
-    return (g ? gguf_export_copied_keys(&p->keys, g, &facts, p->e)
-              : gguf_export_keys(&p->keys, checkpoint_dir(p->src), checkpoint_config(p->src), &facts, p->e)) &&
-           gguf_keys_override(&p->keys, o->overrides, o->n_overrides, p->e);
+    const struct gguf *source = checkpoint_gguf(p->src);
+    bool ok = source ? gguf_export_copied_keys(&p->keys, source, &facts, p->e)
+                     : gguf_export_keys(&p->keys, checkpoint_dir(p->src), checkpoint_config(p->src), &facts, p->e);
+    ok = ok && gguf_keys_override(&p->keys, o->overrides, o->n_overrides, p->e);
+    if (ok)
+        gguf_keys_seal(p->keys, p->tensors, p->n);
+    return ok;
 }
 
 static bool plan_make(struct gguf_plan *p, const struct checkpoint *src, const struct gguf_item *items,
@@ -586,63 +589,16 @@ static bool write_entry(struct writing *w, const struct entry *x)
  * --------------------------------------------------------------------------------------------------------
  */
 
-static bool same_folder(const char *a, const char *b)
+/* The model's own files; not only those with a tensor: the first part of a split file may hold none. */
+static bool check_not_source(const char *path, const struct checkpoint *src, struct err *e)
 {
-    static const char probe[] = ".gsq-probe.tmp";
-    char here[4096], there[4096];
-    if (!os_path_join(here, sizeof here, a, probe, NULL) ||
-        !os_path_join(there, sizeof there, b, probe, NULL))
-        return false;
-    os_remove(there);
-    if (!os_write_file(here, "", 0, NULL))
-        return false;
-    bool same = os_stat(there, NULL) != OS_ABSENT;
-    os_remove(here);
-    return same;
-}
-
-/* "a/b.gguf" -> "a" and "b.gguf". */
-static const char *split_path(const char *path, char *dir, size_t cap)
-{
-    const char *name = path;
-    for (const char *p = path; *p; p++)
-        if (*p == '/' || *p == '\\')
-            name = p + 1;
-    snprintf(dir, cap, "%.*s", (int)(name - path), path);
-    if (!dir[0])
-        snprintf(dir, cap, ".");
-    return name;
-}
-
-static bool is_file(const char *dir, const char *name, const char *path)
-{
-    char other[4096];
-    return strcmp(name, split_path(path, other, sizeof other)) == 0 && same_folder(dir, other);
-}
-
-bool write_gguf_check(const char *path, const struct checkpoint *src, struct err *e)
-{
-    char dir[4096];
-    if (strlen(path) >= sizeof dir)
-        return err_set(e, ERR_USER, "the path %.100s... is too long", path);
-    const char *name = split_path(path, dir, sizeof dir);
-    enum os_kind kind = os_stat(path, NULL);
-    if (!name[0] || kind == OS_DIR) {
-        err_set(e, ERR_USER, "%s is a folder, and a GGUF is one file", path);
-        return err_hint(e, "name a file, for example -o model.gguf");
-    }
-    if (os_stat(dir, NULL) != OS_DIR) {
-        err_set(e, ERR_USER, "there is no folder %s to write into", dir);
-        return err_hint(e, "create it, or choose another place with -o");
-    }
-    /* The first part of a split file may hold no tensor. */
-    const struct gguf *source = checkpoint_gguf(src);
-    bool own = kind == OS_FILE && source && is_file(dir, name, gguf_path(source, NULL));
+    const struct gguf *g = checkpoint_gguf(src);
+    bool own = g && out_same(path, gguf_path(g, NULL));
     uint32_t file = UINT32_MAX;
-    for (size_t i = 0; kind == OS_FILE && !own && i < checkpoint_tensor_count(src); i++) {
+    for (size_t i = 0; !own && i < checkpoint_tensor_count(src); i++) {
         const struct tensor *t = checkpoint_tensor_at(src, i);
         if (t->file != file) /* they come file by file */
-            own = is_file(dir, name, checkpoint_tensor_path(src, t));
+            own = out_same(path, checkpoint_tensor_path(src, t));
         file = t->file;
     }
     if (!own)
@@ -651,12 +607,20 @@ bool write_gguf_check(const char *path, const struct checkpoint *src, struct err
     return err_hint(e, "choose another file with -o");
 }
 
+bool write_gguf_check(const char *path, const struct checkpoint *src, bool force, struct err *e)
+{
+    enum os_kind kind = os_stat(path, NULL);
+    if (kind == OS_FILE && !check_not_source(path, src, e))
+        return false;
+    return out_file_check(path, e) && (kind != OS_FILE || force || gguf_is_ours(path) || out_foreign(path, e));
+}
+
 bool write_gguf(const char *path, const struct checkpoint *src, const struct gguf_item *items, size_t n,
                 const struct gguf_options *o, const struct gguf_source *source, struct err *e)
 {
     struct gguf_plan p = {0};
     struct writing w = {.plan = &p, .source = source, .e = e};
-    bool ok = write_gguf_check(path, src, e) && plan_make(&p, src, items, n, o, false, e);
+    bool ok = write_gguf_check(path, src, true, e) && plan_make(&p, src, items, n, o, false, e);
     ok = ok && gguf_writer_open(&w.writer, path, p.keys, p.tensors, p.n, e);
     if (ok) {
         for (size_t i = 0; ok && i < p.n; i++)

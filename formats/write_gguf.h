@@ -56,8 +56,9 @@ bool write_gguf(const char *path, const struct checkpoint *src, const struct ggu
  * and looks for values that F16 cannot hold where that is a weight's type. */
 uint64_t write_gguf_size(const struct checkpoint *src, const struct gguf_item *items, size_t n,
                          const struct gguf_options *o, struct err *e);
-/* Whether PATH may be written (preflight): no file of the source, its folder exists. */
-bool write_gguf_check(const char *path, const struct checkpoint *src, struct err *e);
+/* Whether PATH may be written (preflight): no file of the source, its folder exists, and what is there already is
+ * a file that gsq wrote, or `force`. */
+bool write_gguf_check(const char *path, const struct checkpoint *src, bool force, struct err *e);
 /* Names of all 2-D weights of the model in file order (embedding, blocks, head where it is stored): calls fn
  * for each. */
 bool gguf_weights_each(const struct checkpoint *src,

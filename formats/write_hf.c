@@ -9,9 +9,11 @@
 #include "formats/gguf.h"
 #include "formats/gguf_export.h"
 #include "formats/hf_export.h"
+#include "formats/side_file.h"
 #include "formats/tokenizer.h"
 #include "host/base/log.h"
 #include "host/base/num.h"
+#include "host/base/out_path.h"
 #include "host/base/pool.h"
 
 /* Elements converted at a time, and by one thread of these. */
@@ -195,16 +197,28 @@ struct folder {
     const struct checkpoint *src;
 };
 
-/* Weights of an earlier export, or half of them: they would be loaded instead of ours, or beside them. */
-static bool remove_weights(void *ctx, const char *name, struct err *e)
+/* "model.safetensors", "model-00001-of-00003.safetensors". */
+static bool is_weights(const char *name)
 {
     unsigned i, n;
-    char path[4096];
     int end = 0;
-    bool shard = sscanf(name, "model-%5u-of-%5u.safetensors%n", &i, &n, &end) == 2 && end;
-    if (!shard && strncmp(name, "model.safetensors", 17) == 0)
-        end = 17;
-    if (!end || (name[end] && strcmp(name + end, ".tmp") != 0))
+    return strcmp(name, "model.safetensors") == 0 ||
+           (sscanf(name, "model-%5u-of-%5u.safetensors%n", &i, &n, &end) == 2 && end && !name[end]);
+}
+
+/* All that an export writes, but for weights. */
+static bool is_beside(const char *name)
+{
+    return strcmp(name, "config.json") == 0 || strcmp(name, "quantize_config.json") == 0 ||
+           strcmp(name, GGUF_CARRIED) == 0 || strcmp(name, "model.safetensors.index.json") == 0 ||
+           export_carries(name);
+}
+
+/* What an earlier export left would be loaded instead of ours, or beside it. */
+static bool remove_earlier(void *ctx, const char *name, struct err *e)
+{
+    char path[4096];
+    if (!is_weights(name) && !is_beside(name))
         return true;
     if (!os_path_join(path, sizeof path, ctx, name, e))
         return false;
@@ -212,70 +226,65 @@ static bool remove_weights(void *ctx, const char *name, struct err *e)
                            : err_set(e, ERR_USER, "cannot remove %s, left from an earlier export", path);
 }
 
-static bool remove_file(const char *dir, const char *name, struct err *e)
-{
-    char path[4096];
-    if (!os_path_join(path, sizeof path, dir, name, e))
-        return false;
-    return os_remove(path) ? true
-                           : err_set(e, ERR_USER, "cannot remove %s, left from an earlier export", path);
-}
+struct owner {
+    const char *dir;
+    size_t weights, ours, beside;
+    bool lock;
+};
 
-/* A name that appears in both folders is one folder under two paths; writing there would destroy the source.
- */
-static bool check_not_source(const char *dir, const char *src, struct err *e)
+static bool look_at(void *ctx, const char *name, struct err *e)
 {
-    static const char probe[] = ".gsq-probe.tmp";
-    char here[4096], there[4096];
-    if (!os_path_join(here, sizeof here, dir, probe, e) || !os_path_join(there, sizeof there, src, probe, e))
-        return false;
-    os_remove(there);
-    if (!os_write_file(here, "", 0, e))
-        return false;
-    bool same = os_stat(there, NULL) != OS_ABSENT;
-    os_remove(here);
-    if (!same)
-        return true;
-    err_set(e, ERR_USER, "the output folder %s is the model's own folder", dir);
-    return err_hint(e, "choose another folder with -o");
-}
-
-/* Only what gsq wrote itself is replaced without a word. */
-static bool check_not_foreign(const char *dir, struct err *e)
-{
-    char path[4096];
+    struct owner *o = ctx;
     struct safetensors *s = NULL;
-    if (!os_path_join(path, sizeof path, dir, "config.json", e))
+    char path[4096];
+    o->lock |= strcmp(name, OUT_LOCK_NAME) == 0;
+    o->beside += is_beside(name);
+    if (!is_weights(name))
+        return true;
+    o->weights++;
+    if (!os_path_join(path, sizeof path, o->dir, name, e))
         return false;
-    if (os_stat(path, NULL) == OS_ABSENT)
-        return true; /* no whole model */
-    const char *by = safetensors_open_dir(&s, dir, NULL) ? safetensors_metadata(s, "quantizer") : NULL;
-    bool ours = by && strncmp(by, "gsq:", 4) == 0;
+    const char *by = safetensors_open_file(&s, path, NULL) ? safetensors_metadata(s, "quantizer") : NULL;
+    o->ours += by && strncmp(by, "gsq:", 4) == 0;
     if (s)
         safetensors_close(&s);
-    if (ours)
-        return true;
-    err_set(e, ERR_USER, "the output folder %s already holds a model that gsq did not write", dir);
-    return err_hint(e, "choose another folder with -o, or remove that one yourself");
+    return true;
 }
 
-bool export_check_folder(const char *out_dir, const struct checkpoint *src, struct err *e)
+/* Only what gsq wrote itself is replaced without a word: its weights say so, and where an export was killed
+ * before there were any, its lock. */
+static bool check_not_foreign(const char *dir, struct err *e)
 {
-    return os_mkdirs(out_dir, e) && check_not_source(out_dir, checkpoint_dir(src), e) &&
-           check_not_foreign(out_dir, e);
+    struct owner o = {.dir = dir};
+    if (os_stat(dir, NULL) == OS_ABSENT)
+        return true;
+    if (!os_list(dir, look_at, &o, e))
+        return false;
+    if (o.weights ? o.ours == o.weights : !o.beside || o.lock)
+        return true;
+    err_set(e, ERR_USER, "the output folder %s already holds a model that gsq did not write", dir);
+    return err_hint(e, "choose another folder with -o, or write over it with --force");
+}
+
+bool export_check_folder(const char *out_dir, const struct checkpoint *src, bool force, struct err *e)
+{
+    if (!out_folder_check(out_dir, e))
+        return false;
+    if (out_same(out_dir, checkpoint_dir(src))) {
+        err_set(e, ERR_USER, "the output folder %s is the model's own folder", out_dir);
+        return err_hint(e, "choose another folder with -o");
+    }
+    return force || check_not_foreign(out_dir, e);
 }
 
 static bool copy_carried(void *ctx, const char *name, struct err *e)
 {
     const struct folder *f = ctx;
     char from[4096], to[4096];
-    if (!export_carries(name))
+    if (!export_carries(name) || !side_file(checkpoint_dir(f->src), name, true, from, NULL))
         return true;
-    if (!os_path_join(from, sizeof from, checkpoint_dir(f->src), name, e) ||
-        !os_path_join(to, sizeof to, f->dir, name, e))
+    if (!os_path_join(to, sizeof to, f->dir, name, e))
         return false;
-    if (os_stat(from, NULL) != OS_FILE)
-        return true;
     struct os_map m;
     if (!os_map_file(&m, from, e))
         return false;
@@ -315,13 +324,16 @@ static bool write_text(const char *dir, const char *name, const struct strbuf *t
            (os_path_join(path, sizeof path, dir, name, e) && os_write_file(path, text->data, text->size, e));
 }
 
-/* config.json goes first and comes last: in between, nobody takes the folder for a whole model. */
-static bool prepare_folder(const char *dir, const struct checkpoint *src, struct err *e)
+static bool remove_config(const char *dir, struct err *e)
 {
-    return export_check_folder(dir, src, e) && remove_file(dir, "config.json", e) &&
-           remove_file(dir, "quantize_config.json", e) && remove_file(dir, GGUF_CARRIED, e) &&
-           remove_file(dir, "model.safetensors.index.json", e) &&
-           os_list(dir, remove_weights, (void *)dir, e);
+    return remove_earlier((void *)(uintptr_t)dir, "config.json", e);
+}
+
+/* config.json goes first and comes last: in between, nobody takes the folder for a whole model. */
+static bool prepare_folder(const char *dir, const struct checkpoint *src, bool force, struct err *e)
+{
+    return export_check_folder(dir, src, force, e) && os_mkdirs(dir, e) && remove_config(dir, e) &&
+           os_list(dir, remove_earlier, (void *)(uintptr_t)dir, e);
 }
 
 bool write_hf(const char *out_dir, const struct checkpoint *src, const struct export_item *items, size_t n,
@@ -332,7 +344,7 @@ bool write_hf(const char *out_dir, const struct checkpoint *src, const struct ex
         return false;
     struct writing w = {.src = src, .plan = &plan, .items = items, .options = o, .source = source, .e = e};
     struct folder f = {out_dir, src};
-    bool ok = prepare_folder(out_dir, src, e) && write_shards(&w, out_dir) &&
+    bool ok = prepare_folder(out_dir, src, o->force, e) && write_shards(&w, out_dir) &&
               (checkpoint_gguf(src) ? carry_metadata(out_dir, src, e)
                                     : os_list(checkpoint_dir(src), copy_carried, &f, e)) &&
               write_text(out_dir, "model.safetensors.index.json", &plan.index, e) &&

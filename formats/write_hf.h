@@ -41,6 +41,7 @@ struct export_options {
     uint64_t shard_bytes;        /* 0: 5e9 less a margin (5 GB) */
     const char *const (*metadata)[2]; /* extra facts for quantization_config.meta, n pairs; may be NULL */
     size_t n_metadata;
+    bool force; /* write over a model that gsq did not write */
 };
 /* Where the codes come from: called once per item, in file order. The writer frees q. */
 struct export_source {
@@ -54,8 +55,8 @@ struct export_source {
 uint64_t export_size(const struct checkpoint *src, const struct export_item *items, size_t n,
                      const struct export_options *o, struct err *e);
 /* Whether write_hf may write into this folder (preflight; it checks again itself): refuses the source's own folder under
- * any path, and one that holds a model which gsq did not write. Creates the folder. */
-bool export_check_folder(const char *out_dir, const struct checkpoint *src, struct err *e);
+ * any path, links, and one that holds a model which gsq did not write, unless `force`. Creates nothing. */
+bool export_check_folder(const char *out_dir, const struct checkpoint *src, bool force, struct err *e);
 /* Writes everything below out_dir (created; an earlier export of ours is replaced): shards with an index where needed, config.json with quantization_config
  * (quantize_config.json too for gptq), tokenizer and generation files carried over. Files appear under their final name
  * only when whole; config.json comes last. Same input, same bytes: nothing depends on time or addresses.

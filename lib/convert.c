@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "host/base/str.h"
 #include "lib/lib_internal.h"
 
 void gsq_convert_options_init_sized(struct gsq_convert_options *o, size_t size)
@@ -13,9 +14,8 @@ void gsq_convert_options_init_sized(struct gsq_convert_options *o, size_t size)
 static bool find_format(const struct gsq_convert_options *o, enum export_format *out, struct err *e)
 {
     static const char formats[] = "formats: gguf, hf, gptq, gptq_v2, compressed-tensors, mlx, humming";
-    size_t n = strlen(o->out);
     *out = EXPORT_GGUF;
-    if (!o->format && n > 5 && strcmp(o->out + n - 5, ".gguf") == 0)
+    if (!o->format && str_ends_nocase(o->out, ".gguf"))
         return true;
     if (!o->format) {
         err_set(e, ERR_USER, "the format is not set, and %s does not end in .gguf", o->out);
@@ -38,6 +38,7 @@ bool gsq_convert(const gsq_model *model, const struct gsq_convert_options *optio
         ok = err_set(&why, ERR_USER, "gsq_convert_options.out is not set: where should the model go?");
     ok = ok && find_format(&a, &o.format, &why);
     o.container = a.container;
+    o.force = a.force;
     o.type = a.type;
     struct lib_progress p = {a.progress, a.ctx};
     struct progress progress = lib_progress(&p);

@@ -112,7 +112,10 @@ bool gsq_imatrix(gsq_device *device, const gsq_model *model, const struct gsq_im
             .spill_dir = lib_spill_dir(a.spill),
             .progress = lib_progress(&progress),
         };
-        ok = imatrix_collect(device->cmd, model->ck, &o, &m, &r, &why) && imatrix_write(&m, a.out, &why);
+        struct os_lock lock = {0};
+        ok = imatrix_lock_out(&lock, a.out, model->ck, a.calib, a.force, &why) &&
+             imatrix_collect(device->cmd, model->ck, &o, &m, &r, &why) && imatrix_write(&m, a.out, &why);
+        os_unlock(&lock);
     }
     imatrix_free(&m);
     return lib_result(ok, &why, e);

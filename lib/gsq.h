@@ -215,6 +215,7 @@ struct gsq_quantize_options {
     const char *start;              /* of the training together: "hessian", "gptq", "rtn" */
     float scale_lr;                 /* pass over scales: most that a step moves a scale, as a share of its size */
     uint32_t scale_batch;           /* there: windows per step */
+    bool force; /* write over an output that gsq did not write */
 };
 GSQ_API void gsq_quantize_options_init_sized(struct gsq_quantize_options *o, size_t size);
 /* "balanced". */
@@ -328,6 +329,7 @@ struct gsq_convert_options {
     uint32_t container;
     gsq_progress_fn *progress;
     void *ctx;
+    bool force; /* write over an output that gsq did not write */
 };
 GSQ_API void gsq_convert_options_init_sized(struct gsq_convert_options *o, size_t size);
 #define gsq_convert_options_init(o) gsq_convert_options_init_sized((o), sizeof *(o))
@@ -343,6 +345,7 @@ struct gsq_imatrix_options {
     const char *spill;     /* as in gsq_eval_options */
     gsq_progress_fn *progress;
     void *ctx;
+    bool force; /* write over an output that gsq did not write */
 };
 GSQ_API void gsq_imatrix_options_init_sized(struct gsq_imatrix_options *o, size_t size);
 #define gsq_imatrix_options_init(o) gsq_imatrix_options_init_sized((o), sizeof *(o))

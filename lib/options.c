@@ -45,6 +45,7 @@ static void numbers(struct quantize_options *q, const struct gsq_quantize_option
     q->holdout = o->holdout;
     q->seed = o->seed;
     q->host_limit = o->host_limit;
+    q->force = o->force;
     q->keep_work = o->keep_work;
     q->group = o->group;
     q->container = o->container;
@@ -98,12 +99,6 @@ bool gsq_quantize_options_set_effort(struct gsq_quantize_options *o, const char 
     return true;
 }
 
-static bool ends_in_gguf(const char *path)
-{
-    size_t n = strlen(path);
-    return n > 5 && strcmp(path + n - 5, ".gguf") == 0;
-}
-
 static bool unknown(const char *what, const char *name, const char *names, struct err *e)
 {
     err_set(e, ERR_USER, "%s \"%s\" is unknown", what, name);
@@ -137,7 +132,7 @@ static bool rule_type(struct tensor_rule *r, const char *type, struct err *e)
 
 static bool names(struct quantize_options *q, const struct gsq_quantize_options *o, struct err *e)
 {
-    const char *format = o->format ? o->format : ends_in_gguf(o->out) ? "gguf" : "gptq";
+    const char *format = o->format ? o->format : str_ends_nocase(o->out, ".gguf") ? "gguf" : "gptq";
     if (o->method && !method_parse(o->method, &q->method))
         return unknown("the method", o->method, "rtn, gptq, gsq", e);
     if (o->start && !start_parse(o->start, &q->block.start))
@@ -150,7 +145,7 @@ static bool names(struct quantize_options *q, const struct gsq_quantize_options 
     if (o->type && !gguf_mixture_read(o->type, &q->mixture, e))
         return e->kind == ERR_NONE &&
                unknown("the type", o->type, "Q2_K, Q3_K_M, Q4_0 and others, as llama-quantize names them", e);
-    if (ends_in_gguf(o->out) == (q->format == EXPORT_GGUF))
+    if (str_ends_nocase(o->out, ".gguf") == (q->format == EXPORT_GGUF))
         return true;
     err_set(e, ERR_USER, "the format %s and the output %s do not go together", format, o->out);
     return err_hint(e, "a GGUF is one file whose name ends in .gguf, every other format is a folder");

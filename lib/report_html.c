@@ -1,6 +1,5 @@
 #include "lib/report_html.h"
 
-#include <errno.h>
 #include <math.h>
 #include <string.h>
 #include <time.h>
@@ -8,8 +7,11 @@
 #include "lib/report_parts.h"
 #include "lib/svg_chart.h"
 #include "host/base/num.h"
-#include "host/base/os.h"
+#include "host/base/out_path.h"
 #include "host/base/version.h"
+
+/* By this a page is known as gsq's. */
+#define GENERATOR "<meta name=\"generator\" content=\"gsq\""
 
 /* ---- the look
  * --------------------------------------------------------------------------------------------------- */
@@ -202,7 +204,7 @@ static void put_head(struct strbuf *b, const struct report_input *in)
 {
     const char *name = base_name(in->o->model_dir ? in->o->model_dir : "");
     strbuf_puts(b, "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
-                   "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<title>");
+                   "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n" GENERATOR "/>\n<title>");
     html_text(b, name);
     strbuf_puts(b, ": gsq report</title>\n");
     put_style(b);
@@ -417,19 +419,22 @@ static bool folder_of(const char *path, char *out, size_t cap, struct err *e)
     return true;
 }
 
-static bool same_path(const char *a, const char *b)
+/* A page of gsq says so in its head. */
+static bool is_report(const char *path)
 {
-    size_t n = strlen(a), m = strlen(b);
-    while (n > 1 && a[n - 1] == '/')
-        n--;
-    while (m > 1 && b[m - 1] == '/')
-        m--;
-    return n == m && memcmp(a, b, n) == 0;
+    char head[4096];
+    FILE *f = os_fopen(path, "rb");
+    size_t n = f ? fread(head, 1, sizeof head - 1, f) : 0;
+    if (f)
+        fclose(f);
+    head[n] = 0;
+    return strstr(head, GENERATOR) != NULL;
 }
 
-bool report_html_check(const char *path, const char *out_dir, bool dry_run, struct err *e)
+bool report_html_check(const char *path, const char *out_dir, bool dry_run, bool force, struct err *e)
 {
-    char folder[4096], probe[4096];
+    char folder[4096];
+    struct os_out probe;
     if (os_stat(path, NULL) == OS_DIR) {
         err_set(e, ERR_USER, "--report %s is a folder", path);
         return err_hint(e, "give the name of a file, for example %s/report.html", path);
@@ -437,22 +442,18 @@ bool report_html_check(const char *path, const char *out_dir, bool dry_run, stru
     if (!folder_of(path, folder, sizeof folder, e))
         return false;
     if (os_stat(folder, NULL) != OS_DIR) {
-        if (out_dir && same_path(folder, out_dir))
+        if (out_dir && out_same(folder, out_dir))
             return true;
         err_set(e, ERR_USER, "--report %s: there is no folder %s", path, folder);
         return err_hint(e, "create it first, or write the report elsewhere");
     }
-    if (dry_run)
-        return true;
-    /* What the writer will create, so that nothing else can be in its way. */
-    int n = snprintf(probe, sizeof probe, "%s.tmp", path);
-    FILE *f = n > 0 && (size_t)n < sizeof probe ? os_fopen(probe, "wb") : NULL;
-    if (!f) {
-        err_set(e, ERR_USER, "--report: cannot write %s: %s", path, strerror(errno));
-        return err_hint(e, "check the folder's permissions, or write the report elsewhere");
-    }
-    fclose(f);
-    os_remove(probe);
+    bool ok = out_file_check(path, e) &&
+              (force || os_stat(path, NULL) != OS_FILE || is_report(path) || out_foreign(path, e)) &&
+              (dry_run || os_out_open(&probe, path, e)); /* what the writer will do */
+    if (!ok)
+        return err_context(e, "--report");
+    if (!dry_run)
+        os_out_abort(&probe);
     return true;
 }
 

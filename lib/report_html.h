@@ -25,9 +25,10 @@ struct report_input {
 };
 
 /* Can the report be written there? For before the run: its folder exists (or is out_dir, which the run
- * creates) and is writable. With dry_run nothing is tried out. */
-bool report_html_check(const char *path, const char *out_dir, bool dry_run, struct err *e);
-/* Writes PATH.tmp and renames it. */
+ * creates) and is writable, and what is there already is such a page, or `force`. With dry_run nothing is tried
+ * out. */
+bool report_html_check(const char *path, const char *out_dir, bool dry_run, bool force, struct err *e);
+/* Appears whole or not at all. */
 bool report_html_write(const char *path, const struct report_input *in, struct err *e);
 
 #endif

@@ -91,6 +91,6 @@ done
 mixed=$(perplexity "$tmp/mixed")
 convert "$tmp/mixed" "$tmp/mixed-gptq" gptq || true
 check "mixed precision as gptq evaluates alike ($mixed)" within "$(perplexity "$tmp/mixed-gptq")" "$mixed" 0.005
-expect 'converting to the same folder' 2 'same folder' '-o' -- "$gsq" convert "$tmp/w1" -o "$tmp/w1" --format mlx
+expect 'converting to the same folder' 2 "is the model's own folder" '-o' -- "$gsq" convert "$tmp/w1" -o "$tmp/w1" --format mlx
 expect 'converting what is not quantized' 2 'not quantized' 'quantize' -- "$gsq" convert "$model" -o "$tmp/x" --format mlx
 done_testing

@@ -84,7 +84,7 @@ expect 'a type that would have to be quantized to' 2 'does not quantize' 'gsq qu
 expect 'no such type' 2 'type Q9_Z is unknown' 'F16' -- "$gsq" convert "$demo" -o "$tmp/x.gguf" --type Q9_Z
 expect 'neither --format nor a name that says it' 2 'needs --format' 'gguf, hf' -- "$gsq" convert "$demo" -o "$tmp/x"
 expect 'a folder that is not there' 2 'there is no folder' -- "$gsq" convert "$demo" -o "$tmp/no/x.gguf"
-expect 'onto itself' 2 'same' -- "$gsq" convert "$tmp/demo.gguf" -o "$tmp/demo.gguf"
+expect 'onto itself' 2 'is the model itself' -- "$gsq" convert "$tmp/demo.gguf" -o "$tmp/demo.gguf"
 expect 'onto itself under another path' 2 'is the model itself' -- "$gsq" convert "$tmp/demo.gguf" -o "$tmp/../$(basename "$tmp")/demo.gguf"
-check 'nothing was left behind' test -z "$(find "$tmp" -name '*.tmp')"
+check 'nothing was left behind' test -z "$(find "$tmp" -name '*.gsq-*')"
 done_testing

@@ -300,7 +300,7 @@ static void test_unknown_architecture(void **state)
 
 static void convert(const char *in, const char *out, enum export_format format, const char *type)
 {
-    const struct convert_options o = {.format = format, .type = type};
+    const struct convert_options o = {.format = format, .type = type, .force = true};
     const struct progress none = {0};
     struct err e = {0};
     OK(convert_run(in, out, &o, &none, &e), e);

@@ -472,18 +472,23 @@ static void test_paths(void **state)
     struct fake f;
     struct err e = {0};
     fake_run(&f, 1);
-    assert_true(report_html_check(DIR_NAME "/r.html", "out", false, &e));
+    assert_true(report_html_check(DIR_NAME "/r.html", "out", false, false, &e));
     assert_int_equal(os_stat(DIR_NAME "/r.html", NULL), OS_ABSENT); /* nothing is left behind */
-    assert_int_equal(os_stat(DIR_NAME "/r.html.tmp", NULL), OS_ABSENT);
-    assert_true(report_html_check("r.html", "out", true, &e));
+    assert_true(report_html_check("r.html", "out", true, false, &e));
     assert_true(
-        report_html_check(DIR_NAME "/out/r.html", DIR_NAME "/out/", false, &e)); /* the run creates it */
-    assert_false(report_html_check(DIR_NAME "/none/r.html", "out", false, &e));
+        report_html_check(DIR_NAME "/out/r.html", DIR_NAME "/out/", false, false, &e)); /* the run creates it */
+    assert_false(report_html_check(DIR_NAME "/none/r.html", "out", false, false, &e));
     assert_int_equal(e.kind, ERR_USER);
     assert_non_null(strstr(e.msg, "none/r.html"));
     assert_string_not_equal(e.hint, "");
-    assert_false(report_html_check(DIR_NAME, "out", false, &e));
+    assert_false(report_html_check(DIR_NAME, "out", false, false, &e));
     assert_string_not_equal(e.hint, "");
+    assert_true(os_write_file(DIR_NAME "/r.html", "<html>mine</html>", 17, &e));
+    assert_false(report_html_check(DIR_NAME "/r.html", "out", false, false, &e));
+    assert_non_null(strstr(e.msg, "gsq did not write it"));
+    assert_true(report_html_check(DIR_NAME "/r.html", "out", false, true, &e));
+    assert_true(report_html_write(DIR_NAME "/r.html", &f.in, &e));
+    assert_true(report_html_check(DIR_NAME "/r.html", "out", false, false, &e)); /* one of gsq's */
     assert_false(report_html_write(DIR_NAME "/none/r.html", &f.in, &e));
     assert_non_null(strstr(e.msg, "none/r.html"));
     fake_free(&f);

@@ -15,6 +15,13 @@
 #define BASE DIR_ "/base"
 #define OUT  DIR_ "/out.gguf"
 
+/* Every file has its final name. */
+static bool is_whole(void *ctx, const char *name, struct err *e)
+{
+    (void)ctx;
+    return !strstr(name, ".gsq-tmp") || err_set(e, ERR_BUG, "%s was left behind", name);
+}
+
 /* A pre_tokenizer. */
 #define BYTES(regex) "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": " regex "}"
 
@@ -57,7 +64,7 @@ static bool write_all(int type, struct err *e)
         assert_int_equal(os_stat(OUT, &size), OS_FILE);
         assert_int_equal(write_gguf_size(c, a.items, a.n, &o, e), size);
     } else {
-        assert_int_equal(os_stat(OUT ".tmp", NULL), OS_ABSENT);
+        assert_true(os_list(DIR_, is_whole, NULL, NULL));
     }
     checkpoint_close(&c);
     return ok;
@@ -107,9 +114,9 @@ static void assert_text(const struct gguf *g, const char *key, const char *want)
 static void header_bytes(void **state)
 {
     (void)state;
-    /* Magic, version 3, 21 tensors, 15 keys, and the first four of them. */
+    /* Magic, version 3, 21 tensors, 16 keys, and the first four of them. */
     static const char want[] = "GGUF\3\0\0\0"
-                               "\x15\0\0\0\0\0\0\0\x0f\0\0\0\0\0\0\0"
+                               "\x15\0\0\0\0\0\0\0\x10\0\0\0\0\0\0\0"
                                "\x14\0\0\0\0\0\0\0general.architecture\x08\0\0\0\x05\0\0\0\0\0\0\0llama"
                                "\x0c\0\0\0\0\0\0\0general.type\x08\0\0\0\x05\0\0\0\0\0\0\0model"
                                "\x0c\0\0\0\0\0\0\0general.name\x08\0\0\0\x04\0\0\0\0\0\0\0base"
@@ -608,9 +615,10 @@ static void carried_keys(void **state)
     assert_text(g, "general.name", "Oak");
     assert_int_equal(number(g, "general.file_type"), 1);
     assert_int_equal(number(g, "my.key"), 42);
-    const struct gguf_kv *third = gguf_kv_at(g, 2), *last = gguf_kv_at(g, gguf_kv_count(g) - 1);
+    const struct gguf_kv *third = gguf_kv_at(g, 2), *last = gguf_kv_at(g, gguf_kv_count(g) - 2);
     assert_memory_equal(third->key.text, "general.name", third->key.size);
-    assert_memory_equal(last->key.text, "my.key", last->key.size);
+    assert_memory_equal(last->key.text, "my.key", last->key.size); /* behind it the seal */
+    assert_true(gguf_sealed(g));
     gguf_close(&g);
 }
 
@@ -690,12 +698,15 @@ static void refusals(void **state)
 
     tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32});
     struct checkpoint *c = open_ok(BASE);
-    FAILS(write_gguf_check(DIR_, c, &e), e, ERR_USER, "is a folder");
-    FAILS(write_gguf_check(DIR_ "/nowhere/x.gguf", c, &e), e, ERR_USER,
+    FAILS(write_gguf_check(DIR_, c, false, &e), e, ERR_USER, "is a folder");
+    FAILS(write_gguf_check(DIR_ "/nowhere/x.gguf", c, false, &e), e, ERR_USER,
           "there is no folder " DIR_ "/nowhere/");
-    OK(write_gguf_check(DIR_ "/new.gguf", c, &e), e);
-    OK(write_gguf_check(DIR_ "/model.safetensors", c, &e), e);
-    FAILS(write_gguf_check(BASE "/model.safetensors", c, &e), e, ERR_USER, "is the model itself");
+    OK(write_gguf_check(DIR_ "/new.gguf", c, false, &e), e);
+    OK(write_gguf_check(DIR_ "/model.safetensors", c, false, &e), e);
+    FAILS(write_gguf_check(BASE "/model.safetensors", c, true, &e), e, ERR_USER, "is the model itself");
+    OK(os_write_file(DIR_ "/new.gguf", "GGUF", 4, &e), e);
+    FAILS(write_gguf_check(DIR_ "/new.gguf", c, false, &e), e, ERR_USER, "gsq did not write it");
+    OK(write_gguf_check(DIR_ "/new.gguf", c, true, &e), e);
     FAILS(write_gguf(DIR_, c, NULL, 0, &(struct gguf_options){.file_type = -1}, &(struct gguf_source){0}, &e),
           e, ERR_USER, "is a folder");
     checkpoint_close(&c);
@@ -723,7 +734,7 @@ static void stops(void **state)
     assert_int_equal(e.kind, ERR_STOPPED);
     assert_int_equal(calls, 3);
     assert_int_equal(os_stat(OUT, NULL), OS_ABSENT);
-    assert_int_equal(os_stat(OUT ".tmp", NULL), OS_ABSENT);
+    assert_true(os_list(DIR_, is_whole, NULL, NULL));
     checkpoint_close(&c);
 }
 

@@ -26,14 +26,12 @@ static void test_shards(void **state)
     uint64_t predicted = export_size(c, x.items, x.n, &o, NULL), actual = 0, size;
     checkpoint_close(&c);
     /* Over the single file of before, and a shard of an older numbering. */
-    write_text_file(OUT, "model-00001-of-00099.safetensors", "old");
-    write_text_file(OUT, "model-00002-of-00099.safetensors.tmp", "half");
+    OK(os_rename(OUT "/model.safetensors", OUT "/model-00001-of-00099.safetensors", &e), e);
     write_text_file(OUT, "model.safetensors.bak", "not ours");
     write_text_file(OUT, "adapter.safetensors", "not ours");
     OK(write_random(OUT, BASE, &x, &o, &e), e);
     assert_int_equal(os_stat(OUT "/model.safetensors", NULL), OS_ABSENT);
     assert_int_equal(os_stat(OUT "/model-00001-of-00099.safetensors", NULL), OS_ABSENT);
-    assert_int_equal(os_stat(OUT "/model-00002-of-00099.safetensors.tmp", NULL), OS_ABSENT);
     assert_int_equal(os_stat(OUT "/model.safetensors.bak", NULL), OS_FILE);
     assert_int_equal(os_stat(OUT "/adapter.safetensors", NULL), OS_FILE);
     check_codes(OUT, &x);
@@ -312,11 +310,27 @@ static void test_failures(void **state)
     const struct export_source ok = {.linear = random_linear};
     FAILS(write_hf(DIR_ "/out/../base", c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "own folder");
     assert_int_equal(os_stat(BASE "/config.json", NULL), OS_FILE);
-    FAILS(export_check_folder(BASE "/", c, &e), e, ERR_USER, "own folder");
+    FAILS(export_check_folder(BASE "/", c, true, &e), e, ERR_USER, "own folder");
     tiny_write(DIR_ "/foreign", &(struct tiny_options){.dtype = DTYPE_F16});
     FAILS(write_hf(DIR_ "/foreign", c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "did not write");
     assert_int_equal(os_stat(DIR_ "/foreign/model.safetensors", NULL), OS_FILE);
-    OK(export_check_folder(DIR_ "/fresh/folder", c, &e), e);
+    const struct export_options over = {.format = EXPORT_GPTQ, .force = true};
+    OK(export_check_folder(DIR_ "/foreign", c, true, &e), e);
+    OK(write_hf(DIR_ "/foreign", c, x.items, x.n, &over, &ok, &e), e);
+    OK(write_hf(DIR_ "/foreign", c, x.items, x.n, &gptq, &ok, &e), e); /* now it is gsq's */
+    /* Weights alone, as an interrupted download leaves them, and a tokenizer alone. */
+    os_remove_tree(DIR_ "/foreign");
+    tiny_write(DIR_ "/foreign", &(struct tiny_options){.dtype = DTYPE_F16});
+    assert_true(os_remove(DIR_ "/foreign/config.json"));
+    FAILS(write_hf(DIR_ "/foreign", c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "did not write");
+    os_remove_tree(DIR_ "/foreign");
+    OK(os_mkdirs(DIR_ "/foreign", &e), e);
+    OK(os_write_file(DIR_ "/foreign/tokenizer.json", "{}", 2, &e), e);
+    FAILS(write_hf(DIR_ "/foreign", c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "did not write");
+    OK(os_write_file(DIR_ "/foreign/.gsq-lock", "1", 1, &e), e); /* of an export that was killed */
+    OK(write_hf(DIR_ "/foreign", c, x.items, x.n, &gptq, &ok, &e), e);
+    OK(export_check_folder(DIR_ "/fresh/folder", c, false, &e), e);
+    assert_int_equal(os_stat(DIR_ "/fresh", NULL), OS_ABSENT);
     FAILS(write_hf(BASE "/config.json/x", c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "config.json");
     x.items[3].module = "model.layers.9.self_attn.o_proj";
     FAILS(write_hf(OUT, c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER,

@@ -43,24 +43,62 @@ FILE *os_fopen(const char *path, const char *mode);
 bool os_sync_file(FILE *f, const char *path, struct err *e);
 /* Renames over `to`, atomically, and makes the rename durable where the system can. */
 bool os_rename(const char *from, const char *to, struct err *e);
-/* A file that appears whole or not at all: written as PATH.tmp; flushed and renamed by os_out_close, which
- * removes it when that fails. os_out_open leaves nothing behind when it fails; os_out_abort takes a
- * zero-initialised or closed one too. */
+/* A file held so that no other process takes it for one that was left behind. Zero-initialise. */
+struct os_guard {
+    intptr_t held;
+};
+/* A new file for writing. Anything there already, a link too, is EEXIST (NULL, errno set). The guard lasts
+ * until os_unguard, over renames, or the end of the process. */
+FILE *os_create_new(const char *path, struct os_guard *g);
+void os_unguard(struct os_guard *g);
+/* Removes a regular file that os_create_new made in a process that is gone; one that is in use stays. */
+void os_remove_stale(const char *path);
+
+/* A file that appears whole or not at all: written under another name in the same folder, flushed and renamed
+ * by os_out_close, which removes it when that fails. os_out_open leaves nothing behind when it fails, and
+ * removes what processes that are gone have left of the same file; os_out_abort takes a zero-initialised or
+ * closed one too. */
 struct os_out {
     FILE *file;
     char *path, *tmp;
+    struct os_guard guard;
 };
 bool os_out_open(struct os_out *o, const char *path, struct err *e);
 bool os_out_put(struct os_out *o, const void *data, size_t size, struct err *e);
 bool os_out_close(struct os_out *o, struct err *e);
 void os_out_abort(struct os_out *o);
+/* What os_out_open refuses (ERR_USER): links, folders, devices, pipes, and files that this process reads now.
+ * For whoever must know before hours of work; out_path.h has more of these. */
+bool os_out_check(const char *path, struct err *e);
+/* Removes what processes that are gone have left of files in that folder. */
+void os_out_clean(const char *dir);
 /* The same at once. */
 bool os_write_file(const char *path, const void *data, size_t size, struct err *e);
+
+/* A lock between processes on a file, which is created if need be and holds the number of the process and
+ * the name of its machine; gone with the process, however that ends. Zero-initialise. */
+struct os_lock {
+    intptr_t held;
+    char *path;
+};
+enum os_locked { OS_LOCKED, OS_LOCK_BUSY, OS_LOCK_FAILED };
+/* OS_LOCK_BUSY: another process has it, `holder` is what it wrote ("1234 HOST"), perhaps nothing.
+ * OS_LOCK_FAILED: the file cannot be created or is no regular file (*e says so). Where the file system knows
+ * no locks, OS_LOCKED. */
+enum os_locked os_lock(struct os_lock *l, const char *path, char holder[128], struct err *e);
+/* Removes the file. Nothing is done to one that is not locked. */
+void os_unlock(struct os_lock *l);
+uint64_t os_process_id(void);
+
 /* Whole file into malloc'ed memory, NUL-terminated beyond *size. Refuses more than max bytes. */
 bool os_read_file(const char *path, uint64_t max, char **data, size_t *size, struct err *e);
 
 enum os_kind { OS_ABSENT, OS_FILE, OS_DIR, OS_OTHER };
 enum os_kind os_stat(const char *path, uint64_t *size_or_null);
+/* Whether the path itself is a symbolic link (or a junction). */
+bool os_is_link(const char *path);
+/* Where the path leads to, absolute, without links. False: nowhere, or it does not fit. */
+bool os_real_path(const char *path, char *out, size_t cap);
 /* mkdir -p. */
 bool os_mkdirs(const char *path, struct err *e);
 /* Removes a file; true if it is gone afterwards. */
@@ -148,6 +186,8 @@ void os_last_words(const char *stopped, bool json);
 /* argv in UTF-8 (on Windows from the wide command line). May return the argv given. */
 char **os_utf8_argv(int *argc, char **argv);
 
+/* "a/b.gguf": "a" into dir, and "b.gguf"; of a bare name the folder is ".". */
+const char *os_path_split(const char *path, char *dir, size_t cap);
 /* dir + "/" + name into out; false (ERR_USER) if it does not fit. */
 bool os_path_join(char *out, size_t cap, const char *dir, const char *name, struct err *e);
 

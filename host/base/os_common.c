@@ -1,7 +1,6 @@
 /* The parts of os.h that are the same on every system. */
 #include "host/base/os_parts.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -94,6 +93,18 @@ bool os_is_mapped(const struct os_file_id *id)
 
 /* ---- whole files ---------------------------------------------------------------------------------------- */
 
+const char *os_path_split(const char *path, char *dir, size_t cap)
+{
+    const char *name = path;
+    for (const char *p = path; *p; p++)
+        if (*p == '/' || *p == '\\')
+            name = p + 1;
+    snprintf(dir, cap, "%.*s", (int)(name - path), path);
+    if (!dir[0])
+        snprintf(dir, cap, ".");
+    return name;
+}
+
 bool os_map_model(struct os_map *out, const char *path, struct err *e)
 {
     static const char lfs[] = "version https://git-lfs";
@@ -104,75 +115,6 @@ bool os_map_model(struct os_map *out, const char *path, struct err *e)
     os_unmap(out);
     err_set(e, ERR_USER, "%s is a Git LFS pointer, not the file itself", path);
     return err_hint(e, "run `git lfs pull` in the model's folder");
-}
-
-static bool write_failed(const struct os_out *o, struct err *e)
-{
-    int code = errno;
-    err_set(e, ERR_ENV, "cannot write %s: %s", o->tmp, strerror(code));
-    if (code == EFBIG)
-        return err_hint(e, "the file would grow past a limit of this session (ulimit -f) or of the file system");
-    return err_hint(e, "free some space or choose another folder");
-}
-
-bool os_out_open(struct os_out *o, const char *path, struct err *e)
-{
-    struct strbuf tmp = {0};
-    strbuf_puts(&tmp, path);
-    strbuf_puts(&tmp, ".tmp");
-    *o = (struct os_out){.path = str_dup(path), .tmp = tmp.data};
-    bool ok = o->path && !tmp.failed;
-    if (!ok) {
-        err_nomem(e, "a path", strlen(path));
-    } else if (!(o->file = os_fopen(o->tmp, "wb"))) {
-        ok = err_set(e, ERR_USER, "cannot create %s: %s", o->tmp, strerror(errno));
-        err_hint(e, "check that the folder exists and is writable");
-    }
-    if (!ok)
-        os_out_abort(o);
-    return ok;
-}
-
-bool os_out_put(struct os_out *o, const void *data, size_t size, struct err *e)
-{
-    if (size && fwrite(data, 1, size, o->file) != size)
-        return write_failed(o, e);
-    return true;
-}
-
-bool os_out_close(struct os_out *o, struct err *e)
-{
-    bool ok = os_sync_file(o->file, o->tmp, e);
-    if (fclose(o->file) != 0 && ok)
-        ok = write_failed(o, e);
-    o->file = NULL;
-    ok = ok && os_rename(o->tmp, o->path, e);
-    if (!ok)
-        os_remove(o->tmp);
-    os_out_abort(o);
-    return ok;
-}
-
-void os_out_abort(struct os_out *o)
-{
-    if (o->file) {
-        fclose(o->file);
-        os_remove(o->tmp);
-    }
-    free(o->path);
-    free(o->tmp);
-    *o = (struct os_out){0};
-}
-
-bool os_write_file(const char *path, const void *data, size_t size, struct err *e)
-{
-    struct os_out o;
-    if (!os_out_open(&o, path, e))
-        return false;
-    if (os_out_put(&o, data, size, e))
-        return os_out_close(&o, e);
-    os_out_abort(&o);
-    return false;
 }
 
 bool os_read_file(const char *path, uint64_t max, char **data, size_t *size, struct err *e)

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -136,6 +137,130 @@ bool os_file_id(const char *path, struct os_file_id *out)
         return false;
     *out = (struct os_file_id){(uint64_t)st.st_dev, (uint64_t)st.st_ino};
     return true;
+}
+
+bool os_is_link(const char *path)
+{
+    struct stat st;
+    return lstat(path, &st) == 0 && S_ISLNK(st.st_mode);
+}
+
+bool os_real_path(const char *path, char *out, size_t cap)
+{
+    char *real = realpath(path, NULL);
+    int n = real ? snprintf(out, cap, "%s", real) : -1;
+    free(real);
+    return n >= 0 && (size_t)n < cap;
+}
+
+uint64_t os_process_id(void)
+{
+    return (uint64_t)getpid();
+}
+
+/* ---- files that one process has -------------------------------------------------------------------------- */
+
+/* Whether the path is still that of the open file. */
+static bool still_named(int fd, const char *path)
+{
+    struct stat a, b;
+    return fstat(fd, &a) == 0 && lstat(path, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+FILE *os_create_new(const char *path, struct os_guard *g)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return NULL;
+    /* Not locked yet, it may have been taken for one left behind. */
+    flock(fd, LOCK_EX | LOCK_NB);
+    FILE *f = still_named(fd, path) ? fdopen(fd, "wb") : NULL;
+    if (!f) {
+        int code = still_named(fd, path) ? errno : EEXIST;
+        if (code != EEXIST)
+            unlink(path);
+        close(fd);
+        errno = code;
+        return NULL;
+    }
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0); /* of the same open file: the lock lasts as long as either */
+    g->held = copy < 0 ? 0 : copy + 1;
+    return f;
+}
+
+void os_unguard(struct os_guard *g)
+{
+    if (g->held)
+        close((int)g->held - 1);
+    g->held = 0;
+}
+
+void os_remove_stale(const char *path)
+{
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return;
+    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && flock(fd, LOCK_EX | LOCK_NB) == 0 && still_named(fd, path))
+        unlink(path);
+    close(fd);
+}
+
+static void read_holder(int fd, char holder[128])
+{
+    ssize_t n = pread(fd, holder, 127, 0);
+    holder[n > 0 ? n : 0] = 0;
+    holder[strcspn(holder, "\n")] = 0;
+}
+
+static void write_holder(int fd)
+{
+    char host[64] = "", text[128];
+    gethostname(host, sizeof host - 1);
+    int n = snprintf(text, sizeof text, "%ld %s\n", (long)getpid(), host);
+    /* Only for messages: a full disk is found elsewhere. */
+    if (ftruncate(fd, 0) == 0 && pwrite(fd, text, (size_t)n, 0) < 0)
+        return;
+}
+
+enum os_locked os_lock(struct os_lock *l, const char *path, char holder[128], struct err *e)
+{
+    struct stat st;
+    holder[0] = 0;
+    for (;;) {
+        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0666);
+        if (fd < 0 || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+            if (fd >= 0) {
+                close(fd);
+                errno = EEXIST;
+            }
+            sys_error(e, "create", path);
+            return OS_LOCK_FAILED;
+        }
+        if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+            read_holder(fd, holder);
+            close(fd);
+            return OS_LOCK_BUSY;
+        }
+        if (still_named(fd, path)) {
+            write_holder(fd);
+            l->held = fd + 1;
+            l->path = strdup(path);
+            return OS_LOCKED;
+        }
+        close(fd); /* its holder removed it in between */
+    }
+}
+
+void os_unlock(struct os_lock *l)
+{
+    if (!l->held)
+        return;
+    if (l->path && still_named((int)l->held - 1, l->path))
+        unlink(l->path);
+    close((int)l->held - 1);
+    free(l->path);
+    *l = (struct os_lock){0};
 }
 
 FILE *os_fopen(const char *path, const char *mode)

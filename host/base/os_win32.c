@@ -2,6 +2,7 @@
 #include "host/base/os_parts.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <io.h>
 #include <process.h>
 #include <stdlib.h>
@@ -203,6 +204,143 @@ bool os_map_scratch(struct os_map *out, const char *dir, uint64_t size, struct e
 /* ---- files and folders
  * ----------------------------------------------------------------------------------------------- */
 
+bool os_is_link(const char *path)
+{
+    wchar_t wide[PATH_CAP];
+    WIN32_FIND_DATAW d;
+    if (!widen(path, wide, PATH_CAP))
+        return false;
+    DWORD attributes = GetFileAttributesW(wide);
+    if (attributes == INVALID_FILE_ATTRIBUTES || !(attributes & FILE_ATTRIBUTE_REPARSE_POINT))
+        return false;
+    HANDLE find = FindFirstFileW(wide, &d);
+    if (find == INVALID_HANDLE_VALUE)
+        return false;
+    FindClose(find);
+    return d.dwReserved0 == IO_REPARSE_TAG_SYMLINK || d.dwReserved0 == IO_REPARSE_TAG_MOUNT_POINT;
+}
+
+bool os_real_path(const char *path, char *out, size_t cap)
+{
+    wchar_t wide[PATH_CAP], real[PATH_CAP];
+    if (!widen(path, wide, PATH_CAP))
+        return false;
+    HANDLE file = CreateFileW(wide, 0, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL,
+                              OPEN_EXISTING, FILE_FLAG_BACKUP_SEMANTICS, NULL);
+    if (file == INVALID_HANDLE_VALUE)
+        return false;
+    DWORD n = GetFinalPathNameByHandleW(file, real, PATH_CAP, FILE_NAME_NORMALIZED);
+    CloseHandle(file);
+    char *text = n && n < PATH_CAP ? narrow(real) : NULL;
+    int len = text ? snprintf(out, cap, "%s", strncmp(text, "\\\\?\\", 4) == 0 ? text + 4 : text) : -1;
+    free(text);
+    return len >= 0 && (size_t)len < cap;
+}
+
+uint64_t os_process_id(void)
+{
+    return GetCurrentProcessId();
+}
+
+/* ---- files that one process has
+ * -------------------------------------------------------------------------------------- */
+
+static int errno_of(DWORD code)
+{
+    switch (code) {
+    case ERROR_FILE_EXISTS:
+    case ERROR_ALREADY_EXISTS:
+        return EEXIST;
+    case ERROR_FILE_NOT_FOUND:
+    case ERROR_PATH_NOT_FOUND:
+    case ERROR_INVALID_NAME:
+    case ERROR_BAD_PATHNAME:
+        return ENOENT;
+    case ERROR_DISK_FULL:
+    case ERROR_HANDLE_DISK_FULL:
+        return ENOSPC;
+    default:
+        return EACCES;
+    }
+}
+
+/* An open file that does not share deleting is all the guard there need be. */
+FILE *os_create_new(const char *path, struct os_guard *g)
+{
+    wchar_t wide[PATH_CAP];
+    (void)g;
+    HANDLE file = widen(path, wide, PATH_CAP) ? CreateFileW(wide, GENERIC_WRITE, FILE_SHARE_READ, NULL,
+                                                            CREATE_NEW, FILE_ATTRIBUTE_NORMAL, NULL)
+                                              : INVALID_HANDLE_VALUE;
+    if (file == INVALID_HANDLE_VALUE) {
+        errno = errno_of(GetLastError());
+        return NULL;
+    }
+    int fd = _open_osfhandle((intptr_t)file, _O_BINARY);
+    FILE *f = fd >= 0 ? _fdopen(fd, "wb") : NULL;
+    if (!f) {
+        fd >= 0 ? (void)_close(fd) : (void)CloseHandle(file);
+        DeleteFileW(wide);
+        errno = EMFILE;
+    }
+    return f;
+}
+
+void os_unguard(struct os_guard *g)
+{
+    g->held = 0;
+}
+
+void os_remove_stale(const char *path)
+{
+    wchar_t wide[PATH_CAP];
+    if (!os_is_link(path) && os_stat(path, NULL) == OS_FILE && widen(path, wide, PATH_CAP))
+        DeleteFileW(wide);
+}
+
+enum os_locked os_lock(struct os_lock *l, const char *path, char holder[128], struct err *e)
+{
+    wchar_t wide[PATH_CAP];
+    char host[64] = "";
+    DWORD put, size = sizeof host;
+    holder[0] = 0;
+    HANDLE file = widen(path, wide, PATH_CAP) && !os_is_link(path)
+                      ? CreateFileW(wide, GENERIC_READ | GENERIC_WRITE | DELETE, FILE_SHARE_READ, NULL,
+                                    OPEN_ALWAYS, FILE_FLAG_DELETE_ON_CLOSE, NULL)
+                      : INVALID_HANDLE_VALUE;
+    if (file == INVALID_HANDLE_VALUE && GetLastError() == ERROR_SHARING_VIOLATION) {
+        file = CreateFileW(wide, GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL,
+                           OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL, NULL);
+        DWORD got = 0;
+        if (file != INVALID_HANDLE_VALUE) {
+            if (ReadFile(file, holder, 127, &got, NULL))
+                holder[got] = 0;
+            CloseHandle(file);
+        }
+        holder[strcspn(holder, "\n")] = 0;
+        return OS_LOCK_BUSY;
+    }
+    if (file == INVALID_HANDLE_VALUE) {
+        sys_error(e, "create", path);
+        return OS_LOCK_FAILED;
+    }
+    GetComputerNameA(host, &size);
+    char text[128];
+    int n = snprintf(text, sizeof text, "%lu %s\n", (unsigned long)GetCurrentProcessId(), host);
+    SetEndOfFile(file);
+    WriteFile(file, text, (DWORD)n, &put, NULL);
+    FlushFileBuffers(file);
+    l->held = (intptr_t)file;
+    return OS_LOCKED;
+}
+
+void os_unlock(struct os_lock *l)
+{
+    if (l->held)
+        CloseHandle((HANDLE)l->held); /* deletes it */
+    *l = (struct os_lock){0};
+}
+
 FILE *os_fopen(const char *path, const char *mode)
 {
     wchar_t wide[PATH_CAP], wide_mode[16];
@@ -236,7 +374,14 @@ enum os_kind os_stat(const char *path, uint64_t *size_or_null)
 {
     wchar_t wide[PATH_CAP];
     WIN32_FILE_ATTRIBUTE_DATA d;
-    if (!widen(path, wide, PATH_CAP) || !GetFileAttributesExW(wide, GetFileExInfoStandard, &d))
+    wchar_t full[PATH_CAP];
+    if (!widen(path, wide, PATH_CAP))
+        return OS_ABSENT;
+    /* NUL, CON, COM1 in any folder. */
+    DWORD n = GetFullPathNameW(wide, PATH_CAP, full, NULL);
+    if (n && n < PATH_CAP && wcsncmp(full, L"\\\\.\\", 4) == 0)
+        return OS_OTHER;
+    if (!GetFileAttributesExW(wide, GetFileExInfoStandard, &d))
         return OS_ABSENT;
     if (size_or_null)
         *size_or_null = (uint64_t)d.nFileSizeHigh << 32 | d.nFileSizeLow;

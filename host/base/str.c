@@ -67,6 +67,22 @@ unsigned utf8_length(const char *text, size_t n)
     return len;
 }
 
+static char lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+}
+
+bool str_ends_nocase(const char *s, const char *end)
+{
+    size_t n = strlen(s), m = strlen(end);
+    if (n <= m)
+        return false;
+    for (size_t i = 0; i < m; i++)
+        if (lower(s[n - m + i]) != lower(end[i]))
+            return false;
+    return true;
+}
+
 bool utf8_valid(const char *s, size_t n, size_t *bad)
 {
     for (size_t i = 0; i < n;) {

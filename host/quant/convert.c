@@ -4,8 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/write_gguf.h"
 #include "host/base/log.h"
-#include "host/base/os.h"
+#include "host/base/out_path.h"
 #include "host/model/model.h"
 #include "host/quant/convert.h"
 
@@ -121,7 +122,7 @@ static bool collect(struct conversion *c, enum export_format format, unsigned co
 
 static bool repack(struct conversion *c, const char *out, const struct convert_options *o, struct err *e)
 {
-    struct export_options options = {.format = o->format, .container = o->container};
+    struct export_options options = {.format = o->format, .container = o->container, .force = o->force};
     struct export_source source = {c, pull_linear, report};
     bool ok = (o->format == EXPORT_HF || collect(c, o->format, o->container, e)) &&
               write_hf(out, c->ck, c->items, c->n, &options, &source, e);
@@ -130,17 +131,35 @@ static bool repack(struct conversion *c, const char *out, const struct convert_o
     return ok;
 }
 
-bool convert_run(const char *in, const char *out, const struct convert_options *o,
+/* Before the work: may it be written, and does nobody else? */
+static bool check_out(const struct checkpoint *ck, const char *out, const struct convert_options *o,
+                      struct os_lock *lock, struct err *e)
+{
+    const char *const inputs[] = {checkpoint_dir(ck)};
+    bool file = o->format == EXPORT_GGUF;
+    return (file ? write_gguf_check(out, ck, o->force, e) : export_check_folder(out, ck, o->force, e)) &&
+           out_not_input("the output", out, inputs, 1, e) &&
+           (file ? out_lock_file(lock, out, e) : out_lock_folder(lock, out, e));
+}
+
+bool convert_run(const char *in, const char *out_path, const struct convert_options *o,
                  const struct progress *progress, struct err *e)
 {
     struct conversion c = {0};
+    struct os_lock lock = {0};
+    char out[4096];
     convert_begin(&c.clock, progress);
-    if (strcmp(in, out) == 0) {
-        err_set(e, ERR_USER, "input and output are the same folder, %s", in);
-        return err_hint(e, "give a new folder with -o");
-    }
+    int n = snprintf(out, sizeof out, "%s", out_path);
+    if (n < 0 || (size_t)n >= sizeof out)
+        return err_set(e, ERR_USER, "the path is too long: %.200s", out_path);
+    out_trim(out);
+    bool made = os_stat(out, NULL) == OS_ABSENT;
     bool ok = checkpoint_open(&c.ck, in, e) && hf_config_supported(checkpoint_config(c.ck), e) &&
+              check_out(c.ck, out, o, &lock, e) &&
               (o->format == EXPORT_GGUF ? convert_to_gguf(c.ck, out, o, progress, e) : repack(&c, out, o, e));
     checkpoint_close(&c.ck);
+    os_unlock(&lock);
+    if (!ok && made && o->format != EXPORT_GGUF)
+        os_remove_dir(out); /* where nothing came into it */
     return ok;
 }

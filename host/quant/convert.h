@@ -9,6 +9,7 @@
 struct convert_options {
     enum export_format format;
     unsigned container; /* 0: as many bits as the codes have */
+    bool force;         /* write over an output that gsq did not write */
     const char *type; /* of a GGUF's weights: "F16" ...; NULL: codes stay codes, the others keep their type */
     const struct gguf_override *overrides; /* of a GGUF's metadata (write_gguf.h) */
     size_t n_overrides;

@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "host/base/os.h"
+#include "formats/write_gguf.h"
+#include "host/base/out_path.h"
 #include "host/base/str.h"
 #include "host/model/block_fwd.h"
 #include "host/quant/predict.h"
@@ -231,6 +232,14 @@ static bool run(struct collect *c, const struct checkpoint *ck, struct err *e)
         if (!run_block(c, layer, e))
             return e->kind == ERR_STOPPED ? false : err_context(e, "block %" PRIu32, layer + 1);
     return run_head(c, e);
+}
+
+bool imatrix_lock_out(struct os_lock *lock, const char *path, const struct checkpoint *ck, const char *text,
+                      bool force, struct err *e)
+{
+    const char *const inputs[] = {text, checkpoint_dir(ck)};
+    return out_not_input("the output", path, inputs, 1, e) && write_gguf_check(path, ck, force, e) &&
+           out_not_input("the output", path, inputs + 1, 1, e) && out_lock_file(lock, path, e);
 }
 
 bool imatrix_collect(struct gpu_cmd *cmd, const struct checkpoint *ck, const struct imatrix_options *o,

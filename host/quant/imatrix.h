@@ -4,6 +4,7 @@
 #define QUANT_IMATRIX_H
 
 #include "formats/imatrix.h"
+#include "host/base/os.h"
 #include "host/model/calib.h"
 #include "host/quant/progress.h"
 
@@ -19,6 +20,10 @@ struct imatrix_result {
     uint32_t windows; /* summed over */
     double seconds;
 };
+/* Before the work: whether `path` may be written (write_gguf_check; nor is it the text), and that nobody else does
+ * (out_path.h). os_unlock lets go. */
+bool imatrix_lock_out(struct os_lock *lock, const char *path, const struct checkpoint *ck, const char *text,
+                      bool force, struct err *e);
 /* m: an entry per linear, block by block, then the head's (which a tied model has under the embedding's
  * name). The caller frees it. */
 bool imatrix_collect(struct gpu_cmd *cmd, const struct checkpoint *ck, const struct imatrix_options *o,

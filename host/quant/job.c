@@ -88,38 +88,6 @@ static bool walk_blocks(struct job *j, struct err *e)
 /* --- the run
  * ----------------------------------------------------------------------------------------------------- */
 
-/* An output folder that holds a model of somebody else's is never written over; a file is checked by its
- * writer. */
-static bool check_out_dir(const struct quantize_options *o, const struct checkpoint *src, struct err *e)
-{
-    char probe[4096];
-    bool file = o->format == EXPORT_GGUF;
-    if (file && !write_gguf_check(o->out_dir, src, e))
-        return false;
-    if (!file && os_stat(o->out_dir, NULL) == OS_FILE) {
-        err_set(e, ERR_USER, "the output %s is a file, not a folder", o->out_dir);
-        return err_hint(e, "give a new folder with -o");
-    }
-    /* A dry run creates nothing, but judges a folder that is there. */
-    if (!file && (!o->dry_run || os_stat(o->out_dir, NULL) == OS_DIR) &&
-        !export_check_folder(o->out_dir, src, e))
-        return false;
-    /* Hours of work must not end at a place that cannot be written. */
-    if (o->dry_run)
-        return true;
-    int n = snprintf(probe, sizeof probe, "%s%s.gsq-probe", o->out_dir, file ? "" : "/");
-    if (n < 0 || (size_t)n >= sizeof probe)
-        return err_set(e, ERR_USER, "the path is too long: %.200s", o->out_dir);
-    FILE *f = os_fopen(probe, "wb");
-    if (!f) {
-        err_set(e, ERR_USER, "the output %s %s is not writable", file ? "file" : "folder", o->out_dir);
-        return err_hint(e, "check the folder's permissions, or give another one with -o");
-    }
-    fclose(f);
-    os_remove(probe);
-    return true;
-}
-
 /* Before there is a plan, and a prediction. */
 static bool tell_phase(struct job *j, const char *phase, struct err *e)
 {
@@ -161,7 +129,7 @@ static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t
 static bool open_refined(struct job *j, const struct quantize_options *o, uint32_t ctx, struct err *e)
 {
     return checkpoint_open(&j->refined_ck, o->refine, e) && refine_check(j->refined_ck, j->ck, e) &&
-           write_gguf_check(o->out_dir, j->refined_ck, e) &&
+           write_gguf_check(o->out_dir, j->refined_ck, o->force, e) &&
            ((j->cmd ? model_open(&j->refined, j->cmd, j->refined_ck, ctx, e)
                     : model_describe(&j->refined, j->refined_ck, ctx, e)) ||
             err_context(e, "%s", o->refine));
@@ -304,18 +272,14 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
         return err_set(e, ERR_BUG, "a run without a device");
     eta_start(&j.eta, j.begin, 0);
     progress_watch_begin(&j.watch, &j.cb->progress, &j.eta, cmd);
-    bool ok = quantize_settle(&o, e) && checkpoint_open(&j.ck, o.model_dir, e) && check_out_dir(&o, j.ck, e);
+    bool ok = quantize_settle(&o, e) && job_out_paths(&j, &o, e) && checkpoint_open(&j.ck, o.model_dir, e) &&
+              job_out_check(&j, e) && job_out_lock(&j, e);
     if (ok) {
         const struct model_config *c = checkpoint_config(j.ck);
         uint32_t ctx = o.ctx                                              ? o.ctx
                        : c->max_position && c->max_position < CTX_DEFAULT ? c->max_position
                                                                           : CTX_DEFAULT;
-        int n = o.work_dir ? snprintf(j.work_dir, sizeof j.work_dir, "%s", o.work_dir)
-                           : snprintf(j.work_dir, sizeof j.work_dir, "%s.work", o.out_dir);
-        ok = (n > 0 && (size_t)n < sizeof j.work_dir) ||
-             err_set(e, ERR_USER, "the path is too long: %.200s", o.out_dir);
-        o.work_dir = j.work_dir;
-        ok = ok && load_calibration(&j, &o, ctx, e) &&
+        ok = load_calibration(&j, &o, ctx, e) &&
              (cmd ? model_open(&j.m, cmd, j.ck, ctx, e) : model_describe(&j.m, j.ck, ctx, e)) &&
              (!o.refine || open_refined(&j, &o, ctx, e)) &&
              plan_make(&j.plan, j.m, &o, (struct plan_sources){j.refined, o.imatrix ? &j.imatrix : NULL}, e);
@@ -354,6 +318,7 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     model_close(&j.m);
     windows_free(&j.windows);
     checkpoint_close(&j.ck);
+    job_out_unlock(&j, ok);
     if (!ok)
         quantize_result_free(out);
     return ok;

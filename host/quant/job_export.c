@@ -52,7 +52,7 @@ static bool export_folder(struct job *j, struct err *e)
         if (!item->keep)
             x[n++] = (struct export_item){item->module, item->rows, item->cols, item->spec};
     }
-    struct export_options options = {.format = j->o->format, .container = j->o->container};
+    struct export_options options = {.format = j->o->format, .container = j->o->container, .force = j->o->force};
     struct export_source source = {j, pull_export, progress};
     bool ok = write_hf(j->o->out_dir, j->ck, x, n, &options, &source, e);
     free(x);

@@ -3,6 +3,7 @@
 #define QUANT_JOB_INTERNAL_H
 
 #include "formats/imatrix.h"
+#include "host/base/os.h"
 #include "host/model/calib.h"
 #include "host/quant/identity.h"
 #include "host/quant/job.h"
@@ -39,7 +40,9 @@ struct job {
     float *head_importance; /* [hidden], of a GGUF: sums of squares of what the head reads; NULL: not known */
     struct gpu_arena *block, *hess, *scratch; /* by lifetime: one block; one stage; one linear or one batch */
     struct quantize_result *out;
-    char work_dir[4096];
+    char out_dir[4096], work_dir[4096];
+    struct os_lock out_lock, work_lock;
+    bool made_out; /* there was none before the run */
 
     /* progress */
     uint64_t begin;
@@ -50,6 +53,13 @@ struct job {
     char detail[128];
     uint32_t layer;
 };
+
+/* ---- job_out.c: paths as the run uses them (of o too); what they must not be; one run at a time in both.
+ * job_out_unlock removes folders that a failed run (ok false) leaves empty. */
+bool job_out_paths(struct job *j, struct quantize_options *o, struct err *e);
+bool job_out_check(struct job *j, struct err *e);
+bool job_out_lock(struct job *j, struct err *e);
+void job_out_unlock(struct job *j, bool ok);
 
 /* ---- job_progress.c */
 /* Kinds of work, for the eta. */

@@ -116,6 +116,7 @@ struct quantize_options {
     uint64_t host_limit; /* bytes of host memory for activations before they spill; 0: 3 GiB */
     bool dry_run;
     const char *accept; /* what may differ from how the run was begun: names of manifest.h; NULL: nothing */
+    bool force;     /* write over an output that gsq did not write */
     bool keep_work; /* do not remove the checkpoints after a finished export */
 };
 /* Weights that share a scale in a folder format, where nothing is said. */

@@ -1,0 +1,43 @@
+#include "formats/side_file.h"
+
+#include <string.h>
+
+#include "host/base/log.h"
+
+#define CAP 4096
+
+/* "PATH/models--ORG--NAME/blobs/HASH": where a hub's cache keeps what its folders link to. */
+static bool is_blob(const char *real)
+{
+    char dir[CAP], above[CAP], top[CAP];
+    os_path_split(real, dir, sizeof dir);
+    for (size_t n = strlen(dir); n > 1 && (dir[n - 1] == '/' || dir[n - 1] == '\\'); n--)
+        dir[n - 1] = 0;
+    if (strcmp(os_path_split(dir, above, sizeof above), "blobs") != 0)
+        return false;
+    for (size_t n = strlen(above); n > 1 && (above[n - 1] == '/' || above[n - 1] == '\\'); n--)
+        above[n - 1] = 0;
+    return strncmp(os_path_split(above, top, sizeof top), "models--", 8) == 0;
+}
+
+static bool belongs(const char *dir, const char *name, const char *path, char real[CAP])
+{
+    char root[CAP], parent[CAP];
+    if (!os_real_path(path, real, CAP) || !os_real_path(dir, root, sizeof root))
+        return false;
+    size_t n = strlen(root);
+    bool inside = strncmp(real, root, n) == 0 && (real[n] == '/' || real[n] == '\\');
+    return inside || is_blob(real) || strcmp(os_path_split(real, parent, sizeof parent), name) == 0;
+}
+
+bool side_file(const char *dir, const char *name, bool warn, char *path, uint64_t *size_or_null)
+{
+    char real[CAP] = "";
+    if (!os_path_join(path, CAP, dir, name, NULL) || os_stat(path, size_or_null) != OS_FILE)
+        return false;
+    if (!os_is_link(path) || belongs(dir, name, path, real))
+        return true;
+    if (warn)
+        log_warn("%s is left out: it is a link to %s, which is no file of the model", path, real);
+    return false;
+}

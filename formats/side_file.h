@@ -1,0 +1,13 @@
+/* Files beside a model's weights, which results take over as they are. */
+#ifndef FORMATS_SIDE_FILE_H
+#define FORMATS_SIDE_FILE_H
+
+#include "host/base/os.h"
+
+/* Whether DIR/NAME is a file to be taken over; its path into `path` (4096 bytes). Links are followed within
+ * the folder, into the blobs of a hub's cache, and to files of the same name (a tokenizer lent by another
+ * model). A link to anything else is no file of the model: a downloaded folder would otherwise bring any file of
+ * this machine into the result. With `warn` that is said. */
+bool side_file(const char *dir, const char *name, bool warn, char *path, uint64_t *size_or_null);
+
+#endif
