@@ -66,7 +66,8 @@ add_library(gsq_dep_threads INTERFACE) # POSIX threads; Windows has its own, wit
 if(NOT WIN32)
     set(THREADS_PREFER_PTHREAD_FLAG ON)
     find_package(Threads REQUIRED)
-    target_link_libraries(gsq_dep_threads INTERFACE Threads::Threads)
+    # Timers are in librt before glibc 2.34; as a name it is there everywhere but on macOS.
+    target_link_libraries(gsq_dep_threads INTERFACE Threads::Threads $<$<NOT:$<PLATFORM_ID:Darwin>>:rt>)
 endif()
 gsq_dep(cjson cjson/cJSON.h libcjson-dev cjson cjson)
 gsq_dep(pcre2 pcre2.h libpcre2-dev pcre2 pcre2-8 pcre2-8-static)

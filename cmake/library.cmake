@@ -15,6 +15,9 @@ set(gsq_private_libs gsq_dep_cjson gsq_dep_pcre2 gsq_dep_utf8proc gsq_dep_zlib g
 
 add_library(gsq_shared SHARED ${gsq_objects})
 target_link_libraries(gsq_shared PRIVATE gsq_options ${gsq_private_libs})
+if(GSQ_STATIC_DEPS AND NOT WIN32)
+    target_link_options(gsq_shared PRIVATE -Wl,--exclude-libs,ALL) # what is linked in statically stays inside
+endif()
 set_target_properties(gsq_shared PROPERTIES OUTPUT_NAME gsq LINKER_LANGUAGE C
     VERSION ${PROJECT_VERSION} SOVERSION 0 LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
 

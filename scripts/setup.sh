@@ -5,14 +5,20 @@
 #   scripts/setup.sh            what the build and a run need
 #   scripts/setup.sh --test     also what the tests need
 #   scripts/setup.sh --mingw    also what the Windows build and its test under wine need
+#   scripts/setup.sh --packages also what scripts/release.sh and scripts/try-packages.sh need
+#   scripts/setup.sh --no-driver  not the Vulkan loader and driver: only to build
 set -euo pipefail
 
-build=(cmake ninja-build gcc libc6-dev glslc libvulkan-dev libvulkan-volk-dev libvulkan1 mesa-vulkan-drivers
+build=(cmake ninja-build gcc libc6-dev glslc libvulkan-dev libvulkan-volk-dev
     libcjson-dev libpcre2-dev libutf8proc-dev libxxhash-dev zlib1g-dev libzstd-dev python3)
 test=(libcmocka-dev libmd-dev vulkan-validationlayers clang libopenblas-dev)
+run=(libvulkan1 mesa-vulkan-drivers)
 mingw=(gcc-mingw-w64-x86-64 wine wine64 xvfb xauth xz-utils)
 
+packages=(dpkg-dev file debootstrap debian-archive-keyring xz-utils binutils unzip)
+
 want=("${build[@]}")
+with_driver=yes
 with_clang=no
 for option in "$@"; do
     case $option in
@@ -25,12 +31,16 @@ for option in "$@"; do
         command -v git >/dev/null || want+=(git)
         ;;
     --mingw) want+=("${mingw[@]}") ;;
+    --packages) want+=("${packages[@]}") ;;
+    --no-driver) with_driver=no ;;
     *)
-        sed -n '2,7s/^# \{0,1\}//p' "$0"
+        sed -n '2,9s/^# \{0,1\}//p' "$0"
         exit 2
         ;;
     esac
 done
+
+[[ $with_driver == no ]] || want+=("${run[@]}")
 
 name_what_to_install() {
     cat <<'END'

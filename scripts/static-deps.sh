@@ -80,7 +80,7 @@ build() { # PACKAGE[/FOLDER-OF-CMAKELISTS] CMAKE-OPTION...
     local log=$root/src/$package.log
     if cmake -S "$root/src/$package/$folder" -B "$root/src/$package/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
         -DCMAKE_TOOLCHAIN_FILE="$PWD/$toolchain" -DCMAKE_INSTALL_PREFIX="$prefix" -DCMAKE_INSTALL_LIBDIR=lib \
-        -DBUILD_SHARED_LIBS=OFF -DCMAKE_POLICY_VERSION_MINIMUM=3.5 "$@" >"$log" 2>&1 &&
+        -DBUILD_SHARED_LIBS=OFF -DCMAKE_POSITION_INDEPENDENT_CODE=ON -DCMAKE_POLICY_VERSION_MINIMUM=3.5 "$@" >"$log" 2>&1 &&
         cmake --build "$root/src/$package/build" --target "${goal:-install}" >>"$log" 2>&1; then
         return 0
     fi
