@@ -1,6 +1,5 @@
 # libgsq, shared and static, from the objects of every layer but app. Only gsq_* leaves it: the layers are compiled with
 # hidden visibility; on ELF systems the static library is linked into one object first, whose hidden symbols become local.
-option(GSQ_LIBRARY "Build libgsq, shared and static, with gsq.h and gsq.pc" ON)
 if(NOT GSQ_LIBRARY OR GSQ_FUZZ)
     return()
 endif()

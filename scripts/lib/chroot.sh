@@ -10,7 +10,7 @@ chroot_possible() {
 # A clean system of this name, made once: the smallest that debootstrap makes. Its packages come from the mirror of this
 # system; those of Ubuntu from GSQ_UBUNTU_MIRROR, else from where debootstrap knows.
 chroot_base() { # debian11|debian12|debian13|ubuntu24.04
-    local suite mirror script=() components=main base=$chroots/$1
+    local scripts=/usr/share/debootstrap/scripts suite mirror script=() components=main base=$chroots/$1
     [[ -e $base/.made ]] && return 0
     case $1 in
     debian11) suite=bullseye ;;
@@ -19,7 +19,7 @@ chroot_base() { # debian11|debian12|debian13|ubuntu24.04
     ubuntu24.04)
         suite=noble components=main,universe
         # Older debootstraps do not know the name; every Ubuntu is made alike.
-        [[ -e /usr/share/debootstrap/scripts/noble ]] || script=(/usr/share/debootstrap/scripts/gutsy)
+        [[ -e $scripts/noble ]] || script=("$scripts/gutsy")
         ;;
     *)
         echo "error: no system is called $1" >&2
@@ -29,7 +29,7 @@ chroot_base() { # debian11|debian12|debian13|ubuntu24.04
     if [[ $1 == debian* ]]; then
         mirror=$(debian_mirror) || return 1
     else
-        mirror=${GSQ_UBUNTU_MIRROR:-http://archive.ubuntu.com/ubuntu}
+        mirror=${GSQ_UBUNTU_MIRROR:-$(sed -n 's/^[[:space:]]*default_mirror //p' "$scripts/gutsy" | grep -v /old- | head -n 1)}
     fi
     echo "making a clean $1"
     rm -rf "$base"
