@@ -66,17 +66,26 @@ unpack() { # PACKAGE
 
 # The licence goes where Debian's own package has it.
 build() { # PACKAGE[/FOLDER-OF-CMAKELISTS] CMAKE-OPTION...
-    local package=${1%%/*} folder=. file
+    local package=${1%%/*} folder=. file doc
     [[ $1 != */* ]] || folder=${1#*/}
     shift
     unpack "$package"
     for file in "$root/src/$package"/{LICENCE*,LICENSE*,COPYING*}; do
         if [[ -f $file ]]; then
-            mkdir -p "$prefix/share/doc/lib$package-dev"
-            cp "$file" "$prefix/share/doc/lib$package-dev/copyright"
+            case $package in
+            zlib) doc=zlib1g-dev ;;
+            lib*) doc=$package-dev ;;
+            *) doc=lib$package-dev ;;
+            esac
+            mkdir -p "$prefix/share/doc/$doc"
+            cp "$file" "$prefix/share/doc/$doc/copyright"
             break
         fi
     done
+    if [[ $package == zlib && ! -e $root/src/zlib/win32/zlib1.rc ]]; then # Debian's source is without; only the DLL reads it
+        mkdir -p "$root/src/zlib/win32"
+        : >"$root/src/zlib/win32/zlib1.rc"
+    fi
     local log=$root/src/$package.log
     if cmake -S "$root/src/$package/$folder" -B "$root/src/$package/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
         -DCMAKE_TOOLCHAIN_FILE="$PWD/$toolchain" -DCMAKE_INSTALL_PREFIX="$prefix" -DCMAKE_INSTALL_LIBDIR=lib \
