@@ -10,7 +10,8 @@ add_library(gsq_options INTERFACE)
 target_include_directories(gsq_options INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR})
 target_compile_definitions(gsq_options INTERFACE GSQ_VERSION="${PROJECT_VERSION}")
 if(MSVC)
-    target_compile_options(gsq_options INTERFACE /W4 /WX /utf-8)
+    # C11 atomics are an option of MSVC 2022.
+    target_compile_options(gsq_options INTERFACE /W4 /WX /utf-8 /experimental:c11atomics)
     target_compile_definitions(gsq_options INTERFACE _CRT_SECURE_NO_WARNINGS)
 else()
     # -fno-fast-math is the default; -ffp-contract=off keeps results equal between compilers.

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Every test there is: installs what is missing, builds release, asan, fuzz and mingw, runs all of it.
+# Every test there is: installs what is missing, builds release, asan, fuzz, mingw and the packages, runs all of it.
 # The last line is "N passed, N failed, N skipped". Exits 0 only when nothing failed.
 #
 #   scripts/test.sh               everything
-#   scripts/test.sh release       only these parts: release asan fuzz mingw
+#   scripts/test.sh release       only these parts: release asan fuzz mingw packages
 # GSQ_SKIP_SETUP=1 leaves the machine's packages alone. FUZZ_SECONDS: for each fuzz target, default 60.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 parts=("$@")
-[[ ${#parts[@]} -gt 0 ]] || parts=(release asan fuzz mingw)
+[[ ${#parts[@]} -gt 0 ]] || parts=(release asan fuzz mingw packages)
 passed=0 failed=0 skipped=0
 failures=()
 started=$SECONDS
@@ -110,6 +110,23 @@ part_fuzz() {
     done
 }
 
+# The packages that this system can make for itself and others, each with what it must not want or lack checked.
+part_packages() {
+    title "packages: .deb of this system, portable tarball, Windows zip"
+    if ! command -v x86_64-w64-mingw32-gcc >/dev/null || ! command -v dpkg-deb >/dev/null; then
+        echo "skipped: wants mingw-w64 and dpkg"
+        count skipped packages
+        return 0
+    fi
+    local rc=0
+    GSQ_PACKAGE_SYSTEMS=this scripts/release.sh || rc=$?
+    case $rc in
+    0) count passed packages ;;
+    77) count skipped packages ;;
+    *) count failed packages ;;
+    esac
+}
+
 part_mingw() {
     title "mingw: the Windows build, under wine"
     if ! command -v x86_64-w64-mingw32-gcc >/dev/null; then
@@ -138,7 +155,7 @@ part_mingw() {
 
 mkdir -p build
 if [[ ${GSQ_SKIP_SETUP:-0} != 1 ]]; then
-    scripts/setup.sh --test --mingw
+    scripts/setup.sh --test --mingw --packages
 fi
 for part in "${parts[@]}"; do
     declare -F "part_$part" >/dev/null || { echo "no part named $part"; exit 2; }
