@@ -27,10 +27,6 @@ void key_strings(struct key_list *k, const char *key, const struct gguf_string *
  * [PAD...]. No tokenizer.json: "no_vocab", with a warning. ERR_USER for a tokenizer that no GGUF can hold, or
  * that has more tokens. */
 bool gguf_export_tokenizer(struct key_list *k, const char *dir, uint32_t rows, struct err *e);
-/* The regular expression that a tokenizer.ggml.pre stands for, as tokenizer.json spells it ("" for "gpt-2",
- * which is ByteLevel's own); NULL: unknown. */
-const char *gguf_pre_regex(const char *pre);
-
 struct gguf_facts {
     int file_type;                    /* general.file_type */
     bool quantized;                   /* then general.quantization_version */
@@ -54,8 +50,8 @@ bool gguf_write_carried(const struct gguf *g, const char *dir, const struct mode
                         struct err *e);
 /* True for keys that say how tensors are stored: they belong to one file and are never carried. */
 bool gguf_key_of_storage(struct gguf_string key);
-/* rope_freqs.weight: what the frequency of each pair is divided by, [head_dim / 2]. llama3 scaling, or a factor
- * for each pair. */
+/* rope_freqs.weight: what the frequency of each pair is divided by, [head_dim / 2]. llama3 scaling, or a
+ * factor for each pair. */
 void gguf_rope_freqs(const struct model_config *c, float *out);
 
 #endif

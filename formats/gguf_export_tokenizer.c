@@ -7,6 +7,7 @@
 #include "formats/json.h"
 #include "formats/tokenizer.h"
 #include "formats/side_file.h"
+#include "formats/tokenizer_pre.h"
 #include "host/base/log.h"
 #include "host/base/os.h"
 #include "host/base/str.h"
@@ -80,57 +81,6 @@ static const cJSON *find_step(const cJSON *o, const char *type)
             if ((found = find_step(item, type)))
                 return found;
     }
-    return NULL;
-}
-
-/* --- pre-tokenizers
- * --------------------------------------------------------------------------------------------------------
- */
-
-#define LETTERS_AND_SPACE "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-static const struct {
-    const char *pre, *regex;
-} pre_table[] = {
-    {"gpt-2", ""},
-    {"llama-bpe", "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}" LETTERS_AND_SPACE},
-    {"qwen2", "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}" LETTERS_AND_SPACE},
-};
-
-const char *gguf_pre_regex(const char *pre)
-{
-    for (size_t i = 0; i < sizeof pre_table / sizeof pre_table[0]; i++)
-        if (strcmp(pre_table[i].pre, pre) == 0)
-            return pre_table[i].regex;
-    return NULL;
-}
-
-/* The name under which llama.cpp cuts words the same way; NULL: it has none that gsq knows. */
-static const char *find_pre(const cJSON *steps)
-{
-    const cJSON *list = json_get(steps, "pretokenizers"), *step = steps;
-    const char *type = text_of(json_get(steps, "type")), *regex = "";
-    if (type && strcmp(type, "Sequence") == 0) {
-        int n = cJSON_IsArray(list) ? cJSON_GetArraySize(list) : 0;
-        if (n < 1 || n > 2)
-            return NULL;
-        step = list->child;
-        if (n == 2) {
-            const char *first = text_of(json_get(step, "type"));
-            const char *behaviour = text_of(json_get(step, "behavior"));
-            regex = text_of(json_get(json_get(step, "pattern"), "Regex"));
-            if (!first || strcmp(first, "Split") != 0 || !regex || !regex[0] || !behaviour ||
-                strcmp(behaviour, "Isolated") != 0 || cJSON_IsTrue(json_get(step, "invert")))
-                return NULL;
-            step = step->next;
-        }
-        type = text_of(json_get(step, "type"));
-    }
-    if (!type || strcmp(type, "ByteLevel") != 0 || cJSON_IsTrue(json_get(step, "add_prefix_space")) ||
-        cJSON_IsFalse(json_get(step, "use_regex")) != (regex[0] != 0))
-        return NULL;
-    for (size_t i = 0; i < sizeof pre_table / sizeof pre_table[0]; i++)
-        if (strcmp(pre_table[i].regex, regex) == 0)
-            return pre_table[i].pre;
     return NULL;
 }
 
@@ -446,13 +396,18 @@ static bool put_tokens(struct tokenizer_files *f)
         return false;
     key_string(f->out, "tokenizer.ggml.model", f->sentencepiece ? "llama" : "gpt2");
     if (!f->sentencepiece) {
-        const char *pre = find_pre(json_get(f->tokenizer, "pre_tokenizer"));
+        const struct tokenizer_pre *pre;
+        char name[TOKENIZER_PRE_NAME] = "default";
+        if (!tokenizer_pre_of(&pre, f->tokenizer, f->path, f->e))
+            return false;
+        if (pre)
+            tokenizer_pre_name(pre, name);
         if (!pre && !f->out->quiet)
             log_warn(
                 "%s: its pre_tokenizer is not one that GGUF has a name for: llama.cpp will cut some words "
                 "otherwise (tokenizer.ggml.pre is \"default\")",
                 f->path);
-        key_string(f->out, "tokenizer.ggml.pre", pre ? pre : "default");
+        key_string(f->out, "tokenizer.ggml.pre", name);
     }
     key_strings(f->out, "tokenizer.ggml.tokens", v->tokens, n);
     if (f->sentencepiece)

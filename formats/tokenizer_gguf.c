@@ -1,10 +1,12 @@
 /* The tokenizer in a GGUF's metadata: "llama" (SentencePiece with scores) and "gpt2" (byte-level BPE). */
 #include "formats/tokenizer.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "formats/tokenizer_parts.h"
+#include "formats/tokenizer_pre.h"
 
 /* tokenizer.ggml.token_type: what is recognised in the text itself. */
 enum { TOKEN_UNKNOWN = 2, TOKEN_CONTROL = 3, TOKEN_USER = 4 };
@@ -15,30 +17,6 @@ static const char replace_spaces[] =
 static const char prepend_and_replace[] =
     "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"" MARK "\"},"
     "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"" MARK "\"}]}";
-
-/* As tokenizer.json of the models that these names stand for has them. */
-#define SPLIT(regex) "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" regex "\"},\"behavior\":\"Isolated\",\"invert\":false},"
-#define BYTES        "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":false}]}"
-#define SEQUENCE     "{\"type\":\"Sequence\",\"pretokenizers\":["
-#define WORDS        "'s|'t|'re|'ve|'m|'ll|'d| ?\\\\p{L}+| ?\\\\p{N}+| ?[^\\\\s\\\\p{L}\\\\p{N}]+|\\\\s+(?!\\\\S)"
-#define LATER(digits)                                                                                        \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|" digits                           \
-    "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
-
-static const struct pre {
-    const char *name, *normalizer, *pretokenizer;
-    bool ignore_merges, add_bos;
-} pres[] = {
-    {"gpt-2", NULL, "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":true}", false, false},
-    /* No model's own: what llama.cpp falls back to. */
-    {"default", NULL,
-     SEQUENCE SPLIT("[\\\\p{P}\\\\$\\\\+<=>\\\\^~\\\\|]+") SPLIT(WORDS) SPLIT("\\\\p{N}+")
-         SPLIT("[0-9][0-9][0-9]") BYTES,
-     false, false},
-    {"llama-bpe", NULL, SEQUENCE SPLIT(LATER("\\\\p{N}{1,3}")) BYTES, true, true},
-    /* llama.cpp leaves out the normal form, which few texts are not in already. */
-    {"qwen2", "{\"type\":\"NFC\"}", SEQUENCE SPLIT(LATER("\\\\p{N}")) BYTES, false, false},
-};
 
 struct reader {
     const struct gguf *g;
@@ -170,27 +148,37 @@ static bool read_sentencepiece(struct reader *r)
     return read_bos(r, true, 1);
 }
 
+static bool unknown_pre(const struct reader *r, struct gguf_string name)
+{
+    char known[400] = "", one[TOKENIZER_PRE_NAME];
+    for (size_t i = 0; tokenizer_pre_at(i); i++) {
+        size_t n = strlen(known);
+        tokenizer_pre_name(tokenizer_pre_at(i), one);
+        snprintf(known + n, sizeof known - n, "%s%s", i ? ", " : "", one);
+    }
+    err_set(r->e, ERR_USER, "%s: the pre-tokenizer \"%.*s\" is not one that gsq knows", r->path, shown(name),
+            name.text);
+    return err_hint(
+        r->e,
+        "gsq reads %s, and others that are the same; or name the model's Hugging Face folder, which "
+        "has a tokenizer.json",
+        known);
+}
+
 static bool read_byte_level(struct reader *r)
 {
     struct gguf_string name = {"default", 7};
     if (!read_strings(r, "merges", &r->merges, &r->lists.n_merges) ||
         gguf_get_name(r->g, "tokenizer.ggml.pre", &name, r->e) == GGUF_BAD)
         return false;
-    if (is(name, "llama3") || is(name, "llama-v3"))
-        name = (struct gguf_string){"llama-bpe", 9};
+    const struct tokenizer_pre *pre = tokenizer_pre_named(name.text, name.size);
+    if (!pre)
+        return unknown_pre(r, name);
     r->lists.merges = r->merges;
-    for (size_t i = 0; i < sizeof pres / sizeof pres[0]; i++) {
-        if (!is(name, pres[i].name))
-            continue;
-        r->lists.ignore_merges = pres[i].ignore_merges;
-        r->parts.normalizer = pres[i].normalizer;
-        r->parts.pretokenizer = pres[i].pretokenizer;
-        return read_bos(r, pres[i].add_bos, -1);
-    }
-    err_set(r->e, ERR_USER, "%s: the pre-tokenizer \"%.*s\" is not one that gsq knows", r->path, shown(name),
-            name.text);
-    return err_hint(r->e, "gsq reads gpt-2, default, llama-bpe and qwen2; or name the model's Hugging Face "
-                          "folder, which has a tokenizer.json");
+    r->lists.ignore_merges = pre->ignore_merges;
+    r->parts.normalizer = pre->normalizer;
+    r->parts.pretokenizer = pre->pretokenizer;
+    return read_bos(r, pre->add_bos, -1);
 }
 
 static bool read_all(struct reader *r)

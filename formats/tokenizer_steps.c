@@ -344,6 +344,23 @@ static bool same_text(const char *a, const char *b)
     return a && b ? strcmp(a, b) == 0 : a == b;
 }
 
+/* Line breaks in a pattern may be spelled as themselves. */
+static bool same_pattern(const char *a, const char *b)
+{
+    if (!a || !b)
+        return a == b;
+    for (; *a && *b; a++, b++) {
+        char x = *a, y = *b;
+        if (x == '\\' && y != x && (a[1] == 'n' || a[1] == 'r'))
+            x = *++a == 'n' ? '\n' : '\r';
+        else if (y == '\\' && x != y && (b[1] == 'n' || b[1] == 'r'))
+            y = *++b == 'n' ? '\n' : '\r';
+        if (x != y)
+            return false;
+    }
+    return *a == *b;
+}
+
 /* Later expressions end so: every character is part of some match. */
 static bool matches_all(const char *pattern)
 {
@@ -353,7 +370,7 @@ static bool matches_all(const char *pattern)
 
 static bool same_step(const struct step *a, const struct step *b)
 {
-    if (a->kind != b->kind || !same_text(a->text, b->text) || !same_text(a->pattern, b->pattern) ||
+    if (a->kind != b->kind || !same_text(a->text, b->text) || !same_pattern(a->pattern, b->pattern) ||
         a->literal != b->literal || a->left != b->left || a->right != b->right || a->once != b->once ||
         a->form != b->form)
         return false;

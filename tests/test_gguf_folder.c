@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "formats/tokenizer.h"
+#include "formats/tokenizer_pre.h"
 #include "host/quant/convert.h"
 
 #define DIR_ "tmp_gguf_folder"
@@ -204,6 +205,52 @@ static void test_byte_level(void **state)
     expect_both("!ab", IDS(9, 5));
 }
 
+/* Of every name, the words of its table and of the tokenizer.json that comes of it; which leads back to it.
+ */
+static void test_every_name(void **state)
+{
+    (void)state;
+    char name[TOKENIZER_PRE_NAME];
+    struct err e = {0};
+    size_t n = 0;
+    for (const struct tokenizer_pre *pre; (pre = tokenizer_pre_at(n)); n++) {
+        tokenizer_pre_name(pre, name);
+        assert_ptr_equal(tokenizer_pre_named(name, strlen(name)), pre);
+        struct toy t = bytes_toy(name);
+        t.add_bos = 0;
+        toy_write(&t);
+        /* Digits: all in one, three or each. */
+        bool three = strstr("llama-bpe dbrx gpt-4o kimi-k2 deepseek-v3 falcon minicpm5 default", name);
+        bool all = strstr("gpt-2 olmo bloom", name);
+        if (all || three)
+            expect_both("122 ab", IDS(10, 4, 5));
+        else
+            expect_both("122 ab", IDS(2, 3, 3, 4, 5));
+        struct gguf *g;
+        struct strbuf json = {0}, config = {0};
+        OK(gguf_open(&g, FILE_, &e), e);
+        OK(tokenizer_json_from_gguf(&json, &config, g, FILE_, &e), e);
+        gguf_close(&g);
+        cJSON *root = json_parse(json.data, json.size, name, &e);
+        const struct tokenizer_pre *found;
+        assert_non_null(root);
+        OK(tokenizer_pre_of(&found, root, name, &e), e);
+        assert_ptr_equal(found, pre);
+        cJSON_Delete(root);
+        strbuf_free(&json);
+        strbuf_free(&config);
+    }
+    assert_true(n > 20);
+    static const char *const others[] = {"llama3",      "llama-v3",  "pixtral",   "glm4",
+                                         "chatglm-bpe", "smaug-bpe", "starcoder", "refact",
+                                         "llama4",      "mpt",       "poro-chat"};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        assert_non_null(tokenizer_pre_named(others[i], strlen(others[i])));
+    assert_null(tokenizer_pre_named("llama", 5));
+    assert_null(tokenizer_pre_named("gpt-2 phi-2", 11));
+    assert_null(tokenizer_pre_named("", 0));
+}
+
 /* Nor does a tokenizer.json come of the file, which would be as bad. */
 static void refuse_json(const char *says)
 {
@@ -234,8 +281,8 @@ static void refuse(const struct toy *t, const char *says)
 static void test_refused(void **state)
 {
     (void)state;
-    struct toy t = bytes_toy("chatglm-bpe");
-    refuse(&t, "the pre-tokenizer \"chatglm-bpe\"");
+    struct toy t = bytes_toy("nobody-s");
+    refuse(&t, "the pre-tokenizer \"nobody-s\"");
     t = bytes_toy("\033[2J"); /* would clear the terminal that shows it */
     refuse(&t, "tokenizer.ggml.pre is not plain UTF-8 text");
     t = bytes_toy("gpt-2");
@@ -476,13 +523,10 @@ static void test_real_models(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_scores),
-        cmocka_unit_test(test_joined_characters),
-        cmocka_unit_test(test_byte_level),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_unknown_architecture),
-        cmocka_unit_test(test_export),
-        cmocka_unit_test(test_codes),
+        cmocka_unit_test(test_scores),      cmocka_unit_test(test_joined_characters),
+        cmocka_unit_test(test_byte_level),  cmocka_unit_test(test_every_name),
+        cmocka_unit_test(test_refused),     cmocka_unit_test(test_unknown_architecture),
+        cmocka_unit_test(test_export),      cmocka_unit_test(test_codes),
         cmocka_unit_test(test_real_models),
     };
     return cmocka_run_group_tests_name("gguf_folder", tests, make_dir, remove_dir);

@@ -480,11 +480,12 @@ static void folder(void **state)
     assert_false(tokenizer_load(&t, DIR, &e));
     assert_non_null(strstr(e.msg, "\"<t>\" is not in tokenizer.json"));
     /* A template that adds the BOS: only add_bos_token false takes it away. */
-    write_text("tokenizer.json",
-               "{\"added_tokens\":[{\"id\":5,\"content\":\"<s>\",\"special\":true}],"
-               "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},"
-               "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}},"
-               "{\"Sequence\":{\"id\":\"A\"}}],\"special_tokens\":{\"<s>\":{\"ids\":[5]}}}}");
+    write_text(
+        "tokenizer.json",
+        "{\"added_tokens\":[{\"id\":5,\"content\":\"<s>\",\"special\":true}],"
+        "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},"
+        "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}},"
+        "{\"Sequence\":{\"id\":\"A\"}}],\"special_tokens\":{\"<s>\":{\"ids\":[5]}}}}");
     write_text("tokenizer_config.json", "{\"bos_token\":\"<s>\",\"tokenizer_class\":\"GPT2Tokenizer\"}");
     expect_bos(5);
     write_text("tokenizer_config.json",

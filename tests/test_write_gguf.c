@@ -231,7 +231,8 @@ static void check_keys(const struct gguf *g, const struct shape *s)
         if (s->c.yarn.slow != 1)
             assert_true(real(g, KEY("rope.scaling.yarn_beta_slow")) == s->c.yarn.slow);
         if (s->c.yarn.attention > 0)
-            assert_true(fabs(real(g, KEY("rope.scaling.attn_factor")) * usual / s->c.yarn.attention - 1) < 1e-6);
+            assert_true(fabs(real(g, KEY("rope.scaling.attn_factor")) * usual / s->c.yarn.attention - 1) <
+                        1e-6);
         else
             assert_null(gguf_find(g, KEY("rope.scaling.attn_factor")));
     } else {
@@ -531,13 +532,14 @@ static void endless_token(void **state)
 }
 
 /* Byte-level tokenizers with this pre_tokenizer. */
-static void byte_level(const char *pre, const char *last_token_id)
+static void byte_level(const char *pre, bool nfc, bool ignore_merges, const char *last_token_id)
 {
     struct strbuf b = {0};
-    strbuf_puts(&b, "{\"added_tokens\": [], \"pre_tokenizer\": ");
+    strbuf_printf(&b, "{\"added_tokens\": [], \"normalizer\": %s, \"pre_tokenizer\": ",
+                  nfc ? "{\"type\": \"NFC\"}" : "null");
     strbuf_puts(&b, pre);
-    strbuf_puts(&b,
-                ", \"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"\\u0120\": 2, \"ab\": ");
+    strbuf_printf(&b, ", \"model\": {\"ignore_merges\": %s, ", ignore_merges ? "true" : "false");
+    strbuf_puts(&b, "\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"\\u0120\": 2, \"ab\": ");
     strbuf_puts(&b, last_token_id);
     strbuf_puts(&b, "}, \"merges\": [[\"a\", \"b\"]]}}");
     assert_false(b.failed);
@@ -551,21 +553,62 @@ static void byte_level(const char *pre, const char *last_token_id)
     "\\\\p{N}]?\\\\p{L}+|" numbers "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|"          \
     "\\\\s+(?!\\\\S)|\\\\s+\"}}, " BYTES("false") "]}"
 
+#define ONE(regex, how) "{\"type\": \"Split\", " how ", \"pattern\": {\"Regex\": \"" regex "\"}}, "
+#define CUT             "\"behavior\": \"Isolated\", \"invert\": false"
+#define KEEP            "\"behavior\": \"Removed\", \"invert\": true"
+#define SEQUENCE(s)     "{\"type\": \"Sequence\", \"pretokenizers\": [" s "]}"
+#define EACH_DIGIT      "{\"type\": \"Digits\", \"individual_digits\": true}, "
+#define END(more)                                                                                            \
+    "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n" more "]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
+#define CASED(end)                                                                                           \
+    "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]*[\\\\p{Ll}\\\\p{Lm}\\\\p{" \
+    "Lo}\\\\p{M}]+" end "|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]+["    \
+                        "\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]*" end
+#define SHORT "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+
 static void byte_level_kinds(void **state)
 {
     (void)state;
-    static const char *const kinds[][2] = {{BYTES("true"), "gpt-2"},
-                                           {SPLIT("\\\\p{N}{1,3}"), "llama-bpe"},
-                                           {SPLIT("\\\\p{N}"), "qwen2"},
-                                           {SPLIT("\\\\p{N}{1,2}"), "default"}};
+    static const struct {
+        const char *pre, *name;
+        bool nfc, ignore_merges;
+    } kinds[] = {
+        {BYTES("true"), "gpt-2", false, false},
+        {BYTES("true"), "olmo", true, false},
+        {SEQUENCE(EACH_DIGIT BYTES("true")), "smollm", false, false},
+        {SEQUENCE(EACH_DIGIT BYTES("true")), "command-r", true, false},
+        {SPLIT("\\\\p{N}{1,3}"), "llama-bpe", false, true},
+        {SPLIT("\\\\p{N}{1,3}"), "dbrx", false, false},
+        {SPLIT("\\\\p{N}"), "qwen2", true, false},
+        {SPLIT("\\\\p{N}"), "deepseek-r1-qwen", false, false},
+        {SPLIT("\\\\p{N}{1,2}"), "default", false, false},
+        /* All of the text matches: to keep matches alone is to cut at them. */
+        {SEQUENCE(ONE(CASED(SHORT) "|\\\\p{N}{1,3}" END("/"), KEEP) BYTES("false")), "gpt-4o", false, false},
+        {SEQUENCE(ONE(CASED(SHORT) "|\\\\p{N}{1,3}" END("/"), CUT) BYTES("false")), "gpt-4o", false, true},
+        {SEQUENCE(ONE(CASED("") "|\\\\p{N}" END("/"), CUT) BYTES("false")), "tekken", false, true},
+        /* Not all of the text does. */
+        {SEQUENCE(ONE("\\\\s?\\\\p{L}+", KEEP) BYTES("false")), "default", false, false},
+        /* Line breaks as themselves or as escapes of the expression. */
+        {SEQUENCE(ONE("[\\r\\n]", CUT) ONE("\\\\s?\\\\p{L}+", CUT) ONE("\\\\s?\\\\p{P}+", CUT)
+                      ONE("[\xE4\xB8\x80-\xE9\xBE\xA5\xE0\xA0\x80-\xE4\xB8\x80\xEA\xB0\x80-\xED\x9F\xBF]+",
+                          CUT) EACH_DIGIT BYTES("false")),
+         "deepseek-coder", false, false},
+        {SEQUENCE(ONE("[\\\\r\\\\n]", CUT) ONE("\\\\s?\\\\p{L}+", CUT) ONE("\\\\s?\\\\p{P}+", CUT)
+                      ONE("[\\u4e00-\\u9fa5\\u0800-\\u4e00\\uac00-\\ud7ff]+", CUT) EACH_DIGIT BYTES("false")),
+         "deepseek-coder", false, false},
+        {SEQUENCE("{\"type\": \"Punctuation\", \"behavior\": \"Contiguous\"}, " BYTES(
+             "true") ", {\"type\": \"Digits\", \"individual_digits\": false}, "
+                     "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"[0-9][0-9][0-9]\"}, " CUT "}"),
+         "falcon", false, false},
+    };
     struct err e = {0};
     tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F16, .tied = TIED_EMBED});
     log_set_level(LOG_ERROR);
-    for (int i = 0; i < 4; i++) {
-        byte_level(kinds[i][0], "3");
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        byte_level(kinds[i].pre, kinds[i].nfc, kinds[i].ignore_merges, "3");
         struct gguf *g = written(GGML_F16);
         assert_text(g, "tokenizer.ggml.model", "gpt2");
-        assert_text(g, "tokenizer.ggml.pre", kinds[i][1]);
+        assert_text(g, "tokenizer.ggml.pre", kinds[i].name);
         assert_token(g, TOKENS, 3, "ab");
         assert_token(g, "tokenizer.ggml.merges", 0, "a b");
         assert_null(gguf_find(g, "tokenizer.ggml.scores"));
@@ -573,7 +616,7 @@ static void byte_level_kinds(void **state)
         gguf_close(&g);
     }
     log_set_level(LOG_INFO);
-    byte_level(BYTES("true"), "96");
+    byte_level(BYTES("true"), false, false, "96");
     FAILS(write_all(GGML_F16, &e), e, ERR_USER, "has the id 96, but the embedding only 96 rows");
     /* Merges that "left right" cannot say. */
     static const char *const merges[] = {"[\"a b\", \"c\"]", "[\"c\", \"a b\"]", "[\"\", \"a b\"]",
@@ -589,7 +632,7 @@ static void byte_level_kinds(void **state)
         strbuf_free(&b);
         FAILS(write_all(GGML_F16, &e), e, ERR_USER, "which GGUF cannot express");
     }
-    byte_level("{\"type\": \"Metaspace\", \"replacement\": \"\\u2581\"}", "3");
+    byte_level("{\"type\": \"Metaspace\", \"replacement\": \"\\u2581\"}", false, false, "3");
     FAILS(write_all(GGML_F16, &e), e, ERR_USER, "no counterpart in GGUF");
 }
 
