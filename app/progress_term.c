@@ -54,8 +54,9 @@ static void tail_text(char *out, size_t cap, const struct progress_event *ev, do
         append(out, cap, text);
     }
     if (!isnan(ev->eta_seconds)) {
+        /* What runs is not over: less than a second counts as one. */
         snprintf(text, sizeof text, "%s%s left", isnan(ev->elapsed_seconds) ? "  " : ", ",
-                 format_seconds(ev->eta_seconds, eta, sizeof eta));
+                 format_seconds(fmax(1, ev->eta_seconds), eta, sizeof eta));
         append(out, cap, text);
     }
 }

@@ -1,5 +1,6 @@
 #include "lib/plan_text.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -209,8 +210,8 @@ void plan_text(struct strbuf *f, const struct plan *p, const struct quantize_opt
                 (unsigned)o->scales.epochs, (unsigned)p->scale_steps, (double)o->scales.lr,
                 at_a_time(p->scale_micro, a, sizeof a));
     if (p->predicted_seconds > 0)
-        strbuf_printf(f, "predicted time    %s, by a short measurement%s\n",
-                format_seconds(p->predicted_seconds, a, sizeof a), updates_text(p, b, sizeof b));
+        strbuf_printf(f, "predicted time    %s%s, by a short measurement%s\n", p->predicted_seconds < 1 ? "under " : "",
+                format_seconds(fmax(1, p->predicted_seconds), a, sizeof a), updates_text(p, b, sizeof b));
     if (p->device_limit)
         strbuf_printf(f, "host memory       %s beyond mapped files\n", format_bytes(p->host_bytes, a, sizeof a));
     print_device(f, p);

@@ -61,7 +61,7 @@ static void test_bar_of_little(void **state)
     ev = training;
     ev.done = 0.9999;
     ev.eta_seconds = 0.2;
-    assert_bar(&ev, 1, 66, "train block 3/32 attention  [=============>]  99%  1:20, 0 s left");
+    assert_bar(&ev, 1, 66, "train block 3/32 attention  [=============>]  99%  1:20, 1 s left");
 }
 
 /* ---- between events --------------------------------------------------------------------------------------
