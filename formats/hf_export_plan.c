@@ -558,7 +558,7 @@ bool export_carries(const char *name)
             return true;
     }
     return (strncmp(name, "tokenizer", 9) == 0 && ends_with(name, ".json")) ||
-           (strncmp(name, "chat_template.", 14) == 0 && !ends_with(name, ".tmp"));
+           (strncmp(name, "chat_template.", 14) == 0 && !ends_with(name, ".gsq-tmp"));
 }
 
 struct carried {

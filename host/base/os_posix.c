@@ -397,7 +397,7 @@ bool os_list(const char *path, bool (*fn)(void *ctx, const char *name, struct er
     return ok;
 }
 
-uint64_t os_disk_free(const char *path)
+uint64_t os_disk_free(const char *path, uint64_t *device_or_null)
 {
     char dir[4096];
     snprintf(dir, sizeof dir, "%s", path);
@@ -410,6 +410,9 @@ uint64_t os_disk_free(const char *path)
         *slash = 0;
     }
     struct statvfs st;
+    struct os_file_id id;
+    if (device_or_null)
+        *device_or_null = os_file_id(dir, &id) ? id.device : 0;
     return statvfs(dir, &st) == 0 ? (uint64_t)st.f_bavail * st.f_frsize : 0;
 }
 

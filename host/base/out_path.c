@@ -174,10 +174,10 @@ bool out_foreign(const char *path, struct err *e)
 
 /* ---- locks ----------------------------------------------------------------------------------------------- */
 
-static bool lock(struct os_lock *l, const char *at_path, const char *path, struct err *e)
+bool out_lock_at(struct os_lock *l, const char *lock_path, const char *path, struct err *e)
 {
     char holder[128];
-    switch (os_lock(l, at_path, holder, e)) {
+    switch (os_lock(l, lock_path, holder, e)) {
     case OS_LOCKED:
         return true;
     case OS_LOCK_BUSY:
@@ -199,14 +199,14 @@ bool out_lock_file(struct os_lock *l, const char *path, struct err *e)
     int n = snprintf(name, sizeof name, "%s%s", path, OUT_LOCK_NAME);
     if (n < 0 || (size_t)n >= sizeof name)
         return err_set(e, ERR_USER, "the path %.100s... is too long", path);
-    return lock(l, name, path, e);
+    return out_lock_at(l, name, path, e);
 }
 
 bool out_lock_folder(struct os_lock *l, const char *path, struct err *e)
 {
     char name[4096];
     if (!os_mkdirs(path, e) || !os_path_join(name, sizeof name, path, OUT_LOCK_NAME, e) ||
-        !lock(l, name, path, e))
+        !out_lock_at(l, name, path, e))
         return false;
     os_out_clean(path);
     return true;

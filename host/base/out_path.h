@@ -32,6 +32,8 @@ bool out_foreign(const char *path, struct err *e);
  * that are gone have left half-written in it is removed). os_unlock lets go. */
 bool out_lock_file(struct os_lock *l, const char *path, struct err *e);
 bool out_lock_folder(struct os_lock *l, const char *path, struct err *e);
+/* The same with a file of any name as the lock; messages speak of `path`. */
+bool out_lock_at(struct os_lock *l, const char *lock_path, const char *path, struct err *e);
 /* The lock of a folder, left by a process that was killed: what is in there is gsq's. */
 #define OUT_LOCK_NAME ".gsq-lock"
 

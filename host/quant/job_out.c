@@ -5,6 +5,9 @@
 #include "host/base/out_path.h"
 #include "host/quant/job_internal.h"
 
+/* A name of its own: output and work folder may be one. */
+#define WORK_LOCK "run" OUT_LOCK_NAME
+
 static bool take_path(char *to, size_t cap, const char *from, const char *end, struct err *e)
 {
     char path[4096];
@@ -57,9 +60,8 @@ bool job_out_lock(struct job *j, struct err *e)
     if (!(o->format == EXPORT_GGUF ? out_lock_file(&j->out_lock, o->out_dir, e)
                                    : out_lock_folder(&j->out_lock, o->out_dir, e)))
         return false;
-    /* A name of its own: output and work folder may be one. */
-    if (!os_mkdirs(o->work_dir, e) || !os_path_join(path, sizeof path, o->work_dir, "run", e) ||
-        !out_lock_file(&j->work_lock, path, e)) {
+    if (!os_mkdirs(o->work_dir, e) || !os_path_join(path, sizeof path, o->work_dir, WORK_LOCK, e) ||
+        !out_lock_at(&j->work_lock, path, o->work_dir, e)) {
         if (e && e->kind == ERR_ENV && !j->work_lock.held)
             err_hint(e, "wait until it is done, or give this run another --work folder and another -o");
         return false;

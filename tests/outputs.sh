@@ -1,0 +1,134 @@
+#!/usr/bin/env bash
+# Where results may go: never onto an input, never without --force onto what somebody else wrote, never through links
+# or into devices; and what killed runs left half written goes.
+# shellcheck source=tests/lib/common.sh
+. "$(dirname "$0")/lib/common.sh"
+quantize=("$gsq" quantize -q --method rtn)
+m=$tmp/model
+cp -r "$demo" "$m"
+sums() { find "$1" -type f -exec sha256sum {} + | sort; }
+before=$(sums "$m")
+
+# Inputs, under any name.
+ln "$m/calib.txt" "$tmp/hard.gguf"
+cp "$m/calib.txt" "$tmp/text.gguf"
+expect 'the report onto a file of the model' 2 'config.json is what is read' 'never written over' -- \
+    "${quantize[@]}" "$m" -o "$tmp/o" --report "$m/config.json" --force
+expect 'the report onto the text of --eval' 2 'eval.txt is what is read' -- \
+    "${quantize[@]}" "$m" -o "$tmp/o" --eval "$m/eval.txt" --report "$tmp/../$(basename "$tmp")/model/eval.txt" --force
+expect 'an importance matrix onto its text' 2 'is what is read' 'never written over' -- \
+    "$gsq" imatrix "$m" --calib "$tmp/text.gguf" -o "$tmp/text.gguf" --ctx 64 --force
+expect 'a GGUF onto a hard link of a text' 2 'is what is read' -- "$gsq" quantize -q "$m" -o "$tmp/hard.gguf" \
+    --effort fast --ctx 64 --samples 4 --calib "$m/calib.txt" --type Q4_0 --force
+expect 'a folder onto the model' 2 "is what is read|is the model's own folder" -- "${quantize[@]}" "$m" -o "$m/" --force
+expect 'the work folder is the model' 2 'is what is read' -- "${quantize[@]}" "$m" -o "$tmp/o" --work "$m/."
+run "$gsq" convert -q "$m" -o "$tmp/own.gguf" --type F16
+expect 'a GGUF onto itself' 2 'is what is read|is the model itself' -- \
+    "${quantize[@]}" "$tmp/own.gguf" -o "$tmp/../$(basename "$tmp")/own.gguf" --type Q8_0 --force
+check 'the model is as it was' test "$(sums "$m")" = "$before"
+
+# What somebody else wrote.
+head -c 5000 /dev/urandom >"$tmp/theirs.gguf"
+printf '<html>mine</html>' >"$tmp/theirs.html"
+mkdir "$tmp/theirs"
+cp "$m/config.json" "$m/model.safetensors" "$tmp/theirs"
+theirs=$(sha256sum "$tmp/theirs.gguf" "$tmp/theirs.html" "$tmp/theirs/"*)
+while read -r -a a; do
+    expect "onto somebody's: ${a[0]} ${a[1]##*/}" 2 'gsq did not write' '--force' -- "$gsq" "${a[0]}" -q "$m" "${a[@]:1}"
+done <<END
+quantize -o $tmp/theirs.gguf --method rtn
+quantize -o $tmp/theirs --method rtn
+convert -o $tmp/theirs.gguf
+convert -o $tmp/theirs --format hf
+imatrix -o $tmp/theirs.gguf --calib $m/calib.txt --ctx 64 --samples 2
+quantize --report $tmp/theirs.html -o $tmp/o --method rtn
+END
+check 'nothing of it changed' test "$(sha256sum "$tmp/theirs.gguf" "$tmp/theirs.html" "$tmp/theirs/"*)" = "$theirs"
+check 'nor was anything left' test -z "$(find "$tmp" -name '*.gsq-*')"
+for f in theirs.gguf theirs; do
+    run "${quantize[@]}" "$m" -o "$tmp/$f" --force
+    check "--force writes $f: exit $rc" test "$rc" -eq 0
+    run "${quantize[@]}" "$m" -o "$tmp/$f" --seed 2
+    check '  and then it is of gsq: written again without' test "$rc" -eq 0
+done
+check '  as a GGUF' test "$(head -c 4 "$tmp/theirs.gguf")" = GGUF
+
+# Links, devices, pipes.
+echo keep >"$tmp/target"
+ln -s target "$tmp/link.gguf"
+ln -s nowhere "$tmp/dangling.gguf"
+mkdir "$tmp/real"
+ln -s real "$tmp/linked"
+mkfifo "$tmp/pipe.gguf"
+mknod "$tmp/null.gguf" c 1 3 2>/dev/null || echo 'left out: a device of our own (no permission)'
+while read -r path want; do
+    [[ -e $path || -L $path ]] || continue
+    expect "-o ${path##*/}" 2 "$want" -- timeout 20 "${quantize[@]}" "$m" -o "$path" --force
+done <<END
+$tmp/link.gguf is a link
+$tmp/dangling.gguf is a link
+$tmp/linked is a link
+$tmp/pipe.gguf is a device or a pipe
+$tmp/null.gguf is a device or a pipe
+/dev/null is a device or a pipe
+END
+expect '--report to a device' 2 'is a device or a pipe' -- "${quantize[@]}" "$m" -o "$tmp/o" --report /dev/null
+check 'all are what they were' test "$(cat "$tmp/target")" = keep -a -L "$tmp/link.gguf" -a ! -e "$tmp/nowhere" \
+    -a -p "$tmp/pipe.gguf" -a -c /dev/null -a -z "$(ls "$tmp/real")"
+
+# Half-written files of a process that is gone go; what a link with such a name leads to does not change.
+mkdir "$tmp/stale"
+: >"$tmp/stale/x.gguf.4194304-1.gsq-tmp"
+: >"$tmp/stale/y.gguf.4194304-1.gsq-tmp"
+ln -s ../target "$tmp/stale/x.gguf.4194305-1.gsq-tmp"
+run "${quantize[@]}" "$m" -o "$tmp/stale/x.gguf"
+check "temporary names of others: exit $rc" test "$rc" -eq 0
+check '  what is left of this output goes, of another stays' test "$(cd "$tmp/stale" && echo *4194304*)" = y.gguf.4194304-1.gsq-tmp
+check '  a link leads where it led' test "$(cat "$tmp/target")" = keep
+
+# Names.
+run "${quantize[@]}" "$m" -o "$tmp/BIG.GGUF"
+check "-o BIG.GGUF is a file: exit $rc" test "$rc" -eq 0 -a -f "$tmp/BIG.GGUF"
+check '  and has the right bytes' cmp -s "$tmp/BIG.GGUF" "$tmp/stale/x.gguf"
+run "${quantize[@]}" "$m" -o "$tmp/slash//" --keep-work
+check "-o slash// keeps its work beside it: exit $rc" test "$rc" -eq 0 -a -d "$tmp/slash.work" -a ! -e "$tmp/slash/.work"
+
+# Links in a model's folder: to files of it and of their name they are followed, to others they are left out.
+l=$tmp/links
+cp -r "$m" "$l"
+echo secret >"$tmp/secret"
+mkdir "$tmp/lent"
+mv "$l/generation_config.json" "$tmp/lent"
+ln -s ../lent/generation_config.json "$l/generation_config.json"
+ln -s ../secret "$l/added_tokens.json"
+ln -s tokenizer.json "$l/tokenizer_alias.json"
+for format in gptq hf; do
+    rm -rf "$tmp/o"
+    if [[ $format = hf ]]; then
+        run "$gsq" convert "$l" -o "$tmp/o" --format hf
+    else
+        run "${quantize[@]}" "$l" -o "$tmp/o"
+    fi
+    check "$format of a folder with links: exit $rc" test "$rc" -eq 0
+    check '  no file of another place is in it' test ! -e "$tmp/o/added_tokens.json"
+    check '  its own are' cmp -s "$l/tokenizer.json" "$tmp/o/tokenizer_alias.json"
+    check '  and a lent one' cmp -s "$tmp/lent/generation_config.json" "$tmp/o/generation_config.json"
+done
+check '  which is said' grep -q 'added_tokens.json is left out: it is a link to .*secret' "$tmp/err"
+
+# Two file systems: each is asked for what comes onto it.
+mkdir "$tmp/mnt"
+if mount -t tmpfs -o size=700k gsq-test "$tmp/mnt" 2>/dev/null; then
+    mounts+=("$tmp/mnt")
+    rm -rf "$tmp/o" "$tmp/o.work"
+    run "${quantize[@]}" "$m" -o "$tmp/o" --work "$tmp/mnt/work" --format gptq
+    check "a small disk holds the work of a large one: exit $rc" test "$rc" -eq 0
+    mount -o remount,size=64k "$tmp/mnt"
+    expect 'the disk of the work folder' 3 'are needed for the work folder .*mnt/work,' '--work' -- \
+        "${quantize[@]}" "$m" -o "$tmp/o" --work "$tmp/mnt/work" --seed 2
+    expect 'the disk of the output' 3 'are needed for the output .*mnt/o,' '-o' -- \
+        "${quantize[@]}" "$m" -o "$tmp/mnt/o" --work "$tmp/work"
+else
+    echo 'left out: two file systems (no permission to mount a tmpfs)'
+fi
+done_testing
