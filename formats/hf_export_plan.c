@@ -141,10 +141,14 @@ static bool exceeds_f16(const struct export_plan *p, const struct checkpoint *sr
 }
 
 /* Entries are planned before the type is known; both types have the same size. */
-static void choose_dtype(struct export_plan *p, const struct checkpoint *src)
+static void choose_dtype(struct export_plan *p, const struct checkpoint *src, const struct export_item *items,
+                         size_t n)
 {
+    bool bf16 = false; /* scales are of the model's own 16-bit type: its loader takes them for that */
+    for (size_t i = 0; i < n; i++)
+        bf16 |= items[i].spec.scale == SCALE_BF16;
     p->dtype = source_dtype(src);
-    if (p->dtype == DTYPE_F16 && exceeds_f16(p, src))
+    if (p->dtype == DTYPE_F16 && (bf16 || exceeds_f16(p, src)))
         p->dtype = DTYPE_BF16;
     for (size_t i = 0; i < p->n_entries; i++) {
         if (p->entries[i].kind == ENTRY_CONVERT ||
@@ -519,7 +523,7 @@ bool export_plan_make(struct export_plan *p, const struct checkpoint *src, const
     strmap_free(&b.items_by_name);
     strmap_free(&b.done);
     if (ok)
-        choose_dtype(p, src);
+        choose_dtype(p, src, items, n);
     ok = ok && plan_shards(p, o->shard_bytes, e) && index_text(p, e) && config_text(p, &b);
     if (!ok)
         export_plan_free(p);

@@ -99,6 +99,43 @@ def tensor(d):
 assert tensor(sys.argv[1]) == tensor(sys.argv[2]) and len(tensor(sys.argv[1])[1]) == 128
 END
 
+# Scales that f16 does not hold: said with what it costs; stored as bf16 where the format has it.
+for times in 1e9 1e-9; do
+    damaged "times-$times"
+    for to in "$tmp/result:--bits 4 --format gptq" "$tmp/result.gguf:--type Q4_0"; do
+        # shellcheck disable=SC2086
+        run "${quantize[@]}" "$tmp/bad" -o "${to%%:*}" --method rtn ${to#*:} --dry-run
+        check "weights times $times, ${to#*:}: warned of" grep -qE \
+            'warning: model.layers.0.mlp.gate_proj: its scales leave the range of f16, .* about (1|0\.9)[0-9]* \(0\.[01]' "$tmp/err"
+    done
+    run "${quantize[@]}" "$tmp/bad" -o "$tmp/result" --method rtn --bits 4 --format compressed-tensors
+    check "weights times $times, compressed-tensors: bf16, and said" grep -q 'stored as bf16: f16 does not hold' "$tmp/err"
+    check "and the weights are there" python3 - "$tmp/bad" "$tmp/result" <<'END'
+import json, struct, sys
+def tensor(d, name):
+    raw = open(d + "/model.safetensors", "rb").read()
+    (n,) = struct.unpack("<Q", raw[:8])
+    t = json.loads(raw[8 : 8 + n])[name]
+    a, b = t["data_offsets"]
+    return t["dtype"], t["shape"], raw[8 + n + a : 8 + n + b]
+name = "model.layers.0.mlp.gate_proj.weight"
+dtype, (rows, cols), raw = tensor(sys.argv[1], name)
+assert dtype == "F32"
+want = struct.unpack("<%df" % (rows * cols), raw)
+dtype, (_, groups), raw = tensor(sys.argv[2], name + "_scale")
+assert dtype == "BF16" and json.load(open(sys.argv[2] + "/config.json"))["torch_dtype"] == "bfloat16"
+scales = [struct.unpack("<f", b"\0\0" + raw[i : i + 2])[0] for i in range(0, len(raw), 2)]
+codes = tensor(sys.argv[2], name + "_packed")[2]
+norm = lost = 0
+for i, w in enumerate(want):
+    q = (codes[i // 2] >> i % 2 * 4 & 15) - 8
+    s = scales[i // cols * groups + i % cols * groups // cols]
+    norm, lost = norm + w * w, lost + (w - q * s) ** 2
+assert 0.01 < (lost / norm) ** 0.5 < 0.15, (lost / norm) ** 0.5
+END
+    rm -rf "$tmp/result"*
+done
+
 damaged architecture
 expect 'unknown architecture' 2 'GPTNeoXForCausalLM is not supported' 'LlamaForCausalLM' -- \
     "${quantize[@]}" "$tmp/bad" "${out[@]}" --method rtn

@@ -361,8 +361,8 @@ bool plan_fates(struct plan *p, const struct model *m, const struct quantize_opt
 {
     *p = (struct plan){.from = from, .ctx = m->ctx, .samples = o->samples, .acts_tier = "none"};
     return list_items(p, m, o, e) && choose_types(p, m, o, l, e) && check_imatrix(p, o, e) &&
-           check_format(p, o, l, e) && check_learned(o, e) && count_bytes(p, m, o, e) &&
-           check_work(p, m, o, e);
+           check_format(p, o, l, e) && check_learned(o, e) && plan_range(p, m, o, l, e) &&
+           count_bytes(p, m, o, e) && check_work(p, m, o, e);
 }
 
 /* ---- the whole -------------------------------------------------------------------------------------------

@@ -105,6 +105,10 @@ bool plan_make(struct plan *p, const struct model *m, const struct quantize_opti
  * (plan_gguf.c). */
 bool plan_gguf(struct plan *p, const struct model *m, const struct quantize_options *o,
                const struct plan_listener *l, struct err *e);
+/* Warns of matrices whose scales the stored type does not hold, and what that costs; bf16 scales where the
+ * format has them and they help (plan_range.c). */
+bool plan_range(struct plan *p, const struct model *m, const struct quantize_options *o,
+                const struct plan_listener *l, struct err *e);
 /* Bytes of that file, and bits per weight. */
 bool plan_gguf_size(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e);
 struct gguf_options plan_gguf_options(const struct quantize_options *o);

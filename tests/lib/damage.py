@@ -83,6 +83,23 @@ elif FLAW == "nan":
     at = t["data_offsets"][0] + 2 * 77
     data[at : at + 2] = struct.pack("<H", 0x7FC0)
     write(header, data)
+elif FLAW.startswith("times-"):  # one linear of a model in float16, far beyond or below the others, as F32
+    header, data = read()
+    t = header["model.layers.0.mlp.gate_proj.weight"]
+    a, b = t["data_offsets"]
+    n = (b - a) // 2
+    words = struct.unpack("<%dH" % n, data[a:b])
+    values = struct.unpack("<%df" % n, struct.pack("<%dI" % n, *(x << 16 for x in words)))
+    t.update(dtype="F32", data_offsets=[len(data), len(data) + 4 * n])
+    data += struct.pack("<%df" % n, *(float(FLAW[6:]) * x for x in values))
+    kept = sorted(tensors(header).values(), key=lambda k: k["data_offsets"])
+    blob = b""
+    for k in kept:
+        x = data[k["data_offsets"][0] : k["data_offsets"][1]]
+        k["data_offsets"] = [len(blob), len(blob) + len(x)]
+        blob += x
+    write(header, blob)
+    config(torch_dtype="float16")
 elif FLAW in ("F8_E4M3", "F4"):  # a tensor of that type beside the model's own
     header, data = read()
     n = 64 if FLAW == "F4" else 128
