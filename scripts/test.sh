@@ -64,6 +64,9 @@ part_release() {
     local rc=0
     scripts/llama-cpp.sh || rc=$? # 77: its message says why tests/gguf_llama.sh will skip
     [[ $rc -eq 0 || $rc -eq 77 ]] || count failed "llama-cpp libraries"
+    rc=0
+    scripts/hf-tokenizers.sh || rc=$? # likewise, tests/tokenizers_hf.sh
+    [[ $rc -eq 0 || $rc -eq 77 ]] || count failed "Hugging Face's tokenizers"
     build release || return 0
     run_ctest release -E '^wine$' # has its own part
 }

@@ -1,10 +1,12 @@
-/* Tokenizers on the command line, for comparing them with other programs' (tests/tokenizers_hf.sh).
+/* Tokenizers on the command line, for comparing them with other programs' (tests/tokenizers_hf.sh):
  *
- *   dump_tokens TOKENIZER TEXT...         a tokenizer.json, a folder or a GGUF: {"ids":[...]} for each text,
- * a line each. A BOS only where TOKENIZER is a folder or a GGUF dump_tokens --pieces TOKENIZER TEXT   [...]:
- * characters of the words that the pre-tokenizer cuts dump_tokens --folder GGUF DIR         writes the
- * tokenizer of a GGUF as a folder dump_tokens --gguf DIR ROWS GGUF      writes the tokenizer of a folder as a
- * GGUF, for an embedding of ROWS rows
+ * - dump_tokens TOKENIZER TEXT...: of a tokenizer.json, a folder or a GGUF {"ids":[...]} for each text, a
+ * line each. A folder and a GGUF say what BOS stands in front.
+ * - dump_tokens --pieces TOKENIZER.json TEXT: [...], characters of the words that the pre-tokenizer cuts.
+ * - dump_tokens --folder GGUF DIR: writes the tokenizer of a GGUF as a folder.
+ * - dump_tokens --gguf DIR ROWS GGUF: writes the tokenizer of a folder as a GGUF, for an embedding of ROWS
+ * rows.
+ * - dump_tokens --names: the pre-tokenizers that a GGUF can name.
  *
  * Exit 2, with a message: refused. */
 #include <stdio.h>
@@ -14,6 +16,7 @@
 #include "formats/gguf_export.h"
 #include "formats/tokenizer.h"
 #include "formats/tokenizer_parts.h"
+#include "formats/tokenizer_pre.h"
 #include "host/base/os.h"
 
 enum { FILE_MAX = 512 << 20 };
@@ -119,11 +122,22 @@ static bool write_gguf(char **args, struct err *e)
     return ok;
 }
 
+static void print_names(void)
+{
+    char name[TOKENIZER_PRE_NAME];
+    for (size_t i = 0; tokenizer_pre_at(i); i++) {
+        tokenizer_pre_name(tokenizer_pre_at(i), name);
+        puts(name);
+    }
+}
+
 int main(int argc, char **argv)
 {
     struct err e = {0};
-    bool ok;
-    if (argc == 4 && strcmp(argv[1], "--pieces") == 0)
+    bool ok = true;
+    if (argc == 2 && strcmp(argv[1], "--names") == 0)
+        print_names();
+    else if (argc == 4 && strcmp(argv[1], "--pieces") == 0)
         ok = dump_pieces(argv + 2, &e);
     else if (argc == 4 && strcmp(argv[1], "--folder") == 0)
         ok = write_folder(argv + 2, &e);

@@ -125,6 +125,33 @@ static bool run_tokens(char **args, int n, struct err *e)
     return ok;
 }
 
+/* texts MODEL TEXT...: {"ids":[...]} for each, special tokens read where they stand in a text. */
+static bool run_texts(char **args, int n, struct err *e)
+{
+    struct session s;
+    bool ok = session_open(&s, args[0], 0, NULL, NULL, e);
+    for (int i = 1; i < n && ok; i++) {
+        char *data = NULL;
+        size_t size;
+        int32_t *ids = NULL, count = 0;
+        ok = os_read_file(args[i], 1u << 30, &data, &size, e);
+        if (ok) {
+            count = -llama_tokenize(s.vocab, data, (int32_t)size, NULL, 0, true, true);
+            ids = malloc((size_t)(count > 0 ? count : 1) * sizeof *ids);
+            ok = (ids && llama_tokenize(s.vocab, data, (int32_t)size, ids, count, true, true) == count) ||
+                 err_set(e, ERR_USER, "llama.cpp does not tokenize %s", args[i]);
+        }
+        printf(ok ? "{\"ids\":[" : "");
+        for (int32_t k = 0; ok && k < count; k++)
+            printf("%s%d", k ? "," : "", (int)ids[k]);
+        printf(ok ? "]}\n" : "");
+        free(ids);
+        free(data);
+    }
+    session_close(&s);
+    return ok;
+}
+
 /* log p of the whole vocabulary from logits; returns the likeliest token. */
 static int32_t log_softmax(const float *logits, int32_t n, double *out)
 {
@@ -235,6 +262,7 @@ static const struct verb {
     bool (*run)(char **args, int n, struct err *e);
 } verbs[] = {
     {"tokens", "MODEL TEXT [OUT]", 2, 3, run_tokens},
+    {"texts", "MODEL TEXT...", 2, 1000, run_texts},
     {"ppl", "MODEL TEXT CTX WINDOWS", 4, 4, run_ppl},
     {"kl", "MODEL REFERENCE TEXT CTX WINDOWS", 5, 5, run_kl},
     {"types", "MODEL", 1, 1, run_types},
