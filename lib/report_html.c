@@ -441,6 +441,11 @@ bool report_html_check(const char *path, const char *out_dir, bool dry_run, bool
     }
     if (!folder_of(path, folder, sizeof folder, e))
         return false;
+    /* No file of a model is called so. */
+    if (out_dir && out_same(folder, out_dir) && !str_ends_nocase(path, ".html") && !str_ends_nocase(path, ".htm")) {
+        err_set(e, ERR_USER, "--report %s lies in the folder of the result, which may have a file of that name", path);
+        return err_hint(e, "give it a name that ends in .html, for example %s/report.html", folder);
+    }
     if (os_stat(folder, NULL) != OS_DIR) {
         if (out_dir && out_same(folder, out_dir))
             return true;

@@ -16,6 +16,8 @@ expect 'the report onto a file of the model' 2 'config.json is what is read' 'ne
     "${quantize[@]}" "$m" -o "$tmp/o" --report "$m/config.json" --force
 expect 'the report onto the text of --eval' 2 'eval.txt is what is read' -- \
     "${quantize[@]}" "$m" -o "$tmp/o" --eval "$m/eval.txt" --report "$tmp/../$(basename "$tmp")/model/eval.txt" --force
+expect 'the report onto a file of the result' 2 'in the folder of the result' 'ends in .html' -- \
+    "${quantize[@]}" "$m" -o "$tmp/o" --report "$tmp/o/config.json"
 expect 'an importance matrix onto its text' 2 'is what is read' 'never written over' -- \
     "$gsq" imatrix "$m" --calib "$tmp/text.gguf" -o "$tmp/text.gguf" --ctx 64 --force
 expect 'a GGUF onto a hard link of a text' 2 'is what is read' -- "$gsq" quantize -q "$m" -o "$tmp/hard.gguf" \
