@@ -14,8 +14,6 @@
 
 #define TOKENIZER_MAX (256u << 20)
 #define CONFIG_MAX    (64u << 20)
-/* Bytes of a token whose pieces are looked for: no word is longer, and the search is quadratic. */
-#define MAX_WORD 1024
 
 /* As in the file. */
 enum token_type { TOKEN_NORMAL = 1, TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_USER, TOKEN_UNUSED, TOKEN_BYTE };
@@ -238,7 +236,7 @@ static bool put_merges(struct tokenizer_files *f)
 static bool splits(const struct vocab *v, struct gguf_string s)
 {
     uint32_t id;
-    for (size_t i = 1; i < s.size && s.size <= MAX_WORD; i++)
+    for (size_t i = 1; i < s.size && s.size <= TOKEN_BYTES_MAX; i++)
         if (((uint8_t)s.text[i] & 0xC0) != 0x80 && strmap_find(&v->ids, s.text, i, &id) &&
             strmap_find(&v->ids, s.text + i, s.size - i, &id))
             return true;
@@ -341,27 +339,106 @@ static void put_special(struct tokenizer_files *f)
     key_bool(f->out, "tokenizer.ggml.add_space_prefix", space);
 }
 
-/* chat_template.jinja, or the string in tokenizer_config.json, or the one named "default" of a list. */
-static bool put_chat_template(struct tokenizer_files *f)
+/* --- chat templates
+ * --------------------------------------------------------------------------------------------------------
+ */
+
+enum { TEMPLATES_MAX = 64, TEMPLATE_NAME = 64 };
+struct templates {
+    struct tokenizer_files *f;
+    char files[TEMPLATES_MAX][TEMPLATE_NAME]; /* of additional_chat_templates */
+    char names[TEMPLATES_MAX][TEMPLATE_NAME]; /* written */
+    size_t n_files, n;
+};
+
+/* As tokenizer.chat_template.NAME, where what is no letter or digit becomes _. */
+static void put_named_template(struct templates *t, const char *name, const char *text)
 {
-    char path[4096], *text;
+    size_t len = strlen(name);
+    if (!len || len >= TEMPLATE_NAME || t->n == TEMPLATES_MAX) {
+        if (!t->f->out->quiet)
+            log_warn("%s: the chat template \"%.60s\" is left out of the GGUF: %s", t->f->dir, name,
+                     t->n == TEMPLATES_MAX ? "there are too many" : "its name is empty or too long");
+        return;
+    }
+    char *plain = t->names[t->n], key[TEMPLATE_NAME + 32];
+    for (size_t i = 0; i <= len; i++) {
+        bool fine = (name[i] >= '0' && name[i] <= '9') || (name[i] >= 'a' && name[i] <= 'z') ||
+                    (name[i] >= 'A' && name[i] <= 'Z') || !name[i];
+        plain[i] = fine ? name[i] : '_';
+    }
+    for (size_t i = 0; i < t->n; i++)
+        if (strcmp(t->names[i], plain) == 0)
+            return;
+    t->n++;
+    snprintf(key, sizeof key, "tokenizer.chat_template.%s", plain);
+    key_string(t->f->out, key, text);
+}
+
+static bool note_template(void *ctx, const char *name, struct err *e)
+{
+    struct templates *t = ctx;
+    size_t len = strlen(name);
+    (void)e;
+    if (len > 6 && len < TEMPLATE_NAME && strcmp(name + len - 6, ".jinja") == 0 && t->n_files < TEMPLATES_MAX)
+        memcpy(t->files[t->n_files++], name, len + 1);
+    return true;
+}
+
+/* DIR/chat_template.jinja and DIR/additional_chat_templates/NAME.jinja. *found: the first is there. */
+static bool put_template_files(struct templates *t, bool *found)
+{
+    struct tokenizer_files *f = t->f;
+    char path[4096], dir[4096], *text;
     size_t size;
-    if (side_file(f->dir, "chat_template.jinja", !f->out->quiet, path, NULL)) {
+    *found = side_file(f->dir, "chat_template.jinja", !f->out->quiet, path, NULL);
+    if (!*found)
+        return true;
+    if (!os_read_file(path, CONFIG_MAX, &text, &size, f->e))
+        return false;
+    key_string(f->out, "tokenizer.chat_template", text);
+    free(text);
+    if (!os_path_join(dir, sizeof dir, f->dir, "additional_chat_templates", f->e))
+        return false;
+    if (os_stat(dir, NULL) != OS_DIR)
+        return true;
+    if (!os_list(dir, note_template, t, f->e))
+        return false;
+    for (size_t i = 0; i < t->n_files; i++) {
+        if (!side_file(dir, t->files[i], !f->out->quiet, path, NULL))
+            continue;
         if (!os_read_file(path, CONFIG_MAX, &text, &size, f->e))
             return false;
-        key_string(f->out, "tokenizer.chat_template", text);
+        t->files[i][strlen(t->files[i]) - 6] = 0;
+        put_named_template(t, t->files[i], text);
         free(text);
-        return true;
     }
-    const cJSON *item = json_get(f->tokenizer_config, "chat_template"), *one;
-    const char *found = text_of(item);
+    return true;
+}
+
+/* The files, or else what tokenizer_config.json has: a string, or a list where one is named "default". */
+static bool put_chat_templates(struct tokenizer_files *f)
+{
+    struct templates t = {.f = f};
+    bool found;
+    if (!put_template_files(&t, &found))
+        return false;
+    const cJSON *item = found ? NULL : json_get(f->tokenizer_config, "chat_template"), *one;
+    const char *main = text_of(item);
     for (one = cJSON_IsArray(item) ? item->child : NULL; one; one = one->next) {
-        const char *name = text_of(json_get(one, "name"));
-        if (name && strcmp(name, "default") == 0)
-            found = text_of(json_get(one, "template"));
+        const char *name = text_of(json_get(one, "name")), *text = text_of(json_get(one, "template"));
+        if (name && text && strcmp(name, "default") == 0)
+            main = text;
+        else if (name && text)
+            put_named_template(&t, name, text);
     }
-    if (found)
-        key_string(f->out, "tokenizer.chat_template", found);
+    if (main)
+        key_string(f->out, "tokenizer.chat_template", main);
+    struct gguf_string names[TEMPLATES_MAX];
+    for (size_t i = 0; i < t.n; i++)
+        names[i] = (struct gguf_string){t.names[i], strlen(t.names[i])};
+    if (t.n)
+        key_strings(f->out, "tokenizer.chat_templates", names, t.n);
     return true;
 }
 
@@ -446,7 +523,7 @@ bool gguf_export_tokenizer(struct key_list *k, const char *dir, uint32_t rows, s
               read_json(&f, "config.json", CONFIG_MAX, &f.model_config) && put_tokens(&f);
     if (ok) {
         put_special(&f);
-        ok = put_chat_template(&f);
+        ok = put_chat_templates(&f);
     }
     strmap_free(&f.v.ids);
     free(f.v.tokens);

@@ -252,9 +252,6 @@ static int compare_scored(const void *a, const void *b)
     return x->score != y->score ? (x->score > y->score ? -1 : 1) : x->id < y->id ? -1 : 1;
 }
 
-/* Far beyond what models have; merges are found by cutting tokens at every byte. */
-enum { TOKEN_BYTES_MAX = 4096 };
-
 /* Whether JSON can hold the tokens, and a tokenizer comes of them. */
 static bool check_lists(struct reader *r)
 {
@@ -409,6 +406,59 @@ static bool put_tokenizer(struct output *o)
     return ok;
 }
 
+/* *there: a template that JSON can hold. */
+static bool read_template(const struct output *o, const char *key, struct gguf_string *text, bool *there)
+{
+    size_t at;
+    enum gguf_got got = gguf_get_string(o->r->g, key, text, o->r->e);
+    *there = got == GGUF_OK && utf8_valid(text->text, text->size, &at);
+    return got != GGUF_BAD;
+}
+
+/* One alone is a string; named ones (tokenizer.chat_templates) make a list, the other is its "default". */
+static bool put_chat_templates(struct output *o)
+{
+    const struct gguf_kv *names = gguf_find(o->r->g, "tokenizer.chat_templates");
+    bool listed = names && names->type == GGUF_ARRAY && names->element == GGUF_STRING, there;
+    const uint8_t *next = listed ? names->data : NULL;
+    struct gguf_string main, text;
+    const char *comma = ",\n  \"chat_template\": [";
+    if (!read_template(o, "tokenizer.chat_template", &main, &there))
+        return false;
+    if (there && !(listed && names->n)) {
+        put(o, ",\n  \"chat_template\": ", main);
+        return true;
+    }
+    if (there) {
+        strbuf_puts(o->b, comma);
+        put(o, "\n    {\"name\": \"default\", \"template\": ", main);
+        strbuf_puts(o->b, "}");
+        comma = ",";
+    }
+    bool any = there;
+    for (uint64_t i = 0; listed && i < names->n; i++) {
+        struct gguf_string name = gguf_next_string(&next);
+        char key[128];
+        size_t at;
+        if (!name.size || name.size > 64 || !utf8_valid(name.text, name.size, &at) ||
+            memchr(name.text, 0, name.size))
+            continue;
+        snprintf(key, sizeof key, "tokenizer.chat_template.%.*s", (int)name.size, name.text);
+        if (!read_template(o, key, &text, &there))
+            return false;
+        if (!there)
+            continue;
+        strbuf_puts(o->b, comma);
+        put(o, "\n    {\"name\": ", name);
+        put(o, ", \"template\": ", text);
+        strbuf_puts(o->b, "}");
+        comma = ",";
+        any = true;
+    }
+    strbuf_puts(o->b, any ? "]" : "");
+    return true;
+}
+
 static bool put_config(struct output *o)
 {
     struct reader r = *o->r;
@@ -431,13 +481,10 @@ static bool put_config(struct output *o)
         strbuf_printf(o->b, ",\n  \"%s\": ", names[i][0]);
         put(o, "", r.tokens[id]);
     }
-    struct gguf_string chat;
-    size_t at;
-    enum gguf_got got = gguf_get_string(r.g, "tokenizer.chat_template", &chat, r.e);
-    if (got == GGUF_OK && utf8_valid(chat.text, chat.size, &at))
-        put(o, ",\n  \"chat_template\": ", chat);
+    if (!put_chat_templates(o))
+        return false;
     strbuf_puts(o->b, ",\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\"\n}\n");
-    return got != GGUF_BAD;
+    return true;
 }
 
 bool tokenizer_json_from_gguf(struct strbuf *tokenizer, struct strbuf *config, const struct gguf *g,

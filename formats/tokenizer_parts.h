@@ -48,6 +48,9 @@ void bpe_work_free(struct bpe_work *w);
 bool bpe_encode(const struct bpe *b, struct bpe_work *w, const char *word, size_t n, struct id_list *out,
                 struct err *e);
 
+/* Far beyond what models have. Merges of longer tokens are not looked for, by cutting them at every byte. */
+enum { TOKEN_BYTES_MAX = 4096 };
+
 /* --- regular expressions (tokenizer_regex.c)
  * ---------------------------------------------------------------------- */
 /* What \s and \w are to Oniguruma, as items of a class of PCRE2: Unicode's White_Space; letters, marks,
