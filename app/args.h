@@ -5,7 +5,6 @@
 #include <stdio.h>
 
 #include "host/base/log.h"
-#include "host/quant/eval.h"
 #include "host/quant/options.h"
 
 enum command_id {
@@ -43,7 +42,7 @@ struct args {
     bool rounds_like_llama;        /* quantize: method rtn because the line is llama-quantize's, without a text */
     const char *text;              /* eval, compare */
     uint32_t ctx, windows;         /* 0: default */
-    enum eval_protocol protocol;
+    const char *protocol; /* of eval and compare; NULL: gsq */
     const char *spill;
     const char *report, *eval;                 /* quantize: page to write, text to compare on */
     bool all_tensors;                          /* inspect */

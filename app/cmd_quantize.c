@@ -13,6 +13,7 @@
 #include "host/quant/convert.h"
 #include "host/quant/eval.h"
 #include "host/quant/job.h"
+#include "host/quant/progress.h"
 #include "lib/plan_text.h"
 #include "lib/report_html.h"
 
@@ -22,6 +23,22 @@ struct run {
     struct plan plan; /* a copy: the run frees its own */
     bool planned;
 };
+
+/* What the run tells, for the bar. */
+static bool on_progress(void *ctx, const struct progress_event *ev)
+{
+    struct gsq_progress out = {.size = sizeof out, .phase = ev->phase, .detail = ev->detail, .block = ev->block,
+                               .blocks = ev->blocks, .step = ev->step, .steps = ev->steps, .loss = ev->loss,
+                               .done = ev->done, .eta_seconds = ev->eta_seconds,
+                               .elapsed_seconds = ev->elapsed_seconds, .unit = ev->unit, .count = ev->count};
+    return progress_term_show(ctx, &out);
+}
+
+static struct progress watch(struct progress_term *term, const struct args *a)
+{
+    progress_term_begin(term, a);
+    return (struct progress){on_progress, term};
+}
 
 /* A refined file's types are its own. */
 static bool check_refine(const struct args *a, const struct quantize_options *o, struct err *e)
@@ -320,7 +337,7 @@ static bool evaluate(struct app_gpu *g, const struct run *run, struct report_eva
         .ctx = run->plan.ctx,
         .windows = a->windows,
         .spill_dir = app_spill_dir(a),
-        .progress = progress_term_begin(&term, a),
+        .progress = watch(&term, a),
     };
     bool ok = checkpoint_open(&model, run->o->out_dir, e) &&
               checkpoint_open(&reference, run->o->model_dir, e) &&
@@ -429,7 +446,7 @@ static bool convert(const struct args *a, const struct quantize_options *o, stru
     if (o->calib || o->imatrix)
         log_warn("--type %s rounds no weight to few bits: %s is not read", o->mixture,
                  o->calib ? "the calibration text" : "the importance matrix");
-    struct progress progress = progress_term_begin(&term, a);
+    struct progress progress = watch(&term, a);
     bool ok = convert_run(o->model_dir, o->out_dir, &c, &progress, e);
     progress_term_end(&term);
     if (ok && !o->dry_run)
@@ -466,7 +483,7 @@ bool cmd_quantize(const struct args *a, struct err *e)
     tell_rounding(a);
     struct run run = {.args = a, .o = &o};
     struct job_callbacks cb = {
-        .progress = progress_term_begin(&term, a),
+        .progress = watch(&term, a),
         .planned = on_planned,
         .linear_done = on_linear,
         .stage_done = on_stage,

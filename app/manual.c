@@ -165,8 +165,7 @@ static enum arg_kind arg_kind(const struct option *o, struct strbuf *words)
         for (size_t i = 0; gguf_mixture_at(i); i++)
             add_word(words, gguf_mixture_at(i));
     } else if (strcmp(name, "protocol") == 0) {
-        add_word(words, eval_protocol_name(EVAL_GSQ));
-        add_word(words, eval_protocol_name(EVAL_LLAMA));
+        strbuf_puts(words, "gsq llama.cpp");
     } else if (strcmp(name, "log-level") == 0) {
         strbuf_puts(words, "error warn info debug");
     }

@@ -185,15 +185,6 @@ static bool read_effort(struct args *a, const struct option *o, const char *valu
     return err_hint(e, "efforts: fast, balanced, best");
 }
 
-static bool read_protocol(struct args *a, const struct option *o, const char *value, struct err *e)
-{
-    (void)o;
-    if (eval_protocol_parse(value, &a->protocol))
-        return true;
-    err_set(e, ERR_USER, "--protocol %s is unknown", value);
-    return err_hint(e, "protocols: gsq, llama.cpp");
-}
-
 static bool read_mixture(struct args *a, const struct option *o, const char *value, struct err *e)
 {
     struct err why = {0};
@@ -211,6 +202,16 @@ static bool read_mixture(struct args *a, const struct option *o, const char *val
     }
     err_set(e, ERR_USER, "--type %s is unknown", value);
     return err_hint(e, "types: %s, COPY", names);
+}
+
+static bool read_protocol(struct args *a, const struct option *o, const char *value, struct err *e)
+{
+    (void)o;
+    a->protocol = value;
+    if (strcmp(value, "gsq") == 0 || strcmp(value, "llama.cpp") == 0)
+        return true;
+    err_set(e, ERR_USER, "--protocol %s is unknown", value);
+    return err_hint(e, "protocols: gsq, llama.cpp");
 }
 
 static bool read_log_level(struct args *a, const struct option *o, const char *value, struct err *e)
@@ -327,7 +328,7 @@ static void show_method(const struct args *a, struct strbuf *out)
 
 static void show_protocol(const struct args *a, struct strbuf *out)
 {
-    strbuf_puts(out, eval_protocol_name(a->protocol));
+    strbuf_puts(out, a->protocol ? a->protocol : "gsq");
 }
 
 static void show_bits(const struct args *a, struct strbuf *out)

@@ -37,7 +37,7 @@ static void append(char *out, size_t cap, const char *text)
 }
 
 /* "  loss 0.0123  3.1 steps/s  1:20, 4:05 left" and the like, whichever is known and wanted. */
-static void tail_text(char *out, size_t cap, const struct progress_event *ev, double speed, unsigned parts)
+static void tail_text(char *out, size_t cap, const struct gsq_progress *ev, double speed, unsigned parts)
 {
     char text[64], eta[24], spent[24];
     out[0] = 0;
@@ -61,7 +61,7 @@ static void tail_text(char *out, size_t cap, const struct progress_event *ev, do
     }
 }
 
-static void head_text(char *out, size_t cap, const struct progress_event *ev)
+static void head_text(char *out, size_t cap, const struct gsq_progress *ev)
 {
     int n = snprintf(out, cap, "%s%s", ev->phase, ev->detail ? " " : "");
     if (ev->detail && n > 0 && (size_t)n < cap)
@@ -70,7 +70,7 @@ static void head_text(char *out, size_t cap, const struct progress_event *ev)
         snprintf(out + n, cap - (size_t)n, " block %u/%u", (unsigned)ev->block, (unsigned)ev->blocks);
 }
 
-void progress_bar_text(char *out, size_t cap, const struct progress_event *ev, double speed, unsigned columns)
+void progress_bar_text(char *out, size_t cap, const struct gsq_progress *ev, double speed, unsigned columns)
 {
     static const unsigned parts[] = {TAIL_LOSS | TAIL_SPEED, TAIL_LOSS, 0};
     char head[160], tail[128], bar[BAR_MAX_WIDTH + 1];
@@ -105,7 +105,7 @@ static void clear_bar(void *ctx)
     }
 }
 
-static void draw_bar(struct progress_term *p, const struct progress_event *ev)
+static void draw_bar(struct progress_term *p, const struct gsq_progress *ev)
 {
     char text[256];
     unsigned columns = os_terminal_columns();
@@ -117,7 +117,7 @@ static void draw_bar(struct progress_term *p, const struct progress_event *ev)
     p->drawn = true;
 }
 
-static void write_line(const struct progress_term *p, const struct progress_event *ev)
+static void write_line(const struct progress_term *p, const struct gsq_progress *ev)
 {
     char head[160], tail[128];
     head_text(head, sizeof head, ev);
@@ -126,7 +126,7 @@ static void write_line(const struct progress_term *p, const struct progress_even
     fflush(stderr);
 }
 
-static void write_json(const struct progress_term *p, const struct progress_event *ev)
+static void write_json(const struct progress_term *p, const struct gsq_progress *ev)
 {
     cJSON *o = json_event("progress");
     cJSON_AddStringToObject(o, "phase", ev->phase);
@@ -154,7 +154,7 @@ static void write_json(const struct progress_term *p, const struct progress_even
     json_emit(o);
 }
 
-static void tell(struct progress_term *p, const struct progress_event *ev, uint64_t now)
+static void tell(struct progress_term *p, const struct gsq_progress *ev, uint64_t now)
 {
     p->last_ns = now;
     switch (p->mode) {
@@ -187,7 +187,7 @@ static uint64_t interval(const struct progress_term *p, uint64_t now)
 }
 
 /* The speed of what an event counts, since its phase and detail began. */
-static void take_speed(struct progress_term *p, const struct progress_event *ev, uint64_t now)
+static void take_speed(struct progress_term *p, const struct gsq_progress *ev, uint64_t now)
 {
     const char *detail = ev->detail ? ev->detail : "";
     bool same = strncmp(p->phase, ev->phase, sizeof p->phase - 1) == 0 &&
@@ -204,7 +204,7 @@ static void take_speed(struct progress_term *p, const struct progress_event *ev,
     snprintf(p->detail, sizeof p->detail, "%s", detail);
 }
 
-static bool on_progress(void *ctx, const struct progress_event *ev)
+bool progress_term_show(void *ctx, const struct gsq_progress *ev)
 {
     struct progress_term *p = ctx;
     uint64_t now = os_now_ns();
@@ -217,7 +217,7 @@ static bool on_progress(void *ctx, const struct progress_event *ev)
     return !os_stop_requested();
 }
 
-struct progress progress_term_begin(struct progress_term *p, const struct args *a)
+void progress_term_begin(struct progress_term *p, const struct args *a)
 {
     *p = (struct progress_term){.start_ns = os_now_ns(), .speed = NAN};
     if (a->quiet)
@@ -228,7 +228,6 @@ struct progress progress_term_begin(struct progress_term *p, const struct args *
         p->mode = os_is_terminal(stderr) ? PROGRESS_BAR : PROGRESS_LINES;
     if (p->mode == PROGRESS_BAR)
         log_set_before(clear_bar, p);
-    return (struct progress){.fn = on_progress, .ctx = p};
 }
 
 void progress_term_end(struct progress_term *p)

@@ -4,7 +4,7 @@
 #define APP_PROGRESS_TERM_H
 
 #include "app/args.h"
-#include "host/quant/progress.h"
+#include "lib/gsq.h"
 
 enum progress_mode { PROGRESS_NONE, PROGRESS_BAR, PROGRESS_LINES, PROGRESS_JSON };
 
@@ -19,14 +19,15 @@ struct progress_term {
     double count_from, count, speed; /* speed in units a second; NAN: not known */
 };
 
-/* Chooses the mode from the options and the terminal. The returned callback asks the operation to stop after
- * Ctrl-C. p must stay where it is until progress_term_end. */
-struct progress progress_term_begin(struct progress_term *p, const struct args *a);
+/* Chooses the mode from the options and the terminal. p must stay where it is until progress_term_end. */
+void progress_term_begin(struct progress_term *p, const struct args *a);
+/* The callback, with p as its ctx: asks the operation to stop after Ctrl-C. */
+bool progress_term_show(void *p, const struct gsq_progress *ev);
 /* Clears the bar. */
 void progress_term_end(struct progress_term *p);
 
 /* The text of a bar in at most `columns` columns; speed in ev->unit a second, NAN: not known (for tests). */
-void progress_bar_text(char *out, size_t cap, const struct progress_event *ev, double speed,
+void progress_bar_text(char *out, size_t cap, const struct gsq_progress *ev, double speed,
                        unsigned columns);
 
 #endif

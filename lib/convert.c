@@ -18,13 +18,13 @@ static bool find_format(const struct gsq_convert_options *o, enum export_format 
     if (!o->format && str_ends_nocase(o->out, ".gguf"))
         return true;
     if (!o->format) {
-        err_set(e, ERR_USER, "the format is not set, and %s does not end in .gguf", o->out);
+        err_set(e, ERR_USER, "a conversion needs --format: %s does not end in .gguf", o->out);
         return err_hint(e, "%s", formats);
     }
     *out = export_format_parse(o->format);
     if (*out != EXPORT_NONE)
         return true;
-    err_set(e, ERR_USER, "the format \"%s\" is unknown", o->format);
+    err_set(e, ERR_USER, "--format %s is unknown", o->format);
     return err_hint(e, "%s", formats);
 }
 

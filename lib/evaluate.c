@@ -1,5 +1,6 @@
 #include <string.h>
 
+#include "host/base/log.h"
 #include "host/quant/eval.h"
 #include "host/quant/imatrix.h"
 #include "lib/lib_internal.h"
@@ -30,8 +31,8 @@ static bool take_eval(struct eval_options *out, struct lib_progress *progress, c
     };
     if (!a.protocol || eval_protocol_parse(a.protocol, &out->protocol))
         return true;
-    err_set(e, ERR_USER, "the protocol \"%s\" is unknown", a.protocol);
-    return err_hint(e, "known: gsq, llama.cpp");
+    err_set(e, ERR_USER, "--protocol %s is unknown", a.protocol);
+    return err_hint(e, "protocols: gsq, llama.cpp");
 }
 
 static void give_eval(struct gsq_eval_result *result, const struct eval_options *o, const struct compare_result *r)
@@ -53,6 +54,7 @@ static void give_eval(struct gsq_eval_result *result, const struct eval_options 
         .top1_error = r->top1_error,
         .reference_perplexity_error = r->reference.perplexity_error,
     };
+    memcpy(out.token_hash, r->model.token_hash, sizeof out.token_hash);
     lib_give(result, &out, sizeof out);
 }
 
@@ -93,7 +95,7 @@ void gsq_imatrix_options_init_sized(struct gsq_imatrix_options *o, size_t size)
 }
 
 bool gsq_imatrix(gsq_device *device, const gsq_model *model, const struct gsq_imatrix_options *options,
-                 struct gsq_error *e)
+                 struct gsq_imatrix_result *result, struct gsq_error *e)
 {
     struct err why = {0};
     struct gsq_imatrix_options a;
@@ -114,9 +116,22 @@ bool gsq_imatrix(gsq_device *device, const gsq_model *model, const struct gsq_im
         };
         struct os_lock lock = {0};
         ok = imatrix_lock_out(&lock, a.out, model->ck, a.calib, a.force, &why) &&
-             imatrix_collect(device->cmd, model->ck, &o, &m, &r, &why) && imatrix_write(&m, a.out, &why);
+             imatrix_collect(device->cmd, model->ck, &o, &m, &r, &why);
+        if (ok && r.windows < o.windows)
+            log_warn("%s holds %u windows of %u tokens, %u were asked for", o.text, (unsigned)r.windows,
+                     (unsigned)o.ctx, (unsigned)o.windows);
+        ok = ok && imatrix_write(&m, a.out, &why);
         os_unlock(&lock);
     }
+    struct gsq_imatrix_result out = {
+        .entries = m.n,
+        .tokens = r.tokens,
+        .windows = r.windows,
+        .context = m.chunk_size,
+        .seconds = r.seconds,
+    };
+    if (ok)
+        lib_give(result, &out, sizeof out);
     imatrix_free(&m);
     return lib_result(ok, &why, e);
 }

@@ -311,6 +311,7 @@ struct gsq_eval_result {
     double seconds;
     /* Standard errors; tokens count as independent, as in llama-perplexity. */
     double perplexity_error, mean_nll_error, mean_kl_error, top1_error, reference_perplexity_error;
+    char token_hash[33]; /* of those tokens: XXH3-128 of the ids as little-endian words of 32 bits */
 };
 /* Perplexity of a model on a text. result->size must be set. */
 GSQ_API bool gsq_eval(gsq_device *device, const gsq_model *model, const struct gsq_eval_options *o,
@@ -349,9 +350,15 @@ struct gsq_imatrix_options {
 };
 GSQ_API void gsq_imatrix_options_init_sized(struct gsq_imatrix_options *o, size_t size);
 #define gsq_imatrix_options_init(o) gsq_imatrix_options_init_sized((o), sizeof *(o))
-/* Writes an importance matrix (GGUF), as llama-imatrix does. */
+struct gsq_imatrix_result {
+    size_t size;
+    uint64_t entries, tokens; /* weights in the file; of the text, or of the windows asked for */
+    uint32_t windows, context;
+    double seconds;
+};
+/* Writes an importance matrix (GGUF), as llama-imatrix does. result may be NULL; result->size must be set. */
 GSQ_API bool gsq_imatrix(gsq_device *device, const gsq_model *model, const struct gsq_imatrix_options *o,
-                         struct gsq_error *e);
+                         struct gsq_imatrix_result *result, struct gsq_error *e);
 
 /* ---- speed ------------------------------------------------------------------------------------------------------ */
 

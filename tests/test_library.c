@@ -240,7 +240,9 @@ static void test_convert_imatrix(void **state)
     i.calib = calib;
     i.samples = 2;
     i.context = 32;
-    WORKS(gsq_imatrix(device, model, &i, &e));
+    struct gsq_imatrix_result done = {.size = sizeof done};
+    WORKS(gsq_imatrix(device, model, &i, &done, &e));
+    assert_true(done.windows == 2 && done.context == 32 && done.entries > 7);
     assert_int_equal(os_stat(i.out, NULL), OS_FILE);
 }
 

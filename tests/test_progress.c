@@ -20,7 +20,7 @@
 /* ---- the bar ---------------------------------------------------------------------------------------------
  */
 
-static const struct progress_event training = {.phase = "train",
+static const struct gsq_progress training = {.phase = "train",
                                                .detail = "block 3/32 attention",
                                                .loss = 0.01234,
                                                .unit = "steps",
@@ -28,7 +28,7 @@ static const struct progress_event training = {.phase = "train",
                                                .eta_seconds = 245,
                                                .elapsed_seconds = 80};
 
-static void assert_bar(const struct progress_event *ev, double speed, unsigned columns, const char *want)
+static void assert_bar(const struct gsq_progress *ev, double speed, unsigned columns, const char *want)
 {
     char text[256];
     progress_bar_text(text, sizeof text, ev, speed, columns);
@@ -53,7 +53,7 @@ static void test_bar(void **state)
 static void test_bar_of_little(void **state)
 {
     (void)state;
-    struct progress_event ev = {.phase = "measure", .loss = NAN, .eta_seconds = NAN, .elapsed_seconds = 2.4};
+    struct gsq_progress ev = {.phase = "measure", .loss = NAN, .eta_seconds = NAN, .elapsed_seconds = 2.4};
     assert_bar(&ev, NAN, 40, "measure  [>                 ]   0%  2 s");
     ev.elapsed_seconds = NAN;
     assert_bar(&ev, NAN, 36, "measure  [>                  ]   0%");
