@@ -344,7 +344,10 @@ bool write_hf(const char *out_dir, const struct checkpoint *src, const struct ex
         return false;
     struct writing w = {.src = src, .plan = &plan, .items = items, .options = o, .source = source, .e = e};
     struct folder f = {out_dir, src};
-    bool ok = prepare_folder(out_dir, src, o->force, e) && write_shards(&w, out_dir) &&
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < plan.n_shards; i++)
+        bytes += plan.shards[i].bytes;
+    bool ok = out_fits(out_dir, bytes, e) && prepare_folder(out_dir, src, o->force, e) && write_shards(&w, out_dir) &&
               (checkpoint_gguf(src) ? carry_metadata(out_dir, src, e)
                                     : os_list(checkpoint_dir(src), copy_carried, &f, e)) &&
               write_text(out_dir, "model.safetensors.index.json", &plan.index, e) &&

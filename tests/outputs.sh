@@ -130,6 +130,10 @@ if mount -t tmpfs -o size=700k gsq-test "$tmp/mnt" 2>/dev/null; then
         "${quantize[@]}" "$m" -o "$tmp/o" --work "$tmp/mnt/work" --seed 2
     expect 'the disk of the output' 3 'are needed for the output .*mnt/o,' '-o' -- \
         "${quantize[@]}" "$m" -o "$tmp/mnt/o" --work "$tmp/work"
+    expect 'a conversion asks too' 3 'are needed for the output .*mnt/c.gguf,' '-o' -- "$gsq" convert "$m" -o "$tmp/mnt/c.gguf"
+    expect '  and to a folder' 3 'are needed for the output .*mnt/c,' '-o' -- \
+        "$gsq" convert "$m" -o "$tmp/mnt/c" --format hf
+    check '  nothing was written' test -z "$(find "$tmp/mnt" -name 'c*')"
 else
     echo 'left out: two file systems (no permission to mount a tmpfs)'
 fi

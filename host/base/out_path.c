@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/base/num.h"
 #include "host/base/str.h"
 
 static bool is_slash(char c)
@@ -164,6 +165,17 @@ bool out_folder_check(const char *path, struct err *e)
         break;
     }
     return true;
+}
+
+bool out_fits(const char *path, uint64_t bytes, struct err *e)
+{
+    char need[24], have[24];
+    uint64_t left = os_disk_free(path, NULL);
+    if (!left || bytes <= left)
+        return true;
+    err_set(e, ERR_ENV, "not enough disk space: %s are needed for the output %s, %s are free",
+            format_bytes(bytes, need, sizeof need), path, format_bytes(left, have, sizeof have));
+    return err_hint(e, "free some space, or choose another place with -o");
 }
 
 bool out_foreign(const char *path, struct err *e)

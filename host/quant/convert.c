@@ -139,7 +139,7 @@ static bool check_out(const struct checkpoint *ck, const char *out, const struct
     bool file = o->format == EXPORT_GGUF;
     return (file ? write_gguf_check(out, ck, o->force, e) : export_check_folder(out, ck, o->force, e)) &&
            out_not_input("the output", out, inputs, 1, e) &&
-           (file ? out_lock_file(lock, out, e) : out_lock_folder(lock, out, e));
+           (o->size || (file ? out_lock_file(lock, out, e) : out_lock_folder(lock, out, e)));
 }
 
 bool convert_run(const char *in, const char *out_path, const struct convert_options *o,
