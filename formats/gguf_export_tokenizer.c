@@ -479,6 +479,11 @@ static bool put_tokens(struct tokenizer_files *f)
             return false;
         if (pre)
             tokenizer_pre_name(pre, name);
+        const char *lost = tokenizer_lost_step(json_get(f->tokenizer, "normalizer"));
+        if (lost && !f->out->quiet)
+            log_warn("%s: its normalizer %.60s has no counterpart in GGUF: llama.cpp will read some texts "
+                     "otherwise",
+                     f->path, lost);
         if (!pre && !f->out->quiet)
             log_warn(
                 "%s: its pre_tokenizer is not one that GGUF has a name for: llama.cpp will cut some words "

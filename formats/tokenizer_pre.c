@@ -170,6 +170,17 @@ static bool cuts_alike(const struct step_list *steps, const struct tokenizer_pre
     return ok;
 }
 
+const char *tokenizer_lost_step(const cJSON *normalizer)
+{
+    const cJSON *type = json_get(normalizer, "type"), *list = json_get(normalizer, "normalizers");
+    const char *lost = NULL;
+    if (cJSON_IsString(type) && strcmp(type->valuestring, "Sequence") != 0)
+        return strcmp(type->valuestring, "NFC") == 0 ? NULL : type->valuestring;
+    for (const cJSON *item = cJSON_IsArray(list) ? list->child : NULL; item && !lost; item = item->next)
+        lost = tokenizer_lost_step(item);
+    return lost;
+}
+
 /* Whether the normal form C is all that a normalizer does, or part of it. */
 static bool has_nfc(const cJSON *o)
 {

@@ -20,5 +20,8 @@ void tokenizer_pre_name(const struct tokenizer_pre *p, char out[TOKENIZER_PRE_NA
  * cut alike, one that also treats merges and normal forms the same. */
 bool tokenizer_pre_of(const struct tokenizer_pre **out, const cJSON *tokenizer, const char *path,
                       struct err *e);
+/* The type of the first step of a normalizer that GGUF cannot say for a byte-level tokenizer: any but NFC.
+ * NULL: there is none. */
+const char *tokenizer_lost_step(const cJSON *normalizer);
 
 #endif

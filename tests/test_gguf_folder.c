@@ -251,6 +251,29 @@ static void test_every_name(void **state)
     assert_null(tokenizer_pre_named("", 0));
 }
 
+/* What a GGUF cannot say is named. */
+static void test_lost_step(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *json, *lost;
+    } cases[] = {
+        {"null", NULL},
+        {"{\"type\": \"NFC\"}", NULL},
+        {"{\"type\": \"Lowercase\"}", "Lowercase"},
+        {"{\"type\": \"Sequence\", \"normalizers\": []}", NULL},
+        {"{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFC\"}, {\"type\": \"Strip\"}]}", "Strip"},
+    };
+    struct err e = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        cJSON *o = json_parse(cases[i].json, strlen(cases[i].json), "normalizer", &e);
+        assert_non_null(o);
+        const char *lost = tokenizer_lost_step(o);
+        assert_true(cases[i].lost ? lost && strcmp(lost, cases[i].lost) == 0 : !lost);
+        cJSON_Delete(o);
+    }
+}
+
 /* Nor does a tokenizer.json come of the file, which would be as bad. */
 static void refuse_json(const char *says)
 {
@@ -523,10 +546,15 @@ static void test_real_models(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_scores),      cmocka_unit_test(test_joined_characters),
-        cmocka_unit_test(test_byte_level),  cmocka_unit_test(test_every_name),
-        cmocka_unit_test(test_refused),     cmocka_unit_test(test_unknown_architecture),
-        cmocka_unit_test(test_export),      cmocka_unit_test(test_codes),
+        cmocka_unit_test(test_scores),
+        cmocka_unit_test(test_joined_characters),
+        cmocka_unit_test(test_byte_level),
+        cmocka_unit_test(test_every_name),
+        cmocka_unit_test(test_lost_step),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_unknown_architecture),
+        cmocka_unit_test(test_export),
+        cmocka_unit_test(test_codes),
         cmocka_unit_test(test_real_models),
     };
     return cmocka_run_group_tests_name("gguf_folder", tests, make_dir, remove_dir);
