@@ -325,6 +325,25 @@ static void tell_dry_run(const struct args *a, const struct quantize_options *o)
     json_emit(j);
 }
 
+/* The same command was there before. */
+static void tell_finished(const struct args *a, const struct quantize_options *o, const struct quantize_result *r)
+{
+    if (a->eval || a->report)
+        log_warn("--eval and --report belong to a run; gsq compare measures a model that is there");
+    if (!a->json) {
+        say(stdout, "%s is finished already: the same command made it. Nothing was done; --force makes it anew\n",
+            o->out_dir);
+        return;
+    }
+    cJSON *j = json_event("result");
+    cJSON_AddStringToObject(j, "command", "quantize");
+    cJSON_AddStringToObject(j, "model", o->model_dir);
+    cJSON_AddStringToObject(j, "out", o->out_dir);
+    cJSON_AddBoolToObject(j, "finished_before", true);
+    cJSON_AddNumberToObject(j, "out_bytes", (double)r->out_bytes);
+    json_emit(j);
+}
+
 /* --eval: the result against its source. */
 static bool evaluate(struct app_gpu *g, const struct run *run, struct report_eval *out, struct err *e)
 {
@@ -494,6 +513,8 @@ bool cmd_quantize(const struct args *a, struct err *e)
     progress_term_end(&term);
     if (ok && o.dry_run)
         tell_dry_run(a, &o);
+    else if (ok && result.finished)
+        tell_finished(a, &o, &result);
     else if (ok)
         ok = finish(&g, &run, &result, e);
     else if (e->kind == ERR_STOPPED)

@@ -489,7 +489,8 @@ const struct option options[] = {
     {"seed", 0, "N", OPT_U64, NUM(q.seed, 0, 18446744073709551615.0), NULL, ON(QUANTIZE), SECTION_RUN,
      "of the random numbers; the same seed, device and variant give the same bytes"},
     {"force", 0, NULL, OPT_FLAG, AT(q.force), "", ON(QUANTIZE) | ON(CONVERT) | ON(IMATRIX), SECTION_RUN,
-     "write over an output that is there and that gsq did not write; inputs are never written over"},
+     "write over an output that is there and that gsq did not write, or that the same command has finished; inputs are "
+     "never written over"},
     {"host-limit", 0, "GiB", OPT_GIB, NUM(q.host_limit, 0.001, 1 << 20), "3", ON(QUANTIZE), SECTION_RUN,
      "host memory for activations before they go to a file in the work folder"},
 

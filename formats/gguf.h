@@ -128,10 +128,14 @@ struct gguf_tensor_plan {
 /* Adds the last key, by which gsq knows the file as its own as long as its header stays what it is. It belongs to
  * one file and is never copied. */
 #define GGUF_SEAL "gsq.seal"
+/* Which run made the file: a hash of what was asked for. A file converted to other types still names it. */
+#define GGUF_RUN "gsq.run"
 void gguf_keys_seal(struct gguf_keys *k, const struct gguf_tensor_plan *plan, size_t n);
 bool gguf_sealed(const struct gguf *g);
 /* Whether there is such a file. */
 bool gguf_is_ours(const char *path);
+/* The run that a file of ours is of; false: none. */
+bool gguf_run(const char *path, char run[33]);
 /* Bytes of the file. 0: gguf_writer_open will say why not. */
 uint64_t gguf_file_bytes(const struct gguf_keys *k, const struct gguf_tensor_plan *plan, size_t n);
 struct gguf_writer;

@@ -7,6 +7,7 @@
 
 #include "formats/gguf_parts.h"
 #include "host/base/num.h"
+#include "host/base/os.h"
 
 static uint64_t header_hash(const struct gguf_keys *k, const struct gguf_tensor_plan *plan, size_t n)
 {
@@ -61,4 +62,17 @@ bool gguf_is_ours(const char *path)
     if (g)
         gguf_close(&g);
     return ours;
+}
+
+bool gguf_run(const char *path, char run[33])
+{
+    struct gguf *g = NULL;
+    struct gguf_string of;
+    bool ok = os_stat(path, NULL) == OS_FILE && gguf_open(&g, path, NULL) && gguf_sealed(g) &&
+              gguf_get_string(g, GGUF_RUN, &of, NULL) == GGUF_OK && of.size == 32;
+    if (ok)
+        snprintf(run, 33, "%.32s", of.text);
+    if (g)
+        gguf_close(&g);
+    return ok;
 }

@@ -483,7 +483,7 @@ static bool metadata_make(struct export_plan *p, const struct export_options *o,
 {
     bool gptq = o->format == EXPORT_GPTQ || o->format == EXPORT_GPTQ_V2;
     size_t extra = gptq || !o->metadata ? 0 : o->n_metadata;
-    p->metadata_own = calloc(extra + 2, sizeof *p->metadata_own);
+    p->metadata_own = calloc(extra + 3, sizeof *p->metadata_own);
     if (!p->metadata_own)
         return err_nomem(e, "the export plan", extra * sizeof *p->metadata_own);
     p->metadata_own[0][0] = "format";
@@ -491,6 +491,10 @@ static bool metadata_make(struct export_plan *p, const struct export_options *o,
     p->metadata_own[1][0] = "quantizer";
     p->metadata_own[1][1] = "gsq:" GSQ_VERSION;
     p->n_metadata = 2;
+    if (o->run) {
+        p->metadata_own[p->n_metadata][0] = "run";
+        p->metadata_own[p->n_metadata++][1] = o->run;
+    }
     for (size_t i = 0; i < extra; i++) {
         p->metadata_own[p->n_metadata][0] = o->metadata[i][0];
         p->metadata_own[p->n_metadata++][1] = o->metadata[i][1];

@@ -277,6 +277,23 @@ bool export_check_folder(const char *out_dir, const struct checkpoint *src, bool
     return force || check_not_foreign(out_dir, e);
 }
 
+bool export_run(const char *out_dir, char run[33])
+{
+    struct checkpoint *ck = NULL;
+    struct safetensors *s = NULL;
+    bool ok = os_stat(out_dir, NULL) == OS_DIR && checkpoint_open(&ck, out_dir, NULL) &&
+              safetensors_open_dir(&s, out_dir, NULL);
+    const char *of = ok ? safetensors_metadata(s, "run") : NULL;
+    ok = of && strlen(of) == 32;
+    if (ok)
+        memcpy(run, of, 33);
+    if (s)
+        safetensors_close(&s);
+    if (ck)
+        checkpoint_close(&ck);
+    return ok;
+}
+
 static bool copy_carried(void *ctx, const char *name, struct err *e)
 {
     const struct folder *f = ctx;

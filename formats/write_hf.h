@@ -42,6 +42,7 @@ struct export_options {
     const char *const (*metadata)[2]; /* extra facts for quantization_config.meta, n pairs; may be NULL */
     size_t n_metadata;
     bool force; /* write over a model that gsq did not write */
+    const char *run; /* hash of what was asked for, into the safetensors' metadata; may be NULL */
 };
 /* Where the codes come from: called once per item, in file order. The writer frees q. */
 struct export_source {
@@ -63,5 +64,7 @@ bool export_check_folder(const char *out_dir, const struct checkpoint *src, bool
  * src may itself be quantized (convert): its items are then re-packed. */
 bool write_hf(const char *out_dir, const struct checkpoint *src, const struct export_item *items, size_t n,
               const struct export_options *o, const struct export_source *source, struct err *e);
+/* The run that a complete folder is of, by export_options.run; false: none, or not complete. */
+bool export_run(const char *out_dir, char run[33]);
 
 #endif

@@ -279,7 +279,8 @@ struct gsq_quantize_result {
     uint32_t blocks, blocks_resumed;
 };
 /* Quantizes and writes the model. Each finished block is kept in the work folder: after a failure, a stop or a crash,
- * the same call goes on where it was and ends in the same bytes. callbacks and result may be NULL; result->size must
+ * the same call goes on where it was and ends in the same bytes. Where it has finished before, it does nothing: blocks
+ * is 0 then. callbacks and result may be NULL; result->size must
  * be set. */
 GSQ_API bool gsq_quantize(gsq_device *device, const gsq_model *model, const struct gsq_quantize_options *o,
                           const struct gsq_quantize_callbacks *callbacks, struct gsq_quantize_result *result,

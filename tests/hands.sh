@@ -252,4 +252,31 @@ run "$gsq" inspect acme/tiny-GGUF
 check 'a repository of one GGUF file' grep -q '^model .*/tiny-Q4_0.gguf$' out
 cp n.gguf "$files/tiny-Q8_0.gguf"
 expect 'of several' 2 'holds 2 GGUF files: tiny-Q4_0.gguf, tiny-Q8_0.gguf' 'by its path' -- "$gsq" inspect acme/tiny-GGUF
+# A finished command repeated says so and stops; other options, other tensors or a part that is missing make it anew.
+for out in done done.gguf; do
+    again=("$gsq" quantize "$demo" --method rtn -q --json --format gptq)
+    [[ $out == done ]] || again=("$gsq" quantize "$demo" --type Q8_0 --method rtn -q --json)
+    run "${again[@]}" -o "$tmp/$out"
+    check "$out: made" test "$rc" -eq 0
+    cp -r "$tmp/$out" "$tmp/$out.first"
+    run "${again[@]}" -o "$tmp/$out"
+    check 'repeated: finished before' test "$rc $(field finished_before "$tmp/out")" = '0 True'
+    run "${again[@]}" -o "$tmp/$out/"
+    check 'with a slash behind it' test "$rc $(field finished_before "$tmp/out")" = '0 True'
+    run "${again[@]}" -o "$tmp/$out" --force
+    check '--force: anew' test "$rc $(field blocks "$tmp/out")" = '0 3'
+    check 'with the same bytes' diff -r "$tmp/$out" "$tmp/$out.first"
+    run "${again[@]}" -o "$tmp/$out" --keep 'layers.0.mlp'
+    check 'another command: anew' test "$rc $(field blocks "$tmp/out")" = '0 3'
+    check 'with other bytes' test "$(diff -r "$tmp/$out" "$tmp/$out.first" >/dev/null; echo $?)" -eq 1
+done
+mv "$tmp/done.gguf.first" "$tmp/other.gguf"
+run "${again[@]}" -o "$tmp/other.gguf"
+check 'under another name it is still the same' test "$rc $(field finished_before "$tmp/out")" = '0 True'
+run "${again[@]}" --override-kv general.name=str:other -o "$tmp/other.gguf"
+check 'another key in a GGUF: anew' test "$rc $(field blocks "$tmp/out")" = '0 3'
+run "$gsq" quantize "$demo" --method rtn -q --json --format gptq -o "$tmp/done.first"
+rm "$tmp/done.first/config.json"
+run "$gsq" quantize "$demo" --method rtn -q --json --format gptq -o "$tmp/done.first"
+check 'a folder without its config.json: anew' test "$rc $(field blocks "$tmp/out")" = '0 3'
 done_testing

@@ -8,8 +8,10 @@
 #include "formats/gguf_export.h"
 #include "formats/hf_export.h"
 #include "formats/imatrix.h"
+#include "formats/write_gguf.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/base/out_path.h"
 #include "host/gpu/gpu_pipeline.h"
 #include "host/quant/tune_block.h"
 
@@ -192,4 +194,37 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
                  (double)o->scales.beta1, (double)o->scales.beta2);
     put(id, "pass over scales", text);
     return true;
+}
+
+static struct hash128 add_text(const char *text, struct hash128 h)
+{
+    return hash_bytes(text ? text : "", text ? strlen(text) + 1 : 0, h);
+}
+
+void identity_result(const struct identity *id, const struct quantize_options *o, const struct plan *p, char hex[33])
+{
+    static const char *const leaves[] = {"device", "driver", "kernels", "memory"};
+    struct hash128 h = {0};
+    char path[4096], dir[4096], text[64];
+    for (size_t i = 0; i < id->n; i++) {
+        bool left = false;
+        for (size_t k = 0; k < sizeof leaves / sizeof *leaves; k++)
+            left = left || strcmp(id->fields[i].name, leaves[k]) == 0;
+        if (!left)
+            h = add_text(id->fields[i].value, add_text(id->fields[i].name, h));
+    }
+    /* A GGUF has the model's name. */
+    snprintf(path, sizeof path, "%s", o->model_dir);
+    out_trim(path);
+    h = add_text(os_path_split(path, dir, sizeof dir), h);
+    snprintf(text, sizeof text, "%s %u", export_format_name(o->format), o->container);
+    h = add_text(o->mixture, add_text(text, h));
+    for (size_t i = 0; i < p->n_tensors; i++)
+        h = add_text(p->tensors[i].type->name, add_text(p->tensors[i].module, h));
+    for (size_t i = 0; i < o->n_overrides; i++) {
+        const struct gguf_override *x = &o->overrides[i];
+        snprintf(text, sizeof text, "%d %u %.9g", (int)x->type, x->u, (double)x->f);
+        h = add_text(x->text, add_text(text, add_text(x->key, h)));
+    }
+    hash_hex(h, hex);
 }

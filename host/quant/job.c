@@ -163,13 +163,30 @@ static bool identify(struct job *j, struct err *e)
         return false;
     if (store_recorded(j->work_dir, "memory", memory, sizeof memory))
         identity_take_up_memory(&j->plan, memory);
-    return identity_make(&j->id, j->o, &j->sums, j->refined ? &j->refined_sums : NULL, j->cmd, &j->plan,
-                         &j->windows, e);
+    if (!identity_make(&j->id, j->o, &j->sums, j->refined ? &j->refined_sums : NULL, j->cmd, &j->plan,
+                       &j->windows, e))
+        return false;
+    identity_result(&j->id, j->o, &j->plan, j->plan.run);
+    return true;
+}
+
+/* Whether the output is there, whole, and is what this run would make. A refined file has no place to say so. */
+static bool is_finished(const struct job *j)
+{
+    const struct quantize_options *o = j->o;
+    char run[33];
+    uint64_t size = 0;
+    if (o->force || o->refine)
+        return false;
+    bool there = o->format == EXPORT_GGUF ? gguf_run(o->out_dir, run) && os_stat(o->out_dir, &size) == OS_FILE &&
+                                                size == j->plan.out_bytes
+                                          : export_run(o->out_dir, run);
+    return there && strcmp(run, j->plan.run) == 0;
 }
 
 static bool open_store(struct job *j, struct err *e)
 {
-    if (!identify(j, e) || !store_open(&j->store, j->work_dir, j->id.fields, j->id.n, j->o->accept, e))
+    if (!store_open(&j->store, j->work_dir, j->id.fields, j->id.n, j->o->accept, e))
         return false;
     j->blocks_whole = store_check(j->store, &j->plan);
     return true;
@@ -210,6 +227,10 @@ static bool run_all(struct job *j, struct err *e)
     j->layer = j->plan.n_layers; /* in no block */
     j->detail[0] = 0;
     job_expect(j, false);
+    if (!identify(j, e))
+        return false;
+    if ((j->out->finished = is_finished(j)))
+        return true;
     if (!open_store(j, e))
         return false;
     job_expect(j, false); /* less what is there */

@@ -14,6 +14,7 @@ struct quantize_result {
     size_t n_stages;
     struct phase_report phases[PHASE_COUNT];
     uint32_t blocks_done, blocks_resumed;
+    bool finished; /* the output was there already, made by the same command; nothing was done */
     double seconds, bpw, mean_loss;
     double file_bpw; /* plan.h */
     uint64_t out_bytes, device_peak, host_peak;

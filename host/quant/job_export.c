@@ -52,7 +52,7 @@ static bool export_folder(struct job *j, struct err *e)
         if (!item->keep)
             x[n++] = (struct export_item){item->module, item->rows, item->cols, item->spec};
     }
-    struct export_options options = {.format = j->o->format, .container = j->o->container, .force = j->o->force};
+    struct export_options options = {.format = j->o->format, .container = j->o->container, .force = j->o->force, .run = j->plan.run};
     struct export_source source = {j, pull_export, progress};
     bool ok = write_hf(j->o->out_dir, j->ck, x, n, &options, &source, e);
     free(x);
@@ -83,7 +83,7 @@ static bool export_gguf(struct job *j, struct err *e)
     struct gguf_item *x = plan_gguf_items(&j->plan);
     if (!x)
         return err_nomem(e, "the export", j->plan.n_tensors * sizeof *x);
-    struct gguf_options options = plan_gguf_options(j->o);
+    struct gguf_options options = plan_gguf_options(&j->plan, j->o);
     struct gguf_source source = {j, pull_gguf, importance, progress};
     bool ok = write_gguf(j->o->out_dir, j->ck, x, j->plan.n_tensors, &options, &source, e);
     free(x);

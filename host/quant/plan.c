@@ -169,7 +169,7 @@ static bool size_folder(struct plan *p, const struct model *m, const struct quan
         x[n++] = (struct export_item){item->module, item->rows, item->cols, item->spec};
     }
     p->bpw = p->weights_quantized ? bits / (double)p->weights_quantized : 16;
-    struct export_options options = {.format = o->format, .container = o->container};
+    struct export_options options = {.format = o->format, .container = o->container, .run = p->run};
     p->out_bytes = export_size(m->ck, x, n, &options, e);
     free(x);
     return p->out_bytes > 0;
@@ -360,6 +360,7 @@ bool plan_fates(struct plan *p, const struct model *m, const struct quantize_opt
                 struct plan_sources from, const struct plan_listener *l, struct err *e)
 {
     *p = (struct plan){.from = from, .ctx = m->ctx, .samples = o->samples, .acts_tier = "none"};
+    hash_hex((struct hash128){0}, p->run);
     return list_items(p, m, o, e) && choose_types(p, m, o, l, e) && check_imatrix(p, o, e) &&
            check_format(p, o, l, e) && check_learned(o, e) && plan_range(p, m, o, l, e) &&
            count_bytes(p, m, o, e) && check_work(p, m, o, e);

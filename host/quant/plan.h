@@ -71,6 +71,8 @@ struct plan {
     uint32_t block_steps;      /* optimiser steps of each half of a block */
     uint32_t scale_steps;      /* of the pass over scales; 0: it is not done */
     double predicted_seconds;  /* of the whole run; 0: not measured */
+    char run[33];              /* hash of what is asked for (identity_result); zeros until it is known */
+    const char *made_by[2][2]; /* extra keys of a GGUF */
     double updates;            /* optimiser steps per second of a block's larger half, measured; 0: not */
 };
 
@@ -111,7 +113,7 @@ bool plan_range(struct plan *p, const struct model *m, const struct quantize_opt
                 const struct plan_listener *l, struct err *e);
 /* Bytes of that file, and bits per weight. */
 bool plan_gguf_size(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e);
-struct gguf_options plan_gguf_options(const struct quantize_options *o);
+struct gguf_options plan_gguf_options(struct plan *p, const struct quantize_options *o);
 /* What write_gguf takes: [p->n_tensors], the caller frees it; NULL: out of memory. */
 struct gguf_item *plan_gguf_items(const struct plan *p);
 /* Its last step: device memory, and where activations go (plan_memory.c). */

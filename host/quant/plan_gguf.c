@@ -225,12 +225,15 @@ struct gguf_item *plan_gguf_items(const struct plan *p)
     return x;
 }
 
-struct gguf_options plan_gguf_options(const struct quantize_options *o)
+struct gguf_options plan_gguf_options(struct plan *p, const struct quantize_options *o)
 {
-    static const char *const made_by[][2] = {{"general.quantized_by", "gsq " GSQ_VERSION}};
+    p->made_by[0][0] = "general.quantized_by";
+    p->made_by[0][1] = "gsq " GSQ_VERSION;
+    p->made_by[1][0] = GGUF_RUN;
+    p->made_by[1][1] = p->run;
     return (struct gguf_options){.file_type = gguf_mixture_file_type(o->mixture),
-                                 .metadata = made_by,
-                                 .n_metadata = sizeof made_by / sizeof *made_by,
+                                 .metadata = p->made_by,
+                                 .n_metadata = sizeof p->made_by / sizeof *p->made_by,
                                  .overrides = o->overrides,
                                  .n_overrides = o->n_overrides};
 }
@@ -252,7 +255,7 @@ bool plan_gguf_size(struct plan *p, const struct model *m, const struct quantize
     struct gguf_item *x = plan_gguf_items(p);
     if (!x)
         return err_nomem(e, "the plan", p->n_tensors * sizeof *x);
-    struct gguf_options options = plan_gguf_options(o);
+    struct gguf_options options = plan_gguf_options(p, o);
     p->out_bytes = write_gguf_size(m->ck, x, p->n_tensors, &options, e);
     free(x);
     return p->out_bytes > 0;
