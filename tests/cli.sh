@@ -144,6 +144,8 @@ for key in out format method bits_per_weight out_bytes seconds blocks blocks_res
 done
 check 'writes the model' test -e "$tmp/q/config.json"
 run "$gsq" quantize "$tmp/m" -o "$tmp/q2" --method gsq --dry-run --json
+check 'a plan counts host memory' test "$(python3 -c 'import json, sys
+print(next(o["host_bytes"] for o in map(json.loads, open(sys.argv[1])) if o["event"] == "plan"))' "$tmp/out")" -gt 40000000
 check 'dry run --json' is_json_lines "$tmp/out" result
 check 'writes nothing' test ! -e "$tmp/q2"
 run "$gsq" quantize "$tmp/m" -o "$tmp/q2" --method gsq --dry-run
@@ -189,4 +191,8 @@ check "an error bar: $(head -n 1 "$tmp/out")" grep -qE '^perplexity +[0-9.]+ \+/
 rc=0
 "$gsq" inspect "$tmp/m" >/dev/full 2>"$tmp/err" || rc=$?
 check 'stdout that cannot be written' test "$rc" -eq 3
+run "$gsq" quantize "$tmp/m" -o "$tmp/q3" --method rtn --mem-limit 1000000 --dry-run
+check "a limit beyond the machine: $(grep -m1 mem-limit "$tmp/err")" grep -q '^warning: --mem-limit .* is more than the .* are used' "$tmp/err"
+run "$gsq" quantize "$tmp/m" -o "$tmp/q3" --method rtn --mem-limit 0.5 --dry-run
+check 'one within it is taken as it is' grep -q 'device memory .* of 512 MiB' "$tmp/out"
 done_testing

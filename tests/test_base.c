@@ -14,6 +14,7 @@
 #include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/base/os_parts.h"
 
 /* ---- numbers
  * -------------------------------------------------------------------------------------------------- */
@@ -386,6 +387,45 @@ static void test_clean(void **state)
     assert_string_equal(e.msg, "\\x07: no \\x9b\\x1b");
 }
 
+static void put(const char *path, const char *text)
+{
+    struct err e;
+    assert_true(os_write_file(path, text, strlen(text), &e));
+}
+
+/* Limits of containers: the tightest of the group and those above, and what counts as used below it. */
+static void test_cgroup(void **state)
+{
+    (void)state;
+    uint64_t limit, used;
+    const char *self = DIR_NAME "/self", *root = DIR_NAME "/cg";
+    struct err e;
+    os_cgroup_memory(DIR_NAME "/none", root, &limit, &used);
+    assert_true(limit == UINT64_MAX && used == 0);
+    assert_true(os_mkdirs(DIR_NAME "/cg/a/b", &e) && os_mkdirs(DIR_NAME "/cg/memory/docker/x", &e));
+    put(self, "0::/a/b\n");
+    put(DIR_NAME "/cg/a/b/memory.max", "max\n");
+    put(DIR_NAME "/cg/a/memory.max", "2000000\n");
+    put(DIR_NAME "/cg/a/memory.current", "1500000\n");
+    put(DIR_NAME "/cg/a/memory.stat", "anon 7\ninactive_file 400000\n");
+    os_cgroup_memory(self, root, &limit, &used);
+    assert_true(limit == 2000000 && used == 1100000);
+    put(DIR_NAME "/cg/a/b/memory.max", "1000\n");
+    os_cgroup_memory(self, root, &limit, &used);
+    assert_true(limit == 1000 && used == 0);
+    /* Version 1, in a container that does not see its group's path: what is mounted is its own. */
+    put(self, "5:cpu,cpuacct:/x\n4:memory:/docker/elsewhere\n");
+    put(DIR_NAME "/cg/memory/memory.limit_in_bytes", "3000000\n");
+    put(DIR_NAME "/cg/memory/memory.usage_in_bytes", "100\n");
+    os_cgroup_memory(self, root, &limit, &used);
+    assert_true(limit == 3000000 && used == 100);
+    /* No limit is a number that no machine has. */
+    put(DIR_NAME "/cg/memory/memory.limit_in_bytes", "9223372036854771712\n");
+    os_cgroup_memory(self, root, &limit, &used);
+    assert_true(limit >= UINT64_C(9223372036854771712));
+    assert_true(os_memory_total() > 0 && os_memory_total() < UINT64_C(1) << 50);
+}
+
 static void test_stop(void **state)
 {
     (void)state;
@@ -409,6 +449,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_scratch, fresh_dir, drop_dir),
         cmocka_unit_test(test_machine),
         cmocka_unit_test(test_clean),
+        cmocka_unit_test_setup_teardown(test_cgroup, fresh_dir, drop_dir),
         cmocka_unit_test(test_stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

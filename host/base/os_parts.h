@@ -23,6 +23,11 @@ const struct os_range *os_range_at(uintptr_t address);
 void os_ranges_lock(void);
 void os_ranges_unlock(void);
 
+/* What a container may use (Linux control groups, version 1 and 2): the tightest limit of this process' group and those
+ * above it, UINT64_MAX where there is none; and what is used below that limit, without files that the system can drop.
+ * self: /proc/self/cgroup; root: where the groups are mounted (/sys/fs/cgroup). */
+void os_cgroup_memory(const char *self, const char *root, uint64_t *limit, uint64_t *used);
+
 /* The sentences of a process that ends in a handler, in pieces around the path. */
 #define OS_FAULT_BEFORE "error: "
 #define OS_FAULT_AFTER  " was cut short or cannot be read any more, while it was in use"

@@ -465,12 +465,19 @@ uint64_t os_peak_anon(void)
 
 uint64_t os_memory_total(void)
 {
-    return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t all = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE), limit, used;
+    os_cgroup_memory("/proc/self/cgroup", "/sys/fs/cgroup", &limit, &used);
+    return limit < all ? limit : all;
 }
 
 uint64_t os_memory_available(void)
 {
-    return proc_kb("/proc/meminfo", "MemAvailable");
+    uint64_t all = proc_kb("/proc/meminfo", "MemAvailable"), limit, used;
+    os_cgroup_memory("/proc/self/cgroup", "/sys/fs/cgroup", &limit, &used);
+    if (limit == UINT64_MAX)
+        return all;
+    uint64_t left = limit > used ? limit - used : 1; /* 0 would mean that nothing is known */
+    return all && all < left ? all : left;
 }
 
 unsigned os_cpu_count(void)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/base/log.h"
 #include "host/base/os.h"
 
 /* Bytes of every view's offset and size: above any device's minStorageBufferOffsetAlignment. */
@@ -116,8 +117,6 @@ void gpu_buffer_destroy(struct gpu *g, struct gpu_buffer **b)
 uint64_t gpu_memory_limit(const struct gpu_probe *p, const VkPhysicalDeviceMemoryProperties *m,
                           uint64_t asked)
 {
-    if (asked)
-        return asked;
     VkPhysicalDeviceMemoryBudgetPropertiesEXT budget = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT};
     VkPhysicalDeviceMemoryProperties2 m2 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2};
@@ -125,7 +124,7 @@ uint64_t gpu_memory_limit(const struct gpu_probe *p, const VkPhysicalDeviceMemor
         m2.pNext = &budget;
         vkGetPhysicalDeviceMemoryProperties2(p->physical, &m2);
     }
-    uint64_t best = 0;
+    uint64_t best = 0, whole = 0; /* what is free less a reserve; all there is */
     for (uint32_t h = 0; h < m->memoryHeapCount; h++) {
         if (!(m->memoryHeaps[h].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT))
             continue;
@@ -136,12 +135,23 @@ uint64_t gpu_memory_limit(const struct gpu_probe *p, const VkPhysicalDeviceMemor
         uint64_t reserve = max_u64(size / RESERVE_PART, RESERVE_BYTES);
         room = room > 2 * reserve ? room - reserve : room / 2;
         best = max_u64(best, room);
+        whole = max_u64(whole, size);
     }
     if (p->type == VK_PHYSICAL_DEVICE_TYPE_CPU || p->type == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU) {
         uint64_t host = os_memory_available() / 100 * HOST_PERCENT;
         if (host)
             best = min_u64(best, host);
+        /* The heap that a CPU device shows is a number of its driver's: it gives what the host has. */
+        if (p->type == VK_PHYSICAL_DEVICE_TYPE_CPU && os_memory_total()) {
+            whole = os_memory_total();
+            best = asked && host ? host : best;
+        }
     }
+    if (asked <= whole)
+        return asked ? asked : best;
+    char a[24], b[24], c[24];
+    log_warn("--mem-limit %s is more than the %s that %s has: %s are used", format_bytes(asked, a, sizeof a),
+             format_bytes(whole, b, sizeof b), p->info.name, format_bytes(best, c, sizeof c));
     return best;
 }
 

@@ -167,13 +167,34 @@ static bool diagonal_memory(struct plan *p, const struct model *m, const struct 
         working = max_u64(working, codes + p->tune_bytes);
     }
     p->device_bytes = small + hessian + working;
-    p->host_bytes = codes;
     add_line(p, "a Hessian", hessian);
     add_line(p, working == gptq ? "GPTQ's factor and errors" : "optimiser state", working);
     return true;
 }
 
-bool plan_memory(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
+/* Host memory that no choice changes: the codes and scales of a block until it is written, one linear packed, and
+ * the staging buffers of transfers. */
+static uint64_t host_least(const struct plan *p)
+{
+    const uint64_t staging = 48ull << 20;
+    uint64_t most = 0, widest_packed = 0;
+    for (size_t first = 0; first < p->n_items; first += LINEAR_COUNT) {
+        uint64_t block = 0;
+        for (size_t i = first; i < first + LINEAR_COUNT; i++) {
+            const struct plan_item *item = &p->items[i];
+            if (item->keep)
+                continue;
+            uint64_t weights = (uint64_t)item->rows * item->cols;
+            block += weights + item->rows * div_up(item->cols, item->spec.group) *
+                                   quant_type_planes(item->spec.type) * sizeof(float);
+            widest_packed = max_u64(widest_packed, weights * item->spec.type->bits / 8);
+        }
+        most = max_u64(most, block);
+    }
+    return most + widest_packed + staging;
+}
+
+static bool plan_device(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
     const struct model_config *c = m->cfg;
     const uint64_t limit = p->device_limit = gpu_info(m->gpu)->mem_limit;
@@ -237,7 +258,6 @@ bool plan_memory(struct plan *p, const struct model *m, const struct quantize_op
     p->acts_host_bytes = o->host_limit ? o->host_limit : HOST_ACTS_BYTES;
     p->acts_bytes = (uint64_t)p->samples * p->ctx * c->hidden_size * 4;
     p->device_bytes = fixed + most;
-    p->host_bytes = codes;
     add_line(p, "block weights (f32)", block);
     if (scales == most && scales) {
         add_line(p, "the pass over scales", scales);
@@ -253,5 +273,16 @@ bool plan_memory(struct plan *p, const struct model *m, const struct quantize_op
     }
     place_acts(p, m, o);
     add_line(p, "norms and tables", small);
+    return true;
+}
+
+bool plan_memory(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
+{
+    p->host_bytes = host_least(p);
+    if (!plan_device(p, m, o, e))
+        return false;
+    /* What a CPU device calls its memory is the host's. */
+    if (gpu_info(m->gpu)->caps & GPU_CAP_CPU)
+        p->host_bytes += p->device_bytes;
     return true;
 }
