@@ -81,7 +81,7 @@ static bool check_path(const char *path, struct err *e)
     if (kind == OS_DIR || (kind == OS_FILE && is_gguf(path)))
         return true;
     if (kind == OS_ABSENT) {
-        err_set(e, ERR_USER, "there is no folder %s", path);
+        err_set(e, ERR_USER, "there is no file or folder %s", path);
         return err_hint(e, "MODEL is a folder with config.json and safetensors, or a GGUF file; check the "
                            "spelling of the path");
     }
@@ -100,6 +100,35 @@ static bool check_path(const char *path, struct err *e)
     return err_hint(e, "name the folder that holds config.json, or a GGUF file");
 }
 
+/* Where config.json says nothing of packed tensors, as of AutoGPTQ's first models, quantize_config.json does. */
+static bool read_quantize_config(struct checkpoint *c, struct err *e)
+{
+    static const char suffix[] = ".qweight";
+    char path[4096], *text = NULL;
+    size_t size = 0;
+    bool packed = false;
+    for (size_t i = 0; i < safetensors_count(c->tensors) && !packed; i++) {
+        const char *name = safetensors_at(c->tensors, i)->name;
+        size_t n = strlen(name);
+        packed = n >= sizeof suffix && strcmp(name + n - (sizeof suffix - 1), suffix) == 0;
+    }
+    if (!packed || c->config.quant != QUANT_NONE || c->config.unsupported[0])
+        return true;
+    if (!os_path_join(path, sizeof path, c->dir, "quantize_config.json", e))
+        return false;
+    if (os_stat(path, NULL) == OS_FILE) {
+        bool ok = os_read_file(path, CONFIG_MAX, &text, &size, e) &&
+                  hf_config_add_quant(&c->config, text, size, path, e);
+        free(text);
+        return ok;
+    }
+    snprintf(c->config.unsupported, sizeof c->config.unsupported,
+             "its tensors are packed, and neither config.json nor a quantize_config.json says how");
+    snprintf(c->config.unsupported_hint, sizeof c->config.unsupported_hint,
+             "download config.json again, or quantize_config.json if the model has one");
+    return true;
+}
+
 static bool open_folder(struct checkpoint *c, struct err *e)
 {
     char path[4096], *text = NULL;
@@ -111,7 +140,8 @@ static bool open_folder(struct checkpoint *c, struct err *e)
     ok = ok && os_read_file(path, CONFIG_MAX, &text, &size, e);
     ok = ok && (c->has_config = hf_config_parse(&c->config, text, size, path, e));
     free(text);
-    return ok && safetensors_open_dir(&c->tensors, dir, e) && compile_rules(c, e);
+    return ok && safetensors_open_dir(&c->tensors, dir, e) && read_quantize_config(c, e) &&
+           compile_rules(c, e);
 }
 
 bool checkpoint_open(struct checkpoint **out, const char *path, struct err *e)

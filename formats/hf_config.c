@@ -430,6 +430,22 @@ bool hf_config_parse(struct model_config *out, const char *text, size_t size, co
     return ok;
 }
 
+bool hf_config_add_quant(struct model_config *c, const char *text, size_t size, const char *path,
+                         struct err *e)
+{
+    cJSON *o = json_parse_python(text, size, path, e), *root = o ? cJSON_CreateObject() : NULL;
+    if (!root || !cJSON_AddItemToObject(root, "quantization_config", o)) {
+        cJSON_Delete(o);
+        cJSON_Delete(root);
+        return o ? err_nomem(e, path, size) : false;
+    }
+    bool named = !cJSON_IsObject(o) || json_get(o, "quant_method") ||
+                 cJSON_AddStringToObject(o, "quant_method", "gptq");
+    bool ok = named ? read_quant(c, root, path, e) : err_nomem(e, path, size);
+    cJSON_Delete(root);
+    return ok;
+}
+
 bool hf_config_supported(const struct model_config *c, struct err *e)
 {
     if (!c->unsupported[0])

@@ -66,6 +66,9 @@ struct model_config {
  * refused here (host/model/family does that). */
 bool hf_config_parse(struct model_config *out, const char *text, size_t size, const char *path,
                      struct err *e);
+/* How it is quantized, by the text of a quantize_config.json beside a config.json that does not say: of GPTQ,
+ * which older files do not name. Errors as above. */
+bool hf_config_add_quant(struct model_config *c, const char *text, size_t size, const char *path, struct err *e);
 void hf_config_free(struct model_config *c);
 /* False, and ERR_USER with the reason, where `unsupported` gives one. */
 bool hf_config_supported(const struct model_config *c, struct err *e);

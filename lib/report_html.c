@@ -119,16 +119,6 @@ static void put_style(struct strbuf *b)
 /* ---- the head
  * --------------------------------------------------------------------------------------------------- */
 
-/* The last part of a path. */
-static const char *base_name(const char *path)
-{
-    const char *last = path;
-    for (const char *p = path; *p; p++)
-        if ((*p == '/' || *p == '\\') && p[1] && p[1] != '/' && p[1] != '\\')
-            last = p + 1;
-    return last;
-}
-
 static void fact(struct strbuf *b, const char *name, const char *value)
 {
     strbuf_printf(b, "<dt>%s</dt><dd>", name);
@@ -202,7 +192,7 @@ static void put_facts(struct strbuf *b, const struct report_input *in)
 
 static void put_head(struct strbuf *b, const struct report_input *in)
 {
-    const char *name = base_name(in->o->model_dir ? in->o->model_dir : "");
+    const char *name = os_base_name(in->o->model_dir ? in->o->model_dir : "");
     strbuf_puts(b, "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
                    "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n" GENERATOR "/>\n<title>");
     html_text(b, name);
@@ -250,7 +240,7 @@ static void put_quality(struct strbuf *b, const struct report_input *in)
     }
     strbuf_printf(b, "<p>Both models read %u windows of %u tokens of <code>", (unsigned)v->windows,
                   (unsigned)v->ctx);
-    html_text(b, base_name(v->text ? v->text : ""));
+    html_text(b, os_base_name(v->text ? v->text : ""));
     strbuf_puts(b, "</code>.</p>\n<div class=\"halves\"><figure>");
     static const unsigned fill[] = {COLOR_RTN, COLOR_FINAL};
     double values[] = {v->ppl_reference, v->ppl_model}, change = 100 * (v->ppl_model / v->ppl_reference - 1);

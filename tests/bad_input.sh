@@ -152,7 +152,25 @@ run "${quantize[@]}" "$tmp/bad" "${out[@]}" --method rtn
 check 'and so are two without an index' test "$rc" -eq 0
 check 'to the same bytes' cmp "$tmp/result/model.safetensors" "$tmp/sharded.safetensors"
 
-# Shapes against the gptq format.
+# Packed weights whose description lies in quantize_config.json alone, without the method's name, as older files have it.
+run "${quantize[@]}" "$tmp/good" -o "$tmp/old" --method rtn --bits 4
+run "$gsq" eval "$tmp/old" --text "$demo/eval.txt" --ctx 64 --windows 2 -q
+cp "$tmp/out" "$tmp/old.eval"
+python3 -c 'import json, sys
+folder = sys.argv[1]
+c = json.load(open(folder + "/config.json")); del c["quantization_config"]; json.dump(c, open(folder + "/config.json", "w"))
+q = json.load(open(folder + "/quantize_config.json")); del q["quant_method"]; json.dump(q, open(folder + "/quantize_config.json", "w"))' "$tmp/old"
+run "$gsq" eval "$tmp/old" --text "$demo/eval.txt" --ctx 64 --windows 2 -q
+check "quantize_config.json alone: $(head -n 1 "$tmp/out")" test "$(head -n 1 "$tmp/out")" = "$(head -n 1 "$tmp/old.eval")" -a -s "$tmp/out"
+rm "$tmp/old/quantize_config.json"
+expect 'neither of the two' 2 'packed, and neither config.json nor' 'download' -- "$gsq" eval "$tmp/old" --text "$demo/eval.txt"
+run "$gsq" inspect "$tmp/old"
+check 'inspect shows it all the same' test "$rc" -eq 0
+
+# Shapes against the gptq format, of all kinds at once.
+"$make" "$tmp/k3" --hidden 80 --intermediate 176 --heads 2 --kv 2
+expect 'gptq with seven kinds' 2 'gptq cannot hold 7 linears of 7 kinds; the first: model.layers.0.self_attn.q_proj is 80 x 80' \
+    "keep 'q_proj.k_proj.v_proj.o_proj.gate_proj.up_proj.down_proj'" -- "${quantize[@]}" "$tmp/k3" -o "$tmp/k3q" --method rtn
 "$make" "$tmp/k" --hidden 128 --intermediate 240 --heads 4 --kv 2
 rm -rf "$tmp/result"*
 expect 'gptq with K % 32 != 0' 2 'down_proj.*240' "keep 'down_proj'" -- \
@@ -161,7 +179,7 @@ run "${quantize[@]}" "$tmp/k" "${out[@]}" --method rtn --keep 'mlp'
 check '--keep leaves such linears in 16 bits' test "$rc" -eq 0
 rm -rf "$tmp/result"*
 "$make" "$tmp/n" --hidden 128 --intermediate 256 --heads 8 --kv 1
-expect 'gptq with N % 32 != 0' 2 'k_proj.*16' "keep 'k_proj'" -- "${quantize[@]}" "$tmp/n" "${out[@]}" --method rtn
+expect 'gptq with N % 32 != 0' 2 'k_proj.*16' "keep 'k_proj.v_proj'" -- "${quantize[@]}" "$tmp/n" "${out[@]}" --method rtn
 "$make" "$tmp/short" --hidden 128 --intermediate 192 --heads 4 --kv 2
 run "${quantize[@]}" "$tmp/short" "${out[@]}" --method rtn
 check "a short last group passes (exit $rc)" test "$rc" -eq 0

@@ -128,7 +128,7 @@ static void test_open_errors(void **state)
     (void)state;
     struct checkpoint *c;
     struct err e;
-    FAILS(checkpoint_open(&c, DIR_ "/nowhere", &e), e, ERR_USER, "there is no folder");
+    FAILS(checkpoint_open(&c, DIR_ "/nowhere", &e), e, ERR_USER, "there is no file or folder");
     assert_null(c);
     write_text_file(DIR_, "x.gguf", "GGUF");
     FAILS(checkpoint_open(&c, DIR_ "/x.gguf", &e), e, ERR_USER, "cut short");

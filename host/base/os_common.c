@@ -6,6 +6,20 @@
 
 #include "host/base/str.h"
 
+const char *os_base_name(const char *path)
+{
+#if defined(_WIN32)
+    static const char separators[] = "/\\";
+#else
+    static const char separators[] = "/";
+#endif
+    const char *base = path;
+    for (const char *p = path; *p; p++)
+        if (strchr(separators, *p) && p[1] && !strchr(separators, p[1]))
+            base = p + 1;
+    return base;
+}
+
 bool os_path_join(char *out, size_t cap, const char *dir, const char *name, struct err *e)
 {
     size_t n = strlen(dir);

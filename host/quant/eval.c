@@ -197,9 +197,10 @@ static bool run_block(struct eval *ev, struct side *s, uint32_t layer, const str
 }
 
 /* "block 3: ..." in front of a failure; a stop is not one. */
-static bool fail_in(const char *label, uint32_t block, struct err *e)
+/* By the layer's name, as the tensors have it: what is counted from 1 is for progress. */
+static bool fail_in(const char *label, uint32_t layer, struct err *e)
 {
-    return e && e->kind == ERR_STOPPED ? false : err_context(e, "%sblock %" PRIu32, label, block);
+    return e && e->kind == ERR_STOPPED ? false : err_context(e, "%smodel.layers.%" PRIu32, label, layer);
 }
 
 static bool run_blocks(struct eval *ev, struct side *s, struct err *e)
@@ -210,7 +211,7 @@ static bool run_blocks(struct eval *ev, struct side *s, struct err *e)
               gpu_alloc(ev->scratch, acts_bytes(s->m, ev->batch), &staging, e) &&
               acts_embed(s->acts, &ev->w, ev->batch, staging, e);
     for (uint32_t layer = 0; ok && layer < s->m->cfg->num_layers; layer++)
-        ok = run_block(ev, s, layer, &scratch, staging, e) || fail_in(s->label, layer + 1, e);
+        ok = run_block(ev, s, layer, &scratch, staging, e) || fail_in(s->label, layer, e);
     if (!ok || !gpu_cmd_finish(ev->cmd, e))
         return false;
     gpu_arena_reset(ev->scratch, 0);

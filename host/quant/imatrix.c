@@ -230,7 +230,7 @@ static bool run(struct collect *c, const struct checkpoint *ck, struct err *e)
         return false;
     for (uint32_t layer = 0; layer < c->m->cfg->num_layers; layer++)
         if (!run_block(c, layer, e))
-            return e->kind == ERR_STOPPED ? false : err_context(e, "block %" PRIu32, layer + 1);
+            return e->kind == ERR_STOPPED ? false : err_context(e, "model.layers.%" PRIu32, layer);
     return run_head(c, e);
 }
 
@@ -253,7 +253,7 @@ bool imatrix_collect(struct gpu_cmd *cmd, const struct checkpoint *ck, const str
             .tokens = c.w.tokens, .windows = c.w.n, .seconds = (double)(os_now_ns() - c.start_ns) * 1e-9};
         m->chunks = c.w.n;
         m->chunk_size = c.w.ctx;
-        m->dataset = str_dup(o->text);
+        m->dataset = str_dup(os_base_name(o->text)); /* the file goes to others: no path of this machine */
     } else {
         imatrix_free(m);
     }

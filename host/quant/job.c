@@ -68,7 +68,7 @@ static bool one_block(struct job *j, uint32_t layer, bool replay, bool carry, st
     for (int i = 0; ok && i < 2; i++)
         stage_reported(j, &r.stages[i]);
     block_result_free(&r);
-    return ok || (e->kind == ERR_STOPPED ? false : err_context(e, "block %u", layer + 1));
+    return ok || (e->kind == ERR_STOPPED ? false : err_context(e, "model.layers.%u", layer));
 }
 
 static bool walk_blocks(struct job *j, struct err *e)
