@@ -84,13 +84,14 @@ static void set_reach(struct step *s, const char *pattern, bool literal)
     pcre2_pattern_info(s->re, PCRE2_INFO_MAXLOOKBEHIND, &behind);
     s->one_char = literal && pattern[0] && pattern[utf8_decode(pattern, &c)] == 0;
     s->apart = literal || behind == 0;
+    bool opened = false; /* a class, whose ^ negates it */
     for (const char *p = pattern; !literal && *p; p++) {
-        if (*p == '\\' && p[1])
+        bool escaped = *p == '\\' && p[1];
+        if (escaped)
             p++;
-        if ((*p == '^' && p > pattern && p[-1] == '[') || !strchr("^GAK", *p))
-            continue;
-        if (*p == '^' || p[-1] == '\\')
+        if (escaped ? strchr("GAK", *p) != NULL : *p == '^' && !opened)
             s->apart = false;
+        opened = !escaped && *p == '[';
     }
 }
 

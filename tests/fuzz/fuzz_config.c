@@ -1,4 +1,5 @@
-/* Any bytes as config.json: what is accepted must be within range. */
+/* Any bytes as config.json: what is accepted must be within range; of a model that gsq does not compute, what is shown. */
+#include "formats/gguf_names.h"
 #include "formats/hf_config.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -9,7 +10,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct err e;
     if (!hf_config_parse(&c, (const char *)data, size, "fuzz", &e))
         return 0;
-    if (!c.hidden_size || !c.num_kv_heads || c.num_heads % c.num_kv_heads || !c.head_dim || c.head_dim % 2)
+    bool supported = hf_config_supported(&c, &e);
+    if (!supported && (e.kind != ERR_USER || !e.msg[0] || !e.hint[0]))
+        __builtin_trap();
+    if (supported && gguf_architecture(&c) &&
+        (!c.hidden_size || !c.num_kv_heads || c.num_heads % c.num_kv_heads || !c.head_dim || c.head_dim % 2))
         __builtin_trap();
     if ((c.quant == QUANT_NONE) != (c.n_rules == 0) || (c.n_rules && c.rules[c.n_rules - 1].regex))
         __builtin_trap();
