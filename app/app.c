@@ -150,10 +150,3 @@ void app_print(FILE *f, struct strbuf *text)
     fflush(f);
     strbuf_free(text);
 }
-
-void app_print_table(struct table **t, int indent)
-{
-    struct strbuf text = {0};
-    table_add(t, &text, indent);
-    app_print(stdout, &text);
-}

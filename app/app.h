@@ -6,7 +6,6 @@
 
 #include "app/args.h"
 #include "formats/hf_config.h"
-#include "host/base/table.h"
 #include "host/base/num.h"
 #include "host/gpu/gpu_cmd.h"
 #include "lib/gsq.h"
@@ -51,7 +50,5 @@ void json_emit(cJSON *o);
 
 /* Writes a text and frees it. */
 void app_print(FILE *f, struct strbuf *text);
-/* Writes a table to stdout with this many spaces in front of each line, and frees it. */
-void app_print_table(struct table **t, int indent);
 
 #endif

@@ -155,6 +155,20 @@ struct gsq_model_info {
 /* info->size must be set. */
 GSQ_API void gsq_model_get_info(const gsq_model *model, struct gsq_model_info *info);
 
+/* What to say of a model, and of which run it is asked whether it could be. */
+struct gsq_inspect_options {
+    size_t size;
+    const char *bits, *type; /* as in gsq_quantize_options; NULL: "2", and no type of a GGUF */
+    uint32_t group;          /* 0: 128, in a GGUF the type's own */
+    bool tensors;            /* every tensor is listed */
+};
+GSQ_API void gsq_inspect_options_init_sized(struct gsq_inspect_options *o, size_t size);
+#define gsq_inspect_options_init(o) gsq_inspect_options_init_sized((o), sizeof *(o))
+/* What is in a model, which formats take it, what would become of its linears, or why it would be refused; in words, as one
+ * JSON object. Of any model that opens, also one that gsq cannot quantize. Needs no device. */
+GSQ_API char *gsq_model_text(const gsq_model *model, const struct gsq_inspect_options *o, struct gsq_error *e);
+GSQ_API char *gsq_model_json(const gsq_model *model, const struct gsq_inspect_options *o, struct gsq_error *e);
+
 /* ---- quantize --------------------------------------------------------------------------------------------------- */
 
 /* What becomes of the modules whose name a pattern matches; the last rule that matches wins. */

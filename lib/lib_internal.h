@@ -57,6 +57,8 @@ struct lib_options {
 bool lib_options(struct lib_options *out, const struct gsq_model *model, const struct gsq_quantize_options *o,
                  struct err *e);
 void lib_options_free(struct lib_options *o);
+/* Bits and type of a GGUF by their names; NULL: as it was. */
+bool lib_types(struct quantize_options *q, const char *bits, const char *type, struct err *e);
 
 /* Tokens of a window where nothing is said: the model's context, at most 2048. */
 uint32_t lib_context(const struct gsq_model *m, uint32_t asked);

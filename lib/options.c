@@ -130,6 +130,16 @@ static bool rule_type(struct tensor_rule *r, const char *type, struct err *e)
     return true;
 }
 
+bool lib_types(struct quantize_options *q, const char *bits, const char *type, struct err *e)
+{
+    if (bits && (!(q->type = quant_type_find(bits)) || q->type->group))
+        return unknown("the number of bits", bits, "2, 3, 4, 8, ternary", e);
+    if (type && !gguf_mixture_read(type, &q->mixture, e))
+        return e->kind == ERR_NONE &&
+               unknown("the type", type, "Q2_K, Q3_K_M, Q4_0 and others, as llama-quantize names them", e);
+    return true;
+}
+
 static bool names(struct quantize_options *q, const struct gsq_quantize_options *o, struct err *e)
 {
     const char *format = o->format ? o->format : str_ends_nocase(o->out, ".gguf") ? "gguf" : "gptq";
@@ -137,14 +147,11 @@ static bool names(struct quantize_options *q, const struct gsq_quantize_options 
         return unknown("the method", o->method, "rtn, gptq, gsq", e);
     if (o->start && !start_parse(o->start, &q->block.start))
         return unknown("the start", o->start, "rtn, gptq, hessian", e);
-    if (o->bits && (!(q->type = quant_type_find(o->bits)) || q->type->group))
-        return unknown("the number of bits", o->bits, "2, 3, 4, 8, ternary", e);
+    if (!lib_types(q, o->bits, o->type, e))
+        return false;
     q->format = export_format_parse(format);
     if (q->format == EXPORT_NONE || q->format == EXPORT_HF)
         return unknown("the format", format, "gptq, gptq_v2, compressed-tensors, mlx, humming, gguf", e);
-    if (o->type && !gguf_mixture_read(o->type, &q->mixture, e))
-        return e->kind == ERR_NONE &&
-               unknown("the type", o->type, "Q2_K, Q3_K_M, Q4_0 and others, as llama-quantize names them", e);
     if (str_ends_nocase(o->out, ".gguf") == (q->format == EXPORT_GGUF))
         return true;
     err_set(e, ERR_USER, "the format %s and the output %s do not go together", format, o->out);

@@ -86,6 +86,64 @@ static void test_info(void **state)
     gsq_free(NULL);
 }
 
+/* What is in a model is told of any that opens, and what would be refused is said, not an error. */
+static void test_inspect(void **state)
+{
+    (void)state;
+    struct gsq_inspect_options o;
+    gsq_model *odd = NULL;
+    gsq_inspect_options_init(&o);
+    char *text = gsq_model_text(model, NULL, &e), *json = gsq_model_json(model, &o, &e);
+    assert_true(text && strstr(text, "formats at 2 bits, group 128") && !strstr(text, "\ntensors\n"));
+    assert_true(json && strstr(json, "\"supported\":true") && strstr(json, "\"gptq\":{\"verdict\":\"ok\"}"));
+    assert_null(strstr(json, "\"event\"")); /* that is the program's */
+    assert_null(strstr(json, "\"tensors\":"));
+    gsq_free(text);
+    gsq_free(json);
+    o.bits = "3";
+    o.type = "q2_k";
+    o.group = 64;
+    o.tensors = true;
+    text = gsq_model_text(model, &o, &e);
+    json = gsq_model_json(model, &o, &e);
+    assert_true(text && strstr(text, "formats at 3 bits, group 64; gguf as Q2_K") && strstr(text, "\ntensors\n"));
+    assert_true(json && strstr(json, "\"tensors\":[{\"name\":"));
+    gsq_free(text);
+    gsq_free(json);
+    o.type = "Q2_Z";
+    REFUSED(gsq_model_text(model, &o, &e), GSQ_ERROR_USER, "Q2_Z");
+    o.type = NULL;
+    o.bits = "17";
+    REFUSED(gsq_model_json(model, &o, &e), GSQ_ERROR_USER, "17");
+    const struct gsq_inspect_options unset = {0};
+    REFUSED(gsq_model_text(model, &unset, &e), GSQ_ERROR_USER, "size is not set");
+
+    char config[4096] = "", path[1100];
+    struct err why;
+    char *from, *weights;
+    size_t n, m;
+    snprintf(path, sizeof path, "%s/config.json", demo);
+    OK(os_read_file(path, sizeof config - 16, &from, &n, &why), why);
+    snprintf(path, sizeof path, "%s/model.safetensors", demo);
+    OK(os_read_file(path, 1 << 28, &weights, &m, &why), why);
+    char *name = strstr(from, "LlamaForCausalLM");
+    assert_non_null(name);
+    snprintf(config, sizeof config, "%.*sZebraForCausalLM%s", (int)(name - from), from, name + 16);
+    OK(os_mkdirs(DIR_ "/zebra", &why), why);
+    OK(os_write_file(DIR_ "/zebra/config.json", config, strlen(config), &why), why);
+    OK(os_write_file(DIR_ "/zebra/model.safetensors", weights, m, &why), why);
+    free(from);
+    free(weights);
+    WORKS(gsq_model_open(&odd, DIR_ "/zebra", &e));
+    text = gsq_model_text(odd, NULL, &e);
+    json = gsq_model_json(odd, NULL, &e);
+    assert_true(text && strstr(text, "ZebraForCausalLM") && strstr(text, "gsq quantize would refuse this model: "));
+    assert_true(json && strstr(json, "\"supported\":false") && !strstr(json, "\"formats\""));
+    gsq_free(text);
+    gsq_free(json);
+    gsq_model_close(&odd);
+}
+
 /* A caller that was compiled with an older, shorter struct gets no byte beyond it, and defaults for the rest. */
 static void test_sizes(void **state)
 {
@@ -331,7 +389,7 @@ int main(void)
         cmocka_unit_test(test_info),    cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_refused), cmocka_unit_test(test_run_stop_resume),
         cmocka_unit_test(test_eval),    cmocka_unit_test(test_convert_imatrix),
-        cmocka_unit_test(test_log),
+        cmocka_unit_test(test_log),     cmocka_unit_test(test_inspect),
     };
     int failed = cmocka_run_group_tests(tests, open_all, remove_dir);
     struct gsq_device_info d = {.size = sizeof d};
