@@ -1,4 +1,4 @@
-// The Gumbel-Softmax model of a weight (METHOD 2; arXiv 2604.18556): its levels, its noise, its soft value. Shared by
+// The Gumbel-Softmax model of a weight (docs/method.md 2; arXiv 2604.18556): its levels, its noise, its soft value. Shared by
 // gumbel_init, gumbel_step and gumbel_codes; tests/ref/ref_quant.c is the same in C.
 //
 // Levels: absolute (relative = 0) d_k = lo + k; relative d_k = c0 + k - 2 around the start code c0, those outside

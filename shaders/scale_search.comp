@@ -17,7 +17,7 @@ layout(push_constant) uniform Push
     uint scale_type, weighted, offsets;
 };
 
-// METHOD: base = max|w| / ((hi - lo) / 2), candidates +-(1 - i/100) base. Errors are measured on w / base, so that
+// docs/method.md 1: base = max|w| / ((hi - lo) / 2), candidates +-(1 - i/100) base. Errors are measured on w / base, so that
 // neither tiny nor huge weights leave the range of the power. Below this base a group counts as zero.
 const float LEAST_BASE = 1.17549435e-38;
 const float INFINITE = 3.0e38;

@@ -382,7 +382,7 @@ static void test_reach(void **state)
     (void)state;
     struct quantize_options o;
     quantize_defaults(&o);
-    /* The paper's schedule: 1280 steps, 1e-4, cosine to a tenth: about 0.07 (METHOD.md 2). */
+    /* The paper's schedule: 1280 steps, 1e-4, cosine to a tenth: about 0.07 (docs/method.md 2). */
     o.gumbel.steps = 1280;
     o.gumbel.reach = 1;
     double paper = gumbel_reach(&o.gumbel);

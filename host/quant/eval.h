@@ -33,7 +33,7 @@ struct eval_result {
     char token_hash[33]; /* XXH3-128 of the text's ids as u32le */
     double seconds;
 };
-/* exp(mean NLL) over the scored positions of every window (DESIGN.md section 6). Weights are streamed block
+/* exp(mean NLL) over the scored positions of every window (docs/method.md 6). Weights are streamed block
  * by block. */
 bool eval_perplexity(struct gpu_cmd *cmd, const struct checkpoint *ck, const struct eval_options *o,
                      struct eval_result *out, struct err *e);

@@ -1,4 +1,4 @@
-/* GPTQ: columns left to right, each column's rounding error spread over the columns behind it (METHOD.md 1;
+/* GPTQ: columns left to right, each column's rounding error spread over the columns behind it (docs/method.md 1;
  * Frantar et al., arXiv 2210.17323). The blocks of columns are the groups themselves (at most 128 columns),
  * so that every scale is searched on fully updated columns. Where groups share a super-block their scales are
  * searched together, when its first column's turn comes. */

@@ -5,9 +5,9 @@
 #include "host/base/num.h"
 #include "host/quant/qkernels.h"
 
-/* From 3 bits on a weight chooses among the start code and two codes on either side (METHOD.md 2). */
+/* From 3 bits on a weight chooses among the start code and two codes on either side (docs/method.md 2). */
 #define SHIFT_LEVELS 5u
-/* Schedules and rates of METHOD.md belong to a run of this many steps. */
+/* Schedules and rates of docs/method.md belong to a run of this many steps. */
 #define PAPER_STEPS 1280.0
 
 static const double pi = 3.14159265358979323846;

@@ -1,4 +1,4 @@
-/* Gumbel-Softmax over the levels of a linear's weights (METHOD.md 2): the optimiser's state and its fused
+/* Gumbel-Softmax over the levels of a linear's weights (docs/method.md 2): the optimiser's state and its fused
  * step. What the loss is, and so where gradients come from, is the caller's: tune_hessian.c, tune_block.c. */
 #ifndef QUANT_GUMBEL_H
 #define QUANT_GUMBEL_H
@@ -36,8 +36,8 @@ void gumbel_step(struct gpu_cmd *cmd, const struct gumbel_state *s, uint32_t ste
 /* The likeliest level of each weight into codes [rows, ldc]; may be s->codes at the end of training. */
 void gumbel_codes(struct gpu_cmd *cmd, const struct gumbel_state *s, struct gpu_view codes);
 
-/* Learning rate factor at step t of n: cosine from 1 to lr_end (METHOD.md 2), times 1280/n and the reach
- * option. */
+/* Learning rate factor at step t of n: cosine from 1 to lr_end (docs/method.md 2), times 1280/n and
+ * the reach option. */
 double gumbel_rate(const struct gumbel_options *o, uint32_t t);
 /* Sum of the logits' learning rates over a run: how far a logit can move. */
 double gumbel_reach(const struct gumbel_options *o);

@@ -1,4 +1,4 @@
-/* Second moments of a linear's inputs: H = (2/n) sum x x^T (METHOD.md 1). */
+/* Second moments of a linear's inputs: H = (2/n) sum x x^T (docs/method.md 1). */
 #ifndef QUANT_HESSIAN_H
 #define QUANT_HESSIAN_H
 

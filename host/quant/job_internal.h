@@ -11,7 +11,7 @@
 #include "host/quant/store.h"
 
 /* A block is quantized in two stages; the Hessians of a stage are all taken before its first linear is
- * quantized, behind everything quantized earlier (METHOD.md 3). */
+ * quantized, behind everything quantized earlier (docs/method.md 3). */
 struct stage {
     enum linear_id first, end;
     enum linear_id wide; /* the linear with an input of its own; the others share the stage's first input */

@@ -1,4 +1,4 @@
-/* Every choice of a quantization run. Constants of METHOD.md are the defaults of quantize_defaults(); each is
+/* Every choice of a quantization run. Constants of docs/method.md are the defaults of quantize_defaults(); each is
  * an option of the command line (app/option_table.c). */
 #ifndef QUANT_OPTIONS_H
 #define QUANT_OPTIONS_H
@@ -25,7 +25,7 @@ struct tensor_rule {
 };
 
 struct scale_search_options {
-    uint32_t steps; /* candidates per sign: base * (1 - i/100), i < steps. 80 (METHOD.md 1) */
+    uint32_t steps; /* candidates per sign: base * (1 - i/100), i < steps. 80 (docs/method.md 1) */
     float power;    /* of the absolute error. 2.4 */
 };
 
@@ -50,7 +50,7 @@ enum start { START_RTN, START_GPTQ, START_HESSIAN };
 bool start_parse(const char *name, enum start *out);
 const char *start_name(enum start x);
 
-/* The block objective: the linears of half a block trained together on its output (METHOD.md 3). Levels,
+/* The block objective: the linears of half a block trained together on its output (docs/method.md 3). Levels,
  * temperatures and rates are those of gumbel_options, with its own steps, reach and start. */
 struct block_options {
     uint32_t epochs; /* passes over the windows that teach; 0: Hessian objective alone */
@@ -137,10 +137,10 @@ struct quant_spec quantize_gguf_spec(const struct gguf_type *t, uint32_t group);
 /* The type that stores codes of a type of --bits, and how they are made; group 0: its own. NULL: none. */
 const struct gguf_type *quantize_gguf_home(const struct quant_type *type, uint32_t group,
                                            struct quant_spec *spec);
-/* EFFORT_BALANCED and METHOD.md's constants. */
+/* EFFORT_BALANCED and docs/method.md's constants. */
 void quantize_defaults(struct quantize_options *o);
 /* fast: the Hessian objective alone. balanced: the block objective at a budget that an 8B model finishes
- * overnight on a 16 GB card. best: the paper's budget (4096 windows, 20 epochs, 1280 steps; METHOD.md 3). */
+ * overnight on a 16 GB card. best: the paper's budget (4096 windows, 20 epochs, 1280 steps; docs/method.md 3). */
 void quantize_set_effort(struct quantize_options *o, enum effort effort);
 
 #endif

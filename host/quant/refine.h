@@ -1,5 +1,5 @@
 /* A published GGUF whose codes alone are learned anew, against the activations of the model it was made from
- * (METHOD.md 4): metadata, scales, mins and everything else stay, byte for byte. */
+ * (docs/method.md 4): metadata, scales, mins and everything else stay, byte for byte. */
 #ifndef QUANT_REFINE_H
 #define QUANT_REFINE_H
 

@@ -1,4 +1,4 @@
-/* The block objective (METHOD.md 3): the linears of one half of a block trained together by Gumbel-Softmax,
+/* The block objective (docs/method.md 3): the linears of one half of a block trained together by Gumbel-Softmax,
  * so that the half's output comes near a target.
  *
  *     inputs (student) --> half with soft weights --> output ~ targets (teacher)

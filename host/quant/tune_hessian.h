@@ -1,4 +1,4 @@
-/* Gumbel-Softmax on one linear against its Hessian: L = tr((W~ - W) H (W~ - W)^T) (METHOD.md 2, 3). */
+/* Gumbel-Softmax on one linear against its Hessian: L = tr((W~ - W) H (W~ - W)^T) (docs/method.md 2, 3). */
 #ifndef QUANT_TUNE_HESSIAN_H
 #define QUANT_TUNE_HESSIAN_H
 
