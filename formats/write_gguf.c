@@ -625,7 +625,7 @@ bool write_gguf(const char *path, const struct checkpoint *src, const struct ggu
     ok = ok && gguf_writer_open(&w.writer, path, p.keys, p.tensors, p.n, e);
     if (ok) {
         for (size_t i = 0; ok && i < p.n; i++)
-            ok = write_entry(&w, &p.entries[i]) || err_context(e, "%s: %s", path, p.entries[i].name);
+            ok = write_entry(&w, &p.entries[i]) || err_context(e, "%s", p.entries[i].name) || err_context(e, "%s", path);
         if (ok)
             ok = gguf_writer_close(&w.writer, e);
         else

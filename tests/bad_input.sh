@@ -27,6 +27,8 @@ expect 'overlapping offsets' 2 'overlap' 'download' -- "${quantize[@]}" "$tmp/ba
 damaged missing
 expect 'missing tensor' 2 'model.layers.1.mlp.up_proj.weight is missing' 'all shards' -- \
     "${quantize[@]}" "$tmp/bad" "${out[@]}" --method rtn
+expect 'missing tensor of the reference' 2 "^error: the tensor model.layers.1.mlp.up_proj.weight is missing in $tmp/bad\$" -- \
+    "$gsq" compare "$tmp/good" "$tmp/bad" --text "$tmp/text" --ctx 64 --windows 1
 damaged nan
 expect 'NaN weight' 2 'model.layers.0.mlp.gate_proj.weight.* NaN' 'damaged' -- \
     "${quantize[@]}" "$tmp/bad" "${out[@]}" --method rtn

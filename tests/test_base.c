@@ -154,6 +154,14 @@ static void test_err(void **state)
     assert_false(err_context(&e, "block %d", 12));
     assert_string_equal(e.msg, "block 12: no such file");
     assert_string_equal(e.hint, "look at 7");
+    /* A path or tensor that is named already is not named again; the beginning of another name and a word are no names. */
+    err_set(&e, ERR_USER, "the tensors of a/model have no name (b.bin)");
+    assert_false(err_context(&e, "%s", "a/model"));
+    assert_false(err_context(&e, "%s", "b.bin"));
+    assert_string_equal(e.msg, "the tensors of a/model have no name (b.bin)");
+    assert_false(err_context(&e, "%s", "a/mod"));
+    assert_false(err_context(&e, "%s", "name"));
+    assert_string_equal(e.msg, "name: a/mod: the tensors of a/model have no name (b.bin)");
     err_set(&e, ERR_ENV, "x");
     assert_string_equal(e.hint, "");
     assert_int_equal(err_exit_code(&e), 3);

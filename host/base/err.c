@@ -39,6 +39,19 @@ bool err_hint(struct err *e, const char *fmt, ...)
     return false;
 }
 
+/* Whether a message names that path or module, whole. A mere word ("model") may stand there for itself. */
+static bool names(const char *msg, const char *text)
+{
+    static const char around[] = " :,;\"'()";
+    size_t n = strlen(text);
+    if (!strpbrk(text, "./\\"))
+        return false;
+    for (const char *at = strstr(msg, text); at; at = strstr(at + 1, text))
+        if ((at == msg || strchr(around, at[-1])) && (!at[n] || strchr(around, at[n])))
+            return true;
+    return false;
+}
+
 bool err_context(struct err *e, const char *fmt, ...)
 {
     if (!e)
@@ -48,6 +61,8 @@ bool err_context(struct err *e, const char *fmt, ...)
     va_start(ap, fmt);
     format(text, sizeof text - 2, fmt, ap);
     va_end(ap);
+    if (names(e->msg, text))
+        return false;
     size_t front = strlen(text);
     text[front++] = ':';
     text[front++] = ' ';

@@ -36,7 +36,7 @@ struct err {
 bool err_set(struct err *e, enum err_kind kind, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* Adds the remedy. Always returns false. */
 bool err_hint(struct err *e, const char *fmt, ...) PRINTF_LIKE(2, 3);
-/* Puts "CONTEXT: " in front of the message. Always returns false. */
+/* Puts "CONTEXT: " in front of the message, unless that names it already: a path, a tensor. Always returns false. */
 bool err_context(struct err *e, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* "out of host memory (N bytes for WHAT)", kind ERR_ENV. Always returns false. */
 bool err_nomem(struct err *e, const char *what, unsigned long long bytes);

@@ -73,8 +73,7 @@ bool windows_load(struct windows *w, const struct tokenizer *t, const char *text
     text_file_close(&l.file);
     if (!ok) {
         w->ids = NULL;
-        return e && (e->kind == ERR_STOPPED || strstr(e->msg, text_path)) ? false
-                                                                          : err_context(e, "%s", text_path);
+        return e && e->kind == ERR_STOPPED ? false : err_context(e, "%s", text_path);
     }
     w->tokens = n_ids;
     uint64_t n = ctx ? n_ids / ctx : 0;

@@ -60,14 +60,17 @@ expect() {
     fi
     shift
     run "$@"
-    local said
+    local said twice
     said=$(grep -m1 -E '^error: ' "$tmp/err" || true)
+    twice=$(grep -oE "$tmp/[^ :,;\"')]+" <<<"$said" | sort | uniq -d | head -n 1 || true)
     if [[ $rc -ne $want ]]; then
         fail "$name: exit code $rc, expected $want: $(tail -n 3 "$tmp/err" | tr '\n' ' ')"
     elif ! grep -qE -e "$message" <<<"$said"; then
         fail "$name: the message is \"$said\", expected /$message/"
     elif [[ -n $hint ]] && ! grep -E '^hint: ' "$tmp/err" | grep -qE -e "$hint"; then
         fail "$name: the hint is \"$(grep '^hint: ' "$tmp/err" || true)\", expected /$hint/"
+    elif [[ -n $twice ]]; then
+        fail "$name: the message has $twice twice: \"$said\""
     else
         ok "$name: exit $rc, $said $(grep '^hint: ' "$tmp/err" | head -n 1 || true)"
     fi
