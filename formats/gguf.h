@@ -1,5 +1,5 @@
 /* GGUF files: a strict reader over mapped files (versions 2 and 3, single or split), and a streaming writer
- * (version 3). FORMATS.md, "GGUF v3". Nothing here knows what a tensor is for. */
+ * (version 3). docs/formats.md 7. Nothing here knows what a tensor is for. */
 #ifndef FORMATS_GGUF_H
 #define FORMATS_GGUF_H
 

@@ -17,7 +17,7 @@ struct layout {
     struct field low, high; /* high: the bits above low's */
     uint16_t d_at, m_at;
 };
-/* FORMATS.md's table, and ggml's format for the types that are only read. TQ1_0 packs trits: no fields. */
+/* The table of docs/formats.md 8, and ggml's format for the types that are only read. TQ1_0 packs trits: no fields. */
 static const struct layout layouts[] = {
     {GGML_Q2_0, 1, {2, 1, 2}, {0}, 0, NOWHERE},
     {GGML_TQ2_0, 1, {0, 32, 2}, {0}, 64, NOWHERE},

@@ -1,5 +1,5 @@
 /* Mixtures of tensor types by the names of llama-quantize, so that files of one name have equal types and
- * sizes (FORMATS.md). The embedding alone, where it is not the head too, takes the base type. */
+ * sizes (docs/formats.md 8). The embedding alone, where it is not the head too, takes the base type. */
 #include <stdio.h>
 #include <string.h>
 

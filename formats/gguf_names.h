@@ -1,5 +1,5 @@
-/* Names and row order: what a tensor of a Hugging Face model is called in a GGUF, and back (FORMATS.md, "HF
- * names"). */
+/* Names and row order: what a tensor of a Hugging Face model is called in a GGUF, and back
+ * (docs/formats.md 7). */
 #ifndef FORMATS_GGUF_NAMES_H
 #define FORMATS_GGUF_NAMES_H
 

@@ -1,5 +1,5 @@
-/* The tensor types of GGUF: sizes, dequantization, packing of learned codes, weighted rounding. FORMATS.md,
- * the table. */
+/* The tensor types of GGUF: sizes, dequantization, packing of learned codes, weighted rounding. docs/formats.md 8
+ * has the table. */
 #ifndef FORMATS_GGUF_TYPE_H
 #define FORMATS_GGUF_TYPE_H
 

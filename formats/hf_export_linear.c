@@ -1,5 +1,5 @@
-/* One linear in each export format: what it becomes, whether it fits, and the bytes. FORMATS.md has the
- * layouts. */
+/* One linear in each export format: what it becomes, whether it fits, and the bytes. docs/formats.md
+ * has the layouts. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* Importance matrices in llama.cpp's GGUF form: sums of squares of every linear's inputs over a text
- * (FORMATS.md, "imatrix GGUF"). Modules carry Hugging Face names here, GGUF names in the file. */
+ * (docs/formats.md 9). Modules carry Hugging Face names here, GGUF names in the file. */
 #ifndef FORMATS_IMATRIX_H
 #define FORMATS_IMATRIX_H
 

@@ -7,7 +7,7 @@
 #include "host/base/num.h"
 
 /* Ternary takes two bits on disk. 5 to 7 bits exist in checkpoints of others: read, converted and rounded to,
- * not learned. Q2_0 and TQ2_0 hold 1 - c with the scale negated (FORMATS.md). */
+ * not learned. Q2_0 and TQ2_0 hold 1 - c with the scale negated (docs/formats.md 8). */
 const struct quant_type quant_types[QUANT_TYPES] = {
     {"ternary", -1, 1, 2, true, 0, 0, 0, 0, 0},
     {"2", -2, 1, 2, true, 0, 0, 0, 0, 0},

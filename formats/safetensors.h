@@ -54,8 +54,8 @@ const struct tensor *tensor_table_at(const struct tensor_table *t, size_t i);
 const struct tensor *tensor_table_find(const struct tensor_table *t, const char *name);
 
 /* Header of one file. `header` is the JSON text alone, data_size the bytes that follow it in the file, data
- * their address (may be NULL when fuzzing). Checks everything FORMATS.md asks: offsets inside, no overlap, no
- * holes, shape product * size == length, no duplicate names (within the file or with files before). Appends
+ * their address (may be NULL when fuzzing). Checks everything docs/formats.md 6 asks: offsets inside, no overlap,
+ * no holes, shape product * size == length, no duplicate names (within the file or with files before). Appends
  * to the table, by offset; after a failure the table is only good for tensor_table_destroy. */
 bool safetensors_parse_header(struct tensor_table *t, const char *header, size_t size, const uint8_t *data,
                               uint64_t data_size, uint32_t file, const char *path, struct err *e);

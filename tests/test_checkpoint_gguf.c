@@ -423,7 +423,7 @@ static void test_rope(void **state)
 /* --- tensors ----------------------------------------------------------------------------------------------
  */
 
-/* Row of the file that holds row r of the model, as FORMATS.md says it. */
+/* Row of the file that holds row r of the model, as docs/formats.md 7 says it. */
 static uint32_t stored_row(uint32_t r, bool permuted)
 {
     uint32_t head = r / G_DIM, p = r % G_DIM / (G_DIM / 2), j = r % (G_DIM / 2);

@@ -1,4 +1,4 @@
-/* Names and row order of GGUF against FORMATS.md, there and back. */
+/* Names and row order of GGUF against docs/formats.md 7, there and back. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

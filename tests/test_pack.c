@@ -20,7 +20,7 @@ static uint32_t random_u32(void)
     return random_state >> 8;
 }
 
-/* Code i = i mod 2^b as FORMATS.md writes it down. */
+/* Code i = i mod 2^b as docs/formats.md 1 writes it down. */
 static void test_golden(void **state)
 {
     (void)state;

@@ -150,7 +150,7 @@ static void header_bytes(void **state)
  * --------------------------------------------------------------------------------------------------------
  */
 
-/* FORMATS.md: new row h*D + 2j + p <- old row h*D + p*D/2 + j. */
+/* docs/formats.md 7: new row h*D + 2j + p <- old row h*D + p*D/2 + j. */
 static uint32_t permuted(uint32_t r, uint32_t dim, bool on)
 {
     uint32_t in = r % dim, p = in / (dim / 2), j = in % (dim / 2);

@@ -61,7 +61,7 @@ static struct checkpoint *golden_write(enum export_format f, const char *type, e
     return open_ok(OUT);
 }
 
-/* First words of rows 0 and 1 as FORMATS.md packs them: row 1 starts one code further. */
+/* First words of rows 0 and 1 as docs/formats.md 1 packs them: row 1 starts one code further. */
 static const struct golden_words {
     const char *type;
     unsigned bits;
