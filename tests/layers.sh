@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fails on an include that points upward in the layers (DESIGN: base < {formats, gpu} < model < quant < lib < app), on a
+# Fails on an include that points upward in the layers (docs/architecture.md: base < {formats, gpu} < model < quant < lib < app), on a
 # Vulkan header outside host/gpu, and on a test reference that uses more than base.
 set -euo pipefail
 cd "${GSQ_SOURCE:-$(dirname "$0")/..}"
