@@ -5,6 +5,7 @@
 #include "host/base/clean.h"
 #include "host/base/log.h"
 #include "host/base/os.h"
+#include "host/base/pool.h"
 #include "host/base/version.h"
 #include "lib/lib_internal.h"
 
@@ -89,6 +90,11 @@ void gsq_set_log(enum gsq_log_level level, gsq_log_fn *fn, void *ctx)
     log_ctx = ctx;
     log_set_level((enum log_level)level);
     log_set_sink(fn ? to_caller : NULL, NULL);
+}
+
+void gsq_set_threads(uint32_t threads)
+{
+    pool_set_threads(threads);
 }
 
 void gsq_request_stop(void)

@@ -29,10 +29,8 @@ static bool take_eval(struct eval_options *out, struct lib_progress *progress, c
         .spill_dir = lib_spill_dir(a.spill),
         .progress = lib_progress(progress),
     };
-    if (!a.protocol || eval_protocol_parse(a.protocol, &out->protocol))
-        return true;
-    err_set(e, ERR_USER, "--protocol %s is unknown", a.protocol);
-    return err_hint(e, "protocols: gsq, llama.cpp");
+    return !a.protocol || (lib_name(GSQ_NAME_PROTOCOL, a.protocol, "--protocol", e) &&
+                           eval_protocol_parse(a.protocol, &out->protocol));
 }
 
 static void give_eval(struct gsq_eval_result *result, const struct eval_options *o, const struct compare_result *r)

@@ -78,6 +78,32 @@ GSQ_API void gsq_set_log(enum gsq_log_level level, gsq_log_fn *fn, void *ctx);
 GSQ_API void gsq_request_stop(void);
 GSQ_API void gsq_clear_stop(void);
 
+/* CPU threads of the whole process, for texts and exports; 0: all, which is the default. */
+GSQ_API void gsq_set_threads(uint32_t threads);
+
+/* ---- names ------------------------------------------------------------------------------------------------------ */
+
+/* What texts of options can be. */
+enum gsq_name_kind {
+    GSQ_NAME_METHOD,
+    GSQ_NAME_EFFORT,
+    GSQ_NAME_START,          /* of the training together */
+    GSQ_NAME_PROTOCOL,       /* of gsq_eval */
+    GSQ_NAME_BITS,
+    GSQ_NAME_FORMAT,         /* of gsq_quantize */
+    GSQ_NAME_CONVERT_FORMAT, /* of gsq_convert */
+    GSQ_NAME_TYPE,           /* of a whole GGUF, by llama-quantize's names or numbers */
+    GSQ_NAME_COPY_TYPE,      /* those of them that round no weight: gsq_quantize then needs no device */
+    GSQ_NAME_TENSOR_TYPE,    /* of a rule: bits, or a type of GGUF */
+    GSQ_NAME_GGUF_TYPE,      /* of one tensor of a GGUF; bits stand for the type that stores them */
+    GSQ_NAME_LLAMA_TYPE      /* GSQ_NAME_TYPE, or a type that llama-quantize alone writes; they are not listed */
+};
+/* Name i of a kind, NULL past the last: for help texts and completions. */
+GSQ_API const char *gsq_name_at(enum gsq_name_kind kind, size_t i);
+/* The name that a text stands for, as gsq writes it ("q2_k", "10": "Q2_K"). NULL: none, and the error says which there are
+ * or what comes nearest; it calls the text a value of `option` ("--type"). */
+GSQ_API const char *gsq_name_find(enum gsq_name_kind kind, const char *text, const char *option, struct gsq_error *e);
+
 /* How far an operation is. The callback is called from the thread that runs the operation, at least once a second
  * while the device works. False stops at the next safe point. */
 struct gsq_progress {
@@ -143,6 +169,8 @@ typedef struct gsq_model gsq_model;
  * "org/name@revision". Maps its files and checks their headers; weights are read when they are needed. */
 GSQ_API bool gsq_model_open(gsq_model **out, const char *path, struct gsq_error *e);
 GSQ_API void gsq_model_close(gsq_model **model);
+/* Where gsq_model_open finds a model of that name; a name that is none of the cache's is its own place. */
+GSQ_API char *gsq_model_locate(const char *name, struct gsq_error *e);
 
 struct gsq_model_info {
     size_t size;
@@ -175,6 +203,7 @@ GSQ_API char *gsq_model_json(const gsq_model *model, const struct gsq_inspect_op
 struct gsq_tensor_rule {
     const char *pattern; /* PCRE2, searched in names such as "model.layers.0.mlp.up_proj" */
     const char *type;    /* "3", "3,g64", in a GGUF "Q4_K"; NULL: stays in 16 bits */
+    bool llama;          /* the pattern is in any case, and rather of llama.cpp's names: "attn_v" */
 };
 
 /* How an option of the caller's was set, for the table in the report page. */
@@ -191,7 +220,7 @@ struct gsq_quantize_options {
     const char *out;    /* folder, or a file OUT.gguf. Required */
     const char *work;   /* folder for finished blocks; NULL: OUT.work */
     const char *method; /* "gsq", "gptq", "rtn" */
-    const char *bits;   /* "2", "3", "4", "8", "ternary" */
+    const char *bits;   /* "2", "3", "4", "8", "ternary"; NULL: "2" */
     const char *format; /* "gptq", "gptq_v2", "compressed-tensors", "mlx", "humming", "gguf"; NULL: by out's name */
     const char *type;   /* of a GGUF: "Q2_K", "Q4_K_M" ... by llama-quantize's names; instead of bits */
     uint32_t group;     /* weights per scale; 0: 128, in a GGUF the type's own */
@@ -199,8 +228,20 @@ struct gsq_quantize_options {
     const struct gsq_tensor_rule *rules;
     size_t n_rules;
 
+    /* Of a GGUF, as llama-quantize has them; they stand above rules. */
+    const char *embedding_type;   /* of token_embd.weight, "Q6_K"; NULL: by type and rules */
+    const char *head_type;        /* of output.weight, or of a tied embedding */
+    bool keep_head;               /* output.weight keeps the type it has in the model */
+    bool pure;                    /* one type for every weight, in place of the mixture */
+    bool requantize;              /* take a model that is quantized already */
+    const char *const *overrides; /* "KEY=TYPE:VALUE": other metadata; TYPE is int, float, bool or str */
+    size_t n_overrides;
+
     const char *calib;         /* text file; gsq and gptq need it */
     const char *imatrix;       /* importance matrix (GGUF), or NULL */
+    const char *const *importance_names; /* it counts for weights alone whose name holds one of these ... */
+    size_t n_importance_names;           /* 0: for all */
+    bool importance_skip;                /* ... or for all others */
     const char *refine;        /* a GGUF of the model whose codes are learned anew, or NULL */
     uint32_t samples, context; /* windows, and tokens in each; context 0: the model's, at most 2048 */
     uint32_t holdout;          /* windows that only judge; 0: an eighth, at most 16 */
@@ -208,8 +249,19 @@ struct gsq_quantize_options {
     uint64_t seed;
     uint64_t host_limit; /* bytes of host memory for activations before they go to a file; 0: 3 GiB */
     bool keep_work;      /* do not remove the work folder at the end */
+    bool force;          /* write over an output that gsq did not write */
+    const char *accept;  /* what may differ from how the run was begun: "device,driver"; NULL: nothing */
+
+    /* Once the model is written. */
+    const char *eval;      /* text file to compare it on with its source, or NULL */
+    uint32_t eval_windows; /* of it, at most; 0: all */
+    const char *report;    /* page (HTML) with charts of the run, or NULL */
+    const struct gsq_setting *settings; /* for its table */
+    size_t n_settings;
+    const char *command; /* for it: what repeats the run, as it is typed; NULL: left out */
 
     /* How much work; see gsq_quantize_options_set_effort. */
+    const char *effort;    /* which was set, for the report; the numbers count */
     uint32_t steps;        /* of the optimiser, for each linear alone */
     uint32_t epochs;       /* of halves of blocks together; 0: not done */
     uint32_t batch;        /* windows per step there; 0: by the paper's budget */
@@ -229,20 +281,58 @@ struct gsq_quantize_options {
     const char *start;              /* of the training together: "hessian", "gptq", "rtn" */
     float scale_lr;                 /* pass over scales: most that a step moves a scale, as a share of its size */
     uint32_t scale_batch;           /* there: windows per step */
-    bool force; /* write over an output that gsq did not write */
 };
 GSQ_API void gsq_quantize_options_init_sized(struct gsq_quantize_options *o, size_t size);
 /* "balanced". */
 #define gsq_quantize_options_init(o) gsq_quantize_options_init_sized((o), sizeof *(o))
 /* "fast", "balanced" or "best": sets samples, steps, epochs, batch and scale_epochs. False: no such effort. */
 GSQ_API bool gsq_quantize_options_set_effort(struct gsq_quantize_options *o, const char *effort);
+/* Refuses what needs no device to be refused: options that contradict each other, paths of results that are inputs or
+ * somebody else's, a text to compare on that is none. gsq_quantize and gsq_plan_make (`plan`) do it themselves; this is for
+ * before a device is opened. model NULL: what the options say by themselves. */
+GSQ_API bool gsq_quantize_check(const gsq_model *model, const struct gsq_quantize_options *o, bool plan,
+                                struct gsq_error *e);
 
-/* What a run would do. Nothing is written. */
+/* A finished linear. Losses are relative squared errors of its output on the calibration text, NAN: not measured. */
+struct gsq_linear {
+    size_t size;
+    const char *module;
+    double loss_rtn; /* with refine: of the file's codes */
+    double loss_gptq, loss;
+    double seconds;
+    uint32_t rows_rolled_back;       /* to their start, which was better */
+    bool damp_raised, diagonal_only; /* what its Hessian needed */
+};
+/* A finished training stage: half a block together, or all scales. Losses are of rounded weights on held-out windows. */
+struct gsq_stage {
+    size_t size;
+    const char *name; /* "attention", "feed-forward", "scales end to end" */
+    uint32_t block;   /* from 1; 0: the whole model */
+    double loss_start, loss;
+    uint32_t steps, epochs, best_epoch;
+    double seconds;
+    const float *losses; /* at the start and after each epoch; good during the call */
+    uint32_t n_losses;
+    uint32_t retries; /* after divergences */
+};
 typedef struct gsq_plan gsq_plan;
-/* Checks all that can be refused before the work: options, shapes, types, disk, memory. With calib NULL the text alone
- * is not checked. device may be NULL: the plan then says nothing of device memory and time. */
+/* Each may be NULL. */
+struct gsq_quantize_callbacks {
+    size_t size;
+    void *ctx;
+    void (*planned)(void *ctx, const gsq_plan *plan); /* before any work; the plan is good during the call */
+    gsq_progress_fn *progress;
+    void (*linear_done)(void *ctx, const struct gsq_linear *linear);
+    void (*stage_done)(void *ctx, const struct gsq_stage *stage);
+    void (*written)(void *ctx); /* the model is complete; the comparison and the report follow */
+};
+
+/* What a run would do. Nothing is written. Checks all that can be refused before the work: options, shapes, types, disk,
+ * memory. With calib NULL the text alone is not checked. device may be NULL: the plan then says nothing of device memory
+ * and time. callbacks may be NULL. */
 GSQ_API bool gsq_plan_make(gsq_plan **out, gsq_device *device, const gsq_model *model,
-                           const struct gsq_quantize_options *o, struct gsq_error *e);
+                           const struct gsq_quantize_options *o, const struct gsq_quantize_callbacks *callbacks,
+                           struct gsq_error *e);
 GSQ_API void gsq_plan_free(gsq_plan **plan);
 
 struct gsq_plan_info {
@@ -260,42 +350,28 @@ GSQ_API void gsq_plan_get_info(const gsq_plan *plan, struct gsq_plan_info *info)
 GSQ_API char *gsq_plan_text(const gsq_plan *plan);
 GSQ_API char *gsq_plan_json(const gsq_plan *plan);
 
-/* A finished linear. Losses are relative squared errors of its output on the calibration text, NAN: not measured. */
-struct gsq_linear {
-    size_t size;
-    const char *module;
-    double loss_rtn, loss_gptq, loss;
-    double seconds;
-};
-/* A finished training stage: half a block together, or all scales. Losses are of rounded weights on held-out windows. */
-struct gsq_stage {
-    size_t size;
-    const char *name; /* "attention", "feed-forward", "scales end to end" */
-    uint32_t block;   /* from 1; 0: the whole model */
-    double loss_start, loss;
-    uint32_t steps, epochs, best_epoch;
-    double seconds;
-};
-/* Each may be NULL. */
-struct gsq_quantize_callbacks {
-    size_t size;
-    void *ctx;
-    void (*planned)(void *ctx, const gsq_plan *plan); /* before any work; the plan is good during the call */
-    gsq_progress_fn *progress;
-    void (*linear_done)(void *ctx, const struct gsq_linear *linear);
-    void (*stage_done)(void *ctx, const struct gsq_stage *stage);
-};
 struct gsq_quantize_result {
     size_t size;
     double seconds, bits_per_weight, file_bits_per_weight;
     double mean_loss; /* of the linears; NAN: not measured */
     uint64_t out_bytes, device_peak, host_peak;
     uint32_t blocks, blocks_resumed;
+    const char *method, *format, *type; /* as they were settled; type NULL: not a GGUF. Never freed */
+    bool written;                       /* the model is complete; if gsq_quantize failed, what came after it did */
+    bool finished_before;               /* it was there already, and nothing was done */
+    bool reported;                      /* the report is written */
+    double predicted_seconds;           /* what the plan said; 0: nothing */
+    double reach;                       /* how far a logit could travel */
+    double stage_loss_start, stage_loss; /* means over the halves of blocks; NAN: there were none */
+    /* Of eval, as in gsq_eval_result; NAN and 0 where there was none. */
+    double perplexity, reference_perplexity, mean_kl, top1;
+    double perplexity_error, reference_perplexity_error, mean_kl_error, top1_error;
+    uint32_t eval_windows, eval_context;
 };
-/* Quantizes and writes the model. Each finished block is kept in the work folder: after a failure, a stop or a crash,
- * the same call goes on where it was and ends in the same bytes. Where it has finished before, it does nothing: blocks
- * is 0 then. callbacks and result may be NULL; result->size must
- * be set. */
+/* Quantizes and writes the model, then compares it with its source and writes the report where that is asked for. Each
+ * finished block is kept in the work folder: after a failure, a stop or a crash, the same call goes on where it was and ends
+ * in the same bytes. Where it has finished before, it does nothing. A type that rounds no weight (GSQ_NAME_COPY_TYPE) makes
+ * it a conversion: device may be NULL then. callbacks and result may be NULL; result->size must be set. */
 GSQ_API bool gsq_quantize(gsq_device *device, const gsq_model *model, const struct gsq_quantize_options *o,
                           const struct gsq_quantize_callbacks *callbacks, struct gsq_quantize_result *result,
                           struct gsq_error *e);

@@ -5,6 +5,7 @@
 #include <cjson/cJSON.h>
 
 #include "formats/checkpoint_in.h"
+#include "formats/write_gguf.h"
 #include "host/base/str.h"
 #include "host/gpu/gpu_cmd.h"
 #include "host/quant/job.h"
@@ -21,7 +22,7 @@ struct gsq_model {
 };
 
 struct gsq_plan {
-    struct plan plan; /* items and tensors are copies */
+    struct plan plan; /* items and tensors are copies; of a conversion the bytes alone */
     struct quantize_options options;
     char *model, *out;
 };
@@ -48,17 +49,32 @@ struct lib_progress {
 };
 struct progress lib_progress(struct lib_progress *p);
 
-/* Text options into the internal ones. rules: room for o->n_rules; texts: what the rules' patterns and names point
- * into, freed by lib_options_free. */
+/* The name that a text stands for; NULL and ERR_USER: none. option: what the message calls it. */
+const char *lib_name(enum gsq_name_kind kind, const char *text, const char *option, struct err *e);
+/* A type of a rule: type or gguf of it is set. One tensor's type of a GGUF. */
+bool lib_tensor_type(struct tensor_rule *rule, const char *text, const char *option, struct err *e);
+bool lib_gguf_type(const struct gguf_type **out, const char *text, const char *option, struct err *e);
+
+/* Text options into the internal ones. */
 struct lib_options {
     struct quantize_options q;
-    struct tensor_rule *rules;
+    struct gsq_quantize_options asked; /* the caller's, with defaults where its struct ends */
+    struct tensor_rule *rules;         /* what q points at; patterns are the caller's */
+    struct gguf_override *overrides;
+    char **keys, *out;
 };
-bool lib_options(struct lib_options *out, const struct gsq_model *model, const struct gsq_quantize_options *o,
-                 struct err *e);
+/* model NULL: q.model_dir stays NULL. lib_options_free in any case. */
+bool lib_options(struct lib_options *out, const gsq_model *model, const struct gsq_quantize_options *o, struct err *e);
 void lib_options_free(struct lib_options *o);
+/* What gsq_quantize_check says; settles o->q, but of a conversion. */
+bool lib_check(struct lib_options *o, const gsq_model *model, bool plan, struct err *e);
+/* A type without codes: a conversion, which needs no device. */
+bool lib_copies(const struct lib_options *o);
 /* Bits and type of a GGUF by their names; NULL: as it was. */
 bool lib_types(struct quantize_options *q, const char *bits, const char *type, struct err *e);
+
+/* A plan that outlives the run's; NULL: out of memory. */
+gsq_plan *lib_plan_copy(const struct plan *p, const struct quantize_options *o);
 
 /* Tokens of a window where nothing is said: the model's context, at most 2048. */
 uint32_t lib_context(const struct gsq_model *m, uint32_t asked);

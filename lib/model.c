@@ -1,4 +1,5 @@
 #include <stdlib.h>
+#include <string.h>
 
 #include "formats/hub_cache.h"
 #include "host/base/str.h"
@@ -20,6 +21,17 @@ bool gsq_model_open(gsq_model **out, const char *path, struct gsq_error *e)
     else if (m)
         gsq_model_close(&m);
     return lib_result(ok, &why, e);
+}
+
+char *gsq_model_locate(const char *name, struct gsq_error *e)
+{
+    struct err why = {0};
+    char found[4096];
+    char *path = NULL;
+    if (hub_locate(name, found, sizeof found, &why) && !(path = str_dup(found)))
+        err_nomem(&why, "a path", strlen(found));
+    lib_result(path != NULL, &why, e);
+    return path;
 }
 
 void gsq_model_close(gsq_model **model)

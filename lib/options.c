@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "formats/write_gguf.h"
+#include "host/base/out_path.h"
 #include "host/base/str.h"
 #include "lib/lib_internal.h"
 
@@ -12,6 +13,7 @@ static void from_internal(struct gsq_quantize_options *o, const struct quantize_
     o->samples = q->samples;
     o->context = q->ctx;
     o->seed = q->seed;
+    o->effort = effort_name(q->effort);
     o->steps = q->gumbel.steps;
     o->epochs = q->block.epochs;
     o->batch = q->block.batch;
@@ -47,6 +49,9 @@ static void numbers(struct quantize_options *q, const struct gsq_quantize_option
     q->host_limit = o->host_limit;
     q->force = o->force;
     q->keep_work = o->keep_work;
+    q->keep_head = o->keep_head;
+    q->pure = o->pure;
+    q->requantize = o->requantize;
     q->group = o->group;
     q->container = o->container;
     q->gumbel.steps = o->steps;
@@ -76,7 +81,7 @@ static void numbers(struct quantize_options *q, const struct gsq_quantize_option
 void gsq_quantize_options_init_sized(struct gsq_quantize_options *o, size_t size)
 {
     struct quantize_options q;
-    struct gsq_quantize_options defaults = {.method = "gsq", .bits = "2"};
+    struct gsq_quantize_options defaults = {.method = "gsq"};
     quantize_defaults(&q);
     from_internal(&defaults, &q);
     defaults.size = size;
@@ -91,6 +96,7 @@ bool gsq_quantize_options_set_effort(struct gsq_quantize_options *o, const char 
         return false;
     quantize_defaults(&q);
     quantize_set_effort(&q, x);
+    o->effort = effort_name(x);
     o->samples = q.samples;
     o->steps = q.gumbel.steps;
     o->epochs = q.block.epochs;
@@ -99,102 +105,153 @@ bool gsq_quantize_options_set_effort(struct gsq_quantize_options *o, const char 
     return true;
 }
 
-static bool unknown(const char *what, const char *name, const char *names, struct err *e)
-{
-    err_set(e, ERR_USER, "%s \"%s\" is unknown", what, name);
-    return err_hint(e, "known: %s", names);
-}
+/* ---- texts
+ * ------------------------------------------------------------------------------------------------------ */
 
 /* "3", "3,g64", "Q4_K"; NULL: 16 bits. */
-static bool rule_type(struct tensor_rule *r, const char *type, struct err *e)
+static bool rule_type(struct tensor_rule *r, const char *type, const char *option, struct err *e)
 {
-    char name[16];
+    char name[32], *end;
+    size_t n = type ? strcspn(type, ",") : 0;
     if (!type)
         return true;
-    size_t n = strcspn(type, ",");
     snprintf(name, sizeof name, "%.*s", (int)(n < sizeof name ? n : sizeof name - 1), type);
-    r->type = quant_type_find(name);
-    if (r->type && r->type->group)
-        r->type = NULL;
-    if (!r->type)
-        r->gguf = gguf_type_named(name);
-    if (!r->type && !r->gguf)
-        return unknown("the rule's type", type, "2, 3, 4, 8, ternary, or a type of GGUF such as Q4_K", e);
+    if (!lib_tensor_type(r, name, option, e))
+        return false;
     if (type[n] == 0)
         return true;
-    char *end;
     unsigned long group = type[n + 1] == 'g' ? strtoul(type + n + 2, &end, 10) : 0;
-    if (group < 1 || group > 65536 || *end)
-        return unknown("the rule's type", type, "what follows the comma is g and a group size: 3,g64", e);
+    if (group < 1 || group > 65536 || *end) {
+        err_set(e, ERR_USER, "%s %s: what follows the comma is g and a group size", option, type);
+        return err_hint(e, "for example --tensor 'down_proj=3,g64'");
+    }
     r->group = (uint32_t)group;
+    return true;
+}
+
+static bool take_rules(struct lib_options *out, const struct gsq_quantize_options *o, struct err *e)
+{
+    out->rules = calloc(o->n_rules + 1, sizeof *out->rules);
+    if (!out->rules)
+        return err_nomem(e, "tensor rules", o->n_rules * sizeof *out->rules);
+    for (size_t i = 0; i < o->n_rules; i++) {
+        const struct gsq_tensor_rule *from = &o->rules[i];
+        struct tensor_rule *r = &out->rules[i];
+        r->regex = from->pattern;
+        r->llama = from->llama;
+        if (!from->pattern || !from->pattern[0])
+            return err_set(e, ERR_USER, "rule %zu has no pattern", i);
+        if (!rule_type(r, from->type, from->llama ? "--tensor-type" : "--tensor", e))
+            return err_context(e, "rule '%s'", from->pattern);
+    }
+    out->q.rules = out->rules;
+    out->q.n_rules = o->n_rules;
+    return true;
+}
+
+static bool take_overrides(struct lib_options *out, const struct gsq_quantize_options *o, struct err *e)
+{
+    out->overrides = calloc(o->n_overrides + 1, sizeof *out->overrides);
+    out->keys = calloc(o->n_overrides + 1, sizeof *out->keys);
+    if (!out->overrides || !out->keys)
+        return err_nomem(e, "metadata", o->n_overrides * sizeof *out->overrides);
+    for (; out->q.n_overrides < o->n_overrides; out->q.n_overrides++) {
+        size_t i = out->q.n_overrides;
+        if (!gguf_override_parse(o->overrides[i] ? o->overrides[i] : "", &out->overrides[i], &out->keys[i],
+                                 e))
+            return false;
+    }
+    out->q.overrides = out->overrides;
     return true;
 }
 
 bool lib_types(struct quantize_options *q, const char *bits, const char *type, struct err *e)
 {
-    if (bits && (!(q->type = quant_type_find(bits)) || q->type->group))
-        return unknown("the number of bits", bits, "2, 3, 4, 8, ternary", e);
-    if (type && !gguf_mixture_read(type, &q->mixture, e))
-        return e->kind == ERR_NONE &&
-               unknown("the type", type, "Q2_K, Q3_K_M, Q4_0 and others, as llama-quantize names them", e);
-    return true;
+    const char *name = bits ? lib_name(GSQ_NAME_BITS, bits, "--bits", e) : NULL;
+    if (name)
+        q->type = quant_type_find(name);
+    else if (bits)
+        return false;
+    return !type || (q->mixture = lib_name(GSQ_NAME_TYPE, type, "--type", e));
 }
 
-static bool names(struct quantize_options *q, const struct gsq_quantize_options *o, struct err *e)
+/* A name in .gguf asks for that format, and it alone is written under such a name. */
+static bool take_format(struct quantize_options *q, const struct gsq_quantize_options *o, struct err *e)
 {
-    const char *format = o->format ? o->format : str_ends_nocase(o->out, ".gguf") ? "gguf" : "gptq";
-    if (o->method && !method_parse(o->method, &q->method))
-        return unknown("the method", o->method, "rtn, gptq, gsq", e);
-    if (o->start && !start_parse(o->start, &q->block.start))
-        return unknown("the start", o->start, "rtn, gptq, hessian", e);
-    if (!lib_types(q, o->bits, o->type, e))
+    bool file = o->out && str_ends_nocase(o->out, ".gguf");
+    const char *format =
+        !o->format ? file ? "gguf" : "gptq" : lib_name(GSQ_NAME_FORMAT, o->format, "--format", e);
+    if (!format)
         return false;
     q->format = export_format_parse(format);
-    if (q->format == EXPORT_NONE || q->format == EXPORT_HF)
-        return unknown("the format", format, "gptq, gptq_v2, compressed-tensors, mlx, humming, gguf", e);
-    if (str_ends_nocase(o->out, ".gguf") == (q->format == EXPORT_GGUF))
+    if (!o->out || file == (q->format == EXPORT_GGUF))
         return true;
-    err_set(e, ERR_USER, "the format %s and the output %s do not go together", format, o->out);
-    return err_hint(e, "a GGUF is one file whose name ends in .gguf, every other format is a folder");
+    if (file) {
+        err_set(e, ERR_USER, "--format %s writes a folder, and -o %s is the name of a GGUF file", format,
+                o->out);
+        return err_hint(e, "leave --format out, or give a folder's name");
+    }
+    err_set(e, ERR_USER, "--format gguf writes one file, whose name ends in .gguf; -o is %s", o->out);
+    return err_hint(e, "for example -o %s.gguf", o->out);
 }
 
-bool lib_options(struct lib_options *out, const struct gsq_model *model, const struct gsq_quantize_options *o,
+static bool take_names(struct quantize_options *q, const struct gsq_quantize_options *o, struct err *e)
+{
+    return (!o->method ||
+            (lib_name(GSQ_NAME_METHOD, o->method, "--method", e) && method_parse(o->method, &q->method))) &&
+           (!o->effort ||
+            (lib_name(GSQ_NAME_EFFORT, o->effort, "--effort", e) && effort_parse(o->effort, &q->effort))) &&
+           (!o->start ||
+            (lib_name(GSQ_NAME_START, o->start, "--start", e) && start_parse(o->start, &q->block.start))) &&
+           lib_types(q, o->bits, o->type, e) &&
+           (!o->embedding_type ||
+            lib_gguf_type(&q->embedding_type, o->embedding_type, "--token-embedding-type", e)) &&
+           (!o->head_type || lib_gguf_type(&q->head_type, o->head_type, "--output-tensor-type", e)) &&
+           take_format(q, o, e);
+}
+
+static bool take_paths(struct lib_options *out, const gsq_model *model, const struct gsq_quantize_options *o,
+                       struct err *e)
+{
+    if (!o->out || !o->out[0])
+        return err_set(e, ERR_USER, "gsq_quantize_options.out is not set: where should the model go?");
+    if (!(out->out = str_dup(o->out)))
+        return err_nomem(e, "a path", strlen(o->out));
+    out_trim(out->out); /* "out/" is "out": the work folder lies beside it, not in it */
+    out->q.model_dir = model ? model->path : NULL;
+    out->q.out_dir = out->out;
+    out->q.work_dir = o->work;
+    out->q.calib = o->calib;
+    out->q.imatrix = o->imatrix;
+    out->q.importance_names = o->importance_names;
+    out->q.n_importance_names = o->n_importance_names;
+    out->q.importance_skip = o->importance_skip;
+    out->q.refine = o->refine;
+    out->q.accept = o->accept;
+    return true;
+}
+
+bool lib_options(struct lib_options *out, const gsq_model *model, const struct gsq_quantize_options *options,
                  struct err *e)
 {
-    struct gsq_quantize_options all;
+    struct gsq_quantize_options *o = &out->asked;
     *out = (struct lib_options){0};
     quantize_defaults(&out->q);
-    gsq_quantize_options_init(&all);
-    if (!lib_take(&all, sizeof all, o, "gsq_quantize_options", e))
+    gsq_quantize_options_init(o);
+    if (!lib_take(o, sizeof *o, options, "gsq_quantize_options", e))
         return false;
-    if (!all.out || !all.out[0])
-        return err_set(e, ERR_USER, "gsq_quantize_options.out is not set: where should the model go?");
-    out->q.model_dir = model->path;
-    out->q.out_dir = all.out;
-    out->q.work_dir = all.work;
-    out->q.calib = all.calib;
-    out->q.imatrix = all.imatrix;
-    out->q.refine = all.refine;
-    numbers(&out->q, &all);
-    if (!names(&out->q, &all, e))
-        return false;
-    out->rules = calloc(all.n_rules + 1, sizeof *out->rules);
-    if (!out->rules)
-        return err_nomem(e, "tensor rules", all.n_rules * sizeof *out->rules);
-    for (size_t i = 0; i < all.n_rules; i++) {
-        out->rules[i].regex = all.rules[i].pattern;
-        if (!all.rules[i].pattern || !all.rules[i].pattern[0])
-            return err_set(e, ERR_USER, "rule %zu has no pattern", i);
-        if (!rule_type(&out->rules[i], all.rules[i].type, e))
-            return err_context(e, "rule '%s'", all.rules[i].pattern);
-    }
-    out->q.rules = out->rules;
-    out->q.n_rules = all.n_rules;
-    return true;
+    numbers(&out->q, o);
+    return take_paths(out, model, o, e) && take_names(&out->q, o, e) && take_rules(out, o, e) &&
+           take_overrides(out, o, e);
 }
 
 void lib_options_free(struct lib_options *o)
 {
+    for (size_t i = 0; o->keys && i < o->q.n_overrides; i++)
+        free(o->keys[i]);
+    free(o->keys);
+    free(o->overrides);
     free(o->rules);
+    free(o->out);
     *o = (struct lib_options){0};
 }

@@ -1,113 +1,33 @@
+/* gsq_quantize and gsq_plan_make: the run, then what is said of its result. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/base/log.h"
 #include "host/base/os.h"
-#include "host/base/str.h"
+#include "host/quant/convert.h"
+#include "host/quant/eval.h"
 #include "lib/lib_internal.h"
-#include "lib/plan_text.h"
-
-/* ---- plans ------------------------------------------------------------------------------------------------------ */
-
-static void *copy_array(const void *from, size_t n, size_t size)
-{
-    void *to = calloc(n ? n : 1, size);
-    if (to && n)
-        memcpy(to, from, n * size);
-    return to;
-}
-
-static gsq_plan *copy_plan(const struct plan *p, const struct quantize_options *o)
-{
-    gsq_plan *c = calloc(1, sizeof *c);
-    if (!c)
-        return NULL;
-    c->plan = *p;
-    c->options = *o;
-    c->plan.from = (struct plan_sources){0};
-    c->plan.items = copy_array(p->items, p->n_items, sizeof *p->items);
-    c->plan.tensors = p->tensors ? copy_array(p->tensors, p->n_tensors, sizeof *p->tensors) : NULL;
-    c->model = str_dup(o->model_dir);
-    c->out = str_dup(o->out_dir);
-    c->options.model_dir = c->model;
-    c->options.out_dir = c->out;
-    c->options.rules = NULL;
-    c->options.n_rules = 0;
-    if (!c->plan.items || (p->tensors && !c->plan.tensors) || !c->model || !c->out)
-        gsq_plan_free(&c);
-    return c;
-}
-
-void gsq_plan_free(gsq_plan **plan)
-{
-    gsq_plan *p = *plan;
-    *plan = NULL;
-    if (!p)
-        return;
-    free(p->plan.items);
-    free(p->plan.tensors);
-    free(p->model);
-    free(p->out);
-    free(p);
-}
-
-void gsq_plan_get_info(const gsq_plan *plan, struct gsq_plan_info *info)
-{
-    const struct plan *p = &plan->plan;
-    struct gsq_plan_info out = {
-        .bits_per_weight = p->bpw,
-        .file_bits_per_weight = p->file_bpw,
-        .weights = p->weights,
-        .weights_quantized = p->weights_quantized,
-        .out_bytes = p->out_bytes,
-        .work_bytes = p->work_bytes,
-        .disk_free = p->disk_free,
-        .device_bytes = p->device_bytes,
-        .device_limit = p->device_limit,
-        .host_bytes = p->host_bytes,
-        .predicted_seconds = p->predicted_seconds,
-    };
-    lib_give(info, &out, sizeof out);
-}
-
-char *gsq_plan_text(const gsq_plan *plan)
-{
-    struct err why = {0};
-    struct strbuf text = {0};
-    plan_text(&text, &plan->plan, &plan->options);
-    return lib_text(true, &text, &why, NULL);
-}
-
-char *gsq_plan_json(const gsq_plan *plan)
-{
-    struct err why = {0};
-    cJSON *o = cJSON_CreateObject();
-    plan_json(o, &plan->plan);
-    return lib_json(true, o, &why, NULL);
-}
-
-/* ---- runs ------------------------------------------------------------------------------------------------------- */
+#include "lib/report_html.h"
 
 struct run {
     struct gsq_quantize_callbacks cb;
     struct lib_progress progress;
-    const struct quantize_options *options;
-    gsq_plan **keep; /* gsq_plan_make's result */
-    bool no_memory;
+    const struct lib_options *o;
+    gsq_plan *plan; /* a copy; NULL: there was no memory for it */
+    uint32_t ctx;
 };
+
+/* ---- what the run tells
+ * ----------------------------------------------------------------------------------------- */
 
 static void on_planned(void *ctx, const struct plan *p)
 {
     struct run *r = ctx;
-    if (!r->keep && !r->cb.planned)
-        return;
-    gsq_plan *copy = copy_plan(p, r->options);
-    r->no_memory = !copy;
-    if (copy && r->cb.planned)
-        r->cb.planned(r->cb.ctx, copy);
-    if (r->keep)
-        *r->keep = copy;
-    else
-        gsq_plan_free(&copy);
+    r->ctx = p->ctx;
+    r->plan = lib_plan_copy(p, &r->o->q);
+    if (r->plan && r->cb.planned)
+        r->cb.planned(r->cb.ctx, r->plan);
 }
 
 static void on_linear(void *ctx, const struct linear_report *l)
@@ -120,6 +40,9 @@ static void on_linear(void *ctx, const struct linear_report *l)
         .loss_gptq = l->loss_gptq,
         .loss = l->loss_final,
         .seconds = l->seconds,
+        .rows_rolled_back = l->rows_rolled_back,
+        .damp_raised = l->damp_raised,
+        .diagonal_only = l->diagonal_only,
     };
     if (r->cb.linear_done)
         r->cb.linear_done(r->cb.ctx, &out);
@@ -138,15 +61,26 @@ static void on_stage(void *ctx, const struct stage_report *s)
         .epochs = s->epochs,
         .best_epoch = s->best_epoch,
         .seconds = s->seconds,
+        .losses = s->hard,
+        .n_losses = s->n_hard,
+        .retries = s->retries,
     };
     if (r->cb.stage_done)
         r->cb.stage_done(r->cb.ctx, &out);
 }
 
-static bool run(struct run *r, gsq_device *device, struct lib_options *o, struct quantize_result *out, struct err *e)
+static bool take_callbacks(struct run *r, const struct lib_options *o,
+                           const struct gsq_quantize_callbacks *from, struct err *e)
 {
-    r->options = &o->q;
+    *r = (struct run){.o = o};
+    if (!lib_take(&r->cb, sizeof r->cb, from, "gsq_quantize_callbacks", e))
+        return false;
     r->progress = (struct lib_progress){r->cb.progress, r->cb.ctx};
+    return true;
+}
+
+static bool run_job(struct run *r, gsq_device *device, struct quantize_result *out, struct err *e)
+{
     struct job_callbacks cb = {
         .progress = lib_progress(&r->progress),
         .planned = on_planned,
@@ -154,27 +88,230 @@ static bool run(struct run *r, gsq_device *device, struct lib_options *o, struct
         .stage_done = on_stage,
         .ctx = r,
     };
-    return quantize_settle(&o->q, e) && quantize_run(device ? device->cmd : NULL, &o->q, &cb, out, e);
+    bool ok = quantize_run(device ? device->cmd : NULL, &r->o->q, &cb, out, e);
+    if (!ok && e->kind == ERR_STOPPED)
+        snprintf(e->msg, sizeof e->msg, "stopped at a safe point; rerun the same command to resume");
+    return ok;
+}
+
+/* ---- types without codes: F32, F16, BF16, COPY
+ * ------------------------------------------------------------------ */
+
+/* llama-quantize makes such files, too; here it is the work of gsq_convert. bytes: of the file. */
+static bool run_copy(struct run *r, uint64_t *bytes, struct err *e)
+{
+    const struct quantize_options *q = &r->o->q;
+    struct convert_options c = {
+        .format = EXPORT_GGUF,
+        .type = strcmp(q->mixture, GGUF_COPY) == 0 ? NULL : q->mixture,
+        .overrides = q->overrides,
+        .n_overrides = q->n_overrides,
+        .force = q->force,
+        .size = q->dry_run ? bytes : NULL,
+    };
+    struct progress progress = lib_progress(&r->progress);
+    if (q->calib || q->imatrix)
+        log_warn("--type %s rounds no weight to few bits: %s is not read", q->mixture,
+                 q->calib ? "the calibration text" : "the importance matrix");
+    if (!convert_run(q->model_dir, q->out_dir, &c, &progress, e))
+        return false;
+    if (!q->dry_run)
+        os_stat(q->out_dir, bytes);
+    return true;
+}
+
+/* ---- plans
+ * ------------------------------------------------------------------------------------------------------ */
+
+static bool plan_copy(struct run *r, struct err *e)
+{
+    struct plan p = {0};
+    if (!run_copy(r, &p.out_bytes, e))
+        return false;
+    r->plan = lib_plan_copy(&p, &r->o->q);
+    return true;
 }
 
 bool gsq_plan_make(gsq_plan **out, gsq_device *device, const gsq_model *model,
-                   const struct gsq_quantize_options *options, struct gsq_error *e)
+                   const struct gsq_quantize_options *options, const struct gsq_quantize_callbacks *callbacks,
+                   struct gsq_error *e)
 {
     struct err why = {0};
     struct lib_options o;
     struct quantize_result result = {0};
-    struct run r = {.keep = out};
+    struct run r = {0};
     *out = NULL;
-    bool ok = lib_options(&o, model, options, &why);
-    o.q.dry_run = true;
-    ok = ok && run(&r, device, &o, &result, &why);
-    if (ok && r.no_memory)
+    bool ok = lib_options(&o, model, options, &why) && take_callbacks(&r, &o, callbacks, &why) &&
+              lib_check(&o, model, true, &why) &&
+              (lib_copies(&o) ? plan_copy(&r, &why) : run_job(&r, device, &result, &why));
+    if (ok && !r.plan)
         ok = err_nomem(&why, "the plan", sizeof(gsq_plan));
-    if (!ok)
-        gsq_plan_free(out);
+    if (ok)
+        *out = r.plan;
+    else
+        gsq_plan_free(&r.plan);
     quantize_result_free(&result);
     lib_options_free(&o);
     return lib_result(ok, &why, e);
+}
+
+/* ---- after the export
+ * ------------------------------------------------------------------------------------------- */
+
+static bool compare(const struct run *r, gsq_device *device, const gsq_model *model, struct report_eval *out,
+                    struct err *e)
+{
+    struct checkpoint *made = NULL;
+    struct compare_result c = {0};
+    struct lib_progress progress = r->progress;
+    struct eval_options o = {
+        .text = r->o->asked.eval,
+        .ctx = r->ctx,
+        .windows = r->o->asked.eval_windows,
+        .spill_dir = lib_spill_dir(NULL),
+        .progress = lib_progress(&progress),
+    };
+    bool ok =
+        checkpoint_open(&made, r->o->q.out_dir, e) && eval_compare(device->cmd, made, model->ck, &o, &c, e);
+    checkpoint_close(&made);
+    if (ok)
+        *out = (struct report_eval){.measured = true,
+                                    .text = o.text,
+                                    .ppl_reference = c.reference.perplexity,
+                                    .ppl_model = c.model.perplexity,
+                                    .mean_kl = c.mean_kl,
+                                    .top1 = c.top1,
+                                    .windows = c.model.windows,
+                                    .ctx = o.ctx,
+                                    .ppl_reference_error = c.reference.perplexity_error,
+                                    .ppl_model_error = c.model.perplexity_error,
+                                    .kl_error = c.kl_error,
+                                    .top1_error = c.top1_error};
+    return ok;
+}
+
+static bool evaluate(const struct run *r, gsq_device *device, const gsq_model *model, struct report_eval *out,
+                     struct err *e)
+{
+    const struct quantize_options *q = &r->o->q;
+    if (compare(r, device, model, out, e))
+        return true;
+    if (e->kind != ERR_STOPPED)
+        return err_context(e, "%s is complete, but could not be evaluated", q->out_dir);
+    err_set(e, ERR_STOPPED, "stopped during the evaluation; %s is complete", q->out_dir);
+    return err_hint(e, "gsq compare %s %s --text %s --ctx %u", q->out_dir, q->model_dir, r->o->asked.eval,
+                    (unsigned)r->ctx);
+}
+
+/* Means over the training stages of halves of blocks, before and after; NAN: there were none. */
+static void stage_means(const struct quantize_result *r, double *start, double *final)
+{
+    size_t n = 0;
+    double before = 0, after = 0;
+    for (size_t i = 0; i < r->n_stages; i++) {
+        if (r->stages[i].stage == STAGE_SCALES)
+            continue;
+        before += r->stages[i].loss_start;
+        after += r->stages[i].loss_final;
+        n++;
+    }
+    *start = n ? before / (double)n : NAN;
+    *final = n ? after / (double)n : NAN;
+}
+
+static void give(struct gsq_quantize_result *result, const struct run *r, const struct quantize_result *q,
+                 const struct report_eval *v, bool reported)
+{
+    const struct quantize_options *o = &r->o->q;
+    struct gsq_quantize_result out = {
+        .seconds = q->seconds,
+        .bits_per_weight = q->bpw,
+        .file_bits_per_weight = q->file_bpw,
+        .mean_loss = q->mean_loss,
+        .out_bytes = q->out_bytes,
+        .device_peak = q->device_peak,
+        .host_peak = q->host_peak,
+        .blocks = q->blocks_done,
+        .blocks_resumed = q->blocks_resumed,
+        .method = method_name(o->method),
+        .format = export_format_name(o->format),
+        .type = o->mixture,
+        .written = true,
+        .finished_before = q->finished,
+        .reported = reported,
+        .predicted_seconds = q->predicted_seconds,
+        .reach = q->reach,
+        .perplexity = v->measured ? v->ppl_model : NAN,
+        .reference_perplexity = v->measured ? v->ppl_reference : NAN,
+        .mean_kl = v->measured ? v->mean_kl : NAN,
+        .top1 = v->measured ? v->top1 : NAN,
+        .perplexity_error = v->measured ? v->ppl_model_error : NAN,
+        .reference_perplexity_error = v->measured ? v->ppl_reference_error : NAN,
+        .mean_kl_error = v->measured ? v->kl_error : NAN,
+        .top1_error = v->measured ? v->top1_error : NAN,
+        .eval_windows = v->windows,
+        .eval_context = v->ctx,
+    };
+    stage_means(q, &out.stage_loss_start, &out.stage_loss);
+    lib_give(result, &out, sizeof out);
+}
+
+/* What fails here leaves the model complete; the first failure is the call's, but the rest is still done. */
+static bool finish(const struct run *r, gsq_device *device, const gsq_model *model,
+                   const struct quantize_result *q, struct gsq_quantize_result *result, struct err *e)
+{
+    const struct gsq_quantize_options *asked = &r->o->asked;
+    struct report_eval eval = {0};
+    struct err late = {0};
+    if (r->cb.written)
+        r->cb.written(r->cb.ctx);
+    bool evaluated = !asked->eval || evaluate(r, device, model, &eval, e);
+    struct report_input in = {.settings = asked->settings,
+                              .n_settings = asked->n_settings,
+                              .o = &r->o->q,
+                              .plan = r->plan ? &r->plan->plan : NULL,
+                              .result = q,
+                              .device = gpu_info(device->gpu)->name,
+                              .command = asked->command,
+                              .eval = eval};
+    bool reported = !asked->report || report_html_write(asked->report, &in, &late);
+    give(result, r, q, &eval, asked->report && reported);
+    if (evaluated && !reported) {
+        *e = late;
+        err_context(e, "%s is complete, but its report is not", r->o->q.out_dir);
+    }
+    return evaluated && reported;
+}
+
+/* ---- the whole
+ * -------------------------------------------------------------------------------------------------- */
+
+static bool quantize_copy(struct run *r, struct gsq_quantize_result *result, struct err *e)
+{
+    struct quantize_result q = {.mean_loss = NAN};
+    if (!run_copy(r, &q.out_bytes, e))
+        return false;
+    give(result, r, &q, &(struct report_eval){0}, false);
+    return true;
+}
+
+static bool quantize(struct run *r, gsq_device *device, const gsq_model *model,
+                     struct gsq_quantize_result *result, struct err *e)
+{
+    struct quantize_result q = {0};
+    if (!device)
+        return err_set(e, ERR_USER, "gsq_quantize needs a device: --type %s has codes to learn or to round",
+                       r->o->q.mixture ? r->o->q.mixture : r->o->q.type->name);
+    bool ok = run_job(r, device, &q, e);
+    if (ok && q.finished) {
+        if (r->o->asked.eval || r->o->asked.report)
+            log_warn("--eval and --report belong to a run; gsq compare measures a model that is there");
+        give(result, r, &q, &(struct report_eval){0}, false);
+    } else if (ok) {
+        ok = finish(r, device, model, &q, result, e);
+    }
+    quantize_result_free(&q);
+    return ok;
 }
 
 bool gsq_quantize(gsq_device *device, const gsq_model *model, const struct gsq_quantize_options *options,
@@ -183,25 +320,11 @@ bool gsq_quantize(gsq_device *device, const gsq_model *model, const struct gsq_q
 {
     struct err why = {0};
     struct lib_options o;
-    struct quantize_result q = {0};
     struct run r = {0};
-    bool ok = lib_options(&o, model, options, &why) &&
-              lib_take(&r.cb, sizeof r.cb, callbacks, "gsq_quantize_callbacks", &why) && run(&r, device, &o, &q, &why);
-    if (ok) {
-        struct gsq_quantize_result out = {
-            .seconds = q.seconds,
-            .bits_per_weight = q.bpw,
-            .file_bits_per_weight = q.file_bpw,
-            .mean_loss = q.mean_loss,
-            .out_bytes = q.out_bytes,
-            .device_peak = q.device_peak,
-            .host_peak = q.host_peak,
-            .blocks = q.blocks_done,
-            .blocks_resumed = q.blocks_resumed,
-        };
-        lib_give(result, &out, sizeof out);
-    }
-    quantize_result_free(&q);
+    bool ok = lib_options(&o, model, options, &why) && take_callbacks(&r, &o, callbacks, &why) &&
+              lib_check(&o, model, false, &why) &&
+              (lib_copies(&o) ? quantize_copy(&r, result, &why) : quantize(&r, device, model, result, &why));
+    gsq_plan_free(&r.plan);
     lib_options_free(&o);
     return lib_result(ok, &why, e);
 }

@@ -164,16 +164,16 @@ static void test_sizes(void **state)
     o.out = DIR_ "/sizes";
     o.method = "rtn";
     o.steps = 0; /* not read: it lies beyond the size */
-    WORKS(gsq_plan_make(&plan, device, model, &o, &e));
+    WORKS(gsq_plan_make(&plan, device, model, &o, NULL, &e));
     gsq_plan_free(&plan);
 
     struct gsq_quantize_options unset = {.out = DIR_ "/sizes"};
-    REFUSED(gsq_plan_make(&plan, device, model, &unset, &e), GSQ_ERROR_USER, "size is not set");
+    REFUSED(gsq_plan_make(&plan, device, model, &unset, NULL, &e), GSQ_ERROR_USER, "size is not set");
     assert_null(plan);
 }
 
 struct seen {
-    unsigned planned, progress, linears, stages, stop_after;
+    unsigned planned, progress, linears, stages, written, stop_after;
     double share;
 };
 
@@ -208,7 +208,15 @@ static void on_stage(void *ctx, const struct gsq_stage *t)
 {
     struct seen *s = ctx;
     assert_true(t->name[0] && t->steps > 0 && isfinite(t->loss) && t->loss <= t->loss_start * 1.0001);
+    assert_true(t->n_losses == t->epochs + 1 && fabs((double)t->losses[0] - t->loss_start) <= 1e-6 * t->loss_start);
     s->stages++;
+}
+
+static void on_written(void *ctx)
+{
+    struct seen *s = ctx;
+    assert_true(s->planned == 1);
+    s->written++;
 }
 
 static struct gsq_quantize_callbacks callbacks(struct seen *s)
@@ -218,7 +226,8 @@ static struct gsq_quantize_callbacks callbacks(struct seen *s)
                                            .planned = on_planned,
                                            .progress = on_progress,
                                            .linear_done = on_linear,
-                                           .stage_done = on_stage};
+                                           .stage_done = on_stage,
+                                           .written = on_written};
 }
 
 static void test_run_stop_resume(void **state)
@@ -239,10 +248,18 @@ static void test_run_stop_resume(void **state)
     assert_int_equal(r.blocks, m.layers);
     assert_int_equal(r.blocks_resumed, 0);
     assert_true(isfinite(r.mean_loss) && r.out_bytes > 0 && r.seconds > 0);
+    assert_true(r.stage_loss <= r.stage_loss_start && r.reach > 0 && r.predicted_seconds > 0);
+    assert_string_equal(r.method, "gsq");
+    assert_string_equal(r.format, "gptq");
+    assert_null(r.type);
+    assert_true(r.written && !r.finished_before && !r.reported && isnan(r.perplexity) && whole.written == 1);
+    WORKS(gsq_quantize(device, model, &o, NULL, &r, &e));
+    assert_true(r.written && r.finished_before);
 
     quick(&o, DIR_ "/resumed");
     cb = callbacks(&cut);
     REFUSED(gsq_quantize(device, model, &o, &cb, &r, &e), GSQ_ERROR_STOPPED, "stopped");
+    assert_int_equal(cut.written, 0);
     assert_int_equal(cut.linears, 10 + (7 * ((10 + 6) / 7) - 10)); /* the block's report comes whole */
     gsq_clear_stop();
     cb = callbacks(&rest);
@@ -276,6 +293,186 @@ static void test_eval(void **state)
     assert_true(r.reference_perplexity == plain.perplexity && r.perplexity > plain.perplexity);
     gsq_model_close(&small);
     gsq_model_close(&small); /* of nothing */
+}
+
+/* What the program does after a run, and what it says of the result. */
+static void test_eval_report(void **state)
+{
+    (void)state;
+    struct gsq_quantize_options o;
+    struct gsq_quantize_result r = {.size = sizeof r};
+    struct gsq_eval_options t;
+    struct gsq_eval_result apart = {.size = sizeof apart};
+    const struct gsq_setting setting = {"Options", "--colour", "green <&>", "of the walls", true, true};
+    struct err why;
+    gsq_model *small = NULL;
+    char *page;
+    size_t n;
+    quick(&o, DIR_ "/judged.gguf");
+    o.method = "rtn";
+    o.bits = "2";
+    o.context = 64;
+    o.eval = eval_text;
+    o.eval_windows = 3;
+    o.report = DIR_ "/judged.html";
+    o.settings = &setting;
+    o.n_settings = 1;
+    o.command = "paint --it green";
+    WORKS(gsq_quantize(device, model, &o, NULL, &r, &e));
+    assert_true(r.written && r.reported && r.eval_windows == 3 && r.eval_context == 64);
+    assert_string_equal(r.type, "Q2_0");
+    WORKS(gsq_model_open(&small, o.out, &e));
+    gsq_eval_options_init(&t);
+    t.text = eval_text;
+    t.context = 64;
+    t.windows = 3;
+    WORKS(gsq_compare(device, small, model, &t, &apart, &e));
+    gsq_model_close(&small);
+    assert_true(r.perplexity == apart.perplexity && r.mean_kl == apart.mean_kl && r.top1 == apart.top1);
+    assert_true(r.reference_perplexity == apart.reference_perplexity && r.mean_kl_error == apart.mean_kl_error);
+    OK(os_read_file(o.report, 1 << 24, &page, &n, &why), why);
+    assert_true(strstr(page, "paint --it green") && strstr(page, "green &lt;&amp;&gt;"));
+    free(page);
+
+    /* Refused before any work, with and without a device. */
+    quick(&o, DIR_ "/y");
+    o.eval = DIR_ "/nowhere.txt";
+    REFUSED(gsq_quantize_check(model, &o, false, &e), GSQ_ERROR_USER, "nowhere.txt");
+    REFUSED(gsq_quantize(device, model, &o, NULL, NULL, &e), GSQ_ERROR_USER, "nowhere.txt");
+    WORKS(gsq_quantize_check(NULL, &o, false, &e));
+    o.eval = NULL;
+    o.report = calib;
+    REFUSED(gsq_quantize(device, model, &o, NULL, NULL, &e), GSQ_ERROR_USER, "calib.txt");
+    o.report = NULL;
+    o.eval_windows = 3;
+    REFUSED(gsq_quantize_check(NULL, &o, true, &e), GSQ_ERROR_USER, "--windows");
+    o.eval_windows = 0;
+    o.out = demo;
+    REFUSED(gsq_quantize(device, model, &o, NULL, NULL, &e), GSQ_ERROR_USER, "demo");
+    quick(&o, DIR_ "/y");
+    o.calib = NULL;
+    REFUSED(gsq_quantize(device, model, &o, NULL, NULL, &e), GSQ_ERROR_USER, "calibration text");
+    WORKS(gsq_quantize_check(model, &o, true, &e));
+    o.bits = "2";
+    o.type = "Q2_K";
+    REFUSED(gsq_quantize_check(NULL, &o, true, &e), GSQ_ERROR_USER, "--bits and --type");
+    quick(&o, DIR_ "/y");
+    REFUSED(gsq_quantize(NULL, model, &o, NULL, NULL, &e), GSQ_ERROR_USER, "needs a device");
+    assert_int_equal(os_stat(DIR_ "/y", NULL), OS_ABSENT);
+}
+
+/* llama-quantize's exceptions reach the file, and are refused where there is none. */
+static void test_gguf_options(void **state)
+{
+    (void)state;
+    static const char *const named[] = {"general.name=str:another", "general.quantized=bool:true"}, *const bad[] = {"x"};
+    struct gsq_tensor_rule v = {"ATTN_V", "q8_0", true}, grouped = {"down_proj", "4,g32x", false};
+    struct gsq_quantize_options o;
+    gsq_plan *p = NULL;
+    struct err why;
+    char *file;
+    size_t n;
+    quick(&o, DIR_ "/named.gguf");
+    o.method = "rtn";
+    o.type = "q2_k";
+    o.embedding_type = "q5_0";
+    o.head_type = "8";
+    o.rules = &v;
+    o.n_rules = 1;
+    o.overrides = named;
+    o.n_overrides = 2;
+    WORKS(gsq_plan_make(&p, NULL, model, &o, NULL, &e));
+    char *json = gsq_plan_json(p);
+    assert_true(strstr(json, "\"Q5_0\"") && strstr(json, "\"Q8_0\""));
+    gsq_free(json);
+    gsq_plan_free(&p);
+    WORKS(gsq_quantize(device, model, &o, NULL, NULL, &e));
+    OK(os_read_file(o.out, 1 << 28, &file, &n, &why), why);
+    bool found = false;
+    for (size_t i = 0; i + 7 < n && !found; i++)
+        found = memcmp(file + i, "another", 7) == 0;
+    free(file);
+    assert_true(found);
+    o.rules = &grouped;
+    REFUSED(gsq_quantize_check(NULL, &o, true, &e), GSQ_ERROR_USER, "g and a group size");
+    o.n_rules = 0;
+    o.overrides = bad;
+    o.n_overrides = 1;
+    REFUSED(gsq_quantize_check(NULL, &o, true, &e), GSQ_ERROR_USER, "KEY=TYPE:VALUE");
+    o.n_overrides = 0;
+    o.head_type = "IQ2_XXS";
+    REFUSED(gsq_quantize_check(NULL, &o, true, &e), GSQ_ERROR_USER, "IQ2_XXS");
+    quick(&o, DIR_ "/folder");
+    o.pure = true;
+    REFUSED(gsq_quantize_check(NULL, &o, true, &e), GSQ_ERROR_USER, "--pure");
+}
+
+/* A type that rounds nothing: no device, and a plan of the size alone. */
+static void test_copy(void **state)
+{
+    (void)state;
+    struct gsq_quantize_options o;
+    struct gsq_quantize_result r = {.size = sizeof r};
+    struct gsq_plan_info info = {.size = sizeof info};
+    gsq_plan *p = NULL;
+    uint64_t size = 0;
+    quick(&o, DIR_ "/copy.gguf");
+    o.type = "bf16";
+    WORKS(gsq_plan_make(&p, NULL, model, &o, NULL, &e));
+    gsq_plan_get_info(p, &info);
+    char *text = gsq_plan_text(p), *json = gsq_plan_json(p);
+    assert_true(strstr(text, "a copy as BF16") && json[0] == '{');
+    gsq_free(text);
+    gsq_free(json);
+    gsq_plan_free(&p);
+    assert_int_equal(os_stat(o.out, NULL), OS_ABSENT);
+    WORKS(gsq_quantize(NULL, model, &o, NULL, &r, &e));
+    assert_int_equal(os_stat(o.out, &size), OS_FILE);
+    assert_true(r.written && r.out_bytes == size && info.out_bytes == size);
+    assert_string_equal(r.type, "BF16");
+    o.group = 32;
+    REFUSED(gsq_quantize(NULL, model, &o, NULL, &r, &e), GSQ_ERROR_USER, "every weight alike");
+}
+
+/* Every name that is listed is found as itself; others have an error that names what there is. */
+static void test_names(void **state)
+{
+    (void)state;
+    static const struct {
+        enum gsq_name_kind kind;
+        const char *text, *name, *wrong, *part;
+    } rows[] = {
+        {GSQ_NAME_METHOD, "gptq", "gptq", "GPTQ", "is unknown"},
+        {GSQ_NAME_EFFORT, "best", "best", "heroic", "is unknown"},
+        {GSQ_NAME_START, "hessian", "hessian", "", "is unknown"},
+        {GSQ_NAME_PROTOCOL, "llama.cpp", "llama.cpp", "llama", "is unknown"},
+        {GSQ_NAME_BITS, "ternary", "ternary", "Q2_K", "a type of GGUF"},
+        {GSQ_NAME_FORMAT, "mlx", "mlx", "hf", "is unknown"},
+        {GSQ_NAME_CONVERT_FORMAT, "hf", "hf", "none", "is unknown"},
+        {GSQ_NAME_TYPE, "10", "Q2_K", "iq3_xxs", "is not written by gsq"},
+        {GSQ_NAME_COPY_TYPE, "copy", "COPY", "Q2_K", "is unknown"},
+        {GSQ_NAME_TENSOR_TYPE, "q4_k", "Q4_K", "Q4_K_M", "is a mixture"},
+        {GSQ_NAME_GGUF_TYPE, "4", "Q4_0", "3", "no type of GGUF"},
+        {GSQ_NAME_LLAMA_TYPE, "iq3_xxs", "iq3_xxs", "zebra", "is unknown"},
+    };
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
+        const char *name;
+        size_t n = 0;
+        for (; (name = gsq_name_at(rows[r].kind, n)); n++)
+            if (gsq_name_find(rows[r].kind, name, "--x", &e) != name)
+                fail_msg("%s is not itself: %s", name, e.message);
+        assert_true(n >= 2 || rows[r].kind == GSQ_NAME_LLAMA_TYPE);
+        name = gsq_name_find(rows[r].kind, rows[r].text, "--x", &e);
+        if (!name)
+            fail_msg("%s: %s", rows[r].text, e.message);
+        assert_string_equal(name, rows[r].name);
+        REFUSED(gsq_name_find(rows[r].kind, rows[r].wrong, "--x", &e), GSQ_ERROR_USER, rows[r].part);
+        assert_true(strstr(e.message, "--x") && e.hint[0]);
+    }
+    char *place = gsq_model_locate(demo, &e);
+    assert_string_equal(place, demo);
+    gsq_free(place);
+    REFUSED(gsq_model_locate("nobody/nothing", &e), GSQ_ERROR_USER, "nobody/nothing");
 }
 
 static void test_convert_imatrix(void **state)
@@ -312,37 +509,38 @@ static void test_refused(void **state)
     struct gsq_eval_result r = {.size = sizeof r};
     gsq_model *m = (gsq_model *)1;
     gsq_plan *p = NULL;
-    const struct gsq_tensor_rule keep = {"down_proj", NULL}, bad = {"up_proj", "7"}, none = {"", "2"};
+    const struct gsq_tensor_rule keep = {.pattern = "down_proj"}, bad = {.pattern = "up_proj", .type = "7"},
+                                 none = {.pattern = "", .type = "2"};
     REFUSED(gsq_model_open(&m, DIR_ "/nowhere", &e), GSQ_ERROR_USER, "nowhere");
     assert_null(m);
     assert_true(e.hint[0]);
     assert_false(gsq_model_open(&m, DIR_ "/nowhere", NULL)); /* the error may be left out */
     quick(&o, DIR_ "/x");
     o.out = NULL;
-    REFUSED(gsq_plan_make(&p, device, model, &o, &e), GSQ_ERROR_USER, "out is not set");
+    REFUSED(gsq_plan_make(&p, device, model, &o, NULL, &e), GSQ_ERROR_USER, "out is not set");
     quick(&o, DIR_ "/x");
     o.method = "magic";
-    REFUSED(gsq_plan_make(&p, device, model, &o, &e), GSQ_ERROR_USER, "magic");
+    REFUSED(gsq_plan_make(&p, device, model, &o, NULL, &e), GSQ_ERROR_USER, "magic");
     quick(&o, DIR_ "/x");
     o.bits = "17";
-    REFUSED(gsq_plan_make(&p, device, model, &o, &e), GSQ_ERROR_USER, "17");
+    REFUSED(gsq_plan_make(&p, device, model, &o, NULL, &e), GSQ_ERROR_USER, "17");
     quick(&o, DIR_ "/x.gguf");
     o.format = "gptq";
-    REFUSED(gsq_plan_make(&p, device, model, &o, &e), GSQ_ERROR_USER, "x.gguf");
+    REFUSED(gsq_plan_make(&p, device, model, &o, NULL, &e), GSQ_ERROR_USER, "x.gguf");
     quick(&o, DIR_ "/x");
     o.rules = &bad;
     o.n_rules = 1;
-    REFUSED(gsq_plan_make(&p, device, model, &o, &e), GSQ_ERROR_USER, "7");
+    REFUSED(gsq_plan_make(&p, device, model, &o, NULL, &e), GSQ_ERROR_USER, "7");
     o.rules = &none;
-    REFUSED(gsq_plan_make(&p, device, model, &o, &e), GSQ_ERROR_USER, "pattern");
+    REFUSED(gsq_plan_make(&p, device, model, &o, NULL, &e), GSQ_ERROR_USER, "pattern");
     assert_null(p);
     o.rules = &keep;
     struct gsq_plan_info info = {.size = sizeof info}, bare = {.size = sizeof bare};
-    WORKS(gsq_plan_make(&p, NULL, model, &o, &e)); /* on a machine without a device */
+    WORKS(gsq_plan_make(&p, NULL, model, &o, NULL, &e)); /* on a machine without a device */
     gsq_plan_get_info(p, &bare);
     gsq_plan_free(&p);
     assert_int_equal(bare.device_limit, 0);
-    WORKS(gsq_plan_make(&p, device, model, &o, &e));
+    WORKS(gsq_plan_make(&p, device, model, &o, NULL, &e));
     gsq_plan_get_info(p, &info);
     assert_true(info.device_limit > 0 && bare.out_bytes == info.out_bytes);
     assert_true(info.weights_quantized > 0 && info.weights_quantized < info.weights);
@@ -377,7 +575,7 @@ static void test_log(void **state)
     quick(&o, DIR_ "/log");
     o.context = 64;
     o.samples = 1 << 20; /* more than the text holds */
-    WORKS(gsq_plan_make(&p, device, model, &o, &e));
+    WORKS(gsq_plan_make(&p, device, model, &o, NULL, &e));
     gsq_plan_free(&p);
     assert_true(warnings > 0);
     gsq_set_log(GSQ_LOG_WARNING, NULL, NULL);
@@ -390,6 +588,8 @@ int main(void)
         cmocka_unit_test(test_refused), cmocka_unit_test(test_run_stop_resume),
         cmocka_unit_test(test_eval),    cmocka_unit_test(test_convert_imatrix),
         cmocka_unit_test(test_log),     cmocka_unit_test(test_inspect),
+        cmocka_unit_test(test_names),   cmocka_unit_test(test_eval_report),
+        cmocka_unit_test(test_copy),    cmocka_unit_test(test_gguf_options),
     };
     int failed = cmocka_run_group_tests(tests, open_all, remove_dir);
     struct gsq_device_info d = {.size = sizeof d};

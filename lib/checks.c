@@ -1,0 +1,120 @@
+/* What of a run can be refused before a device is opened. */
+#include "formats/tokenizer.h"
+#include "host/base/os.h"
+#include "host/base/out_path.h"
+#include "host/model/calib.h"
+#include "lib/lib_internal.h"
+#include "lib/report_html.h"
+
+bool lib_copies(const struct lib_options *o)
+{
+    return o->q.format == EXPORT_GGUF && quantize_copies(&o->q) && !o->asked.report && !o->asked.eval;
+}
+
+static bool check_copy(const struct quantize_options *o, struct err *e)
+{
+    if (!o->n_rules && !o->pure && !o->embedding_type && !o->head_type && !o->keep_head && !o->group &&
+        !o->refine)
+        return true;
+    err_set(e, ERR_USER, "--type %s stores every weight alike: no option gives single ones another type",
+            o->mixture);
+    return err_hint(e, "a type such as Q8_0 takes --tensor and --keep");
+}
+
+/* A refined file's types are its own. */
+static bool check_refine(const struct lib_options *all, struct err *e)
+{
+    const struct quantize_options *o = &all->q;
+    bool types = o->mixture || all->asked.bits || o->group || o->pure || o->embedding_type || o->head_type ||
+                 o->keep_head;
+    for (size_t i = 0; i < o->n_rules; i++)
+        types = types || o->rules[i].type || o->rules[i].gguf;
+    if (!types)
+        return true;
+    err_set(e, ERR_USER,
+            "--refine keeps the types of its file: --type, --bits, --group and --tensor have no say");
+    return err_hint(e, "leave them out; --keep REGEX keeps codes as they are");
+}
+
+/* What can be said without opening anything. */
+static bool check_options(struct lib_options *all, struct err *e)
+{
+    struct quantize_options *o = &all->q;
+    const struct gsq_quantize_options *asked = &all->asked;
+    if (o->refine && !check_refine(all, e))
+        return false;
+    if (o->method != METHOD_RTN && !o->calib && !o->imatrix && !o->refine && !o->dry_run) {
+        err_set(e, ERR_USER, "--method %s needs a calibration text", method_name(o->method));
+        return err_hint(e, "add --calib FILE (text like what the model will read), or use --method rtn");
+    }
+    if (o->container && o->format != EXPORT_COMPRESSED_TENSORS) {
+        err_set(e, ERR_USER, "--container belongs to --format compressed-tensors");
+        return err_hint(e, "leave it out for --format %s", export_format_name(o->format));
+    }
+    if (o->mixture && asked->bits) {
+        err_set(e, ERR_USER, "--bits and --type both say what the linears become");
+        return err_hint(e, "leave one of them out; --type names all types of a GGUF");
+    }
+    if (asked->eval_windows && !asked->eval) {
+        err_set(e, ERR_USER, "--windows belongs to --eval");
+        return err_hint(e, "add --eval FILE; calibration windows are --samples");
+    }
+    return quantize_settle(o, e);
+}
+
+/* Hours of work must not end at a text that cannot be read, or that is shorter than a window. */
+static bool check_eval_text(const struct lib_options *o, const gsq_model *model, struct err *e)
+{
+    const char *text = o->asked.eval;
+    struct tokenizer *t = NULL;
+    struct windows w = {0};
+    uint64_t size = 0;
+    if (os_stat(text, &size) != OS_FILE || size == 0) {
+        err_set(e, ERR_USER, "--eval %s: %s", text,
+                size ? "not a file" : "there is no such text, or it is empty");
+        return err_hint(e,
+                        "give a text file (UTF-8) like what the model will read, not used for calibration");
+    }
+    bool ok = tokenizer_load(&t, model->path, e) &&
+              (windows_load(&w, t, text, lib_context(model, o->q.ctx), 1,
+                            checkpoint_config(model->ck)->vocab_size, NULL, e) ||
+               err_context(e, "--eval"));
+    windows_free(&w);
+    tokenizer_destroy(&t);
+    return ok;
+}
+
+static bool check_files(const struct lib_options *all, const gsq_model *model, struct err *e)
+{
+    const struct quantize_options *o = &all->q;
+    const char *report = all->asked.report, *folder = o->format == EXPORT_GGUF ? NULL : o->out_dir;
+    const char *const inputs[] = {o->model_dir, o->calib, o->imatrix, o->refine, all->asked.eval};
+    const size_t n = sizeof inputs / sizeof *inputs;
+    if (!out_not_input("the output", o->out_dir, inputs, n, e) ||
+        (report && !out_not_input("--report", report, inputs, n, e)))
+        return false;
+    if (report && out_same(report, o->out_dir)) {
+        err_set(e, ERR_USER, "--report %s is the output of the run too", report);
+        return err_hint(e, "give the report a name of its own");
+    }
+    return (!report || report_html_check(report, folder, o->dry_run, o->force, e)) &&
+           (!all->asked.eval || check_eval_text(all, model, e));
+}
+
+bool lib_check(struct lib_options *o, const gsq_model *model, bool plan, struct err *e)
+{
+    o->q.dry_run = plan;
+    if (lib_copies(o))
+        return check_copy(&o->q, e);
+    return check_options(o, e) && (!model || check_files(o, model, e));
+}
+
+bool gsq_quantize_check(const gsq_model *model, const struct gsq_quantize_options *options, bool plan,
+                        struct gsq_error *e)
+{
+    struct err why = {0};
+    struct lib_options o;
+    bool ok = lib_options(&o, model, options, &why) && lib_check(&o, model, plan, &why);
+    lib_options_free(&o);
+    return lib_result(ok, &why, e);
+}
