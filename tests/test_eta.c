@@ -158,6 +158,22 @@ static void test_silence(void **state)
     assert_within(eta_left(&t, at(500)) / 500, 1.5);
 }
 
+/* A piece that tells again and again that it has not come further is silent. */
+static void test_told_again(void **state)
+{
+    struct eta t;
+    (void)state;
+    eta_start(&t, at(0), 0.5);
+    eta_expect(&t, EXPORT, 100);
+    eta_begin(&t, EXPORT, 100, at(0));
+    for (int s = 0; s < 20; s++) {
+        eta_part(&t, 0, at(s));
+        assert_within((100 - s) / eta_left(&t, at(s)), 1.001);
+    }
+    eta_part(&t, 0.1, at(20));
+    assert_within(eta_left(&t, at(20)) / 180, 1.2);
+}
+
 /* A part that is done again; the share told never falls. */
 static void test_again(void **state)
 {
@@ -198,6 +214,7 @@ int main(void)
         cmocka_unit_test(test_resumed),
         cmocka_unit_test(test_skipped_kind),
         cmocka_unit_test(test_silence),
+        cmocka_unit_test(test_told_again),
         cmocka_unit_test(test_again),
         cmocka_unit_test(test_nothing),
     };

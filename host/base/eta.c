@@ -42,10 +42,20 @@ void eta_close(struct eta *t, unsigned kind)
 
 /* ---- accounting ---------------------------------------------------------------------------------------- */
 
+/* Books the time since the last booking, and what the piece has done in it. */
+static void book(struct eta *t, double share, uint64_t now)
+{
+    struct eta_kind *k = &t->kind[t->piece_of];
+    k->spent += seconds_between(t->mark, now);
+    k->done = fmax(0, k->done + t->piece * (share - t->part));
+    t->part = share;
+    t->mark = now;
+}
+
 void eta_begin(struct eta *t, unsigned kind, double seconds, uint64_t now)
 {
     if (t->open)
-        eta_part(t, t->part, now);
+        book(t, t->part, now);
     t->open = true;
     t->piece_of = kind;
     t->piece = seconds > 0 ? seconds : 0;
@@ -54,18 +64,15 @@ void eta_begin(struct eta *t, unsigned kind, double seconds, uint64_t now)
 
 void eta_part(struct eta *t, double share, uint64_t now)
 {
-    if (!t->open)
-        return;
-    struct eta_kind *k = &t->kind[t->piece_of];
-    k->spent += seconds_between(t->mark, now);
-    k->done = fmax(0, k->done + t->piece * (share - t->part));
-    t->part = share;
-    t->mark = now;
+    /* Told again, it is silent still: what it has done since is guessed, where nothing would be wrong. */
+    if (t->open && share != t->part)
+        book(t, share, now);
 }
 
 void eta_end(struct eta *t, uint64_t now)
 {
-    eta_part(t, 1, now);
+    if (t->open)
+        book(t, 1, now);
     t->open = false;
 }
 

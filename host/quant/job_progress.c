@@ -16,6 +16,9 @@
 #define SECONDS_PER_PACK  5e-9  /* a weight's code read from the work folder and packed into a GGUF */
 #define BLOCK_SECONDS     0.02  /* what a block takes beside all that */
 
+/* How far the measured speeds of kinds hold apart from each other: slices are slow or fast together, mostly. */
+#define TRUST 0.4
+
 /* ---- pieces of a run -------------------------------------------------------------------------------------
  */
 
@@ -214,7 +217,7 @@ void job_expect(struct job *j, bool replay)
             replay_work(j, layer, again);
     }
     other_work(j, all);
-    eta_start(&j->eta, os_now_ns(), j->speed.measured ? 0.7 : 0);
+    eta_start(&j->eta, os_now_ns(), j->speed.measured ? TRUST : 0);
     j->eta.begin = j->begin;
     for (unsigned i = 0; i < ETA_KINDS; i++) {
         eta_expect(&j->eta, i, all[i] + again[i]);
