@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "arch/family.h"
 #include "formats/checkpoint_gguf.h"
 #include "formats/gguf_names.h"
 #include "formats/gguf_type.h"
@@ -136,16 +137,18 @@ static bool read_architecture(struct reader *r, struct model_config *c)
     if (!read_u32(r, "attention.sliding_window", 0, UINT32_MAX, 0, &window) ||
         !read_u32(r, "expert_count", 0, UINT32_MAX, 0, &experts))
         return false;
-    r->known = gguf_architecture_to_hf(r->arch, window > 0, c);
-    if (r->known && experts == 0)
+    const struct family *f = family_of_gguf(r->arch, window > 0);
+    r->known = f && experts == 0; /* Mixtral is a llama with experts. */
+    if (r->known) {
+        snprintf(c->architecture, sizeof c->architecture, "%s", f->architecture);
+        snprintf(c->model_type, sizeof c->model_type, "%s", f->model_type);
         return true;
-    /* Mixtral is a llama with experts. */
-    r->known = false;
+    }
     snprintf(c->architecture, sizeof c->architecture, "%s%s", r->arch, experts ? " with experts" : "");
     snprintf(c->model_type, sizeof c->model_type, "%.31s", r->arch);
-    if (!gguf_architecture(c))
+    if (!family_of(c))
         return true;
-    /* Not among GGUF names, but host/model would take it for the family of that name: refuse it here. */
+    /* Not among GGUF names, but it would be taken for the family of that name: refuse it here. */
     err_set(r->e, ERR_USER, "%s: \"general.architecture\" is \"%s\", which is a name of Hugging Face's",
             r->path, r->arch);
     return err_hint(r->e, "the file is damaged: convert the model again");

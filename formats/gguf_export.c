@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "arch/family.h"
 #include "formats/gguf_names.h"
 #include "formats/hub_cache.h"
 #include "host/base/log.h"
@@ -173,12 +174,13 @@ static void rope_keys(struct arch_keys *a, const struct model_config *c)
 static bool model_keys(struct key_list *k, const char *dir, const struct model_config *c,
                        const struct gguf_facts *facts, struct err *e)
 {
-    struct arch_keys a = {.list = k, .arch = gguf_architecture(c)};
+    const struct family *f = family_of(c);
+    struct arch_keys a = {.list = k, .arch = f ? f->gguf : NULL};
     char name[256];
-    if (!a.arch) {
+    if (!f) {
         err_set(e, ERR_USER, "%s: the architecture %s has no counterpart among GGUF's that gsq writes", dir,
                 c->architecture[0] ? c->architecture : c->model_type);
-        return err_hint(e, "gsq writes GGUFs of Llama, Mistral, Qwen2 and Qwen3 models");
+        return err_hint(e, "gsq writes GGUFs of %s models", family_names(name, sizeof name));
     }
     base_name(dir, name, sizeof name);
     key_string(k, "general.architecture", a.arch);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "arch/block.h"
 #include "formats/write_gguf.h"
 
 enum mixture_id {
@@ -156,7 +157,8 @@ const struct gguf_type *gguf_mixture_base(const char *mixture)
 
 /* What the rules tell apart. */
 struct place {
-    enum { ROLE_EMBEDDING, ROLE_HEAD, ROLE_V, ROLE_O, ROLE_DOWN, ROLE_OTHER } role;
+    enum { IN_BLOCK, EMBEDDING, HEAD } where;
+    const struct block_part *part; /* of a block; NULL: one that no family has */
     uint32_t layer, layers;
     bool shared; /* four heads or more share a key and value */
     bool large;  /* the 70B models, whose attn_v is small beside the rest */
@@ -164,24 +166,18 @@ struct place {
 
 static struct place place_of(const struct model_config *c, const char *module)
 {
-    static const struct {
-        const char *name;
-        int role;
-    } names[] = {{"self_attn.v_proj", ROLE_V}, {"self_attn.o_proj", ROLE_O}, {"mlp.down_proj", ROLE_DOWN}};
-    struct place p = {.role = ROLE_OTHER, .layers = c->num_layers};
+    struct place p = {.layers = c->num_layers};
     unsigned layer;
     int used = 0;
     p.shared = c->num_kv_heads && c->num_heads / c->num_kv_heads >= 4;
     p.large = c->num_layers == 80 && c->num_heads != c->num_kv_heads;
     if (strcmp(module, "lm_head") == 0)
-        p.role = ROLE_HEAD;
+        p.where = HEAD;
     else if (strcmp(module, "model.embed_tokens") == 0)
-        p.role = c->tie_word_embeddings ? ROLE_HEAD : ROLE_EMBEDDING;
+        p.where = c->tie_word_embeddings ? HEAD : EMBEDDING;
     else if (sscanf(module, "model.layers.%u.%n", &layer, &used) == 1 && used > 0) {
         p.layer = layer;
-        for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-            if (strcmp(module + used, names[i].name) == 0)
-                p.role = names[i].role;
+        p.part = block_part_named(module + used, strlen(module + used));
     }
     return p;
 }
@@ -231,23 +227,21 @@ static uint32_t type_of(enum mixture_id m, const struct place *p)
 {
     bool plain = m == MIX_F32 || m == MIX_F16 || m == MIX_BF16 || m == MIX_Q8_0;
     bool two_bits = m == MIX_Q2_0 || m == MIX_TQ2_0 || m == MIX_TQ1_0;
-    switch (p->role) {
-    case ROLE_HEAD:
+    if (p->where == HEAD)
         return plain ? mixtures[m].base : GGML_Q6_K;
-    case ROLE_EMBEDDING:
+    if (p->where == EMBEDDING)
         return two_bits ? GGML_Q4_K : mixtures[m].base;
-    case ROLE_V:
+    enum role role = p->part ? p->part->role : ROLE_COUNT;
+    if (role == ROLE_V)
         return type_of_v(m, p);
-    case ROLE_O:
-        return m == MIX_Q2_K     ? GGML_Q3_K
-               : m == MIX_Q3_K_M ? GGML_Q4_K
-               : m == MIX_Q3_K_L ? GGML_Q5_K
-                                 : mixtures[m].base;
-    case ROLE_DOWN:
+    if (role == ROLE_DOWN)
         return type_of_down(m, p);
-    case ROLE_OTHER:
-        break;
-    }
+    if (role == ROLE_O && m == MIX_Q2_K)
+        return GGML_Q3_K;
+    if (role == ROLE_O && m == MIX_Q3_K_M)
+        return GGML_Q4_K;
+    if (role == ROLE_O && m == MIX_Q3_K_L)
+        return GGML_Q5_K;
     return mixtures[m].base;
 }
 

@@ -3,15 +3,7 @@
 #ifndef FORMATS_GGUF_NAMES_H
 #define FORMATS_GGUF_NAMES_H
 
-#include "formats/hf_config.h"
-
-/* What a transformer block is made of, in the order of a file. */
-struct gguf_block_part {
-    const char *hf, *gguf; /* behind "model.layers.N." and "blk.N." */
-    bool matrix;           /* else a norm: a vector */
-    bool qk_norm;          /* in families with gguf_has_qk_norm only */
-};
-const struct gguf_block_part *gguf_block_part(size_t i); /* NULL past the end */
+#include "arch/config.h"
 
 /* "model.layers.3.self_attn.q_proj" -> "blk.3.attn_q"; "model.embed_tokens" -> "token_embd"; ".weight" and
  * ".bias" are carried over when present. False: no such name is known. out: at least 64 bytes. */
@@ -19,13 +11,6 @@ bool gguf_name_of(const char *hf, char *out, size_t cap);
 /* The reverse; out: at least 96 bytes. */
 bool gguf_name_to_hf(const char *name, char *out, size_t cap);
 
-/* general.architecture of a config ("llama" for Llama and Mistral, "qwen2", "qwen3"); NULL: there is none. */
-const char *gguf_architecture(const struct model_config *c);
-/* The reverse: architecture and model_type of *c. `sliding`: the metadata has a sliding window, which tells
- * Mistral from Llama. False: unknown, *c is untouched. */
-bool gguf_architecture_to_hf(const char *name, bool sliding, struct model_config *c);
-/* Whether blocks of this config's family norm each head of q and k. */
-bool gguf_has_qk_norm(const struct model_config *c);
 /* Heads whose rows are permuted in a GGUF of this architecture: num_heads for q_proj, num_kv_heads for k_proj
  * (weights and biases) of llama, 0 for everything else. */
 uint32_t gguf_permuted_heads(const struct model_config *c, const char *hf_module);

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/gguf_names.h"
+#include "arch/family.h"
 #include "formats/hf_quant.h"
 #include "formats/json.h"
 
@@ -177,20 +177,18 @@ static bool read_layer_types(const struct reader *r, struct model_config *c)
  * those from max_window_layers on; a list of kinds decides where there is one. */
 static bool read_windows(const struct reader *r, struct model_config *c)
 {
-    const char *name = c->architecture[0] ? c->architecture : c->model_type;
-    bool qwen = strncmp(name, "Qwen", 4) == 0 || strncmp(name, "qwen", 4) == 0;
-    bool mistral = strcmp(name, "MistralForCausalLM") == 0 || strcmp(name, "mistral") == 0;
+    const struct family *f = family_of(c);
     bool list = json_get(r->o, "layer_types") != NULL, use;
     /* Their classes' values for an absent key; null is none. */
     bool absent = !cJSON_GetObjectItemCaseSensitive(r->o, "sliding_window");
-    uint32_t usual = absent && (mistral || qwen) ? 4096 : 0, first, sliding = 0;
+    uint32_t usual = absent && f ? f->usual_window : 0, full = f ? f->usual_full_layers : 0, first, sliding = 0;
     if (!read_u32(r, "sliding_window", 1, UINT32_MAX, usual, &c->sliding_window) ||
-        !read_bool(r, "use_sliding_window", !qwen || list, &use) ||
-        !read_u32(r, "max_window_layers", 0, UINT32_MAX, qwen ? 28 : 0, &first))
+        !read_bool(r, "use_sliding_window", !full || list, &use) ||
+        !read_u32(r, "max_window_layers", 0, UINT32_MAX, full, &first))
         return false;
     if (!use)
         c->sliding_window = 0;
-    if (!c->sliding_window || !c->num_layers || (!list && !qwen))
+    if (!c->sliding_window || !c->num_layers || (!list && !full))
         return true;
     c->slides = calloc(c->num_layers, sizeof *c->slides);
     if (!c->slides)
@@ -421,7 +419,7 @@ bool hf_config_parse(struct model_config *out, const char *text, size_t size, co
         r.where = "text_config.";
     }
     bool named = out->architecture[0] || out->model_type[0];
-    r.lenient = cJSON_IsObject(part) || (named && !gguf_architecture(out));
+    r.lenient = cJSON_IsObject(part) || (named && !family_of(out));
     ok = ok && read_shape(&r, out) && read_details(&r, out) && read_windows(&r, out) && read_rope(&r, out) &&
          read_quant(out, root, path, e);
     cJSON_Delete(root);
@@ -444,14 +442,6 @@ bool hf_config_add_quant(struct model_config *c, const char *text, size_t size, 
     bool ok = named ? read_quant(c, root, path, e) : err_nomem(e, path, size);
     cJSON_Delete(root);
     return ok;
-}
-
-bool hf_config_supported(const struct model_config *c, struct err *e)
-{
-    if (!c->unsupported[0])
-        return true;
-    err_set(e, ERR_USER, "%s", c->unsupported);
-    return err_hint(e, "%s", c->unsupported_hint);
 }
 
 void hf_config_free(struct model_config *c)

@@ -2,86 +2,21 @@
 #ifndef FORMATS_HF_CONFIG_H
 #define FORMATS_HF_CONFIG_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include "host/base/err.h"
-
-enum rope_scaling { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3, ROPE_FACTORS, ROPE_YARN };
-enum quant_method {
-    QUANT_NONE,
-    QUANT_GPTQ,
-    QUANT_GPTQ_V2,
-    QUANT_COMPRESSED_TENSORS,
-    QUANT_MLX,
-    QUANT_HUMMING
-};
-
-/* One rule of quantization_config that says how some modules are stored. Rules are tried in order; the first
- * whose pattern matches the module name wins. */
-struct quant_rule {
-    char *regex;    /* PCRE2, searched in the module name ("model.layers.0.mlp.up_proj"); anchors are in it;
-                     * NULL matches every linear */
-    bool skip;      /* stored in 16 bits */
-    unsigned bits;  /* storage bits */
-    uint32_t group; /* 0: one group per row */
-};
-
-struct model_config {
-    char architecture[64]; /* architectures[0], "" if absent */
-    char model_type[32];   /* "llama" */
-    char torch_dtype[16];  /* "bfloat16", "" if absent (also read from `dtype`) */
-    uint32_t hidden_size, intermediate_size, num_layers, num_heads, num_kv_heads, head_dim, vocab_size;
-    uint32_t max_position;   /* 0 if absent */
-    uint32_t sliding_window; /* positions a query sees, its own included, in layers that slide; 0: none does */
-    bool *slides;            /* [num_layers] whether a layer slides; NULL: all do, if sliding_window is set */
-    float rms_eps;
-    double rope_theta;
-    enum rope_scaling rope_scaling;
-    double rope_factor, rope_low_freq, rope_high_freq; /* llama3; linear and yarn use factor alone */
-    double rope_beta_fast, rope_beta_slow;             /* yarn: turns within the original context */
-    bool rope_unrounded;   /* yarn: the pairs of those turns are not rounded to whole ones (truncate: false) */
-    double rope_attention; /* yarn and factors: what cos and sin are multiplied by; 0 means 1 */
-    uint32_t rope_original_context;
-    float *rope_factors; /* ROPE_FACTORS: what the frequency of each pair is divided by, [head_dim / 2]. Of a
-                            GGUF whose factors are no llama3 scaling, or longrope with one list of factors */
-    bool tie_word_embeddings;
-    bool attention_bias, mlp_bias; /* of a GGUF, for the config.json of its folder: gsq goes by the tensors */
-    int64_t bos_id, eos_id;        /* -1: none; the first where config.json lists several */
-    char hidden_act[32];
-
-    char unsupported[320], unsupported_hint[256]; /* why gsq cannot compute this model, and what to do; ""
-                                                   * where nothing speaks against it */
-
-    enum quant_method quant;
-    struct quant_rule *rules; /* in order; a last rule with regex NULL holds the defaults */
-    size_t n_rules;
-};
+#include "arch/config.h"
 
 /* Parses the text of a config.json (not NUL-terminated; any bytes; NaN and Infinity as Python writes them). path
  * names the file in messages. Every number is range-checked; a wrong type, and a missing required key of an
  * architecture that gsq computes, is ERR_USER. What is well formed and not computed by gsq (a RoPE scaling, an
  * activation, a way to quantize) is told by `unsupported`, for whoever only looks. Unknown architectures are NOT
- * refused here (host/model/family does that). */
+ * refused here (arch/family.h does that). */
 bool hf_config_parse(struct model_config *out, const char *text, size_t size, const char *path,
                      struct err *e);
 /* How it is quantized, by the text of a quantize_config.json beside a config.json that does not say: of GPTQ,
  * which older files do not name. Errors as above. */
 bool hf_config_add_quant(struct model_config *c, const char *text, size_t size, const char *path, struct err *e);
 void hf_config_free(struct model_config *c);
-/* False, and ERR_USER with the reason, where `unsupported` gives one. */
-bool hf_config_supported(const struct model_config *c, struct err *e);
 /* A config.json that says the same (apart from how it is quantized), malloc'ed: for models that come without
  * one. */
 bool hf_config_text(const struct model_config *c, char **text, size_t *size, struct err *e);
-/* Positions that a query of this layer sees, its own included; 0: all before it. */
-uint32_t config_window(const struct model_config *c, uint32_t layer);
-/* Radians per position of pair `pair` of head_dim / 2, scaling included (rope.c). */
-double rope_frequency(const struct model_config *c, uint32_t pair);
-/* What cos and sin are multiplied by. */
-double rope_attention(const struct model_config *c);
-/* The factor that goes with a yarn factor where none is given. */
-double rope_yarn_attention(double factor);
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "arch/family.h"
 #include "formats/gguf.h"
 #include "formats/gguf_names.h"
 #include "formats/hf_export.h"
@@ -507,10 +508,11 @@ static bool metadata_make(struct export_plan *p, const struct export_options *o,
 static bool check_architecture(const struct checkpoint *src, struct err *e)
 {
     const struct model_config *c = checkpoint_config(src);
-    if (!checkpoint_gguf(src) || gguf_architecture(c))
+    char known[128];
+    if (!checkpoint_gguf(src) || family_of(c))
         return true;
     err_set(e, ERR_USER, "%s: the architecture %s is not supported", checkpoint_dir(src), c->architecture);
-    return err_hint(e, "gsq makes folders of GGUFs of Llama, Mistral, Qwen2 and Qwen3 models");
+    return err_hint(e, "gsq makes folders of GGUFs of %s models", family_names(known, sizeof known));
 }
 
 bool export_plan_make(struct export_plan *p, const struct checkpoint *src, const struct export_item *items,

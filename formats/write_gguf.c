@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "arch/block.h"
 #include "formats/gguf_export.h"
 #include "formats/gguf_names.h"
 #include "host/base/num.h"
@@ -51,7 +52,7 @@ struct gguf_plan {
  * --------------------------------------------------------------------------------------------------------
  */
 
-static void part_name(char *out, size_t cap, uint32_t layer, const struct gguf_block_part *p)
+static void part_name(char *out, size_t cap, uint32_t layer, const struct block_part *p)
 {
     snprintf(out, cap, "model.layers.%u.%s", (unsigned)layer, p->hf);
 }
@@ -60,15 +61,15 @@ bool gguf_weights_each(const struct checkpoint *src,
                        bool (*fn)(void *ctx, const char *module, uint32_t rows, uint32_t cols), void *ctx)
 {
     const struct model_config *c = checkpoint_config(src);
-    const struct gguf_block_part *part;
+    const struct block_part *part;
     struct weight_info w;
     char module[96];
     const char *embedding = checkpoint_embedding_module(src), *head = checkpoint_head_module(src);
     if (!checkpoint_weight(src, embedding, &w, NULL) || !fn(ctx, embedding, w.rows, w.cols))
         return false;
     for (uint32_t l = 0; l < c->num_layers; l++)
-        for (size_t i = 0; (part = gguf_block_part(i)); i++) {
-            if (!part->matrix)
+        for (size_t i = 0; (part = block_part_at(i)); i++) {
+            if (part->kind != PART_MATRIX)
                 continue;
             part_name(module, sizeof module, l, part);
             if (!checkpoint_weight(src, module, &w, NULL) || !fn(ctx, module, w.rows, w.cols))
@@ -198,22 +199,23 @@ static bool plan_matrix(struct gguf_plan *p, const char *module, const char *fix
 static bool plan_model(struct gguf_plan *p)
 {
     const struct model_config *c = checkpoint_config(p->src);
-    const struct gguf_block_part *part;
-    char module[96];
-    if (!gguf_architecture(c)) {
+    const struct family *f = family_of(c);
+    const struct block_part *part;
+    char module[96], known[128];
+    if (!f) {
         err_set(p->e, ERR_USER, "%s: the architecture %s has no counterpart among GGUF's that gsq writes",
                 checkpoint_dir(p->src), c->architecture[0] ? c->architecture : c->model_type);
-        return err_hint(p->e, "gsq writes GGUFs of Llama, Mistral, Qwen2 and Qwen3 models");
+        return err_hint(p->e, "gsq writes GGUFs of %s models", family_names(known, sizeof known));
     }
-    if (!hf_config_supported(c, p->e) ||
+    if (!config_supported(c, p->e) ||
         !plan_matrix(p, checkpoint_embedding_module(p->src), "token_embd.weight"))
         return false;
     for (uint32_t l = 0; l < c->num_layers; l++)
-        for (size_t i = 0; (part = gguf_block_part(i)); i++) {
+        for (size_t i = 0; (part = block_part_at(i)); i++) {
             part_name(module, sizeof module, l, part);
-            if (part->qk_norm && !gguf_has_qk_norm(c))
+            if (!family_has(f, part))
                 continue;
-            if (!(part->matrix ? plan_matrix(p, module, NULL) : plan_vector(p, module)))
+            if (!(part->kind == PART_MATRIX ? plan_matrix(p, module, NULL) : plan_vector(p, module)))
                 return false;
         }
     if (!plan_vector(p, "model.norm") ||

@@ -3,7 +3,7 @@
 
 #include "formats/hub_cache.h"
 #include "host/base/str.h"
-#include "host/model/family.h"
+#include "arch/family.h"
 #include "lib/lib_internal.h"
 
 bool gsq_model_open(gsq_model **out, const char *path, struct gsq_error *e)

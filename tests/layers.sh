@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fails on an include that points upward in the layers (docs/architecture.md: base < {formats, gpu} < model < quant < lib < app), on a
+# Fails on an include that points upward in the layers (docs/architecture.md: base < arch < {formats, gpu} < model < quant < lib < app), on a
 # Vulkan header outside host/gpu, and on a test reference that uses more than base.
 set -euo pipefail
 cd "${GSQ_SOURCE:-$(dirname "$0")/..}"
@@ -8,12 +8,13 @@ cd "${GSQ_SOURCE:-$(dirname "$0")/..}"
 allowed() {
     case $1 in
     host/base/*) echo 'host/base' ;;
-    formats/*) echo 'host/base formats' ;;
+    arch/*) echo 'host/base arch' ;;
+    formats/*) echo 'host/base arch formats' ;;
     host/gpu/*) echo 'host/base host/gpu shaders' ;;
-    host/model/*) echo 'host/base host/gpu formats host/model' ;;
-    host/quant/*) echo 'host/base host/gpu formats host/model host/quant' ;;
-    lib/*) echo 'host/base host/gpu formats host/model host/quant lib' ;;
-    app/*) echo 'host/base host/gpu formats host/model host/quant lib app' ;;
+    host/model/*) echo 'host/base arch host/gpu formats host/model' ;;
+    host/quant/*) echo 'host/base arch host/gpu formats host/model host/quant' ;;
+    lib/*) echo 'host/base arch host/gpu formats host/model host/quant lib' ;;
+    app/*) echo 'host/base arch host/gpu formats host/model host/quant lib app' ;;
     tests/ref/*) echo 'host/base tests/ref' ;;
     esac
 }
@@ -61,7 +62,7 @@ while IFS= read -r file; do
         include=$(sed -nE 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*([<"][^>"]*[>"]).*/\1/p' <<<"$text")
         [[ -z $include ]] || check "$file" "$line" "$include" || bad=$((bad + 1))
     done < <(grep -nE '^[[:space:]]*#[[:space:]]*include' "$file" || true)
-done < <(find host formats lib app tests/ref -name '*.[ch]' | sort)
+done < <(find arch host formats lib app tests/ref -name '*.[ch]' | sort)
 
 if [[ $files -lt 20 ]]; then
     echo "only $files sources found: the test looks in the wrong place"

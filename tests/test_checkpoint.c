@@ -150,7 +150,7 @@ static void test_open_errors(void **state)
     tiny_write(BAD, &o);
     /* It opens, for inspect; who computes is told the reason. */
     OK(checkpoint_open(&c, BAD, &e), e);
-    FAILS(hf_config_supported(checkpoint_config(c), &e), e, ERR_USER, "awq");
+    FAILS(config_supported(checkpoint_config(c), &e), e, ERR_USER, "awq");
     checkpoint_close(&c);
 }
 

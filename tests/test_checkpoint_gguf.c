@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-#include "host/model/family.h"
+#include "arch/family.h"
 
 #define DIR_ "tmp_checkpoint_gguf"
 #include "tests/scratch_dir.h"

@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "arch/family.h"
 #include "formats/gguf_names.h"
 
 static void known_names(void **state)
@@ -69,23 +70,23 @@ static void unknown_names(void **state)
 static void permuted_modules(void **state)
 {
     (void)state;
-    struct model_config c = {.model_type = "llama", .num_heads = 8, .num_kv_heads = 2};
-    assert_string_equal(gguf_architecture(&c), "llama");
+    struct model_config c = {.model_type = "llama", .num_heads = 8, .num_kv_heads = 2, .head_dim = 4};
+    assert_string_equal(family_of(&c)->gguf, "llama");
     assert_int_equal(gguf_permuted_heads(&c, "model.layers.3.self_attn.q_proj"), 8);
     assert_int_equal(gguf_permuted_heads(&c, "model.layers.3.self_attn.k_proj"), 2);
     assert_int_equal(gguf_permuted_heads(&c, "model.layers.3.self_attn.k_proj.bias"), 2);
     assert_int_equal(gguf_permuted_heads(&c, "model.layers.3.self_attn.v_proj"), 0);
     assert_int_equal(gguf_permuted_heads(&c, "model.embed_tokens"), 0);
     strcpy(c.architecture, "MistralForCausalLM");
-    assert_string_equal(gguf_architecture(&c), "llama");
+    assert_string_equal(family_of(&c)->gguf, "llama");
     assert_int_equal(gguf_permuted_heads(&c, "model.layers.0.self_attn.q_proj"), 8);
     strcpy(c.architecture, "Qwen2ForCausalLM"); /* the architecture counts, not the model_type */
-    assert_string_equal(gguf_architecture(&c), "qwen2");
+    assert_string_equal(family_of(&c)->gguf, "qwen2");
     assert_int_equal(gguf_permuted_heads(&c, "model.layers.0.self_attn.q_proj"), 0);
     strcpy(c.architecture, "Qwen3ForCausalLM");
-    assert_string_equal(gguf_architecture(&c), "qwen3");
+    assert_string_equal(family_of(&c)->gguf, "qwen3");
     strcpy(c.architecture, "LlamaForClassification");
-    assert_null(gguf_architecture(&c));
+    assert_null(family_of(&c));
     assert_int_equal(gguf_permuted_heads(&c, "model.layers.0.self_attn.q_proj"), 0);
 }
 

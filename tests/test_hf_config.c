@@ -50,7 +50,7 @@ static void expect_unsupported(const char *more, const char *says)
     struct model_config c;
     struct err e = {0};
     expect_ok(&c, more);
-    assert_false(hf_config_supported(&c, &e));
+    assert_false(config_supported(&c, &e));
     if (!strstr(e.msg, says) || !strstr(e.msg, "config.json") || !e.hint[0] || e.kind != ERR_USER)
         fail_msg("%s: expected \"%s\", got \"%s\" (%s)", more, says, e.msg, e.hint);
     assert_null(c.rules);

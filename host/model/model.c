@@ -21,36 +21,21 @@
 /* Views are rounded up to this by gpu_alloc. */
 #define ALLOC_ALIGN 256u
 
-static const struct {
-    const char *path, *name;
-} linear_names[LINEAR_COUNT] = {
-    [LINEAR_Q] = {"self_attn.q_proj", "q_proj"},    [LINEAR_K] = {"self_attn.k_proj", "k_proj"},
-    [LINEAR_V] = {"self_attn.v_proj", "v_proj"},    [LINEAR_O] = {"self_attn.o_proj", "o_proj"},
-    [LINEAR_GATE] = {"mlp.gate_proj", "gate_proj"}, [LINEAR_UP] = {"mlp.up_proj", "up_proj"},
-    [LINEAR_DOWN] = {"mlp.down_proj", "down_proj"},
-};
+static const char *part_name(uint32_t layer, const struct block_part *p, char *out, size_t cap)
+{
+    snprintf(out, cap, "model.layers.%" PRIu32 ".%s", layer, p->hf);
+    return out;
+}
 
 const char *model_linear_name(uint32_t layer, enum linear_id id, char *out, size_t cap)
 {
-    snprintf(out, cap, "model.layers.%" PRIu32 ".%s", layer, linear_names[id].path);
-    return out;
+    return part_name(layer, block_matrix(id), out, cap);
 }
 
 const char *linear_short_name(enum linear_id id)
 {
-    return linear_names[id].name;
+    return block_part_short_name(block_matrix(id));
 }
-
-static const char *layer_module(uint32_t layer, const char *name, char *out, size_t cap)
-{
-    snprintf(out, cap, "model.layers.%" PRIu32 ".%s", layer, name);
-    return out;
-}
-
-/* The last two only in families that have them. */
-enum { NORM_ATTN, NORM_FFN, NORM_Q, NORM_K, NORM_COUNT };
-static const char *const norm_names[NORM_COUNT] = {"input_layernorm", "post_attention_layernorm",
-                                                   "self_attn.q_norm", "self_attn.k_norm"};
 
 /* ---- checks before any work ---------------------------------------------------------------------------- */
 
@@ -139,29 +124,32 @@ static bool check_no_bias(const struct model *m, const char *module, struct err 
     return !checkpoint_bias(m->ck, module) || refuse_part(m, module, "bias", e);
 }
 
+static bool check_norm(const struct model *m, const struct block_part *p, const char *name, struct err *e)
+{
+    if (!family_has(m->family, p))
+        return !checkpoint_has_module(m->ck, name) || refuse_part(m, name, "weight", e);
+    return check_module(m->ck, name, 1, block_part_cols(p, m->cfg), e) && check_no_bias(m, name, e);
+}
+
+static bool check_linear(struct model *m, int id, const char *name, struct err *e)
+{
+    if (!check_module(m->ck, name, m->rows[id], m->cols[id], e))
+        return false;
+    if (!checkpoint_bias(m->ck, name))
+        return true;
+    m->has_bias[id] = true;
+    return check_bias(m->ck, name, m->rows[id], e);
+}
+
 static bool check_layer(struct model *m, uint32_t layer, struct err *e)
 {
-    const struct model_config *c = m->cfg;
+    const struct block_part *p;
     char name[96];
-    for (int i = 0; i < NORM_COUNT; i++) {
-        uint32_t cols = i < NORM_Q ? c->hidden_size : c->head_dim;
-        layer_module(layer, norm_names[i], name, sizeof name);
-        if (i >= NORM_Q && !m->family->qk_norm) {
-            if (checkpoint_has_module(m->ck, name))
-                return refuse_part(m, name, "weight", e);
-        } else if (!check_module(m->ck, name, 1, cols, e) || !check_no_bias(m, name, e)) {
+    int id = 0;
+    for (size_t i = 0; (p = block_part_at(i)); i++) {
+        part_name(layer, p, name, sizeof name);
+        if (!(p->kind == PART_NORM ? check_norm(m, p, name, e) : check_linear(m, id++, name, e)))
             return false;
-        }
-    }
-    for (int id = 0; id < LINEAR_COUNT; id++) {
-        model_linear_name(layer, (enum linear_id)id, name, sizeof name);
-        if (!check_module(m->ck, name, m->rows[id], m->cols[id], e))
-            return false;
-        if (checkpoint_bias(m->ck, name)) {
-            if (!check_bias(m->ck, name, m->rows[id], e))
-                return false;
-            m->has_bias[id] = true;
-        }
     }
     return true;
 }
@@ -200,20 +188,10 @@ static bool check_config(struct model *m, struct err *e)
 
 static void set_shapes(struct model *m)
 {
-    const struct model_config *c = m->cfg;
-    uint32_t q = c->num_heads * c->head_dim, kv = c->num_kv_heads * c->head_dim;
-    const uint32_t shapes[LINEAR_COUNT][2] = {
-        [LINEAR_Q] = {q, c->hidden_size},
-        [LINEAR_K] = {kv, c->hidden_size},
-        [LINEAR_V] = {kv, c->hidden_size},
-        [LINEAR_O] = {c->hidden_size, q},
-        [LINEAR_GATE] = {c->intermediate_size, c->hidden_size},
-        [LINEAR_UP] = {c->intermediate_size, c->hidden_size},
-        [LINEAR_DOWN] = {c->hidden_size, c->intermediate_size},
-    };
-    for (int id = 0; id < LINEAR_COUNT; id++) {
-        m->rows[id] = shapes[id][0];
-        m->cols[id] = shapes[id][1];
+    const struct block_part *p;
+    for (size_t id = 0; (p = block_matrix(id)); id++) {
+        m->rows[id] = block_part_rows(p, m->cfg);
+        m->cols[id] = block_part_cols(p, m->cfg);
     }
 }
 
@@ -402,12 +380,15 @@ uint64_t model_head_bytes(const struct model *m)
     return (uint64_t)m->cfg->vocab_size * m->cfg->hidden_size * 4;
 }
 
-static bool load_norm(struct model *m, uint32_t layer, int id, uint32_t cols, struct gpu_arena *arena,
-                      struct gpu_view *out, struct err *e)
+/* One that the family's blocks do not have stays an empty view. */
+static bool load_norm(struct model *m, uint32_t layer, enum role role, struct gpu_arena *arena, struct gpu_view *out,
+                      struct err *e)
 {
+    const struct block_part *p = block_part_of(role);
     char module[96];
-    layer_module(layer, norm_names[id], module, sizeof module);
-    return gpu_alloc(arena, cols * 4ull, out, e) && model_load_matrix(m, module, 0, 1, *out, e);
+    part_name(layer, p, module, sizeof module);
+    return !family_has(m->family, p) || (gpu_alloc(arena, block_part_cols(p, m->cfg) * 4ull, out, e) &&
+                                         model_load_matrix(m, module, 0, 1, *out, e));
 }
 
 bool model_load_block(struct model *m, uint32_t layer, struct gpu_arena *arena, struct block_weights *out,
@@ -419,14 +400,12 @@ bool model_load_block(struct model *m, uint32_t layer, struct gpu_arena *arena, 
 bool model_load_block_some(struct model *m, uint32_t layer, unsigned linears, struct gpu_arena *arena,
                            struct block_weights *out, struct err *e)
 {
-    const struct model_config *c = m->cfg;
-    uint32_t window = m->family->sliding_window ? config_window(c, layer) : 0;
+    uint32_t window = m->family->sliding_window ? config_window(m->cfg, layer) : 0;
     *out = (struct block_weights){.sliding = window < m->ctx ? window : 0};
-    bool ok = load_norm(m, layer, NORM_ATTN, c->hidden_size, arena, &out->attn_norm, e) &&
-              load_norm(m, layer, NORM_FFN, c->hidden_size, arena, &out->ffn_norm, e);
-    if (ok && m->family->qk_norm)
-        ok = load_norm(m, layer, NORM_Q, c->head_dim, arena, &out->q_norm, e) &&
-             load_norm(m, layer, NORM_K, c->head_dim, arena, &out->k_norm, e);
+    bool ok = load_norm(m, layer, ROLE_ATTN_NORM, arena, &out->attn_norm, e) &&
+              load_norm(m, layer, ROLE_FFN_NORM, arena, &out->ffn_norm, e) &&
+              load_norm(m, layer, ROLE_Q_NORM, arena, &out->q_norm, e) &&
+              load_norm(m, layer, ROLE_K_NORM, arena, &out->k_norm, e);
     for (int id = 0; ok && id < LINEAR_COUNT; id++) {
         char name[96];
         model_linear_name(layer, (enum linear_id)id, name, sizeof name);
@@ -453,16 +432,11 @@ static bool check_finite(const struct model *m, const char *module, struct check
 static bool check_finite_layer(const struct model *m, uint32_t layer, struct checkpoint_sums *sums,
                                struct err *e)
 {
+    const struct block_part *p;
     char name[96];
-    for (int i = 0; i < (m->family->qk_norm ? NORM_COUNT : NORM_Q); i++) {
-        if (!check_finite(m, layer_module(layer, norm_names[i], name, sizeof name), sums, e))
+    for (size_t i = 0; (p = block_part_at(i)); i++)
+        if (family_has(m->family, p) && !check_finite(m, part_name(layer, p, name, sizeof name), sums, e))
             return false;
-    }
-    for (int id = 0; id < LINEAR_COUNT; id++) {
-        if (!check_finite(m, model_linear_name(layer, (enum linear_id)id, name, sizeof name), sums,
-                          e))
-            return false;
-    }
     return true;
 }
 

@@ -2,12 +2,12 @@
 #ifndef MODEL_MODEL_H
 #define MODEL_MODEL_H
 
+#include "arch/block.h"
 #include "formats/checkpoint_in.h"
 #include "formats/checkpoint_sum.h"
 #include "host/gpu/gpu_cmd.h"
-#include "host/model/family.h"
 
-/* The linears of a block, in the order they are quantized. */
+/* The linears of a block: block_matrix's numbers. */
 enum linear_id { LINEAR_Q, LINEAR_K, LINEAR_V, LINEAR_O, LINEAR_GATE, LINEAR_UP, LINEAR_DOWN, LINEAR_COUNT };
 
 struct model {

@@ -16,12 +16,6 @@
 #define BATCH_TOKENS_CPU 4096u
 #define BATCH_TOKENS_GPU 8192u
 
-/* Inputs of a block that differ: of q, k, v; of o; of gate, up; of down. */
-enum { IN_ATTN, IN_O, IN_FFN, IN_DOWN, INPUTS };
-static const int input_of[LINEAR_COUNT] = {IN_ATTN, IN_ATTN, IN_ATTN, IN_O, IN_FFN, IN_FFN, IN_DOWN};
-/* A linear that has it, for its width. */
-static const enum linear_id linear_with[INPUTS] = {LINEAR_Q, LINEAR_O, LINEAR_GATE, LINEAR_DOWN};
-
 struct collect {
     struct gpu_cmd *cmd;
     const struct imatrix_options *o;
@@ -32,7 +26,7 @@ struct collect {
     uint32_t batch; /* windows */
     struct block_scratch s;
     struct gpu_view staging;      /* [batch * ctx, hidden] */
-    struct gpu_view sums[INPUTS]; /* [width of the input] */
+    struct gpu_view sums[INPUT_COUNT]; /* [width of the input] */
     uint64_t start_ns;
     struct eta eta;
     struct progress_watch watch;
@@ -96,9 +90,9 @@ static bool report(struct collect *c, uint32_t layer, uint32_t windows, struct e
     return tell(c, detail, layer + 1, windows, e);
 }
 
-static void add(struct collect *c, int input, struct gpu_view x, uint32_t windows, uint32_t cols)
+static void add(struct collect *c, enum input input, struct gpu_view x, uint32_t windows)
 {
-    uint32_t rows = windows * c->w.ctx;
+    uint32_t rows = windows * c->w.ctx, cols = input_width(input, c->m->cfg);
     q_col_sumsq(c->cmd, &(struct col_sumsq_args){.x = gpu_slice(x, 0, (uint64_t)rows * cols * 4),
                                                  .sums = c->sums[input],
                                                  .rows = rows,
@@ -110,21 +104,21 @@ static bool run_batch(struct collect *c, const struct block_weights *b, uint32_t
                       struct err *e)
 {
     struct gpu_view x;
-    const uint32_t *cols = c->m->cols;
     if (!acts_get(c->acts, w0, n, c->staging, &x, e))
         return false;
     block_attn_fwd(c->m, b, &c->s, x, x, n);
-    add(c, IN_ATTN, c->s.norm, n, cols[LINEAR_Q]);
-    add(c, IN_O, c->s.attn, n, cols[LINEAR_O]);
+    add(c, INPUT_ATTN, c->s.norm, n);
+    add(c, INPUT_HEADS, c->s.attn, n);
     block_ffn_fwd(c->m, b, &c->s, x, x, n);
-    add(c, IN_FFN, c->s.norm, n, cols[LINEAR_GATE]);
-    add(c, IN_DOWN, c->s.act, n, cols[LINEAR_DOWN]);
+    add(c, INPUT_FFN, c->s.norm, n);
+    add(c, INPUT_MIDDLE, c->s.act, n);
     return acts_put(c->acts, w0, n, x, e);
 }
 
 /* The sums of one input, as an entry of its own. */
-static bool take(struct collect *c, const char *module, int input, uint32_t cols, struct err *e)
+static bool take(struct collect *c, const char *module, enum input input, struct err *e)
 {
+    uint32_t cols = input_width(input, c->m->cfg);
     float *sums;
     if (!imatrix_add(c->out, module, cols, (double)c->w.n * c->w.ctx, &sums, e) ||
         !gpu_download(c->cmd, gpu_slice(c->sums[input], 0, cols * 4ull), sums, cols * 4ull, e))
@@ -149,7 +143,7 @@ static bool run_block(struct collect *c, uint32_t layer, struct err *e)
     eta_end(&c->eta, os_now_ns());
     eta_begin(&c->eta, WORK_FORWARD, block_work(c), os_now_ns());
     progress_meter(&c->watch, model_block_products(c->m) * c->w.n * c->w.ctx);
-    for (int i = 0; i < INPUTS; i++)
+    for (int i = 0; i < INPUT_COUNT; i++)
         gpu_fill(c->cmd, c->sums[i], 0);
     for (uint32_t w = 0; w < c->w.n; w += c->batch) {
         uint32_t n = (uint32_t)min_u64(c->batch, c->w.n - w);
@@ -157,8 +151,8 @@ static bool run_block(struct collect *c, uint32_t layer, struct err *e)
             return false;
     }
     for (int id = 0; id < LINEAR_COUNT; id++)
-        if (!take(c, model_linear_name(layer, (enum linear_id)id, module, sizeof module), input_of[id],
-                  c->m->cols[id], e))
+        if (!take(c, model_linear_name(layer, (enum linear_id)id, module, sizeof module),
+                  block_matrix((size_t)id)->input, e))
             return false;
     eta_end(&c->eta, os_now_ns());
     gpu_arena_reset(c->weights, 0);
@@ -169,18 +163,18 @@ static bool run_block(struct collect *c, uint32_t layer, struct err *e)
 static bool run_head(struct collect *c, struct err *e)
 {
     uint32_t hidden = c->m->cfg->hidden_size;
-    gpu_fill(c->cmd, c->sums[IN_ATTN], 0);
+    gpu_fill(c->cmd, c->sums[INPUT_ATTN], 0);
     for (uint32_t w = 0; w < c->w.n; w += c->batch) {
         uint32_t n = (uint32_t)min_u64(c->batch, c->w.n - w);
         struct gpu_view x;
         if (!acts_get(c->acts, w, n, c->staging, &x, e))
             return false;
         block_rmsnorm(c->m, x, c->m->final_norm, c->s.norm, n * c->w.ctx, hidden);
-        add(c, IN_ATTN, c->s.norm, n, hidden);
+        add(c, INPUT_ATTN, c->s.norm, n);
         if (!gpu_cmd_finish(c->cmd, e))
             return false;
     }
-    return take(c, c->m->cfg->tie_word_embeddings ? "model.embed_tokens" : "lm_head", IN_ATTN, hidden, e);
+    return take(c, c->m->cfg->tie_word_embeddings ? "model.embed_tokens" : "lm_head", INPUT_ATTN, e);
 }
 
 /* Batch size, scratch, and the place of the hidden states, from what the device has left. */
@@ -202,8 +196,8 @@ static bool make_room(struct collect *c, struct err *e)
     bool ok = acts_create(&c->acts, c->m, c->w.n, &o, e) &&
               block_scratch_create(&c->s, c->scratch, c->m, c->batch, SCRATCH_FORWARD, e) &&
               gpu_alloc(c->scratch, acts_bytes(c->m, c->batch), &c->staging, e);
-    for (int i = 0; ok && i < INPUTS; i++)
-        ok = gpu_alloc(c->scratch, c->m->cols[linear_with[i]] * 4ull, &c->sums[i], e);
+    for (int i = 0; ok && i < INPUT_COUNT; i++)
+        ok = gpu_alloc(c->scratch, input_width((enum input)i, c->m->cfg) * 4ull, &c->sums[i], e);
     return ok;
 }
 

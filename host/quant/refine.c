@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "arch/family.h"
 #include "formats/gguf.h"
 #include "formats/gguf_names.h"
 #include "formats/gguf_type.h"
@@ -39,7 +40,8 @@ bool refine_check(const struct checkpoint *file, const struct checkpoint *master
         err_set(e, ERR_USER, "--refine %s: it is split into %" PRIu64 " files", checkpoint_dir(file), parts);
         return err_hint(e, "merge them first: llama-gguf-split --merge");
     }
-    const char *arch_a = gguf_architecture(a), *arch_b = gguf_architecture(b);
+    const struct family *fa = family_of(a), *fb = family_of(b);
+    const char *arch_a = fa ? fa->gguf : NULL, *arch_b = fb ? fb->gguf : NULL;
     if (!arch_a || !arch_b || strcmp(arch_a, arch_b) != 0) {
         err_set(e, ERR_USER, "--refine %s: its architecture is %s, that of %s is %s", checkpoint_dir(file),
                 arch_a ? arch_a : "unknown", checkpoint_dir(master), arch_b ? arch_b : "unknown");

@@ -1,5 +1,5 @@
 /* Any bytes as config.json: what is accepted must be within range; of a model that gsq does not compute, what is shown. */
-#include "formats/gguf_names.h"
+#include "arch/family.h"
 #include "formats/hf_config.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -10,10 +10,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct err e;
     if (!hf_config_parse(&c, (const char *)data, size, "fuzz", &e))
         return 0;
-    bool supported = hf_config_supported(&c, &e);
+    bool supported = config_supported(&c, &e);
     if (!supported && (e.kind != ERR_USER || !e.msg[0] || !e.hint[0]))
         __builtin_trap();
-    if (supported && gguf_architecture(&c) &&
+    if (supported && family_of(&c) &&
         (!c.hidden_size || !c.num_kv_heads || c.num_heads % c.num_kv_heads || !c.head_dim || c.head_dim % 2))
         __builtin_trap();
     if ((c.quant == QUANT_NONE) != (c.n_rules == 0) || (c.n_rules && c.rules[c.n_rules - 1].regex))

@@ -1,7 +1,7 @@
 /* Rotary embeddings: how fast each pair of a head turns, under the scalings that stretch a context. */
 #include <math.h>
 
-#include "formats/hf_config.h"
+#include "arch/config.h"
 
 #define PI 3.14159265358979323846
 
@@ -64,9 +64,4 @@ double rope_attention(const struct model_config *c)
 double rope_yarn_attention(double factor)
 {
     return factor > 1 ? 0.1 * log(factor) + 1 : 1;
-}
-
-uint32_t config_window(const struct model_config *c, uint32_t layer)
-{
-    return c->slides && !c->slides[layer] ? 0 : c->sliding_window;
 }

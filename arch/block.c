@@ -1,0 +1,106 @@
+#include "arch/block.h"
+
+#include <string.h>
+
+static const struct block_part parts[ROLE_COUNT] = {
+    /* role, names, kind, half, input, rows and columns, turned */
+    {ROLE_ATTN_NORM, "input_layernorm", "attn_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false},
+    {ROLE_Q, "self_attn.q_proj", "attn_q", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_HEADS, WIDTH_HIDDEN, true},
+    {ROLE_K, "self_attn.k_proj", "attn_k", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_KV_HEADS, WIDTH_HIDDEN, true},
+    {ROLE_V, "self_attn.v_proj", "attn_v", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_KV_HEADS, WIDTH_HIDDEN, false},
+    {ROLE_Q_NORM, "self_attn.q_norm", "attn_q_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HEAD, false},
+    {ROLE_K_NORM, "self_attn.k_norm", "attn_k_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HEAD, false},
+    {ROLE_O, "self_attn.o_proj", "attn_output", PART_MATRIX, HALF_ATTN, INPUT_HEADS, WIDTH_HIDDEN, WIDTH_HEADS, false},
+    {ROLE_FFN_NORM, "post_attention_layernorm", "ffn_norm", PART_NORM, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false},
+    {ROLE_GATE, "mlp.gate_proj", "ffn_gate", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_MIDDLE, WIDTH_HIDDEN, false},
+    {ROLE_UP, "mlp.up_proj", "ffn_up", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_MIDDLE, WIDTH_HIDDEN, false},
+    {ROLE_DOWN, "mlp.down_proj", "ffn_down", PART_MATRIX, HALF_FFN, INPUT_MIDDLE, WIDTH_HIDDEN, WIDTH_MIDDLE, false},
+};
+
+const struct block_part *block_part_at(size_t i)
+{
+    return i < ROLE_COUNT ? &parts[i] : NULL;
+}
+
+const struct block_part *block_part_of(enum role role)
+{
+    return &parts[role];
+}
+
+const struct block_part *block_matrix(size_t i)
+{
+    for (size_t k = 0; k < ROLE_COUNT; k++)
+        if (parts[k].kind == PART_MATRIX && i-- == 0)
+            return &parts[k];
+    return NULL;
+}
+
+static bool same(const char *s, size_t n, const char *other)
+{
+    return strlen(other) == n && memcmp(s, other, n) == 0;
+}
+
+const struct block_part *block_part_named(const char *hf, size_t n)
+{
+    for (size_t i = 0; i < ROLE_COUNT; i++)
+        if (same(hf, n, parts[i].hf))
+            return &parts[i];
+    return NULL;
+}
+
+const struct block_part *block_part_named_gguf(const char *name, size_t n)
+{
+    for (size_t i = 0; i < ROLE_COUNT; i++)
+        if (same(name, n, parts[i].gguf))
+            return &parts[i];
+    return NULL;
+}
+
+const char *block_part_short_name(const struct block_part *p)
+{
+    const char *dot = strrchr(p->hf, '.');
+    return dot ? dot + 1 : p->hf;
+}
+
+bool family_has(const struct family *f, const struct block_part *p)
+{
+    bool optional = p->role == ROLE_Q_NORM || p->role == ROLE_K_NORM;
+    return !optional || (f && f->qk_norm);
+}
+
+static uint32_t width(enum width w, const struct model_config *c)
+{
+    switch (w) {
+    case WIDTH_HIDDEN:
+        return c->hidden_size;
+    case WIDTH_HEAD:
+        return c->head_dim;
+    case WIDTH_HEADS:
+        return c->num_heads * c->head_dim;
+    case WIDTH_KV_HEADS:
+        return c->num_kv_heads * c->head_dim;
+    case WIDTH_MIDDLE:
+        return c->intermediate_size;
+    case WIDTH_ONE:
+        break;
+    }
+    return 1;
+}
+
+uint32_t block_part_rows(const struct block_part *p, const struct model_config *c)
+{
+    return width(p->rows, c);
+}
+
+uint32_t block_part_cols(const struct block_part *p, const struct model_config *c)
+{
+    return width(p->cols, c);
+}
+
+uint32_t input_width(enum input in, const struct model_config *c)
+{
+    for (size_t i = 0; i < ROLE_COUNT; i++)
+        if (parts[i].input == in && parts[i].kind == PART_MATRIX)
+            return block_part_cols(&parts[i], c);
+    return 0;
+}

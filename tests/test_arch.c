@@ -1,0 +1,102 @@
+/* arch/: the tables of families and parts. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "host/model/model.h"
+
+static void parts_are_listed_by_role(void **state)
+{
+    (void)state;
+    const struct block_part *p;
+    size_t n = 0, matrices = 0;
+    for (; (p = block_part_at(n)); n++) {
+        assert_int_equal(p->role, n);
+        assert_ptr_equal(block_part_of(p->role), p);
+        assert_ptr_equal(block_part_named(p->hf, strlen(p->hf)), p);
+        assert_ptr_equal(block_part_named_gguf(p->gguf, strlen(p->gguf)), p);
+        if (p->kind == PART_MATRIX)
+            assert_ptr_equal(block_matrix(matrices++), p);
+    }
+    assert_int_equal(n, ROLE_COUNT);
+    assert_int_equal(matrices, LINEAR_COUNT);
+    assert_null(block_matrix(LINEAR_COUNT));
+    assert_null(block_part_named("self_attn.q_projx", 17));
+    assert_null(block_part_named("self_attn.q_pro", 15));
+    assert_null(block_part_named_gguf("attn_qkv", 8));
+}
+
+/* The noise of a matrix is keyed by its number in the block, which must stay. */
+static void numbers_of_matrices(void **state)
+{
+    (void)state;
+    static const enum role roles[LINEAR_COUNT] = {
+        [LINEAR_Q] = ROLE_Q,       [LINEAR_K] = ROLE_K,   [LINEAR_V] = ROLE_V,       [LINEAR_O] = ROLE_O,
+        [LINEAR_GATE] = ROLE_GATE, [LINEAR_UP] = ROLE_UP, [LINEAR_DOWN] = ROLE_DOWN,
+    };
+    for (size_t i = 0; i < LINEAR_COUNT; i++) {
+        assert_int_equal(block_matrix(i)->role, roles[i]);
+        assert_int_equal(block_matrix(i)->half, i < LINEAR_GATE ? HALF_ATTN : HALF_FFN);
+    }
+    assert_string_equal(block_part_short_name(block_matrix(LINEAR_DOWN)), "down_proj");
+    assert_string_equal(block_part_short_name(block_part_of(ROLE_ATTN_NORM)), "input_layernorm");
+}
+
+static void shapes(void **state)
+{
+    (void)state;
+    /* Heads of 24 numbers, which are wider together than the model. */
+    const struct model_config c = {
+        .hidden_size = 64, .intermediate_size = 176, .num_heads = 4, .num_kv_heads = 2, .head_dim = 24};
+    static const uint32_t shape[ROLE_COUNT][2] = {
+        [ROLE_ATTN_NORM] = {1, 64}, [ROLE_Q] = {96, 64},      [ROLE_K] = {48, 64},   [ROLE_V] = {48, 64},
+        [ROLE_Q_NORM] = {1, 24},    [ROLE_K_NORM] = {1, 24},  [ROLE_O] = {64, 96},   [ROLE_FFN_NORM] = {1, 64},
+        [ROLE_GATE] = {176, 64},    [ROLE_UP] = {176, 64},    [ROLE_DOWN] = {64, 176},
+    };
+    for (int r = 0; r < ROLE_COUNT; r++) {
+        assert_int_equal(block_part_rows(block_part_of((enum role)r), &c), shape[r][0]);
+        assert_int_equal(block_part_cols(block_part_of((enum role)r), &c), shape[r][1]);
+    }
+    /* Who reads an input agrees on its width. */
+    for (size_t i = 0; i < LINEAR_COUNT; i++)
+        assert_int_equal(input_width(block_matrix(i)->input, &c), block_part_cols(block_matrix(i), &c));
+}
+
+static void families(void **state)
+{
+    (void)state;
+    const struct family *f;
+    char names[64], cut[12];
+    for (size_t i = 0; (f = family_at(i)); i++) {
+        struct model_config c = {0};
+        strcpy(c.architecture, f->architecture);
+        assert_ptr_equal(family_of(&c), f);
+        assert_ptr_equal(family_of_gguf(f->gguf, f->sliding_window), f);
+        for (size_t k = 0; k < i; k++)
+            assert_string_not_equal(family_at(k)->architecture, f->architecture);
+        assert_true(family_has(f, block_part_of(ROLE_Q)));
+        assert_int_equal(family_has(f, block_part_of(ROLE_K_NORM)), f->qk_norm);
+    }
+    assert_string_equal(family_of_gguf("llama", false)->name, "Llama");
+    assert_string_equal(family_of_gguf("llama", true)->name, "Mistral");
+    assert_string_equal(family_of_gguf("qwen2", false)->name, "Qwen2");
+    assert_null(family_of_gguf("mamba", false));
+    assert_false(family_has(NULL, block_part_of(ROLE_Q_NORM)));
+    assert_string_equal(family_names(names, sizeof names), "Llama, Mistral, Qwen2 and Qwen3");
+    assert_true(strlen(family_names(cut, sizeof cut)) < sizeof cut);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(parts_are_listed_by_role),
+        cmocka_unit_test(numbers_of_matrices),
+        cmocka_unit_test(shapes),
+        cmocka_unit_test(families),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
