@@ -5,7 +5,7 @@
 FROM debian:12-slim AS build
 WORKDIR /src
 COPY . .
-# The commit cannot be asked of git here: --build-arg COMMIT=$(git rev-parse --short HEAD)
+# The commit cannot be asked of git here: --build-arg COMMIT=$(cmake -P cmake/version.cmake)
 ARG COMMIT=
 RUN scripts/setup.sh --packages --no-driver && \
     cmake --preset release -B build/deb -DGSQ_TESTS=OFF -DGSQ_COMMIT="$COMMIT" && cmake --build build/deb && \

@@ -22,7 +22,7 @@ trap chroot_close_all EXIT
 out=$PWD/build/packages
 newest_glibc=2.31
 # Where there is no git checkout the build cannot see the commit.
-commit=$(git describe --always --dirty --exclude '*' 2>/dev/null || true)
+commit=$(cmake -P cmake/version.cmake)
 kinds=("$@")
 if [[ ${#kinds[@]} -eq 0 ]]; then
     kinds=(deb tarball windows)

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "host/base/log.h"
+#include "host/base/version.h"
 #include "host/quant/store.h"
 
 #define DIR_ "tmp_store"
@@ -266,8 +267,42 @@ static void test_accept(void **state)
     const struct store_field other[] = {{"seed", "2"}, {"device", "two"}, {"kernels", "l"}};
     FAILS(store_open(&s, WORK, other, 3, "device,kernels", &e), e, ERR_USER,
           "belongs to another run: its seed");
-    assert_true(manifest_accept_check("gsq,memory,files,driver", &e));
+    assert_true(manifest_accept_check("gsq,version,memory,files,driver", &e));
     FAILS(manifest_accept_check("device,seed", &e), e, ERR_USER, "--accept seed is unknown");
+}
+
+/* A folder that other code began: never in silence, and by name. */
+static void test_version(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct store *s;
+    struct store_field now[] = {{"seed", "1"}, {"device", "one"}, {"kernels", "k"}, {"version", "0.0.1 (of old)"}};
+    /* The folder has no such field: what began it is known all the same. */
+    FAILS(store_open(&s, WORK, now, 4, NULL, &e), e, ERR_USER, "was begun by gsq ");
+    assert_non_null(strstr(e.msg, version_text()));
+    assert_non_null(strstr(e.msg, "this is gsq 0.0.1 (of old)"));
+    assert_non_null(strstr(e.hint, "--accept version"));
+    assert_non_null(strstr(e.hint, "finish it with that gsq"));
+    now[3].value = version_text();
+    e = (struct err){0};
+    OK(store_open(&s, WORK, now, 4, NULL, &e), e);
+    store_close(&s);
+    /* Accepted, and from then on the run's own. */
+    now[3].value = "0.0.1 (of old)";
+    OK(store_open(&s, WORK, now, 4, "version", &e), e);
+    assert_int_equal(store_check(s, &plan), LAYERS);
+    store_close(&s);
+    OK(store_open(&s, WORK, now, 4, NULL, &e), e);
+    store_close(&s);
+    now[3].value = version_text();
+    FAILS(store_open(&s, WORK, now, 4, NULL, &e), e, ERR_USER, "was begun by gsq 0.0.1 (of old)");
+    /* Beside another difference it is one of the list; beside another run it is no matter. */
+    now[1].value = "two";
+    FAILS(store_open(&s, WORK, now, 4, "version", &e), e, ERR_USER, "device was one, is two");
+    FAILS(store_open(&s, WORK, now, 4, NULL, &e), e, ERR_USER, "version was 0.0.1 (of old)");
+    now[0].value = "2";
+    FAILS(store_open(&s, WORK, now, 4, "version,device", &e), e, ERR_USER, "belongs to another run: its seed");
 }
 
 static void test_importance(void **state)
@@ -297,6 +332,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_values, setup, teardown),
         cmocka_unit_test_setup_teardown(test_manifest, setup, teardown),
         cmocka_unit_test_setup_teardown(test_accept, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_version, setup, teardown),
         cmocka_unit_test_setup_teardown(test_importance, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,9 +2,10 @@
 #ifndef BASE_VERSION_H
 #define BASE_VERSION_H
 
-/* "0.1.0 (5fc8479)": the release, and the commit it was built from; "-dirty" behind it where files differed from that, and
- * the release alone where there was no git checkout. For people and records: what is written into models names the release
- * alone (GSQ_VERSION), so that a commit that changes nothing in them changes nothing. */
+/* "0.2.0" for a release, "0.2.0 (9feafdd1a2)" for another commit, "0.2.0 (9feafdd1a2-dirty.1a2b3c4d)" where the program's files
+ * differ from that: cmake/version.cmake. The same for every build of the same files. For people, records, and to know whether
+ * a work folder is of the same code; what is written into models names the release alone (GSQ_VERSION), so that a commit that
+ * changes nothing in them changes nothing. */
 const char *version_text(void);
 
 #endif

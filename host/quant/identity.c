@@ -12,6 +12,7 @@
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/base/out_path.h"
+#include "host/base/version.h"
 #include "host/gpu/gpu_pipeline.h"
 #include "host/quant/tune_block.h"
 
@@ -137,6 +138,7 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
     if (!hash_model(model, &h, e) || !hash_files(model->ck, &files, e))
         return false;
     snprintf(text, sizeof text, "method %d", METHOD_REVISION);
+    put(id, MANIFEST_VERSION, version_text());
     put(id, "gsq", text);
     put_hash(id, "model", h);
     if (refined) {
@@ -203,7 +205,7 @@ static struct hash128 add_text(const char *text, struct hash128 h)
 
 void identity_result(const struct identity *id, const struct quantize_options *o, const struct plan *p, char hex[33])
 {
-    static const char *const leaves[] = {"device", "driver", "kernels", "memory"};
+    static const char *const leaves[] = {MANIFEST_VERSION, "device", "driver", "kernels", "memory"};
     struct hash128 h = {0};
     char path[4096], dir[4096], text[64];
     for (size_t i = 0; i < id->n; i++) {

@@ -24,7 +24,7 @@ struct manifest {
 
 const char *const *manifest_place_fields(void)
 {
-    static const char *const names[] = {"gsq", "device", "driver", "kernels", "memory", "files", NULL};
+    static const char *const names[] = {MANIFEST_VERSION, "gsq", "device", "driver", "kernels", "memory", "files", NULL};
     return names;
 }
 
@@ -201,6 +201,15 @@ static const char *value_of(const struct store_field *fields, size_t n, const ch
     return NULL;
 }
 
+/* What the folder has; of one that was begun before the version was a field, what began it. */
+static const char *recorded(const struct manifest *m, const char *name)
+{
+    const char *value = manifest_value(m, name);
+    if (!value && strcmp(name, MANIFEST_VERSION) == 0)
+        value = cJSON_GetStringValue(json_get(m->root, "version"));
+    return value;
+}
+
 /* d: room for all fields of both. */
 static size_t differences(const struct manifest *m, const struct store_field *fields, size_t n,
                           struct difference *d)
@@ -208,7 +217,7 @@ static size_t differences(const struct manifest *m, const struct store_field *fi
     size_t found = 0;
     const cJSON *field;
     for (size_t i = 0; i < n; i++) {
-        const char *was = manifest_value(m, fields[i].name);
+        const char *was = recorded(m, fields[i].name);
         if (!was || strcmp(was, fields[i].value) != 0)
             d[found++] = (struct difference){fields[i].name, was, fields[i].value};
     }
@@ -220,10 +229,23 @@ static size_t differences(const struct manifest *m, const struct store_field *fi
     return found;
 }
 
+/* Only the code is another. */
+static bool refuse_version(const struct difference *d, const char *path, struct err *e)
+{
+    err_set(e, ERR_USER, "%s: this run was begun by gsq %.150s, and this is gsq %.150s", path,
+            d->was ? d->was : "of an unknown version", d->now ? d->now : "of an unknown version");
+    return err_hint(e,
+                    "finish it with that gsq, or begin anew: with another --work folder, or with this one removed. "
+                    "--accept " MANIFEST_VERSION " goes on with this gsq: finished blocks are kept, but the result "
+                    "may not have the bytes that either writes alone");
+}
+
 /* Refuses, naming all that is to be accepted. */
 static bool refuse_places(const struct difference *d, size_t n, const char *path, struct err *e)
 {
     struct strbuf names = {0}, values = {0};
+    if (n == 1 && strcmp(d[0].name, MANIFEST_VERSION) == 0)
+        return refuse_version(d, path, e);
     for (size_t i = 0; i < n; i++) {
         strbuf_printf(&names, "%s%s", i ? "," : "", d[i].name);
         strbuf_printf(&values, "%s%s was %.150s, is %.150s", i ? "; " : "", d[i].name,
@@ -254,8 +276,9 @@ static bool note_all(cJSON *accepted, const struct difference *d, size_t n)
             cJSON_Delete(note);
             return false;
         }
-        log_warn("%s: was %s, is %s, as accepted: the result will not have the bytes of an undisturbed run",
-                 d[i].name, d[i].was ? d[i].was : "not recorded", d[i].now ? d[i].now : "not recorded");
+        log_warn("%s: was %s, is %s, as accepted: the result %s not have the bytes of an undisturbed run", d[i].name,
+                 d[i].was ? d[i].was : "not recorded", d[i].now ? d[i].now : "not recorded",
+                 strcmp(d[i].name, MANIFEST_VERSION) == 0 ? "may" : "will");
     }
     return true;
 }

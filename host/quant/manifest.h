@@ -17,7 +17,9 @@ struct store_field {
     const char *name, *value;
 };
 
-/* "gsq, device, driver, kernels, ...": NULL ends the list. */
+/* The field with the version of the code (host/base/version.h). */
+#define MANIFEST_VERSION "version"
+/* "version, gsq, device, driver, kernels, ...": NULL ends the list. */
 const char *const *manifest_place_fields(void);
 /* Whether every name of a list "device,kernels" is one of those; ERR_USER naming the first that is not. NULL
  * is an empty list. */
