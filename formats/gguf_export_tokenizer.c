@@ -405,7 +405,9 @@ static bool put_template_files(struct templates *t, bool *found)
     if (!os_list(dir, note_template, t, f->e))
         return false;
     for (size_t i = 0; i < t->n_files; i++) {
-        if (!side_file(dir, t->files[i], !f->out->quiet, path, NULL))
+        char name[TEMPLATE_NAME + 32];
+        snprintf(name, sizeof name, "additional_chat_templates/%s", t->files[i]);
+        if (!side_file(f->dir, name, !f->out->quiet, path, NULL))
             continue;
         if (!os_read_file(path, CONFIG_MAX, &text, &size, f->e))
             return false;

@@ -86,7 +86,11 @@ struct export_plan {
 bool export_plan_make(struct export_plan *p, const struct checkpoint *src, const struct export_item *items,
                       size_t n, const struct export_options *o, struct err *e);
 void export_plan_free(struct export_plan *p);
-/* Files carried over byte for byte: tokenizer and generation settings. */
+/* Files carried over byte for byte: tokenizer, chat templates, generation settings. name: as it is from the folder. */
 bool export_carries(const char *name);
+/* Of these, what os_list does not come to: "additional_chat_templates/NAME.jinja", in sorted order. */
+#define EXPORT_TEMPLATES "additional_chat_templates"
+bool export_list_templates(const char *dir, bool (*fn)(void *ctx, const char *name, struct err *e), void *ctx,
+                           struct err *e);
 
 #endif

@@ -568,7 +568,31 @@ bool export_carries(const char *name)
             return true;
     }
     return (strncmp(name, "tokenizer", 9) == 0 && ends_with(name, ".json")) ||
-           (strncmp(name, "chat_template.", 14) == 0 && !ends_with(name, ".gsq-tmp"));
+           (strncmp(name, "chat_template.", 14) == 0 && !ends_with(name, ".gsq-tmp")) ||
+           (strncmp(name, EXPORT_TEMPLATES "/", strlen(EXPORT_TEMPLATES "/")) == 0 && ends_with(name, ".jinja"));
+}
+
+struct listing {
+    bool (*fn)(void *ctx, const char *name, struct err *e);
+    void *ctx;
+};
+
+static bool from_above(void *ctx, const char *name, struct err *e)
+{
+    const struct listing *l = ctx;
+    char path[512];
+    int n = snprintf(path, sizeof path, EXPORT_TEMPLATES "/%s", name);
+    return n >= (int)sizeof path || !export_carries(path) || l->fn(l->ctx, path, e);
+}
+
+bool export_list_templates(const char *dir, bool (*fn)(void *ctx, const char *name, struct err *e), void *ctx,
+                           struct err *e)
+{
+    struct listing l = {fn, ctx};
+    char path[4096];
+    if (!os_path_join(path, sizeof path, dir, EXPORT_TEMPLATES, e))
+        return false;
+    return os_stat(path, NULL) != OS_DIR || os_list(path, from_above, &l, e);
 }
 
 struct carried {
@@ -602,7 +626,9 @@ uint64_t export_size(const struct checkpoint *src, const struct export_item *ite
     const struct gguf *g = checkpoint_gguf(src);
     for (size_t i = 0; g && i < gguf_kv_count(g); i++)
         c.bytes += 3 * gguf_kv_at(g, i)->bytes;
-    if (!g)
+    if (!g) {
         os_list(c.dir, add_carried, &c, NULL);
+        export_list_templates(c.dir, add_carried, &c, NULL);
+    }
     return bytes + c.bytes;
 }

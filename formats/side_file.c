@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "host/base/log.h"
+#include "host/base/out_path.h"
 
 #define CAP 4096
 
@@ -20,22 +21,36 @@ static bool is_blob(const char *real)
     return strncmp(os_path_split(above, top, sizeof top), "models--", 8) == 0;
 }
 
+/* Whether a path ends in that name, which has / between its parts. */
+static bool ends_in(const char *path, const char *name)
+{
+    size_t n = strlen(path), k = strlen(name);
+    if (n <= k || (path[n - k - 1] != '/' && path[n - k - 1] != '\\'))
+        return false;
+    for (size_t i = 0; i < k; i++)
+        if (path[n - k + i] != name[i] && !(name[i] == '/' && path[n - k + i] == '\\'))
+            return false;
+    return true;
+}
+
 static bool belongs(const char *dir, const char *name, const char *path, char real[CAP])
 {
-    char root[CAP], parent[CAP];
+    char root[CAP];
     if (!os_real_path(path, real, CAP) || !os_real_path(dir, root, sizeof root))
         return false;
     size_t n = strlen(root);
     bool inside = strncmp(real, root, n) == 0 && (real[n] == '/' || real[n] == '\\');
-    return inside || is_blob(real) || strcmp(os_path_split(real, parent, sizeof parent), name) == 0;
+    return inside || is_blob(real) || ends_in(real, name);
 }
 
 bool side_file(const char *dir, const char *name, bool warn, char *path, uint64_t *size_or_null)
 {
-    char real[CAP] = "";
+    char real[CAP] = "", above[CAP];
     if (!os_path_join(path, CAP, dir, name, NULL) || os_stat(path, size_or_null) != OS_FILE)
         return false;
-    if (!os_is_link(path) || belongs(dir, name, path, real))
+    os_path_split(path, above, sizeof above);
+    out_trim(above);
+    if (!(os_is_link(path) || (strchr(name, '/') && os_is_link(above))) || belongs(dir, name, path, real))
         return true;
     if (warn)
         log_warn("%s is left out: it is a link to %s, which is no file of the model", path, real);

@@ -226,6 +226,16 @@ static bool remove_earlier(void *ctx, const char *name, struct err *e)
                            : err_set(e, ERR_USER, "cannot remove %s, left from an earlier export", path);
 }
 
+static bool remove_templates(const char *dir, struct err *e)
+{
+    char path[4096];
+    if (!os_path_join(path, sizeof path, dir, EXPORT_TEMPLATES, e))
+        return false;
+    bool ok = export_list_templates(dir, remove_earlier, (void *)(uintptr_t)dir, e);
+    os_remove_dir(path); /* where nothing is left in it */
+    return ok;
+}
+
 struct owner {
     const char *dir;
     size_t weights, ours, beside;
@@ -274,6 +284,13 @@ bool export_check_folder(const char *out_dir, const struct checkpoint *src, bool
         err_set(e, ERR_USER, "the output folder %s is the model's own folder", out_dir);
         return err_hint(e, "choose another folder with -o");
     }
+    char path[4096];
+    if (!os_path_join(path, sizeof path, out_dir, EXPORT_TEMPLATES, e))
+        return false;
+    if (os_is_link(path)) {
+        err_set(e, ERR_USER, "%s is a link, through which nothing is removed or written", path);
+        return err_hint(e, "remove the link, or choose another folder with -o");
+    }
     return force || check_not_foreign(out_dir, e);
 }
 
@@ -297,10 +314,14 @@ bool export_run(const char *out_dir, char run[33])
 static bool copy_carried(void *ctx, const char *name, struct err *e)
 {
     const struct folder *f = ctx;
-    char from[4096], to[4096];
+    char from[4096], to[4096], dir[4096];
     if (!export_carries(name) || !side_file(checkpoint_dir(f->src), name, true, from, NULL))
         return true;
     if (!os_path_join(to, sizeof to, f->dir, name, e))
+        return false;
+    os_path_split(to, dir, sizeof dir);
+    out_trim(dir);
+    if (strchr(name, '/') && !os_mkdirs(dir, e))
         return false;
     struct os_map m;
     if (!os_map_file(&m, from, e))
@@ -350,7 +371,7 @@ static bool remove_config(const char *dir, struct err *e)
 static bool prepare_folder(const char *dir, const struct checkpoint *src, bool force, struct err *e)
 {
     return export_check_folder(dir, src, force, e) && os_mkdirs(dir, e) && remove_config(dir, e) &&
-           os_list(dir, remove_earlier, (void *)(uintptr_t)dir, e);
+           os_list(dir, remove_earlier, (void *)(uintptr_t)dir, e) && remove_templates(dir, e);
 }
 
 bool write_hf(const char *out_dir, const struct checkpoint *src, const struct export_item *items, size_t n,
@@ -366,7 +387,8 @@ bool write_hf(const char *out_dir, const struct checkpoint *src, const struct ex
         bytes += plan.shards[i].bytes;
     bool ok = out_fits(out_dir, bytes, e) && prepare_folder(out_dir, src, o->force, e) && write_shards(&w, out_dir) &&
               (checkpoint_gguf(src) ? carry_metadata(out_dir, src, e)
-                                    : os_list(checkpoint_dir(src), copy_carried, &f, e)) &&
+                                    : os_list(checkpoint_dir(src), copy_carried, &f, e) &&
+                                          export_list_templates(checkpoint_dir(src), copy_carried, &f, e)) &&
               write_text(out_dir, "model.safetensors.index.json", &plan.index, e) &&
               write_text(out_dir, "quantize_config.json", &plan.quantize_config, e) &&
               write_text(out_dir, "config.json", &plan.config, e);

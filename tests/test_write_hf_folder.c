@@ -1,5 +1,10 @@
 /* formats/write_hf, the folder: shards, files that are carried along, dtypes, what is refused, what a failure
  * leaves. */
+#ifndef _WIN32
+#define _POSIX_C_SOURCE 200809L /* symlink */
+#include <unistd.h>
+#endif
+#include "formats/hf_export.h"
 #include "host/base/pool.h"
 #include "tests/export_checks.h"
 
@@ -92,6 +97,61 @@ static void test_deterministic(void **state)
         assert_string_equal(safetensors_metadata(written, "format"), f == EXPORT_MLX ? "mlx" : "pt");
         safetensors_close(&written);
     }
+}
+
+/* Named templates of a folder go where the others go; those of an earlier export do not stay. Links into the folder are
+ * followed, others not. */
+static void test_templates(void **state)
+{
+    (void)state;
+    struct items x;
+    struct err e = {0};
+    const struct export_options o = {.format = EXPORT_GPTQ};
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32});
+    write_text_file(BASE, "chat_template.jinja", "{{ x }}");
+    mixed(&x);
+    OK(os_mkdirs(BASE "/" EXPORT_TEMPLATES, &e), e);
+    write_text_file(BASE "/" EXPORT_TEMPLATES, "rag.jinja", "{{ rag }}");
+    write_text_file(BASE "/" EXPORT_TEMPLATES, "tool_use.jinja", "{{ tool }}");
+    write_text_file(BASE "/" EXPORT_TEMPLATES, "notes.txt", "no template");
+#ifndef _WIN32
+    OK(os_mkdirs(DIR_ "/else", &e), e);
+    write_text_file(DIR_ "/else", "secret", "of somebody");
+    assert_int_equal(symlink("rag.jinja", BASE "/" EXPORT_TEMPLATES "/same.jinja"), 0);
+    assert_int_equal(symlink("../../else/secret", BASE "/" EXPORT_TEMPLATES "/stolen.jinja"), 0);
+#endif
+    OK(write_random(OUT, BASE, &x, &o, &e), e);
+    assert_same_file(OUT, BASE, EXPORT_TEMPLATES "/rag.jinja");
+    assert_same_file(OUT, BASE, EXPORT_TEMPLATES "/tool_use.jinja");
+    assert_int_equal(os_stat(OUT "/" EXPORT_TEMPLATES "/notes.txt", NULL), OS_ABSENT);
+#ifndef _WIN32
+    assert_same_file(OUT, BASE, EXPORT_TEMPLATES "/same.jinja");
+    assert_int_equal(os_stat(OUT "/" EXPORT_TEMPLATES "/stolen.jinja", NULL), OS_ABSENT);
+#endif
+    assert_true(os_remove(BASE "/" EXPORT_TEMPLATES "/rag.jinja"));
+    OK(write_random(OUT, BASE, &x, &o, &e), e);
+    assert_int_equal(os_stat(OUT "/" EXPORT_TEMPLATES "/rag.jinja", NULL), OS_ABSENT);
+    assert_same_file(OUT, BASE, EXPORT_TEMPLATES "/tool_use.jinja");
+    assert_true(os_remove_tree(BASE "/" EXPORT_TEMPLATES));
+    OK(write_random(OUT, BASE, &x, &o, &e), e);
+    assert_int_equal(os_stat(OUT "/" EXPORT_TEMPLATES, NULL), OS_ABSENT);
+#ifndef _WIN32
+    /* A folder that is a link: of another model its templates, of anything else nothing; none is written through. */
+    OK(os_mkdirs(DIR_ "/else/" EXPORT_TEMPLATES, &e), e);
+    write_text_file(DIR_ "/else/" EXPORT_TEMPLATES, "lent.jinja", "{{ lent }}");
+    write_text_file(DIR_ "/else", "no.jinja", "of somebody");
+    assert_int_equal(symlink("../else/" EXPORT_TEMPLATES, BASE "/" EXPORT_TEMPLATES), 0);
+    OK(write_random(OUT, BASE, &x, &o, &e), e);
+    assert_same_file(OUT, BASE, EXPORT_TEMPLATES "/lent.jinja");
+    assert_true(os_remove(BASE "/" EXPORT_TEMPLATES));
+    assert_int_equal(symlink("../else", BASE "/" EXPORT_TEMPLATES), 0);
+    OK(write_random(OUT, BASE, &x, &o, &e), e);
+    assert_int_equal(os_stat(OUT "/" EXPORT_TEMPLATES, NULL), OS_ABSENT);
+    assert_int_equal(symlink("../else", OUT "/" EXPORT_TEMPLATES), 0);
+    FAILS(write_random(OUT, BASE, &x, &o, &e), e, ERR_USER, "is a link");
+    assert_int_equal(os_stat(DIR_ "/else/no.jinja", NULL), OS_FILE);
+    assert_true(os_remove(OUT "/" EXPORT_TEMPLATES));
+#endif
 }
 
 static void test_dtypes(void **state)
@@ -405,7 +465,7 @@ int main(void)
         cmocka_unit_test(test_shards),   cmocka_unit_test(test_deterministic),
         cmocka_unit_test(test_dtypes),   cmocka_unit_test(test_check),
         cmocka_unit_test(test_failures), cmocka_unit_test(test_nothing_quantized),
-        cmocka_unit_test(test_foreign_types),
+        cmocka_unit_test(test_foreign_types), cmocka_unit_test(test_templates),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

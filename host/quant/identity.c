@@ -78,7 +78,7 @@ static bool hash_files(const struct checkpoint *ck, struct hash128 *h, struct er
         f.h = hash_bytes(&kv->element, sizeof kv->element, f.h);
         f.h = hash_bytes(kv->data, (size_t)kv->bytes, f.h);
     }
-    bool ok = g || os_list(f.dir, hash_file, &f, e);
+    bool ok = g || (os_list(f.dir, hash_file, &f, e) && export_list_templates(f.dir, hash_file, &f, e));
     *h = f.h;
     return ok;
 }
