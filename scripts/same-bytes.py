@@ -117,10 +117,12 @@ def report(folder):
                     run(f"{model} {effort} {bits}", folder,
                         ["quantize", model, *how, "--bits", bits, "--group", "32", *fits], "out")
                     shutil.rmtree(os.path.join(folder, "out"), ignore_errors=True)
+        # Nor 64 its 32 keys.
+        fits = ["--keep", "mlp|k_proj|v_proj"] if fits else []
         for name in formats:
             bits = "4" if name == "compressed-tensors" else "2"
             run(f"{model} format {name}", folder,
-                ["quantize", model, *efforts["gptq"], "--format", name, "--bits", bits, "--group", "32"], "out-" + name)
+                ["quantize", model, *efforts["gptq"], "--format", name, "--bits", bits, "--group", "32", *fits], "out-" + name)
         for name in types:
             effort = "balanced" if name == "Q2_K" or small else "gptq"
             run(f"{model} {effort} {name}", folder, ["quantize", model, *efforts[effort], "--type", name], name + ".gguf")

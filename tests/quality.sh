@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Perplexities of real models against an independent prototype's (../shared/oracle/expected.json): unquantized within
-# 0.02 %, RTN within 1 %, GPTQ at most 8 % above, GSQ at most 3 % above by the Hessian objective (--effort fast) and at least
-# 3 % below by the block objective (balanced). QUALITY_CASES: a regex to choose cases.
+# Real models against an independent prototype's perplexities (../shared/oracle/expected.json): unquantized within 0.02 %, RTN
+# within 1 %, GPTQ at most 8 % above, GSQ at most 3 % above by the Hessian objective (--effort fast) and at least 3 % below by the
+# block objective (balanced). And against gsq's own divergences (bench/results/quality.tsv), on both sides: within 4 %, RTN within
+# 0.5 %. QUALITY_CASES: a regex to choose cases.
 # shellcheck source=tests/lib/common.sh
 . "$(dirname "$0")/lib/common.sh"
 oracle=$shared/oracle/expected.json
@@ -15,6 +16,9 @@ o = json.load(open(sys.argv[1]))
 for key in sys.argv[2].split("/"):
     o = o[key]
 print(o)' "$oracle" "$1"
+}
+recorded() { # MODEL BITS METHOD: divergence from the 16-bit model
+    awk -F '\t' -v m="$1" -v b="$2" -v how="$3" '$1 == m && $2 == b && $3 == how { print $5 }' "$here/bench/results/quality.tsv"
 }
 perplexity() { # FOLDER TEXT
     run "$gsq" eval "$1" --text "$shared/text/$2-eval.txt" --ctx 256 --json
@@ -48,7 +52,10 @@ for case in 'TinyStories-656K 2 128' 'TinyStories-656K 3 128' 'stories260K 2 64'
             --format compressed-tensors --calib "$shared/text/tinystories-calib.txt" --samples 128 --ctx 256 --json
         [[ $rc -eq 0 ]] || { cat "$tmp/err"; fail "$case $method"; continue; }
         took=$((SECONDS - begin))
-        p=$(perplexity "$out" tinystories)
+        run "$gsq" compare "$out" "$shared/models/$model" --text "$shared/text/tinystories-eval.txt" --ctx 256 --json
+        [[ $rc -eq 0 ]] || { cat "$tmp/err"; fail "$case $method"; continue; }
+        p=$(field perplexity "$tmp/out") kl=$(field mean_kl "$tmp/out") was=$(recorded "$model" "$bits" "$method")
+        check "$case $method: divergence $kl, recorded $was" within "$kl" "$was" "$([[ $method == rtn ]] && echo 0.005 || echo 0.04)"
         key="quantized/perplexity/$model $bits bits g$group"
         case $method in
         rtn)
