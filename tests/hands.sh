@@ -253,9 +253,9 @@ check 'a repository of one GGUF file' grep -q '^model .*/tiny-Q4_0.gguf$' out
 cp n.gguf "$files/tiny-Q8_0.gguf"
 expect 'of several' 2 'holds 2 GGUF files: tiny-Q4_0.gguf, tiny-Q8_0.gguf' 'by its path' -- "$gsq" inspect acme/tiny-GGUF
 # A finished command repeated says so and stops; other options, other tensors or a part that is missing make it anew.
-for out in done done.gguf; do
+for out in "done" done.gguf; do
     again=("$gsq" quantize "$demo" --method rtn -q --json --format gptq)
-    [[ $out == done ]] || again=("$gsq" quantize "$demo" --type Q8_0 --method rtn -q --json)
+    [[ $out == "done" ]] || again=("$gsq" quantize "$demo" --type Q8_0 --method rtn -q --json)
     run "${again[@]}" -o "$tmp/$out"
     check "$out: made" test "$rc" -eq 0
     cp -r "$tmp/$out" "$tmp/$out.first"

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# What to run before a commit: a few minutes from a clean clone, most of which is the first build.
+#
+#     scripts/check.sh            format, shell scripts, build, quick tests
+#     scripts/check.sh format     only these: format shell build quick
+#
+# format looks at lines that differ from where this branch left main (GSQ_BASE: another commit), and changes nothing:
+# `git clang-format BASE` does. A tool that is not installed is said, and its part skipped. scripts/test.sh is everything.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+parts=("$@")
+[[ ${#parts[@]} -gt 0 ]] || parts=(format shell build quick)
+failed=()
+started=$SECONDS
+
+part_format() {
+    local base diff
+    if [[ ! -f .clang-format ]] || ! command -v git-clang-format >/dev/null; then
+        echo "skipped: wants .clang-format and git-clang-format (Debian: clang-format)"
+        return 0
+    fi
+    base=${GSQ_BASE:-$(git merge-base HEAD origin/main 2>/dev/null || git merge-base HEAD main 2>/dev/null || true)}
+    if [[ -z $base ]]; then
+        echo "skipped: no main branch to compare with; GSQ_BASE names a commit"
+        return 0
+    fi
+    diff=$(git clang-format --diff "$base" -- '*.c' '*.h' | grep -v -e '^no modified files' -e 'did not modify' || true)
+    [[ -n $diff ]] || return 0
+    echo "$diff"
+    echo "these lines are not laid out as .clang-format says: git clang-format $base"
+    return 1
+}
+
+part_shell() {
+    if ! command -v shellcheck >/dev/null; then
+        echo "skipped: wants shellcheck"
+        return 0
+    fi
+    shellcheck -x -S warning scripts/*.sh scripts/lib/*.sh tests/*.sh tests/lib/*.sh
+}
+
+part_build() {
+    mkdir -p build
+    cmake --preset release >build/check.log 2>&1 && cmake --build build/release >>build/check.log 2>&1 && return 0
+    tail -n 40 build/check.log
+    echo "the whole output is in build/check.log; scripts/setup.sh --test installs what is missing"
+    return 1
+}
+
+part_quick() {
+    local from=$SECONDS
+    ctest --test-dir build/release -L quick -j "$(nproc)" --output-on-failure || return 1
+    echo "quick tests: $((SECONDS - from)) s"
+}
+
+for part in "${parts[@]}"; do
+    declare -F "part_$part" >/dev/null || { echo "no part named $part: format shell build quick"; exit 2; }
+    echo "=== $part"
+    if ! "part_$part"; then
+        failed+=("$part")
+        [[ $part != build ]] || break
+    fi
+done
+if [[ ${#failed[@]} -gt 0 ]]; then
+    echo "check: failed: ${failed[*]}"
+    exit 1
+fi
+echo "check: good, $((SECONDS - started)) s"
