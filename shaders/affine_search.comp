@@ -2,7 +2,6 @@
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
 #include "quant.glsl"
-layout(local_size_x_id = 0) in;
 
 layout(set = 0, binding = 0, std430) readonly buffer W { float w[]; };
 layout(set = 0, binding = 1, std430) readonly buffer Weights { float weights[]; };
@@ -19,7 +18,7 @@ const uint SHRINKS = 8u;
 const float SHRINK_STEP = 0.07;
 // Of the group's weights, how many there may be. They are kept at hand as shares of the span, so that neither tiny nor
 // huge ones leave the range of squares.
-const uint MOST = 64u;
+const uint MOST = AFFINE_GROUP_MAX;
 // Below this span a group counts as constant.
 const float LEAST_SPAN = 1.17549435e-38;
 

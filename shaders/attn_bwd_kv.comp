@@ -2,8 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "common.glsl"
-layout(local_size_x_id = 0) in;
-layout(constant_id = 2) const uint TILE_K = 32; // the host sizes the grid by it; fixed by attn_bwd.glsl
+layout(constant_id = SPEC_TILE) const uint TILE_K = 32; // the host sizes the grid by it; fixed by attn_bwd.glsl
 
 // attn_bwd_kv and, with ONLY_V, attn_bwd_v.
 layout(set = 0, binding = 0, std430) readonly buffer Q { float q[]; };

@@ -6,13 +6,12 @@
 #include "common.glsl"
 #include "texel.glsl"
 #include "attn_cpu.glsl"
-layout(local_size_x_id = 0) in;
 #ifdef SMALL
 #define ROWS 2u
 #else
 #define ROWS 1u // two are hardly quicker, and take LLVM more than twice as long to compile
 #endif
-layout(constant_id = 2) const uint TILE_K = 8u * ROWS; // ROWS keys per lane
+layout(constant_id = SPEC_TILE) const uint TILE_K = 8u * ROWS; // ROWS keys per lane
 
 // attn_bwd_kv and, with ONLY_V, attn_bwd_v.
 layout(set = 0, binding = 0) uniform textureBuffer q;

@@ -2,8 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "common.glsl"
-layout(local_size_x_id = 0) in;
-layout(constant_id = 2) const uint TILE_Q = 32; // the host sizes the grid by it; fixed by attn_bwd.glsl
+layout(constant_id = SPEC_TILE) const uint TILE_Q = 32; // the host sizes the grid by it; fixed by attn_bwd.glsl
 
 layout(set = 0, binding = 0, std430) readonly buffer Q { float q[]; };
 layout(set = 0, binding = 1, std430) readonly buffer K { float k[]; };
@@ -14,7 +13,7 @@ layout(set = 0, binding = 5, std430) readonly buffer Delta { float delta[]; };
 layout(set = 0, binding = 6, std430) writeonly buffer Dq { float dq[]; };
 #include "attn_bwd.glsl"
 
-const uint MAX_CHUNKS = 8u;
+const uint MAX_CHUNKS = HEAD_DIM_MAX / CHUNK;
 
 // A workgroup has TILE_Q queries of one head of one window, and walks the keys they may see. (ty, tx) owns queries
 // ty*4..ty*4+3 and the dimensions tx and tx+16 of every chunk.

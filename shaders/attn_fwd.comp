@@ -2,15 +2,14 @@
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "common.glsl"
-layout(local_size_x_id = 0) in;
-layout(constant_id = 2) const uint TILE_Q = 32; // the host sizes the grid by it; fixed by the layout below
+layout(constant_id = SPEC_TILE) const uint TILE_Q = 32; // the host sizes the grid by it; fixed by the layout below
 
 // A workgroup has TILE_Q queries of one head of one window, and walks the keys they may see in tiles of TILE_K, keeping
 // for every query the running maximum, the running sum and the unnormalised output (streaming softmax).
 // 128 invocations as 8 x 16: (ty, tx) owns queries ty*4..ty*4+3, the scores of keys tx and tx+16, and the output
 // dimensions tx and tx+16 of every chunk of 32. Q, K and V pass through shared memory in chunks of 32 dimensions.
 const float LOWEST = -3.0e38; // stands for -inf, whose differences are NaN
-const uint TILE_K = 32u, CHUNK = 32u, STRIDE = CHUNK + 1u, MAX_CHUNKS = 8u;
+const uint TILE_K = 32u, CHUNK = 32u, STRIDE = CHUNK + 1u, MAX_CHUNKS = HEAD_DIM_MAX / CHUNK;
 
 layout(set = 0, binding = 0, std430) readonly buffer Q { float q[]; };
 layout(set = 0, binding = 1, std430) readonly buffer K { float k[]; };

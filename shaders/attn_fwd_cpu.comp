@@ -6,13 +6,12 @@
 #include "common.glsl"
 #include "texel.glsl"
 #include "attn_cpu.glsl"
-layout(local_size_x_id = 0) in;
 #ifdef SMALL
 #define ROWS 2u
 #else
 #define ROWS 1u
 #endif
-layout(constant_id = 2) const uint TILE_Q = 8u * ROWS; // ROWS queries per lane
+layout(constant_id = SPEC_TILE) const uint TILE_Q = 8u * ROWS; // ROWS queries per lane
 
 layout(set = 0, binding = 0) uniform textureBuffer q;
 layout(set = 0, binding = 1) uniform textureBuffer k;

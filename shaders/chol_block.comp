@@ -1,7 +1,6 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
-layout(local_size_x_id = 0) in;
 
 layout(set = 0, binding = 0, std430) buffer A { float a[]; };
 layout(set = 0, binding = 1, std430) writeonly buffer Inv { float inv[]; };
@@ -11,7 +10,7 @@ layout(push_constant) uniform Push { uint nb, lda; };
 // One workgroup of N lanes, lane = row of L, then column of L^-1. The tile is held transposed, element (row, col) at
 // [col * N + row], so that lanes read neighbours. Shared memory is 16 KiB, all that Vulkan promises: below the
 // diagonal it holds L (the diagonal itself keeps the pivots), above it L^-1 transposed.
-const uint N = 64u;
+const uint N = CHOL_BLOCK;
 shared float tile[N * N];
 
 void main()

@@ -8,9 +8,11 @@
 #ifndef COMMON_GLSL
 #define COMMON_GLSL
 
+#include "limits.h"
+
 // Workgroups are one-dimensional, of the size that the variant's line asks for. Here and not in each shader, because
 // gl_WorkGroupSize used above the declaration is silently 1.
-layout(local_size_x_id = 0) in;
+layout(local_size_x_id = SPEC_WORKGROUP) in;
 
 // The workgroup's number. The host folds grids of more than 65535 workgroups over x and y, so there may be more
 // workgroups than work: check the result against the bound.
@@ -75,24 +77,24 @@ uint f32_to_bf16(float f)
     return (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
 }
 
-// Element 0 and 1 of a word of 16-bit numbers. kind: 0 = f16, 1 = bf16.
+// Element 0 and 1 of a word of 16-bit numbers. kind: HALVES_.
 vec2 unpack_halves(uint word, uint kind)
 {
-    return kind == 0u ? vec2(f16_to_f32(word & 0xffffu), f16_to_f32(word >> 16))
+    return kind == HALVES_F16 ? vec2(f16_to_f32(word & 0xffffu), f16_to_f32(word >> 16))
                       : vec2(bf16_to_f32(word & 0xffffu), bf16_to_f32(word >> 16));
 }
 
 uint pack_halves(vec2 v, uint kind)
 {
-    return kind == 0u ? f32_to_f16(v.x) | (f32_to_f16(v.y) << 16) : f32_to_bf16(v.x) | (f32_to_bf16(v.y) << 16);
+    return kind == HALVES_F16 ? f32_to_f16(v.x) | (f32_to_f16(v.y) << 16) : f32_to_bf16(v.x) | (f32_to_bf16(v.y) << 16);
 }
 
-// What is left of a scale once it is stored. scale_type: 0 = f32, 1 = f16, 2 = bf16.
+// What is left of a scale once it is stored. scale_type: STORED_.
 float round_to_scale_type(float s, uint scale_type)
 {
-    if (scale_type == 1u)
+    if (scale_type == STORED_F16)
         return f16_to_f32(f32_to_f16(s));
-    if (scale_type == 2u)
+    if (scale_type == STORED_BF16)
         return bf16_to_f32(f32_to_bf16(s));
     return s;
 }

@@ -1,7 +1,6 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
-layout(local_size_x_id = 0) in;
 
 layout(set = 0, binding = 0, std430) readonly buffer Src { float src[]; };
 layout(set = 0, binding = 1, std430) writeonly buffer Dst { float dst[]; };

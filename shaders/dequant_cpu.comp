@@ -5,8 +5,7 @@
 #include "common.glsl"
 #include "quant.glsl"
 #include "texel.glsl"
-layout(local_size_x_id = 0) in;
-layout(constant_id = 59) const uint ITEMS = 4;
+layout(constant_id = SPEC_ITEMS) const uint ITEMS = 4;
 
 layout(set = 0, binding = 0) uniform utextureBuffer codes;
 layout(set = 0, binding = 1) uniform textureBuffer scales;

@@ -2,9 +2,8 @@
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "common.glsl"
-layout(local_size_x_id = 0) in;
-layout(constant_id = 2) const uint TILE_M = 64;
-layout(constant_id = 3) const uint TILE_N = 64;
+layout(constant_id = SPEC_TILE) const uint TILE_M = 64;
+layout(constant_id = SPEC_TILE_N) const uint TILE_N = 64;
 
 // C[m,n] = alpha * A[m,k] B[n,k]^T + beta * old for GPUs without anything special: a tile of C per workgroup, staged
 // through shared memory in steps of TILE_K along k.

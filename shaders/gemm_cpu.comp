@@ -5,9 +5,8 @@
 #extension GL_KHR_shader_subgroup_shuffle : require
 #include "common.glsl"
 #include "texel.glsl"
-layout(local_size_x_id = 0) in;
-layout(constant_id = 2) const uint TILE_M = 16;
-layout(constant_id = 3) const uint TILE_N = 32;
+layout(constant_id = SPEC_TILE) const uint TILE_M = 16;
+layout(constant_id = SPEC_TILE_N) const uint TILE_N = 32;
 
 // C[m,n] = alpha * A[m,k] B[n,k]^T + beta * old for a CPU that runs a subgroup of 8 invocations as one vector (lavapipe).
 // One subgroup has a tile of C, ROWS x 8 * COLS, in registers: no shared memory, no barrier.

@@ -3,7 +3,6 @@
 #extension GL_EXT_control_flow_attributes : require
 #include "common.glsl"
 #include "quant.glsl"
-layout(local_size_x_id = 0) in;
 
 layout(set = 0, binding = 0, std430) readonly buffer W { float w[]; };
 layout(set = 0, binding = 1, std430) readonly buffer R { float r[]; };
@@ -20,9 +19,9 @@ layout(push_constant) uniform Push
 // Left-looking: a column first collects the errors of all columns before it, BLOCK columns at a time, so that an earlier
 // error is loaded once for BLOCK products. A lane has PER_LANE rows, neighbours LANES apart: R is the same for all rows, so
 // each of its elements is loaded once for PER_LANE products.
-layout(constant_id = 3) const uint PER_LANE = 1u;
-const uint BLOCK = 8u;
-const uint MOST = 128u;
+layout(constant_id = SPEC_ROWS_PER_LANE) const uint PER_LANE = 1u;
+const uint BLOCK = SEGMENT_GROUP;
+const uint MOST = SEGMENT_MAX;
 #ifdef PRIVATE_ERRORS
 float past[MOST * PER_LANE];
 #define PAST(i, m) past[(i)*PER_LANE + (m)]

@@ -8,7 +8,7 @@
 
 #extension GL_EXT_control_flow_attributes : require
 
-const uint LEVELS = 5u;
+const uint LEVELS = GUMBEL_LEVELS;
 const float MASKED = -1.0e30; // in place of a masked level's logit: far below any other, and no NaN in differences
 
 // ---- noise: a function of (seed, tensor, step, element), nothing is stored ------------------------------------------
@@ -79,7 +79,7 @@ struct levels_of {
 levels_of find_levels(uint levels, uint relative, int lo, int hi, int c0)
 {
     levels_of l;
-    int first = relative != 0u ? c0 - 2 : lo;
+    int first = relative != 0u ? c0 - int(LEVELS / 2u) : lo;
     [[unroll]] for (int k = 0; k < int(LEVELS); k++) {
         int d = first + k;
         l.d[k] = float(d);

@@ -5,7 +5,6 @@
 #include "quant.glsl"
 #include "gumbel.glsl"
 #include "texel.glsl"
-layout(local_size_x_id = 0) in;
 
 layout(set = 0, binding = 0) uniform textureBuffer logits;
 layout(set = 0, binding = 1) uniform utextureBuffer codes;

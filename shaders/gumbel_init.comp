@@ -3,7 +3,6 @@
 #include "common.glsl"
 #include "quant.glsl"
 #include "gumbel.glsl"
-layout(local_size_x_id = 0) in;
 
 layout(set = 0, binding = 0, std430) writeonly buffer Logits { float logits[]; };
 layout(set = 0, binding = 1, std430) writeonly buffer Mom { float mom[]; };

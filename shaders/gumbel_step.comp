@@ -4,7 +4,6 @@
 #include "quant.glsl"
 #include "gumbel.glsl"
 #include "gumbel_step.glsl"
-layout(local_size_x_id = 0) in;
 
 layout(set = 0, binding = 0, std430) readonly buffer OldLogits { float old_logits[]; };
 layout(set = 0, binding = 1, std430) readonly buffer OldMom { float old_mom[]; };

@@ -7,7 +7,6 @@
 #include "gumbel.glsl"
 #include "gumbel_step.glsl"
 #include "texel.glsl"
-layout(local_size_x_id = 0) in;
 
 layout(set = 0, binding = 0) uniform textureBuffer old_logits;
 layout(set = 0, binding = 1) uniform textureBuffer old_mom;

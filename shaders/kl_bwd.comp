@@ -2,7 +2,6 @@
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
 #include "reduce.glsl"
-layout(local_size_x_id = 0) in;
 
 // logits and dlogits may be one buffer: every element is written by the invocation that read it, after the row's sums are
 // known.

@@ -2,7 +2,6 @@
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "common.glsl"
-layout(local_size_x_id = 0) in;
 
 layout(set = 0, binding = 0, std430) writeonly buffer Out { float o[]; };
 layout(push_constant) uniform Push { uint n, turns; float by; };

@@ -2,7 +2,6 @@
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
 #include "quant.glsl"
-layout(local_size_x_id = 0) in;
 
 layout(set = 0, binding = 0, std430) buffer Scales { float scales[]; };
 layout(push_constant) uniform Push
@@ -13,7 +12,7 @@ layout(push_constant) uniform Push
 };
 
 // Groups of a super-block, at most.
-const uint MOST = 16u;
+const uint MOST = SUPER_GROUPS_MAX;
 const float LEAST = 5.9604644775390625e-8; // of an f16
 
 float v[MOST];
@@ -35,7 +34,7 @@ float error_of(float step, uint n, float low, float high, out float next)
 
 float as_step(float s)
 {
-    return storable_scale(s, 1u);
+    return storable_scale(s, STORED_F16);
 }
 
 // v becomes the nearest d * integers with an f16 d, which makes any of low .. high of the largest of them, or what is best

@@ -13,8 +13,8 @@ uint scale_place(uint row, uint g, uint groups, uint offsets)
 // a coarse scale is better than none. Clamping to numbers of the type first keeps the rounding inside its range.
 float storable_scale(float s, uint scale_type)
 {
-    float least = scale_type == 1u ? 5.9604644775390625e-8 : 1.17549435e-38;
-    float most = scale_type == 1u ? 65504.0 : scale_type == 2u ? 3.38953139e38 : 3.40282347e38;
+    float least = scale_type == STORED_F16 ? 5.9604644775390625e-8 : 1.17549435e-38;
+    float most = scale_type == STORED_F16 ? 65504.0 : scale_type == STORED_BF16 ? 3.38953139e38 : 3.40282347e38;
     float a = round_to_scale_type(clamp(abs(s), least, most), scale_type);
     return s == 0.0 ? 0.0 : s < 0.0 ? -a : a;
 }

@@ -1,10 +1,10 @@
 // Sums and maxima over a workgroup, in a fixed order, so that a run repeats bit for bit. The workgroup is a power of two,
-// at most 128. Every invocation gets the result; all must call.
+// at most WORKGROUP_MAX. Every invocation gets the result; all must call.
 #ifndef REDUCE_GLSL
 #define REDUCE_GLSL
 
-shared float reduce_values[128];
-shared uint reduce_indices[128];
+shared float reduce_values[WORKGROUP_MAX];
+shared uint reduce_indices[WORKGROUP_MAX];
 
 float wg_sum(float v)
 {

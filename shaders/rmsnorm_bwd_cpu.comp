@@ -5,7 +5,6 @@
 #include "common.glsl"
 #include "subgroup8.glsl"
 #include "texel.glsl"
-layout(local_size_x_id = 0) in;
 
 layout(set = 0, binding = 0) uniform textureBuffer x;
 layout(set = 0, binding = 1) uniform textureBuffer w;

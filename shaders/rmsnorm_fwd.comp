@@ -2,7 +2,6 @@
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
 #include "reduce.glsl"
-layout(local_size_x_id = 0) in;
 
 // x and y may be one buffer: every element is written by the invocation that read it, after the row's sum is known.
 layout(set = 0, binding = 0, std430) readonly buffer X { float x[]; };

@@ -3,7 +3,6 @@
 #include "common.glsl"
 #include "quant.glsl"
 #include "reduce.glsl"
-layout(local_size_x_id = 0) in;
 
 layout(set = 0, binding = 0, std430) readonly buffer Grad { float grad[]; };
 layout(set = 0, binding = 1, std430) readonly buffer Codes { uint codes[]; };

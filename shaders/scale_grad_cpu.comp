@@ -4,7 +4,6 @@
 #include "common.glsl"
 #include "quant.glsl"
 #include "texel.glsl"
-layout(local_size_x_id = 0) in;
 
 layout(set = 0, binding = 0) uniform textureBuffer grad;
 layout(set = 0, binding = 1) uniform utextureBuffer codes;

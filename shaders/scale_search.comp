@@ -3,7 +3,6 @@
 #extension GL_EXT_control_flow_attributes : require
 #include "common.glsl"
 #include "quant.glsl"
-layout(local_size_x_id = 0) in;
 
 layout(set = 0, binding = 0, std430) readonly buffer W { float w[]; };
 layout(set = 0, binding = 1, std430) readonly buffer Weights { float weights[]; };

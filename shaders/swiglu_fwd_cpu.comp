@@ -3,8 +3,7 @@
 #extension GL_EXT_samplerless_texture_functions : require
 #include "common.glsl"
 #include "texel.glsl"
-layout(local_size_x_id = 0) in;
-layout(constant_id = 59) const uint ITEMS = 4;
+layout(constant_id = SPEC_ITEMS) const uint ITEMS = 4;
 
 layout(set = 0, binding = 0) uniform textureBuffer gate;
 layout(set = 0, binding = 1) uniform textureBuffer up;

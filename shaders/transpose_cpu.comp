@@ -3,8 +3,7 @@
 #extension GL_EXT_samplerless_texture_functions : require
 #include "common.glsl"
 #include "texel.glsl"
-layout(local_size_x_id = 0) in;
-layout(constant_id = 2) const uint TILE = 32;
+layout(constant_id = SPEC_TILE) const uint TILE = 32;
 
 layout(set = 0, binding = 0) uniform textureBuffer src;
 layout(set = 0, binding = 1, std430) writeonly buffer Dst { vec4 dst[]; };

@@ -1,6 +1,6 @@
 # Which variants of each kernel are built. One line each, best first: the first whose needs the device meets is used.
 #
-#   kernel(NAME VARIANT [NEEDS CAP...] [PROBE probe] [FILE x.comp] [OPT -O0] [DEFINES a=b ...] [WG n | WG SUBGROUP] [SPEC id=value ...])
+#   kernel(NAME VARIANT [NEEDS CAP...] [PROBE probe] [FILE x.comp] [OPT -O0] [DEFINES a=b ...] [WG n | WG SUBGROUP] [SPEC name=value ...])
 #
 #   NAME     a row of kernels.def; compiled from NAME.comp, or from FILE
 #   VARIANT  "base" for every kernel: fp32, at most 128 invocations, no 16-bit or subgroup feature
@@ -10,41 +10,40 @@
 #   OPT      glslc's optimisation, -O where it is not said: -O0 leaves large unrolled loops to the driver, which is quicker
 #            at them
 #   WG       invocations per workgroup (constant 0); default 64. SUBGROUP: one subgroup of the device
-#   SPEC     specialization constants, ids from 2 up; the host reads them with gpu_kernel_constant
+#   SPEC     specialization constants, named as in limits.h without SPEC_; the host reads them with gpu_kernel_constant
 #
-# Constant 0, the workgroup size, is declared by common.glsl. Constants that every shader may declare:
-#   layout(constant_id = 1) const uint SUBGROUP = 8;   gl_SubgroupSize in variants that need SUBGROUP, and the
-#                                                      device's usual subgroup size in the others
-#   constants 60, 61, 62                               M, N, K of the device's cooperative matrix product (NEEDS COOPMAT)
-#   layout(constant_id = 59) const uint ITEMS = 4;     items per invocation, where gpu_items sizes the grid and it is not 1
+# Constants that a shader may declare without a line's word for it (limits.h has the numbers):
+#   layout(constant_id = SPEC_SUBGROUP) const uint SUBGROUP = 8;   gl_SubgroupSize in variants that need SUBGROUP, and the
+#                                                                  device's usual subgroup size in the others
+#   SPEC_COOPMAT_M, _N, _K                                         of the device's cooperative matrix product (NEEDS COOPMAT)
 #
 # What is fast on a CPU device is written in texel.glsl.
 
 # ---- data movement
-kernel(unpack16 cpu NEEDS CPU FILE unpack16_cpu.comp SPEC 59=4)
+kernel(unpack16 cpu NEEDS CPU FILE unpack16_cpu.comp SPEC ITEMS=4)
 kernel(unpack16 base)
 kernel(add base)
-kernel(subtract cpu NEEDS CPU FILE subtract_cpu.comp SPEC 59=4)
+kernel(subtract cpu NEEDS CPU FILE subtract_cpu.comp SPEC ITEMS=4)
 kernel(subtract base)
-kernel(transpose cpu NEEDS CPU FILE transpose_cpu.comp WG 8 SPEC 2=32)
-kernel(transpose base WG 128 SPEC 2=32)
+kernel(transpose cpu NEEDS CPU FILE transpose_cpu.comp WG 8 SPEC TILE=32)
+kernel(transpose base WG 128 SPEC TILE=32)
 
-# ---- the matrix product: constants 2 and 3 are the tile of C that one workgroup computes
-kernel(gemm cpu NEEDS CPU LANES8 WG 8 SPEC 2=16 3=32 FILE gemm_cpu.comp OPT -O0)
-kernel(gemm base WG 128 SPEC 2=64 3=64)
+# ---- the matrix product: TILE x TILE_N is the part of C that one workgroup computes
+kernel(gemm cpu NEEDS CPU LANES8 WG 8 SPEC TILE=16 TILE_N=32 FILE gemm_cpu.comp OPT -O0)
+kernel(gemm base WG 128 SPEC TILE=64 TILE_N=64)
 
 # ---- transformer forward
 kernel(rmsnorm_fwd cpu NEEDS CPU LANES8 WG 8 FILE rmsnorm_fwd_cpu.comp)
 kernel(rmsnorm_fwd base WG 128)
-kernel(add_bias cpu NEEDS CPU SPEC 59=4 FILE add_bias_cpu.comp)
+kernel(add_bias cpu NEEDS CPU SPEC ITEMS=4 FILE add_bias_cpu.comp)
 kernel(add_bias base)
-kernel(rope_fwd cpu NEEDS CPU SPEC 59=4 FILE rope_fwd_cpu.comp)
+kernel(rope_fwd cpu NEEDS CPU SPEC ITEMS=4 FILE rope_fwd_cpu.comp)
 kernel(rope_fwd base)
-kernel(attn_fwd cpu NEEDS CPU LANES8 WG 8 SPEC 2=8 FILE attn_fwd_cpu.comp OPT -O0)
-kernel(attn_fwd base WG 128 SPEC 2=32)
-kernel(attn_small cpu NEEDS CPU LANES8 WG 8 SPEC 2=16 FILE attn_fwd_cpu.comp DEFINES SMALL=1 OPT -O0)
-kernel(attn_small base WG 128 SPEC 2=32 FILE attn_fwd.comp)
-kernel(swiglu_fwd cpu NEEDS CPU SPEC 59=4 FILE swiglu_fwd_cpu.comp)
+kernel(attn_fwd cpu NEEDS CPU LANES8 WG 8 SPEC TILE=8 FILE attn_fwd_cpu.comp OPT -O0)
+kernel(attn_fwd base WG 128 SPEC TILE=32)
+kernel(attn_small cpu NEEDS CPU LANES8 WG 8 SPEC TILE=16 FILE attn_fwd_cpu.comp DEFINES SMALL=1 OPT -O0)
+kernel(attn_small base WG 128 SPEC TILE=32 FILE attn_fwd.comp)
+kernel(swiglu_fwd cpu NEEDS CPU SPEC ITEMS=4 FILE swiglu_fwd_cpu.comp)
 kernel(swiglu_fwd base)
 kernel(nll cpu NEEDS CPU LANES8 WG 8 FILE nll_cpu.comp)
 kernel(nll base WG 128)
@@ -54,40 +53,40 @@ kernel(kl base WG 128)
 # ---- transformer backward
 kernel(rmsnorm_bwd cpu NEEDS CPU LANES8 WG 8 FILE rmsnorm_bwd_cpu.comp)
 kernel(rmsnorm_bwd base WG 128)
-kernel(swiglu_bwd cpu NEEDS CPU SPEC 59=4 FILE swiglu_bwd_cpu.comp)
+kernel(swiglu_bwd cpu NEEDS CPU SPEC ITEMS=4 FILE swiglu_bwd_cpu.comp)
 kernel(swiglu_bwd base)
 kernel(kl_bwd cpu NEEDS CPU LANES8 WG 8 FILE kl_bwd_cpu.comp)
 kernel(kl_bwd base WG 128)
-kernel(scale_rows cpu NEEDS CPU SPEC 59=4 FILE scale_rows_cpu.comp)
+kernel(scale_rows cpu NEEDS CPU SPEC ITEMS=4 FILE scale_rows_cpu.comp)
 kernel(scale_rows base)
 kernel(reduce_sum cpu NEEDS CPU LANES8 WG 8 FILE reduce_sum_cpu.comp)
 kernel(reduce_sum base WG 128)
-kernel(scale_grad cpu NEEDS CPU WG 8 SPEC 2=1 FILE scale_grad_cpu.comp)
+kernel(scale_grad cpu NEEDS CPU WG 8 SPEC LANE_PER_UNIT=1 FILE scale_grad_cpu.comp)
 kernel(scale_grad base WG 64)
 kernel(adam_step base)
-kernel(attn_bwd_q cpu NEEDS CPU LANES8 WG 8 SPEC 2=8 FILE attn_bwd_q_cpu.comp OPT -O0)
-kernel(attn_bwd_q base WG 128 SPEC 2=32)
-kernel(attn_bwd_q_small cpu NEEDS CPU LANES8 WG 8 SPEC 2=16 FILE attn_bwd_q_cpu.comp DEFINES SMALL=1 OPT -O0)
-kernel(attn_bwd_q_small base WG 128 SPEC 2=32 FILE attn_bwd_q.comp)
-kernel(attn_bwd_kv cpu NEEDS CPU LANES8 WG 8 SPEC 2=8 FILE attn_bwd_kv_cpu.comp OPT -O0)
-kernel(attn_bwd_kv base WG 128 SPEC 2=32)
-kernel(attn_bwd_kv_small cpu NEEDS CPU LANES8 WG 8 SPEC 2=16 FILE attn_bwd_kv_cpu.comp DEFINES SMALL=1 OPT -O0)
-kernel(attn_bwd_kv_small base WG 128 SPEC 2=32 FILE attn_bwd_kv.comp)
-kernel(attn_bwd_v cpu NEEDS CPU LANES8 WG 8 SPEC 2=8 FILE attn_bwd_kv_cpu.comp DEFINES ONLY_V=1 OPT -O0)
-kernel(attn_bwd_v base WG 128 SPEC 2=32 FILE attn_bwd_kv.comp DEFINES ONLY_V=1)
-kernel(attn_bwd_v_small cpu NEEDS CPU LANES8 WG 8 SPEC 2=16 FILE attn_bwd_kv_cpu.comp DEFINES ONLY_V=1 SMALL=1 OPT -O0)
-kernel(attn_bwd_v_small base WG 128 SPEC 2=32 FILE attn_bwd_kv.comp DEFINES ONLY_V=1)
+kernel(attn_bwd_q cpu NEEDS CPU LANES8 WG 8 SPEC TILE=8 FILE attn_bwd_q_cpu.comp OPT -O0)
+kernel(attn_bwd_q base WG 128 SPEC TILE=32)
+kernel(attn_bwd_q_small cpu NEEDS CPU LANES8 WG 8 SPEC TILE=16 FILE attn_bwd_q_cpu.comp DEFINES SMALL=1 OPT -O0)
+kernel(attn_bwd_q_small base WG 128 SPEC TILE=32 FILE attn_bwd_q.comp)
+kernel(attn_bwd_kv cpu NEEDS CPU LANES8 WG 8 SPEC TILE=8 FILE attn_bwd_kv_cpu.comp OPT -O0)
+kernel(attn_bwd_kv base WG 128 SPEC TILE=32)
+kernel(attn_bwd_kv_small cpu NEEDS CPU LANES8 WG 8 SPEC TILE=16 FILE attn_bwd_kv_cpu.comp DEFINES SMALL=1 OPT -O0)
+kernel(attn_bwd_kv_small base WG 128 SPEC TILE=32 FILE attn_bwd_kv.comp)
+kernel(attn_bwd_v cpu NEEDS CPU LANES8 WG 8 SPEC TILE=8 FILE attn_bwd_kv_cpu.comp DEFINES ONLY_V=1 OPT -O0)
+kernel(attn_bwd_v base WG 128 SPEC TILE=32 FILE attn_bwd_kv.comp DEFINES ONLY_V=1)
+kernel(attn_bwd_v_small cpu NEEDS CPU LANES8 WG 8 SPEC TILE=16 FILE attn_bwd_kv_cpu.comp DEFINES ONLY_V=1 SMALL=1 OPT -O0)
+kernel(attn_bwd_v_small base WG 128 SPEC TILE=32 FILE attn_bwd_kv.comp DEFINES ONLY_V=1)
 
-# ---- quantization. Constant 2: 1 where one invocation, not one workgroup, works on a group (host/quant/qkernels.c)
-kernel(scale_search cpu NEEDS CPU DEFINES LANE_PER_GROUP=1 WG 8 SPEC 2=1)
+# ---- quantization. LANE_PER_UNIT: 1 where one invocation, not one workgroup, works on a group (host/quant/qkernels.c)
+kernel(scale_search cpu NEEDS CPU DEFINES LANE_PER_GROUP=1 WG 8 SPEC LANE_PER_UNIT=1)
 kernel(scale_search base WG 32)
 kernel(affine_search cpu NEEDS CPU WG 8)
 kernel(affine_search base WG 32)
 kernel(project_scales base WG 32)
 kernel(quantize base)
-kernel(dequant cpu NEEDS CPU SPEC 59=4 FILE dequant_cpu.comp)
+kernel(dequant cpu NEEDS CPU SPEC ITEMS=4 FILE dequant_cpu.comp)
 kernel(dequant base)
-kernel(gptq_segment cpu NEEDS CPU DEFINES PRIVATE_ERRORS=1 WG 8 SPEC 3=16) # constant 3: rows per lane
+kernel(gptq_segment cpu NEEDS CPU DEFINES PRIVATE_ERRORS=1 WG 8 SPEC ROWS_PER_LANE=16)
 kernel(gptq_segment base WG 32) # 128 errors per row in shared memory: 16 KiB
 kernel(diagonal base)
 kernel(damp_diagonal base)
@@ -96,11 +95,11 @@ kernel(flip base)
 kernel(copy_rect base)
 kernel(chol_block base WG 64) # one lane per row of the block
 kernel(gumbel_init base)
-kernel(gumbel_step cpu NEEDS CPU WG 8 SPEC 2=1 FILE gumbel_step_cpu.comp)
+kernel(gumbel_step cpu NEEDS CPU WG 8 SPEC LANE_PER_UNIT=1 FILE gumbel_step_cpu.comp)
 kernel(gumbel_step base WG 64)
 kernel(gumbel_codes cpu NEEDS CPU FILE gumbel_codes_cpu.comp)
 kernel(gumbel_codes base)
-kernel(col_sumsq cpu NEEDS CPU WG 8 SPEC 59=4 FILE col_sumsq_cpu.comp)
+kernel(col_sumsq cpu NEEDS CPU WG 8 SPEC ITEMS=4 FILE col_sumsq_cpu.comp)
 kernel(col_sumsq base)
 kernel(row_dot cpu NEEDS CPU LANES8 WG 8 FILE row_dot_cpu.comp)
 kernel(row_dot base WG 128)

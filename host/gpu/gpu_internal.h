@@ -79,8 +79,6 @@ struct gpu {
     bool lost;
 };
 
-/* Specialization constant: items that one invocation works on; gpu_items divides by it. */
-enum { SPEC_ITEMS = 59 };
 /* On a CPU device, buffers are up to this much longer than asked for: see texel_range and vk_size. */
 enum { TEXEL_SLACK = 512 };
 

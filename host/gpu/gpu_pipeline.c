@@ -8,15 +8,6 @@
 #include "host/base/log.h"
 #include "host/base/os.h"
 
-/* Specialization constants that every shader may declare; see shaders/variants.cmake. */
-enum {
-    SPEC_LOCAL_SIZE = 0,
-    SPEC_SUBGROUP = 1,
-    SPEC_COOPMAT_M = 60,
-    SPEC_COOPMAT_N = 61,
-    SPEC_COOPMAT_K = 62
-};
-
 /* ---- the cache file: this header, then the driver's bytes ------------------------------------ */
 
 #define CACHE_MAGIC "gsqpipe1"
@@ -211,7 +202,7 @@ static bool create_pipeline(struct gpu *g, struct gpu_kernel *k, struct err *e)
     const struct gpu_probe *p = &g->probe;
     VkSpecializationMapEntry entries[KERNEL_SPEC_MAX + 5];
     uint32_t values[KERNEL_SPEC_MAX + 5], ids[KERNEL_SPEC_MAX + 5], n = 0;
-    ids[n] = SPEC_LOCAL_SIZE, values[n++] = k->local_size;
+    ids[n] = SPEC_WORKGROUP, values[n++] = k->local_size;
     ids[n] = SPEC_SUBGROUP, values[n++] = p->info.subgroup_size;
     if (v->needs & GPU_CAP_COOPMAT)
         for (uint32_t i = 0; i < 3; i++)
@@ -303,7 +294,7 @@ uint32_t gpu_kernel_constant(struct gpu *g, unsigned kernel, uint32_t id, uint32
     struct gpu_kernel *k = gpu_kernel_chosen(g, kernel);
     if (!k)
         return otherwise;
-    if (id == SPEC_LOCAL_SIZE)
+    if (id == SPEC_WORKGROUP)
         return k->local_size;
     if (id == SPEC_SUBGROUP)
         return g->probe.info.subgroup_size;

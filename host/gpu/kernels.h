@@ -3,6 +3,7 @@
 #define GPU_KERNELS_H
 
 #include "host/gpu/gpu_cmd.h"
+#include "shaders/limits.h" // IWYU pragma: export
 
 /* enum kernel_id { KERNEL_ID_gemm, ... } */
 enum kernel_id {
@@ -41,7 +42,7 @@ struct kernel_decl {
 extern const struct kernel_decl kernel_decls[KERNEL_COUNT];
 
 /* Grids. gpu_rows: one workgroup per row, folded over x and y. gpu_items: one invocation per item, or per as
- * many as the variant takes (constant 59), with the kernel's own workgroup size. */
+ * many as the variant takes (SPEC_ITEMS), with the kernel's own workgroup size. */
 struct gpu_grid gpu_rows(uint64_t rows);
 struct gpu_grid gpu_items(struct gpu_cmd *cmd, unsigned kernel, uint64_t items);
 

@@ -164,7 +164,7 @@ static void add_rows(struct model *m, struct gpu_view y, struct gpu_view x, uint
             RUN_ATTENTION(kernel, grid, __VA_ARGS__);                                                        \
     } while (0)
 #define TILE_BY_SIZE(kernel)                                                                                 \
-    gpu_kernel_constant(m->gpu, small ? KERNEL_ID_##kernel##_small : KERNEL_ID_##kernel, 2, 1)
+    gpu_kernel_constant(m->gpu, small ? KERNEL_ID_##kernel##_small : KERNEL_ID_##kernel, SPEC_TILE, 1)
 
 /* From the gradient of attn in bs->dattn to those of v and, where `scores`, of the turned q and k. */
 static void attention_bwd(struct model *m, const struct block_scratch *s, const struct bwd_scratch *bs,

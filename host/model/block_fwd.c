@@ -189,7 +189,7 @@ static void attention(struct model *m, const struct block_scratch *s, uint32_t s
     bool small = block_small_heads(m);
     uint32_t q = m->rows[LINEAR_Q], kv = m->rows[LINEAR_K];
     uint32_t tile = block_window_tile(m, q, windows);
-    uint32_t tile_q = gpu_kernel_constant(m->gpu, small ? KERNEL_ID_attn_small : KERNEL_ID_attn_fwd, 2, 1);
+    uint32_t tile_q = gpu_kernel_constant(m->gpu, small ? KERNEL_ID_attn_small : KERNEL_ID_attn_fwd, SPEC_TILE, 1);
     for (uint32_t w = 0; w < windows; w += tile) {
         uint32_t n = (uint32_t)min_u64(tile, windows - w);
         uint64_t row = (uint64_t)w * m->ctx, rows = (uint64_t)n * m->ctx;

@@ -16,8 +16,6 @@
 #define STAGING_BYTES (16u << 20)
 /* Host memory for rows that are dequantized or gathered. */
 #define HOST_TILE_BYTES (16u << 20)
-/* What the attention kernels hold (kernels.def). */
-#define MAX_HEAD_DIM 256
 /* Views are rounded up to this by gpu_alloc. */
 #define ALLOC_ALIGN 256u
 
@@ -160,10 +158,10 @@ static bool check_config(struct model *m, struct err *e)
     if (c->num_kv_heads == 0 || c->num_heads % c->num_kv_heads)
         return err_set(e, ERR_USER, "config.json: %" PRIu32 " heads cannot share %" PRIu32 " key-value heads",
                        c->num_heads, c->num_kv_heads);
-    if (c->head_dim % 2 || c->head_dim > MAX_HEAD_DIM)
+    if (c->head_dim % 2 || c->head_dim > HEAD_DIM_MAX)
         return err_set(e, ERR_USER,
-                       "config.json: head_dim is %" PRIu32 ", an even number up to %d is supported",
-                       c->head_dim, MAX_HEAD_DIM);
+                       "config.json: head_dim is %" PRIu32 ", an even number up to %u is supported",
+                       c->head_dim, HEAD_DIM_MAX);
     if (m->ctx < 2)
         return err_set(e, ERR_USER, "a window has at least 2 tokens, not %" PRIu32, m->ctx);
     uint64_t widest = max_u64(c->hidden_size, max_u64(c->intermediate_size, m->rows[LINEAR_Q]));
@@ -315,7 +313,7 @@ static void upload_16(struct model *m, const uint8_t *src, uint64_t n, bool bf16
                      &(struct unpack16_args){.src = gpu_slice(m->staging, 0, div_up(count, 2) * 4),
                                              .dst = gpu_slice(dst, i * 4, count * 4),
                                              .n = (uint32_t)count,
-                                             .kind = bf16});
+                                             .kind = bf16 ? HALVES_BF16 : HALVES_F16});
     }
 }
 

@@ -4,8 +4,8 @@
 #include "host/gpu/gpu_gemm.h"
 #include "host/quant/qkernels.h"
 
-/* What chol_block takes. Also keeps every submatrix below aligned: 64 rows or columns of 4 bytes are 256. */
-enum { BLOCK = 64 };
+enum { BLOCK = CHOL_BLOCK };
+_Static_assert(BLOCK * 4 % GPU_ALLOC_ALIGN == 0, "every submatrix below starts aligned");
 /* Rows of V whose leading zeros are skipped together. */
 enum { CHUNK = 512 };
 

@@ -12,8 +12,6 @@
 #include "host/quant/qkernels.h"
 #include "host/quant/qmatrix.h"
 
-/* Columns that one gptq_segment dispatch works through: bounded by what an invocation keeps at hand. */
-#define SEGMENT_MAX 128u
 /* The damping grows tenfold until the Cholesky succeeds; beyond this share of the mean diagonal nothing of H
  * is left. */
 #define DAMP_MAX 100.0f

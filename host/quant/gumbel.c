@@ -5,21 +5,20 @@
 #include "host/base/num.h"
 #include "host/quant/qkernels.h"
 
-/* From 3 bits on a weight chooses among the start code and two codes on either side (docs/method.md 2). */
-#define SHIFT_LEVELS 5u
 /* Schedules and rates of docs/method.md belong to a run of this many steps. */
 #define PAPER_STEPS 1280.0
 
 static const double pi = 3.14159265358979323846;
 
+/* From 3 bits on a weight chooses among the start code and two codes on either side (docs/method.md 2). */
 static bool relative_levels(const struct quant_type *t)
 {
-    return (uint32_t)(t->hi - t->lo + 1) > SHIFT_LEVELS;
+    return (uint32_t)(t->hi - t->lo + 1) > GUMBEL_LEVELS;
 }
 
 static uint32_t level_count(const struct quant_type *t)
 {
-    return relative_levels(t) ? SHIFT_LEVELS : (uint32_t)(t->hi - t->lo + 1);
+    return relative_levels(t) ? GUMBEL_LEVELS : (uint32_t)(t->hi - t->lo + 1);
 }
 
 uint32_t gumbel_bytes_per_weight(const struct quant_type *t)

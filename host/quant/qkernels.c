@@ -1,18 +1,18 @@
 #include "host/quant/qkernels.h"
 
+#include <assert.h>
+
+#include "formats/quant_type.h"
 #include "host/base/num.h"
+#include "host/gpu/gpu_memory.h"
 #include "host/gpu/gpu_pipeline.h"
 
-/* Constant 2 of a variant: one invocation per unit (1) or one workgroup (0). */
-enum { CONSTANT_LANE_PER_UNIT = 2 };
-/* Constant 3 of gptq_segment: how many rows an invocation has. */
-enum { CONSTANT_ROWS_PER_LANE = 3 };
-/* Tiles start at multiples of this many rows: 4-byte rows then keep any alignment that Vulkan may ask for
- * (256). */
+/* Tiles start at multiples of this many rows: 4-byte rows then keep any alignment that Vulkan may ask for. */
 enum { ROW_STEP = 64 };
+_Static_assert(ROW_STEP * 4 % GPU_ALLOC_ALIGN == 0, "tiles start aligned");
 
-/* Rows of one col_sumsq: lavapipe ends loops after 65535 turns. */
-enum { SUMSQ_ROWS = 32768 };
+_Static_assert(SCALE_F32 == STORED_F32 && SCALE_F16 == STORED_F16 && SCALE_BF16 == STORED_BF16,
+               "a scale type is the same number in formats and in shaders");
 
 /* A view that advances with the rows. */
 struct walked {
@@ -82,7 +82,7 @@ static struct gpu_grid item_grid(const struct walk *w, uint64_t per_row)
 /* One unit per invocation or per workgroup, as the variant has it. */
 static struct gpu_grid unit_grid(const struct walk *w, uint64_t per_row)
 {
-    if (gpu_kernel_constant(gpu_cmd_gpu(w->cmd), w->kernel, CONSTANT_LANE_PER_UNIT, 0) != 0)
+    if (gpu_kernel_constant(gpu_cmd_gpu(w->cmd), w->kernel, SPEC_LANE_PER_UNIT, 0) != 0)
         return item_grid(w, per_row);
     return with_work(gpu_rows(w->rows * per_row), w);
 }
@@ -116,6 +116,7 @@ void q_scale_search(struct gpu_cmd *cmd, const struct scale_search_args *args)
 void q_affine_search(struct gpu_cmd *cmd, const struct affine_search_args *args)
 {
     struct affine_search_args a = *args;
+    assert(a.group <= AFFINE_GROUP_MAX);
     const struct walked views[] = {WALKED(w, a.ldw), WALKED(scales, (uint64_t)a.groups * 2)};
     uint64_t units = div_up(a.col1, a.group) - div_up(a.col0, a.group);
     if (units == 0)
@@ -132,6 +133,7 @@ void q_affine_search(struct gpu_cmd *cmd, const struct affine_search_args *args)
 void q_project_scales(struct gpu_cmd *cmd, const struct project_scales_args *args)
 {
     struct project_scales_args a = *args;
+    assert(a.per_super <= SUPER_GROUPS_MAX);
     const struct walked views[] = {WALKED(scales, (uint64_t)a.groups << a.offsets)};
     struct walk t = WALK(project_scales, args->rows, (double)a.count * a.per_super * (int)(a.hi - a.lo));
     while (walk_next(&t)) {
@@ -167,17 +169,18 @@ void q_dequant(struct gpu_cmd *cmd, const struct dequant_args *args)
 void q_gptq_segment(struct gpu_cmd *cmd, const struct gptq_segment_args *args)
 {
     struct gptq_segment_args a = *args;
+    assert(a.count <= SEGMENT_MAX);
     const struct walked views[] = {WALKED(w, a.ldw), WALKED(scales, (uint64_t)a.groups << a.offsets),
                                    WALKED(codes, a.ldc), WALKED(err, a.count)};
     /* The segment's diagonal block of R, from the aligned place before its first element. */
     uint64_t first = ((uint64_t)a.col0 * a.ldr + a.col0) * 4;
     uint64_t last = ((uint64_t)(a.col0 + a.count - 1) * a.ldr + a.col0 + a.count) * 4;
-    uint64_t start = first / 256 * 256;
+    uint64_t start = first / GPU_ALLOC_ALIGN * GPU_ALLOC_ALIGN;
     a.r = gpu_slice(args->r, start, last - start);
     a.r0 = (uint32_t)((first - start) / 4);
     struct walk t = WALK(gptq_segment, args->rows, 0.5 * a.count * a.count);
     uint32_t per_lane =
-        gpu_kernel_constant(gpu_cmd_gpu(cmd), KERNEL_ID_gptq_segment, CONSTANT_ROWS_PER_LANE, 1);
+        gpu_kernel_constant(gpu_cmd_gpu(cmd), KERNEL_ID_gptq_segment, SPEC_ROWS_PER_LANE, 1);
     while (walk_next(&t)) {
         a.rows = t.rows;
         run_gptq_segment(cmd, with_work(gpu_items(cmd, KERNEL_ID_gptq_segment, div_up(t.rows, per_lane)), &t),
@@ -230,7 +233,7 @@ void q_flip(struct gpu_cmd *cmd, const struct flip_args *args)
     t.n_views = 1;
     while (walk_next(&t)) {
         uint64_t first = (uint64_t)(a.n - t.row - t.rows) * a.ldi * 4;
-        uint64_t start = first / 256 * 256;
+        uint64_t start = first / GPU_ALLOC_ALIGN * GPU_ALLOC_ALIGN;
         uint64_t last = first + ((uint64_t)(t.rows - 1) * a.ldi + a.n) * 4;
         a.in = gpu_slice(args->in, start, last - start);
         a.in0 = (uint32_t)((first - start) / 4);
@@ -343,7 +346,7 @@ void q_col_sumsq(struct gpu_cmd *cmd, const struct col_sumsq_args *args)
     struct col_sumsq_args a = *args;
     const struct walked views[] = {WALKED(x, a.cols)};
     struct walk t = WALK(col_sumsq, args->rows, a.cols);
-    t.per_tile = (uint32_t)min_u64(t.per_tile, SUMSQ_ROWS);
+    t.per_tile = (uint32_t)min_u64(t.per_tile, COL_SUMSQ_ROWS);
     while (walk_next(&t)) {
         a.rows = t.rows;
         run_col_sumsq(cmd, with_work(gpu_items(cmd, KERNEL_ID_col_sumsq, a.cols), &t), &a);
