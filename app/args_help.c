@@ -14,15 +14,15 @@ static const char *const section_titles[SECTION_COUNT] = {
 };
 
 static const char quantize_examples[] =
-    "  gsq quantize Llama-3.1-8B -o out --calib text.txt --dry-run     # check everything, print the plan\n"
-    "  gsq quantize Llama-3.1-8B -o out --calib text.txt               # 2 bits, in the gptq format\n"
+    "  gsq quantize Llama-3.1-8B -o out --calib default --dry-run      # check everything, print the plan\n"
+    "  gsq quantize Llama-3.1-8B -o out --calib default                # 2 bits, in the gptq format\n"
     "  gsq quantize Llama-3.1-8B -o out.gguf --type Q2_K --calib text.txt   # for llama.cpp\n"
     "  gsq quantize f16.gguf q4.gguf Q4_K_M                            # rounded, as llama-quantize does\n";
 
 static const char *const examples[CMD_COUNT] = {
     [CMD_QUANTIZE] =
-        "  gsq quantize Llama-3.1-8B -o out --calib text.txt\n"
-        "      2 bits, group 128, by GSQ, in the gptq format\n"
+        "  gsq quantize Llama-3.1-8B -o out --calib default\n"
+        "      2 bits, group 128, by GSQ, in the gptq format, on the text that comes with gsq\n"
         "  gsq quantize Llama-3.1-8B -o out --calib text.txt --dry-run\n"
         "      what it would do, and whether memory and disk suffice\n"
         "  gsq quantize Llama-3.1-8B -o out --calib text.txt --eval test.txt --report out.html\n"
@@ -209,7 +209,7 @@ static void program_help(FILE *f)
     fputs(program_exit_codes(), f);
     fputs("\nTo begin:\n"
           "  gsq devices\n"
-          "  gsq quantize MODEL -o OUT --calib text.txt\n"
+          "  gsq quantize MODEL -o OUT --calib default\n"
           "  gsq eval OUT --text test.txt\n",
           f);
 }

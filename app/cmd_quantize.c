@@ -6,6 +6,7 @@
 #include "app/app.h"
 #include "app/progress_term.h"
 #include "app/report_settings.h"
+#include "formats/shipped_text.h"
 #include "formats/tokenizer.h"
 #include "host/base/clean.h"
 #include "host/base/num.h"
@@ -59,7 +60,7 @@ static void tell_rounding(const struct args *a)
 {
     if (a->rounds_like_llama)
         log_warn("no --calib and no --imatrix: weights are rounded to the nearest level, as llama-quantize does; "
-                 "add --calib TEXT to learn them, which takes longer and keeps much more of the model");
+                 "add --calib default, or a text of your own, to learn them, which takes longer and keeps much more of the model");
 }
 
 /* What can be said without opening anything. */
@@ -69,7 +70,8 @@ static bool check_options(const struct args *a, struct quantize_options *o, stru
         return false;
     if (o->method != METHOD_RTN && !o->calib && !o->imatrix && !o->refine && !o->dry_run) {
         err_set(e, ERR_USER, "--method %s needs a calibration text", method_name(o->method));
-        return err_hint(e, "add --calib FILE (text like what the model will read), or use --method rtn");
+        return err_hint(e, "add --calib default (the text that comes with gsq) or --calib FILE (text like what the model will "
+                           "read), or use --method rtn");
     }
     if (o->container && o->format != EXPORT_COMPRESSED_TENSORS) {
         err_set(e, ERR_USER, "--container belongs to --format compressed-tensors");
@@ -114,7 +116,11 @@ static bool check_eval_text(const struct args *a, const struct quantize_options 
 static bool check_files(const struct args *a, const struct quantize_options *o, struct err *e)
 {
     const char *folder = o->format == EXPORT_GGUF ? NULL : o->out_dir;
-    const char *const inputs[] = {o->model_dir, o->calib, o->imatrix, o->refine, a->eval};
+    char text[4096];
+    const char *calib = o->calib;
+    if (o->method != METHOD_RTN && !shipped_text_path(&calib, text, sizeof text, calib, e))
+        return false;
+    const char *const inputs[] = {o->model_dir, calib, o->imatrix, o->refine, a->eval};
     const size_t n = sizeof inputs / sizeof *inputs;
     if (!out_not_input("the output", o->out_dir, inputs, n, e) ||
         (a->report && !out_not_input("--report", a->report, inputs, n, e)))

@@ -112,6 +112,8 @@ void manual_page(FILE *f)
     roff_text(f, program_exit_codes(), strlen(program_exit_codes()), true);
     fputs(".SH ENVIRONMENT\n"
           ".TP\n.B GSQ_DEVICE\nVulkan device where \\fB\\-\\-device\\fR does not say.\n"
+          ".TP\n.B GSQ_DATA\nfolder with the text of \\fB\\-\\-calib default\\fR, where it does not lie in share/gsq beside "
+          "or above the program.\n"
           ".TP\n.B GSQ_VALIDATE\n1: Vulkan's validation layer watches, and what it finds fails the run.\n"
           ".SH FILES\n"
           ".TP\n.I OUT.work\nfinished blocks of a run: the same command resumes from them.\n"

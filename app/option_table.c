@@ -463,9 +463,10 @@ const struct option options[] = {
 
     {"calib", 0, "FILE", OPT_TEXT, AT(q.calib), "", ON(QUANTIZE), SECTION_CALIB,
      "text like what the model will read: UTF-8, or the field \"text\" of a .jsonl file, packed by gzip or zstd or not; "
-     "needed by gptq and gsq"},
+     "\"default\": the text that comes with gsq (a file of that name: ./default); needed by gptq and gsq"},
     {"calib", 0, "FILE", OPT_TEXT, AT(q.calib), "", ON(IMATRIX), SECTION_CALIB,
-     "text like what the model will read: UTF-8, or the field \"text\" of a .jsonl file, packed by gzip or zstd or not"},
+     "text like what the model will read: UTF-8, or the field \"text\" of a .jsonl file, packed by gzip or zstd or not; "
+     "\"default\": the text that comes with gsq (a file of that name: ./default)"},
     {"samples", 0, "N", OPT_U32, NUM(q.samples, 1, 1 << 20), NULL, ON(QUANTIZE) | ON(IMATRIX), SECTION_CALIB,
      "windows taken from its start"},
     {"ctx", 0, "N", OPT_U32, NUM(q.ctx, 2, 1 << 20), "the model's context, at most 2048",

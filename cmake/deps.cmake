@@ -100,4 +100,6 @@ if(GSQ_TESTS)
 endif()
 gsq_missing_end()
 get_property(texts GLOBAL PROPERTY gsq_licence_texts)
-file(WRITE ${GSQ_LICENCES} "gsq contains or uses the libraries below; each one's terms follow its name.\n${texts}")
+file(READ ${CMAKE_SOURCE_DIR}/data/README.md calibration)
+file(WRITE ${GSQ_LICENCES} "gsq contains or uses the libraries below; each one's terms follow its name. At the end: where the "
+     "calibration text comes from.\n${texts}\n==== calibration text ====\n\n${calibration}")

@@ -2,6 +2,7 @@
 #include "formats/tokenizer.h"
 #include "host/base/os.h"
 #include "host/base/out_path.h"
+#include "formats/shipped_text.h"
 #include "host/model/calib.h"
 #include "lib/lib_internal.h"
 #include "lib/report_html.h"
@@ -45,7 +46,8 @@ static bool check_options(struct lib_options *all, struct err *e)
         return false;
     if (o->method != METHOD_RTN && !o->calib && !o->imatrix && !o->refine && !o->dry_run) {
         err_set(e, ERR_USER, "--method %s needs a calibration text", method_name(o->method));
-        return err_hint(e, "add --calib FILE (text like what the model will read), or use --method rtn");
+        return err_hint(e, "add --calib default (the text that comes with gsq) or --calib FILE (text like what the model will "
+                           "read), or use --method rtn");
     }
     if (o->container && o->format != EXPORT_COMPRESSED_TENSORS) {
         err_set(e, ERR_USER, "--container belongs to --format compressed-tensors");
@@ -88,7 +90,11 @@ static bool check_files(const struct lib_options *all, const gsq_model *model, s
 {
     const struct quantize_options *o = &all->q;
     const char *report = all->asked.report, *folder = o->format == EXPORT_GGUF ? NULL : o->out_dir;
-    const char *const inputs[] = {o->model_dir, o->calib, o->imatrix, o->refine, all->asked.eval};
+    char text[4096];
+    const char *calib = o->calib;
+    if (o->method != METHOD_RTN && !shipped_text_path(&calib, text, sizeof text, calib, e))
+        return false;
+    const char *const inputs[] = {o->model_dir, calib, o->imatrix, o->refine, all->asked.eval};
     const size_t n = sizeof inputs / sizeof *inputs;
     if (!out_not_input("the output", o->out_dir, inputs, n, e) ||
         (report && !out_not_input("--report", report, inputs, n, e)))

@@ -1,5 +1,6 @@
 #include <string.h>
 
+#include "formats/shipped_text.h"
 #include "host/base/log.h"
 #include "host/quant/eval.h"
 #include "host/quant/imatrix.h"
@@ -103,6 +104,8 @@ bool gsq_imatrix(gsq_device *device, const gsq_model *model, const struct gsq_im
     bool ok = lib_take(&a, sizeof a, options, "gsq_imatrix_options", &why);
     if (ok && (!a.out || !a.calib))
         ok = err_set(&why, ERR_USER, "gsq_imatrix_options needs out and calib");
+    char path[4096];
+    ok = ok && shipped_text_path(&a.calib, path, sizeof path, a.calib, &why);
     if (ok) {
         struct lib_progress progress = {a.progress, a.ctx};
         struct imatrix_options o = {

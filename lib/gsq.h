@@ -7,7 +7,7 @@
  *     gsq_quantize_options_init(&o);
  *     o.out = "small.gguf";
  *     o.type = "Q2_K";
- *     o.calib = "text.txt";
+ *     o.calib = "default";
  *     if (!gsq_model_open(&model, "Llama-3.1-8B", &e) || !gsq_device_open(&device, NULL, &e) ||
  *         !gsq_quantize(device, model, &o, NULL, NULL, &e))
  *         fprintf(stderr, "%s\n%s\n", e.message, e.hint);
@@ -237,7 +237,7 @@ struct gsq_quantize_options {
     const char *const *overrides; /* "KEY=TYPE:VALUE": other metadata; TYPE is int, float, bool or str */
     size_t n_overrides;
 
-    const char *calib;         /* text file; gsq and gptq need it */
+    const char *calib;         /* text file, or "default": the text that comes with gsq; gsq and gptq need one */
     const char *imatrix;       /* importance matrix (GGUF), or NULL */
     const char *const *importance_names; /* it counts for weights alone whose name holds one of these ... */
     size_t n_importance_names;           /* 0: for all */
@@ -431,7 +431,7 @@ GSQ_API bool gsq_convert(const gsq_model *model, const struct gsq_convert_option
 struct gsq_imatrix_options {
     size_t size;
     const char *out;       /* file. Required */
-    const char *calib;     /* text file. Required */
+    const char *calib;     /* text file, or "default": the text that comes with gsq. Required */
     uint32_t samples;      /* windows, from the text's start */
     uint32_t context;      /* tokens per window; 0: the model's, at most 2048 */
     const char *spill;     /* as in gsq_eval_options */

@@ -23,10 +23,11 @@ row() { # SYSTEM WHAT FILE RESULT
     [[ $4 == perplexity* ]] || bad=$((bad + 1))
 }
 
-# Quantizes /demo in the system and says its perplexity, or what went wrong.
+# Quantizes /demo in the system and says its perplexity, or what went wrong. A plan needs the text that comes along.
 try_in() { # FOLDER GSQ
     local said
     if ! said=$(chroot_run "$1" sh -c "rm -rf /tmp/q && $2 quantize /demo -o /tmp/q --method rtn -q >/tmp/said 2>&1 &&
+        $2 quantize /demo -o /tmp/p --calib default --effort fast --samples 8 --dry-run -q >>/tmp/said 2>&1 &&
         $2 eval /tmp/q --text /demo/eval.txt --ctx 256 --windows 20 -q 2>>/tmp/said"); then
         echo "failed: $(chroot_run "$1" tail -n 2 /tmp/said | tr '\n' ' ')"
         return
@@ -66,6 +67,7 @@ if [[ " ${systems[*]} " == *" wine "* && -n $zip ]]; then
     exe=$(find "$work" -name gsq.exe)
     export WINEPREFIX=$work/prefix WINEDEBUG=-all
     if xvfb-run -a wine "$exe" quantize models/demo -o "$work/q" --method rtn -q >"$work/said" 2>&1 &&
+        xvfb-run -a wine "$exe" quantize models/demo -o "$work/p" --calib default --effort fast --samples 8 --dry-run -q >>"$work/said" 2>&1 &&
         xvfb-run -a wine "$exe" eval "$work/q" --text models/demo/eval.txt --ctx 256 --windows 20 -q >"$work/eval" 2>>"$work/said"; then
         result="perplexity $(awk '$1 == "perplexity" { print $2 }' "$work/eval"), $(xvfb-run -a wine "$exe" --version 2>/dev/null | tr -d '\r')"
     else

@@ -184,6 +184,10 @@ void os_stop_heard(void);
  * json the error event on stdout too. */
 void os_last_words(const char *stopped, bool json);
 
+/* The file that this code was loaded from, absolute: the program, or the shared library that gsq is in. False where the
+ * system does not tell, or the path does not fit. */
+bool os_self_path(char *out, size_t cap);
+
 /* argv in UTF-8 (on Windows from the wide command line). May return the argv given. */
 char **os_utf8_argv(int *argc, char **argv);
 

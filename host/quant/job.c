@@ -110,7 +110,8 @@ static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t
     if (!o->calib) {
         err_set(e, ERR_USER, "--method %s needs a calibration text", method_name(o->method));
         return err_hint(
-            e, "give a text file like what the model will read with --calib; --method rtn needs none");
+            e, "give a text file like what the model will read with --calib, or --calib default, the text that comes with "
+               "gsq; --method rtn needs none");
     }
     struct tokenizer *t = NULL;
     const struct windows_progress progress = {progress_tokenize, &j->watch};

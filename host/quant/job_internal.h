@@ -40,7 +40,7 @@ struct job {
     float *head_importance; /* [hidden], of a GGUF: sums of squares of what the head reads; NULL: not known */
     struct gpu_arena *block, *hess, *scratch; /* by lifetime: one block; one stage; one linear or one batch */
     struct quantize_result *out;
-    char out_dir[4096], work_dir[4096];
+    char out_dir[4096], work_dir[4096], calib[4096];
     struct os_lock out_lock, work_lock;
     bool made_out; /* there was none before the run */
 
@@ -54,7 +54,7 @@ struct job {
     uint32_t layer;
 };
 
-/* ---- job_out.c: paths as the run uses them (of o too); what they must not be; one run at a time in both.
+/* ---- job_out.c: paths as the run uses them (of o too, "default" among them); what they must not be; one run at a time in both.
  * job_out_unlock removes folders that a failed run (ok false) leaves empty. */
 bool job_out_paths(struct job *j, struct quantize_options *o, struct err *e);
 bool job_out_check(struct job *j, struct err *e);

@@ -278,7 +278,7 @@ static bool settle_refine(struct quantize_options *o, struct err *e)
     }
     if (o->method == METHOD_RTN || !o->calib) {
         err_set(e, ERR_USER, "--refine learns from activations: it needs a text, and --method gsq or gptq");
-        return err_hint(e, "add --calib FILE (text like what the model will read)");
+        return err_hint(e, "add --calib FILE (text like what the model will read), or --calib default");
     }
     o->gumbel.lr_scales = 0;
     o->scales.epochs = 0;

@@ -96,7 +96,7 @@ struct quantize_options {
     unsigned container; /* --container 4, or 0 */
     const struct tensor_rule *rules;
     size_t n_rules;
-    const char *calib;   /* text file; not needed for RTN */
+    const char *calib;   /* text file, or "default" (formats/shipped_text.h); not needed for RTN */
     const char *imatrix; /* importance matrix (formats/imatrix.h): in place of a text, or beside one for what
                             has no Hessian; NULL */
     /* Parts of names of weights ("attn_v"): of these alone the importance counts, or with importance_skip of all others; all

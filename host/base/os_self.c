@@ -1,0 +1,59 @@
+/* Where the program, or the library that it lies in, was loaded from. */
+#if !defined(_WIN32)
+#define _GNU_SOURCE /* getline */
+#endif
+#include "host/base/os.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(_WIN32)
+#include <windows.h>
+
+bool os_self_path(char *out, size_t cap)
+{
+    static wchar_t wide[32768];
+    HMODULE self = NULL;
+    DWORD how = GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT;
+    if (!GetModuleHandleExW(how, (LPCWSTR)(const void *)wide, &self))
+        return false;
+    DWORD n = GetModuleFileNameW(self, wide, sizeof wide / sizeof *wide);
+    if (n == 0 || n >= sizeof wide / sizeof *wide)
+        return false;
+    if (!WideCharToMultiByte(CP_UTF8, 0, wide, -1, out, (int)cap, NULL, NULL))
+        return false;
+    for (char *c = out; *c; c++)
+        *c = *c == '\\' ? '/' : *c;
+    return true;
+}
+#else
+
+/* /proc/self/maps has a line for every range of memory that is a file's. */
+bool os_self_path(char *out, size_t cap)
+{
+    static const char here = 0;
+    const uintptr_t at = (uintptr_t)&here;
+    char *line = NULL;
+    size_t size = 0;
+    bool found = false;
+    FILE *f = os_fopen("/proc/self/maps", "r");
+    if (!f)
+        return false;
+    while (!found && getline(&line, &size, f) > 0) {
+        uintptr_t from, to;
+        const char *path = strchr(line, '/');
+        if (!path || sscanf(line, "%" SCNxPTR "-%" SCNxPTR, &from, &to) != 2 || at < from || at >= to)
+            continue;
+        size_t n = strcspn(path, "\n");
+        found = n < cap;
+        if (found) {
+            memcpy(out, path, n);
+            out[n] = '\0';
+        }
+    }
+    free(line);
+    fclose(f);
+    return found;
+}
+#endif
