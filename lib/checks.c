@@ -1,8 +1,8 @@
 /* What of a run can be refused before a device is opened. */
+#include "formats/shipped_text.h"
 #include "formats/tokenizer.h"
 #include "host/base/os.h"
 #include "host/base/out_path.h"
-#include "formats/shipped_text.h"
 #include "host/model/calib.h"
 #include "lib/lib_internal.h"
 #include "lib/report_html.h"

@@ -116,7 +116,7 @@ int main(int n, char **args)
     o.samples = 4;
     o.context = 64;
     o.group = 64;
-    bool ok = n == 3 && gsq_model_open(&model, args[1], &e) && gsq_plan_make(&plan, NULL, model, &o, &e);
+    bool ok = n == 3 && gsq_model_open(&model, args[1], &e) && gsq_plan_make(&plan, NULL, model, &o, NULL, &e);
     if (!ok)
         fprintf(stderr, "%s\n%s\n", e.message, e.hint);
     gsq_plan_free(&plan);
