@@ -22,7 +22,7 @@ function(gsq_shader_probe probe result)
 endfunction()
 
 function(kernel name variant)
-    cmake_parse_arguments(PARSE_ARGV 2 K "" "PROBE;WG;FILE;OPT" "NEEDS;DEFINES;SPEC")
+    cmake_parse_arguments(PARSE_ARGV 2 K "" "PROBE;WG;FILE;OPT" "NEEDS;DEFINES;SPEC;WHERE")
     if(K_UNPARSED_ARGUMENTS OR K_KEYWORDS_MISSING_VALUES)
         message(FATAL_ERROR "kernel(${name} ${variant}): cannot read '${K_UNPARSED_ARGUMENTS}${K_KEYWORDS_MISSING_VALUES}'")
     endif()
@@ -71,11 +71,18 @@ function(kernel name variant)
     if(n_spec EQUAL 0)
         set(spec "{0, 0}")
     endif()
+    set(where "0, 0, 0")
+    if(K_WHERE)
+        list(GET K_WHERE 0 constant)
+        list(GET K_WHERE 1 step)
+        list(GET K_WHERE 2 most)
+        set(where "offsetof(struct ${name}_args, ${constant}), ${step}, ${most}")
+    endif()
     set_property(GLOBAL APPEND PROPERTY gsq_shader_files ${CMAKE_BINARY_DIR}/${out})
     set_property(GLOBAL APPEND_STRING PROPERTY gsq_shader_words
                  "static const uint32_t words_${name}_${variant}[] =\n#include \"${out}\"\n    ;\n")
     set_property(GLOBAL APPEND_STRING PROPERTY gsq_shader_rows
-                 "    {KERNEL_ID_${name}, \"${variant}\", ${needs}, words_${name}_${variant},\n     sizeof words_${name}_${variant} / 4, ${K_WG}, ${n_spec}, {${spec}}},\n")
+                 "    {KERNEL_ID_${name}, \"${variant}\", ${needs}, words_${name}_${variant},\n     sizeof words_${name}_${variant} / 4, ${K_WG}, {${where}}, ${n_spec}, {${spec}}},\n")
 endfunction()
 
 # Adds the table of all variants to a library. Called from the top folder, once.
@@ -89,9 +96,11 @@ function(gsq_embed_shaders target)
     file(CONFIGURE OUTPUT ${table} @ONLY CONTENT [[/* Made by cmake/shaders.cmake from shaders/variants.cmake. */
 #include "host/gpu/kernel_table.h"
 
+#include <stddef.h>
+
 @words@
 const struct kernel_variant kernel_variants[] = {
-@rows@    {KERNEL_COUNT, "", 0, 0, 0, 0, 0, {{0, 0}}},
+@rows@    {KERNEL_COUNT, "", 0, 0, 0, 0, {0, 0, 0}, 0, {{0, 0}}},
 };
 ]])
     target_sources(${target} PRIVATE ${table} ${files})

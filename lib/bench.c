@@ -115,7 +115,7 @@ static bool run_all(const struct bench *b, struct gpu *g, const struct gsq_bench
             continue;
         if (!measure(b->cmd, run_case, &m, &seconds, e))
             return e->kind != ERR_STOPPED && err_context(e, "%s", kernel_decls[m.c->kernel].name);
-        const char *variant = gpu_kernel_variant(g, m.c->kernel, e);
+        const char *variant = m.work.variant ? m.work.variant : gpu_kernel_variant(g, m.c->kernel, NULL, e);
         struct gsq_bench_row row = {
             .size = sizeof row,
             .kernel = kernel_decls[m.c->kernel].name,

@@ -15,6 +15,8 @@ enum { SMALL_GROUP = 32, AFFINE_CANDIDATES = 64 };
 #define CASE(name) static struct bench_work name(const struct bench *b, char *shape, size_t cap)
 /* One invocation per item; one workgroup per row. */
 #define ITEMS(kernel, n) gpu_items(b->cmd, KERNEL_ID_##kernel, n)
+#define VARIANT(kernel, args)                                                                                \
+    gpu_kernel_variant(gpu_cmd_gpu(b->cmd), KERNEL_ID_##kernel, args, &(struct err){0})
 #define BYTES(x)         ((struct bench_work){.bytes = (x)})
 #define FLOPS(x)         ((struct bench_work){.flops = (x)})
 
@@ -60,7 +62,7 @@ CASE(unpack16)
 
 CASE(transpose)
 {
-    uint32_t side = constant(b, KERNEL_ID_transpose, 2);
+    uint32_t side = constant(b, KERNEL_ID_transpose, SPEC_TILE);
     SHAPE("%u x %u", b->rows, b->cols);
     run_transpose(b->cmd, gpu_rows(div_up(b->rows, side) * div_up(b->cols, side)),
                   &(struct transpose_args){.src = b->buf[2],
@@ -79,8 +81,9 @@ static struct bench_work product(const struct bench *b, uint32_t m, uint32_t n, 
 {
     gpu_gemm(b->cmd, (struct gpu_matrix){b->buf[2], k}, (struct gpu_matrix){b->buf[3], k},
              (struct gpu_matrix){b->buf[4], n}, m, n, k, 1, beta);
-    return (struct bench_work){2.0 * m * n * k,
-                               4.0 * ((double)m * k + (double)n * k + (beta == 0 ? 1.0 : 2.0) * m * n)};
+    return (struct bench_work){.flops = 2.0 * m * n * k,
+                               .bytes =
+                                   4.0 * ((double)m * k + (double)n * k + (beta == 0 ? 1.0 : 2.0) * m * n)};
 }
 
 CASE(gemm_cube)
@@ -145,38 +148,25 @@ static struct bench_work attention(const struct bench *b, uint32_t dim, char *sh
 {
     uint32_t heads = b->cols / dim, kv_heads = heads / 4;
     SHAPE("ctx %u, %u/%u heads of %u", b->rows, heads, kv_heads, dim);
-    run_attn_fwd(b->cmd, gpu_rows(heads * div_up(b->rows, constant(b, KERNEL_ID_attn_fwd, 2))),
-                 &(struct attn_fwd_args){.q = b->buf[2],
-                                         .k = b->buf[3],
-                                         .v = b->buf[4],
-                                         .out = b->buf[5],
-                                         .lse = b->buf[6],
-                                         .windows = 1,
-                                         .ctx = b->rows,
-                                         .heads = heads,
-                                         .kv_heads = kv_heads,
-                                         .dim = dim,
-                                         .scale = 0.125f});
-    return FLOPS(2.0 * heads * dim * b->rows * (b->rows + 1.0));
+    struct attn_fwd_args a = {.q = b->buf[2],
+                              .k = b->buf[3],
+                              .v = b->buf[4],
+                              .out = b->buf[5],
+                              .lse = b->buf[6],
+                              .windows = 1,
+                              .ctx = b->rows,
+                              .heads = heads,
+                              .kv_heads = kv_heads,
+                              .dim = dim,
+                              .scale = 0.125f};
+    run_attn_fwd(b->cmd, gpu_tiles(b->cmd, KERNEL_ID_attn_fwd, &a, heads, b->rows), &a);
+    return (struct bench_work){.flops = 2.0 * heads * dim * b->rows * (b->rows + 1.0),
+                               .variant = VARIANT(attn_fwd, &a)};
 }
 
 CASE(attn_16)
 {
-    uint32_t heads = b->cols / 16, kv_heads = heads / 4;
-    SHAPE("ctx %u, %u/%u heads of 16", b->rows, heads, kv_heads);
-    run_attn_small(b->cmd, gpu_rows(heads * div_up(b->rows, constant(b, KERNEL_ID_attn_small, 2))),
-                   &(struct attn_small_args){.q = b->buf[2],
-                                             .k = b->buf[3],
-                                             .v = b->buf[4],
-                                             .out = b->buf[5],
-                                             .lse = b->buf[6],
-                                             .windows = 1,
-                                             .ctx = b->rows,
-                                             .heads = heads,
-                                             .kv_heads = kv_heads,
-                                             .dim = 16,
-                                             .scale = 0.25f});
-    return FLOPS(2.0 * heads * 16 * b->rows * (b->rows + 1.0));
+    return attention(b, 16, shape, cap);
 }
 
 CASE(attn_64)
@@ -308,19 +298,23 @@ CASE(adam_step)
 #define ATTN_BACK(kernel, head_dim, out, products, ...)                                                      \
     uint32_t heads = b->cols / (head_dim), kv_heads = heads / 4;                                             \
     SHAPE("ctx %u, %u/%u heads of %u", b->rows, heads, kv_heads, (uint32_t)(head_dim));                      \
-    run_##kernel(b->cmd, gpu_rows((out)*div_up(b->rows, constant(b, KERNEL_ID_##kernel, 2))),                \
-                 &(struct kernel##_args){.q = b->buf[2],                                                     \
-                                         .k = b->buf[3],                                                     \
-                                         .dout = b->buf[4],                                                  \
-                                         .lse = b->buf[5],                                                   \
-                                         .windows = 1,                                                       \
-                                         .ctx = b->rows,                                                     \
-                                         .heads = heads,                                                     \
-                                         .kv_heads = kv_heads,                                               \
-                                         .dim = (head_dim),                                                  \
-                                         .scale = 0.125f,                                                    \
-                                         __VA_ARGS__});                                                      \
-    return FLOPS((products)*1.0 * heads * (head_dim)*b->rows * (b->rows + 1.0))
+    struct kernel##_args a = {.q = b->buf[2],                                                                \
+                              .k = b->buf[3],                                                                \
+                              .dout = b->buf[4],                                                             \
+                              .lse = b->buf[5],                                                              \
+                              .windows = 1,                                                                  \
+                              .ctx = b->rows,                                                                \
+                              .heads = heads,                                                                \
+                              .kv_heads = kv_heads,                                                          \
+                              .dim = (head_dim),                                                             \
+                              .scale = 0.125f,                                                               \
+                              __VA_ARGS__};                                                                  \
+    run_##kernel(b->cmd, gpu_tiles(b->cmd, KERNEL_ID_##kernel, &a, out, b->rows), &a);                       \
+    return (struct bench_work)                                                                               \
+    {                                                                                                        \
+        .flops = (products)*1.0 * heads * (head_dim)*b->rows * (b->rows + 1.0),                              \
+        .variant = VARIANT(kernel, &a)                                                                       \
+    }
 #define ATTN_BACK_Q(kernel, head_dim)                                                                        \
     ATTN_BACK(kernel, head_dim, heads, 3, .v = b->buf[6], .delta = b->buf[7], .dq = b->buf[0])
 #define ATTN_BACK_KV(kernel, head_dim)                                                                       \
@@ -330,7 +324,7 @@ CASE(adam_step)
 
 CASE(attn_bwd_q_16)
 {
-    ATTN_BACK_Q(attn_bwd_q_small, 16);
+    ATTN_BACK_Q(attn_bwd_q, 16);
 }
 
 CASE(attn_bwd_q_64)
@@ -345,7 +339,7 @@ CASE(attn_bwd_q_128)
 
 CASE(attn_bwd_kv_16)
 {
-    ATTN_BACK_KV(attn_bwd_kv_small, 16);
+    ATTN_BACK_KV(attn_bwd_kv, 16);
 }
 
 CASE(attn_bwd_kv_64)
@@ -360,7 +354,7 @@ CASE(attn_bwd_kv_128)
 
 CASE(attn_bwd_v_16)
 {
-    ATTN_BACK_V(attn_bwd_v_small, 16);
+    ATTN_BACK_V(attn_bwd_v, 16);
 }
 
 CASE(attn_bwd_v_64)
@@ -657,7 +651,7 @@ const struct bench_case bench_cases[] = {
     ROW(add_bias, add_bias),
     ROW(add, add),
     ROW(rope_fwd, rope_fwd),
-    ROW(attn_small, attn_16),
+    ROW(attn_fwd, attn_16),
     ROW(attn_fwd, attn_64),
     ROW(attn_fwd, attn_128),
     ROW(swiglu_fwd, swiglu_fwd),
@@ -669,13 +663,13 @@ const struct bench_case bench_cases[] = {
     ROW(reduce_sum, reduce_sum),
     ROW(scale_grad, scale_grad),
     ROW(adam_step, adam_step),
-    ROW(attn_bwd_q_small, attn_bwd_q_16),
+    ROW(attn_bwd_q, attn_bwd_q_16),
     ROW(attn_bwd_q, attn_bwd_q_64),
     ROW(attn_bwd_q, attn_bwd_q_128),
-    ROW(attn_bwd_kv_small, attn_bwd_kv_16),
+    ROW(attn_bwd_kv, attn_bwd_kv_16),
     ROW(attn_bwd_kv, attn_bwd_kv_64),
     ROW(attn_bwd_kv, attn_bwd_kv_128),
-    ROW(attn_bwd_v_small, attn_bwd_v_16),
+    ROW(attn_bwd_v, attn_bwd_v_16),
     ROW(attn_bwd_v, attn_bwd_v_64),
     ROW(attn_bwd_v, attn_bwd_v_128),
     ROW(scale_search, scale_search),

@@ -20,6 +20,7 @@ struct bench {
 /* How much a case did: floating-point operations and bytes that must move at least. */
 struct bench_work {
     double flops, bytes;
+    const char *variant; /* NULL: the kernel's */
 };
 
 struct bench_case {

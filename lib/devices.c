@@ -120,7 +120,7 @@ char *gsq_kernels_text(gsq_device *device, struct gsq_error *e)
     table_cell(t, "variant");
     table_cell(t, "other variants (unusable in parentheses)");
     for (unsigned k = 0; variant && k < KERNEL_COUNT; k++) {
-        variant = gpu_kernel_variant(device->gpu, k, &why);
+        variant = gpu_kernel_variant(device->gpu, k, NULL, &why);
         table_cell(t, "%s", kernel_decls[k].name);
         table_cell(t, "%s", variant ? variant : "");
         table_cell(t, "%s", all_variants(device->gpu, k, all, sizeof all));
@@ -135,7 +135,7 @@ char *gsq_kernels_json(gsq_device *device, struct gsq_error *e)
     cJSON *o = cJSON_CreateObject();
     const char *variant = "";
     for (unsigned k = 0; variant && k < KERNEL_COUNT; k++) {
-        variant = gpu_kernel_variant(device->gpu, k, &why);
+        variant = gpu_kernel_variant(device->gpu, k, NULL, &why);
         cJSON_AddStringToObject(o, kernel_decls[k].name, variant ? variant : "");
     }
     return lib_json(variant != NULL, o, &why, e);

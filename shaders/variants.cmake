@@ -1,10 +1,12 @@
 # Which variants of each kernel are built. One line each, best first: the first whose needs the device meets is used.
 #
-#   kernel(NAME VARIANT [NEEDS CAP...] [PROBE probe] [FILE x.comp] [OPT -O0] [DEFINES a=b ...] [WG n | WG SUBGROUP] [SPEC name=value ...])
+#   kernel(NAME VARIANT [NEEDS CAP...] [WHERE constant step most] [PROBE probe] [FILE x.comp] [OPT -O0] [DEFINES a=b ...] [WG n | WG SUBGROUP] [SPEC name=value ...])
 #
 #   NAME     a row of kernels.def; compiled from NAME.comp, or from FILE
 #   VARIANT  "base" for every kernel: fp32, at most 128 invocations, no 16-bit or subgroup feature
 #   NEEDS    device bits, host/gpu/gpu_device.h: CPU SUBGROUP LANES8 F16 INT8 COOPMAT. Order matters: a CPU variant comes first
+#   WHERE    only for calls whose push constant is a multiple of `step` and at most `most` (names of limits.h): a size of its own
+#            beside the other variants; one such line for a kernel, before them
 #   PROBE    the line is dropped where the installed glslc cannot compile probe/PROBE.comp
 #   DEFINES  preprocessor symbols
 #   OPT      glslc's optimisation, -O where it is not said: -O0 leaves large unrolled loops to the driver, which is quicker
@@ -39,10 +41,9 @@ kernel(add_bias cpu NEEDS CPU SPEC ITEMS=4 FILE add_bias_cpu.comp)
 kernel(add_bias base)
 kernel(rope_fwd cpu NEEDS CPU SPEC ITEMS=4 FILE rope_fwd_cpu.comp)
 kernel(rope_fwd base)
+kernel(attn_fwd small NEEDS CPU LANES8 WHERE dim SMALL_HEAD_STEP SMALL_HEAD_MAX WG 8 SPEC TILE=16 FILE attn_fwd_cpu.comp DEFINES SMALL=1 OPT -O0)
 kernel(attn_fwd cpu NEEDS CPU LANES8 WG 8 SPEC TILE=8 FILE attn_fwd_cpu.comp OPT -O0)
 kernel(attn_fwd base WG 128 SPEC TILE=32)
-kernel(attn_small cpu NEEDS CPU LANES8 WG 8 SPEC TILE=16 FILE attn_fwd_cpu.comp DEFINES SMALL=1 OPT -O0)
-kernel(attn_small base WG 128 SPEC TILE=32 FILE attn_fwd.comp)
 kernel(swiglu_fwd cpu NEEDS CPU SPEC ITEMS=4 FILE swiglu_fwd_cpu.comp)
 kernel(swiglu_fwd base)
 kernel(nll cpu NEEDS CPU LANES8 WG 8 FILE nll_cpu.comp)
@@ -64,18 +65,15 @@ kernel(reduce_sum base WG 128)
 kernel(scale_grad cpu NEEDS CPU WG 8 SPEC LANE_PER_UNIT=1 FILE scale_grad_cpu.comp)
 kernel(scale_grad base WG 64)
 kernel(adam_step base)
+kernel(attn_bwd_q small NEEDS CPU LANES8 WHERE dim SMALL_HEAD_STEP SMALL_HEAD_MAX WG 8 SPEC TILE=16 FILE attn_bwd_q_cpu.comp DEFINES SMALL=1 OPT -O0)
 kernel(attn_bwd_q cpu NEEDS CPU LANES8 WG 8 SPEC TILE=8 FILE attn_bwd_q_cpu.comp OPT -O0)
 kernel(attn_bwd_q base WG 128 SPEC TILE=32)
-kernel(attn_bwd_q_small cpu NEEDS CPU LANES8 WG 8 SPEC TILE=16 FILE attn_bwd_q_cpu.comp DEFINES SMALL=1 OPT -O0)
-kernel(attn_bwd_q_small base WG 128 SPEC TILE=32 FILE attn_bwd_q.comp)
+kernel(attn_bwd_kv small NEEDS CPU LANES8 WHERE dim SMALL_HEAD_STEP SMALL_HEAD_MAX WG 8 SPEC TILE=16 FILE attn_bwd_kv_cpu.comp DEFINES SMALL=1 OPT -O0)
 kernel(attn_bwd_kv cpu NEEDS CPU LANES8 WG 8 SPEC TILE=8 FILE attn_bwd_kv_cpu.comp OPT -O0)
 kernel(attn_bwd_kv base WG 128 SPEC TILE=32)
-kernel(attn_bwd_kv_small cpu NEEDS CPU LANES8 WG 8 SPEC TILE=16 FILE attn_bwd_kv_cpu.comp DEFINES SMALL=1 OPT -O0)
-kernel(attn_bwd_kv_small base WG 128 SPEC TILE=32 FILE attn_bwd_kv.comp)
+kernel(attn_bwd_v small NEEDS CPU LANES8 WHERE dim SMALL_HEAD_STEP SMALL_HEAD_MAX WG 8 SPEC TILE=16 FILE attn_bwd_kv_cpu.comp DEFINES ONLY_V=1 SMALL=1 OPT -O0)
 kernel(attn_bwd_v cpu NEEDS CPU LANES8 WG 8 SPEC TILE=8 FILE attn_bwd_kv_cpu.comp DEFINES ONLY_V=1 OPT -O0)
 kernel(attn_bwd_v base WG 128 SPEC TILE=32 FILE attn_bwd_kv.comp DEFINES ONLY_V=1)
-kernel(attn_bwd_v_small cpu NEEDS CPU LANES8 WG 8 SPEC TILE=16 FILE attn_bwd_kv_cpu.comp DEFINES ONLY_V=1 SMALL=1 OPT -O0)
-kernel(attn_bwd_v_small base WG 128 SPEC TILE=32 FILE attn_bwd_kv.comp DEFINES ONLY_V=1)
 
 # ---- quantization. LANE_PER_UNIT: 1 where one invocation, not one workgroup, works on a group (host/quant/qkernels.c)
 kernel(scale_search cpu NEEDS CPU DEFINES LANE_PER_GROUP=1 WG 8 SPEC LANE_PER_UNIT=1)

@@ -54,8 +54,10 @@ static inline void *buffer_read(const struct buffer *b)
     return host;
 }
 
-/* Makes `kernel` use its variant i; false past the last. Variants that the device cannot run are passed over:
- * *i moves. */
+static const char *variant_in_use; /* of variant_use; NULL: the device's choice */
+
+/* Makes `kernel` use its variant i; false past the last, and all is as at first. Variants that the device cannot run are
+ * passed over: *i moves. One that is made for some calls only is used for those. */
 static inline bool variant_use(unsigned kernel, unsigned *i)
 {
     const char *name;
@@ -65,9 +67,19 @@ static inline bool variant_use(unsigned kernel, unsigned *i)
         if (!usable)
             continue;
         OK(gpu_kernel_force(gpu, kernel, name, &e), e);
+        variant_in_use = name;
         return true;
     }
+    assert_true(gpu_kernel_force(gpu, kernel, NULL, NULL));
+    variant_in_use = NULL;
     return false;
+}
+
+/* Whether that variant is the one that takes a call with these arguments. */
+static inline bool variant_takes(unsigned kernel, const void *args)
+{
+    struct err e = {0};
+    return !variant_in_use || strcmp(gpu_kernel_variant(gpu, kernel, args, &e), variant_in_use) == 0;
 }
 
 /* Calls test for each variant of the kernel. */
@@ -86,7 +98,7 @@ static inline void check(unsigned kernel, const char *shape, size_t i, double go
     struct err e = {0};
     if (!(fabs(got - want) <= tolerance))
         fail_msg("%s.%s, %s, element %zu: %.9g, should be %.9g +- %.2g", kernel_decls[kernel].name,
-                 gpu_kernel_variant(gpu, kernel, &e), shape, i, got, want, tolerance);
+                 gpu_kernel_variant(gpu, kernel, NULL, &e), shape, i, got, want, tolerance);
 }
 
 /* The generator of test data: reproducible, its state in the caller's hands. */

@@ -103,7 +103,7 @@ static void test_choice(void **state)
     for (unsigned k = 0; k < KERNEL_COUNT; k++) {
         const char *name;
         if (gpu_kernel_variant_at(gpu, k, 0, &name, NULL))
-            assert_string_equal(gpu_kernel_variant(gpu, k, &e), "base");
+            assert_string_equal(gpu_kernel_variant(gpu, k, NULL, &e), "base");
     }
     assert_int_equal(device_close(), 0);
 }
@@ -127,11 +127,11 @@ static void test_kernels(void **state)
                 continue;
             }
             OK(gpu_kernel_force(gpu, k, name, &e), e);
-            OK(gpu_kernel_variant(gpu, k, &e) != NULL, e);
+            OK(gpu_kernel_variant(gpu, k, NULL, &e) != NULL, e);
             assert_true(gpu_kernel_local_size(gpu, k) > 0);
         }
         if (!first) { /* declared, its shader is still to come */
-            assert_null(gpu_kernel_variant(gpu, k, &e));
+            assert_null(gpu_kernel_variant(gpu, k, NULL, &e));
             assert_int_equal(e.kind, ERR_BUG);
             missing++;
             continue;

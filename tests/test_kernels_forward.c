@@ -357,10 +357,22 @@ static void kl(void)
 /* ---- attention
  * ------------------------------------------------------------------------------------------------- */
 
-static void attn_shapes(unsigned kernel, const struct ref_attn *shapes, size_t n_shapes)
+static void attn(void)
 {
-    for (size_t s = 0; s < n_shapes; s++) {
+    static const struct ref_attn shapes[] = {
+        {1, 1, 1, 1, 2, 0, 0.7},     {2, 5, 2, 1, 8, 0, 0.35},     {1, 33, 4, 2, 64, 0, 0.125},
+        {1, 70, 2, 2, 128, 7, 0.09}, {1, 40, 3, 1, 256, 0, 0.06},  {2, 67, 2, 1, 30, 16, 0.2},
+        {1, 100, 1, 1, 96, 1, 0.1},  {1, 65, 2, 1, 250, 64, 0.06}, {3, 64, 1, 1, 10, 33, 0.3},
+        {1, 1, 1, 1, 4, 0, 0.7},     {1, 33, 4, 2, 16, 0, 0.25},   {1, 70, 2, 2, 12, 7, 0.3},
+        {3, 64, 1, 1, 8, 33, 0.35},
+    };
+    const unsigned kernel = KERNEL_ID_attn_fwd;
+    unsigned taken = 0;
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         const struct ref_attn *p = &shapes[s];
+        if (!variant_takes(kernel, &(struct attn_fwd_args){.dim = p->dim}))
+            continue;
+        taken++;
         uint32_t rows = p->windows * p->ctx, nq = rows * p->heads * p->dim, nk = rows * p->kv_heads * p->dim;
         char shape[96];
         snprintf(shape, sizeof shape, "windows %u ctx %u heads %u/%u dim %u sliding %u", p->windows, p->ctx,
@@ -369,15 +381,9 @@ static void attn_shapes(unsigned kernel, const struct ref_attn *shapes, size_t n
               *v0 = random_matrix(1, nk, nk, 1);
         struct buffer q = buffer_make(nq, q0), k = buffer_make(nk, k0), v = buffer_make(nk, v0),
                       out = buffer_make(nq, NULL), lse = buffer_make((size_t)rows * p->heads, NULL);
-        uint32_t tile = gpu_kernel_constant(gpu, kernel, 2, 0);
-        assert_true(tile > 0);
-        struct gpu_grid grid = gpu_rows((uint64_t)p->windows * p->heads * div_up(p->ctx, tile));
-        /* Both kernels have the same buffers and constants. */
-        const struct gpu_view views[] = {q.view, k.view, v.view, out.view, lse.view};
-        float scale = (float)p->scale;
-        uint32_t push[] = {p->windows, p->ctx, p->heads, p->kv_heads, p->dim, p->sliding, 0};
-        memcpy(&push[6], &scale, sizeof scale);
-        gpu_dispatch(cmd, kernel, grid, views, 5, push, sizeof push);
+        struct attn_fwd_args a = {q.view, k.view,   v.view,      out.view, lse.view,   p->windows,
+                                  p->ctx, p->heads, p->kv_heads, p->dim,   p->sliding, (float)p->scale};
+        run_attn_fwd(cmd, gpu_tiles(cmd, kernel, &a, (uint64_t)p->windows * p->heads, p->ctx), &a);
         float *got = buffer_read(&out), *got_lse = buffer_read(&lse);
         for (uint32_t r = 0; r < rows; r++)
             for (uint32_t h = 0; h < p->heads; h++) {
@@ -398,25 +404,31 @@ static void attn_shapes(unsigned kernel, const struct ref_attn *shapes, size_t n
         free(got_lse);
         buffers_reset();
     }
+    assert_true(taken > 0);
 }
 
-static void attn(void)
+/* On a CPU device small heads have a variant of their own; `--variant` and gpu_kernel_force can leave it out. */
+static void test_attn_choice(void **state)
 {
-    static const struct ref_attn shapes[] = {
-        {1, 1, 1, 1, 2, 0, 0.7},     {2, 5, 2, 1, 8, 0, 0.35},     {1, 33, 4, 2, 64, 0, 0.125},
-        {1, 70, 2, 2, 128, 7, 0.09}, {1, 40, 3, 1, 256, 0, 0.06},  {2, 67, 2, 1, 30, 16, 0.2},
-        {1, 100, 1, 1, 96, 1, 0.1},  {1, 65, 2, 1, 250, 64, 0.06}, {3, 64, 1, 1, 10, 33, 0.3},
-    };
-    attn_shapes(KERNEL_ID_attn_fwd, shapes, sizeof shapes / sizeof *shapes);
-}
-
-static void attn_small(void)
-{
-    static const struct ref_attn shapes[] = {
-        {1, 1, 1, 1, 4, 0, 0.7},   {2, 5, 2, 1, 8, 0, 0.35},   {1, 33, 4, 2, 16, 0, 0.25},
-        {1, 70, 2, 2, 12, 7, 0.3}, {3, 64, 1, 1, 8, 33, 0.35},
-    };
-    attn_shapes(KERNEL_ID_attn_small, shapes, sizeof shapes / sizeof *shapes);
+    (void)state;
+    struct err e = {0};
+    const unsigned kernel = KERNEL_ID_attn_fwd;
+    static const uint32_t small[] = {4, 8, 12, 16}, others[] = {2, 6, 10, 18, 20, 24, 64, 256};
+    const char *general = gpu_kernel_variant(gpu, kernel, NULL, &e);
+    bool cpu = gpu_kernel_force(gpu, kernel, "small", &e);
+    assert_string_not_equal(general, "small");
+    for (unsigned forced = 0; forced < 2; forced++) {
+        for (size_t i = 0; i < sizeof small / sizeof *small; i++)
+            assert_string_equal(gpu_kernel_variant(gpu, kernel, &(struct attn_fwd_args){.dim = small[i]}, &e),
+                                cpu ? "small" : general);
+        for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+            assert_string_equal(
+                gpu_kernel_variant(gpu, kernel, &(struct attn_fwd_args){.dim = others[i]}, &e), general);
+        OK(gpu_kernel_force(gpu, kernel, NULL, &e), e);
+    }
+    OK(gpu_kernel_force(gpu, kernel, "base", &e), e);
+    assert_string_equal(gpu_kernel_variant(gpu, kernel, &(struct attn_fwd_args){.dim = 16}, &e), "base");
+    OK(gpu_kernel_force(gpu, kernel, NULL, &e), e);
 }
 
 #define TEST(name, function)                                                                                 \
@@ -434,7 +446,6 @@ TEST(rmsnorm_fwd, rmsnorm)
 TEST(nll, nll)
 TEST(kl, kl)
 TEST(attn_fwd, attn)
-TEST(attn_small, attn_small)
 
 int main(void)
 {
@@ -443,7 +454,7 @@ int main(void)
         cmocka_unit_test(test_swiglu_fwd), cmocka_unit_test(test_rope_fwd),
         cmocka_unit_test(test_gemm),       cmocka_unit_test(test_rmsnorm_fwd),
         cmocka_unit_test(test_nll),        cmocka_unit_test(test_kl),
-        cmocka_unit_test(test_attn_fwd),   cmocka_unit_test(test_attn_small),
+        cmocka_unit_test(test_attn_fwd),   cmocka_unit_test(test_attn_choice),
     };
     const struct CMUnitTest no_push[] = {
         cmocka_unit_test(test_transpose),

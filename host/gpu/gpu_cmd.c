@@ -250,7 +250,7 @@ void gpu_cmd_count(struct gpu_cmd *c, bool on)
 
 double gpu_cmd_work_limit(const struct gpu_cmd *c, unsigned kernel)
 {
-    const struct gpu_kernel *k = gpu_kernel_chosen(c->gpu, kernel);
+    const struct gpu_kernel *k = gpu_kernel_chosen(c->gpu, kernel, NULL);
     return SUBMIT_NS / (k && k->ns_per_work > 0 ? k->ns_per_work : guess_ns_per_work(c->gpu));
 }
 
@@ -679,7 +679,7 @@ void gpu_dispatch(struct gpu_cmd *c, unsigned kernel, struct gpu_grid grid, cons
         return;
     }
     if (!check_call(c->gpu, kernel, grid, views, n_views, push_bytes, &e) ||
-        !(k = gpu_kernel_get(c->gpu, kernel, &e))) {
+        !(k = gpu_kernel_get(c->gpu, kernel, push, &e))) {
         cmd_fail(c, &e);
         return;
     }

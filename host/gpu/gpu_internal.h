@@ -72,7 +72,11 @@ struct gpu {
     /* gpu_pipeline.c */
     struct gpu_kernel *kernels; /* one per row of kernel_variants */
     unsigned n_kernels;
-    int chosen[KERNEL_COUNT]; /* index into kernels; -1: none */
+    /* Index into kernels, -1: none. What gpu_create chose, and what is in use (gpu_kernel_force); for the calls that it is
+     * made for, a variant with a WHERE goes first. */
+    struct gpu_choice {
+        int any, where;
+    } first_choice[KERNEL_COUNT], chosen[KERNEL_COUNT];
     VkPipelineCache cache;
     char cache_path[4096]; /* "" : not kept */
     struct hash128 cache_hash;
@@ -85,10 +89,11 @@ enum { TEXEL_SLACK = 512 };
 /* gpu_pipeline.c */
 bool gpu_pipelines_init(struct gpu *g, const struct gpu_options *o, struct err *e);
 void gpu_pipelines_destroy(struct gpu *g);
-/* The chosen variant, ready to be bound; NULL and e on failure. Valid until gpu_destroy. */
-struct gpu_kernel *gpu_kernel_get(struct gpu *g, unsigned kernel, struct err *e);
-/* The chosen variant without creating its pipeline; NULL if there is none. */
-struct gpu_kernel *gpu_kernel_chosen(struct gpu *g, unsigned kernel);
+/* The variant chosen for a call with these push constants, ready to be bound; NULL and e on failure. Valid until
+ * gpu_destroy. push NULL: any call. */
+struct gpu_kernel *gpu_kernel_get(struct gpu *g, unsigned kernel, const void *push, struct err *e);
+/* The same without creating its pipeline; NULL if there is none. */
+struct gpu_kernel *gpu_kernel_chosen(struct gpu *g, unsigned kernel, const void *push);
 
 /* A storage buffer, or a uniform texel buffer where the shader declares the binding so. */
 VkDescriptorType gpu_binding_type(const struct gpu_kernel *k, unsigned binding);

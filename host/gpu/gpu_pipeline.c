@@ -95,7 +95,7 @@ bool gpu_pipelines_init(struct gpu *g, const struct gpu_options *o, struct err *
     if (!g->kernels)
         return err_nomem(e, "the kernel table", (g->n_kernels + 1) * sizeof *g->kernels);
     for (unsigned k = 0; k < KERNEL_COUNT; k++)
-        g->chosen[k] = -1;
+        g->first_choice[k] = (struct gpu_choice){-1, -1};
     bool known = !o->variant;
     for (unsigned i = 0; i < g->n_kernels; i++) {
         struct gpu_kernel *k = &g->kernels[i];
@@ -103,12 +103,15 @@ bool gpu_pipelines_init(struct gpu *g, const struct gpu_options *o, struct err *
         k->local_size =
             k->variant->local_size == KERNEL_WG_SUBGROUP ? info->subgroup_size : k->variant->local_size;
         k->usable = variant_usable(&g->probe, k->variant, k->local_size);
-        int *chosen = &g->chosen[k->variant->kernel];
-        bool asked = o->variant && strcmp(o->variant, k->variant->name) == 0;
+        struct gpu_choice *choice = &g->first_choice[k->variant->kernel];
+        bool asked = o->variant && strcmp(o->variant, k->variant->name) == 0, where = k->variant->where.most;
         known = known || asked;
-        if (k->usable && (*chosen < 0 || asked))
-            *chosen = (int)i;
+        if (k->usable && where)
+            choice->where = (int)i;
+        else if (k->usable && (choice->any < 0 || asked))
+            *choice = (struct gpu_choice){(int)i, asked ? -1 : choice->where};
     }
+    memcpy(g->chosen, g->first_choice, sizeof g->chosen);
     if (!known) {
         err_set(e, ERR_USER, "no kernel has a variant '%s'", o->variant);
         return err_hint(e, "`gsq devices` lists the variants; 'base' runs everywhere");
@@ -248,14 +251,27 @@ fail:
     return ok;
 }
 
-struct gpu_kernel *gpu_kernel_chosen(struct gpu *g, unsigned kernel)
+/* Whether the variant is made for a call with these push constants. */
+static bool made_for(const struct kernel_variant *v, const void *push)
 {
-    return g->chosen[kernel] < 0 ? NULL : &g->kernels[g->chosen[kernel]];
+    uint32_t value;
+    memcpy(&value,
+           (const char *)push + v->where.at - kernel_decls[v->kernel].n_buffers * sizeof(struct gpu_view),
+           sizeof value);
+    return value % v->where.step == 0 && value <= v->where.most;
 }
 
-struct gpu_kernel *gpu_kernel_get(struct gpu *g, unsigned kernel, struct err *e)
+struct gpu_kernel *gpu_kernel_chosen(struct gpu *g, unsigned kernel, const void *push)
 {
-    struct gpu_kernel *k = gpu_kernel_chosen(g, kernel);
+    struct gpu_choice c = g->chosen[kernel];
+    if (push && c.where >= 0 && made_for(g->kernels[c.where].variant, push))
+        return &g->kernels[c.where];
+    return c.any < 0 ? NULL : &g->kernels[c.any];
+}
+
+struct gpu_kernel *gpu_kernel_get(struct gpu *g, unsigned kernel, const void *push, struct err *e)
+{
+    struct gpu_kernel *k = gpu_kernel_chosen(g, kernel, push);
     if (k && k->pipeline)
         return k;
     const char *name = kernel_decls[kernel].name, *v;
@@ -277,21 +293,27 @@ struct gpu_kernel *gpu_kernel_get(struct gpu *g, unsigned kernel, struct err *e)
 
 /* ---- questions ------------------------------------------------------------------------------- */
 
-const char *gpu_kernel_variant(struct gpu *g, unsigned kernel, struct err *e)
+/* Behind the views of an argument struct lie its push constants. */
+static const void *push_of(unsigned kernel, const void *args)
 {
-    struct gpu_kernel *k = gpu_kernel_get(g, kernel, e);
+    return args ? (const char *)args + kernel_decls[kernel].n_buffers * sizeof(struct gpu_view) : NULL;
+}
+
+const char *gpu_kernel_variant(struct gpu *g, unsigned kernel, const void *args, struct err *e)
+{
+    struct gpu_kernel *k = gpu_kernel_get(g, kernel, push_of(kernel, args), e);
     return k ? k->variant->name : NULL;
 }
 
 uint32_t gpu_kernel_local_size(struct gpu *g, unsigned kernel)
 {
-    struct gpu_kernel *k = gpu_kernel_chosen(g, kernel);
+    struct gpu_kernel *k = gpu_kernel_chosen(g, kernel, NULL);
     return k ? k->local_size : 0;
 }
 
-uint32_t gpu_kernel_constant(struct gpu *g, unsigned kernel, uint32_t id, uint32_t otherwise)
+/* A specialization constant of a variant. */
+static uint32_t constant_of(const struct gpu *g, const struct gpu_kernel *k, uint32_t id, uint32_t otherwise)
 {
-    struct gpu_kernel *k = gpu_kernel_chosen(g, kernel);
     if (!k)
         return otherwise;
     if (id == SPEC_WORKGROUP)
@@ -302,6 +324,19 @@ uint32_t gpu_kernel_constant(struct gpu *g, unsigned kernel, uint32_t id, uint32
         if (k->variant->spec[i].id == id)
             return k->variant->spec[i].value;
     return otherwise;
+}
+
+uint32_t gpu_kernel_constant(struct gpu *g, unsigned kernel, uint32_t id, uint32_t otherwise)
+{
+    return constant_of(g, gpu_kernel_chosen(g, kernel, NULL), id, otherwise);
+}
+
+struct gpu_grid gpu_tiles(struct gpu_cmd *cmd, unsigned kernel, const void *args, uint64_t pieces,
+                          uint64_t rows)
+{
+    struct gpu *g = gpu_cmd_gpu(cmd);
+    uint32_t tile = constant_of(g, gpu_kernel_chosen(g, kernel, push_of(kernel, args)), SPEC_TILE, 1);
+    return gpu_rows(pieces * div_up(rows, tile));
 }
 
 bool gpu_kernel_variant_at(const struct gpu *g, unsigned kernel, unsigned i, const char **name, bool *usable)
@@ -320,6 +355,9 @@ bool gpu_kernel_variant_at(const struct gpu *g, unsigned kernel, unsigned i, con
 
 bool gpu_kernel_force(struct gpu *g, unsigned kernel, const char *variant, struct err *e)
 {
+    g->chosen[kernel] = g->first_choice[kernel];
+    if (!variant)
+        return true;
     for (unsigned i = 0; i < g->n_kernels; i++) {
         const struct gpu_kernel *k = &g->kernels[i];
         if (k->variant->kernel != kernel || strcmp(k->variant->name, variant) != 0)
@@ -327,10 +365,27 @@ bool gpu_kernel_force(struct gpu *g, unsigned kernel, const char *variant, struc
         if (!k->usable)
             return err_set(e, ERR_USER, "%s cannot run variant %s of kernel %s", g->probe.info.name, variant,
                            kernel_decls[kernel].name);
-        g->chosen[kernel] = (int)i;
+        if (k->variant->where.most)
+            g->chosen[kernel].where = (int)i;
+        else
+            g->chosen[kernel] = (struct gpu_choice){(int)i, -1};
         return true;
     }
     return err_set(e, ERR_USER, "kernel %s has no variant %s", kernel_decls[kernel].name, variant);
+}
+
+static struct hash128 hash_variant(const struct gpu *g, int row, struct hash128 h)
+{
+    if (row < 0)
+        return h;
+    const struct kernel_variant *v = g->kernels[row].variant;
+    h = hash_bytes(v->name, strlen(v->name), h);
+    h = hash_bytes(v->words, (size_t)v->n_words * 4, h);
+    h = hash_bytes(&g->kernels[row].local_size, sizeof g->kernels[row].local_size, h);
+    h = hash_bytes(&v->where, sizeof v->where, h);
+    for (uint32_t s = 0; s < v->n_spec; s++)
+        h = hash_bytes(&v->spec[s], sizeof v->spec[s], h);
+    return h;
 }
 
 uint64_t gpu_kernels_identity(struct gpu *g)
@@ -339,15 +394,9 @@ uint64_t gpu_kernels_identity(struct gpu *g)
     uint32_t subgroup = g->probe.info.subgroup_size;
     h = hash_bytes(&subgroup, sizeof subgroup, h);
     for (unsigned i = 0; i < KERNEL_COUNT; i++) {
-        const struct gpu_kernel *k = gpu_kernel_chosen(g, i);
         h = hash_bytes(kernel_decls[i].name, strlen(kernel_decls[i].name), h);
-        if (!k)
-            continue;
-        h = hash_bytes(k->variant->name, strlen(k->variant->name), h);
-        h = hash_bytes(k->variant->words, (size_t)k->variant->n_words * 4, h);
-        h = hash_bytes(&k->local_size, sizeof k->local_size, h);
-        for (uint32_t s = 0; s < k->variant->n_spec; s++)
-            h = hash_bytes(&k->variant->spec[s], sizeof k->variant->spec[s], h);
+        h = hash_variant(g, g->chosen[i].where, h);
+        h = hash_variant(g, g->chosen[i].any, h);
     }
     return h.lo ^ h.hi;
 }

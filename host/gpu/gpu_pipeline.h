@@ -6,8 +6,9 @@
 
 /* The variant this device uses for a kernel ("base", "sg", ...), and its workgroup size (1-D, x). Creates the
  * pipeline on first use; NULL and e on failure (a reflection mismatch is ERR_BUG naming kernel, variant and
- * both numbers). */
-const char *gpu_kernel_variant(struct gpu *g, unsigned kernel, struct err *e);
+ * both numbers). args: a call's struct NAME_args, for which there may be a variant of its own (WHERE in
+ * variants.cmake); NULL: any call. */
+const char *gpu_kernel_variant(struct gpu *g, unsigned kernel, const void *args, struct err *e);
 uint32_t gpu_kernel_local_size(struct gpu *g, unsigned kernel);
 /* Value of a specialization constant that the chosen variant was built with (SPEC_ of
  * shaders/limits.h), or `otherwise` where the variant has no such constant. */
@@ -15,8 +16,8 @@ uint32_t gpu_kernel_constant(struct gpu *g, unsigned kernel, uint32_t id, uint32
 /* Variant i of a kernel, in preference order: name, and whether this device can run it. False past the end.
  */
 bool gpu_kernel_variant_at(const struct gpu *g, unsigned kernel, unsigned i, const char **name, bool *usable);
-/* From now on use this variant for this kernel (tests, bench); false if there is none or the device cannot.
- */
+/* From now on use this variant for this kernel (tests, bench), one with a WHERE for the calls that it is made for;
+ * NULL: as at first. False if there is none or the device cannot. */
 bool gpu_kernel_force(struct gpu *g, unsigned kernel, const char *variant, struct err *e);
 /* Hash of all chosen variant names and SPIR-V: part of a checkpoint's identity. */
 uint64_t gpu_kernels_identity(struct gpu *g);

@@ -17,6 +17,11 @@ struct kernel_variant {
     const uint32_t *words;
     uint32_t n_words;
     uint32_t local_size; /* or KERNEL_WG_SUBGROUP */
+    /* most > 0: only for calls whose push constant is a multiple of `step` and at most `most`. */
+    struct {
+        uint32_t at; /* in the kernel's argument struct */
+        uint32_t step, most;
+    } where;
     uint32_t n_spec;
     struct {
         uint32_t id, value;

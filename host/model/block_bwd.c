@@ -141,67 +141,57 @@ static void add_rows(struct model *m, struct gpu_view y, struct gpu_view x, uint
     }
 }
 
-#define RUN_ATTENTION(kernel, grid, ...)                                                                     \
-    run_##kernel(m->cmd, grid,                                                                               \
-                 &(struct kernel##_args){.q = vq,                                                            \
-                                         .k = vk,                                                            \
-                                         .dout = dout,                                                       \
-                                         .lse = lse,                                                         \
-                                         .windows = n,                                                       \
-                                         .ctx = m->ctx,                                                      \
-                                         .heads = heads,                                                     \
-                                         .kv_heads = c->num_kv_heads,                                        \
-                                         .dim = c->head_dim,                                                 \
-                                         .sliding = sliding,                                                 \
-                                         .scale = (float)(1.0 / sqrt(c->head_dim)),                          \
-                                         __VA_ARGS__})
-/* Heads of the size that attn_small takes have kernels of their own here too. */
-#define RUN_BY_SIZE(kernel, grid, ...)                                                                       \
+/* The arguments that the three kernels share, and the grid of one of them for `heads` heads of every window. */
+#define ATTENTION_ARGS(kernel)                                                                               \
+    (struct kernel##_args)                                                                                   \
+    {                                                                                                        \
+        .q = block_rows(s->q, row, rows, q), .k = block_rows(s->k, row, rows, kv),                           \
+        .dout = block_rows(bs->dattn, row, rows, q), .lse = block_rows(s->lse, row, rows, heads),            \
+        .windows = n, .ctx = m->ctx, .heads = heads, .kv_heads = kv_heads, .dim = c->head_dim,               \
+        .sliding = sliding, .scale = (float)(1.0 / sqrt(c->head_dim))                                        \
+    }
+/* products: of what attn_fwd has two. Half of every product is masked. */
+#define RUN_ATTENTION(kernel, args, n_heads, products)                                                       \
     do {                                                                                                     \
-        if (small)                                                                                           \
-            RUN_ATTENTION(kernel##_small, grid, __VA_ARGS__);                                                \
-        else                                                                                                 \
-            RUN_ATTENTION(kernel, grid, __VA_ARGS__);                                                        \
+        struct gpu_grid grid =                                                                               \
+            gpu_tiles(m->cmd, KERNEL_ID_##kernel, &(args), (uint64_t)n * (n_heads), m->ctx);                 \
+        grid.work = (products) / 2.0 * (double)rows * m->ctx * q;                                            \
+        run_##kernel(m->cmd, grid, &(args));                                                                 \
     } while (0)
-#define TILE_BY_SIZE(kernel)                                                                                 \
-    gpu_kernel_constant(m->gpu, small ? KERNEL_ID_##kernel##_small : KERNEL_ID_##kernel, SPEC_TILE, 1)
 
 /* From the gradient of attn in bs->dattn to those of v and, where `scores`, of the turned q and k. */
 static void attention_bwd(struct model *m, const struct block_scratch *s, const struct bwd_scratch *bs,
                           bool scores, uint32_t sliding, uint32_t windows)
 {
     const struct model_config *c = m->cfg;
-    bool small = block_small_heads(m);
-    uint32_t q = m->rows[LINEAR_Q], kv = m->rows[LINEAR_K], heads = c->num_heads;
+    uint32_t q = m->rows[LINEAR_Q], kv = m->rows[LINEAR_K], heads = c->num_heads, kv_heads = c->num_kv_heads;
     uint32_t tile = block_window_tile(m, q, windows);
-    uint32_t tile_k = scores ? TILE_BY_SIZE(attn_bwd_kv) : TILE_BY_SIZE(attn_bwd_v);
     for (uint32_t w = 0; w < windows; w += tile) {
         uint32_t n = (uint32_t)min_u64(tile, windows - w);
         uint64_t row = (uint64_t)w * m->ctx, rows = (uint64_t)n * m->ctx;
-        struct gpu_view vq = block_rows(s->q, row, rows, q), vk = block_rows(s->k, row, rows, kv),
-                        vv = block_rows(s->v, row, rows, kv), dout = block_rows(bs->dattn, row, rows, q),
-                        lse = block_rows(s->lse, row, rows, heads), dv = block_rows(bs->dv, row, rows, kv);
-        struct gpu_grid keys = gpu_rows((uint64_t)n * c->num_kv_heads * div_up(m->ctx, tile_k));
-        keys.work = (double)rows * m->ctx * q; /* half of every product is masked */
         if (!scores) {
-            RUN_BY_SIZE(attn_bwd_v, keys, .dv = dv);
+            struct attn_bwd_v_args v = ATTENTION_ARGS(attn_bwd_v);
+            v.dv = block_rows(bs->dv, row, rows, kv);
+            RUN_ATTENTION(attn_bwd_v, v, kv_heads, 2);
             continue;
         }
-        struct gpu_view delta = block_rows(bs->delta, row, rows, heads);
+        struct attn_bwd_q_args dq = ATTENTION_ARGS(attn_bwd_q);
+        struct attn_bwd_kv_args dkv = ATTENTION_ARGS(attn_bwd_kv);
+        dq.v = dkv.v = block_rows(s->v, row, rows, kv);
+        dq.delta = dkv.delta = block_rows(bs->delta, row, rows, heads);
+        dq.dq = block_rows(bs->dq, row, rows, q);
+        dkv.dk = block_rows(bs->dk, row, rows, kv);
+        dkv.dv = block_rows(bs->dv, row, rows, kv);
         struct gpu_grid dots = gpu_rows(rows * heads);
         dots.work = (double)rows * q;
         run_row_dot(m->cmd, dots,
-                    &(struct row_dot_args){.a = dout,
+                    &(struct row_dot_args){.a = dq.dout,
                                            .b = block_rows(s->attn, row, rows, q),
-                                           .out = delta,
+                                           .out = dq.delta,
                                            .rows = (uint32_t)(rows * heads),
                                            .cols = c->head_dim});
-        struct gpu_grid queries = gpu_rows((uint64_t)n * heads * div_up(m->ctx, TILE_BY_SIZE(attn_bwd_q)));
-        queries.work = 1.5 * (double)rows * m->ctx * q;
-        keys.work *= 2;
-        RUN_BY_SIZE(attn_bwd_q, queries, .v = vv, .delta = delta, .dq = block_rows(bs->dq, row, rows, q));
-        RUN_BY_SIZE(attn_bwd_kv, keys, .v = vv, .delta = delta, .dk = block_rows(bs->dk, row, rows, kv),
-                    .dv = dv);
+        RUN_ATTENTION(attn_bwd_q, dq, heads, 3);
+        RUN_ATTENTION(attn_bwd_kv, dkv, kv_heads, 4);
     }
 }
 

@@ -162,43 +162,30 @@ void block_rope(struct model *m, struct gpu_view x, uint32_t heads, uint32_t win
     }
 }
 
-bool block_small_heads(const struct model *m)
-{
-    return m->cfg->head_dim <= 16 && m->cfg->head_dim % 4 == 0;
-}
-
-#define RUN_ATTENTION(kernel)                                                                                \
-    run_##kernel(m->cmd, grid,                                                                               \
-                 &(struct kernel##_args){.q = block_rows(s->q, row, rows, q),                                \
-                                         .k = block_rows(s->k, row, rows, kv),                               \
-                                         .v = block_rows(s->v, row, rows, kv),                               \
-                                         .out = block_rows(s->attn, row, rows, q),                           \
-                                         .lse = block_rows(s->lse, row, rows, c->num_heads),                 \
-                                         .windows = n,                                                       \
-                                         .ctx = m->ctx,                                                      \
-                                         .heads = c->num_heads,                                              \
-                                         .kv_heads = c->num_kv_heads,                                        \
-                                         .dim = c->head_dim,                                                 \
-                                         .sliding = sliding,                                                 \
-                                         .scale = (float)(1.0 / sqrt(c->head_dim))})
-
 /* sliding: of this block. */
 static void attention(struct model *m, const struct block_scratch *s, uint32_t sliding, uint32_t windows)
 {
     const struct model_config *c = m->cfg;
-    bool small = block_small_heads(m);
     uint32_t q = m->rows[LINEAR_Q], kv = m->rows[LINEAR_K];
     uint32_t tile = block_window_tile(m, q, windows);
-    uint32_t tile_q = gpu_kernel_constant(m->gpu, small ? KERNEL_ID_attn_small : KERNEL_ID_attn_fwd, SPEC_TILE, 1);
     for (uint32_t w = 0; w < windows; w += tile) {
         uint32_t n = (uint32_t)min_u64(tile, windows - w);
         uint64_t row = (uint64_t)w * m->ctx, rows = (uint64_t)n * m->ctx;
-        struct gpu_grid grid = gpu_rows((uint64_t)n * c->num_heads * div_up(m->ctx, tile_q));
+        struct attn_fwd_args a = {.q = block_rows(s->q, row, rows, q),
+                                  .k = block_rows(s->k, row, rows, kv),
+                                  .v = block_rows(s->v, row, rows, kv),
+                                  .out = block_rows(s->attn, row, rows, q),
+                                  .lse = block_rows(s->lse, row, rows, c->num_heads),
+                                  .windows = n,
+                                  .ctx = m->ctx,
+                                  .heads = c->num_heads,
+                                  .kv_heads = c->num_kv_heads,
+                                  .dim = c->head_dim,
+                                  .sliding = sliding,
+                                  .scale = (float)(1.0 / sqrt(c->head_dim))};
+        struct gpu_grid grid = gpu_tiles(m->cmd, KERNEL_ID_attn_fwd, &a, (uint64_t)n * c->num_heads, m->ctx);
         grid.work = (double)rows * m->ctx * q; /* q k^T and p v, half of either is masked */
-        if (small)
-            RUN_ATTENTION(attn_small);
-        else
-            RUN_ATTENTION(attn_fwd);
+        run_attn_fwd(m->cmd, grid, &a);
     }
 }
 

@@ -9,8 +9,6 @@ struct gpu_view block_rows(struct gpu_view v, uint64_t row0, uint64_t rows, uint
 /* How many windows of a matrix of `cols` columns one binding holds, such that tiles of so many start aligned.
  */
 uint32_t block_window_tile(const struct model *m, uint32_t cols, uint32_t windows);
-/* Whether the attention kernels called small take this model's heads. */
-bool block_small_heads(const struct model *m);
 /* x[windows * ctx, heads, head_dim] turned in place; turn -1: back, which is the backward pass. */
 void block_rope(struct model *m, struct gpu_view x, uint32_t heads, uint32_t windows, float turn);
 
