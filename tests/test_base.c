@@ -332,6 +332,16 @@ static void test_scratch(void **state)
     assert_false(os_map_scratch(&m, DIR_NAME "/none", 4096, &e));
 }
 
+static void test_self(void **state)
+{
+    (void)state;
+    char path[4096], small[8];
+    assert_true(os_self_path(path, sizeof path));
+    assert_int_equal(os_stat(path, NULL), OS_FILE);
+    assert_int_equal(strncmp(os_base_name(path), "test_base", 9), 0);
+    assert_false(os_self_path(small, sizeof small));
+}
+
 static void test_machine(void **state)
 {
     (void)state;
@@ -457,6 +467,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_scratch, fresh_dir, drop_dir),
         cmocka_unit_test(test_machine),
         cmocka_unit_test(test_clean),
+        cmocka_unit_test(test_self),
         cmocka_unit_test_setup_teardown(test_cgroup, fresh_dir, drop_dir),
         cmocka_unit_test(test_stop),
     };

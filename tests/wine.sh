@@ -59,6 +59,8 @@ check 'quantized by the Linux build' test "$rc" -eq 0
 wine_run "$windows/gsq.exe" quantize "$model" -o "$tmp/windows" "${options[@]}"
 check 'quantized by the Windows build' test "$rc" -eq 0
 [[ $rc -eq 0 ]] || { tail -n 5 "$tmp/err" "$tmp/out"; done_testing; }
+wine_run "$windows/gsq.exe" quantize "$model" -o "$tmp/plan" --calib default --effort fast --samples 4 --ctx 64 --dry-run
+check 'the text that comes along is found' test "$rc" -eq 0
 check 'the same files' diff <(cd "$tmp/linux" && ls) <(cd "$tmp/windows" && ls)
 cat >"$tmp/compare.py" <<'END'
 import json, struct, sys

@@ -13,19 +13,17 @@
 
 bool os_self_path(char *out, size_t cap)
 {
-    static wchar_t wide[32768];
+    static const char here = 0;
+    enum { CAP = 32768 }; /* the longest path there is */
     HMODULE self = NULL;
     DWORD how = GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT;
-    if (!GetModuleHandleExW(how, (LPCWSTR)(const void *)wide, &self))
-        return false;
-    DWORD n = GetModuleFileNameW(self, wide, sizeof wide / sizeof *wide);
-    if (n == 0 || n >= sizeof wide / sizeof *wide)
-        return false;
-    if (!WideCharToMultiByte(CP_UTF8, 0, wide, -1, out, (int)cap, NULL, NULL))
-        return false;
-    for (char *c = out; *c; c++)
+    wchar_t *wide = calloc(CAP, sizeof *wide);
+    DWORD n = wide && GetModuleHandleExW(how, (LPCWSTR)(const void *)&here, &self) ? GetModuleFileNameW(self, wide, CAP) : 0;
+    bool ok = n > 0 && n < CAP && WideCharToMultiByte(CP_UTF8, 0, wide, -1, out, (int)cap, NULL, NULL);
+    free(wide);
+    for (char *c = out; ok && *c; c++)
         *c = *c == '\\' ? '/' : *c;
-    return true;
+    return ok;
 }
 #else
 
