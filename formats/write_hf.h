@@ -28,8 +28,8 @@ struct export_item {
 };
 
 enum export_verdict { EXPORT_OK, EXPORT_WARN, EXPORT_REFUSED };
-/* Whether the format can hold such a linear, and in `why` a sentence (a refusal with its remedy, or a warning that names
- * who will not load it). container: 0, or the bits of the storage container (--container 4, compressed-tensors). */
+/* Whether the format can hold such a linear, and in `why` a sentence (a refusal, "; " and the remedy of who quantizes; or a
+ * warning that names who will not load it). container: 0, or the bits of the storage container (--container 4, compressed-tensors). */
 enum export_verdict export_check(enum export_format f, const struct export_item *item, unsigned container, char *why,
                                  size_t cap);
 /* The scale type a run should round to: fp16 for GPTQ; the model's 16-bit dtype elsewhere (F32 models: fp16). */

@@ -135,6 +135,27 @@ for i, w in enumerate(want):
     norm, lost = norm + w * w, lost + (w - q * s) ** 2
 assert 0.01 < (lost / norm) ** 0.5 < 0.15, (lost / norm) ** 0.5
 END
+    # A conversion of such scales to f16, where there is no bf16; and of a model that says it is f16, to where there is.
+    for to in gptq gguf; do
+        if [[ $times == 1e9 ]]; then
+            expect "scales times $times converted to $to" 2 'gate_proj has scales beyond 65504' 'store bf16 scales' -- \
+                "$gsq" convert -q "$tmp/result" -o "$tmp/result2${to/#gguf/.gguf}" --format $to
+        else
+            run "$gsq" convert -q "$tmp/result" -o "$tmp/result2${to/#gguf/.gguf}" --format $to
+            check "scales times $times converted to $to: warned of" grep -qE \
+                'warning: model.layers.0.mlp.gate_proj: its scales leave the range of f16, .* becomes 1$' "$tmp/err"
+        fi
+    done
+    sed -i 's/"bfloat16"/"float16"/' "$tmp/result/config.json"
+    run "$gsq" convert -q "$tmp/result" -o "$tmp/result3" --format compressed-tensors
+    check "scales times $times of a float16 model: bf16, and said" grep -q 'stored as bf16: f16 does not hold' "$tmp/err"
+    check "and the same codes and scales" python3 - "$tmp/result/model.safetensors" "$tmp/result3/model.safetensors" <<'END'
+import struct, sys
+def data(path):
+    raw = open(path, "rb").read()
+    return raw[8 + struct.unpack("<Q", raw[:8])[0] :]
+assert data(sys.argv[1]) == data(sys.argv[2])
+END
     rm -rf "$tmp/result"*
 done
 
@@ -173,6 +194,15 @@ check 'inspect shows it all the same' test "$rc" -eq 0
 "$make" "$tmp/k3" --hidden 80 --intermediate 176 --heads 2 --kv 2
 expect 'gptq with seven kinds' 2 'gptq cannot hold 7 linears of 7 kinds; the first: model.layers.0.self_attn.q_proj is 80 x 80' \
     "keep 'q_proj.k_proj.v_proj.o_proj.gate_proj.up_proj.down_proj'" -- "${quantize[@]}" "$tmp/k3" -o "$tmp/k3q" --method rtn
+# Codes that a conversion finds no place for: all of them, and no option of quantize.
+"${quantize[@]}" "$tmp/good" "${out[@]}" --method rtn --bits 3 --group 16 --format compressed-tensors >/dev/null
+expect 'mlx with groups of 16' 2 'mlx cannot hold 14 linears of 7 kinds; the first: model.layers.0.self_attn.q_proj: MLX .* not 16$' \
+    'format hf writes the values' -- "$gsq" convert -q "$tmp/result" -o "$tmp/converted" --format mlx
+expect 'and a GGUF' 2 'no exact place in any type of GGUF; nor have those of 13 more weights' 'type F16' -- \
+    "$gsq" convert -q "$tmp/result" -o "$tmp/converted.gguf"
+expect 'a container that mlx has not' 2 '^error: --container 4 does not go with mlx' -- \
+    "$gsq" convert -q "$tmp/result" -o "$tmp/converted" --format mlx --container 4
+rm -rf "$tmp/result"*
 "$make" "$tmp/k" --hidden 128 --intermediate 240 --heads 4 --kv 2
 rm -rf "$tmp/result"*
 expect 'gptq with K % 32 != 0' 2 'down_proj.*240' "keep 'down_proj'" -- \

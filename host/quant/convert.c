@@ -9,6 +9,8 @@
 #include "host/base/out_path.h"
 #include "host/model/model.h"
 #include "host/quant/convert.h"
+#include "host/quant/convert_scales.h"
+#include "host/quant/refusals.h"
 
 struct conversion {
     struct checkpoint *ck;
@@ -78,6 +80,8 @@ static bool collect(struct conversion *c, enum export_format format, unsigned co
     bool fixed = format == EXPORT_GPTQ || format == EXPORT_GPTQ_V2 || format == EXPORT_COMPRESSED_TENSORS;
     enum scale_type scale = export_scale_type(format, c->ck);
     size_t left = 0;
+    struct refusals refused = {0};
+    bool said[LINEAR_COUNT] = {false};
     c->items = calloc(most, sizeof *c->items);
     c->names = calloc(most, sizeof *c->names);
     if (!c->items || !c->names)
@@ -85,8 +89,8 @@ static bool collect(struct conversion *c, enum export_format format, unsigned co
     for (size_t i = 0; i < most; i++) {
         char *name = c->names[c->n], why[512];
         struct weight_info info;
-        model_linear_name((uint32_t)(i / LINEAR_COUNT), (enum linear_id)(i % LINEAR_COUNT), name,
-                          sizeof c->names[0]);
+        enum linear_id id = (enum linear_id)(i % LINEAR_COUNT);
+        model_linear_name((uint32_t)(i / LINEAR_COUNT), id, name, sizeof c->names[0]);
         if (!checkpoint_weight(c->ck, name, &info, e))
             return false;
         if (!info.quantized)
@@ -100,17 +104,28 @@ static bool collect(struct conversion *c, enum export_format format, unsigned co
         if (fixed)
             item.spec.scale = scale;
         enum export_verdict verdict = export_check(format, &item, container, why, sizeof why);
-        if (verdict == EXPORT_REFUSED)
-            return err_set(e, ERR_USER, "%s", why);
-        if (verdict == EXPORT_WARN)
+        if (verdict == EXPORT_REFUSED) {
+            if (strncmp(why, "--container", strlen("--container")) == 0) /* of no linear */
+                return err_set(e, ERR_USER, "%s", why);
+            char *remedy = strstr(why, "; "); /* of who quantizes */
+            if (remedy)
+                *remedy = 0;
+            refusals_add(&refused, id, why);
+        }
+        if (verdict == EXPORT_WARN && !said[id]) {
             log_warn("%s", why);
+            said[id] = true;
+        }
         c->items[c->n++] = item;
     }
+    if (!refusals_none(&refused, format, e))
+        return err_hint(e, "codes are taken as they are: --format hf writes the values they stand for, gsq quantize makes "
+                           "other codes from the original model");
     if (left && c->n)
         log_warn("%u linears are of GGUF types whose codes %s cannot hold: they become 16-bit weights",
                  (unsigned)left, export_format_name(format));
     if (c->n)
-        return true;
+        return convert_scales(c->ck, c->items, c->n, format, e);
     if (left) {
         err_set(e, ERR_USER, "%s cannot hold the codes of %s, which are of GGUF types with scales of scales",
                 export_format_name(format), checkpoint_dir(c->ck));

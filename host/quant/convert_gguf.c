@@ -7,6 +7,7 @@
 #include "host/base/log.h"
 #include "host/base/str.h"
 #include "host/quant/convert.h"
+#include "host/quant/convert_scales.h"
 
 struct gguf_conversion {
     const struct checkpoint *ck;
@@ -16,7 +17,8 @@ struct gguf_conversion {
     struct gguf_item *items;
     size_t n, cap;
     uint64_t rounded; /* scales that f16 does not hold exactly */
-    struct err *e;
+    unsigned refused; /* weights without a place */
+    struct err *e;    /* why, of the first */
 };
 
 static bool plain(const struct gguf_type *t)
@@ -51,6 +53,7 @@ static const struct gguf_type *dense_type(enum dtype d)
     return gguf_type_of(d == DTYPE_F32 ? GGML_F32 : d == DTYPE_BF16 ? GGML_BF16 : GGML_F16);
 }
 
+/* False: the weight has no place. */
 static bool choose(struct gguf_conversion *c, const char *module, const struct weight_info *w,
                    struct gguf_item *item)
 {
@@ -65,6 +68,8 @@ static bool choose(struct gguf_conversion *c, const char *module, const struct w
     item->type = c->type ? c->type : home(&w->spec, w->cols);
     if (item->type && (!c->type || holds(c->type, &w->spec, w->cols)))
         return true;
+    if (c->refused++)
+        return false;
     err_set(c->e, ERR_USER, "%s: codes of type %s, one scale for %u of %u columns, have no exact place in %s",
             module, w->spec.type->name, (unsigned)w->spec.group, (unsigned)w->cols,
             c->type ? c->type->name : "any type of GGUF");
@@ -90,12 +95,26 @@ static bool add_item(void *ctx, const char *module, uint32_t rows, uint32_t cols
     char *name = str_dup(module);
     if (!name)
         return err_nomem(c->e, "the list of weights", strlen(module));
-    if (checkpoint_weight(c->ck, name, &w, c->e) && choose(c, name, &w, &c->items[c->n])) {
+    bool known = checkpoint_weight(c->ck, name, &w, c->refused ? NULL : c->e);
+    if (known && choose(c, name, &w, &c->items[c->n]))
         c->n++;
-        return true;
+    else
+        free(name);
+    return known; /* all that have no place are counted */
+}
+
+/* f16 scales of a GGUF against those of the model. */
+static bool check_scales(const struct gguf_conversion *c, struct err *e)
+{
+    struct scale_losses s = {0};
+    for (size_t i = 0; i < c->n; i++) {
+        const struct gguf_item *x = &c->items[i];
+        bool f16 = !x->coded || x->type->learned->super || x->spec.scale == SCALE_F16;
+        if (!f16 && !convert_scales_one(&s, c->ck, x->module, e))
+            return false;
     }
-    free(name);
-    return false;
+    convert_scales_end(&s);
+    return true;
 }
 
 /* Of the plain types that a type holds, only those with its very levels are taken as they are. */
@@ -148,7 +167,11 @@ bool convert_to_gguf(const struct checkpoint *ck, const char *out, const struct 
     convert_begin(&c.clock, progress);
     struct gguf_options options = {.file_type = -1, .overrides = o->overrides, .n_overrides = o->n_overrides};
     struct gguf_source source = {.ctx = &c, .linear = pull_codes, .progress = report};
-    bool ok = find_type(&c) && gguf_weights_each(ck, add_item, &c);
+    bool ok = find_type(&c) && gguf_weights_each(ck, add_item, &c) && !c.refused;
+    if (!ok && c.refused > 1) {
+        size_t at = strlen(first.msg);
+        snprintf(first.msg + at, sizeof first.msg - at, "; nor have those of %u more weights", c.refused - 1);
+    }
     if (!ok && first.kind == ERR_NONE)
         ok = true; /* a tensor is missing: write_gguf says which */
     else if (!ok && e)
@@ -156,7 +179,7 @@ bool convert_to_gguf(const struct checkpoint *ck, const char *out, const struct 
     if (ok && o->size)
         ok = (*o->size = write_gguf_size(ck, c.items, c.n, &options, e)) > 0;
     else
-        ok = ok && write_gguf(out, ck, c.items, c.n, &options, &source, e);
+        ok = ok && check_scales(&c, e) && write_gguf(out, ck, c.items, c.n, &options, &source, e);
     if (ok && c.rounded)
         log_warn("%llu scales were rounded: GGUF stores them as 16-bit floats",
                  (unsigned long long)c.rounded);

@@ -12,6 +12,7 @@
 #include "formats/imatrix.h"
 #include "host/quant/plan_rules.h"
 #include "host/quant/refine.h"
+#include "host/quant/refusals.h"
 #include "host/quant/store.h"
 #include "host/quant/tune_block.h"
 #include "host/quant/tune_scales.h"
@@ -128,9 +129,9 @@ static bool list_items(struct plan *p, const struct model *m, const struct quant
 static bool check_format(const struct plan *p, const struct quantize_options *o,
                          const struct plan_listener *l, struct err *e)
 {
-    char why[512], first[512] = "", kinds[160] = "";
-    bool said[LINEAR_COUNT] = {false}, refused[LINEAR_COUNT] = {false};
-    unsigned n_kinds = 0, n_linears = 0;
+    char why[512];
+    bool said[LINEAR_COUNT] = {false};
+    struct refusals refused = {0};
     if (o->format == EXPORT_GGUF) /* types fell back where rows do not divide */
         return true;
     for (size_t n = 0; n < p->n_items; n++) {
@@ -139,28 +140,15 @@ static bool check_format(const struct plan *p, const struct quantize_options *o,
             continue;
         struct export_item x = {item->module, item->rows, item->cols, item->spec};
         enum export_verdict verdict = export_check(o->format, &x, o->container, why, sizeof why);
-        if (verdict == EXPORT_REFUSED) {
-            if (!n_linears++)
-                snprintf(first, sizeof first, "%s", why);
-            if (refused[item->id])
-                continue;
-            refused[item->id] = true;
-            size_t at = strlen(kinds);
-            snprintf(kinds + at, sizeof kinds - at, "%s%s", n_kinds++ ? "|" : "", linear_short_name(item->id));
-        }
+        if (verdict == EXPORT_REFUSED)
+            refusals_add(&refused, item->id, why);
         if (verdict == EXPORT_WARN && !said[item->id]) {
             l->warn(l->ctx, why);
             said[item->id] = true;
         }
     }
-    if (!n_linears)
-        return true;
-    if (n_kinds > 1)
-        err_set(e, ERR_USER, "%s cannot hold %u linears of %u kinds; the first: %s", export_format_name(o->format),
-                n_linears, n_kinds, first);
-    else
-        err_set(e, ERR_USER, "%s", first);
-    return err_hint(e, "--keep '%s' leaves such linears in 16 bits; other formats may take them", kinds);
+    return refusals_none(&refused, o->format, e) ||
+           err_hint(e, "--keep '%s' leaves such linears in 16 bits; other formats may take them", refused.names);
 }
 
 /* --- sizes
