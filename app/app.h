@@ -5,9 +5,7 @@
 #include <cjson/cJSON.h>
 
 #include "app/args.h"
-#include "formats/hf_config.h"
 #include "host/base/num.h"
-#include "host/gpu/gpu_cmd.h"
 #include "lib/gsq.h"
 
 bool cmd_quantize(const struct args *a, struct err *e);
@@ -22,33 +20,19 @@ bool cmd_bench(const struct args *a, struct err *e);
 /* Results for people: stdout, or stderr when stdout carries JSON. */
 FILE *app_out(const struct args *a);
 
-/* Tokens of a window where --ctx does not say: the model's context, at most 2048. */
-uint32_t app_default_ctx(const struct model_config *c);
-/* Where an evaluation puts activations that fit nowhere else. */
-const char *app_spill_dir(const struct args *a);
-
 /* The device the options name. */
 bool app_device_open(gsq_device **out, const struct args *a, struct err *e);
-/* ok: what the command would return. Turns success into ERR_BUG if the validation layer complained. */
+/* Of what was opened, if any. ok: what the command would return. Turns success into ERR_BUG if the validation layer
+ * complained. */
 bool app_device_close(gsq_device **device, bool ok, struct err *e);
 /* The library's error as the program's; returns ok. */
 bool app_result(bool ok, const struct gsq_error *from, struct err *e);
 
-struct app_gpu {
-    struct gpu *gpu;
-    struct gpu_cmd *cmd;
-};
-/* The device the options name, ready to record. Pending work stops when Ctrl-C was pressed. */
-bool app_gpu_open(struct app_gpu *g, const struct args *a, struct err *e);
-/* ok: what the command would return. Turns success into ERR_BUG if the validation layer complained. */
-bool app_gpu_close(struct app_gpu *g, bool ok, struct err *e);
-
 /* {"event": NAME}, the first of a run with schema and version, to be filled as docs/json.md says; NULL when out of memory (cJSON takes NULL everywhere). */
 cJSON *json_event(const char *name);
+/* Moves the fields of an object that the library printed behind those of o. */
+void json_take(cJSON *o, const char *object);
 /* One line on stdout; deletes o. */
 void json_emit(cJSON *o);
-
-/* Writes a text and frees it. */
-void app_print(FILE *f, struct strbuf *text);
 
 #endif

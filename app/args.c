@@ -170,6 +170,8 @@ static bool read_value(struct args *a, const struct option *o, const char *value
         return true;
     case OPT_PAIR:
         return read_pair(a, o, value, e);
+    case OPT_NAME:
+        return args_read_name(a, o, value, e);
     case OPT_CALL:
         return o->call(a, o, value, e);
     }
@@ -255,41 +257,20 @@ static bool settle_out(struct args *a, struct err *e)
     return true;
 }
 
-/* A name in .gguf asks for that format, and it alone is written under such a name. */
-static bool settle_format(struct args *a, struct err *e)
-{
-    if (a->command != CMD_QUANTIZE || !a->out)
-        return true;
-    bool file = str_ends_nocase(a->out, ".gguf");
-    if (file && !a->format_given)
-        a->q.format = EXPORT_GGUF;
-    if (file == (a->q.format == EXPORT_GGUF))
-        return true;
-    const char *format = export_format_name(a->q.format);
-    if (file) {
-        err_set(e, ERR_USER, "--format %s writes a folder, and -o %s is the name of a GGUF file", format,
-                a->out);
-        return err_hint(e, "leave --format out, or give a folder's name");
-    }
-    err_set(e, ERR_USER, "--format gguf writes one file, whose name ends in .gguf; -o is %s", a->out);
-    return err_hint(e, "for example -o %s.gguf", a->out);
-}
-
 /* An effort sets other options, which the rest of the line may set otherwise, wherever --effort stands. A
  * wrong one is told when its turn comes. */
 static void set_effort(struct args *a, int argc, char **argv)
 {
     static const char name[] = "--effort";
     const size_t n = sizeof name - 1;
-    enum effort effort;
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
         const char *value = NULL;
         if (strcmp(argv[i], name) == 0)
             value = i + 1 < argc ? argv[i + 1] : NULL;
         else if (strncmp(argv[i], name, n) == 0 && argv[i][n] == '=')
             value = argv[i] + n + 1;
-        if (value && effort_parse(value, &effort))
-            quantize_set_effort(&a->q, effort);
+        if (value)
+            gsq_quantize_options_set_effort(&a->q, value);
     }
 }
 
@@ -392,7 +373,7 @@ bool args_parse(struct args *a, int argc, char **argv, struct err *e)
         return err_hint(e, "`gsq --help` lists the commands");
     }
     return (a->command != CMD_QUANTIZE || llama_arguments(a, n_positional, seen, e)) &&
-           check_complete(a, n_positional, seen, e) && settle_out(a, e) && settle_format(a, e);
+           check_complete(a, n_positional, seen, e) && settle_out(a, e);
 }
 
 unsigned args_models(const struct args *a)
@@ -414,5 +395,6 @@ void args_free(struct args *a)
     a->rules = NULL;
     a->n_owned = 0;
     a->q.rules = NULL;
-    a->q.n_rules = 0;
+    a->q.overrides = a->q.importance_names = NULL;
+    a->q.n_rules = a->q.n_overrides = a->q.n_importance_names = 0;
 }

@@ -4,8 +4,9 @@
 
 #include <stdio.h>
 
+#include "host/base/err.h"
 #include "host/base/log.h"
-#include "host/quant/options.h"
+#include "lib/gsq.h"
 
 enum command_id {
     CMD_QUANTIZE,
@@ -38,21 +39,19 @@ struct args {
 
     /* several commands */
     const char *out;
-    bool format_given, bits_given; /* --format, --bits of quantize */
-    bool rounds_like_llama;        /* quantize: method rtn because the line is llama-quantize's, without a text */
+    bool rounds_like_llama; /* quantize: method rtn because the line is llama-quantize's, without a text */
+    bool dry_run;           /* quantize */
     const char *text;              /* eval, compare */
     uint32_t ctx, windows;         /* 0: default */
     const char *protocol; /* of eval and compare; NULL: gsq */
     const char *spill;
-    const char *report, *eval;                 /* quantize: page to write, text to compare on */
     bool all_tensors;                          /* inspect */
     const char *convert_format, *convert_type; /* convert; NULL: none given */
     const char *kernel;                        /* bench */
 
-    struct quantize_options q; /* quantize; container for convert too */
-    struct tensor_rule *rules; /* what q.rules points at */
-    struct gguf_override *overrides;
-    const char **importance_names;
+    struct gsq_quantize_options q; /* quantize, less its out; container, calib and the like of other commands too */
+    struct gsq_tensor_rule *rules; /* what q points at */
+    const char **overrides, **importance_names;
     char **owned; /* texts that had to be copied */
     size_t n_owned;
 };

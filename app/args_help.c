@@ -75,6 +75,7 @@ static void number_text(const struct option *o, const struct args *a, struct str
         break;
     case OPT_FLAG:
     case OPT_TEXT:
+    case OPT_NAME:
     case OPT_CALL:
         break;
     }
@@ -93,16 +94,15 @@ static bool stands_for_default(const struct option *o, const struct args *a)
 void option_value(const struct option *o, const struct args *a, struct strbuf *out)
 {
     const char *at = (const char *)a + o->target, *text = NULL;
-    if (o->type == OPT_CALL) {
-        if (o->show)
-            o->show(a, out);
+    if (o->show)
+        o->show(a, out);
+    if (o->show || o->type == OPT_CALL)
         return;
-    }
     if (o->type == OPT_FLAG)
         text = *(const bool *)(const void *)at ? "yes" : "";
-    else if (o->type == OPT_TEXT)
+    else if (o->type == OPT_TEXT || o->type == OPT_NAME)
         text = *(const char *const *)(const void *)at;
-    if (o->type == OPT_TEXT && !text)
+    if ((o->type == OPT_TEXT || o->type == OPT_NAME) && !text)
         text = o->fallback ? o->fallback : "";
     if (stands_for_default(o, a))
         text = o->fallback;
@@ -117,17 +117,16 @@ void option_value(const struct option *o, const struct args *a, struct strbuf *o
 
 bool option_used(const struct option *o, const struct args *a)
 {
-    static const struct {
-        size_t from, to;
-    } learning[] = {
-        {offsetof(struct args, q.gumbel), offsetof(struct args, q.gumbel) + sizeof(struct gumbel_options)},
-        {offsetof(struct args, q.block), offsetof(struct args, q.block) + sizeof(struct block_options)}};
-    for (size_t i = 0; i < sizeof learning / sizeof *learning; i++)
-        if (o->type != OPT_CALL && o->target >= learning[i].from && o->target < learning[i].to)
-            return a->q.method == METHOD_GSQ;
-    if (o->section == SECTION_CALIB || (o->type == OPT_F32 && o->target == offsetof(struct args, q.damp)))
-        return a->q.method != METHOD_RTN;
-    return true;
+    static const char *const not_of_gsq_alone[] = {"start",     "scale-epochs", "scale-lr",
+                                                   "scale-batch", "scale-steps",  "scale-power"};
+    if (o->section == SECTION_CALIB || strcmp(o->name, "damp") == 0)
+        return strcmp(a->q.method, "rtn") != 0;
+    if (o->section != SECTION_METHOD)
+        return true;
+    for (size_t i = 0; i < sizeof not_of_gsq_alone / sizeof *not_of_gsq_alone; i++)
+        if (strcmp(o->name, not_of_gsq_alone[i]) == 0)
+            return true;
+    return strcmp(a->q.method, "gsq") == 0;
 }
 
 const struct option *option_find(enum command_id c, const char *name)

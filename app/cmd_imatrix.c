@@ -38,7 +38,7 @@ bool cmd_imatrix(const struct args *a, struct err *e)
     o.out = a->out;
     o.calib = a->q.calib;
     o.samples = a->q.samples;
-    o.context = a->q.ctx;
+    o.context = a->q.context;
     o.spill = a->spill;
     o.force = a->q.force;
     o.progress = progress_term_show;

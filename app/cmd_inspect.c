@@ -5,13 +5,9 @@
 /* The model's own fields behind those of every result. */
 static void emit(const char *model)
 {
-    cJSON *o = json_event("result"), *fields = cJSON_Parse(model);
+    cJSON *o = json_event("result");
     cJSON_AddStringToObject(o, "command", "inspect");
-    while (fields && fields->child) {
-        cJSON *field = cJSON_DetachItemViaPointer(fields, fields->child);
-        cJSON_AddItemToObject(o, field->string, field);
-    }
-    cJSON_Delete(fields);
+    json_take(o, model);
     json_emit(o);
 }
 
@@ -21,8 +17,8 @@ bool cmd_inspect(const struct args *a, struct err *e)
     struct gsq_inspect_options o;
     gsq_model *model = NULL;
     gsq_inspect_options_init(&o);
-    o.bits = a->q.type->name;
-    o.type = a->q.mixture;
+    o.bits = a->q.bits;
+    o.type = a->q.type;
     o.group = a->q.group;
     o.tensors = a->all_tensors;
     char *told = NULL;

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "app/option_table.h"
-#include "formats/write_gguf.h"
 #include "host/base/os.h"
 
 /* ---- MODEL [OUT] TYPE [THREADS] --------------------------------------------------------------------------
@@ -22,7 +21,7 @@ static bool default_out(struct args *a, struct err *e)
         n--;
     struct strbuf path = {0};
     strbuf_add(&path, model, n);
-    strbuf_printf(&path, "ggml-model-%s.gguf", a->q.mixture);
+    strbuf_printf(&path, "ggml-model-%s.gguf", a->q.type);
     a->out = path.failed ? NULL : args_own(a, path.data);
     return a->out || err_nomem(e, "the name of the output", n);
 }
@@ -45,7 +44,7 @@ bool llama_arguments(struct args *a, unsigned n, bool *seen, struct err *e)
     const struct option *method = option_find(CMD_QUANTIZE, "method");
     bool *out_seen = &seen[out - options], *type_seen = &seen[type - options];
     unsigned i = 1;
-    if (i < n && !gguf_mixture_is_name(a->positional[i])) {
+    if (i < n && !args_find_name(GSQ_NAME_LLAMA_TYPE, a->positional[i], "", NULL)) {
         if (*out_seen) {
             err_set(e, ERR_USER, "unexpected argument %s: the output is -o %s already", a->positional[i],
                     a->out);
@@ -58,67 +57,35 @@ bool llama_arguments(struct args *a, unsigned n, bool *seen, struct err *e)
         return true;
     if (*type_seen) {
         err_set(e, ERR_USER, "unexpected argument %s: the type is --type %s already", a->positional[i],
-                a->q.mixture);
+                a->q.type);
         return err_hint(e, "usage: gsq quantize %s", commands[CMD_QUANTIZE].synopsis);
     }
-    if (!type->call(a, type, a->positional[i++], e))
+    if (!args_read_name(a, type, a->positional[i++], e))
         return false;
     *type_seen = true;
     if (!*out_seen && !default_out(a, e))
         return false;
     *out_seen = true;
-    a->rounds_like_llama =
-        !seen[method - options] && !a->q.calib && !a->q.imatrix && !a->q.refine && !quantize_copies(&a->q);
+    bool copy = args_find_name(GSQ_NAME_COPY_TYPE, a->q.type, "", NULL) != NULL;
+    a->rounds_like_llama = !seen[method - options] && !a->q.calib && !a->q.imatrix && !a->q.refine && !copy;
     if (a->rounds_like_llama)
-        a->q.method = METHOD_RTN;
+        a->q.method = "rtn";
     return i >= n || read_threads(a, a->positional[i], e);
 }
 
 /* ---- options ---------------------------------------------------------------------------------------------
  */
 
-static bool read_ggml_type(const struct option *o, const char *value, const struct gguf_type **out,
-                           struct err *e)
-{
-    struct tensor_rule rule = {0};
-    char option[48];
-    snprintf(option, sizeof option, "--%s", o->name);
-    if (!args_read_tensor_type(option, value, &rule, e))
-        return false;
-    *out = rule.gguf ? rule.gguf : gguf_type_for(&(struct quant_spec){rule.type, 256, SCALE_F16});
-    return *out || err_set(e, ERR_USER, "--%s %s: that is no type of GGUF", o->name, value);
-}
-
-bool read_embedding_type(struct args *a, const struct option *o, const char *value, struct err *e)
-{
-    return read_ggml_type(o, value, &a->q.embedding_type, e);
-}
-
-bool read_head_type(struct args *a, const struct option *o, const char *value, struct err *e)
-{
-    return read_ggml_type(o, value, &a->q.head_type, e);
-}
-
-void show_embedding_type(const struct args *a, struct strbuf *out)
-{
-    strbuf_puts(out, a->q.embedding_type ? a->q.embedding_type->name : "");
-}
-
-void show_head_type(const struct args *a, struct strbuf *out)
-{
-    strbuf_puts(out, a->q.head_type ? a->q.head_type->name : "");
-}
-
 /* NAME=TYPE. The first that matches wins there, the last here: each goes in front of those before it. */
 bool read_llama_tensor(struct args *a, const struct option *o, const char *value, struct err *e)
 {
     const char *eq = strrchr(value, '=');
-    struct tensor_rule rule = {.llama = true};
+    struct gsq_tensor_rule rule = {.llama = true};
     if (!eq || eq == value) {
         err_set(e, ERR_USER, "--%s %s: expected NAME=TYPE", o->name, value);
         return err_hint(e, "for example --tensor-type 'attn_v=q8_0' or 'blk\\.(0|1)\\.ffn_down=q6_k'");
     }
-    return args_read_tensor_type("--tensor-type", eq + 1, &rule, e) &&
+    return (rule.type = args_find_name(GSQ_NAME_TENSOR_TYPE, eq + 1, "--tensor-type", e)) &&
            args_add_rule(a, str_dup_n(value, (size_t)(eq - value)), rule, true, e);
 }
 
@@ -143,8 +110,7 @@ void show_llama_tensor(const struct args *a, struct strbuf *out)
     for (size_t i = a->q.n_rules; i-- > 0;) {
         if (!a->rules[i].llama)
             continue;
-        strbuf_printf(out, "%s%.200s=%s", between, a->rules[i].regex,
-                      a->rules[i].type ? a->rules[i].type->name : a->rules[i].gguf->name);
+        strbuf_printf(out, "%s%.200s=%s", between, a->rules[i].pattern, a->rules[i].type);
         between = "  ";
     }
 }
@@ -166,16 +132,14 @@ bool read_importance_name(struct args *a, const struct option *o, const char *va
 
 bool read_override(struct args *a, const struct option *o, const char *value, struct err *e)
 {
-    struct gguf_override *list = realloc(a->overrides, (a->q.n_overrides + 1) * sizeof *list);
-    char *key;
+    const char **list = realloc(a->overrides, (a->q.n_overrides + 1) * sizeof *list);
     (void)o;
     if (!list)
         return err_nomem(e, "metadata", sizeof *list);
-    a->q.overrides = a->overrides = list;
-    if (!gguf_override_parse(value, &list[a->q.n_overrides], &key, e))
-        return false;
-    a->q.n_overrides++;
-    return args_own(a, key) || err_nomem(e, "metadata", strlen(value));
+    a->overrides = list;
+    list[a->q.n_overrides++] = value;
+    a->q.overrides = list;
+    return true;
 }
 
 /* ---- what gsq has another way for ------------------------------------------------------------------------

@@ -2,25 +2,22 @@
 #include <string.h>
 
 #include "app/app.h"
-#include "formats/hub_cache.h"
 #include "host/base/clean.h"
 #include "host/base/os.h"
-#include "host/base/pool.h"
-#include "host/base/str.h"
-#include "host/base/version.h"
 
 /* MODEL and REFERENCE may be names of the Hugging Face hub. */
 static bool locate(struct args *a, struct err *e)
 {
-    char path[4096];
+    struct gsq_error why;
     for (unsigned i = 0; i < args_models(a); i++) {
-        if (!hub_locate(a->positional[i], path, sizeof path, e))
+        const char *name = a->positional[i];
+        char *path = gsq_model_locate(name, &why);
+        if (!app_result(path != NULL, &why, e))
             return false;
-        if (strcmp(path, a->positional[i]) == 0)
-            continue;
-        log_info("%s: %s", a->positional[i], path);
-        if (!(a->positional[i] = args_own(a, str_dup(path))))
-            return err_nomem(e, "a path", strlen(path));
+        if (strcmp(path, name) != 0)
+            log_info("%s: %s", name, path);
+        if (!(a->positional[i] = args_own(a, path)))
+            return err_nomem(e, "a path", strlen(name));
     }
     return true;
 }
@@ -77,12 +74,12 @@ int main(int argc, char **argv)
     argv = os_utf8_argv(&argc, argv);
     bool ok = args_parse(&a, argc, argv, &e);
     if (ok && a.version) {
-        say(stdout, "gsq %s\n", version_text());
+        say(stdout, "gsq %s\n", gsq_version());
     } else if (ok && a.help) {
         args_help(stdout, a.command, a.help_all);
     } else if (ok) {
         log_set_level(a.quiet && !a.log_level_given ? LOG_WARN : a.log_level);
-        pool_set_threads(a.threads);
+        gsq_set_threads(a.threads);
         os_last_words(a.command == CMD_QUANTIZE ? "stopped at a safe point; rerun the same command to resume"
                                                  : "stopped",
                       a.json);

@@ -4,8 +4,6 @@
 #include <string.h>
 
 #include "app/option_table.h"
-#include "formats/quant_type.h"
-#include "formats/write_gguf.h"
 
 /* ---- the manual page
  * ------------------------------------------------------------------------------------------------ */
@@ -135,42 +133,27 @@ static void add_word(struct strbuf *out, const char *word)
     strbuf_puts(out, word);
 }
 
+static void add_names(struct strbuf *out, enum gsq_name_kind kind)
+{
+    for (size_t i = 0; gsq_name_at(kind, i); i++)
+        add_word(out, gsq_name_at(kind, i));
+}
+
 /* The words come from where the option's reader has them. */
 static enum arg_kind arg_kind(const struct option *o, struct strbuf *words)
 {
-    const char *name = o->name;
     if (!o->arg)
         return ARG_NONE;
     if (strcmp(o->arg, "FILE") == 0 || strcmp(o->arg, "DIR") == 0 || strcmp(o->arg, "OUT") == 0)
         return ARG_PATH;
-    if (strcmp(name, "method") == 0) {
-        for (int i = METHOD_RTN; i <= METHOD_GSQ; i++)
-            add_word(words, method_name((enum method)i));
-    } else if (strcmp(name, "effort") == 0) {
-        for (int i = EFFORT_FAST; i <= EFFORT_BEST; i++)
-            add_word(words, effort_name((enum effort)i));
-    } else if (strcmp(name, "start") == 0) {
-        for (int i = START_RTN; i <= START_HESSIAN; i++)
-            add_word(words, start_name((enum start)i));
-    } else if (strcmp(name, "bits") == 0) {
-        for (size_t i = 0; quant_type_at(i); i++)
-            if (!quant_type_at(i)->group)
-                add_word(words, quant_type_at(i)->name);
-    } else if (strcmp(name, "format") == 0) {
-        int last = o->commands & 1u << CMD_CONVERT ? EXPORT_HF : EXPORT_GGUF;
-        for (int i = 0; i <= last; i++)
-            if (i != EXPORT_NONE)
-                add_word(words, export_format_name((enum export_format)i));
-    } else if (strcmp(name, "type") == 0) {
-        if (o->commands & 1u << CMD_CONVERT)
-            strbuf_puts(words, "F32 F16 BF16");
-        for (size_t i = 0; gguf_mixture_at(i); i++)
-            add_word(words, gguf_mixture_at(i));
-    } else if (strcmp(name, "protocol") == 0) {
-        strbuf_puts(words, "gsq llama.cpp");
-    } else if (strcmp(name, "log-level") == 0) {
+    if (o->type == OPT_NAME)
+        add_names(words, (enum gsq_name_kind)o->target2);
+    else if (o->commands & 1u << CMD_CONVERT && strcmp(o->name, "format") == 0)
+        add_names(words, GSQ_NAME_CONVERT_FORMAT);
+    else if (o->commands & 1u << CMD_CONVERT && strcmp(o->name, "type") == 0)
+        add_names(words, GSQ_NAME_TYPE);
+    else if (strcmp(o->name, "log-level") == 0)
         strbuf_puts(words, "error warn info debug");
-    }
     return words->size ? ARG_WORDS : ARG_OTHER;
 }
 

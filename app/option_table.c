@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/write_gguf.h"
+#include "app/app.h"
 #include "host/base/str.h"
 
 const struct command commands[CMD_COUNT] = {
@@ -125,93 +125,28 @@ void args_defaults(struct args *a)
     memset(a, 0, sizeof *a);
     a->command = CMD_NONE;
     a->log_level = LOG_INFO;
-    quantize_defaults(&a->q);
-    a->q.group = 0;
+    gsq_quantize_options_init(&a->q);
 }
 
 /* ---- options that are more than a number or a text
  * --------------------------------------------------------------- */
 
-static bool read_method(struct args *a, const struct option *o, const char *value, struct err *e)
+const char *args_find_name(enum gsq_name_kind kind, const char *text, const char *option, struct err *e)
 {
-    (void)o;
-    if (method_parse(value, &a->q.method))
-        return true;
-    err_set(e, ERR_USER, "--method %s is unknown", value);
-    return err_hint(e, "methods: rtn, gptq, gsq");
+    struct gsq_error why;
+    const char *name = gsq_name_find(kind, text, option, &why);
+    app_result(name != NULL, &why, e);
+    return name;
 }
 
-static bool read_type(const char *option, const char *value, const struct quant_type **out, struct err *e)
+bool args_read_name(struct args *a, const struct option *o, const char *value, struct err *e)
 {
-    static const char known[] = "2, 3, 4 or ternary; with --method rtn or gptq also 5 to 8, where the format has them";
-    *out = quant_type_find(value);
-    if (*out && !(*out)->group)
-        return true;
-    if (gguf_type_named(value)) {
-        err_set(e, ERR_USER, "%s %s: that is a type of GGUF", option, value);
-        return err_hint(e, "--type %s -o OUT.gguf; %s takes %s", value, option, known);
-    }
-    err_set(e, ERR_USER, "%s: there is no quantization type \"%s\"", option, value);
-    return err_hint(e, "types: %s", known);
-}
-
-static bool read_bits(struct args *a, const struct option *o, const char *value, struct err *e)
-{
-    (void)o;
-    a->bits_given = true;
-    return read_type("--bits", value, &a->q.type, e);
-}
-
-static bool read_format(struct args *a, const struct option *o, const char *value, struct err *e)
-{
-    (void)o;
-    a->format_given = true;
-    a->q.format = export_format_parse(value);
-    if (a->q.format < EXPORT_NONE || a->q.format == EXPORT_GGUF)
-        return true;
-    err_set(e, ERR_USER, "--format %s is unknown", value);
-    return err_hint(e, "formats: gptq, gptq_v2, compressed-tensors, mlx, humming, gguf");
-}
-
-/* Only checked: args_parse has set what an effort stands for before anything else was read. */
-static bool read_effort(struct args *a, const struct option *o, const char *value, struct err *e)
-{
-    enum effort effort;
-    (void)a;
-    (void)o;
-    if (effort_parse(value, &effort))
-        return true;
-    err_set(e, ERR_USER, "--effort %s is unknown", value);
-    return err_hint(e, "efforts: fast, balanced, best");
-}
-
-static bool read_mixture(struct args *a, const struct option *o, const char *value, struct err *e)
-{
-    struct err why = {0};
-    (void)o;
-    if (gguf_mixture_read(value, &a->q.mixture, &why))
-        return true;
-    if (why.kind != ERR_NONE) {
-        *e = why;
-        return err_context(e, "--type %s", value);
-    }
-    char names[256] = "";
-    for (size_t i = 0; gguf_mixture_at(i); i++) {
-        size_t n = strlen(names);
-        snprintf(names + n, sizeof names - n, "%s%s", i ? ", " : "", gguf_mixture_at(i));
-    }
-    err_set(e, ERR_USER, "--type %s is unknown", value);
-    return err_hint(e, "types: %s, COPY", names);
-}
-
-static bool read_protocol(struct args *a, const struct option *o, const char *value, struct err *e)
-{
-    (void)o;
-    a->protocol = value;
-    if (strcmp(value, "gsq") == 0 || strcmp(value, "llama.cpp") == 0)
-        return true;
-    err_set(e, ERR_USER, "--protocol %s is unknown", value);
-    return err_hint(e, "protocols: gsq, llama.cpp");
+    char option[48];
+    snprintf(option, sizeof option, "--%s", o->name);
+    const char *name = args_find_name((enum gsq_name_kind)o->target2, value, option, e);
+    if (name)
+        *(const char **)(void *)((char *)a + o->target) = name;
+    return name != NULL;
 }
 
 static bool read_log_level(struct args *a, const struct option *o, const char *value, struct err *e)
@@ -235,13 +170,13 @@ const char *args_own(struct args *a, char *text)
     return owned[a->n_owned++] = text;
 }
 
-bool args_add_rule(struct args *a, char *regex, struct tensor_rule rule, bool in_front, struct err *e)
+bool args_add_rule(struct args *a, char *pattern, struct gsq_tensor_rule rule, bool in_front, struct err *e)
 {
-    struct tensor_rule *rules = realloc(a->rules, (a->q.n_rules + 1) * sizeof *rules);
-    rule.regex = args_own(a, regex);
+    struct gsq_tensor_rule *rules = realloc(a->rules, (a->q.n_rules + 1) * sizeof *rules);
+    rule.pattern = args_own(a, pattern);
     if (rules)
         a->q.rules = a->rules = rules;
-    if (!rules || !rule.regex)
+    if (!rules || !rule.pattern)
         return err_nomem(e, "a tensor rule", sizeof *rules);
     size_t at = in_front ? 0 : a->q.n_rules;
     memmove(rules + at + 1, rules + at, (a->q.n_rules - at) * sizeof *rules);
@@ -255,38 +190,7 @@ static bool read_keep(struct args *a, const struct option *o, const char *value,
     (void)o;
     if (!value[0])
         return err_set(e, ERR_USER, "--keep needs a regular expression");
-    return args_add_rule(a, str_dup(value), (struct tensor_rule){0}, false, e);
-}
-
-bool args_read_tensor_type(const char *option, const char *value, struct tensor_rule *rule, struct err *e)
-{
-    char names[160] = "";
-    const struct gguf_type *t;
-    rule->type = quant_type_find(value);
-    if (rule->type && !rule->type->group)
-        return true;
-    rule->type = NULL;
-    rule->gguf = gguf_type_named(value);
-    if (rule->gguf && (rule->gguf->learned || rule->gguf->rounded))
-        return true;
-    const char *mixture;
-    struct err why = {0};
-    if (!rule->gguf && !gguf_mixture_read(value, &mixture, &why)) {
-        if (why.kind == ERR_NONE)
-            return read_type(option, value, &rule->type, e);
-        *e = why;
-        return err_context(e, "%s", option);
-    }
-    for (size_t i = 0; (t = gguf_type_at(i)); i++) {
-        size_t n = strlen(names);
-        if (t->learned || t->rounded)
-            snprintf(names + n, sizeof names - n, "%s%s", n ? ", " : "", t->name);
-    }
-    if (rule->gguf)
-        err_set(e, ERR_USER, "%s: %s is read, not written", option, rule->gguf->name);
-    else
-        err_set(e, ERR_USER, "%s: %s is a mixture of types, one weight has one type", option, value);
-    return err_hint(e, "types of GGUF that are written: %s", names);
+    return args_add_rule(a, str_dup(value), (struct gsq_tensor_rule){0}, false, e);
 }
 
 /* REGEX=TYPE or REGEX=TYPE,gGROUP; the regex may hold '=' itself. */
@@ -302,81 +206,48 @@ static bool read_tensor(struct args *a, const struct option *o, const char *valu
     const char *comma = strchr(eq, ',');
     size_t n = comma ? (size_t)(comma - eq - 1) : strlen(eq + 1);
     snprintf(bits, sizeof bits, "%.*s", (int)(n < sizeof bits ? n : sizeof bits - 1), eq + 1);
-    struct tensor_rule rule = {0};
-    if (!args_read_tensor_type("--tensor", bits, &rule, e))
+    struct gsq_tensor_rule rule = {.type = args_find_name(GSQ_NAME_TENSOR_TYPE, bits, "--tensor", e)};
+    if (!rule.type)
         return false;
-    unsigned long group = 0;
     if (comma) {
         char *end;
-        group = strtoul(comma[1] == 'g' ? comma + 2 : comma + 1, &end, 10);
+        struct strbuf type = {0};
+        unsigned long group = strtoul(comma[1] == 'g' ? comma + 2 : comma + 1, &end, 10);
         if (comma[1] != 'g' || *end || group < 1 || group > 65536) {
             err_set(e, ERR_USER, "--tensor %s: what follows the comma is g and a group size", value);
             return err_hint(e, "for example --tensor 'down_proj=3,g64'");
         }
+        strbuf_printf(&type, "%s,g%lu", rule.type, group);
+        if (!(rule.type = args_own(a, type.data)))
+            return err_nomem(e, "a tensor rule", type.size);
     }
-    rule.group = (uint32_t)group;
     return args_add_rule(a, str_dup_n(value, (size_t)(eq - value)), rule, false, e);
 }
 
-/* ---- what those options are set to
+/* ---- what options are set to, where that is not what was given
  * --------------------------------------------------------------------------------------- */
 
-static void show_method(const struct args *a, struct strbuf *out)
+static void show_type(const struct args *a, struct strbuf *out)
 {
-    strbuf_puts(out, method_name(a->q.method));
-}
-
-static void show_protocol(const struct args *a, struct strbuf *out)
-{
-    strbuf_puts(out, a->protocol ? a->protocol : "gsq");
-}
-
-static void show_bits(const struct args *a, struct strbuf *out)
-{
-    strbuf_puts(out, a->q.type->name);
-}
-
-static void show_mixture(const struct args *a, struct strbuf *out)
-{
-    strbuf_puts(out, a->q.mixture ? a->q.mixture : "");
+    strbuf_puts(out, a->q.type ? a->q.type : "");
 }
 
 static void show_format(const struct args *a, struct strbuf *out)
 {
-    strbuf_puts(out, export_format_name(a->q.format));
-}
-
-static bool read_start(struct args *a, const struct option *o, const char *value, struct err *e)
-{
-    (void)o;
-    if (start_parse(value, &a->q.block.start))
-        return true;
-    err_set(e, ERR_USER, "--start %s is unknown", value);
-    return err_hint(e, "starts: rtn, gptq, hessian");
-}
-
-static void show_start(const struct args *a, struct strbuf *out)
-{
-    strbuf_puts(out, start_name(a->q.block.start));
-}
-
-static void show_effort(const struct args *a, struct strbuf *out)
-{
-    strbuf_puts(out, effort_name(a->q.effort));
+    bool file = a->out && str_ends_nocase(a->out, ".gguf");
+    strbuf_puts(out, a->q.format ? a->q.format : file ? "gguf" : "gptq");
 }
 
 static void show_tensor(const struct args *a, struct strbuf *out)
 {
     const char *between = "";
     for (size_t i = 0; i < a->q.n_rules; i++) {
-        const struct tensor_rule *r = &a->rules[i];
-        if (r->llama || (!r->type && !r->gguf))
+        const struct gsq_tensor_rule *r = &a->rules[i];
+        if (r->llama || !r->type)
             continue;
         strbuf_puts(out, between);
-        strbuf_puts(out, r->regex);
-        strbuf_printf(out, "=%s", r->type ? r->type->name : r->gguf->name);
-        if (r->group)
-            strbuf_printf(out, ",g%u", (unsigned)r->group);
+        strbuf_puts(out, r->pattern);
+        strbuf_printf(out, "=%s", r->type);
         between = "  ";
     }
 }
@@ -385,10 +256,10 @@ static void show_keep(const struct args *a, struct strbuf *out)
 {
     const char *between = "";
     for (size_t i = 0; i < a->q.n_rules; i++) {
-        if (a->rules[i].type || a->rules[i].gguf)
+        if (a->rules[i].type)
             continue;
         strbuf_puts(out, between);
-        strbuf_puts(out, a->rules[i].regex);
+        strbuf_puts(out, a->rules[i].pattern);
         between = "  ";
     }
 }
@@ -401,6 +272,8 @@ static void show_keep(const struct args *a, struct strbuf *out)
 #define AT(m)              offsetof(struct args, m), 0, 0, 0, NULL, NULL
 #define NUM(m, lo, hi)     offsetof(struct args, m), 0, lo, hi, NULL, NULL
 #define PAIR(m, n, lo, hi) offsetof(struct args, m), offsetof(struct args, n), lo, hi, NULL, NULL
+#define NAME(m, kind)      offsetof(struct args, m), GSQ_NAME_##kind, 0, 0, NULL, NULL
+#define NAMES(m, kind, s)  offsetof(struct args, m), GSQ_NAME_##kind, 0, 0, NULL, s
 #define CALL(f)            0, 0, 0, 0, f, NULL
 #define CALLS(f, show)     0, 0, 0, 0, f, show
 #define U32_MAX            4294967295.0
@@ -422,22 +295,22 @@ const struct option options[] = {
      "evaluate at most this many windows"},
     {"spill", 0, "DIR", OPT_TEXT, AT(spill), "the system's folder for temporary files", TEXTS | ON(IMATRIX), SECTION_RUN,
      "where activations go that fit neither on the device nor in memory"},
-    {"protocol", 0, "P", OPT_CALL, CALLS(read_protocol, show_protocol), "gsq", TEXTS, SECTION_MAIN,
+    {"protocol", 0, "P", OPT_NAME, NAME(protocol, PROTOCOL), "gsq", TEXTS, SECTION_MAIN,
      "gsq, or llama.cpp: the numbers of llama-perplexity"},
     {"tensors", 0, NULL, OPT_FLAG, AT(all_tensors), "", ON(INSPECT), SECTION_MAIN,
      "list every tensor"},
     {"kernel", 0, "TEXT", OPT_TEXT, AT(kernel), "all", ON(BENCH), SECTION_MAIN,
      "only kernels whose name holds this text"},
 
-    {"method", 0, "M", OPT_CALL, CALLS(read_method, show_method), "gsq", ON(QUANTIZE), SECTION_MAIN,
+    {"method", 0, "M", OPT_NAME, NAME(q.method, METHOD), "gsq", ON(QUANTIZE), SECTION_MAIN,
      "rtn, gptq or gsq"},
-    {"bits", 0, "B", OPT_CALL, CALLS(read_bits, show_bits), "2", ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
+    {"bits", 0, "B", OPT_NAME, NAME(q.bits, BITS), "2", ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
      "2, 3, 4 or ternary; 8 with --method rtn or gptq"},
     {"group", 0, "N", OPT_U32, NUM(q.group, 1, 65536), "128; in a GGUF the type's own", ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
      "weights that share one scale"},
-    {"format", 0, "F", OPT_CALL, CALLS(read_format, show_format), "gptq; gguf if OUT ends in .gguf", ON(QUANTIZE), SECTION_MAIN,
+    {"format", 0, "F", OPT_NAME, NAMES(q.format, FORMAT, show_format), "gptq; gguf if OUT ends in .gguf", ON(QUANTIZE), SECTION_MAIN,
      "gptq, gptq_v2, compressed-tensors, mlx, humming or gguf"},
-    {"type", 0, "T", OPT_CALL, CALLS(read_mixture, show_mixture), "chosen from --bits", ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
+    {"type", 0, "T", OPT_NAME, NAMES(q.type, TYPE, show_type), "chosen from --bits", ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
      "GGUF: instead of --bits, the types of all tensors by llama-quantize's name: Q2_K, Q2_K_S, Q3_K_S, Q3_K_M, Q4_K_S, "
      "Q4_K_M, Q4_0, Q2_0, TQ2_0, TQ1_0 ..."},
     {"format", 0, "F", OPT_TEXT, AT(convert_format), "gguf for -o *.gguf", ON(CONVERT), SECTION_MAIN,
@@ -454,11 +327,11 @@ const struct option options[] = {
      "keep weights whose name matches in 16 bits; may be repeated, the last match wins"},
     {"refine", 0, "FILE", OPT_TEXT, AT(q.refine), "", ON(QUANTIZE), SECTION_MAIN,
      "a GGUF made from MODEL: only its codes are learned again, all other bytes stay"},
-    {"report", 0, "FILE", OPT_TEXT, AT(report), "", ON(QUANTIZE), SECTION_MAIN,
+    {"report", 0, "FILE", OPT_TEXT, AT(q.report), "", ON(QUANTIZE), SECTION_MAIN,
      "write a page (HTML, one file) with charts of errors, training, codes, memory and time"},
-    {"eval", 0, "FILE", OPT_TEXT, AT(eval), "", ON(QUANTIZE), SECTION_MAIN,
+    {"eval", 0, "FILE", OPT_TEXT, AT(q.eval), "", ON(QUANTIZE), SECTION_MAIN,
      "at the end compare the result with MODEL on this text, in windows of the calibration's length"},
-    {"windows", 0, "N", OPT_U32, NUM(windows, 1, U32_MAX), "all", ON(QUANTIZE), SECTION_MAIN,
+    {"windows", 0, "N", OPT_U32, NUM(q.eval_windows, 1, U32_MAX), "all", ON(QUANTIZE), SECTION_MAIN,
      "use at most this many windows of the --eval text"},
 
     {"calib", 0, "FILE", OPT_TEXT, AT(q.calib), "", ON(QUANTIZE), SECTION_CALIB,
@@ -469,7 +342,7 @@ const struct option options[] = {
      "\"default\": the text that comes with gsq (a file of that name: ./default)"},
     {"samples", 0, "N", OPT_U32, NUM(q.samples, 1, 1 << 20), NULL, ON(QUANTIZE) | ON(IMATRIX), SECTION_CALIB,
      "windows taken from its start"},
-    {"ctx", 0, "N", OPT_U32, NUM(q.ctx, 2, 1 << 20), "the model's context, at most 2048",
+    {"ctx", 0, "N", OPT_U32, NUM(q.context, 2, 1 << 20), "the model's context, at most 2048",
      ON(QUANTIZE) | ON(IMATRIX), SECTION_CALIB,
      "tokens per window"},
     {"imatrix", 0, "FILE", OPT_TEXT, AT(q.imatrix), "", ON(QUANTIZE), SECTION_CALIB,
@@ -478,9 +351,9 @@ const struct option options[] = {
     {"holdout", 0, "N", OPT_U32, NUM(q.holdout, 0, 1 << 20), "an eighth, at most 16", ON(QUANTIZE), SECTION_CALIB,
      "windows that only judge: a stage that makes them worse is rolled back"},
 
-    {"dry-run", 0, NULL, OPT_FLAG, AT(q.dry_run), "", ON(QUANTIZE), SECTION_RUN,
+    {"dry-run", 0, NULL, OPT_FLAG, AT(dry_run), "", ON(QUANTIZE), SECTION_RUN,
      "check everything and print the plan, then stop"},
-    {"work", 0, "DIR", OPT_TEXT, AT(q.work_dir), "OUT.work", ON(QUANTIZE), SECTION_RUN,
+    {"work", 0, "DIR", OPT_TEXT, AT(q.work), "OUT.work", ON(QUANTIZE), SECTION_RUN,
      "folder for finished blocks"},
     {"keep-work", 0, NULL, OPT_FLAG, AT(q.keep_work), "", ON(QUANTIZE), SECTION_RUN,
      "do not remove the work folder at the end"},
@@ -501,9 +374,9 @@ const struct option options[] = {
      "as --tensor, by llama.cpp's names in any case; the first match wins, --tensor and --keep win over it"},
     {"tensor-type-file", 0, "FILE", OPT_CALL, CALL(read_llama_tensor_file), "", ON(QUANTIZE), SECTION_LLAMA,
      "a list of such, apart by spaces or lines"},
-    {"token-embedding-type", 0, "T", OPT_CALL, CALLS(read_embedding_type, show_embedding_type), "", ON(QUANTIZE), SECTION_LLAMA,
+    {"token-embedding-type", 0, "T", OPT_NAME, NAME(q.embedding_type, GGUF_TYPE), "", ON(QUANTIZE), SECTION_LLAMA,
      "type of token_embd.weight"},
-    {"output-tensor-type", 0, "T", OPT_CALL, CALLS(read_head_type, show_head_type), "", ON(QUANTIZE), SECTION_LLAMA,
+    {"output-tensor-type", 0, "T", OPT_NAME, NAME(q.head_type, GGUF_TYPE), "", ON(QUANTIZE), SECTION_LLAMA,
      "type of output.weight, or of a tied embedding"},
     {"leave-output-tensor", 0, NULL, OPT_FLAG, AT(q.keep_head), "", ON(QUANTIZE), SECTION_LLAMA,
      "output.weight keeps the type it has in MODEL"},
@@ -524,53 +397,53 @@ const struct option options[] = {
     {"keep-bpw-state", 0, NULL, OPT_CALL, CALL(refuse_llama_option), "", ON(QUANTIZE), SECTION_LLAMA, NULL},
     {"no-importance", 0, NULL, OPT_CALL, CALL(refuse_llama_option), "", ON(QUANTIZE), SECTION_LLAMA, NULL},
 
-    {"effort", 0, "E", OPT_CALL, CALLS(read_effort, show_effort), "balanced", ON(QUANTIZE), SECTION_MAIN,
+    {"effort", 0, "E", OPT_NAME, NAME(q.effort, EFFORT), "balanced", ON(QUANTIZE), SECTION_MAIN,
      "fast: each linear alone; balanced: then halves of blocks together, and all scales end to end; best: the paper's "
      "budget, days for an 8B model"},
-    {"steps", 0, "N", OPT_U32, NUM(q.gumbel.steps, 1, 1000000), NULL, ON(QUANTIZE), SECTION_METHOD,
+    {"steps", 0, "N", OPT_U32, NUM(q.steps, 1, 1000000), NULL, ON(QUANTIZE), SECTION_METHOD,
      "optimiser steps per linear"},
-    {"reach", 0, "X", OPT_F32, NUM(q.gumbel.reach, 0.001, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
+    {"reach", 0, "X", OPT_F32, NUM(q.reach, 0.001, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
      "how far a logit may travel, as a multiple of the paper's schedule; rates follow from it"},
-    {"epochs", 0, "N", OPT_U32, NUM(q.block.epochs, 0, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
+    {"epochs", 0, "N", OPT_U32, NUM(q.epochs, 0, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
      "block objective: passes over the windows, training halves of a block on their outputs; 0: none"},
-    {"batch", 0, "N", OPT_U32, NUM(q.block.batch, 0, 65536), NULL, ON(QUANTIZE), SECTION_METHOD,
+    {"batch", 0, "N", OPT_U32, NUM(q.batch, 0, 65536), NULL, ON(QUANTIZE), SECTION_METHOD,
      "block objective: windows per optimiser step; 0: as many as make 1280 steps, at 4 bits no fewer than 4"},
-    {"block-reach", 0, "X", OPT_F32, NUM(q.block.reach, 0.001, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
+    {"block-reach", 0, "X", OPT_F32, NUM(q.block_reach, 0.001, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
      "block objective: how far a logit may travel; K-quants take 0.4 of it"},
-    {"start", 0, "S", OPT_CALL, CALLS(read_start, show_start), "hessian", ON(QUANTIZE), SECTION_METHOD,
+    {"start", 0, "S", OPT_NAME, NAME(q.start, START), "hessian", ON(QUANTIZE), SECTION_METHOD,
      "block objective: what it starts from: rtn (quick), gptq, or hessian (each linear tuned alone first)"},
-    {"scale-epochs", 0, "N", OPT_U32, NUM(q.scales.epochs, 0, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
+    {"scale-epochs", 0, "N", OPT_U32, NUM(q.scale_epochs, 0, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
      "pass over scales, at the end: how often all scales learn on the model's output over all windows, codes staying; 0: "
      "no such pass"},
-    {"scale-lr", 0, "X", OPT_F32, NUM(q.scales.lr, 0, 1), NULL, ON(QUANTIZE), SECTION_METHOD,
+    {"scale-lr", 0, "X", OPT_F32, NUM(q.scale_lr, 0, 1), NULL, ON(QUANTIZE), SECTION_METHOD,
      "pass over scales: maximum relative change of a scale per step at 2 bits; scaled down for more bits and for K-quants"},
-    {"scale-batch", 0, "N", OPT_U32, NUM(q.scales.batch, 1, 65536), NULL, ON(QUANTIZE), SECTION_METHOD,
+    {"scale-batch", 0, "N", OPT_U32, NUM(q.scale_batch, 1, 65536), NULL, ON(QUANTIZE), SECTION_METHOD,
      "pass over scales: windows per step"},
-    {"tau", 0, "A:B", OPT_PAIR, PAIR(q.gumbel.tau0, q.gumbel.tau1, 1e-4, 1e4), NULL, ON(QUANTIZE), SECTION_METHOD,
+    {"tau", 0, "A:B", OPT_PAIR, PAIR(q.tau[0], q.tau[1], 1e-4, 1e4), NULL, ON(QUANTIZE), SECTION_METHOD,
      "temperature at the first and last step"},
-    {"kappa", 0, "A:B", OPT_PAIR, PAIR(q.gumbel.kappa0, q.gumbel.kappa1, 1e-3, 1e6), NULL, ON(QUANTIZE), SECTION_METHOD,
+    {"kappa", 0, "A:B", OPT_PAIR, PAIR(q.kappa[0], q.kappa[1], 1e-3, 1e6), NULL, ON(QUANTIZE), SECTION_METHOD,
      "factor on the logits at the first and last step"},
-    {"lr-logits", 0, "X", OPT_F32, NUM(q.gumbel.lr_logits, 0, 1), NULL, ON(QUANTIZE), SECTION_METHOD,
+    {"lr-logits", 0, "X", OPT_F32, NUM(q.lr_logits, 0, 1), NULL, ON(QUANTIZE), SECTION_METHOD,
      "learning rate of the logits in a run of 1280 steps; times reach * 1280 / steps"},
-    {"lr-scales", 0, "X", OPT_F32, NUM(q.gumbel.lr_scales, 0, 1), NULL, ON(QUANTIZE), SECTION_METHOD,
+    {"lr-scales", 0, "X", OPT_F32, NUM(q.lr_scales, 0, 1), NULL, ON(QUANTIZE), SECTION_METHOD,
      "learning rate of the scales, likewise"},
-    {"lr-end", 0, "X", OPT_F32, NUM(q.gumbel.lr_end, 0, 1), NULL, ON(QUANTIZE), SECTION_METHOD,
+    {"lr-end", 0, "X", OPT_F32, NUM(q.lr_end, 0, 1), NULL, ON(QUANTIZE), SECTION_METHOD,
      "cosine decay of both rates down to this share"},
-    {"beta1", 0, "X", OPT_F32, NUM(q.gumbel.beta1, 0, 0.99999), NULL, ON(QUANTIZE), SECTION_METHOD,
+    {"beta1", 0, "X", OPT_F32, NUM(q.beta1, 0, 0.99999), NULL, ON(QUANTIZE), SECTION_METHOD,
      "Lion: share of the momentum in a step"},
-    {"beta2", 0, "X", OPT_F32, NUM(q.gumbel.beta2, 0, 0.99999), NULL, ON(QUANTIZE), SECTION_METHOD,
+    {"beta2", 0, "X", OPT_F32, NUM(q.beta2, 0, 0.99999), NULL, ON(QUANTIZE), SECTION_METHOD,
      "Lion: what the momentum keeps from step to step"},
-    {"decay", 0, "X", OPT_F32, NUM(q.gumbel.decay, 0, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
+    {"decay", 0, "X", OPT_F32, NUM(q.decay, 0, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
      "weight decay of the logits, per unit of learning rate"},
-    {"init-noise", 0, "X", OPT_F32, NUM(q.gumbel.init_noise, 0, 100), NULL, ON(QUANTIZE), SECTION_METHOD,
+    {"init-noise", 0, "X", OPT_F32, NUM(q.init_noise, 0, 100), NULL, ON(QUANTIZE), SECTION_METHOD,
      "spread of the starting logits"},
-    {"init-gap", 0, "X", OPT_F32, NUM(q.gumbel.init_gap, 0, 10000), NULL, ON(QUANTIZE), SECTION_METHOD,
+    {"init-gap", 0, "X", OPT_F32, NUM(q.init_gap, 0, 10000), NULL, ON(QUANTIZE), SECTION_METHOD,
      "how far the starting code leads, in units of the spread"},
     {"damp", 0, "X", OPT_F32, NUM(q.damp, 0, 10), NULL, ON(QUANTIZE), SECTION_METHOD,
      "GPTQ: share of the mean diagonal added to the Hessian"},
-    {"scale-steps", 0, "N", OPT_U32, NUM(q.scale_search.steps, 1, 100), NULL, ON(QUANTIZE), SECTION_METHOD,
+    {"scale-steps", 0, "N", OPT_U32, NUM(q.scale_steps, 1, 100), NULL, ON(QUANTIZE), SECTION_METHOD,
      "scale search: candidates per sign, one percent apart"},
-    {"scale-power", 0, "X", OPT_F32, NUM(q.scale_search.power, 0.1, 10), NULL, ON(QUANTIZE), SECTION_METHOD,
+    {"scale-power", 0, "X", OPT_F32, NUM(q.scale_power, 0.1, 10), NULL, ON(QUANTIZE), SECTION_METHOD,
      "scale search: power of the absolute error"},
 
     {"device", 0, "N|NAME", OPT_TEXT, AT(device), "$GSQ_DEVICE, else the best", DEVICE, SECTION_COMMON,

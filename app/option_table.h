@@ -13,6 +13,7 @@ enum option_type {
     OPT_F32,
     OPT_GIB,  /* GiB with a fraction, kept as uint64_t bytes */
     OPT_PAIR, /* A:B, two floats */
+    OPT_NAME, /* const char *: a name that gsq.h knows */
     OPT_CALL, /* read by a function */
 };
 
@@ -32,10 +33,10 @@ struct option {
     char letter;      /* 0: none */
     const char *arg;  /* "N"; NULL for flags */
     enum option_type type;
-    size_t target, target2; /* offsets in struct args; target2: B of a pair */
+    size_t target, target2; /* offsets in struct args; target2: B of a pair, of a name its enum gsq_name_kind */
     double min, max;        /* of numbers, inclusive */
     bool (*call)(struct args *a, const struct option *o, const char *value, struct err *e);
-    void (*show)(const struct args *a, struct strbuf *out); /* the value of one with a call, in words */
+    void (*show)(const struct args *a, struct strbuf *out); /* the value in words; NULL: as it was given */
     const char *fallback; /* default in words; NULL: the value in a fresh struct args, "": do not mention */
     unsigned commands;    /* bits 1 << CMD_x */
     enum option_section section;
@@ -54,23 +55,21 @@ struct command {
 extern const struct command commands[CMD_COUNT];
 
 /* ---- what the files of the command line share ---- */
-/* Adds a rule, or puts it in front of all. regex becomes the rule's, and is freed in any case. */
-bool args_add_rule(struct args *a, char *regex, struct tensor_rule rule, bool in_front, struct err *e);
-/* A type of --bits, or one of GGUF that can be written. option: for messages. */
-bool args_read_tensor_type(const char *option, const char *value, struct tensor_rule *rule, struct err *e);
+/* Adds a rule, or puts it in front of all. pattern becomes the rule's, and is freed in any case. */
+bool args_add_rule(struct args *a, char *pattern, struct gsq_tensor_rule rule, bool in_front, struct err *e);
+/* The value of an OPT_NAME. */
+bool args_read_name(struct args *a, const struct option *o, const char *value, struct err *e);
+/* The name of such a kind that a text stands for; NULL: there is none. option: "--type", for messages. */
+const char *args_find_name(enum gsq_name_kind kind, const char *text, const char *option, struct err *e);
 
 /* ---- llama_options.c: as llama-quantize has them ---- */
 /* MODEL [OUT] TYPE [THREADS]: n of them are in a->positional. seen: one flag per row of the table. */
 bool llama_arguments(struct args *a, unsigned n, bool *seen, struct err *e);
-bool read_embedding_type(struct args *a, const struct option *o, const char *value, struct err *e);
-bool read_head_type(struct args *a, const struct option *o, const char *value, struct err *e);
 bool read_llama_tensor(struct args *a, const struct option *o, const char *value, struct err *e);
 bool read_llama_tensor_file(struct args *a, const struct option *o, const char *value, struct err *e);
 bool read_importance_name(struct args *a, const struct option *o, const char *value, struct err *e);
 bool read_override(struct args *a, const struct option *o, const char *value, struct err *e);
 bool refuse_llama_option(struct args *a, const struct option *o, const char *value, struct err *e);
-void show_embedding_type(const struct args *a, struct strbuf *out);
-void show_head_type(const struct args *a, struct strbuf *out);
 void show_llama_tensor(const struct args *a, struct strbuf *out);
 
 /* Values before any option is read. */

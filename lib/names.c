@@ -6,8 +6,7 @@
 #include "host/quant/eval.h"
 #include "lib/lib_internal.h"
 
-/* ---- which there are
- * -------------------------------------------------------------------------------------------- */
+/* ---- which there are ----------------------------------------------------------------------------------- */
 
 static bool copies(const char *mixture)
 {
@@ -80,8 +79,7 @@ const char *gsq_name_at(enum gsq_name_kind kind, size_t i)
     return NULL;
 }
 
-/* ---- what a text stands for
- * ------------------------------------------------------------------------------------- */
+/* ---- what a text stands for ---------------------------------------------------------------------------- */
 
 /* What the names of a kind are called in a hint. */
 static const char *plural(enum gsq_name_kind kind)

@@ -105,8 +105,7 @@ bool gsq_quantize_options_set_effort(struct gsq_quantize_options *o, const char 
     return true;
 }
 
-/* ---- texts
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- texts --------------------------------------------------------------------------------------------- */
 
 /* "3", "3,g64", "Q4_K"; NULL: 16 bits. */
 static bool rule_type(struct tensor_rule *r, const char *type, const char *option, struct err *e)

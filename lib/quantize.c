@@ -18,8 +18,7 @@ struct run {
     uint32_t ctx;
 };
 
-/* ---- what the run tells
- * ----------------------------------------------------------------------------------------- */
+/* ---- what the run tells -------------------------------------------------------------------------------- */
 
 static void on_planned(void *ctx, const struct plan *p)
 {
@@ -94,8 +93,7 @@ static bool run_job(struct run *r, gsq_device *device, struct quantize_result *o
     return ok;
 }
 
-/* ---- types without codes: F32, F16, BF16, COPY
- * ------------------------------------------------------------------ */
+/* ---- types without codes: F32, F16, BF16, COPY --------------------------------------------------------- */
 
 /* llama-quantize makes such files, too; here it is the work of gsq_convert. bytes: of the file. */
 static bool run_copy(struct run *r, uint64_t *bytes, struct err *e)
@@ -120,8 +118,7 @@ static bool run_copy(struct run *r, uint64_t *bytes, struct err *e)
     return true;
 }
 
-/* ---- plans
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- plans --------------------------------------------------------------------------------------------- */
 
 static bool plan_copy(struct run *r, struct err *e)
 {
@@ -155,8 +152,7 @@ bool gsq_plan_make(gsq_plan **out, gsq_device *device, const gsq_model *model,
     return lib_result(ok, &why, e);
 }
 
-/* ---- after the export
- * ------------------------------------------------------------------------------------------- */
+/* ---- after the export ---------------------------------------------------------------------------------- */
 
 static bool compare(const struct run *r, gsq_device *device, const gsq_model *model, struct report_eval *out,
                     struct err *e)
@@ -283,8 +279,7 @@ static bool finish(const struct run *r, gsq_device *device, const gsq_model *mod
     return evaluated && reported;
 }
 
-/* ---- the whole
- * -------------------------------------------------------------------------------------------------- */
+/* ---- the whole ----------------------------------------------------------------------------------------- */
 
 static bool quantize_copy(struct run *r, struct gsq_quantize_result *result, struct err *e)
 {

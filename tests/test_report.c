@@ -111,7 +111,8 @@ static void fake_run(struct fake *f, uint32_t layers)
     f->args.positional[0] = "models/Llama-3.1-8B-Instruct";
     f->args.out = "out/llama-2bit";
     f->args.q.calib = "calibration/wikitext-train.txt";
-    f->o = f->args.q;
+    quantize_defaults(&f->o);
+    f->o.calib = f->args.q.calib;
     f->o.model_dir = f->args.positional[0];
     f->o.out_dir = f->args.out;
     f->r.linears = calloc((size_t)layers * LINEAR_COUNT + 1, sizeof *f->r.linears);
@@ -331,7 +332,7 @@ static void test_small(void **state)
     struct fake f;
     fake_run(&f, 3);
     f.args.windows = 40;
-    f.args.q.gumbel.steps = 123;
+    f.args.q.steps = 123;
     char *text = page(&f, "small");
     assert_int_equal(count(text, "<summary>Block "), 0);
     assert_int_equal(count(text, "<h3>Block "), 3 + 6);
@@ -353,7 +354,8 @@ static void test_bare(void **state)
     (void)state;
     struct fake f;
     fake_run(&f, 4);
-    f.args.q.method = f.o.method = METHOD_RTN;
+    f.args.q.method = "rtn";
+    f.o.method = METHOD_RTN;
     for (size_t i = 0; i < f.r.n_linears; i++) {
         struct linear_report *l = &f.r.linears[i];
         l->loss_rtn = l->loss_gptq = l->loss_final = NAN;
@@ -418,9 +420,8 @@ static void test_hostile(void **state)
     (void)state;
     struct fake f;
     fake_run(&f, 1);
-    struct tensor_rule rules[] = {{"<&\">", quant_type_find("4"), 64, NULL, false},
-                                  {"layers\\.0\\.'<b>", NULL, 0, NULL, false}};
-    struct tensor_rule *owned = malloc(sizeof rules);
+    struct gsq_tensor_rule rules[] = {{"<&\">", "4,g64", false}, {"layers\\.0\\.'<b>", NULL, false}};
+    struct gsq_tensor_rule *owned = malloc(sizeof rules);
     assert_non_null(owned);
     memcpy(owned, rules, sizeof rules);
     f.args.rules = owned;
