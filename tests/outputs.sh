@@ -94,6 +94,11 @@ check "-o BIG.GGUF is a file: exit $rc" test "$rc" -eq 0 -a -f "$tmp/BIG.GGUF"
 check '  and has the right bytes' cmp -s "$tmp/BIG.GGUF" "$tmp/stale/x.gguf"
 run "${quantize[@]}" "$m" -o "$tmp/slash//" --keep-work
 check "-o slash// keeps its work beside it: exit $rc" test "$rc" -eq 0 -a -d "$tmp/slash.work" -a ! -e "$tmp/slash/.work"
+run "${quantize[@]}" "$m" -o "$tmp/slash2/." --keep-work
+check "-o slash2/. too: exit $rc" test "$rc" -eq 0 -a -d "$tmp/slash2.work"
+mkdir "$tmp/here"
+(cd "$tmp/here" && run "${quantize[@]}" "$m" -o . --keep-work && echo "$rc" >"$tmp/rc")
+check "-o . too: exit $(cat "$tmp/rc")" test "$(cat "$tmp/rc")" -eq 0 -a -d "$tmp/here.work" -a -e "$tmp/here/config.json"
 
 # Links in a model's folder: to files of it and of their name they are followed, to others they are left out.
 l=$tmp/links

@@ -17,9 +17,12 @@ static bool is_slash(char c)
 
 void out_trim(char *path)
 {
-    size_t n = strlen(path);
-    while (n > 1 && is_slash(path[n - 1]) && path[n - 2] != ':')
-        path[--n] = 0;
+    for (size_t n = strlen(path); n > 1; path[--n] = 0) {
+        bool slash = is_slash(path[n - 1]) && path[n - 2] != ':';
+        bool dot = path[n - 1] == '.' && is_slash(path[n - 2]);
+        if (!slash && !dot)
+            break;
+    }
 }
 
 static bool same_id(const struct os_file_id *a, const struct os_file_id *b)

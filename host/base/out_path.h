@@ -6,7 +6,7 @@
 
 #include "host/base/os.h"
 
-/* Takes slashes off the end, in place: "out/" and "out" are one folder, with one work folder beside it. */
+/* Takes slashes and "/." off the end, in place: "out/" and "out" are one folder, with one work folder beside it. */
 void out_trim(char *path);
 
 /* Whether both are one file, whatever they are called; of files that are not there yet, one name in one

@@ -11,10 +11,14 @@
 
 static bool take_path(char *to, size_t cap, const char *from, const char *end, struct err *e)
 {
-    char path[4096];
+    char path[4096], dir[4096];
     int n = snprintf(path, sizeof path, "%s", from);
     if (n >= 0 && (size_t)n < sizeof path) {
         out_trim(path);
+        /* What lies beside "." needs its name. */
+        const char *name = os_path_split(path, dir, sizeof dir);
+        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+            os_real_path(path, path, sizeof path);
         n = snprintf(to, cap, "%s%s", path, end);
         if (n >= 0 && (size_t)n < cap)
             return true;
