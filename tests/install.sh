@@ -15,6 +15,9 @@ check 'the program runs from there' diff <("$to/bin/gsq" --version) <("$gsq" --v
 run "$to/bin/gsq" --version
 check 'its version is the newest of the change log' grep -qx "## $(cut -d' ' -f2 "$tmp/out")" "$here/CHANGELOG.md"
 
+check 'packages name a maintainer with an address' grep -qE \
+    '^set\(CPACK_PACKAGE_CONTACT "[^<]+ <[^ @]+@[^ @]+\.[a-z]+>"\)' "$build/CPackConfig.cmake"
+
 # Every library that is linked has its terms in THIRD-PARTY.txt, and is in vcpkg.json.
 libraries=$(sed -nE 's/^gsq_dep\([a-z0-9_]+ [^ ]+ [^ ]+ ([a-z0-9-]+).*/\1/p' "$here/cmake/deps.cmake")
 check 'the libraries are found in deps.cmake' test "$(wc -w <<<"$libraries")" -ge 6
@@ -57,12 +60,17 @@ check 'types of llama-quantize' grep -qx Q4_K_M <(complete_bash quantize --type 
 touch "$tmp/a text.txt"
 check 'files' diff <(echo "$tmp/a text.txt") <(complete_bash quantize --calib "$tmp/a te")
 for shell in bash:share/bash-completion/completions/gsq zsh:share/zsh/site-functions/_gsq fish:share/fish/vendor_completions.d/gsq.fish; do
-    command -v "${shell%%:*}" >/dev/null || continue
-    check "${shell%%:*} takes its file" "${shell%%:*}" -n "$to/${shell#*:}"
+    if command -v "${shell%%:*}" >/dev/null; then
+        check "${shell%%:*} takes its file" "${shell%%:*}" -n "$to/${shell#*:}"
+    else
+        echo "skipped: no ${shell%%:*}"
+    fi
 done
 if command -v man >/dev/null && man -l --warnings "$page" >/dev/null 2>&1; then
     run man -l --warnings "$to/share/man/man1/gsq.1"
     check 'troff has no complaint' test "$rc" -eq 0 -a ! -s "$tmp/err"
+else
+    echo "skipped: no man that shows files"
 fi
 
 # Where nothing was installed: a toolchain file beside which no libraries were built.
@@ -79,6 +87,8 @@ if command -v x86_64-w64-mingw32-gcc >/dev/null; then
     check 'all of them are named' grep -q 'xxhash.h .*cJSON.h .*pcre2.h .*utf8proc.h .*volk.h .*vulkan.h ' "$tmp/said"
     check 'with their packages' grep -qF 'cjson/cJSON.h (Debian: libcjson-dev; vcpkg: cjson)' "$tmp/said"
     check 'and the script that builds them' grep -qF 'Run scripts/mingw-deps.sh first' "$tmp/said"
+else
+    echo "skipped: no mingw-w64"
 fi
 run cmake -S "$here" -B "$tmp/bare/native" -G Ninja -DGSQ_TESTS=OFF -DGSQ_cjson_INCLUDE=GSQ_cjson_INCLUDE-NOTFOUND \
     -DCMAKE_FIND_ROOT_PATH="$tmp" -DCMAKE_FIND_ROOT_PATH_MODE_INCLUDE=ONLY
