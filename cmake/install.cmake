@@ -31,7 +31,7 @@ if(NOT CMAKE_CROSSCOMPILING AND NOT WIN32)
 endif()
 
 set(CPACK_PACKAGE_VENDOR gsq)
-set(CPACK_PACKAGE_CONTACT "gsq <gsq@invalid>")
+set(CPACK_PACKAGE_CONTACT ${GSQ_MAINTAINER})
 set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "quantizes language models to 2-4 bits on any Vulkan device")
 set(CPACK_PACKAGE_DESCRIPTION "Learns by Gumbel-Softmax sampling which level of the grid every weight of a language model takes
 and writes what llama.cpp, vLLM, Transformers, SGLang and MLX load. Runs on AMD, Intel and NVIDIA GPUs
