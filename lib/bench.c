@@ -4,15 +4,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/gpu/gpu_pipeline.h"
-#include "host/gpu/kernels.h"
-#include "lib/bench_cases.h"
+#include "lib/kernel_cases.h"
 #include "lib/lib_internal.h"
 
 /* One measurement lasts about this long, and the best of so many counts: others use the machine as well. */
 #define BATCH_SECONDS 0.05
 enum { BATCHES = 7 };
+/* The copy that measures the bandwidth: so many matrices of the rows below. */
+enum { COPIED_MATRICES = 5 };
 
 /* Best seconds per call of run(ctx), which records work. */
 static bool measure(struct gpu_cmd *cmd, void (*run)(void *ctx), void *ctx, double *seconds, struct err *e)
@@ -40,91 +42,104 @@ static bool measure(struct gpu_cmd *cmd, void (*run)(void *ctx), void *ctx, doub
 }
 
 struct measured {
-    const struct bench *b;
-    const struct bench_case *c; /* NULL: a limit */
-    struct bench_work work;
-    char shape[64];
+    struct gpu_cmd *cmd;
+    struct bench_case c;
+    struct gpu_view views[KERNEL_BUFFERS];
+    union kernel_args args;
 };
 
 static void run_case(void *ctx)
 {
     struct measured *m = ctx;
-    m->work = m->c->run(m->b, m->shape, sizeof m->shape);
-}
-
-static void run_peak(void *ctx)
-{
-    struct measured *m = ctx;
-    m->work.flops = bench_peak_flops(m->b);
+    kernel_case_call(m->cmd, m->c.kernel, &m->c.s, m->views, &m->args);
 }
 
 static void run_copy(void *ctx)
 {
     struct measured *m = ctx;
-    gpu_copy(m->b->cmd, m->b->buf[0], m->b->buf[1], m->b->buf[0].size);
-    m->work.bytes = 2.0 * (double)m->b->buf[0].size;
+    gpu_copy(m->cmd, m->views[0], m->views[1], m->views[0].size);
+}
+
+/* A buffer with what the call reads; long ones repeat themselves. */
+static bool make_buffer(struct gpu_cmd *cmd, struct gpu_arena *arena, const struct kernel_buffer *b,
+                        const struct kernel_shape *s, struct gpu_view *view, struct err *e)
+{
+    enum { CHUNK = 1 << 20 };
+    uint64_t chunk = min_u64(b->n, CHUNK), state = 1;
+    if (!gpu_alloc(arena, b->n * 4, view, e))
+        return false;
+    if (b->fill == FILL_NOTHING)
+        return true;
+    float *x = malloc(chunk * sizeof *x);
+    if (!x)
+        return err_nomem(e, "the bench", chunk * sizeof *x);
+    kernel_case_fill(b, s, &state, x, chunk);
+    for (uint64_t i = 0; i < b->n; i += chunk) {
+        uint64_t bytes = min_u64(chunk, b->n - i) * 4;
+        gpu_upload(cmd, gpu_slice(*view, i * 4, bytes), x, bytes);
+    }
+    free(x);
+    return gpu_cmd_finish(cmd, e);
+}
+
+/* The buffers of m->c in the arena, in place of those before. */
+static bool make_case(struct measured *m, struct gpu_arena *arena, struct err *e)
+{
+    struct kernel_buffer b[KERNEL_BUFFERS];
+    unsigned n = kernel_case_buffers(m->c.kernel, &m->c.s, b);
+    gpu_arena_reset(arena, 0);
+    for (unsigned i = 0; i < n; i++)
+        if (b[i].fill != FILL_AS && !make_buffer(m->cmd, arena, &b[i], &m->c.s, &m->views[i], e))
+            return false;
+    for (unsigned i = 0; i < n; i++)
+        if (b[i].fill == FILL_AS)
+            m->views[i] = m->views[b[i].as];
+    return true;
 }
 
 struct limits {
     double flops, bytes; /* per second */
 };
 
-static bool measure_limits(const struct bench *b, struct limits *l, struct err *e)
+static bool measure_limits(struct gpu_cmd *cmd, struct gpu_arena *arena, const struct bench_sizes *sizes,
+                           struct limits *l, struct err *e)
 {
     double seconds;
-    struct measured m = {.b = b};
-    if (!measure(b->cmd, run_peak, &m, &seconds, e))
+    struct measured m = {.cmd = cmd};
+    bench_case(0, sizes, &m.c);
+    if (!make_case(&m, arena, e) || !measure(cmd, run_case, &m, &seconds, e))
         return false;
-    l->flops = m.work.flops / seconds;
-    if (!measure(b->cmd, run_copy, &m, &seconds, e))
+    l->flops = m.c.flops / seconds;
+    struct kernel_buffer copied = {.n = COPIED_MATRICES * (uint64_t)sizes->rows * sizes->cols};
+    if (!make_buffer(cmd, arena, &copied, &m.c.s, &m.views[0], e) ||
+        !make_buffer(cmd, arena, &copied, &m.c.s, &m.views[1], e) || !measure(cmd, run_copy, &m, &seconds, e))
         return false;
-    l->bytes = m.work.bytes / seconds;
+    l->bytes = 2.0 * (double)m.views[0].size / seconds;
     return true;
 }
 
-/* Random numbers in every buffer: in [-1, 1), none a subnormal or NaN. */
-static bool make_buffers(struct bench *b, struct gpu_arena *arena, struct err *e)
-{
-    uint64_t n = (uint64_t)b->rows * b->cols, state = 1;
-    float *x = malloc(n * sizeof *x);
-    if (!x)
-        return err_nomem(e, "the bench", n * sizeof *x);
-    for (uint64_t i = 0; i < n; i++) {
-        state = state * 6364136223846793005u + 1442695040888963407u;
-        x[i] = (float)(state >> 40) / 8388608.0f - 1;
-    }
-    bool ok = true;
-    for (int i = 0; ok && i < BENCH_BUFFERS; i++) {
-        unsigned times = i < 2 ? BENCH_WIDE : 1;
-        ok = gpu_alloc(arena, n * times * sizeof *x, &b->buf[i], e);
-        for (unsigned t = 0; ok && t < times; t++)
-            gpu_upload(b->cmd, gpu_slice(b->buf[i], t * n * sizeof *x, n * sizeof *x), x, n * sizeof *x);
-    }
-    ok = ok && gpu_cmd_finish(b->cmd, e);
-    free(x);
-    return ok;
-}
-
-static bool run_all(const struct bench *b, struct gpu *g, const struct gsq_bench_options *o,
-                    const struct limits *l, unsigned *n, struct err *e)
+static bool run_all(struct gpu_cmd *cmd, struct gpu_arena *arena, const struct bench_sizes *sizes,
+                    const struct gsq_bench_options *o, const struct limits *l, unsigned *n, struct err *e)
 {
     for (size_t i = 0; i < n_bench_cases; i++) {
-        struct measured m = {.b = b, .c = &bench_cases[i]};
+        struct measured m = {.cmd = cmd};
         double seconds;
-        if (o->kernel && !strstr(kernel_decls[m.c->kernel].name, o->kernel))
+        bench_case(i, sizes, &m.c);
+        const char *name = kernel_decls[m.c.kernel].name;
+        if (o->kernel && !strstr(name, o->kernel))
             continue;
-        if (!measure(b->cmd, run_case, &m, &seconds, e))
-            return e->kind != ERR_STOPPED && err_context(e, "%s", kernel_decls[m.c->kernel].name);
-        const char *variant = m.work.variant ? m.work.variant : gpu_kernel_variant(g, m.c->kernel, NULL, e);
+        if (!make_case(&m, arena, e) || !measure(cmd, run_case, &m, &seconds, e))
+            return e->kind != ERR_STOPPED && err_context(e, "%s", name);
+        const char *variant = gpu_kernel_variant(gpu_cmd_gpu(cmd), m.c.kernel, &m.args, e);
         struct gsq_bench_row row = {
             .size = sizeof row,
-            .kernel = kernel_decls[m.c->kernel].name,
+            .kernel = name,
             .variant = variant ? variant : "",
-            .shape = m.shape,
+            .shape = m.c.shape,
             .seconds = seconds,
-            .gflops = m.work.flops / seconds * 1e-9,
-            .gbytes_per_s = m.work.bytes / seconds * 1e-9,
-            .share_of_limit = fmax(m.work.flops / l->flops, m.work.bytes / l->bytes) / seconds,
+            .gflops = m.c.flops / seconds * 1e-9,
+            .gbytes_per_s = m.c.bytes / seconds * 1e-9,
+            .share_of_limit = fmax(m.c.flops / l->flops, m.c.bytes / l->bytes) / seconds,
         };
         if (o->row)
             o->row(o->ctx, &row);
@@ -140,30 +155,35 @@ static void list_missing(char *out, size_t cap)
     out[0] = 0;
     for (unsigned k = 0; k < KERNEL_COUNT && n < cap; k++) {
         bool found = false;
-        for (size_t i = 0; i < n_bench_cases; i++)
-            found = found || bench_cases[i].kernel == k;
+        for (size_t i = 0; i < n_bench_cases; i++) {
+            struct bench_case c;
+            bench_case(i, &(struct bench_sizes){64, 64, 64}, &c);
+            found = found || c.kernel == k;
+        }
         if (!found)
             n += (size_t)snprintf(out + n, cap - n, "%s%s", n ? ", " : "", kernel_decls[k].name);
     }
 }
 
-static bool bench(struct gpu *g, const struct gsq_bench_options *o, struct gsq_bench_result *out, struct err *e)
+static bool bench(struct gpu *g, const struct gsq_bench_options *o, struct gsq_bench_result *out,
+                  struct err *e)
 {
     bool cpu = gpu_info(g)->caps & GPU_CAP_CPU, ok = false;
-    struct bench b = {.rows = cpu ? 512 : 4096, .cols = 2048, .cube = cpu ? 1024 : 2048};
+    const struct bench_sizes sizes = {.rows = cpu ? 512 : 4096, .cols = 2048, .cube = cpu ? 1024 : 2048};
+    struct gpu_cmd *cmd = NULL;
     struct gpu_arena *arena = NULL;
     struct limits limits = {0};
     unsigned n = 0;
-    if (!gpu_cmd_create(&b.cmd, g, e) || !gpu_arena_create(&arena, g, "bench", e))
+    if (!gpu_cmd_create(&cmd, g, e) || !gpu_arena_create(&arena, g, "bench", e))
         goto done;
-    gpu_cmd_set_poll(b.cmd, lib_go_on, NULL);
-    if (!make_buffers(&b, arena, e) || !measure_limits(&b, &limits, e))
+    gpu_cmd_set_poll(cmd, lib_go_on, NULL);
+    if (!measure_limits(cmd, arena, &sizes, &limits, e))
         goto done;
     out->copy_gbytes_per_s = limits.bytes * 1e-9;
     out->fma_gflops = limits.flops * 1e-9;
     if (o->limits)
         o->limits(o->ctx, out);
-    if (!run_all(&b, g, o, &limits, &n, e))
+    if (!run_all(cmd, arena, &sizes, o, &limits, &n, e))
         goto done;
     out->cases = n;
     ok = n > 0;
@@ -173,7 +193,7 @@ static bool bench(struct gpu *g, const struct gsq_bench_options *o, struct gsq_b
     }
 done:
     gpu_arena_destroy(&arena);
-    gpu_cmd_destroy(&b.cmd);
+    gpu_cmd_destroy(&cmd);
     return ok;
 }
 
@@ -189,7 +209,8 @@ bool gsq_bench(gsq_device *device, const struct gsq_bench_options *options, stru
     struct err why = {0};
     struct gsq_bench_options o = {0};
     struct gsq_bench_result out = {.size = sizeof out};
-    bool ok = lib_take(&o, sizeof o, options, "gsq_bench_options", &why) && bench(device->gpu, &o, &out, &why);
+    bool ok =
+        lib_take(&o, sizeof o, options, "gsq_bench_options", &why) && bench(device->gpu, &o, &out, &why);
     list_missing(out.kernels_without_case, sizeof out.kernels_without_case);
     lib_give(result, &out, sizeof out);
     return lib_result(ok, &why, e);

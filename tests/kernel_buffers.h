@@ -6,7 +6,7 @@
 #include <math.h>
 
 #include "host/gpu/gpu_pipeline.h"
-#include "host/gpu/kernels.h"
+#include "lib/kernel_cases.h"
 #include "tests/device.h"
 
 enum { BUFFER_GUARD = 64 };        /* words; 256 bytes keep the view aligned */
@@ -82,15 +82,6 @@ static inline bool variant_takes(unsigned kernel, const void *args)
     return !variant_in_use || strcmp(gpu_kernel_variant(gpu, kernel, args, &e), variant_in_use) == 0;
 }
 
-/* Calls test for each variant of the kernel. */
-static inline void each_variant(unsigned kernel, void (*test)(void))
-{
-    unsigned n = 0;
-    for (unsigned i = 0; variant_use(kernel, &i); i++, n++)
-        test();
-    assert_true(n > 0);
-}
-
 /* got[i] against want[i] within tolerance; NaN is never within. */
 static inline void check(unsigned kernel, const char *shape, size_t i, double got, double want,
                          double tolerance)
@@ -99,22 +90,6 @@ static inline void check(unsigned kernel, const char *shape, size_t i, double go
     if (!(fabs(got - want) <= tolerance))
         fail_msg("%s.%s, %s, element %zu: %.9g, should be %.9g +- %.2g", kernel_decls[kernel].name,
                  gpu_kernel_variant(gpu, kernel, NULL, &e), shape, i, got, want, tolerance);
-}
-
-/* The generator of test data: reproducible, its state in the caller's hands. */
-static inline uint32_t test_random(uint64_t *state)
-{
-    *state = *state * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(*state >> 33);
-}
-
-/* Sum of four uniforms: near enough to normal, unit variance. */
-static inline float test_normal(uint64_t *state)
-{
-    float sum = 0;
-    for (int i = 0; i < 4; i++)
-        sum += (float)test_random(state) / 2147483648.0f - 0.5f;
-    return sum * 1.7320508f;
 }
 
 #endif

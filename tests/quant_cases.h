@@ -18,7 +18,7 @@ static inline float *normals(size_t n, float scale, uint64_t seed)
     float *v = malloc(n * sizeof *v);
     assert_non_null(v);
     for (size_t i = 0; i < n; i++)
-        v[i] = scale * test_normal(&seed);
+        v[i] = scale * kernel_case_normal(&seed);
     return v;
 }
 
@@ -52,7 +52,7 @@ static inline uint32_t *random_codes(struct shape s, int lo, int hi, uint64_t se
     assert_non_null(codes);
     for (uint32_t r = 0; r < s.rows; r++)
         for (uint32_t c = 0; c < s.cols; c++) {
-            int code = lo + (int)(test_random(&seed) % (uint32_t)(hi - lo + 1));
+            int code = lo + (int)(kernel_case_random(&seed) % (uint32_t)(hi - lo + 1));
             codes[r * words_of(s) + c / 4] |= (uint32_t)(uint8_t)code << 8 * (c % 4);
         }
     return codes;

@@ -1,10 +1,6 @@
 /* The kernels of the backward pass: the references against differences of the forward pass, then every
  * variant that the device runs, on odd shapes, against the references. */
-#include <float.h>
-
-#include "host/base/num.h"
-#include "host/quant/qkernels.h"
-#include "tests/kernel_buffers.h"
+#include "tests/kernel_cases.h"
 #include "tests/ref/ref_backward.h"
 
 static uint64_t random_state = 1;
@@ -14,19 +10,8 @@ static float *random_vector(size_t n, float size)
     float *x = malloc(n * sizeof *x);
     assert_non_null(x);
     for (size_t i = 0; i < n; i++)
-        x[i] = size * test_normal(&random_state);
+        x[i] = size * kernel_case_normal(&random_state);
     return x;
-}
-
-static struct buffer upload_rounded(const double *x, size_t n)
-{
-    float *f = malloc(n * sizeof *f);
-    assert_non_null(f);
-    for (size_t i = 0; i < n; i++)
-        f[i] = (float)x[i];
-    struct buffer b = buffer_make(n, f);
-    free(f);
-    return b;
 }
 
 /* ---- the references against central differences of the forward ones ---- */
@@ -132,308 +117,22 @@ static void test_kl_reference(void **state)
     free(c.logits);
 }
 
-/* ---- rows and elements ---- */
-
-static const uint32_t row_counts[] = {1, 7, 33};
-static const uint32_t col_counts[] = {1, 3, 5, 64, 172, 300};
-enum { N_ROWS = sizeof row_counts / sizeof *row_counts, N_COLS = sizeof col_counts / sizeof *col_counts };
-
-/* Shape i of N_ROWS * N_COLS. */
-static size_t matrix_shape(unsigned i, uint32_t *rows, uint32_t *cols, char name[64])
-{
-    *rows = row_counts[i / N_COLS];
-    *cols = col_counts[i % N_COLS];
-    snprintf(name, 64, "%ux%u", *rows, *cols);
-    return (size_t)*rows * *cols;
-}
-
-static double *doubles(size_t n)
-{
-    double *x = malloc(n * sizeof *x);
-    assert_non_null(x);
-    return x;
-}
-
-static void rmsnorm_bwd(void)
-{
-    for (unsigned s = 0; s < N_ROWS * N_COLS; s++) {
-        uint32_t rows, cols;
-        char shape[64];
-        size_t n = matrix_shape(s, &rows, &cols, shape);
-        const float eps = 1e-5f;
-        float *x0 = random_vector(n, 3), *w0 = random_vector(cols, 1), *dy0 = random_vector(n, 0.1f);
-        double *want = doubles(n), *mag = doubles(n);
-        for (size_t at = 0; at < n; at += cols)
-            ref_rmsnorm_bwd(x0 + at, w0, dy0 + at, cols, eps, want + at, mag + at);
-        struct buffer x = buffer_make(n, x0), w = buffer_make(cols, w0), dy = buffer_make(n, dy0),
-                      dx = buffer_make(n, NULL);
-        struct rmsnorm_bwd_args a = {
-            .x = x.view, .w = w.view, .dy = dy.view, .dx = dx.view, .rows = rows, .cols = cols, .eps = eps};
-        run_rmsnorm_bwd(cmd, gpu_rows(rows), &a);
-        a.dx = dy.view;
-        run_rmsnorm_bwd(cmd, gpu_rows(rows), &a);
-        float *got = buffer_read(&dx), *same = buffer_read(&dy);
-        for (size_t i = 0; i < n; i++) {
-            check(KERNEL_ID_rmsnorm_bwd, shape, i, got[i], want[i], (cols + 32) * FLT_EPSILON * mag[i]);
-            check(KERNEL_ID_rmsnorm_bwd, "in place", i, same[i], got[i], 0);
-        }
-        free(x0);
-        free(w0);
-        free(dy0);
-        free(want);
-        free(mag);
-        free(got);
-        free(same);
-        buffers_reset();
-    }
-}
-
-/* What overlaps what: dgate is a buffer of its own, gate or dact; dup is one of its own or up. */
-static void swiglu_bwd_case(uint32_t n, unsigned gate_is, bool up_is)
-{
-    char shape[64];
-    snprintf(shape, sizeof shape, "%u, dgate %u, dup %d", n, gate_is, up_is);
-    float *g0 = random_vector(n, 10), *u0 = random_vector(n, 1), *d0 = random_vector(n, 1);
-    struct buffer g = buffer_make(n, g0), u = buffer_make(n, u0), d = buffer_make(n, d0);
-    struct buffer dg = gate_is == 0 ? buffer_make(n, NULL) : gate_is == 1 ? g : d;
-    struct buffer du = up_is ? u : buffer_make(n, NULL);
-    run_swiglu_bwd(
-        cmd, gpu_items(cmd, KERNEL_ID_swiglu_bwd, n),
-        &(struct swiglu_bwd_args){
-            .gate = g.view, .up = u.view, .dact = d.view, .dgate = dg.view, .dup = du.view, .n = n});
-    float *dgate = buffer_read(&dg), *dup = buffer_read(&du);
-    for (size_t i = 0; i < n; i++) {
-        struct ref_swiglu_bwd want = ref_swiglu_bwd(g0[i], u0[i], d0[i]);
-        double relative = (16 + 2 * fabs(g0[i])) * FLT_EPSILON;
-        check(KERNEL_ID_swiglu_bwd, shape, i, dgate[i], want.dgate, relative * want.gate_mag + 1e-30);
-        check(KERNEL_ID_swiglu_bwd, shape, i, dup[i], want.dup, relative * want.up_mag + 1e-30);
-    }
-    free(g0);
-    free(u0);
-    free(d0);
-    free(dgate);
-    free(dup);
-    buffers_reset();
-}
-
-static const uint32_t sizes[] = {1, 3, 64, 172, 1001};
-enum { N_SIZES = sizeof sizes / sizeof *sizes };
-
-static void swiglu_bwd(void)
-{
-    for (unsigned s = 0; s < N_SIZES; s++)
-        for (unsigned i = 0; i < 6; i++)
-            swiglu_bwd_case(sizes[s], i % 3, i >= 3);
-}
-
-static void kl_bwd(void)
-{
-    for (unsigned s = 0; s < N_ROWS * N_COLS; s++) {
-        uint32_t rows, cols;
-        char shape[64];
-        size_t n = matrix_shape(s, &rows, &cols, shape);
-        const float factor = 0.3f;
-        float *p0 = random_vector(n, 3), *q0 = random_vector(n, 1);
-        for (size_t i = 0; i < n; i++) {
-            p0[i] += 100; /* only differences count */
-            q0[i] += p0[i];
-        }
-        memcpy(q0, p0, cols * sizeof *q0); /* row 0 is equal: exactly 0 */
-        double *want = doubles(n), *mag = doubles(n);
-        for (size_t at = 0; at < n; at += cols)
-            ref_kl_bwd(p0 + at, q0 + at, cols, factor, want + at, mag + at);
-        struct buffer p = buffer_make(n, p0), q = buffer_make(n, q0), d = buffer_make(n, NULL);
-        struct kl_bwd_args a = {
-            .ref = p.view, .logits = q.view, .dlogits = d.view, .rows = rows, .cols = cols, .factor = factor};
-        run_kl_bwd(cmd, gpu_rows(rows), &a);
-        a.dlogits = q.view;
-        run_kl_bwd(cmd, gpu_rows(rows), &a);
-        float *got = buffer_read(&d), *same = buffer_read(&q);
-        for (size_t i = 0; i < n; i++) {
-            /* A sum of cols terms, each exp good to 3 + 2|x| ulp (Vulkan's bound) of x down to -30. */
-            double relative = i < cols ? 0 : (cols + 4 * 30 + 32) * FLT_EPSILON;
-            check(KERNEL_ID_kl_bwd, shape, i, got[i], want[i], relative * mag[i]);
-            check(KERNEL_ID_kl_bwd, "in place", i, same[i], got[i], 0);
-        }
-        free(p0);
-        free(q0);
-        free(want);
-        free(mag);
-        free(got);
-        free(same);
-        buffers_reset();
-    }
-}
-
-static void reduce_sum(void)
-{
-    static const uint32_t lengths[] = {1, 3, 5, 127, 129, 1000, 100003, 5000001};
-    for (size_t s = 0; s < sizeof lengths / sizeof *lengths; s++) {
-        uint32_t n = lengths[s];
-        char shape[64];
-        snprintf(shape, sizeof shape, "%u", n);
-        float *x0 = random_vector(n, 1), out0[5] = {1, 2, 3, 4, 5};
-        double sum = 0, mag = 0;
-        for (size_t i = 0; i < n; i++) {
-            if (n > 1000)
-                x0[i] = 0.1f; /* equal numbers: what additions lose does not cancel */
-            sum += x0[i];
-            mag += fabs(x0[i]);
-        }
-        struct buffer x = buffer_make(n, x0), out = buffer_make(5, out0);
-        run_reduce_sum(
-            cmd, gpu_rows(1),
-            &(struct reduce_sum_args){.x = x.view, .result = out.view, .n = n, .at = 3, .factor = -0.5f});
-        float *got = buffer_read(&out);
-        for (size_t i = 0; i < 5; i++)
-            check(KERNEL_ID_reduce_sum, shape, i, got[i], i == 3 ? 4 - 0.5 * sum : out0[i],
-                  i == 3 ? FLT_EPSILON * (4 + 6 * mag) : 0);
-        free(x0);
-        free(got);
-        buffers_reset();
-    }
-}
-
-/* ---- scales ---- */
-
-static void scale_grad(void)
-{
-    static const uint32_t group_sizes[] = {1, 3, 4, 32, 64, 300};
-    enum { N_GROUPS = sizeof group_sizes / sizeof *group_sizes };
-    for (unsigned k = 0; k < 2 * N_ROWS * N_COLS * N_GROUPS; k++) {
-        unsigned s = k / 2, offsets = k % 2, planes = 1 + offsets;
-        uint32_t rows, cols, group = group_sizes[s % N_GROUPS];
-        char shape[64];
-        size_t n = matrix_shape(s / N_GROUPS, &rows, &cols, shape);
-        if (group > cols && group != 300) /* one that is larger will do */
-            continue;
-        snprintf(shape, sizeof shape, "%ux%u, groups of %u%s", rows, cols, group, offsets ? ", offsets" : "");
-        uint32_t groups = (uint32_t)div_up(cols, group), ldc = (uint32_t)div_up(cols, 4);
-        size_t n_scales = (size_t)rows * planes * groups, n_codes = (size_t)rows * ldc;
-        float *grad0 = random_vector(n, 1), *out0 = random_vector(n_scales, 1);
-        int8_t *codes0 = malloc(n_codes * 4);
-        double *want = doubles(n_scales), *mag = doubles(n_scales);
-        assert_non_null(codes0);
-        for (size_t i = 0; i < n_codes * 4; i++) /* pads, too: they must not count */
-            codes0[i] = (int8_t)(test_random(&random_state) & 0xff);
-        for (size_t i = 0; i < n_scales; i++) {
-            want[i] = out0[i];
-            mag[i] = fabs(out0[i]);
-        }
-        for (uint32_t r = 0; r < rows; r++)
-            for (uint32_t c = 0; c < cols; c++) {
-                size_t at = (size_t)r * planes * groups + c / group;
-                double g = grad0[(size_t)r * cols + c], p = g * codes0[(size_t)r * ldc * 4 + c];
-                want[at] += p;
-                mag[at] += fabs(p);
-                if (offsets) {
-                    want[at + groups] += g;
-                    mag[at + groups] += fabs(g);
-                }
-            }
-        struct buffer grad = buffer_make(n, grad0), codes = buffer_make(n_codes, codes0),
-                      out = buffer_make(n_scales, out0);
-        q_scale_grad(cmd, &(struct scale_grad_args){.grad = grad.view,
-                                                    .codes = codes.view,
-                                                    .dscales = out.view,
-                                                    .rows = rows,
-                                                    .cols = cols,
-                                                    .group = group,
-                                                    .groups = groups,
-                                                    .ldc = ldc,
-                                                    .offsets = offsets});
-        float *got = buffer_read(&out);
-        for (size_t i = 0; i < n_scales; i++)
-            check(KERNEL_ID_scale_grad, shape, i, got[i], want[i], (group + 4) * FLT_EPSILON / 2 * mag[i]);
-        free(grad0);
-        free(out0);
-        free(codes0);
-        free(want);
-        free(mag);
-        free(got);
-        buffers_reset();
-    }
-}
-
-static void adam_step(void)
-{
-    const struct ref_adam_rates r = {0.01f, 0.9f, 0.99f, 1 / (1 - 0.81f), 1 / (1 - 0.9801f), 1e-8f, 0.1f};
-    for (unsigned s = 0; s < N_SIZES; s++) {
-        uint32_t n = sizes[s];
-        char shape[64];
-        snprintf(shape, sizeof shape, "%u", n);
-        float *param0 = random_vector(n, 1), *m0 = random_vector(n, 0.1f), *v0 = random_vector(n, 0.1f),
-              *grad0 = random_vector(n, 0.1f), *size0 = random_vector(n, 1);
-        for (size_t i = 0; i < n; i++) {
-            size0[i] = fabsf(size0[i]);
-            v0[i] *= v0[i];
-        }
-        m0[0] = v0[0] = grad0[0] = 0; /* a scale that nothing depends on: only eps is there to divide by */
-        struct buffer param = buffer_make(n, param0), m = buffer_make(n, m0), v = buffer_make(n, v0),
-                      grad = buffer_make(n, grad0), size = buffer_make(n, size0);
-        q_adam_step(cmd, &(struct adam_step_args){.param = param.view,
-                                                  .m = m.view,
-                                                  .v = v.view,
-                                                  .grad = grad.view,
-                                                  .size = size.view,
-                                                  .n = n,
-                                                  .lr = (float)r.lr,
-                                                  .beta1 = (float)r.beta1,
-                                                  .beta2 = (float)r.beta2,
-                                                  .correct1 = (float)r.correct1,
-                                                  .correct2 = (float)r.correct2,
-                                                  .eps = (float)r.eps,
-                                                  .decay = (float)r.decay});
-        float *got_param = buffer_read(&param), *got_m = buffer_read(&m), *got_v = buffer_read(&v);
-        for (size_t i = 0; i < n; i++) {
-            struct ref_adam want = {param0[i], m0[i], v0[i]};
-            ref_adam_step(&want, grad0[i], size0[i], &r);
-            /* m may cancel; what is left of it is divided by a root that does not. */
-            double m_error = 4 * FLT_EPSILON * (fabs(m0[i]) + fabs(grad0[i])),
-                   root = sqrt(want.v * r.correct2);
-            double moved = fabs(want.param - param0[i]);
-            check(KERNEL_ID_adam_step, shape, i, got_m[i], want.m, m_error);
-            check(KERNEL_ID_adam_step, shape, i, got_v[i], want.v, 8 * FLT_EPSILON * want.v);
-            check(KERNEL_ID_adam_step, shape, i, got_param[i], want.param,
-                  2 * FLT_EPSILON * fabs(want.param) + 32 * FLT_EPSILON * moved +
-                      r.lr * size0[i] * r.correct1 * m_error / (root + r.eps));
-        }
-        free(param0);
-        free(m0);
-        free(v0);
-        free(grad0);
-        free(size0);
-        free(got_param);
-        free(got_m);
-        free(got_v);
-        buffers_reset();
-    }
-}
-
-/* ---- attention
- * ------------------------------------------------------------------------------------------------- */
-
-/* What one shape needs; filled with random numbers by attn_case_make. */
 struct attn_case {
     const struct ref_attn *p;
-    char name[96];
     size_t n, nq, nk; /* elements of lse; of q; of k */
     float *q, *k, *v, *dout;
     struct ref_attn_bwd want;
 };
 
-static void attn_case_make(struct attn_case *c, const struct ref_attn *p,
-                           float *(*random)(size_t n, float size))
+static void attn_case_make(struct attn_case *c, const struct ref_attn *p)
 {
     size_t rows = (size_t)p->windows * p->ctx;
     *c = (struct attn_case){
         .p = p, .n = rows * p->heads, .nq = rows * p->heads * p->dim, .nk = rows * p->kv_heads * p->dim};
-    snprintf(c->name, sizeof c->name, "windows %u ctx %u heads %u/%u dim %u sliding %u", p->windows, p->ctx,
-             p->heads, p->kv_heads, p->dim, p->sliding);
-    c->q = random(c->nq, 2);
-    c->k = random(c->nk, 1);
-    c->v = random(c->nk, 1);
-    c->dout = random(c->nq, 1);
+    c->q = random_grid(c->nq, 2);
+    c->k = random_grid(c->nk, 1);
+    c->v = random_grid(c->nk, 1);
+    c->dout = random_grid(c->nq, 1);
     assert_true(ref_attn_bwd(p, c->q, c->k, c->v, c->dout, &c->want));
 }
 
@@ -468,7 +167,7 @@ static void test_attn_reference(void **state)
         {2, 6, 4, 2, 6, 0, 0.4}, {1, 9, 2, 1, 4, 3, 0.5}, {1, 1, 1, 1, 2, 0, 0.7}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         struct attn_case c;
-        attn_case_make(&c, &shapes[s], random_grid);
+        attn_case_make(&c, &shapes[s]);
         differences(attn_loss, &c, c.q, c.nq, c.want.dq);
         differences(attn_loss, &c, c.k, c.nk, c.want.dk);
         differences(attn_loss, &c, c.v, c.nk, c.want.dv);
@@ -476,139 +175,284 @@ static void test_attn_reference(void **state)
     }
 }
 
-/* One result: error of a sum of `terms` with products of dim in each. */
-static void attn_check(const struct attn_case *c, unsigned kernel, const struct buffer *got, const char *what,
-                       const double *want, const double *mag, uint32_t terms)
-{
-    char shape[128];
-    snprintf(shape, sizeof shape, "%s, %s", what, c->name);
-    float *x = buffer_read(got);
-    for (size_t i = 0; i < got->words; i++)
-        check(kernel, shape, i, x[i], want[i], (c->p->dim + terms + 32) * (FLT_EPSILON / 2) * mag[i]);
-    free(x);
-}
+/* ---- rows and elements ---- */
 
-/* An argument struct of any of the attention kernels: its views, then the push constants that all have in common. */
-static const char *attn_args(const struct ref_attn *p, const struct gpu_view *views, unsigned n_views)
-{
-    static char args[8 * sizeof(struct gpu_view) + 7 * sizeof(uint32_t)];
-    float scale = (float)p->scale;
-    uint32_t push[] = {p->windows, p->ctx, p->heads, p->kv_heads, p->dim, p->sliding, 0};
-    memcpy(&push[6], &scale, sizeof scale);
-    memcpy(args, views, n_views * sizeof *views);
-    memcpy(args + n_views * sizeof *views, push, sizeof push);
-    return args;
-}
-
-static void attn_dispatch(const struct ref_attn *p, unsigned kernel, uint32_t heads,
-                          const struct gpu_view *views, unsigned n_views)
-{
-    const char *args = attn_args(p, views, n_views);
-    gpu_dispatch(cmd, kernel, gpu_tiles(cmd, kernel, args, (uint64_t)p->windows * heads, p->ctx), views,
-                 n_views, args + n_views * sizeof *views, 7 * sizeof(uint32_t));
-}
-
-/* The shapes with a kernel that computes this. */
-enum attn_result { ATTN_DQ, ATTN_DK_DV, ATTN_DV };
-
-static void attn_bwd(unsigned kernel, enum attn_result result, const struct ref_attn *shapes, size_t n_shapes)
-{
-    static const struct gpu_view none[8];
-    unsigned taken = 0;
-    for (size_t s = 0; s < n_shapes; s++) {
-        const struct ref_attn *p = &shapes[s];
-        if (!variant_takes(kernel, attn_args(p, none, kernel_decls[kernel].n_buffers)))
-            continue;
-        taken++;
-        struct attn_case c;
-        attn_case_make(&c, p, random_vector);
-        uint32_t queries = p->ctx * (p->heads / p->kv_heads);
-        struct gpu_view q = buffer_make(c.nq, c.q).view, k = buffer_make(c.nk, c.k).view,
-                        v = buffer_make(c.nk, c.v).view, dout = buffer_make(c.nq, c.dout).view,
-                        lse = upload_rounded(c.want.lse, c.n).view,
-                        delta = upload_rounded(c.want.delta, c.n).view;
-        struct buffer dq = buffer_make(c.nq, NULL), dk = buffer_make(c.nk, NULL),
-                      dv = buffer_make(c.nk, NULL);
-        switch (result) {
-        case ATTN_DQ:
-            attn_dispatch(p, kernel, p->heads, (const struct gpu_view[]){q, k, v, dout, lse, delta, dq.view},
-                          7);
-            attn_check(&c, kernel, &dq, "dq", c.want.dq, c.want.mag_q, p->ctx);
-            break;
-        case ATTN_DK_DV:
-            attn_dispatch(p, kernel, p->kv_heads,
-                          (const struct gpu_view[]){q, k, v, dout, lse, delta, dk.view, dv.view}, 8);
-            attn_check(&c, kernel, &dk, "dk", c.want.dk, c.want.mag_k, queries);
-            attn_check(&c, kernel, &dv, "dv", c.want.dv, c.want.mag_v, queries);
-            break;
-        case ATTN_DV:
-            attn_dispatch(p, kernel, p->kv_heads, (const struct gpu_view[]){q, k, dout, lse, dv.view}, 5);
-            attn_check(&c, kernel, &dv, "dv", c.want.dv, c.want.mag_v, queries);
-            break;
-        }
-        attn_case_free(&c);
-        buffers_reset();
-    }
-    assert_true(taken > 0);
-}
-
-static const struct ref_attn attn_shapes[] = {
-    {1, 1, 1, 1, 2, 0, 0.7},    {2, 5, 2, 1, 8, 0, 0.35},     {3, 5, 5, 5, 6, 7, 0.4},
-    {1, 33, 4, 2, 64, 0, 0.13}, {1, 100, 2, 2, 128, 7, 0.09}, {1, 33, 3, 1, 256, 0, 0.06},
-    {2, 33, 6, 2, 20, 7, 0.22}, {1, 100, 8, 4, 16, 0, 0.25},  {1, 65, 2, 1, 250, 64, 0.06},
-    {3, 33, 7, 1, 2, 0, 0.7},   {1, 100, 2, 1, 72, 7, 0.12},  {2, 100, 8, 2, 8, 33, 0.35},
-    {1, 40, 2, 1, 136, 1, 0.1}, {1, 67, 1, 1, 34, 0, 0.2},    {1, 1, 1, 1, 4, 0, 0.7},
-    {3, 5, 5, 5, 8, 7, 0.35},   {1, 33, 4, 2, 16, 0, 0.25},   {1, 100, 6, 2, 12, 7, 0.3},
-    {2, 100, 8, 4, 8, 0, 0.35}, {1, 70, 7, 1, 16, 33, 0.25},
-};
-#define ATTN_TEST(kernel, result)                                                                            \
-    static void kernel(void)                                                                                 \
+#define MATRIX(r, c)                                                                                         \
     {                                                                                                        \
-        attn_bwd(KERNEL_ID_##kernel, result, attn_shapes, sizeof attn_shapes / sizeof *attn_shapes);         \
+        .rows = r, .cols = c                                                                                 \
     }
-ATTN_TEST(attn_bwd_q, ATTN_DQ)
-ATTN_TEST(attn_bwd_kv, ATTN_DK_DV)
-ATTN_TEST(attn_bwd_v, ATTN_DV)
+#define ROWS_OF(c) MATRIX(1, c), MATRIX(7, c), MATRIX(33, c)
+static const struct kernel_shape matrix_shapes[] = {ROWS_OF(1),  ROWS_OF(3),   ROWS_OF(5),
+                                                    ROWS_OF(64), ROWS_OF(172), ROWS_OF(300)};
+static const struct kernel_shape element_shapes[] = {{.n = 1}, {.n = 3}, {.n = 64}, {.n = 172}, {.n = 1001}};
+
+static void compare_rmsnorm(struct kernel_test *t)
+{
+    const float *x = t->in[0], *dy = t->in[2], *got = kernel_out(t, 3);
+    uint32_t cols = t->s.cols;
+    double want[300], mag[300];
+    for (uint64_t i = 0; i < t->b[0].n; i++) {
+        if (i % cols == 0)
+            ref_rmsnorm_bwd(x + i, t->in[1], dy + i, cols, t->s.eps, want, mag);
+        expect(t, i, got[i], want[i % cols], (cols + 32) * FLT_EPSILON * mag[i % cols]);
+    }
+    IN_PLACE(t, {3, 2});
+}
+CASES(rmsnorm_bwd, rmsnorm_bwd, matrix_shapes, NULL, compare_rmsnorm)
+
+/* dgate may be a buffer of its own, gate or dact; dup one of its own or up. */
+static void compare_swiglu(struct kernel_test *t)
+{
+    const float *gate = t->in[0], *up = t->in[1], *dact = t->in[2];
+    const float *dgate = kernel_out(t, 3), *dup = kernel_out(t, 4);
+    for (uint32_t i = 0; i < t->s.n; i++) {
+        struct ref_swiglu_bwd want = ref_swiglu_bwd(gate[i], up[i], dact[i]);
+        double relative = (16 + 2 * fabs(gate[i])) * FLT_EPSILON;
+        expect(t, i, dgate[i], want.dgate, relative * want.gate_mag + 1e-30);
+        expect(t, i, dup[i], want.dup, relative * want.up_mag + 1e-30);
+    }
+    IN_PLACE(t, {3, 0});
+    IN_PLACE(t, {3, 2});
+    IN_PLACE(t, {4, 1});
+    IN_PLACE(t, {3, 0}, {4, 1});
+    IN_PLACE(t, {3, 2}, {4, 1});
+}
+CASES(swiglu_bwd, swiglu_bwd, element_shapes, NULL, compare_swiglu)
+
+static void prepare_kl(struct kernel_test *t)
+{
+    float *p = t->in[0], *q = t->in[1];
+    t->s.factor = 0.3f;
+    for (uint64_t i = 0; i < t->b[0].n; i++) {
+        p[i] += 100; /* only differences count */
+        q[i] = q[i] / 3 + p[i];
+    }
+    memcpy(q, p, t->s.cols * sizeof *q); /* row 0 is equal: exactly 0 */
+}
+
+static void compare_kl(struct kernel_test *t)
+{
+    const float *p = t->in[0], *q = t->in[1], *got = kernel_out(t, 2);
+    uint32_t cols = t->s.cols;
+    double want[300], mag[300];
+    for (uint64_t i = 0; i < t->b[0].n; i++) {
+        if (i % cols == 0)
+            ref_kl_bwd(p + i, q + i, cols, t->s.factor, want, mag);
+        /* A sum of cols terms, each exp good to 3 + 2|x| ulp (Vulkan's bound) of x down to -30. */
+        expect(t, i, got[i], want[i % cols],
+               i < cols ? 0 : (cols + 4 * 30 + 32) * FLT_EPSILON * mag[i % cols]);
+    }
+    IN_PLACE(t, {2, 1});
+}
+CASES(kl_bwd, kl_bwd, matrix_shapes, prepare_kl, compare_kl)
+
+#define SUM(length)                                                                                          \
+    {                                                                                                        \
+        .n = length, .at = 3, .factor = -0.5f                                                                \
+    }
+static const struct kernel_shape sum_shapes[] = {SUM(1),   SUM(3),    SUM(5),      SUM(127),
+                                                 SUM(129), SUM(1000), SUM(100003), SUM(5000001)};
+
+static void prepare_sum(struct kernel_test *t)
+{
+    float *x = t->in[0];
+    for (uint32_t i = 0; t->s.n > 1000 && i < t->s.n; i++)
+        x[i] = 0.1f; /* equal numbers: what additions lose does not cancel */
+}
+
+static void compare_sum(struct kernel_test *t)
+{
+    const float *x = t->in[0], *before = t->in[1], *got = kernel_out(t, 1);
+    double sum = 0, mag = 0;
+    for (uint32_t i = 0; i < t->s.n; i++) {
+        sum += x[i];
+        mag += fabs(x[i]);
+    }
+    for (uint32_t i = 0; i < t->b[1].n; i++)
+        if (i == t->s.at)
+            expect(t, i, got[i], before[i] - 0.5 * sum, FLT_EPSILON * (fabs(before[i]) + 6 * mag));
+        else
+            expect(t, i, got[i], before[i], 0);
+}
+CASES(reduce_sum, reduce_sum, sum_shapes, prepare_sum, compare_sum)
+
+/* ---- scales ---- */
+
+#define GROUPED(r, c, g)                                                                                     \
+    {.rows = r, .cols = c, .group = g},                                                                      \
+    {                                                                                                        \
+        .rows = r, .cols = c, .group = g, .offsets = 1                                                       \
+    }
+#define GROUPS(c, g) GROUPED(1, c, g), GROUPED(7, c, g), GROUPED(33, c, g)
+/* Groups of the row's length and more, and ones that do not divide it. */
+static const struct kernel_shape scale_shapes[] = {
+    GROUPS(1, 1),    GROUPS(1, 300),  GROUPS(3, 1),     GROUPS(3, 3),   GROUPS(3, 300), GROUPS(5, 1),
+    GROUPS(5, 3),    GROUPS(5, 4),    GROUPS(5, 300),   GROUPS(64, 1),  GROUPS(64, 3),  GROUPS(64, 4),
+    GROUPS(64, 32),  GROUPS(64, 64),  GROUPS(64, 300),  GROUPS(172, 1), GROUPS(172, 3), GROUPS(172, 4),
+    GROUPS(172, 32), GROUPS(172, 64), GROUPS(172, 300), GROUPS(300, 1), GROUPS(300, 3), GROUPS(300, 4),
+    GROUPS(300, 32), GROUPS(300, 64), GROUPS(300, 300)};
+
+/* Codes are any bytes, also those behind a row's end: they must not count. */
+static void compare_scale_grad(struct kernel_test *t)
+{
+    const struct kernel_shape *s = &t->s;
+    const float *grad = t->in[0], *before = t->in[2], *got = kernel_out(t, 2);
+    const int8_t *codes = t->in[1];
+    for (uint64_t i = 0; i < t->b[2].n; i++) {
+        uint32_t plane = (uint32_t)(i / s->groups % (1 + s->offsets)), group = (uint32_t)(i % s->groups);
+        uint64_t row = i / s->groups / (1 + s->offsets);
+        double want = before[i], mag = fabs(before[i]);
+        for (uint32_t c = group * s->group; c < s->cols && c < (group + 1) * s->group; c++) {
+            double term = (double)grad[row * s->cols + c] * (plane ? 1 : codes[row * s->ldc * 4 + c]);
+            want += term;
+            mag += fabs(term);
+        }
+        expect(t, i, got[i], want, (s->group + 4) * FLT_EPSILON / 2 * mag);
+    }
+}
+CASES(scale_grad, scale_grad, scale_shapes, NULL, compare_scale_grad)
+
+static void prepare_adam(struct kernel_test *t)
+{
+    struct kernel_shape *s = &t->s;
+    s->lr = 0.01f, s->beta1 = 0.9f, s->beta2 = 0.99f, s->decay = 0.1f;
+    s->correct1 = 1 / (1 - 0.81f), s->correct2 = 1 / (1 - 0.9801f);
+    for (unsigned i = 1; i < 4; i++) /* a scale that nothing depends on: only eps is there to divide by */
+        ((float *)t->in[i])[0] = 0;
+}
+
+static void compare_adam(struct kernel_test *t)
+{
+    const struct kernel_shape *s = &t->s;
+    const struct ref_adam_rates r = {s->lr, s->beta1, s->beta2, s->correct1, s->correct2, s->eps, s->decay};
+    const float *param = t->in[0], *m = t->in[1], *v = t->in[2], *grad = t->in[3], *size = t->in[4];
+    const float *got_param = kernel_out(t, 0), *got_m = kernel_out(t, 1), *got_v = kernel_out(t, 2);
+    for (uint32_t i = 0; i < s->n; i++) {
+        struct ref_adam want = {param[i], m[i], v[i]};
+        ref_adam_step(&want, grad[i], size[i], &r);
+        /* m may cancel; what is left of it is divided by a root that does not. */
+        double m_error = 4 * FLT_EPSILON * (fabs(m[i]) + fabs(grad[i])), root = sqrt(want.v * r.correct2);
+        double moved = fabs(want.param - param[i]);
+        expect(t, i, got_m[i], want.m, m_error);
+        expect(t, i, got_v[i], want.v, 8 * FLT_EPSILON * want.v);
+        expect(t, i, got_param[i], want.param,
+               2 * FLT_EPSILON * fabs(want.param) + 32 * FLT_EPSILON * moved +
+                   r.lr * size[i] * r.correct1 * m_error / (root + r.eps));
+    }
+}
+CASES(adam_step, adam_step, element_shapes, prepare_adam, compare_adam)
+
+/* ---- attention ---- */
+
+#define ATTN(w, c, h, kv, d, slide, scale_)                                                                  \
+    {                                                                                                        \
+        .windows = w, .ctx = c, .heads = h, .kv_heads = kv, .dim = d, .sliding = slide, .scale = scale_      \
+    }
+static const struct kernel_shape attn_shapes[] = {
+    ATTN(1, 1, 1, 1, 2, 0, 0.7f),    ATTN(2, 5, 2, 1, 8, 0, 0.35f),     ATTN(3, 5, 5, 5, 6, 7, 0.4f),
+    ATTN(1, 33, 4, 2, 64, 0, 0.13f), ATTN(1, 100, 2, 2, 128, 7, 0.09f), ATTN(1, 33, 3, 1, 256, 0, 0.06f),
+    ATTN(2, 33, 6, 2, 20, 7, 0.22f), ATTN(1, 100, 8, 4, 16, 0, 0.25f),  ATTN(1, 65, 2, 1, 250, 64, 0.06f),
+    ATTN(3, 33, 7, 1, 2, 0, 0.7f),   ATTN(1, 100, 2, 1, 72, 7, 0.12f),  ATTN(2, 100, 8, 2, 8, 33, 0.35f),
+    ATTN(1, 40, 2, 1, 136, 1, 0.1f), ATTN(1, 67, 1, 1, 34, 0, 0.2f),    ATTN(1, 1, 1, 1, 4, 0, 0.7f),
+    ATTN(3, 5, 5, 5, 8, 7, 0.35f),   ATTN(1, 33, 4, 2, 16, 0, 0.25f),   ATTN(1, 100, 6, 2, 12, 7, 0.3f),
+    ATTN(2, 100, 8, 4, 8, 0, 0.35f), ATTN(1, 70, 7, 1, 16, 33, 0.25f),
+};
+
+static struct ref_attn attn_of(const struct kernel_shape *s)
+{
+    return (struct ref_attn){s->windows, s->ctx, s->heads, s->kv_heads, s->dim, s->sliding, s->scale};
+}
+
+static struct ref_attn_bwd attn_want; /* of the shape at hand */
+
+static void round_into(float *x, const double *from, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++)
+        x[i] = (float)from[i];
+}
+
+/* lse and delta, where the kernel takes them, are the reference's. */
+static void attn_prepare(struct kernel_test *t, unsigned v, unsigned dout, unsigned lse, unsigned delta)
+{
+    struct ref_attn p = attn_of(&t->s);
+    assert_true(ref_attn_bwd(&p, t->in[0], t->in[1], t->in[v], t->in[dout], &attn_want));
+    round_into(t->in[lse], attn_want.lse, t->b[lse].n);
+    if (delta)
+        round_into(t->in[delta], attn_want.delta, t->b[delta].n);
+}
+
+/* Result i: the error of a sum of `terms` with products of dim in each. */
+static void attn_expect(struct kernel_test *t, unsigned i, const double *want, const double *mag,
+                        uint32_t terms)
+{
+    const float *got = kernel_out(t, i);
+    for (uint64_t k = 0; k < t->b[i].n; k++)
+        expect(t, k, got[k], want[k], (t->s.dim + terms + 32) * (FLT_EPSILON / 2) * mag[k]);
+}
+
+static void prepare_attn(struct kernel_test *t)
+{
+    attn_prepare(t, 2, 3, 4, 5);
+}
+
+/* dv does not depend on v, which attn_bwd_v does not take: k stands in. */
+static void prepare_attn_v(struct kernel_test *t)
+{
+    attn_prepare(t, 1, 2, 3, 0);
+}
+
+static void compare_attn_q(struct kernel_test *t)
+{
+    attn_expect(t, 6, attn_want.dq, attn_want.mag_q, t->s.ctx);
+    ref_attn_bwd_free(&attn_want);
+}
+
+static void compare_attn_kv(struct kernel_test *t)
+{
+    uint32_t queries = t->s.ctx * (t->s.heads / t->s.kv_heads);
+    attn_expect(t, 6, attn_want.dk, attn_want.mag_k, queries);
+    attn_expect(t, 7, attn_want.dv, attn_want.mag_v, queries);
+    ref_attn_bwd_free(&attn_want);
+}
+
+static void compare_attn_v(struct kernel_test *t)
+{
+    attn_expect(t, 4, attn_want.dv, attn_want.mag_v, t->s.ctx * (t->s.heads / t->s.kv_heads));
+    ref_attn_bwd_free(&attn_want);
+}
+CASES(attn_bwd_q, attn_bwd_q, attn_shapes, prepare_attn, compare_attn_q)
+CASES(attn_bwd_kv, attn_bwd_kv, attn_shapes, prepare_attn, compare_attn_kv)
+CASES(attn_bwd_v, attn_bwd_v, attn_shapes, prepare_attn_v, compare_attn_v)
 
 /* As in training: lse of the forward kernel, delta of row_dot. */
 static void test_attn_chain(void **state)
 {
     (void)state;
-    static const struct ref_attn shape = {2, 50, 4, 2, 16, 0, 0.25};
-    struct attn_case c;
-    attn_case_make(&c, &shape, random_vector);
-    struct buffer q = buffer_make(c.nq, c.q), k = buffer_make(c.nk, c.k), v = buffer_make(c.nk, c.v),
-                  dout = buffer_make(c.nq, c.dout);
-    struct buffer out = buffer_make(c.nq, NULL), lse = buffer_make(c.n, NULL), delta = buffer_make(c.n, NULL),
-                  dq = buffer_make(c.nq, NULL);
-    attn_dispatch(&shape, KERNEL_ID_attn_fwd, shape.heads,
-                  (const struct gpu_view[]){q.view, k.view, v.view, out.view, lse.view}, 5);
-    q_row_dot(
-        cmd, &(struct row_dot_args){
-                 .a = dout.view, .b = out.view, .out = delta.view, .rows = (uint32_t)c.n, .cols = shape.dim});
-    attn_dispatch(&shape, KERNEL_ID_attn_bwd_q, shape.heads,
-                  (const struct gpu_view[]){q.view, k.view, v.view, dout.view, lse.view, delta.view, dq.view},
-                  7);
-    attn_check(&c, KERNEL_ID_attn_bwd_q, &dq, "dq", c.want.dq, c.want.mag_q, shape.ctx);
-    attn_case_free(&c);
+    struct kernel_test fwd, dot, bwd;
+    kernel_begin(&bwd, KERNEL_ID_attn_bwd_q, (struct kernel_shape)ATTN(2, 50, 4, 2, 16, 0, 0.25f), 1);
+    kernel_begin(&fwd, KERNEL_ID_attn_fwd, bwd.s, 1);
+    kernel_begin(&dot, KERNEL_ID_row_dot, (struct kernel_shape)MATRIX(2 * 50 * 4, 16), 1);
+    prepare_attn(&bwd);
+    kernel_upload(&bwd);
+    kernel_upload(&fwd);
+    kernel_upload(&dot);
+    memcpy(fwd.views, bwd.views, 3 * sizeof *bwd.views); /* q, k, v */
+    fwd.views[4] = bwd.views[4];
+    dot.views[0] = bwd.views[3];
+    dot.views[1] = fwd.views[3];
+    dot.views[2] = bwd.views[5];
+    gpu_fill(cmd, bwd.views[4], BUFFER_PATTERN); /* lse and delta come of the calls */
+    gpu_fill(cmd, bwd.views[5], BUFFER_PATTERN);
+    kernel_call(&fwd);
+    kernel_call(&dot);
+    kernel_call(&bwd);
+    attn_expect(&bwd, 6, attn_want.dq, attn_want.mag_q, bwd.s.ctx);
+    ref_attn_bwd_free(&attn_want);
+    kernel_free(&fwd);
+    kernel_free(&dot);
+    kernel_free(&bwd);
     buffers_reset();
 }
-
-#define TEST(name, function)                                                                                 \
-    static void test_##name(void **state)                                                                    \
-    {                                                                                                        \
-        (void)state;                                                                                         \
-        each_variant(KERNEL_ID_##name, function);                                                            \
-    }
-TEST(rmsnorm_bwd, rmsnorm_bwd)
-TEST(swiglu_bwd, swiglu_bwd)
-TEST(kl_bwd, kl_bwd)
-TEST(reduce_sum, reduce_sum)
-TEST(scale_grad, scale_grad)
-TEST(adam_step, adam_step)
-TEST(attn_bwd_q, attn_bwd_q)
-TEST(attn_bwd_kv, attn_bwd_kv)
-TEST(attn_bwd_v, attn_bwd_v)
 
 int main(void)
 {
@@ -618,10 +462,7 @@ int main(void)
         cmocka_unit_test(test_swiglu_bwd),        cmocka_unit_test(test_kl_bwd),
         cmocka_unit_test(test_reduce_sum),        cmocka_unit_test(test_scale_grad),
         cmocka_unit_test(test_adam_step),         cmocka_unit_test(test_attn_reference),
-        cmocka_unit_test(test_attn_bwd_q),
-
-        cmocka_unit_test(test_attn_bwd_kv),
-
+        cmocka_unit_test(test_attn_bwd_q),        cmocka_unit_test(test_attn_bwd_kv),
         cmocka_unit_test(test_attn_bwd_v),        cmocka_unit_test(test_attn_chain),
     };
     return device_done(cmocka_run_group_tests_name("backward", tests, device_setup, NULL));
