@@ -237,14 +237,14 @@ struct gsq_quantize_options {
     const char *const *overrides; /* "KEY=TYPE:VALUE": other metadata; TYPE is int, float, bool or str */
     size_t n_overrides;
 
-    const char *calib;         /* text file, or "default": the text that comes with gsq; gsq and gptq need one */
-    const char *imatrix;       /* importance matrix (GGUF), or NULL */
+    const char *calib;                   /* text file, or "default": the text that comes with gsq; gsq and gptq need one */
+    const char *imatrix;                 /* importance matrix (GGUF), or NULL */
     const char *const *importance_names; /* it counts for weights alone whose name holds one of these ... */
     size_t n_importance_names;           /* 0: for all */
     bool importance_skip;                /* ... or for all others */
-    const char *refine;        /* a GGUF of the model whose codes are learned anew, or NULL */
-    uint32_t samples, context; /* windows, and tokens in each; context 0: the model's, at most 2048 */
-    uint32_t holdout;          /* windows that only judge; 0: an eighth, at most 16 */
+    const char *refine;                  /* a GGUF of the model whose codes are learned anew, or NULL */
+    uint32_t samples, context;           /* windows, and tokens in each; context 0: the model's, at most 2048 */
+    uint32_t holdout;                    /* windows that only judge; 0: an eighth, at most 16 */
 
     uint64_t seed;
     uint64_t host_limit; /* bytes of host memory for activations before they go to a file; 0: 3 GiB */

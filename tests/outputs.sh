@@ -53,6 +53,10 @@ for f in theirs.gguf theirs; do
     run "${quantize[@]}" "$m" -o "$tmp/$f" --seed 2
     check '  and then it is of gsq: written again without' test "$rc" -eq 0
 done
+head -c 5000 /dev/urandom >"$tmp/copy.gguf"
+expect "a copy onto somebody's" 2 'gsq did not write' '--force' -- "$gsq" quantize "$m" "$tmp/copy.gguf" F16
+run "$gsq" quantize "$m" "$tmp/copy.gguf" F16 --force
+check '--force writes it' test "$rc $(head -c 4 "$tmp/copy.gguf")" = '0 GGUF'
 check '  as a GGUF' test "$(head -c 4 "$tmp/theirs.gguf")" = GGUF
 
 # Links, devices, pipes.
