@@ -4,6 +4,7 @@
 #     0.2.0                                  a release: its tag v0.2.0, or a source package without git
 #     0.2.0 (9feafdd1a2)                     a commit; (v0.1.0-57-g9feafdd1a2) where an earlier release is tagged
 #     0.2.0 (9feafdd1a2-dirty.1a2b3c4d)      files of the program differ from that commit: a hash of them
+#     0.2.0 (files.1a2b3c4d)                 a checkout that git does not answer for (not installed, another user's): a hash of all
 #
 # Equal for every build of the same files: system, compiler, build type and what differs in tests or documents do not count.
 #
@@ -25,12 +26,9 @@ function(git_says result)
     endif()
 endfunction()
 
-# "-dirty.HASH", or nothing.
-function(find_changes result)
-    git_says(changed diff --name-only --no-renames HEAD -- ${of_program})
-    git_says(new ls-files --others --exclude-standard -- ${of_program})
-    string(REGEX REPLACE "[\r\n]+" ";" files "${changed};${new}")
-    list(REMOVE_ITEM files "" none)
+# Eight digits for these files.
+function(hash_files result)
+    set(files ${ARGN})
     list(SORT files)
     set(sums "")
     foreach(file ${files})
@@ -40,21 +38,46 @@ function(find_changes result)
         endif()
         string(APPEND sums "${file} ${sum}\n")
     endforeach()
-    if(sums)
-        string(SHA256 sum "${sums}")
-        string(SUBSTRING ${sum} 0 8 sum)
-        set(sums "-dirty.${sum}")
+    string(SHA256 sum "${sums}")
+    string(SUBSTRING ${sum} 0 8 sum)
+    set(${result} ${sum} PARENT_SCOPE)
+endfunction()
+
+# "-dirty.HASH", or nothing.
+function(find_changes result)
+    git_says(changed diff --name-only --no-renames HEAD -- ${of_program})
+    git_says(new ls-files --others --exclude-standard -- ${of_program})
+    string(REGEX REPLACE "[\r\n]+" ";" files "${changed};${new}")
+    list(REMOVE_ITEM files "" none)
+    set(text "")
+    if(files)
+        hash_files(sum ${files})
+        set(text "-dirty.${sum}")
     endif()
-    set(${result} "${sums}" PARENT_SCOPE)
+    set(${result} "${text}" PARENT_SCOPE)
+endfunction()
+
+function(find_files result)
+    set(globs ${of_program})
+    list(TRANSFORM globs PREPEND ${SOURCE}/)
+    list(TRANSFORM globs APPEND /* REGEX "/[a-z]+$")
+    file(GLOB_RECURSE files RELATIVE ${SOURCE} ${globs})
+    hash_files(sum ${files})
+    set(${result} files.${sum} PARENT_SCOPE)
 endfunction()
 
 if(NOT SOURCE)
     set(SOURCE ${CMAKE_CURRENT_LIST_DIR}/..)
 endif()
 set(commit "${COMMIT}")
-if(GIT_FOUND AND NOT commit)
-    git_says(up rev-parse --show-cdup)
-    if(up STREQUAL "")
+if(NOT commit)
+    set(up none)
+    if(GIT_FOUND)
+        git_says(up rev-parse --show-cdup)
+    endif()
+    if(up STREQUAL "none" AND EXISTS ${SOURCE}/.git)
+        find_files(commit)
+    elseif(up STREQUAL "")
         git_says(commit describe --tags --always --abbrev=10 --match "v[0-9]*")
         find_changes(changes)
         if(commit STREQUAL none) # no commit yet

@@ -44,7 +44,7 @@ for name in -V version --version; do
     check "gsq $name" grep -qE '^gsq [0-9]+\.[0-9]+\.[0-9]+' "$tmp/out"
 done
 run "$gsq" --version
-check "$(cat "$tmp/out")" grep -qE '^gsq [0-9]+\.[0-9]+\.[0-9]+( \((v[0-9.]+(-[0-9]+-g[0-9a-f]{7,40})?|[0-9a-f]{7,40})(-dirty\.[0-9a-f]{8})?\))?$' "$tmp/out"
+check "$(cat "$tmp/out")" grep -qE '^gsq [0-9]+\.[0-9]+\.[0-9]+( \((v[0-9.]+(-[0-9]+-g[0-9a-f]{7,40})?|[0-9a-f]{7,40}|files\.[0-9a-f]{8})(-dirty\.[0-9a-f]{8})?\))?$' "$tmp/out"
 
 # Names.
 expect 'no command' 2 'no command' 'gsq --help' -- "$gsq"

@@ -6,9 +6,9 @@ command -v git >/dev/null || skip "git is not installed"
 export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_SYSTEM=/dev/null GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b
 tree=$tmp/tree
 
-version() { # [TREE]: the text in the generated source
+version() { # [TREE [OPTION]]: the text in the generated source
     local of=${1:-$tree}
-    cmake "-DSOURCE=$of" "-DOUT=$of/out.c" -DVERSION=1.2.3 -P "$here/cmake/version.cmake" 2>/dev/null
+    cmake ${2:+"$2"} "-DSOURCE=$of" "-DOUT=$of/out.c" -DVERSION=1.2.3 -P "$here/cmake/version.cmake" 2>/dev/null
     sed -nE 's/.*return "(.*)";/\1/p' "$of/out.c"
     rm "$of/out.c"
 }
@@ -50,6 +50,14 @@ git -C "$tree" tag v1.2.3
 is 'the release itself' '1\.2\.3' "$(version)"
 echo 'int four;' >"$tree/host/base/one.c"
 is 'the release, changed' '1\.2\.3 \(v1\.2\.3-dirty\.[0-9a-f]{8}\)' "$(version)"
+# A checkout of another user, or no git: all files count.
+mute=-DGIT_EXECUTABLE=/bin/false
+all=$(version "$tree" "$mute")
+is 'git does not answer' '1\.2\.3 \(files\.[0-9a-f]{8}\)' "$all"
+echo 'int five;' >"$tree/host/base/one.c"
+check 'and a source changes' test "$(version "$tree" "$mute")" != "$all"
+echo 'int four;' >"$tree/host/base/one.c"
+check 'and is as it was' test "$(version "$tree" "$mute")" = "$all"
 # A source package within somebody else's repository is not of that repository.
 mkdir -p "$tree/vendor/gsq/host"
 is "in another's repository" '1\.2\.3' "$(version "$tree/vendor/gsq")"
