@@ -37,6 +37,31 @@ rm -f "$tmp"/work/block-000[1-9]* "$tmp/Q2_0-again.gguf"
 run "$gsq" quantize "$demo" --refine "$tmp/Q2_0.gguf" -o "$tmp/Q2_0-again.gguf" -q "${calib[@]}" "${balanced[@]}" \
     --work "$tmp/work"
 check 'resumed: the same file' cmp "$tmp/Q2_0-refined.gguf" "$tmp/Q2_0-again.gguf"
+# Finished: the same command says so and stops, also of a stranger's file, which gsq may then replace too; another command
+# and another file make it anew, as does the one that made the refined file before.
+export XDG_CACHE_HOME=$tmp/cache
+sed 's/general.quantized_by/general.quantized_as/' "$tmp/Q2_0.gguf" >"$tmp/stranger.gguf"
+check 'a file that gsq knows no more' bash -c "! cmp -s '$tmp/Q2_0.gguf' '$tmp/stranger.gguf'"
+for public in Q2_0 stranger; do
+    again=("$gsq" quantize "$demo" --refine "$tmp/$public.gguf" "${calib[@]}" --method gptq -q --json)
+    run "${again[@]}" -o "$tmp/$public-once.gguf"
+    check "$public: refined in $(field blocks "$tmp/out") blocks" test "$rc $(field blocks "$tmp/out")" = '0 3'
+    cp "$tmp/$public-once.gguf" "$tmp/$public-other.gguf"
+    run "${again[@]}" -o "$tmp/$public-once.gguf"
+    check "$public: repeated, finished before" test "$rc $(field finished_before "$tmp/out")" = '0 True'
+    check "$public: no work folder stays" test ! -e "$tmp/$public-once.gguf.work"
+    run "${again[@]}" -o "$tmp/$public-once.gguf" --force
+    check "$public: --force, anew" test "$rc $(field blocks "$tmp/out")" = '0 3'
+    check "$public: to the same bytes" cmp "$tmp/$public-once.gguf" "$tmp/$public-other.gguf"
+    run "${again[@]}" -o "$tmp/$public-once.gguf" --damp 0.02
+    check "$public: another command, anew" test "$rc $(field blocks "$tmp/out")" = '0 3'
+done
+run "$gsq" quantize "$demo" -o "$tmp/Q2_0-other.gguf" --method rtn --type Q2_0 -q --json
+check 'what made the file before it was refined: anew' test "$rc $(field blocks "$tmp/out")" = '0 3'
+check 'as it was' cmp "$tmp/Q2_0.gguf" "$tmp/Q2_0-other.gguf"
+printf 'x' | dd of="$tmp/stranger-other.gguf" bs=1 seek=200000 conv=notrunc status=none
+expect 'a refined file that was changed' 2 'gsq did not write it' '--force' -- "${again[@]}" -o "$tmp/stranger-other.gguf"
+unset XDG_CACHE_HOME
 # --keep leaves a tensor as it is.
 run "$gsq" quantize "$demo" --refine "$tmp/Q2_0.gguf" -o "$tmp/kept.gguf" -q "${calib[@]}" --method gptq --keep '.'
 check 'everything kept: refused' test "$rc" -eq 2

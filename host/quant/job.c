@@ -130,7 +130,7 @@ static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t
 static bool open_refined(struct job *j, const struct quantize_options *o, uint32_t ctx, struct err *e)
 {
     return checkpoint_open(&j->refined_ck, o->refine, e) && refine_check(j->refined_ck, j->ck, e) &&
-           write_gguf_check(o->out_dir, j->refined_ck, o->force, e) &&
+           write_gguf_check(o->out_dir, j->refined_ck, o->force || j->refined_by[0], e) &&
            ((j->cmd ? model_open(&j->refined, j->cmd, j->refined_ck, ctx, e)
                     : model_describe(&j->refined, j->refined_ck, ctx, e)) ||
             err_context(e, "%s", o->refine));
@@ -171,14 +171,17 @@ static bool identify(struct job *j, struct err *e)
     return true;
 }
 
-/* Whether the output is there, whole, and is what this run would make. A refined file has no place to say so. */
+/* Whether the output is there, whole, and is what this run would make. What a refined file says of its run is of the one
+ * that made it before. */
 static bool is_finished(const struct job *j)
 {
     const struct quantize_options *o = j->o;
     char run[33];
     uint64_t size = 0;
-    if (o->force || o->refine)
+    if (o->force)
         return false;
+    if (o->refine || j->refined_by[0])
+        return o->refine && strcmp(j->refined_by, j->plan.run) == 0;
     bool there = o->format == EXPORT_GGUF ? gguf_run(o->out_dir, run) && os_stat(o->out_dir, &size) == OS_FILE &&
                                                 size == j->plan.out_bytes
                                           : export_run(o->out_dir, run);

@@ -42,7 +42,8 @@ struct job {
     struct quantize_result *out;
     char out_dir[4096], work_dir[4096], calib[4096];
     struct os_lock out_lock, work_lock;
-    bool made_out; /* there was none before the run */
+    bool made_out;       /* there was none before the run */
+    char refined_by[33]; /* the run that refined the file which is there; "": none that is known */
 
     /* progress */
     uint64_t begin;

@@ -5,6 +5,7 @@
 #include "formats/shipped_text.h"
 #include "host/base/out_path.h"
 #include "host/quant/job_internal.h"
+#include "host/quant/refine_record.h"
 
 /* A name of its own: output and work folder may be one. */
 #define WORK_LOCK "run" OUT_LOCK_NAME
@@ -43,8 +44,10 @@ bool job_out_check(struct job *j, struct err *e)
     const char *const inputs[] = {o->calib, o->imatrix, o->refine, checkpoint_dir(j->ck)};
     const size_t n = sizeof inputs / sizeof *inputs;
     bool file = o->format == EXPORT_GGUF;
+    if (!file || o->force || !refine_recorded(o->out_dir, j->refined_by))
+        j->refined_by[0] = 0;
     if (!out_not_input("the output", o->out_dir, inputs, n - 1, e) ||
-        !(file ? write_gguf_check(o->out_dir, j->ck, o->force, e)
+        !(file ? write_gguf_check(o->out_dir, j->ck, o->force || j->refined_by[0], e)
                : export_check_folder(o->out_dir, j->ck, o->force, e)) ||
         !out_not_input("the output", o->out_dir, inputs + n - 1, 1, e) ||
         !out_not_input("--work", o->work_dir, inputs, n, e))

@@ -11,6 +11,7 @@
 #include "formats/gguf_type.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/quant/refine_record.h"
 
 /* Bytes written between two looks at the progress. */
 #define PIECE_BYTES (4u << 20)
@@ -109,7 +110,8 @@ struct copying {
     const struct refine_source *source;
     struct os_map map;
     struct os_out out;
-    uint64_t at; /* bytes written */
+    uint64_t at;                 /* bytes written */
+    struct hash_stream *written; /* of these */
 };
 
 static bool put(struct copying *c, const void *data, uint64_t size, struct err *e)
@@ -119,6 +121,7 @@ static bool put(struct copying *c, const void *data, uint64_t size, struct err *
         n = min_u64(PIECE_BYTES, size - done);
         if (!os_out_put(&c->out, from + done, (size_t)n, e))
             return false;
+        hash_stream_add(c->written, from + done, (size_t)n);
         c->at += n;
         if (c->source->progress && !c->source->progress(c->source->ctx, c->at, c->map.size))
             return err_set(e, ERR_STOPPED, "stopped while writing");
@@ -191,11 +194,14 @@ static bool write_all(struct copying *c, const struct plan *p, struct err *e)
 bool refine_write(const char *path, const struct checkpoint *file, const struct plan *p,
                   const struct refine_source *source, struct err *e)
 {
-    struct copying c = {.file = file, .source = source};
-    bool ok = os_map_file(&c.map, checkpoint_dir(file), e) && os_out_open(&c.out, path, e) &&
+    struct copying c = {.file = file, .source = source, .written = hash_stream_create()};
+    bool ok = (c.written || err_nomem(e, "a hash", 4096)) && os_map_file(&c.map, checkpoint_dir(file), e) && os_out_open(&c.out, path, e) &&
               write_all(&c, p, e) && os_out_close(&c.out, e);
-    if (!ok)
+    if (ok)
+        refine_record(c.at, hash_stream_end(c.written), p->run);
+    else
         os_out_abort(&c.out);
+    hash_stream_destroy(&c.written);
     os_unmap(&c.map);
     return ok;
 }
