@@ -295,6 +295,12 @@ static void test_eval(void **state)
     gsq_model_close(&small); /* of nothing */
 }
 
+static void stop_now(void *ctx)
+{
+    (void)ctx;
+    gsq_request_stop();
+}
+
 /* What the program does after a run, and what it says of the result. */
 static void test_eval_report(void **state)
 {
@@ -333,6 +339,18 @@ static void test_eval_report(void **state)
     OK(os_read_file(o.report, 1 << 24, &page, &n, &why), why);
     assert_true(strstr(page, "paint --it green") && strstr(page, "green &lt;&amp;&gt;"));
     free(page);
+
+    /* A stop there leaves a complete model, and its figures. */
+    const struct gsq_quantize_callbacks stop = {.size = sizeof stop, .written = stop_now};
+    quick(&o, DIR_ "/unjudged");
+    o.method = "rtn";
+    o.eval = eval_text;
+    r = (struct gsq_quantize_result){.size = sizeof r};
+    REFUSED(gsq_quantize(device, model, &o, &stop, &r, &e), GSQ_ERROR_STOPPED, "stopped during the evaluation");
+    gsq_clear_stop();
+    assert_true(strstr(e.hint, "gsq compare") && r.written && r.out_bytes > 0 && isnan(r.perplexity));
+    WORKS(gsq_model_open(&small, o.out, &e));
+    gsq_model_close(&small);
 
     /* Refused before any work, with and without a device. */
     quick(&o, DIR_ "/y");
