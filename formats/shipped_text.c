@@ -51,6 +51,6 @@ bool shipped_text_path(const char **path, char *buf, size_t cap, const char *nam
             return true;
     err_set(e, ERR_ENV, "the calibration text that comes with gsq is missing: no share/gsq/%s beside %s or above it, nor %s/%s",
             SHIPPED_TEXT_FILE, known ? self : "the program", GSQ_DATA_DIR, SHIPPED_TEXT_FILE);
-    return err_hint(e, "install all of gsq (cmake --install), let GSQ_DATA name the folder with that file, or give a text "
+    return err_hint(e, "install all of gsq (its package, or cmake --install), let GSQ_DATA name the folder with that file, or give a text "
                        "with --calib FILE");
 }

@@ -274,6 +274,7 @@ def main():
     with tempfile.TemporaryDirectory() as tmp:
         tmp = pathlib.Path(tmp)
         debs = pathlib.Path(a.debs) if a.debs else tmp
+        debs.mkdir(parents=True, exist_ok=True)
         roots = {None: TOP}
         for package in PACKAGES:
             roots[package] = tmp / package
