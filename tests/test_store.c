@@ -250,6 +250,12 @@ static void test_accept(void **state)
     FAILS(store_open(&s, WORK, moved, 3, NULL, &e), e, ERR_USER, "device was one, is two");
     assert_non_null(strstr(e.hint, "--accept device,kernels"));
     FAILS(store_open(&s, WORK, moved, 3, "device", &e), e, ERR_USER, "kernels was k, is l");
+    /* What is accepted already belongs to the next command, too. */
+    assert_null(strstr(e.msg, "device was"));
+    assert_non_null(strstr(e.hint, "--accept kernels,device goes on"));
+    const struct store_field other_code[] = {{"seed", "1"}, {"device", "two"}, {"kernels", "k"}, {"version", "0"}};
+    FAILS(store_open(&s, WORK, other_code, 4, "device", &e), e, ERR_USER, "this is gsq 0");
+    assert_non_null(strstr(e.hint, "--accept version,device goes on"));
     e = (struct err){0};
     OK(store_open(&s, WORK, moved, 3, "kernels,device", &e), e);
     assert_int_equal(store_check(s, &plan), LAYERS);

@@ -229,35 +229,38 @@ static size_t differences(const struct manifest *m, const struct store_field *fi
     return found;
 }
 
-/* Only the code is another. */
-static bool refuse_version(const struct difference *d, const char *path, struct err *e)
+/* Only the code is another, of what is not accepted. names: all that is to be accepted. */
+static bool refuse_version(const struct difference *d, const char *names, const char *path, struct err *e)
 {
     err_set(e, ERR_USER, "%s: this run was begun by gsq %.150s, and this is gsq %.150s", path,
             d->was ? d->was : "of an unknown version", d->now ? d->now : "of an unknown version");
     return err_hint(e,
                     "finish it with that gsq, or begin anew: with another --work folder, or with this one removed. "
-                    "--accept " MANIFEST_VERSION " goes on with this gsq: finished blocks are kept, but the result "
-                    "may not have the bytes that either writes alone");
+                    "--accept %s goes on with this gsq: finished blocks are kept, but the result may not have the bytes "
+                    "that either writes alone",
+                    names);
 }
 
-/* Refuses, naming all that is to be accepted. */
-static bool refuse_places(const struct difference *d, size_t n, const char *path, struct err *e)
+/* Refuses d[0..open). The hint names all found, also what is accepted already: a command has one --accept. */
+static bool refuse_places(const struct difference *d, size_t open, size_t found, const char *path, struct err *e)
 {
     struct strbuf names = {0}, values = {0};
-    if (n == 1 && strcmp(d[0].name, MANIFEST_VERSION) == 0)
-        return refuse_version(d, path, e);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < found; i++)
         strbuf_printf(&names, "%s%s", i ? "," : "", d[i].name);
+    for (size_t i = 0; i < open; i++)
         strbuf_printf(&values, "%s%s was %.150s, is %.150s", i ? "; " : "", d[i].name,
                       d[i].was ? d[i].was : "not recorded", d[i].now ? d[i].now : "not recorded");
+    const char *list = names.data ? names.data : "";
+    if (open == 1 && strcmp(d[0].name, MANIFEST_VERSION) == 0) {
+        refuse_version(d, list, path, e);
+    } else {
+        err_set(e, ERR_USER, "%s: this run was begun otherwise: %.700s", path, values.data ? values.data : "");
+        err_hint(e,
+                 "--accept %s goes on here: finished blocks are kept, but the result will not have the bytes that an "
+                 "undisturbed run would have. Or repeat the command as and where it was begun, or give another --work "
+                 "folder",
+                 list);
     }
-    err_set(e, ERR_USER, "%s: this run was begun otherwise: %.700s", path, values.data ? values.data : "");
-    err_hint(
-        e,
-        "--accept %s goes on here: finished blocks are kept, but the result will not have the bytes that an "
-        "undisturbed run would have. Or repeat the command as and where it was begun, or give another --work "
-        "folder",
-        names.data ? names.data : "");
     strbuf_free(&names);
     strbuf_free(&values);
     return false;
@@ -332,7 +335,7 @@ bool manifest_settle(struct manifest **m, const struct store_field *fields, size
         d[i] = d[open];
         d[open++] = x;
     }
-    ok = ok && (!open || refuse_places(d, open, path, e));
+    ok = ok && (!open || refuse_places(d, open, found, path, e));
     if (ok && found) {
         struct manifest *now = succeed(*m, fields, n, d, found, e);
         ok = *changed = now != NULL;
