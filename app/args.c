@@ -389,6 +389,9 @@ void args_free(struct args *a)
     free(a->rules);
     free(a->overrides);
     free(a->importance_names);
+    free(a->inputs);
+    a->inputs = NULL;
+    a->n_inputs = 0;
     a->overrides = NULL;
     a->importance_names = NULL;
     a->owned = NULL;

@@ -7,6 +7,7 @@
 #include "app/report_settings.h"
 #include "host/base/clean.h"
 #include "host/base/os.h"
+#include "host/base/out_path.h"
 #include "host/base/str.h"
 
 struct run {
@@ -311,6 +312,13 @@ static bool run_all(struct run *r, gsq_device *device, const gsq_model *model,
     return app_result(ok, &why, e);
 }
 
+/* The library knows the files that it reads itself; these were read with the command line. */
+static bool spare_inputs(const struct args *a, const char *report, struct err *e)
+{
+    return out_not_input("the output", a->out, a->inputs, a->n_inputs, e) &&
+           (!report || out_not_input("--report", report, a->inputs, a->n_inputs, e));
+}
+
 static bool run(struct run *r, struct err *e)
 {
     struct gsq_error why;
@@ -346,6 +354,8 @@ bool cmd_quantize(const struct args *a, struct err *e)
     struct gsq_setting *settings = NULL;
     struct strbuf line = {0};
     o.out = a->out;
+    if (!spare_inputs(a, o.report, e))
+        return false;
     if (o.report && !report_settings(a, &settings, &o.n_settings, e))
         return false;
     o.settings = settings;

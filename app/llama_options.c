@@ -95,6 +95,11 @@ bool read_llama_tensor_file(struct args *a, const struct option *o, const char *
     enum { MOST = 1 << 20 };
     char *text = NULL;
     size_t size;
+    const char **inputs = realloc(a->inputs, (a->n_inputs + 1) * sizeof *inputs);
+    if (!inputs)
+        return err_nomem(e, "names of files", sizeof *inputs);
+    a->inputs = inputs;
+    inputs[a->n_inputs++] = value;
     if (!os_read_file(value, MOST, &text, &size, e))
         return err_context(e, "--%s", o->name);
     bool ok = true;

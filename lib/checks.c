@@ -14,6 +14,10 @@ bool lib_copies(const struct lib_options *o)
 
 static bool check_copy(const struct quantize_options *o, struct err *e)
 {
+    /* It reads none of them, but they are on its command line. */
+    const char *const named[] = {o->calib, o->imatrix, o->refine};
+    if (!out_not_input("the output", o->out_dir, named, sizeof named / sizeof *named, e))
+        return false;
     if (!o->n_rules && !o->pure && !o->embedding_type && !o->head_type && !o->keep_head && !o->group &&
         !o->refine)
         return true;

@@ -297,14 +297,20 @@ static bool quantize(struct run *r, gsq_device *device, const gsq_model *model,
     if (!device)
         return err_set(e, ERR_USER, "gsq_quantize needs a device: --type %s has codes to learn or to round",
                        r->o->q.mixture ? r->o->q.mixture : r->o->q.type->name);
-    bool ok = run_job(r, device, &q, e);
+    const char *report = r->o->asked.report, *folder = r->o->q.format == EXPORT_GGUF ? NULL : r->o->q.out_dir;
+    struct os_lock lock = {0};
+    bool made = false;
+    bool ok = (!report || report_html_lock(&lock, report, folder, &made, e)) && run_job(r, device, &q, e);
     if (ok && q.finished) {
-        if (r->o->asked.eval || r->o->asked.report)
+        if (r->o->asked.eval || report)
             log_warn("--eval and --report belong to a run; gsq compare measures a model that is there");
         give(result, r, &q, &(struct report_eval){0}, false);
     } else if (ok) {
         ok = finish(r, device, model, &q, result, e);
     }
+    os_unlock(&lock);
+    if (!ok && made)
+        os_remove_dir(folder); /* where nothing came into it */
     quantize_result_free(&q);
     return ok;
 }

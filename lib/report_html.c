@@ -452,6 +452,20 @@ bool report_html_check(const char *path, const char *out_dir, bool dry_run, bool
     return true;
 }
 
+bool report_html_lock(struct os_lock *l, const char *path, const char *out_dir, bool *made_dir, struct err *e)
+{
+    char folder[4096];
+    *made_dir = false;
+    if (!folder_of(path, folder, sizeof folder, e))
+        return false;
+    if (out_dir && os_stat(folder, NULL) == OS_ABSENT && out_same(folder, out_dir)) {
+        if (!os_mkdirs(out_dir, e))
+            return false;
+        *made_dir = true;
+    }
+    return out_lock_file(l, path, e) || err_context(e, "--report");
+}
+
 bool report_html_write(const char *path, const struct report_input *in, struct err *e)
 {
     struct strbuf b = {0};

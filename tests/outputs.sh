@@ -24,6 +24,16 @@ expect 'a GGUF onto a hard link of a text' 2 'is what is read' -- "$gsq" quantiz
     --effort fast --ctx 64 --samples 4 --calib "$m/calib.txt" --type Q4_0 --force
 expect 'a folder onto the model' 2 "is what is read|is the model's own folder" -- "${quantize[@]}" "$m" -o "$m/" --force
 expect 'the work folder is the model' 2 'is what is read' -- "${quantize[@]}" "$m" -o "$tmp/o" --work "$m/."
+echo 'attn_v=q8_0' >"$tmp/types.gguf"
+cp "$tmp/types.gguf" "$tmp/types"
+expect 'the report onto a list of types' 2 'types.gguf is what is read' 'never written over' -- "${quantize[@]}" "$m" -o \
+    "$tmp/o.gguf" --type Q4_0 --tensor-type-file "$tmp/types.gguf" --report "$tmp/./types.gguf" --force
+expect 'a GGUF onto a list of types' 2 'types.gguf is what is read' -- \
+    "${quantize[@]}" "$m" -o "$tmp/types.gguf" --type Q4_0 --tensor-type-file "$tmp/types.gguf" --force
+expect 'a copy onto a text that it does not read' 2 'text.gguf is what is read' -- \
+    "$gsq" quantize -q "$m" -o "$tmp/text.gguf" --type F16 --calib "$tmp/text.gguf" --force
+check 'both are as they were' test "$(cat "$tmp/types.gguf")" = "$(cat "$tmp/types")" -a \
+    "$(cat "$tmp/text.gguf")" = "$(cat "$m/calib.txt")"
 run "$gsq" convert -q "$m" -o "$tmp/own.gguf" --type F16
 expect 'a GGUF onto itself' 2 'is what is read|is the model itself' -- \
     "${quantize[@]}" "$tmp/own.gguf" -o "$tmp/../$(basename "$tmp")/own.gguf" --type Q8_0 --force

@@ -95,5 +95,15 @@ if command -v flock >/dev/null; then
         flock "$tmp/held.gguf.gsq-lock" "$gsq" imatrix -q "$demo" --calib "$demo/calib.txt" --ctx 64 --samples 2 \
         -o "$tmp/held.gguf"
     check '  nothing was written' test ! -e "$tmp/held.gguf"
+    # The page of a run is one of its outputs: no other run's page, nor its model.
+    expect 'a report where another writes' 3 'report: another gsq is writing .*held.gguf' 'wait until' -- flock \
+        "$tmp/held.gguf.gsq-lock" "$gsq" quantize -q "$demo" -o "$tmp/r" --method rtn --report "$tmp/held.gguf"
+    mkdir "$tmp/pages"
+    expect '  another way round' 3 'another gsq is writing .*pages/x.gguf' 'wait until' -- flock \
+        "$tmp/pages/x.gguf.gsq-lock" "$gsq" quantize -q "$demo" -o "$tmp/pages/x.gguf" --method rtn
+    check '  nothing was written' test ! -e "$tmp/held.gguf" -a ! -e "$tmp/r" -a -z "$(find "$tmp/pages" -name "*.gguf")"
+    run_one 1 1 "$tmp/in" --report "$tmp/in/r.html"
+    check "a report in the folder that a run makes: exit $(cat "$tmp/1.rc")" test "$(cat "$tmp/1.rc")" -eq 0 -a \
+        -s "$tmp/in/r.html" -a -z "$(find "$tmp/in" -name '*.gsq-*')"
 fi
 done_testing
