@@ -8,7 +8,7 @@ to=$tmp/prefix
 run cmake --install "$build" --prefix "$to"
 check 'cmake --install' test "$rc" -eq 0
 for file in bin/gsq share/man/man1/gsq.1 share/bash-completion/completions/gsq share/zsh/site-functions/_gsq \
-    share/fish/vendor_completions.d/gsq.fish share/gsq/gsq-calibration-1.txt share/gsq/README.md share/doc/gsq/{README.md,CHANGELOG.md,LICENSE.txt,THIRD-PARTY.txt}; do
+    share/fish/vendor_completions.d/gsq.fish share/gsq/gsq-calibration-1.txt share/gsq/README.md share/doc/gsq/{README.md,CHANGELOG.md,LICENSE.txt,THIRD-PARTY.txt,docs/json.md,docs/architecture.svg}; do
     check "installed: $file" test -s "$to/$file"
 done
 check 'the program runs from there' diff <("$to/bin/gsq" --version) <("$gsq" --version)
