@@ -159,7 +159,8 @@ bool refuse_llama_option(struct args *a, const struct option *o, const char *val
     static const struct {
         const char *name, *why, *hint;
     } rows[] = {
-        {"keep-split", "gsq writes one file", "llama-gguf-split --split cuts it into parts"},
+        {"keep-split", "gsq reads split models and writes one file",
+         "leave it out; llama-gguf-split --split --split-max-size 4G OUT.gguf OUT cuts the file into OUT-00001-of-..."},
         {"prune-layers", "gsq leaves every layer of a model in it",
          "llama-quantize --prune-layers ... IN.gguf PRUNED.gguf COPY makes such a model, which gsq "
          "quantizes"},

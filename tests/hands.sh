@@ -137,6 +137,8 @@ for option in keep-split 'prune-layers 1,2' 'target-bpw 3.2' 'target-size 1g' st
     # shellcheck disable=SC2086 # an option and its value
     expect "--$option" 2 "--${option%% *} is an option of llama-quantize that gsq has not: " '.' -- "$gsq" quantize --$option f16.gguf x.gguf Q4_0
 done
+expect '--keep-split says what cuts a file' 2 'writes one file' 'leave it out; llama-gguf-split --split ' -- \
+    "$gsq" quantize --keep-split f16.gguf x.gguf Q4_0
 expect 'its options for a folder' 2 '--pure belongs to --format gguf, the format is gptq' 'OUT\.gguf' -- "$gsq" quantize --pure "$demo" folder --method rtn
 expect 'threads' 2 'unexpected argument nine: what follows the type' 'THREADS' -- "$gsq" quantize f16.gguf x.gguf Q4_0 nine
 expect 'two outputs' 2 'the output is -o x.gguf already' -- "$gsq" quantize f16.gguf y.gguf Q4_0 -o x.gguf
