@@ -256,6 +256,70 @@ static void test_limit(void **state)
     assert_int_equal(device_close(), 0);
 }
 
+/* An arena that counts takes and refuses what a real one does, whatever is done with it. */
+static void test_counting_arena(void **state)
+{
+    (void)state;
+    enum { MARKS = 8 };
+    device_open((struct gpu_options){.mem_limit = 64 << 20});
+    struct gpu_count count = {.limit = 64 << 20}, other;
+    struct gpu_arena *like = NULL;
+    gpu_mark marks[2][MARKS] = {{0}};
+    struct err e = {0};
+    uint32_t random = 7, refused = 0;
+    unsigned n = 0;
+    OK(gpu_arena_create_counting(&like, gpu, &count, &e), e);
+    for (unsigned i = 0; i < 600; i++) {
+        struct gpu_view real, counted;
+        uint32_t what = (random = random * 1664525 + 1013904223) >> 28;
+        if (what < 3 && n < MARKS) {
+            marks[0][n] = gpu_arena_mark(arena);
+            marks[1][n++] = gpu_arena_mark(like);
+        } else if (what < 6 && n > 0) {
+            gpu_arena_reset(arena, marks[0][--n]);
+            gpu_arena_reset(like, marks[1][n]);
+        } else if (what == 6) {
+            gpu_arena_trim(arena);
+            gpu_arena_trim(like);
+        } else {
+            uint64_t bytes = (random >> 8 & 0xffff) << (what > 10 ? 8 : 2);
+            bool ok = gpu_alloc(arena, bytes, &real, &e);
+            assert_int_equal(gpu_alloc(like, bytes, &counted, &e), ok);
+            assert_true(real.size == counted.size && real.offset == counted.offset);
+            refused += !ok;
+        }
+        assert_int_equal(count.used, gpu_memory_used(gpu));
+        assert_int_equal(count.peak, gpu_memory_peak(gpu));
+        assert_int_equal(gpu_arena_bytes(like), gpu_arena_bytes(arena));
+    }
+    assert_true(refused > 0 && count.peak > 60 << 20);
+    gpu_arena_destroy(&like);
+    assert_int_equal(count.used, 0);
+
+    /* Several that share a count are limited together; without a limit there is none of one buffer either. */
+    struct gpu_arena *second = NULL;
+    struct gpu_view v;
+    count = (struct gpu_count){.limit = 32 << 20};
+    other = (struct gpu_count){.limit = UINT64_MAX};
+    OK(gpu_arena_create_counting(&like, gpu, &count, &e) && gpu_arena_create_counting(&second, gpu, &count, &e), e);
+    OK(gpu_alloc(like, 20 << 20, &v, &e), e);
+    assert_false(gpu_alloc(second, 20 << 20, &v, &e));
+    assert_non_null(strstr(e.msg, "20.0 MiB of 32.0 MiB"));
+    gpu_arena_destroy(&like);
+    OK(gpu_alloc(second, 20 << 20, &v, &e), e);
+    gpu_arena_destroy(&second);
+    OK(gpu_arena_create_counting(&like, gpu, &other, &e) && gpu_alloc(like, UINT64_C(1) << 44, &v, &e), e);
+    assert_int_equal(other.peak, UINT64_C(1) << 44);
+
+    /* Nothing is recorded on what is not there. */
+    gpu_fill(cmd, gpu_slice(v, 0, 4), 0);
+    assert_false(gpu_cmd_finish(cmd, &e));
+    assert_int_equal(e.kind, ERR_BUG);
+    gpu_arena_destroy(&like);
+    gpu_arena_reset(arena, 0);
+    assert_int_equal(device_close(), 0);
+}
+
 /* ---- transfers ------------------------------------------------------------------------------- */
 
 static void round_trip(uint64_t bytes)
@@ -698,6 +762,7 @@ int main(void)
         ON(test_kernels),
         ON(test_memory),
         cmocka_unit_test(test_limit),
+        cmocka_unit_test(test_counting_arena),
         ON(test_transfers),
         ON(test_fill_copy),
         ON(test_arithmetic),

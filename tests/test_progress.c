@@ -98,8 +98,9 @@ static void test_counting(void **state)
         skip();
     struct gpu_profile real = {0}, counted = {0};
     struct gpu_arena *nowhere = NULL;
+    struct gpu_count count_all = {.limit = UINT64_MAX};
     struct err e = {0};
-    OK(gpu_arena_create_imaginary(&nowhere, gpu, &e), e);
+    OK(gpu_arena_create_counting(&nowhere, gpu, &count_all, &e), e);
     uint64_t held = gpu_memory_used(gpu);
     double products = gpu_cmd_products(cmd);
     for (int count = 0; count < 2; count++) {

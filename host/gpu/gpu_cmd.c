@@ -248,6 +248,11 @@ void gpu_cmd_count(struct gpu_cmd *c, bool on)
     c->counting = on;
 }
 
+bool gpu_cmd_counts(const struct gpu_cmd *c)
+{
+    return c->counting;
+}
+
 double gpu_cmd_work_limit(const struct gpu_cmd *c, unsigned kernel)
 {
     const struct gpu_kernel *k = gpu_kernel_chosen(c->gpu, kernel, NULL);
@@ -520,6 +525,8 @@ static bool check_view(const struct gpu *g, const struct kernel_decl *d, unsigne
     int len = nth_word(d->buffers, i, &name);
     if (!v.buffer || v.size == 0)
         what = "is empty";
+    else if (!v.buffer->vk)
+        what = "is only counted";
     else if (v.offset > v.buffer->size || v.size > v.buffer->size - v.offset)
         what = "ends beyond its buffer";
     else if (v.offset % info->min_align != 0)

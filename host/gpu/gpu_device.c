@@ -602,7 +602,7 @@ bool gpu_create(struct gpu **out, const struct gpu_options *o, struct err *e)
     g->probe.info.caps &= ~o->without;
     if (!device_create(g, e))
         goto fail;
-    g->probe.info.mem_limit = gpu_memory_limit(&g->probe, &g->memory, o->mem_limit);
+    g->probe.info.mem_limit = g->held.limit = gpu_memory_limit(&g->probe, &g->memory, o->mem_limit);
     if (!gpu_pipelines_init(g, o, e))
         goto fail;
     log_debug("device %u: %s, %s, Vulkan %s", g->probe.info.index, g->probe.info.name, g->probe.info.driver,
@@ -624,7 +624,7 @@ void gpu_destroy(struct gpu **gp)
     if (g->device) {
         vkDeviceWaitIdle(g->device);
         gpu_pipelines_destroy(g);
-        assert(g->used == 0 || g->lost); /* an arena outlives its device */
+        assert(g->held.used == 0 || g->lost); /* an arena outlives its device */
         vkDestroyDevice(g->device, NULL);
     }
     if (g->messenger)

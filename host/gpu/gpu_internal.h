@@ -68,7 +68,8 @@ struct gpu {
     VkDevice device;
     VkQueue queue;
     VkPhysicalDeviceMemoryProperties memory;
-    uint64_t used, peak, chunk_bytes;
+    struct gpu_count held; /* by arenas */
+    uint64_t chunk_bytes;
     /* gpu_pipeline.c */
     struct gpu_kernel *kernels; /* one per row of kernel_variants */
     unsigned n_kernels;

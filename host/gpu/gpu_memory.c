@@ -157,12 +157,12 @@ uint64_t gpu_memory_limit(const struct gpu_probe *p, const VkPhysicalDeviceMemor
 
 uint64_t gpu_memory_used(const struct gpu *g)
 {
-    return g->used;
+    return g->held.used;
 }
 
 uint64_t gpu_memory_peak(const struct gpu *g)
 {
-    return g->peak;
+    return g->held.peak;
 }
 
 /* ---- arenas ---------------------------------------------------------------------------------- */
@@ -180,7 +180,7 @@ struct gpu_arena {
     struct stack small, large;
     uint64_t small_top; /* chunk index * chunk_bytes + offset */
     size_t large_top;   /* large buffers in use; those behind are free, in any order */
-    bool imaginary;     /* small_top counts bytes that do not exist */
+    struct gpu_count *count; /* the device's; of an arena that counts, its own */
 };
 
 #define MARK_SHIFT 40
@@ -192,6 +192,7 @@ bool gpu_arena_create(struct gpu_arena **out, struct gpu *g, const char *name, s
     if (!*out)
         return err_nomem(e, "an arena", sizeof **out);
     (*out)->gpu = g;
+    (*out)->count = &g->held;
     snprintf((*out)->name, sizeof(*out)->name, "%s", name);
     if (!g->chunk_bytes) {
         g->chunk_bytes = CHUNK_BYTES;
@@ -201,28 +202,33 @@ bool gpu_arena_create(struct gpu_arena **out, struct gpu *g, const char *name, s
     return true;
 }
 
-bool gpu_arena_create_imaginary(struct gpu_arena **out, struct gpu *g, struct err *e)
+bool gpu_arena_create_counting(struct gpu_arena **out, struct gpu *g, struct gpu_count *count, struct err *e)
 {
-    if (!gpu_arena_create(out, g, "imaginary", e))
+    if (!gpu_arena_create(out, g, "counting", e))
         return false;
-    (*out)->imaginary = true;
+    (*out)->count = count;
     return true;
 }
 
-static void drop_last(struct gpu *g, struct stack *s)
+static bool counts(const struct gpu_arena *a)
+{
+    return a->count != &a->gpu->held;
+}
+
+static void drop_last(struct gpu_arena *a, struct stack *s)
 {
     struct gpu_buffer **b = &s->buffers[--s->n];
-    g->used -= (*b)->size;
-    gpu_buffer_destroy(g, b);
+    a->count->used -= (*b)->size;
+    gpu_buffer_destroy(a->gpu, b);
 }
 
 void gpu_arena_trim(struct gpu_arena *a)
 {
-    uint64_t chunks = a->imaginary ? 0 : div_up(a->small_top, a->gpu->chunk_bytes);
+    uint64_t chunks = div_up(a->small_top, a->gpu->chunk_bytes);
     while (a->small.n > chunks)
-        drop_last(a->gpu, &a->small);
+        drop_last(a, &a->small);
     while (a->large.n > a->large_top)
-        drop_last(a->gpu, &a->large);
+        drop_last(a, &a->large);
 }
 
 void gpu_arena_destroy(struct gpu_arena **a)
@@ -237,30 +243,49 @@ void gpu_arena_destroy(struct gpu_arena **a)
     *a = NULL;
 }
 
-/* Whether `bytes` more stay within the limit. */
-static bool fits(const struct gpu *g, uint64_t bytes)
+uint64_t gpu_arena_bytes(const struct gpu_arena *a)
 {
-    return g->used <= g->probe.info.mem_limit && bytes <= g->probe.info.mem_limit - g->used;
+    uint64_t bytes = a->small.n * a->gpu->chunk_bytes;
+    for (size_t i = 0; i < a->large.n; i++)
+        bytes += a->large.buffers[i]->size;
+    return bytes;
+}
+
+/* Whether `bytes` more stay within the limit. */
+static bool fits(const struct gpu_count *c, uint64_t bytes)
+{
+    return c->used <= c->limit && bytes <= c->limit - c->used;
 }
 
 static bool no_room(struct gpu_arena *a, uint64_t bytes, const char *why, struct err *e)
 {
     char want[24], used[24], limit[24];
     format_bytes(bytes, want, sizeof want);
-    format_bytes(a->gpu->used, used, sizeof used);
-    format_bytes(a->gpu->probe.info.mem_limit, limit, sizeof limit);
+    format_bytes(a->count->used, used, sizeof used);
+    format_bytes(a->count->limit, limit, sizeof limit);
     err_set(e, ERR_ENV, "no device memory for %s more in arena '%s': %s (%s of %s in use)", want, a->name,
             why, used, limit);
     return err_hint(e, "raise --mem-limit if the device has more, or use a smaller --ctx or fewer --samples");
 }
 
+static bool create_buffer(struct gpu_arena *a, struct gpu_buffer **out, uint64_t bytes, struct err *e)
+{
+    if (!counts(a))
+        return gpu_buffer_create(out, a->gpu, bytes, GPU_BUFFER_DEVICE, e);
+    *out = calloc(1, sizeof **out);
+    if (!*out)
+        return err_nomem(e, "a buffer that is counted", sizeof **out);
+    (*out)->size = bytes;
+    return true;
+}
+
 /* A new buffer on top of the stack's held ones. */
 static bool push_buffer(struct gpu_arena *a, struct stack *s, uint64_t bytes, struct err *e)
 {
-    struct gpu *g = a->gpu;
-    if (!fits(g, bytes))
+    struct gpu_count *c = a->count;
+    if (!fits(c, bytes))
         gpu_arena_trim(a);
-    if (!fits(g, bytes))
+    if (!fits(c, bytes))
         return no_room(a, bytes, "the limit is reached", e);
     if (s->n == s->cap) {
         size_t cap = s->cap ? 2 * s->cap : 16;
@@ -271,14 +296,14 @@ static bool push_buffer(struct gpu_arena *a, struct stack *s, uint64_t bytes, st
         s->cap = cap;
     }
     struct err why = {0};
-    if (!gpu_buffer_create(&s->buffers[s->n], g, bytes, GPU_BUFFER_DEVICE, &why)) {
+    if (!create_buffer(a, &s->buffers[s->n], bytes, &why)) {
         gpu_arena_trim(a);
-        if (!gpu_buffer_create(&s->buffers[s->n], g, bytes, GPU_BUFFER_DEVICE, &why))
+        if (!create_buffer(a, &s->buffers[s->n], bytes, &why))
             return no_room(a, bytes, why.msg, e);
     }
     s->n++;
-    g->used += bytes;
-    g->peak = max_u64(g->peak, g->used);
+    c->used += bytes;
+    c->peak = max_u64(c->peak, c->used);
     return true;
 }
 
@@ -289,7 +314,7 @@ static bool alloc_large(struct gpu_arena *a, uint64_t bytes, struct gpu_view *ou
     for (size_t i = a->large_top; i < s->n; i++)
         if (s->buffers[i]->size >= bytes && (best == s->n || s->buffers[i]->size < s->buffers[best]->size))
             best = i;
-    bool found = best < s->n && (SNUG(bytes, s->buffers[best]->size) || !fits(a->gpu, bytes));
+    bool found = best < s->n && (SNUG(bytes, s->buffers[best]->size) || !fits(a->count, bytes));
     if (!found) {
         if (!push_buffer(a, s, bytes, e))
             return false;
@@ -318,12 +343,7 @@ bool gpu_alloc(struct gpu_arena *a, uint64_t bytes, struct gpu_view *out, struct
 {
     const struct gpu *g = a->gpu;
     *out = (struct gpu_view){0};
-    if (a->imaginary) {
-        *out = (struct gpu_view){NULL, a->small_top, round_up(max_u64(bytes, 1), 4)};
-        a->small_top += round_up(max_u64(bytes, 1), GPU_ALLOC_ALIGN);
-        return true;
-    }
-    if (bytes > g->probe.info.max_alloc / GPU_ALLOC_ALIGN * GPU_ALLOC_ALIGN) {
+    if (a->count->limit != UINT64_MAX && bytes > g->probe.info.max_alloc / GPU_ALLOC_ALIGN * GPU_ALLOC_ALIGN) {
         char limit[24], why[96];
         snprintf(why, sizeof why, "one buffer of this device holds at most %s",
                  format_bytes(g->probe.info.max_alloc, limit, sizeof limit));

@@ -16,8 +16,14 @@ struct gpu_view {
  * "scratch"). */
 struct gpu_arena;
 bool gpu_arena_create(struct gpu_arena **out, struct gpu *g, const char *name, struct err *e);
-/* Views without memory, of any size: only for gpu_cmd_count. */
-bool gpu_arena_create_imaginary(struct gpu_arena **out, struct gpu *g, struct err *e);
+/* What arenas hold, now and at most so far, of what they may. Whole chunks count, and what an arena keeps for later. */
+struct gpu_count {
+    uint64_t used, peak, limit; /* bytes */
+};
+/* An arena that counts: it does all that a real one does with the memory of `count`, and there is no memory. What may
+ * be run on it, with commands that count too (gpu_cmd_count), is the code that allocates: so a plan says what a run
+ * takes. Several may share a count. limit UINT64_MAX: none, nor one on what a buffer may hold. */
+bool gpu_arena_create_counting(struct gpu_arena **out, struct gpu *g, struct gpu_count *count, struct err *e);
 void gpu_arena_destroy(struct gpu_arena **a);
 /* A view takes a multiple of this many bytes of its arena. */
 #define GPU_ALLOC_ALIGN 256u
@@ -34,7 +40,9 @@ gpu_mark gpu_arena_mark(const struct gpu_arena *a);
 void gpu_arena_reset(struct gpu_arena *a, gpu_mark mark);
 /* Gives unused chunks back to the device (between stages of different shape). */
 void gpu_arena_trim(struct gpu_arena *a);
-/* Bytes of device memory held by all arenas, now and at most so far. */
+/* Bytes that this arena holds. */
+uint64_t gpu_arena_bytes(const struct gpu_arena *a);
+/* Bytes of device memory held by all arenas that do not count, now and at most so far. */
 uint64_t gpu_memory_used(const struct gpu *g);
 uint64_t gpu_memory_peak(const struct gpu *g);
 

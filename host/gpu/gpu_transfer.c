@@ -25,7 +25,7 @@ static bool staging(struct gpu_cmd *c, struct gpu_buffer **b, uint64_t size, enu
 static bool in_view(struct gpu_cmd *c, const char *what, struct gpu_view v, uint64_t bytes)
 {
     struct err e = {0};
-    if (v.buffer && bytes <= v.size && v.offset <= v.buffer->size && v.size <= v.buffer->size - v.offset)
+    if (v.buffer && v.buffer->vk && bytes <= v.size && v.offset <= v.buffer->size && v.size <= v.buffer->size - v.offset)
         return true;
     err_set(&e, ERR_BUG, "%s of %llu bytes, but the view has %llu", what, (unsigned long long)bytes,
             (unsigned long long)v.size);

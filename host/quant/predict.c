@@ -57,7 +57,8 @@ struct bench {
     struct gpu_cmd *cmd;
     struct gpu *gpu;
     const struct quantize_options *o; /* NULL: forward passes alone */
-    struct gpu_arena *arena, *imaginary;
+    struct gpu_arena *arena, *counting;
+    struct gpu_count count;
     uint64_t begin; /* of the run that is timed: recorded pieces set it when their operands are ready */
 };
 
@@ -104,9 +105,9 @@ static bool predict(struct bench *b, piece run, const struct size *z, const stru
 {
     gpu_cmd_count(b->cmd, true);
     gpu_cmd_profile_clear(b->cmd);
-    bool ok = run(b, b->imaginary, z, e);
+    bool ok = run(b, b->counting, z, e);
     gpu_cmd_count(b->cmd, false);
-    gpu_arena_reset(b->imaginary, 0);
+    gpu_arena_reset(b->counting, 0);
     *seconds = 0;
     for (unsigned k = 0; k < KERNEL_COUNT; k++) {
         struct gpu_profile p = gpu_cmd_profile(b->cmd, k);
@@ -573,8 +574,9 @@ static bool begin(struct bench *b, struct model *m, struct err *e)
 {
     b->cmd = m->cmd;
     b->gpu = m->gpu;
+    b->count = (struct gpu_count){.limit = UINT64_MAX};
     return gpu_arena_create(&b->arena, m->gpu, "measurement", e) &&
-           gpu_arena_create_imaginary(&b->imaginary, m->gpu, e);
+           gpu_arena_create_counting(&b->counting, m->gpu, &b->count, e);
 }
 
 static bool end(struct bench *b, struct speed *s, bool ok, uint64_t since, struct err *e)
@@ -583,7 +585,7 @@ static bool end(struct bench *b, struct speed *s, bool ok, uint64_t since, struc
     gpu_cmd_finish(b->cmd, NULL);
     gpu_cmd_profile_clear(b->cmd);
     gpu_arena_destroy(&b->arena);
-    gpu_arena_destroy(&b->imaginary);
+    gpu_arena_destroy(&b->counting);
     s->measured = ok;
     s->seconds = (double)(os_now_ns() - since) * 1e-9;
     if (!ok && e && e->kind == ERR_STOPPED)
