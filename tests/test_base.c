@@ -140,6 +140,30 @@ static void test_texts_of_numbers(void **state)
     assert_string_equal(ha, hb);
 }
 
+struct sizes {
+    uint32_t room, asked;
+};
+
+static bool fits(void *ctx, uint32_t n)
+{
+    struct sizes *s = ctx;
+    s->asked++;
+    return n <= s->room;
+}
+
+static void test_most_that_fits(void **state)
+{
+    (void)state;
+    for (uint32_t most = 0; most < 40; most++)
+        for (uint32_t room = 0; room < 45; room++) {
+            struct sizes s = {.room = room};
+            assert_int_equal(most_that_fits(most, fits, &s), room < most ? room : most);
+        }
+    struct sizes large = {.room = 3000000000};
+    assert_int_equal(most_that_fits(UINT32_MAX, fits, &large), 3000000000);
+    assert_true(large.asked < 40);
+}
+
 /* ---- errors and the log
  * ----------------------------------------------------------------------------------------- */
 
@@ -460,6 +484,7 @@ int main(void)
         cmocka_unit_test(test_bf16),
         cmocka_unit_test(test_integers),
         cmocka_unit_test(test_texts_of_numbers),
+        cmocka_unit_test(test_most_that_fits),
         cmocka_unit_test(test_err),
         cmocka_unit_test(test_log),
         cmocka_unit_test_setup_teardown(test_files, fresh_dir, drop_dir),

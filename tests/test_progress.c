@@ -108,7 +108,7 @@ static void test_counting(void **state)
         struct gpu_view a, b, c;
         gpu_cmd_profile_clear(cmd);
         if (count)
-            gpu_cmd_count(cmd, true);
+            gpu_cmd_count(cmd, GPU_COUNT_WORK);
         else
             gpu_cmd_profile_enable(cmd, true);
         OK(gpu_alloc(from, 300 * 64 * 4, &a, &e), e);
@@ -122,7 +122,7 @@ static void test_counting(void **state)
         OK(gpu_download(cmd, c, &x, sizeof x, &e), e);
         assert_true(x == 0);
         *(count ? &counted : &real) = gpu_cmd_profile(cmd, KERNEL_ID_gemm);
-        gpu_cmd_count(cmd, false);
+        gpu_cmd_count(cmd, GPU_COUNT_NOTHING);
         gpu_cmd_profile_enable(cmd, false);
         gpu_arena_reset(from, 0);
     }

@@ -231,6 +231,7 @@ static struct scales_task task_of(struct rig *r, const struct tune_hooks *hooks)
                                 .store = r->store,
                                 .block = r->block,
                                 .scratch = r->scratch,
+                                .codes_stay = true,
                                 .room = {.device_bytes = 1 << 24},
                                 .hooks = hooks};
 }
@@ -344,6 +345,31 @@ static void check_item(struct rig *r, struct truth *t, size_t item, const float 
     }
 }
 
+/* What is counted is what the pass takes of an arena of its own. */
+static void check_count(const struct scales_task *task)
+{
+    static const uint32_t list[1] = {1};
+    struct err e = {0};
+    struct gpu_count count = {.limit = gpu_info(gpu)->mem_limit};
+    struct scales_task t = *task;
+    float *grads[MOST_ITEMS] = {0};
+    double loss;
+    t.scratch = NULL;
+    gpu_cmd_count(cmd, GPU_COUNT_MEMORY);
+    OK(gpu_arena_create_counting(&t.scratch, gpu, &count, &e) && tune_scales_count(&t, &e), e);
+    gpu_cmd_count(cmd, GPU_COUNT_NOTHING);
+    gpu_arena_destroy(&t.scratch);
+    for (size_t i = 0; i < t.plan->n_items; i++)
+        if (!t.plan->items[i].keep)
+            grads[i] = calloc((size_t)t.plan->items[i].rows * t.plan->items[i].cols, sizeof(float));
+    OK(gpu_arena_create(&t.scratch, gpu, "own", &e), e);
+    OK(tune_scales_gradient(&t, list, 1, &loss, (float *const *)grads, &e), e);
+    assert_int_equal(count.peak, gpu_arena_bytes(t.scratch));
+    gpu_arena_destroy(&t.scratch);
+    for (size_t i = 0; i < t.plan->n_items; i++)
+        free(grads[i]);
+}
+
 static void check_gradient(const char *shape, uint64_t device_bytes)
 {
     static const uint32_t list[3] = {4, 1, 2};
@@ -354,7 +380,9 @@ static void check_gradient(const char *shape, uint64_t device_bytes)
     double loss;
     rig_make(&r, shape);
     struct scales_task task = task_of(&r, NULL);
+    task.codes_stay = device_bytes > 0;
     task.room = (struct acts_options){.device_bytes = device_bytes, .host_bytes = 1 << 24};
+    check_count(&task);
     for (size_t i = 0; i < r.plan.n_items; i++)
         if (!r.items[i].keep)
             grads[i] = calloc((size_t)r.q[i].rows * r.q[i].groups, sizeof(float));

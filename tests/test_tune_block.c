@@ -197,11 +197,20 @@ static void tune(struct bench *b, uint32_t micro, struct stage_report *r)
                                 .holdout = HELD,
                                 .micro = micro,
                                 .arena = b->arena};
-    uint64_t planned = tune_block_bytes(b->m, &b->o, b->half, b->items, micro, WINDOWS - HELD);
-    gpu_mark mark = gpu_arena_mark(b->arena);
+    /* What is counted is what it takes. */
+    struct gpu_count count = {.limit = gpu_info(gpu)->mem_limit};
+    struct tune_block_task counted = t;
+    struct gpu_arena *own = NULL;
+    OK(gpu_arena_create(&own, gpu, "own", &e), e);
+    counted.arena = NULL;
+    OK(gpu_arena_create_counting(&counted.arena, gpu, &count, &e), e);
+    OK(tune_block_count(&counted, &e), e);
+    gpu_arena_destroy(&counted.arena);
+    t.arena = own;
     OK(tune_block(&t, b->q, r, &e), e);
-    assert_int_equal(gpu_arena_mark(b->arena), mark);
-    assert_true(planned > 0);
+    assert_int_equal(gpu_arena_mark(own), 0);
+    assert_int_equal(count.peak, gpu_arena_bytes(own));
+    gpu_arena_destroy(&own);
 }
 
 /* Relative error of the held-out windows by the plain definition; `skip` leaves out the first token of each.

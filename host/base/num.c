@@ -180,3 +180,18 @@ const char *format_seconds(double s, char *out, size_t cap)
         snprintf(out, cap, "%lu:%02lu:%02lu", t / 3600, t / 60 % 60, t % 60);
     return out;
 }
+
+uint32_t most_that_fits(uint32_t most, bool (*fits)(void *ctx, uint32_t n), void *ctx)
+{
+    uint32_t fit = 0;
+    if (most && fits(ctx, most))
+        return most;
+    while (most > fit + 1) { /* most does not */
+        uint32_t n = fit + (most - fit) / 2;
+        if (fits(ctx, n))
+            fit = n;
+        else
+            most = n;
+    }
+    return fit;
+}

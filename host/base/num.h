@@ -62,6 +62,9 @@ void hash_stream_destroy(struct hash_stream **s);
 
 /* "1.23 GiB", "340 KiB" ... into out (at least 24 bytes); returns out. */
 const char *format_bytes(uint64_t bytes, char *out, size_t cap);
+
+/* The most of 1 .. most that fits, where all below what fits fit too; 0: not even 1. */
+uint32_t most_that_fits(uint32_t most, bool (*fits)(void *ctx, uint32_t n), void *ctx);
 /* "1:02:03" or "4:05" or "12 s" into out (at least 24 bytes); returns out. */
 const char *format_seconds(double s, char *out, size_t cap);
 

@@ -64,7 +64,7 @@ struct gpu_cmd {
     bool failed;
     struct err err; /* the first one since the last finish */
     bool profile;
-    bool counting; /* gpu_cmd_count */
+    enum gpu_counting counting;
     double products;
     struct gpu_profile profiles[KERNEL_COUNT];
 };

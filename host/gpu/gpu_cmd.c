@@ -242,20 +242,22 @@ double gpu_cmd_products(const struct gpu_cmd *c)
     return c->products;
 }
 
-void gpu_cmd_count(struct gpu_cmd *c, bool on)
+void gpu_cmd_count(struct gpu_cmd *c, enum gpu_counting what)
 {
     gpu_cmd_flush(c);
-    c->counting = on;
+    c->counting = what;
 }
 
 bool gpu_cmd_counts(const struct gpu_cmd *c)
 {
-    return c->counting;
+    return c->counting != GPU_COUNT_NOTHING;
 }
 
 double gpu_cmd_work_limit(const struct gpu_cmd *c, unsigned kernel)
 {
     const struct gpu_kernel *k = gpu_kernel_chosen(c->gpu, kernel, NULL);
+    if (c->counting == GPU_COUNT_MEMORY)
+        return 1e30;
     return SUBMIT_NS / (k && k->ns_per_work > 0 ? k->ns_per_work : guess_ns_per_work(c->gpu));
 }
 

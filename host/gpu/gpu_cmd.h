@@ -62,11 +62,16 @@ void gpu_cmd_profile_clear(struct gpu_cmd *c);
 /* Floating-point operations of matrix products that the device has ended so far: how far it is within what was
  * recorded. */
 double gpu_cmd_products(const struct gpu_cmd *c);
-/* While on, nothing is recorded: dispatches, with the work they would do, are added to the profiles,
+/* While something is counted, nothing is recorded: dispatches, with the work they would do, are added to the profiles,
  * transfers are dropped, and downloads give zeros. Views may come from gpu_arena_create_counting. For what a
  * run of any size would take, without the time or the memory. */
-void gpu_cmd_count(struct gpu_cmd *c, bool on);
-/* Whether it is on: long work of the host, whose result nothing takes, may be left out. */
+enum gpu_counting {
+    GPU_COUNT_NOTHING,
+    GPU_COUNT_WORK,
+    GPU_COUNT_MEMORY, /* of the arenas alone: no work is split, which is quicker */
+};
+void gpu_cmd_count(struct gpu_cmd *c, enum gpu_counting what);
+/* Whether anything is: long work of the host, whose result nothing takes, may be left out. */
 bool gpu_cmd_counts(const struct gpu_cmd *c);
 /* How much work of this kernel fits a submission of 100 ms (from earlier measurements; before the first a
  * guess that is cautious where the unit is a floating-point operation): callers split larger dispatches, by

@@ -8,7 +8,6 @@
 #include "host/base/log.h"
 #include "host/base/os.h"
 
-/* Bytes of every view's offset and size: above any device's minStorageBufferOffsetAlignment. */
 /* Small allocations share chunks of this size (less where little memory is allowed); a request larger than a
  * quarter of it gets a buffer of its own, so that no large tail is lost. */
 #define CHUNK_BYTES (UINT64_C(32) << 20)
@@ -181,18 +180,22 @@ struct gpu_arena {
     uint64_t small_top; /* chunk index * chunk_bytes + offset */
     size_t large_top;   /* large buffers in use; those behind are free, in any order */
     struct gpu_count *count; /* the device's; of an arena that counts, its own */
+    struct gpu_arena *next;  /* of the same count */
 };
 
 #define MARK_SHIFT 40
 #define MARK_MASK  ((UINT64_C(1) << MARK_SHIFT) - 1)
 
-bool gpu_arena_create(struct gpu_arena **out, struct gpu *g, const char *name, struct err *e)
+static bool create_arena(struct gpu_arena **out, struct gpu *g, const char *name, struct gpu_count *count,
+                         struct err *e)
 {
     *out = calloc(1, sizeof **out);
     if (!*out)
         return err_nomem(e, "an arena", sizeof **out);
     (*out)->gpu = g;
-    (*out)->count = &g->held;
+    (*out)->count = count;
+    (*out)->next = count->arenas;
+    count->arenas = *out;
     snprintf((*out)->name, sizeof(*out)->name, "%s", name);
     if (!g->chunk_bytes) {
         g->chunk_bytes = CHUNK_BYTES;
@@ -202,12 +205,14 @@ bool gpu_arena_create(struct gpu_arena **out, struct gpu *g, const char *name, s
     return true;
 }
 
+bool gpu_arena_create(struct gpu_arena **out, struct gpu *g, const char *name, struct err *e)
+{
+    return create_arena(out, g, name, &g->held, e);
+}
+
 bool gpu_arena_create_counting(struct gpu_arena **out, struct gpu *g, struct gpu_count *count, struct err *e)
 {
-    if (!gpu_arena_create(out, g, "counting", e))
-        return false;
-    (*out)->count = count;
-    return true;
+    return create_arena(out, g, "counting", count, e);
 }
 
 static bool counts(const struct gpu_arena *a)
@@ -237,6 +242,10 @@ void gpu_arena_destroy(struct gpu_arena **a)
         return;
     gpu_arena_reset(*a, 0);
     gpu_arena_trim(*a);
+    struct gpu_arena **link = &(*a)->count->arenas;
+    while (*link != *a)
+        link = &(*link)->next;
+    *link = (*a)->next;
     free((*a)->small.buffers);
     free((*a)->large.buffers);
     free(*a);
@@ -285,6 +294,8 @@ static bool push_buffer(struct gpu_arena *a, struct stack *s, uint64_t bytes, st
     struct gpu_count *c = a->count;
     if (!fits(c, bytes))
         gpu_arena_trim(a);
+    for (struct gpu_arena *other = c->arenas; other && !fits(c, bytes); other = other->next)
+        gpu_arena_trim(other);
     if (!fits(c, bytes))
         return no_room(a, bytes, "the limit is reached", e);
     if (s->n == s->cap) {

@@ -19,6 +19,7 @@ bool gpu_arena_create(struct gpu_arena **out, struct gpu *g, const char *name, s
 /* What arenas hold, now and at most so far, of what they may. Whole chunks count, and what an arena keeps for later. */
 struct gpu_count {
     uint64_t used, peak, limit; /* bytes */
+    struct gpu_arena *arenas;   /* all of them, linked */
 };
 /* An arena that counts: it does all that a real one does with the memory of `count`, and there is no memory. What may
  * be run on it, with commands that count too (gpu_cmd_count), is the code that allocates: so a plan says what a run
@@ -33,7 +34,7 @@ void gpu_arena_destroy(struct gpu_arena **a);
  * bind it in slices then. */
 bool gpu_alloc(struct gpu_arena *a, uint64_t bytes, struct gpu_view *out, struct err *e);
 /* Everything allocated after the mark is free again; the memory stays with the arena, which gives it back
- * when it needs room. The caller makes sure that no recorded or submitted work still uses it
+ * when it or another one needs room. The caller makes sure that no recorded or submitted work still uses it
  * (gpu_cmd_finish). mark 0 = everything. */
 typedef uint64_t gpu_mark;
 gpu_mark gpu_arena_mark(const struct gpu_arena *a);

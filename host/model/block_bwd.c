@@ -45,15 +45,6 @@ static void scratch_sizes(const struct model *m, uint32_t windows, unsigned part
     }
 }
 
-uint64_t bwd_scratch_bytes(const struct model *m, uint32_t windows, unsigned parts)
-{
-    uint64_t n[B_COUNT], bytes = 0;
-    scratch_sizes(m, windows, parts, n);
-    for (int i = 0; i < B_COUNT; i++)
-        bytes += round_up(n[i] * 4, GPU_ALLOC_ALIGN);
-    return bytes;
-}
-
 bool bwd_scratch_create(struct bwd_scratch *s, struct gpu_arena *arena, const struct model *m,
                         uint32_t windows, unsigned parts, struct err *e)
 {

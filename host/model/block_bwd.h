@@ -31,7 +31,6 @@ struct bwd_scratch {
     struct gpu_view wt;          /* the widest weight, transposed */
 };
 /* parts: BWD_ values that passes with this scratch may find. */
-uint64_t bwd_scratch_bytes(const struct model *m, uint32_t windows, unsigned parts);
 bool bwd_scratch_create(struct bwd_scratch *s, struct gpu_arena *arena, const struct model *m,
                         uint32_t windows, unsigned parts, struct err *e);
 

@@ -28,16 +28,6 @@ static void scratch_cols(const struct model *m, enum scratch_use use, uint32_t c
     cols[S_K_RAW] = raw ? m->rows[LINEAR_K] : 0;
 }
 
-uint64_t block_scratch_bytes(const struct model *m, uint32_t windows, enum scratch_use use)
-{
-    uint32_t cols[S_COUNT];
-    scratch_cols(m, use, cols);
-    uint64_t bytes = 0;
-    for (int i = 0; i < S_COUNT; i++)
-        bytes += round_up((uint64_t)windows * m->ctx * cols[i] * 4, GPU_ALLOC_ALIGN);
-    return bytes;
-}
-
 bool block_scratch_create(struct block_scratch *s, struct gpu_arena *arena, const struct model *m,
                           uint32_t windows, enum scratch_use use, struct err *e)
 {
@@ -55,17 +45,34 @@ bool block_scratch_create(struct block_scratch *s, struct gpu_arena *arena, cons
     return true;
 }
 
+/* What scratch is counted for. */
+struct room {
+    const struct model *m;
+    uint64_t bytes;
+};
+
+static bool scratch_fits(void *ctx, uint32_t windows)
+{
+    const struct room *r = ctx;
+    struct gpu_count count = {.limit = r->bytes};
+    struct gpu_arena *arena = NULL;
+    struct block_scratch s;
+    bool ok = gpu_arena_create_counting(&arena, r->m->gpu, &count, NULL) &&
+              block_scratch_create(&s, arena, r->m, windows, SCRATCH_FORWARD, NULL);
+    gpu_arena_destroy(&arena);
+    return ok;
+}
+
 uint32_t block_scratch_windows(const struct model *m, uint64_t bytes, uint32_t at_most)
 {
+    struct room room = {m, bytes};
     uint32_t cols[S_COUNT];
     scratch_cols(m, SCRATCH_FORWARD, cols);
     uint64_t widest = 0;
     for (int i = 0; i < S_COUNT; i++)
         widest = max_u64(widest, cols[i]);
     uint64_t n = min_u64(at_most, gpu_info(m->gpu)->max_range / (widest * m->ctx * 4));
-    while (n > 1 && block_scratch_bytes(m, (uint32_t)n, SCRATCH_FORWARD) > bytes)
-        n--;
-    return (uint32_t)max_u64(1, n);
+    return (uint32_t)max_u64(1, most_that_fits((uint32_t)n, scratch_fits, &room));
 }
 
 /* ---- single steps over [rows, cols], in row tiles that one binding holds ------------------------------- */

@@ -20,12 +20,10 @@ struct block_scratch {
 };
 /* Forward alone: act takes gate's memory, q and k are normed in place. For training they are kept apart. */
 enum scratch_use { SCRATCH_FORWARD, SCRATCH_TRAIN };
-uint64_t block_scratch_bytes(const struct model *m, uint32_t windows, enum scratch_use use);
 bool block_scratch_create(struct block_scratch *s, struct gpu_arena *arena, const struct model *m,
                           uint32_t windows, enum scratch_use use, struct err *e);
-/* How many windows of forward scratch fit the given bytes and the view limit (each scratch matrix within
- * max_range), at least 1.
- */
+/* How many windows of forward scratch fit the given bytes (UINT64_MAX: any) and the view limit (each scratch matrix
+ * within max_range), at least 1: counted. */
 uint32_t block_scratch_windows(const struct model *m, uint64_t bytes, uint32_t at_most);
 
 /* y[rows, cols] = x * w / rms(x), also in place; walks row tiles. */

@@ -123,7 +123,15 @@ enum acts_tier acts_tier_for(const struct acts_options *o, uint64_t bytes)
     return bytes <= o->device_bytes ? ACTS_DEVICE : bytes <= o->host_bytes ? ACTS_HOST : ACTS_FILE;
 }
 
-static bool create_device(struct acts *a, uint64_t chunk_bytes, struct err *e)
+struct acts_options acts_in(enum acts_tier tier, const char *spill_dir)
+{
+    return (struct acts_options){.device_bytes = tier == ACTS_DEVICE ? UINT64_MAX : 0,
+                                 .host_bytes = tier == ACTS_HOST ? UINT64_MAX : 0,
+                                 .spill_dir = spill_dir};
+}
+
+/* Chunks of the arena. */
+static bool alloc_chunks(struct acts *a, struct gpu_arena *arena, uint64_t chunk_bytes, struct err *e)
 {
     uint64_t most = gpu_info(a->m->gpu)->max_alloc;
     if (chunk_bytes)
@@ -135,14 +143,20 @@ static bool create_device(struct acts *a, uint64_t chunk_bytes, struct err *e)
     a->chunks = calloc(n, sizeof *a->chunks);
     if (!a->chunks)
         return err_nomem(e, "the list of hidden states", n * sizeof *a->chunks);
-    if (!gpu_arena_create(&a->arena, a->m->gpu, "hidden states", e))
-        return false;
     for (a->n_chunks = 0; a->n_chunks < n; a->n_chunks++) {
         uint64_t left = a->n_windows - (uint64_t)a->n_chunks * a->per_chunk;
-        if (!gpu_alloc(a->arena, min_u64(left, a->per_chunk) * a->window_bytes, &a->chunks[a->n_chunks], e))
+        if (!gpu_alloc(arena, min_u64(left, a->per_chunk) * a->window_bytes, &a->chunks[a->n_chunks], e))
             return false;
     }
     return true;
+}
+
+bool acts_count(struct model *m, uint32_t n_windows, struct gpu_arena *counting, struct err *e)
+{
+    struct acts a = {.m = m, .n_windows = n_windows, .window_bytes = acts_bytes(m, 1)};
+    bool ok = alloc_chunks(&a, counting, 0, e);
+    free(a.chunks);
+    return ok;
 }
 
 bool acts_create(struct acts **out, struct model *m, uint32_t n_windows, const struct acts_options *o,
@@ -159,7 +173,7 @@ bool acts_create(struct acts **out, struct model *m, uint32_t n_windows, const s
     a->tier = acts_tier_for(o, bytes);
     bool ok = true;
     if (a->tier == ACTS_DEVICE) {
-        ok = create_device(a, o->chunk_bytes, e);
+        ok = gpu_arena_create(&a->arena, m->gpu, "hidden states", e) && alloc_chunks(a, a->arena, o->chunk_bytes, e);
     } else if (a->tier == ACTS_HOST) {
         a->host = malloc((size_t)bytes);
         ok = a->host || err_nomem(e, "hidden states", bytes);

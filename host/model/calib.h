@@ -37,8 +37,11 @@ struct acts_options {
 enum acts_tier { ACTS_DEVICE, ACTS_HOST, ACTS_FILE };
 /* Bytes they take. */
 uint64_t acts_bytes(const struct model *m, uint32_t n_windows);
-/* Where they would go (for the plan). */
 enum acts_tier acts_tier_for(const struct acts_options *o, uint64_t bytes);
+/* All of them in that place. */
+struct acts_options acts_in(enum acts_tier tier, const char *spill_dir);
+/* Takes what they take on the device from an arena of theirs alone, which counts: for whoever plans. */
+bool acts_count(struct model *m, uint32_t n_windows, struct gpu_arena *counting, struct err *e);
 bool acts_create(struct acts **out, struct model *m, uint32_t n_windows, const struct acts_options *o,
                  struct err *e);
 void acts_destroy(struct acts **a);

@@ -26,12 +26,6 @@ static uint32_t tile_rows(const struct model *m)
     return (uint32_t)min_u64(vocab, max_u64(64, rows));
 }
 
-uint64_t head_bytes(const struct model *m, enum head_use use)
-{
-    uint64_t one = round_up((uint64_t)tile_rows(m) * m->cfg->hidden_size * 4, GPU_ALLOC_ALIGN);
-    return use == HEAD_TRAIN ? 2 * one : one;
-}
-
 /* Vocabulary rows [v, v + n) into w. */
 static bool load(const struct head *h, uint32_t v, uint32_t n, struct err *e)
 {

@@ -15,8 +15,6 @@ struct head {
     uint32_t rows;      /* of the vocabulary that w holds at a time; all of it: resident */
 };
 bool head_is_resident(const struct model *m);
-/* Bytes that head_create takes from its arena. */
-uint64_t head_bytes(const struct model *m, enum head_use use);
 bool head_create(struct head *h, struct gpu_arena *arena, struct model *m, enum head_use use, struct err *e);
 /* Rows of logits to hold at once, of `rows`, for each of `sides` models: a multiple of 64 unless it is all of
  * them. With a streamed head, more rows mean fewer passes over it. */

@@ -54,8 +54,6 @@ const char *model_linear_name(uint32_t layer, enum linear_id id, char *out, size
 /* "q_proj". */
 const char *linear_short_name(enum linear_id id);
 
-/* Device bytes that model_load_block takes from its arena. */
-uint64_t model_block_bytes(const struct model *m);
 /* Weights of a block's linears: multiply-adds of its products, for each token. */
 double model_block_products(const struct model *m);
 /* Bytes of the embedding or head in f32, [vocab, hidden]. */

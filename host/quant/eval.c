@@ -110,7 +110,7 @@ static double block_work(const struct eval *ev, const struct model *m, uint32_t 
 
 static double load_work(const struct eval *ev, const struct model *m)
 {
-    return (double)model_block_bytes(m) / 4 * (ev->speed.measured ? ev->speed.load : SECONDS_PER_LOAD);
+    return model_block_products(m) * (ev->speed.measured ? ev->speed.load : SECONDS_PER_LOAD);
 }
 
 static double head_work(const struct eval *ev, const struct model *m, uint32_t windows)
@@ -203,13 +203,18 @@ static bool fail_in(const char *label, uint32_t layer, struct err *e)
     return e && e->kind == ERR_STOPPED ? false : err_context(e, "%smodel.layers.%" PRIu32, label, layer);
 }
 
+static bool alloc_blocks(struct eval *ev, struct side *s, struct block_scratch *scratch, struct gpu_view *staging,
+                         struct err *e)
+{
+    return block_scratch_create(scratch, ev->scratch, s->m, ev->batch, SCRATCH_FORWARD, e) &&
+           gpu_alloc(ev->scratch, acts_bytes(s->m, ev->batch), staging, e);
+}
+
 static bool run_blocks(struct eval *ev, struct side *s, struct err *e)
 {
     struct block_scratch scratch;
     struct gpu_view staging;
-    bool ok = block_scratch_create(&scratch, ev->scratch, s->m, ev->batch, SCRATCH_FORWARD, e) &&
-              gpu_alloc(ev->scratch, acts_bytes(s->m, ev->batch), &staging, e) &&
-              acts_embed(s->acts, &ev->w, ev->batch, staging, e);
+    bool ok = alloc_blocks(ev, s, &scratch, &staging, e) && acts_embed(s->acts, &ev->w, ev->batch, staging, e);
     for (uint32_t layer = 0; ok && layer < s->m->cfg->num_layers; layer++)
         ok = run_block(ev, s, layer, &scratch, staging, e) || fail_in(s->label, layer, e);
     if (!ok || !gpu_cmd_finish(ev->cmd, e))
@@ -242,17 +247,6 @@ static uint32_t logit_rows(const struct eval *ev)
     return head_logit_rows(ev->side[0].m, resident, (unsigned)ev->sides, (uint64_t)ev->batch * ev->w.ctx);
 }
 
-static uint64_t head_need(const struct eval *ev)
-{
-    uint64_t bytes = 0;
-    for (int i = 0; i < ev->sides; i++) {
-        const struct model *m = ev->side[i].m;
-        bytes += head_bytes(m, HEAD_FORWARD) + 2 * acts_bytes(m, ev->batch) +
-                 (uint64_t)logit_rows(ev) * m->cfg->vocab_size * 4;
-    }
-    return bytes;
-}
-
 static bool head_alloc(struct eval *ev, struct head_scratch *h, struct err *e)
 {
     uint64_t tokens = (uint64_t)ev->batch * ev->w.ctx;
@@ -269,8 +263,12 @@ static bool head_alloc(struct eval *ev, struct head_scratch *h, struct err *e)
              gpu_alloc(ev->scratch, (uint64_t)h->logit_rows * s->m->cfg->vocab_size * 4, &h->logits[i], e) &&
              gpu_alloc(ev->scratch, tokens * 4, &h->nll[i], e);
     }
-    if (!ok)
-        return false;
+    return ok;
+}
+
+static bool head_alloc_host(const struct eval *ev, struct head_scratch *h, struct err *e)
+{
+    uint64_t tokens = (uint64_t)ev->batch * ev->w.ctx;
     h->host_targets = malloc(tokens * sizeof *h->host_targets);
     h->host = malloc(tokens * 4 * sizeof *h->host);
     return (h->host_targets && h->host) || err_nomem(e, "the scores of a batch", tokens * 20);
@@ -370,7 +368,7 @@ static bool run_head(struct eval *ev, struct err *e)
     ev->windows = 0;
     eta_begin(&ev->eta, WORK_HEAD, work, os_now_ns());
     progress_meter(&ev->watch, 0);
-    bool ok = tell(ev, "logits", 0, 0, e) && head_alloc(ev, &h, e);
+    bool ok = tell(ev, "logits", 0, 0, e) && head_alloc(ev, &h, e) && head_alloc_host(ev, &h, e);
     for (uint32_t w = 0; ok && w < ev->w.n; w += ev->batch) {
         uint32_t n = (uint32_t)min_u64(ev->batch, ev->w.n - w);
         ok = head_batch(ev, &h, w, n, e) && advance(ev, w + n, "logits", 0, 0, e);
@@ -384,6 +382,48 @@ static bool run_head(struct eval *ev, struct err *e)
 
 /* ---- set-up -------------------------------------------------------------------------------------------- */
 
+/* All that the blocks, the measurement and the head take, on arenas that count. */
+static bool count_work(struct eval *ev, struct err *e)
+{
+    struct head_scratch h = {0};
+    bool ok = true;
+    for (int i = 0; ok && i < ev->sides; i++) {
+        struct block_scratch scratch;
+        struct block_weights b;
+        struct gpu_view staging;
+        ok = (i > 0 || speed_count_forward(ev->side[0].m, ev->batch, ev->scratch, e)) &&
+             alloc_blocks(ev, &ev->side[i], &scratch, &staging, e) &&
+             model_load_block(ev->side[i].m, 0, ev->weights, &b, e);
+        gpu_arena_reset(ev->weights, 0);
+        gpu_arena_reset(ev->scratch, 0);
+        gpu_arena_trim(ev->weights);
+        gpu_arena_trim(ev->scratch);
+    }
+    return ok && head_alloc(ev, &h, e);
+}
+
+/* Whether the device has room for all hidden states, beside whatever else it takes. */
+static bool acts_fit(const struct eval *ev)
+{
+    struct gpu_count count = {.used = gpu_memory_used(ev->gpu), .limit = gpu_info(ev->gpu)->mem_limit};
+    struct eval as_if = *ev;
+    struct gpu_arena *acts[2] = {NULL, NULL};
+    bool ok = true;
+    gpu_cmd_count(ev->cmd, GPU_COUNT_MEMORY);
+    for (int i = 0; ok && i < ev->sides; i++)
+        ok = gpu_arena_create_counting(&acts[i], ev->gpu, &count, NULL) &&
+             acts_count(ev->side[i].m, ev->w.n, acts[i], NULL);
+    as_if.scratch = as_if.weights = NULL;
+    ok = ok && gpu_arena_create_counting(&as_if.scratch, ev->gpu, &count, NULL) &&
+         gpu_arena_create_counting(&as_if.weights, ev->gpu, &count, NULL) && count_work(&as_if, NULL);
+    gpu_cmd_count(ev->cmd, GPU_COUNT_NOTHING);
+    gpu_arena_destroy(&as_if.scratch);
+    gpu_arena_destroy(&as_if.weights);
+    for (int i = 0; i < ev->sides; i++)
+        gpu_arena_destroy(&acts[i]);
+    return ok;
+}
+
 /* Batch size and the place of the hidden states, from what the device has left. */
 static bool make_room(struct eval *ev, struct err *e)
 {
@@ -391,21 +431,12 @@ static bool make_room(struct eval *ev, struct err *e)
     uint64_t used = gpu_memory_used(ev->gpu), left = info->mem_limit > used ? info->mem_limit - used : 0;
     uint32_t tokens = info->caps & GPU_CAP_CPU ? BATCH_TOKENS_CPU : BATCH_TOKENS_GPU;
     ev->batch = (uint32_t)min_u64(ev->w.n, max_u64(1, tokens / ev->w.ctx));
-    uint64_t blocks = 0, all = 0;
     for (int i = 0; i < ev->sides; i++)
         ev->batch = block_scratch_windows(ev->side[i].m, left / 4, ev->batch);
-    for (int i = 0; i < ev->sides; i++) {
-        const struct model *m = ev->side[i].m;
-        blocks = max_u64(blocks, model_block_bytes(m) + block_scratch_bytes(m, ev->batch, SCRATCH_FORWARD) +
-                                     acts_bytes(m, ev->batch));
-        all += acts_bytes(m, ev->w.n);
-    }
-    uint64_t need = max_u64(blocks, head_need(ev));
-    left = left > need ? (left - need) / 10 * 9 : 0; /* chunks and alignment take a little */
-    bool device = all <= left;
+    bool device = acts_fit(ev);
     for (int i = 0; i < ev->sides; i++) {
         struct acts_options o = {
-            .device_bytes = device ? left : 0,
+            .device_bytes = device ? UINT64_MAX : 0,
             .host_bytes = os_memory_available() / 2 / (unsigned)ev->sides,
             .spill_dir = ev->o->spill_dir,
         };

@@ -22,14 +22,6 @@ static uint32_t search_columns(const struct quant_spec *spec)
     return spec->type->super ? spec->type->super : spec->group;
 }
 
-uint64_t gptq_scratch_bytes(uint32_t rows, uint32_t cols, const struct quant_spec *spec)
-{
-    uint64_t square = (uint64_t)cols * cols * 4, matrix = (uint64_t)rows * cols * 4;
-    uint64_t factor = 2 * square + (uint64_t)cols * (256 * 2 + 8),
-             err = (uint64_t)rows * min_u64(search_columns(spec), SEGMENT_MAX) * 4;
-    return max_u64(factor + err, 2 * matrix + (uint64_t)rows * 4) + 4096;
-}
-
 /* r <- the factor of H with its dead inputs set to 1 and damping added; raised until it works. */
 static bool factor(struct gpu_cmd *cmd, struct gpu_view h, uint32_t n, const float *diag, float damp,
                    struct gpu_arena *scratch, struct gpu_view r, struct gptq_facts *facts, struct err *e)

@@ -21,11 +21,6 @@ static uint32_t level_count(const struct quant_type *t)
     return relative_levels(t) ? GUMBEL_LEVELS : (uint32_t)(t->hi - t->lo + 1);
 }
 
-uint32_t gumbel_bytes_per_weight(const struct quant_type *t)
-{
-    return 4 * 2 * level_count(t);
-}
-
 double gumbel_rate(const struct gumbel_options *o, uint32_t t)
 {
     double f = o->steps > 1 ? (double)t / (o->steps - 1) : 0;

@@ -23,8 +23,6 @@ struct gumbel_state {
     struct gpu_view smom;        /* [rows, planes, groups] */
 };
 
-/* Bytes of logits and momenta per weight. */
-uint32_t gumbel_bytes_per_weight(const struct quant_type *t);
 /* Rows [row0, row0 + rows) of q: geometry, codes and scales from there (row0 a multiple of 64 or 0), logits
  * and momenta from the arena. The caller sets o, seed, tensor, w, grad, soft and origin. */
 bool gumbel_create(struct gumbel_state *s, struct gpu_arena *arena, const struct qmatrix *q, uint32_t row0,

@@ -2,15 +2,10 @@
 
 #include "host/gpu/gpu_gemm.h"
 
-uint64_t hessian_bytes(uint32_t n, bool with_held)
-{
-    return (with_held ? 2 : 1) * (uint64_t)n * n * sizeof(float);
-}
-
 bool hessian_create(struct hessian *h, struct gpu_cmd *cmd, struct gpu_arena *arena, uint32_t n,
                     bool with_held, struct err *e)
 {
-    uint64_t bytes = hessian_bytes(n, false);
+    uint64_t bytes = (uint64_t)n * n * sizeof(float);
     *h = (struct hessian){.n = n};
     if (!gpu_alloc(arena, bytes, &h->train, e))
         return false;
@@ -21,6 +16,12 @@ bool hessian_create(struct hessian *h, struct gpu_cmd *cmd, struct gpu_arena *ar
         gpu_fill(cmd, h->held, 0);
     }
     return true;
+}
+
+bool hessian_create_diagonal(struct hessian *h, struct gpu_view *diag, struct gpu_cmd *cmd, struct gpu_arena *arena,
+                             uint32_t n, struct err *e)
+{
+    return hessian_create(h, cmd, arena, n, false, e) && gpu_alloc(arena, n * 4ull, diag, e);
 }
 
 void hessian_add(struct gpu_cmd *cmd, struct gpu_view sum, struct gpu_view x, uint32_t tokens, uint32_t n,

@@ -43,7 +43,7 @@ enum { WORK_LOAD, WORK_FORWARD, WORK_HEAD };
 
 static double load_work(const struct collect *c)
 {
-    return (double)model_block_bytes(c->m) / 4 * (c->speed.measured ? c->speed.load : SECONDS_PER_LOAD);
+    return model_block_products(c->m) * (c->speed.measured ? c->speed.load : SECONDS_PER_LOAD);
 }
 
 static double block_work(const struct collect *c)
@@ -177,7 +177,38 @@ static bool run_head(struct collect *c, struct err *e)
     return take(c, c->m->cfg->tie_word_embeddings ? "model.embed_tokens" : "lm_head", INPUT_ATTN, e);
 }
 
-/* Batch size, scratch, and the place of the hidden states, from what the device has left. */
+static bool alloc_scratch(struct collect *c, struct err *e)
+{
+    bool ok = block_scratch_create(&c->s, c->scratch, c->m, c->batch, SCRATCH_FORWARD, e) &&
+              gpu_alloc(c->scratch, acts_bytes(c->m, c->batch), &c->staging, e);
+    for (int i = 0; ok && i < INPUT_COUNT; i++)
+        ok = gpu_alloc(c->scratch, input_width((enum input)i, c->m->cfg) * 4ull, &c->sums[i], e);
+    return ok;
+}
+
+/* Whether the device has room for all hidden states, beside the measurement, then a block and the scratch. */
+static bool acts_fit(const struct collect *c)
+{
+    struct gpu *gpu = gpu_cmd_gpu(c->cmd);
+    struct gpu_count count = {.used = gpu_memory_used(gpu), .limit = gpu_info(gpu)->mem_limit};
+    struct collect as_if = *c;
+    struct block_weights b;
+    struct gpu_arena *acts = NULL;
+    as_if.scratch = as_if.weights = NULL;
+    gpu_cmd_count(c->cmd, GPU_COUNT_MEMORY);
+    bool ok = gpu_arena_create_counting(&acts, gpu, &count, NULL) && acts_count(c->m, c->w.n, acts, NULL) &&
+              gpu_arena_create_counting(&as_if.scratch, gpu, &count, NULL) &&
+              gpu_arena_create_counting(&as_if.weights, gpu, &count, NULL) &&
+              speed_count_forward(c->m, c->batch, as_if.weights, NULL) && alloc_scratch(&as_if, NULL) &&
+              model_load_block(c->m, 0, as_if.weights, &b, NULL);
+    gpu_cmd_count(c->cmd, GPU_COUNT_NOTHING);
+    gpu_arena_destroy(&as_if.scratch);
+    gpu_arena_destroy(&as_if.weights);
+    gpu_arena_destroy(&acts);
+    return ok;
+}
+
+/* Batch size and the place of the hidden states, from what the device has left. */
 static bool make_room(struct collect *c, struct err *e)
 {
     struct gpu *gpu = gpu_cmd_gpu(c->cmd);
@@ -186,19 +217,12 @@ static bool make_room(struct collect *c, struct err *e)
     uint32_t tokens = info->caps & GPU_CAP_CPU ? BATCH_TOKENS_CPU : BATCH_TOKENS_GPU;
     c->batch = (uint32_t)min_u64(c->w.n, max_u64(1, tokens / c->w.ctx));
     c->batch = block_scratch_windows(c->m, left / 4, c->batch);
-    uint64_t need = model_block_bytes(c->m) + block_scratch_bytes(c->m, c->batch, SCRATCH_FORWARD) +
-                    acts_bytes(c->m, c->batch);
     struct acts_options o = {
-        .device_bytes = left > need ? (left - need) / 10 * 9 : 0, /* chunks and alignment take a little */
+        .device_bytes = acts_fit(c) ? UINT64_MAX : 0,
         .host_bytes = os_memory_available() / 2,
         .spill_dir = c->o->spill_dir,
     };
-    bool ok = acts_create(&c->acts, c->m, c->w.n, &o, e) &&
-              block_scratch_create(&c->s, c->scratch, c->m, c->batch, SCRATCH_FORWARD, e) &&
-              gpu_alloc(c->scratch, acts_bytes(c->m, c->batch), &c->staging, e);
-    for (int i = 0; ok && i < INPUT_COUNT; i++)
-        ok = gpu_alloc(c->scratch, input_width((enum input)i, c->m->cfg) * 4ull, &c->sums[i], e);
-    return ok;
+    return acts_create(&c->acts, c->m, c->w.n, &o, e);
 }
 
 static bool load_text(struct collect *c, const struct checkpoint *ck, struct err *e)
@@ -220,7 +244,7 @@ static bool run(struct collect *c, const struct checkpoint *ck, struct err *e)
     if (!load_text(c, ck, e) || !model_open(&c->m, c->cmd, ck, c->o->ctx, e) ||
         !gpu_arena_create(&c->scratch, gpu, "scratch", e) ||
         !gpu_arena_create(&c->weights, gpu, "block", e) || !make_room(c, e) || !expect(c, e) ||
-        !acts_embed(c->acts, &c->w, c->batch, c->staging, e))
+        !alloc_scratch(c, e) || !acts_embed(c->acts, &c->w, c->batch, c->staging, e))
         return false;
     for (uint32_t layer = 0; layer < c->m->cfg->num_layers; layer++)
         if (!run_block(c, layer, e))

@@ -201,25 +201,19 @@ static bool open_store(struct job *j, struct err *e)
 static bool embed_windows(struct job *j, struct err *e)
 {
     bool student = j->blocks_whole < j->plan.n_layers || job_importance_ahead(j);
-    struct acts_options tiers = {.device_bytes = j->plan.acts_device_bytes,
-                                 .host_bytes = j->plan.acts_host_bytes,
-                                 .spill_dir = j->work_dir};
+    const enum acts_tier where[2] = {j->plan.student_acts, j->plan.teacher_acts};
     struct acts **sets[2] = {student ? &j->acts : NULL, plan_teacher(j->o) ? &j->targets : NULL};
     gpu_mark mark = gpu_arena_mark(j->scratch);
     struct gpu_view staging;
-    uint64_t batch = (uint64_t)j->plan.batch_windows * j->plan.ctx * j->m->cfg->hidden_size * 4;
-    bool ok = gpu_alloc(j->scratch, batch, &staging, e);
+    bool ok = gpu_alloc(j->scratch, acts_bytes(j->m, j->plan.batch_windows), &staging, e);
     for (int i = 0; ok && i < 2; i++) {
+        struct acts_options o = acts_in(where[i], j->work_dir);
         if (!sets[i])
             continue;
         /* The student reads the refined file's embedding. */
-        ok = acts_create(sets[i], i == 0 && j->refined ? j->refined : j->m, j->plan.samples, &tiers, e) &&
+        ok = acts_create(sets[i], i == 0 && j->refined ? j->refined : j->m, j->plan.samples, &o, e) &&
              acts_embed(*sets[i], &j->windows, j->plan.batch_windows, staging, e) &&
              gpu_cmd_finish(j->cmd, e);
-        if (ok && acts_where(*sets[i]) == ACTS_DEVICE)
-            tiers.device_bytes -= j->plan.acts_bytes;
-        else if (ok && acts_where(*sets[i]) == ACTS_HOST)
-            tiers.host_bytes -= j->plan.acts_bytes;
     }
     gpu_arena_reset(j->scratch, mark);
     return ok;

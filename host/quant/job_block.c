@@ -13,7 +13,7 @@
 #include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
-#include "host/model/block_fwd.h"
+#include "host/quant/batch.h"
 #include "host/quant/job_internal.h"
 #include "host/quant/qkernels.h"
 #include "host/quant/quant_linear.h"
@@ -24,24 +24,6 @@ const struct stage stages[2] = {{LINEAR_Q, LINEAR_GATE, LINEAR_O, STAGE_ATTN},
 
 /* ---- forward passes --------------------------------------------------------------------------------------
  */
-
-/* One batch's device memory. */
-struct batch {
-    struct block_scratch s;
-    struct gpu_view hidden;     /* [T, hidden]: staging for activations that live elsewhere */
-    struct gpu_view transposed; /* [widest input, T] */
-};
-
-static bool batch_create(struct job *j, struct batch *b, struct err *e)
-{
-    const struct model *m = j->m;
-    uint64_t tokens = (uint64_t)j->plan.batch_windows * j->plan.ctx, wide = 0;
-    for (int i = 0; i < LINEAR_COUNT; i++)
-        wide = max_u64(wide, m->cols[i]);
-    return block_scratch_create(&b->s, j->scratch, m, j->plan.batch_windows, SCRATCH_FORWARD, e) &&
-           gpu_alloc(j->scratch, tokens * m->cfg->hidden_size * 4, &b->hidden, e) &&
-           gpu_alloc(j->scratch, tokens * wide * 4, &b->transposed, e);
-}
 
 /* Adds windows [w0, w0+n) to a Hessian: the first samples - holdout windows teach, the others judge. */
 static void gather(struct job *j, const struct hessian *h, struct gpu_view x, uint32_t w0, uint32_t n,
@@ -95,7 +77,7 @@ static bool run_pass(struct job *j, const struct stage *s, enum pass pass, struc
 {
     gpu_mark mark = gpu_arena_mark(j->scratch);
     struct batch b;
-    bool ok = batch_create(j, &b, e);
+    bool ok = batch_create(&b, j->scratch, j->m, j->plan.batch_windows, e);
     if (pass == PASS_INPUTS)
         job_begin(j, WORK_HESSIAN, job_hessian_work(j, s));
     else
@@ -209,7 +191,7 @@ static bool stage_linears(struct job *j, const struct stage *s, struct plan_item
 {
     struct hessian h[2];
     bool held = j->plan.holdout > 0, ok = true;
-    if (job_gathers(j, s, items)) {
+    if (stage_gathers(j->o, s, items)) {
         job_detail(j, s->half == STAGE_ATTN ? "attention inputs" : "feed-forward inputs");
         ok = hessian_create(&h[0], j->cmd, j->hess, j->m->cols[s->first], held, e) &&
              hessian_create(&h[1], j->cmd, j->hess, j->m->cols[s->wide], held, e) &&
@@ -329,7 +311,7 @@ static bool diagonal_hessian(struct job *j, const struct plan_item *item, struct
     float *mean = malloc(n * sizeof *mean);
     if (!mean)
         return err_nomem(e, "a Hessian's diagonal", n * sizeof *mean);
-    bool ok = hessian_create(h, j->cmd, j->hess, n, false, e) && gpu_alloc(j->hess, n * 4ull, &diag, e);
+    bool ok = hessian_create_diagonal(h, &diag, j->cmd, j->hess, n, e);
     double even = 0;
     for (uint32_t c = 0; c < n; c++)
         even += (double)x->sums[c] / x->count / n;

@@ -6,6 +6,7 @@
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/model/block_fwd.h"
+#include "host/quant/batch.h"
 #include "host/quant/job_internal.h"
 #include "host/quant/qkernels.h"
 #include "host/quant/refine.h"
@@ -141,28 +142,26 @@ bool job_importance_ahead(struct job *j)
 static bool sum_squares(struct job *j, struct err *e)
 {
     uint32_t hidden = j->m->cfg->hidden_size, teach = j->plan.samples - j->plan.holdout;
-    uint64_t bytes = (uint64_t)j->plan.batch_windows * j->plan.ctx * hidden * 4;
     gpu_mark mark = gpu_arena_mark(j->scratch);
-    struct gpu_view staging, normed, sums;
-    bool ok = gpu_alloc(j->scratch, bytes, &staging, e) && gpu_alloc(j->scratch, bytes, &normed, e) &&
-              gpu_alloc(j->scratch, hidden * sizeof(float), &sums, e);
+    struct norm_batch b;
+    bool ok = norm_batch_create(&b, j->scratch, j->m, j->plan.batch_windows, e);
     if (ok)
-        gpu_fill(j->cmd, sums, 0);
+        gpu_fill(j->cmd, b.sums, 0);
     job_begin(j, WORK_FORWARD, 0);
     for (uint32_t w0 = 0; ok && w0 < teach; w0 += j->plan.batch_windows) {
         uint32_t n = (uint32_t)min_u64(j->plan.batch_windows, teach - w0), rows = n * j->plan.ctx;
         struct gpu_view x;
-        ok = acts_get(j->acts, w0, n, staging, &x, e);
+        ok = acts_get(j->acts, w0, n, b.hidden, &x, e);
         if (!ok)
             break;
-        block_rmsnorm(j->m, x, j->m->final_norm, normed, rows, hidden);
+        block_rmsnorm(j->m, x, j->m->final_norm, b.normed, rows, hidden);
         q_col_sumsq(j->cmd,
-                    &(struct col_sumsq_args){.x = normed, .sums = sums, .rows = rows, .cols = hidden});
+                    &(struct col_sumsq_args){.x = b.normed, .sums = b.sums, .rows = rows, .cols = hidden});
         gpu_cmd_flush(j->cmd);
         struct told t = {"calibrate", (double)(w0 + n) / teach, 0, 0, NAN, "windows", w0 + n};
         ok = job_tell(j, &t, e);
     }
-    ok = ok && gpu_download(j->cmd, sums, j->head_importance, hidden * sizeof(float), e);
+    ok = ok && gpu_download(j->cmd, b.sums, j->head_importance, hidden * sizeof(float), e);
     ok = gpu_cmd_finish(j->cmd, ok ? e : NULL) && ok;
     job_end(j);
     gpu_arena_reset(j->scratch, mark);

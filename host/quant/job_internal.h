@@ -86,7 +86,7 @@ void job_judge_prediction(const struct job *j);
 double job_half_work(const struct job *j, const struct stage *s);
 /* Of the same with Hessians; whether a stage takes them. */
 double job_hessian_work(const struct job *j, const struct stage *s);
-bool job_gathers(const struct job *j, const struct stage *s, const struct plan_item *items);
+bool stage_gathers(const struct quantize_options *o, const struct stage *s, const struct plan_item *items);
 /* Of a linear's weights on their way to the device; of its start; of learning alone. 0 where it is kept. */
 double job_load_work(const struct job *j, const struct plan_item *i);
 double job_round_work(const struct job *j, const struct plan_item *i);

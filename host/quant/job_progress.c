@@ -42,11 +42,11 @@ double job_half_work(const struct job *j, const struct stage *s)
     return j->plan.samples * half_forward(j, s);
 }
 
-bool job_gathers(const struct job *j, const struct stage *s, const struct plan_item *items)
+bool stage_gathers(const struct quantize_options *o, const struct stage *s, const struct plan_item *items)
 {
     bool any = false;
     for (int id = s->first; id < (int)s->end; id++)
-        any = any || plan_needs_hessian(j->o, &items[id]);
+        any = any || plan_needs_hessian(o, &items[id]);
     return any;
 }
 
@@ -155,7 +155,7 @@ static void block_work(const struct job *j, uint32_t layer, double by_kind[ETA_K
         const struct stage *s = &stages[i];
         /* For its results, and for the teacher. */
         by_kind[WORK_FORWARD] += (1 + plan_teacher(j->o)) * job_half_work(j, s);
-        if (job_gathers(j, s, items))
+        if (stage_gathers(j->o, s, items))
             by_kind[WORK_HESSIAN] += job_hessian_work(j, s);
         by_kind[WORK_TRAIN] += job_tune_work(j, items, s->half);
     }

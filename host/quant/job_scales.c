@@ -43,19 +43,6 @@ bool job_scales_ahead(struct job *j)
     return plan_scales(j->o) && (!store_read_scales(j->store, &j->plan, &state) || !state.done);
 }
 
-/* Room for the blocks' inputs: what the targets leave. */
-static struct acts_options room_of(const struct job *j)
-{
-    struct acts_options room = {.device_bytes = j->plan.acts_device_bytes,
-                                .host_bytes = j->plan.acts_host_bytes,
-                                .spill_dir = j->work_dir};
-    if (acts_where(j->targets) == ACTS_DEVICE)
-        room.device_bytes -= j->plan.acts_bytes;
-    else if (acts_where(j->targets) == ACTS_HOST)
-        room.host_bytes -= j->plan.acts_bytes;
-    return room;
-}
-
 bool job_scales(struct job *j, struct stage_report *r, struct err *e)
 {
     struct scales_state state = {0};
@@ -84,7 +71,8 @@ bool job_scales(struct job *j, struct stage_report *r, struct err *e)
                             .store = j->store,
                             .block = j->block,
                             .scratch = j->scratch,
-                            .room = room_of(j),
+                            .codes_stay = j->plan.codes_stay,
+                            .room = acts_in(j->plan.kept_acts, j->work_dir),
                             .hooks = &hooks};
     bool ok = tune_scales(&t, r, e);
     job_clock(j, PHASE_SCALES, &clock);

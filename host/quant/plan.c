@@ -215,8 +215,9 @@ static bool check_disk(struct plan *p, const struct quantize_options *o, struct 
     uint64_t disk_out, disk_work, work_need = p->work_bytes;
     uint64_t free_out = os_disk_free(o->out_dir, &disk_out), free_work = os_disk_free(work, &disk_work);
     p->disk_free = free_out;
-    if (strcmp(p->acts_tier, "file") == 0)
-        work_need += p->acts_bytes + p->scale_acts_bytes;
+    if (strcmp(p->acts_tier, "none") != 0)
+        work_need += ((p->student_acts == ACTS_FILE) + (p->teacher_acts == ACTS_FILE)) * p->acts_bytes +
+                     (p->kept_acts == ACTS_FILE) * p->scale_acts_bytes;
     if (disk_out == disk_work)
         return disk_holds(p->out_bytes + work_need, free_out, "the output and its checkpoints,", o->out_dir,
                           "-o and --work", e);

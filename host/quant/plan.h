@@ -3,7 +3,7 @@
 #define QUANT_PLAN_H
 
 #include "formats/write_gguf.h"
-#include "host/model/model.h"
+#include "host/model/calib.h"
 #include "host/quant/options.h"
 
 /* Windows held out by default: an eighth of the samples, at most this many. */
@@ -63,9 +63,10 @@ struct plan {
     uint32_t ctx, samples;
     uint32_t holdout;    /* of the samples, how many windows only judge */
     uint64_t tune_bytes; /* optimiser state at a time */
-    uint64_t acts_bytes, acts_device_bytes,
-        acts_host_bytes;       /* of all windows, once; what each tier may take */
+    uint64_t acts_bytes;       /* of all windows, once */
     uint64_t scale_acts_bytes; /* of what the pass over scales keeps */
+    enum acts_tier student_acts, teacher_acts, kept_acts; /* where they go; kept: of the pass over scales */
+    bool codes_stay;           /* in that pass, all codes are on the device */
     double reach;              /* sum of the learning rates of one linear's logits, Hessian objective */
     double block_reach;        /* the same for the block objective; 0: it is not used */
     uint32_t block_steps;      /* optimiser steps of each half of a block */

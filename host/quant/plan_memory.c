@@ -1,11 +1,11 @@
-/* Where the device memory goes: the moments of a run that need most, and what is left for activations. */
+/* Where the device memory goes: how much a run takes at a time, chosen by rehearsing it (rehearse.h), and what is left
+ * for activations. */
 #include <string.h>
 
 #include "host/base/num.h"
 #include "host/model/block_fwd.h"
-#include "host/model/calib.h"
-#include "host/quant/hessian.h"
 #include "host/quant/plan.h"
+#include "host/quant/rehearse.h"
 #include "host/quant/tune_block.h"
 #include "host/quant/tune_scales.h"
 
@@ -15,162 +15,235 @@
 /* Of the memory left after weights and Hessians, what a forward batch and the optimiser may take. */
 #define BATCH_SHARE 0.25
 #define TUNE_SHARE  0.5
+/* Where all parts fit one by one and the whole does not, since what one leaves does not suit the next: sizes are chosen
+ * again for so much less. */
+#define TRIES     4
+#define TRY_SHARE 0.05
 /* Host memory for activations before they go to a scratch file. */
 #define HOST_ACTS_BYTES (3ull << 30)
 
-static void add_line(struct plan *p, const char *name, uint64_t bytes)
+/* A plan in the making. */
+struct sizing {
+    struct plan *p;
+    const struct model *m;
+    const struct quantize_options *o;
+    uint64_t limit;
+    struct rehearsal r;
+    enum run_part part; /* looked at */
+};
+
+/* ---- what does not fit -----------------------------------------------------------------------------------
+ */
+
+static const struct {
+    const char *what, *remedy;
+} parts[PART_COUNT] = {
+    [PART_LINEAR] = {"one block, its Hessians and the optimiser", "--method rtn, which needs the least"},
+    [PART_BATCH] = {"one block, its Hessians and one batch of windows", "--method rtn, which needs the least"},
+    [PART_HALF] = {"the block objective's optimiser and one window", "--effort fast, which needs less"},
+    [PART_SCALES] = {"the last pass over scales and one window", "--scale-epochs 0, which leaves it out"},
+};
+
+static bool part_fits_not(void *ctx, uint32_t mib)
 {
-    if (bytes && p->n_lines < sizeof p->lines / sizeof *p->lines)
-        p->lines[p->n_lines++] = (struct memory_line){name, bytes};
+    struct sizing *s = ctx;
+    struct rehearsal r;
+    return !rehearse_part(&r, s->p, s->m, s->o, s->part, (uint64_t)mib << 20, NULL);
 }
 
-static bool too_small(const char *what, const char *remedy, uint64_t need, uint64_t limit, struct err *e)
+/* e: of the allocation that failed. Of all parts that do not fit, the one that needs most: so much is enough. */
+static bool too_small(struct sizing *s, struct err *e)
 {
+    const uint32_t most = 1u << 24; /* MiB */
+    uint32_t need = 0;
+    enum run_part of = PART_COUNT;
+    for (int part = 0; part < PART_COUNT; part++) {
+        struct rehearsal r;
+        s->part = (enum run_part)part;
+        if (rehearse_part(&r, s->p, s->m, s->o, s->part, s->limit, NULL))
+            continue;
+        uint32_t mib = most_that_fits(most, part_fits_not, s);
+        if (mib >= need) {
+            need = mib;
+            of = s->part;
+        }
+    }
+    if (of == PART_COUNT)
+        return err_context(e, "a run");
+    const char *what = parts[of].what, *remedy = parts[of].remedy;
+    if (need == most) /* one buffer is larger than the device can have */
+        return err_context(e, "%s", what);
     char a[24], b[24];
-    err_set(e, ERR_ENV, "%s need %s of device memory, %s may be used", what, format_bytes(need, a, sizeof a),
-            format_bytes(limit, b, sizeof b));
+    if (s->o->method == METHOD_RTN) {
+        what = "the weights of one linear";
+        remedy = "choose other --bits";
+    } else if (quantize_diagonal(s->o)) {
+        what = "one linear, its Hessian and the optimiser";
+    }
+    err_set(e, ERR_ENV, "%s need %s of device memory, %s may be used", what,
+            format_bytes(((uint64_t)need + 1) << 20, a, sizeof a), format_bytes(s->limit, b, sizeof b));
     return err_hint(e, "raise --mem-limit, use a device with more memory, or %s", remedy);
 }
 
-/* Widest of the linears, in bytes that f gives. */
-static uint64_t widest(const struct plan *p, uint64_t (*f)(const struct plan_item *))
-{
-    uint64_t most = 0;
-    for (size_t i = 0; i < p->n_items; i++)
-        if (!p->items[i].keep)
-            most = max_u64(most, f(&p->items[i]));
-    return most;
-}
+/* ---- sizes -----------------------------------------------------------------------------------------------
+ */
 
-static uint64_t matrix_and_codes(const struct plan_item *i)
+/* Of the linears: a matrix and its codes; all rows of it in training. The widest of each. */
+static bool widest(const struct sizing *s, uint64_t *codes, uint64_t *rows, struct err *e)
 {
-    return (uint64_t)i->rows * i->cols * 4 + qmatrix_bytes(i->rows, i->cols, &i->spec);
-}
-
-static uint64_t gptq_need(const struct plan_item *i)
-{
-    return matrix_and_codes(i) + gptq_scratch_bytes(i->rows, i->cols, &i->spec);
-}
-
-static uint64_t tune_need(const struct plan_item *i)
-{
-    uint64_t per_row =
-        (uint64_t)i->cols * tune_bytes_per_weight(i->spec.type) + quant_row_scales(&i->spec, i->cols) * 4ull;
-    return i->rows * per_row + 4096;
-}
-
-static uint64_t tune_least(const struct plan_item *i)
-{
-    return min_u64(i->rows, 64) * ((uint64_t)i->cols * tune_bytes_per_weight(i->spec.type) + 4096);
-}
-
-/* Of the block that needs most. */
-static uint64_t half_need(const struct plan *p, const struct model *m, const struct quantize_options *o,
-                          enum tune_stage half)
-{
-    uint64_t most = 0;
-    for (uint32_t layer = 0; layer < p->n_layers; layer++)
-        most = max_u64(most, tune_block_bytes(m, o, half, p->items + (size_t)layer * LINEAR_COUNT,
-                                              p->micro_windows, p->samples - p->holdout));
-    return most;
-}
-
-/* The most windows at a time that fit `room`, at most a batch; false where even one does not. */
-static bool choose_micro(struct plan *p, const struct model *m, const struct quantize_options *o,
-                         uint64_t room, uint64_t *need)
-{
-    uint32_t most = tune_block_batch(o, p->samples - p->holdout);
-    for (p->micro_windows = block_scratch_windows(m, UINT64_MAX, most);; p->micro_windows--) {
-        *need = max_u64(half_need(p, m, o, STAGE_ATTN), half_need(p, m, o, STAGE_FFN));
-        if (*need <= room)
-            return true;
-        if (p->micro_windows == 1)
+    const struct plan_item *last = NULL;
+    *codes = *rows = 0;
+    for (size_t i = 0; i < s->p->n_items; i++) {
+        const struct plan_item *item = &s->p->items[i];
+        struct gpu_count count = {.limit = UINT64_MAX};
+        struct gpu_arena *arena = NULL;
+        struct qmatrix q;
+        struct gpu_view w;
+        if (item->keep || (last && last->rows == item->rows && last->cols == item->cols &&
+                           last->spec.type == item->spec.type && last->spec.group == item->spec.group))
+            continue;
+        last = item;
+        bool ok = gpu_arena_create_counting(&arena, s->m->gpu, &count, e) &&
+                  qmatrix_create(&q, arena, item->rows, item->cols, item->spec, e) &&
+                  gpu_alloc(arena, (uint64_t)item->rows * item->cols * 4, &w, e);
+        *codes = max_u64(*codes, count.peak);
+        if (ok)
+            *rows = max_u64(*rows, tune_hessian_bytes(s->m->gpu, &q, item->rows));
+        gpu_arena_destroy(&arena);
+        if (!ok)
             return false;
     }
-}
-
-/* The same for the pass over scales. */
-static bool choose_scale_micro(struct plan *p, const struct model *m, const struct quantize_options *o,
-                               uint64_t room, uint64_t *need)
-{
-    uint32_t most = tune_scales_batch(o, p->samples - p->holdout);
-    for (p->scale_micro = block_scratch_windows(m, UINT64_MAX, most);; p->scale_micro--) {
-        *need = tune_scales_bytes(m, p, p->scale_micro);
-        if (*need <= room)
-            return true;
-        if (p->scale_micro == 1)
-            return false;
-    }
-}
-
-/* Sets of hidden states, and what each tier has left for them. */
-struct places {
-    uint64_t device, host; /* bytes left */
-    enum acts_tier last;   /* where the last set went */
-};
-
-/* They take the device's memory first, then the host's. Returns where this one goes. */
-static enum acts_tier place(struct places *at, uint64_t bytes)
-{
-    at->last =
-        acts_tier_for(&(struct acts_options){.device_bytes = at->device, .host_bytes = at->host}, bytes);
-    if (at->last == ACTS_DEVICE)
-        at->device -= bytes;
-    else if (at->last == ACTS_HOST)
-        at->host -= bytes;
-    return at->last;
-}
-
-/* Students' and teacher's hidden states; then, with the student's gone, the inputs of blocks in the pass over
- * scales. */
-static void place_acts(struct plan *p, const struct model *m, const struct quantize_options *o)
-{
-    const struct places all = {.device = p->acts_device_bytes, .host = p->acts_host_bytes};
-    struct places at = all, later;
-    enum acts_tier student = place(&at, p->acts_bytes);
-    if (plan_teacher(o))
-        place(&at, p->acts_bytes);
-    uint64_t device = all.device - at.device, host = all.host - at.host;
-    enum acts_tier last = at.last;
-    if (plan_scales(o)) {
-        later = at;
-        if (student == ACTS_DEVICE)
-            later.device += p->acts_bytes;
-        else if (student == ACTS_HOST)
-            later.host += p->acts_bytes;
-        p->scale_acts_bytes = tune_scales_acts_bytes(m, o, p->samples - p->holdout);
-        if (place(&later, p->scale_acts_bytes) == ACTS_FILE)
-            last = ACTS_FILE;
-        device = max_u64(device, all.device - later.device);
-        host = max_u64(host, all.host - later.host);
-    }
-    p->device_bytes += device;
-    p->host_bytes += host;
-    add_line(p, "activations of all windows", device);
-    p->acts_tier = last == ACTS_DEVICE ? "device" : last == ACTS_HOST ? "host" : "file";
-}
-
-/* Without windows: one linear at a time, its diagonal as a matrix. */
-static bool diagonal_memory(struct plan *p, const struct model *m, const struct quantize_options *o,
-                            uint64_t small, uint64_t limit, struct err *e)
-{
-    uint64_t codes = widest(p, matrix_and_codes), gptq = widest(p, gptq_need), hessian = 0;
-    for (int id = 0; id < LINEAR_COUNT; id++)
-        hessian = max_u64(hessian, hessian_bytes(m->cols[id], false));
-    uint64_t least = max_u64(gptq, codes + widest(p, tune_least));
-    if (small + hessian + least > limit)
-        return too_small("one linear, its Hessian and the optimiser", "--method rtn, which needs the least",
-                         small + hessian + least, limit, e);
-    uint64_t working = gptq;
-    if (o->method == METHOD_GSQ) {
-        p->tune_bytes = min_u64(widest(p, tune_need), limit - small - hessian - codes);
-        working = max_u64(working, codes + p->tune_bytes);
-    }
-    p->device_bytes = small + hessian + working;
-    add_line(p, "a Hessian", hessian);
-    add_line(p, working == gptq ? "GPTQ's factor and errors" : "optimiser state", working);
     return true;
 }
+
+static uint64_t less(uint64_t a, uint64_t b)
+{
+    return a > b ? a - b : 0;
+}
+
+static bool half_fits(void *ctx, uint32_t windows)
+{
+    struct sizing *s = ctx;
+    s->p->micro_windows = windows;
+    return rehearse_part(&s->r, s->p, s->m, s->o, PART_HALF, s->limit, NULL);
+}
+
+static bool scales_fit(void *ctx, uint32_t windows)
+{
+    struct sizing *s = ctx;
+    s->p->scale_micro = windows;
+    return rehearse_part(&s->r, s->p, s->m, s->o, PART_SCALES, s->limit, NULL);
+}
+
+/* As much at a time as fits s->limit, each part for itself. */
+static bool choose_sizes(struct sizing *s, struct err *e)
+{
+    struct plan *p = s->p;
+    const struct quantize_options *o = s->o;
+    uint64_t fixed, codes, rows;
+    uint32_t train = p->samples - p->holdout;
+    if (!rehearse_fixed(p, s->m, o, &fixed, e) || !widest(s, &codes, &rows, e))
+        return false;
+    uint64_t left = less(s->limit, fixed);
+    if (o->method == METHOD_GSQ)
+        p->tune_bytes = min_u64(rows, (uint64_t)((double)less(left, codes) * TUNE_SHARE));
+    if (o->method == METHOD_RTN || quantize_diagonal(o))
+        return true;
+    uint32_t most = (uint32_t)min_u64(p->samples, max_u64(1, BATCH_TOKENS / p->ctx));
+    p->batch_windows = block_scratch_windows(s->m, (uint64_t)((double)left * BATCH_SHARE), most);
+    if (plan_block_objective(o)) {
+        most = block_scratch_windows(s->m, UINT64_MAX, tune_block_batch(o, train));
+        p->micro_windows = (uint32_t)max_u64(1, most_that_fits(most, half_fits, s));
+    }
+    if (plan_scales(o)) {
+        most = block_scratch_windows(s->m, UINT64_MAX, tune_scales_batch(o, train));
+        p->scale_micro = (uint32_t)max_u64(1, most_that_fits(most, scales_fit, s));
+    }
+    return true;
+}
+
+/* The least that a run can do with. */
+static bool check_least(struct sizing *s, struct err *e)
+{
+    struct plan *p = s->p;
+    p->batch_windows = 1;
+    p->micro_windows = plan_block_objective(s->o);
+    p->scale_micro = plan_scales(s->o);
+    for (int part = 0; part < PART_COUNT; part++)
+        if (!rehearse_part(&s->r, p, s->m, s->o, (enum run_part)part, s->limit, e))
+            return too_small(s, e);
+    p->batch_windows = p->micro_windows = p->scale_micro = 0;
+    return true;
+}
+
+/* ---- hidden states ---------------------------------------------------------------------------------------
+ */
+
+/* Where a set goes that the device does not take. */
+static enum acts_tier off_device(uint64_t *host, uint64_t bytes)
+{
+    enum acts_tier tier = acts_tier_for(&(struct acts_options){.host_bytes = *host}, bytes);
+    *host -= tier == ACTS_HOST ? bytes : 0;
+    return tier;
+}
+
+/* The first `sets` of student and teacher on the device; what else could be there is not. */
+static void place_acts(struct sizing *s, unsigned sets)
+{
+    struct plan *p = s->p;
+    uint64_t host = s->o->host_limit ? s->o->host_limit : HOST_ACTS_BYTES;
+    p->student_acts = sets > 0 ? ACTS_DEVICE : off_device(&host, p->acts_bytes);
+    p->teacher_acts = sets > 1 || !plan_teacher(s->o) ? ACTS_DEVICE : off_device(&host, p->acts_bytes);
+    if (p->student_acts == ACTS_HOST) /* it has served when the pass over scales begins */
+        host += p->acts_bytes;
+    p->kept_acts = off_device(&host, p->scale_acts_bytes);
+    p->codes_stay = false;
+}
+
+/* Of the pass over scales, what the device has room for beside the teacher's: all codes, then the blocks' inputs. */
+static void place_scales(struct sizing *s)
+{
+    static const struct {
+        bool codes, kept;
+    } ways[] = {{true, true}, {true, false}, {false, true}};
+    struct plan *p = s->p;
+    const enum acts_tier off = p->kept_acts;
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        p->codes_stay = ways[i].codes;
+        p->kept_acts = ways[i].kept ? ACTS_DEVICE : off;
+        if (rehearse_part(&s->r, p, s->m, s->o, PART_SCALES, s->limit, NULL))
+            return;
+    }
+    p->codes_stay = false;
+    p->kept_acts = off;
+}
+
+/* The whole run with as many sets on the device as there is room for; false: it does not fit without any. */
+static bool place_all(struct sizing *s, struct err *e)
+{
+    struct plan *p = s->p;
+    bool windows = s->o->method != METHOD_RTN && !quantize_diagonal(s->o);
+    for (unsigned sets = windows ? 1 + plan_teacher(s->o) : 0;; sets--) {
+        place_acts(s, sets);
+        if (rehearse(&s->r, p, s->m, s->o, s->limit, e))
+            break;
+        if (sets == 0)
+            return false;
+    }
+    if (plan_scales(s->o)) {
+        struct plan plain = *p;
+        place_scales(s);
+        if (!rehearse(&s->r, p, s->m, s->o, s->limit, e)) {
+            p->codes_stay = plain.codes_stay;
+            p->kept_acts = plain.kept_acts;
+            return rehearse(&s->r, p, s->m, s->o, s->limit, e);
+        }
+    }
+    return true;
+}
+
+/* ---- the plan --------------------------------------------------------------------------------------------
+ */
 
 /* Host memory that no choice changes: the codes and scales of a block until it is written, one linear packed, and
  * the staging buffers of transfers. */
@@ -194,85 +267,52 @@ static uint64_t host_least(const struct plan *p)
     return most + widest_packed + staging;
 }
 
+/* Before the pass over scales, or in it. */
+static uint64_t host_acts(const struct plan *p, const struct quantize_options *o)
+{
+    uint64_t student = p->student_acts == ACTS_HOST ? p->acts_bytes : 0;
+    uint64_t teacher = plan_teacher(o) && p->teacher_acts == ACTS_HOST ? p->acts_bytes : 0;
+    uint64_t kept = plan_scales(o) && p->kept_acts == ACTS_HOST ? p->scale_acts_bytes : 0;
+    return teacher + max_u64(student, kept);
+}
+
+static const char *tier_name(const struct plan *p, const struct quantize_options *o)
+{
+    static const char *const names[] = {[ACTS_DEVICE] = "device", [ACTS_HOST] = "host", [ACTS_FILE] = "file"};
+    enum acts_tier last = plan_teacher(o) ? p->teacher_acts : p->student_acts;
+    return names[plan_scales(o) && p->kept_acts == ACTS_FILE ? ACTS_FILE : last];
+}
+
 static bool plan_device(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
-    const struct model_config *c = m->cfg;
-    const uint64_t limit = p->device_limit = gpu_info(m->gpu)->mem_limit;
-    uint64_t block = model_block_bytes(m), small = gpu_memory_used(m->gpu);
+    struct sizing s = {.p = p, .m = m, .o = o};
+    const uint64_t limit = p->device_limit = s.limit = gpu_info(m->gpu)->mem_limit;
+    bool windows = o->method != METHOD_RTN && !quantize_diagonal(o), done = false;
     p->acts_tier = "none";
-    if (o->method == METHOD_RTN) {
-        uint64_t need = widest(p, matrix_and_codes);
-        add_line(p, "one linear and its codes", need);
-        p->device_bytes = need + small;
-        return p->device_bytes <= limit ||
-               too_small("the weights of one linear", "choose other --bits", need, limit, e);
+    if (windows)
+        p->acts_bytes = acts_bytes(m, p->samples);
+    if (plan_scales(o))
+        p->scale_acts_bytes = acts_bytes(m, tune_scales_windows(m, o, p->samples - p->holdout));
+    place_acts(&s, 0);
+    if (!check_least(&s, e))
+        return false;
+    for (int i = 0; !done && i < TRIES; i++) {
+        place_acts(&s, 0);
+        s.limit = limit - (uint64_t)((double)limit * TRY_SHARE * i);
+        if (!choose_sizes(&s, e))
+            return false;
+        s.limit = limit;
+        done = place_all(&s, e);
     }
-    if (quantize_diagonal(o))
-        return diagonal_memory(p, m, o, small, limit, e);
-    bool held = p->holdout > 0;
-    uint64_t attn_dim = (uint64_t)c->num_heads * c->head_dim, fixed = block + small;
-    uint64_t hessians =
-        max_u64(hessian_bytes(c->hidden_size, held) + hessian_bytes((uint32_t)attn_dim, held),
-                hessian_bytes(c->hidden_size, held) + hessian_bytes(c->intermediate_size, held));
-
-    /* One linear: GPTQ, or the optimiser on as many of its rows as there is room for. */
-    uint64_t codes = widest(p, matrix_and_codes), gptq = widest(p, gptq_need);
-    uint64_t least = max_u64(gptq, codes + widest(p, tune_least));
-    if (fixed + hessians + least > limit)
-        return too_small("one block, its Hessians and the optimiser", "--method rtn, which needs the least",
-                         fixed + hessians + least, limit, e);
-    uint64_t left = limit - fixed - hessians, tune = 0;
-    if (o->method == METHOD_GSQ) {
-        p->tune_bytes = min_u64(widest(p, tune_need), (uint64_t)((double)(left - codes) * TUNE_SHARE));
-        p->tune_bytes = max_u64(p->tune_bytes, widest(p, tune_least));
-        tune = codes + p->tune_bytes;
+    if (!done)
+        return too_small(&s, e);
+    p->device_bytes = s.r.peak;
+    p->n_lines = s.r.n_lines;
+    memcpy(p->lines, s.r.lines, s.r.n_lines * sizeof *p->lines);
+    if (windows) {
+        p->host_bytes += host_acts(p, o);
+        p->acts_tier = tier_name(p, o);
     }
-
-    /* A forward batch: the block's scratch, hidden states, and one transposed input (the widest). */
-    p->batch_windows = block_scratch_windows(m, (uint64_t)((double)left * BATCH_SHARE),
-                                             (uint32_t)max_u64(1, BATCH_TOKENS / p->ctx));
-    p->batch_windows = (uint32_t)min_u64(p->batch_windows, p->samples);
-    uint64_t tokens = (uint64_t)p->batch_windows * p->ctx;
-    uint64_t wide = max_u64(max_u64(c->hidden_size, attn_dim), c->intermediate_size);
-    uint64_t batch =
-        block_scratch_bytes(m, p->batch_windows, SCRATCH_FORWARD) + tokens * 4 * (c->hidden_size + wide);
-    uint64_t working = max_u64(max_u64(gptq, tune), batch);
-    if (fixed + hessians + working > limit)
-        return too_small("one block, its Hessians and one batch of windows",
-                         "--method rtn, which needs the least", fixed + hessians + working, limit, e);
-
-    /* A half of a block in training; no Hessian is alive then. */
-    uint64_t half = 0;
-    if (plan_block_objective(o) && !choose_micro(p, m, o, limit - fixed, &half))
-        return too_small("the block objective's optimiser and one window", "--effort fast, which needs less",
-                         fixed + half, limit, e);
-
-    /* The pass over scales, when all blocks are done. */
-    uint64_t scales = 0;
-    if (plan_scales(o) && !choose_scale_micro(p, m, o, limit - fixed, &scales))
-        return too_small("the last pass over scales and one window", "--scale-epochs 0, which leaves it out",
-                         fixed + scales, limit, e);
-
-    uint64_t most = max_u64(hessians + working, max_u64(half, scales));
-    p->acts_device_bytes = limit - fixed - most;
-    p->acts_host_bytes = o->host_limit ? o->host_limit : HOST_ACTS_BYTES;
-    p->acts_bytes = (uint64_t)p->samples * p->ctx * c->hidden_size * 4;
-    p->device_bytes = fixed + most;
-    add_line(p, "block weights (f32)", block);
-    if (scales == most && scales) {
-        add_line(p, "the pass over scales", scales);
-    } else if (half == most && half) {
-        add_line(p, "half a block in training", half);
-    } else {
-        add_line(p, "Hessians", hessians);
-        add_line(p,
-                 working == batch  ? "a batch of windows"
-                 : working == gptq ? "GPTQ's factor and errors"
-                                   : "optimiser state",
-                 working);
-    }
-    place_acts(p, m, o);
-    add_line(p, "norms and tables", small);
     return true;
 }
 

@@ -84,6 +84,7 @@ static bool measure(struct bench *b, piece run, const struct size *z, struct rat
     *seconds = (double)(os_now_ns() - b->begin) * 1e-9;
     gpu_cmd_profile_enable(cmd, false);
     gpu_arena_reset(b->arena, 0);
+    gpu_arena_trim(b->arena); /* no piece is to take more than what it stands for */
     double in_kernels = 0, dispatches = 0, work = 0;
     for (unsigned k = 0; k < KERNEL_COUNT; k++) {
         struct gpu_profile p = gpu_cmd_profile(cmd, k);
@@ -103,10 +104,10 @@ static bool measure(struct bench *b, piece run, const struct size *z, struct rat
 static bool predict(struct bench *b, piece run, const struct size *z, const struct rates *r, double *seconds,
                     struct err *e)
 {
-    gpu_cmd_count(b->cmd, true);
+    gpu_cmd_count(b->cmd, GPU_COUNT_WORK);
     gpu_cmd_profile_clear(b->cmd);
     bool ok = run(b, b->counting, z, e);
-    gpu_cmd_count(b->cmd, false);
+    gpu_cmd_count(b->cmd, GPU_COUNT_NOTHING);
     gpu_arena_reset(b->counting, 0);
     *seconds = 0;
     for (unsigned k = 0; k < KERNEL_COUNT; k++) {
@@ -618,4 +619,15 @@ bool speed_measure(struct speed *s, struct model *m, const struct plan *p, const
         ok = measure_forward(&b, s, &all, &slice, e) && measure_hessian(&b, s, &slice, e) &&
              (!block || measure_backward(&b, s, &all, &slice, e));
     return end(&b, s, ok, since, e);
+}
+
+bool speed_count_forward(struct model *m, uint32_t windows, struct gpu_arena *counting, struct err *e)
+{
+    struct bench b = {.cmd = m->cmd};
+    struct size all = whole(m, windows);
+    bool ok = attn_fwd(&b, counting, &all, e);
+    gpu_arena_reset(counting, 0);
+    ok = ok && ffn_fwd(&b, counting, &all, e);
+    gpu_arena_reset(counting, 0);
+    return ok;
 }

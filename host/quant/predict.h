@@ -40,6 +40,8 @@ bool speed_measure(struct speed *s, struct model *m, const struct plan *p, const
                    struct err *e);
 /* Of forward passes alone: attn_fwd, ffn_fwd, gemm, load. `windows` at a time. */
 bool speed_measure_forward(struct speed *s, struct model *m, uint32_t windows, struct err *e);
+/* Takes from an arena that counts what that measures with at most, and gives it back; commands count, too. */
+bool speed_count_forward(struct model *m, uint32_t windows, struct gpu_arena *counting, struct err *e);
 /* 0: there were more types than fit. */
 double speed_rounding(const struct speed *s, const struct gguf_type *type);
 /* NULL: there were more shapes than fit. */

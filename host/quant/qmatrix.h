@@ -20,10 +20,10 @@ uint32_t quant_row_scales(const struct quant_spec *spec, uint32_t cols);
 uint32_t quant_row_steps(const struct quant_spec *spec, uint32_t cols);
 /* 1 where groups have offsets: what kernels ask. */
 uint32_t quant_offsets(const struct quant_spec *spec);
-uint64_t qmatrix_bytes(uint32_t rows, uint32_t cols, const struct quant_spec *spec);
 bool qmatrix_create(struct qmatrix *q, struct gpu_arena *arena, uint32_t rows, uint32_t cols,
                     struct quant_spec spec, struct err *e);
-/* Host copy; q->spec etc. are taken over. Waits for the device. */
+/* Host copy; q->spec etc. are taken over. Waits for the device. With commands that count it is of this
+ * shape, without contents, and nothing is uploaded. */
 bool qmatrix_download(struct gpu_cmd *cmd, const struct qmatrix *q, struct qlinear *out, struct err *e);
 bool qmatrix_upload(struct gpu_cmd *cmd, const struct qmatrix *q, const struct qlinear *in, struct err *e);
 /* Scales and offsets [rows, planes, groups] as they will be stored, in place: rounded, or d times integers
@@ -58,7 +58,5 @@ bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view
  * doubles [rows]. */
 bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, uint32_t rows,
                   uint32_t cols, struct gpu_view h, struct gpu_arena *scratch, double *loss, struct err *e);
-/* Scratch bytes that quantize_gptq and hessian_loss take at most. */
-uint64_t gptq_scratch_bytes(uint32_t rows, uint32_t cols, const struct quant_spec *spec);
 
 #endif

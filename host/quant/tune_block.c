@@ -85,28 +85,6 @@ static unsigned parts_of(const struct quantize_options *o, enum tune_stage half)
     return half == STAGE_FFN ? BWD_FFN : BWD_ATTN | (o->block.train_qk ? BWD_QK : 0);
 }
 
-uint64_t tune_block_bytes(const struct model *m, const struct quantize_options *o, enum tune_stage half,
-                          const struct plan_item *items, uint32_t micro, uint32_t train)
-{
-    uint64_t tokens = (uint64_t)micro * m->ctx, hidden = m->cfg->hidden_size, bytes = 0, codes = 0,
-             scales = 0;
-    for (int id = 0; id < LINEAR_COUNT; id++) {
-        if (!takes(o, half, &items[id]))
-            continue;
-        uint64_t n = (uint64_t)items[id].rows * items[id].cols;
-        uint64_t groups = (uint64_t)items[id].rows * quant_row_scales(&items[id].spec, items[id].cols) * 4;
-        bytes += qmatrix_bytes(items[id].rows, items[id].cols, &items[id].spec) + groups;
-        bytes += n * (gumbel_bytes_per_weight(items[id].spec.type) + 4);
-        codes = max_u64(codes, items[id].rows * div_up(items[id].cols, 4) * 4);
-        scales = max_u64(scales, groups);
-    }
-    if (!bytes)
-        return 0;
-    return bytes + codes + scales + block_scratch_bytes(m, micro, SCRATCH_TRAIN) +
-           bwd_scratch_bytes(m, micro, parts_of(o, half)) + 3 * tokens * hidden * 4 + 2 * tokens * 4 +
-           (div_up(train, tune_block_batch(o, train)) + 2) * 4;
-}
-
 /* ---- one pass over windows -------------------------------------------------------------------------------
  */
 
@@ -483,17 +461,40 @@ static bool settle(struct half *h, struct qlinear *q, const struct stage_report 
     return true;
 }
 
+static bool trains(const struct tune_block_task *t)
+{
+    bool any = false;
+    for (int id = 0; id < LINEAR_COUNT; id++)
+        any = any || takes(t->o, t->half, &t->items[id]);
+    return any && t->o->block.epochs;
+}
+
+static void half_free(struct half *h)
+{
+    for (int id = 0; id < LINEAR_COUNT; id++)
+        qlinear_free(&h->best[id]);
+    free(h->order);
+    free(h->token_weight);
+}
+
+bool tune_block_count(const struct tune_block_task *t, struct err *e)
+{
+    gpu_mark mark = gpu_arena_mark(t->arena);
+    struct half h = {0};
+    bool ok = !trains(t) || half_create(&h, t, e);
+    gpu_arena_reset(t->arena, mark);
+    half_free(&h);
+    return ok;
+}
+
 bool tune_block(const struct tune_block_task *t, struct qlinear *q, struct stage_report *r, struct err *e)
 {
     uint64_t begin = os_now_ns();
     gpu_mark mark = gpu_arena_mark(t->arena);
     struct half h = {0};
-    bool any = false;
     *r = (struct stage_report){
         .stage = t->half, .layer = t->items[0].layer, .loss_start = NAN, .loss_final = NAN};
-    for (int id = 0; id < LINEAR_COUNT; id++)
-        any = any || takes(t->o, t->half, &t->items[id]);
-    if (!any || !t->o->block.epochs)
+    if (!trains(t))
         return true;
     bool ok = half_create(&h, t, e);
     if (ok) {
@@ -504,10 +505,7 @@ bool tune_block(const struct tune_block_task *t, struct qlinear *q, struct stage
     /* Nothing of the arena may be in use when it is given back. */
     ok = gpu_cmd_finish(t->m->cmd, ok ? e : NULL) && ok;
     gpu_arena_reset(t->arena, mark);
-    for (int id = 0; id < LINEAR_COUNT; id++)
-        qlinear_free(&h.best[id]);
-    free(h.order);
-    free(h.token_weight);
+    half_free(&h);
     r->seconds = (double)(os_now_ns() - begin) * 1e-9;
     return ok;
 }

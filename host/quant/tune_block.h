@@ -29,9 +29,6 @@ struct tune_block_task {
     const struct tune_hooks *hooks;
 };
 
-/* Device bytes that tune_block takes from its arena. */
-uint64_t tune_block_bytes(const struct model *m, const struct quantize_options *o, enum tune_stage half,
-                          const struct plan_item *items, uint32_t micro, uint32_t train);
 /* Windows per optimiser step, of `train`. */
 uint32_t tune_block_batch(const struct quantize_options *o, uint32_t train);
 /* Share of the reach that logits and scales of a type travel: 0.4 with super-blocks, else 1. */
@@ -41,5 +38,8 @@ struct gumbel_options tune_block_gumbel(const struct quantize_options *o, uint32
 /* q[LINEAR_COUNT]: start codes and scales, then the result's (never one that judges worse). r: what happened.
  * Nothing is done, and r->steps is 0, where no linear of the half is trained. */
 bool tune_block(const struct tune_block_task *t, struct qlinear *q, struct stage_report *r, struct err *e);
+/* Takes from an arena that counts what tune_block takes, and gives it back: for whoever plans. Of the task inputs,
+ * targets and hooks are not wanted. */
+bool tune_block_count(const struct tune_block_task *t, struct err *e);
 
 #endif

@@ -45,6 +45,7 @@ struct pass {
     struct gpu_view temp_steps;          /* steps of one linear: rounded, or their gradient */
     struct block_weights w;              /* of the block that is loaded */
     struct gpu_view block_codes[LINEAR_COUNT];
+    uint64_t widest; /* bytes of the widest linear's scales */
     uint32_t loaded; /* that block with its scales of the moment; NONE: none, or others */
     struct block_grads grads;
     struct block_scratch fwd;
@@ -77,9 +78,9 @@ uint32_t tune_scales_steps(const struct quantize_options *o, uint32_t train)
     return (uint32_t)div_up(train, tune_scales_batch(o, train));
 }
 
-uint64_t tune_scales_acts_bytes(const struct model *m, const struct quantize_options *o, uint32_t train)
+uint32_t tune_scales_windows(const struct model *m, const struct quantize_options *o, uint32_t train)
 {
-    return acts_bytes(m, (m->cfg->num_layers + 1) * tune_scales_batch(o, train));
+    return (m->cfg->num_layers + 1) * tune_scales_batch(o, train);
 }
 
 static uint64_t scales_of(const struct plan_item *item)
@@ -90,11 +91,6 @@ static uint64_t scales_of(const struct plan_item *item)
 static uint64_t steps_of(const struct plan_item *item)
 {
     return item->keep ? 0 : (uint64_t)item->rows * quant_row_steps(&item->spec, item->cols);
-}
-
-static uint64_t unit_bytes(const struct plan_item *item)
-{
-    return item->spec.type->super ? round_up(scales_of(item) * 4, GPU_ALLOC_ALIGN) : 0;
 }
 
 static uint64_t code_bytes(const struct plan_item *item)
@@ -108,34 +104,6 @@ static uint32_t logit_rows(const struct model *m, uint32_t micro)
     uint64_t tokens = (uint64_t)micro * m->ctx;
     return gpu_tile_rows(m->gpu, m->cfg->vocab_size * 4ull,
                          head_logit_rows(m, head_is_resident(m), 2, tokens));
-}
-
-/* What the last chunks of the two arenas may leave unused. */
-static uint64_t slack(const struct model *m)
-{
-    return min_u64(64 << 20, max_u64(2 << 20, gpu_info(m->gpu)->mem_limit / 32));
-}
-
-uint64_t tune_scales_bytes(const struct model *m, const struct plan *p, uint32_t micro)
-{
-    uint64_t tokens = (uint64_t)micro * m->ctx, state = 0, widest = 0, block = 0;
-    for (uint32_t layer = 0; layer < p->n_layers; layer++) {
-        const struct plan_item *items = p->items + (size_t)layer * LINEAR_COUNT;
-        uint64_t codes = 0, grads = 0;
-        for (int id = 0; id < LINEAR_COUNT; id++) {
-            if (items[id].keep)
-                continue;
-            state += 4 * round_up(steps_of(&items[id]) * 4, GPU_ALLOC_ALIGN) + unit_bytes(&items[id]);
-            widest = max_u64(widest, scales_of(&items[id]) * 4);
-            codes += code_bytes(&items[id]);
-            grads += round_up((uint64_t)items[id].rows * items[id].cols * 4, GPU_ALLOC_ALIGN);
-        }
-        block = max_u64(block, codes + grads);
-    }
-    return state + 2 * widest + block + block_scratch_bytes(m, micro, SCRATCH_TRAIN) +
-           bwd_scratch_bytes(m, micro, PARTS) + head_bytes(m, HEAD_TRAIN) +
-           2ull * logit_rows(m, micro) * m->cfg->vocab_size * 4 +
-           tokens * (3ull * m->cfg->hidden_size + 2) * 4 + slack(m);
 }
 
 /* ---- a block ---------------------------------------------------------------------------------------------
@@ -671,71 +639,111 @@ static bool train(struct pass *p, uint64_t begin, struct err *e)
 /* ---- set-up ----------------------------------------------------------------------------------------------
  */
 
-static bool create_entries(struct pass *p, uint64_t *room, struct err *e)
+static void describe_entry(struct entry *x, const struct plan_item *item)
+{
+    if (item->keep)
+        return;
+    x->n = (uint32_t)steps_of(item);
+    x->per = item->spec.type->super ? item->spec.type->super / item->spec.group : 1;
+    x->q = (struct qmatrix){.rows = item->rows,
+                            .cols = item->cols,
+                            .groups = (uint32_t)div_up(item->cols, item->spec.group),
+                            .ldc = (uint32_t)div_up(item->cols, 4),
+                            .spec = item->spec};
+}
+
+/* What an entry has on the device. */
+static bool alloc_entry(struct entry *x, const struct plan_item *item, bool codes, struct gpu_arena *arena,
+                        struct err *e)
+{
+    uint64_t bytes = x->n * 4ull;
+    return !x->n || (gpu_alloc(arena, bytes, &x->steps, e) && gpu_alloc(arena, bytes, &x->m, e) &&
+                     gpu_alloc(arena, bytes, &x->v, e) && gpu_alloc(arena, bytes, &x->size, e) &&
+                     (x->per == 1 || gpu_alloc(arena, scales_of(item) * 4, &x->units, e)) &&
+                     (!codes || gpu_alloc(arena, code_bytes(item), &x->q.codes, e)));
+}
+
+static bool alloc_entries(struct pass *p, struct err *e)
 {
     const struct plan *plan = p->t->plan;
     struct gpu_arena *arena = p->t->scratch;
-    uint64_t widest = 4, all_codes = 0, codes[LINEAR_COUNT] = {0}, grads[LINEAR_COUNT] = {0};
+    bool stay = p->t->codes_stay;
+    uint64_t widest = 4, codes[LINEAR_COUNT] = {0}, grads[LINEAR_COUNT] = {0};
     p->entries = calloc(plan->n_items, sizeof *p->entries);
     if (!p->entries)
         return err_nomem(e, "the scales", plan->n_items * sizeof *p->entries);
     for (size_t i = 0; i < plan->n_items; i++) {
         const struct plan_item *item = &plan->items[i];
+        describe_entry(&p->entries[i], item);
         widest = max_u64(widest, scales_of(item) * 4);
-        all_codes += code_bytes(item);
         codes[item->id] = max_u64(codes[item->id], code_bytes(item));
         if (!item->keep)
             grads[item->id] = (uint64_t)item->rows * item->cols * 4;
     }
-    bool stay = all_codes <= *room;
-    if (stay)
-        *room -= all_codes;
-    p->host = malloc((size_t)widest);
-    if (!p->host)
-        return err_nomem(e, "the scales of one linear", widest);
+    p->widest = widest;
     bool ok = gpu_alloc(arena, widest, &p->temp, e) && gpu_alloc(arena, widest, &p->temp_steps, e);
     for (int id = 0; ok && id < LINEAR_COUNT; id++)
         ok = (!grads[id] || gpu_alloc(arena, grads[id], &p->grads.w[id], e)) &&
              (stay || !codes[id] || gpu_alloc(arena, codes[id], &p->codes[id], e));
-    for (size_t i = 0; ok && i < plan->n_items; i++) {
-        const struct plan_item *item = &plan->items[i];
+    for (size_t i = 0; ok && i < plan->n_items; i++)
+        ok = alloc_entry(&p->entries[i], &plan->items[i], stay, arena, e);
+    return ok;
+}
+
+/* What entries have on the host; codes that stay on the device go there. */
+static bool fill_entries(struct pass *p, struct err *e)
+{
+    bool ok = true;
+    p->host = malloc((size_t)p->widest);
+    if (!p->host)
+        return err_nomem(e, "the scales of one linear", p->widest);
+    for (size_t i = 0; ok && i < p->t->plan->n_items; i++) {
         struct entry *x = &p->entries[i];
-        uint64_t bytes = steps_of(item) * 4, scale_bytes = scales_of(item) * 4;
-        if (item->keep)
+        uint64_t bytes = (uint64_t)x->n * x->per * 4;
+        if (!x->n)
             continue;
-        x->n = (uint32_t)steps_of(item);
-        x->per = item->spec.type->super ? item->spec.type->super / item->spec.group : 1;
-        x->q = (struct qmatrix){.rows = item->rows,
-                                .cols = item->cols,
-                                .groups = (uint32_t)div_up(item->cols, item->spec.group),
-                                .ldc = (uint32_t)div_up(item->cols, 4),
-                                .spec = item->spec};
-        x->best = malloc((size_t)scale_bytes);
-        ok = x->best ? gpu_alloc(arena, bytes, &x->steps, e) && gpu_alloc(arena, bytes, &x->m, e) &&
-                           gpu_alloc(arena, bytes, &x->v, e) && gpu_alloc(arena, bytes, &x->size, e) &&
-                           (x->per == 1 || gpu_alloc(arena, scale_bytes, &x->units, e))
-                     : err_nomem(e, "scales", scale_bytes);
-        if (ok && stay)
-            ok = gpu_alloc(arena, code_bytes(item), &x->q.codes, e) && upload_codes(p, i, x->q.codes, e);
+        x->best = malloc((size_t)bytes);
+        ok = (x->best || err_nomem(e, "scales", bytes)) &&
+             (!p->t->codes_stay || upload_codes(p, i, x->q.codes, e));
     }
     return ok;
 }
 
-static bool create(struct pass *p, const struct scales_task *t, struct err *e)
+/* All that lies on the device but the blocks' inputs and the block that is loaded. */
+static bool create_device(struct pass *p, const struct scales_task *t, struct err *e)
 {
     struct model *m = t->m;
     const struct plan *plan = t->plan;
     uint64_t window = acts_bytes(m, 1), tokens = (uint64_t)plan->scale_micro * m->ctx;
-    struct acts_options room = t->room;
     *p = (struct pass){.t = t, .m = m, .layers = plan->n_layers, .micro = plan->scale_micro, .loaded = NONE};
     p->train = plan->samples - plan->holdout;
+    p->per_epoch = tune_scales_steps(t->o, p->train);
+    p->logit_rows = logit_rows(m, p->micro);
+    uint64_t logits = (uint64_t)p->logit_rows * m->cfg->vocab_size * 4;
+    return alloc_entries(p, e) &&
+           block_scratch_create(&p->fwd, t->scratch, m, p->micro, SCRATCH_TRAIN, e) &&
+           bwd_scratch_create(&p->bwd, t->scratch, m, p->micro, PARTS, e) &&
+           head_create(&p->head, t->scratch, m, HEAD_TRAIN, e) &&
+           gpu_alloc(t->scratch, p->micro * window, &p->x, e) &&
+           gpu_alloc(t->scratch, p->micro * window, &p->h, e) &&
+           gpu_alloc(t->scratch, p->micro * window, &p->dy, e) &&
+           gpu_alloc(t->scratch, logits, &p->logits[0], e) &&
+           gpu_alloc(t->scratch, logits, &p->logits[1], e) && gpu_alloc(t->scratch, tokens * 4, &p->kl, e) &&
+           gpu_alloc(t->scratch, tokens * 4, &p->top1, e) &&
+           gpu_alloc(t->scratch, (p->per_epoch + 1) * 4ull, &p->sums, e);
+}
+
+static bool create(struct pass *p, const struct scales_task *t, struct err *e)
+{
+    const struct plan *plan = t->plan;
+    uint64_t tokens = (uint64_t)plan->scale_micro * t->m->ctx;
+    if (!create_device(p, t, e))
+        return false;
     p->judge0 = plan->holdout ? p->train : 0;
     p->judges = plan->holdout ? plan->holdout : p->train;
     p->batch = tune_scales_batch(t->o, p->train);
-    p->per_epoch = tune_scales_steps(t->o, p->train);
     p->steps = p->per_epoch * t->o->scales.epochs;
-    p->slots = (p->layers + 1) * p->batch;
-    p->logit_rows = logit_rows(m, p->micro);
+    p->slots = tune_scales_windows(t->m, t->o, p->train);
     p->state.rate = 1;
     p->state.report = (struct stage_report){.stage = STAGE_SCALES,
                                             .loss_start = NAN,
@@ -747,19 +755,16 @@ static bool create(struct pass *p, const struct scales_task *t, struct err *e)
     p->losses = malloc((p->steps + 1ull) * sizeof *p->losses);
     if (!p->order || !p->ids || !p->losses)
         return err_nomem(e, "the order of windows", (p->train + tokens + p->steps) * 4);
-    uint64_t logits = (uint64_t)p->logit_rows * m->cfg->vocab_size * 4;
-    return create_entries(p, &room.device_bytes, e) &&
-           block_scratch_create(&p->fwd, t->scratch, m, p->micro, SCRATCH_TRAIN, e) &&
-           bwd_scratch_create(&p->bwd, t->scratch, m, p->micro, PARTS, e) &&
-           head_create(&p->head, t->scratch, m, HEAD_TRAIN, e) &&
-           gpu_alloc(t->scratch, p->micro * window, &p->x, e) &&
-           gpu_alloc(t->scratch, p->micro * window, &p->h, e) &&
-           gpu_alloc(t->scratch, p->micro * window, &p->dy, e) &&
-           gpu_alloc(t->scratch, logits, &p->logits[0], e) &&
-           gpu_alloc(t->scratch, logits, &p->logits[1], e) && gpu_alloc(t->scratch, tokens * 4, &p->kl, e) &&
-           gpu_alloc(t->scratch, tokens * 4, &p->top1, e) &&
-           gpu_alloc(t->scratch, (p->per_epoch + 1) * 4ull, &p->sums, e) &&
-           acts_create(&p->kept, m, p->slots, &room, e);
+    return fill_entries(p, e) && acts_create(&p->kept, p->m, p->slots, &t->room, e);
+}
+
+bool tune_scales_count(const struct scales_task *t, struct err *e)
+{
+    struct pass p;
+    bool ok = create_device(&p, t, e);
+    gpu_arena_reset(t->scratch, 0);
+    free(p.entries);
+    return ok;
 }
 
 /* True with ok, unless the device failed late. */

@@ -28,18 +28,19 @@ struct scales_task {
     struct acts *targets; /* [samples] windows: the 16-bit model's hidden states behind its last block */
     struct store *store;  /* codes and scales of all blocks; takes the result */
     struct gpu_arena *block, *scratch; /* of one block; of the whole pass */
-    struct acts_options room;          /* for the blocks' inputs; on the device, for all codes first */
+    bool codes_stay;                   /* of all blocks, on the device; else they come and go with their block */
+    struct acts_options room;          /* for the blocks' inputs */
     const struct tune_hooks *hooks;
 };
 
 /* Windows of a step that learns from `train` in all; steps of an epoch. */
 uint32_t tune_scales_batch(const struct quantize_options *o, uint32_t train);
 uint32_t tune_scales_steps(const struct quantize_options *o, uint32_t train);
-/* Device bytes that the pass takes for `micro` windows at a time, beyond one block's weights, `room` and the
- * targets. */
-uint64_t tune_scales_bytes(const struct model *m, const struct plan *p, uint32_t micro);
-/* Bytes of the blocks' inputs that a step keeps. */
-uint64_t tune_scales_acts_bytes(const struct model *m, const struct quantize_options *o, uint32_t train);
+/* Windows of blocks' inputs that a step keeps. */
+uint32_t tune_scales_windows(const struct model *m, const struct quantize_options *o, uint32_t train);
+/* Takes from `scratch`, which counts, what the pass takes there, and gives it back: for whoever plans. Windows, targets
+ * and store are not wanted. */
+bool tune_scales_count(const struct scales_task *t, struct err *e);
 
 /* The whole pass, from where the store says it is, to the store. r: what happened. */
 bool tune_scales(const struct scales_task *t, struct stage_report *r, struct err *e);
