@@ -4,7 +4,7 @@
 # shellcheck source=tests/lib/common.sh
 . "$(dirname "$0")/lib/common.sh"
 command -v python3 >/dev/null || skip "python3 is needed to read JSON"
-text=("--calib" "$demo/calib.txt" --samples 24 --ctx 128)
+text=("--calib" "$demo/calib.txt" --samples 12 --ctx 128)
 folder=(--bits 2 --group 32)
 
 planned() { # NAME OPTION...

@@ -51,8 +51,8 @@ static bool part_fits_not(void *ctx, uint32_t mib)
     return !rehearse_part(&r, s->p, s->m, s->o, s->part, (uint64_t)mib << 20, NULL);
 }
 
-/* e: of the allocation that failed. Of all parts that do not fit, the one that needs most: so much is enough. */
-static bool too_small(struct sizing *s, struct err *e)
+/* e becomes why: of the allocation that failed. Of all parts that do not fit, the one that needs most: so much is enough. */
+static bool too_small(struct sizing *s, const struct err *why, struct err *e)
 {
     const uint32_t most = 1u << 24; /* MiB */
     uint32_t need = 0;
@@ -68,6 +68,7 @@ static bool too_small(struct sizing *s, struct err *e)
             of = s->part;
         }
     }
+    *e = *why;
     if (of == PART_COUNT)
         return err_context(e, "a run");
     const char *what = parts[of].what, *remedy = parts[of].remedy;
@@ -169,9 +170,10 @@ static bool check_least(struct sizing *s, struct err *e)
     p->batch_windows = 1;
     p->micro_windows = plan_block_objective(s->o);
     p->scale_micro = plan_scales(s->o);
+    struct err why = {0};
     for (int part = 0; part < PART_COUNT; part++)
-        if (!rehearse_part(&s->r, p, s->m, s->o, (enum run_part)part, s->limit, e))
-            return too_small(s, e);
+        if (!rehearse_part(&s->r, p, s->m, s->o, (enum run_part)part, s->limit, &why))
+            return too_small(s, &why, e);
     p->batch_windows = p->micro_windows = p->scale_micro = 0;
     return true;
 }
@@ -218,14 +220,14 @@ static void place_scales(struct sizing *s)
     p->kept_acts = off;
 }
 
-/* The whole run with as many sets on the device as there is room for; false: it does not fit without any. */
-static bool place_all(struct sizing *s, struct err *e)
+/* The whole run with as many sets on the device as there is room for; false, and why: it does not fit without any. */
+static bool place_all(struct sizing *s, struct err *why)
 {
     struct plan *p = s->p;
     bool windows = s->o->method != METHOD_RTN && !quantize_diagonal(s->o);
     for (unsigned sets = windows ? 1 + plan_teacher(s->o) : 0;; sets--) {
         place_acts(s, sets);
-        if (rehearse(&s->r, p, s->m, s->o, s->limit, e))
+        if (rehearse(&s->r, p, s->m, s->o, s->limit, why))
             break;
         if (sets == 0)
             return false;
@@ -233,10 +235,10 @@ static bool place_all(struct sizing *s, struct err *e)
     if (plan_scales(s->o)) {
         struct plan plain = *p;
         place_scales(s);
-        if (!rehearse(&s->r, p, s->m, s->o, s->limit, e)) {
+        if (!rehearse(&s->r, p, s->m, s->o, s->limit, why)) {
             p->codes_stay = plain.codes_stay;
             p->kept_acts = plain.kept_acts;
-            return rehearse(&s->r, p, s->m, s->o, s->limit, e);
+            return rehearse(&s->r, p, s->m, s->o, s->limit, why);
         }
     }
     return true;
@@ -286,6 +288,7 @@ static const char *tier_name(const struct plan *p, const struct quantize_options
 static bool plan_device(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
     struct sizing s = {.p = p, .m = m, .o = o};
+    struct err why = {0};
     const uint64_t limit = p->device_limit = s.limit = gpu_info(m->gpu)->mem_limit;
     bool windows = o->method != METHOD_RTN && !quantize_diagonal(o), done = false;
     p->acts_tier = "none";
@@ -302,10 +305,10 @@ static bool plan_device(struct plan *p, const struct model *m, const struct quan
         if (!choose_sizes(&s, e))
             return false;
         s.limit = limit;
-        done = place_all(&s, e);
+        done = place_all(&s, &why);
     }
     if (!done)
-        return too_small(&s, e);
+        return too_small(&s, &why, e);
     p->device_bytes = s.r.peak;
     p->n_lines = s.r.n_lines;
     memcpy(p->lines, s.r.lines, s.r.n_lines * sizeof *p->lines);
