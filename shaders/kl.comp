@@ -1,56 +1,59 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
-#include "reduce.glsl"
+#include "rows.glsl"
 
-layout(set = 0, binding = 0, std430) readonly buffer Ref { float ref[]; };
-layout(set = 0, binding = 1, std430) readonly buffer Logits { float logits[]; };
+READ(0, ref);
+READ(1, logits);
 layout(set = 0, binding = 2, std430) writeonly buffer Out { float kl[]; };
 layout(set = 0, binding = 3, std430) writeonly buffer Top1 { float top1[]; };
 layout(push_constant) uniform Push { uint rows, cols; };
 
-const float LOWEST = -3.402823466e38;
+const float LOWEST = -1e30;
+const uint NONE = 0xffffffffu;
+
+void keep_largest(vec4 v, uint c, uint n, inout float top, inout uint at)
+{
+    for (uint e = 0u; e < 4u; e++) {
+        bool better = c + e < n && (v[e] > top || at == NONE);
+        top = better ? v[e] : top;
+        at = better ? c + e : at;
+    }
+}
 
 // In the log domain: kl = sum p * ((ref - lse(ref)) - (logits - lse(logits))), with both logits relative to their maxima.
 void main()
 {
-    uint row = wg_index();
+    uint row = wg_index(), n = cols, begin = row * n, end = rows * n;
     if (row >= rows)
         return;
     float top_p = LOWEST, top_q = LOWEST;
-    uint at_p = 0xffffffffu, at_q = 0xffffffffu;
-    for (uint c = gl_LocalInvocationID.x; c < cols; c += gl_WorkGroupSize.x) {
-        float p = ref[row * cols + c], q = logits[row * cols + c];
-        if (p > top_p || at_p == 0xffffffffu) {
-            top_p = p;
-            at_p = c;
-        }
-        if (q > top_q || at_q == 0xffffffffu) {
-            top_q = q;
-            at_q = c;
-        }
+    uint at_p = NONE, at_q = NONE;
+    EACH_FOUR(t, begin, n) {
+        keep_largest(FOUR_TO(ref, t, end), 4u * t - begin, n, top_p, at_p);
+        keep_largest(FOUR_TO(logits, t, end), 4u * t - begin, n, top_q, at_q);
     }
-    wg_argmax(top_p, at_p);
-    wg_argmax(top_q, at_q);
+    row_argmax(top_p, at_p);
+    row_argmax(top_q, at_q);
 
-    float sum_p = 0.0, sum_q = 0.0;
-    for (uint c = gl_LocalInvocationID.x; c < cols; c += gl_WorkGroupSize.x) {
-        sum_p += exp(ref[row * cols + c] - top_p);
-        sum_q += exp(logits[row * cols + c] - top_q);
+    vec4 p = vec4(0.0), q = vec4(0.0);
+    EACH_FOUR(t, begin, n) {
+        p += exp(of_row(FOUR_TO(ref, t, end), 4u * t - begin, n, LOWEST) - top_p);
+        q += exp(of_row(FOUR_TO(logits, t, end), 4u * t - begin, n, LOWEST) - top_q);
     }
-    sum_p = wg_sum(sum_p);
-    sum_q = wg_sum(sum_q);
+    float sum_p = row_sum(sum_of(p));
+    float gap = log(row_sum(sum_of(q))) - log(sum_p);
 
-    float gap = log(sum_q) - log(sum_p);
-    float sum = 0.0;
-    for (uint c = gl_LocalInvocationID.x; c < cols; c += gl_WorkGroupSize.x) {
-        float lp = ref[row * cols + c] - top_p;
-        float p = exp(lp);
-        if (p > 0.0)
-            sum += p * (lp - (logits[row * cols + c] - top_q) + gap);
+    p = vec4(0.0);
+    EACH_FOUR(t, begin, n) {
+        vec4 lp = of_row(FOUR_TO(ref, t, end), 4u * t - begin, n, LOWEST) - top_p;
+        vec4 w = exp(lp), d = lp - (of_row(FOUR_TO(logits, t, end), 4u * t - begin, n, LOWEST) - top_q) + gap;
+        // What has no weight adds nothing, whatever d is.
+        p += vec4(w.x > 0.0 && lp.x > -1e29 ? w.x * d.x : 0.0, w.y > 0.0 && lp.y > -1e29 ? w.y * d.y : 0.0,
+                  w.z > 0.0 && lp.z > -1e29 ? w.z * d.z : 0.0, w.w > 0.0 && lp.w > -1e29 ? w.w * d.w : 0.0);
     }
-    sum = wg_sum(sum) / sum_p;
-    if (gl_LocalInvocationID.x == 0u) {
+    float sum = row_sum(sum_of(p)) / sum_p;
+    if (LANE == 0u) {
         kl[row] = sum;
         top1[row] = at_p == at_q ? 1.0 : 0.0;
     }

@@ -1,26 +1,34 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
-#include "reduce.glsl"
+#include "rows.glsl"
 
-layout(set = 0, binding = 0, std430) readonly buffer X { float x[]; };
+READ(0, x);
 layout(set = 0, binding = 1, std430) buffer Out { float result[]; };
 layout(push_constant) uniform Push { uint n, at; float factor; };
 
-// Each invocation's sum keeps what its additions lose (Kahan), so that its length costs no digits.
+// Four t, without what is behind the end.
+vec4 load(uint t, uint end)
+{
+    return of_row(FOUR_TO(x, min(t, (end - 1u) >> 2), end), 4u * t, end, 0.0);
+}
+
+// One workgroup. Each invocation's sums keep what their additions lose (Kahan), so that their length costs no digits; eight
+// fours at a time, because lavapipe ends loops after 65535 iterations.
 void main()
 {
-    uint l = gl_LocalInvocationID.x, s = gl_WorkGroupSize.x;
-    precise float sum = 0.0, lost = 0.0;
-    for (uint i = l; i < n; i += 4u * s) {
-        float low = x[i] + (i + s < n ? x[i + s] : 0.0);
-        float high = (i + 2u * s < n ? x[i + 2u * s] : 0.0) + (i + 3u * s < n ? x[i + 3u * s] : 0.0);
-        precise float v = low + high - lost;
-        precise float next = sum + v;
+    const uint s = LANES;
+    uint end = n;
+    precise vec4 sum = vec4(0.0), lost = vec4(0.0);
+    for (uint t = LANE; 4u * t < end; t += 8u * s) {
+        vec4 low = load(t, end) + load(t + s, end) + (load(t + 2u * s, end) + load(t + 3u * s, end));
+        vec4 high = load(t + 4u * s, end) + load(t + 5u * s, end) + (load(t + 6u * s, end) + load(t + 7u * s, end));
+        precise vec4 v = low + high - lost;
+        precise vec4 next = sum + v;
         lost = next - sum - v;
         sum = next;
     }
-    float all = wg_sum(sum);
-    if (wg_index() == 0u && l == 0u)
+    float all = row_sum(sum.x + sum.y + (sum.z + sum.w));
+    if (wg_index() == 0u && LANE == 0u)
         result[at] += factor * all;
 }

@@ -1,16 +1,20 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
+#include "lanes.glsl"
 
-layout(set = 0, binding = 0, std430) readonly buffer X { float x[]; };
-layout(set = 0, binding = 1, std430) readonly buffer W { float w[]; };
-layout(set = 0, binding = 2, std430) writeonly buffer Y { float y[]; };
+READ(0, x);
+READ(1, w);
+WRITE(2, y);
 layout(push_constant) uniform Push { uint rows, cols; };
 
-// One invocation per element.
+// Four elements per invocation, of one row where rows are whole fours.
 void main()
 {
-    uint i = item_index();
-    if (i < rows * cols)
-        y[i] = x[i] * w[i / cols];
+    uint i = item_index() * 4u, d = cols, n = rows * d;
+    bool four = (d & 3u) == 0u;
+    if (four && i < n)
+        STORE4(y, i, LOAD4(x, i) * LOAD1(w, i / d));
+    for (uint j = i; j < min(i + 4u, n) && !four; j++)
+        STORE1(y, j, LOAD1(x, j) * LOAD1(w, j / d));
 }

@@ -1,23 +1,29 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
+#include "lanes.glsl"
 
-layout(set = 0, binding = 0, std430) readonly buffer Gate { float gate[]; };
-layout(set = 0, binding = 1, std430) readonly buffer Up { float up[]; };
-layout(set = 0, binding = 2, std430) readonly buffer Dact { float dact[]; };
-layout(set = 0, binding = 3, std430) writeonly buffer Dgate { float dgate[]; };
-layout(set = 0, binding = 4, std430) writeonly buffer Dup { float dup[]; };
+READ(0, gate);
+READ(1, up);
+READ(2, dact);
+WRITE(3, dgate);
+WRITE(4, dup);
 layout(push_constant) uniform Push { uint n; };
 
-// One invocation per element. What it writes may be the memory of what it reads.
+// Four elements per invocation. What it writes may be the memory of what it reads.
 void main()
 {
-    uint i = item_index();
-    if (i >= n)
-        return;
-    float g = gate[i], u = up[i], d = dact[i];
+    uint i = item_index() * 4u, end = n, at = min(i, (end - 1u) & ~3u);
+    vec4 g = LOAD4_TO(gate, at, end), u = LOAD4_TO(up, at, end), d = LOAD4_TO(dact, at, end);
     groupMemoryBarrier(); // dup does not depend on up: nothing else keeps that write behind this read
-    float sigma = 1.0 / (1.0 + exp(-g));
-    dgate[i] = d * u * sigma * (1.0 + g * (1.0 - sigma));
-    dup[i] = d * g * sigma;
+    vec4 sigma = 1.0 / (1.0 + exp(-g));
+    vec4 to_gate = d * u * sigma * (1.0 + g * (1.0 - sigma)), to_up = d * g * sigma;
+    if (i + 3u < end) {
+        STORE4(dgate, i, to_gate);
+        STORE4(dup, i, to_up);
+    }
+    for (uint j = i; j < end && i + 3u >= end; j++) { // one loop for both: each costs a CPU device its turn
+        STORE1(dgate, j, pick(to_gate, j & 3u));
+        STORE1(dup, j, pick(to_up, j & 3u));
+    }
 }

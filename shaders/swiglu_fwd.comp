@@ -1,18 +1,18 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
+#include "lanes.glsl"
 
-layout(set = 0, binding = 0, std430) readonly buffer Gate { float gate[]; };
-layout(set = 0, binding = 1, std430) readonly buffer Up { float up[]; };
-layout(set = 0, binding = 2, std430) writeonly buffer Act { float act[]; };
+READ(0, gate);
+READ(1, up);
+WRITE(2, act);
 layout(push_constant) uniform Push { uint n; };
 
-// One invocation per element. act may be the buffer of gate or up.
+// Four elements per invocation. act may be the buffer of gate or up.
 void main()
 {
-    uint i = item_index();
-    if (i < n) {
-        float g = gate[i];
-        act[i] = g / (1.0 + exp(-g)) * up[i];
-    }
+    uint i = item_index() * 4u, end = n, at = min(i, (end - 1u) & ~3u);
+    vec4 g = LOAD4_TO(gate, at, end);
+    vec4 v = g / (1.0 + exp(-g)) * LOAD4_TO(up, at, end);
+    STORE4_TO(act, i, end, v);
 }

@@ -16,6 +16,11 @@ float pick(vec4 v, uint e)
     return e == 0u ? v.x : e == 1u ? v.y : e == 2u ? v.z : v.w;
 }
 
+uint pick(uvec4 v, uint e)
+{
+    return e == 0u ? v.x : e == 1u ? v.y : e == 2u ? v.z : v.w;
+}
+
 // Element i of a texel buffer.
 #define TEXEL1(buf, i) pick(texelFetch(buf, int((i) >> 2)), (i) & 3u)
 // Elements i..i+3, i a multiple of 4.

@@ -8,7 +8,7 @@
 #   WHERE    only for calls whose push constant is a multiple of `step` and at most `most` (names of limits.h): a size of its own
 #            beside the other variants; one such line for a kernel, before them
 #   PROBE    the line is dropped where the installed glslc cannot compile probe/PROBE.comp
-#   DEFINES  preprocessor symbols
+#   DEFINES  preprocessor symbols; CPU=1: lanes.glsl, one source for CPU devices and GPUs
 #   OPT      glslc's optimisation, -O where it is not said: -O0 leaves large unrolled loops to the driver, which is quicker
 #            at them
 #   WG       invocations per workgroup (constant 0); default 64. SUBGROUP: one subgroup of the device
@@ -22,11 +22,11 @@
 # What is fast on a CPU device is written in texel.glsl.
 
 # ---- data movement
-kernel(unpack16 cpu NEEDS CPU FILE unpack16_cpu.comp SPEC ITEMS=4)
-kernel(unpack16 base)
+kernel(unpack16 cpu NEEDS CPU SPEC ITEMS=4 DEFINES CPU=1)
+kernel(unpack16 base SPEC ITEMS=2)
 kernel(add base)
-kernel(subtract cpu NEEDS CPU FILE subtract_cpu.comp SPEC ITEMS=4)
-kernel(subtract base)
+kernel(subtract cpu NEEDS CPU SPEC ITEMS=4 DEFINES CPU=1)
+kernel(subtract base SPEC ITEMS=4)
 kernel(transpose cpu NEEDS CPU FILE transpose_cpu.comp WG 8 SPEC TILE=32)
 kernel(transpose base WG 128 SPEC TILE=32)
 
@@ -35,34 +35,34 @@ kernel(gemm cpu NEEDS CPU LANES8 WG 8 SPEC TILE=16 TILE_N=32 FILE gemm_cpu.comp 
 kernel(gemm base WG 128 SPEC TILE=64 TILE_N=64)
 
 # ---- transformer forward
-kernel(rmsnorm_fwd cpu NEEDS CPU LANES8 WG 8 FILE rmsnorm_fwd_cpu.comp)
+kernel(rmsnorm_fwd cpu NEEDS CPU LANES8 WG 8 DEFINES CPU=1)
 kernel(rmsnorm_fwd base WG 128)
-kernel(add_bias cpu NEEDS CPU SPEC ITEMS=4 FILE add_bias_cpu.comp)
-kernel(add_bias base)
-kernel(rope_fwd cpu NEEDS CPU SPEC ITEMS=4 FILE rope_fwd_cpu.comp)
-kernel(rope_fwd base)
+kernel(add_bias cpu NEEDS CPU SPEC ITEMS=4 DEFINES CPU=1)
+kernel(add_bias base SPEC ITEMS=4)
+kernel(rope_fwd cpu NEEDS CPU SPEC ITEMS=4 DEFINES CPU=1)
+kernel(rope_fwd base SPEC ITEMS=4)
 kernel(attn_fwd small NEEDS CPU LANES8 WHERE dim SMALL_HEAD_STEP SMALL_HEAD_MAX WG 8 SPEC TILE=16 FILE attn_fwd_cpu.comp DEFINES SMALL=1 OPT -O0)
 kernel(attn_fwd cpu NEEDS CPU LANES8 WG 8 SPEC TILE=8 FILE attn_fwd_cpu.comp OPT -O0)
 kernel(attn_fwd base WG 128 SPEC TILE=32)
-kernel(swiglu_fwd cpu NEEDS CPU SPEC ITEMS=4 FILE swiglu_fwd_cpu.comp)
-kernel(swiglu_fwd base)
-kernel(nll cpu NEEDS CPU LANES8 WG 8 FILE nll_cpu.comp)
+kernel(swiglu_fwd cpu NEEDS CPU SPEC ITEMS=4 DEFINES CPU=1)
+kernel(swiglu_fwd base SPEC ITEMS=4)
+kernel(nll cpu NEEDS CPU LANES8 WG 8 DEFINES CPU=1)
 kernel(nll base WG 128)
-kernel(kl cpu NEEDS CPU LANES8 WG 8 FILE kl_cpu.comp)
+kernel(kl cpu NEEDS CPU LANES8 WG 8 DEFINES CPU=1)
 kernel(kl base WG 128)
 
 # ---- transformer backward
-kernel(rmsnorm_bwd cpu NEEDS CPU LANES8 WG 8 FILE rmsnorm_bwd_cpu.comp)
+kernel(rmsnorm_bwd cpu NEEDS CPU LANES8 WG 8 DEFINES CPU=1)
 kernel(rmsnorm_bwd base WG 128)
-kernel(swiglu_bwd cpu NEEDS CPU SPEC ITEMS=4 FILE swiglu_bwd_cpu.comp)
-kernel(swiglu_bwd base)
-kernel(kl_bwd cpu NEEDS CPU LANES8 WG 8 FILE kl_bwd_cpu.comp)
+kernel(swiglu_bwd cpu NEEDS CPU SPEC ITEMS=4 DEFINES CPU=1)
+kernel(swiglu_bwd base SPEC ITEMS=4)
+kernel(kl_bwd cpu NEEDS CPU LANES8 WG 8 DEFINES CPU=1)
 kernel(kl_bwd base WG 128)
-kernel(scale_rows cpu NEEDS CPU SPEC ITEMS=4 FILE scale_rows_cpu.comp)
-kernel(scale_rows base)
-kernel(reduce_sum cpu NEEDS CPU LANES8 WG 8 FILE reduce_sum_cpu.comp)
+kernel(scale_rows cpu NEEDS CPU SPEC ITEMS=4 DEFINES CPU=1)
+kernel(scale_rows base SPEC ITEMS=4)
+kernel(reduce_sum cpu NEEDS CPU LANES8 WG 8 DEFINES CPU=1)
 kernel(reduce_sum base WG 128)
-kernel(scale_grad cpu NEEDS CPU WG 8 SPEC LANE_PER_UNIT=1 FILE scale_grad_cpu.comp)
+kernel(scale_grad cpu NEEDS CPU WG 8 SPEC LANE_PER_UNIT=1 DEFINES CPU=1)
 kernel(scale_grad base WG 64)
 kernel(adam_step base)
 kernel(attn_bwd_q small NEEDS CPU LANES8 WHERE dim SMALL_HEAD_STEP SMALL_HEAD_MAX WG 8 SPEC TILE=16 FILE attn_bwd_q_cpu.comp DEFINES SMALL=1 OPT -O0)
@@ -82,8 +82,8 @@ kernel(affine_search cpu NEEDS CPU WG 8)
 kernel(affine_search base WG 32)
 kernel(project_scales base WG 32)
 kernel(quantize base)
-kernel(dequant cpu NEEDS CPU SPEC ITEMS=4 FILE dequant_cpu.comp)
-kernel(dequant base)
+kernel(dequant cpu NEEDS CPU SPEC ITEMS=4 DEFINES CPU=1)
+kernel(dequant base SPEC ITEMS=1)
 kernel(gptq_segment cpu NEEDS CPU DEFINES PRIVATE_ERRORS=1 WG 8 SPEC ROWS_PER_LANE=16)
 kernel(gptq_segment base WG 32) # 128 errors per row in shared memory: 16 KiB
 kernel(diagonal base)
@@ -95,11 +95,11 @@ kernel(chol_block base WG 64) # one lane per row of the block
 kernel(gumbel_init base)
 kernel(gumbel_step cpu NEEDS CPU WG 8 SPEC LANE_PER_UNIT=1 FILE gumbel_step_cpu.comp)
 kernel(gumbel_step base WG 64)
-kernel(gumbel_codes cpu NEEDS CPU FILE gumbel_codes_cpu.comp)
+kernel(gumbel_codes cpu NEEDS CPU DEFINES CPU=1)
 kernel(gumbel_codes base)
-kernel(col_sumsq cpu NEEDS CPU WG 8 SPEC ITEMS=4 FILE col_sumsq_cpu.comp)
+kernel(col_sumsq cpu NEEDS CPU WG 8 SPEC ITEMS=4 DEFINES CPU=1)
 kernel(col_sumsq base)
-kernel(row_dot cpu NEEDS CPU LANES8 WG 8 FILE row_dot_cpu.comp)
+kernel(row_dot cpu NEEDS CPU LANES8 WG 8 DEFINES CPU=1)
 kernel(row_dot base WG 128)
 kernel(round_scales base)
 
