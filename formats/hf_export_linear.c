@@ -248,13 +248,22 @@ static void encode_zeros(const struct qlinear *q, enum export_format f, unsigned
         dst[i] = pattern[i % words % bits];
 }
 
-/* factor * scale in the stored type: [rows, groups], or its transpose. */
+/* A scale as MLX can store it: with `levels` times as much as the bias. Only such weights as f16 hardly holds themselves
+ * come to that. */
+static float mlx_scale(float s, enum scale_type type, float levels)
+{
+    float most = 65504.0f / levels;
+    return type == SCALE_F16 && fabsf(s) > most ? copysignf(most, s) : s;
+}
+
+/* factor * scale in the stored type: [rows, groups], or its transpose. levels: 0, or those of MLX's bias. */
 static bool encode_scales(const struct qlinear *q, const struct export_item *item, enum scale_type type,
-                          float factor, bool transposed, void *dst, uint64_t *rounded, struct err *e)
+                          float factor, float levels, bool transposed, void *dst, uint64_t *rounded, struct err *e)
 {
     for (uint32_t r = 0; r < q->rows; r++) {
         for (uint32_t g = 0; g < q->groups; g++) {
-            float v = factor * q->scales[(size_t)r * q->groups + g], stored = scale_round(type, v);
+            float s = q->scales[(size_t)r * q->groups + g], kept = levels > 0 ? mlx_scale(s, type, levels) : s;
+            float v = factor * kept, stored = scale_round(type, v);
             size_t at = transposed ? (size_t)g * q->rows + r : (size_t)r * q->groups + g;
             if (!isfinite(stored)) {
                 err_set(e, ERR_USER, "%s: the scale of row %u, group %u needs %g, which %s cannot hold",
@@ -262,7 +271,7 @@ static bool encode_scales(const struct qlinear *q, const struct export_item *ite
                 return err_hint(
                     e, "such weights are out of the usual range; --keep 'REGEX' leaves it in 16 bits");
             }
-            *rounded += stored != v;
+            *rounded += stored != factor * s;
             if (type == SCALE_F16)
                 store_u16le((uint8_t *)dst + at * 2, f32_to_f16(v));
             else if (type == SCALE_BF16)
@@ -289,7 +298,7 @@ static bool encode_gptq(enum export_format f, const struct export_item *item, co
         encode_zeros(q, f, bits, dst);
         return true;
     default:
-        return encode_scales(q, item, SCALE_F16, 1, true, dst, rounded, e);
+        return encode_scales(q, item, SCALE_F16, 1, 0, true, dst, rounded, e);
     }
 }
 
@@ -315,6 +324,6 @@ bool linear_encode(enum export_format f, unsigned container, const struct export
         return true;
     }
     /* MLX: w = stored * scale + bias, so the bias takes the place of the zero point. */
-    float factor = f == EXPORT_MLX && which == 0 ? -(float)(1 << (bits - 1)) : 1.0f;
-    return encode_scales(q, item, scale, factor, false, dst, rounded, e);
+    float levels = f == EXPORT_MLX ? (float)(1 << (bits - 1)) : 0;
+    return encode_scales(q, item, scale, levels > 0 && which == 0 ? -levels : 1, levels, false, dst, rounded, e);
 }

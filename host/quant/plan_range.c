@@ -18,12 +18,14 @@ struct sample {
     uint8_t *packed;
 };
 
-/* What a group's scale becomes in the stored type, as the kernels do it; of super-blocks, whose d is stored.
- */
-static float stored_scale(const struct quant_spec *s, float v)
+/* What a group's scale becomes in the stored type, as the kernels do it; of super-blocks, whose d is stored. MLX stores
+ * the lowest level, too. */
+static float stored_scale(const struct quant_spec *s, enum export_format f, float v)
 {
-    float most = s->scale == SCALE_F16 || s->type->super ? 65504.0f : 3.38e38f,
-          least = most == 65504.0f ? 0x1p-24f : 0x1p-126f;
+    bool half = s->scale == SCALE_F16 || s->type->super;
+    float most = half ? 65504.0f : 3.38e38f, least = half ? 0x1p-24f : 0x1p-126f;
+    if (f == EXPORT_MLX)
+        most /= -(float)s->type->lo;
     float parts = s->type->super ? (float)s->type->scale_hi : 1;
     enum scale_type type = s->type->super ? SCALE_F16 : s->scale;
     float d = fabsf(v) / parts;
@@ -34,7 +36,7 @@ static float stored_scale(const struct quant_spec *s, float v)
 }
 
 /* Sum of squares that rounding a row to codes and scales takes away. */
-static double coded_error(const struct quant_spec *s, const float *w, uint32_t cols)
+static double coded_error(const struct quant_spec *s, enum export_format f, const float *w, uint32_t cols)
 {
     uint32_t group = s->group ? s->group : cols;
     int lo = s->type->lo, hi = s->type->hi;
@@ -49,7 +51,7 @@ static double coded_error(const struct quant_spec *s, const float *w, uint32_t c
         float offset = s->type->offset_hi ? bottom : 0;
         float span = s->type->offset_hi ? top - bottom : top > -bottom ? top : -bottom;
         int levels = s->type->offset_hi ? hi - lo : -lo > hi ? -lo : hi;
-        float scale = stored_scale(s, span / (float)levels);
+        float scale = stored_scale(s, f, span / (float)levels);
         for (uint32_t i = 0; i < n; i++) {
             float v = w[g + i] - offset, q = scale > 0 ? rintf(v / scale) : 0;
             q = q < (float)lo ? (float)lo : q > (float)hi ? (float)hi : q;
@@ -75,10 +77,10 @@ struct loss {
     double with, without; /* relative errors: in the stored type, and if it reached everywhere */
 };
 
-/* type: what rounds the matrix as it is written; NULL: codes and scales by spec. */
+/* type: what rounds the matrix as it is written; NULL: codes and scales by spec, in this format. */
 static bool measure(const struct checkpoint *ck, const char *module, uint32_t rows, uint32_t cols,
-                    const struct gguf_type *type, const struct quant_spec *spec, struct loss *out,
-                    struct err *e)
+                    const struct gguf_type *type, const struct quant_spec *spec, enum export_format f,
+                    struct loss *out, struct err *e)
 {
     struct sample x = {0};
     double norm = 0, with = 0, without = 0;
@@ -101,8 +103,8 @@ static bool measure(const struct checkpoint *ck, const char *module, uint32_t ro
             x.other[i] = ldexpf(x.row[i], -exponent);
             unit += (double)x.other[i] * x.other[i];
         }
-        double exact = type ? rounded_error(type, x.other, cols, &x) : coded_error(spec, x.other, cols);
-        double real = type ? rounded_error(type, x.row, cols, &x) : coded_error(spec, x.row, cols);
+        double exact = type ? rounded_error(type, x.other, cols, &x) : coded_error(spec, f, x.other, cols);
+        double real = type ? rounded_error(type, x.row, cols, &x) : coded_error(spec, f, x.row, cols);
         norm += ldexp(unit, 2 * exponent);
         without += ldexp(exact, 2 * exponent);
         with += real;
@@ -154,8 +156,8 @@ static bool choose_bf16(struct plan *p, const struct model *m, const struct quan
             return false;
         if (w.dtype == DTYPE_F16)
             continue;
-        if (!measure(m->ck, item->module, item->rows, item->cols, NULL, &item->spec, &f16, e) ||
-            !measure(m->ck, item->module, item->rows, item->cols, NULL, &other, &bf16, e))
+        if (!measure(m->ck, item->module, item->rows, item->cols, NULL, &item->spec, o->format, &f16, e) ||
+            !measure(m->ck, item->module, item->rows, item->cols, NULL, &other, o->format, &bf16, e))
             return false;
         if (!matters(&f16) || matters(&bf16))
             continue;
@@ -172,16 +174,16 @@ static bool choose_bf16(struct plan *p, const struct model *m, const struct quan
 }
 
 static bool judge(const struct model *m, const char *module, uint32_t rows, uint32_t cols,
-                  const struct gguf_type *type, const struct quant_spec *spec, unsigned *found,
+                  const struct gguf_type *type, const struct quant_spec *spec, enum export_format f, unsigned *found,
                   const struct plan_listener *l, struct err *e)
 {
     struct loss x;
-    if (!measure(m->ck, module, rows, cols, type, spec, &x, e))
+    if (!measure(m->ck, module, rows, cols, type, spec, f, &x, e))
         return false;
     if (!matters(&x))
         return true;
     if ((*found)++ < NAMED)
-        warn_loss(l, module, spec && !spec->type->super ? scale_type_name(spec->scale) : "f16", &x);
+        warn_loss(l, module, type || spec->type->super ? "f16" : scale_type_name(spec->scale), &x);
     return true;
 }
 
@@ -201,12 +203,12 @@ bool plan_range(struct plan *p, const struct model *m, const struct quantize_opt
     for (size_t i = 0; ok && !p->tensors && i < p->n_items; i++)
         if (!p->items[i].keep)
             ok = judge(m, p->items[i].module, p->items[i].rows, p->items[i].cols, NULL, &p->items[i].spec,
-                       &found, l, e);
+                       o->format, &found, l, e);
     for (size_t i = 0; ok && i < p->n_tensors; i++) {
         const struct plan_tensor *t = &p->tensors[i];
         if (in_blocks(t->type))
-            ok = judge(m, t->module, t->rows, t->cols, t->type->rounded ? t->type : NULL, &t->spec, &found, l,
-                       e);
+            ok = judge(m, t->module, t->rows, t->cols, t->coded ? NULL : t->type, &t->spec, o->format, &found,
+                       l, e);
     }
     if (ok && found > NAMED) {
         snprintf(line, sizeof line, "and so are those of %u more", found - NAMED);
