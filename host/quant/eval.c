@@ -18,8 +18,7 @@
 /* Longest stretch between two looks at the device, in ns: progress stays live, and work is still queued
  * ahead. */
 #define SYNC_NS 200000000ull
-/* Before anything is measured: seconds of a multiply-add, and of a weight that goes to the device. */
-#define SECONDS_PER_OP   2e-11
+/* Before anything is measured: seconds of a weight that goes to the device. */
 #define SECONDS_PER_LOAD 1e-9
 /* Runs that should take longer than this are predicted by a measurement. */
 #define MEASURE_FROM 2.0
@@ -105,7 +104,8 @@ static double block_work(const struct eval *ev, const struct model *m, uint32_t 
 {
     if (ev->speed.measured)
         return windows * (ev->speed.attn_fwd + ev->speed.ffn_fwd);
-    return (double)windows * ev->w.ctx * (model_block_products(m) + (double)m->ctx * m->rows[LINEAR_Q]) * SECONDS_PER_OP;
+    return (double)windows * ev->w.ctx * (model_block_products(m) + (double)m->ctx * m->rows[LINEAR_Q]) *
+           speed_guess(m->gpu);
 }
 
 static double load_work(const struct eval *ev, const struct model *m)
@@ -116,7 +116,7 @@ static double load_work(const struct eval *ev, const struct model *m)
 static double head_work(const struct eval *ev, const struct model *m, uint32_t windows)
 {
     double ops = (double)windows * ev->w.ctx * ((double)m->cfg->hidden_size + 16) * m->cfg->vocab_size;
-    return ops * (ev->speed.measured ? ev->speed.gemm : SECONDS_PER_OP) +
+    return ops * (ev->speed.measured ? ev->speed.gemm : speed_guess(m->gpu)) +
            (double)model_head_bytes(m) / 4 * (ev->speed.measured ? ev->speed.load : SECONDS_PER_LOAD);
 }
 
@@ -138,7 +138,7 @@ static bool expect(struct eval *ev, struct err *e)
     if (whole_work(ev) > MEASURE_FROM &&
         (!tell(ev, "measuring", 0, 0, e) || !speed_measure_forward(&ev->speed, ev->side[0].m, ev->batch, e)))
         return false;
-    eta_start(&ev->eta, os_now_ns(), ev->speed.measured ? 0.7 : 0);
+    eta_start(&ev->eta, os_now_ns(), speed_trust(&ev->speed));
     ev->eta.begin = begin;
     for (int i = 0; i < ev->sides; i++) {
         const struct model *m = ev->side[i].m;

@@ -37,7 +37,6 @@ struct collect {
 /* Kinds of work. */
 enum { WORK_LOAD, WORK_FORWARD, WORK_HEAD };
 /* Seconds, before anything is measured; and how long a run is to be for that. */
-#define SECONDS_PER_OP   2e-11
 #define SECONDS_PER_LOAD 1e-9
 #define MEASURE_FROM     2.0
 
@@ -50,7 +49,7 @@ static double block_work(const struct collect *c)
 {
     if (c->speed.measured)
         return c->w.n * (c->speed.attn_fwd + c->speed.ffn_fwd);
-    return model_block_products(c->m) * c->w.n * c->w.ctx * SECONDS_PER_OP;
+    return model_block_products(c->m) * c->w.n * c->w.ctx * speed_guess(c->m->gpu);
 }
 
 static bool tell(struct collect *c, const char *detail, uint32_t block, uint32_t windows, struct err *e)
@@ -74,7 +73,7 @@ static bool expect(struct collect *c, struct err *e)
     if (blocks * (load_work(c) + block_work(c)) > MEASURE_FROM &&
         (!tell(c, "measuring", 0, 0, e) || !speed_measure_forward(&c->speed, c->m, c->batch, e)))
         return false;
-    eta_start(&c->eta, os_now_ns(), c->speed.measured ? 0.7 : 0);
+    eta_start(&c->eta, os_now_ns(), speed_trust(&c->speed));
     c->eta.begin = begin;
     eta_expect(&c->eta, WORK_LOAD, blocks * load_work(c));
     eta_expect(&c->eta, WORK_FORWARD, blocks * block_work(c));

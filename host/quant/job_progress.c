@@ -8,7 +8,6 @@
 #include "host/quant/tune_block.h"
 
 /* Where nothing was measured, and for what the host does: any machine, in seconds. */
-#define SECONDS_PER_OP    2e-11 /* a multiply-add */
 #define SECONDS_PER_STEP  2e-9  /* a weight's optimiser step */
 #define SECONDS_PER_CHECK 1e-9  /* a weight looked at */
 #define SECONDS_PER_STORE 4e-9  /* a weight's code to the work folder, and to the disk */
@@ -16,15 +15,12 @@
 #define SECONDS_PER_PACK  5e-9  /* a weight's code read from the work folder and packed into a GGUF */
 #define BLOCK_SECONDS     0.02  /* what a block takes beside all that */
 
-/* How far the measured speeds of kinds hold apart from each other: slices are slow or fast together, mostly. */
-#define TRUST 0.4
-
 /* ---- pieces of a run -------------------------------------------------------------------------------------
  */
 
 static double gemm_seconds(const struct job *j, double multiply_adds)
 {
-    return multiply_adds * (j->speed.gemm > 0 ? j->speed.gemm : SECONDS_PER_OP);
+    return multiply_adds * (j->speed.gemm > 0 ? j->speed.gemm : speed_guess(j->m->gpu));
 }
 
 static double half_forward(const struct job *j, const struct stage *s)
@@ -217,7 +213,7 @@ void job_expect(struct job *j, bool replay)
             replay_work(j, layer, again);
     }
     other_work(j, all);
-    eta_start(&j->eta, os_now_ns(), j->speed.measured ? TRUST : 0);
+    eta_start(&j->eta, os_now_ns(), speed_trust(&j->speed));
     j->eta.begin = j->begin;
     for (unsigned i = 0; i < ETA_KINDS; i++) {
         eta_expect(&j->eta, i, all[i] + again[i]);

@@ -30,6 +30,20 @@
 /* 0.01. The speed of products and activations does not depend on values, as long as they are ordinary. */
 #define FILL 0x3c23d70au
 
+/* A multiply-add: of a GPU, and of a CPU that is one. */
+#define GUESS_GPU 2e-11
+#define GUESS_CPU 2e-10
+
+double speed_guess(const struct gpu *g)
+{
+    return g && gpu_info(g)->caps & GPU_CAP_CPU ? GUESS_CPU : GUESS_GPU;
+}
+
+double speed_trust(const struct speed *s)
+{
+    return s->measured ? 0.4 : 0;
+}
+
 /* ---- what a slice takes, and what the whole would --------------------------------------------------------
  */
 

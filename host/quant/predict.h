@@ -42,6 +42,11 @@ bool speed_measure(struct speed *s, struct model *m, const struct plan *p, const
 bool speed_measure_forward(struct speed *s, struct model *m, uint32_t windows, struct err *e);
 /* Takes from an arena that counts what that measures with at most, and gives it back; commands count, too. */
 bool speed_count_forward(struct model *m, uint32_t windows, struct gpu_arena *counting, struct err *e);
+/* Where nothing was measured: seconds of a multiply-add on such a device. */
+double speed_guess(const struct gpu *g);
+/* For eta_start: how far the measured speeds of kinds hold apart from each other; slices are slow or fast together,
+ * mostly. Of what was guessed only ratios count. */
+double speed_trust(const struct speed *s);
 /* 0: there were more types than fit. */
 double speed_rounding(const struct speed *s, const struct gguf_type *type);
 /* NULL: there were more shapes than fit. */
