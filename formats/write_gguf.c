@@ -623,7 +623,7 @@ bool write_gguf(const char *path, const struct checkpoint *src, const struct ggu
     struct gguf_plan p = {0};
     struct writing w = {.plan = &p, .source = source, .e = e};
     bool ok = write_gguf_check(path, src, true, e) && plan_make(&p, src, items, n, o, false, e) &&
-              out_fits(path, gguf_file_bytes(p.keys, p.tensors, p.n), e);
+              out_fits("the output", path, gguf_file_bytes(p.keys, p.tensors, p.n), "-o", e);
     ok = ok && gguf_writer_open(&w.writer, path, p.keys, p.tensors, p.n, e);
     if (ok) {
         for (size_t i = 0; ok && i < p.n; i++)

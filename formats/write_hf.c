@@ -385,7 +385,7 @@ bool write_hf(const char *out_dir, const struct checkpoint *src, const struct ex
     uint64_t bytes = 0;
     for (size_t i = 0; i < plan.n_shards; i++)
         bytes += plan.shards[i].bytes;
-    bool ok = out_fits(out_dir, bytes, e) && prepare_folder(out_dir, src, o->force, e) && write_shards(&w, out_dir) &&
+    bool ok = out_fits("the output", out_dir, bytes, "-o", e) && prepare_folder(out_dir, src, o->force, e) && write_shards(&w, out_dir) &&
               (checkpoint_gguf(src) ? carry_metadata(out_dir, src, e)
                                     : os_list(checkpoint_dir(src), copy_carried, &f, e) &&
                                           export_list_templates(checkpoint_dir(src), copy_carried, &f, e)) &&

@@ -107,7 +107,9 @@ static bool check_files(const struct lib_options *all, const gsq_model *model, s
         err_set(e, ERR_USER, "--report %s is the output of the run too", report);
         return err_hint(e, "give the report a name of its own");
     }
-    return (!report || report_html_check(report, folder, o->dry_run, o->force, e)) &&
+    return (!report || (report_html_check(report, folder, o->dry_run, o->force, e) &&
+                        out_fits("the report", report, report_html_bytes(checkpoint_config(model->ck)->num_layers),
+                                 "--report", e))) &&
            (!all->asked.eval || check_eval_text(all, model, e));
 }
 

@@ -29,6 +29,8 @@ struct report_input {
  * creates) and is writable, and what is there already is such a page, or `force`. With dry_run nothing is tried
  * out. */
 bool report_html_check(const char *path, const char *out_dir, bool dry_run, bool force, struct err *e);
+/* Of the page of a model with that many blocks, about. */
+uint64_t report_html_bytes(uint32_t blocks);
 /* One run at a time writes it: to be held from before the work until it is written. Of a page in out_dir, which may be
  * created for it (*made_dir: it was). ERR_ENV names the process that has it. */
 bool report_html_lock(struct os_lock *l, const char *path, const char *out_dir, bool *made_dir, struct err *e);

@@ -153,6 +153,16 @@ if mount -t tmpfs -o size=700k gsq-test "$tmp/mnt" 2>/dev/null; then
     expect '  and to a folder' 3 'are needed for the output .*mnt/c,' '-o' -- \
         "$gsq" convert "$m" -o "$tmp/mnt/c" --format hf
     check '  nothing was written' test -z "$(find "$tmp/mnt" -name 'c*')"
+    mount -o remount,size=8k "$tmp/mnt"
+    head -c 4096 /dev/zero >"$tmp/mnt/full"
+    expect 'a matrix asks before the work' 3 'are needed for the output .*mnt/i.gguf, 4.00 KiB are free' '-o' -- \
+        "$gsq" imatrix "$m" --calib "$m/calib.txt" --ctx 64 -o "$tmp/mnt/i.gguf"
+    head -c 8192 /dev/zero >"$tmp/mnt/full" 2>/dev/null || true
+    expect '  and of a disk without a byte' 3 'are needed for the output .*mnt/i.gguf, 0 B are free' '-o' -- \
+        "$gsq" imatrix "$m" --calib "$m/calib.txt" --ctx 64 -o "$tmp/mnt/i.gguf"
+    expect '  a report too' 3 'are needed for the report .*mnt/r.html, 0 B are free' '--report' -- \
+        "${quantize[@]}" "$m" -o "$tmp/late" --report "$tmp/mnt/r.html"
+    check '  nothing was written' test ! -e "$tmp/late" -a "$(ls "$tmp/mnt")" = full
 else
     echo 'left out: two file systems (no permission to mount a tmpfs)'
 fi

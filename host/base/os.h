@@ -110,9 +110,9 @@ bool os_remove_tree(const char *path);
 /* Calls fn for each name in a folder (no "." and ".."), in sorted order, so that runs repeat. */
 bool os_list(const char *path, bool (*fn)(void *ctx, const char *name, struct err *e), void *ctx,
              struct err *e);
-/* Bytes a normal user may still write below this folder (or its nearest existing parent); 0 if unknown. Which file
- * system that is into *device, as os_file_id has it; 0 if unknown. */
-uint64_t os_disk_free(const char *path, uint64_t *device_or_null);
+/* Bytes a normal user may still write below this folder (or its nearest existing parent). False: unknown, and *bytes is
+ * 0. Which file system that is into *device, as os_file_id has it; 0 if unknown. */
+bool os_disk_free(const char *path, uint64_t *bytes, uint64_t *device_or_null);
 
 /* Monotonic nanoseconds. */
 uint64_t os_now_ns(void);

@@ -397,7 +397,7 @@ bool os_list(const char *path, bool (*fn)(void *ctx, const char *name, struct er
     return ok;
 }
 
-uint64_t os_disk_free(const char *path, uint64_t *device_or_null)
+bool os_disk_free(const char *path, uint64_t *bytes, uint64_t *device_or_null)
 {
     char dir[4096];
     snprintf(dir, sizeof dir, "%s", path);
@@ -413,7 +413,9 @@ uint64_t os_disk_free(const char *path, uint64_t *device_or_null)
     struct os_file_id id;
     if (device_or_null)
         *device_or_null = os_file_id(dir, &id) ? id.device : 0;
-    return statvfs(dir, &st) == 0 ? (uint64_t)st.f_bavail * st.f_frsize : 0;
+    bool known = statvfs(dir, &st) == 0;
+    *bytes = known ? (uint64_t)st.f_bavail * st.f_frsize : 0;
+    return known;
 }
 
 uint64_t os_now_ns(void)

@@ -511,7 +511,7 @@ bool os_list(const char *path, bool (*fn)(void *ctx, const char *name, struct er
     return ok;
 }
 
-uint64_t os_disk_free(const char *path, uint64_t *device_or_null)
+bool os_disk_free(const char *path, uint64_t *bytes, uint64_t *device_or_null)
 {
     char dir[PATH_CAP];
     wchar_t wide[PATH_CAP];
@@ -534,9 +534,9 @@ uint64_t os_disk_free(const char *path, uint64_t *device_or_null)
     struct os_file_id id;
     if (device_or_null)
         *device_or_null = os_file_id(dir, &id) ? id.device : 0;
-    return widen(dir, wide, PATH_CAP) && GetDiskFreeSpaceExW(wide, &available, NULL, NULL)
-               ? available.QuadPart
-               : 0;
+    bool known = widen(dir, wide, PATH_CAP) && GetDiskFreeSpaceExW(wide, &available, NULL, NULL);
+    *bytes = known ? available.QuadPart : 0;
+    return known;
 }
 
 /* ---- the machine

@@ -170,15 +170,15 @@ bool out_folder_check(const char *path, struct err *e)
     return true;
 }
 
-bool out_fits(const char *path, uint64_t bytes, struct err *e)
+bool out_fits(const char *what, const char *path, uint64_t bytes, const char *option, struct err *e)
 {
     char need[24], have[24];
-    uint64_t left = os_disk_free(path, NULL);
-    if (!left || bytes <= left)
+    uint64_t left;
+    if (!os_disk_free(path, &left, NULL) || bytes <= left)
         return true;
-    err_set(e, ERR_ENV, "not enough disk space: %s are needed for the output %s, %s are free",
-            format_bytes(bytes, need, sizeof need), path, format_bytes(left, have, sizeof have));
-    return err_hint(e, "free some space, or choose another place with -o");
+    err_set(e, ERR_ENV, "not enough disk space: %s are needed for %s %s, %s are free",
+            format_bytes(bytes, need, sizeof need), what, path, format_bytes(left, have, sizeof have));
+    return err_hint(e, "free some space, or choose another place with %s", option);
 }
 
 bool out_foreign(const char *path, struct err *e)

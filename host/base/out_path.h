@@ -24,8 +24,9 @@ bool out_not_input(const char *what, const char *path, const char *const *inputs
 bool out_file_check(const char *path, struct err *e);
 bool out_folder_check(const char *path, struct err *e);
 
-/* Whether that many bytes still fit where the output goes (true where that is not known). ERR_ENV. */
-bool out_fits(const char *path, uint64_t bytes, struct err *e);
+/* Whether that many bytes still fit where `path` will be (true where that is not known). `what` is it in the sentence:
+ * "the output", `option` the one that gives another place: "-o". ERR_ENV. */
+bool out_fits(const char *what, const char *path, uint64_t bytes, const char *option, struct err *e);
 
 /* "... was not written by gsq", and what to do. Always false. */
 bool out_foreign(const char *path, struct err *e);

@@ -251,12 +251,23 @@ static bool run(struct collect *c, const struct checkpoint *ck, struct err *e)
     return run_head(c, e);
 }
 
+/* Of the file, at most: a matrix has a tensor of sums and one of a count. */
+static uint64_t file_bytes(const struct model_config *c)
+{
+    enum { HEADER = 4096, NAMES = 256 }; /* of the file, and of a matrix with its padding */
+    uint64_t bytes = HEADER + NAMES + c->hidden_size * 4ull;
+    for (int id = 0; id < LINEAR_COUNT; id++)
+        bytes += c->num_layers * (NAMES + input_width(block_matrix((size_t)id)->input, c) * 4ull);
+    return bytes;
+}
+
 bool imatrix_lock_out(struct os_lock *lock, const char *path, const struct checkpoint *ck, const char *text,
                       bool force, struct err *e)
 {
     const char *const inputs[] = {text, checkpoint_dir(ck)};
     return out_not_input("the output", path, inputs, 1, e) && write_gguf_check(path, ck, force, e) &&
-           out_not_input("the output", path, inputs + 1, 1, e) && out_lock_file(lock, path, e);
+           out_not_input("the output", path, inputs + 1, 1, e) &&
+           out_fits("the output", path, file_bytes(checkpoint_config(ck)), "-o", e) && out_lock_file(lock, path, e);
 }
 
 bool imatrix_collect(struct gpu_cmd *cmd, const struct checkpoint *ck, const struct imatrix_options *o,

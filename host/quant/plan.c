@@ -8,6 +8,7 @@
 #include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/base/out_path.h"
 #include "host/quant/gumbel.h"
 #include "formats/imatrix.h"
 #include "host/quant/plan_rules.h"
@@ -197,32 +198,21 @@ static bool count_bytes(struct plan *p, const struct model *m, const struct quan
     return o->format == EXPORT_GGUF ? plan_gguf_size(p, m, o, e) : size_folder(p, m, o, e);
 }
 
-static bool disk_holds(uint64_t bytes, uint64_t free_bytes, const char *what, const char *path, const char *option,
-                       struct err *e)
-{
-    char need[24], have[24];
-    if (!free_bytes || bytes <= free_bytes)
-        return true;
-    err_set(e, ERR_ENV, "not enough disk space: %s are needed for %s %s, %s are free",
-            format_bytes(bytes, need, sizeof need), what, path, format_bytes(free_bytes, have, sizeof have));
-    return err_hint(e, "free some space, or choose another folder with %s", option);
-}
-
 /* Each file system must hold what comes onto it: the output, the finished blocks, or both. */
 static bool check_disk(struct plan *p, const struct quantize_options *o, struct err *e)
 {
     const char *work = o->work_dir ? o->work_dir : o->out_dir;
     uint64_t disk_out, disk_work, work_need = p->work_bytes;
-    uint64_t free_out = os_disk_free(o->out_dir, &disk_out), free_work = os_disk_free(work, &disk_work);
-    p->disk_free = free_out;
+    uint64_t free_work;
+    os_disk_free(o->out_dir, &p->disk_free, &disk_out);
+    os_disk_free(work, &free_work, &disk_work);
     if (strcmp(p->acts_tier, "none") != 0)
         work_need += ((p->student_acts == ACTS_FILE) + (p->teacher_acts == ACTS_FILE)) * p->acts_bytes +
                      (p->kept_acts == ACTS_FILE) * p->scale_acts_bytes;
     if (disk_out == disk_work)
-        return disk_holds(p->out_bytes + work_need, free_out, "the output and its checkpoints,", o->out_dir,
-                          "-o and --work", e);
-    return disk_holds(p->out_bytes, free_out, "the output", o->out_dir, "-o", e) &&
-           disk_holds(work_need, free_work, "the work folder", work, "--work", e);
+        return out_fits("the output and its checkpoints,", o->out_dir, p->out_bytes + work_need, "-o and --work", e);
+    return out_fits("the output", o->out_dir, p->out_bytes, "-o", e) &&
+           out_fits("the work folder", work, work_need, "--work", e);
 }
 
 /* --- what trains what
