@@ -4,6 +4,12 @@
 
 #include "host/model/block_fwd.h"
 
+/* How many windows go at once: about `tokens` tokens, at most `windows`, at least 1, and their scratch takes at most
+ * `bytes`. */
+uint32_t batch_windows(const struct model *m, uint32_t tokens, uint64_t bytes, uint32_t windows);
+/* The same for passes that only go forward: as many as this device wants, in a quarter of what is left of its memory. */
+uint32_t batch_windows_forward(const struct model *m, uint32_t windows);
+
 /* Of a forward pass through half a block, with or without Hessians. T = windows * ctx. */
 struct batch {
     struct block_scratch s;

@@ -9,12 +9,9 @@
 #include "host/gpu/kernels.h"
 #include "host/model/block_fwd.h"
 #include "host/model/head.h"
+#include "host/quant/batch.h"
 #include "host/quant/predict.h"
 
-/* Tokens that go through a block at once. On a CPU device the batch's activations should stay near its
- * caches; a GPU wants enough rows to fill it. Results do not depend on it. */
-#define BATCH_TOKENS_CPU 4096u
-#define BATCH_TOKENS_GPU 8192u
 /* Longest stretch between two looks at the device, in ns: progress stays live, and work is still queued
  * ahead. */
 #define SYNC_NS 200000000ull
@@ -427,12 +424,9 @@ static bool acts_fit(const struct eval *ev)
 /* Batch size and the place of the hidden states, from what the device has left. */
 static bool make_room(struct eval *ev, struct err *e)
 {
-    const struct gpu_info *info = gpu_info(ev->gpu);
-    uint64_t used = gpu_memory_used(ev->gpu), left = info->mem_limit > used ? info->mem_limit - used : 0;
-    uint32_t tokens = info->caps & GPU_CAP_CPU ? BATCH_TOKENS_CPU : BATCH_TOKENS_GPU;
-    ev->batch = (uint32_t)min_u64(ev->w.n, max_u64(1, tokens / ev->w.ctx));
+    ev->batch = ev->w.n;
     for (int i = 0; i < ev->sides; i++)
-        ev->batch = block_scratch_windows(ev->side[i].m, left / 4, ev->batch);
+        ev->batch = batch_windows_forward(ev->side[i].m, ev->batch);
     bool device = acts_fit(ev);
     for (int i = 0; i < ev->sides; i++) {
         struct acts_options o = {

@@ -9,12 +9,9 @@
 #include "host/base/out_path.h"
 #include "host/base/str.h"
 #include "host/model/block_fwd.h"
+#include "host/quant/batch.h"
 #include "host/quant/predict.h"
 #include "host/quant/qkernels.h"
-
-/* Tokens that go through a block at once: on a CPU device they should stay near its caches. */
-#define BATCH_TOKENS_CPU 4096u
-#define BATCH_TOKENS_GPU 8192u
 
 struct collect {
     struct gpu_cmd *cmd;
@@ -210,12 +207,7 @@ static bool acts_fit(const struct collect *c)
 /* Batch size and the place of the hidden states, from what the device has left. */
 static bool make_room(struct collect *c, struct err *e)
 {
-    struct gpu *gpu = gpu_cmd_gpu(c->cmd);
-    const struct gpu_info *info = gpu_info(gpu);
-    uint64_t used = gpu_memory_used(gpu), left = info->mem_limit > used ? info->mem_limit - used : 0;
-    uint32_t tokens = info->caps & GPU_CAP_CPU ? BATCH_TOKENS_CPU : BATCH_TOKENS_GPU;
-    c->batch = (uint32_t)min_u64(c->w.n, max_u64(1, tokens / c->w.ctx));
-    c->batch = block_scratch_windows(c->m, left / 4, c->batch);
+    c->batch = batch_windows_forward(c->m, c->w.n);
     struct acts_options o = {
         .device_bytes = acts_fit(c) ? UINT64_MAX : 0,
         .host_bytes = os_memory_available() / 2,

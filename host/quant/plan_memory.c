@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "host/base/num.h"
-#include "host/model/block_fwd.h"
+#include "host/quant/batch.h"
 #include "host/quant/plan.h"
 #include "host/quant/rehearse.h"
 #include "host/quant/tune_block.h"
@@ -150,14 +150,13 @@ static bool choose_sizes(struct sizing *s, struct err *e)
         p->tune_bytes = min_u64(rows, (uint64_t)((double)less(left, codes) * TUNE_SHARE));
     if (o->method == METHOD_RTN || quantize_diagonal(o))
         return true;
-    uint32_t most = (uint32_t)min_u64(p->samples, max_u64(1, BATCH_TOKENS / p->ctx));
-    p->batch_windows = block_scratch_windows(s->m, (uint64_t)((double)left * BATCH_SHARE), most);
+    p->batch_windows = batch_windows(s->m, BATCH_TOKENS, (uint64_t)((double)left * BATCH_SHARE), p->samples);
     if (plan_block_objective(o)) {
-        most = block_scratch_windows(s->m, UINT64_MAX, tune_block_batch(o, train));
+        uint32_t most = block_scratch_windows(s->m, UINT64_MAX, tune_block_batch(o, train));
         p->micro_windows = (uint32_t)max_u64(1, most_that_fits(most, half_fits, s));
     }
     if (plan_scales(o)) {
-        most = block_scratch_windows(s->m, UINT64_MAX, tune_scales_batch(o, train));
+        uint32_t most = block_scratch_windows(s->m, UINT64_MAX, tune_scales_batch(o, train));
         p->scale_micro = (uint32_t)max_u64(1, most_that_fits(most, scales_fit, s));
     }
     return true;
