@@ -93,13 +93,35 @@ static struct gpu_grid unit_grid(const struct walk *w, uint64_t per_row)
     {                                                                                                        \
         &a.name, a.name, (uint64_t)(elements)*4                                                              \
     }
+#define WALKED_AS(name, of, elements)                                                                        \
+    {                                                                                                        \
+        &a.name, a.of, (uint64_t)(elements)*4                                                                \
+    }
+/* Elements of a row of scales, of logits and momenta. */
+#define SCALES ((uint64_t)a.groups << a.offsets)
+#define STATE  ((uint64_t)a.levels * a.cols)
 #define WALK(kernel, n_rows, work_per_row)                                                                   \
     walk_rows(cmd, KERNEL_ID_##kernel, n_rows, work_per_row, views, COUNT(views))
+
+/* q_KERNEL: over tiles t of the rows that the argument `count` counts, with the work of a row, the grid of a
+ * tile, what else a tile sets, and the views that advance. */
+#define TILED(kernel, count, work_per_row, grid, set, ...)                                                   \
+    void q_##kernel(struct gpu_cmd *cmd, const struct kernel##_args *args)                                   \
+    {                                                                                                        \
+        struct kernel##_args a = *args;                                                                      \
+        const struct walked views[] = {__VA_ARGS__};                                                         \
+        struct walk t = WALK(kernel, args->count, work_per_row);                                             \
+        while (walk_next(&t)) {                                                                              \
+            a.count = t.rows;                                                                                \
+            set;                                                                                             \
+            run_##kernel(cmd, grid, &a);                                                                     \
+        }                                                                                                    \
+    }
 
 void q_scale_search(struct gpu_cmd *cmd, const struct scale_search_args *args)
 {
     struct scale_search_args a = *args;
-    const struct walked views[] = {WALKED(w, a.ldw), WALKED(scales, (uint64_t)a.groups << a.offsets)};
+    const struct walked views[] = {WALKED(w, a.ldw), WALKED(scales, SCALES)};
     uint64_t units = div_up(a.col1, a.group) - div_up(a.col0, a.group);
     if (units == 0)
         return;
@@ -130,48 +152,19 @@ void q_affine_search(struct gpu_cmd *cmd, const struct affine_search_args *args)
     }
 }
 
-void q_project_scales(struct gpu_cmd *cmd, const struct project_scales_args *args)
-{
-    struct project_scales_args a = *args;
-    assert(a.per_super <= SUPER_GROUPS_MAX);
-    const struct walked views[] = {WALKED(scales, (uint64_t)a.groups << a.offsets)};
-    struct walk t = WALK(project_scales, args->rows, (double)a.count * a.per_super * (int)(a.hi - a.lo));
-    while (walk_next(&t)) {
-        a.rows = t.rows;
-        run_project_scales(cmd, item_grid(&t, a.count), &a);
-    }
-}
-
-void q_quantize(struct gpu_cmd *cmd, const struct quantize_args *args)
-{
-    struct quantize_args a = *args;
-    const struct walked views[] = {WALKED(w, a.ldw), WALKED(scales, (uint64_t)a.groups << a.offsets),
-                                   WALKED(codes, a.ldc)};
-    struct walk t = WALK(quantize, args->rows, a.ldc);
-    while (walk_next(&t)) {
-        a.rows = t.rows;
-        run_quantize(cmd, item_grid(&t, a.ldc), &a);
-    }
-}
-
-void q_dequant(struct gpu_cmd *cmd, const struct dequant_args *args)
-{
-    struct dequant_args a = *args;
-    const struct walked views[] = {WALKED(codes, a.ldc), WALKED(scales, (uint64_t)a.groups << a.offsets),
-                                   WALKED(w, a.ldw)};
-    struct walk t = WALK(dequant, args->rows, a.ldc);
-    while (walk_next(&t)) {
-        a.rows = t.rows;
-        run_dequant(cmd, item_grid(&t, a.ldc), &a);
-    }
-}
+TILED(project_scales, rows, 1.0 * a.count * a.per_super * (int)(a.hi - a.lo), item_grid(&t, a.count),
+      assert(a.per_super <= SUPER_GROUPS_MAX), WALKED(scales, SCALES))
+TILED(quantize, rows, a.ldc, item_grid(&t, a.ldc), , WALKED(w, a.ldw), WALKED(scales, SCALES),
+      WALKED(codes, a.ldc))
+TILED(dequant, rows, a.ldc, item_grid(&t, a.ldc), , WALKED(codes, a.ldc), WALKED(scales, SCALES),
+      WALKED(w, a.ldw))
 
 void q_gptq_segment(struct gpu_cmd *cmd, const struct gptq_segment_args *args)
 {
     struct gptq_segment_args a = *args;
     assert(a.count <= SEGMENT_MAX);
-    const struct walked views[] = {WALKED(w, a.ldw), WALKED(scales, (uint64_t)a.groups << a.offsets),
-                                   WALKED(codes, a.ldc), WALKED(err, a.count)};
+    const struct walked views[] = {WALKED(w, a.ldw), WALKED(scales, SCALES), WALKED(codes, a.ldc),
+                                   WALKED(err, a.count)};
     /* The segment's diagonal block of R, from the aligned place before its first element. */
     uint64_t first = ((uint64_t)a.col0 * a.ldr + a.col0) * 4;
     uint64_t last = ((uint64_t)(a.col0 + a.count - 1) * a.ldr + a.col0 + a.count) * 4;
@@ -188,40 +181,9 @@ void q_gptq_segment(struct gpu_cmd *cmd, const struct gptq_segment_args *args)
     }
 }
 
-void q_diagonal(struct gpu_cmd *cmd, const struct diagonal_args *args)
-{
-    struct diagonal_args a = *args;
-    const struct walked views[] = {WALKED(h, a.ldh), WALKED(diag, 1)};
-    struct walk t = WALK(diagonal, args->n, 1);
-    while (walk_next(&t)) {
-        a.n = t.rows;
-        a.row0 = t.row;
-        run_diagonal(cmd, item_grid(&t, 1), &a);
-    }
-}
-
-void q_damp_diagonal(struct gpu_cmd *cmd, const struct damp_diagonal_args *args)
-{
-    struct damp_diagonal_args a = *args;
-    const struct walked views[] = {WALKED(h, a.ldh)};
-    struct walk t = WALK(damp_diagonal, args->n, 1);
-    while (walk_next(&t)) {
-        a.n = t.rows;
-        a.row0 = t.row;
-        run_damp_diagonal(cmd, item_grid(&t, 1), &a);
-    }
-}
-
-void q_zero_dead(struct gpu_cmd *cmd, const struct zero_dead_args *args)
-{
-    struct zero_dead_args a = *args;
-    const struct walked views[] = {WALKED(w, a.ldw)};
-    struct walk t = WALK(zero_dead, args->rows, a.cols);
-    while (walk_next(&t)) {
-        a.rows = t.rows;
-        run_zero_dead(cmd, item_grid(&t, a.cols), &a);
-    }
-}
+TILED(diagonal, n, 1, item_grid(&t, 1), a.row0 = t.row, WALKED(h, a.ldh), WALKED(diag, 1))
+TILED(damp_diagonal, n, 1, item_grid(&t, 1), a.row0 = t.row, WALKED(h, a.ldh))
+TILED(zero_dead, rows, a.cols, item_grid(&t, a.cols), , WALKED(w, a.ldw))
 
 void q_flip(struct gpu_cmd *cmd, const struct flip_args *args)
 {
@@ -242,16 +204,7 @@ void q_flip(struct gpu_cmd *cmd, const struct flip_args *args)
     }
 }
 
-void q_copy_rect(struct gpu_cmd *cmd, const struct copy_rect_args *args)
-{
-    struct copy_rect_args a = *args;
-    const struct walked views[] = {WALKED(src, a.lds), WALKED(dst, a.ldd)};
-    struct walk t = WALK(copy_rect, args->rows, a.cols);
-    while (walk_next(&t)) {
-        a.rows = t.rows;
-        run_copy_rect(cmd, item_grid(&t, a.cols), &a);
-    }
-}
+TILED(copy_rect, rows, a.cols, item_grid(&t, a.cols), , WALKED(src, a.lds), WALKED(dst, a.ldd))
 
 void q_chol_block(struct gpu_cmd *cmd, const struct chol_block_args *args)
 {
@@ -262,84 +215,19 @@ void q_chol_block(struct gpu_cmd *cmd, const struct chol_block_args *args)
     run_chol_block(cmd, one, &a);
 }
 
-void q_gumbel_init(struct gpu_cmd *cmd, const struct gumbel_init_args *args)
-{
-    struct gumbel_init_args a = *args;
-    uint64_t state = (uint64_t)a.levels * a.cols;
-    const struct walked views[] = {WALKED(logits, state),
-                                   WALKED(mom, state),
-                                   WALKED(scales, (uint64_t)a.groups << a.offsets),
-                                   WALKED(smom, (uint64_t)a.groups << a.offsets),
-                                   WALKED(codes, a.ldc),
-                                   WALKED(w, a.cols),
-                                   WALKED(diff, a.cols)};
-    struct walk t = WALK(gumbel_init, args->rows, a.cols);
-    while (walk_next(&t)) {
-        a.rows = t.rows;
-        a.row0 = args->row0 + t.row;
-        run_gumbel_init(cmd, item_grid(&t, a.cols), &a);
-    }
-}
-
-void q_gumbel_step(struct gpu_cmd *cmd, const struct gumbel_step_args *args)
-{
-    struct gumbel_step_args a = *args;
-    a.old_logits = a.logits;
-    a.old_mom = a.mom;
-    uint64_t state = (uint64_t)a.levels * a.cols;
-    const struct walked views[] = {WALKED(old_logits, state),
-                                   WALKED(old_mom, state),
-                                   WALKED(logits, state),
-                                   WALKED(mom, state),
-                                   WALKED(scales, (uint64_t)a.groups << a.offsets),
-                                   WALKED(smom, (uint64_t)a.groups << a.offsets),
-                                   WALKED(codes, a.ldc),
-                                   WALKED(w, a.cols),
-                                   WALKED(grad, a.cols),
-                                   WALKED(diff, a.cols)};
-    struct walk t = WALK(gumbel_step, args->rows, a.cols);
-    while (walk_next(&t)) {
-        a.rows = t.rows;
-        a.row0 = args->row0 + t.row;
-        run_gumbel_step(cmd, unit_grid(&t, a.groups), &a);
-    }
-}
-
-void q_gumbel_codes(struct gpu_cmd *cmd, const struct gumbel_codes_args *args)
-{
-    struct gumbel_codes_args a = *args;
-    const struct walked views[] = {WALKED(logits, (uint64_t)a.levels * a.cols), WALKED(codes, a.ldc),
-                                   WALKED(codes_out, a.ldc)};
-    struct walk t = WALK(gumbel_codes, args->rows, a.ldc);
-    while (walk_next(&t)) {
-        a.rows = t.rows;
-        run_gumbel_codes(cmd, item_grid(&t, a.ldc), &a);
-    }
-}
-
-void q_scale_grad(struct gpu_cmd *cmd, const struct scale_grad_args *args)
-{
-    struct scale_grad_args a = *args;
-    const struct walked views[] = {WALKED(grad, a.cols), WALKED(codes, a.ldc),
-                                   WALKED(dscales, (uint64_t)a.groups << a.offsets)};
-    struct walk t = WALK(scale_grad, args->rows, a.cols);
-    while (walk_next(&t)) {
-        a.rows = t.rows;
-        run_scale_grad(cmd, unit_grid(&t, a.groups), &a);
-    }
-}
-
-void q_adam_step(struct gpu_cmd *cmd, const struct adam_step_args *args)
-{
-    struct adam_step_args a = *args;
-    const struct walked views[] = {WALKED(param, 1), WALKED(m, 1), WALKED(v, 1), WALKED(grad, 1),
-                                   WALKED(size, 1)};
-    struct walk t = WALK(adam_step, args->n, 1);
-    while (walk_next(&t)) {
-        a.n = t.rows;
-        run_adam_step(cmd, item_grid(&t, 1), &a);
-    }
-}
+TILED(gumbel_init, rows, a.cols, item_grid(&t, a.cols), a.row0 = args->row0 + t.row, WALKED(logits, STATE),
+      WALKED(mom, STATE), WALKED(scales, SCALES), WALKED(smom, SCALES), WALKED(codes, a.ldc),
+      WALKED(w, a.cols), WALKED(diff, a.cols))
+TILED(gumbel_step, rows, a.cols, unit_grid(&t, a.groups), a.row0 = args->row0 + t.row,
+      WALKED_AS(old_logits, logits, STATE), WALKED_AS(old_mom, mom, STATE), WALKED(logits, STATE),
+      WALKED(mom, STATE), WALKED(scales, SCALES), WALKED(smom, SCALES), WALKED(codes, a.ldc),
+      WALKED(w, a.cols), WALKED(grad, a.cols), WALKED(diff, a.cols))
+TILED(gumbel_codes, rows, a.ldc, item_grid(&t, a.ldc), , WALKED(logits, STATE), WALKED(codes, a.ldc),
+      WALKED(codes_out, a.ldc))
+TILED(scale_grad, rows, a.cols, unit_grid(&t, a.groups), , WALKED(grad, a.cols), WALKED(codes, a.ldc),
+      WALKED(dscales, SCALES))
+TILED(adam_step, n, 1, item_grid(&t, 1), , WALKED(param, 1), WALKED(m, 1), WALKED(v, 1), WALKED(grad, 1),
+      WALKED(size, 1))
 
 void q_col_sumsq(struct gpu_cmd *cmd, const struct col_sumsq_args *args)
 {
@@ -353,46 +241,8 @@ void q_col_sumsq(struct gpu_cmd *cmd, const struct col_sumsq_args *args)
     }
 }
 
-void q_row_dot(struct gpu_cmd *cmd, const struct row_dot_args *args)
-{
-    struct row_dot_args a = *args;
-    const struct walked views[] = {WALKED(a, a.cols), WALKED(b, a.cols), WALKED(out, 1)};
-    struct walk t = WALK(row_dot, args->rows, a.cols);
-    while (walk_next(&t)) {
-        a.rows = t.rows;
-        run_row_dot(cmd, with_work(gpu_rows(t.rows), &t), &a);
-    }
-}
-
-void q_round_scales(struct gpu_cmd *cmd, const struct round_scales_args *args)
-{
-    struct round_scales_args a = *args;
-    const struct walked views[] = {WALKED(scales, 1)};
-    struct walk t = WALK(round_scales, args->n, 1);
-    while (walk_next(&t)) {
-        a.n = t.rows;
-        run_round_scales(cmd, item_grid(&t, 1), &a);
-    }
-}
-
-void q_scale_rows(struct gpu_cmd *cmd, const struct scale_rows_args *args)
-{
-    struct scale_rows_args a = *args;
-    const struct walked views[] = {WALKED(x, a.cols), WALKED(w, 1), WALKED(y, a.cols)};
-    struct walk t = WALK(scale_rows, args->rows, a.cols);
-    while (walk_next(&t)) {
-        a.rows = t.rows;
-        run_scale_rows(cmd, item_grid(&t, a.cols), &a);
-    }
-}
-
-void q_subtract(struct gpu_cmd *cmd, const struct subtract_args *args)
-{
-    struct subtract_args a = *args;
-    const struct walked views[] = {WALKED(a, 1), WALKED(b, 1), WALKED(d, 1)};
-    struct walk t = WALK(subtract, args->n, 1);
-    while (walk_next(&t)) {
-        a.n = t.rows;
-        run_subtract(cmd, item_grid(&t, 1), &a);
-    }
-}
+TILED(row_dot, rows, a.cols, with_work(gpu_rows(t.rows), &t), , WALKED(a, a.cols), WALKED(b, a.cols),
+      WALKED(out, 1))
+TILED(round_scales, n, 1, item_grid(&t, 1), , WALKED(scales, 1))
+TILED(scale_rows, rows, a.cols, item_grid(&t, a.cols), , WALKED(x, a.cols), WALKED(w, 1), WALKED(y, a.cols))
+TILED(subtract, n, 1, item_grid(&t, 1), , WALKED(a, 1), WALKED(b, 1), WALKED(d, 1))
