@@ -358,8 +358,8 @@ const struct option options[] = {
     {"keep-work", 0, NULL, OPT_FLAG, AT(q.keep_work), "", ON(QUANTIZE), SECTION_RUN,
      "do not remove the work folder at the end"},
     {"accept", 0, "NAMES", OPT_TEXT, AT(q.accept), "nothing", ON(QUANTIZE), SECTION_RUN,
-     "resume with another device, driver, kernels, gsq, memory or files (of the tokenizer) than the run was begun with, as "
-     "device,driver: the result will not have the bytes of an undisturbed run"},
+     "resume with another version (of gsq), gsq (what its method is), device, driver, kernels, memory or files (of the "
+     "tokenizer) than the run was begun with, as device,driver: the result will not have the bytes of an undisturbed run"},
     {"seed", 0, "N", OPT_U64, NUM(q.seed, 0, 18446744073709551615.0), NULL, ON(QUANTIZE), SECTION_RUN,
      "of the random numbers; the same seed, device and variant give the same bytes"},
     {"force", 0, NULL, OPT_FLAG, AT(q.force), "", ON(QUANTIZE) | ON(CONVERT) | ON(IMATRIX), SECTION_RUN,
