@@ -63,6 +63,21 @@ for f in theirs.gguf theirs; do
     run "${quantize[@]}" "$m" -o "$tmp/$f" --seed 2
     check '  and then it is of gsq: written again without' test "$rc" -eq 0
 done
+# An earlier result makes way for another in one line; the same command of quantize finds its own.
+while read -r -a a; do
+    run "$gsq" "${a[0]}" "$m" "${a[@]:1}"
+    check "${a[*]:0:3}: exit $rc, nothing was there" test "$rc" -eq 0 -a -z "$(grep 'is there already' "$tmp/err")"
+    run "$gsq" "${a[0]}" "$m" "${a[@]:1}" --quiet
+    check '  and once more, quietly' test "$rc" -eq 0 -a ! -s "$tmp/err"
+    run "$gsq" "${a[0]}" "$m" "${a[@]:1}" --bits 3
+    [[ ${a[0]} = quantize ]] || run "$gsq" "${a[0]}" "$m" "${a[@]:1}"
+    check "  and aloud: exit $rc" test "$rc" -eq 0 -a "$(grep -c "${a[2]} is there already: it is written anew" "$tmp/err")" -eq 1
+done <<END
+convert -o $tmp/twice.gguf
+convert -o $tmp/twice --format hf
+imatrix -o $tmp/matrix.gguf --calib $m/calib.txt --ctx 64 --samples 2
+quantize -o $tmp/twice-q --method rtn
+END
 head -c 5000 /dev/urandom >"$tmp/copy.gguf"
 expect "a copy onto somebody's" 2 'gsq did not write' '--force' -- "$gsq" quantize "$m" "$tmp/copy.gguf" F16
 run "$gsq" quantize "$m" "$tmp/copy.gguf" F16 --force

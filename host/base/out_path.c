@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/str.h"
 
@@ -179,6 +180,15 @@ bool out_fits(const char *what, const char *path, uint64_t bytes, const char *op
     err_set(e, ERR_ENV, "not enough disk space: %s are needed for %s %s, %s are free",
             format_bytes(bytes, need, sizeof need), what, path, format_bytes(left, have, sizeof have));
     return err_hint(e, "free some space, or choose another place with %s", option);
+}
+
+void out_tell_replaced(const char *path)
+{
+    char config[4096];
+    enum os_kind kind = os_stat(path, NULL);
+    if (kind == OS_FILE || (kind == OS_DIR && os_path_join(config, sizeof config, path, "config.json", NULL) &&
+                            os_stat(config, NULL) == OS_FILE))
+        log_info("%s is there already: it is written anew", path);
 }
 
 bool out_foreign(const char *path, struct err *e)

@@ -152,9 +152,15 @@ static bool check_out(const struct checkpoint *ck, const char *out, const struct
 {
     const char *const inputs[] = {checkpoint_dir(ck)};
     bool file = o->format == EXPORT_GGUF;
-    return (file ? write_gguf_check(out, ck, o->force, e) : export_check_folder(out, ck, o->force, e)) &&
-           out_not_input("the output", out, inputs, 1, e) &&
-           (o->size || (file ? out_lock_file(lock, out, e) : out_lock_folder(lock, out, e)));
+    if (!(file ? write_gguf_check(out, ck, o->force, e) : export_check_folder(out, ck, o->force, e)) ||
+        !out_not_input("the output", out, inputs, 1, e))
+        return false;
+    if (o->size)
+        return true;
+    if (!(file ? out_lock_file(lock, out, e) : out_lock_folder(lock, out, e)))
+        return false;
+    out_tell_replaced(out);
+    return true;
 }
 
 bool convert_run(const char *in, const char *out_path, const struct convert_options *o,

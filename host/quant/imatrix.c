@@ -257,9 +257,12 @@ bool imatrix_lock_out(struct os_lock *lock, const char *path, const struct check
                       bool force, struct err *e)
 {
     const char *const inputs[] = {text, checkpoint_dir(ck)};
-    return out_not_input("the output", path, inputs, 1, e) && write_gguf_check(path, ck, force, e) &&
-           out_not_input("the output", path, inputs + 1, 1, e) &&
-           out_fits("the output", path, file_bytes(checkpoint_config(ck)), "-o", e) && out_lock_file(lock, path, e);
+    if (!out_not_input("the output", path, inputs, 1, e) || !write_gguf_check(path, ck, force, e) ||
+        !out_not_input("the output", path, inputs + 1, 1, e) ||
+        !out_fits("the output", path, file_bytes(checkpoint_config(ck)), "-o", e) || !out_lock_file(lock, path, e))
+        return false;
+    out_tell_replaced(path);
+    return true;
 }
 
 bool imatrix_collect(struct gpu_cmd *cmd, const struct checkpoint *ck, const struct imatrix_options *o,

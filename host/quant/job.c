@@ -6,6 +6,7 @@
 #include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/base/out_path.h"
 #include "host/quant/identity.h"
 #include "host/quant/job_internal.h"
 #include "host/quant/refine.h"
@@ -229,6 +230,7 @@ static bool run_all(struct job *j, struct err *e)
         return false;
     if ((j->out->finished = is_finished(j)))
         return true;
+    out_tell_replaced(o->out_dir);
     if (!open_store(j, e))
         return false;
     job_expect(j, false); /* less what is there */
