@@ -10,6 +10,7 @@
 #include "formats/checkpoint_gguf.h"
 #include "formats/checkpoint_quant.h"
 #include "formats/foreign.h"
+#include "formats/side_file.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/base/pool.h"
@@ -106,7 +107,7 @@ static bool read_quantize_config(struct checkpoint *c, struct err *e)
     static const char suffix[] = ".qweight";
     char path[4096], *text = NULL;
     size_t size = 0;
-    bool packed = false;
+    bool packed = false, there;
     for (size_t i = 0; i < safetensors_count(c->tensors) && !packed; i++) {
         const char *name = safetensors_at(c->tensors, i)->name;
         size_t n = strlen(name);
@@ -114,9 +115,9 @@ static bool read_quantize_config(struct checkpoint *c, struct err *e)
     }
     if (!packed || c->config.quant != QUANT_NONE || c->config.unsupported[0])
         return true;
-    if (!os_path_join(path, sizeof path, c->dir, "quantize_config.json", e))
+    if (!os_path_join(path, sizeof path, c->dir, "quantize_config.json", e) || !side_file_there(path, &there, e))
         return false;
-    if (os_stat(path, NULL) == OS_FILE) {
+    if (there) {
         bool ok = os_read_file(path, CONFIG_MAX, &text, &size, e) &&
                   hf_config_add_quant(&c->config, text, size, path, e);
         free(text);
@@ -134,8 +135,8 @@ static bool open_folder(struct checkpoint *c, struct err *e)
     char path[4096], *text = NULL;
     const char *dir = c->dir;
     size_t size = 0;
-    bool ok = os_path_join(path, sizeof path, dir, "config.json", e);
-    if (ok && os_stat(path, NULL) == OS_ABSENT)
+    bool there, ok = os_path_join(path, sizeof path, dir, "config.json", e) && side_file_there(path, &there, e);
+    if (ok && !there)
         ok = foreign_folder(dir, "config.json", e);
     ok = ok && os_read_file(path, CONFIG_MAX, &text, &size, e);
     ok = ok && (c->has_config = hf_config_parse(&c->config, text, size, path, e));

@@ -8,6 +8,7 @@
 
 #include "arch/family.h"
 #include "formats/gguf_names.h"
+#include "formats/hf_export.h"
 #include "formats/hub_cache.h"
 #include "host/base/log.h"
 #include "host/base/os.h"
@@ -244,7 +245,7 @@ bool gguf_export_keys(struct gguf_keys **out, const char *dir, const struct mode
     struct key_list k = {.keys = *out = gguf_keys_create(), .quiet = facts->quiet};
     if (!*out)
         return err_nomem(e, "the keys of a GGUF", 64);
-    if (!open_carried(&beside, dir, e))
+    if (!export_check_carried(dir, e) || !open_carried(&beside, dir, e))
         return false;
     size_t n = beside ? gguf_kv_count(beside) : 0;
     k.carried = n ? beside : NULL;

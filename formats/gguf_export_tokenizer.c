@@ -48,9 +48,10 @@ static bool read_json(struct tokenizer_files *f, const char *name, uint64_t max,
 {
     char path[4096], *text;
     size_t size;
-    if (!os_path_join(path, sizeof path, f->dir, name, f->e))
+    bool there;
+    if (!os_path_join(path, sizeof path, f->dir, name, f->e) || !side_file_there(path, &there, f->e))
         return false;
-    if (os_stat(path, NULL) != OS_FILE)
+    if (!there)
         return true;
     if (!os_read_file(path, max, &text, &size, f->e))
         return false;

@@ -92,5 +92,7 @@ bool export_carries(const char *name);
 #define EXPORT_TEMPLATES "additional_chat_templates"
 bool export_list_templates(const char *dir, bool (*fn)(void *ctx, const char *name, struct err *e), void *ctx,
                            struct err *e);
+/* Before the work: whether each of these in DIR is a regular file (side_file_there). True where DIR is no folder. */
+bool export_check_carried(const char *dir, struct err *e);
 
 #endif

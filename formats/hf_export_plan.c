@@ -7,6 +7,7 @@
 
 #include "arch/family.h"
 #include "formats/gguf.h"
+#include "formats/gguf_export.h"
 #include "formats/gguf_names.h"
 #include "formats/hf_export.h"
 #include "formats/json.h"
@@ -519,7 +520,7 @@ bool export_plan_make(struct export_plan *p, const struct checkpoint *src, const
                       size_t n, const struct export_options *o, struct err *e)
 {
     *p = (struct export_plan){0};
-    if (!check_architecture(src, e))
+    if (!check_architecture(src, e) || !export_check_carried(checkpoint_dir(src), e))
         return false;
     struct building b = {.plan = p, .src = src, .items = items, .n_items = n, .options = o, .e = e};
     bool known = o->format < EXPORT_NONE || (o->format == EXPORT_HF && n == 0);
@@ -593,6 +594,19 @@ bool export_list_templates(const char *dir, bool (*fn)(void *ctx, const char *na
     if (!os_path_join(path, sizeof path, dir, EXPORT_TEMPLATES, e))
         return false;
     return os_stat(path, NULL) != OS_DIR || os_list(path, from_above, &l, e);
+}
+
+static bool check_carried(void *ctx, const char *name, struct err *e)
+{
+    char path[4096];
+    bool there, carried = export_carries(name) || strcmp(name, GGUF_CARRIED) == 0;
+    return !carried || (os_path_join(path, sizeof path, ctx, name, e) && side_file_there(path, &there, e));
+}
+
+bool export_check_carried(const char *dir, struct err *e)
+{
+    return os_stat(dir, NULL) != OS_DIR || (os_list(dir, check_carried, (void *)(uintptr_t)dir, e) &&
+                                            export_list_templates(dir, check_carried, (void *)(uintptr_t)dir, e));
 }
 
 struct carried {

@@ -6,6 +6,7 @@
 
 #include "formats/foreign.h"
 #include "formats/json.h"
+#include "formats/side_file.h"
 #include "host/base/num.h"
 #include "host/base/str.h"
 
@@ -616,16 +617,19 @@ static bool open_sharded(struct safetensors **out, const char *dir, const char *
 bool safetensors_open_dir(struct safetensors **out, const char *dir, struct err *e)
 {
     *out = NULL;
+    bool there;
     char path[4096];
     if (os_stat(dir, NULL) != OS_DIR)
         return err_set(e, ERR_USER, "%s is not a folder", dir);
     if (!os_path_join(path, sizeof path, dir, "model.safetensors.index.json", e))
         return false;
-    if (os_stat(path, NULL) == OS_FILE)
-        return open_sharded(out, dir, path, e);
-    if (!os_path_join(path, sizeof path, dir, "model.safetensors", e))
+    if (!side_file_there(path, &there, e))
         return false;
-    if (os_stat(path, NULL) == OS_FILE)
+    if (there)
+        return open_sharded(out, dir, path, e);
+    if (!os_path_join(path, sizeof path, dir, "model.safetensors", e) || !side_file_there(path, &there, e))
+        return false;
+    if (there)
         return safetensors_open_file(out, path, e);
     struct loose loose = {0};
     if (!os_list(dir, find_loose, &loose, e))

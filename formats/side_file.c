@@ -43,6 +43,20 @@ static bool belongs(const char *dir, const char *name, const char *path, char re
     return inside || is_blob(real) || ends_in(real, name);
 }
 
+bool side_file_there(const char *path, bool *there, struct err *e)
+{
+    enum os_kind kind = os_stat(path, NULL);
+    *there = kind == OS_FILE;
+    if (kind == OS_ABSENT && os_is_link(path)) {
+        err_set(e, ERR_USER, "%s is a link that leads nowhere", path);
+        return err_hint(e, "download the file again, or remove the link if the model has no such file");
+    }
+    if (kind == OS_ABSENT || kind == OS_FILE)
+        return true;
+    err_set(e, ERR_USER, "%s is not a regular file", path);
+    return err_hint(e, "put the model's file there, or remove this if the model has no such file");
+}
+
 bool side_file(const char *dir, const char *name, bool warn, char *path, uint64_t *size_or_null)
 {
     char real[CAP] = "", above[CAP];

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/side_file.h"
 #include "formats/tokenizer_parts.h"
 #include "host/base/os.h"
 
@@ -296,9 +297,10 @@ static bool read_json(const char *dir, const char *name, char *path, size_t cap,
     char *text;
     size_t size;
     *root = NULL;
-    if (!os_path_join(path, cap, dir, name, e))
+    bool there;
+    if (!os_path_join(path, cap, dir, name, e) || !side_file_there(path, &there, e))
         return false;
-    if (os_stat(path, NULL) == OS_ABSENT)
+    if (!there)
         return true;
     if (!os_read_file(path, CONFIG_MAX, &text, &size, e))
         return false;
@@ -380,9 +382,10 @@ bool tokenizer_load(struct tokenizer **out, const char *dir, struct err *e)
     *out = NULL;
     if (os_stat(dir, NULL) == OS_FILE)
         return load_gguf(out, dir, e);
-    if (!os_path_join(path, sizeof path, dir, "tokenizer.json", e))
+    bool there;
+    if (!os_path_join(path, sizeof path, dir, "tokenizer.json", e) || !side_file_there(path, &there, e))
         return false;
-    if (os_stat(path, NULL) == OS_ABSENT) {
+    if (!there) {
         err_set(e, ERR_USER, "%s has no tokenizer.json", dir);
         return err_hint(
             e, "a tokenizer.model has to be saved as tokenizer.json first (any recent `transformers` does)");

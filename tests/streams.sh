@@ -93,6 +93,39 @@ for name in config.json tokenizer.json tokenizer_config.json model.safetensors m
     # Where another file can stand in for it, it does.
     check "a pipe as $name: exit $rc, $(grep -m1 ^error "$tmp/err")" test "$rc" -eq 2 -o "$rc" -eq 0
 done
+pipe() { # NAME MESSAGE COMMAND...: the model in $tmp/pipes is refused for the file of that name.
+    local name=$1 want=${2:-is not a regular file}
+    shift 2
+    rm -rf "$tmp/piped"
+    expect "$name ${want#is }: gsq $1" 2 "pipes/$name $want" -- timeout 20 "$gsq" "$@"
+}
+for name in model.safetensors model.safetensors.index.json; do
+    rm -rf "$tmp/pipes"
+    cp -r "$demo" "$tmp/pipes"
+    rm -f "$tmp/pipes/$name"
+    mkfifo "$tmp/pipes/$name"
+    pipe "$name" '' inspect "$tmp/pipes"
+done
+for name in tokenizer.json generation_config.json chat_template.jinja additional_chat_templates/x.jinja; do
+    rm -rf "$tmp/pipes"
+    cp -r "$demo" "$tmp/pipes"
+    mkdir -p "$tmp/pipes/additional_chat_templates"
+    rm -f "$tmp/pipes/$name"
+    mkfifo "$tmp/pipes/$name"
+    pipe "$name" '' quantize -q "$tmp/pipes" -o "$tmp/piped" --method rtn
+    pipe "$name" '' quantize -q "$tmp/pipes" -o "$tmp/piped.gguf" --method rtn
+    pipe "$name" '' convert "$tmp/pipes" -o "$tmp/piped" --format hf
+    pipe "$name" '' convert "$tmp/pipes" -o "$tmp/piped.gguf"
+    check '  nothing was written' test ! -e "$tmp/piped" -a ! -e "$tmp/piped.gguf"
+    rm "$tmp/pipes/$name"
+    ln -s nowhere "$tmp/pipes/$name"
+    pipe "$name" 'is a link that leads nowhere' quantize -q "$tmp/pipes" -o "$tmp/piped" --method rtn
+done
+rm -rf "$tmp/pipes"
+cp -r "$demo" "$tmp/pipes"
+rm "$tmp/pipes/model.safetensors"
+ln -s nowhere "$tmp/pipes/model.safetensors"
+pipe model.safetensors 'is a link that leads nowhere' inspect "$tmp/pipes"
 
 # A model that is cut short while it is read.
 "$make" "$tmp/m" --hidden 128 --intermediate 256 --heads 4 --kv 2 --layers 12

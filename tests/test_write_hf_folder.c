@@ -129,6 +129,11 @@ static void test_templates(void **state)
     assert_int_equal(os_stat(OUT "/" EXPORT_TEMPLATES "/stolen.jinja", NULL), OS_ABSENT);
 #endif
     assert_true(os_remove(BASE "/" EXPORT_TEMPLATES "/rag.jinja"));
+#ifndef _WIN32
+    FAILS(write_random(OUT, BASE, &x, &o, &e), e, ERR_USER, "same.jinja is a link that leads nowhere");
+    assert_true(os_remove(BASE "/" EXPORT_TEMPLATES "/same.jinja"));
+    e = (struct err){0};
+#endif
     OK(write_random(OUT, BASE, &x, &o, &e), e);
     assert_int_equal(os_stat(OUT "/" EXPORT_TEMPLATES "/rag.jinja", NULL), OS_ABSENT);
     assert_same_file(OUT, BASE, EXPORT_TEMPLATES "/tool_use.jinja");
