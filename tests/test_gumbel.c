@@ -19,7 +19,7 @@ struct setup {
     uint32_t row0, groups, ldc, planes;
     double centre; /* of the levels; 0 without offsets */
     size_t n, n_state, n_scales;
-    float origin;
+    float origin, beta1, beta2;
     float *w, *grad, *scales;
     uint32_t *codes;
     struct buffer logits, mom, b_scales, smom, b_codes, b_w, b_grad, diff;
@@ -29,7 +29,13 @@ struct setup {
 static struct setup setup_make(struct shape s, const struct model *m, uint32_t row0, float origin,
                                uint64_t seed)
 {
-    struct setup t = {.s = s, .row0 = row0, .origin = origin, .groups = groups_of(s), .ldc = words_of(s)};
+    struct setup t = {.s = s,
+                      .row0 = row0,
+                      .origin = origin,
+                      .beta1 = 0.9f,
+                      .beta2 = 0.95f,
+                      .groups = groups_of(s),
+                      .ldc = words_of(s)};
     t.planes = m->offsets ? 2 : 1;
     t.centre = m->offsets ? 0.5 * (m->lo + m->hi) : 0;
     t.g = (struct ref_gumbel){m->levels, m->relative, m->lo, m->hi, 1234, 77};
@@ -62,70 +68,47 @@ static void setup_free(struct setup *t)
     buffers_reset();
 }
 
-static struct gumbel_init_args init_args(const struct setup *t, float tau, float kappa)
+static struct kernel_shape shape_of(const struct setup *t, float tau, float kappa)
 {
-    return (struct gumbel_init_args){.logits = t->logits.view,
-                                     .mom = t->mom.view,
-                                     .scales = t->b_scales.view,
-                                     .smom = t->smom.view,
-                                     .codes = t->b_codes.view,
-                                     .w = t->b_w.view,
-                                     .diff = t->diff.view,
-                                     .rows = t->s.rows,
-                                     .cols = t->s.cols,
-                                     .group = t->s.group,
-                                     .groups = t->groups,
-                                     .ldc = t->ldc,
-                                     .levels = t->g.levels,
-                                     .relative = t->g.relative,
-                                     .lo = (uint32_t)t->g.lo,
-                                     .hi = (uint32_t)t->g.hi,
-                                     .seed = t->g.seed,
-                                     .tensor = t->g.tensor,
-                                     .row0 = t->row0,
-                                     .tau = tau,
-                                     .kappa = kappa,
-                                     .init_noise = 0.01f,
-                                     .init_gap = 6,
-                                     .origin = t->origin,
-                                     .offsets = t->planes - 1};
+    return (struct kernel_shape){.rows = t->s.rows,
+                                 .cols = t->s.cols,
+                                 .group = t->s.group,
+                                 .groups = t->groups,
+                                 .ldc = t->ldc,
+                                 .levels = t->g.levels,
+                                 .relative = t->g.relative,
+                                 .lo = (uint32_t)t->g.lo,
+                                 .hi = (uint32_t)t->g.hi,
+                                 .seed = t->g.seed,
+                                 .tensor = t->g.tensor,
+                                 .row0 = t->row0,
+                                 .tau = tau,
+                                 .kappa = kappa,
+                                 .origin = t->origin,
+                                 .offsets = t->planes - 1};
 }
 
-static struct gumbel_step_args step_args(const struct setup *t, uint32_t step, float tau, float kappa)
+static void init(const struct setup *t)
 {
-    return (struct gumbel_step_args){.logits = t->logits.view,
-                                     .mom = t->mom.view,
-                                     .scales = t->b_scales.view,
-                                     .smom = t->smom.view,
-                                     .codes = t->b_codes.view,
-                                     .w = t->b_w.view,
-                                     .grad = t->b_grad.view,
-                                     .diff = t->diff.view,
-                                     .rows = t->s.rows,
-                                     .cols = t->s.cols,
-                                     .group = t->s.group,
-                                     .groups = t->groups,
-                                     .ldc = t->ldc,
-                                     .levels = t->g.levels,
-                                     .relative = t->g.relative,
-                                     .lo = (uint32_t)t->g.lo,
-                                     .hi = (uint32_t)t->g.hi,
-                                     .seed = t->g.seed,
-                                     .tensor = t->g.tensor,
-                                     .row0 = t->row0,
-                                     .step = step,
-                                     .tau = tau,
-                                     .kappa = kappa,
-                                     .tau1 = tau * 0.9f,
-                                     .kappa1 = kappa * 1.1f,
-                                     .lr_logits = 1e-3f,
-                                     .lr_scales = 5e-4f,
-                                     .beta1 = 0.9f,
-                                     .beta2 = 0.95f,
-                                     .decay = 1,
-                                     .origin = t->origin,
-                                     .offsets = t->planes - 1,
-                                     .lr_offsets = 7e-4f};
+    const struct gpu_view views[] = {t->logits.view,  t->mom.view, t->b_scales.view, t->smom.view,
+                                     t->b_codes.view, t->b_w.view, t->diff.view};
+    struct kernel_shape s = shape_of(t, 2, 100);
+    union kernel_args args;
+    s.init_noise = 0.01f, s.init_gap = 6;
+    kernel_case_call(cmd, KERNEL_ID_gumbel_init, &s, views, &args);
+}
+
+static void learn(const struct setup *t, uint32_t step, float tau, float kappa)
+{
+    const struct gpu_view views[] = {t->logits.view,   t->mom.view,  t->logits.view,  t->mom.view,
+                                     t->b_scales.view, t->smom.view, t->b_codes.view, t->b_w.view,
+                                     t->b_grad.view,   t->diff.view};
+    struct kernel_shape s = shape_of(t, tau, kappa);
+    union kernel_args args;
+    s.step = step, s.tau1 = tau * 0.9f, s.kappa1 = kappa * 1.1f, s.decay = 1;
+    s.lr_logits = 1e-3f, s.lr_scales = 5e-4f, s.lr_offsets = 7e-4f;
+    s.beta1 = t->beta1, s.beta2 = t->beta2;
+    kernel_case_call(cmd, KERNEL_ID_gumbel_step, &s, views, &args);
 }
 
 struct snapshot {
@@ -194,8 +177,7 @@ static void test_init(void **state)
         float origin = i % 2;
         /* Some so far down that the element number needs its upper word. */
         struct setup t = setup_make(shapes[i / 2 / N_MODELS], m, i / 2 % 2 ? 0xfffff000u : i, origin, i);
-        struct gumbel_init_args a = init_args(&t, 2, 100);
-        q_gumbel_init(cmd, &a);
+        init(&t);
         struct snapshot now = snapshot_take(&t);
         for (size_t k = 0; k < t.n_scales; k++)
             assert_true(now.smom[k] == 0 && now.scales[k] == t.scales[k]);
@@ -300,13 +282,11 @@ static void test_step(void **state)
         for (unsigned i = 0; i < 2 * N_SHAPES * N_MODELS; i++) {
             struct setup t = setup_make(shapes[i / 2 / N_MODELS], &models[i / 2 % N_MODELS],
                                         i / 2 % 2 ? 0xfffff000u : i, i % 2, i);
-            struct gumbel_init_args a = init_args(&t, 2, 100);
-            q_gumbel_init(cmd, &a);
+            init(&t);
             struct snapshot was = snapshot_take(&t);
             for (uint32_t step = 0; step < STEPS; step++) {
                 float f = (float)step / (STEPS - 1), tau = 2 - 1.95f * f, kappa = 100 + 400 * f;
-                struct gumbel_step_args b = step_args(&t, step, tau, kappa);
-                q_gumbel_step(cmd, &b);
+                learn(&t, step, tau, kappa);
                 struct snapshot now = snapshot_take(&t);
                 check_step(&t, &was, &now, step, tau, kappa);
                 snapshot_free(&was);
@@ -327,12 +307,10 @@ static void test_gradients(void **state)
     for (unsigned v = 0; variant_use(KERNEL_ID_gumbel_step, &v); v++)
         for (unsigned i = 0; i < N_MODELS; i++) {
             struct setup t = setup_make((struct shape){5, 172, 64}, &models[i], 3, 1, i + 7);
-            struct gumbel_init_args a = init_args(&t, 2, 100);
-            q_gumbel_init(cmd, &a);
+            init(&t);
             struct snapshot was = snapshot_take(&t);
-            struct gumbel_step_args b = step_args(&t, step, tau, kappa);
-            b.beta1 = b.beta2 = 0;
-            q_gumbel_step(cmd, &b);
+            t.beta1 = t.beta2 = 0;
+            learn(&t, step, tau, kappa);
             struct snapshot now = snapshot_take(&t);
             double *scale_grad = calloc(t.n_scales, sizeof(double)),
                    *scale_size = calloc(t.n_scales, sizeof(double));
@@ -407,11 +385,9 @@ static void test_tiles_change_nothing(void **state)
                                                (uint64_t)rows * t.planes * t.groups * 4);
                     part.b_codes.view =
                         gpu_slice(t.b_codes.view, (uint64_t)row * t.ldc * 4, (uint64_t)rows * t.ldc * 4);
-                    struct gumbel_init_args a = init_args(&part, 2, 100);
-                    q_gumbel_init(cmd, &a);
+                    init(&part);
                     for (uint32_t step = 0; step < 3; step++) {
-                        struct gumbel_step_args b = step_args(&part, step, 1.5f - 0.5f * (float)step, 200);
-                        q_gumbel_step(cmd, &b);
+                        learn(&part, step, 1.5f - 0.5f * (float)step, 200);
                     }
                 }
                 runs[run] = snapshot_take(&t);
