@@ -27,7 +27,7 @@ kernel(unpack16 base SPEC ITEMS=2)
 kernel(add base)
 kernel(subtract cpu NEEDS CPU SPEC ITEMS=4 DEFINES CPU=1)
 kernel(subtract base SPEC ITEMS=4)
-kernel(transpose cpu NEEDS CPU FILE transpose_cpu.comp WG 8 SPEC TILE=32)
+kernel(transpose cpu NEEDS CPU WG 8 SPEC TILE=32 DEFINES CPU=1)
 kernel(transpose base WG 128 SPEC TILE=32)
 
 # ---- the matrix product: TILE x TILE_N is the part of C that one workgroup computes
