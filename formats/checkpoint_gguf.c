@@ -180,7 +180,7 @@ bool gguf_model_weight(const struct tensor *t, const char *path, struct weight_i
     uint64_t rows = t->n_dims == 2 ? t->shape[0] : 1, cols = t->n_dims ? t->shape[t->n_dims - 1] : 0;
     if (!x->type) {
         char name[24];
-        err_set(e, ERR_USER, "%s in %s is of the type %s, which gsq does not read", x->stored->name, path,
+        err_set(e, ERR_USER, "%s in %s is stored as %s, which gsq does not read", x->stored->name, path,
                 gguf_type_name(x->stored->type, name));
         return err_hint(e, "take the model in another quantization, or its 16-bit GGUF");
     }

@@ -229,7 +229,7 @@ static bool plan_copy(struct building *b, const struct tensor *t, const char *mo
 {
     bool convert = t->dtype == DTYPE_F32 && !stays_f32(t) && !b->plan->exact;
     if (t->dtype == DTYPE_OTHER) {
-        err_set(b->e, ERR_USER, "%s in %s is of the type %s, which cannot be carried over", t->name,
+        err_set(b->e, ERR_USER, "%s in %s is stored as %s, which cannot be carried over", t->name,
                 checkpoint_tensor_path(b->src, t), t->stored_dtype);
         return err_hint(b->e, "start from the original model in 16 bits, or remove that tensor from the file");
     }

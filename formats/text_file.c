@@ -113,14 +113,28 @@ static bool ends_with(const char *s, size_t n, const char *end)
     return true;
 }
 
-static bool named_lines(const char *path)
+/* Without what says that it is packed. */
+static bool named(const char *path, const char *end)
 {
     size_t n = strlen(path);
     if (ends_with(path, n, ".gz"))
         n -= 3;
     else if (ends_with(path, n, ".zst"))
         n -= 4;
-    return ends_with(path, n, ".jsonl") || ends_with(path, n, ".ndjson");
+    return ends_with(path, n, end);
+}
+
+/* One document of JSON is neither lines of it nor a text. */
+static bool refuse_json(const struct text_file *f, const uint8_t *s, size_t n, struct err *e)
+{
+    size_t at = n >= 3 && memcmp(s, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+    while (at < n && strchr(" \t\r\n", s[at]) && s[at])
+        at++;
+    if (f->lines || at == n || (s[at] != '[' && s[at] != '{') || !named(f->path, ".json"))
+        return true;
+    err_set(e, ERR_USER, "%s is JSON, and a text is wanted: its brackets and names of fields would be read, too", f->path);
+    return err_hint(e, "where every line is an object with the field \"text\", call it .jsonl; jq -c '.[]' makes such lines "
+                       "of an array; to read it as it is, call it .txt");
 }
 
 /* --- bytes
@@ -198,7 +212,8 @@ static bool read_bytes(struct text_file *f, char *buf, size_t cap, size_t *got, 
     }
     bool first = !f->sniffed;
     f->sniffed = true;
-    return !first || refuse_kinds(f, (const uint8_t *)buf, *got, e);
+    const uint8_t *begin = (const uint8_t *)buf;
+    return !first || (refuse_kinds(f, begin, *got, e) && refuse_json(f, begin, *got, e));
 }
 
 /* --- JSON lines
@@ -314,7 +329,7 @@ static bool open_file(struct text_file *f, const char *path, struct err *e)
         f->packing = ZSTD;
     if (f->packing == PLAIN && !refuse_kinds(f, s, f->raw_n, e))
         return false;
-    f->lines = named_lines(path);
+    f->lines = named(path, ".jsonl") || named(path, ".ndjson");
     f->open_ended = true;
     if (f->packing == GZIP && inflateInit2(&f->gzip, 15 + 16) != Z_OK)
         return err_nomem(e, "unpacking", BLOCK);

@@ -10,6 +10,7 @@
 
 /* Of PATH.jsonl and PATH.ndjson the text is that of the field "text" of every line, an empty line ("\n\n")
  * between two. gzip and zstd are known by their first bytes; ".gz" and ".zst" are not part of the name then.
+ * PATH.json that begins as an object or an array is refused: nobody calibrates on its braces unawares.
  * Other kinds of files (Parquet, ZIP, PDF, UTF-16 ...) are refused by name, ERR_USER with the remedy. */
 struct text_file;
 bool text_file_open(struct text_file **out, const char *path, struct err *e);

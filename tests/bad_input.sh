@@ -292,5 +292,15 @@ string|string of 4611686018427387904 bytes|download
 array|array of 2305843009213693952 elements|download
 none|"llama.embedding_length" is missing|convert
 END
+run "$gsq" convert -q "$demo" -o "$tmp/t99.gguf" --type F16
+python3 - "$tmp/t99.gguf" <<'END'
+import sys
+d = bytearray(open(sys.argv[1], "rb").read())
+name = b"blk.0.attn_q.weight"
+d[d.index(name) + len(name) + 4 + 2 * 8] = 99
+open(sys.argv[1], "wb").write(d)
+END
+expect 'GGUF: a type of tomorrow' 2 'blk.0.attn_q.weight in .*t99.gguf is stored as type 99, which gsq does not read' 'another' -- \
+    "${quantize[@]}" "$tmp/t99.gguf" "${out[@]}" --method rtn
 
 done_testing

@@ -280,11 +280,33 @@ static void bad_lines(void **state)
     }
 }
 
+/* JSON that is not lines of it. */
+static void json_documents(void **state)
+{
+    (void)state;
+    static const char array[] = "\xEF\xBB\xBF \n[{\"text\": \"a\"}]", object[] = "{\"text\": \"a\"}\n{\"text\": \"b\"}\n";
+    struct strbuf packed = {0};
+    put("a.json", array, sizeof array - 1);
+    refuse("a.json", "a.json is JSON, and a text is wanted", ".jsonl");
+    put("a.JSON", object, sizeof object - 1);
+    refuse("a.JSON", "a.JSON is JSON", "jq -c '.[]'");
+    add_gzip(&packed, object, sizeof object - 1);
+    put("a.json.gz", packed.data, packed.size);
+    refuse("a.json.gz", "a.json.gz is JSON", ".txt");
+    strbuf_free(&packed);
+    /* A text of that name, and JSON that is to be read as it is. */
+    put("b.json", "words", 5);
+    expect("b.json", "words", 5);
+    put("b.txt", object, sizeof object - 1);
+    expect("b.txt", object, sizeof object - 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain_and_packed), cmocka_unit_test(json_lines), cmocka_unit_test(refused_kinds),
         cmocka_unit_test(damaged_packing),  cmocka_unit_test(bad_lines),
+        cmocka_unit_test(json_documents),
     };
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     os_remove_tree(DIR_);
