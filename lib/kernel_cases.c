@@ -7,7 +7,7 @@
 #include "host/base/num.h"
 #include "host/gpu/gpu_gemm.h"
 #include "host/gpu/gpu_pipeline.h"
-#include "host/quant/qkernels.h"
+#include "host/gpu/tiled.h"
 
 /* ---- buffers --------------------------------------------------------------------------------- */
 
@@ -144,7 +144,7 @@ void kernel_case_call(struct gpu_cmd *cmd, unsigned kernel, const struct kernel_
 #define TILES(pieces, rows) grid = gpu_tiles(cmd, kernel, args, (uint64_t)pieces, rows);
 #define SQUARES(rows, cols) grid = squares(cmd, kernel, rows, cols);
 #define GEMM                call_gemm(cmd, s, views);
-#define Q(name)             q_##name(cmd, &args->name);
+#define TILED(name)         tiled_##name(cmd, &args->name);
 #define CALL(name, defaults, how, buffers)                                                                   \
     case KERNEL_ID_##name:                                                                                   \
         how break;

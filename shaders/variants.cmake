@@ -75,7 +75,7 @@ kernel(attn_bwd_v small NEEDS CPU LANES8 WHERE dim SMALL_HEAD_STEP SMALL_HEAD_MA
 kernel(attn_bwd_v cpu NEEDS CPU LANES8 WG 8 SPEC TILE=8 FILE attn_bwd_kv_cpu.comp DEFINES ONLY_V=1 OPT -O0)
 kernel(attn_bwd_v base WG 128 SPEC TILE=32 FILE attn_bwd_kv.comp DEFINES ONLY_V=1)
 
-# ---- quantization. LANE_PER_UNIT: 1 where one invocation, not one workgroup, works on a group (host/quant/qkernels.c)
+# ---- quantization. LANE_PER_UNIT: 1 where one invocation, not one workgroup, works on a group (host/gpu/tiled.c)
 kernel(scale_search cpu NEEDS CPU DEFINES LANE_PER_GROUP=1 WG 8 SPEC LANE_PER_UNIT=1)
 kernel(scale_search base WG 32)
 kernel(affine_search cpu NEEDS CPU WG 8)

@@ -1,6 +1,6 @@
 /* host/quant/cholesky.c and its block kernel against the inverse factor from its definition. */
 #include "host/quant/cholesky.h"
-#include "host/quant/qkernels.h"
+#include "host/gpu/tiled.h"
 #include "tests/quant_cases.h"
 #include "tests/ref/ref_gptq.h"
 
@@ -111,7 +111,7 @@ static void test_block(void **state)
             memcpy(a + (size_t)r * ld, h + (size_t)r * n, n * sizeof *a);
         struct buffer ba = buffer_make((size_t)n * ld, a), bi = buffer_make((size_t)n * n, NULL);
         struct buffer bs = buffer_make(1, &(uint32_t){0});
-        q_chol_block(cmd, &(struct chol_block_args){ba.view, bi.view, bs.view, n, ld});
+        tiled_chol_block(cmd, &(struct chol_block_args){ba.view, bi.view, bs.view, n, ld});
         float *l = buffer_read(&ba), *inv = buffer_read(&bi);
         uint32_t *status = buffer_read(&bs);
         assert_int_equal(status[0], 0);

@@ -1,6 +1,6 @@
 /* The Gumbel-Softmax kernels against tests/ref/ref_quant.c: start, steps, gradients, codes, and that tiles
  * change nothing. */
-#include "host/quant/qkernels.h"
+#include "host/gpu/tiled.h"
 #include "tests/quant_cases.h"
 #include "tests/ref/ref_quant.h"
 
@@ -418,7 +418,7 @@ static void test_codes(void **state)
                 logits[k] = (float)(kernel_case_random(&seed) % 3) - 1.5f;
             struct buffer bl = buffer_make(t.n_state, logits);
             struct buffer out = buffer_make((size_t)t.s.rows * t.ldc, NULL);
-            q_gumbel_codes(cmd, &(struct gumbel_codes_args){bl.view, t.b_codes.view, out.view, t.s.rows,
+            tiled_gumbel_codes(cmd, &(struct gumbel_codes_args){bl.view, t.b_codes.view, out.view, t.s.rows,
                                                             t.s.cols, t.ldc, t.g.levels, t.g.relative,
                                                             (uint32_t)t.g.lo, (uint32_t)t.g.hi});
             uint32_t *codes = buffer_read(&out);

@@ -1,6 +1,6 @@
 /* The quantization kernels, every variant that the device can run, against tests/ref/ref_quant.c. */
 #include "formats/quant_type.h"
-#include "host/quant/qkernels.h"
+#include "host/gpu/tiled.h"
 #include "tests/kernel_cases.h"
 #include "tests/quant_cases.h"
 #include "tests/ref/ref_quant.h"
@@ -486,10 +486,10 @@ static void test_row_tiles(void **state)
         ramp[i] = (float)i;
     gpu_fill(cmd, h, 0);
     struct buffer bd = buffer_make(N, ramp), be = buffer_make(N, NULL);
-    q_copy_rect(cmd, &(struct copy_rect_args){bd.view, h, N, 1, 1, N}); /* column 0: the row's number */
-    q_damp_diagonal(cmd, &(struct damp_diagonal_args){.h = h, .n = N, .ldh = N, .one = 7, .damp = 0.5f});
-    q_flip(cmd, &(struct flip_args){.in = h, .out = r, .n = N, .ldi = N, .ldo = N});
-    q_diagonal(cmd, &(struct diagonal_args){.h = r, .diag = be.view, .n = N, .ldh = N});
+    tiled_copy_rect(cmd, &(struct copy_rect_args){bd.view, h, N, 1, 1, N}); /* column 0: the row's number */
+    tiled_damp_diagonal(cmd, &(struct damp_diagonal_args){.h = h, .n = N, .ldh = N, .one = 7, .damp = 0.5f});
+    tiled_flip(cmd, &(struct flip_args){.in = h, .out = r, .n = N, .ldi = N, .ldo = N});
+    tiled_diagonal(cmd, &(struct diagonal_args){.h = r, .diag = be.view, .n = N, .ldh = N});
     float *diag = buffer_read(&be), corner[2];
     for (uint32_t i = 0; i < N; i++)
         assert_true(diag[i] == 7);

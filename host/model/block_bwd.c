@@ -6,7 +6,7 @@
 #include "host/base/num.h"
 #include "host/gpu/gpu_gemm.h"
 #include "host/gpu/gpu_pipeline.h"
-#include "host/gpu/kernels.h"
+#include "host/gpu/tiled.h"
 #include "host/model/block_steps.h"
 
 /* ---- scratch ------------------------------------------------------------------------------------------- */
@@ -86,20 +86,9 @@ static void input_grad(struct model *m, const struct block_weights *b, const str
 void block_rmsnorm_bwd(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view dy,
                        uint32_t rows, uint32_t cols)
 {
-    uint32_t tile = gpu_tile_rows(m->gpu, cols * 4ull, rows);
-    for (uint32_t r = 0; r < rows; r += tile) {
-        uint32_t n = (uint32_t)min_u64(tile, rows - r);
-        struct gpu_grid grid = gpu_rows(n);
-        grid.work = (double)n * cols;
-        run_rmsnorm_bwd(m->cmd, grid,
-                        &(struct rmsnorm_bwd_args){.x = block_rows(x, r, n, cols),
-                                                   .w = w,
-                                                   .dy = block_rows(dy, r, n, cols),
-                                                   .dx = block_rows(dy, r, n, cols),
-                                                   .rows = n,
-                                                   .cols = cols,
-                                                   .eps = m->cfg->rms_eps});
-    }
+    tiled_rmsnorm_bwd(
+        m->cmd, &(struct rmsnorm_bwd_args){
+                    .x = x, .w = w, .dy = dy, .dx = dy, .rows = rows, .cols = cols, .eps = m->cfg->rms_eps});
 }
 
 /* gate and up give way to their gradients: dact becomes that of gate, up its own. */
@@ -173,14 +162,11 @@ static void attention_bwd(struct model *m, const struct block_scratch *s, const 
         dq.dq = block_rows(bs->dq, row, rows, q);
         dkv.dk = block_rows(bs->dk, row, rows, kv);
         dkv.dv = block_rows(bs->dv, row, rows, kv);
-        struct gpu_grid dots = gpu_rows(rows * heads);
-        dots.work = (double)rows * q;
-        run_row_dot(m->cmd, dots,
-                    &(struct row_dot_args){.a = dq.dout,
-                                           .b = block_rows(s->attn, row, rows, q),
-                                           .out = dq.delta,
-                                           .rows = (uint32_t)(rows * heads),
-                                           .cols = c->head_dim});
+        tiled_row_dot(m->cmd, &(struct row_dot_args){.a = dq.dout,
+                                                     .b = block_rows(s->attn, row, rows, q),
+                                                     .out = dq.delta,
+                                                     .rows = (uint32_t)(rows * heads),
+                                                     .cols = c->head_dim});
         RUN_ATTENTION(attn_bwd_q, dq, heads, 3);
         RUN_ATTENTION(attn_bwd_kv, dkv, kv_heads, 4);
     }

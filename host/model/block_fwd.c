@@ -6,7 +6,7 @@
 #include "host/base/num.h"
 #include "host/gpu/gpu_gemm.h"
 #include "host/gpu/gpu_pipeline.h"
-#include "host/gpu/kernels.h"
+#include "host/gpu/tiled.h"
 #include "host/model/block_steps.h"
 
 /* ---- scratch ------------------------------------------------------------------------------------------- */
@@ -85,33 +85,9 @@ struct gpu_view block_rows(struct gpu_view v, uint64_t row0, uint64_t rows, uint
 void block_rmsnorm(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view y, uint32_t rows,
                    uint32_t cols)
 {
-    uint32_t tile = gpu_tile_rows(m->gpu, cols * 4ull, rows);
-    for (uint32_t r = 0; r < rows; r += tile) {
-        uint32_t n = (uint32_t)min_u64(tile, rows - r);
-        struct gpu_grid grid = gpu_rows(n);
-        grid.work = (double)n * cols;
-        run_rmsnorm_fwd(m->cmd, grid,
-                        &(struct rmsnorm_fwd_args){.x = block_rows(x, r, n, cols),
-                                                   .w = w,
-                                                   .y = block_rows(y, r, n, cols),
-                                                   .rows = n,
-                                                   .cols = cols,
-                                                   .eps = m->cfg->rms_eps});
-    }
-}
-
-static void add_bias(struct model *m, struct gpu_view y, struct gpu_view b, uint32_t rows, uint32_t cols)
-{
-    uint32_t tile = gpu_tile_rows(m->gpu, cols * 4ull, rows);
-    for (uint32_t r = 0; r < rows; r += tile) {
-        uint32_t n = (uint32_t)min_u64(tile, rows - r);
-        run_add_bias(m->cmd, gpu_items(m->cmd, KERNEL_ID_add_bias, (uint64_t)n * cols),
-                     &(struct add_bias_args){.x = block_rows(y, r, n, cols),
-                                             .b = b,
-                                             .y = block_rows(y, r, n, cols),
-                                             .rows = n,
-                                             .cols = cols});
-    }
+    tiled_rmsnorm_fwd(m->cmd,
+                      &(struct rmsnorm_fwd_args){
+                          .x = x, .w = w, .y = y, .rows = rows, .cols = cols, .eps = m->cfg->rms_eps});
 }
 
 static void swiglu(struct model *m, struct gpu_view gate, struct gpu_view up, struct gpu_view act,
@@ -136,7 +112,8 @@ static void linear(struct model *m, const struct block_weights *b, enum linear_i
     gpu_gemm(m->cmd, (struct gpu_matrix){x, in}, (struct gpu_matrix){b->w[id], in},
              (struct gpu_matrix){y, out}, rows, out, in, 1.0f, beta);
     if (b->bias[id].size)
-        add_bias(m, y, b->bias[id], rows, out);
+        tiled_add_bias(m->cmd,
+                       &(struct add_bias_args){.x = y, .b = b->bias[id], .y = y, .rows = rows, .cols = out});
 }
 
 uint32_t block_window_tile(const struct model *m, uint32_t cols, uint32_t windows)

@@ -2,7 +2,7 @@
 
 #include "host/base/num.h"
 #include "host/gpu/gpu_gemm.h"
-#include "host/quant/qkernels.h"
+#include "host/gpu/tiled.h"
 
 enum { BLOCK = CHOL_BLOCK };
 _Static_assert(BLOCK * 4 % GPU_ALLOC_ALIGN == 0, "every submatrix below starts aligned");
@@ -54,16 +54,16 @@ static void factorize(struct factor *f)
             gpu_gemm(f->cmd, part(f, f->r, j, 0, f->n - j, j), part(f, f->r, j, 0, nb, j),
                      part(f, f->r, j, j, f->n - j, nb), f->n - j, nb, j, -1, 1);
         struct gpu_matrix inv = block_inverse(f, j);
-        q_chol_block(f->cmd, &(struct chol_block_args){.a = part(f, f->r, j, j, nb, nb).view,
-                                                       .inv = inv.view,
-                                                       .status = f->status,
-                                                       .nb = nb,
-                                                       .lda = f->n});
+        tiled_chol_block(f->cmd, &(struct chol_block_args){.a = part(f, f->r, j, j, nb, nb).view,
+                                                           .inv = inv.view,
+                                                           .status = f->status,
+                                                           .nb = nb,
+                                                           .lda = f->n});
         if (rest == 0)
             continue;
         struct gpu_matrix below = part(f, f->r, j + nb, j, rest, nb), panel = dense(f->panel, rest, nb);
         gpu_gemm(f->cmd, below, inv, panel, rest, nb, nb, 1, 0); /* A L_jj^-T */
-        q_copy_rect(
+        tiled_copy_rect(
             f->cmd,
             &(struct copy_rect_args){
                 .src = panel.view, .dst = below.view, .rows = rest, .cols = nb, .lds = nb, .ldd = f->n});
@@ -112,7 +112,7 @@ static bool run(struct factor *f, struct gpu_arena *scratch, bool *ok, struct er
     /* flip(H) = L L^T. With V = L^-T, H^-1 = flip(V V^T) = flip(V) flip(V)^T, and flip(V) is lower: it is R =
      * U^T. */
     struct flip_args flip = {.in = f->h, .out = f->r, .n = f->n, .ldi = f->n, .ldo = f->n};
-    q_flip(f->cmd, &flip);
+    tiled_flip(f->cmd, &flip);
     factorize(f);
     uint32_t failed = 0;
     if (!gpu_download(f->cmd, f->status, &failed, sizeof failed, e))
@@ -121,7 +121,7 @@ static bool run(struct factor *f, struct gpu_arena *scratch, bool *ok, struct er
     if (failed)
         return true;
     invert(f);
-    q_flip(f->cmd, &flip);
+    tiled_flip(f->cmd, &flip);
     return gpu_cmd_finish(f->cmd, e);
 }
 

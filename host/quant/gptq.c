@@ -9,7 +9,7 @@
 #include "host/base/num.h"
 #include "host/gpu/gpu_gemm.h"
 #include "host/quant/cholesky.h"
-#include "host/quant/qkernels.h"
+#include "host/gpu/tiled.h"
 #include "host/quant/qmatrix.h"
 
 /* The damping grows tenfold until the Cholesky succeeds; beyond this share of the mean diagonal nothing of H
@@ -40,7 +40,7 @@ static bool factor(struct gpu_cmd *cmd, struct gpu_view h, uint32_t n, const flo
     for (float share = damp; ok && !done && share <= DAMP_MAX; share = share > 0 ? share * 10 : 0.01f) {
         float add = (float)(share * mean);
         gpu_copy(cmd, copy, h, bytes);
-        q_damp_diagonal(
+        tiled_damp_diagonal(
             cmd, &(struct damp_diagonal_args){.h = copy, .n = n, .ldh = n, .one = 1.0f + add, .damp = add});
         ok = cholesky_inverse_factor(cmd, scratch, copy, r, n, &done, e);
         facts->damp_raised = share != damp;
@@ -50,8 +50,8 @@ static bool factor(struct gpu_cmd *cmd, struct gpu_view h, uint32_t n, const flo
          * terms its factor spreads no error, whatever its values are. */
         facts->diagonal_only = true;
         gpu_fill(cmd, r, 0);
-        q_damp_diagonal(cmd,
-                        &(struct damp_diagonal_args){.h = r, .n = n, .ldh = n, .one = 1.0f, .damp = 0.0f});
+        tiled_damp_diagonal(
+            cmd, &(struct damp_diagonal_args){.h = r, .n = n, .ldh = n, .one = 1.0f, .damp = 0.0f});
     }
     gpu_arena_reset(scratch, mark);
     return ok;
@@ -64,7 +64,7 @@ static bool column_weights(struct gpu_cmd *cmd, struct gpu_view r, uint32_t n, f
                            struct gpu_view weights, struct err *e)
 {
     float most = 0;
-    q_diagonal(cmd, &(struct diagonal_args){.h = r, .diag = weights, .n = n, .ldh = n});
+    tiled_diagonal(cmd, &(struct diagonal_args){.h = r, .diag = weights, .n = n, .ldh = n});
     if (!gpu_download(cmd, weights, diag, (uint64_t)n * 4, e))
         return false;
     for (uint32_t i = 0; i < n; i++) {
@@ -91,7 +91,7 @@ bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view
                          gpu_alloc(scratch, (uint64_t)cols * cols * 4, &r, e)
                    : err_nomem(e, "a Hessian's diagonal", (uint64_t)cols * 4);
     if (ok) {
-        q_diagonal(cmd, &(struct diagonal_args){.h = h, .diag = diag, .n = cols, .ldh = cols});
+        tiled_diagonal(cmd, &(struct diagonal_args){.h = h, .diag = diag, .n = cols, .ldh = cols});
         ok = gpu_download(cmd, diag, host, (uint64_t)cols * 4, e);
     }
     ok = ok && factor(cmd, h, cols, host, damp, scratch, r, facts, e) &&
@@ -102,7 +102,8 @@ bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view
     if (!ok)
         goto out;
 
-    q_zero_dead(cmd, &(struct zero_dead_args){.w = w, .diag = diag, .rows = rows, .cols = cols, .ldw = cols});
+    tiled_zero_dead(cmd,
+                    &(struct zero_dead_args){.w = w, .diag = diag, .rows = rows, .cols = cols, .ldw = cols});
     gpu_copy(cmd, work, w, (uint64_t)rows * cols * 4);
     for (uint32_t first = 0, end; first < cols; first = end) {
         end = (uint32_t)min_u64(cols, (uint64_t)first + search_columns(&q->spec));
@@ -110,22 +111,22 @@ bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view
             qmatrix_search(cmd, q, work, weights, first, end, o);
         for (uint32_t c = first; c < end; c += SEGMENT_MAX) {
             uint32_t count = (uint32_t)min_u64(SEGMENT_MAX, end - c), behind = c + count;
-            q_gptq_segment(cmd, &(struct gptq_segment_args){.w = work,
-                                                            .r = r,
-                                                            .scales = q->scales,
-                                                            .codes = q->codes,
-                                                            .err = err,
-                                                            .rows = rows,
-                                                            .ldw = cols,
-                                                            .ldr = cols,
-                                                            .col0 = c,
-                                                            .count = count,
-                                                            .group = q->spec.group,
-                                                            .groups = q->groups,
-                                                            .ldc = q->ldc,
-                                                            .lo = (uint32_t)q->spec.type->lo,
-                                                            .hi = (uint32_t)q->spec.type->hi,
-                                                            .offsets = quant_offsets(&q->spec)});
+            tiled_gptq_segment(cmd, &(struct gptq_segment_args){.w = work,
+                                                                .r = r,
+                                                                .scales = q->scales,
+                                                                .codes = q->codes,
+                                                                .err = err,
+                                                                .rows = rows,
+                                                                .ldw = cols,
+                                                                .ldr = cols,
+                                                                .col0 = c,
+                                                                .count = count,
+                                                                .group = q->spec.group,
+                                                                .groups = q->groups,
+                                                                .ldc = q->ldc,
+                                                                .lo = (uint32_t)q->spec.type->lo,
+                                                                .hi = (uint32_t)q->spec.type->hi,
+                                                                .offsets = quant_offsets(&q->spec)});
             if (behind == cols)
                 break;
             /* W[:, behind:] -= Err U[c:behind, behind:], with R = U^T: rows `behind` on, columns c on. */

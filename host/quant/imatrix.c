@@ -11,7 +11,7 @@
 #include "host/model/block_fwd.h"
 #include "host/quant/batch.h"
 #include "host/quant/predict.h"
-#include "host/quant/qkernels.h"
+#include "host/gpu/tiled.h"
 
 struct collect {
     struct gpu_cmd *cmd;
@@ -89,10 +89,10 @@ static bool report(struct collect *c, uint32_t layer, uint32_t windows, struct e
 static void add(struct collect *c, enum input input, struct gpu_view x, uint32_t windows)
 {
     uint32_t rows = windows * c->w.ctx, cols = input_width(input, c->m->cfg);
-    q_col_sumsq(c->cmd, &(struct col_sumsq_args){.x = gpu_slice(x, 0, (uint64_t)rows * cols * 4),
-                                                 .sums = c->sums[input],
-                                                 .rows = rows,
-                                                 .cols = cols});
+    tiled_col_sumsq(c->cmd, &(struct col_sumsq_args){.x = gpu_slice(x, 0, (uint64_t)rows * cols * 4),
+                                                     .sums = c->sums[input],
+                                                     .rows = rows,
+                                                     .cols = cols});
 }
 
 /* One batch through a block, its inputs added up. */

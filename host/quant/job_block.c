@@ -15,7 +15,7 @@
 #include "host/base/os.h"
 #include "host/quant/batch.h"
 #include "host/quant/job_internal.h"
-#include "host/quant/qkernels.h"
+#include "host/gpu/tiled.h"
 #include "host/quant/quant_linear.h"
 #include "host/quant/tune_block.h"
 
@@ -320,8 +320,8 @@ static bool diagonal_hessian(struct job *j, const struct plan_item *item, struct
     if (ok) {
         gpu_upload(j->cmd, diag, mean, n * 4ull);
         /* The unit matrix, then its rows scaled. */
-        q_damp_diagonal(j->cmd, &(struct damp_diagonal_args){.h = h->train, .n = n, .ldh = n, .one = 1});
-        q_scale_rows(
+        tiled_damp_diagonal(j->cmd, &(struct damp_diagonal_args){.h = h->train, .n = n, .ldh = n, .one = 1});
+        tiled_scale_rows(
             j->cmd, &(struct scale_rows_args){.x = h->train, .w = diag, .y = h->train, .rows = n, .cols = n});
     }
     free(mean);

@@ -8,7 +8,7 @@
 #include "host/model/block_fwd.h"
 #include "host/quant/batch.h"
 #include "host/quant/job_internal.h"
-#include "host/quant/qkernels.h"
+#include "host/gpu/tiled.h"
 #include "host/quant/refine.h"
 
 static bool pull(struct job *j, const char *module, struct qlinear *q, struct err *e)
@@ -155,8 +155,8 @@ static bool sum_squares(struct job *j, struct err *e)
         if (!ok)
             break;
         block_rmsnorm(j->m, x, j->m->final_norm, b.normed, rows, hidden);
-        q_col_sumsq(j->cmd,
-                    &(struct col_sumsq_args){.x = b.normed, .sums = b.sums, .rows = rows, .cols = hidden});
+        tiled_col_sumsq(
+            j->cmd, &(struct col_sumsq_args){.x = b.normed, .sums = b.sums, .rows = rows, .cols = hidden});
         gpu_cmd_flush(j->cmd);
         struct told t = {"calibrate", (double)(w0 + n) / teach, 0, 0, NAN, "windows", w0 + n};
         ok = job_tell(j, &t, e);

@@ -5,7 +5,10 @@
 
 #include "host/base/num.h"
 #include "host/gpu/gpu_gemm.h"
-#include "host/quant/qkernels.h"
+#include "host/gpu/tiled.h"
+
+_Static_assert(SCALE_F32 == STORED_F32 && SCALE_F16 == STORED_F16 && SCALE_BF16 == STORED_BF16,
+               "a scale type is the same number in formats and in shaders");
 
 uint32_t quant_offsets(const struct quant_spec *spec)
 {
@@ -33,17 +36,17 @@ static void project(struct gpu_cmd *cmd, const struct quant_spec *spec, struct g
                     uint32_t groups, uint32_t first, uint32_t count)
 {
     const struct quant_type *t = spec->type;
-    q_project_scales(cmd, &(struct project_scales_args){.scales = scales,
-                                                        .rows = rows,
-                                                        .groups = groups,
-                                                        .offsets = quant_offsets(spec),
-                                                        .per_super = groups_per_super(spec),
-                                                        .first = first,
-                                                        .count = count,
-                                                        .lo = (uint32_t)t->scale_lo,
-                                                        .hi = (uint32_t)t->scale_hi,
-                                                        .offset_hi = (uint32_t)t->offset_hi,
-                                                        .centre = 0.5f * (float)(t->lo + t->hi)});
+    tiled_project_scales(cmd, &(struct project_scales_args){.scales = scales,
+                                                            .rows = rows,
+                                                            .groups = groups,
+                                                            .offsets = quant_offsets(spec),
+                                                            .per_super = groups_per_super(spec),
+                                                            .first = first,
+                                                            .count = count,
+                                                            .lo = (uint32_t)t->scale_lo,
+                                                            .hi = (uint32_t)t->scale_hi,
+                                                            .offset_hi = (uint32_t)t->offset_hi,
+                                                            .centre = 0.5f * (float)(t->lo + t->hi)});
 }
 
 bool qmatrix_create(struct qmatrix *q, struct gpu_arena *arena, uint32_t rows, uint32_t cols,
@@ -98,16 +101,16 @@ bool qmatrix_upload(struct gpu_cmd *cmd, const struct qmatrix *q, const struct q
 
 void qmatrix_dequant(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w)
 {
-    q_dequant(cmd, &(struct dequant_args){.codes = q->codes,
-                                          .scales = q->scales,
-                                          .w = w,
-                                          .rows = q->rows,
-                                          .cols = q->cols,
-                                          .ldw = q->cols,
-                                          .group = q->spec.group,
-                                          .groups = q->groups,
-                                          .ldc = q->ldc,
-                                          .offsets = quant_offsets(&q->spec)});
+    tiled_dequant(cmd, &(struct dequant_args){.codes = q->codes,
+                                              .scales = q->scales,
+                                              .w = w,
+                                              .rows = q->rows,
+                                              .cols = q->cols,
+                                              .ldw = q->cols,
+                                              .group = q->spec.group,
+                                              .groups = q->groups,
+                                              .ldc = q->ldc,
+                                              .offsets = quant_offsets(&q->spec)});
 }
 
 void quant_round_scales(struct gpu_cmd *cmd, const struct quant_spec *spec, struct gpu_view scales,
@@ -116,9 +119,9 @@ void quant_round_scales(struct gpu_cmd *cmd, const struct quant_spec *spec, stru
     if (spec->type->super)
         project(cmd, spec, scales, rows, groups, 0, (uint32_t)div_up(groups, groups_per_super(spec)));
     else
-        q_round_scales(cmd, &(struct round_scales_args){.scales = scales,
-                                                        .n = rows * (groups << quant_offsets(spec)),
-                                                        .scale_type = (uint32_t)spec->scale});
+        tiled_round_scales(cmd, &(struct round_scales_args){.scales = scales,
+                                                            .n = rows * (groups << quant_offsets(spec)),
+                                                            .scale_type = (uint32_t)spec->scale});
 }
 
 void qmatrix_round_scales(struct gpu_cmd *cmd, const struct qmatrix *q)
@@ -131,36 +134,36 @@ void qmatrix_search(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_vie
 {
     const struct quant_type *type = q->spec.type;
     if (quant_offsets(&q->spec))
-        q_affine_search(cmd, &(struct affine_search_args){.w = w,
-                                                          .weights = weights,
-                                                          .weighted = weights.size > 0,
-                                                          .scales = q->scales,
-                                                          .rows = q->rows,
-                                                          .cols = q->cols,
-                                                          .ldw = q->cols,
-                                                          .col0 = col0,
-                                                          .col1 = col1,
-                                                          .group = q->spec.group,
-                                                          .groups = q->groups,
-                                                          .lo = (uint32_t)type->lo,
-                                                          .hi = (uint32_t)type->hi});
+        tiled_affine_search(cmd, &(struct affine_search_args){.w = w,
+                                                              .weights = weights,
+                                                              .weighted = weights.size > 0,
+                                                              .scales = q->scales,
+                                                              .rows = q->rows,
+                                                              .cols = q->cols,
+                                                              .ldw = q->cols,
+                                                              .col0 = col0,
+                                                              .col1 = col1,
+                                                              .group = q->spec.group,
+                                                              .groups = q->groups,
+                                                              .lo = (uint32_t)type->lo,
+                                                              .hi = (uint32_t)type->hi});
     else
-        q_scale_search(cmd, &(struct scale_search_args){.w = w,
-                                                        .weights = weights,
-                                                        .weighted = weights.size > 0,
-                                                        .scales = q->scales,
-                                                        .rows = q->rows,
-                                                        .cols = q->cols,
-                                                        .ldw = q->cols,
-                                                        .col0 = col0,
-                                                        .col1 = col1,
-                                                        .group = q->spec.group,
-                                                        .groups = q->groups,
-                                                        .lo = (uint32_t)type->lo,
-                                                        .hi = (uint32_t)type->hi,
-                                                        .steps = o->steps,
-                                                        .power = o->power,
-                                                        .scale_type = (uint32_t)q->spec.scale});
+        tiled_scale_search(cmd, &(struct scale_search_args){.w = w,
+                                                            .weights = weights,
+                                                            .weighted = weights.size > 0,
+                                                            .scales = q->scales,
+                                                            .rows = q->rows,
+                                                            .cols = q->cols,
+                                                            .ldw = q->cols,
+                                                            .col0 = col0,
+                                                            .col1 = col1,
+                                                            .group = q->spec.group,
+                                                            .groups = q->groups,
+                                                            .lo = (uint32_t)type->lo,
+                                                            .hi = (uint32_t)type->hi,
+                                                            .steps = o->steps,
+                                                            .power = o->power,
+                                                            .scale_type = (uint32_t)q->spec.scale});
     if (type->super)
         project(cmd, &q->spec, q->scales, q->rows, q->groups, col0 / type->super,
                 (uint32_t)div_up(col1 - col0, type->super));
@@ -170,18 +173,18 @@ void quantize_rtn(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view 
                   const struct scale_search_options *o)
 {
     qmatrix_search(cmd, q, w, (struct gpu_view){0}, 0, q->cols, o);
-    q_quantize(cmd, &(struct quantize_args){.w = w,
-                                            .scales = q->scales,
-                                            .codes = q->codes,
-                                            .rows = q->rows,
-                                            .cols = q->cols,
-                                            .ldw = q->cols,
-                                            .group = q->spec.group,
-                                            .groups = q->groups,
-                                            .ldc = q->ldc,
-                                            .lo = (uint32_t)q->spec.type->lo,
-                                            .hi = (uint32_t)q->spec.type->hi,
-                                            .offsets = quant_offsets(&q->spec)});
+    tiled_quantize(cmd, &(struct quantize_args){.w = w,
+                                                .scales = q->scales,
+                                                .codes = q->codes,
+                                                .rows = q->rows,
+                                                .cols = q->cols,
+                                                .ldw = q->cols,
+                                                .group = q->spec.group,
+                                                .groups = q->groups,
+                                                .ldc = q->ldc,
+                                                .lo = (uint32_t)q->spec.type->lo,
+                                                .hi = (uint32_t)q->spec.type->hi,
+                                                .offsets = quant_offsets(&q->spec)});
 }
 
 bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, uint32_t rows,
@@ -197,13 +200,13 @@ bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view 
     if (ok) {
         if (q) {
             qmatrix_dequant(cmd, q, dh);
-            q_subtract(cmd, &(struct subtract_args){.a = dh, .b = w, .d = d, .n = rows * cols});
+            tiled_subtract(cmd, &(struct subtract_args){.a = dh, .b = w, .d = d, .n = rows * cols});
         } else {
             d = w;
         }
         gpu_gemm(cmd, (struct gpu_matrix){d, cols}, (struct gpu_matrix){h, cols},
                  (struct gpu_matrix){dh, cols}, rows, cols, cols, 1.0f, 0.0f);
-        q_row_dot(cmd, &(struct row_dot_args){.a = d, .b = dh, .out = sums, .rows = rows, .cols = cols});
+        tiled_row_dot(cmd, &(struct row_dot_args){.a = d, .b = dh, .out = sums, .rows = rows, .cols = cols});
         ok = gpu_download(cmd, sums, host, (uint64_t)rows * 4, e);
     }
     for (uint32_t r = 0; ok && r < rows; r++)

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "host/base/num.h"
-#include "host/quant/qkernels.h"
+#include "host/gpu/tiled.h"
 
 /* What a backward pass finds. */
 #define PARTS (BWD_ATTN | BWD_QK | BWD_FFN | BWD_INPUT)
@@ -70,12 +70,12 @@ struct gpu_view pass_scales(const struct pass *p, const struct entry *x, bool ro
         uint32_t type = (uint32_t)(x->per > 1 ? SCALE_F16 : x->q.spec.scale);
         steps = gpu_slice(p->temp_steps, 0, x->n * 4ull);
         gpu_copy(cmd, steps, x->steps, x->n * 4ull);
-        q_round_scales(cmd, &(struct round_scales_args){.scales = steps, .n = x->n, .scale_type = type});
+        tiled_round_scales(cmd, &(struct round_scales_args){.scales = steps, .n = x->n, .scale_type = type});
     }
     if (x->per == 1)
         return steps;
     struct gpu_view scales = gpu_slice(p->temp, 0, (uint64_t)x->n * x->per * 4);
-    q_scale_rows(
+    tiled_scale_rows(
         cmd, &(struct scale_rows_args){.x = x->units, .w = steps, .y = scales, .rows = x->n, .cols = x->per});
     return scales;
 }

@@ -7,7 +7,7 @@
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/quant/epochs.h"
-#include "host/quant/qkernels.h"
+#include "host/gpu/tiled.h"
 
 /* See weigh_tokens: much less, and the loud tokens themselves become worse than at the start; much more, and
  * the others do (measured on a block with such tokens, test_tune_block.c). */
@@ -101,9 +101,9 @@ static void residual(const struct half *h, struct gpu_view a, struct gpu_view b,
 {
     struct gpu_cmd *cmd = h->t->m->cmd;
     uint32_t rows = n * h->t->m->ctx, cols = h->t->m->cfg->hidden_size;
-    q_subtract(cmd, &(struct subtract_args){.a = a, .b = b, .d = h->y, .n = rows * cols});
-    q_row_dot(cmd,
-              &(struct row_dot_args){.a = h->y, .b = h->y, .out = h->row_loss, .rows = rows, .cols = cols});
+    tiled_subtract(cmd, &(struct subtract_args){.a = a, .b = b, .d = h->y, .n = rows * cols});
+    tiled_row_dot(
+        cmd, &(struct row_dot_args){.a = h->y, .b = h->y, .out = h->row_loss, .rows = rows, .cols = cols});
 }
 
 /* The windows' inputs, targets and token weights. */
@@ -131,11 +131,12 @@ static void weigh(const struct half *h, uint32_t n, uint32_t at, bool gradient)
     struct gpu_cmd *cmd = h->t->m->cmd;
     uint32_t rows = n * h->t->m->ctx, cols = h->t->m->cfg->hidden_size;
     if (h->weighted)
-        q_scale_rows(cmd, &(struct scale_rows_args){
-                              .x = h->row_loss, .w = h->weights, .y = h->row_loss, .rows = rows, .cols = 1});
+        tiled_scale_rows(cmd,
+                         &(struct scale_rows_args){
+                             .x = h->row_loss, .w = h->weights, .y = h->row_loss, .rows = rows, .cols = 1});
     if (h->weighted && gradient)
-        q_scale_rows(cmd, &(struct scale_rows_args){
-                              .x = h->y, .w = h->weights, .y = h->y, .rows = rows, .cols = cols});
+        tiled_scale_rows(cmd, &(struct scale_rows_args){
+                                  .x = h->y, .w = h->weights, .y = h->y, .rows = rows, .cols = cols});
     add_loss(h, n, at);
 }
 

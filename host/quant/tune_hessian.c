@@ -5,7 +5,7 @@
 #include "host/base/num.h"
 #include "host/gpu/gpu_gemm.h"
 #include "host/quant/gumbel.h"
-#include "host/quant/qkernels.h"
+#include "host/gpu/tiled.h"
 
 /* The caller hears from the loop this often. */
 #define HOOK_STEPS 20u

@@ -8,7 +8,7 @@
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/quant/epochs.h"
-#include "host/quant/qkernels.h"
+#include "host/gpu/tiled.h"
 #include "host/quant/scales_pass.h"
 
 /* Added to the root of Adam's second moment: below any gradient that means something. */
@@ -86,7 +86,7 @@ static bool learn(struct pass *p, uint32_t layer, struct err *e)
             continue;
         struct gpu_view dscales = gpu_slice(p->temp, 0, (uint64_t)x->n * x->per * 4), dsteps = dscales;
         gpu_fill(cmd, dscales, 0);
-        q_scale_grad(cmd, &(struct scale_grad_args){.grad = p->grads.w[id],
+        tiled_scale_grad(cmd, &(struct scale_grad_args){.grad = p->grads.w[id],
                                                     .codes = p->block_codes[id],
                                                     .dscales = dscales,
                                                     .rows = x->q.rows,
@@ -97,7 +97,7 @@ static bool learn(struct pass *p, uint32_t layer, struct err *e)
                                                     .offsets = quant_offsets(&x->q.spec)});
         if (x->per > 1) {
             dsteps = gpu_slice(p->temp_steps, 0, x->n * 4ull);
-            q_row_dot(cmd, &(struct row_dot_args){
+            tiled_row_dot(cmd, &(struct row_dot_args){
                                .a = dscales, .b = x->units, .out = dsteps, .rows = x->n, .cols = x->per});
         }
         if (p->grads_out) {
@@ -106,7 +106,7 @@ static bool learn(struct pass *p, uint32_t layer, struct err *e)
             continue;
         }
         double t = p->step + 1.0;
-        q_adam_step(cmd, &(struct adam_step_args){.param = x->steps,
+        tiled_adam_step(cmd, &(struct adam_step_args){.param = x->steps,
                                                   .m = x->m,
                                                   .v = x->v,
                                                   .grad = dsteps,

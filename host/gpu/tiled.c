@@ -1,8 +1,7 @@
-#include "host/quant/qkernels.h"
+#include "host/gpu/tiled.h"
 
 #include <assert.h>
 
-#include "formats/quant_type.h"
 #include "host/base/num.h"
 #include "host/gpu/gpu_memory.h"
 #include "host/gpu/gpu_pipeline.h"
@@ -10,9 +9,6 @@
 /* Tiles start at multiples of this many rows: 4-byte rows then keep any alignment that Vulkan may ask for. */
 enum { ROW_STEP = 64 };
 _Static_assert(ROW_STEP * 4 % GPU_ALLOC_ALIGN == 0, "tiles start aligned");
-
-_Static_assert(SCALE_F32 == STORED_F32 && SCALE_F16 == STORED_F16 && SCALE_BF16 == STORED_BF16,
-               "a scale type is the same number in formats and in shaders");
 
 /* A view that advances with the rows. */
 struct walked {
@@ -79,6 +75,12 @@ static struct gpu_grid item_grid(const struct walk *w, uint64_t per_row)
     return with_work(gpu_items(w->cmd, w->kernel, w->rows * per_row), w);
 }
 
+/* One workgroup per row. */
+static struct gpu_grid row_grid(const struct walk *w)
+{
+    return with_work(gpu_rows(w->rows), w);
+}
+
 /* One unit per invocation or per workgroup, as the variant has it. */
 static struct gpu_grid unit_grid(const struct walk *w, uint64_t per_row)
 {
@@ -103,10 +105,10 @@ static struct gpu_grid unit_grid(const struct walk *w, uint64_t per_row)
 #define WALK(kernel, n_rows, work_per_row)                                                                   \
     walk_rows(cmd, KERNEL_ID_##kernel, n_rows, work_per_row, views, COUNT(views))
 
-/* q_KERNEL: over tiles t of the rows that the argument `count` counts, with the work of a row, the grid of a
+/* tiled_KERNEL: over tiles t of the rows that the argument `count` counts, with the work of a row, the grid of a
  * tile, what else a tile sets, and the views that advance. */
 #define TILED(kernel, count, work_per_row, grid, set, ...)                                                   \
-    void q_##kernel(struct gpu_cmd *cmd, const struct kernel##_args *args)                                   \
+    void tiled_##kernel(struct gpu_cmd *cmd, const struct kernel##_args *args)                               \
     {                                                                                                        \
         struct kernel##_args a = *args;                                                                      \
         const struct walked views[] = {__VA_ARGS__};                                                         \
@@ -118,7 +120,11 @@ static struct gpu_grid unit_grid(const struct walk *w, uint64_t per_row)
         }                                                                                                    \
     }
 
-void q_scale_search(struct gpu_cmd *cmd, const struct scale_search_args *args)
+TILED(rmsnorm_fwd, rows, a.cols, row_grid(&t), , WALKED(x, a.cols), WALKED(y, a.cols))
+TILED(rmsnorm_bwd, rows, a.cols, row_grid(&t), , WALKED(x, a.cols), WALKED(dy, a.cols), WALKED(dx, a.cols))
+TILED(add_bias, rows, a.cols, item_grid(&t, a.cols), , WALKED(x, a.cols), WALKED(y, a.cols))
+
+void tiled_scale_search(struct gpu_cmd *cmd, const struct scale_search_args *args)
 {
     struct scale_search_args a = *args;
     const struct walked views[] = {WALKED(w, a.ldw), WALKED(scales, SCALES)};
@@ -135,7 +141,7 @@ void q_scale_search(struct gpu_cmd *cmd, const struct scale_search_args *args)
     }
 }
 
-void q_affine_search(struct gpu_cmd *cmd, const struct affine_search_args *args)
+void tiled_affine_search(struct gpu_cmd *cmd, const struct affine_search_args *args)
 {
     struct affine_search_args a = *args;
     assert(a.group <= AFFINE_GROUP_MAX);
@@ -159,7 +165,7 @@ TILED(quantize, rows, a.ldc, item_grid(&t, a.ldc), , WALKED(w, a.ldw), WALKED(sc
 TILED(dequant, rows, a.ldc, item_grid(&t, a.ldc), , WALKED(codes, a.ldc), WALKED(scales, SCALES),
       WALKED(w, a.ldw))
 
-void q_gptq_segment(struct gpu_cmd *cmd, const struct gptq_segment_args *args)
+void tiled_gptq_segment(struct gpu_cmd *cmd, const struct gptq_segment_args *args)
 {
     struct gptq_segment_args a = *args;
     assert(a.count <= SEGMENT_MAX);
@@ -172,8 +178,7 @@ void q_gptq_segment(struct gpu_cmd *cmd, const struct gptq_segment_args *args)
     a.r = gpu_slice(args->r, start, last - start);
     a.r0 = (uint32_t)((first - start) / 4);
     struct walk t = WALK(gptq_segment, args->rows, 0.5 * a.count * a.count);
-    uint32_t per_lane =
-        gpu_kernel_constant(gpu_cmd_gpu(cmd), KERNEL_ID_gptq_segment, SPEC_ROWS_PER_LANE, 1);
+    uint32_t per_lane = gpu_kernel_constant(gpu_cmd_gpu(cmd), KERNEL_ID_gptq_segment, SPEC_ROWS_PER_LANE, 1);
     while (walk_next(&t)) {
         a.rows = t.rows;
         run_gptq_segment(cmd, with_work(gpu_items(cmd, KERNEL_ID_gptq_segment, div_up(t.rows, per_lane)), &t),
@@ -185,7 +190,7 @@ TILED(diagonal, n, 1, item_grid(&t, 1), a.row0 = t.row, WALKED(h, a.ldh), WALKED
 TILED(damp_diagonal, n, 1, item_grid(&t, 1), a.row0 = t.row, WALKED(h, a.ldh))
 TILED(zero_dead, rows, a.cols, item_grid(&t, a.cols), , WALKED(w, a.ldw))
 
-void q_flip(struct gpu_cmd *cmd, const struct flip_args *args)
+void tiled_flip(struct gpu_cmd *cmd, const struct flip_args *args)
 {
     struct flip_args a = *args;
     const struct walked both[] = {WALKED(out, a.ldo), WALKED(in, a.ldi)};
@@ -206,7 +211,7 @@ void q_flip(struct gpu_cmd *cmd, const struct flip_args *args)
 
 TILED(copy_rect, rows, a.cols, item_grid(&t, a.cols), , WALKED(src, a.lds), WALKED(dst, a.ldd))
 
-void q_chol_block(struct gpu_cmd *cmd, const struct chol_block_args *args)
+void tiled_chol_block(struct gpu_cmd *cmd, const struct chol_block_args *args)
 {
     struct gpu_grid one = gpu_rows(1);
     one.work = 1;
@@ -229,7 +234,7 @@ TILED(scale_grad, rows, a.cols, unit_grid(&t, a.groups), , WALKED(grad, a.cols),
 TILED(adam_step, n, 1, item_grid(&t, 1), , WALKED(param, 1), WALKED(m, 1), WALKED(v, 1), WALKED(grad, 1),
       WALKED(size, 1))
 
-void q_col_sumsq(struct gpu_cmd *cmd, const struct col_sumsq_args *args)
+void tiled_col_sumsq(struct gpu_cmd *cmd, const struct col_sumsq_args *args)
 {
     struct col_sumsq_args a = *args;
     const struct walked views[] = {WALKED(x, a.cols)};
@@ -241,8 +246,7 @@ void q_col_sumsq(struct gpu_cmd *cmd, const struct col_sumsq_args *args)
     }
 }
 
-TILED(row_dot, rows, a.cols, with_work(gpu_rows(t.rows), &t), , WALKED(a, a.cols), WALKED(b, a.cols),
-      WALKED(out, 1))
+TILED(row_dot, rows, a.cols, row_grid(&t), , WALKED(a, a.cols), WALKED(b, a.cols), WALKED(out, 1))
 TILED(round_scales, n, 1, item_grid(&t, 1), , WALKED(scales, 1))
 TILED(scale_rows, rows, a.cols, item_grid(&t, a.cols), , WALKED(x, a.cols), WALKED(w, 1), WALKED(y, a.cols))
 TILED(subtract, n, 1, item_grid(&t, 1), , WALKED(a, 1), WALKED(b, 1), WALKED(d, 1))
