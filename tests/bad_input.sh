@@ -79,7 +79,7 @@ expect 'a PyTorch file as the model' 2 "p.bin is a zip archive: PyTorch's" 'save
 damaged F4
 for more in --dry-run ''; do
     # shellcheck disable=SC2086
-    expect "a tensor of type F4 ${more:-run}" 2 'k_scale.* type F4.*cannot be carried' 'original' -- \
+    expect "a tensor of type F4 ${more:-run}" 2 'k_scale.* stored as F4.*cannot be carried' 'original' -- \
         "${quantize[@]}" "$tmp/bad" "${out[@]}" --method rtn $more
 done
 check 'and no block was begun' test ! -e "$tmp/result.work"
