@@ -394,6 +394,22 @@ static bool read_quant(struct model_config *c, const cJSON *root, const char *pa
     return why.kind == ERR_USER;
 }
 
+/* A part of the file with a value that cannot be right: shown without it, and refused by whoever computes. */
+static bool read_part(const struct reader *from, struct model_config *c,
+                      bool (*read)(const struct reader *r, struct model_config *c))
+{
+    struct err why = {0};
+    struct reader r = *from;
+    r.e = &why;
+    if (read(&r, c))
+        return true;
+    if (why.kind == ERR_USER)
+        unsupported(c, why.hint, "%s", why.msg);
+    else if (from->e)
+        *from->e = why;
+    return why.kind == ERR_USER;
+}
+
 bool hf_config_parse(struct model_config *out, const char *text, size_t size, const char *path, struct err *e)
 {
     *out = (struct model_config){.bos_id = -1, .eos_id = -1};
@@ -409,7 +425,8 @@ bool hf_config_parse(struct model_config *out, const char *text, size_t size, co
     } else if (json_duplicate(root, &twice)) {
         ok = bad(&r, twice, "stands in the file twice");
     }
-    ok = ok && read_architecture(&r, out);
+    /* What has a shape is a model, whatever is wrong with its names. */
+    ok = ok && (json_get(root, "hidden_size") ? read_part(&r, out, read_architecture) : read_architecture(&r, out));
     /* Models that read more than text keep the text's part apart. */
     const cJSON *part = ok && !json_get(root, "hidden_size") ? json_get(root, "text_config") : NULL;
     if (cJSON_IsObject(part)) {
@@ -420,7 +437,8 @@ bool hf_config_parse(struct model_config *out, const char *text, size_t size, co
     }
     bool named = out->architecture[0] || out->model_type[0];
     r.lenient = cJSON_IsObject(part) || (named && !family_of(out));
-    ok = ok && read_shape(&r, out) && read_details(&r, out) && read_windows(&r, out) && read_rope(&r, out) &&
+    ok = ok && (r.lenient ? read_part(&r, out, read_shape) : read_shape(&r, out)) && read_part(&r, out, read_details) &&
+         read_part(&r, out, read_windows) && read_part(&r, out, read_rope) &&
          read_quant(out, root, path, e);
     cJSON_Delete(root);
     if (!ok)

@@ -5,9 +5,9 @@
 #include "arch/config.h"
 
 /* Parses the text of a config.json (not NUL-terminated; any bytes; NaN and Infinity as Python writes them). path
- * names the file in messages. Every number is range-checked; a wrong type, and a missing required key of an
- * architecture that gsq computes, is ERR_USER. What is well formed and not computed by gsq (a RoPE scaling, an
- * activation, a way to quantize) is told by `unsupported`, for whoever only looks. Unknown architectures are NOT
+ * names the file in messages. Every number is range-checked; a shape that is missing or of a wrong
+ * type, in an architecture that gsq computes, is ERR_USER. What is not computed by gsq (a RoPE scaling, an activation, a way to
+ * quantize), and any other value that cannot be right, is told by `unsupported`, for whoever only looks. Unknown architectures are NOT
  * refused here (arch/family.h does that). */
 bool hf_config_parse(struct model_config *out, const char *text, size_t size, const char *path,
                      struct err *e);
