@@ -32,6 +32,10 @@ for limit in 4 0.05; do
 done
 run "$gsq" imatrix "$demo" -o "$tmp/im.gguf" "${text[@]}" --mem-limit 0.04
 check 'an importance matrix in little memory' test "$rc" -eq 0
+for limit in 0.0205 0.0225 0.03; do
+    run "$gsq" eval "$demo" --text "$demo/eval.txt" --windows 24 --ctx 128 --mem-limit $limit --json
+    check "an evaluation within $limit GiB" test "$rc" -eq 0
+done
 planned 'a GGUF' -o "$tmp/m.gguf" "${text[@]}" --type Q4_0 --steps 4 --epochs 1 --scale-epochs 0 --mem-limit 0.07
 planned 'an importance matrix alone' -o "$tmp/m.gguf" --type Q4_0 --imatrix "$tmp/im.gguf" --steps 4 --mem-limit 0.05
 
