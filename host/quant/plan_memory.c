@@ -38,6 +38,7 @@ struct sizing {
 static const struct {
     const char *what, *remedy;
 } parts[PART_COUNT] = {
+    [PART_FIXED] = {"one block and its Hessians", "--method rtn, which needs the least"},
     [PART_LINEAR] = {"one block, its Hessians and the optimiser", "--method rtn, which needs the least"},
     [PART_BATCH] = {"one block, its Hessians and one batch of windows", "--method rtn, which needs the least"},
     [PART_HALF] = {"the block objective's optimiser and one window", "--effort fast, which needs less"},
@@ -141,11 +142,11 @@ static bool choose_sizes(struct sizing *s, struct err *e)
 {
     struct plan *p = s->p;
     const struct quantize_options *o = s->o;
-    uint64_t fixed, codes, rows;
+    uint64_t codes, rows;
     uint32_t train = p->samples - p->holdout;
-    if (!rehearse_fixed(p, s->m, o, &fixed, e) || !widest(s, &codes, &rows, e))
+    if (!rehearse_part(&s->r, p, s->m, o, PART_FIXED, UINT64_MAX, e) || !widest(s, &codes, &rows, e))
         return false;
-    uint64_t left = less(s->limit, fixed);
+    uint64_t left = less(s->limit, s->r.peak);
     if (o->method == METHOD_GSQ)
         p->tune_bytes = min_u64(rows, (uint64_t)((double)less(left, codes) * TUNE_SHARE));
     if (o->method == METHOD_RTN || quantize_diagonal(o))

@@ -180,8 +180,8 @@ static bool block_calibrated(struct stand_in *s, uint32_t layer, const struct pl
     return ok;
 }
 
-/* RTN, or an importance matrix alone: one linear at a time. */
-static bool block_alone(struct stand_in *s, const struct plan_item *items, struct err *e)
+/* RTN, or an importance matrix alone: one linear at a time, and the work on it. */
+static bool block_alone(struct stand_in *s, const struct plan_item *items, bool work, struct err *e)
 {
     bool ok = true;
     for (int id = 0; ok && id < LINEAR_COUNT; id++) {
@@ -193,7 +193,7 @@ static bool block_alone(struct stand_in *s, const struct plan_item *items, struc
             continue;
         ok = gpu_alloc(s->block, (uint64_t)item->rows * item->cols * 4, &w, e) &&
              (!diagonal || hessian_create_diagonal(&h, &diag, s->m.cmd, s->hess, item->cols, e)) &&
-             linear(s, item, w, diagonal ? &h : NULL, e);
+             (!work || linear(s, item, w, diagonal ? &h : NULL, e));
         gpu_arena_reset(s->block, 0);
         gpu_arena_reset(s->hess, 0);
     }
@@ -229,7 +229,7 @@ static bool blocks(struct stand_in *s, struct err *e)
     const struct plan_item *items;
     bool ok = true;
     for (uint32_t layer = 0; ok && (items = next_layer(s->plan, &layer)); layer++)
-        ok = reads_windows(s) ? block_calibrated(s, layer, items, e) : block_alone(s, items, e);
+        ok = reads_windows(s) ? block_calibrated(s, layer, items, e) : block_alone(s, items, true, e);
     return ok;
 }
 
@@ -285,9 +285,20 @@ static bool stage_part(struct stand_in *s, enum run_part part, const struct stag
         return train(s, stage, items, e);
     if (part == PART_LINEAR)
         return linears(s, stage, items, e);
-    bool ok = (!stage_gathers(&s->o, stage, items) || hessians(s, stage, h, e)) && batch(s, e);
+    bool ok = (!stage_gathers(&s->o, stage, items) || hessians(s, stage, h, e)) &&
+              (part == PART_FIXED || batch(s, e));
     gpu_arena_reset(s->hess, 0);
+    gpu_arena_trim(s->hess);
     return ok;
+}
+
+static bool part_of_layer(struct stand_in *s, enum run_part part, uint32_t layer, const struct plan_item *items,
+                          struct err *e)
+{
+    if (!reads_windows(s))
+        return part > PART_LINEAR || block_alone(s, items, part == PART_LINEAR, e);
+    return load_block(s, layer, e) && stage_part(s, part, &stages[0], items, e) &&
+           stage_part(s, part, &stages[1], items, e);
 }
 
 bool rehearse_part(struct rehearsal *r, const struct plan *p, const struct model *m, const struct quantize_options *o,
@@ -296,45 +307,12 @@ bool rehearse_part(struct rehearsal *r, const struct plan *p, const struct model
     struct stand_in s;
     const struct plan_item *items;
     bool ok = begin(&s, r, p, m, o, limit, e);
-    if (part == PART_SCALES) {
-        bool teacher = plan_scales(o) && p->teacher_acts == ACTS_DEVICE;
-        ok = ok && (!teacher || acts_count(&s.m, p->samples, s.teacher, e)) && (!plan_scales(o) || scales(&s, e));
-    } else if (!reads_windows(&s)) {
-        ok = ok && (part != PART_LINEAR || blocks(&s, e));
-    } else if (part != PART_HALF || plan_block_objective(o)) {
-        for (uint32_t layer = 0; ok && (items = next_layer(p, &layer)); layer++)
-            ok = load_block(&s, layer, e) && stage_part(&s, part, &stages[0], items, e) &&
-                 stage_part(&s, part, &stages[1], items, e);
-    }
-    return end(&s, ok);
-}
-
-bool rehearse_fixed(const struct plan *p, const struct model *m, const struct quantize_options *o, uint64_t *bytes,
-                    struct err *e)
-{
-    struct stand_in s;
-    struct rehearsal r;
-    struct hessian h[2];
-    struct gpu_view w, diag;
-    const struct plan_item *items;
-    bool ok = begin(&s, &r, p, m, o, UINT64_MAX, e);
-    for (uint32_t layer = 0; ok && (items = next_layer(p, &layer)); layer++) {
-        ok = !reads_windows(&s) || load_block(&s, layer, e);
-        for (int i = 0; ok && reads_windows(&s) && i < 2; i++) {
-            ok = !stage_gathers(o, &stages[i], items) || hessians(&s, &stages[i], h, e);
-            gpu_arena_reset(s.hess, 0);
-            gpu_arena_trim(s.hess);
-        }
-        for (int id = 0; ok && !reads_windows(&s) && id < LINEAR_COUNT; id++) {
-            ok = gpu_alloc(s.block, (uint64_t)items[id].rows * items[id].cols * 4, &w, e) &&
-                 (o->method == METHOD_RTN ||
-                  hessian_create_diagonal(&h[0], &diag, s.m.cmd, s.hess, items[id].cols, e));
-            gpu_arena_reset(s.block, 0);
-            gpu_arena_reset(s.hess, 0);
-            gpu_arena_trim(s.block);
-            gpu_arena_trim(s.hess);
-        }
-    }
-    *bytes = s.count.peak;
+    bool has = part == PART_SCALES ? plan_scales(o) : part == PART_HALF ? plan_block_objective(o) : true;
+    if (has && part == PART_SCALES)
+        ok = ok && (p->teacher_acts != ACTS_DEVICE || acts_count(&s.m, p->samples, s.teacher, e)) && scales(&s, e);
+    else
+        for (uint32_t layer = 0; has && ok && (items = next_layer(p, &layer)); layer++)
+            ok = part_of_layer(&s, part, layer, items, e);
+    r->peak = s.count.peak;
     return end(&s, ok);
 }

@@ -7,6 +7,7 @@
 
 /* What needs memory at a time, beside what lasts. */
 enum run_part {
+    PART_FIXED,  /* what the work on a linear stands beside: weights and Hessians */
     PART_LINEAR, /* one linear, with its Hessian */
     PART_BATCH,  /* windows on their way through half a block */
     PART_HALF,   /* half a block in training */
@@ -27,8 +28,5 @@ bool rehearse(struct rehearsal *r, const struct plan *p, const struct model *m, 
 /* One part alone, beside what lasts meanwhile; true where the run does not have it. */
 bool rehearse_part(struct rehearsal *r, const struct plan *p, const struct model *m, const struct quantize_options *o,
                    enum run_part part, uint64_t limit, struct err *e);
-/* Bytes held while a linear is worked on: models, weights, Hessians; without what the work itself takes. */
-bool rehearse_fixed(const struct plan *p, const struct model *m, const struct quantize_options *o, uint64_t *bytes,
-                    struct err *e);
 
 #endif
