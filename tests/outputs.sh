@@ -24,6 +24,15 @@ expect 'a GGUF onto a hard link of a text' 2 'is what is read' -- "$gsq" quantiz
     --effort fast --ctx 64 --samples 4 --calib "$m/calib.txt" --type Q4_0 --force
 expect 'a folder onto the model' 2 "is what is read|is the model's own folder" -- "${quantize[@]}" "$m" -o "$m/" --force
 expect 'the work folder is the model' 2 'is what is read' -- "${quantize[@]}" "$m" -o "$tmp/o" --work "$m/."
+cp -r "$m" "$tmp/mine"
+mkdir "$tmp/mine/additional_chat_templates"
+echo '{{ x }}' >"$tmp/mine/additional_chat_templates/x.jinja"
+expect 'the report onto a named chat template' 2 'x.jinja is what is read' -- "${quantize[@]}" "$tmp/mine" -o "$tmp/o" \
+    --report "$tmp/mine/additional_chat_templates/x.jinja" --force
+for seed in 1 2; do
+    run "${quantize[@]}" "$tmp/mine" -o "$tmp/mine/result" --seed "$seed"
+    check "a result in a folder in the model's, seed $seed: exit $rc" test "$rc" -eq 0
+done
 echo 'attn_v=q8_0' >"$tmp/types.gguf"
 cp "$tmp/types.gguf" "$tmp/types"
 expect 'the report onto a list of types' 2 'types.gguf is what is read' 'never written over' -- "${quantize[@]}" "$m" -o \

@@ -69,9 +69,18 @@ static bool in_folder(void *ctx, const char *name, struct err *e)
 {
     struct hunt *h = ctx;
     char path[4096];
-    if (!str_ends_nocase(name, ".gguf") && !str_ends_nocase(name, ".html") &&
-        os_path_join(path, sizeof path, h->dir, name, e))
+    if (str_ends_nocase(name, ".gguf") || str_ends_nocase(name, ".html") ||
+        !os_path_join(path, sizeof path, h->dir, name, e))
+        return true;
+    /* Another folder in it is none of the model: a result may lie there, and be written again. */
+    bool folder = os_stat(path, NULL) == OS_DIR, templates = strcmp(name, "additional_chat_templates") == 0;
+    if (!folder || templates)
         at(h, path);
+    if (folder && templates && !h->found[0]) {
+        struct hunt inner = {.dir = path, .id = h->id};
+        os_list(path, in_folder, &inner, NULL);
+        memcpy(h->found, inner.found, sizeof h->found);
+    }
     return true;
 }
 

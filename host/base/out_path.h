@@ -14,8 +14,8 @@ void out_trim(char *path);
 bool out_same(const char *a, const char *b);
 
 /* Refuses a path that is one of these inputs under any name: by device and number, so that links and other
- * spellings count. A folder stands for the files of a model in it (pages and GGUFs beside them are not its),
- * one part of a split GGUF for all parts. NULLs are skipped. `what` names the path in the sentence: "the
+ * spellings count. A folder stands for the files of a model in it and its chat templates (pages, GGUFs and
+ * other folders in it are not its), one part of a split GGUF for all parts. NULLs are skipped. `what` names the path in the sentence: "the
  * output", "--report". */
 bool out_not_input(const char *what, const char *path, const char *const *inputs, size_t n, struct err *e);
 
