@@ -83,8 +83,8 @@ static bool check_path(const char *path, struct err *e)
         return true;
     if (kind == OS_ABSENT) {
         err_set(e, ERR_USER, "there is no file or folder %s", path);
-        return err_hint(e, "MODEL is a folder with config.json and safetensors, or a GGUF file; check the "
-                           "spelling of the path");
+        return err_hint(e, "MODEL is a folder with config.json and safetensors, a GGUF file, or the name of a model "
+                           "in the Hugging Face cache (org/name); check the spelling of the path");
     }
     if (kind == OS_OTHER) {
         err_set(e, ERR_USER, "%s is neither a folder nor a regular file", path);

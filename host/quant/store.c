@@ -106,6 +106,14 @@ static void recover(struct recovery *r, const char *dir, const char *path, bool 
         log_warn("%s is damaged; no block was finished, so nothing is lost", path);
 }
 
+static bool is_block(void *ctx, const char *name, struct err *e)
+{
+    bool *any = ctx;
+    (void)e;
+    *any = *any || is_block_name(name);
+    return true;
+}
+
 static bool open_manifest(struct store *s, const struct store_field *fields, size_t n, const char *accept,
                           struct err *e)
 {
@@ -121,7 +129,14 @@ static bool open_manifest(struct store *s, const struct store_field *fields, siz
         *e = why;
         return false;
     }
-    if (!s->manifest) {
+    /* Where no block is finished, nothing speaks against another run. */
+    bool any = false;
+    os_list(s->dir, is_block, &any, NULL);
+    if (s->manifest && !any) {
+        manifest_free(&s->manifest);
+        s->manifest = manifest_make(fields, n, e);
+        write = true;
+    } else if (!s->manifest) {
         recover(&r, s->dir, path, !there);
         s->manifest = r.found ? r.found : manifest_make(fields, n, e);
         write = true;
