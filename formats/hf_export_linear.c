@@ -248,12 +248,13 @@ static void encode_zeros(const struct qlinear *q, enum export_format f, unsigned
         dst[i] = pattern[i % words % bits];
 }
 
-/* A scale as MLX can store it: with `levels` times as much as the bias. Only such weights as f16 hardly holds themselves
- * come to that. */
+/* A scale as MLX can store it: with `levels` times as much as the bias. It is limited where f16 holds the highest level
+ * and not the lowest, or is left by a quarter at most; what is further out has no place. */
 static float mlx_scale(float s, enum scale_type type, float levels)
 {
-    float most = 65504.0f / levels;
-    return type == SCALE_F16 && fabsf(s) > most ? copysignf(most, s) : s;
+    float most = 65504.0f / levels, size = fabsf(s);
+    bool near = size > most && (size <= 1.25f * most || size * (levels - 1) <= 65504.0f);
+    return type == SCALE_F16 && near ? copysignf(most, s) : s;
 }
 
 /* factor * scale in the stored type: [rows, groups], or its transpose. levels: 0, or those of MLX's bias. */
