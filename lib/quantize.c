@@ -252,6 +252,15 @@ static void give(struct gsq_quantize_result *result, const struct run *r, const 
     lib_give(result, &out, sizeof out);
 }
 
+/* Of all its tensors, as they are stored. */
+static uint64_t checkpoint_bytes(struct checkpoint *ck)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < checkpoint_tensor_count(ck); i++)
+        n += checkpoint_tensor_at(ck, i)->bytes;
+    return n;
+}
+
 /* What fails here leaves the model complete; the first failure is the call's, but the rest is still done. */
 static bool finish(const struct run *r, gsq_device *device, const gsq_model *model,
                    const struct quantize_result *q, struct gsq_quantize_result *result, struct err *e)
@@ -267,6 +276,7 @@ static bool finish(const struct run *r, gsq_device *device, const gsq_model *mod
                               .o = &r->o->q,
                               .plan = r->plan ? &r->plan->plan : NULL,
                               .result = q,
+                              .source_bytes = checkpoint_bytes(model->ck),
                               .device = gpu_info(device->gpu)->name,
                               .command = asked->command,
                               .eval = eval};

@@ -20,6 +20,7 @@ struct report_input {
     const struct quantize_options *o;
     const struct plan *plan; /* may be NULL: what only the plan knows is then left out */
     const struct quantize_result *result;
+    uint64_t source_bytes; /* of the model that was quantized; 0: not known */
     const char *device;
     const char *command; /* that repeats the run, as it is typed; NULL: not known */
     struct report_eval eval;

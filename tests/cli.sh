@@ -175,13 +175,12 @@ for key in mean_kl top1_agreement perplexity reference_perplexity; do
     check "evaluates as gsq compare does: $key" within "$(field "$key" "$tmp/out")" "$want" 1e-6
 done
 check 'the report is a page' grep -q '</html>' "$tmp/r.html"
-check 'of this run' grep -q 'q4' "$tmp/r.html"
+check 'of this run' test "$(page_field "$tmp/r.html" result out)" = "$tmp/q4"
 cp "$tmp/r.html" "$tmp/first.html"
 # Its command line repeats the run, odd characters and all.
 mkdir "$tmp/it's <odd> & \$HOME"
 run "$gsq" quantize "$tmp/m" -o "$tmp/it's <odd> & \$HOME/q" --method rtn --report "$tmp/r.html"
-line=$(python3 -c 'import html, re, sys
-print(html.unescape(re.search(r"<pre>(.*?)</pre>", open(sys.argv[1]).read(), re.S).group(1)))' "$tmp/r.html")
+line=$(page_field "$tmp/r.html" command_line)
 rm -r "$tmp/it's <odd> & \$HOME/q" "$tmp/r.html"
 run bash -c "$line"
 check "the report's command line runs: $line" test -e "$tmp/it's <odd> & \$HOME/q/config.json" -a -e "$tmp/r.html"

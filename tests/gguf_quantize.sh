@@ -64,7 +64,7 @@ expect 'an embedding has no codes' 2 'model.embed_tokens cannot be stored as Q2_
 expect 'a type that is not learned' 2 'Q8_0 is not learned by gsq' '--method gptq' -- "${quantize[@]}" -o "$tmp/e.gguf" --type Q8_0
 run "${quantize[@]}" -o "$tmp/e.gguf" --type Q8_0 --method gptq --eval "$demo/eval.txt" --windows 4 --report "$tmp/e.html"
 check "which GPTQ makes: KL $(field mean_kl "$tmp/out")" at_most "$(field mean_kl "$tmp/out")" 0.01
-check 'with a report' grep -q 'quantized to Q8_0 by gptq' "$tmp/e.html"
+check 'with a report' test "$(page_field "$tmp/e.html" result type) $(page_field "$tmp/e.html" result method)" = 'Q8_0 gptq'
 run "$gsq" quantize "$demo" --method rtn --type Q4_0 -o "$tmp/f.gguf" --json
 check 'rounding alone' test "$rc" -eq 0
 mkdir "$tmp/folder.gguf"

@@ -1,4 +1,5 @@
-/* The report page: well-formed, self-contained, escaped and free of NaN, for runs of every shape. */
+/* The report page: the page as it was built, with the run in it as JSON that cannot end its script, for runs of every shape.
+ * What the page draws of these runs: tests/report_page.sh. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,9 +13,11 @@
 
 #include "app/option_table.h"
 #include "app/report_settings.h"
+#include "formats/json.h"
 #include "lib/report_html.h"
-#include "lib/svg_chart.h"
+#include "lib/report_page.h"
 #include "host/base/os.h"
+#include "host/base/str.h"
 
 #define DIR_NAME "test_report.tmp"
 #define HOSTILE  "models/<script>alert(\"1\")</script> & 'co' \xFF\x01"
@@ -156,9 +159,12 @@ static void fake_run(struct fake *f, uint32_t layers)
     f->plan.ctx = 2048;
     f->plan.samples = 128;
     f->plan.holdout = 16;
-    f->in = (struct report_input){
-        .o = &f->o, .plan = &f->plan, .result = &f->r, .device = "Radeon RX 7900 XTX",
-        .command = "gsq quantize 'a <b> & \"c\"' -o out"};
+    f->in = (struct report_input){.o = &f->o,
+                                  .plan = &f->plan,
+                                  .result = &f->r,
+                                  .device = "Radeon RX 7900 XTX",
+                                  .source_bytes = 16060000000,
+                                  .command = "gsq quantize 'a <b> & \"c\"' -o out"};
     f->in.eval =
         (struct report_eval){true, "texts/wikitext-test.txt", 6.2412, 7.8851, 0.1932, 0.8123, 40, 2048, 0.051, 0.066, 0.004, 0.0021};
 }
@@ -225,29 +231,20 @@ static const char *check_markup(const char *s)
         if (depth == 64)
             return "too deep";
         memcpy(open[depth++], name, sizeof name);
-        if (strcmp(name, "style") == 0) { /* not markup */
-            s = strstr(s, "</style>");
+        if (strcmp(name, "style") == 0 || strcmp(name, "script") == 0) { /* not markup */
+            char end[16];
+            snprintf(end, sizeof end, "</%s>", name);
+            s = strstr(s, end);
             if (!s)
-                return "style does not end";
+                return "style or script does not end";
             s--;
         }
     }
     return depth ? "a tag left open" : NULL;
 }
 
-static bool holds_word(const char *s, const char *word)
-{
-    size_t n = strlen(word);
-    for (const char *p = s; (p = strstr(p, word)); p += n) {
-        char before = p > s ? p[-1] : ' ', after = p[n];
-        if (!(before >= 'a' && before <= 'z') && !(after >= 'a' && after <= 'z'))
-            return true;
-    }
-    return false;
-}
-
-/* Writes, checks what holds for every page, and returns its text (to be freed). */
-static char *page(const struct fake *f, const char *name)
+/* Writes, checks what holds for every page, and returns the run in it (to be deleted). */
+static cJSON *page(const struct fake *f, const char *name)
 {
     struct err e = {0};
     char path[256], *text;
@@ -263,43 +260,102 @@ static char *page(const struct fake *f, const char *name)
     assert_true(os_read_file(path, 64 << 20, &text, &n, &e));
     assert_int_equal(strlen(text), n);
     assert_true(utf8_valid(text, n, &bad));
-    const char *wrong = check_markup(text);
-    if (wrong)
-        fail_msg("%s: %s", path, wrong);
-    static const char *const outside[] = {
-        "http:", "https:", "src=", "href=", "url(", "@import", "<script", "<link"};
-    for (size_t i = 0; i < sizeof outside / sizeof *outside; i++)
-        if (strstr(text, outside[i]))
-            fail_msg("%s holds %s", path, outside[i]);
-    assert_false(holds_word(text, "nan") || holds_word(text, "inf") || holds_word(text, "-nan"));
+    assert_true(n <= report_html_bytes(f->r.blocks_done));
+    /* Nothing but the run was put into the page, and nothing of the run leaves its script. */
+    assert_true(n > report_page_size);
+    size_t size = n - report_page_size;
+    char *json = text + report_page_run;
+    assert_memory_equal(text, report_page, report_page_run);
+    assert_memory_equal(json + size, report_page + report_page_run, report_page_size - report_page_run);
+    for (size_t i = 0; i < size; i++)
+        if (strchr("<>&", json[i]) || ((unsigned char)json[i] < 0x20 && !strchr("\n\t", json[i])))
+            fail_msg("%s: the run holds %.40s", path, json + i);
+    assert_null(strstr(text, "\xE2\x80\xA8"));
+    assert_null(strstr(text, "\xE2\x80\xA9"));
+    cJSON *run = json_parse(json, size, path, &e);
+    if (!run)
+        fail_msg("%s", e.msg);
+    free(text);
     strcat(path, ".tmp");
     assert_int_equal(os_stat(path, NULL), OS_ABSENT);
-    return text;
+    return run;
 }
 
-static unsigned count(const char *text, const char *what)
+/* A member, by its path: "plan.device_memory.Hessians". */
+static const cJSON *at(const cJSON *o, const char *path)
 {
-    unsigned n = 0;
-    for (; (text = strstr(text, what)); text += strlen(what))
-        n++;
-    return n;
+    char key[64];
+    for (;;) {
+        size_t n = strcspn(path, ".");
+        assert_true(n < sizeof key);
+        memcpy(key, path, n);
+        key[n] = 0;
+        o = cJSON_GetObjectItemCaseSensitive(o, key);
+        if (!path[n])
+            return o;
+        path += n + 1;
+    }
+}
+
+static double number(const cJSON *o, const char *path)
+{
+    const cJSON *v = at(o, path);
+    if (!cJSON_IsNumber(v))
+        fail_msg("%s is no number", path);
+    return v->valuedouble;
+}
+
+static const char *words(const cJSON *o, const char *path)
+{
+    const cJSON *v = at(o, path);
+    if (!cJSON_IsString(v))
+        fail_msg("%s is no text", path);
+    return v->valuestring;
+}
+
+/* cJSON writes 15 digits where that is near enough. */
+static void assert_same(double a, double b)
+{
+    if (!(fabs(a - b) <= 1e-14 * fabs(b)))
+        fail_msg("%.17g is not %.17g", a, b);
 }
 
 /* ---- tests
  * ------------------------------------------------------------------------------------------------------ */
 
-static void test_checker(void **state)
+static void test_page(void **state)
 {
     (void)state;
+    static const char *const never[] = {"src=",           "href=",     "url(",
+                                        "@import",        "<link",     "fetch",
+                                        "XMLHttp",        "innerHTML", "insertAdjacentHTML",
+                                        "outerHTML",      "eval(",     "import(",
+                                        "document.write", "https:",    "//www.",
+                                        "parser",         "setTimeout"};
     assert_null(check_markup("<!doctype html><p a=\"b\">x<br/>&amp;&#39;</p>"));
-    assert_null(check_markup("<!doctype html><style>a>b{}</style>"));
+    assert_null(check_markup("<!doctype html><style>a>b{}</style><script>a&&b</script>"));
     assert_non_null(check_markup("<p></p>"));
     assert_non_null(check_markup("<!doctype html><p>"));
     assert_non_null(check_markup("<!doctype html><p><b></p></b>"));
     assert_non_null(check_markup("<!doctype html><p>a & b</p>"));
     assert_non_null(check_markup("<!doctype html><p a=b></p>"));
     assert_non_null(check_markup("<!doctype html><p>a < b</p>"));
-    assert_true(holds_word("x=\"nan\"", "nan") && !holds_word("financial", "nan"));
+    assert_int_equal(strlen(report_page), report_page_size);
+    assert_null(check_markup(report_page));
+    assert_non_null(
+        strstr(report_page,
+               "content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "));
+    /* Nothing from elsewhere; the one address is the name of SVG. */
+    char *text = str_dup(report_page);
+    assert_non_null(text);
+    char *svg = strstr(text, "\"http://www.w3.org/2000/svg\"");
+    assert_non_null(svg);
+    memset(svg, ' ', strlen("\"http://www.w3.org/2000/svg\""));
+    assert_null(strstr(text, "http:"));
+    for (size_t i = 0; i < sizeof never / sizeof *never; i++)
+        if (strstr(text, never[i]))
+            fail_msg("the page holds %s", never[i]);
+    free(text);
 }
 
 static void test_whole(void **state)
@@ -307,44 +363,110 @@ static void test_whole(void **state)
     (void)state;
     struct fake f;
     fake_run(&f, 32);
-    char *text = page(&f, "whole");
-    assert_int_equal(count(text, "<summary>Block "), 32);
-    assert_non_null(strstr(text, "Llama-3.1-8B-Instruct"));
-    assert_non_null(strstr(text, "Radeon"));
-    assert_non_null(strstr(text, "7.885 &#177; 0.066<"));
-    assert_non_null(strstr(text, "81.23 &#177; 0.21 %"));
-    assert_non_null(strstr(text, "<pre>gsq quantize &#39;a &lt;b&gt; &amp; "));
-    assert_non_null(strstr(text, "optimiser state"));
-    assert_non_null(strstr(text, "predicted 4:41:40"));
-    assert_non_null(strstr(text, "start kept"));
-    assert_non_null(strstr(text, "rows rolled back"));
-    /* A bar per linear and series, a curve per stage: soft and hard. */
-    assert_true(count(text, "_proj, final: ") >= 224);
-    assert_true(count(text, "<polyline") >= 2 * 65);
-    assert_true(strlen(text) < 1 << 20);
-    free(text);
+    cJSON *run = page(&f, "whole");
+    const cJSON *linears = at(run, "linears"), *stages = at(run, "stages"), *l, *s;
+    assert_int_equal(cJSON_GetArraySize(linears), 32 * LINEAR_COUNT);
+    assert_int_equal(cJSON_GetArraySize(stages), 65);
+    assert_int_equal(cJSON_GetArraySize(at(run, "phases")), PHASE_COUNT);
+    assert_string_equal(words(run, "result.model"), "models/Llama-3.1-8B-Instruct");
+    assert_string_equal(words(run, "result.device"), "Radeon RX 7900 XTX");
+    assert_string_equal(words(run, "command_line"), f.in.command);
+    assert_same(number(run, "result.perplexity"), 7.8851);
+    assert_same(number(run, "result.perplexity_error"), 0.066);
+    assert_same(number(run, "result.top1_agreement_error"), 0.0021);
+    assert_same(number(run, "result.source_bytes"), 16060000000);
+    assert_same(number(run, "result.out_bytes"), (double)f.r.out_bytes);
+    assert_same(number(run, "result.predicted_seconds"), 16900);
+    assert_same(number(run, "plan.device_memory.optimiser state"), (double)(9ull << 30));
+    assert_same(number(run, "plan.device_bytes"), (double)f.plan.device_bytes);
+    assert_same(number(run, "plan.holdout"), 16);
+    size_t i = 0, kept = 0;
+    cJSON_ArrayForEach(l, linears)
+    {
+        const struct linear_report *want = &f.r.linears[i];
+        assert_string_equal(words(l, "module"), want->module);
+        assert_same(number(l, "rows"), f.plan.items[i++].rows);
+        assert_same(number(l, "loss_rtn"), want->loss_rtn);
+        assert_same(number(l, "loss"), want->loss_final);
+        assert_same(number(l, "rows_rolled_back"), want->rows_rolled_back);
+        assert_same(number(l, "codes.first"), -2);
+        assert_int_equal(cJSON_GetArraySize(at(l, "codes.counts")), 4);
+        assert_same(cJSON_GetArrayItem(at(l, "codes.counts"), 3)->valuedouble, (double)want->stats.codes[3]);
+        /* Bins at the ends without a scale are left out, none with one. */
+        double first = (number(l, "scales.log2_first") - SCALE_LOW) / number(l, "scales.log2_step");
+        const cJSON *counts = at(l, "scales.counts");
+        double sum = 0;
+        for (int c = 0; c < cJSON_GetArraySize(counts); c++) {
+            assert_same(cJSON_GetArrayItem(counts, c)->valuedouble,
+                        (double)want->stats.scales[(int)first + c]);
+            sum += cJSON_GetArrayItem(counts, c)->valuedouble;
+        }
+        for (int c = 0; c < SCALE_BINS; c++)
+            sum -= (double)want->stats.scales[c];
+        assert_same(sum, 0);
+    }
+    i = 0;
+    cJSON_ArrayForEach(s, stages)
+    {
+        const struct stage_report *want = &f.r.stages[i++];
+        assert_string_equal(words(s, "stage"), stage_name(want->stage));
+        if (want->stage == STAGE_SCALES)
+            assert_null(at(s, "block"));
+        else
+            assert_same(number(s, "block"), want->layer + 1);
+        assert_int_equal(cJSON_GetArraySize(at(s, "losses")), want->n_hard);
+        assert_int_equal(cJSON_GetArraySize(at(s, "soft")), want->n_soft);
+        assert_same(cJSON_GetArrayItem(at(s, "losses"), 1)->valuedouble, (double)want->hard[1]);
+        assert_same(number(s, "loss"), want->loss_final);
+        kept += number(s, "best_epoch") == 0;
+    }
+    assert_true(kept > 0);
+    cJSON_Delete(run);
     fake_free(&f);
+}
+
+/* The setting of that option; NULL: none. *n: how many. */
+static const cJSON *setting(const cJSON *run, const char *name, int *n)
+{
+    const cJSON *s, *found = NULL;
+    *n = 0;
+    cJSON_ArrayForEach(s, at(run, "settings"))
+    {
+        if (strcmp(words(s, "name"), name) == 0) {
+            found = s;
+            ++*n;
+        }
+    }
+    return found;
 }
 
 static void test_small(void **state)
 {
     (void)state;
     struct fake f;
+    int n;
     fake_run(&f, 3);
     f.args.windows = 40;
     f.args.q.steps = 123;
-    char *text = page(&f, "small");
-    assert_int_equal(count(text, "<summary>Block "), 0);
-    assert_int_equal(count(text, "<h3>Block "), 3 + 6);
+    cJSON *run = page(&f, "small");
     /* Settings come from the option table. */
     for (const struct option *o = options; o->name; o++) {
         char want[64];
-        snprintf(want, sizeof want, "<code>--%s</code>", o->name);
-        if (o->section == SECTION_METHOD)
-            assert_int_equal(count(text, want), 1);
+        snprintf(want, sizeof want, "--%s", o->name);
+        if (o->section == SECTION_METHOD) {
+            setting(run, want, &n);
+            assert_int_equal(n, 1);
+        }
     }
-    assert_non_null(strstr(text, "<code>123</code><span class=\"tag\">set</span>"));
-    free(text);
+    const cJSON *steps = setting(run, "--steps", &n);
+    assert_string_equal(words(steps, "value"), "123");
+    assert_true(cJSON_IsTrue(at(steps, "set")) && cJSON_IsTrue(at(steps, "used")));
+    cJSON_Delete(run);
+    f.o.refine = "some.gguf"; /* what it is measured against is the file */
+    run = page(&f, "refined");
+    assert_null(at(cJSON_GetArrayItem(at(run, "linears"), 0), "loss_rtn"));
+    assert_same(number(cJSON_GetArrayItem(at(run, "linears"), 0), "loss_file"), f.r.linears[0].loss_rtn);
+    cJSON_Delete(run);
     fake_free(&f);
 }
 
@@ -353,6 +475,7 @@ static void test_bare(void **state)
 {
     (void)state;
     struct fake f;
+    int n;
     fake_run(&f, 4);
     f.args.q.method = "rtn";
     f.o.method = METHOD_RTN;
@@ -366,19 +489,24 @@ static void test_bare(void **state)
     f.r.predicted_seconds = 0;
     memset(f.r.phases, 0, sizeof f.r.phases);
     f.in.plan = NULL;
+    f.in.source_bytes = 0;
     f.in.eval = (struct report_eval){0};
-    char *text = page(&f, "bare");
-    assert_non_null(strstr(text, "--eval FILE"));
-    assert_null(strstr(text, "id=\"training\""));
-    assert_non_null(strstr(text, "Not measured"));
-    assert_non_null(strstr(text, "class=\"unused\"><td><code>--steps"));
-    free(text);
+    cJSON *run = page(&f, "bare");
+    assert_true(cJSON_IsFalse(at(run, "evaluated")));
+    assert_null(at(run, "result.perplexity"));
+    assert_null(at(run, "result.source_bytes"));
+    assert_true(cJSON_IsNull(at(run, "result.mean_loss")));
+    assert_null(at(run, "plan"));
+    assert_null(at(cJSON_GetArrayItem(at(run, "linears"), 0), "loss"));
+    assert_null(at(cJSON_GetArrayItem(at(run, "linears"), 0), "codes"));
+    assert_true(cJSON_IsFalse(at(setting(run, "--steps", &n), "used")));
+    cJSON_Delete(run);
     f.r.n_linears = 0;
-    free(page(&f, "empty"));
+    cJSON_Delete(page(&f, "empty"));
     fake_free(&f);
 }
 
-/* Values that must not get into an attribute: not finite, zero, negative, equal, huge. */
+/* Values that are hard to draw: not finite, zero, negative, equal, huge. */
 static void test_odd_values(void **state)
 {
     (void)state;
@@ -411,7 +539,10 @@ static void test_odd_values(void **state)
     f.r.bpw = f.r.mean_loss = f.r.seconds = f.r.predicted_seconds = f.r.reach = NAN;
     f.r.phases[0] = (struct phase_report){NAN, 1};
     f.r.phases[1] = (struct phase_report){1e-9, UINT64_MAX};
-    free(page(&f, "odd"));
+    cJSON *run = page(&f, "odd");
+    assert_true(cJSON_IsNull(at(run, "result.seconds")));
+    assert_int_equal(cJSON_GetArraySize(at(cJSON_GetArrayItem(at(run, "stages"), 0), "soft")), CURVE_POINTS);
+    cJSON_Delete(run);
     fake_free(&f);
 }
 
@@ -431,40 +562,22 @@ static void test_hostile(void **state)
     f.o.model_dir = HOSTILE;
     f.in.device = "a <b> & \"c\"";
     f.in.eval.text = HOSTILE;
-    snprintf(f.r.linears[0].module, sizeof f.r.linears[0].module, "<i>\"layers.0.&q");
+    snprintf(f.r.linears[0].module, sizeof f.r.linears[0].module, "<i>\"layers.0.&q\xE2\x80\xA8\n");
     f.plan.items[1].keep = true;
     snprintf(f.plan.items[1].module, sizeof f.plan.items[1].module, "</code><b x='1'>");
-    char *text = page(&f, "hostile");
-    assert_non_null(strstr(text, "&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt; &amp; &#39;co&#39;"));
-    assert_null(strstr(text, "<i>\"layers"));
-    assert_non_null(strstr(text, "<code>&lt;&amp;&quot;&gt;=4,g64</code>"));
-    free(text);
+    cJSON *run = page(&f, "hostile");
+    int n;
+    assert_string_equal(words(run, "result.model"), "models/<script>alert(\"1\")</script> & 'co' \\xff\\x01");
+    assert_string_equal(words(run, "result.eval_text"), words(run, "result.model"));
+    assert_string_equal(words(run, "result.out"), "out\"onload=\"x");
+    assert_string_equal(words(cJSON_GetArrayItem(at(run, "linears"), 0), "module"),
+                        "<i>\"layers.0.&q\\u2028\n");
+    assert_string_equal(cJSON_GetArrayItem(at(run, "kept"), 0)->valuestring, "</code><b x='1'>");
+    const cJSON *rule = setting(run, "--tensor", &n);
+    assert_non_null(rule);
+    assert_non_null(strstr(words(rule, "value"), "<&\">=4,g64"));
+    cJSON_Delete(run);
     fake_free(&f);
-}
-
-static void test_axes(void **state)
-{
-    (void)state;
-    static const double ranges[][2] = {{0.012, 0.034},  {1e-9, 3},  {0.5, 0.5}, {7, 7.0001},
-                                       {1e-300, 1e300}, {3, 40000}, {-20, -3}};
-    for (size_t r = 0; r < sizeof ranges / sizeof *ranges; r++) {
-        for (int kind = 0; kind < 8; kind++) {
-            struct axis a = {.log = kind & 1, .unit = kind & 2 ? AXIS_BYTES : AXIS_NUMBER};
-            double ticks[AXIS_TICKS];
-            axis_add(&a, ranges[r][0]);
-            axis_add(&a, ranges[r][1]);
-            axis_add(&a, NAN);
-            axis_settle(&a, kind & 4);
-            assert_true(isfinite(a.lo) && isfinite(a.hi) && a.lo < a.hi);
-            for (unsigned most = 2; most <= 9; most++) {
-                unsigned n = axis_ticks(&a, most, ticks);
-                assert_true(n <= most);
-                for (unsigned i = 1; i < n; i++)
-                    assert_true(ticks[i] > ticks[i - 1]);
-            }
-            assert_true(axis_at(&a, a.lo) == 0 && axis_at(&a, a.hi) == 1 && axis_at(&a, NAN) == 0);
-        }
-    }
 }
 
 static void test_paths(void **state)
@@ -511,9 +624,9 @@ static int drop_dir(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_checker), cmocka_unit_test(test_whole),      cmocka_unit_test(test_small),
-        cmocka_unit_test(test_bare),    cmocka_unit_test(test_odd_values), cmocka_unit_test(test_hostile),
-        cmocka_unit_test(test_axes),    cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_page),  cmocka_unit_test(test_whole),      cmocka_unit_test(test_small),
+        cmocka_unit_test(test_bare),  cmocka_unit_test(test_odd_values), cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_paths),
     };
     return cmocka_run_group_tests(tests, make_dir, drop_dir);
 }

@@ -83,6 +83,15 @@ for line in open(sys.argv[2]):
     if o["event"] == "result":
         print(o[sys.argv[1]])' "$1" "$2"
 }
+# page_field PAGE KEY...: of the run that a report page draws, by its keys from outside in.
+page_field() {
+    python3 -c 'import json, re, sys
+run = re.search(r"<script type=\"application/json\" id=\"run\">(.*?)</script>", open(sys.argv[1], encoding="utf-8").read(), re.S)
+o = json.loads(run.group(1))
+for key in sys.argv[2:]:
+    o = o[key]
+print(o)' "$@"
+}
 # within A B SHARE: |a/b - 1| <= share.
 within() {
     awk -v a="$1" -v b="$2" -v s="$3" 'BEGIN { d = a / b - 1; exit !(d <= s && -d <= s) }'
