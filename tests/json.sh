@@ -33,7 +33,7 @@ want=2 lines error quantize "$tmp/none" -o "$tmp/x" --method rtn
 run python3 "$here/tests/lib/json_check.py" "$doc" "${files[@]}"
 check "all of it is documented $(cat "$tmp/out" "$tmp/err")" test "$rc" -eq 0
 # Fields that no run above has.
-cat "$here"/app/*.c "$here"/lib/*.c | grep -oE '(cJSON_Add[A-Za-z]*ToObject\([^"]*|add_loss\([a-z]+, )"[a-z0-9_]+"' |
+cat "$here"/app/*.c "$here"/lib/*.c | grep -oE '(cJSON_Add[A-Za-z]*ToObject\([^"]*|add(_loss|_text|_curve)?\([a-z]+, )"[a-z0-9_]+"' |
     grep -oE '"[a-z0-9_]+"$' | tr -d '"' | sort -u >"$tmp/names"
 check "$(wc -l <"$tmp/names") names in the sources" test "$(wc -l <"$tmp/names")" -gt 100
 run python3 "$here/tests/lib/json_check.py" --names "$doc" "$tmp/names"

@@ -18,6 +18,8 @@ def read_document(path):
         head = re.match(r"#+ `(.*)`$", line)
         if head:
             current = sections.setdefault(head.group(1), set())
+        elif line.startswith("## "):
+            current = set()  # of something else
         elif line.startswith("|"):
             names = re.findall(r"`([^`]+)`", line.split("|")[1])
             (first if current is None else current).update(names)
