@@ -337,7 +337,7 @@ static void test_eval_report(void **state)
     assert_true(r.perplexity == apart.perplexity && r.mean_kl == apart.mean_kl && r.top1 == apart.top1);
     assert_true(r.reference_perplexity == apart.reference_perplexity && r.mean_kl_error == apart.mean_kl_error);
     OK(os_read_file(o.report, 1 << 24, &page, &n, &why), why);
-    assert_true(strstr(page, "paint --it green") && strstr(page, "green &lt;&amp;&gt;"));
+    assert_true(strstr(page, "paint --it green") && strstr(page, "green \\u003c\\u0026\\u003e"));
     free(page);
 
     /* A stop there leaves a complete model, and its figures. */
