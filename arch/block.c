@@ -1,5 +1,7 @@
 #include "arch/block.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 static const struct block_part parts[ROLE_COUNT] = {
@@ -54,6 +56,12 @@ const struct block_part *block_part_named_gguf(const char *name, size_t n)
         if (same(name, n, parts[i].gguf))
             return &parts[i];
     return NULL;
+}
+
+const char *block_part_name(const struct block_part *p, uint32_t layer, char *out, size_t cap)
+{
+    snprintf(out, cap, "model.layers.%" PRIu32 ".%s", layer, p->hf);
+    return out;
 }
 
 const char *block_part_short_name(const struct block_part *p)

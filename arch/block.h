@@ -59,6 +59,8 @@ const struct block_part *block_matrix(size_t i);
 /* By what stands behind the block's number, n bytes; NULL: none is called so. */
 const struct block_part *block_part_named(const char *hf, size_t n);
 const struct block_part *block_part_named_gguf(const char *name, size_t n);
+/* "model.layers.3.self_attn.q_proj" into out (at least 96 bytes); returns out. */
+const char *block_part_name(const struct block_part *p, uint32_t layer, char *out, size_t cap);
 /* "q_proj": the last word of its name. */
 const char *block_part_short_name(const struct block_part *p);
 /* Whether blocks of this family have it. f NULL: of an unknown family, whose blocks have what all have. */

@@ -52,11 +52,6 @@ struct gguf_plan {
  * --------------------------------------------------------------------------------------------------------
  */
 
-static void part_name(char *out, size_t cap, uint32_t layer, const struct block_part *p)
-{
-    snprintf(out, cap, "model.layers.%u.%s", (unsigned)layer, p->hf);
-}
-
 bool gguf_weights_each(const struct checkpoint *src,
                        bool (*fn)(void *ctx, const char *module, uint32_t rows, uint32_t cols), void *ctx)
 {
@@ -71,7 +66,7 @@ bool gguf_weights_each(const struct checkpoint *src,
         for (size_t i = 0; (part = block_part_at(i)); i++) {
             if (part->kind != PART_MATRIX)
                 continue;
-            part_name(module, sizeof module, l, part);
+            block_part_name(part, l, module, sizeof module);
             if (!checkpoint_weight(src, module, &w, NULL) || !fn(ctx, module, w.rows, w.cols))
                 return false;
         }
@@ -212,7 +207,7 @@ static bool plan_model(struct gguf_plan *p)
         return false;
     for (uint32_t l = 0; l < c->num_layers; l++)
         for (size_t i = 0; (part = block_part_at(i)); i++) {
-            part_name(module, sizeof module, l, part);
+            block_part_name(part, l, module, sizeof module);
             if (!family_has(f, part))
                 continue;
             if (!(part->kind == PART_MATRIX ? plan_matrix(p, module, NULL) : plan_vector(p, module)))

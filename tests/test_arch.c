@@ -42,6 +42,8 @@ static void numbers_of_matrices(void **state)
         assert_int_equal(block_matrix(i)->role, roles[i]);
         assert_int_equal(block_matrix(i)->half, i < LINEAR_GATE ? HALF_ATTN : HALF_FFN);
     }
+    char name[96];
+    assert_string_equal(block_part_name(block_matrix(LINEAR_UP), 12, name, sizeof name), "model.layers.12.mlp.up_proj");
     assert_string_equal(block_part_short_name(block_matrix(LINEAR_DOWN)), "down_proj");
     assert_string_equal(block_part_short_name(block_part_of(ROLE_ATTN_NORM)), "input_layernorm");
 }

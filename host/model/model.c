@@ -17,15 +17,9 @@
 /* Host memory for rows that are dequantized or gathered. */
 #define HOST_TILE_BYTES (16u << 20)
 
-static const char *part_name(uint32_t layer, const struct block_part *p, char *out, size_t cap)
-{
-    snprintf(out, cap, "model.layers.%" PRIu32 ".%s", layer, p->hf);
-    return out;
-}
-
 const char *model_linear_name(uint32_t layer, enum linear_id id, char *out, size_t cap)
 {
-    return part_name(layer, block_matrix(id), out, cap);
+    return block_part_name(block_matrix(id), layer, out, cap);
 }
 
 const char *linear_short_name(enum linear_id id)
@@ -143,7 +137,7 @@ static bool check_layer(struct model *m, uint32_t layer, struct err *e)
     char name[96];
     int id = 0;
     for (size_t i = 0; (p = block_part_at(i)); i++) {
-        part_name(layer, p, name, sizeof name);
+        block_part_name(p, layer, name, sizeof name);
         if (!(p->kind == PART_NORM ? check_norm(m, p, name, e) : check_linear(m, id++, name, e)))
             return false;
     }
@@ -371,7 +365,7 @@ static bool load_norm(struct model *m, uint32_t layer, enum role role, struct gp
 {
     const struct block_part *p = block_part_of(role);
     char module[96];
-    part_name(layer, p, module, sizeof module);
+    block_part_name(p, layer, module, sizeof module);
     return !family_has(m->family, p) || (gpu_alloc(arena, block_part_cols(p, m->cfg) * 4ull, out, e) &&
                                          model_load_matrix(m, module, 0, 1, *out, e));
 }
@@ -420,7 +414,7 @@ static bool check_finite_layer(const struct model *m, uint32_t layer, struct che
     const struct block_part *p;
     char name[96];
     for (size_t i = 0; (p = block_part_at(i)); i++)
-        if (family_has(m->family, p) && !check_finite(m, part_name(layer, p, name, sizeof name), sums, e))
+        if (family_has(m->family, p) && !check_finite(m, block_part_name(p, layer, name, sizeof name), sums, e))
             return false;
     return true;
 }

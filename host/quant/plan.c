@@ -240,7 +240,7 @@ bool plan_teacher(const struct quantize_options *o)
 
 bool plan_joint(const struct quantize_options *o, const struct plan_item *item)
 {
-    bool scores = item->id == LINEAR_Q || item->id == LINEAR_K;
+    bool scores = block_matrix(item->id)->turned;
     return learns(o, item) && plan_block_objective(o) && (!scores || o->block.train_qk);
 }
 

@@ -177,12 +177,14 @@ static bool run_half(struct bench *b, struct gpu_arena *arena, const struct size
         return false;
     gpu_fill(b->cmd, x, FILL);
     gpu_fill(b->cmd, y, FILL);
-    for (int id = 0; backward && id < LINEAR_COUNT; id++)
-        if (attn == (id < LINEAR_GATE) && (b->o->block.train_qk || (id != LINEAR_Q && id != LINEAR_K))) {
+    for (int id = 0; backward && id < LINEAR_COUNT; id++) {
+        const struct block_part *p = block_matrix((size_t)id);
+        if (attn == (p->half == HALF_ATTN) && (b->o->block.train_qk || !p->turned)) {
             if (!gpu_alloc(arena, (uint64_t)m.rows[id] * m.cols[id] * 4, &grads.w[id], e))
                 return false;
             gpu_fill(b->cmd, grads.w[id], 0);
         }
+    }
     if (backward && !bwd_scratch_create(&bwd, arena, &m, z->windows, parts, e))
         return false;
     if (backward) { /* reads what a forward pass leaves */
