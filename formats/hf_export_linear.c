@@ -248,23 +248,28 @@ static void encode_zeros(const struct qlinear *q, enum export_format f, unsigned
         dst[i] = pattern[i % words % bits];
 }
 
-/* A scale as MLX can store it: with `levels` times as much as the bias. It is limited where f16 holds the highest level
- * and not the lowest, or is left by a quarter at most; what is further out has no place. */
-static float mlx_scale(float s, enum scale_type type, float levels)
+float export_scale_levels(enum export_format f, const struct quant_spec *spec)
+{
+    return f == EXPORT_MLX ? (float)(1u << (spec->type->bits - 1)) : 1;
+}
+
+/* A scale of which `levels` times as much can be stored, too. It is limited where f16 holds the highest level and not
+ * the lowest, or is left by a quarter at most; what is further out has no place. */
+static float limit_scale(float s, enum scale_type type, float levels)
 {
     float most = 65504.0f / levels, size = fabsf(s);
     bool near = size > most && (size <= 1.25f * most || size * (levels - 1) <= 65504.0f);
     return type == SCALE_F16 && near ? copysignf(most, s) : s;
 }
 
-/* factor * scale in the stored type: [rows, groups], or its transpose. levels: 0, or those of MLX's bias. */
+/* factor * scale in the stored type: [rows, groups], or its transpose. levels: of export_scale_levels. */
 static bool encode_scales(const struct qlinear *q, const struct export_item *item, enum scale_type type,
                           float factor, float levels, bool transposed, void *dst, uint64_t *rounded, struct err *e)
 {
     for (uint32_t r = 0; r < q->rows; r++) {
         for (uint32_t g = 0; g < q->groups; g++) {
-            float s = q->scales[(size_t)r * q->groups + g], kept = levels > 0 ? mlx_scale(s, type, levels) : s;
-            float v = factor * kept, stored = scale_round(type, v);
+            float s = q->scales[(size_t)r * q->groups + g];
+            float v = factor * (levels > 1 ? limit_scale(s, type, levels) : s), stored = scale_round(type, v);
             size_t at = transposed ? (size_t)g * q->rows + r : (size_t)r * q->groups + g;
             if (!isfinite(stored)) {
                 err_set(e, ERR_USER, "%s: the scale of row %u, group %u needs %g, which %s cannot hold",
@@ -299,7 +304,7 @@ static bool encode_gptq(enum export_format f, const struct export_item *item, co
         encode_zeros(q, f, bits, dst);
         return true;
     default:
-        return encode_scales(q, item, SCALE_F16, 1, 0, true, dst, rounded, e);
+        return encode_scales(q, item, SCALE_F16, 1, 1, true, dst, rounded, e);
     }
 }
 
@@ -325,6 +330,6 @@ bool linear_encode(enum export_format f, unsigned container, const struct export
         return true;
     }
     /* MLX: w = stored * scale + bias, so the bias takes the place of the zero point. */
-    float levels = f == EXPORT_MLX ? (float)(1 << (bits - 1)) : 0;
-    return encode_scales(q, item, scale, levels > 0 && which == 0 ? -levels : 1, levels, false, dst, rounded, e);
+    float levels = export_scale_levels(f, &item->spec), factor = f == EXPORT_MLX && which == 0 ? -levels : 1;
+    return encode_scales(q, item, scale, factor, levels, false, dst, rounded, e);
 }

@@ -35,6 +35,9 @@ enum export_verdict export_check(enum export_format f, const struct export_item 
 /* The scale type a run should round to: fp16 for GPTQ; the model's 16-bit dtype elsewhere (F32 models: fp16). */
 enum scale_type export_scale_type(enum export_format f, const struct checkpoint *src);
 
+/* The largest number that is stored with a scale, as a multiple of it: MLX stores each group's lowest level too. */
+float export_scale_levels(enum export_format f, const struct quant_spec *spec);
+
 struct export_options {
     enum export_format format;
     unsigned container;          /* 0: native bits */

@@ -18,14 +18,11 @@ struct sample {
     uint8_t *packed;
 };
 
-/* What a group's scale becomes in the stored type, as the kernels do it; of super-blocks, whose d is stored. MLX stores
- * the lowest level, too. */
+/* What a group's scale becomes in the stored type, as the kernels do it; of super-blocks, whose d is stored. */
 static float stored_scale(const struct quant_spec *s, enum export_format f, float v)
 {
     bool half = s->scale == SCALE_F16 || s->type->super;
-    float most = half ? 65504.0f : 3.38e38f, least = half ? 0x1p-24f : 0x1p-126f;
-    if (f == EXPORT_MLX)
-        most /= -(float)s->type->lo;
+    float most = (half ? 65504.0f : 3.38e38f) / export_scale_levels(f, s), least = half ? 0x1p-24f : 0x1p-126f;
     float parts = s->type->super ? (float)s->type->scale_hi : 1;
     enum scale_type type = s->type->super ? SCALE_F16 : s->scale;
     float d = fabsf(v) / parts;
