@@ -8,6 +8,8 @@
 # CTX=256, WINDOWS=128 (of the evaluation text), EFFORT=fast, GSQ=path of the binary. PRINT_ONLY=1: the table of what is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/lib/result.sh
+. scripts/lib/result.sh
 gsq=${GSQ:-build/release/gsq}
 rows=${ROWS:-build/calibration.tsv}
 read -ra seeds <<<"${SEEDS:-1 2}"
@@ -23,14 +25,6 @@ tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 mkdir -p "$(dirname "$rows")"
 touch "$rows"
-
-field() { # NAME FILE
-    python3 -c 'import json, sys
-for line in open(sys.argv[2]):
-    o = json.loads(line)
-    if o["event"] == "result":
-        print(o[sys.argv[1]])' "$1" "$2"
-}
 
 # One row: model, text, seed, KL, its standard error, perplexity, that of 16 bits, top-1.
 measure() { # MODEL EVAL GROUP NAME SEED OPTION...

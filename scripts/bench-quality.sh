@@ -9,6 +9,8 @@
 # the evaluation text; default all), GSQ=path of the binary. PRINT_ONLY=1: the table of what is there, nothing measured.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/lib/result.sh
+. scripts/lib/result.sh
 gsq=${GSQ:-build/release/gsq}
 rows=${ROWS:-build/quality.tsv}
 read -ra bit_widths <<<"${BITS:-ternary 2 3 4}"
@@ -29,14 +31,6 @@ tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 mkdir -p "$(dirname "$rows")"
 touch "$rows"
-
-field() { # NAME FILE
-    python3 -c 'import json, sys
-for line in open(sys.argv[2]):
-    o = json.loads(line)
-    if o["event"] == "result":
-        print(o[sys.argv[1]])' "$1" "$2"
-}
 
 # One row: model, bits, method, perplexity, KL, top-1, bits per weight, seconds of the quantization.
 measure() { # MODEL CALIB EVAL GROUP BITS METHOD

@@ -75,14 +75,8 @@ expect() {
         ok "$name: exit $rc, $said $(grep '^hint: ' "$tmp/err" | head -n 1 || true)"
     fi
 }
-# field NAME FILE: a field of the result line of a --json output.
-field() {
-    python3 -c 'import json, sys
-for line in open(sys.argv[2]):
-    o = json.loads(line)
-    if o["event"] == "result":
-        print(o[sys.argv[1]])' "$1" "$2"
-}
+# shellcheck source=scripts/lib/result.sh
+. "$here/scripts/lib/result.sh" # field NAME FILE
 # page_field PAGE KEY...: of the run that a report page draws, by its keys from outside in.
 page_field() {
     python3 -c 'import json, re, sys
