@@ -8,8 +8,8 @@
 #include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/gpu/gpu_gemm.h"
-#include "host/quant/cholesky.h"
 #include "host/gpu/tiled.h"
+#include "host/quant/cholesky.h"
 #include "host/quant/qmatrix.h"
 
 /* The damping grows tenfold until the Cholesky succeeds; beyond this share of the mean diagonal nothing of H

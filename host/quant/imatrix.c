@@ -8,10 +8,10 @@
 #include "formats/write_gguf.h"
 #include "host/base/out_path.h"
 #include "host/base/str.h"
+#include "host/gpu/tiled.h"
 #include "host/model/block_fwd.h"
 #include "host/quant/batch.h"
 #include "host/quant/predict.h"
-#include "host/gpu/tiled.h"
 
 struct collect {
     struct gpu_cmd *cmd;

@@ -13,9 +13,9 @@
 #include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/gpu/tiled.h"
 #include "host/quant/batch.h"
 #include "host/quant/job_internal.h"
-#include "host/gpu/tiled.h"
 #include "host/quant/quant_linear.h"
 #include "host/quant/tune_block.h"
 

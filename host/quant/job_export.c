@@ -5,10 +5,10 @@
 
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/gpu/tiled.h"
 #include "host/model/block_fwd.h"
 #include "host/quant/batch.h"
 #include "host/quant/job_internal.h"
-#include "host/gpu/tiled.h"
 #include "host/quant/refine.h"
 
 static bool pull(struct job *j, const char *module, struct qlinear *q, struct err *e)

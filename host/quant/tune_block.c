@@ -6,8 +6,8 @@
 
 #include "host/base/num.h"
 #include "host/base/os.h"
-#include "host/quant/epochs.h"
 #include "host/gpu/tiled.h"
+#include "host/quant/epochs.h"
 
 /* See weigh_tokens: much less, and the loud tokens themselves become worse than at the start; much more, and
  * the others do (measured on a block with such tokens, test_tune_block.c). */
@@ -42,7 +42,7 @@ struct half {
 
 static bool takes(const struct quantize_options *o, enum tune_stage half, const struct plan_item *item)
 {
-    return (item->id >= LINEAR_GATE) == (half == STAGE_FFN) && plan_joint(o, item);
+    return (block_matrix(item->id)->half == HALF_FFN) == (half == STAGE_FFN) && plan_joint(o, item);
 }
 
 /* Of the paper's run. */

@@ -4,8 +4,8 @@
 
 #include "host/base/num.h"
 #include "host/gpu/gpu_gemm.h"
-#include "host/quant/gumbel.h"
 #include "host/gpu/tiled.h"
+#include "host/quant/gumbel.h"
 
 /* The caller hears from the loop this often. */
 #define HOOK_STEPS 20u

@@ -7,8 +7,8 @@
 #include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
-#include "host/quant/epochs.h"
 #include "host/gpu/tiled.h"
+#include "host/quant/epochs.h"
 #include "host/quant/scales_pass.h"
 
 /* Added to the root of Adam's second moment: below any gradient that means something. */
