@@ -13,14 +13,13 @@ FILE *app_out(const struct args *a)
     return a->json ? stderr : stdout;
 }
 
-/* ---- the device
- * --------------------------------------------------------------------------------------------------- */
+/* ---- the device ---- */
 
 bool app_result(bool ok, const struct gsq_error *from, struct err *e)
 {
     static const enum err_kind kinds[] = {
-        [GSQ_ERROR_NONE] = ERR_BUG,        [GSQ_ERROR_USER] = ERR_USER,       [GSQ_ERROR_ENVIRONMENT] = ERR_ENV,
-        [GSQ_ERROR_BUG] = ERR_BUG,         [GSQ_ERROR_STOPPED] = ERR_STOPPED,
+        [GSQ_ERROR_NONE] = ERR_BUG, [GSQ_ERROR_USER] = ERR_USER,       [GSQ_ERROR_ENVIRONMENT] = ERR_ENV,
+        [GSQ_ERROR_BUG] = ERR_BUG,  [GSQ_ERROR_STOPPED] = ERR_STOPPED,
     };
     if (ok)
         return true;
@@ -47,13 +46,11 @@ bool app_device_close(gsq_device **device, bool ok, struct err *e)
         gsq_device_get_info(*device, &d);
     gsq_device_close(device);
     if (ok && d.validation_messages)
-        return err_set(e, ERR_BUG, "the Vulkan validation layer reported %u messages",
-                       (unsigned)d.validation_messages);
+        return err_set(e, ERR_BUG, "the Vulkan validation layer reported %u messages", (unsigned)d.validation_messages);
     return ok;
 }
 
-/* ---- JSON lines
- * --------------------------------------------------------------------------------------------------- */
+/* ---- JSON lines ---- */
 
 /* docs/json.md says what belongs to it; it grows when a field goes away or means something else. */
 enum { JSON_SCHEMA = 1 };

@@ -14,8 +14,7 @@ const char *command_name(enum command_id c)
     return c < CMD_COUNT ? commands[c].name : "gsq";
 }
 
-/* ---- the nearest name
- * ------------------------------------------------------------------------------------------- */
+/* ---- the nearest name ---- */
 
 enum { NAME_MAX_LEN = STR_DISTANCE_MAX };
 
@@ -82,8 +81,7 @@ static bool find_command(struct args *a, const char *name, struct err *e)
     return err_hint(e, "`gsq --help` lists the commands");
 }
 
-/* ---- values
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- values ---- */
 
 static bool read_number(const char *text, const char **end, double *out)
 {
@@ -178,8 +176,7 @@ static bool read_value(struct args *a, const struct option *o, const char *value
     return err_set(e, ERR_BUG, "option --%s has no type", o->name);
 }
 
-/* ---- the line
- * --------------------------------------------------------------------------------------------------- */
+/* ---- the line ---- */
 
 static const struct option *find_option(const struct args *a, const char *name, size_t len, char letter)
 {
@@ -206,8 +203,7 @@ static bool read_option(struct args *a, int argc, char **argv, int *i, bool *see
     }
     if (!o) {
         char name[NAME_MAX_LEN + 1];
-        snprintf(name, sizeof name, "%.*s", eq ? (int)(eq - arg) - 2 : NAME_MAX_LEN,
-                 arg + (arg[1] == '-' ? 2 : 1));
+        snprintf(name, sizeof name, "%.*s", eq ? (int)(eq - arg) - 2 : NAME_MAX_LEN, arg + (arg[1] == '-' ? 2 : 1));
         return unknown_option(a, arg, name, e);
     }
     seen[o - options] = true;
@@ -359,9 +355,9 @@ bool args_parse(struct args *a, int argc, char **argv, struct err *e)
             unsigned want = a->command == CMD_NONE ? 0 : most_positional(a->command);
             if (n_positional >= want) {
                 err_set(e, ERR_USER, "unexpected argument %s", arg);
-                return a->command == CMD_NONE ? err_hint(e, "the command comes first: gsq COMMAND [options]")
-                                              : err_hint(e, "usage: gsq %s %s", commands[a->command].name,
-                                                         commands[a->command].synopsis);
+                return a->command == CMD_NONE
+                           ? err_hint(e, "the command comes first: gsq COMMAND [options]")
+                           : err_hint(e, "usage: gsq %s %s", commands[a->command].name, commands[a->command].synopsis);
             }
             a->positional[n_positional++] = arg;
         }

@@ -41,9 +41,9 @@ struct args {
     const char *out;
     bool rounds_like_llama; /* quantize: method rtn because the line is llama-quantize's, without a text */
     bool dry_run;           /* quantize */
-    const char *text;              /* eval, compare */
-    uint32_t ctx, windows;         /* 0: default */
-    const char *protocol; /* of eval and compare; NULL: gsq */
+    const char *text;       /* eval, compare */
+    uint32_t ctx, windows;  /* 0: default */
+    const char *protocol;   /* of eval and compare; NULL: gsq */
     const char *spill;
     bool all_tensors;                          /* inspect */
     const char *convert_format, *convert_type; /* convert; NULL: none given */

@@ -117,7 +117,7 @@ void option_value(const struct option *o, const struct args *a, struct strbuf *o
 
 bool option_used(const struct option *o, const struct args *a)
 {
-    static const char *const not_of_gsq_alone[] = {"start",     "scale-epochs", "scale-lr",
+    static const char *const not_of_gsq_alone[] = {"start",       "scale-epochs", "scale-lr",
                                                    "scale-batch", "scale-steps",  "scale-power"};
     if (o->section == SECTION_CALIB || strcmp(o->name, "damp") == 0)
         return strcmp(a->q.method, "rtn") != 0;

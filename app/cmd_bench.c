@@ -21,7 +21,7 @@ static void print_row(void *ctx, const struct gsq_bench_row *r)
     bool flops = r->gflops > 0;
     (void)ctx;
     say(stdout, "%-17s %-7s %-30s %10.3f ms  %9.2f %-7s %5.1f %%\n", r->kernel, r->variant, r->shape, r->seconds * 1e3,
-           flops ? r->gflops : r->gbytes_per_s, flops ? "GFLOP/s" : "GB/s", r->share_of_limit * 100);
+        flops ? r->gflops : r->gbytes_per_s, flops ? "GFLOP/s" : "GB/s", r->share_of_limit * 100);
     fflush(stdout);
 }
 
@@ -29,7 +29,7 @@ static void print_limits(void *ctx, const struct gsq_bench_result *l)
 {
     const struct gsq_device_info *d = ctx;
     say(stdout, "%s, %s\ncopies %.1f GB/s, multiply-adds %.1f GFLOP/s\n\n", d->name, d->driver, l->copy_gbytes_per_s,
-           l->fma_gflops);
+        l->fma_gflops);
 }
 
 static void tell(const struct args *a, const struct gsq_device_info *d, const struct gsq_bench_result *r)

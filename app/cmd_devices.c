@@ -19,7 +19,7 @@ bool cmd_devices(const struct args *a, struct err *e)
         gsq_device_get_info(device, &d);
         if (!a->json)
             say(stdout, "used: device %u, %s; up to %s of its memory\n\n", (unsigned)d.index, d.name,
-                   format_bytes(d.memory_limit, limit, sizeof limit));
+                format_bytes(d.memory_limit, limit, sizeof limit));
         kernels = a->json ? gsq_kernels_json(device, &why) : gsq_kernels_text(device, &why);
         ok = app_device_close(&device, app_result(kernels != NULL, &why, e), e);
     }

@@ -42,8 +42,8 @@ static void tell_eval(const struct args *a, const char *device, const struct gsq
         if (!o->windows)
             snprintf(all, sizeof all, ", %llu tokens in the text", (unsigned long long)r->tokens);
         say(stdout, "            %s%u windows of %u tokens%s%s, %s on %s\n", o->windows ? "the first " : "",
-               (unsigned)r->windows, (unsigned)r->context, protocol_note(o), all,
-               format_seconds(r->seconds, time, sizeof time), device);
+            (unsigned)r->windows, (unsigned)r->context, protocol_note(o), all,
+            format_seconds(r->seconds, time, sizeof time), device);
         return;
     }
     cJSON *j = result_json(a, device);
@@ -64,11 +64,9 @@ static void tell_compare(const struct args *a, const char *device, const struct 
         say(stdout, "mean KL divergence    %.6f +/- %.6f nats\n", r->mean_kl, r->mean_kl_error);
         say(stdout, "top-1 agreement       %.2f +/- %.2f %%\n", 100 * r->top1, 100 * r->top1_error);
         say(stdout, "perplexity            %.5f +/- %.5f\n", r->perplexity, r->perplexity_error);
-        say(stdout, "reference perplexity  %.5f +/- %.5f\n", r->reference_perplexity,
-               r->reference_perplexity_error);
+        say(stdout, "reference perplexity  %.5f +/- %.5f\n", r->reference_perplexity, r->reference_perplexity_error);
         say(stdout, "                      %u windows of %u tokens%s, %s on %s\n", (unsigned)r->windows,
-               (unsigned)r->context, protocol_note(o), format_seconds(r->seconds, time, sizeof time),
-               device);
+            (unsigned)r->context, protocol_note(o), format_seconds(r->seconds, time, sizeof time), device);
         return;
     }
     cJSON *j = result_json(a, device);

@@ -16,7 +16,7 @@ struct run {
     struct progress_term term;
 };
 
-/* ---- what the run tells -------------------------------------------------------------------------------- */
+/* ---- what the run tells ---- */
 
 static bool on_progress(void *ctx, const struct gsq_progress *p)
 {
@@ -101,8 +101,8 @@ static void on_stage(void *ctx, const struct gsq_stage *s)
     char block[32] = "";
     if (s->block)
         snprintf(block, sizeof block, "block %u, ", (unsigned)s->block);
-    log_debug("%s%s: held-out error %.4g -> %.4g (epoch %u of %u), %.1f s", block, s->name, s->loss_start,
-              s->loss, (unsigned)s->best_epoch, (unsigned)s->epochs, s->seconds);
+    log_debug("%s%s: held-out error %.4g -> %.4g (epoch %u of %u), %.1f s", block, s->name, s->loss_start, s->loss,
+              (unsigned)s->best_epoch, (unsigned)s->epochs, s->seconds);
 }
 
 /* The evaluation is an operation of its own, with its own bar. */
@@ -114,7 +114,7 @@ static void on_written(void *ctx)
     progress_term_begin(&r->term, r->a);
 }
 
-/* ---- what came of it ----------------------------------------------------------------------------------- */
+/* ---- what came of it ---- */
 
 static cJSON *result_json(const struct run *r)
 {
@@ -131,8 +131,7 @@ static void print_result(const struct run *run, const struct gsq_quantize_result
     say(stdout, "%s: %s%s%s, %s, %.3f bits per weight, %s\n", run->o->out, r->format, r->type ? " " : "",
         r->type ? r->type : "", r->method, r->bits_per_weight, format_bytes(r->out_bytes, size, sizeof size));
     if (r->file_bits_per_weight > 0)
-        say(stdout, "  all tensors %.3f bits per weight, embeddings and head included\n",
-            r->file_bits_per_weight);
+        say(stdout, "  all tensors %.3f bits per weight, embeddings and head included\n", r->file_bits_per_weight);
     if (!isnan(r->mean_loss))
         say(stdout, "  mean loss   %.5g (relative error of the linears' outputs, squared)\n", r->mean_loss);
     if (!isnan(r->stage_loss))
@@ -211,8 +210,7 @@ static void tell_dry_run(const struct run *r)
 static void tell_finished(const struct run *run, const struct gsq_quantize_result *r)
 {
     if (!run->a->json) {
-        say(stdout,
-            "%s is finished already: the same command made it. Nothing was done; --force makes it anew\n",
+        say(stdout, "%s is finished already: the same command made it. Nothing was done; --force makes it anew\n",
             run->o->out);
         return;
     }
@@ -239,15 +237,14 @@ static void tell_copy(const struct run *run, uint64_t bytes)
     json_emit(j);
 }
 
-/* ---- the command --------------------------------------------------------------------------------------- */
+/* ---- the command ---- */
 
 /* Never silently: what rounds at once is not what gsq is for. */
 static void tell_rounding(const struct args *a)
 {
     if (a->rounds_like_llama)
-        log_warn(
-            "no --calib and no --imatrix: weights are rounded to the nearest level, as llama-quantize does; "
-            "add --calib default, or a text of your own, to learn them, which takes longer and keeps much more of "
+        log_warn("no --calib and no --imatrix: weights are rounded to the nearest level, as llama-quantize does; "
+                 "add --calib default, or a text of your own, to learn them, which takes longer and keeps much more of "
                  "the model");
 }
 
@@ -270,8 +267,8 @@ static bool open_device(gsq_device **device, const struct args *a, struct err *e
     return true;
 }
 
-static bool run_plan(struct run *r, gsq_device *device, const gsq_model *model,
-                     const struct gsq_quantize_callbacks *cb, struct err *e)
+static bool run_plan(struct run *r, gsq_device *device, const gsq_model *model, const struct gsq_quantize_callbacks *cb,
+                     struct err *e)
 {
     struct gsq_error why;
     struct gsq_plan_info info = {.size = sizeof info};
@@ -290,8 +287,8 @@ static bool run_plan(struct run *r, gsq_device *device, const gsq_model *model,
     return true;
 }
 
-static bool run_all(struct run *r, gsq_device *device, const gsq_model *model,
-                    const struct gsq_quantize_callbacks *cb, struct err *e)
+static bool run_all(struct run *r, gsq_device *device, const gsq_model *model, const struct gsq_quantize_callbacks *cb,
+                    struct err *e)
 {
     struct gsq_error why;
     struct gsq_quantize_result result = {.size = sizeof result};
@@ -334,11 +331,11 @@ static bool run(struct run *r, struct err *e)
     };
     gsq_device *device = NULL;
     gsq_model *model = NULL;
-    bool ok = app_result(gsq_quantize_check(NULL, r->o, a->dry_run, &why) &&
-                             gsq_model_open(&model, a->positional[0], &why) &&
-                             gsq_quantize_check(model, r->o, a->dry_run, &why),
-                         &why, e) &&
-              (is_copy(r->o) || open_device(&device, a, e));
+    bool ok =
+        app_result(gsq_quantize_check(NULL, r->o, a->dry_run, &why) && gsq_model_open(&model, a->positional[0], &why) &&
+                       gsq_quantize_check(model, r->o, a->dry_run, &why),
+                   &why, e) &&
+        (is_copy(r->o) || open_device(&device, a, e));
     if (ok) {
         tell_rounding(a);
         ok = (a->dry_run ? run_plan : run_all)(r, device, model, &cb, e);

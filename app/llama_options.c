@@ -6,8 +6,7 @@
 #include "app/option_table.h"
 #include "host/base/os.h"
 
-/* ---- MODEL [OUT] TYPE [THREADS] --------------------------------------------------------------------------
- */
+/* ---- MODEL [OUT] TYPE [THREADS] ---- */
 
 /* llama-quantize's own name for an output that was not given, beside the model; of a name that is no path,
  * here. */
@@ -46,8 +45,7 @@ bool llama_arguments(struct args *a, unsigned n, bool *seen, struct err *e)
     unsigned i = 1;
     if (i < n && !args_find_name(GSQ_NAME_LLAMA_TYPE, a->positional[i], "", NULL)) {
         if (*out_seen) {
-            err_set(e, ERR_USER, "unexpected argument %s: the output is -o %s already", a->positional[i],
-                    a->out);
+            err_set(e, ERR_USER, "unexpected argument %s: the output is -o %s already", a->positional[i], a->out);
             return err_hint(e, "usage: gsq quantize %s", commands[CMD_QUANTIZE].synopsis);
         }
         a->out = a->positional[i++];
@@ -56,8 +54,7 @@ bool llama_arguments(struct args *a, unsigned n, bool *seen, struct err *e)
     if (i >= n)
         return true;
     if (*type_seen) {
-        err_set(e, ERR_USER, "unexpected argument %s: the type is --type %s already", a->positional[i],
-                a->q.type);
+        err_set(e, ERR_USER, "unexpected argument %s: the type is --type %s already", a->positional[i], a->q.type);
         return err_hint(e, "usage: gsq quantize %s", commands[CMD_QUANTIZE].synopsis);
     }
     if (!args_read_name(a, type, a->positional[i++], e))
@@ -73,8 +70,7 @@ bool llama_arguments(struct args *a, unsigned n, bool *seen, struct err *e)
     return i >= n || read_threads(a, a->positional[i], e);
 }
 
-/* ---- options ---------------------------------------------------------------------------------------------
- */
+/* ---- options ---- */
 
 /* NAME=TYPE. The first that matches wins there, the last here: each goes in front of those before it. */
 bool read_llama_tensor(struct args *a, const struct option *o, const char *value, struct err *e)
@@ -147,11 +143,10 @@ bool read_override(struct args *a, const struct option *o, const char *value, st
     return true;
 }
 
-/* ---- what gsq has another way for ------------------------------------------------------------------------
- */
+/* ---- what gsq has another way for ---- */
 
-#define BY_TYPE                                                                                              \
-    "choose a type (Q2_K, Q3_K_M, Q4_K_M ...) and others for single weights by --tensor; --dry-run prints "  \
+#define BY_TYPE                                                                                                        \
+    "choose a type (Q2_K, Q3_K_M, Q4_K_M ...) and others for single weights by --tensor; --dry-run prints "            \
     "bits per weight and the file's size"
 
 bool refuse_llama_option(struct args *a, const struct option *o, const char *value, struct err *e)
@@ -176,8 +171,7 @@ bool refuse_llama_option(struct args *a, const struct option *o, const char *val
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         if (strcmp(rows[i].name, o->name) != 0)
             continue;
-        err_set(e, ERR_USER, "--%s is an option of llama-quantize that gsq has not: %s", o->name,
-                rows[i].why);
+        err_set(e, ERR_USER, "--%s is an option of llama-quantize that gsq has not: %s", o->name, rows[i].why);
         return err_hint(e, "%s", rows[i].hint);
     }
     return err_set(e, ERR_BUG, "--%s is refused without a reason", o->name);

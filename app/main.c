@@ -53,8 +53,7 @@ static void tell_error(const struct args *a, const struct err *e)
     if (e->hint[0])
         say(stderr, "hint: %s\n", e->hint);
     else if (e->kind == ERR_BUG)
-        say(stderr,
-                "hint: this is a fault in gsq; please report it with the command line and the lines above\n");
+        say(stderr, "hint: this is a fault in gsq; please report it with the command line and the lines above\n");
     if (!a->json)
         return;
     static const char *const kinds[] = {"none", "user", "environment", "bug", "stopped"};
@@ -81,7 +80,7 @@ int main(int argc, char **argv)
         log_set_level(a.quiet && !a.log_level_given ? LOG_WARN : a.log_level);
         gsq_set_threads(a.threads);
         os_last_words(a.command == CMD_QUANTIZE ? "stopped at a safe point; rerun the same command to resume"
-                                                 : "stopped",
+                                                : "stopped",
                       a.json);
         os_catch_stop();
         os_keep_awake();

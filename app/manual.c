@@ -5,8 +5,7 @@
 
 #include "app/option_table.h"
 
-/* ---- the manual page
- * ------------------------------------------------------------------------------------------------ */
+/* ---- the manual page ---- */
 
 /* One line's worth of text: what troff would take for its own is escaped. bol: it may stand at the begin of a line. */
 static void roff_text(FILE *f, const char *text, size_t n, bool bol)
@@ -110,7 +109,8 @@ void manual_page(FILE *f)
     roff_text(f, program_exit_codes(), strlen(program_exit_codes()), true);
     fputs(".SH ENVIRONMENT\n"
           ".TP\n.B GSQ_DEVICE\nVulkan device where \\fB\\-\\-device\\fR does not say.\n"
-          ".TP\n.B GSQ_DATA\nfolder with the text of \\fB\\-\\-calib default\\fR, where it does not lie in share/gsq beside "
+          ".TP\n.B GSQ_DATA\nfolder with the text of \\fB\\-\\-calib default\\fR, where it does not lie in share/gsq "
+          "beside "
           "or above the program.\n"
           ".TP\n.B GSQ_VALIDATE\n1: Vulkan's validation layer watches, and what it finds fails the run.\n"
           ".SH FILES\n"
@@ -120,8 +120,7 @@ void manual_page(FILE *f)
     args_free(&defaults);
 }
 
-/* ---- completions
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- completions ---- */
 
 /* What an option's argument can be. */
 enum arg_kind { ARG_NONE, ARG_WORDS, ARG_PATH, ARG_OTHER };

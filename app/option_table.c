@@ -128,8 +128,7 @@ void args_defaults(struct args *a)
     gsq_quantize_options_init(&a->q);
 }
 
-/* ---- options that are more than a number or a text
- * --------------------------------------------------------------- */
+/* ---- options that are more than a number or a text ---- */
 
 const char *args_find_name(enum gsq_name_kind kind, const char *text, const char *option, struct err *e)
 {
@@ -224,8 +223,7 @@ static bool read_tensor(struct args *a, const struct option *o, const char *valu
     return args_add_rule(a, str_dup_n(value, (size_t)(eq - value)), rule, false, e);
 }
 
-/* ---- what options are set to, where that is not what was given
- * --------------------------------------------------------------------------------------- */
+/* ---- what options are set to, where that is not what was given ---- */
 
 static void show_type(const struct args *a, struct strbuf *out)
 {
@@ -264,8 +262,7 @@ static void show_keep(const struct args *a, struct strbuf *out)
     }
 }
 
-/* ---- the table
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- the table ---- */
 
 #define ON(c)              (1u << CMD_##c)
 #define ALL                ((1u << CMD_COUNT) - 1)

@@ -190,8 +190,8 @@ static uint64_t interval(const struct progress_term *p, uint64_t now)
 static void take_speed(struct progress_term *p, const struct gsq_progress *ev, uint64_t now)
 {
     const char *detail = ev->detail ? ev->detail : "";
-    bool same = strncmp(p->phase, ev->phase, sizeof p->phase - 1) == 0 &&
-                strncmp(p->detail, detail, sizeof p->detail - 1) == 0;
+    bool same =
+        strncmp(p->phase, ev->phase, sizeof p->phase - 1) == 0 && strncmp(p->detail, detail, sizeof p->detail - 1) == 0;
     if (!same || ev->count < p->count || !ev->unit) {
         p->count_ns = now;
         p->count_from = ev->count;

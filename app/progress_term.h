@@ -27,7 +27,6 @@ bool progress_term_show(void *p, const struct gsq_progress *ev);
 void progress_term_end(struct progress_term *p);
 
 /* The text of a bar in at most `columns` columns; speed in ev->unit a second, NAN: not known (for tests). */
-void progress_bar_text(char *out, size_t cap, const struct gsq_progress *ev, double speed,
-                       unsigned columns);
+void progress_bar_text(char *out, size_t cap, const struct gsq_progress *ev, double speed, unsigned columns);
 
 #endif

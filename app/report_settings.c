@@ -8,8 +8,7 @@
 /* Not settings of the result: how the program talks. */
 static bool is_setting(const struct option *o)
 {
-    return o->help && (o->commands & 1u << CMD_QUANTIZE) &&
-           !(o->section == SECTION_COMMON && o->type == OPT_FLAG);
+    return o->help && (o->commands & 1u << CMD_QUANTIZE) && !(o->section == SECTION_COMMON && o->type == OPT_FLAG);
 }
 
 /* "--bits"; NULL: out of memory. */

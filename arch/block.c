@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+/* clang-format off */
 static const struct block_part parts[ROLE_COUNT] = {
     /* role, names, kind, half, input, rows and columns, turned */
     {ROLE_ATTN_NORM, "input_layernorm", "attn_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false},
@@ -18,6 +19,7 @@ static const struct block_part parts[ROLE_COUNT] = {
     {ROLE_UP, "mlp.up_proj", "ffn_up", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_MIDDLE, WIDTH_HIDDEN, false},
     {ROLE_DOWN, "mlp.down_proj", "ffn_down", PART_MATRIX, HALF_FFN, INPUT_MIDDLE, WIDTH_HIDDEN, WIDTH_MIDDLE, false},
 };
+/* clang-format on */
 
 const struct block_part *block_part_at(size_t i)
 {

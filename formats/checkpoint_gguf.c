@@ -34,14 +34,10 @@ static const struct entry *entry_of(const struct tensor *t)
 
 static enum dtype dtype_of(uint32_t type)
 {
-    return type == GGML_F32    ? DTYPE_F32
-           : type == GGML_F16  ? DTYPE_F16
-           : type == GGML_BF16 ? DTYPE_BF16
-                               : DTYPE_OTHER;
+    return type == GGML_F32 ? DTYPE_F32 : type == GGML_F16 ? DTYPE_F16 : type == GGML_BF16 ? DTYPE_BF16 : DTYPE_OTHER;
 }
 
-/* --- opening
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- opening ---- */
 
 /* Biases are small: they are put in order at once. */
 static bool order_bias(struct entry *x, struct err *e)
@@ -75,8 +71,8 @@ static bool fill(struct entry *x, const struct gguf_tensor *t, const struct mode
     char name[24];
     snprintf(out->stored_dtype, sizeof out->stored_dtype, "%.15s", gguf_type_name(t->type, name));
     /* A shape that does not fit the heads is refused by whoever opens the model, with a better sentence. */
-    bool fits = c->head_dim && x->type && out->n_dims >= 1 && out->n_dims <= 2 &&
-                out->shape[0] <= INT32_MAX && out->shape[0] % c->head_dim == 0;
+    bool fits = c->head_dim && x->type && out->n_dims >= 1 && out->n_dims <= 2 && out->shape[0] <= INT32_MAX &&
+                out->shape[0] % c->head_dim == 0;
     if (!fits || !gguf_permuted_heads(c, x->name))
         return true;
     x->dim = c->head_dim;
@@ -103,8 +99,7 @@ bool gguf_model_open(struct gguf_model **out, const char *path, struct model_con
         if (ok && !strmap_add(&m->by_name, x->name, strlen(x->name), (uint32_t)i, &added))
             ok = err_nomem(e, "the list of tensors", m->n * sizeof *m->entries);
         if (ok && !added) {
-            ok = err_set(e, ERR_USER, "%s holds %s twice, under the names of GGUF and of Hugging Face", path,
-                         x->name);
+            ok = err_set(e, ERR_USER, "%s holds %s twice, under the names of GGUF and of Hugging Face", path, x->name);
             err_hint(e, "convert the model again");
         }
     }
@@ -133,8 +128,7 @@ const struct gguf *gguf_model_file(const struct gguf_model *m)
     return m->file;
 }
 
-/* --- tensors
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- tensors ---- */
 
 size_t gguf_model_count(const struct gguf_model *m)
 {
@@ -189,11 +183,8 @@ bool gguf_model_weight(const struct tensor *t, const char *path, struct weight_i
                 x->stored->name, path, (unsigned)t->n_dims);
         return err_hint(e, "the model may be of an architecture that is not supported");
     }
-    *out = (struct weight_info){.rows = (uint32_t)rows,
-                                .cols = (uint32_t)cols,
-                                .dtype = t->dtype,
-                                .stored = x->type->name,
-                                .bytes = t->bytes};
+    *out = (struct weight_info){
+        .rows = (uint32_t)rows, .cols = (uint32_t)cols, .dtype = t->dtype, .stored = x->type->name, .bytes = t->bytes};
     if (x->type->learned) {
         const struct quant_type *type = x->type->learned;
         out->quantized = true;
@@ -215,8 +206,8 @@ bool gguf_model_read(const struct tensor *t, uint32_t row0, uint32_t rows, float
     const struct entry *x = entry_of(t);
     uint64_t cols = t->shape[t->n_dims - 1], all = t->n_dims == 2 ? t->shape[0] : 1;
     if (row0 > all || rows > all - row0)
-        return err_set(e, ERR_BUG, "rows %u to %u of %s, which has %llu", (unsigned)row0,
-                       (unsigned)(row0 + rows), t->name, (unsigned long long)all);
+        return err_set(e, ERR_BUG, "rows %u to %u of %s, which has %llu", (unsigned)row0, (unsigned)(row0 + rows),
+                       t->name, (unsigned long long)all);
     if (gguf_model_is_plain(t))
         return tensor_read_f32(t, row0 * cols, rows * cols, dst, e);
     uint64_t bytes = gguf_row_bytes(x->type, cols);
@@ -233,8 +224,7 @@ bool gguf_model_codes(const struct tensor *t, const struct weight_info *w, struc
     uint64_t bytes = gguf_row_bytes(x->type, w->cols);
     size_t scales = (size_t)quant_type_planes(w->spec.type) * q->groups;
     for (uint32_t r = 0; r < w->rows; r++)
-        gguf_unpack_row(x->type, row_at(x, r, bytes), w->cols, q->codes + (size_t)r * w->cols,
-                        q->scales + r * scales);
+        gguf_unpack_row(x->type, row_at(x, r, bytes), w->cols, q->codes + (size_t)r * w->cols, q->scales + r * scales);
     return true;
 }
 
@@ -248,8 +238,8 @@ bool gguf_model_finite(const struct tensor *t, const char *path, struct err *e)
     for (uint64_t r = 0; r < rows; r++) {
         if (gguf_row_valid(x->type, t->data + r * bytes, cols))
             continue;
-        err_set(e, ERR_USER, "%s in %s has a scale in row %llu that is NaN or infinite", x->stored->name,
-                path, (unsigned long long)r);
+        err_set(e, ERR_USER, "%s in %s has a scale in row %llu that is NaN or infinite", x->stored->name, path,
+                (unsigned long long)r);
         return err_hint(e, "the file is damaged: download or make it again");
     }
     return true;

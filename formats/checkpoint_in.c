@@ -35,8 +35,7 @@ struct checkpoint {
     pcre2_match_context *limits;
 };
 
-/* --- opening
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- opening ---- */
 
 static bool compile_rules(struct checkpoint *c, struct err *e)
 {
@@ -56,8 +55,8 @@ static bool compile_rules(struct checkpoint *c, struct err *e)
             continue;
         PCRE2_UCHAR why[128] = "";
         pcre2_get_error_message(code, why, sizeof why);
-        err_set(e, ERR_USER, "%s/config.json: the pattern \"%.300s\" is no regular expression: %s (at %llu)",
-                c->dir, pattern, (const char *)why, (unsigned long long)at);
+        err_set(e, ERR_USER, "%s/config.json: the pattern \"%.300s\" is no regular expression: %s (at %llu)", c->dir,
+                pattern, (const char *)why, (unsigned long long)at);
         return err_hint(e, "correct quantization_config in that file");
     }
     return true;
@@ -118,8 +117,8 @@ static bool read_quantize_config(struct checkpoint *c, struct err *e)
     if (!os_path_join(path, sizeof path, c->dir, "quantize_config.json", e) || !side_file_there(path, &there, e))
         return false;
     if (there) {
-        bool ok = os_read_file(path, CONFIG_MAX, &text, &size, e) &&
-                  hf_config_add_quant(&c->config, text, size, path, e);
+        bool ok =
+            os_read_file(path, CONFIG_MAX, &text, &size, e) && hf_config_add_quant(&c->config, text, size, path, e);
         free(text);
         return ok;
     }
@@ -141,8 +140,7 @@ static bool open_folder(struct checkpoint *c, struct err *e)
     ok = ok && os_read_file(path, CONFIG_MAX, &text, &size, e);
     ok = ok && (c->has_config = hf_config_parse(&c->config, text, size, path, e));
     free(text);
-    return ok && safetensors_open_dir(&c->tensors, dir, e) && read_quantize_config(c, e) &&
-           compile_rules(c, e);
+    return ok && safetensors_open_dir(&c->tensors, dir, e) && read_quantize_config(c, e) && compile_rules(c, e);
 }
 
 bool checkpoint_open(struct checkpoint **out, const char *path, struct err *e)
@@ -254,16 +252,13 @@ bool checkpoint_config_text(const struct checkpoint *c, char **text, size_t *siz
     char path[4096];
     if (c->gguf)
         return hf_config_text(&c->config, text, size, e);
-    return os_path_join(path, sizeof path, c->dir, "config.json", e) &&
-           os_read_file(path, CONFIG_MAX, text, size, e);
+    return os_path_join(path, sizeof path, c->dir, "config.json", e) && os_read_file(path, CONFIG_MAX, text, size, e);
 }
 
-/* --- modules
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- modules ---- */
 
 /* The first rule that speaks of the module; *rule is NULL if none does. */
-static bool find_rule(const struct checkpoint *c, const char *module, const struct quant_rule **rule,
-                      struct err *e)
+static bool find_rule(const struct checkpoint *c, const char *module, const struct quant_rule **rule, struct err *e)
 {
     *rule = NULL;
     for (size_t i = 0; i < c->config.n_rules && !*rule; i++) {
@@ -279,8 +274,7 @@ static bool find_rule(const struct checkpoint *c, const char *module, const stru
         if (rc >= 0)
             *rule = &c->config.rules[i];
         else if (rc != PCRE2_ERROR_NOMATCH)
-            return err_set(e, ERR_USER,
-                           "%s/config.json: the pattern \"%.300s\" takes too long to match (error %d)",
+            return err_set(e, ERR_USER, "%s/config.json: the pattern \"%.300s\" takes too long to match (error %d)",
                            c->dir, c->config.rules[i].regex, rc);
     }
     return true;
@@ -292,8 +286,7 @@ static bool is_packed(const struct checkpoint *c, const char *module)
     return !c->gguf && packed_present(c->tensors, c->config.quant, module);
 }
 
-static bool open_packed(struct packed_linear *p, const struct checkpoint *c, const char *module,
-                        struct err *e)
+static bool open_packed(struct packed_linear *p, const struct checkpoint *c, const char *module, struct err *e)
 {
     const struct quant_rule *rule;
     return find_rule(c, module, &rule, e) && packed_open(p, c->tensors, c->config.quant, rule, module, e);
@@ -309,8 +302,7 @@ static const char *const embedding = "model.embed_tokens", *const head = "lm_hea
 
 const char *checkpoint_embedding_module(const struct checkpoint *c)
 {
-    bool swap = !checkpoint_has_module(c, embedding) && c->config.tie_word_embeddings &&
-                checkpoint_has_module(c, head);
+    bool swap = !checkpoint_has_module(c, embedding) && c->config.tie_word_embeddings && checkpoint_has_module(c, head);
     return swap ? head : embedding;
 }
 
@@ -330,21 +322,19 @@ static bool dense_info(const struct checkpoint *c, const char *module, struct we
     const struct tensor *t = part(c, module, ".weight");
     if (!t) {
         err_set(e, ERR_USER, "the tensor %s.weight is missing from %s", module, c->dir);
-        return err_hint(
-            e, "a shard is missing, the download is not complete, or the architecture is another one");
+        return err_hint(e, "a shard is missing, the download is not complete, or the architecture is another one");
     }
     if (c->gguf)
         return gguf_model_weight(t, checkpoint_tensor_path(c, t), out, e);
     if (!is_float(t->dtype)) {
-        err_set(e, ERR_USER, "%s in %s is %s, expected F32, F16 or BF16", t->name,
-                checkpoint_tensor_path(c, t),
+        err_set(e, ERR_USER, "%s in %s is %s, expected F32, F16 or BF16", t->name, checkpoint_tensor_path(c, t),
                 t->stored_dtype[0] ? t->stored_dtype : dtype_name(t->dtype));
         return err_hint(e, "start from the 16-bit model");
     }
     uint64_t rows = t->n_dims == 2 ? t->shape[0] : 1, cols = t->n_dims ? t->shape[t->n_dims - 1] : 0;
     if (t->n_dims < 1 || t->n_dims > 2 || !rows || !cols || rows > INT32_MAX || cols > INT32_MAX) {
-        err_set(e, ERR_USER, "%s in %s has %u dimensions or an odd size; a vector or a matrix is expected",
-                t->name, safetensors_path(c->tensors, t), (unsigned)t->n_dims);
+        err_set(e, ERR_USER, "%s in %s has %u dimensions or an odd size; a vector or a matrix is expected", t->name,
+                safetensors_path(c->tensors, t), (unsigned)t->n_dims);
         return err_hint(e, "the model may be of an architecture that is not supported");
     }
     *out = (struct weight_info){.rows = (uint32_t)rows,
@@ -362,12 +352,8 @@ bool checkpoint_weight(const struct checkpoint *c, const char *module, struct we
         return dense_info(c, module, out, e);
     if (!open_packed(&p, c, module, e))
         return false;
-    *out = (struct weight_info){.quantized = true,
-                                .rows = p.rows,
-                                .cols = p.cols,
-                                .dtype = p.scales->dtype,
-                                .spec = p.spec,
-                                .bytes = p.bytes};
+    *out = (struct weight_info){
+        .quantized = true, .rows = p.rows, .cols = p.cols, .dtype = p.scales->dtype, .spec = p.spec, .bytes = p.bytes};
     return true;
 }
 
@@ -387,8 +373,7 @@ const struct tensor *checkpoint_bias(const struct checkpoint *c, const char *mod
     return part(c, module, ".bias");
 }
 
-/* --- values
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- values ---- */
 
 /* 16-bit floats in blocks of one length, padded at the end: such loops vectorize. The same results as
  * base/num.h. */
@@ -441,14 +426,13 @@ bool tensor_read_f32(const struct tensor *t, uint64_t first, uint64_t n, float *
     return true;
 }
 
-bool checkpoint_read_f32(const struct checkpoint *c, const char *module, uint32_t row0, uint32_t rows,
-                         float *dst, struct err *e)
+bool checkpoint_read_f32(const struct checkpoint *c, const char *module, uint32_t row0, uint32_t rows, float *dst,
+                         struct err *e)
 {
     struct weight_info w;
     struct packed_linear p;
     if (c->gguf)
-        return dense_info(c, module, &w, e) &&
-               gguf_model_read(part(c, module, ".weight"), row0, rows, dst, e);
+        return dense_info(c, module, &w, e) && gguf_model_read(part(c, module, ".weight"), row0, rows, dst, e);
     if (!is_packed(c, module))
         return dense_info(c, module, &w, e) &&
                tensor_read_f32(module_tensor(c->tensors, module, ".weight"), (uint64_t)row0 * w.cols,
@@ -492,8 +476,7 @@ bool checkpoint_read_codes(const struct checkpoint *c, const char *module, struc
     return false;
 }
 
-/* --- finite
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- finite ---- */
 
 /* An exponent of all ones carries into the sign's place when its lowest bit is added. */
 #define CARRY16(h, ones) ((uint16_t)(((h) & (ones)) + (0x8000u - (ones))))
@@ -551,8 +534,7 @@ static bool scan_part(void *ctx, uint64_t i, unsigned thread, struct err *e)
         return at == end;
     err_set(e, ERR_USER, "%s in %s holds %s at element %llu", s->t->name, checkpoint_tensor_path(s->c, s->t),
             v != v ? "NaN" : "an infinity", (unsigned long long)at);
-    return err_hint(e,
-                    "the file is damaged or its training diverged: download it again, or take another model");
+    return err_hint(e, "the file is damaged or its training diverged: download it again, or take another model");
 }
 
 static bool not_stopped(void *ctx, uint64_t parts)

@@ -38,8 +38,8 @@ bool checkpoint_config_text(const struct checkpoint *c, char **text, size_t *siz
  */
 struct weight_info {
     bool quantized;
-    uint32_t rows, cols; /* a vector has rows = 1 */
-    enum dtype dtype; /* of the dense weight; of the scales when quantized. DTYPE_OTHER: blocks of a GGUF type
+    uint32_t rows, cols;    /* a vector has rows = 1 */
+    enum dtype dtype;       /* of the dense weight; of the scales when quantized. DTYPE_OTHER: blocks of a GGUF type
                        * without codes of ours (Q6_K, IQ4_NL ...), read as f32 */
     const char *stored;     /* "F16", "Q4_K"; NULL: packed as a Hugging Face folder does it */
     struct quant_spec spec; /* quantized only */
@@ -51,8 +51,7 @@ bool checkpoint_has_module(const struct checkpoint *c, const char *module);
 const char *checkpoint_embedding_module(const struct checkpoint *c);
 const char *checkpoint_head_module(const struct checkpoint *c);
 /* Fails (ERR_USER, naming the tensor and the file) if it is missing or its shape or dtype makes no sense. */
-bool checkpoint_weight(const struct checkpoint *c, const char *module, struct weight_info *out,
-                       struct err *e);
+bool checkpoint_weight(const struct checkpoint *c, const char *module, struct weight_info *out, struct err *e);
 /* The raw tensor MODULE.weight of a dense module (for upload), or MODULE.bias. NULL if absent. */
 const struct tensor *checkpoint_dense(const struct checkpoint *c, const char *module);
 const struct tensor *checkpoint_bias(const struct checkpoint *c, const char *module);
@@ -60,8 +59,8 @@ const struct tensor *checkpoint_bias(const struct checkpoint *c, const char *mod
 const struct tensor *checkpoint_stored(const struct checkpoint *c, const char *module);
 /* Rows [row0, row0+rows) of the weight (a vector is one row) as f32 into dst [rows, cols], dequantized if
  * need be. */
-bool checkpoint_read_f32(const struct checkpoint *c, const char *module, uint32_t row0, uint32_t rows,
-                         float *dst, struct err *e);
+bool checkpoint_read_f32(const struct checkpoint *c, const char *module, uint32_t row0, uint32_t rows, float *dst,
+                         struct err *e);
 /* Any float tensor (F32, F16, BF16) as f32: n elements from element `first`. */
 bool tensor_read_f32(const struct tensor *t, uint64_t first, uint64_t n, float *dst, struct err *e);
 /* NaN and infinities in the module's float tensors (weight or scales, and bias): ERR_USER naming tensor,

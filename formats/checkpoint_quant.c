@@ -53,8 +53,7 @@ bool packed_suffix(enum quant_method method, const char *suffix)
     return false;
 }
 
-/* --- messages
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- messages ---- */
 
 static bool bad_file_hint(struct err *e)
 {
@@ -66,8 +65,7 @@ static bool bad_shape(const struct safetensors *s, const struct tensor *t, struc
     char shape[128] = "";
     size_t at = 0;
     for (uint32_t i = 0; i < t->n_dims && at < sizeof shape - 24; i++)
-        at += (size_t)snprintf(shape + at, sizeof shape - at, i ? ", %llu" : "%llu",
-                               (unsigned long long)t->shape[i]);
+        at += (size_t)snprintf(shape + at, sizeof shape - at, i ? ", %llu" : "%llu", (unsigned long long)t->shape[i]);
     err_set(e, ERR_USER, "%s in %s is [%s], expected %s", t->name, safetensors_path(s, t), shape, want);
     return bad_file_hint(e);
 }
@@ -91,12 +89,10 @@ static bool refuse_companion(const struct packed_linear *p, const struct safeten
     if (!t)
         return true;
     err_set(e, ERR_USER, "%s in %s: %s is not supported", t->name, safetensors_path(s, t), what);
-    return err_hint(e,
-                    "only symmetric quantization with groups in order is read; start from the 16-bit model");
+    return err_hint(e, "only symmetric quantization with groups in order is read; start from the 16-bit model");
 }
 
-static bool check_2d(const struct safetensors *s, const struct tensor *t, uint64_t rows, uint64_t cols,
-                     struct err *e)
+static bool check_2d(const struct safetensors *s, const struct tensor *t, uint64_t rows, uint64_t cols, struct err *e)
 {
     char want[96];
     if (t->n_dims == 2 && t->shape[0] == rows && t->shape[1] == cols)
@@ -114,24 +110,21 @@ static bool check_words(const struct safetensors *s, const struct tensor *t, str
     return bad_file_hint(e);
 }
 
-static bool check_scales(struct packed_linear *p, const struct safetensors *s, const struct tensor *t,
-                         struct err *e)
+static bool check_scales(struct packed_linear *p, const struct safetensors *s, const struct tensor *t, struct err *e)
 {
     if (t->dtype == DTYPE_F16 || t->dtype == DTYPE_BF16 || t->dtype == DTYPE_F32) {
         p->spec.scale = t->dtype == DTYPE_F16 ? SCALE_F16 : t->dtype == DTYPE_BF16 ? SCALE_BF16 : SCALE_F32;
         return true;
     }
-    err_set(e, ERR_USER, "%s in %s is %s, expected scales in F16, BF16 or F32", t->name,
-            safetensors_path(s, t), dtype_name(t->dtype));
+    err_set(e, ERR_USER, "%s in %s is %s, expected scales in F16, BF16 or F32", t->name, safetensors_path(s, t),
+            dtype_name(t->dtype));
     return bad_file_hint(e);
 }
 
-/* --- shapes
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- shapes ---- */
 
 /* rows and cols, once known; the group and the number of groups follow. */
-static bool set_size(struct packed_linear *p, const struct safetensors *s, uint64_t rows, uint64_t cols,
-                     struct err *e)
+static bool set_size(struct packed_linear *p, const struct safetensors *s, uint64_t rows, uint64_t cols, struct err *e)
 {
     if (rows == 0 || cols == 0 || rows > INT32_MAX || cols > INT32_MAX)
         return bad_shape(s, p->codes, e, "a matrix of usual size");
@@ -144,8 +137,8 @@ static bool set_size(struct packed_linear *p, const struct safetensors *s, uint6
 }
 
 /* Codes packed along rows: n words of a row hold n*32/bits codes, a whole number. */
-static bool cols_of_words(const struct packed_linear *p, const struct safetensors *s, uint64_t words,
-                          uint64_t *cols, struct err *e)
+static bool cols_of_words(const struct packed_linear *p, const struct safetensors *s, uint64_t words, uint64_t *cols,
+                          struct err *e)
 {
     unsigned bits = p->spec.type->bits;
     char want[96];
@@ -195,8 +188,7 @@ static bool open_compressed(struct packed_linear *p, const struct safetensors *s
         return bad_shape(s, shape, e, "two integers");
     uint64_t rows = wide ? load_u64le(shape->data) : load_u32le(shape->data);
     uint64_t cols = wide ? load_u64le(shape->data + 8) : load_u32le(shape->data + 4);
-    return set_size(p, s, rows, cols, e) &&
-           check_2d(s, p->codes, p->rows, div_up(cols * p->spec.type->bits, 32), e) &&
+    return set_size(p, s, rows, cols, e) && check_2d(s, p->codes, p->rows, div_up(cols * p->spec.type->bits, 32), e) &&
            check_2d(s, p->scales, p->rows, p->groups, e);
 }
 
@@ -205,8 +197,7 @@ static bool open_rows(struct packed_linear *p, const struct safetensors *s, stru
     uint64_t cols;
     bool mlx = p->method == QUANT_MLX;
     if (!need(&p->scales, p, s, mlx ? ".scales" : ".weight_scale", e) ||
-        (mlx && !need(&p->biases, p, s, ".biases", e)) ||
-        !refuse_companion(p, s, ".zero_point", "a zero point", e) ||
+        (mlx && !need(&p->biases, p, s, ".biases", e)) || !refuse_companion(p, s, ".zero_point", "a zero point", e) ||
         !refuse_companion(p, s, ".global_scale", "a global scale", e))
         return false;
     if (p->codes->n_dims != 2)
@@ -215,8 +206,8 @@ static bool open_rows(struct packed_linear *p, const struct safetensors *s, stru
         !check_2d(s, p->scales, p->rows, p->groups, e))
         return false;
     if (mlx && p->biases->dtype != p->scales->dtype) {
-        err_set(e, ERR_USER, "%s in %s is %s, its scales are %s", p->biases->name,
-                safetensors_path(s, p->biases), dtype_name(p->biases->dtype), dtype_name(p->scales->dtype));
+        err_set(e, ERR_USER, "%s in %s is %s, its scales are %s", p->biases->name, safetensors_path(s, p->biases),
+                dtype_name(p->biases->dtype), dtype_name(p->scales->dtype));
         return bad_file_hint(e);
     }
     return !mlx || check_2d(s, p->biases, p->rows, p->groups, e);
@@ -227,25 +218,21 @@ bool packed_open(struct packed_linear *p, const struct safetensors *s, enum quan
 {
     *p = (struct packed_linear){.module = module, .method = method};
     bool gptq = method == QUANT_GPTQ || method == QUANT_GPTQ_V2;
-    const char *suffix = gptq                                 ? ".qweight"
-                         : method == QUANT_COMPRESSED_TENSORS ? ".weight_packed"
-                                                              : ".weight";
+    const char *suffix = gptq ? ".qweight" : method == QUANT_COMPRESSED_TENSORS ? ".weight_packed" : ".weight";
     p->codes = module_tensor(s, module, suffix);
     if (!p->codes) {
         err_set(e, ERR_USER, "the tensor %s%s is missing, though its scales are there", module, suffix);
         return err_hint(e, "a shard is missing or the download is not complete: download the model again");
     }
     if (!rule || rule->skip) {
-        err_set(e, ERR_USER,
-                "%s in %s holds packed codes, but config.json says that this linear is not quantized",
+        err_set(e, ERR_USER, "%s in %s holds packed codes, but config.json says that this linear is not quantized",
                 p->codes->name, safetensors_path(s, p->codes));
         return bad_file_hint(e);
     }
     p->spec.type = quant_type_of_bits(rule->bits);
     p->spec.group = rule->group;
     if (!p->spec.type)
-        return err_set(e, ERR_USER, "config.json: %s in %u bits is not supported (2 to 8 are)", module,
-                       rule->bits);
+        return err_set(e, ERR_USER, "config.json: %s in %u bits is not supported (2 to 8 are)", module, rule->bits);
     if (!check_words(s, p->codes, e))
         return false;
     bool ok = gptq                                 ? open_gptq(p, s, e)
@@ -259,9 +246,7 @@ bool packed_open(struct packed_linear *p, const struct safetensors *s, enum quan
     return true;
 }
 
-/* --- data
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- data ---- */
 
 static bool check_order(const struct packed_linear *p, const struct safetensors *s, struct err *e)
 {
@@ -269,8 +254,7 @@ static bool check_order(const struct packed_linear *p, const struct safetensors 
         uint32_t group = load_u32le(p->g_idx->data + (size_t)i * 4);
         if (group == i / p->spec.group)
             continue;
-        err_set(e, ERR_USER,
-                "%s in %s: column %u belongs to group %d, expected %u: activation order is not supported",
+        err_set(e, ERR_USER, "%s in %s: column %u belongs to group %d, expected %u: activation order is not supported",
                 p->g_idx->name, safetensors_path(s, p->g_idx), (unsigned)i, (int)(int32_t)group,
                 (unsigned)(i / p->spec.group));
         return err_hint(e, "quantize with desc_act false, or start from the 16-bit model");
@@ -280,8 +264,8 @@ static bool check_order(const struct packed_linear *p, const struct safetensors 
 
 /* The zero points of rows [row0, row0+rows): whole words against the pattern that repeats every `bits` words.
  */
-static bool check_zeros(const struct packed_linear *p, const struct safetensors *s, uint32_t row0,
-                        uint32_t rows, struct err *e)
+static bool check_zeros(const struct packed_linear *p, const struct safetensors *s, uint32_t row0, uint32_t rows,
+                        struct err *e)
 {
     unsigned bits = p->spec.type->bits;
     uint32_t z = (UINT32_C(1) << (bits - 1)) - (p->method == QUANT_GPTQ), values[32], pattern[8];
@@ -295,14 +279,12 @@ static bool check_zeros(const struct packed_linear *p, const struct safetensors 
             uint32_t word = load_u32le(p->zeros->data + (g * per_group + w) * 4);
             if (word == pattern[w % bits])
                 continue;
-            err_set(
-                e, ERR_USER,
-                "%s in %s: the zero points of group %u are not the symmetric ones (word %08X, expected %08X)",
-                p->zeros->name, safetensors_path(s, p->zeros), (unsigned)g, (unsigned)word,
-                (unsigned)pattern[w % bits]);
-            return err_hint(e,
-                            "asymmetric GPTQ is not read; if checkpoint_format in config.json is wrong (gptq "
-                            "stores z-1, gptq_v2 z), correct it");
+            err_set(e, ERR_USER,
+                    "%s in %s: the zero points of group %u are not the symmetric ones (word %08X, expected %08X)",
+                    p->zeros->name, safetensors_path(s, p->zeros), (unsigned)g, (unsigned)word,
+                    (unsigned)pattern[w % bits]);
+            return err_hint(e, "asymmetric GPTQ is not read; if checkpoint_format in config.json is wrong (gptq "
+                               "stores z-1, gptq_v2 z), correct it");
         }
     }
     return true;
@@ -320,28 +302,25 @@ static float scale_at(const struct tensor *t, size_t i)
     return f;
 }
 
-static bool check_biases(const struct packed_linear *p, const struct safetensors *s, uint32_t row0,
-                         uint32_t rows, const float *scales, struct err *e)
+static bool check_biases(const struct packed_linear *p, const struct safetensors *s, uint32_t row0, uint32_t rows,
+                         const float *scales, struct err *e)
 {
     float zero = (float)(1 << (p->spec.type->bits - 1));
     for (size_t i = 0; i < (size_t)rows * p->groups; i++) {
         float bias = scale_at(p->biases, (size_t)row0 * p->groups + i);
         if (bias == scale_round(p->spec.scale, -zero * scales[i]))
             continue;
-        err_set(
-            e, ERR_USER,
-            "%s in %s: row %u, group %u has the offset %g, a symmetric grid needs %g (-%g times its scale)",
-            p->biases->name, safetensors_path(s, p->biases), (unsigned)(row0 + i / p->groups),
-            (unsigned)(i % p->groups), (double)bias, (double)(-zero * scales[i]), (double)zero);
-        return err_hint(
-            e, "only symmetric MLX models are read (those that gsq writes); start from the 16-bit model");
+        err_set(e, ERR_USER,
+                "%s in %s: row %u, group %u has the offset %g, a symmetric grid needs %g (-%g times its scale)",
+                p->biases->name, safetensors_path(s, p->biases), (unsigned)(row0 + i / p->groups),
+                (unsigned)(i % p->groups), (double)bias, (double)(-zero * scales[i]), (double)zero);
+        return err_hint(e, "only symmetric MLX models are read (those that gsq writes); start from the 16-bit model");
     }
     return true;
 }
 
 /* The words lie as [K words, N]: a tile of rows is gathered first, so that memory is read in runs. */
-static void unpack_gptq(const struct packed_linear *p, uint32_t row0, uint32_t rows, int8_t *codes,
-                        uint32_t *words)
+static void unpack_gptq(const struct packed_linear *p, uint32_t row0, uint32_t rows, int8_t *codes, uint32_t *words)
 {
     enum { TILE = 16 };
     size_t n_words = (size_t)p->cols * p->spec.type->bits / 32;
@@ -353,8 +332,7 @@ static void unpack_gptq(const struct packed_linear *p, uint32_t row0, uint32_t r
                 words[t * n_words + w] = load_u32le(from + (size_t)t * 4);
         }
         for (uint32_t t = 0; t < tile; t++)
-            unpack_codes(words + t * n_words, p->cols, p->spec.type->bits, codes + (size_t)(r + t) * p->cols,
-                         1);
+            unpack_codes(words + t * n_words, p->cols, p->spec.type->bits, codes + (size_t)(r + t) * p->cols, 1);
     }
 }
 
@@ -364,8 +342,8 @@ bool packed_rows(const struct packed_linear *p, const struct safetensors *s, uin
     bool gptq = p->method == QUANT_GPTQ || p->method == QUANT_GPTQ_V2;
     size_t n_words = (size_t)div_up((uint64_t)p->cols * p->spec.type->bits, 32);
     if (row0 > p->rows || rows > p->rows - row0)
-        return err_set(e, ERR_BUG, "rows %u to %u of %s, which has %u", (unsigned)row0,
-                       (unsigned)(row0 + rows), p->module, (unsigned)p->rows);
+        return err_set(e, ERR_BUG, "rows %u to %u of %s, which has %u", (unsigned)row0, (unsigned)(row0 + rows),
+                       p->module, (unsigned)p->rows);
     if (gptq && (!check_order(p, s, e) || !check_zeros(p, s, row0, rows, e)))
         return false;
     /* Mapped data may lie at any address: words are copied before they are unpacked. */

@@ -35,8 +35,7 @@ void checkpoint_sum_module(struct checkpoint_sums *s, const char *module)
     size_t len = strlen(module);
     for (size_t i = 0; i < s->n; i++) {
         const char *name = checkpoint_tensor_at(s->ck, i)->name;
-        if (!s->known[i] && strncmp(name, module, len) == 0 && name[len] == '.' &&
-            !strchr(name + len + 1, '.'))
+        if (!s->known[i] && strncmp(name, module, len) == 0 && name[len] == '.' && !strchr(name + len + 1, '.'))
             take(s, i);
     }
 }
@@ -77,10 +76,9 @@ bool checkpoint_sum_same(const struct checkpoint_sums *s, const char *prefix, st
             continue;
         err_set(e, ERR_USER, "the model changed while it was being quantized: %.200s in %.500s", t->name,
                 checkpoint_tensor_path(s->ck, t));
-        return err_hint(
-            e,
-            "put the file back as it was and repeat the command; finished blocks are kept. To quantize the "
-            "changed model, give another --work folder");
+        return err_hint(e,
+                        "put the file back as it was and repeat the command; finished blocks are kept. To quantize the "
+                        "changed model, give another --work folder");
     }
     return true;
 }

@@ -107,18 +107,16 @@ static bool look(void *ctx, const char *name, struct err *e)
 bool foreign_folder(const char *dir, const char *wanted, struct err *e)
 {
     static const char *const what[N_KINDS] = {
-        [ADAPTER] = "holds an adapter (LoRA), not a model",
-        [GGUF_FILE] = "holds a GGUF file",
-        [MAKERS] = "holds a model in its maker's own layout",
-        [PYTORCH] = "holds PyTorch files",
-        [OTHER_FRAMEWORK] = "holds the model for another framework",
-        [SAFETENSORS] = "holds safetensors of other names",
+        [ADAPTER] = "holds an adapter (LoRA), not a model",          [GGUF_FILE] = "holds a GGUF file",
+        [MAKERS] = "holds a model in its maker's own layout",        [PYTORCH] = "holds PyTorch files",
+        [OTHER_FRAMEWORK] = "holds the model for another framework", [SAFETENSORS] = "holds safetensors of other names",
     };
     static const char *const hints[N_KINDS] = {
         [ADAPTER] = "merge it into its base model first: in peft, model.merge_and_unload().save_pretrained(FOLDER)",
         [GGUF_FILE] = "name the file itself as the model",
-        [MAKERS] = "gsq reads Hugging Face's layout (config.json, model.safetensors): download that, or convert it with "
-                   "the scripts of transformers",
+        [MAKERS] =
+            "gsq reads Hugging Face's layout (config.json, model.safetensors): download that, or convert it with "
+            "the scripts of transformers",
         [PYTORCH] = "save it as safetensors first: in transformers, AutoModelForCausalLM.from_pretrained(FOLDER)"
                     ".save_pretrained(OTHER)",
         [OTHER_FRAMEWORK] = "gsq reads safetensors: download the model's safetensors",
@@ -130,7 +128,8 @@ bool foreign_folder(const char *dir, const char *wanted, struct err *e)
         if (!s.count[k] || (k == SAFETENSORS && strcmp(wanted, "config.json") == 0))
             continue;
         if (s.count[k] > 1)
-            err_set(e, ERR_USER, "%s has no %s; it %s: %s and %u more", dir, wanted, what[k], s.name[k], s.count[k] - 1);
+            err_set(e, ERR_USER, "%s has no %s; it %s: %s and %u more", dir, wanted, what[k], s.name[k],
+                    s.count[k] - 1);
         else
             err_set(e, ERR_USER, "%s has no %s; it %s: %s", dir, wanted, what[k], s.name[k]);
         return err_hint(e, "%s", hints[k]);

@@ -34,8 +34,7 @@ struct gguf {
     struct strmap map;
 };
 
-/* --- one part
- * ------------------------------------------------------------------------------------------------ */
+/* ---- one part ---- */
 
 static bool bad_file(struct err *e, const char *path, const char *says)
 {
@@ -43,8 +42,7 @@ static bool bad_file(struct err *e, const char *path, const char *says)
     return err_hint(e, GGUF_BROKEN);
 }
 
-static bool check_count(const struct gguf_cursor *c, uint64_t n, unsigned smallest, const char *what,
-                        struct err *e)
+static bool check_count(const struct gguf_cursor *c, uint64_t n, unsigned smallest, const char *what, struct err *e)
 {
     if (n <= GGUF_MAX_COUNT && n <= (c->size - c->at) / smallest)
         return true;
@@ -53,8 +51,7 @@ static bool check_count(const struct gguf_cursor *c, uint64_t n, unsigned smalle
     return err_hint(e, GGUF_BROKEN);
 }
 
-static bool read_head(struct part *p, struct gguf_cursor *c, uint64_t *n_tensors, uint64_t *n_kv,
-                      struct err *e)
+static bool read_head(struct part *p, struct gguf_cursor *c, uint64_t *n_tensors, uint64_t *n_kv, struct err *e)
 {
     if (c->size < 4 || memcmp(c->bytes, "GGUF", 4) != 0) {
         if (foreign_file(c->path, c->bytes, (size_t)min_u64(c->size, 512), e))
@@ -105,8 +102,8 @@ const char *gguf_shape_bytes(uint32_t n_dims, const uint64_t *ne, const struct g
 }
 
 /* Name, shape, type, offset. data and bytes wait for place(). */
-static bool read_info(struct gguf_cursor *c, struct gguf_tensor *t, char *name, uint64_t *offset,
-                      uint64_t number, struct err *e)
+static bool read_info(struct gguf_cursor *c, struct gguf_tensor *t, char *name, uint64_t *offset, uint64_t number,
+                      struct err *e)
 {
     char what[128];
     snprintf(what, sizeof what, "tensor %llu", (unsigned long long)number);
@@ -134,8 +131,8 @@ static bool read_info(struct gguf_cursor *c, struct gguf_tensor *t, char *name, 
         return false;
     const struct gguf_type *type = gguf_type_of(t->type);
     if (type && t->ne[0] % type->block != 0) {
-        err_set(e, ERR_USER, "%s: tensor \"%s\": its rows of %llu weights are not whole blocks of %u (%s)",
-                c->path, name, (unsigned long long)t->ne[0], type->block, type->name);
+        err_set(e, ERR_USER, "%s: tensor \"%s\": its rows of %llu weights are not whole blocks of %u (%s)", c->path,
+                name, (unsigned long long)t->ne[0], type->block, type->name);
         return err_hint(e, GGUF_BROKEN);
     }
     wrong = gguf_shape_bytes(t->n_dims, t->ne, type, &t->bytes);
@@ -155,8 +152,8 @@ static bool add_name(struct gguf *g, size_t i, const char *path, struct err *e)
     return true;
 }
 
-static bool misplaced(const struct gguf_tensor *t, bool first, uint64_t offset, uint64_t expected,
-                      const char *path, struct err *e)
+static bool misplaced(const struct gguf_tensor *t, bool first, uint64_t offset, uint64_t expected, const char *path,
+                      struct err *e)
 {
     if (offset < expected && !first)
         err_set(e, ERR_USER, "%s: tensors \"%s\" and \"%s\" overlap", path, t[-1].name, t->name);
@@ -167,21 +164,19 @@ static bool misplaced(const struct gguf_tensor *t, bool first, uint64_t offset, 
 }
 
 /* It takes `size` bytes from byte `at` of the data on. */
-static bool cut_short(const struct part *p, const struct gguf_tensor *t, uint64_t at, uint64_t size,
-                      struct err *e)
+static bool cut_short(const struct part *p, const struct gguf_tensor *t, uint64_t at, uint64_t size, struct err *e)
 {
     uint64_t end;
     if (!add_u64(p->data_at + at, size, &end)) /* hostile offsets */
         end = UINT64_MAX;
-    err_set(e, ERR_USER, "%s: tensor \"%s\" ends at byte %llu with its padding, but the file holds only %llu",
-            p->path, t->name, (unsigned long long)end, (unsigned long long)p->size);
+    err_set(e, ERR_USER, "%s: tensor \"%s\" ends at byte %llu with its padding, but the file holds only %llu", p->path,
+            t->name, (unsigned long long)end, (unsigned long long)p->size);
     return err_hint(e, "the file is cut short: download the file again");
 }
 
 /* Each tensor must begin where the padded one before it ends. The last one may lack its padding, and what lies behind
  * it is nobody's: llama.cpp looks at neither. */
-static bool place(const struct part *p, struct gguf_tensor *t, const uint64_t *offsets, size_t n,
-                  struct err *e)
+static bool place(const struct part *p, struct gguf_tensor *t, const uint64_t *offsets, size_t n, struct err *e)
 {
     uint64_t at = 0, room = p->size - min_u64(p->size, p->data_at);
     for (size_t i = 0; i < n; i++) {
@@ -240,8 +235,8 @@ static bool read_part(struct gguf *g, struct part *p, struct err *e)
     struct gguf_cursor c = {.bytes = p->bytes, .size = p->size, .path = p->path};
     uint64_t n, n_kv;
     if (!read_head(p, &c, &n, &n_kv, e) || !gguf_keyset_read(&p->keys, &c, n_kv, e) ||
-        !gguf_keyset_alignment(&p->keys, p->path, &p->alignment, e) ||
-        !check_count(&c, n, MIN_INFO, "tensors", e) || !grow_tables(g, p, (size_t)n, e))
+        !gguf_keyset_alignment(&p->keys, p->path, &p->alignment, e) || !check_count(&c, n, MIN_INFO, "tensors", e) ||
+        !grow_tables(g, p, (size_t)n, e))
         return false;
     uint64_t *offsets = calloc(n ? (size_t)n : 1, sizeof *offsets);
     if (!offsets)
@@ -251,8 +246,7 @@ static bool read_part(struct gguf *g, struct part *p, struct err *e)
     return ok;
 }
 
-/* --- opening
- * ------------------------------------------------------------------------------------------------- */
+/* ---- opening ---- */
 
 static bool create(struct gguf **out, size_t n_parts, struct err *e)
 {
@@ -329,8 +323,7 @@ static bool open_split(struct gguf **out, const char *path, uint64_t no, uint64_
     if (!create(out, (size_t)count, e))
         return false;
     for (unsigned i = 0; i < count; i++) {
-        snprintf(name, sizeof name, "%.*s-%05u-of-%05u.gguf", (int)(len - SPLIT_SUFFIX), path, i + 1,
-                 (unsigned)count);
+        snprintf(name, sizeof name, "%.*s-%05u-of-%05u.gguf", (int)(len - SPLIT_SUFFIX), path, i + 1, (unsigned)count);
         if (os_stat(name, NULL) == OS_ABSENT) {
             err_set(e, ERR_USER, "part %u of %u is missing: %s", i + 1, (unsigned)count, name);
             return err_hint(e, "download it into the folder of the others");
@@ -340,8 +333,8 @@ static bool open_split(struct gguf **out, const char *path, uint64_t no, uint64_
             return false;
         if (its_no == i && its_count == count)
             continue;
-        err_set(e, ERR_USER, "%s holds part %llu of %llu, not part %u of %u", name,
-                (unsigned long long)its_no + 1, (unsigned long long)its_count, i + 1, (unsigned)count);
+        err_set(e, ERR_USER, "%s holds part %llu of %llu, not part %u of %u", name, (unsigned long long)its_no + 1,
+                (unsigned long long)its_count, i + 1, (unsigned)count);
         return err_hint(e, "download the parts again, each under its own name");
     }
     return check_split(*out, count, e);
@@ -398,8 +391,7 @@ void gguf_close(struct gguf **g)
     *g = NULL;
 }
 
-/* --- looking
- * ------------------------------------------------------------------------------------------------- */
+/* ---- looking ---- */
 
 static const struct part *part_of(const struct gguf *g, const struct gguf_tensor *t)
 {

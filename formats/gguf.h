@@ -39,8 +39,8 @@ struct gguf_kv {
     enum gguf_value type;    /* GGUF_ARRAY: of `element` */
     enum gguf_value element; /* never GGUF_ARRAY */
     uint64_t n;              /* elements of an array; else 1 */
-    const uint8_t *data; /* the value as stored, little endian, any alignment; strings with their lengths */
-    uint64_t bytes;      /* of data */
+    const uint8_t *data;     /* the value as stored, little endian, any alignment; strings with their lengths */
+    uint64_t bytes;          /* of data */
 };
 
 struct gguf_tensor {
@@ -49,8 +49,8 @@ struct gguf_tensor {
     uint64_t ne[4];      /* input dimension first; 1 beyond n_dims */
     uint32_t type;       /* ggml's number (gguf_type.h); unknown ones are refused only when read */
     const uint8_t *data; /* inside the mapped file */
-    uint64_t bytes; /* without padding; of an unknown type: up to the next tensor or the end of the file */
-    uint32_t file;  /* which part of a split file */
+    uint64_t bytes;      /* without padding; of an unknown type: up to the next tensor or the end of the file */
+    uint32_t file;       /* which part of a split file */
 };
 
 struct gguf;
@@ -97,8 +97,7 @@ struct gguf_string gguf_next_string(const uint8_t **at);
 double gguf_number(const struct gguf_kv *kv, uint64_t i);
 int64_t gguf_integer(const struct gguf_kv *kv, uint64_t i);
 
-/* --- writing: keys and tensors are known first, then the data follows in the same order
- * ---------------------------------- */
+/* ---- writing: keys and tensors are known first, then the data follows in the same order ---- */
 
 /* A list of keys and values that grows; a failure (out of memory) is remembered and reported by
  * gguf_writer_open. */
@@ -111,8 +110,7 @@ void gguf_add_f32(struct gguf_keys *k, const char *key, float v);
 void gguf_add_bool(struct gguf_keys *k, const char *key, bool v);
 void gguf_add_string(struct gguf_keys *k, const char *key, const char *text, size_t size);
 /* n numbers of an element type as they lie in memory (little endian). */
-void gguf_add_array(struct gguf_keys *k, const char *key, enum gguf_value element, const void *values,
-                    uint64_t n);
+void gguf_add_array(struct gguf_keys *k, const char *key, enum gguf_value element, const void *values, uint64_t n);
 void gguf_add_strings(struct gguf_keys *k, const char *key, const struct gguf_string *list, uint64_t n);
 /* A key as another file has it. */
 void gguf_add_kv(struct gguf_keys *k, const struct gguf_kv *kv);

@@ -36,8 +36,7 @@ static const struct layout layouts[] = {
     {GGML_MXFP4, 0, {1, 16, 4}, {0}, NOWHERE, NOWHERE},
 };
 /* The sixteen levels of IQ4_NL, and of MXFP4 (E2M1) doubled. */
-static const int8_t levels_iq4_nl[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                         1,    13,   25,  38,  53,  69,  89,  113};
+static const int8_t levels_iq4_nl[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 static const int8_t levels_mxfp4[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 static const struct layout *layout_of(const struct gguf_type *t)
@@ -54,8 +53,7 @@ int gguf_block_bias(const struct gguf_type *t)
     return layout_of(t)->bias;
 }
 
-/* --- codes -----------------------------------------------------------------------------------------------
- */
+/* ---- codes ---- */
 
 /* ORs field f of n weights into q, `shift` bits up. */
 static void field_load(const uint8_t *bytes, struct field f, unsigned shift, uint32_t n, uint8_t *q)
@@ -142,8 +140,7 @@ static void codes_store(const struct gguf_type *t, const struct layout *l, const
         bytes[l->low.at + i] ^= 128;
 }
 
-/* --- the integers of super-blocks ------------------------------------------------------------------------
- */
+/* ---- the integers of super-blocks ---- */
 
 static void integers_load(const struct gguf_type *t, const uint8_t *bytes, int16_t *scale, int16_t *offset)
 {
@@ -181,8 +178,7 @@ static void integers_load(const struct gguf_type *t, const uint8_t *bytes, int16
     }
 }
 
-static void integers_store(const struct gguf_type *t, const int16_t *scale, const int16_t *offset,
-                           uint8_t *bytes)
+static void integers_store(const struct gguf_type *t, const int16_t *scale, const int16_t *offset, uint8_t *bytes)
 {
     uint8_t *s;
     switch (t->id) {
@@ -217,8 +213,7 @@ static void integers_store(const struct gguf_type *t, const int16_t *scale, cons
     }
 }
 
-/* --- blocks ----------------------------------------------------------------------------------------------
- */
+/* ---- blocks ---- */
 
 void gguf_block_load(const struct gguf_type *t, const uint8_t *bytes, struct gguf_block *b)
 {
@@ -248,8 +243,7 @@ static float e8m0_half(unsigned e)
     return ldexpf(1.0f, (int)e - 128);
 }
 
-static void block_dequant(const struct gguf_type *t, const struct layout *l, const struct gguf_block *b,
-                          float *dst)
+static void block_dequant(const struct gguf_type *t, const struct layout *l, const struct gguf_block *b, float *dst)
 {
     if (t->id == GGML_IQ4_NL || t->id == GGML_MXFP4) {
         const int8_t *level = t->id == GGML_MXFP4 ? levels_mxfp4 : levels_iq4_nl;

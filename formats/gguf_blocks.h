@@ -6,8 +6,8 @@
 
 /* Of the types with a layout (not F32, F16, BF16). */
 struct gguf_block {
-    uint8_t q[256]; /* codes as stored, unsigned */
-    uint16_t d, m;  /* f16 bits; d of MXFP4 is its exponent byte; m is dmin, or m of Q4_1, Q5_1 */
+    uint8_t q[256];                /* codes as stored, unsigned */
+    uint16_t d, m;                 /* f16 bits; d of MXFP4 is its exponent byte; m is dmin, or m of Q4_1, Q5_1 */
     int16_t scale[16], offset[16]; /* the integers of a super-block */
 };
 /* bytes: t->bytes of them, any alignment. Storing sets every bit. */

@@ -42,14 +42,13 @@ static bool solve_plane(const struct gguf_type *t, const float *scales, int lo, 
     uint32_t n = t->block / t->learned->group;
     if (quant_super_solve(scales, n, lo, hi, d, integers))
         return true;
-    return err_set(
-        e, ERR_BUG,
-        "%s of columns %llu to %llu are not one f16 number times integers in [%d, %d], as %s needs", what,
-        (unsigned long long)first, (unsigned long long)(first + t->block - 1), lo, hi, t->name);
+    return err_set(e, ERR_BUG,
+                   "%s of columns %llu to %llu are not one f16 number times integers in [%d, %d], as %s needs", what,
+                   (unsigned long long)first, (unsigned long long)(first + t->block - 1), lo, hi, t->name);
 }
 
-static bool block_scales(const struct gguf_type *t, const struct quant_spec *spec, const float *scales,
-                         uint64_t groups, uint64_t first, struct gguf_block *b, struct err *e)
+static bool block_scales(const struct gguf_type *t, const struct quant_spec *spec, const float *scales, uint64_t groups,
+                         uint64_t first, struct gguf_block *b, struct err *e)
 {
     const struct quant_type *k = t->learned;
     uint64_t g = first / spec->group;
@@ -72,12 +71,12 @@ static bool block_scales(const struct gguf_type *t, const struct quant_spec *spe
     return err_hint(e, "quantize with f16 scales, or to another type");
 }
 
-bool gguf_pack_row(const struct gguf_type *t, const struct quant_spec *spec, const int8_t *codes,
-                   const float *scales, uint64_t cols, void *dst, struct err *e)
+bool gguf_pack_row(const struct gguf_type *t, const struct quant_spec *spec, const int8_t *codes, const float *scales,
+                   uint64_t cols, void *dst, struct err *e)
 {
     if (!spec_fits(t, spec, cols))
-        return err_set(e, ERR_BUG, "codes of type %s, group %u, %llu columns cannot be stored as %s",
-                       spec->type->name, (unsigned)spec->group, (unsigned long long)cols, t->name);
+        return err_set(e, ERR_BUG, "codes of type %s, group %u, %llu columns cannot be stored as %s", spec->type->name,
+                       (unsigned)spec->group, (unsigned long long)cols, t->name);
     struct coding coding = coding_of(t);
     uint8_t *bytes = dst;
     struct gguf_block b;
@@ -117,8 +116,7 @@ void gguf_unpack_row(const struct gguf_type *t, const void *src, uint64_t cols, 
     }
 }
 
-void gguf_replace_codes(const struct gguf_type *t, const void *src, const int8_t *codes, uint64_t cols,
-                        void *dst)
+void gguf_replace_codes(const struct gguf_type *t, const void *src, const int8_t *codes, uint64_t cols, void *dst)
 {
     struct coding coding = coding_of(t);
     const uint8_t *from = src;

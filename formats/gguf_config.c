@@ -68,8 +68,7 @@ static enum gguf_got get_integer(const struct reader *r, const char *name, uint6
 }
 
 /* An integer within [lo, hi]; an absent one is `fallback`, or an error if fallback < 0. */
-static bool read_u32(const struct reader *r, const char *key, uint32_t lo, uint32_t hi, int64_t fallback,
-                     uint32_t *out)
+static bool read_u32(const struct reader *r, const char *key, uint32_t lo, uint32_t hi, int64_t fallback, uint32_t *out)
 {
     char name[192];
     uint64_t v;
@@ -82,8 +81,7 @@ static bool read_u32(const struct reader *r, const char *key, uint32_t lo, uint3
     if (v < lo || v > hi) {
         if (!r->known)
             return true;
-        err_set(r->e, ERR_USER, "%s: \"%s\" must be from %u to %u", r->path, name, (unsigned)lo,
-                (unsigned)hi);
+        err_set(r->e, ERR_USER, "%s: \"%s\" must be from %u to %u", r->path, name, (unsigned)lo, (unsigned)hi);
         return err_hint(r->e, "the file is damaged: download or convert the model again");
     }
     *out = (uint32_t)v;
@@ -149,8 +147,8 @@ static bool read_architecture(struct reader *r, struct model_config *c)
     if (!family_of(c))
         return true;
     /* Not among GGUF names, but it would be taken for the family of that name: refuse it here. */
-    err_set(r->e, ERR_USER, "%s: \"general.architecture\" is \"%s\", which is a name of Hugging Face's",
-            r->path, r->arch);
+    err_set(r->e, ERR_USER, "%s: \"general.architecture\" is \"%s\", which is a name of Hugging Face's", r->path,
+            r->arch);
     return err_hint(r->e, "the file is damaged: convert the model again");
 }
 
@@ -171,8 +169,7 @@ static bool read_shape(const struct reader *r, struct model_config *c)
         return bad(r, "attention.head_count_kv", "must divide attention.head_count");
     if (c->head_dim == 0) {
         if (c->hidden_size % c->num_heads != 0)
-            return bad(r, "attention.key_length",
-                       "is missing, and head_count does not divide embedding_length");
+            return bad(r, "attention.key_length", "is missing, and head_count does not divide embedding_length");
         c->head_dim = c->hidden_size / c->num_heads;
     }
     if (c->head_dim % 2 != 0)
@@ -188,9 +185,7 @@ static bool read_shape(const struct reader *r, struct model_config *c)
     return true;
 }
 
-/* --- RoPE
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- RoPE ---- */
 
 static double plain_frequency(const struct model_config *c, uint32_t pair)
 {
@@ -237,8 +232,7 @@ static bool solve_llama3(struct model_config *c, const float *factors)
 static bool read_own_llama3(const struct reader *r, struct model_config *c)
 {
     static const char *const keys[] = {"gsq.rope.llama3.factor", "gsq.rope.llama3.low_freq_factor",
-                                       "gsq.rope.llama3.high_freq_factor",
-                                       "gsq.rope.llama3.original_context_length"};
+                                       "gsq.rope.llama3.high_freq_factor", "gsq.rope.llama3.original_context_length"};
     double v[4];
     for (int i = 0; i < 4; i++)
         if (gguf_get_f64(r->g, keys[i], &v[i], NULL) != GGUF_OK || !(v[i] > 0 && v[i] < 1e9))
@@ -301,10 +295,8 @@ static bool read_factors(const struct reader *r, struct model_config *c)
         return true;
     const struct gguf_type *type = gguf_type_of(t->type);
     if (!type || type->block != 1 || t->ne[0] != n || t->ne[1] != 1 || t->ne[2] != 1 || t->ne[3] != 1) {
-        err_set(r->e, ERR_USER, "%s: rope_freqs.weight is not a vector of %u floats", gguf_path(r->g, t),
-                (unsigned)n);
-        return err_hint(r->e,
-                        "the file is damaged, or made for another kind of model: convert the model again");
+        err_set(r->e, ERR_USER, "%s: rope_freqs.weight is not a vector of %u floats", gguf_path(r->g, t), (unsigned)n);
+        return err_hint(r->e, "the file is damaged, or made for another kind of model: convert the model again");
     }
     float *factors = malloc(n * sizeof *factors);
     if (!factors)
@@ -349,8 +341,7 @@ static bool read_yarn(const struct reader *r, struct model_config *c)
 static bool read_windows(const struct reader *r, struct model_config *c)
 {
     char name[192];
-    const struct gguf_kv *kv =
-        gguf_find(r->g, full_key(r, "attention.sliding_window_pattern", name));
+    const struct gguf_kv *kv = gguf_find(r->g, full_key(r, "attention.sliding_window_pattern", name));
     if (!read_u32(r, "attention.sliding_window", 0, UINT32_MAX, 0, &c->sliding_window))
         return false;
     if (!r->known || !c->sliding_window || !kv)
@@ -383,12 +374,10 @@ static bool read_rope(const struct reader *r, struct model_config *c)
     double old_factor;
     if (!read_positive(r, "rope.freq_base", 10000, &c->rope_theta))
         return false;
-    enum gguf_got got =
-        gguf_get_name(r->g, full_key(r, "rope.scaling.type", name), &type, r->known ? r->e : NULL);
+    enum gguf_got got = gguf_get_name(r->g, full_key(r, "rope.scaling.type", name), &type, r->known ? r->e : NULL);
     if (got == GGUF_BAD || !r->known)
         return !r->known;
-    if (got == GGUF_ABSENT &&
-        !read_positive(r, "rope.scale_linear", 1, &old_factor)) /* before scaling.type */
+    if (got == GGUF_ABSENT && !read_positive(r, "rope.scale_linear", 1, &old_factor)) /* before scaling.type */
         return false;
     if (got == GGUF_ABSENT && old_factor != 1) {
         c->rope_scaling = ROPE_LINEAR;
@@ -412,8 +401,7 @@ static bool read_rope(const struct reader *r, struct model_config *c)
     return read_factors(r, c);
 }
 
-/* --- the rest
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- the rest ---- */
 
 static bool read_token(const struct reader *r, const char *key, int64_t *out)
 {
@@ -455,8 +443,7 @@ static bool read_vocabulary(const struct reader *r, struct model_config *c)
 /* Qwen2 has them always, and no key for it. */
 static void read_biases(const struct reader *r, struct model_config *c)
 {
-    c->attention_bias =
-        strcmp(c->model_type, "qwen2") != 0 && gguf_tensor_find(r->g, "blk.0.attn_q.bias") != NULL;
+    c->attention_bias = strcmp(c->model_type, "qwen2") != 0 && gguf_tensor_find(r->g, "blk.0.attn_q.bias") != NULL;
     c->mlp_bias = gguf_tensor_find(r->g, "blk.0.ffn_up.bias") != NULL;
 }
 

@@ -14,9 +14,7 @@
 #include "host/base/os.h"
 #include "host/base/str.h"
 
-/* --- one key
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- one key ---- */
 
 /* True if the folder carries this key: it was then added. */
 static bool carried(struct key_list *k, const char *key)
@@ -79,14 +77,11 @@ static bool equals(struct gguf_string s, const char *text)
 
 bool gguf_key_of_storage(struct gguf_string key)
 {
-    return starts_with(key, "split.") || equals(key, "general.alignment") ||
-           equals(key, "general.file_type") || equals(key, "general.quantization_version") ||
-           equals(key, GGUF_SEAL);
+    return starts_with(key, "split.") || equals(key, "general.alignment") || equals(key, "general.file_type") ||
+           equals(key, "general.quantization_version") || equals(key, GGUF_SEAL);
 }
 
-/* --- the model
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- the model ---- */
 
 /* The last part of a path; of a snapshot in the Hugging Face cache, the model's. */
 static void base_name(const char *dir, char *out, size_t cap)
@@ -292,9 +287,7 @@ bool gguf_export_copied_keys(struct gguf_keys **out, const struct gguf *src, con
     return true;
 }
 
-/* --- the way back
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- the way back ---- */
 
 static bool same_value(const struct gguf_kv *a, const struct gguf_kv *b)
 {
@@ -339,8 +332,7 @@ bool gguf_write_carried(const struct gguf *g, const char *dir, const struct mode
     if (!os_path_join(path, sizeof path, dir, GGUF_CARRIED, e))
         return false;
     os_remove(path);
-    bool ok =
-        gguf_export_keys(&keys, dir, c, &facts, e) && write_keys(path, keys, e) && gguf_open(&made, path, e);
+    bool ok = gguf_export_keys(&keys, dir, c, &facts, e) && write_keys(path, keys, e) && gguf_open(&made, path, e);
     gguf_keys_destroy(&keys);
     if (ok && !(keys = difference(g, made, &n)))
         ok = err_nomem(e, "the keys of a GGUF", 64);

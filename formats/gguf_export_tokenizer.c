@@ -39,9 +39,7 @@ struct tokenizer_files {
     struct err *e;
 };
 
-/* --- files
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- files ---- */
 
 /* DIR/NAME; *root stays NULL where there is no such file. */
 static bool read_json(struct tokenizer_files *f, const char *name, uint64_t max, cJSON **root)
@@ -83,9 +81,7 @@ static const cJSON *find_step(const cJSON *o, const char *type)
     return NULL;
 }
 
-/* --- tokens
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- tokens ---- */
 
 static bool bad(const struct tokenizer_files *f, const char *what)
 {
@@ -99,8 +95,8 @@ static bool set_token(struct tokenizer_files *f, const char *text, const cJSON *
     if (!json_u64(item, &id) || id > INT32_MAX)
         return bad(f, "a token has no proper id");
     if (id >= f->v.n) {
-        err_set(f->e, ERR_USER, "%s: the token \"%.100s\" has the id %llu, but the embedding only %u rows",
-                f->path, text, (unsigned long long)id, (unsigned)f->v.n);
+        err_set(f->e, ERR_USER, "%s: the token \"%.100s\" has the id %llu, but the embedding only %u rows", f->path,
+                text, (unsigned long long)id, (unsigned)f->v.n);
         return err_hint(f->e, "tokenizer.json and the weights do not belong together");
     }
     bool added;
@@ -120,8 +116,7 @@ static bool set_token(struct tokenizer_files *f, const char *text, const cJSON *
 /* "<0x41>" */
 static bool is_byte(const char *s)
 {
-    return strlen(s) == 6 && strncmp(s, "<0x", 3) == 0 && s[5] == '>' &&
-           strspn(s + 3, "0123456789ABCDEF") == 2;
+    return strlen(s) == 6 && strncmp(s, "<0x", 3) == 0 && s[5] == '>' && strspn(s + 3, "0123456789ABCDEF") == 2;
 }
 
 static bool read_tokens(struct tokenizer_files *f)
@@ -137,8 +132,7 @@ static bool read_tokens(struct tokenizer_files *f)
     {
         const char *text = text_of(json_get(item, "content"));
         bool special = cJSON_IsTrue(json_get(item, "special"));
-        if (text && text[0] &&
-            !set_token(f, text, json_get(item, "id"), special ? TOKEN_CONTROL : TOKEN_USER))
+        if (text && text[0] && !set_token(f, text, json_get(item, "id"), special ? TOKEN_CONTROL : TOKEN_USER))
             return false;
     }
     cJSON_ArrayForEach(item, vocab)
@@ -169,9 +163,7 @@ static bool read_tokens(struct tokenizer_files *f)
     return true;
 }
 
-/* --- merges
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- merges ---- */
 
 /* "left right", or ["left", "right"] (checked when the tokenizer was loaded). Both become pieces of `joined`,
  * "left right"; *n_left is the length of the left one. */
@@ -258,8 +250,7 @@ static bool find_scores(struct tokenizer_files *f)
     bool ok = done ? true : err_nomem(f->e, "the scores", v->n);
     for (item = ok && cJSON_IsArray(merges) ? merges->child : NULL; item; item = item->next) {
         if (!merge_text(item, &one, &n_left) || one.failed) {
-            ok = one.failed ? err_nomem(f->e, "the scores", one.size)
-                            : bad(f, "a merge is not a pair of tokens");
+            ok = one.failed ? err_nomem(f->e, "the scores", one.size) : bad(f, "a merge is not a pair of tokens");
             break;
         }
         memmove(one.data + n_left, one.data + n_left + 1, one.size - n_left - 1);
@@ -292,9 +283,7 @@ static bool find_scores(struct tokenizer_files *f)
     return ok;
 }
 
-/* --- special tokens
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- special tokens ---- */
 
 /* The id of "bos" ...: tokenizer_config.json says its text, config.json its number. -1: none. */
 static int64_t special_id(const struct tokenizer_files *f, const char *name)
@@ -321,8 +310,7 @@ static void put_special(struct tokenizer_files *f)
                                            {"pad", "tokenizer.ggml.padding_token_id"}};
     for (int i = 0; i < 4; i++) {
         int64_t id = i == 0 && f->bos >= 0 ? f->bos : special_id(f, names[i][0]);
-        const char *unk =
-            i == 2 && id < 0 ? text_of(json_get(json_get(f->tokenizer, "model"), "unk_token")) : NULL;
+        const char *unk = i == 2 && id < 0 ? text_of(json_get(json_get(f->tokenizer, "model"), "unk_token")) : NULL;
         uint32_t found;
         if (unk && strmap_find(&f->v.ids, unk, strlen(unk), &found))
             id = found;
@@ -334,15 +322,13 @@ static void put_special(struct tokenizer_files *f)
         return;
     const cJSON *meta = find_step(json_get(f->tokenizer, "pre_tokenizer"), "Metaspace");
     const char *scheme = text_of(json_get(meta, "prepend_scheme"));
-    bool space = find_step(json_get(f->tokenizer, "normalizer"), "Prepend") ||
-                 (meta && !cJSON_IsFalse(json_get(meta, "add_prefix_space")) &&
-                  (!scheme || strcmp(scheme, "never") != 0));
+    bool space =
+        find_step(json_get(f->tokenizer, "normalizer"), "Prepend") ||
+        (meta && !cJSON_IsFalse(json_get(meta, "add_prefix_space")) && (!scheme || strcmp(scheme, "never") != 0));
     key_bool(f->out, "tokenizer.ggml.add_space_prefix", space);
 }
 
-/* --- chat templates
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- chat templates ---- */
 
 enum { TEMPLATES_MAX = 64, TEMPLATE_NAME = 64 };
 struct templates {
@@ -445,9 +431,7 @@ static bool put_chat_templates(struct tokenizer_files *f)
     return true;
 }
 
-/* --- all of it
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- all of it ---- */
 
 static bool find_kind(struct tokenizer_files *f)
 {
@@ -455,10 +439,9 @@ static bool find_kind(struct tokenizer_files *f)
     f->sentencepiece = cJSON_IsTrue(json_get(model, "byte_fallback"));
     if (f->sentencepiece || find_step(json_get(f->tokenizer, "pre_tokenizer"), "ByteLevel"))
         return true;
-    err_set(
-        f->e, ERR_USER,
-        "%s: a tokenizer that is neither byte-level nor has a fallback to bytes has no counterpart in GGUF",
-        f->path);
+    err_set(f->e, ERR_USER,
+            "%s: a tokenizer that is neither byte-level nor has a fallback to bytes has no counterpart in GGUF",
+            f->path);
     return err_hint(f->e, "gsq writes the tokenizers of Llama, Mistral and Qwen models");
 }
 
@@ -488,10 +471,9 @@ static bool put_tokens(struct tokenizer_files *f)
                      "otherwise",
                      f->path, lost);
         if (!pre && !f->out->quiet)
-            log_warn(
-                "%s: its pre_tokenizer is not one that GGUF has a name for: llama.cpp will cut some words "
-                "otherwise (tokenizer.ggml.pre is \"default\")",
-                f->path);
+            log_warn("%s: its pre_tokenizer is not one that GGUF has a name for: llama.cpp will cut some words "
+                     "otherwise (tokenizer.ggml.pre is \"default\")",
+                     f->path);
         key_string(f->out, "tokenizer.ggml.pre", name);
     }
     key_strings(f->out, "tokenizer.ggml.tokens", v->tokens, n);
@@ -521,8 +503,7 @@ bool gguf_export_tokenizer(struct key_list *k, const char *dir, uint32_t rows, s
         return false;
     if (os_stat(f.path, NULL) == OS_ABSENT) {
         if (!k->quiet)
-            log_warn("%s has no tokenizer.json: the GGUF will have no vocabulary, and take token ids only",
-                     dir);
+            log_warn("%s has no tokenizer.json: the GGUF will have no vocabulary, and take token ids only", dir);
         key_string(k, "tokenizer.ggml.model", "no_vocab");
         return true;
     }

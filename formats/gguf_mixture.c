@@ -276,8 +276,8 @@ const struct gguf_type *gguf_type_fitting(const struct gguf_type *t, uint32_t co
     return t;
 }
 
-const struct gguf_type *gguf_mixture_type(const char *mixture, const struct model_config *c,
-                                          const char *module, uint32_t cols, bool *fell_back)
+const struct gguf_type *gguf_mixture_type(const char *mixture, const struct model_config *c, const char *module,
+                                          uint32_t cols, bool *fell_back)
 {
     int m = find(mixture);
     *fell_back = false;

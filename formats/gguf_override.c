@@ -53,12 +53,10 @@ bool gguf_override_parse(const char *spec, struct gguf_override *out, char **key
     *key = str_dup_n(spec, (size_t)(eq - spec));
     if (!*key)
         return err_nomem(e, "a key", strlen(spec));
-    if (gguf_key_of_storage((struct gguf_string){*key, strlen(*key)}) ||
-        strcmp(*key, "general.architecture") == 0) {
+    if (gguf_key_of_storage((struct gguf_string){*key, strlen(*key)}) || strcmp(*key, "general.architecture") == 0) {
         free(*key);
         *key = NULL;
-        return bad(spec, "this key says how the file's tensors are stored and named; it follows from them",
-                   e);
+        return bad(spec, "this key says how the file's tensors are stored and named; it follows from them", e);
     }
     out->key = *key;
     return true;

@@ -9,8 +9,7 @@
 
 enum { LANES = 16, MOST = 256, MOST_GROUPS = 16 };
 
-/* --- one group: x ~ q * s + o with q in [lo, hi] ---------------------------------------------------------
- */
+/* ---- one group: x ~ q * s + o with q in [lo, hi] ---- */
 
 struct group {
     const float *x, *p; /* values and their importance */
@@ -177,8 +176,7 @@ static struct affine fit_affine(const struct group *g, bool down)
     return best;
 }
 
-/* --- blocks whose scale stands alone ---------------------------------------------------------------------
- */
+/* ---- blocks whose scale stands alone ---- */
 
 struct scaled {
     float x[MOST], p[MOST];
@@ -245,8 +243,7 @@ static void round_affine(const struct gguf_type *t, const struct scaled *b, stru
     put_codes(&g, best.s, best.o, 0, out->q);
 }
 
-/* --- super-blocks ----------------------------------------------------------------------------------------
- */
+/* ---- super-blocks ---- */
 
 struct super {
     const struct quant_type *k;
@@ -324,8 +321,7 @@ static void near_integers(const struct super *u, struct choice *c, int radius)
             int first = clamp_int(centre[i] - radius, k->scale_lo, k->scale_hi);
             int last = clamp_int(centre[i] + radius, k->scale_lo, k->scale_hi);
             for (int s = first; s <= last; s++) {
-                for (int o = offset - (k->offset_hi ? radius : 0); o <= offset + (k->offset_hi ? radius : 0);
-                     o++) {
+                for (int o = offset - (k->offset_hi ? radius : 0); o <= offset + (k->offset_hi ? radius : 0); o++) {
                     if (o >= 0 && o <= k->offset_hi)
                         try_integers(u, c, j, s, o);
                 }
@@ -422,8 +418,8 @@ static struct choice choose_for(const struct gguf_type *t, const struct scaled *
     *u = (struct super){.k = t->learned, .b = b, .n = t->block / t->learned->group};
     for (uint32_t j = 0; j < u->n; j++) {
         uint32_t first = j * t->learned->group;
-        u->g[j] = (struct group){b->x + first, b->p + first, t->learned->group, (float)t->learned->lo,
-                                 (float)t->learned->hi};
+        u->g[j] =
+            (struct group){b->x + first, b->p + first, t->learned->group, (float)t->learned->lo, (float)t->learned->hi};
         if (t->learned->offset_hi) {
             u->fit[j][0] = fit_affine(&u->g[j], true);
         } else {
@@ -460,8 +456,7 @@ static void round_super(const struct gguf_type *t, struct scaled *b, struct gguf
     out->m = (uint16_t)(mirrored ? c.m_half ^ 0x8000 : c.m_half);
 }
 
-/* --- rows ------------------------------------------------------------------------------------------------
- */
+/* ---- rows ---- */
 
 static void round_float(const struct gguf_type *t, float w, uint8_t *dst)
 {

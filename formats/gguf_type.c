@@ -29,6 +29,7 @@ static const struct gguf_type types[] = {
 const char *gguf_type_name(uint32_t id, char out[24])
 {
     /* Also those that gsq does not read, and those that ggml has given up. */
+    /* clang-format off */
     static const char *const names[] = {
         [4] = "Q4_2 (given up)", [5] = "Q4_3 (given up)", [9] = "Q8_1",
         [15] = "Q8_K",           [16] = "IQ2_XXS",        [17] = "IQ2_XS",
@@ -39,6 +40,7 @@ const char *gguf_type_name(uint32_t id, char out[24])
         [32] = "Q4_0_4_8 (given up)", [33] = "Q4_0_8_8 (given up)", [36] = "IQ4_NL_4_4 (given up)",
         [37] = "IQ4_NL_4_8 (given up)", [38] = "IQ4_NL_8_8 (given up)", [40] = "NVFP4",
         [41] = "Q1_0"};
+    /* clang-format on */
     const struct gguf_type *t = gguf_type_of(id);
     const char *name = t ? t->name : id < sizeof names / sizeof names[0] ? names[id] : NULL;
     if (name)

@@ -58,20 +58,18 @@ void gguf_dequant(const struct gguf_type *t, const void *src, uint64_t n, float 
  * the same levels whose group is a multiple of this block or its multiple (2 bits, group 128 -> Q2_0: the
  * scale is written twice). Fails (ERR_BUG) where the scales are not d times integers within the type's range
  * (quant_super_solve), ERR_USER where f16 cannot hold one. */
-bool gguf_pack_row(const struct gguf_type *t, const struct quant_spec *spec, const int8_t *codes,
-                   const float *scales, uint64_t cols, void *dst, struct err *e);
+bool gguf_pack_row(const struct gguf_type *t, const struct quant_spec *spec, const int8_t *codes, const float *scales,
+                   uint64_t cols, void *dst, struct err *e);
 /* The reverse, for types with t->learned: codes [cols], scales [planes * groups] with groups = cols /
  * learned->group. */
 void gguf_unpack_row(const struct gguf_type *t, const void *src, uint64_t cols, int8_t *codes, float *scales);
 /* dst <- a copy of src whose codes are others; every other bit stays. For --refine. */
-void gguf_replace_codes(const struct gguf_type *t, const void *src, const int8_t *codes, uint64_t cols,
-                        void *dst);
+void gguf_replace_codes(const struct gguf_type *t, const void *src, const int8_t *codes, uint64_t cols, void *dst);
 
 /* Rounds a row of n finite weights to any type with t->rounded (F32, F16, BF16, Q8_0, Q4_0, Q5_0, Q4_1, Q5_1,
  * Q2_K, Q3_K, Q4_K, Q5_K, Q6_K): searched scales, least sum importance[i] * (w - stored)^2. importance may be
  * NULL: all 1. What f16 scales cannot reach is cut off. */
-void gguf_round_row(const struct gguf_type *t, const float *w, const float *importance, uint64_t n,
-                    void *dst);
+void gguf_round_row(const struct gguf_type *t, const float *w, const float *importance, uint64_t n, void *dst);
 /* What rounding a weight costs, in times of copying one: for progress that goes with time. */
 unsigned gguf_round_cost(const struct gguf_type *t);
 /* Whether stored bytes make sense: no NaN or infinite scale. */

@@ -17,10 +17,9 @@ static const struct {
     const char *name;
     uint32_t size;
 } values[GGUF_VALUE_COUNT] = {
-    [GGUF_U8] = {"u8", 1},       [GGUF_I8] = {"i8", 1},     [GGUF_U16] = {"u16", 2},
-    [GGUF_I16] = {"i16", 2},     [GGUF_U32] = {"u32", 4},   [GGUF_I32] = {"i32", 4},
-    [GGUF_F32] = {"f32", 4},     [GGUF_BOOL] = {"bool", 1}, [GGUF_STRING] = {"string", 0},
-    [GGUF_ARRAY] = {"array", 0}, [GGUF_U64] = {"u64", 8},   [GGUF_I64] = {"i64", 8},
+    [GGUF_U8] = {"u8", 1},         [GGUF_I8] = {"i8", 1},       [GGUF_U16] = {"u16", 2}, [GGUF_I16] = {"i16", 2},
+    [GGUF_U32] = {"u32", 4},       [GGUF_I32] = {"i32", 4},     [GGUF_F32] = {"f32", 4}, [GGUF_BOOL] = {"bool", 1},
+    [GGUF_STRING] = {"string", 0}, [GGUF_ARRAY] = {"array", 0}, [GGUF_U64] = {"u64", 8}, [GGUF_I64] = {"i64", 8},
     [GGUF_F64] = {"f64", 8},
 };
 
@@ -29,8 +28,7 @@ uint32_t gguf_value_size(enum gguf_value t)
     return values[t].size;
 }
 
-/* --- cursor
- * -------------------------------------------------------------------------------------------------- */
+/* ---- cursor ---- */
 
 static bool take(struct gguf_cursor *c, uint64_t n, const uint8_t **out, const char *what, struct err *e)
 {
@@ -85,8 +83,7 @@ bool gguf_plain_name(struct gguf_string s)
     return utf8_valid(s.text, s.size, &bad);
 }
 
-/* --- reading
- * ------------------------------------------------------------------------------------------------- */
+/* ---- reading ---- */
 
 static bool bad_value(struct err *e, const char *path, const char *what, const char *says)
 {
@@ -125,8 +122,8 @@ static bool read_array_head(struct gguf_cursor *c, struct gguf_kv *kv, const cha
     /* A string is 8 bytes at least. */
     uint64_t smallest = kv->element == GGUF_STRING ? 8 : values[kv->element].size;
     if (kv->n > (c->size - c->at) / smallest) {
-        err_set(e, ERR_USER, "%s: %s announces an array of %llu elements, more than the %llu bytes left hold",
-                c->path, what, (unsigned long long)kv->n, (unsigned long long)(c->size - c->at));
+        err_set(e, ERR_USER, "%s: %s announces an array of %llu elements, more than the %llu bytes left hold", c->path,
+                what, (unsigned long long)kv->n, (unsigned long long)(c->size - c->at));
         return err_hint(e, GGUF_BROKEN);
     }
     return true;
@@ -183,8 +180,8 @@ bool gguf_keyset_read(struct gguf_keyset *s, struct gguf_cursor *c, uint64_t n, 
         bool added;
         strmap_add(&s->map, kv->key.text, kv->key.size, (uint32_t)s->n, &added); /* room was reserved */
         if (!added) {
-            err_set(e, ERR_USER, "%s: key \"%.*s\" stands there twice", c->path,
-                    (int)min_u64(kv->key.size, 200), kv->key.text);
+            err_set(e, ERR_USER, "%s: key \"%.*s\" stands there twice", c->path, (int)min_u64(kv->key.size, 200),
+                    kv->key.text);
             return err_hint(e, GGUF_BROKEN);
         }
     }
@@ -204,8 +201,7 @@ const struct gguf_kv *gguf_keyset_find(const struct gguf_keyset *s, const char *
     return strmap_find(&s->map, key, strlen(key), &i) ? &s->items[i] : NULL;
 }
 
-/* --- numbers
- * ------------------------------------------------------------------------------------------------- */
+/* ---- numbers ---- */
 
 static bool is_integer(enum gguf_value t)
 {
@@ -286,8 +282,7 @@ struct gguf_string gguf_next_string(const uint8_t **at)
     return s;
 }
 
-/* --- values of a type
- * ---------------------------------------------------------------------------------------- */
+/* ---- values of a type ---- */
 
 static enum gguf_got bad_key(struct err *e, const char *path, const char *key, const char *says)
 {
@@ -334,8 +329,7 @@ bool gguf_keyset_alignment(const struct gguf_keyset *s, const char *path, uint32
     if (kv)
         v = load_u32le(kv->data);
     if (v < MIN_ALIGNMENT || v > MAX_ALIGNMENT || (v & (v - 1)) != 0) {
-        err_set(e, ERR_USER, "%s: %s is %llu, not a power of two from 8 to 65536", path, key,
-                (unsigned long long)v);
+        err_set(e, ERR_USER, "%s: %s is %llu, not a power of two from 8 to 65536", path, key, (unsigned long long)v);
         return err_hint(e, GGUF_BROKEN);
     }
     *out = (uint32_t)v;

@@ -31,8 +31,7 @@ const struct strbuf *gguf_keys_bytes(const struct gguf_keys *k)
     return &k->bytes;
 }
 
-/* --- keys; k may be NULL, as gguf_keys_create leaves it when out of memory
- * ---------------------------------------------------------------------------------- */
+/* ---- keys; k may be NULL, as gguf_keys_create leaves it when out of memory ---- */
 
 static void put_u32(struct strbuf *b, uint32_t v)
 {
@@ -110,16 +109,14 @@ void gguf_add_string(struct gguf_keys *k, const char *key, const char *text, siz
     put_string(&k->bytes, text, size);
 }
 
-static void put_array(struct gguf_keys *k, enum gguf_value element, uint64_t n, const void *data,
-                      uint64_t bytes)
+static void put_array(struct gguf_keys *k, enum gguf_value element, uint64_t n, const void *data, uint64_t bytes)
 {
     put_u32(&k->bytes, element);
     put_u64(&k->bytes, n);
     strbuf_add(&k->bytes, data, (size_t)bytes);
 }
 
-void gguf_add_array(struct gguf_keys *k, const char *key, enum gguf_value element, const void *values,
-                    uint64_t n)
+void gguf_add_array(struct gguf_keys *k, const char *key, enum gguf_value element, const void *values, uint64_t n)
 {
     uint64_t bytes;
     if (!k)
@@ -173,8 +170,7 @@ bool gguf_keys_remove(struct gguf_keys **k, const char *key, struct err *e)
     return ok;
 }
 
-/* --- layout
- * -------------------------------------------------------------------------------------------------- */
+/* ---- layout ---- */
 
 struct layout {
     uint32_t alignment;
@@ -219,8 +215,8 @@ static bool lay_tensor(const struct gguf_tensor_plan *p, const char *path, uint3
     return true;
 }
 
-static bool lay_out(const struct gguf_keys *k, const char *path, const struct gguf_tensor_plan *plan,
-                    size_t n, struct layout *l, struct err *e)
+static bool lay_out(const struct gguf_keys *k, const char *path, const struct gguf_tensor_plan *plan, size_t n,
+                    struct layout *l, struct err *e)
 {
     if (!check_keys(k, path, &l->alignment, e))
         return false;
@@ -250,8 +246,7 @@ uint64_t gguf_file_bytes(const struct gguf_keys *k, const struct gguf_tensor_pla
     return lay_out(k, "", plan, n, &l, NULL) ? l.end : 0;
 }
 
-/* --- the file
- * ------------------------------------------------------------------------------------------------ */
+/* ---- the file ---- */
 
 struct gguf_writer {
     struct os_out out;
@@ -268,8 +263,8 @@ static uint64_t plan_bytes(const struct gguf_tensor_plan *p)
     return bytes;
 }
 
-static bool write_header(struct gguf_writer *w, const struct gguf_keys *k,
-                         const struct gguf_tensor_plan *plan, const struct layout *l, struct err *e)
+static bool write_header(struct gguf_writer *w, const struct gguf_keys *k, const struct gguf_tensor_plan *plan,
+                         const struct layout *l, struct err *e)
 {
     struct strbuf b = {0};
     strbuf_add(&b, "GGUF\3\0\0\0", 8);
@@ -289,8 +284,7 @@ static bool write_header(struct gguf_writer *w, const struct gguf_keys *k,
         offset += round_up(w->bytes[i], l->alignment);
     }
     put_zeros(&b, b.failed ? 0 : l->data_at - b.size);
-    bool ok =
-        b.failed ? err_nomem(e, "the header of a GGUF", b.size) : os_out_put(&w->out, b.data, b.size, e);
+    bool ok = b.failed ? err_nomem(e, "the header of a GGUF", b.size) : os_out_put(&w->out, b.data, b.size, e);
     strbuf_free(&b);
     return ok;
 }

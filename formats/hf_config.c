@@ -39,8 +39,7 @@ static void unsupported(struct model_config *c, const char *hint, const char *fm
 }
 
 /* An integer within [lo, hi]; an absent one is `fallback`, or an error if fallback < 0. */
-static bool read_u32(const struct reader *r, const char *key, uint32_t lo, uint32_t hi, int64_t fallback,
-                     uint32_t *out)
+static bool read_u32(const struct reader *r, const char *key, uint32_t lo, uint32_t hi, int64_t fallback, uint32_t *out)
 {
     const cJSON *item = json_get(r->o, key);
     uint64_t v;
@@ -51,8 +50,7 @@ static bool read_u32(const struct reader *r, const char *key, uint32_t lo, uint3
         return true;
     }
     if (!json_u64(item, &v) || v < lo || v > hi) {
-        err_set(r->e, ERR_USER, "%s: \"%s%s\" must be a whole number from %u to %u", r->path, r->where, key,
-                lo, hi);
+        err_set(r->e, ERR_USER, "%s: \"%s%s\" must be a whole number from %u to %u", r->path, r->where, key, lo, hi);
         return err_hint(r->e, "check config.json against the one of the original model");
     }
     *out = (uint32_t)v;
@@ -111,8 +109,7 @@ static bool read_token(const struct reader *r, const char *key, int64_t *out)
 
 static bool read_dtype(const struct reader *r, struct model_config *c)
 {
-    return read_text(r, json_get(r->o, "torch_dtype") ? "torch_dtype" : "dtype", c->torch_dtype,
-                     sizeof c->torch_dtype);
+    return read_text(r, json_get(r->o, "torch_dtype") ? "torch_dtype" : "dtype", c->torch_dtype, sizeof c->torch_dtype);
 }
 
 static bool read_architecture(const struct reader *r, struct model_config *c)
@@ -151,8 +148,7 @@ static bool read_shape(const struct reader *r, struct model_config *c)
     return true;
 }
 
-/* --- windows
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- windows ---- */
 
 /* Whether a list of kinds of layers is one of full and sliding ones; fills c->slides. */
 static bool read_layer_types(const struct reader *r, struct model_config *c)
@@ -212,8 +208,7 @@ static bool read_details(const struct reader *r, struct model_config *c)
 {
     double eps;
     if (!read_positive(r, "rms_norm_eps", 0, &eps) ||
-        !read_bool(r, "tie_word_embeddings", strncmp(c->model_type, "gemma", 5) == 0,
-                   &c->tie_word_embeddings) ||
+        !read_bool(r, "tie_word_embeddings", strncmp(c->model_type, "gemma", 5) == 0, &c->tie_word_embeddings) ||
         !read_token(r, "bos_token_id", &c->bos_id) || !read_token(r, "eos_token_id", &c->eos_id))
         return false;
     if (eps >= 1)
@@ -230,14 +225,12 @@ static bool read_details(const struct reader *r, struct model_config *c)
     return true;
 }
 
-/* --- RoPE
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- RoPE ---- */
 
 static bool read_llama3(const struct reader *r, struct model_config *c)
 {
     c->rope_scaling = ROPE_LLAMA3;
-    if (!read_positive(r, "factor", 0, &c->rope_factor) ||
-        !read_positive(r, "low_freq_factor", 0, &c->rope_low_freq) ||
+    if (!read_positive(r, "factor", 0, &c->rope_factor) || !read_positive(r, "low_freq_factor", 0, &c->rope_low_freq) ||
         !read_positive(r, "high_freq_factor", 0, &c->rope_high_freq) ||
         !read_u32(r, "original_max_position_embeddings", 1, UINT32_MAX, -1, &c->rope_original_context))
         return false;
@@ -260,13 +253,10 @@ static bool read_yarn(const struct reader *r, struct model_config *c)
     c->rope_scaling = ROPE_YARN;
     if (!read_original(r, c))
         return false;
-    stretched = c->max_position > c->rope_original_context
-                    ? (double)c->max_position / c->rope_original_context
-                    : 0;
+    stretched = c->max_position > c->rope_original_context ? (double)c->max_position / c->rope_original_context : 0;
     if (!read_positive(r, "factor", stretched, &c->rope_factor) ||
         !read_positive(r, "beta_fast", 32, &c->rope_beta_fast) ||
-        !read_positive(r, "beta_slow", 1, &c->rope_beta_slow) ||
-        !read_bool(r, "truncate", true, &rounded))
+        !read_positive(r, "beta_slow", 1, &c->rope_beta_slow) || !read_bool(r, "truncate", true, &rounded))
         return false;
     if (c->rope_beta_fast < c->rope_beta_slow)
         return bad(r, "beta_fast", "must not be below beta_slow");
@@ -308,12 +298,8 @@ static bool read_longrope(const struct reader *r, struct model_config *c)
             return bad(r, "short_factor", "must hold positive numbers");
         c->rope_factors[i++] = (float)item->valuedouble;
     }
-    double ratio = c->max_position > c->rope_original_context
-                       ? (double)c->max_position / c->rope_original_context
-                       : 1;
-    double usual = ratio > 1 && c->rope_original_context > 1
-                       ? sqrt(1 + log(ratio) / log(c->rope_original_context))
-                       : 1;
+    double ratio = c->max_position > c->rope_original_context ? (double)c->max_position / c->rope_original_context : 1;
+    double usual = ratio > 1 && c->rope_original_context > 1 ? sqrt(1 + log(ratio) / log(c->rope_original_context)) : 1;
     return read_positive(r, "attention_factor", usual, &c->rope_attention);
 }
 
@@ -372,8 +358,7 @@ static bool read_rope(const struct reader *top, struct model_config *c)
     return read_scaling(&r, c, type);
 }
 
-/* --- the whole
- * --------------------------------------------------------------------------------------------------- */
+/* ---- the whole ---- */
 
 /* How it is quantized. A way that gsq does not read is shown, and refused by whoever wants the weights. */
 static bool read_quant(struct model_config *c, const cJSON *root, const char *path, struct err *e)
@@ -430,24 +415,22 @@ bool hf_config_parse(struct model_config *out, const char *text, size_t size, co
     /* Models that read more than text keep the text's part apart. */
     const cJSON *part = ok && !json_get(root, "hidden_size") ? json_get(root, "text_config") : NULL;
     if (cJSON_IsObject(part)) {
-        unsupported(out, "gsq takes text models only",
-                    "%s: \"text_config\" says that this model reads more than text", path);
+        unsupported(out, "gsq takes text models only", "%s: \"text_config\" says that this model reads more than text",
+                    path);
         r.o = part;
         r.where = "text_config.";
     }
     bool named = out->architecture[0] || out->model_type[0];
     r.lenient = cJSON_IsObject(part) || (named && !family_of(out));
     ok = ok && (r.lenient ? read_part(&r, out, read_shape) : read_shape(&r, out)) && read_part(&r, out, read_details) &&
-         read_part(&r, out, read_windows) && read_part(&r, out, read_rope) &&
-         read_quant(out, root, path, e);
+         read_part(&r, out, read_windows) && read_part(&r, out, read_rope) && read_quant(out, root, path, e);
     cJSON_Delete(root);
     if (!ok)
         hf_config_free(out);
     return ok;
 }
 
-bool hf_config_add_quant(struct model_config *c, const char *text, size_t size, const char *path,
-                         struct err *e)
+bool hf_config_add_quant(struct model_config *c, const char *text, size_t size, const char *path, struct err *e)
 {
     cJSON *o = json_parse_python(text, size, path, e), *root = o ? cJSON_CreateObject() : NULL;
     if (!root || !cJSON_AddItemToObject(root, "quantization_config", o)) {
@@ -455,8 +438,8 @@ bool hf_config_add_quant(struct model_config *c, const char *text, size_t size, 
         cJSON_Delete(root);
         return o ? err_nomem(e, path, size) : false;
     }
-    bool named = !cJSON_IsObject(o) || json_get(o, "quant_method") ||
-                 cJSON_AddStringToObject(o, "quant_method", "gptq");
+    bool named =
+        !cJSON_IsObject(o) || json_get(o, "quant_method") || cJSON_AddStringToObject(o, "quant_method", "gptq");
     bool ok = named ? read_quant(c, root, path, e) : err_nomem(e, path, size);
     cJSON_Delete(root);
     return ok;

@@ -9,8 +9,7 @@
  * type, in an architecture that gsq computes, is ERR_USER. What is not computed by gsq (a RoPE scaling, an activation, a way to
  * quantize), and any other value that cannot be right, is told by `unsupported`, for whoever only looks. Unknown architectures are NOT
  * refused here (arch/family.h does that). */
-bool hf_config_parse(struct model_config *out, const char *text, size_t size, const char *path,
-                     struct err *e);
+bool hf_config_parse(struct model_config *out, const char *text, size_t size, const char *path, struct err *e);
 /* How it is quantized, by the text of a quantize_config.json beside a config.json that does not say: of GPTQ,
  * which older files do not name. Errors as above. */
 bool hf_config_add_quant(struct model_config *c, const char *text, size_t size, const char *path, struct err *e);

@@ -112,8 +112,7 @@ bool hf_config_text(const struct model_config *c, char **text, size_t *size, str
                   "  \"num_attention_heads\": %u,\n  \"num_key_value_heads\": %u,\n  \"head_dim\": %u,\n"
                   "  \"vocab_size\": %u",
                   (unsigned)c->hidden_size, (unsigned)c->intermediate_size, (unsigned)c->num_layers,
-                  (unsigned)c->num_heads, (unsigned)c->num_kv_heads, (unsigned)c->head_dim,
-                  (unsigned)c->vocab_size);
+                  (unsigned)c->num_heads, (unsigned)c->num_kv_heads, (unsigned)c->head_dim, (unsigned)c->vocab_size);
     if (c->max_position)
         strbuf_printf(&b, ",\n  \"max_position_embeddings\": %u", (unsigned)c->max_position);
     put_number(&b, ",\n  \"rms_norm_eps\": ", (double)c->rms_eps);

@@ -7,8 +7,7 @@
 #include "formats/write_hf.h"
 #include "host/base/str.h"
 
-/* --- one linear (hf_export_linear.c)
- * ------------------------------------------------------------------------------- */
+/* ---- one linear (hf_export_linear.c) ---- */
 
 #define LINEAR_TENSORS 4 /* at most */
 struct linear_tensor {
@@ -22,13 +21,12 @@ unsigned linear_layout(enum export_format f, unsigned container, const struct ex
                        struct linear_tensor out[LINEAR_TENSORS]);
 /* Tensor number `which` of the layout into dst (out[which].bytes, aligned to 8). `rounded` counts the scales
  * that the stored type does not hold exactly; one that overflows it is ERR_USER. */
-bool linear_encode(enum export_format f, unsigned container, const struct export_item *item,
-                   const struct qlinear *q, unsigned which, void *dst, uint64_t *rounded, struct err *e);
+bool linear_encode(enum export_format f, unsigned container, const struct export_item *item, const struct qlinear *q,
+                   unsigned which, void *dst, uint64_t *rounded, struct err *e);
 /* Bits of a stored code. */
 unsigned storage_bits(enum export_format f, unsigned container, const struct quant_spec *spec);
 
-/* --- quantization_config (hf_quant_config.c)
- * ----------------------------------------------------------------------- */
+/* ---- quantization_config (hf_quant_config.c) ---- */
 
 struct quant_config_facts {
     const struct export_options *options;
@@ -42,8 +40,7 @@ cJSON *quant_config_json(const struct quant_config_facts *facts);
 /* Two spaces of indentation, a newline at the end. */
 void json_print(struct strbuf *b, const cJSON *item);
 
-/* --- the folder (hf_export_plan.c)
- * --------------------------------------------------------------------------------- */
+/* ---- the folder (hf_export_plan.c) ---- */
 
 enum entry_kind {
     ENTRY_COPY,    /* a tensor as it is */
@@ -83,8 +80,8 @@ struct export_plan {
     struct strbuf config, quantize_config, index; /* texts; empty: not written */
 };
 /* Every refusal of write_hf that does not wait for codes is made here. */
-bool export_plan_make(struct export_plan *p, const struct checkpoint *src, const struct export_item *items,
-                      size_t n, const struct export_options *o, struct err *e);
+bool export_plan_make(struct export_plan *p, const struct checkpoint *src, const struct export_item *items, size_t n,
+                      const struct export_options *o, struct err *e);
 void export_plan_free(struct export_plan *p);
 /* Files carried over byte for byte: tokenizer, chat templates, generation settings. name: as it is from the folder. */
 bool export_carries(const char *name);

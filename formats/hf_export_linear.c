@@ -44,8 +44,7 @@ static uint32_t group_of(const struct export_item *item)
     return item->spec.group ? item->spec.group : item->cols;
 }
 
-/* --- whether it fits
- * ----------------------------------------------------------------------------------------------- */
+/* ---- whether it fits ---- */
 
 static bool bits_fit(enum export_format f, unsigned bits)
 {
@@ -79,8 +78,8 @@ static bool is_embedding(const char *module)
 
 #define KEEP "--keep 'REGEX' leaves it in 16 bits"
 
-enum export_verdict export_check(enum export_format f, const struct export_item *item, unsigned container,
-                                 char *why, size_t cap)
+enum export_verdict export_check(enum export_format f, const struct export_item *item, unsigned container, char *why,
+                                 size_t cap)
 {
     unsigned n = item->rows, k = item->cols, bits = item->spec.type->bits, g = group_of(item);
     const char *m = item->module, *fmt = export_format_name(f);
@@ -88,23 +87,19 @@ enum export_verdict export_check(enum export_format f, const struct export_item 
     if (cap)
         why[0] = 0;
     if (f >= EXPORT_NONE)
-        snprintf(
-            why, cap,
-            "no export format is chosen; --format takes gptq, gptq_v2, compressed-tensors, mlx, humming");
-    else if (container && (container != 4 || f != EXPORT_COMPRESSED_TENSORS))
         snprintf(why, cap,
-                 "--container %u does not go with %s: only --container 4 with compressed-tensors does",
+                 "no export format is chosen; --format takes gptq, gptq_v2, compressed-tensors, mlx, humming");
+    else if (container && (container != 4 || f != EXPORT_COMPRESSED_TENSORS))
+        snprintf(why, cap, "--container %u does not go with %s: only --container 4 with compressed-tensors does",
                  container, fmt);
     else if (!bits_fit(f, bits))
         snprintf(why, cap, "%s: %s has no %u-bit codes; it takes %s bits, or " KEEP, m, fmt, bits,
                  is_gptq(f) ? "2, 3, 4 and 8" : "2 to 6 and 8");
     else if (is_gptq(f) && (k % 32 || n % 32))
-        snprintf(why, cap,
-                 "%s is %u x %u: %s packs 32 values into whole words, so both must be multiples of 32; " KEEP,
+        snprintf(why, cap, "%s is %u x %u: %s packs 32 values into whole words, so both must be multiples of 32; " KEEP,
                  m, n, k, fmt);
     else if (f == EXPORT_HUMMING && (n % 64 || k % 32))
-        snprintf(why, cap, "%s is %u x %u: humming needs outputs in multiples of 64 and inputs of 32; " KEEP,
-                 m, n, k);
+        snprintf(why, cap, "%s is %u x %u: humming needs outputs in multiples of 64 and inputs of 32; " KEEP, m, n, k);
     else if (f == EXPORT_HUMMING && g < k && !power_of_two(g))
         snprintf(why, cap,
                  "%s: humming needs a group that is a power of two, not %u; choose --group 32, 64 or 128, "
@@ -116,13 +111,11 @@ enum export_verdict export_check(enum export_format f, const struct export_item 
                  "--group, or " KEEP,
                  m, k, g);
     else if (f == EXPORT_HUMMING && strcmp(m, "lm_head") == 0)
-        snprintf(why, cap,
-                 "lm_head: humming's loader always reads it in 16 bits; --keep 'lm_head' leaves it so");
+        snprintf(why, cap, "lm_head: humming's loader always reads it in 16 bits; --keep 'lm_head' leaves it so");
     else if (f != EXPORT_MLX && is_embedding(m))
         snprintf(why, cap, "%s: only MLX has quantized embeddings; " KEEP, m);
     else if (f == EXPORT_MLX && g != 32 && g != 64 && g != 128)
-        snprintf(why, cap,
-                 "%s: MLX knows groups of 32, 64 and 128, not %u; choose one of them with --group, or " KEEP,
+        snprintf(why, cap, "%s: MLX knows groups of 32, 64 and 128, not %u; choose one of them with --group, or " KEEP,
                  m, g);
     else if (f == EXPORT_MLX && k % g)
         snprintf(why, cap,
@@ -147,8 +140,7 @@ enum export_verdict export_check(enum export_format f, const struct export_item 
     return EXPORT_REFUSED;
 }
 
-/* --- layout
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- layout ---- */
 
 static struct linear_tensor matrix(const char *suffix, enum dtype dtype, uint64_t rows, uint64_t cols)
 {
@@ -205,9 +197,7 @@ unsigned linear_layout(enum export_format f, unsigned container, const struct ex
     return 0;
 }
 
-/* --- bytes
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- bytes ---- */
 
 static void encode_rows(const struct qlinear *q, unsigned bits, uint32_t *dst)
 {
@@ -263,8 +253,8 @@ static float limit_scale(float s, enum scale_type type, float levels)
 }
 
 /* factor * scale in the stored type: [rows, groups], or its transpose. levels: of export_scale_levels. */
-static bool encode_scales(const struct qlinear *q, const struct export_item *item, enum scale_type type,
-                          float factor, float levels, bool transposed, void *dst, uint64_t *rounded, struct err *e)
+static bool encode_scales(const struct qlinear *q, const struct export_item *item, enum scale_type type, float factor,
+                          float levels, bool transposed, void *dst, uint64_t *rounded, struct err *e)
 {
     for (uint32_t r = 0; r < q->rows; r++) {
         for (uint32_t g = 0; g < q->groups; g++) {
@@ -272,10 +262,9 @@ static bool encode_scales(const struct qlinear *q, const struct export_item *ite
             float v = factor * (levels > 1 ? limit_scale(s, type, levels) : s), stored = scale_round(type, v);
             size_t at = transposed ? (size_t)g * q->rows + r : (size_t)r * q->groups + g;
             if (!isfinite(stored)) {
-                err_set(e, ERR_USER, "%s: the scale of row %u, group %u needs %g, which %s cannot hold",
-                        item->module, (unsigned)r, (unsigned)g, (double)v, scale_type_name(type));
-                return err_hint(
-                    e, "such weights are out of the usual range; --keep 'REGEX' leaves it in 16 bits");
+                err_set(e, ERR_USER, "%s: the scale of row %u, group %u needs %g, which %s cannot hold", item->module,
+                        (unsigned)r, (unsigned)g, (double)v, scale_type_name(type));
+                return err_hint(e, "such weights are out of the usual range; --keep 'REGEX' leaves it in 16 bits");
             }
             *rounded += stored != factor * s;
             if (type == SCALE_F16)
@@ -289,8 +278,8 @@ static bool encode_scales(const struct qlinear *q, const struct export_item *ite
     return true;
 }
 
-static bool encode_gptq(enum export_format f, const struct export_item *item, const struct qlinear *q,
-                        unsigned which, void *dst, uint64_t *rounded, struct err *e)
+static bool encode_gptq(enum export_format f, const struct export_item *item, const struct qlinear *q, unsigned which,
+                        void *dst, uint64_t *rounded, struct err *e)
 {
     unsigned bits = item->spec.type->bits;
     switch (which) {
@@ -308,16 +297,15 @@ static bool encode_gptq(enum export_format f, const struct export_item *item, co
     }
 }
 
-bool linear_encode(enum export_format f, unsigned container, const struct export_item *item,
-                   const struct qlinear *q, unsigned which, void *dst, uint64_t *rounded, struct err *e)
+bool linear_encode(enum export_format f, unsigned container, const struct export_item *item, const struct qlinear *q,
+                   unsigned which, void *dst, uint64_t *rounded, struct err *e)
 {
     unsigned bits = storage_bits(f, container, &item->spec);
     enum scale_type scale = stored_scale(f, item);
     if (q->rows != item->rows || q->cols != item->cols || q->groups != div_up(item->cols, group_of(item)) ||
         !q->spec.type || q->spec.type->bits > item->spec.type->bits)
-        return err_set(e, ERR_BUG, "%s: %u x %u codes in %u groups came for %u x %u", item->module,
-                       (unsigned)q->rows, (unsigned)q->cols, (unsigned)q->groups, (unsigned)item->rows,
-                       (unsigned)item->cols);
+        return err_set(e, ERR_BUG, "%s: %u x %u codes in %u groups came for %u x %u", item->module, (unsigned)q->rows,
+                       (unsigned)q->cols, (unsigned)q->groups, (unsigned)item->rows, (unsigned)item->cols);
     if (is_gptq(f))
         return encode_gptq(f, item, q, which, dst, rounded, e);
     if (f == EXPORT_COMPRESSED_TENSORS && which == 2) {

@@ -17,8 +17,7 @@
 /* Hubs and tools expect shards under 5 GB; the header needs a little of that too. */
 #define SHARD_BYTES UINT64_C(4990000000)
 
-/* --- growing arrays
- * ------------------------------------------------------------------------------------------------ */
+/* ---- growing arrays ---- */
 
 /* Room for one more of n items: the array, perhaps moved; NULL when out of memory. */
 static void *grow(void *items, size_t *cap, size_t n, size_t size, struct err *e)
@@ -46,8 +45,8 @@ static struct export_entry *add_entry(struct export_plan *p, struct export_entry
 }
 
 /* A tensor of the newest entry: module + suffix. */
-static bool add_tensor(struct export_plan *p, const char *module, const char *suffix, enum dtype dtype,
-                       uint32_t n_dims, const uint64_t *shape, struct err *e)
+static bool add_tensor(struct export_plan *p, const char *module, const char *suffix, enum dtype dtype, uint32_t n_dims,
+                       const uint64_t *shape, struct err *e)
 {
     struct tensor_plan *grown = grow(p->tensors, &p->cap_tensors, p->n_tensors, sizeof *grown, e);
     struct strbuf name = {0};
@@ -74,8 +73,7 @@ static bool add_tensor(struct export_plan *p, const char *module, const char *su
     return true;
 }
 
-/* --- the model's 16-bit type
- * --------------------------------------------------------------------------------------- */
+/* ---- the model's 16-bit type ---- */
 
 static bool ends_with(const char *s, const char *end)
 {
@@ -104,8 +102,7 @@ static enum dtype source_dtype(const struct checkpoint *src)
         if (t->dtype <= DTYPE_BF16)
             bytes[t->dtype] += t->bytes;
     }
-    return bytes[DTYPE_BF16] > bytes[DTYPE_F32] && bytes[DTYPE_BF16] > bytes[DTYPE_F16] ? DTYPE_BF16
-                                                                                        : DTYPE_F16;
+    return bytes[DTYPE_BF16] > bytes[DTYPE_F32] && bytes[DTYPE_BF16] > bytes[DTYPE_F16] ? DTYPE_BF16 : DTYPE_F16;
 }
 
 enum scale_type export_scale_type(enum export_format f, const struct checkpoint *src)
@@ -125,9 +122,7 @@ static bool exceeds_f16(const struct export_plan *p, const struct checkpoint *sr
         if (x->kind == ENTRY_DENSE && !x->exact)
             t = checkpoint_stored(src, x->module);
         bool wide = t && (t->dtype == DTYPE_F32 || t->dtype == DTYPE_BF16);
-        uint64_t n = wide && (x->kind == ENTRY_CONVERT || x->kind == ENTRY_DENSE)
-                         ? t->bytes / dtype_size(t->dtype)
-                         : 0;
+        uint64_t n = wide && (x->kind == ENTRY_CONVERT || x->kind == ENTRY_DENSE) ? t->bytes / dtype_size(t->dtype) : 0;
         for (uint64_t at = 0; at < n; at += 1024) {
             uint64_t count = min_u64(n - at, 1024);
             if (!tensor_read_f32(t, at, count, block, NULL))
@@ -143,8 +138,7 @@ static bool exceeds_f16(const struct export_plan *p, const struct checkpoint *sr
 }
 
 /* Entries are planned before the type is known; both types have the same size. */
-static void choose_dtype(struct export_plan *p, const struct checkpoint *src, const struct export_item *items,
-                         size_t n)
+static void choose_dtype(struct export_plan *p, const struct checkpoint *src, const struct export_item *items, size_t n)
 {
     bool bf16 = false; /* scales are of the model's own 16-bit type: its loader takes them for that */
     for (size_t i = 0; i < n; i++)
@@ -153,14 +147,12 @@ static void choose_dtype(struct export_plan *p, const struct checkpoint *src, co
     if (p->dtype == DTYPE_F16 && (bf16 || exceeds_f16(p, src)))
         p->dtype = DTYPE_BF16;
     for (size_t i = 0; i < p->n_entries; i++) {
-        if (p->entries[i].kind == ENTRY_CONVERT ||
-            (p->entries[i].kind == ENTRY_DENSE && !p->entries[i].exact))
+        if (p->entries[i].kind == ENTRY_CONVERT || (p->entries[i].kind == ENTRY_DENSE && !p->entries[i].exact))
             p->tensors[p->entries[i].first].dtype = p->dtype;
     }
 }
 
-/* --- tensors
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- tensors ---- */
 
 struct building {
     struct export_plan *plan;
@@ -199,8 +191,8 @@ static bool plan_linear(struct building *b, uint32_t index)
         return false;
     unsigned n = linear_layout(b->options->format, b->options->container, item, layout);
     for (unsigned i = 0; i < n; i++) {
-        if (!add_tensor(b->plan, item->module, layout[i].suffix, layout[i].dtype, layout[i].n_dims,
-                        layout[i].shape, b->e))
+        if (!add_tensor(b->plan, item->module, layout[i].suffix, layout[i].dtype, layout[i].n_dims, layout[i].shape,
+                        b->e))
             return false;
     }
     return true;
@@ -216,13 +208,11 @@ static bool plan_unpacked(struct building *b, const struct tensor *t, const char
     char *copy = str_dup(module);
     if (!copy)
         return err_nomem(b->e, "the export plan", strlen(module));
-    if (!add_entry(b->plan, (struct export_entry){.kind = ENTRY_DENSE, .module = copy, .exact = exact},
-                   b->e)) {
+    if (!add_entry(b->plan, (struct export_entry){.kind = ENTRY_DENSE, .module = copy, .exact = exact}, b->e)) {
         free(copy);
         return false;
     }
-    return add_tensor(b->plan, module, ".weight", exact ? t->dtype : DTYPE_F16, 2,
-                      (uint64_t[]){w.rows, w.cols}, b->e);
+    return add_tensor(b->plan, module, ".weight", exact ? t->dtype : DTYPE_F16, 2, (uint64_t[]){w.rows, w.cols}, b->e);
 }
 
 static bool plan_copy(struct building *b, const struct tensor *t, const char *module, const char *suffix)
@@ -237,8 +227,8 @@ static bool plan_copy(struct building *b, const struct tensor *t, const char *mo
         return false;
     enum entry_kind kind = convert ? ENTRY_CONVERT : ENTRY_COPY;
     return add_entry(b->plan, (struct export_entry){.kind = kind, .tensor = t}, b->e) &&
-           add_tensor(b->plan, t->name, "", t->dtype == DTYPE_F32 && convert ? DTYPE_F16 : t->dtype,
-                      t->n_dims, t->shape, b->e);
+           add_tensor(b->plan, t->name, "", t->dtype == DTYPE_F32 && convert ? DTYPE_F16 : t->dtype, t->n_dims,
+                      t->shape, b->e);
 }
 
 /* One tensor of the source: part of an item, of another packed module, or carried over. */
@@ -253,8 +243,7 @@ static bool plan_tensor(struct building *b, const struct tensor *t)
     bool packed = checkpoint_is_packed(b->src, module, suffix);
     if (item && (packed || strcmp(suffix, ".weight") == 0)) {
         const char *name = b->items[index].module;
-        ok = strmap_add(&b->done, name, strlen(name), 0, &added) ? true
-                                                                 : err_nomem(b->e, "the export plan", 64);
+        ok = strmap_add(&b->done, name, strlen(name), 0, &added) ? true : err_nomem(b->e, "the export plan", 64);
         ok = ok && (!added || plan_linear(b, index));
     } else if (packed) {
         uint32_t unused;
@@ -262,8 +251,7 @@ static bool plan_tensor(struct building *b, const struct tensor *t)
         /* The key must outlive the map: the entry owns a copy. */
         const char *name = ok ? b->plan->entries[b->plan->n_entries - 1].module : NULL;
         if (ok && name && strcmp(name, module) == 0)
-            ok = strmap_add(&b->done, name, strlen(name), 0, &added) ? true
-                                                                     : err_nomem(b->e, "the export plan", 64);
+            ok = strmap_add(&b->done, name, strlen(name), 0, &added) ? true : err_nomem(b->e, "the export plan", 64);
     } else {
         ok = plan_copy(b, t, module, suffix);
     }
@@ -281,8 +269,7 @@ static bool plan_tensors(struct building *b)
             return err_nomem(b->e, "the export plan", strlen(name));
         if (!added)
             return err_set(b->e, ERR_BUG, "%s is exported twice", name);
-        if (export_check(b->options->format, &b->items[i], b->options->container, why, sizeof why) ==
-            EXPORT_REFUSED)
+        if (export_check(b->options->format, &b->items[i], b->options->container, why, sizeof why) == EXPORT_REFUSED)
             return err_set(b->e, ERR_USER, "%s", why);
     }
     for (size_t i = 0; i < checkpoint_tensor_count(b->src); i++) {
@@ -296,14 +283,12 @@ static bool plan_tensors(struct building *b)
         uint32_t unused;
         const char *name = b->items[i].module;
         if (!strmap_find(&b->done, name, strlen(name), &unused))
-            return err_set(b->e, ERR_USER, "the tensor %s.weight is missing from %s", name,
-                           checkpoint_dir(b->src));
+            return err_set(b->e, ERR_USER, "the tensor %s.weight is missing from %s", name, checkpoint_dir(b->src));
     }
     return true;
 }
 
-/* --- shards
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- shards ---- */
 
 /* Bytes of a file's header, as the writer prints it. */
 static uint64_t header_bytes(const struct export_plan *p, size_t first, size_t n)
@@ -384,8 +369,7 @@ static bool index_text(struct export_plan *p, struct err *e)
     return b->failed ? err_nomem(e, "the index of shards", b->size) : true;
 }
 
-/* --- config.json
- * --------------------------------------------------------------------------------------------------- */
+/* ---- config.json ---- */
 
 /* Numbers keep their spelling ("10000.0" is a float to its reader, "10000" is not): every number of the tree,
  * in document order, takes its own piece of the text. */
@@ -417,8 +401,8 @@ static bool set_string(cJSON *o, const char *key, const char *value, bool add)
     if (!old && !add)
         return true;
     fresh = cJSON_CreateString(value);
-    bool ok = fresh && (old ? cJSON_ReplaceItemInObjectCaseSensitive(o, key, fresh)
-                            : cJSON_AddItemToObject(o, key, fresh));
+    bool ok =
+        fresh && (old ? cJSON_ReplaceItemInObjectCaseSensitive(o, key, fresh) : cJSON_AddItemToObject(o, key, fresh));
     if (!ok)
         cJSON_Delete(fresh);
     return ok;
@@ -469,14 +453,13 @@ static bool config_text(struct export_plan *p, const struct building *b)
     for (size_t i = 0; i < sizeof old / sizeof old[0]; i++)
         cJSON_DeleteItemFromObjectCaseSensitive(root, old[i]);
     bool new_name = cJSON_GetObjectItemCaseSensitive(root, "dtype") != NULL;
-    ok = ok && (p->exact || (set_string(root, "dtype", dtype, false) &&
-                             set_string(root, "torch_dtype", dtype, !new_name)));
+    ok = ok &&
+         (p->exact || (set_string(root, "dtype", dtype, false) && set_string(root, "torch_dtype", dtype, !new_name)));
     ok = ok && put_quantization(p, root, b);
     if (ok)
         json_print(&p->config, root);
     cJSON_Delete(root);
-    return ok && !p->config.failed && !p->quantize_config.failed ? true
-                                                                 : err_nomem(b->e, "config.json", size);
+    return ok && !p->config.failed && !p->quantize_config.failed ? true : err_nomem(b->e, "config.json", size);
 }
 
 /* "format" is what transformers and MLX look for; what else is known about the run goes beside it, except in
@@ -516,8 +499,8 @@ static bool check_architecture(const struct checkpoint *src, struct err *e)
     return err_hint(e, "gsq makes folders of GGUFs of %s models", family_names(known, sizeof known));
 }
 
-bool export_plan_make(struct export_plan *p, const struct checkpoint *src, const struct export_item *items,
-                      size_t n, const struct export_options *o, struct err *e)
+bool export_plan_make(struct export_plan *p, const struct checkpoint *src, const struct export_item *items, size_t n,
+                      const struct export_options *o, struct err *e)
 {
     *p = (struct export_plan){0};
     if (!check_architecture(src, e) || !export_check_carried(checkpoint_dir(src), e))
@@ -556,14 +539,12 @@ void export_plan_free(struct export_plan *p)
     *p = (struct export_plan){0};
 }
 
-/* --- the size of it all
- * -------------------------------------------------------------------------------------------- */
+/* ---- the size of it all ---- */
 
 bool export_carries(const char *name)
 {
-    static const char *const exact[] = {
-        "special_tokens_map.json", "generation_config.json", "vocab.json", "merges.txt",
-        "tokenizer.model",         "added_tokens.json"};
+    static const char *const exact[] = {"special_tokens_map.json", "generation_config.json", "vocab.json", "merges.txt",
+                                        "tokenizer.model",         "added_tokens.json"};
     for (size_t i = 0; i < sizeof exact / sizeof exact[0]; i++) {
         if (strcmp(name, exact[i]) == 0)
             return true;

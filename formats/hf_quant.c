@@ -20,8 +20,7 @@ static bool bad(const struct reader *r, const char *key, const char *what)
     return err_hint(r->e, READS);
 }
 
-/* --- rules
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- rules ---- */
 
 /* Takes the pattern over. */
 static bool add_rule(const struct reader *r, char *regex, bool skip, unsigned bits, uint32_t group)
@@ -57,8 +56,8 @@ static char *regex_exact(const char *name)
     strbuf_puts(&b, "^");
     for (; *name; name++) {
         unsigned char c = (unsigned char)*name;
-        bool plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
-                     c >= 0x80;
+        bool plain =
+            (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c >= 0x80;
         strbuf_add(&b, "\\", plain ? 0 : 1);
         strbuf_add(&b, name, 1);
     }
@@ -70,8 +69,7 @@ static char *regex_exact(const char *name)
 }
 
 /* "re:PATTERN" or an exact name, as compressed-tensors and Humming write them. */
-static bool add_named_rule(const struct reader *r, const char *target, bool skip, unsigned bits,
-                           uint32_t group)
+static bool add_named_rule(const struct reader *r, const char *target, bool skip, unsigned bits, uint32_t group)
 {
     char *regex = strncmp(target, "re:", 3) == 0 ? regex_at_start(target + 3) : regex_exact(target);
     if (!regex)
@@ -94,8 +92,7 @@ static bool add_ignored(const struct reader *r, const cJSON *o)
     return true;
 }
 
-/* --- values
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- values ---- */
 
 static bool read_bits(const struct reader *r, const cJSON *item, const char *key, unsigned *bits)
 {
@@ -148,8 +145,7 @@ static bool refuse_asymmetric(const struct reader *r, const cJSON *o)
     return true;
 }
 
-/* --- gptq, humming
- * ------------------------------------------------------------------------------------------------- */
+/* ---- gptq, humming ---- */
 
 /* `dynamic`: {"-:REGEX": {}, "+:REGEX" or "REGEX": {bits, group_size}}, first match wins. */
 static bool add_dynamic(const struct reader *r, const cJSON *o, unsigned bits, uint32_t group)
@@ -211,8 +207,8 @@ static bool parse_gptq(const struct reader *r, const cJSON *o)
 static bool parse_humming(const struct reader *r, const cJSON *o)
 {
     const cJSON *a = json_get(o, "a_dtype");
-    if (a && (!cJSON_IsString(a) ||
-              (strcmp(a->valuestring, "float16") != 0 && strcmp(a->valuestring, "bfloat16") != 0)))
+    if (a &&
+        (!cJSON_IsString(a) || (strcmp(a->valuestring, "float16") != 0 && strcmp(a->valuestring, "bfloat16") != 0)))
         return bad(r, "a_dtype", "asks for quantized activations, which gsq does not read");
     unsigned bits;
     uint32_t group;
@@ -223,8 +219,7 @@ static bool parse_humming(const struct reader *r, const cJSON *o)
     return add_ignored(r, o) && add_dynamic(r, o, bits, group) && add_rule(r, NULL, false, bits, group);
 }
 
-/* --- compressed-tensors
- * ---------------------------------------------------------------------------------------- */
+/* ---- compressed-tensors ---- */
 
 static bool check_format(const struct reader *r, const cJSON *o)
 {
@@ -243,8 +238,7 @@ static bool read_scheme(const struct reader *r, const cJSON *group, unsigned *bi
     if (json_get(group, "input_activations") || json_get(group, "output_activations"))
         return bad(r, "input_activations", "asks for quantized activations, which gsq does not read");
     const cJSON *w = json_get(group, "weights");
-    const cJSON *type = json_get(w, "type"), *strategy = json_get(w, "strategy"),
-                *order = json_get(w, "actorder");
+    const cJSON *type = json_get(w, "type"), *strategy = json_get(w, "strategy"), *order = json_get(w, "actorder");
     if (!cJSON_IsObject(w))
         return bad(r, "weights", "is missing in a group of config_groups");
     if (!check_format(r, group) || !read_bits(r, json_get(w, "num_bits"), "num_bits", bits) ||
@@ -274,9 +268,7 @@ enum target_kind { TARGET_EXACT, TARGET_REGEX, TARGET_LINEAR };
 
 static enum target_kind target_kind(const char *target)
 {
-    return strncmp(target, "re:", 3) == 0  ? TARGET_REGEX
-           : strcmp(target, "Linear") == 0 ? TARGET_LINEAR
-                                           : TARGET_EXACT;
+    return strncmp(target, "re:", 3) == 0 ? TARGET_REGEX : strcmp(target, "Linear") == 0 ? TARGET_LINEAR : TARGET_EXACT;
 }
 
 static bool add_targets(const struct reader *r, const cJSON *groups, enum target_kind kind, bool *linear)
@@ -333,9 +325,7 @@ static bool parse_compressed_tensors(const struct reader *r, const cJSON *o)
     return linear || add_rule(r, NULL, true, 0, 0);
 }
 
-/* --- MLX
- * -----------------------------------------------------------------------------------------------------------
- */
+/* ---- MLX ---- */
 
 /* {"group_size": g, "bits": b, "model.layers.0.mlp.down_proj": {...} or false, ...} */
 static bool parse_mlx(const struct reader *r, const cJSON *o)
@@ -350,16 +340,14 @@ static bool parse_mlx(const struct reader *r, const cJSON *o)
         return false;
     for (const cJSON *item = o->child; item; item = item->next) {
         const cJSON *mode = strcmp(item->string, "mode") == 0 ? item : json_get(item, "mode");
-        if (mode && !cJSON_IsNull(mode) &&
-            (!cJSON_IsString(mode) || strcmp(mode->valuestring, "affine") != 0))
+        if (mode && !cJSON_IsNull(mode) && (!cJSON_IsString(mode) || strcmp(mode->valuestring, "affine") != 0))
             return bad(r, "mode", "must be affine");
         unsigned own_bits = bits;
         uint32_t own_group = group;
         if (cJSON_IsObject(item)) {
             if (json_get(item, "bits") && !read_bits(r, json_get(item, "bits"), item->string, &own_bits))
                 return false;
-            if (json_get(item, "group_size") &&
-                !read_group(r, json_get(item, "group_size"), item->string, &own_group))
+            if (json_get(item, "group_size") && !read_group(r, json_get(item, "group_size"), item->string, &own_group))
                 return false;
         } else if (!cJSON_IsFalse(item)) {
             continue;

@@ -36,8 +36,7 @@ static bool same(struct storage a, struct storage b)
     return a.bits == b.bits && a.group == b.group;
 }
 
-/* --- what is the base
- * ---------------------------------------------------------------------------------------------- */
+/* ---- what is the base ---- */
 
 /* Most frequent storage among the items; with `real`, only among those of several groups. The first of
  * equals. */
@@ -89,8 +88,7 @@ static void choose_base(const struct quant_config_facts *f, struct rules *r)
     }
 }
 
-/* --- templates
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- templates ---- */
 
 /* "model.layers.7.mlp.up_proj" -> "model.layers.#.mlp.up_proj" and 7. */
 static char *template_of(const char *name, uint32_t *number)
@@ -173,8 +171,7 @@ static void rules_make(struct rules *r, const struct quant_config_facts *f)
     for (size_t i = 0; i < f->n_items; i++) {
         const struct quant_spec *s = &f->items[i].spec;
         r->modules[i].name = f->items[i].module;
-        r->modules[i].storage =
-            (struct storage){storage_bits(f->options->format, f->options->container, s), s->group};
+        r->modules[i].storage = (struct storage){storage_bits(f->options->format, f->options->container, s), s->group};
     }
     for (size_t i = 0; i < f->n_dense; i++)
         r->modules[f->n_items + i].name = f->dense[i];
@@ -193,8 +190,7 @@ static void rules_free(struct rules *r)
     free(r->kinds);
 }
 
-/* --- patterns
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- patterns ---- */
 
 struct pattern {
     char *text;
@@ -253,8 +249,7 @@ static char *pattern_text(const char *stem, uint32_t *numbers, size_t n, bool al
 static struct patterns patterns_of(struct rules *r, struct storage s, bool names_for_one)
 {
     struct patterns p = {0};
-    uint32_t *count = calloc(r->n_templates + 1, sizeof *count),
-             *start = calloc(r->n_templates + 1, sizeof *start);
+    uint32_t *count = calloc(r->n_templates + 1, sizeof *count), *start = calloc(r->n_templates + 1, sizeof *start);
     uint32_t *numbers = calloc(r->n_modules + 1, sizeof *numbers);
     const char **only = calloc(r->n_templates + 1, sizeof *only);
     p.items = calloc(r->n_templates + 1, sizeof *p.items);
@@ -289,9 +284,7 @@ static struct patterns patterns_of(struct rules *r, struct storage s, bool names
     return p;
 }
 
-/* --- JSON
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- JSON ---- */
 
 /* Adds an object under a key; NULL-safe, so that failures surface once, at the end. */
 static cJSON *add_object(cJSON *parent, const char *key)
@@ -381,8 +374,7 @@ static bool has_pattern(const struct patterns *p, const char *text)
 
 /* Inference servers join q,k,v and gate,up, and then look for the joint name: where all parts are stored
  * alike, it gets the same rule. Names that a model does not have harm nobody. */
-static bool add_fused(cJSON *dynamic, enum export_format f, struct storage s, const struct patterns *p,
-                      size_t i)
+static bool add_fused(cJSON *dynamic, enum export_format f, struct storage s, const struct patterns *p, size_t i)
 {
     const char *text = p->items[i].text;
     char *k = other_tail(text, "q_proj", "k_proj"), *v = other_tail(text, "q_proj", "v_proj");
@@ -430,8 +422,7 @@ static bool gptq_json(cJSON *o, const struct quant_config_facts *f, struct rules
     bool v2 = f->options->format == EXPORT_GPTQ_V2;
     bool ok = add_storage(o, f->options->format, r->base) && add_bool(o, "desc_act", false) &&
               add_bool(o, "sym", true) && add_bool(o, "lm_head", has_item(f, "lm_head")) &&
-              add_string(o, "quant_method", "gptq") &&
-              add_string(o, "checkpoint_format", v2 ? "gptq_v2" : "gptq") &&
+              add_string(o, "quant_method", "gptq") && add_string(o, "checkpoint_format", v2 ? "gptq_v2" : "gptq") &&
               add_string(o, "pack_dtype", "int32") && add_dynamic(o, f, r);
     cJSON *meta = ok ? add_object(o, "meta") : NULL;
     cJSON *quantizer = meta ? cJSON_AddArrayToObject(meta, "quantizer") : NULL;
@@ -456,12 +447,11 @@ static bool add_group(cJSON *groups, unsigned id, struct rules *r, struct storag
 {
     char key[24];
     snprintf(key, sizeof key, "group_%u", id);
-    cJSON *group = add_object(groups, key),
-          *targets = group ? cJSON_AddArrayToObject(group, "targets") : NULL;
+    cJSON *group = add_object(groups, key), *targets = group ? cJSON_AddArrayToObject(group, "targets") : NULL;
     bool ok = id == 0 ? push_string(targets, "", "Linear") : push_targets(targets, r, s);
     cJSON *w = ok ? add_object(group, "weights") : NULL;
-    ok = add_number(w, "num_bits", s.bits) && add_string(w, "type", "int") &&
-         add_bool(w, "symmetric", true) && add_string(w, "strategy", s.group ? "group" : "channel") &&
+    ok = add_number(w, "num_bits", s.bits) && add_string(w, "type", "int") && add_bool(w, "symmetric", true) &&
+         add_string(w, "strategy", s.group ? "group" : "channel") &&
          (s.group ? add_number(w, "group_size", s.group) : cJSON_AddNullToObject(w, "group_size") != NULL) &&
          add_bool(w, "dynamic", false);
     return ok && cJSON_AddNullToObject(w, "actorder") && cJSON_AddNullToObject(group, "input_activations");
@@ -469,8 +459,8 @@ static bool add_group(cJSON *groups, unsigned id, struct rules *r, struct storag
 
 static bool compressed_json(cJSON *o, const struct quant_config_facts *f, struct rules *r)
 {
-    bool ok = add_string(o, "quant_method", "compressed-tensors") &&
-              add_string(o, "format", "pack-quantized") && add_string(o, "quantization_status", "compressed");
+    bool ok = add_string(o, "quant_method", "compressed-tensors") && add_string(o, "format", "pack-quantized") &&
+              add_string(o, "quantization_status", "compressed");
     cJSON *groups = ok ? add_object(o, "config_groups") : NULL;
     unsigned id = 0;
     ok = groups && add_group(groups, id++, r, r->base);
@@ -489,8 +479,7 @@ static bool compressed_json(cJSON *o, const struct quant_config_facts *f, struct
 static bool humming_json(cJSON *o, const struct quant_config_facts *f, struct rules *r)
 {
     bool ok = add_string(o, "quant_method", "humming") && add_storage(o, EXPORT_HUMMING, r->base) &&
-              add_bool(o, "has_zero_point", false) && add_bool(o, "is_fp_zero_point", false) &&
-              add_dynamic(o, f, r);
+              add_bool(o, "has_zero_point", false) && add_bool(o, "is_fp_zero_point", false) && add_dynamic(o, f, r);
     cJSON *ignore = ok ? cJSON_AddArrayToObject(o, "ignore") : NULL;
     return push_string(ignore, "", "lm_head");
 }

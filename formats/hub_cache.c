@@ -15,13 +15,12 @@ struct wanted {
     bool any;                      /* no revision was asked for */
 };
 
-/* ---- names -----------------------------------------------------------------------------------------------
- */
+/* ---- names ---- */
 
 static bool is_word(char c)
 {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
-           c == '_' || c == '.';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
+           c == '.';
 }
 
 /* Letters, digits, "-", "_" and "."; neither begins nor ends with a dot. */
@@ -45,15 +44,14 @@ static bool split(const char *model, struct wanted *w)
     if ((slash && !is_part(model, org)) || !is_part(model + rest, n - rest))
         return false;
     snprintf(w->name, sizeof w->name, "%.*s", (int)n, model);
-    snprintf(w->folder, sizeof w->folder, "models--%.*s%s%.*s", (int)org, model, slash ? "--" : "",
-             (int)(n - rest), model + rest);
+    snprintf(w->folder, sizeof w->folder, "models--%.*s%s%.*s", (int)org, model, slash ? "--" : "", (int)(n - rest),
+             model + rest);
     const char *revision = at ? at + 1 : "main";
     snprintf(w->revision, sizeof w->revision, "%s", revision);
     for (const char *c = revision; *c; c++)
         if (!is_word(*c) && *c != '/')
             return false;
-    return strlen(revision) < sizeof w->revision && revision[0] && revision[0] != '/' &&
-           !strstr(revision, "..");
+    return strlen(revision) < sizeof w->revision && revision[0] && revision[0] != '/' && !strstr(revision, "..");
 }
 
 static bool ends_with(const char *s, const char *end)
@@ -62,8 +60,7 @@ static bool ends_with(const char *s, const char *end)
     return n >= m && strcmp(s + n - m, end) == 0;
 }
 
-/* ---- caches ----------------------------------------------------------------------------------------------
- */
+/* ---- caches ---- */
 
 /* Cache i in the order of huggingface_hub; false past the last. out is empty where its variable is not set.
  */
@@ -96,8 +93,7 @@ static bool cache_at(int i, char *out, size_t cap)
     return true;
 }
 
-/* ---- one model in one cache ------------------------------------------------------------------------------
- */
+/* ---- one model in one cache ---- */
 
 struct listing {
     const char *begin, *end; /* names must begin and end so */
@@ -145,8 +141,7 @@ static bool find_snapshot(const char *model, const struct wanted *w, char *out, 
     return strlen(w->revision) >= 7 && l.n == 1 && (size_t)snprintf(out, cap, "%s/%s", path, l.first) < cap;
 }
 
-static bool incomplete(const struct wanted *w, const char *model, const char *snapshot, const char *what,
-                       struct err *e)
+static bool incomplete(const struct wanted *w, const char *model, const char *snapshot, const char *what, struct err *e)
 {
     char blobs[PATH_BYTES];
     snprintf(blobs, sizeof blobs, "%s/blobs", model);
@@ -188,8 +183,7 @@ static bool other_revisions(const struct wanted *w, const char *model, struct er
     err_set(e, ERR_USER, "%s is in the Hugging Face cache, but not its revision %s%s%s", w->name, w->revision,
             have[0] ? "; there is: " : "", have);
     return err_hint(e, "%s%s%s%shf download %s --revision %s", have[0] ? "give " : "", have[0] ? w->name : "",
-                    have[0] ? "@" : "", have[0] ? (refs.n ? refs.first : commits.first) : "", w->name,
-                    w->revision);
+                    have[0] ? "@" : "", have[0] ? (refs.n ? refs.first : commits.first) : "", w->name, w->revision);
 }
 
 bool hub_locate(const char *model, char *out, size_t cap, struct err *e)
@@ -212,15 +206,13 @@ bool hub_locate(const char *model, char *out, size_t cap, struct err *e)
     if (!guess)
         return (size_t)snprintf(out, cap, "%s", model) < cap ||
                err_set(e, ERR_USER, "the path is too long: %.200s", model);
-    err_set(e, ERR_USER,
-            "there is no file or folder %s, nor a model of that name in the Hugging Face cache (%s)", model,
-            first[0] ? first : "no cache folder is known");
+    err_set(e, ERR_USER, "there is no file or folder %s, nor a model of that name in the Hugging Face cache (%s)",
+            model, first[0] ? first : "no cache folder is known");
     const char *folder = strchr(w.name, '/') + 1, *revision = w.any ? "" : w.revision;
-    return err_hint(
-        e,
-        "check the spelling, or download it: hf download %s%s%s --local-dir %s (older: huggingface-cli "
-        "download ...)",
-        w.name, w.any ? "" : " --revision ", revision, folder);
+    return err_hint(e,
+                    "check the spelling, or download it: hf download %s%s%s --local-dir %s (older: huggingface-cli "
+                    "download ...)",
+                    w.name, w.any ? "" : " --revision ", revision, folder);
 }
 
 bool hub_name_of(const char *path, char *out, size_t cap)

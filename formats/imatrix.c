@@ -22,10 +22,9 @@
 /* Of a mean square of an input: a Hessian of more is no float. */
 #define MEAN_MAX 1e30
 
-/* ---- in memory ----------------------------------------------------------------------------------------- */
+/* ---- in memory ---- */
 
-bool imatrix_add(struct imatrix *m, const char *module, uint32_t cols, double count, float **sums,
-                 struct err *e)
+bool imatrix_add(struct imatrix *m, const char *module, uint32_t cols, double count, float **sums, struct err *e)
 {
     struct imatrix_entry *grown = realloc(m->entries, (m->n + 1) * sizeof *grown);
     if (grown)
@@ -59,7 +58,7 @@ const struct imatrix_entry *imatrix_find(const struct imatrix *m, const char *mo
     return NULL;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------- */
+/* ---- reading ---- */
 
 /* The older form: i32 entries, then i32 length, name, i32 calls, i32 n, f32[n] of each. */
 static bool looks_like_dat(const uint8_t *bytes, size_t size)
@@ -78,8 +77,8 @@ static bool refuse_dat(const uint8_t *bytes, size_t size, const char *path, stru
     if (!looks_like_dat(bytes, size))
         return true;
     err_set(e, ERR_USER, "%s is an importance matrix in the older .dat form, which gsq does not read", path);
-    return err_hint(
-        e, "convert it: llama-imatrix --in-file %.200s -o imatrix.gguf; or make one with gsq imatrix", path);
+    return err_hint(e, "convert it: llama-imatrix --in-file %.200s -o imatrix.gguf; or make one with gsq imatrix",
+                    path);
 }
 
 static bool bad(const char *path, const struct gguf_tensor *t, const char *what, struct err *e)
@@ -122,8 +121,7 @@ static const struct gguf_tensor *beside(const struct gguf *g, const struct gguf_
 }
 
 /* Sums that mean nothing would make codes that mean nothing. */
-static bool check_sums(const char *path, const struct gguf_tensor *t, const struct imatrix_entry *x,
-                       struct err *e)
+static bool check_sums(const char *path, const struct gguf_tensor *t, const struct imatrix_entry *x, struct err *e)
 {
     double most = 0;
     for (uint32_t c = 0; c < x->cols; c++) {
@@ -150,8 +148,8 @@ static bool read_entry(struct imatrix *m, const struct gguf *g, const struct ggu
     if (t->ne[1] != 1 || t->ne[2] != 1 || t->ne[3] != 1 || counts->bytes != 4)
         return bad(path, t, "is of several matrices, the model's weight is one", e);
     if (t->ne[0] != info.cols) {
-        err_set(e, ERR_USER, "%s: %s has %" PRIu64 " columns, %s of %s has %" PRIu32, path, t->name, t->ne[0],
-                module, checkpoint_dir(ck), info.cols);
+        err_set(e, ERR_USER, "%s: %s has %" PRIu64 " columns, %s of %s has %" PRIu32, path, t->name, t->ne[0], module,
+                checkpoint_dir(ck), info.cols);
         return err_hint(e, "the importance matrix was made from another model: make one with gsq imatrix");
     }
     /* The head under both of its names. */
@@ -181,8 +179,7 @@ static bool read_facts(struct imatrix *m, const struct gguf *g, const char *path
     if (got == GGUF_BAD)
         return false;
     if (got == GGUF_ABSENT || type.size != 7 || memcmp(type.text, "imatrix", 7) != 0) {
-        err_set(e, ERR_USER,
-                "%s is a GGUF, but not an importance matrix (its general.type is not \"imatrix\")", path);
+        err_set(e, ERR_USER, "%s is a GGUF, but not an importance matrix (its general.type is not \"imatrix\")", path);
         return err_hint(e, "make one with gsq imatrix or llama-imatrix");
     }
     if (gguf_get_u64(g, "imatrix.chunk_count", &chunks, e) == GGUF_BAD ||
@@ -199,13 +196,12 @@ static bool read_facts(struct imatrix *m, const struct gguf *g, const char *path
     return true;
 }
 
-bool imatrix_parse(struct imatrix *m, const uint8_t *bytes, size_t size, const char *path,
-                   const struct checkpoint *ck, struct err *e)
+bool imatrix_parse(struct imatrix *m, const uint8_t *bytes, size_t size, const char *path, const struct checkpoint *ck,
+                   struct err *e)
 {
     struct gguf *g = NULL;
     *m = (struct imatrix){0};
-    bool ok =
-        refuse_dat(bytes, size, path, e) && gguf_parse(&g, bytes, size, path, e) && read_facts(m, g, path, e);
+    bool ok = refuse_dat(bytes, size, path, e) && gguf_parse(&g, bytes, size, path, e) && read_facts(m, g, path, e);
     for (size_t i = 0; ok && i < gguf_tensor_count(g); i++) {
         const struct gguf_tensor *t = gguf_tensor_at(g, i);
         if (ends_with(t->name, SUMS))
@@ -236,7 +232,7 @@ bool imatrix_read(struct imatrix *m, const char *path, const struct checkpoint *
     return ok;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------- */
+/* ---- writing ---- */
 
 struct named {
     char name[NAME_BYTES]; /* "blk.0.attn_q.weight" */
@@ -300,14 +296,13 @@ bool imatrix_write(const struct imatrix *m, const char *path, struct err *e)
 {
     struct named *list = calloc(m->n + 1, sizeof *list);
     struct gguf_tensor_plan *plan = calloc(2 * m->n + 1, sizeof *plan);
-    bool ok = list && plan
-                  ? name_entries(m, list, e)
-                  : err_nomem(e, "an importance matrix", (m->n + 1) * (sizeof *list + 2 * sizeof *plan));
+    bool ok = list && plan ? name_entries(m, list, e)
+                           : err_nomem(e, "an importance matrix", (m->n + 1) * (sizeof *list + 2 * sizeof *plan));
     for (size_t i = 0; ok && i < m->n; i++) {
         plan[2 * i] = (struct gguf_tensor_plan){
             .name = list[i].sums, .n_dims = 1, .ne = {list[i].entry->cols, 1, 1, 1}, .type = GGML_F32};
-        plan[2 * i + 1] = (struct gguf_tensor_plan){
-            .name = list[i].counts, .n_dims = 1, .ne = {1, 1, 1, 1}, .type = GGML_F32};
+        plan[2 * i + 1] =
+            (struct gguf_tensor_plan){.name = list[i].counts, .n_dims = 1, .ne = {1, 1, 1, 1}, .type = GGML_F32};
     }
     ok = ok && write_file(m, list, plan, path, e);
     free(plan);
@@ -315,7 +310,7 @@ bool imatrix_write(const struct imatrix *m, const char *path, struct err *e)
     return ok;
 }
 
-/* --- of some weights only --------------------------------------------------------------------------------- */
+/* ---- of some weights only ---- */
 
 static bool named(const struct imatrix_entry *x, const char *text)
 {

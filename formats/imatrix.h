@@ -20,8 +20,7 @@ struct imatrix {
 };
 
 /* Room for one more entry, sums zeroed. */
-bool imatrix_add(struct imatrix *m, const char *module, uint32_t cols, double count, float **sums,
-                 struct err *e);
+bool imatrix_add(struct imatrix *m, const char *module, uint32_t cols, double count, float **sums, struct err *e);
 void imatrix_free(struct imatrix *m);
 /* NULL: it has nothing on that module. */
 const struct imatrix_entry *imatrix_find(const struct imatrix *m, const char *module);
@@ -33,8 +32,8 @@ const struct imatrix_entry *imatrix_find(const struct imatrix *m, const char *mo
  * checkpoint_head_module. */
 bool imatrix_read(struct imatrix *m, const char *path, const struct checkpoint *ck, struct err *e);
 /* The same for bytes in memory. */
-bool imatrix_parse(struct imatrix *m, const uint8_t *bytes, size_t size, const char *path,
-                   const struct checkpoint *ck, struct err *e);
+bool imatrix_parse(struct imatrix *m, const uint8_t *bytes, size_t size, const char *path, const struct checkpoint *ck,
+                   struct err *e);
 /* Only weights whose name in a GGUF ("blk.0.attn_v.weight") holds one of n texts, or with skip all others, keep their
  * importance; elsewhere it is all 1. ERR_USER for a text that is in no name. */
 bool imatrix_limit(struct imatrix *m, const char *const *names, size_t n, bool skip, struct err *e);

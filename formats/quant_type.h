@@ -16,15 +16,14 @@ enum scale_type { SCALE_F32, SCALE_F16, SCALE_BF16 };
 
 /* One row of the table (quant_type.c). */
 struct quant_type {
-    const char
-        *name;     /* as --bits and --tensor take it: "ternary", "2", "3", "4", "8"; as --type does: "Q2_K" */
-    int lo, hi;    /* codes, inclusive */
-    unsigned bits; /* of the unsigned code on disk: stored = c + 2^(bits-1), or c - lo where the type has
+    const char *name; /* as --bits and --tensor take it: "ternary", "2", "3", "4", "8"; as --type does: "Q2_K" */
+    int lo, hi;       /* codes, inclusive */
+    unsigned bits;    /* of the unsigned code on disk: stored = c + 2^(bits-1), or c - lo where the type has
                       offsets */
-    bool learned;  /* Gumbel-Softmax is offered (8 bits: RTN and GPTQ only) */
+    bool learned;     /* Gumbel-Softmax is offered (8 bits: RTN and GPTQ only) */
     /* Types of GGUF bring their own geometry; all 0 where the run chooses. */
-    uint32_t group; /* columns per scale */
-    uint32_t super; /* columns that share one f16 d (and dmin): a scale is d times an integer. 0: scales stand
+    uint32_t group;         /* columns per scale */
+    uint32_t super;         /* columns that share one f16 d (and dmin): a scale is d times an integer. 0: scales stand
                        alone */
     int scale_lo, scale_hi; /* that integer */
     int offset_hi;          /* offsets are -dmin * (0..offset_hi); 0: symmetric, there are none */
@@ -75,7 +74,7 @@ struct qlinear {
     struct quant_spec spec;
     uint32_t groups; /* ceil(cols / group) */
     int8_t *codes;   /* [rows, cols] */
-    float *scales; /* [rows, planes, groups]: a row's scales, then its offsets where the type has them; exact
+    float *scales;   /* [rows, planes, groups]: a row's scales, then its offsets where the type has them; exact
                       as stored */
 };
 

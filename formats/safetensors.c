@@ -20,13 +20,12 @@ static const struct {
     const char *name;
     size_t size;
 } dtypes[] = {
-    [DTYPE_F32] = {"F32", 4},   [DTYPE_F16] = {"F16", 2},     [DTYPE_BF16] = {"BF16", 2},
-    [DTYPE_F64] = {"F64", 8},   [DTYPE_I8] = {"I8", 1},       [DTYPE_U8] = {"U8", 1},
-    [DTYPE_I16] = {"I16", 2},   [DTYPE_U16] = {"U16", 2},     [DTYPE_I32] = {"I32", 4},
-    [DTYPE_U32] = {"U32", 4},   [DTYPE_I64] = {"I64", 8},     [DTYPE_U64] = {"U64", 8},
-    [DTYPE_BOOL] = {"BOOL", 1}, [DTYPE_F8_E4M3] = {"F8_E4M3", 1},
-    [DTYPE_F8_E5M2] = {"F8_E5M2", 1}, [DTYPE_F8_E8M0] = {"F8_E8M0", 1},
-    [DTYPE_C64] = {"C64", 8}, [DTYPE_OTHER] = {"other", 0},
+    [DTYPE_F32] = {"F32", 4},         [DTYPE_F16] = {"F16", 2},         [DTYPE_BF16] = {"BF16", 2},
+    [DTYPE_F64] = {"F64", 8},         [DTYPE_I8] = {"I8", 1},           [DTYPE_U8] = {"U8", 1},
+    [DTYPE_I16] = {"I16", 2},         [DTYPE_U16] = {"U16", 2},         [DTYPE_I32] = {"I32", 4},
+    [DTYPE_U32] = {"U32", 4},         [DTYPE_I64] = {"I64", 8},         [DTYPE_U64] = {"U64", 8},
+    [DTYPE_BOOL] = {"BOOL", 1},       [DTYPE_F8_E4M3] = {"F8_E4M3", 1}, [DTYPE_F8_E5M2] = {"F8_E5M2", 1},
+    [DTYPE_F8_E8M0] = {"F8_E8M0", 1}, [DTYPE_C64] = {"C64", 8},         [DTYPE_OTHER] = {"other", 0},
 };
 
 const char *dtype_name(enum dtype t)
@@ -47,8 +46,7 @@ static enum dtype dtype_parse(const char *name)
     return DTYPE_OTHER;
 }
 
-/* --- the table
- * ------------------------------------------------------------------------------------------------ */
+/* ---- the table ---- */
 
 struct tensor_table {
     struct tensor *items; /* names are owned */
@@ -92,8 +90,7 @@ const struct tensor *tensor_table_find(const struct tensor_table *t, const char 
     return strmap_find(&t->map, name, strlen(name), &i) ? &t->items[i] : NULL;
 }
 
-/* --- one header
- * ----------------------------------------------------------------------------------------------- */
+/* ---- one header ---- */
 
 /* A tensor while its place among the others is not yet checked. name still belongs to the JSON tree. */
 struct entry {
@@ -139,16 +136,14 @@ static bool parse_shape(struct entry *x, const cJSON *shape, const char *path, s
     if (!mul_u64(elements, dtype_size(x->t.dtype), &bytes))
         return bad_tensor(e, path, name, "the shape is impossibly large");
     if (bytes != x->t.bytes) {
-        err_set(e, ERR_USER,
-                "%s: tensor \"%.200s\": shape and dtype ask for %llu bytes, data_offsets give %llu", path,
+        err_set(e, ERR_USER, "%s: tensor \"%.200s\": shape and dtype ask for %llu bytes, data_offsets give %llu", path,
                 name, (unsigned long long)bytes, (unsigned long long)x->t.bytes);
         return err_hint(e, BROKEN_FILE);
     }
     return true;
 }
 
-static bool parse_offsets(struct entry *x, const cJSON *offsets, uint64_t data_size, const char *path,
-                          struct err *e)
+static bool parse_offsets(struct entry *x, const cJSON *offsets, uint64_t data_size, const char *path, struct err *e)
 {
     const char *name = x->t.name;
     if (!cJSON_IsArray(offsets) || cJSON_GetArraySize(offsets) != 2 || !json_u64(offsets->child, &x->begin) ||
@@ -157,8 +152,7 @@ static bool parse_offsets(struct entry *x, const cJSON *offsets, uint64_t data_s
     if (x->begin > x->end)
         return bad_tensor(e, path, name, "ends before it begins");
     if (x->end > data_size) {
-        err_set(e, ERR_USER,
-                "%s: tensor \"%.200s\" ends at byte %llu of the data, but the file holds only %llu", path,
+        err_set(e, ERR_USER, "%s: tensor \"%.200s\" ends at byte %llu of the data, but the file holds only %llu", path,
                 name, (unsigned long long)x->end, (unsigned long long)data_size);
         return err_hint(e, "the file is cut short: download the file again");
     }
@@ -166,8 +160,7 @@ static bool parse_offsets(struct entry *x, const cJSON *offsets, uint64_t data_s
     return true;
 }
 
-static bool parse_entry(struct entry *x, const cJSON *item, uint64_t data_size, const char *path,
-                        struct err *e)
+static bool parse_entry(struct entry *x, const cJSON *item, uint64_t data_size, const char *path, struct err *e)
 {
     const char *name = item->string;
     x->t.name = name;
@@ -206,8 +199,7 @@ static bool check_tiling(const struct entry *x, size_t n, uint64_t data_size, co
     uint64_t at = 0;
     for (size_t i = 0; i < n; i++) {
         if (x[i].begin < at) {
-            err_set(e, ERR_USER, "%s: tensors \"%.200s\" and \"%.200s\" overlap", path, x[i - 1].t.name,
-                    x[i].t.name);
+            err_set(e, ERR_USER, "%s: tensors \"%.200s\" and \"%.200s\" overlap", path, x[i - 1].t.name, x[i].t.name);
             return err_hint(e, BROKEN_FILE);
         }
         if (x[i].begin > at) {
@@ -225,8 +217,8 @@ static bool check_tiling(const struct entry *x, size_t n, uint64_t data_size, co
     return true;
 }
 
-static bool append(struct tensor_table *t, const struct entry *x, size_t n, const uint8_t *data,
-                   uint32_t file, const char *path, struct err *e)
+static bool append(struct tensor_table *t, const struct entry *x, size_t n, const uint8_t *data, uint32_t file,
+                   const char *path, struct err *e)
 {
     if (t->cap - t->n < n) {
         size_t cap = t->cap + n;
@@ -274,8 +266,8 @@ static bool check_metadata(const cJSON *metadata, const char *path, struct err *
     return true;
 }
 
-static bool parse_root(struct tensor_table *t, cJSON *root, const uint8_t *data, uint64_t data_size,
-                       uint32_t file, const char *path, struct err *e)
+static bool parse_root(struct tensor_table *t, cJSON *root, const uint8_t *data, uint64_t data_size, uint32_t file,
+                       const char *path, struct err *e)
 {
     size_t n = 0, n_metadata = 0;
     for (const cJSON *item = root->child; item; item = item->next) {
@@ -329,8 +321,7 @@ bool safetensors_parse_header(struct tensor_table *t, const char *header, size_t
     return ok;
 }
 
-/* --- the index of a sharded model
- * -------------------------------------------------------------------------------- */
+/* ---- the index of a sharded model ---- */
 
 void safetensors_index_free(struct safetensors_index *x)
 {
@@ -424,8 +415,7 @@ bool safetensors_index_parse(struct safetensors_index *out, const char *text, si
     return ok;
 }
 
-/* --- files and folders
- * ---------------------------------------------------------------------------------------- */
+/* ---- files and folders ---- */
 
 struct safetensors {
     struct tensor_table *table;
@@ -486,25 +476,23 @@ bool safetensors_open_file(struct safetensors **out, const char *path, struct er
 }
 
 /* Every tensor of the index must be in the file that the index names. */
-static bool check_index(const struct safetensors *s, const struct safetensors_index *x,
-                        const char *index_path, struct err *e)
+static bool check_index(const struct safetensors *s, const struct safetensors_index *x, const char *index_path,
+                        struct err *e)
 {
     for (size_t i = 0; i < x->n_entries; i++) {
         const char *shard = x->files[x->entries[i].file];
         const struct tensor *t = safetensors_find(s, x->entries[i].name);
         if (t && t->file == x->entries[i].file)
             continue;
-        err_set(e, ERR_USER, "%s: tensor \"%.200s\" should be in %.200s, but %s%.200s", index_path,
-                x->entries[i].name, shard, t ? "it is in " : "it is in none of the files",
-                t ? x->files[t->file] : "");
+        err_set(e, ERR_USER, "%s: tensor \"%.200s\" should be in %.200s, but %s%.200s", index_path, x->entries[i].name,
+                shard, t ? "it is in " : "it is in none of the files", t ? x->files[t->file] : "");
         return err_hint(e, "the index and the files do not belong together: download the model again");
     }
     return true;
 }
 
 /* Every file that the index names; the missing ones are named together. */
-static bool check_present(const struct safetensors_index *x, const char *dir, const char *index_path,
-                          struct err *e)
+static bool check_present(const struct safetensors_index *x, const char *dir, const char *index_path, struct err *e)
 {
     char path[4096], list[512] = "", first[256] = "";
     size_t missing = 0, n = 0;

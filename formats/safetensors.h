@@ -94,8 +94,7 @@ void safetensors_drop(const struct safetensors *s, const struct tensor *t);
  * damaged, or holds none (ERR_ENV). *data (may be NULL): hash of the tensors' bytes alone. */
 bool safetensors_verify(const struct safetensors *s, struct hash128 *data, struct err *e);
 
-/* --- writing: the header is known first, then the data follows tensor by tensor in the same order
- * ---------------- */
+/* ---- writing: the header is known first, then the data follows tensor by tensor in the same order ---- */
 struct tensor_plan {
     const char *name;
     enum dtype dtype;
@@ -108,9 +107,8 @@ struct safetensors_writer;
 #define SAFETENSORS_CHECKSUM   "xxh3"
 #define SAFETENSORS_NO_SUM_YET "00000000000000000000000000000000"
 /* Writes PATH.tmp; metadata: n pairs key, value. Header padded with spaces so that data starts 8-aligned. */
-bool safetensors_writer_open(struct safetensors_writer **out, const char *path,
-                             const struct tensor_plan *plan, size_t n, const char *const (*metadata)[2],
-                             size_t n_metadata, struct err *e);
+bool safetensors_writer_open(struct safetensors_writer **out, const char *path, const struct tensor_plan *plan,
+                             size_t n, const char *const (*metadata)[2], size_t n_metadata, struct err *e);
 /* The next bytes of the data section, in plan order; may be called many times per tensor. A full disk is
  * ERR_ENV. */
 bool safetensors_writer_put(struct safetensors_writer *w, const void *data, size_t size, struct err *e);

@@ -17,8 +17,7 @@ static bool add_tensor(struct strbuf *b, const struct tensor_plan *p, uint64_t *
 {
     uint64_t end = dtype_size(p->dtype);
     if (end == 0 || p->n_dims > TENSOR_MAX_DIMS)
-        return err_set(e, ERR_BUG, "tensor \"%.200s\" cannot be written: dtype or number of dimensions",
-                       p->name);
+        return err_set(e, ERR_BUG, "tensor \"%.200s\" cannot be written: dtype or number of dimensions", p->name);
     strbuf_json(b, p->name);
     strbuf_printf(b, ":{\"dtype\":\"%s\",\"shape\":[", dtype_name(p->dtype));
     for (uint32_t i = 0; i < p->n_dims; i++) {
@@ -33,9 +32,8 @@ static bool add_tensor(struct strbuf *b, const struct tensor_plan *p, uint64_t *
     return true;
 }
 
-static bool build_header(struct strbuf *b, const struct tensor_plan *plan, size_t n,
-                         const char *const (*metadata)[2], size_t n_metadata, uint64_t *planned,
-                         struct err *e)
+static bool build_header(struct strbuf *b, const struct tensor_plan *plan, size_t n, const char *const (*metadata)[2],
+                         size_t n_metadata, uint64_t *planned, struct err *e)
 {
     static const char length[8];
     strbuf_add(b, length, sizeof length); /* filled in below */
@@ -73,9 +71,8 @@ static bool build_header(struct strbuf *b, const struct tensor_plan *plan, size_
     return true;
 }
 
-bool safetensors_writer_open(struct safetensors_writer **out, const char *path,
-                             const struct tensor_plan *plan, size_t n, const char *const (*metadata)[2],
-                             size_t n_metadata, struct err *e)
+bool safetensors_writer_open(struct safetensors_writer **out, const char *path, const struct tensor_plan *plan,
+                             size_t n, const char *const (*metadata)[2], size_t n_metadata, struct err *e)
 {
     struct safetensors_writer *w = *out = calloc(1, sizeof *w);
     if (!w)

@@ -25,7 +25,8 @@ static bool in_data(char *buf, size_t cap, const char *data, struct err *e)
     if (found(buf, cap, data, ""))
         return true;
     err_set(e, ERR_USER, "GSQ_DATA is %s, and there is no %s in it", data, SHIPPED_TEXT_FILE);
-    return err_hint(e, "unset GSQ_DATA, let it name the folder share/gsq of an installed gsq, or give a text with --calib FILE");
+    return err_hint(
+        e, "unset GSQ_DATA, let it name the folder share/gsq of an installed gsq, or give a text with --calib FILE");
 }
 
 bool shipped_text_path(const char **path, char *buf, size_t cap, const char *name, struct err *e)
@@ -49,8 +50,10 @@ bool shipped_text_path(const char **path, char *buf, size_t cap, const char *nam
     for (size_t i = 0; i < sizeof installed / sizeof *installed; i++)
         if (found(buf, cap, installed[i], ""))
             return true;
-    err_set(e, ERR_ENV, "the calibration text that comes with gsq is missing: no share/gsq/%s beside %s or above it, nor %s/%s",
+    err_set(e, ERR_ENV,
+            "the calibration text that comes with gsq is missing: no share/gsq/%s beside %s or above it, nor %s/%s",
             SHIPPED_TEXT_FILE, known ? self : "the program", GSQ_DATA_DIR, SHIPPED_TEXT_FILE);
-    return err_hint(e, "install all of gsq (its package, or cmake --install), let GSQ_DATA name the folder with that file, or give a text "
+    return err_hint(e, "install all of gsq (its package, or cmake --install), let GSQ_DATA name the folder with that "
+                       "file, or give a text "
                        "with --calib FILE");
 }

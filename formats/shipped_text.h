@@ -8,7 +8,7 @@
 #include "host/base/err.h"
 
 /* What a user calls it in place of a path. A file of that name is ./default. */
-#define SHIPPED_TEXT      "default"
+#define SHIPPED_TEXT "default"
 /* With another text it gets another number: results and importance matrices name the text that made them. */
 #define SHIPPED_TEXT_FILE "gsq-calibration-1.txt"
 

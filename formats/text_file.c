@@ -38,8 +38,7 @@ struct text_file {
     uint64_t n_line, n_texts;
 };
 
-/* --- kinds of files ---------------------------------------------------------------------------------------
- */
+/* ---- kinds of files ---- */
 
 static const struct kind {
     const char *magic;
@@ -60,17 +59,12 @@ static const struct kind {
      6, 0, false, "packed by xz", "unpack it first (xz -d), or pack it by gzip or zstd"},
     {"\x31\x41\x59\x26\x53\x59", 6, 4, false, "packed by bzip2",
      "unpack it first (bzip2 -d), or pack it by gzip or zstd"},
-    {"\x04\x22\x4D\x18", 4, 0, false, "packed by lz4",
-     "unpack it first (lz4 -d), or pack it by gzip or zstd"},
+    {"\x04\x22\x4D\x18", 4, 0, false, "packed by lz4", "unpack it first (lz4 -d), or pack it by gzip or zstd"},
     {"%PDF-", 5, 0, false, "a PDF", "make a text of it first, for example with pdftotext"},
-    {"\xFF\xFE\0\0", 4, 0, false, "UTF-32 text",
-     "convert it to UTF-8, for example with iconv -f UTF-32 -t UTF-8"},
-    {"\0\0\xFE\xFF", 4, 0, false, "UTF-32 text",
-     "convert it to UTF-8, for example with iconv -f UTF-32 -t UTF-8"},
-    {"\xFF\xFE", 2, 0, false, "UTF-16 text",
-     "convert it to UTF-8, for example with iconv -f UTF-16 -t UTF-8"},
-    {"\xFE\xFF", 2, 0, false, "UTF-16 text",
-     "convert it to UTF-8, for example with iconv -f UTF-16 -t UTF-8"},
+    {"\xFF\xFE\0\0", 4, 0, false, "UTF-32 text", "convert it to UTF-8, for example with iconv -f UTF-32 -t UTF-8"},
+    {"\0\0\xFE\xFF", 4, 0, false, "UTF-32 text", "convert it to UTF-8, for example with iconv -f UTF-32 -t UTF-8"},
+    {"\xFF\xFE", 2, 0, false, "UTF-16 text", "convert it to UTF-8, for example with iconv -f UTF-16 -t UTF-8"},
+    {"\xFE\xFF", 2, 0, false, "UTF-16 text", "convert it to UTF-8, for example with iconv -f UTF-16 -t UTF-8"},
     {"GGUF", 4, 0, true, "a GGUF file", "a text is wanted here, not a model"},
     {"SQLite format 3\0", 16, 0, false, "an SQLite database",
      "write its text as JSON lines first: one object with the field \"text\" per line"},
@@ -93,8 +87,7 @@ static bool refuse_kinds(const struct text_file *f, const uint8_t *s, size_t n, 
         if (n < k->offset + k->size || memcmp(s + k->offset, k->magic, k->size) != 0 ||
             (k->binary && !has_control(s, n)))
             continue;
-        err_set(e, ERR_USER, "%s is %s%s", f->path, f->packing == PLAIN ? "" : "packed, and in it is ",
-                k->name);
+        err_set(e, ERR_USER, "%s is %s%s", f->path, f->packing == PLAIN ? "" : "packed, and in it is ", k->name);
         return err_hint(e, "%s", k->hint);
     }
     return true;
@@ -132,13 +125,14 @@ static bool refuse_json(const struct text_file *f, const uint8_t *s, size_t n, s
         at++;
     if (f->lines || at == n || (s[at] != '[' && s[at] != '{') || !named(f->path, ".json"))
         return true;
-    err_set(e, ERR_USER, "%s is JSON, and a text is wanted: its brackets and names of fields would be read, too", f->path);
-    return err_hint(e, "where every line is an object with the field \"text\", call it .jsonl; jq -c '.[]' makes such lines "
-                       "of an array; to read it as it is, call it .txt");
+    err_set(e, ERR_USER, "%s is JSON, and a text is wanted: its brackets and names of fields would be read, too",
+            f->path);
+    return err_hint(
+        e, "where every line is an object with the field \"text\", call it .jsonl; jq -c '.[]' makes such lines "
+           "of an array; to read it as it is, call it .txt");
 }
 
-/* --- bytes
- * -------------------------------------------------------------------------------------------------- */
+/* ---- bytes ---- */
 
 /* Fills raw if it is empty. raw_n is 0 at the end. */
 static bool refill(struct text_file *f, struct err *e)
@@ -185,8 +179,7 @@ static bool unpack(struct text_file *f, char *buf, size_t cap, size_t *got, stru
         rc = inflateReset(&f->gzip);
     if (rc == Z_OK || rc == Z_BUF_ERROR)
         return true;
-    return rc == Z_MEM_ERROR ? err_nomem(e, "unpacking", BLOCK)
-                             : damaged(f, f->gzip.msg ? f->gzip.msg : zError(rc), e);
+    return rc == Z_MEM_ERROR ? err_nomem(e, "unpacking", BLOCK) : damaged(f, f->gzip.msg ? f->gzip.msg : zError(rc), e);
 }
 
 static bool read_bytes(struct text_file *f, char *buf, size_t cap, size_t *got, struct err *e)
@@ -216,8 +209,7 @@ static bool read_bytes(struct text_file *f, char *buf, size_t cap, size_t *got, 
     return !first || (refuse_kinds(f, begin, *got, e) && refuse_json(f, begin, *got, e));
 }
 
-/* --- JSON lines
- * --------------------------------------------------------------------------------------------- */
+/* ---- JSON lines ---- */
 
 static bool bad_line(const struct text_file *f, const cJSON *o, struct err *e)
 {
@@ -233,8 +225,7 @@ static bool bad_line(const struct text_file *f, const cJSON *o, struct err *e)
         err_set(e, ERR_USER, "%s, line %llu: the field \"text\" is %s, not a string", f->path,
                 (unsigned long long)f->n_line, json_type_name(text));
     else
-        err_set(e, ERR_USER, "%s, line %llu: there is no field \"text\"", f->path,
-                (unsigned long long)f->n_line);
+        err_set(e, ERR_USER, "%s, line %llu: there is no field \"text\"", f->path, (unsigned long long)f->n_line);
     for (const cJSON *item = o->child; item && n < sizeof names; item = item->next)
         n += (size_t)snprintf(names + n, sizeof names - n, "%s%.40s", n ? ", " : "", item->string);
     return err_hint(e, "gsq reads the field \"text\"; there are: %s", names[0] ? names : "none");
@@ -279,8 +270,8 @@ static bool next_text(struct text_file *f, struct err *e)
             size_t got;
             f->line_scanned = f->line.size;
             if (f->line.size > LINE_MAX_BYTES) {
-                err_set(e, ERR_USER, "%s, line %llu has more than %u bytes", f->path,
-                        (unsigned long long)f->n_line + 1, LINE_MAX_BYTES);
+                err_set(e, ERR_USER, "%s, line %llu has more than %u bytes", f->path, (unsigned long long)f->n_line + 1,
+                        LINE_MAX_BYTES);
                 return err_hint(e, "JSON lines hold one document per line");
             }
             if (!read_bytes(f, block, sizeof block, &got, e))
@@ -301,8 +292,7 @@ static bool next_text(struct text_file *f, struct err *e)
     return true;
 }
 
-/* --- the file
- * ----------------------------------------------------------------------------------------------- */
+/* ---- the file ---- */
 
 static bool open_file(struct text_file *f, const char *path, struct err *e)
 {
@@ -317,8 +307,7 @@ static bool open_file(struct text_file *f, const char *path, struct err *e)
     f->file = os_fopen(path, "rb");
     if (!f->file) {
         err_set(e, ERR_USER, "cannot open %s: %s", path, strerror(errno));
-        return err_hint(e, kind == OS_ABSENT ? "check the spelling of the path"
-                                             : "check the permissions of that path");
+        return err_hint(e, kind == OS_ABSENT ? "check the spelling of the path" : "check the permissions of that path");
     }
     if (!refill(f, e))
         return false;

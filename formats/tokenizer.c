@@ -12,8 +12,7 @@
 #define TOKENIZER_MAX (256u << 20)
 #define CONFIG_MAX    (64u << 20)
 
-/* --- added tokens
- * -------------------------------------------------------------------------------------------------- */
+/* ---- added tokens ---- */
 
 static bool bad(struct err *e, const char *path, const char *what)
 {
@@ -84,8 +83,7 @@ static int compare_tokens(const void *a, const void *b)
 }
 
 /* Tokens marked `normalized` are looked for in normalized text, in their own normal form. */
-static bool build_matcher(struct tokenizer *t, struct matcher *m, bool normalized, struct match_work *w,
-                          struct err *e)
+static bool build_matcher(struct tokenizer *t, struct matcher *m, bool normalized, struct match_work *w, struct err *e)
 {
     m->tokens = calloc(t->n_added + 1, sizeof *m->tokens);
     if (!m->tokens)
@@ -142,8 +140,7 @@ const struct match_token *match_at(const struct matcher *m, const char *s, size_
     return NULL;
 }
 
-/* --- parsing
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- parsing ---- */
 
 /* TemplateProcessing: the special token that stands in front of the sequence. */
 static void read_template(struct tokenizer *t, const cJSON *o)
@@ -208,20 +205,17 @@ static bool parse_root(struct tokenizer *t, const cJSON *root, const char *path,
 }
 
 /* A list of steps from JSON of our own. */
-static bool build_steps(struct step_list *l, const char *json, bool normalizers, const char *path,
-                        struct err *e)
+static bool build_steps(struct step_list *l, const char *json, bool normalizers, const char *path, struct err *e)
 {
     if (!json)
         return true;
     cJSON *root = json_parse(json, strlen(json), path, e);
-    bool ok =
-        root && (normalizers ? normalizers_parse(l, root, path, e) : pretokenizers_parse(l, root, path, e));
+    bool ok = root && (normalizers ? normalizers_parse(l, root, path, e) : pretokenizers_parse(l, root, path, e));
     cJSON_Delete(root);
     return ok;
 }
 
-bool tokenizer_build(struct tokenizer **out, const struct tokenizer_parts *parts, const char *path,
-                     struct err *e)
+bool tokenizer_build(struct tokenizer **out, const struct tokenizer_parts *parts, const char *path, struct err *e)
 {
     struct tokenizer *t = *out = calloc(1, sizeof *t);
     struct bpe *bpe = parts->bpe;
@@ -233,8 +227,8 @@ bool tokenizer_build(struct tokenizer **out, const struct tokenizer_parts *parts
     t->bos = parts->bos;
     t->size = parts->size;
     bool ok = build_steps(&t->normalizers, parts->normalizer, true, path, e) &&
-              build_steps(&t->pretokenizers, parts->pretokenizer, false, path, e) &&
-              list_added(t, parts, e) && build_matchers(t, e);
+              build_steps(&t->pretokenizers, parts->pretokenizer, false, path, e) && list_added(t, parts, e) &&
+              build_matchers(t, e);
     if (!ok)
         tokenizer_destroy(out);
     return ok;
@@ -274,8 +268,7 @@ void tokenizer_destroy(struct tokenizer **t)
     *t = NULL;
 }
 
-/* --- the folder
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- the folder ---- */
 
 static bool find_token(const struct tokenizer *t, const char *content, int64_t *id)
 {
@@ -313,10 +306,9 @@ static bool read_json(const char *dir, const char *name, char *path, size_t cap,
  * gets that of config.json's model_type. */
 static bool class_adds_bos(const cJSON *tokenizer_config, const cJSON *model_config)
 {
-    static const char *const classes[] = {"LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer",
-                                          "CohereTokenizer"};
-    static const char *const types[] = {"llama", "code_llama", "mistral", "mixtral", "gemma",
-                                        "gemma2", "gemma3", "gemma3_text", "phi3", "cohere"};
+    static const char *const classes[] = {"LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "CohereTokenizer"};
+    static const char *const types[] = {"llama",  "code_llama", "mistral",     "mixtral", "gemma",
+                                        "gemma2", "gemma3",     "gemma3_text", "phi3",    "cohere"};
     const cJSON *name = json_get(tokenizer_config, "tokenizer_class");
     const cJSON *type = json_get(model_config, "model_type");
     bool adds = !cJSON_IsString(name) && !cJSON_IsString(type);
@@ -325,8 +317,7 @@ static bool class_adds_bos(const cJSON *tokenizer_config, const cJSON *model_con
         const char *rest = name->valuestring + n;
         adds |= strncmp(name->valuestring, classes[i], n) == 0 && (!*rest || strcmp(rest, "Fast") == 0);
     }
-    for (size_t i = 0; !cJSON_IsString(name) && cJSON_IsString(type) && i < sizeof types / sizeof types[0];
-         i++)
+    for (size_t i = 0; !cJSON_IsString(name) && cJSON_IsString(type) && i < sizeof types / sizeof types[0]; i++)
         adds |= strcmp(type->valuestring, types[i]) == 0;
     return adds;
 }
@@ -351,8 +342,7 @@ static bool find_bos(struct tokenizer *t, const char *dir, struct err *e)
         bos = json_get(bos, "content");
     if (root && ok && t->bos < 0 && !cJSON_IsFalse(add) && cJSON_IsString(bos) &&
         (cJSON_IsTrue(add) || class_adds_bos(root, model)) && !find_token(t, bos->valuestring, &t->bos)) {
-        ok = err_set(e, ERR_USER, "%s: the bos_token \"%.100s\" is not in tokenizer.json", path,
-                     bos->valuestring);
+        ok = err_set(e, ERR_USER, "%s: the bos_token \"%.100s\" is not in tokenizer.json", path, bos->valuestring);
         err_hint(e, "the two files do not belong together: download them again");
     }
     bos = json_get(model, "bos_token_id");
@@ -387,8 +377,8 @@ bool tokenizer_load(struct tokenizer **out, const char *dir, struct err *e)
         return false;
     if (!there) {
         err_set(e, ERR_USER, "%s has no tokenizer.json", dir);
-        return err_hint(
-            e, "a tokenizer.model has to be saved as tokenizer.json first (any recent `transformers` does)");
+        return err_hint(e,
+                        "a tokenizer.model has to be saved as tokenizer.json first (any recent `transformers` does)");
     }
     if (!os_read_file(path, TOKENIZER_MAX, &text, &size, e))
         return false;
@@ -410,13 +400,11 @@ int64_t tokenizer_bos(const struct tokenizer *t)
     return t->bos;
 }
 
-/* --- encoding
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- encoding ---- */
 
 bool tokenizer_go_on(size_t i, struct err *e)
 {
-    return i % 1024 != 0 || !os_stop_requested() ||
-           err_set(e, ERR_STOPPED, "stopped while a text was tokenized");
+    return i % 1024 != 0 || !os_stop_requested() || err_set(e, ERR_STOPPED, "stopped while a text was tokenized");
 }
 
 size_t char_before(const char *s, size_t at, uint32_t *c)
@@ -437,8 +425,7 @@ static bool stands_alone(const char *s, size_t n, size_t begin, size_t end)
 }
 
 /* Spaces around a token that swallows them. floor: end of the token before. */
-static void strip_around(const struct added *a, const char *s, size_t n, size_t floor, size_t *begin,
-                         size_t *end)
+static void strip_around(const struct added *a, const char *s, size_t n, size_t floor, size_t *begin, size_t *end)
 {
     uint32_t c;
     for (size_t at = *begin; a->lstrip && at > floor;) {
@@ -536,13 +523,11 @@ bool tokenizer_encode(const struct tokenizer *t, const char *text, size_t size, 
     *ids = NULL;
     *n = 0;
     if (!utf8_valid(text, size, &at)) {
-        err_set(e, ERR_USER, "the text is not UTF-8: byte 0x%02X at offset %zu", (unsigned)(uint8_t)text[at],
-                at);
+        err_set(e, ERR_USER, "the text is not UTF-8: byte 0x%02X at offset %zu", (unsigned)(uint8_t)text[at], at);
         return err_hint(e, "convert the text to UTF-8, for example with iconv");
     }
     struct encoder x = {.t = t, .e = e};
-    bool ok =
-        (t->bos < 0 || id_list_add(&x.out, (uint32_t)t->bos, e)) && encode_chunk(&x, text, size, AT_FIRST);
+    bool ok = (t->bos < 0 || id_list_add(&x.out, (uint32_t)t->bos, e)) && encode_chunk(&x, text, size, AT_FIRST);
     /* Exactly one BOS, also if the text brings its own. */
     if (ok && t->bos >= 0 && x.out.n > 1 && x.out.ids[1] == (uint32_t)t->bos)
         memmove(x.out.ids, x.out.ids + 1, --x.out.n * sizeof *x.out.ids);

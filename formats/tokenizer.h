@@ -24,8 +24,8 @@ bool tokenizer_load(struct tokenizer **out, const char *dir, struct err *e);
  * that are no UTF-8 or longer than 4096 bytes. */
 struct gguf;
 struct strbuf;
-bool tokenizer_json_from_gguf(struct strbuf *tokenizer, struct strbuf *config, const struct gguf *g,
-                              const char *path, struct err *e);
+bool tokenizer_json_from_gguf(struct strbuf *tokenizer, struct strbuf *config, const struct gguf *g, const char *path,
+                              struct err *e);
 void tokenizer_destroy(struct tokenizer **t);
 
 /* Token ids of a whole text (UTF-8; invalid bytes are an ERR_USER that names the offset), added tokens
@@ -50,8 +50,8 @@ struct text_source {
     uint64_t at_most; /* ids wanted; 0: all */
     size_t chunk;     /* bytes of one thread's piece of work; 0: by default */
 };
-bool tokenizer_encode_text(const struct tokenizer *t, const struct text_source *source, uint32_t **ids,
-                           size_t *n, struct err *e);
+bool tokenizer_encode_text(const struct tokenizer *t, const struct text_source *source, uint32_t **ids, size_t *n,
+                           struct err *e);
 /* Number of ids (largest id + 1), and the BOS id or -1. */
 uint32_t tokenizer_vocab_size(const struct tokenizer *t);
 int64_t tokenizer_bos(const struct tokenizer *t);

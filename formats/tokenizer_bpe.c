@@ -56,8 +56,7 @@ bool id_list_add(struct id_list *l, uint32_t id, struct err *e)
     return true;
 }
 
-/* --- parsing
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- parsing ---- */
 
 static bool bad(struct err *e, const char *path, const char *what)
 {
@@ -74,8 +73,7 @@ static struct merge_slot *merge_slot(const struct bpe *b, uint64_t pair)
 }
 
 /* The text, which stays the caller's, with its NUL behind it. */
-static bool add_token(struct bpe *b, const char *text, size_t len, uint32_t id, const char *path,
-                      struct err *e)
+static bool add_token(struct bpe *b, const char *text, size_t len, uint32_t id, const char *path, struct err *e)
 {
     bool added;
     if (!strmap_add(&b->vocab, text, len, id, &added))
@@ -151,8 +149,8 @@ static bool reserve_merges(struct bpe *b, size_t n, struct err *e)
 }
 
 /* joined: room for the text of both. */
-static bool add_merge(struct bpe *b, uint32_t rank, const char *left, size_t n_left, const char *right,
-                      size_t n_right, struct strbuf *joined, const char *path, struct err *e)
+static bool add_merge(struct bpe *b, uint32_t rank, const char *left, size_t n_left, const char *right, size_t n_right,
+                      struct strbuf *joined, const char *path, struct err *e)
 {
     uint32_t a, c, id;
     joined->size = 0;
@@ -162,8 +160,7 @@ static bool add_merge(struct bpe *b, uint32_t rank, const char *left, size_t n_l
         return err_nomem(e, "a merge", n_left + n_right);
     if (!strmap_find(&b->vocab, left, n_left, &a) || !strmap_find(&b->vocab, right, n_right, &c) ||
         !strmap_find(&b->vocab, joined->data, joined->size, &id)) {
-        err_set(e, ERR_USER,
-                "%s: model: merge %u makes \"%.100s\" of tokens that are not all in the vocabulary", path,
+        err_set(e, ERR_USER, "%s: model: merge %u makes \"%.100s\" of tokens that are not all in the vocabulary", path,
                 (unsigned)rank, joined->data);
         return err_hint(e, "download it again");
     }
@@ -254,8 +251,8 @@ static void find_bytes(struct bpe *b)
     }
     for (size_t i = 0; i < b->cap_merges && !b->ranks; i++)
         b->bytes_join = b->bytes_join ||
-                        (b->merges[i].pair != EMPTY && (is_byte(b, (uint32_t)(b->merges[i].pair >> 32)) ||
-                                                        is_byte(b, (uint32_t)b->merges[i].pair)));
+                        (b->merges[i].pair != EMPTY &&
+                         (is_byte(b, (uint32_t)(b->merges[i].pair >> 32)) || is_byte(b, (uint32_t)b->merges[i].pair)));
 }
 
 bool bpe_parse(struct bpe **out, const cJSON *model, const char *path, struct err *e)
@@ -269,8 +266,8 @@ bool bpe_parse(struct bpe **out, const cJSON *model, const char *path, struct er
     b->byte_fallback = cJSON_IsTrue(json_get(model, "byte_fallback"));
     b->fuse_unk = cJSON_IsTrue(json_get(model, "fuse_unk"));
     b->ignore_merges = cJSON_IsTrue(json_get(model, "ignore_merges"));
-    if (!parse_vocab(b, json_get(model, "vocab"), path, e) ||
-        !parse_merges(b, json_get(model, "merges"), path, e) || !parse_unk(b, model, path, e)) {
+    if (!parse_vocab(b, json_get(model, "vocab"), path, e) || !parse_merges(b, json_get(model, "merges"), path, e) ||
+        !parse_unk(b, model, path, e)) {
         bpe_destroy(out);
         return false;
     }
@@ -278,9 +275,7 @@ bool bpe_parse(struct bpe **out, const cJSON *model, const char *path, struct er
     return true;
 }
 
-/* --- lists
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- lists ---- */
 
 static bool list_vocab(struct bpe *b, const struct bpe_lists *l, const char *path, struct err *e)
 {
@@ -362,8 +357,7 @@ bool bpe_build(struct bpe **out, const struct bpe_lists *l, const char *path, st
     b->unk = l->unk >= 0 ? (uint32_t)l->unk : NONE;
     b->byte_fallback = b->fuse_unk = l->scores != NULL;
     b->ignore_merges = l->ignore_merges;
-    if (!list_vocab(b, l, path, e) ||
-        !(l->scores ? rank_scores(b, l, path, e) : list_merges(b, l, path, e))) {
+    if (!list_vocab(b, l, path, e) || !(l->scores ? rank_scores(b, l, path, e) : list_merges(b, l, path, e))) {
         bpe_destroy(out);
         return false;
     }
@@ -394,9 +388,7 @@ uint32_t bpe_size(const struct bpe *b)
     return b->size;
 }
 
-/* --- cuts
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- cuts ---- */
 
 /* The character is never the unknown token, which comes late and once for a run. */
 static bool is_known(const struct bpe *b, const char *c, size_t n)
@@ -420,8 +412,7 @@ bool bpe_apart(const struct bpe *b, const char *left, size_t n_left, const char 
     return true;
 }
 
-/* --- encoding
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- encoding ---- */
 
 void bpe_work_free(struct bpe_work *w)
 {
@@ -434,8 +425,7 @@ static bool add_symbol(struct bpe_work *w, uint32_t id, size_t begin, struct err
 {
     if (w->n_symbols == w->cap_symbols) {
         size_t cap = w->cap_symbols ? w->cap_symbols * 2 : 64;
-        struct bpe_symbol *grown =
-            cap < NONE && begin < NONE ? realloc(w->symbols, cap * sizeof *grown) : NULL;
+        struct bpe_symbol *grown = cap < NONE && begin < NONE ? realloc(w->symbols, cap * sizeof *grown) : NULL;
         if (!grown)
             return err_nomem(e, "a word to tokenize", cap * sizeof *grown);
         w->symbols = grown;
@@ -509,11 +499,10 @@ static bool make_symbols(const struct bpe *b, struct bpe_work *w, const char *wo
             continue;
         }
         if (b->unk_missing)
-            return err_set(
-                e, ERR_USER,
-                "the character U+%04X has no token, and the unknown token \"%.100s\" is not in the "
-                "vocabulary",
-                c, b->unk_missing);
+            return err_set(e, ERR_USER,
+                           "the character U+%04X has no token, and the unknown token \"%.100s\" is not in the "
+                           "vocabulary",
+                           c, b->unk_missing);
         if (b->unk == NONE)
             continue; /* the reference implementation drops it too */
         if (unk_waits && !b->fuse_unk && !add_symbol(w, b->unk, i, e))
@@ -620,8 +609,7 @@ static bool merge_symbols(const struct bpe *b, struct bpe_work *w, struct err *e
     return true;
 }
 
-bool bpe_encode(const struct bpe *b, struct bpe_work *w, const char *word, size_t n, struct id_list *out,
-                struct err *e)
+bool bpe_encode(const struct bpe *b, struct bpe_work *w, const char *word, size_t n, struct id_list *out, struct err *e)
 {
     uint32_t id;
     if (b->ignore_merges && strmap_find(&b->vocab, word, n, &id))

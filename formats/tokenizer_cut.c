@@ -22,8 +22,7 @@ enum { TAIL = 64, TAIL_MOST = 4096, BEFORE = 512 };
 /* Places of one kind that are tried for a cut. */
 enum { TRIES = 32 };
 
-/* --- what a tokenizer allows
- * -------------------------------------------------------------------------------- */
+/* ---- what a tokenizer allows ---- */
 
 static bool by_character(const struct step *s)
 {
@@ -68,13 +67,12 @@ enum cut_rule cut_rule_of(const struct tokenizer *t)
     return CUT_IN_LETTERS;
 }
 
-/* --- the proof
- * ---------------------------------------------------------------------------------------------- */
+/* ---- the proof ---- */
 
 enum found { MATCH, NO_MATCH, OPEN, FAILED }; /* OPEN: it depends on what follows */
 
-static enum found look(const struct step *step, const struct match_work *w, const char *s, size_t n,
-                       size_t at, bool ends, size_t *begin, size_t *end)
+static enum found look(const struct step *step, const struct match_work *w, const char *s, size_t n, size_t at,
+                       bool ends, size_t *begin, size_t *end)
 {
     if (at > n)
         return NO_MATCH;
@@ -110,8 +108,8 @@ static bool kept_apart(const struct step *step, bool before, bool behind)
 }
 
 /* s[0, cut) stands behind a proven cut, s[cut, n) is the tail. */
-static bool words_hold(const struct step *step, const struct match_work *w, const char *s, size_t cut,
-                       size_t n, bool ends, struct err *e)
+static bool words_hold(const struct step *step, const struct match_work *w, const char *s, size_t cut, size_t n,
+                       bool ends, struct err *e)
 {
     size_t at = 0, done = 0, begin = 0, end = 0, b, f;
     for (size_t i = 0; look(step, w, s, cut, at, false, &begin, &end) == MATCH; i++) {
@@ -141,8 +139,8 @@ static bool words_hold(const struct step *step, const struct match_work *w, cons
 }
 
 /* Appends what the steps in front of the first cut make of s. */
-static bool change(const struct step_list *l, size_t split, const struct match_work *w, const char *s,
-                   size_t n, unsigned where, struct strbuf *out, struct err *e)
+static bool change(const struct step_list *l, size_t split, const struct match_work *w, const char *s, size_t n,
+                   unsigned where, struct strbuf *out, struct err *e)
 {
     struct strbuf from = {0}, to = {0};
     bool ok = true;
@@ -191,8 +189,7 @@ bool cut_check(const struct tokenizer *t, struct match_work *w, const char *s, s
     return ok;
 }
 
-/* --- looking for a place
- * ------------------------------------------------------------------------------------ */
+/* ---- looking for a place ---- */
 
 static bool is_boundary(char c)
 {
@@ -264,8 +261,8 @@ static bool normal_form(struct cut_finder *f, const char *s, size_t n, struct st
 }
 
 /* The same for those that are looked for in normal form: they may go on behind the tail, s[at, end). */
-static bool free_of_normal_tokens(struct cut_finder *f, const char *s, size_t n, bool ends, size_t at,
-                                  size_t end, bool *is_free, struct err *e)
+static bool free_of_normal_tokens(struct cut_finder *f, const char *s, size_t n, bool ends, size_t at, size_t end,
+                                  bool *is_free, struct err *e)
 {
     const struct matcher *m = &f->t->normal;
     struct strbuf more = {0};
@@ -341,8 +338,7 @@ static bool begins_anew(const struct tokenizer *t, const char *s, size_t at)
 }
 
 /* One place; f->tail is set where it is right. */
-static bool try_place(struct cut_finder *f, const char *s, size_t n, bool ends, size_t at, bool *right,
-                      struct err *e)
+static bool try_place(struct cut_finder *f, const char *s, size_t n, bool ends, size_t at, bool *right, struct err *e)
 {
     const struct tokenizer *t = f->t;
     uint32_t before, behind;
@@ -368,8 +364,7 @@ static bool try_place(struct cut_finder *f, const char *s, size_t n, bool ends, 
     return cut_check(t, &f->match, f->left.data, f->left.size, AT_INSIDE, &tail, right, e);
 }
 
-bool cut_find(struct cut_finder *f, const char *s, size_t n, bool ends, size_t from, size_t *at,
-              struct err *e)
+bool cut_find(struct cut_finder *f, const char *s, size_t n, bool ends, size_t from, size_t *at, struct err *e)
 {
     *at = 0;
     if (f->rule == CUT_NEVER)

@@ -12,8 +12,7 @@
 enum { TOKEN_UNKNOWN = 2, TOKEN_CONTROL = 3, TOKEN_USER = 4 };
 
 #define MARK "\xE2\x96\x81" /* U+2581, SentencePiece's space */
-static const char replace_spaces[] =
-    "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"" MARK "\"}";
+static const char replace_spaces[] = "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"" MARK "\"}";
 static const char prepend_and_replace[] =
     "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"" MARK "\"},"
     "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"" MARK "\"}]}";
@@ -45,8 +44,7 @@ static int shown(struct gguf_string s)
     return s.size < 60 ? (int)s.size : 60;
 }
 
-/* --- arrays
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- arrays ---- */
 
 static bool read_strings(struct reader *r, const char *key, struct gguf_string **list, size_t *n)
 {
@@ -100,8 +98,7 @@ static bool read_added(struct reader *r)
     return true;
 }
 
-/* --- single values
- * ------------------------------------------------------------------------------------------------ */
+/* ---- single values ---- */
 
 /* A token of the vocabulary; absent or outside (some files say 0xFFFFFFFF for none): fallback, if that is
  * one. */
@@ -120,12 +117,10 @@ static bool read_id(struct reader *r, const char *key, int64_t fallback, int64_t
 static bool read_bos(struct reader *r, bool add, int64_t fallback)
 {
     return gguf_get_bool(r->g, "tokenizer.ggml.add_bos_token", &add, r->e) != GGUF_BAD &&
-           read_id(r, "tokenizer.ggml.bos_token_id", fallback, &r->parts.bos) &&
-           (add || (r->parts.bos = -1, true));
+           read_id(r, "tokenizer.ggml.bos_token_id", fallback, &r->parts.bos) && (add || (r->parts.bos = -1, true));
 }
 
-/* --- the two models
- * ----------------------------------------------------------------------------------------------- */
+/* ---- the two models ---- */
 
 static bool read_sentencepiece(struct reader *r)
 {
@@ -158,11 +153,10 @@ static bool unknown_pre(const struct reader *r, struct gguf_string name)
     }
     err_set(r->e, ERR_USER, "%s: the pre-tokenizer \"%.*s\" is not one that gsq knows", r->path, shown(name),
             name.text);
-    return err_hint(
-        r->e,
-        "gsq reads %s, and others that are the same; or name the model's Hugging Face folder, which "
-        "has a tokenizer.json",
-        known);
+    return err_hint(r->e,
+                    "gsq reads %s, and others that are the same; or name the model's Hugging Face folder, which "
+                    "has a tokenizer.json",
+                    known);
 }
 
 static bool read_byte_level(struct reader *r)
@@ -192,10 +186,9 @@ static bool read_all(struct reader *r)
         if (got == GGUF_ABSENT || is(model, "none") || is(model, "no_vocab"))
             err_set(r->e, ERR_USER, "%s holds no tokenizer", r->path);
         else
-            err_set(r->e, ERR_USER, "%s: the tokenizer \"%.*s\" is not one that gsq knows", r->path,
-                    shown(model), model.text);
-        return err_hint(r->e,
-                        "gsq reads the tokenizers llama and gpt2; or name the model's Hugging Face folder");
+            err_set(r->e, ERR_USER, "%s: the tokenizer \"%.*s\" is not one that gsq knows", r->path, shown(model),
+                    model.text);
+        return err_hint(r->e, "gsq reads the tokenizers llama and gpt2; or name the model's Hugging Face folder");
     }
     if (!read_strings(r, "tokens", &r->tokens, &r->lists.n))
         return false;
@@ -218,14 +211,12 @@ bool tokenizer_from_gguf(struct tokenizer **out, const struct gguf *g, const cha
 {
     struct reader r = {.g = g, .path = path, .parts = {.bos = -1}, .e = e};
     *out = NULL;
-    bool ok =
-        read_all(&r) && bpe_build(&r.parts.bpe, &r.lists, path, e) && tokenizer_build(out, &r.parts, path, e);
+    bool ok = read_all(&r) && bpe_build(&r.parts.bpe, &r.lists, path, e) && tokenizer_build(out, &r.parts, path, e);
     free_reader(&r);
     return ok;
 }
 
-/* --- as files of a Hugging Face folder
- * ---------------------------------------------------------------------------- */
+/* ---- as files of a Hugging Face folder ---- */
 
 struct output {
     const struct reader *r;
@@ -275,11 +266,10 @@ static void put_added(struct output *o)
         uint32_t id = o->r->added_ids[i];
         strbuf_printf(o->b, "%s\n    {\"id\": %u, ", i ? "," : "", (unsigned)id);
         put(o, "\"content\": ", o->r->added[i]);
-        strbuf_printf(
-            o->b,
-            ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": false, "
-            "\"special\": %s}",
-            gguf_integer(types, id) == TOKEN_USER ? "false" : "true");
+        strbuf_printf(o->b,
+                      ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": false, "
+                      "\"special\": %s}",
+                      gguf_integer(types, id) == TOKEN_USER ? "false" : "true");
     }
 }
 
@@ -296,11 +286,8 @@ static void put_bos(struct output *o)
         ", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}], \"pair\": [{\"SpecialToken\": "
         "{\"id\": ",
         name);
-    put(o,
-        ", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}, {\"SpecialToken\": {\"id\": ",
-        name);
-    put(o, ", \"type_id\": 1}}, {\"Sequence\": {\"id\": \"B\", \"type_id\": 1}}], \"special_tokens\": {",
-        name);
+    put(o, ", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}, {\"SpecialToken\": {\"id\": ", name);
+    put(o, ", \"type_id\": 1}}, {\"Sequence\": {\"id\": \"B\", \"type_id\": 1}}], \"special_tokens\": {", name);
     put(o, ": {\"id\": ", name);
     strbuf_printf(o->b, ", \"ids\": [%u], \"tokens\": [", (unsigned)bos);
     put(o, "", name);
@@ -313,8 +300,7 @@ static bool put_score_merges(struct output *o)
     const struct bpe_lists *l = &o->r->lists;
     struct strmap ids = {0};
     struct scored_token *order = malloc((l->n + 1) * sizeof *order);
-    bool ok =
-        order && strmap_reserve(&ids, l->n) ? true : err_nomem(o->r->e, "the merges", l->n * sizeof *order);
+    bool ok = order && strmap_reserve(&ids, l->n) ? true : err_nomem(o->r->e, "the merges", l->n * sizeof *order);
     for (size_t i = 0; i < l->n && ok; i++) {
         bool added;
         order[i] = (struct scored_token){l->scores[i], (uint32_t)i};
@@ -358,9 +344,8 @@ static bool put_tokenizer(struct output *o)
 {
     const struct reader *r = o->r;
     bool sentencepiece = r->lists.scores != NULL;
-    strbuf_puts(
-        o->b,
-        "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n  \"added_tokens\": [");
+    strbuf_puts(o->b,
+                "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n  \"added_tokens\": [");
     put_added(o);
     strbuf_puts(o->b, "\n  ],\n  \"normalizer\": ");
     strbuf_puts(o->b, r->parts.normalizer ? r->parts.normalizer : "null");
@@ -373,25 +358,22 @@ static bool put_tokenizer(struct output *o)
         strbuf_puts(o->b, "{\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, "
                           "\"use_regex\": true}");
     else
-        strbuf_printf(
-            o->b,
-            "{\"type\": \"Sequence\", \"decoders\": [{\"type\": \"Replace\", \"pattern\": {\"String\": "
-            "\"" MARK "\"}, \"content\": \" \"}, {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}%s]}",
-            r->parts.normalizer == prepend_and_replace
-                ? ", {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}"
-                : "");
-    strbuf_puts(o->b,
-                ",\n  \"model\": {\n    \"type\": \"BPE\",\n    \"dropout\": null,\n    \"unk_token\": ");
+        strbuf_printf(o->b,
+                      "{\"type\": \"Sequence\", \"decoders\": [{\"type\": \"Replace\", \"pattern\": {\"String\": "
+                      "\"" MARK "\"}, \"content\": \" \"}, {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}%s]}",
+                      r->parts.normalizer == prepend_and_replace
+                          ? ", {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}"
+                          : "");
+    strbuf_puts(o->b, ",\n  \"model\": {\n    \"type\": \"BPE\",\n    \"dropout\": null,\n    \"unk_token\": ");
     if (r->lists.unk >= 0)
         put(o, "", r->tokens[r->lists.unk]);
     else
         strbuf_puts(o->b, "null");
-    strbuf_printf(
-        o->b,
-        ",\n    \"continuing_subword_prefix\": null,\n    \"end_of_word_suffix\": null,\n"
-        "    \"fuse_unk\": %s,\n    \"byte_fallback\": %s,\n    \"ignore_merges\": %s,\n    \"vocab\": {",
-        sentencepiece ? "true" : "false", sentencepiece ? "true" : "false",
-        r->lists.ignore_merges ? "true" : "false");
+    strbuf_printf(o->b,
+                  ",\n    \"continuing_subword_prefix\": null,\n    \"end_of_word_suffix\": null,\n"
+                  "    \"fuse_unk\": %s,\n    \"byte_fallback\": %s,\n    \"ignore_merges\": %s,\n    \"vocab\": {",
+                  sentencepiece ? "true" : "false", sentencepiece ? "true" : "false",
+                  r->lists.ignore_merges ? "true" : "false");
     const char *comma = "\n      ";
     for (size_t i = 0; i < r->lists.n; i++) {
         if (!r->tokens[i].size)
@@ -440,8 +422,7 @@ static bool put_chat_templates(struct output *o)
         struct gguf_string name = gguf_next_string(&next);
         char key[128];
         size_t at;
-        if (!name.size || name.size > 64 || !utf8_valid(name.text, name.size, &at) ||
-            memchr(name.text, 0, name.size))
+        if (!name.size || name.size > 64 || !utf8_valid(name.text, name.size, &at) || memchr(name.text, 0, name.size))
             continue;
         snprintf(key, sizeof key, "tokenizer.chat_template.%.*s", (int)name.size, name.text);
         if (!read_template(o, key, &text, &there))
@@ -487,8 +468,8 @@ static bool put_config(struct output *o)
     return true;
 }
 
-bool tokenizer_json_from_gguf(struct strbuf *tokenizer, struct strbuf *config, const struct gguf *g,
-                              const char *path, struct err *e)
+bool tokenizer_json_from_gguf(struct strbuf *tokenizer, struct strbuf *config, const struct gguf *g, const char *path,
+                              struct err *e)
 {
     struct reader r = {.g = g, .path = path, .parts = {.bos = -1}, .e = e};
     struct output o = {.r = &r, .b = tokenizer};

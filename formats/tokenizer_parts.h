@@ -6,16 +6,14 @@
 #include "formats/json.h"
 #include "host/base/str.h"
 
-/* --- token ids, growing
- * ---------------------------------------------------------------------------------------- */
+/* ---- token ids, growing ---- */
 struct id_list {
     uint32_t *ids;
     size_t n, cap;
 };
 bool id_list_add(struct id_list *l, uint32_t id, struct err *e);
 
-/* --- byte pair encoding of one word (tokenizer_bpe.c)
- * ------------------------------------------------------------ */
+/* ---- byte pair encoding of one word (tokenizer_bpe.c) ---- */
 struct bpe;
 bool bpe_parse(struct bpe **out, const cJSON *model, const char *path, struct err *e);
 /* The same from lists. */
@@ -51,12 +49,11 @@ bool bpe_encode(const struct bpe *b, struct bpe_work *w, const char *word, size_
 /* Far beyond what models have. Merges of longer tokens are not looked for, by cutting them at every byte. */
 enum { TOKEN_BYTES_MAX = 4096 };
 
-/* --- regular expressions (tokenizer_regex.c)
- * ---------------------------------------------------------------------- */
+/* ---- regular expressions (tokenizer_regex.c) ---- */
 /* What \s and \w are to Oniguruma, as items of a class of PCRE2: Unicode's White_Space; letters, marks,
  * digits and connectors. PCRE2's own take in other characters. */
-#define REGEX_SPACE                                                                                          \
-    "\\x{9}-\\x{D}\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{" \
+#define REGEX_SPACE                                                                                                    \
+    "\\x{9}-\\x{D}\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{"           \
     "3000}"
 #define REGEX_WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
 /* Appends a pattern of Oniguruma (its default syntax, UTF-8) as PCRE2 spells the same, for PCRE2_UTF,
@@ -65,8 +62,7 @@ enum { TOKEN_BYTES_MAX = 4096 };
 enum { REGEX_WHY = 128 };
 bool regex_translate(struct strbuf *out, const char *pattern, char why[REGEX_WHY]);
 
-/* --- normalizers and pre-tokenizers (tokenizer_steps.c)
- * ------------------------------------------------------------ */
+/* ---- normalizers and pre-tokenizers (tokenizer_steps.c) ---- */
 struct step;
 struct step_list {
     struct step *steps;
@@ -103,16 +99,13 @@ void pieces_free(struct pieces *p);
  * what was tokenized before (nothing is prepended); in front of a cut. */
 enum { AT_FIRST = 1, AT_INSIDE = 2, AT_CUT = 4 };
 /* text becomes its normal form. */
-bool normalize(const struct step_list *l, struct match_work *w, struct strbuf *text, unsigned where,
-               struct err *e);
+bool normalize(const struct step_list *l, struct match_work *w, struct strbuf *text, unsigned where, struct err *e);
 /* p->text is set; the list becomes the words of it. */
-bool pretokenize(const struct step_list *l, struct match_work *w, struct pieces *p, unsigned where,
-                 struct err *e);
+bool pretokenize(const struct step_list *l, struct match_work *w, struct pieces *p, unsigned where, struct err *e);
 /* Between small pieces of work, numbered i: false (ERR_STOPPED) once the user wants to stop. */
 bool tokenizer_go_on(size_t i, struct err *e);
 
-/* --- put together (tokenizer.c, tokenizer_gguf.c)
- * ----------------------------------------------------------------------- */
+/* ---- put together (tokenizer.c, tokenizer_gguf.c) ---- */
 /* A token that is recognised in the text itself, before any word is cut. */
 struct added {
     char *content;
@@ -151,13 +144,11 @@ struct tokenizer_parts {
     int64_t bos;   /* -1: none */
 };
 /* Takes parts->bpe over, also after a failure. */
-bool tokenizer_build(struct tokenizer **out, const struct tokenizer_parts *parts, const char *path,
-                     struct err *e);
+bool tokenizer_build(struct tokenizer **out, const struct tokenizer_parts *parts, const char *path, struct err *e);
 /* From the metadata of a GGUF. */
 bool tokenizer_from_gguf(struct tokenizer **out, const struct gguf *g, const char *path, struct err *e);
 
-/* --- encoding (tokenizer.c, tokenizer_cut.c, tokenizer_text.c)
- * ---------------------------------------------------------- */
+/* ---- encoding (tokenizer.c, tokenizer_cut.c, tokenizer_text.c) ---- */
 /* What stands behind a chunk that is tokenized alone, in normal form: enough to see whether the cut is right.
  */
 struct cut_tail {
@@ -201,8 +192,7 @@ struct cut_finder {
 };
 /* The first place at or behind `from` (> 0) that looks right: *at, or 0 if there is none. ends: the text ends
  * at n. */
-bool cut_find(struct cut_finder *f, const char *s, size_t n, bool ends, size_t from, size_t *at,
-              struct err *e);
+bool cut_find(struct cut_finder *f, const char *s, size_t n, bool ends, size_t from, size_t *at, struct err *e);
 void cut_finder_free(struct cut_finder *f);
 /* Whether words of a chunk that ends in s (normal form, behind the last added token; `where` it stands) are
  * those of the whole text, of which tail follows. */

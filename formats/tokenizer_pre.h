@@ -18,8 +18,7 @@ enum { TOKENIZER_PRE_NAME = 32 };
 void tokenizer_pre_name(const struct tokenizer_pre *p, char out[TOKENIZER_PRE_NAME]);
 /* The one that cuts words as the root of a tokenizer.json says; *out NULL: there is none. Among those that
  * cut alike, one that also treats merges and normal forms the same. */
-bool tokenizer_pre_of(const struct tokenizer_pre **out, const cJSON *tokenizer, const char *path,
-                      struct err *e);
+bool tokenizer_pre_of(const struct tokenizer_pre **out, const cJSON *tokenizer, const char *path, struct err *e);
 /* The type of the first step of a normalizer that GGUF cannot say for a byte-level tokenizer: any but NFC.
  * NULL: there is none. */
 const char *tokenizer_lost_step(const cJSON *normalizer);

@@ -67,8 +67,7 @@ static void put_char(struct strbuf *b, uint32_t c)
         strbuf_printf(b, "\\x{%x}", (unsigned)c);
 }
 
-/* --- properties
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- properties ---- */
 
 static const struct {
     const char *name, *items; /* lower case, without spaces, - and _; what stands in a class of PCRE2 */
@@ -175,9 +174,7 @@ static bool read_property(struct translator *t, struct strbuf *items, bool *nega
     return true;
 }
 
-/* --- escapes
- * -----------------------------------------------------------------------------------------------------------
- */
+/* ---- escapes ---- */
 
 static bool read_hex(struct translator *t, unsigned least, unsigned most, uint32_t *out)
 {
@@ -201,8 +198,7 @@ enum { NO_CHAR = 0x7FFFFFFF };
 #define WORD_OUTSIDE REGEX_WORD "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
 static bool read_escape(struct translator *t, bool in_class, uint32_t *c, struct strbuf *items, bool *negate)
 {
-    static const char controls[][2] = {{'t', 9},  {'n', 10}, {'v', 11}, {'f', 12},
-                                       {'r', 13}, {'a', 7},  {'e', 27}};
+    static const char controls[][2] = {{'t', 9}, {'n', 10}, {'v', 11}, {'f', 12}, {'r', 13}, {'a', 7}, {'e', 27}};
     static const struct {
         char letter;
         const char *items;
@@ -245,8 +241,7 @@ static bool read_escape(struct translator *t, bool in_class, uint32_t *c, struct
     return refuse(t, what);
 }
 
-/* --- character classes
- * ------------------------------------------------------------------------------------------------- */
+/* ---- character classes ---- */
 
 /* One class: items that PCRE2 takes side by side, and expressions for one character that it does not. */
 struct set {
@@ -436,9 +431,7 @@ static void put_set(struct translator *t, const struct set *s)
     t->out->failed |= s->items.failed || s->others.failed;
 }
 
-/* --- expressions
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- expressions ---- */
 
 /* Strings that one letter can stand for without regard to case: German sharp s, ligatures. */
 static bool is_letter_pair(uint32_t a, uint32_t b)

@@ -11,27 +11,23 @@
 #define GROWTH      64u
 #define GROWTH_BASE (1u << 20)
 
-static const char *const behaviors[] = {"Isolated", "Removed", "MergedWithPrevious", "MergedWithNext",
-                                        "Contiguous"};
+static const char *const behaviors[] = {"Isolated", "Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
 
-static const char gpt2_pattern[] =
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+static const char gpt2_pattern[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 /* \w where the reference implementation does not ask Oniguruma. */
 #define WORD REGEX_WORD "\\x{200C}\\x{200D}"
 
 bool is_space_char(uint32_t c)
 {
-    return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||
-           c == 0x3000;
+    return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) ||
+           c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
 bool is_word_char(uint32_t c)
 {
     utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
-    bool circled = (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) ||
-                   (c >= 0x1F150 && c <= 0x1F169) ||
+    bool circled = (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) ||
                    (c >= 0x1F170 && c <= 0x1F189); /* symbols that count as letters */
     return (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_NL) || k == UTF8PROC_CATEGORY_PC || circled ||
            c == 0x200C || c == 0x200D;
@@ -43,8 +39,7 @@ static bool is_mark(uint32_t c)
     return k >= UTF8PROC_CATEGORY_MN && k <= UTF8PROC_CATEGORY_ME;
 }
 
-/* --- parsing
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- parsing ---- */
 
 struct reader {
     struct step_list *list;
@@ -105,14 +100,13 @@ static bool compile(const struct reader *r, struct step *s, const char *pattern,
     if (!context)
         return err_nomem(r->e, "the tokenizer", 1024);
     pcre2_set_newline(context, PCRE2_NEWLINE_LF);
-    s->re = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
-                          literal ? PCRE2_UTF | PCRE2_LITERAL : options, &code, &at, context);
+    s->re = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, literal ? PCRE2_UTF | PCRE2_LITERAL : options,
+                          &code, &at, context);
     pcre2_compile_context_free(context);
     if (!s->re) {
         char why[128] = "";
         pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
-        err_set(r->e, ERR_USER, "%s: %s: pattern \"%.200s\": %s at offset %zu", r->path, r->what, pattern,
-                why, at);
+        err_set(r->e, ERR_USER, "%s: %s: pattern \"%.200s\": %s at offset %zu", r->path, r->what, pattern, why, at);
         return err_hint(r->e, "this tokenizer is not one that gsq can follow exactly");
     }
     /* Where there is no JIT, the interpreter matches. Partial matches: tokenizer_cut.c. */
@@ -242,8 +236,7 @@ static bool add_normalizer(const struct reader *r, const cJSON *o, const char *t
         const cJSON *content = json_get(o, "content");
         if (!cJSON_IsString(content))
             return bad(r, type, "has no \"content\"");
-        return (s = add_step(r, STEP_REPLACE)) && set_text(r, s, content->valuestring) &&
-               read_pattern(r, s, o, type);
+        return (s = add_step(r, STEP_REPLACE)) && set_text(r, s, content->valuestring) && read_pattern(r, s, o, type);
     }
     return bad(r, type, "is not known to gsq");
 }
@@ -309,8 +302,7 @@ static bool parse_one(const struct reader *r, const cJSON *o, bool normalizers)
     if (!cJSON_IsString(type))
         return bad(r, "it", "has no \"type\"");
     if (!is(type->valuestring, "Sequence"))
-        return normalizers ? add_normalizer(r, o, type->valuestring)
-                           : add_pretokenizer(r, o, type->valuestring);
+        return normalizers ? add_normalizer(r, o, type->valuestring) : add_pretokenizer(r, o, type->valuestring);
     const cJSON *list = json_get(o, normalizers ? "normalizers" : "pretokenizers"), *item;
     if (!cJSON_IsArray(list))
         return bad(r, "Sequence", "has no list");
@@ -401,8 +393,7 @@ void steps_free(struct step_list *l)
     *l = (struct step_list){0};
 }
 
-/* --- matching
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- matching ---- */
 
 bool match_work_create(struct match_work *w, struct err *e)
 {
@@ -426,13 +417,12 @@ void match_work_free(struct match_work *w)
 }
 
 /* The first match at or after `at`. *found is false where there is none. s is valid UTF-8. */
-static bool find(const struct step *step, const struct match_work *w, const char *s, size_t n, size_t at,
-                 size_t *begin, size_t *end, bool *found, struct err *e)
+static bool find(const struct step *step, const struct match_work *w, const char *s, size_t n, size_t at, size_t *begin,
+                 size_t *end, bool *found, struct err *e)
 {
     int rc = pcre2_match(step->re, (PCRE2_SPTR)s, n, at, PCRE2_NO_UTF_CHECK, w->data, w->context);
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT) /* the interpreter keeps its state on the heap */
-        rc = pcre2_match(step->re, (PCRE2_SPTR)s, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, w->data,
-                         w->context);
+        rc = pcre2_match(step->re, (PCRE2_SPTR)s, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, w->data, w->context);
     *found = rc >= 0;
     if (rc == PCRE2_ERROR_NOMATCH)
         return true;
@@ -455,8 +445,7 @@ size_t step_next_start(const char *s, size_t n, size_t begin, size_t end)
     return end > begin ? end : end < n ? end + utf8_decode(s + end, &c) : n + 1;
 }
 
-/* --- steps that change the text
- * --------------------------------------------------------------------------------------- */
+/* ---- steps that change the text ---- */
 
 /* Byte-level BPE shows bytes as printable characters: those that are, as themselves, the others from U+0100
  * on. */
@@ -475,8 +464,7 @@ static void add_bytes(struct strbuf *out, const char *s, size_t n)
     }
 }
 
-static bool add_normal_form(const struct step *step, const char *s, size_t n, struct strbuf *out,
-                            struct err *e)
+static bool add_normal_form(const struct step *step, const char *s, size_t n, struct strbuf *out, struct err *e)
 {
     size_t ascii = 0;
     while (ascii < n && (uint8_t)s[ascii] < 0x80)
@@ -486,8 +474,7 @@ static bool add_normal_form(const struct step *step, const char *s, size_t n, st
         return true;
     }
     utf8proc_uint8_t *normal = NULL;
-    utf8proc_ssize_t len =
-        utf8proc_map((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)n, &normal, step->form);
+    utf8proc_ssize_t len = utf8proc_map((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)n, &normal, step->form);
     if (len < 0)
         return len == UTF8PROC_ERROR_NOMEM
                    ? err_nomem(e, "normalizing the text", n * 4)
@@ -602,8 +589,7 @@ static bool check_growth(const struct strbuf *b, size_t before, size_t limit, st
     return true;
 }
 
-bool normalize(const struct step_list *l, struct match_work *w, struct strbuf *text, unsigned where,
-               struct err *e)
+bool normalize(const struct step_list *l, struct match_work *w, struct strbuf *text, unsigned where, struct err *e)
 {
     size_t limit = GROWTH_BASE + text->size * GROWTH;
     struct strbuf out = {0};
@@ -623,8 +609,7 @@ bool normalize(const struct step_list *l, struct match_work *w, struct strbuf *t
     return ok;
 }
 
-/* --- pieces
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- pieces ---- */
 
 void pieces_free(struct pieces *p)
 {
@@ -649,8 +634,8 @@ static bool add_piece(struct pieces *p, size_t begin, size_t end, bool first, st
 
 /* Joins or appends one stretch of a piece, walking forwards (or backwards for MERGED_WITH_NEXT). start: index
  * in out where this piece's stretches begin; *before: whether the stretch before was a match. */
-static bool add_stretch(enum behavior behavior, struct pieces *out, size_t start, size_t begin, size_t end,
-                        bool match, bool *before, struct err *e)
+static bool add_stretch(enum behavior behavior, struct pieces *out, size_t start, size_t begin, size_t end, bool match,
+                        bool *before, struct err *e)
 {
     bool join = false;
     if (behavior == REMOVED && match)
@@ -691,8 +676,8 @@ static bool find_stretches(const struct step *step, const struct match_work *w, 
     return done == n || add_piece(all, done, n, step->invert, e);
 }
 
-static bool split_piece(const struct step *step, const struct match_work *w, const char *text,
-                        struct piece piece, struct pieces *stretches, struct pieces *out, struct err *e)
+static bool split_piece(const struct step *step, const struct match_work *w, const char *text, struct piece piece,
+                        struct pieces *stretches, struct pieces *out, struct err *e)
 {
     if (!find_stretches(step, w, text + piece.begin, piece.end - piece.begin, stretches, e))
         return false;
@@ -700,8 +685,8 @@ static bool split_piece(const struct step *step, const struct match_work *w, con
     bool before = false, backwards = step->behavior == MERGED_WITH_NEXT;
     for (size_t i = 0; i < n; i++) {
         const struct piece *s = &stretches->list[backwards ? n - 1 - i : i];
-        if (!add_stretch(step->behavior, out, start, piece.begin + s->begin, piece.begin + s->end, s->first,
-                         &before, e))
+        if (!add_stretch(step->behavior, out, start, piece.begin + s->begin, piece.begin + s->end, s->first, &before,
+                         e))
             return false;
     }
     for (size_t i = start, k = out->n; backwards && i + 1 < k; i++) {
@@ -720,15 +705,14 @@ static bool split_piece(const struct step *step, const struct match_work *w, con
     return true;
 }
 
-static bool change_pieces(const struct step *step, const struct match_work *w, struct pieces *p,
-                          struct pieces *out, size_t limit, struct err *e)
+static bool change_pieces(const struct step *step, const struct match_work *w, struct pieces *p, struct pieces *out,
+                          size_t limit, struct err *e)
 {
     out->text.size = 0;
     for (size_t i = 0; i < p->n; i++) {
         struct piece piece = p->list[i];
         size_t begin = out->text.size;
-        if (!step_change(step, w, p->text.data + piece.begin, piece.end - piece.begin, piece.first,
-                         &out->text, e) ||
+        if (!step_change(step, w, p->text.data + piece.begin, piece.end - piece.begin, piece.first, &out->text, e) ||
             !check_growth(&out->text, p->text.size, limit, e))
             return false;
         if (out->text.size > begin && !add_piece(out, begin, out->text.size, piece.first, e))
@@ -740,8 +724,7 @@ static bool change_pieces(const struct step *step, const struct match_work *w, s
     return true;
 }
 
-bool pretokenize(const struct step_list *l, struct match_work *w, struct pieces *p, unsigned where,
-                 struct err *e)
+bool pretokenize(const struct step_list *l, struct match_work *w, struct pieces *p, unsigned where, struct err *e)
 {
     size_t limit = GROWTH_BASE + p->text.size * GROWTH;
     struct pieces out = {0}, stretches = {0};

@@ -40,8 +40,7 @@ struct stream {
     struct err *e;
 };
 
-/* --- reading
- * ------------------------------------------------------------------------------------------------ */
+/* ---- reading ---- */
 
 /* An incomplete character at the end is fine as long as there is more to come. */
 static bool check_utf8(struct stream *s)
@@ -54,8 +53,8 @@ static bool check_utf8(struct stream *s)
     s->valid += at;
     if (!s->ends && s->size - s->valid < 4)
         return true;
-    err_set(s->e, ERR_USER, "the text is not UTF-8: byte 0x%02X at offset %llu",
-            (unsigned)(uint8_t)s->text[s->valid], (unsigned long long)(s->begin + s->valid));
+    err_set(s->e, ERR_USER, "the text is not UTF-8: byte 0x%02X at offset %llu", (unsigned)(uint8_t)s->text[s->valid],
+            (unsigned long long)(s->begin + s->valid));
     return err_hint(s->e, "convert the text to UTF-8, for example with iconv");
 }
 
@@ -81,8 +80,7 @@ static bool fill(struct stream *s, size_t want)
     return true;
 }
 
-/* --- chunks
- * ------------------------------------------------------------------------------------------------- */
+/* ---- chunks ---- */
 
 static bool add_chunk(struct stream *s, size_t begin, size_t end, bool last)
 {
@@ -222,9 +220,8 @@ static bool encode_all(struct stream *s)
         uint64_t missing = s->source->at_most > s->out.n ? s->source->at_most - s->out.n : 0;
         size_t chunk = s->source->chunk;
         if (!chunk)
-            chunk = missing
-                        ? (size_t)min_u64(max_u64(missing * BYTES_PER_ID / CHUNKS, CHUNK_LEAST), CHUNK_MOST)
-                        : CHUNK_MOST;
+            chunk = missing ? (size_t)min_u64(max_u64(missing * BYTES_PER_ID / CHUNKS, CHUNK_LEAST), CHUNK_MOST)
+                            : CHUNK_MOST;
         size_t want = s->finder.rule == CUT_NEVER ? SIZE_MAX : (CHUNKS * chunk + BEHIND) * factor;
         bool grow = false;
         if (!fill(s, want) || (s->size && !take_on(s, chunk * factor, &grow)))
@@ -248,8 +245,8 @@ static void stream_free(struct stream *s)
     free(s->out.ids);
 }
 
-bool tokenizer_encode_text(const struct tokenizer *t, const struct text_source *source, uint32_t **ids,
-                           size_t *n, struct err *e)
+bool tokenizer_encode_text(const struct tokenizer *t, const struct text_source *source, uint32_t **ids, size_t *n,
+                           struct err *e)
 {
     struct stream s = {.t = t,
                        .source = source,

@@ -48,9 +48,7 @@ struct gguf_plan {
     struct err *e;
 };
 
-/* --- the tensors of a model
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- the tensors of a model ---- */
 
 bool gguf_weights_each(const struct checkpoint *src,
                        bool (*fn)(void *ctx, const char *module, uint32_t rows, uint32_t cols), void *ctx)
@@ -70,13 +68,10 @@ bool gguf_weights_each(const struct checkpoint *src,
             if (!checkpoint_weight(src, module, &w, NULL) || !fn(ctx, module, w.rows, w.cols))
                 return false;
         }
-    return c->tie_word_embeddings ||
-           (checkpoint_weight(src, head, &w, NULL) && fn(ctx, head, w.rows, w.cols));
+    return c->tie_word_embeddings || (checkpoint_weight(src, head, &w, NULL) && fn(ctx, head, w.rows, w.cols));
 }
 
-/* --- the plan
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- the plan ---- */
 
 static struct entry *add_entry(struct gguf_plan *p, const char *module, const char *name)
 {
@@ -124,8 +119,7 @@ static bool plan_vector(struct gguf_plan *p, const char *module)
     if (!checkpoint_weight(p->src, module, &w, p->e) || !name_of(p, module, ".weight", name))
         return false;
     if (w.rows != 1) {
-        err_set(p->e, ERR_USER, "%s.weight of %s is a matrix, expected a vector", module,
-                checkpoint_dir(p->src));
+        err_set(p->e, ERR_USER, "%s.weight of %s is a matrix, expected a vector", module, checkpoint_dir(p->src));
         return err_hint(p->e, UNSUPPORTED);
     }
     struct entry *x = add_entry(p, module, name);
@@ -202,8 +196,7 @@ static bool plan_model(struct gguf_plan *p)
                 checkpoint_dir(p->src), c->architecture[0] ? c->architecture : c->model_type);
         return err_hint(p->e, "gsq writes GGUFs of %s models", family_names(known, sizeof known));
     }
-    if (!config_supported(c, p->e) ||
-        !plan_matrix(p, checkpoint_embedding_module(p->src), "token_embd.weight"))
+    if (!config_supported(c, p->e) || !plan_matrix(p, checkpoint_embedding_module(p->src), "token_embd.weight"))
         return false;
     for (uint32_t l = 0; l < c->num_layers; l++)
         for (size_t i = 0; (part = block_part_at(i)); i++) {
@@ -283,10 +276,8 @@ static bool plan_tensors(struct gguf_plan *p)
         struct entry *x = &p->entries[i];
         x->bytes = gguf_row_bytes(x->type, x->cols) * x->rows;
         p->work += entry_work(x);
-        p->tensors[i] = (struct gguf_tensor_plan){.name = x->name,
-                                                  .n_dims = x->n_dims,
-                                                  .ne = {x->cols, x->rows, 1, 1},
-                                                  .type = (uint32_t)x->type->id};
+        p->tensors[i] = (struct gguf_tensor_plan){
+            .name = x->name, .n_dims = x->n_dims, .ne = {x->cols, x->rows, 1, 1}, .type = (uint32_t)x->type->id};
     }
     return true;
 }
@@ -294,11 +285,10 @@ static bool plan_tensors(struct gguf_plan *p)
 /* The type of the most weights, as general.file_type numbers it. */
 static int commonest_file_type(const struct gguf_plan *p)
 {
-    static const int map[][2] = {{GGML_F32, 0},     {GGML_F16, 1},   {GGML_Q4_0, 2},   {GGML_Q4_1, 3},
-                                 {GGML_Q8_0, 7},    {GGML_Q5_0, 8},  {GGML_Q5_1, 9},   {GGML_Q2_K, 10},
-                                 {GGML_Q3_K, 12},   {GGML_Q4_K, 15}, {GGML_Q5_K, 17},  {GGML_Q6_K, 18},
-                                 {GGML_IQ4_NL, 25}, {GGML_BF16, 32}, {GGML_TQ1_0, 36}, {GGML_TQ2_0, 37},
-                                 {GGML_MXFP4, 38},  {GGML_Q2_0, 41}};
+    static const int map[][2] = {
+        {GGML_F32, 0},     {GGML_F16, 1},   {GGML_Q4_0, 2},   {GGML_Q4_1, 3},   {GGML_Q8_0, 7},   {GGML_Q5_0, 8},
+        {GGML_Q5_1, 9},    {GGML_Q2_K, 10}, {GGML_Q3_K, 12},  {GGML_Q4_K, 15},  {GGML_Q5_K, 17},  {GGML_Q6_K, 18},
+        {GGML_IQ4_NL, 25}, {GGML_BF16, 32}, {GGML_TQ1_0, 36}, {GGML_TQ2_0, 37}, {GGML_MXFP4, 38}, {GGML_Q2_0, 41}};
     enum { N = sizeof map / sizeof map[0] };
     uint64_t weights[N] = {0};
     size_t best = 0;
@@ -334,8 +324,8 @@ static bool plan_keys(struct gguf_plan *p, const struct gguf_options *o, bool qu
     return ok;
 }
 
-static bool plan_make(struct gguf_plan *p, const struct checkpoint *src, const struct gguf_item *items,
-                      size_t n, const struct gguf_options *o, bool quiet, struct err *e)
+static bool plan_make(struct gguf_plan *p, const struct checkpoint *src, const struct gguf_item *items, size_t n,
+                      const struct gguf_options *o, bool quiet, struct err *e)
 {
     *p = (struct gguf_plan){.src = src, .items = items, .n_items = n, .e = e};
     bool added;
@@ -357,8 +347,7 @@ static void plan_free(struct gguf_plan *p)
 
 static bool too_large(const struct checkpoint *src, const char *module, float v, struct err *e)
 {
-    err_set(e, ERR_USER, "%s holds %g, which F16 cannot hold (read from %s)", module, (double)v,
-            checkpoint_dir(src));
+    err_set(e, ERR_USER, "%s holds %g, which F16 cannot hold (read from %s)", module, (double)v, checkpoint_dir(src));
     return err_hint(e, "choose BF16 or F32 for it");
 }
 
@@ -369,9 +358,8 @@ static bool check_range(const struct gguf_plan *p)
     float block[1024];
     for (size_t i = 0; i < p->n; i++) {
         const struct entry *x = &p->entries[i];
-        const struct tensor *t = x->item && !x->item->coded && x->type->id == GGML_F16
-                                     ? checkpoint_stored(p->src, x->module)
-                                     : NULL;
+        const struct tensor *t =
+            x->item && !x->item->coded && x->type->id == GGML_F16 ? checkpoint_stored(p->src, x->module) : NULL;
         uint64_t n = t && (t->dtype == DTYPE_F32 || t->dtype == DTYPE_BF16) ? t->bytes / dtype_size(t->dtype) : 0;
         for (uint64_t at = 0; at < n; at += 1024) {
             uint64_t count = min_u64(n - at, 1024);
@@ -391,16 +379,13 @@ uint64_t write_gguf_size(const struct checkpoint *src, const struct gguf_item *i
                          const struct gguf_options *o, struct err *e)
 {
     struct gguf_plan p;
-    uint64_t bytes = plan_make(&p, src, items, n, o, true, e) && check_range(&p)
-                         ? gguf_file_bytes(p.keys, p.tensors, p.n)
-                         : 0;
+    uint64_t bytes =
+        plan_make(&p, src, items, n, o, true, e) && check_range(&p) ? gguf_file_bytes(p.keys, p.tensors, p.n) : 0;
     plan_free(&p);
     return bytes;
 }
 
-/* --- the rows
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- the rows ---- */
 
 struct writing {
     const struct gguf_plan *plan;
@@ -433,8 +418,7 @@ static uint32_t source_row(const struct writing *w, const struct entry *x, uint3
 }
 
 /* What the type cannot hold, or no type should. */
-static bool check_values(const struct writing *w, const struct entry *x, const float *v, uint64_t n,
-                         struct err *e)
+static bool check_values(const struct writing *w, const struct entry *x, const float *v, uint64_t n, struct err *e)
 {
     float most = x->type->id == GGML_F16 ? F16_MOST : HUGE_VALF;
     const char *source = checkpoint_dir(w->plan->src);
@@ -471,8 +455,7 @@ static bool round_part(void *ctx, uint64_t i, unsigned thread, struct err *e)
         !check_values(t->w, x, rows, (uint64_t)n * x->cols, e))
         return false;
     for (uint32_t r = 0; r < n; r++)
-        gguf_round_row(x->type,
-                       rows + (size_t)(source_row(t->w, x, t->r0 + first + r) - t->r0 - first) * x->cols,
+        gguf_round_row(x->type, rows + (size_t)(source_row(t->w, x, t->r0 + first + r) - t->r0 - first) * x->cols,
                        t->importance, x->cols, t->packed + (first + r) * row_bytes);
     return true;
 }
@@ -492,8 +475,7 @@ static bool write_rounded(struct writing *w, const struct entry *x)
     step = min_u64(step, x->rows);
     struct tile t = {.w = w,
                      .x = x,
-                     .importance =
-                         w->source->importance ? w->source->importance(w->source->ctx, x->module) : NULL,
+                     .importance = w->source->importance ? w->source->importance(w->source->ctx, x->module) : NULL,
                      .part = (uint32_t)max_u64(dim, PART / gguf_round_cost(x->type) / x->cols / dim * dim),
                      .rows = malloc((size_t)(step * x->cols) * sizeof *t.rows),
                      .packed = malloc((size_t)(step * row_bytes))};
@@ -520,15 +502,15 @@ static bool write_coded(struct writing *w, const struct entry *x)
         return err_nomem(w->e, x->module, step * row_bytes);
     bool ok = w->source->linear(w->source->ctx, x->item, &q, w->e);
     if (ok && (q.rows != x->rows || q.cols != x->cols))
-        ok = err_set(w->e, ERR_BUG, "%s: codes of %u x %u for a matrix of %u x %u", x->module,
-                     (unsigned)q.rows, (unsigned)q.cols, (unsigned)x->rows, (unsigned)x->cols);
+        ok = err_set(w->e, ERR_BUG, "%s: codes of %u x %u for a matrix of %u x %u", x->module, (unsigned)q.rows,
+                     (unsigned)q.cols, (unsigned)x->rows, (unsigned)x->cols);
     size_t per_row = ok ? (size_t)q.groups * quant_type_planes(q.spec.type) : 0;
     for (uint32_t r0 = 0; ok && r0 < x->rows; r0 += (uint32_t)step) {
         uint32_t n = (uint32_t)min_u64(step, x->rows - r0);
         for (uint32_t r = 0; ok && r < n; r++) {
             uint32_t from = source_row(w, x, r0 + r);
-            ok = gguf_pack_row(x->type, &q.spec, q.codes + (size_t)from * q.cols, q.scales + from * per_row,
-                               q.cols, packed + r * row_bytes, w->e) ||
+            ok = gguf_pack_row(x->type, &q.spec, q.codes + (size_t)from * q.cols, q.scales + from * per_row, q.cols,
+                               packed + r * row_bytes, w->e) ||
                  err_context(w->e, "%s, row %u", x->module, (unsigned)from);
         }
         ok = ok && put(w, packed, n * row_bytes, (uint64_t)n * x->cols);
@@ -574,17 +556,13 @@ static bool write_vector(struct writing *w, const struct entry *x)
 
 static bool write_entry(struct writing *w, const struct entry *x)
 {
-    bool ok = x->item && x->item->coded ? write_coded(w, x)
-              : x->n_dims == 2          ? write_rounded(w, x)
-                                        : write_vector(w, x);
+    bool ok = x->item && x->item->coded ? write_coded(w, x) : x->n_dims == 2 ? write_rounded(w, x) : write_vector(w, x);
     if (ok && x->module[0])
         checkpoint_drop_module(w->plan->src, x->module);
     return ok;
 }
 
-/* --- the file
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- the file ---- */
 
 /* The model's own files; not only those with a tensor: the first part of a split file may hold none. */
 static bool check_not_source(const char *path, const struct checkpoint *src, struct err *e)
@@ -622,7 +600,8 @@ bool write_gguf(const char *path, const struct checkpoint *src, const struct ggu
     ok = ok && gguf_writer_open(&w.writer, path, p.keys, p.tensors, p.n, e);
     if (ok) {
         for (size_t i = 0; ok && i < p.n; i++)
-            ok = write_entry(&w, &p.entries[i]) || err_context(e, "%s", p.entries[i].name) || err_context(e, "%s", path);
+            ok =
+                write_entry(&w, &p.entries[i]) || err_context(e, "%s", p.entries[i].name) || err_context(e, "%s", path);
         if (ok)
             ok = gguf_writer_close(&w.writer, e);
         else

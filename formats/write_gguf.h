@@ -10,10 +10,9 @@
 
 /* What becomes of one 2-D weight. */
 struct gguf_item {
-    const char
-        *module; /* Hugging Face name: "model.layers.0.self_attn.q_proj", "model.embed_tokens", "lm_head" */
+    const char *module; /* Hugging Face name: "model.layers.0.self_attn.q_proj", "model.embed_tokens", "lm_head" */
     const struct gguf_type *type; /* what it is stored as */
-    bool coded; /* codes and scales come from the source (source->linear); else its weights are rounded */
+    bool coded;             /* codes and scales come from the source (source->linear); else its weights are rounded */
     struct quant_spec spec; /* of the codes, where coded */
 };
 /* A metadata key with another value than it would have. */
@@ -66,8 +65,8 @@ bool gguf_weights_each(const struct checkpoint *src,
 
 /* A mixture by the name users know ("Q2_K", "Q3_K_M", "Q2_0", "F16" ...): the type of one module by llama-quantize's
  * rules, with its fallback where cols % block != 0 (*fell_back is then true). NULL: no such mixture. */
-const struct gguf_type *gguf_mixture_type(const char *mixture, const struct model_config *c,
-                                          const char *module, uint32_t cols, bool *fell_back);
+const struct gguf_type *gguf_mixture_type(const char *mixture, const struct model_config *c, const char *module,
+                                          uint32_t cols, bool *fell_back);
 /* The type of most tensors of a mixture; NULL: no such mixture. */
 const struct gguf_type *gguf_mixture_base(const char *mixture);
 /* The type itself where rows of `cols` weights divide by its block, else the one that stands in for it

@@ -65,8 +65,8 @@ static bool to_16_bits(const struct conversion *c, const float *v, uint64_t n, u
     for (uint64_t i = 0; i < n; i++) {
         uint16_t h = f16 ? f32_to_f16(v[i]) : f32_to_bf16(v[i]);
         if (f16 && (h & 0x7FFF) == 0x7C00 && isfinite(v[i])) {
-            err_set(e, ERR_USER, "%s holds %g, which fp16 cannot hold",
-                    c->module ? c->module : c->tensor->name, (double)v[i]);
+            err_set(e, ERR_USER, "%s holds %g, which fp16 cannot hold", c->module ? c->module : c->tensor->name,
+                    (double)v[i]);
             return err_hint(e, "set torch_dtype to bfloat16 in the model's config.json");
         }
         store_u16le(out + i * 2, h);
@@ -94,8 +94,7 @@ static bool write_floats(struct conversion *c, uint64_t all)
         c->n = min_u64(step, all - c->first);
         const struct pool_work work = {.n = div_up(c->n, c->part), .piece = convert_part, .ctx = c};
         bool f32 = c->dtype == DTYPE_F32;
-        if (!pool_run(&work, c->w->e) ||
-            !put(c->w, f32 ? (void *)c->w->floats : c->w->halves, c->n * (f32 ? 4 : 2)))
+        if (!pool_run(&work, c->w->e) || !put(c->w, f32 ? (void *)c->w->floats : c->w->halves, c->n * (f32 ? 4 : 2)))
             return false;
     }
     return true;
@@ -165,8 +164,8 @@ static bool write_shard(struct writing *w, const char *dir, const struct export_
     const struct export_entry *first = &p->entries[s->first], *last = first + s->n - 1;
     char path[4096];
     if (!os_path_join(path, sizeof path, dir, s->name, w->e) ||
-        !safetensors_writer_open(&w->writer, path, p->tensors + first->first,
-                                 last->first + last->n - first->first, p->metadata, p->n_metadata, w->e))
+        !safetensors_writer_open(&w->writer, path, p->tensors + first->first, last->first + last->n - first->first,
+                                 p->metadata, p->n_metadata, w->e))
         return false;
     bool ok = true;
     for (size_t i = 0; i < s->n && ok; i++)
@@ -189,8 +188,7 @@ static bool write_shards(struct writing *w, const char *dir)
     return ok;
 }
 
-/* --- the folder
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- the folder ---- */
 
 struct folder {
     const char *dir;
@@ -210,8 +208,7 @@ static bool is_weights(const char *name)
 static bool is_beside(const char *name)
 {
     return strcmp(name, "config.json") == 0 || strcmp(name, "quantize_config.json") == 0 ||
-           strcmp(name, GGUF_CARRIED) == 0 || strcmp(name, "model.safetensors.index.json") == 0 ||
-           export_carries(name);
+           strcmp(name, GGUF_CARRIED) == 0 || strcmp(name, "model.safetensors.index.json") == 0 || export_carries(name);
 }
 
 /* What an earlier export left would be loaded instead of ours, or beside it. */
@@ -222,8 +219,7 @@ static bool remove_earlier(void *ctx, const char *name, struct err *e)
         return true;
     if (!os_path_join(path, sizeof path, ctx, name, e))
         return false;
-    return os_remove(path) ? true
-                           : err_set(e, ERR_USER, "cannot remove %s, left from an earlier export", path);
+    return os_remove(path) ? true : err_set(e, ERR_USER, "cannot remove %s, left from an earlier export", path);
 }
 
 static bool remove_templates(const char *dir, struct err *e)
@@ -385,7 +381,8 @@ bool write_hf(const char *out_dir, const struct checkpoint *src, const struct ex
     uint64_t bytes = 0;
     for (size_t i = 0; i < plan.n_shards; i++)
         bytes += plan.shards[i].bytes;
-    bool ok = out_fits("the output", out_dir, bytes, "-o", e) && prepare_folder(out_dir, src, o->force, e) && write_shards(&w, out_dir) &&
+    bool ok = out_fits("the output", out_dir, bytes, "-o", e) && prepare_folder(out_dir, src, o->force, e) &&
+              write_shards(&w, out_dir) &&
               (checkpoint_gguf(src) ? carry_metadata(out_dir, src, e)
                                     : os_list(checkpoint_dir(src), copy_carried, &f, e) &&
                                           export_list_templates(checkpoint_dir(src), copy_carried, &f, e)) &&

@@ -40,11 +40,11 @@ float export_scale_levels(enum export_format f, const struct quant_spec *spec);
 
 struct export_options {
     enum export_format format;
-    unsigned container;          /* 0: native bits */
-    uint64_t shard_bytes;        /* 0: 5e9 less a margin (5 GB) */
+    unsigned container;               /* 0: native bits */
+    uint64_t shard_bytes;             /* 0: 5e9 less a margin (5 GB) */
     const char *const (*metadata)[2]; /* extra facts for quantization_config.meta, n pairs; may be NULL */
     size_t n_metadata;
-    bool force; /* write over a model that gsq did not write */
+    bool force;      /* write over a model that gsq did not write */
     const char *run; /* hash of what was asked for, into the safetensors' metadata; may be NULL */
 };
 /* Where the codes come from: called once per item, in file order. The writer frees q. */

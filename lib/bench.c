@@ -165,8 +165,7 @@ static void list_missing(char *out, size_t cap)
     }
 }
 
-static bool bench(struct gpu *g, const struct gsq_bench_options *o, struct gsq_bench_result *out,
-                  struct err *e)
+static bool bench(struct gpu *g, const struct gsq_bench_options *o, struct gsq_bench_result *out, struct err *e)
 {
     bool cpu = gpu_info(g)->caps & GPU_CAP_CPU, ok = false;
     const struct bench_sizes sizes = {.rows = cpu ? 512 : 4096, .cols = 2048, .cube = cpu ? 1024 : 2048};
@@ -209,8 +208,7 @@ bool gsq_bench(gsq_device *device, const struct gsq_bench_options *options, stru
     struct err why = {0};
     struct gsq_bench_options o = {0};
     struct gsq_bench_result out = {.size = sizeof out};
-    bool ok =
-        lib_take(&o, sizeof o, options, "gsq_bench_options", &why) && bench(device->gpu, &o, &out, &why);
+    bool ok = lib_take(&o, sizeof o, options, "gsq_bench_options", &why) && bench(device->gpu, &o, &out, &why);
     list_missing(out.kernels_without_case, sizeof out.kernels_without_case);
     lib_give(result, &out, sizeof out);
     return lib_result(ok, &why, e);

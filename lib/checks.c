@@ -18,11 +18,9 @@ static bool check_copy(const struct quantize_options *o, struct err *e)
     const char *const named[] = {o->calib, o->imatrix, o->refine};
     if (!out_not_input("the output", o->out_dir, named, sizeof named / sizeof *named, e))
         return false;
-    if (!o->n_rules && !o->pure && !o->embedding_type && !o->head_type && !o->keep_head && !o->group &&
-        !o->refine)
+    if (!o->n_rules && !o->pure && !o->embedding_type && !o->head_type && !o->keep_head && !o->group && !o->refine)
         return true;
-    err_set(e, ERR_USER, "--type %s stores every weight alike: no option gives single ones another type",
-            o->mixture);
+    err_set(e, ERR_USER, "--type %s stores every weight alike: no option gives single ones another type", o->mixture);
     return err_hint(e, "a type such as Q8_0 takes --tensor and --keep");
 }
 
@@ -30,14 +28,13 @@ static bool check_copy(const struct quantize_options *o, struct err *e)
 static bool check_refine(const struct lib_options *all, struct err *e)
 {
     const struct quantize_options *o = &all->q;
-    bool types = o->mixture || all->asked.bits || o->group || o->pure || o->embedding_type || o->head_type ||
-                 o->keep_head;
+    bool types =
+        o->mixture || all->asked.bits || o->group || o->pure || o->embedding_type || o->head_type || o->keep_head;
     for (size_t i = 0; i < o->n_rules; i++)
         types = types || o->rules[i].type || o->rules[i].gguf;
     if (!types)
         return true;
-    err_set(e, ERR_USER,
-            "--refine keeps the types of its file: --type, --bits, --group and --tensor have no say");
+    err_set(e, ERR_USER, "--refine keeps the types of its file: --type, --bits, --group and --tensor have no say");
     return err_hint(e, "leave them out; --keep REGEX keeps codes as they are");
 }
 
@@ -50,8 +47,9 @@ static bool check_options(struct lib_options *all, struct err *e)
         return false;
     if (o->method != METHOD_RTN && !o->calib && !o->imatrix && !o->refine && !o->dry_run) {
         err_set(e, ERR_USER, "--method %s needs a calibration text", method_name(o->method));
-        return err_hint(e, "add --calib default (the text that comes with gsq) or --calib FILE (text like what the model will "
-                           "read), or use --method rtn");
+        return err_hint(
+            e, "add --calib default (the text that comes with gsq) or --calib FILE (text like what the model will "
+               "read), or use --method rtn");
     }
     if (o->container && o->format != EXPORT_COMPRESSED_TENSORS) {
         err_set(e, ERR_USER, "--container belongs to --format compressed-tensors");
@@ -76,15 +74,12 @@ static bool check_eval_text(const struct lib_options *o, const gsq_model *model,
     struct windows w = {0};
     uint64_t size = 0;
     if (os_stat(text, &size) != OS_FILE || size == 0) {
-        err_set(e, ERR_USER, "--eval %s: %s", text,
-                size ? "not a file" : "there is no such text, or it is empty");
-        return err_hint(e,
-                        "give a text file (UTF-8) like what the model will read, not used for calibration");
+        err_set(e, ERR_USER, "--eval %s: %s", text, size ? "not a file" : "there is no such text, or it is empty");
+        return err_hint(e, "give a text file (UTF-8) like what the model will read, not used for calibration");
     }
-    bool ok = tokenizer_load(&t, model->path, e) &&
-              (windows_load(&w, t, text, lib_context(model, o->q.ctx), 1,
-                            checkpoint_config(model->ck)->vocab_size, NULL, e) ||
-               err_context(e, "--eval"));
+    bool ok = tokenizer_load(&t, model->path, e) && (windows_load(&w, t, text, lib_context(model, o->q.ctx), 1,
+                                                                  checkpoint_config(model->ck)->vocab_size, NULL, e) ||
+                                                     err_context(e, "--eval"));
     windows_free(&w);
     tokenizer_destroy(&t);
     return ok;

@@ -22,8 +22,8 @@ void gsq_free(char *text)
 bool lib_result(bool ok, const struct err *from, struct gsq_error *e)
 {
     static const enum gsq_error_kind kinds[] = {
-        [ERR_NONE] = GSQ_ERROR_BUG,        [ERR_USER] = GSQ_ERROR_USER,       [ERR_ENV] = GSQ_ERROR_ENVIRONMENT,
-        [ERR_BUG] = GSQ_ERROR_BUG,         [ERR_STOPPED] = GSQ_ERROR_STOPPED,
+        [ERR_NONE] = GSQ_ERROR_BUG, [ERR_USER] = GSQ_ERROR_USER,       [ERR_ENV] = GSQ_ERROR_ENVIRONMENT,
+        [ERR_BUG] = GSQ_ERROR_BUG,  [ERR_STOPPED] = GSQ_ERROR_STOPPED,
     };
     if (!e)
         return ok;
@@ -73,7 +73,7 @@ char *lib_json(bool ok, cJSON *o, struct err *from, struct gsq_error *e)
     return lib_text(ok, &text, from, e);
 }
 
-/* ---- log and stop ----------------------------------------------------------------------------------------------- */
+/* ---- log and stop ---- */
 
 static gsq_log_fn *log_fn;
 static void *log_ctx;
@@ -113,7 +113,7 @@ bool lib_go_on(void *ctx)
     return !os_stop_requested();
 }
 
-/* ---- sized structs ---------------------------------------------------------------------------------------------- */
+/* ---- sized structs ---- */
 
 bool lib_take(void *into, size_t into_size, const void *from, const char *what, struct err *e)
 {
@@ -140,7 +140,7 @@ void lib_give(void *to, const void *from, size_t from_size)
         memcpy((char *)to + sizeof size, (const char *)from + sizeof size, n - sizeof size);
 }
 
-/* ---- progress, defaults ----------------------------------------------------------------------------------------- */
+/* ---- progress, defaults ---- */
 
 static bool on_progress(void *ctx, const struct progress_event *ev)
 {

@@ -22,9 +22,9 @@ bool gsq_device_open(gsq_device **out, const struct gsq_device_options *o, struc
         .device = a.device,
         .variant = a.variant,
         .mem_limit = a.memory_limit,
-        .cache_dir = a.cache_dir                             ? a.cache_dir[0] ? a.cache_dir : NULL
+        .cache_dir = a.cache_dir                         ? a.cache_dir[0] ? a.cache_dir : NULL
                      : os_cache_dir(cache, sizeof cache) ? cache
-                                                             : NULL,
+                                                         : NULL,
         .threads = a.threads,
     };
     ok = ok && gpu_create(&d->gpu, &g, &why) && gpu_cmd_create(&d->cmd, d->gpu, &why);

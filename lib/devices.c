@@ -13,8 +13,13 @@ static const struct {
     uint32_t bit;
     const char *name;
 } cap_names[] = {
-    {GPU_CAP_CPU, "cpu"},   {GPU_CAP_SUBGROUP, "subgroup"}, {GPU_CAP_LANES8, "lanes8"}, {GPU_CAP_F16, "f16"},
-    {GPU_CAP_INT8, "int8"}, {GPU_CAP_COOPMAT, "coopmat"},   {GPU_CAP_PUSH_DESCRIPTOR, "push_descriptor"},
+    {GPU_CAP_CPU, "cpu"},
+    {GPU_CAP_SUBGROUP, "subgroup"},
+    {GPU_CAP_LANES8, "lanes8"},
+    {GPU_CAP_F16, "f16"},
+    {GPU_CAP_INT8, "int8"},
+    {GPU_CAP_COOPMAT, "coopmat"},
+    {GPU_CAP_PUSH_DESCRIPTOR, "push_descriptor"},
 };
 enum { N_CAPS = sizeof cap_names / sizeof *cap_names };
 
@@ -29,7 +34,7 @@ static const char *caps_text(uint32_t caps, char *out, size_t cap)
 }
 
 struct listing {
-    cJSON *devices;      /* one or the other */
+    cJSON *devices; /* one or the other */
     struct strbuf *text;
 };
 

@@ -6,7 +6,7 @@
 #include "host/quant/imatrix.h"
 #include "lib/lib_internal.h"
 
-/* ---- perplexity and divergence ---------------------------------------------------------------------------------- */
+/* ---- perplexity and divergence ---- */
 
 void gsq_eval_options_init_sized(struct gsq_eval_options *o, size_t size)
 {
@@ -64,8 +64,8 @@ bool gsq_eval(gsq_device *device, const gsq_model *model, const struct gsq_eval_
     struct eval_options o;
     struct lib_progress progress;
     struct compare_result r = {0};
-    bool ok = take_eval(&o, &progress, model, options, &why) &&
-              eval_perplexity(device->cmd, model->ck, &o, &r.model, &why);
+    bool ok =
+        take_eval(&o, &progress, model, options, &why) && eval_perplexity(device->cmd, model->ck, &o, &r.model, &why);
     if (ok)
         give_eval(result, &o, &r);
     return lib_result(ok, &why, e);
@@ -85,7 +85,7 @@ bool gsq_compare(gsq_device *device, const gsq_model *model, const gsq_model *re
     return lib_result(ok, &why, e);
 }
 
-/* ---- importance ------------------------------------------------------------------------------------------------- */
+/* ---- importance ---- */
 
 void gsq_imatrix_options_init_sized(struct gsq_imatrix_options *o, size_t size)
 {

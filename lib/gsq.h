@@ -47,7 +47,7 @@
 extern "C" {
 #endif
 
-/* ---- errors, log, stop ---------------------------------------------------------------------------------------- */
+/* ---- errors, log, stop ---- */
 
 enum gsq_error_kind {
     GSQ_ERROR_NONE,
@@ -81,14 +81,14 @@ GSQ_API void gsq_clear_stop(void);
 /* CPU threads of the whole process, for texts and exports; 0: all, which is the default. */
 GSQ_API void gsq_set_threads(uint32_t threads);
 
-/* ---- names ------------------------------------------------------------------------------------------------------ */
+/* ---- names ---- */
 
 /* What texts of options can be. */
 enum gsq_name_kind {
     GSQ_NAME_METHOD,
     GSQ_NAME_EFFORT,
-    GSQ_NAME_START,          /* of the training together */
-    GSQ_NAME_PROTOCOL,       /* of gsq_eval */
+    GSQ_NAME_START,    /* of the training together */
+    GSQ_NAME_PROTOCOL, /* of gsq_eval */
     GSQ_NAME_BITS,
     GSQ_NAME_FORMAT,         /* of gsq_quantize */
     GSQ_NAME_CONVERT_FORMAT, /* of gsq_convert */
@@ -121,7 +121,7 @@ struct gsq_progress {
 };
 typedef bool gsq_progress_fn(void *ctx, const struct gsq_progress *p);
 
-/* ---- devices ---------------------------------------------------------------------------------------------------- */
+/* ---- devices ---- */
 
 typedef struct gsq_device gsq_device;
 
@@ -160,7 +160,7 @@ GSQ_API char *gsq_devices_json(struct gsq_error *e);
 GSQ_API char *gsq_kernels_text(gsq_device *device, struct gsq_error *e);
 GSQ_API char *gsq_kernels_json(gsq_device *device, struct gsq_error *e);
 
-/* ---- models ----------------------------------------------------------------------------------------------------- */
+/* ---- models ---- */
 
 typedef struct gsq_model gsq_model;
 
@@ -197,7 +197,7 @@ GSQ_API void gsq_inspect_options_init_sized(struct gsq_inspect_options *o, size_
 GSQ_API char *gsq_model_text(const gsq_model *model, const struct gsq_inspect_options *o, struct gsq_error *e);
 GSQ_API char *gsq_model_json(const gsq_model *model, const struct gsq_inspect_options *o, struct gsq_error *e);
 
-/* ---- quantize --------------------------------------------------------------------------------------------------- */
+/* ---- quantize ---- */
 
 /* What becomes of the modules whose name a pattern matches; the last rule that matches wins. */
 struct gsq_tensor_rule {
@@ -237,8 +237,8 @@ struct gsq_quantize_options {
     const char *const *overrides; /* "KEY=TYPE:VALUE": other metadata; TYPE is int, float, bool or str */
     size_t n_overrides;
 
-    const char *calib;                   /* text file, or "default": the text that comes with gsq; gsq and gptq need one */
-    const char *imatrix;                 /* importance matrix (GGUF), or NULL */
+    const char *calib;   /* text file, or "default": the text that comes with gsq; gsq and gptq need one */
+    const char *imatrix; /* importance matrix (GGUF), or NULL */
     const char *const *importance_names; /* it counts for weights alone whose name holds one of these ... */
     size_t n_importance_names;           /* 0: for all */
     bool importance_skip;                /* ... or for all others */
@@ -253,9 +253,9 @@ struct gsq_quantize_options {
     const char *accept;  /* what may differ from how the run was begun: "device,driver"; NULL: nothing */
 
     /* Once the model is written. */
-    const char *eval;      /* text file to compare it on with its source, or NULL */
-    uint32_t eval_windows; /* of it, at most; 0: all */
-    const char *report;    /* page (HTML) with charts of the run, or NULL */
+    const char *eval;                   /* text file to compare it on with its source, or NULL */
+    uint32_t eval_windows;              /* of it, at most; 0: all */
+    const char *report;                 /* page (HTML) with charts of the run, or NULL */
     const struct gsq_setting *settings; /* for its table */
     size_t n_settings;
     const char *command; /* for it: what repeats the run, as it is typed; NULL: left out */
@@ -268,19 +268,19 @@ struct gsq_quantize_options {
     uint32_t scale_epochs; /* of all scales end to end; 0: not done */
 
     /* Constants of the method, for experiments. */
-    float damp;                     /* GPTQ: share of the mean diagonal added to the Hessian */
-    uint32_t scale_steps;           /* scale search: candidates per sign */
-    float scale_power;              /* scale search: power of the absolute error */
-    float tau[2], kappa[2];         /* temperature, factor on the logits: at the first and the last step */
-    float lr_logits, lr_scales;     /* rates of a run of 1280 steps */
-    float reach, block_reach;       /* how far a logit may travel, alone and together */
-    float lr_end;                   /* cosine decay of the rates to this share */
-    float beta1, beta2;             /* Lion */
-    float decay;                    /* of the logits */
-    float init_noise, init_gap;     /* of the starting logits */
-    const char *start;              /* of the training together: "hessian", "gptq", "rtn" */
-    float scale_lr;                 /* pass over scales: most that a step moves a scale, as a share of its size */
-    uint32_t scale_batch;           /* there: windows per step */
+    float damp;                 /* GPTQ: share of the mean diagonal added to the Hessian */
+    uint32_t scale_steps;       /* scale search: candidates per sign */
+    float scale_power;          /* scale search: power of the absolute error */
+    float tau[2], kappa[2];     /* temperature, factor on the logits: at the first and the last step */
+    float lr_logits, lr_scales; /* rates of a run of 1280 steps */
+    float reach, block_reach;   /* how far a logit may travel, alone and together */
+    float lr_end;               /* cosine decay of the rates to this share */
+    float beta1, beta2;         /* Lion */
+    float decay;                /* of the logits */
+    float init_noise, init_gap; /* of the starting logits */
+    const char *start;          /* of the training together: "hessian", "gptq", "rtn" */
+    float scale_lr;             /* pass over scales: most that a step moves a scale, as a share of its size */
+    uint32_t scale_batch;       /* there: windows per step */
 };
 GSQ_API void gsq_quantize_options_init_sized(struct gsq_quantize_options *o, size_t size);
 /* "balanced". */
@@ -356,12 +356,12 @@ struct gsq_quantize_result {
     double mean_loss; /* of the linears; NAN: not measured */
     uint64_t out_bytes, device_peak, host_peak;
     uint32_t blocks, blocks_resumed;
-    const char *method, *format, *type; /* as they were settled; type NULL: not a GGUF. Never freed */
-    bool written;                       /* the model is complete; if gsq_quantize failed, what came after it did */
-    bool finished_before;               /* it was there already, and nothing was done */
-    bool reported;                      /* the report is written */
-    double predicted_seconds;           /* what the plan said; 0: nothing */
-    double reach;                       /* how far a logit could travel */
+    const char *method, *format, *type;  /* as they were settled; type NULL: not a GGUF. Never freed */
+    bool written;                        /* the model is complete; if gsq_quantize failed, what came after it did */
+    bool finished_before;                /* it was there already, and nothing was done */
+    bool reported;                       /* the report is written */
+    double predicted_seconds;            /* what the plan said; 0: nothing */
+    double reach;                        /* how far a logit could travel */
     double stage_loss_start, stage_loss; /* means over the halves of blocks; NAN: there were none */
     /* Of eval, as in gsq_eval_result; NAN and 0 where there was none. */
     double perplexity, reference_perplexity, mean_kl, top1;
@@ -376,7 +376,7 @@ GSQ_API bool gsq_quantize(gsq_device *device, const gsq_model *model, const stru
                           const struct gsq_quantize_callbacks *callbacks, struct gsq_quantize_result *result,
                           struct gsq_error *e);
 
-/* ---- evaluate --------------------------------------------------------------------------------------------------- */
+/* ---- evaluate ---- */
 
 struct gsq_eval_options {
     size_t size;
@@ -411,7 +411,7 @@ GSQ_API bool gsq_eval(gsq_device *device, const gsq_model *model, const struct g
 GSQ_API bool gsq_compare(gsq_device *device, const gsq_model *model, const gsq_model *reference,
                          const struct gsq_eval_options *o, struct gsq_eval_result *result, struct gsq_error *e);
 
-/* ---- convert, importance ---------------------------------------------------------------------------------------- */
+/* ---- convert, importance ---- */
 
 struct gsq_convert_options {
     size_t size;
@@ -430,11 +430,11 @@ GSQ_API bool gsq_convert(const gsq_model *model, const struct gsq_convert_option
 
 struct gsq_imatrix_options {
     size_t size;
-    const char *out;       /* file. Required */
-    const char *calib;     /* text file, or "default": the text that comes with gsq. Required */
-    uint32_t samples;      /* windows, from the text's start */
-    uint32_t context;      /* tokens per window; 0: the model's, at most 2048 */
-    const char *spill;     /* as in gsq_eval_options */
+    const char *out;   /* file. Required */
+    const char *calib; /* text file, or "default": the text that comes with gsq. Required */
+    uint32_t samples;  /* windows, from the text's start */
+    uint32_t context;  /* tokens per window; 0: the model's, at most 2048 */
+    const char *spill; /* as in gsq_eval_options */
     gsq_progress_fn *progress;
     void *ctx;
     bool force; /* write over an output that gsq did not write */
@@ -451,7 +451,7 @@ struct gsq_imatrix_result {
 GSQ_API bool gsq_imatrix(gsq_device *device, const gsq_model *model, const struct gsq_imatrix_options *o,
                          struct gsq_imatrix_result *result, struct gsq_error *e);
 
-/* ---- speed ------------------------------------------------------------------------------------------------------ */
+/* ---- speed ---- */
 
 /* One kernel at one shape. */
 struct gsq_bench_row {

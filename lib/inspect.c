@@ -43,7 +43,7 @@ static const char *format_name(const struct contents *c)
     return checkpoint_gguf(c->ck) ? "gguf" : quant_name(c->cfg->quant);
 }
 
-/* ---- counting -------------------------------------------------------------------------------------------------- */
+/* ---- counting ---- */
 
 static uint64_t elements(const struct tensor *t)
 {
@@ -76,8 +76,7 @@ static void count_params(struct contents *c)
         if (!module_of(t->name, module, sizeof module) || strcmp(module, "rope_freqs") == 0)
             continue;
         bool is_weight = strcmp(t->name + strlen(module), ".weight") == 0;
-        bool quantized =
-            c->cfg->quant != QUANT_NONE && checkpoint_weight(c->ck, module, &info, NULL) && info.quantized;
+        bool quantized = c->cfg->quant != QUANT_NONE && checkpoint_weight(c->ck, module, &info, NULL) && info.quantized;
         if (!(quantized && is_weight))
             c->params += elements(t);
     }
@@ -96,8 +95,7 @@ static void add_shape(struct contents *c, enum linear_id id, const struct weight
         if (s->id == id && s->info.rows == info->rows && s->info.cols == info->cols &&
             s->info.quantized == info->quantized && s->info.dtype == info->dtype &&
             (!info->stored || strcmp(s->info.stored, info->stored) == 0) &&
-            (!info->quantized ||
-             (s->info.spec.type == info->spec.type && s->info.spec.group == info->spec.group))) {
+            (!info->quantized || (s->info.spec.type == info->spec.type && s->info.spec.group == info->spec.group))) {
             s->count++;
             return;
         }
@@ -132,23 +130,24 @@ static double bits_each(uint64_t bytes, uint64_t params)
     return params ? 8.0 * (double)bytes / (double)params : 0;
 }
 
-/* ---- telling people -------------------------------------------------------------------------------------------- */
+/* ---- telling people ---- */
 
 static void shape_line_text(struct strbuf *b, const struct model_config *c)
 {
-    strbuf_printf(b, "shape           %u blocks, hidden %u, intermediate %u, %u heads of %u (%u for keys and values), "
-           "%u tokens\n",
-           (unsigned)c->num_layers, (unsigned)c->hidden_size, (unsigned)c->intermediate_size,
-           (unsigned)c->num_heads, (unsigned)c->head_dim, (unsigned)c->num_kv_heads, (unsigned)c->vocab_size);
+    strbuf_printf(b,
+                  "shape           %u blocks, hidden %u, intermediate %u, %u heads of %u (%u for keys and values), "
+                  "%u tokens\n",
+                  (unsigned)c->num_layers, (unsigned)c->hidden_size, (unsigned)c->intermediate_size,
+                  (unsigned)c->num_heads, (unsigned)c->head_dim, (unsigned)c->num_kv_heads, (unsigned)c->vocab_size);
     strbuf_printf(b, "positions       ");
     if (c->max_position)
         strbuf_printf(b, "%u, ", (unsigned)c->max_position);
     strbuf_printf(b, "rope theta %g%s", c->rope_theta,
-           c->rope_scaling == ROPE_LLAMA3    ? ", llama3 scaling"
-           : c->rope_scaling == ROPE_LINEAR  ? ", linear scaling"
-           : c->rope_scaling == ROPE_YARN    ? ", yarn scaling"
-           : c->rope_scaling == ROPE_FACTORS ? ", a factor per pair"
-                                             : "");
+                  c->rope_scaling == ROPE_LLAMA3    ? ", llama3 scaling"
+                  : c->rope_scaling == ROPE_LINEAR  ? ", linear scaling"
+                  : c->rope_scaling == ROPE_YARN    ? ", yarn scaling"
+                  : c->rope_scaling == ROPE_FACTORS ? ", a factor per pair"
+                                                    : "");
     if (c->sliding_window)
         strbuf_printf(b, ", sliding window %u", (unsigned)c->sliding_window);
     strbuf_printf(b, "%s\n", c->tie_word_embeddings ? ", embeddings tied" : "");
@@ -223,14 +222,14 @@ static void linears_text(struct strbuf *b, const struct contents *c)
         if (s->info.stored)
             table_cell(t, "%s", s->info.stored);
         else
-            table_cell(t, "%s%s, group %u", s->info.spec.type->name,
-                       s->info.spec.type->learned ? " bits" : "", (unsigned)s->info.spec.group);
+            table_cell(t, "%s%s, group %u", s->info.spec.type->name, s->info.spec.type->learned ? " bits" : "",
+                       (unsigned)s->info.spec.group);
     }
     strbuf_printf(b, "\nlinears of the blocks (outputs x inputs)\n");
     table_add(&t, b, 2);
 }
 
-/* ---- what quantize would do: the plan's own verdict --------------------------------------------------------- */
+/* ---- what quantize would do: the plan's own verdict ---- */
 
 static void collect(void *ctx, const char *line)
 {
@@ -241,8 +240,8 @@ static void collect(void *ctx, const char *line)
 
 /* Fates of all weights in a format by a method, or the refusal. why: what the plan would warn of. plan_free in any
  * case. */
-static bool fates(const struct contents *c, enum export_format f, enum method method, struct plan *p, struct strbuf *why,
-                  struct err *e)
+static bool fates(const struct contents *c, enum export_format f, enum method method, struct plan *p,
+                  struct strbuf *why, struct err *e)
 {
     struct quantize_options o = c->run;
     const struct plan_listener listener = {collect, why};
@@ -319,8 +318,9 @@ static void fates_text(struct strbuf *b, const struct contents *c)
     if (!fates(c, mixture ? EXPORT_GGUF : EXPORT_GPTQ, METHOD_GSQ, &p, &warned, &e))
         refusal_text(b, "--method gsq would refuse this", &e);
     else if (!mixture)
-        strbuf_puts(b, "\ngsq quantize would take the linears above; embeddings, norms and the head stay in 16 bits (in a "
-                       "GGUF they are rounded, too: --type)\n");
+        strbuf_puts(b,
+                    "\ngsq quantize would take the linears above; embeddings, norms and the head stay in 16 bits (in a "
+                    "GGUF they are rounded, too: --type)\n");
     plan_free(&p);
     strbuf_free(&warned);
 }
@@ -358,7 +358,7 @@ static void contents_text(struct strbuf *b, const struct contents *c)
         fates_text(b, c);
 }
 
-/* ---- telling programs ------------------------------------------------------------------------------------------ */
+/* ---- telling programs ---- */
 
 static cJSON *shapes_json(const struct contents *c)
 {
@@ -430,7 +430,7 @@ static void contents_json(cJSON *o, const struct contents *c)
         cJSON_AddItemToObject(o, "tensors", tensors_json(c));
 }
 
-/* ---- what gsq.h declares ---------------------------------------------------------------------------------------- */
+/* ---- what gsq.h declares ---- */
 
 void gsq_inspect_options_init_sized(struct gsq_inspect_options *o, size_t size)
 {

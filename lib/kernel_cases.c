@@ -9,7 +9,7 @@
 #include "host/gpu/gpu_pipeline.h"
 #include "host/gpu/tiled.h"
 
-/* ---- buffers --------------------------------------------------------------------------------- */
+/* ---- buffers ---- */
 
 #define MATRIX_OF(rows, cols) ((uint64_t)(rows) * (cols))
 #define MATRIX                MATRIX_OF(s->rows, s->cols)
@@ -22,11 +22,10 @@
 /* Elements from the first to the last of a matrix. */
 #define EXTENT(rows, cols, ld) (((uint64_t)(rows)-1) * (ld) + (cols))
 
-#define D(x, v)                                                                                              \
-    if (s->x == 0)                                                                                           \
+#define D(x, v)                                                                                                        \
+    if (s->x == 0)                                                                                                     \
         s->x = v;
-#define GROUPED                                                                                              \
-    D(groups, (uint32_t)div_up(s->cols, s->group)) D(ldc, (uint32_t)div_up(s->cols, 4)) D(ldw, s->cols)
+#define GROUPED D(groups, (uint32_t)div_up(s->cols, s->group)) D(ldc, (uint32_t)div_up(s->cols, 4)) D(ldw, s->cols)
 
 #define ADD(...)                 b[n++] = (struct kernel_buffer){__VA_ARGS__};
 #define IN(n_, fill_, x)         ADD(.n = n_, .fill = FILL_##fill_, .size = x)
@@ -45,8 +44,8 @@ unsigned kernel_case_buffers(unsigned kernel, struct kernel_shape *s, struct ker
 {
     unsigned n = 0;
     switch (kernel) {
-#define CALL(name, defaults, how, buffers)                                                                   \
-    case KERNEL_ID_##name:                                                                                   \
+#define CALL(name, defaults, how, buffers)                                                                             \
+    case KERNEL_ID_##name:                                                                                             \
         defaults buffers break;
 #include "lib/kernel_cases.def"
 #undef CALL
@@ -108,8 +107,8 @@ static uint32_t word(const struct kernel_buffer *b, const struct kernel_shape *s
 void kernel_case_fill(const struct kernel_buffer *b, const struct kernel_shape *s, uint64_t *state, void *out,
                       uint64_t n)
 {
-    bool words = b->fill == FILL_ZERO || b->fill == FILL_BITS || b->fill == FILL_BELOW ||
-                 b->fill == FILL_HALVES || b->fill == FILL_CODES;
+    bool words = b->fill == FILL_ZERO || b->fill == FILL_BITS || b->fill == FILL_BELOW || b->fill == FILL_HALVES ||
+                 b->fill == FILL_CODES;
     for (uint64_t i = 0; i < n; i++)
         if (words)
             ((uint32_t *)out)[i] = word(b, s, state, i);
@@ -117,7 +116,7 @@ void kernel_case_fill(const struct kernel_buffer *b, const struct kernel_shape *
             ((float *)out)[i] = number(b, s, state, i);
 }
 
-/* ---- calls ----------------------------------------------------------------------------------- */
+/* ---- calls ---- */
 
 /* C = alpha A B^T + beta C, in the pieces of gpu_gemm. */
 static void call_gemm(struct gpu_cmd *cmd, const struct kernel_shape *s, const struct gpu_view *v)
@@ -132,8 +131,8 @@ static struct gpu_grid squares(struct gpu_cmd *cmd, unsigned kernel, uint32_t ro
     return gpu_rows(div_up(rows, side) * div_up(cols, side));
 }
 
-void kernel_case_call(struct gpu_cmd *cmd, unsigned kernel, const struct kernel_shape *s,
-                      const struct gpu_view *views, union kernel_args *args)
+void kernel_case_call(struct gpu_cmd *cmd, unsigned kernel, const struct kernel_shape *s, const struct gpu_view *views,
+                      union kernel_args *args)
 {
     const unsigned n = kernel_decls[kernel].n_buffers;
     struct gpu_grid grid = {0};
@@ -145,8 +144,8 @@ void kernel_case_call(struct gpu_cmd *cmd, unsigned kernel, const struct kernel_
 #define SQUARES(rows, cols) grid = squares(cmd, kernel, rows, cols);
 #define GEMM                call_gemm(cmd, s, views);
 #define TILED(name)         tiled_##name(cmd, &args->name);
-#define CALL(name, defaults, how, buffers)                                                                   \
-    case KERNEL_ID_##name:                                                                                   \
+#define CALL(name, defaults, how, buffers)                                                                             \
+    case KERNEL_ID_##name:                                                                                             \
         how break;
 #include "lib/kernel_cases.def"
 #undef CALL
@@ -156,7 +155,7 @@ void kernel_case_call(struct gpu_cmd *cmd, unsigned kernel, const struct kernel_
                      kernel_decls[kernel].push_bytes);
 }
 
-/* ---- bench ----------------------------------------------------------------------------------- */
+/* ---- bench ---- */
 
 enum {
 #define BENCH(name, ...) BENCH_##name,
@@ -174,12 +173,12 @@ void bench_case(size_t i, const struct bench_sizes *b, struct bench_case *c)
     switch (i) {
 #define TEXT(...)            snprintf(c->shape, sizeof c->shape, __VA_ARGS__)
 #define WORK(flops_, bytes_) c->flops = flops_, c->bytes = bytes_
-#define BENCH(name, kernel_, text, work, ...)                                                                \
-    case BENCH_##name:                                                                                       \
-        c->kernel = KERNEL_ID_##kernel_;                                                                     \
-        c->s = (struct kernel_shape){__VA_ARGS__};                                                           \
-        TEXT text;                                                                                           \
-        work;                                                                                                \
+#define BENCH(name, kernel_, text, work, ...)                                                                          \
+    case BENCH_##name:                                                                                                 \
+        c->kernel = KERNEL_ID_##kernel_;                                                                               \
+        c->s = (struct kernel_shape){__VA_ARGS__};                                                                     \
+        TEXT text;                                                                                                     \
+        work;                                                                                                          \
         break;
 #include "lib/kernel_cases.def"
 #undef BENCH

@@ -40,8 +40,8 @@ unsigned kernel_case_buffers(unsigned kernel, struct kernel_shape *s, struct ker
 void kernel_case_fill(const struct kernel_buffer *b, const struct kernel_shape *s, uint64_t *state, void *out,
                       uint64_t n);
 /* Records one call, tiled and in the grid of the variant in use. args: the arguments it had. */
-void kernel_case_call(struct gpu_cmd *cmd, unsigned kernel, const struct kernel_shape *s,
-                      const struct gpu_view *views, union kernel_args *args);
+void kernel_case_call(struct gpu_cmd *cmd, unsigned kernel, const struct kernel_shape *s, const struct gpu_view *views,
+                      union kernel_args *args);
 
 /* Normal numbers of unit variance (near enough) and uniform ones, reproducible. */
 float kernel_case_normal(uint64_t *state);
@@ -59,8 +59,7 @@ struct bench_case {
     char shape[64];      /* in words */
     double flops, bytes; /* floating-point operations, and bytes that must move at least */
 };
-extern const size_t
-    n_bench_cases; /* the first is peak_fma, multiply-adds alone: what the device can do at most */
+extern const size_t n_bench_cases; /* the first is peak_fma, multiply-adds alone: what the device can do at most */
 void bench_case(size_t i, const struct bench_sizes *b, struct bench_case *c);
 
 #endif

@@ -6,7 +6,7 @@
 #include "host/quant/eval.h"
 #include "lib/lib_internal.h"
 
-/* ---- which there are ----------------------------------------------------------------------------------- */
+/* ---- which there are ---- */
 
 static bool copies(const char *mixture)
 {
@@ -79,7 +79,7 @@ const char *gsq_name_at(enum gsq_name_kind kind, size_t i)
     return NULL;
 }
 
-/* ---- what a text stands for ---------------------------------------------------------------------------- */
+/* ---- what a text stands for ---- */
 
 /* What the names of a kind are called in a hint. */
 static const char *plural(enum gsq_name_kind kind)
@@ -132,8 +132,7 @@ static const char *exact(enum gsq_name_kind kind, const char *text, const char *
 
 static bool find_bits(const char *text, const char *option, const struct quant_type **out, struct err *e)
 {
-    static const char known[] =
-        "2, 3, 4 or ternary; with --method rtn or gptq also 5 to 8, where the format has them";
+    static const char known[] = "2, 3, 4 or ternary; with --method rtn or gptq also 5 to 8, where the format has them";
     *out = quant_type_find(text);
     if (*out && !(*out)->group)
         return true;
@@ -232,9 +231,7 @@ const char *lib_name(enum gsq_name_kind kind, const char *text, const char *opti
     case GSQ_NAME_COPY_TYPE:
         return find_copy_type(text, option, e);
     case GSQ_NAME_TENSOR_TYPE:
-        return !lib_tensor_type(&rule, text, option, e) ? NULL
-               : rule.type                              ? rule.type->name
-                                                        : rule.gguf->name;
+        return !lib_tensor_type(&rule, text, option, e) ? NULL : rule.type ? rule.type->name : rule.gguf->name;
     case GSQ_NAME_GGUF_TYPE:
         return lib_gguf_type(&type, text, option, e) ? type->name : NULL;
     case GSQ_NAME_LLAMA_TYPE:

@@ -105,7 +105,7 @@ bool gsq_quantize_options_set_effort(struct gsq_quantize_options *o, const char 
     return true;
 }
 
-/* ---- texts --------------------------------------------------------------------------------------------- */
+/* ---- texts ---- */
 
 /* "3", "3,g64", "Q4_K"; NULL: 16 bits. */
 static bool rule_type(struct tensor_rule *r, const char *type, const char *option, struct err *e)
@@ -156,8 +156,7 @@ static bool take_overrides(struct lib_options *out, const struct gsq_quantize_op
         return err_nomem(e, "metadata", o->n_overrides * sizeof *out->overrides);
     for (; out->q.n_overrides < o->n_overrides; out->q.n_overrides++) {
         size_t i = out->q.n_overrides;
-        if (!gguf_override_parse(o->overrides[i] ? o->overrides[i] : "", &out->overrides[i], &out->keys[i],
-                                 e))
+        if (!gguf_override_parse(o->overrides[i] ? o->overrides[i] : "", &out->overrides[i], &out->keys[i], e))
             return false;
     }
     out->q.overrides = out->overrides;
@@ -178,16 +177,14 @@ bool lib_types(struct quantize_options *q, const char *bits, const char *type, s
 static bool take_format(struct quantize_options *q, const struct gsq_quantize_options *o, struct err *e)
 {
     bool file = o->out && str_ends_nocase(o->out, ".gguf");
-    const char *format =
-        !o->format ? file ? "gguf" : "gptq" : lib_name(GSQ_NAME_FORMAT, o->format, "--format", e);
+    const char *format = !o->format ? file ? "gguf" : "gptq" : lib_name(GSQ_NAME_FORMAT, o->format, "--format", e);
     if (!format)
         return false;
     q->format = export_format_parse(format);
     if (!o->out || file == (q->format == EXPORT_GGUF))
         return true;
     if (file) {
-        err_set(e, ERR_USER, "--format %s writes a folder, and -o %s is the name of a GGUF file", format,
-                o->out);
+        err_set(e, ERR_USER, "--format %s writes a folder, and -o %s is the name of a GGUF file", format, o->out);
         return err_hint(e, "leave --format out, or give a folder's name");
     }
     err_set(e, ERR_USER, "--format gguf writes one file, whose name ends in .gguf; -o is %s", o->out);
@@ -203,8 +200,7 @@ static bool take_names(struct quantize_options *q, const struct gsq_quantize_opt
            (!o->start ||
             (lib_name(GSQ_NAME_START, o->start, "--start", e) && start_parse(o->start, &q->block.start))) &&
            lib_types(q, o->bits, o->type, e) &&
-           (!o->embedding_type ||
-            lib_gguf_type(&q->embedding_type, o->embedding_type, "--token-embedding-type", e)) &&
+           (!o->embedding_type || lib_gguf_type(&q->embedding_type, o->embedding_type, "--token-embedding-type", e)) &&
            (!o->head_type || lib_gguf_type(&q->head_type, o->head_type, "--output-tensor-type", e)) &&
            take_format(q, o, e);
 }

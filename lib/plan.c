@@ -29,8 +29,7 @@ gsq_plan *lib_plan_copy(const struct plan *p, const struct quantize_options *o)
     c->out = str_dup(o->out_dir);
     c->options.model_dir = c->model;
     c->options.out_dir = c->out;
-    c->options.work_dir = c->options.calib = c->options.imatrix = c->options.refine = c->options.accept =
-        NULL;
+    c->options.work_dir = c->options.calib = c->options.imatrix = c->options.refine = c->options.accept = NULL;
     c->options.importance_names = NULL;
     c->options.overrides = NULL;
     c->options.rules = NULL;
@@ -80,8 +79,8 @@ char *gsq_plan_text(const gsq_plan *plan)
     if (plan->plan.n_layers)
         plan_text(&text, &plan->plan, &plan->options);
     else
-        strbuf_printf(&text, "plan: %s -> %s, a copy as %s, %s\n", plan->model, plan->out,
-                      plan->options.mixture, format_bytes(plan->plan.out_bytes, size, sizeof size));
+        strbuf_printf(&text, "plan: %s -> %s, a copy as %s, %s\n", plan->model, plan->out, plan->options.mixture,
+                      format_bytes(plan->plan.out_bytes, size, sizeof size));
     return lib_text(true, &text, &why, NULL);
 }
 

@@ -78,8 +78,7 @@ static const char *kind_of(const struct plan_tensor *t)
 static bool same_tensor(const struct plan_tensor *a, const struct plan_tensor *b)
 {
     return a->rows == b->rows && a->cols == b->cols && a->type == b->type && a->wanted == b->wanted &&
-           a->coded == b->coded && (!a->coded || a->spec.group == b->spec.group) &&
-           strcmp(kind_of(a), kind_of(b)) == 0;
+           a->coded == b->coded && (!a->coded || a->spec.group == b->spec.group) && strcmp(kind_of(a), kind_of(b)) == 0;
 }
 
 static size_t group_tensors(const struct plan *p, struct tensor_group **out)
@@ -138,9 +137,8 @@ static void print_weights(struct strbuf *f, const struct plan *p)
         print_tensors(f, p);
     else
         print_linears(f, p);
-    strbuf_printf(
-        f, "weights           %.4g million, %.1f %% of them quantized, at %.3f bits each with their scales\n",
-        1e-6 * (double)p->weights, share, p->bpw);
+    strbuf_printf(f, "weights           %.4g million, %.1f %% of them quantized, at %.3f bits each with their scales\n",
+                  1e-6 * (double)p->weights, share, p->bpw);
     if (p->file_bpw > 0)
         strbuf_printf(f, "all tensors       %.3f bits per weight, embeddings and head included\n", p->file_bpw);
 }
@@ -189,29 +187,26 @@ void plan_text(struct strbuf *f, const struct plan *p, const struct quantize_opt
                   o->mixture ? " " : "", o->mixture ? o->mixture : "");
     print_weights(f, p);
     strbuf_printf(f, "disk              %s for the result, %s for the work folder; %s free\n",
-            format_bytes(p->out_bytes, a, sizeof a), format_bytes(p->work_bytes, b, sizeof b),
-            p->disk_free ? format_bytes(p->disk_free, c, sizeof c) : "unknown");
+                  format_bytes(p->out_bytes, a, sizeof a), format_bytes(p->work_bytes, b, sizeof b),
+                  p->disk_free ? format_bytes(p->disk_free, c, sizeof c) : "unknown");
     if (o->method != METHOD_RTN && !p->device_limit)
         strbuf_printf(f, "calibration       %u windows of %u tokens\n", (unsigned)p->samples, (unsigned)p->ctx);
     else if (o->method != METHOD_RTN)
         strbuf_printf(f, "calibration       %u windows of %u tokens, %u at a time; activations: %s\n",
-                (unsigned)p->samples, (unsigned)p->ctx, (unsigned)p->batch_windows,
-                p->acts_tier ? p->acts_tier : "none");
+                      (unsigned)p->samples, (unsigned)p->ctx, (unsigned)p->batch_windows,
+                      p->acts_tier ? p->acts_tier : "none");
     if (o->method == METHOD_GSQ)
-        strbuf_printf(f, "optimiser         %u steps per linear, reach %.4g\n", (unsigned)o->gumbel.steps,
-                p->reach);
+        strbuf_printf(f, "optimiser         %u steps per linear, reach %.4g\n", (unsigned)o->gumbel.steps, p->reach);
     if (p->block_steps)
-        strbuf_printf(f,
-                "block objective   %u epochs, %u steps for each half of a block, reach %.4g%s\n",
-                (unsigned)o->block.epochs, (unsigned)p->block_steps, p->block_reach,
-                at_a_time(p->micro_windows, a, sizeof a));
+        strbuf_printf(f, "block objective   %u epochs, %u steps for each half of a block, reach %.4g%s\n",
+                      (unsigned)o->block.epochs, (unsigned)p->block_steps, p->block_reach,
+                      at_a_time(p->micro_windows, a, sizeof a));
     if (p->scale_steps)
-        strbuf_printf(f, "pass over scales  %u epochs, %u steps at a rate of %g%s\n",
-                (unsigned)o->scales.epochs, (unsigned)p->scale_steps, (double)o->scales.lr,
-                at_a_time(p->scale_micro, a, sizeof a));
+        strbuf_printf(f, "pass over scales  %u epochs, %u steps at a rate of %g%s\n", (unsigned)o->scales.epochs,
+                      (unsigned)p->scale_steps, (double)o->scales.lr, at_a_time(p->scale_micro, a, sizeof a));
     if (p->predicted_seconds > 0)
         strbuf_printf(f, "predicted time    %s%s, by a short measurement%s\n", p->predicted_seconds < 1 ? "under " : "",
-                format_seconds(fmax(1, p->predicted_seconds), a, sizeof a), updates_text(p, b, sizeof b));
+                      format_seconds(fmax(1, p->predicted_seconds), a, sizeof a), updates_text(p, b, sizeof b));
     if (p->device_limit)
         strbuf_printf(f, "host memory       %s beyond mapped files\n", format_bytes(p->host_bytes, a, sizeof a));
     print_device(f, p);

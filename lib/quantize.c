@@ -18,7 +18,7 @@ struct run {
     uint32_t ctx;
 };
 
-/* ---- what the run tells -------------------------------------------------------------------------------- */
+/* ---- what the run tells ---- */
 
 static void on_planned(void *ctx, const struct plan *p)
 {
@@ -68,8 +68,8 @@ static void on_stage(void *ctx, const struct stage_report *s)
         r->cb.stage_done(r->cb.ctx, &out);
 }
 
-static bool take_callbacks(struct run *r, const struct lib_options *o,
-                           const struct gsq_quantize_callbacks *from, struct err *e)
+static bool take_callbacks(struct run *r, const struct lib_options *o, const struct gsq_quantize_callbacks *from,
+                           struct err *e)
 {
     *r = (struct run){.o = o};
     if (!lib_take(&r->cb, sizeof r->cb, from, "gsq_quantize_callbacks", e))
@@ -93,7 +93,7 @@ static bool run_job(struct run *r, gsq_device *device, struct quantize_result *o
     return ok;
 }
 
-/* ---- types without codes: F32, F16, BF16, COPY --------------------------------------------------------- */
+/* ---- types without codes: F32, F16, BF16, COPY ---- */
 
 /* llama-quantize makes such files, too; here it is the work of gsq_convert. bytes: of the file. */
 static bool run_copy(struct run *r, uint64_t *bytes, struct err *e)
@@ -118,7 +118,7 @@ static bool run_copy(struct run *r, uint64_t *bytes, struct err *e)
     return true;
 }
 
-/* ---- plans --------------------------------------------------------------------------------------------- */
+/* ---- plans ---- */
 
 static bool plan_copy(struct run *r, struct err *e)
 {
@@ -152,7 +152,7 @@ bool gsq_plan_make(gsq_plan **out, gsq_device *device, const gsq_model *model,
     return lib_result(ok, &why, e);
 }
 
-/* ---- after the export ---------------------------------------------------------------------------------- */
+/* ---- after the export ---- */
 
 static bool compare(const struct run *r, gsq_device *device, const gsq_model *model, struct report_eval *out,
                     struct err *e)
@@ -167,8 +167,7 @@ static bool compare(const struct run *r, gsq_device *device, const gsq_model *mo
         .spill_dir = lib_spill_dir(NULL),
         .progress = lib_progress(&progress),
     };
-    bool ok =
-        checkpoint_open(&made, r->o->q.out_dir, e) && eval_compare(device->cmd, made, model->ck, &o, &c, e);
+    bool ok = checkpoint_open(&made, r->o->q.out_dir, e) && eval_compare(device->cmd, made, model->ck, &o, &c, e);
     checkpoint_close(&made);
     if (ok)
         *out = (struct report_eval){.measured = true,
@@ -262,8 +261,8 @@ static uint64_t checkpoint_bytes(struct checkpoint *ck)
 }
 
 /* What fails here leaves the model complete; the first failure is the call's, but the rest is still done. */
-static bool finish(const struct run *r, gsq_device *device, const gsq_model *model,
-                   const struct quantize_result *q, struct gsq_quantize_result *result, struct err *e)
+static bool finish(const struct run *r, gsq_device *device, const gsq_model *model, const struct quantize_result *q,
+                   struct gsq_quantize_result *result, struct err *e)
 {
     const struct gsq_quantize_options *asked = &r->o->asked;
     struct report_eval eval = {0};
@@ -289,7 +288,7 @@ static bool finish(const struct run *r, gsq_device *device, const gsq_model *mod
     return evaluated && reported;
 }
 
-/* ---- the whole ----------------------------------------------------------------------------------------- */
+/* ---- the whole ---- */
 
 static bool quantize_copy(struct run *r, struct gsq_quantize_result *result, struct err *e)
 {
@@ -300,8 +299,8 @@ static bool quantize_copy(struct run *r, struct gsq_quantize_result *result, str
     return true;
 }
 
-static bool quantize(struct run *r, gsq_device *device, const gsq_model *model,
-                     struct gsq_quantize_result *result, struct err *e)
+static bool quantize(struct run *r, gsq_device *device, const gsq_model *model, struct gsq_quantize_result *result,
+                     struct err *e)
 {
     struct quantize_result q = {0};
     if (!device)

@@ -33,7 +33,7 @@ static void add_row(cJSON *array, cJSON *row)
     cJSON_AddItemToArray(array, row);
 }
 
-/* ---- the whole ----------------------------------------------------------------------------------------- */
+/* ---- the whole ---- */
 
 static void add_eval(cJSON *o, const struct report_eval *v)
 {
@@ -108,7 +108,7 @@ static void add_phases(cJSON *phases, const struct quantize_result *r)
     }
 }
 
-/* ---- linears and stages -------------------------------------------------------------------------------- */
+/* ---- linears and stages ---- */
 
 static void add_loss(cJSON *o, const char *key, double v)
 {
@@ -211,7 +211,7 @@ static void add_settings(cJSON *settings, const struct report_input *in)
     }
 }
 
-/* ---- the text ------------------------------------------------------------------------------------------ */
+/* ---- the text ---- */
 
 static void add_date(cJSON *root)
 {
@@ -245,8 +245,7 @@ bool report_json(struct strbuf *b, const struct report_input *in, struct err *e)
     if (in->plan)
         add_plan(root, in->plan);
     add_phases(cJSON_AddArrayToObject(root, "phases"), r);
-    cJSON *linears = cJSON_AddArrayToObject(root, "linears"),
-          *stages = cJSON_AddArrayToObject(root, "stages");
+    cJSON *linears = cJSON_AddArrayToObject(root, "linears"), *stages = cJSON_AddArrayToObject(root, "stages");
     for (size_t i = 0; i < r->n_linears; i++)
         add_linear(linears, in, &r->linears[i]);
     for (size_t i = 0; i < r->n_stages; i++)

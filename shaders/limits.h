@@ -4,11 +4,11 @@
 #define SHADERS_LIMITS_H
 
 /* ---- specialization constants: ids; variants.cmake names them without SPEC_ ---- */
-#define SPEC_WORKGROUP     0  /* invocations of a workgroup */
-#define SPEC_SUBGROUP      1  /* invocations of a subgroup */
-#define SPEC_TILE          2  /* rows that a workgroup computes: of C (gemm), queries or keys (attention), a square's side (transpose) */
+#define SPEC_WORKGROUP     0 /* invocations of a workgroup */
+#define SPEC_SUBGROUP      1 /* invocations of a subgroup */
+#define SPEC_TILE          2 /* rows of a workgroup: of C (gemm), queries or keys (attention), of a square (transpose) */
 #define SPEC_TILE_N        3  /* gemm: columns of C that a workgroup computes */
-#define SPEC_LANE_PER_UNIT 2  /* kernels that work on (row, group): 1 where one invocation has a unit, 0 where a workgroup has */
+#define SPEC_LANE_PER_UNIT 2  /* work on (row, group): 1 where one invocation has a unit, 0 where a workgroup has */
 #define SPEC_ROWS_PER_LANE 3  /* gptq_segment: rows of an invocation */
 #define SPEC_ITEMS         59 /* items of an invocation, where gpu_items sizes the grid */
 #define SPEC_COOPMAT_M     60 /* the device's cooperative matrix product */
@@ -20,18 +20,18 @@
 #define HEAD_DIM_MAX     256u /* attention; even */
 #define SMALL_HEAD_MAX   16u  /* attention's variants for small heads; a multiple of SMALL_HEAD_STEP */
 #define SMALL_HEAD_STEP  4u
-#define AFFINE_GROUP_MAX 64u   /* affine_search: columns of a group */
-#define SUPER_GROUPS_MAX 16u   /* project_scales: groups of a super-block */
-#define SEGMENT_MAX      128u  /* gptq_segment: columns of a segment */
-#define SEGMENT_GROUP    8u    /* gptq_segment: so many columns, from the first, are of one group */
-#define CHOL_BLOCK       64u   /* chol_block: rows of a block */
-#define GUMBEL_LEVELS    5u    /* levels of a weight, at most */
+#define AFFINE_GROUP_MAX 64u    /* affine_search: columns of a group */
+#define SUPER_GROUPS_MAX 16u    /* project_scales: groups of a super-block */
+#define SEGMENT_MAX      128u   /* gptq_segment: columns of a segment */
+#define SEGMENT_GROUP    8u     /* gptq_segment: so many columns, from the first, are of one group */
+#define CHOL_BLOCK       64u    /* chol_block: rows of a block */
+#define GUMBEL_LEVELS    5u     /* levels of a weight, at most */
 #define COL_SUMSQ_ROWS   32768u /* rows of one col_sumsq: lavapipe ends an invocation's loops after 65535 turns */
 
 /* ---- kinds ---- */
 #define HALVES_F16  0u /* what a 16-bit number is: unpack16 */
 #define HALVES_BF16 1u
-#define STORED_F32  0u /* what a scale is rounded to: scale_search, round_scales; enum scale_type of formats/quant_type.h */
+#define STORED_F32  0u /* what a scale is rounded to: scale_search, round_scales; enum scale_type */
 #define STORED_F16  1u
 #define STORED_BF16 2u
 

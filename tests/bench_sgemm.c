@@ -25,8 +25,7 @@ int main(void)
         x[i] = (float)(i % 17) * 0.125f - 1;
     for (int run = 0; run < RUNS; run++) {
         double start = now();
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, N, N, N, 1, x, N, x + N * N, N, 0, x + 2 * N * N,
-                    N);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, N, N, N, 1, x, N, x + N * N, N, 0, x + 2 * N * N, N);
         double t = now() - start;
         best = t < best ? t : best;
     }

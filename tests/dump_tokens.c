@@ -42,8 +42,7 @@ static bool dump(char **args, int n, struct err *e)
         char *text = NULL;
         size_t size, count;
         uint32_t *ids = NULL;
-        ok = os_read_file(args[i], FILE_MAX, &text, &size, e) &&
-             tokenizer_encode(t, text, size, &ids, &count, e);
+        ok = os_read_file(args[i], FILE_MAX, &text, &size, e) && tokenizer_encode(t, text, size, &ids, &count, e);
         printf(ok ? "{\"ids\":[" : "");
         for (size_t k = 0; ok && k < count; k++)
             printf("%s%u", k ? "," : "", (unsigned)ids[k]);
@@ -64,8 +63,7 @@ static bool dump_pieces(char **args, struct err *e)
     struct match_work w = {0};
     struct pieces p = {0};
     cJSON *root = NULL;
-    bool ok = os_read_file(args[0], FILE_MAX, &json, &size, e) &&
-              (root = json_parse(json, size, args[0], e)) != NULL &&
+    bool ok = os_read_file(args[0], FILE_MAX, &json, &size, e) && (root = json_parse(json, size, args[0], e)) != NULL &&
               pretokenizers_parse(&steps, json_get(root, "pre_tokenizer"), args[0], e) &&
               os_read_file(args[1], FILE_MAX, &text, &size, e) && match_work_create(&w, e);
     ok = ok && (utf8_valid(text, size, &bad) || err_set(e, ERR_USER, "%s is not UTF-8", args[1]));

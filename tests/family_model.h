@@ -168,8 +168,7 @@ static inline void shape_sizes(const struct shape *s, uint32_t rows[REF_LINEARS]
 {
     uint32_t q = s->c.heads * s->c.head_dim, kv = s->c.kv_heads * s->c.head_dim;
     const uint32_t r[] = {q, kv, kv, s->c.hidden, s->c.intermediate, s->c.intermediate, s->c.hidden};
-    const uint32_t k[] = {s->c.hidden, s->c.hidden, s->c.hidden,      q,
-                          s->c.hidden, s->c.hidden, s->c.intermediate};
+    const uint32_t k[] = {s->c.hidden, s->c.hidden, s->c.hidden, q, s->c.hidden, s->c.hidden, s->c.intermediate};
     memcpy(rows, r, sizeof r);
     memcpy(cols, k, sizeof k);
 }
@@ -190,9 +189,8 @@ static inline void family_config(const char *dir, const struct shape *s)
                   "\"num_key_value_heads\": %u, \"head_dim\": %u, \"vocab_size\": %u, "
                   "\"max_position_embeddings\": 512, ",
                   s->c.kv_heads, s->c.head_dim, s->c.vocab);
-    strbuf_printf(
-        &b, "\"rms_norm_eps\": %g, \"rope_theta\": %g, \"hidden_act\": \"silu\", \"tie_word_embeddings\": %s",
-        s->c.eps, s->c.rope_theta, s->tied ? "true" : "false");
+    strbuf_printf(&b, "\"rms_norm_eps\": %g, \"rope_theta\": %g, \"hidden_act\": \"silu\", \"tie_word_embeddings\": %s",
+                  s->c.eps, s->c.rope_theta, s->tied ? "true" : "false");
     if (s->c.sliding)
         strbuf_printf(&b, ", \"sliding_window\": %u", s->c.sliding);
     if (s->full)
@@ -209,11 +207,10 @@ static inline void family_config(const char *dir, const struct shape *s)
     if (s->c.rope_linear > 0)
         strbuf_printf(&b, ", \"rope_scaling\": {\"type\": \"linear\", \"factor\": %g}", s->c.rope_linear);
     if (s->c.llama3.factor > 0)
-        strbuf_printf(
-            &b,
-            ", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": %g, \"low_freq_factor\": %g, "
-            "\"high_freq_factor\": %g, \"original_max_position_embeddings\": %g}",
-            s->c.llama3.factor, s->c.llama3.low, s->c.llama3.high, s->c.llama3.original);
+        strbuf_printf(&b,
+                      ", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": %g, \"low_freq_factor\": %g, "
+                      "\"high_freq_factor\": %g, \"original_max_position_embeddings\": %g}",
+                      s->c.llama3.factor, s->c.llama3.low, s->c.llama3.high, s->c.llama3.original);
     strbuf_puts(&b, "}");
     assert_false(b.failed);
     write_text_file(dir, "config.json", b.data);
@@ -221,8 +218,7 @@ static inline void family_config(const char *dir, const struct shape *s)
 }
 
 /* Norm weights are around 1. */
-static inline void family_norm(struct raw_model *m, const char *name, enum dtype dtype, uint32_t n,
-                               uint32_t *seed)
+static inline void family_norm(struct raw_model *m, const char *name, enum dtype dtype, uint32_t n, uint32_t *seed)
 {
     struct raw_tensor *t = raw_add(m, name, dtype, 0, n);
     for (uint32_t i = 0; i < n; i++)
@@ -309,8 +305,7 @@ static inline void family_write(const char *dir, const struct shape *s, struct r
         raw_write(m, dir, true);
 }
 
-/* ---- as numbers ------------------------------------------------------------------------------------------
- */
+/* ---- as numbers ---- */
 
 struct family_numbers {
     float *all[64]; /* what raw_model's tensors hold, in the same order */
@@ -319,8 +314,7 @@ struct family_numbers {
     size_t n;
 };
 
-static inline const float *number_of(const struct family_numbers *f, const struct raw_model *m,
-                                     const char *name)
+static inline const float *number_of(const struct family_numbers *f, const struct raw_model *m, const char *name)
 {
     for (size_t i = 0; i < m->n; i++)
         if (strcmp(m->items[i].name, name) == 0)
@@ -371,8 +365,8 @@ static inline void family_numbers_free(struct family_numbers *f)
 }
 
 /* x[n, hidden] <- embeddings. */
-static inline void family_embed(const struct family_numbers *f, const struct shape *s, const uint32_t *ids,
-                                size_t n, double *x)
+static inline void family_embed(const struct family_numbers *f, const struct shape *s, const uint32_t *ids, size_t n,
+                                double *x)
 {
     for (size_t t = 0; t < n; t++)
         for (uint32_t i = 0; i < s->c.hidden; i++)

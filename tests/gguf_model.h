@@ -27,12 +27,11 @@ static inline void random_blocks(const struct gguf_type *type, uint64_t blocks, 
 {
     static const struct {
         int id, at[2];
-    } halves[] = {{GGML_Q2_0, {0, -1}},   {GGML_TQ2_0, {64, -1}}, {GGML_TQ1_0, {52, -1}},
-                  {GGML_Q2_K, {80, 82}},  {GGML_Q3_K, {108, -1}}, {GGML_Q4_0, {0, -1}},
-                  {GGML_Q4_1, {0, 2}},    {GGML_Q5_0, {0, -1}},   {GGML_Q5_1, {0, 2}},
-                  {GGML_Q4_K, {0, 2}},    {GGML_Q5_K, {0, 2}},    {GGML_Q6_K, {208, -1}},
-                  {GGML_IQ4_NL, {0, -1}}, {GGML_Q8_0, {0, -1}},   {GGML_F32, {-1, -1}},
-                  {GGML_F16, {-1, -1}},   {GGML_MXFP4, {-1, -1}}};
+    } halves[] = {{GGML_Q2_0, {0, -1}},   {GGML_TQ2_0, {64, -1}}, {GGML_TQ1_0, {52, -1}}, {GGML_Q2_K, {80, 82}},
+                  {GGML_Q3_K, {108, -1}}, {GGML_Q4_0, {0, -1}},   {GGML_Q4_1, {0, 2}},    {GGML_Q5_0, {0, -1}},
+                  {GGML_Q5_1, {0, 2}},    {GGML_Q4_K, {0, 2}},    {GGML_Q5_K, {0, 2}},    {GGML_Q6_K, {208, -1}},
+                  {GGML_IQ4_NL, {0, -1}}, {GGML_Q8_0, {0, -1}},   {GGML_F32, {-1, -1}},   {GGML_F16, {-1, -1}},
+                  {GGML_MXFP4, {-1, -1}}};
     for (uint64_t b = 0; b < blocks; b++, dst += type->bytes) {
         float v = (float)((int)(tiny_random(seed) % 2001) - 1000) / 4096.0f;
         if (type->id == GGML_F32) {
@@ -59,8 +58,8 @@ static inline void random_blocks(const struct gguf_type *type, uint64_t blocks, 
 }
 
 /* rows 0: a vector. */
-static inline struct made_tensor *made_add(struct made_gguf *m, const char *name, uint32_t type,
-                                           uint64_t rows, uint64_t cols)
+static inline struct made_tensor *made_add(struct made_gguf *m, const char *name, uint32_t type, uint64_t rows,
+                                           uint64_t cols)
 {
     const struct gguf_type *t = gguf_type_of(type);
     struct made_tensor *x = &m->tensors[m->n++];
@@ -100,15 +99,10 @@ static inline void made_model(struct made_gguf *m, const char *arch, uint32_t ty
     static const struct {
         const char *key;
         uint32_t v;
-    } numbers[] = {{"context_length", 128},
-                   {"embedding_length", G_HIDDEN},
-                   {"block_count", 1},
-                   {"feed_forward_length", G_INNER},
-                   {"attention.head_count", G_HEADS},
-                   {"attention.head_count_kv", G_KV},
-                   {"attention.key_length", G_DIM},
-                   {"attention.value_length", G_DIM},
-                   {"rope.dimension_count", G_DIM}};
+    } numbers[] = {
+        {"context_length", 128},          {"embedding_length", G_HIDDEN},    {"block_count", 1},
+        {"feed_forward_length", G_INNER}, {"attention.head_count", G_HEADS}, {"attention.head_count_kv", G_KV},
+        {"attention.key_length", G_DIM},  {"attention.value_length", G_DIM}, {"rope.dimension_count", G_DIM}};
     static const struct {
         const char *name;
         uint32_t rows, cols;

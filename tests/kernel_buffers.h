@@ -83,8 +83,7 @@ static inline bool variant_takes(unsigned kernel, const void *args)
 }
 
 /* got[i] against want[i] within tolerance; NaN is never within. */
-static inline void check(unsigned kernel, const char *shape, size_t i, double got, double want,
-                         double tolerance)
+static inline void check(unsigned kernel, const char *shape, size_t i, double got, double want, double tolerance)
 {
     struct err e = {0};
     if (!(fabs(got - want) <= tolerance))

@@ -66,8 +66,8 @@ static inline const void *kernel_out(struct kernel_test *t, unsigned i)
 }
 
 /* The same call with output of_pair[0] in the memory of input of_pair[1], for each pair: the result is the same, to the bit. */
-#define IN_PLACE(t, ...)                                                                                     \
-    kernel_in_place(t, (const unsigned[][2]){__VA_ARGS__},                                                   \
+#define IN_PLACE(t, ...)                                                                                               \
+    kernel_in_place(t, (const unsigned[][2]){__VA_ARGS__},                                                             \
                     sizeof((const unsigned[][2]){__VA_ARGS__}) / sizeof(unsigned[2]))
 static inline void kernel_in_place(const struct kernel_test *t, const unsigned (*pairs)[2], size_t n)
 {
@@ -140,11 +140,11 @@ static inline void each_case(unsigned kernel, const struct kernel_shape *shapes,
     assert_true(variants > 0);
 }
 /* static void test_NAME(void **state): all variants of the kernel over these shapes. */
-#define CASES(name, kernel, shapes, prepare, compare)                                                        \
-    static void test_##name(void **state)                                                                    \
-    {                                                                                                        \
-        (void)state;                                                                                         \
-        each_case(KERNEL_ID_##kernel, shapes, sizeof(shapes) / sizeof *(shapes), prepare, compare);          \
+#define CASES(name, kernel, shapes, prepare, compare)                                                                  \
+    static void test_##name(void **state)                                                                              \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        each_case(KERNEL_ID_##kernel, shapes, sizeof(shapes) / sizeof *(shapes), prepare, compare);                    \
     }
 
 /* Element i of the kernel's result. */

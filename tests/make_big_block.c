@@ -34,8 +34,7 @@ static void fill_random(uint16_t *dst, size_t n, float deviation, uint64_t *stat
     for (size_t i = 0; i < n; i += 2) {
         uint64_t r = next_random(state);
         for (size_t k = 0; k < 2 && i + k < n; k++, r >>= 32) {
-            int sum =
-                (int)(r & 255) + (int)(r >> 8 & 255) + (int)(r >> 16 & 255) + (int)(r >> 24 & 255) - 510;
+            int sum = (int)(r & 255) + (int)(r >> 8 & 255) + (int)(r >> 16 & 255) + (int)(r >> 24 & 255) - 510;
             dst[i + k] = f32_to_bf16((float)sum * (deviation / 147.8f));
         }
     }
@@ -124,8 +123,7 @@ static bool write_weights(const char *dir, const struct shape *s, struct err *e)
 static bool write_text(const char *dir, const char *name, struct strbuf *b, struct err *e)
 {
     char path[1024];
-    bool ok = !b->failed && os_path_join(path, sizeof path, dir, name, e) &&
-              os_write_file(path, b->data, b->size, e);
+    bool ok = !b->failed && os_path_join(path, sizeof path, dir, name, e) && os_write_file(path, b->data, b->size, e);
     strbuf_free(b);
     return ok;
 }
@@ -150,15 +148,14 @@ static bool write_config(const char *dir, const struct shape *s, struct err *e)
 static bool write_tokenizer(const char *dir, struct err *e)
 {
     struct strbuf b = {0};
-    strbuf_puts(
-        &b,
-        "{\"version\": \"1.0\", \"truncation\": null, \"padding\": null, \"added_tokens\": [],\n"
-        " \"normalizer\": null,\n"
-        " \"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true,"
-        " \"use_regex\": true},\n"
-        " \"post_processor\": null, \"decoder\": {\"type\": \"ByteLevel\"},\n"
-        " \"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, \"merges\": [], \"vocab\": "
-        "{");
+    strbuf_puts(&b,
+                "{\"version\": \"1.0\", \"truncation\": null, \"padding\": null, \"added_tokens\": [],\n"
+                " \"normalizer\": null,\n"
+                " \"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true,"
+                " \"use_regex\": true},\n"
+                " \"post_processor\": null, \"decoder\": {\"type\": \"ByteLevel\"},\n"
+                " \"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, \"merges\": [], \"vocab\": "
+                "{");
     uint32_t spare = 256;
     for (uint32_t byte = 0; byte < 256; byte++) {
         bool visible = (byte >= '!' && byte <= '~') || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;

@@ -55,9 +55,9 @@ static void shapes(void **state)
     const struct model_config c = {
         .hidden_size = 64, .intermediate_size = 176, .num_heads = 4, .num_kv_heads = 2, .head_dim = 24};
     static const uint32_t shape[ROLE_COUNT][2] = {
-        [ROLE_ATTN_NORM] = {1, 64}, [ROLE_Q] = {96, 64},      [ROLE_K] = {48, 64},   [ROLE_V] = {48, 64},
-        [ROLE_Q_NORM] = {1, 24},    [ROLE_K_NORM] = {1, 24},  [ROLE_O] = {64, 96},   [ROLE_FFN_NORM] = {1, 64},
-        [ROLE_GATE] = {176, 64},    [ROLE_UP] = {176, 64},    [ROLE_DOWN] = {64, 176},
+        [ROLE_ATTN_NORM] = {1, 64}, [ROLE_Q] = {96, 64},     [ROLE_K] = {48, 64},     [ROLE_V] = {48, 64},
+        [ROLE_Q_NORM] = {1, 24},    [ROLE_K_NORM] = {1, 24}, [ROLE_O] = {64, 96},     [ROLE_FFN_NORM] = {1, 64},
+        [ROLE_GATE] = {176, 64},    [ROLE_UP] = {176, 64},   [ROLE_DOWN] = {64, 176},
     };
     for (int r = 0; r < ROLE_COUNT; r++) {
         assert_int_equal(block_part_rows(block_part_of((enum role)r), &c), shape[r][0]);

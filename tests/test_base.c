@@ -16,8 +16,7 @@
 #include "host/base/os.h"
 #include "host/base/os_parts.h"
 
-/* ---- numbers
- * -------------------------------------------------------------------------------------------------- */
+/* ---- numbers ---- */
 
 /* Value of a sign-exponent-mantissa pattern of 16 bits, by the definition. */
 static double slow_value(uint16_t h, int exp_bits)
@@ -44,8 +43,7 @@ static uint16_t slow_round(double x, int exp_bits)
         else
             hi = mid;
     }
-    double step =
-        lo ? slow_value(lo, exp_bits) - slow_value((uint16_t)(lo - 1), exp_bits) : slow_value(1, exp_bits);
+    double step = lo ? slow_value(lo, exp_bits) - slow_value((uint16_t)(lo - 1), exp_bits) : slow_value(1, exp_bits);
     double below = a - slow_value(lo, exp_bits);
     double above = (hi == inf ? slow_value(lo, exp_bits) + step : slow_value(hi, exp_bits)) - a;
     bool up = below > above || (below == above && (lo & 1));
@@ -164,8 +162,7 @@ static void test_most_that_fits(void **state)
     assert_true(large.asked < 40);
 }
 
-/* ---- errors and the log
- * ----------------------------------------------------------------------------------------- */
+/* ---- errors and the log ---- */
 
 static void test_err(void **state)
 {
@@ -220,8 +217,7 @@ static void test_log(void **state)
     assert_false(log_level_parse("loud", &l));
 }
 
-/* ---- the operating system
- * ----------------------------------------------------------------------------------------- */
+/* ---- the operating system ---- */
 
 #define DIR_NAME "test_base.tmp"
 
@@ -399,8 +395,12 @@ static void test_clean(void **state)
     } cases[] = {
         {"plain \xC3\xA4 \xE6\xA8\xA1 \xF0\x9F\x98\x80", "plain \xC3\xA4 \xE6\xA8\xA1 \xF0\x9F\x98\x80"},
         {"\x1b[31mred", "\\x1b[31mred"},
-        {"\xC2\x9B""2J\x7f", "\\x9b2J\\x7f"},
-        {"a\xE2\x80\xAE" "b\xE2\x81\xA6", "a\\u202eb\\u2066"},
+        {"\xC2\x9B"
+         "2J\x7f",
+         "\\x9b2J\\x7f"},
+        {"a\xE2\x80\xAE"
+         "b\xE2\x81\xA6",
+         "a\\u202eb\\u2066"},
         {"\xFF\xFEx\xC0\x80y", "\\xff\\xfex\\xc0\\x80y"},
         {"line\nand\ttab\r", "line\\x0aand\\x09tab\\x0d"},
         {"cut \xE6\xA8", "cut "},

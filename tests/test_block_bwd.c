@@ -57,8 +57,8 @@ static double slope(const struct loss *l, float *p, double step)
 static void check(const char *shape, const char *what, size_t i, double got, double want, double rms)
 {
     if (!(fabs(got - want) <= 1e-3 * fabs(want) + 2e-5 * rms))
-        fail_msg("%s, gradient of %s, element %zu: %.9g, differences give %.9g (rms %.3g)", shape, what, i,
-                 got, want, rms);
+        fail_msg("%s, gradient of %s, element %zu: %.9g, differences give %.9g (rms %.3g)", shape, what, i, got, want,
+                 rms);
 }
 
 static double rms_of(const float *x, size_t n)
@@ -70,8 +70,8 @@ static double rms_of(const float *x, size_t n)
 }
 
 /* A few weights of each linear in [first, end). */
-static void check_weights(const struct loss *l, const char *shape, struct model *m,
-                          const struct block_grads *g, int first, int end)
+static void check_weights(const struct loss *l, const char *shape, struct model *m, const struct block_grads *g,
+                          int first, int end)
 {
     struct err e = {0};
     for (int id = first; id < end; id++) {
@@ -90,8 +90,7 @@ static void check_weights(const struct loss *l, const char *shape, struct model 
     }
 }
 
-static void check_input(const struct loss *l, const char *shape, const char *what, const float *got,
-                        double *x)
+static void check_input(const struct loss *l, const char *shape, const char *what, const float *got, double *x)
 {
     size_t n = (size_t)WINDOWS * CTX * l->c.hidden;
     double rms = rms_of(got, n);
@@ -146,9 +145,7 @@ static void check_block(const struct shape *s, uint32_t layer)
     struct bwd_scratch bwd, joint;
     struct block_grads g = {0}, only_vo = {0};
     unsigned all = BWD_ATTN | BWD_QK | BWD_FFN | BWD_INPUT;
-    OK(gpu_alloc(arena, n * 4, &gx, &e) && gpu_alloc(arena, n * 4, &gh, &e) &&
-           gpu_alloc(arena, n * 4, &gy, &e),
-       e);
+    OK(gpu_alloc(arena, n * 4, &gx, &e) && gpu_alloc(arena, n * 4, &gh, &e) && gpu_alloc(arena, n * 4, &gy, &e), e);
     OK(model_load_block(m, layer, arena, &w, &e), e);
     OK(block_scratch_create(&fwd, arena, m, WINDOWS, SCRATCH_TRAIN, &e), e);
     OK(bwd_scratch_create(&bwd, arena, m, WINDOWS, all, &e), e);

@@ -78,10 +78,9 @@ static cJSON *config_of(const struct gguf *g)
 
 static void write_tokenizer(const char *config)
 {
-    write_text(
-        DIR_, "tokenizer.json",
-        "{\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}, \"model\": {\"type\": "
-        "\"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}, \"merges\": [\"a b\"]}}");
+    write_text(DIR_, "tokenizer.json",
+               "{\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}, \"model\": {\"type\": "
+               "\"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}, \"merges\": [\"a b\"]}}");
     write_text(DIR_, "tokenizer_config.json", config);
 }
 
@@ -123,14 +122,12 @@ static void expect_list(const struct gguf *g, const char *const (*want)[2], int 
 static void test_named(void **state)
 {
     (void)state;
-    write_tokenizer(
-        "{\"chat_template\": [{\"name\": \"tool use\", \"template\": \"{{ tool }}\"}, "
-        "{\"name\": \"default\", \"template\": \"{{ one }}\"}, {\"name\": \"rag\", \"template\": "
-        "\"{{ rag }}\"}, {\"name\": \"tool_use\", \"template\": \"{{ again }}\"}, {\"name\": \"\", "
-        "\"template\": \"{{ none }}\"}, {\"name\": \"half\"}, 7]}");
+    write_tokenizer("{\"chat_template\": [{\"name\": \"tool use\", \"template\": \"{{ tool }}\"}, "
+                    "{\"name\": \"default\", \"template\": \"{{ one }}\"}, {\"name\": \"rag\", \"template\": "
+                    "\"{{ rag }}\"}, {\"name\": \"tool_use\", \"template\": \"{{ again }}\"}, {\"name\": \"\", "
+                    "\"template\": \"{{ none }}\"}, {\"name\": \"half\"}, 7]}");
     static const char *const names[] = {"tool_use", "rag"};
-    static const char *const all[][2] = {
-        {"default", "{{ one }}"}, {"tool_use", "{{ tool }}"}, {"rag", "{{ rag }}"}};
+    static const char *const all[][2] = {{"default", "{{ one }}"}, {"tool_use", "{{ tool }}"}, {"rag", "{{ rag }}"}};
     struct gguf *g = written();
     expect_text(g, "tokenizer.chat_template", "{{ one }}");
     expect_text(g, "tokenizer.chat_template.tool_use", "{{ tool }}");

@@ -171,8 +171,8 @@ static void test_hostile_rule(void **state)
     raw_write(&m, BAD, false);
     raw_free(&m);
     struct checkpoint *c = open_ok(BAD);
-    FAILS(checkpoint_weight(c, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab", &w, &e), e,
-          ERR_USER, "too long to match");
+    FAILS(checkpoint_weight(c, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab", &w, &e), e, ERR_USER,
+          "too long to match");
     checkpoint_close(&c);
 }
 
@@ -192,12 +192,10 @@ static void test_dense_errors(void **state)
     raw_write(&m, BAD, true);
     struct checkpoint *c = open_ok(BAD);
     FAILS(checkpoint_weight(c, "model.layers.0.mlp.up_proj", &w, &e), e, ERR_USER, "is I32, expected F32");
-    FAILS(checkpoint_weight(c, "model.layers.7.mlp.up_proj", &w, &e), e, ERR_USER,
-          "layers.7.mlp.up_proj.weight is");
+    FAILS(checkpoint_weight(c, "model.layers.7.mlp.up_proj", &w, &e), e, ERR_USER, "layers.7.mlp.up_proj.weight is");
     FAILS(checkpoint_check_finite(c, "model.norm", &e), e, ERR_USER, "holds an infinity at element 3");
     assert_non_null(strstr(e.msg, "model.safetensors"));
-    FAILS(checkpoint_check_finite(c, "model.layers.1.mlp.up_proj", &e), e, ERR_USER,
-          "holds NaN at element 4000");
+    FAILS(checkpoint_check_finite(c, "model.layers.1.mlp.up_proj", &e), e, ERR_USER, "holds NaN at element 4000");
     assert_true(e.hint[0]);
     OK(checkpoint_check_finite(c, "model.layers.1.mlp.down_proj", &e), e);
     checkpoint_close(&c);
@@ -229,14 +227,12 @@ static void test_dense_errors(void **state)
         raw_write(&m, BAD, true);
         raw_free(&m);
         c = open_ok(BAD);
-        FAILS(checkpoint_check_finite(c, "model.layers.1.mlp.up_proj", &e), e, ERR_USER,
-              "NaN at element 8191");
+        FAILS(checkpoint_check_finite(c, "model.layers.1.mlp.up_proj", &e), e, ERR_USER, "NaN at element 8191");
         checkpoint_close(&c);
     }
 }
 
-/* --- packed: a good folder, damaged in one place
- * -------------------------------------------------------------- */
+/* ---- packed: a good folder, damaged in one place ---- */
 
 #define UP "model.layers.1.mlp.up_proj"
 
@@ -362,14 +358,11 @@ static void test_packed_config(void **state)
     } cases[] = {
         {EXPORT_GPTQ, "{\"quant_method\":\"gptq\",\"bits\":8,\"group_size\":32}", "expected"},
         {EXPORT_GPTQ, "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":64}", "expected"},
-        {EXPORT_GPTQ,
-         "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":32,\"dynamic\":{\"-:.*up_proj\":{}}}",
+        {EXPORT_GPTQ, "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":32,\"dynamic\":{\"-:.*up_proj\":{}}}",
          "not quantized"},
         {EXPORT_GPTQ_V2, "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":32}", "checkpoint_format"},
-        {EXPORT_HUMMING, "{\"quant_method\":\"humming\",\"b_dtype\":\"uint3\",\"group_size\":32}",
-         "whole number"},
-        {EXPORT_HUMMING, "{\"quant_method\":\"humming\",\"b_dtype\":\"uint8\",\"group_size\":32}",
-         "weight_scale"},
+        {EXPORT_HUMMING, "{\"quant_method\":\"humming\",\"b_dtype\":\"uint3\",\"group_size\":32}", "whole number"},
+        {EXPORT_HUMMING, "{\"quant_method\":\"humming\",\"b_dtype\":\"uint8\",\"group_size\":32}", "weight_scale"},
     };
     struct items x;
     struct err e = {0};
@@ -440,11 +433,9 @@ static void test_packed_rows(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_dense),         cmocka_unit_test(test_all_halves),
-        cmocka_unit_test(test_tied),          cmocka_unit_test(test_open_errors),
-        cmocka_unit_test(test_hostile_rule),  cmocka_unit_test(test_dense_errors),
-        cmocka_unit_test(test_packed_errors), cmocka_unit_test(test_packed_config),
-        cmocka_unit_test(test_packed_rows),
+        cmocka_unit_test(test_dense),         cmocka_unit_test(test_all_halves),    cmocka_unit_test(test_tied),
+        cmocka_unit_test(test_open_errors),   cmocka_unit_test(test_hostile_rule),  cmocka_unit_test(test_dense_errors),
+        cmocka_unit_test(test_packed_errors), cmocka_unit_test(test_packed_config), cmocka_unit_test(test_packed_rows),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -40,8 +40,7 @@ static void expect_refused(struct made_gguf *m, const char *says)
     assert_null(c);
 }
 
-/* --- config -----------------------------------------------------------------------------------------------
- */
+/* ---- config ---- */
 
 static void test_config(void **state)
 {
@@ -136,8 +135,7 @@ static void test_biases(void **state)
         char *text;
         size_t size;
         made_model(&m, cases[i].arch, GGML_F16, GGML_F16);
-        made_add(&m, cases[i].tensor, GGML_F32, 0,
-                 strstr(cases[i].tensor, "ffn") ? G_INNER : G_HEADS * G_DIM);
+        made_add(&m, cases[i].tensor, GGML_F32, 0, strstr(cases[i].tensor, "ffn") ? G_INNER : G_HEADS * G_DIM);
         struct checkpoint *c = open_made(&m);
         OK(checkpoint_config_text(c, &text, &size, &e), e);
         const char *found = strstr(text, "_bias\"");
@@ -252,10 +250,9 @@ static void test_refused_metadata(void **state)
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         /* Later keys would be duplicates: these files hold the one and lack nothing else that comes before.
          */
-        static const char *const keys[] = {
-            "embedding_length",       "feed_forward_length",     "block_count",
-            "attention.head_count",   "attention.head_count_kv", "attention.key_length",
-            "attention.value_length", "rope.dimension_count"};
+        static const char *const keys[] = {"embedding_length",       "feed_forward_length",     "block_count",
+                                           "attention.head_count",   "attention.head_count_kv", "attention.key_length",
+                                           "attention.value_length", "rope.dimension_count"};
         static const uint32_t values[] = {G_HIDDEN, G_INNER, 1, G_HEADS, G_KV, G_DIM, G_DIM, G_DIM};
         m = (struct made_gguf){.keys = gguf_keys_create(), .seed = 1};
         gguf_add_string(m.keys, "general.architecture", "qwen2", 5);
@@ -340,8 +337,7 @@ static void test_names(void **state)
     expect_refused(&m, "general.architecture is not plain UTF-8 text");
 }
 
-/* --- RoPE -------------------------------------------------------------------------------------------------
- */
+/* ---- RoPE ---- */
 
 /* As converters compute them, in f32. */
 static void llama3_factors(float factor, float low, float high, float context, float *out)
@@ -349,9 +345,7 @@ static void llama3_factors(float factor, float low, float high, float context, f
     for (int i = 0; i < G_DIM / 2; i++) {
         float freq = 1.0f / powf(10000.0f, (float)(2 * i) / G_DIM), wavelen = 6.2831853f / freq;
         float smooth = (context / wavelen - low) / (high - low);
-        out[i] = wavelen < context / high  ? 1
-                 : wavelen > context / low ? factor
-                                           : 1 / ((1 - smooth) / factor + smooth);
+        out[i] = wavelen < context / high ? 1 : wavelen > context / low ? factor : 1 / ((1 - smooth) / factor + smooth);
     }
 }
 
@@ -420,8 +414,7 @@ static void test_rope(void **state)
     checkpoint_close(&c);
 }
 
-/* --- tensors ----------------------------------------------------------------------------------------------
- */
+/* ---- tensors ---- */
 
 /* Row of the file that holds row r of the model, as docs/formats.md 7 says it. */
 static uint32_t stored_row(uint32_t r, bool permuted)
@@ -527,10 +520,8 @@ static void test_vectors(void **state)
         assert_int_equal(t->n_dims, 1);
         OK(tensor_read_f32(t, 0, G_HEADS * G_DIM, bias, &e), e);
         for (uint32_t r = 0; r < G_HEADS * G_DIM; r++)
-            assert_memory_equal(&bias[r], made_find(&m, "blk.0.attn_q.bias")->data + stored_row(r, !qwen) * 4,
-                                4);
-        assert_memory_equal(checkpoint_bias(c, V)->data, made_find(&m, "blk.0.attn_v.bias")->data,
-                            G_KV * G_DIM * 2);
+            assert_memory_equal(&bias[r], made_find(&m, "blk.0.attn_q.bias")->data + stored_row(r, !qwen) * 4, 4);
+        assert_memory_equal(checkpoint_bias(c, V)->data, made_find(&m, "blk.0.attn_v.bias")->data, G_KV * G_DIM * 2);
         assert_null(checkpoint_bias(c, K));
         OK(checkpoint_read_f32(c, "model.norm", 0, 1, norm, &e), e);
         assert_memory_equal(norm, made_find(&m, "output_norm.weight")->data, sizeof norm);
@@ -549,8 +540,7 @@ static void test_not_finite(void **state)
     store_u16le(made_find(&m, "blk.0.ffn_up.weight")->data + 2 * (G_HIDDEN / 32) * 18, 0x7C00);
     store_u16le(made_find(&m, "token_embd.weight")->data + 5 * 2, 0x7E00);
     struct checkpoint *c = open_made(&m);
-    FAILS(checkpoint_check_finite(c, UP, &e), e, ERR_USER,
-          "blk.0.ffn_up.weight in " FILE_ " has a scale in row 2");
+    FAILS(checkpoint_check_finite(c, UP, &e), e, ERR_USER, "blk.0.ffn_up.weight in " FILE_ " has a scale in row 2");
     FAILS(checkpoint_check_finite(c, "model.embed_tokens", &e), e, ERR_USER, "holds NaN at element 5");
     OK(checkpoint_check_finite(c, Q, &e), e);
     checkpoint_close(&c);
@@ -576,18 +566,10 @@ static void test_missing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_config),
-        cmocka_unit_test(test_families),
-        cmocka_unit_test(test_biases),
-        cmocka_unit_test(test_scaled),
-        cmocka_unit_test(test_unknown_family),
-        cmocka_unit_test(test_refused_metadata),
-        cmocka_unit_test(test_names),
-        cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_types),
-        cmocka_unit_test(test_vectors),
-        cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_missing),
+        cmocka_unit_test(test_config),  cmocka_unit_test(test_families),       cmocka_unit_test(test_biases),
+        cmocka_unit_test(test_scaled),  cmocka_unit_test(test_unknown_family), cmocka_unit_test(test_refused_metadata),
+        cmocka_unit_test(test_names),   cmocka_unit_test(test_rope),           cmocka_unit_test(test_types),
+        cmocka_unit_test(test_vectors), cmocka_unit_test(test_not_finite),     cmocka_unit_test(test_missing),
     };
     return cmocka_run_group_tests_name("checkpoint_gguf", tests, make_dir, remove_dir);
 }

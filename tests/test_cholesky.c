@@ -49,8 +49,7 @@ static void check_factor(uint32_t n, uint32_t tokens, float outlier, double damp
             else
                 worst = fmax(worst, fabs(r[(size_t)i * n + j] - expected) / scale);
         }
-    print_message("n %u tokens %u outlier %g damp %g: largest error %.2g\n", n, tokens, (double)outlier, damp,
-                  worst);
+    print_message("n %u tokens %u outlier %g damp %g: largest error %.2g\n", n, tokens, (double)outlier, damp, worst);
     double q = sqrt((double)n / tokens), smallest = q < 1 ? (1 - q) * (1 - q) : 0;
     assert_true(worst < 2e-7 * (20 + (1 + q) * (1 + q) / (smallest + damp)));
     free(h);

@@ -208,14 +208,10 @@ static void test_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_true_predictions),
-        cmocka_unit_test(test_wrong_predictions),
-        cmocka_unit_test(test_unknown_speed),
-        cmocka_unit_test(test_resumed),
-        cmocka_unit_test(test_skipped_kind),
-        cmocka_unit_test(test_silence),
-        cmocka_unit_test(test_told_again),
-        cmocka_unit_test(test_again),
+        cmocka_unit_test(test_true_predictions), cmocka_unit_test(test_wrong_predictions),
+        cmocka_unit_test(test_unknown_speed),    cmocka_unit_test(test_resumed),
+        cmocka_unit_test(test_skipped_kind),     cmocka_unit_test(test_silence),
+        cmocka_unit_test(test_told_again),       cmocka_unit_test(test_again),
         cmocka_unit_test(test_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -75,8 +75,7 @@ static double nll_error(const double *log_probs, const uint32_t *ids, uint32_t w
     return sqrt(sum / (n - 1) / n);
 }
 
-/* ---- tiny models -----------------------------------------------------------------------------------------
- */
+/* ---- tiny models ---- */
 
 static void test_reference(void **state)
 {
@@ -254,8 +253,7 @@ static void test_little_memory(void **state)
 static void test_quantized(void **state)
 {
     (void)state;
-    static const enum export_format formats[] = {EXPORT_GPTQ, EXPORT_GPTQ_V2, EXPORT_COMPRESSED_TENSORS,
-                                                 EXPORT_MLX};
+    static const enum export_format formats[] = {EXPORT_GPTQ, EXPORT_GPTQ_V2, EXPORT_COMPRESSED_TENSORS, EXPORT_MLX};
     struct shape s = *shape_named("llama2");
     s.c.hidden = 64, s.c.intermediate = 96, s.c.heads = 4, s.c.head_dim = 32, s.dtype = DTYPE_F16;
     uint32_t ids[TEXT_BYTES + 1], rows[REF_LINEARS], cols[REF_LINEARS];
@@ -309,8 +307,7 @@ static void test_quantized(void **state)
     raw_free(&raw);
 }
 
-/* ---- progress and refusals -------------------------------------------------------------------------------
- */
+/* ---- progress and refusals ---- */
 
 struct watch {
     int calls, stop_at, evals;
@@ -368,14 +365,12 @@ static void test_refusals(void **state)
     write_model(MODEL, &s, &raw);
     byte_text_write(DIR_, TEXT_BYTES, ids);
     struct checkpoint *c = open_ok(MODEL);
-    FAILS(eval_perplexity(cmd, c, &(struct eval_options){.text = DIR_ "/none", .ctx = CTX}, &r, &e), e,
-          ERR_USER, "none");
-    FAILS(eval_perplexity(cmd, c, &(struct eval_options){.text = TEXT, .ctx = TEXT_BYTES + 2}, &r, &e), e,
-          ERR_USER, "tokens");
-    FAILS(eval_perplexity(cmd, c, &(struct eval_options){.text = TEXT, .ctx = 0}, &r, &e), e, ERR_USER,
-          "window");
-    FAILS(eval_perplexity(cmd, c, &(struct eval_options){.text = TEXT, .ctx = 1}, &r, &e), e, ERR_USER,
-          "window");
+    FAILS(eval_perplexity(cmd, c, &(struct eval_options){.text = DIR_ "/none", .ctx = CTX}, &r, &e), e, ERR_USER,
+          "none");
+    FAILS(eval_perplexity(cmd, c, &(struct eval_options){.text = TEXT, .ctx = TEXT_BYTES + 2}, &r, &e), e, ERR_USER,
+          "tokens");
+    FAILS(eval_perplexity(cmd, c, &(struct eval_options){.text = TEXT, .ctx = 0}, &r, &e), e, ERR_USER, "window");
+    FAILS(eval_perplexity(cmd, c, &(struct eval_options){.text = TEXT, .ctx = 1}, &r, &e), e, ERR_USER, "window");
     OK(eval_perplexity(cmd, c, &(struct eval_options){.text = TEXT, .ctx = TEXT_BYTES + 1}, &r, &e), e);
     assert_int_equal(r.windows, 1);
     /* A smaller vocabulary: for comparison, and for this text (its BOS is 256). */
@@ -393,8 +388,7 @@ static void test_refusals(void **state)
     raw_free(&other);
 }
 
-/* ---- real models -----------------------------------------------------------------------------------------
- */
+/* ---- real models ---- */
 
 /* ../shared beside the source; false if this checkout has none. */
 static bool shared_path(char *out, size_t cap, const char *name)

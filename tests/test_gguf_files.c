@@ -14,8 +14,7 @@ static bool same(struct gguf_string s, const char *text)
     return s.size == strlen(text) && memcmp(s.text, text, s.size) == 0;
 }
 
-/* --- golden
- * -------------------------------------------------------------------------------------------------- */
+/* ---- golden ---- */
 
 static struct gguf_keys *golden_keys(void)
 {
@@ -28,8 +27,7 @@ static struct gguf_keys *golden_keys(void)
     return k;
 }
 
-static const struct gguf_tensor_plan golden_plan[] = {{"t", 2, {3, 1}, GGML_F32},
-                                                      {"q.0", 1, {32}, GGML_Q8_0}};
+static const struct gguf_tensor_plan golden_plan[] = {{"t", 2, {3, 1}, GGML_F32}, {"q.0", 1, {32}, GGML_Q8_0}};
 
 static void check_golden(struct gguf *g, const char *path)
 {
@@ -72,7 +70,7 @@ static void writer_golden(void **state)
     gguf_keys_destroy(&k);
     assert_null(k);
     OK(gguf_writer_put(w, "01234", 5, &e), e);
-    OK(gguf_writer_put(w, "56789abABC", 10, &e), e); /* the end of one tensor, the start of the next */
+    OK(gguf_writer_put(w, "56789abABC", 10, &e), e);                 /* the end of one tensor, the start of the next */
     assert_int_equal(os_stat(DIR_ "/golden.gguf", NULL), OS_ABSENT); /* not before it is whole */
     OK(gguf_writer_put(w, "DEFGHIJKLMNOPQRSTUVWXYZabcdefgh", 31, &e), e);
     OK(gguf_writer_close(&w, &e), e);
@@ -99,8 +97,7 @@ static void writer_golden(void **state)
     free(bytes);
 }
 
-/* --- values
- * -------------------------------------------------------------------------------------------------- */
+/* ---- values ---- */
 
 /* Keys of every type; what gguf_add_* does not offer goes through gguf_add_array or gguf_add_kv. */
 static struct gguf_keys *every_value(void)
@@ -187,19 +184,10 @@ static void check_array(const struct gguf *g, int type, double a, double b)
 
 static void check_every_value(const struct gguf *g)
 {
-    static const double pairs[GGUF_VALUE_COUNT][2] = {{0, 255},
-                                                      {-128, 127},
-                                                      {1, 65535},
-                                                      {-32768, 2},
-                                                      {3, 4294967295.0},
-                                                      {-2147483648.0, 4},
-                                                      {-0.5, 1e30f},
-                                                      {0, 1},
-                                                      {0, 0},
-                                                      {0, 0},
-                                                      {5, 18446744073709551615.0},
-                                                      {-9223372036854775808.0, 6},
-                                                      {0.1, -1e300}};
+    static const double pairs[GGUF_VALUE_COUNT][2] = {
+        {0, 255},      {-128, 127}, {1, 65535}, {-32768, 2}, {3, 4294967295.0},           {-2147483648.0, 4},
+        {-0.5, 1e30f}, {0, 1},      {0, 0},     {0, 0},      {5, 18446744073709551615.0}, {-9223372036854775808.0, 6},
+        {0.1, -1e300}};
     for (int t = 0; t < GGUF_VALUE_COUNT; t++)
         if (t != GGUF_STRING && t != GGUF_ARRAY)
             check_array(g, t, pairs[t][0], pairs[t][1]);
@@ -299,8 +287,7 @@ static void negative_key(void **state)
     gguf_close(&g);
 }
 
-/* --- alignment
- * ------------------------------------------------------------------------------------------------ */
+/* ---- alignment ---- */
 
 static void alignment(void **state)
 {
@@ -326,8 +313,7 @@ static void alignment(void **state)
         OK(gguf_open(&g, DIR_ "/a.gguf", &e), e);
         assert_int_equal(gguf_alignment(g), list[i]);
         assert_int_equal(gguf_data_offset(g, NULL) % list[i], 0);
-        const struct gguf_tensor *a = gguf_tensor_at(g, 0), *b = gguf_tensor_at(g, 1),
-                                 *c = gguf_tensor_at(g, 2);
+        const struct gguf_tensor *a = gguf_tensor_at(g, 0), *b = gguf_tensor_at(g, 1), *c = gguf_tensor_at(g, 2);
         assert_int_equal(b->data - a->data, round_up(6, list[i]));
         assert_int_equal(c->data - b->data, round_up(16, list[i]));
         assert_int_equal(size, gguf_data_offset(g, c) + (uint64_t)(c->data - a->data) + list[i]);

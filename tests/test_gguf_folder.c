@@ -12,8 +12,7 @@
 
 #define FILE_ DIR_ "/model.gguf"
 
-/* --- tokenizers of metadata -------------------------------------------------------------------------------
- */
+/* ---- tokenizers of metadata ---- */
 
 struct toy {
     const char *model, *pre;
@@ -103,8 +102,7 @@ static void expect_both(const char *text, const uint32_t *want, size_t n_want)
 #define S "\xE2\x96\x81"
 static const struct toy pieces = {
     .model = "llama",
-    .tokens = {"<unk>", "<s>", "</s>", "<0xC3>", "<0xA9>", S, "a", "b", "c", "ab", "bc", S "a", "abc",
-               "<tool>", "d"},
+    .tokens = {"<unk>", "<s>", "</s>", "<0xC3>", "<0xA9>", S, "a", "b", "c", "ab", "bc", S "a", "abc", "<tool>", "d"},
     .scores = {0, 0, 0, 0, 0, -9, -10, -11, -12, -3, -2, -4, -5, 0, -13},
     .types = {2, 3, 3, 6, 6, 1, 1, 1, 1, 1, 1, 1, 1, 4, 1},
     .bos = 1,
@@ -170,8 +168,8 @@ static struct toy bytes_toy(const char *pre)
                         .tokens = {"a", "b", "1", "2", "\xC4\xA0", "ab",
                                    "\xC4\xA0"
                                    "a",
-                                   "12", "<|end|>", "!", "122", "e", "\xCC\x81", "\xC3\x83", "\xC2\xA9",
-                                   "\xC3\x8C", "\xC4\xA3"},
+                                   "12", "<|end|>", "!", "122", "e", "\xCC\x81", "\xC3\x83", "\xC2\xA9", "\xC3\x8C",
+                                   "\xC4\xA3"},
                         .types = {1, 1, 1, 1, 1, 1, 1, 1, 3, 1, 1, 1, 1, 1, 1, 1, 1},
                         .merges = {"a b", "\xC4\xA0 a", "1 2", "12 2"},
                         .bos = 8,
@@ -192,8 +190,7 @@ static void test_byte_level(void **state)
     t.add_bos = 0;
     toy_write(&t);
     expect_both("ab a", IDS(5, 6));
-    t = bytes_toy(
-        "qwen2"); /* single digits; normal form C: e and its accent are one character, of two bytes */
+    t = bytes_toy("qwen2"); /* single digits; normal form C: e and its accent are one character, of two bytes */
     toy_write(&t);
     expect_both("122", IDS(2, 3, 3));
     expect_both("e\xCC\x81", IDS(13, 14));
@@ -241,9 +238,8 @@ static void test_every_name(void **state)
         strbuf_free(&config);
     }
     assert_true(n > 20);
-    static const char *const others[] = {"llama3",      "llama-v3",  "pixtral",   "glm4",
-                                         "chatglm-bpe", "smaug-bpe", "starcoder", "refact",
-                                         "llama4",      "mpt",       "poro-chat"};
+    static const char *const others[] = {"llama3",    "llama-v3", "pixtral", "glm4", "chatglm-bpe", "smaug-bpe",
+                                         "starcoder", "refact",   "llama4",  "mpt",  "poro-chat"};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         assert_non_null(tokenizer_pre_named(others[i], strlen(others[i])));
     assert_null(tokenizer_pre_named("llama", 5));
@@ -365,8 +361,7 @@ static void test_unknown_architecture(void **state)
     assert_int_equal(os_stat(DIR_ "/gemma", NULL), OS_ABSENT);
 }
 
-/* --- folders ----------------------------------------------------------------------------------------------
- */
+/* ---- folders ---- */
 
 static void convert(const char *in, const char *out, enum export_format format, const char *type)
 {
@@ -413,8 +408,7 @@ static void same_weights(const char *one, const char *other)
         OK(checkpoint_read_f32(b, modules[i], 0, w.rows, y, &e), e);
         for (size_t k = 0; k < bytes / sizeof *x; k++) /* zeros may differ in their sign */
             if (x[k] != y[k])
-                fail_msg("%s differs in %s and %s: %g, %g", modules[i], one, other, (double)x[k],
-                         (double)y[k]);
+                fail_msg("%s differs in %s and %s: %g, %g", modules[i], one, other, (double)x[k], (double)y[k]);
         free(x);
         free(y);
     }

@@ -14,8 +14,7 @@
 static const struct model_config large = {
     .num_layers = 32, .num_heads = 32, .num_kv_heads = 8, .hidden_size = 4096, .tie_word_embeddings = false};
 
-static const char *type_in(const char *mixture, const struct model_config *c, const char *module,
-                           uint32_t cols)
+static const char *type_in(const char *mixture, const struct model_config *c, const char *module, uint32_t cols)
 {
     bool fell_back;
     const struct gguf_type *t = gguf_mixture_type(mixture, c, module, cols, &fell_back);
@@ -25,8 +24,7 @@ static const char *type_in(const char *mixture, const struct model_config *c, co
     return t->name;
 }
 
-static const char *of_layer(const char *mixture, const struct model_config *c, unsigned layer,
-                            const char *linear)
+static const char *of_layer(const char *mixture, const struct model_config *c, unsigned layer, const char *linear)
 {
     char module[96];
     snprintf(module, sizeof module, "model.layers.%u.%s", layer, linear);
@@ -81,8 +79,8 @@ static void test_linears(void **state)
         for (int k = 0; k < 6; k++) {
             const char *got = of_layer(rows[i].mixture, &large, layers[k], rows[i].linear);
             if (strcmp(got, rows[i].at[k]) != 0)
-                fail_msg("%s: %s of block %u is %s, expected %s", rows[i].mixture, rows[i].linear, layers[k],
-                         got, rows[i].at[k]);
+                fail_msg("%s: %s of block %u is %s, expected %s", rows[i].mixture, rows[i].linear, layers[k], got,
+                         rows[i].at[k]);
         }
 }
 
@@ -111,12 +109,10 @@ static void test_embeddings(void **state)
     static const struct {
         const char *mixture, *embedding, *head, *shared;
     } rows[] = {
-        {"Q2_K", "Q2_K", "Q6_K", "Q6_K"},   {"Q2_K_S", "Q2_K", "Q6_K", "Q6_K"},
-        {"Q3_K_M", "Q3_K", "Q6_K", "Q6_K"}, {"Q4_K_M", "Q4_K", "Q6_K", "Q6_K"},
-        {"Q3_K_L", "Q3_K", "Q6_K", "Q6_K"}, {"Q4_1", "Q4_1", "Q6_K", "Q6_K"},
-        {"Q4_0", "Q4_0", "Q6_K", "Q6_K"},   {"Q2_0", "Q4_K", "Q6_K", "Q6_K"},
-        {"TQ2_0", "Q4_K", "Q6_K", "Q6_K"},  {"TQ1_0", "Q4_K", "Q6_K", "Q6_K"},
-        {"Q8_0", "Q8_0", "Q8_0", "Q8_0"},   {"F16", "F16", "F16", "F16"},
+        {"Q2_K", "Q2_K", "Q6_K", "Q6_K"},   {"Q2_K_S", "Q2_K", "Q6_K", "Q6_K"}, {"Q3_K_M", "Q3_K", "Q6_K", "Q6_K"},
+        {"Q4_K_M", "Q4_K", "Q6_K", "Q6_K"}, {"Q3_K_L", "Q3_K", "Q6_K", "Q6_K"}, {"Q4_1", "Q4_1", "Q6_K", "Q6_K"},
+        {"Q4_0", "Q4_0", "Q6_K", "Q6_K"},   {"Q2_0", "Q4_K", "Q6_K", "Q6_K"},   {"TQ2_0", "Q4_K", "Q6_K", "Q6_K"},
+        {"TQ1_0", "Q4_K", "Q6_K", "Q6_K"},  {"Q8_0", "Q8_0", "Q8_0", "Q8_0"},   {"F16", "F16", "F16", "F16"},
         {"F32", "F32", "F32", "F32"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -187,6 +183,7 @@ static void test_llama_quantize(void **state)
         int number;
         const char *mixture, *nearest; /* one of them */
     } rows[] = {
+        /* clang-format off */
         {"Q1_0", 40, NULL, "TQ1_0 (1.69"},     {"Q2_0", 41, "Q2_0", NULL},
         {"Q4_0", 2, "Q4_0", NULL},             {"Q4_1", 3, "Q4_1", NULL},
         {"MXFP4_MOE", 38, NULL, "Q4_K_S (4.5"}, {"Q5_0", 8, "Q5_0", NULL},
@@ -207,6 +204,7 @@ static void test_llama_quantize(void **state)
         {"Q8_0", 7, "Q8_0", NULL},             {"F16", 1, "F16", NULL},
         {"BF16", 32, "BF16", NULL},            {"F32", 0, "F32", NULL},
         {"COPY", -1, "COPY", NULL},
+        /* clang-format on */
     };
     assert_int_equal(sizeof rows / sizeof rows[0], 39);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

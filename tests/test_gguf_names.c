@@ -59,8 +59,8 @@ static void unknown_names(void **state)
     char out[96];
     for (size_t i = 0; i < sizeof hf / sizeof hf[0]; i++)
         assert_false(gguf_name_of(hf[i], out, sizeof out));
-    static const char *const gguf[] = {"rope_freqs.weight", "blk.0.attn_qkv.weight", "output.scale",
-                                       "blk.x.attn_q", "model.norm.weight"};
+    static const char *const gguf[] = {"rope_freqs.weight", "blk.0.attn_qkv.weight", "output.scale", "blk.x.attn_q",
+                                       "model.norm.weight"};
     for (size_t i = 0; i < sizeof gguf / sizeof gguf[0]; i++)
         assert_false(gguf_name_to_hf(gguf[i], out, sizeof out));
     assert_false(gguf_name_of("model.layers.3.self_attn.q_proj", out, 12)); /* "blk.3.attn_q" and its NUL */

@@ -34,8 +34,8 @@ static void truncated(void **state)
             fail_msg("%zu bytes were accepted", size);
         assert_int_equal(e.kind, ERR_USER);
         assert_non_null(strstr(e.msg, "cut.gguf"));
-        if (size >= 4 && !strstr(e.msg, "cut short") && !strstr(e.msg, "ends at byte") &&
-            !strstr(e.msg, "but only") && !strstr(e.msg, "more than"))
+        if (size >= 4 && !strstr(e.msg, "cut short") && !strstr(e.msg, "ends at byte") && !strstr(e.msg, "but only") &&
+            !strstr(e.msg, "more than"))
             fail_msg("%zu bytes: %s", size, e.msg);
         assert_true(e.hint[0] != 0);
         assert_null(g);
@@ -43,8 +43,7 @@ static void truncated(void **state)
     }
 }
 
-/* --- what is refused
- * ------------------------------------------------------------------------------------------ */
+/* ---- what is refused ---- */
 
 #define RAW         (-1)
 #define CASE(bytes) bytes, sizeof bytes - 1
@@ -100,22 +99,19 @@ static const struct {
     {CASE(HEAD("\3", "\0", "\1") ALIGN U32("\4") "\0\0\2\0"), 0, "general.alignment is 131072, not a power"},
     {CASE(HEAD("\3", "\0", "\1") ALIGN U32("\xA") U64("\x20")), 0, "general.alignment is of type u64; u32"},
     /* names of tensors */
-    {CASE(HEAD("\3", "\1", "\0") U64("\0") U32("\1") U64("\1") U32("\0") U64("\0")), 32,
-     "tensor 0 is not 1 to 63"},
-    {CASE(HEAD("\3", "\1", "\0")
-              U64("\x40") "0123456789012345678901234567890123456789012345678901234567890123" U32("\1")
-                  U64("\1") U32("\0") U64("\0")),
+    {CASE(HEAD("\3", "\1", "\0") U64("\0") U32("\1") U64("\1") U32("\0") U64("\0")), 32, "tensor 0 is not 1 to 63"},
+    {CASE(HEAD("\3", "\1", "\0") U64("\x40") "0123456789012345678901234567890123456789012345678901234567890123" U32(
+         "\1") U64("\1") U32("\0") U64("\0")),
      32, "tensor 0 is not 1 to 63 bytes"},
     {CASE(HEAD("\3", "\1", "\0") TENSOR("\0", "\1", "\0", "\0")), 32, "plain UTF-8 text"},
     {CASE(HEAD("\3", "\1", "\0") TENSOR("\x1B", "\1", "\0", "\0")), 32, "plain UTF-8 text"},
     {CASE(HEAD("\3", "\2", "\0") TENSOR("t", "\1", "\0", "\0") TENSOR("t", "\1", "\0", "\x20")), 64,
      "tensor \"t\": stands in the file twice"},
     /* shapes */
-    {CASE(HEAD("\3", "\1", "\0") STR1("t") U32("\5") U64("\1") U64("\1") U64("\1") U64("\1") U64("\1")
-              U32("\0") U64("\0")),
+    {CASE(HEAD("\3", "\1", "\0") STR1("t") U32("\5") U64("\1") U64("\1") U64("\1") U64("\1") U64("\1") U32("\0")
+              U64("\0")),
      32, "tensor \"t\": has more than 4 dimensions"},
-    {CASE(HEAD("\3", "\1", "\0") STR1("t") "\0\0\0\x80" U64("\1") U32("\0") U64("\0")), 32,
-     "more than 4 dim"},
+    {CASE(HEAD("\3", "\1", "\0") STR1("t") "\0\0\0\x80" U64("\1") U32("\0") U64("\0")), 32, "more than 4 dim"},
     {CASE(HEAD("\3", "\1", "\0") TENSOR("t", "\0", "\0", "\0")), 32, "has a dimension of 0"},
     {CASE(HEAD("\3", "\1", "\0") STR1("t") U32("\1") Z7 "\x80" U32("\0") U64("\0")), 32, "impossibly large"},
     {CASE(HEAD("\3", "\1", "\0") STR1("t") U32("\2") "\0\0\0\0\1\0\0\0"
@@ -135,8 +131,7 @@ static const struct {
      "tensors \"t\" and \"u\" overlap"},
     {CASE(HEAD("\3", "\2", "\0") TENSOR("t", "\1", "\0", "\0") TENSOR("u", "\1", "\0", "\x40")), 96,
      "a hole of 32 bytes before tensor \"u\""},
-    {CASE(HEAD("\3", "\1", "\0") TENSOR("t", "\1", "\0", "\x20")), 64,
-     "a hole of 32 bytes before tensor \"t\""},
+    {CASE(HEAD("\3", "\1", "\0") TENSOR("t", "\1", "\0", "\x20")), 64, "a hole of 32 bytes before tensor \"t\""},
     {CASE(HEAD("\3", "\1", "\0") TENSOR("t", "\x9", "\0", "\0")), 32,
      "ends at byte 128 with its padding, but the file holds only 96"},
     {CASE(HEAD("\3", "\1", "\0") TENSOR("t", "\1", "\0", "\0")), 3, "but the file holds only 67"},
@@ -147,24 +142,18 @@ static const struct {
     {CASE(HEAD("\3", "\3", "\0") TENSOR("s", "\1", "\0", "\0") TENSOR("t", "\1", "\xC8", "\x20")
               TENSOR("u", "\1", "\0", "\0")),
      96, "tensors \"t\" and \"u\" overlap"},
-    {CASE(HEAD("\3", "\2", "\0") TENSOR("t", "\1", "\xC8", "\0") STR1("u") U32("\1") U64("\1") U32("\0") Z7
-          "\x10"),
-     96, "tensor \"t\" ends at byte 1152921504606847072"},
+    {CASE(HEAD("\3", "\2", "\0") TENSOR("t", "\1", "\xC8", "\0") STR1("u") U32("\1") U64("\1") U32("\0") Z7 "\x10"), 96,
+     "tensor \"t\" ends at byte 1152921504606847072"},
     {CASE(HEAD("\3", "\2", "\0") TENSOR("t", "\1", "\xC8", "\0") STR1("u") U32("\1") U64("\1")
               U32("\0") "\xE0\xFF\xFF\xFF\xFF\xFF\xFF\xFF"),
      96, "tensor \"t\" ends at byte 18446744073709551615"},
     /* splits in memory */
-    {CASE(HEAD("\3", "\0", "\1") U64("\xB") "split.count" U32("\2") "\2\0"), RAW,
-     "is one part of a split model"},
-    {CASE(HEAD("\3", "\0", "\1") U64("\xB") "split.count" U32("\3") "\xFF\xFF"), RAW,
-     "split.count is negative"},
-    {CASE(HEAD("\3", "\0", "\1") U64("\xB") "split.count" U32("\6") "1234"), RAW,
-     "split.count is of type f32"},
-    {CASE(HEAD("\3", "\0", "\1") U64("\xB") "split.count" U32("\4") "\0\0\1\0"), RAW,
+    {CASE(HEAD("\3", "\0", "\1") U64("\xB") "split.count" U32("\2") "\2\0"), RAW, "is one part of a split model"},
+    {CASE(HEAD("\3", "\0", "\1") U64("\xB") "split.count" U32("\3") "\xFF\xFF"), RAW, "split.count is negative"},
+    {CASE(HEAD("\3", "\0", "\1") U64("\xB") "split.count" U32("\6") "1234"), RAW, "split.count is of type f32"},
+    {CASE(HEAD("\3", "\0", "\1") U64("\xB") "split.count" U32("\4") "\0\0\1\0"), RAW, "no split model can have"},
+    {CASE(HEAD("\3", "\0", "\2") U64("\xB") "split.count" U32("\2") "\2\0" U64("\x8") "split.no" U32("\0") "\2"), RAW,
      "no split model can have"},
-    {CASE(HEAD("\3", "\0", "\2")
-              U64("\xB") "split.count" U32("\2") "\2\0" U64("\x8") "split.no" U32("\0") "\2"),
-     RAW, "no split model can have"},
 };
 
 static void reader_refuses(void **state)
@@ -180,8 +169,7 @@ static void reader_refuses(void **state)
         struct err e = {0};
         struct gguf *g;
         bool ok = gguf_parse(&g, bytes, size, "bad.gguf", &e);
-        if (ok || !strstr(e.msg, malformed[i].says) || strncmp(e.msg, "bad.gguf", 8) != 0 ||
-            strchr(e.msg, '\n'))
+        if (ok || !strstr(e.msg, malformed[i].says) || strncmp(e.msg, "bad.gguf", 8) != 0 || strchr(e.msg, '\n'))
             fail_msg("case %zu: expected \"%s\", got \"%s\"", i, malformed[i].says, ok ? "nothing" : e.msg);
         assert_int_equal(e.kind, ERR_USER);
         assert_true(e.hint[0] != 0);
@@ -209,12 +197,11 @@ static void files_refused(void **state)
     assert_null(g);
 }
 
-/* --- split files
- * ---------------------------------------------------------------------------------------------- */
+/* ---- split files ---- */
 
 /* Part `no` of `count` with one F32 tensor [n] filled with `fill`; total 0: no split.tensors.count. */
-static void write_part(const char *path, unsigned no, unsigned count, uint32_t total, const char *name,
-                       uint64_t n, char fill)
+static void write_part(const char *path, unsigned no, unsigned count, uint32_t total, const char *name, uint64_t n,
+                       char fill)
 {
     struct err e = {0};
     struct gguf_keys *k = gguf_keys_create();
@@ -285,8 +272,7 @@ static void split(void **state)
     refuse_split(PART("1"), "holds part 2 of 3, not part 3 of 3");
     write_part(PART("3"), 2, 4, 3, "c", 1, 'c');
     refuse_split(PART("2"), "holds part 3 of 4, not part 3 of 3");
-    refuse_split(PART("3"),
-                 "is part 3 of 4 of a split model, but its name does not end in -00003-of-00004.gguf");
+    refuse_split(PART("3"), "is part 3 of 4 of a split model, but its name does not end in -00003-of-00004.gguf");
     assert_true(os_remove(PART("3")));
     refuse_split(PART("2"), "part 3 of 3 is missing: " PART("3"));
     write_part(PART("3"), 2, 3, 3, "c", 1, 'c');
@@ -303,11 +289,9 @@ static void split(void **state)
     gguf_close(&g);
 }
 
-/* --- what the writer refuses
- * ---------------------------------------------------------------------------------- */
+/* ---- what the writer refuses ---- */
 
-static void refuse_plan(const struct gguf_keys *k, const struct gguf_tensor_plan *plan, size_t n,
-                        const char *says)
+static void refuse_plan(const struct gguf_keys *k, const struct gguf_tensor_plan *plan, size_t n, const char *says)
 {
     struct err e = {0};
     struct gguf_writer *w;
@@ -335,8 +319,7 @@ static void writer_refuses(void **state)
         {{{"a", 1, {33}, GGML_Q8_0}}, "whole blocks"},
         {{{"a", 2, {3, 0}, GGML_F32}}, "dimension of 0"},
         {{{"a", 1, {UINT64_MAX}, GGML_F32}}, "impossibly large"},
-        {{{"a", 1, {(uint64_t)1 << 60}, GGML_F32}, {"b", 1, {(uint64_t)1 << 60}, GGML_F32}},
-         "impossibly large"},
+        {{{"a", 1, {(uint64_t)1 << 60}, GGML_F32}, {"b", 1, {(uint64_t)1 << 60}, GGML_F32}}, "impossibly large"},
     };
     struct err e = {0};
     struct gguf_writer *w;

@@ -167,8 +167,7 @@ static void test_valid(void **state)
     }
 }
 
-/* --- packing ---------------------------------------------------------------------------------------------
- */
+/* ---- packing ---- */
 
 static int random_in(int lo, int hi)
 {
@@ -417,8 +416,7 @@ static void test_replace(void **state)
     }
 }
 
-/* --- rounding --------------------------------------------------------------------------------------------
- */
+/* ---- rounding ---- */
 
 enum { ROUND_ROWS = 4, ROUND_COLS = 2048 };
 
@@ -440,11 +438,10 @@ static const struct {
     int id;
     double error[2];
 } ggml_errors[] = {
-    {GGML_Q4_0, {2.2782e-02, 1.5986e-03}}, {GGML_Q4_1, {1.6425e-02, 8.7063e-04}},
-    {GGML_Q5_0, {6.2726e-03, 4.1604e-04}}, {GGML_Q5_1, {3.9024e-03, 2.0427e-04}},
-    {GGML_Q8_0, {8.0678e-05, 6.3043e-06}}, {GGML_Q2_K, {2.2873e-01, 1.1285e-02}},
-    {GGML_Q3_K, {6.6626e-02, 4.2952e-03}}, {GGML_Q4_K, {1.3591e-02, 8.6322e-04}},
-    {GGML_Q5_K, {3.7519e-03, 2.4682e-04}}, {GGML_Q6_K, {9.2746e-04, 6.0405e-05}},
+    {GGML_Q4_0, {2.2782e-02, 1.5986e-03}}, {GGML_Q4_1, {1.6425e-02, 8.7063e-04}}, {GGML_Q5_0, {6.2726e-03, 4.1604e-04}},
+    {GGML_Q5_1, {3.9024e-03, 2.0427e-04}}, {GGML_Q8_0, {8.0678e-05, 6.3043e-06}}, {GGML_Q2_K, {2.2873e-01, 1.1285e-02}},
+    {GGML_Q3_K, {6.6626e-02, 4.2952e-03}}, {GGML_Q4_K, {1.3591e-02, 8.6322e-04}}, {GGML_Q5_K, {3.7519e-03, 2.4682e-04}},
+    {GGML_Q6_K, {9.2746e-04, 6.0405e-05}},
 };
 
 static double weighted_error(const struct gguf_type *t, const float *w, const float *importance, size_t n,

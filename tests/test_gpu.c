@@ -47,7 +47,7 @@ static void add(struct gpu_view y, struct gpu_view x, uint32_t n)
     run_add(cmd, gpu_items(cmd, KERNEL_ID_add, n), &(struct add_args){.y = y, .x = x, .n = n});
 }
 
-/* ---- devices --------------------------------------------------------------------------------- */
+/* ---- devices ---- */
 
 static bool count_device(void *ctx, const struct gpu_info *info, bool usable, const char *why)
 {
@@ -108,7 +108,7 @@ static void test_choice(void **state)
     assert_int_equal(device_close(), 0);
 }
 
-/* ---- kernels --------------------------------------------------------------------------------- */
+/* ---- kernels ---- */
 
 static void test_kernels(void **state)
 {
@@ -186,7 +186,7 @@ static void test_spirv(void **state)
     assert_false(spirv_reflect(NULL, 0, &info, &e));
 }
 
-/* ---- memory ---------------------------------------------------------------------------------- */
+/* ---- memory ---- */
 
 static void test_memory(void **state)
 {
@@ -221,8 +221,7 @@ static void test_memory(void **state)
         assert_true(second[i].buffer == first[i].buffer && second[i].offset == first[i].offset);
         assert_int_equal(second[i].offset % 256, 0);
         for (unsigned j = 0; j < i; j++)
-            assert_true(second[i].buffer != second[j].buffer ||
-                        second[i].offset >= second[j].offset + (1 << 20));
+            assert_true(second[i].buffer != second[j].buffer || second[i].offset >= second[j].offset + (1 << 20));
     }
     assert_false(gpu_alloc(arena, gpu_info(gpu)->max_alloc + 1, &v, &e));
     assert_int_equal(e.kind, ERR_ENV);
@@ -320,7 +319,7 @@ static void test_counting_arena(void **state)
     assert_int_equal(device_close(), 0);
 }
 
-/* ---- transfers ------------------------------------------------------------------------------- */
+/* ---- transfers ---- */
 
 static void round_trip(uint64_t bytes)
 {
@@ -383,7 +382,7 @@ static void test_fill_copy(void **state)
     assert_int_equal(e.kind, ERR_BUG);
 }
 
-/* ---- dispatches ------------------------------------------------------------------------------ */
+/* ---- dispatches ---- */
 
 static void test_arithmetic(void **state)
 {
@@ -651,8 +650,7 @@ static struct gpu_matrix matrix(uint32_t rows, uint32_t cols, uint32_t ld, uint3
 
 static void gemm(uint32_t m, uint32_t n, uint32_t k, uint32_t pad, float beta)
 {
-    struct gpu_matrix a = matrix(m, k, k + pad, 1), b = matrix(n, k, k + pad, 2),
-                      c = matrix(m, n, n + pad, 3);
+    struct gpu_matrix a = matrix(m, k, k + pad, 1), b = matrix(n, k, k + pad, 2), c = matrix(m, n, n + pad, 3);
     if (beta == 0) /* must not be read */
         gpu_fill(cmd, c.view, 0x7fc00000u);
     gpu_gemm(cmd, a, b, c, m, n, k, 2, beta);
@@ -668,8 +666,7 @@ static void gemm(uint32_t m, uint32_t n, uint32_t k, uint32_t pad, float beta)
                 want += 2.0 * element(r, i, 1) * element(j, i, 2);
             float have = out[(size_t)r * c.ld + j];
             if (have != (float)want)
-                fail_msg("%u x %u x %u: element %u, %u is %g instead of %g", m, n, k, r, j, (double)have,
-                         want);
+                fail_msg("%u x %u x %u: element %u, %u is %g instead of %g", m, n, k, r, j, (double)have, want);
         }
     free(out);
     gpu_arena_reset(arena, 0);
@@ -697,7 +694,7 @@ static void test_gemm(void **state)
     gemm(side, 6001, 4, 0, 1);
 }
 
-/* ---- the cache file -------------------------------------------------------------------------- */
+/* ---- the cache file ---- */
 
 static char cache_file[512];
 
@@ -748,9 +745,9 @@ static void test_cache(void **state)
 }
 
 #define ON(f) cmocka_unit_test_setup_teardown(f, device_setup, device_teardown)
-#define NO_PUSH(f)                                                                                           \
-    {                                                                                                        \
-#f " without push descriptors", f, device_setup_no_push, device_teardown, NULL                       \
+#define NO_PUSH(f)                                                                                                     \
+    {                                                                                                                  \
+#f " without push descriptors", f, device_setup_no_push, device_teardown, NULL                                 \
     }
 
 int main(void)

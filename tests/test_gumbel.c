@@ -26,8 +26,7 @@ struct setup {
 };
 
 /* Without an origin the weights on the device are NaN: they do not count. */
-static struct setup setup_make(struct shape s, const struct model *m, uint32_t row0, float origin,
-                               uint64_t seed)
+static struct setup setup_make(struct shape s, const struct model *m, uint32_t row0, float origin, uint64_t seed)
 {
     struct setup t = {.s = s,
                       .row0 = row0,
@@ -100,9 +99,8 @@ static void init(const struct setup *t)
 
 static void learn(const struct setup *t, uint32_t step, float tau, float kappa)
 {
-    const struct gpu_view views[] = {t->logits.view,   t->mom.view,  t->logits.view,  t->mom.view,
-                                     t->b_scales.view, t->smom.view, t->b_codes.view, t->b_w.view,
-                                     t->b_grad.view,   t->diff.view};
+    const struct gpu_view views[] = {t->logits.view, t->mom.view,     t->logits.view, t->mom.view,    t->b_scales.view,
+                                     t->smom.view,   t->b_codes.view, t->b_w.view,    t->b_grad.view, t->diff.view};
     struct kernel_shape s = shape_of(t, tau, kappa);
     union kernel_args args;
     s.step = step, s.tau1 = tau * 0.9f, s.kappa1 = kappa * 1.1f, s.decay = 1;
@@ -154,8 +152,8 @@ static double offset_of(const struct setup *t, const struct place *p, const floa
     return t->planes > 1 ? scales[p->group + t->groups] : 0;
 }
 
-static double soft(const struct setup *t, const struct place *p, const float *logits, uint32_t step,
-                   double tau, double kappa, double prob[REF_LEVELS])
+static double soft(const struct setup *t, const struct place *p, const float *logits, uint32_t step, double tau,
+                   double kappa, double prob[REF_LEVELS])
 {
     double l[REF_LEVELS] = {0};
     for (uint32_t k = 0; k < t->g.levels; k++)
@@ -205,8 +203,8 @@ static void check_momentum(double mom, double new_mom, double g, double g_error)
 
 /* Checks value and momentum after one Lion step against the gradient g, which is known to within g_error;
  * where the sign of the update hangs on that, either is right. */
-static void check_lion(double value, double mom, double new_value, double new_mom, double g, double g_error,
-                       double lr, double decay)
+static void check_lion(double value, double mom, double new_value, double new_mom, double g, double g_error, double lr,
+                       double decay)
 {
     double update = 0.9 * mom + (1 - 0.9) * g;
     double margin = (1 - 0.9) * g_error + 1e-6 * fabs(0.9 * mom) + 1e-37;
@@ -221,11 +219,10 @@ static void check_lion(double value, double mom, double new_value, double new_mo
     check_momentum(mom, new_mom, g, g_error);
 }
 
-static void check_step(const struct setup *t, const struct snapshot *was, const struct snapshot *now,
-                       uint32_t step, double tau, double kappa)
+static void check_step(const struct setup *t, const struct snapshot *was, const struct snapshot *now, uint32_t step,
+                       double tau, double kappa)
 {
-    double *scale_grad = calloc(t->n_scales, sizeof(double)),
-           *scale_error = calloc(t->n_scales, sizeof(double));
+    double *scale_grad = calloc(t->n_scales, sizeof(double)), *scale_error = calloc(t->n_scales, sizeof(double));
     double error = softmax_error(tau, kappa), error1 = softmax_error(tau * 0.9f, kappa * 1.1f);
     for (size_t i = 0; i < t->n; i++) {
         struct place p = place_of(t, i);
@@ -250,8 +247,7 @@ static void check_step(const struct setup *t, const struct snapshot *was, const 
                        fabs(part) * error * 10, 1e-3f, 1);
         }
         mean = soft(t, &p, now->logits, step + 1, tau * 0.9f, kappa * 1.1f, prob);
-        within(now->diff[i],
-               now->scales[p.group] * mean + offset_of(t, &p, now->scales) - t->origin * t->w[i],
+        within(now->diff[i], now->scales[p.group] * mean + offset_of(t, &p, now->scales) - t->origin * t->w[i],
                fabs(now->scales[p.group]) * span * error1 * 3 +
                    (fabs(t->w[i]) + fabs(offset_of(t, &p, now->scales))) * 1e-6);
     }
@@ -280,8 +276,8 @@ static void test_step(void **state)
     enum { STEPS = 4 };
     for (unsigned v = 0; variant_use(KERNEL_ID_gumbel_step, &v); v++)
         for (unsigned i = 0; i < 2 * N_SHAPES * N_MODELS; i++) {
-            struct setup t = setup_make(shapes[i / 2 / N_MODELS], &models[i / 2 % N_MODELS],
-                                        i / 2 % 2 ? 0xfffff000u : i, i % 2, i);
+            struct setup t =
+                setup_make(shapes[i / 2 / N_MODELS], &models[i / 2 % N_MODELS], i / 2 % 2 ? 0xfffff000u : i, i % 2, i);
             init(&t);
             struct snapshot was = snapshot_take(&t);
             for (uint32_t step = 0; step < STEPS; step++) {
@@ -312,8 +308,7 @@ static void test_gradients(void **state)
             t.beta1 = t.beta2 = 0;
             learn(&t, step, tau, kappa);
             struct snapshot now = snapshot_take(&t);
-            double *scale_grad = calloc(t.n_scales, sizeof(double)),
-                   *scale_size = calloc(t.n_scales, sizeof(double));
+            double *scale_grad = calloc(t.n_scales, sizeof(double)), *scale_size = calloc(t.n_scales, sizeof(double));
             for (size_t k = 0; k < t.n; k++) {
                 struct place p = place_of(&t, k);
                 double l[REF_LEVELS] = {0}, prob[REF_LEVELS], s = t.scales[p.group], g = t.grad[k], h = 1e-6;
@@ -323,8 +318,7 @@ static void test_gradients(void **state)
                 /* A scale's gradient moves the offset so that the centre stays; the offset's moves it alone.
                  */
                 double o = offset_of(&t, &p, t.scales), z = t.centre;
-                scale_grad[p.group] +=
-                    g * ((s + h) * mean + (o - z * h) - (s - h) * mean - (o + z * h)) / (2 * h);
+                scale_grad[p.group] += g * ((s + h) * mean + (o - z * h) - (s - h) * mean - (o + z * h)) / (2 * h);
                 scale_size[p.group] += fabs(g) * (fabs(mean) + z);
                 if (t.planes > 1) {
                     scale_grad[p.group + t.groups] += g * ((s * mean + o + h) - (s * mean + o - h)) / (2 * h);
@@ -418,9 +412,9 @@ static void test_codes(void **state)
                 logits[k] = (float)(kernel_case_random(&seed) % 3) - 1.5f;
             struct buffer bl = buffer_make(t.n_state, logits);
             struct buffer out = buffer_make((size_t)t.s.rows * t.ldc, NULL);
-            tiled_gumbel_codes(cmd, &(struct gumbel_codes_args){bl.view, t.b_codes.view, out.view, t.s.rows,
-                                                            t.s.cols, t.ldc, t.g.levels, t.g.relative,
-                                                            (uint32_t)t.g.lo, (uint32_t)t.g.hi});
+            tiled_gumbel_codes(cmd, &(struct gumbel_codes_args){bl.view, t.b_codes.view, out.view, t.s.rows, t.s.cols,
+                                                                t.ldc, t.g.levels, t.g.relative, (uint32_t)t.g.lo,
+                                                                (uint32_t)t.g.hi});
             uint32_t *codes = buffer_read(&out);
             check_pads(codes, t.s);
             for (size_t k = 0; k < t.n; k++) {
@@ -480,9 +474,8 @@ static void test_noise(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_noise), cmocka_unit_test(test_init),
-        cmocka_unit_test(test_step),  cmocka_unit_test(test_gradients),
-        cmocka_unit_test(test_codes), cmocka_unit_test(test_tiles_change_nothing),
+        cmocka_unit_test(test_noise),     cmocka_unit_test(test_init),  cmocka_unit_test(test_step),
+        cmocka_unit_test(test_gradients), cmocka_unit_test(test_codes), cmocka_unit_test(test_tiles_change_nothing),
     };
     return device_done(cmocka_run_group_tests(tests, device_setup, NULL));
 }

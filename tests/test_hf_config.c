@@ -13,9 +13,9 @@
 #include "formats/hf_config.h"
 
 /* A small valid config up to a last comma-free member; `more` is added behind it. */
-#define BASE                                                                                                 \
-    "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_size\":64,"                 \
-    "\"intermediate_size\":172,\"num_hidden_layers\":5,\"num_attention_heads\":8,\"vocab_size\":512,"        \
+#define BASE                                                                                                           \
+    "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_size\":64,"                           \
+    "\"intermediate_size\":172,\"num_hidden_layers\":5,\"num_attention_heads\":8,\"vocab_size\":512,"                  \
     "\"rms_norm_eps\":1e-05"
 
 static bool parse(struct model_config *c, const char *more, struct err *e)
@@ -91,12 +91,11 @@ static void llama3(void **state)
 {
     (void)state;
     struct model_config c;
-    expect_ok(&c,
-              "\"num_key_value_heads\":2,\"torch_dtype\":\"bfloat16\",\"bos_token_id\":128000,"
-              "\"eos_token_id\":[128001,128008],\"tie_word_embeddings\":true,\"rope_theta\":500000.0,"
-              "\"max_position_embeddings\":131072,\"hidden_act\":\"silu\",\"rope_scaling\":{\"factor\":32.0,"
-              "\"high_freq_factor\":4.0,\"low_freq_factor\":1.0,\"original_max_position_embeddings\":8192,"
-              "\"rope_type\":\"llama3\"}");
+    expect_ok(&c, "\"num_key_value_heads\":2,\"torch_dtype\":\"bfloat16\",\"bos_token_id\":128000,"
+                  "\"eos_token_id\":[128001,128008],\"tie_word_embeddings\":true,\"rope_theta\":500000.0,"
+                  "\"max_position_embeddings\":131072,\"hidden_act\":\"silu\",\"rope_scaling\":{\"factor\":32.0,"
+                  "\"high_freq_factor\":4.0,\"low_freq_factor\":1.0,\"original_max_position_embeddings\":8192,"
+                  "\"rope_type\":\"llama3\"}");
     assert_int_equal(c.num_kv_heads, 2);
     assert_string_equal(c.torch_dtype, "bfloat16");
     assert_int_equal(c.bos_id, 128000);
@@ -126,8 +125,7 @@ static void other_families(void **state)
     assert_int_equal(c.bos_id, 7);
     hf_config_free(&c);
     /* Qwen3 and transformers 5: rope_parameters holds theta. */
-    expect_ok(&c,
-              "\"rope_parameters\":{\"rope_theta\":1000000,\"rope_type\":\"default\"},\"rope_scaling\":null");
+    expect_ok(&c, "\"rope_parameters\":{\"rope_theta\":1000000,\"rope_type\":\"default\"},\"rope_scaling\":null");
     assert_int_equal(c.rope_scaling, ROPE_PLAIN);
     assert_true(c.rope_theta == 1000000);
     hf_config_free(&c);
@@ -194,19 +192,16 @@ static void not_computed(void **state)
         {"\"torch_dtype\":5", "must be a short string"},
         {"\"quantization_config\":[]", "must be an object"},
         {"\"quantization_config\":{}", "\"quant_method\" is missing"},
-        {"\"quantization_config\":{\"quant_method\":\"awq\",\"bits\":4}",
-         "\"awq\" is not a method that gsq reads"},
+        {"\"quantization_config\":{\"quant_method\":\"awq\",\"bits\":4}", "\"awq\" is not a method that gsq reads"},
         {"\"quantization_config\":{\"quant_method\":\"bitsandbytes\"}", "\"bitsandbytes\""},
         {"\"quantization_config\":{\"quant_method\":\"gptq\"}", "\"bits\""},
         {"\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":16}", "\"bits\""},
         {"\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4,\"sym\":false}", "asymmetric"},
-        {"\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4,\"desc_act\":true}",
-         "activation order"},
+        {"\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4,\"desc_act\":true}", "activation order"},
         {"\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":-2}", "group size"},
         {"\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4,\"checkpoint_format\":\"marlin\"}",
          "\"marlin\""},
-        {"\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4,\"pack_dtype\":\"int16\"}",
-         "pack_dtype"},
+        {"\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4,\"pack_dtype\":\"int16\"}", "pack_dtype"},
         {"\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4,\"dynamic\":{\"+:x\":{\"sym\":false}}"
          "}",
          "asymmetric"},
@@ -229,7 +224,7 @@ static void windows(void **state)
     (void)state;
     static const struct {
         const char *architecture, *more;
-        uint32_t window; /* 0: no layer slides */
+        uint32_t window;    /* 0: no layer slides */
         const char *slides; /* of the five layers; NULL: all */
     } cases[] = {
         {"Qwen2", "\"sliding_window\":24", 0, NULL},
@@ -241,7 +236,8 @@ static void windows(void **state)
         {"Qwen3", "\"use_sliding_window\":true,\"max_window_layers\":4", 4096, "00001"},
         {"Qwen3", "\"sliding_window\":null,\"use_sliding_window\":true,\"max_window_layers\":4", 0, NULL},
         {"Qwen3",
-         "\"sliding_window\":24,\"use_sliding_window\":true,\"max_window_layers\":4,\"layer_types\":[\"sliding_attention\","
+         "\"sliding_window\":24,\"use_sliding_window\":true,\"max_window_layers\":4,\"layer_types\":[\"sliding_"
+         "attention\","
          "\"full_attention\",\"sliding_attention\",\"full_attention\",\"full_attention\"]",
          24, "10100"},
         {"Qwen2",
@@ -257,12 +253,12 @@ static void windows(void **state)
         struct err e = {0};
         char text[2048], *made;
         size_t size;
-        int n = snprintf(text, sizeof text,
-                         "{\"architectures\":[\"%sForCausalLM\"],\"model_type\":\"%c%s\",\"hidden_size\":64,"
-                         "\"intermediate_size\":172,\"num_hidden_layers\":5,\"num_attention_heads\":8,"
-                         "\"vocab_size\":512,\"rms_norm_eps\":1e-05,%s}",
-                         cases[i].architecture, cases[i].architecture[0] | 0x20, cases[i].architecture + 1,
-                         cases[i].more);
+        int n =
+            snprintf(text, sizeof text,
+                     "{\"architectures\":[\"%sForCausalLM\"],\"model_type\":\"%c%s\",\"hidden_size\":64,"
+                     "\"intermediate_size\":172,\"num_hidden_layers\":5,\"num_attention_heads\":8,"
+                     "\"vocab_size\":512,\"rms_norm_eps\":1e-05,%s}",
+                     cases[i].architecture, cases[i].architecture[0] | 0x20, cases[i].architecture + 1, cases[i].more);
         if (!hf_config_parse(&c, text, (size_t)n, "config.json", &e))
             fail_msg("%s: %s", text, e.msg);
         for (uint32_t l = 0; l < 5; l++) {
@@ -300,8 +296,9 @@ static void yarn(void **state)
     assert_true(fabs(rope_frequency(&c, 32) / (f * (1 - ramp) + f / 4 * ramp) - 1) < 1e-12);
     hf_config_free(&c);
     /* One mscale for both: cos and sin stay as they are. Its factor is the ratio where none is said. */
-    expect_ok(&c, "\"head_dim\":64,\"max_position_embeddings\":163840,\"rope_scaling\":{\"type\":\"yarn\",\"mscale\":1.0,"
-                  "\"mscale_all_dim\":1.0,\"beta_fast\":1,\"beta_slow\":1,\"original_max_position_embeddings\":4096}");
+    expect_ok(&c,
+              "\"head_dim\":64,\"max_position_embeddings\":163840,\"rope_scaling\":{\"type\":\"yarn\",\"mscale\":1.0,"
+              "\"mscale_all_dim\":1.0,\"beta_fast\":1,\"beta_slow\":1,\"original_max_position_embeddings\":4096}");
     assert_true(rope_attention(&c) == 1 && c.rope_factor == 40);
     /* Both bounds lie around pair 22.5: 22 is kept, 23 and all behind are stretched. */
     assert_true(rope_frequency(&c, 22) == pow(1e4, -44.0 / 64));
@@ -319,8 +316,9 @@ static void yarn(void **state)
     assert_true(fabs(rope_frequency(&c, 12) / (f * (1 - ramp) + f / 32 * ramp) - 1) < 1e-12);
     hf_config_free(&c);
     /* longrope with one list is a factor for each pair: what gsq writes of a GGUF's rope_freqs. */
-    expect_ok(&c, "\"max_position_embeddings\":128,\"rope_scaling\":{\"rope_type\":\"longrope\",\"attention_factor\":1.5,"
-                  "\"original_max_position_embeddings\":128,\"short_factor\":[1,1.5,2,4],\"long_factor\":[1,1.5,2,4]}");
+    expect_ok(&c,
+              "\"max_position_embeddings\":128,\"rope_scaling\":{\"rope_type\":\"longrope\",\"attention_factor\":1.5,"
+              "\"original_max_position_embeddings\":128,\"short_factor\":[1,1.5,2,4],\"long_factor\":[1,1.5,2,4]}");
     assert_int_equal(c.rope_scaling, ROPE_FACTORS);
     assert_true(rope_attention(&c) == 1.5 && rope_frequency(&c, 3) == pow(1e4, -6.0 / 8) / 4);
     hf_config_free(&c);
@@ -331,8 +329,10 @@ static void python_numbers(void **state)
 {
     (void)state;
     struct model_config c;
-    expect_ok(&c, "\"a\":[0.0,Infinity,-Infinity,NaN],\"b\":\"NaN, \\\" Infinity\",\"hidden_act\":\"silu\",\"c\":{\"NaN\":NaN},"
-                  "\"rope_theta\":5e5");
+    expect_ok(
+        &c,
+        "\"a\":[0.0,Infinity,-Infinity,NaN],\"b\":\"NaN, \\\" Infinity\",\"hidden_act\":\"silu\",\"c\":{\"NaN\":NaN},"
+        "\"rope_theta\":5e5");
     assert_true(c.rope_theta == 5e5);
     hf_config_free(&c);
 }
@@ -407,11 +407,10 @@ static void gptq(void **state)
 {
     (void)state;
     struct model_config c;
-    expect_ok(&c,
-              "\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":2,\"group_size\":128,\"sym\":true,"
-              "\"desc_act\":false,\"lm_head\":false,\"checkpoint_format\":\"gptq\",\"pack_dtype\":\"int32\","
-              "\"dynamic\":{\"-:.*\\\\.0\\\\.\":{},\"+:.*down_proj$\":{\"bits\":4},"
-              "\".*v_proj\":{\"bits\":3,\"group_size\":-1}}}");
+    expect_ok(&c, "\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":2,\"group_size\":128,\"sym\":true,"
+                  "\"desc_act\":false,\"lm_head\":false,\"checkpoint_format\":\"gptq\",\"pack_dtype\":\"int32\","
+                  "\"dynamic\":{\"-:.*\\\\.0\\\\.\":{},\"+:.*down_proj$\":{\"bits\":4},"
+                  "\".*v_proj\":{\"bits\":3,\"group_size\":-1}}}");
     assert_int_equal(c.quant, QUANT_GPTQ);
     assert_int_equal(c.n_rules, 5);
     expect_rule(&c, 0, "^lm_head\\z", true, 0, 0);
@@ -428,11 +427,11 @@ static void gptq(void **state)
     hf_config_free(&c);
 }
 
-#define CT(groups, more)                                                                                     \
-    "\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"pack-quantized\","        \
+#define CT(groups, more)                                                                                               \
+    "\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"pack-quantized\","                  \
     "\"config_groups\":{" groups "}" more "}"
-#define CT_GROUP(targets, bits, more)                                                                        \
-    "{\"targets\":[" targets "],\"weights\":{\"num_bits\":" bits ",\"type\":\"int\",\"symmetric\":true,"     \
+#define CT_GROUP(targets, bits, more)                                                                                  \
+    "{\"targets\":[" targets "],\"weights\":{\"num_bits\":" bits ",\"type\":\"int\",\"symmetric\":true,"               \
     "\"strategy\":\"group\",\"group_size\":64,\"dynamic\":false" more "},\"input_activations\":null}"
 
 static void compressed_tensors(void **state)
@@ -459,8 +458,7 @@ static void compressed_tensors(void **state)
     hf_config_free(&c);
 
     /* Without the class, everything else stays in 16 bits; per channel. */
-    expect_ok(&c,
-              CT("\"a\":{\"targets\":[\"re:x\"],\"weights\":{\"num_bits\":8,\"strategy\":\"channel\"}}", ""));
+    expect_ok(&c, CT("\"a\":{\"targets\":[\"re:x\"],\"weights\":{\"num_bits\":8,\"strategy\":\"channel\"}}", ""));
     assert_int_equal(c.n_rules, 2);
     expect_rule(&c, 0, "^(?:x)", false, 8, 0);
     expect_rule(&c, 1, NULL, true, 0, 0);
@@ -474,21 +472,18 @@ static void compressed_tensors(void **state)
     expect_unsupported(CT("\"a\":" CT_GROUP("\"Linear\"", "4", ",\"actorder\":\"group\""), ""), "activation order");
     expect_unsupported(CT("\"a\":" CT_GROUP("\"Linear\"", "9", ""), ""), "num_bits");
     expect_unsupported(CT("\"a\":" CT_GROUP("\"Linear\"", "4", "") ",\"b\":" CT_GROUP("\"Linear\"", "2", ""), ""),
-                 "two groups");
+                       "two groups");
     expect_unsupported(CT("\"a\":{\"targets\":[\"Linear\"],\"weights\":{\"num_bits\":4,\"type\":\"float\"}}", ""),
-                 "floating-point");
+                       "floating-point");
     expect_unsupported(CT("\"a\":{\"targets\":[\"Linear\"],\"weights\":{\"num_bits\":4,\"symmetric\":false}}", ""),
-                 "asymmetric");
-    expect_unsupported(
-        CT("\"a\":{\"targets\":[\"Linear\"],\"weights\":{\"num_bits\":4,\"strategy\":\"block\"}}", ""),
-        "strategy");
-    expect_unsupported(
-        CT("\"a\":{\"targets\":[\"Linear\"],\"weights\":{\"num_bits\":4},\"input_activations\":{}}", ""),
-        "quantized activations");
+                       "asymmetric");
+    expect_unsupported(CT("\"a\":{\"targets\":[\"Linear\"],\"weights\":{\"num_bits\":4,\"strategy\":\"block\"}}", ""),
+                       "strategy");
+    expect_unsupported(CT("\"a\":{\"targets\":[\"Linear\"],\"weights\":{\"num_bits\":4},\"input_activations\":{}}", ""),
+                       "quantized activations");
     expect_unsupported(CT("\"a\":" CT_GROUP("\"Linear\"", "4", ""), ",\"kv_cache_scheme\":{}"),
-                 "quantized activations");
-    expect_unsupported(CT("\"a\":" CT_GROUP("\"Linear\"", "4", ""), ",\"transform_config\":{\"x\":1}"),
-                 "transformed");
+                       "quantized activations");
+    expect_unsupported(CT("\"a\":" CT_GROUP("\"Linear\"", "4", ""), ",\"transform_config\":{\"x\":1}"), "transformed");
     expect_unsupported(CT("\"a\":" CT_GROUP("\"Linear\"", "4", ""), ",\"ignore\":\"lm_head\""), "ignore");
     expect_unsupported(
         "\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"float-quantized\"}",
@@ -499,10 +494,9 @@ static void humming_and_mlx(void **state)
 {
     (void)state;
     struct model_config c;
-    expect_ok(
-        &c, "\"quantization_config\":{\"quant_method\":\"humming\",\"b_dtype\":\"uint3\",\"group_size\":128,"
-            "\"has_zero_point\":false,\"is_fp_zero_point\":false,\"ignore\":[\"lm_head\"],"
-            "\"dynamic\":{\"+:.*q_proj\":{\"b_dtype\":\"int4\",\"group_size\":64},\"-:.*k_proj\":{}}}");
+    expect_ok(&c, "\"quantization_config\":{\"quant_method\":\"humming\",\"b_dtype\":\"uint3\",\"group_size\":128,"
+                  "\"has_zero_point\":false,\"is_fp_zero_point\":false,\"ignore\":[\"lm_head\"],"
+                  "\"dynamic\":{\"+:.*q_proj\":{\"b_dtype\":\"int4\",\"group_size\":64},\"-:.*k_proj\":{}}}");
     assert_int_equal(c.quant, QUANT_HUMMING);
     assert_int_equal(c.n_rules, 4);
     expect_rule(&c, 0, "^lm_head\\z", true, 0, 0);
@@ -512,10 +506,9 @@ static void humming_and_mlx(void **state)
     hf_config_free(&c);
 
     /* MLX writes its object twice. */
-    expect_ok(&c,
-              "\"quantization\":{\"group_size\":64,\"bits\":2,\"mode\":\"affine\",\"lm_head\":false,"
-              "\"model.embed_tokens\":{\"group_size\":32,\"bits\":6},\"model.layers.0.mlp.up_proj\":true},"
-              "\"quantization_config\":{\"group_size\":64,\"bits\":2}");
+    expect_ok(&c, "\"quantization\":{\"group_size\":64,\"bits\":2,\"mode\":\"affine\",\"lm_head\":false,"
+                  "\"model.embed_tokens\":{\"group_size\":32,\"bits\":6},\"model.layers.0.mlp.up_proj\":true},"
+                  "\"quantization_config\":{\"group_size\":64,\"bits\":2}");
     assert_int_equal(c.quant, QUANT_MLX);
     assert_int_equal(c.n_rules, 3);
     expect_rule(&c, 0, "^lm_head\\z", true, 0, 0);
@@ -527,12 +520,19 @@ static void humming_and_mlx(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(llama_defaults),     cmocka_unit_test(llama3),
-        cmocka_unit_test(other_families),     cmocka_unit_test(refused),
-        cmocka_unit_test(not_computed),       cmocka_unit_test(windows),
-        cmocka_unit_test(yarn),               cmocka_unit_test(python_numbers),
-        cmocka_unit_test(required_keys), cmocka_unit_test(odd_kinds),      cmocka_unit_test(gptq),
-        cmocka_unit_test(compressed_tensors), cmocka_unit_test(humming_and_mlx),
+        cmocka_unit_test(llama_defaults),
+        cmocka_unit_test(llama3),
+        cmocka_unit_test(other_families),
+        cmocka_unit_test(refused),
+        cmocka_unit_test(not_computed),
+        cmocka_unit_test(windows),
+        cmocka_unit_test(yarn),
+        cmocka_unit_test(python_numbers),
+        cmocka_unit_test(required_keys),
+        cmocka_unit_test(odd_kinds),
+        cmocka_unit_test(gptq),
+        cmocka_unit_test(compressed_tensors),
+        cmocka_unit_test(humming_and_mlx),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

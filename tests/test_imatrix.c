@@ -31,10 +31,9 @@ static struct checkpoint *write_model(const struct shape *s, struct raw_model *r
     return ck;
 }
 
-/* ---- collecting ---------------------------------------------------------------------------------------- */
+/* ---- collecting ---- */
 
-static void compare(const struct imatrix *m, const char *module, const double *want, uint32_t cols,
-                    double tokens)
+static void compare(const struct imatrix *m, const char *module, const double *want, uint32_t cols, double tokens)
 {
     const struct imatrix_entry *x = imatrix_find(m, module);
     double size = 0;
@@ -49,8 +48,8 @@ static void compare(const struct imatrix *m, const char *module, const double *w
             fail_msg("%s, column %u: %.9g, should be %.9g", module, (unsigned)c, (double)x->sums[c], want[c]);
 }
 
-static void check_sums(const struct imatrix *m, const struct shape *s, const struct raw_model *raw,
-                       const uint32_t *ids, uint32_t windows)
+static void check_sums(const struct imatrix *m, const struct shape *s, const struct raw_model *raw, const uint32_t *ids,
+                       uint32_t windows)
 {
     static const int input[REF_LINEARS] = {REF_IN_ATTN, REF_IN_ATTN, REF_IN_ATTN, REF_IN_O,
                                            REF_IN_FFN,  REF_IN_FFN,  REF_IN_DOWN};
@@ -72,8 +71,8 @@ static void check_sums(const struct imatrix *m, const struct shape *s, const str
         assert_true(ref_block_inputs(&c, &f.blocks[l], windows, x, x, sums));
         for (int id = 0; id < REF_LINEARS; id++) {
             char module[96];
-            compare(m, model_linear_name(l, (enum linear_id)id, module, sizeof module), sums[input[id]],
-                    cols[id], (double)tokens);
+            compare(m, model_linear_name(l, (enum linear_id)id, module, sizeof module), sums[input[id]], cols[id],
+                    (double)tokens);
         }
         for (int i = 0; i < REF_INPUTS; i++)
             free(sums[i]);
@@ -177,7 +176,7 @@ static void test_not_finite(void **state)
     }
 }
 
-/* ---- the file ------------------------------------------------------------------------------------------ */
+/* ---- the file ---- */
 
 static void test_round_trip(void **state)
 {
@@ -219,8 +218,7 @@ static void test_round_trip(void **state)
         for (size_t k = 0; k < m.n; k++) {
             const struct imatrix_entry *a = &m.entries[k];
             bool head = k == m.n - 1;
-            const struct imatrix_entry *b =
-                imatrix_find(&back, head ? checkpoint_head_module(ck) : a->module);
+            const struct imatrix_entry *b = imatrix_find(&back, head ? checkpoint_head_module(ck) : a->module);
             if (!b)
                 fail_msg("%s is lost", a->module);
             assert_int_equal(a->cols, b->cols);
@@ -339,9 +337,8 @@ static void test_bad_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sums),       cmocka_unit_test(test_stop),
-        cmocka_unit_test(test_not_finite), cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_sums),       cmocka_unit_test(test_stop),      cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_bad_files),
     };
     return device_done(cmocka_run_group_tests(tests, device_setup, remove_dir));
 }

@@ -65,8 +65,7 @@ static double rmsnorm_loss(void *ctx)
 static void test_rmsnorm_reference(void **state)
 {
     (void)state;
-    struct rmsnorm_case c = {random_grid(REF_COLS, 1), random_vector(REF_COLS, 1),
-                             random_vector(REF_COLS, 1)};
+    struct rmsnorm_case c = {random_grid(REF_COLS, 1), random_vector(REF_COLS, 1), random_vector(REF_COLS, 1)};
     double dx[REF_COLS], mag[REF_COLS];
     ref_rmsnorm_bwd(c.x, c.w, c.dy, REF_COLS, 0.125, dx, mag);
     differences(rmsnorm_loss, &c, c.x, REF_COLS, dx);
@@ -152,8 +151,8 @@ static double attn_loss(void *ctx)
     const struct ref_attn *p = c->p;
     double loss = 0, out[256], lse, mag;
     for (size_t i = 0; i < c->n; i++) {
-        ref_attn_row(p, c->q, c->k, c->v, (uint32_t)(i / p->heads / p->ctx),
-                     (uint32_t)(i / p->heads % p->ctx), (uint32_t)(i % p->heads), out, &lse, &mag);
+        ref_attn_row(p, c->q, c->k, c->v, (uint32_t)(i / p->heads / p->ctx), (uint32_t)(i / p->heads % p->ctx),
+                     (uint32_t)(i % p->heads), out, &lse, &mag);
         for (uint32_t d = 0; d < p->dim; d++)
             loss += c->dout[i * p->dim + d] * out[d];
     }
@@ -163,8 +162,7 @@ static double attn_loss(void *ctx)
 static void test_attn_reference(void **state)
 {
     (void)state;
-    static const struct ref_attn shapes[] = {
-        {2, 6, 4, 2, 6, 0, 0.4}, {1, 9, 2, 1, 4, 3, 0.5}, {1, 1, 1, 1, 2, 0, 0.7}};
+    static const struct ref_attn shapes[] = {{2, 6, 4, 2, 6, 0, 0.4}, {1, 9, 2, 1, 4, 3, 0.5}, {1, 1, 1, 1, 2, 0, 0.7}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         struct attn_case c;
         attn_case_make(&c, &shapes[s]);
@@ -177,9 +175,9 @@ static void test_attn_reference(void **state)
 
 /* ---- rows and elements ---- */
 
-#define MATRIX(r, c)                                                                                         \
-    {                                                                                                        \
-        .rows = r, .cols = c                                                                                 \
+#define MATRIX(r, c)                                                                                                   \
+    {                                                                                                                  \
+        .rows = r, .cols = c                                                                                           \
     }
 #define ROWS_OF(c) MATRIX(1, c), MATRIX(7, c), MATRIX(33, c)
 static const struct kernel_shape matrix_shapes[] = {ROWS_OF(1),  ROWS_OF(3),   ROWS_OF(5),
@@ -239,16 +237,15 @@ static void compare_kl(struct kernel_test *t)
         if (i % cols == 0)
             ref_kl_bwd(p + i, q + i, cols, t->s.factor, want, mag);
         /* A sum of cols terms, each exp good to 3 + 2|x| ulp (Vulkan's bound) of x down to -30. */
-        expect(t, i, got[i], want[i % cols],
-               i < cols ? 0 : (cols + 4 * 30 + 32) * FLT_EPSILON * mag[i % cols]);
+        expect(t, i, got[i], want[i % cols], i < cols ? 0 : (cols + 4 * 30 + 32) * FLT_EPSILON * mag[i % cols]);
     }
     IN_PLACE(t, {2, 1});
 }
 CASES(kl_bwd, kl_bwd, matrix_shapes, prepare_kl, compare_kl)
 
-#define SUM(length)                                                                                          \
-    {                                                                                                        \
-        .n = length, .at = 3, .factor = -0.5f                                                                \
+#define SUM(length)                                                                                                    \
+    {                                                                                                                  \
+        .n = length, .at = 3, .factor = -0.5f                                                                          \
     }
 static const struct kernel_shape sum_shapes[] = {SUM(1),   SUM(3),    SUM(5),      SUM(127),
                                                  SUM(129), SUM(1000), SUM(100003), SUM(5000001)};
@@ -278,10 +275,10 @@ CASES(reduce_sum, reduce_sum, sum_shapes, prepare_sum, compare_sum)
 
 /* ---- scales ---- */
 
-#define GROUPED(r, c, g)                                                                                     \
-    {.rows = r, .cols = c, .group = g},                                                                      \
-    {                                                                                                        \
-        .rows = r, .cols = c, .group = g, .offsets = 1                                                       \
+#define GROUPED(r, c, g)                                                                                               \
+    {.rows = r, .cols = c, .group = g},                                                                                \
+    {                                                                                                                  \
+        .rows = r, .cols = c, .group = g, .offsets = 1                                                                 \
     }
 #define GROUPS(c, g) GROUPED(1, c, g), GROUPED(7, c, g), GROUPED(33, c, g)
 /* Groups of the row's length and more, and ones that do not divide it. */
@@ -344,9 +341,9 @@ CASES(adam_step, adam_step, element_shapes, prepare_adam, compare_adam)
 
 /* ---- attention ---- */
 
-#define ATTN(w, c, h, kv, d, slide, scale_)                                                                  \
-    {                                                                                                        \
-        .windows = w, .ctx = c, .heads = h, .kv_heads = kv, .dim = d, .sliding = slide, .scale = scale_      \
+#define ATTN(w, c, h, kv, d, slide, scale_)                                                                            \
+    {                                                                                                                  \
+        .windows = w, .ctx = c, .heads = h, .kv_heads = kv, .dim = d, .sliding = slide, .scale = scale_                \
     }
 static const struct kernel_shape attn_shapes[] = {
     ATTN(1, 1, 1, 1, 2, 0, 0.7f),    ATTN(2, 5, 2, 1, 8, 0, 0.35f),     ATTN(3, 5, 5, 5, 6, 7, 0.4f),
@@ -382,8 +379,7 @@ static void attn_prepare(struct kernel_test *t, unsigned v, unsigned dout, unsig
 }
 
 /* Result i: the error of a sum of `terms` with products of dim in each. */
-static void attn_expect(struct kernel_test *t, unsigned i, const double *want, const double *mag,
-                        uint32_t terms)
+static void attn_expect(struct kernel_test *t, unsigned i, const double *want, const double *mag, uint32_t terms)
 {
     const float *got = kernel_out(t, i);
     for (uint64_t k = 0; k < t->b[i].n; k++)

@@ -5,16 +5,15 @@
 #include "tests/kernel_cases.h"
 #include "tests/ref/ref_forward.h"
 
-#define MATRIX(r, c)                                                                                         \
-    {                                                                                                        \
-        .rows = r, .cols = c                                                                                 \
+#define MATRIX(r, c)                                                                                                   \
+    {                                                                                                                  \
+        .rows = r, .cols = c                                                                                           \
     }
 
 /* ---- data movement and single elements ---- */
 
 static const struct kernel_shape unpack16_shapes[] = {
-    {.n = 1},    {.n = 2, .kind = 1},   {.n = 7}, {.n = 8, .kind = 1}, {.n = 9},
-    {.n = 1001}, {.n = 1000, .kind = 1}};
+    {.n = 1}, {.n = 2, .kind = 1}, {.n = 7}, {.n = 8, .kind = 1}, {.n = 9}, {.n = 1001}, {.n = 1000, .kind = 1}};
 
 static void compare_unpack16(struct kernel_test *t)
 {
@@ -40,14 +39,12 @@ static void compare_transpose(struct kernel_test *t)
     const float *x = t->in[0], *y = kernel_out(t, 1);
     for (uint32_t r = 0; r < t->s.rows; r++)
         for (uint32_t c = 0; c < t->s.cols; c++)
-            expect(t, (uint64_t)c * t->s.ldd + r, y[(size_t)c * t->s.ldd + r], x[(size_t)r * t->s.lds + c],
-                   0);
+            expect(t, (uint64_t)c * t->s.ldd + r, y[(size_t)c * t->s.ldd + r], x[(size_t)r * t->s.lds + c], 0);
 }
 CASES(transpose, transpose, transpose_shapes, NULL, compare_transpose)
 
 static const struct kernel_shape element_shapes[] = {{.n = 1}, {.n = 3}, {.n = 64}, {.n = 172}, {.n = 1001}};
-static const struct kernel_shape matrix_shapes[] = {MATRIX(1, 1), MATRIX(3, 5), MATRIX(7, 172),
-                                                    MATRIX(33, 64)};
+static const struct kernel_shape matrix_shapes[] = {MATRIX(1, 1), MATRIX(3, 5), MATRIX(7, 172), MATRIX(33, 64)};
 
 static void compare_add(struct kernel_test *t)
 {
@@ -97,10 +94,10 @@ static void compare_swiglu(struct kernel_test *t)
 }
 CASES(swiglu_fwd, swiglu_fwd, element_shapes, NULL, compare_swiglu)
 
-#define ROPE(r, h, d, c)                                                                                     \
-    {.rows = r, .heads = h, .dim = d, .ctx = c},                                                             \
-    {                                                                                                        \
-        .rows = r, .heads = h, .dim = d, .ctx = c, .turn = -1                                                \
+#define ROPE(r, h, d, c)                                                                                               \
+    {.rows = r, .heads = h, .dim = d, .ctx = c},                                                                       \
+    {                                                                                                                  \
+        .rows = r, .heads = h, .dim = d, .ctx = c, .turn = -1                                                          \
     }
 static const struct kernel_shape rope_shapes[] = {ROPE(1, 1, 2, 1), ROPE(5, 3, 8, 5), ROPE(12, 2, 64, 6),
                                                   ROPE(7, 1, 30, 7), ROPE(3, 2, 256, 2)};
@@ -122,20 +119,18 @@ CASES(rope_fwd, rope_fwd, rope_shapes, NULL, compare_rope)
 
 /* ---- the matrix product ---- */
 
-#define GEMM(m_, n_, k_, pad_a, pad_b, pad_c, alpha_, beta_)                                                 \
-    {                                                                                                        \
-        .m = m_, .n = n_, .k = k_, .lda = (k_) + (pad_a), .ldb = (k_) + (pad_b), .ldc = (n_) + (pad_c),      \
-        .alpha = alpha_, .beta = beta_                                                                       \
+#define GEMM(m_, n_, k_, pad_a, pad_b, pad_c, alpha_, beta_)                                                           \
+    {                                                                                                                  \
+        .m = m_, .n = n_, .k = k_, .lda = (k_) + (pad_a), .ldb = (k_) + (pad_b), .ldc = (n_) + (pad_c),                \
+        .alpha = alpha_, .beta = beta_                                                                                 \
     }
 static const struct kernel_shape gemm_shapes[] = {
-    GEMM(1, 1, 1, 0, 0, 0, 1, 0),       GEMM(1, 1, 4, 0, 0, 0, 1, 0),
-    GEMM(3, 5, 7, 0, 0, 0, 2, 1),       GEMM(5, 3, 172, 0, 0, 0, 1, 0),
-    GEMM(16, 32, 16, 0, 0, 0, 1, 0),    GEMM(64, 64, 64, 0, 0, 0, 1, -1),
-    GEMM(65, 33, 20, 0, 0, 3, 1, 0),    GEMM(17, 129, 61, 3, 3, 0, 0.5f, 2),
-    GEMM(130, 70, 36, 4, 12, 1, 1, 1),  GEMM(33, 66, 100, 1, 0, 0, 1, 0),
-    GEMM(31, 40, 97, 0, 7, 0, 1, 0.5f), GEMM(1, 300, 64, 0, 0, 0, 1, 0),
-    GEMM(300, 1, 64, 0, 0, 0, 1, 0),    GEMM(64, 64, 15, 1, 1, 0, 1, 0),
-    GEMM(9, 9, 3, 1, 1, 7, -1, 1),      GEMM(200, 180, 300, 4, 0, 4, 1, 1),
+    GEMM(1, 1, 1, 0, 0, 0, 1, 0),       GEMM(1, 1, 4, 0, 0, 0, 1, 0),        GEMM(3, 5, 7, 0, 0, 0, 2, 1),
+    GEMM(5, 3, 172, 0, 0, 0, 1, 0),     GEMM(16, 32, 16, 0, 0, 0, 1, 0),     GEMM(64, 64, 64, 0, 0, 0, 1, -1),
+    GEMM(65, 33, 20, 0, 0, 3, 1, 0),    GEMM(17, 129, 61, 3, 3, 0, 0.5f, 2), GEMM(130, 70, 36, 4, 12, 1, 1, 1),
+    GEMM(33, 66, 100, 1, 0, 0, 1, 0),   GEMM(31, 40, 97, 0, 7, 0, 1, 0.5f),  GEMM(1, 300, 64, 0, 0, 0, 1, 0),
+    GEMM(300, 1, 64, 0, 0, 0, 1, 0),    GEMM(64, 64, 15, 1, 1, 0, 1, 0),     GEMM(9, 9, 3, 1, 1, 7, -1, 1),
+    GEMM(200, 180, 300, 4, 0, 4, 1, 1),
 };
 
 static void prepare_gemm(struct kernel_test *t)
@@ -149,11 +144,9 @@ static void compare_gemm(struct kernel_test *t)
 {
     const struct kernel_shape *s = &t->s;
     const float *got = kernel_out(t, 3);
-    double *want = malloc((size_t)s->m * s->n * sizeof *want),
-           *mag = malloc((size_t)s->m * s->n * sizeof *mag);
+    double *want = malloc((size_t)s->m * s->n * sizeof *want), *mag = malloc((size_t)s->m * s->n * sizeof *mag);
     assert_true(want && mag);
-    ref_gemm(s->m, s->n, s->k, t->in[0], s->lda, t->in[1], s->ldb, t->in[3], s->ldc, s->alpha, s->beta, want,
-             mag);
+    ref_gemm(s->m, s->n, s->k, t->in[0], s->lda, t->in[1], s->ldb, t->in[3], s->ldc, s->alpha, s->beta, want, mag);
     for (size_t i = 0; i < (size_t)s->m * s->n; i++)
         expect(t, i, got[i / s->n * s->ldc + i % s->n], want[i], (s->k + 4) * (FLT_EPSILON / 2) * mag[i]);
     free(want);
@@ -221,8 +214,7 @@ static void compare_kl(struct kernel_test *t)
     const float *got = kernel_out(t, 2), *agree = kernel_out(t, 3);
     uint32_t cols = t->s.cols;
     for (uint32_t r = 0; r < t->s.rows; r++) {
-        const float *p = (const float *)t->in[0] + (size_t)r * cols,
-                    *q = (const float *)t->in[1] + (size_t)r * cols;
+        const float *p = (const float *)t->in[0] + (size_t)r * cols, *q = (const float *)t->in[1] + (size_t)r * cols;
         expect(t, r, got[r], ref_kl(p, q, cols), 20 * logit_tolerance(cols, 30));
         expect(t, r, agree[r], ref_argmax(p, cols) == ref_argmax(q, cols), 0);
     }
@@ -231,9 +223,9 @@ CASES(kl, kl, logit_shapes, prepare_kl, compare_kl)
 
 /* ---- attention ---- */
 
-#define ATTN(w, c, h, kv, d, slide, scale_)                                                                  \
-    {                                                                                                        \
-        .windows = w, .ctx = c, .heads = h, .kv_heads = kv, .dim = d, .sliding = slide, .scale = scale_      \
+#define ATTN(w, c, h, kv, d, slide, scale_)                                                                            \
+    {                                                                                                                  \
+        .windows = w, .ctx = c, .heads = h, .kv_heads = kv, .dim = d, .sliding = slide, .scale = scale_                \
     }
 static const struct kernel_shape attn_shapes[] = {
     ATTN(1, 1, 1, 1, 2, 0, 0.7f),     ATTN(2, 5, 2, 1, 8, 0, 0.35f),     ATTN(1, 33, 4, 2, 64, 0, 0.125f),
@@ -251,11 +243,10 @@ static void compare_attn(struct kernel_test *t)
     for (size_t i = 0; i < t->b[4].n; i++) { /* row and head */
         double want[256], want_lse, mag;
         uint32_t row = (uint32_t)(i / s->heads), dim = s->dim;
-        ref_attn_row(&p, t->in[0], t->in[1], t->in[2], row / s->ctx, row % s->ctx, (uint32_t)(i % s->heads),
-                     want, &want_lse, &mag);
+        ref_attn_row(&p, t->in[0], t->in[1], t->in[2], row / s->ctx, row % s->ctx, (uint32_t)(i % s->heads), want,
+                     &want_lse, &mag);
         /* A score is a sum of dim products of about 2. */
-        check(t->kernel, "log sum exp", i, lse[i], want_lse,
-              (p.scale * 16 * dim + s->ctx + 32) * FLT_EPSILON);
+        check(t->kernel, "log sum exp", i, lse[i], want_lse, (p.scale * 16 * dim + s->ctx + 32) * FLT_EPSILON);
         for (uint32_t d = 0; d < dim; d++)
             expect(t, i * dim + d, out[i * dim + d], want[d], mag * (4 * dim + s->ctx + 64) * FLT_EPSILON);
     }
@@ -277,8 +268,8 @@ static void test_attn_choice(void **state)
             assert_string_equal(gpu_kernel_variant(gpu, kernel, &(struct attn_fwd_args){.dim = small[i]}, &e),
                                 cpu ? "small" : general);
         for (size_t i = 0; i < sizeof others / sizeof *others; i++)
-            assert_string_equal(
-                gpu_kernel_variant(gpu, kernel, &(struct attn_fwd_args){.dim = others[i]}, &e), general);
+            assert_string_equal(gpu_kernel_variant(gpu, kernel, &(struct attn_fwd_args){.dim = others[i]}, &e),
+                                general);
         OK(gpu_kernel_force(gpu, kernel, NULL, &e), e);
     }
     OK(gpu_kernel_force(gpu, kernel, "base", &e), e);
@@ -289,13 +280,11 @@ static void test_attn_choice(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_unpack16),   cmocka_unit_test(test_transpose),
-        cmocka_unit_test(test_add),        cmocka_unit_test(test_subtract),
-        cmocka_unit_test(test_add_bias),   cmocka_unit_test(test_scale_rows),
-        cmocka_unit_test(test_swiglu_fwd), cmocka_unit_test(test_rope_fwd),
-        cmocka_unit_test(test_gemm),       cmocka_unit_test(test_rmsnorm_fwd),
-        cmocka_unit_test(test_nll),        cmocka_unit_test(test_kl),
-        cmocka_unit_test(test_attn_fwd),   cmocka_unit_test(test_attn_choice),
+        cmocka_unit_test(test_unpack16),    cmocka_unit_test(test_transpose),   cmocka_unit_test(test_add),
+        cmocka_unit_test(test_subtract),    cmocka_unit_test(test_add_bias),    cmocka_unit_test(test_scale_rows),
+        cmocka_unit_test(test_swiglu_fwd),  cmocka_unit_test(test_rope_fwd),    cmocka_unit_test(test_gemm),
+        cmocka_unit_test(test_rmsnorm_fwd), cmocka_unit_test(test_nll),         cmocka_unit_test(test_kl),
+        cmocka_unit_test(test_attn_fwd),    cmocka_unit_test(test_attn_choice),
     };
     const struct CMUnitTest no_push[] = {
         cmocka_unit_test(test_transpose),

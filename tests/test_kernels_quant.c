@@ -141,8 +141,7 @@ static void quantize_dequant(struct shape shape, struct grid g, uint32_t pad, bo
             if (code != ref) /* a tie, within the rounding of the quotient */
                 assert_true(abs(code - ref) == 1 && fabs(fabs(x / scale - 0.5 * (code + ref))) < 1e-4);
             if (offsets) /* whether the product is rounded first is the device's choice */
-                within(got, (double)code * scale + offset,
-                       1.2e-7 * (fabs((double)code * scale) + fabs(offset)));
+                within(got, (double)code * scale + offset, 1.2e-7 * (fabs((double)code * scale) + fabs(offset)));
             else
                 assert_true(got == (float)code * scale);
         }
@@ -186,8 +185,7 @@ static void test_affine_search(void **state)
             for (uint32_t r = 0; r < s.rows; r++)
                 for (uint32_t k = 0; k < t.s.groups; k++) {
                     const float *x = group_of(&t, r, k, &n), *c = cost_of(&t, k);
-                    double scale = scales[r * 2 * t.s.groups + k],
-                           offset = scales[(r * 2 + 1) * t.s.groups + k];
+                    double scale = scales[r * 2 * t.s.groups + k], offset = scales[(r * 2 + 1) * t.s.groups + k];
                     assert_true(scale >= 0 && offset <= 0);
                     double error = ref_affine_error(x, c, n, scale, offset, g.lo, g.hi);
                     double least = ref_best_affine(x, c, n, g.lo, g.hi), most = 0;
@@ -202,8 +200,7 @@ static void test_affine_search(void **state)
 
 /* Scales of super-blocks, of every type that has them: what is stored of them is recovered exactly, it stays
  * when it is projected again, and no f16 step of the reference's search is better. */
-static void project_scales(const struct quant_type *t, uint32_t supers, uint32_t rows, float size,
-                           uint64_t seed)
+static void project_scales(const struct quant_type *t, uint32_t supers, uint32_t rows, float size, uint64_t seed)
 {
     uint32_t per = t->super / t->group, groups = supers * per, planes = quant_type_planes(t);
     struct kernel_test c;
@@ -283,10 +280,10 @@ static void test_project_scales(void **state)
 
 /* The segment's decisions are followed, not predicted: given the kernel's codes, every error must be what the
  * recurrence makes of them, and every code the nearest level of the weight that it saw. */
-#define SEGMENT(r, c, first, n, g)                                                                           \
-    {.rows = r, .cols = c, .col0 = first, .count = n, .group = g},                                           \
-    {                                                                                                        \
-        .rows = r, .cols = c, .col0 = first, .count = n, .group = g, .offsets = 1                            \
+#define SEGMENT(r, c, first, n, g)                                                                                     \
+    {.rows = r, .cols = c, .col0 = first, .count = n, .group = g},                                                     \
+    {                                                                                                                  \
+        .rows = r, .cols = c, .col0 = first, .count = n, .group = g, .offsets = 1                                      \
     }
 static const struct kernel_shape segments[] = {
     SEGMENT(1, 4, 0, 4, 4),         SEGMENT(9, 7, 4, 3, 4),       SEGMENT(33, 172, 128, 44, 64),
@@ -315,8 +312,7 @@ static void compare_segment(struct kernel_test *t)
             uint32_t col = s->col0 + j;
             const float *r_row = r + (size_t)col * s->ldr + s->col0;
             const float *of_group = scales + (size_t)row * (1 + s->offsets) * s->groups + col / s->group;
-            double scale = of_group[0],
-                   x = w[row * s->ldw + col] - (s->offsets ? (double)of_group[s->groups] : 0);
+            double scale = of_group[0], x = w[row * s->ldw + col] - (s->offsets ? (double)of_group[s->groups] : 0);
             for (uint32_t i = 0; i < j; i++)
                 x -= past[i] * r_row[i];
             int code = code_at(codes, shape, row, col), ref = ref_level(x, scale, lo, hi);
@@ -394,13 +390,12 @@ static void compare_flip(struct kernel_test *t)
 }
 CASES(flip, flip, flip_shapes, NULL, compare_flip)
 
-#define MATRIX(r, c)                                                                                         \
-    {                                                                                                        \
-        .rows = r, .cols = c                                                                                 \
+#define MATRIX(r, c)                                                                                                   \
+    {                                                                                                                  \
+        .rows = r, .cols = c                                                                                           \
     }
-static const struct kernel_shape matrices[] = {MATRIX(1, 1),    MATRIX(3, 5),    MATRIX(2, 64),
-                                               MATRIX(7, 172),  MATRIX(70, 130), MATRIX(5, 300),
-                                               MATRIX(130, 96), MATRIX(9, 192)};
+static const struct kernel_shape matrices[] = {MATRIX(1, 1),    MATRIX(3, 5),   MATRIX(2, 64),   MATRIX(7, 172),
+                                               MATRIX(70, 130), MATRIX(5, 300), MATRIX(130, 96), MATRIX(9, 192)};
 
 static void compare_copy(struct kernel_test *t)
 {
@@ -429,9 +424,9 @@ static void compare_row_dot(struct kernel_test *t)
 }
 CASES(row_dot, row_dot, matrices, NULL, compare_row_dot)
 
-static const struct kernel_shape columns[] = {
-    MATRIX(1, 1),   MATRIX(1, 7),     MATRIX(3, 4),     MATRIX(5, 33),    MATRIX(129, 64),
-    MATRIX(64, 65), MATRIX(1000, 10), MATRIX(70001, 3), MATRIX(70001, 8), MATRIX(17, 1000)};
+static const struct kernel_shape columns[] = {MATRIX(1, 1),     MATRIX(1, 7),    MATRIX(3, 4),     MATRIX(5, 33),
+                                              MATRIX(129, 64),  MATRIX(64, 65),  MATRIX(1000, 10), MATRIX(70001, 3),
+                                              MATRIX(70001, 8), MATRIX(17, 1000)};
 
 static void prepare_col_sumsq(struct kernel_test *t)
 {

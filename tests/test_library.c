@@ -12,17 +12,17 @@ static gsq_device *device;
 static gsq_model *model;
 static char demo[1024], calib[1100], eval_text[1100];
 
-#define WORKS(call)                                                                                          \
-    do {                                                                                                     \
-        if (!(call))                                                                                         \
-            fail_msg("%s: %s", #call, e.message);                                                            \
+#define WORKS(call)                                                                                                    \
+    do {                                                                                                               \
+        if (!(call))                                                                                                   \
+            fail_msg("%s: %s", #call, e.message);                                                                      \
     } while (0)
-#define REFUSED(call, want, part)                                                                            \
-    do {                                                                                                     \
-        e = (struct gsq_error){0};                                                                           \
-        assert_false(call);                                                                                  \
-        if (e.kind != (want) || !strstr(e.message, part))                                                    \
-            fail_msg("%s: kind %d, \"%s\" has no \"%s\"", #call, (int)e.kind, e.message, part);              \
+#define REFUSED(call, want, part)                                                                                      \
+    do {                                                                                                               \
+        e = (struct gsq_error){0};                                                                                     \
+        assert_false(call);                                                                                            \
+        if (e.kind != (want) || !strstr(e.message, part))                                                              \
+            fail_msg("%s: kind %d, \"%s\" has no \"%s\"", #call, (int)e.kind, e.message, part);                        \
     } while (0)
 
 static int open_all(void **state)
@@ -383,7 +383,8 @@ static void test_eval_report(void **state)
 static void test_gguf_options(void **state)
 {
     (void)state;
-    static const char *const named[] = {"general.name=str:another", "general.quantized=bool:true"}, *const bad[] = {"x"};
+    static const char *const named[] = {"general.name=str:another", "general.quantized=bool:true"}, *const bad[] = {
+                                                                                                        "x"};
     struct gsq_tensor_rule v = {"ATTN_V", "q8_0", true}, grouped = {"down_proj", "4,g32x", false};
     struct gsq_quantize_options o;
     gsq_plan *p = NULL;

@@ -39,8 +39,7 @@ static void check_counted(const char *family, const char *what, creation fn, voi
     gpu_arena_destroy(&counting);
 }
 
-/* ---- of a model ------------------------------------------------------------------------------------------
- */
+/* ---- of a model ---- */
 
 struct model_size {
     struct model *m;
@@ -136,8 +135,7 @@ static void test_model_sizes(void **state)
     }
 }
 
-/* ---- of a linear -----------------------------------------------------------------------------------------
- */
+/* ---- of a linear ---- */
 
 struct linear_size {
     struct plan_item item;
@@ -195,10 +193,10 @@ static void test_linear_sizes(void **state)
         z.o.method = methods[i / 15];
         z.o.type = type;
         z.o.gumbel.steps = 1;
-        z.item = (struct plan_item){.rows = size[0],
-                                    .cols = size[1],
-                                    .spec = {type, type->group ? type->group : 32,
-                                             type->super ? SCALE_F32 : SCALE_F16}};
+        z.item =
+            (struct plan_item){.rows = size[0],
+                               .cols = size[1],
+                               .spec = {type, type->group ? type->group : 32, type->super ? SCALE_F32 : SCALE_F16}};
         check_counted(method_name(z.o.method), types[i / 3 % 5], linear, &z);
         check_counted("a Hessian's", "diagonal", diagonal, &z);
     }

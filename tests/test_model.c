@@ -56,8 +56,7 @@ static void compare(const char *what, const float *got, const double *want, size
         fail_msg("%s: off by %g, the largest number is %g", what, worst, scale);
 }
 
-/* ---- forward ---------------------------------------------------------------------------------------------
- */
+/* ---- forward ---- */
 
 static void check_forward(const struct shape *s)
 {
@@ -127,12 +126,11 @@ static void test_forward(void **state)
         check_forward(&shapes[i]);
 }
 
-/* ---- tiers and batches -----------------------------------------------------------------------------------
- */
+/* ---- tiers and batches ---- */
 
 /* The hidden states behind the last block. */
-static void run_tier(struct model *m, const struct windows *w, const struct acts_options *o,
-                     enum acts_tier tier, uint32_t batch, float *out)
+static void run_tier(struct model *m, const struct windows *w, const struct acts_options *o, enum acts_tier tier,
+                     uint32_t batch, float *out)
 {
     struct err e = {0};
     struct acts *a;
@@ -247,8 +245,7 @@ static void test_scratch_windows(void **state)
     close_opened(&o);
 }
 
-/* ---- weights ---------------------------------------------------------------------------------------------
- */
+/* ---- weights ---- */
 
 static void check_rows(struct model *m, const char *module, uint32_t row0, uint32_t rows, uint32_t cols)
 {
@@ -314,8 +311,7 @@ static void test_load_quantized(void **state)
         struct model *m;
         tiny_write(DIR_ "/base", &(struct tiny_options){.dtype = DTYPE_F16, .bias = true});
         items_all(&x, "3", 32, SCALE_F16);
-        OK(write_random(DIR_ "/out", DIR_ "/base", &x, &(struct export_options){.format = formats[f]}, &e),
-           e);
+        OK(write_random(DIR_ "/out", DIR_ "/base", &x, &(struct export_options){.format = formats[f]}, &e), e);
         OK(checkpoint_open(&ck, DIR_ "/out", &e), e);
         OK(model_open(&m, cmd, ck, CTX, &e), e);
         check_rows(m, "model.layers.0.self_attn.q_proj", 0, HIDDEN, HIDDEN);
@@ -327,8 +323,7 @@ static void test_load_quantized(void **state)
     }
 }
 
-/* ---- refusals --------------------------------------------------------------------------------------------
- */
+/* ---- refusals ---- */
 
 /* model_open on a changed model fails with this message. */
 static void refuse_raw(const struct shape *s, struct raw_model *raw, const char *says)
@@ -399,8 +394,8 @@ static void test_tensors_too_many(void **state)
 static void test_wrong_shapes(void **state)
 {
     (void)state;
-    static const char *const names[] = {"model.layers.1.self_attn.o_proj", "model.layers.0.mlp.up_proj",
-                                        "lm_head", "model.layers.1.post_attention_layernorm"};
+    static const char *const names[] = {"model.layers.1.self_attn.o_proj", "model.layers.0.mlp.up_proj", "lm_head",
+                                        "model.layers.1.post_attention_layernorm"};
     const struct shape *s = shape_named("llama-bias");
     for (int i = 0; i < 5; i++) {
         struct raw_model raw;

@@ -31,9 +31,7 @@ static void test_golden(void **state)
         {2, 2, {0xE4E4E4E4, 0xE4E4E4E4}},
         {3, 3, {0x88FAC688, 0xC688FAC6, 0xFAC688FA}},
         {4, 4, {0x76543210, 0xFEDCBA98, 0x76543210, 0xFEDCBA98}},
-        {8,
-         8,
-         {0x03020100, 0x07060504, 0x0B0A0908, 0x0F0E0D0C, 0x13121110, 0x17161514, 0x1B1A1918, 0x1F1E1D1C}},
+        {8, 8, {0x03020100, 0x07060504, 0x0B0A0908, 0x0F0E0D0C, 0x13121110, 0x17161514, 0x1B1A1918, 0x1F1E1D1C}},
     };
     for (size_t t = 0; t < sizeof golden / sizeof golden[0]; t++) {
         unsigned bits = golden[t].bits;

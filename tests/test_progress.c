@@ -17,16 +17,15 @@
 #include "host/quant/progress.h"
 #include "tests/device.h"
 
-/* ---- the bar ---------------------------------------------------------------------------------------------
- */
+/* ---- the bar ---- */
 
 static const struct gsq_progress training = {.phase = "train",
-                                               .detail = "block 3/32 attention",
-                                               .loss = 0.01234,
-                                               .unit = "steps",
-                                               .done = 0.4321,
-                                               .eta_seconds = 245,
-                                               .elapsed_seconds = 80};
+                                             .detail = "block 3/32 attention",
+                                             .loss = 0.01234,
+                                             .unit = "steps",
+                                             .done = 0.4321,
+                                             .eta_seconds = 245,
+                                             .elapsed_seconds = 80};
 
 static void assert_bar(const struct gsq_progress *ev, double speed, unsigned columns, const char *want)
 {
@@ -64,8 +63,7 @@ static void test_bar_of_little(void **state)
     assert_bar(&ev, 1, 66, "train block 3/32 attention  [=============>]  99%  1:20, 1 s left");
 }
 
-/* ---- between events --------------------------------------------------------------------------------------
- */
+/* ---- between events ---- */
 
 struct heard {
     int n;
@@ -116,8 +114,8 @@ static void test_counting(void **state)
         OK(gpu_alloc(from, 300 * 200 * 4, &c, &e), e);
         gpu_fill(cmd, a, 0);
         gpu_fill(cmd, b, 0);
-        gpu_gemm(cmd, (struct gpu_matrix){a, 64}, (struct gpu_matrix){b, 64}, (struct gpu_matrix){c, 200},
-                 300, 200, 64, 1, 0);
+        gpu_gemm(cmd, (struct gpu_matrix){a, 64}, (struct gpu_matrix){b, 64}, (struct gpu_matrix){c, 200}, 300, 200, 64,
+                 1, 0);
         float x = 1;
         OK(gpu_download(cmd, c, &x, sizeof x, &e), e);
         assert_true(x == 0);
@@ -158,8 +156,8 @@ static void test_ticks(void **state)
     {
         char detail[] = "block 1/2";
         assert_true(progress_report(
-            &w, &(struct progress_event){
-                    .phase = "train", .detail = detail, .loss = NAN, .unit = "steps", .count = 3}));
+            &w,
+            &(struct progress_event){.phase = "train", .detail = detail, .loss = NAN, .unit = "steps", .count = 3}));
         memset(detail, 'x', sizeof detail - 1);
     }
     double left = h.last.eta_seconds;

@@ -173,8 +173,8 @@ static void test_gptq(void **state)
 
         struct qlinear ref;
         OK(qlinear_init(&ref, p.rows, p.cols, q.spec, &e), e);
-        assert_true(ref_gptq(p.w, p.rows, p.cols, p.h, cases[i].group, o.type->lo, o.type->hi, 0.01,
-                             ref.codes, ref.scales));
+        assert_true(
+            ref_gptq(p.w, p.rows, p.cols, p.h, cases[i].group, o.type->lo, o.type->hi, 0.01, ref.codes, ref.scales));
         size_t equal = 0, n = (size_t)p.rows * p.cols;
         for (size_t k = 0; k < n; k++)
             equal += q.codes[k] == ref.codes[k];
@@ -246,8 +246,8 @@ static void check_stored(const struct qlinear *q)
         bool offsets = g / q->groups % planes == 1;
         for (uint32_t i = 0; i < per; i++)
             v[i] = offsets ? -q->scales[g + i] : q->scales[g + i];
-        assert_true(quant_super_solve(v, per, offsets ? 0 : t->scale_lo, offsets ? t->offset_hi : t->scale_hi,
-                                      &d, integers));
+        assert_true(
+            quant_super_solve(v, per, offsets ? 0 : t->scale_lo, offsets ? t->offset_hi : t->scale_hi, &d, integers));
     }
 }
 

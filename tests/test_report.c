@@ -22,8 +22,7 @@
 #define DIR_NAME "test_report.tmp"
 #define HOSTILE  "models/<script>alert(\"1\")</script> & 'co' \xFF\x01"
 
-/* ---- a run that never was
- * --------------------------------------------------------------------------------------- */
+/* ---- a run that never was ---- */
 
 static const struct {
     const char *path;
@@ -73,8 +72,7 @@ static void fake_linear(struct linear_report *l, struct plan_item *item, uint32_
     for (int c = 0; c < 4; c++)
         l->stats.codes[c] = (uint64_t)((double)n * share[c]);
     for (int s = 0; s < SCALE_BINS; s++)
-        l->stats.scales[s] =
-            (uint64_t)((double)n / 128 * exp(-0.5 * (s - 26.0 - id) * (s - 26.0 - id)) * 0.4);
+        l->stats.scales[s] = (uint64_t)((double)n / 128 * exp(-0.5 * (s - 26.0 - id) * (s - 26.0 - id)) * 0.4);
     l->stats.negative = n / 128 / 3;
     l->stats.zero = id == LINEAR_O ? 3 : 0;
 }
@@ -165,8 +163,8 @@ static void fake_run(struct fake *f, uint32_t layers)
                                   .device = "Radeon RX 7900 XTX",
                                   .source_bytes = 16060000000,
                                   .command = "gsq quantize 'a <b> & \"c\"' -o out"};
-    f->in.eval =
-        (struct report_eval){true, "texts/wikitext-test.txt", 6.2412, 7.8851, 0.1932, 0.8123, 40, 2048, 0.051, 0.066, 0.004, 0.0021};
+    f->in.eval = (struct report_eval){
+        true, "texts/wikitext-test.txt", 6.2412, 7.8851, 0.1932, 0.8123, 40, 2048, 0.051, 0.066, 0.004, 0.0021};
 }
 
 static void fake_free(struct fake *f)
@@ -177,8 +175,7 @@ static void fake_free(struct fake *f)
     args_free(&f->args);
 }
 
-/* ---- what every page must be
- * ------------------------------------------------------------------------------------ */
+/* ---- what every page must be ---- */
 
 /* Every tag is closed in order, attributes are quoted, and no stray < or > or & is about. Returns NULL or
  * what is wrong. */
@@ -191,8 +188,7 @@ static const char *check_markup(const char *s)
     for (s += 15; *s; s++) {
         if (*s == '>')
             return "a stray >";
-        if (*s == '&' &&
-            (s[1] != '#' ? strspn(s + 1, "abcdefghijklmnopqrstuvwxyz") == 0 : s[2] < '0' || s[2] > '9'))
+        if (*s == '&' && (s[1] != '#' ? strspn(s + 1, "abcdefghijklmnopqrstuvwxyz") == 0 : s[2] < '0' || s[2] > '9'))
             return "a stray &";
         if (*s != '<')
             continue;
@@ -320,8 +316,7 @@ static void assert_same(double a, double b)
         fail_msg("%.17g is not %.17g", a, b);
 }
 
-/* ---- tests
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- tests ---- */
 
 static void test_page(void **state)
 {
@@ -343,8 +338,7 @@ static void test_page(void **state)
     assert_int_equal(strlen(report_page), report_page_size);
     assert_null(check_markup(report_page));
     assert_non_null(
-        strstr(report_page,
-               "content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "));
+        strstr(report_page, "content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "));
     /* Nothing from elsewhere; the one address is the name of SVG. */
     char *text = str_dup(report_page);
     assert_non_null(text);
@@ -397,8 +391,7 @@ static void test_whole(void **state)
         const cJSON *counts = at(l, "scales.counts");
         double sum = 0;
         for (int c = 0; c < cJSON_GetArraySize(counts); c++) {
-            assert_same(cJSON_GetArrayItem(counts, c)->valuedouble,
-                        (double)want->stats.scales[(int)first + c]);
+            assert_same(cJSON_GetArrayItem(counts, c)->valuedouble, (double)want->stats.scales[(int)first + c]);
             sum += cJSON_GetArrayItem(counts, c)->valuedouble;
         }
         for (int c = 0; c < SCALE_BINS; c++)
@@ -570,8 +563,7 @@ static void test_hostile(void **state)
     assert_string_equal(words(run, "result.model"), "models/<script>alert(\"1\")</script> & 'co' \\xff\\x01");
     assert_string_equal(words(run, "result.eval_text"), words(run, "result.model"));
     assert_string_equal(words(run, "result.out"), "out\"onload=\"x");
-    assert_string_equal(words(cJSON_GetArrayItem(at(run, "linears"), 0), "module"),
-                        "<i>\"layers.0.&q\\u2028\n");
+    assert_string_equal(words(cJSON_GetArrayItem(at(run, "linears"), 0), "module"), "<i>\"layers.0.&q\\u2028\n");
     assert_string_equal(cJSON_GetArrayItem(at(run, "kept"), 0)->valuestring, "</code><b x='1'>");
     const cJSON *rule = setting(run, "--tensor", &n);
     assert_non_null(rule);
@@ -589,8 +581,7 @@ static void test_paths(void **state)
     assert_true(report_html_check(DIR_NAME "/r.html", "out", false, false, &e));
     assert_int_equal(os_stat(DIR_NAME "/r.html", NULL), OS_ABSENT); /* nothing is left behind */
     assert_true(report_html_check("r.html", "out", true, false, &e));
-    assert_true(
-        report_html_check(DIR_NAME "/out/r.html", DIR_NAME "/out/", false, false, &e)); /* the run creates it */
+    assert_true(report_html_check(DIR_NAME "/out/r.html", DIR_NAME "/out/", false, false, &e)); /* the run creates it */
     assert_false(report_html_check(DIR_NAME "/none/r.html", "out", false, false, &e));
     assert_int_equal(e.kind, ERR_USER);
     assert_non_null(strstr(e.msg, "none/r.html"));

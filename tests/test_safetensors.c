@@ -140,14 +140,10 @@ static const struct {
     {"{\"a\":{\"dtype\":\"U8\",\"shape\":[0.5],\"data_offsets\":[0,1]}}", 1, "not a whole number"},
     {"{\"a\":{\"dtype\":\"U8\",\"shape\":[\"1\"],\"data_offsets\":[0,1]}}", 1, "not a whole number"},
     {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,1]}}", 1, "8 dimensions"},
-    {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,1]}}", 1,
-     "impossibly large"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,1073741824],\"data_offsets\":[0,1]}}", 1,
-     "impossibly large"},
-    {"{\"a\":{\"dtype\":\"U8\",\"shape\":[9007199254740992],\"data_offsets\":[0,1]}}", 1,
-     "not a whole number"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,3]}}", 3,
-     "ask for 4 bytes, data_offsets give 3"},
+    {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,1]}}", 1, "impossibly large"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,1073741824],\"data_offsets\":[0,1]}}", 1, "impossibly large"},
+    {"{\"a\":{\"dtype\":\"U8\",\"shape\":[9007199254740992],\"data_offsets\":[0,1]}}", 1, "not a whole number"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,3]}}", 3, "ask for 4 bytes, data_offsets give 3"},
     {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1]}}", 1, "\"data_offsets\""},
     {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0]}}", 1, "\"data_offsets\""},
     {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1,2]}}", 1, "\"data_offsets\""},
@@ -183,8 +179,7 @@ static void reader_refuses(void **state)
         bool ok = safetensors_parse_header(t, malformed[i].header, strlen(malformed[i].header), NULL,
                                            malformed[i].n_data, 0, "x.safetensors", &e);
         if (ok || !strstr(e.msg, malformed[i].says) || !strstr(e.msg, "x.safetensors") || !e.hint[0])
-            fail_msg("%s: expected \"%s\", got \"%s\" (%s)", malformed[i].header, malformed[i].says, e.msg,
-                     e.hint);
+            fail_msg("%s: expected \"%s\", got \"%s\" (%s)", malformed[i].header, malformed[i].says, e.msg, e.hint);
         assert_int_equal(e.kind, ERR_USER);
         tensor_table_destroy(&t);
     }
@@ -194,10 +189,9 @@ static void reader_accepts(void **state)
 {
     (void)state;
     /* Any order in the header, empty tensors, unknown dtypes and keys, spaces at the end. */
-    static const char header[] =
-        "{\"b\":{\"dtype\":\"I32\",\"shape\":[1,1],\"data_offsets\":[3,7]},"
-        "\"empty\":{\"dtype\":\"F32\",\"shape\":[0,4],\"data_offsets\":[3,3]},"
-        "\"a\":{\"dtype\":\"F4\",\"shape\":[6],\"data_offsets\":[0,3],\"x\":null}}  ";
+    static const char header[] = "{\"b\":{\"dtype\":\"I32\",\"shape\":[1,1],\"data_offsets\":[3,7]},"
+                                 "\"empty\":{\"dtype\":\"F32\",\"shape\":[0,4],\"data_offsets\":[3,3]},"
+                                 "\"a\":{\"dtype\":\"F4\",\"shape\":[6],\"data_offsets\":[0,3],\"x\":null}}  ";
     static const uint8_t data[7] = {0};
     struct tensor_table *t;
     struct err e = {0};
@@ -356,8 +350,7 @@ static void index_refuses(void **state)
 static void real_models(void **state)
 {
     (void)state;
-    static const char *const models[] = {"stories260K", "TinyStories-656K", "oak-2.9M",
-                                         "TinyStories-656K-moe-8x"};
+    static const char *const models[] = {"stories260K", "TinyStories-656K", "oak-2.9M", "TinyStories-656K-moe-8x"};
     const char *source = os_getenv("GSQ_SOURCE");
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         char dir[2048], path[4096], *text;

@@ -124,8 +124,7 @@ static void quantize_item(const struct rig *r, const struct plan_item *item, str
             float scale = scale_round(SCALE_F16, (g + row) % 5 ? most / 4 : -most / 4);
             for (uint32_t c = g * GROUP; c < end; c++) {
                 float code = roundf(w[(size_t)row * q->cols + c] / scale);
-                q->codes[(size_t)row * q->cols + c] =
-                    (int8_t)fmaxf(q->spec.type->lo, fminf(q->spec.type->hi, code));
+                q->codes[(size_t)row * q->cols + c] = (int8_t)fmaxf(q->spec.type->lo, fminf(q->spec.type->hi, code));
             }
             q->scales[(size_t)row * q->groups + g] = scale_round(SCALE_F16, scale * 0.7f);
         }
@@ -190,8 +189,8 @@ static void rig_make_of(struct rig *r, const char *shape, bool supers)
     OK(gpu_arena_create(&r->block, gpu, "block", &e), e);
     OK(gpu_arena_create(&r->scratch, gpu, "scratch", &e), e);
     quantize_defaults(&r->o);
-    r->o.scales = (struct scales_options){
-        .epochs = 6, .batch = 3, .lr = 0.05f, .lr_end = 0.1f, .beta1 = 0.9f, .beta2 = 0.95f};
+    r->o.scales =
+        (struct scales_options){.epochs = 6, .batch = 3, .lr = 0.05f, .lr_end = 0.1f, .beta1 = 0.9f, .beta2 = 0.95f};
     for (uint32_t i = 0; i < SAMPLES * CTX; i++)
         r->ids[i] = tiny_random(&seed) % r->shape->c.vocab;
     r->windows = (struct windows){.ids = r->ids, .n = SAMPLES, .ctx = CTX};
@@ -236,8 +235,7 @@ static struct scales_task task_of(struct rig *r, const struct tune_hooks *hooks)
                                 .hooks = hooks};
 }
 
-/* ---- the gradient ----------------------------------------------------------------------------------------
- */
+/* ---- the gradient ---- */
 
 /* In double: log p of every position by the 16-bit model, and the student's weights. */
 struct truth {
@@ -250,8 +248,7 @@ struct truth {
     double *teacher, *x, *p;
 };
 
-static void run_reference(const struct truth *t, const struct shape *s, const struct ref_block *blocks,
-                          double *x)
+static void run_reference(const struct truth *t, const struct shape *s, const struct ref_block *blocks, double *x)
 {
     family_embed(&t->f, s, t->ids, (size_t)t->windows * CTX, x);
     for (uint32_t l = 0; l < s->layers; l++)
@@ -470,8 +467,7 @@ static void test_head_tiles(void **state)
     rig_free(&r);
 }
 
-/* ---- the pass --------------------------------------------------------------------------------------------
- */
+/* ---- the pass ---- */
 
 /* All scales that the export would get. */
 static float *final_scales(struct rig *r, size_t *n)
@@ -557,8 +553,8 @@ static float step_of(const struct qlinear *q, uint32_t row, uint32_t plane)
     uint16_t d;
     for (uint32_t g = 0; g < q->groups; g++)
         v[g] = plane ? -of[g] : of[g];
-    assert_true(quant_super_solve(v, q->groups, plane ? 0 : t->scale_lo, plane ? t->offset_hi : t->scale_hi,
-                                  &d, integers));
+    assert_true(
+        quant_super_solve(v, q->groups, plane ? 0 : t->scale_lo, plane ? t->offset_hi : t->scale_hi, &d, integers));
     return plane ? -f16_to_f32(d) : f16_to_f32(d);
 }
 
@@ -688,8 +684,8 @@ static void test_gradient_supers(void **state)
             free(was);
             double difference = (loss[2] - loss[0]) / (2 * share);
             if (!(fabs(along - difference) <= 0.03 * fabs(difference) + 2e-5 * loss[1]))
-                fail_msg("%s, plane %u: %.6g, by differences %.6g of %.6g", r.items[i].module, plane, along,
-                         difference, loss[1]);
+                fail_msg("%s, plane %u: %.6g, by differences %.6g of %.6g", r.items[i].module, plane, along, difference,
+                         loss[1]);
         }
     }
     assert_true(checked >= 4);

@@ -150,10 +150,9 @@ static void forge(uint64_t rows, uint32_t word, float scale)
     safetensors_close(&real);
     const char *metadata[2][2] = {{SAFETENSORS_CHECKSUM, SAFETENSORS_NO_SUM_YET}, {"run", run}};
     for (int i = 0; i < 2 * LINEAR_COUNT; i++) {
-        snprintf(names[i], sizeof names[i], "%s.%s", items[LINEAR_COUNT + i / 2].module,
-                 i % 2 ? "scales" : "codes");
-        tensors[i] = (struct tensor_plan){
-            names[i], i % 2 ? DTYPE_F32 : DTYPE_U32, 2, {rows, i % 2 ? GROUPS : (COLS + 15) / 16}};
+        snprintf(names[i], sizeof names[i], "%s.%s", items[LINEAR_COUNT + i / 2].module, i % 2 ? "scales" : "codes");
+        tensors[i] =
+            (struct tensor_plan){names[i], i % 2 ? DTYPE_F32 : DTYPE_U32, 2, {rows, i % 2 ? GROUPS : (COLS + 15) / 16}};
     }
     OK(safetensors_writer_open(&w, WORK "/block-0001.safetensors", tensors, 2 * LINEAR_COUNT,
                                (const char *const(*)[2])metadata, 2, &e),
@@ -271,8 +270,7 @@ static void test_accept(void **state)
     store_close(&s);
     /* What is asked for is never a matter of acceptance. */
     const struct store_field other[] = {{"seed", "2"}, {"device", "two"}, {"kernels", "l"}};
-    FAILS(store_open(&s, WORK, other, 3, "device,kernels", &e), e, ERR_USER,
-          "belongs to another run: its seed");
+    FAILS(store_open(&s, WORK, other, 3, "device,kernels", &e), e, ERR_USER, "belongs to another run: its seed");
     assert_true(manifest_accept_check("gsq,version,memory,files,driver", &e));
     FAILS(manifest_accept_check("device,seed", &e), e, ERR_USER, "--accept seed is unknown");
 }

@@ -18,8 +18,7 @@
 
 #define DIR_ "tmp_text_file"
 
-/* --- files
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- files ---- */
 
 static void put(const char *name, const void *data, size_t size)
 {
@@ -119,8 +118,7 @@ static void long_text(struct strbuf *out)
         strbuf_printf(out, "line %u: caf\xC3\xA9 %x\n", i, i * 2654435761u);
 }
 
-/* --- what is read
- * --------------------------------------------------------------------------------------------- */
+/* ---- what is read ---- */
 
 static void plain_and_packed(void **state)
 {
@@ -153,9 +151,8 @@ static void plain_and_packed(void **state)
 static void json_lines(void **state)
 {
     (void)state;
-    static const char lines[] =
-        "{\"text\": \"one\\n\\u00e9\"}\r\n\n  \n{\"id\": 7, \"text\": \"two\", \"x\": [1]}\n"
-        "{\"text\": \"\"}\n{\"text\":\"three\"}";
+    static const char lines[] = "{\"text\": \"one\\n\\u00e9\"}\r\n\n  \n{\"id\": 7, \"text\": \"two\", \"x\": [1]}\n"
+                                "{\"text\": \"\"}\n{\"text\":\"three\"}";
     static const char want[] = "one\n\xC3\xA9\n\ntwo\n\n\n\nthree";
     struct strbuf packed = {0};
     put("a.jsonl", lines, sizeof lines - 1);
@@ -194,8 +191,7 @@ static void json_lines(void **state)
     strbuf_free(&packed);
 }
 
-/* --- what is not
- * ---------------------------------------------------------------------------------------------- */
+/* ---- what is not ---- */
 
 static void refused_kinds(void **state)
 {
@@ -267,8 +263,7 @@ static void bad_lines(void **state)
     static const struct {
         const char *lines, *says, *hint;
     } bad[] = {
-        {"{\"text\": \"a\"}\n{\"content\": \"b\", \"id\": 1}\n", "line 2: there is no field \"text\"",
-         "content, id"},
+        {"{\"text\": \"a\"}\n{\"content\": \"b\", \"id\": 1}\n", "line 2: there is no field \"text\"", "content, id"},
         {"{\"text\": 3}\n", "line 1: the field \"text\" is a number", "text"},
         {"[1]\n", "line 1 is an array", "{\"text\""},
         {"{\"text\": \"a\"}\n\n{\"text\": \"b\"\n", "line 3 of the text", ""},
@@ -284,7 +279,8 @@ static void bad_lines(void **state)
 static void json_documents(void **state)
 {
     (void)state;
-    static const char array[] = "\xEF\xBB\xBF \n[{\"text\": \"a\"}]", object[] = "{\"text\": \"a\"}\n{\"text\": \"b\"}\n";
+    static const char array[] = "\xEF\xBB\xBF \n[{\"text\": \"a\"}]",
+                      object[] = "{\"text\": \"a\"}\n{\"text\": \"b\"}\n";
     struct strbuf packed = {0};
     put("a.json", array, sizeof array - 1);
     refuse("a.json", "a.json is JSON, and a text is wanted", ".jsonl");
@@ -305,8 +301,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain_and_packed), cmocka_unit_test(json_lines), cmocka_unit_test(refused_kinds),
-        cmocka_unit_test(damaged_packing),  cmocka_unit_test(bad_lines),
-        cmocka_unit_test(json_documents),
+        cmocka_unit_test(damaged_packing),  cmocka_unit_test(bad_lines),  cmocka_unit_test(json_documents),
     };
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     os_remove_tree(DIR_);

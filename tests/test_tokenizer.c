@@ -67,18 +67,16 @@ static void expect(const struct tokenizer *t, const char *text, const uint32_t *
 #define NONE     "null"
 #define NO_ADDED "[]"
 
-/* --- byte pair encoding
- * ---------------------------------------------------------------------------------------------- */
+/* ---- byte pair encoding ---- */
 
 static void merges(void **state)
 {
     (void)state;
     /* In "abc", b c comes first by rank although a b stands further left; a bc then makes abc. */
-    struct tokenizer *t =
-        parse(NO_ADDED, NONE, NONE, NONE,
-              "{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"c\":2,\"ab\":3,\"bc\":4,\"abc\":5,"
-              "\"aa\":6,\"aaaa\":7},"
-              "\"merges\":[\"b c\",\"a b\",[\"a\",\"bc\"],\"a a\",\"aa aa\"]}");
+    struct tokenizer *t = parse(NO_ADDED, NONE, NONE, NONE,
+                                "{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"c\":2,\"ab\":3,\"bc\":4,\"abc\":5,"
+                                "\"aa\":6,\"aaaa\":7},"
+                                "\"merges\":[\"b c\",\"a b\",[\"a\",\"bc\"],\"a a\",\"aa aa\"]}");
     assert_int_equal(tokenizer_vocab_size(t), 8);
     assert_int_equal(tokenizer_bos(t), -1);
     expect(t, "abc", IDS(5));
@@ -103,10 +101,9 @@ static void merges(void **state)
 static void unknown_and_bytes(void **state)
 {
     (void)state;
-    struct tokenizer *t =
-        parse(NO_ADDED, NONE, NONE, NONE,
-              "{\"type\":\"BPE\",\"unk_token\":\"?\",\"fuse_unk\":true,\"byte_fallback\":true,"
-              "\"vocab\":{\"?\":0,\"a\":1,\"<0xC3>\":2,\"<0xA9>\":3,\"<0x0A>\":4},\"merges\":[]}");
+    struct tokenizer *t = parse(NO_ADDED, NONE, NONE, NONE,
+                                "{\"type\":\"BPE\",\"unk_token\":\"?\",\"fuse_unk\":true,\"byte_fallback\":true,"
+                                "\"vocab\":{\"?\":0,\"a\":1,\"<0xC3>\":2,\"<0xA9>\":3,\"<0x0A>\":4},\"merges\":[]}");
     expect(t, "a\xC3\xA9\n", IDS(1, 2, 3, 4));
     expect(t, "XYaZ", IDS(0, 1, 0));   /* a run of unknowns becomes one */
     expect(t, "a\xC3\xA8", IDS(1, 0)); /* one byte of the two is missing */
@@ -116,8 +113,7 @@ static void unknown_and_bytes(void **state)
               "\"merges\":[]}");
     expect(t, "XYaZ", IDS(0, 0, 1, 0));
     tokenizer_destroy(&t);
-    t = parse(NO_ADDED, NONE, NONE, NONE,
-              "{\"type\":\"BPE\",\"unk_token\":\"u\",\"vocab\":{\"a\":1},\"merges\":[]}");
+    t = parse(NO_ADDED, NONE, NONE, NONE, "{\"type\":\"BPE\",\"unk_token\":\"u\",\"vocab\":{\"a\":1},\"merges\":[]}");
     uint32_t *ids;
     size_t n;
     struct err e = {0};
@@ -126,12 +122,11 @@ static void unknown_and_bytes(void **state)
     tokenizer_destroy(&t);
 }
 
-/* --- splitting: ignore_merges makes every word of the vocabulary one id; a word cut wrongly has none
- * ----------------- */
+/* ---- splitting: ignore_merges makes every word of the vocabulary one id; a word cut wrongly has none ---- */
 
-#define SPLIT(pattern)                                                                                       \
-    "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" pattern        \
-    "\"},\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"    \
+#define SPLIT(pattern)                                                                                                 \
+    "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" pattern                  \
+    "\"},\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"              \
     "\"trim_offsets\":true,\"use_regex\":false}]}"
 #define WORDS(vocab) "{\"type\":\"BPE\",\"ignore_merges\":true,\"vocab\":{" vocab "},\"merges\":[]}"
 /* As the files spell them: G with dot is the space, C with dot the line feed. */
@@ -141,19 +136,19 @@ static void unknown_and_bytes(void **state)
 static void split_gpt2(void **state)
 {
     (void)state;
-    struct tokenizer *t = parse(
-        NO_ADDED, NONE, "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true}", NONE,
-        WORDS("\"Hello\":1,\"" SP "world\":2,\"'s\":3,\"" SP "1234\":4,\"" SP "\":5,\"" SP "!!\":6,\"" NL
-              "\":7,\"foo\":8,\"" SP "Hello\":9,\"'\":10,\"S\":11,"
-              /* U+3000 is E3 80 80 */
-              "\"\xC3\xA3\xC4\xA2\xC4\xA2\":12"));
+    struct tokenizer *t =
+        parse(NO_ADDED, NONE, "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true}", NONE,
+              WORDS("\"Hello\":1,\"" SP "world\":2,\"'s\":3,\"" SP "1234\":4,\"" SP "\":5,\"" SP "!!\":6,\"" NL
+                    "\":7,\"foo\":8,\"" SP "Hello\":9,\"'\":10,\"S\":11,"
+                    /* U+3000 is E3 80 80 */
+                    "\"\xC3\xA3\xC4\xA2\xC4\xA2\":12"));
     expect(t, "Hello world's 1234  !!\n\nfoo", IDS(1, 2, 3, 4, 5, 6, 7, 7, 8));
     expect(t, "Hello'S", IDS(1, 10, 11)); /* contractions are lower case only */
     expect(t, "foo ", IDS(8, 5));
     expect(t, "'\xE3\x80\x80", IDS(10, 12)); /* the ideographic space is white space, not punctuation */
     tokenizer_destroy(&t);
-    t = parse(NO_ADDED, NONE, "{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true}",
-              NONE, WORDS("\"Hello\":1,\"" SP "Hello\":9,\"" SP "\":5"));
+    t = parse(NO_ADDED, NONE, "{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true}", NONE,
+              WORDS("\"Hello\":1,\"" SP "Hello\":9,\"" SP "\":5"));
     expect(t, "Hello", IDS(9));
     expect(t, " Hello", IDS(9));
     expect(t, "  Hello", IDS(5, 9));
@@ -181,13 +176,13 @@ static void split_llama3(void **state)
 static void split_qwen2(void **state)
 {
     (void)state;
-    struct tokenizer *t = parse(
-        NO_ADDED, "{\"type\":\"NFC\"}",
-        SPLIT("(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}| "
-              "?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"),
-        NONE,
-        /* e acute is C3 A9, shown as A tilde and the copyright sign; e and the lone accent are 65 CC 81 */
-        WORDS("\"caf\xC3\x83\xC2\xA9\":1,\"1\":2,\"2\":3,\"" SP "\":4,\"" SP "it\":5,\"'re\":6,\"caf\":7"));
+    struct tokenizer *t =
+        parse(NO_ADDED, "{\"type\":\"NFC\"}",
+              SPLIT("(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}| "
+                    "?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"),
+              NONE,
+              /* e acute is C3 A9, shown as A tilde and the copyright sign; e and the lone accent are 65 CC 81 */
+              WORDS("\"caf\xC3\x83\xC2\xA9\":1,\"1\":2,\"2\":3,\"" SP "\":4,\"" SP "it\":5,\"'re\":6,\"caf\":7"));
     expect(t, "cafe\xCC\x81", IDS(1));
     expect(t, "caf\xC3\xA9", IDS(1));
     expect(t, "caf 12 it're", IDS(7, 4, 2, 3, 5, 6));
@@ -215,8 +210,8 @@ static void split_oniguruma(void **state)
         {" ?[^(\\s|[.,!?])]+", "ab, c|d", {2, 1, 2, 1, 1}},
         {"[a[^b-y]]+", "abz1by", {1, 1, 2, 2}},
         {"[^\\S\\n]+", "a \t\nb", {1, 2, 2}},
-        {"\\s+", "a\xE1\xA0\x8E b", {4, 1, 1}}, /* U+180E is no space */
-        {"\\v", "a\vb\n", {1, 1, 2}},           /* one tabulator, not every line's end */
+        {"\\s+", "a\xE1\xA0\x8E b", {4, 1, 1}},                           /* U+180E is no space */
+        {"\\v", "a\vb\n", {1, 1, 2}},                                     /* one tabulator, not every line's end */
         {"\\p{Han}+", "\xE4\xB8\x80\xE3\x80\x81\xE4\xB8\x80", {3, 3, 3}}, /* scripts, not their extensions */
         {"\\p{^Lu}+", "abC", {2, 1}},
         {"(?i:'ll|s)", "'LL\xC5\xBF", {3, 2}},
@@ -241,8 +236,7 @@ static void split_oniguruma(void **state)
         for (size_t k = 0; k < p.n && same; k++)
             same = p.list[k].end - p.list[k].begin == cases[i].pieces[k];
         if (!same)
-            fail_msg("%s cuts otherwise: %zu pieces, %zu bytes first", cases[i].regex, p.n,
-                     p.n ? p.list[0].end : 0);
+            fail_msg("%s cuts otherwise: %zu pieces, %zu bytes first", cases[i].regex, p.n, p.n ? p.list[0].end : 0);
         pieces_free(&p);
         match_work_free(&w);
         steps_free(&steps);
@@ -271,8 +265,8 @@ static void split_behaviors(void **state)
         snprintf(pre, sizeof pre,
                  "{\"type\":\"Split\",\"pattern\":{\"String\":\"-\"},\"behavior\":\"%s\",\"invert\":%s}",
                  cases[i].behavior, cases[i].invert);
-        struct tokenizer *t = parse(NO_ADDED, NONE, pre, NONE,
-                                    WORDS("\"a\":1,\"b\":2,\"-\":3,\"a-\":4,\"b-\":5,\"-b\":6,\"--\":7"));
+        struct tokenizer *t =
+            parse(NO_ADDED, NONE, pre, NONE, WORDS("\"a\":1,\"b\":2,\"-\":3,\"a-\":4,\"b-\":5,\"-b\":6,\"--\":7"));
         expect(t, "a--b-", cases[i].ids, cases[i].n);
         tokenizer_destroy(&t);
     }
@@ -288,10 +282,9 @@ static void split_behaviors(void **state)
     expect(t, " ab.,  1", IDS(1, 2, 3));
     tokenizer_destroy(&t);
     /* A pattern that can match nothing cuts between the characters. */
-    t = parse(
-        NO_ADDED, NONE,
-        "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"x*\"},\"behavior\":\"Isolated\",\"invert\":false}",
-        NONE, WORDS("\"a\":1,\"b\":2,\"xx\":3,\"ab\":4"));
+    t = parse(NO_ADDED, NONE,
+              "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"x*\"},\"behavior\":\"Isolated\",\"invert\":false}", NONE,
+              WORDS("\"a\":1,\"b\":2,\"xx\":3,\"ab\":4"));
     expect(t, "abxxab", IDS(1, 2, 3, 1, 2));
     tokenizer_destroy(&t);
 }
@@ -306,26 +299,22 @@ static void metaspace(void **state)
         WORDS("\"" LOW "a\":1,\"" LOW "b\":2,\"a\":3,\"" LOW "\":4,\"" LOW "a" LOW "b\":5,\"b\":6");
     static const char added[] = "[{\"id\":9,\"content\":\"<s>\",\"special\":true,\"normalized\":false}]";
     struct tokenizer *t = parse(
-        added, NONE, "{\"type\":\"Metaspace\",\"replacement\":\"" LOW "\",\"prepend_scheme\":\"always\"}",
-        NONE, vocab);
+        added, NONE, "{\"type\":\"Metaspace\",\"replacement\":\"" LOW "\",\"prepend_scheme\":\"always\"}", NONE, vocab);
     expect(t, "a b", IDS(1, 2));
     expect(t, " a  b", IDS(1, 4, 2));
     expect(t, "a<s>b", IDS(1, 9, 2));
     tokenizer_destroy(&t);
-    t = parse(added, NONE,
-              "{\"type\":\"Metaspace\",\"replacement\":\"" LOW "\",\"prepend_scheme\":\"first\"}", NONE,
+    t = parse(added, NONE, "{\"type\":\"Metaspace\",\"replacement\":\"" LOW "\",\"prepend_scheme\":\"first\"}", NONE,
               vocab);
     expect(t, "a<s>b", IDS(1, 9, 6)); /* only the beginning of the text gets one */
     tokenizer_destroy(&t);
-    t = parse(added, NONE,
-              "{\"type\":\"Metaspace\",\"replacement\":\"" LOW "\",\"prepend_scheme\":\"never\"}", NONE,
+    t = parse(added, NONE, "{\"type\":\"Metaspace\",\"replacement\":\"" LOW "\",\"prepend_scheme\":\"never\"}", NONE,
               vocab);
     expect(t, "a b", IDS(3, 2));
     tokenizer_destroy(&t);
     t = parse(added, NONE,
-              "{\"type\":\"Metaspace\",\"replacement\":\"" LOW
-              "\",\"add_prefix_space\":true,\"split\":false}",
-              NONE, vocab);
+              "{\"type\":\"Metaspace\",\"replacement\":\"" LOW "\",\"add_prefix_space\":true,\"split\":false}", NONE,
+              vocab);
     expect(t, "a b", IDS(5));
     tokenizer_destroy(&t);
 }
@@ -341,8 +330,8 @@ static void normalizers(void **state)
         {"{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":true}", " x y\n", "x y"},
         {"{\"type\":\"NFKC\"}", "\xEF\xAC\x81", "fi"},
         {"{\"type\":\"NFD\"}", "\xC3\xA9", "e\xCC\x81"},
-        {"{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFKD\"},{\"type\":\"StripAccents\"}]}",
-         "\xC3\xA9x", "ex"},
+        {"{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFKD\"},{\"type\":\"StripAccents\"}]}", "\xC3\xA9x",
+         "ex"},
         {"{\"type\":\"Replace\",\"pattern\":{\"Regex\":\" {2,}\"},\"content\":\"_\"}", "a   b c", "a_b c"},
         {"{\"type\":\"Replace\",\"pattern\":{\"String\":\".\"},\"content\":\"!\"}", "a.b", "a!b"},
         {"{\"type\":\"Prepend\",\"prepend\":\"_\"}", "a", "_a"},
@@ -350,8 +339,7 @@ static void normalizers(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char model[256];
-        snprintf(model, sizeof model,
-                 "{\"type\":\"BPE\",\"ignore_merges\":true,\"vocab\":{\"%s\":7},\"merges\":[]}",
+        snprintf(model, sizeof model, "{\"type\":\"BPE\",\"ignore_merges\":true,\"vocab\":{\"%s\":7},\"merges\":[]}",
                  cases[i].word);
         struct tokenizer *t = parse(NO_ADDED, cases[i].normalizer, NONE, NONE, model);
         expect(t, cases[i].text, IDS(7));
@@ -359,8 +347,7 @@ static void normalizers(void **state)
     }
 }
 
-/* --- added tokens, BOS
- * --------------------------------------------------------------------------------------------- */
+/* ---- added tokens, BOS ---- */
 
 static void added_tokens(void **state)
 {
@@ -480,12 +467,11 @@ static void folder(void **state)
     assert_false(tokenizer_load(&t, DIR, &e));
     assert_non_null(strstr(e.msg, "\"<t>\" is not in tokenizer.json"));
     /* A template that adds the BOS: only add_bos_token false takes it away. */
-    write_text(
-        "tokenizer.json",
-        "{\"added_tokens\":[{\"id\":5,\"content\":\"<s>\",\"special\":true}],"
-        "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},"
-        "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}},"
-        "{\"Sequence\":{\"id\":\"A\"}}],\"special_tokens\":{\"<s>\":{\"ids\":[5]}}}}");
+    write_text("tokenizer.json",
+               "{\"added_tokens\":[{\"id\":5,\"content\":\"<s>\",\"special\":true}],"
+               "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},"
+               "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}},"
+               "{\"Sequence\":{\"id\":\"A\"}}],\"special_tokens\":{\"<s>\":{\"ids\":[5]}}}}");
     write_text("tokenizer_config.json", "{\"bos_token\":\"<s>\",\"tokenizer_class\":\"GPT2Tokenizer\"}");
     expect_bos(5);
     write_text("tokenizer_config.json",
@@ -509,10 +495,8 @@ static void refused(void **state)
         {NO_ADDED, NONE, NONE, "{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"a\"]}", "not a pair"},
         {NO_ADDED, NONE, NONE, "{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"a a a\"]}", "not a pair"},
         {NO_ADDED, NONE, NONE, "{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"a a\"]}", "makes \"aa\""},
-        {NO_ADDED, NONE, NONE, "{\"type\":\"BPE\",\"dropout\":0.1,\"vocab\":{\"a\":0},\"merges\":[]}",
-         "dropout"},
-        {NO_ADDED, NONE, NONE,
-         "{\"type\":\"BPE\",\"end_of_word_suffix\":\"</w>\",\"vocab\":{\"a\":0},\"merges\":[]}",
+        {NO_ADDED, NONE, NONE, "{\"type\":\"BPE\",\"dropout\":0.1,\"vocab\":{\"a\":0},\"merges\":[]}", "dropout"},
+        {NO_ADDED, NONE, NONE, "{\"type\":\"BPE\",\"end_of_word_suffix\":\"</w>\",\"vocab\":{\"a\":0},\"merges\":[]}",
          "end_of_word_suffix"},
         {"[{\"id\":1}]", NONE, NONE, model, "added token"},
         {"{}", NONE, NONE, model, "not a list"},
@@ -520,8 +504,8 @@ static void refused(void **state)
         {NO_ADDED, "{\"type\":\"Sequence\"}", NONE, model, "has no list"},
         {NO_ADDED, NONE, "{\"type\":\"UnicodeScripts\"}", model, "UnicodeScripts is not known"},
         {NO_ADDED, NONE, "{}", model, "has no \"type\""},
-        {NO_ADDED, NONE, "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"},\"behavior\":\"Isolated\"}",
-         model, "a group without its )"},
+        {NO_ADDED, NONE, "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"},\"behavior\":\"Isolated\"}", model,
+         "a group without its )"},
         {NO_ADDED, NONE, SPLIT("\\\\X"), model, "\\X at offset 1 is not read"},
         {NO_ADDED, NONE, SPLIT("(a)\\\\1"), model, "\\1 at offset 4 is not read"},
         {NO_ADDED, NONE, SPLIT("a(?i)b"), model, "options in the middle"},
@@ -530,8 +514,7 @@ static void refused(void **state)
         {NO_ADDED, NONE, SPLIT("[[:graph:]]"), model, "an odd [:"},
         {NO_ADDED, NONE, SPLIT("[a-c-e]"), model, "a - behind a range"},
         {NO_ADDED, NONE, SPLIT("a**"), model, "a quantifier of a quantifier"},
-        {NO_ADDED, NONE, "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Odd\"}", model,
-         "behavior"},
+        {NO_ADDED, NONE, "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Odd\"}", model, "behavior"},
         {NO_ADDED, NONE, "{\"type\":\"Split\",\"behavior\":\"Isolated\"}", model, "has no \"pattern\""},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -586,8 +569,7 @@ static void one_long_word(void **state)
     tokenizer_destroy(&t);
 }
 
-/* --- real tokenizers
- * ------------------------------------------------------------------------------------------------- */
+/* ---- real tokenizers ---- */
 
 static void shared_path(char *out, size_t cap, const char *name)
 {
@@ -658,8 +640,7 @@ static void real_tokenizers(void **state)
     (void)state;
     static const struct {
         const char *model, *text;
-    } cases[] = {
-        {"stories260K", "tinystories"}, {"TinyStories-656K", "tinystories"}, {"oak-2.9M", "wikitext2-test"}};
+    } cases[] = {{"stories260K", "tinystories"}, {"TinyStories-656K", "tinystories"}, {"oak-2.9M", "wikitext2-test"}};
     char path[4096], *json;
     size_t size;
     struct err e = {0};

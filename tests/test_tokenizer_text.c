@@ -16,8 +16,7 @@
 #include "host/base/pool.h"
 #include "host/base/str.h"
 
-/* --- a made-up vocabulary
- * ------------------------------------------------------------------------------------- */
+/* ---- a made-up vocabulary ---- */
 
 static uint32_t seed;
 
@@ -53,11 +52,10 @@ static void add_word(struct words *w, const char *text)
 /* A character of the texts below, or a word put together before. */
 static const char *any_word(const struct words *w, size_t first)
 {
-    static const char *const letters[] = {"a",        "b",           "c",        "d",        "e",
-                                          "A",        "B",           "0",        "1",        "2",
-                                          ".",        ",",           "-",        "'",        "(",
-                                          "\xC4\xA0", "\xC4\x8A",    "\xC3\x83", "\xC2\xA9", "\xE2\x96\x81",
-                                          "\xC3\xA9", "\xE4\xB8\xAD"};
+    static const char *const letters[] = {
+        "a",        "b",           "c", "d", "e", "A",        "B",        "0",        "1",        "2",
+        ".",        ",",           "-", "'", "(", "\xC4\xA0", "\xC4\x8A", "\xC3\x83", "\xC2\xA9", "\xE2\x96\x81",
+        "\xC3\xA9", "\xE4\xB8\xAD"};
     size_t n = sizeof letters / sizeof *letters, i = random_below((uint32_t)(2 * n));
     if (i >= n)
         return w->n > first ? w->text[first + random_below((uint32_t)(w->n - first))] : "";
@@ -128,8 +126,7 @@ static void letter_words(struct words *w, bool bytes)
         add_word(w, letters[i]);
 }
 
-/* --- made-up texts
- * -------------------------------------------------------------------------------------------- */
+/* ---- made-up texts ---- */
 
 static const char *const bits[] = {"a",
                                    "b",
@@ -184,8 +181,7 @@ static void make_text(struct strbuf *out, size_t size, uint32_t kinds)
         strbuf_puts(out, bits[random_below(kinds)]);
 }
 
-/* --- a text as a source
- * --------------------------------------------------------------------------------------- */
+/* ---- a text as a source ---- */
 
 struct from_memory {
     const char *text;
@@ -212,15 +208,13 @@ static bool see(void *ctx, uint64_t bytes, uint64_t ids)
     return ids < f->stop_at;
 }
 
-static bool encode(const struct tokenizer *t, struct from_memory *f, size_t chunk, uint64_t at_most,
-                   uint32_t **ids, size_t *n, struct err *e)
+static bool encode(const struct tokenizer *t, struct from_memory *f, size_t chunk, uint64_t at_most, uint32_t **ids,
+                   size_t *n, struct err *e)
 {
     *f = (struct from_memory){.text = f->text, .size = f->size, .step = f->step, .stop_at = f->stop_at};
     return tokenizer_encode_text(
-        t,
-        &(struct text_source){
-            .read = read_some, .progress = see, .ctx = f, .chunk = chunk, .at_most = at_most},
-        ids, n, e);
+        t, &(struct text_source){.read = read_some, .progress = see, .ctx = f, .chunk = chunk, .at_most = at_most}, ids,
+        n, e);
 }
 
 static void compare(const struct tokenizer *t, const char *what, const char *text, size_t size, size_t chunk,
@@ -251,34 +245,31 @@ static void compare(const struct tokenizer *t, const char *what, const char *tex
     free(whole);
 }
 
-/* --- tokenizers of every kind
- * --------------------------------------------------------------------------------- */
+/* ---- tokenizers of every kind ---- */
 
 #define NONE "null"
 #define GPT2 "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":true}"
-#define SPLIT(regex, how)                                                                                    \
+#define SPLIT(regex, how)                                                                                              \
     "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" regex "\"},\"behavior\":\"" how "\",\"invert\":false}"
-#define CHAR_SPLIT(text, how)                                                                                \
+#define CHAR_SPLIT(text, how)                                                                                          \
     "{\"type\":\"Split\",\"pattern\":{\"String\":\"" text "\"},\"behavior\":\"" how "\",\"invert\":false}"
 #define PLAIN_BYTES    "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}"
 #define SEQUENCE(...)  "{\"type\":\"Sequence\",\"pretokenizers\":[" __VA_ARGS__ "]}"
 #define NORMALIZE(...) "{\"type\":\"Sequence\",\"normalizers\":[" __VA_ARGS__ "]}"
-#define LLAMA3                                                                                               \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}| "                   \
+#define LLAMA3                                                                                                         \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}| "                             \
     "?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
 #define SPACES "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\xE2\x96\x81\"}"
-#define METASPACE(how, split)                                                                                \
-    "{\"type\":\"Metaspace\",\"replacement\":\"\xE2\x96\x81\",\"prepend_scheme\":\"" how                     \
-    "\",\"split\":" split "}"
+#define METASPACE(how, split)                                                                                          \
+    "{\"type\":\"Metaspace\",\"replacement\":\"\xE2\x96\x81\",\"prepend_scheme\":\"" how "\",\"split\":" split "}"
 #define ADDED(id, text, more) "{\"id\":" id ",\"content\":\"" text "\"," more "}"
-#define PLAIN_TOKENS                                                                                         \
-    "[" ADDED("1000", "<s>", "\"special\":true") "," ADDED("1001", "[TOK]", "\"special\":false") "]"
-#define ODD_TOKENS                                                                                           \
-    "[" ADDED("1000", "<s>", "\"lstrip\":true") "," ADDED("1001", "[TOK]", "\"rstrip\":true") "," ADDED(     \
-        "1002", "abc",                                                                                       \
-        "\"single_word\":true") "," ADDED("1003", "<x>",                                                     \
-                                          "\"normalized\":true") "," ADDED("1004", "dead",                   \
-                                                                           "\"normalized\":true,\"lstrip\":" \
+#define PLAIN_TOKENS          "[" ADDED("1000", "<s>", "\"special\":true") "," ADDED("1001", "[TOK]", "\"special\":false") "]"
+#define ODD_TOKENS                                                                                                     \
+    "[" ADDED("1000", "<s>", "\"lstrip\":true") "," ADDED("1001", "[TOK]", "\"rstrip\":true") "," ADDED(               \
+        "1002", "abc",                                                                                                 \
+        "\"single_word\":true") "," ADDED("1003", "<x>",                                                               \
+                                          "\"normalized\":true") "," ADDED("1004", "dead",                             \
+                                                                           "\"normalized\":true,\"lstrip\":"           \
                                                                            "true,\"rstrip\":true") "]"
 
 static const struct {
@@ -288,65 +279,56 @@ static const struct {
 } kinds[] = {
     {"gpt-2", PLAIN_TOKENS, NONE, GPT2, "", BYTE_WORDS, true},
     {"gpt-2, odd tokens", ODD_TOKENS, NONE, GPT2, "", BYTE_WORDS, true},
-    {"gpt-2, a space in front", "[]", NONE, "{\"type\":\"ByteLevel\",\"add_prefix_space\":true}", "",
+    {"gpt-2, a space in front", "[]", NONE, "{\"type\":\"ByteLevel\",\"add_prefix_space\":true}", "", BYTE_WORDS, true},
+    {"llama 3", PLAIN_TOKENS, NONE, SEQUENCE(SPLIT(LLAMA3, "Isolated") "," PLAIN_BYTES), "\"ignore_merges\":true,",
      BYTE_WORDS, true},
-    {"llama 3", PLAIN_TOKENS, NONE, SEQUENCE(SPLIT(LLAMA3, "Isolated") "," PLAIN_BYTES),
-     "\"ignore_merges\":true,", BYTE_WORDS, true},
-    {"qwen", PLAIN_TOKENS, "{\"type\":\"NFC\"}", SEQUENCE(SPLIT(LLAMA3, "Isolated") "," PLAIN_BYTES), "",
+    {"qwen", PLAIN_TOKENS, "{\"type\":\"NFC\"}", SEQUENCE(SPLIT(LLAMA3, "Isolated") "," PLAIN_BYTES), "", BYTE_WORDS,
+     true},
+    {"qwen, odd tokens", ODD_TOKENS, "{\"type\":\"NFC\"}", SEQUENCE(SPLIT(LLAMA3, "Isolated") "," PLAIN_BYTES), "",
      BYTE_WORDS, true},
-    {"qwen, odd tokens", ODD_TOKENS, "{\"type\":\"NFC\"}",
-     SEQUENCE(SPLIT(LLAMA3, "Isolated") "," PLAIN_BYTES), "", BYTE_WORDS, true},
     {"nfkd, lower case, no accents", ODD_TOKENS,
-     NORMALIZE("{\"type\":\"NFKD\"},{\"type\":\"Lowercase\"},{\"type\":\"StripAccents\"}"), GPT2, "",
-     BYTE_WORDS, true},
+     NORMALIZE("{\"type\":\"NFKD\"},{\"type\":\"Lowercase\"},{\"type\":\"StripAccents\"}"), GPT2, "", BYTE_WORDS, true},
     {"starcoder", PLAIN_TOKENS, NONE, SEQUENCE("{\"type\":\"Digits\",\"individual_digits\":true}," GPT2), "",
      BYTE_WORDS, true},
-    {"runs of digits", PLAIN_TOKENS, NONE,
-     SEQUENCE("{\"type\":\"Digits\",\"individual_digits\":false}," GPT2), "", BYTE_WORDS, true},
+    {"runs of digits", PLAIN_TOKENS, NONE, SEQUENCE("{\"type\":\"Digits\",\"individual_digits\":false}," GPT2), "",
+     BYTE_WORDS, true},
     {"deepseek", PLAIN_TOKENS, NONE,
      SEQUENCE(SPLIT("[\\\\r\\\\n]", "Isolated") "," SPLIT("\\\\s?\\\\p{L}+", "Isolated") "," SPLIT(
          "\\\\s?\\\\p{P}+",
-         "Isolated") "," SPLIT("\\\\s+$",
-                               "Isolated") ","
-                                           "{\"type\":\"Digits\",\"individual_digits\":true}," PLAIN_BYTES),
+         "Isolated") "," SPLIT("\\\\s+$", "Isolated") ","
+                                                      "{\"type\":\"Digits\",\"individual_digits\":true}," PLAIN_BYTES),
      "", BYTE_WORDS, true},
     {"removed", "[]", NONE, SEQUENCE(SPLIT("\\\\s+", "Removed") "," PLAIN_BYTES), "", BYTE_WORDS, true},
-    {"with the previous", "[]", NONE, SEQUENCE(SPLIT("\\\\s+", "MergedWithPrevious") "," PLAIN_BYTES), "",
-     BYTE_WORDS, true},
-    {"with the next", "[]", NONE, SEQUENCE(SPLIT("\\\\s", "MergedWithNext") "," PLAIN_BYTES), "", BYTE_WORDS,
+    {"with the previous", "[]", NONE, SEQUENCE(SPLIT("\\\\s+", "MergedWithPrevious") "," PLAIN_BYTES), "", BYTE_WORDS,
      true},
+    {"with the next", "[]", NONE, SEQUENCE(SPLIT("\\\\s", "MergedWithNext") "," PLAIN_BYTES), "", BYTE_WORDS, true},
     {"contiguous", "[]", NONE, SEQUENCE(SPLIT("[a-c]", "Contiguous") "," PLAIN_BYTES), "", BYTE_WORDS, true},
-    {"empty matches", "[]", NONE, SEQUENCE(SPLIT("(?=a)|\\\\s*", "Isolated") "," PLAIN_BYTES), "", BYTE_WORDS,
-     true},
-    {"looks behind", "[]", NONE, SEQUENCE(SPLIT("(?<=a)\\\\s|\\\\p{L}+", "Isolated") "," PLAIN_BYTES), "",
-     BYTE_WORDS, false},
-    {"beginnings of lines", "[]", NONE, SEQUENCE(SPLIT("^a|\\\\p{L}+", "Isolated") "," PLAIN_BYTES), "",
-     BYTE_WORDS, false},
-    {"far ahead", "[]", NONE,
-     SEQUENCE(SPLIT("a(?=[^.]*\\\\.\\\\.\\\\.)|\\\\p{L}+|\\\\s+", "Isolated") "," PLAIN_BYTES), "",
-     BYTE_WORDS, true},
+    {"empty matches", "[]", NONE, SEQUENCE(SPLIT("(?=a)|\\\\s*", "Isolated") "," PLAIN_BYTES), "", BYTE_WORDS, true},
+    {"looks behind", "[]", NONE, SEQUENCE(SPLIT("(?<=a)\\\\s|\\\\p{L}+", "Isolated") "," PLAIN_BYTES), "", BYTE_WORDS,
+     false},
+    {"beginnings of lines", "[]", NONE, SEQUENCE(SPLIT("^a|\\\\p{L}+", "Isolated") "," PLAIN_BYTES), "", BYTE_WORDS,
+     false},
+    {"far ahead", "[]", NONE, SEQUENCE(SPLIT("a(?=[^.]*\\\\.\\\\.\\\\.)|\\\\p{L}+|\\\\s+", "Isolated") "," PLAIN_BYTES),
+     "", BYTE_WORDS, true},
     {"llama 2", PLAIN_TOKENS, NORMALIZE("{\"type\":\"Prepend\",\"prepend\":\"\xE2\x96\x81\"}," SPACES), NONE,
      "\"byte_fallback\":true,\"fuse_unk\":true,\"unk_token\":\"<unk>\",", LETTERS_AND_BYTES, true},
-    {"llama 2, odd tokens", ODD_TOKENS,
-     NORMALIZE("{\"type\":\"Prepend\",\"prepend\":\"\xE2\x96\x81\"}," SPACES), NONE,
+    {"llama 2, odd tokens", ODD_TOKENS, NORMALIZE("{\"type\":\"Prepend\",\"prepend\":\"\xE2\x96\x81\"}," SPACES), NONE,
      "\"byte_fallback\":true,\"fuse_unk\":true,\"unk_token\":\"<unk>\",", LETTERS_AND_BYTES, true},
     {"gemma", PLAIN_TOKENS, SPACES, CHAR_SPLIT(" ", "MergedWithPrevious"),
      "\"byte_fallback\":true,\"fuse_unk\":true,\"unk_token\":\"<unk>\",", LETTERS_AND_BYTES, true},
-    {"metaspace, first", ODD_TOKENS, NONE, METASPACE("first", "false"), "\"byte_fallback\":true,",
-     LETTERS_AND_BYTES, true},
+    {"metaspace, first", ODD_TOKENS, NONE, METASPACE("first", "false"), "\"byte_fallback\":true,", LETTERS_AND_BYTES,
+     true},
     {"metaspace, always, cut", PLAIN_TOKENS, NONE, METASPACE("always", "true"), "\"byte_fallback\":true,",
      LETTERS_AND_BYTES, true},
-    {"unknown, one for a run", "[]", SPACES, NONE, "\"fuse_unk\":true,\"unk_token\":\"<unk>\",", LETTERS,
-     true},
+    {"unknown, one for a run", "[]", SPACES, NONE, "\"fuse_unk\":true,\"unk_token\":\"<unk>\",", LETTERS, true},
     {"unknown, one each", "[]", SPACES, NONE, "\"fuse_unk\":false,\"unk_token\":\"<unk>\",", LETTERS, true},
     {"unknown, dropped", "[]", SPACES, NONE, "", LETTERS, true},
-    {"whole words that are tokens", "[]", SPACES, NONE, "\"ignore_merges\":true,\"unk_token\":\"<unk>\",",
-     LETTERS, false},
-    {"stripped", "[]", NORMALIZE("{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":true}"), GPT2, "",
-     BYTE_WORDS, false},
-    {"longer replacements", "[]",
-     NORMALIZE("{\"type\":\"Replace\",\"pattern\":{\"String\":\"ab\"},\"content\":\"x\"}"), GPT2, "",
-     BYTE_WORDS, false},
+    {"whole words that are tokens", "[]", SPACES, NONE, "\"ignore_merges\":true,\"unk_token\":\"<unk>\",", LETTERS,
+     false},
+    {"stripped", "[]", NORMALIZE("{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":true}"), GPT2, "", BYTE_WORDS,
+     false},
+    {"longer replacements", "[]", NORMALIZE("{\"type\":\"Replace\",\"pattern\":{\"String\":\"ab\"},\"content\":\"x\"}"),
+     GPT2, "", BYTE_WORDS, false},
 };
 enum { KINDS = sizeof kinds / sizeof *kinds };
 
@@ -458,8 +440,7 @@ static void odd_texts(void **state)
     tokenizer_destroy(&t);
 }
 
-/* --- real ones
- * ------------------------------------------------------------------------------------------------ */
+/* ---- real ones ---- */
 
 struct texts {
     char path[4096];

@@ -78,8 +78,7 @@ static void quantize(struct bench *b)
     OK(hessian_create(&h[0], cmd, b->arena, b->m->cols[first], false, &e) &&
            hessian_create(&h[1], cmd, b->arena, b->m->cols[wide], false, &e) &&
            block_scratch_create(&s, b->arena, b->m, 1, SCRATCH_FORWARD, &e) &&
-           gpu_alloc(b->arena, acts_bytes(b->m, 1), &x, &e) &&
-           gpu_alloc(b->arena, widest * CTX * 4, &transposed, &e),
+           gpu_alloc(b->arena, acts_bytes(b->m, 1), &x, &e) && gpu_alloc(b->arena, widest * CTX * 4, &transposed, &e),
        e);
     for (uint32_t i = 0; i < WINDOWS - HELD; i++) {
         OK(acts_gather(b->inputs, &i, 1, x, &e), e);
@@ -131,8 +130,8 @@ static void open_bench(struct bench *b, const char *shape, enum tune_stage half,
             spec.type = quant_type_of_bits(type->bits);
         else if (type->group)
             spec = (struct quant_spec){type, type->group, type->super ? SCALE_F32 : SCALE_F16};
-        b->items[id] = (struct plan_item){
-            .id = (enum linear_id)id, .rows = b->m->rows[id], .cols = b->m->cols[id], .spec = spec};
+        b->items[id] =
+            (struct plan_item){.id = (enum linear_id)id, .rows = b->m->rows[id], .cols = b->m->cols[id], .spec = spec};
         model_linear_name(0, (enum linear_id)id, b->items[id].module, sizeof b->items[id].module);
         b->weights[id] = malloc(b->w.w[id].size);
         assert_non_null(b->weights[id]);
@@ -147,12 +146,9 @@ static void open_bench(struct bench *b, const char *shape, enum tune_stage half,
     struct block_scratch scratch;
     assert_non_null(x);
     gpu_mark mark = gpu_arena_mark(b->arena);
-    OK(gpu_alloc(b->arena, n * 4, &view, &e) &&
-           block_scratch_create(&scratch, b->arena, b->m, 1, SCRATCH_FORWARD, &e),
+    OK(gpu_alloc(b->arena, n * 4, &view, &e) && block_scratch_create(&scratch, b->arena, b->m, 1, SCRATCH_FORWARD, &e),
        e);
-    OK(acts_create(&b->inputs, b->m, WINDOWS, &tiers, &e) &&
-           acts_create(&b->targets, b->m, WINDOWS, &tiers, &e),
-       e);
+    OK(acts_create(&b->inputs, b->m, WINDOWS, &tiers, &e) && acts_create(&b->targets, b->m, WINDOWS, &tiers, &e), e);
     for (uint32_t i = 0; i < WINDOWS; i++) {
         float a = normal(&seed);
         for (size_t j = 0; j < n; j++)
@@ -224,9 +220,7 @@ static double held_error(struct bench *b, bool skip)
     struct block_scratch s;
     gpu_mark mark = gpu_arena_mark(b->arena);
     assert_true(x && y && t);
-    OK(gpu_alloc(b->arena, n * 4, &view, &e) &&
-           block_scratch_create(&s, b->arena, b->m, 1, SCRATCH_FORWARD, &e),
-       e);
+    OK(gpu_alloc(b->arena, n * 4, &view, &e) && block_scratch_create(&s, b->arena, b->m, 1, SCRATCH_FORWARD, &e), e);
     for (uint32_t i = WINDOWS - HELD; i < WINDOWS; i++) {
         OK(acts_gather(b->targets, &i, 1, view, &e), e);
         download(view, t);
@@ -306,8 +300,8 @@ static void check_learns(const char *shape, enum tune_stage half, const char *bi
     double start = held_error(&b, false);
     tune(&b, 4, &r);
     double final = held_error(&b, false);
-    print_message("%s, %s, %s bits: %.4f -> %.4f (epoch %u of %u)\n", shape, stage_name(half), bits, start,
-                  final, r.best_epoch, r.epochs);
+    print_message("%s, %s, %s bits: %.4f -> %.4f (epoch %u of %u)\n", shape, stage_name(half), bits, start, final,
+                  r.best_epoch, r.epochs);
     assert_true(r.best_epoch > 0 && r.retries == 0 && r.steps == 12 * 16);
     assert_true(r.n_hard == 13 && r.n_soft == CURVE_POINTS);
     assert_true(fabs(r.loss_start - start) <= 1e-3 * start && fabs(r.loss_final - final) <= 1e-3 * final);

@@ -16,9 +16,7 @@
 #define OUT  DIR_ "/out.gguf"
 #include "tests/written_gguf.h"
 
-/* --- the header
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- the header ---- */
 
 static void header_bytes(void **state)
 {
@@ -32,11 +30,10 @@ static void header_bytes(void **state)
                                "\x11\0\0\0\0\0\0\0general.file_type\x04\0\0\0\x01\0\0\0"
                                "\x10\0\0\0\0\0\0\0llama.vocab_size\x04\0\0\0\x60\0\0\0";
     /* The first tensor: name, 2 dimensions, 64 columns, 96 rows, F16, offset 0; and the norm behind it. */
-    static const char tensors[] =
-        "\x11\0\0\0\0\0\0\0token_embd.weight\2\0\0\0\x40\0\0\0\0\0\0\0\x60\0\0\0\0\0\0\0"
-        "\1\0\0\0\0\0\0\0\0\0\0\0"
-        "\x16\0\0\0\0\0\0\0blk.0.attn_norm.weight\1\0\0\0\x40\0\0\0\0\0\0\0"
-        "\0\0\0\0\0\x30\0\0\0\0\0\0";
+    static const char tensors[] = "\x11\0\0\0\0\0\0\0token_embd.weight\2\0\0\0\x40\0\0\0\0\0\0\0\x60\0\0\0\0\0\0\0"
+                                  "\1\0\0\0\0\0\0\0\0\0\0\0"
+                                  "\x16\0\0\0\0\0\0\0blk.0.attn_norm.weight\1\0\0\0\x40\0\0\0\0\0\0\0"
+                                  "\0\0\0\0\0\x30\0\0\0\0\0\0";
     struct err e = {0};
     char *bytes;
     size_t size, at = 0;
@@ -55,9 +52,7 @@ static void header_bytes(void **state)
     gguf_close(&g);
 }
 
-/* --- tensors of every family
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- tensors of every family ---- */
 
 /* docs/formats.md 7: new row h*D + 2j + p <- old row h*D + p*D/2 + j. */
 static uint32_t permuted(uint32_t r, uint32_t dim, bool on)
@@ -140,8 +135,7 @@ static void check_keys(const struct gguf *g, const struct shape *s)
         if (s->c.yarn.slow != 1)
             assert_true(real(g, KEY("rope.scaling.yarn_beta_slow")) == s->c.yarn.slow);
         if (s->c.yarn.attention > 0)
-            assert_true(fabs(real(g, KEY("rope.scaling.attn_factor")) * usual / s->c.yarn.attention - 1) <
-                        1e-6);
+            assert_true(fabs(real(g, KEY("rope.scaling.attn_factor")) * usual / s->c.yarn.attention - 1) < 1e-6);
         else
             assert_null(gguf_find(g, KEY("rope.scaling.attn_factor")));
     } else {
@@ -165,9 +159,7 @@ static void check_rope_freqs(const struct gguf *g, const struct shape *s)
         double f = pow(s->c.rope_theta, -2.0 * i / s->c.head_dim);
         double turns = s->c.llama3.original * f / 6.283185307179586, slow = f / s->c.llama3.factor;
         double mix = (turns - s->c.llama3.low) / (s->c.llama3.high - s->c.llama3.low);
-        double want = turns < s->c.llama3.low    ? slow
-                      : turns > s->c.llama3.high ? f
-                                                 : (1 - mix) * slow + mix * f;
+        double want = turns < s->c.llama3.low ? slow : turns > s->c.llama3.high ? f : (1 - mix) * slow + mix * f;
         float got;
         memcpy(&got, t->data + (size_t)i * 4, 4);
         assert_true(fabs(f / (double)got / want - 1) < 1e-6);
@@ -221,8 +213,7 @@ static void there_and_back(void **state)
     log_set_level(LOG_ERROR);
     for (int i = 0; i < N_SHAPES; i++)
         for (int t = 0; t < 4; t++) {
-            struct convert_options to = {.format = EXPORT_GGUF, .type = types[t]},
-                                   back = {.format = EXPORT_HF};
+            struct convert_options to = {.format = EXPORT_GGUF, .type = types[t]}, back = {.format = EXPORT_HF};
             struct raw_model m;
             char *first, *second;
             size_t n_first, n_second;
@@ -250,9 +241,7 @@ static void there_and_back(void **state)
     log_set_level(LOG_INFO);
 }
 
-/* --- codes
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- codes ---- */
 
 static bool some_codes(void *ctx, const struct gguf_item *item, struct qlinear *q, struct err *e)
 {
@@ -271,8 +260,7 @@ static bool some_codes(void *ctx, const struct gguf_item *item, struct qlinear *
 static void coded_rows_are_permuted(void **state)
 {
     (void)state;
-    static const char *const modules[] = {"model.layers.0.self_attn.q_proj",
-                                          "model.layers.1.self_attn.v_proj"};
+    static const char *const modules[] = {"model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.v_proj"};
     static const char *const names[] = {"blk.0.attn_q.weight", "blk.1.attn_v.weight"};
     struct err e = {0};
     struct all a;
@@ -314,9 +302,7 @@ static void coded_rows_are_permuted(void **state)
     checkpoint_close(&c);
 }
 
-/* --- what lies beside
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- what lies beside ---- */
 
 static void carried_keys(void **state)
 {
@@ -343,9 +329,7 @@ static void carried_keys(void **state)
     gguf_close(&g);
 }
 
-/* --- refusals
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- refusals ---- */
 
 static void spoil(const char *tensor, float v)
 {
@@ -364,8 +348,7 @@ static void refusals(void **state)
     struct raw_model m;
     tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32});
     spoil("model.layers.1.mlp.up_proj.weight", 1e5f);
-    FAILS(write_all(GGML_F16, &e), e, ERR_USER,
-          "model.layers.1.mlp.up_proj holds 100000, which F16 cannot hold");
+    FAILS(write_all(GGML_F16, &e), e, ERR_USER, "model.layers.1.mlp.up_proj holds 100000, which F16 cannot hold");
     assert_non_null(strstr(e.msg, OUT ": blk.1.ffn_up.weight"));
     assert_non_null(strstr(e.msg, BASE));
     OK(write_all(GGML_BF16, &e), e);
@@ -382,8 +365,7 @@ static void refusals(void **state)
     FAILS(write_all(GGML_F32, &e), e, ERR_USER, "model.layers.0.mlp.router.weight in " BASE);
 
     /* Such a bias was left out, or made a file that llama.cpp refuses. */
-    static const char *const biases[] = {"lm_head.bias", "model.norm.bias",
-                                         "model.layers.1.input_layernorm.bias"};
+    static const char *const biases[] = {"lm_head.bias", "model.norm.bias", "model.layers.1.input_layernorm.bias"};
     for (int i = 0; i < 3; i++) {
         char says[128];
         tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32, .bias = true});
@@ -420,16 +402,15 @@ static void refusals(void **state)
     tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32});
     struct checkpoint *c = open_ok(BASE);
     FAILS(write_gguf_check(DIR_, c, false, &e), e, ERR_USER, "is a folder");
-    FAILS(write_gguf_check(DIR_ "/nowhere/x.gguf", c, false, &e), e, ERR_USER,
-          "there is no folder " DIR_ "/nowhere/");
+    FAILS(write_gguf_check(DIR_ "/nowhere/x.gguf", c, false, &e), e, ERR_USER, "there is no folder " DIR_ "/nowhere/");
     OK(write_gguf_check(DIR_ "/new.gguf", c, false, &e), e);
     OK(write_gguf_check(DIR_ "/model.safetensors", c, false, &e), e);
     FAILS(write_gguf_check(BASE "/model.safetensors", c, true, &e), e, ERR_USER, "is the model itself");
     OK(os_write_file(DIR_ "/new.gguf", "GGUF", 4, &e), e);
     FAILS(write_gguf_check(DIR_ "/new.gguf", c, false, &e), e, ERR_USER, "gsq did not write it");
     OK(write_gguf_check(DIR_ "/new.gguf", c, true, &e), e);
-    FAILS(write_gguf(DIR_, c, NULL, 0, &(struct gguf_options){.file_type = -1}, &(struct gguf_source){0}, &e),
-          e, ERR_USER, "is a folder");
+    FAILS(write_gguf(DIR_, c, NULL, 0, &(struct gguf_options){.file_type = -1}, &(struct gguf_source){0}, &e), e,
+          ERR_USER, "is a folder");
     checkpoint_close(&c);
 }
 
@@ -505,12 +486,9 @@ static void progress_is_work(void **state)
     struct checkpoint *c = open_ok(BASE);
     struct gguf_options o = {.file_type = -1};
     all_items(&a, c, GGML_F32);
-    OK(write_gguf(OUT, c, a.items, a.n, &o, &(struct gguf_source){.ctx = plain, .progress = count_work}, &e),
-       e);
+    OK(write_gguf(OUT, c, a.items, a.n, &o, &(struct gguf_source){.ctx = plain, .progress = count_work}, &e), e);
     all_items(&a, c, GGML_Q4_0);
-    OK(write_gguf(OUT, c, a.items, a.n, &o, &(struct gguf_source){.ctx = rounded, .progress = count_work},
-                  &e),
-       e);
+    OK(write_gguf(OUT, c, a.items, a.n, &o, &(struct gguf_source){.ctx = rounded, .progress = count_work}, &e), e);
     assert_int_equal(plain[0], plain[1]);
     assert_int_equal(rounded[0], rounded[1]);
     assert_true(rounded[1] > 10 * plain[1]);

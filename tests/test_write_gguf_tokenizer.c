@@ -88,11 +88,10 @@ static void equal_tokens(void **state)
 {
     (void)state;
     tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F16, .tied = TIED_EMBED});
-    write_text_file(
-        BASE, "tokenizer.json",
-        "{\"added_tokens\": [{\"id\": 5, \"content\": \"ab\", \"special\": false}], "
-        "\"pre_tokenizer\": " BYTES("true") ", \"model\": {\"type\": \"BPE\", \"vocab\": "
-                                            "{\"a\": 0, \"b\": 1, \"ab\": 3}, \"merges\": [\"a b\"]}}");
+    write_text_file(BASE, "tokenizer.json",
+                    "{\"added_tokens\": [{\"id\": 5, \"content\": \"ab\", \"special\": false}], "
+                    "\"pre_tokenizer\": " BYTES("true") ", \"model\": {\"type\": \"BPE\", \"vocab\": "
+                                                        "{\"a\": 0, \"b\": 1, \"ab\": 3}, \"merges\": [\"a b\"]}}");
     log_set_level(LOG_ERROR);
     struct gguf *g = written(GGML_F16);
     log_set_level(LOG_INFO);
@@ -137,8 +136,8 @@ static void endless_token(void **state)
 static void byte_level(const char *pre, bool nfc, bool ignore_merges, const char *last_token_id)
 {
     struct strbuf b = {0};
-    strbuf_printf(&b, "{\"added_tokens\": [], \"normalizer\": %s, \"pre_tokenizer\": ",
-                  nfc ? "{\"type\": \"NFC\"}" : "null");
+    strbuf_printf(
+        &b, "{\"added_tokens\": [], \"normalizer\": %s, \"pre_tokenizer\": ", nfc ? "{\"type\": \"NFC\"}" : "null");
     strbuf_puts(&b, pre);
     strbuf_printf(&b, ", \"model\": {\"ignore_merges\": %s, ", ignore_merges ? "true" : "false");
     strbuf_puts(&b, "\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"\\u0120\": 2, \"ab\": ");
@@ -149,10 +148,10 @@ static void byte_level(const char *pre, bool nfc, bool ignore_merges, const char
     strbuf_free(&b);
 }
 
-#define SPLIT(numbers)                                                                                       \
-    "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"behavior\": \"Isolated\", "        \
-    "\"invert\": false, \"pattern\": {\"Regex\": \"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}"        \
-    "\\\\p{N}]?\\\\p{L}+|" numbers "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|"          \
+#define SPLIT(numbers)                                                                                                 \
+    "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"behavior\": \"Isolated\", "                  \
+    "\"invert\": false, \"pattern\": {\"Regex\": \"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}"                  \
+    "\\\\p{N}]?\\\\p{L}+|" numbers "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|"                    \
     "\\\\s+(?!\\\\S)|\\\\s+\"}}, " BYTES("false") "]}"
 
 #define ONE(regex, how) "{\"type\": \"Split\", " how ", \"pattern\": {\"Regex\": \"" regex "\"}}, "
@@ -160,12 +159,11 @@ static void byte_level(const char *pre, bool nfc, bool ignore_merges, const char
 #define KEEP            "\"behavior\": \"Removed\", \"invert\": true"
 #define SEQUENCE(s)     "{\"type\": \"Sequence\", \"pretokenizers\": [" s "]}"
 #define EACH_DIGIT      "{\"type\": \"Digits\", \"individual_digits\": true}, "
-#define END(more)                                                                                            \
-    "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n" more "]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
-#define CASED(end)                                                                                           \
-    "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]*[\\\\p{Ll}\\\\p{Lm}\\\\p{" \
-    "Lo}\\\\p{M}]+" end "|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]+["    \
-                        "\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]*" end
+#define END(more)       "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n" more "]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
+#define CASED(end)                                                                                                     \
+    "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]*[\\\\p{Ll}\\\\p{Lm}\\\\p{"           \
+    "Lo}\\\\p{M}]+" end "|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]+["              \
+    "\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]*" end
 #define SHORT "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
 
 static void byte_level_kinds(void **state)
@@ -192,8 +190,8 @@ static void byte_level_kinds(void **state)
         {SEQUENCE(ONE("\\\\s?\\\\p{L}+", KEEP) BYTES("false")), "default", false, false},
         /* Line breaks as themselves or as escapes of the expression. */
         {SEQUENCE(ONE("[\\r\\n]", CUT) ONE("\\\\s?\\\\p{L}+", CUT) ONE("\\\\s?\\\\p{P}+", CUT)
-                      ONE("[\xE4\xB8\x80-\xE9\xBE\xA5\xE0\xA0\x80-\xE4\xB8\x80\xEA\xB0\x80-\xED\x9F\xBF]+",
-                          CUT) EACH_DIGIT BYTES("false")),
+                      ONE("[\xE4\xB8\x80-\xE9\xBE\xA5\xE0\xA0\x80-\xE4\xB8\x80\xEA\xB0\x80-\xED\x9F\xBF]+", CUT)
+                          EACH_DIGIT BYTES("false")),
          "deepseek-coder", false, false},
         {SEQUENCE(ONE("[\\\\r\\\\n]", CUT) ONE("\\\\s?\\\\p{L}+", CUT) ONE("\\\\s?\\\\p{P}+", CUT)
                       ONE("[\\u4e00-\\u9fa5\\u0800-\\u4e00\\uac00-\\ud7ff]+", CUT) EACH_DIGIT BYTES("false")),
@@ -221,14 +219,11 @@ static void byte_level_kinds(void **state)
     byte_level(BYTES("true"), false, false, "96");
     FAILS(write_all(GGML_F16, &e), e, ERR_USER, "has the id 96, but the embedding only 96 rows");
     /* Merges that "left right" cannot say. */
-    static const char *const merges[] = {"[\"a b\", \"c\"]", "[\"c\", \"a b\"]", "[\"\", \"a b\"]",
-                                         "[\"a b\", \"\"]"};
+    static const char *const merges[] = {"[\"a b\", \"c\"]", "[\"c\", \"a b\"]", "[\"\", \"a b\"]", "[\"a b\", \"\"]"};
     for (int i = 0; i < 4; i++) {
         struct strbuf b = {0};
-        strbuf_printf(&b, "{\"pre_tokenizer\": %s, \"model\": {\"type\": \"BPE\", \"vocab\": {",
-                      BYTES("true"));
-        strbuf_printf(&b, "\"a b\": 0, \"c\": 1, \"a bc\": 2, \"ca b\": 3, \"\": 4}, \"merges\": [%s]}}",
-                      merges[i]);
+        strbuf_printf(&b, "{\"pre_tokenizer\": %s, \"model\": {\"type\": \"BPE\", \"vocab\": {", BYTES("true"));
+        strbuf_printf(&b, "\"a b\": 0, \"c\": 1, \"a bc\": 2, \"ca b\": 3, \"\": 4}, \"merges\": [%s]}}", merges[i]);
         assert_false(b.failed);
         write_text_file(BASE, "tokenizer.json", b.data);
         strbuf_free(&b);

@@ -7,8 +7,7 @@
 #define BASE DIR_ "/base"
 #define OUT  DIR_ "/out"
 
-/* --- bytes
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- bytes ---- */
 
 struct golden_tensor {
     const char *suffix;
@@ -67,12 +66,7 @@ static const struct golden_words {
     unsigned bits;
     uint32_t row0[8], row1[8], zeros_v1[3], zeros_v2[3];
 } golden_words[] = {
-    {"2",
-     2,
-     {0xE4E4E4E4, 0xE4E4E4E4},
-     {0x39393939, 0x39393939},
-     {0x55555555, 0x55555555},
-     {0xAAAAAAAA, 0xAAAAAAAA}},
+    {"2", 2, {0xE4E4E4E4, 0xE4E4E4E4}, {0x39393939, 0x39393939}, {0x55555555, 0x55555555}, {0xAAAAAAAA, 0xAAAAAAAA}},
     {"3",
      3,
      {0x88FAC688, 0xC688FAC6, 0xFAC688FA},
@@ -111,8 +105,7 @@ static void test_golden_gptq(void **state)
             }
             const uint8_t *z = golden_find(c, (struct golden_tensor){".qzeros", DTYPE_I32, 2, 2 * g->bits});
             for (unsigned k = 0; k < 4 * g->bits; k++)
-                assert_int_equal(load_u32le(z + k * 4),
-                                 (v2 ? g->zeros_v2 : g->zeros_v1)[g->bits == 3 ? k % 3 : 0]);
+                assert_int_equal(load_u32le(z + k * 4), (v2 ? g->zeros_v2 : g->zeros_v1)[g->bits == 3 ? k % 3 : 0]);
             const uint8_t *scales = golden_find(c, (struct golden_tensor){".scales", DTYPE_F16, 2, 64});
             for (int n = 0; n < 64; n++) {
                 assert_int_equal(load_u16le(scales + n * 2), 0x3800);
@@ -148,18 +141,15 @@ static void test_golden_rows(void **state)
         const struct golden_words *g = &golden_words[i];
         struct checkpoint *c = golden_write(EXPORT_COMPRESSED_TENSORS, g->type, SCALE_BF16, 0);
         check_rows(golden_find(c, (struct golden_tensor){".weight_packed", DTYPE_I32, 64, 2 * g->bits}), g);
-        check_halves(golden_find(c, (struct golden_tensor){".weight_scale", DTYPE_BF16, 64, 2}), 0x3F00,
-                     0xBE80);
+        check_halves(golden_find(c, (struct golden_tensor){".weight_scale", DTYPE_BF16, 64, 2}), 0x3F00, 0xBE80);
         static const uint8_t shape[16] = {64, 0, 0, 0, 0, 0, 0, 0, 64};
-        assert_memory_equal(golden_find(c, (struct golden_tensor){".weight_shape", DTYPE_I64, 0, 2}), shape,
-                            16);
+        assert_memory_equal(golden_find(c, (struct golden_tensor){".weight_shape", DTYPE_I64, 0, 2}), shape, 16);
         assert_null(checkpoint_tensor_find(c, "model.layers.0.self_attn.q_proj.weight"));
         checkpoint_close(&c);
 
         c = golden_write(EXPORT_HUMMING, g->type, SCALE_F16, 0);
         check_rows(golden_find(c, (struct golden_tensor){".weight", DTYPE_I32, 64, 2 * g->bits}), g);
-        check_halves(golden_find(c, (struct golden_tensor){".weight_scale", DTYPE_F16, 64, 2}), 0x3800,
-                     0xB400);
+        check_halves(golden_find(c, (struct golden_tensor){".weight_scale", DTYPE_F16, 64, 2}), 0x3800, 0xB400);
         checkpoint_close(&c);
 
         c = golden_write(EXPORT_MLX, g->type, SCALE_BF16, 0);
@@ -167,8 +157,8 @@ static void test_golden_rows(void **state)
         check_halves(golden_find(c, (struct golden_tensor){".scales", DTYPE_BF16, 64, 2}), 0x3F00, 0xBE80);
         /* -2^(b-1) * (0.5, -0.25): the exponent moves by b-1, which is 0x80 a step in bf16. */
         uint16_t shift = (uint16_t)(0x80 * (g->bits - 1));
-        check_halves(golden_find(c, (struct golden_tensor){".biases", DTYPE_BF16, 64, 2}),
-                     (uint16_t)(0xBF00 + shift), (uint16_t)(0x3E80 + shift));
+        check_halves(golden_find(c, (struct golden_tensor){".biases", DTYPE_BF16, 64, 2}), (uint16_t)(0xBF00 + shift),
+                     (uint16_t)(0x3E80 + shift));
         checkpoint_close(&c);
     }
     /* 2 bits in words of 4: codes -2..1 become 6..9. */
@@ -180,8 +170,7 @@ static void test_golden_rows(void **state)
     checkpoint_close(&c);
 }
 
-/* --- round trips
- * ---------------------------------------------------------------------------------------------- */
+/* ---- round trips ---- */
 
 static void test_round_trips(void **state)
 {
@@ -191,8 +180,7 @@ static void test_round_trips(void **state)
     unsigned done = 0;
     for (int f = 0; f < EXPORT_NONE; f++) {
         for (size_t t = 0; t < 8; t++) {
-            struct tiny_options o = {
-                .dtype = (enum dtype)(t % 3), .tied = tied[(t + (size_t)f) % 4], .bias = t % 2};
+            struct tiny_options o = {.dtype = (enum dtype)(t % 3), .tied = tied[(t + (size_t)f) % 4], .bias = t % 2};
             enum scale_type scale = f < 2 || t % 2 ? SCALE_F16 : SCALE_BF16;
             /* The model's 16-bit type is also that of its scales: loaders convert them to it. */
             enum dtype out = o.dtype == DTYPE_BF16 || scale == SCALE_BF16 ? DTYPE_BF16 : DTYPE_F16;
@@ -213,8 +201,7 @@ static void test_round_trips(void **state)
             OK(write_random(OUT, BASE, &x, &eo, &e), e);
             check_codes(OUT, &x);
             check_rest(BASE, OUT, &x, o.dtype == DTYPE_F16 ? DTYPE_F16 : out); /* copied as they are */
-            assert_config_has(OUT, out == DTYPE_F16 ? "\"torch_dtype\":\"float16\""
-                                                    : "\"torch_dtype\":\"bfloat16\"");
+            assert_config_has(OUT, out == DTYPE_F16 ? "\"torch_dtype\":\"float16\"" : "\"torch_dtype\":\"bfloat16\"");
             assert_config_has(OUT, "\"unknown_key\":[1,2.5,{\"a\\\"7\":null},-0.50e+1]");
             assert_config_has(OUT, "\"rms_norm_eps\":1e-05,\"rope_theta\":10000.0,");
             uint64_t actual = 0, size;
@@ -262,8 +249,7 @@ static void test_short_group(void **state)
     }
 }
 
-/* --- mixed precision
- * ------------------------------------------------------------------------------------------ */
+/* ---- mixed precision ---- */
 
 static void test_mixed(void **state)
 {
@@ -272,8 +258,7 @@ static void test_mixed(void **state)
     struct err e = {0};
     mixed(&x);
     for (int f = 0; f < EXPORT_NONE; f++) {
-        tiny_write(BASE, &(struct tiny_options){
-                             .dtype = DTYPE_F16, .bias = true, .tied = f % 2 ? UNTIED : TIED_EMBED});
+        tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F16, .bias = true, .tied = f % 2 ? UNTIED : TIED_EMBED});
         OK(write_random(OUT, BASE, &x, &(struct export_options){.format = (enum export_format)f}, &e), e);
         check_codes(OUT, &x);
         check_rest(BASE, OUT, &x, DTYPE_F16);
@@ -285,21 +270,21 @@ static void test_mixed(void **state)
     }
     tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F16});
     OK(write_random(OUT, BASE, &x, &(struct export_options){.format = EXPORT_GPTQ}, &e), e);
-    assert_config_has(
-        OUT, "\"quantization_config\":{\"bits\":2,\"group_size\":32,\"desc_act\":false,\"sym\":true,\"lm_"
-             "head\":false,"
-             "\"quant_method\":\"gptq\",\"checkpoint_format\":\"gptq\",\"pack_dtype\":\"int32\",\"dynamic\":{"
-             "\"+:^model\\\\.layers\\\\.[0-9]+\\\\.mlp\\\\.down_proj$\":{\"bits\":4,\"group_size\":64},"
-             "\"+:^model\\\\.layers\\\\.1\\\\.self_attn\\\\.k_proj$\":{\"bits\":3,\"group_size\":32},"
-             "\"-:^model\\\\.layers\\\\.0\\\\.self_attn\\\\.q_proj$\":{},"
-             "\"-:^model\\\\.layers\\\\.[0-9]+\\\\.mlp\\\\.gate_proj$\":{},"
-             "\"-:^model\\\\.layers\\\\.[0-9]+\\\\.mlp\\\\.gate_up_proj$\":{},"
-             "\"-:^model\\\\.layers\\\\.[0-9]+\\\\.mlp\\\\.up_proj$\":{}},\"meta\":{\"quantizer\":[\"gsq:");
+    assert_config_has(OUT,
+                      "\"quantization_config\":{\"bits\":2,\"group_size\":32,\"desc_act\":false,\"sym\":true,\"lm_"
+                      "head\":false,"
+                      "\"quant_method\":\"gptq\",\"checkpoint_format\":\"gptq\",\"pack_dtype\":\"int32\",\"dynamic\":{"
+                      "\"+:^model\\\\.layers\\\\.[0-9]+\\\\.mlp\\\\.down_proj$\":{\"bits\":4,\"group_size\":64},"
+                      "\"+:^model\\\\.layers\\\\.1\\\\.self_attn\\\\.k_proj$\":{\"bits\":3,\"group_size\":32},"
+                      "\"-:^model\\\\.layers\\\\.0\\\\.self_attn\\\\.q_proj$\":{},"
+                      "\"-:^model\\\\.layers\\\\.[0-9]+\\\\.mlp\\\\.gate_proj$\":{},"
+                      "\"-:^model\\\\.layers\\\\.[0-9]+\\\\.mlp\\\\.gate_up_proj$\":{},"
+                      "\"-:^model\\\\.layers\\\\.[0-9]+\\\\.mlp\\\\.up_proj$\":{}},\"meta\":{\"quantizer\":[\"gsq:");
     OK(write_random(OUT, BASE, &x, &(struct export_options){.format = EXPORT_COMPRESSED_TENSORS}, &e), e);
-    assert_config_has(
-        OUT, "\"targets\":[\"re:^model\\\\.layers\\\\.[0-9]+\\\\.mlp\\\\.down_proj$\"],\"weights\":{"
-             "\"num_bits\":4,\"type\":\"int\",\"symmetric\":true,\"strategy\":\"group\",\"group_size\":64,"
-             "\"dynamic\":false,\"actorder\":null},\"input_activations\":null}");
+    assert_config_has(OUT,
+                      "\"targets\":[\"re:^model\\\\.layers\\\\.[0-9]+\\\\.mlp\\\\.down_proj$\"],\"weights\":{"
+                      "\"num_bits\":4,\"type\":\"int\",\"symmetric\":true,\"strategy\":\"group\",\"group_size\":64,"
+                      "\"dynamic\":false,\"actorder\":null},\"input_activations\":null}");
     assert_config_has(OUT, "\"targets\":[\"model.layers.1.self_attn.k_proj\"]");
     assert_config_has(OUT, "\"ignore\":[\"model.layers.0.self_attn.q_proj\",");
     assert_config_has(OUT, "\"lm_head\"]");
@@ -346,13 +331,13 @@ static void test_head(void **state)
         x.n++;
         if (f == EXPORT_HUMMING) {
             x.items[14].rows = 128;
-            FAILS(write_random(OUT, BASE, &x, &(struct export_options){.format = EXPORT_HUMMING}, &e), e,
-                  ERR_USER, "lm_head: humming");
+            FAILS(write_random(OUT, BASE, &x, &(struct export_options){.format = EXPORT_HUMMING}, &e), e, ERR_USER,
+                  "lm_head: humming");
             continue;
         }
         if (f == EXPORT_MLX) {
-            x.items[x.n] = (struct export_item){
-                "model.embed_tokens", VOCAB, HIDDEN, {quant_type_find("6"), 64, SCALE_F16}};
+            x.items[x.n] =
+                (struct export_item){"model.embed_tokens", VOCAB, HIDDEN, {quant_type_find("6"), 64, SCALE_F16}};
             x.n++;
         }
         OK(write_random(OUT, BASE, &x, &(struct export_options){.format = (enum export_format)f}, &e), e);
@@ -360,9 +345,7 @@ static void test_head(void **state)
         /* Converted without them, they come back in 16 bits. */
         struct checkpoint *c = open_ok(OUT), *d;
         const struct export_source source = {.ctx = c, .linear = checkpoint_linear};
-        OK(write_hf(DIR_ "/dense", c, x.items, 14, &(struct export_options){.format = EXPORT_GPTQ}, &source,
-                    &e),
-           e);
+        OK(write_hf(DIR_ "/dense", c, x.items, 14, &(struct export_options){.format = EXPORT_GPTQ}, &source, &e), e);
         d = open_ok(DIR_ "/dense");
         static float a[VOCAB * HIDDEN], b[VOCAB * HIDDEN];
         for (size_t i = 14; i < x.n; i++) {
@@ -380,8 +363,7 @@ static void test_head(void **state)
     }
 }
 
-/* --- conversions
- * ---------------------------------------------------------------------------------------------- */
+/* ---- conversions ---- */
 
 static void convert(const char *from, const char *to, enum export_format f, const struct items *x)
 {
@@ -417,8 +399,7 @@ static void test_chain(void **state)
     }
 }
 
-/* --- for consumers.sh
- * ----------------------------------------------------------------------------------------- */
+/* ---- for consumers.sh ---- */
 
 /* Folders under dir, each with reference.bin: the weights in F32, straight from the codes. */
 static void write_reference(const char *dir, const struct items *x, enum export_format f)
@@ -429,8 +410,7 @@ static void write_reference(const char *dir, const struct items *x, enum export_
     struct err e = {0};
     char path[600];
     for (size_t i = 0; i < x->n; i++)
-        plan[i] =
-            (struct tensor_plan){x->items[i].module, DTYPE_F32, 2, {x->items[i].rows, x->items[i].cols}};
+        plan[i] = (struct tensor_plan){x->items[i].module, DTYPE_F32, 2, {x->items[i].rows, x->items[i].cols}};
     snprintf(path, sizeof path, "%s/reference.bin", dir);
     OK(safetensors_writer_open(&w, path, plan, x->n, metadata, 1, &e), e);
     for (size_t i = 0; i < x->n; i++) {
@@ -482,8 +462,7 @@ static int write_consumers(const char *dir)
         }
     }
     mixed(&x);
-    write_consumer(dir, "container", &x,
-                   (struct export_options){.format = EXPORT_COMPRESSED_TENSORS, .container = 4});
+    write_consumer(dir, "container", &x, (struct export_options){.format = EXPORT_COMPRESSED_TENSORS, .container = 4});
     return 0;
 }
 
@@ -492,9 +471,8 @@ int main(int argc, char **argv)
     if (argc == 3 && strcmp(argv[1], "--consumers") == 0)
         return write_consumers(argv[2]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden_gptq), cmocka_unit_test(test_golden_rows),
-        cmocka_unit_test(test_round_trips), cmocka_unit_test(test_short_group),
-        cmocka_unit_test(test_mixed),       cmocka_unit_test(test_container),
+        cmocka_unit_test(test_golden_gptq), cmocka_unit_test(test_golden_rows), cmocka_unit_test(test_round_trips),
+        cmocka_unit_test(test_short_group), cmocka_unit_test(test_mixed),       cmocka_unit_test(test_container),
         cmocka_unit_test(test_head),        cmocka_unit_test(test_chain),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);

@@ -14,8 +14,7 @@
 #define BASE DIR_ "/base"
 #define OUT  DIR_ "/out"
 
-/* --- the folder
- * ----------------------------------------------------------------------------------------------- */
+/* ---- the folder ---- */
 
 static void test_shards(void **state)
 {
@@ -77,8 +76,7 @@ static void test_deterministic(void **state)
     write_text_file(BASE, "README.md", "not carried");
     mixed(&x);
     for (int f = 0; f < EXPORT_NONE; f++) {
-        const struct export_options o = {
-            .format = (enum export_format)f, .metadata = metadata, .n_metadata = 2};
+        const struct export_options o = {.format = (enum export_format)f, .metadata = metadata, .n_metadata = 2};
         OK(write_random(DIR_ "/a", BASE, &x, &o, &e), e);
         OK(write_random(DIR_ "/b", BASE, &x, &o, &e), e);
         for (int i = 0; i < 5; i++)
@@ -174,8 +172,7 @@ static void test_dtypes(void **state)
         tiny_config(BASE, &t);
         tiny_tensors(&m, &t);
         raw_set(raw_find(&m, dense ? "lm_head.weight" : "model.layers.0.mlp.up_proj.weight"), 17, -65505.0f);
-        struct raw_tensor *freq =
-            raw_add(&m, "model.layers.0.self_attn.rotary_emb.inv_freq", DTYPE_F32, 0, 8);
+        struct raw_tensor *freq = raw_add(&m, "model.layers.0.self_attn.rotary_emb.inv_freq", DTYPE_F32, 0, 8);
         raw_set(freq, 0, 1e-7f);
         raw_add(&m, "model.some.position_ids", DTYPE_I64, 1, 16);
         raw_write(&m, BASE, true);
@@ -231,8 +228,7 @@ static void test_dtypes(void **state)
     }
 }
 
-/* --- refusals
- * ------------------------------------------------------------------------------------------------- */
+/* ---- refusals ---- */
 
 static void test_check(void **state)
 {
@@ -271,10 +267,8 @@ static void test_check(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char why[256] = "x";
-        struct export_item item = {"model.x",
-                                   cases[i].rows,
-                                   cases[i].cols,
-                                   {quant_type_find(cases[i].type), cases[i].group, SCALE_F16}};
+        struct export_item item = {
+            "model.x", cases[i].rows, cases[i].cols, {quant_type_find(cases[i].type), cases[i].group, SCALE_F16}};
         enum export_verdict v = export_check(cases[i].format, &item, cases[i].container, why, sizeof why);
         if (v != cases[i].verdict || !strstr(why, cases[i].part) || (v == EXPORT_OK) != !why[0])
             fail_msg("case %zu: %d, %s", i, (int)v, why);
@@ -361,8 +355,7 @@ static void test_failures(void **state)
         {{.linear = random_linear, .progress = stop}, &gptq, ERR_STOPPED, "stopped"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        FAILS(write_hf(OUT, c, x.items, x.n, cases[i].o, &cases[i].source, &e), e, cases[i].kind,
-              cases[i].part);
+        FAILS(write_hf(OUT, c, x.items, x.n, cases[i].o, &cases[i].source, &e), e, cases[i].kind, cases[i].part);
         OK(os_list(OUT, nothing_left, NULL, &e), e);
     }
     struct seen seen = {0};
@@ -398,8 +391,7 @@ static void test_failures(void **state)
     assert_int_equal(os_stat(DIR_ "/fresh", NULL), OS_ABSENT);
     FAILS(write_hf(BASE "/config.json/x", c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "config.json");
     x.items[3].module = "model.layers.9.self_attn.o_proj";
-    FAILS(write_hf(OUT, c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER,
-          "layers.9.self_attn.o_proj.weight is missing");
+    FAILS(write_hf(OUT, c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "layers.9.self_attn.o_proj.weight is missing");
     assert_int_equal(export_size(c, x.items, x.n, &gptq, NULL), 0);
     x.items[3] = x.items[2];
     FAILS(write_hf(OUT, c, x.items, x.n, &gptq, &ok, &e), e, ERR_BUG, "twice");
@@ -467,9 +459,9 @@ static void test_nothing_quantized(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shards),   cmocka_unit_test(test_deterministic),
-        cmocka_unit_test(test_dtypes),   cmocka_unit_test(test_check),
-        cmocka_unit_test(test_failures), cmocka_unit_test(test_nothing_quantized),
+        cmocka_unit_test(test_shards),        cmocka_unit_test(test_deterministic),
+        cmocka_unit_test(test_dtypes),        cmocka_unit_test(test_check),
+        cmocka_unit_test(test_failures),      cmocka_unit_test(test_nothing_quantized),
         cmocka_unit_test(test_foreign_types), cmocka_unit_test(test_templates),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);

@@ -25,8 +25,7 @@ static inline uint32_t tiny_random(uint32_t *state)
     return *state >> 8;
 }
 
-/* --- tensors in memory ------------------------------------------------------------------------------------
- */
+/* ---- tensors in memory ---- */
 
 struct raw_tensor {
     char name[128];
@@ -40,8 +39,8 @@ struct raw_model {
     size_t n;
 };
 
-static inline struct raw_tensor *raw_add(struct raw_model *m, const char *name, enum dtype dtype,
-                                         uint64_t rows, uint64_t cols)
+static inline struct raw_tensor *raw_add(struct raw_model *m, const char *name, enum dtype dtype, uint64_t rows,
+                                         uint64_t cols)
 {
     struct raw_tensor *t = &m->items[m->n++];
     assert_true(m->n <= 64);
@@ -87,8 +86,8 @@ static inline void raw_set(struct raw_tensor *t, uint64_t i, float v)
         store_u16le(t->data + i * 2, t->dtype == DTYPE_F16 ? f32_to_f16(v) : f32_to_bf16(v));
 }
 
-static inline void raw_weight(struct raw_model *m, const char *name, enum dtype dtype, uint64_t rows,
-                              uint64_t cols, uint32_t *seed)
+static inline void raw_weight(struct raw_model *m, const char *name, enum dtype dtype, uint64_t rows, uint64_t cols,
+                              uint32_t *seed)
 {
     struct raw_tensor *t = raw_add(m, name, dtype, rows, cols);
     for (uint64_t i = 0; i < (rows ? rows : 1) * cols; i++)
@@ -106,8 +105,8 @@ static inline void raw_write(const struct raw_model *m, const char *dir, bool od
     strbuf_puts(&b, "{");
     for (size_t i = 0; i < m->n; i++) {
         const struct raw_tensor *t = &m->items[i];
-        strbuf_printf(&b, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%llu", i ? "," : "", t->name,
-                      dtype_name(t->dtype), (unsigned long long)t->shape[0]);
+        strbuf_printf(&b, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%llu", i ? "," : "", t->name, dtype_name(t->dtype),
+                      (unsigned long long)t->shape[0]);
         if (t->n_dims == 2)
             strbuf_printf(&b, ",%llu", (unsigned long long)t->shape[1]);
         strbuf_printf(&b, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at,
@@ -134,8 +133,7 @@ static inline void raw_read(struct raw_model *m, const char *dir)
     OK(safetensors_open_dir(&s, dir, &e), e);
     for (size_t i = 0; i < safetensors_count(s); i++) {
         const struct tensor *t = safetensors_at(s, i);
-        struct raw_tensor *r =
-            raw_add(m, t->name, t->dtype, t->n_dims == 2 ? t->shape[0] : 0, t->shape[t->n_dims - 1]);
+        struct raw_tensor *r = raw_add(m, t->name, t->dtype, t->n_dims == 2 ? t->shape[0] : 0, t->shape[t->n_dims - 1]);
         assert_int_equal(r->bytes, t->bytes);
         memcpy(r->data, t->data, (size_t)t->bytes);
     }
@@ -166,8 +164,7 @@ static inline void assert_same_file(const char *a, const char *b, const char *na
     free(tb);
 }
 
-/* --- the model --------------------------------------------------------------------------------------------
- */
+/* ---- the model ---- */
 
 static inline void tiny_config(const char *dir, const struct tiny_options *o)
 {
@@ -176,16 +173,14 @@ static inline void tiny_config(const char *dir, const struct tiny_options *o)
                         : o->dtype == DTYPE_F32 ? "float32"
                         : o->dtype == DTYPE_F16 ? "float16"
                                                 : "bfloat16";
-    snprintf(
-        text, sizeof text,
-        "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"torch_dtype\": \"%s\", "
-        "\"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d, "
-        "\"num_attention_heads\": 4, \"num_key_value_heads\": 4, \"vocab_size\": %d, "
-        "\"max_position_embeddings\": 128, \"rms_norm_eps\": 1e-05, \"rope_theta\": 10000.0, "
-        "\"hidden_act\": \"silu\", \"tie_word_embeddings\": %s, \"bos_token_id\": 1, \"eos_token_id\": 2, "
-        "\"initializer_range\": 0.02, \"unknown_key\": [1, 2.5, {\"a\\\"7\": null}, -0.50e+1]%s}",
-        dtype, HIDDEN, INNER, LAYERS, VOCAB, o->tied ? "true" : "false",
-        o->config_extra ? o->config_extra : "");
+    snprintf(text, sizeof text,
+             "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"torch_dtype\": \"%s\", "
+             "\"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d, "
+             "\"num_attention_heads\": 4, \"num_key_value_heads\": 4, \"vocab_size\": %d, "
+             "\"max_position_embeddings\": 128, \"rms_norm_eps\": 1e-05, \"rope_theta\": 10000.0, "
+             "\"hidden_act\": \"silu\", \"tie_word_embeddings\": %s, \"bos_token_id\": 1, \"eos_token_id\": 2, "
+             "\"initializer_range\": 0.02, \"unknown_key\": [1, 2.5, {\"a\\\"7\": null}, -0.50e+1]%s}",
+             dtype, HIDDEN, INNER, LAYERS, VOCAB, o->tied ? "true" : "false", o->config_extra ? o->config_extra : "");
     write_text_file(dir, "config.json", text);
 }
 
@@ -234,8 +229,7 @@ static inline void tiny_write(const char *dir, const struct tiny_options *o)
     raw_free(&m);
 }
 
-/* --- items and codes --------------------------------------------------------------------------------------
- */
+/* ---- items and codes ---- */
 
 struct items {
     struct export_item items[16];
@@ -246,9 +240,8 @@ struct items {
 /* All 14 linears in one type; the caller changes some, or drops the last ones. */
 static inline void items_all(struct items *x, const char *type, uint32_t group, enum scale_type scale)
 {
-    static const char *const names[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
-                                        "self_attn.o_proj", "mlp.gate_proj",    "mlp.up_proj",
-                                        "mlp.down_proj"};
+    static const char *const names[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+                                        "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
     x->n = 0;
     for (int l = 0; l < LAYERS; l++) {
         for (int i = 0; i < 7; i++, x->n++) {
@@ -274,21 +267,19 @@ static inline bool random_linear(void *ctx, const struct export_item *item, stru
     for (size_t i = 0; i < (size_t)q->rows * q->cols; i++)
         q->codes[i] = (int8_t)(lo + (int)(tiny_random(&seed) % (unsigned)n));
     for (size_t i = 0; i < (size_t)q->rows * q->groups; i++)
-        q->scales[i] =
-            scale_round(item->spec.scale, (float)((int)(tiny_random(&seed) % 4001) - 2000) / 65536.0f);
+        q->scales[i] = scale_round(item->spec.scale, (float)((int)(tiny_random(&seed) % 4001) - 2000) / 65536.0f);
     return true;
 }
 
 /* The codes of another checkpoint, as `convert` takes them. */
-static inline bool checkpoint_linear(void *ctx, const struct export_item *item, struct qlinear *q,
-                                     struct err *e)
+static inline bool checkpoint_linear(void *ctx, const struct export_item *item, struct qlinear *q, struct err *e)
 {
     return checkpoint_read_codes(ctx, item->module, q, e);
 }
 
 /* Writes random codes of these items. */
-static inline bool write_random(const char *out, const char *src, const struct items *x,
-                                const struct export_options *o, struct err *e)
+static inline bool write_random(const char *out, const char *src, const struct items *x, const struct export_options *o,
+                                struct err *e)
 {
     struct checkpoint *c;
     const struct export_source source = {.linear = random_linear};

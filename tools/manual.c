@@ -9,8 +9,7 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*write)(FILE *);
-    } texts[] = {
-        {"man", manual_page}, {"bash", completion_bash}, {"zsh", completion_zsh}, {"fish", completion_fish}};
+    } texts[] = {{"man", manual_page}, {"bash", completion_bash}, {"zsh", completion_zsh}, {"fish", completion_fish}};
     for (size_t i = 0; argc == 3 && i < sizeof texts / sizeof *texts; i++) {
         if (strcmp(argv[1], texts[i].name) != 0)
             continue;

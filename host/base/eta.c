@@ -40,7 +40,7 @@ void eta_close(struct eta *t, unsigned kind)
     eta_skip(t, kind, t->kind[kind].total);
 }
 
-/* ---- accounting ---------------------------------------------------------------------------------------- */
+/* ---- accounting ---- */
 
 /* Books the time since the last booking, and what the piece has done in it. */
 static void book(struct eta *t, double share, uint64_t now)
@@ -76,7 +76,7 @@ void eta_end(struct eta *t, uint64_t now)
     t->open = false;
 }
 
-/* ---- what is left -------------------------------------------------------------------------------------- */
+/* ---- what is left ---- */
 
 static double prior_weight(const struct eta_kind *k)
 {

@@ -65,13 +65,13 @@ static void emit(enum log_level level, const char *fmt, va_list ap)
     fflush(stderr);
 }
 
-#define LOG_FUNCTION(name, level)                                                                            \
-    void name(const char *fmt, ...)                                                                          \
-    {                                                                                                        \
-        va_list ap;                                                                                          \
-        va_start(ap, fmt);                                                                                   \
-        emit(level, fmt, ap);                                                                                \
-        va_end(ap);                                                                                          \
+#define LOG_FUNCTION(name, level)                                                                                      \
+    void name(const char *fmt, ...)                                                                                    \
+    {                                                                                                                  \
+        va_list ap;                                                                                                    \
+        va_start(ap, fmt);                                                                                             \
+        emit(level, fmt, ap);                                                                                          \
+        va_end(ap);                                                                                                    \
     }
 
 LOG_FUNCTION(log_error, LOG_ERROR)

@@ -108,8 +108,7 @@ bool os_remove_dir(const char *path);
 /* Removes a folder and everything in it. */
 bool os_remove_tree(const char *path);
 /* Calls fn for each name in a folder (no "." and ".."), in sorted order, so that runs repeat. */
-bool os_list(const char *path, bool (*fn)(void *ctx, const char *name, struct err *e), void *ctx,
-             struct err *e);
+bool os_list(const char *path, bool (*fn)(void *ctx, const char *name, struct err *e), void *ctx, struct err *e);
 /* Bytes a normal user may still write below this folder (or its nearest existing parent). False: unknown, and *bytes is
  * 0. Which file system that is into *device, as os_file_id has it; 0 if unknown. */
 bool os_disk_free(const char *path, uint64_t *bytes, uint64_t *device_or_null);

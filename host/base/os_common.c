@@ -30,7 +30,7 @@ bool os_path_join(char *out, size_t cap, const char *dir, const char *name, stru
     return true;
 }
 
-/* ---- which file lies where in memory --------------------------------------------------------------------- */
+/* ---- which file lies where in memory ---- */
 
 static struct os_range *volatile ranges;
 
@@ -105,7 +105,7 @@ bool os_is_mapped(const struct os_file_id *id)
     return found;
 }
 
-/* ---- whole files ---------------------------------------------------------------------------------------- */
+/* ---- whole files ---- */
 
 const char *os_path_split(const char *path, char *dir, size_t cap)
 {
@@ -139,8 +139,8 @@ bool os_read_file(const char *path, uint64_t max, char **data, size_t *size, str
     bool ok = false;
     *data = NULL;
     if (m.size > max) {
-        err_set(e, ERR_USER, "%s is too large: %llu bytes, at most %llu are expected", path,
-                (unsigned long long)m.size, (unsigned long long)max);
+        err_set(e, ERR_USER, "%s is too large: %llu bytes, at most %llu are expected", path, (unsigned long long)m.size,
+                (unsigned long long)max);
     } else if (!(*data = malloc((size_t)m.size + 1))) {
         err_nomem(e, path, m.size + 1);
     } else {

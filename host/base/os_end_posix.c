@@ -18,7 +18,7 @@ void os_open_std(void)
             _exit(3); /* no null device: better nothing than a file in a stream's place */
 }
 
-/* ---- words from a handler -------------------------------------------------------------------------------- */
+/* ---- words from a handler ---- */
 
 static void say(int fd, const char *text)
 {
@@ -45,7 +45,7 @@ static void begin_line(void)
         say(STDERR_FILENO, "\r\033[K");
 }
 
-/* ---- stopping --------------------------------------------------------------------------------------------- */
+/* ---- stopping ---- */
 
 static volatile sig_atomic_t stop_flag; /* the signal's number */
 static timer_t deadline;
@@ -110,7 +110,7 @@ void os_stop_heard(void)
     have_deadline = 0;
 }
 
-/* ---- faults ----------------------------------------------------------------------------------------------- */
+/* ---- faults ---- */
 
 static void on_fault(int sig, siginfo_t *info, void *context)
 {
@@ -144,8 +144,7 @@ void os_catch_stop(void)
     sigemptyset(&stop.sa_mask);
     sigemptyset(&late.sa_mask);
     sigemptyset(&fault.sa_mask);
-    have_deadline =
-        sigaction(SIGALRM, &late, NULL) == 0 && timer_create(CLOCK_MONOTONIC, &event, &deadline) == 0;
+    have_deadline = sigaction(SIGALRM, &late, NULL) == 0 && timer_create(CLOCK_MONOTONIC, &event, &deadline) == 0;
     sigaction(SIGINT, &stop, NULL);
     sigaction(SIGTERM, &stop, NULL);
     if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN)

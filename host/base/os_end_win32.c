@@ -27,7 +27,7 @@ static void say(DWORD stream, const char *text)
     WriteFile(GetStdHandle(stream), text, (DWORD)strlen(text), &put, NULL);
 }
 
-/* ---- stopping --------------------------------------------------------------------------------------------- */
+/* ---- stopping ---- */
 
 static volatile LONG stop_flag; /* the number of the signal that it is elsewhere */
 static volatile LONG heard;
@@ -81,7 +81,7 @@ void os_stop_heard(void)
     InterlockedExchange(&heard, 1);
 }
 
-/* ---- faults ----------------------------------------------------------------------------------------------- */
+/* ---- faults ---- */
 
 static LONG CALLBACK on_exception(EXCEPTION_POINTERS *x)
 {

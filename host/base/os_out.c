@@ -18,7 +18,7 @@ static bool write_failed(const struct os_out *o, struct err *e)
     return err_hint(e, "free some space or choose another folder");
 }
 
-/* ---- names in between ------------------------------------------------------------------------------------ */
+/* ---- names in between ---- */
 
 struct family {
     const char *dir, *base; /* base NULL: every file of the folder */
@@ -60,7 +60,7 @@ static void clean_family(const char *path)
     os_list(dir, remove_left, &f, NULL);
 }
 
-/* ---- one file -------------------------------------------------------------------------------------------- */
+/* ---- one file ---- */
 
 bool os_out_check(const char *path, struct err *e)
 {

@@ -31,8 +31,8 @@ void os_cgroup_memory(const char *self, const char *root, uint64_t *limit, uint6
 /* The sentences of a process that ends in a handler, in pieces around the path. */
 #define OS_FAULT_BEFORE "error: "
 #define OS_FAULT_AFTER  " was cut short or cannot be read any more, while it was in use"
-#define OS_FAULT_HINT                                                                                        \
-    "another program changed it, or its disk or network share failed; finished blocks are kept, so restore " \
+#define OS_FAULT_HINT                                                                                                  \
+    "another program changed it, or its disk or network share failed; finished blocks are kept, so restore "           \
     "the file and repeat the command"
 #define OS_FAULT_EXIT 3
 

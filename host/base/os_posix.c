@@ -20,8 +20,7 @@
 static bool sys_error(struct err *e, const char *what, const char *path)
 {
     int code = errno;
-    bool env = code == ENOSPC || code == EIO || code == ENOMEM || code == EDQUOT || code == EMFILE ||
-               code == EFBIG;
+    bool env = code == ENOSPC || code == EIO || code == ENOMEM || code == EDQUOT || code == EMFILE || code == EFBIG;
     err_set(e, env ? ERR_ENV : ERR_USER, "cannot %s %s: %s", what, path, strerror(code));
     if (code == ENOSPC || code == EDQUOT)
         err_hint(e, "free some space or choose another folder; finished blocks are kept, a rerun resumes");
@@ -158,7 +157,7 @@ uint64_t os_process_id(void)
     return (uint64_t)getpid();
 }
 
-/* ---- files that one process has -------------------------------------------------------------------------- */
+/* ---- files that one process has ---- */
 
 /* Whether the path is still that of the open file. */
 static bool still_named(int fd, const char *path)
@@ -358,8 +357,7 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-bool os_list(const char *path, bool (*fn)(void *ctx, const char *name, struct err *e), void *ctx,
-             struct err *e)
+bool os_list(const char *path, bool (*fn)(void *ctx, const char *name, struct err *e), void *ctx, struct err *e)
 {
     DIR *d = opendir(path);
     if (!d)
@@ -488,11 +486,9 @@ unsigned os_cpu_count(void)
     return n > 0 ? (unsigned)n : 1;
 }
 
-void os_keep_awake(void)
-{
-}
+void os_keep_awake(void) {}
 
-/* ---- threads ------------------------------------------------------------------------------------------- */
+/* ---- threads ---- */
 
 struct os_thread {
     pthread_t thread;
@@ -607,7 +603,7 @@ void os_cond_wait(struct os_cond *c, struct os_mutex *m, unsigned ms)
     pthread_cond_timedwait(&c->cond, &m->mutex, &t);
 }
 
-/* ---- the terminal -------------------------------------------------------------------------------------- */
+/* ---- the terminal ---- */
 
 bool os_is_terminal(FILE *f)
 {

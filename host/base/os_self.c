@@ -18,7 +18,8 @@ bool os_self_path(char *out, size_t cap)
     HMODULE self = NULL;
     DWORD how = GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT;
     wchar_t *wide = calloc(CAP, sizeof *wide);
-    DWORD n = wide && GetModuleHandleExW(how, (LPCWSTR)(const void *)&here, &self) ? GetModuleFileNameW(self, wide, CAP) : 0;
+    DWORD n =
+        wide && GetModuleHandleExW(how, (LPCWSTR)(const void *)&here, &self) ? GetModuleFileNameW(self, wide, CAP) : 0;
     bool ok = n > 0 && n < CAP && WideCharToMultiByte(CP_UTF8, 0, wide, -1, out, (int)cap, NULL, NULL);
     free(wide);
     for (char *c = out; ok && *c; c++)

@@ -19,8 +19,7 @@
 /* Longest path, in UTF-16 units. */
 #define PATH_CAP 4096
 
-/* ---- UTF-8 and UTF-16
- * -------------------------------------------------------------------------------------------- */
+/* ---- UTF-8 and UTF-16 ---- */
 
 /* False (and ERROR_BAD_PATHNAME) if the text is not UTF-8 or too long. */
 static bool widen(const char *s, wchar_t *out, int cap)
@@ -46,14 +45,13 @@ static bool sys_error(struct err *e, const char *what, const char *path)
     DWORD code = GetLastError();
     wchar_t wide[256] = L"";
     char text[512] = "";
-    FormatMessageW(FORMAT_MESSAGE_FROM_SYSTEM | FORMAT_MESSAGE_IGNORE_INSERTS, NULL, code, 0, wide, 256,
-                   NULL);
+    FormatMessageW(FORMAT_MESSAGE_FROM_SYSTEM | FORMAT_MESSAGE_IGNORE_INSERTS, NULL, code, 0, wide, 256, NULL);
     WideCharToMultiByte(CP_UTF8, 0, wide, -1, text, sizeof text, NULL, NULL);
     for (size_t n = strlen(text); n && (unsigned char)text[n - 1] <= '.'; n--)
         text[n - 1] = 0; /* the full stop and the end of line */
     bool full = code == ERROR_DISK_FULL || code == ERROR_HANDLE_DISK_FULL;
-    bool env = full || code == ERROR_NOT_ENOUGH_MEMORY || code == ERROR_OUTOFMEMORY ||
-               code == ERROR_IO_DEVICE || code == ERROR_TOO_MANY_OPEN_FILES || code == ERROR_COMMITMENT_LIMIT;
+    bool env = full || code == ERROR_NOT_ENOUGH_MEMORY || code == ERROR_OUTOFMEMORY || code == ERROR_IO_DEVICE ||
+               code == ERROR_TOO_MANY_OPEN_FILES || code == ERROR_COMMITMENT_LIMIT;
     err_set(e, env ? ERR_ENV : ERR_USER, "cannot %s %s: %s (%lu)", what, path, text, (unsigned long)code);
     if (full)
         err_hint(e, "free some space or choose another folder; finished blocks are kept, a rerun resumes");
@@ -67,8 +65,7 @@ static bool sys_error(struct err *e, const char *what, const char *path)
     return false;
 }
 
-/* ---- mapped files
- * --------------------------------------------------------------------------------------------------- */
+/* ---- mapped files ---- */
 
 static SRWLOCK ranges_lock = SRWLOCK_INIT;
 
@@ -87,8 +84,7 @@ static bool id_of(HANDLE file, struct os_file_id *out)
     BY_HANDLE_FILE_INFORMATION info;
     if (!GetFileInformationByHandle(file, &info))
         return false;
-    *out = (struct os_file_id){info.dwVolumeSerialNumber,
-                               (uint64_t)info.nFileIndexHigh << 32 | info.nFileIndexLow};
+    *out = (struct os_file_id){info.dwVolumeSerialNumber, (uint64_t)info.nFileIndexHigh << 32 | info.nFileIndexLow};
     return true;
 }
 
@@ -97,8 +93,8 @@ bool os_file_id(const char *path, struct os_file_id *out)
     wchar_t wide[PATH_CAP];
     if (!widen(path, wide, PATH_CAP))
         return false;
-    HANDLE file = CreateFileW(wide, 0, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL,
-                              OPEN_EXISTING, FILE_FLAG_BACKUP_SEMANTICS, NULL);
+    HANDLE file = CreateFileW(wide, 0, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL, OPEN_EXISTING,
+                              FILE_FLAG_BACKUP_SEMANTICS, NULL);
     if (file == INVALID_HANDLE_VALUE)
         return false;
     bool ok = id_of(file, out);
@@ -201,8 +197,7 @@ bool os_map_scratch(struct os_map *out, const char *dir, uint64_t size, struct e
     return true;
 }
 
-/* ---- files and folders
- * ----------------------------------------------------------------------------------------------- */
+/* ---- files and folders ---- */
 
 bool os_is_link(const char *path)
 {
@@ -225,8 +220,8 @@ bool os_real_path(const char *path, char *out, size_t cap)
     wchar_t wide[PATH_CAP], real[PATH_CAP];
     if (!widen(path, wide, PATH_CAP))
         return false;
-    HANDLE file = CreateFileW(wide, 0, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL,
-                              OPEN_EXISTING, FILE_FLAG_BACKUP_SEMANTICS, NULL);
+    HANDLE file = CreateFileW(wide, 0, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL, OPEN_EXISTING,
+                              FILE_FLAG_BACKUP_SEMANTICS, NULL);
     if (file == INVALID_HANDLE_VALUE)
         return false;
     DWORD n = GetFinalPathNameByHandleW(file, real, PATH_CAP, FILE_NAME_NORMALIZED);
@@ -242,8 +237,7 @@ uint64_t os_process_id(void)
     return GetCurrentProcessId();
 }
 
-/* ---- files that one process has
- * -------------------------------------------------------------------------------------- */
+/* ---- files that one process has ---- */
 
 static int errno_of(DWORD code)
 {
@@ -269,9 +263,9 @@ FILE *os_create_new(const char *path, struct os_guard *g)
 {
     wchar_t wide[PATH_CAP];
     (void)g;
-    HANDLE file = widen(path, wide, PATH_CAP) ? CreateFileW(wide, GENERIC_WRITE, FILE_SHARE_READ, NULL,
-                                                            CREATE_NEW, FILE_ATTRIBUTE_NORMAL, NULL)
-                                              : INVALID_HANDLE_VALUE;
+    HANDLE file = widen(path, wide, PATH_CAP)
+                      ? CreateFileW(wide, GENERIC_WRITE, FILE_SHARE_READ, NULL, CREATE_NEW, FILE_ATTRIBUTE_NORMAL, NULL)
+                      : INVALID_HANDLE_VALUE;
     if (file == INVALID_HANDLE_VALUE) {
         errno = errno_of(GetLastError());
         return NULL;
@@ -305,8 +299,8 @@ enum os_locked os_lock(struct os_lock *l, const char *path, char holder[128], st
     DWORD put, size = sizeof host;
     holder[0] = 0;
     HANDLE file = widen(path, wide, PATH_CAP) && !os_is_link(path)
-                      ? CreateFileW(wide, GENERIC_READ | GENERIC_WRITE | DELETE, FILE_SHARE_READ, NULL,
-                                    OPEN_ALWAYS, FILE_FLAG_DELETE_ON_CLOSE, NULL)
+                      ? CreateFileW(wide, GENERIC_READ | GENERIC_WRITE | DELETE, FILE_SHARE_READ, NULL, OPEN_ALWAYS,
+                                    FILE_FLAG_DELETE_ON_CLOSE, NULL)
                       : INVALID_HANDLE_VALUE;
     if (file == INVALID_HANDLE_VALUE && GetLastError() == ERROR_SHARING_VIOLATION) {
         file = CreateFileW(wide, GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL,
@@ -427,8 +421,7 @@ bool os_remove(const char *path)
     wchar_t wide[PATH_CAP];
     if (!widen(path, wide, PATH_CAP))
         return false;
-    return DeleteFileW(wide) || GetLastError() == ERROR_FILE_NOT_FOUND ||
-           GetLastError() == ERROR_PATH_NOT_FOUND;
+    return DeleteFileW(wide) || GetLastError() == ERROR_FILE_NOT_FOUND || GetLastError() == ERROR_PATH_NOT_FOUND;
 }
 
 bool os_remove_dir(const char *path)
@@ -481,8 +474,7 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-bool os_list(const char *path, bool (*fn)(void *ctx, const char *name, struct err *e), void *ctx,
-             struct err *e)
+bool os_list(const char *path, bool (*fn)(void *ctx, const char *name, struct err *e), void *ctx, struct err *e)
 {
     char pattern[PATH_CAP];
     wchar_t wide[PATH_CAP];
@@ -539,9 +531,7 @@ bool os_disk_free(const char *path, uint64_t *bytes, uint64_t *device_or_null)
     return known;
 }
 
-/* ---- the machine
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- the machine ---- */
 
 uint64_t os_now_ns(void)
 {
@@ -600,7 +590,7 @@ void os_keep_awake(void)
     SetThreadExecutionState(ES_CONTINUOUS | ES_SYSTEM_REQUIRED); /* while the calling thread lives */
 }
 
-/* ---- threads ------------------------------------------------------------------------------------------- */
+/* ---- threads ---- */
 
 struct os_thread {
     HANDLE handle;
@@ -695,8 +685,7 @@ void os_cond_wait(struct os_cond *c, struct os_mutex *m, unsigned ms)
     SleepConditionVariableSRW(&c->cond, &m->lock, ms, 0);
 }
 
-/* ---- the terminal
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- the terminal ---- */
 
 bool os_is_terminal(FILE *f)
 {
@@ -715,9 +704,7 @@ unsigned os_terminal_columns(void)
     return columns > 0 ? (unsigned)columns : 80;
 }
 
-/* ---- environment
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- environment ---- */
 
 /* Values handed out stay valid: one copy per name and value. */
 struct variable {
@@ -765,8 +752,7 @@ bool os_cache_dir(char *out, size_t cap)
     return n > 0 && (size_t)n < cap;
 }
 
-/* ---- the command line
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- the command line ---- */
 
 static UINT console_before;
 

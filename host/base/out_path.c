@@ -49,7 +49,7 @@ bool out_same(const char *a, const char *b)
     return strcmp(name_a, name_b) == 0 && os_file_id(dir_a, &x) && os_file_id(dir_b, &y) && same_id(&x, &y);
 }
 
-/* ---- inputs ---------------------------------------------------------------------------------------------- */
+/* ---- inputs ---- */
 
 struct hunt {
     const char *dir;
@@ -138,7 +138,7 @@ bool out_not_input(const char *what, const char *path, const char *const *inputs
     return err_hint(e, "an input is never written over: choose another path");
 }
 
-/* ---- kinds ----------------------------------------------------------------------------------------------- */
+/* ---- kinds ---- */
 
 bool out_file_check(const char *path, struct err *e)
 {
@@ -206,7 +206,7 @@ bool out_foreign(const char *path, struct err *e)
     return err_hint(e, "choose another path, or write over it with --force");
 }
 
-/* ---- locks ----------------------------------------------------------------------------------------------- */
+/* ---- locks ---- */
 
 bool out_lock_at(struct os_lock *l, const char *lock_path, const char *path, struct err *e)
 {

@@ -6,7 +6,7 @@
 #include "host/gpu/gpu_internal.h"
 
 enum {
-    SLOTS = 3, /* submissions being recorded or in flight: one records while two keep the device busy */
+    SLOTS = 3,             /* submissions being recorded or in flight: one records while two keep the device busy */
     MAX_DISPATCHES = 1024, /* of one submission: bounds queries and descriptor sets */
     MAX_COSTS = 64,        /* different kernels in one submission */
     MAX_ACCESSES = 256,    /* remembered since the last barrier; one more forces a barrier */

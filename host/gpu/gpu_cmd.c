@@ -25,7 +25,7 @@
 #define STAGE_COMPUTE  VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT
 #define STAGE_TRANSFER VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT
 
-/* ---- life ------------------------------------------------------------------------------------ */
+/* ---- life ---- */
 
 static bool create_slot(struct gpu *g, struct slot *s, struct err *e)
 {
@@ -150,7 +150,7 @@ bool cmd_fail(struct gpu_cmd *c, const struct err *e)
     return false;
 }
 
-/* ---- what a submission cost ------------------------------------------------------------------ */
+/* ---- what a submission cost ---- */
 
 static double guess_ns_per_work(const struct gpu *g)
 {
@@ -197,8 +197,8 @@ static void learn(struct gpu_cmd *c, struct slot *s)
     uint32_t n = s->profiled ? 2 + 2 * s->n_dispatches : 2;
     uint32_t bits = c->gpu->probe.timestamp_bits;
     uint64_t mask = bits >= 64 ? UINT64_MAX : (UINT64_C(1) << bits) - 1;
-    if (!s->queries || vkGetQueryPoolResults(c->gpu->device, s->queries, 0, n, n * sizeof *ticks, ticks,
-                                             sizeof *ticks, VK_QUERY_RESULT_64_BIT) != VK_SUCCESS)
+    if (!s->queries || vkGetQueryPoolResults(c->gpu->device, s->queries, 0, n, n * sizeof *ticks, ticks, sizeof *ticks,
+                                             VK_QUERY_RESULT_64_BIT) != VK_SUCCESS)
         return;
     if (s->profiled) {
         learn_profile(c, s, ticks, mask);
@@ -217,8 +217,8 @@ static void learn(struct gpu_cmd *c, struct slot *s)
             k->ns_per_work = rate;
     }
     if (s->transfer_bytes > 0)
-        c->ns_per_byte = blend(c->ns_per_byte, s->transfer_ns * ratio / s->transfer_bytes,
-                               s->transfer_ns / s->predicted_ns);
+        c->ns_per_byte =
+            blend(c->ns_per_byte, s->transfer_ns * ratio / s->transfer_bytes, s->transfer_ns / s->predicted_ns);
 }
 
 void gpu_cmd_profile_enable(struct gpu_cmd *c, bool on)
@@ -261,7 +261,7 @@ double gpu_cmd_work_limit(const struct gpu_cmd *c, unsigned kernel)
     return SUBMIT_NS / (k && k->ns_per_work > 0 ? k->ns_per_work : guess_ns_per_work(c->gpu));
 }
 
-/* ---- submissions ----------------------------------------------------------------------------- */
+/* ---- submissions ---- */
 
 uint64_t cmd_oldest(const struct gpu_cmd *c)
 {
@@ -394,8 +394,7 @@ void gpu_cmd_flush(struct gpu_cmd *c)
     timestamp(s, 1);
     c->open = false;
     VK(&e, vkEndCommandBuffer(s->cb));
-    VkCommandBufferSubmitInfo cb = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO,
-                                    .commandBuffer = s->cb};
+    VkCommandBufferSubmitInfo cb = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO, .commandBuffer = s->cb};
     VkSemaphoreSubmitInfo signal = {
         .sType = VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO,
         .semaphore = c->timeline,
@@ -441,7 +440,7 @@ bool gpu_cmd_finish(struct gpu_cmd *c, struct err *e)
     return ok;
 }
 
-/* ---- barriers -------------------------------------------------------------------------------- */
+/* ---- barriers ---- */
 
 /* Everything remembered against everything to come. */
 static void barrier(struct gpu_cmd *c, bool to_host)
@@ -456,9 +455,8 @@ static void barrier(struct gpu_cmd *c, bool to_host)
     }
     record_barrier(&c->slots[c->current], src, src_access,
                    STAGE_COMPUTE | STAGE_TRANSFER | (to_host ? VK_PIPELINE_STAGE_2_HOST_BIT : 0),
-                   VK_ACCESS_2_SHADER_READ_BIT | VK_ACCESS_2_SHADER_STORAGE_WRITE_BIT |
-                       VK_ACCESS_2_TRANSFER_READ_BIT | VK_ACCESS_2_TRANSFER_WRITE_BIT |
-                       (to_host ? VK_ACCESS_2_HOST_READ_BIT : 0));
+                   VK_ACCESS_2_SHADER_READ_BIT | VK_ACCESS_2_SHADER_STORAGE_WRITE_BIT | VK_ACCESS_2_TRANSFER_READ_BIT |
+                       VK_ACCESS_2_TRANSFER_WRITE_BIT | (to_host ? VK_ACCESS_2_HOST_READ_BIT : 0));
     c->n_accesses = 0;
 }
 
@@ -488,14 +486,12 @@ void cmd_access(struct gpu_cmd *c, const struct access *list, unsigned n)
 static bool idle(const struct gpu_cmd *c)
 {
     uint64_t done = 0;
-    return vkGetSemaphoreCounterValue(c->gpu->device, c->timeline, &done) == VK_SUCCESS &&
-           done >= c->submitted;
+    return vkGetSemaphoreCounterValue(c->gpu->device, c->timeline, &done) == VK_SUCCESS && done >= c->submitted;
 }
 
 static bool long_enough(const struct gpu_cmd *c, const struct slot *s)
 {
-    return s->n_dispatches == MAX_DISPATCHES || s->predicted_ns > SUBMIT_NS ||
-           (s->predicted_ns > EARLY_NS && idle(c));
+    return s->n_dispatches == MAX_DISPATCHES || s->predicted_ns > SUBMIT_NS || (s->predicted_ns > EARLY_NS && idle(c));
 }
 
 void cmd_count_transfer(struct gpu_cmd *c, uint64_t bytes)
@@ -508,7 +504,7 @@ void cmd_count_transfer(struct gpu_cmd *c, uint64_t bytes)
         gpu_cmd_flush(c);
 }
 
-/* ---- dispatches ------------------------------------------------------------------------------ */
+/* ---- dispatches ---- */
 
 /* Word i of "a b c". */
 static int nth_word(const char *words, unsigned i, const char **start)
@@ -519,8 +515,7 @@ static int nth_word(const char *words, unsigned i, const char **start)
     return (int)strcspn(words, " ");
 }
 
-static bool check_view(const struct gpu *g, const struct kernel_decl *d, unsigned i, struct gpu_view v,
-                       struct err *e)
+static bool check_view(const struct gpu *g, const struct kernel_decl *d, unsigned i, struct gpu_view v, struct err *e)
 {
     const struct gpu_info *info = &g->probe.info;
     const char *name, *what = NULL;
@@ -539,25 +534,24 @@ static bool check_view(const struct gpu *g, const struct kernel_decl *d, unsigne
         what = "is larger than the device can bind at once";
     if (!what)
         return true;
-    return err_set(e, ERR_BUG,
-                   "kernel %s: buffer %.*s %s (offset %llu, %llu bytes; alignment %u, at most %llu)", d->name,
-                   len, name, what, (unsigned long long)v.offset, (unsigned long long)v.size, info->min_align,
+    return err_set(e, ERR_BUG, "kernel %s: buffer %.*s %s (offset %llu, %llu bytes; alignment %u, at most %llu)",
+                   d->name, len, name, what, (unsigned long long)v.offset, (unsigned long long)v.size, info->min_align,
                    (unsigned long long)info->max_range);
 }
 
-static bool check_call(const struct gpu *g, unsigned kernel, struct gpu_grid grid,
-                       const struct gpu_view *views, unsigned n_views, unsigned push_bytes, struct err *e)
+static bool check_call(const struct gpu *g, unsigned kernel, struct gpu_grid grid, const struct gpu_view *views,
+                       unsigned n_views, unsigned push_bytes, struct err *e)
 {
     const uint32_t *most = g->probe.info.max_groups;
     if (kernel >= KERNEL_COUNT)
         return err_set(e, ERR_BUG, "there is no kernel %u", kernel);
     const struct kernel_decl *d = &kernel_decls[kernel];
     if (n_views != d->n_buffers || push_bytes != d->push_bytes)
-        return err_set(e, ERR_BUG, "kernel %s: called with %u buffers and %u bytes, wants %u and %u", d->name,
-                       n_views, push_bytes, d->n_buffers, d->push_bytes);
+        return err_set(e, ERR_BUG, "kernel %s: called with %u buffers and %u bytes, wants %u and %u", d->name, n_views,
+                       push_bytes, d->n_buffers, d->push_bytes);
     if (!grid.x || !grid.y || !grid.z || grid.x > most[0] || grid.y > most[1] || grid.z > most[2])
-        return err_set(e, ERR_BUG, "kernel %s: a grid of %u x %u x %u; from 1 to %u x %u x %u is possible",
-                       d->name, grid.x, grid.y, grid.z, most[0], most[1], most[2]);
+        return err_set(e, ERR_BUG, "kernel %s: a grid of %u x %u x %u; from 1 to %u x %u x %u is possible", d->name,
+                       grid.x, grid.y, grid.z, most[0], most[1], most[2]);
     for (unsigned i = 0; i < n_views; i++)
         if (!check_view(g, d, i, views[i], e))
             return false;
@@ -583,8 +577,7 @@ static bool make_texels(struct gpu_cmd *c, struct slot *s, const struct gpu_kern
     VkBufferViewCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_BUFFER_VIEW_CREATE_INFO,
         .buffer = v.buffer->vk,
-        .format =
-            k->spirv.texels_u32 >> binding & 1 ? VK_FORMAT_R32G32B32A32_UINT : VK_FORMAT_R32G32B32A32_SFLOAT,
+        .format = k->spirv.texels_u32 >> binding & 1 ? VK_FORMAT_R32G32B32A32_UINT : VK_FORMAT_R32G32B32A32_SFLOAT,
         .offset = v.offset,
         .range = texel_range(g, v.size),
     };
@@ -606,8 +599,8 @@ fail:
     return false;
 }
 
-static bool bind(struct gpu_cmd *c, struct slot *s, struct gpu_kernel *k, const struct gpu_view *views,
-                 unsigned n, struct err *e)
+static bool bind(struct gpu_cmd *c, struct slot *s, struct gpu_kernel *k, const struct gpu_view *views, unsigned n,
+                 struct err *e)
 {
     VkDescriptorBufferInfo buffers[SPIRV_MAX_BINDINGS];
     VkBufferView texels[SPIRV_MAX_BINDINGS];
@@ -724,7 +717,7 @@ void gpu_dispatch(struct gpu_cmd *c, unsigned kernel, struct gpu_grid grid, cons
         cmd_wait(c, c->submitted);
 }
 
-/* ---- grids ----------------------------------------------------------------------------------- */
+/* ---- grids ---- */
 
 /* Folded over x and y: Vulkan promises 65535 workgroups in each. */
 static struct gpu_grid fold(uint64_t groups)

@@ -63,8 +63,7 @@ bool vk_error(struct err *e, const char *call, VkResult r)
     int n = (int)strcspn(call, "(");
     err_set(e, ERR_ENV, "%.*s: %s (VkResult %d)", n, call, vk_result_text(r), (int)r);
     if (r == VK_ERROR_DEVICE_LOST)
-        return err_hint(
-            e, "rerun the same command: finished blocks are kept; if it happens again, update the driver");
+        return err_hint(e, "rerun the same command: finished blocks are kept; if it happens again, update the driver");
     if (r == VK_ERROR_OUT_OF_HOST_MEMORY)
         return err_hint(e, "close other programs, or lower --ctx or --samples");
     if (r == VK_ERROR_OUT_OF_DEVICE_MEMORY)
@@ -74,7 +73,7 @@ bool vk_error(struct err *e, const char *call, VkResult r)
     return err_hint(e, "update the graphics driver; `gsq devices` shows what it offers");
 }
 
-/* ---- instance -------------------------------------------------------------------------------- */
+/* ---- instance ---- */
 
 static VKAPI_ATTR VkBool32 VKAPI_CALL on_message(VkDebugUtilsMessageSeverityFlagBitsEXT severity,
                                                  VkDebugUtilsMessageTypeFlagsEXT type,
@@ -126,8 +125,7 @@ static bool instance_create(struct gpu *g, bool validate, struct err *e)
 {
     if (volkInitialize() != VK_SUCCESS) {
         err_set(e, ERR_ENV, "there is no Vulkan loader on this system");
-        return err_hint(
-            e, "Linux: apt install libvulkan1 mesa-vulkan-drivers; Windows: install the graphics driver");
+        return err_hint(e, "Linux: apt install libvulkan1 mesa-vulkan-drivers; Windows: install the graphics driver");
     }
 #ifdef GSQ_SANITIZE
     keep_drivers_loaded();
@@ -184,7 +182,7 @@ fail:
     return false;
 }
 
-/* ---- what a device offers -------------------------------------------------------------------- */
+/* ---- what a device offers ---- */
 
 static const char *kind_name(VkPhysicalDeviceType t)
 {
@@ -212,8 +210,7 @@ static bool choose_queue(struct gpu_probe *p)
     for (uint32_t i = 0; i < n; i++) {
         if (!(families[i].queueFlags & VK_QUEUE_COMPUTE_BIT) || families[i].queueCount == 0)
             continue;
-        int score =
-            2 * (families[i].timestampValidBits > 0) + !(families[i].queueFlags & VK_QUEUE_GRAPHICS_BIT);
+        int score = 2 * (families[i].timestampValidBits > 0) + !(families[i].queueFlags & VK_QUEUE_GRAPHICS_BIT);
         if (score > best_score) {
             best_score = score;
             best = (int)i;
@@ -234,14 +231,12 @@ static void probe_coopmat(struct gpu_probe *p)
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR};
     VkPhysicalDeviceFeatures2 f2 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &f};
     vkGetPhysicalDeviceFeatures2(p->physical, &f2);
-    if (!f.cooperativeMatrix || !p->v12.vulkanMemoryModel ||
-        !vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR)
+    if (!f.cooperativeMatrix || !p->v12.vulkanMemoryModel || !vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR)
         return;
     VkCooperativeMatrixPropertiesKHR shapes[64];
     uint32_t n = 64;
     for (uint32_t i = 0; i < n; i++)
-        shapes[i] =
-            (VkCooperativeMatrixPropertiesKHR){.sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR};
+        shapes[i] = (VkCooperativeMatrixPropertiesKHR){.sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR};
     if (vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR(p->physical, &n, shapes) < 0)
         return;
     uint64_t best = 0;
@@ -265,8 +260,7 @@ static void probe_extensions(struct gpu_probe *p)
     uint32_t n = 0;
     VkExtensionProperties *list = NULL;
     if (vkEnumerateDeviceExtensionProperties(p->physical, NULL, &n, NULL) >= 0 && n &&
-        (list = calloc(n, sizeof *list)) &&
-        vkEnumerateDeviceExtensionProperties(p->physical, NULL, &n, list) >= 0) {
+        (list = calloc(n, sizeof *list)) && vkEnumerateDeviceExtensionProperties(p->physical, NULL, &n, list) >= 0) {
         if (has_extension(list, n, VK_KHR_PUSH_DESCRIPTOR_EXTENSION_NAME))
             p->info.caps |= GPU_CAP_PUSH_DESCRIPTOR;
         p->memory_budget = has_extension(list, n, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
@@ -325,8 +319,7 @@ static uint32_t probe_caps(const struct gpu_probe *p, const VkPhysicalDeviceVulk
              v11->subgroupSize >= v13->minSubgroupSize && v11->subgroupSize <= v13->maxSubgroupSize;
     bool known = *fixed || v13->minSubgroupSize == v13->maxSubgroupSize;
     if (known && p->v13.subgroupSizeControl && p->v13.computeFullSubgroups && v11->subgroupSize > 1 &&
-        (v11->subgroupSupportedOperations & ops) == ops &&
-        (v11->subgroupSupportedStages & VK_SHADER_STAGE_COMPUTE_BIT))
+        (v11->subgroupSupportedOperations & ops) == ops && (v11->subgroupSupportedStages & VK_SHADER_STAGE_COMPUTE_BIT))
         caps |= GPU_CAP_SUBGROUP | (v11->subgroupSize == 8 ? GPU_CAP_LANES8 : 0);
     if (p->v11.storageBuffer16BitAccess && p->v12.shaderFloat16)
         caps |= GPU_CAP_F16;
@@ -338,8 +331,7 @@ static uint32_t probe_caps(const struct gpu_probe *p, const VkPhysicalDeviceVulk
 }
 
 static void probe_limits(struct gpu_probe *p, const VkPhysicalDeviceLimits *l,
-                         const VkPhysicalDeviceVulkan11Properties *v11,
-                         const VkPhysicalDeviceVulkan13Properties *v13)
+                         const VkPhysicalDeviceVulkan11Properties *v11, const VkPhysicalDeviceVulkan13Properties *v13)
 {
     struct gpu_info *i = &p->info;
     i->subgroup_size = v11->subgroupSize;
@@ -360,8 +352,7 @@ static void probe_limits(struct gpu_probe *p, const VkPhysicalDeviceLimits *l,
     i->timestamp_ns = p->timestamp_bits ? l->timestampPeriod : 0;
 }
 
-static void apply_workarounds(struct gpu_probe *p, const VkPhysicalDeviceDriverProperties *d,
-                              uint32_t version)
+static void apply_workarounds(struct gpu_probe *p, const VkPhysicalDeviceDriverProperties *d, uint32_t version)
 {
     for (size_t i = 0; i < sizeof workarounds / sizeof *workarounds; i++) {
         const struct workaround *w = &workarounds[i];
@@ -407,14 +398,12 @@ static void probe_device(struct gpu_probe *p, VkPhysicalDevice physical, uint32_
         snprintf(p->why, sizeof p->why, "its driver speaks Vulkan %s, 1.3 is needed", i->api);
         return;
     }
-    VkPhysicalDeviceVulkan13Properties v13 = {.sType =
-                                                  VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_PROPERTIES};
+    VkPhysicalDeviceVulkan13Properties v13 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_PROPERTIES};
     VkPhysicalDeviceDriverProperties driver = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES,
                                                .pNext = &v13};
-    VkPhysicalDeviceVulkan11Properties v11 = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_PROPERTIES, .pNext = &driver};
-    VkPhysicalDeviceProperties2 props = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
-                                         .pNext = &v11};
+    VkPhysicalDeviceVulkan11Properties v11 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_PROPERTIES,
+                                              .pNext = &driver};
+    VkPhysicalDeviceProperties2 props = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &v11};
     vkGetPhysicalDeviceProperties2(physical, &props);
     snprintf(i->driver, sizeof i->driver, "%.120s %.120s", driver.driverName, driver.driverInfo);
     bool has_queue = choose_queue(p);
@@ -459,7 +448,7 @@ static bool probe_all(struct gpu *g, struct gpu_probe **out, uint32_t *n, struct
     return true;
 }
 
-/* ---- choice ---------------------------------------------------------------------------------- */
+/* ---- choice ---- */
 
 static int rank(VkPhysicalDeviceType t)
 {
@@ -529,7 +518,7 @@ static const struct gpu_probe *choose(const struct gpu_probe *p, uint32_t n, con
     return NULL;
 }
 
-/* ---- logical device -------------------------------------------------------------------------- */
+/* ---- logical device ---- */
 
 static bool device_create(struct gpu *g, struct err *e)
 {
@@ -550,8 +539,7 @@ static bool device_create(struct gpu *g, struct err *e)
     chain_features(p);
 #ifdef VK_KHR_cooperative_matrix
     VkPhysicalDeviceCooperativeMatrixFeaturesKHR coopmat = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR,
-        .cooperativeMatrix = VK_TRUE};
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR, .cooperativeMatrix = VK_TRUE};
     if (p->info.caps & GPU_CAP_COOPMAT) {
         extensions[n++] = VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME;
         p->v13.pNext = &coopmat;
@@ -591,8 +579,7 @@ bool gpu_create(struct gpu **out, const struct gpu_options *o, struct err *e)
         os_setenv("LP_NUM_THREADS", threads, false);
     }
     const char *env = os_getenv("GSQ_VALIDATE");
-    if (!instance_create(g, o->validate || (env && strcmp(env, "1") == 0), e) ||
-        !probe_all(g, &probes, &n, e))
+    if (!instance_create(g, o->validate || (env && strcmp(env, "1") == 0), e) || !probe_all(g, &probes, &n, e))
         goto fail;
     const char *want = o->device ? o->device : os_getenv("GSQ_DEVICE");
     const struct gpu_probe *p = choose(probes, n, want, e);

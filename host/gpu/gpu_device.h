@@ -25,8 +25,8 @@ struct gpu;
 struct gpu_options {
     /* Number or part of a name; NULL: $GSQ_DEVICE, else the best (discrete, integrated, virtual, CPU). */
     const char *device;
-    const char *variant; /* wherever a kernel has this variant and the device can run it; NULL: best first */
-    uint64_t mem_limit;  /* device bytes; 0: what the device reports as its budget, less a reserve */
+    const char *variant;   /* wherever a kernel has this variant and the device can run it; NULL: best first */
+    uint64_t mem_limit;    /* device bytes; 0: what the device reports as its budget, less a reserve */
     const char *cache_dir; /* pipeline cache; NULL: none */
     unsigned threads;      /* for a CPU device: how many threads it may use; 0: all */
     uint32_t without;      /* enum gpu_cap bits to do without, though the device has them (tests) */

@@ -58,8 +58,7 @@ void gpu_gemm(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, str
 
     uint64_t cols_most = bindable(range, b.ld, n, k, unit_n);
     for (uint64_t row = 0, rows; row < m && !gpu_cmd_failed(cmd); row += rows) {
-        uint64_t rows_most =
-            min_u64(bindable(range, a.ld, m, k, unit_m), bindable(range, c.ld, m, n, unit_m));
+        uint64_t rows_most = min_u64(bindable(range, a.ld, m, k, unit_m), bindable(range, c.ld, m, n, unit_m));
         /* Elements of C per submission; pieces are square where the matrix allows, so that operands are
          * reread least. */
         double elements = fmax(gpu_cmd_work_limit(cmd, KERNEL_ID_gemm) / (2.0 * k), 1);
@@ -90,12 +89,10 @@ void gpu_gemm(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, str
 }
 
 /* Squares of tiles whose views fit one binding. */
-void gpu_transpose(struct gpu_cmd *cmd, struct gpu_view src, struct gpu_view dst, uint32_t rows,
-                   uint32_t cols)
+void gpu_transpose(struct gpu_cmd *cmd, struct gpu_view src, struct gpu_view dst, uint32_t rows, uint32_t cols)
 {
     struct gpu *g = gpu_cmd_gpu(cmd);
-    uint32_t tile_r = gpu_tile_rows(g, (uint64_t)cols * 4, rows),
-             tile_c = gpu_tile_rows(g, (uint64_t)rows * 4, cols);
+    uint32_t tile_r = gpu_tile_rows(g, (uint64_t)cols * 4, rows), tile_c = gpu_tile_rows(g, (uint64_t)rows * 4, cols);
     for (uint32_t r = 0; r < rows; r += tile_r) {
         for (uint32_t c = 0; c < cols; c += tile_c) {
             uint32_t nr = (uint32_t)min_u64(tile_r, rows - r), nc = (uint32_t)min_u64(tile_c, cols - c);

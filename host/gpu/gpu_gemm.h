@@ -22,7 +22,6 @@ void gpu_gemm(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, str
 
 /* dst[cols, rows] = src[rows, cols]^T, both dense; they must not overlap. For products that want the other
  * operand's transpose: A B takes B^T. */
-void gpu_transpose(struct gpu_cmd *cmd, struct gpu_view src, struct gpu_view dst, uint32_t rows,
-                   uint32_t cols);
+void gpu_transpose(struct gpu_cmd *cmd, struct gpu_view src, struct gpu_view dst, uint32_t rows, uint32_t cols);
 
 #endif

@@ -12,13 +12,13 @@
 #include <stdatomic.h>
 
 /* Calls Vulkan; on failure fills e with a sentence naming the call and jumps to `fail`. */
-#define VK(e, call)                                                                                          \
-    do {                                                                                                     \
-        VkResult vk_result_ = (call);                                                                        \
-        if (vk_result_ < 0) {                                                                                \
-            vk_error((e), #call, vk_result_);                                                                \
-            goto fail;                                                                                       \
-        }                                                                                                    \
+#define VK(e, call)                                                                                                    \
+    do {                                                                                                               \
+        VkResult vk_result_ = (call);                                                                                  \
+        if (vk_result_ < 0) {                                                                                          \
+            vk_error((e), #call, vk_result_);                                                                          \
+            goto fail;                                                                                                 \
+        }                                                                                                              \
     } while (0)
 
 /* "vkCreateDevice: the device is out of memory", ERR_ENV, with a hint. call: the text of the call; its
@@ -64,7 +64,7 @@ struct gpu {
     VkInstance instance;
     VkDebugUtilsMessengerEXT messenger;
     PFN_vkDestroyDebugUtilsMessengerEXT destroy_messenger; /* an instance without validation clears the global one */
-    atomic_uint messages; /* of validation */
+    atomic_uint messages;                                  /* of validation */
     VkDevice device;
     VkQueue queue;
     VkPhysicalDeviceMemoryProperties memory;
@@ -107,11 +107,9 @@ struct gpu_buffer {
     void *map; /* staging buffers */
 };
 enum gpu_buffer_use { GPU_BUFFER_DEVICE, GPU_BUFFER_UPLOAD, GPU_BUFFER_READBACK };
-bool gpu_buffer_create(struct gpu_buffer **out, struct gpu *g, uint64_t size, enum gpu_buffer_use use,
-                       struct err *e);
+bool gpu_buffer_create(struct gpu_buffer **out, struct gpu *g, uint64_t size, enum gpu_buffer_use use, struct err *e);
 void gpu_buffer_destroy(struct gpu *g, struct gpu_buffer **b);
 /* What this run may use of the device's memory: o->mem_limit, or the budget less a reserve. */
-uint64_t gpu_memory_limit(const struct gpu_probe *p, const VkPhysicalDeviceMemoryProperties *m,
-                          uint64_t asked);
+uint64_t gpu_memory_limit(const struct gpu_probe *p, const VkPhysicalDeviceMemoryProperties *m, uint64_t asked);
 
 #endif

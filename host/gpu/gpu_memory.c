@@ -20,7 +20,7 @@
 /* Devices that share the host's memory may have this part of what is free. */
 #define HOST_PERCENT 70
 
-/* ---- one buffer ------------------------------------------------------------------------------ */
+/* ---- one buffer ---- */
 
 static int find_type(const VkPhysicalDeviceMemoryProperties *m, uint32_t allowed, enum gpu_buffer_use use)
 {
@@ -63,8 +63,7 @@ static uint64_t vk_size(const struct gpu *g, uint64_t size, enum gpu_buffer_use 
     return size & (size - 1) ? size : size + 256;
 }
 
-bool gpu_buffer_create(struct gpu_buffer **out, struct gpu *g, uint64_t size, enum gpu_buffer_use use,
-                       struct err *e)
+bool gpu_buffer_create(struct gpu_buffer **out, struct gpu *g, uint64_t size, enum gpu_buffer_use use, struct err *e)
 {
     struct gpu_buffer *b = calloc(1, sizeof *b);
     *out = NULL;
@@ -111,10 +110,9 @@ void gpu_buffer_destroy(struct gpu *g, struct gpu_buffer **b)
     *b = NULL;
 }
 
-/* ---- how much may be used -------------------------------------------------------------------- */
+/* ---- how much may be used ---- */
 
-uint64_t gpu_memory_limit(const struct gpu_probe *p, const VkPhysicalDeviceMemoryProperties *m,
-                          uint64_t asked)
+uint64_t gpu_memory_limit(const struct gpu_probe *p, const VkPhysicalDeviceMemoryProperties *m, uint64_t asked)
 {
     VkPhysicalDeviceMemoryBudgetPropertiesEXT budget = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT};
@@ -164,7 +162,7 @@ uint64_t gpu_memory_peak(const struct gpu *g)
     return g->held.peak;
 }
 
-/* ---- arenas ---------------------------------------------------------------------------------- */
+/* ---- arenas ---- */
 
 /* Two stacks: small allocations bump through shared chunks of one size, large ones take whole buffers. A mark
  * holds both heights: large count in the upper 24 bits, bytes of the small stack below. */
@@ -177,8 +175,8 @@ struct gpu_arena {
     struct gpu *gpu;
     char name[32];
     struct stack small, large;
-    uint64_t small_top; /* chunk index * chunk_bytes + offset */
-    size_t large_top;   /* large buffers in use; those behind are free, in any order */
+    uint64_t small_top;      /* chunk index * chunk_bytes + offset */
+    size_t large_top;        /* large buffers in use; those behind are free, in any order */
     struct gpu_count *count; /* the device's; of an arena that counts, its own */
     struct gpu_arena *next;  /* of the same count */
 };
@@ -272,8 +270,8 @@ static bool no_room(struct gpu_arena *a, uint64_t bytes, const char *why, struct
     format_bytes(bytes, want, sizeof want);
     format_bytes(a->count->used, used, sizeof used);
     format_bytes(a->count->limit, limit, sizeof limit);
-    err_set(e, ERR_ENV, "no device memory for %s more in arena '%s': %s (%s of %s in use)", want, a->name,
-            why, used, limit);
+    err_set(e, ERR_ENV, "no device memory for %s more in arena '%s': %s (%s of %s in use)", want, a->name, why, used,
+            limit);
     return err_hint(e, "raise --mem-limit if the device has more, or use a smaller --ctx or fewer --samples");
 }
 
@@ -380,7 +378,7 @@ void gpu_arena_reset(struct gpu_arena *a, gpu_mark mark)
     a->large_top = (size_t)large;
 }
 
-/* ---- views ----------------------------------------------------------------------------------- */
+/* ---- views ---- */
 
 struct gpu_view gpu_slice(struct gpu_view v, uint64_t offset, uint64_t size)
 {

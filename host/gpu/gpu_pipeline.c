@@ -8,7 +8,7 @@
 #include "host/base/log.h"
 #include "host/base/os.h"
 
-/* ---- the cache file: this header, then the driver's bytes ------------------------------------ */
+/* ---- the cache file: this header, then the driver's bytes ---- */
 
 #define CACHE_MAGIC "gsqpipe1"
 #define CACHE_MAX   (UINT64_C(256) << 20)
@@ -59,22 +59,21 @@ static void cache_save(struct gpu *g)
     size_t size = 0;
     char *file = NULL;
     struct err e = {0};
-    if (!g->cache_path[0] || g->lost || vkGetPipelineCacheData(g->device, g->cache, &size, NULL) < 0 ||
-        size == 0 || size > CACHE_MAX || !(file = malloc(sizeof(struct cache_header) + size)))
+    if (!g->cache_path[0] || g->lost || vkGetPipelineCacheData(g->device, g->cache, &size, NULL) < 0 || size == 0 ||
+        size > CACHE_MAX || !(file = malloc(sizeof(struct cache_header) + size)))
         goto done;
     if (vkGetPipelineCacheData(g->device, g->cache, &size, file + sizeof(struct cache_header)) != VK_SUCCESS)
         goto done;
     struct cache_header h = {.hash = hash_bytes(file + sizeof h, size, (struct hash128){0})};
     memcpy(h.magic, CACHE_MAGIC, 8);
     memcpy(file, &h, sizeof h);
-    if (memcmp(&h.hash, &g->cache_hash, sizeof h.hash) != 0 &&
-        !os_write_file(g->cache_path, file, sizeof h + size, &e))
+    if (memcmp(&h.hash, &g->cache_hash, sizeof h.hash) != 0 && !os_write_file(g->cache_path, file, sizeof h + size, &e))
         log_warn("the pipeline cache is not kept: %s", e.msg);
 done:
     free(file);
 }
 
-/* ---- which variants this device has ---------------------------------------------------------- */
+/* ---- which variants this device has ---- */
 
 static bool variant_usable(const struct gpu_probe *p, const struct kernel_variant *v, uint32_t local_size)
 {
@@ -100,8 +99,7 @@ bool gpu_pipelines_init(struct gpu *g, const struct gpu_options *o, struct err *
     for (unsigned i = 0; i < g->n_kernels; i++) {
         struct gpu_kernel *k = &g->kernels[i];
         k->variant = &kernel_variants[i];
-        k->local_size =
-            k->variant->local_size == KERNEL_WG_SUBGROUP ? info->subgroup_size : k->variant->local_size;
+        k->local_size = k->variant->local_size == KERNEL_WG_SUBGROUP ? info->subgroup_size : k->variant->local_size;
         k->usable = variant_usable(&g->probe, k->variant, k->local_size);
         struct gpu_choice *choice = &g->first_choice[k->variant->kernel];
         bool asked = o->variant && strcmp(o->variant, k->variant->name) == 0, where = k->variant->where.most;
@@ -141,7 +139,7 @@ void gpu_pipelines_destroy(struct gpu *g)
     free(g->kernels);
 }
 
-/* ---- one pipeline ---------------------------------------------------------------------------- */
+/* ---- one pipeline ---- */
 
 /* The shader against its row of kernels.def. */
 static bool check_interface(struct gpu_kernel *k, struct err *e)
@@ -151,20 +149,18 @@ static bool check_interface(struct gpu_kernel *k, struct err *e)
     if (!spirv_reflect(v->words, v->n_words, &k->spirv, e))
         return err_context(e, "kernel %s, variant %s", d->name, v->name);
     if (k->spirv.n_buffers != d->n_buffers)
-        return err_set(e, ERR_BUG,
-                       "kernel %s, variant %s: the shader has %u buffers, kernels.def has %u (%s)", d->name,
+        return err_set(e, ERR_BUG, "kernel %s, variant %s: the shader has %u buffers, kernels.def has %u (%s)", d->name,
                        v->name, k->spirv.n_buffers, d->n_buffers, d->buffers);
     if (k->spirv.push_bytes != d->push_bytes)
         return err_set(e, ERR_BUG,
-                       "kernel %s, variant %s: the shader has %u bytes of push constants, kernels.def has %u",
-                       d->name, v->name, k->spirv.push_bytes, d->push_bytes);
+                       "kernel %s, variant %s: the shader has %u bytes of push constants, kernels.def has %u", d->name,
+                       v->name, k->spirv.push_bytes, d->push_bytes);
     return true;
 }
 
 VkDescriptorType gpu_binding_type(const struct gpu_kernel *k, unsigned binding)
 {
-    return k->spirv.texels >> binding & 1 ? VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER
-                                          : VK_DESCRIPTOR_TYPE_STORAGE_BUFFER;
+    return k->spirv.texels >> binding & 1 ? VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER : VK_DESCRIPTOR_TYPE_STORAGE_BUFFER;
 }
 
 static bool create_layouts(struct gpu *g, struct gpu_kernel *k, struct err *e)
@@ -255,8 +251,7 @@ fail:
 static bool made_for(const struct kernel_variant *v, const void *push)
 {
     uint32_t value;
-    memcpy(&value,
-           (const char *)push + v->where.at - kernel_decls[v->kernel].n_buffers * sizeof(struct gpu_view),
+    memcpy(&value, (const char *)push + v->where.at - kernel_decls[v->kernel].n_buffers * sizeof(struct gpu_view),
            sizeof value);
     return value % v->where.step == 0 && value <= v->where.most;
 }
@@ -291,7 +286,7 @@ struct gpu_kernel *gpu_kernel_get(struct gpu *g, unsigned kernel, const void *pu
     return NULL;
 }
 
-/* ---- questions ------------------------------------------------------------------------------- */
+/* ---- questions ---- */
 
 /* Behind the views of an argument struct lie its push constants. */
 static const void *push_of(unsigned kernel, const void *args)
@@ -331,8 +326,7 @@ uint32_t gpu_kernel_constant(struct gpu *g, unsigned kernel, uint32_t id, uint32
     return constant_of(g, gpu_kernel_chosen(g, kernel, NULL), id, otherwise);
 }
 
-struct gpu_grid gpu_tiles(struct gpu_cmd *cmd, unsigned kernel, const void *args, uint64_t pieces,
-                          uint64_t rows)
+struct gpu_grid gpu_tiles(struct gpu_cmd *cmd, unsigned kernel, const void *args, uint64_t pieces, uint64_t rows)
 {
     struct gpu *g = gpu_cmd_gpu(cmd);
     uint32_t tile = constant_of(g, gpu_kernel_chosen(g, kernel, push_of(kernel, args)), SPEC_TILE, 1);

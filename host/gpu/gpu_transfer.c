@@ -25,7 +25,8 @@ static bool staging(struct gpu_cmd *c, struct gpu_buffer **b, uint64_t size, enu
 static bool in_view(struct gpu_cmd *c, const char *what, struct gpu_view v, uint64_t bytes)
 {
     struct err e = {0};
-    if (v.buffer && v.buffer->vk && bytes <= v.size && v.offset <= v.buffer->size && v.size <= v.buffer->size - v.offset)
+    if (v.buffer && v.buffer->vk && bytes <= v.size && v.offset <= v.buffer->size &&
+        v.size <= v.buffer->size - v.offset)
         return true;
     err_set(&e, ERR_BUG, "%s of %llu bytes, but the view has %llu", what, (unsigned long long)bytes,
             (unsigned long long)v.size);
@@ -129,8 +130,7 @@ bool gpu_download(struct gpu_cmd *c, struct gpu_view src, void *dst, uint64_t by
 
 void gpu_copy(struct gpu_cmd *c, struct gpu_view dst, struct gpu_view src, uint64_t bytes)
 {
-    if (c->failed || c->counting || bytes == 0 || !in_view(c, "copy", dst, bytes) ||
-        !in_view(c, "copy", src, bytes))
+    if (c->failed || c->counting || bytes == 0 || !in_view(c, "copy", dst, bytes) || !in_view(c, "copy", src, bytes))
         return;
     if (dst.buffer == src.buffer && dst.offset < src.offset + bytes && src.offset < dst.offset + bytes) {
         struct err e = {0};

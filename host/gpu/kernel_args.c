@@ -6,12 +6,12 @@
 #define BUF(x)
 #define U32(x) a.x = s->x;
 #define F32(x) a.x = s->x;
-#define KERNEL(name, buffers, push)                                                                          \
-    static void fill_##name(const struct kernel_shape *s, const struct gpu_view *views, void *args)          \
-    {                                                                                                        \
-        struct name##_args a;                                                                                \
-        memcpy(&a, views, kernel_decls[KERNEL_ID_##name].n_buffers * sizeof *views);                         \
-        push memcpy(args, &a, sizeof a);                                                                     \
+#define KERNEL(name, buffers, push)                                                                                    \
+    static void fill_##name(const struct kernel_shape *s, const struct gpu_view *views, void *args)                    \
+    {                                                                                                                  \
+        struct name##_args a;                                                                                          \
+        memcpy(&a, views, kernel_decls[KERNEL_ID_##name].n_buffers * sizeof *views);                                   \
+        push memcpy(args, &a, sizeof a);                                                                               \
     }
 #include "shaders/kernels.def"
 #undef KERNEL
@@ -20,11 +20,11 @@
 
 #define U32(x) print(out, cap, &n, #x, s->x);
 #define F32(x) print(out, cap, &n, #x, (double)s->x);
-#define KERNEL(name, buffers, push)                                                                          \
-    static void print_##name(const struct kernel_shape *s, char *out, size_t cap)                            \
-    {                                                                                                        \
-        size_t n = 0;                                                                                        \
-        push                                                                                                 \
+#define KERNEL(name, buffers, push)                                                                                    \
+    static void print_##name(const struct kernel_shape *s, char *out, size_t cap)                                      \
+    {                                                                                                                  \
+        size_t n = 0;                                                                                                  \
+        push                                                                                                           \
     }
 static void print(char *out, size_t cap, size_t *n, const char *name, double value)
 {
@@ -41,9 +41,9 @@ void kernel_args_fill(unsigned kernel, const struct kernel_shape *s, const struc
                       union kernel_args *args)
 {
     switch (kernel) {
-#define KERNEL(name, buffers, push)                                                                          \
-    case KERNEL_ID_##name:                                                                                   \
-        fill_##name(s, views, args);                                                                         \
+#define KERNEL(name, buffers, push)                                                                                    \
+    case KERNEL_ID_##name:                                                                                             \
+        fill_##name(s, views, args);                                                                                   \
         break;
 #include "shaders/kernels.def"
 #undef KERNEL
@@ -53,9 +53,9 @@ void kernel_args_fill(unsigned kernel, const struct kernel_shape *s, const struc
 const char *kernel_shape_text(unsigned kernel, const struct kernel_shape *s, char *out, size_t cap)
 {
     switch (kernel) {
-#define KERNEL(name, buffers, push)                                                                          \
-    case KERNEL_ID_##name:                                                                                   \
-        print_##name(s, out, cap);                                                                           \
+#define KERNEL(name, buffers, push)                                                                                    \
+    case KERNEL_ID_##name:                                                                                             \
+        print_##name(s, out, cap);                                                                                     \
         break;
 #include "shaders/kernels.def"
 #undef KERNEL

@@ -7,10 +7,9 @@
 #define F32(n) +4
 /* The argument struct is the views, then the push constants: run_NAME hands both out of it as they lie there.
  */
-#define KERNEL(name, buffers, push)                                                                          \
-    _Static_assert((0 push) <= 128, #name ": more than 128 bytes of push constants");                        \
-    _Static_assert(sizeof(struct name##_args) ==                                                             \
-                       ((0 buffers) * sizeof(struct gpu_view) + (0 push) + 7) / 8 * 8,                       \
+#define KERNEL(name, buffers, push)                                                                                    \
+    _Static_assert((0 push) <= 128, #name ": more than 128 bytes of push constants");                                  \
+    _Static_assert(sizeof(struct name##_args) == ((0 buffers) * sizeof(struct gpu_view) + (0 push) + 7) / 8 * 8,       \
                    #name ": padding in the argument struct");
 #include "shaders/kernels.def"
 #undef KERNEL
@@ -33,12 +32,12 @@ const struct kernel_decl kernel_decls[KERNEL_COUNT] = {
 #undef BUF
 
 #define BUF(n) args->n,
-#define KERNEL(name, buffers, push)                                                                          \
-    void run_##name(struct gpu_cmd *cmd, struct gpu_grid grid, const struct name##_args *args)               \
-    {                                                                                                        \
-        const struct gpu_view views[] = {buffers};                                                           \
-        gpu_dispatch(cmd, KERNEL_ID_##name, grid, views, name##_n_buffers,                                   \
-                     (const char *)args + sizeof views, name##_push_bytes);                                  \
+#define KERNEL(name, buffers, push)                                                                                    \
+    void run_##name(struct gpu_cmd *cmd, struct gpu_grid grid, const struct name##_args *args)                         \
+    {                                                                                                                  \
+        const struct gpu_view views[] = {buffers};                                                                     \
+        gpu_dispatch(cmd, KERNEL_ID_##name, grid, views, name##_n_buffers, (const char *)args + sizeof views,          \
+                     name##_push_bytes);                                                                               \
     }
 #include "shaders/kernels.def"
 #undef KERNEL

@@ -17,9 +17,9 @@ enum kernel_id {
 #define BUF(n) struct gpu_view n;
 #define U32(n) uint32_t n;
 #define F32(n) float n;
-#define KERNEL(name, buffers, push)                                                                          \
-    struct name##_args {                                                                                     \
-        buffers push                                                                                         \
+#define KERNEL(name, buffers, push)                                                                                    \
+    struct name##_args {                                                                                               \
+        buffers push                                                                                                   \
     };
 #include "shaders/kernels.def"
 #undef KERNEL
@@ -28,7 +28,7 @@ enum kernel_id {
 #undef F32
 
 /* void run_gemm(cmd, grid, &(struct gemm_args){...}) */
-#define KERNEL(name, buffers, push)                                                                          \
+#define KERNEL(name, buffers, push)                                                                                    \
     void run_##name(struct gpu_cmd *cmd, struct gpu_grid grid, const struct name##_args *args);
 #include "shaders/kernels.def"
 #undef KERNEL
@@ -47,7 +47,6 @@ struct gpu_grid gpu_rows(uint64_t rows);
 struct gpu_grid gpu_items(struct gpu_cmd *cmd, unsigned kernel, uint64_t items);
 /* One workgroup per SPEC_TILE of the rows of each piece. args: the call's struct NAME_args, whose push constants say which
  * variant it takes. */
-struct gpu_grid gpu_tiles(struct gpu_cmd *cmd, unsigned kernel, const void *args, uint64_t pieces,
-                          uint64_t rows);
+struct gpu_grid gpu_tiles(struct gpu_cmd *cmd, unsigned kernel, const void *args, uint64_t pieces, uint64_t rows);
 
 #endif

@@ -173,8 +173,7 @@ static bool read_variable(struct module *m, const uint32_t *w, struct spirv_info
             out->reads |= bit;
     }
     if (out->texels & bit && out->writes & bit)
-        return err_set(e, ERR_BUG, "binding %u is declared as a texel buffer and as a storage buffer",
-                       var->binding);
+        return err_set(e, ERR_BUG, "binding %u is declared as a texel buffer and as a storage buffer", var->binding);
     if (var->binding + 1 > out->n_buffers)
         out->n_buffers = var->binding + 1;
     return true;

@@ -91,33 +91,32 @@ static struct gpu_grid unit_grid(const struct walk *w, uint64_t per_row)
 
 #define COUNT(array) (unsigned)(sizeof(array) / sizeof *(array))
 /* View `name` of the arguments `a`, whose rows are that many 4-byte elements apart. */
-#define WALKED(name, elements)                                                                               \
-    {                                                                                                        \
-        &a.name, a.name, (uint64_t)(elements)*4                                                              \
+#define WALKED(name, elements)                                                                                         \
+    {                                                                                                                  \
+        &a.name, a.name, (uint64_t)(elements)*4                                                                        \
     }
-#define WALKED_AS(name, of, elements)                                                                        \
-    {                                                                                                        \
-        &a.name, a.of, (uint64_t)(elements)*4                                                                \
+#define WALKED_AS(name, of, elements)                                                                                  \
+    {                                                                                                                  \
+        &a.name, a.of, (uint64_t)(elements)*4                                                                          \
     }
 /* Elements of a row of scales, of logits and momenta. */
-#define SCALES ((uint64_t)a.groups << a.offsets)
-#define STATE  ((uint64_t)a.levels * a.cols)
-#define WALK(kernel, n_rows, work_per_row)                                                                   \
-    walk_rows(cmd, KERNEL_ID_##kernel, n_rows, work_per_row, views, COUNT(views))
+#define SCALES                             ((uint64_t)a.groups << a.offsets)
+#define STATE                              ((uint64_t)a.levels * a.cols)
+#define WALK(kernel, n_rows, work_per_row) walk_rows(cmd, KERNEL_ID_##kernel, n_rows, work_per_row, views, COUNT(views))
 
 /* tiled_KERNEL: over tiles t of the rows that the argument `count` counts, with the work of a row, the grid of a
  * tile, what else a tile sets, and the views that advance. */
-#define TILED(kernel, count, work_per_row, grid, set, ...)                                                   \
-    void tiled_##kernel(struct gpu_cmd *cmd, const struct kernel##_args *args)                               \
-    {                                                                                                        \
-        struct kernel##_args a = *args;                                                                      \
-        const struct walked views[] = {__VA_ARGS__};                                                         \
-        struct walk t = WALK(kernel, args->count, work_per_row);                                             \
-        while (walk_next(&t)) {                                                                              \
-            a.count = t.rows;                                                                                \
-            set;                                                                                             \
-            run_##kernel(cmd, grid, &a);                                                                     \
-        }                                                                                                    \
+#define TILED(kernel, count, work_per_row, grid, set, ...)                                                             \
+    void tiled_##kernel(struct gpu_cmd *cmd, const struct kernel##_args *args)                                         \
+    {                                                                                                                  \
+        struct kernel##_args a = *args;                                                                                \
+        const struct walked views[] = {__VA_ARGS__};                                                                   \
+        struct walk t = WALK(kernel, args->count, work_per_row);                                                       \
+        while (walk_next(&t)) {                                                                                        \
+            a.count = t.rows;                                                                                          \
+            set;                                                                                                       \
+            run_##kernel(cmd, grid, &a);                                                                               \
+        }                                                                                                              \
     }
 
 TILED(rmsnorm_fwd, rows, a.cols, row_grid(&t), , WALKED(x, a.cols), WALKED(y, a.cols))
@@ -131,8 +130,7 @@ void tiled_scale_search(struct gpu_cmd *cmd, const struct scale_search_args *arg
     uint64_t units = div_up(a.col1, a.group) - div_up(a.col0, a.group);
     if (units == 0)
         return;
-    struct walk t =
-        WALK(scale_search, args->rows, (double)units * (a.group < a.cols ? a.group : a.cols) * a.steps);
+    struct walk t = WALK(scale_search, args->rows, (double)units * (a.group < a.cols ? a.group : a.cols) * a.steps);
     while (walk_next(&t)) {
         a.rows = t.rows;
         if (!a.weighted)
@@ -160,10 +158,8 @@ void tiled_affine_search(struct gpu_cmd *cmd, const struct affine_search_args *a
 
 TILED(project_scales, rows, 1.0 * a.count * a.per_super * (int)(a.hi - a.lo), item_grid(&t, a.count),
       assert(a.per_super <= SUPER_GROUPS_MAX), WALKED(scales, SCALES))
-TILED(quantize, rows, a.ldc, item_grid(&t, a.ldc), , WALKED(w, a.ldw), WALKED(scales, SCALES),
-      WALKED(codes, a.ldc))
-TILED(dequant, rows, a.ldc, item_grid(&t, a.ldc), , WALKED(codes, a.ldc), WALKED(scales, SCALES),
-      WALKED(w, a.ldw))
+TILED(quantize, rows, a.ldc, item_grid(&t, a.ldc), , WALKED(w, a.ldw), WALKED(scales, SCALES), WALKED(codes, a.ldc))
+TILED(dequant, rows, a.ldc, item_grid(&t, a.ldc), , WALKED(codes, a.ldc), WALKED(scales, SCALES), WALKED(w, a.ldw))
 
 void tiled_gptq_segment(struct gpu_cmd *cmd, const struct gptq_segment_args *args)
 {
@@ -181,8 +177,7 @@ void tiled_gptq_segment(struct gpu_cmd *cmd, const struct gptq_segment_args *arg
     uint32_t per_lane = gpu_kernel_constant(gpu_cmd_gpu(cmd), KERNEL_ID_gptq_segment, SPEC_ROWS_PER_LANE, 1);
     while (walk_next(&t)) {
         a.rows = t.rows;
-        run_gptq_segment(cmd, with_work(gpu_items(cmd, KERNEL_ID_gptq_segment, div_up(t.rows, per_lane)), &t),
-                         &a);
+        run_gptq_segment(cmd, with_work(gpu_items(cmd, KERNEL_ID_gptq_segment, div_up(t.rows, per_lane)), &t), &a);
     }
 }
 
@@ -221,12 +216,12 @@ void tiled_chol_block(struct gpu_cmd *cmd, const struct chol_block_args *args)
 }
 
 TILED(gumbel_init, rows, a.cols, item_grid(&t, a.cols), a.row0 = args->row0 + t.row, WALKED(logits, STATE),
-      WALKED(mom, STATE), WALKED(scales, SCALES), WALKED(smom, SCALES), WALKED(codes, a.ldc),
-      WALKED(w, a.cols), WALKED(diff, a.cols))
+      WALKED(mom, STATE), WALKED(scales, SCALES), WALKED(smom, SCALES), WALKED(codes, a.ldc), WALKED(w, a.cols),
+      WALKED(diff, a.cols))
 TILED(gumbel_step, rows, a.cols, unit_grid(&t, a.groups), a.row0 = args->row0 + t.row,
-      WALKED_AS(old_logits, logits, STATE), WALKED_AS(old_mom, mom, STATE), WALKED(logits, STATE),
-      WALKED(mom, STATE), WALKED(scales, SCALES), WALKED(smom, SCALES), WALKED(codes, a.ldc),
-      WALKED(w, a.cols), WALKED(grad, a.cols), WALKED(diff, a.cols))
+      WALKED_AS(old_logits, logits, STATE), WALKED_AS(old_mom, mom, STATE), WALKED(logits, STATE), WALKED(mom, STATE),
+      WALKED(scales, SCALES), WALKED(smom, SCALES), WALKED(codes, a.ldc), WALKED(w, a.cols), WALKED(grad, a.cols),
+      WALKED(diff, a.cols))
 TILED(gumbel_codes, rows, a.ldc, item_grid(&t, a.ldc), , WALKED(logits, STATE), WALKED(codes, a.ldc),
       WALKED(codes_out, a.ldc))
 TILED(scale_grad, rows, a.cols, unit_grid(&t, a.groups), , WALKED(grad, a.cols), WALKED(codes, a.ldc),

@@ -9,7 +9,7 @@
 #include "host/gpu/tiled.h"
 #include "host/model/block_steps.h"
 
-/* ---- scratch ------------------------------------------------------------------------------------------- */
+/* ---- scratch ---- */
 
 enum { B_DNORM, B_DATTN, B_DQ, B_DK, B_DV, B_DELTA, B_LEFT, B_RIGHT, B_WT, B_COUNT };
 
@@ -45,8 +45,8 @@ static void scratch_sizes(const struct model *m, uint32_t windows, unsigned part
     }
 }
 
-bool bwd_scratch_create(struct bwd_scratch *s, struct gpu_arena *arena, const struct model *m,
-                        uint32_t windows, unsigned parts, struct err *e)
+bool bwd_scratch_create(struct bwd_scratch *s, struct gpu_arena *arena, const struct model *m, uint32_t windows,
+                        unsigned parts, struct err *e)
 {
     *s = (struct bwd_scratch){.max_windows = windows};
     struct gpu_view *views[B_COUNT] = {&s->dnorm, &s->dattn, &s->dq,    &s->dk, &s->dv,
@@ -59,7 +59,7 @@ bool bwd_scratch_create(struct bwd_scratch *s, struct gpu_arena *arena, const st
     return true;
 }
 
-/* ---- single steps -------------------------------------------------------------------------------------- */
+/* ---- single steps ---- */
 
 /* dw[out, in] += dy[rows, out]^T x[rows, in]; x^T lies in bs->right already. */
 static void weight_grad(struct model *m, const struct bwd_scratch *bs, enum linear_id id, struct gpu_view dy,
@@ -74,26 +74,26 @@ static void weight_grad(struct model *m, const struct bwd_scratch *bs, enum line
 }
 
 /* dx[rows, in] = beta * dx + dy[rows, out] W[out, in]. */
-static void input_grad(struct model *m, const struct block_weights *b, const struct bwd_scratch *bs,
-                       enum linear_id id, struct gpu_view dy, struct gpu_view dx, uint32_t rows, float beta)
+static void input_grad(struct model *m, const struct block_weights *b, const struct bwd_scratch *bs, enum linear_id id,
+                       struct gpu_view dy, struct gpu_view dx, uint32_t rows, float beta)
 {
     uint32_t out = m->rows[id], in = m->cols[id];
     gpu_transpose(m->cmd, b->w[id], bs->wt, out, in);
-    gpu_gemm(m->cmd, (struct gpu_matrix){dy, out}, (struct gpu_matrix){bs->wt, out},
-             (struct gpu_matrix){dx, in}, rows, in, out, 1.0f, beta);
+    gpu_gemm(m->cmd, (struct gpu_matrix){dy, out}, (struct gpu_matrix){bs->wt, out}, (struct gpu_matrix){dx, in}, rows,
+             in, out, 1.0f, beta);
 }
 
-void block_rmsnorm_bwd(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view dy,
-                       uint32_t rows, uint32_t cols)
+void block_rmsnorm_bwd(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view dy, uint32_t rows,
+                       uint32_t cols)
 {
-    tiled_rmsnorm_bwd(
-        m->cmd, &(struct rmsnorm_bwd_args){
-                    .x = x, .w = w, .dy = dy, .dx = dy, .rows = rows, .cols = cols, .eps = m->cfg->rms_eps});
+    tiled_rmsnorm_bwd(m->cmd,
+                      &(struct rmsnorm_bwd_args){
+                          .x = x, .w = w, .dy = dy, .dx = dy, .rows = rows, .cols = cols, .eps = m->cfg->rms_eps});
 }
 
 /* gate and up give way to their gradients: dact becomes that of gate, up its own. */
-static void swiglu_bwd(struct model *m, struct gpu_view gate, struct gpu_view up, struct gpu_view dact,
-                       uint32_t rows, uint32_t cols)
+static void swiglu_bwd(struct model *m, struct gpu_view gate, struct gpu_view up, struct gpu_view dact, uint32_t rows,
+                       uint32_t cols)
 {
     uint32_t tile = gpu_tile_rows(m->gpu, cols * 4ull, rows);
     for (uint32_t r = 0; r < rows; r += tile) {
@@ -115,33 +115,31 @@ static void add_rows(struct model *m, struct gpu_view y, struct gpu_view x, uint
     for (uint32_t r = 0; r < rows; r += tile) {
         uint64_t n = min_u64(tile, rows - r);
         run_add(m->cmd, gpu_items(m->cmd, KERNEL_ID_add, n * cols),
-                &(struct add_args){.y = block_rows(y, r, n, cols),
-                                   .x = block_rows(x, r, n, cols),
-                                   .n = (uint32_t)(n * cols)});
+                &(struct add_args){
+                    .y = block_rows(y, r, n, cols), .x = block_rows(x, r, n, cols), .n = (uint32_t)(n * cols)});
     }
 }
 
 /* The arguments that the three kernels share, and the grid of one of them for `heads` heads of every window. */
-#define ATTENTION_ARGS(kernel)                                                                               \
-    (struct kernel##_args)                                                                                   \
-    {                                                                                                        \
-        .q = block_rows(s->q, row, rows, q), .k = block_rows(s->k, row, rows, kv),                           \
-        .dout = block_rows(bs->dattn, row, rows, q), .lse = block_rows(s->lse, row, rows, heads),            \
-        .windows = n, .ctx = m->ctx, .heads = heads, .kv_heads = kv_heads, .dim = c->head_dim,               \
-        .sliding = sliding, .scale = (float)(1.0 / sqrt(c->head_dim))                                        \
+#define ATTENTION_ARGS(kernel)                                                                                         \
+    (struct kernel##_args)                                                                                             \
+    {                                                                                                                  \
+        .q = block_rows(s->q, row, rows, q), .k = block_rows(s->k, row, rows, kv),                                     \
+        .dout = block_rows(bs->dattn, row, rows, q), .lse = block_rows(s->lse, row, rows, heads), .windows = n,        \
+        .ctx = m->ctx, .heads = heads, .kv_heads = kv_heads, .dim = c->head_dim, .sliding = sliding,                   \
+        .scale = (float)(1.0 / sqrt(c->head_dim))                                                                      \
     }
 /* products: of what attn_fwd has two. Half of every product is masked. */
-#define RUN_ATTENTION(kernel, args, n_heads, products)                                                       \
-    do {                                                                                                     \
-        struct gpu_grid grid =                                                                               \
-            gpu_tiles(m->cmd, KERNEL_ID_##kernel, &(args), (uint64_t)n * (n_heads), m->ctx);                 \
-        grid.work = (products) / 2.0 * (double)rows * m->ctx * q;                                            \
-        run_##kernel(m->cmd, grid, &(args));                                                                 \
+#define RUN_ATTENTION(kernel, args, n_heads, products)                                                                 \
+    do {                                                                                                               \
+        struct gpu_grid grid = gpu_tiles(m->cmd, KERNEL_ID_##kernel, &(args), (uint64_t)n * (n_heads), m->ctx);        \
+        grid.work = (products) / 2.0 * (double)rows * m->ctx * q;                                                      \
+        run_##kernel(m->cmd, grid, &(args));                                                                           \
     } while (0)
 
 /* From the gradient of attn in bs->dattn to those of v and, where `scores`, of the turned q and k. */
-static void attention_bwd(struct model *m, const struct block_scratch *s, const struct bwd_scratch *bs,
-                          bool scores, uint32_t sliding, uint32_t windows)
+static void attention_bwd(struct model *m, const struct block_scratch *s, const struct bwd_scratch *bs, bool scores,
+                          uint32_t sliding, uint32_t windows)
 {
     const struct model_config *c = m->cfg;
     uint32_t q = m->rows[LINEAR_Q], kv = m->rows[LINEAR_K], heads = c->num_heads, kv_heads = c->num_kv_heads;
@@ -172,7 +170,7 @@ static void attention_bwd(struct model *m, const struct block_scratch *s, const 
     }
 }
 
-/* ---- the two halves ------------------------------------------------------------------------------------ */
+/* ---- the two halves ---- */
 
 void block_attn_bwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
                     const struct bwd_scratch *bs, struct gpu_view x, struct gpu_view dy, bool want_input,

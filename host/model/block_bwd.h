@@ -31,12 +31,12 @@ struct bwd_scratch {
     struct gpu_view wt;          /* the widest weight, transposed */
 };
 /* parts: BWD_ values that passes with this scratch may find. */
-bool bwd_scratch_create(struct bwd_scratch *s, struct gpu_arena *arena, const struct model *m,
-                        uint32_t windows, unsigned parts, struct err *e);
+bool bwd_scratch_create(struct bwd_scratch *s, struct gpu_arena *arena, const struct model *m, uint32_t windows,
+                        unsigned parts, struct err *e);
 
 /* dy[rows, cols] is turned from the gradient of block_rmsnorm's y into that of its x; walks row tiles. */
-void block_rmsnorm_bwd(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view dy,
-                       uint32_t rows, uint32_t cols);
+void block_rmsnorm_bwd(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view dy, uint32_t rows,
+                       uint32_t cols);
 
 /* After block_attn_fwd of the same x (it must not have been overwritten) and windows. dy[T, hidden] is
  * dLoss/dh; where want_input, it is turned into dLoss/dx. Uses s->norm anew. */

@@ -9,7 +9,7 @@
 #include "host/gpu/tiled.h"
 #include "host/model/block_steps.h"
 
-/* ---- scratch ------------------------------------------------------------------------------------------- */
+/* ---- scratch ---- */
 
 /* The scratch matrices, in the order of allocation. */
 enum { S_NORM, S_Q, S_K, S_V, S_ATTN, S_LSE, S_GATE, S_UP, S_ACT, S_Q_RAW, S_K_RAW, S_COUNT };
@@ -28,8 +28,8 @@ static void scratch_cols(const struct model *m, enum scratch_use use, uint32_t c
     cols[S_K_RAW] = raw ? m->rows[LINEAR_K] : 0;
 }
 
-bool block_scratch_create(struct block_scratch *s, struct gpu_arena *arena, const struct model *m,
-                          uint32_t windows, enum scratch_use use, struct err *e)
+bool block_scratch_create(struct block_scratch *s, struct gpu_arena *arena, const struct model *m, uint32_t windows,
+                          enum scratch_use use, struct err *e)
 {
     *s = (struct block_scratch){.max_windows = windows};
     struct gpu_view *views[S_COUNT] = {&s->norm, &s->q,  &s->k,   &s->v,     &s->attn, &s->lse,
@@ -75,7 +75,7 @@ uint32_t block_scratch_windows(const struct model *m, uint64_t bytes, uint32_t a
     return (uint32_t)max_u64(1, most_that_fits((uint32_t)n, scratch_fits, &room));
 }
 
-/* ---- single steps over [rows, cols], in row tiles that one binding holds ------------------------------- */
+/* ---- single steps over [rows, cols], in row tiles that one binding holds ---- */
 
 struct gpu_view block_rows(struct gpu_view v, uint64_t row0, uint64_t rows, uint64_t cols)
 {
@@ -85,13 +85,12 @@ struct gpu_view block_rows(struct gpu_view v, uint64_t row0, uint64_t rows, uint
 void block_rmsnorm(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view y, uint32_t rows,
                    uint32_t cols)
 {
-    tiled_rmsnorm_fwd(m->cmd,
-                      &(struct rmsnorm_fwd_args){
-                          .x = x, .w = w, .y = y, .rows = rows, .cols = cols, .eps = m->cfg->rms_eps});
+    tiled_rmsnorm_fwd(
+        m->cmd, &(struct rmsnorm_fwd_args){.x = x, .w = w, .y = y, .rows = rows, .cols = cols, .eps = m->cfg->rms_eps});
 }
 
-static void swiglu(struct model *m, struct gpu_view gate, struct gpu_view up, struct gpu_view act,
-                   uint32_t rows, uint32_t cols)
+static void swiglu(struct model *m, struct gpu_view gate, struct gpu_view up, struct gpu_view act, uint32_t rows,
+                   uint32_t cols)
 {
     uint32_t tile = gpu_tile_rows(m->gpu, cols * 4ull, rows);
     for (uint32_t r = 0; r < rows; r += tile) {
@@ -109,11 +108,10 @@ static void linear(struct model *m, const struct block_weights *b, enum linear_i
                    struct gpu_view y, uint32_t rows, float beta)
 {
     uint32_t out = m->rows[id], in = m->cols[id];
-    gpu_gemm(m->cmd, (struct gpu_matrix){x, in}, (struct gpu_matrix){b->w[id], in},
-             (struct gpu_matrix){y, out}, rows, out, in, 1.0f, beta);
+    gpu_gemm(m->cmd, (struct gpu_matrix){x, in}, (struct gpu_matrix){b->w[id], in}, (struct gpu_matrix){y, out}, rows,
+             out, in, 1.0f, beta);
     if (b->bias[id].size)
-        tiled_add_bias(m->cmd,
-                       &(struct add_bias_args){.x = y, .b = b->bias[id], .y = y, .rows = rows, .cols = out});
+        tiled_add_bias(m->cmd, &(struct add_bias_args){.x = y, .b = b->bias[id], .y = y, .rows = rows, .cols = out});
 }
 
 uint32_t block_window_tile(const struct model *m, uint32_t cols, uint32_t windows)
@@ -178,10 +176,10 @@ static bool same_memory(struct gpu_view a, struct gpu_view b)
     return a.buffer == b.buffer && a.offset == b.offset;
 }
 
-/* ---- the two halves ------------------------------------------------------------------------------------ */
+/* ---- the two halves ---- */
 
-void block_attn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s,
-                       struct gpu_view x, uint32_t windows)
+void block_attn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view x,
+                       uint32_t windows)
 {
     const struct model_config *c = m->cfg;
     uint32_t rows = windows * m->ctx;
@@ -200,8 +198,8 @@ void block_attn_inputs(struct model *m, const struct block_weights *b, const str
     attention(m, s, b->sliding, windows);
 }
 
-void block_attn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
-                    struct gpu_view x, struct gpu_view h, uint32_t windows)
+void block_attn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view x,
+                    struct gpu_view h, uint32_t windows)
 {
     uint32_t rows = windows * m->ctx;
     block_attn_inputs(m, b, s, x, windows);
@@ -210,8 +208,8 @@ void block_attn_fwd(struct model *m, const struct block_weights *b, const struct
     linear(m, b, LINEAR_O, s->attn, h, rows, 1);
 }
 
-void block_ffn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s,
-                      struct gpu_view h, uint32_t windows)
+void block_ffn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view h,
+                      uint32_t windows)
 {
     const struct model_config *c = m->cfg;
     uint32_t rows = windows * m->ctx;
@@ -222,8 +220,8 @@ void block_ffn_inputs(struct model *m, const struct block_weights *b, const stru
     swiglu(m, s->gate, s->up, s->act, rows, c->intermediate_size);
 }
 
-void block_ffn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
-                   struct gpu_view h, struct gpu_view y, uint32_t windows)
+void block_ffn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view h,
+                   struct gpu_view y, uint32_t windows)
 {
     uint32_t rows = windows * m->ctx;
     block_ffn_inputs(m, b, s, h, windows);

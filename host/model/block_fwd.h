@@ -8,20 +8,18 @@
 /* Scratch for at most max_windows windows. T = windows * ctx. */
 struct block_scratch {
     uint32_t max_windows;
-    struct gpu_view
-        norm; /* [T, hidden]: input of q, k, v after block_attn_fwd; of gate, up after block_ffn_fwd */
+    struct gpu_view norm;     /* [T, hidden]: input of q, k, v after block_attn_fwd; of gate, up after block_ffn_fwd */
     struct gpu_view q, k, v;  /* [T, heads|kv * head_dim] */
     struct gpu_view attn;     /* [T, heads * head_dim]: input of o */
     struct gpu_view lse;      /* [T, heads] */
     struct gpu_view gate, up; /* [T, intermediate] */
     struct gpu_view act;      /* [T, intermediate]: input of down */
-    struct gpu_view q_raw,
-        k_raw; /* [T, heads|kv * head_dim] before the q/k norms, where a backward pass needs them */
+    struct gpu_view q_raw, k_raw; /* [T, heads|kv * head_dim] before the q/k norms, where a backward pass needs them */
 };
 /* Forward alone: act takes gate's memory, q and k are normed in place. For training they are kept apart. */
 enum scratch_use { SCRATCH_FORWARD, SCRATCH_TRAIN };
-bool block_scratch_create(struct block_scratch *s, struct gpu_arena *arena, const struct model *m,
-                          uint32_t windows, enum scratch_use use, struct err *e);
+bool block_scratch_create(struct block_scratch *s, struct gpu_arena *arena, const struct model *m, uint32_t windows,
+                          enum scratch_use use, struct err *e);
 /* How many windows of forward scratch fit the given bytes (UINT64_MAX: any) and the view limit (each scratch matrix
  * within max_range), at least 1: counted. */
 uint32_t block_scratch_windows(const struct model *m, uint64_t bytes, uint32_t at_most);
@@ -32,15 +30,15 @@ void block_rmsnorm(struct model *m, struct gpu_view x, struct gpu_view w, struct
 
 /* The inputs of every linear of a half, left in scratch: norm and attn, or norm and act. x and h are only
  * read. */
-void block_attn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s,
-                       struct gpu_view x, uint32_t windows);
-void block_ffn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s,
-                      struct gpu_view h, uint32_t windows);
+void block_attn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view x,
+                       uint32_t windows);
+void block_ffn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view h,
+                      uint32_t windows);
 /* h[T, hidden] = x + o(attention(norm(x))). x and h may be the same view. */
-void block_attn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
-                    struct gpu_view x, struct gpu_view h, uint32_t windows);
+void block_attn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view x,
+                    struct gpu_view h, uint32_t windows);
 /* y[T, hidden] = h + down(silu(gate(norm(h))) * up(norm(h))). h and y may be the same view. */
-void block_ffn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
-                   struct gpu_view h, struct gpu_view y, uint32_t windows);
+void block_ffn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view h,
+                   struct gpu_view y, uint32_t windows);
 
 #endif

@@ -9,7 +9,7 @@
 #include "host/base/log.h"
 #include "host/base/os.h"
 
-/* ---- windows ------------------------------------------------------------------------------------------- */
+/* ---- windows ---- */
 
 /* As little-endian bytes. */
 static struct hash128 hash_ids(uint32_t *ids, size_t n)
@@ -53,15 +53,15 @@ static bool check_ids(const uint32_t *ids, size_t n, uint32_t vocab, struct err 
     for (size_t i = 0; i < n; i++) {
         if (ids[i] < vocab)
             continue;
-        err_set(e, ERR_USER, "the tokenizer gives token %" PRIu32 ", the model's vocabulary has %" PRIu32,
-                ids[i], vocab);
+        err_set(e, ERR_USER, "the tokenizer gives token %" PRIu32 ", the model's vocabulary has %" PRIu32, ids[i],
+                vocab);
         return err_hint(e, "tokenizer.json and the weights are not of the same model");
     }
     return true;
 }
 
-bool windows_load(struct windows *w, const struct tokenizer *t, const char *text_path, uint32_t ctx,
-                  uint32_t at_most, uint32_t vocab, const struct windows_progress *progress, struct err *e)
+bool windows_load(struct windows *w, const struct tokenizer *t, const char *text_path, uint32_t ctx, uint32_t at_most,
+                  uint32_t vocab, const struct windows_progress *progress, struct err *e)
 {
     *w = (struct windows){.ctx = ctx};
     struct loading l = {.progress = progress, .at_most = (uint64_t)at_most * ctx};
@@ -97,7 +97,7 @@ void windows_free(struct windows *w)
     *w = (struct windows){0};
 }
 
-/* ---- hidden states ------------------------------------------------------------------------------------- */
+/* ---- hidden states ---- */
 
 struct acts {
     struct model *m;
@@ -159,8 +159,7 @@ bool acts_count(struct model *m, uint32_t n_windows, struct gpu_arena *counting,
     return ok;
 }
 
-bool acts_create(struct acts **out, struct model *m, uint32_t n_windows, const struct acts_options *o,
-                 struct err *e)
+bool acts_create(struct acts **out, struct model *m, uint32_t n_windows, const struct acts_options *o, struct err *e)
 {
     *out = NULL;
     struct acts *a = calloc(1, sizeof *a);
@@ -245,16 +244,14 @@ static void drop_pages(const struct acts *a, uint64_t offset, uint64_t size)
         os_map_drop(&a->map, offset, size);
 }
 
-bool acts_get(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view staging, struct gpu_view *out,
-              struct err *e)
+bool acts_get(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view staging, struct gpu_view *out, struct err *e)
 {
     assert((uint64_t)w0 + n <= a->n_windows && n > 0);
     uint64_t offset = w0 * a->window_bytes, bytes = n * a->window_bytes;
     if (a->tier == ACTS_DEVICE && in_place(a, w0, n, out))
         return true;
     if (staging.size < bytes)
-        return err_set(e, ERR_BUG, "the staging view holds %" PRIu64 " bytes of %" PRIu64, staging.size,
-                       bytes);
+        return err_set(e, ERR_BUG, "the staging view holds %" PRIu64 " bytes of %" PRIu64, staging.size, bytes);
     *out = gpu_slice(staging, 0, bytes);
     if (a->tier == ACTS_DEVICE) {
         copy_parts(a, w0, n, *out, false);
@@ -268,8 +265,8 @@ bool acts_get(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view staging, 
 bool acts_gather(struct acts *a, const uint32_t *list, uint32_t n, struct gpu_view staging, struct err *e)
 {
     if (staging.size < n * a->window_bytes)
-        return err_set(e, ERR_BUG, "the staging view holds %" PRIu64 " bytes, not %" PRIu32 " windows",
-                       staging.size, n);
+        return err_set(e, ERR_BUG, "the staging view holds %" PRIu64 " bytes, not %" PRIu32 " windows", staging.size,
+                       n);
     for (uint32_t i = 0; i < n; i++) {
         struct gpu_view to = gpu_slice(staging, i * a->window_bytes, a->window_bytes);
         uint64_t offset = list[i] * a->window_bytes;
@@ -301,8 +298,7 @@ bool acts_put(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view view, str
     return true;
 }
 
-bool acts_embed(struct acts *a, const struct windows *w, uint32_t batch, struct gpu_view staging,
-                struct err *e)
+bool acts_embed(struct acts *a, const struct windows *w, uint32_t batch, struct gpu_view staging, struct err *e)
 {
     assert(w->n >= a->n_windows && w->ctx == a->m->ctx && batch > 0);
     for (uint32_t i = 0; i < a->n_windows; i += batch) {
@@ -313,8 +309,7 @@ bool acts_embed(struct acts *a, const struct windows *w, uint32_t batch, struct 
                 return err_set(e, ERR_BUG, "the staging view is too small for %" PRIu32 " windows", n);
             dst = gpu_slice(staging, 0, n * a->window_bytes);
         }
-        if (!model_embed(a->m, w->ids + (size_t)i * w->ctx, (size_t)n * w->ctx, dst, e) ||
-            !acts_put(a, i, n, dst, e))
+        if (!model_embed(a->m, w->ids + (size_t)i * w->ctx, (size_t)n * w->ctx, dst, e) || !acts_put(a, i, n, dst, e))
             return false;
     }
     return true;

@@ -22,8 +22,8 @@ struct windows_progress {
 /* at_most 0: all windows; else no more of the text is read and tokenized than these take. What files are
  * read: formats/text_file.h. progress may be NULL. Unreadable file, no full window, an id outside the
  * vocabulary: ERR_USER with the remedy. */
-bool windows_load(struct windows *w, const struct tokenizer *t, const char *text_path, uint32_t ctx,
-                  uint32_t at_most, uint32_t vocab, const struct windows_progress *progress, struct err *e);
+bool windows_load(struct windows *w, const struct tokenizer *t, const char *text_path, uint32_t ctx, uint32_t at_most,
+                  uint32_t vocab, const struct windows_progress *progress, struct err *e);
 void windows_free(struct windows *w);
 
 /* Hidden states [n_windows, ctx, hidden] f32, on the device if they fit device_bytes, else in host memory if
@@ -42,21 +42,18 @@ enum acts_tier acts_tier_for(const struct acts_options *o, uint64_t bytes);
 struct acts_options acts_in(enum acts_tier tier, const char *spill_dir);
 /* Takes what they take on the device from an arena of theirs alone, which counts: for whoever plans. */
 bool acts_count(struct model *m, uint32_t n_windows, struct gpu_arena *counting, struct err *e);
-bool acts_create(struct acts **out, struct model *m, uint32_t n_windows, const struct acts_options *o,
-                 struct err *e);
+bool acts_create(struct acts **out, struct model *m, uint32_t n_windows, const struct acts_options *o, struct err *e);
 void acts_destroy(struct acts **a);
 enum acts_tier acts_where(const struct acts *a);
 /* A device view of windows [w0, w0+n): the resident memory itself where it can be bound, or `staging` (n
  * windows) filled from there or from the host. */
-bool acts_get(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view staging, struct gpu_view *out,
-              struct err *e);
+bool acts_get(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view staging, struct gpu_view *out, struct err *e);
 /* Windows list[0], list[1], .. list[n-1] into `staging`, one behind the other. */
 bool acts_gather(struct acts *a, const uint32_t *list, uint32_t n, struct gpu_view staging, struct err *e);
 /* Stores these windows from a view: one that acts_get gave, changed in place, or any other. Waits where they
  * live on the host. */
 bool acts_put(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view view, struct err *e);
 /* Fills all windows with the embeddings of their tokens. staging as in acts_get, for `batch` windows. */
-bool acts_embed(struct acts *a, const struct windows *w, uint32_t batch, struct gpu_view staging,
-                struct err *e);
+bool acts_embed(struct acts *a, const struct windows *w, uint32_t batch, struct gpu_view staging, struct err *e);
 
 #endif

@@ -47,21 +47,18 @@ bool head_create(struct head *h, struct gpu_arena *arena, struct model *m, enum 
 
 uint32_t head_logit_rows(const struct model *m, bool resident, unsigned sides, uint64_t rows)
 {
-    uint64_t limit =
-        resident ? LOGITS_BYTES : min_u64(LOGITS_BYTES_STREAMED, gpu_info(m->gpu)->mem_limit / 4 / sides);
+    uint64_t limit = resident ? LOGITS_BYTES : min_u64(LOGITS_BYTES_STREAMED, gpu_info(m->gpu)->mem_limit / 4 / sides);
     return (uint32_t)min_u64(rows, max_u64(64, limit / (m->cfg->vocab_size * 4ull) / 64 * 64));
 }
 
 /* Columns [v, v + n) of the logits. */
-static struct gpu_matrix columns(struct gpu_view logits, uint32_t vocab, uint32_t rows, uint32_t v,
-                                 uint32_t n)
+static struct gpu_matrix columns(struct gpu_view logits, uint32_t vocab, uint32_t rows, uint32_t v, uint32_t n)
 {
     uint64_t bytes = ((uint64_t)(rows - 1) * vocab + n) * 4;
     return (struct gpu_matrix){gpu_slice(logits, v * 4ull, bytes), vocab};
 }
 
-bool head_logits(const struct head *h, struct gpu_view x, uint32_t rows, struct gpu_view logits,
-                 struct err *e)
+bool head_logits(const struct head *h, struct gpu_view x, uint32_t rows, struct gpu_view logits, struct err *e)
 {
     uint32_t hidden = h->m->cfg->hidden_size, vocab = h->m->cfg->vocab_size;
     for (uint32_t v = 0; v < vocab; v += h->rows) {

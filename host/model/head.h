@@ -20,10 +20,8 @@ bool head_create(struct head *h, struct gpu_arena *arena, struct model *m, enum 
  * them. With a streamed head, more rows mean fewer passes over it. */
 uint32_t head_logit_rows(const struct model *m, bool resident, unsigned sides, uint64_t rows);
 /* logits[rows, vocab] = x[rows, hidden] head^T; x is normed. */
-bool head_logits(const struct head *h, struct gpu_view x, uint32_t rows, struct gpu_view logits,
-                 struct err *e);
+bool head_logits(const struct head *h, struct gpu_view x, uint32_t rows, struct gpu_view logits, struct err *e);
 /* dx[rows, hidden] = dlogits[rows, vocab] head. */
-bool head_bwd(const struct head *h, struct gpu_view dlogits, uint32_t rows, struct gpu_view dx,
-              struct err *e);
+bool head_bwd(const struct head *h, struct gpu_view dlogits, uint32_t rows, struct gpu_view dx, struct err *e);
 
 #endif

@@ -27,7 +27,7 @@ const char *linear_short_name(enum linear_id id)
     return block_part_short_name(block_matrix(id));
 }
 
-/* ---- checks before any work ---------------------------------------------------------------------------- */
+/* ---- checks before any work ---- */
 
 /* What stands in front of "layers.0." in the names of the tensors; false: there is no such tensor. */
 static bool find_prefix(const struct checkpoint *ck, char *out, size_t cap)
@@ -52,30 +52,32 @@ static bool missing(const struct checkpoint *ck, const char *module, struct err 
     char prefix[96];
     bool other = find_prefix(ck, prefix, sizeof prefix) && strcmp(prefix, "model.") != 0;
     if (other) {
-        err_set(e, ERR_USER, "the tensors of %s are named %slayers.0..., with the prefix \"%s\" where gsq knows \"model.\"",
-                dir, prefix, prefix);
-        return err_hint(e, "%s", prefix[0] && strstr(prefix, "language")
-                                     ? "the model reads more than text: save its language model alone, under the names of "
-                                       "its text architecture"
-                                     : "save it as a causal language model: in transformers, AutoModelForCausalLM."
-                                       "from_pretrained(FOLDER).save_pretrained(OTHER)");
+        err_set(e, ERR_USER,
+                "the tensors of %s are named %slayers.0..., with the prefix \"%s\" where gsq knows \"model.\"", dir,
+                prefix, prefix);
+        return err_hint(e, "%s",
+                        prefix[0] && strstr(prefix, "language")
+                            ? "the model reads more than text: save its language model alone, under the names of "
+                              "its text architecture"
+                            : "save it as a causal language model: in transformers, AutoModelForCausalLM."
+                              "from_pretrained(FOLDER).save_pretrained(OTHER)");
     }
     if (!checkpoint_gguf(ck) && strcmp(module, "lm_head") == 0 && checkpoint_has_module(ck, "model.embed_tokens")) {
-        err_set(e, ERR_USER, "%s has no lm_head.weight, and its config.json does not say that the head is the embedding",
-                dir);
+        err_set(e, ERR_USER,
+                "%s has no lm_head.weight, and its config.json does not say that the head is the embedding", dir);
         return err_hint(e, "if it is, add \"tie_word_embeddings\": true to config.json; otherwise a shard is missing");
     }
     if (strcmp(module, "model.embed_tokens") == 0 && checkpoint_has_module(ck, "lm_head")) {
         err_set(e, ERR_USER, "%s has no model.embed_tokens.weight, but lm_head.weight", dir);
-        return err_hint(e, "if they are one matrix, add \"tie_word_embeddings\": true to config.json; otherwise a shard is "
-                           "missing");
+        return err_hint(
+            e, "if they are one matrix, add \"tie_word_embeddings\": true to config.json; otherwise a shard is "
+               "missing");
     }
     err_set(e, ERR_USER, "the tensor %s.weight is missing in %s", module, dir);
     return err_hint(e, "check that the folder holds the whole model (all shards that its index names)");
 }
 
-static bool check_module(const struct checkpoint *ck, const char *module, uint32_t rows, uint32_t cols,
-                         struct err *e)
+static bool check_module(const struct checkpoint *ck, const char *module, uint32_t rows, uint32_t cols, struct err *e)
 {
     if (!checkpoint_has_module(ck, module))
         return missing(ck, module, e);
@@ -85,8 +87,7 @@ static bool check_module(const struct checkpoint *ck, const char *module, uint32
     if (w.rows == rows && w.cols == cols)
         return true;
     err_set(e, ERR_USER,
-            "%s.weight in %s is [%" PRIu32 ", %" PRIu32 "], its configuration asks for [%" PRIu32 ", %" PRIu32
-            "]",
+            "%s.weight in %s is [%" PRIu32 ", %" PRIu32 "], its configuration asks for [%" PRIu32 ", %" PRIu32 "]",
             module, checkpoint_dir(ck), w.rows, w.cols, rows, cols);
     return err_hint(e, "the configuration and the weights are not of the same model");
 }
@@ -97,8 +98,8 @@ static bool check_bias(const struct checkpoint *ck, const char *module, uint32_t
     bool real = t->dtype == DTYPE_F32 || t->dtype == DTYPE_F16 || t->dtype == DTYPE_BF16;
     if (real && t->n_dims == 1 && t->shape[0] == rows)
         return true;
-    return err_set(e, ERR_USER, "%s in %s is not a vector of %" PRIu32 " float numbers", t->name,
-                   checkpoint_dir(ck), rows);
+    return err_set(e, ERR_USER, "%s in %s is not a vector of %" PRIu32 " float numbers", t->name, checkpoint_dir(ck),
+                   rows);
 }
 
 /* What the forward pass has no place for is not passed over: the results would be another model's. */
@@ -151,8 +152,7 @@ static bool check_config(struct model *m, struct err *e)
         return err_set(e, ERR_USER, "config.json: %" PRIu32 " heads cannot share %" PRIu32 " key-value heads",
                        c->num_heads, c->num_kv_heads);
     if (c->head_dim % 2 || c->head_dim > HEAD_DIM_MAX)
-        return err_set(e, ERR_USER,
-                       "config.json: head_dim is %" PRIu32 ", an even number up to %u is supported",
+        return err_set(e, ERR_USER, "config.json: head_dim is %" PRIu32 ", an even number up to %u is supported",
                        c->head_dim, HEAD_DIM_MAX);
     if (m->ctx < 2)
         return err_set(e, ERR_USER, "a window has at least 2 tokens, not %" PRIu32, m->ctx);
@@ -170,8 +170,7 @@ static bool check_config(struct model *m, struct err *e)
         return err_hint(e, "use --ctx %" PRIu64 " or less", limit / ((uint64_t)m->rows[LINEAR_Q] * 4));
     }
     if (c->max_position && m->ctx > c->max_position)
-        log_warn("windows of %" PRIu32 " tokens are longer than the %" PRIu32
-                 " positions this model was made for",
+        log_warn("windows of %" PRIu32 " tokens are longer than the %" PRIu32 " positions this model was made for",
                  m->ctx, c->max_position);
     return true;
 }
@@ -200,7 +199,7 @@ static bool check_tensors(struct model *m, struct err *e)
     return true;
 }
 
-/* ---- rotary embedding ---------------------------------------------------------------------------------- */
+/* ---- rotary embedding ---- */
 
 static bool make_rope_table(struct model *m, struct err *e)
 {
@@ -225,11 +224,10 @@ static bool make_rope_table(struct model *m, struct err *e)
     return ok;
 }
 
-/* ---- open and close ------------------------------------------------------------------------------------ */
+/* ---- open and close ---- */
 
 /* cmd NULL: no device. */
-static bool describe(struct model **out, struct gpu_cmd *cmd, const struct checkpoint *ck, uint32_t ctx,
-                     struct err *e)
+static bool describe(struct model **out, struct gpu_cmd *cmd, const struct checkpoint *ck, uint32_t ctx, struct err *e)
 {
     struct model *m = *out = calloc(1, sizeof *m);
     if (!m)
@@ -255,17 +253,15 @@ bool model_describe(struct model **out, const struct checkpoint *ck, uint32_t ct
     return describe(out, NULL, ck, ctx, e);
 }
 
-bool model_open(struct model **out, struct gpu_cmd *cmd, const struct checkpoint *ck, uint32_t ctx,
-                struct err *e)
+bool model_open(struct model **out, struct gpu_cmd *cmd, const struct checkpoint *ck, uint32_t ctx, struct err *e)
 {
     if (!describe(out, cmd, ck, ctx, e))
         return false;
     struct model *m = *out;
     m->host_tile = malloc(HOST_TILE_BYTES);
     bool ok = m->host_tile || err_nomem(e, "a tile of weights", HOST_TILE_BYTES);
-    ok = ok && gpu_arena_create(&m->arena, m->gpu, "model", e) &&
-         gpu_alloc(m->arena, STAGING_BYTES, &m->staging, e) && make_rope_table(m, e) &&
-         gpu_alloc(m->arena, m->cfg->hidden_size * sizeof(float), &m->final_norm, e) &&
+    ok = ok && gpu_arena_create(&m->arena, m->gpu, "model", e) && gpu_alloc(m->arena, STAGING_BYTES, &m->staging, e) &&
+         make_rope_table(m, e) && gpu_alloc(m->arena, m->cfg->hidden_size * sizeof(float), &m->final_norm, e) &&
          model_load_matrix(m, "model.norm", 0, 1, m->final_norm, e);
     if (!ok)
         model_close(out);
@@ -285,7 +281,7 @@ void model_close(struct model **m)
     *m = NULL;
 }
 
-/* ---- weights to the device ----------------------------------------------------------------------------- */
+/* ---- weights to the device ---- */
 
 /* n packed 16-bit numbers at src (any alignment) -> dst f32, through the staging area. */
 static void upload_16(struct model *m, const uint8_t *src, uint64_t n, bool bf16, struct gpu_view dst)
@@ -316,8 +312,8 @@ bool model_load_matrix(struct model *m, const char *module, uint32_t row0, uint3
     if (!checkpoint_weight(m->ck, module, &w, e))
         return false;
     if ((uint64_t)row0 + rows > w.rows || dst.size < (uint64_t)rows * w.cols * 4)
-        return err_set(e, ERR_BUG, "%s: rows %" PRIu32 "+%" PRIu32 " of %" PRIu32 " do not fit", module, row0,
-                       rows, w.rows);
+        return err_set(e, ERR_BUG, "%s: rows %" PRIu32 "+%" PRIu32 " of %" PRIu32 " do not fit", module, row0, rows,
+                       w.rows);
     if (gpu_cmd_counts(m->cmd)) /* nothing would take them */
         return true;
     uint64_t first = (uint64_t)row0 * w.cols, n = (uint64_t)rows * w.cols;
@@ -332,8 +328,8 @@ bool model_load_matrix(struct model *m, const char *module, uint32_t row0, uint3
             uint32_t count = (uint32_t)min_u64(tile, rows - r);
             if (!checkpoint_read_f32(m->ck, module, row0 + r, count, m->host_tile, e))
                 return false;
-            gpu_upload(m->cmd, gpu_slice(dst, (uint64_t)r * w.cols * 4, (uint64_t)count * w.cols * 4),
-                       m->host_tile, (uint64_t)count * w.cols * 4);
+            gpu_upload(m->cmd, gpu_slice(dst, (uint64_t)r * w.cols * 4, (uint64_t)count * w.cols * 4), m->host_tile,
+                       (uint64_t)count * w.cols * 4);
         }
     }
     if (row0 + rows == w.rows)
@@ -366,8 +362,8 @@ static bool load_norm(struct model *m, uint32_t layer, enum role role, struct gp
     const struct block_part *p = block_part_of(role);
     char module[96];
     block_part_name(p, layer, module, sizeof module);
-    return !family_has(m->family, p) || (gpu_alloc(arena, block_part_cols(p, m->cfg) * 4ull, out, e) &&
-                                         model_load_matrix(m, module, 0, 1, *out, e));
+    return !family_has(m->family, p) ||
+           (gpu_alloc(arena, block_part_cols(p, m->cfg) * 4ull, out, e) && model_load_matrix(m, module, 0, 1, *out, e));
 }
 
 bool model_load_block(struct model *m, uint32_t layer, struct gpu_arena *arena, struct block_weights *out,
@@ -397,7 +393,7 @@ bool model_load_block_some(struct model *m, uint32_t layer, unsigned linears, st
     return ok;
 }
 
-/* ---- NaN and infinity ---------------------------------------------------------------------------------- */
+/* ---- NaN and infinity ---- */
 
 static bool check_finite(const struct model *m, const char *module, struct checkpoint_sums *sums, struct err *e)
 {
@@ -408,8 +404,7 @@ static bool check_finite(const struct model *m, const char *module, struct check
     return ok;
 }
 
-static bool check_finite_layer(const struct model *m, uint32_t layer, struct checkpoint_sums *sums,
-                               struct err *e)
+static bool check_finite_layer(const struct model *m, uint32_t layer, struct checkpoint_sums *sums, struct err *e)
 {
     const struct block_part *p;
     char name[96];
@@ -427,8 +422,8 @@ double model_block_products(const struct model *m)
     return n;
 }
 
-bool model_check_finite(const struct model *m, struct checkpoint_sums *sums,
-                        bool (*fn)(void *ctx, double done), void *ctx, struct err *e)
+bool model_check_finite(const struct model *m, struct checkpoint_sums *sums, bool (*fn)(void *ctx, double done),
+                        void *ctx, struct err *e)
 {
     const char *embed = checkpoint_embedding_module(m->ck), *head = checkpoint_head_module(m->ck);
     uint32_t layers = m->cfg->num_layers;
@@ -446,11 +441,11 @@ bool model_check_finite(const struct model *m, struct checkpoint_sums *sums,
     return true;
 }
 
-/* ---- embedding ----------------------------------------------------------------------------------------- */
+/* ---- embedding ---- */
 
 /* Rows of ids, as they are stored or as f32, into the host tile. */
-static bool gather_rows(struct model *m, const char *module, const struct tensor *t, const uint32_t *ids,
-                        size_t n, struct err *e)
+static bool gather_rows(struct model *m, const char *module, const struct tensor *t, const uint32_t *ids, size_t n,
+                        struct err *e)
 {
     uint32_t hidden = m->cfg->hidden_size;
     size_t row = hidden * (t ? dtype_size(t->dtype) : sizeof(float));

@@ -16,7 +16,7 @@ struct model {
     const struct checkpoint *ck;
     const struct model_config *cfg;
     const struct family *family;
-    uint32_t ctx;     /* window length this model was opened for */
+    uint32_t ctx; /* window length this model was opened for */
     uint32_t rows[LINEAR_COUNT], cols[LINEAR_COUNT];
     bool has_bias[LINEAR_COUNT]; /* in any block */
     struct gpu_arena *arena;     /* what lives as long as the model */
@@ -38,16 +38,15 @@ struct block_weights {
 /* Checks that every tensor the family needs is there with the right shape (all of them, before any work),
  * makes the RoPE table (with its scaling; computed in double) and loads the final norm. ctx
  * above the model's max_position is a warning. The checkpoint stays the caller's. */
-bool model_open(struct model **out, struct gpu_cmd *cmd, const struct checkpoint *ck, uint32_t ctx,
-                struct err *e);
+bool model_open(struct model **out, struct gpu_cmd *cmd, const struct checkpoint *ck, uint32_t ctx, struct err *e);
 /* The same checks without a device (gpu and cmd are NULL): shapes and names, nothing to compute with. */
 bool model_describe(struct model **out, const struct checkpoint *ck, uint32_t ctx, struct err *e);
 void model_close(struct model **m);
 /* Looks at every weight once: NaN or infinity is ERR_USER that names the module. sums (may be NULL): takes the sums of all
  * tensors on the way. fn (may be NULL) hears the share done, once per block; its false stops with ERR_STOPPED. Needs no
  * device work. */
-bool model_check_finite(const struct model *m, struct checkpoint_sums *sums,
-                        bool (*fn)(void *ctx, double done), void *ctx, struct err *e);
+bool model_check_finite(const struct model *m, struct checkpoint_sums *sums, bool (*fn)(void *ctx, double done),
+                        void *ctx, struct err *e);
 
 /* "model.layers.3.self_attn.q_proj" into out (at least 96 bytes); returns out. */
 const char *model_linear_name(uint32_t layer, enum linear_id id, char *out, size_t cap);

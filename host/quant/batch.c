@@ -21,8 +21,7 @@ uint32_t batch_windows_forward(const struct model *m, uint32_t windows)
     return batch_windows(m, tokens, left / 4, windows);
 }
 
-bool batch_create(struct batch *b, struct gpu_arena *arena, const struct model *m, uint32_t windows,
-                  struct err *e)
+bool batch_create(struct batch *b, struct gpu_arena *arena, const struct model *m, uint32_t windows, struct err *e)
 {
     uint64_t tokens = (uint64_t)windows * m->ctx, wide = 0;
     for (int i = 0; i < LINEAR_COUNT; i++)

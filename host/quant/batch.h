@@ -16,8 +16,7 @@ struct batch {
     struct gpu_view hidden;     /* [T, hidden]: staging for activations that live elsewhere */
     struct gpu_view transposed; /* [widest input, T] */
 };
-bool batch_create(struct batch *b, struct gpu_arena *arena, const struct model *m, uint32_t windows,
-                  struct err *e);
+bool batch_create(struct batch *b, struct gpu_arena *arena, const struct model *m, uint32_t windows, struct err *e);
 
 /* Of sums of squares behind the final norm. */
 struct norm_batch {

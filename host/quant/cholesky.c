@@ -20,8 +20,8 @@ struct factor {
 };
 
 /* Rows from `row`, columns from `col` of an [n, n] matrix: `rows` x `cols` of them. */
-static struct gpu_matrix part(const struct factor *f, struct gpu_view m, uint32_t row, uint32_t col,
-                              uint32_t rows, uint32_t cols)
+static struct gpu_matrix part(const struct factor *f, struct gpu_view m, uint32_t row, uint32_t col, uint32_t rows,
+                              uint32_t cols)
 {
     uint64_t first = (uint64_t)row * f->n + col;
     uint64_t size = (uint64_t)(rows - 1) * f->n + cols;
@@ -54,19 +54,17 @@ static void factorize(struct factor *f)
             gpu_gemm(f->cmd, part(f, f->r, j, 0, f->n - j, j), part(f, f->r, j, 0, nb, j),
                      part(f, f->r, j, j, f->n - j, nb), f->n - j, nb, j, -1, 1);
         struct gpu_matrix inv = block_inverse(f, j);
-        tiled_chol_block(f->cmd, &(struct chol_block_args){.a = part(f, f->r, j, j, nb, nb).view,
-                                                           .inv = inv.view,
-                                                           .status = f->status,
-                                                           .nb = nb,
-                                                           .lda = f->n});
+        tiled_chol_block(
+            f->cmd,
+            &(struct chol_block_args){
+                .a = part(f, f->r, j, j, nb, nb).view, .inv = inv.view, .status = f->status, .nb = nb, .lda = f->n});
         if (rest == 0)
             continue;
         struct gpu_matrix below = part(f, f->r, j + nb, j, rest, nb), panel = dense(f->panel, rest, nb);
         gpu_gemm(f->cmd, below, inv, panel, rest, nb, nb, 1, 0); /* A L_jj^-T */
-        tiled_copy_rect(
-            f->cmd,
-            &(struct copy_rect_args){
-                .src = panel.view, .dst = below.view, .rows = rest, .cols = nb, .lds = nb, .ldd = f->n});
+        tiled_copy_rect(f->cmd,
+                        &(struct copy_rect_args){
+                            .src = panel.view, .dst = below.view, .rows = rest, .cols = nb, .lds = nb, .ldd = f->n});
     }
 }
 
@@ -77,8 +75,7 @@ static void invert(struct factor *f)
     for (uint32_t i = 0; i < f->n; i += BLOCK) {
         uint32_t nb = block_size(f, i);
         struct gpu_matrix inv = block_inverse(f, i);
-        gpu_gemm(f->cmd, dense(f->identity, BLOCK, BLOCK), inv, part(f, f->h, i, i, nb, nb), nb, nb, nb, 1,
-                 0);
+        gpu_gemm(f->cmd, dense(f->identity, BLOCK, BLOCK), inv, part(f, f->h, i, i, nb, nb), nb, nb, nb, 1, 0);
         if (i == 0)
             continue;
         struct gpu_matrix product = dense(f->panel, i, nb);
@@ -87,10 +84,8 @@ static void invert(struct factor *f)
         for (uint32_t c = 0; c < i; c += CHUNK) {
             uint32_t rows = (uint32_t)min_u64(CHUNK, i - c), k = i - c;
             uint64_t offset = (uint64_t)c * nb * 4;
-            struct gpu_matrix out =
-                dense(gpu_slice(product.view, offset, product.view.size - offset), rows, nb);
-            gpu_gemm(f->cmd, part(f, f->h, c, c, rows, k), part(f, f->r, i, c, nb, k), out, rows, nb, k, 1,
-                     0);
+            struct gpu_matrix out = dense(gpu_slice(product.view, offset, product.view.size - offset), rows, nb);
+            gpu_gemm(f->cmd, part(f, f->h, c, c, rows, k), part(f, f->r, i, c, nb, k), out, rows, nb, k, 1, 0);
         }
         gpu_gemm(f->cmd, product, inv, part(f, f->h, 0, i, i, nb), i, nb, nb, -1, 0);
     }
@@ -125,8 +120,8 @@ static bool run(struct factor *f, struct gpu_arena *scratch, bool *ok, struct er
     return gpu_cmd_finish(f->cmd, e);
 }
 
-bool cholesky_inverse_factor(struct gpu_cmd *cmd, struct gpu_arena *scratch, struct gpu_view h,
-                             struct gpu_view r, uint32_t n, bool *ok, struct err *e)
+bool cholesky_inverse_factor(struct gpu_cmd *cmd, struct gpu_arena *scratch, struct gpu_view h, struct gpu_view r,
+                             uint32_t n, bool *ok, struct err *e)
 {
     struct factor f = {.cmd = cmd, .n = n, .h = h, .r = r};
     gpu_mark mark = gpu_arena_mark(scratch);

@@ -9,7 +9,7 @@
  * bytes, given back before return; the function waits for the device. *ok is false where a pivot was not
  * positive or not finite (the caller raises the damping and refills h); false is returned for device errors
  * only. */
-bool cholesky_inverse_factor(struct gpu_cmd *cmd, struct gpu_arena *scratch, struct gpu_view h,
-                             struct gpu_view r, uint32_t n, bool *ok, struct err *e);
+bool cholesky_inverse_factor(struct gpu_cmd *cmd, struct gpu_arena *scratch, struct gpu_view h, struct gpu_view r,
+                             uint32_t n, bool *ok, struct err *e);
 
 #endif

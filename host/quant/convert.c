@@ -119,11 +119,12 @@ static bool collect(struct conversion *c, enum export_format format, unsigned co
         c->items[c->n++] = item;
     }
     if (!refusals_none(&refused, format, e))
-        return err_hint(e, "codes are taken as they are: --format hf writes the values they stand for, gsq quantize makes "
-                           "other codes from the original model");
+        return err_hint(e,
+                        "codes are taken as they are: --format hf writes the values they stand for, gsq quantize makes "
+                        "other codes from the original model");
     if (left && c->n)
-        log_warn("%u linears are of GGUF types whose codes %s cannot hold: they become 16-bit weights",
-                 (unsigned)left, export_format_name(format));
+        log_warn("%u linears are of GGUF types whose codes %s cannot hold: they become 16-bit weights", (unsigned)left,
+                 export_format_name(format));
     if (c->n)
         return convert_scales(c->ck, c->items, c->n, format, e);
     if (left) {
@@ -163,8 +164,8 @@ static bool check_out(const struct checkpoint *ck, const char *out, const struct
     return true;
 }
 
-bool convert_run(const char *in, const char *out_path, const struct convert_options *o,
-                 const struct progress *progress, struct err *e)
+bool convert_run(const char *in, const char *out_path, const struct convert_options *o, const struct progress *progress,
+                 struct err *e)
 {
     struct conversion c = {0};
     struct os_lock lock = {0};

@@ -44,8 +44,7 @@ static bool holds(const struct gguf_type *t, const struct quant_spec *spec, uint
     const struct quant_type *l = t->learned, *s = spec->type;
     if (!l || cols % t->block != 0)
         return false;
-    return l == s ||
-           (!s->group && !l->super && s->lo >= l->lo && s->hi <= l->hi && spec->group % t->block == 0);
+    return l == s || (!s->group && !l->super && s->lo >= l->lo && s->hi <= l->hi && spec->group % t->block == 0);
 }
 
 static const struct gguf_type *dense_type(enum dtype d)
@@ -54,8 +53,7 @@ static const struct gguf_type *dense_type(enum dtype d)
 }
 
 /* False: the weight has no place. */
-static bool choose(struct gguf_conversion *c, const char *module, const struct weight_info *w,
-                   struct gguf_item *item)
+static bool choose(struct gguf_conversion *c, const char *module, const struct weight_info *w, struct gguf_item *item)
 {
     *item = (struct gguf_item){.module = module, .type = c->type, .spec = w->spec};
     if (c->type && plain(c->type))
@@ -70,12 +68,11 @@ static bool choose(struct gguf_conversion *c, const char *module, const struct w
         return true;
     if (c->refused++)
         return false;
-    err_set(c->e, ERR_USER, "%s: codes of type %s, one scale for %u of %u columns, have no exact place in %s",
-            module, w->spec.type->name, (unsigned)w->spec.group, (unsigned)w->cols,
+    err_set(c->e, ERR_USER, "%s: codes of type %s, one scale for %u of %u columns, have no exact place in %s", module,
+            w->spec.type->name, (unsigned)w->spec.group, (unsigned)w->cols,
             c->type ? c->type->name : "any type of GGUF");
-    return err_hint(c->e,
-                    "--type F16 stores the values that they stand for; gsq quantize makes other codes from "
-                    "the original model");
+    return err_hint(c->e, "--type F16 stores the values that they stand for; gsq quantize makes other codes from "
+                          "the original model");
 }
 
 static bool add_item(void *ctx, const char *module, uint32_t rows, uint32_t cols)
@@ -181,8 +178,7 @@ bool convert_to_gguf(const struct checkpoint *ck, const char *out, const struct 
     else
         ok = ok && check_scales(&c, e) && write_gguf(out, ck, c.items, c.n, &options, &source, e);
     if (ok && c.rounded)
-        log_warn("%llu scales were rounded: GGUF stores them as 16-bit floats",
-                 (unsigned long long)c.rounded);
+        log_warn("%llu scales were rounded: GGUF stores them as 16-bit floats", (unsigned long long)c.rounded);
     for (size_t i = 0; i < c.n; i++)
         free((char *)c.items[i].module);
     free(c.items);

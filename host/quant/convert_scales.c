@@ -36,8 +36,9 @@ static bool measure(const struct checkpoint *ck, const char *module, double *out
 static bool no_place(const char *module, struct err *e)
 {
     err_set(e, ERR_USER, "%s has scales beyond 65504, where f16 ends", module);
-    return err_hint(e, "compressed-tensors, mlx and humming store bf16 scales; --format hf writes the values that the codes "
-                       "stand for");
+    return err_hint(
+        e, "compressed-tensors, mlx and humming store bf16 scales; --format hf writes the values that the codes "
+           "stand for");
 }
 
 bool convert_scales_one(struct scale_losses *s, const struct checkpoint *ck, const char *module, struct err *e)

@@ -77,7 +77,7 @@ static uint32_t first_scored(const struct eval *ev)
     return ev->o->protocol == EVAL_LLAMA ? ev->w.ctx / 2 : 0;
 }
 
-/* ---- progress ------------------------------------------------------------------------------------------ */
+/* ---- progress ---- */
 
 static bool tell(struct eval *ev, const char *detail, uint32_t block, uint32_t blocks, struct err *e)
 {
@@ -122,8 +122,7 @@ static double whole_work(const struct eval *ev)
     double seconds = 0;
     for (int i = 0; i < ev->sides; i++) {
         const struct model *m = ev->side[i].m;
-        seconds +=
-            m->cfg->num_layers * (load_work(ev, m) + block_work(ev, m, ev->w.n)) + head_work(ev, m, ev->w.n);
+        seconds += m->cfg->num_layers * (load_work(ev, m) + block_work(ev, m, ev->w.n)) + head_work(ev, m, ev->w.n);
     }
     return seconds;
 }
@@ -148,8 +147,7 @@ static bool expect(struct eval *ev, struct err *e)
 
 /* Waits from time to time for what was recorded, and tells how far the piece in work is: n of ev->w.n
  * windows. */
-static bool advance(struct eval *ev, uint32_t n, const char *detail, uint32_t block, uint32_t blocks,
-                    struct err *e)
+static bool advance(struct eval *ev, uint32_t n, const char *detail, uint32_t block, uint32_t blocks, struct err *e)
 {
     if (os_now_ns() - ev->sync_ns < SYNC_NS && n < ev->w.n)
         return true;
@@ -161,7 +159,7 @@ static bool advance(struct eval *ev, uint32_t n, const char *detail, uint32_t bl
     return tell(ev, detail, block, blocks, e);
 }
 
-/* ---- through the blocks -------------------------------------------------------------------------------- */
+/* ---- through the blocks ---- */
 
 static bool run_block(struct eval *ev, struct side *s, uint32_t layer, const struct block_scratch *scratch,
                       struct gpu_view staging, struct err *e)
@@ -222,7 +220,7 @@ static bool run_blocks(struct eval *ev, struct side *s, struct err *e)
     return true;
 }
 
-/* ---- the head ------------------------------------------------------------------------------------------ */
+/* ---- the head ---- */
 
 /* What the head needs on the device for one batch. */
 struct head_scratch {
@@ -248,15 +246,13 @@ static bool head_alloc(struct eval *ev, struct head_scratch *h, struct err *e)
 {
     uint64_t tokens = (uint64_t)ev->batch * ev->w.ctx;
     h->logit_rows = logit_rows(ev);
-    bool ok = gpu_alloc(ev->scratch, tokens * 4, &h->targets, e) &&
-              gpu_alloc(ev->scratch, tokens * 4, &h->kl, e) &&
+    bool ok = gpu_alloc(ev->scratch, tokens * 4, &h->targets, e) && gpu_alloc(ev->scratch, tokens * 4, &h->kl, e) &&
               gpu_alloc(ev->scratch, tokens * 4, &h->top1, e);
     for (int i = 0; ok && i < ev->sides; i++) {
         struct side *s = &ev->side[i];
         uint64_t acts = acts_bytes(s->m, ev->batch);
         ok = head_create(&s->head, ev->weights, s->m, HEAD_FORWARD, e) &&
-             gpu_alloc(ev->scratch, acts, &h->staging[i], e) &&
-             gpu_alloc(ev->scratch, acts, &h->norm[i], e) &&
+             gpu_alloc(ev->scratch, acts, &h->staging[i], e) && gpu_alloc(ev->scratch, acts, &h->norm[i], e) &&
              gpu_alloc(ev->scratch, (uint64_t)h->logit_rows * s->m->cfg->vocab_size * 4, &h->logits[i], e) &&
              gpu_alloc(ev->scratch, tokens * 4, &h->nll[i], e);
     }
@@ -303,15 +299,13 @@ static void head_scores(struct eval *ev, const struct head_scratch *h, uint32_t 
 static bool head_sum(struct eval *ev, struct head_scratch *h, uint32_t windows, struct err *e)
 {
     uint32_t ctx = ev->w.ctx, tokens = windows * ctx, first = first_scored(ev);
-    float *nll[2] = {h->host, h->host + tokens}, *kl = h->host + 2ull * tokens,
-          *top1 = h->host + 3ull * tokens;
+    float *nll[2] = {h->host, h->host + tokens}, *kl = h->host + 2ull * tokens, *top1 = h->host + 3ull * tokens;
     for (int i = 0; i < ev->sides; i++) {
         if (!gpu_download(ev->cmd, gpu_slice(h->nll[i], 0, tokens * 4ull), nll[i], tokens * 4ull, e))
             return false;
     }
-    if (ev->sides == 2 &&
-        (!gpu_download(ev->cmd, gpu_slice(h->kl, 0, tokens * 4ull), kl, tokens * 4ull, e) ||
-         !gpu_download(ev->cmd, gpu_slice(h->top1, 0, tokens * 4ull), top1, tokens * 4ull, e)))
+    if (ev->sides == 2 && (!gpu_download(ev->cmd, gpu_slice(h->kl, 0, tokens * 4ull), kl, tokens * 4ull, e) ||
+                           !gpu_download(ev->cmd, gpu_slice(h->top1, 0, tokens * 4ull), top1, tokens * 4ull, e)))
         return false;
     for (uint32_t t = 0; t < tokens; t++) {
         if (t % ctx < first || t % ctx == ctx - 1)
@@ -377,7 +371,7 @@ static bool run_head(struct eval *ev, struct err *e)
     return ok;
 }
 
-/* ---- set-up -------------------------------------------------------------------------------------------- */
+/* ---- set-up ---- */
 
 /* All that the blocks, the measurement and the head take, on arenas that count. */
 static bool count_work(struct eval *ev, struct err *e)
@@ -444,9 +438,9 @@ static bool load_text(struct eval *ev, const struct checkpoint *ck, struct windo
 {
     struct tokenizer *t = NULL;
     const struct windows_progress progress = {progress_tokenize, &ev->watch};
-    bool ok = tokenizer_load(&t, checkpoint_dir(ck), e) &&
-              windows_load(w, t, ev->o->text, ev->o->ctx, ev->o->windows, checkpoint_config(ck)->vocab_size,
-                           &progress, e);
+    bool ok =
+        tokenizer_load(&t, checkpoint_dir(ck), e) &&
+        windows_load(w, t, ev->o->text, ev->o->ctx, ev->o->windows, checkpoint_config(ck)->vocab_size, &progress, e);
     int64_t bos = ok && ev->o->protocol == EVAL_LLAMA ? tokenizer_bos(t) : -1;
     for (uint32_t i = 0; bos >= 0 && i < w->n; i++)
         w->ids[(size_t)i * w->ctx] = (uint32_t)bos;
@@ -457,11 +451,9 @@ static bool load_text(struct eval *ev, const struct checkpoint *ck, struct windo
 /* Both models must mean the same by a token. */
 static bool check_same_tokens(struct eval *ev, struct err *e)
 {
-    uint32_t a = checkpoint_config(ev->side[0].ck)->vocab_size,
-             b = checkpoint_config(ev->side[1].ck)->vocab_size;
+    uint32_t a = checkpoint_config(ev->side[0].ck)->vocab_size, b = checkpoint_config(ev->side[1].ck)->vocab_size;
     if (a != b) {
-        err_set(e, ERR_USER, "the models have different vocabularies: %" PRIu32 " and %" PRIu32 " tokens", a,
-                b);
+        err_set(e, ERR_USER, "the models have different vocabularies: %" PRIu32 " and %" PRIu32 " tokens", a, b);
         return err_hint(e, "compare a quantized model with the one it was made from");
     }
     struct windows w = {0};

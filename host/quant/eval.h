@@ -27,10 +27,10 @@ struct eval_result {
     double perplexity, mean_nll;
     double nll_error, perplexity_error; /* standard errors, as llama-perplexity gives them: tokens count as
                                            independent; exp's slope carries the one over to the other */
-    uint64_t tokens;     /* of the whole text */
-    uint32_t windows;    /* evaluated */
-    uint64_t scored;     /* positions */
-    char token_hash[33]; /* XXH3-128 of the text's ids as u32le */
+    uint64_t tokens;                    /* of the whole text */
+    uint32_t windows;                   /* evaluated */
+    uint64_t scored;                    /* positions */
+    char token_hash[33];                /* XXH3-128 of the text's ids as u32le */
     double seconds;
 };
 /* exp(mean NLL) over the scored positions of every window (docs/method.md 6). Weights are streamed block

@@ -40,8 +40,8 @@ static bool factor(struct gpu_cmd *cmd, struct gpu_view h, uint32_t n, const flo
     for (float share = damp; ok && !done && share <= DAMP_MAX; share = share > 0 ? share * 10 : 0.01f) {
         float add = (float)(share * mean);
         gpu_copy(cmd, copy, h, bytes);
-        tiled_damp_diagonal(
-            cmd, &(struct damp_diagonal_args){.h = copy, .n = n, .ldh = n, .one = 1.0f + add, .damp = add});
+        tiled_damp_diagonal(cmd,
+                            &(struct damp_diagonal_args){.h = copy, .n = n, .ldh = n, .one = 1.0f + add, .damp = add});
         ok = cholesky_inverse_factor(cmd, scratch, copy, r, n, &done, e);
         facts->damp_raised = share != damp;
     }
@@ -50,8 +50,7 @@ static bool factor(struct gpu_cmd *cmd, struct gpu_view h, uint32_t n, const flo
          * terms its factor spreads no error, whatever its values are. */
         facts->diagonal_only = true;
         gpu_fill(cmd, r, 0);
-        tiled_damp_diagonal(
-            cmd, &(struct damp_diagonal_args){.h = r, .n = n, .ldh = n, .one = 1.0f, .damp = 0.0f});
+        tiled_damp_diagonal(cmd, &(struct damp_diagonal_args){.h = r, .n = n, .ldh = n, .one = 1.0f, .damp = 0.0f});
     }
     gpu_arena_reset(scratch, mark);
     return ok;
@@ -60,8 +59,8 @@ static bool factor(struct gpu_cmd *cmd, struct gpu_view h, uint32_t n, const flo
 /* What an error in a column costs once the columns behind have made up for it, as a share of the largest such
  * cost: 1 / U_jj^2, which GPTQ minimises. The scale of a group is searched with it. diag: scratch on the
  * host, [n]. */
-static bool column_weights(struct gpu_cmd *cmd, struct gpu_view r, uint32_t n, float *diag,
-                           struct gpu_view weights, struct err *e)
+static bool column_weights(struct gpu_cmd *cmd, struct gpu_view r, uint32_t n, float *diag, struct gpu_view weights,
+                           struct err *e)
 {
     float most = 0;
     tiled_diagonal(cmd, &(struct diagonal_args){.h = r, .diag = weights, .n = n, .ldh = n});
@@ -78,8 +77,8 @@ static bool column_weights(struct gpu_cmd *cmd, struct gpu_view r, uint32_t n, f
 }
 
 bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, struct gpu_view h,
-                   struct gpu_view work, struct gpu_arena *scratch, float damp,
-                   const struct scale_search_options *o, struct gptq_facts *facts, struct err *e)
+                   struct gpu_view work, struct gpu_arena *scratch, float damp, const struct scale_search_options *o,
+                   struct gptq_facts *facts, struct err *e)
 {
     const uint32_t rows = q->rows, cols = q->cols;
     gpu_mark mark = gpu_arena_mark(scratch);
@@ -94,16 +93,13 @@ bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view
         tiled_diagonal(cmd, &(struct diagonal_args){.h = h, .diag = diag, .n = cols, .ldh = cols});
         ok = gpu_download(cmd, diag, host, (uint64_t)cols * 4, e);
     }
-    ok = ok && factor(cmd, h, cols, host, damp, scratch, r, facts, e) &&
-         column_weights(cmd, r, cols, host, weights, e);
-    ok = ok &&
-         gpu_alloc(scratch, (uint64_t)rows * min_u64(search_columns(&q->spec), SEGMENT_MAX) * 4, &err, e);
+    ok = ok && factor(cmd, h, cols, host, damp, scratch, r, facts, e) && column_weights(cmd, r, cols, host, weights, e);
+    ok = ok && gpu_alloc(scratch, (uint64_t)rows * min_u64(search_columns(&q->spec), SEGMENT_MAX) * 4, &err, e);
     free(host);
     if (!ok)
         goto out;
 
-    tiled_zero_dead(cmd,
-                    &(struct zero_dead_args){.w = w, .diag = diag, .rows = rows, .cols = cols, .ldw = cols});
+    tiled_zero_dead(cmd, &(struct zero_dead_args){.w = w, .diag = diag, .rows = rows, .cols = cols, .ldw = cols});
     gpu_copy(cmd, work, w, (uint64_t)rows * cols * 4);
     for (uint32_t first = 0, end; first < cols; first = end) {
         end = (uint32_t)min_u64(cols, (uint64_t)first + search_columns(&q->spec));

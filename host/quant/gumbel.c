@@ -106,8 +106,7 @@ static double scale_rate(const struct quant_type *t)
  * when they are rounded in the end. */
 static uint32_t frozen_from(const struct gumbel_state *s)
 {
-    return s->spec.type->super && s->o->lr_scales > 0 ? (uint32_t)ceil((double)s->o->freeze * s->o->steps)
-                                                      : UINT32_MAX;
+    return s->spec.type->super && s->o->lr_scales > 0 ? (uint32_t)ceil((double)s->o->freeze * s->o->steps) : UINT32_MAX;
 }
 
 void gumbel_step(struct gpu_cmd *cmd, const struct gumbel_state *s, uint32_t step)
@@ -115,8 +114,7 @@ void gumbel_step(struct gpu_cmd *cmd, const struct gumbel_state *s, uint32_t ste
     float tau, kappa, tau1, kappa1;
     schedule(s->o, step, &tau, &kappa);
     schedule(s->o, step + 1, &tau1, &kappa1);
-    double rate = gumbel_rate(s->o, step) * s->rate,
-           lr_scales = rate * s->o->lr_scales * scale_rate(s->spec.type);
+    double rate = gumbel_rate(s->o, step) * s->rate, lr_scales = rate * s->o->lr_scales * scale_rate(s->spec.type);
     uint32_t frozen = frozen_from(s);
     if (step >= frozen)
         lr_scales = 0;

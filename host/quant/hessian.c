@@ -2,8 +2,8 @@
 
 #include "host/gpu/gpu_gemm.h"
 
-bool hessian_create(struct hessian *h, struct gpu_cmd *cmd, struct gpu_arena *arena, uint32_t n,
-                    bool with_held, struct err *e)
+bool hessian_create(struct hessian *h, struct gpu_cmd *cmd, struct gpu_arena *arena, uint32_t n, bool with_held,
+                    struct err *e)
 {
     uint64_t bytes = (uint64_t)n * n * sizeof(float);
     *h = (struct hessian){.n = n};
@@ -24,8 +24,8 @@ bool hessian_create_diagonal(struct hessian *h, struct gpu_view *diag, struct gp
     return hessian_create(h, cmd, arena, n, false, e) && gpu_alloc(arena, n * 4ull, diag, e);
 }
 
-void hessian_add(struct gpu_cmd *cmd, struct gpu_view sum, struct gpu_view x, uint32_t tokens, uint32_t n,
-                 float factor, struct gpu_view transposed)
+void hessian_add(struct gpu_cmd *cmd, struct gpu_view sum, struct gpu_view x, uint32_t tokens, uint32_t n, float factor,
+                 struct gpu_view transposed)
 {
     /* The one matrix product is A B^T, so x^T x takes x^T twice. */
     gpu_transpose(cmd, x, transposed, tokens, n);

@@ -10,14 +10,14 @@ struct hessian {
     uint32_t n;
 };
 /* Zeroed. */
-bool hessian_create(struct hessian *h, struct gpu_cmd *cmd, struct gpu_arena *arena, uint32_t n,
-                    bool with_held, struct err *e);
+bool hessian_create(struct hessian *h, struct gpu_cmd *cmd, struct gpu_arena *arena, uint32_t n, bool with_held,
+                    struct err *e);
 /* One without held windows, and diag[n] beside it, for what its diagonal becomes. */
 bool hessian_create_diagonal(struct hessian *h, struct gpu_view *diag, struct gpu_cmd *cmd, struct gpu_arena *arena,
                              uint32_t n, struct err *e);
 /* sum[n, n] += factor * x^T x for x[tokens, n]. transposed: scratch of n * tokens floats. factor is 2 /
  * (tokens of the whole sum), so that no last scaling pass is needed. */
-void hessian_add(struct gpu_cmd *cmd, struct gpu_view sum, struct gpu_view x, uint32_t tokens, uint32_t n,
-                 float factor, struct gpu_view transposed);
+void hessian_add(struct gpu_cmd *cmd, struct gpu_view sum, struct gpu_view x, uint32_t tokens, uint32_t n, float factor,
+                 struct gpu_view transposed);
 
 #endif

@@ -89,9 +89,8 @@ static struct hash128 hash_items(const struct plan *p)
     for (size_t i = 0; i < p->n_items; i++) {
         const struct plan_item *item = &p->items[i];
         char line[192];
-        int n = snprintf(line, sizeof line, "%s %s %u %s", item->module,
-                         item->keep ? "keep" : item->spec.type->name, item->keep ? 0 : item->spec.group,
-                         item->keep ? "" : scale_type_name(item->spec.scale));
+        int n = snprintf(line, sizeof line, "%s %s %u %s", item->module, item->keep ? "keep" : item->spec.type->name,
+                         item->keep ? 0 : item->spec.group, item->keep ? "" : scale_type_name(item->spec.scale));
         h = hash_bytes(line, (size_t)n, h);
     }
     for (size_t i = 0; i < p->n_tensors; i++) {
@@ -163,8 +162,7 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
         return true;
     char hex[33];
     hash_hex(w->hash, hex);
-    snprintf(text, sizeof text, "%u windows of %u tokens, %u held out, text %s", p->samples, p->ctx,
-             p->holdout, hex);
+    snprintf(text, sizeof text, "%u windows of %u tokens, %u held out, text %s", p->samples, p->ctx, p->holdout, hex);
     put(id, "calibration", text);
     snprintf(text, sizeof text, MEMORY_FORMAT, p->batch_windows, p->micro_windows, p->scale_micro);
     put(id, "memory", text);
@@ -178,22 +176,21 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
              "steps %u, tau %.9g:%.9g, kappa %.9g:%.9g, rates %.9g %.9g, reach %.9g, end %.9g, beta %.9g "
              "%.9g, decay %.9g, freeze %.9g, "
              "start %.9g %.9g",
-             g->steps, (double)g->tau0, (double)g->tau1, (double)g->kappa0, (double)g->kappa1,
-             (double)g->lr_logits, (double)g->lr_scales, (double)g->reach, (double)g->lr_end,
-             (double)g->beta1, (double)g->beta2, (double)g->decay, (double)g->freeze, (double)g->init_noise,
-             (double)g->init_gap);
+             g->steps, (double)g->tau0, (double)g->tau1, (double)g->kappa0, (double)g->kappa1, (double)g->lr_logits,
+             (double)g->lr_scales, (double)g->reach, (double)g->lr_end, (double)g->beta1, (double)g->beta2,
+             (double)g->decay, (double)g->freeze, (double)g->init_noise, (double)g->init_gap);
     put(id, "learning", text);
     snprintf(text, sizeof text, "no");
     if (plan_block_objective(o))
-        snprintf(text, sizeof text, "%u epochs, batch %u, reach %.9g, start %.9g %.9g, from %s",
-                 o->block.epochs, tune_block_batch(o, p->samples - p->holdout), (double)o->block.reach,
-                 (double)o->block.init_noise, (double)o->block.init_gap, start_name(o->block.start));
+        snprintf(text, sizeof text, "%u epochs, batch %u, reach %.9g, start %.9g %.9g, from %s", o->block.epochs,
+                 tune_block_batch(o, p->samples - p->holdout), (double)o->block.reach, (double)o->block.init_noise,
+                 (double)o->block.init_gap, start_name(o->block.start));
     put(id, "block objective", text);
     snprintf(text, sizeof text, "no");
     if (plan_scales(o))
-        snprintf(text, sizeof text, "epochs %u, batch %u, rate %.9g, end %.9g, beta %.9g %.9g",
-                 o->scales.epochs, o->scales.batch, (double)o->scales.lr, (double)o->scales.lr_end,
-                 (double)o->scales.beta1, (double)o->scales.beta2);
+        snprintf(text, sizeof text, "epochs %u, batch %u, rate %.9g, end %.9g, beta %.9g %.9g", o->scales.epochs,
+                 o->scales.batch, (double)o->scales.lr, (double)o->scales.lr_end, (double)o->scales.beta1,
+                 (double)o->scales.beta2);
     put(id, "pass over scales", text);
     return true;
 }

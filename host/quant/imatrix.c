@@ -22,7 +22,7 @@ struct collect {
     struct gpu_arena *scratch, *weights;
     uint32_t batch; /* windows */
     struct block_scratch s;
-    struct gpu_view staging;      /* [batch * ctx, hidden] */
+    struct gpu_view staging;           /* [batch * ctx, hidden] */
     struct gpu_view sums[INPUT_COUNT]; /* [width of the input] */
     uint64_t start_ns;
     struct eta eta;
@@ -96,8 +96,7 @@ static void add(struct collect *c, enum input input, struct gpu_view x, uint32_t
 }
 
 /* One batch through a block, its inputs added up. */
-static bool run_batch(struct collect *c, const struct block_weights *b, uint32_t w0, uint32_t n,
-                      struct err *e)
+static bool run_batch(struct collect *c, const struct block_weights *b, uint32_t w0, uint32_t n, struct err *e)
 {
     struct gpu_view x;
     if (!acts_get(c->acts, w0, n, c->staging, &x, e))
@@ -220,9 +219,9 @@ static bool load_text(struct collect *c, const struct checkpoint *ck, struct err
 {
     struct tokenizer *t = NULL;
     const struct windows_progress progress = {progress_tokenize, &c->watch};
-    bool ok = tokenizer_load(&t, checkpoint_dir(ck), e) &&
-              windows_load(&c->w, t, c->o->text, c->o->ctx, c->o->windows, checkpoint_config(ck)->vocab_size,
-                           &progress, e);
+    bool ok =
+        tokenizer_load(&t, checkpoint_dir(ck), e) &&
+        windows_load(&c->w, t, c->o->text, c->o->ctx, c->o->windows, checkpoint_config(ck)->vocab_size, &progress, e);
     tokenizer_destroy(&t);
     return ok;
 }
@@ -233,9 +232,9 @@ static bool run(struct collect *c, const struct checkpoint *ck, struct err *e)
     eta_start(&c->eta, c->start_ns, 0);
     progress_watch_begin(&c->watch, &c->o->progress, &c->eta, c->cmd);
     if (!load_text(c, ck, e) || !model_open(&c->m, c->cmd, ck, c->o->ctx, e) ||
-        !gpu_arena_create(&c->scratch, gpu, "scratch", e) ||
-        !gpu_arena_create(&c->weights, gpu, "block", e) || !make_room(c, e) || !expect(c, e) ||
-        !alloc_scratch(c, e) || !acts_embed(c->acts, &c->w, c->batch, c->staging, e))
+        !gpu_arena_create(&c->scratch, gpu, "scratch", e) || !gpu_arena_create(&c->weights, gpu, "block", e) ||
+        !make_room(c, e) || !expect(c, e) || !alloc_scratch(c, e) ||
+        !acts_embed(c->acts, &c->w, c->batch, c->staging, e))
         return false;
     for (uint32_t layer = 0; layer < c->m->cfg->num_layers; layer++)
         if (!run_block(c, layer, e))
@@ -253,8 +252,8 @@ static uint64_t file_bytes(const struct model_config *c)
     return bytes;
 }
 
-bool imatrix_lock_out(struct os_lock *lock, const char *path, const struct checkpoint *ck, const char *text,
-                      bool force, struct err *e)
+bool imatrix_lock_out(struct os_lock *lock, const char *path, const struct checkpoint *ck, const char *text, bool force,
+                      struct err *e)
 {
     const char *const inputs[] = {text, checkpoint_dir(ck)};
     if (!out_not_input("the output", path, inputs, 1, e) || !write_gguf_check(path, ck, force, e) ||

@@ -22,8 +22,8 @@ struct imatrix_result {
 };
 /* Before the work: whether `path` may be written (write_gguf_check; nor is it the text), whether the disk holds the matrix,
  * and that nobody else writes there (out_path.h). os_unlock lets go. */
-bool imatrix_lock_out(struct os_lock *lock, const char *path, const struct checkpoint *ck, const char *text,
-                      bool force, struct err *e);
+bool imatrix_lock_out(struct os_lock *lock, const char *path, const struct checkpoint *ck, const char *text, bool force,
+                      struct err *e);
 /* m: an entry per linear, block by block, then the head's (which a tied model has under the embedding's
  * name). The caller frees it. */
 bool imatrix_collect(struct gpu_cmd *cmd, const struct checkpoint *ck, const struct imatrix_options *o,

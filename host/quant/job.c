@@ -86,8 +86,7 @@ static bool walk_blocks(struct job *j, struct err *e)
     return true;
 }
 
-/* --- the run
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- the run ---- */
 
 /* Before there is a plan, and a prediction. */
 static bool tell_phase(struct job *j, const char *phase, struct err *e)
@@ -98,9 +97,8 @@ static bool tell_phase(struct job *j, const char *phase, struct err *e)
 
 static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t ctx, struct err *e)
 {
-    if (o->imatrix &&
-        (!imatrix_read(&j->imatrix, o->imatrix, j->ck, e) ||
-         !imatrix_limit(&j->imatrix, o->importance_names, o->n_importance_names, o->importance_skip, e)))
+    if (o->imatrix && (!imatrix_read(&j->imatrix, o->imatrix, j->ck, e) ||
+                       !imatrix_limit(&j->imatrix, o->importance_names, o->n_importance_names, o->importance_skip, e)))
         return false;
     if (quantize_diagonal(o)) {
         log_info("no text: each linear is learned alone, on the importance of its inputs");
@@ -111,18 +109,18 @@ static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t
     if (!o->calib) {
         err_set(e, ERR_USER, "--method %s needs a calibration text", method_name(o->method));
         return err_hint(
-            e, "give a text file like what the model will read with --calib, or --calib default, the text that comes with "
-               "gsq; --method rtn needs none");
+            e,
+            "give a text file like what the model will read with --calib, or --calib default, the text that comes with "
+            "gsq; --method rtn needs none");
     }
     struct tokenizer *t = NULL;
     const struct windows_progress progress = {progress_tokenize, &j->watch};
-    bool ok = tell_phase(j, "tokenize", e) && tokenizer_load(&t, o->model_dir, e) &&
-              windows_load(&j->windows, t, o->calib, ctx, o->samples, checkpoint_config(j->ck)->vocab_size,
-                           &progress, e);
+    bool ok =
+        tell_phase(j, "tokenize", e) && tokenizer_load(&t, o->model_dir, e) &&
+        windows_load(&j->windows, t, o->calib, ctx, o->samples, checkpoint_config(j->ck)->vocab_size, &progress, e);
     tokenizer_destroy(&t);
     if (ok && j->windows.n < o->samples) {
-        log_warn("%s holds %u windows of %u tokens, %u were asked for", o->calib, j->windows.n, ctx,
-                 o->samples);
+        log_warn("%s holds %u windows of %u tokens, %u were asked for", o->calib, j->windows.n, ctx, o->samples);
         o->samples = j->windows.n;
     }
     return ok;
@@ -146,10 +144,9 @@ static bool on_check(void *ctx, double done)
 static bool check_weights(struct job *j, struct err *e)
 {
     job_begin(j, WORK_CHECK, j->eta.kind[WORK_CHECK].total);
-    bool ok = on_check(j, 0)
-                  ? model_check_finite(j->m, &j->sums, on_check, j, e) &&
-                        (!j->refined || model_check_finite(j->refined, &j->refined_sums, NULL, NULL, e))
-                  : err_set(e, ERR_STOPPED, "stopped");
+    bool ok = on_check(j, 0) ? model_check_finite(j->m, &j->sums, on_check, j, e) &&
+                                   (!j->refined || model_check_finite(j->refined, &j->refined_sums, NULL, NULL, e))
+                             : err_set(e, ERR_STOPPED, "stopped");
     job_end(j);
     return ok;
 }
@@ -165,8 +162,7 @@ static bool identify(struct job *j, struct err *e)
         return false;
     if (store_recorded(j->work_dir, "memory", memory, sizeof memory))
         identity_take_up_memory(&j->plan, memory);
-    if (!identity_make(&j->id, j->o, &j->sums, j->refined ? &j->refined_sums : NULL, j->cmd, &j->plan,
-                       &j->windows, e))
+    if (!identity_make(&j->id, j->o, &j->sums, j->refined ? &j->refined_sums : NULL, j->cmd, &j->plan, &j->windows, e))
         return false;
     identity_result(&j->id, j->o, &j->plan, j->plan.run);
     return true;
@@ -183,9 +179,9 @@ static bool is_finished(const struct job *j)
         return false;
     if (o->refine || j->refined_by[0])
         return o->refine && strcmp(j->refined_by, j->plan.run) == 0;
-    bool there = o->format == EXPORT_GGUF ? gguf_run(o->out_dir, run) && os_stat(o->out_dir, &size) == OS_FILE &&
-                                                size == j->plan.out_bytes
-                                          : export_run(o->out_dir, run);
+    bool there = o->format == EXPORT_GGUF
+                     ? gguf_run(o->out_dir, run) && os_stat(o->out_dir, &size) == OS_FILE && size == j->plan.out_bytes
+                     : export_run(o->out_dir, run);
     return there && strcmp(run, j->plan.run) == 0;
 }
 
@@ -213,8 +209,7 @@ static bool embed_windows(struct job *j, struct err *e)
             continue;
         /* The student reads the refined file's embedding. */
         ok = acts_create(sets[i], i == 0 && j->refined ? j->refined : j->m, j->plan.samples, &o, e) &&
-             acts_embed(*sets[i], &j->windows, j->plan.batch_windows, staging, e) &&
-             gpu_cmd_finish(j->cmd, e);
+             acts_embed(*sets[i], &j->windows, j->plan.batch_windows, staging, e) && gpu_cmd_finish(j->cmd, e);
     }
     gpu_arena_reset(j->scratch, mark);
     return ok;
@@ -297,9 +292,7 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
               job_out_check(&j, e) && job_out_lock(&j, e);
     if (ok) {
         const struct model_config *c = checkpoint_config(j.ck);
-        uint32_t ctx = o.ctx                                              ? o.ctx
-                       : c->max_position && c->max_position < CTX_DEFAULT ? c->max_position
-                                                                          : CTX_DEFAULT;
+        uint32_t ctx = o.ctx ? o.ctx : c->max_position && c->max_position < CTX_DEFAULT ? c->max_position : CTX_DEFAULT;
         ok = load_calibration(&j, &o, ctx, e) &&
              (cmd ? model_open(&j.m, cmd, j.ck, ctx, e) : model_describe(&j.m, j.ck, ctx, e)) &&
              (!o.refine || open_refined(&j, &o, ctx, e)) &&
@@ -316,8 +309,7 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
         out->stages = calloc(n_stages, sizeof *out->stages);
         ok = out->linears && out->stages
                  ? o.dry_run || run_all(&j, e)
-                 : err_nomem(e, "the report",
-                             j.plan.n_items * sizeof *out->linears + n_stages * sizeof *out->stages);
+                 : err_nomem(e, "the report", j.plan.n_items * sizeof *out->linears + n_stages * sizeof *out->stages);
         summarize(&j);
     }
     if (cmd)

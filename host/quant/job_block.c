@@ -22,8 +22,7 @@
 const struct stage stages[2] = {{LINEAR_Q, LINEAR_GATE, LINEAR_O, STAGE_ATTN},
                                 {LINEAR_GATE, LINEAR_COUNT, LINEAR_DOWN, STAGE_FFN}};
 
-/* ---- forward passes --------------------------------------------------------------------------------------
- */
+/* ---- forward passes ---- */
 
 /* Adds windows [w0, w0+n) to a Hessian: the first samples - holdout windows teach, the others judge. */
 static void gather(struct job *j, const struct hessian *h, struct gpu_view x, uint32_t w0, uint32_t n,
@@ -102,8 +101,7 @@ static bool run_pass(struct job *j, const struct stage *s, enum pass pass, struc
     return ok;
 }
 
-/* ---- linears ---------------------------------------------------------------------------------------------
- */
+/* ---- linears ---- */
 
 void block_result_free(struct block_result *r)
 {
@@ -172,8 +170,7 @@ static bool quantize_one(struct job *j, struct plan_item *item, struct gpu_view 
         return err_context(e, "%s", item->module);
     }
     if (report->diagonal_only)
-        log_warn("%s: its Hessian is not positive at any damping; quantized without error feedback",
-                 item->module);
+        log_warn("%s: its Hessian is not positive at any damping; quantized without error feedback", item->module);
     else if (report->damp_raised)
         log_warn("%s: its Hessian needed more damping than %g", item->module, (double)j->o->damp);
     job_end(j);
@@ -186,8 +183,8 @@ static bool refined_weights(struct job *j, const struct plan_item *item, struct 
     return model_load_matrix(j->refined, item->module, 0, item->rows, w, e);
 }
 
-static bool stage_linears(struct job *j, const struct stage *s, struct plan_item *items,
-                          struct block_weights *w, struct block_result *r, uint64_t *clock, struct err *e)
+static bool stage_linears(struct job *j, const struct stage *s, struct plan_item *items, struct block_weights *w,
+                          struct block_result *r, uint64_t *clock, struct err *e)
 {
     struct hessian h[2];
     bool held = j->plan.holdout > 0, ok = true;
@@ -212,8 +209,8 @@ static bool stage_linears(struct job *j, const struct stage *s, struct plan_item
     return ok;
 }
 
-static bool stage_train(struct job *j, const struct stage *s, struct plan_item *items,
-                        struct block_weights *w, struct block_result *r, uint64_t *clock, struct err *e)
+static bool stage_train(struct job *j, const struct stage *s, struct plan_item *items, struct block_weights *w,
+                        struct block_result *r, uint64_t *clock, struct err *e)
 {
     struct tune_hooks hooks = {on_tune_step, j};
     struct stage_report *report = &r->stages[s - stages];
@@ -238,27 +235,24 @@ static bool stage_train(struct job *j, const struct stage *s, struct plan_item *
         return err_context(e, "%s", stage_name(s->half));
     }
     if (report->retries)
-        log_warn("block %u, %s: training diverged and was repeated %u times, each at half the rate",
-                 items[0].layer + 1, stage_name(s->half), report->retries);
+        log_warn("block %u, %s: training diverged and was repeated %u times, each at half the rate", items[0].layer + 1,
+                 stage_name(s->half), report->retries);
     job_end(j);
     gpu_arena_trim(j->scratch);
     job_clock(j, PHASE_BLOCKS, clock);
     return true;
 }
 
-/* ---- a block ---------------------------------------------------------------------------------------------
- */
+/* ---- a block ---- */
 
 /* Its weights to the device. */
-static bool load_block(struct job *j, uint32_t layer, const char *what, struct block_weights *w,
-                       struct err *e)
+static bool load_block(struct job *j, uint32_t layer, const char *what, struct block_weights *w, struct err *e)
 {
     const struct plan_item *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
     double seconds = 0;
     for (int id = 0; id < LINEAR_COUNT; id++)
         seconds += job_load_work(j, &items[id]);
-    bool ok = begin_piece(j, "calibrate", what, WORK_LOAD, seconds, e) &&
-              model_load_block(j->m, layer, j->block, w, e);
+    bool ok = begin_piece(j, "calibrate", what, WORK_LOAD, seconds, e) && model_load_block(j->m, layer, j->block, w, e);
     job_end(j);
     return ok;
 }
@@ -289,8 +283,7 @@ static bool block_calibrated(struct job *j, uint32_t layer, struct block_result 
             if (!run_pass(j, s, PASS_HALF, j->targets, &w, NULL, e))
                 return false;
         }
-        if (!stage_linears(j, s, items, &w, r, &clock, e) ||
-            (joint && !stage_train(j, s, items, &w, r, &clock, e)))
+        if (!stage_linears(j, s, items, &w, r, &clock, e) || (joint && !stage_train(j, s, items, &w, r, &clock, e)))
             return false;
         job_detail(j, "outputs");
         if (!run_pass(j, s, PASS_HALF, j->acts, &w, NULL, e))
@@ -321,8 +314,8 @@ static bool diagonal_hessian(struct job *j, const struct plan_item *item, struct
         gpu_upload(j->cmd, diag, mean, n * 4ull);
         /* The unit matrix, then its rows scaled. */
         tiled_damp_diagonal(j->cmd, &(struct damp_diagonal_args){.h = h->train, .n = n, .ldh = n, .one = 1});
-        tiled_scale_rows(
-            j->cmd, &(struct scale_rows_args){.x = h->train, .w = diag, .y = h->train, .rows = n, .cols = n});
+        tiled_scale_rows(j->cmd,
+                         &(struct scale_rows_args){.x = h->train, .w = diag, .y = h->train, .rows = n, .cols = n});
     }
     free(mean);
     return ok;

@@ -34,8 +34,7 @@ static bool progress(void *ctx, uint64_t done, uint64_t total)
     return job_tell(j, &t, NULL);
 }
 
-/* ---- a folder --------------------------------------------------------------------------------------------
- */
+/* ---- a folder ---- */
 
 static bool pull_export(void *ctx, const struct export_item *x, struct qlinear *q, struct err *e)
 {
@@ -53,15 +52,15 @@ static bool export_folder(struct job *j, struct err *e)
         if (!item->keep)
             x[n++] = (struct export_item){item->module, item->rows, item->cols, item->spec};
     }
-    struct export_options options = {.format = j->o->format, .container = j->o->container, .force = j->o->force, .run = j->plan.run};
+    struct export_options options = {
+        .format = j->o->format, .container = j->o->container, .force = j->o->force, .run = j->plan.run};
     struct export_source source = {j, pull_export, progress};
     bool ok = write_hf(j->o->out_dir, j->ck, x, n, &options, &source, e);
     free(x);
     return ok;
 }
 
-/* ---- a GGUF ----------------------------------------------------------------------------------------------
- */
+/* ---- a GGUF ---- */
 
 static bool pull_gguf(void *ctx, const struct gguf_item *x, struct qlinear *q, struct err *e)
 {
@@ -115,13 +114,11 @@ bool job_export(struct job *j, struct err *e)
     return ok;
 }
 
-/* ---- what the head reads ---------------------------------------------------------------------------------
- */
+/* ---- what the head reads ---- */
 
 static bool wants_importance(const struct job *j)
 {
-    return j->o->format == EXPORT_GGUF && j->o->method != METHOD_RTN && !j->o->refine &&
-           !quantize_diagonal(j->o);
+    return j->o->format == EXPORT_GGUF && j->o->method != METHOD_RTN && !j->o->refine && !quantize_diagonal(j->o);
 }
 
 /* Reads it, once. */
@@ -155,8 +152,7 @@ static bool sum_squares(struct job *j, struct err *e)
         if (!ok)
             break;
         block_rmsnorm(j->m, x, j->m->final_norm, b.normed, rows, hidden);
-        tiled_col_sumsq(
-            j->cmd, &(struct col_sumsq_args){.x = b.normed, .sums = b.sums, .rows = rows, .cols = hidden});
+        tiled_col_sumsq(j->cmd, &(struct col_sumsq_args){.x = b.normed, .sums = b.sums, .rows = rows, .cols = hidden});
         gpu_cmd_flush(j->cmd);
         struct told t = {"calibrate", (double)(w0 + n) / teach, 0, 0, NAN, "windows", w0 + n};
         ok = job_tell(j, &t, e);

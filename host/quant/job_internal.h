@@ -62,7 +62,7 @@ bool job_out_check(struct job *j, struct err *e);
 bool job_out_lock(struct job *j, struct err *e);
 void job_out_unlock(struct job *j, bool ok);
 
-/* ---- job_progress.c */
+/* ---- job_progress.c ---- */
 /* Kinds of work, for the eta. */
 enum work {
     WORK_CHECK,   /* every weight looked at once */
@@ -117,7 +117,7 @@ void job_detail(struct job *j, const char *what);
 /* Adds the time since *since to a phase, and moves *since on. */
 void job_clock(struct job *j, enum run_phase phase, uint64_t *since);
 
-/* ---- job_block.c */
+/* ---- job_block.c ---- */
 struct block_result {
     struct qlinear q[LINEAR_COUNT];
     struct linear_report report[LINEAR_COUNT];
@@ -130,13 +130,13 @@ bool job_block(struct job *j, uint32_t layer, struct block_result *r, struct err
  * the targets. */
 bool job_block_resume(struct job *j, uint32_t layer, struct err *e);
 
-/* ---- job_scales.c */
+/* ---- job_scales.c ---- */
 /* Whether the pass over scales is wanted and not done yet. */
 bool job_scales_ahead(struct job *j);
 /* The pass, or its report where it is done. r->steps 0: there is none. */
 bool job_scales(struct job *j, struct stage_report *r, struct err *e);
 
-/* ---- job_export.c */
+/* ---- job_export.c ---- */
 /* Writes the model. */
 bool job_export(struct job *j, struct err *e);
 /* Whether the head's importance is wanted, and not in the work folder. */

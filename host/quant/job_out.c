@@ -34,8 +34,7 @@ bool job_out_paths(struct job *j, struct quantize_options *o, struct err *e)
                            : take_path(j->work_dir, sizeof j->work_dir, o->out_dir, ".work", e));
     o->out_dir = j->out_dir;
     o->work_dir = j->work_dir;
-    return ok &&
-           (o->method == METHOD_RTN || shipped_text_path(&o->calib, j->calib, sizeof j->calib, o->calib, e));
+    return ok && (o->method == METHOD_RTN || shipped_text_path(&o->calib, j->calib, sizeof j->calib, o->calib, e));
 }
 
 bool job_out_check(struct job *j, struct err *e)

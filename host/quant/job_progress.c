@@ -8,15 +8,14 @@
 #include "host/quant/tune_block.h"
 
 /* Where nothing was measured, and for what the host does: any machine, in seconds. */
-#define SECONDS_PER_STEP  2e-9  /* a weight's optimiser step */
-#define SECONDS_PER_CHECK 1e-9  /* a weight looked at */
-#define SECONDS_PER_STORE 4e-9  /* a weight's code to the work folder, and to the disk */
-#define SECONDS_PER_BYTE  2e-9  /* of the result's file */
-#define SECONDS_PER_PACK  5e-9  /* a weight's code read from the work folder and packed into a GGUF */
-#define BLOCK_SECONDS     0.02  /* what a block takes beside all that */
+#define SECONDS_PER_STEP  2e-9 /* a weight's optimiser step */
+#define SECONDS_PER_CHECK 1e-9 /* a weight looked at */
+#define SECONDS_PER_STORE 4e-9 /* a weight's code to the work folder, and to the disk */
+#define SECONDS_PER_BYTE  2e-9 /* of the result's file */
+#define SECONDS_PER_PACK  5e-9 /* a weight's code read from the work folder and packed into a GGUF */
+#define BLOCK_SECONDS     0.02 /* what a block takes beside all that */
 
-/* ---- pieces of a run -------------------------------------------------------------------------------------
- */
+/* ---- pieces of a run ---- */
 
 static double gemm_seconds(const struct job *j, double multiply_adds)
 {
@@ -104,8 +103,7 @@ double job_tune_work(const struct job *j, const struct plan_item *items, enum tu
         return 0;
     if (!(backward > 0))
         backward = 2 * forward;
-    return o->epochs * (train * (forward + backward) + j->plan.holdout * forward) +
-           j->plan.block_steps * steps;
+    return o->epochs * (train * (forward + backward) + j->plan.holdout * forward) + j->plan.block_steps * steps;
 }
 
 double job_judge_work(const struct job *j)
@@ -132,8 +130,7 @@ double job_scales_work(const struct job *j)
     return j->o->scales.epochs * (train * teach + job_judge_work(j)) + job_judge_work(j);
 }
 
-/* ---- the whole run ---------------------------------------------------------------------------------------
- */
+/* ---- the whole run ---- */
 
 /* A block, by kinds of work. */
 static void block_work(const struct job *j, uint32_t layer, double by_kind[ETA_KINDS])
@@ -223,7 +220,7 @@ void job_expect(struct job *j, bool replay)
 
 void job_judge_prediction(const struct job *j)
 {
-    static const char *const names[] = {"check", "load", "forward", "hessian", "round",
+    static const char *const names[] = {"check", "load",  "forward", "hessian", "round",
                                         "learn", "train", "scales",  "store",   "export"};
     for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
         const struct eta_kind *k = &j->eta.kind[i];
@@ -232,8 +229,7 @@ void job_judge_prediction(const struct job *j)
     }
 }
 
-/* ---- telling ---------------------------------------------------------------------------------------------
- */
+/* ---- telling ---- */
 
 void job_begin(struct job *j, enum work kind, double seconds)
 {

@@ -24,7 +24,8 @@ struct manifest {
 
 const char *const *manifest_place_fields(void)
 {
-    static const char *const names[] = {MANIFEST_VERSION, "gsq", "device", "driver", "kernels", "memory", "files", NULL};
+    static const char *const names[] = {MANIFEST_VERSION, "gsq",    "device", "driver",
+                                        "kernels",        "memory", "files",  NULL};
     return names;
 }
 
@@ -158,8 +159,7 @@ struct manifest *manifest_parse(const char *text, size_t size, const char *path,
         return NULL;
     }
     err_set(e, ERR_USER, "%s: the work folder is of an earlier gsq, whose files hold no checksums", path);
-    err_hint(e,
-             "finish that run with the gsq that began it, or give another --work folder, or delete that one");
+    err_hint(e, "finish that run with the gsq that began it, or give another --work folder, or delete that one");
     return NULL;
 }
 
@@ -211,8 +211,7 @@ static const char *recorded(const struct manifest *m, const char *name)
 }
 
 /* d: room for all fields of both. */
-static size_t differences(const struct manifest *m, const struct store_field *fields, size_t n,
-                          struct difference *d)
+static size_t differences(const struct manifest *m, const struct store_field *fields, size_t n, struct difference *d)
 {
     size_t found = 0;
     const cJSON *field;
@@ -234,11 +233,12 @@ static bool refuse_version(const struct difference *d, const char *names, const 
 {
     err_set(e, ERR_USER, "%s: this run was begun by gsq %.150s, and this is gsq %.150s", path,
             d->was ? d->was : "of an unknown version", d->now ? d->now : "of an unknown version");
-    return err_hint(e,
-                    "finish it with that gsq, or begin anew: with another --work folder, or with this one removed. "
-                    "--accept %s goes on with this gsq: finished blocks are kept, but the result may not have the bytes "
-                    "that either writes alone",
-                    names);
+    return err_hint(
+        e,
+        "finish it with that gsq, or begin anew: with another --work folder, or with this one removed. "
+        "--accept %s goes on with this gsq: finished blocks are kept, but the result may not have the bytes "
+        "that either writes alone",
+        names);
 }
 
 /* Refuses d[0..open). The hint names all found, also what is accepted already: a command has one --accept. */
@@ -322,10 +322,9 @@ bool manifest_settle(struct manifest **m, const struct store_field *fields, size
     for (size_t i = 0; ok && i < found; i++) {
         if (is_place(d[i].name))
             continue;
-        ok = err_set(e, ERR_USER, "%s belongs to another run: its %s is %.300s, this run's is %.300s", path,
-                     d[i].name, d[i].was ? d[i].was : "missing", d[i].now ? d[i].now : "missing");
-        err_hint(
-            e, "repeat the earlier command to resume it, or give another --work folder, or delete that one");
+        ok = err_set(e, ERR_USER, "%s belongs to another run: its %s is %.300s, this run's is %.300s", path, d[i].name,
+                     d[i].was ? d[i].was : "missing", d[i].now ? d[i].now : "missing");
+        err_hint(e, "repeat the earlier command to resume it, or give another --work folder, or delete that one");
     }
     /* Those that are not accepted first. */
     for (size_t i = 0; ok && i < found; i++) {

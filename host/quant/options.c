@@ -88,19 +88,14 @@ void quantize_defaults(struct quantize_options *o)
                    .freeze = 0.7f,
                    .init_noise = 0.01f,
                    .init_gap = 6.0f},
-        .block = {.reach = 1.0f,
-                  .init_noise = 0.001f,
-                  .init_gap = 60.0f,
-                  .train_qk = true,
-                  .start = START_HESSIAN},
+        .block = {.reach = 1.0f, .init_noise = 0.001f, .init_gap = 60.0f, .train_qk = true, .start = START_HESSIAN},
         .scales = {.epochs = 0, .batch = 8, .lr = 0.01f, .lr_end = 0.1f, .beta1 = 0.9f, .beta2 = 0.95f},
         .seed = 1,
     };
     quantize_set_effort(o, EFFORT_BALANCED);
 }
 
-/* ---- GGUF -----------------------------------------------------------------------------------------------
- */
+/* ---- GGUF ---- */
 
 /* The row of --bits with the same levels; NULL: none. */
 static const struct quant_type *plain_twin(const struct quant_type *t)
@@ -126,8 +121,7 @@ struct quant_spec quantize_gguf_spec(const struct gguf_type *t, uint32_t group)
     return spec;
 }
 
-const struct gguf_type *quantize_gguf_home(const struct quant_type *type, uint32_t group,
-                                           struct quant_spec *spec)
+const struct gguf_type *quantize_gguf_home(const struct quant_type *type, uint32_t group, struct quant_spec *spec)
 {
     const uint32_t any = 256; /* a multiple of every block */
     const struct gguf_type *t = gguf_type_for(&(struct quant_spec){type, group ? group : any, SCALE_F16});
@@ -163,9 +157,8 @@ static bool wrong_group(const char *option, const struct gguf_type *t, uint32_t 
     if (!q)
         err_set(e, ERR_USER, "%s: %s has no groups", option, t->name);
     else
-        err_set(e, ERR_USER, "%s: a group of %u does not go with %s, whose groups are %s%u", option,
-                (unsigned)group, t->name, !q->super && plain_twin(q) ? "multiples of " : "",
-                (unsigned)q->group);
+        err_set(e, ERR_USER, "%s: a group of %u does not go with %s, whose groups are %s%u", option, (unsigned)group,
+                t->name, !q->super && plain_twin(q) ? "multiples of " : "", (unsigned)q->group);
     return err_hint(e, "leave the group out");
 }
 
@@ -254,8 +247,7 @@ static bool settle_gguf(struct quantize_options *o, struct err *e)
     const struct gguf_type *base = gguf_mixture_base(o->mixture);
     if (quantize_copies(o)) {
         err_set(e, ERR_USER, "--type %s has nothing to quantize", o->mixture);
-        return err_hint(e, "gsq convert MODEL -o OUT.gguf --format gguf --type %s writes such a file",
-                        o->mixture);
+        return err_hint(e, "gsq convert MODEL -o OUT.gguf --format gguf --type %s writes such a file", o->mixture);
     }
     if (!base)
         return err_set(e, ERR_BUG, "there is no mixture %s", o->mixture);

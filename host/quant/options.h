@@ -21,7 +21,7 @@ struct tensor_rule {
     const struct quant_type *type; /* by --bits's names; NULL: see gguf */
     uint32_t group;                /* 0: the run's group */
     const struct gguf_type *gguf;  /* a type of GGUF; NULL, too: keep in 16 bits */
-    bool llama; /* as llama-quantize's --tensor-type: any case, and rather in llama.cpp's names */
+    bool llama;                    /* as llama-quantize's --tensor-type: any case, and rather in llama.cpp's names */
 };
 
 struct scale_search_options {
@@ -30,15 +30,14 @@ struct scale_search_options {
 };
 
 struct gumbel_options {
-    uint32_t steps;       /* optimiser steps per linear */
-    float tau0, tau1;     /* temperature, start and end: 2, 0.05 */
-    float kappa0, kappa1; /* logit factor, start and end: 100, 500 */
-    float lr_logits,
-        lr_scales;      /* rates of a run of 1280 steps: 1e-4, 5e-5; multiplied by reach * 1280 / steps */
-    float reach;        /* how far a logit may travel, as a multiple of the paper's schedule */
-    float lr_end;       /* cosine down to this share of the rate: 0.1 */
-    float beta1, beta2; /* Lion: 0.9, 0.95 */
-    float decay;        /* of the logits, per unit of rate: 1 */
+    uint32_t steps;             /* optimiser steps per linear */
+    float tau0, tau1;           /* temperature, start and end: 2, 0.05 */
+    float kappa0, kappa1;       /* logit factor, start and end: 100, 500 */
+    float lr_logits, lr_scales; /* rates of a run of 1280 steps: 1e-4, 5e-5; multiplied by reach * 1280 / steps */
+    float reach;                /* how far a logit may travel, as a multiple of the paper's schedule */
+    float lr_end;               /* cosine down to this share of the rate: 0.1 */
+    float beta1, beta2;         /* Lion: 0.9, 0.95 */
+    float decay;                /* of the logits, per unit of rate: 1 */
     float freeze; /* share of the steps after which scales of types with super-blocks are those of the file,
                      and the codes alone are learned on: 0.7 */
     float init_noise, init_gap; /* start logits: noise * (N(0,1) + gap * centred(-(c-d)^2/2)): 0.01, 6 */
@@ -54,9 +53,9 @@ const char *start_name(enum start x);
  * temperatures and rates are those of gumbel_options, with its own steps, reach and start. */
 struct block_options {
     uint32_t epochs; /* passes over the windows that teach; 0: Hessian objective alone */
-    uint32_t batch; /* windows per optimiser step; 0: as many as make the paper's 1280 steps of all epochs, at
+    uint32_t batch;  /* windows per optimiser step; 0: as many as make the paper's 1280 steps of all epochs, at
                        4 bits no fewer than 4 */
-    float reach;    /* as gumbel_options.reach; K-quants take 0.4 of it */
+    float reach;     /* as gumbel_options.reach; K-quants take 0.4 of it */
     float init_noise, init_gap; /* of its own: 0.001, 60. Ten times less noise than the paper's: with that,
                                    one code in fifty is another one before anything is learned */
     bool train_qk;              /* q and k learn together with v and o */
@@ -87,9 +86,9 @@ struct quantize_options {
     bool settled;        /* by quantize_settle */
     /* EXPORT_GGUF: exceptions of llama-quantize's options, above all rules. A tied matrix is the embedding. */
     const struct gguf_type *embedding_type, *head_type; /* NULL: by mixture and rules */
-    bool keep_head; /* lm_head, where it is stored, keeps its own type */
-    bool pure;      /* the mixture's base type for every weight */
-    bool requantize; /* a quantized source is taken: its values are rounded or learned again */
+    bool keep_head;                                     /* lm_head, where it is stored, keeps its own type */
+    bool pure;                                          /* the mixture's base type for every weight */
+    bool requantize;                       /* a quantized source is taken: its values are rounded or learned again */
     const struct gguf_override *overrides; /* metadata (write_gguf.h) */
     size_t n_overrides;
     enum export_format format;
@@ -104,7 +103,7 @@ struct quantize_options {
     const char *const *importance_names;
     size_t n_importance_names;
     bool importance_skip;
-    const char *refine;  /* a GGUF whose codes alone are learned anew (refine.h); NULL */
+    const char *refine;    /* a GGUF whose codes alone are learned anew (refine.h); NULL */
     uint32_t samples, ctx; /* windows, and tokens in each; ctx 0: the model's own, at most 2048 */
     uint32_t holdout;      /* of the windows, how many only judge (guard); 0: an eighth of them, at most 16 */
     float damp;            /* share of the mean diagonal added to H: 0.01 */
@@ -116,8 +115,8 @@ struct quantize_options {
     uint64_t host_limit; /* bytes of host memory for activations before they spill; 0: 3 GiB */
     bool dry_run;
     const char *accept; /* what may differ from how the run was begun: names of manifest.h; NULL: nothing */
-    bool force;     /* write over an output that gsq did not write */
-    bool keep_work; /* do not remove the checkpoints after a finished export */
+    bool force;         /* write over an output that gsq did not write */
+    bool keep_work;     /* do not remove the checkpoints after a finished export */
 };
 /* Weights that share a scale in a folder format, where nothing is said. */
 #define GROUP_DEFAULT 128u
@@ -135,8 +134,7 @@ bool quantize_diagonal(const struct quantize_options *o);
  * no codes go into it (F16), or such a group does not. */
 struct quant_spec quantize_gguf_spec(const struct gguf_type *t, uint32_t group);
 /* The type that stores codes of a type of --bits, and how they are made; group 0: its own. NULL: none. */
-const struct gguf_type *quantize_gguf_home(const struct quant_type *type, uint32_t group,
-                                           struct quant_spec *spec);
+const struct gguf_type *quantize_gguf_home(const struct quant_type *type, uint32_t group, struct quant_spec *spec);
 /* EFFORT_BALANCED and docs/method.md's constants. */
 void quantize_defaults(struct quantize_options *o);
 /* fast: the Hessian objective alone. balanced: the block objective at a budget that an 8B model finishes

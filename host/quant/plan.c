@@ -21,8 +21,7 @@
 /* Smallest and largest group: below, scales cost more than the codes; columns are worked on in fours. */
 #define GROUP_MIN 16u
 
-/* --- rules: what becomes of each linear
- * ------------------------------------------------------------------------- */
+/* ---- rules: what becomes of each linear ---- */
 
 /* A type with the run's choices, where it leaves any: those of GGUF have their own group, and scales in 16
  * bits or, in super-blocks, exact products. */
@@ -41,14 +40,14 @@ static bool check_group(const struct plan_item *item, const struct gpu_info *inf
     uint32_t unit = (uint32_t)max_u64(GROUP_MIN, info ? info->min_align / sizeof(float) : 0);
     uint32_t group = t->super ? t->super : item->spec.group;
     if (t->super && item->cols % t->super) {
-        err_set(e, ERR_USER, "%s has %u columns: %s needs a multiple of %u", item->module,
-                (unsigned)item->cols, t->name, (unsigned)t->super);
+        err_set(e, ERR_USER, "%s has %u columns: %s needs a multiple of %u", item->module, (unsigned)item->cols,
+                t->name, (unsigned)t->super);
         return err_hint(e, "--tensor gives such linears another type, Q4_0 for instance");
     }
     if (group >= unit && group % unit == 0)
         return true;
-    err_set(e, ERR_USER, "a group of %u columns cannot be used: groups are multiples of %u on this device",
-            group, unit);
+    err_set(e, ERR_USER, "a group of %u columns cannot be used: groups are multiples of %u on this device", group,
+            unit);
     return err_hint(e, "--group 128 is the usual choice, 64 and 32 are more accurate and larger");
 }
 
@@ -64,8 +63,7 @@ static const char **linear_names(const struct plan *p, struct err *e)
 }
 
 /* Fate and spec of the linears of a folder format, or of a refined file. */
-static bool choose_linears(struct plan *p, const struct model *m, const struct quantize_options *o,
-                           struct err *e)
+static bool choose_linears(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
     static const char *const fixed[] = {"model.embed_tokens", "lm_head"};
     const char **names = linear_names(p, e);
@@ -97,8 +95,7 @@ static bool choose_types(struct plan *p, const struct model *m, const struct qua
     return ok;
 }
 
-static bool list_items(struct plan *p, const struct model *m, const struct quantize_options *o,
-                       struct err *e)
+static bool list_items(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
     p->n_layers = m->cfg->num_layers;
     p->n_items = (size_t)p->n_layers * LINEAR_COUNT;
@@ -118,7 +115,8 @@ static bool list_items(struct plan *p, const struct model *m, const struct quant
         if ((info.quantized || info.dtype == DTYPE_OTHER) && !o->requantize) {
             err_set(e, ERR_USER, "%s in %s is already quantized%s%s", item->module, checkpoint_dir(m->ck),
                     info.stored ? ": " : "", info.stored ? info.stored : "");
-            return err_hint(e, "quantize the original 16-bit model; gsq convert changes the format of a quantized one%s",
+            return err_hint(e,
+                            "quantize the original 16-bit model; gsq convert changes the format of a quantized one%s",
                             o->format == EXPORT_GGUF ? "; --allow-requantize takes it all the same" : "");
         }
     }
@@ -127,8 +125,8 @@ static bool list_items(struct plan *p, const struct model *m, const struct quant
 
 /* Shapes against the export format: what it refuses of all kinds of linears, at once. A warning is said for the
  * first linear of its kind. */
-static bool check_format(const struct plan *p, const struct quantize_options *o,
-                         const struct plan_listener *l, struct err *e)
+static bool check_format(const struct plan *p, const struct quantize_options *o, const struct plan_listener *l,
+                         struct err *e)
 {
     char why[512];
     bool said[LINEAR_COUNT] = {false};
@@ -152,11 +150,9 @@ static bool check_format(const struct plan *p, const struct quantize_options *o,
            err_hint(e, "--keep '%s' leaves such linears in 16 bits; other formats may take them", refused.names);
 }
 
-/* --- sizes
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- sizes ---- */
 
-static bool size_folder(struct plan *p, const struct model *m, const struct quantize_options *o,
-                        struct err *e)
+static bool size_folder(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
     struct export_item *x = calloc(p->n_items, sizeof *x);
     if (!x)
@@ -177,8 +173,7 @@ static bool size_folder(struct plan *p, const struct model *m, const struct quan
     return p->out_bytes > 0;
 }
 
-static bool count_bytes(struct plan *p, const struct model *m, const struct quantize_options *o,
-                        struct err *e)
+static bool count_bytes(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
     for (size_t i = 0; i < p->n_items; i++) {
         const struct plan_item *item = &p->items[i];
@@ -190,8 +185,7 @@ static bool count_bytes(struct plan *p, const struct model *m, const struct quan
             continue;
         p->work_bytes += store_item_bytes(item);
         if (plan_scales(o))
-            p->work_bytes +=
-                2 * store_scales_bytes(item); /* the old file is there until the new one is whole */
+            p->work_bytes += 2 * store_scales_bytes(item); /* the old file is there until the new one is whole */
     }
     if (o->refine)
         return refine_size(p);
@@ -215,8 +209,7 @@ static bool check_disk(struct plan *p, const struct quantize_options *o, struct 
            out_fits("the work folder", work, work_need, "--work", e);
 }
 
-/* --- what trains what
- * ----------------------------------------------------------------------------------------------- */
+/* ---- what trains what ---- */
 
 static bool learns(const struct quantize_options *o, const struct plan_item *item)
 {
@@ -277,8 +270,7 @@ static double reach_share(const struct plan *p)
     return 1;
 }
 
-/* ---- nothing to do ---------------------------------------------------------------------------------------
- */
+/* ---- nothing to do ---- */
 
 /* Of the tensors that fell back, the first. */
 static const struct plan_tensor *fallen(const struct plan *p)
@@ -315,13 +307,12 @@ static bool nothing_learned(const struct plan *p, struct err *e)
             "stands in for it, is rounded to, not learned",
             (unsigned)t->cols, (unsigned)t->wanted->block, t->wanted->name, t->type->name);
     learned_for(t->cols, list, sizeof list);
-    return err_hint(e, "--method rtn rounds as llama-quantize does%s%s",
-                    list[0] ? "; learned with such rows: " : "", list);
+    return err_hint(e, "--method rtn rounds as llama-quantize does%s%s", list[0] ? "; learned with such rows: " : "",
+                    list);
 }
 
 /* A run that would change no linear, or learn none where learning was asked for. */
-static bool check_work(const struct plan *p, const struct model *m, const struct quantize_options *o,
-                       struct err *e)
+static bool check_work(const struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
     bool coded = false;
     for (size_t i = 0; i < p->n_items; i++)
@@ -348,18 +339,17 @@ static bool check_learned(const struct quantize_options *o, struct err *e)
                     o->type->name, o->type->group ? "" : " bits");
 }
 
-bool plan_fates(struct plan *p, const struct model *m, const struct quantize_options *o,
-                struct plan_sources from, const struct plan_listener *l, struct err *e)
+bool plan_fates(struct plan *p, const struct model *m, const struct quantize_options *o, struct plan_sources from,
+                const struct plan_listener *l, struct err *e)
 {
     *p = (struct plan){.from = from, .ctx = m->ctx, .samples = o->samples, .acts_tier = "none"};
     hash_hex((struct hash128){0}, p->run);
     return list_items(p, m, o, e) && choose_types(p, m, o, l, e) && check_imatrix(p, o, e) &&
-           check_format(p, o, l, e) && check_learned(o, e) && plan_range(p, m, o, l, e) &&
-           count_bytes(p, m, o, e) && check_work(p, m, o, e);
+           check_format(p, o, l, e) && check_learned(o, e) && plan_range(p, m, o, l, e) && count_bytes(p, m, o, e) &&
+           check_work(p, m, o, e);
 }
 
-/* ---- the whole -------------------------------------------------------------------------------------------
- */
+/* ---- the whole ---- */
 
 static bool hold_out(struct plan *p, const struct quantize_options *o, struct err *e)
 {
@@ -391,8 +381,8 @@ static void warn(void *ctx, const char *line)
     log_warn("%s", line);
 }
 
-bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o,
-               struct plan_sources from, struct err *e)
+bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o, struct plan_sources from,
+               struct err *e)
 {
     const struct plan_listener log = {.warn = warn};
     bool ok = plan_fates(p, m, o, from, &log, e) && hold_out(p, o, e);

@@ -61,12 +61,12 @@ struct plan {
     uint32_t micro_windows; /* block objective: windows per forward and backward pass */
     uint32_t scale_micro;   /* the same for the pass over scales */
     uint32_t ctx, samples;
-    uint32_t holdout;    /* of the samples, how many windows only judge */
-    uint64_t tune_bytes; /* optimiser state at a time */
-    uint64_t acts_bytes;       /* of all windows, once */
-    uint64_t scale_acts_bytes; /* of what the pass over scales keeps */
+    uint32_t holdout;                                     /* of the samples, how many windows only judge */
+    uint64_t tune_bytes;                                  /* optimiser state at a time */
+    uint64_t acts_bytes;                                  /* of all windows, once */
+    uint64_t scale_acts_bytes;                            /* of what the pass over scales keeps */
     enum acts_tier student_acts, teacher_acts, kept_acts; /* where they go; kept: of the pass over scales */
-    bool codes_stay;           /* in that pass, all codes are on the device */
+    bool codes_stay;                                      /* in that pass, all codes are on the device */
     double reach;              /* sum of the learning rates of one linear's logits, Hessian objective */
     double block_reach;        /* the same for the block objective; 0: it is not used */
     uint32_t block_steps;      /* optimiser steps of each half of a block */
@@ -98,20 +98,20 @@ struct plan_listener {
 /* The part of a plan that needs no device: what becomes of each weight by the options (settled), whether the
  * format takes it, sizes. m: of model_open or model_describe. The first refusal is ERR_USER; plan_free in any
  * case. */
-bool plan_fates(struct plan *p, const struct model *m, const struct quantize_options *o,
-                struct plan_sources from, const struct plan_listener *l, struct err *e);
+bool plan_fates(struct plan *p, const struct model *m, const struct quantize_options *o, struct plan_sources from,
+                const struct plan_listener *l, struct err *e);
 /* Preflight: fates, then disk space and memory. Warnings go to the log; the first refusal is ERR_USER. Of a
  * model without a device nothing is said of its memory. */
-bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o,
-               struct plan_sources from, struct err *e);
+bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o, struct plan_sources from,
+               struct err *e);
 /* Of a GGUF: types of all 2-D weights by mixture and rules, fallbacks told; fate and spec of the linears
  * (plan_gguf.c). */
-bool plan_gguf(struct plan *p, const struct model *m, const struct quantize_options *o,
-               const struct plan_listener *l, struct err *e);
+bool plan_gguf(struct plan *p, const struct model *m, const struct quantize_options *o, const struct plan_listener *l,
+               struct err *e);
 /* Warns of matrices whose scales the stored type does not hold, and what that costs; bf16 scales where the
  * format has them and they help (plan_range.c). */
-bool plan_range(struct plan *p, const struct model *m, const struct quantize_options *o,
-                const struct plan_listener *l, struct err *e);
+bool plan_range(struct plan *p, const struct model *m, const struct quantize_options *o, const struct plan_listener *l,
+                struct err *e);
 /* Bytes of that file, and bits per weight. */
 bool plan_gguf_size(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e);
 struct gguf_options plan_gguf_options(struct plan *p, const struct quantize_options *o);

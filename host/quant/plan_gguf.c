@@ -78,11 +78,9 @@ static void want(struct plan_tensor *t, const struct checkpoint *ck, const struc
         t->wanted = special;
         t->spec = quantize_gguf_spec(special, 0);
     } else if (!rule) {
-        t->wanted = o->pure ? base
-                            : gguf_mixture_type(o->mixture, checkpoint_config(ck), t->module, 0, &fell_back);
-        t->spec = t->wanted == base && o->type->group != o->group
-                      ? (struct quant_spec){o->type, o->group, SCALE_F16}
-                      : quantize_gguf_spec(t->wanted, 0);
+        t->wanted = o->pure ? base : gguf_mixture_type(o->mixture, checkpoint_config(ck), t->module, 0, &fell_back);
+        t->spec = t->wanted == base && o->type->group != o->group ? (struct quant_spec){o->type, o->group, SCALE_F16}
+                                                                  : quantize_gguf_spec(t->wanted, 0);
     } else if (rule->type) {
         t->wanted = quantize_gguf_home(rule->type, rule->group, &t->spec);
     } else {
@@ -107,8 +105,8 @@ static bool decide(struct plan *p, struct plan_tensor *t, struct err *e)
     }
     if (t->coded || t->type->rounded)
         return true;
-    err_set(e, ERR_USER, "%s cannot be stored as %s, which linears of the blocks alone are learned in",
-            t->module, t->type->name);
+    err_set(e, ERR_USER, "%s cannot be stored as %s, which linears of the blocks alone are learned in", t->module,
+            t->type->name);
     return err_hint(e, "choose Q6_K, Q8_0, Q4_K, Q2_K or F16 for it, with --tensor '%s=Q6_K'", t->module);
 }
 
@@ -162,8 +160,7 @@ static void tell_fallbacks(const struct plan *p, const struct plan_listener *l)
 }
 
 /* A tied matrix has two names; it is stored in the model under one of them. */
-static const struct tensor_rule *rule_of(const struct rules *rules, const struct checkpoint *ck,
-                                         const char *module)
+static const struct tensor_rule *rule_of(const struct rules *rules, const struct checkpoint *ck, const char *module)
 {
     static const char *const names[2] = {"model.embed_tokens", "lm_head"};
     const struct tensor_rule *rule = rules_find(rules, module), *other;
@@ -192,8 +189,8 @@ static const char **weight_names(const struct plan *p, size_t *n, struct err *e)
     return names;
 }
 
-bool plan_gguf(struct plan *p, const struct model *m, const struct quantize_options *o,
-               const struct plan_listener *l, struct err *e)
+bool plan_gguf(struct plan *p, const struct model *m, const struct quantize_options *o, const struct plan_listener *l,
+               struct err *e)
 {
     struct rules rules = {0};
     struct rule_names known = {0};

@@ -32,8 +32,7 @@ struct sizing {
     enum run_part part; /* looked at */
 };
 
-/* ---- what does not fit -----------------------------------------------------------------------------------
- */
+/* ---- what does not fit ---- */
 
 static const struct {
     const char *what, *remedy;
@@ -87,8 +86,7 @@ static bool too_small(struct sizing *s, const struct err *why, struct err *e)
     return err_hint(e, "raise --mem-limit, use a device with more memory, or %s", remedy);
 }
 
-/* ---- sizes -----------------------------------------------------------------------------------------------
- */
+/* ---- sizes ---- */
 
 /* Of the linears: a matrix and its codes; all rows of it in training. The widest of each. */
 static bool widest(const struct sizing *s, uint64_t *codes, uint64_t *rows, struct err *e)
@@ -178,8 +176,7 @@ static bool check_least(struct sizing *s, struct err *e)
     return true;
 }
 
-/* ---- hidden states ---------------------------------------------------------------------------------------
- */
+/* ---- hidden states ---- */
 
 /* Where a set goes that the device does not take. */
 static enum acts_tier off_device(uint64_t *host, uint64_t bytes)
@@ -244,8 +241,7 @@ static bool place_all(struct sizing *s, struct err *why)
     return true;
 }
 
-/* ---- the plan --------------------------------------------------------------------------------------------
- */
+/* ---- the plan ---- */
 
 /* Host memory that no choice changes: the codes and scales of a block until it is written, one linear packed, and
  * the staging buffers of transfers. */
@@ -260,8 +256,8 @@ static uint64_t host_least(const struct plan *p)
             if (item->keep)
                 continue;
             uint64_t weights = (uint64_t)item->rows * item->cols;
-            block += weights + item->rows * div_up(item->cols, item->spec.group) *
-                                   quant_type_planes(item->spec.type) * sizeof(float);
+            block += weights + item->rows * div_up(item->cols, item->spec.group) * quant_type_planes(item->spec.type) *
+                                   sizeof(float);
             widest_packed = max_u64(widest_packed, weights * item->spec.type->bits / 8);
         }
         most = max_u64(most, block);

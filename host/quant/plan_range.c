@@ -76,8 +76,8 @@ struct loss {
 
 /* type: what rounds the matrix as it is written; NULL: codes and scales by spec, in this format. */
 static bool measure(const struct checkpoint *ck, const char *module, uint32_t rows, uint32_t cols,
-                    const struct gguf_type *type, const struct quant_spec *spec, enum export_format f,
-                    struct loss *out, struct err *e)
+                    const struct gguf_type *type, const struct quant_spec *spec, enum export_format f, struct loss *out,
+                    struct err *e)
 {
     struct sample x = {0};
     double norm = 0, with = 0, without = 0;
@@ -124,8 +124,7 @@ static bool has_bf16(enum export_format f)
     return f == EXPORT_COMPRESSED_TENSORS || f == EXPORT_MLX || f == EXPORT_HUMMING;
 }
 
-static void warn_loss(const struct plan_listener *l, const char *module, const char *type,
-                      const struct loss *x)
+static void warn_loss(const struct plan_listener *l, const char *module, const char *type, const struct loss *x)
 {
     char line[320];
     snprintf(line, sizeof line,
@@ -161,8 +160,7 @@ static bool choose_bf16(struct plan *p, const struct model *m, const struct quan
         for (size_t k = 0; k < p->n_items; k++)
             if (p->items[k].spec.scale == SCALE_F16)
                 p->items[k].spec.scale = SCALE_BF16;
-        snprintf(line, sizeof line,
-                 "scales and 16-bit tensors are stored as bf16: f16 does not hold the scales of %s",
+        snprintf(line, sizeof line, "scales and 16-bit tensors are stored as bf16: f16 does not hold the scales of %s",
                  item->module);
         l->warn(l->ctx, line);
         return true;
@@ -170,9 +168,9 @@ static bool choose_bf16(struct plan *p, const struct model *m, const struct quan
     return true;
 }
 
-static bool judge(const struct model *m, const char *module, uint32_t rows, uint32_t cols,
-                  const struct gguf_type *type, const struct quant_spec *spec, enum export_format f, unsigned *found,
-                  const struct plan_listener *l, struct err *e)
+static bool judge(const struct model *m, const char *module, uint32_t rows, uint32_t cols, const struct gguf_type *type,
+                  const struct quant_spec *spec, enum export_format f, unsigned *found, const struct plan_listener *l,
+                  struct err *e)
 {
     struct loss x;
     if (!measure(m->ck, module, rows, cols, type, spec, f, &x, e))
@@ -189,8 +187,8 @@ static bool in_blocks(const struct gguf_type *t)
     return t->id != GGML_F32 && t->id != GGML_F16 && t->id != GGML_BF16;
 }
 
-bool plan_range(struct plan *p, const struct model *m, const struct quantize_options *o,
-                const struct plan_listener *l, struct err *e)
+bool plan_range(struct plan *p, const struct model *m, const struct quantize_options *o, const struct plan_listener *l,
+                struct err *e)
 {
     unsigned found = 0;
     char line[96];
@@ -199,13 +197,12 @@ bool plan_range(struct plan *p, const struct model *m, const struct quantize_opt
     bool ok = choose_bf16(p, m, o, l, e);
     for (size_t i = 0; ok && !p->tensors && i < p->n_items; i++)
         if (!p->items[i].keep)
-            ok = judge(m, p->items[i].module, p->items[i].rows, p->items[i].cols, NULL, &p->items[i].spec,
-                       o->format, &found, l, e);
+            ok = judge(m, p->items[i].module, p->items[i].rows, p->items[i].cols, NULL, &p->items[i].spec, o->format,
+                       &found, l, e);
     for (size_t i = 0; ok && i < p->n_tensors; i++) {
         const struct plan_tensor *t = &p->tensors[i];
         if (in_blocks(t->type))
-            ok = judge(m, t->module, t->rows, t->cols, t->coded ? NULL : t->type, &t->spec, o->format, &found,
-                       l, e);
+            ok = judge(m, t->module, t->rows, t->cols, t->coded ? NULL : t->type, &t->spec, o->format, &found, l, e);
     }
     if (ok && found > NAMED) {
         snprintf(line, sizeof line, "and so are those of %u more", found - NAMED);

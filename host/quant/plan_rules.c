@@ -13,8 +13,7 @@
 /* Steps of one match: names are short, and a pattern that needs more would hang the plan. */
 #define MATCH_LIMIT 1000000
 
-/* ---- one pattern, one name ------------------------------------------------------------------------------
- */
+/* ---- one pattern, one name ---- */
 
 static bool compile(const struct tensor_rule *rule, void **out, struct err *e)
 {
@@ -26,8 +25,8 @@ static bool compile(const struct tensor_rule *rule, void **out, struct err *e)
         return true;
     PCRE2_UCHAR text[128];
     pcre2_get_error_message(code, text, sizeof text);
-    err_set(e, ERR_USER, "the pattern '%s' is not a regular expression: %s at character %zu", rule->regex,
-            (char *)text, (size_t)at);
+    err_set(e, ERR_USER, "the pattern '%s' is not a regular expression: %s at character %zu", rule->regex, (char *)text,
+            (size_t)at);
     return err_hint(e, "patterns are Perl-style and searched in names such as model.layers.0.mlp.up_proj");
 }
 
@@ -43,8 +42,7 @@ static bool search(const struct rules *r, size_t i, const char *name, bool *hit,
         return true;
     PCRE2_UCHAR text[128];
     pcre2_get_error_message(found, text, sizeof text);
-    err_set(e, ERR_USER, "the pattern '%s' cannot be searched in %s: %s", r->list[i].regex, name,
-            (char *)text);
+    err_set(e, ERR_USER, "the pattern '%s' cannot be searched in %s: %s", r->list[i].regex, name, (char *)text);
     return err_hint(e, "write it without nested repetitions such as (a+)+");
 }
 
@@ -64,8 +62,7 @@ static bool matches(const struct rules *r, size_t i, const char *module, bool gg
     return search(r, i, name, hit, e) && (*hit || search(r, i, weight, hit, e));
 }
 
-/* ---- in which names a pattern is written ----------------------------------------------------------------
- */
+/* ---- in which names a pattern is written ---- */
 
 /* Parts of llama.cpp's names that are in none of Hugging Face's. Decided by the text alone, because a pattern
  * such as ^(?!.*ffn_down) matches every name that it does not mean. */
@@ -78,8 +75,8 @@ static bool speaks_gguf(const struct tensor_rule *rule)
     return rule->llama;
 }
 
-static bool matches_any(const struct rules *r, size_t i, const char *const *modules, size_t n, bool gguf,
-                        bool *hit, struct err *e)
+static bool matches_any(const struct rules *r, size_t i, const char *const *modules, size_t n, bool gguf, bool *hit,
+                        struct err *e)
 {
     *hit = false;
     for (size_t k = 0; k < n; k++) { /* all of them: a name that takes too many steps is an error */
@@ -91,8 +88,7 @@ static bool matches_any(const struct rules *r, size_t i, const char *const *modu
     return true;
 }
 
-/* ---- a pattern that matches nothing ---------------------------------------------------------------------
- */
+/* ---- a pattern that matches nothing ---- */
 
 /* The longest word of a pattern: what the user most likely misspelt. */
 static void longest_word(const char *regex, char *out, size_t cap)
@@ -162,12 +158,10 @@ static bool matches_fixed(const struct rules *r, size_t i, struct err *e)
     err_set(e, ERR_USER,
             "the pattern '%s' matches the embedding or the head alone, which stay in 16 bits in this format",
             r->list[i].regex);
-    return err_hint(e, "a GGUF can hold them in fewer bits: -o OUT.gguf --tensor '%s=Q6_K'",
-                    r->list[i].regex);
+    return err_hint(e, "a GGUF can hold them in fewer bits: -o OUT.gguf --tensor '%s=Q6_K'", r->list[i].regex);
 }
 
-/* ---- all patterns ---------------------------------------------------------------------------------------
- */
+/* ---- all patterns ---- */
 
 static bool place(struct rules *r, size_t i, const struct rule_names *names, struct err *e)
 {
@@ -188,8 +182,7 @@ static bool place(struct rules *r, size_t i, const struct rule_names *names, str
     return fixed ? matches_fixed(r, i, e) : matches_nothing(r, i, names, e);
 }
 
-bool rules_compile(struct rules *r, const struct quantize_options *o, const struct rule_names *names,
-                   struct err *e)
+bool rules_compile(struct rules *r, const struct quantize_options *o, const struct rule_names *names, struct err *e)
 {
     pcre2_match_context *limits = pcre2_match_context_create(NULL);
     *r = (struct rules){.list = o->rules, .n = o->n_rules, .limits = limits, .alias = names->alias};

@@ -9,7 +9,7 @@ struct rules {
     size_t n;
     void **compiled; /* [n] */
     const char *alias;
-    bool *gguf;      /* [n]: searched in llama.cpp's names ("blk.0.attn_q.weight"); else in Hugging Face's */
+    bool *gguf; /* [n]: searched in llama.cpp's names ("blk.0.attn_q.weight"); else in Hugging Face's */
     void *limits;
 };
 /* Names that the rules are for, and those that no rule of a type can be for: "lm_head" in a folder format. */
@@ -22,8 +22,7 @@ struct rule_names {
 /* Compiles the patterns and finds for each in which names it is written. ERR_USER: one that is no regular
  * expression, that takes too many steps on some name, or that matches no module; the hint names the nearest.
  * rules_free in every case. */
-bool rules_compile(struct rules *r, const struct quantize_options *o, const struct rule_names *names,
-                   struct err *e);
+bool rules_compile(struct rules *r, const struct quantize_options *o, const struct rule_names *names, struct err *e);
 void rules_free(struct rules *r);
 /* The last rule that matches; NULL: none does. `module` is one of those compiled for. */
 const struct tensor_rule *rules_find(const struct rules *r, const char *module);

@@ -44,8 +44,7 @@ double speed_trust(const struct speed *s)
     return s->measured ? 0.4 : 0;
 }
 
-/* ---- what a slice takes, and what the whole would --------------------------------------------------------
- */
+/* ---- what a slice takes, and what the whole would ---- */
 
 /* Seconds per unit of each kernel's work, and for each dispatch beside that. */
 struct rates {
@@ -87,8 +86,7 @@ static bool ready(struct bench *b, struct err *e)
 }
 
 /* Runs a piece at a small size; *seconds: what it took. */
-static bool measure(struct bench *b, piece run, const struct size *z, struct rates *r, double *seconds,
-                    struct err *e)
+static bool measure(struct bench *b, piece run, const struct size *z, struct rates *r, double *seconds, struct err *e)
 {
     struct gpu_cmd *cmd = b->cmd;
     *r = (struct rates){0};
@@ -131,13 +129,12 @@ static bool predict(struct bench *b, piece run, const struct size *z, const stru
     return ok;
 }
 
-/* ---- halves of a block -----------------------------------------------------------------------------------
- */
+/* ---- halves of a block ---- */
 
 /* Without a sliding window: where blocks have one much shorter than ctx, attention is predicted as too slow.
  */
-static bool make_block(struct bench *b, struct gpu_arena *arena, const struct model *m,
-                       struct block_weights *w, struct err *e)
+static bool make_block(struct bench *b, struct gpu_arena *arena, const struct model *m, struct block_weights *w,
+                       struct err *e)
 {
     uint64_t hidden = m->cfg->hidden_size * 4ull, dim = m->cfg->head_dim * 4ull;
     *w = (struct block_weights){0};
@@ -220,8 +217,7 @@ static bool ffn_bwd(struct bench *b, struct gpu_arena *arena, const struct size 
     return run_half(b, arena, z, false, true, e);
 }
 
-/* ---- linears ---------------------------------------------------------------------------------------------
- */
+/* ---- linears ---- */
 
 static float ordinary_weight(uint32_t *state)
 {
@@ -281,8 +277,7 @@ static bool gptq(struct bench *b, struct gpu_arena *arena, const struct size *z,
     double *loss = calloc(z->rows, sizeof *loss);
     if (!loss)
         return err_nomem(e, "row losses", z->rows * sizeof *loss);
-    bool ok = make_linear(b, arena, z, &q, &w, e) &&
-              gpu_alloc(arena, (uint64_t)z->cols * z->cols * 4, &h, e) &&
+    bool ok = make_linear(b, arena, z, &q, &w, e) && gpu_alloc(arena, (uint64_t)z->cols * z->cols * 4, &h, e) &&
               gpu_alloc(arena, (uint64_t)z->rows * z->cols * 4, &work, e);
     if (ok)
         gpu_fill(b->cmd, h, 0); /* becomes the unit matrix */
@@ -337,8 +332,7 @@ static bool gram(struct bench *b, struct gpu_arena *arena, const struct size *z,
     return true;
 }
 
-/* ---- sizes of slices -------------------------------------------------------------------------------------
- */
+/* ---- sizes of slices ---- */
 
 static struct size whole(const struct model *m, uint32_t windows)
 {
@@ -367,20 +361,17 @@ static struct size cut(const struct size *all, uint32_t tokens, uint32_t width, 
 static bool is_whole(const struct size *z, const struct size *all)
 {
     return z->model.ctx == all->model.ctx && z->windows == all->windows &&
-           z->config.num_heads == all->config.num_heads &&
-           z->config.intermediate_size == all->config.intermediate_size;
+           z->config.num_heads == all->config.num_heads && z->config.intermediate_size == all->config.intermediate_size;
 }
 
 /* Forward slices, each twice as much work as the one before, until they are long enough. */
-static bool measure_forward(struct bench *b, struct speed *s, const struct size *all, struct size *slice,
-                            struct err *e)
+static bool measure_forward(struct bench *b, struct speed *s, const struct size *all, struct size *slice, struct err *e)
 {
     struct rates attn = {0}, ffn = {0};
     double took[2] = {0};
     uint32_t tokens = SLICE_TOKENS, width = SLICE_WIDTH, windows = 1;
     *slice = cut(all, 16, SLICE_WIDTH / 4, 1); /* builds the pipelines */
-    bool ok =
-        measure(b, attn_fwd, slice, &attn, &took[0], e) && measure(b, ffn_fwd, slice, &ffn, &took[1], e);
+    bool ok = measure(b, attn_fwd, slice, &attn, &took[0], e) && measure(b, ffn_fwd, slice, &ffn, &took[1], e);
     while (ok) {
         *slice = cut(all, tokens, width, windows);
         ok = measure(b, attn_fwd, slice, &attn, &took[0], e) && measure(b, ffn_fwd, slice, &ffn, &took[1], e);
@@ -393,24 +384,22 @@ static bool measure_forward(struct bench *b, struct speed *s, const struct size 
         else
             windows *= 2;
     }
-    ok = ok && predict(b, attn_fwd, all, &attn, &s->attn_fwd, e) &&
-         predict(b, ffn_fwd, all, &ffn, &s->ffn_fwd, e);
+    ok = ok && predict(b, attn_fwd, all, &attn, &s->attn_fwd, e) && predict(b, ffn_fwd, all, &ffn, &s->ffn_fwd, e);
     s->attn_fwd /= all->windows;
     s->ffn_fwd /= all->windows;
     s->gemm = ffn.kernel[KERNEL_ID_gemm];
     return ok;
 }
 
-static bool measure_backward(struct bench *b, struct speed *s, const struct size *all,
-                             const struct size *slice, struct err *e)
+static bool measure_backward(struct bench *b, struct speed *s, const struct size *all, const struct size *slice,
+                             struct err *e)
 {
     struct rates attn, ffn;
     double took;
     struct size first = cut(all, 16, SLICE_WIDTH / 4, 1);
     bool ok = measure(b, attn_bwd, &first, &attn, &took, e) && measure(b, ffn_bwd, &first, &ffn, &took, e) &&
               measure(b, attn_bwd, slice, &attn, &took, e) && measure(b, ffn_bwd, slice, &ffn, &took, e) &&
-              predict(b, attn_bwd, all, &attn, &s->attn_bwd, e) &&
-              predict(b, ffn_bwd, all, &ffn, &s->ffn_bwd, e);
+              predict(b, attn_bwd, all, &attn, &s->attn_bwd, e) && predict(b, ffn_bwd, all, &ffn, &s->ffn_bwd, e);
     s->attn_bwd /= all->windows;
     s->ffn_bwd /= all->windows;
     return ok;
@@ -431,13 +420,11 @@ static bool measure_load(struct bench *b, struct speed *s, struct model *m, stru
     return ok;
 }
 
-/* ---- linears of a run ------------------------------------------------------------------------------------
- */
+/* ---- linears of a run ---- */
 
 static bool same_linear(const struct speed_linear *l, const struct plan_item *i)
 {
-    return l->rows == i->rows && l->cols == i->cols && l->spec.type == i->spec.type &&
-           l->spec.group == i->spec.group;
+    return l->rows == i->rows && l->cols == i->cols && l->spec.type == i->spec.type && l->spec.group == i->spec.group;
 }
 
 const struct speed_linear *speed_linear(const struct speed *s, const struct plan_item *item)
@@ -461,8 +448,8 @@ static uint32_t hessian_columns(const struct plan_item *i)
 }
 
 /* The last time counts: the first builds pipelines. */
-static bool measure_type(struct bench *b, const struct size *all, const struct plan_item *item,
-                         struct type_rates *r, struct err *e)
+static bool measure_type(struct bench *b, const struct size *all, const struct plan_item *item, struct type_rates *r,
+                         struct err *e)
 {
     struct size z = *all;
     double took;
@@ -540,7 +527,7 @@ static bool measure_hessian(struct bench *b, struct speed *s, const struct size 
     return ok;
 }
 
-/* ---- rounding of a GGUF's other tensors, on the host ------------------------------------------------------ */
+/* ---- rounding of a GGUF's other tensors, on the host ---- */
 
 double speed_rounding(const struct speed *s, const struct gguf_type *type)
 {
@@ -584,8 +571,7 @@ static bool measure_roundings(struct speed *s, const struct plan *p, struct err 
     return true;
 }
 
-/* ---- the whole -------------------------------------------------------------------------------------------
- */
+/* ---- the whole ---- */
 
 static bool begin(struct bench *b, struct model *m, struct err *e)
 {
@@ -625,8 +611,7 @@ bool speed_measure(struct speed *s, struct model *m, const struct plan *p, const
 {
     struct bench b = {.o = o};
     bool windows = o->method != METHOD_RTN && !quantize_diagonal(o), block = plan_block_objective(o);
-    struct size all = whole(m, (uint32_t)max_u64(1, block ? p->micro_windows : p->batch_windows)),
-                slice = all;
+    struct size all = whole(m, (uint32_t)max_u64(1, block ? p->micro_windows : p->batch_windows)), slice = all;
     uint64_t since = os_now_ns();
     *s = (struct speed){0};
     bool ok = begin(&b, m, e) && measure_load(&b, s, m, e) && measure_linears(&b, s, &all, p, e) &&

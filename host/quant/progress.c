@@ -40,8 +40,7 @@ static bool on_poll(void *ctx)
     return !w->poll || w->poll(w->poll_ctx);
 }
 
-void progress_watch_begin(struct progress_watch *w, const struct progress *to, struct eta *eta,
-                          struct gpu_cmd *cmd)
+void progress_watch_begin(struct progress_watch *w, const struct progress *to, struct eta *eta, struct gpu_cmd *cmd)
 {
     *w = (struct progress_watch){.to = to, .eta = eta, .cmd = cmd};
     if (!cmd)
@@ -79,6 +78,5 @@ bool progress_tokenize(void *watch, double done)
 {
     char detail[24];
     snprintf(detail, sizeof detail, "%.0f %% of the text", 100 * done);
-    return progress_report(watch,
-                           &(struct progress_event){.phase = "tokenize", .detail = detail, .loss = NAN});
+    return progress_report(watch, &(struct progress_event){.phase = "tokenize", .detail = detail, .loss = NAN});
 }

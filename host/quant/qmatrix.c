@@ -49,8 +49,8 @@ static void project(struct gpu_cmd *cmd, const struct quant_spec *spec, struct g
                                                             .centre = 0.5f * (float)(t->lo + t->hi)});
 }
 
-bool qmatrix_create(struct qmatrix *q, struct gpu_arena *arena, uint32_t rows, uint32_t cols,
-                    struct quant_spec spec, struct err *e)
+bool qmatrix_create(struct qmatrix *q, struct gpu_arena *arena, uint32_t rows, uint32_t cols, struct quant_spec spec,
+                    struct err *e)
 {
     *q = (struct qmatrix){.rows = rows, .cols = cols, .spec = spec};
     q->groups = (uint32_t)div_up(cols, spec.group);
@@ -69,8 +69,8 @@ bool qmatrix_download(struct gpu_cmd *cmd, const struct qmatrix *q, struct qline
     uint64_t n = (uint64_t)q->rows * q->ldc;
     uint32_t *words = malloc((size_t)n * 4);
     bool ok = words ? gpu_download(cmd, q->codes, words, n * 4, e) : err_nomem(e, "codes", n * 4);
-    ok = ok && gpu_download(cmd, q->scales, out->scales,
-                            (uint64_t)q->rows * quant_row_scales(&q->spec, q->cols) * 4, e);
+    ok =
+        ok && gpu_download(cmd, q->scales, out->scales, (uint64_t)q->rows * quant_row_scales(&q->spec, q->cols) * 4, e);
     for (uint32_t r = 0; ok && r < q->rows; r++)
         for (uint32_t c = 0; c < q->cols; c++)
             out->codes[(size_t)r * q->cols + c] =
@@ -91,8 +91,7 @@ bool qmatrix_upload(struct gpu_cmd *cmd, const struct qmatrix *q, const struct q
         return err_nomem(e, "codes", n * 4);
     for (uint32_t r = 0; r < q->rows; r++)
         for (uint32_t c = 0; c < q->cols; c++)
-            words[(size_t)r * q->ldc + c / 4] |= (uint32_t)(uint8_t)in->codes[(size_t)r * q->cols + c]
-                                                 << (c % 4 * 8);
+            words[(size_t)r * q->ldc + c / 4] |= (uint32_t)(uint8_t)in->codes[(size_t)r * q->cols + c] << (c % 4 * 8);
     gpu_upload(cmd, q->codes, words, n * 4);
     gpu_upload(cmd, q->scales, in->scales, (uint64_t)q->rows * quant_row_scales(&q->spec, q->cols) * 4);
     free(words);
@@ -113,8 +112,8 @@ void qmatrix_dequant(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_vi
                                               .offsets = quant_offsets(&q->spec)});
 }
 
-void quant_round_scales(struct gpu_cmd *cmd, const struct quant_spec *spec, struct gpu_view scales,
-                        uint32_t rows, uint32_t groups)
+void quant_round_scales(struct gpu_cmd *cmd, const struct quant_spec *spec, struct gpu_view scales, uint32_t rows,
+                        uint32_t groups)
 {
     if (spec->type->super)
         project(cmd, spec, scales, rows, groups, 0, (uint32_t)div_up(groups, groups_per_super(spec)));
@@ -169,8 +168,7 @@ void qmatrix_search(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_vie
                 (uint32_t)div_up(col1 - col0, type->super));
 }
 
-void quantize_rtn(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w,
-                  const struct scale_search_options *o)
+void quantize_rtn(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, const struct scale_search_options *o)
 {
     qmatrix_search(cmd, q, w, (struct gpu_view){0}, 0, q->cols, o);
     tiled_quantize(cmd, &(struct quantize_args){.w = w,
@@ -187,8 +185,8 @@ void quantize_rtn(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view 
                                                 .offsets = quant_offsets(&q->spec)});
 }
 
-bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, uint32_t rows,
-                  uint32_t cols, struct gpu_view h, struct gpu_arena *scratch, double *loss, struct err *e)
+bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, uint32_t rows, uint32_t cols,
+                  struct gpu_view h, struct gpu_arena *scratch, double *loss, struct err *e)
 {
     gpu_mark mark = gpu_arena_mark(scratch);
     uint64_t bytes = (uint64_t)rows * cols * 4;
@@ -204,8 +202,8 @@ bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view 
         } else {
             d = w;
         }
-        gpu_gemm(cmd, (struct gpu_matrix){d, cols}, (struct gpu_matrix){h, cols},
-                 (struct gpu_matrix){dh, cols}, rows, cols, cols, 1.0f, 0.0f);
+        gpu_gemm(cmd, (struct gpu_matrix){d, cols}, (struct gpu_matrix){h, cols}, (struct gpu_matrix){dh, cols}, rows,
+                 cols, cols, 1.0f, 0.0f);
         tiled_row_dot(cmd, &(struct row_dot_args){.a = d, .b = dh, .out = sums, .rows = rows, .cols = cols});
         ok = gpu_download(cmd, sums, host, (uint64_t)rows * 4, e);
     }

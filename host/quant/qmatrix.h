@@ -20,16 +20,16 @@ uint32_t quant_row_scales(const struct quant_spec *spec, uint32_t cols);
 uint32_t quant_row_steps(const struct quant_spec *spec, uint32_t cols);
 /* 1 where groups have offsets: what kernels ask. */
 uint32_t quant_offsets(const struct quant_spec *spec);
-bool qmatrix_create(struct qmatrix *q, struct gpu_arena *arena, uint32_t rows, uint32_t cols,
-                    struct quant_spec spec, struct err *e);
+bool qmatrix_create(struct qmatrix *q, struct gpu_arena *arena, uint32_t rows, uint32_t cols, struct quant_spec spec,
+                    struct err *e);
 /* Host copy; q->spec etc. are taken over. Waits for the device. With commands that count it is of this
  * shape, without contents, and nothing is uploaded. */
 bool qmatrix_download(struct gpu_cmd *cmd, const struct qmatrix *q, struct qlinear *out, struct err *e);
 bool qmatrix_upload(struct gpu_cmd *cmd, const struct qmatrix *q, const struct qlinear *in, struct err *e);
 /* Scales and offsets [rows, planes, groups] as they will be stored, in place: rounded, or d times integers
  * where the type has super-blocks. What is rounded already stays. */
-void quant_round_scales(struct gpu_cmd *cmd, const struct quant_spec *spec, struct gpu_view scales,
-                        uint32_t rows, uint32_t groups);
+void quant_round_scales(struct gpu_cmd *cmd, const struct quant_spec *spec, struct gpu_view scales, uint32_t rows,
+                        uint32_t groups);
 void qmatrix_round_scales(struct gpu_cmd *cmd, const struct qmatrix *q);
 /* Scales, and offsets where the type has them, of the groups that start in columns [col0, col1) of w [rows,
  * cols], as they will be stored. Of super-blocks whole ones. weights [cols]: what errors in a column count;
@@ -51,12 +51,12 @@ struct gptq_facts {
  * where an input is dead (h_ii = 0) its column of w is set to 0. work: [rows, cols] floats that are
  * overwritten. Scratch comes from the arena and is given back. */
 bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, struct gpu_view h,
-                   struct gpu_view work, struct gpu_arena *scratch, float damp,
-                   const struct scale_search_options *o, struct gptq_facts *facts, struct err *e);
+                   struct gpu_view work, struct gpu_arena *scratch, float damp, const struct scale_search_options *o,
+                   struct gptq_facts *facts, struct err *e);
 
 /* loss[row] = (D H D^T)_row,row for D = codes*scales + offsets - w (or D = -w where q is NULL), into host
  * doubles [rows]. */
-bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, uint32_t rows,
-                  uint32_t cols, struct gpu_view h, struct gpu_arena *scratch, double *loss, struct err *e);
+bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, uint32_t rows, uint32_t cols,
+                  struct gpu_view h, struct gpu_arena *scratch, double *loss, struct err *e);
 
 #endif

@@ -17,8 +17,7 @@ static double sum(const double *x, uint32_t n)
 }
 
 /* Loss of q per row on one Hessian; NULL q: of W itself, the scale of relative losses. */
-static bool losses(const struct linear_task *t, const struct qmatrix *q, struct gpu_view h, double *out,
-                   struct err *e)
+static bool losses(const struct linear_task *t, const struct qmatrix *q, struct gpu_view h, double *out, struct err *e)
 {
     return hessian_loss(t->cmd, q, t->w, t->item->rows, t->item->cols, h, t->scratch, out, e);
 }
@@ -60,8 +59,8 @@ static bool tune_guarded(const struct linear_task *t, struct qmatrix *q, const s
     }
     if (!qmatrix_download(t->cmd, q, &start, e))
         return false;
-    bool ok = tune_hessian(t->cmd, q, t->w, h->train, t->scratch, t->tune_bytes, &o->gumbel, o->seed,
-                           t->tensor, t->hooks, e) &&
+    bool ok = tune_hessian(t->cmd, q, t->w, h->train, t->scratch, t->tune_bytes, &o->gumbel, o->seed, t->tensor,
+                           t->hooks, e) &&
               losses(t, q, h->train, l->tuned, e) && qmatrix_download(t->cmd, q, out, e);
     if (ok) {
         report->rows_rolled_back = roll_back_rows(out, &start, l->tuned, l->start);
@@ -95,8 +94,7 @@ static bool first_codes(const struct linear_task *t, struct qmatrix *q, struct e
     return true;
 }
 
-static bool held_loss(const struct linear_task *t, const struct qmatrix *q, double *rows, double *out,
-                      struct err *e)
+static bool held_loss(const struct linear_task *t, const struct qmatrix *q, double *rows, double *out, struct err *e)
 {
     *out = 0;
     if (!t->hessian->held.size)
@@ -108,8 +106,8 @@ static bool held_loss(const struct linear_task *t, const struct qmatrix *q, doub
 }
 
 /* GPTQ in q, whose row losses are l->start, against the codes given, whose losses are l->tuned. */
-static bool better_of(const struct linear_task *t, struct qmatrix *q, const struct row_losses *l,
-                      double held_given, struct err *e)
+static bool better_of(const struct linear_task *t, struct qmatrix *q, const struct row_losses *l, double held_given,
+                      struct err *e)
 {
     struct qlinear gptq = {0};
     double held;
@@ -140,8 +138,7 @@ static bool with_hessian(const struct linear_task *t, struct qmatrix *q, struct 
     bool ok = losses(t, NULL, t->hessian->train, l.norm, e);
     if (ok) {
         norm = sum(l.norm, rows);
-        ok = first_codes(t, q, e) && held_loss(t, q, l.tuned, &held, e) &&
-             losses(t, q, t->hessian->train, l.tuned, e);
+        ok = first_codes(t, q, e) && held_loss(t, q, l.tuned, &held, e) && losses(t, q, t->hessian->train, l.tuned, e);
         report->loss_rtn = sum(l.tuned, rows) / norm;
     }
     ok = ok && gpu_alloc(t->scratch, (uint64_t)rows * cols * 4, &work, e) &&
@@ -152,15 +149,13 @@ static bool with_hessian(const struct linear_task *t, struct qmatrix *q, struct 
         report->damp_raised = facts.damp_raised;
         report->diagonal_only = facts.diagonal_only;
         report->loss_gptq = report->loss_final = sum(l.start, rows) / norm;
-        ok = plan_alone(o, t->item) ? tune_guarded(t, q, &l, out, report, e)
-                                    : qmatrix_download(t->cmd, q, out, e);
+        ok = plan_alone(o, t->item) ? tune_guarded(t, q, &l, out, report, e) : qmatrix_download(t->cmd, q, out, e);
     }
     free(rows_of);
     return ok;
 }
 
-bool quantize_linear(const struct linear_task *t, struct qlinear *out, struct linear_report *report,
-                     struct err *e)
+bool quantize_linear(const struct linear_task *t, struct qlinear *out, struct linear_report *report, struct err *e)
 {
     const struct plan_item *item = t->item;
     uint64_t begin = os_now_ns();

@@ -24,7 +24,6 @@ struct linear_task {
  *
  * Guard: a row keeps its start (GPTQ) where Gumbel-Softmax did not lower its loss on the calibration Hessian,
  * and the whole linear keeps its start where the loss on the held-out windows rose. */
-bool quantize_linear(const struct linear_task *t, struct qlinear *out, struct linear_report *report,
-                     struct err *e);
+bool quantize_linear(const struct linear_task *t, struct qlinear *out, struct linear_report *report, struct err *e);
 
 #endif

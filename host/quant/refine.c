@@ -16,10 +16,10 @@
 /* Bytes written between two looks at the progress. */
 #define PIECE_BYTES (4u << 20)
 
-/* ---- before the run ------------------------------------------------------------------------------------ */
+/* ---- before the run ---- */
 
-static bool differs(const struct checkpoint *file, const struct checkpoint *master, const char *what,
-                    uint64_t a, uint64_t b, struct err *e)
+static bool differs(const struct checkpoint *file, const struct checkpoint *master, const char *what, uint64_t a,
+                    uint64_t b, struct err *e)
 {
     err_set(e, ERR_USER, "--refine %s: it has %" PRIu64 " %s, %s has %" PRIu64, checkpoint_dir(file), a, what,
             checkpoint_dir(master), b);
@@ -103,7 +103,7 @@ bool refine_size(struct plan *p)
     return true;
 }
 
-/* ---- the file again ------------------------------------------------------------------------------------ */
+/* ---- the file again ---- */
 
 struct copying {
     const struct checkpoint *file;
@@ -137,8 +137,7 @@ static bool copy_to(struct copying *c, uint64_t end, struct err *e)
     return put(c, c->map.data + c->at, end - c->at, e);
 }
 
-static bool put_codes(struct copying *c, const struct plan_item *item, const struct gguf_tensor *t,
-                      struct err *e)
+static bool put_codes(struct copying *c, const struct plan_item *item, const struct gguf_tensor *t, struct err *e)
 {
     const struct model_config *cfg = checkpoint_config(c->file);
     const struct gguf_type *type = gguf_type_of(t->type);
@@ -148,8 +147,7 @@ static bool put_codes(struct copying *c, const struct plan_item *item, const str
     if (t->bytes != row_bytes * item->rows)
         return err_set(e, ERR_BUG, "%s has %" PRIu64 " bytes", t->name, t->bytes);
     uint8_t *rows = malloc((size_t)t->bytes);
-    bool ok = rows ? c->source->linear(c->source->ctx, item->module, &q, e)
-                   : err_nomem(e, "a tensor's rows", t->bytes);
+    bool ok = rows ? c->source->linear(c->source->ctx, item->module, &q, e) : err_nomem(e, "a tensor's rows", t->bytes);
     for (uint32_t r = 0; ok && r < item->rows; r++) {
         uint32_t from = heads ? gguf_row_to_hf(r, cfg->head_dim) : r;
         gguf_replace_codes(type, t->data + r * row_bytes, q.codes + (size_t)from * q.cols, q.cols,
@@ -195,8 +193,8 @@ bool refine_write(const char *path, const struct checkpoint *file, const struct 
                   const struct refine_source *source, struct err *e)
 {
     struct copying c = {.file = file, .source = source, .written = hash_stream_create()};
-    bool ok = (c.written || err_nomem(e, "a hash", 4096)) && os_map_file(&c.map, checkpoint_dir(file), e) && os_out_open(&c.out, path, e) &&
-              write_all(&c, p, e) && os_out_close(&c.out, e);
+    bool ok = (c.written || err_nomem(e, "a hash", 4096)) && os_map_file(&c.map, checkpoint_dir(file), e) &&
+              os_out_open(&c.out, path, e) && write_all(&c, p, e) && os_out_close(&c.out, e);
     if (ok)
         refine_record(c.at, hash_stream_end(c.written), p->run);
     else

@@ -20,6 +20,6 @@ bool refusals_none(const struct refusals *r, enum export_format f, struct err *e
         return true;
     if (r->kinds == 1)
         return err_set(e, ERR_USER, "%s", r->first);
-    return err_set(e, ERR_USER, "%s cannot hold %u linears of %u kinds; the first: %s", export_format_name(f), r->linears,
-                   r->kinds, r->first);
+    return err_set(e, ERR_USER, "%s cannot hold %u linears of %u kinds; the first: %s", export_format_name(f),
+                   r->linears, r->kinds, r->first);
 }

@@ -78,8 +78,7 @@ static void saw(struct stand_in *s, const char *what)
     add_line(r, "norms and tables", s->base);
 }
 
-/* ---- what a run does -------------------------------------------------------------------------------------
- */
+/* ---- what a run does ---- */
 
 /* Hidden states of all windows. */
 static bool embed(struct stand_in *s, struct err *e)
@@ -88,8 +87,7 @@ static bool embed(struct stand_in *s, struct err *e)
     const struct plan *p = s->plan;
     bool ok = gpu_alloc(s->scratch, acts_bytes(&s->m, p->batch_windows), &staging, e) &&
               (p->student_acts != ACTS_DEVICE || acts_count(&s->m, p->samples, s->student, e)) &&
-              (!plan_teacher(&s->o) || p->teacher_acts != ACTS_DEVICE ||
-               acts_count(&s->m, p->samples, s->teacher, e));
+              (!plan_teacher(&s->o) || p->teacher_acts != ACTS_DEVICE || acts_count(&s->m, p->samples, s->teacher, e));
     gpu_arena_reset(s->scratch, 0);
     saw(s, "a batch of windows");
     return ok;
@@ -118,9 +116,7 @@ static bool linear(struct stand_in *s, const struct plan_item *item, struct gpu_
                             .tune_bytes = s->plan->tune_bytes};
     bool ok = quantize_linear(&t, &q, &report, e);
     qlinear_free(&q);
-    saw(s, !h                          ? "one linear and its codes"
-           : plan_alone(&s->o, item) ? "optimiser state"
-                                     : "GPTQ's factor and errors");
+    saw(s, !h ? "one linear and its codes" : plan_alone(&s->o, item) ? "optimiser state" : "GPTQ's factor and errors");
     return ok;
 }
 
@@ -255,14 +251,13 @@ static bool scales(struct stand_in *s, struct err *e)
     gpu_arena_trim(s->student);
     gpu_arena_trim(s->scratch);
     /* The block stays loaded while the rest is created. */
-    bool ok = (s->plan->kept_acts != ACTS_DEVICE || acts_count(&s->m, windows, s->kept, e)) &&
-              load_block(s, 0, e) && tune_scales_count(&t, e);
+    bool ok = (s->plan->kept_acts != ACTS_DEVICE || acts_count(&s->m, windows, s->kept, e)) && load_block(s, 0, e) &&
+              tune_scales_count(&t, e);
     saw(s, "the pass over scales");
     return ok;
 }
 
-/* ---- the whole, and its parts ----------------------------------------------------------------------------
- */
+/* ---- the whole, and its parts ---- */
 
 bool rehearse(struct rehearsal *r, const struct plan *p, const struct model *m, const struct quantize_options *o,
               uint64_t limit, struct err *e)
@@ -277,16 +272,15 @@ bool rehearse(struct rehearsal *r, const struct plan *p, const struct model *m, 
 }
 
 /* One stage's or half's share of a part, in a block that is loaded. */
-static bool stage_part(struct stand_in *s, enum run_part part, const struct stage *stage,
-                       const struct plan_item *items, struct err *e)
+static bool stage_part(struct stand_in *s, enum run_part part, const struct stage *stage, const struct plan_item *items,
+                       struct err *e)
 {
     struct hessian h[2];
     if (part == PART_HALF)
         return train(s, stage, items, e);
     if (part == PART_LINEAR)
         return linears(s, stage, items, e);
-    bool ok = (!stage_gathers(&s->o, stage, items) || hessians(s, stage, h, e)) &&
-              (part == PART_FIXED || batch(s, e));
+    bool ok = (!stage_gathers(&s->o, stage, items) || hessians(s, stage, h, e)) && (part == PART_FIXED || batch(s, e));
     gpu_arena_reset(s->hess, 0);
     gpu_arena_trim(s->hess);
     return ok;

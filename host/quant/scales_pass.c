@@ -10,8 +10,7 @@
 /* What a backward pass finds. */
 #define PARTS (BWD_ATTN | BWD_QK | BWD_FFN | BWD_INPUT)
 
-/* ---- sizes -----------------------------------------------------------------------------------------------
- */
+/* ---- sizes ---- */
 
 uint32_t tune_scales_batch(const struct quantize_options *o, uint32_t train)
 {
@@ -47,8 +46,7 @@ static uint64_t code_bytes(const struct plan_item *item)
 static uint32_t logit_rows(const struct model *m, uint32_t micro)
 {
     uint64_t tokens = (uint64_t)micro * m->ctx;
-    return gpu_tile_rows(m->gpu, m->cfg->vocab_size * 4ull,
-                         head_logit_rows(m, head_is_resident(m), 2, tokens));
+    return gpu_tile_rows(m->gpu, m->cfg->vocab_size * 4ull, head_logit_rows(m, head_is_resident(m), 2, tokens));
 }
 bool pass_upload_codes(struct pass *p, size_t item, struct gpu_view codes, struct err *e)
 {
@@ -56,8 +54,8 @@ bool pass_upload_codes(struct pass *p, size_t item, struct gpu_view codes, struc
     struct qmatrix to = p->entries[item].q;
     to.codes = codes;
     to.scales = p->temp; /* those of the store are not wanted */
-    bool ok = store_read_linear(p->t->store, &p->t->plan->items[item], &q, NULL, e) &&
-              qmatrix_upload(p->m->cmd, &to, &q, e);
+    bool ok =
+        store_read_linear(p->t->store, &p->t->plan->items[item], &q, NULL, e) && qmatrix_upload(p->m->cmd, &to, &q, e);
     qlinear_free(&q);
     return ok;
 }
@@ -75,13 +73,12 @@ struct gpu_view pass_scales(const struct pass *p, const struct entry *x, bool ro
     if (x->per == 1)
         return steps;
     struct gpu_view scales = gpu_slice(p->temp, 0, (uint64_t)x->n * x->per * 4);
-    tiled_scale_rows(
-        cmd, &(struct scale_rows_args){.x = x->units, .w = steps, .y = scales, .rows = x->n, .cols = x->per});
+    tiled_scale_rows(cmd,
+                     &(struct scale_rows_args){.x = x->units, .w = steps, .y = scales, .rows = x->n, .cols = x->per});
     return scales;
 }
 
-/* ---- scales to and from the host -------------------------------------------------------------------------
- */
+/* ---- scales to and from the host ---- */
 
 /* Of the rate, with super-blocks: d moves all their groups at once. */
 #define SUPER_RATE 0.2f
@@ -96,8 +93,7 @@ static float finest_step(const struct quant_type *t)
 }
 
 /* p->host <- d and -dmin of each super-block; scales <- their integers. */
-static bool split_scales(struct pass *p, const struct entry *x, float *scales, const char *module,
-                         struct err *e)
+static bool split_scales(struct pass *p, const struct entry *x, float *scales, const char *module, struct err *e)
 {
     const struct quant_type *t = x->q.spec.type;
     uint32_t planes = quant_type_planes(t), supers = x->q.groups / x->per;
@@ -108,8 +104,8 @@ static bool split_scales(struct pass *p, const struct entry *x, float *scales, c
         uint16_t d;
         for (uint32_t i = 0; offset && i < x->per; i++)
             of_block[i] = -of_block[i];
-        if (!quant_super_solve(of_block, x->per, offset ? 0 : t->scale_lo,
-                               offset ? t->offset_hi : t->scale_hi, &d, integers))
+        if (!quant_super_solve(of_block, x->per, offset ? 0 : t->scale_lo, offset ? t->offset_hi : t->scale_hi, &d,
+                               integers))
             return err_set(e, ERR_BUG, "%s: scales that %s cannot hold", module, t->name);
         for (uint32_t i = 0; i < x->per; i++)
             of_block[i] = integers[i];
@@ -198,8 +194,7 @@ bool pass_keep_best(struct pass *p, struct err *e)
     }
     return true;
 }
-/* ---- set-up ----------------------------------------------------------------------------------------------
- */
+/* ---- set-up ---- */
 
 static void describe_entry(struct entry *x, const struct plan_item *item)
 {
@@ -265,8 +260,8 @@ static bool fill_entries(struct pass *p, struct err *e)
         if (!x->n)
             continue;
         x->best = malloc((size_t)bytes);
-        ok = (x->best || err_nomem(e, "scales", bytes)) &&
-             (!p->t->codes_stay || pass_upload_codes(p, i, x->q.codes, e));
+        ok =
+            (x->best || err_nomem(e, "scales", bytes)) && (!p->t->codes_stay || pass_upload_codes(p, i, x->q.codes, e));
     }
     return ok;
 }
@@ -282,16 +277,12 @@ static bool create_device(struct pass *p, const struct scales_task *t, struct er
     p->per_epoch = tune_scales_steps(t->o, p->train);
     p->logit_rows = logit_rows(m, p->micro);
     uint64_t logits = (uint64_t)p->logit_rows * m->cfg->vocab_size * 4;
-    return alloc_entries(p, e) &&
-           block_scratch_create(&p->fwd, t->scratch, m, p->micro, SCRATCH_TRAIN, e) &&
+    return alloc_entries(p, e) && block_scratch_create(&p->fwd, t->scratch, m, p->micro, SCRATCH_TRAIN, e) &&
            bwd_scratch_create(&p->bwd, t->scratch, m, p->micro, PARTS, e) &&
-           head_create(&p->head, t->scratch, m, HEAD_TRAIN, e) &&
-           gpu_alloc(t->scratch, p->micro * window, &p->x, e) &&
-           gpu_alloc(t->scratch, p->micro * window, &p->h, e) &&
-           gpu_alloc(t->scratch, p->micro * window, &p->dy, e) &&
-           gpu_alloc(t->scratch, logits, &p->logits[0], e) &&
-           gpu_alloc(t->scratch, logits, &p->logits[1], e) && gpu_alloc(t->scratch, tokens * 4, &p->kl, e) &&
-           gpu_alloc(t->scratch, tokens * 4, &p->top1, e) &&
+           head_create(&p->head, t->scratch, m, HEAD_TRAIN, e) && gpu_alloc(t->scratch, p->micro * window, &p->x, e) &&
+           gpu_alloc(t->scratch, p->micro * window, &p->h, e) && gpu_alloc(t->scratch, p->micro * window, &p->dy, e) &&
+           gpu_alloc(t->scratch, logits, &p->logits[0], e) && gpu_alloc(t->scratch, logits, &p->logits[1], e) &&
+           gpu_alloc(t->scratch, tokens * 4, &p->kl, e) && gpu_alloc(t->scratch, tokens * 4, &p->top1, e) &&
            gpu_alloc(t->scratch, (p->per_epoch + 1) * 4ull, &p->sums, e);
 }
 
@@ -307,11 +298,8 @@ bool pass_create(struct pass *p, const struct scales_task *t, struct err *e)
     p->steps = p->per_epoch * t->o->scales.epochs;
     p->slots = tune_scales_windows(t->m, t->o, p->train);
     p->state.rate = 1;
-    p->state.report = (struct stage_report){.stage = STAGE_SCALES,
-                                            .loss_start = NAN,
-                                            .loss_final = NAN,
-                                            .steps = p->steps,
-                                            .epochs = t->o->scales.epochs};
+    p->state.report = (struct stage_report){
+        .stage = STAGE_SCALES, .loss_start = NAN, .loss_final = NAN, .steps = p->steps, .epochs = t->o->scales.epochs};
     p->order = malloc(p->train * sizeof *p->order);
     p->ids = malloc(tokens * sizeof *p->ids);
     p->losses = malloc((p->steps + 1ull) * sizeof *p->losses);

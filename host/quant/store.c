@@ -26,8 +26,7 @@ static bool block_path(const struct store *s, uint32_t layer, char *out, size_t 
     return store_path(s, name, out, cap, e);
 }
 
-bool store_open_whole(struct safetensors **out, const char *path, const char *run, struct hash128 *data,
-                      struct err *e)
+bool store_open_whole(struct safetensors **out, const char *path, const char *run, struct hash128 *data, struct err *e)
 {
     if (!safetensors_open_file(out, path, e)) {
         e->kind = ERR_ENV;
@@ -41,7 +40,7 @@ bool store_open_whole(struct safetensors **out, const char *path, const char *ru
     return ok;
 }
 
-/* ---- the manifest ------------------------------------------------------------------------------------ */
+/* ---- the manifest ---- */
 
 static struct manifest *read_manifest(const char *path, struct err *e)
 {
@@ -163,10 +162,10 @@ bool store_recorded(const char *dir, const char *field, char *out, size_t cap)
     return value != NULL;
 }
 
-/* ---- opening ----------------------------------------------------------------------------------------- */
+/* ---- opening ---- */
 
-bool store_open(struct store **out, const char *dir, const struct store_field *fields, size_t n,
-                const char *accept, struct err *e)
+bool store_open(struct store **out, const char *dir, const struct store_field *fields, size_t n, const char *accept,
+                struct err *e)
 {
     struct store *s = calloc(1, sizeof *s);
     if (!s)
@@ -222,8 +221,8 @@ static bool open_block(struct store *s, uint32_t layer, struct err *e)
     if (!block_path(s, layer, path, sizeof path, e))
         return false;
     bool known = layer < s->n_seen && s->seen[layer].state == WHOLE;
-    bool ok = known ? safetensors_open_file(&s->block, path, e)
-                    : store_open_whole(&s->block, path, s->run, &seen.data, e);
+    bool ok =
+        known ? safetensors_open_file(&s->block, path, e) : store_open_whole(&s->block, path, s->run, &seen.data, e);
     if (!ok)
         err_hint(e, "repeat the command: what is damaged is made anew");
     return ok && (known || see(s, layer, seen, e));
@@ -236,9 +235,8 @@ static uint64_t words_per_row(const struct plan_item *item)
 
 uint64_t store_item_bytes(const struct plan_item *item)
 {
-    return item->keep
-               ? 0
-               : (uint64_t)item->rows * 4 * (words_per_row(item) + quant_row_scales(&item->spec, item->cols));
+    return item->keep ? 0
+                      : (uint64_t)item->rows * 4 * (words_per_row(item) + quant_row_scales(&item->spec, item->cols));
 }
 
 static void report_print(const struct linear_report *r, char out[REPORT_CAP])
@@ -264,9 +262,8 @@ static const enum tune_stage stage_kinds[2] = {STAGE_ATTN, STAGE_FFN};
 /* Numbers, a space between: facts, then both curves. */
 bool store_print_stage(const struct stage_report *r, char *out, size_t cap)
 {
-    size_t at =
-        (size_t)snprintf(out, cap, "%.17g %.17g %u %u %u %u %.6f %u %u", r->loss_start, r->loss_final,
-                         r->steps, r->epochs, r->best_epoch, r->retries, r->seconds, r->n_soft, r->n_hard);
+    size_t at = (size_t)snprintf(out, cap, "%.17g %.17g %u %u %u %u %.6f %u %u", r->loss_start, r->loss_final, r->steps,
+                                 r->epochs, r->best_epoch, r->retries, r->seconds, r->n_soft, r->n_hard);
     for (uint32_t i = 0; i < r->n_soft + r->n_hard && at < cap; i++)
         at += (size_t)snprintf(out + at, cap - at, " %.9g",
                                (double)(i < r->n_soft ? r->soft[i] : r->hard[i - r->n_soft]));
@@ -307,8 +304,7 @@ static void shift_codes(int8_t *codes, size_t n, int by)
 static bool sane(const struct qlinear *q, const struct plan_item *item)
 {
     const struct quant_type *t = item->spec.type;
-    size_t n = (size_t)q->rows * q->cols,
-           scales = (size_t)q->rows * quant_row_scales(&item->spec, item->cols);
+    size_t n = (size_t)q->rows * q->cols, scales = (size_t)q->rows * quant_row_scales(&item->spec, item->cols);
     for (size_t i = 0; i < n; i++)
         if (q->codes[i] < t->lo || q->codes[i] > t->hi)
             return false;
@@ -334,9 +330,8 @@ static bool put_linear(struct safetensors_writer *w, const struct plan_item *ite
     }
     free(row);
     free(codes);
-    return ok &&
-           safetensors_writer_put(
-               w, q->scales, (size_t)q->rows * quant_row_scales(&item->spec, item->cols) * sizeof(float), e);
+    return ok && safetensors_writer_put(w, q->scales,
+                                        (size_t)q->rows * quant_row_scales(&item->spec, item->cols) * sizeof(float), e);
 }
 
 void store_own_facts(const struct store *s, const char *(*metadata)[2])
@@ -347,9 +342,8 @@ void store_own_facts(const struct store *s, const char *(*metadata)[2])
     metadata[1][1] = s->run;
 }
 
-bool store_write_block(struct store *s, uint32_t layer, const struct plan_item *items,
-                       const struct qlinear *linears, const struct linear_report *reports,
-                       const struct stage_report *stages, struct err *e)
+bool store_write_block(struct store *s, uint32_t layer, const struct plan_item *items, const struct qlinear *linears,
+                       const struct linear_report *reports, const struct stage_report *stages, struct err *e)
 {
     static const size_t n = LINEAR_COUNT;
     struct tensor_plan plan[2 * LINEAR_COUNT];
@@ -367,8 +361,7 @@ bool store_write_block(struct store *s, uint32_t layer, const struct plan_item *
             return err_set(e, ERR_BUG, "%s got codes outside its type's range, or scales that are no numbers",
                            items[i].module);
         snprintf(names[count], NAME_CAP, "%s.codes", items[i].module);
-        plan[count] =
-            (struct tensor_plan){names[count], DTYPE_U32, 2, {items[i].rows, words_per_row(&items[i])}};
+        plan[count] = (struct tensor_plan){names[count], DTYPE_U32, 2, {items[i].rows, words_per_row(&items[i])}};
         count++;
         snprintf(names[count], NAME_CAP, "%s.scales", items[i].module);
         plan[count] = (struct tensor_plan){
@@ -403,8 +396,8 @@ bool store_write_block(struct store *s, uint32_t layer, const struct plan_item *
 }
 
 /* A tensor of a file of the store, if it has that type and shape. */
-static const struct tensor *find(const struct safetensors *f, const char *name, enum dtype dtype,
-                                 uint64_t rows, uint64_t cols)
+static const struct tensor *find(const struct safetensors *f, const char *name, enum dtype dtype, uint64_t rows,
+                                 uint64_t cols)
 {
     const struct tensor *t = safetensors_find(f, name);
     bool ok = t && t->dtype == dtype && t->n_dims == 2 && t->shape[0] == rows && t->shape[1] == cols;
@@ -424,8 +417,8 @@ static bool unpack_linear(struct store *s, const struct plan_item *item, struct 
     uint32_t *row = malloc((size_t)words * 4);
     bool ok = row || err_nomem(e, "packed codes", words * 4);
     if (ok && (!codes || !scales))
-        ok = err_set(e, ERR_ENV, "block-%04u.safetensors in %s does not hold %s as this run needs it",
-                     item->layer, s->dir, item->module);
+        ok = err_set(e, ERR_ENV, "block-%04u.safetensors in %s does not hold %s as this run needs it", item->layer,
+                     s->dir, item->module);
     ok = ok && qlinear_init(out, item->rows, item->cols, item->spec, e);
     for (uint32_t r = 0; ok && r < item->rows; r++) {
         memcpy(row, codes->data + r * words * 4, (size_t)words * 4);
@@ -437,11 +430,10 @@ static bool unpack_linear(struct store *s, const struct plan_item *item, struct 
     if (ok) {
         memcpy(out->scales, scales->data, (size_t)scales->bytes);
         if (!sane(out, item))
-            ok =
-                err_set(e, ERR_ENV,
-                        "block-%04u.safetensors in %s: %s has codes outside its type's range, or scales that "
-                        "are no numbers",
-                        item->layer, s->dir, item->module);
+            ok = err_set(e, ERR_ENV,
+                         "block-%04u.safetensors in %s: %s has codes outside its type's range, or scales that "
+                         "are no numbers",
+                         item->layer, s->dir, item->module);
     }
     if (!ok) {
         qlinear_free(out);
@@ -501,8 +493,8 @@ bool store_hash_blocks(struct store *s, const struct plan *p, char hex[33], stru
     return true;
 }
 
-bool store_read_linear(struct store *s, const struct plan_item *item, struct qlinear *out,
-                       struct linear_report *report, struct err *e)
+bool store_read_linear(struct store *s, const struct plan_item *item, struct qlinear *out, struct linear_report *report,
+                       struct err *e)
 {
     if (!open_block(s, item->layer, e) || !unpack_linear(s, item, out, e))
         return false;
@@ -529,8 +521,7 @@ void store_read_stages(struct store *s, uint32_t layer, struct stage_report stag
     struct err e = {0};
     for (int i = 0; i < 2; i++) {
         struct stage_report r = {.stage = stage_kinds[i], .layer = layer};
-        bool there =
-            open_block(s, layer, &e) && store_scan_stage(safetensors_metadata(s->block, stage_keys[i]), &r);
+        bool there = open_block(s, layer, &e) && store_scan_stage(safetensors_metadata(s->block, stage_keys[i]), &r);
         stages[i] = there ? r : (struct stage_report){.stage = stage_kinds[i], .layer = layer};
     }
 }

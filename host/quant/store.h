@@ -27,8 +27,8 @@
 struct store;
 /* Creates the folder, or takes up one whose manifest has the same fields; what differs is settled as manifest_settle says.
  * A missing or damaged manifest is taken from the blocks, if there are any. accept: NULL or names of --accept. */
-bool store_open(struct store **out, const char *dir, const struct store_field *fields, size_t n,
-                const char *accept, struct err *e);
+bool store_open(struct store **out, const char *dir, const struct store_field *fields, size_t n, const char *accept,
+                struct err *e);
 /* A field's value in the manifest of a work folder into out; false where there is none. */
 bool store_recorded(const char *dir, const char *field, char *out, size_t cap);
 void store_close(struct store **s);
@@ -39,15 +39,14 @@ uint32_t store_check(struct store *s, const struct plan *p);
 bool store_has_block(const struct store *s, uint32_t layer);
 /* One block: items, linears and reports are [LINEAR_COUNT], kept items are skipped; stages [2]. Codes outside their type's
  * range and scales that are no numbers are ERR_BUG. */
-bool store_write_block(struct store *s, uint32_t layer, const struct plan_item *items,
-                       const struct qlinear *linears, const struct linear_report *reports,
-                       const struct stage_report *stages, struct err *e);
+bool store_write_block(struct store *s, uint32_t layer, const struct plan_item *items, const struct qlinear *linears,
+                       const struct linear_report *reports, const struct stage_report *stages, struct err *e);
 /* The training stages of a finished block; steps 0 where there was none. */
 void store_read_stages(struct store *s, uint32_t layer, struct stage_report stages[2]);
 /* One linear of a finished block, as the block left it; the caller frees it. report may be NULL. A damaged file is
  * ERR_ENV. */
-bool store_read_linear(struct store *s, const struct plan_item *item, struct qlinear *out,
-                       struct linear_report *report, struct err *e);
+bool store_read_linear(struct store *s, const struct plan_item *item, struct qlinear *out, struct linear_report *report,
+                       struct err *e);
 /* The same as it is exported: with its last scales where the pass over them is done. */
 bool store_read_final(struct store *s, const struct plan_item *item, struct qlinear *out, struct err *e);
 /* Bytes on disk of one item; of its scales in the last pass over them. */
@@ -67,8 +66,8 @@ struct scales_state {
 /* A part of one item, in its shape on disk, good until the next call; NULL: failed. */
 typedef const float *scales_pull(void *ctx, size_t item, enum scales_part part, struct err *e);
 /* Replaces what was there. */
-bool store_write_scales(struct store *s, const struct plan *p, const struct scales_state *state,
-                        scales_pull *pull, void *ctx, struct err *e);
+bool store_write_scales(struct store *s, const struct plan *p, const struct scales_state *state, scales_pull *pull,
+                        void *ctx, struct err *e);
 /* state->losses: room for n_losses numbers, or NULL. False: there is nothing, or nothing that goes with all blocks of the
  * plan, whole (a warning where it does not). */
 bool store_read_scales(struct store *s, const struct plan *p, struct scales_state *state);

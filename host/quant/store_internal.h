@@ -29,8 +29,7 @@ struct store {
 bool store_path(const struct store *s, const char *name, char *out, size_t cap, struct err *e);
 /* A file whose checksum is right. run: of which it must be; NULL: any. data: hash of its tensors; may be
  * NULL. */
-bool store_open_whole(struct safetensors **out, const char *path, const char *run, struct hash128 *data,
-                      struct err *e);
+bool store_open_whole(struct safetensors **out, const char *path, const char *run, struct hash128 *data, struct err *e);
 /* What every file says of itself, in front of all else: checksum and run. */
 enum { STORE_OWN_FACTS = 2 };
 void store_own_facts(const struct store *s, const char *(*metadata)[2]);

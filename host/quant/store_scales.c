@@ -15,8 +15,7 @@
 /* Columns of a part of the pass over scales; rows are the item's. */
 static uint32_t part_cols(const struct plan_item *item, enum scales_part part)
 {
-    return part == SCALES_BEST ? quant_row_scales(&item->spec, item->cols)
-                               : quant_row_steps(&item->spec, item->cols);
+    return part == SCALES_BEST ? quant_row_scales(&item->spec, item->cols) : quant_row_steps(&item->spec, item->cols);
 }
 
 static uint64_t part_bytes(const struct plan_item *item, enum scales_part part)
@@ -74,8 +73,7 @@ static bool put_scales(struct safetensors_writer *w, const struct plan *p, const
                 return false;
         }
     }
-    return state->done ||
-           safetensors_writer_put(w, state->losses, state->n_losses * sizeof *state->losses, e);
+    return state->done || safetensors_writer_put(w, state->losses, state->n_losses * sizeof *state->losses, e);
 }
 
 /* A damaged file is as good as none. Whether it goes with the blocks is seen when it is read. */
@@ -103,8 +101,8 @@ static bool of_blocks(struct store *s, const struct plan *p, const struct safete
     return *known && then && strcmp(then, now) == 0;
 }
 
-bool store_write_scales(struct store *s, const struct plan *p, const struct scales_state *state,
-                        scales_pull *pull, void *ctx, struct err *e)
+bool store_write_scales(struct store *s, const struct plan *p, const struct scales_state *state, scales_pull *pull,
+                        void *ctx, struct err *e)
 {
     char path[4096], curves[STAGE_CAP], epochs[16], rate[32], blocks[33];
     size_t most = p->n_items * SCALES_PARTS + 1;
@@ -121,8 +119,8 @@ bool store_write_scales(struct store *s, const struct plan *p, const struct scal
     snprintf(rate, sizeof rate, "%.9g", (double)state->rate);
     bool ok = (plan && names) || err_nomem(e, "the list of scales", most * (sizeof *plan + sizeof *names));
     ok = ok && store_hash_blocks(s, p, blocks, e);
-    ok = ok && (store_print_stage(&state->report, curves, sizeof curves) ||
-                err_set(e, ERR_BUG, "the report is too long"));
+    ok = ok &&
+         (store_print_stage(&state->report, curves, sizeof curves) || err_set(e, ERR_BUG, "the report is too long"));
     ok = ok && store_path(s, SCALES_FILE, path, sizeof path, e);
     if (ok) {
         safetensors_close(&s->scales); /* a mapped file cannot be replaced everywhere */
@@ -151,8 +149,7 @@ static bool scales_whole(const struct store *s, const struct plan *p, const stru
     for (size_t i = 0; i < p->n_items; i++) {
         const struct plan_item *item = &p->items[i];
         for (int part = 0; !item->keep && part < parts_of(state); part++) {
-            const struct tensor *t =
-                safetensors_find(s->scales, part_name(item, (enum scales_part)part, name));
+            const struct tensor *t = safetensors_find(s->scales, part_name(item, (enum scales_part)part, name));
             if (!t || t->dtype != DTYPE_F32 || t->bytes != part_bytes(item, (enum scales_part)part))
                 return false;
         }
@@ -172,14 +169,11 @@ bool store_read_scales(struct store *s, const struct plan *p, struct scales_stat
         return false;
     const char *done = safetensors_metadata(s->scales, "state");
     found.done = done && strcmp(done, "done") == 0;
-    const char *epochs = safetensors_metadata(s->scales, "epochs"),
-               *rate = safetensors_metadata(s->scales, "rate");
+    const char *epochs = safetensors_metadata(s->scales, "epochs"), *rate = safetensors_metadata(s->scales, "rate");
     const struct tensor *losses = safetensors_find(s->scales, "losses");
     found.report.stage = STAGE_SCALES;
-    ok = ok && epochs && rate && sscanf(epochs, "%u", &found.epochs) == 1 &&
-         sscanf(rate, "%f", &found.rate) == 1 &&
-         store_scan_stage(safetensors_metadata(s->scales, "report"), &found.report) &&
-         scales_whole(s, p, &found);
+    ok = ok && epochs && rate && sscanf(epochs, "%u", &found.epochs) == 1 && sscanf(rate, "%f", &found.rate) == 1 &&
+         store_scan_stage(safetensors_metadata(s->scales, "report"), &found.report) && scales_whole(s, p, &found);
     if (ok && !found.done && found.losses) {
         ok = losses && losses->dtype == DTYPE_F32 && losses->bytes <= state->n_losses * sizeof *found.losses;
         if (ok)
@@ -189,8 +183,7 @@ bool store_read_scales(struct store *s, const struct plan *p, struct scales_stat
     if (ok)
         *state = found;
     else
-        log_warn("scales.safetensors in %s is not what this run needs; the pass over scales is done again",
-                 s->dir);
+        log_warn("scales.safetensors in %s is not what this run needs; the pass over scales is done again", s->dir);
     s->scales_done = found.done && ok;
     return ok;
 }
@@ -202,18 +195,16 @@ bool store_read_scales_part(struct store *s, const struct plan_item *item, enum 
     const struct tensor *t = s->scales ? safetensors_find(s->scales, part_name(item, part, name)) : NULL;
     uint64_t bytes = part_bytes(item, part);
     if (!t || t->bytes != bytes) {
-        err_set(e, ERR_ENV, "scales.safetensors in %s does not hold %s as this run needs it", s->dir,
-                item->module);
+        err_set(e, ERR_ENV, "scales.safetensors in %s does not hold %s as this run needs it", s->dir, item->module);
         return err_hint(e, "repeat the command: what is damaged is made anew");
     }
     memcpy(out, t->data, (size_t)bytes);
     return true;
 }
 
-/* ---- what the head reads ----------------------------------------------------------------------------- */
+/* ---- what the head reads ---- */
 
-bool store_write_importance(struct store *s, const struct plan *p, const float *sums, uint32_t n,
-                            struct err *e)
+bool store_write_importance(struct store *s, const struct plan *p, const float *sums, uint32_t n, struct err *e)
 {
     char path[4096], blocks[33];
     const struct tensor_plan plan = {"sums", DTYPE_F32, 1, {n}};
@@ -221,8 +212,7 @@ bool store_write_importance(struct store *s, const struct plan *p, const float *
     struct safetensors_writer *w;
     store_own_facts(s, metadata);
     if (!store_path(s, IMPORTANCE_FILE, path, sizeof path, e) || !store_hash_blocks(s, p, blocks, e) ||
-        !safetensors_writer_open(&w, path, &plan, 1, (const char *const(*)[2])metadata, STORE_OWN_FACTS + 1,
-                                 e))
+        !safetensors_writer_open(&w, path, &plan, 1, (const char *const(*)[2])metadata, STORE_OWN_FACTS + 1, e))
         return false;
     if (safetensors_writer_put(w, sums, n * sizeof *sums, e))
         return safetensors_writer_close(&w, e);
@@ -244,8 +234,7 @@ bool store_read_importance(struct store *s, const struct plan *p, float *sums, u
     if (ok)
         memcpy(sums, t->data, (size_t)t->bytes);
     else if (known)
-        log_warn("%s; it is made again",
-                 e.msg[0] ? e.msg : "head-importance.safetensors is not of these blocks");
+        log_warn("%s; it is made again", e.msg[0] ? e.msg : "head-importance.safetensors is not of these blocks");
     safetensors_close(&f);
     return ok;
 }

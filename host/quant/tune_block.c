@@ -31,8 +31,7 @@ struct half {
     struct gpu_view row_loss, weights; /* [micro * ctx]: of one token */
     float *token_weight;               /* [samples, ctx] */
     bool weighted;                     /* any of them is not 1 */
-    struct gpu_view
-        sums; /* [per_epoch + 2]: squared error of each step's batch; of the judges, weighted and plain */
+    struct gpu_view sums; /* [per_epoch + 2]: squared error of each step's batch; of the judges, weighted and plain */
     struct gpu_view codes, scales; /* of one linear, rounded */
     uint32_t *order;               /* [samples] windows, shuffled */
     double size_train, size_judge; /* what the half adds to its input, squared and weighted, per window */
@@ -85,8 +84,7 @@ static unsigned parts_of(const struct quantize_options *o, enum tune_stage half)
     return half == STAGE_FFN ? BWD_FFN : BWD_ATTN | (o->block.train_qk ? BWD_QK : 0);
 }
 
-/* ---- one pass over windows -------------------------------------------------------------------------------
- */
+/* ---- one pass over windows ---- */
 
 static void forward(const struct half *h, const struct block_weights *w, uint32_t n)
 {
@@ -102,8 +100,7 @@ static void residual(const struct half *h, struct gpu_view a, struct gpu_view b,
     struct gpu_cmd *cmd = h->t->m->cmd;
     uint32_t rows = n * h->t->m->ctx, cols = h->t->m->cfg->hidden_size;
     tiled_subtract(cmd, &(struct subtract_args){.a = a, .b = b, .d = h->y, .n = rows * cols});
-    tiled_row_dot(
-        cmd, &(struct row_dot_args){.a = h->y, .b = h->y, .out = h->row_loss, .rows = rows, .cols = cols});
+    tiled_row_dot(cmd, &(struct row_dot_args){.a = h->y, .b = h->y, .out = h->row_loss, .rows = rows, .cols = cols});
 }
 
 /* The windows' inputs, targets and token weights. */
@@ -113,16 +110,15 @@ static bool fetch(struct half *h, const uint32_t *list, uint32_t n, struct err *
     if (!acts_gather(h->t->inputs, list, n, h->x, e) || !acts_gather(h->t->targets, list, n, h->target, e))
         return false;
     for (uint32_t i = 0; h->weighted && i < n; i++)
-        gpu_upload(h->t->m->cmd, gpu_slice(h->weights, i * ctx * 4, ctx * 4), h->token_weight + list[i] * ctx,
-                   ctx * 4);
+        gpu_upload(h->t->m->cmd, gpu_slice(h->weights, i * ctx * 4, ctx * 4), h->token_weight + list[i] * ctx, ctx * 4);
     return true;
 }
 
 static void add_loss(const struct half *h, uint32_t n, uint32_t at)
 {
-    run_reduce_sum(h->t->m->cmd, gpu_rows(1),
-                   &(struct reduce_sum_args){
-                       .x = h->row_loss, .result = h->sums, .n = n * h->t->m->ctx, .at = at, .factor = 1});
+    run_reduce_sum(
+        h->t->m->cmd, gpu_rows(1),
+        &(struct reduce_sum_args){.x = h->row_loss, .result = h->sums, .n = n * h->t->m->ctx, .at = at, .factor = 1});
 }
 
 /* Weighs the residual's tokens and adds their loss to sums[at]; y becomes half the loss's gradient. */
@@ -131,12 +127,11 @@ static void weigh(const struct half *h, uint32_t n, uint32_t at, bool gradient)
     struct gpu_cmd *cmd = h->t->m->cmd;
     uint32_t rows = n * h->t->m->ctx, cols = h->t->m->cfg->hidden_size;
     if (h->weighted)
-        tiled_scale_rows(cmd,
-                         &(struct scale_rows_args){
-                             .x = h->row_loss, .w = h->weights, .y = h->row_loss, .rows = rows, .cols = 1});
-    if (h->weighted && gradient)
         tiled_scale_rows(cmd, &(struct scale_rows_args){
-                                  .x = h->y, .w = h->weights, .y = h->y, .rows = rows, .cols = cols});
+                                  .x = h->row_loss, .w = h->weights, .y = h->row_loss, .rows = rows, .cols = 1});
+    if (h->weighted && gradient)
+        tiled_scale_rows(cmd,
+                         &(struct scale_rows_args){.x = h->y, .w = h->weights, .y = h->y, .rows = rows, .cols = cols});
     add_loss(h, n, at);
 }
 
@@ -234,8 +229,7 @@ static bool accumulate(struct half *h, const uint32_t *list, uint32_t n, uint32_
     return true;
 }
 
-/* ---- hard weights ----------------------------------------------------------------------------------------
- */
+/* ---- hard weights ---- */
 
 /* Rounded codes and scales of a linear in training, as the file would hold them; good until the next call. */
 static struct qmatrix harden(const struct half *h, int id)
@@ -276,8 +270,7 @@ static bool keep_best(struct half *h, struct err *e)
     return true;
 }
 
-/* ---- training --------------------------------------------------------------------------------------------
- */
+/* ---- training ---- */
 
 static bool start(struct half *h, const struct qlinear *q, float rate, struct err *e)
 {
@@ -294,8 +287,7 @@ static bool start(struct half *h, const struct qlinear *q, float rate, struct er
 }
 
 /* Steps of one epoch; *mean: training loss, relative, NAN or infinite after a divergence. */
-static bool epoch_run(struct half *h, uint32_t epoch, struct stage_report *r, float *soft, double *mean,
-                      struct err *e)
+static bool epoch_run(struct half *h, uint32_t epoch, struct stage_report *r, float *soft, double *mean, struct err *e)
 {
     struct gpu_cmd *cmd = h->t->m->cmd;
     const struct tune_hooks *hooks = h->t->hooks;
@@ -310,8 +302,7 @@ static bool epoch_run(struct half *h, uint32_t epoch, struct stage_report *r, fl
                 gumbel_step(cmd, &h->s[id], step);
         done += n;
         if (hooks && hooks->step &&
-            !hooks->step(hooks->ctx, step, h->gumbel.steps,
-                         r->n_hard ? (double)r->hard[r->n_hard - 1] : NAN)) {
+            !hooks->step(hooks->ctx, step, h->gumbel.steps, r->n_hard ? (double)r->hard[r->n_hard - 1] : NAN)) {
             gpu_cmd_finish(cmd, NULL);
             return err_set(e, ERR_STOPPED, "stopped while tuning");
         }
@@ -362,8 +353,7 @@ static bool attempt(struct half *h, const struct qlinear *q, float rate, struct 
     return true;
 }
 
-/* ---- a half ----------------------------------------------------------------------------------------------
- */
+/* ---- a half ---- */
 
 static bool alloc_linear(struct half *h, int id, struct err *e)
 {
@@ -372,12 +362,10 @@ static bool alloc_linear(struct half *h, int id, struct err *e)
     struct gumbel_state *s = &h->s[id];
     uint64_t bytes = (uint64_t)item->rows * item->cols * 4;
     if (!qmatrix_create(&h->q[id], t->arena, item->rows, item->cols, item->spec, e) ||
-        !gumbel_create(s, t->arena, &h->q[id], 0, item->rows, e) ||
-        !gpu_alloc(t->arena, bytes, &h->grads.w[id], e))
+        !gumbel_create(s, t->arena, &h->q[id], 0, item->rows, e) || !gpu_alloc(t->arena, bytes, &h->grads.w[id], e))
         return false;
     s->o = &h->gumbel;
-    s->seed = (uint32_t)(t->o->seed ^ t->o->seed >> 32) ^
-              0x5851f42du; /* other noise than the start's own tuning had */
+    s->seed = (uint32_t)(t->o->seed ^ t->o->seed >> 32) ^ 0x5851f42du; /* other noise than the start's own tuning had */
     s->tensor = item->layer * LINEAR_COUNT + (uint32_t)id;
     s->soft = t->w->w[id];
     s->grad = s->w = h->grads.w[id]; /* w is not used: soft weights, no difference */
@@ -400,8 +388,7 @@ static bool half_create(struct half *h, const struct tune_block_task *t, struct 
         h->order[i] = i;
     h->token_weight = malloc((size_t)t->samples * t->m->ctx * sizeof *h->token_weight);
     if (!h->token_weight)
-        return err_nomem(e, "the weights of tokens",
-                         (uint64_t)t->samples * t->m->ctx * sizeof *h->token_weight);
+        return err_nomem(e, "the weights of tokens", (uint64_t)t->samples * t->m->ctx * sizeof *h->token_weight);
     for (int id = 0; id < LINEAR_COUNT; id++) {
         h->trained[id] = takes(t->o, t->half, &t->items[id]);
         if (!h->trained[id])
@@ -414,8 +401,7 @@ static bool half_create(struct half *h, const struct tune_block_task *t, struct 
     return gpu_alloc(t->arena, codes, &h->codes, e) && gpu_alloc(t->arena, scales, &h->scales, e) &&
            block_scratch_create(&h->fwd, t->arena, t->m, t->micro, SCRATCH_TRAIN, e) &&
            bwd_scratch_create(&h->bwd, t->arena, t->m, t->micro, parts_of(t->o, t->half), e) &&
-           gpu_alloc(t->arena, t->micro * window, &h->x, e) &&
-           gpu_alloc(t->arena, t->micro * window, &h->target, e) &&
+           gpu_alloc(t->arena, t->micro * window, &h->x, e) && gpu_alloc(t->arena, t->micro * window, &h->target, e) &&
            gpu_alloc(t->arena, t->micro * window, &h->y, e) &&
            gpu_alloc(t->arena, t->micro * t->m->ctx * 4ull, &h->row_loss, e) &&
            gpu_alloc(t->arena, t->micro * t->m->ctx * 4ull, &h->weights, e) &&
@@ -493,8 +479,7 @@ bool tune_block(const struct tune_block_task *t, struct qlinear *q, struct stage
     uint64_t begin = os_now_ns();
     gpu_mark mark = gpu_arena_mark(t->arena);
     struct half h = {0};
-    *r = (struct stage_report){
-        .stage = t->half, .layer = t->items[0].layer, .loss_start = NAN, .loss_final = NAN};
+    *r = (struct stage_report){.stage = t->half, .layer = t->items[0].layer, .loss_start = NAN, .loss_final = NAN};
     if (!trains(t))
         return true;
     bool ok = half_create(&h, t, e);

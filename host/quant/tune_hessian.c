@@ -53,9 +53,8 @@ static bool units_fit(void *ctx, uint32_t units)
 }
 
 /* Trains some rows; their codes and scales are replaced in place at the end. */
-static bool tune_rows(struct gpu_cmd *cmd, const struct gumbel_state *s, struct gpu_view h,
-                      uint32_t steps_before, uint32_t steps_total, const struct tune_hooks *hooks,
-                      struct err *e)
+static bool tune_rows(struct gpu_cmd *cmd, const struct gumbel_state *s, struct gpu_view h, uint32_t steps_before,
+                      uint32_t steps_total, const struct tune_hooks *hooks, struct err *e)
 {
     const uint32_t cols = s->cols;
     gumbel_start(cmd, s);
@@ -76,9 +75,9 @@ static bool tune_rows(struct gpu_cmd *cmd, const struct gumbel_state *s, struct 
     return gpu_cmd_finish(cmd, e);
 }
 
-bool tune_hessian(struct gpu_cmd *cmd, struct qmatrix *q, struct gpu_view w, struct gpu_view h,
-                  struct gpu_arena *arena, uint64_t budget, const struct gumbel_options *o, uint64_t seed,
-                  uint32_t tensor, const struct tune_hooks *hooks, struct err *e)
+bool tune_hessian(struct gpu_cmd *cmd, struct qmatrix *q, struct gpu_view w, struct gpu_view h, struct gpu_arena *arena,
+                  uint64_t budget, const struct gumbel_options *o, uint64_t seed, uint32_t tensor,
+                  const struct tune_hooks *hooks, struct err *e)
 {
     /* Rows of L are independent: as many at a time as the budget takes. */
     struct room room = {gpu_cmd_gpu(cmd), q, budget};

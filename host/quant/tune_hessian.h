@@ -12,9 +12,9 @@ struct tune_hooks {
 };
 /* From the codes and scales in q to better ones, in place. Row tiles are independent, so memory is bounded by
  * `budget` bytes of the arena. tensor: a number unique to this linear, keys the noise. */
-bool tune_hessian(struct gpu_cmd *cmd, struct qmatrix *q, struct gpu_view w, struct gpu_view h,
-                  struct gpu_arena *arena, uint64_t budget, const struct gumbel_options *o, uint64_t seed,
-                  uint32_t tensor, const struct tune_hooks *hooks, struct err *e);
+bool tune_hessian(struct gpu_cmd *cmd, struct qmatrix *q, struct gpu_view w, struct gpu_view h, struct gpu_arena *arena,
+                  uint64_t budget, const struct gumbel_options *o, uint64_t seed, uint32_t tensor,
+                  const struct tune_hooks *hooks, struct err *e);
 /* What `rows` rows of such a linear in training take of an arena of their own. */
 uint64_t tune_hessian_bytes(struct gpu *g, const struct qmatrix *q, uint32_t rows);
 

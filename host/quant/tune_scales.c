@@ -15,8 +15,7 @@
 #define EPS 1e-15f
 #define PI  3.14159265358979323846
 
-/* ---- a block ---------------------------------------------------------------------------------------------
- */
+/* ---- a block ---- */
 
 static bool tell(const struct pass *p, struct err *e)
 {
@@ -87,18 +86,18 @@ static bool learn(struct pass *p, uint32_t layer, struct err *e)
         struct gpu_view dscales = gpu_slice(p->temp, 0, (uint64_t)x->n * x->per * 4), dsteps = dscales;
         gpu_fill(cmd, dscales, 0);
         tiled_scale_grad(cmd, &(struct scale_grad_args){.grad = p->grads.w[id],
-                                                    .codes = p->block_codes[id],
-                                                    .dscales = dscales,
-                                                    .rows = x->q.rows,
-                                                    .cols = x->q.cols,
-                                                    .group = x->q.spec.group,
-                                                    .groups = x->q.groups,
-                                                    .ldc = x->q.ldc,
-                                                    .offsets = quant_offsets(&x->q.spec)});
+                                                        .codes = p->block_codes[id],
+                                                        .dscales = dscales,
+                                                        .rows = x->q.rows,
+                                                        .cols = x->q.cols,
+                                                        .group = x->q.spec.group,
+                                                        .groups = x->q.groups,
+                                                        .ldc = x->q.ldc,
+                                                        .offsets = quant_offsets(&x->q.spec)});
         if (x->per > 1) {
             dsteps = gpu_slice(p->temp_steps, 0, x->n * 4ull);
-            tiled_row_dot(cmd, &(struct row_dot_args){
-                               .a = dscales, .b = x->units, .out = dsteps, .rows = x->n, .cols = x->per});
+            tiled_row_dot(
+                cmd, &(struct row_dot_args){.a = dscales, .b = x->units, .out = dsteps, .rows = x->n, .cols = x->per});
         }
         if (p->grads_out) {
             if (!gpu_download(cmd, dsteps, p->grads_out[item], x->n * 4ull, e))
@@ -107,25 +106,24 @@ static bool learn(struct pass *p, uint32_t layer, struct err *e)
         }
         double t = p->step + 1.0;
         tiled_adam_step(cmd, &(struct adam_step_args){.param = x->steps,
-                                                  .m = x->m,
-                                                  .v = x->v,
-                                                  .grad = dsteps,
-                                                  .size = x->size,
-                                                  .n = x->n,
-                                                  .lr = rate(p, p->step),
-                                                  .beta1 = o->beta1,
-                                                  .beta2 = o->beta2,
-                                                  .correct1 = (float)(1 / (1 - pow(o->beta1, t))),
-                                                  .correct2 = (float)(1 / (1 - pow(o->beta2, t))),
-                                                  .eps = EPS,
-                                                  .decay = 0});
+                                                      .m = x->m,
+                                                      .v = x->v,
+                                                      .grad = dsteps,
+                                                      .size = x->size,
+                                                      .n = x->n,
+                                                      .lr = rate(p, p->step),
+                                                      .beta1 = o->beta1,
+                                                      .beta2 = o->beta2,
+                                                      .correct1 = (float)(1 / (1 - pow(o->beta1, t))),
+                                                      .correct2 = (float)(1 / (1 - pow(o->beta2, t))),
+                                                      .eps = EPS,
+                                                      .decay = 0});
         p->loaded = NONE;
     }
     return true;
 }
 
-/* ---- windows through the model ---------------------------------------------------------------------------
- */
+/* ---- windows through the model ---- */
 
 /* Even pieces of n windows, each of at most micro; *done moves on. */
 static uint32_t next_piece(const struct pass *p, uint32_t n, uint32_t *done)
@@ -142,10 +140,8 @@ static bool embed(struct pass *p, const uint32_t *list, uint32_t n, struct err *
     uint32_t ctx = p->m->ctx;
     for (uint32_t at = 0, done = 0, count; (count = next_piece(p, n, &done)) > 0; at = done) {
         for (uint32_t i = 0; i < count; i++)
-            memcpy(p->ids + (size_t)i * ctx, p->t->windows->ids + (size_t)list[at + i] * ctx,
-                   ctx * sizeof *p->ids);
-        if (!model_embed(p->m, p->ids, (size_t)count * ctx, p->x, e) ||
-            !acts_put(p->kept, at, count, p->x, e))
+            memcpy(p->ids + (size_t)i * ctx, p->t->windows->ids + (size_t)list[at + i] * ctx, ctx * sizeof *p->ids);
+        if (!model_embed(p->m, p->ids, (size_t)count * ctx, p->x, e) || !acts_put(p->kept, at, count, p->x, e))
             return false;
     }
     return true;
@@ -168,8 +164,8 @@ static bool block_forward(struct pass *p, uint32_t from, uint32_t to, uint32_t n
 
 /* Logits of `count` windows whose student's hidden states are x; their teacher's lie in p->h. Adds factor
  * times the divergence to sums[sum]; where p->dy is wanted, it becomes the gradient of x, times the same. */
-static bool head_piece(struct pass *p, struct gpu_view x, uint32_t count, bool gradient, float factor,
-                       uint32_t sum, struct err *e)
+static bool head_piece(struct pass *p, struct gpu_view x, uint32_t count, bool gradient, float factor, uint32_t sum,
+                       struct err *e)
 {
     struct model *m = p->m;
     uint32_t tokens = count * m->ctx, hidden = m->cfg->hidden_size, vocab = m->cfg->vocab_size;
@@ -202,9 +198,8 @@ static bool head_piece(struct pass *p, struct gpu_view x, uint32_t count, bool g
         if (!head_bwd(&p->head, p->logits[0], rows, gpu_slice(p->dy, at, bytes), e))
             return false;
     }
-    run_reduce_sum(
-        m->cmd, gpu_rows(1),
-        &(struct reduce_sum_args){.x = p->kl, .result = p->sums, .n = tokens, .at = sum, .factor = factor});
+    run_reduce_sum(m->cmd, gpu_rows(1),
+                   &(struct reduce_sum_args){.x = p->kl, .result = p->sums, .n = tokens, .at = sum, .factor = factor});
     if (gradient)
         block_rmsnorm_bwd(m, x, m->final_norm, p->dy, tokens, hidden);
     return true;
@@ -212,8 +207,8 @@ static bool head_piece(struct pass *p, struct gpu_view x, uint32_t count, bool g
 
 /* The head over slots from .. from+n-1, which hold the last block's output of windows list[0..n). With a
  * gradient, that takes their place. */
-static bool head_forward(struct pass *p, const uint32_t *list, uint32_t from, uint32_t n, bool gradient,
-                         float factor, uint32_t sum, struct err *e)
+static bool head_forward(struct pass *p, const uint32_t *list, uint32_t from, uint32_t n, bool gradient, float factor,
+                         uint32_t sum, struct err *e)
 {
     for (uint32_t at = 0, done = 0, count; (count = next_piece(p, n, &done)) > 0; at = done) {
         struct gpu_view x;
@@ -228,8 +223,7 @@ static bool head_forward(struct pass *p, const uint32_t *list, uint32_t from, ui
 
 /* The loaded block's gradients: slots from .. hold its inputs, slots to .. the gradient of its output, which
  * becomes that of its input. */
-static bool block_backward(struct pass *p, uint32_t layer, uint32_t from, uint32_t to, uint32_t n,
-                           struct err *e)
+static bool block_backward(struct pass *p, uint32_t layer, uint32_t from, uint32_t to, uint32_t n, struct err *e)
 {
     struct model *m = p->m;
     struct block_grads grads = {0};
@@ -241,8 +235,7 @@ static bool block_backward(struct pass *p, uint32_t layer, uint32_t from, uint32
     }
     for (uint32_t at = 0, done = 0, count; (count = next_piece(p, n, &done)) > 0; at = done) {
         struct gpu_view x, dy;
-        if (!acts_get(p->kept, from + at, count, p->x, &x, e) ||
-            !acts_get(p->kept, to + at, count, p->dy, &dy, e))
+        if (!acts_get(p->kept, from + at, count, p->x, &x, e) || !acts_get(p->kept, to + at, count, p->dy, &dy, e))
             return false;
         block_attn_fwd(m, &p->w, &p->fwd, x, p->h, count);
         block_ffn_inputs(m, &p->w, &p->fwd, p->h, count);
@@ -266,8 +259,7 @@ static bool batch_run(struct pass *p, const uint32_t *list, uint32_t n, uint32_t
     if (!head_forward(p, list, last, n, true, 1.0f / ((float)n * (float)p->m->ctx), sum, e))
         return false;
     for (uint32_t layer = p->layers; layer-- > 0;)
-        if (!load(p, layer, false, e) || !block_backward(p, layer, layer * p->batch, last, n, e) ||
-            !learn(p, layer, e))
+        if (!load(p, layer, false, e) || !block_backward(p, layer, layer * p->batch, last, n, e) || !learn(p, layer, e))
             return false;
     return true;
 }
@@ -298,8 +290,7 @@ static bool judge(struct pass *p, double *loss, struct err *e)
     return true;
 }
 
-/* ---- training --------------------------------------------------------------------------------------------
- */
+/* ---- training ---- */
 
 /* Steps of one epoch; *mean: its training loss, NAN or infinite after a divergence. */
 static bool epoch_run(struct pass *p, uint32_t epoch, double *mean, struct err *e)
@@ -394,8 +385,7 @@ static bool train(struct pass *p, uint64_t begin, struct err *e)
     return save(p, begin, before, e);
 }
 
-/* ---- the whole -------------------------------------------------------------------------------------------
- */
+/* ---- the whole ---- */
 
 bool tune_scales(const struct scales_task *t, struct stage_report *r, struct err *e)
 {

@@ -25,8 +25,8 @@ struct scales_task {
     const struct quantize_options *o;
     const struct plan *plan; /* items, samples, holdout, scale_micro */
     const struct windows *windows;
-    struct acts *targets; /* [samples] windows: the 16-bit model's hidden states behind its last block */
-    struct store *store;  /* codes and scales of all blocks; takes the result */
+    struct acts *targets;              /* [samples] windows: the 16-bit model's hidden states behind its last block */
+    struct store *store;               /* codes and scales of all blocks; takes the result */
     struct gpu_arena *block, *scratch; /* of one block; of the whole pass */
     bool codes_stay;                   /* of all blocks, on the device; else they come and go with their block */
     struct acts_options room;          /* for the blocks' inputs */

@@ -74,8 +74,8 @@ static const struct checkpoint *model(void)
 static void check_entry(const struct imatrix *m, const struct imatrix_entry *x)
 {
     struct weight_info w;
-    if (imatrix_find(m, x->module) != x || !checkpoint_weight(model(), x->module, &w, NULL) ||
-        w.cols != x->cols || !(x->count > 0 && isfinite(x->count)))
+    if (imatrix_find(m, x->module) != x || !checkpoint_weight(model(), x->module, &w, NULL) || w.cols != x->cols ||
+        !(x->count > 0 && isfinite(x->count)))
         __builtin_trap();
     for (uint32_t c = 0; c < x->cols; c++)
         if (!(x->sums[c] >= 0 && isfinite(2 * (float)((double)x->sums[c] / x->count))))

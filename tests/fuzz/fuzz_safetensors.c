@@ -12,8 +12,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct err e;
     if (!tensor_table_create(&t, &e))
         return 0;
-    if (safetensors_parse_header(t, (const char *)data + 2, size - 2, NULL, load_u16le(data), 0, "fuzz",
-                                 &e)) {
+    if (safetensors_parse_header(t, (const char *)data + 2, size - 2, NULL, load_u16le(data), 0, "fuzz", &e)) {
         uint64_t bytes = 0;
         for (size_t i = 0; i < tensor_table_count(t); i++) {
             const struct tensor *x = tensor_table_at(t, i);

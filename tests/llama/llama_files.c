@@ -42,8 +42,7 @@ bool run_types(char **args, int n, struct err *e)
     (void)n;
     for (int64_t i = 0; ok && i < gguf_get_n_tensors(f.header); i++) {
         const struct ggml_tensor *t = file_tensor(&f, i);
-        printf("%s\t%s\t%lld\t%zu\n", t->name, ggml_type_name(t->type), (long long)ggml_nelements(t),
-               ggml_nbytes(t));
+        printf("%s\t%s\t%lld\t%zu\n", t->name, ggml_type_name(t->type), (long long)ggml_nelements(t), ggml_nbytes(t));
     }
     file_close(&f);
     return ok;
@@ -85,8 +84,7 @@ bool run_codes(char **args, int n, struct err *e)
                     threes += (((const uint8_t *)t->data)[at + from + b] >> k & 3) == 3;
     }
     if (ok)
-        printf("{\"weights\": %llu, \"threes\": %llu}\n", (unsigned long long)all,
-               (unsigned long long)threes);
+        printf("{\"weights\": %llu, \"threes\": %llu}\n", (unsigned long long)all, (unsigned long long)threes);
     file_close(&f);
     return ok;
 }
@@ -101,8 +99,7 @@ bool run_same(char **args, int n, struct err *e)
         ok = err_set(e, ERR_USER, "%s and %s differ in the number of tensors", args[0], args[1]);
     for (int64_t i = 0; ok && i < gguf_get_n_tensors(f[0].header); i++) {
         const struct ggml_tensor *a = file_tensor(&f[0], i), *b = ggml_get_tensor(f[1].tensors, a->name);
-        ok = (b && a->type == b->type && ggml_are_same_shape(a, b) &&
-              memcmp(a->data, b->data, ggml_nbytes(a)) == 0) ||
+        ok = (b && a->type == b->type && ggml_are_same_shape(a, b) && memcmp(a->data, b->data, ggml_nbytes(a)) == 0) ||
              err_set(e, ERR_USER, "%s and %s differ in %s", args[0], args[1], a->name);
     }
     file_close(&f[0]);
@@ -110,7 +107,7 @@ bool run_same(char **args, int n, struct err *e)
     return ok;
 }
 
-/* ---- dequantization ------------------------------------------------------------------------------------ */
+/* ---- dequantization ---- */
 
 static bool to_f32(const struct ggml_tensor *from, struct ggml_tensor *to, struct err *e)
 {
@@ -160,7 +157,7 @@ bool run_dequant(char **args, int n, struct err *e)
     return ok;
 }
 
-/* ---- llama-quantize ------------------------------------------------------------------------------------ */
+/* ---- llama-quantize ---- */
 
 static const struct {
     const char *name;
@@ -204,17 +201,14 @@ static const struct {
 
 /* An importance matrix as llama-quantize reads it: the mean square of each input, by the weight's name. The
  * sums are divided in place; list ends with a NULL name and points into f. */
-static bool load_imatrix(struct file *f, const char *path, struct llama_model_imatrix_data **list,
-                         struct err *e)
+static bool load_imatrix(struct file *f, const char *path, struct llama_model_imatrix_data **list, struct err *e)
 {
     if (!file_open(f, path, e))
         return false;
     int64_t key = gguf_find_key(f->header, "general.type"), n = gguf_get_n_tensors(f->header), used = 0;
     if (key < 0 || gguf_get_kv_type(f->header, key) != GGUF_TYPE_STRING ||
-        strcmp(gguf_get_val_str(f->header, key), "imatrix") ||
-        gguf_find_key(f->header, "imatrix.datasets") < 0 ||
-        gguf_find_key(f->header, "imatrix.chunk_count") < 0 ||
-        gguf_find_key(f->header, "imatrix.chunk_size") < 0)
+        strcmp(gguf_get_val_str(f->header, key), "imatrix") || gguf_find_key(f->header, "imatrix.datasets") < 0 ||
+        gguf_find_key(f->header, "imatrix.chunk_count") < 0 || gguf_find_key(f->header, "imatrix.chunk_size") < 0)
         return err_set(e, ERR_USER, "%s is no importance matrix", path);
     *list = calloc((size_t)n + 1, sizeof **list);
     if (!*list)
@@ -232,13 +226,11 @@ static bool load_imatrix(struct file *f, const char *path, struct llama_model_im
             return err_set(e, ERR_USER, "%s: %s has no counts that fit", path, sums->name);
         for (int64_t r = 0; r < ggml_nrows(sums); r++)
             for (int64_t c = 0; c < sums->ne[0]; c++) {
-                float count = ((const float *)counts->data)[r],
-                      *v = (float *)sums->data + r * sums->ne[0] + c;
+                float count = ((const float *)counts->data)[r], *v = (float *)sums->data + r * sums->ne[0] + c;
                 *v = count > 0 ? *v / count : 1;
             }
         sums->name[stem] = 0;
-        (*list)[used++] =
-            (struct llama_model_imatrix_data){sums->name, sums->data, (size_t)ggml_nelements(sums)};
+        (*list)[used++] = (struct llama_model_imatrix_data){sums->name, sums->data, (size_t)ggml_nelements(sums)};
     }
     return used || err_set(e, ERR_USER, "%s has no sums", path);
 }
@@ -255,8 +247,8 @@ enum { MOST_OPTIONS = 8 };
 
 /* Options of llama-quantize by its names, as one word each: --pure, --leave-output-tensor,
  * --token-embedding-type=q8_0, --output-tensor-type=..., --tensor-type=REGEX=TYPE. */
-static bool take_option(struct llama_model_quantize_params *p, struct llama_model_tensor_override *list,
-                        char *option, struct err *e)
+static bool take_option(struct llama_model_quantize_params *p, struct llama_model_tensor_override *list, char *option,
+                        struct err *e)
 {
     char *value = strchr(option, '=');
     size_t n = value ? (size_t)(value++ - option) : strlen(option);
@@ -320,7 +312,7 @@ bool run_quantize(char **args, int n, struct err *e)
     return ok;
 }
 
-/* ---- collecting an importance matrix ------------------------------------------------------------------- */
+/* ---- collecting an importance matrix ---- */
 
 struct sums {
     char name[GGML_MAX_NAME];
@@ -359,8 +351,8 @@ static bool collect_seen(struct ggml_tensor *t, bool ask, void *user)
 {
     struct collect *c = user;
     const struct ggml_tensor *w = t->src[0], *x = t->src[1];
-    bool wanted = t->op == GGML_OP_MUL_MAT && !strncmp(w->name, "blk.", 4) && x->type == GGML_TYPE_F32 &&
-                  ggml_is_contiguous(x);
+    bool wanted =
+        t->op == GGML_OP_MUL_MAT && !strncmp(w->name, "blk.", 4) && x->type == GGML_TYPE_F32 && ggml_is_contiguous(x);
     if (ask || !wanted)
         return ask ? wanted : true;
     struct sums *s = collect_find(c, w->name, x->ne[0]);

@@ -20,7 +20,7 @@ bool parse_count(const char *text, uint32_t *out, struct err *e)
     return true;
 }
 
-/* ---- a model ------------------------------------------------------------------------------------------- */
+/* ---- a model ---- */
 
 bool session_open(struct session *s, const char *path, uint32_t window, ggml_backend_sched_eval_callback seen,
                   void *user, struct err *e)
@@ -99,7 +99,7 @@ bool ids_windows(const struct ids *t, uint32_t window, uint32_t at_most, uint32_
     return *out || err_set(e, ERR_USER, "the text has %u tokens, less than a window of %u", t->n, window);
 }
 
-/* ---- verbs --------------------------------------------------------------------------------------------- */
+/* ---- verbs ---- */
 
 /* tokens MODEL TEXT [OUT]: how many, their hash as gsq eval --json has it, and the ids as u32le in OUT. */
 static bool run_tokens(char **args, int n, struct err *e)
@@ -172,8 +172,8 @@ struct score {
 };
 
 /* Scores one window: side 0 is the model, side 1 (if any) the reference. */
-static bool score_window(struct session *side, int sides, const llama_token *ids, double *log_p[2],
-                         struct score *sum, struct err *e)
+static bool score_window(struct session *side, int sides, const llama_token *ids, double *log_p[2], struct score *sum,
+                         struct err *e)
 {
     uint32_t first = side[0].window / 2;
     for (int k = 0; k < sides; k++)
@@ -223,11 +223,10 @@ static bool run_scores(char **args, int sides, struct err *e)
         double n = (double)sum.n;
         printf("{");
         if (sides == 2)
-            printf("\"mean_kl\": %.9g, \"top1_agreement\": %.9g, \"reference_perplexity\": %.9g, ",
-                   sum.kl / n, (double)sum.agree / n, exp(sum.nll[1] / n));
-        printf(
-            "\"perplexity\": %.9g, \"mean_nll\": %.9g, \"tokens\": %u, \"windows\": %u, \"scored\": %llu}\n",
-            exp(sum.nll[0] / n), sum.nll[0] / n, t.n, windows, (unsigned long long)sum.n);
+            printf("\"mean_kl\": %.9g, \"top1_agreement\": %.9g, \"reference_perplexity\": %.9g, ", sum.kl / n,
+                   (double)sum.agree / n, exp(sum.nll[1] / n));
+        printf("\"perplexity\": %.9g, \"mean_nll\": %.9g, \"tokens\": %u, \"windows\": %u, \"scored\": %llu}\n",
+               exp(sum.nll[0] / n), sum.nll[0] / n, t.n, windows, (unsigned long long)sum.n);
     }
     for (int k = 0; k < 2; k++) {
         free(log_p[k]);

@@ -33,8 +33,7 @@ struct ref_swiglu_bwd ref_swiglu_bwd(double gate, double up, double dact)
     };
 }
 
-void ref_kl_bwd(const float *ref, const float *logits, uint32_t cols, double factor, double *dlogits,
-                double *mag)
+void ref_kl_bwd(const float *ref, const float *logits, uint32_t cols, double factor, double *dlogits, double *mag)
 {
     double p = ref_logsumexp(ref, cols), q = ref_logsumexp(logits, cols);
     for (uint32_t c = 0; c < cols; c++) {
@@ -54,9 +53,8 @@ void ref_adam_step(struct ref_adam *s, double grad, double size, const struct re
 /* ---- ref_attn_bwd: attention ---- */
 
 /* One query and one of the keys that it sees; qi and kj are where their heads' rows start. */
-static void attn_bwd_pair(const struct ref_attn *p, const float *q, const float *k, const float *v,
-                          const float *dout, struct ref_attn_bwd *g, size_t row, size_t qi, size_t kj,
-                          double delta_mag)
+static void attn_bwd_pair(const struct ref_attn *p, const float *q, const float *k, const float *v, const float *dout,
+                          struct ref_attn_bwd *g, size_t row, size_t qi, size_t kj, double delta_mag)
 {
     double s = 0, s_mag = fabs(g->lse[row]), dp = 0, dp_mag = delta_mag;
     for (uint32_t d = 0; d < p->dim; d++) {

@@ -7,8 +7,7 @@
 
 #include "tests/ref/ref_forward.h"
 
-/* ---- rows and elements. mag: the same with absolute values, which rounding errors are proportional to ----
- */
+/* ---- rows and elements. mag: the same with absolute values, which rounding errors are proportional to ---- */
 
 /* dx[cols] of one row. */
 void ref_rmsnorm_bwd(const float *x, const float *w, const float *dy, uint32_t cols, double eps, double *dx,
@@ -18,8 +17,7 @@ struct ref_swiglu_bwd {
 };
 struct ref_swiglu_bwd ref_swiglu_bwd(double gate, double up, double dact);
 /* dlogits[cols] of one row. */
-void ref_kl_bwd(const float *ref, const float *logits, uint32_t cols, double factor, double *dlogits,
-                double *mag);
+void ref_kl_bwd(const float *ref, const float *logits, uint32_t cols, double factor, double *dlogits, double *mag);
 struct ref_adam {
     double param, m, v;
 };

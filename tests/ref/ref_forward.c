@@ -30,8 +30,7 @@ void ref_rmsnorm(const float *x, const float *w, uint32_t cols, double eps, doub
         y[c] = x[c] * r * w[c];
 }
 
-void ref_rope(double *x, const float *table, uint32_t rows, uint32_t heads, uint32_t dim, uint32_t ctx,
-              double turn)
+void ref_rope(double *x, const float *table, uint32_t rows, uint32_t heads, uint32_t dim, uint32_t ctx, double turn)
 {
     uint32_t half = dim / 2;
     for (uint32_t r = 0; r < rows; r++)

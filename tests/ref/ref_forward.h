@@ -12,8 +12,7 @@ void ref_gemm(uint32_t m, uint32_t n, uint32_t k, const float *a, uint32_t lda, 
 /* y[cols] of one row. */
 void ref_rmsnorm(const float *x, const float *w, uint32_t cols, double eps, double *y);
 /* In place on x[rows, heads, dim]; turn 1 forward, -1 back. */
-void ref_rope(double *x, const float *table, uint32_t rows, uint32_t heads, uint32_t dim, uint32_t ctx,
-              double turn);
+void ref_rope(double *x, const float *table, uint32_t rows, uint32_t heads, uint32_t dim, uint32_t ctx, double turn);
 struct ref_attn {
     uint32_t windows, ctx, heads, kv_heads, dim, sliding;
     double scale;

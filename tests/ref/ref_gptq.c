@@ -60,8 +60,7 @@ static double clamp_round(double v, int lo, int hi)
     return c < lo ? lo : c > hi ? hi : c;
 }
 
-double ref_scale_search(const double *w, const double *cost, uint32_t n, int lo, int hi, uint32_t steps,
-                        double power)
+double ref_scale_search(const double *w, const double *cost, uint32_t n, int lo, int hi, uint32_t steps, double power)
 {
     double most = 0, best = INFINITY, scale = 0;
     for (uint32_t i = 0; i < n; i++)
@@ -108,8 +107,7 @@ bool ref_gptq(const float *w, uint32_t rows, uint32_t cols, const double *h, uin
         for (uint32_t j = 0; j < cols; j++) {
             float *s = &scales[(size_t)r * groups + j / group];
             if (j % group == 0)
-                *s = (float)ref_scale_search(row + j, cost + j, cols - j < group ? cols - j : group, lo, hi,
-                                             80, 2.4);
+                *s = (float)ref_scale_search(row + j, cost + j, cols - j < group ? cols - j : group, lo, hi, 80, 2.4);
             double c = *s == 0 ? 0 : clamp_round(row[j] / *s, lo, hi);
             double err = (row[j] - c * *s) / u[(size_t)j * cols + j];
             codes[(size_t)r * cols + j] = (int8_t)c;

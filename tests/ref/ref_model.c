@@ -42,8 +42,7 @@ double ref_rope_angle(const struct ref_config *c, uint32_t p, uint32_t i)
         if (wavelength > longest) {
             freq /= c->llama3.factor;
         } else if (wavelength >= shortest) {
-            double smooth =
-                (c->llama3.original / wavelength - c->llama3.low) / (c->llama3.high - c->llama3.low);
+            double smooth = (c->llama3.original / wavelength - c->llama3.low) / (c->llama3.high - c->llama3.low);
             freq = (1 - smooth) * freq / c->llama3.factor + smooth * freq;
         }
     }
@@ -86,8 +85,8 @@ static void prepare_head(const struct ref_config *c, double *x, const float *nor
 }
 
 /* One query of one head: all of the window's keys and values of its group. */
-static void attend(const struct ref_config *c, uint32_t sliding, const double *q, const double *k, const double *v, double *out,
-                   uint32_t pos, double *p)
+static void attend(const struct ref_config *c, uint32_t sliding, const double *q, const double *k, const double *v,
+                   double *out, uint32_t pos, double *p)
 {
     uint32_t stride = c->kv_heads * c->head_dim, first = 0;
     if (sliding && pos + 1 > sliding)
@@ -110,8 +109,8 @@ static void attend(const struct ref_config *c, uint32_t sliding, const double *q
     }
 }
 
-static void attention(const struct ref_config *c, const struct ref_block *b, uint32_t windows, double *q,
-                      double *k, const double *v, double *out, double *p)
+static void attention(const struct ref_config *c, const struct ref_block *b, uint32_t windows, double *q, double *k,
+                      const double *v, double *out, double *p)
 {
     uint32_t dim = c->head_dim, group = c->heads / c->kv_heads;
     for (uint64_t t = 0; t < (uint64_t)windows * c->ctx; t++) {
@@ -124,8 +123,8 @@ static void attention(const struct ref_config *c, const struct ref_block *b, uin
         uint64_t window = t / c->ctx * c->ctx;
         for (uint32_t h = 0; h < c->heads; h++) {
             uint64_t kv = (window * c->kv_heads + h / group) * dim;
-            attend(c, b->full ? 0 : c->sliding, q + (t * c->heads + h) * dim, k + kv, v + kv, out + (t * c->heads + h) * dim,
-                   (uint32_t)(t % c->ctx), p);
+            attend(c, b->full ? 0 : c->sliding, q + (t * c->heads + h) * dim, k + kv, v + kv,
+                   out + (t * c->heads + h) * dim, (uint32_t)(t % c->ctx), p);
         }
     }
 }
@@ -136,8 +135,8 @@ static void add_squares(double *const *sums, int input, const double *x, uint64_
         sums[input][i % cols] += x[i] * x[i];
 }
 
-static bool forward(const struct ref_config *c, const struct ref_block *b, uint32_t windows, const double *x,
-                    double *h, double *y, double *const *sums)
+static bool forward(const struct ref_config *c, const struct ref_block *b, uint32_t windows, const double *x, double *h,
+                    double *y, double *const *sums)
 {
     uint64_t t = (uint64_t)windows * c->ctx, qn = (uint64_t)c->heads * c->head_dim,
              kn = (uint64_t)c->kv_heads * c->head_dim;
@@ -175,20 +174,19 @@ static bool forward(const struct ref_config *c, const struct ref_block *b, uint3
     return true;
 }
 
-bool ref_block_forward(const struct ref_config *c, const struct ref_block *b, uint32_t windows,
-                       const double *x, double *h, double *y)
+bool ref_block_forward(const struct ref_config *c, const struct ref_block *b, uint32_t windows, const double *x,
+                       double *h, double *y)
 {
     return forward(c, b, windows, x, h, y, NULL);
 }
 
-bool ref_block_inputs(const struct ref_config *c, const struct ref_block *b, uint32_t windows,
-                      const double *x, double *y, double *const sums[REF_INPUTS])
+bool ref_block_inputs(const struct ref_config *c, const struct ref_block *b, uint32_t windows, const double *x,
+                      double *y, double *const sums[REF_INPUTS])
 {
     return forward(c, b, windows, x, NULL, y, sums);
 }
 
-void ref_log_probs(const struct ref_config *c, const float *final_norm, const float *head, const double *x,
-                   double *out)
+void ref_log_probs(const struct ref_config *c, const float *final_norm, const float *head, const double *x, double *out)
 {
     double sum = 0, top = -INFINITY, all = 0;
     for (uint32_t i = 0; i < c->hidden; i++)

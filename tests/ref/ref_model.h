@@ -32,13 +32,13 @@ struct ref_block {
 
 /* h[T, hidden] = x + o(attention(norm(x))), then y = h + down(silu(gate) * up); T = windows * ctx. h, y may
  * be NULL or x. False: out of memory. */
-bool ref_block_forward(const struct ref_config *c, const struct ref_block *b, uint32_t windows,
-                       const double *x, double *h, double *y);
+bool ref_block_forward(const struct ref_config *c, const struct ref_block *b, uint32_t windows, const double *x,
+                       double *h, double *y);
 /* The same; besides, sums[i][column] += squares of the inputs of q, k, v (i = 0), o (1), gate, up (2) and
  * down (3) over all T rows. */
 enum { REF_IN_ATTN, REF_IN_O, REF_IN_FFN, REF_IN_DOWN, REF_INPUTS };
-bool ref_block_inputs(const struct ref_config *c, const struct ref_block *b, uint32_t windows,
-                      const double *x, double *y, double *const sums[REF_INPUTS]);
+bool ref_block_inputs(const struct ref_config *c, const struct ref_block *b, uint32_t windows, const double *x,
+                      double *y, double *const sums[REF_INPUTS]);
 /* y[n] = x * w / rms(x). */
 void ref_norm(const double *x, const float *w, double *y, uint32_t n, double eps);
 /* Natural logarithms of the probabilities of the next token: x[hidden] behind the last block, final norm

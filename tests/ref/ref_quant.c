@@ -36,8 +36,8 @@ double ref_scale_error(const float *w, const float *cost, size_t n, double s, in
     return sum;
 }
 
-double ref_best_scale(const float *w, const float *cost, size_t n, int lo, int hi, unsigned steps,
-                      double power, unsigned scale_type, const float *stored)
+double ref_best_scale(const float *w, const float *cost, size_t n, int lo, int hi, unsigned steps, double power,
+                      unsigned scale_type, const float *stored)
 {
     /* A candidate computed in single precision may be rounded to the next number. */
     static const double ulp[] = {1e-6, 1.0 / 1023, 1.0 / 127};
@@ -149,8 +149,7 @@ double ref_best_step(const double *v, size_t n, int lo, int hi)
     return largest == 0 ? 0 : best;
 }
 
-void ref_noise_words(uint64_t element, uint32_t tensor, uint32_t step, uint32_t seed,
-                     uint32_t bits[REF_LEVELS])
+void ref_noise_words(uint64_t element, uint32_t tensor, uint32_t step, uint32_t seed, uint32_t bits[REF_LEVELS])
 {
     uint32_t v[4] = {(uint32_t)element, (uint32_t)(element >> 32) ^ (tensor * 0x9e3779b9u), step, seed};
     for (int i = 0; i < 4; i++)
@@ -184,8 +183,7 @@ bool ref_level_value(const struct ref_gumbel *g, unsigned k, int c0, int *d)
 
 static void normal_pair(uint32_t a, uint32_t b, double out[2])
 {
-    double radius = sqrt(-2 * log(ref_uniform(a))),
-           angle = 2 * 3.14159265358979323846 * (ref_uniform(b) - 0.5);
+    double radius = sqrt(-2 * log(ref_uniform(a))), angle = 2 * 3.14159265358979323846 * (ref_uniform(b) - 0.5);
     out[0] = radius * cos(angle);
     out[1] = radius * sin(angle);
 }
@@ -212,8 +210,8 @@ void ref_gumbel_init(const struct ref_gumbel *g, int c0, uint64_t element, doubl
                         : 0;
 }
 
-double ref_gumbel_soft(const struct ref_gumbel *g, int c0, uint64_t element, uint32_t step,
-                       const double *logits, double tau, double kappa, double p[REF_LEVELS])
+double ref_gumbel_soft(const struct ref_gumbel *g, int c0, uint64_t element, uint32_t step, const double *logits,
+                       double tau, double kappa, double p[REF_LEVELS])
 {
     uint32_t bits[REF_LEVELS];
     ref_noise_words(element, g->tensor, step, g->seed, bits);

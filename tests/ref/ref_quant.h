@@ -17,8 +17,8 @@ int ref_level(double w, double s, int lo, int hi);
 double ref_scale_error(const float *w, const float *cost, size_t n, double s, int lo, int hi, double power);
 /* The least of that sum over all candidates; with `stored`, over those alone that are rounded to *stored
  * (INFINITY if none is). An all-zero group has the one candidate 0. */
-double ref_best_scale(const float *w, const float *cost, size_t n, int lo, int hi, unsigned steps,
-                      double power, unsigned scale_type, const float *stored);
+double ref_best_scale(const float *w, const float *cost, size_t n, int lo, int hi, unsigned steps, double power,
+                      unsigned scale_type, const float *stored);
 
 /* sums[cols] += squares of x[rows, cols], summed over the rows. */
 void ref_col_sumsq(const float *x, size_t rows, size_t cols, double *sums);
@@ -41,8 +41,7 @@ struct ref_gumbel {
 #define REF_NOISE_INIT_A 0xffffffffu
 #define REF_NOISE_INIT_B 0xfffffffeu
 
-void ref_noise_words(uint64_t element, uint32_t tensor, uint32_t step, uint32_t seed,
-                     uint32_t bits[REF_LEVELS]);
+void ref_noise_words(uint64_t element, uint32_t tensor, uint32_t step, uint32_t seed, uint32_t bits[REF_LEVELS]);
 double ref_uniform(uint32_t bits);
 /* Level k of a weight whose start code is c0; false where it is masked. */
 bool ref_level_value(const struct ref_gumbel *g, unsigned k, int c0, int *d);
@@ -50,8 +49,8 @@ bool ref_level_value(const struct ref_gumbel *g, unsigned k, int c0, int *d);
 void ref_gumbel_init(const struct ref_gumbel *g, int c0, uint64_t element, double init_noise, double init_gap,
                      double logits[REF_LEVELS]);
 /* p = softmax((kappa l + Gumbel) / tau) with the noise of `step`; returns the mean level. */
-double ref_gumbel_soft(const struct ref_gumbel *g, int c0, uint64_t element, uint32_t step,
-                       const double *logits, double tau, double kappa, double p[REF_LEVELS]);
+double ref_gumbel_soft(const struct ref_gumbel *g, int c0, uint64_t element, uint32_t step, const double *logits,
+                       double tau, double kappa, double p[REF_LEVELS]);
 /* Level of the largest logit; ties go to the level nearest c0. */
 int ref_gumbel_code(const struct ref_gumbel *g, int c0, const float *logits, size_t stride);
 
