@@ -1,5 +1,5 @@
 /* What a model's configuration says: its shapes, RoPE, windows, and how its weights are stored. Read from config.json
- * (formats/hf_config.h) or from a GGUF's metadata (formats/checkpoint_gguf.h). */
+ * (formats/hf/hf_config.h) or from a GGUF's metadata (formats/read/checkpoint_gguf.h). */
 #ifndef ARCH_CONFIG_H
 #define ARCH_CONFIG_H
 

@@ -5,7 +5,7 @@ if(NOT GSQ_LIBRARY OR GSQ_FUZZ)
 endif()
 include(GNUInstallDirs)
 
-set(gsq_layers gsq_base gsq_arch gsq_formats gsq_gpu gsq_model gsq_quant gsq_lib)
+set(gsq_layers gsq_base gsq_arch gsq_formats gsq_gpu gsq_model gsq_quant gsq_eval gsq_convert gsq_lib)
 set(gsq_objects "")
 foreach(layer ${gsq_layers})
     list(APPEND gsq_objects $<TARGET_OBJECTS:${layer}>)

@@ -1,6 +1,6 @@
 /* What of a run can be refused before a device is opened. */
 #include "formats/shipped_text.h"
-#include "formats/tokenizer.h"
+#include "formats/tokenizer/tokenizer.h"
 #include "host/base/os.h"
 #include "host/base/out_path.h"
 #include "host/model/calib.h"

@@ -1,4 +1,4 @@
-#include "host/quant/convert.h"
+#include "host/convert/convert.h"
 
 #include <string.h>
 

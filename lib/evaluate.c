@@ -2,8 +2,8 @@
 
 #include "formats/shipped_text.h"
 #include "host/base/log.h"
-#include "host/quant/eval.h"
-#include "host/quant/imatrix.h"
+#include "host/eval/eval.h"
+#include "host/eval/imatrix.h"
 #include "lib/lib_internal.h"
 
 /* ---- perplexity and divergence ---- */

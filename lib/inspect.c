@@ -2,11 +2,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/write_gguf.h"
+#include "formats/write/write_gguf.h"
 #include "host/base/num.h"
 #include "host/base/table.h"
 #include "host/model/model.h"
-#include "host/quant/plan.h"
+#include "host/quant/plan/plan.h"
 #include "lib/lib_internal.h"
 #include "lib/plan_text.h"
 

@@ -4,11 +4,11 @@
 
 #include <cjson/cJSON.h>
 
-#include "formats/checkpoint_in.h"
-#include "formats/write_gguf.h"
+#include "formats/read/checkpoint_in.h"
+#include "formats/write/write_gguf.h"
 #include "host/base/str.h"
 #include "host/gpu/gpu_cmd.h"
-#include "host/quant/job.h"
+#include "host/quant/run/job.h"
 #include "lib/gsq.h"
 
 struct gsq_device {

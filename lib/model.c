@@ -1,7 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/hub_cache.h"
+#include "formats/read/hub_cache.h"
 #include "host/base/str.h"
 #include "arch/family.h"
 #include "lib/lib_internal.h"

@@ -2,8 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/write_gguf.h"
-#include "host/quant/eval.h"
+#include "formats/write/write_gguf.h"
+#include "host/eval/eval.h"
 #include "lib/lib_internal.h"
 
 /* ---- which there are ---- */

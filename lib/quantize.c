@@ -5,8 +5,8 @@
 
 #include "host/base/log.h"
 #include "host/base/os.h"
-#include "host/quant/convert.h"
-#include "host/quant/eval.h"
+#include "host/convert/convert.h"
+#include "host/eval/eval.h"
 #include "lib/lib_internal.h"
 #include "lib/report_html.h"
 

@@ -3,7 +3,7 @@
 #define LIB_REPORT_HTML_H
 
 #include "host/base/os.h"
-#include "host/quant/job.h"
+#include "host/quant/run/job.h"
 #include "lib/gsq.h"
 
 /* What a comparison with the source said. */

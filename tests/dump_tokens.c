@@ -13,10 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/gguf_export.h"
-#include "formats/tokenizer.h"
-#include "formats/tokenizer_parts.h"
-#include "formats/tokenizer_pre.h"
+#include "formats/write/gguf_export.h"
+#include "formats/tokenizer/tokenizer.h"
+#include "formats/tokenizer/tokenizer_parts.h"
+#include "formats/tokenizer/tokenizer_pre.h"
 #include "host/base/os.h"
 
 enum { FILE_MAX = 512 << 20 };

@@ -2,8 +2,8 @@
 #ifndef TESTS_GGUF_MODEL_H
 #define TESTS_GGUF_MODEL_H
 
-#include "formats/gguf.h"
-#include "formats/gguf_type.h"
+#include "formats/gguf/gguf.h"
+#include "formats/gguf/gguf_type.h"
 #include "tests/tiny_model.h"
 
 enum { G_HIDDEN = 256, G_INNER = 512, G_HEADS = 4, G_KV = 2, G_DIM = 64, G_VOCAB = 40 };

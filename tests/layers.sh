@@ -13,8 +13,10 @@ allowed() {
     formats/*) echo 'host/base arch formats' ;;
     host/gpu/*) echo 'host/base host/gpu shaders' ;;
     host/model/*) echo 'host/base arch host/gpu formats host/model' ;;
-    host/quant/*) echo 'host/base arch host/gpu formats host/model host/quant' ;;
-    lib/*) echo 'host/base arch host/gpu formats host/model host/quant lib' ;;
+    host/quant/*) echo "host/base arch host/gpu formats host/model host/quant" ;;
+    host/eval/*) echo 'host/base arch host/gpu formats host/model host/quant/plan host/eval' ;;
+    host/convert/*) echo 'host/base arch formats host/quant/plan/refusals.h host/convert' ;;
+    lib/*) echo 'host/base arch host/gpu formats host/model host/quant host/eval host/convert lib' ;;
     app/*) echo 'host/base lib/gsq.h app' ;;
     tests/ref/*) echo 'host/base tests/ref' ;;
     esac

@@ -76,12 +76,12 @@ for page in $pages; do
     done < <(grep -noE '\]\([^) ]+\)' "$page" || true)
 done
 
-# Paths in backticks: `host/quant/gptq.c`, `tests/`. Patterns and placeholders are left out.
+# Paths in backticks: `host/quant/method/gptq.c`, `tests/`. Patterns and placeholders are left out.
 while IFS=: read -r page line path; do
     path=${path//\`/}
     [[ $path != *'*'* && $path != *[A-Z][A-Z]* && $path != *'{'* ]] || continue
     seen=$((seen + 1))
-    # `formats/checkpoint_in` stands for its header and source.
+    # `formats/read/checkpoint_in` stands for its header and source.
     [[ -e $path || -e $path.h || -e $path.c ]] || missing "$page:$line" "names $path, which is not there"
 done < <(
     # shellcheck disable=SC2086

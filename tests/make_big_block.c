@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/safetensors.h"
+#include "formats/hf/safetensors.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/base/str.h"

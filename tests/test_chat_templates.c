@@ -1,7 +1,7 @@
 /* Chat templates of a folder in a GGUF, and back. */
-#include "formats/gguf_export.h"
+#include "formats/write/gguf_export.h"
 #include "formats/json.h"
-#include "formats/tokenizer.h"
+#include "formats/tokenizer/tokenizer.h"
 #include "host/base/str.h"
 
 #define DIR_ "tmp_chat_templates"

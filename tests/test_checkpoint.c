@@ -1,4 +1,4 @@
-/* formats/checkpoint_in: dense and packed modules, and a clear refusal for everything that does not fit. */
+/* formats/read/checkpoint_in: dense and packed modules, and a clear refusal for everything that does not fit. */
 #include "host/base/pool.h"
 #include "tests/tiny_model.h"
 

@@ -1,5 +1,5 @@
-/* host/quant/cholesky.c and its block kernel against the inverse factor from its definition. */
-#include "host/quant/cholesky.h"
+/* host/quant/method/cholesky.c and its block kernel against the inverse factor from its definition. */
+#include "host/quant/method/cholesky.h"
 #include "host/gpu/tiled.h"
 #include "tests/quant_cases.h"
 #include "tests/ref/ref_gptq.h"

@@ -7,7 +7,7 @@
 
 #include <cjson/cJSON.h>
 
-#include "host/quant/eval.h"
+#include "host/eval/eval.h"
 #include "tests/byte_tokenizer.h"
 
 #define DIR_ "tmp_eval"

@@ -1,8 +1,8 @@
 /* Well-formed GGUF files, written and read: golden bytes, every type of value, alignments. */
 #include <math.h>
 
-#include "formats/gguf.h"
-#include "formats/gguf_type.h"
+#include "formats/gguf/gguf.h"
+#include "formats/gguf/gguf_type.h"
 #include "host/base/num.h"
 #include "tests/gguf_bytes.h"
 

@@ -3,9 +3,9 @@
 
 #include <math.h>
 
-#include "formats/tokenizer.h"
-#include "formats/tokenizer_pre.h"
-#include "host/quant/convert.h"
+#include "formats/tokenizer/tokenizer.h"
+#include "formats/tokenizer/tokenizer_pre.h"
+#include "host/convert/convert.h"
 
 #define DIR_ "tmp_gguf_folder"
 #include "tests/scratch_dir.h"

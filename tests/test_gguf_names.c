@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "arch/family.h"
-#include "formats/gguf_names.h"
+#include "formats/gguf/gguf_names.h"
 
 static void known_names(void **state)
 {

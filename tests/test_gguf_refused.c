@@ -6,8 +6,8 @@
 #include <sys/resource.h>
 #endif
 
-#include "formats/gguf.h"
-#include "formats/gguf_type.h"
+#include "formats/gguf/gguf.h"
+#include "formats/gguf/gguf_type.h"
 #include "host/base/num.h"
 #include "tests/gguf_bytes.h"
 

@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "formats/gguf_type.h"
+#include "formats/gguf/gguf_type.h"
 #include "host/base/num.h"
 
 static uint32_t random_state = 12345;

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "formats/hf_config.h"
+#include "formats/hf/hf_config.h"
 
 /* A small valid config up to a last comma-free member; `more` is added behind it. */
 #define BASE                                                                                                           \

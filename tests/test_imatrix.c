@@ -5,9 +5,9 @@
 
 #include <math.h>
 
-#include "formats/gguf.h"
-#include "formats/gguf_type.h"
-#include "host/quant/imatrix.h"
+#include "formats/gguf/gguf.h"
+#include "formats/gguf/gguf_type.h"
+#include "host/eval/imatrix.h"
 #include "tests/byte_tokenizer.h"
 
 #define DIR_ "tmp_imatrix"

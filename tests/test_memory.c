@@ -6,9 +6,9 @@
 #include "host/model/block_bwd.h"
 #include "host/model/calib.h"
 #include "host/model/head.h"
-#include "host/quant/batch.h"
-#include "host/quant/quant_linear.h"
-#include "host/quant/tune_block.h"
+#include "host/model/batch.h"
+#include "host/quant/method/quant_linear.h"
+#include "host/quant/method/tune_block.h"
 
 #define DIR_ "tmp_memory"
 #include "tests/scratch_dir.h"

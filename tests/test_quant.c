@@ -2,8 +2,8 @@
  */
 #include <math.h>
 
-#include "host/quant/gumbel.h"
-#include "host/quant/quant_linear.h"
+#include "host/quant/method/gumbel.h"
+#include "host/quant/method/quant_linear.h"
 #include "tests/device.h"
 #include "tests/ref/ref_gptq.h"
 

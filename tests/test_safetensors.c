@@ -1,6 +1,6 @@
 /* The safetensors writer against golden bytes, the reader against every way a file can be wrong. */
-#include "formats/hf_config.h"
-#include "formats/safetensors.h"
+#include "formats/hf/hf_config.h"
+#include "formats/hf/safetensors.h"
 #include "host/base/num.h"
 
 #define DIR_ "tmp_safetensors"

@@ -7,7 +7,7 @@
 
 #include "host/model/block_fwd.h"
 #include "host/model/head.h"
-#include "host/quant/tune_scales.h"
+#include "host/quant/method/tune_scales.h"
 
 #define DIR_ "tmp_scales"
 #include "tests/scratch_dir.h"

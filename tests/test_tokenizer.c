@@ -15,8 +15,8 @@
 #include <sha2.h>
 #endif
 
-#include "formats/tokenizer.h"
-#include "formats/tokenizer_parts.h"
+#include "formats/tokenizer/tokenizer.h"
+#include "formats/tokenizer/tokenizer_parts.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 

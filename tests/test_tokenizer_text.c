@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "formats/tokenizer.h"
+#include "formats/tokenizer/tokenizer.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/base/pool.h"

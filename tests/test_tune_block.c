@@ -5,9 +5,9 @@
 
 #include <math.h>
 
-#include "host/quant/quant_linear.h"
-#include "host/quant/store.h"
-#include "host/quant/tune_block.h"
+#include "host/quant/method/quant_linear.h"
+#include "host/quant/run/store.h"
+#include "host/quant/method/tune_block.h"
 
 #define DIR_ "tmp_tune_block"
 #include "tests/scratch_dir.h"

@@ -1,15 +1,15 @@
-/* formats/write_gguf and gguf_export: header bytes, every family's tensors where they belong, codes, refusals.
+/* formats/write/write_gguf and gguf_export: header bytes, every family's tensors where they belong, codes, refusals.
  * Tokenizers are test_write_gguf_tokenizer.c's. */
 #include "tests/family_model.h"
 
 #include <math.h>
 
-#include "formats/gguf_export.h"
-#include "formats/gguf_names.h"
-#include "formats/write_gguf.h"
+#include "formats/write/gguf_export.h"
+#include "formats/gguf/gguf_names.h"
+#include "formats/write/write_gguf.h"
 #include "host/base/log.h"
 #include "host/base/pool.h"
-#include "host/quant/convert.h"
+#include "host/convert/convert.h"
 
 #define DIR_ "tmp_write_gguf"
 #define BASE DIR_ "/base"

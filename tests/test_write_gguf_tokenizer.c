@@ -1,4 +1,4 @@
-/* formats/gguf_export_tokenizer: tokenizer.json as keys of a GGUF; what GGUF has no words for is refused. */
+/* formats/write/gguf_export_tokenizer: tokenizer.json as keys of a GGUF; what GGUF has no words for is refused. */
 #include "tests/family_model.h"
 
 #include "host/base/log.h"

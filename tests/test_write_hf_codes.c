@@ -1,4 +1,4 @@
-/* formats/write_hf, the codes: bytes of every format, round trips, mixed precision, conversions. */
+/* formats/write/write_hf, the codes: bytes of every format, round trips, mixed precision, conversions. */
 #include "tests/export_checks.h"
 
 #define DIR_ "tmp_write_hf_codes"

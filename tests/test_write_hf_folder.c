@@ -1,10 +1,10 @@
-/* formats/write_hf, the folder: shards, files that are carried along, dtypes, what is refused, what a failure
+/* formats/write/write_hf, the folder: shards, files that are carried along, dtypes, what is refused, what a failure
  * leaves. */
 #ifndef _WIN32
 #define _POSIX_C_SOURCE 200809L /* symlink */
 #include <unistd.h>
 #endif
-#include "formats/hf_export.h"
+#include "formats/write/hf_export.h"
 #include "host/base/pool.h"
 #include "tests/export_checks.h"
 

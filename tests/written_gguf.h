@@ -3,7 +3,7 @@
 #ifndef TESTS_WRITTEN_GGUF_H
 #define TESTS_WRITTEN_GGUF_H
 
-#include "formats/write_gguf.h"
+#include "formats/write/write_gguf.h"
 #include "tests/check.h"
 
 /* Every file has its final name. */

@@ -2,7 +2,7 @@
 #ifndef MODEL_CALIB_H
 #define MODEL_CALIB_H
 
-#include "formats/tokenizer.h"
+#include "formats/tokenizer/tokenizer.h"
 #include "host/base/num.h"
 #include "host/model/model.h"
 

@@ -3,8 +3,8 @@
 #define MODEL_MODEL_H
 
 #include "arch/block.h"
-#include "formats/checkpoint_in.h"
-#include "formats/checkpoint_sum.h"
+#include "formats/read/checkpoint_in.h"
+#include "formats/read/checkpoint_sum.h"
 #include "host/gpu/gpu_cmd.h"
 
 /* The linears of a block: block_matrix's numbers. */

@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "formats/write_gguf.h"
-#include "host/quant/manifest.h"
+#include "formats/write/write_gguf.h"
+#include "host/quant/run/manifest.h"
 
 static const char *const method_names[] = {"rtn", "gptq", "gsq"};
 static const char *const effort_names[] = {"fast", "balanced", "best"};

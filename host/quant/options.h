@@ -3,8 +3,8 @@
 #ifndef QUANT_OPTIONS_H
 #define QUANT_OPTIONS_H
 
-#include "formats/gguf_type.h"
-#include "formats/write_hf.h"
+#include "formats/gguf/gguf_type.h"
+#include "formats/write/write_hf.h"
 
 enum method { METHOD_RTN, METHOD_GPTQ, METHOD_GSQ };
 bool method_parse(const char *name, enum method *out);
@@ -96,7 +96,7 @@ struct quantize_options {
     const struct tensor_rule *rules;
     size_t n_rules;
     const char *calib;   /* text file, or "default" (formats/shipped_text.h); not needed for RTN */
-    const char *imatrix; /* importance matrix (formats/imatrix.h): in place of a text, or beside one for what
+    const char *imatrix; /* importance matrix (formats/read/imatrix.h): in place of a text, or beside one for what
                             has no Hessian; NULL */
     /* Parts of names of weights ("attn_v"): of these alone the importance counts, or with importance_skip of all others; all
      * 1 elsewhere. n 0: of every weight. */

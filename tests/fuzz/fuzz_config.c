@@ -1,6 +1,6 @@
 /* Any bytes as config.json: what is accepted must be within range; of a model that gsq does not compute, what is shown. */
 #include "arch/family.h"
-#include "formats/hf_config.h"
+#include "formats/hf/hf_config.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

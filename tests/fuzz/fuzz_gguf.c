@@ -2,8 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/gguf.h"
-#include "formats/gguf_type.h"
+#include "formats/gguf/gguf.h"
+#include "formats/gguf/gguf_type.h"
 #include "host/base/num.h"
 
 #define MAX_WEIGHTS 65536u /* of a tensor that is read: the time goes into headers */

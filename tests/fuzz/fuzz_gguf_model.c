@@ -2,9 +2,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/checkpoint_gguf.h"
-#include "formats/tokenizer_parts.h"
-#include "formats/tokenizer.h"
+#include "formats/read/checkpoint_gguf.h"
+#include "formats/tokenizer/tokenizer_parts.h"
+#include "formats/tokenizer/tokenizer.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

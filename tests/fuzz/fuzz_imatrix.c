@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/gguf.h"
-#include "formats/gguf_type.h"
-#include "formats/imatrix.h"
+#include "formats/gguf/gguf.h"
+#include "formats/gguf/gguf_type.h"
+#include "formats/read/imatrix.h"
 #include "host/base/os.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

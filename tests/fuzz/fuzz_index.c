@@ -1,7 +1,7 @@
 /* Any bytes as model.safetensors.index.json: no shard may lie outside the model's folder. */
 #include <string.h>
 
-#include "formats/safetensors.h"
+#include "formats/hf/safetensors.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

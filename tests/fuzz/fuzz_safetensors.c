@@ -1,5 +1,5 @@
 /* Any bytes as a safetensors header: the first two bytes say how long the data behind it is. */
-#include "formats/safetensors.h"
+#include "formats/hf/safetensors.h"
 #include "host/base/num.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

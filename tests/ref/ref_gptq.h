@@ -1,4 +1,4 @@
-/* GPTQ in double precision, from its definition: the references of host/quant/gptq.c and hessian_loss. */
+/* GPTQ in double precision, from its definition: the references of host/quant/method/gptq.c and hessian_loss. */
 #ifndef REF_GPTQ_H
 #define REF_GPTQ_H
 

@@ -1,0 +1,456 @@
+/* config.json: the shape of the model. How it is quantized is read in hf_quant.c. */
+#include "formats/hf/hf_config.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "arch/family.h"
+#include "formats/hf/hf_quant.h"
+#include "formats/json.h"
+
+/* What every reader below needs: the object, and how to speak of it. */
+struct reader {
+    const cJSON *o;
+    const char *path;
+    const char *where; /* "" or "rope_scaling." in front of a key */
+    bool lenient;      /* a missing key is 0: gsq does not compute this model anyway */
+    struct err *e;
+};
+
+static bool bad(const struct reader *r, const char *key, const char *what)
+{
+    err_set(r->e, ERR_USER, "%s: \"%s%s\" %s", r->path, r->where, key, what);
+    return err_hint(r->e, "check config.json against the one of the original model");
+}
+
+/* The first reason counts. */
+static void unsupported(struct model_config *c, const char *hint, const char *fmt, ...)
+{
+    va_list ap;
+    if (c->unsupported[0])
+        return;
+    va_start(ap, fmt);
+    vsnprintf(c->unsupported, sizeof c->unsupported, fmt, ap);
+    va_end(ap);
+    snprintf(c->unsupported_hint, sizeof c->unsupported_hint, "%s", hint);
+}
+
+/* An integer within [lo, hi]; an absent one is `fallback`, or an error if fallback < 0. */
+static bool read_u32(const struct reader *r, const char *key, uint32_t lo, uint32_t hi, int64_t fallback, uint32_t *out)
+{
+    const cJSON *item = json_get(r->o, key);
+    uint64_t v;
+    if (!item) {
+        if (fallback < 0 && !r->lenient)
+            return bad(r, key, "is missing");
+        *out = fallback < 0 ? 0 : (uint32_t)fallback;
+        return true;
+    }
+    if (!json_u64(item, &v) || v < lo || v > hi) {
+        err_set(r->e, ERR_USER, "%s: \"%s%s\" must be a whole number from %u to %u", r->path, r->where, key, lo, hi);
+        return err_hint(r->e, "check config.json against the one of the original model");
+    }
+    *out = (uint32_t)v;
+    return true;
+}
+
+/* A number within (0, 1e12); an absent one is `fallback`, or an error if fallback is 0. */
+static bool read_positive(const struct reader *r, const char *key, double fallback, double *out)
+{
+    const cJSON *item = json_get(r->o, key);
+    if (!item && fallback == 0 && !r->lenient)
+        return bad(r, key, "is missing");
+    *out = item ? item->valuedouble : fallback;
+    if (item && (!cJSON_IsNumber(item) || !(*out > 0 && *out < 1e12)))
+        return bad(r, key, "must be a positive number");
+    return true;
+}
+
+static bool read_bool(const struct reader *r, const char *key, bool fallback, bool *out)
+{
+    const cJSON *item = json_get(r->o, key);
+    if (item && !cJSON_IsBool(item))
+        return bad(r, key, "must be true or false");
+    *out = item ? cJSON_IsTrue(item) : fallback;
+    return true;
+}
+
+/* A string that fits; an absent one is "". */
+static bool read_text(const struct reader *r, const char *key, char *out, size_t cap)
+{
+    const cJSON *item = json_get(r->o, key);
+    out[0] = 0;
+    if (!item)
+        return true;
+    if (!cJSON_IsString(item) || strlen(item->valuestring) >= cap)
+        return bad(r, key, "must be a short string");
+    memcpy(out, item->valuestring, strlen(item->valuestring) + 1);
+    return true;
+}
+
+/* A token id: a number, the first of a list, or null. Some tools write -1 for none. */
+static bool read_token(const struct reader *r, const char *key, int64_t *out)
+{
+    const cJSON *item = json_get(r->o, key);
+    uint64_t v;
+    if (cJSON_IsArray(item))
+        item = item->child;
+    *out = -1;
+    if (!item || (cJSON_IsNumber(item) && item->valuedouble == -1))
+        return true;
+    if (!json_u64(item, &v) || v > INT32_MAX)
+        return bad(r, key, "must be a token id, a list of them, or null");
+    *out = (int64_t)v;
+    return true;
+}
+
+static bool read_dtype(const struct reader *r, struct model_config *c)
+{
+    return read_text(r, json_get(r->o, "torch_dtype") ? "torch_dtype" : "dtype", c->torch_dtype, sizeof c->torch_dtype);
+}
+
+static bool read_architecture(const struct reader *r, struct model_config *c)
+{
+    const cJSON *list = json_get(r->o, "architectures");
+    if (list && (!cJSON_IsArray(list) || (list->child && !cJSON_IsString(list->child))))
+        return bad(r, "architectures", "must be a list of names");
+    if (list && list->child) {
+        if (strlen(list->child->valuestring) >= sizeof c->architecture)
+            return bad(r, "architectures", "holds an impossibly long name");
+        strcpy(c->architecture, list->child->valuestring);
+    }
+    return read_text(r, "model_type", c->model_type, sizeof c->model_type) && read_dtype(r, c);
+}
+
+static bool read_shape(const struct reader *r, struct model_config *c)
+{
+    if (!read_u32(r, "hidden_size", 1, 1u << 20, -1, &c->hidden_size) ||
+        !read_u32(r, "intermediate_size", 1, 1u << 24, -1, &c->intermediate_size) ||
+        !read_u32(r, "num_hidden_layers", 1, 10000, -1, &c->num_layers) ||
+        !read_u32(r, "num_attention_heads", 1, 1u << 16, -1, &c->num_heads) ||
+        !read_u32(r, "num_key_value_heads", 1, 1u << 16, c->num_heads, &c->num_kv_heads) ||
+        !read_u32(r, "vocab_size", 1, 1u << 28, -1, &c->vocab_size) ||
+        !read_u32(r, "max_position_embeddings", 0, UINT32_MAX, 0, &c->max_position) ||
+        !read_u32(r, "head_dim", 1, 1u << 16, 0, &c->head_dim))
+        return false;
+    if (c->num_kv_heads && c->num_heads % c->num_kv_heads != 0)
+        return r->lenient || bad(r, "num_key_value_heads", "must divide num_attention_heads");
+    if (c->head_dim == 0 && c->num_heads) {
+        if (c->hidden_size % c->num_heads != 0)
+            return r->lenient || bad(r, "head_dim", "is missing, and num_attention_heads does not divide hidden_size");
+        c->head_dim = c->hidden_size / c->num_heads;
+    }
+    if (c->head_dim % 2 != 0)
+        return r->lenient || bad(r, "head_dim", "must be even (rotary embeddings turn pairs)");
+    return true;
+}
+
+/* ---- windows ---- */
+
+/* Whether a list of kinds of layers is one of full and sliding ones; fills c->slides. */
+static bool read_layer_types(const struct reader *r, struct model_config *c)
+{
+    const cJSON *list = json_get(r->o, "layer_types"), *item;
+    uint32_t n = 0;
+    if (!cJSON_IsArray(list) || (uint32_t)cJSON_GetArraySize(list) != c->num_layers)
+        return bad(r, "layer_types", "must be a list with one kind for each layer");
+    cJSON_ArrayForEach(item, list)
+    {
+        if (!cJSON_IsString(item))
+            return bad(r, "layer_types", "must be a list of names");
+        c->slides[n++] = strcmp(item->valuestring, "sliding_attention") == 0;
+        if (!c->slides[n - 1] && strcmp(item->valuestring, "full_attention") != 0)
+            unsupported(c, "gsq computes full_attention and sliding_attention",
+                        "%s: layers of the kind \"%.60s\" are none that gsq knows", r->path, item->valuestring);
+    }
+    return true;
+}
+
+/* Which layers slide: transformers' rules. In Qwen2 and Qwen3 none, unless use_sliding_window says so, and then
+ * those from max_window_layers on; a list of kinds decides where there is one. */
+static bool read_windows(const struct reader *r, struct model_config *c)
+{
+    const struct family *f = family_of(c);
+    bool list = json_get(r->o, "layer_types") != NULL, use;
+    /* Their classes' values for an absent key; null is none. */
+    bool absent = !cJSON_GetObjectItemCaseSensitive(r->o, "sliding_window");
+    uint32_t usual = absent && f ? f->usual_window : 0, full = f ? f->usual_full_layers : 0, first, sliding = 0;
+    if (!read_u32(r, "sliding_window", 1, UINT32_MAX, usual, &c->sliding_window) ||
+        !read_bool(r, "use_sliding_window", !full || list, &use) ||
+        !read_u32(r, "max_window_layers", 0, UINT32_MAX, full, &first))
+        return false;
+    if (!use)
+        c->sliding_window = 0;
+    if (!c->sliding_window || !c->num_layers || (!list && !full))
+        return true;
+    c->slides = calloc(c->num_layers, sizeof *c->slides);
+    if (!c->slides)
+        return err_nomem(r->e, "the kinds of layers", c->num_layers);
+    for (uint32_t i = first; i < c->num_layers && !list; i++)
+        c->slides[i] = true;
+    if (list && !read_layer_types(r, c))
+        return false;
+    for (uint32_t i = 0; i < c->num_layers; i++)
+        sliding += c->slides[i];
+    if (sliding && sliding < c->num_layers)
+        return true;
+    if (!sliding)
+        c->sliding_window = 0;
+    free(c->slides);
+    c->slides = NULL;
+    return true;
+}
+
+static bool read_details(const struct reader *r, struct model_config *c)
+{
+    double eps;
+    if (!read_positive(r, "rms_norm_eps", 0, &eps) ||
+        !read_bool(r, "tie_word_embeddings", strncmp(c->model_type, "gemma", 5) == 0, &c->tie_word_embeddings) ||
+        !read_token(r, "bos_token_id", &c->bos_id) || !read_token(r, "eos_token_id", &c->eos_id))
+        return false;
+    if (eps >= 1)
+        return bad(r, "rms_norm_eps", "must be below 1");
+    c->rms_eps = (float)eps;
+    const char *key = json_get(r->o, "hidden_act") ? "hidden_act" : "hidden_activation";
+    if (!read_text(r, key, c->hidden_act, sizeof c->hidden_act))
+        return false;
+    if (!c->hidden_act[0])
+        strcpy(c->hidden_act, "silu");
+    if (strcmp(c->hidden_act, "silu") != 0 && strcmp(c->hidden_act, "swish") != 0)
+        unsupported(c, "gsq takes models with silu (also called swish)",
+                    "%s: the activation \"%s\" is not one that gsq knows", r->path, c->hidden_act);
+    return true;
+}
+
+/* ---- RoPE ---- */
+
+static bool read_llama3(const struct reader *r, struct model_config *c)
+{
+    c->rope_scaling = ROPE_LLAMA3;
+    if (!read_positive(r, "factor", 0, &c->rope_factor) || !read_positive(r, "low_freq_factor", 0, &c->rope_low_freq) ||
+        !read_positive(r, "high_freq_factor", 0, &c->rope_high_freq) ||
+        !read_u32(r, "original_max_position_embeddings", 1, UINT32_MAX, -1, &c->rope_original_context))
+        return false;
+    if (c->rope_high_freq <= c->rope_low_freq)
+        return bad(r, "high_freq_factor", "must be above low_freq_factor");
+    return true;
+}
+
+/* The context before it was stretched; where it is not said, the model's. */
+static bool read_original(const struct reader *r, struct model_config *c)
+{
+    return read_u32(r, "original_max_position_embeddings", 1, UINT32_MAX,
+                    c->max_position ? (int64_t)c->max_position : -1, &c->rope_original_context);
+}
+
+static bool read_yarn(const struct reader *r, struct model_config *c)
+{
+    double stretched, m, m_all;
+    bool rounded;
+    c->rope_scaling = ROPE_YARN;
+    if (!read_original(r, c))
+        return false;
+    stretched = c->max_position > c->rope_original_context ? (double)c->max_position / c->rope_original_context : 0;
+    if (!read_positive(r, "factor", stretched, &c->rope_factor) ||
+        !read_positive(r, "beta_fast", 32, &c->rope_beta_fast) ||
+        !read_positive(r, "beta_slow", 1, &c->rope_beta_slow) || !read_bool(r, "truncate", true, &rounded))
+        return false;
+    if (c->rope_beta_fast < c->rope_beta_slow)
+        return bad(r, "beta_fast", "must not be below beta_slow");
+    if (c->rope_theta <= 1)
+        return bad(r, "rope_theta", "must be above 1 for yarn");
+    c->rope_unrounded = !rounded;
+    double usual = rope_yarn_attention(c->rope_factor);
+    const cJSON *a = json_get(r->o, "mscale"), *b = json_get(r->o, "mscale_all_dim");
+    m = cJSON_IsNumber(a) ? a->valuedouble : 0;
+    m_all = cJSON_IsNumber(b) ? b->valuedouble : 0;
+    if (m != 0 && m_all != 0 && c->rope_factor > 1)
+        usual = (0.1 * m * log(c->rope_factor) + 1) / (0.1 * m_all * log(c->rope_factor) + 1);
+    if (!(usual > 0 && usual < 1e12))
+        return bad(r, "mscale", "must be a positive number");
+    return read_positive(r, "attention_factor", usual, &c->rope_attention);
+}
+
+/* A factor for each pair. Two lists, one for short and one for long windows, are not computed. */
+static bool read_longrope(const struct reader *r, struct model_config *c)
+{
+    const cJSON *one = json_get(r->o, "short_factor"), *other = json_get(r->o, "long_factor");
+    uint32_t n = c->head_dim / 2;
+    if (!read_original(r, c))
+        return false;
+    if (!cJSON_IsArray(one) || (uint32_t)cJSON_GetArraySize(one) != n || !cJSON_Compare(one, other, true)) {
+        unsupported(c, "gsq reads default, linear, llama3, yarn, and longrope with one list for all windows",
+                    "%s: longrope with two lists of factors is not one of the RoPE scalings that gsq knows", r->path);
+        return true;
+    }
+    c->rope_factors = malloc((n + 1) * sizeof *c->rope_factors);
+    if (!c->rope_factors)
+        return err_nomem(r->e, "the factors of longrope", n * sizeof *c->rope_factors);
+    c->rope_scaling = ROPE_FACTORS;
+    uint32_t i = 0;
+    const cJSON *item;
+    cJSON_ArrayForEach(item, one)
+    {
+        if (!cJSON_IsNumber(item) || !(item->valuedouble > 0 && item->valuedouble < 1e12))
+            return bad(r, "short_factor", "must hold positive numbers");
+        c->rope_factors[i++] = (float)item->valuedouble;
+    }
+    double ratio = c->max_position > c->rope_original_context ? (double)c->max_position / c->rope_original_context : 1;
+    double usual = ratio > 1 && c->rope_original_context > 1 ? sqrt(1 + log(ratio) / log(c->rope_original_context)) : 1;
+    return read_positive(r, "attention_factor", usual, &c->rope_attention);
+}
+
+static bool read_scaling(const struct reader *r, struct model_config *c, const char *type)
+{
+    if (!type[0] || strcmp(type, "default") == 0)
+        return true;
+    if (strcmp(type, "linear") == 0) {
+        c->rope_scaling = ROPE_LINEAR;
+        return read_positive(r, "factor", 0, &c->rope_factor);
+    }
+    if (strcmp(type, "llama3") == 0)
+        return read_llama3(r, c);
+    if (strcmp(type, "yarn") == 0)
+        return read_yarn(r, c);
+    if (strcmp(type, "longrope") == 0 || strcmp(type, "su") == 0)
+        return read_longrope(r, c);
+    unsupported(c, "gsq reads default, linear, llama3, yarn, and longrope with one list for all windows",
+                "%s: the RoPE scaling \"%s\" is not one that gsq knows", r->path, type);
+    return true;
+}
+
+/* rope_scaling, or rope_parameters of newer files, which hold rope_theta too. */
+static bool read_rope(const struct reader *top, struct model_config *c)
+{
+    const char *name = json_get(top->o, "rope_parameters") ? "rope_parameters" : "rope_scaling";
+    const cJSON *o = json_get(top->o, name);
+    char where[32], type[32];
+    snprintf(where, sizeof where, "%s%s.", top->where, name);
+    struct reader r = *top;
+    r.o = o;
+    r.where = where;
+    if (o && !cJSON_IsObject(o))
+        return bad(top, name, "must be an object or null");
+    double fraction;
+    if (!read_positive(top, "rope_theta", 10000, &c->rope_theta))
+        return false;
+    for (const cJSON *item = o ? o->child : NULL; item; item = item->next)
+        if (cJSON_IsObject(item)) {
+            unsupported(c, "gsq reads models whose layers all turn alike",
+                        "%s: \"%s%.60s\" is set per kind of layer, which gsq does not read", top->path, where,
+                        item->string);
+            return true;
+        }
+    if (!read_positive(&r, "rope_theta", c->rope_theta, &c->rope_theta) ||
+        !read_positive(top, "partial_rotary_factor", 1, &fraction) ||
+        !read_positive(&r, "partial_rotary_factor", fraction, &fraction))
+        return false;
+    if (fraction != 1)
+        unsupported(c, "gsq reads models that turn all of a head",
+                    "%s: \"partial_rotary_factor\" is not 1: gsq turns whole heads only", top->path);
+    if (!read_text(&r, json_get(o, "rope_type") ? "rope_type" : "type", type, sizeof type))
+        return false;
+    if (!type[0] && o && json_get(o, "factor"))
+        return bad(&r, "rope_type", "is missing");
+    return read_scaling(&r, c, type);
+}
+
+/* ---- the whole ---- */
+
+/* How it is quantized. A way that gsq does not read is shown, and refused by whoever wants the weights. */
+static bool read_quant(struct model_config *c, const cJSON *root, const char *path, struct err *e)
+{
+    struct err why = {0};
+    if (hf_quant_parse(c, root, path, &why))
+        return true;
+    for (size_t i = 0; i < c->n_rules; i++)
+        free(c->rules[i].regex);
+    free(c->rules);
+    c->rules = NULL;
+    c->n_rules = 0;
+    c->quant = QUANT_NONE;
+    if (why.kind == ERR_USER)
+        unsupported(c, why.hint, "%s", why.msg);
+    else if (e)
+        *e = why;
+    return why.kind == ERR_USER;
+}
+
+/* A part of the file with a value that cannot be right: shown without it, and refused by whoever computes. */
+static bool read_part(const struct reader *from, struct model_config *c,
+                      bool (*read)(const struct reader *r, struct model_config *c))
+{
+    struct err why = {0};
+    struct reader r = *from;
+    r.e = &why;
+    if (read(&r, c))
+        return true;
+    if (why.kind == ERR_USER)
+        unsupported(c, why.hint, "%s", why.msg);
+    else if (from->e)
+        *from->e = why;
+    return why.kind == ERR_USER;
+}
+
+bool hf_config_parse(struct model_config *out, const char *text, size_t size, const char *path, struct err *e)
+{
+    *out = (struct model_config){.bos_id = -1, .eos_id = -1};
+    cJSON *root = json_parse_python(text, size, path, e);
+    if (!root)
+        return false;
+    struct reader r = {.o = root, .path = path, .where = "", .e = e};
+    bool ok = true;
+    const char *twice;
+    if (!cJSON_IsObject(root)) {
+        ok = err_set(e, ERR_USER, "%s does not hold an object", path);
+        err_hint(e, "check config.json against the one of the original model");
+    } else if (json_duplicate(root, &twice)) {
+        ok = bad(&r, twice, "stands in the file twice");
+    }
+    /* What has a shape is a model, whatever is wrong with its names. */
+    ok = ok && (json_get(root, "hidden_size") ? read_part(&r, out, read_architecture) : read_architecture(&r, out));
+    /* Models that read more than text keep the text's part apart. */
+    const cJSON *part = ok && !json_get(root, "hidden_size") ? json_get(root, "text_config") : NULL;
+    if (cJSON_IsObject(part)) {
+        unsupported(out, "gsq takes text models only", "%s: \"text_config\" says that this model reads more than text",
+                    path);
+        r.o = part;
+        r.where = "text_config.";
+    }
+    bool named = out->architecture[0] || out->model_type[0];
+    r.lenient = cJSON_IsObject(part) || (named && !family_of(out));
+    ok = ok && (r.lenient ? read_part(&r, out, read_shape) : read_shape(&r, out)) && read_part(&r, out, read_details) &&
+         read_part(&r, out, read_windows) && read_part(&r, out, read_rope) && read_quant(out, root, path, e);
+    cJSON_Delete(root);
+    if (!ok)
+        hf_config_free(out);
+    return ok;
+}
+
+bool hf_config_add_quant(struct model_config *c, const char *text, size_t size, const char *path, struct err *e)
+{
+    cJSON *o = json_parse_python(text, size, path, e), *root = o ? cJSON_CreateObject() : NULL;
+    if (!root || !cJSON_AddItemToObject(root, "quantization_config", o)) {
+        cJSON_Delete(o);
+        cJSON_Delete(root);
+        return o ? err_nomem(e, path, size) : false;
+    }
+    bool named =
+        !cJSON_IsObject(o) || json_get(o, "quant_method") || cJSON_AddStringToObject(o, "quant_method", "gptq");
+    bool ok = named ? read_quant(c, root, path, e) : err_nomem(e, path, size);
+    cJSON_Delete(root);
+    return ok;
+}
+
+void hf_config_free(struct model_config *c)
+{
+    free(c->rope_factors);
+    free(c->slides);
+    for (size_t i = 0; i < c->n_rules; i++)
+        free(c->rules[i].regex);
+    free(c->rules);
+    *c = (struct model_config){0};
+}

@@ -1,0 +1,139 @@
+/* A model_config as the text of a config.json. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/hf/hf_config.h"
+#include "host/base/str.h"
+
+/* The shortest spelling that reads back as the same f32, or the same f64 where v is no f32. */
+static void put_number(struct strbuf *b, const char *key, double v)
+{
+    char text[40];
+    bool single = (double)(float)v == v;
+    if (v == floor(v) && fabs(v) < 1e15) {
+        strbuf_printf(b, "%s%.1f", key, v);
+        return;
+    }
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, v);
+        if (single ? strtof(text, NULL) == (float)v : strtod(text, NULL) == v)
+            break;
+    }
+    strbuf_printf(b, "%s%s%s", key, text, strpbrk(text, ".e") ? "" : ".0");
+}
+
+static void put_string(struct strbuf *b, const char *key, const char *value)
+{
+    strbuf_puts(b, key);
+    strbuf_json(b, value);
+}
+
+static void put_factors(struct strbuf *b, const char *key, const struct model_config *c)
+{
+    strbuf_printf(b, ", \"%s\": [", key);
+    for (uint32_t i = 0; i < c->head_dim / 2; i++)
+        put_number(b, i ? ", " : "", (double)c->rope_factors[i]);
+    strbuf_puts(b, "]");
+}
+
+static void put_rope(struct strbuf *b, const struct model_config *c)
+{
+    put_number(b, ",\n  \"rope_theta\": ", c->rope_theta);
+    strbuf_puts(b, ",\n  \"rope_scaling\": ");
+    switch (c->rope_scaling) {
+    case ROPE_PLAIN:
+        strbuf_puts(b, "null");
+        return;
+    case ROPE_LINEAR:
+        put_number(b, "{\"rope_type\": \"linear\", \"factor\": ", c->rope_factor);
+        break;
+    case ROPE_LLAMA3:
+        put_number(b, "{\"rope_type\": \"llama3\", \"factor\": ", c->rope_factor);
+        put_number(b, ", \"low_freq_factor\": ", c->rope_low_freq);
+        put_number(b, ", \"high_freq_factor\": ", c->rope_high_freq);
+        strbuf_printf(b, ", \"original_max_position_embeddings\": %u", (unsigned)c->rope_original_context);
+        break;
+    case ROPE_YARN:
+        put_number(b, "{\"rope_type\": \"yarn\", \"factor\": ", c->rope_factor);
+        strbuf_printf(b, ", \"original_max_position_embeddings\": %u", (unsigned)c->rope_original_context);
+        put_number(b, ", \"attention_factor\": ", rope_attention(c));
+        put_number(b, ", \"beta_fast\": ", c->rope_beta_fast);
+        put_number(b, ", \"beta_slow\": ", c->rope_beta_slow);
+        strbuf_puts(b, c->rope_unrounded ? ", \"truncate\": false" : "");
+        break;
+    case ROPE_FACTORS: /* what transformers calls the same */
+        put_number(b, "{\"rope_type\": \"longrope\", \"attention_factor\": ", rope_attention(c));
+        strbuf_printf(b, ", \"original_max_position_embeddings\": %u", (unsigned)c->max_position);
+        put_factors(b, "short_factor", c);
+        put_factors(b, "long_factor", c);
+        break;
+    }
+    strbuf_puts(b, "}");
+}
+
+/* Older readers of Qwen's configs know max_window_layers, newer ones layer_types: where the first layers are full and the
+ * others slide, both are said. */
+static void put_windows(struct strbuf *b, const struct model_config *c)
+{
+    if (!c->sliding_window) {
+        if (strcmp(c->model_type, "mistral") == 0)
+            strbuf_puts(b, ",\n  \"sliding_window\": null");
+        return;
+    }
+    uint32_t first = 0, next;
+    while (c->slides && !c->slides[first])
+        first++;
+    for (next = first; c->slides && next < c->num_layers && c->slides[next];)
+        next++;
+    strbuf_printf(b, ",\n  \"sliding_window\": %u,\n  \"use_sliding_window\": true", (unsigned)c->sliding_window);
+    if (!c->slides || next == c->num_layers)
+        strbuf_printf(b, ",\n  \"max_window_layers\": %u", (unsigned)first);
+    if (!c->slides)
+        return;
+    strbuf_puts(b, ",\n  \"layer_types\": [");
+    for (uint32_t i = 0; i < c->num_layers; i++)
+        strbuf_printf(b, "%s\"%s_attention\"", i ? ", " : "", c->slides[i] ? "sliding" : "full");
+    strbuf_puts(b, "]");
+}
+
+bool hf_config_text(const struct model_config *c, char **text, size_t *size, struct err *e)
+{
+    struct strbuf b = {0};
+    strbuf_puts(&b, "{");
+    if (c->architecture[0]) {
+        put_string(&b, "\n  \"architectures\": [", c->architecture);
+        strbuf_puts(&b, "],");
+    }
+    put_string(&b, "\n  \"model_type\": ", c->model_type);
+    strbuf_printf(&b,
+                  ",\n  \"hidden_size\": %u,\n  \"intermediate_size\": %u,\n  \"num_hidden_layers\": %u,\n"
+                  "  \"num_attention_heads\": %u,\n  \"num_key_value_heads\": %u,\n  \"head_dim\": %u,\n"
+                  "  \"vocab_size\": %u",
+                  (unsigned)c->hidden_size, (unsigned)c->intermediate_size, (unsigned)c->num_layers,
+                  (unsigned)c->num_heads, (unsigned)c->num_kv_heads, (unsigned)c->head_dim, (unsigned)c->vocab_size);
+    if (c->max_position)
+        strbuf_printf(&b, ",\n  \"max_position_embeddings\": %u", (unsigned)c->max_position);
+    put_number(&b, ",\n  \"rms_norm_eps\": ", (double)c->rms_eps);
+    put_rope(&b, c);
+    put_windows(&b, c);
+    put_string(&b, ",\n  \"hidden_act\": ", c->hidden_act);
+    strbuf_printf(&b, ",\n  \"tie_word_embeddings\": %s", c->tie_word_embeddings ? "true" : "false");
+    if (c->attention_bias)
+        strbuf_puts(&b, ",\n  \"attention_bias\": true");
+    if (c->mlp_bias)
+        strbuf_puts(&b, ",\n  \"mlp_bias\": true");
+    if (c->bos_id >= 0)
+        strbuf_printf(&b, ",\n  \"bos_token_id\": %lld", (long long)c->bos_id);
+    if (c->eos_id >= 0)
+        strbuf_printf(&b, ",\n  \"eos_token_id\": %lld", (long long)c->eos_id);
+    if (c->torch_dtype[0])
+        put_string(&b, ",\n  \"torch_dtype\": ", c->torch_dtype);
+    strbuf_puts(&b, "\n}\n");
+    if (b.failed)
+        return err_nomem(e, "config.json", b.size);
+    *text = b.data;
+    *size = b.size;
+    return true;
+}

@@ -1,0 +1,11 @@
+/* quantization_config (and MLX's `quantization`) of config.json, as rules. Called by hf_config_parse. */
+#ifndef FORMATS_HF_QUANT_H
+#define FORMATS_HF_QUANT_H
+
+#include "formats/hf/hf_config.h"
+#include "formats/json.h"
+
+/* Fills c->quant, c->rules and c->n_rules (freed by hf_config_free, also after a failure). */
+bool hf_quant_parse(struct model_config *c, const cJSON *root, const char *path, struct err *e);
+
+#endif

@@ -1,0 +1,246 @@
+#include "formats/read/checkpoint_gguf.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/gguf/gguf_names.h"
+#include "formats/gguf/gguf_type.h"
+#include "host/base/str.h"
+
+/* Names of unknown types are numbers: "type 99". */
+#define NAME_MAX_BYTES 96
+
+struct entry {
+    struct tensor tensor; /* first: what callers hold is a pointer to this */
+    const struct gguf_tensor *stored;
+    const struct gguf_type *type; /* NULL: unknown */
+    uint32_t dim;                 /* rows are permuted within heads of so many; 0: they are not */
+    uint8_t *own;                 /* the bytes in Hugging Face order: permuted biases */
+    char name[NAME_MAX_BYTES];
+};
+
+struct gguf_model {
+    struct gguf *file;
+    struct entry *entries;
+    size_t n;
+    struct strmap by_name;
+};
+
+static const struct entry *entry_of(const struct tensor *t)
+{
+    return (const struct entry *)(const void *)t;
+}
+
+static enum dtype dtype_of(uint32_t type)
+{
+    return type == GGML_F32 ? DTYPE_F32 : type == GGML_F16 ? DTYPE_F16 : type == GGML_BF16 ? DTYPE_BF16 : DTYPE_OTHER;
+}
+
+/* ---- opening ---- */
+
+/* Biases are small: they are put in order at once. */
+static bool order_bias(struct entry *x, struct err *e)
+{
+    size_t size = x->type->bytes, n = (size_t)x->tensor.shape[0];
+    x->own = malloc(n * size);
+    if (!x->own)
+        return err_nomem(e, x->name, n * size);
+    for (size_t r = 0; r < n; r++)
+        memcpy(x->own + r * size, x->stored->data + gguf_row_of((uint32_t)r, x->dim) * size, size);
+    x->tensor.data = x->own;
+    x->dim = 0;
+    return true;
+}
+
+static bool fill(struct entry *x, const struct gguf_tensor *t, const struct model_config *c, struct err *e)
+{
+    struct tensor *out = &x->tensor;
+    x->stored = t;
+    x->type = gguf_type_of(t->type);
+    if (!gguf_name_to_hf(t->name, x->name, sizeof x->name))
+        snprintf(x->name, sizeof x->name, "%s", t->name);
+    *out = (struct tensor){.name = x->name,
+                           .dtype = dtype_of(t->type),
+                           .n_dims = t->n_dims,
+                           .data = t->data,
+                           .bytes = t->bytes,
+                           .file = t->file};
+    for (uint32_t i = 0; i < t->n_dims; i++)
+        out->shape[i] = t->ne[t->n_dims - 1 - i];
+    char name[24];
+    snprintf(out->stored_dtype, sizeof out->stored_dtype, "%.15s", gguf_type_name(t->type, name));
+    /* A shape that does not fit the heads is refused by whoever opens the model, with a better sentence. */
+    bool fits = c->head_dim && x->type && out->n_dims >= 1 && out->n_dims <= 2 && out->shape[0] <= INT32_MAX &&
+                out->shape[0] % c->head_dim == 0;
+    if (!fits || !gguf_permuted_heads(c, x->name))
+        return true;
+    x->dim = c->head_dim;
+    return out->n_dims > 1 || x->type->block > 1 || order_bias(x, e);
+}
+
+bool gguf_model_open(struct gguf_model **out, const char *path, struct model_config *config, struct err *e)
+{
+    *config = (struct model_config){0};
+    struct gguf_model *m = *out = calloc(1, sizeof *m);
+    if (!m)
+        return err_nomem(e, "a model", sizeof *m);
+    bool ok = gguf_open(&m->file, path, e) && gguf_config_read(config, m->file, path, e);
+    if (ok) {
+        m->n = gguf_tensor_count(m->file);
+        m->entries = calloc(m->n + 1, sizeof *m->entries);
+        if (!m->entries || !strmap_reserve(&m->by_name, m->n))
+            ok = err_nomem(e, "the list of tensors", m->n * sizeof *m->entries);
+    }
+    for (size_t i = 0; ok && i < m->n; i++) {
+        struct entry *x = &m->entries[i];
+        bool added = true;
+        ok = fill(x, gguf_tensor_at(m->file, i), config, e);
+        if (ok && !strmap_add(&m->by_name, x->name, strlen(x->name), (uint32_t)i, &added))
+            ok = err_nomem(e, "the list of tensors", m->n * sizeof *m->entries);
+        if (ok && !added) {
+            ok = err_set(e, ERR_USER, "%s holds %s twice, under the names of GGUF and of Hugging Face", path, x->name);
+            err_hint(e, "convert the model again");
+        }
+    }
+    if (!ok)
+        gguf_model_close(out);
+    return ok;
+}
+
+void gguf_model_close(struct gguf_model **out)
+{
+    struct gguf_model *m = *out;
+    if (!m)
+        return;
+    for (size_t i = 0; m->entries && i < m->n; i++)
+        free(m->entries[i].own);
+    free(m->entries);
+    strmap_free(&m->by_name);
+    if (m->file)
+        gguf_close(&m->file);
+    free(m);
+    *out = NULL;
+}
+
+const struct gguf *gguf_model_file(const struct gguf_model *m)
+{
+    return m->file;
+}
+
+/* ---- tensors ---- */
+
+size_t gguf_model_count(const struct gguf_model *m)
+{
+    return m->n;
+}
+
+const struct tensor *gguf_model_at(const struct gguf_model *m, size_t i)
+{
+    return &m->entries[i].tensor;
+}
+
+const struct tensor *gguf_model_find(const struct gguf_model *m, const char *name)
+{
+    uint32_t i;
+    return strmap_find(&m->by_name, name, strlen(name), &i) ? &m->entries[i].tensor : NULL;
+}
+
+const struct tensor *gguf_model_tensor(const struct gguf_model *m, const char *module, const char *suffix)
+{
+    char name[NAME_MAX_BYTES];
+    int n = snprintf(name, sizeof name, "%s%s", module, suffix);
+    return n > 0 && (size_t)n < sizeof name ? gguf_model_find(m, name) : NULL;
+}
+
+const char *gguf_model_path(const struct gguf_model *m, const struct tensor *t)
+{
+    return gguf_path(m->file, entry_of(t)->stored);
+}
+
+void gguf_model_drop(const struct gguf_model *m, const struct tensor *t)
+{
+    gguf_drop(m->file, entry_of(t)->stored);
+}
+
+bool gguf_model_is_plain(const struct tensor *t)
+{
+    return t->dtype != DTYPE_OTHER && entry_of(t)->dim == 0;
+}
+
+bool gguf_model_weight(const struct tensor *t, const char *path, struct weight_info *out, struct err *e)
+{
+    const struct entry *x = entry_of(t);
+    uint64_t rows = t->n_dims == 2 ? t->shape[0] : 1, cols = t->n_dims ? t->shape[t->n_dims - 1] : 0;
+    if (!x->type) {
+        char name[24];
+        err_set(e, ERR_USER, "%s in %s is stored as %s, which gsq does not read", x->stored->name, path,
+                gguf_type_name(x->stored->type, name));
+        return err_hint(e, "take the model in another quantization, or its 16-bit GGUF");
+    }
+    if (t->n_dims < 1 || t->n_dims > 2 || !rows || !cols || rows > INT32_MAX || cols > INT32_MAX) {
+        err_set(e, ERR_USER, "%s in %s has %u dimensions or an odd size; a vector or a matrix is expected",
+                x->stored->name, path, (unsigned)t->n_dims);
+        return err_hint(e, "the model may be of an architecture that is not supported");
+    }
+    *out = (struct weight_info){
+        .rows = (uint32_t)rows, .cols = (uint32_t)cols, .dtype = t->dtype, .stored = x->type->name, .bytes = t->bytes};
+    if (x->type->learned) {
+        const struct quant_type *type = x->type->learned;
+        out->quantized = true;
+        out->dtype = DTYPE_F16;
+        /* Products of d and an integer are no f16. */
+        out->spec = (struct quant_spec){type, type->group, type->super ? SCALE_F32 : SCALE_F16};
+    }
+    return true;
+}
+
+/* Where row r of the Hugging Face matrix lies. */
+static const uint8_t *row_at(const struct entry *x, uint32_t r, uint64_t row_bytes)
+{
+    return x->tensor.data + (x->dim ? gguf_row_of(r, x->dim) : r) * row_bytes;
+}
+
+bool gguf_model_read(const struct tensor *t, uint32_t row0, uint32_t rows, float *dst, struct err *e)
+{
+    const struct entry *x = entry_of(t);
+    uint64_t cols = t->shape[t->n_dims - 1], all = t->n_dims == 2 ? t->shape[0] : 1;
+    if (row0 > all || rows > all - row0)
+        return err_set(e, ERR_BUG, "rows %u to %u of %s, which has %llu", (unsigned)row0, (unsigned)(row0 + rows),
+                       t->name, (unsigned long long)all);
+    if (gguf_model_is_plain(t))
+        return tensor_read_f32(t, row0 * cols, rows * cols, dst, e);
+    uint64_t bytes = gguf_row_bytes(x->type, cols);
+    for (uint32_t r = 0; r < rows; r++)
+        gguf_dequant(x->type, row_at(x, row0 + r, bytes), cols, dst + r * cols);
+    return true;
+}
+
+bool gguf_model_codes(const struct tensor *t, const struct weight_info *w, struct qlinear *q, struct err *e)
+{
+    const struct entry *x = entry_of(t);
+    if (!qlinear_init(q, w->rows, w->cols, w->spec, e))
+        return false;
+    uint64_t bytes = gguf_row_bytes(x->type, w->cols);
+    size_t scales = (size_t)quant_type_planes(w->spec.type) * q->groups;
+    for (uint32_t r = 0; r < w->rows; r++)
+        gguf_unpack_row(x->type, row_at(x, r, bytes), w->cols, q->codes + (size_t)r * w->cols, q->scales + r * scales);
+    return true;
+}
+
+bool gguf_model_finite(const struct tensor *t, const char *path, struct err *e)
+{
+    const struct entry *x = entry_of(t);
+    uint64_t cols = t->n_dims ? t->shape[t->n_dims - 1] : 0;
+    if (t->dtype != DTYPE_OTHER || !x->type || cols == 0)
+        return true;
+    uint64_t bytes = gguf_row_bytes(x->type, cols), rows = t->bytes / bytes;
+    for (uint64_t r = 0; r < rows; r++) {
+        if (gguf_row_valid(x->type, t->data + r * bytes, cols))
+            continue;
+        err_set(e, ERR_USER, "%s in %s has a scale in row %llu that is NaN or infinite", x->stored->name, path,
+                (unsigned long long)r);
+        return err_hint(e, "the file is damaged: download or make it again");
+    }
+    return true;
+}

@@ -1,0 +1,72 @@
+/* A model folder or a GGUF opened for reading: config, tensors, and linears in whatever way they are stored
+ * (16 bits, or any export format of ours). One interface for quantize, eval, compare, inspect and convert. */
+#ifndef FORMATS_CHECKPOINT_IN_H
+#define FORMATS_CHECKPOINT_IN_H
+
+#include "formats/hf/hf_config.h"
+#include "formats/quant_type.h"
+#include "formats/hf/safetensors.h"
+
+struct checkpoint;
+
+/* Opens a folder (config.json, safetensors) or a GGUF file. */
+bool checkpoint_open(struct checkpoint **out, const char *path, struct err *e);
+void checkpoint_close(struct checkpoint **c);
+const struct model_config *checkpoint_config(const struct checkpoint *c);
+/* The path it was opened by. */
+const char *checkpoint_dir(const struct checkpoint *c);
+/* The file behind a GGUF; NULL for a folder. */
+struct gguf;
+const struct gguf *checkpoint_gguf(const struct checkpoint *c);
+
+/* The tensors, by file and offset, under their Hugging Face names. NULL: there is none of that name. */
+size_t checkpoint_tensor_count(const struct checkpoint *c);
+const struct tensor *checkpoint_tensor_at(const struct checkpoint *c, size_t i);
+const struct tensor *checkpoint_tensor_find(const struct checkpoint *c, const char *name);
+/* Path of the file a tensor lives in (messages), and a hint that its pages will not be needed soon. */
+const char *checkpoint_tensor_path(const struct checkpoint *c, const struct tensor *t);
+void checkpoint_drop(const struct checkpoint *c, const struct tensor *t);
+/* The same for all tensors of a module. */
+void checkpoint_drop_module(const struct checkpoint *c, const char *module);
+/* Whether MODULE + suffix (".weight", ".qweight") is a tensor, or one of the tensors, of a weight whose bytes
+ * are not the values in order: only checkpoint_read_f32 and checkpoint_read_codes give them. */
+bool checkpoint_is_packed(const struct checkpoint *c, const char *module, const char *suffix);
+/* The text of config.json, malloc'ed; of a GGUF, one made from its metadata. */
+bool checkpoint_config_text(const struct checkpoint *c, char **text, size_t *size, struct err *e);
+
+/* What a module ("model.layers.0.self_attn.q_proj", "model.embed_tokens", "model.norm") stores as its weight.
+ */
+struct weight_info {
+    bool quantized;
+    uint32_t rows, cols;    /* a vector has rows = 1 */
+    enum dtype dtype;       /* of the dense weight; of the scales when quantized. DTYPE_OTHER: blocks of a GGUF type
+                       * without codes of ours (Q6_K, IQ4_NL ...), read as f32 */
+    const char *stored;     /* "F16", "Q4_K"; NULL: packed as a Hugging Face folder does it */
+    struct quant_spec spec; /* quantized only */
+    uint64_t bytes;         /* on disk: the weight with its scales and zeros, without the bias */
+};
+bool checkpoint_has_module(const struct checkpoint *c, const char *module);
+/* Which stored module holds the embedding and the output head. Tied models store one of them or both; what is
+ * missing keeps its usual name, so that using it fails with a sentence naming it. Never NULL. */
+const char *checkpoint_embedding_module(const struct checkpoint *c);
+const char *checkpoint_head_module(const struct checkpoint *c);
+/* Fails (ERR_USER, naming the tensor and the file) if it is missing or its shape or dtype makes no sense. */
+bool checkpoint_weight(const struct checkpoint *c, const char *module, struct weight_info *out, struct err *e);
+/* The raw tensor MODULE.weight of a dense module (for upload), or MODULE.bias. NULL if absent. */
+const struct tensor *checkpoint_dense(const struct checkpoint *c, const char *module);
+const struct tensor *checkpoint_bias(const struct checkpoint *c, const char *module);
+/* The tensor MODULE.weight as the file has it: rows perhaps in another order, or packed. NULL if absent. */
+const struct tensor *checkpoint_stored(const struct checkpoint *c, const char *module);
+/* Rows [row0, row0+rows) of the weight (a vector is one row) as f32 into dst [rows, cols], dequantized if
+ * need be. */
+bool checkpoint_read_f32(const struct checkpoint *c, const char *module, uint32_t row0, uint32_t rows, float *dst,
+                         struct err *e);
+/* Any float tensor (F32, F16, BF16) as f32: n elements from element `first`. */
+bool tensor_read_f32(const struct tensor *t, uint64_t first, uint64_t n, float *dst, struct err *e);
+/* NaN and infinities in the module's float tensors (weight or scales, and bias): ERR_USER naming tensor,
+ * file, element. */
+bool checkpoint_check_finite(const struct checkpoint *c, const char *module, struct err *e);
+/* Codes and scales of a quantized module; q is initialised here, the caller frees it. */
+bool checkpoint_read_codes(const struct checkpoint *c, const char *module, struct qlinear *q, struct err *e);
+
+#endif

@@ -1,0 +1,84 @@
+#include "formats/read/checkpoint_sum.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+bool checkpoint_sums_create(struct checkpoint_sums *out, const struct checkpoint *ck, struct err *e)
+{
+    size_t n = checkpoint_tensor_count(ck);
+    *out = (struct checkpoint_sums){.ck = ck, .n = n};
+    out->tensor = calloc(n ? n : 1, sizeof *out->tensor);
+    out->known = calloc(n ? n : 1, sizeof *out->known);
+    return (out->tensor && out->known) || err_nomem(e, "the model's checksums", n * sizeof *out->tensor);
+}
+
+void checkpoint_sums_free(struct checkpoint_sums *s)
+{
+    free(s->tensor);
+    free(s->known);
+    *s = (struct checkpoint_sums){0};
+}
+
+static struct hash128 sum_of(const struct tensor *t)
+{
+    return hash_bytes(t->data, (size_t)t->bytes, (struct hash128){0});
+}
+
+static void take(struct checkpoint_sums *s, size_t i)
+{
+    s->tensor[i] = sum_of(checkpoint_tensor_at(s->ck, i));
+    s->known[i] = true;
+}
+
+void checkpoint_sum_module(struct checkpoint_sums *s, const char *module)
+{
+    size_t len = strlen(module);
+    for (size_t i = 0; i < s->n; i++) {
+        const char *name = checkpoint_tensor_at(s->ck, i)->name;
+        if (!s->known[i] && strncmp(name, module, len) == 0 && name[len] == '.' && !strchr(name + len + 1, '.'))
+            take(s, i);
+    }
+}
+
+void checkpoint_sum_rest(struct checkpoint_sums *s)
+{
+    for (size_t i = 0; i < s->n; i++) {
+        if (s->known[i])
+            continue;
+        take(s, i);
+        checkpoint_drop(s->ck, checkpoint_tensor_at(s->ck, i));
+    }
+}
+
+struct hash128 checkpoint_sum_total(const struct checkpoint_sums *s)
+{
+    struct hash128 h = {0};
+    for (size_t i = 0; i < s->n; i++) {
+        const struct tensor *t = checkpoint_tensor_at(s->ck, i);
+        h = hash_bytes(t->name, strlen(t->name) + 1, h);
+        h = hash_bytes(t->stored_dtype, strlen(t->stored_dtype), h);
+        h = hash_bytes(&t->dtype, sizeof t->dtype, h);
+        h = hash_bytes(t->shape, t->n_dims * sizeof t->shape[0], h);
+        h = hash_bytes(&s->tensor[i], sizeof s->tensor[i], h);
+    }
+    return h;
+}
+
+bool checkpoint_sum_same(const struct checkpoint_sums *s, const char *prefix, struct err *e)
+{
+    size_t len = strlen(prefix);
+    for (size_t i = 0; i < s->n; i++) {
+        const struct tensor *t = checkpoint_tensor_at(s->ck, i);
+        if (strncmp(t->name, prefix, len) != 0)
+            continue;
+        struct hash128 now = sum_of(t);
+        if (now.lo == s->tensor[i].lo && now.hi == s->tensor[i].hi)
+            continue;
+        err_set(e, ERR_USER, "the model changed while it was being quantized: %.200s in %.500s", t->name,
+                checkpoint_tensor_path(s->ck, t));
+        return err_hint(e,
+                        "put the file back as it was and repeat the command; finished blocks are kept. To quantize the "
+                        "changed model, give another --work folder");
+    }
+    return true;
+}

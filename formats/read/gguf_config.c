@@ -1,0 +1,464 @@
+/* The metadata of a GGUF as the config of a model. */
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "arch/family.h"
+#include "formats/read/checkpoint_gguf.h"
+#include "formats/gguf/gguf_names.h"
+#include "formats/gguf/gguf_type.h"
+
+/* By this share a factor of rope_freqs.weight may differ from llama3's: they were computed in f32. */
+#define FACTOR_TOLERANCE 1e-5
+
+struct reader {
+    const struct gguf *g;
+    const char *path;
+    char arch[64];
+    bool known; /* else nothing is an error: the architecture will be refused by whoever wants to compute */
+    struct err *e;
+};
+
+static bool bad(const struct reader *r, const char *key, const char *what)
+{
+    err_set(r->e, ERR_USER, "%s: \"%s.%s\" %s", r->path, r->arch, key, what);
+    return err_hint(r->e, "the file is damaged, or made for another kind of model: convert the model again");
+}
+
+static const char *full_key(const struct reader *r, const char *key, char out[192])
+{
+    snprintf(out, 192, "%s.%s", r->arch, key);
+    return out;
+}
+
+/* What gsq cannot compute is told to whoever only looks. The first reason counts. */
+static void unsupported(struct model_config *c, const char *hint, const char *fmt, ...)
+{
+    va_list ap;
+    if (c->unsupported[0])
+        return;
+    va_start(ap, fmt);
+    vsnprintf(c->unsupported, sizeof c->unsupported, fmt, ap);
+    va_end(ap);
+    snprintf(c->unsupported_hint, sizeof c->unsupported_hint, "%s", hint);
+}
+
+/* An integer; an array of one for each layer stands for it where all are equal. */
+static enum gguf_got get_integer(const struct reader *r, const char *name, uint64_t *v)
+{
+    const struct gguf_kv *kv = gguf_find(r->g, name);
+    if (!kv || kv->type != GGUF_ARRAY || kv->n == 0)
+        return gguf_get_u64(r->g, name, v, r->known ? r->e : NULL);
+    bool number = kv->element != GGUF_STRING && kv->element != GGUF_F32 && kv->element != GGUF_F64;
+    for (uint64_t i = 0; number && i < kv->n; i++)
+        if (gguf_integer(kv, i) < 0 || gguf_integer(kv, i) != gguf_integer(kv, 0)) {
+            if (r->known) {
+                err_set(r->e, ERR_USER, "%s: \"%s\" differs between layers (%lld, %lld)", r->path, name,
+                        (long long)gguf_integer(kv, 0), (long long)gguf_integer(kv, i));
+                err_hint(r->e, "gsq computes models whose layers all have one shape");
+            }
+            return GGUF_BAD;
+        }
+    if (!number)
+        return gguf_get_u64(r->g, name, v, r->known ? r->e : NULL);
+    *v = (uint64_t)gguf_integer(kv, 0);
+    return GGUF_OK;
+}
+
+/* An integer within [lo, hi]; an absent one is `fallback`, or an error if fallback < 0. */
+static bool read_u32(const struct reader *r, const char *key, uint32_t lo, uint32_t hi, int64_t fallback, uint32_t *out)
+{
+    char name[192];
+    uint64_t v;
+    enum gguf_got got = get_integer(r, full_key(r, key, name), &v);
+    *out = fallback < 0 ? 0 : (uint32_t)fallback;
+    if (got == GGUF_ABSENT)
+        return fallback >= 0 || !r->known || bad(r, key, "is missing");
+    if (got == GGUF_BAD)
+        return !r->known;
+    if (v < lo || v > hi) {
+        if (!r->known)
+            return true;
+        err_set(r->e, ERR_USER, "%s: \"%s\" must be from %u to %u", r->path, name, (unsigned)lo, (unsigned)hi);
+        return err_hint(r->e, "the file is damaged: download or convert the model again");
+    }
+    *out = (uint32_t)v;
+    return true;
+}
+
+/* A number within (0, 1e12); an absent one is `fallback`, or an error if fallback is 0. */
+static bool read_positive(const struct reader *r, const char *key, double fallback, double *out)
+{
+    char name[192];
+    double v;
+    enum gguf_got got = gguf_get_f64(r->g, full_key(r, key, name), &v, r->known ? r->e : NULL);
+    *out = fallback;
+    if (got == GGUF_ABSENT)
+        return fallback != 0 || !r->known || bad(r, key, "is missing");
+    if (got == GGUF_BAD)
+        return !r->known;
+    if (!(v > 0 && v < 1e12))
+        return !r->known || bad(r, key, "must be a positive number");
+    *out = v;
+    return true;
+}
+
+static bool is(struct gguf_string s, const char *text)
+{
+    return s.size == strlen(text) && memcmp(s.text, text, s.size) == 0;
+}
+
+static bool read_architecture(struct reader *r, struct model_config *c)
+{
+    struct gguf_string name, type;
+    enum gguf_got got = gguf_get_name(r->g, "general.type", &type, r->e);
+    if (got == GGUF_BAD)
+        return false;
+    if (got == GGUF_OK && !is(type, "model")) {
+        err_set(r->e, ERR_USER, "%s holds no model: its general.type is \"%.*s\"", r->path,
+                (int)(type.size < 60 ? type.size : 60), type.text);
+        return err_hint(r->e, "name the GGUF of the model itself");
+    }
+    got = gguf_get_name(r->g, "general.architecture", &name, r->e);
+    if (got == GGUF_BAD)
+        return false;
+    if (got == GGUF_ABSENT || name.size == 0 || name.size >= sizeof r->arch) {
+        err_set(r->e, ERR_USER, "%s: \"general.architecture\" is %s", r->path,
+                got == GGUF_ABSENT ? "missing" : "no name");
+        return err_hint(r->e, "the file is no model, or damaged: download or convert the model again");
+    }
+    memcpy(r->arch, name.text, name.size);
+    r->arch[name.size] = 0;
+    uint32_t window, experts;
+    if (!read_u32(r, "attention.sliding_window", 0, UINT32_MAX, 0, &window) ||
+        !read_u32(r, "expert_count", 0, UINT32_MAX, 0, &experts))
+        return false;
+    const struct family *f = family_of_gguf(r->arch, window > 0);
+    r->known = f && experts == 0; /* Mixtral is a llama with experts. */
+    if (r->known) {
+        snprintf(c->architecture, sizeof c->architecture, "%s", f->architecture);
+        snprintf(c->model_type, sizeof c->model_type, "%s", f->model_type);
+        return true;
+    }
+    snprintf(c->architecture, sizeof c->architecture, "%s%s", r->arch, experts ? " with experts" : "");
+    snprintf(c->model_type, sizeof c->model_type, "%.31s", r->arch);
+    if (!family_of(c))
+        return true;
+    /* Not among GGUF names, but it would be taken for the family of that name: refuse it here. */
+    err_set(r->e, ERR_USER, "%s: \"general.architecture\" is \"%s\", which is a name of Hugging Face's", r->path,
+            r->arch);
+    return err_hint(r->e, "the file is damaged: convert the model again");
+}
+
+static bool read_shape(const struct reader *r, struct model_config *c)
+{
+    uint32_t value_length, turned;
+    if (!read_u32(r, "embedding_length", 1, 1u << 20, -1, &c->hidden_size) ||
+        !read_u32(r, "feed_forward_length", 1, 1u << 24, -1, &c->intermediate_size) ||
+        !read_u32(r, "block_count", 1, 10000, -1, &c->num_layers) ||
+        !read_u32(r, "attention.head_count", 1, 1u << 16, -1, &c->num_heads) ||
+        !read_u32(r, "attention.head_count_kv", 1, 1u << 16, c->num_heads, &c->num_kv_heads) ||
+        !read_u32(r, "context_length", 0, UINT32_MAX, 0, &c->max_position) ||
+        !read_u32(r, "attention.key_length", 1, 1u << 16, 0, &c->head_dim))
+        return false;
+    if (!r->known)
+        return true;
+    if (c->num_heads % c->num_kv_heads != 0)
+        return bad(r, "attention.head_count_kv", "must divide attention.head_count");
+    if (c->head_dim == 0) {
+        if (c->hidden_size % c->num_heads != 0)
+            return bad(r, "attention.key_length", "is missing, and head_count does not divide embedding_length");
+        c->head_dim = c->hidden_size / c->num_heads;
+    }
+    if (c->head_dim % 2 != 0)
+        return bad(r, "attention.key_length", "must be even (rotary embeddings turn pairs)");
+    if (!read_u32(r, "attention.value_length", 1, 1u << 16, c->head_dim, &value_length) ||
+        !read_u32(r, "rope.dimension_count", 1, 1u << 16, c->head_dim, &turned))
+        return false;
+    if (value_length != c->head_dim)
+        unsupported(c, "gsq computes heads of one size", "%s: attention.value_length differs from key_length", r->path);
+    if (turned != c->head_dim)
+        unsupported(c, "gsq reads models that turn all of a head",
+                    "%s: rope.dimension_count is not the size of a head: gsq turns whole heads only", r->path);
+    return true;
+}
+
+/* ---- RoPE ---- */
+
+static double plain_frequency(const struct model_config *c, uint32_t pair)
+{
+    return pow(c->rope_theta, -2.0 * pair / c->head_dim);
+}
+
+/* Whether the llama3 scaling of *c gives these factors. */
+static bool factors_match(const struct model_config *c, const float *factors)
+{
+    for (uint32_t i = 0; i < c->head_dim / 2; i++) {
+        double want = plain_frequency(c, i) / rope_frequency(c, i);
+        if (!(fabs((double)factors[i] - want) <= FACTOR_TOLERANCE * want))
+            return false;
+    }
+    return true;
+}
+
+/* From two factors of the blend follow low_freq and high_freq, once the context is known: only their ratio to
+ * it is in the factors. */
+static bool solve_llama3(struct model_config *c, const float *factors)
+{
+    const double pi = 3.14159265358979323846;
+    double turns[2], smooth[2];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < c->head_dim / 2; i++) {
+        double f = (double)factors[i];
+        if (f <= 1 || f >= c->rope_factor)
+            continue;
+        turns[n > 0] = c->rope_original_context * plain_frequency(c, i) / (2 * pi);
+        smooth[n > 0] = (1 / f - 1 / c->rope_factor) / (1 - 1 / c->rope_factor);
+        n++;
+    }
+    if (n < 2 || smooth[0] == smooth[1])
+        return false;
+    double width = (turns[0] - turns[1]) / (smooth[0] - smooth[1]), low = turns[0] - smooth[0] * width;
+    if (!(low > 0 && low < 1e12 && width > 0 && width < 1e12))
+        return false;
+    c->rope_low_freq = low;
+    c->rope_high_freq = low + width;
+    return factors_match(c, factors);
+}
+
+/* What gsq writes beside rope_freqs.weight. */
+static bool read_own_llama3(const struct reader *r, struct model_config *c)
+{
+    static const char *const keys[] = {"gsq.rope.llama3.factor", "gsq.rope.llama3.low_freq_factor",
+                                       "gsq.rope.llama3.high_freq_factor", "gsq.rope.llama3.original_context_length"};
+    double v[4];
+    for (int i = 0; i < 4; i++)
+        if (gguf_get_f64(r->g, keys[i], &v[i], NULL) != GGUF_OK || !(v[i] > 0 && v[i] < 1e9))
+            return false;
+    c->rope_factor = v[0];
+    c->rope_low_freq = v[1];
+    c->rope_high_freq = v[2];
+    c->rope_original_context = (uint32_t)v[3];
+    return v[2] > v[1] && c->rope_original_context > 0;
+}
+
+/* rope_freqs.weight, times the linear factor: llama3's fields if they say the same, else the factors
+ * themselves. */
+static bool take_factors(const struct reader *r, struct model_config *c, float *factors)
+{
+    uint32_t n = c->head_dim / 2, context;
+    bool any = false;
+    if (!read_u32(r, "rope.scaling.original_context_length", 1, UINT32_MAX, 8192, &context))
+        return false;
+    struct model_config probe = *c;
+    probe.rope_scaling = ROPE_LLAMA3;
+    probe.rope_factor = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        any |= factors[i] != 1;
+        probe.rope_factor = fmax(probe.rope_factor, (double)factors[i]);
+    }
+    if (!any) {
+        c->rope_scaling = ROPE_PLAIN;
+        return true;
+    }
+    struct model_config own = probe;
+    if (read_own_llama3(r, &own) && factors_match(&own, factors)) {
+        *c = own;
+        return true;
+    }
+    const uint32_t contexts[2] = {context, 8192};
+    for (int i = 0; i < 4; i++) {
+        probe.rope_original_context = contexts[i % 2];
+        probe.rope_low_freq = 1; /* Llama 3.1, 3.2 and 3.3 */
+        probe.rope_high_freq = 4;
+        if (i < 2 ? factors_match(&probe, factors) : solve_llama3(&probe, factors)) {
+            *c = probe;
+            return true;
+        }
+    }
+    c->rope_scaling = ROPE_FACTORS;
+    c->rope_factor = 0;
+    c->rope_factors = malloc(n * sizeof *factors);
+    if (!c->rope_factors)
+        return err_nomem(r->e, "rope_freqs.weight", n * sizeof *factors);
+    memcpy(c->rope_factors, factors, n * sizeof *factors);
+    return true;
+}
+
+static bool read_factors(const struct reader *r, struct model_config *c)
+{
+    const struct gguf_tensor *t = gguf_tensor_find(r->g, "rope_freqs.weight");
+    uint32_t n = c->head_dim / 2;
+    if (!t)
+        return true;
+    const struct gguf_type *type = gguf_type_of(t->type);
+    if (!type || type->block != 1 || t->ne[0] != n || t->ne[1] != 1 || t->ne[2] != 1 || t->ne[3] != 1) {
+        err_set(r->e, ERR_USER, "%s: rope_freqs.weight is not a vector of %u floats", gguf_path(r->g, t), (unsigned)n);
+        return err_hint(r->e, "the file is damaged, or made for another kind of model: convert the model again");
+    }
+    float *factors = malloc(n * sizeof *factors);
+    if (!factors)
+        return err_nomem(r->e, "rope_freqs.weight", n * sizeof *factors);
+    gguf_dequant(type, t->data, n, factors);
+    double linear = c->rope_scaling == ROPE_LINEAR ? c->rope_factor : 1;
+    bool ok = true;
+    for (uint32_t i = 0; i < n && ok; i++) {
+        factors[i] *= (float)linear;
+        if (factors[i] > 0 && isfinite(factors[i]))
+            continue;
+        ok = err_set(r->e, ERR_USER, "%s: rope_freqs.weight holds %g at element %u", gguf_path(r->g, t),
+                     (double)factors[i], (unsigned)i);
+        err_hint(r->e, "the file is damaged: download or convert the model again");
+    }
+    ok = ok && take_factors(r, c, factors);
+    free(factors);
+    return ok;
+}
+
+/* llama.cpp's keys. The factor of cos and sin is 0.1 ln(factor) + 1 times attn_factor. */
+static bool read_yarn(const struct reader *r, struct model_config *c)
+{
+    double attention;
+    c->rope_scaling = ROPE_YARN;
+    if (!read_positive(r, "rope.scaling.factor", 0, &c->rope_factor) ||
+        !read_u32(r, "rope.scaling.original_context_length", 1, UINT32_MAX,
+                  c->max_position ? (int64_t)c->max_position : -1, &c->rope_original_context) ||
+        !read_positive(r, "rope.scaling.yarn_beta_fast", 32, &c->rope_beta_fast) ||
+        !read_positive(r, "rope.scaling.yarn_beta_slow", 1, &c->rope_beta_slow) ||
+        !read_positive(r, "rope.scaling.attn_factor", 1, &attention))
+        return false;
+    if (c->rope_theta <= 1)
+        return bad(r, "rope.freq_base", "must be above 1 for yarn");
+    c->rope_attention = attention * rope_yarn_attention(c->rope_factor);
+    if (gguf_tensor_find(r->g, "rope_freqs.weight"))
+        unsupported(c, "take the model's Hugging Face folder", "%s: yarn with a tensor of factors", r->path);
+    return true;
+}
+
+/* Which layers slide: all, or by a list of truth values, or all but every n-th. */
+static bool read_windows(const struct reader *r, struct model_config *c)
+{
+    char name[192];
+    const struct gguf_kv *kv = gguf_find(r->g, full_key(r, "attention.sliding_window_pattern", name));
+    if (!read_u32(r, "attention.sliding_window", 0, UINT32_MAX, 0, &c->sliding_window))
+        return false;
+    if (!r->known || !c->sliding_window || !kv)
+        return true;
+    uint64_t every = kv->type == GGUF_ARRAY ? 0 : (uint64_t)gguf_integer(kv, 0);
+    uint32_t sliding = 0;
+    bool list = kv->type == GGUF_ARRAY && kv->element != GGUF_STRING && kv->n == c->num_layers;
+    if (!list && (kv->type == GGUF_ARRAY || kv->type == GGUF_STRING || gguf_integer(kv, 0) < 0))
+        return bad(r, "attention.sliding_window_pattern", "is not a list with one value for each block");
+    c->slides = calloc(c->num_layers, sizeof *c->slides);
+    if (!c->slides)
+        return err_nomem(r->e, "the kinds of layers", c->num_layers);
+    for (uint32_t i = 0; i < c->num_layers; i++) {
+        c->slides[i] = list ? gguf_integer(kv, i) != 0 : every == 0 || i % every < every - 1;
+        sliding += c->slides[i];
+    }
+    if (sliding && sliding < c->num_layers)
+        return true;
+    if (!sliding)
+        c->sliding_window = 0;
+    free(c->slides);
+    c->slides = NULL;
+    return true;
+}
+
+static bool read_rope(const struct reader *r, struct model_config *c)
+{
+    char name[192];
+    struct gguf_string type;
+    double old_factor;
+    if (!read_positive(r, "rope.freq_base", 10000, &c->rope_theta))
+        return false;
+    enum gguf_got got = gguf_get_name(r->g, full_key(r, "rope.scaling.type", name), &type, r->known ? r->e : NULL);
+    if (got == GGUF_BAD || !r->known)
+        return !r->known;
+    if (got == GGUF_ABSENT && !read_positive(r, "rope.scale_linear", 1, &old_factor)) /* before scaling.type */
+        return false;
+    if (got == GGUF_ABSENT && old_factor != 1) {
+        c->rope_scaling = ROPE_LINEAR;
+        c->rope_factor = old_factor;
+    } else if (got == GGUF_OK && is(type, "linear")) {
+        c->rope_scaling = ROPE_LINEAR;
+        if (!read_positive(r, "rope.scaling.factor", 0, &c->rope_factor))
+            return false;
+    } else if (got == GGUF_OK && is(type, "yarn")) {
+        return read_yarn(r, c);
+    } else if (got == GGUF_OK && !is(type, "none")) {
+        unsupported(c, "gsq reads none, linear, yarn, and the factors of rope_freqs.weight",
+                    "%s: the RoPE scaling \"%.*s\" is not one that gsq knows", r->path,
+                    (int)(type.size < 60 ? type.size : 60), type.text);
+    }
+    /* Without a type it counts too: llama.cpp multiplies by it always. */
+    if (!read_positive(r, "rope.scaling.attn_factor", 1, &c->rope_attention))
+        return false;
+    if (c->rope_attention == 1)
+        c->rope_attention = 0;
+    return read_factors(r, c);
+}
+
+/* ---- the rest ---- */
+
+static bool read_token(const struct reader *r, const char *key, int64_t *out)
+{
+    uint64_t id;
+    enum gguf_got got = gguf_get_u64(r->g, key, &id, r->e);
+    *out = got == GGUF_OK && id < INT32_MAX ? (int64_t)id : -1;
+    return got != GGUF_BAD;
+}
+
+/* What most of the float matrices are; fp16 where there are none. */
+static const char *float_type(const struct gguf *g)
+{
+    uint64_t bytes[3] = {0, 0, 0}; /* F16, BF16, F32: the first of equals */
+    for (size_t i = 0; i < gguf_tensor_count(g); i++) {
+        const struct gguf_tensor *t = gguf_tensor_at(g, i);
+        int which = t->type == GGML_F16 ? 0 : t->type == GGML_BF16 ? 1 : t->type == GGML_F32 ? 2 : -1;
+        if (which >= 0 && t->n_dims > 1)
+            bytes[which] += t->bytes;
+    }
+    if (bytes[1] > bytes[0] && bytes[1] >= bytes[2])
+        return "bfloat16";
+    return bytes[2] > bytes[0] ? "float32" : "float16";
+}
+
+static bool read_vocabulary(const struct reader *r, struct model_config *c)
+{
+    const struct gguf_tensor *embedding = gguf_tensor_find(r->g, "token_embd.weight");
+    if (embedding && (embedding->ne[1] == 0 || embedding->ne[1] > 1u << 28)) {
+        err_set(r->e, ERR_USER, "%s: token_embd.weight has %llu rows, which is no vocabulary",
+                gguf_path(r->g, embedding), (unsigned long long)embedding->ne[1]);
+        return err_hint(r->e, "the file is damaged: download or convert the model again");
+    }
+    c->vocab_size = embedding ? (uint32_t)embedding->ne[1] : 0;
+    c->tie_word_embeddings = gguf_tensor_find(r->g, "output.weight") == NULL;
+    return read_token(r, "tokenizer.ggml.bos_token_id", &c->bos_id) &&
+           read_token(r, "tokenizer.ggml.eos_token_id", &c->eos_id);
+}
+
+/* Qwen2 has them always, and no key for it. */
+static void read_biases(const struct reader *r, struct model_config *c)
+{
+    c->attention_bias = strcmp(c->model_type, "qwen2") != 0 && gguf_tensor_find(r->g, "blk.0.attn_q.bias") != NULL;
+    c->mlp_bias = gguf_tensor_find(r->g, "blk.0.ffn_up.bias") != NULL;
+}
+
+bool gguf_config_read(struct model_config *c, const struct gguf *g, const char *path, struct err *e)
+{
+    struct reader r = {.g = g, .path = path, .e = e};
+    double eps;
+    *c = (struct model_config){.bos_id = -1, .eos_id = -1, .hidden_act = "silu"};
+    if (!read_architecture(&r, c) || !read_shape(&r, c) || !read_vocabulary(&r, c) ||
+        !read_positive(&r, "attention.layer_norm_rms_epsilon", 0, &eps) || !read_windows(&r, c))
+        return false;
+    if (r.known && eps >= 1)
+        return bad(&r, "attention.layer_norm_rms_epsilon", "must be below 1");
+    c->rms_eps = (float)eps;
+    strcpy(c->torch_dtype, float_type(g));
+    read_biases(&r, c);
+    return read_rope(&r, c);
+}

@@ -1,0 +1,347 @@
+#include "formats/read/imatrix.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/gguf/gguf.h"
+#include "formats/gguf/gguf_names.h"
+#include "formats/gguf/gguf_type.h"
+#include "host/base/num.h"
+#include "host/base/os.h"
+#include "host/base/str.h"
+
+#define SUMS   ".in_sum2"
+#define COUNTS ".counts"
+/* As long as a tensor's name may be. */
+#define NAME_BYTES 64
+/* A name of the older form: longer ones mean that it is something else. */
+#define DAT_NAME_MAX 255
+/* Of a mean square of an input: a Hessian of more is no float. */
+#define MEAN_MAX 1e30
+
+/* ---- in memory ---- */
+
+bool imatrix_add(struct imatrix *m, const char *module, uint32_t cols, double count, float **sums, struct err *e)
+{
+    struct imatrix_entry *grown = realloc(m->entries, (m->n + 1) * sizeof *grown);
+    if (grown)
+        m->entries = grown;
+    float *x = calloc(cols, sizeof *x);
+    if (!grown || !x) {
+        free(x);
+        return err_nomem(e, "an importance matrix", (uint64_t)cols * sizeof *x);
+    }
+    struct imatrix_entry *entry = &m->entries[m->n++];
+    *entry = (struct imatrix_entry){.cols = cols, .count = count, .sums = x};
+    snprintf(entry->module, sizeof entry->module, "%s", module);
+    *sums = x;
+    return true;
+}
+
+void imatrix_free(struct imatrix *m)
+{
+    for (size_t i = 0; i < m->n; i++)
+        free(m->entries[i].sums);
+    free(m->entries);
+    free(m->dataset);
+    *m = (struct imatrix){0};
+}
+
+const struct imatrix_entry *imatrix_find(const struct imatrix *m, const char *module)
+{
+    for (size_t i = 0; i < m->n; i++)
+        if (strcmp(m->entries[i].module, module) == 0)
+            return &m->entries[i];
+    return NULL;
+}
+
+/* ---- reading ---- */
+
+/* The older form: i32 entries, then i32 length, name, i32 calls, i32 n, f32[n] of each. */
+static bool looks_like_dat(const uint8_t *bytes, size_t size)
+{
+    static const char weight[] = ".weight";
+    if (size < 8)
+        return false;
+    uint32_t entries = load_u32le(bytes), length = load_u32le(bytes + 4);
+    if (entries == 0 || length < sizeof weight || length > DAT_NAME_MAX || size - 8 < length)
+        return false;
+    return memcmp(bytes + 8 + length - (sizeof weight - 1), weight, sizeof weight - 1) == 0;
+}
+
+static bool refuse_dat(const uint8_t *bytes, size_t size, const char *path, struct err *e)
+{
+    if (!looks_like_dat(bytes, size))
+        return true;
+    err_set(e, ERR_USER, "%s is an importance matrix in the older .dat form, which gsq does not read", path);
+    return err_hint(e, "convert it: llama-imatrix --in-file %.200s -o imatrix.gguf; or make one with gsq imatrix",
+                    path);
+}
+
+static bool bad(const char *path, const struct gguf_tensor *t, const char *what, struct err *e)
+{
+    err_set(e, ERR_USER, "%s: %s %s", path, t->name, what);
+    return err_hint(e, "make it again: gsq imatrix MODEL --calib TEXT -o imatrix.gguf");
+}
+
+/* What the weight of a tensor is called in this model. */
+static bool module_of(const char *path, const struct gguf_tensor *t, const struct checkpoint *ck,
+                      struct weight_info *info, char *module, size_t cap, struct err *e)
+{
+    char weight[NAME_BYTES], hf[128];
+    snprintf(weight, sizeof weight, "%.*s", (int)(strlen(t->name) - strlen(SUMS)), t->name);
+    bool known = gguf_name_to_hf(weight, hf, sizeof hf);
+    size_t n = known ? strlen(hf) : 0, suffix = strlen(".weight");
+    known = known && n > suffix && strcmp(hf + n - suffix, ".weight") == 0;
+    if (known) {
+        hf[n - suffix] = '\0';
+        bool head = strcmp(hf, "lm_head") == 0, embedding = strcmp(hf, "model.embed_tokens") == 0;
+        if (head || (embedding && checkpoint_config(ck)->tie_word_embeddings))
+            snprintf(hf, sizeof hf, "%s", checkpoint_head_module(ck));
+        known = checkpoint_has_module(ck, hf);
+    }
+    if (!known) {
+        err_set(e, ERR_USER, "%s: %s is of no weight of %s", path, t->name, checkpoint_dir(ck));
+        return err_hint(e, "the importance matrix was made from another model: make one with gsq imatrix");
+    }
+    snprintf(module, cap, "%s", hf);
+    return checkpoint_weight(ck, hf, info, e);
+}
+
+/* NAME.counts of NAME.in_sum2, and the other way round. NULL: it is missing. */
+static const struct gguf_tensor *beside(const struct gguf *g, const struct gguf_tensor *t, const char *suffix,
+                                        const char *other)
+{
+    char name[NAME_BYTES + 8];
+    snprintf(name, sizeof name, "%.*s%s", (int)(strlen(t->name) - strlen(suffix)), t->name, other);
+    return gguf_tensor_find(g, name);
+}
+
+/* Sums that mean nothing would make codes that mean nothing. */
+static bool check_sums(const char *path, const struct gguf_tensor *t, const struct imatrix_entry *x, struct err *e)
+{
+    double most = 0;
+    for (uint32_t c = 0; c < x->cols; c++) {
+        if (!(x->sums[c] >= 0) || !isfinite(x->sums[c]))
+            return bad(path, t, "holds a negative number or NaN", e);
+        most = fmax(most, (double)x->sums[c] / x->count);
+    }
+    return most <= MEAN_MAX || bad(path, t, "holds larger numbers than any inputs have", e);
+}
+
+/* Tensor NAME.in_sum2, with its NAME.counts. */
+static bool read_entry(struct imatrix *m, const struct gguf *g, const struct gguf_tensor *t, const char *path,
+                       const struct checkpoint *ck, struct err *e)
+{
+    char module[96];
+    struct weight_info info;
+    if (!module_of(path, t, ck, &info, module, sizeof module, e))
+        return false;
+    const struct gguf_tensor *counts = beside(g, t, SUMS, COUNTS);
+    if (!counts)
+        return bad(path, t, "has no counts beside it", e);
+    if (t->type != GGML_F32 || counts->type != GGML_F32)
+        return bad(path, t, "or its counts are not F32", e);
+    if (t->ne[1] != 1 || t->ne[2] != 1 || t->ne[3] != 1 || counts->bytes != 4)
+        return bad(path, t, "is of several matrices, the model's weight is one", e);
+    if (t->ne[0] != info.cols) {
+        err_set(e, ERR_USER, "%s: %s has %" PRIu64 " columns, %s of %s has %" PRIu32, path, t->name, t->ne[0], module,
+                checkpoint_dir(ck), info.cols);
+        return err_hint(e, "the importance matrix was made from another model: make one with gsq imatrix");
+    }
+    /* The head under both of its names. */
+    if (imatrix_find(m, module))
+        return true;
+    float count, *sums;
+    memcpy(&count, counts->data, 4);
+    if (!(count > 0) || !isfinite(count))
+        return bad(path, t, "was summed over no token", e);
+    if (!imatrix_add(m, module, info.cols, (double)count, &sums, e))
+        return false;
+    memcpy(sums, t->data, (size_t)info.cols * 4);
+    return check_sums(path, t, &m->entries[m->n - 1], e);
+}
+
+static bool ends_with(const char *s, const char *end)
+{
+    size_t n = strlen(s), k = strlen(end);
+    return n > k && strcmp(s + n - k, end) == 0;
+}
+
+static bool read_facts(struct imatrix *m, const struct gguf *g, const char *path, struct err *e)
+{
+    struct gguf_string type = {0};
+    uint64_t chunks = 0, size = 0;
+    enum gguf_got got = gguf_get_string(g, "general.type", &type, e);
+    if (got == GGUF_BAD)
+        return false;
+    if (got == GGUF_ABSENT || type.size != 7 || memcmp(type.text, "imatrix", 7) != 0) {
+        err_set(e, ERR_USER, "%s is a GGUF, but not an importance matrix (its general.type is not \"imatrix\")", path);
+        return err_hint(e, "make one with gsq imatrix or llama-imatrix");
+    }
+    if (gguf_get_u64(g, "imatrix.chunk_count", &chunks, e) == GGUF_BAD ||
+        gguf_get_u64(g, "imatrix.chunk_size", &size, e) == GGUF_BAD)
+        return false;
+    m->chunks = (uint32_t)min_u64(chunks, UINT32_MAX);
+    m->chunk_size = (uint32_t)min_u64(size, UINT32_MAX);
+    const struct gguf_kv *kv = gguf_find(g, "imatrix.datasets");
+    if (kv && kv->type == GGUF_ARRAY && kv->element == GGUF_STRING && kv->n > 0) {
+        const uint8_t *at = kv->data;
+        struct gguf_string s = gguf_next_string(&at);
+        m->dataset = str_dup_n(s.text, s.size);
+    }
+    return true;
+}
+
+bool imatrix_parse(struct imatrix *m, const uint8_t *bytes, size_t size, const char *path, const struct checkpoint *ck,
+                   struct err *e)
+{
+    struct gguf *g = NULL;
+    *m = (struct imatrix){0};
+    bool ok = refuse_dat(bytes, size, path, e) && gguf_parse(&g, bytes, size, path, e) && read_facts(m, g, path, e);
+    for (size_t i = 0; ok && i < gguf_tensor_count(g); i++) {
+        const struct gguf_tensor *t = gguf_tensor_at(g, i);
+        if (ends_with(t->name, SUMS))
+            ok = read_entry(m, g, t, path, ck, e);
+        else if (!ends_with(t->name, COUNTS))
+            ok = bad(path, t, "is neither sums of squares nor counts", e);
+        else if (!beside(g, t, COUNTS, SUMS))
+            ok = bad(path, t, "has no sums of squares beside it", e);
+    }
+    if (ok && m->n == 0) {
+        ok = err_set(e, ERR_USER, "%s is an importance matrix without an entry", path);
+        err_hint(e, "make one with gsq imatrix or llama-imatrix");
+    }
+    gguf_close(&g);
+    if (!ok)
+        imatrix_free(m);
+    return ok;
+}
+
+bool imatrix_read(struct imatrix *m, const char *path, const struct checkpoint *ck, struct err *e)
+{
+    struct os_map f;
+    *m = (struct imatrix){0};
+    if (!os_map_model(&f, path, e))
+        return false;
+    bool ok = imatrix_parse(m, f.data, (size_t)f.size, path, ck, e);
+    os_unmap(&f);
+    return ok;
+}
+
+/* ---- writing ---- */
+
+struct named {
+    char name[NAME_BYTES]; /* "blk.0.attn_q.weight" */
+    char sums[NAME_BYTES + 8], counts[NAME_BYTES + 8];
+    const struct imatrix_entry *entry;
+};
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct named *)a)->name, ((const struct named *)b)->name);
+}
+
+static bool name_entries(const struct imatrix *m, struct named *list, struct err *e)
+{
+    for (size_t i = 0; i < m->n; i++) {
+        struct named *x = &list[i];
+        char hf[128];
+        snprintf(hf, sizeof hf, "%s.weight", m->entries[i].module);
+        if (!gguf_name_of(hf, x->name, sizeof x->name))
+            return err_set(e, ERR_BUG, "%s has no name in a GGUF", hf);
+        snprintf(x->sums, sizeof x->sums, "%s" SUMS, x->name);
+        snprintf(x->counts, sizeof x->counts, "%s" COUNTS, x->name);
+        x->entry = &m->entries[i];
+    }
+    qsort(list, m->n, sizeof *list, by_name);
+    return true;
+}
+
+static struct gguf_keys *facts(const struct imatrix *m)
+{
+    struct gguf_keys *k = gguf_keys_create();
+    const char *set = m->dataset ? m->dataset : "";
+    gguf_add_string(k, "general.type", "imatrix", 7);
+    gguf_add_strings(k, "imatrix.datasets", &(struct gguf_string){set, strlen(set)}, 1);
+    gguf_add_u32(k, "imatrix.chunk_count", m->chunks);
+    gguf_add_u32(k, "imatrix.chunk_size", m->chunk_size);
+    return k;
+}
+
+static bool write_file(const struct imatrix *m, const struct named *list, const struct gguf_tensor_plan *plan,
+                       const char *path, struct err *e)
+{
+    struct gguf_keys *k = facts(m);
+    struct gguf_writer *w = NULL;
+    gguf_keys_seal(k, plan, 2 * m->n);
+    bool ok = gguf_writer_open(&w, path, k, plan, 2 * m->n, e);
+    for (size_t i = 0; ok && i < m->n; i++) {
+        const struct imatrix_entry *x = list[i].entry;
+        float count = (float)x->count;
+        ok = gguf_writer_put(w, x->sums, (size_t)x->cols * 4, e) && gguf_writer_put(w, &count, 4, e);
+    }
+    if (ok)
+        ok = gguf_writer_close(&w, e);
+    else
+        gguf_writer_abort(&w);
+    gguf_keys_destroy(&k);
+    return ok;
+}
+
+bool imatrix_write(const struct imatrix *m, const char *path, struct err *e)
+{
+    struct named *list = calloc(m->n + 1, sizeof *list);
+    struct gguf_tensor_plan *plan = calloc(2 * m->n + 1, sizeof *plan);
+    bool ok = list && plan ? name_entries(m, list, e)
+                           : err_nomem(e, "an importance matrix", (m->n + 1) * (sizeof *list + 2 * sizeof *plan));
+    for (size_t i = 0; ok && i < m->n; i++) {
+        plan[2 * i] = (struct gguf_tensor_plan){
+            .name = list[i].sums, .n_dims = 1, .ne = {list[i].entry->cols, 1, 1, 1}, .type = GGML_F32};
+        plan[2 * i + 1] =
+            (struct gguf_tensor_plan){.name = list[i].counts, .n_dims = 1, .ne = {1, 1, 1, 1}, .type = GGML_F32};
+    }
+    ok = ok && write_file(m, list, plan, path, e);
+    free(plan);
+    free(list);
+    return ok;
+}
+
+/* ---- of some weights only ---- */
+
+static bool named(const struct imatrix_entry *x, const char *text)
+{
+    char name[128];
+    if (!gguf_name_of(x->module, name, sizeof name))
+        return false;
+    strcat(name, ".weight");
+    return strstr(name, text) != NULL;
+}
+
+bool imatrix_limit(struct imatrix *m, const char *const *names, size_t n, bool skip, struct err *e)
+{
+    for (size_t k = 0; k < n; k++) {
+        size_t hits = 0;
+        for (size_t i = 0; i < m->n; i++)
+            hits += named(&m->entries[i], names[k]);
+        if (hits)
+            continue;
+        err_set(e, ERR_USER, "the importance matrix has no weight whose name holds \"%s\"", names[k]);
+        return err_hint(e, "names are those of llama.cpp, such as attn_v or blk.0.ffn_down");
+    }
+    for (size_t i = 0; n && i < m->n; i++) {
+        struct imatrix_entry *x = &m->entries[i];
+        bool hit = false;
+        for (size_t k = 0; k < n; k++)
+            hit = hit || named(x, names[k]);
+        if (hit != skip)
+            continue;
+        x->count = 1;
+        for (uint32_t c = 0; c < x->cols; c++)
+            x->sums[c] = 1;
+    }
+    return true;
+}

@@ -1,0 +1,345 @@
+/* Keys of general.* and of the architecture, and what else a file carries. */
+#include "formats/write/gguf_export.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "arch/family.h"
+#include "formats/gguf/gguf_names.h"
+#include "formats/write/hf_export.h"
+#include "formats/read/hub_cache.h"
+#include "host/base/log.h"
+#include "host/base/os.h"
+#include "host/base/str.h"
+
+/* ---- one key ---- */
+
+/* True if the folder carries this key: it was then added. */
+static bool carried(struct key_list *k, const char *key)
+{
+    const struct gguf_kv *kv = k->carried ? gguf_find(k->carried, key) : NULL;
+    if (!kv)
+        return false;
+    gguf_add_kv(k->keys, kv);
+    for (size_t i = 0; i < gguf_kv_count(k->carried); i++)
+        k->used[i] |= gguf_kv_at(k->carried, i) == kv;
+    return true;
+}
+
+void key_u32(struct key_list *k, const char *key, uint32_t v)
+{
+    if (!carried(k, key))
+        gguf_add_u32(k->keys, key, v);
+}
+
+void key_f32(struct key_list *k, const char *key, float v)
+{
+    if (!carried(k, key))
+        gguf_add_f32(k->keys, key, v);
+}
+
+void key_bool(struct key_list *k, const char *key, bool v)
+{
+    if (!carried(k, key))
+        gguf_add_bool(k->keys, key, v);
+}
+
+void key_string(struct key_list *k, const char *key, const char *text)
+{
+    if (!carried(k, key))
+        gguf_add_string(k->keys, key, text, strlen(text));
+}
+
+void key_array(struct key_list *k, const char *key, enum gguf_value element, const void *values, uint64_t n)
+{
+    if (!carried(k, key))
+        gguf_add_array(k->keys, key, element, values, n);
+}
+
+void key_strings(struct key_list *k, const char *key, const struct gguf_string *list, uint64_t n)
+{
+    if (!carried(k, key))
+        gguf_add_strings(k->keys, key, list, n);
+}
+
+static bool starts_with(struct gguf_string s, const char *prefix)
+{
+    size_t n = strlen(prefix);
+    return s.size >= n && memcmp(s.text, prefix, n) == 0;
+}
+
+static bool equals(struct gguf_string s, const char *text)
+{
+    return s.size == strlen(text) && memcmp(s.text, text, s.size) == 0;
+}
+
+bool gguf_key_of_storage(struct gguf_string key)
+{
+    return starts_with(key, "split.") || equals(key, "general.alignment") || equals(key, "general.file_type") ||
+           equals(key, "general.quantization_version") || equals(key, GGUF_SEAL);
+}
+
+/* ---- the model ---- */
+
+/* The last part of a path; of a snapshot in the Hugging Face cache, the model's. */
+static void base_name(const char *dir, char *out, size_t cap)
+{
+    if (hub_name_of(dir, out, cap))
+        return;
+    size_t end = strlen(dir);
+    while (end > 0 && (dir[end - 1] == '/' || dir[end - 1] == '\\'))
+        end--;
+    size_t begin = end;
+    while (begin > 0 && dir[begin - 1] != '/' && dir[begin - 1] != '\\')
+        begin--;
+    snprintf(out, cap, "%.*s", (int)(end - begin), dir + begin);
+    if (!out[0] || strcmp(out, ".") == 0 || strcmp(out, "..") == 0)
+        snprintf(out, cap, "model");
+}
+
+void gguf_rope_freqs(const struct model_config *c, float *out)
+{
+    if (c->rope_scaling == ROPE_FACTORS) {
+        memcpy(out, c->rope_factors, c->head_dim / 2 * sizeof *out);
+        return;
+    }
+    const double turn = 6.28318530717958647692, context = c->rope_original_context;
+    for (uint32_t i = 0; i < c->head_dim / 2; i++) {
+        double wave = turn * pow(c->rope_theta, 2.0 * i / c->head_dim);
+        double smooth = (context / wave - c->rope_low_freq) / (c->rope_high_freq - c->rope_low_freq);
+        if (wave < context / c->rope_high_freq)
+            out[i] = 1;
+        else if (wave > context / c->rope_low_freq)
+            out[i] = (float)c->rope_factor;
+        else
+            out[i] = (float)(1 / ((1 - smooth) / c->rope_factor + smooth));
+    }
+}
+
+/* Keys "ARCH.name". */
+struct arch_keys {
+    struct key_list *list;
+    const char *arch;
+    char key[128];
+};
+
+static const char *arch_key(struct arch_keys *a, const char *name)
+{
+    snprintf(a->key, sizeof a->key, "%s.%s", a->arch, name);
+    return a->key;
+}
+
+static void rope_keys(struct arch_keys *a, const struct model_config *c)
+{
+    key_u32(a->list, arch_key(a, "rope.dimension_count"), c->head_dim);
+    key_f32(a->list, arch_key(a, "rope.freq_base"), (float)c->rope_theta);
+    if (c->rope_scaling == ROPE_LINEAR) {
+        key_string(a->list, arch_key(a, "rope.scaling.type"), "linear");
+        key_f32(a->list, arch_key(a, "rope.scaling.factor"), (float)c->rope_factor);
+    }
+    if (c->rope_scaling == ROPE_YARN) {
+        double more = rope_attention(c) / rope_yarn_attention(c->rope_factor);
+        key_string(a->list, arch_key(a, "rope.scaling.type"), "yarn");
+        key_f32(a->list, arch_key(a, "rope.scaling.factor"), (float)c->rope_factor);
+        key_u32(a->list, arch_key(a, "rope.scaling.original_context_length"), c->rope_original_context);
+        if (fabs(more - 1) > 1e-6)
+            key_f32(a->list, arch_key(a, "rope.scaling.attn_factor"), (float)more);
+        if (c->rope_beta_fast != 32)
+            key_f32(a->list, arch_key(a, "rope.scaling.yarn_beta_fast"), (float)c->rope_beta_fast);
+        if (c->rope_beta_slow != 1)
+            key_f32(a->list, arch_key(a, "rope.scaling.yarn_beta_slow"), (float)c->rope_beta_slow);
+        if ((c->rope_beta_fast != 32 || c->rope_beta_slow != 1 || c->rope_unrounded) && !a->list->quiet)
+            log_warn("llama.cpp blends yarn between 32 turns and 1, rounded, in this architecture; this model asks for "
+                     "%g and %g%s",
+                     c->rope_beta_fast, c->rope_beta_slow, c->rope_unrounded ? ", not rounded" : "");
+    }
+    if (c->rope_scaling != ROPE_YARN && fabs(rope_attention(c) - 1) > 1e-6)
+        key_f32(a->list, arch_key(a, "rope.scaling.attn_factor"), (float)rope_attention(c));
+    /* The tensor rope_freqs says it to llama.cpp, but the numbers behind it cannot be told from it. Under the
+     * usual names they would be taken for linear scaling. */
+    if (c->rope_scaling == ROPE_LLAMA3) {
+        key_f32(a->list, "gsq.rope.llama3.factor", (float)c->rope_factor);
+        key_f32(a->list, "gsq.rope.llama3.low_freq_factor", (float)c->rope_low_freq);
+        key_f32(a->list, "gsq.rope.llama3.high_freq_factor", (float)c->rope_high_freq);
+        key_u32(a->list, "gsq.rope.llama3.original_context_length", c->rope_original_context);
+    }
+}
+
+static bool model_keys(struct key_list *k, const char *dir, const struct model_config *c,
+                       const struct gguf_facts *facts, struct err *e)
+{
+    const struct family *f = family_of(c);
+    struct arch_keys a = {.list = k, .arch = f ? f->gguf : NULL};
+    char name[256];
+    if (!f) {
+        err_set(e, ERR_USER, "%s: the architecture %s has no counterpart among GGUF's that gsq writes", dir,
+                c->architecture[0] ? c->architecture : c->model_type);
+        return err_hint(e, "gsq writes GGUFs of %s models", family_names(name, sizeof name));
+    }
+    base_name(dir, name, sizeof name);
+    key_string(k, "general.architecture", a.arch);
+    key_string(k, "general.type", "model");
+    key_string(k, "general.name", name);
+    gguf_add_u32(k->keys, "general.file_type", (uint32_t)facts->file_type);
+    if (facts->quantized)
+        gguf_add_u32(k->keys, "general.quantization_version", 2);
+    key_u32(k, arch_key(&a, "vocab_size"), facts->vocab);
+    key_u32(k, arch_key(&a, "context_length"), c->max_position ? c->max_position : 2048);
+    key_u32(k, arch_key(&a, "embedding_length"), c->hidden_size);
+    key_u32(k, arch_key(&a, "block_count"), c->num_layers);
+    key_u32(k, arch_key(&a, "feed_forward_length"), c->intermediate_size);
+    key_u32(k, arch_key(&a, "attention.head_count"), c->num_heads);
+    key_u32(k, arch_key(&a, "attention.head_count_kv"), c->num_kv_heads);
+    key_f32(k, arch_key(&a, "attention.layer_norm_rms_epsilon"), c->rms_eps);
+    if ((uint64_t)c->head_dim * c->num_heads != c->hidden_size) {
+        key_u32(k, arch_key(&a, "attention.key_length"), c->head_dim);
+        key_u32(k, arch_key(&a, "attention.value_length"), c->head_dim);
+    }
+    if (c->sliding_window) {
+        key_u32(k, arch_key(&a, "attention.sliding_window"), c->sliding_window);
+        if (c->slides)
+            key_array(k, arch_key(&a, "attention.sliding_window_pattern"), GGUF_BOOL, c->slides, c->num_layers);
+        if (c->sliding_window < c->max_position && !k->quiet)
+            log_warn("%s: llama.cpp ignores the sliding window of %u tokens in this architecture", dir,
+                     (unsigned)c->sliding_window);
+    }
+    rope_keys(&a, c);
+    return true;
+}
+
+static void extra_keys(struct gguf_keys *keys, const struct gguf_facts *facts)
+{
+    for (size_t i = 0; i < facts->n_metadata; i++)
+        gguf_add_string(keys, facts->metadata[i][0], facts->metadata[i][1], strlen(facts->metadata[i][1]));
+}
+
+/* Whether the keys of this run hold one of that name. */
+static bool is_extra(const struct gguf_facts *facts, struct gguf_string key)
+{
+    for (size_t i = 0; i < facts->n_metadata; i++)
+        if (equals(key, facts->metadata[i][0]))
+            return true;
+    return false;
+}
+
+static bool open_carried(struct gguf **out, const char *dir, struct err *e)
+{
+    char path[4096];
+    *out = NULL;
+    if (!os_path_join(path, sizeof path, dir, GGUF_CARRIED, e))
+        return false;
+    return os_stat(path, NULL) != OS_FILE || gguf_open(out, path, e);
+}
+
+bool gguf_export_keys(struct gguf_keys **out, const char *dir, const struct model_config *c,
+                      const struct gguf_facts *facts, struct err *e)
+{
+    struct gguf *beside = NULL;
+    struct key_list k = {.keys = *out = gguf_keys_create(), .quiet = facts->quiet};
+    if (!*out)
+        return err_nomem(e, "the keys of a GGUF", 64);
+    if (!export_check_carried(dir, e) || !open_carried(&beside, dir, e))
+        return false;
+    size_t n = beside ? gguf_kv_count(beside) : 0;
+    k.carried = n ? beside : NULL;
+    k.used = calloc(n + 1, sizeof *k.used);
+    bool ok = k.used ? true : err_nomem(e, "the keys of a GGUF", n);
+    ok = ok && model_keys(&k, dir, c, facts, e) && gguf_export_tokenizer(&k, dir, facts->vocab, e);
+    for (size_t i = 0; ok && i < n; i++) {
+        const struct gguf_kv *kv = gguf_kv_at(beside, i);
+        if (!k.used[i] && !gguf_key_of_storage(kv->key) && !is_extra(facts, kv->key))
+            gguf_add_kv(k.keys, kv);
+    }
+    if (ok)
+        extra_keys(k.keys, facts);
+    free(k.used);
+    gguf_close(&beside);
+    return ok;
+}
+
+bool gguf_export_copied_keys(struct gguf_keys **out, const struct gguf *src, const struct gguf_facts *facts,
+                             struct err *e)
+{
+    struct gguf_keys *keys = *out = gguf_keys_create();
+    if (!keys)
+        return err_nomem(e, "the keys of a GGUF", 64);
+    bool typed = false;
+    for (size_t i = 0; i < gguf_kv_count(src); i++) {
+        const struct gguf_kv *kv = gguf_kv_at(src, i);
+        bool here = equals(kv->key, "general.file_type");
+        if (here) {
+            gguf_add_u32(keys, "general.file_type", (uint32_t)facts->file_type);
+            if (facts->quantized)
+                gguf_add_u32(keys, "general.quantization_version", 2);
+            typed = true;
+        }
+        if (!gguf_key_of_storage(kv->key) && !is_extra(facts, kv->key))
+            gguf_add_kv(keys, kv);
+    }
+    if (!typed) {
+        gguf_add_u32(keys, "general.file_type", (uint32_t)facts->file_type);
+        if (facts->quantized)
+            gguf_add_u32(keys, "general.quantization_version", 2);
+    }
+    extra_keys(keys, facts);
+    return true;
+}
+
+/* ---- the way back ---- */
+
+static bool same_value(const struct gguf_kv *a, const struct gguf_kv *b)
+{
+    return a->type == b->type && a->element == b->element && a->n == b->n && a->bytes == b->bytes &&
+           memcmp(a->data, b->data, (size_t)a->bytes) == 0;
+}
+
+static bool write_keys(const char *path, const struct gguf_keys *keys, struct err *e)
+{
+    struct gguf_writer *w = NULL;
+    return gguf_writer_open(&w, path, keys, NULL, 0, e) && gguf_writer_close(&w, e);
+}
+
+/* Keys of g that `made` lacks or has otherwise. */
+static struct gguf_keys *difference(const struct gguf *g, const struct gguf *made, size_t *n)
+{
+    struct gguf_keys *keys = gguf_keys_create();
+    *n = 0;
+    for (size_t i = 0; keys && i < gguf_kv_count(g); i++) {
+        const struct gguf_kv *kv = gguf_kv_at(g, i), *other = NULL;
+        for (size_t j = 0; j < gguf_kv_count(made) && !other; j++) {
+            const struct gguf_kv *x = gguf_kv_at(made, j);
+            if (x->key.size == kv->key.size && memcmp(x->key.text, kv->key.text, x->key.size) == 0)
+                other = x;
+        }
+        if (gguf_key_of_storage(kv->key) || (other && same_value(kv, other)))
+            continue;
+        gguf_add_kv(keys, kv);
+        ++*n;
+    }
+    return keys;
+}
+
+bool gguf_write_carried(const struct gguf *g, const char *dir, const struct model_config *c, uint32_t vocab,
+                        struct err *e)
+{
+    struct gguf_facts facts = {.vocab = vocab, .quiet = true};
+    struct gguf_keys *keys = NULL;
+    struct gguf *made = NULL;
+    char path[4096];
+    size_t n = 0;
+    if (!os_path_join(path, sizeof path, dir, GGUF_CARRIED, e))
+        return false;
+    os_remove(path);
+    bool ok = gguf_export_keys(&keys, dir, c, &facts, e) && write_keys(path, keys, e) && gguf_open(&made, path, e);
+    gguf_keys_destroy(&keys);
+    if (ok && !(keys = difference(g, made, &n)))
+        ok = err_nomem(e, "the keys of a GGUF", 64);
+    if (made)
+        gguf_close(&made);
+    os_remove(path);
+    ok = ok && (n == 0 || write_keys(path, keys, e));
+    gguf_keys_destroy(&keys);
+    return ok;
+}

@@ -1,0 +1,629 @@
+/* The plan of an exported folder: every tensor, its shard, and the JSON texts. Nothing is read but headers,
+ * except that F32 models are scanned for values beyond fp16. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "arch/family.h"
+#include "formats/gguf/gguf.h"
+#include "formats/write/gguf_export.h"
+#include "formats/gguf/gguf_names.h"
+#include "formats/write/hf_export.h"
+#include "formats/json.h"
+#include "formats/side_file.h"
+#include "host/base/num.h"
+
+/* Hubs and tools expect shards under 5 GB; the header needs a little of that too. */
+#define SHARD_BYTES UINT64_C(4990000000)
+
+/* ---- growing arrays ---- */
+
+/* Room for one more of n items: the array, perhaps moved; NULL when out of memory. */
+static void *grow(void *items, size_t *cap, size_t n, size_t size, struct err *e)
+{
+    if (n < *cap)
+        return items;
+    size_t more = *cap ? 2 * *cap : 64;
+    void *grown = realloc(items, more * size);
+    if (grown)
+        *cap = more;
+    else
+        err_nomem(e, "the export plan", more * size);
+    return grown;
+}
+
+static struct export_entry *add_entry(struct export_plan *p, struct export_entry x, struct err *e)
+{
+    struct export_entry *grown = grow(p->entries, &p->cap_entries, p->n_entries, sizeof *grown, e);
+    if (!grown)
+        return NULL;
+    p->entries = grown;
+    x.first = p->n_tensors;
+    p->entries[p->n_entries] = x;
+    return &p->entries[p->n_entries++];
+}
+
+/* A tensor of the newest entry: module + suffix. */
+static bool add_tensor(struct export_plan *p, const char *module, const char *suffix, enum dtype dtype, uint32_t n_dims,
+                       const uint64_t *shape, struct err *e)
+{
+    struct tensor_plan *grown = grow(p->tensors, &p->cap_tensors, p->n_tensors, sizeof *grown, e);
+    struct strbuf name = {0};
+    if (!grown)
+        return false;
+    p->tensors = grown;
+    strbuf_puts(&name, module);
+    strbuf_puts(&name, suffix);
+    if (name.failed) {
+        strbuf_free(&name);
+        return err_nomem(e, "the export plan", strlen(module));
+    }
+    struct tensor_plan *t = &p->tensors[p->n_tensors++];
+    *t = (struct tensor_plan){.name = name.data, .dtype = dtype, .n_dims = n_dims};
+    uint64_t bytes = dtype_size(dtype);
+    for (uint32_t i = 0; i < n_dims; i++) {
+        t->shape[i] = shape[i];
+        bytes *= shape[i];
+    }
+    struct export_entry *x = &p->entries[p->n_entries - 1];
+    x->n++;
+    x->bytes += bytes;
+    p->data_bytes += bytes;
+    return true;
+}
+
+/* ---- the model's 16-bit type ---- */
+
+static bool ends_with(const char *s, const char *end)
+{
+    size_t n = strlen(s), m = strlen(end);
+    return n >= m && strcmp(s + n - m, end) == 0;
+}
+
+/* Tables of rotary frequencies would lose what they are for: they stay as they are. */
+static bool stays_f32(const struct tensor *t)
+{
+    return ends_with(t->name, ".inv_freq");
+}
+
+/* DTYPE_F16 or BF16: what config.json says; where it says float32 or nothing, what most of the weights are,
+ * and fp16 for F32. */
+static enum dtype source_dtype(const struct checkpoint *src)
+{
+    const char *said = checkpoint_config(src)->torch_dtype;
+    uint64_t bytes[3] = {0, 0, 0};
+    if (strcmp(said, "bfloat16") == 0)
+        return DTYPE_BF16;
+    if (strcmp(said, "float16") == 0)
+        return DTYPE_F16;
+    for (size_t i = 0; i < checkpoint_tensor_count(src); i++) {
+        const struct tensor *t = checkpoint_tensor_at(src, i);
+        if (t->dtype <= DTYPE_BF16)
+            bytes[t->dtype] += t->bytes;
+    }
+    return bytes[DTYPE_BF16] > bytes[DTYPE_F32] && bytes[DTYPE_BF16] > bytes[DTYPE_F16] ? DTYPE_BF16 : DTYPE_F16;
+}
+
+enum scale_type export_scale_type(enum export_format f, const struct checkpoint *src)
+{
+    bool fp16 = f == EXPORT_GPTQ || f == EXPORT_GPTQ_V2;
+    return !fp16 && source_dtype(src) == DTYPE_BF16 ? SCALE_BF16 : SCALE_F16;
+}
+
+/* True if a tensor to be converted holds a value that fp16 does not. Rows that a GGUF has in another order
+ * are values of a float type too. */
+static bool exceeds_f16(const struct export_plan *p, const struct checkpoint *src)
+{
+    float block[1024];
+    for (size_t i = 0; i < p->n_entries; i++) {
+        const struct export_entry *x = &p->entries[i];
+        const struct tensor *t = x->tensor;
+        if (x->kind == ENTRY_DENSE && !x->exact)
+            t = checkpoint_stored(src, x->module);
+        bool wide = t && (t->dtype == DTYPE_F32 || t->dtype == DTYPE_BF16);
+        uint64_t n = wide && (x->kind == ENTRY_CONVERT || x->kind == ENTRY_DENSE) ? t->bytes / dtype_size(t->dtype) : 0;
+        for (uint64_t at = 0; at < n; at += 1024) {
+            uint64_t count = min_u64(n - at, 1024);
+            if (!tensor_read_f32(t, at, count, block, NULL))
+                return false;
+            bool over = false;
+            for (uint64_t j = 0; j < count; j++)
+                over |= fabsf(block[j]) > 65504.0f;
+            if (over)
+                return true;
+        }
+    }
+    return false;
+}
+
+/* Entries are planned before the type is known; both types have the same size. */
+static void choose_dtype(struct export_plan *p, const struct checkpoint *src, const struct export_item *items, size_t n)
+{
+    bool bf16 = false; /* scales are of the model's own 16-bit type: its loader takes them for that */
+    for (size_t i = 0; i < n; i++)
+        bf16 |= items[i].spec.scale == SCALE_BF16;
+    p->dtype = source_dtype(src);
+    if (p->dtype == DTYPE_F16 && (bf16 || exceeds_f16(p, src)))
+        p->dtype = DTYPE_BF16;
+    for (size_t i = 0; i < p->n_entries; i++) {
+        if (p->entries[i].kind == ENTRY_CONVERT || (p->entries[i].kind == ENTRY_DENSE && !p->entries[i].exact))
+            p->tensors[p->entries[i].first].dtype = p->dtype;
+    }
+}
+
+/* ---- tensors ---- */
+
+struct building {
+    struct export_plan *plan;
+    const struct checkpoint *src;
+    const struct export_item *items;
+    size_t n_items;
+    const struct export_options *options;
+    struct strmap items_by_name, done; /* modules already emitted whole */
+    struct err *e;
+};
+
+static bool note_dense(struct building *b, const char *module)
+{
+    struct export_plan *p = b->plan;
+    if (ends_with(module, "embed_tokens"))
+        return true;
+    char **grown = grow(p->dense, &p->cap_dense, p->n_dense, sizeof *grown, b->e);
+    if (!grown)
+        return false;
+    p->dense = grown;
+    p->dense[p->n_dense] = str_dup(module);
+    return p->dense[p->n_dense++] ? true : err_nomem(b->e, "the export plan", strlen(module));
+}
+
+static bool plan_linear(struct building *b, uint32_t index)
+{
+    const struct export_item *item = &b->items[index];
+    struct linear_tensor layout[LINEAR_TENSORS];
+    struct weight_info w;
+    if (!checkpoint_weight(b->src, item->module, &w, b->e))
+        return false;
+    if (w.rows != item->rows || w.cols != item->cols)
+        return err_set(b->e, ERR_BUG, "%s is %u x %u in %s, not %u x %u", item->module, (unsigned)w.rows,
+                       (unsigned)w.cols, checkpoint_dir(b->src), (unsigned)item->rows, (unsigned)item->cols);
+    if (!add_entry(b->plan, (struct export_entry){.kind = ENTRY_LINEAR, .item = index}, b->e))
+        return false;
+    unsigned n = linear_layout(b->options->format, b->options->container, item, layout);
+    for (unsigned i = 0; i < n; i++) {
+        if (!add_tensor(b->plan, item->module, layout[i].suffix, layout[i].dtype, layout[i].n_dims, layout[i].shape,
+                        b->e))
+            return false;
+    }
+    return true;
+}
+
+/* t: the tensor, or one of them. Rows in another order are the values of t's own type. */
+static bool plan_unpacked(struct building *b, const struct tensor *t, const char *module)
+{
+    struct weight_info w;
+    bool exact = b->plan->exact && checkpoint_gguf(b->src) && t->dtype != DTYPE_OTHER;
+    if (!checkpoint_weight(b->src, module, &w, b->e) || !note_dense(b, module))
+        return false;
+    char *copy = str_dup(module);
+    if (!copy)
+        return err_nomem(b->e, "the export plan", strlen(module));
+    if (!add_entry(b->plan, (struct export_entry){.kind = ENTRY_DENSE, .module = copy, .exact = exact}, b->e)) {
+        free(copy);
+        return false;
+    }
+    return add_tensor(b->plan, module, ".weight", exact ? t->dtype : DTYPE_F16, 2, (uint64_t[]){w.rows, w.cols}, b->e);
+}
+
+static bool plan_copy(struct building *b, const struct tensor *t, const char *module, const char *suffix)
+{
+    bool convert = t->dtype == DTYPE_F32 && !stays_f32(t) && !b->plan->exact;
+    if (t->dtype == DTYPE_OTHER) {
+        err_set(b->e, ERR_USER, "%s in %s is stored as %s, which cannot be carried over", t->name,
+                checkpoint_tensor_path(b->src, t), t->stored_dtype);
+        return err_hint(b->e, "start from the original model in 16 bits, or remove that tensor from the file");
+    }
+    if (strcmp(suffix, ".weight") == 0 && t->n_dims == 2 && !note_dense(b, module))
+        return false;
+    enum entry_kind kind = convert ? ENTRY_CONVERT : ENTRY_COPY;
+    return add_entry(b->plan, (struct export_entry){.kind = kind, .tensor = t}, b->e) &&
+           add_tensor(b->plan, t->name, "", t->dtype == DTYPE_F32 && convert ? DTYPE_F16 : t->dtype, t->n_dims,
+                      t->shape, b->e);
+}
+
+/* One tensor of the source: part of an item, of another packed module, or carried over. */
+static bool plan_tensor(struct building *b, const struct tensor *t)
+{
+    const char *dot = strrchr(t->name, '.'), *suffix = dot ? dot : "";
+    char *module = str_dup_n(t->name, dot ? (size_t)(dot - t->name) : strlen(t->name));
+    if (!module)
+        return err_nomem(b->e, "the export plan", strlen(t->name));
+    uint32_t index;
+    bool item = strmap_find(&b->items_by_name, module, strlen(module), &index), added = true, ok;
+    bool packed = checkpoint_is_packed(b->src, module, suffix);
+    if (item && (packed || strcmp(suffix, ".weight") == 0)) {
+        const char *name = b->items[index].module;
+        ok = strmap_add(&b->done, name, strlen(name), 0, &added) ? true : err_nomem(b->e, "the export plan", 64);
+        ok = ok && (!added || plan_linear(b, index));
+    } else if (packed) {
+        uint32_t unused;
+        ok = strmap_find(&b->done, module, strlen(module), &unused) || plan_unpacked(b, t, module);
+        /* The key must outlive the map: the entry owns a copy. */
+        const char *name = ok ? b->plan->entries[b->plan->n_entries - 1].module : NULL;
+        if (ok && name && strcmp(name, module) == 0)
+            ok = strmap_add(&b->done, name, strlen(name), 0, &added) ? true : err_nomem(b->e, "the export plan", 64);
+    } else {
+        ok = plan_copy(b, t, module, suffix);
+    }
+    free(module);
+    return ok;
+}
+
+static bool plan_tensors(struct building *b)
+{
+    bool added;
+    for (size_t i = 0; i < b->n_items; i++) {
+        const char *name = b->items[i].module;
+        char why[512];
+        if (!strmap_add(&b->items_by_name, name, strlen(name), (uint32_t)i, &added))
+            return err_nomem(b->e, "the export plan", strlen(name));
+        if (!added)
+            return err_set(b->e, ERR_BUG, "%s is exported twice", name);
+        if (export_check(b->options->format, &b->items[i], b->options->container, why, sizeof why) == EXPORT_REFUSED)
+            return err_set(b->e, ERR_USER, "%s", why);
+    }
+    for (size_t i = 0; i < checkpoint_tensor_count(b->src); i++) {
+        const struct tensor *t = checkpoint_tensor_at(b->src, i);
+        /* config.json says it. */
+        bool rope = checkpoint_gguf(b->src) && strcmp(t->name, "rope_freqs.weight") == 0;
+        if (!rope && !plan_tensor(b, t))
+            return false;
+    }
+    for (size_t i = 0; i < b->n_items; i++) {
+        uint32_t unused;
+        const char *name = b->items[i].module;
+        if (!strmap_find(&b->done, name, strlen(name), &unused))
+            return err_set(b->e, ERR_USER, "the tensor %s.weight is missing from %s", name, checkpoint_dir(b->src));
+    }
+    return true;
+}
+
+/* ---- shards ---- */
+
+/* Bytes of a file's header, as the writer prints it. */
+static uint64_t header_bytes(const struct export_plan *p, size_t first, size_t n)
+{
+    struct strbuf quoted = {0};
+    uint64_t at = 0, size;
+    for (size_t i = 0; i < p->n_metadata; i++) {
+        strbuf_json(&quoted, p->metadata[i][0]);
+        strbuf_json(&quoted, p->metadata[i][1]);
+    }
+    uint64_t bytes = 8 + strlen("{\"__metadata__\":{}}") + quoted.size + 2 * p->n_metadata - 1;
+    strbuf_free(&quoted);
+    for (size_t i = first; i < first + n; i++) {
+        const struct tensor_plan *t = &p->tensors[i];
+        char text[256];
+        int k = 0;
+        size = dtype_size(t->dtype);
+        for (uint32_t d = 0; d < t->n_dims; d++) {
+            size *= t->shape[d];
+            k += snprintf(text, sizeof text, "%llu,", (unsigned long long)t->shape[d]);
+        }
+        k -= t->n_dims > 0;
+        k += snprintf(text, sizeof text, ",\"\":{\"dtype\":\"%s\",\"shape\":[],\"data_offsets\":[%llu,%llu]}",
+                      dtype_name(t->dtype), (unsigned long long)at, (unsigned long long)(at + size));
+        bytes += strlen(t->name) + (uint64_t)k;
+        at += size;
+    }
+    return round_up(bytes, 8);
+}
+
+static bool plan_shards(struct export_plan *p, uint64_t limit, struct err *e)
+{
+    limit = limit ? limit : SHARD_BYTES;
+    p->shards = calloc(p->n_entries + 1, sizeof *p->shards);
+    if (!p->shards)
+        return err_nomem(e, "the export plan", p->n_entries * sizeof *p->shards);
+    for (size_t i = 0; i < p->n_entries; i++) {
+        struct export_shard *s = p->n_shards ? &p->shards[p->n_shards - 1] : NULL;
+        if (!s || s->bytes + p->entries[i].bytes > limit) {
+            s = &p->shards[p->n_shards++];
+            s->first = i;
+        }
+        s->n++;
+        s->bytes += p->entries[i].bytes;
+    }
+    for (size_t i = 0; i < p->n_shards; i++) {
+        struct export_shard *s = &p->shards[i];
+        const struct export_entry *last = &p->entries[s->first + s->n - 1];
+        size_t first = p->entries[s->first].first;
+        s->bytes += header_bytes(p, first, last->first + last->n - first);
+        if (p->n_shards == 1)
+            snprintf(s->name, sizeof s->name, "model.safetensors");
+        else
+            snprintf(s->name, sizeof s->name, "model-%05zu-of-%05zu.safetensors", i + 1, p->n_shards);
+    }
+    return true;
+}
+
+static bool index_text(struct export_plan *p, struct err *e)
+{
+    struct strbuf *b = &p->index;
+    if (p->n_shards < 2)
+        return true;
+    strbuf_printf(b, "{\n  \"metadata\": {\n    \"total_size\": %llu\n  },\n  \"weight_map\": {",
+                  (unsigned long long)p->data_bytes);
+    const char *comma = "";
+    for (size_t s = 0; s < p->n_shards; s++) {
+        for (size_t i = p->shards[s].first; i < p->shards[s].first + p->shards[s].n; i++) {
+            for (size_t t = p->entries[i].first; t < p->entries[i].first + p->entries[i].n; t++) {
+                strbuf_printf(b, "%s\n    ", comma);
+                strbuf_json(b, p->tensors[t].name);
+                strbuf_printf(b, ": \"%s\"", p->shards[s].name);
+                comma = ",";
+            }
+        }
+    }
+    strbuf_puts(b, "\n  }\n}\n");
+    return b->failed ? err_nomem(e, "the index of shards", b->size) : true;
+}
+
+/* ---- config.json ---- */
+
+/* Numbers keep their spelling ("10000.0" is a float to its reader, "10000" is not): every number of the tree,
+ * in document order, takes its own piece of the text. */
+static bool keep_numbers(cJSON *item, const char **text)
+{
+    for (cJSON *child = item->child; child; child = child->next) {
+        if (!keep_numbers(child, text))
+            return false;
+    }
+    if (!cJSON_IsNumber(item))
+        return true;
+    const char *p;
+    size_t n = json_next_number(*text, *text + strlen(*text), &p);
+    char *copy = cJSON_malloc(n + 1);
+    if (!copy)
+        return false;
+    memcpy(copy, p, n);
+    copy[n] = 0;
+    item->type = cJSON_Raw;
+    item->valuestring = copy;
+    *text = p + n;
+    return true;
+}
+
+/* Replaces a string value in place, so that the order of keys stays. */
+static bool set_string(cJSON *o, const char *key, const char *value, bool add)
+{
+    cJSON *fresh, *old = cJSON_GetObjectItemCaseSensitive(o, key);
+    if (!old && !add)
+        return true;
+    fresh = cJSON_CreateString(value);
+    bool ok =
+        fresh && (old ? cJSON_ReplaceItemInObjectCaseSensitive(o, key, fresh) : cJSON_AddItemToObject(o, key, fresh));
+    if (!ok)
+        cJSON_Delete(fresh);
+    return ok;
+}
+
+static bool put_quantization(struct export_plan *p, cJSON *root, const struct building *b)
+{
+    struct quant_config_facts facts = {.options = b->options,
+                                       .items = b->items,
+                                       .n_items = b->n_items,
+                                       .dense = (const char *const *)p->dense,
+                                       .n_dense = p->n_dense};
+    if (b->n_items == 0)
+        return true;
+    cJSON *config = quant_config_json(&facts);
+    if (!config)
+        return false;
+    if (b->options->format == EXPORT_GPTQ || b->options->format == EXPORT_GPTQ_V2)
+        json_print(&p->quantize_config, config);
+    if (b->options->format == EXPORT_MLX) {
+        cJSON *copy = cJSON_Duplicate(config, true);
+        if (!copy || !cJSON_AddItemToObject(root, "quantization", copy)) {
+            cJSON_Delete(copy);
+            cJSON_Delete(config);
+            return false;
+        }
+    }
+    if (cJSON_AddItemToObject(root, "quantization_config", config))
+        return true;
+    cJSON_Delete(config);
+    return false;
+}
+
+static bool config_text(struct export_plan *p, const struct building *b)
+{
+    static const char *const old[] = {"quantization_config", "quantization", "compression_config"};
+    const char *dtype = p->dtype == DTYPE_BF16 ? "bfloat16" : "float16";
+    char *text;
+    size_t size;
+    if (!checkpoint_config_text(b->src, &text, &size, b->e))
+        return false;
+    cJSON *root = json_parse_python(text, size, checkpoint_dir(b->src), b->e);
+    const char *at = text;
+    bool ok = root && keep_numbers(root, &at);
+    free(text);
+    if (!root)
+        return false;
+    for (size_t i = 0; i < sizeof old / sizeof old[0]; i++)
+        cJSON_DeleteItemFromObjectCaseSensitive(root, old[i]);
+    bool new_name = cJSON_GetObjectItemCaseSensitive(root, "dtype") != NULL;
+    ok = ok &&
+         (p->exact || (set_string(root, "dtype", dtype, false) && set_string(root, "torch_dtype", dtype, !new_name)));
+    ok = ok && put_quantization(p, root, b);
+    if (ok)
+        json_print(&p->config, root);
+    cJSON_Delete(root);
+    return ok && !p->config.failed && !p->quantize_config.failed ? true : err_nomem(b->e, "config.json", size);
+}
+
+/* "format" is what transformers and MLX look for; what else is known about the run goes beside it, except in
+ * gptq, which has a place for it in its config. */
+static bool metadata_make(struct export_plan *p, const struct export_options *o, struct err *e)
+{
+    bool gptq = o->format == EXPORT_GPTQ || o->format == EXPORT_GPTQ_V2;
+    size_t extra = gptq || !o->metadata ? 0 : o->n_metadata;
+    p->metadata_own = calloc(extra + 3, sizeof *p->metadata_own);
+    if (!p->metadata_own)
+        return err_nomem(e, "the export plan", extra * sizeof *p->metadata_own);
+    p->metadata_own[0][0] = "format";
+    p->metadata_own[0][1] = o->format == EXPORT_MLX ? "mlx" : "pt";
+    p->metadata_own[1][0] = "quantizer";
+    p->metadata_own[1][1] = "gsq:" GSQ_VERSION;
+    p->n_metadata = 2;
+    if (o->run) {
+        p->metadata_own[p->n_metadata][0] = "run";
+        p->metadata_own[p->n_metadata++][1] = o->run;
+    }
+    for (size_t i = 0; i < extra; i++) {
+        p->metadata_own[p->n_metadata][0] = o->metadata[i][0];
+        p->metadata_own[p->n_metadata++][1] = o->metadata[i][1];
+    }
+    p->metadata = (const char *const(*)[2])p->metadata_own;
+    return true;
+}
+
+/* Of another architecture the order of rows and the meaning of the metadata are not known. */
+static bool check_architecture(const struct checkpoint *src, struct err *e)
+{
+    const struct model_config *c = checkpoint_config(src);
+    char known[128];
+    if (!checkpoint_gguf(src) || family_of(c))
+        return true;
+    err_set(e, ERR_USER, "%s: the architecture %s is not supported", checkpoint_dir(src), c->architecture);
+    return err_hint(e, "gsq makes folders of GGUFs of %s models", family_names(known, sizeof known));
+}
+
+bool export_plan_make(struct export_plan *p, const struct checkpoint *src, const struct export_item *items, size_t n,
+                      const struct export_options *o, struct err *e)
+{
+    *p = (struct export_plan){0};
+    if (!check_architecture(src, e) || !export_check_carried(checkpoint_dir(src), e))
+        return false;
+    struct building b = {.plan = p, .src = src, .items = items, .n_items = n, .options = o, .e = e};
+    bool known = o->format < EXPORT_NONE || (o->format == EXPORT_HF && n == 0);
+    bool ok = known ? true : err_set(e, ERR_BUG, "an export without a format");
+    p->exact = o->format == EXPORT_HF;
+    ok = ok && metadata_make(p, o, e) && plan_tensors(&b);
+    strmap_free(&b.items_by_name);
+    strmap_free(&b.done);
+    if (ok)
+        choose_dtype(p, src, items, n);
+    ok = ok && plan_shards(p, o->shard_bytes, e) && index_text(p, e) && config_text(p, &b);
+    if (!ok)
+        export_plan_free(p);
+    return ok;
+}
+
+void export_plan_free(struct export_plan *p)
+{
+    for (size_t i = 0; i < p->n_tensors; i++)
+        free((char *)p->tensors[i].name);
+    for (size_t i = 0; i < p->n_entries; i++)
+        free(p->entries[i].module);
+    for (size_t i = 0; i < p->n_dense; i++)
+        free(p->dense[i]);
+    free(p->tensors);
+    free(p->entries);
+    free(p->dense);
+    free(p->shards);
+    free((void *)p->metadata_own);
+    strbuf_free(&p->config);
+    strbuf_free(&p->quantize_config);
+    strbuf_free(&p->index);
+    *p = (struct export_plan){0};
+}
+
+/* ---- the size of it all ---- */
+
+bool export_carries(const char *name)
+{
+    static const char *const exact[] = {"special_tokens_map.json", "generation_config.json", "vocab.json", "merges.txt",
+                                        "tokenizer.model",         "added_tokens.json"};
+    for (size_t i = 0; i < sizeof exact / sizeof exact[0]; i++) {
+        if (strcmp(name, exact[i]) == 0)
+            return true;
+    }
+    return (strncmp(name, "tokenizer", 9) == 0 && ends_with(name, ".json")) ||
+           (strncmp(name, "chat_template.", 14) == 0 && !ends_with(name, ".gsq-tmp")) ||
+           (strncmp(name, EXPORT_TEMPLATES "/", strlen(EXPORT_TEMPLATES "/")) == 0 && ends_with(name, ".jinja"));
+}
+
+struct listing {
+    bool (*fn)(void *ctx, const char *name, struct err *e);
+    void *ctx;
+};
+
+static bool from_above(void *ctx, const char *name, struct err *e)
+{
+    const struct listing *l = ctx;
+    char path[512];
+    int n = snprintf(path, sizeof path, EXPORT_TEMPLATES "/%s", name);
+    return n >= (int)sizeof path || !export_carries(path) || l->fn(l->ctx, path, e);
+}
+
+bool export_list_templates(const char *dir, bool (*fn)(void *ctx, const char *name, struct err *e), void *ctx,
+                           struct err *e)
+{
+    struct listing l = {fn, ctx};
+    char path[4096];
+    if (!os_path_join(path, sizeof path, dir, EXPORT_TEMPLATES, e))
+        return false;
+    return os_stat(path, NULL) != OS_DIR || os_list(path, from_above, &l, e);
+}
+
+static bool check_carried(void *ctx, const char *name, struct err *e)
+{
+    char path[4096];
+    bool there, carried = export_carries(name) || strcmp(name, GGUF_CARRIED) == 0;
+    return !carried || (os_path_join(path, sizeof path, ctx, name, e) && side_file_there(path, &there, e));
+}
+
+bool export_check_carried(const char *dir, struct err *e)
+{
+    return os_stat(dir, NULL) != OS_DIR || (os_list(dir, check_carried, (void *)(uintptr_t)dir, e) &&
+                                            export_list_templates(dir, check_carried, (void *)(uintptr_t)dir, e));
+}
+
+struct carried {
+    const char *dir;
+    uint64_t bytes;
+};
+
+static bool add_carried(void *ctx, const char *name, struct err *e)
+{
+    struct carried *c = ctx;
+    char path[4096];
+    uint64_t size = 0;
+    (void)e;
+    if (export_carries(name) && side_file(c->dir, name, false, path, &size))
+        c->bytes += size;
+    return true;
+}
+
+uint64_t export_size(const struct checkpoint *src, const struct export_item *items, size_t n,
+                     const struct export_options *o, struct err *e)
+{
+    struct export_plan p;
+    struct carried c = {.dir = checkpoint_dir(src)};
+    if (!export_plan_make(&p, src, items, n, o, e))
+        return 0;
+    uint64_t bytes = p.config.size + p.quantize_config.size + p.index.size;
+    for (size_t i = 0; i < p.n_shards; i++)
+        bytes += p.shards[i].bytes;
+    export_plan_free(&p);
+    /* A GGUF's keys are carried as they are, and as JSON about twice their size. */
+    const struct gguf *g = checkpoint_gguf(src);
+    for (size_t i = 0; g && i < gguf_kv_count(g); i++)
+        c.bytes += 3 * gguf_kv_at(g, i)->bytes;
+    if (!g) {
+        os_list(c.dir, add_carried, &c, NULL);
+        export_list_templates(c.dir, add_carried, &c, NULL);
+    }
+    return bytes + c.bytes;
+}

@@ -1,0 +1,187 @@
+/* A quantized folder in another format, with the codes it has. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/write/write_gguf.h"
+#include "host/base/log.h"
+#include "host/base/out_path.h"
+#include "host/model/model.h"
+#include "host/convert/convert.h"
+#include "host/convert/convert_scales.h"
+#include "host/quant/plan/refusals.h"
+
+struct conversion {
+    struct checkpoint *ck;
+    struct convert_clock clock;
+    struct export_item *items;
+    char (*names)[96];
+    size_t n;
+};
+
+static bool pull_linear(void *ctx, const struct export_item *item, struct qlinear *q, struct err *e)
+{
+    struct conversion *c = ctx;
+    if (!checkpoint_read_codes(c->ck, item->module, q, e))
+        return false;
+    /* Scales may change their 16-bit type; codes never change. */
+    q->spec.type = item->spec.type;
+    for (size_t i = 0; i < (size_t)q->rows * q->groups * quant_type_planes(q->spec.type); i++)
+        q->scales[i] = scale_round(item->spec.scale, q->scales[i]);
+    q->spec.scale = item->spec.scale;
+    return true;
+}
+
+static bool report(void *ctx, uint64_t done, uint64_t total)
+{
+    struct conversion *c = ctx;
+    return convert_tell(&c->clock, done, total, "MB");
+}
+
+void convert_begin(struct convert_clock *c, const struct progress *p)
+{
+    eta_start(&c->eta, os_now_ns(), 0);
+    progress_watch_begin(&c->watch, p, &c->eta, NULL);
+}
+
+/* Of the time, what is still to come when all is written: it must reach the disk. */
+#define SYNC_SHARE 0.15
+
+bool convert_tell(struct convert_clock *c, uint64_t done, uint64_t total, const char *unit)
+{
+    struct eta *t = &c->eta;
+    if (!t->open && total) {
+        eta_expect(t, 0, 1e-9 * (double)total);
+        eta_begin(t, 0, 1e-9 * (double)total, t->begin);
+    }
+    eta_part(t, (total ? (double)done / (double)total : 1) * (1 - SYNC_SHARE), os_now_ns());
+    struct progress_event ev = {.phase = "export", .loss = NAN, .unit = unit, .count = 1e-6 * (double)done};
+    return progress_report(&c->watch, &ev);
+}
+
+/* The type without a geometry of its own that has the same codes; NULL: none, its scales are not free or it
+ * has offsets. */
+static const struct quant_type *plain_type(const struct quant_type *t)
+{
+    if (!t->group)
+        return t;
+    if (t->super || quant_type_planes(t) > 1)
+        return NULL;
+    return t->hi == 1 && t->lo == -1 ? quant_type_find("ternary") : quant_type_of_bits(t->bits);
+}
+
+/* Every quantized linear of the model, with the scale type that the format wants. */
+static bool collect(struct conversion *c, enum export_format format, unsigned container, struct err *e)
+{
+    size_t most = (size_t)checkpoint_config(c->ck)->num_layers * LINEAR_COUNT;
+    /* These formats say what their scales are: f16, or the model's own dtype. Elsewhere scales stay as they
+     * are. */
+    bool fixed = format == EXPORT_GPTQ || format == EXPORT_GPTQ_V2 || format == EXPORT_COMPRESSED_TENSORS;
+    enum scale_type scale = export_scale_type(format, c->ck);
+    size_t left = 0;
+    struct refusals refused = {0};
+    bool said[LINEAR_COUNT] = {false};
+    c->items = calloc(most, sizeof *c->items);
+    c->names = calloc(most, sizeof *c->names);
+    if (!c->items || !c->names)
+        return err_nomem(e, "the list of linears", most * sizeof *c->items);
+    for (size_t i = 0; i < most; i++) {
+        char *name = c->names[c->n], why[512];
+        struct weight_info info;
+        enum linear_id id = (enum linear_id)(i % LINEAR_COUNT);
+        model_linear_name((uint32_t)(i / LINEAR_COUNT), id, name, sizeof c->names[0]);
+        if (!checkpoint_weight(c->ck, name, &info, e))
+            return false;
+        if (!info.quantized)
+            continue;
+        struct export_item item = {name, info.rows, info.cols, info.spec};
+        item.spec.type = plain_type(info.spec.type);
+        if (!item.spec.type) {
+            left++;
+            continue;
+        }
+        if (fixed)
+            item.spec.scale = scale;
+        enum export_verdict verdict = export_check(format, &item, container, why, sizeof why);
+        if (verdict == EXPORT_REFUSED) {
+            if (strncmp(why, "--container", strlen("--container")) == 0) /* of no linear */
+                return err_set(e, ERR_USER, "%s", why);
+            char *remedy = strstr(why, "; "); /* of who quantizes */
+            if (remedy)
+                *remedy = 0;
+            refusals_add(&refused, id, why);
+        }
+        if (verdict == EXPORT_WARN && !said[id]) {
+            log_warn("%s", why);
+            said[id] = true;
+        }
+        c->items[c->n++] = item;
+    }
+    if (!refusals_none(&refused, format, e))
+        return err_hint(e,
+                        "codes are taken as they are: --format hf writes the values they stand for, gsq quantize makes "
+                        "other codes from the original model");
+    if (left && c->n)
+        log_warn("%u linears are of GGUF types whose codes %s cannot hold: they become 16-bit weights", (unsigned)left,
+                 export_format_name(format));
+    if (c->n)
+        return convert_scales(c->ck, c->items, c->n, format, e);
+    if (left) {
+        err_set(e, ERR_USER, "%s cannot hold the codes of %s, which are of GGUF types with scales of scales",
+                export_format_name(format), checkpoint_dir(c->ck));
+        return err_hint(e, "--format hf writes the values they stand for");
+    }
+    err_set(e, ERR_USER, "%s is not quantized: there are no codes to re-pack", checkpoint_dir(c->ck));
+    return err_hint(e, "gsq quantize makes a quantized model from it");
+}
+
+static bool repack(struct conversion *c, const char *out, const struct convert_options *o, struct err *e)
+{
+    struct export_options options = {.format = o->format, .container = o->container, .force = o->force};
+    struct export_source source = {c, pull_linear, report};
+    bool ok = (o->format == EXPORT_HF || collect(c, o->format, o->container, e)) &&
+              write_hf(out, c->ck, c->items, c->n, &options, &source, e);
+    free(c->items);
+    free(c->names);
+    return ok;
+}
+
+/* Before the work: may it be written, and does nobody else? */
+static bool check_out(const struct checkpoint *ck, const char *out, const struct convert_options *o,
+                      struct os_lock *lock, struct err *e)
+{
+    const char *const inputs[] = {checkpoint_dir(ck)};
+    bool file = o->format == EXPORT_GGUF;
+    if (!(file ? write_gguf_check(out, ck, o->force, e) : export_check_folder(out, ck, o->force, e)) ||
+        !out_not_input("the output", out, inputs, 1, e))
+        return false;
+    if (o->size)
+        return true;
+    if (!(file ? out_lock_file(lock, out, e) : out_lock_folder(lock, out, e)))
+        return false;
+    out_tell_replaced(out);
+    return true;
+}
+
+bool convert_run(const char *in, const char *out_path, const struct convert_options *o, const struct progress *progress,
+                 struct err *e)
+{
+    struct conversion c = {0};
+    struct os_lock lock = {0};
+    char out[4096];
+    convert_begin(&c.clock, progress);
+    int n = snprintf(out, sizeof out, "%s", out_path);
+    if (n < 0 || (size_t)n >= sizeof out)
+        return err_set(e, ERR_USER, "the path is too long: %.200s", out_path);
+    out_trim(out);
+    bool made = os_stat(out, NULL) == OS_ABSENT;
+    bool ok = checkpoint_open(&c.ck, in, e) && config_supported(checkpoint_config(c.ck), e) &&
+              check_out(c.ck, out, o, &lock, e) &&
+              (o->format == EXPORT_GGUF ? convert_to_gguf(c.ck, out, o, progress, e) : repack(&c, out, o, e));
+    checkpoint_close(&c.ck);
+    os_unlock(&lock);
+    if (!ok && made && o->format != EXPORT_GGUF)
+        os_remove_dir(out); /* where nothing came into it */
+    return ok;
+}

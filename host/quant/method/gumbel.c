@@ -1,0 +1,171 @@
+#include "host/quant/method/gumbel.h"
+
+#include <math.h>
+
+#include "host/base/num.h"
+#include "host/gpu/tiled.h"
+
+/* Schedules and rates of docs/method.md belong to a run of this many steps. */
+#define PAPER_STEPS 1280.0
+
+static const double pi = 3.14159265358979323846;
+
+/* From 3 bits on a weight chooses among the start code and two codes on either side (docs/method.md 2). */
+static bool relative_levels(const struct quant_type *t)
+{
+    return (uint32_t)(t->hi - t->lo + 1) > GUMBEL_LEVELS;
+}
+
+static uint32_t level_count(const struct quant_type *t)
+{
+    return relative_levels(t) ? GUMBEL_LEVELS : (uint32_t)(t->hi - t->lo + 1);
+}
+
+double gumbel_rate(const struct gumbel_options *o, uint32_t t)
+{
+    double f = o->steps > 1 ? (double)t / (o->steps - 1) : 0;
+    double cosine = o->lr_end + (1 - o->lr_end) * 0.5 * (1 + cos(pi * f));
+    return o->reach * PAPER_STEPS / o->steps * cosine;
+}
+
+double gumbel_reach(const struct gumbel_options *o)
+{
+    double sum = 0;
+    for (uint32_t t = 0; t < o->steps; t++)
+        sum += gumbel_rate(o, t) * o->lr_logits;
+    return sum;
+}
+
+/* Temperature and logit factor of step t, linear in t. Past the last step they stay. */
+static void schedule(const struct gumbel_options *o, uint32_t t, float *tau, float *kappa)
+{
+    float f = o->steps > 1 ? (float)(t < o->steps ? t : o->steps - 1) / (float)(o->steps - 1) : 1.0f;
+    *tau = o->tau0 + (o->tau1 - o->tau0) * f;
+    *kappa = o->kappa0 + (o->kappa1 - o->kappa0) * f;
+}
+
+bool gumbel_create(struct gumbel_state *s, struct gpu_arena *arena, const struct qmatrix *q, uint32_t row0,
+                   uint32_t rows, struct err *e)
+{
+    uint64_t state = (uint64_t)rows * q->cols * level_count(q->spec.type) * 4;
+    uint64_t row_codes = (uint64_t)q->ldc * 4, row_scales = (uint64_t)quant_row_scales(&q->spec, q->cols) * 4;
+    *s = (struct gumbel_state){.spec = q->spec,
+                               .rows = rows,
+                               .cols = q->cols,
+                               .groups = q->groups,
+                               .ldc = q->ldc,
+                               .row0 = row0,
+                               .rate = 1,
+                               .codes = gpu_slice(q->codes, row0 * row_codes, rows * row_codes),
+                               .scales = gpu_slice(q->scales, row0 * row_scales, rows * row_scales)};
+    return gpu_alloc(arena, state, &s->logits, e) && gpu_alloc(arena, state, &s->mom, e) &&
+           gpu_alloc(arena, rows * row_scales, &s->smom, e);
+}
+
+void gumbel_start(struct gpu_cmd *cmd, const struct gumbel_state *s)
+{
+    float tau, kappa;
+    schedule(s->o, 0, &tau, &kappa);
+    tiled_gumbel_init(cmd, &(struct gumbel_init_args){.logits = s->logits,
+                                                      .mom = s->mom,
+                                                      .scales = s->scales,
+                                                      .smom = s->smom,
+                                                      .codes = s->codes,
+                                                      .w = s->w,
+                                                      .diff = s->soft,
+                                                      .rows = s->rows,
+                                                      .cols = s->cols,
+                                                      .group = s->spec.group,
+                                                      .groups = s->groups,
+                                                      .ldc = s->ldc,
+                                                      .levels = level_count(s->spec.type),
+                                                      .relative = relative_levels(s->spec.type),
+                                                      .lo = (uint32_t)s->spec.type->lo,
+                                                      .hi = (uint32_t)s->spec.type->hi,
+                                                      .seed = s->seed,
+                                                      .tensor = s->tensor,
+                                                      .row0 = s->row0,
+                                                      .tau = tau,
+                                                      .kappa = kappa,
+                                                      .init_noise = s->o->init_noise,
+                                                      .init_gap = s->o->init_gap,
+                                                      .origin = s->origin,
+                                                      .offsets = quant_offsets(&s->spec)});
+}
+
+/* Rate of offsets, as a share of the scales'. */
+#define OFFSET_RATE 1.5
+/* Rates are those of four levels. With more a scale moves the outer ones further, and they lie closer: GGUF's
+ * types learn at a rate that is as much less. */
+static double scale_rate(const struct quant_type *t)
+{
+    return t->group && t->hi - t->lo > 3 ? 3.0 / (t->hi - t->lo) : 1.0;
+}
+
+/* The step at which scales become what will be stored and stay so; types without super-blocks lose little
+ * when they are rounded in the end. */
+static uint32_t frozen_from(const struct gumbel_state *s)
+{
+    return s->spec.type->super && s->o->lr_scales > 0 ? (uint32_t)ceil((double)s->o->freeze * s->o->steps) : UINT32_MAX;
+}
+
+void gumbel_step(struct gpu_cmd *cmd, const struct gumbel_state *s, uint32_t step)
+{
+    float tau, kappa, tau1, kappa1;
+    schedule(s->o, step, &tau, &kappa);
+    schedule(s->o, step + 1, &tau1, &kappa1);
+    double rate = gumbel_rate(s->o, step) * s->rate, lr_scales = rate * s->o->lr_scales * scale_rate(s->spec.type);
+    uint32_t frozen = frozen_from(s);
+    if (step >= frozen)
+        lr_scales = 0;
+    /* The soft weights of this step are still those of the scales before: one gradient in hundreds. */
+    if (step == frozen)
+        quant_round_scales(cmd, &s->spec, s->scales, s->rows, s->groups);
+    tiled_gumbel_step(cmd, &(struct gumbel_step_args){.logits = s->logits,
+                                                      .mom = s->mom,
+                                                      .scales = s->scales,
+                                                      .smom = s->smom,
+                                                      .codes = s->codes,
+                                                      .w = s->w,
+                                                      .grad = s->grad,
+                                                      .diff = s->soft,
+                                                      .rows = s->rows,
+                                                      .cols = s->cols,
+                                                      .group = s->spec.group,
+                                                      .groups = s->groups,
+                                                      .ldc = s->ldc,
+                                                      .levels = level_count(s->spec.type),
+                                                      .relative = relative_levels(s->spec.type),
+                                                      .lo = (uint32_t)s->spec.type->lo,
+                                                      .hi = (uint32_t)s->spec.type->hi,
+                                                      .seed = s->seed,
+                                                      .tensor = s->tensor,
+                                                      .row0 = s->row0,
+                                                      .step = step,
+                                                      .tau = tau,
+                                                      .kappa = kappa,
+                                                      .tau1 = tau1,
+                                                      .kappa1 = kappa1,
+                                                      .lr_logits = (float)(rate * s->o->lr_logits),
+                                                      .lr_scales = (float)lr_scales,
+                                                      .lr_offsets = (float)(lr_scales * OFFSET_RATE),
+                                                      .beta1 = s->o->beta1,
+                                                      .beta2 = s->o->beta2,
+                                                      .decay = s->o->decay,
+                                                      .origin = s->origin,
+                                                      .offsets = quant_offsets(&s->spec)});
+}
+
+void gumbel_codes(struct gpu_cmd *cmd, const struct gumbel_state *s, struct gpu_view codes)
+{
+    tiled_gumbel_codes(cmd, &(struct gumbel_codes_args){.logits = s->logits,
+                                                        .codes = s->codes,
+                                                        .codes_out = codes,
+                                                        .rows = s->rows,
+                                                        .cols = s->cols,
+                                                        .ldc = s->ldc,
+                                                        .levels = level_count(s->spec.type),
+                                                        .relative = relative_levels(s->spec.type),
+                                                        .lo = (uint32_t)s->spec.type->lo,
+                                                        .hi = (uint32_t)s->spec.type->hi});
+}

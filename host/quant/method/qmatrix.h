@@ -1,0 +1,62 @@
+/* One linear being quantized, on the device: weights, codes and scales, and what is done to them. */
+#ifndef QUANT_QMATRIX_H
+#define QUANT_QMATRIX_H
+
+#include "formats/quant_type.h"
+#include "host/quant/method/hessian.h"
+#include "host/quant/options.h"
+
+/* Codes and scales of a [rows, cols] matrix on the device. */
+struct qmatrix {
+    uint32_t rows, cols, groups, ldc; /* ldc: words of a row of codes (four int8 each) */
+    struct quant_spec spec;
+    struct gpu_view codes;  /* [rows, ldc] words */
+    struct gpu_view scales; /* [rows, planes, groups] f32, as in struct qlinear */
+};
+/* Scales of a row, its offsets too. */
+uint32_t quant_row_scales(const struct quant_spec *spec, uint32_t cols);
+/* Numbers of a row that its scales and offsets are made of: one for each of them or, with super-blocks, d and
+ * dmin of each. */
+uint32_t quant_row_steps(const struct quant_spec *spec, uint32_t cols);
+/* 1 where groups have offsets: what kernels ask. */
+uint32_t quant_offsets(const struct quant_spec *spec);
+bool qmatrix_create(struct qmatrix *q, struct gpu_arena *arena, uint32_t rows, uint32_t cols, struct quant_spec spec,
+                    struct err *e);
+/* Host copy; q->spec etc. are taken over. Waits for the device. With commands that count it is of this
+ * shape, without contents, and nothing is uploaded. */
+bool qmatrix_download(struct gpu_cmd *cmd, const struct qmatrix *q, struct qlinear *out, struct err *e);
+bool qmatrix_upload(struct gpu_cmd *cmd, const struct qmatrix *q, const struct qlinear *in, struct err *e);
+/* Scales and offsets [rows, planes, groups] as they will be stored, in place: rounded, or d times integers
+ * where the type has super-blocks. What is rounded already stays. */
+void quant_round_scales(struct gpu_cmd *cmd, const struct quant_spec *spec, struct gpu_view scales, uint32_t rows,
+                        uint32_t groups);
+void qmatrix_round_scales(struct gpu_cmd *cmd, const struct qmatrix *q);
+/* Scales, and offsets where the type has them, of the groups that start in columns [col0, col1) of w [rows,
+ * cols], as they will be stored. Of super-blocks whole ones. weights [cols]: what errors in a column count;
+ * empty: all the same. */
+void qmatrix_search(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, struct gpu_view weights,
+                    uint32_t col0, uint32_t col1, const struct scale_search_options *o);
+/* w[rows, cols] <- codes * scales + offsets. */
+void qmatrix_dequant(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w);
+
+/* RTN: scale search per group, then rounding. */
+void quantize_rtn(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w,
+                  const struct scale_search_options *o);
+
+struct gptq_facts {
+    bool damp_raised;   /* the Cholesky needed more damping than asked for */
+    bool diagonal_only; /* it failed at every damping: no error feedback */
+};
+/* GPTQ with Hessian h[cols, cols] (left as it is). o NULL: scales stay those of q. w[rows, cols] is read;
+ * where an input is dead (h_ii = 0) its column of w is set to 0. work: [rows, cols] floats that are
+ * overwritten. Scratch comes from the arena and is given back. */
+bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, struct gpu_view h,
+                   struct gpu_view work, struct gpu_arena *scratch, float damp, const struct scale_search_options *o,
+                   struct gptq_facts *facts, struct err *e);
+
+/* loss[row] = (D H D^T)_row,row for D = codes*scales + offsets - w (or D = -w where q is NULL), into host
+ * doubles [rows]. */
+bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, uint32_t rows, uint32_t cols,
+                  struct gpu_view h, struct gpu_arena *scratch, double *loss, struct err *e);
+
+#endif

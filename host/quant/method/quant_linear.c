@@ -1,0 +1,184 @@
+#include "host/quant/method/quant_linear.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/num.h"
+#include "host/base/os.h"
+
+static double sum(const double *x, uint32_t n)
+{
+    double s = 0;
+    for (uint32_t i = 0; i < n; i++)
+        s += x[i];
+    return s;
+}
+
+/* Loss of q per row on one Hessian; NULL q: of W itself, the scale of relative losses. */
+static bool losses(const struct linear_task *t, const struct qmatrix *q, struct gpu_view h, double *out, struct err *e)
+{
+    return hessian_loss(t->cmd, q, t->w, t->item->rows, t->item->cols, h, t->scratch, out, e);
+}
+
+/* Rows of `tuned` that are not better than the start go back to it. Returns how many. */
+static uint32_t roll_back_rows(struct qlinear *tuned, const struct qlinear *start, const double *loss_tuned,
+                               const double *loss_start)
+{
+    uint32_t n = 0;
+    size_t scales = (size_t)tuned->groups * quant_type_planes(tuned->spec.type);
+    for (uint32_t r = 0; r < tuned->rows; r++) {
+        if (loss_tuned[r] <= loss_start[r]) /* false for NaN, too */
+            continue;
+        memcpy(tuned->codes + (size_t)r * tuned->cols, start->codes + (size_t)r * tuned->cols, tuned->cols);
+        memcpy(tuned->scales + r * scales, start->scales + r * scales, scales * sizeof(float));
+        n++;
+    }
+    return n;
+}
+
+/* Row losses of the stages, kept together. */
+struct row_losses {
+    double *norm, *start, *tuned;
+};
+
+/* Gumbel-Softmax from the start in q, then the guard. out holds the result. */
+static bool tune_guarded(const struct linear_task *t, struct qmatrix *q, const struct row_losses *l,
+                         struct qlinear *out, struct linear_report *report, struct err *e)
+{
+    const struct quantize_options *o = t->options;
+    const struct hessian *h = t->hessian;
+    const uint32_t rows = t->item->rows;
+    struct qlinear start = {0};
+    double held_start = 0;
+    if (h->held.size) {
+        if (!losses(t, q, h->held, l->tuned, e))
+            return false;
+        held_start = sum(l->tuned, rows);
+    }
+    if (!qmatrix_download(t->cmd, q, &start, e))
+        return false;
+    bool ok = tune_hessian(t->cmd, q, t->w, h->train, t->scratch, t->tune_bytes, &o->gumbel, o->seed, t->tensor,
+                           t->hooks, e) &&
+              losses(t, q, h->train, l->tuned, e) && qmatrix_download(t->cmd, q, out, e);
+    if (ok) {
+        report->rows_rolled_back = roll_back_rows(out, &start, l->tuned, l->start);
+        if (report->rows_rolled_back)
+            ok = qmatrix_upload(t->cmd, q, out, e);
+        if (ok && h->held.size) {
+            ok = losses(t, q, h->held, l->tuned, e);
+            if (ok && !(sum(l->tuned, rows) <= held_start)) {
+                report->rows_rolled_back = rows;
+                ok = qmatrix_upload(t->cmd, q, &start, e);
+                struct qlinear tuned = *out;
+                *out = start;
+                start = tuned;
+            }
+        }
+        ok = ok && losses(t, q, h->train, l->tuned, e);
+        report->loss_final = sum(l->tuned, rows) / sum(l->norm, rows);
+        if (!ok)
+            qlinear_free(out);
+    }
+    qlinear_free(&start);
+    return ok;
+}
+
+/* What everything else begins with: RTN, or the codes given. */
+static bool first_codes(const struct linear_task *t, struct qmatrix *q, struct err *e)
+{
+    if (t->start)
+        return qmatrix_upload(t->cmd, q, t->start, e);
+    quantize_rtn(t->cmd, q, t->w, &t->options->scale_search);
+    return true;
+}
+
+static bool held_loss(const struct linear_task *t, const struct qmatrix *q, double *rows, double *out, struct err *e)
+{
+    *out = 0;
+    if (!t->hessian->held.size)
+        return true;
+    if (!losses(t, q, t->hessian->held, rows, e))
+        return false;
+    *out = sum(rows, t->item->rows);
+    return true;
+}
+
+/* GPTQ in q, whose row losses are l->start, against the codes given, whose losses are l->tuned. */
+static bool better_of(const struct linear_task *t, struct qmatrix *q, const struct row_losses *l, double held_given,
+                      struct err *e)
+{
+    struct qlinear gptq = {0};
+    double held;
+    if (!qmatrix_download(t->cmd, q, &gptq, e))
+        return false;
+    roll_back_rows(&gptq, t->start, l->start, l->tuned);
+    bool ok = qmatrix_upload(t->cmd, q, &gptq, e) && held_loss(t, q, l->start, &held, e);
+    if (ok && !(held <= held_given))
+        ok = qmatrix_upload(t->cmd, q, t->start, e);
+    qlinear_free(&gptq);
+    return ok && losses(t, q, t->hessian->train, l->start, e);
+}
+
+/* GPTQ or GSQ. */
+static bool with_hessian(const struct linear_task *t, struct qmatrix *q, struct qlinear *out,
+                         struct linear_report *report, struct err *e)
+{
+    const struct quantize_options *o = t->options;
+    const uint32_t rows = t->item->rows, cols = t->item->cols;
+    double *rows_of = calloc(3 * (size_t)rows, sizeof *rows_of);
+    if (!rows_of)
+        return err_nomem(e, "row losses", 3 * (uint64_t)rows * sizeof *rows_of);
+    struct row_losses l = {rows_of, rows_of + rows, rows_of + 2 * (size_t)rows};
+    struct gpu_view work;
+    struct gptq_facts facts;
+    double norm = 0, held = 0;
+
+    bool ok = losses(t, NULL, t->hessian->train, l.norm, e);
+    if (ok) {
+        norm = sum(l.norm, rows);
+        ok = first_codes(t, q, e) && held_loss(t, q, l.tuned, &held, e) && losses(t, q, t->hessian->train, l.tuned, e);
+        report->loss_rtn = sum(l.tuned, rows) / norm;
+    }
+    ok = ok && gpu_alloc(t->scratch, (uint64_t)rows * cols * 4, &work, e) &&
+         quantize_gptq(t->cmd, q, t->w, t->hessian->train, work, t->scratch, o->damp,
+                       t->start ? NULL : &o->scale_search, &facts, e) &&
+         losses(t, q, t->hessian->train, l.start, e) && (!t->start || better_of(t, q, &l, held, e));
+    if (ok) {
+        report->damp_raised = facts.damp_raised;
+        report->diagonal_only = facts.diagonal_only;
+        report->loss_gptq = report->loss_final = sum(l.start, rows) / norm;
+        ok = plan_alone(o, t->item) ? tune_guarded(t, q, &l, out, report, e) : qmatrix_download(t->cmd, q, out, e);
+    }
+    free(rows_of);
+    return ok;
+}
+
+bool quantize_linear(const struct linear_task *t, struct qlinear *out, struct linear_report *report, struct err *e)
+{
+    const struct plan_item *item = t->item;
+    uint64_t begin = os_now_ns();
+    *report = (struct linear_report){.loss_rtn = NAN, .loss_gptq = NAN, .loss_final = NAN};
+    snprintf(report->module, sizeof report->module, "%s", item->module);
+
+    gpu_mark mark = gpu_arena_mark(t->scratch);
+    struct qmatrix q;
+    bool ok = qmatrix_create(&q, t->scratch, item->rows, item->cols, item->spec, e);
+    if (ok && !t->hessian) {
+        ok = first_codes(t, &q, e) && qmatrix_download(t->cmd, &q, out, e);
+    } else if (ok) {
+        ok = with_hessian(t, &q, out, report, e);
+    }
+    if (ok) {
+        /* What follows sees the weights of the file. */
+        qmatrix_dequant(t->cmd, &q, t->w);
+        if (!gpu_cmd_finish(t->cmd, e)) {
+            qlinear_free(out);
+            ok = false;
+        }
+    }
+    gpu_arena_reset(t->scratch, mark);
+    report->seconds = (double)(os_now_ns() - begin) * 1e-9;
+    return ok;
+}

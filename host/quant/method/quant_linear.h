@@ -1,0 +1,29 @@
+/* One linear through the method: RTN, GPTQ, Gumbel-Softmax, and the guard. */
+#ifndef QUANT_QUANT_LINEAR_H
+#define QUANT_QUANT_LINEAR_H
+
+#include "host/quant/run/job.h"
+#include "host/quant/method/tune_hessian.h"
+
+struct linear_task {
+    struct gpu_cmd *cmd;
+    const struct quantize_options *options;
+    const struct plan_item *item;
+    struct gpu_view w;             /* [rows, cols]; on return what the stored codes and scales give */
+    const struct hessian *hessian; /* of its inputs; NULL for RTN */
+    const struct qlinear *start;   /* codes to begin with, whose scales stay; NULL: RTN, then GPTQ */
+    struct gpu_arena *scratch;
+    uint64_t tune_bytes; /* of the optimiser's state at a time */
+    uint32_t tensor;     /* unique in the model: keys the noise */
+    const struct tune_hooks *hooks;
+};
+/* Codes and scales into out (the caller frees them), what happened into report (its module and seconds too).
+ *
+ * With a start GPTQ keeps its scales, and counts only where it is better: row by row on the calibration
+ * Hessian, as a whole on the held-out windows.
+ *
+ * Guard: a row keeps its start (GPTQ) where Gumbel-Softmax did not lower its loss on the calibration Hessian,
+ * and the whole linear keeps its start where the loss on the held-out windows rose. */
+bool quantize_linear(const struct linear_task *t, struct qlinear *out, struct linear_report *report, struct err *e);
+
+#endif

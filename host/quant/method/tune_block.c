@@ -1,0 +1,497 @@
+#include "host/quant/method/tune_block.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/num.h"
+#include "host/base/os.h"
+#include "host/gpu/tiled.h"
+#include "host/quant/method/epochs.h"
+
+/* See weigh_tokens: much less, and the loud tokens themselves become worse than at the start; much more, and
+ * the others do (measured on a block with such tokens, test_tune_block.c). */
+#define LOUDEST 8.0
+
+/* One half in training. */
+struct half {
+    const struct tune_block_task *t;
+    uint32_t train;          /* windows that teach: 0 .. train-1 */
+    uint32_t judge0, judges; /* windows that judge */
+    uint32_t per_epoch;      /* steps */
+    struct gumbel_options gumbel;
+    bool trained[LINEAR_COUNT];
+    struct qmatrix q[LINEAR_COUNT]; /* start codes; scales in training */
+    struct gumbel_state s[LINEAR_COUNT];
+    struct block_weights hard; /* the block, with rounded weights where grads.w has room between steps */
+    struct block_grads grads;
+    struct block_scratch fwd;
+    struct bwd_scratch bwd;
+    struct gpu_view x, target, y;      /* [micro windows, ctx, hidden] */
+    struct gpu_view row_loss, weights; /* [micro * ctx]: of one token */
+    float *token_weight;               /* [samples, ctx] */
+    bool weighted;                     /* any of them is not 1 */
+    struct gpu_view sums; /* [per_epoch + 2]: squared error of each step's batch; of the judges, weighted and plain */
+    struct gpu_view codes, scales; /* of one linear, rounded */
+    uint32_t *order;               /* [samples] windows, shuffled */
+    double size_train, size_judge; /* what the half adds to its input, squared and weighted, per window */
+    double plain_start;            /* the judges' plain squared error at the start */
+    struct qlinear best[LINEAR_COUNT];
+};
+
+static bool takes(const struct quantize_options *o, enum tune_stage half, const struct plan_item *item)
+{
+    return (block_matrix(item->id)->half == HALF_FFN) == (half == STAGE_FFN) && plan_joint(o, item);
+}
+
+/* Of the paper's run. */
+#define PAPER_STEPS 1280u
+/* Windows that a step of all those takes at least. From 4 bits on the start is close, and more steps of fewer
+ * windows cost time without lowering perplexity (bench/results/quality-lavapipe.md). */
+static uint32_t fewest(const struct quant_type *t)
+{
+    return t->hi - t->lo > 7 ? 4 : 1;
+}
+
+uint32_t tune_block_batch(const struct quantize_options *o, uint32_t train)
+{
+    uint64_t batch = o->block.batch;
+    if (!batch)
+        batch = max_u64(div_up((uint64_t)o->block.epochs * train, PAPER_STEPS), fewest(o->type));
+    return (uint32_t)min_u64(batch, train);
+}
+
+/* Groups of 16 or 32 with offsets start so close that codes which travel as far as others' end worse than
+ * they began (bench/results/gguf-lavapipe.md). */
+float tune_block_share(const struct quant_type *t)
+{
+    return t->super ? 0.4f : 1.0f;
+}
+
+struct gumbel_options tune_block_gumbel(const struct quantize_options *o, uint32_t train)
+{
+    struct gumbel_options g = o->gumbel;
+    g.steps = o->block.epochs * (uint32_t)div_up(train, tune_block_batch(o, train));
+    g.reach = o->block.reach;
+    g.init_noise = o->block.init_noise;
+    g.init_gap = o->block.init_gap;
+    return g;
+}
+
+/* What the backward pass finds. */
+static unsigned parts_of(const struct quantize_options *o, enum tune_stage half)
+{
+    return half == STAGE_FFN ? BWD_FFN : BWD_ATTN | (o->block.train_qk ? BWD_QK : 0);
+}
+
+/* ---- one pass over windows ---- */
+
+static void forward(const struct half *h, const struct block_weights *w, uint32_t n)
+{
+    if (h->t->half == STAGE_ATTN)
+        block_attn_fwd(h->t->m, w, &h->fwd, h->x, h->y, n);
+    else
+        block_ffn_fwd(h->t->m, w, &h->fwd, h->x, h->y, n);
+}
+
+/* y <- a - b over n windows, row_loss <- its square per token. */
+static void residual(const struct half *h, struct gpu_view a, struct gpu_view b, uint32_t n)
+{
+    struct gpu_cmd *cmd = h->t->m->cmd;
+    uint32_t rows = n * h->t->m->ctx, cols = h->t->m->cfg->hidden_size;
+    tiled_subtract(cmd, &(struct subtract_args){.a = a, .b = b, .d = h->y, .n = rows * cols});
+    tiled_row_dot(cmd, &(struct row_dot_args){.a = h->y, .b = h->y, .out = h->row_loss, .rows = rows, .cols = cols});
+}
+
+/* The windows' inputs, targets and token weights. */
+static bool fetch(struct half *h, const uint32_t *list, uint32_t n, struct err *e)
+{
+    uint64_t ctx = h->t->m->ctx;
+    if (!acts_gather(h->t->inputs, list, n, h->x, e) || !acts_gather(h->t->targets, list, n, h->target, e))
+        return false;
+    for (uint32_t i = 0; h->weighted && i < n; i++)
+        gpu_upload(h->t->m->cmd, gpu_slice(h->weights, i * ctx * 4, ctx * 4), h->token_weight + list[i] * ctx, ctx * 4);
+    return true;
+}
+
+static void add_loss(const struct half *h, uint32_t n, uint32_t at)
+{
+    run_reduce_sum(
+        h->t->m->cmd, gpu_rows(1),
+        &(struct reduce_sum_args){.x = h->row_loss, .result = h->sums, .n = n * h->t->m->ctx, .at = at, .factor = 1});
+}
+
+/* Weighs the residual's tokens and adds their loss to sums[at]; y becomes half the loss's gradient. */
+static void weigh(const struct half *h, uint32_t n, uint32_t at, bool gradient)
+{
+    struct gpu_cmd *cmd = h->t->m->cmd;
+    uint32_t rows = n * h->t->m->ctx, cols = h->t->m->cfg->hidden_size;
+    if (h->weighted)
+        tiled_scale_rows(cmd, &(struct scale_rows_args){
+                                  .x = h->row_loss, .w = h->weights, .y = h->row_loss, .rows = rows, .cols = 1});
+    if (h->weighted && gradient)
+        tiled_scale_rows(cmd,
+                         &(struct scale_rows_args){.x = h->y, .w = h->weights, .y = h->y, .rows = rows, .cols = cols});
+    add_loss(h, n, at);
+}
+
+static int compare_floats(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+/* Token weights, from what the half adds to each token's input, squared. A token counts at most LOUDEST times
+ * as much as a whole window of tokens like the median one: a few tokens with huge activations would otherwise
+ * be all that the half learns. Ordinary tokens are left alone. The weighted sums are the sizes that losses
+ * are relative to. */
+static bool weigh_tokens(struct half *h, struct err *e)
+{
+    struct model *m = h->t->m;
+    size_t ctx = m->ctx, n = h->t->samples * ctx;
+    float *size = h->token_weight, *sorted = malloc(n * sizeof *sorted);
+    if (!sorted)
+        return err_nomem(e, "the sizes of tokens", n * sizeof *sorted);
+    bool ok = true;
+    for (uint32_t i = 0; ok && i < h->t->samples; i += h->t->micro) {
+        uint32_t count = (uint32_t)min_u64(h->t->micro, h->t->samples - i);
+        ok = fetch(h, h->order + i, count, e);
+        if (ok)
+            residual(h, h->target, h->x, count);
+        ok = ok && gpu_download(m->cmd, h->row_loss, size + i * ctx, count * ctx * 4, e);
+    }
+    if (ok) {
+        memcpy(sorted, size, n * sizeof *sorted);
+        qsort(sorted, n, sizeof *sorted, compare_floats);
+        double most = LOUDEST * (double)ctx * fmax(sorted[n / 2], 1e-30), train = 0, judged = 0;
+        for (size_t i = 0; i < n; i++) {
+            double w = size[i] > most ? most / size[i] : 1, mine = size[i] * w;
+            h->weighted = h->weighted || w < 1;
+            size[i] = (float)w;
+            if (i / ctx < h->train)
+                train += mine;
+            if (i / ctx >= h->judge0 && i / ctx < (size_t)h->judge0 + h->judges)
+                judged += mine;
+        }
+        h->size_train = fmax(train / h->train, 1e-30);
+        h->size_judge = fmax(judged / h->judges, 1e-30);
+    }
+    free(sorted);
+    return ok;
+}
+
+/* Squared error of w on the judging windows: relative with weighted tokens, and the plain sum. */
+static bool judge(struct half *h, const struct block_weights *w, double *loss, double *plain, struct err *e)
+{
+    struct gpu_cmd *cmd = h->t->m->cmd;
+    float sums[2];
+    struct gpu_view at = gpu_slice(h->sums, h->per_epoch * 4ull, sizeof sums);
+    gpu_fill(cmd, at, 0);
+    for (uint32_t i = 0; i < h->judges; i += h->t->micro) {
+        uint32_t count = (uint32_t)min_u64(h->t->micro, h->judges - i);
+        /* Windows that judge keep their place in `order`, or are all of them. */
+        if (!fetch(h, h->order + h->judge0 + i, count, e))
+            return false;
+        forward(h, w, count);
+        residual(h, h->y, h->target, count);
+        add_loss(h, count, h->per_epoch + 1);
+        weigh(h, count, h->per_epoch, false);
+    }
+    if (!gpu_download(cmd, at, sums, sizeof sums, e))
+        return false;
+    *loss = sums[0] / (h->judges * h->size_judge);
+    *plain = sums[1];
+    return true;
+}
+
+/* Gradients of one batch into grads, its squared error into sums[at]. */
+static bool accumulate(struct half *h, const uint32_t *list, uint32_t n, uint32_t at, struct err *e)
+{
+    struct model *m = h->t->m;
+    for (int id = 0; id < LINEAR_COUNT; id++)
+        if (h->trained[id])
+            gpu_fill(m->cmd, h->grads.w[id], 0);
+    uint32_t pieces = (uint32_t)div_up(n, h->t->micro);
+    for (uint32_t i = 0, done = 0; i < pieces; i++) {
+        uint32_t count = (n - done) / (pieces - i); /* even pieces */
+        if (!fetch(h, list + done, count, e))
+            return false;
+        forward(h, h->t->w, count);
+        /* dL/dy is 2 w (y - target): Lion's sign is blind to the factor 2. */
+        residual(h, h->y, h->target, count);
+        weigh(h, count, at, true);
+        if (h->t->half == STAGE_ATTN)
+            block_attn_bwd(m, h->t->w, &h->fwd, &h->bwd, h->x, h->y, false, &h->grads, count);
+        else
+            block_ffn_bwd(m, h->t->w, &h->fwd, &h->bwd, h->x, h->y, false, &h->grads, count);
+        done += count;
+    }
+    return true;
+}
+
+/* ---- hard weights ---- */
+
+/* Rounded codes and scales of a linear in training, as the file would hold them; good until the next call. */
+static struct qmatrix harden(const struct half *h, int id)
+{
+    struct gpu_cmd *cmd = h->t->m->cmd;
+    const struct gumbel_state *s = &h->s[id];
+    struct qmatrix q = h->q[id];
+    gumbel_codes(cmd, s, h->codes);
+    gpu_copy(cmd, h->scales, s->scales, s->rows * quant_row_scales(&s->spec, s->cols) * 4ull);
+    q.codes = h->codes;
+    q.scales = h->scales;
+    if (s->o->lr_scales > 0)
+        qmatrix_round_scales(cmd, &q);
+    return q;
+}
+
+/* h->hard: the block with all weights in training rounded. */
+static void harden_all(const struct half *h)
+{
+    for (int id = 0; id < LINEAR_COUNT; id++) {
+        if (!h->trained[id])
+            continue;
+        struct qmatrix q = harden(h, id);
+        qmatrix_dequant(h->t->m->cmd, &q, h->hard.w[id]);
+    }
+}
+
+static bool keep_best(struct half *h, struct err *e)
+{
+    for (int id = 0; id < LINEAR_COUNT; id++) {
+        if (!h->trained[id])
+            continue;
+        struct qmatrix q = harden(h, id);
+        qlinear_free(&h->best[id]);
+        if (!qmatrix_download(h->t->m->cmd, &q, &h->best[id], e))
+            return false;
+    }
+    return true;
+}
+
+/* ---- training ---- */
+
+static bool start(struct half *h, const struct qlinear *q, float rate, struct err *e)
+{
+    struct gpu_cmd *cmd = h->t->m->cmd;
+    for (int id = 0; id < LINEAR_COUNT; id++) {
+        if (!h->trained[id])
+            continue;
+        if (!qmatrix_upload(cmd, &h->q[id], &q[id], e))
+            return false;
+        h->s[id].rate = rate * tune_block_share(h->t->items[id].spec.type);
+        gumbel_start(cmd, &h->s[id]);
+    }
+    return true;
+}
+
+/* Steps of one epoch; *mean: training loss, relative, NAN or infinite after a divergence. */
+static bool epoch_run(struct half *h, uint32_t epoch, struct stage_report *r, float *soft, double *mean, struct err *e)
+{
+    struct gpu_cmd *cmd = h->t->m->cmd;
+    const struct tune_hooks *hooks = h->t->hooks;
+    epoch_shuffle(h->order, h->train, h->t->o->seed, (uint64_t)r->layer << 8 | (unsigned)r->stage, epoch);
+    gpu_fill(cmd, h->sums, 0);
+    for (uint32_t i = 0, done = 0; i < h->per_epoch; i++) {
+        uint32_t n = (h->train - done) / (h->per_epoch - i), step = epoch * h->per_epoch + i;
+        if (!accumulate(h, h->order + done, n, i, e))
+            return false;
+        for (int id = 0; id < LINEAR_COUNT; id++)
+            if (h->trained[id])
+                gumbel_step(cmd, &h->s[id], step);
+        done += n;
+        if (hooks && hooks->step &&
+            !hooks->step(hooks->ctx, step, h->gumbel.steps, r->n_hard ? (double)r->hard[r->n_hard - 1] : NAN)) {
+            gpu_cmd_finish(cmd, NULL);
+            return err_set(e, ERR_STOPPED, "stopped while tuning");
+        }
+    }
+    if (!gpu_download(cmd, h->sums, soft, h->per_epoch * sizeof *soft, e))
+        return false;
+    *mean = 0;
+    for (uint32_t i = 0, done = 0; i < h->per_epoch; i++) {
+        uint32_t n = (h->train - done) / (h->per_epoch - i);
+        soft[i] = (float)(soft[i] / (n * h->size_train));
+        *mean += soft[i] / h->per_epoch;
+        done += n;
+    }
+    return true;
+}
+
+/* All epochs at one rate. *diverged: soft or hard loss left all bounds; what was best before that is kept all
+ * the same. */
+static bool attempt(struct half *h, const struct qlinear *q, float rate, struct stage_report *r, float *soft,
+                    bool *diverged, struct err *e)
+{
+    *diverged = false;
+    r->n_hard = r->n_soft = 0;
+    r->hard[r->n_hard++] = (float)r->loss_start;
+    if (!start(h, q, rate, e))
+        return false;
+    for (uint32_t epoch = 0; epoch < h->t->o->block.epochs; epoch++) {
+        double mean, hard, plain;
+        if (!epoch_run(h, epoch, r, soft + (size_t)epoch * h->per_epoch, &mean, e))
+            return false;
+        harden_all(h);
+        if (!judge(h, &h->hard, &hard, &plain, e))
+            return false;
+        if (r->n_hard < CURVE_EPOCHS)
+            r->hard[r->n_hard++] = (float)hard;
+        r->n_soft = epoch_curve(soft, (epoch + 1) * h->per_epoch, r->soft);
+        *diverged = !isfinite(mean) || !isfinite(hard) || hard > EPOCH_DIVERGED * r->loss_start;
+        if (*diverged)
+            return true;
+        /* Huge tokens weigh less, but they must not lose either. */
+        if (hard < r->loss_final && (!h->weighted || plain <= h->plain_start)) {
+            r->loss_final = hard;
+            r->best_epoch = epoch + 1;
+            if (!keep_best(h, e))
+                return false;
+        }
+    }
+    return true;
+}
+
+/* ---- a half ---- */
+
+static bool alloc_linear(struct half *h, int id, struct err *e)
+{
+    const struct tune_block_task *t = h->t;
+    const struct plan_item *item = &t->items[id];
+    struct gumbel_state *s = &h->s[id];
+    uint64_t bytes = (uint64_t)item->rows * item->cols * 4;
+    if (!qmatrix_create(&h->q[id], t->arena, item->rows, item->cols, item->spec, e) ||
+        !gumbel_create(s, t->arena, &h->q[id], 0, item->rows, e) || !gpu_alloc(t->arena, bytes, &h->grads.w[id], e))
+        return false;
+    s->o = &h->gumbel;
+    s->seed = (uint32_t)(t->o->seed ^ t->o->seed >> 32) ^ 0x5851f42du; /* other noise than the start's own tuning had */
+    s->tensor = item->layer * LINEAR_COUNT + (uint32_t)id;
+    s->soft = t->w->w[id];
+    s->grad = s->w = h->grads.w[id]; /* w is not used: soft weights, no difference */
+    h->hard.w[id] = h->grads.w[id];
+    return true;
+}
+
+static bool half_create(struct half *h, const struct tune_block_task *t, struct err *e)
+{
+    uint64_t window = (uint64_t)t->m->ctx * t->m->cfg->hidden_size * 4, codes = 0, scales = 0;
+    *h = (struct half){.t = t, .train = t->samples - t->holdout, .hard = *t->w};
+    h->gumbel = tune_block_gumbel(t->o, h->train);
+    h->judge0 = t->holdout ? h->train : 0;
+    h->judges = t->holdout ? t->holdout : h->train;
+    h->per_epoch = (uint32_t)div_up(h->train, tune_block_batch(t->o, h->train));
+    h->order = malloc(t->samples * sizeof *h->order);
+    if (!h->order)
+        return err_nomem(e, "the order of windows", t->samples * sizeof *h->order);
+    for (uint32_t i = 0; i < t->samples; i++)
+        h->order[i] = i;
+    h->token_weight = malloc((size_t)t->samples * t->m->ctx * sizeof *h->token_weight);
+    if (!h->token_weight)
+        return err_nomem(e, "the weights of tokens", (uint64_t)t->samples * t->m->ctx * sizeof *h->token_weight);
+    for (int id = 0; id < LINEAR_COUNT; id++) {
+        h->trained[id] = takes(t->o, t->half, &t->items[id]);
+        if (!h->trained[id])
+            continue;
+        if (!alloc_linear(h, id, e))
+            return false;
+        codes = max_u64(codes, h->q[id].codes.size);
+        scales = max_u64(scales, h->q[id].scales.size);
+    }
+    return gpu_alloc(t->arena, codes, &h->codes, e) && gpu_alloc(t->arena, scales, &h->scales, e) &&
+           block_scratch_create(&h->fwd, t->arena, t->m, t->micro, SCRATCH_TRAIN, e) &&
+           bwd_scratch_create(&h->bwd, t->arena, t->m, t->micro, parts_of(t->o, t->half), e) &&
+           gpu_alloc(t->arena, t->micro * window, &h->x, e) && gpu_alloc(t->arena, t->micro * window, &h->target, e) &&
+           gpu_alloc(t->arena, t->micro * window, &h->y, e) &&
+           gpu_alloc(t->arena, t->micro * t->m->ctx * 4ull, &h->row_loss, e) &&
+           gpu_alloc(t->arena, t->micro * t->m->ctx * 4ull, &h->weights, e) &&
+           gpu_alloc(t->arena, (h->per_epoch + 2) * 4ull, &h->sums, e);
+}
+
+static bool train(struct half *h, struct qlinear *q, struct stage_report *r, struct err *e)
+{
+    bool diverged = true;
+    if (!weigh_tokens(h, e))
+        return false;
+    if (!judge(h, h->t->w, &r->loss_start, &h->plain_start, e))
+        return false;
+    r->loss_final = r->loss_start;
+    float *soft = malloc(h->gumbel.steps * sizeof *soft);
+    if (!soft)
+        return err_nomem(e, "the training curve", h->gumbel.steps * sizeof *soft);
+    float rate = 1;
+    bool ok = attempt(h, q, rate, r, soft, &diverged, e);
+    while (ok && diverged && r->retries < EPOCH_RETRIES) {
+        r->retries++;
+        rate /= 2;
+        ok = attempt(h, q, rate, r, soft, &diverged, e);
+    }
+    free(soft);
+    return ok;
+}
+
+/* The result: best codes where an epoch was better than the start, and their weights for what follows. */
+static bool settle(struct half *h, struct qlinear *q, const struct stage_report *r, struct err *e)
+{
+    for (int id = 0; id < LINEAR_COUNT; id++) {
+        if (!h->trained[id])
+            continue;
+        if (r->best_epoch) {
+            qlinear_free(&q[id]);
+            q[id] = h->best[id];
+            h->best[id] = (struct qlinear){0};
+        }
+        if (!qmatrix_upload(h->t->m->cmd, &h->q[id], &q[id], e))
+            return false;
+        qmatrix_dequant(h->t->m->cmd, &h->q[id], h->t->w->w[id]);
+    }
+    return true;
+}
+
+static bool trains(const struct tune_block_task *t)
+{
+    bool any = false;
+    for (int id = 0; id < LINEAR_COUNT; id++)
+        any = any || takes(t->o, t->half, &t->items[id]);
+    return any && t->o->block.epochs;
+}
+
+static void half_free(struct half *h)
+{
+    for (int id = 0; id < LINEAR_COUNT; id++)
+        qlinear_free(&h->best[id]);
+    free(h->order);
+    free(h->token_weight);
+}
+
+bool tune_block_count(const struct tune_block_task *t, struct err *e)
+{
+    gpu_mark mark = gpu_arena_mark(t->arena);
+    struct half h = {0};
+    bool ok = !trains(t) || half_create(&h, t, e);
+    gpu_arena_reset(t->arena, mark);
+    half_free(&h);
+    return ok;
+}
+
+bool tune_block(const struct tune_block_task *t, struct qlinear *q, struct stage_report *r, struct err *e)
+{
+    uint64_t begin = os_now_ns();
+    gpu_mark mark = gpu_arena_mark(t->arena);
+    struct half h = {0};
+    *r = (struct stage_report){.stage = t->half, .layer = t->items[0].layer, .loss_start = NAN, .loss_final = NAN};
+    if (!trains(t))
+        return true;
+    bool ok = half_create(&h, t, e);
+    if (ok) {
+        r->steps = h.gumbel.steps;
+        r->epochs = t->o->block.epochs;
+        ok = train(&h, q, r, e) && settle(&h, q, r, e);
+    }
+    /* Nothing of the arena may be in use when it is given back. */
+    ok = gpu_cmd_finish(t->m->cmd, ok ? e : NULL) && ok;
+    gpu_arena_reset(t->arena, mark);
+    half_free(&h);
+    r->seconds = (double)(os_now_ns() - begin) * 1e-9;
+    return ok;
+}

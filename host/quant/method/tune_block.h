@@ -1,0 +1,45 @@
+/* The block objective (docs/method.md 3): the linears of one half of a block trained together by Gumbel-Softmax,
+ * so that the half's output comes near a target.
+ *
+ *     inputs (student) --> half with soft weights --> output ~ targets (teacher)
+ *                             ^ resampled once per step; gradients over a batch of shuffled windows
+ *
+ * Held-out windows judge the hard (rounded) weights after each epoch; the best epoch's, or the start's, are
+ * kept. */
+#ifndef QUANT_TUNE_BLOCK_H
+#define QUANT_TUNE_BLOCK_H
+
+#include "host/model/block_bwd.h"
+#include "host/model/calib.h"
+#include "host/quant/method/gumbel.h"
+#include "host/quant/plan/plan.h"
+#include "host/quant/record.h"
+#include "host/quant/method/tune_hessian.h"
+
+struct tune_block_task {
+    struct model *m;
+    const struct quantize_options *o;
+    enum tune_stage half;          /* STAGE_ATTN or STAGE_FFN */
+    const struct plan_item *items; /* of the block, [LINEAR_COUNT] */
+    struct block_weights *w;       /* as stored codes give them; of what is trained, replaced by the result's */
+    struct acts *inputs, *targets; /* [samples] windows: of the half's input, and what its output should be */
+    uint32_t samples, holdout;     /* the last `holdout` windows only judge; 0: all teach and judge */
+    uint32_t micro;                /* windows on the device at a time */
+    struct gpu_arena *arena;
+    const struct tune_hooks *hooks;
+};
+
+/* Windows per optimiser step, of `train`. */
+uint32_t tune_block_batch(const struct quantize_options *o, uint32_t train);
+/* Share of the reach that logits and scales of a type travel: 0.4 with super-blocks, else 1. */
+float tune_block_share(const struct quant_type *t);
+/* Schedule of a half that learns from `train` windows. */
+struct gumbel_options tune_block_gumbel(const struct quantize_options *o, uint32_t train);
+/* q[LINEAR_COUNT]: start codes and scales, then the result's (never one that judges worse). r: what happened.
+ * Nothing is done, and r->steps is 0, where no linear of the half is trained. */
+bool tune_block(const struct tune_block_task *t, struct qlinear *q, struct stage_report *r, struct err *e);
+/* Takes from an arena that counts what tune_block takes, and gives it back: for whoever plans. Of the task inputs,
+ * targets and hooks are not wanted. */
+bool tune_block_count(const struct tune_block_task *t, struct err *e);
+
+#endif

@@ -1,0 +1,106 @@
+#include "host/quant/method/tune_hessian.h"
+
+#include <math.h>
+
+#include "host/base/num.h"
+#include "host/gpu/gpu_gemm.h"
+#include "host/gpu/tiled.h"
+#include "host/quant/method/gumbel.h"
+
+/* The caller hears from the loop this often. */
+#define HOOK_STEPS 20u
+
+/* Tiles are so many rows, or a multiple: slices stay aligned. */
+#define UNIT 64u
+
+/* Rows [row, row + rows) in training. */
+static bool create_tile(struct gumbel_state *s, struct gpu_arena *arena, const struct qmatrix *q, uint32_t row,
+                        uint32_t rows, struct err *e)
+{
+    uint64_t bytes = (uint64_t)rows * q->cols * 4;
+    return gumbel_create(s, arena, q, row, rows, e) && gpu_alloc(arena, bytes, &s->soft, e) &&
+           gpu_alloc(arena, bytes, &s->grad, e);
+}
+
+static bool count_tile(struct gpu *g, const struct qmatrix *q, uint32_t rows, struct gpu_count *count)
+{
+    struct gpu_arena *arena = NULL;
+    struct gumbel_state s;
+    bool ok = gpu_arena_create_counting(&arena, g, count, NULL) && create_tile(&s, arena, q, 0, rows, NULL);
+    gpu_arena_destroy(&arena);
+    return ok;
+}
+
+uint64_t tune_hessian_bytes(struct gpu *g, const struct qmatrix *q, uint32_t rows)
+{
+    struct gpu_count count = {.limit = UINT64_MAX};
+    count_tile(g, q, rows, &count);
+    return count.peak;
+}
+
+/* For the search of the largest tile. */
+struct room {
+    struct gpu *gpu;
+    const struct qmatrix *q;
+    uint64_t bytes;
+};
+
+static bool units_fit(void *ctx, uint32_t units)
+{
+    const struct room *r = ctx;
+    struct gpu_count count = {.limit = r->bytes};
+    return count_tile(r->gpu, r->q, (uint32_t)min_u64((uint64_t)units * UNIT, r->q->rows), &count);
+}
+
+/* Trains some rows; their codes and scales are replaced in place at the end. */
+static bool tune_rows(struct gpu_cmd *cmd, const struct gumbel_state *s, struct gpu_view h, uint32_t steps_before,
+                      uint32_t steps_total, const struct tune_hooks *hooks, struct err *e)
+{
+    const uint32_t cols = s->cols;
+    gumbel_start(cmd, s);
+    for (uint32_t step = 0; step < s->o->steps && !gpu_cmd_failed(cmd); step++) {
+        /* dL/dW~ = 2 (W~ - W) H, and H is symmetric. */
+        gpu_gemm(cmd, (struct gpu_matrix){s->soft, cols}, (struct gpu_matrix){h, cols},
+                 (struct gpu_matrix){s->grad, cols}, s->rows, cols, cols, 2.0f, 0.0f);
+        gumbel_step(cmd, s, step);
+        if (hooks && hooks->step && step % HOOK_STEPS == 0 &&
+            !hooks->step(hooks->ctx, steps_before + step, steps_total, NAN)) {
+            gpu_cmd_finish(cmd, NULL);
+            return err_set(e, ERR_STOPPED, "stopped while tuning");
+        }
+    }
+    gumbel_codes(cmd, s, s->codes);
+    if (s->o->lr_scales > 0)
+        quant_round_scales(cmd, &s->spec, s->scales, s->rows, s->groups);
+    return gpu_cmd_finish(cmd, e);
+}
+
+bool tune_hessian(struct gpu_cmd *cmd, struct qmatrix *q, struct gpu_view w, struct gpu_view h, struct gpu_arena *arena,
+                  uint64_t budget, const struct gumbel_options *o, uint64_t seed, uint32_t tensor,
+                  const struct tune_hooks *hooks, struct err *e)
+{
+    /* Rows of L are independent: as many at a time as the budget takes. */
+    struct room room = {gpu_cmd_gpu(cmd), q, budget};
+    uint64_t row_w = (uint64_t)q->cols * 4;
+    uint64_t fit = most_that_fits((uint32_t)div_up(q->rows, UNIT), units_fit, &room);
+    uint32_t step = (uint32_t)min_u64(q->rows, max_u64(fit, 1) * UNIT);
+    uint32_t total = (uint32_t)div_up(q->rows, step) * o->steps, done = 0;
+    for (uint32_t row = 0; row < q->rows; row += step, done += o->steps) {
+        gpu_mark mark = gpu_arena_mark(arena);
+        struct gumbel_state s;
+        uint32_t rows = (uint32_t)min_u64(step, q->rows - row);
+        bool ok = create_tile(&s, arena, q, row, rows, e);
+        if (ok) {
+            s.o = o;
+            s.seed = (uint32_t)(seed ^ seed >> 32);
+            s.tensor = tensor;
+            s.origin = 1;
+            s.w = gpu_slice(w, row * row_w, rows * row_w);
+            ok = tune_rows(cmd, &s, h, done, total, hooks, e);
+        }
+        gpu_arena_reset(arena, mark);
+        if (!ok)
+            return false;
+    }
+    return true;
+}

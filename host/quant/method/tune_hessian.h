@@ -1,0 +1,21 @@
+/* Gumbel-Softmax on one linear against its Hessian: L = tr((W~ - W) H (W~ - W)^T) (docs/method.md 2, 3). */
+#ifndef QUANT_TUNE_HESSIAN_H
+#define QUANT_TUNE_HESSIAN_H
+
+#include "host/base/progress.h"
+#include "host/quant/method/qmatrix.h"
+
+struct tune_hooks {
+    /* Called every few steps; false stops. loss: relative soft loss, NAN when not measured. May be NULL. */
+    bool (*step)(void *ctx, uint32_t step, uint32_t steps, double loss);
+    void *ctx;
+};
+/* From the codes and scales in q to better ones, in place. Row tiles are independent, so memory is bounded by
+ * `budget` bytes of the arena. tensor: a number unique to this linear, keys the noise. */
+bool tune_hessian(struct gpu_cmd *cmd, struct qmatrix *q, struct gpu_view w, struct gpu_view h, struct gpu_arena *arena,
+                  uint64_t budget, const struct gumbel_options *o, uint64_t seed, uint32_t tensor,
+                  const struct tune_hooks *hooks, struct err *e);
+/* What `rows` rows of such a linear in training take of an arena of their own. */
+uint64_t tune_hessian_bytes(struct gpu *g, const struct qmatrix *q, uint32_t rows);
+
+#endif

@@ -1,0 +1,402 @@
+#include "host/quant/plan/plan.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/log.h"
+#include "host/base/num.h"
+#include "host/base/os.h"
+#include "host/base/out_path.h"
+#include "host/quant/method/gumbel.h"
+#include "formats/read/imatrix.h"
+#include "host/quant/plan/plan_rules.h"
+#include "host/quant/plan/refine.h"
+#include "host/quant/plan/refusals.h"
+#include "host/quant/run/store.h"
+#include "host/quant/method/tune_block.h"
+#include "host/quant/method/tune_scales.h"
+
+/* Smallest and largest group: below, scales cost more than the codes; columns are worked on in fours. */
+#define GROUP_MIN 16u
+
+/* ---- rules: what becomes of each linear ---- */
+
+/* A type with the run's choices, where it leaves any: those of GGUF have their own group, and scales in 16
+ * bits or, in super-blocks, exact products. */
+static struct quant_spec spec_of(const struct quant_type *t, uint32_t group, enum scale_type scale)
+{
+    if (!t->group)
+        return (struct quant_spec){t, group, scale};
+    return (struct quant_spec){t, t->group, t->super ? SCALE_F32 : SCALE_F16};
+}
+
+/* The first column of a group, or of the super-block that GPTQ works on as one, must be a place where a view
+ * may start (GPTQ updates the columns behind it). info NULL: of any device. */
+static bool check_group(const struct plan_item *item, const struct gpu_info *info, struct err *e)
+{
+    const struct quant_type *t = item->spec.type;
+    uint32_t unit = (uint32_t)max_u64(GROUP_MIN, info ? info->min_align / sizeof(float) : 0);
+    uint32_t group = t->super ? t->super : item->spec.group;
+    if (t->super && item->cols % t->super) {
+        err_set(e, ERR_USER, "%s has %u columns: %s needs a multiple of %u", item->module, (unsigned)item->cols,
+                t->name, (unsigned)t->super);
+        return err_hint(e, "--tensor gives such linears another type, Q4_0 for instance");
+    }
+    if (group >= unit && group % unit == 0)
+        return true;
+    err_set(e, ERR_USER, "a group of %u columns cannot be used: groups are multiples of %u on this device", group,
+            unit);
+    return err_hint(e, "--group 128 is the usual choice, 64 and 32 are more accurate and larger");
+}
+
+/* What rules are for in a folder: the linears of the blocks. Freed by the caller. */
+static const char **linear_names(const struct plan *p, struct err *e)
+{
+    const char **names = calloc(p->n_items ? p->n_items : 1, sizeof *names);
+    for (size_t i = 0; names && i < p->n_items; i++)
+        names[i] = p->items[i].module;
+    if (!names)
+        err_nomem(e, "the plan", p->n_items * sizeof *names);
+    return names;
+}
+
+/* Fate and spec of the linears of a folder format, or of a refined file. */
+static bool choose_linears(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
+{
+    static const char *const fixed[] = {"model.embed_tokens", "lm_head"};
+    const char **names = linear_names(p, e);
+    struct rules rules = {0};
+    enum scale_type scale = export_scale_type(o->format, m->ck);
+    struct rule_names known = {names, fixed, p->n_items, sizeof fixed / sizeof *fixed, NULL};
+    bool ok = names && rules_compile(&rules, o, &known, e);
+    if (ok && o->refine)
+        ok = refine_types(p, &rules, e);
+    for (size_t n = 0; ok && !o->refine && n < p->n_items; n++) {
+        struct plan_item *item = &p->items[n];
+        const struct tensor_rule *rule = rules_find(&rules, item->module);
+        item->spec = spec_of(o->type, o->group, scale);
+        item->keep = rule && !rule->type;
+        if (rule && rule->type)
+            item->spec = spec_of(rule->type, rule->group ? rule->group : o->group, scale);
+    }
+    rules_free(&rules);
+    free(names);
+    return ok;
+}
+
+static bool choose_types(struct plan *p, const struct model *m, const struct quantize_options *o,
+                         const struct plan_listener *l, struct err *e)
+{
+    bool ok = !o->refine && o->format == EXPORT_GGUF ? plan_gguf(p, m, o, l, e) : choose_linears(p, m, o, e);
+    for (size_t n = 0; ok && n < p->n_items; n++)
+        ok = p->items[n].keep || check_group(&p->items[n], m->gpu ? gpu_info(m->gpu) : NULL, e);
+    return ok;
+}
+
+static bool list_items(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
+{
+    p->n_layers = m->cfg->num_layers;
+    p->n_items = (size_t)p->n_layers * LINEAR_COUNT;
+    p->items = calloc(p->n_items, sizeof *p->items);
+    if (!p->items)
+        return err_nomem(e, "the plan", p->n_items * sizeof *p->items);
+    for (size_t n = 0; n < p->n_items; n++) {
+        struct plan_item *item = &p->items[n];
+        item->layer = (uint32_t)(n / LINEAR_COUNT);
+        item->id = (enum linear_id)(n % LINEAR_COUNT);
+        item->rows = m->rows[item->id];
+        item->cols = m->cols[item->id];
+        model_linear_name(item->layer, item->id, item->module, sizeof item->module);
+        struct weight_info info;
+        if (!checkpoint_weight(m->ck, item->module, &info, e))
+            return false;
+        if ((info.quantized || info.dtype == DTYPE_OTHER) && !o->requantize) {
+            err_set(e, ERR_USER, "%s in %s is already quantized%s%s", item->module, checkpoint_dir(m->ck),
+                    info.stored ? ": " : "", info.stored ? info.stored : "");
+            return err_hint(e,
+                            "quantize the original 16-bit model; gsq convert changes the format of a quantized one%s",
+                            o->format == EXPORT_GGUF ? "; --allow-requantize takes it all the same" : "");
+        }
+    }
+    return true;
+}
+
+/* Shapes against the export format: what it refuses of all kinds of linears, at once. A warning is said for the
+ * first linear of its kind. */
+static bool check_format(const struct plan *p, const struct quantize_options *o, const struct plan_listener *l,
+                         struct err *e)
+{
+    char why[512];
+    bool said[LINEAR_COUNT] = {false};
+    struct refusals refused = {0};
+    if (o->format == EXPORT_GGUF) /* types fell back where rows do not divide */
+        return true;
+    for (size_t n = 0; n < p->n_items; n++) {
+        const struct plan_item *item = &p->items[n];
+        if (item->keep)
+            continue;
+        struct export_item x = {item->module, item->rows, item->cols, item->spec};
+        enum export_verdict verdict = export_check(o->format, &x, o->container, why, sizeof why);
+        if (verdict == EXPORT_REFUSED)
+            refusals_add(&refused, item->id, why);
+        if (verdict == EXPORT_WARN && !said[item->id]) {
+            l->warn(l->ctx, why);
+            said[item->id] = true;
+        }
+    }
+    return refusals_none(&refused, o->format, e) ||
+           err_hint(e, "--keep '%s' leaves such linears in 16 bits; other formats may take them", refused.names);
+}
+
+/* ---- sizes ---- */
+
+static bool size_folder(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
+{
+    struct export_item *x = calloc(p->n_items, sizeof *x);
+    if (!x)
+        return err_nomem(e, "the plan", p->n_items * sizeof *x);
+    size_t n = 0;
+    double bits = 0;
+    for (size_t i = 0; i < p->n_items; i++) {
+        const struct plan_item *item = &p->items[i];
+        if (item->keep)
+            continue;
+        bits += quant_spec_bpw(&item->spec, item->rows, item->cols) * ((double)item->rows * item->cols);
+        x[n++] = (struct export_item){item->module, item->rows, item->cols, item->spec};
+    }
+    p->bpw = p->weights_quantized ? bits / (double)p->weights_quantized : 16;
+    struct export_options options = {.format = o->format, .container = o->container, .run = p->run};
+    p->out_bytes = export_size(m->ck, x, n, &options, e);
+    free(x);
+    return p->out_bytes > 0;
+}
+
+static bool count_bytes(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
+{
+    for (size_t i = 0; i < p->n_items; i++) {
+        const struct plan_item *item = &p->items[i];
+        uint64_t weights = (uint64_t)item->rows * item->cols;
+        p->weights += weights;
+        if (!item->keep || item->rounded)
+            p->weights_quantized += weights;
+        if (item->keep)
+            continue;
+        p->work_bytes += store_item_bytes(item);
+        if (plan_scales(o))
+            p->work_bytes += 2 * store_scales_bytes(item); /* the old file is there until the new one is whole */
+    }
+    if (o->refine)
+        return refine_size(p);
+    return o->format == EXPORT_GGUF ? plan_gguf_size(p, m, o, e) : size_folder(p, m, o, e);
+}
+
+/* Each file system must hold what comes onto it: the output, the finished blocks, or both. */
+static bool check_disk(struct plan *p, const struct quantize_options *o, struct err *e)
+{
+    const char *work = o->work_dir ? o->work_dir : o->out_dir;
+    uint64_t disk_out, disk_work, work_need = p->work_bytes;
+    uint64_t free_work;
+    os_disk_free(o->out_dir, &p->disk_free, &disk_out);
+    os_disk_free(work, &free_work, &disk_work);
+    if (strcmp(p->acts_tier, "none") != 0)
+        work_need += ((p->student_acts == ACTS_FILE) + (p->teacher_acts == ACTS_FILE)) * p->acts_bytes +
+                     (p->kept_acts == ACTS_FILE) * p->scale_acts_bytes;
+    if (disk_out == disk_work)
+        return out_fits("the output and its checkpoints,", o->out_dir, p->out_bytes + work_need, "-o and --work", e);
+    return out_fits("the output", o->out_dir, p->out_bytes, "-o", e) &&
+           out_fits("the work folder", work, work_need, "--work", e);
+}
+
+/* ---- what trains what ---- */
+
+static bool learns(const struct quantize_options *o, const struct plan_item *item)
+{
+    return o->method == METHOD_GSQ && !item->keep && item->spec.type->learned;
+}
+
+bool plan_block_objective(const struct quantize_options *o)
+{
+    return o->method == METHOD_GSQ && o->block.epochs > 0;
+}
+
+bool plan_scales(const struct quantize_options *o)
+{
+    return o->method == METHOD_GSQ && o->scales.epochs > 0;
+}
+
+bool plan_teacher(const struct quantize_options *o)
+{
+    return plan_block_objective(o) || plan_scales(o);
+}
+
+bool plan_joint(const struct quantize_options *o, const struct plan_item *item)
+{
+    bool scores = block_matrix(item->id)->turned;
+    return learns(o, item) && plan_block_objective(o) && (!scores || o->block.train_qk);
+}
+
+bool plan_needs_hessian(const struct quantize_options *o, const struct plan_item *item)
+{
+    return !item->keep && o->method != METHOD_RTN && !(plan_joint(o, item) && o->block.start == START_RTN);
+}
+
+bool plan_alone(const struct quantize_options *o, const struct plan_item *item)
+{
+    return learns(o, item) && (!plan_joint(o, item) || o->block.start == START_HESSIAN);
+}
+
+/* Without a text, every linear that takes a Hessian needs its importance. */
+static bool check_imatrix(const struct plan *p, const struct quantize_options *o, struct err *e)
+{
+    for (size_t i = 0; quantize_diagonal(o) && i < p->n_items; i++) {
+        const struct plan_item *item = &p->items[i];
+        if (item->keep || imatrix_find(p->from.imatrix, item->module))
+            continue;
+        err_set(e, ERR_USER, "%s has no entry for %s", o->imatrix, item->module);
+        return err_hint(e, "make one with gsq imatrix, give a text with --calib, or keep it with --keep '%s'",
+                        item->module);
+    }
+    return true;
+}
+
+/* For the plan as it is shown: of the first linear that learns. */
+static double reach_share(const struct plan *p)
+{
+    for (size_t i = 0; i < p->n_items; i++)
+        if (!p->items[i].keep)
+            return (double)tune_block_share(p->items[i].spec.type);
+    return 1;
+}
+
+/* ---- nothing to do ---- */
+
+/* Of the tensors that fell back, the first. */
+static const struct plan_tensor *fallen(const struct plan *p)
+{
+    for (size_t i = 0; i < p->n_tensors; i++)
+        if (p->tensors[i].type != p->tensors[i].wanted && p->tensors[i].wanted->learned &&
+            p->tensors[i].wanted->learned->learned)
+            return &p->tensors[i];
+    return NULL;
+}
+
+/* Types that are learned and whose blocks divide these rows: "Q4_0, Q5_0". */
+static const char *learned_for(uint32_t cols, char *out, size_t cap)
+{
+    const struct gguf_type *t;
+    out[0] = 0;
+    for (size_t i = 0; (t = gguf_type_at(i)); i++) {
+        size_t n = strlen(out);
+        if (t->learned && t->learned->learned && cols % t->block == 0)
+            snprintf(out + n, cap - n, "%s%s", n ? ", " : "", t->name);
+    }
+    return out;
+}
+
+static bool nothing_learned(const struct plan *p, struct err *e)
+{
+    const struct plan_tensor *t = fallen(p);
+    char list[128];
+    if (!t)
+        return true;
+    err_set(e, ERR_USER,
+            "no linear is left to learn: rows of %u weights are not a multiple of %u, the block of %s, and "
+            "%s, which "
+            "stands in for it, is rounded to, not learned",
+            (unsigned)t->cols, (unsigned)t->wanted->block, t->wanted->name, t->type->name);
+    learned_for(t->cols, list, sizeof list);
+    return err_hint(e, "--method rtn rounds as llama-quantize does%s%s", list[0] ? "; learned with such rows: " : "",
+                    list);
+}
+
+/* A run that would change no linear, or learn none where learning was asked for. */
+static bool check_work(const struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
+{
+    bool coded = false;
+    for (size_t i = 0; i < p->n_items; i++)
+        coded = coded || !p->items[i].keep;
+    if (coded || (o->method == METHOD_RTN && p->weights_quantized))
+        return true;
+    if (o->refine) {
+        err_set(e, ERR_USER, "%s has no linear of a type whose codes can be learned", o->refine);
+        return err_hint(e, "types that can: Q2_K, Q3_K, Q4_K, Q5_K, Q4_0, Q5_0, Q2_0, TQ1_0, TQ2_0");
+    }
+    if (!nothing_learned(p, e))
+        return false;
+    err_set(e, ERR_USER, "every linear of %s is kept in 16 bits: nothing to quantize", checkpoint_dir(m->ck));
+    return err_hint(e, "check the --keep patterns");
+}
+
+static bool check_learned(const struct quantize_options *o, struct err *e)
+{
+    if (o->method != METHOD_GSQ || o->type->learned)
+        return true;
+    err_set(e, ERR_USER, "%s%s not learned by gsq (rounding is already nearly exact there)", o->type->name,
+            o->type->group ? " is" : " bits are");
+    return err_hint(e, "--method gptq or rtn makes %s%s; single linears may have it beside learned ones, by --tensor",
+                    o->type->name, o->type->group ? "" : " bits");
+}
+
+bool plan_fates(struct plan *p, const struct model *m, const struct quantize_options *o, struct plan_sources from,
+                const struct plan_listener *l, struct err *e)
+{
+    *p = (struct plan){.from = from, .ctx = m->ctx, .samples = o->samples, .acts_tier = "none"};
+    hash_hex((struct hash128){0}, p->run);
+    return list_items(p, m, o, e) && choose_types(p, m, o, l, e) && check_imatrix(p, o, e) &&
+           check_format(p, o, l, e) && check_learned(o, e) && plan_range(p, m, o, l, e) && count_bytes(p, m, o, e) &&
+           check_work(p, m, o, e);
+}
+
+/* ---- the whole ---- */
+
+static bool hold_out(struct plan *p, const struct quantize_options *o, struct err *e)
+{
+    if (o->method == METHOD_RTN || quantize_diagonal(o))
+        return true;
+    p->holdout = o->holdout ? o->holdout : (uint32_t)min_u64(HOLDOUT_MAX, o->samples / 8);
+    if (p->holdout < o->samples)
+        return true;
+    err_set(e, ERR_USER, "--holdout %u leaves none of the %u windows to learn from", p->holdout, o->samples);
+    return err_hint(e, "use fewer held-out windows, or more --samples");
+}
+
+static void count_steps(struct plan *p, const struct quantize_options *o)
+{
+    if (o->method == METHOD_GSQ)
+        p->reach = gumbel_reach(&o->gumbel);
+    if (plan_block_objective(o)) {
+        struct gumbel_options g = tune_block_gumbel(o, o->samples - p->holdout);
+        p->block_steps = g.steps;
+        p->block_reach = gumbel_reach(&g) * reach_share(p);
+    }
+    if (plan_scales(o))
+        p->scale_steps = o->scales.epochs * tune_scales_steps(o, o->samples - p->holdout);
+}
+
+static void warn(void *ctx, const char *line)
+{
+    (void)ctx;
+    log_warn("%s", line);
+}
+
+bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o, struct plan_sources from,
+               struct err *e)
+{
+    const struct plan_listener log = {.warn = warn};
+    bool ok = plan_fates(p, m, o, from, &log, e) && hold_out(p, o, e);
+    if (ok)
+        count_steps(p, o);
+    ok = ok && (!m->gpu || plan_memory(p, m, o, e)) && check_disk(p, o, e);
+    if (!ok)
+        plan_free(p);
+    return ok;
+}
+
+void plan_free(struct plan *p)
+{
+    free(p->items);
+    free(p->tensors);
+    *p = (struct plan){0};
+}

@@ -1,0 +1,124 @@
+/* What a run will do, decided before any work: each linear's fate, the memory plan, the disk space. */
+#ifndef QUANT_PLAN_H
+#define QUANT_PLAN_H
+
+#include "formats/write/write_gguf.h"
+#include "host/model/calib.h"
+#include "host/quant/options.h"
+
+/* Windows held out by default: an eighth of the samples, at most this many. */
+#define HOLDOUT_MAX 16u
+
+/* One linear of the model. */
+struct plan_item {
+    char module[96];
+    uint32_t layer;
+    enum linear_id id;
+    uint32_t rows, cols;
+    bool keep;              /* no codes are made for it: it stays in 16 bits or, in a GGUF, is rounded */
+    bool rounded;           /* kept, and rounded to a type of blocks as the GGUF is written */
+    struct quant_spec spec; /* if not kept */
+};
+
+/* One 2-D weight of a GGUF: linears, embedding, head. */
+struct plan_tensor {
+    char module[96];
+    uint32_t rows, cols;
+    const struct gguf_type *type, *wanted; /* stored as; before a fallback */
+    bool coded;                            /* from codes: a linear that is not kept */
+    struct quant_spec spec;                /* where coded */
+};
+
+struct memory_line {
+    const char *name; /* "block weights", "hessian q,k,v" ... */
+    uint64_t bytes;
+};
+
+/* What a run starts from beside the model; either may be NULL. */
+struct imatrix;
+struct plan_sources {
+    const struct model *refined;   /* the GGUF whose codes are learned anew */
+    const struct imatrix *imatrix; /* importance of inputs */
+};
+
+struct plan {
+    struct plan_sources from;
+    struct plan_item *items; /* n_layers * LINEAR_COUNT, by layer then linear */
+    size_t n_items;
+    struct plan_tensor *tensors; /* of a GGUF, in file order; else NULL */
+    size_t n_tensors;
+    uint32_t n_layers;
+    double bpw;      /* mean bits per weight over the quantized linears */
+    double file_bpw; /* the same over all 2-D weights of a GGUF; else 0 */
+    uint64_t weights, weights_quantized;
+    uint64_t out_bytes, work_bytes, disk_free;
+    struct memory_line lines[16]; /* device memory at the widest moment */
+    size_t n_lines;
+    uint64_t device_bytes, device_limit;
+    uint64_t host_bytes;    /* beyond mapped files */
+    const char *acts_tier;  /* "device" | "host" | "file" */
+    uint32_t batch_windows; /* windows per forward batch */
+    uint32_t micro_windows; /* block objective: windows per forward and backward pass */
+    uint32_t scale_micro;   /* the same for the pass over scales */
+    uint32_t ctx, samples;
+    uint32_t holdout;                                     /* of the samples, how many windows only judge */
+    uint64_t tune_bytes;                                  /* optimiser state at a time */
+    uint64_t acts_bytes;                                  /* of all windows, once */
+    uint64_t scale_acts_bytes;                            /* of what the pass over scales keeps */
+    enum acts_tier student_acts, teacher_acts, kept_acts; /* where they go; kept: of the pass over scales */
+    bool codes_stay;                                      /* in that pass, all codes are on the device */
+    double reach;              /* sum of the learning rates of one linear's logits, Hessian objective */
+    double block_reach;        /* the same for the block objective; 0: it is not used */
+    uint32_t block_steps;      /* optimiser steps of each half of a block */
+    uint32_t scale_steps;      /* of the pass over scales; 0: it is not done */
+    double predicted_seconds;  /* of the whole run; 0: not measured */
+    char run[33];              /* hash of what is asked for (identity_result); zeros until it is known */
+    const char *made_by[2][2]; /* extra keys of a GGUF */
+    double updates;            /* optimiser steps per second of a block's larger half, measured; 0: not */
+};
+
+/* Whether halves of blocks are trained on their outputs. */
+bool plan_block_objective(const struct quantize_options *o);
+/* Whether the scales learn together in the end. */
+bool plan_scales(const struct quantize_options *o);
+/* Whether the 16-bit model's hidden states are carried along. */
+bool plan_teacher(const struct quantize_options *o);
+/* Whether a linear is trained together with its half of the block (tune_block.h); whether on its own Hessian
+ * (tune_hessian.h). Both, where that is its start. */
+bool plan_joint(const struct quantize_options *o, const struct plan_item *item);
+bool plan_alone(const struct quantize_options *o, const struct plan_item *item);
+/* Whether a linear is quantized with its Hessian at all: not by RTN. */
+bool plan_needs_hessian(const struct quantize_options *o, const struct plan_item *item);
+
+/* Hears, in a sentence, what is not as it was asked for. */
+struct plan_listener {
+    void (*warn)(void *ctx, const char *line);
+    void *ctx;
+};
+/* The part of a plan that needs no device: what becomes of each weight by the options (settled), whether the
+ * format takes it, sizes. m: of model_open or model_describe. The first refusal is ERR_USER; plan_free in any
+ * case. */
+bool plan_fates(struct plan *p, const struct model *m, const struct quantize_options *o, struct plan_sources from,
+                const struct plan_listener *l, struct err *e);
+/* Preflight: fates, then disk space and memory. Warnings go to the log; the first refusal is ERR_USER. Of a
+ * model without a device nothing is said of its memory. */
+bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o, struct plan_sources from,
+               struct err *e);
+/* Of a GGUF: types of all 2-D weights by mixture and rules, fallbacks told; fate and spec of the linears
+ * (plan_gguf.c). */
+bool plan_gguf(struct plan *p, const struct model *m, const struct quantize_options *o, const struct plan_listener *l,
+               struct err *e);
+/* Warns of matrices whose scales the stored type does not hold, and what that costs; bf16 scales where the
+ * format has them and they help (plan_range.c). */
+bool plan_range(struct plan *p, const struct model *m, const struct quantize_options *o, const struct plan_listener *l,
+                struct err *e);
+/* Bytes of that file, and bits per weight. */
+bool plan_gguf_size(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e);
+struct gguf_options plan_gguf_options(struct plan *p, const struct quantize_options *o);
+/* What write_gguf takes: [p->n_tensors], the caller frees it; NULL: out of memory. */
+struct gguf_item *plan_gguf_items(const struct plan *p);
+/* Its last step: device memory, and where activations go (plan_memory.c). */
+bool plan_memory(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e);
+void plan_free(struct plan *p);
+
+#endif

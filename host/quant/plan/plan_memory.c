@@ -1,0 +1,327 @@
+/* Where the device memory goes: how much a run takes at a time, chosen by rehearsing it (rehearse.h), and what is left
+ * for activations. */
+#include <string.h>
+
+#include "host/base/num.h"
+#include "host/model/batch.h"
+#include "host/quant/plan/plan.h"
+#include "host/quant/plan/rehearse.h"
+#include "host/quant/method/tune_block.h"
+#include "host/quant/method/tune_scales.h"
+
+/* Tokens of one forward batch: enough rows to fill a large GPU, few enough that a batch's matrices stay
+ * small. */
+#define BATCH_TOKENS 4096u
+/* Of the memory left after weights and Hessians, what a forward batch and the optimiser may take. */
+#define BATCH_SHARE 0.25
+#define TUNE_SHARE  0.5
+/* Where all parts fit one by one and the whole does not, since what one leaves does not suit the next: sizes are chosen
+ * again for so much less. */
+#define TRIES     4
+#define TRY_SHARE 0.05
+/* Host memory for activations before they go to a scratch file. */
+#define HOST_ACTS_BYTES (3ull << 30)
+
+/* A plan in the making. */
+struct sizing {
+    struct plan *p;
+    const struct model *m;
+    const struct quantize_options *o;
+    uint64_t limit;
+    struct rehearsal r;
+    enum run_part part; /* looked at */
+};
+
+/* ---- what does not fit ---- */
+
+static const struct {
+    const char *what, *remedy;
+} parts[PART_COUNT] = {
+    [PART_FIXED] = {"one block and its Hessians", "--method rtn, which needs the least"},
+    [PART_LINEAR] = {"one block, its Hessians and the optimiser", "--method rtn, which needs the least"},
+    [PART_BATCH] = {"one block, its Hessians and one batch of windows", "--method rtn, which needs the least"},
+    [PART_HALF] = {"the block objective's optimiser and one window", "--effort fast, which needs less"},
+    [PART_SCALES] = {"the last pass over scales and one window", "--scale-epochs 0, which leaves it out"},
+};
+
+static bool part_fits_not(void *ctx, uint32_t mib)
+{
+    struct sizing *s = ctx;
+    struct rehearsal r;
+    return !rehearse_part(&r, s->p, s->m, s->o, s->part, (uint64_t)mib << 20, NULL);
+}
+
+/* e becomes why: of the allocation that failed. Of all parts that do not fit, the one that needs most: so much is enough. */
+static bool too_small(struct sizing *s, const struct err *why, struct err *e)
+{
+    const uint32_t most = 1u << 24; /* MiB */
+    uint32_t need = 0;
+    enum run_part of = PART_COUNT;
+    for (int part = 0; part < PART_COUNT; part++) {
+        struct rehearsal r;
+        s->part = (enum run_part)part;
+        if (rehearse_part(&r, s->p, s->m, s->o, s->part, s->limit, NULL))
+            continue;
+        uint32_t mib = most_that_fits(most, part_fits_not, s);
+        if (mib >= need) {
+            need = mib;
+            of = s->part;
+        }
+    }
+    *e = *why;
+    if (of == PART_COUNT)
+        return err_context(e, "a run");
+    const char *what = parts[of].what, *remedy = parts[of].remedy;
+    if (need == most) /* one buffer is larger than the device can have */
+        return err_context(e, "%s", what);
+    char a[24], b[24];
+    if (s->o->method == METHOD_RTN) {
+        what = "the weights of one linear";
+        remedy = "choose other --bits";
+    } else if (quantize_diagonal(s->o)) {
+        what = "one linear, its Hessian and the optimiser";
+    }
+    err_set(e, ERR_ENV, "%s need %s of device memory, %s may be used", what,
+            format_bytes(((uint64_t)need + 1) << 20, a, sizeof a), format_bytes(s->limit, b, sizeof b));
+    return err_hint(e, "raise --mem-limit, use a device with more memory, or %s", remedy);
+}
+
+/* ---- sizes ---- */
+
+/* Of the linears: a matrix and its codes; all rows of it in training. The widest of each. */
+static bool widest(const struct sizing *s, uint64_t *codes, uint64_t *rows, struct err *e)
+{
+    const struct plan_item *last = NULL;
+    *codes = *rows = 0;
+    for (size_t i = 0; i < s->p->n_items; i++) {
+        const struct plan_item *item = &s->p->items[i];
+        struct gpu_count count = {.limit = UINT64_MAX};
+        struct gpu_arena *arena = NULL;
+        struct qmatrix q;
+        struct gpu_view w;
+        if (item->keep || (last && last->rows == item->rows && last->cols == item->cols &&
+                           last->spec.type == item->spec.type && last->spec.group == item->spec.group))
+            continue;
+        last = item;
+        bool ok = gpu_arena_create_counting(&arena, s->m->gpu, &count, e) &&
+                  qmatrix_create(&q, arena, item->rows, item->cols, item->spec, e) &&
+                  gpu_alloc(arena, (uint64_t)item->rows * item->cols * 4, &w, e);
+        *codes = max_u64(*codes, count.peak);
+        if (ok)
+            *rows = max_u64(*rows, tune_hessian_bytes(s->m->gpu, &q, item->rows));
+        gpu_arena_destroy(&arena);
+        if (!ok)
+            return false;
+    }
+    return true;
+}
+
+static uint64_t less(uint64_t a, uint64_t b)
+{
+    return a > b ? a - b : 0;
+}
+
+static bool half_fits(void *ctx, uint32_t windows)
+{
+    struct sizing *s = ctx;
+    s->p->micro_windows = windows;
+    return rehearse_part(&s->r, s->p, s->m, s->o, PART_HALF, s->limit, NULL);
+}
+
+static bool scales_fit(void *ctx, uint32_t windows)
+{
+    struct sizing *s = ctx;
+    s->p->scale_micro = windows;
+    return rehearse_part(&s->r, s->p, s->m, s->o, PART_SCALES, s->limit, NULL);
+}
+
+/* As much at a time as fits s->limit, each part for itself. */
+static bool choose_sizes(struct sizing *s, struct err *e)
+{
+    struct plan *p = s->p;
+    const struct quantize_options *o = s->o;
+    uint64_t codes, rows;
+    uint32_t train = p->samples - p->holdout;
+    if (!rehearse_part(&s->r, p, s->m, o, PART_FIXED, UINT64_MAX, e) || !widest(s, &codes, &rows, e))
+        return false;
+    uint64_t left = less(s->limit, s->r.peak);
+    if (o->method == METHOD_GSQ)
+        p->tune_bytes = min_u64(rows, (uint64_t)((double)less(left, codes) * TUNE_SHARE));
+    if (o->method == METHOD_RTN || quantize_diagonal(o))
+        return true;
+    p->batch_windows = batch_windows(s->m, BATCH_TOKENS, (uint64_t)((double)left * BATCH_SHARE), p->samples);
+    if (plan_block_objective(o)) {
+        uint32_t most = block_scratch_windows(s->m, UINT64_MAX, tune_block_batch(o, train));
+        p->micro_windows = (uint32_t)max_u64(1, most_that_fits(most, half_fits, s));
+    }
+    if (plan_scales(o)) {
+        uint32_t most = block_scratch_windows(s->m, UINT64_MAX, tune_scales_batch(o, train));
+        p->scale_micro = (uint32_t)max_u64(1, most_that_fits(most, scales_fit, s));
+    }
+    return true;
+}
+
+/* The least that a run can do with. */
+static bool check_least(struct sizing *s, struct err *e)
+{
+    struct plan *p = s->p;
+    p->batch_windows = 1;
+    p->micro_windows = plan_block_objective(s->o);
+    p->scale_micro = plan_scales(s->o);
+    struct err why = {0};
+    for (int part = 0; part < PART_COUNT; part++)
+        if (!rehearse_part(&s->r, p, s->m, s->o, (enum run_part)part, s->limit, &why))
+            return too_small(s, &why, e);
+    p->batch_windows = p->micro_windows = p->scale_micro = 0;
+    return true;
+}
+
+/* ---- hidden states ---- */
+
+/* Where a set goes that the device does not take. */
+static enum acts_tier off_device(uint64_t *host, uint64_t bytes)
+{
+    enum acts_tier tier = acts_tier_for(&(struct acts_options){.host_bytes = *host}, bytes);
+    *host -= tier == ACTS_HOST ? bytes : 0;
+    return tier;
+}
+
+/* The first `sets` of student and teacher on the device; what else could be there is not. */
+static void place_acts(struct sizing *s, unsigned sets)
+{
+    struct plan *p = s->p;
+    uint64_t host = s->o->host_limit ? s->o->host_limit : HOST_ACTS_BYTES;
+    p->student_acts = sets > 0 ? ACTS_DEVICE : off_device(&host, p->acts_bytes);
+    p->teacher_acts = sets > 1 || !plan_teacher(s->o) ? ACTS_DEVICE : off_device(&host, p->acts_bytes);
+    if (p->student_acts == ACTS_HOST) /* it has served when the pass over scales begins */
+        host += p->acts_bytes;
+    p->kept_acts = off_device(&host, p->scale_acts_bytes);
+    p->codes_stay = false;
+}
+
+/* Of the pass over scales, what the device has room for beside the teacher's: all codes, then the blocks' inputs. */
+static void place_scales(struct sizing *s)
+{
+    static const struct {
+        bool codes, kept;
+    } ways[] = {{true, true}, {true, false}, {false, true}};
+    struct plan *p = s->p;
+    const enum acts_tier off = p->kept_acts;
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        p->codes_stay = ways[i].codes;
+        p->kept_acts = ways[i].kept ? ACTS_DEVICE : off;
+        if (rehearse_part(&s->r, p, s->m, s->o, PART_SCALES, s->limit, NULL))
+            return;
+    }
+    p->codes_stay = false;
+    p->kept_acts = off;
+}
+
+/* The whole run with as many sets on the device as there is room for; false, and why: it does not fit without any. */
+static bool place_all(struct sizing *s, struct err *why)
+{
+    struct plan *p = s->p;
+    bool windows = s->o->method != METHOD_RTN && !quantize_diagonal(s->o);
+    for (unsigned sets = windows ? 1 + plan_teacher(s->o) : 0;; sets--) {
+        place_acts(s, sets);
+        if (rehearse(&s->r, p, s->m, s->o, s->limit, why))
+            break;
+        if (sets == 0)
+            return false;
+    }
+    if (plan_scales(s->o)) {
+        struct plan plain = *p;
+        place_scales(s);
+        if (!rehearse(&s->r, p, s->m, s->o, s->limit, why)) {
+            p->codes_stay = plain.codes_stay;
+            p->kept_acts = plain.kept_acts;
+            return rehearse(&s->r, p, s->m, s->o, s->limit, why);
+        }
+    }
+    return true;
+}
+
+/* ---- the plan ---- */
+
+/* Host memory that no choice changes: the codes and scales of a block until it is written, one linear packed, and
+ * the staging buffers of transfers. */
+static uint64_t host_least(const struct plan *p)
+{
+    const uint64_t staging = 48ull << 20;
+    uint64_t most = 0, widest_packed = 0;
+    for (size_t first = 0; first < p->n_items; first += LINEAR_COUNT) {
+        uint64_t block = 0;
+        for (size_t i = first; i < first + LINEAR_COUNT; i++) {
+            const struct plan_item *item = &p->items[i];
+            if (item->keep)
+                continue;
+            uint64_t weights = (uint64_t)item->rows * item->cols;
+            block += weights + item->rows * div_up(item->cols, item->spec.group) * quant_type_planes(item->spec.type) *
+                                   sizeof(float);
+            widest_packed = max_u64(widest_packed, weights * item->spec.type->bits / 8);
+        }
+        most = max_u64(most, block);
+    }
+    return most + widest_packed + staging;
+}
+
+/* Before the pass over scales, or in it. */
+static uint64_t host_acts(const struct plan *p, const struct quantize_options *o)
+{
+    uint64_t student = p->student_acts == ACTS_HOST ? p->acts_bytes : 0;
+    uint64_t teacher = plan_teacher(o) && p->teacher_acts == ACTS_HOST ? p->acts_bytes : 0;
+    uint64_t kept = plan_scales(o) && p->kept_acts == ACTS_HOST ? p->scale_acts_bytes : 0;
+    return teacher + max_u64(student, kept);
+}
+
+static const char *tier_name(const struct plan *p, const struct quantize_options *o)
+{
+    static const char *const names[] = {[ACTS_DEVICE] = "device", [ACTS_HOST] = "host", [ACTS_FILE] = "file"};
+    enum acts_tier last = plan_teacher(o) ? p->teacher_acts : p->student_acts;
+    return names[plan_scales(o) && p->kept_acts == ACTS_FILE ? ACTS_FILE : last];
+}
+
+static bool plan_device(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
+{
+    struct sizing s = {.p = p, .m = m, .o = o};
+    struct err why = {0};
+    const uint64_t limit = p->device_limit = s.limit = gpu_info(m->gpu)->mem_limit;
+    bool windows = o->method != METHOD_RTN && !quantize_diagonal(o), done = false;
+    p->acts_tier = "none";
+    if (windows)
+        p->acts_bytes = acts_bytes(m, p->samples);
+    if (plan_scales(o))
+        p->scale_acts_bytes = acts_bytes(m, tune_scales_windows(m, o, p->samples - p->holdout));
+    place_acts(&s, 0);
+    if (!check_least(&s, e))
+        return false;
+    for (int i = 0; !done && i < TRIES; i++) {
+        place_acts(&s, 0);
+        s.limit = limit - (uint64_t)((double)limit * TRY_SHARE * i);
+        if (!choose_sizes(&s, e))
+            return false;
+        s.limit = limit;
+        done = place_all(&s, &why);
+    }
+    if (!done)
+        return too_small(&s, &why, e);
+    p->device_bytes = s.r.peak;
+    p->n_lines = s.r.n_lines;
+    memcpy(p->lines, s.r.lines, s.r.n_lines * sizeof *p->lines);
+    if (windows) {
+        p->host_bytes += host_acts(p, o);
+        p->acts_tier = tier_name(p, o);
+    }
+    return true;
+}
+
+bool plan_memory(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
+{
+    p->host_bytes = host_least(p);
+    if (!plan_device(p, m, o, e))
+        return false;
+    /* What a CPU device calls its memory is the host's. */
+    if (gpu_info(m->gpu)->caps & GPU_CAP_CPU)
+        p->host_bytes += p->device_bytes;
+    return true;
+}

@@ -1,0 +1,28 @@
+/* A published GGUF whose codes alone are learned anew, against the activations of the model it was made from
+ * (docs/method.md 4): metadata, scales, mins and everything else stay, byte for byte. */
+#ifndef QUANT_REFINE_H
+#define QUANT_REFINE_H
+
+#include "host/quant/plan/plan.h"
+#include "host/quant/plan/plan_rules.h"
+
+/* Whether `file` is one GGUF of the same architecture and shape as the model. ERR_USER naming what differs.
+ */
+bool refine_check(const struct checkpoint *file, const struct checkpoint *master, struct err *e);
+/* Fate and spec of the plan's linears: the file's own where its type is learned, else kept; a --keep keeps
+ * codes as they are. */
+bool refine_types(struct plan *p, struct rules *rules, struct err *e);
+/* Bytes and bits per weight: those of the file. */
+bool refine_size(struct plan *p);
+
+struct refine_source {
+    void *ctx;
+    /* Codes of a linear, rows in Hugging Face order. The caller frees q. */
+    bool (*linear)(void *ctx, const char *module, struct qlinear *q, struct err *e);
+    bool (*progress)(void *ctx, uint64_t done, uint64_t total); /* bytes; false stops (ERR_STOPPED) */
+};
+/* The file again at PATH, with the codes of the linears that the plan does not keep. */
+bool refine_write(const char *path, const struct checkpoint *file, const struct plan *p,
+                  const struct refine_source *source, struct err *e);
+
+#endif

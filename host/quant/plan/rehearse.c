@@ -1,0 +1,312 @@
+#include "host/quant/plan/rehearse.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/num.h"
+#include "host/model/batch.h"
+#include "host/quant/run/job_internal.h"
+#include "host/quant/method/quant_linear.h"
+#include "host/quant/method/tune_block.h"
+#include "host/quant/method/tune_scales.h"
+
+/* The names of struct job. */
+struct stand_in {
+    struct rehearsal *out;
+    const struct plan *plan;
+    struct quantize_options o;
+    struct model m;
+    struct gpu_count count;
+    struct gpu_arena *block, *hess, *scratch, *student, *teacher, *kept;
+    struct block_weights w;
+    uint64_t base; /* bytes that models hold */
+};
+
+/* Steps of an optimiser take the memory of the first. */
+#define STEPS 1u
+
+static bool begin(struct stand_in *s, struct rehearsal *out, const struct plan *p, const struct model *m,
+                  const struct quantize_options *o, uint64_t limit, struct err *e)
+{
+    *out = (struct rehearsal){0};
+    *s = (struct stand_in){.out = out, .plan = p, .o = *o, .m = *m, .base = gpu_memory_used(m->gpu)};
+    s->count = (struct gpu_count){.used = s->base, .peak = s->base, .limit = limit};
+    s->o.gumbel.steps = STEPS;
+    gpu_cmd_count(m->cmd, GPU_COUNT_MEMORY);
+    struct gpu_arena **arenas[] = {&s->block, &s->hess, &s->scratch, &s->student, &s->teacher, &s->kept};
+    bool ok = true;
+    for (size_t i = 0; ok && i < sizeof arenas / sizeof *arenas; i++)
+        ok = gpu_arena_create_counting(arenas[i], m->gpu, &s->count, e);
+    return ok;
+}
+
+static bool end(struct stand_in *s, bool ok)
+{
+    struct gpu_arena **arenas[] = {&s->block, &s->hess, &s->scratch, &s->student, &s->teacher, &s->kept};
+    for (size_t i = 0; i < sizeof arenas / sizeof *arenas; i++)
+        gpu_arena_destroy(arenas[i]);
+    gpu_cmd_count(s->m.cmd, GPU_COUNT_NOTHING);
+    gpu_cmd_profile_clear(s->m.cmd);
+    return ok;
+}
+
+static bool reads_windows(const struct stand_in *s)
+{
+    return s->o.method != METHOD_RTN && !quantize_diagonal(&s->o);
+}
+
+static void add_line(struct rehearsal *r, const char *name, uint64_t bytes)
+{
+    if (bytes)
+        r->lines[r->n_lines++] = (struct memory_line){name, bytes};
+}
+
+/* If the peak was in what was just done: what it was made of. Only the scratch came and went meanwhile. */
+static void saw(struct stand_in *s, const char *what)
+{
+    struct rehearsal *r = s->out;
+    uint64_t acts = gpu_arena_bytes(s->student) + gpu_arena_bytes(s->teacher) + gpu_arena_bytes(s->kept);
+    uint64_t hess = gpu_arena_bytes(s->hess), block = reads_windows(s) ? gpu_arena_bytes(s->block) : 0;
+    if (s->count.peak <= r->peak)
+        return;
+    r->peak = s->count.peak;
+    r->n_lines = 0;
+    add_line(r, "block weights (f32)", block);
+    add_line(r, reads_windows(s) ? "Hessians" : "a Hessian", hess);
+    add_line(r, what, r->peak - block - hess - acts - s->base);
+    add_line(r, "activations of all windows", acts);
+    add_line(r, "norms and tables", s->base);
+}
+
+/* ---- what a run does ---- */
+
+/* Hidden states of all windows. */
+static bool embed(struct stand_in *s, struct err *e)
+{
+    struct gpu_view staging;
+    const struct plan *p = s->plan;
+    bool ok = gpu_alloc(s->scratch, acts_bytes(&s->m, p->batch_windows), &staging, e) &&
+              (p->student_acts != ACTS_DEVICE || acts_count(&s->m, p->samples, s->student, e)) &&
+              (!plan_teacher(&s->o) || p->teacher_acts != ACTS_DEVICE || acts_count(&s->m, p->samples, s->teacher, e));
+    gpu_arena_reset(s->scratch, 0);
+    saw(s, "a batch of windows");
+    return ok;
+}
+
+static bool batch(struct stand_in *s, struct err *e)
+{
+    struct batch b;
+    bool ok = batch_create(&b, s->scratch, &s->m, s->plan->batch_windows, e);
+    gpu_arena_reset(s->scratch, 0);
+    saw(s, "a batch of windows");
+    return ok;
+}
+
+static bool linear(struct stand_in *s, const struct plan_item *item, struct gpu_view w, const struct hessian *h,
+                   struct err *e)
+{
+    struct qlinear q = {0};
+    struct linear_report report;
+    struct linear_task t = {.cmd = s->m.cmd,
+                            .options = &s->o,
+                            .item = item,
+                            .w = w,
+                            .hessian = h,
+                            .scratch = s->scratch,
+                            .tune_bytes = s->plan->tune_bytes};
+    bool ok = quantize_linear(&t, &q, &report, e);
+    qlinear_free(&q);
+    saw(s, !h ? "one linear and its codes" : plan_alone(&s->o, item) ? "optimiser state" : "GPTQ's factor and errors");
+    return ok;
+}
+
+static bool hessians(struct stand_in *s, const struct stage *stage, struct hessian h[2], struct err *e)
+{
+    bool held = s->plan->holdout > 0;
+    return hessian_create(&h[0], s->m.cmd, s->hess, s->m.cols[stage->first], held, e) &&
+           hessian_create(&h[1], s->m.cmd, s->hess, s->m.cols[stage->wide], held, e);
+}
+
+/* Hessians, then the linears of a stage. */
+static bool linears(struct stand_in *s, const struct stage *stage, const struct plan_item *items, struct err *e)
+{
+    struct hessian h[2];
+    bool gathers = stage_gathers(&s->o, stage, items);
+    bool ok = !gathers || (hessians(s, stage, h, e) && batch(s, e));
+    for (int id = stage->first; ok && id < (int)stage->end; id++)
+        if (!items[id].keep)
+            ok = linear(s, &items[id], s->w.w[id],
+                        plan_needs_hessian(&s->o, &items[id]) ? &h[id == (int)stage->wide] : NULL, e);
+    gpu_arena_reset(s->hess, 0);
+    gpu_arena_trim(s->hess);
+    gpu_arena_trim(s->scratch);
+    return ok;
+}
+
+static bool train(struct stand_in *s, const struct stage *stage, const struct plan_item *items, struct err *e)
+{
+    struct tune_block_task t = {.m = &s->m,
+                                .o = &s->o,
+                                .half = stage->half,
+                                .items = items,
+                                .w = &s->w,
+                                .samples = s->plan->samples,
+                                .holdout = s->plan->holdout,
+                                .micro = s->plan->micro_windows,
+                                .arena = s->scratch};
+    bool ok = tune_block_count(&t, e);
+    saw(s, "half a block in training");
+    gpu_arena_trim(s->scratch);
+    return ok;
+}
+
+static bool load_block(struct stand_in *s, uint32_t layer, struct err *e)
+{
+    gpu_arena_reset(s->block, 0);
+    return model_load_block(&s->m, layer, s->block, &s->w, e);
+}
+
+static bool block_calibrated(struct stand_in *s, uint32_t layer, const struct plan_item *items, struct err *e)
+{
+    bool joint = plan_block_objective(&s->o), teacher = plan_teacher(&s->o);
+    bool ok = load_block(s, layer, e);
+    for (int i = 0; ok && i < 2; i++)
+        ok = (!teacher || batch(s, e)) && linears(s, &stages[i], items, e) &&
+             (!joint || train(s, &stages[i], items, e)) && batch(s, e);
+    return ok;
+}
+
+/* RTN, or an importance matrix alone: one linear at a time, and the work on it. */
+static bool block_alone(struct stand_in *s, const struct plan_item *items, bool work, struct err *e)
+{
+    bool ok = true;
+    for (int id = 0; ok && id < LINEAR_COUNT; id++) {
+        const struct plan_item *item = &items[id];
+        struct gpu_view w, diag;
+        struct hessian h;
+        bool diagonal = quantize_diagonal(&s->o) && s->o.method != METHOD_RTN;
+        if (item->keep)
+            continue;
+        ok = gpu_alloc(s->block, (uint64_t)item->rows * item->cols * 4, &w, e) &&
+             (!diagonal || hessian_create_diagonal(&h, &diag, s->m.cmd, s->hess, item->cols, e)) &&
+             (!work || linear(s, item, w, diagonal ? &h : NULL, e));
+        gpu_arena_reset(s->block, 0);
+        gpu_arena_reset(s->hess, 0);
+    }
+    return ok;
+}
+
+/* Memory does not tell these layers apart. */
+static bool same_layer(const struct plan_item *a, const struct plan_item *b)
+{
+    bool same = true;
+    for (int id = 0; id < LINEAR_COUNT; id++)
+        same = same && a[id].rows == b[id].rows && a[id].cols == b[id].cols && a[id].keep == b[id].keep &&
+               (a[id].keep || (a[id].spec.type == b[id].spec.type && a[id].spec.group == b[id].spec.group));
+    return same;
+}
+
+/* The next layer from `layer` on that is unlike all before; NULL: there is none. */
+static const struct plan_item *next_layer(const struct plan *p, uint32_t *layer)
+{
+    for (; *layer < p->n_layers; ++*layer) {
+        const struct plan_item *items = p->items + (size_t)*layer * LINEAR_COUNT;
+        bool known = false;
+        for (uint32_t i = 0; i < *layer && !known; i++)
+            known = same_layer(p->items + (size_t)i * LINEAR_COUNT, items);
+        if (!known)
+            return items;
+    }
+    return NULL;
+}
+
+static bool blocks(struct stand_in *s, struct err *e)
+{
+    const struct plan_item *items;
+    bool ok = true;
+    for (uint32_t layer = 0; ok && (items = next_layer(s->plan, &layer)); layer++)
+        ok = reads_windows(s) ? block_calibrated(s, layer, items, e) : block_alone(s, items, true, e);
+    return ok;
+}
+
+static bool head_importance(struct stand_in *s, struct err *e)
+{
+    struct norm_batch b;
+    bool ok = norm_batch_create(&b, s->scratch, &s->m, s->plan->batch_windows, e);
+    gpu_arena_reset(s->scratch, 0);
+    saw(s, "a batch of windows");
+    return ok;
+}
+
+static bool scales(struct stand_in *s, struct err *e)
+{
+    struct scales_task t = {.m = &s->m,
+                            .o = &s->o,
+                            .plan = s->plan,
+                            .block = s->block,
+                            .scratch = s->scratch,
+                            .codes_stay = s->plan->codes_stay};
+    uint32_t windows = tune_scales_windows(&s->m, &s->o, s->plan->samples - s->plan->holdout);
+    gpu_arena_reset(s->student, 0);
+    gpu_arena_trim(s->student);
+    gpu_arena_trim(s->scratch);
+    /* The block stays loaded while the rest is created. */
+    bool ok = (s->plan->kept_acts != ACTS_DEVICE || acts_count(&s->m, windows, s->kept, e)) && load_block(s, 0, e) &&
+              tune_scales_count(&t, e);
+    saw(s, "the pass over scales");
+    return ok;
+}
+
+/* ---- the whole, and its parts ---- */
+
+bool rehearse(struct rehearsal *r, const struct plan *p, const struct model *m, const struct quantize_options *o,
+              uint64_t limit, struct err *e)
+{
+    struct stand_in s;
+    bool ok = begin(&s, r, p, m, o, limit, e);
+    bool windows = reads_windows(&s);
+    ok = ok && (!windows || embed(&s, e)) && blocks(&s, e) &&
+         (!windows || o->format != EXPORT_GGUF || o->refine || head_importance(&s, e)) &&
+         (!plan_scales(o) || scales(&s, e));
+    return end(&s, ok);
+}
+
+/* One stage's or half's share of a part, in a block that is loaded. */
+static bool stage_part(struct stand_in *s, enum run_part part, const struct stage *stage, const struct plan_item *items,
+                       struct err *e)
+{
+    struct hessian h[2];
+    if (part == PART_HALF)
+        return train(s, stage, items, e);
+    if (part == PART_LINEAR)
+        return linears(s, stage, items, e);
+    bool ok = (!stage_gathers(&s->o, stage, items) || hessians(s, stage, h, e)) && (part == PART_FIXED || batch(s, e));
+    gpu_arena_reset(s->hess, 0);
+    gpu_arena_trim(s->hess);
+    return ok;
+}
+
+static bool part_of_layer(struct stand_in *s, enum run_part part, uint32_t layer, const struct plan_item *items,
+                          struct err *e)
+{
+    if (!reads_windows(s))
+        return part > PART_LINEAR || block_alone(s, items, part == PART_LINEAR, e);
+    return load_block(s, layer, e) && stage_part(s, part, &stages[0], items, e) &&
+           stage_part(s, part, &stages[1], items, e);
+}
+
+bool rehearse_part(struct rehearsal *r, const struct plan *p, const struct model *m, const struct quantize_options *o,
+                   enum run_part part, uint64_t limit, struct err *e)
+{
+    struct stand_in s;
+    const struct plan_item *items;
+    bool ok = begin(&s, r, p, m, o, limit, e);
+    bool has = part == PART_SCALES ? plan_scales(o) : part == PART_HALF ? plan_block_objective(o) : true;
+    if (has && part == PART_SCALES)
+        ok = ok && (p->teacher_acts != ACTS_DEVICE || acts_count(&s.m, p->samples, s.teacher, e)) && scales(&s, e);
+    else
+        for (uint32_t layer = 0; has && ok && (items = next_layer(p, &layer)); layer++)
+            ok = part_of_layer(&s, part, layer, items, e);
+    r->peak = s.count.peak;
+    return end(&s, ok);
+}

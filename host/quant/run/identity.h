@@ -1,0 +1,36 @@
+/* What makes two runs the same run: everything that can change a byte of the result, as names and values. */
+#ifndef QUANT_IDENTITY_H
+#define QUANT_IDENTITY_H
+
+#include "formats/read/checkpoint_sum.h"
+#include "host/model/calib.h"
+#include "host/quant/plan/plan.h"
+#include "host/quant/run/store.h"
+
+/* The method's revision: raised by hand with every change by which the same command gives other bytes (a constant, an order
+ * of sums, a rule of rounding in host/quant or host/model); shaders are seen by the field "kernels". The version is a field too,
+ * so that no run goes on with other code in silence. Most versions change no byte of a result: the refusal says how to go on
+ * where only that differs. The revision says that bytes do change, and is part of the hash by which a finished output is known;
+ * the version is not, because the same command would make the same file again. */
+#define METHOD_REVISION 1
+
+#define IDENTITY_FIELDS 24
+struct identity {
+    struct store_field fields[IDENTITY_FIELDS];
+    char values[IDENTITY_FIELDS][512];
+    size_t n;
+};
+/* Fields: version, the method's revision, model, other files of it, calibration, method, each linear's type, learning options, seed,
+ * device, driver, kernels, how many windows are taken at a time. The export format is not among them (but its scale type
+ * is), so that one run's blocks can be exported again. model, refined (NULL: none): complete sums. */
+bool identity_make(struct identity *id, const struct quantize_options *o, const struct checkpoint_sums *model,
+                   const struct checkpoint_sums *refined, struct gpu_cmd *cmd, const struct plan *p,
+                   const struct windows *w, struct err *e);
+/* Hash of what the output is: the fields, less where and by which build it was computed, and the export's options. */
+void identity_result(const struct identity *id, const struct quantize_options *o, const struct plan *p, char hex[33]);
+/* How many windows are taken at a time changes the order of sums, and follows from the memory that is free. A run that is
+ * taken up goes on with the numbers it was begun with, as a value of the field "memory" says them, if that many fit now;
+ * otherwise the plan stays as it is, and the field will differ. */
+void identity_take_up_memory(struct plan *p, const char *value);
+
+#endif

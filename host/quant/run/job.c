@@ -1,0 +1,347 @@
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/log.h"
+#include "host/base/num.h"
+#include "host/base/os.h"
+#include "host/base/out_path.h"
+#include "host/quant/run/identity.h"
+#include "host/quant/run/job_internal.h"
+#include "host/quant/plan/refine.h"
+
+/* Longest window chosen by default. */
+#define CTX_DEFAULT 2048u
+
+static void block_reported(struct job *j, const struct linear_report *r)
+{
+    j->out->linears[j->out->n_linears++] = *r;
+    if (j->cb->linear_done)
+        j->cb->linear_done(j->cb->ctx, r);
+}
+
+static void stage_reported(struct job *j, const struct stage_report *r)
+{
+    if (!r->steps)
+        return;
+    j->out->stages[j->out->n_stages++] = *r;
+    if (j->cb->stage_done)
+        j->cb->stage_done(j->cb->ctx, r);
+}
+
+/* Whether a block of the model is still what it was when this run started: days may have passed. */
+static bool source_same(const struct job *j, uint32_t layer, struct err *e)
+{
+    char prefix[48];
+    snprintf(prefix, sizeof prefix, "model.layers.%u.", layer);
+    return checkpoint_sum_same(&j->sums, prefix, e) &&
+           (!j->refined || checkpoint_sum_same(&j->refined_sums, prefix, e));
+}
+
+/* Quantizes a block, or takes it up from an earlier run. */
+static bool one_block(struct job *j, uint32_t layer, bool replay, bool carry, struct err *e)
+{
+    struct plan_item *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
+    struct block_result r = {0};
+    bool ok = true;
+    j->layer = layer;
+    if (!replay) {
+        ok = source_same(j, layer, e) && job_block(j, layer, &r, e);
+        job_begin(j, WORK_STORE, job_store_work(j, items));
+        ok = ok && store_write_block(j->store, layer, items, r.q, r.report, r.stages, e);
+        job_end(j);
+    } else if (carry) {
+        ok = source_same(j, layer, e) && job_block_resume(j, layer, e);
+    }
+    for (int id = 0; ok && id < LINEAR_COUNT; id++) {
+        struct qlinear q = {0};
+        if (items[id].keep)
+            continue;
+        if (replay)
+            ok = store_read_linear(j->store, &items[id], &q, &r.report[id], e);
+        qlinear_free(&q);
+        if (ok)
+            block_reported(j, &r.report[id]);
+    }
+    if (ok && replay)
+        store_read_stages(j->store, layer, r.stages);
+    for (int i = 0; ok && i < 2; i++)
+        stage_reported(j, &r.stages[i]);
+    block_result_free(&r);
+    return ok || (e->kind == ERR_STOPPED ? false : err_context(e, "model.layers.%u", layer));
+}
+
+static bool walk_blocks(struct job *j, struct err *e)
+{
+    j->out->blocks_resumed = j->blocks_whole;
+    if (j->blocks_whole)
+        log_info("%u of %u blocks are done already", j->blocks_whole, j->plan.n_layers);
+    for (uint32_t layer = 0; layer < j->plan.n_layers; layer++) {
+        bool replay = store_has_block(j->store, layer);
+        if (!one_block(j, layer, replay, j->acts || j->targets, e))
+            return false;
+        j->out->blocks_done++;
+    }
+    return true;
+}
+
+/* ---- the run ---- */
+
+/* Before there is a plan, and a prediction. */
+static bool tell_phase(struct job *j, const char *phase, struct err *e)
+{
+    struct progress_event ev = {.phase = phase, .loss = NAN};
+    return progress_report(&j->watch, &ev) || err_set(e, ERR_STOPPED, "stopped");
+}
+
+static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t ctx, struct err *e)
+{
+    if (o->imatrix && (!imatrix_read(&j->imatrix, o->imatrix, j->ck, e) ||
+                       !imatrix_limit(&j->imatrix, o->importance_names, o->n_importance_names, o->importance_skip, e)))
+        return false;
+    if (quantize_diagonal(o)) {
+        log_info("no text: each linear is learned alone, on the importance of its inputs");
+        return true;
+    }
+    if (o->method == METHOD_RTN || (o->dry_run && !o->calib))
+        return true;
+    if (!o->calib) {
+        err_set(e, ERR_USER, "--method %s needs a calibration text", method_name(o->method));
+        return err_hint(
+            e,
+            "give a text file like what the model will read with --calib, or --calib default, the text that comes with "
+            "gsq; --method rtn needs none");
+    }
+    struct tokenizer *t = NULL;
+    const struct windows_progress progress = {progress_tokenize, &j->watch};
+    bool ok =
+        tell_phase(j, "tokenize", e) && tokenizer_load(&t, o->model_dir, e) &&
+        windows_load(&j->windows, t, o->calib, ctx, o->samples, checkpoint_config(j->ck)->vocab_size, &progress, e);
+    tokenizer_destroy(&t);
+    if (ok && j->windows.n < o->samples) {
+        log_warn("%s holds %u windows of %u tokens, %u were asked for", o->calib, j->windows.n, ctx, o->samples);
+        o->samples = j->windows.n;
+    }
+    return ok;
+}
+
+static bool open_refined(struct job *j, const struct quantize_options *o, uint32_t ctx, struct err *e)
+{
+    return checkpoint_open(&j->refined_ck, o->refine, e) && refine_check(j->refined_ck, j->ck, e) &&
+           write_gguf_check(o->out_dir, j->refined_ck, o->force || j->refined_by[0], e) &&
+           ((j->cmd ? model_open(&j->refined, j->cmd, j->refined_ck, ctx, e)
+                    : model_describe(&j->refined, j->refined_ck, ctx, e)) ||
+            err_context(e, "%s", o->refine));
+}
+
+static bool on_check(void *ctx, double done)
+{
+    return job_tell(ctx, &(struct told){.phase = "check", .part = done, .loss = NAN}, NULL);
+}
+
+/* Damaged weights are found before hours of work; their sums are taken in the same reading. */
+static bool check_weights(struct job *j, struct err *e)
+{
+    job_begin(j, WORK_CHECK, j->eta.kind[WORK_CHECK].total);
+    bool ok = on_check(j, 0) ? model_check_finite(j->m, &j->sums, on_check, j, e) &&
+                                   (!j->refined || model_check_finite(j->refined, &j->refined_sums, NULL, NULL, e))
+                             : err_set(e, ERR_STOPPED, "stopped");
+    job_end(j);
+    return ok;
+}
+
+/* Reads the model whole, once: NaN and infinity, sums, and with them what this run is. */
+static bool identify(struct job *j, struct err *e)
+{
+    char memory[256];
+    if (j->id.n)
+        return true;
+    if (!checkpoint_sums_create(&j->sums, j->ck, e) ||
+        (j->refined && !checkpoint_sums_create(&j->refined_sums, j->refined_ck, e)) || !check_weights(j, e))
+        return false;
+    if (store_recorded(j->work_dir, "memory", memory, sizeof memory))
+        identity_take_up_memory(&j->plan, memory);
+    if (!identity_make(&j->id, j->o, &j->sums, j->refined ? &j->refined_sums : NULL, j->cmd, &j->plan, &j->windows, e))
+        return false;
+    identity_result(&j->id, j->o, &j->plan, j->plan.run);
+    return true;
+}
+
+/* Whether the output is there, whole, and is what this run would make. What a refined file says of its run is of the one
+ * that made it before. */
+static bool is_finished(const struct job *j)
+{
+    const struct quantize_options *o = j->o;
+    char run[33];
+    uint64_t size = 0;
+    if (o->force)
+        return false;
+    if (o->refine || j->refined_by[0])
+        return o->refine && strcmp(j->refined_by, j->plan.run) == 0;
+    bool there = o->format == EXPORT_GGUF
+                     ? gguf_run(o->out_dir, run) && os_stat(o->out_dir, &size) == OS_FILE && size == j->plan.out_bytes
+                     : export_run(o->out_dir, run);
+    return there && strcmp(run, j->plan.run) == 0;
+}
+
+static bool open_store(struct job *j, struct err *e)
+{
+    if (!store_open(&j->store, j->work_dir, j->id.fields, j->id.n, j->o->accept, e))
+        return false;
+    j->blocks_whole = store_check(j->store, &j->plan);
+    return true;
+}
+
+/* The hidden states in front of the first block: the student's, unless all blocks are done, and the teacher's
+ * where there is one. */
+static bool embed_windows(struct job *j, struct err *e)
+{
+    bool student = j->blocks_whole < j->plan.n_layers || job_importance_ahead(j);
+    const enum acts_tier where[2] = {j->plan.student_acts, j->plan.teacher_acts};
+    struct acts **sets[2] = {student ? &j->acts : NULL, plan_teacher(j->o) ? &j->targets : NULL};
+    gpu_mark mark = gpu_arena_mark(j->scratch);
+    struct gpu_view staging;
+    bool ok = gpu_alloc(j->scratch, acts_bytes(j->m, j->plan.batch_windows), &staging, e);
+    for (int i = 0; ok && i < 2; i++) {
+        struct acts_options o = acts_in(where[i], j->work_dir);
+        if (!sets[i])
+            continue;
+        /* The student reads the refined file's embedding. */
+        ok = acts_create(sets[i], i == 0 && j->refined ? j->refined : j->m, j->plan.samples, &o, e) &&
+             acts_embed(*sets[i], &j->windows, j->plan.batch_windows, staging, e) && gpu_cmd_finish(j->cmd, e);
+    }
+    gpu_arena_reset(j->scratch, mark);
+    return ok;
+}
+
+static bool run_all(struct job *j, struct err *e)
+{
+    const struct quantize_options *o = j->o;
+    j->layer = j->plan.n_layers; /* in no block */
+    j->detail[0] = 0;
+    job_expect(j, false);
+    if (!identify(j, e))
+        return false;
+    if ((j->out->finished = is_finished(j)))
+        return true;
+    out_tell_replaced(o->out_dir);
+    if (!open_store(j, e))
+        return false;
+    job_expect(j, false); /* less what is there */
+    eta_close(&j->eta, WORK_CHECK);
+    if (!gpu_arena_create(&j->block, gpu_cmd_gpu(j->cmd), "block", e) ||
+        !gpu_arena_create(&j->hess, gpu_cmd_gpu(j->cmd), "hessian", e) ||
+        !gpu_arena_create(&j->scratch, gpu_cmd_gpu(j->cmd), "scratch", e))
+        return false;
+    bool ahead = j->blocks_whole < j->plan.n_layers || job_importance_ahead(j) || job_scales_ahead(j);
+    if (o->method != METHOD_RTN && !quantize_diagonal(o) && ahead && !embed_windows(j, e))
+        return false;
+    if (j->blocks_whole && (j->acts || j->targets)) { /* they are walked through again */
+        job_expect(j, true);
+        eta_close(&j->eta, WORK_CHECK);
+    }
+    struct stage_report scales = {0};
+    if (!walk_blocks(j, e) || !job_head_importance(j, e) || !job_scales(j, &scales, e))
+        return false;
+    stage_reported(j, &scales);
+    uint64_t clock = os_now_ns();
+    if (!job_export(j, e))
+        return false;
+    job_clock(j, PHASE_EXPORT, &clock);
+    job_judge_prediction(j);
+    if (!o->keep_work)
+        store_remove(&j->store);
+    return true;
+}
+
+static void summarize(struct job *j)
+{
+    struct quantize_result *out = j->out;
+    double sum = 0;
+    size_t n = 0;
+    for (size_t i = 0; i < out->n_linears; i++) {
+        if (isfinite(out->linears[i].loss_final)) {
+            sum += out->linears[i].loss_final;
+            n++;
+        }
+    }
+    out->mean_loss = n ? sum / (double)n : NAN;
+    out->bpw = j->plan.bpw;
+    out->file_bpw = j->plan.file_bpw;
+    out->out_bytes = j->plan.out_bytes;
+    out->reach = j->plan.reach;
+    out->predicted_seconds = j->plan.predicted_seconds;
+    out->seconds = (double)(os_now_ns() - j->begin) * 1e-9;
+    out->device_peak = j->cmd ? gpu_memory_peak(gpu_cmd_gpu(j->cmd)) : 0;
+    out->host_peak = os_peak_anon();
+}
+
+bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, const struct job_callbacks *cb,
+                  struct quantize_result *out, struct err *e)
+{
+    static const struct job_callbacks no_callbacks;
+    struct quantize_options o = *options;
+    struct job j = {.cmd = cmd, .o = &o, .cb = cb ? cb : &no_callbacks, .out = out, .begin = os_now_ns()};
+    *out = (struct quantize_result){0};
+    if (!cmd && !o.dry_run)
+        return err_set(e, ERR_BUG, "a run without a device");
+    eta_start(&j.eta, j.begin, 0);
+    progress_watch_begin(&j.watch, &j.cb->progress, &j.eta, cmd);
+    bool ok = quantize_settle(&o, e) && job_out_paths(&j, &o, e) && checkpoint_open(&j.ck, o.model_dir, e) &&
+              job_out_check(&j, e) && job_out_lock(&j, e);
+    if (ok) {
+        const struct model_config *c = checkpoint_config(j.ck);
+        uint32_t ctx = o.ctx ? o.ctx : c->max_position && c->max_position < CTX_DEFAULT ? c->max_position : CTX_DEFAULT;
+        ok = load_calibration(&j, &o, ctx, e) &&
+             (cmd ? model_open(&j.m, cmd, j.ck, ctx, e) : model_describe(&j.m, j.ck, ctx, e)) &&
+             (!o.refine || open_refined(&j, &o, ctx, e)) &&
+             plan_make(&j.plan, j.m, &o, (struct plan_sources){j.refined, o.imatrix ? &j.imatrix : NULL}, e);
+    }
+    ok = ok && (!cmd || (tell_phase(&j, "measure", e) && speed_measure(&j.speed, j.m, &j.plan, &o, e)));
+    if (ok) {
+        job_predict(&j);
+        if (j.cb->planned)
+            j.cb->planned(j.cb->ctx, &j.plan);
+        /* One place more than blocks have: the last pass over scales. */
+        size_t n_stages = (size_t)j.plan.n_layers * 2 + 1;
+        out->linears = calloc(j.plan.n_items, sizeof *out->linears);
+        out->stages = calloc(n_stages, sizeof *out->stages);
+        ok = out->linears && out->stages
+                 ? o.dry_run || run_all(&j, e)
+                 : err_nomem(e, "the report", j.plan.n_items * sizeof *out->linears + n_stages * sizeof *out->stages);
+        summarize(&j);
+    }
+    if (cmd)
+        gpu_cmd_finish(cmd, NULL);
+    progress_watch_end(&j.watch);
+    acts_destroy(&j.targets);
+    acts_destroy(&j.acts);
+    gpu_arena_destroy(&j.scratch);
+    gpu_arena_destroy(&j.hess);
+    gpu_arena_destroy(&j.block);
+    store_close(&j.store);
+    checkpoint_sums_free(&j.refined_sums);
+    checkpoint_sums_free(&j.sums);
+    free(j.head_importance);
+    plan_free(&j.plan);
+    model_close(&j.refined);
+    checkpoint_close(&j.refined_ck);
+    imatrix_free(&j.imatrix);
+    model_close(&j.m);
+    windows_free(&j.windows);
+    checkpoint_close(&j.ck);
+    job_out_unlock(&j, ok);
+    if (!ok)
+        quantize_result_free(out);
+    return ok;
+}
+
+void quantize_result_free(struct quantize_result *r)
+{
+    free(r->linears);
+    free(r->stages);
+    r->linears = NULL;
+    r->stages = NULL;
+    r->n_linears = r->n_stages = 0;
+}

@@ -1,0 +1,43 @@
+/* A whole quantization run: plan, walk the blocks, checkpoint each, export. Rerun with the same work folder
+ * to resume. */
+#ifndef QUANT_JOB_H
+#define QUANT_JOB_H
+
+#include "host/quant/plan/plan.h"
+#include "host/base/progress.h"
+#include "host/quant/record.h"
+
+struct quantize_result {
+    struct linear_report *linears;
+    size_t n_linears;
+    struct stage_report *stages; /* of the block objective, in the order they ran */
+    size_t n_stages;
+    struct phase_report phases[PHASE_COUNT];
+    uint32_t blocks_done, blocks_resumed;
+    bool finished; /* the output was there already, made by the same command; nothing was done */
+    double seconds, bpw, mean_loss;
+    double file_bpw; /* plan.h */
+    uint64_t out_bytes, device_peak, host_peak;
+    double reach;             /* of the Hessian objective */
+    double predicted_seconds; /* what the plan said; 0 where nothing was measured */
+};
+
+struct job_callbacks {
+    struct progress progress;
+    /* Called once the plan is made, before any work (the app prints it). May be NULL. */
+    void (*planned)(void *ctx, const struct plan *p);
+    /* Called for each finished linear. May be NULL. */
+    void (*linear_done)(void *ctx, const struct linear_report *r);
+    /* Called for each finished training stage. May be NULL. */
+    void (*stage_done)(void *ctx, const struct stage_report *r);
+    void *ctx;
+};
+
+/* With o->dry_run: plans, calls planned, returns true; cmd may be NULL then, and nothing is said of device memory and
+ * time. On failure everything finished stays in the work
+ * folder. */
+bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *o, const struct job_callbacks *cb,
+                  struct quantize_result *out, struct err *e);
+void quantize_result_free(struct quantize_result *r);
+
+#endif

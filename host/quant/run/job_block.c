@@ -1,0 +1,407 @@
+/* One block of a run: what is gathered, quantized and trained, in which order.
+ *
+ *     attention:     teacher's output -> Hessians of q,k,v | o -> q,k,v,o -> trained together on that output
+ *     feed-forward:  the same behind the quantized attention, for gate,up | down
+ *
+ * The teacher is the 16-bit model on its own, 16-bit hidden states (not on the student's): what earlier
+ * blocks lost is part of the error that later ones learn to take back. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/log.h"
+#include "host/base/num.h"
+#include "host/base/os.h"
+#include "host/gpu/tiled.h"
+#include "host/model/batch.h"
+#include "host/quant/run/job_internal.h"
+#include "host/quant/method/quant_linear.h"
+#include "host/quant/method/tune_block.h"
+
+const struct stage stages[2] = {{LINEAR_Q, LINEAR_GATE, LINEAR_O, STAGE_ATTN},
+                                {LINEAR_GATE, LINEAR_COUNT, LINEAR_DOWN, STAGE_FFN}};
+
+/* ---- forward passes ---- */
+
+/* Adds windows [w0, w0+n) to a Hessian: the first samples - holdout windows teach, the others judge. */
+static void gather(struct job *j, const struct hessian *h, struct gpu_view x, uint32_t w0, uint32_t n,
+                   struct gpu_view transposed)
+{
+    uint32_t ctx = j->plan.ctx, teach = j->plan.samples - j->plan.holdout;
+    uint32_t first = w0 >= teach ? 0 : (uint32_t)min_u64(n, teach - w0), second = n - first;
+    uint64_t window = (uint64_t)ctx * h->n * 4;
+    if (first)
+        hessian_add(j->cmd, h->train, gpu_slice(x, 0, first * window), first * ctx, h->n,
+                    2.0f / ((float)teach * (float)ctx), transposed);
+    if (second)
+        hessian_add(j->cmd, h->held, gpu_slice(x, first * window, second * window), second * ctx, h->n,
+                    2.0f / ((float)j->plan.holdout * (float)ctx), transposed);
+}
+
+/* What a pass over all windows does. */
+enum pass {
+    PASS_INPUTS, /* gathers the Hessians of a half's linears; activations stay */
+    PASS_HALF,   /* a half of the block, result kept */
+};
+
+static void run_half(struct job *j, const struct stage *s, enum pass pass, const struct block_weights *w,
+                     const struct hessian h[2], struct batch *b, struct gpu_view x, uint32_t w0, uint32_t n)
+{
+    bool attn = s->half == STAGE_ATTN;
+    if (pass == PASS_HALF) {
+        (attn ? block_attn_fwd : block_ffn_fwd)(j->m, w, &b->s, x, x, n);
+        return;
+    }
+    (attn ? block_attn_inputs : block_ffn_inputs)(j->m, w, &b->s, x, n);
+    gather(j, &h[0], b->s.norm, w0, n, b->transposed);
+    gather(j, &h[1], attn ? b->s.attn : b->s.act, w0, n, b->transposed);
+}
+
+/* Multiply-adds of all products. */
+static double pass_products(const struct job *j, const struct stage *s, enum pass pass)
+{
+    double each = 0, a = j->m->cols[s->first], b = j->m->cols[s->wide];
+    for (int id = s->first; id < (int)s->end; id++)
+        if (pass == PASS_HALF || id != (int)s->wide)
+            each += (double)j->m->rows[id] * j->m->cols[id];
+    if (pass == PASS_INPUTS)
+        each += a * a + b * b;
+    return each * j->plan.samples * j->plan.ctx;
+}
+
+/* A pass through half a block over all windows of `acts`. h: the stage's Hessians, for PASS_INPUTS. */
+static bool run_pass(struct job *j, const struct stage *s, enum pass pass, struct acts *acts,
+                     const struct block_weights *w, const struct hessian h[2], struct err *e)
+{
+    gpu_mark mark = gpu_arena_mark(j->scratch);
+    struct batch b;
+    bool ok = batch_create(&b, j->scratch, j->m, j->plan.batch_windows, e);
+    if (pass == PASS_INPUTS)
+        job_begin(j, WORK_HESSIAN, job_hessian_work(j, s));
+    else
+        job_begin(j, WORK_FORWARD, job_half_work(j, s));
+    progress_meter(&j->watch, pass_products(j, s, pass));
+    for (uint32_t w0 = 0; ok && w0 < j->plan.samples; w0 += j->plan.batch_windows) {
+        uint32_t n = (uint32_t)min_u64(j->plan.batch_windows, j->plan.samples - w0);
+        struct gpu_view x;
+        ok = acts_get(acts, w0, n, b.hidden, &x, e);
+        if (!ok)
+            break;
+        run_half(j, s, pass, w, h, &b, x, w0, n);
+        ok = pass == PASS_INPUTS || acts_put(acts, w0, n, x, e);
+        gpu_cmd_flush(j->cmd);
+        struct told t = {"calibrate", (double)(w0 + n) / j->plan.samples, 0, 0, NAN, "windows", w0 + n};
+        ok = ok && job_tell(j, &t, e);
+    }
+    /* Nothing of the scratch may be in use when it is given back. */
+    ok = gpu_cmd_finish(j->cmd, ok ? e : NULL) && ok;
+    job_end(j);
+    gpu_arena_reset(j->scratch, mark);
+    return ok;
+}
+
+/* ---- linears ---- */
+
+void block_result_free(struct block_result *r)
+{
+    for (int i = 0; i < LINEAR_COUNT; i++)
+        qlinear_free(&r->q[i]);
+}
+
+/* One linear alone: what came before its first step is not learning. */
+struct linear_watch {
+    struct job *j;
+    const struct plan_item *item;
+    bool heard;
+};
+
+static bool on_step(void *ctx, uint32_t step, uint32_t steps, double loss)
+{
+    struct linear_watch *w = ctx;
+    if (!w->heard) {
+        job_end(w->j);
+        job_begin(w->j, WORK_LEARN, job_learn_work(w->j, w->item));
+    }
+    w->heard = true;
+    return job_tell_step(w->j, "quantize", step, steps, loss);
+}
+
+static bool on_tune_step(void *ctx, uint32_t step, uint32_t steps, double loss)
+{
+    return job_tell_step(ctx, "train", step, steps, loss);
+}
+
+/* Begins a piece of work whose progress is told in parts. */
+static bool begin_piece(struct job *j, const char *phase, const char *what, enum work kind, double seconds,
+                        struct err *e)
+{
+    job_detail(j, what);
+    job_begin(j, kind, seconds);
+    return job_tell(j, &(struct told){.phase = phase, .loss = NAN}, e);
+}
+
+static bool quantize_one(struct job *j, struct plan_item *item, struct gpu_view w, const struct hessian *h,
+                         struct block_result *r, struct err *e)
+{
+    struct linear_watch watch = {.j = j, .item = item};
+    struct tune_hooks hooks = {on_step, &watch};
+    if (!begin_piece(j, "quantize", linear_short_name(item->id), WORK_ROUND, job_round_work(j, item), e))
+        return false;
+    struct qlinear start = {0};
+    if (j->refined && !checkpoint_read_codes(j->refined_ck, item->module, &start, e))
+        return false;
+    struct linear_task t = {.cmd = j->cmd,
+                            .start = j->refined ? &start : NULL,
+                            .options = j->o,
+                            .item = item,
+                            .w = w,
+                            .hessian = h,
+                            .scratch = j->scratch,
+                            .tune_bytes = j->plan.tune_bytes,
+                            .tensor = item->layer * LINEAR_COUNT + (uint32_t)item->id,
+                            .hooks = &hooks};
+    struct linear_report *report = &r->report[item->id];
+    bool ok = quantize_linear(&t, &r->q[item->id], report, e);
+    qlinear_free(&start);
+    if (!ok) {
+        if (e->kind == ERR_STOPPED)
+            return err_hint(e, "finished blocks are kept in %s; repeat the command to go on", j->work_dir);
+        return err_context(e, "%s", item->module);
+    }
+    if (report->diagonal_only)
+        log_warn("%s: its Hessian is not positive at any damping; quantized without error feedback", item->module);
+    else if (report->damp_raised)
+        log_warn("%s: its Hessian needed more damping than %g", item->module, (double)j->o->damp);
+    job_end(j);
+    return true;
+}
+
+/* What a refined file keeps, the student has from it. */
+static bool refined_weights(struct job *j, const struct plan_item *item, struct gpu_view w, struct err *e)
+{
+    return model_load_matrix(j->refined, item->module, 0, item->rows, w, e);
+}
+
+static bool stage_linears(struct job *j, const struct stage *s, struct plan_item *items, struct block_weights *w,
+                          struct block_result *r, uint64_t *clock, struct err *e)
+{
+    struct hessian h[2];
+    bool held = j->plan.holdout > 0, ok = true;
+    if (stage_gathers(j->o, s, items)) {
+        job_detail(j, s->half == STAGE_ATTN ? "attention inputs" : "feed-forward inputs");
+        ok = hessian_create(&h[0], j->cmd, j->hess, j->m->cols[s->first], held, e) &&
+             hessian_create(&h[1], j->cmd, j->hess, j->m->cols[s->wide], held, e) &&
+             run_pass(j, s, PASS_INPUTS, j->acts, w, h, e);
+    }
+    job_clock(j, PHASE_CALIBRATE, clock);
+    for (int id = s->first; ok && id < (int)s->end; id++) {
+        if (!items[id].keep)
+            ok = quantize_one(j, &items[id], w->w[id],
+                              plan_needs_hessian(j->o, &items[id]) ? &h[id == (int)s->wide] : NULL, r, e);
+        else if (j->refined)
+            ok = refined_weights(j, &items[id], w->w[id], e);
+    }
+    job_clock(j, PHASE_LINEARS, clock);
+    gpu_arena_reset(j->hess, 0);
+    gpu_arena_trim(j->hess);
+    gpu_arena_trim(j->scratch);
+    return ok;
+}
+
+static bool stage_train(struct job *j, const struct stage *s, struct plan_item *items, struct block_weights *w,
+                        struct block_result *r, uint64_t *clock, struct err *e)
+{
+    struct tune_hooks hooks = {on_tune_step, j};
+    struct stage_report *report = &r->stages[s - stages];
+    double work = job_tune_work(j, items, s->half);
+    if (!begin_piece(j, "train", stage_name(s->half), WORK_TRAIN, work, e))
+        return false;
+    struct tune_block_task t = {.m = j->m,
+                                .o = j->o,
+                                .half = s->half,
+                                .items = items,
+                                .w = w,
+                                .inputs = j->acts,
+                                .targets = j->targets,
+                                .samples = j->plan.samples,
+                                .holdout = j->plan.holdout,
+                                .micro = j->plan.micro_windows,
+                                .arena = j->scratch,
+                                .hooks = &hooks};
+    if (!tune_block(&t, r->q, report, e)) {
+        if (e->kind == ERR_STOPPED)
+            return err_hint(e, "finished blocks are kept in %s; repeat the command to go on", j->work_dir);
+        return err_context(e, "%s", stage_name(s->half));
+    }
+    if (report->retries)
+        log_warn("block %u, %s: training diverged and was repeated %u times, each at half the rate", items[0].layer + 1,
+                 stage_name(s->half), report->retries);
+    job_end(j);
+    gpu_arena_trim(j->scratch);
+    job_clock(j, PHASE_BLOCKS, clock);
+    return true;
+}
+
+/* ---- a block ---- */
+
+/* Its weights to the device. */
+static bool load_block(struct job *j, uint32_t layer, const char *what, struct block_weights *w, struct err *e)
+{
+    const struct plan_item *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
+    double seconds = 0;
+    for (int id = 0; id < LINEAR_COUNT; id++)
+        seconds += job_load_work(j, &items[id]);
+    bool ok = begin_piece(j, "calibrate", what, WORK_LOAD, seconds, e) && model_load_block(j->m, layer, j->block, w, e);
+    job_end(j);
+    return ok;
+}
+
+/* One linear's. */
+static bool load_linear(struct job *j, const struct plan_item *item, struct gpu_view *w, struct err *e)
+{
+    job_begin(j, WORK_LOAD, job_load_work(j, item));
+    bool ok = gpu_alloc(j->block, (uint64_t)item->rows * item->cols * 4, w, e) &&
+              model_load_matrix(j->m, item->module, 0, item->rows, *w, e);
+    job_end(j);
+    return ok;
+}
+
+/* GPTQ and GSQ: half by half, each behind what is quantized before it. */
+static bool block_calibrated(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
+{
+    struct block_weights w;
+    struct plan_item *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
+    bool joint = plan_block_objective(j->o);
+    uint64_t clock = os_now_ns();
+    if (!load_block(j, layer, "loading", &w, e))
+        return false;
+    for (int i = 0; i < 2; i++) {
+        const struct stage *s = &stages[i];
+        if (j->targets) {
+            job_detail(j, "teacher");
+            if (!run_pass(j, s, PASS_HALF, j->targets, &w, NULL, e))
+                return false;
+        }
+        if (!stage_linears(j, s, items, &w, r, &clock, e) || (joint && !stage_train(j, s, items, &w, r, &clock, e)))
+            return false;
+        job_detail(j, "outputs");
+        if (!run_pass(j, s, PASS_HALF, j->acts, &w, NULL, e))
+            return false;
+        job_clock(j, PHASE_CALIBRATE, &clock);
+    }
+    return true;
+}
+
+/* A matrix with 2 * the mean squares of an input on its diagonal: the Hessian of inputs that are not
+ * correlated. The floor keeps columns that the text of the sums never saw near their values; sums that say
+ * nothing make all columns alike. */
+static bool diagonal_hessian(struct job *j, const struct plan_item *item, struct hessian *h, struct err *e)
+{
+    const struct imatrix_entry *x = imatrix_find(&j->imatrix, item->module);
+    struct gpu_view diag;
+    uint32_t n = item->cols;
+    float *mean = malloc(n * sizeof *mean);
+    if (!mean)
+        return err_nomem(e, "a Hessian's diagonal", n * sizeof *mean);
+    bool ok = hessian_create_diagonal(h, &diag, j->cmd, j->hess, n, e);
+    double even = 0;
+    for (uint32_t c = 0; c < n; c++)
+        even += (double)x->sums[c] / x->count / n;
+    for (uint32_t c = 0; c < n; c++)
+        mean[c] = even > 1e-30 ? (float)(2 * fmax((double)x->sums[c] / x->count, 1e-6 * even)) : 1.0f;
+    if (ok) {
+        gpu_upload(j->cmd, diag, mean, n * 4ull);
+        /* The unit matrix, then its rows scaled. */
+        tiled_damp_diagonal(j->cmd, &(struct damp_diagonal_args){.h = h->train, .n = n, .ldh = n, .one = 1});
+        tiled_scale_rows(j->cmd,
+                         &(struct scale_rows_args){.x = h->train, .w = diag, .y = h->train, .rows = n, .cols = n});
+    }
+    free(mean);
+    return ok;
+}
+
+/* An importance matrix and no text: one linear at a time. */
+static bool block_diagonal(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
+{
+    struct plan_item *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
+    uint64_t clock = os_now_ns();
+    for (int id = 0; id < LINEAR_COUNT; id++) {
+        struct gpu_view w;
+        struct hessian h;
+        if (items[id].keep)
+            continue;
+        bool ok = load_linear(j, &items[id], &w, e) && diagonal_hessian(j, &items[id], &h, e) &&
+                  quantize_one(j, &items[id], w, &h, r, e);
+        ok = gpu_cmd_finish(j->cmd, ok ? e : NULL) && ok;
+        job_clock(j, PHASE_LINEARS, &clock);
+        gpu_arena_reset(j->block, 0);
+        gpu_arena_reset(j->hess, 0);
+        if (!ok)
+            return false;
+    }
+    return true;
+}
+
+/* RTN: weights alone, one linear at a time. */
+static bool block_rtn(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
+{
+    struct plan_item *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
+    uint64_t clock = os_now_ns();
+    for (int id = 0; id < LINEAR_COUNT; id++) {
+        struct gpu_view w;
+        if (items[id].keep)
+            continue;
+        bool ok = load_linear(j, &items[id], &w, e) && quantize_one(j, &items[id], w, NULL, r, e);
+        job_clock(j, PHASE_LINEARS, &clock);
+        gpu_arena_reset(j->block, 0);
+        if (!ok)
+            return false;
+    }
+    return true;
+}
+
+bool job_block(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
+{
+    bool ok = j->o->method == METHOD_RTN ? block_rtn(j, layer, r, e)
+              : quantize_diagonal(j->o)  ? block_diagonal(j, layer, r, e)
+                                         : block_calibrated(j, layer, r, e);
+    gpu_arena_reset(j->block, 0);
+    for (int id = 0; ok && id < LINEAR_COUNT; id++)
+        if (r->q[id].codes)
+            r->report[id].stats = code_stats_of(&r->q[id], r->q[id].spec.type);
+    return ok;
+}
+
+bool job_block_resume(struct job *j, uint32_t layer, struct err *e)
+{
+    struct plan_item *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
+    struct block_weights w;
+    uint64_t clock = os_now_ns();
+    bool ok = load_block(j, layer, "replaying", &w, e);
+    for (int i = 0; ok && j->targets && i < 2; i++)
+        ok = run_pass(j, &stages[i], PASS_HALF, j->targets, &w, NULL, e);
+    for (int id = 0; ok && j->acts && id < LINEAR_COUNT; id++) {
+        if (items[id].keep && j->refined)
+            ok = refined_weights(j, &items[id], w.w[id], e);
+        if (items[id].keep)
+            continue;
+        gpu_mark mark = gpu_arena_mark(j->scratch);
+        struct qlinear q = {0};
+        struct qmatrix dq;
+        ok = store_read_linear(j->store, &items[id], &q, NULL, e) &&
+             qmatrix_create(&dq, j->scratch, items[id].rows, items[id].cols, items[id].spec, e) &&
+             qmatrix_upload(j->cmd, &dq, &q, e);
+        if (ok) {
+            qmatrix_dequant(j->cmd, &dq, w.w[id]);
+            ok = gpu_cmd_finish(j->cmd, e);
+        }
+        qlinear_free(&q);
+        gpu_arena_reset(j->scratch, mark);
+    }
+    for (int i = 0; ok && j->acts && i < 2; i++)
+        ok = run_pass(j, &stages[i], PASS_HALF, j->acts, &w, NULL, e);
+    gpu_arena_reset(j->block, 0);
+    job_clock(j, PHASE_CALIBRATE, &clock);
+    return ok;
+}

@@ -1,0 +1,147 @@
+/* Inside host/quant: a run, shared by job.c (the whole), job_block.c (one block) and job_progress.c. */
+#ifndef QUANT_JOB_INTERNAL_H
+#define QUANT_JOB_INTERNAL_H
+
+#include "formats/read/imatrix.h"
+#include "host/base/os.h"
+#include "host/model/calib.h"
+#include "host/quant/run/identity.h"
+#include "host/quant/run/job.h"
+#include "host/quant/plan/predict.h"
+#include "host/quant/run/store.h"
+
+/* A block is quantized in two stages; the Hessians of a stage are all taken before its first linear is
+ * quantized, behind everything quantized earlier (docs/method.md 3). */
+struct stage {
+    enum linear_id first, end;
+    enum linear_id wide; /* the linear with an input of its own; the others share the stage's first input */
+    enum tune_stage half;
+};
+extern const struct stage stages[2];
+
+struct job {
+    struct gpu_cmd *cmd;
+    const struct quantize_options *o;
+    const struct job_callbacks *cb;
+    struct checkpoint *ck;
+    struct model *m;
+    struct checkpoint *refined_ck; /* the GGUF that is refined, as a model of its own; NULL: none */
+    struct model *refined;
+    struct imatrix imatrix;
+    struct plan plan;
+    struct checkpoint_sums sums, refined_sums; /* of the models, as they were when this run started */
+    struct identity id;                        /* n 0: not made yet */
+    struct store *store;
+    uint32_t blocks_whole; /* of an earlier run, when this one started */
+    struct windows windows;
+    struct acts *acts;      /* hidden states behind what is quantized so far */
+    struct acts *targets;   /* the 16-bit model's own, where a teacher is wanted: what the next half's output
+                               should be */
+    float *head_importance; /* [hidden], of a GGUF: sums of squares of what the head reads; NULL: not known */
+    struct gpu_arena *block, *hess, *scratch; /* by lifetime: one block; one stage; one linear or one batch */
+    struct quantize_result *out;
+    char out_dir[4096], work_dir[4096], calib[4096];
+    struct os_lock out_lock, work_lock;
+    bool made_out;       /* there was none before the run */
+    char refined_by[33]; /* the run that refined the file which is there; "": none that is known */
+
+    /* progress */
+    uint64_t begin;
+    struct speed speed;
+    struct eta eta; /* of the kinds of enum work */
+    struct progress_watch watch;
+    double export_work; /* predicted seconds of the export */
+    char detail[128];
+    uint32_t layer;
+};
+
+/* ---- job_out.c: paths as the run uses them (of o too, "default" among them); what they must not be; one run at a time in both.
+ * job_out_unlock removes folders that a failed run (ok false) leaves empty. */
+bool job_out_paths(struct job *j, struct quantize_options *o, struct err *e);
+bool job_out_check(struct job *j, struct err *e);
+bool job_out_lock(struct job *j, struct err *e);
+void job_out_unlock(struct job *j, bool ok);
+
+/* ---- job_progress.c ---- */
+/* Kinds of work, for the eta. */
+enum work {
+    WORK_CHECK,   /* every weight looked at once */
+    WORK_LOAD,    /* weights to the device, embeddings */
+    WORK_FORWARD, /* through halves of blocks */
+    WORK_HESSIAN, /* the same with Hessians */
+    WORK_ROUND,   /* a linear's start: RTN, GPTQ */
+    WORK_LEARN,   /* a linear alone */
+    WORK_TRAIN,   /* half a block together */
+    WORK_SCALES,  /* the pass over scales */
+    WORK_STORE,   /* finished blocks to the work folder */
+    WORK_EXPORT,
+};
+/* Fills in the plan's predicted time, from the measured speed. */
+void job_predict(struct job *j);
+/* Begins the eta of a run, less the blocks that the store has; `replay`: they are walked through again. */
+void job_expect(struct job *j, bool replay);
+/* What was predicted, against what it took, to the log (debug). */
+void job_judge_prediction(const struct job *j);
+/* Seconds, as predicted. Of one forward pass of all windows through a half. */
+double job_half_work(const struct job *j, const struct stage *s);
+/* Of the same with Hessians; whether a stage takes them. */
+double job_hessian_work(const struct job *j, const struct stage *s);
+bool stage_gathers(const struct quantize_options *o, const struct stage *s, const struct plan_item *items);
+/* Of a linear's weights on their way to the device; of its start; of learning alone. 0 where it is kept. */
+double job_load_work(const struct job *j, const struct plan_item *i);
+double job_round_work(const struct job *j, const struct plan_item *i);
+double job_learn_work(const struct job *j, const struct plan_item *i);
+double job_store_work(const struct job *j, const struct plan_item *items);
+/* Of training one half; 0 where it is not trained. */
+double job_tune_work(const struct job *j, const struct plan_item *items, enum tune_stage half);
+/* Of the pass over scales; 0 where it is not done. Of judging once, its first part. */
+double job_scales_work(const struct job *j);
+double job_judge_work(const struct job *j);
+/* A piece of work begins, and ends. */
+void job_begin(struct job *j, enum work kind, double seconds);
+void job_end(struct job *j);
+/* What is told of the piece in work. */
+struct told {
+    const char *phase;
+    double part;          /* how far the piece is, 0..1 */
+    uint32_t step, steps; /* 0: none */
+    double loss;          /* NAN: none */
+    const char *unit;     /* progress.h */
+    double count;
+};
+/* Reports; false (ERR_STOPPED) when the user wants to stop. */
+bool job_tell(struct job *j, const struct told *t, struct err *e);
+/* The same for a step of an optimiser. */
+bool job_tell_step(struct job *j, const char *phase, uint32_t step, uint32_t steps, double loss);
+void job_detail(struct job *j, const char *what);
+/* Adds the time since *since to a phase, and moves *since on. */
+void job_clock(struct job *j, enum run_phase phase, uint64_t *since);
+
+/* ---- job_block.c ---- */
+struct block_result {
+    struct qlinear q[LINEAR_COUNT];
+    struct linear_report report[LINEAR_COUNT];
+    struct stage_report stages[2]; /* steps 0: not run */
+};
+void block_result_free(struct block_result *r);
+/* One block: quantized as the method says, its activations carried on. */
+bool job_block(struct job *j, uint32_t layer, struct block_result *r, struct err *e);
+/* A block finished in an earlier run: its stored weights carry the activations on, if there are any, its own
+ * the targets. */
+bool job_block_resume(struct job *j, uint32_t layer, struct err *e);
+
+/* ---- job_scales.c ---- */
+/* Whether the pass over scales is wanted and not done yet. */
+bool job_scales_ahead(struct job *j);
+/* The pass, or its report where it is done. r->steps 0: there is none. */
+bool job_scales(struct job *j, struct stage_report *r, struct err *e);
+
+/* ---- job_export.c ---- */
+/* Writes the model. */
+bool job_export(struct job *j, struct err *e);
+/* Whether the head's importance is wanted, and not in the work folder. */
+bool job_importance_ahead(struct job *j);
+/* Takes it from the student's hidden states behind the last block, or from the work folder. */
+bool job_head_importance(struct job *j, struct err *e);
+
+#endif

@@ -1,0 +1,92 @@
+/* Where a run writes: what it must not write over, and that no other run writes there too. */
+#include <stdio.h>
+#include <string.h>
+
+#include "formats/shipped_text.h"
+#include "host/base/out_path.h"
+#include "host/quant/run/job_internal.h"
+#include "host/quant/run/refine_record.h"
+
+/* A name of its own: output and work folder may be one. */
+#define WORK_LOCK "run" OUT_LOCK_NAME
+
+static bool take_path(char *to, size_t cap, const char *from, const char *end, struct err *e)
+{
+    char path[4096], dir[4096];
+    int n = snprintf(path, sizeof path, "%s", from);
+    if (n >= 0 && (size_t)n < sizeof path) {
+        out_trim(path);
+        /* What lies beside "." needs its name. */
+        const char *name = os_path_split(path, dir, sizeof dir);
+        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+            os_real_path(path, path, sizeof path);
+        n = snprintf(to, cap, "%s%s", path, end);
+        if (n >= 0 && (size_t)n < cap)
+            return true;
+    }
+    return err_set(e, ERR_USER, "the path is too long: %.200s", from);
+}
+
+bool job_out_paths(struct job *j, struct quantize_options *o, struct err *e)
+{
+    bool ok = take_path(j->out_dir, sizeof j->out_dir, o->out_dir, "", e) &&
+              (o->work_dir ? take_path(j->work_dir, sizeof j->work_dir, o->work_dir, "", e)
+                           : take_path(j->work_dir, sizeof j->work_dir, o->out_dir, ".work", e));
+    o->out_dir = j->out_dir;
+    o->work_dir = j->work_dir;
+    return ok && (o->method == METHOD_RTN || shipped_text_path(&o->calib, j->calib, sizeof j->calib, o->calib, e));
+}
+
+bool job_out_check(struct job *j, struct err *e)
+{
+    const struct quantize_options *o = j->o;
+    const char *const inputs[] = {o->calib, o->imatrix, o->refine, checkpoint_dir(j->ck)};
+    const size_t n = sizeof inputs / sizeof *inputs;
+    bool file = o->format == EXPORT_GGUF;
+    if (!file || o->force || !refine_recorded(o->out_dir, j->refined_by))
+        j->refined_by[0] = 0;
+    if (!out_not_input("the output", o->out_dir, inputs, n - 1, e) ||
+        !(file ? write_gguf_check(o->out_dir, j->ck, o->force || j->refined_by[0], e)
+               : export_check_folder(o->out_dir, j->ck, o->force, e)) ||
+        !out_not_input("the output", o->out_dir, inputs + n - 1, 1, e) ||
+        !out_not_input("--work", o->work_dir, inputs, n, e))
+        return false;
+    enum os_kind kind = os_stat(o->work_dir, NULL);
+    if (kind == OS_ABSENT || kind == OS_DIR)
+        return true;
+    err_set(e, ERR_USER, "the work folder %s is no folder", o->work_dir);
+    return err_hint(e, "give another one with --work");
+}
+
+bool job_out_lock(struct job *j, struct err *e)
+{
+    char path[4096];
+    const struct quantize_options *o = j->o;
+    if (o->dry_run)
+        return true;
+    j->made_out = os_stat(o->out_dir, NULL) == OS_ABSENT;
+    if (!(o->format == EXPORT_GGUF ? out_lock_file(&j->out_lock, o->out_dir, e)
+                                   : out_lock_folder(&j->out_lock, o->out_dir, e)))
+        return false;
+    if (!os_mkdirs(o->work_dir, e) || !os_path_join(path, sizeof path, o->work_dir, WORK_LOCK, e) ||
+        !out_lock_at(&j->work_lock, path, o->work_dir, e)) {
+        if (e && e->kind == ERR_ENV && !j->work_lock.held)
+            err_hint(e, "wait until it is done, or give this run another --work folder and another -o");
+        return false;
+    }
+    os_out_clean(o->work_dir);
+    return true;
+}
+
+void job_out_unlock(struct job *j, bool ok)
+{
+    if (j->work_lock.held) {
+        os_unlock(&j->work_lock);
+        os_remove_dir(j->work_dir); /* where nothing is left in it */
+    }
+    if (j->out_lock.held) {
+        os_unlock(&j->out_lock);
+        if (!ok && j->made_out && j->o->format != EXPORT_GGUF)
+            os_remove_dir(j->out_dir);
+    }
+}

@@ -1,0 +1,285 @@
+#include <math.h>
+#include <stdio.h>
+
+#include "host/base/log.h"
+#include "host/base/num.h"
+#include "host/base/os.h"
+#include "host/quant/run/job_internal.h"
+#include "host/quant/method/tune_block.h"
+
+/* Where nothing was measured, and for what the host does: any machine, in seconds. */
+#define SECONDS_PER_STEP  2e-9 /* a weight's optimiser step */
+#define SECONDS_PER_CHECK 1e-9 /* a weight looked at */
+#define SECONDS_PER_STORE 4e-9 /* a weight's code to the work folder, and to the disk */
+#define SECONDS_PER_BYTE  2e-9 /* of the result's file */
+#define SECONDS_PER_PACK  5e-9 /* a weight's code read from the work folder and packed into a GGUF */
+#define BLOCK_SECONDS     0.02 /* what a block takes beside all that */
+
+/* ---- pieces of a run ---- */
+
+static double gemm_seconds(const struct job *j, double multiply_adds)
+{
+    return multiply_adds * (j->speed.gemm > 0 ? j->speed.gemm : speed_guess(j->m->gpu));
+}
+
+static double half_forward(const struct job *j, const struct stage *s)
+{
+    double measured = s->half == STAGE_ATTN ? j->speed.attn_fwd : j->speed.ffn_fwd, weights = 0;
+    if (measured > 0)
+        return measured;
+    for (int i = s->first; i < (int)s->end; i++)
+        weights += (double)j->m->rows[i] * j->m->cols[i];
+    return gemm_seconds(j, weights * j->plan.ctx);
+}
+
+double job_half_work(const struct job *j, const struct stage *s)
+{
+    return j->plan.samples * half_forward(j, s);
+}
+
+bool stage_gathers(const struct quantize_options *o, const struct stage *s, const struct plan_item *items)
+{
+    bool any = false;
+    for (int id = s->first; id < (int)s->end; id++)
+        any = any || plan_needs_hessian(o, &items[id]);
+    return any;
+}
+
+double job_hessian_work(const struct job *j, const struct stage *s)
+{
+    double a = j->m->cols[s->first], b = j->m->cols[s->wide];
+    double ops = (a * a + b * b) * j->plan.samples * j->plan.ctx;
+    return job_half_work(j, s) + (j->speed.hessian > 0 ? ops * j->speed.hessian : gemm_seconds(j, ops));
+}
+
+double job_load_work(const struct job *j, const struct plan_item *i)
+{
+    return (double)i->rows * i->cols * (j->speed.load > 0 ? j->speed.load : SECONDS_PER_CHECK);
+}
+
+double job_round_work(const struct job *j, const struct plan_item *i)
+{
+    const struct speed_linear *l = speed_linear(&j->speed, i);
+    double n = (double)i->rows * i->cols, k = i->cols;
+    bool hessian = plan_needs_hessian(j->o, i);
+    if (i->keep)
+        return 0;
+    if (l)
+        return hessian ? l->gptq : l->rtn;
+    return n * SECONDS_PER_STEP + (hessian ? gemm_seconds(j, n * k * 5 + k * k * k / 2) : 0);
+}
+
+double job_learn_work(const struct job *j, const struct plan_item *i)
+{
+    const struct speed_linear *l = speed_linear(&j->speed, i);
+    double n = (double)i->rows * i->cols;
+    if (i->keep || !plan_alone(j->o, i))
+        return 0;
+    return j->o->gumbel.steps * (l ? l->step : n * SECONDS_PER_STEP + gemm_seconds(j, n * i->cols));
+}
+
+double job_store_work(const struct job *j, const struct plan_item *items)
+{
+    double n = 0;
+    (void)j;
+    for (int id = 0; id < LINEAR_COUNT; id++)
+        n += items[id].keep ? 0 : (double)items[id].rows * items[id].cols;
+    return BLOCK_SECONDS + n * SECONDS_PER_STORE;
+}
+
+double job_tune_work(const struct job *j, const struct plan_item *items, enum tune_stage half)
+{
+    const struct block_options *o = &j->o->block;
+    const struct stage *s = &stages[half == STAGE_FFN];
+    uint32_t train = j->plan.samples - j->plan.holdout;
+    double steps = 0, forward = half_forward(j, s);
+    double backward = half == STAGE_ATTN ? j->speed.attn_bwd : j->speed.ffn_bwd;
+    for (int i = s->first; i < (int)s->end; i++) {
+        const struct speed_linear *l = speed_linear(&j->speed, &items[i]);
+        if (plan_joint(j->o, &items[i]))
+            steps += l ? l->joint : (double)items[i].rows * items[i].cols * SECONDS_PER_STEP;
+    }
+    if (steps == 0)
+        return 0;
+    if (!(backward > 0))
+        backward = 2 * forward;
+    return o->epochs * (train * (forward + backward) + j->plan.holdout * forward) + j->plan.block_steps * steps;
+}
+
+double job_judge_work(const struct job *j)
+{
+    const struct model_config *c = j->m->cfg;
+    uint32_t judges = j->plan.holdout ? j->plan.holdout : j->plan.samples;
+    double forward = half_forward(j, &stages[0]) + half_forward(j, &stages[1]);
+    double product = gemm_seconds(j, (double)c->vocab_size * c->hidden_size * j->plan.ctx);
+    return judges * (j->plan.n_layers * forward + 2 * product);
+}
+
+double job_scales_work(const struct job *j)
+{
+    if (!plan_scales(j->o))
+        return 0;
+    const struct model_config *c = j->m->cfg;
+    uint32_t train = j->plan.samples - j->plan.holdout;
+    double forward = half_forward(j, &stages[0]) + half_forward(j, &stages[1]);
+    double backward = j->speed.attn_bwd + j->speed.ffn_bwd;
+    /* Measured without the gradient of the block's input, which is about two thirds of a forward pass. */
+    backward = backward > 0 ? backward + forward * 2 / 3 : 2 * forward;
+    double product = gemm_seconds(j, (double)c->vocab_size * c->hidden_size * j->plan.ctx);
+    double teach = j->plan.n_layers * (2 * forward + backward) + 3 * product;
+    return j->o->scales.epochs * (train * teach + job_judge_work(j)) + job_judge_work(j);
+}
+
+/* ---- the whole run ---- */
+
+/* A block, by kinds of work. */
+static void block_work(const struct job *j, uint32_t layer, double by_kind[ETA_KINDS])
+{
+    const struct plan_item *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
+    bool windows = j->o->method != METHOD_RTN && !quantize_diagonal(j->o);
+    for (int i = 0; i < LINEAR_COUNT; i++) {
+        if (windows || !items[i].keep)
+            by_kind[WORK_LOAD] += job_load_work(j, &items[i]);
+        by_kind[WORK_ROUND] += job_round_work(j, &items[i]);
+        by_kind[WORK_LEARN] += job_learn_work(j, &items[i]);
+    }
+    by_kind[WORK_STORE] += job_store_work(j, items);
+    for (int i = 0; windows && i < 2; i++) {
+        const struct stage *s = &stages[i];
+        /* For its results, and for the teacher. */
+        by_kind[WORK_FORWARD] += (1 + plan_teacher(j->o)) * job_half_work(j, s);
+        if (stage_gathers(j->o, s, items))
+            by_kind[WORK_HESSIAN] += job_hessian_work(j, s);
+        by_kind[WORK_TRAIN] += job_tune_work(j, items, s->half);
+    }
+}
+
+/* A block that is only walked through. */
+static void replay_work(const struct job *j, uint32_t layer, double by_kind[ETA_KINDS])
+{
+    const struct plan_item *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
+    for (int i = 0; i < LINEAR_COUNT; i++)
+        by_kind[WORK_LOAD] += job_load_work(j, &items[i]);
+    for (int i = 0; i < 2; i++)
+        by_kind[WORK_FORWARD] += ((j->acts != NULL) + (j->targets != NULL)) * job_half_work(j, &stages[i]);
+}
+
+/* What comes before the blocks and behind them. */
+static void other_work(const struct job *j, double by_kind[ETA_KINDS])
+{
+    by_kind[WORK_CHECK] += (double)j->plan.weights * SECONDS_PER_CHECK;
+    by_kind[WORK_SCALES] += job_scales_work(j);
+    by_kind[WORK_EXPORT] += j->export_work;
+}
+
+static double export_work(const struct job *j)
+{
+    double seconds = 0.05 + (double)j->plan.out_bytes * SECONDS_PER_BYTE;
+    for (size_t i = 0; i < j->plan.n_tensors; i++) {
+        const struct plan_tensor *t = &j->plan.tensors[i];
+        double rate = t->coded ? SECONDS_PER_PACK : speed_rounding(&j->speed, t->type);
+        seconds += (double)t->rows * t->cols * (rate > 0 ? rate : SECONDS_PER_PACK);
+    }
+    return seconds;
+}
+
+void job_predict(struct job *j)
+{
+    double by_kind[ETA_KINDS] = {0};
+    j->export_work = export_work(j);
+    for (uint32_t layer = 0; layer < j->plan.n_layers; layer++)
+        block_work(j, layer, by_kind);
+    other_work(j, by_kind);
+    j->plan.predicted_seconds = 0;
+    for (int i = 0; j->speed.measured && i < ETA_KINDS; i++)
+        j->plan.predicted_seconds += by_kind[i];
+    double largest = job_tune_work(j, j->plan.items, STAGE_FFN);
+    if (largest > 0 && j->speed.ffn_bwd > 0)
+        j->plan.updates = j->plan.block_steps / largest;
+}
+
+void job_expect(struct job *j, bool replay)
+{
+    double all[ETA_KINDS] = {0}, skip[ETA_KINDS] = {0}, again[ETA_KINDS] = {0};
+    for (uint32_t layer = 0; layer < j->plan.n_layers; layer++) {
+        block_work(j, layer, all);
+        bool done = j->store && store_has_block(j->store, layer);
+        if (done)
+            block_work(j, layer, skip);
+        if (done && replay)
+            replay_work(j, layer, again);
+    }
+    other_work(j, all);
+    eta_start(&j->eta, os_now_ns(), speed_trust(&j->speed));
+    j->eta.begin = j->begin;
+    for (unsigned i = 0; i < ETA_KINDS; i++) {
+        eta_expect(&j->eta, i, all[i] + again[i]);
+        eta_skip(&j->eta, i, skip[i]);
+    }
+}
+
+void job_judge_prediction(const struct job *j)
+{
+    static const char *const names[] = {"check", "load",  "forward", "hessian", "round",
+                                        "learn", "train", "scales",  "store",   "export"};
+    for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
+        const struct eta_kind *k = &j->eta.kind[i];
+        if (k->spent > 0)
+            log_debug("time by kind: %-8s %9.2f s, predicted %9.2f s", names[i], k->spent, k->done);
+    }
+}
+
+/* ---- telling ---- */
+
+void job_begin(struct job *j, enum work kind, double seconds)
+{
+    eta_begin(&j->eta, kind, seconds, os_now_ns());
+    progress_meter(&j->watch, 0);
+}
+
+void job_end(struct job *j)
+{
+    eta_end(&j->eta, os_now_ns());
+}
+
+bool job_tell(struct job *j, const struct told *t, struct err *e)
+{
+    bool in_block = j->layer < j->plan.n_layers;
+    eta_part(&j->eta, t->part, os_now_ns());
+    struct progress_event ev = {.phase = t->phase,
+                                .detail = j->detail[0] ? j->detail : NULL,
+                                .block = in_block ? j->layer + 1 : 0,
+                                .blocks = in_block ? j->plan.n_layers : 0,
+                                .step = t->step,
+                                .steps = t->steps,
+                                .loss = t->loss,
+                                .unit = t->unit,
+                                .count = t->count};
+    if (progress_report(&j->watch, &ev))
+        return true;
+    if (in_block)
+        err_set(e, ERR_STOPPED, "stopped in block %u of %u", j->layer + 1, j->plan.n_layers);
+    else
+        err_set(e, ERR_STOPPED, "stopped in the phase '%s'", t->phase);
+    return err_hint(e, "finished blocks are kept in %s; repeat the command to go on", j->work_dir);
+}
+
+bool job_tell_step(struct job *j, const char *phase, uint32_t step, uint32_t steps, double loss)
+{
+    struct told t = {phase, (double)step / steps, step, steps, loss, "steps", step};
+    return job_tell(j, &t, NULL);
+}
+
+void job_detail(struct job *j, const char *what)
+{
+    snprintf(j->detail, sizeof j->detail, "block %u/%u %s", j->layer + 1, j->plan.n_layers, what);
+}
+
+void job_clock(struct job *j, enum run_phase phase, uint64_t *since)
+{
+    uint64_t now = os_now_ns();
+    struct phase_report *p = &j->out->phases[phase];
+    p->seconds += (double)(now - *since) * 1e-9;
+    p->device_bytes = max_u64(p->device_bytes, gpu_memory_used(gpu_cmd_gpu(j->cmd)));
+    *since = now;
+}

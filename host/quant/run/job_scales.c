@@ -1,0 +1,83 @@
+/* The last pass over scales as a part of a run. */
+#include <stdio.h>
+
+#include "host/base/os.h"
+#include "host/quant/run/job_internal.h"
+#include "host/quant/method/tune_scales.h"
+
+/* What the hooks know. */
+struct watch {
+    struct job *j;
+    double work;  /* of the pass behind its first judging, in seconds as predicted */
+    double first; /* share of it that was done before */
+    bool heard;
+};
+
+static bool on_step(void *ctx, uint32_t step, uint32_t steps, double loss)
+{
+    struct watch *w = ctx;
+    struct job *j = w->j;
+    uint32_t epochs = j->o->scales.epochs;
+    double part = (double)step / steps;
+    if (!w->heard) { /* the start is judged; epochs that an earlier run finished take no time */
+        job_end(j);
+        eta_skip(&j->eta, WORK_SCALES, part * w->work);
+        job_begin(j, WORK_SCALES, (1 - part) * w->work);
+        w->first = part;
+    }
+    w->heard = true;
+    snprintf(j->detail, sizeof j->detail, "epoch %u/%u", step / (steps / epochs) + 1, epochs);
+    struct told t = {.phase = "scales",
+                     .part = w->first < 1 ? (part - w->first) / (1 - w->first) : 1,
+                     .step = step,
+                     .steps = steps,
+                     .loss = loss,
+                     .unit = "steps",
+                     .count = step};
+    return job_tell(j, &t, NULL);
+}
+
+bool job_scales_ahead(struct job *j)
+{
+    struct scales_state state = {0};
+    return plan_scales(j->o) && (!store_read_scales(j->store, &j->plan, &state) || !state.done);
+}
+
+bool job_scales(struct job *j, struct stage_report *r, struct err *e)
+{
+    struct scales_state state = {0};
+    *r = (struct stage_report){0};
+    if (!plan_scales(j->o))
+        return true;
+    if (!job_scales_ahead(j)) {
+        store_read_scales(j->store, &j->plan, &state);
+        *r = state.report;
+        return true;
+    }
+    uint64_t clock = os_now_ns();
+    struct watch watch = {.j = j, .work = job_scales_work(j) - job_judge_work(j)};
+    struct tune_hooks hooks = {on_step, &watch};
+    j->layer = j->plan.n_layers;
+    job_begin(j, WORK_SCALES, job_judge_work(j));
+    /* The student's hidden states have served. */
+    acts_destroy(&j->acts);
+    gpu_arena_trim(j->hess);
+    gpu_arena_trim(j->scratch);
+    struct scales_task t = {.m = j->m,
+                            .o = j->o,
+                            .plan = &j->plan,
+                            .windows = &j->windows,
+                            .targets = j->targets,
+                            .store = j->store,
+                            .block = j->block,
+                            .scratch = j->scratch,
+                            .codes_stay = j->plan.codes_stay,
+                            .room = acts_in(j->plan.kept_acts, j->work_dir),
+                            .hooks = &hooks};
+    bool ok = tune_scales(&t, r, e);
+    job_clock(j, PHASE_SCALES, &clock);
+    job_end(j);
+    if (!ok && e->kind == ERR_STOPPED)
+        return err_hint(e, "finished blocks and epochs are kept in %s; repeat the command to go on", j->work_dir);
+    return ok || err_context(e, "the pass over scales");
+}

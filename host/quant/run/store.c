@@ -1,0 +1,548 @@
+#include "host/quant/run/store_internal.h"
+
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/pack.h"
+#include "host/base/log.h"
+#include "host/base/num.h"
+#include "host/base/os.h"
+#include "host/quant/method/qmatrix.h"
+
+#define REPORT_CAP 256
+
+bool store_path(const struct store *s, const char *name, char *out, size_t cap, struct err *e)
+{
+    return os_path_join(out, cap, s->dir, name, e);
+}
+
+static bool block_path(const struct store *s, uint32_t layer, char *out, size_t cap, struct err *e)
+{
+    char name[40];
+    snprintf(name, sizeof name, "block-%04u.safetensors", layer);
+    return store_path(s, name, out, cap, e);
+}
+
+bool store_open_whole(struct safetensors **out, const char *path, const char *run, struct hash128 *data, struct err *e)
+{
+    if (!safetensors_open_file(out, path, e)) {
+        e->kind = ERR_ENV;
+        return false;
+    }
+    const char *of = safetensors_metadata(*out, "run");
+    bool ok = safetensors_verify(*out, data, e) &&
+              (!run || (of && strcmp(of, run) == 0) || err_set(e, ERR_ENV, "%s is of another run", path));
+    if (!ok)
+        safetensors_close(out);
+    return ok;
+}
+
+/* ---- the manifest ---- */
+
+static struct manifest *read_manifest(const char *path, struct err *e)
+{
+    char *text;
+    size_t size;
+    if (!os_read_file(path, 1 << 20, &text, &size, e)) {
+        e->kind = ERR_ENV;
+        return NULL;
+    }
+    struct manifest *m = manifest_parse(text, size, path, e);
+    free(text);
+    return m;
+}
+
+static bool is_block_name(const char *name)
+{
+    return strncmp(name, "block-", 6) == 0 && strlen(name) > 18 &&
+           strcmp(name + strlen(name) - 12, ".safetensors") == 0;
+}
+
+struct recovery {
+    const char *dir;
+    struct manifest *found;
+    char from[64];
+    unsigned blocks;
+};
+
+/* The copy in the last block that is whole: the newest. */
+static bool copy_in_block(void *ctx, const char *name, struct err *e)
+{
+    struct recovery *r = ctx;
+    struct safetensors *block = NULL;
+    char path[4096];
+    struct err why = {0};
+    (void)e;
+    if (!is_block_name(name) || !os_path_join(path, sizeof path, r->dir, name, &why))
+        return true;
+    r->blocks++;
+    if (!store_open_whole(&block, path, NULL, NULL, &why))
+        return true;
+    const char *text = safetensors_metadata(block, "manifest");
+    struct manifest *m = text ? manifest_parse(text, strlen(text), path, &why) : NULL;
+    if (m) {
+        manifest_free(&r->found);
+        r->found = m;
+        snprintf(r->from, sizeof r->from, "%s", name);
+    }
+    safetensors_close(&block);
+    return true;
+}
+
+static void recover(struct recovery *r, const char *dir, const char *path, bool missing)
+{
+    *r = (struct recovery){.dir = dir};
+    os_list(dir, copy_in_block, r, NULL);
+    if (r->found)
+        log_warn("%s is %s; the copy in %s is taken", path, missing ? "missing" : "damaged", r->from);
+    else if (r->blocks)
+        log_warn("%s is %s, and none of the blocks beside it is whole: all are made anew", path,
+                 missing ? "missing" : "damaged");
+    else if (!missing)
+        log_warn("%s is damaged; no block was finished, so nothing is lost", path);
+}
+
+static bool is_block(void *ctx, const char *name, struct err *e)
+{
+    bool *any = ctx;
+    (void)e;
+    *any = *any || is_block_name(name);
+    return true;
+}
+
+static bool open_manifest(struct store *s, const struct store_field *fields, size_t n, const char *accept,
+                          struct err *e)
+{
+    char path[4096];
+    if (!os_path_join(path, sizeof path, s->dir, "manifest.json", e))
+        return false;
+    struct recovery r = {0};
+    struct err why = {0};
+    bool there = os_stat(path, NULL) != OS_ABSENT, write = false;
+    if (there)
+        s->manifest = read_manifest(path, &why);
+    if (!s->manifest && why.kind == ERR_USER) {
+        *e = why;
+        return false;
+    }
+    /* Where no block is finished, nothing speaks against another run. */
+    bool any = false;
+    os_list(s->dir, is_block, &any, NULL);
+    if (s->manifest && !any) {
+        manifest_free(&s->manifest);
+        s->manifest = manifest_make(fields, n, e);
+        write = true;
+    } else if (!s->manifest) {
+        recover(&r, s->dir, path, !there);
+        s->manifest = r.found ? r.found : manifest_make(fields, n, e);
+        write = true;
+    }
+    bool changed = false;
+    if (!s->manifest || !manifest_settle(&s->manifest, fields, n, accept, path, &changed, e))
+        return false;
+    hash_hex(manifest_run(s->manifest), s->run);
+    const char *text = manifest_text(s->manifest);
+    return (!write && !changed) || os_write_file(path, text, strlen(text), e);
+}
+
+bool store_recorded(const char *dir, const char *field, char *out, size_t cap)
+{
+    char path[4096];
+    struct err e = {0};
+    if (!os_path_join(path, sizeof path, dir, "manifest.json", &e) || os_stat(path, NULL) != OS_FILE)
+        return false;
+    struct manifest *m = read_manifest(path, &e);
+    const char *value = m ? manifest_value(m, field) : NULL;
+    if (value)
+        snprintf(out, cap, "%s", value);
+    manifest_free(&m);
+    return value != NULL;
+}
+
+/* ---- opening ---- */
+
+bool store_open(struct store **out, const char *dir, const struct store_field *fields, size_t n, const char *accept,
+                struct err *e)
+{
+    struct store *s = calloc(1, sizeof *s);
+    if (!s)
+        return err_nomem(e, "the store", sizeof *s);
+    bool ok = strlen(dir) < sizeof s->dir || err_set(e, ERR_USER, "the path is too long: %.200s", dir);
+    if (ok)
+        strcpy(s->dir, dir);
+    if (!ok || !os_mkdirs(dir, e) || !open_manifest(s, fields, n, accept, e)) {
+        store_close(&s);
+        return false;
+    }
+    store_open_scales(s);
+    *out = s;
+    return true;
+}
+
+void store_close(struct store **s)
+{
+    if (!*s)
+        return;
+    safetensors_close(&(*s)->block);
+    safetensors_close(&(*s)->scales);
+    manifest_free(&(*s)->manifest);
+    free((*s)->seen);
+    free(*s);
+    *s = NULL;
+}
+
+static bool see(struct store *s, uint32_t layer, struct seen what, struct err *e)
+{
+    if (layer >= s->n_seen) {
+        uint32_t n = layer + 64;
+        struct seen *grown = realloc(s->seen, n * sizeof *grown);
+        if (!grown)
+            return err_nomem(e, "the list of blocks", n * sizeof *grown);
+        memset(grown + s->n_seen, 0, (n - s->n_seen) * sizeof *grown);
+        s->seen = grown;
+        s->n_seen = n;
+    }
+    s->seen[layer] = what;
+    return true;
+}
+
+/* A block's file; its checksum is compared once. */
+static bool open_block(struct store *s, uint32_t layer, struct err *e)
+{
+    char path[4096];
+    struct seen seen = {.state = WHOLE};
+    if (s->block && s->layer == layer)
+        return true;
+    safetensors_close(&s->block);
+    s->layer = layer;
+    if (!block_path(s, layer, path, sizeof path, e))
+        return false;
+    bool known = layer < s->n_seen && s->seen[layer].state == WHOLE;
+    bool ok =
+        known ? safetensors_open_file(&s->block, path, e) : store_open_whole(&s->block, path, s->run, &seen.data, e);
+    if (!ok)
+        err_hint(e, "repeat the command: what is damaged is made anew");
+    return ok && (known || see(s, layer, seen, e));
+}
+
+static uint64_t words_per_row(const struct plan_item *item)
+{
+    return div_up((uint64_t)item->cols * item->spec.type->bits, 32);
+}
+
+uint64_t store_item_bytes(const struct plan_item *item)
+{
+    return item->keep ? 0
+                      : (uint64_t)item->rows * 4 * (words_per_row(item) + quant_row_scales(&item->spec, item->cols));
+}
+
+static void report_print(const struct linear_report *r, char out[REPORT_CAP])
+{
+    snprintf(out, REPORT_CAP, "%.17g %.17g %.17g %u %d %d %.6f", r->loss_rtn, r->loss_gptq, r->loss_final,
+             r->rows_rolled_back, r->damp_raised, r->diagonal_only, r->seconds);
+}
+
+static void report_scan(const char *text, struct linear_report *r)
+{
+    int raised = 0, diagonal = 0;
+    if (!text || sscanf(text, "%lf %lf %lf %u %d %d %lf", &r->loss_rtn, &r->loss_gptq, &r->loss_final,
+                        &r->rows_rolled_back, &raised, &diagonal, &r->seconds) != 7)
+        r->loss_rtn = r->loss_gptq = r->loss_final = NAN;
+    r->damp_raised = raised != 0;
+    r->diagonal_only = diagonal != 0;
+}
+
+/* Under what a training stage stands in a block's metadata. */
+static const char *const stage_keys[2] = {"attention", "feed-forward"};
+static const enum tune_stage stage_kinds[2] = {STAGE_ATTN, STAGE_FFN};
+
+/* Numbers, a space between: facts, then both curves. */
+bool store_print_stage(const struct stage_report *r, char *out, size_t cap)
+{
+    size_t at = (size_t)snprintf(out, cap, "%.17g %.17g %u %u %u %u %.6f %u %u", r->loss_start, r->loss_final, r->steps,
+                                 r->epochs, r->best_epoch, r->retries, r->seconds, r->n_soft, r->n_hard);
+    for (uint32_t i = 0; i < r->n_soft + r->n_hard && at < cap; i++)
+        at += (size_t)snprintf(out + at, cap - at, " %.9g",
+                               (double)(i < r->n_soft ? r->soft[i] : r->hard[i - r->n_soft]));
+    return at < cap;
+}
+
+bool store_scan_stage(const char *text, struct stage_report *r)
+{
+    int used = 0;
+    if (!text ||
+        sscanf(text, "%lf %lf %u %u %u %u %lf %u %u%n", &r->loss_start, &r->loss_final, &r->steps, &r->epochs,
+               &r->best_epoch, &r->retries, &r->seconds, &r->n_soft, &r->n_hard, &used) != 9 ||
+        r->n_soft > CURVE_POINTS || r->n_hard > CURVE_EPOCHS)
+        return false;
+    for (uint32_t i = 0; i < r->n_soft + r->n_hard; i++) {
+        char *end;
+        text += used;
+        float v = strtof(text, &end);
+        used = (int)(end - text);
+        *(i < r->n_soft ? &r->soft[i] : &r->hard[i - r->n_soft]) = v;
+    }
+    return true;
+}
+
+/* From a type's codes to the signed ones of pack.h: those of types with offsets start at 0. */
+static int code_shift(const struct quant_type *t)
+{
+    return t->lo == 0 ? 1 << (t->bits - 1) : 0;
+}
+
+static void shift_codes(int8_t *codes, size_t n, int by)
+{
+    for (size_t i = 0; i < n; i++)
+        codes[i] = (int8_t)(codes[i] + by);
+}
+
+/* Whether codes and scales are what a linear of that type can have. */
+static bool sane(const struct qlinear *q, const struct plan_item *item)
+{
+    const struct quant_type *t = item->spec.type;
+    size_t n = (size_t)q->rows * q->cols, scales = (size_t)q->rows * quant_row_scales(&item->spec, item->cols);
+    for (size_t i = 0; i < n; i++)
+        if (q->codes[i] < t->lo || q->codes[i] > t->hi)
+            return false;
+    for (size_t i = 0; i < scales; i++)
+        if (!isfinite(q->scales[i]))
+            return false;
+    return true;
+}
+
+/* Codes of one linear, row by row as packed words, then its scales. */
+static bool put_linear(struct safetensors_writer *w, const struct plan_item *item, const struct qlinear *q,
+                       struct err *e)
+{
+    size_t words = (size_t)words_per_row(item);
+    uint32_t *row = malloc(words * 4);
+    int8_t *codes = malloc(q->cols);
+    bool ok = (row && codes) || err_nomem(e, "packed codes", words * 4);
+    for (uint32_t r = 0; ok && r < q->rows; r++) {
+        memcpy(codes, q->codes + (size_t)r * q->cols, q->cols);
+        shift_codes(codes, q->cols, -code_shift(item->spec.type));
+        pack_codes(codes, q->cols, 1, item->spec.type->bits, row);
+        ok = safetensors_writer_put(w, row, words * 4, e);
+    }
+    free(row);
+    free(codes);
+    return ok && safetensors_writer_put(w, q->scales,
+                                        (size_t)q->rows * quant_row_scales(&item->spec, item->cols) * sizeof(float), e);
+}
+
+void store_own_facts(const struct store *s, const char *(*metadata)[2])
+{
+    metadata[0][0] = SAFETENSORS_CHECKSUM;
+    metadata[0][1] = SAFETENSORS_NO_SUM_YET;
+    metadata[1][0] = "run";
+    metadata[1][1] = s->run;
+}
+
+bool store_write_block(struct store *s, uint32_t layer, const struct plan_item *items, const struct qlinear *linears,
+                       const struct linear_report *reports, const struct stage_report *stages, struct err *e)
+{
+    static const size_t n = LINEAR_COUNT;
+    struct tensor_plan plan[2 * LINEAR_COUNT];
+    char names[2 * LINEAR_COUNT][NAME_CAP], texts[LINEAR_COUNT][REPORT_CAP], path[4096];
+    char curves[2][STAGE_CAP];
+    const char *metadata[STORE_OWN_FACTS + 1 + LINEAR_COUNT + 2][2];
+    size_t count = 0, facts = STORE_OWN_FACTS;
+    store_own_facts(s, metadata);
+    metadata[facts][0] = "manifest";
+    metadata[facts++][1] = manifest_text(s->manifest);
+    for (size_t i = 0; i < n; i++) {
+        if (items[i].keep)
+            continue;
+        if (!sane(&linears[i], &items[i]))
+            return err_set(e, ERR_BUG, "%s got codes outside its type's range, or scales that are no numbers",
+                           items[i].module);
+        snprintf(names[count], NAME_CAP, "%s.codes", items[i].module);
+        plan[count] = (struct tensor_plan){names[count], DTYPE_U32, 2, {items[i].rows, words_per_row(&items[i])}};
+        count++;
+        snprintf(names[count], NAME_CAP, "%s.scales", items[i].module);
+        plan[count] = (struct tensor_plan){
+            names[count], DTYPE_F32, 2, {items[i].rows, quant_row_scales(&items[i].spec, items[i].cols)}};
+        count++;
+        report_print(&reports[i], texts[i]);
+        metadata[facts][0] = items[i].module;
+        metadata[facts][1] = texts[i];
+        facts++;
+    }
+    for (int i = 0; i < 2; i++) {
+        if (!stages[i].steps || !store_print_stage(&stages[i], curves[i], sizeof curves[i]))
+            continue;
+        metadata[facts][0] = stage_keys[i];
+        metadata[facts][1] = curves[i];
+        facts++;
+    }
+    if (!block_path(s, layer, path, sizeof path, e))
+        return false;
+    if (s->layer == layer)
+        safetensors_close(&s->block); /* a mapped file cannot be replaced everywhere */
+    struct safetensors_writer *w;
+    if (!safetensors_writer_open(&w, path, plan, count, (const char *const(*)[2])metadata, facts, e))
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        if (!items[i].keep && !put_linear(w, &items[i], &linears[i], e)) {
+            safetensors_writer_abort(&w);
+            return false;
+        }
+    }
+    return safetensors_writer_close(&w, e) && see(s, layer, (struct seen){.state = UNSEEN}, e);
+}
+
+/* A tensor of a file of the store, if it has that type and shape. */
+static const struct tensor *find(const struct safetensors *f, const char *name, enum dtype dtype, uint64_t rows,
+                                 uint64_t cols)
+{
+    const struct tensor *t = safetensors_find(f, name);
+    bool ok = t && t->dtype == dtype && t->n_dims == 2 && t->shape[0] == rows && t->shape[1] == cols;
+    return ok ? t : NULL;
+}
+
+/* Codes and scales of one linear from the block that is open, checked. */
+static bool unpack_linear(struct store *s, const struct plan_item *item, struct qlinear *out, struct err *e)
+{
+    char name[NAME_CAP];
+    uint64_t words = words_per_row(item), row_scales = quant_row_scales(&item->spec, item->cols);
+    *out = (struct qlinear){0};
+    snprintf(name, sizeof name, "%s.codes", item->module);
+    const struct tensor *codes = find(s->block, name, DTYPE_U32, item->rows, words);
+    snprintf(name, sizeof name, "%s.scales", item->module);
+    const struct tensor *scales = find(s->block, name, DTYPE_F32, item->rows, row_scales);
+    uint32_t *row = malloc((size_t)words * 4);
+    bool ok = row || err_nomem(e, "packed codes", words * 4);
+    if (ok && (!codes || !scales))
+        ok = err_set(e, ERR_ENV, "block-%04u.safetensors in %s does not hold %s as this run needs it", item->layer,
+                     s->dir, item->module);
+    ok = ok && qlinear_init(out, item->rows, item->cols, item->spec, e);
+    for (uint32_t r = 0; ok && r < item->rows; r++) {
+        memcpy(row, codes->data + r * words * 4, (size_t)words * 4);
+        int8_t *to = out->codes + (size_t)r * item->cols;
+        unpack_codes(row, item->cols, item->spec.type->bits, to, 1);
+        shift_codes(to, item->cols, code_shift(item->spec.type));
+    }
+    free(row);
+    if (ok) {
+        memcpy(out->scales, scales->data, (size_t)scales->bytes);
+        if (!sane(out, item))
+            ok = err_set(e, ERR_ENV,
+                         "block-%04u.safetensors in %s: %s has codes outside its type's range, or scales that "
+                         "are no numbers",
+                         item->layer, s->dir, item->module);
+    }
+    if (!ok) {
+        qlinear_free(out);
+        err_hint(e, "repeat the command: what is damaged is made anew");
+    }
+    return ok;
+}
+
+static bool check_block(struct store *s, const struct plan *p, uint32_t layer, struct err *e)
+{
+    bool ok = open_block(s, layer, e);
+    for (uint32_t id = 0; ok && id < LINEAR_COUNT; id++) {
+        const struct plan_item *item = &p->items[(size_t)layer * LINEAR_COUNT + id];
+        struct qlinear q = {0};
+        ok = item->keep || unpack_linear(s, item, &q, e);
+        qlinear_free(&q);
+    }
+    return ok;
+}
+
+uint32_t store_check(struct store *s, const struct plan *p)
+{
+    uint32_t whole = 0;
+    for (uint32_t layer = 0; layer < p->n_layers; layer++) {
+        char path[4096];
+        struct err e = {0};
+        if (!block_path(s, layer, path, sizeof path, &e) || os_stat(path, NULL) == OS_ABSENT)
+            continue;
+        if (check_block(s, p, layer, &e)) {
+            whole++;
+            continue;
+        }
+        log_warn("%s; this block is made anew", e.msg);
+        safetensors_close(&s->block);
+        see(s, layer, (struct seen){.state = DAMAGED}, NULL);
+    }
+    return whole;
+}
+
+bool store_has_block(const struct store *s, uint32_t layer)
+{
+    return layer < s->n_seen && s->seen[layer].state == WHOLE;
+}
+
+bool store_hash_blocks(struct store *s, const struct plan *p, char hex[33], struct err *e)
+{
+    struct hash128 h = {0};
+    for (uint32_t layer = 0; layer < p->n_layers; layer++) {
+        bool damaged = layer < s->n_seen && s->seen[layer].state == DAMAGED;
+        if (damaged)
+            return err_set(e, ERR_ENV, "block-%04u.safetensors in %s is damaged", layer, s->dir);
+        if (!store_has_block(s, layer) && !open_block(s, layer, e))
+            return false;
+        h = hash_bytes(&s->seen[layer].data, sizeof s->seen[layer].data, h);
+    }
+    hash_hex(h, hex);
+    return true;
+}
+
+bool store_read_linear(struct store *s, const struct plan_item *item, struct qlinear *out, struct linear_report *report,
+                       struct err *e)
+{
+    if (!open_block(s, item->layer, e) || !unpack_linear(s, item, out, e))
+        return false;
+    if (report) {
+        snprintf(report->module, sizeof report->module, "%s", item->module);
+        report_scan(safetensors_metadata(s->block, item->module), report);
+        report->stats = code_stats_of(out, item->spec.type);
+    }
+    return true;
+}
+
+bool store_read_final(struct store *s, const struct plan_item *item, struct qlinear *out, struct err *e)
+{
+    if (!store_read_linear(s, item, out, NULL, e))
+        return false;
+    bool ok = !s->scales_done || store_read_scales_part(s, item, SCALES_BEST, out->scales, e);
+    if (!ok)
+        qlinear_free(out);
+    return ok;
+}
+
+void store_read_stages(struct store *s, uint32_t layer, struct stage_report stages[2])
+{
+    struct err e = {0};
+    for (int i = 0; i < 2; i++) {
+        struct stage_report r = {.stage = stage_kinds[i], .layer = layer};
+        bool there = open_block(s, layer, &e) && store_scan_stage(safetensors_metadata(s->block, stage_keys[i]), &r);
+        stages[i] = there ? r : (struct stage_report){.stage = stage_kinds[i], .layer = layer};
+    }
+}
+
+/* Every file that a store may have written, half written ones too. */
+static bool remove_own(void *ctx, const char *name, struct err *e)
+{
+    static const char *const begins[] = {"block-", "scales.safetensors", "head-importance.safetensors",
+                                         "manifest.json"};
+    char path[4096];
+    for (size_t i = 0; i < sizeof begins / sizeof *begins; i++)
+        if (strncmp(name, begins[i], strlen(begins[i])) == 0 && os_path_join(path, sizeof path, ctx, name, e))
+            os_remove(path);
+    return true;
+}
+
+void store_remove(struct store **s)
+{
+    safetensors_close(&(*s)->block);
+    safetensors_close(&(*s)->scales);
+    os_list((*s)->dir, remove_own, (*s)->dir, NULL);
+    os_remove_dir((*s)->dir);
+    store_close(s);
+}

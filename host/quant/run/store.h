@@ -1,0 +1,83 @@
+/* The neutral store of a run: codes and scales of every finished block on disk. It is the checkpoint (a rerun
+ * resumes from it) and the source of every export. Files are written whole, flushed, renamed: present means
+ * done.
+ *
+ * WORK/manifest.json: which run this is (manifest.h).
+ *
+ * WORK/block-0007.safetensors: MODULE.codes u32 [rows, ceil(cols*bits/32)] (pack.h; codes from 0 on as they
+ * are), MODULE.scales f32 [rows, planes*groups]; reports in __metadata__.
+ *
+ * WORK/scales.safetensors, the last pass over scales: MODULE.scales f32 [rows, planes*groups], the best so
+ * far. Until the pass is done also what it goes on from: MODULE.now, MODULE.m, MODULE.v of that shape or,
+ * with super-blocks, [rows, planes*super-blocks]; `losses` f32 [steps so far]. Written anew after each epoch.
+ *
+ * WORK/head-importance.safetensors, of a GGUF: `sums` f32 [hidden].
+ *
+ * Every file holds a checksum of all its bytes, and the hash of the run that it is of (manifest_run); the last two also the
+ * hash of the blocks that they were made from. A file that fails any of these is said by name and counts as not there: it
+ * can be made again from the model, from the text and from the other files, with the same bytes. Even the manifest: each
+ * block carries a copy. The sums run at the speed of memory: a second for the blocks of an 8B model, once per run.
+ */
+#ifndef QUANT_STORE_H
+#define QUANT_STORE_H
+
+#include "host/quant/run/job.h"
+#include "host/quant/run/manifest.h"
+
+struct store;
+/* Creates the folder, or takes up one whose manifest has the same fields; what differs is settled as manifest_settle says.
+ * A missing or damaged manifest is taken from the blocks, if there are any. accept: NULL or names of --accept. */
+bool store_open(struct store **out, const char *dir, const struct store_field *fields, size_t n, const char *accept,
+                struct err *e);
+/* A field's value in the manifest of a work folder into out; false where there is none. */
+bool store_recorded(const char *dir, const char *field, char *out, size_t cap);
+void store_close(struct store **s);
+/* Looks at all blocks: checksums, then shapes and values against the plan. Warns of each that is there and not whole.
+ * Returns how many are whole. */
+uint32_t store_check(struct store *s, const struct plan *p);
+/* Whether a block is there and, by store_check, whole. */
+bool store_has_block(const struct store *s, uint32_t layer);
+/* One block: items, linears and reports are [LINEAR_COUNT], kept items are skipped; stages [2]. Codes outside their type's
+ * range and scales that are no numbers are ERR_BUG. */
+bool store_write_block(struct store *s, uint32_t layer, const struct plan_item *items, const struct qlinear *linears,
+                       const struct linear_report *reports, const struct stage_report *stages, struct err *e);
+/* The training stages of a finished block; steps 0 where there was none. */
+void store_read_stages(struct store *s, uint32_t layer, struct stage_report stages[2]);
+/* One linear of a finished block, as the block left it; the caller frees it. report may be NULL. A damaged file is
+ * ERR_ENV. */
+bool store_read_linear(struct store *s, const struct plan_item *item, struct qlinear *out, struct linear_report *report,
+                       struct err *e);
+/* The same as it is exported: with its last scales where the pass over them is done. */
+bool store_read_final(struct store *s, const struct plan_item *item, struct qlinear *out, struct err *e);
+/* Bytes on disk of one item; of its scales in the last pass over them. */
+uint64_t store_item_bytes(const struct plan_item *item);
+uint64_t store_scales_bytes(const struct plan_item *item);
+
+/* The last pass over scales. */
+enum scales_part { SCALES_BEST, SCALES_NOW, SCALES_M, SCALES_V, SCALES_PARTS };
+struct scales_state {
+    bool done;
+    uint32_t epochs; /* finished, at this rate */
+    float rate;      /* share of the rate asked for: 1, halved by each new start after a divergence */
+    struct stage_report report;
+    float *losses; /* [n_losses]: the training loss of each step; the caller's */
+    uint32_t n_losses;
+};
+/* A part of one item, in its shape on disk, good until the next call; NULL: failed. */
+typedef const float *scales_pull(void *ctx, size_t item, enum scales_part part, struct err *e);
+/* Replaces what was there. */
+bool store_write_scales(struct store *s, const struct plan *p, const struct scales_state *state, scales_pull *pull,
+                        void *ctx, struct err *e);
+/* state->losses: room for n_losses numbers, or NULL. False: there is nothing, or nothing that goes with all blocks of the
+ * plan, whole (a warning where it does not). */
+bool store_read_scales(struct store *s, const struct plan *p, struct scales_state *state);
+bool store_read_scales_part(struct store *s, const struct plan_item *item, enum scales_part part, float *out,
+                            struct err *e);
+/* What the head reads: sums of squares [n]. Reading is false where there is nothing that goes with the blocks (a warning if
+ * it is damaged). */
+bool store_write_importance(struct store *s, const struct plan *p, const float *sums, uint32_t n, struct err *e);
+bool store_read_importance(struct store *s, const struct plan *p, float *sums, uint32_t n);
+/* Removes the folder's files (those that the store wrote) and the folder if then empty. */
+void store_remove(struct store **s);
+
+#endif

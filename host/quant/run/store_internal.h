@@ -1,0 +1,44 @@
+/* Inside the store: store.c (the manifest, blocks) and store_scales.c (what is made from all blocks). */
+#ifndef QUANT_STORE_INTERNAL_H
+#define QUANT_STORE_INTERNAL_H
+
+#include "host/quant/run/store.h"
+
+#define NAME_CAP  128
+#define STAGE_CAP 2560
+
+/* What is known of a block's file in this run. */
+struct seen {
+    enum { UNSEEN, WHOLE, DAMAGED } state;
+    struct hash128 data; /* of its tensors, without the reports; where WHOLE */
+};
+
+struct store {
+    char dir[3072];
+    struct manifest *manifest;
+    char run[33];              /* hash of the run, in every file */
+    struct safetensors *block; /* the block read last */
+    uint32_t layer;
+    struct seen *seen; /* [n_seen], by layer */
+    uint32_t n_seen;
+    struct safetensors *scales; /* the last pass over scales, if there was one; its checksum is right */
+    bool scales_done;           /* and goes with the blocks, and is done */
+};
+
+/* A file of the work folder. */
+bool store_path(const struct store *s, const char *name, char *out, size_t cap, struct err *e);
+/* A file whose checksum is right. run: of which it must be; NULL: any. data: hash of its tensors; may be
+ * NULL. */
+bool store_open_whole(struct safetensors **out, const char *path, const char *run, struct hash128 *data, struct err *e);
+/* What every file says of itself, in front of all else: checksum and run. */
+enum { STORE_OWN_FACTS = 2 };
+void store_own_facts(const struct store *s, const char *(*metadata)[2]);
+/* Hash of all blocks' codes and scales, in hex; false where one is not whole. */
+bool store_hash_blocks(struct store *s, const struct plan *p, char hex[33], struct err *e);
+/* Opens scales.safetensors, if it is there and whole. */
+void store_open_scales(struct store *s);
+/* A training stage as text and back; false: it does not fit, it is none. */
+bool store_print_stage(const struct stage_report *r, char *out, size_t cap);
+bool store_scan_stage(const char *text, struct stage_report *r);
+
+#endif
