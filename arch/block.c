@@ -39,6 +39,15 @@ const struct block_part *block_matrix(size_t i)
     return NULL;
 }
 
+uint32_t block_matrices(const struct model_config *c, uint32_t layer)
+{
+    uint32_t n = 0;
+    (void)c, (void)layer; /* every layer of the families there are has the same */
+    for (size_t i = 0; i < ROLE_COUNT; i++)
+        n += parts[i].kind == PART_MATRIX;
+    return n;
+}
+
 static bool same(const char *s, size_t n, const char *other)
 {
     return strlen(other) == n && memcmp(s, other, n) == 0;

@@ -54,6 +54,8 @@ struct block_part {
 /* Every part that any family has, in the order of a file; NULL past the end. */
 const struct block_part *block_part_at(size_t i);
 const struct block_part *block_part_of(enum role role);
+/* How many matrices a layer has. */
+uint32_t block_matrices(const struct model_config *c, uint32_t layer);
 /* The i-th matrix of a block, in the order in which they are quantized; NULL past the end. */
 const struct block_part *block_matrix(size_t i);
 /* By what stands behind the block's number, n bytes; NULL: none is called so. */

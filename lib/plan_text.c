@@ -9,13 +9,13 @@
 
 /* Items with the same shape and fate make one line of the table. */
 struct group {
-    const struct plan_item *first;
+    const struct matrix *first;
     unsigned count;
 };
 
-static bool same_fate(const struct plan_item *a, const struct plan_item *b)
+static bool same_fate(const struct matrix *a, const struct matrix *b)
 {
-    return a->id == b->id && a->rows == b->rows && a->cols == b->cols && a->keep == b->keep &&
+    return a->place == b->place && a->rows == b->rows && a->cols == b->cols && a->keep == b->keep &&
            (a->keep || (a->spec.type == b->spec.type && a->spec.group == b->spec.group));
 }
 
@@ -35,7 +35,7 @@ static size_t group_items(const struct plan *p, struct group **out)
     return n;
 }
 
-static const char *fate_text(const struct plan_item *item, char *out, size_t cap)
+static const char *fate_text(const struct matrix *item, char *out, size_t cap)
 {
     if (item->keep)
         snprintf(out, cap, "16 bits");
@@ -53,7 +53,7 @@ static void print_linears(struct strbuf *f, const struct plan *p)
     struct table *t = table_create("lrrl");
     for (size_t i = 0; i < n; i++) {
         char fate[96];
-        table_cell(t, "%s", linear_short_name(groups[i].first->id));
+        table_cell(t, "%s", block_part_short_name(groups[i].first->part));
         table_cell(t, "%u x %u", (unsigned)groups[i].first->rows, (unsigned)groups[i].first->cols);
         table_cell(t, "%u of them", groups[i].count);
         table_cell(t, "%s", fate_text(groups[i].first, fate, sizeof fate));
@@ -240,9 +240,9 @@ void plan_json(cJSON *j, const struct plan *p)
     size_t n = group_items(p, &groups);
     cJSON *linears = cJSON_AddArrayToObject(j, "linears");
     for (size_t i = 0; i < n; i++) {
-        const struct plan_item *item = groups[i].first;
+        const struct matrix *item = groups[i].first;
         cJSON *o = cJSON_CreateObject();
-        cJSON_AddStringToObject(o, "linear", linear_short_name(item->id));
+        cJSON_AddStringToObject(o, "linear", block_part_short_name(item->part));
         cJSON_AddNumberToObject(o, "rows", item->rows);
         cJSON_AddNumberToObject(o, "cols", item->cols);
         cJSON_AddNumberToObject(o, "count", groups[i].count);

@@ -143,7 +143,7 @@ static void add_stats(cJSON *linear, const struct code_stats *s)
     add(scales, "zero", (double)s->zero);
 }
 
-static const struct plan_item *find_item(const struct report_input *in, const char *module)
+static const struct matrix *find_item(const struct report_input *in, const char *module)
 {
     for (size_t i = 0; in->plan && i < in->plan->n_items; i++)
         if (strcmp(in->plan->items[i].module, module) == 0)
@@ -153,7 +153,7 @@ static const struct plan_item *find_item(const struct report_input *in, const ch
 
 static void add_linear(cJSON *linears, const struct report_input *in, const struct linear_report *l)
 {
-    const struct plan_item *item = find_item(in, l->module);
+    const struct matrix *item = find_item(in, l->module);
     cJSON *o = cJSON_CreateObject();
     add_text(o, "module", l->module);
     if (item) {

@@ -15,7 +15,7 @@ allowed() {
     host/model/*) echo 'host/base arch host/gpu formats host/model' ;;
     host/quant/*) echo "host/base arch host/gpu formats host/model host/quant" ;;
     host/eval/*) echo 'host/base arch host/gpu formats host/model host/quant/plan host/eval' ;;
-    host/convert/*) echo 'host/base arch formats host/quant/plan/refusals.h host/convert' ;;
+    host/convert/*) echo 'host/base arch host/gpu/progress.h formats host/convert' ;;
     lib/*) echo 'host/base arch host/gpu formats host/model host/quant host/eval host/convert lib' ;;
     app/*) echo 'host/base lib/gsq.h app' ;;
     tests/ref/*) echo 'host/base tests/ref' ;;

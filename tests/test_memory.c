@@ -138,7 +138,7 @@ static void test_model_sizes(void **state)
 /* ---- of a linear ---- */
 
 struct linear_size {
-    struct plan_item item;
+    struct matrix item;
     struct quantize_options o;
     uint64_t tune_bytes;
     bool held;
@@ -193,10 +193,9 @@ static void test_linear_sizes(void **state)
         z.o.method = methods[i / 15];
         z.o.type = type;
         z.o.gumbel.steps = 1;
-        z.item =
-            (struct plan_item){.rows = size[0],
-                               .cols = size[1],
-                               .spec = {type, type->group ? type->group : 32, type->super ? SCALE_F32 : SCALE_F16}};
+        z.item = (struct matrix){.rows = size[0],
+                                 .cols = size[1],
+                                 .spec = {type, type->group ? type->group : 32, type->super ? SCALE_F32 : SCALE_F16}};
         check_counted(method_name(z.o.method), types[i / 3 % 5], linear, &z);
         check_counted("a Hessian's", "diagonal", diagonal, &z);
     }

@@ -14,7 +14,7 @@
 #include "host/base/os.h"
 #include "host/gpu/gpu_gemm.h"
 #include "host/gpu/kernels.h"
-#include "host/base/progress.h"
+#include "host/gpu/progress.h"
 #include "tests/device.h"
 
 /* ---- the bar ---- */

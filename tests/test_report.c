@@ -48,13 +48,14 @@ static double draw(void)
     return (state >> 8) / 16777216.0;
 }
 
-static void fake_linear(struct linear_report *l, struct plan_item *item, uint32_t layer, unsigned id)
+static void fake_linear(struct linear_report *l, struct matrix *item, uint32_t layer, unsigned id)
 {
     double depth = layer / 32.0, base = (0.02 + 0.05 * depth) * (0.5 + draw()) * (id == LINEAR_K ? 0.3 : 1);
     snprintf(l->module, sizeof l->module, "model.layers.%u.%s", (unsigned)layer, shapes[id].path);
     memcpy(item->module, l->module, sizeof item->module);
     item->layer = layer;
-    item->id = (enum linear_id)id;
+    item->place = id;
+    item->part = block_matrix(id);
     item->rows = shapes[id].rows;
     item->cols = shapes[id].cols;
     item->spec = (struct quant_spec){quant_type_find("2"), 128, SCALE_F16};

@@ -27,7 +27,7 @@ struct rig {
     struct model *m;
     struct quantize_options o;
     struct plan plan;
-    struct plan_item items[MOST_ITEMS];
+    struct matrix items[MOST_ITEMS];
     struct qlinear q[MOST_ITEMS];
     struct windows windows;
     uint32_t ids[SAMPLES * CTX];
@@ -48,16 +48,17 @@ static void make_items(struct rig *r)
                        .holdout = HOLDOUT,
                        .scale_micro = 2};
     for (size_t i = 0; i < p->n_items; i++) {
-        struct plan_item *item = &r->items[i];
-        *item = (struct plan_item){.layer = (uint32_t)(i / LINEAR_COUNT),
-                                   .id = (enum linear_id)(i % LINEAR_COUNT),
-                                   .keep = i == p->n_items - LINEAR_COUNT,
-                                   .spec = {quant_type_find("3"), GROUP, SCALE_F16}};
-        item->rows = r->m->rows[item->id];
-        item->cols = r->m->cols[item->id];
-        model_linear_name(item->layer, item->id, item->module, sizeof item->module);
+        struct matrix *item = &r->items[i];
+        *item = (struct matrix){.layer = (uint32_t)(i / LINEAR_COUNT),
+                                .place = (uint32_t)(i % LINEAR_COUNT),
+                                .part = block_matrix((size_t)(i % LINEAR_COUNT)),
+                                .keep = i == p->n_items - LINEAR_COUNT,
+                                .spec = {quant_type_find("3"), GROUP, SCALE_F16}};
+        item->rows = r->m->rows[item->place];
+        item->cols = r->m->cols[item->place];
+        block_part_name(item->part, item->layer, item->module, sizeof item->module);
         if (r->supers && item->cols == 256) {
-            const struct quant_type *type = quant_type_find(item->id == LINEAR_DOWN ? "Q2_K" : "Q3_K");
+            const struct quant_type *type = quant_type_find(item->place == LINEAR_DOWN ? "Q2_K" : "Q3_K");
             item->spec = (struct quant_spec){type, type->group, SCALE_F32};
         }
     }
@@ -104,7 +105,7 @@ static void quantize_super(struct qlinear *q, uint32_t row, const float *w)
 }
 
 /* Rounded to the nearest code; scales a third too small, so that there is something to learn. */
-static void quantize_item(const struct rig *r, const struct plan_item *item, struct qlinear *q)
+static void quantize_item(const struct rig *r, const struct matrix *item, struct qlinear *q)
 {
     struct err e = {0};
     char name[128];

@@ -12,7 +12,7 @@
 #define WORK DIR_ "/work"
 enum { LAYERS = 3, ROWS = 3, COLS = 40, GROUP = 16, GROUPS = 3 };
 
-static struct plan_item items[LAYERS * LINEAR_COUNT];
+static struct matrix items[LAYERS * LINEAR_COUNT];
 static struct qlinear linears[LAYERS * LINEAR_COUNT];
 static struct plan plan = {.items = items, .n_items = LAYERS * LINEAR_COUNT, .n_layers = LAYERS};
 static const struct store_field fields[] = {{"seed", "1"}, {"device", "one"}, {"kernels", "k"}};
@@ -43,12 +43,13 @@ static int setup(void **state)
     if (make_dir(state) != 0)
         return -1;
     for (uint32_t i = 0; i < LAYERS * LINEAR_COUNT; i++) {
-        items[i] = (struct plan_item){.layer = i / LINEAR_COUNT,
-                                      .id = (enum linear_id)(i % LINEAR_COUNT),
-                                      .rows = ROWS,
-                                      .cols = COLS,
-                                      .spec = {quant_type_find("ternary"), GROUP, SCALE_F16}};
-        model_linear_name(items[i].layer, items[i].id, items[i].module, sizeof items[i].module);
+        items[i] = (struct matrix){.layer = i / LINEAR_COUNT,
+                                   .place = (uint32_t)(i % LINEAR_COUNT),
+                                   .part = block_matrix((size_t)(i % LINEAR_COUNT)),
+                                   .rows = ROWS,
+                                   .cols = COLS,
+                                   .spec = {quant_type_find("ternary"), GROUP, SCALE_F16}};
+        block_part_name(items[i].part, items[i].layer, items[i].module, sizeof items[i].module);
         OK(qlinear_init(&linears[i], ROWS, COLS, items[i].spec, &e), e);
         for (size_t k = 0; k < ROWS * COLS; k++)
             linears[i].codes[k] = (int8_t)((k + i) % 3) - 1;

@@ -25,7 +25,7 @@ struct bench {
     struct block_weights w;
     float *weights[LINEAR_COUNT]; /* 16-bit ones, on the host */
     struct acts *inputs, *targets;
-    struct plan_item items[LINEAR_COUNT];
+    struct matrix items[LINEAR_COUNT];
     struct quantize_options o;
     struct qlinear q[LINEAR_COUNT];
     enum tune_stage half;
@@ -130,8 +130,11 @@ static void open_bench(struct bench *b, const char *shape, enum tune_stage half,
             spec.type = quant_type_of_bits(type->bits);
         else if (type->group)
             spec = (struct quant_spec){type, type->group, type->super ? SCALE_F32 : SCALE_F16};
-        b->items[id] =
-            (struct plan_item){.id = (enum linear_id)id, .rows = b->m->rows[id], .cols = b->m->cols[id], .spec = spec};
+        b->items[id] = (struct matrix){.place = (uint32_t)id,
+                                       .part = block_matrix((size_t)id),
+                                       .rows = b->m->rows[id],
+                                       .cols = b->m->cols[id],
+                                       .spec = spec};
         model_linear_name(0, (enum linear_id)id, b->items[id].module, sizeof b->items[id].module);
         b->weights[id] = malloc(b->w.w[id].size);
         assert_non_null(b->weights[id]);
@@ -263,7 +266,7 @@ static void check_store(struct bench *b)
     static const struct linear_report reports[LINEAR_COUNT];
     static const struct stage_report stages[2];
     const struct store_field field = {"test", "tune_block"};
-    struct plan_item items[LINEAR_COUNT];
+    struct matrix items[LINEAR_COUNT];
     struct store *store;
     os_remove_tree(DIR_ "/work");
     OK(store_open(&store, DIR_ "/work", &field, 1, NULL, &e), e);

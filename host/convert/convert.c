@@ -7,10 +7,9 @@
 #include "formats/write/write_gguf.h"
 #include "host/base/log.h"
 #include "host/base/out_path.h"
-#include "host/model/model.h"
 #include "host/convert/convert.h"
 #include "host/convert/convert_scales.h"
-#include "host/quant/plan/refusals.h"
+#include "formats/write/refusals.h"
 
 struct conversion {
     struct checkpoint *ck;
@@ -74,50 +73,54 @@ static const struct quant_type *plain_type(const struct quant_type *t)
 /* Every quantized linear of the model, with the scale type that the format wants. */
 static bool collect(struct conversion *c, enum export_format format, unsigned container, struct err *e)
 {
-    size_t most = (size_t)checkpoint_config(c->ck)->num_layers * LINEAR_COUNT;
+    const struct model_config *cfg = checkpoint_config(c->ck);
+    size_t most = 0;
+    for (uint32_t layer = 0; layer < cfg->num_layers; layer++)
+        most += block_matrices(cfg, layer);
     /* These formats say what their scales are: f16, or the model's own dtype. Elsewhere scales stay as they
      * are. */
     bool fixed = format == EXPORT_GPTQ || format == EXPORT_GPTQ_V2 || format == EXPORT_COMPRESSED_TENSORS;
     enum scale_type scale = export_scale_type(format, c->ck);
     size_t left = 0;
     struct refusals refused = {0};
-    bool said[LINEAR_COUNT] = {false};
+    bool said[ROLE_COUNT] = {false};
     c->items = calloc(most, sizeof *c->items);
     c->names = calloc(most, sizeof *c->names);
     if (!c->items || !c->names)
         return err_nomem(e, "the list of linears", most * sizeof *c->items);
-    for (size_t i = 0; i < most; i++) {
-        char *name = c->names[c->n], why[512];
-        struct weight_info info;
-        enum linear_id id = (enum linear_id)(i % LINEAR_COUNT);
-        model_linear_name((uint32_t)(i / LINEAR_COUNT), id, name, sizeof c->names[0]);
-        if (!checkpoint_weight(c->ck, name, &info, e))
-            return false;
-        if (!info.quantized)
-            continue;
-        struct export_item item = {name, info.rows, info.cols, info.spec};
-        item.spec.type = plain_type(info.spec.type);
-        if (!item.spec.type) {
-            left++;
-            continue;
+    for (uint32_t layer = 0; layer < cfg->num_layers; layer++)
+        for (uint32_t place = 0; place < block_matrices(cfg, layer); place++) {
+            const struct block_part *part = block_matrix(place);
+            char *name = c->names[c->n], why[512];
+            struct weight_info info;
+            block_part_name(part, layer, name, sizeof c->names[0]);
+            if (!checkpoint_weight(c->ck, name, &info, e))
+                return false;
+            if (!info.quantized)
+                continue;
+            struct export_item item = {name, info.rows, info.cols, info.spec};
+            item.spec.type = plain_type(info.spec.type);
+            if (!item.spec.type) {
+                left++;
+                continue;
+            }
+            if (fixed)
+                item.spec.scale = scale;
+            enum export_verdict verdict = export_check(format, &item, container, why, sizeof why);
+            if (verdict == EXPORT_REFUSED) {
+                if (strncmp(why, "--container", strlen("--container")) == 0) /* of no linear */
+                    return err_set(e, ERR_USER, "%s", why);
+                char *remedy = strstr(why, "; "); /* of who quantizes */
+                if (remedy)
+                    *remedy = 0;
+                refusals_add(&refused, part, why);
+            }
+            if (verdict == EXPORT_WARN && !said[part->role]) {
+                log_warn("%s", why);
+                said[part->role] = true;
+            }
+            c->items[c->n++] = item;
         }
-        if (fixed)
-            item.spec.scale = scale;
-        enum export_verdict verdict = export_check(format, &item, container, why, sizeof why);
-        if (verdict == EXPORT_REFUSED) {
-            if (strncmp(why, "--container", strlen("--container")) == 0) /* of no linear */
-                return err_set(e, ERR_USER, "%s", why);
-            char *remedy = strstr(why, "; "); /* of who quantizes */
-            if (remedy)
-                *remedy = 0;
-            refusals_add(&refused, id, why);
-        }
-        if (verdict == EXPORT_WARN && !said[id]) {
-            log_warn("%s", why);
-            said[id] = true;
-        }
-        c->items[c->n++] = item;
-    }
     if (!refusals_none(&refused, format, e))
         return err_hint(e,
                         "codes are taken as they are: --format hf writes the values they stand for, gsq quantize makes "

@@ -3,7 +3,7 @@
 #define QUANT_EVAL_H
 
 #include "host/model/calib.h"
-#include "host/base/progress.h"
+#include "host/gpu/progress.h"
 
 /* What of a window is read and scored. */
 enum eval_protocol {

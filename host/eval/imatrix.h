@@ -6,7 +6,7 @@
 #include "formats/read/imatrix.h"
 #include "host/base/os.h"
 #include "host/model/calib.h"
-#include "host/base/progress.h"
+#include "host/gpu/progress.h"
 
 struct imatrix_options {
     const char *text;      /* file */

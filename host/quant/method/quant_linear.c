@@ -157,7 +157,7 @@ static bool with_hessian(const struct linear_task *t, struct qmatrix *q, struct 
 
 bool quantize_linear(const struct linear_task *t, struct qlinear *out, struct linear_report *report, struct err *e)
 {
-    const struct plan_item *item = t->item;
+    const struct matrix *item = t->item;
     uint64_t begin = os_now_ns();
     *report = (struct linear_report){.loss_rtn = NAN, .loss_gptq = NAN, .loss_final = NAN};
     snprintf(report->module, sizeof report->module, "%s", item->module);

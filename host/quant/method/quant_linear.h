@@ -8,7 +8,7 @@
 struct linear_task {
     struct gpu_cmd *cmd;
     const struct quantize_options *options;
-    const struct plan_item *item;
+    const struct matrix *item;
     struct gpu_view w;             /* [rows, cols]; on return what the stored codes and scales give */
     const struct hessian *hessian; /* of its inputs; NULL for RTN */
     const struct qlinear *start;   /* codes to begin with, whose scales stay; NULL: RTN, then GPTQ */

@@ -27,17 +27,17 @@ uint32_t tune_scales_windows(const struct model *m, const struct quantize_option
     return (m->cfg->num_layers + 1) * tune_scales_batch(o, train);
 }
 
-static uint64_t scales_of(const struct plan_item *item)
+static uint64_t scales_of(const struct matrix *item)
 {
     return item->keep ? 0 : (uint64_t)item->rows * quant_row_scales(&item->spec, item->cols);
 }
 
-static uint64_t steps_of(const struct plan_item *item)
+static uint64_t steps_of(const struct matrix *item)
 {
     return item->keep ? 0 : (uint64_t)item->rows * quant_row_steps(&item->spec, item->cols);
 }
 
-static uint64_t code_bytes(const struct plan_item *item)
+static uint64_t code_bytes(const struct matrix *item)
 {
     return item->keep ? 0 : round_up(item->rows * div_up(item->cols, 4) * 4, GPU_ALLOC_ALIGN);
 }
@@ -119,7 +119,7 @@ static bool start_linear(struct pass *p, size_t item, struct err *e)
 {
     struct gpu_cmd *cmd = p->m->cmd;
     struct entry *x = &p->entries[item];
-    const struct plan_item *of = &p->t->plan->items[item];
+    const struct matrix *of = &p->t->plan->items[item];
     struct qlinear q = {0};
     bool ok = store_read_final(p->t->store, of, &q, e);
     if (ok && !p->state.report.best_epoch)
@@ -171,7 +171,7 @@ bool pass_take_up(struct pass *p, struct err *e)
 {
     for (size_t i = 0; i < p->t->plan->n_items; i++) {
         struct entry *x = &p->entries[i];
-        const struct plan_item *item = &p->t->plan->items[i];
+        const struct matrix *item = &p->t->plan->items[i];
         if (!x->n)
             continue;
         if (!store_read_scales_part(p->t->store, item, SCALES_BEST, x->best, e))
@@ -196,7 +196,7 @@ bool pass_keep_best(struct pass *p, struct err *e)
 }
 /* ---- set-up ---- */
 
-static void describe_entry(struct entry *x, const struct plan_item *item)
+static void describe_entry(struct entry *x, const struct matrix *item)
 {
     if (item->keep)
         return;
@@ -210,8 +210,7 @@ static void describe_entry(struct entry *x, const struct plan_item *item)
 }
 
 /* What an entry has on the device. */
-static bool alloc_entry(struct entry *x, const struct plan_item *item, bool codes, struct gpu_arena *arena,
-                        struct err *e)
+static bool alloc_entry(struct entry *x, const struct matrix *item, bool codes, struct gpu_arena *arena, struct err *e)
 {
     uint64_t bytes = x->n * 4ull;
     return !x->n || (gpu_alloc(arena, bytes, &x->steps, e) && gpu_alloc(arena, bytes, &x->m, e) &&
@@ -230,12 +229,12 @@ static bool alloc_entries(struct pass *p, struct err *e)
     if (!p->entries)
         return err_nomem(e, "the scales", plan->n_items * sizeof *p->entries);
     for (size_t i = 0; i < plan->n_items; i++) {
-        const struct plan_item *item = &plan->items[i];
+        const struct matrix *item = &plan->items[i];
         describe_entry(&p->entries[i], item);
         widest = max_u64(widest, scales_of(item) * 4);
-        codes[item->id] = max_u64(codes[item->id], code_bytes(item));
+        codes[item->place] = max_u64(codes[item->place], code_bytes(item));
         if (!item->keep)
-            grads[item->id] = (uint64_t)item->rows * item->cols * 4;
+            grads[item->place] = (uint64_t)item->rows * item->cols * 4;
     }
     p->widest = widest;
     bool ok = gpu_alloc(arena, widest, &p->temp, e) && gpu_alloc(arena, widest, &p->temp_steps, e);

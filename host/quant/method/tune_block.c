@@ -39,9 +39,9 @@ struct half {
     struct qlinear best[LINEAR_COUNT];
 };
 
-static bool takes(const struct quantize_options *o, enum tune_stage half, const struct plan_item *item)
+static bool takes(const struct quantize_options *o, enum tune_stage half, const struct matrix *item)
 {
-    return (block_matrix(item->id)->half == HALF_FFN) == (half == STAGE_FFN) && plan_joint(o, item);
+    return (item->part->half == HALF_FFN) == (half == STAGE_FFN) && plan_joint(o, item);
 }
 
 /* Of the paper's run. */
@@ -358,7 +358,7 @@ static bool attempt(struct half *h, const struct qlinear *q, float rate, struct 
 static bool alloc_linear(struct half *h, int id, struct err *e)
 {
     const struct tune_block_task *t = h->t;
-    const struct plan_item *item = &t->items[id];
+    const struct matrix *item = &t->items[id];
     struct gumbel_state *s = &h->s[id];
     uint64_t bytes = (uint64_t)item->rows * item->cols * 4;
     if (!qmatrix_create(&h->q[id], t->arena, item->rows, item->cols, item->spec, e) ||

@@ -20,7 +20,7 @@ struct tune_block_task {
     struct model *m;
     const struct quantize_options *o;
     enum tune_stage half;          /* STAGE_ATTN or STAGE_FFN */
-    const struct plan_item *items; /* of the block, [LINEAR_COUNT] */
+    const struct matrix *items;    /* of the block, [LINEAR_COUNT] */
     struct block_weights *w;       /* as stored codes give them; of what is trained, replaced by the result's */
     struct acts *inputs, *targets; /* [samples] windows: of the half's input, and what its output should be */
     uint32_t samples, holdout;     /* the last `holdout` windows only judge; 0: all teach and judge */

@@ -2,7 +2,7 @@
 #ifndef QUANT_TUNE_HESSIAN_H
 #define QUANT_TUNE_HESSIAN_H
 
-#include "host/base/progress.h"
+#include "host/gpu/progress.h"
 #include "host/quant/method/qmatrix.h"
 
 struct tune_hooks {

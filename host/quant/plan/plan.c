@@ -13,7 +13,7 @@
 #include "formats/read/imatrix.h"
 #include "host/quant/plan/plan_rules.h"
 #include "host/quant/plan/refine.h"
-#include "host/quant/plan/refusals.h"
+#include "formats/write/refusals.h"
 #include "host/quant/run/store.h"
 #include "host/quant/method/tune_block.h"
 #include "host/quant/method/tune_scales.h"
@@ -34,7 +34,7 @@ static struct quant_spec spec_of(const struct quant_type *t, uint32_t group, enu
 
 /* The first column of a group, or of the super-block that GPTQ works on as one, must be a place where a view
  * may start (GPTQ updates the columns behind it). info NULL: of any device. */
-static bool check_group(const struct plan_item *item, const struct gpu_info *info, struct err *e)
+static bool check_group(const struct matrix *item, const struct gpu_info *info, struct err *e)
 {
     const struct quant_type *t = item->spec.type;
     uint32_t unit = (uint32_t)max_u64(GROUP_MIN, info ? info->min_align / sizeof(float) : 0);
@@ -74,7 +74,7 @@ static bool choose_linears(struct plan *p, const struct model *m, const struct q
     if (ok && o->refine)
         ok = refine_types(p, &rules, e);
     for (size_t n = 0; ok && !o->refine && n < p->n_items; n++) {
-        struct plan_item *item = &p->items[n];
+        struct matrix *item = &p->items[n];
         const struct tensor_rule *rule = rules_find(&rules, item->module);
         item->spec = spec_of(o->type, o->group, scale);
         item->keep = rule && !rule->type;
@@ -103,12 +103,13 @@ static bool list_items(struct plan *p, const struct model *m, const struct quant
     if (!p->items)
         return err_nomem(e, "the plan", p->n_items * sizeof *p->items);
     for (size_t n = 0; n < p->n_items; n++) {
-        struct plan_item *item = &p->items[n];
+        struct matrix *item = &p->items[n];
         item->layer = (uint32_t)(n / LINEAR_COUNT);
-        item->id = (enum linear_id)(n % LINEAR_COUNT);
-        item->rows = m->rows[item->id];
-        item->cols = m->cols[item->id];
-        model_linear_name(item->layer, item->id, item->module, sizeof item->module);
+        item->place = (uint32_t)(n % LINEAR_COUNT);
+        item->part = block_matrix(item->place);
+        item->rows = m->rows[item->place];
+        item->cols = m->cols[item->place];
+        block_part_name(item->part, item->layer, item->module, sizeof item->module);
         struct weight_info info;
         if (!checkpoint_weight(m->ck, item->module, &info, e))
             return false;
@@ -129,21 +130,21 @@ static bool check_format(const struct plan *p, const struct quantize_options *o,
                          struct err *e)
 {
     char why[512];
-    bool said[LINEAR_COUNT] = {false};
+    bool said[ROLE_COUNT] = {false};
     struct refusals refused = {0};
     if (o->format == EXPORT_GGUF) /* types fell back where rows do not divide */
         return true;
     for (size_t n = 0; n < p->n_items; n++) {
-        const struct plan_item *item = &p->items[n];
+        const struct matrix *item = &p->items[n];
         if (item->keep)
             continue;
         struct export_item x = {item->module, item->rows, item->cols, item->spec};
         enum export_verdict verdict = export_check(o->format, &x, o->container, why, sizeof why);
         if (verdict == EXPORT_REFUSED)
-            refusals_add(&refused, item->id, why);
-        if (verdict == EXPORT_WARN && !said[item->id]) {
+            refusals_add(&refused, item->part, why);
+        if (verdict == EXPORT_WARN && !said[item->part->role]) {
             l->warn(l->ctx, why);
-            said[item->id] = true;
+            said[item->part->role] = true;
         }
     }
     return refusals_none(&refused, o->format, e) ||
@@ -160,7 +161,7 @@ static bool size_folder(struct plan *p, const struct model *m, const struct quan
     size_t n = 0;
     double bits = 0;
     for (size_t i = 0; i < p->n_items; i++) {
-        const struct plan_item *item = &p->items[i];
+        const struct matrix *item = &p->items[i];
         if (item->keep)
             continue;
         bits += quant_spec_bpw(&item->spec, item->rows, item->cols) * ((double)item->rows * item->cols);
@@ -176,7 +177,7 @@ static bool size_folder(struct plan *p, const struct model *m, const struct quan
 static bool count_bytes(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
     for (size_t i = 0; i < p->n_items; i++) {
-        const struct plan_item *item = &p->items[i];
+        const struct matrix *item = &p->items[i];
         uint64_t weights = (uint64_t)item->rows * item->cols;
         p->weights += weights;
         if (!item->keep || item->rounded)
@@ -211,7 +212,7 @@ static bool check_disk(struct plan *p, const struct quantize_options *o, struct 
 
 /* ---- what trains what ---- */
 
-static bool learns(const struct quantize_options *o, const struct plan_item *item)
+static bool learns(const struct quantize_options *o, const struct matrix *item)
 {
     return o->method == METHOD_GSQ && !item->keep && item->spec.type->learned;
 }
@@ -231,18 +232,18 @@ bool plan_teacher(const struct quantize_options *o)
     return plan_block_objective(o) || plan_scales(o);
 }
 
-bool plan_joint(const struct quantize_options *o, const struct plan_item *item)
+bool plan_joint(const struct quantize_options *o, const struct matrix *item)
 {
-    bool scores = block_matrix(item->id)->turned;
+    bool scores = item->part->turned;
     return learns(o, item) && plan_block_objective(o) && (!scores || o->block.train_qk);
 }
 
-bool plan_needs_hessian(const struct quantize_options *o, const struct plan_item *item)
+bool plan_needs_hessian(const struct quantize_options *o, const struct matrix *item)
 {
     return !item->keep && o->method != METHOD_RTN && !(plan_joint(o, item) && o->block.start == START_RTN);
 }
 
-bool plan_alone(const struct quantize_options *o, const struct plan_item *item)
+bool plan_alone(const struct quantize_options *o, const struct matrix *item)
 {
     return learns(o, item) && (!plan_joint(o, item) || o->block.start == START_HESSIAN);
 }
@@ -251,7 +252,7 @@ bool plan_alone(const struct quantize_options *o, const struct plan_item *item)
 static bool check_imatrix(const struct plan *p, const struct quantize_options *o, struct err *e)
 {
     for (size_t i = 0; quantize_diagonal(o) && i < p->n_items; i++) {
-        const struct plan_item *item = &p->items[i];
+        const struct matrix *item = &p->items[i];
         if (item->keep || imatrix_find(p->from.imatrix, item->module))
             continue;
         err_set(e, ERR_USER, "%s has no entry for %s", o->imatrix, item->module);

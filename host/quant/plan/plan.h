@@ -2,23 +2,13 @@
 #ifndef QUANT_PLAN_H
 #define QUANT_PLAN_H
 
+#include "formats/matrix.h"
 #include "formats/write/write_gguf.h"
 #include "host/model/calib.h"
 #include "host/quant/options.h"
 
 /* Windows held out by default: an eighth of the samples, at most this many. */
 #define HOLDOUT_MAX 16u
-
-/* One linear of the model. */
-struct plan_item {
-    char module[96];
-    uint32_t layer;
-    enum linear_id id;
-    uint32_t rows, cols;
-    bool keep;              /* no codes are made for it: it stays in 16 bits or, in a GGUF, is rounded */
-    bool rounded;           /* kept, and rounded to a type of blocks as the GGUF is written */
-    struct quant_spec spec; /* if not kept */
-};
 
 /* One 2-D weight of a GGUF: linears, embedding, head. */
 struct plan_tensor {
@@ -43,7 +33,7 @@ struct plan_sources {
 
 struct plan {
     struct plan_sources from;
-    struct plan_item *items; /* n_layers * LINEAR_COUNT, by layer then linear */
+    struct matrix *items; /* n_layers * LINEAR_COUNT, by layer then linear */
     size_t n_items;
     struct plan_tensor *tensors; /* of a GGUF, in file order; else NULL */
     size_t n_tensors;
@@ -85,10 +75,10 @@ bool plan_scales(const struct quantize_options *o);
 bool plan_teacher(const struct quantize_options *o);
 /* Whether a linear is trained together with its half of the block (tune_block.h); whether on its own Hessian
  * (tune_hessian.h). Both, where that is its start. */
-bool plan_joint(const struct quantize_options *o, const struct plan_item *item);
-bool plan_alone(const struct quantize_options *o, const struct plan_item *item);
+bool plan_joint(const struct quantize_options *o, const struct matrix *item);
+bool plan_alone(const struct quantize_options *o, const struct matrix *item);
 /* Whether a linear is quantized with its Hessian at all: not by RTN. */
-bool plan_needs_hessian(const struct quantize_options *o, const struct plan_item *item);
+bool plan_needs_hessian(const struct quantize_options *o, const struct matrix *item);
 
 /* Hears, in a sentence, what is not as it was asked for. */
 struct plan_listener {

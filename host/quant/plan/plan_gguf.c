@@ -34,7 +34,7 @@ static bool list_tensors(struct plan *p, const struct model *m, struct err *e)
     return gguf_weights_each(m->ck, list_tensor, &l);
 }
 
-static struct plan_item *linear_of(const struct plan *p, const char *module)
+static struct matrix *linear_of(const struct plan *p, const char *module)
 {
     for (size_t i = 0; i < p->n_items; i++)
         if (strcmp(p->items[i].module, module) == 0)
@@ -92,7 +92,7 @@ static void want(struct plan_tensor *t, const struct checkpoint *ck, const struc
 /* A linear's codes are learned; all else is rounded as it is written. */
 static bool decide(struct plan *p, struct plan_tensor *t, struct err *e)
 {
-    struct plan_item *item = linear_of(p, t->module);
+    struct matrix *item = linear_of(p, t->module);
     bool fell_back;
     t->type = gguf_type_fitting(t->wanted, t->cols, &fell_back);
     if (fell_back)
@@ -243,7 +243,7 @@ bool plan_gguf_size(struct plan *p, const struct model *m, const struct quantize
         uint64_t own = t->rows * gguf_row_bytes(t->type, t->cols);
         weights += (uint64_t)t->rows * t->cols;
         bytes += own;
-        struct plan_item *item = linear_of(p, t->module);
+        struct matrix *item = linear_of(p, t->module);
         if (item && (!item->keep || item->rounded))
             coded += own;
     }

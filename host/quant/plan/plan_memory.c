@@ -91,10 +91,10 @@ static bool too_small(struct sizing *s, const struct err *why, struct err *e)
 /* Of the linears: a matrix and its codes; all rows of it in training. The widest of each. */
 static bool widest(const struct sizing *s, uint64_t *codes, uint64_t *rows, struct err *e)
 {
-    const struct plan_item *last = NULL;
+    const struct matrix *last = NULL;
     *codes = *rows = 0;
     for (size_t i = 0; i < s->p->n_items; i++) {
-        const struct plan_item *item = &s->p->items[i];
+        const struct matrix *item = &s->p->items[i];
         struct gpu_count count = {.limit = UINT64_MAX};
         struct gpu_arena *arena = NULL;
         struct qmatrix q;
@@ -252,7 +252,7 @@ static uint64_t host_least(const struct plan *p)
     for (size_t first = 0; first < p->n_items; first += LINEAR_COUNT) {
         uint64_t block = 0;
         for (size_t i = first; i < first + LINEAR_COUNT; i++) {
-            const struct plan_item *item = &p->items[i];
+            const struct matrix *item = &p->items[i];
             if (item->keep)
                 continue;
             uint64_t weights = (uint64_t)item->rows * item->cols;

@@ -142,7 +142,7 @@ static bool choose_bf16(struct plan *p, const struct model *m, const struct quan
     struct loss f16, bf16;
     char line[256];
     for (size_t i = 0; has_bf16(o->format) && i < p->n_items; i++) {
-        struct plan_item *item = &p->items[i];
+        struct matrix *item = &p->items[i];
         struct weight_info w;
         if (item->keep || item->spec.scale != SCALE_F16)
             continue;

@@ -61,7 +61,7 @@ struct size {
     struct model model; /* shapes and ctx; of a slice, a copy with smaller ones */
     struct model_config config;
     uint32_t windows;
-    const struct plan_item *item;
+    const struct matrix *item;
     uint32_t rows, cols; /* of the item */
     uint32_t inner;      /* columns of the Hessian that a step's product takes */
 };
@@ -422,12 +422,12 @@ static bool measure_load(struct bench *b, struct speed *s, struct model *m, stru
 
 /* ---- linears of a run ---- */
 
-static bool same_linear(const struct speed_linear *l, const struct plan_item *i)
+static bool same_linear(const struct speed_linear *l, const struct matrix *i)
 {
     return l->rows == i->rows && l->cols == i->cols && l->spec.type == i->spec.type && l->spec.group == i->spec.group;
 }
 
-const struct speed_linear *speed_linear(const struct speed *s, const struct plan_item *item)
+const struct speed_linear *speed_linear(const struct speed *s, const struct matrix *item)
 {
     for (unsigned i = 0; i < s->n_linears; i++)
         if (same_linear(&s->linears[i], item))
@@ -441,14 +441,14 @@ struct type_rates {
     struct rates rtn, gptq, step;
 };
 
-static uint32_t hessian_columns(const struct plan_item *i)
+static uint32_t hessian_columns(const struct matrix *i)
 {
     uint32_t unit = i->spec.type->super ? i->spec.type->super : i->spec.group;
     return (uint32_t)min_u64(i->cols, max_u64(unit, SLICE_COLS / unit * unit));
 }
 
 /* The last time counts: the first builds pipelines. */
-static bool measure_type(struct bench *b, const struct size *all, const struct plan_item *item, struct type_rates *r,
+static bool measure_type(struct bench *b, const struct size *all, const struct matrix *item, struct type_rates *r,
                          struct err *e)
 {
     struct size z = *all;
@@ -470,7 +470,7 @@ static bool measure_type(struct bench *b, const struct size *all, const struct p
     return ok;
 }
 
-static bool predict_linear(struct bench *b, const struct size *all, const struct plan_item *item,
+static bool predict_linear(struct bench *b, const struct size *all, const struct matrix *item,
                            const struct type_rates *r, struct speed_linear *l, struct err *e)
 {
     struct size z = *all;
@@ -496,7 +496,7 @@ static bool measure_linears(struct bench *b, struct speed *s, const struct size 
     struct type_rates types[TYPES];
     unsigned n = 0;
     for (size_t i = 0; i < p->n_items; i++) {
-        const struct plan_item *item = &p->items[i];
+        const struct matrix *item = &p->items[i];
         if (item->keep || s->n_linears == MOST || speed_linear(s, item))
             continue;
         unsigned t = 0;

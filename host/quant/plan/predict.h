@@ -50,6 +50,6 @@ double speed_trust(const struct speed *s);
 /* 0: there were more types than fit. */
 double speed_rounding(const struct speed *s, const struct gguf_type *type);
 /* NULL: there were more shapes than fit. */
-const struct speed_linear *speed_linear(const struct speed *s, const struct plan_item *item);
+const struct speed_linear *speed_linear(const struct speed *s, const struct matrix *item);
 
 #endif

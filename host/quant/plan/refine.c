@@ -70,7 +70,7 @@ bool refine_types(struct plan *p, struct rules *rules, struct err *e)
 {
     const struct checkpoint *file = p->from.refined->ck;
     for (size_t i = 0; i < p->n_items; i++) {
-        struct plan_item *item = &p->items[i];
+        struct matrix *item = &p->items[i];
         struct weight_info info;
         if (!checkpoint_weight(file, item->module, &info, e))
             return false;
@@ -137,7 +137,7 @@ static bool copy_to(struct copying *c, uint64_t end, struct err *e)
     return put(c, c->map.data + c->at, end - c->at, e);
 }
 
-static bool put_codes(struct copying *c, const struct plan_item *item, const struct gguf_tensor *t, struct err *e)
+static bool put_codes(struct copying *c, const struct matrix *item, const struct gguf_tensor *t, struct err *e)
 {
     const struct model_config *cfg = checkpoint_config(c->file);
     const struct gguf_type *type = gguf_type_of(t->type);
@@ -160,7 +160,7 @@ static bool put_codes(struct copying *c, const struct plan_item *item, const str
 }
 
 /* The linear whose codes lie in that tensor; NULL: it stays. */
-static const struct plan_item *item_of(const struct plan *p, const char *tensor)
+static const struct matrix *item_of(const struct plan *p, const char *tensor)
 {
     char hf[128];
     size_t suffix = strlen(".weight");
@@ -181,7 +181,7 @@ static bool write_all(struct copying *c, const struct plan *p, struct err *e)
         const struct gguf_tensor *t = gguf_tensor_at(g, i);
         size_t n = strlen(t->name), k = strlen(".weight");
         bool weight = n > k && strcmp(t->name + n - k, ".weight") == 0;
-        const struct plan_item *item = weight ? item_of(p, t->name) : NULL;
+        const struct matrix *item = weight ? item_of(p, t->name) : NULL;
         if (item && (!copy_to(c, at, e) || !put_codes(c, item, t, e)))
             return false;
         at += round_up(t->bytes, gguf_alignment(g));

@@ -102,7 +102,7 @@ static bool batch(struct stand_in *s, struct err *e)
     return ok;
 }
 
-static bool linear(struct stand_in *s, const struct plan_item *item, struct gpu_view w, const struct hessian *h,
+static bool linear(struct stand_in *s, const struct matrix *item, struct gpu_view w, const struct hessian *h,
                    struct err *e)
 {
     struct qlinear q = {0};
@@ -128,7 +128,7 @@ static bool hessians(struct stand_in *s, const struct stage *stage, struct hessi
 }
 
 /* Hessians, then the linears of a stage. */
-static bool linears(struct stand_in *s, const struct stage *stage, const struct plan_item *items, struct err *e)
+static bool linears(struct stand_in *s, const struct stage *stage, const struct matrix *items, struct err *e)
 {
     struct hessian h[2];
     bool gathers = stage_gathers(&s->o, stage, items);
@@ -143,7 +143,7 @@ static bool linears(struct stand_in *s, const struct stage *stage, const struct 
     return ok;
 }
 
-static bool train(struct stand_in *s, const struct stage *stage, const struct plan_item *items, struct err *e)
+static bool train(struct stand_in *s, const struct stage *stage, const struct matrix *items, struct err *e)
 {
     struct tune_block_task t = {.m = &s->m,
                                 .o = &s->o,
@@ -166,7 +166,7 @@ static bool load_block(struct stand_in *s, uint32_t layer, struct err *e)
     return model_load_block(&s->m, layer, s->block, &s->w, e);
 }
 
-static bool block_calibrated(struct stand_in *s, uint32_t layer, const struct plan_item *items, struct err *e)
+static bool block_calibrated(struct stand_in *s, uint32_t layer, const struct matrix *items, struct err *e)
 {
     bool joint = plan_block_objective(&s->o), teacher = plan_teacher(&s->o);
     bool ok = load_block(s, layer, e);
@@ -177,11 +177,11 @@ static bool block_calibrated(struct stand_in *s, uint32_t layer, const struct pl
 }
 
 /* RTN, or an importance matrix alone: one linear at a time, and the work on it. */
-static bool block_alone(struct stand_in *s, const struct plan_item *items, bool work, struct err *e)
+static bool block_alone(struct stand_in *s, const struct matrix *items, bool work, struct err *e)
 {
     bool ok = true;
     for (int id = 0; ok && id < LINEAR_COUNT; id++) {
-        const struct plan_item *item = &items[id];
+        const struct matrix *item = &items[id];
         struct gpu_view w, diag;
         struct hessian h;
         bool diagonal = quantize_diagonal(&s->o) && s->o.method != METHOD_RTN;
@@ -197,7 +197,7 @@ static bool block_alone(struct stand_in *s, const struct plan_item *items, bool 
 }
 
 /* Memory does not tell these layers apart. */
-static bool same_layer(const struct plan_item *a, const struct plan_item *b)
+static bool same_layer(const struct matrix *a, const struct matrix *b)
 {
     bool same = true;
     for (int id = 0; id < LINEAR_COUNT; id++)
@@ -207,10 +207,10 @@ static bool same_layer(const struct plan_item *a, const struct plan_item *b)
 }
 
 /* The next layer from `layer` on that is unlike all before; NULL: there is none. */
-static const struct plan_item *next_layer(const struct plan *p, uint32_t *layer)
+static const struct matrix *next_layer(const struct plan *p, uint32_t *layer)
 {
     for (; *layer < p->n_layers; ++*layer) {
-        const struct plan_item *items = p->items + (size_t)*layer * LINEAR_COUNT;
+        const struct matrix *items = p->items + (size_t)*layer * LINEAR_COUNT;
         bool known = false;
         for (uint32_t i = 0; i < *layer && !known; i++)
             known = same_layer(p->items + (size_t)i * LINEAR_COUNT, items);
@@ -222,7 +222,7 @@ static const struct plan_item *next_layer(const struct plan *p, uint32_t *layer)
 
 static bool blocks(struct stand_in *s, struct err *e)
 {
-    const struct plan_item *items;
+    const struct matrix *items;
     bool ok = true;
     for (uint32_t layer = 0; ok && (items = next_layer(s->plan, &layer)); layer++)
         ok = reads_windows(s) ? block_calibrated(s, layer, items, e) : block_alone(s, items, true, e);
@@ -272,7 +272,7 @@ bool rehearse(struct rehearsal *r, const struct plan *p, const struct model *m, 
 }
 
 /* One stage's or half's share of a part, in a block that is loaded. */
-static bool stage_part(struct stand_in *s, enum run_part part, const struct stage *stage, const struct plan_item *items,
+static bool stage_part(struct stand_in *s, enum run_part part, const struct stage *stage, const struct matrix *items,
                        struct err *e)
 {
     struct hessian h[2];
@@ -286,7 +286,7 @@ static bool stage_part(struct stand_in *s, enum run_part part, const struct stag
     return ok;
 }
 
-static bool part_of_layer(struct stand_in *s, enum run_part part, uint32_t layer, const struct plan_item *items,
+static bool part_of_layer(struct stand_in *s, enum run_part part, uint32_t layer, const struct matrix *items,
                           struct err *e)
 {
     if (!reads_windows(s))
@@ -299,7 +299,7 @@ bool rehearse_part(struct rehearsal *r, const struct plan *p, const struct model
                    enum run_part part, uint64_t limit, struct err *e)
 {
     struct stand_in s;
-    const struct plan_item *items;
+    const struct matrix *items;
     bool ok = begin(&s, r, p, m, o, limit, e);
     bool has = part == PART_SCALES ? plan_scales(o) : part == PART_HALF ? plan_block_objective(o) : true;
     if (has && part == PART_SCALES)

@@ -87,7 +87,7 @@ static struct hash128 hash_items(const struct plan *p)
 {
     struct hash128 h = {0};
     for (size_t i = 0; i < p->n_items; i++) {
-        const struct plan_item *item = &p->items[i];
+        const struct matrix *item = &p->items[i];
         char line[192];
         int n = snprintf(line, sizeof line, "%s %s %u %s", item->module, item->keep ? "keep" : item->spec.type->name,
                          item->keep ? 0 : item->spec.group, item->keep ? "" : scale_type_name(item->spec.scale));

@@ -42,7 +42,7 @@ static bool source_same(const struct job *j, uint32_t layer, struct err *e)
 /* Quantizes a block, or takes it up from an earlier run. */
 static bool one_block(struct job *j, uint32_t layer, bool replay, bool carry, struct err *e)
 {
-    struct plan_item *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
+    struct matrix *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
     struct block_result r = {0};
     bool ok = true;
     j->layer = layer;

@@ -4,7 +4,7 @@
 #define QUANT_JOB_H
 
 #include "host/quant/plan/plan.h"
-#include "host/base/progress.h"
+#include "host/gpu/progress.h"
 #include "host/quant/record.h"
 
 struct quantize_result {

@@ -112,7 +112,7 @@ void block_result_free(struct block_result *r)
 /* One linear alone: what came before its first step is not learning. */
 struct linear_watch {
     struct job *j;
-    const struct plan_item *item;
+    const struct matrix *item;
     bool heard;
 };
 
@@ -141,12 +141,12 @@ static bool begin_piece(struct job *j, const char *phase, const char *what, enum
     return job_tell(j, &(struct told){.phase = phase, .loss = NAN}, e);
 }
 
-static bool quantize_one(struct job *j, struct plan_item *item, struct gpu_view w, const struct hessian *h,
+static bool quantize_one(struct job *j, struct matrix *item, struct gpu_view w, const struct hessian *h,
                          struct block_result *r, struct err *e)
 {
     struct linear_watch watch = {.j = j, .item = item};
     struct tune_hooks hooks = {on_step, &watch};
-    if (!begin_piece(j, "quantize", linear_short_name(item->id), WORK_ROUND, job_round_work(j, item), e))
+    if (!begin_piece(j, "quantize", block_part_short_name(item->part), WORK_ROUND, job_round_work(j, item), e))
         return false;
     struct qlinear start = {0};
     if (j->refined && !checkpoint_read_codes(j->refined_ck, item->module, &start, e))
@@ -159,10 +159,10 @@ static bool quantize_one(struct job *j, struct plan_item *item, struct gpu_view 
                             .hessian = h,
                             .scratch = j->scratch,
                             .tune_bytes = j->plan.tune_bytes,
-                            .tensor = item->layer * LINEAR_COUNT + (uint32_t)item->id,
+                            .tensor = item->layer * LINEAR_COUNT + item->place,
                             .hooks = &hooks};
-    struct linear_report *report = &r->report[item->id];
-    bool ok = quantize_linear(&t, &r->q[item->id], report, e);
+    struct linear_report *report = &r->report[item->place];
+    bool ok = quantize_linear(&t, &r->q[item->place], report, e);
     qlinear_free(&start);
     if (!ok) {
         if (e->kind == ERR_STOPPED)
@@ -178,12 +178,12 @@ static bool quantize_one(struct job *j, struct plan_item *item, struct gpu_view 
 }
 
 /* What a refined file keeps, the student has from it. */
-static bool refined_weights(struct job *j, const struct plan_item *item, struct gpu_view w, struct err *e)
+static bool refined_weights(struct job *j, const struct matrix *item, struct gpu_view w, struct err *e)
 {
     return model_load_matrix(j->refined, item->module, 0, item->rows, w, e);
 }
 
-static bool stage_linears(struct job *j, const struct stage *s, struct plan_item *items, struct block_weights *w,
+static bool stage_linears(struct job *j, const struct stage *s, struct matrix *items, struct block_weights *w,
                           struct block_result *r, uint64_t *clock, struct err *e)
 {
     struct hessian h[2];
@@ -209,7 +209,7 @@ static bool stage_linears(struct job *j, const struct stage *s, struct plan_item
     return ok;
 }
 
-static bool stage_train(struct job *j, const struct stage *s, struct plan_item *items, struct block_weights *w,
+static bool stage_train(struct job *j, const struct stage *s, struct matrix *items, struct block_weights *w,
                         struct block_result *r, uint64_t *clock, struct err *e)
 {
     struct tune_hooks hooks = {on_tune_step, j};
@@ -248,7 +248,7 @@ static bool stage_train(struct job *j, const struct stage *s, struct plan_item *
 /* Its weights to the device. */
 static bool load_block(struct job *j, uint32_t layer, const char *what, struct block_weights *w, struct err *e)
 {
-    const struct plan_item *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
+    const struct matrix *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
     double seconds = 0;
     for (int id = 0; id < LINEAR_COUNT; id++)
         seconds += job_load_work(j, &items[id]);
@@ -258,7 +258,7 @@ static bool load_block(struct job *j, uint32_t layer, const char *what, struct b
 }
 
 /* One linear's. */
-static bool load_linear(struct job *j, const struct plan_item *item, struct gpu_view *w, struct err *e)
+static bool load_linear(struct job *j, const struct matrix *item, struct gpu_view *w, struct err *e)
 {
     job_begin(j, WORK_LOAD, job_load_work(j, item));
     bool ok = gpu_alloc(j->block, (uint64_t)item->rows * item->cols * 4, w, e) &&
@@ -271,7 +271,7 @@ static bool load_linear(struct job *j, const struct plan_item *item, struct gpu_
 static bool block_calibrated(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
 {
     struct block_weights w;
-    struct plan_item *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
+    struct matrix *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
     bool joint = plan_block_objective(j->o);
     uint64_t clock = os_now_ns();
     if (!load_block(j, layer, "loading", &w, e))
@@ -296,7 +296,7 @@ static bool block_calibrated(struct job *j, uint32_t layer, struct block_result 
 /* A matrix with 2 * the mean squares of an input on its diagonal: the Hessian of inputs that are not
  * correlated. The floor keeps columns that the text of the sums never saw near their values; sums that say
  * nothing make all columns alike. */
-static bool diagonal_hessian(struct job *j, const struct plan_item *item, struct hessian *h, struct err *e)
+static bool diagonal_hessian(struct job *j, const struct matrix *item, struct hessian *h, struct err *e)
 {
     const struct imatrix_entry *x = imatrix_find(&j->imatrix, item->module);
     struct gpu_view diag;
@@ -324,7 +324,7 @@ static bool diagonal_hessian(struct job *j, const struct plan_item *item, struct
 /* An importance matrix and no text: one linear at a time. */
 static bool block_diagonal(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
 {
-    struct plan_item *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
+    struct matrix *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
     uint64_t clock = os_now_ns();
     for (int id = 0; id < LINEAR_COUNT; id++) {
         struct gpu_view w;
@@ -346,7 +346,7 @@ static bool block_diagonal(struct job *j, uint32_t layer, struct block_result *r
 /* RTN: weights alone, one linear at a time. */
 static bool block_rtn(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
 {
-    struct plan_item *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
+    struct matrix *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
     uint64_t clock = os_now_ns();
     for (int id = 0; id < LINEAR_COUNT; id++) {
         struct gpu_view w;
@@ -375,7 +375,7 @@ bool job_block(struct job *j, uint32_t layer, struct block_result *r, struct err
 
 bool job_block_resume(struct job *j, uint32_t layer, struct err *e)
 {
-    struct plan_item *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
+    struct matrix *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
     struct block_weights w;
     uint64_t clock = os_now_ns();
     bool ok = load_block(j, layer, "replaying", &w, e);

@@ -48,7 +48,7 @@ static bool export_folder(struct job *j, struct err *e)
         return err_nomem(e, "the export", j->plan.n_items * sizeof *x);
     size_t n = 0;
     for (size_t i = 0; i < j->plan.n_items; i++) {
-        const struct plan_item *item = &j->plan.items[i];
+        const struct matrix *item = &j->plan.items[i];
         if (!item->keep)
             x[n++] = (struct export_item){item->module, item->rows, item->cols, item->spec};
     }

@@ -86,14 +86,14 @@ void job_judge_prediction(const struct job *j);
 double job_half_work(const struct job *j, const struct stage *s);
 /* Of the same with Hessians; whether a stage takes them. */
 double job_hessian_work(const struct job *j, const struct stage *s);
-bool stage_gathers(const struct quantize_options *o, const struct stage *s, const struct plan_item *items);
+bool stage_gathers(const struct quantize_options *o, const struct stage *s, const struct matrix *items);
 /* Of a linear's weights on their way to the device; of its start; of learning alone. 0 where it is kept. */
-double job_load_work(const struct job *j, const struct plan_item *i);
-double job_round_work(const struct job *j, const struct plan_item *i);
-double job_learn_work(const struct job *j, const struct plan_item *i);
-double job_store_work(const struct job *j, const struct plan_item *items);
+double job_load_work(const struct job *j, const struct matrix *i);
+double job_round_work(const struct job *j, const struct matrix *i);
+double job_learn_work(const struct job *j, const struct matrix *i);
+double job_store_work(const struct job *j, const struct matrix *items);
 /* Of training one half; 0 where it is not trained. */
-double job_tune_work(const struct job *j, const struct plan_item *items, enum tune_stage half);
+double job_tune_work(const struct job *j, const struct matrix *items, enum tune_stage half);
 /* Of the pass over scales; 0 where it is not done. Of judging once, its first part. */
 double job_scales_work(const struct job *j);
 double job_judge_work(const struct job *j);

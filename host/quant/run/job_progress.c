@@ -37,7 +37,7 @@ double job_half_work(const struct job *j, const struct stage *s)
     return j->plan.samples * half_forward(j, s);
 }
 
-bool stage_gathers(const struct quantize_options *o, const struct stage *s, const struct plan_item *items)
+bool stage_gathers(const struct quantize_options *o, const struct stage *s, const struct matrix *items)
 {
     bool any = false;
     for (int id = s->first; id < (int)s->end; id++)
@@ -52,12 +52,12 @@ double job_hessian_work(const struct job *j, const struct stage *s)
     return job_half_work(j, s) + (j->speed.hessian > 0 ? ops * j->speed.hessian : gemm_seconds(j, ops));
 }
 
-double job_load_work(const struct job *j, const struct plan_item *i)
+double job_load_work(const struct job *j, const struct matrix *i)
 {
     return (double)i->rows * i->cols * (j->speed.load > 0 ? j->speed.load : SECONDS_PER_CHECK);
 }
 
-double job_round_work(const struct job *j, const struct plan_item *i)
+double job_round_work(const struct job *j, const struct matrix *i)
 {
     const struct speed_linear *l = speed_linear(&j->speed, i);
     double n = (double)i->rows * i->cols, k = i->cols;
@@ -69,7 +69,7 @@ double job_round_work(const struct job *j, const struct plan_item *i)
     return n * SECONDS_PER_STEP + (hessian ? gemm_seconds(j, n * k * 5 + k * k * k / 2) : 0);
 }
 
-double job_learn_work(const struct job *j, const struct plan_item *i)
+double job_learn_work(const struct job *j, const struct matrix *i)
 {
     const struct speed_linear *l = speed_linear(&j->speed, i);
     double n = (double)i->rows * i->cols;
@@ -78,7 +78,7 @@ double job_learn_work(const struct job *j, const struct plan_item *i)
     return j->o->gumbel.steps * (l ? l->step : n * SECONDS_PER_STEP + gemm_seconds(j, n * i->cols));
 }
 
-double job_store_work(const struct job *j, const struct plan_item *items)
+double job_store_work(const struct job *j, const struct matrix *items)
 {
     double n = 0;
     (void)j;
@@ -87,7 +87,7 @@ double job_store_work(const struct job *j, const struct plan_item *items)
     return BLOCK_SECONDS + n * SECONDS_PER_STORE;
 }
 
-double job_tune_work(const struct job *j, const struct plan_item *items, enum tune_stage half)
+double job_tune_work(const struct job *j, const struct matrix *items, enum tune_stage half)
 {
     const struct block_options *o = &j->o->block;
     const struct stage *s = &stages[half == STAGE_FFN];
@@ -135,7 +135,7 @@ double job_scales_work(const struct job *j)
 /* A block, by kinds of work. */
 static void block_work(const struct job *j, uint32_t layer, double by_kind[ETA_KINDS])
 {
-    const struct plan_item *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
+    const struct matrix *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
     bool windows = j->o->method != METHOD_RTN && !quantize_diagonal(j->o);
     for (int i = 0; i < LINEAR_COUNT; i++) {
         if (windows || !items[i].keep)
@@ -157,7 +157,7 @@ static void block_work(const struct job *j, uint32_t layer, double by_kind[ETA_K
 /* A block that is only walked through. */
 static void replay_work(const struct job *j, uint32_t layer, double by_kind[ETA_KINDS])
 {
-    const struct plan_item *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
+    const struct matrix *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
     for (int i = 0; i < LINEAR_COUNT; i++)
         by_kind[WORK_LOAD] += job_load_work(j, &items[i]);
     for (int i = 0; i < 2; i++)

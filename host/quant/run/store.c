@@ -228,12 +228,12 @@ static bool open_block(struct store *s, uint32_t layer, struct err *e)
     return ok && (known || see(s, layer, seen, e));
 }
 
-static uint64_t words_per_row(const struct plan_item *item)
+static uint64_t words_per_row(const struct matrix *item)
 {
     return div_up((uint64_t)item->cols * item->spec.type->bits, 32);
 }
 
-uint64_t store_item_bytes(const struct plan_item *item)
+uint64_t store_item_bytes(const struct matrix *item)
 {
     return item->keep ? 0
                       : (uint64_t)item->rows * 4 * (words_per_row(item) + quant_row_scales(&item->spec, item->cols));
@@ -301,7 +301,7 @@ static void shift_codes(int8_t *codes, size_t n, int by)
 }
 
 /* Whether codes and scales are what a linear of that type can have. */
-static bool sane(const struct qlinear *q, const struct plan_item *item)
+static bool sane(const struct qlinear *q, const struct matrix *item)
 {
     const struct quant_type *t = item->spec.type;
     size_t n = (size_t)q->rows * q->cols, scales = (size_t)q->rows * quant_row_scales(&item->spec, item->cols);
@@ -315,8 +315,7 @@ static bool sane(const struct qlinear *q, const struct plan_item *item)
 }
 
 /* Codes of one linear, row by row as packed words, then its scales. */
-static bool put_linear(struct safetensors_writer *w, const struct plan_item *item, const struct qlinear *q,
-                       struct err *e)
+static bool put_linear(struct safetensors_writer *w, const struct matrix *item, const struct qlinear *q, struct err *e)
 {
     size_t words = (size_t)words_per_row(item);
     uint32_t *row = malloc(words * 4);
@@ -342,7 +341,7 @@ void store_own_facts(const struct store *s, const char *(*metadata)[2])
     metadata[1][1] = s->run;
 }
 
-bool store_write_block(struct store *s, uint32_t layer, const struct plan_item *items, const struct qlinear *linears,
+bool store_write_block(struct store *s, uint32_t layer, const struct matrix *items, const struct qlinear *linears,
                        const struct linear_report *reports, const struct stage_report *stages, struct err *e)
 {
     static const size_t n = LINEAR_COUNT;
@@ -405,7 +404,7 @@ static const struct tensor *find(const struct safetensors *f, const char *name, 
 }
 
 /* Codes and scales of one linear from the block that is open, checked. */
-static bool unpack_linear(struct store *s, const struct plan_item *item, struct qlinear *out, struct err *e)
+static bool unpack_linear(struct store *s, const struct matrix *item, struct qlinear *out, struct err *e)
 {
     char name[NAME_CAP];
     uint64_t words = words_per_row(item), row_scales = quant_row_scales(&item->spec, item->cols);
@@ -446,7 +445,7 @@ static bool check_block(struct store *s, const struct plan *p, uint32_t layer, s
 {
     bool ok = open_block(s, layer, e);
     for (uint32_t id = 0; ok && id < LINEAR_COUNT; id++) {
-        const struct plan_item *item = &p->items[(size_t)layer * LINEAR_COUNT + id];
+        const struct matrix *item = &p->items[(size_t)layer * LINEAR_COUNT + id];
         struct qlinear q = {0};
         ok = item->keep || unpack_linear(s, item, &q, e);
         qlinear_free(&q);
@@ -493,7 +492,7 @@ bool store_hash_blocks(struct store *s, const struct plan *p, char hex[33], stru
     return true;
 }
 
-bool store_read_linear(struct store *s, const struct plan_item *item, struct qlinear *out, struct linear_report *report,
+bool store_read_linear(struct store *s, const struct matrix *item, struct qlinear *out, struct linear_report *report,
                        struct err *e)
 {
     if (!open_block(s, item->layer, e) || !unpack_linear(s, item, out, e))
@@ -506,7 +505,7 @@ bool store_read_linear(struct store *s, const struct plan_item *item, struct qli
     return true;
 }
 
-bool store_read_final(struct store *s, const struct plan_item *item, struct qlinear *out, struct err *e)
+bool store_read_final(struct store *s, const struct matrix *item, struct qlinear *out, struct err *e)
 {
     if (!store_read_linear(s, item, out, NULL, e))
         return false;

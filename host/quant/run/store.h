@@ -39,19 +39,19 @@ uint32_t store_check(struct store *s, const struct plan *p);
 bool store_has_block(const struct store *s, uint32_t layer);
 /* One block: items, linears and reports are [LINEAR_COUNT], kept items are skipped; stages [2]. Codes outside their type's
  * range and scales that are no numbers are ERR_BUG. */
-bool store_write_block(struct store *s, uint32_t layer, const struct plan_item *items, const struct qlinear *linears,
+bool store_write_block(struct store *s, uint32_t layer, const struct matrix *items, const struct qlinear *linears,
                        const struct linear_report *reports, const struct stage_report *stages, struct err *e);
 /* The training stages of a finished block; steps 0 where there was none. */
 void store_read_stages(struct store *s, uint32_t layer, struct stage_report stages[2]);
 /* One linear of a finished block, as the block left it; the caller frees it. report may be NULL. A damaged file is
  * ERR_ENV. */
-bool store_read_linear(struct store *s, const struct plan_item *item, struct qlinear *out, struct linear_report *report,
+bool store_read_linear(struct store *s, const struct matrix *item, struct qlinear *out, struct linear_report *report,
                        struct err *e);
 /* The same as it is exported: with its last scales where the pass over them is done. */
-bool store_read_final(struct store *s, const struct plan_item *item, struct qlinear *out, struct err *e);
+bool store_read_final(struct store *s, const struct matrix *item, struct qlinear *out, struct err *e);
 /* Bytes on disk of one item; of its scales in the last pass over them. */
-uint64_t store_item_bytes(const struct plan_item *item);
-uint64_t store_scales_bytes(const struct plan_item *item);
+uint64_t store_item_bytes(const struct matrix *item);
+uint64_t store_scales_bytes(const struct matrix *item);
 
 /* The last pass over scales. */
 enum scales_part { SCALES_BEST, SCALES_NOW, SCALES_M, SCALES_V, SCALES_PARTS };
@@ -71,7 +71,7 @@ bool store_write_scales(struct store *s, const struct plan *p, const struct scal
 /* state->losses: room for n_losses numbers, or NULL. False: there is nothing, or nothing that goes with all blocks of the
  * plan, whole (a warning where it does not). */
 bool store_read_scales(struct store *s, const struct plan *p, struct scales_state *state);
-bool store_read_scales_part(struct store *s, const struct plan_item *item, enum scales_part part, float *out,
+bool store_read_scales_part(struct store *s, const struct matrix *item, enum scales_part part, float *out,
                             struct err *e);
 /* What the head reads: sums of squares [n]. Reading is false where there is nothing that goes with the blocks (a warning if
  * it is damaged). */

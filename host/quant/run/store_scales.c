@@ -13,17 +13,17 @@
 #define IMPORTANCE_FILE "head-importance.safetensors"
 
 /* Columns of a part of the pass over scales; rows are the item's. */
-static uint32_t part_cols(const struct plan_item *item, enum scales_part part)
+static uint32_t part_cols(const struct matrix *item, enum scales_part part)
 {
     return part == SCALES_BEST ? quant_row_scales(&item->spec, item->cols) : quant_row_steps(&item->spec, item->cols);
 }
 
-static uint64_t part_bytes(const struct plan_item *item, enum scales_part part)
+static uint64_t part_bytes(const struct matrix *item, enum scales_part part)
 {
     return item->keep ? 0 : (uint64_t)item->rows * 4 * part_cols(item, part);
 }
 
-uint64_t store_scales_bytes(const struct plan_item *item)
+uint64_t store_scales_bytes(const struct matrix *item)
 {
     uint64_t sum = 0;
     for (int part = 0; part < SCALES_PARTS; part++)
@@ -31,7 +31,7 @@ uint64_t store_scales_bytes(const struct plan_item *item)
     return sum;
 }
 
-static const char *part_name(const struct plan_item *item, enum scales_part part, char out[NAME_CAP])
+static const char *part_name(const struct matrix *item, enum scales_part part, char out[NAME_CAP])
 {
     static const char *const names[SCALES_PARTS] = {"scales", "now", "m", "v"};
     snprintf(out, NAME_CAP, "%s.%s", item->module, names[part]);
@@ -50,7 +50,7 @@ static size_t list_scales(const struct plan *p, const struct scales_state *state
 {
     size_t n = 0;
     for (size_t i = 0; i < p->n_items; i++) {
-        const struct plan_item *item = &p->items[i];
+        const struct matrix *item = &p->items[i];
         for (int part = 0; !item->keep && part < parts_of(state); part++, n++)
             plan[n] = (struct tensor_plan){part_name(item, (enum scales_part)part, names[n]),
                                            DTYPE_F32,
@@ -66,7 +66,7 @@ static bool put_scales(struct safetensors_writer *w, const struct plan *p, const
                        scales_pull *pull, void *ctx, struct err *e)
 {
     for (size_t i = 0; i < p->n_items; i++) {
-        const struct plan_item *item = &p->items[i];
+        const struct matrix *item = &p->items[i];
         for (int part = 0; !item->keep && part < parts_of(state); part++) {
             const float *x = pull(ctx, i, (enum scales_part)part, e);
             if (!x || !safetensors_writer_put(w, x, (size_t)part_bytes(item, (enum scales_part)part), e))
@@ -147,7 +147,7 @@ static bool scales_whole(const struct store *s, const struct plan *p, const stru
 {
     char name[NAME_CAP];
     for (size_t i = 0; i < p->n_items; i++) {
-        const struct plan_item *item = &p->items[i];
+        const struct matrix *item = &p->items[i];
         for (int part = 0; !item->keep && part < parts_of(state); part++) {
             const struct tensor *t = safetensors_find(s->scales, part_name(item, (enum scales_part)part, name));
             if (!t || t->dtype != DTYPE_F32 || t->bytes != part_bytes(item, (enum scales_part)part))
@@ -188,7 +188,7 @@ bool store_read_scales(struct store *s, const struct plan *p, struct scales_stat
     return ok;
 }
 
-bool store_read_scales_part(struct store *s, const struct plan_item *item, enum scales_part part, float *out,
+bool store_read_scales_part(struct store *s, const struct matrix *item, enum scales_part part, float *out,
                             struct err *e)
 {
     char name[NAME_CAP];

@@ -1,6 +1,6 @@
 /* The one progress callback of every long operation. */
-#ifndef QUANT_PROGRESS_H
-#define QUANT_PROGRESS_H
+#ifndef GPU_PROGRESS_H
+#define GPU_PROGRESS_H
 
 #include <math.h>
 #include <stdbool.h>

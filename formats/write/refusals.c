@@ -1,17 +1,17 @@
-#include "host/quant/plan/refusals.h"
+#include "formats/write/refusals.h"
 
 #include <stdio.h>
 #include <string.h>
 
-void refusals_add(struct refusals *r, enum linear_id id, const char *why)
+void refusals_add(struct refusals *r, const struct block_part *part, const char *why)
 {
     if (!r->linears++)
         snprintf(r->first, sizeof r->first, "%s", why);
-    if (r->of[id])
+    if (r->of[part->role])
         return;
-    r->of[id] = true;
+    r->of[part->role] = true;
     size_t at = strlen(r->names);
-    snprintf(r->names + at, sizeof r->names - at, "%s%s", r->kinds++ ? "|" : "", linear_short_name(id));
+    snprintf(r->names + at, sizeof r->names - at, "%s%s", r->kinds++ ? "|" : "", block_part_short_name(part));
 }
 
 bool refusals_none(const struct refusals *r, enum export_format f, struct err *e)

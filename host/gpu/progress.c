@@ -1,4 +1,4 @@
-#include "host/base/progress.h"
+#include "host/gpu/progress.h"
 
 #include <math.h>
 #include <stdio.h>
