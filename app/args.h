@@ -1,4 +1,4 @@
-/* The command line. One table of options (option_table.c) drives parsing, checking and the help texts. */
+/* What a command line says (command_line.h reads it). */
 #ifndef APP_ARGS_H
 #define APP_ARGS_H
 
@@ -58,20 +58,15 @@ struct args {
     size_t n_owned;
 };
 
+/* Values before any option is read. */
+void args_defaults(struct args *a);
+void args_free(struct args *a);
+/* A text that args_free frees; returns it, NULL (and text is freed) when out of memory. text NULL: NULL. */
+const char *args_own(struct args *a, char *text);
+/* Adds a rule, or puts it in front of all. pattern becomes the rule's, and is freed in any case. */
+bool args_add_rule(struct args *a, char *pattern, struct gsq_tensor_rule rule, bool in_front, struct err *e);
 /* The command line, quoted as a POSIX shell wants it. */
 struct strbuf;
 void args_command_line(const struct args *a, struct strbuf *out);
-/* Reads argv[1..]. Strings of argv are kept, not copied. On failure ERR_USER, with the nearest name as hint
- * where a name is unknown; a->json is right even then. args_free in every case. */
-bool args_parse(struct args *a, int argc, char **argv, struct err *e);
-void args_free(struct args *a);
-/* How many of a->positional are models. */
-unsigned args_models(const struct args *a);
-/* A text that args_free frees; returns it, NULL (and text is freed) when out of memory. text NULL: NULL. */
-const char *args_own(struct args *a, char *text);
-/* Help of a command, or of the program (CMD_NONE). all: every option, not the usual ones alone. */
-void args_help(FILE *f, enum command_id command, bool all);
-/* "quantize". */
-const char *command_name(enum command_id c);
 
 #endif

@@ -1,5 +1,6 @@
 #include <string.h>
 
+#include "app/command_line.h"
 #include "app/option_table.h"
 
 enum { HELP_COLUMN = 28, HELP_WIDTH = 100 };

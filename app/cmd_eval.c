@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "app/app.h"
+#include "app/command_line.h"
 #include "app/progress_term.h"
 #include "host/base/clean.h"
 

@@ -1,5 +1,6 @@
 /* gsq imatrix. */
 #include "app/app.h"
+#include "app/command_line.h"
 #include "app/progress_term.h"
 #include "host/base/clean.h"
 

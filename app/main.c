@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "app/app.h"
+#include "app/command_line.h"
 #include "host/base/clean.h"
 #include "host/base/os.h"
 
@@ -61,7 +62,7 @@ static void tell_error(const struct args *a, const struct err *e)
     cJSON_AddStringToObject(o, "kind", kinds[e->kind]);
     cJSON_AddStringToObject(o, "message", e->msg);
     cJSON_AddStringToObject(o, "hint", e->hint);
-    cJSON_AddNumberToObject(o, "exit", err_exit_code(e));
+    cJSON_AddNumberToObject(o, "exit", os_exit_code(e));
     json_emit(o);
 }
 
@@ -95,5 +96,5 @@ int main(int argc, char **argv)
         tell_error(&a, &e);
     }
     args_free(&a);
-    return err_exit_code(&e);
+    return os_exit_code(&e);
 }

@@ -120,14 +120,6 @@ const struct command commands[CMD_COUNT] = {
         },
 };
 
-void args_defaults(struct args *a)
-{
-    memset(a, 0, sizeof *a);
-    a->command = CMD_NONE;
-    a->log_level = LOG_INFO;
-    gsq_quantize_options_init(&a->q);
-}
-
 /* ---- options that are more than a number or a text ---- */
 
 const char *args_find_name(enum gsq_name_kind kind, const char *text, const char *option, struct err *e)
@@ -156,32 +148,6 @@ static bool read_log_level(struct args *a, const struct option *o, const char *v
         return true;
     err_set(e, ERR_USER, "--log-level %s is unknown", value);
     return err_hint(e, "levels: error, warn, info, debug");
-}
-
-const char *args_own(struct args *a, char *text)
-{
-    char **owned = text ? realloc(a->owned, (a->n_owned + 1) * sizeof *owned) : NULL;
-    if (!owned) {
-        free(text);
-        return NULL;
-    }
-    a->owned = owned;
-    return owned[a->n_owned++] = text;
-}
-
-bool args_add_rule(struct args *a, char *pattern, struct gsq_tensor_rule rule, bool in_front, struct err *e)
-{
-    struct gsq_tensor_rule *rules = realloc(a->rules, (a->q.n_rules + 1) * sizeof *rules);
-    rule.pattern = args_own(a, pattern);
-    if (rules)
-        a->q.rules = a->rules = rules;
-    if (!rules || !rule.pattern)
-        return err_nomem(e, "a tensor rule", sizeof *rules);
-    size_t at = in_front ? 0 : a->q.n_rules;
-    memmove(rules + at + 1, rules + at, (a->q.n_rules - at) * sizeof *rules);
-    rules[at] = rule;
-    a->q.n_rules++;
-    return true;
 }
 
 static bool read_keep(struct args *a, const struct option *o, const char *value, struct err *e)

@@ -55,8 +55,6 @@ struct command {
 extern const struct command commands[CMD_COUNT];
 
 /* ---- what the files of the command line share ---- */
-/* Adds a rule, or puts it in front of all. pattern becomes the rule's, and is freed in any case. */
-bool args_add_rule(struct args *a, char *pattern, struct gsq_tensor_rule rule, bool in_front, struct err *e);
 /* The value of an OPT_NAME. */
 bool args_read_name(struct args *a, const struct option *o, const char *value, struct err *e);
 /* The name of such a kind that a text stands for; NULL: there is none. option: "--type", for messages. */
@@ -72,8 +70,6 @@ bool read_override(struct args *a, const struct option *o, const char *value, st
 bool refuse_llama_option(struct args *a, const struct option *o, const char *value, struct err *e);
 void show_llama_tensor(const struct args *a, struct strbuf *out);
 
-/* Values before any option is read. */
-void args_defaults(struct args *a);
 const char *option_section_title(enum option_section s);
 /* What it is and its default, on one line. defaults: of args_defaults. */
 void option_help(const struct option *o, const struct args *defaults, struct strbuf *out);

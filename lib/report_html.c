@@ -4,7 +4,6 @@
 
 #include "host/base/out_path.h"
 #include "host/base/str.h"
-#include "lib/report_json.h"
 #include "lib/report_page.h"
 
 /* By this a page is known as gsq's; report.html has it. */

@@ -3,28 +3,7 @@
 #define LIB_REPORT_HTML_H
 
 #include "host/base/os.h"
-#include "host/quant/run/job.h"
-#include "lib/gsq.h"
-
-/* What a comparison with the source said. */
-struct report_eval {
-    bool measured;
-    const char *text; /* file */
-    double ppl_reference, ppl_model, mean_kl, top1;
-    uint32_t windows, ctx;
-    double ppl_reference_error, ppl_model_error, kl_error, top1_error; /* standard errors */
-};
-struct report_input {
-    const struct gsq_setting *settings; /* of the run, for the page's table */
-    size_t n_settings;
-    const struct quantize_options *o;
-    const struct plan *plan; /* may be NULL: what only the plan knows is then left out */
-    const struct quantize_result *result;
-    uint64_t source_bytes; /* of the model that was quantized; 0: not known */
-    const char *device;
-    const char *command; /* that repeats the run, as it is typed; NULL: not known */
-    struct report_eval eval;
-};
+#include "lib/report_json.h"
 
 /* Can the report be written there? For before the run: its folder exists (or is out_dir, which the run
  * creates) and is writable, and what is there already is such a page, or `force`. With dry_run nothing is tried

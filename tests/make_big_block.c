@@ -201,5 +201,5 @@ int main(int argc, char **argv)
         write_weights(argv[1], &s, &e))
         return 0;
     fprintf(stderr, "error: %s\n", e.msg);
-    return err_exit_code(&e);
+    return os_exit_code(&e);
 }

@@ -168,9 +168,9 @@ static void test_err(void **state)
 {
     (void)state;
     struct err e = {0};
-    assert_int_equal(err_exit_code(&e), 0);
+    assert_int_equal(os_exit_code(&e), 0);
     assert_false(err_set(&e, ERR_USER, "no %s", "such file"));
-    assert_int_equal(err_exit_code(&e), 2);
+    assert_int_equal(os_exit_code(&e), 2);
     assert_false(err_hint(&e, "look at %d", 7));
     assert_false(err_context(&e, "block %d", 12));
     assert_string_equal(e.msg, "block 12: no such file");
@@ -185,13 +185,13 @@ static void test_err(void **state)
     assert_string_equal(e.msg, "name: a/mod: the tensors of a/model have no name (b.bin)");
     err_set(&e, ERR_ENV, "x");
     assert_string_equal(e.hint, "");
-    assert_int_equal(err_exit_code(&e), 3);
+    assert_int_equal(os_exit_code(&e), 3);
     err_nomem(&e, "a thing", 99);
     assert_non_null(strstr(e.msg, "99 bytes for a thing"));
     err_set(&e, ERR_BUG, "x");
-    assert_int_equal(err_exit_code(&e), 4);
+    assert_int_equal(os_exit_code(&e), 4);
     err_set(&e, ERR_STOPPED, "x");
-    assert_int_equal(err_exit_code(&e), 130);
+    assert_int_equal(os_exit_code(&e), 130);
     assert_false(err_set(NULL, ERR_USER, "nobody listens"));
 
     /* Messages longer than the room are cut, never overrun; the context stays. */

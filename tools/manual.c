@@ -21,7 +21,7 @@ int main(int argc, char **argv)
                 return 0;
         }
         fprintf(stderr, "error: %s\n", e.msg);
-        return err_exit_code(&e);
+        return os_exit_code(&e);
     }
     fprintf(stderr, "usage: gsq_manual man|bash|zsh|fish FILE\n");
     return 2;

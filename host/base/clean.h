@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdio.h>
 
-#include "host/base/err.h"
+#include "host/base/printf_like.h"
 
 /* Copies n bytes of s into out, NUL-terminated, as much as fits of whole characters; returns the length. What is no UTF-8,
  * control characters (C0, DEL, C1) and those that reorder or hide text (U+061C, U+200B, U+200E-200F, U+2028-202E, U+2060-206F,

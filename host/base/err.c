@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "host/base/clean.h"
-#include "host/base/os.h"
 
 /* Formats and cleans: names in it are those of files. */
 static void format(char *out, size_t cap, const char *fmt, va_list ap)
@@ -79,21 +78,4 @@ bool err_nomem(struct err *e, const char *what, unsigned long long bytes)
 {
     err_set(e, ERR_ENV, "out of host memory (%llu bytes for %s)", bytes, what);
     return err_hint(e, "close other programs, or lower --samples or --ctx");
-}
-
-int err_exit_code(const struct err *e)
-{
-    switch (e->kind) {
-    case ERR_NONE:
-        return 0;
-    case ERR_USER:
-        return 2;
-    case ERR_ENV:
-        return 3;
-    case ERR_STOPPED:
-        return 128 + (os_stop_signal() ? os_stop_signal() : 2);
-    case ERR_BUG:
-        break;
-    }
-    return 4;
 }

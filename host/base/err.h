@@ -3,19 +3,13 @@
  * A function that can fail returns bool and takes `struct err *e` last. On false, *e is filled.
  * Both are clean (clean.h) and one line each, whatever names they hold.
  * Callers on the way up may put context in front: "block 12: q_proj: ...". main() prints
- * `error: MESSAGE` and `hint: HINT`, and exits with err_exit_code(). */
+ * `error: MESSAGE` and `hint: HINT`, and exits with os_exit_code(). */
 #ifndef BASE_ERR_H
 #define BASE_ERR_H
 
 #include <stdbool.h>
 
-#if defined(__MINGW32__) && !defined(__clang__) /* C's printf, not the DLL's: see __USE_MINGW_ANSI_STDIO */
-#define PRINTF_LIKE(fmt, args) __attribute__((format(gnu_printf, fmt, args)))
-#elif defined(__GNUC__) || defined(__clang__)
-#define PRINTF_LIKE(fmt, args) __attribute__((format(printf, fmt, args)))
-#else
-#define PRINTF_LIKE(fmt, args)
-#endif
+#include "host/base/printf_like.h"
 
 enum err_kind {
     ERR_NONE,
@@ -40,7 +34,5 @@ bool err_hint(struct err *e, const char *fmt, ...) PRINTF_LIKE(2, 3);
 bool err_context(struct err *e, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* "out of host memory (N bytes for WHAT)", kind ERR_ENV. Always returns false. */
 bool err_nomem(struct err *e, const char *what, unsigned long long bytes);
-/* 0, 2, 3, 4, or 128 and the number of the signal that stopped it. */
-int err_exit_code(const struct err *e);
 
 #endif

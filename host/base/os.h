@@ -173,6 +173,8 @@ void os_catch_stop(void);
 bool os_stop_requested(void);
 /* Its number, as shells count it (2, 15, 1); 0: none came. */
 int os_stop_signal(void);
+/* What the program exits with: 0, 2, 3, 4, or 128 and the number of the signal that stopped it. */
+int os_exit_code(const struct err *e);
 /* Raises the flag from inside the program, as Ctrl-C does, without the deadline. */
 void os_request_stop(void);
 /* Lowers it, for a process that goes on after a stop. */

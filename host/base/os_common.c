@@ -30,6 +30,23 @@ bool os_path_join(char *out, size_t cap, const char *dir, const char *name, stru
     return true;
 }
 
+int os_exit_code(const struct err *e)
+{
+    switch (e->kind) {
+    case ERR_NONE:
+        return 0;
+    case ERR_USER:
+        return 2;
+    case ERR_ENV:
+        return 3;
+    case ERR_STOPPED:
+        return 128 + (os_stop_signal() ? os_stop_signal() : 2);
+    case ERR_BUG:
+        break;
+    }
+    return 4;
+}
+
 /* ---- which file lies where in memory ---- */
 
 static struct os_range *volatile ranges;

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "host/base/err.h"
+#include "host/base/printf_like.h"
 
 /* malloc'ed copies; NULL when out of memory. */
 char *str_dup(const char *s);

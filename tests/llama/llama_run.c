@@ -295,7 +295,7 @@ int main(int argc, char **argv)
         if (!verbs[i].run(argv + 2, argc - 2, &e))
             fprintf(stderr, "error: %s\n", e.msg);
         llama_backend_free();
-        return err_exit_code(&e);
+        return os_exit_code(&e);
     }
     for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
         fprintf(stderr, "%s llama_run %s %s\n", i ? "      " : "usage:", verbs[i].name, verbs[i].args);
