@@ -11,9 +11,9 @@ struct matrix {
     uint32_t layer;
     uint32_t place; /* among its layer's matrices (block_matrix) */
     uint32_t rows, cols;
-    bool keep;              /* no codes are made for it: it stays in 16 bits or, in a GGUF, is rounded */
-    bool rounded;           /* kept, and rounded to a type of blocks as the GGUF is written */
-    struct quant_spec spec; /* if not kept */
+    bool coded;             /* codes are made for it; else it stays in 16 bits or, in a GGUF, is rounded */
+    bool rounded;           /* not coded, and rounded to a type of blocks as the GGUF is written */
+    struct quant_spec spec; /* if coded */
 };
 
 #endif

@@ -15,8 +15,8 @@ struct group {
 
 static bool same_fate(const struct matrix *a, const struct matrix *b)
 {
-    return a->place == b->place && a->rows == b->rows && a->cols == b->cols && a->keep == b->keep &&
-           (a->keep || (a->spec.type == b->spec.type && a->spec.group == b->spec.group));
+    return a->place == b->place && a->rows == b->rows && a->cols == b->cols && a->coded == b->coded &&
+           (!a->coded || (a->spec.type == b->spec.type && a->spec.group == b->spec.group));
 }
 
 static size_t group_items(const struct plan *p, struct group **out)
@@ -37,7 +37,7 @@ static size_t group_items(const struct plan *p, struct group **out)
 
 static const char *fate_text(const struct matrix *item, char *out, size_t cap)
 {
-    if (item->keep)
+    if (!item->coded)
         snprintf(out, cap, "16 bits");
     else
         snprintf(out, cap, "%s%s, group %u, %s scales", item->spec.type->name,
@@ -246,8 +246,8 @@ void plan_json(cJSON *j, const struct plan *p)
         cJSON_AddNumberToObject(o, "rows", item->rows);
         cJSON_AddNumberToObject(o, "cols", item->cols);
         cJSON_AddNumberToObject(o, "count", groups[i].count);
-        cJSON_AddBoolToObject(o, "keep", item->keep);
-        if (!item->keep) {
+        cJSON_AddBoolToObject(o, "keep", !item->coded);
+        if (item->coded) {
             cJSON_AddStringToObject(o, "type", item->spec.type->name);
             cJSON_AddNumberToObject(o, "group", item->spec.group);
             cJSON_AddStringToObject(o, "scales", scale_type_name(item->spec.scale));

@@ -88,7 +88,7 @@ static void add_plan(cJSON *root, const struct plan *p)
     add(o, "activation_bytes", (double)p->acts_bytes);
     for (size_t i = 0; i < p->n_items; i++) {
         char module[sizeof p->items[i].module * CLEAN_GROWTH];
-        if (!p->items[i].keep)
+        if (p->items[i].coded)
             continue;
         clean_text(module, sizeof module, p->items[i].module, strlen(p->items[i].module), true);
         add_row(kept, cJSON_CreateString(module));

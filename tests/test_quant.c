@@ -90,6 +90,7 @@ static void run(struct problem *p, const struct quantize_options *o, uint32_t gr
     struct matrix item = {.module = "test",
                           .rows = p->rows,
                           .cols = p->cols,
+                          .coded = true,
                           .spec = {o->type, group, o->type->super ? SCALE_F32 : SCALE_F16}};
     gpu_upload(cmd, p->dw, p->w, (uint64_t)p->rows * p->cols * 4);
     struct linear_task t = {.cmd = cmd,
@@ -366,7 +367,7 @@ static void test_hopeless_hessian(void **state)
     o.method = METHOD_GPTQ;
     run(&p, &o, 32, 1 << 20, &q, &report);
     assert_true(report.diagonal_only);
-    struct matrix item = {.module = "test", .rows = 8, .cols = 64, .spec = {o.type, 32, SCALE_F16}};
+    struct matrix item = {.module = "test", .rows = 8, .cols = 64, .coded = true, .spec = {o.type, 32, SCALE_F16}};
     gpu_upload(cmd, p.dw, p.w, 8 * 64 * 4);
     o.method = METHOD_RTN;
     struct linear_task t = {.cmd = cmd, .options = &o, .item = &item, .w = p.dw, .scratch = arena};

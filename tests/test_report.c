@@ -58,6 +58,7 @@ static void fake_linear(struct linear_report *l, struct matrix *item, uint32_t l
     item->part = block_matrix(id);
     item->rows = shapes[id].rows;
     item->cols = shapes[id].cols;
+    item->coded = true;
     item->spec = (struct quant_spec){quant_type_find("2"), 128, SCALE_F16};
     l->loss_rtn = base * 4;
     l->loss_gptq = base * 1.6;
@@ -557,7 +558,7 @@ static void test_hostile(void **state)
     f.in.device = "a <b> & \"c\"";
     f.in.eval.text = HOSTILE;
     snprintf(f.r.linears[0].module, sizeof f.r.linears[0].module, "<i>\"layers.0.&q\xE2\x80\xA8\n");
-    f.plan.items[1].keep = true;
+    f.plan.items[1].coded = false;
     snprintf(f.plan.items[1].module, sizeof f.plan.items[1].module, "</code><b x='1'>");
     cJSON *run = page(&f, "hostile");
     int n;

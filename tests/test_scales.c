@@ -52,7 +52,7 @@ static void make_items(struct rig *r)
         *item = (struct matrix){.layer = (uint32_t)(i / LINEAR_COUNT),
                                 .place = (uint32_t)(i % LINEAR_COUNT),
                                 .part = block_matrix((size_t)(i % LINEAR_COUNT)),
-                                .keep = i == p->n_items - LINEAR_COUNT,
+                                .coded = i != p->n_items - LINEAR_COUNT,
                                 .spec = {quant_type_find("3"), GROUP, SCALE_F16}};
         item->rows = r->m->rows[item->place];
         item->cols = r->m->cols[item->place];
@@ -197,7 +197,7 @@ static void rig_make_of(struct rig *r, const char *shape, bool supers)
     r->windows = (struct windows){.ids = r->ids, .n = SAMPLES, .ctx = CTX};
     make_items(r);
     for (size_t i = 0; i < r->plan.n_items; i++)
-        if (!r->items[i].keep)
+        if (r->items[i].coded)
             quantize_item(r, &r->items[i], &r->q[i]);
     write_store(r);
     make_targets(r);
@@ -296,7 +296,7 @@ static void truth_make(struct truth *t, const struct rig *r, const uint32_t *lis
         ref_log_probs(&t->c, t->f.final_norm, t->f.head, t->x + i * s->c.hidden, t->teacher + i * s->c.vocab);
     memcpy(t->student, t->f.blocks, sizeof t->student);
     for (size_t i = 0; i < r->plan.n_items; i++) {
-        if (r->items[i].keep)
+        if (!r->items[i].coded)
             continue;
         t->w[i] = malloc((size_t)r->items[i].rows * r->items[i].cols * sizeof(float));
         assert_non_null(t->w[i]);
@@ -358,7 +358,7 @@ static void check_count(const struct scales_task *task)
     gpu_cmd_count(cmd, GPU_COUNT_NOTHING);
     gpu_arena_destroy(&t.scratch);
     for (size_t i = 0; i < t.plan->n_items; i++)
-        if (!t.plan->items[i].keep)
+        if (t.plan->items[i].coded)
             grads[i] = calloc((size_t)t.plan->items[i].rows * t.plan->items[i].cols, sizeof(float));
     OK(gpu_arena_create(&t.scratch, gpu, "own", &e), e);
     OK(tune_scales_gradient(&t, list, 1, &loss, (float *const *)grads, &e), e);
@@ -382,7 +382,7 @@ static void check_gradient(const char *shape, uint64_t device_bytes)
     task.room = (struct acts_options){.device_bytes = device_bytes, .host_bytes = 1 << 24};
     check_count(&task);
     for (size_t i = 0; i < r.plan.n_items; i++)
-        if (!r.items[i].keep)
+        if (r.items[i].coded)
             grads[i] = calloc((size_t)r.q[i].rows * r.q[i].groups, sizeof(float));
     OK(tune_scales_gradient(&task, list, 3, &loss, (float *const *)grads, &e), e);
     truth_make(&t, &r, list, 3);
@@ -390,7 +390,7 @@ static void check_gradient(const char *shape, uint64_t device_bytes)
     if (!(fabs(loss - expected) <= 1e-4 * expected))
         fail_msg("loss %g, the reference's %g", loss, expected);
     for (size_t i = 0; i < r.plan.n_items; i++)
-        if (!r.items[i].keep)
+        if (r.items[i].coded)
             check_item(&r, &t, i, grads[i]);
     for (size_t i = 0; i < MOST_ITEMS; i++)
         free(grads[i]);
@@ -478,7 +478,7 @@ static float *final_scales(struct rig *r, size_t *n)
     *n = 0;
     for (size_t i = 0; i < r->plan.n_items; i++) {
         struct qlinear q;
-        if (r->items[i].keep)
+        if (!r->items[i].coded)
             continue;
         OK(store_read_final(r->store, &r->items[i], &q, &e), e);
         assert_memory_equal(q.codes, r->q[i].codes, (size_t)q.rows * q.cols);
@@ -509,7 +509,7 @@ static double judged(struct rig *r)
     float *grads[MOST_ITEMS] = {0};
     struct scales_task t = task_of(r, NULL);
     for (size_t i = 0; i < r->plan.n_items; i++)
-        if (!r->items[i].keep)
+        if (r->items[i].coded)
             grads[i] = calloc((size_t)r->q[i].rows * r->q[i].groups, sizeof(float));
     for (uint32_t i = SAMPLES - HOLDOUT; i < SAMPLES; i += 2) {
         uint32_t list[2] = {i, i + 1};
@@ -566,7 +566,7 @@ static void check_integers(struct rig *r)
     unsigned moved = 0, all = 0;
     for (size_t i = 0; i < r->plan.n_items; i++) {
         struct qlinear q;
-        if (r->items[i].keep || !r->items[i].spec.type->super)
+        if (!r->items[i].coded || !r->items[i].spec.type->super)
             continue;
         OK(store_read_final(r->store, &r->items[i], &q, &e), e);
         for (uint32_t row = 0; row < q.rows; row++)
@@ -657,12 +657,12 @@ static void test_gradient_supers(void **state)
     float *grads[MOST_ITEMS] = {0};
     rig_make_of(&r, "llama2", true);
     for (size_t i = 0; i < r.plan.n_items; i++)
-        if (!r.items[i].keep)
+        if (r.items[i].coded)
             grads[i] = calloc((size_t)r.q[i].rows * r.q[i].groups, sizeof(float));
     unsigned checked = 0;
     for (size_t i = 0; i < r.plan.n_items; i++) {
         struct qlinear *q = &r.q[i];
-        uint32_t planes = r.items[i].keep ? 0 : quant_type_planes(q->spec.type);
+        uint32_t planes = r.items[i].coded ? quant_type_planes(q->spec.type) : 0;
         for (uint32_t plane = 0; plane < planes && q->spec.type->super; plane++, checked++) {
             double loss[3], along = 0;
             size_t n = (size_t)q->rows * planes * q->groups;
@@ -710,7 +710,7 @@ static void test_divergence(void **state)
     for (size_t i = 0; i < r.plan.n_items; i++) {
         struct err e = {0};
         struct qlinear q;
-        if (r.items[i].keep)
+        if (!r.items[i].coded)
             continue;
         OK(store_read_final(r.store, &r.items[i], &q, &e), e);
         assert_memory_equal(q.scales, r.q[i].scales, (size_t)q.rows * q.groups * sizeof(float));

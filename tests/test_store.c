@@ -48,6 +48,7 @@ static int setup(void **state)
                                    .part = block_matrix((size_t)(i % LINEAR_COUNT)),
                                    .rows = ROWS,
                                    .cols = COLS,
+                                   .coded = true,
                                    .spec = {quant_type_find("ternary"), GROUP, SCALE_F16}};
         block_part_name(items[i].part, items[i].layer, items[i].module, sizeof items[i].module);
         OK(qlinear_init(&linears[i], ROWS, COLS, items[i].spec, &e), e);

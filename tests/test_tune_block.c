@@ -134,6 +134,7 @@ static void open_bench(struct bench *b, const char *shape, enum tune_stage half,
                                        .part = block_matrix((size_t)id),
                                        .rows = b->m->rows[id],
                                        .cols = b->m->cols[id],
+                                       .coded = true,
                                        .spec = spec};
         model_linear_name(0, (enum linear_id)id, b->items[id].module, sizeof b->items[id].module);
         b->weights[id] = malloc(b->w.w[id].size);
@@ -272,13 +273,13 @@ static void check_store(struct bench *b)
     OK(store_open(&store, DIR_ "/work", &field, 1, NULL, &e), e);
     for (int id = 0; id < LINEAR_COUNT; id++) {
         items[id] = b->items[id];
-        items[id].keep = !b->q[id].codes;
+        items[id].coded = b->q[id].codes;
     }
     OK(store_write_block(store, 0, items, b->q, reports, stages, &e), e);
     for (int id = 0; id < LINEAR_COUNT; id++) {
         struct qlinear q, *was = &b->q[id];
         struct linear_report report;
-        if (items[id].keep)
+        if (!items[id].coded)
             continue;
         size_t n = (size_t)was->rows * was->groups * quant_type_planes(was->spec.type), counted = 0;
         OK(store_read_linear(store, &items[id], &q, &report, &e), e);

@@ -29,17 +29,17 @@ uint32_t tune_scales_windows(const struct model *m, const struct quantize_option
 
 static uint64_t scales_of(const struct matrix *item)
 {
-    return item->keep ? 0 : (uint64_t)item->rows * quant_row_scales(&item->spec, item->cols);
+    return item->coded ? (uint64_t)item->rows * quant_row_scales(&item->spec, item->cols) : 0;
 }
 
 static uint64_t steps_of(const struct matrix *item)
 {
-    return item->keep ? 0 : (uint64_t)item->rows * quant_row_steps(&item->spec, item->cols);
+    return item->coded ? (uint64_t)item->rows * quant_row_steps(&item->spec, item->cols) : 0;
 }
 
 static uint64_t code_bytes(const struct matrix *item)
 {
-    return item->keep ? 0 : round_up(item->rows * div_up(item->cols, 4) * 4, GPU_ALLOC_ALIGN);
+    return item->coded ? round_up(item->rows * div_up(item->cols, 4) * 4, GPU_ALLOC_ALIGN) : 0;
 }
 
 /* Rows of logits at a time: what one binding holds. */
@@ -198,7 +198,7 @@ bool pass_keep_best(struct pass *p, struct err *e)
 
 static void describe_entry(struct entry *x, const struct matrix *item)
 {
-    if (item->keep)
+    if (!item->coded)
         return;
     x->n = (uint32_t)steps_of(item);
     x->per = item->spec.type->super ? item->spec.type->super / item->spec.group : 1;
@@ -233,7 +233,7 @@ static bool alloc_entries(struct pass *p, struct err *e)
         describe_entry(&p->entries[i], item);
         widest = max_u64(widest, scales_of(item) * 4);
         codes[item->place] = max_u64(codes[item->place], code_bytes(item));
-        if (!item->keep)
+        if (item->coded)
             grads[item->place] = (uint64_t)item->rows * item->cols * 4;
     }
     p->widest = widest;

@@ -77,7 +77,7 @@ static bool choose_linears(struct plan *p, const struct model *m, const struct q
         struct matrix *item = &p->items[n];
         const struct tensor_rule *rule = rules_find(&rules, item->module);
         item->spec = spec_of(o->type, o->group, scale);
-        item->keep = rule && !rule->type;
+        item->coded = !rule || rule->type;
         if (rule && rule->type)
             item->spec = spec_of(rule->type, rule->group ? rule->group : o->group, scale);
     }
@@ -91,7 +91,7 @@ static bool choose_types(struct plan *p, const struct model *m, const struct qua
 {
     bool ok = !o->refine && o->format == EXPORT_GGUF ? plan_gguf(p, m, o, l, e) : choose_linears(p, m, o, e);
     for (size_t n = 0; ok && n < p->n_items; n++)
-        ok = p->items[n].keep || check_group(&p->items[n], m->gpu ? gpu_info(m->gpu) : NULL, e);
+        ok = !p->items[n].coded || check_group(&p->items[n], m->gpu ? gpu_info(m->gpu) : NULL, e);
     return ok;
 }
 
@@ -136,7 +136,7 @@ static bool check_format(const struct plan *p, const struct quantize_options *o,
         return true;
     for (size_t n = 0; n < p->n_items; n++) {
         const struct matrix *item = &p->items[n];
-        if (item->keep)
+        if (!item->coded)
             continue;
         struct export_item x = {item->module, item->rows, item->cols, item->spec};
         enum export_verdict verdict = export_check(o->format, &x, o->container, why, sizeof why);
@@ -162,7 +162,7 @@ static bool size_folder(struct plan *p, const struct model *m, const struct quan
     double bits = 0;
     for (size_t i = 0; i < p->n_items; i++) {
         const struct matrix *item = &p->items[i];
-        if (item->keep)
+        if (!item->coded)
             continue;
         bits += quant_spec_bpw(&item->spec, item->rows, item->cols) * ((double)item->rows * item->cols);
         x[n++] = (struct export_item){item->module, item->rows, item->cols, item->spec};
@@ -180,9 +180,9 @@ static bool count_bytes(struct plan *p, const struct model *m, const struct quan
         const struct matrix *item = &p->items[i];
         uint64_t weights = (uint64_t)item->rows * item->cols;
         p->weights += weights;
-        if (!item->keep || item->rounded)
+        if (item->coded || item->rounded)
             p->weights_quantized += weights;
-        if (item->keep)
+        if (!item->coded)
             continue;
         p->work_bytes += store_item_bytes(item);
         if (plan_scales(o))
@@ -214,7 +214,7 @@ static bool check_disk(struct plan *p, const struct quantize_options *o, struct 
 
 static bool learns(const struct quantize_options *o, const struct matrix *item)
 {
-    return o->method == METHOD_GSQ && !item->keep && item->spec.type->learned;
+    return o->method == METHOD_GSQ && item->coded && item->spec.type->learned;
 }
 
 bool plan_block_objective(const struct quantize_options *o)
@@ -234,13 +234,12 @@ bool plan_teacher(const struct quantize_options *o)
 
 bool plan_joint(const struct quantize_options *o, const struct matrix *item)
 {
-    bool scores = item->part->turned;
-    return learns(o, item) && plan_block_objective(o) && (!scores || o->block.train_qk);
+    return learns(o, item) && plan_block_objective(o) && (!item->part->turned || o->block.train_qk);
 }
 
 bool plan_needs_hessian(const struct quantize_options *o, const struct matrix *item)
 {
-    return !item->keep && o->method != METHOD_RTN && !(plan_joint(o, item) && o->block.start == START_RTN);
+    return item->coded && o->method != METHOD_RTN && !(plan_joint(o, item) && o->block.start == START_RTN);
 }
 
 bool plan_alone(const struct quantize_options *o, const struct matrix *item)
@@ -253,7 +252,7 @@ static bool check_imatrix(const struct plan *p, const struct quantize_options *o
 {
     for (size_t i = 0; quantize_diagonal(o) && i < p->n_items; i++) {
         const struct matrix *item = &p->items[i];
-        if (item->keep || imatrix_find(p->from.imatrix, item->module))
+        if (!item->coded || imatrix_find(p->from.imatrix, item->module))
             continue;
         err_set(e, ERR_USER, "%s has no entry for %s", o->imatrix, item->module);
         return err_hint(e, "make one with gsq imatrix, give a text with --calib, or keep it with --keep '%s'",
@@ -266,7 +265,7 @@ static bool check_imatrix(const struct plan *p, const struct quantize_options *o
 static double reach_share(const struct plan *p)
 {
     for (size_t i = 0; i < p->n_items; i++)
-        if (!p->items[i].keep)
+        if (p->items[i].coded)
             return (double)tune_block_share(p->items[i].spec.type);
     return 1;
 }
@@ -317,7 +316,7 @@ static bool check_work(const struct plan *p, const struct model *m, const struct
 {
     bool coded = false;
     for (size_t i = 0; i < p->n_items; i++)
-        coded = coded || !p->items[i].keep;
+        coded = coded || p->items[i].coded;
     if (coded || (o->method == METHOD_RTN && p->weights_quantized))
         return true;
     if (o->refine) {

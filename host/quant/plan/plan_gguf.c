@@ -99,7 +99,7 @@ static bool decide(struct plan *p, struct plan_tensor *t, struct err *e)
         t->spec = quantize_gguf_spec(t->type, 0);
     t->coded = item && t->spec.type;
     if (item) {
-        item->keep = !t->coded;
+        item->coded = t->coded;
         item->rounded = !t->coded && t->type->block > 1;
         item->spec = t->spec;
     }
@@ -244,7 +244,7 @@ bool plan_gguf_size(struct plan *p, const struct model *m, const struct quantize
         weights += (uint64_t)t->rows * t->cols;
         bytes += own;
         struct matrix *item = linear_of(p, t->module);
-        if (item && (!item->keep || item->rounded))
+        if (item && (item->coded || item->rounded))
             coded += own;
     }
     p->file_bpw = weights ? 8.0 * (double)bytes / (double)weights : 0;

@@ -99,8 +99,8 @@ static bool widest(const struct sizing *s, uint64_t *codes, uint64_t *rows, stru
         struct gpu_arena *arena = NULL;
         struct qmatrix q;
         struct gpu_view w;
-        if (item->keep || (last && last->rows == item->rows && last->cols == item->cols &&
-                           last->spec.type == item->spec.type && last->spec.group == item->spec.group))
+        if (!item->coded || (last && last->rows == item->rows && last->cols == item->cols &&
+                             last->spec.type == item->spec.type && last->spec.group == item->spec.group))
             continue;
         last = item;
         bool ok = gpu_arena_create_counting(&arena, s->m->gpu, &count, e) &&
@@ -253,7 +253,7 @@ static uint64_t host_least(const struct plan *p)
         uint64_t block = 0;
         for (size_t i = first; i < first + LINEAR_COUNT; i++) {
             const struct matrix *item = &p->items[i];
-            if (item->keep)
+            if (!item->coded)
                 continue;
             uint64_t weights = (uint64_t)item->rows * item->cols;
             block += weights + item->rows * div_up(item->cols, item->spec.group) * quant_type_planes(item->spec.type) *

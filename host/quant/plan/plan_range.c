@@ -144,7 +144,7 @@ static bool choose_bf16(struct plan *p, const struct model *m, const struct quan
     for (size_t i = 0; has_bf16(o->format) && i < p->n_items; i++) {
         struct matrix *item = &p->items[i];
         struct weight_info w;
-        if (item->keep || item->spec.scale != SCALE_F16)
+        if (!item->coded || item->spec.scale != SCALE_F16)
             continue;
         struct quant_spec other = item->spec;
         other.scale = SCALE_BF16;
@@ -196,7 +196,7 @@ bool plan_range(struct plan *p, const struct model *m, const struct quantize_opt
         return true;
     bool ok = choose_bf16(p, m, o, l, e);
     for (size_t i = 0; ok && !p->tensors && i < p->n_items; i++)
-        if (!p->items[i].keep)
+        if (p->items[i].coded)
             ok = judge(m, p->items[i].module, p->items[i].rows, p->items[i].cols, NULL, &p->items[i].spec, o->format,
                        &found, l, e);
     for (size_t i = 0; ok && i < p->n_tensors; i++) {

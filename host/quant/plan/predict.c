@@ -497,7 +497,7 @@ static bool measure_linears(struct bench *b, struct speed *s, const struct size 
     unsigned n = 0;
     for (size_t i = 0; i < p->n_items; i++) {
         const struct matrix *item = &p->items[i];
-        if (item->keep || s->n_linears == MOST || speed_linear(s, item))
+        if (!item->coded || s->n_linears == MOST || speed_linear(s, item))
             continue;
         unsigned t = 0;
         while (t < n && types[t].type != item->spec.type)

@@ -74,7 +74,7 @@ bool refine_types(struct plan *p, struct rules *rules, struct err *e)
         struct weight_info info;
         if (!checkpoint_weight(file, item->module, &info, e))
             return false;
-        item->keep = !info.quantized || !info.spec.type->learned || rules_find(rules, item->module);
+        item->coded = info.quantized && info.spec.type->learned && !rules_find(rules, item->module);
         item->spec = info.spec;
     }
     return true;
@@ -87,7 +87,7 @@ bool refine_size(struct plan *p)
     uint64_t bytes = 0, all = 0, weights = 0;
     for (size_t i = 0; i < p->n_items; i++) {
         struct weight_info info;
-        if (!p->items[i].keep && checkpoint_weight(file, p->items[i].module, &info, NULL))
+        if (p->items[i].coded && checkpoint_weight(file, p->items[i].module, &info, NULL))
             bytes += info.bytes;
     }
     for (size_t i = 0; i < gguf_tensor_count(g); i++) {
@@ -168,7 +168,7 @@ static const struct matrix *item_of(const struct plan *p, const char *tensor)
         return NULL;
     hf[strlen(hf) - suffix] = '\0';
     for (size_t i = 0; i < p->n_items; i++)
-        if (!p->items[i].keep && strcmp(p->items[i].module, hf) == 0)
+        if (p->items[i].coded && strcmp(p->items[i].module, hf) == 0)
             return &p->items[i];
     return NULL;
 }

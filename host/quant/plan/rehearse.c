@@ -134,7 +134,7 @@ static bool linears(struct stand_in *s, const struct stage *stage, const struct 
     bool gathers = stage_gathers(&s->o, stage, items);
     bool ok = !gathers || (hessians(s, stage, h, e) && batch(s, e));
     for (int id = stage->first; ok && id < (int)stage->end; id++)
-        if (!items[id].keep)
+        if (items[id].coded)
             ok = linear(s, &items[id], s->w.w[id],
                         plan_needs_hessian(&s->o, &items[id]) ? &h[id == (int)stage->wide] : NULL, e);
     gpu_arena_reset(s->hess, 0);
@@ -185,7 +185,7 @@ static bool block_alone(struct stand_in *s, const struct matrix *items, bool wor
         struct gpu_view w, diag;
         struct hessian h;
         bool diagonal = quantize_diagonal(&s->o) && s->o.method != METHOD_RTN;
-        if (item->keep)
+        if (!item->coded)
             continue;
         ok = gpu_alloc(s->block, (uint64_t)item->rows * item->cols * 4, &w, e) &&
              (!diagonal || hessian_create_diagonal(&h, &diag, s->m.cmd, s->hess, item->cols, e)) &&
@@ -201,8 +201,8 @@ static bool same_layer(const struct matrix *a, const struct matrix *b)
 {
     bool same = true;
     for (int id = 0; id < LINEAR_COUNT; id++)
-        same = same && a[id].rows == b[id].rows && a[id].cols == b[id].cols && a[id].keep == b[id].keep &&
-               (a[id].keep || (a[id].spec.type == b[id].spec.type && a[id].spec.group == b[id].spec.group));
+        same = same && a[id].rows == b[id].rows && a[id].cols == b[id].cols && a[id].coded == b[id].coded &&
+               (!a[id].coded || (a[id].spec.type == b[id].spec.type && a[id].spec.group == b[id].spec.group));
     return same;
 }
 

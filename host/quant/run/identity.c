@@ -89,8 +89,8 @@ static struct hash128 hash_items(const struct plan *p)
     for (size_t i = 0; i < p->n_items; i++) {
         const struct matrix *item = &p->items[i];
         char line[192];
-        int n = snprintf(line, sizeof line, "%s %s %u %s", item->module, item->keep ? "keep" : item->spec.type->name,
-                         item->keep ? 0 : item->spec.group, item->keep ? "" : scale_type_name(item->spec.scale));
+        int n = snprintf(line, sizeof line, "%s %s %u %s", item->module, item->coded ? item->spec.type->name : "keep",
+                         item->coded ? item->spec.group : 0, item->coded ? scale_type_name(item->spec.scale) : "");
         h = hash_bytes(line, (size_t)n, h);
     }
     for (size_t i = 0; i < p->n_tensors; i++) {

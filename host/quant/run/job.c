@@ -56,7 +56,7 @@ static bool one_block(struct job *j, uint32_t layer, bool replay, bool carry, st
     }
     for (int id = 0; ok && id < LINEAR_COUNT; id++) {
         struct qlinear q = {0};
-        if (items[id].keep)
+        if (!items[id].coded)
             continue;
         if (replay)
             ok = store_read_linear(j->store, &items[id], &q, &r.report[id], e);

@@ -196,7 +196,7 @@ static bool stage_linears(struct job *j, const struct stage *s, struct matrix *i
     }
     job_clock(j, PHASE_CALIBRATE, clock);
     for (int id = s->first; ok && id < (int)s->end; id++) {
-        if (!items[id].keep)
+        if (items[id].coded)
             ok = quantize_one(j, &items[id], w->w[id],
                               plan_needs_hessian(j->o, &items[id]) ? &h[id == (int)s->wide] : NULL, r, e);
         else if (j->refined)
@@ -329,7 +329,7 @@ static bool block_diagonal(struct job *j, uint32_t layer, struct block_result *r
     for (int id = 0; id < LINEAR_COUNT; id++) {
         struct gpu_view w;
         struct hessian h;
-        if (items[id].keep)
+        if (!items[id].coded)
             continue;
         bool ok = load_linear(j, &items[id], &w, e) && diagonal_hessian(j, &items[id], &h, e) &&
                   quantize_one(j, &items[id], w, &h, r, e);
@@ -350,7 +350,7 @@ static bool block_rtn(struct job *j, uint32_t layer, struct block_result *r, str
     uint64_t clock = os_now_ns();
     for (int id = 0; id < LINEAR_COUNT; id++) {
         struct gpu_view w;
-        if (items[id].keep)
+        if (!items[id].coded)
             continue;
         bool ok = load_linear(j, &items[id], &w, e) && quantize_one(j, &items[id], w, NULL, r, e);
         job_clock(j, PHASE_LINEARS, &clock);
@@ -382,9 +382,9 @@ bool job_block_resume(struct job *j, uint32_t layer, struct err *e)
     for (int i = 0; ok && j->targets && i < 2; i++)
         ok = run_pass(j, &stages[i], PASS_HALF, j->targets, &w, NULL, e);
     for (int id = 0; ok && j->acts && id < LINEAR_COUNT; id++) {
-        if (items[id].keep && j->refined)
+        if (!items[id].coded && j->refined)
             ok = refined_weights(j, &items[id], w.w[id], e);
-        if (items[id].keep)
+        if (!items[id].coded)
             continue;
         gpu_mark mark = gpu_arena_mark(j->scratch);
         struct qlinear q = {0};

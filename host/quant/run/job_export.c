@@ -49,7 +49,7 @@ static bool export_folder(struct job *j, struct err *e)
     size_t n = 0;
     for (size_t i = 0; i < j->plan.n_items; i++) {
         const struct matrix *item = &j->plan.items[i];
-        if (!item->keep)
+        if (item->coded)
             x[n++] = (struct export_item){item->module, item->rows, item->cols, item->spec};
     }
     struct export_options options = {

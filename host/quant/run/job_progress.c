@@ -62,7 +62,7 @@ double job_round_work(const struct job *j, const struct matrix *i)
     const struct speed_linear *l = speed_linear(&j->speed, i);
     double n = (double)i->rows * i->cols, k = i->cols;
     bool hessian = plan_needs_hessian(j->o, i);
-    if (i->keep)
+    if (!i->coded)
         return 0;
     if (l)
         return hessian ? l->gptq : l->rtn;
@@ -73,7 +73,7 @@ double job_learn_work(const struct job *j, const struct matrix *i)
 {
     const struct speed_linear *l = speed_linear(&j->speed, i);
     double n = (double)i->rows * i->cols;
-    if (i->keep || !plan_alone(j->o, i))
+    if (!i->coded || !plan_alone(j->o, i))
         return 0;
     return j->o->gumbel.steps * (l ? l->step : n * SECONDS_PER_STEP + gemm_seconds(j, n * i->cols));
 }
@@ -83,7 +83,7 @@ double job_store_work(const struct job *j, const struct matrix *items)
     double n = 0;
     (void)j;
     for (int id = 0; id < LINEAR_COUNT; id++)
-        n += items[id].keep ? 0 : (double)items[id].rows * items[id].cols;
+        n += items[id].coded ? (double)items[id].rows * items[id].cols : 0;
     return BLOCK_SECONDS + n * SECONDS_PER_STORE;
 }
 
@@ -138,7 +138,7 @@ static void block_work(const struct job *j, uint32_t layer, double by_kind[ETA_K
     const struct matrix *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
     bool windows = j->o->method != METHOD_RTN && !quantize_diagonal(j->o);
     for (int i = 0; i < LINEAR_COUNT; i++) {
-        if (windows || !items[i].keep)
+        if (windows || items[i].coded)
             by_kind[WORK_LOAD] += job_load_work(j, &items[i]);
         by_kind[WORK_ROUND] += job_round_work(j, &items[i]);
         by_kind[WORK_LEARN] += job_learn_work(j, &items[i]);

@@ -235,8 +235,8 @@ static uint64_t words_per_row(const struct matrix *item)
 
 uint64_t store_item_bytes(const struct matrix *item)
 {
-    return item->keep ? 0
-                      : (uint64_t)item->rows * 4 * (words_per_row(item) + quant_row_scales(&item->spec, item->cols));
+    return item->coded ? (uint64_t)item->rows * 4 * (words_per_row(item) + quant_row_scales(&item->spec, item->cols))
+                       : 0;
 }
 
 static void report_print(const struct linear_report *r, char out[REPORT_CAP])
@@ -354,7 +354,7 @@ bool store_write_block(struct store *s, uint32_t layer, const struct matrix *ite
     metadata[facts][0] = "manifest";
     metadata[facts++][1] = manifest_text(s->manifest);
     for (size_t i = 0; i < n; i++) {
-        if (items[i].keep)
+        if (!items[i].coded)
             continue;
         if (!sane(&linears[i], &items[i]))
             return err_set(e, ERR_BUG, "%s got codes outside its type's range, or scales that are no numbers",
@@ -386,7 +386,7 @@ bool store_write_block(struct store *s, uint32_t layer, const struct matrix *ite
     if (!safetensors_writer_open(&w, path, plan, count, (const char *const(*)[2])metadata, facts, e))
         return false;
     for (size_t i = 0; i < n; i++) {
-        if (!items[i].keep && !put_linear(w, &items[i], &linears[i], e)) {
+        if (items[i].coded && !put_linear(w, &items[i], &linears[i], e)) {
             safetensors_writer_abort(&w);
             return false;
         }
@@ -447,7 +447,7 @@ static bool check_block(struct store *s, const struct plan *p, uint32_t layer, s
     for (uint32_t id = 0; ok && id < LINEAR_COUNT; id++) {
         const struct matrix *item = &p->items[(size_t)layer * LINEAR_COUNT + id];
         struct qlinear q = {0};
-        ok = item->keep || unpack_linear(s, item, &q, e);
+        ok = !item->coded || unpack_linear(s, item, &q, e);
         qlinear_free(&q);
     }
     return ok;

@@ -20,7 +20,7 @@ static uint32_t part_cols(const struct matrix *item, enum scales_part part)
 
 static uint64_t part_bytes(const struct matrix *item, enum scales_part part)
 {
-    return item->keep ? 0 : (uint64_t)item->rows * 4 * part_cols(item, part);
+    return item->coded ? (uint64_t)item->rows * 4 * part_cols(item, part) : 0;
 }
 
 uint64_t store_scales_bytes(const struct matrix *item)
@@ -51,7 +51,7 @@ static size_t list_scales(const struct plan *p, const struct scales_state *state
     size_t n = 0;
     for (size_t i = 0; i < p->n_items; i++) {
         const struct matrix *item = &p->items[i];
-        for (int part = 0; !item->keep && part < parts_of(state); part++, n++)
+        for (int part = 0; item->coded && part < parts_of(state); part++, n++)
             plan[n] = (struct tensor_plan){part_name(item, (enum scales_part)part, names[n]),
                                            DTYPE_F32,
                                            2,
@@ -67,7 +67,7 @@ static bool put_scales(struct safetensors_writer *w, const struct plan *p, const
 {
     for (size_t i = 0; i < p->n_items; i++) {
         const struct matrix *item = &p->items[i];
-        for (int part = 0; !item->keep && part < parts_of(state); part++) {
+        for (int part = 0; item->coded && part < parts_of(state); part++) {
             const float *x = pull(ctx, i, (enum scales_part)part, e);
             if (!x || !safetensors_writer_put(w, x, (size_t)part_bytes(item, (enum scales_part)part), e))
                 return false;
@@ -148,7 +148,7 @@ static bool scales_whole(const struct store *s, const struct plan *p, const stru
     char name[NAME_CAP];
     for (size_t i = 0; i < p->n_items; i++) {
         const struct matrix *item = &p->items[i];
-        for (int part = 0; !item->keep && part < parts_of(state); part++) {
+        for (int part = 0; item->coded && part < parts_of(state); part++) {
             const struct tensor *t = safetensors_find(s->scales, part_name(item, (enum scales_part)part, name));
             if (!t || t->dtype != DTYPE_F32 || t->bytes != part_bytes(item, (enum scales_part)part))
                 return false;
