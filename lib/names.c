@@ -45,7 +45,7 @@ static const char *gguf_type_name_at(size_t i)
 {
     const struct gguf_type *t;
     for (size_t row = 0; (t = gguf_type_at(row)); row++)
-        if ((t->learned || t->rounded) && i-- == 0)
+        if ((t->codes || t->rounded) && i-- == 0)
             return t->name;
     return NULL;
 }
@@ -184,7 +184,7 @@ bool lib_tensor_type(struct tensor_rule *rule, const char *text, const char *opt
         return true;
     rule->type = NULL;
     rule->gguf = gguf_type_named(text);
-    if (rule->gguf && (rule->gguf->learned || rule->gguf->rounded))
+    if (rule->gguf && (rule->gguf->codes || rule->gguf->rounded))
         return true;
     if (!rule->gguf && !gguf_mixture_read(text, &mixture, &why)) {
         if (why.kind == ERR_NONE)

@@ -111,7 +111,7 @@ static void print_tensors(struct strbuf *f, const struct plan *p)
         table_cell(t, "%.4g bits", 8.0 * x->type->bytes / x->type->block);
         if (x->type != x->wanted)
             table_cell(t, "instead of %s", x->wanted->name);
-        else if (x->coded && x->spec.group != x->type->learned->group)
+        else if (x->coded && x->spec.group != x->type->codes->group)
             table_cell(t, "%s in groups of %u", x->spec.type->name, (unsigned)x->spec.group);
         else
             table_cell(t, "%s", x->coded || x->type->block == 1 ? "" : "rounded");

@@ -437,7 +437,7 @@ static void check_rows(const struct checkpoint *c, struct made_gguf *m, const ch
     assert_int_equal(w.cols, x->ne[0]);
     assert_int_equal(w.bytes, x->bytes);
     assert_string_equal(w.stored, type->name);
-    assert_int_equal(w.quantized, type->learned != NULL);
+    assert_int_equal(w.quantized, type->codes != NULL);
     OK(checkpoint_read_f32(c, module, 0, w.rows, got, &e), e);
     for (uint32_t r = 0; r < w.rows; r++) {
         gguf_dequant(type, x->data + stored_row(r, permuted) * gguf_row_bytes(type, w.cols), w.cols, want);
@@ -452,13 +452,13 @@ static void check_rows(const struct checkpoint *c, struct made_gguf *m, const ch
     assert_int_equal(dense != NULL, type->block == 1 && !permuted);
     assert_int_equal(checkpoint_is_packed(c, module, ".weight"), dense == NULL);
     struct qlinear q;
-    if (!type->learned) {
+    if (!type->codes) {
         FAILS(checkpoint_read_codes(c, module, &q, &e), e, ERR_USER, "not quantized");
         return;
     }
     OK(checkpoint_read_codes(c, module, &q, &e), e);
-    assert_ptr_equal(q.spec.type, type->learned);
-    assert_int_equal(q.spec.group, type->learned->group);
+    assert_ptr_equal(q.spec.type, type->codes);
+    assert_int_equal(q.spec.group, type->codes->group);
     for (uint32_t r = 0; r < w.rows; r++) {
         qlinear_dequant(&q, r, 1, want);
         for (uint32_t i = 0; i < w.cols; i++)

@@ -250,8 +250,8 @@ static void check_packed(const struct gguf_type *t, struct quant_spec spec)
         static float back[PACK_COLS];
         gguf_unpack_row(t, bytes, PACK_COLS, codes, back);
         assert_memory_equal(codes, q.codes + (size_t)r * PACK_COLS, PACK_COLS);
-        uint32_t per = spec.group / t->learned->group;
-        for (uint32_t g = 0; g < PACK_COLS / t->learned->group * quant_type_planes(spec.type); g++)
+        uint32_t per = spec.group / t->codes->group;
+        for (uint32_t g = 0; g < PACK_COLS / t->codes->group * quant_type_planes(spec.type); g++)
             assert_true(back[g] == scales[g / per]);
     }
     qlinear_free(&q);
@@ -262,8 +262,8 @@ static void test_pack(void **state)
     (void)state;
     for (size_t i = 0; gguf_type_at(i); i++) {
         const struct gguf_type *t = gguf_type_at(i);
-        if (t->learned)
-            check_packed(t, (struct quant_spec){t->learned, t->learned->group, SCALE_F16});
+        if (t->codes)
+            check_packed(t, (struct quant_spec){t->codes, t->codes->group, SCALE_F16});
     }
     static const struct {
         const char *type;
@@ -304,7 +304,7 @@ static void test_pack_refuses(void **state)
     struct err e = {0};
     const struct gguf_type *q4 = gguf_type_of(GGML_Q4_0), *q4k = gguf_type_of(GGML_Q4_K);
     struct quant_spec four = {quant_type_find("4"), 32, SCALE_F32};
-    struct quant_spec four_k = {q4k->learned, 32, SCALE_F16};
+    struct quant_spec four_k = {q4k->codes, 32, SCALE_F16};
     static const float bad[] = {0.1f, 1e6f, 1e-9f, INFINITY, NAN, 65535.0f};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         scales[3] = bad[i];
@@ -392,7 +392,7 @@ static void test_replace(void **state)
     static float scales[N], scales_back[N];
     for (size_t i = 0; gguf_type_at(i); i++) {
         const struct gguf_type *t = gguf_type_at(i);
-        if (!t->learned)
+        if (!t->codes)
             continue;
         for (size_t k = 0; k < sizeof bytes; k++)
             bytes[k] = (uint8_t)random_u32();
@@ -405,12 +405,11 @@ static void test_replace(void **state)
         gguf_replace_codes(t, bytes, codes, N, changed);
         assert_memory_equal(bytes, changed, gguf_row_bytes(t, N));
         for (size_t c = 0; c < N; c++)
-            others[c] = (int8_t)random_in(t->learned->lo, t->learned->hi);
+            others[c] = (int8_t)random_in(t->codes->lo, t->codes->hi);
         gguf_replace_codes(t, bytes, others, N, changed);
         gguf_unpack_row(t, changed, N, back, scales_back);
         assert_memory_equal(back, others, N);
-        assert_memory_equal(scales, scales_back,
-                            N / t->learned->group * quant_type_planes(t->learned) * sizeof *scales);
+        assert_memory_equal(scales, scales_back, N / t->codes->group * quant_type_planes(t->codes) * sizeof *scales);
         gguf_replace_codes(t, changed, codes, N, again);
         assert_memory_equal(bytes, again, gguf_row_bytes(t, N));
     }

@@ -252,7 +252,7 @@ static void block_dequant(const struct gguf_type *t, const struct layout *l, con
             dst[i] = d * (float)level[b->q[i]];
         return;
     }
-    const struct quant_type *k = t->learned;
+    const struct quant_type *k = t->codes;
     float d = f16_to_f32(b->d), m = l->m_at == NOWHERE ? 0 : f16_to_f32(b->m);
     uint32_t group = k ? k->group : t->block;
     for (uint32_t i = 0; i < t->block; i += group) {

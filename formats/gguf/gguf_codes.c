@@ -14,7 +14,7 @@ static struct coding coding_of(const struct gguf_type *t)
 {
     /* Of Q8_0 one code more than its quantizers make: -128 is stored and decoded right. */
     return (struct coding){t->id == GGML_Q2_0 || t->id == GGML_TQ2_0, gguf_block_bias(t),
-                           t->id == GGML_TQ1_0 ? 2 : (1 << t->learned->bits) - 1};
+                           t->id == GGML_TQ1_0 ? 2 : (1 << t->codes->bits) - 1};
 }
 
 static inline int q_of(struct coding k, int code)
@@ -24,7 +24,7 @@ static inline int q_of(struct coding k, int code)
 
 static bool spec_fits(const struct gguf_type *t, const struct quant_spec *spec, uint64_t cols)
 {
-    const struct quant_type *k = t->learned, *given = spec->type;
+    const struct quant_type *k = t->codes, *given = spec->type;
     if (!k || cols % t->block)
         return false;
     if (k->super || given->super || k->offset_hi || given->offset_hi)
@@ -39,7 +39,7 @@ static bool spec_fits(const struct gguf_type *t, const struct quant_spec *spec, 
 static bool solve_plane(const struct gguf_type *t, const float *scales, int lo, int hi, const char *what,
                         uint64_t first, uint16_t *d, int16_t *integers, struct err *e)
 {
-    uint32_t n = t->block / t->learned->group;
+    uint32_t n = t->block / t->codes->group;
     if (quant_super_solve(scales, n, lo, hi, d, integers))
         return true;
     return err_set(e, ERR_BUG,
@@ -50,7 +50,7 @@ static bool solve_plane(const struct gguf_type *t, const float *scales, int lo, 
 static bool block_scales(const struct gguf_type *t, const struct quant_spec *spec, const float *scales, uint64_t groups,
                          uint64_t first, struct gguf_block *b, struct err *e)
 {
-    const struct quant_type *k = t->learned;
+    const struct quant_type *k = t->codes;
     uint64_t g = first / spec->group;
     if (k->super) {
         if (!solve_plane(t, scales + g, k->scale_lo, k->scale_hi, "scales", first, &b->d, b->scale, e))
@@ -97,7 +97,7 @@ bool gguf_pack_row(const struct gguf_type *t, const struct quant_spec *spec, con
 
 void gguf_unpack_row(const struct gguf_type *t, const void *src, uint64_t cols, int8_t *codes, float *scales)
 {
-    const struct quant_type *k = t->learned;
+    const struct quant_type *k = t->codes;
     struct coding coding = coding_of(t);
     const uint8_t *bytes = src;
     uint64_t groups = cols / k->group;

@@ -200,7 +200,7 @@ static void put_codes(const struct group *g, float s, float o, int bias, uint8_t
 
 static void round_symmetric(const struct gguf_type *t, const struct scaled *b, struct gguf_block *out)
 {
-    struct group g = {b->x, b->p, t->block, (float)t->learned->lo, (float)t->learned->hi};
+    struct group g = {b->x, b->p, t->block, (float)t->codes->lo, (float)t->codes->hi};
     float best = 0, best_error = FLT_MAX;
     /* A grid that is its own mirror image needs one sign. */
     for (float sign = 1; sign >= (g.lo == -g.hi ? 0 : -1); sign -= 2) {
@@ -415,19 +415,18 @@ static struct choice choose(const struct super *u, int radius)
 
 static struct choice choose_for(const struct gguf_type *t, const struct scaled *b, struct super *u)
 {
-    *u = (struct super){.k = t->learned, .b = b, .n = t->block / t->learned->group};
+    *u = (struct super){.k = t->codes, .b = b, .n = t->block / t->codes->group};
     for (uint32_t j = 0; j < u->n; j++) {
-        uint32_t first = j * t->learned->group;
-        u->g[j] =
-            (struct group){b->x + first, b->p + first, t->learned->group, (float)t->learned->lo, (float)t->learned->hi};
-        if (t->learned->offset_hi) {
+        uint32_t first = j * t->codes->group;
+        u->g[j] = (struct group){b->x + first, b->p + first, t->codes->group, (float)t->codes->lo, (float)t->codes->hi};
+        if (t->codes->offset_hi) {
             u->fit[j][0] = fit_affine(&u->g[j], true);
         } else {
             u->fit[j][0].s = fit_scale(&u->g[j], 1);
             u->fit[j][1].s = fit_scale(&u->g[j], -1);
         }
     }
-    return choose(u, t->learned->scale_hi > 64 ? 4 : 1);
+    return choose(u, t->codes->scale_hi > 64 ? 4 : 1);
 }
 
 static void round_super(const struct gguf_type *t, struct scaled *b, struct gguf_block *out)
@@ -436,7 +435,7 @@ static void round_super(const struct gguf_type *t, struct scaled *b, struct gguf
     struct choice c = choose_for(t, b, &u);
     bool mirrored = false;
     /* With offsets the grid lies on one side: the mirror image, d and dmin negative, may fit better. */
-    if (t->learned->offset_hi) {
+    if (t->codes->offset_hi) {
         for (uint32_t i = 0; i < t->block; i++)
             b->x[i] = -b->x[i];
         struct choice other = choose_for(t, b, &u);
@@ -450,7 +449,7 @@ static void round_super(const struct gguf_type *t, struct scaled *b, struct gguf
         out->scale[j] = c.scale[j];
         out->offset[j] = c.offset[j];
         put_codes(&u.g[j], c.d * (float)c.scale[j], -(c.m * (float)c.offset[j]), gguf_block_bias(t),
-                  out->q + j * t->learned->group);
+                  out->q + j * t->codes->group);
     }
     out->d = (uint16_t)(mirrored ? c.d_half ^ 0x8000 : c.d_half);
     out->m = (uint16_t)(mirrored ? c.m_half ^ 0x8000 : c.m_half);
@@ -504,9 +503,9 @@ unsigned gguf_round_cost(const struct gguf_type *t)
 {
     if (t->block == 1)
         return 1;
-    if (!t->learned || !t->learned->super)
-        return t->learned && t->learned->lo != -t->learned->hi ? 45 : 20;
-    return t->learned->offset_hi ? 130 : 60;
+    if (!t->codes || !t->codes->super)
+        return t->codes && t->codes->lo != -t->codes->hi ? 45 : 20;
+    return t->codes->offset_hi ? 130 : 60;
 }
 
 void gguf_round_row(const struct gguf_type *t, const float *w, const float *importance, uint64_t n, void *dst)
@@ -527,9 +526,9 @@ void gguf_round_row(const struct gguf_type *t, const float *w, const float *impo
         struct gguf_block out = {0};
         if (!scale_block(w + i, importance ? importance + i : NULL, mean, t->block, &b))
             memset(out.q, gguf_block_bias(t), sizeof out.q);
-        else if (!t->learned)
+        else if (!t->codes)
             round_affine(t, &b, &out);
-        else if (!t->learned->super)
+        else if (!t->codes->super)
             round_symmetric(t, &b, &out);
         else
             round_super(t, &b, &out);

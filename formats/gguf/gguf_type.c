@@ -87,7 +87,7 @@ const struct gguf_type *gguf_type_for(const struct quant_spec *spec)
                  {-8, 7, GGML_Q4_0},  {-16, 15, GGML_Q5_0}, {-128, 127, GGML_Q8_0}};
     const struct gguf_type *t;
     for (size_t i = 0; (t = gguf_type_at(i)); i++) {
-        if (t->learned == spec->type)
+        if (t->codes == spec->type)
             return t;
     }
     for (size_t i = 0; !spec->type->group && i < sizeof plain / sizeof plain[0]; i++) {

@@ -31,11 +31,11 @@ enum {
 /* One row per type that gsq reads. */
 struct gguf_type {
     int id;
-    const char *name;                 /* "Q2_K" */
-    uint32_t block, bytes;            /* weights and bytes of a block */
-    const struct quant_type *learned; /* its row among the quantization types, where codes and scales map to
+    const char *name;               /* "Q2_K" */
+    uint32_t block, bytes;          /* weights and bytes of a block */
+    const struct quant_type *codes; /* its row among the quantization types, where codes and scales map to
                                          it exactly; else NULL */
-    bool rounded;                     /* gguf_round_row can write it */
+    bool rounded;                   /* gguf_round_row can write it */
 };
 const struct gguf_type *gguf_type_of(uint32_t id);         /* NULL: unknown */
 const struct gguf_type *gguf_type_named(const char *name); /* case-insensitive; NULL: unknown */
@@ -54,14 +54,14 @@ void gguf_dequant(const struct gguf_type *t, const void *src, uint64_t n, float 
 
 /* One row of codes and scales in neutral form (quant_type.h: scales, then offsets where the type has them,
  * [groups] each) into dst. Exact: what is decoded later is codes * scales + offsets bit for bit, up to the
- * last rounding of that sum. cols is a multiple of the block. `spec.type` is t->learned, or a plain type of
+ * last rounding of that sum. cols is a multiple of the block. `spec.type` is t->codes, or a plain type of
  * the same levels whose group is a multiple of this block or its multiple (2 bits, group 128 -> Q2_0: the
  * scale is written twice). Fails (ERR_BUG) where the scales are not d times integers within the type's range
  * (quant_super_solve), ERR_USER where f16 cannot hold one. */
 bool gguf_pack_row(const struct gguf_type *t, const struct quant_spec *spec, const int8_t *codes, const float *scales,
                    uint64_t cols, void *dst, struct err *e);
-/* The reverse, for types with t->learned: codes [cols], scales [planes * groups] with groups = cols /
- * learned->group. */
+/* The reverse, for types with t->codes: codes [cols], scales [planes * groups] with groups = cols /
+ * codes->group. */
 void gguf_unpack_row(const struct gguf_type *t, const void *src, uint64_t cols, int8_t *codes, float *scales);
 /* dst <- a copy of src whose codes are others; every other bit stays. For --refine. */
 void gguf_replace_codes(const struct gguf_type *t, const void *src, const int8_t *codes, uint64_t cols, void *dst);

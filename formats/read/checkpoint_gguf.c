@@ -185,8 +185,8 @@ bool gguf_model_weight(const struct tensor *t, const char *path, struct weight_i
     }
     *out = (struct weight_info){
         .rows = (uint32_t)rows, .cols = (uint32_t)cols, .dtype = t->dtype, .stored = x->type->name, .bytes = t->bytes};
-    if (x->type->learned) {
-        const struct quant_type *type = x->type->learned;
+    if (x->type->codes) {
+        const struct quant_type *type = x->type->codes;
         out->quantized = true;
         out->dtype = DTYPE_F16;
         /* Products of d and an integer are no f16. */

@@ -41,7 +41,7 @@ static const struct gguf_type *home(const struct quant_spec *spec, uint32_t cols
 /* Whether a type that was asked for holds such codes. */
 static bool holds(const struct gguf_type *t, const struct quant_spec *spec, uint32_t cols)
 {
-    const struct quant_type *l = t->learned, *s = spec->type;
+    const struct quant_type *l = t->codes, *s = spec->type;
     if (!l || cols % t->block != 0)
         return false;
     return l == s || (!s->group && !l->super && s->lo >= l->lo && s->hi <= l->hi && spec->group % t->block == 0);
@@ -106,7 +106,7 @@ static bool check_scales(const struct gguf_conversion *c, struct err *e)
     struct scale_losses s = {0};
     for (size_t i = 0; i < c->n; i++) {
         const struct gguf_item *x = &c->items[i];
-        bool f16 = !x->coded || x->type->learned->super || x->spec.scale == SCALE_F16;
+        bool f16 = !x->coded || x->type->codes->super || x->spec.scale == SCALE_F16;
         if (!f16 && !convert_scales_one(&s, c->ck, x->module, e))
             return false;
     }
@@ -118,7 +118,7 @@ static bool check_scales(const struct gguf_conversion *c, struct err *e)
 static bool pull_codes(void *ctx, const struct gguf_item *item, struct qlinear *q, struct err *e)
 {
     struct gguf_conversion *c = ctx;
-    const struct quant_type *l = item->type->learned;
+    const struct quant_type *l = item->type->codes;
     if (!checkpoint_read_codes(c->ck, item->module, q, e))
         return false;
     if (l->super)
@@ -146,7 +146,7 @@ static bool find_type(struct gguf_conversion *c)
     if (!name)
         return true;
     c->type = gguf_type_named(name);
-    if (c->type && (plain(c->type) || (c->type->learned && checkpoint_config(c->ck)->quant != QUANT_NONE)))
+    if (c->type && (plain(c->type) || (c->type->codes && checkpoint_config(c->ck)->quant != QUANT_NONE)))
         return true;
     if (c->type)
         err_set(c->e, ERR_USER, "--type %s: convert does not quantize, and %s holds no codes", name,

@@ -109,7 +109,7 @@ static const struct quant_type *plain_twin(const struct quant_type *t)
 
 struct quant_spec quantize_gguf_spec(const struct gguf_type *t, uint32_t group)
 {
-    struct quant_spec spec = {t->learned, group, SCALE_F16};
+    struct quant_spec spec = {t->codes, group, SCALE_F16};
     if (!spec.type || !group || group == spec.type->group) {
         spec.group = spec.type ? spec.type->group : 0;
         spec.scale = spec.type && spec.type->super ? SCALE_F32 : SCALE_F16;
@@ -127,7 +127,7 @@ const struct gguf_type *quantize_gguf_home(const struct quant_type *type, uint32
     const struct gguf_type *t = gguf_type_for(&(struct quant_spec){type, group ? group : any, SCALE_F16});
     if (!t)
         return NULL;
-    const struct quant_type *own = t->learned;
+    const struct quant_type *own = t->codes;
     if (!group)
         group = own->group;
     bool same = group == own->group && type->lo <= own->lo && type->hi >= own->hi;
@@ -144,7 +144,7 @@ static bool no_home(const char *option, const struct quant_type *type, uint32_t 
     for (size_t i = 0; gguf_mixture_at(i); i++) {
         const struct gguf_type *base = gguf_mixture_base(gguf_mixture_at(i));
         size_t n = strlen(list);
-        if (base && base->learned)
+        if (base && base->codes)
             snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "", gguf_mixture_at(i));
     }
     err_set(e, ERR_USER, "%s: no type of GGUF stores codes of type %s%s", option, type->name, in_groups);
@@ -153,7 +153,7 @@ static bool no_home(const char *option, const struct quant_type *type, uint32_t 
 
 static bool wrong_group(const char *option, const struct gguf_type *t, uint32_t group, struct err *e)
 {
-    const struct quant_type *q = t->learned;
+    const struct quant_type *q = t->codes;
     if (!q)
         err_set(e, ERR_USER, "%s: %s has no groups", option, t->name);
     else
@@ -251,7 +251,7 @@ static bool settle_gguf(struct quantize_options *o, struct err *e)
     }
     if (!base)
         return err_set(e, ERR_BUG, "there is no mixture %s", o->mixture);
-    if (!base->learned)
+    if (!base->codes)
         return settle_rounded(o, base, e);
     spec = quantize_gguf_spec(base, o->group);
     if (!spec.type)

@@ -57,10 +57,10 @@ static void read_tensor(const struct gguf_tensor *t, const struct gguf_type *typ
         __builtin_trap();
     gguf_dequant(type, t->data, n, w);
     gguf_row_valid(type, t->data, n);
-    if (type->learned && t->ne[0] % type->learned->group == 0) {
-        uint64_t groups = t->ne[0] / type->learned->group;
+    if (type->codes && t->ne[0] % type->codes->group == 0) {
+        uint64_t groups = t->ne[0] / type->codes->group;
         int8_t *codes = malloc(t->ne[0]);
-        float *scales = malloc(quant_type_planes(type->learned) * groups * sizeof *scales);
+        float *scales = malloc(quant_type_planes(type->codes) * groups * sizeof *scales);
         uint8_t *copy = malloc(row);
         if (!codes || !scales || !copy)
             __builtin_trap();

@@ -276,8 +276,8 @@ static double reach_share(const struct plan *p)
 static const struct plan_tensor *fallen(const struct plan *p)
 {
     for (size_t i = 0; i < p->n_tensors; i++)
-        if (p->tensors[i].type != p->tensors[i].wanted && p->tensors[i].wanted->learned &&
-            p->tensors[i].wanted->learned->learned)
+        if (p->tensors[i].type != p->tensors[i].wanted && p->tensors[i].wanted->codes &&
+            p->tensors[i].wanted->codes->learned)
             return &p->tensors[i];
     return NULL;
 }
@@ -289,7 +289,7 @@ static const char *learned_for(uint32_t cols, char *out, size_t cap)
     out[0] = 0;
     for (size_t i = 0; (t = gguf_type_at(i)); i++) {
         size_t n = strlen(out);
-        if (t->learned && t->learned->learned && cols % t->block == 0)
+        if (t->codes && t->codes->learned && cols % t->block == 0)
             snprintf(out + n, cap - n, "%s%s", n ? ", " : "", t->name);
     }
     return out;

@@ -133,7 +133,7 @@ static bool told_before(const struct plan *p, size_t n, const struct plan_tensor
 
 static bool learned(const struct gguf_type *t)
 {
-    return t->learned && t->learned->learned;
+    return t->codes && t->codes->learned;
 }
 
 /* Once for each type and length of rows: "q_proj, k_proj: rows of ...". */
