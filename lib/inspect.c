@@ -274,7 +274,7 @@ enum { N_FORMATS = sizeof all_formats / sizeof all_formats[0] };
 static void formats_text(struct strbuf *b, const struct contents *c)
 {
     uint32_t group = c->run.group ? c->run.group : GROUP_DEFAULT;
-    strbuf_printf(b, "\nformats at %s bits, group %u", c->run.type->name, (unsigned)group);
+    strbuf_printf(b, "\nformats at %s bits, group %u", c->run.code_type->name, (unsigned)group);
     if (c->run.mixture)
         strbuf_printf(b, "; gguf as %s", c->run.mixture);
     strbuf_puts(b, "\n");

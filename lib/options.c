@@ -167,7 +167,7 @@ bool lib_types(struct quantize_options *q, const char *bits, const char *type, s
 {
     const char *name = bits ? lib_name(GSQ_NAME_BITS, bits, "--bits", e) : NULL;
     if (name)
-        q->type = quant_type_find(name);
+        q->code_type = quant_type_find(name);
     else if (bits)
         return false;
     return !type || (q->mixture = lib_name(GSQ_NAME_TYPE, type, "--type", e));

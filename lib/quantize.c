@@ -305,7 +305,7 @@ static bool quantize(struct run *r, gsq_device *device, const gsq_model *model, 
     struct quantize_result q = {0};
     if (!device)
         return err_set(e, ERR_USER, "gsq_quantize needs a device: --type %s has codes to learn or to round",
-                       r->o->q.mixture ? r->o->q.mixture : r->o->q.type->name);
+                       r->o->q.mixture ? r->o->q.mixture : r->o->q.code_type->name);
     const char *report = r->o->asked.report, *folder = r->o->q.format == EXPORT_GGUF ? NULL : r->o->q.out_dir;
     struct os_lock lock = {0};
     bool made = false;

@@ -57,7 +57,7 @@ static void add_result(cJSON *o, const struct report_input *in)
     add_text(o, "out", in->o->out_dir);
     add_text(o, "format", export_format_name(in->o->format));
     add_text(o, "type", in->o->mixture);
-    add_text(o, "codes", in->o->type->name);
+    add_text(o, "codes", in->o->code_type->name);
     add(o, "group", in->o->group);
     add_text(o, "method", method_name(in->o->method));
     add_text(o, "effort", effort_name(in->o->effort));

@@ -191,7 +191,7 @@ static void test_linear_sizes(void **state)
         quantize_defaults(&z.o);
         quantize_set_effort(&z.o, EFFORT_FAST);
         z.o.method = methods[i / 15];
-        z.o.type = type;
+        z.o.code_type = type;
         z.o.gumbel.steps = 1;
         z.item = (struct matrix){.rows = size[0],
                                  .cols = size[1],

@@ -91,7 +91,7 @@ static void run(struct problem *p, const struct quantize_options *o, uint32_t gr
                           .rows = p->rows,
                           .cols = p->cols,
                           .coded = true,
-                          .spec = {o->type, group, o->type->super ? SCALE_F32 : SCALE_F16}};
+                          .spec = {o->code_type, group, o->code_type->super ? SCALE_F32 : SCALE_F16}};
     gpu_upload(cmd, p->dw, p->w, (uint64_t)p->rows * p->cols * 4);
     struct linear_task t = {.cmd = cmd,
                             .options = o,
@@ -169,18 +169,18 @@ static void test_gptq(void **state)
         problem_make(&p, cases[i].rows, cases[i].cols, false, i == 1);
         quantize_defaults(&o);
         o.method = METHOD_GPTQ;
-        o.type = quant_type_find(cases[i].type);
+        o.code_type = quant_type_find(cases[i].type);
         run(&p, &o, cases[i].group, 1 << 20, &q, &report);
 
         struct qlinear ref;
         OK(qlinear_init(&ref, p.rows, p.cols, q.spec, &e), e);
-        assert_true(
-            ref_gptq(p.w, p.rows, p.cols, p.h, cases[i].group, o.type->lo, o.type->hi, 0.01, ref.codes, ref.scales));
+        assert_true(ref_gptq(p.w, p.rows, p.cols, p.h, cases[i].group, o.code_type->lo, o.code_type->hi, 0.01,
+                             ref.codes, ref.scales));
         size_t equal = 0, n = (size_t)p.rows * p.cols;
         for (size_t k = 0; k < n; k++)
             equal += q.codes[k] == ref.codes[k];
         /* At 8 bits many scales are nearly as good, and codes depend on which one is taken. */
-        if (o.type->bits < 8 && equal < n * 95 / 100)
+        if (o.code_type->bits < 8 && equal < n * 95 / 100)
             fail_msg("case %zu: only %zu of %zu codes as in the reference", i, equal, n);
         double loss = total_loss(&p, &q), ref_loss = total_loss(&p, &ref), norm = weight_norm(&p);
         assert_true(loss <= 1.03 * ref_loss);
@@ -208,7 +208,7 @@ static void test_gsq(void **state)
         struct linear_report report, again;
         problem_make(&p, cases[i].rows, cases[i].cols, true, false);
         quantize_defaults(&o);
-        o.type = quant_type_find(cases[i].type);
+        o.code_type = quant_type_find(cases[i].type);
         o.gumbel.steps = 480; /* 120 leave the logits no time to settle */
         run(&p, &o, cases[i].group, 1 << 28, &whole, &report);
         /* Better than its start, by what it says and by the reference's count. */
@@ -218,7 +218,7 @@ static void test_gsq(void **state)
         double loss = total_loss(&p, &whole) / weight_norm(&p);
         assert_true(fabs(report.loss_final - loss) <= 1e-3 * loss);
         for (size_t k = 0; k < (size_t)p.rows * p.cols; k++)
-            assert_true(whole.codes[k] >= o.type->lo && whole.codes[k] <= o.type->hi);
+            assert_true(whole.codes[k] >= o.code_type->lo && whole.codes[k] <= o.code_type->hi);
         for (size_t k = 0; k < (size_t)p.rows * whole.groups; k++)
             assert_true(whole.scales[k] == scale_round(SCALE_F16, whole.scales[k]));
         /* Tiles of rows do not change a bit. */
@@ -268,7 +268,7 @@ static void test_types(void **state)
         problem_make(&p, 70, 256, true, i % 2 == 0);
         quantize_defaults(&o);
         o.method = METHOD_GPTQ;
-        o.type = type;
+        o.code_type = type;
         run(&p, &o, type->group, 1 << 28, &q, &report);
         double loss = total_loss(&p, &q), norm = weight_norm(&p), start = report.loss_gptq;
         assert_true(fabs(start - loss / norm) <= 1e-3 * loss / norm);

@@ -328,7 +328,7 @@ static void test_batch(void **state)
         struct quantize_options o;
         quantize_defaults(&o);
         quantize_set_effort(&o, EFFORT_BEST);
-        o.type = quant_type_find(cases[i].bits);
+        o.code_type = quant_type_find(cases[i].bits);
         o.block.batch = cases[i].batch;
         assert_int_equal(tune_block_batch(&o, cases[i].train), cases[i].expected);
     }

@@ -69,7 +69,7 @@ void quantize_defaults(struct quantize_options *o)
 {
     *o = (struct quantize_options){
         .method = METHOD_GSQ,
-        .type = quant_type_find("2"),
+        .code_type = quant_type_find("2"),
         .group = GROUP_DEFAULT,
         .format = EXPORT_GPTQ,
         .damp = 0.01f,
@@ -236,11 +236,11 @@ static bool settle_gguf(struct quantize_options *o, struct err *e)
 {
     struct quant_spec spec;
     if (!o->mixture) {
-        const struct gguf_type *home = quantize_gguf_home(o->type, o->group, &spec);
+        const struct gguf_type *home = quantize_gguf_home(o->code_type, o->group, &spec);
         if (!home)
-            return no_home("--bits", o->type, o->group, e);
+            return no_home("--bits", o->code_type, o->group, e);
         o->mixture = home->name;
-        o->type = spec.type;
+        o->code_type = spec.type;
         o->group = spec.group;
         return settle_rules(o, e);
     }
@@ -256,7 +256,7 @@ static bool settle_gguf(struct quantize_options *o, struct err *e)
     spec = quantize_gguf_spec(base, o->group);
     if (!spec.type)
         return wrong_group("--group", base, o->group, e);
-    o->type = spec.type;
+    o->code_type = spec.type;
     o->group = spec.group;
     return settle_rules(o, e);
 }

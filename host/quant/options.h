@@ -25,8 +25,8 @@ struct tensor_rule {
 };
 
 struct scale_search_options {
-    uint32_t steps; /* candidates per sign: base * (1 - i/100), i < steps. 80 (docs/method.md 1) */
-    float power;    /* of the absolute error. 2.4 */
+    uint32_t candidates; /* per sign: base * (1 - i/100), i < candidates. 80 (docs/method.md 1) */
+    float power;         /* of the absolute error. 2.4 */
 };
 
 struct gumbel_options {
@@ -76,13 +76,13 @@ struct gguf_override; /* write_gguf.h */
 
 struct quantize_options {
     const char *model_dir, *out_dir; /* out_dir is a file with EXPORT_GGUF */
-    const char *work_dir;            /* checkpoints; NULL: OUT.work */
+    const char *work_dir;            /* the work folder; NULL: OUT.work */
     enum method method;
-    enum effort effort; /* what was asked for; its options may have been set otherwise since */
-    const struct quant_type *type;
-    uint32_t group;      /* 0: 128; with EXPORT_GGUF the type's own */
-    const char *mixture; /* EXPORT_GGUF: types of all tensors by llama-quantize's name (write_gguf.h); NULL:
-                            the one that stores `type` */
+    enum effort effort;                 /* what was asked for; its options may have been set otherwise since */
+    const struct quant_type *code_type; /* --bits, or what the mixture quantizes to */
+    uint32_t group;                     /* 0: 128; with EXPORT_GGUF the type's own */
+    const char *mixture; /* --type, EXPORT_GGUF: the types of all tensors by llama-quantize's name (write_gguf.h); NULL:
+                            the one that stores code_type */
     bool settled;        /* by quantize_settle */
     /* EXPORT_GGUF: exceptions of llama-quantize's options, above all rules. A tied matrix is the embedding. */
     const struct gguf_type *embedding_type, *head_type; /* NULL: by mixture and rules */
@@ -116,7 +116,7 @@ struct quantize_options {
     bool dry_run;
     const char *accept; /* what may differ from how the run was begun: names of manifest.h; NULL: nothing */
     bool force;         /* write over an output that gsq did not write */
-    bool keep_work;     /* do not remove the checkpoints after a finished export */
+    bool keep_work;     /* do not remove the work folder after a finished export */
 };
 /* Weights that share a scale in a folder format, where nothing is said. */
 #define GROUP_DEFAULT 128u

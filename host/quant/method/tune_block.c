@@ -57,7 +57,7 @@ uint32_t tune_block_batch(const struct quantize_options *o, uint32_t train)
 {
     uint64_t batch = o->block.batch;
     if (!batch)
-        batch = max_u64(div_up((uint64_t)o->block.epochs * train, PAPER_STEPS), fewest(o->type));
+        batch = max_u64(div_up((uint64_t)o->block.epochs * train, PAPER_STEPS), fewest(o->code_type));
     return (uint32_t)min_u64(batch, train);
 }
 

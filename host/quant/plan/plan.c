@@ -76,7 +76,7 @@ static bool choose_linears(struct plan *p, const struct model *m, const struct q
     for (size_t n = 0; ok && !o->refine && n < p->n_items; n++) {
         struct matrix *item = &p->items[n];
         const struct tensor_rule *rule = rules_find(&rules, item->module);
-        item->spec = spec_of(o->type, o->group, scale);
+        item->spec = spec_of(o->code_type, o->group, scale);
         item->coded = !rule || rule->type;
         if (rule && rule->type)
             item->spec = spec_of(rule->type, rule->group ? rule->group : o->group, scale);
@@ -331,12 +331,12 @@ static bool check_work(const struct plan *p, const struct model *m, const struct
 
 static bool check_learned(const struct quantize_options *o, struct err *e)
 {
-    if (o->method != METHOD_GSQ || o->type->learned)
+    if (o->method != METHOD_GSQ || o->code_type->learned)
         return true;
-    err_set(e, ERR_USER, "%s%s not learned by gsq (rounding is already nearly exact there)", o->type->name,
-            o->type->group ? " is" : " bits are");
+    err_set(e, ERR_USER, "%s%s not learned by gsq (rounding is already nearly exact there)", o->code_type->name,
+            o->code_type->group ? " is" : " bits are");
     return err_hint(e, "--method gptq or rtn makes %s%s; single linears may have it beside learned ones, by --tensor",
-                    o->type->name, o->type->group ? "" : " bits");
+                    o->code_type->name, o->code_type->group ? "" : " bits");
 }
 
 bool plan_fates(struct plan *p, const struct model *m, const struct quantize_options *o, struct plan_sources from,

@@ -79,8 +79,9 @@ static void want(struct plan_tensor *t, const struct checkpoint *ck, const struc
         t->spec = quantize_gguf_spec(special, 0);
     } else if (!rule) {
         t->wanted = o->pure ? base : gguf_mixture_type(o->mixture, checkpoint_config(ck), t->module, 0, &fell_back);
-        t->spec = t->wanted == base && o->type->group != o->group ? (struct quant_spec){o->type, o->group, SCALE_F16}
-                                                                  : quantize_gguf_spec(t->wanted, 0);
+        t->spec = t->wanted == base && o->code_type->group != o->group
+                      ? (struct quant_spec){o->code_type, o->group, SCALE_F16}
+                      : quantize_gguf_spec(t->wanted, 0);
     } else if (rule->type) {
         t->wanted = quantize_gguf_home(rule->type, rule->group, &t->spec);
     } else {

@@ -14,7 +14,7 @@
 /* Longest window chosen by default. */
 #define CTX_DEFAULT 2048u
 
-static void block_reported(struct job *j, const struct linear_report *r)
+static void linear_reported(struct job *j, const struct linear_report *r)
 {
     j->out->linears[j->out->n_linears++] = *r;
     if (j->cb->linear_done)
@@ -62,7 +62,7 @@ static bool one_block(struct job *j, uint32_t layer, bool replay, bool carry, st
             ok = store_read_linear(j->store, &items[id], &q, &r.report[id], e);
         qlinear_free(&q);
         if (ok)
-            block_reported(j, &r.report[id]);
+            linear_reported(j, &r.report[id]);
     }
     if (ok && replay)
         store_read_stages(j->store, layer, r.stages);
