@@ -11,7 +11,7 @@ layout(push_constant) uniform Push
 {
     uint rows, cols, ldw, col0, col1, group, groups;
     int lo, hi;
-    uint steps;
+    uint candidates;
     float power;
     uint scale_type, weighted, offsets;
 };
@@ -98,12 +98,12 @@ void main()
     float best_scale = storable_scale(base, scale_type);
     // On a grid that is its own mirror image the negative candidates are the positive ones again.
     uint signs = lo == -hi ? 1u : 2u;
-    for (uint first = 0u; first < steps; first += BATCH) {
+    for (uint first = 0u; first < candidates; first += BATCH) {
         for (uint negative = 0u; negative < signs; negative++) {
             candidate c[BATCH];
             float sum[BATCH];
             [[unroll]] for (uint k = 0u; k < BATCH; k++) {
-                c[k] = make_candidate(base, min(first + k, steps - 1u), negative != 0u);
+                c[k] = make_candidate(base, min(first + k, candidates - 1u), negative != 0u);
                 sum[k] = 0.0;
             }
             for (uint at = begin; at < end;) {
@@ -171,7 +171,7 @@ void main()
     uint pick = 0u;
     // Candidate number = 2 i + sign; on a grid that is its own mirror image the negative ones are left out.
     uint signs = lo == -hi ? 1u : 2u;
-    uint count = steps * signs;
+    uint count = candidates * signs;
     for (uint first = 0u; first < count; first += SLOTS * LANES) {
         candidate c[SLOTS];
         float sum[SLOTS];

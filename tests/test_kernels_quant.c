@@ -71,7 +71,7 @@ static void test_scale_search(void **state)
             struct kernel_shape s = case_of(shapes[i / N_GRIDS], g, 3);
             struct kernel_test t;
             uint32_t n;
-            s.steps = 80, s.scale_type = i % 3, s.weighted = i % 2;
+            s.candidates = 80, s.scale_type = i % 3, s.weighted = i % 2;
             kernel_begin(&t, KERNEL_ID_scale_search, s, i);
             for (uint32_t c = 0; c < s.group && c < s.cols && s.rows > 1; c++)
                 ((float *)t.in[0])[c] = 0; /* a group of zeros */
@@ -97,7 +97,7 @@ static void test_scale_search_extremes(void **state)
             for (unsigned i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
                 struct kernel_shape s = case_of((struct shape){1, 24, 24}, g, 0);
                 struct kernel_test t;
-                s.steps = 80, s.scale_type = type;
+                s.candidates = 80, s.scale_type = type;
                 kernel_begin(&t, KERNEL_ID_scale_search, s, i + 1);
                 float *w = t.in[0];
                 for (uint32_t c = 0; c < s.cols; c++)

@@ -95,9 +95,9 @@ static float refit_scale(const struct group *g, float s)
 
 /* How many finer scales than "the largest value gets the last code" are worth trying, and how much finer the
  * finest is: the fewer the codes, the more clipping pays. */
-static void search_of(float codes, int *steps, float *finest)
+static void search_of(float codes, int *finer, float *finest)
 {
-    *steps = codes < 8 ? 20 : 24;
+    *finer = codes < 8 ? 20 : 24;
     *finest = codes < 4 ? 1.8f : codes < 8 ? 1.7f : codes < 16 ? 1.25f : codes < 64 ? 1.12f : 1.02f;
 }
 
@@ -105,15 +105,15 @@ static void search_of(float codes, int *steps, float *finest)
 static float fit_scale(const struct group *g, float sign)
 {
     float most = 0, best = 0, best_error = FLT_MAX, finest;
-    int steps;
+    int finer;
     for (uint32_t i = 0; i < g->n; i++)
         most = fmaxf(most, fabsf(g->x[i]));
     if (most == 0)
         return 0;
-    search_of(-g->lo, &steps, &finest);
+    search_of(-g->lo, &finer, &finest);
     float coarsest = -g->lo < 8 ? 0.75f : 0.93f;
-    for (int k = 0; k <= steps; k++) {
-        float s = sign * most / (-g->lo * (coarsest + (finest - coarsest) * (float)k / (float)steps));
+    for (int k = 0; k <= finer; k++) {
+        float s = sign * most / (-g->lo * (coarsest + (finest - coarsest) * (float)k / (float)finer));
         s = refit_scale(g, s);
         float error = group_error(g, s, 0);
         if (error < best_error) {
@@ -150,7 +150,7 @@ static struct affine refit_affine(const struct group *g, struct affine a, bool d
 static struct affine fit_affine(const struct group *g, bool down)
 {
     float least = g->x[0], most = g->x[0], w = 0, xw = 0, finest;
-    int steps;
+    int finer;
     for (uint32_t i = 0; i < g->n; i++) {
         least = fminf(least, g->x[i]);
         most = fmaxf(most, g->x[i]);
@@ -159,10 +159,10 @@ static struct affine fit_affine(const struct group *g, bool down)
     }
     if (down && least > 0)
         least = 0;
-    search_of((g->hi + 1) / 2, &steps, &finest);
+    search_of((g->hi + 1) / 2, &finer, &finest);
     struct affine best = {0, least, FLT_MAX};
-    for (int k = 0; k <= steps && most > least; k++) {
-        float fine = 0.9f + (finest - 0.9f) * (float)k / (float)steps;
+    for (int k = 0; k <= finer && most > least; k++) {
+        float fine = 0.9f + (finest - 0.9f) * (float)k / (float)finer;
         /* Clipped at both ends alike, above or below in turn. */
         float s = (most - least) / (g->hi * fine), cut = most - least - s * g->hi;
         float o = least + cut * (k % 3 == 0 ? 0.5f : k % 3 == 1 ? 0.0f : 1.0f);

@@ -40,8 +40,8 @@ static struct walk walk_rows(struct gpu_cmd *cmd, unsigned kernel, uint32_t rows
     }
     double limit = gpu_cmd_work_limit(cmd, kernel);
     if (limit > 0 && work_per_row * w.per_tile > limit) {
-        double steps = limit / work_per_row / ROW_STEP;
-        uint32_t fits = steps < 1 ? ROW_STEP : (uint32_t)steps * ROW_STEP;
+        double units = limit / work_per_row / ROW_STEP;
+        uint32_t fits = units < 1 ? ROW_STEP : (uint32_t)units * ROW_STEP;
         w.per_tile = fits < w.per_tile ? fits : w.per_tile;
     }
     return w;
@@ -130,7 +130,8 @@ void tiled_scale_search(struct gpu_cmd *cmd, const struct scale_search_args *arg
     uint64_t units = div_up(a.col1, a.group) - div_up(a.col0, a.group);
     if (units == 0)
         return;
-    struct walk t = WALK(scale_search, args->rows, (double)units * (a.group < a.cols ? a.group : a.cols) * a.steps);
+    struct walk t =
+        WALK(scale_search, args->rows, (double)units * (a.group < a.cols ? a.group : a.cols) * a.candidates);
     while (walk_next(&t)) {
         a.rows = t.rows;
         if (!a.weighted)

@@ -73,7 +73,7 @@ void quantize_defaults(struct quantize_options *o)
         .group = GROUP_DEFAULT,
         .format = EXPORT_GPTQ,
         .damp = 0.01f,
-        .scale_search = {.steps = 80, .power = 2.4f},
+        .scale_search = {.candidates = 80, .power = 2.4f},
         .gumbel = {.tau0 = 2.0f,
                    .tau1 = 0.05f,
                    .kappa0 = 100.0f,

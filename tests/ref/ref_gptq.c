@@ -60,14 +60,15 @@ static double clamp_round(double v, int lo, int hi)
     return c < lo ? lo : c > hi ? hi : c;
 }
 
-double ref_scale_search(const double *w, const double *cost, uint32_t n, int lo, int hi, uint32_t steps, double power)
+double ref_scale_search(const double *w, const double *cost, uint32_t n, int lo, int hi, uint32_t candidates,
+                        double power)
 {
     double most = 0, best = INFINITY, scale = 0;
     for (uint32_t i = 0; i < n; i++)
         most = fmax(most, fabs(w[i]));
     if (most == 0)
         return 0;
-    for (uint32_t i = 0; i < steps; i++) {
+    for (uint32_t i = 0; i < candidates; i++) {
         for (int sign = 1; sign >= -1; sign -= 2) {
             double s = sign * (1 - i / 100.0) * most / ((hi - lo) / 2.0), sum = 0;
             for (uint32_t j = 0; j < n; j++)

@@ -11,7 +11,8 @@ void ref_hessian(const float *x, uint32_t tokens, uint32_t n, double *h);
  */
 bool ref_inverse_factor(const double *h, uint32_t n, double *u);
 /* Scale of one group by docs/method.md 1, rounded to f16 at the end; errors count by cost[n]. */
-double ref_scale_search(const double *w, const double *cost, uint32_t n, int lo, int hi, uint32_t steps, double power);
+double ref_scale_search(const double *w, const double *cost, uint32_t n, int lo, int hi, uint32_t candidates,
+                        double power);
 /* GPTQ of w[rows, cols]: codes [rows, cols], scales [rows, groups]. damp: share of the mean diagonal. */
 bool ref_gptq(const float *w, uint32_t rows, uint32_t cols, const double *h, uint32_t group, int lo, int hi,
               double damp, int8_t *codes, float *scales);

@@ -36,7 +36,7 @@ double ref_scale_error(const float *w, const float *cost, size_t n, double s, in
     return sum;
 }
 
-double ref_best_scale(const float *w, const float *cost, size_t n, int lo, int hi, unsigned steps, double power,
+double ref_best_scale(const float *w, const float *cost, size_t n, int lo, int hi, unsigned candidates, double power,
                       unsigned scale_type, const float *stored)
 {
     /* A candidate computed in single precision may be rounded to the next number. */
@@ -47,7 +47,7 @@ double ref_best_scale(const float *w, const float *cost, size_t n, int lo, int h
     double base = most / (0.5 * (hi - lo)), best = INFINITY;
     if (base < 1.17549435e-38)
         return !stored || *stored == 0 ? 0 : INFINITY;
-    for (unsigned i = 0; i < steps; i++)
+    for (unsigned i = 0; i < candidates; i++)
         for (int sign = 1; sign >= -1; sign -= 2) {
             float s = (float)(sign * base * (1 - 0.01 * i));
             double off = stored ? fabs((double)ref_storable_scale(s, scale_type) - *stored) : 0;

@@ -17,7 +17,7 @@ int ref_level(double w, double s, int lo, int hi);
 double ref_scale_error(const float *w, const float *cost, size_t n, double s, int lo, int hi, double power);
 /* The least of that sum over all candidates; with `stored`, over those alone that are rounded to *stored
  * (INFINITY if none is). An all-zero group has the one candidate 0. */
-double ref_best_scale(const float *w, const float *cost, size_t n, int lo, int hi, unsigned steps, double power,
+double ref_best_scale(const float *w, const float *cost, size_t n, int lo, int hi, unsigned candidates, double power,
                       unsigned scale_type, const float *stored);
 
 /* sums[cols] += squares of x[rows, cols], summed over the rows. */

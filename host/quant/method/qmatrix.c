@@ -160,7 +160,7 @@ void qmatrix_search(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_vie
                                                             .groups = q->groups,
                                                             .lo = (uint32_t)type->lo,
                                                             .hi = (uint32_t)type->hi,
-                                                            .steps = o->steps,
+                                                            .candidates = o->candidates,
                                                             .power = o->power,
                                                             .scale_type = (uint32_t)q->spec.scale});
     if (type->super)

@@ -152,7 +152,7 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
     if (o->mixture)
         put(id, "mixture", o->mixture);
     put_hash(id, "types", hash_items(p));
-    snprintf(text, sizeof text, "%u of |error|^%g", o->scale_search.steps, (double)o->scale_search.power);
+    snprintf(text, sizeof text, "%u of |error|^%g", o->scale_search.candidates, (double)o->scale_search.power);
     put(id, "scale search", text);
     put(id, "device", info->name);
     put(id, "driver", info->driver);
