@@ -87,7 +87,8 @@ static void problem_free(struct problem *p)
 static void run(struct problem *p, const struct quantize_options *o, uint32_t group, uint64_t tune_bytes,
                 struct qlinear *q, struct linear_report *report)
 {
-    struct matrix item = {.module = "test",
+    struct matrix item = {.part = block_part_of(ROLE_O),
+                          .module = "test",
                           .rows = p->rows,
                           .cols = p->cols,
                           .coded = true,
@@ -367,7 +368,12 @@ static void test_hopeless_hessian(void **state)
     o.method = METHOD_GPTQ;
     run(&p, &o, 32, 1 << 20, &q, &report);
     assert_true(report.diagonal_only);
-    struct matrix item = {.module = "test", .rows = 8, .cols = 64, .coded = true, .spec = {o.type, 32, SCALE_F16}};
+    struct matrix item = {.part = block_part_of(ROLE_O),
+                          .module = "test",
+                          .rows = 8,
+                          .cols = 64,
+                          .coded = true,
+                          .spec = {o.code_type, 32, SCALE_F16}};
     gpu_upload(cmd, p.dw, p.w, 8 * 64 * 4);
     o.method = METHOD_RTN;
     struct linear_task t = {.cmd = cmd, .options = &o, .item = &item, .w = p.dw, .scratch = arena};
