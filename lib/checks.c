@@ -1,9 +1,8 @@
 /* What of a run can be refused before a device is opened. */
 #include "formats/shipped_text.h"
-#include "formats/tokenizer/tokenizer.h"
 #include "host/base/os.h"
 #include "host/base/out_path.h"
-#include "host/model/calib.h"
+#include "host/model/windows.h"
 #include "lib/lib_internal.h"
 #include "lib/report_html.h"
 
@@ -70,18 +69,14 @@ static bool check_options(struct lib_options *all, struct err *e)
 static bool check_eval_text(const struct lib_options *o, const gsq_model *model, struct err *e)
 {
     const char *text = o->asked.eval;
-    struct tokenizer *t = NULL;
     struct windows w = {0};
     uint64_t size = 0;
     if (os_stat(text, &size) != OS_FILE || size == 0) {
         err_set(e, ERR_USER, "--eval %s: %s", text, size ? "not a file" : "there is no such text, or it is empty");
         return err_hint(e, "give a text file (UTF-8) like what the model will read, not used for calibration");
     }
-    bool ok = tokenizer_load(&t, model->path, e) && (windows_load(&w, t, text, lib_context(model, o->q.ctx), 1,
-                                                                  checkpoint_config(model->ck)->vocab_size, NULL, e) ||
-                                                     err_context(e, "--eval"));
+    bool ok = windows_load(&w, model->ck, text, lib_context(model, o->q.ctx), 1, NULL, e) || err_context(e, "--eval");
     windows_free(&w);
-    tokenizer_destroy(&t);
     return ok;
 }
 

@@ -118,9 +118,6 @@ bool gsq_imatrix(gsq_device *device, const gsq_model *model, const struct gsq_im
         struct os_lock lock = {0};
         ok = imatrix_lock_out(&lock, a.out, model->ck, a.calib, a.force, &why) &&
              imatrix_collect(device->cmd, model->ck, &o, &m, &r, &why);
-        if (ok && r.windows < o.windows)
-            log_warn("%s holds %u windows of %u tokens, %u were asked for", o.text, (unsigned)r.windows,
-                     (unsigned)o.ctx, (unsigned)o.windows);
         ok = ok && imatrix_write(&m, a.out, &why);
         os_unlock(&lock);
     }

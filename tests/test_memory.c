@@ -4,7 +4,7 @@
 #include "tests/family_model.h"
 
 #include "host/model/block_bwd.h"
-#include "host/model/calib.h"
+#include "host/model/acts.h"
 #include "host/model/head.h"
 #include "host/model/batch.h"
 #include "host/quant/method/quant_linear.h"

@@ -6,7 +6,7 @@
 #include <math.h>
 
 #include "host/model/block_fwd.h"
-#include "host/model/calib.h"
+#include "host/model/acts.h"
 
 #define DIR_ "tmp_model"
 #include "tests/scratch_dir.h"

@@ -155,9 +155,9 @@ static void test_ticks(void **state)
     assert_int_equal(h.n, 0);
     {
         char detail[] = "block 1/2";
-        assert_true(progress_report(
-            &w,
-            &(struct progress_event){.phase = "train", .detail = detail, .loss = NAN, .unit = "steps", .count = 3}));
+        const struct progress_event ev = {.phase = "train", .detail = detail, .loss = NAN, .unit = "steps", .count = 3};
+        struct err e = {0};
+        OK(progress_report(&w, &ev, &e), e);
         memset(detail, 'x', sizeof detail - 1);
     }
     double left = h.last.eta_seconds;

@@ -56,7 +56,7 @@ bool convert_tell(struct convert_clock *c, uint64_t done, uint64_t total, const 
     }
     eta_part(t, (total ? (double)done / (double)total : 1) * (1 - SYNC_SHARE), os_now_ns());
     struct progress_event ev = {.phase = "export", .loss = NAN, .unit = unit, .count = 1e-6 * (double)done};
-    return progress_report(&c->watch, &ev);
+    return progress_report(&c->watch, &ev, NULL);
 }
 
 /* The type without a geometry of its own that has the same codes; NULL: none, its scales are not free or it

@@ -8,8 +8,9 @@
 #include "host/base/os.h"
 #include "host/gpu/kernels.h"
 #include "host/model/block_fwd.h"
-#include "host/model/head.h"
+#include "host/model/acts.h"
 #include "host/model/batch.h"
+#include "host/model/head.h"
 #include "host/quant/plan/predict.h"
 
 /* Longest stretch between two looks at the device, in ns: progress stays live, and work is still queued
@@ -90,7 +91,7 @@ static bool tell(struct eval *ev, const char *detail, uint32_t block, uint32_t b
         .unit = "windows",
         .count = ev->windows,
     };
-    return progress_report(&ev->watch, &event) || err_set(e, ERR_STOPPED, "stopped");
+    return progress_report(&ev->watch, &event, e);
 }
 
 /* Kinds of work. */
@@ -436,16 +437,11 @@ static bool make_room(struct eval *ev, struct err *e)
 
 static bool load_text(struct eval *ev, const struct checkpoint *ck, struct windows *w, struct err *e)
 {
-    struct tokenizer *t = NULL;
-    const struct windows_progress progress = {progress_tokenize, &ev->watch};
-    bool ok =
-        tokenizer_load(&t, checkpoint_dir(ck), e) &&
-        windows_load(w, t, ev->o->text, ev->o->ctx, ev->o->windows, checkpoint_config(ck)->vocab_size, &progress, e);
-    int64_t bos = ok && ev->o->protocol == EVAL_LLAMA ? tokenizer_bos(t) : -1;
-    for (uint32_t i = 0; bos >= 0 && i < w->n; i++)
-        w->ids[(size_t)i * w->ctx] = (uint32_t)bos;
-    tokenizer_destroy(&t);
-    return ok;
+    if (!windows_load(w, ck, ev->o->text, ev->o->ctx, ev->o->windows, &ev->watch, e))
+        return false;
+    for (uint32_t i = 0; ev->o->protocol == EVAL_LLAMA && w->bos >= 0 && i < w->n; i++)
+        w->ids[(size_t)i * w->ctx] = (uint32_t)w->bos;
+    return true;
 }
 
 /* Both models must mean the same by a token. */

@@ -2,7 +2,7 @@
 #ifndef QUANT_EVAL_H
 #define QUANT_EVAL_H
 
-#include "host/model/calib.h"
+#include "host/model/windows.h"
 #include "host/gpu/progress.h"
 
 /* What of a window is read and scored. */

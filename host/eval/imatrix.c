@@ -9,8 +9,9 @@
 #include "host/base/out_path.h"
 #include "host/base/str.h"
 #include "host/gpu/tiled.h"
-#include "host/model/block_fwd.h"
+#include "host/model/acts.h"
 #include "host/model/batch.h"
+#include "host/model/block_fwd.h"
 #include "host/quant/plan/predict.h"
 
 struct collect {
@@ -60,7 +61,7 @@ static bool tell(struct collect *c, const char *detail, uint32_t block, uint32_t
         .unit = "windows",
         .count = windows,
     };
-    return progress_report(&c->watch, &ev) || err_set(e, ERR_STOPPED, "stopped");
+    return progress_report(&c->watch, &ev, e);
 }
 
 static bool expect(struct collect *c, struct err *e)
@@ -215,25 +216,14 @@ static bool make_room(struct collect *c, struct err *e)
     return acts_create(&c->acts, c->m, c->w.n, &o, e);
 }
 
-static bool load_text(struct collect *c, const struct checkpoint *ck, struct err *e)
-{
-    struct tokenizer *t = NULL;
-    const struct windows_progress progress = {progress_tokenize, &c->watch};
-    bool ok =
-        tokenizer_load(&t, checkpoint_dir(ck), e) &&
-        windows_load(&c->w, t, c->o->text, c->o->ctx, c->o->windows, checkpoint_config(ck)->vocab_size, &progress, e);
-    tokenizer_destroy(&t);
-    return ok;
-}
-
 static bool run(struct collect *c, const struct checkpoint *ck, struct err *e)
 {
     struct gpu *gpu = gpu_cmd_gpu(c->cmd);
     eta_start(&c->eta, c->start_ns, 0);
     progress_watch_begin(&c->watch, &c->o->progress, &c->eta, c->cmd);
-    if (!load_text(c, ck, e) || !model_open(&c->m, c->cmd, ck, c->o->ctx, e) ||
-        !gpu_arena_create(&c->scratch, gpu, "scratch", e) || !gpu_arena_create(&c->weights, gpu, "block", e) ||
-        !make_room(c, e) || !expect(c, e) || !alloc_scratch(c, e) ||
+    if (!windows_load(&c->w, ck, c->o->text, c->o->ctx, c->o->windows, &c->watch, e) ||
+        !model_open(&c->m, c->cmd, ck, c->o->ctx, e) || !gpu_arena_create(&c->scratch, gpu, "scratch", e) ||
+        !gpu_arena_create(&c->weights, gpu, "block", e) || !make_room(c, e) || !expect(c, e) || !alloc_scratch(c, e) ||
         !acts_embed(c->acts, &c->w, c->batch, c->staging, e))
         return false;
     for (uint32_t layer = 0; layer < c->m->cfg->num_layers; layer++)
@@ -271,6 +261,7 @@ bool imatrix_collect(struct gpu_cmd *cmd, const struct checkpoint *ck, const str
     *m = (struct imatrix){0};
     bool ok = run(&c, ck, e);
     if (ok) {
+        windows_tell_short(&c.w, o->text, o->windows);
         *out = (struct imatrix_result){
             .tokens = c.w.tokens, .windows = c.w.n, .seconds = (double)(os_now_ns() - c.start_ns) * 1e-9};
         m->chunks = c.w.n;

@@ -5,7 +5,7 @@
 
 #include "formats/read/imatrix.h"
 #include "host/base/os.h"
-#include "host/model/calib.h"
+#include "host/model/windows.h"
 #include "host/gpu/progress.h"
 
 struct imatrix_options {

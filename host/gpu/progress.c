@@ -62,7 +62,7 @@ void progress_meter(struct progress_watch *w, double multiply_adds)
     w->meter_total = w->cmd ? 2 * multiply_adds : 0;
 }
 
-bool progress_report(struct progress_watch *w, const struct progress_event *ev)
+bool progress_report(struct progress_watch *w, const struct progress_event *ev, struct err *e)
 {
     w->last = *ev;
     snprintf(w->phase, sizeof w->phase, "%s", ev->phase);
@@ -71,12 +71,5 @@ bool progress_report(struct progress_watch *w, const struct progress_event *ev)
         snprintf(w->detail, sizeof w->detail, "%s", ev->detail);
         w->last.detail = w->detail;
     }
-    return tell(w, os_now_ns());
-}
-
-bool progress_tokenize(void *watch, double done)
-{
-    char detail[24];
-    snprintf(detail, sizeof detail, "%.0f %% of the text", 100 * done);
-    return progress_report(watch, &(struct progress_event){.phase = "tokenize", .detail = detail, .loss = NAN});
+    return tell(w, os_now_ns()) || err_set(e, ERR_STOPPED, "stopped");
 }

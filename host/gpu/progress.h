@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "host/base/err.h"
 #include "host/base/eta.h"
 
 struct progress_event {
@@ -48,10 +49,7 @@ void progress_watch_end(struct progress_watch *w);
 /* The piece that has just begun consists of that many multiply-adds of matrix products: how far it is shows while it
  * tells nothing. Until the next call; 0: it is not known. */
 void progress_meter(struct progress_watch *w, double multiply_adds);
-/* True: go on. */
-bool progress_report(struct progress_watch *w, const struct progress_event *ev);
-
-/* While a text is tokenized: for struct windows_progress (host/model/calib.h), with a watch as its ctx. */
-bool progress_tokenize(void *watch, double done);
+/* False (ERR_STOPPED): whoever hears it wants to stop. */
+bool progress_report(struct progress_watch *w, const struct progress_event *ev, struct err *e);
 
 #endif

@@ -1,7 +1,7 @@
 #include "host/model/batch.h"
 
 #include "host/base/num.h"
-#include "host/model/calib.h"
+#include "host/model/acts.h"
 
 /* On a CPU device a batch's activations should stay near its caches; a GPU wants enough rows to fill it. Results do not
  * depend on it. */

@@ -10,7 +10,7 @@
 #define QUANT_TUNE_BLOCK_H
 
 #include "host/model/block_bwd.h"
-#include "host/model/calib.h"
+#include "host/model/acts.h"
 #include "host/quant/method/gumbel.h"
 #include "host/quant/plan/plan.h"
 #include "host/quant/record.h"

@@ -16,7 +16,7 @@
 #ifndef QUANT_TUNE_SCALES_H
 #define QUANT_TUNE_SCALES_H
 
-#include "host/model/calib.h"
+#include "host/model/acts.h"
 #include "host/quant/run/store.h"
 #include "host/quant/method/tune_hessian.h"
 

@@ -4,7 +4,7 @@
 
 #include "formats/matrix.h"
 #include "formats/write/write_gguf.h"
-#include "host/model/calib.h"
+#include "host/model/acts.h"
 #include "host/quant/options.h"
 
 /* Windows held out by default: an eighth of the samples, at most this many. */

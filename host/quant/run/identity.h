@@ -3,7 +3,7 @@
 #define QUANT_IDENTITY_H
 
 #include "formats/read/checkpoint_sum.h"
-#include "host/model/calib.h"
+#include "host/model/windows.h"
 #include "host/quant/plan/plan.h"
 #include "host/quant/run/store.h"
 

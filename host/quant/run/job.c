@@ -69,7 +69,7 @@ static bool one_block(struct job *j, uint32_t layer, bool replay, bool carry, st
     for (int i = 0; ok && i < 2; i++)
         stage_reported(j, &r.stages[i]);
     block_result_free(&r);
-    return ok || (e->kind == ERR_STOPPED ? false : err_context(e, "model.layers.%u", layer));
+    return ok || (e->kind != ERR_STOPPED && err_context(e, "model.layers.%u", layer));
 }
 
 static bool walk_blocks(struct job *j, struct err *e)
@@ -92,7 +92,7 @@ static bool walk_blocks(struct job *j, struct err *e)
 static bool tell_phase(struct job *j, const char *phase, struct err *e)
 {
     struct progress_event ev = {.phase = phase, .loss = NAN};
-    return progress_report(&j->watch, &ev) || err_set(e, ERR_STOPPED, "stopped");
+    return progress_report(&j->watch, &ev, e);
 }
 
 static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t ctx, struct err *e)
@@ -113,17 +113,11 @@ static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t
             "give a text file like what the model will read with --calib, or --calib default, the text that comes with "
             "gsq; --method rtn needs none");
     }
-    struct tokenizer *t = NULL;
-    const struct windows_progress progress = {progress_tokenize, &j->watch};
-    bool ok =
-        tell_phase(j, "tokenize", e) && tokenizer_load(&t, o->model_dir, e) &&
-        windows_load(&j->windows, t, o->calib, ctx, o->samples, checkpoint_config(j->ck)->vocab_size, &progress, e);
-    tokenizer_destroy(&t);
-    if (ok && j->windows.n < o->samples) {
-        log_warn("%s holds %u windows of %u tokens, %u were asked for", o->calib, j->windows.n, ctx, o->samples);
-        o->samples = j->windows.n;
-    }
-    return ok;
+    if (!windows_load(&j->windows, j->ck, o->calib, ctx, o->samples, &j->watch, e))
+        return false;
+    windows_tell_short(&j->windows, o->calib, o->samples);
+    o->samples = (uint32_t)min_u64(o->samples, j->windows.n);
+    return true;
 }
 
 static bool open_refined(struct job *j, const struct quantize_options *o, uint32_t ctx, struct err *e)
@@ -311,6 +305,8 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
                  ? o.dry_run || run_all(&j, e)
                  : err_nomem(e, "the report", j.plan.n_items * sizeof *out->linears + n_stages * sizeof *out->stages);
         summarize(&j);
+        if (!ok && e->kind == ERR_STOPPED)
+            err_hint(e, "finished blocks and epochs are kept in %s; repeat the command to go on", j.work_dir);
     }
     if (cmd)
         gpu_cmd_finish(cmd, NULL);

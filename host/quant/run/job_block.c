@@ -164,11 +164,8 @@ static bool quantize_one(struct job *j, struct matrix *item, struct gpu_view w, 
     struct linear_report *report = &r->report[item->place];
     bool ok = quantize_linear(&t, &r->q[item->place], report, e);
     qlinear_free(&start);
-    if (!ok) {
-        if (e->kind == ERR_STOPPED)
-            return err_hint(e, "finished blocks are kept in %s; repeat the command to go on", j->work_dir);
-        return err_context(e, "%s", item->module);
-    }
+    if (!ok)
+        return e->kind != ERR_STOPPED && err_context(e, "%s", item->module);
     if (report->diagonal_only)
         log_warn("%s: its Hessian is not positive at any damping; quantized without error feedback", item->module);
     else if (report->damp_raised)
@@ -229,11 +226,8 @@ static bool stage_train(struct job *j, const struct stage *s, struct matrix *ite
                                 .micro = j->plan.micro_windows,
                                 .arena = j->scratch,
                                 .hooks = &hooks};
-    if (!tune_block(&t, r->q, report, e)) {
-        if (e->kind == ERR_STOPPED)
-            return err_hint(e, "finished blocks are kept in %s; repeat the command to go on", j->work_dir);
-        return err_context(e, "%s", stage_name(s->half));
-    }
+    if (!tune_block(&t, r->q, report, e))
+        return e->kind != ERR_STOPPED && err_context(e, "%s", stage_name(s->half));
     if (report->retries)
         log_warn("block %u, %s: training diverged and was repeated %u times, each at half the rate", items[0].layer + 1,
                  stage_name(s->half), report->retries);

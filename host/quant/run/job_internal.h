@@ -4,7 +4,7 @@
 
 #include "formats/read/imatrix.h"
 #include "host/base/os.h"
-#include "host/model/calib.h"
+#include "host/model/acts.h"
 #include "host/quant/run/identity.h"
 #include "host/quant/run/job.h"
 #include "host/quant/plan/predict.h"

@@ -255,13 +255,7 @@ bool job_tell(struct job *j, const struct told *t, struct err *e)
                                 .loss = t->loss,
                                 .unit = t->unit,
                                 .count = t->count};
-    if (progress_report(&j->watch, &ev))
-        return true;
-    if (in_block)
-        err_set(e, ERR_STOPPED, "stopped in block %u of %u", j->layer + 1, j->plan.n_layers);
-    else
-        err_set(e, ERR_STOPPED, "stopped in the phase '%s'", t->phase);
-    return err_hint(e, "finished blocks are kept in %s; repeat the command to go on", j->work_dir);
+    return progress_report(&j->watch, &ev, e);
 }
 
 bool job_tell_step(struct job *j, const char *phase, uint32_t step, uint32_t steps, double loss)

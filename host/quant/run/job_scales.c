@@ -77,7 +77,5 @@ bool job_scales(struct job *j, struct stage_report *r, struct err *e)
     bool ok = tune_scales(&t, r, e);
     job_clock(j, PHASE_SCALES, &clock);
     job_end(j);
-    if (!ok && e->kind == ERR_STOPPED)
-        return err_hint(e, "finished blocks and epochs are kept in %s; repeat the command to go on", j->work_dir);
-    return ok || err_context(e, "the pass over scales");
+    return ok || (e->kind != ERR_STOPPED && err_context(e, "the pass over scales"));
 }

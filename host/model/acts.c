@@ -1,103 +1,10 @@
-#include "host/model/calib.h"
+#include "host/model/acts.h"
 
 #include <assert.h>
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "formats/text_file.h"
-#include "host/base/log.h"
 #include "host/base/os.h"
-
-/* ---- windows ---- */
-
-/* As little-endian bytes. */
-static struct hash128 hash_ids(uint32_t *ids, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        store_u32le(&ids[i], ids[i]);
-    struct hash128 hash = hash_bytes(ids, n * 4, (struct hash128){0});
-    for (size_t i = 0; i < n; i++)
-        ids[i] = load_u32le(&ids[i]);
-    return hash;
-}
-
-struct loading {
-    struct text_file *file;
-    const struct windows_progress *progress;
-    uint64_t at_most, bytes; /* bytes: read so far */
-};
-
-static bool read_text(void *ctx, char *buf, size_t cap, size_t *got, struct err *e)
-{
-    struct loading *l = ctx;
-    bool ok = text_file_read(l->file, buf, cap, got, e);
-    l->bytes += ok ? *got : 0;
-    return ok;
-}
-
-/* The nearer of two ends: that of the text, or enough ids. */
-static bool tell(void *ctx, uint64_t bytes, uint64_t ids)
-{
-    const struct loading *l = ctx;
-    if (!l->progress || !l->progress->fn)
-        return true;
-    double read = l->bytes ? text_file_share(l->file) * (double)bytes / (double)l->bytes : 0;
-    double made = l->at_most ? (double)ids / (double)l->at_most : 0;
-    double done = read > made ? read : made;
-    return l->progress->fn(l->progress->ctx, done < 1 ? done : 1);
-}
-
-static bool check_ids(const uint32_t *ids, size_t n, uint32_t vocab, struct err *e)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (ids[i] < vocab)
-            continue;
-        err_set(e, ERR_USER, "the tokenizer gives token %" PRIu32 ", the model's vocabulary has %" PRIu32, ids[i],
-                vocab);
-        return err_hint(e, "tokenizer.json and the weights are not of the same model");
-    }
-    return true;
-}
-
-bool windows_load(struct windows *w, const struct tokenizer *t, const char *text_path, uint32_t ctx, uint32_t at_most,
-                  uint32_t vocab, const struct windows_progress *progress, struct err *e)
-{
-    *w = (struct windows){.ctx = ctx};
-    struct loading l = {.progress = progress, .at_most = (uint64_t)at_most * ctx};
-    const struct text_source source = {.read = read_text, .progress = tell, .ctx = &l, .at_most = l.at_most};
-    size_t n_ids;
-    if (!text_file_open(&l.file, text_path, e))
-        return false;
-    bool ok = tokenizer_encode_text(t, &source, &w->ids, &n_ids, e);
-    text_file_close(&l.file);
-    if (!ok) {
-        w->ids = NULL;
-        return e && e->kind == ERR_STOPPED ? false : err_context(e, "%s", text_path);
-    }
-    w->tokens = n_ids;
-    uint64_t n = ctx ? n_ids / ctx : 0;
-    if (n == 0) {
-        err_set(e, ERR_USER, "%s has %zu tokens, less than one window of %" PRIu32, text_path, n_ids, ctx);
-        ok = err_hint(e, "use a longer text or a smaller --ctx");
-    }
-    ok = ok && check_ids(w->ids, n_ids, vocab, e);
-    if (!ok) {
-        windows_free(w);
-        return false;
-    }
-    w->n = (uint32_t)min_u64(n, UINT32_MAX);
-    w->hash = hash_ids(w->ids, at_most ? (size_t)w->n * ctx : n_ids);
-    return true;
-}
-
-void windows_free(struct windows *w)
-{
-    free(w->ids);
-    *w = (struct windows){0};
-}
-
-/* ---- hidden states ---- */
 
 struct acts {
     struct model *m;

@@ -1,30 +1,9 @@
-/* Token windows of a text, and the hidden states of all windows between two blocks. */
-#ifndef MODEL_CALIB_H
-#define MODEL_CALIB_H
+/* Hidden states of all windows between two blocks. */
+#ifndef MODEL_ACTS_H
+#define MODEL_ACTS_H
 
-#include "formats/tokenizer/tokenizer.h"
-#include "host/base/num.h"
 #include "host/model/model.h"
-
-/* The beginning of a text, or all of it, as the ids of the whole text (one BOS in front where the tokenizer
- * has one), cut into n windows of ctx tokens; the remainder is dropped. */
-struct windows {
-    uint32_t *ids; /* [n, ctx] */
-    uint32_t n, ctx;
-    uint64_t tokens;     /* that were made: of all windows wanted, or of the whole text, BOS included */
-    struct hash128 hash; /* of the ids of these windows; of all ids where all windows were wanted */
-};
-/* Several times a second. done: 0 to 1. False stops (ERR_STOPPED). */
-struct windows_progress {
-    bool (*fn)(void *ctx, double done);
-    void *ctx;
-};
-/* at_most 0: all windows; else no more of the text is read and tokenized than these take. What files are
- * read: formats/text_file.h. progress may be NULL. Unreadable file, no full window, an id outside the
- * vocabulary: ERR_USER with the remedy. */
-bool windows_load(struct windows *w, const struct tokenizer *t, const char *text_path, uint32_t ctx, uint32_t at_most,
-                  uint32_t vocab, const struct windows_progress *progress, struct err *e);
-void windows_free(struct windows *w);
+#include "host/model/windows.h"
 
 /* Hidden states [n_windows, ctx, hidden] f32, on the device if they fit device_bytes, else in host memory if
  * they fit host_bytes, else in a scratch file below spill_dir (NULL: the current folder). */

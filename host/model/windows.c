@@ -1,0 +1,119 @@
+#include "host/model/windows.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "formats/text_file.h"
+#include "formats/tokenizer/tokenizer.h"
+#include "host/base/log.h"
+
+/* As little-endian bytes. */
+static struct hash128 hash_ids(uint32_t *ids, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        store_u32le(&ids[i], ids[i]);
+    struct hash128 hash = hash_bytes(ids, n * 4, (struct hash128){0});
+    for (size_t i = 0; i < n; i++)
+        ids[i] = load_u32le(&ids[i]);
+    return hash;
+}
+
+struct loading {
+    struct text_file *file;
+    struct progress_watch *watch;
+    uint64_t at_most, bytes; /* bytes: read so far */
+};
+
+static bool read_text(void *ctx, char *buf, size_t cap, size_t *got, struct err *e)
+{
+    struct loading *l = ctx;
+    bool ok = text_file_read(l->file, buf, cap, got, e);
+    l->bytes += ok ? *got : 0;
+    return ok;
+}
+
+static bool tell(struct progress_watch *watch, const char *detail, struct err *e)
+{
+    return !watch ||
+           progress_report(watch, &(struct progress_event){.phase = "tokenize", .detail = detail, .loss = NAN}, e);
+}
+
+/* The nearer of two ends: that of the text, or enough ids. */
+static bool on_ids(void *ctx, uint64_t bytes, uint64_t ids)
+{
+    const struct loading *l = ctx;
+    char detail[24];
+    double read = l->bytes ? text_file_share(l->file) * (double)bytes / (double)l->bytes : 0;
+    double made = l->at_most ? (double)ids / (double)l->at_most : 0;
+    snprintf(detail, sizeof detail, "%.0f %% of the text", 100 * fmin(fmax(read, made), 1));
+    return tell(l->watch, detail, NULL);
+}
+
+static bool check_ids(const uint32_t *ids, size_t n, uint32_t vocab, struct err *e)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (ids[i] < vocab)
+            continue;
+        err_set(e, ERR_USER, "the tokenizer gives token %" PRIu32 ", the model's vocabulary has %" PRIu32, ids[i],
+                vocab);
+        return err_hint(e, "tokenizer.json and the weights are not of the same model");
+    }
+    return true;
+}
+
+/* All ids of a text, or `at_most`. */
+static bool tokenize(struct windows *w, size_t *n_ids, const struct tokenizer *t, const char *text_path,
+                     uint64_t at_most, struct progress_watch *watch, struct err *e)
+{
+    struct loading l = {.watch = watch, .at_most = at_most};
+    const struct text_source source = {.read = read_text, .progress = on_ids, .ctx = &l, .at_most = at_most};
+    if (!text_file_open(&l.file, text_path, e))
+        return false;
+    bool ok = tokenizer_encode_text(t, &source, &w->ids, n_ids, e);
+    text_file_close(&l.file);
+    if (ok)
+        return true;
+    w->ids = NULL;
+    return e && e->kind == ERR_STOPPED ? false : err_context(e, "%s", text_path);
+}
+
+bool windows_load(struct windows *w, const struct checkpoint *ck, const char *text_path, uint32_t ctx, uint32_t at_most,
+                  struct progress_watch *watch, struct err *e)
+{
+    struct tokenizer *t = NULL;
+    size_t n_ids = 0;
+    *w = (struct windows){.ctx = ctx};
+    bool ok = tell(watch, NULL, e) && tokenizer_load(&t, checkpoint_dir(ck), e) &&
+              tokenize(w, &n_ids, t, text_path, (uint64_t)at_most * ctx, watch, e);
+    w->bos = t ? tokenizer_bos(t) : -1;
+    tokenizer_destroy(&t);
+    if (!ok)
+        return false;
+    w->tokens = n_ids;
+    w->n = (uint32_t)min_u64(ctx ? n_ids / ctx : 0, UINT32_MAX);
+    if (w->n == 0) {
+        err_set(e, ERR_USER, "%s has %zu tokens, less than one window of %" PRIu32, text_path, n_ids, ctx);
+        ok = err_hint(e, "use a longer text or a smaller --ctx");
+    }
+    if (!ok || !check_ids(w->ids, n_ids, checkpoint_config(ck)->vocab_size, e)) {
+        windows_free(w);
+        return false;
+    }
+    w->hash = hash_ids(w->ids, at_most ? (size_t)w->n * ctx : n_ids);
+    return true;
+}
+
+void windows_free(struct windows *w)
+{
+    free(w->ids);
+    *w = (struct windows){0};
+}
+
+void windows_tell_short(const struct windows *w, const char *text_path, uint32_t asked)
+{
+    if (w->n < asked)
+        log_warn("%s holds %" PRIu32 " windows of %" PRIu32 " tokens, %" PRIu32 " were asked for", text_path, w->n,
+                 w->ctx, asked);
+}

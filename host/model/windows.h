@@ -1,0 +1,28 @@
+/* A text as windows of tokens. */
+#ifndef MODEL_WINDOWS_H
+#define MODEL_WINDOWS_H
+
+#include "formats/read/checkpoint_in.h"
+#include "host/base/num.h"
+#include "host/gpu/progress.h"
+
+/* The beginning of a text, or all of it, as the ids of the whole text (one BOS in front where the tokenizer
+ * has one), cut into n windows of ctx tokens; the remainder is dropped. */
+struct windows {
+    uint32_t *ids; /* [n, ctx] */
+    uint32_t n, ctx;
+    uint64_t tokens;     /* that were made: of all windows wanted, or of the whole text, BOS included */
+    struct hash128 hash; /* of the ids of these windows; of all ids where all windows were wanted */
+    int64_t bos;         /* the tokenizer's; -1: it has none */
+};
+/* By the model's own tokenizer. at_most 0: all windows; else no more of the text is read and tokenized than these take.
+ * What files are read: formats/text_file.h. watch hears several times a second how far it is, and stops (ERR_STOPPED);
+ * NULL: nobody does. Unreadable file or tokenizer, no full window, an id outside the vocabulary: ERR_USER with the
+ * remedy. */
+bool windows_load(struct windows *w, const struct checkpoint *ck, const char *text_path, uint32_t ctx, uint32_t at_most,
+                  struct progress_watch *watch, struct err *e);
+void windows_free(struct windows *w);
+/* Warns where the text has less windows than were asked for. */
+void windows_tell_short(const struct windows *w, const char *text_path, uint32_t asked);
+
+#endif
