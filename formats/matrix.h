@@ -3,17 +3,27 @@
 #define FORMATS_MATRIX_H
 
 #include "arch/block.h"
-#include "formats/quant_type.h"
+#include "formats/gguf/gguf_type.h"
 
 struct matrix {
-    char module[96];               /* Hugging Face name: "model.layers.0.self_attn.q_proj" */
-    const struct block_part *part; /* what it is in its block */
+    char module[96];               /* Hugging Face name: "model.layers.0.self_attn.q_proj", "lm_head" */
+    const struct block_part *part; /* what it is in its block; NULL: embedding or head */
     uint32_t layer;
     uint32_t place; /* among its layer's matrices (block_matrix) */
     uint32_t rows, cols;
-    bool coded;             /* codes are made for it; else it stays in 16 bits or, in a GGUF, is rounded */
-    bool rounded;           /* not coded, and rounded to a type of blocks as the GGUF is written */
+    /* What it is stored as, by GGUF's names, and what it would be if its rows were a multiple of that type's block. NULL in
+     * a folder where it is coded, and where a folder is planned. */
+    const struct gguf_type *type, *wanted;
+    bool coded;             /* as codes and scales; else it stays in 16 bits or, in a GGUF, is rounded */
     struct quant_spec spec; /* if coded */
 };
+
+/* Whether it takes fewer than 16 bits: coded, or rounded to a type of blocks. */
+static inline bool matrix_quantized(const struct matrix *x)
+{
+    return x->coded || (x->type && x->type->block > 1);
+}
+/* "q_proj", "embed_tokens": the last word of its name. */
+const char *matrix_kind(const struct matrix *x);
 
 #endif

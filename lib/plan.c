@@ -23,8 +23,8 @@ gsq_plan *lib_plan_copy(const struct plan *p, const struct quantize_options *o)
     c->plan = *p;
     c->options = *o;
     c->plan.from = (struct plan_sources){0};
-    c->plan.items = copy_array(p->items, p->n_items, sizeof *p->items);
-    c->plan.tensors = p->tensors ? copy_array(p->tensors, p->n_tensors, sizeof *p->tensors) : NULL;
+    c->plan.matrices = copy_array(p->matrices, p->n_matrices, sizeof *p->matrices);
+    c->plan.items = c->plan.matrices ? c->plan.matrices + (p->items - p->matrices) : NULL;
     c->model = str_dup(o->model_dir);
     c->out = str_dup(o->out_dir);
     c->options.model_dir = c->model;
@@ -34,7 +34,7 @@ gsq_plan *lib_plan_copy(const struct plan *p, const struct quantize_options *o)
     c->options.overrides = NULL;
     c->options.rules = NULL;
     c->options.n_rules = 0;
-    if (!c->plan.items || (p->tensors && !c->plan.tensors) || !c->model || !c->out)
+    if (!c->plan.matrices || !c->model || !c->out)
         gsq_plan_free(&c);
     return c;
 }
@@ -45,8 +45,7 @@ void gsq_plan_free(gsq_plan **plan)
     *plan = NULL;
     if (!p)
         return;
-    free(p->plan.items);
-    free(p->plan.tensors);
+    free(p->plan.matrices);
     free(p->model);
     free(p->out);
     free(p);

@@ -65,33 +65,28 @@ static void print_linears(struct strbuf *f, const struct plan *p)
 
 /* Of a GGUF: one line for each kind of tensor and type. Kinds are the last parts of names. */
 struct tensor_group {
-    const struct plan_tensor *first;
+    const struct matrix *first;
     unsigned count;
 };
 
-static const char *kind_of(const struct plan_tensor *t)
-{
-    const char *dot = strrchr(t->module, '.');
-    return dot ? dot + 1 : t->module;
-}
-
-static bool same_tensor(const struct plan_tensor *a, const struct plan_tensor *b)
+static bool same_tensor(const struct matrix *a, const struct matrix *b)
 {
     return a->rows == b->rows && a->cols == b->cols && a->type == b->type && a->wanted == b->wanted &&
-           a->coded == b->coded && (!a->coded || a->spec.group == b->spec.group) && strcmp(kind_of(a), kind_of(b)) == 0;
+           a->coded == b->coded && (!a->coded || a->spec.group == b->spec.group) &&
+           strcmp(matrix_kind(a), matrix_kind(b)) == 0;
 }
 
 static size_t group_tensors(const struct plan *p, struct tensor_group **out)
 {
     size_t n = 0;
-    struct tensor_group *groups = calloc(p->n_tensors ? p->n_tensors : 1, sizeof *groups);
+    struct tensor_group *groups = calloc(p->n_matrices ? p->n_matrices : 1, sizeof *groups);
     *out = groups;
-    for (size_t i = 0; groups && i < p->n_tensors; i++) {
+    for (size_t i = 0; groups && i < p->n_matrices; i++) {
         size_t g = 0;
-        while (g < n && !same_tensor(groups[g].first, &p->tensors[i]))
+        while (g < n && !same_tensor(groups[g].first, &p->matrices[i]))
             g++;
         if (g == n)
-            groups[n++].first = &p->tensors[i];
+            groups[n++].first = &p->matrices[i];
         groups[g].count++;
     }
     return n;
@@ -103,8 +98,8 @@ static void print_tensors(struct strbuf *f, const struct plan *p)
     size_t n = group_tensors(p, &groups);
     struct table *t = table_create("lrrlrl");
     for (size_t i = 0; i < n; i++) {
-        const struct plan_tensor *x = groups[i].first;
-        table_cell(t, "%s", kind_of(x));
+        const struct matrix *x = groups[i].first;
+        table_cell(t, "%s", matrix_kind(x));
         table_cell(t, "%u x %u", (unsigned)x->rows, (unsigned)x->cols);
         table_cell(t, "%u of them", groups[i].count);
         table_cell(t, "%s", x->type->name);
@@ -133,7 +128,7 @@ static const char *updates_text(const struct plan *p, char *out, size_t cap)
 static void print_weights(struct strbuf *f, const struct plan *p)
 {
     double share = p->weights ? 100.0 * (double)p->weights_quantized / (double)p->weights : 0;
-    if (p->n_tensors)
+    if (plan_typed(p))
         print_tensors(f, p);
     else
         print_linears(f, p);
@@ -218,9 +213,9 @@ static cJSON *tensors_json(const struct plan *p)
     size_t n = group_tensors(p, &groups);
     cJSON *list = cJSON_CreateArray();
     for (size_t i = 0; i < n; i++) {
-        const struct plan_tensor *t = groups[i].first;
+        const struct matrix *t = groups[i].first;
         cJSON *o = cJSON_CreateObject();
-        cJSON_AddStringToObject(o, "tensor", kind_of(t));
+        cJSON_AddStringToObject(o, "tensor", matrix_kind(t));
         cJSON_AddNumberToObject(o, "rows", t->rows);
         cJSON_AddNumberToObject(o, "cols", t->cols);
         cJSON_AddNumberToObject(o, "count", groups[i].count);
@@ -255,7 +250,7 @@ void plan_json(cJSON *j, const struct plan *p)
         cJSON_AddItemToArray(linears, o);
     }
     free(groups);
-    if (p->n_tensors) {
+    if (plan_typed(p)) {
         cJSON_AddItemToObject(j, "tensors", tensors_json(p));
         cJSON_AddNumberToObject(j, "file_bits_per_weight", p->file_bpw);
     }

@@ -95,31 +95,25 @@ static bool choose_types(struct plan *p, const struct model *m, const struct qua
     return ok;
 }
 
-static bool list_items(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
+static bool list_matrices(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
+    if (!checkpoint_matrices(m->ck, &p->matrices, &p->n_matrices, e))
+        return false;
     p->n_layers = m->cfg->num_layers;
+    p->items = p->matrices + 1; /* behind the embedding */
     p->n_items = (size_t)p->n_layers * LINEAR_COUNT;
-    p->items = calloc(p->n_items, sizeof *p->items);
-    if (!p->items)
-        return err_nomem(e, "the plan", p->n_items * sizeof *p->items);
-    for (size_t n = 0; n < p->n_items; n++) {
-        struct matrix *item = &p->items[n];
-        item->layer = (uint32_t)(n / LINEAR_COUNT);
-        item->place = (uint32_t)(n % LINEAR_COUNT);
-        item->part = block_matrix(item->place);
-        item->rows = m->rows[item->place];
-        item->cols = m->cols[item->place];
-        block_part_name(item->part, item->layer, item->module, sizeof item->module);
-        struct weight_info info;
-        if (!checkpoint_weight(m->ck, item->module, &info, e))
-            return false;
-        if ((info.quantized || info.dtype == DTYPE_OTHER) && !o->requantize) {
-            err_set(e, ERR_USER, "%s in %s is already quantized%s%s", item->module, checkpoint_dir(m->ck),
-                    info.stored ? ": " : "", info.stored ? info.stored : "");
-            return err_hint(e,
-                            "quantize the original 16-bit model; gsq convert changes the format of a quantized one%s",
-                            o->format == EXPORT_GGUF ? "; --allow-requantize takes it all the same" : "");
-        }
+    for (size_t i = 0; i < p->n_items; i++) {
+        const struct matrix *x = &p->items[i];
+        if (!matrix_quantized(x) || o->requantize)
+            continue;
+        err_set(e, ERR_USER, "%s in %s is already quantized%s%s", x->module, checkpoint_dir(m->ck), x->type ? ": " : "",
+                x->type ? x->type->name : "");
+        return err_hint(e, "quantize the original 16-bit model; gsq convert changes the format of a quantized one%s",
+                        o->format == EXPORT_GGUF ? "; --allow-requantize takes it all the same" : "");
+    }
+    for (size_t i = 0; i < p->n_matrices; i++) {
+        p->matrices[i].type = p->matrices[i].wanted = NULL;
+        p->matrices[i].coded = false;
     }
     return true;
 }
@@ -180,7 +174,7 @@ static bool count_bytes(struct plan *p, const struct model *m, const struct quan
         const struct matrix *item = &p->items[i];
         uint64_t weights = (uint64_t)item->rows * item->cols;
         p->weights += weights;
-        if (item->coded || item->rounded)
+        if (matrix_quantized(item))
             p->weights_quantized += weights;
         if (!item->coded)
             continue;
@@ -273,12 +267,12 @@ static double reach_share(const struct plan *p)
 /* ---- nothing to do ---- */
 
 /* Of the tensors that fell back, the first. */
-static const struct plan_tensor *fallen(const struct plan *p)
+static const struct matrix *fallen(const struct plan *p)
 {
-    for (size_t i = 0; i < p->n_tensors; i++)
-        if (p->tensors[i].type != p->tensors[i].wanted && p->tensors[i].wanted->codes &&
-            p->tensors[i].wanted->codes->learned)
-            return &p->tensors[i];
+    for (size_t i = 0; plan_typed(p) && i < p->n_matrices; i++)
+        if (p->matrices[i].type != p->matrices[i].wanted && p->matrices[i].wanted->codes &&
+            p->matrices[i].wanted->codes->learned)
+            return &p->matrices[i];
     return NULL;
 }
 
@@ -297,7 +291,7 @@ static const char *learned_for(uint32_t cols, char *out, size_t cap)
 
 static bool nothing_learned(const struct plan *p, struct err *e)
 {
-    const struct plan_tensor *t = fallen(p);
+    const struct matrix *t = fallen(p);
     char list[128];
     if (!t)
         return true;
@@ -344,7 +338,7 @@ bool plan_fates(struct plan *p, const struct model *m, const struct quantize_opt
 {
     *p = (struct plan){.from = from, .ctx = m->ctx, .samples = o->samples, .acts_tier = "none"};
     hash_hex((struct hash128){0}, p->run);
-    return list_items(p, m, o, e) && choose_types(p, m, o, l, e) && check_imatrix(p, o, e) &&
+    return list_matrices(p, m, o, e) && choose_types(p, m, o, l, e) && check_imatrix(p, o, e) &&
            check_format(p, o, l, e) && check_learned(o, e) && plan_range(p, m, o, l, e) && count_bytes(p, m, o, e) &&
            check_work(p, m, o, e);
 }
@@ -394,9 +388,13 @@ bool plan_make(struct plan *p, const struct model *m, const struct quantize_opti
     return ok;
 }
 
+bool plan_typed(const struct plan *p)
+{
+    return p->n_matrices && p->matrices[0].type;
+}
+
 void plan_free(struct plan *p)
 {
-    free(p->items);
-    free(p->tensors);
+    free(p->matrices);
     *p = (struct plan){0};
 }

@@ -10,15 +10,6 @@
 /* Windows held out by default: an eighth of the samples, at most this many. */
 #define HOLDOUT_MAX 16u
 
-/* One 2-D weight of a GGUF: linears, embedding, head. */
-struct plan_tensor {
-    char module[96];
-    uint32_t rows, cols;
-    const struct gguf_type *type, *wanted; /* stored as; before a fallback */
-    bool coded;                            /* from codes: a linear that is not kept */
-    struct quant_spec spec;                /* where coded */
-};
-
 struct memory_line {
     const char *name; /* "block weights", "hessian q,k,v" ... */
     uint64_t bytes;
@@ -33,10 +24,10 @@ struct plan_sources {
 
 struct plan {
     struct plan_sources from;
-    struct matrix *items; /* n_layers * LINEAR_COUNT, by layer then linear */
+    struct matrix *matrices; /* every 2-D weight, in file order; a type is chosen for each where a GGUF is written */
+    size_t n_matrices;
+    struct matrix *items; /* of these the linears of the blocks, by layer then place */
     size_t n_items;
-    struct plan_tensor *tensors; /* of a GGUF, in file order; else NULL */
-    size_t n_tensors;
     uint32_t n_layers;
     double bpw;      /* mean bits per weight over the quantized linears */
     double file_bpw; /* the same over all 2-D weights of a GGUF; else 0 */
@@ -94,6 +85,8 @@ bool plan_fates(struct plan *p, const struct model *m, const struct quantize_opt
  * model without a device nothing is said of its memory. */
 bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o, struct plan_sources from,
                struct err *e);
+/* Whether types were chosen for all matrices: of a GGUF that is not a refined one. */
+bool plan_typed(const struct plan *p);
 /* Of a GGUF: types of all 2-D weights by mixture and rules, fallbacks told; fate and spec of the linears
  * (plan_gguf.c). */
 bool plan_gguf(struct plan *p, const struct model *m, const struct quantize_options *o, const struct plan_listener *l,
@@ -105,7 +98,7 @@ bool plan_range(struct plan *p, const struct model *m, const struct quantize_opt
 /* Bytes of that file, and bits per weight. */
 bool plan_gguf_size(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e);
 struct gguf_options plan_gguf_options(struct plan *p, const struct quantize_options *o);
-/* What write_gguf takes: [p->n_tensors], the caller frees it; NULL: out of memory. */
+/* What write_gguf takes: [p->n_matrices], the caller frees it; NULL: out of memory. */
 struct gguf_item *plan_gguf_items(const struct plan *p);
 /* Its last step: device memory, and where activations go (plan_memory.c). */
 bool plan_memory(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e);

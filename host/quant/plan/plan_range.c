@@ -182,11 +182,6 @@ static bool judge(const struct model *m, const char *module, uint32_t rows, uint
     return true;
 }
 
-static bool in_blocks(const struct gguf_type *t)
-{
-    return t->id != GGML_F32 && t->id != GGML_F16 && t->id != GGML_BF16;
-}
-
 bool plan_range(struct plan *p, const struct model *m, const struct quantize_options *o, const struct plan_listener *l,
                 struct err *e)
 {
@@ -195,14 +190,10 @@ bool plan_range(struct plan *p, const struct model *m, const struct quantize_opt
     if (o->refine) /* its scales are there already */
         return true;
     bool ok = choose_bf16(p, m, o, l, e);
-    for (size_t i = 0; ok && !p->tensors && i < p->n_items; i++)
-        if (p->items[i].coded)
-            ok = judge(m, p->items[i].module, p->items[i].rows, p->items[i].cols, NULL, &p->items[i].spec, o->format,
-                       &found, l, e);
-    for (size_t i = 0; ok && i < p->n_tensors; i++) {
-        const struct plan_tensor *t = &p->tensors[i];
-        if (in_blocks(t->type))
-            ok = judge(m, t->module, t->rows, t->cols, t->coded ? NULL : t->type, &t->spec, o->format, &found, l, e);
+    for (size_t i = 0; ok && i < p->n_matrices; i++) {
+        const struct matrix *x = &p->matrices[i];
+        if (matrix_quantized(x))
+            ok = judge(m, x->module, x->rows, x->cols, x->coded ? NULL : x->type, &x->spec, o->format, &found, l, e);
     }
     if (ok && found > NAMED) {
         snprintf(line, sizeof line, "and so are those of %u more", found - NAMED);

@@ -538,7 +538,7 @@ double speed_rounding(const struct speed *s, const struct gguf_type *type)
 }
 
 /* Rows of a tensor's width, one after the other, for a few milliseconds. */
-static bool measure_rounding(struct speed *s, const struct plan_tensor *t, struct err *e)
+static bool measure_rounding(struct speed *s, const struct matrix *t, struct err *e)
 {
     float *row = malloc(t->cols * sizeof *row);
     uint8_t *packed = malloc((size_t)gguf_row_bytes(t->type, t->cols));
@@ -562,8 +562,8 @@ static bool measure_rounding(struct speed *s, const struct plan_tensor *t, struc
 
 static bool measure_roundings(struct speed *s, const struct plan *p, struct err *e)
 {
-    for (size_t i = 0; i < p->n_tensors; i++) {
-        const struct plan_tensor *t = &p->tensors[i];
+    for (size_t i = 0; plan_typed(p) && i < p->n_matrices; i++) {
+        const struct matrix *t = &p->matrices[i];
         if (!t->coded && !(speed_rounding(s, t->type) > 0) &&
             s->n_roundings < sizeof s->roundings / sizeof *s->roundings && !measure_rounding(s, t, e))
             return false;

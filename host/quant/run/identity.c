@@ -93,8 +93,8 @@ static struct hash128 hash_items(const struct plan *p)
                          item->coded ? item->spec.group : 0, item->coded ? scale_type_name(item->spec.scale) : "");
         h = hash_bytes(line, (size_t)n, h);
     }
-    for (size_t i = 0; i < p->n_tensors; i++) {
-        const struct plan_tensor *t = &p->tensors[i];
+    for (size_t i = 0; plan_typed(p) && i < p->n_matrices; i++) {
+        const struct matrix *t = &p->matrices[i];
         h = hash_bytes(t->module, strlen(t->module), h);
         h = hash_bytes(t->type->name, strlen(t->type->name), h);
     }
@@ -218,8 +218,8 @@ void identity_result(const struct identity *id, const struct quantize_options *o
     h = add_text(os_path_split(path, dir, sizeof dir), h);
     snprintf(text, sizeof text, "%s %u", export_format_name(o->format), o->container);
     h = add_text(o->mixture, add_text(text, h));
-    for (size_t i = 0; i < p->n_tensors; i++)
-        h = add_text(p->tensors[i].type->name, add_text(p->tensors[i].module, h));
+    for (size_t i = 0; plan_typed(p) && i < p->n_matrices; i++)
+        h = add_text(p->matrices[i].type->name, add_text(p->matrices[i].module, h));
     for (size_t i = 0; i < o->n_overrides; i++) {
         const struct gguf_override *x = &o->overrides[i];
         snprintf(text, sizeof text, "%d %u %.9g", (int)x->type, x->u, (double)x->f);

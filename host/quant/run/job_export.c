@@ -82,10 +82,10 @@ static bool export_gguf(struct job *j, struct err *e)
 {
     struct gguf_item *x = plan_gguf_items(&j->plan);
     if (!x)
-        return err_nomem(e, "the export", j->plan.n_tensors * sizeof *x);
+        return err_nomem(e, "the export", j->plan.n_matrices * sizeof *x);
     struct gguf_options options = plan_gguf_options(&j->plan, j->o);
     struct gguf_source source = {j, pull_gguf, importance, progress};
-    bool ok = write_gguf(j->o->out_dir, j->ck, x, j->plan.n_tensors, &options, &source, e);
+    bool ok = write_gguf(j->o->out_dir, j->ck, x, j->plan.n_matrices, &options, &source, e);
     free(x);
     return ok;
 }

@@ -175,8 +175,8 @@ static void other_work(const struct job *j, double by_kind[ETA_KINDS])
 static double export_work(const struct job *j)
 {
     double seconds = 0.05 + (double)j->plan.out_bytes * SECONDS_PER_BYTE;
-    for (size_t i = 0; i < j->plan.n_tensors; i++) {
-        const struct plan_tensor *t = &j->plan.tensors[i];
+    for (size_t i = 0; plan_typed(&j->plan) && i < j->plan.n_matrices; i++) {
+        const struct matrix *t = &j->plan.matrices[i];
         double rate = t->coded ? SECONDS_PER_PACK : speed_rounding(&j->speed, t->type);
         seconds += (double)t->rows * t->cols * (rate > 0 ? rate : SECONDS_PER_PACK);
     }

@@ -1,0 +1,63 @@
+/* The 2-D weights of a model. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/matrix.h"
+#include "formats/read/checkpoint_in.h"
+
+const char *matrix_kind(const struct matrix *x)
+{
+    const char *dot = strrchr(x->module, '.');
+    return dot ? dot + 1 : x->module;
+}
+
+/* As it is in the model. */
+static bool read_matrix(const struct checkpoint *c, struct matrix *x, struct err *e)
+{
+    struct weight_info w;
+    if (!checkpoint_weight(c, x->module, &w, e))
+        return false;
+    x->rows = w.rows;
+    x->cols = w.cols;
+    x->type = x->wanted = w.stored ? gguf_type_named(w.stored) : NULL;
+    x->coded = w.quantized;
+    x->spec = w.spec;
+    return true;
+}
+
+static bool read_all(const struct checkpoint *c, struct matrix *x, struct err *e)
+{
+    const struct model_config *config = checkpoint_config(c);
+    snprintf(x->module, sizeof x->module, "%s", checkpoint_embedding_module(c));
+    if (!read_matrix(c, x++, e))
+        return false;
+    for (uint32_t layer = 0; layer < config->num_layers; layer++)
+        for (uint32_t place = 0; place < block_matrices(config, layer); place++, x++) {
+            x->part = block_matrix(place);
+            x->layer = layer;
+            x->place = place;
+            block_part_name(x->part, layer, x->module, sizeof x->module);
+            if (!read_matrix(c, x, e))
+                return false;
+        }
+    snprintf(x->module, sizeof x->module, "%s", checkpoint_head_module(c));
+    return config->tie_word_embeddings || read_matrix(c, x, e);
+}
+
+bool checkpoint_matrices(const struct checkpoint *c, struct matrix **out, size_t *n, struct err *e)
+{
+    const struct model_config *config = checkpoint_config(c);
+    *n = 2 - config->tie_word_embeddings;
+    for (uint32_t layer = 0; layer < config->num_layers; layer++)
+        *n += block_matrices(config, layer);
+    *out = calloc(*n + 1, sizeof **out);
+    if (!*out)
+        return err_nomem(e, "the list of weights", *n * sizeof **out);
+    if (read_all(c, *out, e))
+        return true;
+    free(*out);
+    *out = NULL;
+    *n = 0;
+    return false;
+}
