@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* clang-format off */
@@ -29,23 +30,6 @@ const struct block_part *block_part_at(size_t i)
 const struct block_part *block_part_of(enum role role)
 {
     return &parts[role];
-}
-
-const struct block_part *block_matrix(size_t i)
-{
-    for (size_t k = 0; k < ROLE_COUNT; k++)
-        if (parts[k].kind == PART_MATRIX && i-- == 0)
-            return &parts[k];
-    return NULL;
-}
-
-uint32_t block_matrices(const struct model_config *c, uint32_t layer)
-{
-    uint32_t n = 0;
-    (void)c, (void)layer; /* every layer of the families there are has the same */
-    for (size_t i = 0; i < ROLE_COUNT; i++)
-        n += parts[i].kind == PART_MATRIX;
-    return n;
 }
 
 static bool same(const char *s, size_t n, const char *other)
@@ -116,10 +100,103 @@ uint32_t block_part_cols(const struct block_part *p, const struct model_config *
     return width(p->cols, c);
 }
 
-uint32_t input_width(enum input in, const struct model_config *c)
+bool input_is_inner(enum input in)
 {
-    for (size_t i = 0; i < ROLE_COUNT; i++)
-        if (parts[i].input == in && parts[i].kind == PART_MATRIX)
-            return block_part_cols(&parts[i], c);
+    return in == INPUT_HEADS || in == INPUT_MIDDLE;
+}
+
+/* ---- the matrices of a layer ---- */
+
+bool block_matrix(const struct model_config *c, uint32_t layer, uint32_t place, struct block_matrix *out)
+{
+    (void)layer; /* every layer of the families there are has the same */
+    for (size_t k = 0; k < ROLE_COUNT; k++)
+        if (parts[k].kind == PART_MATRIX && place-- == 0) {
+            *out = (struct block_matrix){&parts[k], block_part_rows(&parts[k], c), block_part_cols(&parts[k], c)};
+            return true;
+        }
+    return false;
+}
+
+uint32_t block_matrices(const struct model_config *c, uint32_t layer)
+{
+    struct block_matrix m;
+    uint32_t n = 0;
+    while (block_matrix(c, layer, n, &m))
+        n++;
+    return n;
+}
+
+bool model_shape_make(struct model_shape *s, const struct model_config *c, struct err *e)
+{
+    *s = (struct model_shape){.layers = c->num_layers};
+    s->first = calloc(s->layers + 1u, sizeof *s->first);
+    if (!s->first)
+        return err_nomem(e, "the shapes of a model", (s->layers + 1u) * sizeof *s->first);
+    for (uint32_t layer = 0; layer < s->layers; layer++)
+        s->first[layer + 1] = s->first[layer] + block_matrices(c, layer);
+    size_t n = s->first[s->layers];
+    s->matrices = calloc(n ? n : 1, sizeof *s->matrices);
+    if (!s->matrices)
+        return err_nomem(e, "the shapes of a model", n * sizeof *s->matrices);
+    for (uint32_t layer = 0; layer < s->layers; layer++)
+        for (uint32_t i = s->first[layer]; i < s->first[layer + 1]; i++)
+            block_matrix(c, layer, i - s->first[layer], &s->matrices[i]);
+    return true;
+}
+
+void model_shape_free(struct model_shape *s)
+{
+    free(s->first);
+    free(s->matrices);
+    *s = (struct model_shape){0};
+}
+
+struct block_shape model_shape_of(const struct model_shape *s, uint32_t layer)
+{
+    uint32_t first = s->first[layer];
+    return (struct block_shape){s->matrices + first, s->first[layer + 1] - first};
+}
+
+bool block_shape_same(struct block_shape a, struct block_shape b)
+{
+    bool same = a.n == b.n;
+    for (uint32_t i = 0; same && i < a.n; i++)
+        same = a.matrices[i].part == b.matrices[i].part && a.matrices[i].rows == b.matrices[i].rows &&
+               a.matrices[i].cols == b.matrices[i].cols;
+    return same;
+}
+
+uint32_t block_place(struct block_shape b, enum role role)
+{
+    uint32_t i = 0;
+    while (i < b.n && b.matrices[i].part->role != role)
+        i++;
+    return i;
+}
+
+uint32_t block_input_cols(struct block_shape b, enum block_half half, enum input in)
+{
+    for (uint32_t i = 0; i < b.n; i++)
+        if (b.matrices[i].part->half == half && b.matrices[i].part->input == in)
+            return b.matrices[i].cols;
     return 0;
+}
+
+uint32_t model_shape_rows(const struct model_shape *s, enum role role)
+{
+    uint32_t widest = 0;
+    for (uint32_t i = 0; i < s->first[s->layers]; i++)
+        if (s->matrices[i].part->role == role && s->matrices[i].rows > widest)
+            widest = s->matrices[i].rows;
+    return widest;
+}
+
+uint32_t model_shape_input(const struct model_shape *s, enum input in)
+{
+    uint32_t widest = 0;
+    for (uint32_t i = 0; i < s->first[s->layers]; i++)
+        if (s->matrices[i].part->input == in && s->matrices[i].cols > widest)
+            widest = s->matrices[i].cols;
+    return widest;
 }

@@ -54,10 +54,6 @@ struct block_part {
 /* Every part that any family has, in the order of a file; NULL past the end. */
 const struct block_part *block_part_at(size_t i);
 const struct block_part *block_part_of(enum role role);
-/* How many matrices a layer has. */
-uint32_t block_matrices(const struct model_config *c, uint32_t layer);
-/* The i-th matrix of a block, in the order in which they are quantized; NULL past the end. */
-const struct block_part *block_matrix(size_t i);
 /* By what stands behind the block's number, n bytes; NULL: none is called so. */
 const struct block_part *block_part_named(const char *hf, size_t n);
 const struct block_part *block_part_named_gguf(const char *name, size_t n);
@@ -67,10 +63,46 @@ const char *block_part_name(const struct block_part *p, uint32_t layer, char *ou
 const char *block_part_short_name(const struct block_part *p);
 /* Whether blocks of this family have it. f NULL: of an unknown family, whose blocks have what all have. */
 bool family_has(const struct family *f, const struct block_part *p);
-/* Numbers in an input: columns of the matrices that read it. */
-uint32_t input_width(enum input in, const struct model_config *c);
+/* Whether an input is made in its half of the block by other matrices of it; if not, it is the half's normed input. */
+bool input_is_inner(enum input in);
 /* Rows and columns; a norm is one row. */
 uint32_t block_part_rows(const struct block_part *p, const struct model_config *c);
 uint32_t block_part_cols(const struct block_part *p, const struct model_config *c);
+
+/* ---- the matrices of a layer ---- */
+
+struct block_matrix {
+    const struct block_part *part;
+    uint32_t rows, cols;
+};
+/* Of one layer, by place: the order in which they are quantized. Layers may have any number of them, of any shape. */
+struct block_shape {
+    const struct block_matrix *matrices;
+    uint32_t n;
+};
+/* Of all layers. */
+struct model_shape {
+    uint32_t layers;
+    uint32_t *first; /* [layers + 1]: how many matrices come before a layer's own */
+    struct block_matrix *matrices;
+};
+
+/* What stands at a place of a layer, into out; false past the end. The lists of all layers come from here. */
+bool block_matrix(const struct model_config *c, uint32_t layer, uint32_t place, struct block_matrix *out);
+/* How many matrices a layer has. */
+uint32_t block_matrices(const struct model_config *c, uint32_t layer);
+/* model_shape_free in any case. */
+bool model_shape_make(struct model_shape *s, const struct model_config *c, struct err *e);
+void model_shape_free(struct model_shape *s);
+struct block_shape model_shape_of(const struct model_shape *s, uint32_t layer);
+/* Whether two layers have the same matrices. */
+bool block_shape_same(struct block_shape a, struct block_shape b);
+/* The first place with that role; b.n: there is none. */
+uint32_t block_place(struct block_shape b, enum role role);
+/* Columns of the matrices of a half that read an input; 0: none does. */
+uint32_t block_input_cols(struct block_shape b, enum block_half half, enum input in);
+/* Rows of the widest matrix of that role in any layer; 0: none has one. Columns of the widest that reads an input. */
+uint32_t model_shape_rows(const struct model_shape *s, enum role role);
+uint32_t model_shape_input(const struct model_shape *s, enum input in);
 
 #endif

@@ -9,7 +9,8 @@ struct matrix {
     char module[96];               /* Hugging Face name: "model.layers.0.self_attn.q_proj", "lm_head" */
     const struct block_part *part; /* what it is in its block; NULL: embedding or head */
     uint32_t layer;
-    uint32_t place; /* among its layer's matrices (block_matrix) */
+    uint32_t place;  /* among its layer's matrices (block_matrix) */
+    uint32_t number; /* among those of all layers: keys its noise */
     uint32_t rows, cols;
     /* What it is stored as, by GGUF's names, and what it would be if its rows were a multiple of that type's block. NULL in
      * a folder where it is coded, and where a folder is planned. */
@@ -25,5 +26,11 @@ static inline bool matrix_quantized(const struct matrix *x)
 }
 /* "q_proj", "embed_tokens": the last word of its name. */
 const char *matrix_kind(const struct matrix *x);
+
+/* Those of one layer, by place. */
+struct block_items {
+    const struct matrix *items;
+    uint32_t n;
+};
 
 #endif

@@ -13,18 +13,22 @@ static void parts_are_listed_by_role(void **state)
 {
     (void)state;
     const struct block_part *p;
-    size_t n = 0, matrices = 0;
+    const struct model_config c = {.num_layers = 1};
+    struct block_matrix m;
+    uint32_t n = 0, matrices = 0;
     for (; (p = block_part_at(n)); n++) {
         assert_int_equal(p->role, n);
         assert_ptr_equal(block_part_of(p->role), p);
         assert_ptr_equal(block_part_named(p->hf, strlen(p->hf)), p);
         assert_ptr_equal(block_part_named_gguf(p->gguf, strlen(p->gguf)), p);
-        if (p->kind == PART_MATRIX)
-            assert_ptr_equal(block_matrix(matrices++), p);
+        if (p->kind == PART_MATRIX) {
+            assert_true(block_matrix(&c, 0, matrices++, &m));
+            assert_ptr_equal(m.part, p);
+        }
     }
     assert_int_equal(n, ROLE_COUNT);
-    assert_int_equal(matrices, LINEAR_COUNT);
-    assert_null(block_matrix(LINEAR_COUNT));
+    assert_int_equal(matrices, block_matrices(&c, 0));
+    assert_false(block_matrix(&c, 0, matrices, &m));
     assert_null(block_part_named("self_attn.q_projx", 17));
     assert_null(block_part_named("self_attn.q_pro", 15));
     assert_null(block_part_named_gguf("attn_qkv", 8));
@@ -34,17 +38,27 @@ static void parts_are_listed_by_role(void **state)
 static void numbers_of_matrices(void **state)
 {
     (void)state;
-    static const enum role roles[LINEAR_COUNT] = {
-        [LINEAR_Q] = ROLE_Q,       [LINEAR_K] = ROLE_K,   [LINEAR_V] = ROLE_V,       [LINEAR_O] = ROLE_O,
-        [LINEAR_GATE] = ROLE_GATE, [LINEAR_UP] = ROLE_UP, [LINEAR_DOWN] = ROLE_DOWN,
-    };
-    for (size_t i = 0; i < LINEAR_COUNT; i++) {
-        assert_int_equal(block_matrix(i)->role, roles[i]);
-        assert_int_equal(block_matrix(i)->half, i < LINEAR_GATE ? HALF_ATTN : HALF_FFN);
+    static const enum role roles[] = {ROLE_Q, ROLE_K, ROLE_V, ROLE_O, ROLE_GATE, ROLE_UP, ROLE_DOWN};
+    const struct model_config c = {.num_layers = 3};
+    struct model_shape s;
+    struct err e = {0};
+    assert_true(model_shape_make(&s, &c, &e));
+    for (uint32_t layer = 0; layer < 3; layer++) {
+        struct block_shape b = model_shape_of(&s, layer);
+        assert_int_equal(b.n, sizeof roles / sizeof *roles);
+        assert_int_equal(s.first[layer], layer * b.n);
+        for (uint32_t i = 0; i < b.n; i++) {
+            assert_int_equal(b.matrices[i].part->role, roles[i]);
+            assert_int_equal(b.matrices[i].part->half, i < 4 ? HALF_ATTN : HALF_FFN);
+            assert_int_equal(block_place(b, roles[i]), i);
+        }
+        assert_int_equal(block_place(b, ROLE_ATTN_NORM), b.n);
+        assert_true(block_shape_same(b, model_shape_of(&s, 0)));
     }
+    model_shape_free(&s);
     char name[96];
-    assert_string_equal(block_part_name(block_matrix(LINEAR_UP), 12, name, sizeof name), "model.layers.12.mlp.up_proj");
-    assert_string_equal(block_part_short_name(block_matrix(LINEAR_DOWN)), "down_proj");
+    assert_string_equal(block_part_name(block_part_of(ROLE_UP), 12, name, sizeof name), "model.layers.12.mlp.up_proj");
+    assert_string_equal(block_part_short_name(block_part_of(ROLE_DOWN)), "down_proj");
     assert_string_equal(block_part_short_name(block_part_of(ROLE_ATTN_NORM)), "input_layernorm");
 }
 
@@ -52,8 +66,12 @@ static void shapes(void **state)
 {
     (void)state;
     /* Heads of 24 numbers, which are wider together than the model. */
-    const struct model_config c = {
-        .hidden_size = 64, .intermediate_size = 176, .num_heads = 4, .num_kv_heads = 2, .head_dim = 24};
+    const struct model_config c = {.num_layers = 1,
+                                   .hidden_size = 64,
+                                   .intermediate_size = 176,
+                                   .num_heads = 4,
+                                   .num_kv_heads = 2,
+                                   .head_dim = 24};
     static const uint32_t shape[ROLE_COUNT][2] = {
         [ROLE_ATTN_NORM] = {1, 64}, [ROLE_Q] = {96, 64},     [ROLE_K] = {48, 64},     [ROLE_V] = {48, 64},
         [ROLE_Q_NORM] = {1, 24},    [ROLE_K_NORM] = {1, 24}, [ROLE_O] = {64, 96},     [ROLE_FFN_NORM] = {1, 64},
@@ -64,8 +82,18 @@ static void shapes(void **state)
         assert_int_equal(block_part_cols(block_part_of((enum role)r), &c), shape[r][1]);
     }
     /* Who reads an input agrees on its width. */
-    for (size_t i = 0; i < LINEAR_COUNT; i++)
-        assert_int_equal(input_width(block_matrix(i)->input, &c), block_part_cols(block_matrix(i), &c));
+    struct model_shape s;
+    struct err e = {0};
+    assert_true(model_shape_make(&s, &c, &e));
+    struct block_shape b = model_shape_of(&s, 0);
+    for (uint32_t i = 0; i < b.n; i++) {
+        const struct block_part *p = b.matrices[i].part;
+        assert_int_equal(block_input_cols(b, p->half, p->input), b.matrices[i].cols);
+        assert_int_equal(model_shape_input(&s, p->input), b.matrices[i].cols);
+        assert_int_equal(model_shape_rows(&s, p->role), shape[p->role][0]);
+    }
+    assert_int_equal(block_input_cols(b, HALF_FFN, INPUT_HEADS), 0);
+    model_shape_free(&s);
 }
 
 static void families(void **state)

@@ -51,7 +51,8 @@ static void make_items(struct rig *r)
         struct matrix *item = &r->items[i];
         *item = (struct matrix){.layer = (uint32_t)(i / LINEAR_COUNT),
                                 .place = (uint32_t)(i % LINEAR_COUNT),
-                                .part = block_matrix((size_t)(i % LINEAR_COUNT)),
+                                .number = (uint32_t)i,
+                                .part = r->m->shape.matrices[i].part,
                                 .coded = i != p->n_items - LINEAR_COUNT,
                                 .spec = {quant_type_find("3"), GROUP, SCALE_F16}};
         item->rows = r->m->rows[item->place];
@@ -141,8 +142,8 @@ static void write_store(struct rig *r)
     os_remove_tree(WORK);
     OK(store_open(&r->store, WORK, &field, 1, NULL, &e), e);
     for (uint32_t l = 0; l < r->plan.n_layers; l++) {
-        size_t first = (size_t)l * LINEAR_COUNT;
-        OK(store_write_block(r->store, l, r->items + first, r->q + first, reports, stages, &e), e);
+        struct block_items b = plan_block(&r->plan, l);
+        OK(store_write_block(r->store, l, b, r->q + b.items[0].number, reports, stages, &e), e);
     }
 }
 

@@ -31,8 +31,8 @@ static bool write_block(struct store *s, uint32_t layer, struct err *e)
 {
     static const struct linear_report reports[LINEAR_COUNT];
     static const struct stage_report stages[2];
-    size_t first = (size_t)layer * LINEAR_COUNT;
-    return store_write_block(s, layer, items + first, linears + first, reports, stages, e);
+    struct block_items b = plan_block(&plan, layer);
+    return store_write_block(s, layer, b, linears + b.items[0].number, reports, stages, e);
 }
 
 /* A work folder with all blocks. */
@@ -42,10 +42,15 @@ static int setup(void **state)
     log_set_level(LOG_ERROR);
     if (make_dir(state) != 0)
         return -1;
+    const struct block_part *parts[LINEAR_COUNT], *part;
+    for (size_t i = 0, n = 0; (part = block_part_at(i)); i++)
+        if (part->kind == PART_MATRIX)
+            parts[n++] = part;
     for (uint32_t i = 0; i < LAYERS * LINEAR_COUNT; i++) {
         items[i] = (struct matrix){.layer = i / LINEAR_COUNT,
-                                   .place = (uint32_t)(i % LINEAR_COUNT),
-                                   .part = block_matrix((size_t)(i % LINEAR_COUNT)),
+                                   .place = i % LINEAR_COUNT,
+                                   .number = i,
+                                   .part = parts[i % LINEAR_COUNT],
                                    .rows = ROWS,
                                    .cols = COLS,
                                    .coded = true,

@@ -28,7 +28,7 @@ struct bench {
     struct matrix items[LINEAR_COUNT];
     struct quantize_options o;
     struct qlinear q[LINEAR_COUNT];
-    enum tune_stage half;
+    enum block_half half;
 };
 
 static float normal(uint32_t *seed)
@@ -59,7 +59,7 @@ static void make_loud(struct bench *b)
 
 static void forward(struct bench *b, const struct block_scratch *s, struct gpu_view x)
 {
-    if (b->half == STAGE_ATTN)
+    if (b->half == HALF_ATTN)
         block_attn_fwd(b->m, &b->w, s, x, x, 1);
     else
         block_ffn_fwd(b->m, &b->w, s, x, x, 1);
@@ -68,7 +68,7 @@ static void forward(struct bench *b, const struct block_scratch *s, struct gpu_v
 /* GPTQ of the half's linears on the inputs' Hessians; w becomes what the codes give. */
 static void quantize(struct bench *b)
 {
-    bool ffn = b->half == STAGE_FFN;
+    bool ffn = b->half == HALF_FFN;
     enum linear_id first = ffn ? LINEAR_GATE : LINEAR_Q, wide = ffn ? LINEAR_DOWN : LINEAR_O;
     struct hessian h[2];
     struct block_scratch s;
@@ -102,7 +102,7 @@ static void quantize(struct bench *b)
     gpu_arena_reset(b->arena, mark);
 }
 
-static void open_bench(struct bench *b, const char *shape, enum tune_stage half, const char *bits, bool loud)
+static void open_bench(struct bench *b, const char *shape, enum block_half half, const char *bits, bool loud)
 {
     struct shape s = *shape_named(shape);
     const struct quant_type *type = quant_type_find(bits);
@@ -131,7 +131,8 @@ static void open_bench(struct bench *b, const char *shape, enum tune_stage half,
         else if (type->group)
             spec = (struct quant_spec){type, type->group, type->super ? SCALE_F32 : SCALE_F16};
         b->items[id] = (struct matrix){.place = (uint32_t)id,
-                                       .part = block_matrix((size_t)id),
+                                       .number = (uint32_t)id,
+                                       .part = b->m->shape.matrices[id].part,
                                        .rows = b->m->rows[id],
                                        .cols = b->m->cols[id],
                                        .coded = true,
@@ -189,7 +190,7 @@ static void tune(struct bench *b, uint32_t micro, struct stage_report *r)
     struct tune_block_task t = {.m = b->m,
                                 .o = &b->o,
                                 .half = b->half,
-                                .items = b->items,
+                                .block = {b->items, LINEAR_COUNT},
                                 .w = &b->w,
                                 .inputs = b->inputs,
                                 .targets = b->targets,
@@ -275,7 +276,7 @@ static void check_store(struct bench *b)
         items[id] = b->items[id];
         items[id].coded = b->q[id].codes;
     }
-    OK(store_write_block(store, 0, items, b->q, reports, stages, &e), e);
+    OK(store_write_block(store, 0, (struct block_items){items, LINEAR_COUNT}, b->q, reports, stages, &e), e);
     for (int id = 0; id < LINEAR_COUNT; id++) {
         struct qlinear q, *was = &b->q[id];
         struct linear_report report;
@@ -296,7 +297,7 @@ static void check_store(struct bench *b)
     store_remove(&store);
 }
 
-static void check_learns(const char *shape, enum tune_stage half, const char *bits)
+static void check_learns(const char *shape, enum block_half half, const char *bits)
 {
     struct bench b;
     struct stage_report r;
@@ -304,8 +305,8 @@ static void check_learns(const char *shape, enum tune_stage half, const char *bi
     double start = held_error(&b, false);
     tune(&b, 4, &r);
     double final = held_error(&b, false);
-    print_message("%s, %s, %s bits: %.4f -> %.4f (epoch %u of %u)\n", shape, stage_name(half), bits, start, final,
-                  r.best_epoch, r.epochs);
+    print_message("%s, %s, %s bits: %.4f -> %.4f (epoch %u of %u)\n", shape, stage_name((enum tune_stage)half), bits,
+                  start, final, r.best_epoch, r.epochs);
     assert_true(r.best_epoch > 0 && r.retries == 0 && r.steps == 12 * 16);
     assert_true(r.n_hard == 13 && r.n_soft == CURVE_POINTS);
     assert_true(fabs(r.loss_start - start) <= 1e-3 * start && fabs(r.loss_final - final) <= 1e-3 * final);
@@ -337,12 +338,12 @@ static void test_batch(void **state)
 static void test_learns(void **state)
 {
     (void)state;
-    check_learns("llama3.1", STAGE_ATTN, "2");
-    check_learns("llama3.1", STAGE_FFN, "2");
-    check_learns("qwen3", STAGE_ATTN, "3");
-    check_learns("llama-bias", STAGE_FFN, "ternary");
-    check_learns("llama3.1", STAGE_FFN, "Q2_K");
-    check_learns("llama3.1", STAGE_ATTN, "Q3_K");
+    check_learns("llama3.1", HALF_ATTN, "2");
+    check_learns("llama3.1", HALF_FFN, "2");
+    check_learns("qwen3", HALF_ATTN, "3");
+    check_learns("llama-bias", HALF_FFN, "ternary");
+    check_learns("llama3.1", HALF_FFN, "Q2_K");
+    check_learns("llama3.1", HALF_ATTN, "Q3_K");
 }
 
 /* The same codes and scales, bit by bit; and nearly the same loss with other micro-batches. */
@@ -352,7 +353,7 @@ static void test_repeats(void **state)
     struct bench b[2];
     struct stage_report r[2];
     for (int i = 0; i < 2; i++) {
-        open_bench(&b[i], "mistral", STAGE_FFN, "2", false);
+        open_bench(&b[i], "mistral", HALF_FFN, "2", false);
         tune(&b[i], 4, &r[i]);
     }
     assert_true(r[0].loss_final == r[1].loss_final && r[0].best_epoch == r[1].best_epoch);
@@ -362,7 +363,7 @@ static void test_repeats(void **state)
         assert_memory_equal(x->scales, y->scales, (size_t)x->rows * x->groups * 4);
     }
     close_bench(&b[1]);
-    open_bench(&b[1], "mistral", STAGE_FFN, "2", false);
+    open_bench(&b[1], "mistral", HALF_FFN, "2", false);
     tune(&b[1], 3, &r[1]);
     assert_true(r[1].loss_start == r[0].loss_start || fabs(r[1].loss_start / r[0].loss_start - 1) < 1e-5);
     assert_true(fabs(r[1].loss_final / r[0].loss_final - 1) < 0.1);
@@ -401,7 +402,7 @@ static void test_guard(void **state)
     struct stage_report r;
     int8_t *codes;
     float *scales;
-    open_bench(&b, "llama2", STAGE_FFN, "2", false);
+    open_bench(&b, "llama2", HALF_FFN, "2", false);
     copy_down(&b, &codes, &scales);
     b.o.block.reach = 1e-9f;
     b.o.block.init_noise = 1.0f; /* start logits that do not hold the start */
@@ -411,7 +412,7 @@ static void test_guard(void **state)
     start_is_kept(&b, &r, codes, scales);
     close_bench(&b);
 
-    open_bench(&b, "llama2", STAGE_FFN, "2", false);
+    open_bench(&b, "llama2", HALF_FFN, "2", false);
     copy_down(&b, &codes, &scales);
     b.o.gumbel.lr_scales = 1.0f;
     b.o.block.reach = 1e36f;
@@ -429,7 +430,7 @@ static void test_outliers(void **state)
     (void)state;
     struct bench b;
     struct stage_report r;
-    open_bench(&b, "llama3.1", STAGE_FFN, "2", true);
+    open_bench(&b, "llama3.1", HALF_FFN, "2", true);
     double all = held_error(&b, false), others = held_error(&b, true);
     tune(&b, 4, &r);
     double all_after = held_error(&b, false), others_after = held_error(&b, true);

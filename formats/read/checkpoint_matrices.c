@@ -29,14 +29,17 @@ static bool read_matrix(const struct checkpoint *c, struct matrix *x, struct err
 static bool read_all(const struct checkpoint *c, struct matrix *x, struct err *e)
 {
     const struct model_config *config = checkpoint_config(c);
+    struct block_matrix of;
+    uint32_t number = 0;
     snprintf(x->module, sizeof x->module, "%s", checkpoint_embedding_module(c));
     if (!read_matrix(c, x++, e))
         return false;
     for (uint32_t layer = 0; layer < config->num_layers; layer++)
-        for (uint32_t place = 0; place < block_matrices(config, layer); place++, x++) {
-            x->part = block_matrix(place);
+        for (uint32_t place = 0; block_matrix(config, layer, place, &of); place++, x++) {
+            x->part = of.part;
             x->layer = layer;
             x->place = place;
+            x->number = number++;
             block_part_name(x->part, layer, x->module, sizeof x->module);
             if (!read_matrix(c, x, e))
                 return false;

@@ -81,6 +81,7 @@ static bool collect(struct conversion *c, enum export_format format, unsigned co
      * are. */
     bool fixed = format == EXPORT_GPTQ || format == EXPORT_GPTQ_V2 || format == EXPORT_COMPRESSED_TENSORS;
     enum scale_type scale = export_scale_type(format, c->ck);
+    struct block_matrix of;
     size_t left = 0;
     struct refusals refused = {0};
     bool said[ROLE_COUNT] = {false};
@@ -89,8 +90,8 @@ static bool collect(struct conversion *c, enum export_format format, unsigned co
     if (!c->items || !c->names)
         return err_nomem(e, "the list of linears", most * sizeof *c->items);
     for (uint32_t layer = 0; layer < cfg->num_layers; layer++)
-        for (uint32_t place = 0; place < block_matrices(cfg, layer); place++) {
-            const struct block_part *part = block_matrix(place);
+        for (uint32_t place = 0; block_matrix(cfg, layer, place, &of); place++) {
+            const struct block_part *part = of.part;
             char *name = c->names[c->n], why[512];
             struct weight_info info;
             block_part_name(part, layer, name, sizeof c->names[0]);

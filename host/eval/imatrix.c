@@ -89,7 +89,7 @@ static bool report(struct collect *c, uint32_t layer, uint32_t windows, struct e
 
 static void add(struct collect *c, enum input input, struct gpu_view x, uint32_t windows)
 {
-    uint32_t rows = windows * c->w.ctx, cols = input_width(input, c->m->cfg);
+    uint32_t rows = windows * c->w.ctx, cols = model_shape_input(&c->m->shape, input);
     tiled_col_sumsq(c->cmd, &(struct col_sumsq_args){.x = gpu_slice(x, 0, (uint64_t)rows * cols * 4),
                                                      .sums = c->sums[input],
                                                      .rows = rows,
@@ -114,7 +114,7 @@ static bool run_batch(struct collect *c, const struct block_weights *b, uint32_t
 /* The sums of one input, as an entry of its own. */
 static bool take(struct collect *c, const char *module, enum input input, struct err *e)
 {
-    uint32_t cols = input_width(input, c->m->cfg);
+    uint32_t cols = model_shape_input(&c->m->shape, input);
     float *sums;
     if (!imatrix_add(c->out, module, cols, (double)c->w.n * c->w.ctx, &sums, e) ||
         !gpu_download(c->cmd, gpu_slice(c->sums[input], 0, cols * 4ull), sums, cols * 4ull, e))
@@ -148,7 +148,7 @@ static bool run_block(struct collect *c, uint32_t layer, struct err *e)
     }
     for (int id = 0; id < LINEAR_COUNT; id++)
         if (!take(c, model_linear_name(layer, (enum linear_id)id, module, sizeof module),
-                  block_matrix((size_t)id)->input, e))
+                  model_block(c->m, layer).matrices[id].part->input, e))
             return false;
     eta_end(&c->eta, os_now_ns());
     gpu_arena_reset(c->weights, 0);
@@ -178,7 +178,7 @@ static bool alloc_scratch(struct collect *c, struct err *e)
     bool ok = block_scratch_create(&c->s, c->scratch, c->m, c->batch, SCRATCH_FORWARD, e) &&
               gpu_alloc(c->scratch, acts_bytes(c->m, c->batch), &c->staging, e);
     for (int i = 0; ok && i < INPUT_COUNT; i++)
-        ok = gpu_alloc(c->scratch, input_width((enum input)i, c->m->cfg) * 4ull, &c->sums[i], e);
+        ok = gpu_alloc(c->scratch, model_shape_input(&c->m->shape, (enum input)i) * 4ull, &c->sums[i], e);
     return ok;
 }
 
@@ -237,8 +237,10 @@ static uint64_t file_bytes(const struct model_config *c)
 {
     enum { HEADER = 4096, NAMES = 256 }; /* of the file, and of a matrix with its padding */
     uint64_t bytes = HEADER + NAMES + c->hidden_size * 4ull;
-    for (int id = 0; id < LINEAR_COUNT; id++)
-        bytes += c->num_layers * (NAMES + input_width(block_matrix((size_t)id)->input, c) * 4ull);
+    struct block_matrix x;
+    for (uint32_t layer = 0; layer < c->num_layers; layer++)
+        for (uint32_t i = 0; block_matrix(c, layer, i, &x); i++)
+            bytes += NAMES + x.cols * 4ull;
     return bytes;
 }
 

@@ -34,7 +34,7 @@ static void scratch_sizes(const struct model *m, uint32_t windows, unsigned part
         }
     }
     for (int id = 0; id < LINEAR_COUNT; id++) {
-        bool mine = block_matrix((size_t)id)->half == HALF_FFN ? ffn : attn;
+        bool mine = m->shape.matrices[id].part->half == HALF_FFN ? ffn : attn;
         if (!mine)
             continue;
         n[B_LEFT] = max_u64(n[B_LEFT], tokens * m->rows[id]);

@@ -176,6 +176,13 @@ static bool same_memory(struct gpu_view a, struct gpu_view b)
     return a.buffer == b.buffer && a.offset == b.offset;
 }
 
+struct gpu_view block_input(const struct block_scratch *s, enum input in)
+{
+    const struct gpu_view at[INPUT_COUNT] = {
+        [INPUT_ATTN] = s->norm, [INPUT_HEADS] = s->attn, [INPUT_FFN] = s->norm, [INPUT_MIDDLE] = s->act};
+    return at[in];
+}
+
 /* ---- the two halves ---- */
 
 void block_attn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view x,

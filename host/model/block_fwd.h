@@ -28,6 +28,8 @@ uint32_t block_scratch_windows(const struct model *m, uint64_t bytes, uint32_t a
 void block_rmsnorm(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view y, uint32_t rows,
                    uint32_t cols);
 
+/* Where block_attn_inputs or block_ffn_inputs leaves an input of its half. */
+struct gpu_view block_input(const struct block_scratch *s, enum input in);
 /* The inputs of every linear of a half, left in scratch: norm and attn, or norm and act. x and h are only
  * read. */
 void block_attn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view x,

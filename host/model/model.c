@@ -17,14 +17,20 @@
 /* Host memory for rows that are dequantized or gathered. */
 #define HOST_TILE_BYTES (16u << 20)
 
+static const struct block_part *part_of(enum linear_id id)
+{
+    static const enum role roles[LINEAR_COUNT] = {ROLE_Q, ROLE_K, ROLE_V, ROLE_O, ROLE_GATE, ROLE_UP, ROLE_DOWN};
+    return block_part_of(roles[id]);
+}
+
 const char *model_linear_name(uint32_t layer, enum linear_id id, char *out, size_t cap)
 {
-    return block_part_name(block_matrix(id), layer, out, cap);
+    return block_part_name(part_of(id), layer, out, cap);
 }
 
 const char *linear_short_name(enum linear_id id)
 {
-    return block_part_short_name(block_matrix(id));
+    return block_part_short_name(part_of(id));
 }
 
 /* ---- checks before any work ---- */
@@ -177,10 +183,10 @@ static bool check_config(struct model *m, struct err *e)
 
 static void set_shapes(struct model *m)
 {
-    const struct block_part *p;
-    for (size_t id = 0; (p = block_matrix(id)); id++) {
-        m->rows[id] = block_part_rows(p, m->cfg);
-        m->cols[id] = block_part_cols(p, m->cfg);
+    struct block_matrix x;
+    for (uint32_t id = 0; block_matrix(m->cfg, 0, id, &x); id++) {
+        m->rows[id] = x.rows;
+        m->cols[id] = x.cols;
     }
 }
 
@@ -238,7 +244,7 @@ static bool describe(struct model **out, struct gpu_cmd *cmd, const struct check
     m->cfg = checkpoint_config(ck);
     m->ctx = ctx;
     m->family = family_find(m->cfg, e);
-    bool ok = m->family != NULL;
+    bool ok = m->family && model_shape_make(&m->shape, m->cfg, e);
     if (ok) {
         set_shapes(m);
         ok = check_config(m, e) && check_tensors(m, e);
@@ -277,6 +283,7 @@ void model_close(struct model **m)
         gpu_cmd_finish((*m)->cmd, NULL);
     gpu_arena_destroy(&(*m)->arena);
     free((*m)->host_tile);
+    model_shape_free(&(*m)->shape);
     free(*m);
     *m = NULL;
 }
@@ -412,6 +419,11 @@ static bool check_finite_layer(const struct model *m, uint32_t layer, struct che
         if (family_has(m->family, p) && !check_finite(m, block_part_name(p, layer, name, sizeof name), sums, e))
             return false;
     return true;
+}
+
+struct block_shape model_block(const struct model *m, uint32_t layer)
+{
+    return model_shape_of(&m->shape, layer);
 }
 
 double model_block_products(const struct model *m)

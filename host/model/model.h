@@ -16,6 +16,7 @@ struct model {
     const struct checkpoint *ck;
     const struct model_config *cfg;
     const struct family *family;
+    struct model_shape shape;
     uint32_t ctx; /* window length this model was opened for */
     uint32_t rows[LINEAR_COUNT], cols[LINEAR_COUNT];
     bool has_bias[LINEAR_COUNT]; /* in any block */
@@ -42,6 +43,8 @@ bool model_open(struct model **out, struct gpu_cmd *cmd, const struct checkpoint
 /* The same checks without a device (gpu and cmd are NULL): shapes and names, nothing to compute with. */
 bool model_describe(struct model **out, const struct checkpoint *ck, uint32_t ctx, struct err *e);
 void model_close(struct model **m);
+/* The matrices of a layer. */
+struct block_shape model_block(const struct model *m, uint32_t layer);
 /* Looks at every weight once: NaN or infinity is ERR_USER that names the module. sums (may be NULL): takes the sums of all
  * tensors on the way. fn (may be NULL) hears the share done, once per block; its false stops with ERR_STOPPED. Needs no
  * device work. */

@@ -2,6 +2,7 @@
 #ifndef QUANT_RECORD_H
 #define QUANT_RECORD_H
 
+#include "arch/block.h"
 #include "formats/quant_type.h"
 
 enum {
@@ -34,8 +35,8 @@ struct linear_report {
     struct code_stats stats;
 };
 
-/* What was trained together. */
-enum tune_stage { STAGE_ATTN, STAGE_FFN, STAGE_SCALES, STAGE_COUNT };
+/* What was trained together: half a block, or all scales. */
+enum tune_stage { STAGE_ATTN = HALF_ATTN, STAGE_FFN = HALF_FFN, STAGE_SCALES = HALF_COUNT, STAGE_COUNT };
 const char *stage_name(enum tune_stage s); /* "attention", "feed-forward", "scales end to end" */
 
 /* One training stage of the block objective, or the last pass over scales. Losses are of hard (rounded)

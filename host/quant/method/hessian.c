@@ -18,6 +18,18 @@ bool hessian_create(struct hessian *h, struct gpu_cmd *cmd, struct gpu_arena *ar
     return true;
 }
 
+bool hessian_create_half(struct hessian h[INPUT_COUNT], struct gpu_cmd *cmd, struct gpu_arena *arena,
+                         struct block_shape block, enum block_half half, bool with_held, struct err *e)
+{
+    bool ok = true;
+    for (int in = 0; in < INPUT_COUNT; in++) {
+        uint32_t cols = block_input_cols(block, half, (enum input)in);
+        h[in] = (struct hessian){0};
+        ok = ok && (!cols || hessian_create(&h[in], cmd, arena, cols, with_held, e));
+    }
+    return ok;
+}
+
 bool hessian_create_diagonal(struct hessian *h, struct gpu_view *diag, struct gpu_cmd *cmd, struct gpu_arena *arena,
                              uint32_t n, struct err *e)
 {

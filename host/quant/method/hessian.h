@@ -12,6 +12,9 @@ struct hessian {
 /* Zeroed. */
 bool hessian_create(struct hessian *h, struct gpu_cmd *cmd, struct gpu_arena *arena, uint32_t n, bool with_held,
                     struct err *e);
+/* Of each input that matrices of half a block read, at its number; n 0: none reads it. */
+bool hessian_create_half(struct hessian h[INPUT_COUNT], struct gpu_cmd *cmd, struct gpu_arena *arena,
+                         struct block_shape block, enum block_half half, bool with_held, struct err *e);
 /* One without held windows, and diag[n] beside it, for what its diagonal becomes. */
 bool hessian_create_diagonal(struct hessian *h, struct gpu_view *diag, struct gpu_cmd *cmd, struct gpu_arena *arena,
                              uint32_t n, struct err *e);

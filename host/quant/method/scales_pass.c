@@ -224,23 +224,28 @@ static bool alloc_entries(struct pass *p, struct err *e)
     const struct plan *plan = p->t->plan;
     struct gpu_arena *arena = p->t->scratch;
     bool stay = p->t->codes_stay;
-    uint64_t widest = 4, codes[LINEAR_COUNT] = {0}, grads[LINEAR_COUNT] = {0};
-    p->entries = calloc(plan->n_items, sizeof *p->entries);
-    if (!p->entries)
+    for (size_t i = 0; i < plan->n_items; i++)
+        p->most = (uint32_t)max_u64(p->most, plan->items[i].place + 1u);
+    p->entries = calloc(plan->n_items + 1, sizeof *p->entries);
+    p->places = calloc(p->most + 1u, sizeof *p->places);
+    if (!p->entries || !p->places)
         return err_nomem(e, "the scales", plan->n_items * sizeof *p->entries);
+    p->widest = 4;
     for (size_t i = 0; i < plan->n_items; i++) {
         const struct matrix *item = &plan->items[i];
+        struct place *at = &p->places[item->place];
         describe_entry(&p->entries[i], item);
-        widest = max_u64(widest, scales_of(item) * 4);
-        codes[item->place] = max_u64(codes[item->place], code_bytes(item));
+        p->widest = max_u64(p->widest, scales_of(item) * 4);
+        at->code_bytes = max_u64(at->code_bytes, code_bytes(item));
         if (item->coded)
-            grads[item->place] = (uint64_t)item->rows * item->cols * 4;
+            at->grad_bytes = max_u64(at->grad_bytes, (uint64_t)item->rows * item->cols * 4);
     }
-    p->widest = widest;
-    bool ok = gpu_alloc(arena, widest, &p->temp, e) && gpu_alloc(arena, widest, &p->temp_steps, e);
-    for (int id = 0; ok && id < LINEAR_COUNT; id++)
-        ok = (!grads[id] || gpu_alloc(arena, grads[id], &p->grads.w[id], e)) &&
-             (stay || !codes[id] || gpu_alloc(arena, codes[id], &p->codes[id], e));
+    bool ok = gpu_alloc(arena, p->widest, &p->temp, e) && gpu_alloc(arena, p->widest, &p->temp_steps, e);
+    for (uint32_t i = 0; ok && i < p->most; i++) {
+        struct place *at = &p->places[i];
+        ok = (!at->grad_bytes || gpu_alloc(arena, at->grad_bytes, &at->grad, e)) &&
+             (stay || !at->code_bytes || gpu_alloc(arena, at->code_bytes, &at->room, e));
+    }
     for (size_t i = 0; ok && i < plan->n_items; i++)
         ok = alloc_entry(&p->entries[i], &plan->items[i], stay, arena, e);
     return ok;
@@ -313,6 +318,7 @@ bool tune_scales_count(const struct scales_task *t, struct err *e)
     bool ok = create_device(&p, t, e);
     gpu_arena_reset(t->scratch, 0);
     free(p.entries);
+    free(p.places);
     return ok;
 }
 
@@ -326,6 +332,7 @@ bool pass_destroy(struct pass *p, bool ok, struct err *e)
     for (size_t i = 0; p->entries && i < p->t->plan->n_items; i++)
         free(p->entries[i].best);
     free(p->entries);
+    free(p->places);
     free(p->host);
     free(p->losses);
     free(p->order);

@@ -21,21 +21,28 @@ struct entry {
     float *best;           /* [n * per] scales, rounded */
 };
 
+/* What the matrices at one place of their blocks share. */
+struct place {
+    uint64_t code_bytes, grad_bytes; /* of the largest */
+    struct gpu_view room;            /* for codes, where they do not all stay */
+    struct gpu_view grad;            /* [rows, cols] of the weights */
+    struct gpu_view codes;           /* of the block that is loaded */
+};
+
 struct pass {
     const struct scales_task *t;
     struct model *m;
     uint32_t layers, micro;
-    uint32_t train, judge0, judges;      /* windows that teach: 0 .. train-1; that judge */
-    uint32_t batch, per_epoch, steps;    /* windows; steps */
-    struct entry *entries;               /* [plan->n_items] */
-    struct gpu_view codes[LINEAR_COUNT]; /* of one block, where they do not all stay */
-    struct gpu_view temp;                /* scales of one linear, or their gradient */
-    struct gpu_view temp_steps;          /* steps of one linear: rounded, or their gradient */
-    struct block_weights w;              /* of the block that is loaded */
-    struct gpu_view block_codes[LINEAR_COUNT];
-    uint64_t widest; /* bytes of the widest linear's scales */
-    uint32_t loaded; /* that block with its scales of the moment; NONE: none, or others */
-    struct block_grads grads;
+    uint32_t train, judge0, judges;   /* windows that teach: 0 .. train-1; that judge */
+    uint32_t batch, per_epoch, steps; /* windows; steps */
+    struct entry *entries;            /* [plan->n_items] */
+    struct place *places;             /* [most] */
+    uint32_t most;                    /* matrices of a block */
+    struct gpu_view temp;             /* scales of one linear, or their gradient */
+    struct gpu_view temp_steps;       /* steps of one linear: rounded, or their gradient */
+    struct block_weights w;           /* of the block that is loaded */
+    uint64_t widest;                  /* bytes of the widest linear's scales */
+    uint32_t loaded;                  /* that block with its scales of the moment; NONE: none, or others */
     struct block_scratch fwd;
     struct bwd_scratch bwd;
     struct head head;

@@ -13,6 +13,14 @@
  * the others do (measured on a block with such tokens, test_tune_block.c). */
 #define LOUDEST 8.0
 
+/* A matrix of the block. */
+struct member {
+    bool trained;     /* what follows is of those that are */
+    struct qmatrix q; /* start codes; scales in training */
+    struct gumbel_state s;
+    struct qlinear best;
+};
+
 /* One half in training. */
 struct half {
     const struct tune_block_task *t;
@@ -20,9 +28,7 @@ struct half {
     uint32_t judge0, judges; /* windows that judge */
     uint32_t per_epoch;      /* steps */
     struct gumbel_options gumbel;
-    bool trained[LINEAR_COUNT];
-    struct qmatrix q[LINEAR_COUNT]; /* start codes; scales in training */
-    struct gumbel_state s[LINEAR_COUNT];
+    struct member *members;    /* [t->block.n] */
     struct block_weights hard; /* the block, with rounded weights where grads.w has room between steps */
     struct block_grads grads;
     struct block_scratch fwd;
@@ -36,12 +42,11 @@ struct half {
     uint32_t *order;               /* [samples] windows, shuffled */
     double size_train, size_judge; /* what the half adds to its input, squared and weighted, per window */
     double plain_start;            /* the judges' plain squared error at the start */
-    struct qlinear best[LINEAR_COUNT];
 };
 
-static bool takes(const struct quantize_options *o, enum tune_stage half, const struct matrix *item)
+static bool takes(const struct tune_block_task *t, const struct matrix *item)
 {
-    return (item->part->half == HALF_FFN) == (half == STAGE_FFN) && plan_joint(o, item);
+    return item->part->half == t->half && plan_joint(t->o, item);
 }
 
 /* Of the paper's run. */
@@ -79,16 +84,16 @@ struct gumbel_options tune_block_gumbel(const struct quantize_options *o, uint32
 }
 
 /* What the backward pass finds. */
-static unsigned parts_of(const struct quantize_options *o, enum tune_stage half)
+static unsigned parts_of(const struct quantize_options *o, enum block_half half)
 {
-    return half == STAGE_FFN ? BWD_FFN : BWD_ATTN | (o->block.train_qk ? BWD_QK : 0);
+    return half == HALF_FFN ? BWD_FFN : BWD_ATTN | (o->block.train_qk ? BWD_QK : 0);
 }
 
 /* ---- one pass over windows ---- */
 
 static void forward(const struct half *h, const struct block_weights *w, uint32_t n)
 {
-    if (h->t->half == STAGE_ATTN)
+    if (h->t->half == HALF_ATTN)
         block_attn_fwd(h->t->m, w, &h->fwd, h->x, h->y, n);
     else
         block_ffn_fwd(h->t->m, w, &h->fwd, h->x, h->y, n);
@@ -208,9 +213,9 @@ static bool judge(struct half *h, const struct block_weights *w, double *loss, d
 static bool accumulate(struct half *h, const uint32_t *list, uint32_t n, uint32_t at, struct err *e)
 {
     struct model *m = h->t->m;
-    for (int id = 0; id < LINEAR_COUNT; id++)
-        if (h->trained[id])
-            gpu_fill(m->cmd, h->grads.w[id], 0);
+    for (uint32_t i = 0; i < h->t->block.n; i++)
+        if (h->members[i].trained)
+            gpu_fill(m->cmd, h->grads.w[i], 0);
     uint32_t pieces = (uint32_t)div_up(n, h->t->micro);
     for (uint32_t i = 0, done = 0; i < pieces; i++) {
         uint32_t count = (n - done) / (pieces - i); /* even pieces */
@@ -220,7 +225,7 @@ static bool accumulate(struct half *h, const uint32_t *list, uint32_t n, uint32_
         /* dL/dy is 2 w (y - target): Lion's sign is blind to the factor 2. */
         residual(h, h->y, h->target, count);
         weigh(h, count, at, true);
-        if (h->t->half == STAGE_ATTN)
+        if (h->t->half == HALF_ATTN)
             block_attn_bwd(m, h->t->w, &h->fwd, &h->bwd, h->x, h->y, false, &h->grads, count);
         else
             block_ffn_bwd(m, h->t->w, &h->fwd, &h->bwd, h->x, h->y, false, &h->grads, count);
@@ -232,11 +237,11 @@ static bool accumulate(struct half *h, const uint32_t *list, uint32_t n, uint32_
 /* ---- hard weights ---- */
 
 /* Rounded codes and scales of a linear in training, as the file would hold them; good until the next call. */
-static struct qmatrix harden(const struct half *h, int id)
+static struct qmatrix harden(const struct half *h, const struct member *of)
 {
     struct gpu_cmd *cmd = h->t->m->cmd;
-    const struct gumbel_state *s = &h->s[id];
-    struct qmatrix q = h->q[id];
+    const struct gumbel_state *s = &of->s;
+    struct qmatrix q = of->q;
     gumbel_codes(cmd, s, h->codes);
     gpu_copy(cmd, h->scales, s->scales, s->rows * quant_row_scales(&s->spec, s->cols) * 4ull);
     q.codes = h->codes;
@@ -249,22 +254,23 @@ static struct qmatrix harden(const struct half *h, int id)
 /* h->hard: the block with all weights in training rounded. */
 static void harden_all(const struct half *h)
 {
-    for (int id = 0; id < LINEAR_COUNT; id++) {
-        if (!h->trained[id])
+    for (uint32_t i = 0; i < h->t->block.n; i++) {
+        if (!h->members[i].trained)
             continue;
-        struct qmatrix q = harden(h, id);
-        qmatrix_dequant(h->t->m->cmd, &q, h->hard.w[id]);
+        struct qmatrix q = harden(h, &h->members[i]);
+        qmatrix_dequant(h->t->m->cmd, &q, h->hard.w[i]);
     }
 }
 
 static bool keep_best(struct half *h, struct err *e)
 {
-    for (int id = 0; id < LINEAR_COUNT; id++) {
-        if (!h->trained[id])
+    for (uint32_t i = 0; i < h->t->block.n; i++) {
+        struct member *of = &h->members[i];
+        if (!of->trained)
             continue;
-        struct qmatrix q = harden(h, id);
-        qlinear_free(&h->best[id]);
-        if (!qmatrix_download(h->t->m->cmd, &q, &h->best[id], e))
+        struct qmatrix q = harden(h, of);
+        qlinear_free(&of->best);
+        if (!qmatrix_download(h->t->m->cmd, &q, &of->best, e))
             return false;
     }
     return true;
@@ -275,13 +281,14 @@ static bool keep_best(struct half *h, struct err *e)
 static bool start(struct half *h, const struct qlinear *q, float rate, struct err *e)
 {
     struct gpu_cmd *cmd = h->t->m->cmd;
-    for (int id = 0; id < LINEAR_COUNT; id++) {
-        if (!h->trained[id])
+    for (uint32_t i = 0; i < h->t->block.n; i++) {
+        struct member *of = &h->members[i];
+        if (!of->trained)
             continue;
-        if (!qmatrix_upload(cmd, &h->q[id], &q[id], e))
+        if (!qmatrix_upload(cmd, &of->q, &q[i], e))
             return false;
-        h->s[id].rate = rate * tune_block_share(h->t->items[id].spec.type);
-        gumbel_start(cmd, &h->s[id]);
+        of->s.rate = rate * tune_block_share(h->t->block.items[i].spec.type);
+        gumbel_start(cmd, &of->s);
     }
     return true;
 }
@@ -297,9 +304,9 @@ static bool epoch_run(struct half *h, uint32_t epoch, struct stage_report *r, fl
         uint32_t n = (h->train - done) / (h->per_epoch - i), step = epoch * h->per_epoch + i;
         if (!accumulate(h, h->order + done, n, i, e))
             return false;
-        for (int id = 0; id < LINEAR_COUNT; id++)
-            if (h->trained[id])
-                gumbel_step(cmd, &h->s[id], step);
+        for (uint32_t k = 0; k < h->t->block.n; k++)
+            if (h->members[k].trained)
+                gumbel_step(cmd, &h->members[k].s, step);
         done += n;
         if (hooks && hooks->step &&
             !hooks->step(hooks->ctx, step, h->gumbel.steps, r->n_hard ? (double)r->hard[r->n_hard - 1] : NAN)) {
@@ -355,21 +362,22 @@ static bool attempt(struct half *h, const struct qlinear *q, float rate, struct 
 
 /* ---- a half ---- */
 
-static bool alloc_linear(struct half *h, int id, struct err *e)
+static bool alloc_member(struct half *h, uint32_t i, struct err *e)
 {
     const struct tune_block_task *t = h->t;
-    const struct matrix *item = &t->items[id];
-    struct gumbel_state *s = &h->s[id];
+    const struct matrix *item = &t->block.items[i];
+    struct member *of = &h->members[i];
+    struct gumbel_state *s = &of->s;
     uint64_t bytes = (uint64_t)item->rows * item->cols * 4;
-    if (!qmatrix_create(&h->q[id], t->arena, item->rows, item->cols, item->spec, e) ||
-        !gumbel_create(s, t->arena, &h->q[id], 0, item->rows, e) || !gpu_alloc(t->arena, bytes, &h->grads.w[id], e))
+    if (!qmatrix_create(&of->q, t->arena, item->rows, item->cols, item->spec, e) ||
+        !gumbel_create(s, t->arena, &of->q, 0, item->rows, e) || !gpu_alloc(t->arena, bytes, &h->grads.w[i], e))
         return false;
     s->o = &h->gumbel;
     s->seed = (uint32_t)(t->o->seed ^ t->o->seed >> 32) ^ 0x5851f42du; /* other noise than the start's own tuning had */
-    s->tensor = item->layer * LINEAR_COUNT + (uint32_t)id;
-    s->soft = t->w->w[id];
-    s->grad = s->w = h->grads.w[id]; /* w is not used: soft weights, no difference */
-    h->hard.w[id] = h->grads.w[id];
+    s->tensor = item->number;
+    s->soft = t->w->w[i];
+    s->grad = s->w = h->grads.w[i]; /* w is not used: soft weights, no difference */
+    h->hard.w[i] = h->grads.w[i];
     return true;
 }
 
@@ -381,6 +389,9 @@ static bool half_create(struct half *h, const struct tune_block_task *t, struct 
     h->judge0 = t->holdout ? h->train : 0;
     h->judges = t->holdout ? t->holdout : h->train;
     h->per_epoch = (uint32_t)div_up(h->train, tune_block_batch(t->o, h->train));
+    h->members = calloc(t->block.n + 1u, sizeof *h->members);
+    if (!h->members)
+        return err_nomem(e, "half a block", t->block.n * sizeof *h->members);
     h->order = malloc(t->samples * sizeof *h->order);
     if (!h->order)
         return err_nomem(e, "the order of windows", t->samples * sizeof *h->order);
@@ -389,14 +400,15 @@ static bool half_create(struct half *h, const struct tune_block_task *t, struct 
     h->token_weight = malloc((size_t)t->samples * t->m->ctx * sizeof *h->token_weight);
     if (!h->token_weight)
         return err_nomem(e, "the weights of tokens", (uint64_t)t->samples * t->m->ctx * sizeof *h->token_weight);
-    for (int id = 0; id < LINEAR_COUNT; id++) {
-        h->trained[id] = takes(t->o, t->half, &t->items[id]);
-        if (!h->trained[id])
+    for (uint32_t i = 0; i < t->block.n; i++) {
+        struct member *of = &h->members[i];
+        of->trained = takes(t, &t->block.items[i]);
+        if (!of->trained)
             continue;
-        if (!alloc_linear(h, id, e))
+        if (!alloc_member(h, i, e))
             return false;
-        codes = max_u64(codes, h->q[id].codes.size);
-        scales = max_u64(scales, h->q[id].scales.size);
+        codes = max_u64(codes, of->q.codes.size);
+        scales = max_u64(scales, of->q.scales.size);
     }
     return gpu_alloc(t->arena, codes, &h->codes, e) && gpu_alloc(t->arena, scales, &h->scales, e) &&
            block_scratch_create(&h->fwd, t->arena, t->m, t->micro, SCRATCH_TRAIN, e) &&
@@ -433,17 +445,18 @@ static bool train(struct half *h, struct qlinear *q, struct stage_report *r, str
 /* The result: best codes where an epoch was better than the start, and their weights for what follows. */
 static bool settle(struct half *h, struct qlinear *q, const struct stage_report *r, struct err *e)
 {
-    for (int id = 0; id < LINEAR_COUNT; id++) {
-        if (!h->trained[id])
+    for (uint32_t i = 0; i < h->t->block.n; i++) {
+        struct member *of = &h->members[i];
+        if (!of->trained)
             continue;
         if (r->best_epoch) {
-            qlinear_free(&q[id]);
-            q[id] = h->best[id];
-            h->best[id] = (struct qlinear){0};
+            qlinear_free(&q[i]);
+            q[i] = of->best;
+            of->best = (struct qlinear){0};
         }
-        if (!qmatrix_upload(h->t->m->cmd, &h->q[id], &q[id], e))
+        if (!qmatrix_upload(h->t->m->cmd, &of->q, &q[i], e))
             return false;
-        qmatrix_dequant(h->t->m->cmd, &h->q[id], h->t->w->w[id]);
+        qmatrix_dequant(h->t->m->cmd, &of->q, h->t->w->w[i]);
     }
     return true;
 }
@@ -451,15 +464,16 @@ static bool settle(struct half *h, struct qlinear *q, const struct stage_report 
 static bool trains(const struct tune_block_task *t)
 {
     bool any = false;
-    for (int id = 0; id < LINEAR_COUNT; id++)
-        any = any || takes(t->o, t->half, &t->items[id]);
+    for (uint32_t i = 0; i < t->block.n; i++)
+        any = any || takes(t, &t->block.items[i]);
     return any && t->o->block.epochs;
 }
 
 static void half_free(struct half *h)
 {
-    for (int id = 0; id < LINEAR_COUNT; id++)
-        qlinear_free(&h->best[id]);
+    for (uint32_t i = 0; h->members && i < h->t->block.n; i++)
+        qlinear_free(&h->members[i].best);
+    free(h->members);
     free(h->order);
     free(h->token_weight);
 }
@@ -479,7 +493,8 @@ bool tune_block(const struct tune_block_task *t, struct qlinear *q, struct stage
     uint64_t begin = os_now_ns();
     gpu_mark mark = gpu_arena_mark(t->arena);
     struct half h = {0};
-    *r = (struct stage_report){.stage = t->half, .layer = t->items[0].layer, .loss_start = NAN, .loss_final = NAN};
+    *r = (struct stage_report){.stage = (enum tune_stage)t->half, .loss_start = NAN, .loss_final = NAN};
+    r->layer = t->block.n ? t->block.items[0].layer : 0;
     if (!trains(t))
         return true;
     bool ok = half_create(&h, t, e);

@@ -19,8 +19,8 @@
 struct tune_block_task {
     struct model *m;
     const struct quantize_options *o;
-    enum tune_stage half;          /* STAGE_ATTN or STAGE_FFN */
-    const struct matrix *items;    /* of the block, [LINEAR_COUNT] */
+    enum block_half half;
+    struct block_items block;
     struct block_weights *w;       /* as stored codes give them; of what is trained, replaced by the result's */
     struct acts *inputs, *targets; /* [samples] windows: of the half's input, and what its output should be */
     uint32_t samples, holdout;     /* the last `holdout` windows only judge; 0: all teach and judge */
@@ -35,7 +35,7 @@ uint32_t tune_block_batch(const struct quantize_options *o, uint32_t train);
 float tune_block_share(const struct quant_type *t);
 /* Schedule of a half that learns from `train` windows. */
 struct gumbel_options tune_block_gumbel(const struct quantize_options *o, uint32_t train);
-/* q[LINEAR_COUNT]: start codes and scales, then the result's (never one that judges worse). r: what happened.
+/* q[block.n]: start codes and scales, then the result's (never one that judges worse). r: what happened.
  * Nothing is done, and r->steps is 0, where no linear of the half is trained. */
 bool tune_block(const struct tune_block_task *t, struct qlinear *q, struct stage_report *r, struct err *e);
 /* Takes from an arena that counts what tune_block takes, and gives it back: for whoever plans. Of the task inputs,

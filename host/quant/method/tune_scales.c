@@ -32,34 +32,35 @@ static bool tell(const struct pass *p, struct err *e)
 static bool load(struct pass *p, uint32_t layer, bool rounded, struct err *e)
 {
     struct gpu_cmd *cmd = p->m->cmd;
-    size_t first = (size_t)layer * LINEAR_COUNT;
+    const struct block_items b = plan_block(p->t->plan, layer);
     unsigned kept = 0;
     if (!tell(p, e))
         return false;
     if (p->loaded == layer && !rounded)
         return true;
-    for (int id = 0; id < LINEAR_COUNT; id++)
-        if (!p->entries[first + (size_t)id].n)
-            kept |= 1u << id;
+    for (uint32_t i = 0; i < b.n; i++)
+        if (!p->entries[b.items[i].number].n)
+            kept |= 1u << i;
     p->loaded = NONE;
     if (!gpu_cmd_finish(cmd, e)) /* it takes the same memory */
         return false;
     gpu_arena_reset(p->t->block, 0);
     if (!model_load_block_some(p->m, layer, kept, p->t->block, &p->w, e))
         return false;
-    for (int id = 0; id < LINEAR_COUNT; id++) {
-        const struct entry *x = &p->entries[first + (size_t)id];
+    for (uint32_t i = 0; i < b.n; i++) {
+        const struct entry *x = &p->entries[b.items[i].number];
+        struct place *at = &p->places[i];
         struct qmatrix q = x->q;
         if (!x->n)
             continue;
         if (!q.codes.size) {
-            q.codes = p->codes[id];
-            if (!pass_upload_codes(p, first + (size_t)id, q.codes, e))
+            q.codes = at->room;
+            if (!pass_upload_codes(p, b.items[i].number, q.codes, e))
                 return false;
         }
-        p->block_codes[id] = q.codes;
+        at->codes = q.codes;
         q.scales = pass_scales(p, x, rounded);
-        qmatrix_dequant(cmd, &q, p->w.w[id]);
+        qmatrix_dequant(cmd, &q, p->w.w[i]);
     }
     p->loaded = rounded ? NONE : layer;
     return true;
@@ -78,15 +79,16 @@ static bool learn(struct pass *p, uint32_t layer, struct err *e)
 {
     const struct scales_options *o = &p->t->o->scales;
     struct gpu_cmd *cmd = p->m->cmd;
-    for (int id = 0; id < LINEAR_COUNT; id++) {
-        size_t item = (size_t)layer * LINEAR_COUNT + (size_t)id;
+    const struct block_items b = plan_block(p->t->plan, layer);
+    for (uint32_t i = 0; i < b.n; i++) {
+        size_t item = b.items[i].number;
         const struct entry *x = &p->entries[item];
         if (!x->n)
             continue;
         struct gpu_view dscales = gpu_slice(p->temp, 0, (uint64_t)x->n * x->per * 4), dsteps = dscales;
         gpu_fill(cmd, dscales, 0);
-        tiled_scale_grad(cmd, &(struct scale_grad_args){.grad = p->grads.w[id],
-                                                        .codes = p->block_codes[id],
+        tiled_scale_grad(cmd, &(struct scale_grad_args){.grad = p->places[i].grad,
+                                                        .codes = p->places[i].codes,
                                                         .dscales = dscales,
                                                         .rows = x->q.rows,
                                                         .cols = x->q.cols,
@@ -227,11 +229,12 @@ static bool block_backward(struct pass *p, uint32_t layer, uint32_t from, uint32
 {
     struct model *m = p->m;
     struct block_grads grads = {0};
-    for (int id = 0; id < LINEAR_COUNT; id++) {
-        if (!p->entries[(size_t)layer * LINEAR_COUNT + (size_t)id].n)
+    const struct block_items b = plan_block(p->t->plan, layer);
+    for (uint32_t i = 0; i < b.n; i++) {
+        if (!p->entries[b.items[i].number].n)
             continue;
-        grads.w[id] = p->grads.w[id];
-        gpu_fill(m->cmd, grads.w[id], 0);
+        grads.w[i] = p->places[i].grad;
+        gpu_fill(m->cmd, grads.w[i], 0);
     }
     for (uint32_t at = 0, done = 0, count; (count = next_piece(p, n, &done)) > 0; at = done) {
         struct gpu_view x, dy;

@@ -101,7 +101,7 @@ static bool list_matrices(struct plan *p, const struct model *m, const struct qu
         return false;
     p->n_layers = m->cfg->num_layers;
     p->items = p->matrices + 1; /* behind the embedding */
-    p->n_items = (size_t)p->n_layers * LINEAR_COUNT;
+    p->n_items = p->n_matrices - 1 - !m->cfg->tie_word_embeddings;
     for (size_t i = 0; i < p->n_items; i++) {
         const struct matrix *x = &p->items[i];
         if (!matrix_quantized(x) || o->requantize)
@@ -341,6 +341,21 @@ bool plan_fates(struct plan *p, const struct model *m, const struct quantize_opt
     return list_matrices(p, m, o, e) && choose_types(p, m, o, l, e) && check_imatrix(p, o, e) &&
            check_format(p, o, l, e) && check_learned(o, e) && plan_range(p, m, o, l, e) && count_bytes(p, m, o, e) &&
            check_work(p, m, o, e);
+}
+
+struct block_items plan_block(const struct plan *p, uint32_t layer)
+{
+    size_t first = 0, end = p->n_items;
+    while (first < end) { /* the first item that is not of an earlier layer */
+        size_t half = first + (end - first) / 2;
+        if (p->items[half].layer < layer)
+            first = half + 1;
+        else
+            end = half;
+    }
+    while (end < p->n_items && p->items[end].layer == layer)
+        end++;
+    return (struct block_items){p->items + first, (uint32_t)(end - first)};
 }
 
 /* ---- the whole ---- */

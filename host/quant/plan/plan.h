@@ -58,6 +58,8 @@ struct plan {
     double updates;            /* optimiser steps per second of a block's larger half, measured; 0: not */
 };
 
+/* The items of a layer. */
+struct block_items plan_block(const struct plan *p, uint32_t layer);
 /* Whether halves of blocks are trained on their outputs. */
 bool plan_block_objective(const struct quantize_options *o);
 /* Whether the scales learn together in the end. */

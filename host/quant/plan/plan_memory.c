@@ -249,10 +249,11 @@ static uint64_t host_least(const struct plan *p)
 {
     const uint64_t staging = 48ull << 20;
     uint64_t most = 0, widest_packed = 0;
-    for (size_t first = 0; first < p->n_items; first += LINEAR_COUNT) {
+    for (uint32_t layer = 0; layer < p->n_layers; layer++) {
+        const struct block_items b = plan_block(p, layer);
         uint64_t block = 0;
-        for (size_t i = first; i < first + LINEAR_COUNT; i++) {
-            const struct matrix *item = &p->items[i];
+        for (uint32_t i = 0; i < b.n; i++) {
+            const struct matrix *item = &b.items[i];
             if (!item->coded)
                 continue;
             uint64_t weights = (uint64_t)item->rows * item->cols;

@@ -175,7 +175,7 @@ static bool run_half(struct bench *b, struct gpu_arena *arena, const struct size
     gpu_fill(b->cmd, x, FILL);
     gpu_fill(b->cmd, y, FILL);
     for (int id = 0; backward && id < LINEAR_COUNT; id++) {
-        const struct block_part *p = block_matrix((size_t)id);
+        const struct block_part *p = m.shape.matrices[id].part;
         if (attn == (p->half == HALF_ATTN) && (b->o->block.train_qk || !p->turned)) {
             if (!gpu_alloc(arena, (uint64_t)m.rows[id] * m.cols[id] * 4, &grads.w[id], e))
                 return false;

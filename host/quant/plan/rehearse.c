@@ -18,6 +18,7 @@ struct stand_in {
     struct model m;
     struct gpu_count count;
     struct gpu_arena *block, *hess, *scratch, *student, *teacher, *kept;
+    uint32_t layer; /* the one that is loaded */
     struct block_weights w;
     uint64_t base; /* bytes that models hold */
 };
@@ -120,35 +121,32 @@ static bool linear(struct stand_in *s, const struct matrix *item, struct gpu_vie
     return ok;
 }
 
-static bool hessians(struct stand_in *s, const struct stage *stage, struct hessian h[2], struct err *e)
+static bool hessians(struct stand_in *s, enum block_half half, struct hessian h[INPUT_COUNT], struct err *e)
 {
-    bool held = s->plan->holdout > 0;
-    return hessian_create(&h[0], s->m.cmd, s->hess, s->m.cols[stage->first], held, e) &&
-           hessian_create(&h[1], s->m.cmd, s->hess, s->m.cols[stage->wide], held, e);
+    return hessian_create_half(h, s->m.cmd, s->hess, model_block(&s->m, s->layer), half, s->plan->holdout > 0, e);
 }
 
-/* Hessians, then the linears of a stage. */
-static bool linears(struct stand_in *s, const struct stage *stage, const struct matrix *items, struct err *e)
+/* Hessians, then the linears of a half. */
+static bool linears(struct stand_in *s, enum block_half half, struct block_items b, struct err *e)
 {
-    struct hessian h[2];
-    bool gathers = stage_gathers(&s->o, stage, items);
-    bool ok = !gathers || (hessians(s, stage, h, e) && batch(s, e));
-    for (int id = stage->first; ok && id < (int)stage->end; id++)
-        if (items[id].coded)
-            ok = linear(s, &items[id], s->w.w[id],
-                        plan_needs_hessian(&s->o, &items[id]) ? &h[id == (int)stage->wide] : NULL, e);
+    struct hessian h[INPUT_COUNT];
+    bool ok = !half_gathers(&s->o, half, b) || (hessians(s, half, h, e) && batch(s, e));
+    for (uint32_t i = 0; ok && i < b.n; i++)
+        if (b.items[i].part->half == half && b.items[i].coded)
+            ok = linear(s, &b.items[i], s->w.w[i],
+                        plan_needs_hessian(&s->o, &b.items[i]) ? &h[b.items[i].part->input] : NULL, e);
     gpu_arena_reset(s->hess, 0);
     gpu_arena_trim(s->hess);
     gpu_arena_trim(s->scratch);
     return ok;
 }
 
-static bool train(struct stand_in *s, const struct stage *stage, const struct matrix *items, struct err *e)
+static bool train(struct stand_in *s, enum block_half half, struct block_items b, struct err *e)
 {
     struct tune_block_task t = {.m = &s->m,
                                 .o = &s->o,
-                                .half = stage->half,
-                                .items = items,
+                                .half = half,
+                                .block = b,
                                 .w = &s->w,
                                 .samples = s->plan->samples,
                                 .holdout = s->plan->holdout,
@@ -163,25 +161,27 @@ static bool train(struct stand_in *s, const struct stage *stage, const struct ma
 static bool load_block(struct stand_in *s, uint32_t layer, struct err *e)
 {
     gpu_arena_reset(s->block, 0);
+    s->layer = layer;
     return model_load_block(&s->m, layer, s->block, &s->w, e);
 }
 
-static bool block_calibrated(struct stand_in *s, uint32_t layer, const struct matrix *items, struct err *e)
+static bool block_calibrated(struct stand_in *s, uint32_t layer, struct block_items b, struct err *e)
 {
     bool joint = plan_block_objective(&s->o), teacher = plan_teacher(&s->o);
     bool ok = load_block(s, layer, e);
-    for (int i = 0; ok && i < 2; i++)
-        ok = (!teacher || batch(s, e)) && linears(s, &stages[i], items, e) &&
-             (!joint || train(s, &stages[i], items, e)) && batch(s, e);
+    for (int i = 0; ok && i < HALF_COUNT; i++) {
+        enum block_half half = (enum block_half)i;
+        ok = (!teacher || batch(s, e)) && linears(s, half, b, e) && (!joint || train(s, half, b, e)) && batch(s, e);
+    }
     return ok;
 }
 
 /* RTN, or an importance matrix alone: one linear at a time, and the work on it. */
-static bool block_alone(struct stand_in *s, const struct matrix *items, bool work, struct err *e)
+static bool block_alone(struct stand_in *s, struct block_items b, bool work, struct err *e)
 {
     bool ok = true;
-    for (int id = 0; ok && id < LINEAR_COUNT; id++) {
-        const struct matrix *item = &items[id];
+    for (uint32_t i = 0; ok && i < b.n; i++) {
+        const struct matrix *item = &b.items[i];
         struct gpu_view w, diag;
         struct hessian h;
         bool diagonal = quantize_diagonal(&s->o) && s->o.method != METHOD_RTN;
@@ -197,35 +197,37 @@ static bool block_alone(struct stand_in *s, const struct matrix *items, bool wor
 }
 
 /* Memory does not tell these layers apart. */
-static bool same_layer(const struct matrix *a, const struct matrix *b)
+static bool same_layer(struct block_items x, struct block_items y)
 {
-    bool same = true;
-    for (int id = 0; id < LINEAR_COUNT; id++)
-        same = same && a[id].rows == b[id].rows && a[id].cols == b[id].cols && a[id].coded == b[id].coded &&
-               (!a[id].coded || (a[id].spec.type == b[id].spec.type && a[id].spec.group == b[id].spec.group));
+    bool same = x.n == y.n;
+    for (uint32_t i = 0; same && i < x.n; i++) {
+        const struct matrix *a = &x.items[i], *b = &y.items[i];
+        same = a->part == b->part && a->rows == b->rows && a->cols == b->cols && a->coded == b->coded &&
+               (!a->coded || (a->spec.type == b->spec.type && a->spec.group == b->spec.group));
+    }
     return same;
 }
 
-/* The next layer from `layer` on that is unlike all before; NULL: there is none. */
-static const struct matrix *next_layer(const struct plan *p, uint32_t *layer)
+/* The next layer from `layer` on that is unlike all before; false: there is none. */
+static bool next_layer(const struct plan *p, uint32_t *layer, struct block_items *out)
 {
     for (; *layer < p->n_layers; ++*layer) {
-        const struct matrix *items = p->items + (size_t)*layer * LINEAR_COUNT;
         bool known = false;
+        *out = plan_block(p, *layer);
         for (uint32_t i = 0; i < *layer && !known; i++)
-            known = same_layer(p->items + (size_t)i * LINEAR_COUNT, items);
+            known = same_layer(plan_block(p, i), *out);
         if (!known)
-            return items;
+            return true;
     }
-    return NULL;
+    return false;
 }
 
 static bool blocks(struct stand_in *s, struct err *e)
 {
-    const struct matrix *items;
+    struct block_items b;
     bool ok = true;
-    for (uint32_t layer = 0; ok && (items = next_layer(s->plan, &layer)); layer++)
-        ok = reads_windows(s) ? block_calibrated(s, layer, items, e) : block_alone(s, items, true, e);
+    for (uint32_t layer = 0; ok && next_layer(s->plan, &layer, &b); layer++)
+        ok = reads_windows(s) ? block_calibrated(s, layer, b, e) : block_alone(s, b, true, e);
     return ok;
 }
 
@@ -271,42 +273,42 @@ bool rehearse(struct rehearsal *r, const struct plan *p, const struct model *m, 
     return end(&s, ok);
 }
 
-/* One stage's or half's share of a part, in a block that is loaded. */
-static bool stage_part(struct stand_in *s, enum run_part part, const struct stage *stage, const struct matrix *items,
-                       struct err *e)
+/* A half's share of a part, in a block that is loaded. */
+static bool half_part(struct stand_in *s, enum run_part part, enum block_half half, struct block_items b, struct err *e)
 {
-    struct hessian h[2];
+    struct hessian h[INPUT_COUNT];
     if (part == PART_HALF)
-        return train(s, stage, items, e);
+        return train(s, half, b, e);
     if (part == PART_LINEAR)
-        return linears(s, stage, items, e);
-    bool ok = (!stage_gathers(&s->o, stage, items) || hessians(s, stage, h, e)) && (part == PART_FIXED || batch(s, e));
+        return linears(s, half, b, e);
+    bool ok = (!half_gathers(&s->o, half, b) || hessians(s, half, h, e)) && (part == PART_FIXED || batch(s, e));
     gpu_arena_reset(s->hess, 0);
     gpu_arena_trim(s->hess);
     return ok;
 }
 
-static bool part_of_layer(struct stand_in *s, enum run_part part, uint32_t layer, const struct matrix *items,
-                          struct err *e)
+static bool part_of_layer(struct stand_in *s, enum run_part part, uint32_t layer, struct block_items b, struct err *e)
 {
     if (!reads_windows(s))
-        return part > PART_LINEAR || block_alone(s, items, part == PART_LINEAR, e);
-    return load_block(s, layer, e) && stage_part(s, part, &stages[0], items, e) &&
-           stage_part(s, part, &stages[1], items, e);
+        return part > PART_LINEAR || block_alone(s, b, part == PART_LINEAR, e);
+    bool ok = load_block(s, layer, e);
+    for (int i = 0; ok && i < HALF_COUNT; i++)
+        ok = half_part(s, part, (enum block_half)i, b, e);
+    return ok;
 }
 
 bool rehearse_part(struct rehearsal *r, const struct plan *p, const struct model *m, const struct quantize_options *o,
                    enum run_part part, uint64_t limit, struct err *e)
 {
     struct stand_in s;
-    const struct matrix *items;
+    struct block_items b;
     bool ok = begin(&s, r, p, m, o, limit, e);
     bool has = part == PART_SCALES ? plan_scales(o) : part == PART_HALF ? plan_block_objective(o) : true;
     if (has && part == PART_SCALES)
         ok = ok && (p->teacher_acts != ACTS_DEVICE || acts_count(&s.m, p->samples, s.teacher, e)) && scales(&s, e);
     else
-        for (uint32_t layer = 0; has && ok && (items = next_layer(p, &layer)); layer++)
-            ok = part_of_layer(&s, part, layer, items, e);
+        for (uint32_t layer = 0; has && ok && next_layer(p, &layer, &b); layer++)
+            ok = part_of_layer(&s, part, layer, b, e);
     r->peak = s.count.peak;
     return end(&s, ok);
 }

@@ -42,31 +42,31 @@ static bool source_same(const struct job *j, uint32_t layer, struct err *e)
 /* Quantizes a block, or takes it up from an earlier run. */
 static bool one_block(struct job *j, uint32_t layer, bool replay, bool carry, struct err *e)
 {
-    struct matrix *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
-    struct block_result r = {0};
-    bool ok = true;
+    const struct block_items b = plan_block(&j->plan, layer);
+    struct block_result r;
+    bool ok = block_result_make(&r, b.n, e);
     j->layer = layer;
-    if (!replay) {
+    if (ok && !replay) {
         ok = source_same(j, layer, e) && job_block(j, layer, &r, e);
-        job_begin(j, WORK_STORE, job_store_work(j, items));
-        ok = ok && store_write_block(j->store, layer, items, r.q, r.report, r.stages, e);
+        job_begin(j, WORK_STORE, job_store_work(b));
+        ok = ok && store_write_block(j->store, layer, b, r.q, r.report, r.stages, e);
         job_end(j);
-    } else if (carry) {
+    } else if (ok && carry) {
         ok = source_same(j, layer, e) && job_block_resume(j, layer, e);
     }
-    for (int id = 0; ok && id < LINEAR_COUNT; id++) {
+    for (uint32_t i = 0; ok && i < b.n; i++) {
         struct qlinear q = {0};
-        if (!items[id].coded)
+        if (!b.items[i].coded)
             continue;
         if (replay)
-            ok = store_read_linear(j->store, &items[id], &q, &r.report[id], e);
+            ok = store_read_linear(j->store, &b.items[i], &q, &r.report[i], e);
         qlinear_free(&q);
         if (ok)
-            linear_reported(j, &r.report[id]);
+            linear_reported(j, &r.report[i]);
     }
     if (ok && replay)
         store_read_stages(j->store, layer, r.stages);
-    for (int i = 0; ok && i < 2; i++)
+    for (int i = 0; ok && i < HALF_COUNT; i++)
         stage_reported(j, &r.stages[i]);
     block_result_free(&r);
     return ok || (e->kind != ERR_STOPPED && err_context(e, "model.layers.%u", layer));
@@ -298,7 +298,7 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
         if (j.cb->planned)
             j.cb->planned(j.cb->ctx, &j.plan);
         /* One place more than blocks have: the last pass over scales. */
-        size_t n_stages = (size_t)j.plan.n_layers * 2 + 1;
+        size_t n_stages = (size_t)j.plan.n_layers * HALF_COUNT + 1;
         out->linears = calloc(j.plan.n_items, sizeof *out->linears);
         out->stages = calloc(n_stages, sizeof *out->stages);
         ok = out->linears && out->stages

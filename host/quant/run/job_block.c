@@ -19,9 +19,6 @@
 #include "host/quant/method/quant_linear.h"
 #include "host/quant/method/tune_block.h"
 
-const struct stage stages[2] = {{LINEAR_Q, LINEAR_GATE, LINEAR_O, STAGE_ATTN},
-                                {LINEAR_GATE, LINEAR_COUNT, LINEAR_DOWN, STAGE_FFN}};
-
 /* ---- forward passes ---- */
 
 /* Adds windows [w0, w0+n) to a Hessian: the first samples - holdout windows teach, the others judge. */
@@ -45,50 +42,56 @@ enum pass {
     PASS_HALF,   /* a half of the block, result kept */
 };
 
-static void run_half(struct job *j, const struct stage *s, enum pass pass, const struct block_weights *w,
-                     const struct hessian h[2], struct batch *b, struct gpu_view x, uint32_t w0, uint32_t n)
+static void run_half(struct job *j, enum block_half half, enum pass pass, const struct block_weights *w,
+                     const struct hessian h[INPUT_COUNT], struct batch *b, struct gpu_view x, uint32_t w0, uint32_t n)
 {
-    bool attn = s->half == STAGE_ATTN;
+    bool attn = half == HALF_ATTN;
     if (pass == PASS_HALF) {
         (attn ? block_attn_fwd : block_ffn_fwd)(j->m, w, &b->s, x, x, n);
         return;
     }
     (attn ? block_attn_inputs : block_ffn_inputs)(j->m, w, &b->s, x, n);
-    gather(j, &h[0], b->s.norm, w0, n, b->transposed);
-    gather(j, &h[1], attn ? b->s.attn : b->s.act, w0, n, b->transposed);
+    for (int in = 0; in < INPUT_COUNT; in++)
+        if (h[in].n)
+            gather(j, &h[in], block_input(&b->s, (enum input)in), w0, n, b->transposed);
 }
 
 /* Multiply-adds of all products. */
-static double pass_products(const struct job *j, const struct stage *s, enum pass pass)
+static double pass_products(const struct job *j, enum block_half half, enum pass pass)
 {
-    double each = 0, a = j->m->cols[s->first], b = j->m->cols[s->wide];
-    for (int id = s->first; id < (int)s->end; id++)
-        if (pass == PASS_HALF || id != (int)s->wide)
-            each += (double)j->m->rows[id] * j->m->cols[id];
-    if (pass == PASS_INPUTS)
-        each += a * a + b * b;
+    const struct block_shape b = model_block(j->m, j->layer);
+    double each = 0;
+    for (uint32_t i = 0; i < b.n; i++) {
+        const struct block_part *p = b.matrices[i].part;
+        if (p->half == half && (pass == PASS_HALF || !input_is_inner(p->input)))
+            each += (double)b.matrices[i].rows * b.matrices[i].cols;
+    }
+    for (int in = 0; pass == PASS_INPUTS && in < INPUT_COUNT; in++) {
+        double cols = block_input_cols(b, half, (enum input)in);
+        each += cols * cols;
+    }
     return each * j->plan.samples * j->plan.ctx;
 }
 
-/* A pass through half a block over all windows of `acts`. h: the stage's Hessians, for PASS_INPUTS. */
-static bool run_pass(struct job *j, const struct stage *s, enum pass pass, struct acts *acts,
-                     const struct block_weights *w, const struct hessian h[2], struct err *e)
+/* A pass through half a block over all windows of `acts`. h: the half's Hessians, for PASS_INPUTS. */
+static bool run_pass(struct job *j, enum block_half half, enum pass pass, struct acts *acts,
+                     const struct block_weights *w, const struct hessian h[INPUT_COUNT], struct err *e)
 {
     gpu_mark mark = gpu_arena_mark(j->scratch);
     struct batch b;
     bool ok = batch_create(&b, j->scratch, j->m, j->plan.batch_windows, e);
     if (pass == PASS_INPUTS)
-        job_begin(j, WORK_HESSIAN, job_hessian_work(j, s));
+        job_begin(j, WORK_HESSIAN, job_hessian_work(j, j->layer, half));
     else
-        job_begin(j, WORK_FORWARD, job_half_work(j, s));
-    progress_meter(&j->watch, pass_products(j, s, pass));
+        job_begin(j, WORK_FORWARD, job_half_work(j, j->layer, half));
+    progress_meter(&j->watch, pass_products(j, half, pass));
     for (uint32_t w0 = 0; ok && w0 < j->plan.samples; w0 += j->plan.batch_windows) {
         uint32_t n = (uint32_t)min_u64(j->plan.batch_windows, j->plan.samples - w0);
         struct gpu_view x;
         ok = acts_get(acts, w0, n, b.hidden, &x, e);
         if (!ok)
             break;
-        run_half(j, s, pass, w, h, &b, x, w0, n);
+        run_half(j, half, pass, w, h, &b, x, w0, n);
         ok = pass == PASS_INPUTS || acts_put(acts, w0, n, x, e);
         gpu_cmd_flush(j->cmd);
         struct told t = {"calibrate", (double)(w0 + n) / j->plan.samples, 0, 0, NAN, "windows", w0 + n};
@@ -103,10 +106,19 @@ static bool run_pass(struct job *j, const struct stage *s, enum pass pass, struc
 
 /* ---- linears ---- */
 
+bool block_result_make(struct block_result *r, uint32_t n, struct err *e)
+{
+    *r = (struct block_result){.n = n, .q = calloc(n + 1u, sizeof *r->q), .report = calloc(n + 1u, sizeof *r->report)};
+    return (r->q && r->report) || err_nomem(e, "a block's result", n * (sizeof *r->q + sizeof *r->report));
+}
+
 void block_result_free(struct block_result *r)
 {
-    for (int i = 0; i < LINEAR_COUNT; i++)
+    for (uint32_t i = 0; r->q && i < r->n; i++)
         qlinear_free(&r->q[i]);
+    free(r->q);
+    free(r->report);
+    *r = (struct block_result){0};
 }
 
 /* One linear alone: what came before its first step is not learning. */
@@ -141,7 +153,7 @@ static bool begin_piece(struct job *j, const char *phase, const char *what, enum
     return job_tell(j, &(struct told){.phase = phase, .loss = NAN}, e);
 }
 
-static bool quantize_one(struct job *j, struct matrix *item, struct gpu_view w, const struct hessian *h,
+static bool quantize_one(struct job *j, const struct matrix *item, struct gpu_view w, const struct hessian *h,
                          struct block_result *r, struct err *e)
 {
     struct linear_watch watch = {.j = j, .item = item};
@@ -159,7 +171,7 @@ static bool quantize_one(struct job *j, struct matrix *item, struct gpu_view w, 
                             .hessian = h,
                             .scratch = j->scratch,
                             .tune_bytes = j->plan.tune_bytes,
-                            .tensor = item->layer * LINEAR_COUNT + item->place,
+                            .tensor = item->number,
                             .hooks = &hooks};
     struct linear_report *report = &r->report[item->place];
     bool ok = quantize_linear(&t, &r->q[item->place], report, e);
@@ -180,24 +192,25 @@ static bool refined_weights(struct job *j, const struct matrix *item, struct gpu
     return model_load_matrix(j->refined, item->module, 0, item->rows, w, e);
 }
 
-static bool stage_linears(struct job *j, const struct stage *s, struct matrix *items, struct block_weights *w,
-                          struct block_result *r, uint64_t *clock, struct err *e)
+static bool half_linears(struct job *j, enum block_half half, struct block_items b, struct block_weights *w,
+                         struct block_result *r, uint64_t *clock, struct err *e)
 {
-    struct hessian h[2];
-    bool held = j->plan.holdout > 0, ok = true;
-    if (stage_gathers(j->o, s, items)) {
-        job_detail(j, s->half == STAGE_ATTN ? "attention inputs" : "feed-forward inputs");
-        ok = hessian_create(&h[0], j->cmd, j->hess, j->m->cols[s->first], held, e) &&
-             hessian_create(&h[1], j->cmd, j->hess, j->m->cols[s->wide], held, e) &&
-             run_pass(j, s, PASS_INPUTS, j->acts, w, h, e);
+    struct hessian h[INPUT_COUNT];
+    bool ok = true;
+    if (half_gathers(j->o, half, b)) {
+        job_detail(j, half == HALF_ATTN ? "attention inputs" : "feed-forward inputs");
+        ok = hessian_create_half(h, j->cmd, j->hess, model_block(j->m, j->layer), half, j->plan.holdout > 0, e) &&
+             run_pass(j, half, PASS_INPUTS, j->acts, w, h, e);
     }
     job_clock(j, PHASE_CALIBRATE, clock);
-    for (int id = s->first; ok && id < (int)s->end; id++) {
-        if (items[id].coded)
-            ok = quantize_one(j, &items[id], w->w[id],
-                              plan_needs_hessian(j->o, &items[id]) ? &h[id == (int)s->wide] : NULL, r, e);
+    for (uint32_t i = 0; ok && i < b.n; i++) {
+        const struct matrix *item = &b.items[i];
+        if (item->part->half != half)
+            continue;
+        if (item->coded)
+            ok = quantize_one(j, item, w->w[i], plan_needs_hessian(j->o, item) ? &h[item->part->input] : NULL, r, e);
         else if (j->refined)
-            ok = refined_weights(j, &items[id], w->w[id], e);
+            ok = refined_weights(j, item, w->w[i], e);
     }
     job_clock(j, PHASE_LINEARS, clock);
     gpu_arena_reset(j->hess, 0);
@@ -206,18 +219,18 @@ static bool stage_linears(struct job *j, const struct stage *s, struct matrix *i
     return ok;
 }
 
-static bool stage_train(struct job *j, const struct stage *s, struct matrix *items, struct block_weights *w,
-                        struct block_result *r, uint64_t *clock, struct err *e)
+static bool half_train(struct job *j, enum block_half half, struct block_items b, struct block_weights *w,
+                       struct block_result *r, uint64_t *clock, struct err *e)
 {
     struct tune_hooks hooks = {on_tune_step, j};
-    struct stage_report *report = &r->stages[s - stages];
-    double work = job_tune_work(j, items, s->half);
-    if (!begin_piece(j, "train", stage_name(s->half), WORK_TRAIN, work, e))
+    struct stage_report *report = &r->stages[half];
+    const char *name = stage_name((enum tune_stage)half);
+    if (!begin_piece(j, "train", name, WORK_TRAIN, job_tune_work(j, j->layer, half), e))
         return false;
     struct tune_block_task t = {.m = j->m,
                                 .o = j->o,
-                                .half = s->half,
-                                .items = items,
+                                .half = half,
+                                .block = b,
                                 .w = w,
                                 .inputs = j->acts,
                                 .targets = j->targets,
@@ -227,10 +240,10 @@ static bool stage_train(struct job *j, const struct stage *s, struct matrix *ite
                                 .arena = j->scratch,
                                 .hooks = &hooks};
     if (!tune_block(&t, r->q, report, e))
-        return e->kind != ERR_STOPPED && err_context(e, "%s", stage_name(s->half));
+        return e->kind != ERR_STOPPED && err_context(e, "%s", name);
     if (report->retries)
-        log_warn("block %u, %s: training diverged and was repeated %u times, each at half the rate", items[0].layer + 1,
-                 stage_name(s->half), report->retries);
+        log_warn("block %u, %s: training diverged and was repeated %u times, each at half the rate", j->layer + 1, name,
+                 report->retries);
     job_end(j);
     gpu_arena_trim(j->scratch);
     job_clock(j, PHASE_BLOCKS, clock);
@@ -242,10 +255,10 @@ static bool stage_train(struct job *j, const struct stage *s, struct matrix *ite
 /* Its weights to the device. */
 static bool load_block(struct job *j, uint32_t layer, const char *what, struct block_weights *w, struct err *e)
 {
-    const struct matrix *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
+    const struct block_items b = plan_block(&j->plan, layer);
     double seconds = 0;
-    for (int id = 0; id < LINEAR_COUNT; id++)
-        seconds += job_load_work(j, &items[id]);
+    for (uint32_t i = 0; i < b.n; i++)
+        seconds += job_load_work(j, &b.items[i]);
     bool ok = begin_piece(j, "calibrate", what, WORK_LOAD, seconds, e) && model_load_block(j->m, layer, j->block, w, e);
     job_end(j);
     return ok;
@@ -265,22 +278,22 @@ static bool load_linear(struct job *j, const struct matrix *item, struct gpu_vie
 static bool block_calibrated(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
 {
     struct block_weights w;
-    struct matrix *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
+    const struct block_items b = plan_block(&j->plan, layer);
     bool joint = plan_block_objective(j->o);
     uint64_t clock = os_now_ns();
     if (!load_block(j, layer, "loading", &w, e))
         return false;
-    for (int i = 0; i < 2; i++) {
-        const struct stage *s = &stages[i];
+    for (int i = 0; i < HALF_COUNT; i++) {
+        enum block_half half = (enum block_half)i;
         if (j->targets) {
             job_detail(j, "teacher");
-            if (!run_pass(j, s, PASS_HALF, j->targets, &w, NULL, e))
+            if (!run_pass(j, half, PASS_HALF, j->targets, &w, NULL, e))
                 return false;
         }
-        if (!stage_linears(j, s, items, &w, r, &clock, e) || (joint && !stage_train(j, s, items, &w, r, &clock, e)))
+        if (!half_linears(j, half, b, &w, r, &clock, e) || (joint && !half_train(j, half, b, &w, r, &clock, e)))
             return false;
         job_detail(j, "outputs");
-        if (!run_pass(j, s, PASS_HALF, j->acts, &w, NULL, e))
+        if (!run_pass(j, half, PASS_HALF, j->acts, &w, NULL, e))
             return false;
         job_clock(j, PHASE_CALIBRATE, &clock);
     }
@@ -318,15 +331,15 @@ static bool diagonal_hessian(struct job *j, const struct matrix *item, struct he
 /* An importance matrix and no text: one linear at a time. */
 static bool block_diagonal(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
 {
-    struct matrix *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
+    const struct block_items b = plan_block(&j->plan, layer);
     uint64_t clock = os_now_ns();
-    for (int id = 0; id < LINEAR_COUNT; id++) {
+    for (uint32_t i = 0; i < b.n; i++) {
+        const struct matrix *item = &b.items[i];
         struct gpu_view w;
         struct hessian h;
-        if (!items[id].coded)
+        if (!item->coded)
             continue;
-        bool ok = load_linear(j, &items[id], &w, e) && diagonal_hessian(j, &items[id], &h, e) &&
-                  quantize_one(j, &items[id], w, &h, r, e);
+        bool ok = load_linear(j, item, &w, e) && diagonal_hessian(j, item, &h, e) && quantize_one(j, item, w, &h, r, e);
         ok = gpu_cmd_finish(j->cmd, ok ? e : NULL) && ok;
         job_clock(j, PHASE_LINEARS, &clock);
         gpu_arena_reset(j->block, 0);
@@ -340,13 +353,14 @@ static bool block_diagonal(struct job *j, uint32_t layer, struct block_result *r
 /* RTN: weights alone, one linear at a time. */
 static bool block_rtn(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
 {
-    struct matrix *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
+    const struct block_items b = plan_block(&j->plan, layer);
     uint64_t clock = os_now_ns();
-    for (int id = 0; id < LINEAR_COUNT; id++) {
+    for (uint32_t i = 0; i < b.n; i++) {
+        const struct matrix *item = &b.items[i];
         struct gpu_view w;
-        if (!items[id].coded)
+        if (!item->coded)
             continue;
-        bool ok = load_linear(j, &items[id], &w, e) && quantize_one(j, &items[id], w, NULL, r, e);
+        bool ok = load_linear(j, item, &w, e) && quantize_one(j, item, w, NULL, r, e);
         job_clock(j, PHASE_LINEARS, &clock);
         gpu_arena_reset(j->block, 0);
         if (!ok)
@@ -361,40 +375,41 @@ bool job_block(struct job *j, uint32_t layer, struct block_result *r, struct err
               : quantize_diagonal(j->o)  ? block_diagonal(j, layer, r, e)
                                          : block_calibrated(j, layer, r, e);
     gpu_arena_reset(j->block, 0);
-    for (int id = 0; ok && id < LINEAR_COUNT; id++)
-        if (r->q[id].codes)
-            r->report[id].stats = code_stats_of(&r->q[id], r->q[id].spec.type);
+    for (uint32_t i = 0; ok && i < r->n; i++)
+        if (r->q[i].codes)
+            r->report[i].stats = code_stats_of(&r->q[i], r->q[i].spec.type);
     return ok;
 }
 
 bool job_block_resume(struct job *j, uint32_t layer, struct err *e)
 {
-    struct matrix *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
+    const struct block_items b = plan_block(&j->plan, layer);
     struct block_weights w;
     uint64_t clock = os_now_ns();
     bool ok = load_block(j, layer, "replaying", &w, e);
-    for (int i = 0; ok && j->targets && i < 2; i++)
-        ok = run_pass(j, &stages[i], PASS_HALF, j->targets, &w, NULL, e);
-    for (int id = 0; ok && j->acts && id < LINEAR_COUNT; id++) {
-        if (!items[id].coded && j->refined)
-            ok = refined_weights(j, &items[id], w.w[id], e);
-        if (!items[id].coded)
+    for (int i = 0; ok && j->targets && i < HALF_COUNT; i++)
+        ok = run_pass(j, (enum block_half)i, PASS_HALF, j->targets, &w, NULL, e);
+    for (uint32_t i = 0; ok && j->acts && i < b.n; i++) {
+        const struct matrix *item = &b.items[i];
+        if (!item->coded && j->refined)
+            ok = refined_weights(j, item, w.w[i], e);
+        if (!item->coded)
             continue;
         gpu_mark mark = gpu_arena_mark(j->scratch);
         struct qlinear q = {0};
         struct qmatrix dq;
-        ok = store_read_linear(j->store, &items[id], &q, NULL, e) &&
-             qmatrix_create(&dq, j->scratch, items[id].rows, items[id].cols, items[id].spec, e) &&
+        ok = store_read_linear(j->store, item, &q, NULL, e) &&
+             qmatrix_create(&dq, j->scratch, item->rows, item->cols, item->spec, e) &&
              qmatrix_upload(j->cmd, &dq, &q, e);
         if (ok) {
-            qmatrix_dequant(j->cmd, &dq, w.w[id]);
+            qmatrix_dequant(j->cmd, &dq, w.w[i]);
             ok = gpu_cmd_finish(j->cmd, e);
         }
         qlinear_free(&q);
         gpu_arena_reset(j->scratch, mark);
     }
-    for (int i = 0; ok && j->acts && i < 2; i++)
-        ok = run_pass(j, &stages[i], PASS_HALF, j->acts, &w, NULL, e);
+    for (int i = 0; ok && j->acts && i < HALF_COUNT; i++)
+        ok = run_pass(j, (enum block_half)i, PASS_HALF, j->acts, &w, NULL, e);
     gpu_arena_reset(j->block, 0);
     job_clock(j, PHASE_CALIBRATE, &clock);
     return ok;

@@ -10,15 +10,6 @@
 #include "host/quant/plan/predict.h"
 #include "host/quant/run/store.h"
 
-/* A block is quantized in two stages; the Hessians of a stage are all taken before its first linear is
- * quantized, behind everything quantized earlier (docs/method.md 3). */
-struct stage {
-    enum linear_id first, end;
-    enum linear_id wide; /* the linear with an input of its own; the others share the stage's first input */
-    enum tune_stage half;
-};
-extern const struct stage stages[2];
-
 struct job {
     struct gpu_cmd *cmd;
     const struct quantize_options *o;
@@ -82,18 +73,18 @@ void job_predict(struct job *j);
 void job_expect(struct job *j, bool replay);
 /* What was predicted, against what it took, to the log (debug). */
 void job_judge_prediction(const struct job *j);
-/* Seconds, as predicted. Of one forward pass of all windows through a half. */
-double job_half_work(const struct job *j, const struct stage *s);
-/* Of the same with Hessians; whether a stage takes them. */
-double job_hessian_work(const struct job *j, const struct stage *s);
-bool stage_gathers(const struct quantize_options *o, const struct stage *s, const struct matrix *items);
+/* Seconds, as predicted. Of one forward pass of all windows through half a block. */
+double job_half_work(const struct job *j, uint32_t layer, enum block_half half);
+/* Of the same with Hessians; whether a half takes them. */
+double job_hessian_work(const struct job *j, uint32_t layer, enum block_half half);
+bool half_gathers(const struct quantize_options *o, enum block_half half, struct block_items b);
 /* Of a linear's weights on their way to the device; of its start; of learning alone. 0 where it is kept. */
 double job_load_work(const struct job *j, const struct matrix *i);
 double job_round_work(const struct job *j, const struct matrix *i);
 double job_learn_work(const struct job *j, const struct matrix *i);
-double job_store_work(const struct job *j, const struct matrix *items);
+double job_store_work(struct block_items b);
 /* Of training one half; 0 where it is not trained. */
-double job_tune_work(const struct job *j, const struct matrix *items, enum tune_stage half);
+double job_tune_work(const struct job *j, uint32_t layer, enum block_half half);
 /* Of the pass over scales; 0 where it is not done. Of judging once, its first part. */
 double job_scales_work(const struct job *j);
 double job_judge_work(const struct job *j);
@@ -117,12 +108,17 @@ void job_detail(struct job *j, const char *what);
 /* Adds the time since *since to a phase, and moves *since on. */
 void job_clock(struct job *j, enum run_phase phase, uint64_t *since);
 
-/* ---- job_block.c ---- */
+/* ---- job_block.c ----
+ * A block is quantized half by half; the Hessians of a half are all taken before its first linear is quantized, behind
+ * everything quantized earlier (docs/method.md 3). */
 struct block_result {
-    struct qlinear q[LINEAR_COUNT];
-    struct linear_report report[LINEAR_COUNT];
-    struct stage_report stages[2]; /* steps 0: not run */
+    uint32_t n;                             /* matrices of the block */
+    struct qlinear *q;                      /* [n] */
+    struct linear_report *report;           /* [n] */
+    struct stage_report stages[HALF_COUNT]; /* steps 0: not run */
 };
+/* block_result_free in any case. */
+bool block_result_make(struct block_result *r, uint32_t n, struct err *e);
 void block_result_free(struct block_result *r);
 /* One block: quantized as the method says, its activations carried on. */
 bool job_block(struct job *j, uint32_t layer, struct block_result *r, struct err *e);

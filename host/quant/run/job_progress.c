@@ -22,34 +22,40 @@ static double gemm_seconds(const struct job *j, double multiply_adds)
     return multiply_adds * (j->speed.gemm > 0 ? j->speed.gemm : speed_guess(j->m->gpu));
 }
 
-static double half_forward(const struct job *j, const struct stage *s)
+/* Of one window. */
+static double half_forward(const struct job *j, uint32_t layer, enum block_half half)
 {
-    double measured = s->half == STAGE_ATTN ? j->speed.attn_fwd : j->speed.ffn_fwd, weights = 0;
+    const struct block_shape b = model_block(j->m, layer);
+    double measured = half == HALF_ATTN ? j->speed.attn_fwd : j->speed.ffn_fwd, weights = 0;
     if (measured > 0)
         return measured;
-    for (int i = s->first; i < (int)s->end; i++)
-        weights += (double)j->m->rows[i] * j->m->cols[i];
+    for (uint32_t i = 0; i < b.n; i++)
+        if (b.matrices[i].part->half == half)
+            weights += (double)b.matrices[i].rows * b.matrices[i].cols;
     return gemm_seconds(j, weights * j->plan.ctx);
 }
 
-double job_half_work(const struct job *j, const struct stage *s)
+double job_half_work(const struct job *j, uint32_t layer, enum block_half half)
 {
-    return j->plan.samples * half_forward(j, s);
+    return j->plan.samples * half_forward(j, layer, half);
 }
 
-bool stage_gathers(const struct quantize_options *o, const struct stage *s, const struct matrix *items)
+bool half_gathers(const struct quantize_options *o, enum block_half half, struct block_items b)
 {
     bool any = false;
-    for (int id = s->first; id < (int)s->end; id++)
-        any = any || plan_needs_hessian(o, &items[id]);
+    for (uint32_t i = 0; i < b.n; i++)
+        any = any || (b.items[i].part->half == half && plan_needs_hessian(o, &b.items[i]));
     return any;
 }
 
-double job_hessian_work(const struct job *j, const struct stage *s)
+double job_hessian_work(const struct job *j, uint32_t layer, enum block_half half)
 {
-    double a = j->m->cols[s->first], b = j->m->cols[s->wide];
-    double ops = (a * a + b * b) * j->plan.samples * j->plan.ctx;
-    return job_half_work(j, s) + (j->speed.hessian > 0 ? ops * j->speed.hessian : gemm_seconds(j, ops));
+    double ops = 0;
+    for (int in = 0; in < INPUT_COUNT; in++) {
+        double cols = block_input_cols(model_block(j->m, layer), half, (enum input)in);
+        ops += cols * cols * j->plan.samples * j->plan.ctx;
+    }
+    return job_half_work(j, layer, half) + (j->speed.hessian > 0 ? ops * j->speed.hessian : gemm_seconds(j, ops));
 }
 
 double job_load_work(const struct job *j, const struct matrix *i)
@@ -78,26 +84,26 @@ double job_learn_work(const struct job *j, const struct matrix *i)
     return j->o->gumbel.steps * (l ? l->step : n * SECONDS_PER_STEP + gemm_seconds(j, n * i->cols));
 }
 
-double job_store_work(const struct job *j, const struct matrix *items)
+double job_store_work(struct block_items b)
 {
     double n = 0;
-    (void)j;
-    for (int id = 0; id < LINEAR_COUNT; id++)
-        n += items[id].coded ? (double)items[id].rows * items[id].cols : 0;
+    for (uint32_t i = 0; i < b.n; i++)
+        n += b.items[i].coded ? (double)b.items[i].rows * b.items[i].cols : 0;
     return BLOCK_SECONDS + n * SECONDS_PER_STORE;
 }
 
-double job_tune_work(const struct job *j, const struct matrix *items, enum tune_stage half)
+double job_tune_work(const struct job *j, uint32_t layer, enum block_half half)
 {
     const struct block_options *o = &j->o->block;
-    const struct stage *s = &stages[half == STAGE_FFN];
+    const struct block_items b = plan_block(&j->plan, layer);
     uint32_t train = j->plan.samples - j->plan.holdout;
-    double steps = 0, forward = half_forward(j, s);
-    double backward = half == STAGE_ATTN ? j->speed.attn_bwd : j->speed.ffn_bwd;
-    for (int i = s->first; i < (int)s->end; i++) {
-        const struct speed_linear *l = speed_linear(&j->speed, &items[i]);
-        if (plan_joint(j->o, &items[i]))
-            steps += l ? l->joint : (double)items[i].rows * items[i].cols * SECONDS_PER_STEP;
+    double steps = 0, forward = half_forward(j, layer, half);
+    double backward = half == HALF_ATTN ? j->speed.attn_bwd : j->speed.ffn_bwd;
+    for (uint32_t i = 0; i < b.n; i++) {
+        const struct matrix *item = &b.items[i];
+        const struct speed_linear *l = speed_linear(&j->speed, item);
+        if (item->part->half == half && plan_joint(j->o, item))
+            steps += l ? l->joint : (double)item->rows * item->cols * SECONDS_PER_STEP;
     }
     if (steps == 0)
         return 0;
@@ -106,13 +112,21 @@ double job_tune_work(const struct job *j, const struct matrix *items, enum tune_
     return o->epochs * (train * (forward + backward) + j->plan.holdout * forward) + j->plan.block_steps * steps;
 }
 
+/* All blocks, of one window. */
+static double blocks_forward(const struct job *j)
+{
+    double sum = 0;
+    for (uint32_t layer = 0; layer < j->plan.n_layers; layer++)
+        sum += half_forward(j, layer, HALF_ATTN) + half_forward(j, layer, HALF_FFN);
+    return sum;
+}
+
 double job_judge_work(const struct job *j)
 {
     const struct model_config *c = j->m->cfg;
     uint32_t judges = j->plan.holdout ? j->plan.holdout : j->plan.samples;
-    double forward = half_forward(j, &stages[0]) + half_forward(j, &stages[1]);
     double product = gemm_seconds(j, (double)c->vocab_size * c->hidden_size * j->plan.ctx);
-    return judges * (j->plan.n_layers * forward + 2 * product);
+    return judges * (blocks_forward(j) + 2 * product);
 }
 
 double job_scales_work(const struct job *j)
@@ -121,12 +135,11 @@ double job_scales_work(const struct job *j)
         return 0;
     const struct model_config *c = j->m->cfg;
     uint32_t train = j->plan.samples - j->plan.holdout;
-    double forward = half_forward(j, &stages[0]) + half_forward(j, &stages[1]);
-    double backward = j->speed.attn_bwd + j->speed.ffn_bwd;
+    double forward = blocks_forward(j), backward = j->plan.n_layers * (j->speed.attn_bwd + j->speed.ffn_bwd);
     /* Measured without the gradient of the block's input, which is about two thirds of a forward pass. */
     backward = backward > 0 ? backward + forward * 2 / 3 : 2 * forward;
     double product = gemm_seconds(j, (double)c->vocab_size * c->hidden_size * j->plan.ctx);
-    double teach = j->plan.n_layers * (2 * forward + backward) + 3 * product;
+    double teach = 2 * forward + backward + 3 * product;
     return j->o->scales.epochs * (train * teach + job_judge_work(j)) + job_judge_work(j);
 }
 
@@ -135,33 +148,34 @@ double job_scales_work(const struct job *j)
 /* A block, by kinds of work. */
 static void block_work(const struct job *j, uint32_t layer, double by_kind[ETA_KINDS])
 {
-    const struct matrix *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
+    const struct block_items b = plan_block(&j->plan, layer);
     bool windows = j->o->method != METHOD_RTN && !quantize_diagonal(j->o);
-    for (int i = 0; i < LINEAR_COUNT; i++) {
-        if (windows || items[i].coded)
-            by_kind[WORK_LOAD] += job_load_work(j, &items[i]);
-        by_kind[WORK_ROUND] += job_round_work(j, &items[i]);
-        by_kind[WORK_LEARN] += job_learn_work(j, &items[i]);
+    for (uint32_t i = 0; i < b.n; i++) {
+        if (windows || b.items[i].coded)
+            by_kind[WORK_LOAD] += job_load_work(j, &b.items[i]);
+        by_kind[WORK_ROUND] += job_round_work(j, &b.items[i]);
+        by_kind[WORK_LEARN] += job_learn_work(j, &b.items[i]);
     }
-    by_kind[WORK_STORE] += job_store_work(j, items);
-    for (int i = 0; windows && i < 2; i++) {
-        const struct stage *s = &stages[i];
+    by_kind[WORK_STORE] += job_store_work(b);
+    for (int i = 0; windows && i < HALF_COUNT; i++) {
+        enum block_half half = (enum block_half)i;
         /* For its results, and for the teacher. */
-        by_kind[WORK_FORWARD] += (1 + plan_teacher(j->o)) * job_half_work(j, s);
-        if (stage_gathers(j->o, s, items))
-            by_kind[WORK_HESSIAN] += job_hessian_work(j, s);
-        by_kind[WORK_TRAIN] += job_tune_work(j, items, s->half);
+        by_kind[WORK_FORWARD] += (1 + plan_teacher(j->o)) * job_half_work(j, layer, half);
+        if (half_gathers(j->o, half, b))
+            by_kind[WORK_HESSIAN] += job_hessian_work(j, layer, half);
+        by_kind[WORK_TRAIN] += job_tune_work(j, layer, half);
     }
 }
 
 /* A block that is only walked through. */
 static void replay_work(const struct job *j, uint32_t layer, double by_kind[ETA_KINDS])
 {
-    const struct matrix *items = j->plan.items + (size_t)layer * LINEAR_COUNT;
-    for (int i = 0; i < LINEAR_COUNT; i++)
-        by_kind[WORK_LOAD] += job_load_work(j, &items[i]);
-    for (int i = 0; i < 2; i++)
-        by_kind[WORK_FORWARD] += ((j->acts != NULL) + (j->targets != NULL)) * job_half_work(j, &stages[i]);
+    const struct block_items b = plan_block(&j->plan, layer);
+    for (uint32_t i = 0; i < b.n; i++)
+        by_kind[WORK_LOAD] += job_load_work(j, &b.items[i]);
+    for (int i = 0; i < HALF_COUNT; i++)
+        by_kind[WORK_FORWARD] +=
+            ((j->acts != NULL) + (j->targets != NULL)) * job_half_work(j, layer, (enum block_half)i);
 }
 
 /* What comes before the blocks and behind them. */
@@ -193,7 +207,7 @@ void job_predict(struct job *j)
     j->plan.predicted_seconds = 0;
     for (int i = 0; j->speed.measured && i < ETA_KINDS; i++)
         j->plan.predicted_seconds += by_kind[i];
-    double largest = job_tune_work(j, j->plan.items, STAGE_FFN);
+    double largest = job_tune_work(j, 0, HALF_FFN);
     if (largest > 0 && j->speed.ffn_bwd > 0)
         j->plan.updates = j->plan.block_steps / largest;
 }

@@ -256,8 +256,7 @@ static void report_scan(const char *text, struct linear_report *r)
 }
 
 /* Under what a training stage stands in a block's metadata. */
-static const char *const stage_keys[2] = {"attention", "feed-forward"};
-static const enum tune_stage stage_kinds[2] = {STAGE_ATTN, STAGE_FFN};
+static const char *const stage_keys[HALF_COUNT] = {"attention", "feed-forward"};
 
 /* Numbers, a space between: facts, then both curves. */
 bool store_print_stage(const struct stage_report *r, char *out, size_t cap)
@@ -341,57 +340,104 @@ void store_own_facts(const struct store *s, const char *(*metadata)[2])
     metadata[1][1] = s->run;
 }
 
-bool store_write_block(struct store *s, uint32_t layer, const struct matrix *items, const struct qlinear *linears,
-                       const struct linear_report *reports, const struct stage_report *stages, struct err *e)
+/* What a block's file says: its tensors, and its facts. */
+struct block_header {
+    struct tensor_plan *tensors; /* codes and scales of each linear that is not kept */
+    size_t n_tensors;
+    char (*names)[NAME_CAP], (*texts)[REPORT_CAP], (*curves)[STAGE_CAP];
+    const char *(*facts)[2];
+    size_t n_facts;
+};
+
+static void header_free(struct block_header *h)
 {
-    static const size_t n = LINEAR_COUNT;
-    struct tensor_plan plan[2 * LINEAR_COUNT];
-    char names[2 * LINEAR_COUNT][NAME_CAP], texts[LINEAR_COUNT][REPORT_CAP], path[4096];
-    char curves[2][STAGE_CAP];
-    const char *metadata[STORE_OWN_FACTS + 1 + LINEAR_COUNT + 2][2];
-    size_t count = 0, facts = STORE_OWN_FACTS;
-    store_own_facts(s, metadata);
-    metadata[facts][0] = "manifest";
-    metadata[facts++][1] = manifest_text(s->manifest);
-    for (size_t i = 0; i < n; i++) {
-        if (!items[i].coded)
-            continue;
-        if (!sane(&linears[i], &items[i]))
-            return err_set(e, ERR_BUG, "%s got codes outside its type's range, or scales that are no numbers",
-                           items[i].module);
-        snprintf(names[count], NAME_CAP, "%s.codes", items[i].module);
-        plan[count] = (struct tensor_plan){names[count], DTYPE_U32, 2, {items[i].rows, words_per_row(&items[i])}};
-        count++;
-        snprintf(names[count], NAME_CAP, "%s.scales", items[i].module);
-        plan[count] = (struct tensor_plan){
-            names[count], DTYPE_F32, 2, {items[i].rows, quant_row_scales(&items[i].spec, items[i].cols)}};
-        count++;
-        report_print(&reports[i], texts[i]);
-        metadata[facts][0] = items[i].module;
-        metadata[facts][1] = texts[i];
-        facts++;
-    }
-    for (int i = 0; i < 2; i++) {
-        if (!stages[i].steps || !store_print_stage(&stages[i], curves[i], sizeof curves[i]))
-            continue;
-        metadata[facts][0] = stage_keys[i];
-        metadata[facts][1] = curves[i];
-        facts++;
-    }
-    if (!block_path(s, layer, path, sizeof path, e))
+    free(h->tensors);
+    free(h->names);
+    free(h->texts);
+    free(h->curves);
+    free(h->facts);
+}
+
+static bool header_alloc(struct block_header *h, uint32_t n, struct err *e)
+{
+    size_t facts = STORE_OWN_FACTS + 1u + n + HALF_COUNT;
+    *h = (struct block_header){.tensors = calloc(2 * (n + 1u), sizeof *h->tensors),
+                               .names = calloc(2 * (n + 1u), sizeof *h->names),
+                               .texts = calloc(n + 1u, sizeof *h->texts),
+                               .curves = calloc(HALF_COUNT, sizeof *h->curves),
+                               .facts = calloc(facts, sizeof *h->facts)};
+    return (h->tensors && h->names && h->texts && h->curves && h->facts) ||
+           err_nomem(e, "a block's header", (uint64_t)n * (2 * NAME_CAP + REPORT_CAP));
+}
+
+static void add_tensor(struct block_header *h, const struct matrix *item, const char *what, enum dtype dtype,
+                       uint64_t cols)
+{
+    char *name = h->names[h->n_tensors];
+    snprintf(name, NAME_CAP, "%s.%s", item->module, what);
+    h->tensors[h->n_tensors++] = (struct tensor_plan){name, dtype, 2, {item->rows, cols}};
+}
+
+static void add_fact(struct block_header *h, const char *key, const char *value)
+{
+    h->facts[h->n_facts][0] = key;
+    h->facts[h->n_facts++][1] = value;
+}
+
+static bool header_make(struct block_header *h, const struct store *s, struct block_items b,
+                        const struct linear_report *reports, const struct stage_report *stages, struct err *e)
+{
+    if (!header_alloc(h, b.n, e))
         return false;
-    if (s->layer == layer)
-        safetensors_close(&s->block); /* a mapped file cannot be replaced everywhere */
+    store_own_facts(s, h->facts);
+    h->n_facts = STORE_OWN_FACTS;
+    add_fact(h, "manifest", manifest_text(s->manifest));
+    for (uint32_t i = 0; i < b.n; i++) {
+        const struct matrix *item = &b.items[i];
+        if (!item->coded)
+            continue;
+        add_tensor(h, item, "codes", DTYPE_U32, words_per_row(item));
+        add_tensor(h, item, "scales", DTYPE_F32, quant_row_scales(&item->spec, item->cols));
+        report_print(&reports[i], h->texts[i]);
+        add_fact(h, item->module, h->texts[i]);
+    }
+    for (int i = 0; i < HALF_COUNT; i++)
+        if (stages[i].steps && store_print_stage(&stages[i], h->curves[i], sizeof h->curves[i]))
+            add_fact(h, stage_keys[i], h->curves[i]);
+    return true;
+}
+
+static bool write_block(const char *path, const struct block_header *h, struct block_items b,
+                        const struct qlinear *linears, struct err *e)
+{
     struct safetensors_writer *w;
-    if (!safetensors_writer_open(&w, path, plan, count, (const char *const(*)[2])metadata, facts, e))
+    if (!safetensors_writer_open(&w, path, h->tensors, h->n_tensors, (const char *const(*)[2])h->facts, h->n_facts, e))
         return false;
-    for (size_t i = 0; i < n; i++) {
-        if (items[i].coded && !put_linear(w, &items[i], &linears[i], e)) {
+    for (uint32_t i = 0; i < b.n; i++) {
+        if (b.items[i].coded && !put_linear(w, &b.items[i], &linears[i], e)) {
             safetensors_writer_abort(&w);
             return false;
         }
     }
-    return safetensors_writer_close(&w, e) && see(s, layer, (struct seen){.state = UNSEEN}, e);
+    return safetensors_writer_close(&w, e);
+}
+
+bool store_write_block(struct store *s, uint32_t layer, struct block_items b, const struct qlinear *linears,
+                       const struct linear_report *reports, const struct stage_report *stages, struct err *e)
+{
+    struct block_header h = {0};
+    char path[4096];
+    for (uint32_t i = 0; i < b.n; i++)
+        if (b.items[i].coded && !sane(&linears[i], &b.items[i]))
+            return err_set(e, ERR_BUG, "%s got codes outside its type's range, or scales that are no numbers",
+                           b.items[i].module);
+    if (!block_path(s, layer, path, sizeof path, e))
+        return false;
+    if (s->layer == layer)
+        safetensors_close(&s->block); /* a mapped file cannot be replaced everywhere */
+    bool ok = header_make(&h, s, b, reports, stages, e) && write_block(path, &h, b, linears, e);
+    header_free(&h);
+    return ok && see(s, layer, (struct seen){.state = UNSEEN}, e);
 }
 
 /* A tensor of a file of the store, if it has that type and shape. */
@@ -444,8 +490,9 @@ static bool unpack_linear(struct store *s, const struct matrix *item, struct qli
 static bool check_block(struct store *s, const struct plan *p, uint32_t layer, struct err *e)
 {
     bool ok = open_block(s, layer, e);
-    for (uint32_t id = 0; ok && id < LINEAR_COUNT; id++) {
-        const struct matrix *item = &p->items[(size_t)layer * LINEAR_COUNT + id];
+    const struct block_items b = plan_block(p, layer);
+    for (uint32_t i = 0; ok && i < b.n; i++) {
+        const struct matrix *item = &b.items[i];
         struct qlinear q = {0};
         ok = !item->coded || unpack_linear(s, item, &q, e);
         qlinear_free(&q);
@@ -515,13 +562,14 @@ bool store_read_final(struct store *s, const struct matrix *item, struct qlinear
     return ok;
 }
 
-void store_read_stages(struct store *s, uint32_t layer, struct stage_report stages[2])
+void store_read_stages(struct store *s, uint32_t layer, struct stage_report stages[HALF_COUNT])
 {
     struct err e = {0};
-    for (int i = 0; i < 2; i++) {
-        struct stage_report r = {.stage = stage_kinds[i], .layer = layer};
+    for (int i = 0; i < HALF_COUNT; i++) {
+        const struct stage_report none = {.stage = (enum tune_stage)i, .layer = layer};
+        struct stage_report r = none;
         bool there = open_block(s, layer, &e) && store_scan_stage(safetensors_metadata(s->block, stage_keys[i]), &r);
-        stages[i] = there ? r : (struct stage_report){.stage = stage_kinds[i], .layer = layer};
+        stages[i] = there ? r : none;
     }
 }
 

@@ -37,12 +37,12 @@ void store_close(struct store **s);
 uint32_t store_check(struct store *s, const struct plan *p);
 /* Whether a block is there and, by store_check, whole. */
 bool store_has_block(const struct store *s, uint32_t layer);
-/* One block: items, linears and reports are [LINEAR_COUNT], kept items are skipped; stages [2]. Codes outside their type's
- * range and scales that are no numbers are ERR_BUG. */
-bool store_write_block(struct store *s, uint32_t layer, const struct matrix *items, const struct qlinear *linears,
+/* One block: linears and reports are [b.n], those of kept items are skipped; stages [HALF_COUNT]. Codes outside their
+ * type's range and scales that are no numbers are ERR_BUG. */
+bool store_write_block(struct store *s, uint32_t layer, struct block_items b, const struct qlinear *linears,
                        const struct linear_report *reports, const struct stage_report *stages, struct err *e);
 /* The training stages of a finished block; steps 0 where there was none. */
-void store_read_stages(struct store *s, uint32_t layer, struct stage_report stages[2]);
+void store_read_stages(struct store *s, uint32_t layer, struct stage_report stages[HALF_COUNT]);
 /* One linear of a finished block, as the block left it; the caller frees it. report may be NULL. A damaged file is
  * ERR_ENV. */
 bool store_read_linear(struct store *s, const struct matrix *item, struct qlinear *out, struct linear_report *report,
