@@ -95,6 +95,7 @@ function(gsq_embed_shaders target)
     set(table ${CMAKE_BINARY_DIR}/shaders/kernel_table.c)
     file(CONFIGURE OUTPUT ${table} @ONLY CONTENT [[/* Made by cmake/shaders.cmake from shaders/variants.cmake. */
 #include "host/gpu/kernel_table.h"
+#include "host/gpu/kernels.h"
 
 #include <stddef.h>
 

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "host/base/os.h"
+#include "host/gpu/gpu_create.h"
 #include "lib/lib_internal.h"
 
 void gsq_device_options_init_sized(struct gsq_device_options *o, size_t size)

@@ -5,6 +5,7 @@
 #include "host/base/num.h"
 #include "host/base/str.h"
 #include "host/base/table.h"
+#include "host/gpu/gpu_create.h"
 #include "host/gpu/gpu_pipeline.h"
 #include "host/gpu/kernels.h"
 #include "lib/lib_internal.h"

@@ -127,7 +127,7 @@ static void call_gemm(struct gpu_cmd *cmd, const struct kernel_shape *s, const s
 
 static struct gpu_grid squares(struct gpu_cmd *cmd, unsigned kernel, uint32_t rows, uint32_t cols)
 {
-    uint32_t side = gpu_kernel_constant(gpu_cmd_gpu(cmd), kernel, SPEC_TILE, 1);
+    uint32_t side = gpu_kernel_constant(gpu_cmd_gpu(cmd), kernel, NULL, SPEC_TILE, 1);
     return gpu_rows(div_up(rows, side) * div_up(cols, side));
 }
 

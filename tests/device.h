@@ -2,6 +2,7 @@
 #ifndef TESTS_DEVICE_H
 #define TESTS_DEVICE_H
 
+#include "host/gpu/gpu_create.h"
 #include "host/gpu/gpu_cmd.h"
 #include "tests/check.h"
 

@@ -2,6 +2,7 @@
  * device. */
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/gpu/gpu_create.h"
 #include "host/gpu/gpu_gemm.h"
 #include "host/gpu/gpu_pipeline.h"
 #include "host/gpu/kernel_table.h"

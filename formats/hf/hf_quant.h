@@ -2,7 +2,7 @@
 #ifndef FORMATS_HF_QUANT_H
 #define FORMATS_HF_QUANT_H
 
-#include "formats/hf/hf_config.h"
+#include "arch/config.h"
 #include "formats/json.h"
 
 /* Fills c->quant, c->rules and c->n_rules (freed by hf_config_free, also after a failure). */

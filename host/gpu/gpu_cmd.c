@@ -1,29 +1,13 @@
-/* Recording, barriers, submissions and what they cost. Uploads and downloads: gpu_transfer.c. */
-#include "host/gpu/cmd_internal.h"
+/* Submissions and barriers. Dispatches: gpu_dispatch.c; uploads and downloads: gpu_transfer.c. */
+#include "host/gpu/gpu_cmd_internal.h"
 
-#include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "host/base/log.h"
-
-/* Predicted length at which work is submitted: Windows ends a job at 2 s, and a desktop should stay live. */
-#define SUBMIT_NS 100e6
 /* Submitted at this length already while the device has nothing to do. */
 #define EARLY_NS 5e6
-/* Part of a dispatch's time that does not depend on its work. */
-#define DISPATCH_NS 10e3
-#define TEXEL_BYTES 16
 /* How long a wait may last before the poll callback is asked again. */
 #define WAIT_SLICE_NS UINT64_C(50000000)
-/* Before anything is measured: work per second of a slow device, taking the unit for a floating-point
- * operation. */
-#define GUESS_CPU 2e9
-#define GUESS_GPU 20e9
-
-#define STAGE_COMPUTE  VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT
-#define STAGE_TRANSFER VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT
 
 /* ---- life ---- */
 
@@ -150,75 +134,30 @@ bool cmd_fail(struct gpu_cmd *c, const struct err *e)
     return false;
 }
 
-/* ---- what a submission cost ---- */
+/* ---- what submissions took ---- */
 
-static double guess_ns_per_work(const struct gpu *g)
-{
-    return 1e9 / (g->probe.info.caps & GPU_CAP_CPU ? GUESS_CPU : GUESS_GPU);
-}
-
-static double predict_ns(const struct gpu *g, const struct gpu_kernel *k, double work)
-{
-    return DISPATCH_NS + work * (k->ns_per_work > 0 ? k->ns_per_work : guess_ns_per_work(g));
-}
-
-/* The part of a measured time that grows with the work. */
-static double ns_per_work(double ns, double dispatches, double work)
-{
-    return fmax(ns - dispatches * DISPATCH_NS, ns / 4) / work;
-}
-
-static void learn_profile(struct gpu_cmd *c, struct slot *s, const uint64_t *ticks, uint64_t mask)
-{
-    for (unsigned i = 0; i < s->n_dispatches; i++) {
-        struct gpu_kernel *k = s->dispatches[i].kernel;
-        struct gpu_profile *p = &c->profiles[k->variant->kernel];
-        double ns = (double)((ticks[3 + 2 * i] - ticks[2 + 2 * i]) & mask) * c->gpu->probe.info.timestamp_ns;
-        p->dispatches++;
-        p->seconds += ns * 1e-9;
-        p->work += s->dispatches[i].work;
-        if (ns > 0)
-            k->ns_per_work = ns_per_work(ns, 1, s->dispatches[i].work);
-    }
-}
-
-/* Moves a rate towards what a submission says of it: halfway where it made up the whole of it. Several
- * submissions are predicted before the first is measured, so the measured rate counts, not a correction of
- * the present one. */
-static double blend(double rate, double measured, double share)
-{
-    return rate * pow(measured / rate, share / 2);
-}
-
-/* Learns every kernel's rate from its predicted share of the submission. */
+/* Reads the submission's times, for its kernels' rates and, in profiles, for each dispatch. */
 static void learn(struct gpu_cmd *c, struct slot *s)
 {
     uint64_t ticks[2 + 2 * MAX_DISPATCHES];
     uint32_t n = s->profiled ? 2 + 2 * s->n_dispatches : 2;
     uint32_t bits = c->gpu->probe.timestamp_bits;
     uint64_t mask = bits >= 64 ? UINT64_MAX : (UINT64_C(1) << bits) - 1;
+    double tick_ns = c->gpu->probe.info.timestamp_ns;
     if (!s->queries || vkGetQueryPoolResults(c->gpu->device, s->queries, 0, n, n * sizeof *ticks, ticks, sizeof *ticks,
                                              VK_QUERY_RESULT_64_BIT) != VK_SUCCESS)
         return;
-    if (s->profiled) {
-        learn_profile(c, s, ticks, mask);
-        return;
+    if (!s->profiled)
+        gpu_cost_learn(&s->cost, (double)((ticks[1] - ticks[0]) & mask) * tick_ns, &c->ns_per_byte);
+    for (unsigned i = 0; s->profiled && i < s->n_dispatches; i++) {
+        struct gpu_kernel *k = s->dispatches[i].kernel;
+        struct gpu_profile *p = &c->profiles[k->variant->kernel];
+        double ns = (double)((ticks[3 + 2 * i] - ticks[2 + 2 * i]) & mask) * tick_ns;
+        p->dispatches++;
+        p->seconds += ns * 1e-9;
+        p->work += s->dispatches[i].work;
+        gpu_cost_learn_one(k, ns, s->dispatches[i].work);
     }
-    double ns = (double)((ticks[1] - ticks[0]) & mask) * c->gpu->probe.info.timestamp_ns;
-    if (!(ns > 0) || !(s->predicted_ns > 0))
-        return;
-    double ratio = fmin(fmax(ns / s->predicted_ns, 1e-4), 1e4);
-    for (unsigned i = 0; i < s->n_costs; i++) {
-        struct gpu_kernel *k = s->costs[i].kernel;
-        double rate = ns_per_work(s->costs[i].ns * ratio, s->costs[i].dispatches, s->costs[i].work);
-        if (k->ns_per_work > 0)
-            k->ns_per_work = blend(k->ns_per_work, rate, s->costs[i].ns / s->predicted_ns);
-        else /* measured alone */
-            k->ns_per_work = rate;
-    }
-    if (s->transfer_bytes > 0)
-        c->ns_per_byte =
-            blend(c->ns_per_byte, s->transfer_ns * ratio / s->transfer_bytes, s->transfer_ns / s->predicted_ns);
 }
 
 void gpu_cmd_profile_enable(struct gpu_cmd *c, bool on)
@@ -255,10 +194,9 @@ bool gpu_cmd_counts(const struct gpu_cmd *c)
 
 double gpu_cmd_work_limit(const struct gpu_cmd *c, unsigned kernel)
 {
-    const struct gpu_kernel *k = gpu_kernel_chosen(c->gpu, kernel, NULL);
     if (c->counting == GPU_COUNT_MEMORY)
         return 1e30;
-    return SUBMIT_NS / (k && k->ns_per_work > 0 ? k->ns_per_work : guess_ns_per_work(c->gpu));
+    return SUBMIT_NS / gpu_cost_ns_per_work(c->gpu, gpu_kernel_chosen(c->gpu, kernel, NULL));
 }
 
 /* ---- submissions ---- */
@@ -311,9 +249,7 @@ bool cmd_wait(struct gpu_cmd *c, uint64_t value)
         if (!s->value || s->value > value)
             continue;
         s->value = 0;
-        for (unsigned k = 0; k < s->n_costs; k++)
-            if (s->costs[k].kernel->variant->kernel == KERNEL_ID_gemm)
-                c->products += s->costs[k].work;
+        c->products += gpu_cost_work(&s->cost, KERNEL_ID_gemm);
         drop_texels(c->gpu, s);
         c->upload_tail = max_u64(c->upload_tail, s->upload_end);
         learn(c, s);
@@ -321,7 +257,7 @@ bool cmd_wait(struct gpu_cmd *c, uint64_t value)
     return true;
 }
 
-static void timestamp(struct slot *s, uint32_t query)
+void cmd_timestamp(struct slot *s, uint32_t query)
 {
     if (s->queries)
         vkCmdWriteTimestamp2(s->cb, VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT, s->queries, query);
@@ -367,11 +303,11 @@ struct slot *cmd_open(struct gpu_cmd *c)
     c->open = true;
     c->bound = NULL;
     s->profiled = c->profile;
-    s->predicted_ns = s->transfer_ns = s->transfer_bytes = 0;
-    s->n_dispatches = s->n_costs = 0;
+    gpu_cost_clear(&s->cost);
+    s->n_dispatches = 0;
     if (s->queries)
         vkCmdResetQueryPool(s->cb, s->queries, 0, s->profiled ? 2 + 2 * MAX_DISPATCHES : 2);
-    timestamp(s, 0);
+    cmd_timestamp(s, 0);
     if (c->full_barrier) {
         record_barrier(s, VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT, VK_ACCESS_2_MEMORY_WRITE_BIT,
                        VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT,
@@ -391,7 +327,7 @@ void gpu_cmd_flush(struct gpu_cmd *c)
     struct err e = {0};
     if (!c->open || c->failed)
         return;
-    timestamp(s, 1);
+    cmd_timestamp(s, 1);
     c->open = false;
     VK(&e, vkEndCommandBuffer(s->cb));
     VkCommandBufferSubmitInfo cb = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO, .commandBuffer = s->cb};
@@ -442,8 +378,7 @@ bool gpu_cmd_finish(struct gpu_cmd *c, struct err *e)
 
 /* ---- barriers ---- */
 
-/* Everything remembered against everything to come. */
-static void barrier(struct gpu_cmd *c, bool to_host)
+void cmd_barrier(struct gpu_cmd *c, bool to_host)
 {
     VkPipelineStageFlags2 src = 0;
     VkAccessFlags2 src_access = 0;
@@ -460,11 +395,6 @@ static void barrier(struct gpu_cmd *c, bool to_host)
     c->n_accesses = 0;
 }
 
-void cmd_barrier_to_host(struct gpu_cmd *c)
-{
-    barrier(c, true);
-}
-
 static bool conflict(const struct access *a, const struct access *b)
 {
     return a->buffer == b->buffer && a->begin < b->end && b->begin < a->end && (a->write || b->write);
@@ -477,7 +407,7 @@ void cmd_access(struct gpu_cmd *c, const struct access *list, unsigned n)
         for (unsigned j = 0; j < n && !wait; j++)
             wait = conflict(&c->accesses[i], &list[j]);
     if (wait && c->n_accesses)
-        barrier(c, false);
+        cmd_barrier(c, false);
     for (unsigned j = 0; j < n; j++)
         c->accesses[c->n_accesses++] = list[j];
 }
@@ -489,265 +419,16 @@ static bool idle(const struct gpu_cmd *c)
     return vkGetSemaphoreCounterValue(c->gpu->device, c->timeline, &done) == VK_SUCCESS && done >= c->submitted;
 }
 
-static bool long_enough(const struct gpu_cmd *c, const struct slot *s)
+bool cmd_long_enough(const struct gpu_cmd *c, const struct slot *s)
 {
-    return s->n_dispatches == MAX_DISPATCHES || s->predicted_ns > SUBMIT_NS || (s->predicted_ns > EARLY_NS && idle(c));
+    return s->n_dispatches == MAX_DISPATCHES || s->cost.predicted_ns > SUBMIT_NS ||
+           (s->cost.predicted_ns > EARLY_NS && idle(c));
 }
 
 void cmd_count_transfer(struct gpu_cmd *c, uint64_t bytes)
 {
     struct slot *s = &c->slots[c->current];
-    s->transfer_bytes += (double)bytes;
-    s->transfer_ns += (double)bytes * c->ns_per_byte;
-    s->predicted_ns += (double)bytes * c->ns_per_byte;
-    if (long_enough(c, s))
+    gpu_cost_add_transfer(&s->cost, (double)bytes, c->ns_per_byte);
+    if (cmd_long_enough(c, s))
         gpu_cmd_flush(c);
-}
-
-/* ---- dispatches ---- */
-
-/* Word i of "a b c". */
-static int nth_word(const char *words, unsigned i, const char **start)
-{
-    while (i-- > 0 && strchr(words, ' '))
-        words = strchr(words, ' ') + 1;
-    *start = words;
-    return (int)strcspn(words, " ");
-}
-
-static bool check_view(const struct gpu *g, const struct kernel_decl *d, unsigned i, struct gpu_view v, struct err *e)
-{
-    const struct gpu_info *info = &g->probe.info;
-    const char *name, *what = NULL;
-    int len = nth_word(d->buffers, i, &name);
-    if (!v.buffer || v.size == 0)
-        what = "is empty";
-    else if (!v.buffer->vk)
-        what = "is only counted";
-    else if (v.offset > v.buffer->size || v.size > v.buffer->size - v.offset)
-        what = "ends beyond its buffer";
-    else if (v.offset % info->min_align != 0)
-        what = "does not start where the device wants it";
-    else if (v.size % 4 != 0)
-        what = "is not whole words";
-    else if (v.size > info->max_range)
-        what = "is larger than the device can bind at once";
-    if (!what)
-        return true;
-    return err_set(e, ERR_BUG, "kernel %s: buffer %.*s %s (offset %llu, %llu bytes; alignment %u, at most %llu)",
-                   d->name, len, name, what, (unsigned long long)v.offset, (unsigned long long)v.size, info->min_align,
-                   (unsigned long long)info->max_range);
-}
-
-static bool check_call(const struct gpu *g, unsigned kernel, struct gpu_grid grid, const struct gpu_view *views,
-                       unsigned n_views, unsigned push_bytes, struct err *e)
-{
-    const uint32_t *most = g->probe.info.max_groups;
-    if (kernel >= KERNEL_COUNT)
-        return err_set(e, ERR_BUG, "there is no kernel %u", kernel);
-    const struct kernel_decl *d = &kernel_decls[kernel];
-    if (n_views != d->n_buffers || push_bytes != d->push_bytes)
-        return err_set(e, ERR_BUG, "kernel %s: called with %u buffers and %u bytes, wants %u and %u", d->name, n_views,
-                       push_bytes, d->n_buffers, d->push_bytes);
-    if (!grid.x || !grid.y || !grid.z || grid.x > most[0] || grid.y > most[1] || grid.z > most[2])
-        return err_set(e, ERR_BUG, "kernel %s: a grid of %u x %u x %u; from 1 to %u x %u x %u is possible", d->name,
-                       grid.x, grid.y, grid.z, most[0], most[1], most[2]);
-    for (unsigned i = 0; i < n_views; i++)
-        if (!check_view(g, d, i, views[i], e))
-            return false;
-    return true;
-}
-
-/* Bytes of a view as texels of 16 bytes. lavapipe compiles a shader anew when a bit changes that it takes
- * from the size (it reads bits 8 to 15 as the number of mip levels): there, the range goes on where they are
- * zero. */
-static uint64_t texel_range(const struct gpu *g, uint64_t size)
-{
-    uint64_t range = round_up(size, TEXEL_BYTES);
-    if ((g->probe.info.caps & GPU_CAP_CPU) && (range >> 8 & 0xff) == 0)
-        range += 256;
-    return range;
-}
-
-/* Lives as long as the submission. */
-static bool make_texels(struct gpu_cmd *c, struct slot *s, const struct gpu_kernel *k, unsigned binding,
-                        struct gpu_view v, VkBufferView *out, struct err *e)
-{
-    struct gpu *g = c->gpu;
-    VkBufferViewCreateInfo info = {
-        .sType = VK_STRUCTURE_TYPE_BUFFER_VIEW_CREATE_INFO,
-        .buffer = v.buffer->vk,
-        .format = k->spirv.texels_u32 >> binding & 1 ? VK_FORMAT_R32G32B32A32_UINT : VK_FORMAT_R32G32B32A32_SFLOAT,
-        .offset = v.offset,
-        .range = texel_range(g, v.size),
-    };
-    if (info.range / TEXEL_BYTES > g->probe.max_texels)
-        return err_set(e, ERR_BUG, "a texel buffer of %llu bytes; the device takes %llu",
-                       (unsigned long long)info.range, (unsigned long long)g->probe.max_texels * TEXEL_BYTES);
-    if (s->n_texels == s->cap_texels) {
-        unsigned cap = s->cap_texels ? 2 * s->cap_texels : 64;
-        VkBufferView *more = realloc(s->texels, cap * sizeof *more);
-        if (!more)
-            return err_nomem(e, "texel buffers", cap * sizeof *more);
-        s->texels = more;
-        s->cap_texels = cap;
-    }
-    VK(e, vkCreateBufferView(g->device, &info, NULL, out));
-    s->texels[s->n_texels++] = *out;
-    return true;
-fail:
-    return false;
-}
-
-static bool bind(struct gpu_cmd *c, struct slot *s, struct gpu_kernel *k, const struct gpu_view *views, unsigned n,
-                 struct err *e)
-{
-    VkDescriptorBufferInfo buffers[SPIRV_MAX_BINDINGS];
-    VkBufferView texels[SPIRV_MAX_BINDINGS];
-    VkWriteDescriptorSet writes[SPIRV_MAX_BINDINGS];
-    struct access accesses[SPIRV_MAX_BINDINGS];
-    unsigned n_accesses = 0;
-    for (unsigned i = 0; i < n; i++) {
-        buffers[i] = (VkDescriptorBufferInfo){views[i].buffer->vk, views[i].offset, views[i].size};
-        writes[i] = (VkWriteDescriptorSet){
-            .sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
-            .dstBinding = i,
-            .descriptorCount = 1,
-            .descriptorType = gpu_binding_type(k, i),
-            .pBufferInfo = &buffers[i],
-            .pTexelBufferView = &texels[i],
-        };
-        bool texel = k->spirv.texels >> i & 1;
-        if (texel && !make_texels(c, s, k, i, views[i], &texels[i], e))
-            return false;
-        uint64_t size = texel ? texel_range(c->gpu, views[i].size) : views[i].size;
-        if ((k->spirv.reads | k->spirv.writes) >> i & 1)
-            accesses[n_accesses++] = (struct access){views[i].buffer, views[i].offset, views[i].offset + size,
-                                                     STAGE_COMPUTE, k->spirv.writes >> i & 1};
-    }
-    cmd_access(c, accesses, n_accesses);
-    if (c->bound != k)
-        vkCmdBindPipeline(s->cb, VK_PIPELINE_BIND_POINT_COMPUTE, k->pipeline);
-    c->bound = k;
-    if (!s->sets) {
-        vkCmdPushDescriptorSetKHR(s->cb, VK_PIPELINE_BIND_POINT_COMPUTE, k->layout, 0, n, writes);
-        return true;
-    }
-    VkDescriptorSet set;
-    VkDescriptorSetAllocateInfo alloc = {
-        .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO,
-        .descriptorPool = s->sets,
-        .descriptorSetCount = 1,
-        .pSetLayouts = &k->set_layout,
-    };
-    VK(e, vkAllocateDescriptorSets(c->gpu->device, &alloc, &set));
-    for (unsigned i = 0; i < n; i++)
-        writes[i].dstSet = set;
-    vkUpdateDescriptorSets(c->gpu->device, n, writes, 0, NULL);
-    vkCmdBindDescriptorSets(s->cb, VK_PIPELINE_BIND_POINT_COMPUTE, k->layout, 0, 1, &set, 0, NULL);
-    return true;
-fail:
-    return false;
-}
-
-static void count_cost(struct slot *s, struct gpu_kernel *k, double work, double ns)
-{
-    unsigned i = 0;
-    while (i < s->n_costs && s->costs[i].kernel != k)
-        i++;
-    if (i == s->n_costs) {
-        s->costs[i].kernel = k;
-        s->costs[i].dispatches = 0;
-        s->costs[i].work = s->costs[i].ns = 0;
-        s->n_costs++;
-    }
-    s->costs[i].dispatches++;
-    s->costs[i].work += work;
-    s->costs[i].ns += ns;
-    s->predicted_ns += ns;
-}
-
-void gpu_dispatch(struct gpu_cmd *c, unsigned kernel, struct gpu_grid grid, const struct gpu_view *views,
-                  unsigned n_views, const void *push, unsigned push_bytes)
-{
-    struct err e = {0};
-    struct gpu_kernel *k;
-    double work = grid.work > 0 ? grid.work : (double)grid.x * grid.y * grid.z;
-    if (c->failed)
-        return;
-    if (c->counting && kernel < KERNEL_COUNT) {
-        c->profiles[kernel].dispatches++;
-        c->profiles[kernel].work += work;
-        return;
-    }
-    if (!check_call(c->gpu, kernel, grid, views, n_views, push_bytes, &e) ||
-        !(k = gpu_kernel_get(c->gpu, kernel, push, &e))) {
-        cmd_fail(c, &e);
-        return;
-    }
-    double ns = predict_ns(c->gpu, k, work);
-    /* A kernel never measured runs alone once. */
-    bool alone = !(k->ns_per_work > 0) && c->gpu->probe.info.timestamp_ns > 0 && !c->profile;
-    struct slot *s = &c->slots[c->current];
-    if (c->open && (alone || s->predicted_ns + ns > SUBMIT_NS || s->n_costs == MAX_COSTS))
-        gpu_cmd_flush(c);
-    s = cmd_open(c);
-    if (!s)
-        return;
-    if (s->profiled && c->n_accesses) /* else dispatches overlap and each is timed with its neighbours */
-        barrier(c, false);
-    if (!bind(c, s, k, views, n_views, &e)) {
-        err_context(&e, "kernel %s", kernel_decls[kernel].name);
-        cmd_fail(c, &e);
-        return;
-    }
-    if (push_bytes)
-        vkCmdPushConstants(s->cb, k->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, push_bytes, push);
-    if (s->profiled)
-        timestamp(s, 2 + 2 * s->n_dispatches);
-    vkCmdDispatch(s->cb, grid.x, grid.y, grid.z);
-    if (s->profiled)
-        timestamp(s, 3 + 2 * s->n_dispatches);
-    s->dispatches[s->n_dispatches].kernel = k;
-    s->dispatches[s->n_dispatches++].work = work;
-    count_cost(s, k, work, ns);
-    if (alone || long_enough(c, s))
-        gpu_cmd_flush(c);
-    if (alone && !c->failed) /* the next one can be cut by what this one took */
-        cmd_wait(c, c->submitted);
-}
-
-/* ---- grids ---- */
-
-/* Folded over x and y: Vulkan promises 65535 workgroups in each. */
-static struct gpu_grid fold(uint64_t groups)
-{
-    const uint64_t most = 65535;
-    uint64_t y = div_up(groups, most);
-    return (struct gpu_grid){
-        .x = (uint32_t)min_u64(div_up(groups, max_u64(y, 1)), UINT32_MAX),
-        .y = (uint32_t)min_u64(y, UINT32_MAX),
-        .z = 1,
-        .work = (double)groups,
-    };
-}
-
-struct gpu_grid gpu_rows(uint64_t rows)
-{
-    return fold(rows);
-}
-
-struct gpu_grid gpu_items(struct gpu_cmd *cmd, unsigned kernel, uint64_t items)
-{
-    uint32_t local = gpu_kernel_local_size(cmd->gpu, kernel),
-             per = gpu_kernel_constant(cmd->gpu, kernel, SPEC_ITEMS, 1);
-    if (items > UINT32_MAX) {
-        struct err e = {0};
-        err_set(&e, ERR_BUG, "kernel %s: %llu items; a shader counts to 2^32", kernel_decls[kernel].name,
-                (unsigned long long)items);
-        cmd_fail(cmd, &e);
-    }
-    struct gpu_grid grid = fold(div_up(items, (uint64_t)max_u64(local, 1) * per));
-    grid.work = (double)items;
-    return grid;
 }

@@ -1,5 +1,4 @@
-/* The Vulkan device: choice, capabilities, limits. Only host/gpu includes volk.h; above it, everything is
- * these types. */
+/* The Vulkan device: capabilities, limits. Only host/gpu includes volk.h; above it, everything is these types. */
 #ifndef GPU_DEVICE_H
 #define GPU_DEVICE_H
 
@@ -8,7 +7,7 @@
 
 #include "host/base/err.h"
 
-/* Capability bits, computed once in gpu_device.c; a kernel variant NEEDS some of them
+/* Capability bits, computed once in gpu_probe.c; a kernel variant NEEDS some of them
  * (shaders/variants.cmake). */
 enum gpu_cap {
     GPU_CAP_CPU = 1 << 0,      /* the device is a CPU: wide register tiles and no barriers win */
@@ -21,19 +20,6 @@ enum gpu_cap {
 };
 
 struct gpu;
-
-struct gpu_options {
-    /* Number or part of a name; NULL: $GSQ_DEVICE, else the best (discrete, integrated, virtual, CPU). */
-    const char *device;
-    const char *variant;   /* wherever a kernel has this variant and the device can run it; NULL: best first */
-    uint64_t mem_limit;    /* device bytes; 0: what the device reports as its budget, less a reserve */
-    const char *cache_dir; /* pipeline cache; NULL: none */
-    unsigned threads;      /* for a CPU device: how many threads it may use; 0: all */
-    uint32_t without;      /* enum gpu_cap bits to do without, though the device has them (tests) */
-    /* Validation and synchronization validation, where the layer is installed; also on where $GSQ_VALIDATE
-     * is 1. Messages are logged as errors and counted. */
-    bool validate;
-};
 
 struct gpu_info {
     char name[256], driver[256], api[32];
@@ -50,16 +36,13 @@ struct gpu_info {
     char driver_uuid_hex[33];
 };
 
-/* No loader, no device, a number or name that matches none, Vulkan below 1.3: ERR_ENV (or ERR_USER for the
- * choice) with a hint what to install. */
-bool gpu_create(struct gpu **out, const struct gpu_options *o, struct err *e);
-/* Waits for the device. Logs an error where validation said anything. */
-void gpu_destroy(struct gpu **g);
+/* What arenas hold, now and at most so far, of what they may. Whole chunks count, and what an arena keeps for later. */
+struct gpu_count {
+    uint64_t used, peak, limit; /* bytes */
+    struct gpu_arena *arenas;   /* all of them, linked */
+};
+
 const struct gpu_info *gpu_info(const struct gpu *g);
 /* Validation messages so far (tests assert 0). */
 unsigned gpu_validation_messages(const struct gpu *g);
-/* Every device that Vulkan shows, also unusable ones (usable = false, why says what is missing). */
-bool gpu_list(bool (*fn)(void *ctx, const struct gpu_info *info, bool usable, const char *why), void *ctx,
-              struct err *e);
-
 #endif

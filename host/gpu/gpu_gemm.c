@@ -49,8 +49,8 @@ void gpu_gemm(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, str
 {
     struct gpu *g = gpu_cmd_gpu(cmd);
     uint64_t range = gpu_info(g)->max_range;
-    uint32_t tile_m = gpu_kernel_constant(g, KERNEL_ID_gemm, SPEC_TILE, TILE_DEFAULT);
-    uint32_t tile_n = gpu_kernel_constant(g, KERNEL_ID_gemm, SPEC_TILE_N, TILE_DEFAULT);
+    uint32_t tile_m = gpu_kernel_constant(g, KERNEL_ID_gemm, NULL, SPEC_TILE, TILE_DEFAULT);
+    uint32_t tile_n = gpu_kernel_constant(g, KERNEL_ID_gemm, NULL, SPEC_TILE_N, TILE_DEFAULT);
     /* Pieces of whole tiles, so that only the matrix' own edge is ragged. */
     uint64_t unit_m = round_up(PIECE_UNIT, tile_m), unit_n = round_up(PIECE_UNIT, tile_n);
     assert(m && n && k && a.ld >= k && b.ld >= k && c.ld >= n);
@@ -98,7 +98,7 @@ void gpu_transpose(struct gpu_cmd *cmd, struct gpu_view src, struct gpu_view dst
             uint32_t nr = (uint32_t)min_u64(tile_r, rows - r), nc = (uint32_t)min_u64(tile_c, cols - c);
             uint64_t from = ((uint64_t)r * cols + c) * 4, from_size = ((uint64_t)(nr - 1) * cols + nc) * 4;
             uint64_t to = ((uint64_t)c * rows + r) * 4, to_size = ((uint64_t)(nc - 1) * rows + nr) * 4;
-            uint32_t side = gpu_kernel_constant(g, KERNEL_ID_transpose, SPEC_TILE, 32);
+            uint32_t side = gpu_kernel_constant(g, KERNEL_ID_transpose, NULL, SPEC_TILE, 32);
             run_transpose(cmd, gpu_rows(div_up(nr, side) * div_up(nc, side)),
                           &(struct transpose_args){.src = gpu_slice(src, from, from_size),
                                                    .dst = gpu_slice(dst, to, to_size),

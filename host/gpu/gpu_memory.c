@@ -1,4 +1,4 @@
-#include "host/gpu/gpu_internal.h"
+#include "host/gpu/gpu_memory_internal.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -54,7 +54,7 @@ static int find_type(const VkPhysicalDeviceMemoryProperties *m, uint32_t allowed
 }
 
 /* What Vulkan is asked for. On a CPU device, texel buffers may go on behind the end (texel_range in
- * gpu_cmd.c), and no size is a power of two: lavapipe compiles every shader again for those. */
+ * gpu_dispatch.c), and no size is a power of two: lavapipe compiles every shader again for those. */
 static uint64_t vk_size(const struct gpu *g, uint64_t size, enum gpu_buffer_use use)
 {
     if (use != GPU_BUFFER_DEVICE || !(g->probe.info.caps & GPU_CAP_CPU))

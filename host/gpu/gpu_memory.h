@@ -16,11 +16,6 @@ struct gpu_view {
  * "scratch"). */
 struct gpu_arena;
 bool gpu_arena_create(struct gpu_arena **out, struct gpu *g, const char *name, struct err *e);
-/* What arenas hold, now and at most so far, of what they may. Whole chunks count, and what an arena keeps for later. */
-struct gpu_count {
-    uint64_t used, peak, limit; /* bytes */
-    struct gpu_arena *arenas;   /* all of them, linked */
-};
 /* An arena that counts: it does all that a real one does with the memory of `count`, and there is no memory. What may
  * be run on it, with commands that count too (gpu_cmd_count), is the code that allocates: so a plan says what a run
  * takes. Several may share a count. limit UINT64_MAX: none, nor one on what a buffer may hold. */

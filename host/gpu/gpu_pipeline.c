@@ -1,5 +1,5 @@
 /* Kernels: which variant, its pipeline, and the pipeline cache on disk. */
-#include "host/gpu/gpu_internal.h"
+#include "host/gpu/gpu_pipeline_internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,6 +7,20 @@
 
 #include "host/base/log.h"
 #include "host/base/os.h"
+#include "host/gpu/gpu_memory.h"
+
+struct gpu_pipelines {
+    struct gpu_kernel *kernels; /* one per row of kernel_variants */
+    unsigned n_kernels;
+    /* Index into kernels, -1: none. What gpu_create chose, and what is in use (gpu_kernel_force); for the calls that it is
+     * made for, a variant with a WHERE goes first. */
+    struct gpu_choice {
+        int any, where;
+    } first_choice[KERNEL_COUNT], chosen[KERNEL_COUNT];
+    VkPipelineCache cache;
+    char cache_path[4096]; /* "" : not kept */
+    struct hash128 cache_hash;
+};
 
 /* ---- the cache file: this header, then the driver's bytes ---- */
 
@@ -30,11 +44,12 @@ static bool cache_matches(const struct gpu_probe *p, const char *data, size_t si
 /* What an earlier run left, or an empty cache. A damaged file is as good as none. */
 static bool cache_load(struct gpu *g, struct err *e)
 {
+    struct gpu_pipelines *ps = g->pipelines;
     char *file = NULL;
     size_t size = 0;
     VkPipelineCacheCreateInfo info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO};
-    if (g->cache_path[0] && os_stat(g->cache_path, NULL) == OS_FILE &&
-        os_read_file(g->cache_path, CACHE_MAX, &file, &size, NULL) && size > sizeof(struct cache_header)) {
+    if (ps->cache_path[0] && os_stat(ps->cache_path, NULL) == OS_FILE &&
+        os_read_file(ps->cache_path, CACHE_MAX, &file, &size, NULL) && size > sizeof(struct cache_header)) {
         struct cache_header h;
         memcpy(&h, file, sizeof h);
         const char *data = file + sizeof h;
@@ -43,12 +58,12 @@ static bool cache_load(struct gpu *g, struct err *e)
             cache_matches(&g->probe, data, size - sizeof h)) {
             info.initialDataSize = size - sizeof h;
             info.pInitialData = data;
-            g->cache_hash = hash;
+            ps->cache_hash = hash;
         } else {
-            log_debug("%s is not usable here and will be replaced", g->cache_path);
+            log_debug("%s is not usable here and will be replaced", ps->cache_path);
         }
     }
-    VkResult r = vkCreatePipelineCache(g->device, &info, NULL, &g->cache);
+    VkResult r = vkCreatePipelineCache(g->device, &info, NULL, &ps->cache);
     free(file);
     return r >= 0 || vk_error(e, "vkCreatePipelineCache", r);
 }
@@ -56,18 +71,20 @@ static bool cache_load(struct gpu *g, struct err *e)
 /* Best effort: a run without a cache file is only slower to start. */
 static void cache_save(struct gpu *g)
 {
+    struct gpu_pipelines *ps = g->pipelines;
     size_t size = 0;
     char *file = NULL;
     struct err e = {0};
-    if (!g->cache_path[0] || g->lost || vkGetPipelineCacheData(g->device, g->cache, &size, NULL) < 0 || size == 0 ||
+    if (!ps->cache_path[0] || g->lost || vkGetPipelineCacheData(g->device, ps->cache, &size, NULL) < 0 || size == 0 ||
         size > CACHE_MAX || !(file = malloc(sizeof(struct cache_header) + size)))
         goto done;
-    if (vkGetPipelineCacheData(g->device, g->cache, &size, file + sizeof(struct cache_header)) != VK_SUCCESS)
+    if (vkGetPipelineCacheData(g->device, ps->cache, &size, file + sizeof(struct cache_header)) != VK_SUCCESS)
         goto done;
     struct cache_header h = {.hash = hash_bytes(file + sizeof h, size, (struct hash128){0})};
     memcpy(h.magic, CACHE_MAGIC, 8);
     memcpy(file, &h, sizeof h);
-    if (memcmp(&h.hash, &g->cache_hash, sizeof h.hash) != 0 && !os_write_file(g->cache_path, file, sizeof h + size, &e))
+    if (memcmp(&h.hash, &ps->cache_hash, sizeof h.hash) != 0 &&
+        !os_write_file(ps->cache_path, file, sizeof h + size, &e))
         log_warn("the pipeline cache is not kept: %s", e.msg);
 done:
     free(file);
@@ -85,42 +102,45 @@ static bool variant_usable(const struct gpu_probe *p, const struct kernel_varian
            (local_size % i->subgroup_size == 0 && local_size / i->subgroup_size <= p->max_subgroups);
 }
 
-bool gpu_pipelines_init(struct gpu *g, const struct gpu_options *o, struct err *e)
+bool gpu_pipelines_init(struct gpu *g, const char *variant, const char *cache_dir, struct err *e)
 {
+    struct gpu_pipelines *ps = g->pipelines = calloc(1, sizeof *ps);
+    if (!ps)
+        return err_nomem(e, "pipelines", sizeof *ps);
     const struct gpu_info *info = &g->probe.info;
-    while (kernel_variants[g->n_kernels].kernel < KERNEL_COUNT)
-        g->n_kernels++;
-    g->kernels = calloc(g->n_kernels + 1, sizeof *g->kernels);
-    if (!g->kernels)
-        return err_nomem(e, "the kernel table", (g->n_kernels + 1) * sizeof *g->kernels);
+    while (kernel_variants[ps->n_kernels].kernel < KERNEL_COUNT)
+        ps->n_kernels++;
+    ps->kernels = calloc(ps->n_kernels + 1, sizeof *ps->kernels);
+    if (!ps->kernels)
+        return err_nomem(e, "the kernel table", (ps->n_kernels + 1) * sizeof *ps->kernels);
     for (unsigned k = 0; k < KERNEL_COUNT; k++)
-        g->first_choice[k] = (struct gpu_choice){-1, -1};
-    bool known = !o->variant;
-    for (unsigned i = 0; i < g->n_kernels; i++) {
-        struct gpu_kernel *k = &g->kernels[i];
+        ps->first_choice[k] = (struct gpu_choice){-1, -1};
+    bool known = !variant;
+    for (unsigned i = 0; i < ps->n_kernels; i++) {
+        struct gpu_kernel *k = &ps->kernels[i];
         k->variant = &kernel_variants[i];
         k->local_size = k->variant->local_size == KERNEL_WG_SUBGROUP ? info->subgroup_size : k->variant->local_size;
         k->usable = variant_usable(&g->probe, k->variant, k->local_size);
-        struct gpu_choice *choice = &g->first_choice[k->variant->kernel];
-        bool asked = o->variant && strcmp(o->variant, k->variant->name) == 0, where = k->variant->where.most;
+        struct gpu_choice *choice = &ps->first_choice[k->variant->kernel];
+        bool asked = variant && strcmp(variant, k->variant->name) == 0, where = k->variant->where.most;
         known = known || asked;
         if (k->usable && where)
             choice->where = (int)i;
         else if (k->usable && (choice->any < 0 || asked))
             *choice = (struct gpu_choice){(int)i, asked ? -1 : choice->where};
     }
-    memcpy(g->chosen, g->first_choice, sizeof g->chosen);
+    memcpy(ps->chosen, ps->first_choice, sizeof ps->chosen);
     if (!known) {
-        err_set(e, ERR_USER, "no kernel has a variant '%s'", o->variant);
+        err_set(e, ERR_USER, "no kernel has a variant '%s'", variant);
         return err_hint(e, "`gsq devices` lists the variants; 'base' runs everywhere");
     }
-    if (o->cache_dir) {
-        int n = snprintf(g->cache_path, sizeof g->cache_path, "%s/pipelines-%04x-%04x-%s.bin", o->cache_dir,
+    if (cache_dir) {
+        int n = snprintf(ps->cache_path, sizeof ps->cache_path, "%s/pipelines-%04x-%04x-%s.bin", cache_dir,
                          g->probe.vendor, g->probe.device, info->driver_uuid_hex);
         struct err why = {0};
-        if (n < 0 || (size_t)n >= sizeof g->cache_path || !os_mkdirs(o->cache_dir, &why)) {
+        if (n < 0 || (size_t)n >= sizeof ps->cache_path || !os_mkdirs(cache_dir, &why)) {
             log_warn("the pipeline cache is not kept: %s", why.msg[0] ? why.msg : "the path is too long");
-            g->cache_path[0] = 0;
+            ps->cache_path[0] = 0;
         }
     }
     return cache_load(g, e);
@@ -128,15 +148,20 @@ bool gpu_pipelines_init(struct gpu *g, const struct gpu_options *o, struct err *
 
 void gpu_pipelines_destroy(struct gpu *g)
 {
-    if (g->cache)
+    struct gpu_pipelines *ps = g->pipelines;
+    if (!ps)
+        return;
+    if (ps->cache)
         cache_save(g);
-    for (unsigned i = 0; g->kernels && i < g->n_kernels; i++) {
-        vkDestroyPipeline(g->device, g->kernels[i].pipeline, NULL);
-        vkDestroyPipelineLayout(g->device, g->kernels[i].layout, NULL);
-        vkDestroyDescriptorSetLayout(g->device, g->kernels[i].set_layout, NULL);
+    for (unsigned i = 0; ps->kernels && i < ps->n_kernels; i++) {
+        vkDestroyPipeline(g->device, ps->kernels[i].pipeline, NULL);
+        vkDestroyPipelineLayout(g->device, ps->kernels[i].layout, NULL);
+        vkDestroyDescriptorSetLayout(g->device, ps->kernels[i].set_layout, NULL);
     }
-    vkDestroyPipelineCache(g->device, g->cache, NULL);
-    free(g->kernels);
+    vkDestroyPipelineCache(g->device, ps->cache, NULL);
+    free(ps->kernels);
+    free(ps);
+    g->pipelines = NULL;
 }
 
 /* ---- one pipeline ---- */
@@ -238,7 +263,7 @@ static bool create_pipeline(struct gpu *g, struct gpu_kernel *k, struct err *e)
     VK(e, vkCreateShaderModule(g->device, &code, NULL, &module));
     info.stage.module = module;
     uint64_t start = os_now_ns();
-    VK(e, vkCreateComputePipelines(g->device, g->cache, 1, &info, NULL, &k->pipeline));
+    VK(e, vkCreateComputePipelines(g->device, g->pipelines->cache, 1, &info, NULL, &k->pipeline));
     log_debug("kernel %s, variant %s: pipeline made in %.1f ms", kernel_decls[v->kernel].name, v->name,
               (double)(os_now_ns() - start) * 1e-6);
     ok = true;
@@ -258,10 +283,11 @@ static bool made_for(const struct kernel_variant *v, const void *push)
 
 struct gpu_kernel *gpu_kernel_chosen(struct gpu *g, unsigned kernel, const void *push)
 {
-    struct gpu_choice c = g->chosen[kernel];
-    if (push && c.where >= 0 && made_for(g->kernels[c.where].variant, push))
-        return &g->kernels[c.where];
-    return c.any < 0 ? NULL : &g->kernels[c.any];
+    struct gpu_pipelines *ps = g->pipelines;
+    struct gpu_choice c = ps->chosen[kernel];
+    if (push && c.where >= 0 && made_for(ps->kernels[c.where].variant, push))
+        return &ps->kernels[c.where];
+    return c.any < 0 ? NULL : &ps->kernels[c.any];
 }
 
 struct gpu_kernel *gpu_kernel_get(struct gpu *g, unsigned kernel, const void *push, struct err *e)
@@ -321,22 +347,15 @@ static uint32_t constant_of(const struct gpu *g, const struct gpu_kernel *k, uin
     return otherwise;
 }
 
-uint32_t gpu_kernel_constant(struct gpu *g, unsigned kernel, uint32_t id, uint32_t otherwise)
+uint32_t gpu_kernel_constant(struct gpu *g, unsigned kernel, const void *args, uint32_t id, uint32_t otherwise)
 {
-    return constant_of(g, gpu_kernel_chosen(g, kernel, NULL), id, otherwise);
-}
-
-struct gpu_grid gpu_tiles(struct gpu_cmd *cmd, unsigned kernel, const void *args, uint64_t pieces, uint64_t rows)
-{
-    struct gpu *g = gpu_cmd_gpu(cmd);
-    uint32_t tile = constant_of(g, gpu_kernel_chosen(g, kernel, push_of(kernel, args)), SPEC_TILE, 1);
-    return gpu_rows(pieces * div_up(rows, tile));
+    return constant_of(g, gpu_kernel_chosen(g, kernel, push_of(kernel, args)), id, otherwise);
 }
 
 bool gpu_kernel_variant_at(const struct gpu *g, unsigned kernel, unsigned i, const char **name, bool *usable)
 {
-    for (unsigned row = 0; row < g->n_kernels; row++) {
-        const struct gpu_kernel *k = &g->kernels[row];
+    for (unsigned row = 0; row < g->pipelines->n_kernels; row++) {
+        const struct gpu_kernel *k = &g->pipelines->kernels[row];
         if (k->variant->kernel != kernel || i-- > 0)
             continue;
         *name = k->variant->name;
@@ -349,20 +368,21 @@ bool gpu_kernel_variant_at(const struct gpu *g, unsigned kernel, unsigned i, con
 
 bool gpu_kernel_force(struct gpu *g, unsigned kernel, const char *variant, struct err *e)
 {
-    g->chosen[kernel] = g->first_choice[kernel];
+    struct gpu_pipelines *ps = g->pipelines;
+    ps->chosen[kernel] = ps->first_choice[kernel];
     if (!variant)
         return true;
-    for (unsigned i = 0; i < g->n_kernels; i++) {
-        const struct gpu_kernel *k = &g->kernels[i];
+    for (unsigned i = 0; i < ps->n_kernels; i++) {
+        const struct gpu_kernel *k = &ps->kernels[i];
         if (k->variant->kernel != kernel || strcmp(k->variant->name, variant) != 0)
             continue;
         if (!k->usable)
             return err_set(e, ERR_USER, "%s cannot run variant %s of kernel %s", g->probe.info.name, variant,
                            kernel_decls[kernel].name);
         if (k->variant->where.most)
-            g->chosen[kernel].where = (int)i;
+            ps->chosen[kernel].where = (int)i;
         else
-            g->chosen[kernel] = (struct gpu_choice){(int)i, -1};
+            ps->chosen[kernel] = (struct gpu_choice){(int)i, -1};
         return true;
     }
     return err_set(e, ERR_USER, "kernel %s has no variant %s", kernel_decls[kernel].name, variant);
@@ -370,12 +390,13 @@ bool gpu_kernel_force(struct gpu *g, unsigned kernel, const char *variant, struc
 
 static struct hash128 hash_variant(const struct gpu *g, int row, struct hash128 h)
 {
+    const struct gpu_pipelines *ps = g->pipelines;
     if (row < 0)
         return h;
-    const struct kernel_variant *v = g->kernels[row].variant;
+    const struct kernel_variant *v = ps->kernels[row].variant;
     h = hash_bytes(v->name, strlen(v->name), h);
     h = hash_bytes(v->words, (size_t)v->n_words * 4, h);
-    h = hash_bytes(&g->kernels[row].local_size, sizeof g->kernels[row].local_size, h);
+    h = hash_bytes(&ps->kernels[row].local_size, sizeof ps->kernels[row].local_size, h);
     h = hash_bytes(&v->where, sizeof v->where, h);
     for (uint32_t s = 0; s < v->n_spec; s++)
         h = hash_bytes(&v->spec[s], sizeof v->spec[s], h);
@@ -389,8 +410,8 @@ uint64_t gpu_kernels_identity(struct gpu *g)
     h = hash_bytes(&subgroup, sizeof subgroup, h);
     for (unsigned i = 0; i < KERNEL_COUNT; i++) {
         h = hash_bytes(kernel_decls[i].name, strlen(kernel_decls[i].name), h);
-        h = hash_variant(g, g->chosen[i].where, h);
-        h = hash_variant(g, g->chosen[i].any, h);
+        h = hash_variant(g, g->pipelines->chosen[i].where, h);
+        h = hash_variant(g, g->pipelines->chosen[i].any, h);
     }
     return h.lo ^ h.hi;
 }

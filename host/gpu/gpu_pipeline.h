@@ -12,7 +12,7 @@ const char *gpu_kernel_variant(struct gpu *g, unsigned kernel, const void *args,
 uint32_t gpu_kernel_local_size(struct gpu *g, unsigned kernel);
 /* Value of a specialization constant that the chosen variant was built with (SPEC_ of
  * shaders/limits.h), or `otherwise` where the variant has no such constant. */
-uint32_t gpu_kernel_constant(struct gpu *g, unsigned kernel, uint32_t id, uint32_t otherwise);
+uint32_t gpu_kernel_constant(struct gpu *g, unsigned kernel, const void *args, uint32_t id, uint32_t otherwise);
 /* Variant i of a kernel, in preference order: name, and whether this device can run it. False past the end.
  */
 bool gpu_kernel_variant_at(const struct gpu *g, unsigned kernel, unsigned i, const char **name, bool *usable);

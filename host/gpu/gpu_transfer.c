@@ -1,5 +1,5 @@
 /* Between host and device: the upload ring, readback, copies and fills. */
-#include "host/gpu/cmd_internal.h"
+#include "host/gpu/gpu_cmd_internal.h"
 
 #include <string.h>
 
@@ -9,8 +9,6 @@
 #define UPLOAD_PIECE (UPLOAD_RING / 4)
 /* Two halves: one is being filled while the other is copied out. */
 #define READBACK_HALF (UINT64_C(8) << 20)
-
-#define STAGE_TRANSFER VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT
 
 static bool staging(struct gpu_cmd *c, struct gpu_buffer **b, uint64_t size, enum gpu_buffer_use use)
 {
@@ -94,7 +92,7 @@ static bool fetch_piece(struct gpu_cmd *c, struct gpu_view src, uint64_t from, u
     if (!s)
         return false;
     record_copy(c, s, c->readback, half * READBACK_HALF, src.buffer, src.offset + from, bytes);
-    cmd_barrier_to_host(c);
+    cmd_barrier(c, true);
     cmd_count_transfer(c, bytes);
     gpu_cmd_flush(c);
     return !c->failed;

@@ -3,7 +3,9 @@
 #ifndef GPU_KERNEL_TABLE_H
 #define GPU_KERNEL_TABLE_H
 
-#include "host/gpu/kernels.h"
+#include <stdint.h>
+
+#include "host/gpu/kernel_decl.h"
 
 /* local_size of a variant whose workgroup is one subgroup of the device. */
 #define KERNEL_WG_SUBGROUP 0

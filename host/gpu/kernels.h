@@ -1,17 +1,9 @@
-/* shaders/kernels.def as C: ids, argument structs and typed calls. */
+/* shaders/kernels.def as C: argument structs and typed calls. */
 #ifndef GPU_KERNELS_H
 #define GPU_KERNELS_H
 
 #include "host/gpu/gpu_cmd.h"
-#include "shaders/limits.h" // IWYU pragma: export
-
-/* enum kernel_id { KERNEL_ID_gemm, ... } */
-enum kernel_id {
-#define KERNEL(name, buffers, push) KERNEL_ID_##name,
-#include "shaders/kernels.def"
-#undef KERNEL
-    KERNEL_COUNT
-};
+#include "host/gpu/kernel_decl.h"
 
 /* struct gemm_args { struct gpu_view a, b, c; uint32_t m, ...; }; */
 #define BUF(n) struct gpu_view n;
@@ -32,14 +24,6 @@ enum kernel_id {
     void run_##name(struct gpu_cmd *cmd, struct gpu_grid grid, const struct name##_args *args);
 #include "shaders/kernels.def"
 #undef KERNEL
-
-/* What the host expects of each kernel's SPIR-V. */
-struct kernel_decl {
-    const char *name;
-    unsigned n_buffers, push_bytes;
-    const char *buffers; /* "a b c": for messages */
-};
-extern const struct kernel_decl kernel_decls[KERNEL_COUNT];
 
 /* Grids. gpu_rows: one workgroup per row, folded over x and y. gpu_items: one invocation per item, or per as
  * many as the variant takes (SPEC_ITEMS), with the kernel's own workgroup size. */

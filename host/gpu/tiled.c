@@ -84,7 +84,7 @@ static struct gpu_grid row_grid(const struct walk *w)
 /* One unit per invocation or per workgroup, as the variant has it. */
 static struct gpu_grid unit_grid(const struct walk *w, uint64_t per_row)
 {
-    if (gpu_kernel_constant(gpu_cmd_gpu(w->cmd), w->kernel, SPEC_LANE_PER_UNIT, 0) != 0)
+    if (gpu_kernel_constant(gpu_cmd_gpu(w->cmd), w->kernel, NULL, SPEC_LANE_PER_UNIT, 0) != 0)
         return item_grid(w, per_row);
     return with_work(gpu_rows(w->rows * per_row), w);
 }
@@ -175,7 +175,7 @@ void tiled_gptq_segment(struct gpu_cmd *cmd, const struct gptq_segment_args *arg
     a.r = gpu_slice(args->r, start, last - start);
     a.r0 = (uint32_t)((first - start) / 4);
     struct walk t = WALK(gptq_segment, args->rows, 0.5 * a.count * a.count);
-    uint32_t per_lane = gpu_kernel_constant(gpu_cmd_gpu(cmd), KERNEL_ID_gptq_segment, SPEC_ROWS_PER_LANE, 1);
+    uint32_t per_lane = gpu_kernel_constant(gpu_cmd_gpu(cmd), KERNEL_ID_gptq_segment, NULL, SPEC_ROWS_PER_LANE, 1);
     while (walk_next(&t)) {
         a.rows = t.rows;
         run_gptq_segment(cmd, with_work(gpu_items(cmd, KERNEL_ID_gptq_segment, div_up(t.rows, per_lane)), &t), &a);

@@ -1,14 +1,17 @@
-/* What gpu_cmd.c (submissions, barriers, dispatches) and gpu_transfer.c share. */
+/* What gpu_cmd.c (submissions, barriers), gpu_dispatch.c and gpu_transfer.c share. */
 #ifndef GPU_CMD_INTERNAL_H
 #define GPU_CMD_INTERNAL_H
 
 #include "host/gpu/gpu_cmd.h"
-#include "host/gpu/gpu_internal.h"
+#include "host/gpu/gpu_cost.h"
+#include "host/gpu/gpu_memory_internal.h"
+
+#define STAGE_COMPUTE  VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT
+#define STAGE_TRANSFER VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT
 
 enum {
     SLOTS = 3,             /* submissions being recorded or in flight: one records while two keep the device busy */
     MAX_DISPATCHES = 1024, /* of one submission: bounds queries and descriptor sets */
-    MAX_COSTS = 64,        /* different kernels in one submission */
     MAX_ACCESSES = 256,    /* remembered since the last barrier; one more forces a barrier */
 };
 
@@ -30,13 +33,8 @@ struct slot {
     unsigned n_texels, cap_texels;
     uint64_t value;      /* the timeline's when it has ended; 0: not in flight */
     uint64_t upload_end; /* ring position up to which it reads */
-    double predicted_ns, transfer_ns, transfer_bytes;
-    unsigned n_dispatches, n_costs;
-    struct {
-        struct gpu_kernel *kernel;
-        unsigned dispatches;
-        double work, ns;
-    } costs[MAX_COSTS];
+    struct gpu_cost cost;
+    unsigned n_dispatches;
     bool profiled;
     struct {
         struct gpu_kernel *kernel;
@@ -75,12 +73,16 @@ bool cmd_fail(struct gpu_cmd *c, const struct err *e);
 struct slot *cmd_open(struct gpu_cmd *c);
 /* Declares what the next command touches; places a barrier if it must wait for an earlier one. */
 void cmd_access(struct gpu_cmd *c, const struct access *list, unsigned n);
-/* A barrier now: everything before against everything behind, and the host. */
-void cmd_barrier_to_host(struct gpu_cmd *c);
+/* A barrier now: everything before against everything behind, and perhaps the host. */
+void cmd_barrier(struct gpu_cmd *c, bool to_host);
 /* Waits for a submission and takes its measurements. False if the device failed. */
 bool cmd_wait(struct gpu_cmd *c, uint64_t value);
 /* The oldest submission in flight; 0: none. */
 uint64_t cmd_oldest(const struct gpu_cmd *c);
+/* Writes the time into this query, where there are any. */
+void cmd_timestamp(struct slot *s, uint32_t query);
+/* Whether the submission is to be ended here. */
+bool cmd_long_enough(const struct gpu_cmd *c, const struct slot *s);
 /* Counts a transfer towards the submission's length; submits when it is long enough. */
 void cmd_count_transfer(struct gpu_cmd *c, uint64_t bytes);
 

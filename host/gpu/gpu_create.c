@@ -1,0 +1,134 @@
+#include "host/gpu/gpu_create.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/log.h"
+#include "host/base/os.h"
+#include "host/gpu/gpu_memory_internal.h"
+#include "host/gpu/gpu_pipeline_internal.h"
+#include "host/gpu/gpu_probe.h"
+
+static bool device_create(struct gpu *g, struct err *e)
+{
+    struct gpu_probe *p = &g->probe;
+    const char *extensions[4];
+    uint32_t n = 0;
+    const float priority = 1;
+    VkDeviceQueueCreateInfo queue = {
+        .sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
+        .queueFamilyIndex = p->queue_family,
+        .queueCount = 1,
+        .pQueuePriorities = &priority,
+    };
+    if (p->info.caps & GPU_CAP_PUSH_DESCRIPTOR)
+        extensions[n++] = VK_KHR_PUSH_DESCRIPTOR_EXTENSION_NAME;
+    if (p->memory_budget)
+        extensions[n++] = VK_EXT_MEMORY_BUDGET_EXTENSION_NAME;
+    gpu_probe_features(p);
+#ifdef VK_KHR_cooperative_matrix
+    VkPhysicalDeviceCooperativeMatrixFeaturesKHR coopmat = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR, .cooperativeMatrix = VK_TRUE};
+    if (p->info.caps & GPU_CAP_COOPMAT) {
+        extensions[n++] = VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME;
+        p->v13.pNext = &coopmat;
+    }
+#endif
+    VkDeviceCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
+        .pNext = &p->features,
+        .queueCreateInfoCount = 1,
+        .pQueueCreateInfos = &queue,
+        .enabledExtensionCount = n,
+        .ppEnabledExtensionNames = extensions,
+    };
+    VkResult r = vkCreateDevice(p->physical, &info, NULL, &g->device);
+    p->v13.pNext = NULL;
+    if (r < 0) {
+        vk_error(e, "vkCreateDevice", r);
+        return err_context(e, "%s", p->info.name);
+    }
+    vkGetDeviceQueue(g->device, p->queue_family, 0, &g->queue);
+    vkGetPhysicalDeviceMemoryProperties(p->physical, &g->memory);
+    return true;
+}
+
+bool gpu_create(struct gpu **out, const struct gpu_options *o, struct err *e)
+{
+    struct gpu_probe *probes = NULL;
+    uint32_t n = 0;
+    *out = NULL;
+    struct gpu *g = calloc(1, sizeof *g);
+    if (!g)
+        return err_nomem(e, "the device", sizeof *g);
+    if (o->threads) {
+        /* lavapipe reads it when its device is made. */
+        char threads[16];
+        snprintf(threads, sizeof threads, "%u", o->threads);
+        os_setenv("LP_NUM_THREADS", threads, false);
+    }
+    const char *env = os_getenv("GSQ_VALIDATE");
+    if (!gpu_instance_create(g, o->validate || (env && strcmp(env, "1") == 0), e) || !gpu_probe_all(g, &probes, &n, e))
+        goto fail;
+    const char *want = o->device ? o->device : os_getenv("GSQ_DEVICE");
+    const struct gpu_probe *p = gpu_probe_choose(probes, n, want, e);
+    if (!p)
+        goto fail;
+    g->probe = *p;
+    g->probe.info.caps &= ~o->without;
+    if (!device_create(g, e))
+        goto fail;
+    g->probe.info.mem_limit = g->held.limit = gpu_memory_limit(&g->probe, &g->memory, o->mem_limit);
+    if (!gpu_pipelines_init(g, o->variant, o->cache_dir, e))
+        goto fail;
+    log_debug("device %u: %s, %s, Vulkan %s", g->probe.info.index, g->probe.info.name, g->probe.info.driver,
+              g->probe.info.api);
+    free(probes);
+    *out = g;
+    return true;
+fail:
+    free(probes);
+    gpu_destroy(&g);
+    return false;
+}
+
+void gpu_destroy(struct gpu **gp)
+{
+    struct gpu *g = *gp;
+    if (!g)
+        return;
+    if (g->device) {
+        vkDeviceWaitIdle(g->device);
+        gpu_pipelines_destroy(g);
+        assert(g->held.used == 0 || g->lost); /* an arena outlives its device */
+        vkDestroyDevice(g->device, NULL);
+    }
+    if (g->messenger)
+        g->destroy_messenger(g->instance, g->messenger, NULL);
+    if (g->instance)
+        vkDestroyInstance(g->instance, NULL);
+    unsigned messages = atomic_load(&g->messages);
+    if (messages)
+        log_error("Vulkan validation said %u things; this is a bug of gsq or of the driver", messages);
+    free(g);
+    *gp = NULL;
+}
+
+bool gpu_list(bool (*fn)(void *ctx, const struct gpu_info *info, bool usable, const char *why), void *ctx,
+              struct err *e)
+{
+    struct gpu_probe *probes = NULL;
+    uint32_t n = 0;
+    struct gpu *g = calloc(1, sizeof *g);
+    if (!g)
+        return err_nomem(e, "the list of devices", sizeof *g);
+    bool ok = gpu_instance_create(g, false, e) && gpu_probe_all(g, &probes, &n, e);
+    for (uint32_t i = 0; ok && i < n; i++)
+        if (!fn(ctx, &probes[i].info, probes[i].usable, probes[i].why))
+            break;
+    free(probes);
+    gpu_destroy(&g);
+    return ok;
+}

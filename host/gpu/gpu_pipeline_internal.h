@@ -1,0 +1,34 @@
+/* Pipelines, for commands. */
+#ifndef GPU_PIPELINE_INTERNAL_H
+#define GPU_PIPELINE_INTERNAL_H
+
+#include "host/gpu/gpu_device_internal.h"
+#include "host/gpu/gpu_pipeline.h"
+#include "host/gpu/kernel_table.h"
+#include "host/gpu/spirv.h"
+
+/* One row of kernel_variants on this device. */
+struct gpu_kernel {
+    const struct kernel_variant *variant;
+    bool usable;
+    uint32_t local_size;
+    struct spirv_info spirv;
+    VkPipeline pipeline; /* null until first used */
+    VkPipelineLayout layout;
+    VkDescriptorSetLayout set_layout;
+    double ns_per_work; /* measured; 0: not yet */
+};
+
+/* Chooses a variant of each kernel. variant, cache_dir: as in gpu_options. */
+bool gpu_pipelines_init(struct gpu *g, const char *variant, const char *cache_dir, struct err *e);
+void gpu_pipelines_destroy(struct gpu *g);
+/* The variant chosen for a call with these push constants, ready to be bound; NULL and e on failure. Valid until
+ * gpu_destroy. push NULL: any call. */
+struct gpu_kernel *gpu_kernel_get(struct gpu *g, unsigned kernel, const void *push, struct err *e);
+/* The same without creating its pipeline; NULL if there is none. */
+struct gpu_kernel *gpu_kernel_chosen(struct gpu *g, unsigned kernel, const void *push);
+
+/* A storage buffer, or a uniform texel buffer where the shader declares the binding so. */
+VkDescriptorType gpu_binding_type(const struct gpu_kernel *k, unsigned binding);
+
+#endif

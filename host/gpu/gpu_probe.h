@@ -1,0 +1,16 @@
+/* The devices that there are, before one is opened. */
+#ifndef GPU_PROBE_H
+#define GPU_PROBE_H
+
+#include "host/gpu/gpu_device_internal.h"
+
+/* g->instance, and with `validate` what hears its messages. */
+bool gpu_instance_create(struct gpu *g, bool validate, struct err *e);
+/* All devices, in the loader's order. Free *out. */
+bool gpu_probe_all(struct gpu *g, struct gpu_probe **out, uint32_t *n, struct err *e);
+/* The best usable device whose number is `want` or whose name contains it; want NULL or "": any. */
+const struct gpu_probe *gpu_probe_choose(const struct gpu_probe *p, uint32_t n, const char *want, struct err *e);
+/* Hangs the structs of p->features behind one another; they lie in *p, which may have moved. */
+void gpu_probe_features(struct gpu_probe *p);
+
+#endif
