@@ -143,7 +143,7 @@ static void run_tier(struct model *m, const struct windows *w, const struct acts
     assert_int_equal(acts_tier_for(o, acts_bytes(m, w->n)), tier);
     OK(acts_create(&a, m, w->n, o, &e), e);
     assert_int_equal(acts_where(a), tier);
-    OK(acts_embed(a, w, batch, staging, &e), e);
+    OK(acts_embed(a, w, NULL, w->n, staging, &e), e);
     for (uint32_t l = 0; l < m->cfg->num_layers; l++) {
         struct block_weights b;
         OK(model_load_block(m, l, weights, &b, &e), e);

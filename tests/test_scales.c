@@ -157,7 +157,7 @@ static void make_targets(struct rig *r)
     OK(block_scratch_create(&s, r->scratch, r->m, SAMPLES, SCRATCH_FORWARD, &e), e);
     OK(gpu_alloc(r->scratch, acts_bytes(r->m, SAMPLES), &staging, &e), e);
     OK(acts_create(&r->targets, r->m, SAMPLES, &room, &e), e);
-    OK(acts_embed(r->targets, &r->windows, SAMPLES, staging, &e), e);
+    OK(acts_embed(r->targets, &r->windows, NULL, SAMPLES, staging, &e), e);
     for (uint32_t l = 0; l < r->plan.n_layers; l++) {
         struct block_weights w;
         struct gpu_view x;

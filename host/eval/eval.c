@@ -210,7 +210,7 @@ static bool run_blocks(struct eval *ev, struct side *s, struct err *e)
 {
     struct block_scratch scratch;
     struct gpu_view staging;
-    bool ok = alloc_blocks(ev, s, &scratch, &staging, e) && acts_embed(s->acts, &ev->w, ev->batch, staging, e);
+    bool ok = alloc_blocks(ev, s, &scratch, &staging, e) && acts_embed(s->acts, &ev->w, NULL, ev->w.n, staging, e);
     for (uint32_t layer = 0; ok && layer < s->m->cfg->num_layers; layer++)
         ok = run_block(ev, s, layer, &scratch, staging, e) || fail_in(s->label, layer, e);
     if (!ok || !gpu_cmd_finish(ev->cmd, e))

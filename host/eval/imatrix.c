@@ -224,7 +224,7 @@ static bool run(struct collect *c, const struct checkpoint *ck, struct err *e)
     if (!windows_load(&c->w, ck, c->o->text, c->o->ctx, c->o->windows, &c->watch, e) ||
         !model_open(&c->m, c->cmd, ck, c->o->ctx, e) || !gpu_arena_create(&c->scratch, gpu, "scratch", e) ||
         !gpu_arena_create(&c->weights, gpu, "block", e) || !make_room(c, e) || !expect(c, e) || !alloc_scratch(c, e) ||
-        !acts_embed(c->acts, &c->w, c->batch, c->staging, e))
+        !acts_embed(c->acts, &c->w, NULL, c->w.n, c->staging, e))
         return false;
     for (uint32_t layer = 0; layer < c->m->cfg->num_layers; layer++)
         if (!run_block(c, layer, e))

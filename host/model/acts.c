@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "host/base/os.h"
 
@@ -205,19 +206,33 @@ bool acts_put(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view view, str
     return true;
 }
 
-bool acts_embed(struct acts *a, const struct windows *w, uint32_t batch, struct gpu_view staging, struct err *e)
+/* Ids of windows list[0 .. n-1], one behind the other. */
+static void gather_ids(uint32_t *to, const struct windows *w, const uint32_t *list, uint32_t n)
 {
-    assert(w->n >= a->n_windows && w->ctx == a->m->ctx && batch > 0);
-    for (uint32_t i = 0; i < a->n_windows; i += batch) {
-        uint32_t n = (uint32_t)min_u64(batch, a->n_windows - i);
+    for (uint32_t i = 0; i < n; i++)
+        memcpy(to + (size_t)i * w->ctx, w->ids + (size_t)list[i] * w->ctx, w->ctx * sizeof *to);
+}
+
+bool acts_embed(struct acts *a, const struct windows *w, const uint32_t *list, uint32_t n, struct gpu_view staging,
+                struct err *e)
+{
+    assert(n <= a->n_windows && (list || n <= w->n) && w->ctx == a->m->ctx);
+    uint32_t batch = (uint32_t)min_u64(n, staging.size / a->window_bytes);
+    if (n && batch == 0)
+        return err_set(e, ERR_BUG, "the staging view is too small for a window");
+    uint64_t bytes = (uint64_t)batch * w->ctx * sizeof *w->ids;
+    uint32_t *gathered = list ? malloc((size_t)bytes) : NULL;
+    bool ok = !list || gathered || err_nomem(e, "the tokens of a batch", bytes);
+    for (uint32_t at = 0, count; ok && at < n; at += count) {
+        const uint32_t *ids = list ? gathered : w->ids + (size_t)at * w->ctx;
         struct gpu_view dst;
-        if (a->tier != ACTS_DEVICE || !in_place(a, i, n, &dst)) {
-            if (staging.size < n * a->window_bytes)
-                return err_set(e, ERR_BUG, "the staging view is too small for %" PRIu32 " windows", n);
-            dst = gpu_slice(staging, 0, n * a->window_bytes);
-        }
-        if (!model_embed(a->m, w->ids + (size_t)i * w->ctx, (size_t)n * w->ctx, dst, e) || !acts_put(a, i, n, dst, e))
-            return false;
+        count = (uint32_t)min_u64(batch, n - at);
+        if (list)
+            gather_ids(gathered, w, list + at, count);
+        if (a->tier != ACTS_DEVICE || !in_place(a, at, count, &dst))
+            dst = gpu_slice(staging, 0, count * a->window_bytes);
+        ok = model_embed(a->m, ids, (size_t)count * w->ctx, dst, e) && acts_put(a, at, count, dst, e);
     }
-    return true;
+    free(gathered);
+    return ok;
 }

@@ -32,7 +32,9 @@ bool acts_gather(struct acts *a, const uint32_t *list, uint32_t n, struct gpu_vi
 /* Stores these windows from a view: one that acts_get gave, changed in place, or any other. Waits where they
  * live on the host. */
 bool acts_put(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view view, struct err *e);
-/* Fills all windows with the embeddings of their tokens. staging as in acts_get, for `batch` windows. */
-bool acts_embed(struct acts *a, const struct windows *w, uint32_t batch, struct gpu_view staging, struct err *e);
+/* Windows 0 .. n-1 become the embeddings of the tokens of windows list[0 .. n-1] of the text; list NULL: of 0 .. n-1. As
+ * many go at a time as `staging` holds. */
+bool acts_embed(struct acts *a, const struct windows *w, const uint32_t *list, uint32_t n, struct gpu_view staging,
+                struct err *e);
 
 #endif

@@ -1,7 +1,7 @@
 #include "host/model/batch.h"
 
 #include "host/base/num.h"
-#include "host/model/acts.h"
+#include "host/gpu/tiled.h"
 
 /* On a CPU device a batch's activations should stay near its caches; a GPU wants enough rows to fill it. Results do not
  * depend on it. */
@@ -37,4 +37,26 @@ bool norm_batch_create(struct norm_batch *b, struct gpu_arena *arena, const stru
     uint64_t bytes = acts_bytes(m, windows);
     return gpu_alloc(arena, bytes, &b->hidden, e) && gpu_alloc(arena, bytes, &b->normed, e) &&
            gpu_alloc(arena, m->cfg->hidden_size * sizeof(float), &b->sums, e);
+}
+
+bool norm_squares(struct walk *k, struct model *m, struct gpu_arena *arena, float *sums, struct err *e)
+{
+    gpu_mark mark = gpu_arena_mark(arena);
+    uint32_t hidden = m->cfg->hidden_size;
+    struct norm_batch b;
+    bool ok = norm_batch_create(&b, arena, m, k->batch, e);
+    if (ok) {
+        k->staging = b.hidden;
+        gpu_fill(m->cmd, b.sums, 0);
+        while (walk_next(k, e)) {
+            uint32_t rows = k->n * m->ctx;
+            block_rmsnorm(m, k->x, m->final_norm, b.normed, rows, hidden);
+            tiled_col_sumsq(m->cmd,
+                            &(struct col_sumsq_args){.x = b.normed, .sums = b.sums, .rows = rows, .cols = hidden});
+        }
+        ok = k->ended && gpu_download(m->cmd, b.sums, sums, hidden * sizeof *sums, e);
+    }
+    ok = walk_end(k, ok ? e : NULL) && ok;
+    gpu_arena_reset(arena, mark);
+    return ok;
 }

@@ -1,8 +1,9 @@
 /* Device memory of what goes over all windows in batches. */
-#ifndef QUANT_BATCH_H
-#define QUANT_BATCH_H
+#ifndef MODEL_BATCH_H
+#define MODEL_BATCH_H
 
 #include "host/model/block_fwd.h"
+#include "host/model/walk.h"
 
 /* How many windows go at once: about `tokens` tokens, at most `windows`, at least 1, and their scratch takes at most
  * `bytes`. */
@@ -25,5 +26,7 @@ struct norm_batch {
 };
 bool norm_batch_create(struct norm_batch *b, struct gpu_arena *arena, const struct model *m, uint32_t windows,
                        struct err *e);
+/* sums[hidden]: over the windows of the walk, whose staging is not set yet. */
+bool norm_squares(struct walk *k, struct model *m, struct gpu_arena *arena, float *sums, struct err *e);
 
 #endif

@@ -131,7 +131,7 @@ static bool open_refined(struct job *j, const struct quantize_options *o, uint32
 
 static bool on_check(void *ctx, double done)
 {
-    return job_tell(ctx, &(struct told){.phase = "check", .part = done, .loss = NAN}, NULL);
+    return job_tell(ctx, done, job_event(ctx, "check"), NULL);
 }
 
 /* Damaged weights are found before hours of work; their sums are taken in the same reading. */
@@ -203,7 +203,7 @@ static bool embed_windows(struct job *j, struct err *e)
             continue;
         /* The student reads the refined file's embedding. */
         ok = acts_create(sets[i], i == 0 && j->refined ? j->refined : j->m, j->plan.samples, &o, e) &&
-             acts_embed(*sets[i], &j->windows, j->plan.batch_windows, staging, e) && gpu_cmd_finish(j->cmd, e);
+             acts_embed(*sets[i], &j->windows, NULL, j->plan.samples, staging, e) && gpu_cmd_finish(j->cmd, e);
     }
     gpu_arena_reset(j->scratch, mark);
     return ok;

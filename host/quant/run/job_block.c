@@ -79,26 +79,19 @@ static bool run_pass(struct job *j, enum block_half half, enum pass pass, struct
 {
     gpu_mark mark = gpu_arena_mark(j->scratch);
     struct batch b;
-    bool ok = batch_create(&b, j->scratch, j->m, j->plan.batch_windows, e);
     if (pass == PASS_INPUTS)
         job_begin(j, WORK_HESSIAN, job_hessian_work(j, j->layer, half));
     else
         job_begin(j, WORK_FORWARD, job_half_work(j, j->layer, half));
     progress_meter(&j->watch, pass_products(j, half, pass));
-    for (uint32_t w0 = 0; ok && w0 < j->plan.samples; w0 += j->plan.batch_windows) {
-        uint32_t n = (uint32_t)min_u64(j->plan.batch_windows, j->plan.samples - w0);
-        struct gpu_view x;
-        ok = acts_get(acts, w0, n, b.hidden, &x, e);
-        if (!ok)
-            break;
-        run_half(j, half, pass, w, h, &b, x, w0, n);
-        ok = pass == PASS_INPUTS || acts_put(acts, w0, n, x, e);
-        gpu_cmd_flush(j->cmd);
-        struct told t = {"calibrate", (double)(w0 + n) / j->plan.samples, 0, 0, NAN, "windows", w0 + n};
-        ok = ok && job_tell(j, &t, e);
+    struct walk k = job_walk(j, acts, j->plan.samples);
+    k.keep = pass == PASS_HALF;
+    if (batch_create(&b, j->scratch, j->m, k.batch, e)) {
+        k.staging = b.hidden;
+        while (walk_next(&k, e))
+            run_half(j, half, pass, w, h, &b, k.x, k.at, k.n);
     }
-    /* Nothing of the scratch may be in use when it is given back. */
-    ok = gpu_cmd_finish(j->cmd, ok ? e : NULL) && ok;
+    bool ok = walk_end(&k, e);
     job_end(j);
     gpu_arena_reset(j->scratch, mark);
     return ok;
@@ -136,12 +129,12 @@ static bool on_step(void *ctx, uint32_t step, uint32_t steps, double loss)
         job_begin(w->j, WORK_LEARN, job_learn_work(w->j, w->item));
     }
     w->heard = true;
-    return job_tell_step(w->j, "quantize", step, steps, loss);
+    return job_tell_step(w->j, "quantize", (double)step / steps, step, steps, loss);
 }
 
 static bool on_tune_step(void *ctx, uint32_t step, uint32_t steps, double loss)
 {
-    return job_tell_step(ctx, "train", step, steps, loss);
+    return job_tell_step(ctx, "train", (double)step / steps, step, steps, loss);
 }
 
 /* Begins a piece of work whose progress is told in parts. */
@@ -150,7 +143,7 @@ static bool begin_piece(struct job *j, const char *phase, const char *what, enum
 {
     job_detail(j, what);
     job_begin(j, kind, seconds);
-    return job_tell(j, &(struct told){.phase = phase, .loss = NAN}, e);
+    return job_tell(j, 0, job_event(j, phase), e);
 }
 
 static bool quantize_one(struct job *j, const struct matrix *item, struct gpu_view w, const struct hessian *h,

@@ -5,8 +5,6 @@
 
 #include "host/base/num.h"
 #include "host/base/os.h"
-#include "host/gpu/tiled.h"
-#include "host/model/block_fwd.h"
 #include "host/model/batch.h"
 #include "host/quant/run/job_internal.h"
 #include "host/quant/plan/refine.h"
@@ -26,12 +24,10 @@ static bool progress(void *ctx, uint64_t done, uint64_t total)
 {
     struct job *j = ctx;
     double part = total ? (double)done / (double)total : 1;
-    struct told t = {.phase = "export",
-                     .part = part * (1 - SYNC_SHARE),
-                     .loss = NAN,
-                     .unit = "MB",
-                     .count = part * 1e-6 * (double)j->plan.out_bytes};
-    return job_tell(j, &t, NULL);
+    struct progress_event ev = job_event(j, "export");
+    ev.unit = "MB";
+    ev.count = part * 1e-6 * (double)j->plan.out_bytes;
+    return job_tell(j, part * (1 - SYNC_SHARE), ev, NULL);
 }
 
 /* ---- a folder ---- */
@@ -106,10 +102,9 @@ bool job_export(struct job *j, struct err *e)
     j->layer = j->plan.n_layers;
     j->detail[0] = 0;
     job_begin(j, WORK_EXPORT, j->export_work);
-    bool ok = job_tell(j, &(struct told){.phase = "export", .loss = NAN}, e) &&
-              (j->o->refine                  ? export_refined(j, e)
-               : j->o->format == EXPORT_GGUF ? export_gguf(j, e)
-                                             : export_folder(j, e));
+    bool ok = job_tell(j, 0, job_event(j, "export"), e) && (j->o->refine                  ? export_refined(j, e)
+                                                            : j->o->format == EXPORT_GGUF ? export_gguf(j, e)
+                                                                                          : export_folder(j, e));
     job_end(j);
     return ok;
 }
@@ -135,35 +130,6 @@ bool job_importance_ahead(struct job *j)
     return true;
 }
 
-/* Sums of squares behind the final norm, over the windows that teach. */
-static bool sum_squares(struct job *j, struct err *e)
-{
-    uint32_t hidden = j->m->cfg->hidden_size, teach = j->plan.samples - j->plan.holdout;
-    gpu_mark mark = gpu_arena_mark(j->scratch);
-    struct norm_batch b;
-    bool ok = norm_batch_create(&b, j->scratch, j->m, j->plan.batch_windows, e);
-    if (ok)
-        gpu_fill(j->cmd, b.sums, 0);
-    job_begin(j, WORK_FORWARD, 0);
-    for (uint32_t w0 = 0; ok && w0 < teach; w0 += j->plan.batch_windows) {
-        uint32_t n = (uint32_t)min_u64(j->plan.batch_windows, teach - w0), rows = n * j->plan.ctx;
-        struct gpu_view x;
-        ok = acts_get(j->acts, w0, n, b.hidden, &x, e);
-        if (!ok)
-            break;
-        block_rmsnorm(j->m, x, j->m->final_norm, b.normed, rows, hidden);
-        tiled_col_sumsq(j->cmd, &(struct col_sumsq_args){.x = b.normed, .sums = b.sums, .rows = rows, .cols = hidden});
-        gpu_cmd_flush(j->cmd);
-        struct told t = {"calibrate", (double)(w0 + n) / teach, 0, 0, NAN, "windows", w0 + n};
-        ok = job_tell(j, &t, e);
-    }
-    ok = ok && gpu_download(j->cmd, b.sums, j->head_importance, hidden * sizeof(float), e);
-    ok = gpu_cmd_finish(j->cmd, ok ? e : NULL) && ok;
-    job_end(j);
-    gpu_arena_reset(j->scratch, mark);
-    return ok;
-}
-
 bool job_head_importance(struct job *j, struct err *e)
 {
     uint32_t n = j->m->cfg->hidden_size;
@@ -173,5 +139,9 @@ bool job_head_importance(struct job *j, struct err *e)
     if (!j->head_importance)
         return err_nomem(e, "the head's importance", n * sizeof *j->head_importance);
     job_detail(j, "what the head reads");
-    return sum_squares(j, e) && store_write_importance(j->store, &j->plan, j->head_importance, n, e);
+    job_begin(j, WORK_FORWARD, 0);
+    struct walk k = job_walk(j, j->acts, j->plan.samples - j->plan.holdout); /* the windows that teach */
+    bool ok = norm_squares(&k, j->m, j->scratch, j->head_importance, e);
+    job_end(j);
+    return ok && store_write_importance(j->store, &j->plan, j->head_importance, n, e);
 }

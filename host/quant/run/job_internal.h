@@ -4,7 +4,7 @@
 
 #include "formats/read/imatrix.h"
 #include "host/base/os.h"
-#include "host/model/acts.h"
+#include "host/model/walk.h"
 #include "host/quant/run/identity.h"
 #include "host/quant/run/job.h"
 #include "host/quant/plan/predict.h"
@@ -91,19 +91,14 @@ double job_judge_work(const struct job *j);
 /* A piece of work begins, and ends. */
 void job_begin(struct job *j, enum work kind, double seconds);
 void job_end(struct job *j);
-/* What is told of the piece in work. */
-struct told {
-    const char *phase;
-    double part;          /* how far the piece is, 0..1 */
-    uint32_t step, steps; /* 0: none */
-    double loss;          /* NAN: none */
-    const char *unit;     /* progress.h */
-    double count;
-};
-/* Reports; false (ERR_STOPPED) when the user wants to stop. */
-bool job_tell(struct job *j, const struct told *t, struct err *e);
+/* An event of this moment, of a phase, to which more may be added. */
+struct progress_event job_event(const struct job *j, const char *phase);
+/* Over so many windows of acts, in the plan's batches, telling of them. */
+struct walk job_walk(struct job *j, struct acts *acts, uint32_t windows);
+/* Reports, with the piece in work that far, 0..1; false (ERR_STOPPED) when the user wants to stop. */
+bool job_tell(struct job *j, double part, struct progress_event ev, struct err *e);
 /* The same for a step of an optimiser. */
-bool job_tell_step(struct job *j, const char *phase, uint32_t step, uint32_t steps, double loss);
+bool job_tell_step(struct job *j, const char *phase, double part, uint32_t step, uint32_t steps, double loss);
 void job_detail(struct job *j, const char *what);
 /* Adds the time since *since to a phase, and moves *since on. */
 void job_clock(struct job *j, enum run_phase phase, uint64_t *since);

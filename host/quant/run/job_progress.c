@@ -256,26 +256,41 @@ void job_end(struct job *j)
     eta_end(&j->eta, os_now_ns());
 }
 
-bool job_tell(struct job *j, const struct told *t, struct err *e)
+struct progress_event job_event(const struct job *j, const char *phase)
 {
     bool in_block = j->layer < j->plan.n_layers;
-    eta_part(&j->eta, t->part, os_now_ns());
-    struct progress_event ev = {.phase = t->phase,
-                                .detail = j->detail[0] ? j->detail : NULL,
-                                .block = in_block ? j->layer + 1 : 0,
-                                .blocks = in_block ? j->plan.n_layers : 0,
-                                .step = t->step,
-                                .steps = t->steps,
-                                .loss = t->loss,
-                                .unit = t->unit,
-                                .count = t->count};
+    return (struct progress_event){.phase = phase,
+                                   .detail = j->detail[0] ? j->detail : NULL,
+                                   .block = in_block ? j->layer + 1 : 0,
+                                   .blocks = in_block ? j->plan.n_layers : 0,
+                                   .loss = NAN};
+}
+
+struct walk job_walk(struct job *j, struct acts *acts, uint32_t windows)
+{
+    return (struct walk){.cmd = j->cmd,
+                         .acts = acts,
+                         .windows = windows,
+                         .batch = j->plan.batch_windows,
+                         .watch = &j->watch,
+                         .event = job_event(j, "calibrate")};
+}
+
+bool job_tell(struct job *j, double part, struct progress_event ev, struct err *e)
+{
+    eta_part(&j->eta, part, os_now_ns());
     return progress_report(&j->watch, &ev, e);
 }
 
-bool job_tell_step(struct job *j, const char *phase, uint32_t step, uint32_t steps, double loss)
+bool job_tell_step(struct job *j, const char *phase, double part, uint32_t step, uint32_t steps, double loss)
 {
-    struct told t = {phase, (double)step / steps, step, steps, loss, "steps", step};
-    return job_tell(j, &t, NULL);
+    struct progress_event ev = job_event(j, phase);
+    ev.step = step;
+    ev.steps = steps;
+    ev.loss = loss;
+    ev.unit = "steps";
+    ev.count = step;
+    return job_tell(j, part, ev, NULL);
 }
 
 void job_detail(struct job *j, const char *what)

@@ -27,14 +27,8 @@ static bool on_step(void *ctx, uint32_t step, uint32_t steps, double loss)
     }
     w->heard = true;
     snprintf(j->detail, sizeof j->detail, "epoch %u/%u", step / (steps / epochs) + 1, epochs);
-    struct told t = {.phase = "scales",
-                     .part = w->first < 1 ? (part - w->first) / (1 - w->first) : 1,
-                     .step = step,
-                     .steps = steps,
-                     .loss = loss,
-                     .unit = "steps",
-                     .count = step};
-    return job_tell(j, &t, NULL);
+    part = w->first < 1 ? (part - w->first) / (1 - w->first) : 1;
+    return job_tell_step(j, "scales", part, step, steps, loss);
 }
 
 bool job_scales_ahead(struct job *j)

@@ -1,0 +1,37 @@
+/* The way over the windows of a text, a batch at a time: whoever computes on hidden states goes by it.
+ *
+ *     struct walk k = {.cmd = cmd, .acts = acts, .windows = n, .batch = batch, .staging = room, .keep = true};
+ *     while (walk_next(&k, e))
+ *         block_attn_fwd(m, &b, &scratch, k.x, k.x, k.n);
+ *     ok = walk_end(&k, e);
+ */
+#ifndef MODEL_WALK_H
+#define MODEL_WALK_H
+
+#include "host/gpu/progress.h"
+#include "host/model/acts.h"
+
+struct walk {
+    struct gpu_cmd *cmd;
+    struct acts *acts;       /* NULL: windows are only counted */
+    uint32_t first, windows; /* first: in acts, of the walk's window 0 */
+    uint32_t batch;          /* windows at a time, at most */
+    bool even;               /* batches are alike in size; else all are full but the last */
+    struct gpu_view staging; /* for a batch, as acts_get wants it */
+    bool keep;               /* what x became is stored */
+    struct progress_watch
+        *watch; /* hears of each batch, by `event`, and moves on the piece in work; NULL: nobody does */
+    struct progress_event event; /* unit and count are filled in */
+    /* The batch: windows at .. at + n - 1. */
+    uint32_t at, n;
+    struct gpu_view x; /* [n, ctx, hidden] */
+    bool ended;        /* all were gone over */
+};
+/* The next batch, when the work on the one before has been recorded. False: there is none, or e says why not; a stop
+ * (ERR_STOPPED) comes within a batch. */
+bool walk_next(struct walk *w, struct err *e);
+/* Waits for the device: nothing that was recorded uses memory any more. True where the walk went to its end; e is left as
+ * it is where it was not. */
+bool walk_end(const struct walk *w, struct err *e);
+
+#endif
