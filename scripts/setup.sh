@@ -11,7 +11,8 @@ set -euo pipefail
 
 build=(cmake ninja-build gcc libc6-dev glslc libvulkan-dev libvulkan-volk-dev
     libcjson-dev libpcre2-dev libutf8proc-dev libxxhash-dev zlib1g-dev libzstd-dev python3)
-test=(libcmocka-dev libmd-dev vulkan-validationlayers clang libopenblas-dev clang-format shellcheck)
+test=(libcmocka-dev libmd-dev vulkan-validationlayers clang libopenblas-dev clang-format shellcheck
+    python3-mako libdrm-dev)
 run=(libvulkan1 mesa-vulkan-drivers)
 mingw=(gcc-mingw-w64-x86-64 wine wine64 xvfb xauth xz-utils)
 

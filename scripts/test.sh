@@ -67,8 +67,18 @@ part_release() {
     rc=0
     scripts/hf-tokenizers.sh || rc=$? # likewise, tests/tokenizers_hf.sh
     [[ $rc -eq 0 || $rc -eq 77 ]] || count failed "Hugging Face's tokenizers"
+    rc=0
+    scripts/gpu-drivers.sh || rc=$? # likewise, tests/gpu_drivers.sh
+    [[ $rc -eq 0 || $rc -eq 77 ]] || count failed "drivers of GPUs"
     build release || return 0
     run_ctest release -E '^wine$' # has its own part
+    rc=0
+    scripts/gpu-compilers.sh || rc=$?
+    case $rc in
+    0) count passed "compilers of GPUs" ;;
+    77) count skipped "compilers of GPUs" ;;
+    *) count failed "compilers of GPUs" ;;
+    esac
 }
 
 part_asan() {

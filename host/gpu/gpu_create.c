@@ -14,7 +14,7 @@
 static bool device_create(struct gpu *g, struct err *e)
 {
     struct gpu_probe *p = &g->probe;
-    const char *extensions[4];
+    const char *extensions[5];
     uint32_t n = 0;
     const float priority = 1;
     VkDeviceQueueCreateInfo queue = {
@@ -36,6 +36,15 @@ static bool device_create(struct gpu *g, struct err *e)
         p->v13.pNext = &coopmat;
     }
 #endif
+    VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR statistics = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR,
+        .pNext = p->v13.pNext,
+        .pipelineExecutableInfo = VK_TRUE,
+    };
+    if (g->statistics) {
+        extensions[n++] = VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME;
+        p->v13.pNext = &statistics;
+    }
     VkDeviceCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
         .pNext = &p->features,
@@ -78,6 +87,7 @@ bool gpu_create(struct gpu **out, const struct gpu_options *o, struct err *e)
         goto fail;
     g->probe = *p;
     g->probe.info.caps &= ~o->without;
+    g->statistics = o->statistics && g->probe.statistics;
     if (!device_create(g, e))
         goto fail;
     g->probe.info.mem_limit = g->held.limit = gpu_memory_limit(&g->probe, &g->memory, o->mem_limit);

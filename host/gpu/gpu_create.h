@@ -15,6 +15,7 @@ struct gpu_options {
     /* Validation and synchronization validation, where the layer is installed; also on where $GSQ_VALIDATE
      * is 1. Messages are logged as errors and counted. */
     bool validate;
+    bool statistics; /* pipelines tell what their compiler made of them (gpu_statistics.h); they take longer to make */
 };
 
 /* No loader, no device, a number or name that matches none, Vulkan below 1.3: ERR_ENV (or ERR_USER for the

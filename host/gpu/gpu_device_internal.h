@@ -37,6 +37,7 @@ struct gpu_probe {
     uint32_t max_texels;                /* of one uniform texel buffer */
     uint32_t max_subgroups;             /* of one workgroup */
     bool memory_budget;                 /* VK_EXT_memory_budget */
+    bool statistics;                    /* VK_KHR_pipeline_executable_properties */
     bool subgroup_size_fixed;           /* the size can be required at pipeline creation */
     uint32_t coopmat[3];                /* M, N, K of the f16 x f16 + f32 product; 0: none */
     VkPhysicalDeviceFeatures2 features; /* those to switch on; the chain below hangs on it */
@@ -58,6 +59,7 @@ struct gpu {
     uint64_t chunk_bytes;
     struct gpu_pipelines *pipelines; /* gpu_pipeline.c */
     bool lost;
+    bool statistics; /* asked for, and to be had */
 };
 
 #endif

@@ -255,6 +255,9 @@ static bool create_pipeline(struct gpu *g, struct gpu_kernel *k, struct err *e)
                   .pSpecializationInfo = &spec},
         .layout = k->layout,
     };
+    if (g->statistics)
+        info.flags =
+            VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR | VK_PIPELINE_CREATE_CAPTURE_INTERNAL_REPRESENTATIONS_BIT_KHR;
     if (v->needs & GPU_CAP_SUBGROUP) {
         info.stage.flags = VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT;
         info.stage.pNext = p->subgroup_size_fixed ? &size : NULL;

@@ -222,6 +222,7 @@ static void probe_extensions(struct gpu_probe *p)
         if (has_extension(list, n, VK_KHR_PUSH_DESCRIPTOR_EXTENSION_NAME))
             p->info.caps |= GPU_CAP_PUSH_DESCRIPTOR;
         p->memory_budget = has_extension(list, n, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
+        p->statistics = has_extension(list, n, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME);
 #ifdef VK_KHR_cooperative_matrix
         if (has_extension(list, n, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME))
             probe_coopmat(p);
