@@ -22,7 +22,19 @@ const uint MOST = AFFINE_GROUP_MAX;
 // Below this span a group counts as constant.
 const float LEAST_SPAN = 1.17549435e-38;
 
-float x[MOST], cost[MOST];
+// Where they are kept: GPUs put a private array that is indexed at run time into memory, or spill.
+#ifdef PRIVATE_GROUP
+float group_x[MOST];
+#define X(i) group_x[i]
+#else
+shared float group_x[MOST * gl_WorkGroupSize.x];
+#define X(i) group_x[(i) * gl_WorkGroupSize.x + gl_LocalInvocationID.x]
+#endif
+
+float cost_of(uint column)
+{
+    return weighted != 0u ? weights[column] : 1.0;
+}
 
 float level_of(float v, float s, float o)
 {
@@ -30,17 +42,17 @@ float level_of(float v, float s, float o)
 }
 
 // The best scale and offset for the levels that (s, o) gives; o is at most 0.
-void refit(inout float s, inout float o, uint n)
+void refit(inout float s, inout float o, uint first, uint n)
 {
     float sum = 0.0, c1 = 0.0, x1 = 0.0, cc = 0.0, cx = 0.0;
     float z = 0.5 * float(lo + hi); // levels from the middle: less is lost in the differences below
     for (uint i = 0u; i < n; i++) {
-        float c = level_of(x[i], s, o) - z, k = cost[i];
+        float v = X(i), c = level_of(v, s, o) - z, k = cost_of(first + i);
         sum += k;
         c1 += k * c;
-        x1 += k * x[i];
+        x1 += k * v;
         cc += k * c * c;
-        cx += k * c * x[i];
+        cx += k * c * v;
     }
     float det = sum * cc - c1 * c1;
     if (!(det > 1.0e-6 * sum * sum))
@@ -74,10 +86,10 @@ void main()
 
     float least = 0.0, most = -3.0e38;
     for (uint i = 0u; i < n; i++) {
-        x[i] = w[row * ldw + first + i];
-        cost[i] = weighted != 0u ? weights[first + i] : 1.0;
-        least = min(least, x[i]);
-        most = max(most, x[i]);
+        float v = w[row * ldw + first + i];
+        X(i) = v;
+        least = min(least, v);
+        most = max(most, v);
     }
     float span = most - least;
     if (!(span >= LEAST_SPAN)) {
@@ -87,7 +99,7 @@ void main()
     }
     float to_span = 1.0 / span;
     for (uint i = 0u; i < n; i++)
-        x[i] *= to_span;
+        X(i) *= to_span;
     least *= to_span;
 
     float best = 3.0e38, best_s = 0.0, best_o = 0.0;
@@ -95,11 +107,11 @@ void main()
         float below = SHRINK_STEP * float(k / SHRINKS), above = SHRINK_STEP * float(k % SHRINKS);
         float s = (1.0 - below - above) / float(hi - lo);
         float o = min(least + below - float(lo) * s, 0.0);
-        refit(s, o, n);
+        refit(s, o, first, n);
         float error = 0.0;
         for (uint i = 0u; i < n; i++) {
-            float d = level_of(x[i], s, o) * s + o - x[i];
-            error += cost[i] * d * d;
+            float v = X(i), d = level_of(v, s, o) * s + o - v;
+            error += cost_of(first + i) * d * d;
         }
         if (error < best) {
             best = error;

@@ -20,7 +20,7 @@
 #define HEAD_DIM_MAX     256u /* attention; even */
 #define SMALL_HEAD_MAX   16u  /* attention's variants for small heads; a multiple of SMALL_HEAD_STEP */
 #define SMALL_HEAD_STEP  4u
-#define AFFINE_GROUP_MAX 64u    /* affine_search: columns of a group */
+#define AFFINE_GROUP_MAX 32u    /* affine_search: columns of a group */
 #define SUPER_GROUPS_MAX 16u    /* project_scales: groups of a super-block */
 #define SEGMENT_MAX      128u   /* gptq_segment: columns of a segment */
 #define SEGMENT_GROUP    8u     /* gptq_segment: so many columns, from the first, are of one group */

@@ -78,8 +78,8 @@ kernel(attn_bwd_v base WG 128 SPEC TILE=32 FILE attn_bwd_kv.comp DEFINES ONLY_V=
 # ---- quantization. LANE_PER_UNIT: 1 where one invocation, not one workgroup, works on a group (host/gpu/tiled.c)
 kernel(scale_search cpu NEEDS CPU DEFINES LANE_PER_GROUP=1 WG 8 SPEC LANE_PER_UNIT=1)
 kernel(scale_search base WG 32)
-kernel(affine_search cpu NEEDS CPU WG 8)
-kernel(affine_search base WG 32)
+kernel(affine_search cpu NEEDS CPU DEFINES PRIVATE_GROUP=1 WG 8)
+kernel(affine_search base WG 32) # 32 weights of each invocation in shared memory: 4 KiB
 kernel(project_scales base WG 32)
 kernel(quantize base)
 kernel(dequant cpu NEEDS CPU SPEC ITEMS=4 DEFINES CPU=1)
