@@ -1,5 +1,5 @@
 /* What a model's configuration says: its shapes, RoPE, windows, and how its weights are stored. Read from config.json
- * (formats/hf/hf_config.h) or from a GGUF's metadata (formats/read/checkpoint_gguf.h). */
+ * (formats/hf/hf_config.h) or from a GGUF's metadata (formats/read/gguf_config.h). */
 #ifndef ARCH_CONFIG_H
 #define ARCH_CONFIG_H
 
@@ -53,6 +53,7 @@ struct model_config {
     size_t n_rules;
 };
 
+void config_free(struct model_config *c);
 /* False, and ERR_USER with the reason, where `unsupported` gives one. */
 bool config_supported(const struct model_config *c, struct err *e);
 /* Positions that a query of this layer sees, its own included; 0: all before it. */

@@ -2,6 +2,7 @@
 #ifndef TESTS_EXPORT_CHECKS_H
 #define TESTS_EXPORT_CHECKS_H
 
+#include "formats/read/tensor_values.h"
 #include "tests/tiny_model.h"
 
 static inline char *read_text(const char *dir, const char *name)

@@ -2,6 +2,7 @@
 #ifndef TESTS_FAMILY_MODEL_H
 #define TESTS_FAMILY_MODEL_H
 
+#include "formats/read/tensor_values.h"
 #include "tests/tiny_model.h"
 
 #include "host/model/model.h"

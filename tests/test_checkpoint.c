@@ -1,4 +1,5 @@
 /* formats/read/checkpoint_in: dense and packed modules, and a clear refusal for everything that does not fit. */
+#include "formats/read/tensor_values.h"
 #include "host/base/pool.h"
 #include "tests/tiny_model.h"
 

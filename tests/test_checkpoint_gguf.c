@@ -1,4 +1,6 @@
 /* A GGUF as a model: config from its metadata, tensors under Hugging Face names and in their order. */
+#include "formats/hf/hf_config.h"
+#include "formats/read/tensor_values.h"
 #include "tests/gguf_model.h"
 
 #include <math.h>
@@ -84,7 +86,7 @@ static void test_config(void **state)
     OK(hf_config_parse(&again, text, size, "config.json", &e), e);
     struct model_config copy = *cfg;
     assert_memory_equal(&again, &copy, sizeof again);
-    hf_config_free(&again);
+    config_free(&again);
     free(text);
     checkpoint_close(&c);
 }
@@ -195,7 +197,7 @@ static void test_scaled(void **state)
             assert_true(rope_frequency(&again, k) == rope_frequency(cfg, k));
         assert_int_equal(config_window(&again, 0), config_window(cfg, 0));
         free(text);
-        hf_config_free(&again);
+        config_free(&again);
         checkpoint_close(&c);
     }
 }

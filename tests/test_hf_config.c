@@ -55,7 +55,7 @@ static void expect_unsupported(const char *more, const char *says)
         fail_msg("%s: expected \"%s\", got \"%s\" (%s)", more, says, e.msg, e.hint);
     assert_null(c.rules);
     assert_int_equal(c.quant, QUANT_NONE);
-    hf_config_free(&c);
+    config_free(&c);
 }
 
 static void llama_defaults(void **state)
@@ -84,7 +84,7 @@ static void llama_defaults(void **state)
     assert_int_equal(c.eos_id, -1);
     assert_int_equal(c.quant, QUANT_NONE);
     assert_int_equal(c.n_rules, 0);
-    hf_config_free(&c);
+    config_free(&c);
 }
 
 static void llama3(void **state)
@@ -106,7 +106,7 @@ static void llama3(void **state)
     assert_true(c.rope_factor == 32 && c.rope_low_freq == 1 && c.rope_high_freq == 4);
     assert_int_equal(c.rope_original_context, 8192);
     assert_int_equal(c.max_position, 131072);
-    hf_config_free(&c);
+    config_free(&c);
 }
 
 static void other_families(void **state)
@@ -118,21 +118,21 @@ static void other_families(void **state)
     assert_int_equal(c.sliding_window, 4096);
     assert_string_equal(c.torch_dtype, "float16");
     assert_int_equal(c.head_dim, 128);
-    hf_config_free(&c);
+    config_free(&c);
     /* Qwen2: a window that does not. */
     expect_ok(&c, "\"sliding_window\":32768,\"use_sliding_window\":false,\"bos_token_id\":[7]");
     assert_int_equal(c.sliding_window, 0);
     assert_int_equal(c.bos_id, 7);
-    hf_config_free(&c);
+    config_free(&c);
     /* Qwen3 and transformers 5: rope_parameters holds theta. */
     expect_ok(&c, "\"rope_parameters\":{\"rope_theta\":1000000,\"rope_type\":\"default\"},\"rope_scaling\":null");
     assert_int_equal(c.rope_scaling, ROPE_PLAIN);
     assert_true(c.rope_theta == 1000000);
-    hf_config_free(&c);
+    config_free(&c);
     expect_ok(&c, "\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.5},\"hidden_act\":\"swish\"");
     assert_int_equal(c.rope_scaling, ROPE_LINEAR);
     assert_true(c.rope_factor == 2.5);
-    hf_config_free(&c);
+    config_free(&c);
 }
 
 static void refused(void **state)
@@ -274,8 +274,8 @@ static void windows(void **state)
             if (config_window(&c, l) != config_window(&again, l))
                 fail_msg("%s: layer %u slides otherwise in %s", text, l, made);
         free(made);
-        hf_config_free(&again);
-        hf_config_free(&c);
+        config_free(&again);
+        config_free(&c);
     }
 }
 
@@ -294,7 +294,7 @@ static void yarn(void **state)
     assert_true(fabs(rope_frequency(&c, 40) / (pow(1e6, -80.0 / 128) / 4) - 1) < 1e-12);
     double f = pow(1e6, -64.0 / 128), ramp = 9.0 / 17;
     assert_true(fabs(rope_frequency(&c, 32) / (f * (1 - ramp) + f / 4 * ramp) - 1) < 1e-12);
-    hf_config_free(&c);
+    config_free(&c);
     /* One mscale for both: cos and sin stay as they are. Its factor is the ratio where none is said. */
     expect_ok(&c,
               "\"head_dim\":64,\"max_position_embeddings\":163840,\"rope_scaling\":{\"type\":\"yarn\",\"mscale\":1.0,"
@@ -303,7 +303,7 @@ static void yarn(void **state)
     /* Both bounds lie around pair 22.5: 22 is kept, 23 and all behind are stretched. */
     assert_true(rope_frequency(&c, 22) == pow(1e4, -44.0 / 64));
     assert_true(fabs(rope_frequency(&c, 23) * 40 / pow(1e4, -46.0 / 64) - 1) < 1e-12);
-    hf_config_free(&c);
+    config_free(&c);
     /* gpt-oss's: no rounding of the bounds. */
     expect_ok(&c, "\"head_dim\":64,\"rope_theta\":150000,\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":32.0,"
                   "\"beta_fast\":32.0,\"beta_slow\":1.0,\"truncate\":false,\"original_max_position_embeddings\":4096}");
@@ -314,14 +314,14 @@ static void yarn(void **state)
     ramp = (12 - low) / (high - low);
     assert_true(low < 12 && high > 12);
     assert_true(fabs(rope_frequency(&c, 12) / (f * (1 - ramp) + f / 32 * ramp) - 1) < 1e-12);
-    hf_config_free(&c);
+    config_free(&c);
     /* longrope with one list is a factor for each pair: what gsq writes of a GGUF's rope_freqs. */
     expect_ok(&c,
               "\"max_position_embeddings\":128,\"rope_scaling\":{\"rope_type\":\"longrope\",\"attention_factor\":1.5,"
               "\"original_max_position_embeddings\":128,\"short_factor\":[1,1.5,2,4],\"long_factor\":[1,1.5,2,4]}");
     assert_int_equal(c.rope_scaling, ROPE_FACTORS);
     assert_true(rope_attention(&c) == 1.5 && rope_frequency(&c, 3) == pow(1e4, -6.0 / 8) / 4);
-    hf_config_free(&c);
+    config_free(&c);
 }
 
 /* NaN and Infinity as Python writes them, and the same words inside strings. */
@@ -334,7 +334,7 @@ static void python_numbers(void **state)
         "\"a\":[0.0,Infinity,-Infinity,NaN],\"b\":\"NaN, \\\" Infinity\",\"hidden_act\":\"silu\",\"c\":{\"NaN\":NaN},"
         "\"rope_theta\":5e5");
     assert_true(c.rope_theta == 5e5);
-    hf_config_free(&c);
+    config_free(&c);
 }
 
 /* Values of kinds that gsq does not expect: of a family it does not compute all, of one that it does all but the shape. */
@@ -352,12 +352,12 @@ static void odd_kinds(void **state)
     assert_int_equal(c.hidden_size, 64);
     assert_false(config_supported(&c, &e));
     assert_non_null(strstr(e.msg, "\"num_attention_heads\" must be a whole number"));
-    hf_config_free(&c);
+    config_free(&c);
     assert_true(hf_config_parse(&c, known, sizeof known - 1, "config.json", &e));
     assert_int_equal(c.num_layers, 5);
     assert_false(config_supported(&c, &e));
     assert_non_null(strstr(e.msg, "\"model_type\" must be a short string"));
-    hf_config_free(&c);
+    config_free(&c);
 }
 
 static void required_keys(void **state)
@@ -381,7 +381,7 @@ static void required_keys(void **state)
         struct err e = {0};
         bool read = hf_config_parse(&c, texts[i][0], strlen(texts[i][0]), "c.json", &e);
         assert_false(read && config_supported(&c, &e));
-        hf_config_free(&c);
+        config_free(&c);
         if (!strstr(e.msg, texts[i][1]) || !strstr(e.msg, "c.json"))
             fail_msg("%s: expected \"%s\", got \"%s\"", texts[i][0], texts[i][1], e.msg);
     }
@@ -418,13 +418,13 @@ static void gptq(void **state)
     expect_rule(&c, 2, "^(?:.*down_proj$)", false, 4, 128);
     expect_rule(&c, 3, "^(?:.*v_proj)", false, 3, 0);
     expect_rule(&c, 4, NULL, false, 2, 128);
-    hf_config_free(&c);
+    config_free(&c);
     expect_ok(&c, "\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":-1,"
                   "\"checkpoint_format\":\"gptq_v2\",\"lm_head\":true,\"dynamic\":null}");
     assert_int_equal(c.quant, QUANT_GPTQ_V2);
     assert_int_equal(c.n_rules, 1);
     expect_rule(&c, 0, NULL, false, 4, 0);
-    hf_config_free(&c);
+    config_free(&c);
 }
 
 #define CT(groups, more)                                                                                               \
@@ -445,7 +445,7 @@ static void compressed_tensors(void **state)
     expect_rule(&c, 0, "^lm_head\\z", true, 0, 0);
     expect_rule(&c, 1, "^(?:.*gate$)", true, 0, 0);
     expect_rule(&c, 2, NULL, false, 2, 64);
-    hf_config_free(&c);
+    config_free(&c);
 
     /* Exact names before patterns before the class, in whatever order the groups stand. */
     expect_ok(&c, CT("\"a\":" CT_GROUP("\"Linear\"", "2", "") ",\"b\":" CT_GROUP(
@@ -455,17 +455,17 @@ static void compressed_tensors(void **state)
     expect_rule(&c, 0, "^model\\.layers\\.0\\.mlp\\.up_proj\\z", false, 4, 64);
     expect_rule(&c, 1, "^(?:.*v_proj)", false, 4, 64);
     expect_rule(&c, 2, NULL, false, 2, 64);
-    hf_config_free(&c);
+    config_free(&c);
 
     /* Without the class, everything else stays in 16 bits; per channel. */
     expect_ok(&c, CT("\"a\":{\"targets\":[\"re:x\"],\"weights\":{\"num_bits\":8,\"strategy\":\"channel\"}}", ""));
     assert_int_equal(c.n_rules, 2);
     expect_rule(&c, 0, "^(?:x)", false, 8, 0);
     expect_rule(&c, 1, NULL, true, 0, 0);
-    hf_config_free(&c);
+    config_free(&c);
 
     expect_ok(&c, CT("\"a\":" CT_GROUP("\"Linear\"", "4", ",\"actorder\":\"static\""), ""));
-    hf_config_free(&c);
+    config_free(&c);
 
     expect_unsupported(CT("", ""), "config_groups");
     expect_unsupported(CT("\"W4A16\":[\"Linear\"]", ""), "preset scheme");
@@ -503,7 +503,7 @@ static void humming_and_mlx(void **state)
     expect_rule(&c, 1, "^(?:.*q_proj)", false, 4, 64);
     expect_rule(&c, 2, "^(?:.*k_proj)", true, 0, 0);
     expect_rule(&c, 3, NULL, false, 3, 128);
-    hf_config_free(&c);
+    config_free(&c);
 
     /* MLX writes its object twice. */
     expect_ok(&c, "\"quantization\":{\"group_size\":64,\"bits\":2,\"mode\":\"affine\",\"lm_head\":false,"
@@ -514,7 +514,7 @@ static void humming_and_mlx(void **state)
     expect_rule(&c, 0, "^lm_head\\z", true, 0, 0);
     expect_rule(&c, 1, "^model\\.embed_tokens\\z", false, 6, 32);
     expect_rule(&c, 2, NULL, false, 2, 64);
-    hf_config_free(&c);
+    config_free(&c);
 }
 
 int main(void)

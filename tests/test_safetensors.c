@@ -379,7 +379,7 @@ static void real_models(void **state)
         assert_non_null(t);
         assert_int_equal(t->shape[0], c.num_kv_heads * c.head_dim);
         assert_int_equal(t->bytes, t->shape[0] * t->shape[1] * dtype_size(t->dtype));
-        hf_config_free(&c);
+        config_free(&c);
         safetensors_close(&s);
     }
 }

@@ -426,7 +426,7 @@ bool hf_config_parse(struct model_config *out, const char *text, size_t size, co
          read_part(&r, out, read_windows) && read_part(&r, out, read_rope) && read_quant(out, root, path, e);
     cJSON_Delete(root);
     if (!ok)
-        hf_config_free(out);
+        config_free(out);
     return ok;
 }
 
@@ -443,14 +443,4 @@ bool hf_config_add_quant(struct model_config *c, const char *text, size_t size, 
     bool ok = named ? read_quant(c, root, path, e) : err_nomem(e, path, size);
     cJSON_Delete(root);
     return ok;
-}
-
-void hf_config_free(struct model_config *c)
-{
-    free(c->rope_factors);
-    free(c->slides);
-    for (size_t i = 0; i < c->n_rules; i++)
-        free(c->rules[i].regex);
-    free(c->rules);
-    *c = (struct model_config){0};
 }

@@ -13,7 +13,6 @@ bool hf_config_parse(struct model_config *out, const char *text, size_t size, co
 /* How it is quantized, by the text of a quantize_config.json beside a config.json that does not say: of GPTQ,
  * which older files do not name. Errors as above. */
 bool hf_config_add_quant(struct model_config *c, const char *text, size_t size, const char *path, struct err *e);
-void hf_config_free(struct model_config *c);
 /* A config.json that says the same (apart from how it is quantized), malloc'ed: for models that come without
  * one. */
 bool hf_config_text(const struct model_config *c, char **text, size_t *size, struct err *e);

@@ -5,7 +5,7 @@
 #include "arch/config.h"
 #include "formats/json.h"
 
-/* Fills c->quant, c->rules and c->n_rules (freed by hf_config_free, also after a failure). */
+/* Fills c->quant, c->rules and c->n_rules (freed by config_free, also after a failure). */
 bool hf_quant_parse(struct model_config *c, const cJSON *root, const char *path, struct err *e);
 
 #endif

@@ -4,8 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/gguf/gguf.h"
 #include "formats/gguf/gguf_names.h"
 #include "formats/gguf/gguf_type.h"
+#include "formats/hf/hf_config.h"
+#include "formats/read/gguf_config.h"
+#include "formats/read/tensor_values.h"
 #include "host/base/str.h"
 
 /* Names of unknown types are numbers: "type 99". */
@@ -21,6 +25,8 @@ struct entry {
 };
 
 struct gguf_model {
+    char *path;
+    const struct model_config *config;
     struct gguf *file;
     struct entry *entries;
     size_t n;
@@ -79,12 +85,29 @@ static bool fill(struct entry *x, const struct gguf_tensor *t, const struct mode
     return out->n_dims > 1 || x->type->block > 1 || order_bias(x, e);
 }
 
-bool gguf_model_open(struct gguf_model **out, const char *path, struct model_config *config, struct err *e)
+static void model_close(void *self)
+{
+    struct gguf_model *m = self;
+    for (size_t i = 0; m->entries && i < m->n; i++)
+        free(m->entries[i].own);
+    free(m->entries);
+    strmap_free(&m->by_name);
+    if (m->file)
+        gguf_close(&m->file);
+    free(m->path);
+    free(m);
+}
+
+void *gguf_source_open(const char *path, struct model_config *config, struct err *e)
 {
     *config = (struct model_config){0};
-    struct gguf_model *m = *out = calloc(1, sizeof *m);
-    if (!m)
-        return err_nomem(e, "a model", sizeof *m);
+    struct gguf_model *m = calloc(1, sizeof *m);
+    if (!m || !(m->path = str_dup(path))) {
+        free(m);
+        err_nomem(e, "a model", sizeof *m);
+        return NULL;
+    }
+    m->config = config;
     bool ok = gguf_open(&m->file, path, e) && gguf_config_read(config, m->file, path, e);
     if (ok) {
         m->n = gguf_tensor_count(m->file);
@@ -103,88 +126,80 @@ bool gguf_model_open(struct gguf_model **out, const char *path, struct model_con
             err_hint(e, "convert the model again");
         }
     }
-    if (!ok)
-        gguf_model_close(out);
-    return ok;
-}
-
-void gguf_model_close(struct gguf_model **out)
-{
-    struct gguf_model *m = *out;
-    if (!m)
-        return;
-    for (size_t i = 0; m->entries && i < m->n; i++)
-        free(m->entries[i].own);
-    free(m->entries);
-    strmap_free(&m->by_name);
-    if (m->file)
-        gguf_close(&m->file);
-    free(m);
-    *out = NULL;
-}
-
-const struct gguf *gguf_model_file(const struct gguf_model *m)
-{
-    return m->file;
+    if (ok)
+        return m;
+    model_close(m);
+    return NULL;
 }
 
 /* ---- tensors ---- */
 
-size_t gguf_model_count(const struct gguf_model *m)
+static const struct gguf *model_file(const void *self)
 {
-    return m->n;
+    return ((const struct gguf_model *)self)->file;
 }
 
-const struct tensor *gguf_model_at(const struct gguf_model *m, size_t i)
+static size_t model_count(const void *self)
 {
-    return &m->entries[i].tensor;
+    return ((const struct gguf_model *)self)->n;
 }
 
-const struct tensor *gguf_model_find(const struct gguf_model *m, const char *name)
+static const struct tensor *model_at(const void *self, size_t i)
 {
+    return &((const struct gguf_model *)self)->entries[i].tensor;
+}
+
+static const struct tensor *model_find(const void *self, const char *name)
+{
+    const struct gguf_model *m = self;
     uint32_t i;
     return strmap_find(&m->by_name, name, strlen(name), &i) ? &m->entries[i].tensor : NULL;
 }
 
-const struct tensor *gguf_model_tensor(const struct gguf_model *m, const char *module, const char *suffix)
+static const char *model_path(const void *self, const struct tensor *t)
 {
-    char name[NAME_MAX_BYTES];
-    int n = snprintf(name, sizeof name, "%s%s", module, suffix);
-    return n > 0 && (size_t)n < sizeof name ? gguf_model_find(m, name) : NULL;
+    return gguf_path(model_file(self), entry_of(t)->stored);
 }
 
-const char *gguf_model_path(const struct gguf_model *m, const struct tensor *t)
+static void model_drop(const void *self, const struct tensor *t)
 {
-    return gguf_path(m->file, entry_of(t)->stored);
+    gguf_drop(model_file(self), entry_of(t)->stored);
 }
 
-void gguf_model_drop(const struct gguf_model *m, const struct tensor *t)
-{
-    gguf_drop(m->file, entry_of(t)->stored);
-}
-
-bool gguf_model_is_plain(const struct tensor *t)
+/* Whether the bytes are floats in Hugging Face order. */
+static bool is_plain(const struct tensor *t)
 {
     return t->dtype != DTYPE_OTHER && entry_of(t)->dim == 0;
 }
 
-bool gguf_model_weight(const struct tensor *t, const char *path, struct weight_info *out, struct err *e)
+static bool model_is_packed(const void *self, const char *module, const char *suffix)
 {
+    const struct tensor *t = source_tensor(&gguf_source, self, module, ".weight");
+    return (!suffix || strcmp(suffix, ".weight") == 0) && t && !is_plain(t);
+}
+
+static bool model_config_text(const void *self, char **text, size_t *size, struct err *e)
+{
+    return hf_config_text(((const struct gguf_model *)self)->config, text, size, e);
+}
+
+static bool model_weight(const void *self, const char *module, struct weight_info *out, struct err *e)
+{
+    const struct gguf_model *m = self;
+    const struct tensor *t = source_weight(&gguf_source, m, module, m->path, e);
+    if (!t)
+        return false;
     const struct entry *x = entry_of(t);
-    uint64_t rows = t->n_dims == 2 ? t->shape[0] : 1, cols = t->n_dims ? t->shape[t->n_dims - 1] : 0;
+    const char *path = model_path(m, t);
     if (!x->type) {
         char name[24];
         err_set(e, ERR_USER, "%s in %s is stored as %s, which gsq does not read", x->stored->name, path,
                 gguf_type_name(x->stored->type, name));
         return err_hint(e, "take the model in another quantization, or its 16-bit GGUF");
     }
-    if (t->n_dims < 1 || t->n_dims > 2 || !rows || !cols || rows > INT32_MAX || cols > INT32_MAX) {
-        err_set(e, ERR_USER, "%s in %s has %u dimensions or an odd size; a vector or a matrix is expected",
-                x->stored->name, path, (unsigned)t->n_dims);
-        return err_hint(e, "the model may be of an architecture that is not supported");
-    }
-    *out = (struct weight_info){
-        .rows = (uint32_t)rows, .cols = (uint32_t)cols, .dtype = t->dtype, .stored = x->type->name, .bytes = t->bytes};
+    if (!source_shape(t, x->stored->name, path, out, e))
+        return false;
+    out->stored = x->type->name;
     if (x->type->codes) {
         const struct quant_type *type = x->type->codes;
         out->quantized = true;
@@ -201,39 +216,46 @@ static const uint8_t *row_at(const struct entry *x, uint32_t r, uint64_t row_byt
     return x->tensor.data + (x->dim ? gguf_row_of(r, x->dim) : r) * row_bytes;
 }
 
-bool gguf_model_read(const struct tensor *t, uint32_t row0, uint32_t rows, float *dst, struct err *e)
+static bool model_read(const void *self, const char *module, uint32_t row0, uint32_t rows, float *dst, struct err *e)
 {
-    const struct entry *x = entry_of(t);
-    uint64_t cols = t->shape[t->n_dims - 1], all = t->n_dims == 2 ? t->shape[0] : 1;
-    if (row0 > all || rows > all - row0)
-        return err_set(e, ERR_BUG, "rows %u to %u of %s, which has %llu", (unsigned)row0, (unsigned)(row0 + rows),
-                       t->name, (unsigned long long)all);
-    if (gguf_model_is_plain(t))
-        return tensor_read_f32(t, row0 * cols, rows * cols, dst, e);
-    uint64_t bytes = gguf_row_bytes(x->type, cols);
-    for (uint32_t r = 0; r < rows; r++)
-        gguf_dequant(x->type, row_at(x, row0 + r, bytes), cols, dst + r * cols);
-    return true;
-}
-
-bool gguf_model_codes(const struct tensor *t, const struct weight_info *w, struct qlinear *q, struct err *e)
-{
-    const struct entry *x = entry_of(t);
-    if (!qlinear_init(q, w->rows, w->cols, w->spec, e))
+    struct weight_info w;
+    if (!model_weight(self, module, &w, e))
         return false;
-    uint64_t bytes = gguf_row_bytes(x->type, w->cols);
-    size_t scales = (size_t)quant_type_planes(w->spec.type) * q->groups;
-    for (uint32_t r = 0; r < w->rows; r++)
-        gguf_unpack_row(x->type, row_at(x, r, bytes), w->cols, q->codes + (size_t)r * w->cols, q->scales + r * scales);
+    const struct tensor *t = source_tensor(&gguf_source, self, module, ".weight");
+    const struct entry *x = entry_of(t);
+    if (row0 > w.rows || rows > w.rows - row0)
+        return err_set(e, ERR_BUG, "rows %u to %u of %s, which has %u", (unsigned)row0, (unsigned)(row0 + rows),
+                       t->name, (unsigned)w.rows);
+    if (is_plain(t))
+        return tensor_read_f32(t, (uint64_t)row0 * w.cols, (uint64_t)rows * w.cols, dst, e);
+    uint64_t bytes = gguf_row_bytes(x->type, w.cols);
+    for (uint32_t r = 0; r < rows; r++)
+        gguf_dequant(x->type, row_at(x, row0 + r, bytes), w.cols, dst + (uint64_t)r * w.cols);
     return true;
 }
 
-bool gguf_model_finite(const struct tensor *t, const char *path, struct err *e)
+static bool model_codes(const void *self, const char *module, struct qlinear *q, struct err *e)
 {
+    const struct entry *x = entry_of(source_tensor(&gguf_source, self, module, ".weight"));
+    uint64_t bytes = gguf_row_bytes(x->type, q->cols);
+    size_t scales = (size_t)quant_type_planes(q->spec.type) * q->groups;
+    (void)e;
+    for (uint32_t r = 0; r < q->rows; r++)
+        gguf_unpack_row(x->type, row_at(x, r, bytes), q->cols, q->codes + (size_t)r * q->cols, q->scales + r * scales);
+    return true;
+}
+
+/* Also the scales of blocks. */
+static bool model_check_finite(const void *self, const char *module, struct err *e)
+{
+    const struct tensor *t = source_tensor(&gguf_source, self, module, ".weight");
+    if (!t)
+        return true;
     const struct entry *x = entry_of(t);
+    const char *path = model_path(self, t);
     uint64_t cols = t->n_dims ? t->shape[t->n_dims - 1] : 0;
     if (t->dtype != DTYPE_OTHER || !x->type || cols == 0)
-        return true;
+        return tensor_check_finite(t, path, e);
     uint64_t bytes = gguf_row_bytes(x->type, cols), rows = t->bytes / bytes;
     for (uint64_t r = 0; r < rows; r++) {
         if (gguf_row_valid(x->type, t->data + r * bytes, cols))
@@ -244,3 +266,19 @@ bool gguf_model_finite(const struct tensor *t, const char *path, struct err *e)
     }
     return true;
 }
+
+const struct model_source gguf_source = {
+    .close = model_close,
+    .file = model_file,
+    .count = model_count,
+    .at = model_at,
+    .find = model_find,
+    .path = model_path,
+    .drop = model_drop,
+    .is_packed = model_is_packed,
+    .config_text = model_config_text,
+    .weight = model_weight,
+    .read = model_read,
+    .codes = model_codes,
+    .check_finite = model_check_finite,
+};

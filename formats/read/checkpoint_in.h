@@ -3,9 +3,8 @@
 #ifndef FORMATS_CHECKPOINT_IN_H
 #define FORMATS_CHECKPOINT_IN_H
 
-#include "formats/hf/hf_config.h"
-#include "formats/quant_type.h"
-#include "formats/hf/safetensors.h"
+#include "arch/config.h"
+#include "formats/read/model_source.h"
 
 struct checkpoint;
 
@@ -34,17 +33,6 @@ bool checkpoint_is_packed(const struct checkpoint *c, const char *module, const 
 /* The text of config.json, malloc'ed; of a GGUF, one made from its metadata. */
 bool checkpoint_config_text(const struct checkpoint *c, char **text, size_t *size, struct err *e);
 
-/* What a module ("model.layers.0.self_attn.q_proj", "model.embed_tokens", "model.norm") stores as its weight.
- */
-struct weight_info {
-    bool quantized;
-    uint32_t rows, cols;    /* a vector has rows = 1 */
-    enum dtype dtype;       /* of the dense weight; of the scales when quantized. DTYPE_OTHER: blocks of a GGUF type
-                       * without codes of ours (Q6_K, IQ4_NL ...), read as f32 */
-    const char *stored;     /* "F16", "Q4_K"; NULL: packed as a Hugging Face folder does it */
-    struct quant_spec spec; /* quantized only */
-    uint64_t bytes;         /* on disk: the weight with its scales and zeros, without the bias */
-};
 bool checkpoint_has_module(const struct checkpoint *c, const char *module);
 /* Which stored module holds the embedding and the output head. Tied models store one of them or both; what is
  * missing keeps its usual name, so that using it fails with a sentence naming it. Never NULL. */
@@ -66,8 +54,6 @@ const struct tensor *checkpoint_stored(const struct checkpoint *c, const char *m
  * need be. */
 bool checkpoint_read_f32(const struct checkpoint *c, const char *module, uint32_t row0, uint32_t rows, float *dst,
                          struct err *e);
-/* Any float tensor (F32, F16, BF16) as f32: n elements from element `first`. */
-bool tensor_read_f32(const struct tensor *t, uint64_t first, uint64_t n, float *dst, struct err *e);
 /* NaN and infinities in the module's float tensors (weight or scales, and bias): ERR_USER naming tensor,
  * file, element. */
 bool checkpoint_check_finite(const struct checkpoint *c, const char *module, struct err *e);

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/read/checkpoint_in.h"
 #include "formats/pack.h"
 #include "host/base/num.h"
 

@@ -2,7 +2,7 @@
 #ifndef FORMATS_CHECKPOINT_QUANT_H
 #define FORMATS_CHECKPOINT_QUANT_H
 
-#include "formats/hf/hf_config.h"
+#include "arch/config.h"
 #include "formats/quant_type.h"
 #include "formats/hf/safetensors.h"
 

@@ -1,4 +1,5 @@
-/* The metadata of a GGUF as the config of a model. */
+#include "formats/read/gguf_config.h"
+
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -6,7 +7,6 @@
 #include <string.h>
 
 #include "arch/family.h"
-#include "formats/read/checkpoint_gguf.h"
 #include "formats/gguf/gguf_names.h"
 #include "formats/gguf/gguf_type.h"
 

@@ -11,6 +11,7 @@
 #include "formats/gguf/gguf_names.h"
 #include "formats/write/hf_export.h"
 #include "formats/json.h"
+#include "formats/read/tensor_values.h"
 #include "formats/side_file.h"
 #include "host/base/num.h"
 

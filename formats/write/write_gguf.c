@@ -9,6 +9,7 @@
 #include "arch/block.h"
 #include "formats/write/gguf_export.h"
 #include "formats/gguf/gguf_names.h"
+#include "formats/read/tensor_values.h"
 #include "host/base/num.h"
 #include "host/base/out_path.h"
 #include "host/base/pool.h"

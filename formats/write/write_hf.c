@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "formats/gguf/gguf.h"
+#include "formats/read/tensor_values.h"
 #include "formats/write/gguf_export.h"
 #include "formats/write/hf_export.h"
 #include "formats/side_file.h"

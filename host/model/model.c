@@ -1,3 +1,4 @@
+#include "formats/read/tensor_values.h"
 #include "host/model/model.h"
 
 #include <assert.h>

@@ -21,6 +21,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (size_t i = 0; i < c.n_rules; i++)
         if (!c.rules[i].skip && (c.rules[i].bits < 2 || c.rules[i].bits > 8))
             __builtin_trap();
-    hf_config_free(&c);
+    config_free(&c);
     return 0;
 }

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/read/checkpoint_gguf.h"
+#include "formats/read/gguf_config.h"
 #include "formats/tokenizer/tokenizer_parts.h"
 #include "formats/tokenizer/tokenizer.h"
 
@@ -22,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t n;
     if (gguf_config_read(&c, g, "fuzz.gguf", &e) && hf_config_text(&c, &text, &n, &e))
         free(text);
-    hf_config_free(&c);
+    config_free(&c);
     if (tokenizer_from_gguf(&t, g, "fuzz.gguf", &e)) {
         uint32_t *ids;
         if (tokenizer_encode(t, sample, sizeof sample - 1, &ids, &n, &e))

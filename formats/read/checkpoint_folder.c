@@ -1,0 +1,288 @@
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include "formats/read/checkpoint_folder.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/foreign.h"
+#include "formats/hf/hf_config.h"
+#include "formats/read/checkpoint_quant.h"
+#include "formats/read/tensor_values.h"
+#include "formats/side_file.h"
+#include "host/base/num.h"
+#include "host/base/os.h"
+#include "host/base/str.h"
+
+#define CONFIG_MAX (64u << 20)
+
+/* Steps of one match: rules come from a file, and a hostile one must not hang the program. */
+#define MATCH_LIMIT 1000000
+
+struct folder {
+    char *dir;
+    struct model_config *config;
+    struct safetensors *tensors;
+    pcre2_code **rules; /* compiled config->rules; NULL where a rule has no pattern */
+    pcre2_match_context *limits;
+};
+
+/* ---- opening ---- */
+
+static bool compile_rules(struct folder *f, struct err *e)
+{
+    f->limits = pcre2_match_context_create(NULL);
+    f->rules = calloc(f->config->n_rules + 1, sizeof *f->rules);
+    if (!f->limits || !f->rules)
+        return err_nomem(e, "the rules of config.json", f->config->n_rules * sizeof *f->rules);
+    pcre2_set_match_limit(f->limits, MATCH_LIMIT);
+    for (size_t i = 0; i < f->config->n_rules; i++) {
+        const char *pattern = f->config->rules[i].regex;
+        int code;
+        PCRE2_SIZE at;
+        if (!pattern)
+            continue;
+        f->rules[i] = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF, &code, &at, NULL);
+        if (f->rules[i])
+            continue;
+        PCRE2_UCHAR why[128] = "";
+        pcre2_get_error_message(code, why, sizeof why);
+        err_set(e, ERR_USER, "%s/config.json: the pattern \"%.300s\" is no regular expression: %s (at %llu)", f->dir,
+                pattern, (const char *)why, (unsigned long long)at);
+        return err_hint(e, "correct quantization_config in that file");
+    }
+    return true;
+}
+
+/* Where config.json says nothing of packed tensors, as of AutoGPTQ's first models, quantize_config.json does. */
+static bool read_quantize_config(struct folder *f, struct err *e)
+{
+    static const char suffix[] = ".qweight";
+    char path[4096], *text = NULL;
+    size_t size = 0;
+    bool packed = false, there;
+    for (size_t i = 0; i < safetensors_count(f->tensors) && !packed; i++) {
+        const char *name = safetensors_at(f->tensors, i)->name;
+        size_t n = strlen(name);
+        packed = n >= sizeof suffix && strcmp(name + n - (sizeof suffix - 1), suffix) == 0;
+    }
+    if (!packed || f->config->quant != QUANT_NONE || f->config->unsupported[0])
+        return true;
+    if (!os_path_join(path, sizeof path, f->dir, "quantize_config.json", e) || !side_file_there(path, &there, e))
+        return false;
+    if (there) {
+        bool ok =
+            os_read_file(path, CONFIG_MAX, &text, &size, e) && hf_config_add_quant(f->config, text, size, path, e);
+        free(text);
+        return ok;
+    }
+    snprintf(f->config->unsupported, sizeof f->config->unsupported,
+             "its tensors are packed, and neither config.json nor a quantize_config.json says how");
+    snprintf(f->config->unsupported_hint, sizeof f->config->unsupported_hint,
+             "download config.json again, or quantize_config.json if the model has one");
+    return true;
+}
+
+static bool open_folder(struct folder *f, struct err *e)
+{
+    char path[4096], *text = NULL;
+    size_t size = 0;
+    bool there, ok = os_path_join(path, sizeof path, f->dir, "config.json", e) && side_file_there(path, &there, e);
+    if (ok && !there)
+        ok = foreign_folder(f->dir, "config.json", e);
+    ok = ok && os_read_file(path, CONFIG_MAX, &text, &size, e) && hf_config_parse(f->config, text, size, path, e);
+    free(text);
+    return ok && safetensors_open_dir(&f->tensors, f->dir, e) && read_quantize_config(f, e) && compile_rules(f, e);
+}
+
+static void folder_close(void *self)
+{
+    struct folder *f = self;
+    for (size_t i = 0; f->rules && i < f->config->n_rules; i++)
+        pcre2_code_free(f->rules[i]);
+    free(f->rules);
+    pcre2_match_context_free(f->limits);
+    if (f->tensors)
+        safetensors_close(&f->tensors);
+    free(f->dir);
+    free(f);
+}
+
+void *folder_source_open(const char *dir, struct model_config *config, struct err *e)
+{
+    struct folder *f = calloc(1, sizeof *f);
+    if (!f || !(f->dir = str_dup(dir))) {
+        free(f);
+        err_nomem(e, "a model", sizeof *f);
+        return NULL;
+    }
+    f->config = config;
+    if (open_folder(f, e))
+        return f;
+    folder_close(f);
+    return NULL;
+}
+
+/* ---- tensors ---- */
+
+static size_t folder_count(const void *self)
+{
+    return safetensors_count(((const struct folder *)self)->tensors);
+}
+
+static const struct tensor *folder_at(const void *self, size_t i)
+{
+    return safetensors_at(((const struct folder *)self)->tensors, i);
+}
+
+static const struct tensor *folder_find(const void *self, const char *name)
+{
+    return safetensors_find(((const struct folder *)self)->tensors, name);
+}
+
+static const char *folder_path(const void *self, const struct tensor *t)
+{
+    return safetensors_path(((const struct folder *)self)->tensors, t);
+}
+
+static void folder_drop(const void *self, const struct tensor *t)
+{
+    safetensors_drop(((const struct folder *)self)->tensors, t);
+}
+
+static bool folder_is_packed(const void *self, const char *module, const char *suffix)
+{
+    const struct folder *f = self;
+    return (!suffix || packed_suffix(f->config->quant, suffix)) && packed_present(f->tensors, f->config->quant, module);
+}
+
+static bool folder_config_text(const void *self, char **text, size_t *size, struct err *e)
+{
+    const struct folder *f = self;
+    char path[4096];
+    return os_path_join(path, sizeof path, f->dir, "config.json", e) && os_read_file(path, CONFIG_MAX, text, size, e);
+}
+
+/* ---- modules ---- */
+
+/* The first rule that speaks of the module; *rule is NULL if none does. */
+static bool find_rule(const struct folder *f, const char *module, const struct quant_rule **rule, struct err *e)
+{
+    *rule = NULL;
+    for (size_t i = 0; i < f->config->n_rules && !*rule; i++) {
+        if (!f->rules[i]) {
+            *rule = &f->config->rules[i];
+            break;
+        }
+        pcre2_match_data *m = pcre2_match_data_create(1, NULL);
+        if (!m)
+            return err_nomem(e, "matching a rule", 64);
+        int rc = pcre2_match(f->rules[i], (PCRE2_SPTR)module, strlen(module), 0, 0, m, f->limits);
+        pcre2_match_data_free(m);
+        if (rc >= 0)
+            *rule = &f->config->rules[i];
+        else if (rc != PCRE2_ERROR_NOMATCH)
+            return err_set(e, ERR_USER, "%s/config.json: the pattern \"%.300s\" takes too long to match (error %d)",
+                           f->dir, f->config->rules[i].regex, rc);
+    }
+    return true;
+}
+
+static bool open_packed(struct packed_linear *p, const struct folder *f, const char *module, struct err *e)
+{
+    const struct quant_rule *rule;
+    return find_rule(f, module, &rule, e) && packed_open(p, f->tensors, f->config->quant, rule, module, e);
+}
+
+static bool dense_weight(const struct folder *f, const char *module, struct weight_info *out, struct err *e)
+{
+    const struct tensor *t = source_weight(&folder_source, f, module, f->dir, e);
+    if (!t)
+        return false;
+    const char *path = safetensors_path(f->tensors, t);
+    if (!dtype_is_float(t->dtype)) {
+        err_set(e, ERR_USER, "%s in %s is %s, expected F32, F16 or BF16", t->name, path,
+                t->stored_dtype[0] ? t->stored_dtype : dtype_name(t->dtype));
+        return err_hint(e, "start from the 16-bit model");
+    }
+    bool ok = source_shape(t, t->name, path, out, e);
+    out->stored = dtype_name(t->dtype);
+    return ok;
+}
+
+static bool folder_weight(const void *self, const char *module, struct weight_info *out, struct err *e)
+{
+    const struct folder *f = self;
+    struct packed_linear p;
+    if (!folder_is_packed(f, module, NULL))
+        return dense_weight(f, module, out, e);
+    if (!open_packed(&p, f, module, e))
+        return false;
+    *out = (struct weight_info){
+        .quantized = true, .rows = p.rows, .cols = p.cols, .dtype = p.scales->dtype, .spec = p.spec, .bytes = p.bytes};
+    return true;
+}
+
+static bool folder_read(const void *self, const char *module, uint32_t row0, uint32_t rows, float *dst, struct err *e)
+{
+    const struct folder *f = self;
+    struct weight_info w;
+    struct packed_linear p;
+    if (!folder_is_packed(f, module, NULL))
+        return dense_weight(f, module, &w, e) &&
+               tensor_read_f32(module_tensor(f->tensors, module, ".weight"), (uint64_t)row0 * w.cols,
+                               (uint64_t)rows * w.cols, dst, e);
+    if (!open_packed(&p, f, module, e))
+        return false;
+    /* In slices, so that a whole output head does not need its codes in memory beside the result. */
+    uint32_t slice = (uint32_t)max_u64(16, (1u << 22) / p.cols);
+    struct qlinear q;
+    if (rows == 0)
+        return true;
+    if (!qlinear_init(&q, rows < slice ? rows : slice, p.cols, p.spec, e))
+        return false;
+    bool ok = true;
+    for (uint32_t r = 0; r < rows && ok; r += slice) {
+        uint32_t n = rows - r < slice ? rows - r : slice;
+        ok = packed_rows(&p, f->tensors, row0 + r, n, q.codes, q.scales, e);
+        if (ok)
+            qlinear_dequant(&q, 0, n, dst + (size_t)r * p.cols);
+    }
+    qlinear_free(&q);
+    return ok;
+}
+
+static bool folder_codes(const void *self, const char *module, struct qlinear *q, struct err *e)
+{
+    const struct folder *f = self;
+    struct packed_linear p;
+    return open_packed(&p, f, module, e) && packed_rows(&p, f->tensors, 0, p.rows, q->codes, q->scales, e);
+}
+
+static bool folder_check_finite(const void *self, const char *module, struct err *e)
+{
+    const struct folder *f = self;
+    const struct tensor *t = module_tensor(f->tensors, module, ".weight");
+    struct packed_linear p;
+    if (!folder_is_packed(f, module, NULL))
+        return !t || tensor_check_finite(t, folder_path(f, t), e);
+    return open_packed(&p, f, module, e) && tensor_check_finite(p.scales, folder_path(f, p.scales), e) &&
+           (!p.biases || tensor_check_finite(p.biases, folder_path(f, p.biases), e));
+}
+
+const struct model_source folder_source = {
+    .close = folder_close,
+    .count = folder_count,
+    .at = folder_at,
+    .find = folder_find,
+    .path = folder_path,
+    .drop = folder_drop,
+    .is_packed = folder_is_packed,
+    .config_text = folder_config_text,
+    .weight = folder_weight,
+    .read = folder_read,
+    .codes = folder_codes,
+    .check_finite = folder_check_finite,
+};
