@@ -167,6 +167,14 @@ bool block_shape_same(struct block_shape a, struct block_shape b)
     return same;
 }
 
+bool model_shape_is_new(const struct model_shape *s, uint32_t layer)
+{
+    bool new = true;
+    for (uint32_t i = 0; new &&i < layer; i++)
+        new = !block_shape_same(model_shape_of(s, i), model_shape_of(s, layer));
+    return new;
+}
+
 uint32_t block_place(struct block_shape b, enum role role)
 {
     uint32_t i = 0;

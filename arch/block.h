@@ -95,8 +95,9 @@ uint32_t block_matrices(const struct model_config *c, uint32_t layer);
 bool model_shape_make(struct model_shape *s, const struct model_config *c, struct err *e);
 void model_shape_free(struct model_shape *s);
 struct block_shape model_shape_of(const struct model_shape *s, uint32_t layer);
-/* Whether two layers have the same matrices. */
+/* Whether two layers have the same matrices; whether no earlier layer has the same as this one. */
 bool block_shape_same(struct block_shape a, struct block_shape b);
+bool model_shape_is_new(const struct model_shape *s, uint32_t layer);
 /* The first place with that role; b.n: there is none. */
 uint32_t block_place(struct block_shape b, enum role role);
 /* Columns of the matrices of a half that read an input; 0: none does. */

@@ -12,7 +12,7 @@
 
 /* The blocks' linears of one kind; those of one shape share a row of the table. */
 struct shape {
-    enum linear_id id;
+    const struct block_part *part;
     struct weight_info info;
     unsigned count;
 };
@@ -88,11 +88,11 @@ static bool is_quantized(const struct weight_info *info)
     return info->quantized || info->dtype == DTYPE_OTHER;
 }
 
-static void add_shape(struct contents *c, enum linear_id id, const struct weight_info *info)
+static void add_shape(struct contents *c, const struct block_part *part, const struct weight_info *info)
 {
     for (size_t i = 0; i < c->n_shapes; i++) {
         struct shape *s = &c->shapes[i];
-        if (s->id == id && s->info.rows == info->rows && s->info.cols == info->cols &&
+        if (s->part == part && s->info.rows == info->rows && s->info.cols == info->cols &&
             s->info.quantized == info->quantized && s->info.dtype == info->dtype &&
             (!info->stored || strcmp(s->info.stored, info->stored) == 0) &&
             (!info->quantized || (s->info.spec.type == info->spec.type && s->info.spec.group == info->spec.group))) {
@@ -101,16 +101,17 @@ static void add_shape(struct contents *c, enum linear_id id, const struct weight
         }
     }
     if (c->n_shapes < SHAPES_MAX)
-        c->shapes[c->n_shapes++] = (struct shape){.id = id, .info = *info, .count = 1};
+        c->shapes[c->n_shapes++] = (struct shape){.part = part, .info = *info, .count = 1};
 }
 
 static bool count_linears(struct contents *c, struct err *e)
 {
     for (uint32_t layer = 0; c->family && layer < c->cfg->num_layers; layer++) {
-        for (int id = 0; id < LINEAR_COUNT; id++) {
+        struct block_matrix of;
+        for (uint32_t place = 0; block_matrix(c->cfg, layer, place, &of); place++) {
             char name[96];
             struct weight_info info;
-            model_linear_name(layer, (enum linear_id)id, name, sizeof name);
+            block_part_name(of.part, layer, name, sizeof name);
             if (!checkpoint_weight(c->ck, name, &info, e))
                 return false;
             uint64_t weights = (uint64_t)info.rows * info.cols;
@@ -119,7 +120,7 @@ static bool count_linears(struct contents *c, struct err *e)
             if (info.quantized && c->cfg->quant != QUANT_NONE)
                 c->params += weights;
             c->quantized |= is_quantized(&info);
-            add_shape(c, (enum linear_id)id, &info);
+            add_shape(c, of.part, &info);
         }
     }
     return true;
@@ -216,7 +217,7 @@ static void linears_text(struct strbuf *b, const struct contents *c)
     struct table *t = table_create("lrrl");
     for (size_t i = 0; i < c->n_shapes; i++) {
         const struct shape *s = &c->shapes[i];
-        table_cell(t, "%s", linear_short_name(s->id));
+        table_cell(t, "%s", block_part_short_name(s->part));
         table_cell(t, "%u x %u", (unsigned)s->info.rows, (unsigned)s->info.cols);
         table_cell(t, "%u of them", s->count);
         if (s->info.stored)
@@ -366,7 +367,7 @@ static cJSON *shapes_json(const struct contents *c)
     for (size_t i = 0; i < c->n_shapes; i++) {
         const struct shape *s = &c->shapes[i];
         cJSON *o = cJSON_CreateObject();
-        cJSON_AddStringToObject(o, "linear", linear_short_name(s->id));
+        cJSON_AddStringToObject(o, "linear", block_part_short_name(s->part));
         cJSON_AddNumberToObject(o, "rows", s->info.rows);
         cJSON_AddNumberToObject(o, "cols", s->info.cols);
         cJSON_AddNumberToObject(o, "count", s->count);

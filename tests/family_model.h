@@ -13,7 +13,7 @@ struct shape {
     struct ref_config c;
     uint32_t layers;
     uint32_t full; /* of the first layers, how many see all positions though the model slides */
-    unsigned bias; /* bit per linear, as in enum linear_id */
+    unsigned bias; /* bit per linear, by the reference's numbers */
     bool qk_norm;
     enum tied tied;
     enum dtype dtype;
@@ -165,6 +165,13 @@ static inline const struct shape *shape_named(const char *name)
     return NULL;
 }
 
+/* By the reference's number of a linear, which is its place in these families. */
+static inline const char *family_linear_name(uint32_t layer, int i, char *out, size_t cap)
+{
+    static const enum role roles[REF_LINEARS] = {ROLE_Q, ROLE_K, ROLE_V, ROLE_O, ROLE_GATE, ROLE_UP, ROLE_DOWN};
+    return block_part_name(block_part_of(roles[i]), layer, out, cap);
+}
+
 static inline void shape_sizes(const struct shape *s, uint32_t rows[REF_LINEARS], uint32_t cols[REF_LINEARS])
 {
     uint32_t q = s->c.heads * s->c.head_dim, kv = s->c.kv_heads * s->c.head_dim;
@@ -242,7 +249,7 @@ static inline void family_tensors(struct raw_model *m, const struct shape *s)
             family_norm(m, name, s->dtype, i < 2 ? s->c.hidden : s->c.head_dim, &seed);
         }
         for (int i = 0; i < REF_LINEARS; i++) {
-            model_linear_name(l, (enum linear_id)i, module, sizeof module);
+            family_linear_name(l, i, module, sizeof module);
             snprintf(name, sizeof name, "%s.weight", module);
             raw_weight(m, name, s->dtype, rows[i], cols[i], &seed);
             snprintf(name, sizeof name, "%s.bias", module);
@@ -347,7 +354,7 @@ static inline void family_numbers(struct family_numbers *f, const struct raw_mod
             *norms[i] = number_of(f, m, name);
         }
         for (int i = 0; i < REF_LINEARS; i++) {
-            model_linear_name(l, (enum linear_id)i, module, sizeof module);
+            family_linear_name(l, i, module, sizeof module);
             snprintf(name, sizeof name, "%s.weight", module);
             b->w[i] = number_of(f, m, name);
             snprintf(name, sizeof name, "%s.bias", module);

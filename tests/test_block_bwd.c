@@ -75,7 +75,7 @@ static void check_weights(const struct loss *l, const char *shape, struct model 
 {
     struct err e = {0};
     for (int id = first; id < end; id++) {
-        size_t n = (size_t)m->rows[id] * m->cols[id];
+        size_t n = (size_t)m->shape.matrices[id].rows * m->shape.matrices[id].cols;
         float *got = malloc(n * sizeof *got), *w = (float *)(uintptr_t)l->b->w[id];
         assert_non_null(got);
         OK(gpu_download(cmd, g->w[id], got, n * 4, &e), e);
@@ -84,7 +84,7 @@ static void check_weights(const struct loss *l, const char *shape, struct model 
         for (int k = 0; k < SAMPLES; k++) {
             size_t i = tiny_random(&seed) % n;
             /* The views held 1 before: gradients are added. */
-            check(shape, linear_short_name((enum linear_id)id), i, got[i] - 1, slope(l, &w[i], step), rms);
+            check(shape, block_part_short_name(m->shape.matrices[id].part), i, got[i] - 1, slope(l, &w[i], step), rms);
         }
         free(got);
     }
@@ -108,7 +108,7 @@ static void check_input(const struct loss *l, const char *shape, const char *wha
 
 static void ones(const struct block_grads *g)
 {
-    for (int id = 0; id < LINEAR_COUNT; id++)
+    for (int id = 0; id < REF_LINEARS; id++)
         if (g->w[id].size)
             gpu_fill(cmd, g->w[id], 0x3f800000u);
 }
@@ -140,18 +140,19 @@ static void check_block(const struct shape *s, uint32_t layer)
     l.dy = dy;
 
     struct gpu_view gx, gh, gy;
-    struct block_weights w;
+    struct block_weights w = {0};
     struct block_scratch fwd;
     struct bwd_scratch bwd, joint;
-    struct block_grads g = {0}, only_vo = {0};
+    struct gpu_view all_grads[REF_LINEARS] = {0}, two_grads[REF_LINEARS] = {0};
+    struct block_grads g = {all_grads}, only_vo = {two_grads};
     unsigned all = BWD_ATTN | BWD_QK | BWD_FFN | BWD_INPUT;
     OK(gpu_alloc(arena, n * 4, &gx, &e) && gpu_alloc(arena, n * 4, &gh, &e) && gpu_alloc(arena, n * 4, &gy, &e), e);
     OK(model_load_block(m, layer, arena, &w, &e), e);
     OK(block_scratch_create(&fwd, arena, m, WINDOWS, SCRATCH_TRAIN, &e), e);
     OK(bwd_scratch_create(&bwd, arena, m, WINDOWS, all, &e), e);
     OK(bwd_scratch_create(&joint, arena, m, WINDOWS, BWD_ATTN, &e), e);
-    for (int id = 0; id < LINEAR_COUNT; id++)
-        OK(gpu_alloc(arena, (uint64_t)m->rows[id] * m->cols[id] * 4, &g.w[id], &e), e);
+    for (int id = 0; id < REF_LINEARS; id++)
+        OK(gpu_alloc(arena, (uint64_t)m->shape.matrices[id].rows * m->shape.matrices[id].cols * 4, &g.w[id], &e), e);
 
     /* The whole block. */
     gpu_upload(cmd, gx, x32, n * 4);
@@ -165,27 +166,28 @@ static void check_block(const struct shape *s, uint32_t layer)
     block_attn_bwd(m, &w, &fwd, &bwd, gx, gy, true, &g, WINDOWS);
     OK(gpu_download(cmd, gy, got, n * 4, &e), e);
     check_input(&l, s->name, "the block's input", got, x);
-    check_weights(&l, s->name, m, &g, LINEAR_Q, LINEAR_COUNT);
+    check_weights(&l, s->name, m, &g, REF_Q, REF_LINEARS);
 
     /* The attention half with q and k frozen: the path without scores, and nothing but v and o. */
     l.attn_only = true;
-    only_vo.w[LINEAR_V] = g.w[LINEAR_V];
-    only_vo.w[LINEAR_O] = g.w[LINEAR_O];
+    only_vo.w[REF_V] = g.w[REF_V];
+    only_vo.w[REF_O] = g.w[REF_O];
     ones(&only_vo);
     gpu_upload(cmd, gy, dy, n * 4);
     block_attn_fwd(m, &w, &fwd, gx, gh, WINDOWS);
     block_attn_bwd(m, &w, &fwd, &joint, gx, gy, false, &only_vo, WINDOWS);
-    check_weights(&l, s->name, m, &only_vo, LINEAR_V, LINEAR_GATE);
+    check_weights(&l, s->name, m, &only_vo, REF_V, REF_GATE);
 
     /* And with all four. */
     ones(&g);
     gpu_upload(cmd, gy, dy, n * 4);
     block_attn_fwd(m, &w, &fwd, gx, gh, WINDOWS);
     block_attn_bwd(m, &w, &fwd, &bwd, gx, gy, false, &g, WINDOWS);
-    check_weights(&l, s->name, m, &g, LINEAR_Q, LINEAR_GATE);
+    check_weights(&l, s->name, m, &g, REF_Q, REF_GATE);
 
     OK(gpu_cmd_finish(cmd, &e), e);
     gpu_arena_reset(arena, 0);
+    block_weights_free(&w);
     family_numbers_free(&f);
     model_close(&m);
     checkpoint_close(&ck);

@@ -266,7 +266,7 @@ static void test_quantized(void **state)
     shape_sizes(&s, rows, cols);
     for (uint32_t l = 0; l < s.layers; l++) {
         for (int i = 0; i < REF_LINEARS; i++, x.n++) {
-            model_linear_name(l, (enum linear_id)i, x.names[x.n], sizeof x.names[0]);
+            family_linear_name(l, i, x.names[x.n], sizeof x.names[0]);
             x.items[x.n] = (struct export_item){.module = x.names[x.n],
                                                 .rows = rows[i],
                                                 .cols = cols[i],

@@ -50,8 +50,10 @@ struct model_size {
 static bool load_block(struct gpu_arena *to, void *ctx, struct err *e)
 {
     struct model_size *z = ctx;
-    struct block_weights w;
-    return model_load_block(z->m, 1, to, &w, e);
+    struct block_weights w = {0};
+    bool ok = model_load_block(z->m, 1, to, &w, e);
+    block_weights_free(&w);
+    return ok;
 }
 
 static bool scratch(struct gpu_arena *to, void *ctx, struct err *e)

@@ -87,7 +87,7 @@ static void check_forward(const struct shape *s)
     compare("embeddings", got, x, n, 0);
 
     for (uint32_t l = 0; l < s->layers; l++) {
-        struct block_weights b;
+        struct block_weights b = {0};
         char what[64];
         OK(model_load_block(o.m, l, weights, &b, &e), e);
         assert_true(ref_block_forward(&c, &f.blocks[l], WINDOWS, x, h, x));
@@ -108,6 +108,7 @@ static void check_forward(const struct shape *s)
         free(twice);
         OK(gpu_cmd_finish(cmd, &e), e);
         gpu_arena_reset(weights, 0);
+        block_weights_free(&b);
     }
     gpu_arena_reset(arena, 0);
     gpu_arena_destroy(&weights);
@@ -145,7 +146,7 @@ static void run_tier(struct model *m, const struct windows *w, const struct acts
     assert_int_equal(acts_where(a), tier);
     OK(acts_embed(a, w, NULL, w->n, staging, &e), e);
     for (uint32_t l = 0; l < m->cfg->num_layers; l++) {
-        struct block_weights b;
+        struct block_weights b = {0};
         OK(model_load_block(m, l, weights, &b, &e), e);
         for (uint32_t i = 0; i < w->n; i += batch) {
             uint32_t n = i + batch < w->n ? batch : w->n - i;
@@ -156,6 +157,7 @@ static void run_tier(struct model *m, const struct windows *w, const struct acts
         }
         OK(gpu_cmd_finish(cmd, &e), e);
         gpu_arena_reset(weights, 0);
+        block_weights_free(&b);
     }
     uint64_t bytes = acts_bytes(m, 1);
     for (uint32_t i = 0; i < w->n; i++) {
@@ -272,7 +274,7 @@ static void test_load_matrix(void **state)
         struct opened o;
         open_shape(&o, &shapes[i]);
         const char *module = "model.layers.1.mlp.gate_proj";
-        uint32_t rows = o.m->rows[LINEAR_GATE], cols = o.m->cols[LINEAR_GATE];
+        uint32_t rows = o.m->shape.matrices[REF_GATE].rows, cols = o.m->shape.matrices[REF_GATE].cols;
         check_rows(o.m, module, 0, rows, cols);
         check_rows(o.m, module, 0, 1, cols);
         check_rows(o.m, module, 3, 5, cols);

@@ -27,10 +27,11 @@
 static const struct {
     const char *path;
     uint32_t rows, cols;
-} shapes[LINEAR_COUNT] = {{"self_attn.q_proj", 4096, 4096}, {"self_attn.k_proj", 1024, 4096},
-                          {"self_attn.v_proj", 1024, 4096}, {"self_attn.o_proj", 4096, 4096},
-                          {"mlp.gate_proj", 14336, 4096},   {"mlp.up_proj", 14336, 4096},
-                          {"mlp.down_proj", 4096, 14336}};
+} shapes[] = {{"self_attn.q_proj", 4096, 4096}, {"self_attn.k_proj", 1024, 4096}, {"self_attn.v_proj", 1024, 4096},
+              {"self_attn.o_proj", 4096, 4096}, {"mlp.gate_proj", 14336, 4096},   {"mlp.up_proj", 14336, 4096},
+              {"mlp.down_proj", 4096, 14336}};
+
+enum { LINEARS = sizeof shapes / sizeof *shapes }; /* of a block */
 
 struct fake {
     struct args args;
@@ -50,7 +51,8 @@ static double draw(void)
 
 static void fake_linear(struct linear_report *l, struct matrix *item, uint32_t layer, unsigned id)
 {
-    double depth = layer / 32.0, base = (0.02 + 0.05 * depth) * (0.5 + draw()) * (id == LINEAR_K ? 0.3 : 1);
+    double depth = layer / 32.0,
+           base = (0.02 + 0.05 * depth) * (0.5 + draw()) * (strcmp(shapes[id].path, "self_attn.k_proj") == 0 ? 0.3 : 1);
     snprintf(l->module, sizeof l->module, "model.layers.%u.%s", (unsigned)layer, shapes[id].path);
     memcpy(item->module, l->module, sizeof item->module);
     item->layer = layer;
@@ -76,7 +78,7 @@ static void fake_linear(struct linear_report *l, struct matrix *item, uint32_t l
     for (int s = 0; s < SCALE_BINS; s++)
         l->stats.scales[s] = (uint64_t)((double)n / 128 * exp(-0.5 * (s - 26.0 - id) * (s - 26.0 - id)) * 0.4);
     l->stats.negative = n / 128 / 3;
-    l->stats.zero = id == LINEAR_O ? 3 : 0;
+    l->stats.zero = item->part->role == ROLE_O ? 3 : 0;
 }
 
 static void fake_stage(struct stage_report *s, enum tune_stage stage, uint32_t layer)
@@ -118,12 +120,12 @@ static void fake_run(struct fake *f, uint32_t layers)
     f->o.calib = f->args.q.calib;
     f->o.model_dir = f->args.positional[0];
     f->o.out_dir = f->args.out;
-    f->r.linears = calloc((size_t)layers * LINEAR_COUNT + 1, sizeof *f->r.linears);
-    f->plan.items = calloc((size_t)layers * LINEAR_COUNT + 1, sizeof *f->plan.items);
+    f->r.linears = calloc((size_t)layers * LINEARS + 1, sizeof *f->r.linears);
+    f->plan.items = calloc((size_t)layers * LINEARS + 1, sizeof *f->plan.items);
     f->r.stages = calloc(2u * layers + 1, sizeof *f->r.stages);
     assert_true(f->r.linears && f->plan.items && f->r.stages);
     for (uint32_t layer = 0; layer < layers; layer++) {
-        for (unsigned id = 0; id < LINEAR_COUNT; id++, f->r.n_linears++)
+        for (unsigned id = 0; id < LINEARS; id++, f->r.n_linears++)
             fake_linear(&f->r.linears[f->r.n_linears], &f->plan.items[f->r.n_linears], layer, id);
         fake_stage(&f->r.stages[f->r.n_stages++], STAGE_ATTN, layer);
         fake_stage(&f->r.stages[f->r.n_stages++], STAGE_FFN, layer);
@@ -361,7 +363,7 @@ static void test_whole(void **state)
     fake_run(&f, 32);
     cJSON *run = page(&f, "whole");
     const cJSON *linears = at(run, "linears"), *stages = at(run, "stages"), *l, *s;
-    assert_int_equal(cJSON_GetArraySize(linears), 32 * LINEAR_COUNT);
+    assert_int_equal(cJSON_GetArraySize(linears), 32 * LINEARS);
     assert_int_equal(cJSON_GetArraySize(stages), 65);
     assert_int_equal(cJSON_GetArraySize(at(run, "phases")), PHASE_COUNT);
     assert_string_equal(words(run, "result.model"), "models/Llama-3.1-8B-Instruct");

@@ -15,7 +15,7 @@
 #define MODEL DIR_ "/model"
 #define WORK  DIR_ "/work"
 
-enum { CTX = 12, SAMPLES = 10, HOLDOUT = 4, GROUP = 16, MOST_ITEMS = 4 * LINEAR_COUNT };
+enum { CTX = 12, SAMPLES = 10, HOLDOUT = 4, GROUP = 16, MOST_ITEMS = 4 * REF_LINEARS };
 
 /* A quantized tiny model in front of the pass. */
 struct rig {
@@ -41,7 +41,7 @@ static void make_items(struct rig *r)
 {
     struct plan *p = &r->plan;
     *p = (struct plan){.items = r->items,
-                       .n_items = r->shape->layers * (size_t)LINEAR_COUNT,
+                       .n_items = r->shape->layers * (size_t)REF_LINEARS,
                        .n_layers = r->shape->layers,
                        .ctx = CTX,
                        .samples = SAMPLES,
@@ -49,17 +49,17 @@ static void make_items(struct rig *r)
                        .scale_micro = 2};
     for (size_t i = 0; i < p->n_items; i++) {
         struct matrix *item = &r->items[i];
-        *item = (struct matrix){.layer = (uint32_t)(i / LINEAR_COUNT),
-                                .place = (uint32_t)(i % LINEAR_COUNT),
+        *item = (struct matrix){.layer = (uint32_t)(i / REF_LINEARS),
+                                .place = (uint32_t)(i % REF_LINEARS),
                                 .number = (uint32_t)i,
                                 .part = r->m->shape.matrices[i].part,
-                                .coded = i != p->n_items - LINEAR_COUNT,
+                                .coded = i != p->n_items - REF_LINEARS,
                                 .spec = {quant_type_find("3"), GROUP, SCALE_F16}};
-        item->rows = r->m->rows[item->place];
-        item->cols = r->m->cols[item->place];
+        item->rows = r->m->shape.matrices[item->place].rows;
+        item->cols = r->m->shape.matrices[item->place].cols;
         block_part_name(item->part, item->layer, item->module, sizeof item->module);
         if (r->supers && item->cols == 256) {
-            const struct quant_type *type = quant_type_find(item->place == LINEAR_DOWN ? "Q2_K" : "Q3_K");
+            const struct quant_type *type = quant_type_find(item->place == REF_DOWN ? "Q2_K" : "Q3_K");
             item->spec = (struct quant_spec){type, type->group, SCALE_F32};
         }
     }
@@ -137,7 +137,7 @@ static void write_store(struct rig *r)
 {
     struct err e = {0};
     const struct store_field field = {"test", "scales"};
-    static const struct linear_report reports[LINEAR_COUNT];
+    static const struct linear_report reports[REF_LINEARS];
     static const struct stage_report stages[2];
     os_remove_tree(WORK);
     OK(store_open(&r->store, WORK, &field, 1, NULL, &e), e);
@@ -159,7 +159,7 @@ static void make_targets(struct rig *r)
     OK(acts_create(&r->targets, r->m, SAMPLES, &room, &e), e);
     OK(acts_embed(r->targets, &r->windows, NULL, SAMPLES, staging, &e), e);
     for (uint32_t l = 0; l < r->plan.n_layers; l++) {
-        struct block_weights w;
+        struct block_weights w = {0};
         struct gpu_view x;
         OK(model_load_block(r->m, l, r->block, &w, &e), e);
         OK(acts_get(r->targets, 0, SAMPLES, staging, &x, &e), e);
@@ -168,6 +168,7 @@ static void make_targets(struct rig *r)
         OK(acts_put(r->targets, 0, SAMPLES, x, &e), e);
         OK(gpu_cmd_finish(cmd, &e), e);
         gpu_arena_reset(r->block, 0);
+        block_weights_free(&w);
     }
     gpu_arena_reset(r->scratch, 0);
 }
@@ -302,7 +303,7 @@ static void truth_make(struct truth *t, const struct rig *r, const uint32_t *lis
         t->w[i] = malloc((size_t)r->items[i].rows * r->items[i].cols * sizeof(float));
         assert_non_null(t->w[i]);
         set_weights(r, t, i);
-        t->student[i / LINEAR_COUNT].w[i % LINEAR_COUNT] = t->w[i];
+        t->student[i / REF_LINEARS].w[i % REF_LINEARS] = t->w[i];
     }
 }
 

@@ -10,11 +10,11 @@
 #include "tests/scratch_dir.h"
 
 #define WORK DIR_ "/work"
-enum { LAYERS = 3, ROWS = 3, COLS = 40, GROUP = 16, GROUPS = 3 };
+enum { PER = 7, LAYERS = 3, ROWS = 3, COLS = 40, GROUP = 16, GROUPS = 3 };
 
-static struct matrix items[LAYERS * LINEAR_COUNT];
-static struct qlinear linears[LAYERS * LINEAR_COUNT];
-static struct plan plan = {.items = items, .n_items = LAYERS * LINEAR_COUNT, .n_layers = LAYERS};
+static struct matrix items[LAYERS * PER];
+static struct qlinear linears[LAYERS * PER];
+static struct plan plan = {.items = items, .n_items = LAYERS * PER, .n_layers = LAYERS};
 static const struct store_field fields[] = {{"seed", "1"}, {"device", "one"}, {"kernels", "k"}};
 #define FIELDS fields, sizeof fields / sizeof *fields
 
@@ -29,7 +29,7 @@ static struct store *open_ok(void)
 
 static bool write_block(struct store *s, uint32_t layer, struct err *e)
 {
-    static const struct linear_report reports[LINEAR_COUNT];
+    static const struct linear_report reports[PER];
     static const struct stage_report stages[2];
     struct block_items b = plan_block(&plan, layer);
     return store_write_block(s, layer, b, linears + b.items[0].number, reports, stages, e);
@@ -42,15 +42,15 @@ static int setup(void **state)
     log_set_level(LOG_ERROR);
     if (make_dir(state) != 0)
         return -1;
-    const struct block_part *parts[LINEAR_COUNT], *part;
+    const struct block_part *parts[PER], *part;
     for (size_t i = 0, n = 0; (part = block_part_at(i)); i++)
         if (part->kind == PART_MATRIX)
             parts[n++] = part;
-    for (uint32_t i = 0; i < LAYERS * LINEAR_COUNT; i++) {
-        items[i] = (struct matrix){.layer = i / LINEAR_COUNT,
-                                   .place = i % LINEAR_COUNT,
+    for (uint32_t i = 0; i < LAYERS * PER; i++) {
+        items[i] = (struct matrix){.layer = i / PER,
+                                   .place = i % PER,
                                    .number = i,
-                                   .part = parts[i % LINEAR_COUNT],
+                                   .part = parts[i % PER],
                                    .rows = ROWS,
                                    .cols = COLS,
                                    .coded = true,
@@ -71,7 +71,7 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-    for (size_t i = 0; i < LAYERS * LINEAR_COUNT; i++)
+    for (size_t i = 0; i < LAYERS * PER; i++)
         qlinear_free(&linears[i]);
     return remove_dir(state);
 }
@@ -93,7 +93,7 @@ static unsigned whole(void)
             continue;
         bits |= 1u << layer;
         counted++;
-        for (uint32_t i = layer * LINEAR_COUNT; i < (layer + 1) * LINEAR_COUNT; i++) {
+        for (uint32_t i = layer * PER; i < (layer + 1) * PER; i++) {
             struct qlinear q;
             struct linear_report r;
             OK(store_read_linear(s, &items[i], &q, &r, &e), e);
@@ -150,21 +150,21 @@ static void forge(uint64_t rows, uint32_t word, float scale)
     struct err e = {0};
     struct safetensors *real;
     struct safetensors_writer *w;
-    struct tensor_plan tensors[2 * LINEAR_COUNT];
-    char names[2 * LINEAR_COUNT][128], run[64];
+    struct tensor_plan tensors[2 * PER];
+    char names[2 * PER][128], run[64];
     OK(safetensors_open_file(&real, WORK "/block-0000.safetensors", &e), e);
     snprintf(run, sizeof run, "%s", safetensors_metadata(real, "run"));
     safetensors_close(&real);
     const char *metadata[2][2] = {{SAFETENSORS_CHECKSUM, SAFETENSORS_NO_SUM_YET}, {"run", run}};
-    for (int i = 0; i < 2 * LINEAR_COUNT; i++) {
-        snprintf(names[i], sizeof names[i], "%s.%s", items[LINEAR_COUNT + i / 2].module, i % 2 ? "scales" : "codes");
+    for (int i = 0; i < 2 * PER; i++) {
+        snprintf(names[i], sizeof names[i], "%s.%s", items[PER + i / 2].module, i % 2 ? "scales" : "codes");
         tensors[i] =
             (struct tensor_plan){names[i], i % 2 ? DTYPE_F32 : DTYPE_U32, 2, {rows, i % 2 ? GROUPS : (COLS + 15) / 16}};
     }
-    OK(safetensors_writer_open(&w, WORK "/block-0001.safetensors", tensors, 2 * LINEAR_COUNT,
-                               (const char *const(*)[2])metadata, 2, &e),
+    OK(safetensors_writer_open(&w, WORK "/block-0001.safetensors", tensors, 2 * PER, (const char *const(*)[2])metadata,
+                               2, &e),
        e);
-    for (int i = 0; i < 2 * LINEAR_COUNT; i++)
+    for (int i = 0; i < 2 * PER; i++)
         for (uint64_t k = 0; k < rows * tensors[i].shape[1]; k++)
             OK(safetensors_writer_put(w, i % 2 ? (const void *)&scale : (const void *)&word, 4, &e), e);
     OK(safetensors_writer_close(&w, &e), e);
@@ -187,12 +187,12 @@ static void test_values(void **state)
     assert_int_equal(whole(), 5);
     /* Nor is such a thing written. */
     s = open_ok();
-    linears[LINEAR_COUNT].scales[4] = NAN;
+    linears[PER].scales[4] = NAN;
     FAILS(write_block(s, 1, &e), e, ERR_BUG, "no numbers");
-    linears[LINEAR_COUNT].scales[4] = 4.5f;
-    linears[LINEAR_COUNT].codes[7] = 2;
+    linears[PER].scales[4] = 4.5f;
+    linears[PER].codes[7] = 2;
     FAILS(write_block(s, 1, &e), e, ERR_BUG, "outside its type's range");
-    linears[LINEAR_COUNT].codes[7] = (int8_t)((7 + LINEAR_COUNT) % 3) - 1;
+    linears[PER].codes[7] = (int8_t)((7 + PER) % 3) - 1;
     e = (struct err){0};
     OK(write_block(s, 1, &e), e);
     store_close(&s);

@@ -23,11 +23,11 @@ struct bench {
     struct raw_model raw;
     struct gpu_arena *arena;
     struct block_weights w;
-    float *weights[LINEAR_COUNT]; /* 16-bit ones, on the host */
+    float *weights[REF_LINEARS]; /* 16-bit ones, on the host */
     struct acts *inputs, *targets;
-    struct matrix items[LINEAR_COUNT];
+    struct matrix items[REF_LINEARS];
     struct quantize_options o;
-    struct qlinear q[LINEAR_COUNT];
+    struct qlinear q[REF_LINEARS];
     enum block_half half;
 };
 
@@ -50,11 +50,11 @@ enum { LOUD = 3 };
 static void make_loud(struct bench *b)
 {
     uint32_t hidden = b->m->cfg->hidden_size;
-    float *gate = b->weights[LINEAR_GATE], *up = b->weights[LINEAR_UP];
+    float *gate = b->weights[REF_GATE], *up = b->weights[REF_UP];
     for (uint32_t c = 0; c < hidden; c++)
         gate[LOUD * hidden + c] = up[LOUD * hidden + c] = c == LOUD ? 4.0f : 0.0f;
-    gpu_upload(cmd, b->w.w[LINEAR_GATE], gate, b->w.w[LINEAR_GATE].size);
-    gpu_upload(cmd, b->w.w[LINEAR_UP], up, b->w.w[LINEAR_UP].size);
+    gpu_upload(cmd, b->w.w[REF_GATE], gate, b->w.w[REF_GATE].size);
+    gpu_upload(cmd, b->w.w[REF_UP], up, b->w.w[REF_UP].size);
 }
 
 static void forward(struct bench *b, const struct block_scratch *s, struct gpu_view x)
@@ -69,14 +69,14 @@ static void forward(struct bench *b, const struct block_scratch *s, struct gpu_v
 static void quantize(struct bench *b)
 {
     bool ffn = b->half == HALF_FFN;
-    enum linear_id first = ffn ? LINEAR_GATE : LINEAR_Q, wide = ffn ? LINEAR_DOWN : LINEAR_O;
+    int first = ffn ? REF_GATE : REF_Q, wide = ffn ? REF_DOWN : REF_O;
     struct hessian h[2];
     struct block_scratch s;
     struct gpu_view x, transposed;
     gpu_mark mark = gpu_arena_mark(b->arena);
-    uint64_t widest = b->m->cfg->intermediate_size + b->m->cols[LINEAR_O] + b->m->cfg->hidden_size;
-    OK(hessian_create(&h[0], cmd, b->arena, b->m->cols[first], false, &e) &&
-           hessian_create(&h[1], cmd, b->arena, b->m->cols[wide], false, &e) &&
+    uint64_t widest = b->m->cfg->intermediate_size + b->m->shape.matrices[REF_O].cols + b->m->cfg->hidden_size;
+    OK(hessian_create(&h[0], cmd, b->arena, b->m->shape.matrices[first].cols, false, &e) &&
+           hessian_create(&h[1], cmd, b->arena, b->m->shape.matrices[wide].cols, false, &e) &&
            block_scratch_create(&s, b->arena, b->m, 1, SCRATCH_FORWARD, &e) &&
            gpu_alloc(b->arena, acts_bytes(b->m, 1), &x, &e) && gpu_alloc(b->arena, widest * CTX * 4, &transposed, &e),
        e);
@@ -87,7 +87,7 @@ static void quantize(struct bench *b)
         hessian_add(cmd, h[0].train, s.norm, CTX, h[0].n, factor, transposed);
         hessian_add(cmd, h[1].train, ffn ? s.act : s.attn, CTX, h[1].n, factor, transposed);
     }
-    for (int id = first; id < (ffn ? LINEAR_COUNT : LINEAR_GATE); id++) {
+    for (int id = first; id < (ffn ? REF_LINEARS : REF_GATE); id++) {
         struct linear_report report;
         struct linear_task t = {.cmd = cmd,
                                 .options = &b->o,
@@ -124,20 +124,20 @@ static void open_bench(struct bench *b, const char *shape, enum block_half half,
     OK(model_open(&b->m, cmd, b->ck, CTX, &e), e);
     OK(gpu_arena_create(&b->arena, gpu, "test", &e), e);
     OK(model_load_block(b->m, 0, b->arena, &b->w, &e), e);
-    for (int id = 0; id < LINEAR_COUNT; id++) {
+    for (int id = 0; id < REF_LINEARS; id++) {
         struct quant_spec spec = {.type = type, .group = 32, .scale = SCALE_F16};
-        if (type->super && b->m->cols[id] % type->super)
+        if (type->super && b->m->shape.matrices[id].cols % type->super)
             spec.type = quant_type_of_bits(type->bits);
         else if (type->group)
             spec = (struct quant_spec){type, type->group, type->super ? SCALE_F32 : SCALE_F16};
         b->items[id] = (struct matrix){.place = (uint32_t)id,
                                        .number = (uint32_t)id,
                                        .part = b->m->shape.matrices[id].part,
-                                       .rows = b->m->rows[id],
-                                       .cols = b->m->cols[id],
+                                       .rows = b->m->shape.matrices[id].rows,
+                                       .cols = b->m->shape.matrices[id].cols,
                                        .coded = true,
                                        .spec = spec};
-        model_linear_name(0, (enum linear_id)id, b->items[id].module, sizeof b->items[id].module);
+        family_linear_name(0, id, b->items[id].module, sizeof b->items[id].module);
         b->weights[id] = malloc(b->w.w[id].size);
         assert_non_null(b->weights[id]);
         download(b->w.w[id], b->weights[id]);
@@ -176,7 +176,8 @@ static void close_bench(struct bench *b)
     acts_destroy(&b->targets);
     acts_destroy(&b->inputs);
     gpu_arena_destroy(&b->arena);
-    for (int id = 0; id < LINEAR_COUNT; id++) {
+    block_weights_free(&b->w);
+    for (int id = 0; id < REF_LINEARS; id++) {
         free(b->weights[id]);
         qlinear_free(&b->q[id]);
     }
@@ -190,7 +191,7 @@ static void tune(struct bench *b, uint32_t micro, struct stage_report *r)
     struct tune_block_task t = {.m = b->m,
                                 .o = &b->o,
                                 .half = b->half,
-                                .block = {b->items, LINEAR_COUNT},
+                                .block = {b->items, REF_LINEARS},
                                 .w = &b->w,
                                 .inputs = b->inputs,
                                 .targets = b->targets,
@@ -248,10 +249,10 @@ static double held_error(struct bench *b, bool skip)
 /* Weights on the device are what the codes give. */
 static void check_weights(struct bench *b)
 {
-    for (int id = 0; id < LINEAR_COUNT; id++) {
+    for (int id = 0; id < REF_LINEARS; id++) {
         if (!b->q[id].codes)
             continue;
-        size_t n = (size_t)b->m->rows[id] * b->m->cols[id];
+        size_t n = (size_t)b->m->shape.matrices[id].rows * b->m->shape.matrices[id].cols;
         float *got = malloc(n * 4), *want = malloc(n * 4);
         assert_true(got && want);
         download(b->w.w[id], got);
@@ -265,19 +266,19 @@ static void check_weights(struct bench *b)
 /* What the store gives back is what was put there. */
 static void check_store(struct bench *b)
 {
-    static const struct linear_report reports[LINEAR_COUNT];
+    static const struct linear_report reports[REF_LINEARS];
     static const struct stage_report stages[2];
     const struct store_field field = {"test", "tune_block"};
-    struct matrix items[LINEAR_COUNT];
+    struct matrix items[REF_LINEARS];
     struct store *store;
     os_remove_tree(DIR_ "/work");
     OK(store_open(&store, DIR_ "/work", &field, 1, NULL, &e), e);
-    for (int id = 0; id < LINEAR_COUNT; id++) {
+    for (int id = 0; id < REF_LINEARS; id++) {
         items[id] = b->items[id];
         items[id].coded = b->q[id].codes;
     }
-    OK(store_write_block(store, 0, (struct block_items){items, LINEAR_COUNT}, b->q, reports, stages, &e), e);
-    for (int id = 0; id < LINEAR_COUNT; id++) {
+    OK(store_write_block(store, 0, (struct block_items){items, REF_LINEARS}, b->q, reports, stages, &e), e);
+    for (int id = 0; id < REF_LINEARS; id++) {
         struct qlinear q, *was = &b->q[id];
         struct linear_report report;
         if (!items[id].coded)
@@ -357,7 +358,7 @@ static void test_repeats(void **state)
         tune(&b[i], 4, &r[i]);
     }
     assert_true(r[0].loss_final == r[1].loss_final && r[0].best_epoch == r[1].best_epoch);
-    for (int id = LINEAR_GATE; id < LINEAR_COUNT; id++) {
+    for (int id = REF_GATE; id < REF_LINEARS; id++) {
         const struct qlinear *x = &b[0].q[id], *y = &b[1].q[id];
         assert_memory_equal(x->codes, y->codes, (size_t)x->rows * x->cols);
         assert_memory_equal(x->scales, y->scales, (size_t)x->rows * x->groups * 4);
@@ -373,7 +374,7 @@ static void test_repeats(void **state)
 
 static void start_is_kept(struct bench *b, const struct stage_report *r, int8_t *codes, float *scales)
 {
-    const struct qlinear *q = &b->q[LINEAR_DOWN];
+    const struct qlinear *q = &b->q[REF_DOWN];
     assert_true(r->best_epoch == 0 && r->loss_final == r->loss_start);
     assert_memory_equal(q->codes, codes, (size_t)q->rows * q->cols);
     assert_memory_equal(q->scales, scales, (size_t)q->rows * q->groups * 4);
@@ -384,7 +385,7 @@ static void start_is_kept(struct bench *b, const struct stage_report *r, int8_t 
 
 static void copy_down(const struct bench *b, int8_t **codes, float **scales)
 {
-    const struct qlinear *q = &b->q[LINEAR_DOWN];
+    const struct qlinear *q = &b->q[REF_DOWN];
     size_t n = (size_t)q->rows * q->cols, g = (size_t)q->rows * q->groups * 4;
     *codes = malloc(n);
     *scales = malloc(g);

@@ -47,6 +47,7 @@ struct eval {
     struct windows w;
     uint32_t batch; /* windows */
     struct gpu_arena *scratch, *weights;
+    struct block_weights block; /* the one that is loaded */
     uint64_t start_ns, sync_ns;
     struct eta eta;
     struct progress_watch watch;
@@ -98,17 +99,19 @@ static bool tell(struct eval *ev, const char *detail, uint32_t block, uint32_t b
 enum { WORK_LOAD, WORK_FORWARD, WORK_HEAD };
 
 /* Seconds, as predicted, of one block on these windows. */
-static double block_work(const struct eval *ev, const struct model *m, uint32_t windows)
+static double block_work(const struct eval *ev, const struct model *m, uint32_t layer, uint32_t windows)
 {
-    if (ev->speed.measured)
-        return windows * (ev->speed.attn_fwd + ev->speed.ffn_fwd);
-    return (double)windows * ev->w.ctx * (model_block_products(m) + (double)m->ctx * m->rows[LINEAR_Q]) *
+    const struct speed_block *s = speed_block(&ev->speed, m, layer);
+    if (s)
+        return windows * (s->forward[HALF_ATTN] + s->forward[HALF_FFN]);
+    return (double)windows * ev->w.ctx *
+           (model_block_products(m, layer) + (double)m->ctx * m->cfg->num_heads * m->cfg->head_dim) *
            speed_guess(m->gpu);
 }
 
-static double load_work(const struct eval *ev, const struct model *m)
+static double load_work(const struct eval *ev, const struct model *m, uint32_t layer)
 {
-    return model_block_products(m) * (ev->speed.measured ? ev->speed.load : SECONDS_PER_LOAD);
+    return model_block_products(m, layer) * (ev->speed.measured ? ev->speed.load : SECONDS_PER_LOAD);
 }
 
 static double head_work(const struct eval *ev, const struct model *m, uint32_t windows)
@@ -118,31 +121,32 @@ static double head_work(const struct eval *ev, const struct model *m, uint32_t w
            (double)model_head_bytes(m) / 4 * (ev->speed.measured ? ev->speed.load : SECONDS_PER_LOAD);
 }
 
-static double whole_work(const struct eval *ev)
+/* Of one side. */
+static void whole_work(const struct eval *ev, const struct model *m, double by_kind[ETA_KINDS])
 {
-    double seconds = 0;
-    for (int i = 0; i < ev->sides; i++) {
-        const struct model *m = ev->side[i].m;
-        seconds += m->cfg->num_layers * (load_work(ev, m) + block_work(ev, m, ev->w.n)) + head_work(ev, m, ev->w.n);
+    for (uint32_t layer = 0; layer < m->cfg->num_layers; layer++) {
+        by_kind[WORK_LOAD] += load_work(ev, m, layer);
+        by_kind[WORK_FORWARD] += block_work(ev, m, layer, ev->w.n);
     }
-    return seconds;
+    by_kind[WORK_HEAD] += head_work(ev, m, ev->w.n);
 }
 
 /* A measurement where it is worth it, and what is expected from now on. Both models have one shape. */
 static bool expect(struct eval *ev, struct err *e)
 {
     uint64_t begin = ev->eta.begin;
-    if (whole_work(ev) > MEASURE_FROM &&
+    double guess[ETA_KINDS] = {0}, work[ETA_KINDS] = {0};
+    for (int i = 0; i < ev->sides; i++)
+        whole_work(ev, ev->side[i].m, guess);
+    if (guess[WORK_LOAD] + guess[WORK_FORWARD] + guess[WORK_HEAD] > MEASURE_FROM &&
         (!tell(ev, "measuring", 0, 0, e) || !speed_measure_forward(&ev->speed, ev->side[0].m, ev->batch, e)))
         return false;
     eta_start(&ev->eta, os_now_ns(), speed_trust(&ev->speed));
     ev->eta.begin = begin;
-    for (int i = 0; i < ev->sides; i++) {
-        const struct model *m = ev->side[i].m;
-        eta_expect(&ev->eta, WORK_LOAD, m->cfg->num_layers * load_work(ev, m));
-        eta_expect(&ev->eta, WORK_FORWARD, m->cfg->num_layers * block_work(ev, m, ev->w.n));
-        eta_expect(&ev->eta, WORK_HEAD, head_work(ev, m, ev->w.n));
-    }
+    for (int i = 0; i < ev->sides; i++)
+        whole_work(ev, ev->side[i].m, work);
+    for (unsigned kind = WORK_LOAD; kind <= WORK_HEAD; kind++)
+        eta_expect(&ev->eta, kind, work[kind]);
     return true;
 }
 
@@ -165,25 +169,24 @@ static bool advance(struct eval *ev, uint32_t n, const char *detail, uint32_t bl
 static bool run_block(struct eval *ev, struct side *s, uint32_t layer, const struct block_scratch *scratch,
                       struct gpu_view staging, struct err *e)
 {
-    struct block_weights b;
     char detail[64];
     uint32_t blocks = s->m->cfg->num_layers;
     snprintf(detail, sizeof detail, "%sblock %" PRIu32 "/%" PRIu32, s->label, layer + 1, blocks);
     ev->windows = 0;
     progress_meter(&ev->watch, 0);
-    eta_begin(&ev->eta, WORK_LOAD, load_work(ev, s->m), os_now_ns());
-    if (!tell(ev, detail, layer + 1, blocks, e) || !model_load_block(s->m, layer, ev->weights, &b, e))
+    eta_begin(&ev->eta, WORK_LOAD, load_work(ev, s->m, layer), os_now_ns());
+    if (!tell(ev, detail, layer + 1, blocks, e) || !model_load_block(s->m, layer, ev->weights, &ev->block, e))
         return false;
     eta_end(&ev->eta, os_now_ns());
-    eta_begin(&ev->eta, WORK_FORWARD, block_work(ev, s->m, ev->w.n), os_now_ns());
-    progress_meter(&ev->watch, model_block_products(s->m) * ev->w.n * ev->w.ctx);
+    eta_begin(&ev->eta, WORK_FORWARD, block_work(ev, s->m, layer, ev->w.n), os_now_ns());
+    progress_meter(&ev->watch, model_block_products(s->m, layer) * ev->w.n * ev->w.ctx);
     for (uint32_t w = 0; w < ev->w.n; w += ev->batch) {
         uint32_t n = (uint32_t)min_u64(ev->batch, ev->w.n - w);
         struct gpu_view x;
         if (!acts_get(s->acts, w, n, staging, &x, e))
             return false;
-        block_attn_fwd(s->m, &b, scratch, x, x, n);
-        block_ffn_fwd(s->m, &b, scratch, x, x, n);
+        block_attn_fwd(s->m, &ev->block, scratch, x, x, n);
+        block_ffn_fwd(s->m, &ev->block, scratch, x, x, n);
         if (!acts_put(s->acts, w, n, x, e) || !advance(ev, w + n, detail, layer + 1, blocks, e))
             return false;
     }
@@ -374,6 +377,20 @@ static bool run_head(struct eval *ev, struct err *e)
 
 /* ---- set-up ---- */
 
+/* One block after the other, layers that are alike once. */
+static bool count_blocks(struct eval *ev, struct model *m, struct err *e)
+{
+    struct block_weights b = {0};
+    bool ok = true;
+    for (uint32_t layer = 0; ok && layer < m->cfg->num_layers; layer++)
+        if (model_shape_is_new(&m->shape, layer)) {
+            ok = model_load_block(m, layer, ev->weights, &b, e);
+            gpu_arena_reset(ev->weights, 0);
+        }
+    block_weights_free(&b);
+    return ok;
+}
+
 /* All that the blocks, the measurement and the head take, on arenas that count. */
 static bool count_work(struct eval *ev, struct err *e)
 {
@@ -381,12 +398,9 @@ static bool count_work(struct eval *ev, struct err *e)
     bool ok = true;
     for (int i = 0; ok && i < ev->sides; i++) {
         struct block_scratch scratch;
-        struct block_weights b;
         struct gpu_view staging;
         ok = (i > 0 || speed_count_forward(ev->side[0].m, ev->batch, ev->scratch, e)) &&
-             alloc_blocks(ev, &ev->side[i], &scratch, &staging, e) &&
-             model_load_block(ev->side[i].m, 0, ev->weights, &b, e);
-        gpu_arena_reset(ev->weights, 0);
+             alloc_blocks(ev, &ev->side[i], &scratch, &staging, e) && count_blocks(ev, ev->side[i].m, e);
         gpu_arena_reset(ev->scratch, 0);
         gpu_arena_trim(ev->weights);
         gpu_arena_trim(ev->scratch);
@@ -473,6 +487,7 @@ static void eval_close(struct eval *ev)
     }
     gpu_arena_destroy(&ev->scratch);
     gpu_arena_destroy(&ev->weights);
+    block_weights_free(&ev->block);
     windows_free(&ev->w);
 }
 

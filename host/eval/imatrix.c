@@ -23,8 +23,9 @@ struct collect {
     struct gpu_arena *scratch, *weights;
     uint32_t batch; /* windows */
     struct block_scratch s;
+    struct block_weights block;        /* the one that is loaded */
     struct gpu_view staging;           /* [batch * ctx, hidden] */
-    struct gpu_view sums[INPUT_COUNT]; /* [width of the input] */
+    struct gpu_view sums[INPUT_COUNT]; /* [width of the input, of the widest block] */
     uint64_t start_ns;
     struct eta eta;
     struct progress_watch watch;
@@ -38,16 +39,17 @@ enum { WORK_LOAD, WORK_FORWARD, WORK_HEAD };
 #define SECONDS_PER_LOAD 1e-9
 #define MEASURE_FROM     2.0
 
-static double load_work(const struct collect *c)
+static double load_work(const struct collect *c, uint32_t layer)
 {
-    return model_block_products(c->m) * (c->speed.measured ? c->speed.load : SECONDS_PER_LOAD);
+    return model_block_products(c->m, layer) * (c->speed.measured ? c->speed.load : SECONDS_PER_LOAD);
 }
 
-static double block_work(const struct collect *c)
+static double block_work(const struct collect *c, uint32_t layer)
 {
-    if (c->speed.measured)
-        return c->w.n * (c->speed.attn_fwd + c->speed.ffn_fwd);
-    return model_block_products(c->m) * c->w.n * c->w.ctx * speed_guess(c->m->gpu);
+    const struct speed_block *s = speed_block(&c->speed, c->m, layer);
+    if (s)
+        return c->w.n * (s->forward[HALF_ATTN] + s->forward[HALF_FFN]);
+    return model_block_products(c->m, layer) * c->w.n * c->w.ctx * speed_guess(c->m->gpu);
 }
 
 static bool tell(struct collect *c, const char *detail, uint32_t block, uint32_t windows, struct err *e)
@@ -68,13 +70,21 @@ static bool expect(struct collect *c, struct err *e)
 {
     uint64_t begin = c->eta.begin;
     uint32_t blocks = c->m->cfg->num_layers;
-    if (blocks * (load_work(c) + block_work(c)) > MEASURE_FROM &&
+    double guess = 0;
+    for (uint32_t layer = 0; layer < blocks; layer++)
+        guess += load_work(c, layer) + block_work(c, layer);
+    if (guess > MEASURE_FROM &&
         (!tell(c, "measuring", 0, 0, e) || !speed_measure_forward(&c->speed, c->m, c->batch, e)))
         return false;
     eta_start(&c->eta, os_now_ns(), speed_trust(&c->speed));
     c->eta.begin = begin;
-    eta_expect(&c->eta, WORK_LOAD, blocks * load_work(c));
-    eta_expect(&c->eta, WORK_FORWARD, blocks * block_work(c));
+    double load = 0, forward = 0;
+    for (uint32_t layer = 0; layer < blocks; layer++) {
+        load += load_work(c, layer);
+        forward += block_work(c, layer);
+    }
+    eta_expect(&c->eta, WORK_LOAD, load);
+    eta_expect(&c->eta, WORK_FORWARD, forward);
     return true;
 }
 
@@ -87,34 +97,41 @@ static bool report(struct collect *c, uint32_t layer, uint32_t windows, struct e
     return tell(c, detail, layer + 1, windows, e);
 }
 
-static void add(struct collect *c, enum input input, struct gpu_view x, uint32_t windows)
+static void add(struct collect *c, enum input input, struct gpu_view x, uint32_t cols, uint32_t windows)
 {
-    uint32_t rows = windows * c->w.ctx, cols = model_shape_input(&c->m->shape, input);
+    uint32_t rows = windows * c->w.ctx;
     tiled_col_sumsq(c->cmd, &(struct col_sumsq_args){.x = gpu_slice(x, 0, (uint64_t)rows * cols * 4),
                                                      .sums = c->sums[input],
                                                      .rows = rows,
                                                      .cols = cols});
 }
 
+/* Inputs of a half that was just gone through. */
+static void add_half(struct collect *c, uint32_t layer, enum block_half half, uint32_t n)
+{
+    for (int in = 0; in < INPUT_COUNT; in++) {
+        uint32_t cols = block_input_cols(model_block(c->m, layer), half, (enum input)in);
+        if (cols)
+            add(c, (enum input)in, block_input(&c->s, (enum input)in), cols, n);
+    }
+}
+
 /* One batch through a block, its inputs added up. */
-static bool run_batch(struct collect *c, const struct block_weights *b, uint32_t w0, uint32_t n, struct err *e)
+static bool run_batch(struct collect *c, uint32_t layer, uint32_t w0, uint32_t n, struct err *e)
 {
     struct gpu_view x;
     if (!acts_get(c->acts, w0, n, c->staging, &x, e))
         return false;
-    block_attn_fwd(c->m, b, &c->s, x, x, n);
-    add(c, INPUT_ATTN, c->s.norm, n);
-    add(c, INPUT_HEADS, c->s.attn, n);
-    block_ffn_fwd(c->m, b, &c->s, x, x, n);
-    add(c, INPUT_FFN, c->s.norm, n);
-    add(c, INPUT_MIDDLE, c->s.act, n);
+    block_attn_fwd(c->m, &c->block, &c->s, x, x, n);
+    add_half(c, layer, HALF_ATTN, n);
+    block_ffn_fwd(c->m, &c->block, &c->s, x, x, n);
+    add_half(c, layer, HALF_FFN, n);
     return acts_put(c->acts, w0, n, x, e);
 }
 
 /* The sums of one input, as an entry of its own. */
-static bool take(struct collect *c, const char *module, enum input input, struct err *e)
+static bool take(struct collect *c, const char *module, enum input input, uint32_t cols, struct err *e)
 {
-    uint32_t cols = model_shape_input(&c->m->shape, input);
     float *sums;
     if (!imatrix_add(c->out, module, cols, (double)c->w.n * c->w.ctx, &sums, e) ||
         !gpu_download(c->cmd, gpu_slice(c->sums[input], 0, cols * 4ull), sums, cols * 4ull, e))
@@ -130,25 +147,25 @@ static bool take(struct collect *c, const char *module, enum input input, struct
 
 static bool run_block(struct collect *c, uint32_t layer, struct err *e)
 {
-    struct block_weights b;
+    const struct block_shape b = model_block(c->m, layer);
     char module[96];
     progress_meter(&c->watch, 0);
-    eta_begin(&c->eta, WORK_LOAD, load_work(c), os_now_ns());
-    if (!report(c, layer, 0, e) || !model_load_block(c->m, layer, c->weights, &b, e))
+    eta_begin(&c->eta, WORK_LOAD, load_work(c, layer), os_now_ns());
+    if (!report(c, layer, 0, e) || !model_load_block(c->m, layer, c->weights, &c->block, e))
         return false;
     eta_end(&c->eta, os_now_ns());
-    eta_begin(&c->eta, WORK_FORWARD, block_work(c), os_now_ns());
-    progress_meter(&c->watch, model_block_products(c->m) * c->w.n * c->w.ctx);
+    eta_begin(&c->eta, WORK_FORWARD, block_work(c, layer), os_now_ns());
+    progress_meter(&c->watch, model_block_products(c->m, layer) * c->w.n * c->w.ctx);
     for (int i = 0; i < INPUT_COUNT; i++)
         gpu_fill(c->cmd, c->sums[i], 0);
     for (uint32_t w = 0; w < c->w.n; w += c->batch) {
         uint32_t n = (uint32_t)min_u64(c->batch, c->w.n - w);
-        if (!run_batch(c, &b, w, n, e) || !gpu_cmd_finish(c->cmd, e) || !report(c, layer, w + n, e))
+        if (!run_batch(c, layer, w, n, e) || !gpu_cmd_finish(c->cmd, e) || !report(c, layer, w + n, e))
             return false;
     }
-    for (int id = 0; id < LINEAR_COUNT; id++)
-        if (!take(c, model_linear_name(layer, (enum linear_id)id, module, sizeof module),
-                  model_block(c->m, layer).matrices[id].part->input, e))
+    for (uint32_t i = 0; i < b.n; i++)
+        if (!take(c, block_part_name(b.matrices[i].part, layer, module, sizeof module), b.matrices[i].part->input,
+                  b.matrices[i].cols, e))
             return false;
     eta_end(&c->eta, os_now_ns());
     gpu_arena_reset(c->weights, 0);
@@ -166,11 +183,11 @@ static bool run_head(struct collect *c, struct err *e)
         if (!acts_get(c->acts, w, n, c->staging, &x, e))
             return false;
         block_rmsnorm(c->m, x, c->m->final_norm, c->s.norm, n * c->w.ctx, hidden);
-        add(c, INPUT_ATTN, c->s.norm, n);
+        add(c, INPUT_ATTN, c->s.norm, hidden, n);
         if (!gpu_cmd_finish(c->cmd, e))
             return false;
     }
-    return take(c, c->m->cfg->tie_word_embeddings ? "model.embed_tokens" : "lm_head", INPUT_ATTN, e);
+    return take(c, c->m->cfg->tie_word_embeddings ? "model.embed_tokens" : "lm_head", INPUT_ATTN, hidden, e);
 }
 
 static bool alloc_scratch(struct collect *c, struct err *e)
@@ -188,15 +205,20 @@ static bool acts_fit(const struct collect *c)
     struct gpu *gpu = gpu_cmd_gpu(c->cmd);
     struct gpu_count count = {.used = gpu_memory_used(gpu), .limit = gpu_info(gpu)->mem_limit};
     struct collect as_if = *c;
-    struct block_weights b;
+    struct block_weights b = {0};
     struct gpu_arena *acts = NULL;
     as_if.scratch = as_if.weights = NULL;
     gpu_cmd_count(c->cmd, GPU_COUNT_MEMORY);
     bool ok = gpu_arena_create_counting(&acts, gpu, &count, NULL) && acts_count(c->m, c->w.n, acts, NULL) &&
               gpu_arena_create_counting(&as_if.scratch, gpu, &count, NULL) &&
               gpu_arena_create_counting(&as_if.weights, gpu, &count, NULL) &&
-              speed_count_forward(c->m, c->batch, as_if.weights, NULL) && alloc_scratch(&as_if, NULL) &&
-              model_load_block(c->m, 0, as_if.weights, &b, NULL);
+              speed_count_forward(c->m, c->batch, as_if.weights, NULL) && alloc_scratch(&as_if, NULL);
+    for (uint32_t layer = 0; ok && layer < c->m->cfg->num_layers; layer++)
+        if (model_shape_is_new(&c->m->shape, layer)) {
+            ok = model_load_block(c->m, layer, as_if.weights, &b, NULL);
+            gpu_arena_reset(as_if.weights, 0);
+        }
+    block_weights_free(&b);
     gpu_cmd_count(c->cmd, GPU_COUNT_NOTHING);
     gpu_arena_destroy(&as_if.scratch);
     gpu_arena_destroy(&as_if.weights);
@@ -274,6 +296,7 @@ bool imatrix_collect(struct gpu_cmd *cmd, const struct checkpoint *ck, const str
     }
     gpu_cmd_finish(cmd, NULL); /* after a failure, work may still use the arenas */
     progress_watch_end(&c.watch);
+    block_weights_free(&c.block);
     acts_destroy(&c.acts);
     gpu_arena_destroy(&c.scratch);
     gpu_arena_destroy(&c.weights);

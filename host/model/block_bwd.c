@@ -16,8 +16,8 @@ enum { B_DNORM, B_DATTN, B_DQ, B_DK, B_DV, B_DELTA, B_LEFT, B_RIGHT, B_WT, B_COU
 /* Elements of each matrix; 0: not needed. */
 static void scratch_sizes(const struct model *m, uint32_t windows, unsigned parts, uint64_t n[B_COUNT])
 {
-    uint64_t tokens = (uint64_t)windows * m->ctx, q = m->rows[LINEAR_Q], kv = m->rows[LINEAR_K];
-    uint64_t hidden = m->cfg->hidden_size;
+    uint64_t tokens = (uint64_t)windows * m->ctx, hidden = m->cfg->hidden_size;
+    uint64_t q = model_shape_rows(&m->shape, ROLE_Q), kv = model_shape_rows(&m->shape, ROLE_K);
     bool attn = parts & (BWD_ATTN | BWD_QK), ffn = parts & BWD_FFN, input = parts & BWD_INPUT;
     bool scores = parts & (BWD_QK | BWD_INPUT);
     for (int i = 0; i < B_COUNT; i++)
@@ -33,15 +33,16 @@ static void scratch_sizes(const struct model *m, uint32_t windows, unsigned part
             n[B_DELTA] = tokens * m->cfg->num_heads;
         }
     }
-    for (int id = 0; id < LINEAR_COUNT; id++) {
-        bool mine = m->shape.matrices[id].part->half == HALF_FFN ? ffn : attn;
+    for (uint32_t i = 0; i < m->shape.first[m->shape.layers]; i++) {
+        const struct block_matrix *x = &m->shape.matrices[i];
+        bool mine = x->part->half == HALF_FFN ? ffn : attn;
         if (!mine)
             continue;
-        n[B_LEFT] = max_u64(n[B_LEFT], tokens * m->rows[id]);
-        n[B_RIGHT] = max_u64(n[B_RIGHT], tokens * m->cols[id]);
-        /* Only what lies behind a half's last linear needs the gradient of its input, unless all do. */
-        if (input || id == LINEAR_O || id == LINEAR_DOWN)
-            n[B_WT] = max_u64(n[B_WT], (uint64_t)m->rows[id] * m->cols[id]);
+        n[B_LEFT] = max_u64(n[B_LEFT], tokens * x->rows);
+        n[B_RIGHT] = max_u64(n[B_RIGHT], tokens * x->cols);
+        /* Only what lies inside a half needs the gradient of its input, unless all do. */
+        if (input || input_is_inner(x->part->input))
+            n[B_WT] = max_u64(n[B_WT], (uint64_t)x->rows * x->cols);
     }
 }
 
@@ -62,23 +63,23 @@ bool bwd_scratch_create(struct bwd_scratch *s, struct gpu_arena *arena, const st
 /* ---- single steps ---- */
 
 /* dw[out, in] += dy[rows, out]^T x[rows, in]; x^T lies in bs->right already. */
-static void weight_grad(struct model *m, const struct bwd_scratch *bs, enum linear_id id, struct gpu_view dy,
-                        const struct block_grads *grads, uint32_t rows)
+static void weight_grad(struct model *m, const struct block_weights *b, const struct bwd_scratch *bs, enum role role,
+                        struct gpu_view dy, const struct block_grads *grads, uint32_t rows)
 {
-    uint32_t out = m->rows[id], in = m->cols[id];
-    if (!grads->w[id].size)
+    uint32_t at = block_at(b, role), out = b->shape.matrices[at].rows, in = b->shape.matrices[at].cols;
+    if (!grads->w[at].size)
         return;
     gpu_transpose(m->cmd, dy, bs->left, rows, out);
     gpu_gemm(m->cmd, (struct gpu_matrix){bs->left, rows}, (struct gpu_matrix){bs->right, rows},
-             (struct gpu_matrix){grads->w[id], in}, out, in, rows, 1.0f, 1.0f);
+             (struct gpu_matrix){grads->w[at], in}, out, in, rows, 1.0f, 1.0f);
 }
 
 /* dx[rows, in] = beta * dx + dy[rows, out] W[out, in]. */
-static void input_grad(struct model *m, const struct block_weights *b, const struct bwd_scratch *bs, enum linear_id id,
+static void input_grad(struct model *m, const struct block_weights *b, const struct bwd_scratch *bs, enum role role,
                        struct gpu_view dy, struct gpu_view dx, uint32_t rows, float beta)
 {
-    uint32_t out = m->rows[id], in = m->cols[id];
-    gpu_transpose(m->cmd, b->w[id], bs->wt, out, in);
+    uint32_t at = block_at(b, role), out = b->shape.matrices[at].rows, in = b->shape.matrices[at].cols;
+    gpu_transpose(m->cmd, b->w[at], bs->wt, out, in);
     gpu_gemm(m->cmd, (struct gpu_matrix){dy, out}, (struct gpu_matrix){bs->wt, out}, (struct gpu_matrix){dx, in}, rows,
              in, out, 1.0f, beta);
 }
@@ -126,7 +127,7 @@ static void add_rows(struct model *m, struct gpu_view y, struct gpu_view x, uint
     {                                                                                                                  \
         .q = block_rows(s->q, row, rows, q), .k = block_rows(s->k, row, rows, kv),                                     \
         .dout = block_rows(bs->dattn, row, rows, q), .lse = block_rows(s->lse, row, rows, heads), .windows = n,        \
-        .ctx = m->ctx, .heads = heads, .kv_heads = kv_heads, .dim = c->head_dim, .sliding = sliding,                   \
+        .ctx = m->ctx, .heads = heads, .kv_heads = kv_heads, .dim = c->head_dim, .sliding = b->sliding,                \
         .scale = (float)(1.0 / sqrt(c->head_dim))                                                                      \
     }
 /* products: of what attn_fwd has two. Half of every product is masked. */
@@ -137,12 +138,19 @@ static void add_rows(struct model *m, struct gpu_view y, struct gpu_view x, uint
         run_##kernel(m->cmd, grid, &(args));                                                                           \
     } while (0)
 
+/* Whether the gradient of a weight is wanted. */
+static bool wants(const struct block_weights *b, const struct block_grads *grads, enum role role)
+{
+    return grads->w[block_at(b, role)].size > 0;
+}
+
 /* From the gradient of attn in bs->dattn to those of v and, where `scores`, of the turned q and k. */
-static void attention_bwd(struct model *m, const struct block_scratch *s, const struct bwd_scratch *bs, bool scores,
-                          uint32_t sliding, uint32_t windows)
+static void attention_bwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
+                          const struct bwd_scratch *bs, bool scores, uint32_t windows)
 {
     const struct model_config *c = m->cfg;
-    uint32_t q = m->rows[LINEAR_Q], kv = m->rows[LINEAR_K], heads = c->num_heads, kv_heads = c->num_kv_heads;
+    uint32_t q = block_rows_of(b, ROLE_Q), kv = block_rows_of(b, ROLE_K), heads = c->num_heads,
+             kv_heads = c->num_kv_heads;
     uint32_t tile = block_window_tile(m, q, windows);
     for (uint32_t w = 0; w < windows; w += tile) {
         uint32_t n = (uint32_t)min_u64(tile, windows - w);
@@ -177,38 +185,37 @@ void block_attn_bwd(struct model *m, const struct block_weights *b, const struct
                     const struct block_grads *grads, uint32_t windows)
 {
     const struct model_config *c = m->cfg;
-    const struct gpu_view *w = grads->w;
     uint32_t rows = windows * m->ctx;
-    bool scores = want_input || w[LINEAR_Q].size || w[LINEAR_K].size;
+    bool scores = want_input || wants(b, grads, ROLE_Q) || wants(b, grads, ROLE_K);
     assert(windows <= s->max_windows && windows <= bs->max_windows);
-    if (w[LINEAR_O].size) {
-        gpu_transpose(m->cmd, s->attn, bs->right, rows, m->cols[LINEAR_O]);
-        weight_grad(m, bs, LINEAR_O, dy, grads, rows);
+    if (wants(b, grads, ROLE_O)) {
+        gpu_transpose(m->cmd, s->attn, bs->right, rows, block_input_cols(b->shape, HALF_ATTN, INPUT_HEADS));
+        weight_grad(m, b, bs, ROLE_O, dy, grads, rows);
     }
-    if (!scores && !w[LINEAR_V].size)
+    if (!scores && !wants(b, grads, ROLE_V))
         return;
-    input_grad(m, b, bs, LINEAR_O, dy, bs->dattn, rows, 0);
-    attention_bwd(m, s, bs, scores, b->sliding, windows);
+    input_grad(m, b, bs, ROLE_O, dy, bs->dattn, rows, 0);
+    attention_bwd(m, b, s, bs, scores, windows);
     if (scores) {
         block_rope(m, bs->dq, c->num_heads, windows, -1);
         block_rope(m, bs->dk, c->num_kv_heads, windows, -1);
-        if (b->q_norm.size) {
-            block_rmsnorm_bwd(m, s->q_raw, b->q_norm, bs->dq, rows * c->num_heads, c->head_dim);
-            block_rmsnorm_bwd(m, s->k_raw, b->k_norm, bs->dk, rows * c->num_kv_heads, c->head_dim);
+        if (b->norm[ROLE_Q_NORM].size) {
+            block_rmsnorm_bwd(m, s->q_raw, b->norm[ROLE_Q_NORM], bs->dq, rows * c->num_heads, c->head_dim);
+            block_rmsnorm_bwd(m, s->k_raw, b->norm[ROLE_K_NORM], bs->dk, rows * c->num_kv_heads, c->head_dim);
         }
     }
-    if (w[LINEAR_Q].size || w[LINEAR_K].size || w[LINEAR_V].size) {
-        block_rmsnorm(m, x, b->attn_norm, s->norm, rows, c->hidden_size); /* the other half uses it, too */
+    if (wants(b, grads, ROLE_Q) || wants(b, grads, ROLE_K) || wants(b, grads, ROLE_V)) {
+        block_rmsnorm(m, x, b->norm[ROLE_ATTN_NORM], s->norm, rows, c->hidden_size); /* the other half uses it, too */
         gpu_transpose(m->cmd, s->norm, bs->right, rows, c->hidden_size);
-        weight_grad(m, bs, LINEAR_Q, bs->dq, grads, rows);
-        weight_grad(m, bs, LINEAR_K, bs->dk, grads, rows);
-        weight_grad(m, bs, LINEAR_V, bs->dv, grads, rows);
+        weight_grad(m, b, bs, ROLE_Q, bs->dq, grads, rows);
+        weight_grad(m, b, bs, ROLE_K, bs->dk, grads, rows);
+        weight_grad(m, b, bs, ROLE_V, bs->dv, grads, rows);
     }
     if (want_input) {
-        input_grad(m, b, bs, LINEAR_Q, bs->dq, bs->dnorm, rows, 0);
-        input_grad(m, b, bs, LINEAR_K, bs->dk, bs->dnorm, rows, 1);
-        input_grad(m, b, bs, LINEAR_V, bs->dv, bs->dnorm, rows, 1);
-        block_rmsnorm_bwd(m, x, b->attn_norm, bs->dnorm, rows, c->hidden_size);
+        input_grad(m, b, bs, ROLE_Q, bs->dq, bs->dnorm, rows, 0);
+        input_grad(m, b, bs, ROLE_K, bs->dk, bs->dnorm, rows, 1);
+        input_grad(m, b, bs, ROLE_V, bs->dv, bs->dnorm, rows, 1);
+        block_rmsnorm_bwd(m, x, b->norm[ROLE_ATTN_NORM], bs->dnorm, rows, c->hidden_size);
         add_rows(m, dy, bs->dnorm, rows, c->hidden_size);
     }
 }
@@ -218,27 +225,26 @@ void block_ffn_bwd(struct model *m, const struct block_weights *b, const struct 
                    const struct block_grads *grads, uint32_t windows)
 {
     const struct model_config *c = m->cfg;
-    const struct gpu_view *w = grads->w;
     uint32_t rows = windows * m->ctx;
     assert(windows <= s->max_windows && windows <= bs->max_windows);
-    if (w[LINEAR_DOWN].size) {
-        gpu_transpose(m->cmd, s->act, bs->right, rows, m->cols[LINEAR_DOWN]);
-        weight_grad(m, bs, LINEAR_DOWN, dy, grads, rows);
+    if (wants(b, grads, ROLE_DOWN)) {
+        gpu_transpose(m->cmd, s->act, bs->right, rows, block_input_cols(b->shape, HALF_FFN, INPUT_MIDDLE));
+        weight_grad(m, b, bs, ROLE_DOWN, dy, grads, rows);
     }
-    if (!want_input && !w[LINEAR_GATE].size && !w[LINEAR_UP].size)
+    if (!want_input && !wants(b, grads, ROLE_GATE) && !wants(b, grads, ROLE_UP))
         return;
     struct gpu_view dact = s->act; /* which is in bs->right now, or not needed */
-    input_grad(m, b, bs, LINEAR_DOWN, dy, dact, rows, 0);
-    swiglu_bwd(m, s->gate, s->up, dact, rows, c->intermediate_size);
-    if (w[LINEAR_GATE].size || w[LINEAR_UP].size) {
+    input_grad(m, b, bs, ROLE_DOWN, dy, dact, rows, 0);
+    swiglu_bwd(m, s->gate, s->up, dact, rows, block_rows_of(b, ROLE_GATE));
+    if (wants(b, grads, ROLE_GATE) || wants(b, grads, ROLE_UP)) {
         gpu_transpose(m->cmd, s->norm, bs->right, rows, c->hidden_size);
-        weight_grad(m, bs, LINEAR_GATE, dact, grads, rows);
-        weight_grad(m, bs, LINEAR_UP, s->up, grads, rows);
+        weight_grad(m, b, bs, ROLE_GATE, dact, grads, rows);
+        weight_grad(m, b, bs, ROLE_UP, s->up, grads, rows);
     }
     if (want_input) {
-        input_grad(m, b, bs, LINEAR_GATE, dact, bs->dnorm, rows, 0);
-        input_grad(m, b, bs, LINEAR_UP, s->up, bs->dnorm, rows, 1);
-        block_rmsnorm_bwd(m, h, b->ffn_norm, bs->dnorm, rows, c->hidden_size);
+        input_grad(m, b, bs, ROLE_GATE, dact, bs->dnorm, rows, 0);
+        input_grad(m, b, bs, ROLE_UP, s->up, bs->dnorm, rows, 1);
+        block_rmsnorm_bwd(m, h, b->norm[ROLE_FFN_NORM], bs->dnorm, rows, c->hidden_size);
         add_rows(m, dy, bs->dnorm, rows, c->hidden_size);
     }
 }

@@ -14,10 +14,10 @@ enum {
     BWD_INPUT = 8, /* of the half's input */
 };
 
-/* Gradients of weights, [rows, cols] as the weights: what a pass finds is added. An empty view is not
+/* Gradients of weights, by place, [rows, cols] as the weights: what a pass finds is added. An empty view is not
  * computed. */
 struct block_grads {
-    struct gpu_view w[LINEAR_COUNT];
+    struct gpu_view *w;
 };
 
 /* Scratch for at most max_windows windows. T = windows * ctx. */

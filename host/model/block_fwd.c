@@ -14,18 +14,20 @@
 /* The scratch matrices, in the order of allocation. */
 enum { S_NORM, S_Q, S_K, S_V, S_ATTN, S_LSE, S_GATE, S_UP, S_ACT, S_Q_RAW, S_K_RAW, S_COUNT };
 
-/* Columns of each; 0: not needed. */
+/* Columns of each, of the widest block; 0: not needed. */
 static void scratch_cols(const struct model *m, enum scratch_use use, uint32_t cols[S_COUNT])
 {
     bool train = use == SCRATCH_TRAIN, raw = train && m->family->qk_norm;
+    uint32_t q = model_shape_rows(&m->shape, ROLE_Q), k = model_shape_rows(&m->shape, ROLE_K);
+    uint32_t middle = model_shape_rows(&m->shape, ROLE_GATE);
     cols[S_NORM] = m->cfg->hidden_size;
-    cols[S_Q] = cols[S_ATTN] = m->rows[LINEAR_Q];
-    cols[S_K] = cols[S_V] = m->rows[LINEAR_K];
+    cols[S_Q] = cols[S_ATTN] = q;
+    cols[S_K] = cols[S_V] = k;
     cols[S_LSE] = m->cfg->num_heads;
-    cols[S_GATE] = cols[S_UP] = m->cfg->intermediate_size;
-    cols[S_ACT] = train ? m->cfg->intermediate_size : 0;
-    cols[S_Q_RAW] = raw ? m->rows[LINEAR_Q] : 0;
-    cols[S_K_RAW] = raw ? m->rows[LINEAR_K] : 0;
+    cols[S_GATE] = cols[S_UP] = middle;
+    cols[S_ACT] = train ? middle : 0;
+    cols[S_Q_RAW] = raw ? q : 0;
+    cols[S_K_RAW] = raw ? k : 0;
 }
 
 bool block_scratch_create(struct block_scratch *s, struct gpu_arena *arena, const struct model *m, uint32_t windows,
@@ -82,6 +84,18 @@ struct gpu_view block_rows(struct gpu_view v, uint64_t row0, uint64_t rows, uint
     return gpu_slice(v, row0 * cols * 4, rows * cols * 4);
 }
 
+uint32_t block_at(const struct block_weights *b, enum role role)
+{
+    uint32_t at = block_place(b->shape, role);
+    assert(at < b->shape.n);
+    return at;
+}
+
+uint32_t block_rows_of(const struct block_weights *b, enum role role)
+{
+    return b->shape.matrices[block_at(b, role)].rows;
+}
+
 void block_rmsnorm(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view y, uint32_t rows,
                    uint32_t cols)
 {
@@ -104,14 +118,14 @@ static void swiglu(struct model *m, struct gpu_view gate, struct gpu_view up, st
 }
 
 /* y[rows, out] = beta * y + x[rows, in] W^T + bias. */
-static void linear(struct model *m, const struct block_weights *b, enum linear_id id, struct gpu_view x,
-                   struct gpu_view y, uint32_t rows, float beta)
+static void linear(struct model *m, const struct block_weights *b, enum role role, struct gpu_view x, struct gpu_view y,
+                   uint32_t rows, float beta)
 {
-    uint32_t out = m->rows[id], in = m->cols[id];
-    gpu_gemm(m->cmd, (struct gpu_matrix){x, in}, (struct gpu_matrix){b->w[id], in}, (struct gpu_matrix){y, out}, rows,
+    uint32_t at = block_at(b, role), out = b->shape.matrices[at].rows, in = b->shape.matrices[at].cols;
+    gpu_gemm(m->cmd, (struct gpu_matrix){x, in}, (struct gpu_matrix){b->w[at], in}, (struct gpu_matrix){y, out}, rows,
              out, in, 1.0f, beta);
-    if (b->bias[id].size)
-        tiled_add_bias(m->cmd, &(struct add_bias_args){.x = y, .b = b->bias[id], .y = y, .rows = rows, .cols = out});
+    if (b->bias[at].size)
+        tiled_add_bias(m->cmd, &(struct add_bias_args){.x = y, .b = b->bias[at], .y = y, .rows = rows, .cols = out});
 }
 
 uint32_t block_window_tile(const struct model *m, uint32_t cols, uint32_t windows)
@@ -144,11 +158,10 @@ void block_rope(struct model *m, struct gpu_view x, uint32_t heads, uint32_t win
     }
 }
 
-/* sliding: of this block. */
-static void attention(struct model *m, const struct block_scratch *s, uint32_t sliding, uint32_t windows)
+static void attention(struct model *m, const struct block_weights *b, const struct block_scratch *s, uint32_t windows)
 {
     const struct model_config *c = m->cfg;
-    uint32_t q = m->rows[LINEAR_Q], kv = m->rows[LINEAR_K];
+    uint32_t q = block_rows_of(b, ROLE_Q), kv = block_rows_of(b, ROLE_K);
     uint32_t tile = block_window_tile(m, q, windows);
     for (uint32_t w = 0; w < windows; w += tile) {
         uint32_t n = (uint32_t)min_u64(tile, windows - w);
@@ -163,7 +176,7 @@ static void attention(struct model *m, const struct block_scratch *s, uint32_t s
                                   .heads = c->num_heads,
                                   .kv_heads = c->num_kv_heads,
                                   .dim = c->head_dim,
-                                  .sliding = sliding,
+                                  .sliding = b->sliding,
                                   .scale = (float)(1.0 / sqrt(c->head_dim))};
         struct gpu_grid grid = gpu_tiles(m->cmd, KERNEL_ID_attn_fwd, &a, (uint64_t)n * c->num_heads, m->ctx);
         grid.work = (double)rows * m->ctx * q; /* q k^T and p v, half of either is masked */
@@ -191,18 +204,18 @@ void block_attn_inputs(struct model *m, const struct block_weights *b, const str
     const struct model_config *c = m->cfg;
     uint32_t rows = windows * m->ctx;
     assert(windows <= s->max_windows);
-    block_rmsnorm(m, x, b->attn_norm, s->norm, rows, c->hidden_size);
+    block_rmsnorm(m, x, b->norm[ROLE_ATTN_NORM], s->norm, rows, c->hidden_size);
     struct gpu_view q = s->q_raw.size ? s->q_raw : s->q, k = s->k_raw.size ? s->k_raw : s->k;
-    linear(m, b, LINEAR_Q, s->norm, q, rows, 0);
-    linear(m, b, LINEAR_K, s->norm, k, rows, 0);
-    linear(m, b, LINEAR_V, s->norm, s->v, rows, 0);
-    if (b->q_norm.size) {
-        block_rmsnorm(m, q, b->q_norm, s->q, rows * c->num_heads, c->head_dim);
-        block_rmsnorm(m, k, b->k_norm, s->k, rows * c->num_kv_heads, c->head_dim);
+    linear(m, b, ROLE_Q, s->norm, q, rows, 0);
+    linear(m, b, ROLE_K, s->norm, k, rows, 0);
+    linear(m, b, ROLE_V, s->norm, s->v, rows, 0);
+    if (b->norm[ROLE_Q_NORM].size) {
+        block_rmsnorm(m, q, b->norm[ROLE_Q_NORM], s->q, rows * c->num_heads, c->head_dim);
+        block_rmsnorm(m, k, b->norm[ROLE_K_NORM], s->k, rows * c->num_kv_heads, c->head_dim);
     }
     block_rope(m, s->q, c->num_heads, windows, 1);
     block_rope(m, s->k, c->num_kv_heads, windows, 1);
-    attention(m, s, b->sliding, windows);
+    attention(m, b, s, windows);
 }
 
 void block_attn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view x,
@@ -212,7 +225,7 @@ void block_attn_fwd(struct model *m, const struct block_weights *b, const struct
     block_attn_inputs(m, b, s, x, windows);
     if (!same_memory(x, h))
         gpu_copy(m->cmd, h, x, (uint64_t)rows * m->cfg->hidden_size * 4);
-    linear(m, b, LINEAR_O, s->attn, h, rows, 1);
+    linear(m, b, ROLE_O, s->attn, h, rows, 1);
 }
 
 void block_ffn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view h,
@@ -221,10 +234,10 @@ void block_ffn_inputs(struct model *m, const struct block_weights *b, const stru
     const struct model_config *c = m->cfg;
     uint32_t rows = windows * m->ctx;
     assert(windows <= s->max_windows);
-    block_rmsnorm(m, h, b->ffn_norm, s->norm, rows, c->hidden_size);
-    linear(m, b, LINEAR_GATE, s->norm, s->gate, rows, 0);
-    linear(m, b, LINEAR_UP, s->norm, s->up, rows, 0);
-    swiglu(m, s->gate, s->up, s->act, rows, c->intermediate_size);
+    block_rmsnorm(m, h, b->norm[ROLE_FFN_NORM], s->norm, rows, c->hidden_size);
+    linear(m, b, ROLE_GATE, s->norm, s->gate, rows, 0);
+    linear(m, b, ROLE_UP, s->norm, s->up, rows, 0);
+    swiglu(m, s->gate, s->up, s->act, rows, block_rows_of(b, ROLE_GATE));
 }
 
 void block_ffn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view h,
@@ -234,5 +247,5 @@ void block_ffn_fwd(struct model *m, const struct block_weights *b, const struct 
     block_ffn_inputs(m, b, s, h, windows);
     if (!same_memory(h, y))
         gpu_copy(m->cmd, y, h, (uint64_t)rows * m->cfg->hidden_size * 4);
-    linear(m, b, LINEAR_DOWN, s->act, y, rows, 1);
+    linear(m, b, ROLE_DOWN, s->act, y, rows, 1);
 }

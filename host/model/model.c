@@ -18,22 +18,6 @@
 /* Host memory for rows that are dequantized or gathered. */
 #define HOST_TILE_BYTES (16u << 20)
 
-static const struct block_part *part_of(enum linear_id id)
-{
-    static const enum role roles[LINEAR_COUNT] = {ROLE_Q, ROLE_K, ROLE_V, ROLE_O, ROLE_GATE, ROLE_UP, ROLE_DOWN};
-    return block_part_of(roles[id]);
-}
-
-const char *model_linear_name(uint32_t layer, enum linear_id id, char *out, size_t cap)
-{
-    return block_part_name(part_of(id), layer, out, cap);
-}
-
-const char *linear_short_name(enum linear_id id)
-{
-    return block_part_short_name(part_of(id));
-}
-
 /* ---- checks before any work ---- */
 
 /* What stands in front of "layers.0." in the names of the tensors; false: there is no such tensor. */
@@ -129,24 +113,27 @@ static bool check_norm(const struct model *m, const struct block_part *p, const 
     return check_module(m->ck, name, 1, block_part_cols(p, m->cfg), e) && check_no_bias(m, name, e);
 }
 
-static bool check_linear(struct model *m, int id, const char *name, struct err *e)
+static bool check_matrix(struct model *m, const struct block_matrix *x, const char *name, struct err *e)
 {
-    if (!check_module(m->ck, name, m->rows[id], m->cols[id], e))
+    if (!check_module(m->ck, name, x->rows, x->cols, e))
         return false;
     if (!checkpoint_bias(m->ck, name))
         return true;
-    m->has_bias[id] = true;
-    return check_bias(m->ck, name, m->rows[id], e);
+    m->has_bias[x->part->role] = true;
+    return check_bias(m->ck, name, x->rows, e);
 }
 
 static bool check_layer(struct model *m, uint32_t layer, struct err *e)
 {
+    const struct block_shape b = model_block(m, layer);
     const struct block_part *p;
     char name[96];
-    int id = 0;
-    for (size_t i = 0; (p = block_part_at(i)); i++) {
-        block_part_name(p, layer, name, sizeof name);
-        if (!(p->kind == PART_NORM ? check_norm(m, p, name, e) : check_linear(m, id++, name, e)))
+    for (size_t i = 0; (p = block_part_at(i)); i++)
+        if (p->kind == PART_NORM && !check_norm(m, p, block_part_name(p, layer, name, sizeof name), e))
+            return false;
+    for (uint32_t i = 0; i < b.n; i++) {
+        const struct block_matrix *x = &b.matrices[i];
+        if (!check_matrix(m, x, block_part_name(x->part, layer, name, sizeof name), e))
             return false;
     }
     return true;
@@ -163,32 +150,25 @@ static bool check_config(struct model *m, struct err *e)
                        c->head_dim, HEAD_DIM_MAX);
     if (m->ctx < 2)
         return err_set(e, ERR_USER, "a window has at least 2 tokens, not %" PRIu32, m->ctx);
-    uint64_t widest = max_u64(c->hidden_size, max_u64(c->intermediate_size, m->rows[LINEAR_Q]));
+    uint64_t widest = c->hidden_size, queries = model_shape_rows(&m->shape, ROLE_Q);
+    for (int in = 0; in < INPUT_COUNT; in++)
+        widest = max_u64(widest, model_shape_input(&m->shape, (enum input)in));
     if (widest * 4 > HOST_TILE_BYTES)
         return err_set(e, ERR_USER, "a matrix row of %" PRIu64 " numbers is more than gsq handles", widest);
     /* Attention reads one window of q as one bound view. */
-    uint64_t window = (uint64_t)m->ctx * m->rows[LINEAR_Q] * 4;
+    uint64_t window = m->ctx * queries * 4;
     uint64_t limit = m->gpu ? gpu_info(m->gpu)->max_range : UINT64_MAX;
     if (window > limit) {
         err_set(e, ERR_USER,
                 "a window of %" PRIu32 " tokens is too long for this device: its queries take %" PRIu64
                 " bytes, one binding holds %" PRIu64,
                 m->ctx, window, limit);
-        return err_hint(e, "use --ctx %" PRIu64 " or less", limit / ((uint64_t)m->rows[LINEAR_Q] * 4));
+        return err_hint(e, "use --ctx %" PRIu64 " or less", limit / (queries * 4));
     }
     if (c->max_position && m->ctx > c->max_position)
         log_warn("windows of %" PRIu32 " tokens are longer than the %" PRIu32 " positions this model was made for",
                  m->ctx, c->max_position);
     return true;
-}
-
-static void set_shapes(struct model *m)
-{
-    struct block_matrix x;
-    for (uint32_t id = 0; block_matrix(m->cfg, 0, id, &x); id++) {
-        m->rows[id] = x.rows;
-        m->cols[id] = x.cols;
-    }
 }
 
 static bool check_tensors(struct model *m, struct err *e)
@@ -246,10 +226,7 @@ static bool describe(struct model **out, struct gpu_cmd *cmd, const struct check
     m->ctx = ctx;
     m->family = family_find(m->cfg, e);
     bool ok = m->family && model_shape_make(&m->shape, m->cfg, e);
-    if (ok) {
-        set_shapes(m);
-        ok = check_config(m, e) && check_tensors(m, e);
-    }
+    ok = ok && check_config(m, e) && check_tensors(m, e);
     if (!ok)
         model_close(out);
     return ok;
@@ -363,40 +340,65 @@ uint64_t model_head_bytes(const struct model *m)
     return (uint64_t)m->cfg->vocab_size * m->cfg->hidden_size * 4;
 }
 
-/* One that the family's blocks do not have stays an empty view. */
-static bool load_norm(struct model *m, uint32_t layer, enum role role, struct gpu_arena *arena, struct gpu_view *out,
-                      struct err *e)
+/* ---- a block ---- */
+
+bool block_weights_create(struct block_weights *out, const struct model *m, struct block_shape shape,
+                          struct gpu_arena *arena, struct err *e)
 {
-    const struct block_part *p = block_part_of(role);
-    char module[96];
-    block_part_name(p, layer, module, sizeof module);
-    return !family_has(m->family, p) ||
-           (gpu_alloc(arena, block_part_cols(p, m->cfg) * 4ull, out, e) && model_load_matrix(m, module, 0, 1, *out, e));
+    const struct block_part *p;
+    bool ok = true;
+    block_weights_free(out);
+    *out = (struct block_weights){
+        .shape = shape, .w = calloc(shape.n + 1u, sizeof *out->w), .bias = calloc(shape.n + 1u, sizeof *out->bias)};
+    if (!out->w || !out->bias)
+        return err_nomem(e, "the list of a block's weights", shape.n * sizeof *out->w);
+    for (size_t i = 0; ok && (p = block_part_at(i)); i++)
+        if (p->kind == PART_NORM && family_has(m->family, p))
+            ok = gpu_alloc(arena, block_part_cols(p, m->cfg) * 4ull, &out->norm[p->role], e);
+    for (uint32_t i = 0; ok && i < shape.n; i++) {
+        const struct block_matrix *x = &shape.matrices[i];
+        ok = gpu_alloc(arena, (uint64_t)x->rows * x->cols * 4, &out->w[i], e) &&
+             (!m->has_bias[x->part->role] || gpu_alloc(arena, x->rows * 4ull, &out->bias[i], e));
+    }
+    return ok;
+}
+
+void block_weights_free(struct block_weights *w)
+{
+    free(w->w);
+    free(w->bias);
+    *w = (struct block_weights){0};
+}
+
+bool model_load_block_frame(struct model *m, uint32_t layer, struct gpu_arena *arena, struct block_weights *out,
+                            struct err *e)
+{
+    const struct block_shape b = model_block(m, layer);
+    uint32_t window = m->family->sliding_window ? config_window(m->cfg, layer) : 0;
+    char name[96];
+    bool ok = block_weights_create(out, m, b, arena, e);
+    out->sliding = window < m->ctx ? window : 0;
+    for (int role = 0; ok && role < ROLE_COUNT; role++)
+        if (out->norm[role].size) {
+            block_part_name(block_part_of((enum role)role), layer, name, sizeof name);
+            ok = model_load_matrix(m, name, 0, 1, out->norm[role], e);
+        }
+    for (uint32_t i = 0; ok && i < b.n; i++)
+        if (out->bias[i].size) {
+            block_part_name(b.matrices[i].part, layer, name, sizeof name);
+            ok = load_bias(m, name, b.matrices[i].rows, out->bias[i], e);
+        }
+    return ok;
 }
 
 bool model_load_block(struct model *m, uint32_t layer, struct gpu_arena *arena, struct block_weights *out,
                       struct err *e)
 {
-    return model_load_block_some(m, layer, (1u << LINEAR_COUNT) - 1, arena, out, e);
-}
-
-bool model_load_block_some(struct model *m, uint32_t layer, unsigned linears, struct gpu_arena *arena,
-                           struct block_weights *out, struct err *e)
-{
-    uint32_t window = m->family->sliding_window ? config_window(m->cfg, layer) : 0;
-    *out = (struct block_weights){.sliding = window < m->ctx ? window : 0};
-    bool ok = load_norm(m, layer, ROLE_ATTN_NORM, arena, &out->attn_norm, e) &&
-              load_norm(m, layer, ROLE_FFN_NORM, arena, &out->ffn_norm, e) &&
-              load_norm(m, layer, ROLE_Q_NORM, arena, &out->q_norm, e) &&
-              load_norm(m, layer, ROLE_K_NORM, arena, &out->k_norm, e);
-    for (int id = 0; ok && id < LINEAR_COUNT; id++) {
+    bool ok = model_load_block_frame(m, layer, arena, out, e);
+    for (uint32_t i = 0; ok && i < out->shape.n; i++) {
+        const struct block_matrix *x = &out->shape.matrices[i];
         char name[96];
-        model_linear_name(layer, (enum linear_id)id, name, sizeof name);
-        ok = gpu_alloc(arena, (uint64_t)m->rows[id] * m->cols[id] * 4, &out->w[id], e) &&
-             (!(linears >> id & 1) || model_load_matrix(m, name, 0, m->rows[id], out->w[id], e));
-        if (ok && m->has_bias[id])
-            ok = gpu_alloc(arena, m->rows[id] * 4ull, &out->bias[id], e) &&
-                 load_bias(m, name, m->rows[id], out->bias[id], e);
+        ok = model_load_matrix(m, block_part_name(x->part, layer, name, sizeof name), 0, x->rows, out->w[i], e);
     }
     return ok;
 }
@@ -414,10 +416,15 @@ static bool check_finite(const struct model *m, const char *module, struct check
 
 static bool check_finite_layer(const struct model *m, uint32_t layer, struct checkpoint_sums *sums, struct err *e)
 {
+    const struct block_shape b = model_block(m, layer);
     const struct block_part *p;
     char name[96];
     for (size_t i = 0; (p = block_part_at(i)); i++)
-        if (family_has(m->family, p) && !check_finite(m, block_part_name(p, layer, name, sizeof name), sums, e))
+        if (p->kind == PART_NORM && family_has(m->family, p) &&
+            !check_finite(m, block_part_name(p, layer, name, sizeof name), sums, e))
+            return false;
+    for (uint32_t i = 0; i < b.n; i++)
+        if (!check_finite(m, block_part_name(b.matrices[i].part, layer, name, sizeof name), sums, e))
             return false;
     return true;
 }
@@ -427,11 +434,12 @@ struct block_shape model_block(const struct model *m, uint32_t layer)
     return model_shape_of(&m->shape, layer);
 }
 
-double model_block_products(const struct model *m)
+double model_block_products(const struct model *m, uint32_t layer)
 {
+    const struct block_shape b = model_block(m, layer);
     double n = 0;
-    for (int id = 0; id < LINEAR_COUNT; id++)
-        n += (double)m->rows[id] * m->cols[id];
+    for (uint32_t i = 0; i < b.n; i++)
+        n += (double)b.matrices[i].rows * b.matrices[i].cols;
     return n;
 }
 

@@ -7,9 +7,6 @@
 #include "formats/read/checkpoint_sum.h"
 #include "host/gpu/gpu_cmd.h"
 
-/* The linears of a block: block_matrix's numbers. */
-enum linear_id { LINEAR_Q, LINEAR_K, LINEAR_V, LINEAR_O, LINEAR_GATE, LINEAR_UP, LINEAR_DOWN, LINEAR_COUNT };
-
 struct model {
     struct gpu *gpu;
     struct gpu_cmd *cmd;
@@ -17,24 +14,29 @@ struct model {
     const struct model_config *cfg;
     const struct family *family;
     struct model_shape shape;
-    uint32_t ctx; /* window length this model was opened for */
-    uint32_t rows[LINEAR_COUNT], cols[LINEAR_COUNT];
-    bool has_bias[LINEAR_COUNT]; /* in any block */
-    struct gpu_arena *arena;     /* what lives as long as the model */
-    struct gpu_view rope_table;  /* [ctx, head_dim/2, 2] cos, sin */
-    struct gpu_view final_norm;  /* [hidden] */
-    struct gpu_view staging;     /* packed 16-bit weights on their way to f32 */
-    void *host_tile;             /* a tile of rows that were dequantized or gathered on the host */
+    uint32_t ctx;               /* window length this model was opened for */
+    bool has_bias[ROLE_COUNT];  /* in any block */
+    struct gpu_arena *arena;    /* what lives as long as the model */
+    struct gpu_view rope_table; /* [ctx, head_dim/2, 2] cos, sin */
+    struct gpu_view final_norm; /* [hidden] */
+    struct gpu_view staging;    /* packed 16-bit weights on their way to f32 */
+    void *host_tile;            /* a tile of rows that were dequantized or gathered on the host */
 };
 
-/* One block's parameters. A bias or q/k norm that the model has not is an empty view. */
+/* One block's parameters. A bias or norm that the model has not is an empty view. */
 struct block_weights {
-    uint32_t sliding;                    /* positions a query sees in this block; 0: all before it */
-    struct gpu_view w[LINEAR_COUNT];     /* [rows, cols] */
-    struct gpu_view bias[LINEAR_COUNT];  /* [rows] */
-    struct gpu_view attn_norm, ffn_norm; /* [hidden] */
-    struct gpu_view q_norm, k_norm;      /* [head_dim] */
+    uint32_t sliding;                 /* positions a query sees in this block; 0: all before it */
+    struct block_shape shape;         /* its matrices */
+    struct gpu_view *w;               /* [shape.n], by place: [rows, cols] */
+    struct gpu_view *bias;            /* [shape.n]: [rows] */
+    struct gpu_view norm[ROLE_COUNT]; /* [hidden] or [head_dim] */
 };
+/* Room for the weights of such a block, without contents. *out is of zeros, or was made before: its lists are taken over.
+ * block_weights_free in any case, also of zeros. */
+bool block_weights_create(struct block_weights *out, const struct model *m, struct block_shape shape,
+                          struct gpu_arena *arena, struct err *e);
+/* Frees the lists; what they name is the arena's. */
+void block_weights_free(struct block_weights *w);
 
 /* Checks that every tensor the family needs is there with the right shape (all of them, before any work),
  * makes the RoPE table (with its scaling; computed in double) and loads the final norm. ctx
@@ -51,23 +53,18 @@ struct block_shape model_block(const struct model *m, uint32_t layer);
 bool model_check_finite(const struct model *m, struct checkpoint_sums *sums, bool (*fn)(void *ctx, double done),
                         void *ctx, struct err *e);
 
-/* "model.layers.3.self_attn.q_proj" into out (at least 96 bytes); returns out. */
-const char *model_linear_name(uint32_t layer, enum linear_id id, char *out, size_t cap);
-/* "q_proj". */
-const char *linear_short_name(enum linear_id id);
-
-/* Weights of a block's linears: multiply-adds of its products, for each token. */
-double model_block_products(const struct model *m);
+/* Weights of a block's matrices: multiply-adds of its products, for each token. */
+double model_block_products(const struct model *m, uint32_t layer);
 /* Bytes of the embedding or head in f32, [vocab, hidden]. */
 uint64_t model_head_bytes(const struct model *m);
 /* Streams block `layer` into the arena: raw 16-bit tensors go up and are widened by a kernel; quantized
- * linears are dequantized on the way. Does not wait. Mapped pages are given back to the system afterwards. */
+ * linears are dequantized on the way. Does not wait. Mapped pages are given back to the system afterwards. *out as for
+ * block_weights_create. */
 bool model_load_block(struct model *m, uint32_t layer, struct gpu_arena *arena, struct block_weights *out,
                       struct err *e);
-/* The same, but of the linears only those whose bit (1 << id) is set; the others are room without contents,
- * for whoever has their weights from elsewhere. Biases and norms come in any case. */
-bool model_load_block_some(struct model *m, uint32_t layer, unsigned linears, struct gpu_arena *arena,
-                           struct block_weights *out, struct err *e);
+/* The same without its matrices, which are room without contents, for whoever has their weights from elsewhere. */
+bool model_load_block_frame(struct model *m, uint32_t layer, struct gpu_arena *arena, struct block_weights *out,
+                            struct err *e);
 /* Rows [row0, row0 + rows) of any module into dst (f32). Walks tiles: dst may be larger than a bound view. A
  * dense tensor's pages are given back once its last row was read. */
 bool model_load_matrix(struct model *m, const char *module, uint32_t row0, uint32_t rows, struct gpu_view dst,

@@ -228,7 +228,8 @@ static bool alloc_entries(struct pass *p, struct err *e)
         p->most = (uint32_t)max_u64(p->most, plan->items[i].place + 1u);
     p->entries = calloc(plan->n_items + 1, sizeof *p->entries);
     p->places = calloc(p->most + 1u, sizeof *p->places);
-    if (!p->entries || !p->places)
+    p->grads = calloc(p->most + 1u, sizeof *p->grads);
+    if (!p->entries || !p->places || !p->grads)
         return err_nomem(e, "the scales", plan->n_items * sizeof *p->entries);
     p->widest = 4;
     for (size_t i = 0; i < plan->n_items; i++) {
@@ -319,6 +320,7 @@ bool tune_scales_count(const struct scales_task *t, struct err *e)
     gpu_arena_reset(t->scratch, 0);
     free(p.entries);
     free(p.places);
+    free(p.grads);
     return ok;
 }
 
@@ -333,6 +335,8 @@ bool pass_destroy(struct pass *p, bool ok, struct err *e)
         free(p->entries[i].best);
     free(p->entries);
     free(p->places);
+    free(p->grads);
+    block_weights_free(&p->w);
     free(p->host);
     free(p->losses);
     free(p->order);

@@ -40,6 +40,7 @@ struct pass {
     uint32_t most;                    /* matrices of a block */
     struct gpu_view temp;             /* scales of one linear, or their gradient */
     struct gpu_view temp_steps;       /* steps of one linear: rounded, or their gradient */
+    struct gpu_view *grads;           /* [most] of the weights of the block in work */
     struct block_weights w;           /* of the block that is loaded */
     uint64_t widest;                  /* bytes of the widest linear's scales */
     uint32_t loaded;                  /* that block with its scales of the moment; NONE: none, or others */

@@ -385,13 +385,16 @@ static bool half_create(struct half *h, const struct tune_block_task *t, struct 
 {
     uint64_t window = (uint64_t)t->m->ctx * t->m->cfg->hidden_size * 4, codes = 0, scales = 0;
     *h = (struct half){.t = t, .train = t->samples - t->holdout, .hard = *t->w};
+    h->grads.w = calloc(t->block.n + 1u, sizeof *h->grads.w);
+    h->hard.w = malloc((t->block.n + 1u) * sizeof *h->hard.w);
     h->gumbel = tune_block_gumbel(t->o, h->train);
     h->judge0 = t->holdout ? h->train : 0;
     h->judges = t->holdout ? t->holdout : h->train;
     h->per_epoch = (uint32_t)div_up(h->train, tune_block_batch(t->o, h->train));
     h->members = calloc(t->block.n + 1u, sizeof *h->members);
-    if (!h->members)
+    if (!h->members || !h->grads.w || !h->hard.w)
         return err_nomem(e, "half a block", t->block.n * sizeof *h->members);
+    memcpy(h->hard.w, t->w->w, t->block.n * sizeof *h->hard.w);
     h->order = malloc(t->samples * sizeof *h->order);
     if (!h->order)
         return err_nomem(e, "the order of windows", t->samples * sizeof *h->order);
@@ -474,6 +477,8 @@ static void half_free(struct half *h)
     for (uint32_t i = 0; h->members && i < h->t->block.n; i++)
         qlinear_free(&h->members[i].best);
     free(h->members);
+    free(h->grads.w);
+    free(h->hard.w);
     free(h->order);
     free(h->token_weight);
 }

@@ -33,26 +33,25 @@ static bool load(struct pass *p, uint32_t layer, bool rounded, struct err *e)
 {
     struct gpu_cmd *cmd = p->m->cmd;
     const struct block_items b = plan_block(p->t->plan, layer);
-    unsigned kept = 0;
     if (!tell(p, e))
         return false;
     if (p->loaded == layer && !rounded)
         return true;
-    for (uint32_t i = 0; i < b.n; i++)
-        if (!p->entries[b.items[i].number].n)
-            kept |= 1u << i;
     p->loaded = NONE;
     if (!gpu_cmd_finish(cmd, e)) /* it takes the same memory */
         return false;
     gpu_arena_reset(p->t->block, 0);
-    if (!model_load_block_some(p->m, layer, kept, p->t->block, &p->w, e))
+    if (!model_load_block_frame(p->m, layer, p->t->block, &p->w, e))
         return false;
     for (uint32_t i = 0; i < b.n; i++) {
         const struct entry *x = &p->entries[b.items[i].number];
         struct place *at = &p->places[i];
         struct qmatrix q = x->q;
-        if (!x->n)
+        if (!x->n) {
+            if (!model_load_matrix(p->m, b.items[i].module, 0, b.items[i].rows, p->w.w[i], e))
+                return false;
             continue;
+        }
         if (!q.codes.size) {
             q.codes = at->room;
             if (!pass_upload_codes(p, b.items[i].number, q.codes, e))
@@ -228,13 +227,13 @@ static bool head_forward(struct pass *p, const uint32_t *list, uint32_t from, ui
 static bool block_backward(struct pass *p, uint32_t layer, uint32_t from, uint32_t to, uint32_t n, struct err *e)
 {
     struct model *m = p->m;
-    struct block_grads grads = {0};
+    struct block_grads grads = {p->grads};
     const struct block_items b = plan_block(p->t->plan, layer);
     for (uint32_t i = 0; i < b.n; i++) {
-        if (!p->entries[b.items[i].number].n)
-            continue;
-        grads.w[i] = p->places[i].grad;
-        gpu_fill(m->cmd, grads.w[i], 0);
+        bool learns = p->entries[b.items[i].number].n > 0;
+        grads.w[i] = learns ? p->places[i].grad : (struct gpu_view){0};
+        if (learns)
+            gpu_fill(m->cmd, grads.w[i], 0);
     }
     for (uint32_t at = 0, done = 0, count; (count = next_piece(p, n, &done)) > 0; at = done) {
         struct gpu_view x, dy;

@@ -58,8 +58,9 @@ typedef bool (*piece)(struct bench *b, struct gpu_arena *arena, const struct siz
 
 /* Sizes of a piece: of a block's, or of a linear's. */
 struct size {
-    struct model model; /* shapes and ctx; of a slice, a copy with smaller ones */
+    struct model model; /* shapes and ctx; of a slice, a copy with a smaller ctx */
     struct model_config config;
+    uint32_t layer; /* of a block */
     uint32_t windows;
     const struct matrix *item;
     uint32_t rows, cols; /* of the item */
@@ -136,86 +137,122 @@ static bool predict(struct bench *b, piece run, const struct size *z, const stru
 static bool make_block(struct bench *b, struct gpu_arena *arena, const struct model *m, struct block_weights *w,
                        struct err *e)
 {
-    uint64_t hidden = m->cfg->hidden_size * 4ull, dim = m->cfg->head_dim * 4ull;
-    *w = (struct block_weights){0};
-    bool ok = gpu_alloc(arena, hidden, &w->attn_norm, e) && gpu_alloc(arena, hidden, &w->ffn_norm, e);
-    if (ok && m->family->qk_norm)
-        ok = gpu_alloc(arena, dim, &w->q_norm, e) && gpu_alloc(arena, dim, &w->k_norm, e);
-    for (int id = 0; ok && id < LINEAR_COUNT; id++)
-        ok = gpu_alloc(arena, (uint64_t)m->rows[id] * m->cols[id] * 4, &w->w[id], e);
-    for (int id = 0; ok && id < LINEAR_COUNT; id++)
-        gpu_fill(b->cmd, w->w[id], FILL);
-    if (!ok)
-        return false;
-    gpu_fill(b->cmd, w->attn_norm, FILL);
-    gpu_fill(b->cmd, w->ffn_norm, FILL);
-    if (w->q_norm.size) {
-        gpu_fill(b->cmd, w->q_norm, FILL);
-        gpu_fill(b->cmd, w->k_norm, FILL);
+    bool ok = block_weights_create(w, m, model_block(m, 0), arena, e);
+    for (uint32_t i = 0; ok && i < w->shape.n; i++)
+        gpu_fill(b->cmd, w->w[i], FILL);
+    for (int role = 0; ok && role < ROLE_COUNT; role++)
+        if (w->norm[role].size)
+            gpu_fill(b->cmd, w->norm[role], FILL);
+    return ok;
+}
+
+/* The layer of a size as a model of one block: its matrices, cut. */
+struct one_block {
+    struct model m;
+    uint32_t first[2];
+    struct block_matrix *matrices;
+};
+
+/* A matrix's size, where the width that makes it is cut. */
+static uint32_t cut_size(uint32_t own, uint32_t of_model, uint32_t of_slice)
+{
+    return of_slice < of_model ? (uint32_t)min_u64(own, of_slice) : own;
+}
+
+static bool one_block(struct one_block *o, const struct size *z, struct err *e)
+{
+    const struct block_shape b = model_block(&z->model, z->layer);
+    *o = (struct one_block){.m = z->model, .first = {0, b.n}, .matrices = calloc(b.n + 1u, sizeof *o->matrices)};
+    if (!o->matrices)
+        return err_nomem(e, "a block's shape", b.n * sizeof *o->matrices);
+    for (uint32_t i = 0; i < b.n; i++) {
+        const struct block_matrix *of = &b.matrices[i];
+        const struct block_part *p = of->part;
+        o->matrices[i].part = p;
+        o->matrices[i].rows = cut_size(of->rows, block_part_rows(p, z->model.cfg), block_part_rows(p, &z->config));
+        o->matrices[i].cols = cut_size(of->cols, block_part_cols(p, z->model.cfg), block_part_cols(p, &z->config));
+    }
+    o->m.cfg = &z->config;
+    o->m.shape = (struct model_shape){1, o->first, o->matrices};
+    memset(o->m.has_bias, 0, sizeof o->m.has_bias);
+    return true;
+}
+
+/* Gradients of what is trained of a half. */
+static bool make_grads(struct bench *b, struct gpu_arena *arena, struct block_shape shape, enum block_half half,
+                       struct block_grads *grads, struct err *e)
+{
+    grads->w = calloc(shape.n + 1u, sizeof *grads->w);
+    if (!grads->w)
+        return err_nomem(e, "the list of gradients", shape.n * sizeof *grads->w);
+    for (uint32_t i = 0; i < shape.n; i++) {
+        const struct block_matrix *of = &shape.matrices[i];
+        if (of->part->half != half || (of->part->turned && !b->o->block.train_qk))
+            continue;
+        if (!gpu_alloc(arena, (uint64_t)of->rows * of->cols * 4, &grads->w[i], e))
+            return false;
+        gpu_fill(b->cmd, grads->w[i], 0);
     }
     return true;
 }
 
-static bool run_half(struct bench *b, struct gpu_arena *arena, const struct size *z, bool attn, bool backward,
-                     struct err *e)
+static bool run_half(struct bench *b, struct gpu_arena *arena, const struct size *z, enum block_half half,
+                     bool backward, struct err *e)
 {
-    struct model m = z->model;
-    struct block_weights w;
+    bool attn = half == HALF_ATTN;
+    struct one_block o = {0};
+    struct model *m = &o.m;
+    struct block_weights w = {0};
     struct block_scratch fwd;
     struct bwd_scratch bwd;
     struct block_grads grads = {0};
     struct gpu_view x, y;
-    m.cfg = &z->config;
-    uint64_t bytes = (uint64_t)z->windows * m.ctx * m.cfg->hidden_size * 4;
+    uint64_t bytes = (uint64_t)z->windows * z->model.ctx * z->config.hidden_size * 4;
     unsigned parts = attn ? BWD_ATTN | (backward && b->o->block.train_qk ? BWD_QK : 0) : BWD_FFN;
-    if (!make_block(b, arena, &m, &w, e) ||
-        !block_scratch_create(&fwd, arena, &m, z->windows, backward ? SCRATCH_TRAIN : SCRATCH_FORWARD, e) ||
-        !gpu_alloc(arena, bytes, &x, e) || !gpu_alloc(arena, bytes, &y, e))
-        return false;
-    gpu_fill(b->cmd, x, FILL);
-    gpu_fill(b->cmd, y, FILL);
-    for (int id = 0; backward && id < LINEAR_COUNT; id++) {
-        const struct block_part *p = m.shape.matrices[id].part;
-        if (attn == (p->half == HALF_ATTN) && (b->o->block.train_qk || !p->turned)) {
-            if (!gpu_alloc(arena, (uint64_t)m.rows[id] * m.cols[id] * 4, &grads.w[id], e))
-                return false;
-            gpu_fill(b->cmd, grads.w[id], 0);
-        }
+    bool ok = one_block(&o, z, e) && make_block(b, arena, m, &w, e) &&
+              block_scratch_create(&fwd, arena, m, z->windows, backward ? SCRATCH_TRAIN : SCRATCH_FORWARD, e) &&
+              gpu_alloc(arena, bytes, &x, e) && gpu_alloc(arena, bytes, &y, e) &&
+              (!backward || (make_grads(b, arena, w.shape, half, &grads, e) &&
+                             bwd_scratch_create(&bwd, arena, m, z->windows, parts, e)));
+    if (ok) {
+        gpu_fill(b->cmd, x, FILL);
+        gpu_fill(b->cmd, y, FILL);
+        if (backward) /* it reads what a forward pass leaves */
+            (attn ? block_attn_fwd : block_ffn_fwd)(m, &w, &fwd, x, y, z->windows);
     }
-    if (backward && !bwd_scratch_create(&bwd, arena, &m, z->windows, parts, e))
-        return false;
-    if (backward) { /* reads what a forward pass leaves */
-        (attn ? block_attn_fwd : block_ffn_fwd)(&m, &w, &fwd, x, y, z->windows);
-        if (!ready(b, e))
-            return false;
-        (attn ? block_attn_bwd : block_ffn_bwd)(&m, &w, &fwd, &bwd, x, y, false, &grads, z->windows);
-        return true;
-    }
-    if (!ready(b, e))
-        return false;
-    (attn ? block_attn_fwd : block_ffn_fwd)(&m, &w, &fwd, x, y, z->windows);
-    return true;
+    ok = ok && ready(b, e);
+    if (ok && backward)
+        (attn ? block_attn_bwd : block_ffn_bwd)(m, &w, &fwd, &bwd, x, y, false, &grads, z->windows);
+    else if (ok)
+        (attn ? block_attn_fwd : block_ffn_fwd)(m, &w, &fwd, x, y, z->windows);
+    block_weights_free(&w);
+    free(grads.w);
+    free(o.matrices);
+    return ok;
 }
 
 static bool attn_fwd(struct bench *b, struct gpu_arena *arena, const struct size *z, struct err *e)
 {
-    return run_half(b, arena, z, true, false, e);
+    return run_half(b, arena, z, HALF_ATTN, false, e);
 }
 
 static bool ffn_fwd(struct bench *b, struct gpu_arena *arena, const struct size *z, struct err *e)
 {
-    return run_half(b, arena, z, false, false, e);
+    return run_half(b, arena, z, HALF_FFN, false, e);
 }
 
 static bool attn_bwd(struct bench *b, struct gpu_arena *arena, const struct size *z, struct err *e)
 {
-    return run_half(b, arena, z, true, true, e);
+    return run_half(b, arena, z, HALF_ATTN, true, e);
 }
 
 static bool ffn_bwd(struct bench *b, struct gpu_arena *arena, const struct size *z, struct err *e)
 {
-    return run_half(b, arena, z, false, true, e);
+    return run_half(b, arena, z, HALF_FFN, true, e);
 }
+
+/* By half. */
+static const piece half_forward[HALF_COUNT] = {attn_fwd, ffn_fwd}, half_backward[HALF_COUNT] = {attn_bwd, ffn_bwd};
 
 /* ---- linears ---- */
 
@@ -351,10 +388,6 @@ static struct size cut(const struct size *all, uint32_t tokens, uint32_t width, 
     c->intermediate_size = (uint32_t)min_u64(c->intermediate_size, width);
     z.model.ctx = (uint32_t)min_u64(z.model.ctx, tokens);
     z.windows = (uint32_t)min_u64(all->windows, windows);
-    uint32_t q = c->num_heads * c->head_dim, k = c->num_kv_heads * c->head_dim;
-    z.model.rows[LINEAR_Q] = z.model.cols[LINEAR_O] = q;
-    z.model.rows[LINEAR_K] = z.model.rows[LINEAR_V] = k;
-    z.model.rows[LINEAR_GATE] = z.model.rows[LINEAR_UP] = z.model.cols[LINEAR_DOWN] = c->intermediate_size;
     return z;
 }
 
@@ -364,58 +397,105 @@ static bool is_whole(const struct size *z, const struct size *all)
            z->config.num_heads == all->config.num_heads && z->config.intermediate_size == all->config.intermediate_size;
 }
 
-/* Forward slices, each twice as much work as the one before, until they are long enough. */
+/* Both halves, seconds together. */
+static bool measure_halves(struct bench *b, const piece run[HALF_COUNT], const struct size *z,
+                           struct rates r[HALF_COUNT], double *seconds, struct err *e)
+{
+    *seconds = 0;
+    for (int half = 0; half < HALF_COUNT; half++) {
+        double took;
+        if (!measure(b, run[half], z, &r[half], &took, e))
+            return false;
+        *seconds += took;
+    }
+    return true;
+}
+
+/* A window of both halves at full size, of one layer. */
+static bool predict_halves(struct bench *b, const piece run[HALF_COUNT], const struct size *all, uint32_t layer,
+                           const struct rates r[HALF_COUNT], double seconds[HALF_COUNT], struct err *e)
+{
+    struct size z = *all;
+    z.layer = layer;
+    for (int half = 0; half < HALF_COUNT; half++) {
+        if (!predict(b, run[half], &z, &r[half], &seconds[half], e))
+            return false;
+        seconds[half] /= all->windows;
+    }
+    return true;
+}
+
+const struct speed_block *speed_block(const struct speed *s, const struct model *m, uint32_t layer)
+{
+    for (unsigned i = 0; i < s->n_blocks; i++)
+        if (block_shape_same(model_block(m, s->blocks[i].layer), model_block(m, layer)))
+            return &s->blocks[i];
+    return NULL;
+}
+
+/* Forward slices of the first layer, each twice as much work as the one before, until they are long enough; of other
+ * layers only the counts are others. */
 static bool measure_forward(struct bench *b, struct speed *s, const struct size *all, struct size *slice, struct err *e)
 {
-    struct rates attn = {0}, ffn = {0};
-    double took[2] = {0};
+    enum { MOST = sizeof s->blocks / sizeof *s->blocks };
+    const struct model *m = &all->model;
+    struct rates rates[HALF_COUNT];
+    double took;
     uint32_t tokens = SLICE_TOKENS, width = SLICE_WIDTH, windows = 1;
     *slice = cut(all, 16, SLICE_WIDTH / 4, 1); /* builds the pipelines */
-    bool ok = measure(b, attn_fwd, slice, &attn, &took[0], e) && measure(b, ffn_fwd, slice, &ffn, &took[1], e);
+    bool ok = measure_halves(b, half_forward, slice, rates, &took, e);
     while (ok) {
         *slice = cut(all, tokens, width, windows);
-        ok = measure(b, attn_fwd, slice, &attn, &took[0], e) && measure(b, ffn_fwd, slice, &ffn, &took[1], e);
-        if ((took[0] + took[1]) * 1e9 >= 2.0 * SLICE_NS || is_whole(slice, all))
+        ok = measure_halves(b, half_forward, slice, rates, &took, e);
+        if (took * 1e9 >= 2.0 * SLICE_NS || is_whole(slice, all))
             break;
-        if (tokens < all->model.ctx)
+        if (tokens < m->ctx)
             tokens *= 2;
-        else if (width < all->model.rows[LINEAR_Q] || width < all->config.intermediate_size)
+        else if (width < all->config.num_heads * all->config.head_dim || width < all->config.intermediate_size)
             width *= 2;
         else
             windows *= 2;
     }
-    ok = ok && predict(b, attn_fwd, all, &attn, &s->attn_fwd, e) && predict(b, ffn_fwd, all, &ffn, &s->ffn_fwd, e);
-    s->attn_fwd /= all->windows;
-    s->ffn_fwd /= all->windows;
-    s->gemm = ffn.kernel[KERNEL_ID_gemm];
+    for (uint32_t layer = 0; ok && layer < m->shape.layers && s->n_blocks < MOST; layer++) {
+        struct speed_block *of = &s->blocks[s->n_blocks];
+        if (speed_block(s, m, layer))
+            continue;
+        *of = (struct speed_block){.layer = layer};
+        ok = predict_halves(b, half_forward, all, layer, rates, of->forward, e);
+        s->n_blocks++;
+    }
+    s->gemm = rates[HALF_FFN].kernel[KERNEL_ID_gemm];
     return ok;
 }
 
 static bool measure_backward(struct bench *b, struct speed *s, const struct size *all, const struct size *slice,
                              struct err *e)
 {
-    struct rates attn, ffn;
+    struct rates rates[HALF_COUNT];
     double took;
     struct size first = cut(all, 16, SLICE_WIDTH / 4, 1);
-    bool ok = measure(b, attn_bwd, &first, &attn, &took, e) && measure(b, ffn_bwd, &first, &ffn, &took, e) &&
-              measure(b, attn_bwd, slice, &attn, &took, e) && measure(b, ffn_bwd, slice, &ffn, &took, e) &&
-              predict(b, attn_bwd, all, &attn, &s->attn_bwd, e) && predict(b, ffn_bwd, all, &ffn, &s->ffn_bwd, e);
-    s->attn_bwd /= all->windows;
-    s->ffn_bwd /= all->windows;
+    bool ok = measure_halves(b, half_backward, &first, rates, &took, e) &&
+              measure_halves(b, half_backward, slice, rates, &took, e);
+    for (unsigned i = 0; ok && i < s->n_blocks; i++)
+        ok = predict_halves(b, half_backward, all, s->blocks[i].layer, rates, s->blocks[i].backward, e);
     return ok;
 }
 
-/* Reading the first rows of a matrix: the files' speed, and what becomes of them on the way. */
+/* Reading the first rows of a block's largest matrix: the files' speed, and what becomes of them on the way. */
 static bool measure_load(struct bench *b, struct speed *s, struct model *m, struct err *e)
 {
+    const struct block_shape shape = model_block(m, 0);
+    const struct block_matrix *of = shape.matrices;
     char module[96];
     struct gpu_view dst;
-    model_linear_name(0, LINEAR_GATE, module, sizeof module);
-    uint32_t cols = m->cols[LINEAR_GATE];
-    uint32_t rows = (uint32_t)min_u64(m->rows[LINEAR_GATE], max_u64(1, LOAD_WEIGHTS / cols));
-    bool ok = gpu_alloc(b->arena, (uint64_t)rows * cols * 4, &dst, e) && ready(b, e) &&
+    for (uint32_t i = 1; i < shape.n; i++)
+        if ((uint64_t)shape.matrices[i].rows * shape.matrices[i].cols > (uint64_t)of->rows * of->cols)
+            of = &shape.matrices[i];
+    block_part_name(of->part, 0, module, sizeof module);
+    uint32_t rows = (uint32_t)min_u64(of->rows, max_u64(1, LOAD_WEIGHTS / of->cols));
+    bool ok = gpu_alloc(b->arena, (uint64_t)rows * of->cols * 4, &dst, e) && ready(b, e) &&
               model_load_matrix(m, module, 0, rows, dst, e) && gpu_cmd_finish(b->cmd, e);
-    s->load = (double)(os_now_ns() - b->begin) * 1e-9 / ((double)rows * cols);
+    s->load = (double)(os_now_ns() - b->begin) * 1e-9 / ((double)rows * of->cols);
     gpu_arena_reset(b->arena, 0);
     return ok;
 }
@@ -626,9 +706,10 @@ bool speed_count_forward(struct model *m, uint32_t windows, struct gpu_arena *co
 {
     struct bench b = {.cmd = m->cmd};
     struct size all = whole(m, windows);
-    bool ok = attn_fwd(&b, counting, &all, e);
-    gpu_arena_reset(counting, 0);
-    ok = ok && ffn_fwd(&b, counting, &all, e);
-    gpu_arena_reset(counting, 0);
+    bool ok = true;
+    for (int half = 0; ok && half < HALF_COUNT; half++) {
+        ok = half_forward[half](&b, counting, &all, e);
+        gpu_arena_reset(counting, 0);
+    }
     return ok;
 }

@@ -7,6 +7,12 @@
 #include "host/model/model.h"
 #include "host/quant/plan/plan.h"
 
+/* Layers of one shape; seconds per window through half a block. */
+struct speed_block {
+    uint32_t layer; /* the first of them */
+    double forward[HALF_COUNT];
+    double backward[HALF_COUNT]; /* gradients of what is trained; 0: not part of the run */
+};
 /* Linears of one shape and spec; seconds. 0: not part of the run. */
 struct speed_linear {
     uint32_t rows, cols;
@@ -24,11 +30,11 @@ struct speed_rounding {
 /* Seconds. */
 struct speed {
     bool measured;
-    double attn_fwd, ffn_fwd; /* per window, forward through half a block */
-    double attn_bwd, ffn_bwd; /* per window, backward through it, gradients of what is trained */
-    double gemm;              /* per multiply-add of a forward product */
-    double hessian;           /* per multiply-add of x^T x */
-    double load;              /* per weight, from the model's files to the device */
+    struct speed_block blocks[8];
+    unsigned n_blocks;
+    double gemm;    /* per multiply-add of a forward product */
+    double hessian; /* per multiply-add of x^T x */
+    double load;    /* per weight, from the model's files to the device */
     struct speed_linear linears[24];
     unsigned n_linears;
     struct speed_rounding roundings[8];
@@ -38,7 +44,7 @@ struct speed {
 /* Of a quantization run. What is not part of it stays 0. */
 bool speed_measure(struct speed *s, struct model *m, const struct plan *p, const struct quantize_options *o,
                    struct err *e);
-/* Of forward passes alone: attn_fwd, ffn_fwd, gemm, load. `windows` at a time. */
+/* Of forward passes alone: blocks, gemm, load. `windows` at a time. */
 bool speed_measure_forward(struct speed *s, struct model *m, uint32_t windows, struct err *e);
 /* Takes from an arena that counts what that measures with at most, and gives it back; commands count, too. */
 bool speed_count_forward(struct model *m, uint32_t windows, struct gpu_arena *counting, struct err *e);
@@ -49,7 +55,8 @@ double speed_guess(const struct gpu *g);
 double speed_trust(const struct speed *s);
 /* 0: there were more types than fit. */
 double speed_rounding(const struct speed *s, const struct gguf_type *type);
-/* NULL: there were more shapes than fit. */
+/* NULL: not measured, or there were more shapes than fit. */
+const struct speed_block *speed_block(const struct speed *s, const struct model *m, uint32_t layer);
 const struct speed_linear *speed_linear(const struct speed *s, const struct matrix *item);
 
 #endif

@@ -46,6 +46,7 @@ static bool end(struct stand_in *s, bool ok)
     struct gpu_arena **arenas[] = {&s->block, &s->hess, &s->scratch, &s->student, &s->teacher, &s->kept};
     for (size_t i = 0; i < sizeof arenas / sizeof *arenas; i++)
         gpu_arena_destroy(arenas[i]);
+    block_weights_free(&s->w);
     gpu_cmd_count(s->m.cmd, GPU_COUNT_NOTHING);
     gpu_cmd_profile_clear(s->m.cmd);
     return ok;
@@ -252,9 +253,12 @@ static bool scales(struct stand_in *s, struct err *e)
     gpu_arena_reset(s->student, 0);
     gpu_arena_trim(s->student);
     gpu_arena_trim(s->scratch);
-    /* The block stays loaded while the rest is created. */
-    bool ok = (s->plan->kept_acts != ACTS_DEVICE || acts_count(&s->m, windows, s->kept, e)) && load_block(s, 0, e) &&
-              tune_scales_count(&t, e);
+    bool ok = s->plan->kept_acts != ACTS_DEVICE || acts_count(&s->m, windows, s->kept, e);
+    /* Each block in turn, while the rest is there: what one leaves behind is the arena's. */
+    for (uint32_t layer = 0; ok && layer < s->plan->n_layers; layer++)
+        if (model_shape_is_new(&s->m.shape, layer))
+            ok = load_block(s, layer, e);
+    ok = ok && tune_scales_count(&t, e);
     saw(s, "the pass over scales");
     return ok;
 }

@@ -316,6 +316,7 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     gpu_arena_destroy(&j.scratch);
     gpu_arena_destroy(&j.hess);
     gpu_arena_destroy(&j.block);
+    block_weights_free(&j.weights);
     store_close(&j.store);
     checkpoint_sums_free(&j.refined_sums);
     checkpoint_sums_free(&j.sums);

@@ -270,23 +270,23 @@ static bool load_linear(struct job *j, const struct matrix *item, struct gpu_vie
 /* GPTQ and GSQ: half by half, each behind what is quantized before it. */
 static bool block_calibrated(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
 {
-    struct block_weights w;
+    struct block_weights *w = &j->weights;
     const struct block_items b = plan_block(&j->plan, layer);
     bool joint = plan_block_objective(j->o);
     uint64_t clock = os_now_ns();
-    if (!load_block(j, layer, "loading", &w, e))
+    if (!load_block(j, layer, "loading", w, e))
         return false;
     for (int i = 0; i < HALF_COUNT; i++) {
         enum block_half half = (enum block_half)i;
         if (j->targets) {
             job_detail(j, "teacher");
-            if (!run_pass(j, half, PASS_HALF, j->targets, &w, NULL, e))
+            if (!run_pass(j, half, PASS_HALF, j->targets, w, NULL, e))
                 return false;
         }
-        if (!half_linears(j, half, b, &w, r, &clock, e) || (joint && !half_train(j, half, b, &w, r, &clock, e)))
+        if (!half_linears(j, half, b, w, r, &clock, e) || (joint && !half_train(j, half, b, w, r, &clock, e)))
             return false;
         job_detail(j, "outputs");
-        if (!run_pass(j, half, PASS_HALF, j->acts, &w, NULL, e))
+        if (!run_pass(j, half, PASS_HALF, j->acts, w, NULL, e))
             return false;
         job_clock(j, PHASE_CALIBRATE, &clock);
     }
@@ -377,15 +377,15 @@ bool job_block(struct job *j, uint32_t layer, struct block_result *r, struct err
 bool job_block_resume(struct job *j, uint32_t layer, struct err *e)
 {
     const struct block_items b = plan_block(&j->plan, layer);
-    struct block_weights w;
+    struct block_weights *w = &j->weights;
     uint64_t clock = os_now_ns();
-    bool ok = load_block(j, layer, "replaying", &w, e);
+    bool ok = load_block(j, layer, "replaying", w, e);
     for (int i = 0; ok && j->targets && i < HALF_COUNT; i++)
-        ok = run_pass(j, (enum block_half)i, PASS_HALF, j->targets, &w, NULL, e);
+        ok = run_pass(j, (enum block_half)i, PASS_HALF, j->targets, w, NULL, e);
     for (uint32_t i = 0; ok && j->acts && i < b.n; i++) {
         const struct matrix *item = &b.items[i];
         if (!item->coded && j->refined)
-            ok = refined_weights(j, item, w.w[i], e);
+            ok = refined_weights(j, item, w->w[i], e);
         if (!item->coded)
             continue;
         gpu_mark mark = gpu_arena_mark(j->scratch);
@@ -395,14 +395,14 @@ bool job_block_resume(struct job *j, uint32_t layer, struct err *e)
              qmatrix_create(&dq, j->scratch, item->rows, item->cols, item->spec, e) &&
              qmatrix_upload(j->cmd, &dq, &q, e);
         if (ok) {
-            qmatrix_dequant(j->cmd, &dq, w.w[i]);
+            qmatrix_dequant(j->cmd, &dq, w->w[i]);
             ok = gpu_cmd_finish(j->cmd, e);
         }
         qlinear_free(&q);
         gpu_arena_reset(j->scratch, mark);
     }
     for (int i = 0; ok && j->acts && i < HALF_COUNT; i++)
-        ok = run_pass(j, (enum block_half)i, PASS_HALF, j->acts, &w, NULL, e);
+        ok = run_pass(j, (enum block_half)i, PASS_HALF, j->acts, w, NULL, e);
     gpu_arena_reset(j->block, 0);
     job_clock(j, PHASE_CALIBRATE, &clock);
     return ok;

@@ -25,10 +25,11 @@ struct job {
     struct store *store;
     uint32_t blocks_whole; /* of an earlier run, when this one started */
     struct windows windows;
-    struct acts *acts;      /* hidden states behind what is quantized so far */
-    struct acts *targets;   /* the 16-bit model's own, where a teacher is wanted: what the next half's output
+    struct acts *acts;            /* hidden states behind what is quantized so far */
+    struct acts *targets;         /* the 16-bit model's own, where a teacher is wanted: what the next half's output
                                should be */
-    float *head_importance; /* [hidden], of a GGUF: sums of squares of what the head reads; NULL: not known */
+    float *head_importance;       /* [hidden], of a GGUF: sums of squares of what the head reads; NULL: not known */
+    struct block_weights weights; /* of the block that is loaded */
     struct gpu_arena *block, *hess, *scratch; /* by lifetime: one block; one stage; one linear or one batch */
     struct quantize_result *out;
     char out_dir[4096], work_dir[4096], calib[4096];

@@ -26,13 +26,21 @@ static double gemm_seconds(const struct job *j, double multiply_adds)
 static double half_forward(const struct job *j, uint32_t layer, enum block_half half)
 {
     const struct block_shape b = model_block(j->m, layer);
-    double measured = half == HALF_ATTN ? j->speed.attn_fwd : j->speed.ffn_fwd, weights = 0;
-    if (measured > 0)
-        return measured;
+    const struct speed_block *s = speed_block(&j->speed, j->m, layer);
+    double weights = 0;
+    if (s && s->forward[half] > 0)
+        return s->forward[half];
     for (uint32_t i = 0; i < b.n; i++)
         if (b.matrices[i].part->half == half)
             weights += (double)b.matrices[i].rows * b.matrices[i].cols;
     return gemm_seconds(j, weights * j->plan.ctx);
+}
+
+/* Backward through it; without the gradient of its input. */
+static double half_backward(const struct job *j, uint32_t layer, enum block_half half)
+{
+    const struct speed_block *s = speed_block(&j->speed, j->m, layer);
+    return s && s->backward[half] > 0 ? s->backward[half] : 2 * half_forward(j, layer, half);
 }
 
 double job_half_work(const struct job *j, uint32_t layer, enum block_half half)
@@ -98,7 +106,7 @@ double job_tune_work(const struct job *j, uint32_t layer, enum block_half half)
     const struct block_items b = plan_block(&j->plan, layer);
     uint32_t train = j->plan.samples - j->plan.holdout;
     double steps = 0, forward = half_forward(j, layer, half);
-    double backward = half == HALF_ATTN ? j->speed.attn_bwd : j->speed.ffn_bwd;
+    double backward = half_backward(j, layer, half);
     for (uint32_t i = 0; i < b.n; i++) {
         const struct matrix *item = &b.items[i];
         const struct speed_linear *l = speed_linear(&j->speed, item);
@@ -107,8 +115,6 @@ double job_tune_work(const struct job *j, uint32_t layer, enum block_half half)
     }
     if (steps == 0)
         return 0;
-    if (!(backward > 0))
-        backward = 2 * forward;
     return o->epochs * (train * (forward + backward) + j->plan.holdout * forward) + j->plan.block_steps * steps;
 }
 
@@ -135,9 +141,12 @@ double job_scales_work(const struct job *j)
         return 0;
     const struct model_config *c = j->m->cfg;
     uint32_t train = j->plan.samples - j->plan.holdout;
-    double forward = blocks_forward(j), backward = j->plan.n_layers * (j->speed.attn_bwd + j->speed.ffn_bwd);
+    double forward = blocks_forward(j), backward = 0;
+    for (uint32_t layer = 0; layer < j->plan.n_layers; layer++)
+        backward += half_backward(j, layer, HALF_ATTN) + half_backward(j, layer, HALF_FFN);
     /* Measured without the gradient of the block's input, which is about two thirds of a forward pass. */
-    backward = backward > 0 ? backward + forward * 2 / 3 : 2 * forward;
+    if (j->speed.n_blocks)
+        backward += forward * 2 / 3;
     double product = gemm_seconds(j, (double)c->vocab_size * c->hidden_size * j->plan.ctx);
     double teach = 2 * forward + backward + 3 * product;
     return j->o->scales.epochs * (train * teach + job_judge_work(j)) + job_judge_work(j);
@@ -207,8 +216,10 @@ void job_predict(struct job *j)
     j->plan.predicted_seconds = 0;
     for (int i = 0; j->speed.measured && i < ETA_KINDS; i++)
         j->plan.predicted_seconds += by_kind[i];
-    double largest = job_tune_work(j, 0, HALF_FFN);
-    if (largest > 0 && j->speed.ffn_bwd > 0)
+    double largest = 0;
+    for (uint32_t layer = 0; layer < j->plan.n_layers; layer++)
+        largest = fmax(largest, job_tune_work(j, layer, HALF_FFN));
+    if (largest > 0 && j->speed.n_blocks)
         j->plan.updates = j->plan.block_steps / largest;
 }
 
