@@ -41,7 +41,7 @@ static bool report(void *ctx, uint64_t done, uint64_t total)
 void convert_begin(struct convert_clock *c, const struct progress *p)
 {
     eta_start(&c->eta, os_now_ns(), 0);
-    progress_watch_begin(&c->watch, p, &c->eta, NULL);
+    progress_begin(&c->watch, p, &c->eta);
 }
 
 /* Of the time, what is still to come when all is written: it must reach the disk. */

@@ -4,7 +4,7 @@
 #define QUANT_CONVERT_H
 
 #include "formats/write/write_hf.h"
-#include "host/gpu/progress.h"
+#include "host/base/progress.h"
 
 struct convert_options {
     enum export_format format;

@@ -1,75 +1,35 @@
 #include "host/gpu/progress.h"
 
-#include <math.h>
-#include <stdio.h>
-#include <string.h>
+#include <stddef.h>
 
-#include "host/base/os.h"
 #include "host/gpu/gpu_cmd.h"
-
-/* A meter tells of no more than that, because what is not a product comes after the last one, too. */
-#define METER_MOST 0.99
-/* Longest silence while the device works. */
-#define TICK_NS 1000000000ull
-
-static void read_meter(struct progress_watch *w, uint64_t now)
-{
-    if (!(w->meter_total > 0) || !w->eta->open)
-        return;
-    double share = (gpu_cmd_products(w->cmd) - w->meter_from) / w->meter_total;
-    if (share > w->eta->part)
-        eta_part(w->eta, fmin(share, METER_MOST), now);
-}
-
-static bool tell(struct progress_watch *w, uint64_t now)
-{
-    w->told_ns = now;
-    read_meter(w, now);
-    w->last.done = eta_share(w->eta, now);
-    w->last.eta_seconds = eta_left(w->eta, now);
-    w->last.elapsed_seconds = eta_elapsed(w->eta, now);
-    return !w->to || !w->to->fn || w->to->fn(w->to->ctx, &w->last);
-}
 
 static bool on_poll(void *ctx)
 {
     struct progress_watch *w = ctx;
-    uint64_t now = os_now_ns();
-    if (w->last.phase && now - w->told_ns >= TICK_NS && !tell(w, now))
-        return false;
-    return !w->poll || w->poll(w->poll_ctx);
+    return progress_tick(w) && (!w->poll || w->poll(w->poll_ctx));
+}
+
+static double products(const void *cmd)
+{
+    return gpu_cmd_products(cmd);
 }
 
 void progress_watch_begin(struct progress_watch *w, const struct progress *to, struct eta *eta, struct gpu_cmd *cmd)
 {
-    *w = (struct progress_watch){.to = to, .eta = eta, .cmd = cmd};
+    progress_begin(w, to, eta);
     if (!cmd)
         return;
+    w->device = cmd;
+    w->meter = products;
     gpu_cmd_get_poll(cmd, &w->poll, &w->poll_ctx);
     gpu_cmd_set_poll(cmd, on_poll, w);
 }
 
 void progress_watch_end(struct progress_watch *w)
 {
-    if (w->cmd)
-        gpu_cmd_set_poll(w->cmd, w->poll, w->poll_ctx);
-    w->cmd = NULL;
-}
-
-void progress_meter(struct progress_watch *w, double multiply_adds)
-{
-    w->meter_from = w->cmd ? gpu_cmd_products(w->cmd) : 0;
-    w->meter_total = w->cmd ? 2 * multiply_adds : 0;
-}
-
-bool progress_report(struct progress_watch *w, const struct progress_event *ev, struct err *e)
-{
-    w->last = *ev;
-    snprintf(w->phase, sizeof w->phase, "%s", ev->phase);
-    w->last.phase = w->phase;
-    if (ev->detail) {
-        snprintf(w->detail, sizeof w->detail, "%s", ev->detail);
-        w->last.detail = w->detail;
-    }
-    return tell(w, os_now_ns()) || err_set(e, ERR_STOPPED, "stopped");
+    if (w->device)
+        gpu_cmd_set_poll(w->device, w->poll, w->poll_ctx);
+    w->device = NULL;
+    w->meter = NULL;
 }

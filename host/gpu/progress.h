@@ -1,55 +1,13 @@
-/* The one progress callback of every long operation. */
+/* The progress of an operation that waits for a device: what it told last is told again each second, with how far the
+ * device is. */
 #ifndef GPU_PROGRESS_H
 #define GPU_PROGRESS_H
 
-#include <math.h>
-#include <stdbool.h>
-#include <stdint.h>
+#include "host/base/progress.h"
 
-#include "host/base/err.h"
-#include "host/base/eta.h"
-
-struct progress_event {
-    const char *phase;      /* "tokenize", "calibrate", "quantize", "export", "eval" ... */
-    const char *detail;     /* "block 3/32 down_proj", may be NULL */
-    uint32_t block, blocks; /* 1-based; 0: not in a block */
-    uint32_t step, steps;   /* inside the current linear; 0: none */
-    double loss;            /* NAN: none */
-    const char *unit;       /* what is counted of the present phase and detail, for its speed: "windows"; NULL: none */
-    double count;           /* of those, done so far */
-    /* progress_report fills them in. */
-    double done;            /* fraction of the whole operation, 0..1, by time */
-    double eta_seconds;     /* NAN: not known yet */
-    double elapsed_seconds; /* since the operation began */
-};
-/* False stops at the next safe point (the operation then fails with ERR_STOPPED). */
-struct progress {
-    bool (*fn)(void *ctx, const struct progress_event *ev);
-    void *ctx;
-};
-
-/* What an operation tells through: events, each with what its eta says, and the last one again each second
- * while it waits for the device. */
 struct gpu_cmd;
-struct progress_watch {
-    const struct progress *to;
-    struct eta *eta;
-    struct gpu_cmd *cmd;
-    struct progress_event last; /* its texts are those below */
-    char phase[32], detail[128];
-    uint64_t told_ns;
-    double meter_from, meter_total; /* operations of products; total 0: off */
-    bool (*poll)(void *ctx);        /* the device's own, asked too */
-    void *poll_ctx;
-};
-/* cmd NULL: the operation needs no device. w, to and eta stay where they are until progress_watch_end, which
- * must come before cmd is used elsewhere. */
+/* w, to and eta stay where they are until progress_watch_end, which must come before cmd is used elsewhere. cmd may be NULL. */
 void progress_watch_begin(struct progress_watch *w, const struct progress *to, struct eta *eta, struct gpu_cmd *cmd);
 void progress_watch_end(struct progress_watch *w);
-/* The piece that has just begun consists of that many multiply-adds of matrix products: how far it is shows while it
- * tells nothing. Until the next call; 0: it is not known. */
-void progress_meter(struct progress_watch *w, double multiply_adds);
-/* False (ERR_STOPPED): whoever hears it wants to stop. */
-bool progress_report(struct progress_watch *w, const struct progress_event *ev, struct err *e);
 
 #endif
