@@ -35,6 +35,21 @@ unsigned quant_type_planes(const struct quant_type *t)
     return t->offset_hi ? 2 : 1;
 }
 
+uint32_t quant_row_groups(const struct quant_spec *spec, uint32_t cols)
+{
+    return quant_type_planes(spec->type) * (uint32_t)div_up(cols, spec->group);
+}
+
+uint32_t quant_super_groups(const struct quant_spec *spec)
+{
+    return spec->type->super ? spec->type->super / spec->group : 1;
+}
+
+uint32_t quant_row_scales(const struct quant_spec *spec, uint32_t cols)
+{
+    return quant_row_groups(spec, cols) / quant_super_groups(spec);
+}
+
 const struct quant_type *quant_type_at(size_t i)
 {
     return i < QUANT_TYPES ? &quant_types[i] : NULL;
@@ -102,72 +117,59 @@ bool qlinear_init(struct qlinear *q, uint32_t rows, uint32_t cols, struct quant_
                        spec.type ? "" : " without a type");
     q->groups = (uint32_t)div_up(cols, q->spec.group);
     uint64_t n = (uint64_t)rows * cols, scale_bytes;
-    uint64_t n_scales = (uint64_t)rows * q->groups * quant_type_planes(spec.type);
+    uint64_t n_scales = (uint64_t)rows * quant_row_scales(&q->spec, cols);
+    uint64_t n_groups = (uint64_t)rows * quant_row_groups(&q->spec, cols);
+    if (spec.type->super && (cols % spec.type->super || spec.group != spec.type->group))
+        return err_set(e, ERR_BUG, "%u columns in groups of %u are no super-blocks of %s", (unsigned)cols,
+                       (unsigned)spec.group, spec.type->name);
     if (n > SIZE_MAX || !mul_u64(n_scales, sizeof *q->scales, &scale_bytes) || scale_bytes > SIZE_MAX)
         return err_nomem(e, "a quantized matrix", n);
     q->codes = calloc((size_t)n, sizeof *q->codes);
     q->scales = calloc((size_t)n_scales, sizeof *q->scales);
-    if (!q->codes || !q->scales) {
+    q->integers = spec.type->super ? calloc((size_t)n_groups, sizeof *q->integers) : NULL;
+    if (!q->codes || !q->scales || (spec.type->super && !q->integers)) {
         qlinear_free(q);
         return err_nomem(e, "a quantized matrix", n + scale_bytes);
     }
     return true;
 }
 
-/* The largest integer that some d makes of the largest scale is tried first: the d of the packer's own
- * projection is among the candidates, and any of them gives the same products. */
-bool quant_super_solve(const float *scales, uint32_t n, int lo, int hi, uint16_t *d, int16_t *integers)
+float qlinear_scale(const struct qlinear *q, uint32_t row, uint32_t plane, uint32_t g)
 {
-    uint32_t most = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        integers[i] = 0;
-        if (fabsf(scales[i]) > fabsf(scales[most]))
-            most = i;
-    }
-    *d = 0;
-    if (n == 0 || scales[most] == 0)
-        return true;
-    for (int k = hi > -lo ? hi : -lo; k > 0; k--) {
-        for (int sign = 1; sign >= -1; sign -= 2) {
-            if (sign * k < lo || sign * k > hi)
-                continue;
-            uint16_t half = f32_to_f16(scales[most] / (float)(sign * k));
-            float step = f16_to_f32(half);
-            uint32_t i = 0;
-            for (; step != 0 && isfinite(step) && i < n; i++) {
-                float ratio = rintf(scales[i] / step);
-                if (!(ratio >= (float)lo && ratio <= (float)hi) || ratio * step != scales[i])
-                    break;
-                integers[i] = (int16_t)ratio;
-            }
-            if (i == n) {
-                *d = half;
-                return true;
-            }
-        }
-    }
-    return false;
+    size_t i = ((size_t)row * quant_type_planes(q->spec.type) + plane) * q->groups + g;
+    if (!q->integers)
+        return q->scales[i];
+    return q->integers[i] ? q->scales[i / quant_super_groups(&q->spec)] * (float)q->integers[i] : 0;
+}
+
+void qlinear_copy_row(struct qlinear *q, const struct qlinear *from, uint32_t row)
+{
+    size_t scales = quant_row_scales(&q->spec, q->cols), groups = quant_row_groups(&q->spec, q->cols);
+    memcpy(q->codes + (size_t)row * q->cols, from->codes + (size_t)row * q->cols, q->cols);
+    memcpy(q->scales + row * scales, from->scales + row * scales, scales * sizeof *q->scales);
+    if (q->integers)
+        memcpy(q->integers + row * groups, from->integers + row * groups, groups);
 }
 
 void qlinear_free(struct qlinear *q)
 {
     free(q->codes);
     free(q->scales);
+    free(q->integers);
     *q = (struct qlinear){0};
 }
 
 void qlinear_dequant(const struct qlinear *q, uint32_t row0, uint32_t rows, float *dst)
 {
-    unsigned planes = quant_type_planes(q->spec.type);
-    for (uint32_t r = 0; r < rows; r++) {
-        const int8_t *codes = q->codes + (size_t)(row0 + r) * q->cols;
-        const float *scales = q->scales + (size_t)(row0 + r) * planes * q->groups;
-        float *out = dst + (size_t)r * q->cols;
+    bool offsets = quant_type_planes(q->spec.type) > 1;
+    for (uint32_t r = row0; r < row0 + rows; r++, dst += q->cols) {
+        const int8_t *codes = q->codes + (size_t)r * q->cols;
         for (uint32_t g = 0; g < q->groups; g++) {
+            float scale = qlinear_scale(q, r, 0, g), offset = offsets ? qlinear_scale(q, r, 1, g) : 0;
             uint32_t c = g * q->spec.group;
             uint32_t end = q->cols - c < q->spec.group ? q->cols : c + q->spec.group;
             for (; c < end; c++)
-                out[c] = (float)codes[c] * scales[g] + (planes > 1 ? scales[q->groups + g] : 0);
+                dst[c] = (float)codes[c] * scale + offset;
         }
     }
 }

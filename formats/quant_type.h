@@ -23,10 +23,10 @@ struct quant_type {
     bool learned;     /* Gumbel-Softmax is offered (8 bits: RTN and GPTQ only) */
     /* Types of GGUF bring their own geometry; all 0 where the run chooses. */
     uint32_t group;         /* columns per scale */
-    uint32_t super;         /* columns that share one f16 d (and dmin): a scale is d times an integer. 0: scales stand
-                       alone */
+    uint32_t super;         /* columns of a super-block: its f16 d times an integer is a group's scale. 0: none, scales
+                       stand alone */
     int scale_lo, scale_hi; /* that integer */
-    int offset_hi;          /* offsets are -dmin * (0..offset_hi); 0: symmetric, there are none */
+    int offset_hi;          /* of that of offsets, which are -dmin * (0..offset_hi); 0: symmetric, there are none */
 };
 /* Rows of the table that GGUF's types name. */
 enum {
@@ -54,6 +54,14 @@ struct quant_spec {
     enum scale_type scale; /* what the scale is rounded to before any loss is measured */
 };
 
+/* Groups of a row, twice where they have offsets. */
+uint32_t quant_row_groups(const struct quant_spec *spec, uint32_t cols);
+/* Groups that share d (and dmin); 1 without super-blocks. */
+uint32_t quant_super_groups(const struct quant_spec *spec);
+/* Scales of a row as they are stored, its offsets too: one of each group or, with super-blocks, d and -dmin of each
+ * super-block. */
+uint32_t quant_row_scales(const struct quant_spec *spec, uint32_t cols);
+
 /* NULL if there is none of that name. */
 const struct quant_type *quant_type_find(const char *name);
 /* The type whose codes on disk have that many bits and the full range (never ternary); NULL if none. */
@@ -68,22 +76,27 @@ const char *scale_type_name(enum scale_type t);
 /* v rounded to the type, as f32 (round to nearest even). */
 float scale_round(enum scale_type t, float v);
 
-/* A quantized matrix on the host. */
+/* A quantized matrix on the host, scales exactly as they will be stored. With super-blocks that is d, -dmin and their
+ * integers, from where they are found to where they are written: products alone would not say what they are of. */
 struct qlinear {
     uint32_t rows, cols; /* N outputs, K inputs */
     struct quant_spec spec;
     uint32_t groups; /* ceil(cols / group) */
     int8_t *codes;   /* [rows, cols] */
-    float *scales;   /* [rows, planes, groups]: a row's scales, then its offsets where the type has them; exact
-                      as stored */
+    float
+        *scales; /* [rows, planes, groups]: a row's scales, then its offsets where the type has them; with super-blocks
+                      [rows, planes, super-blocks]: a row's d, then its -dmin */
+    int8_t *
+        integers; /* with super-blocks [rows, planes, groups]: of the groups' scales, then of their offsets; else NULL */
 };
 
-/* Allocates codes and scales (zeroed). */
+/* Allocates codes, scales and integers (zeroed). */
 bool qlinear_init(struct qlinear *q, uint32_t rows, uint32_t cols, struct quant_spec spec, struct err *e);
 void qlinear_free(struct qlinear *q);
-/* n scales (or negated offsets) of one super-block as d times integers in [lo, hi]: finds an f16 d for which
- * that is exact and those integers. False: there is none. All zero: d = 0. */
-bool quant_super_solve(const float *scales, uint32_t n, int lo, int hi, uint16_t *d, int16_t *integers);
+/* What codes of group g are multiplied by or, plane 1, what is added to them. Exact. */
+float qlinear_scale(const struct qlinear *q, uint32_t row, uint32_t plane, uint32_t g);
+/* A row of `from`, of the same shape and spec, in place of one's own. */
+void qlinear_copy_row(struct qlinear *q, const struct qlinear *from, uint32_t row);
 /* Rows [row0, row0 + rows) as f32 into dst [rows, cols]: codes * scales + offsets. */
 void qlinear_dequant(const struct qlinear *q, uint32_t row0, uint32_t rows, float *dst);
 

@@ -182,25 +182,6 @@ static uint16_t random_f16(void)
     return (uint16_t)(random_u32() & 0xBFFF);
 }
 
-/* Scales (or negated offsets) of one super-block of n groups. */
-static void random_plane(float *s, uint32_t n, int lo, int hi)
-{
-    float d = f16_to_f32(random_f16());
-    uint32_t kind = random_u32() % 6;
-    for (uint32_t i = 0; i < n; i++) {
-        int k = random_in(lo, hi);
-        if (kind == 0)
-            k &= ~1; /* all even: a larger d would do as well */
-        else if (kind == 1)
-            k = 0;
-        else if (kind == 2)
-            k = i == n / 2 ? (random_u32() & 1 ? lo : hi) : 0;
-        else if (kind == 3)
-            k = k / 3 * 3;
-        s[i] = d * (float)k;
-    }
-}
-
 /* A [rows, cols] matrix whose scales its own type can store. */
 static void random_matrix(struct qlinear *q, uint32_t rows, uint32_t cols, struct quant_spec spec)
 {
@@ -208,23 +189,18 @@ static void random_matrix(struct qlinear *q, uint32_t rows, uint32_t cols, struc
     assert_true(qlinear_init(q, rows, cols, spec, NULL));
     for (size_t i = 0; i < (size_t)rows * cols; i++)
         q->codes[i] = (int8_t)random_in(k->lo, k->hi);
-    unsigned planes = quant_type_planes(k);
-    for (uint32_t r = 0; r < rows; r++) {
-        float *s = q->scales + (size_t)r * planes * q->groups;
-        uint32_t step = k->super ? k->super / k->group : 1;
-        for (uint32_t g = 0; g < q->groups; g += step) {
-            if (!k->super) {
-                s[g] = f16_to_f32(random_f16());
-                continue;
-            }
-            random_plane(s + g, step, k->scale_lo, k->scale_hi);
-            if (planes == 1)
-                continue;
-            random_plane(s + q->groups + g, step, 0, k->offset_hi);
-            for (uint32_t i = 0; i < step; i++)
-                s[q->groups + g + i] = -s[q->groups + g + i];
-        }
+    for (size_t i = 0; i < (size_t)rows * quant_row_scales(&spec, cols); i++)
+        q->scales[i] = f16_to_f32(random_f16());
+    for (size_t i = 0; k->super && i < (size_t)rows * quant_row_groups(&spec, cols); i++) {
+        bool offset = i / q->groups % quant_type_planes(k) == 1;
+        q->integers[i] = (int8_t)random_in(offset ? 0 : k->scale_lo, offset ? k->offset_hi : k->scale_hi);
     }
+}
+
+/* The scale of group g of a row as it is multiplied with codes, offsets behind them. */
+static float scale_at(const struct qlinear *q, uint32_t r, uint32_t g)
+{
+    return qlinear_scale(q, r, g / q->groups, g % q->groups);
 }
 
 enum { PACK_ROWS = 60, PACK_COLS = 768 };
@@ -233,27 +209,32 @@ static void check_packed(const struct gguf_type *t, struct quant_spec spec)
 {
     static uint8_t bytes[PACK_COLS * 2];
     static float values[PACK_COLS], want[PACK_COLS];
-    struct qlinear q;
+    struct qlinear q, back;
     random_matrix(&q, PACK_ROWS, PACK_COLS, spec);
+    assert_true(
+        qlinear_init(&back, PACK_ROWS, PACK_COLS, (struct quant_spec){t->codes, t->codes->group, SCALE_F16}, NULL));
     for (uint32_t r = 0; r < PACK_ROWS; r++) {
         struct err e = {0};
-        const float *scales = q.scales + (size_t)r * quant_type_planes(spec.type) * q.groups;
         memset(bytes, (int)random_u32(), sizeof bytes);
-        assert_true(gguf_pack_row(t, &q.spec, q.codes + (size_t)r * PACK_COLS, scales, PACK_COLS, bytes, &e));
+        assert_true(gguf_pack_row(t, &q, r, bytes, &e));
         assert_true(gguf_row_valid(t, bytes, PACK_COLS));
         gguf_dequant(t, bytes, PACK_COLS, values);
         qlinear_dequant(&q, r, 1, want);
         for (size_t i = 0; i < PACK_COLS; i++)
             assert_true(values[i] == want[i]);
         /* And back, where nothing was repeated. */
-        static int8_t codes[PACK_COLS];
-        static float back[PACK_COLS];
-        gguf_unpack_row(t, bytes, PACK_COLS, codes, back);
-        assert_memory_equal(codes, q.codes + (size_t)r * PACK_COLS, PACK_COLS);
+        gguf_unpack_row(t, bytes, &back, r);
+        assert_memory_equal(back.codes + (size_t)r * PACK_COLS, q.codes + (size_t)r * PACK_COLS, PACK_COLS);
         uint32_t per = spec.group / t->codes->group;
-        for (uint32_t g = 0; g < PACK_COLS / t->codes->group * quant_type_planes(spec.type); g++)
-            assert_true(back[g] == scales[g / per]);
+        for (uint32_t g = 0; g < quant_row_groups(&back.spec, PACK_COLS); g++)
+            assert_true(scale_at(&back, r, g) == scale_at(&q, r, g / per));
     }
+    /* Not the products alone: d and integers are what they were. */
+    for (size_t i = 0; q.integers && i < PACK_ROWS * quant_row_scales(&spec, PACK_COLS); i++)
+        assert_true(back.scales[i] == q.scales[i]);
+    if (q.integers)
+        assert_memory_equal(back.integers, q.integers, PACK_ROWS * quant_row_groups(&spec, PACK_COLS));
+    qlinear_free(&back);
     qlinear_free(&q);
 }
 
@@ -287,7 +268,7 @@ static void test_pack_short(void **state)
     uint8_t bytes[54];
     float values[192], want[192];
     random_matrix(&q, 1, 192, (struct quant_spec){quant_type_find("2"), 128, SCALE_F16});
-    assert_true(gguf_pack_row(t, &q.spec, q.codes, q.scales, 192, bytes, NULL));
+    assert_true(gguf_pack_row(t, &q, 0, bytes, NULL));
     gguf_dequant(t, bytes, 192, values);
     qlinear_dequant(&q, 0, 1, want);
     for (size_t i = 0; i < 192; i++)
@@ -299,86 +280,50 @@ static void test_pack_refuses(void **state)
 {
     (void)state;
     uint8_t bytes[512];
-    int8_t codes[256] = {0};
-    float scales[32] = {0};
     struct err e = {0};
     const struct gguf_type *q4 = gguf_type_of(GGML_Q4_0), *q4k = gguf_type_of(GGML_Q4_K);
-    struct quant_spec four = {quant_type_find("4"), 32, SCALE_F32};
-    struct quant_spec four_k = {q4k->codes, 32, SCALE_F16};
     static const float bad[] = {0.1f, 1e6f, 1e-9f, INFINITY, NAN, 65535.0f};
+    struct qlinear four, k, odd;
+    assert_true(qlinear_init(&four, 1, 256, (struct quant_spec){quant_type_find("4"), 32, SCALE_F32}, NULL));
+    assert_true(qlinear_init(&odd, 1, 250, four.spec, NULL));
+    assert_true(qlinear_init(&k, 1, 256, (struct quant_spec){q4k->codes, 32, SCALE_F32}, NULL));
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        scales[3] = bad[i];
-        assert_false(gguf_pack_row(q4, &four, codes, scales, 256, bytes, &e));
+        four.scales[3] = bad[i];
+        assert_false(gguf_pack_row(q4, &four, 0, bytes, &e));
         assert_int_equal(e.kind, ERR_USER);
     }
-    scales[3] = 0;
-    assert_true(gguf_pack_row(q4, &four, codes, scales, 256, bytes, &e));
-    codes[200] = 8;
-    assert_false(gguf_pack_row(q4, &four, codes, scales, 256, bytes, &e));
+    four.scales[3] = 0;
+    assert_true(gguf_pack_row(q4, &four, 0, bytes, &e));
+    four.codes[200] = 8;
+    assert_false(gguf_pack_row(q4, &four, 0, bytes, &e));
     assert_int_equal(e.kind, ERR_BUG);
-    codes[200] = 0;
-    assert_false(gguf_pack_row(q4, &four, codes, scales, 250, bytes, &e));  /* no multiple of the block */
-    assert_false(gguf_pack_row(q4k, &four, codes, scales, 256, bytes, &e)); /* not that type's scales */
-    assert_false(gguf_pack_row(gguf_type_of(GGML_Q2_0), &four, codes, scales, 256, bytes, &e));
-    assert_false(gguf_pack_row(gguf_type_of(GGML_Q4_1), &four, codes, scales, 256, bytes, &e));
-    assert_true(gguf_pack_row(q4k, &four_k, codes, scales, 256, bytes, &e));
-    scales[0] = 1.0f;
-    scales[1] = 1.0f / 64; /* 64 steps apart: one more than 6 bits hold */
-    assert_false(gguf_pack_row(q4k, &four_k, codes, scales, 256, bytes, &e));
-    assert_int_equal(e.kind, ERR_BUG);
-    scales[1] = 1.0f / 63;
-    assert_false(gguf_pack_row(q4k, &four_k, codes, scales, 256, bytes, &e));
-    scales[1] = 1.0f / 32;
-    assert_true(gguf_pack_row(q4k, &four_k, codes, scales, 256, bytes, &e));
-    scales[9] = 0.5f;   /* offsets are never above zero beside ... */
-    scales[10] = -0.5f; /* ... one below */
-    assert_false(gguf_pack_row(q4k, &four_k, codes, scales, 256, bytes, &e));
-    scales[10] = 0.25f; /* dmin is negative then */
-    assert_true(gguf_pack_row(q4k, &four_k, codes, scales, 256, bytes, &e));
-    scales[2] = -0.5f; /* of Q4_K all scales have one sign */
-    assert_false(gguf_pack_row(q4k, &four_k, codes, scales, 256, bytes, &e));
-}
-
-/* Any d with any integers is found again: all f16 for one super-block each. */
-static void test_super_solve(void **state)
-{
-    (void)state;
-    static const struct {
-        int lo, hi;
-        uint32_t n;
-    } planes[] = {{0, 15, 16}, {-32, 31, 16}, {0, 63, 8}, {-128, 127, 16}};
-    for (size_t p = 0; p < sizeof planes / sizeof planes[0]; p++) {
-        for (uint32_t h = 0; h < 0x10000; h++) {
-            float step = f16_to_f32((uint16_t)h), scales[16];
-            if (!isfinite(step))
-                continue;
-            uint32_t kind = random_u32() % 4;
-            for (uint32_t i = 0; i < planes[p].n; i++) {
-                int k = random_in(planes[p].lo, planes[p].hi);
-                scales[i] = step * (float)(kind == 0 ? k & ~3 : kind == 1 ? k / 5 : k);
-            }
-            uint16_t d;
-            int16_t integers[16];
-            assert_true(quant_super_solve(scales, planes[p].n, planes[p].lo, planes[p].hi, &d, integers));
-            for (uint32_t i = 0; i < planes[p].n; i++) {
-                assert_in_range(integers[i] - planes[p].lo, 0, planes[p].hi - planes[p].lo);
-                assert_true(f16_to_f32(d) * (float)integers[i] == scales[i]);
-            }
-            if (step == 0)
-                continue;
-            scales[0] += step / 2; /* between two of them, and d cannot be halved for all */
-            scales[1] = step * (float)planes[p].hi;
-            scales[2] = step * (float)(planes[p].hi - 1);
-            assert_false(quant_super_solve(scales, planes[p].n, planes[p].lo, planes[p].hi, &d, integers));
-        }
+    four.codes[200] = 0;
+    assert_false(gguf_pack_row(q4, &odd, 0, bytes, &e));   /* no multiple of the block */
+    assert_false(gguf_pack_row(q4k, &four, 0, bytes, &e)); /* not that type's scales */
+    assert_false(gguf_pack_row(gguf_type_of(GGML_Q2_0), &four, 0, bytes, &e));
+    assert_false(gguf_pack_row(gguf_type_of(GGML_Q4_1), &four, 0, bytes, &e));
+    /* d and dmin that are no f16, integers that 6 bits do not hold. */
+    for (size_t i = 0; i < 2 * (sizeof bad / sizeof bad[0]); i++) {
+        k.scales[i % 2] = bad[i / 2];
+        assert_false(gguf_pack_row(q4k, &k, 0, bytes, &e));
+        assert_int_equal(e.kind, ERR_BUG);
+        k.scales[i % 2] = 0.5f;
     }
-    uint16_t d;
-    int16_t integers[2];
-    assert_false(quant_super_solve((float[]){NAN, 1}, 2, -8, 7, &d, integers));
-    assert_false(quant_super_solve((float[]){1, NAN}, 2, -8, 7, &d, integers));
-    assert_false(quant_super_solve((float[]){INFINITY, 1}, 2, -8, 7, &d, integers));
-    assert_false(quant_super_solve((float[]){1e9f, 1e9f}, 2, -8, 7, &d, integers));
-    assert_false(quant_super_solve((float[]){1e-9f, 1e-9f}, 2, -8, 7, &d, integers));
+    for (int i = 0; i < 16; i += 5) {
+        k.integers[i] = 63;
+        assert_true(gguf_pack_row(q4k, &k, 0, bytes, &e));
+        k.integers[i] = 64;
+        assert_false(gguf_pack_row(q4k, &k, 0, bytes, &e));
+        k.integers[i] = -1;
+        assert_false(gguf_pack_row(q4k, &k, 0, bytes, &e));
+        k.integers[i] = 0;
+    }
+    /* No super-blocks in such rows. */
+    assert_false(qlinear_init(&odd, 1, 250, k.spec, &e));
+    assert_int_equal(e.kind, ERR_BUG);
+    qlinear_free(&four);
+    qlinear_free(&odd);
+    qlinear_free(&k);
 }
 
 /* Any bytes at all (d and integers that gsq would not have chosen, scales that are no number): codes change,
@@ -388,30 +333,36 @@ static void test_replace(void **state)
     (void)state;
     enum { N = 1024 };
     static uint8_t bytes[N * 2], changed[N * 2], again[N * 2];
-    static int8_t codes[N], others[N], back[N];
-    static float scales[N], scales_back[N];
+    static int8_t others[N];
     for (size_t i = 0; gguf_type_at(i); i++) {
         const struct gguf_type *t = gguf_type_at(i);
+        struct qlinear q, back;
         if (!t->codes)
             continue;
+        struct quant_spec spec = {t->codes, t->codes->group, SCALE_F16};
+        assert_true(qlinear_init(&q, 1, N, spec, NULL) && qlinear_init(&back, 1, N, spec, NULL));
         for (size_t k = 0; k < sizeof bytes; k++)
             bytes[k] = (uint8_t)random_u32();
         if (t->id == GGML_TQ1_0) { /* trits have several bytes each: take the ones that packing makes */
-            gguf_unpack_row(t, bytes, N, codes, scales);
-            gguf_replace_codes(t, bytes, codes, N, again);
+            gguf_unpack_row(t, bytes, &q, 0);
+            gguf_replace_codes(t, bytes, q.codes, N, again);
             memcpy(bytes, again, sizeof bytes);
         }
-        gguf_unpack_row(t, bytes, N, codes, scales);
-        gguf_replace_codes(t, bytes, codes, N, changed);
+        gguf_unpack_row(t, bytes, &q, 0);
+        gguf_replace_codes(t, bytes, q.codes, N, changed);
         assert_memory_equal(bytes, changed, gguf_row_bytes(t, N));
         for (size_t c = 0; c < N; c++)
             others[c] = (int8_t)random_in(t->codes->lo, t->codes->hi);
         gguf_replace_codes(t, bytes, others, N, changed);
-        gguf_unpack_row(t, changed, N, back, scales_back);
-        assert_memory_equal(back, others, N);
-        assert_memory_equal(scales, scales_back, N / t->codes->group * quant_type_planes(t->codes) * sizeof *scales);
-        gguf_replace_codes(t, changed, codes, N, again);
+        gguf_unpack_row(t, changed, &back, 0);
+        assert_memory_equal(back.codes, others, N);
+        assert_memory_equal(q.scales, back.scales, quant_row_scales(&spec, N) * sizeof *q.scales);
+        if (q.integers)
+            assert_memory_equal(q.integers, back.integers, quant_row_groups(&spec, N));
+        gguf_replace_codes(t, changed, q.codes, N, again);
         assert_memory_equal(bytes, again, gguf_row_bytes(t, N));
+        qlinear_free(&q);
+        qlinear_free(&back);
     }
 }
 
@@ -563,17 +514,11 @@ static void test_round_odd(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),
-        cmocka_unit_test(test_table),
-        cmocka_unit_test(test_valid),
-        cmocka_unit_test(test_pack),
-        cmocka_unit_test(test_pack_short),
-        cmocka_unit_test(test_pack_refuses),
-        cmocka_unit_test(test_super_solve),
-        cmocka_unit_test(test_replace),
-        cmocka_unit_test(test_round_beside_ggml),
-        cmocka_unit_test(test_round_floats),
-        cmocka_unit_test(test_round_odd),
+        cmocka_unit_test(test_golden),       cmocka_unit_test(test_table),
+        cmocka_unit_test(test_valid),        cmocka_unit_test(test_pack),
+        cmocka_unit_test(test_pack_short),   cmocka_unit_test(test_pack_refuses),
+        cmocka_unit_test(test_replace),      cmocka_unit_test(test_round_beside_ggml),
+        cmocka_unit_test(test_round_floats), cmocka_unit_test(test_round_odd),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

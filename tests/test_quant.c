@@ -236,20 +236,14 @@ static void test_gsq(void **state)
 static void check_stored(const struct qlinear *q)
 {
     const struct quant_type *t = q->spec.type;
-    uint32_t planes = quant_type_planes(t), per = t->super ? t->super / t->group : 0;
     for (size_t i = 0; i < (size_t)q->rows * q->cols; i++)
         assert_true(q->codes[i] >= t->lo && q->codes[i] <= t->hi);
-    for (size_t i = 0; !per && i < (size_t)q->rows * q->groups; i++)
+    for (size_t i = 0; i < (size_t)q->rows * quant_row_scales(&q->spec, q->cols); i++)
         assert_true(q->scales[i] == scale_round(SCALE_F16, q->scales[i]));
-    for (uint32_t g = 0; per && g < q->rows * planes * q->groups; g += per) {
-        float v[16];
-        int16_t integers[16];
-        uint16_t d;
-        bool offsets = g / q->groups % planes == 1;
-        for (uint32_t i = 0; i < per; i++)
-            v[i] = offsets ? -q->scales[g + i] : q->scales[g + i];
-        assert_true(
-            quant_super_solve(v, per, offsets ? 0 : t->scale_lo, offsets ? t->offset_hi : t->scale_hi, &d, integers));
+    for (size_t i = 0; t->super && i < (size_t)q->rows * quant_row_groups(&q->spec, q->cols); i++) {
+        bool offset = i / q->groups % quant_type_planes(t) == 1;
+        assert_true(q->integers[i] >= (offset ? 0 : t->scale_lo));
+        assert_true(q->integers[i] <= (offset ? t->offset_hi : t->scale_hi));
     }
 }
 
@@ -288,8 +282,9 @@ static void test_types(void **state)
             assert_true(type->bits > 4 ? report.loss_final <= start : report.loss_final < 0.98 * start);
             run(&p, &o, type->group, 1, &tiles, &report);
             assert_memory_equal(q.codes, tiles.codes, (size_t)p.rows * p.cols);
-            assert_memory_equal(q.scales, tiles.scales,
-                                (size_t)p.rows * q.groups * quant_type_planes(type) * sizeof *q.scales);
+            assert_memory_equal(q.scales, tiles.scales, p.rows * quant_row_scales(&q.spec, q.cols) * sizeof *q.scales);
+            if (type->super)
+                assert_memory_equal(q.integers, tiles.integers, p.rows * quant_row_groups(&q.spec, q.cols));
             qlinear_free(&q);
             qlinear_free(&tiles);
         }

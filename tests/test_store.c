@@ -207,6 +207,65 @@ static void test_values(void **state)
     q.scales[0] = 0.5f;
 }
 
+/* Scales of super-blocks: d, -dmin and integers come back as they went, and only what the type holds is written. */
+static void test_super_blocks(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct store *s = open_ok();
+    static const struct linear_report reports[1];
+    static const struct stage_report stages[2];
+    const struct quant_type *type = quant_type_find("Q4_K");
+    const struct matrix item = {.module = "m",
+                                .layer = 1,
+                                .part = items[0].part,
+                                .rows = 2,
+                                .cols = 512,
+                                .coded = true,
+                                .spec = {type, type->group, SCALE_F32}};
+    const struct block_items one = {&item, 1};
+    struct qlinear q, back;
+    OK(qlinear_init(&q, 2, 512, item.spec, &e), e);
+    enum { D = 2 * 2 * 2, INTEGERS = 2 * 2 * 16 }; /* rows, planes, super-blocks or groups */
+    assert_int_equal(2 * quant_row_scales(&q.spec, 512), D);
+    assert_int_equal(2 * quant_row_groups(&q.spec, 512), INTEGERS);
+    for (int k = 0; k < D; k++)
+        q.scales[k] = k / 2 % 2 ? -0.25f * (float)k : 0.5f * (float)k;
+    for (int k = 0; k < INTEGERS; k++)
+        q.integers[k] = (int8_t)k;
+    OK(store_write_block(s, 1, one, &q, reports, stages, &e), e);
+    OK(store_read_linear(s, &item, &back, NULL, &e), e);
+    assert_memory_equal(back.scales, q.scales, D * sizeof *q.scales);
+    assert_memory_equal(back.integers, q.integers, INTEGERS);
+    /* Row 1, the second super-block's first group: its scale and its offset. */
+    assert_true(qlinear_scale(&back, 1, 0, 8) == 2.5f * 40 && qlinear_scale(&back, 1, 1, 8) == -1.75f * 56);
+    qlinear_free(&back);
+    q.integers[20] = 64;
+    FAILS(store_write_block(s, 1, one, &q, reports, stages, &e), e, ERR_BUG, "outside its type's range");
+    q.integers[20] = -1;
+    FAILS(store_write_block(s, 1, one, &q, reports, stages, &e), e, ERR_BUG, "outside its type's range");
+    qlinear_free(&q);
+    store_close(&s);
+}
+
+/* The manifest as an earlier gsq would have left it: whole, but the files beside it are others. */
+static void earlier_format(void)
+{
+    struct err e = {0};
+    char *data, hex[33];
+    size_t size, at = strlen("{\n\t\"" SAFETENSORS_CHECKSUM "\":\t\""), n = strlen(SAFETENSORS_NO_SUM_YET);
+    read_file(WORK "/manifest.json", &data, &size);
+    char *format = strstr(data, "gsq work folder 3");
+    assert_non_null(format);
+    format[strlen("gsq work folder ")] = '2';
+    struct hash128 h = hash_bytes(data, at, (struct hash128){0});
+    h = hash_bytes(SAFETENSORS_NO_SUM_YET, n, h);
+    hash_hex(hash_bytes(data + at + n, size - at - n, h), hex);
+    memcpy(data + at, hex, n);
+    OK(os_write_file(WORK "/manifest.json", data, size, &e), e);
+    free(data);
+}
+
 /* The manifest: missing, damaged, with other fields. */
 static void test_manifest(void **state)
 {
@@ -234,6 +293,10 @@ static void test_manifest(void **state)
     FAILS(store_open(&s, WORK, more, 4, NULL, &e), e, ERR_USER, "its types is missing");
     FAILS(store_open(&s, WORK, fields + 1, 2, NULL, &e), e, ERR_USER, "this run's is missing");
     /* One of an earlier gsq, and blocks that are none. */
+    s = open_ok();
+    store_close(&s);
+    earlier_format();
+    FAILS(store_open(&s, WORK, FIELDS, NULL, &e), e, ERR_USER, "earlier gsq, whose files are of another format");
     OK(os_write_file(WORK "/manifest.json", "{\"gsq\": \"0.1.0\", \"kernels\": \"k\"}", 32, &e), e);
     FAILS(store_open(&s, WORK, FIELDS, NULL, &e), e, ERR_USER, "earlier gsq");
     assert_true(os_remove(WORK "/manifest.json"));
@@ -341,6 +404,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_flips, setup, teardown),
         cmocka_unit_test_setup_teardown(test_swapped, setup, teardown),
         cmocka_unit_test_setup_teardown(test_values, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_super_blocks, setup, teardown),
         cmocka_unit_test_setup_teardown(test_manifest, setup, teardown),
         cmocka_unit_test_setup_teardown(test_accept, setup, teardown),
         cmocka_unit_test_setup_teardown(test_version, setup, teardown),

@@ -283,10 +283,12 @@ static void check_store(struct bench *b)
         struct linear_report report;
         if (!items[id].coded)
             continue;
-        size_t n = (size_t)was->rows * was->groups * quant_type_planes(was->spec.type), counted = 0;
+        size_t n = (size_t)was->rows * quant_row_scales(&was->spec, was->cols), counted = 0;
         OK(store_read_linear(store, &items[id], &q, &report, &e), e);
         assert_memory_equal(q.codes, was->codes, (size_t)q.rows * q.cols);
         assert_memory_equal(q.scales, was->scales, n * sizeof *q.scales);
+        if (q.spec.type->super)
+            assert_memory_equal(q.integers, was->integers, q.rows * quant_row_groups(&q.spec, q.cols));
         for (uint32_t i = 0; i < report.stats.bins; i++)
             counted += report.stats.codes[i];
         assert_int_equal(counted, (size_t)q.rows * q.cols);

@@ -35,84 +35,97 @@ static bool spec_fits(const struct gguf_type *t, const struct quant_spec *spec, 
            (spec->group % t->block == 0 || spec->group >= cols);
 }
 
-/* d and the integers of one plane of a super-block. */
-static bool solve_plane(const struct gguf_type *t, const float *scales, int lo, int hi, const char *what,
-                        uint64_t first, uint16_t *d, int16_t *integers, struct err *e)
+/* The f16 d of a block, or its dmin; false: it is none. */
+static bool half_of(float x, uint16_t *half)
 {
-    uint32_t n = t->block / t->codes->group;
-    if (quant_super_solve(scales, n, lo, hi, d, integers))
-        return true;
-    return err_set(e, ERR_BUG,
-                   "%s of columns %llu to %llu are not one f16 number times integers in [%d, %d], as %s needs", what,
-                   (unsigned long long)first, (unsigned long long)(first + t->block - 1), lo, hi, t->name);
+    *half = f32_to_f16(x);
+    return isfinite(x) && f16_to_f32(*half) == x;
 }
 
-static bool block_scales(const struct gguf_type *t, const struct quant_spec *spec, const float *scales, uint64_t groups,
-                         uint64_t first, struct gguf_block *b, struct err *e)
+/* One plane of a super-block, whose integers go to out. */
+static bool put_plane(const struct qlinear *q, uint32_t row, uint32_t plane, uint64_t super, uint16_t *d, int16_t *out)
 {
-    const struct quant_type *k = t->codes;
-    uint64_t g = first / spec->group;
-    if (k->super) {
-        if (!solve_plane(t, scales + g, k->scale_lo, k->scale_hi, "scales", first, &b->d, b->scale, e))
-            return false;
-        if (!k->offset_hi)
-            return true;
-        float down[16];
-        for (uint32_t i = 0; i < t->block / k->group; i++)
-            down[i] = -scales[groups + g + i];
-        return solve_plane(t, down, 0, k->offset_hi, "offsets", first, &b->m, b->offset, e);
+    const struct quant_type *k = q->spec.type;
+    uint32_t planes = quant_type_planes(k), per = quant_super_groups(&q->spec);
+    size_t at = ((size_t)row * planes + plane) * (q->groups / per) + super;
+    int lo = plane ? 0 : k->scale_lo, hi = plane ? k->offset_hi : k->scale_hi;
+    bool ok = half_of(plane ? 0 - q->scales[at] : q->scales[at], d);
+    for (uint32_t i = 0; i < per; i++) {
+        out[i] = q->integers[at * per + i];
+        ok = ok && out[i] >= lo && out[i] <= hi;
     }
-    float d = coding_of(t).down ? -scales[g] : scales[g];
-    b->d = f32_to_f16(d);
-    if (isfinite(d) && f16_to_f32(b->d) == d)
+    return ok;
+}
+
+static bool put_scales(const struct gguf_type *t, const struct qlinear *q, uint32_t row, uint64_t col,
+                       struct gguf_block *b, struct err *e)
+{
+    if (t->codes->super) {
+        uint64_t super = col / t->block;
+        if (put_plane(q, row, 0, super, &b->d, b->scale) &&
+            (!t->codes->offset_hi || put_plane(q, row, 1, super, &b->m, b->offset)))
+            return true;
+        return err_set(e, ERR_BUG, "scales of columns %llu to %llu are not what %s can hold", (unsigned long long)col,
+                       (unsigned long long)(col + t->block - 1), t->name);
+    }
+    uint64_t g = col / q->spec.group;
+    float scale = q->scales[(size_t)row * q->groups + g];
+    if (half_of(coding_of(t).down ? -scale : scale, &b->d))
         return true;
-    err_set(e, ERR_USER, "scale %g of columns %llu on is not a 16-bit float, which is what %s stores",
-            (double)scales[g], (unsigned long long)(g * spec->group), t->name);
+    err_set(e, ERR_USER, "scale %g of columns %llu on is not a 16-bit float, which is what %s stores", (double)scale,
+            (unsigned long long)(g * q->spec.group), t->name);
     return err_hint(e, "quantize with f16 scales, or to another type");
 }
 
-bool gguf_pack_row(const struct gguf_type *t, const struct quant_spec *spec, const int8_t *codes, const float *scales,
-                   uint64_t cols, void *dst, struct err *e)
+bool gguf_pack_row(const struct gguf_type *t, const struct qlinear *q, uint32_t row, void *dst, struct err *e)
 {
-    if (!spec_fits(t, spec, cols))
-        return err_set(e, ERR_BUG, "codes of type %s, group %u, %llu columns cannot be stored as %s", spec->type->name,
-                       (unsigned)spec->group, (unsigned long long)cols, t->name);
+    if (!spec_fits(t, &q->spec, q->cols))
+        return err_set(e, ERR_BUG, "codes of type %s, group %u, %u columns cannot be stored as %s", q->spec.type->name,
+                       (unsigned)q->spec.group, (unsigned)q->cols, t->name);
     struct coding coding = coding_of(t);
+    const int8_t *codes = q->codes + (size_t)row * q->cols;
     uint8_t *bytes = dst;
     struct gguf_block b;
-    for (uint64_t c = 0; c < cols; c += t->block, bytes += t->bytes) {
-        if (!block_scales(t, spec, scales, div_up(cols, spec->group), c, &b, e))
+    for (uint32_t c = 0; c < q->cols; c += t->block, bytes += t->bytes) {
+        if (!put_scales(t, q, row, c, &b, e))
             return false;
         for (uint32_t i = 0; i < t->block; i++) {
-            int q = q_of(coding, codes[c + i]);
-            if (q < 0 || q > coding.most)
-                return err_set(e, ERR_BUG, "code %d in column %llu is none of %s", codes[c + i],
-                               (unsigned long long)(c + i), t->name);
-            b.q[i] = (uint8_t)q;
+            int code = q_of(coding, codes[c + i]);
+            if (code < 0 || code > coding.most)
+                return err_set(e, ERR_BUG, "code %d in column %u is none of %s", codes[c + i], (unsigned)(c + i),
+                               t->name);
+            b.q[i] = (uint8_t)code;
         }
         gguf_block_store(t, &b, bytes);
     }
     return true;
 }
 
-void gguf_unpack_row(const struct gguf_type *t, const void *src, uint64_t cols, int8_t *codes, float *scales)
+void gguf_unpack_row(const struct gguf_type *t, const void *src, struct qlinear *q, uint32_t row)
 {
     const struct quant_type *k = t->codes;
     struct coding coding = coding_of(t);
     const uint8_t *bytes = src;
-    uint64_t groups = cols / k->group;
+    uint32_t per = quant_super_groups(&q->spec), planes = quant_type_planes(k), supers = q->groups / per;
+    int8_t *codes = q->codes + (size_t)row * q->cols;
+    float *scales = q->scales + (size_t)row * planes * supers;
     struct gguf_block b;
-    for (uint64_t c = 0; c < cols; c += t->block, bytes += t->bytes) {
+    for (uint32_t c = 0; c < q->cols; c += t->block, bytes += t->bytes) {
         gguf_block_load(t, bytes, &b);
         for (uint32_t i = 0; i < t->block; i++)
             codes[c + i] = (int8_t)(coding.down ? coding.bias - b.q[i] : b.q[i] - coding.bias);
         float d = f16_to_f32(b.d);
-        for (uint32_t i = 0; i < t->block / k->group; i++) {
-            uint64_t g = c / k->group + i;
-            scales[g] = k->super ? d * (float)b.scale[i] : coding.down ? -d : d;
-            if (k->offset_hi)
-                scales[groups + g] = -(f16_to_f32(b.m) * (float)b.offset[i]);
+        if (!k->super) {
+            for (uint32_t g = c / k->group; g < (c + t->block) / k->group; g++)
+                scales[g] = coding.down ? -d : d;
+            continue;
         }
+        int8_t *integers = q->integers + (size_t)row * planes * q->groups + c / k->group;
+        scales[c / k->super] = d;
+        if (planes > 1)
+            scales[supers + c / k->super] = -f16_to_f32(b.m);
+        for (uint32_t i = 0; i < planes * per; i++)
+            integers[i < per ? i : q->groups + i - per] = (int8_t)(i < per ? b.scale[i] : b.offset[i - per]);
     }
 }
 

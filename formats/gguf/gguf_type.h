@@ -52,17 +52,14 @@ uint64_t gguf_row_bytes(const struct gguf_type *t, uint64_t n);
 /* n weights (a multiple of the block) as f32. src: any alignment. */
 void gguf_dequant(const struct gguf_type *t, const void *src, uint64_t n, float *dst);
 
-/* One row of codes and scales in neutral form (quant_type.h: scales, then offsets where the type has them,
- * [groups] each) into dst. Exact: what is decoded later is codes * scales + offsets bit for bit, up to the
- * last rounding of that sum. cols is a multiple of the block. `spec.type` is t->codes, or a plain type of
- * the same levels whose group is a multiple of this block or its multiple (2 bits, group 128 -> Q2_0: the
- * scale is written twice). Fails (ERR_BUG) where the scales are not d times integers within the type's range
- * (quant_super_solve), ERR_USER where f16 cannot hold one. */
-bool gguf_pack_row(const struct gguf_type *t, const struct quant_spec *spec, const int8_t *codes, const float *scales,
-                   uint64_t cols, void *dst, struct err *e);
-/* The reverse, for types with t->codes: codes [cols], scales [planes * groups] with groups = cols /
- * codes->group. */
-void gguf_unpack_row(const struct gguf_type *t, const void *src, uint64_t cols, int8_t *codes, float *scales);
+/* One row of a quantized matrix into dst. Exact: what is decoded later is codes * scales + offsets bit for bit, up
+ * to the last rounding of that sum. Columns are a multiple of the block. q's type is t->codes, or a plain type of
+ * the same levels whose group is a multiple of this block or its multiple (2 bits, group 128 -> Q2_0: the scale is
+ * written twice). ERR_BUG where d, dmin or integers are not what the type holds, ERR_USER where a plain type's scale
+ * is no f16. */
+bool gguf_pack_row(const struct gguf_type *t, const struct qlinear *q, uint32_t row, void *dst, struct err *e);
+/* The reverse: into a row of q, whose type is t->codes. */
+void gguf_unpack_row(const struct gguf_type *t, const void *src, struct qlinear *q, uint32_t row);
 /* dst <- a copy of src whose codes are others; every other bit stays. For --refine. */
 void gguf_replace_codes(const struct gguf_type *t, const void *src, const int8_t *codes, uint64_t cols, void *dst);
 

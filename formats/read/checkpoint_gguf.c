@@ -238,10 +238,9 @@ static bool model_codes(const void *self, const char *module, struct qlinear *q,
 {
     const struct entry *x = entry_of(source_tensor(&gguf_source, self, module, ".weight"));
     uint64_t bytes = gguf_row_bytes(x->type, q->cols);
-    size_t scales = (size_t)quant_type_planes(q->spec.type) * q->groups;
     (void)e;
     for (uint32_t r = 0; r < q->rows; r++)
-        gguf_unpack_row(x->type, row_at(x, r, bytes), q->cols, q->codes + (size_t)r * q->cols, q->scales + r * scales);
+        gguf_unpack_row(x->type, row_at(x, r, bytes), q, r);
     return true;
 }
 

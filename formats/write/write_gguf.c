@@ -505,13 +505,11 @@ static bool write_coded(struct writing *w, const struct entry *x)
     if (ok && (q.rows != x->rows || q.cols != x->cols))
         ok = err_set(w->e, ERR_BUG, "%s: codes of %u x %u for a matrix of %u x %u", x->module, (unsigned)q.rows,
                      (unsigned)q.cols, (unsigned)x->rows, (unsigned)x->cols);
-    size_t per_row = ok ? (size_t)q.groups * quant_type_planes(q.spec.type) : 0;
     for (uint32_t r0 = 0; ok && r0 < x->rows; r0 += (uint32_t)step) {
         uint32_t n = (uint32_t)min_u64(step, x->rows - r0);
         for (uint32_t r = 0; ok && r < n; r++) {
             uint32_t from = source_row(w, x, r0 + r);
-            ok = gguf_pack_row(x->type, &q.spec, q.codes + (size_t)from * q.cols, q.scales + from * per_row, q.cols,
-                               packed + r * row_bytes, w->e) ||
+            ok = gguf_pack_row(x->type, &q, from, packed + r * row_bytes, w->e) ||
                  err_context(w->e, "%s, row %u", x->module, (unsigned)from);
         }
         ok = ok && put(w, packed, n * row_bytes, (uint64_t)n * x->cols);

@@ -158,7 +158,8 @@ void tiled_affine_search(struct gpu_cmd *cmd, const struct affine_search_args *a
 }
 
 TILED(project_scales, rows, 1.0 * a.count * a.per_super * (int)(a.hi - a.lo), item_grid(&t, a.count),
-      assert(a.per_super <= SUPER_GROUPS_MAX), WALKED(scales, SCALES))
+      assert(a.per_super <= SUPER_GROUPS_MAX), WALKED(scales, SCALES),
+      WALKED(d, div_up(a.groups, a.per_super) << a.offsets), WALKED(integers, SCALES))
 TILED(quantize, rows, a.ldc, item_grid(&t, a.ldc), , WALKED(w, a.ldw), WALKED(scales, SCALES), WALKED(codes, a.ldc))
 TILED(dequant, rows, a.ldc, item_grid(&t, a.ldc), , WALKED(codes, a.ldc), WALKED(scales, SCALES), WALKED(w, a.ldw))
 

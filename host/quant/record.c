@@ -23,9 +23,8 @@ struct code_stats code_stats_of(const struct qlinear *q, const struct quant_type
     for (size_t i = 0; s.bins && i < (size_t)q->rows * q->cols; i++)
         if (q->codes[i] >= type->lo && q->codes[i] <= type->hi)
             s.codes[q->codes[i] - type->lo]++;
-    size_t row_scales = (size_t)q->groups * quant_type_planes(type);
     for (size_t i = 0; i < (size_t)q->rows * q->groups; i++) {
-        float scale = q->scales[i / q->groups * row_scales + i % q->groups], size = fabsf(scale);
+        float scale = qlinear_scale(q, (uint32_t)(i / q->groups), 0, (uint32_t)(i % q->groups)), size = fabsf(scale);
         s.negative += scale < 0;
         if (size == 0) {
             s.zero++;

@@ -57,18 +57,16 @@ static void read_tensor(const struct gguf_tensor *t, const struct gguf_type *typ
         __builtin_trap();
     gguf_dequant(type, t->data, n, w);
     gguf_row_valid(type, t->data, n);
-    if (type->codes && t->ne[0] % type->codes->group == 0) {
-        uint64_t groups = t->ne[0] / type->codes->group;
-        int8_t *codes = malloc(t->ne[0]);
-        float *scales = malloc(quant_type_planes(type->codes) * groups * sizeof *scales);
+    if (type->codes && t->ne[0] % type->codes->group == 0 && t->ne[0] <= UINT32_MAX) {
+        struct qlinear q;
         uint8_t *copy = malloc(row);
-        if (!codes || !scales || !copy)
+        if (!copy || !qlinear_init(&q, 1, (uint32_t)t->ne[0],
+                                   (struct quant_spec){type->codes, type->codes->group, SCALE_F32}, NULL))
             __builtin_trap();
-        gguf_unpack_row(type, t->data, t->ne[0], codes, scales);
-        gguf_replace_codes(type, t->data, codes, t->ne[0], copy);
+        gguf_unpack_row(type, t->data, &q, 0);
+        gguf_replace_codes(type, t->data, q.codes, t->ne[0], copy);
         free(copy);
-        free(scales);
-        free(codes);
+        qlinear_free(&q);
     }
     free(w);
 }

@@ -149,6 +149,32 @@ double ref_best_step(const double *v, size_t n, int lo, int hi)
     return largest == 0 ? 0 : best;
 }
 
+bool ref_super_scale(const float *scales, size_t n, int lo, int hi, float *d, int *integers)
+{
+    double largest = 0;
+    for (size_t i = 0; i < n; i++) {
+        integers[i] = 0;
+        largest = fabs((double)scales[i]) > fabs(largest) ? scales[i] : largest;
+    }
+    *d = 0;
+    for (int k = hi > -lo ? hi : -lo; largest != 0 && k > 0; k--)
+        for (int sign = 1; sign >= -1; sign -= 2) {
+            size_t i = 0;
+            if (sign * k < lo || sign * k > hi)
+                continue;
+            *d = ref_storable_scale((float)(largest / (sign * k)), 1);
+            for (; i < n; i++) {
+                double ratio = scales[i] / (double)*d;
+                if (ratio != rint(ratio) || ratio < lo || ratio > hi)
+                    break;
+                integers[i] = (int)ratio;
+            }
+            if (i == n)
+                return true;
+        }
+    return largest == 0;
+}
+
 void ref_noise_words(uint64_t element, uint32_t tensor, uint32_t step, uint32_t seed, uint32_t bits[REF_LEVELS])
 {
     uint32_t v[4] = {(uint32_t)element, (uint32_t)(element >> 32) ^ (tensor * 0x9e3779b9u), step, seed};

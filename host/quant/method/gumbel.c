@@ -48,18 +48,9 @@ bool gumbel_create(struct gumbel_state *s, struct gpu_arena *arena, const struct
                    uint32_t rows, struct err *e)
 {
     uint64_t state = (uint64_t)rows * q->cols * level_count(q->spec.type) * 4;
-    uint64_t row_codes = (uint64_t)q->ldc * 4, row_scales = (uint64_t)quant_row_scales(&q->spec, q->cols) * 4;
-    *s = (struct gumbel_state){.spec = q->spec,
-                               .rows = rows,
-                               .cols = q->cols,
-                               .groups = q->groups,
-                               .ldc = q->ldc,
-                               .row0 = row0,
-                               .rate = 1,
-                               .codes = gpu_slice(q->codes, row0 * row_codes, rows * row_codes),
-                               .scales = gpu_slice(q->scales, row0 * row_scales, rows * row_scales)};
+    *s = (struct gumbel_state){.q = qmatrix_rows(q, row0, rows), .row0 = row0, .rate = 1};
     return gpu_alloc(arena, state, &s->logits, e) && gpu_alloc(arena, state, &s->mom, e) &&
-           gpu_alloc(arena, rows * row_scales, &s->smom, e);
+           gpu_alloc(arena, s->q.scales.size, &s->smom, e);
 }
 
 void gumbel_start(struct gpu_cmd *cmd, const struct gumbel_state *s)
@@ -68,20 +59,20 @@ void gumbel_start(struct gpu_cmd *cmd, const struct gumbel_state *s)
     schedule(s->o, 0, &tau, &kappa);
     tiled_gumbel_init(cmd, &(struct gumbel_init_args){.logits = s->logits,
                                                       .mom = s->mom,
-                                                      .scales = s->scales,
+                                                      .scales = s->q.scales,
                                                       .smom = s->smom,
-                                                      .codes = s->codes,
+                                                      .codes = s->q.codes,
                                                       .w = s->w,
                                                       .diff = s->soft,
-                                                      .rows = s->rows,
-                                                      .cols = s->cols,
-                                                      .group = s->spec.group,
-                                                      .groups = s->groups,
-                                                      .ldc = s->ldc,
-                                                      .levels = level_count(s->spec.type),
-                                                      .relative = relative_levels(s->spec.type),
-                                                      .lo = (uint32_t)s->spec.type->lo,
-                                                      .hi = (uint32_t)s->spec.type->hi,
+                                                      .rows = s->q.rows,
+                                                      .cols = s->q.cols,
+                                                      .group = s->q.spec.group,
+                                                      .groups = s->q.groups,
+                                                      .ldc = s->q.ldc,
+                                                      .levels = level_count(s->q.spec.type),
+                                                      .relative = relative_levels(s->q.spec.type),
+                                                      .lo = (uint32_t)s->q.spec.type->lo,
+                                                      .hi = (uint32_t)s->q.spec.type->hi,
                                                       .seed = s->seed,
                                                       .tensor = s->tensor,
                                                       .row0 = s->row0,
@@ -90,7 +81,7 @@ void gumbel_start(struct gpu_cmd *cmd, const struct gumbel_state *s)
                                                       .init_noise = s->o->init_noise,
                                                       .init_gap = s->o->init_gap,
                                                       .origin = s->origin,
-                                                      .offsets = quant_offsets(&s->spec)});
+                                                      .offsets = quant_offsets(&s->q.spec)});
 }
 
 /* Rate of offsets, as a share of the scales'. */
@@ -106,7 +97,8 @@ static double scale_rate(const struct quant_type *t)
  * when they are rounded in the end. */
 static uint32_t frozen_from(const struct gumbel_state *s)
 {
-    return s->spec.type->super && s->o->lr_scales > 0 ? (uint32_t)ceil((double)s->o->freeze * s->o->steps) : UINT32_MAX;
+    return s->q.spec.type->super && s->o->lr_scales > 0 ? (uint32_t)ceil((double)s->o->freeze * s->o->steps)
+                                                        : UINT32_MAX;
 }
 
 void gumbel_step(struct gpu_cmd *cmd, const struct gumbel_state *s, uint32_t step)
@@ -114,30 +106,30 @@ void gumbel_step(struct gpu_cmd *cmd, const struct gumbel_state *s, uint32_t ste
     float tau, kappa, tau1, kappa1;
     schedule(s->o, step, &tau, &kappa);
     schedule(s->o, step + 1, &tau1, &kappa1);
-    double rate = gumbel_rate(s->o, step) * s->rate, lr_scales = rate * s->o->lr_scales * scale_rate(s->spec.type);
+    double rate = gumbel_rate(s->o, step) * s->rate, lr_scales = rate * s->o->lr_scales * scale_rate(s->q.spec.type);
     uint32_t frozen = frozen_from(s);
     if (step >= frozen)
         lr_scales = 0;
     /* The soft weights of this step are still those of the scales before: one gradient in hundreds. */
     if (step == frozen)
-        quant_round_scales(cmd, &s->spec, s->scales, s->rows, s->groups);
+        qmatrix_round_scales(cmd, &s->q);
     tiled_gumbel_step(cmd, &(struct gumbel_step_args){.logits = s->logits,
                                                       .mom = s->mom,
-                                                      .scales = s->scales,
+                                                      .scales = s->q.scales,
                                                       .smom = s->smom,
-                                                      .codes = s->codes,
+                                                      .codes = s->q.codes,
                                                       .w = s->w,
                                                       .grad = s->grad,
                                                       .diff = s->soft,
-                                                      .rows = s->rows,
-                                                      .cols = s->cols,
-                                                      .group = s->spec.group,
-                                                      .groups = s->groups,
-                                                      .ldc = s->ldc,
-                                                      .levels = level_count(s->spec.type),
-                                                      .relative = relative_levels(s->spec.type),
-                                                      .lo = (uint32_t)s->spec.type->lo,
-                                                      .hi = (uint32_t)s->spec.type->hi,
+                                                      .rows = s->q.rows,
+                                                      .cols = s->q.cols,
+                                                      .group = s->q.spec.group,
+                                                      .groups = s->q.groups,
+                                                      .ldc = s->q.ldc,
+                                                      .levels = level_count(s->q.spec.type),
+                                                      .relative = relative_levels(s->q.spec.type),
+                                                      .lo = (uint32_t)s->q.spec.type->lo,
+                                                      .hi = (uint32_t)s->q.spec.type->hi,
                                                       .seed = s->seed,
                                                       .tensor = s->tensor,
                                                       .row0 = s->row0,
@@ -153,19 +145,19 @@ void gumbel_step(struct gpu_cmd *cmd, const struct gumbel_state *s, uint32_t ste
                                                       .beta2 = s->o->beta2,
                                                       .decay = s->o->decay,
                                                       .origin = s->origin,
-                                                      .offsets = quant_offsets(&s->spec)});
+                                                      .offsets = quant_offsets(&s->q.spec)});
 }
 
 void gumbel_codes(struct gpu_cmd *cmd, const struct gumbel_state *s, struct gpu_view codes)
 {
     tiled_gumbel_codes(cmd, &(struct gumbel_codes_args){.logits = s->logits,
-                                                        .codes = s->codes,
+                                                        .codes = s->q.codes,
                                                         .codes_out = codes,
-                                                        .rows = s->rows,
-                                                        .cols = s->cols,
-                                                        .ldc = s->ldc,
-                                                        .levels = level_count(s->spec.type),
-                                                        .relative = relative_levels(s->spec.type),
-                                                        .lo = (uint32_t)s->spec.type->lo,
-                                                        .hi = (uint32_t)s->spec.type->hi});
+                                                        .rows = s->q.rows,
+                                                        .cols = s->q.cols,
+                                                        .ldc = s->q.ldc,
+                                                        .levels = level_count(s->q.spec.type),
+                                                        .relative = relative_levels(s->q.spec.type),
+                                                        .lo = (uint32_t)s->q.spec.type->lo,
+                                                        .hi = (uint32_t)s->q.spec.type->hi});
 }

@@ -8,14 +8,11 @@
 /* Some rows of a linear in training. */
 struct gumbel_state {
     const struct gumbel_options *o;
-    struct quant_spec spec;
-    uint32_t rows, cols, groups, ldc;
+    struct qmatrix q;            /* start codes, read; scales, learned in place */
     uint32_t row0;               /* of these rows in the whole matrix: keys the noise */
     uint32_t seed, tensor;       /* key the noise */
     float rate;                  /* factor on both learning rates: 1, less after a divergence */
     float origin;                /* soft holds (soft weights - origin * w) */
-    struct gpu_view codes;       /* [rows, ldc] words: start codes, read */
-    struct gpu_view scales;      /* [rows, planes, groups], learned in place */
     struct gpu_view w;           /* [rows, cols], read where origin is not 0 */
     struct gpu_view grad;        /* [rows, cols]: dLoss/d(soft weights), the caller's before each step */
     struct gpu_view soft;        /* [rows, cols]: of the step to come */
@@ -23,15 +20,14 @@ struct gumbel_state {
     struct gpu_view smom;        /* [rows, planes, groups] */
 };
 
-/* Rows [row0, row0 + rows) of q: geometry, codes and scales from there (row0 a multiple of 64 or 0), logits
- * and momenta from the arena. The caller sets o, seed, tensor, w, grad, soft and origin. */
+/* Rows [row0, row0 + rows) of q (qmatrix_rows), logits and momenta from the arena. The caller sets o, seed, tensor, w, grad, soft and origin. */
 bool gumbel_create(struct gumbel_state *s, struct gpu_arena *arena, const struct qmatrix *q, uint32_t row0,
                    uint32_t rows, struct err *e);
 /* Start logits from the start codes, and the soft weights of step 0. */
 void gumbel_start(struct gpu_cmd *cmd, const struct gumbel_state *s);
 /* One Lion step from grad; then the soft weights of step + 1. */
 void gumbel_step(struct gpu_cmd *cmd, const struct gumbel_state *s, uint32_t step);
-/* The likeliest level of each weight into codes [rows, ldc]; may be s->codes at the end of training. */
+/* The likeliest level of each weight into codes [rows, ldc]; may be s->q.codes at the end of training. */
 void gumbel_codes(struct gpu_cmd *cmd, const struct gumbel_state *s, struct gpu_view codes);
 
 /* Learning rate factor at step t of n: cosine from 1 to lr_end (docs/method.md 2), times 1280/n and

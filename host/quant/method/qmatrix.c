@@ -15,38 +15,34 @@ uint32_t quant_offsets(const struct quant_spec *spec)
     return quant_type_planes(spec->type) - 1;
 }
 
-uint32_t quant_row_scales(const struct quant_spec *spec, uint32_t cols)
-{
-    return quant_type_planes(spec->type) * (uint32_t)div_up(cols, spec->group);
-}
-
-uint32_t quant_row_steps(const struct quant_spec *spec, uint32_t cols)
-{
-    const struct quant_type *t = spec->type;
-    return t->super ? quant_type_planes(t) * (uint32_t)div_up(cols, t->super) : quant_row_scales(spec, cols);
-}
-
-static uint32_t groups_per_super(const struct quant_spec *spec)
-{
-    return spec->type->super / spec->group;
-}
-
 /* Super-blocks first .. first+count-1 of each row. */
-static void project(struct gpu_cmd *cmd, const struct quant_spec *spec, struct gpu_view scales, uint32_t rows,
-                    uint32_t groups, uint32_t first, uint32_t count)
+static void project(struct gpu_cmd *cmd, const struct qmatrix *q, uint32_t first, uint32_t count)
 {
-    const struct quant_type *t = spec->type;
-    tiled_project_scales(cmd, &(struct project_scales_args){.scales = scales,
-                                                            .rows = rows,
-                                                            .groups = groups,
-                                                            .offsets = quant_offsets(spec),
-                                                            .per_super = groups_per_super(spec),
+    const struct quant_type *t = q->spec.type;
+    tiled_project_scales(cmd, &(struct project_scales_args){.scales = q->scales,
+                                                            .d = q->d,
+                                                            .integers = q->integers,
+                                                            .rows = q->rows,
+                                                            .groups = q->groups,
+                                                            .offsets = quant_offsets(&q->spec),
+                                                            .per_super = quant_super_groups(&q->spec),
                                                             .first = first,
                                                             .count = count,
                                                             .lo = (uint32_t)t->scale_lo,
                                                             .hi = (uint32_t)t->scale_hi,
                                                             .offset_hi = (uint32_t)t->offset_hi,
                                                             .centre = 0.5f * (float)(t->lo + t->hi)});
+}
+
+/* Bytes of a row's scales of groups, and of those that are stored. */
+static uint64_t group_bytes(const struct qmatrix *q)
+{
+    return quant_row_groups(&q->spec, q->cols) * 4ull;
+}
+
+static uint64_t stored_bytes(const struct qmatrix *q)
+{
+    return quant_row_scales(&q->spec, q->cols) * 4ull;
 }
 
 bool qmatrix_create(struct qmatrix *q, struct gpu_arena *arena, uint32_t rows, uint32_t cols, struct quant_spec spec,
@@ -56,7 +52,25 @@ bool qmatrix_create(struct qmatrix *q, struct gpu_arena *arena, uint32_t rows, u
     q->groups = (uint32_t)div_up(cols, spec.group);
     q->ldc = (uint32_t)div_up(cols, 4);
     return gpu_alloc(arena, (uint64_t)rows * q->ldc * 4, &q->codes, e) &&
-           gpu_alloc(arena, (uint64_t)rows * quant_row_scales(&spec, cols) * 4, &q->scales, e);
+           gpu_alloc(arena, rows * group_bytes(q), &q->scales, e) &&
+           (!spec.type->super || (gpu_alloc(arena, rows * stored_bytes(q), &q->d, e) &&
+                                  gpu_alloc(arena, rows * group_bytes(q), &q->integers, e)));
+}
+
+static struct gpu_view rows_of(struct gpu_view v, uint64_t row_bytes, uint32_t row0, uint32_t rows)
+{
+    return v.size ? gpu_slice(v, row0 * row_bytes, rows * row_bytes) : v;
+}
+
+struct qmatrix qmatrix_rows(const struct qmatrix *q, uint32_t row0, uint32_t rows)
+{
+    struct qmatrix part = *q;
+    part.rows = rows;
+    part.codes = rows_of(q->codes, q->ldc * 4ull, row0, rows);
+    part.scales = rows_of(q->scales, group_bytes(q), row0, rows);
+    part.d = rows_of(q->d, stored_bytes(q), row0, rows);
+    part.integers = rows_of(q->integers, group_bytes(q), row0, rows);
+    return part;
 }
 
 bool qmatrix_download(struct gpu_cmd *cmd, const struct qmatrix *q, struct qlinear *out, struct err *e)
@@ -66,26 +80,52 @@ bool qmatrix_download(struct gpu_cmd *cmd, const struct qmatrix *q, struct qline
         return true;
     if (!qlinear_init(out, q->rows, q->cols, q->spec, e))
         return false;
-    uint64_t n = (uint64_t)q->rows * q->ldc;
+    bool super = q->spec.type->super > 0;
+    uint64_t n = (uint64_t)q->rows * q->ldc, groups = q->rows * group_bytes(q) / 4;
     uint32_t *words = malloc((size_t)n * 4);
-    bool ok = words ? gpu_download(cmd, q->codes, words, n * 4, e) : err_nomem(e, "codes", n * 4);
-    ok =
-        ok && gpu_download(cmd, q->scales, out->scales, (uint64_t)q->rows * quant_row_scales(&q->spec, q->cols) * 4, e);
+    float *integers = malloc((size_t)groups * sizeof *integers);
+    bool ok = (words && integers) || err_nomem(e, "codes", (n + groups) * 4);
+    ok = ok && gpu_download(cmd, q->codes, words, n * 4, e) &&
+         gpu_download(cmd, super ? q->d : q->scales, out->scales, q->rows * stored_bytes(q), e) &&
+         (!super || gpu_download(cmd, q->integers, integers, groups * 4, e));
     for (uint32_t r = 0; ok && r < q->rows; r++)
         for (uint32_t c = 0; c < q->cols; c++)
             out->codes[(size_t)r * q->cols + c] =
                 (int8_t)(uint8_t)(words[(size_t)r * q->ldc + c / 4] >> (c % 4 * 8) & 255u);
+    for (uint64_t i = 0; ok && super && i < groups; i++)
+        out->integers[i] = (int8_t)integers[i];
     free(words);
+    free(integers);
     if (!ok)
         qlinear_free(out);
     return ok;
 }
 
-bool qmatrix_upload(struct gpu_cmd *cmd, const struct qmatrix *q, const struct qlinear *in, struct err *e)
+/* Scales of the groups, and with super-blocks what they are products of. */
+static bool upload_scales(struct gpu_cmd *cmd, const struct qmatrix *q, const struct qlinear *in, struct err *e)
+{
+    uint64_t bytes = q->rows * group_bytes(q);
+    uint32_t planes = quant_type_planes(q->spec.type);
+    gpu_upload(cmd, in->integers ? q->d : q->scales, in->scales, q->rows * stored_bytes(q));
+    if (!in->integers)
+        return true;
+    float *of_groups = malloc((size_t)bytes);
+    if (!of_groups)
+        return err_nomem(e, "scales", bytes);
+    for (size_t i = 0; i < bytes / 4; i++)
+        of_groups[i] = in->integers[i];
+    gpu_upload(cmd, q->integers, of_groups, bytes);
+    for (size_t i = 0; i < bytes / 4; i++)
+        of_groups[i] = qlinear_scale(in, (uint32_t)(i / q->groups / planes), (uint32_t)(i / q->groups % planes),
+                                     (uint32_t)(i % q->groups));
+    gpu_upload(cmd, q->scales, of_groups, bytes);
+    free(of_groups);
+    return true;
+}
+
+bool qmatrix_upload_codes(struct gpu_cmd *cmd, const struct qmatrix *q, const struct qlinear *in, struct err *e)
 {
     uint64_t n = (uint64_t)q->rows * q->ldc;
-    if (gpu_cmd_counts(cmd))
-        return true;
     uint32_t *words = calloc((size_t)n, 4);
     if (!words)
         return err_nomem(e, "codes", n * 4);
@@ -93,9 +133,13 @@ bool qmatrix_upload(struct gpu_cmd *cmd, const struct qmatrix *q, const struct q
         for (uint32_t c = 0; c < q->cols; c++)
             words[(size_t)r * q->ldc + c / 4] |= (uint32_t)(uint8_t)in->codes[(size_t)r * q->cols + c] << (c % 4 * 8);
     gpu_upload(cmd, q->codes, words, n * 4);
-    gpu_upload(cmd, q->scales, in->scales, (uint64_t)q->rows * quant_row_scales(&q->spec, q->cols) * 4);
     free(words);
     return true;
+}
+
+bool qmatrix_upload(struct gpu_cmd *cmd, const struct qmatrix *q, const struct qlinear *in, struct err *e)
+{
+    return gpu_cmd_counts(cmd) || (qmatrix_upload_codes(cmd, q, in, e) && upload_scales(cmd, q, in, e));
 }
 
 void qmatrix_dequant(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w)
@@ -112,20 +156,14 @@ void qmatrix_dequant(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_vi
                                               .offsets = quant_offsets(&q->spec)});
 }
 
-void quant_round_scales(struct gpu_cmd *cmd, const struct quant_spec *spec, struct gpu_view scales, uint32_t rows,
-                        uint32_t groups)
-{
-    if (spec->type->super)
-        project(cmd, spec, scales, rows, groups, 0, (uint32_t)div_up(groups, groups_per_super(spec)));
-    else
-        tiled_round_scales(cmd, &(struct round_scales_args){.scales = scales,
-                                                            .n = rows * (groups << quant_offsets(spec)),
-                                                            .scale_type = (uint32_t)spec->scale});
-}
-
 void qmatrix_round_scales(struct gpu_cmd *cmd, const struct qmatrix *q)
 {
-    quant_round_scales(cmd, &q->spec, q->scales, q->rows, q->groups);
+    if (q->spec.type->super)
+        project(cmd, q, 0, q->groups / quant_super_groups(&q->spec));
+    else
+        tiled_round_scales(cmd, &(struct round_scales_args){.scales = q->scales,
+                                                            .n = q->rows * (q->groups << quant_offsets(&q->spec)),
+                                                            .scale_type = (uint32_t)q->spec.scale});
 }
 
 void qmatrix_search(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, struct gpu_view weights,
@@ -164,8 +202,7 @@ void qmatrix_search(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_vie
                                                             .power = o->power,
                                                             .scale_type = (uint32_t)q->spec.scale});
     if (type->super)
-        project(cmd, &q->spec, q->scales, q->rows, q->groups, col0 / type->super,
-                (uint32_t)div_up(col1 - col0, type->super));
+        project(cmd, q, col0 / type->super, (uint32_t)div_up(col1 - col0, type->super));
 }
 
 void quantize_rtn(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, const struct scale_search_options *o)

@@ -10,26 +10,24 @@
 struct qmatrix {
     uint32_t rows, cols, groups, ldc; /* ldc: words of a row of codes (four int8 each) */
     struct quant_spec spec;
-    struct gpu_view codes;  /* [rows, ldc] words */
-    struct gpu_view scales; /* [rows, planes, groups] f32, as in struct qlinear */
+    struct gpu_view codes;       /* [rows, ldc] words */
+    struct gpu_view scales;      /* [rows, planes, groups] f32: of the groups, with super-blocks multiplied out */
+    struct gpu_view d, integers; /* with super-blocks what the scales are products of, as in struct qlinear: f32
+                                    [rows, planes, super-blocks], and f32 [rows, planes, groups] */
 };
-/* Scales of a row, its offsets too. */
-uint32_t quant_row_scales(const struct quant_spec *spec, uint32_t cols);
-/* Numbers of a row that its scales and offsets are made of: one for each of them or, with super-blocks, d and
- * dmin of each. */
-uint32_t quant_row_steps(const struct quant_spec *spec, uint32_t cols);
 /* 1 where groups have offsets: what kernels ask. */
 uint32_t quant_offsets(const struct quant_spec *spec);
 bool qmatrix_create(struct qmatrix *q, struct gpu_arena *arena, uint32_t rows, uint32_t cols, struct quant_spec spec,
                     struct err *e);
+/* Rows [row0, row0 + rows) of q; row0 is a multiple of 64 or 0. */
+struct qmatrix qmatrix_rows(const struct qmatrix *q, uint32_t row0, uint32_t rows);
 /* Host copy; q->spec etc. are taken over. Waits for the device. With commands that count it is of this
  * shape, without contents, and nothing is uploaded. */
 bool qmatrix_download(struct gpu_cmd *cmd, const struct qmatrix *q, struct qlinear *out, struct err *e);
+bool qmatrix_upload_codes(struct gpu_cmd *cmd, const struct qmatrix *q, const struct qlinear *in, struct err *e);
 bool qmatrix_upload(struct gpu_cmd *cmd, const struct qmatrix *q, const struct qlinear *in, struct err *e);
-/* Scales and offsets [rows, planes, groups] as they will be stored, in place: rounded, or d times integers
- * where the type has super-blocks. What is rounded already stays. */
-void quant_round_scales(struct gpu_cmd *cmd, const struct quant_spec *spec, struct gpu_view scales, uint32_t rows,
-                        uint32_t groups);
+/* Scales and offsets as they will be stored, in place: rounded, or d times integers where the type has super-blocks.
+ * What is rounded already stays. */
 void qmatrix_round_scales(struct gpu_cmd *cmd, const struct qmatrix *q);
 /* Scales, and offsets where the type has them, of the groups that start in columns [col0, col1) of w [rows,
  * cols], as they will be stored. Of super-blocks whole ones. weights [cols]: what errors in a column count;

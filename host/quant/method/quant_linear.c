@@ -27,12 +27,10 @@ static uint32_t roll_back_rows(struct qlinear *tuned, const struct qlinear *star
                                const double *loss_start)
 {
     uint32_t n = 0;
-    size_t scales = (size_t)tuned->groups * quant_type_planes(tuned->spec.type);
     for (uint32_t r = 0; r < tuned->rows; r++) {
         if (loss_tuned[r] <= loss_start[r]) /* false for NaN, too */
             continue;
-        memcpy(tuned->codes + (size_t)r * tuned->cols, start->codes + (size_t)r * tuned->cols, tuned->cols);
-        memcpy(tuned->scales + r * scales, start->scales + r * scales, scales * sizeof(float));
+        qlinear_copy_row(tuned, start, r);
         n++;
     }
     return n;

@@ -27,14 +27,9 @@ uint32_t tune_scales_windows(const struct model *m, const struct quantize_option
     return (m->cfg->num_layers + 1) * tune_scales_batch(o, train);
 }
 
-static uint64_t scales_of(const struct matrix *item)
+static uint64_t groups_of(const struct matrix *item)
 {
-    return item->coded ? (uint64_t)item->rows * quant_row_scales(&item->spec, item->cols) : 0;
-}
-
-static uint64_t steps_of(const struct matrix *item)
-{
-    return item->coded ? (uint64_t)item->rows * quant_row_steps(&item->spec, item->cols) : 0;
+    return item->coded ? (uint64_t)item->rows * quant_row_groups(&item->spec, item->cols) : 0;
 }
 
 static uint64_t code_bytes(const struct matrix *item)
@@ -53,28 +48,31 @@ bool pass_upload_codes(struct pass *p, size_t item, struct gpu_view codes, struc
     struct qlinear q = {0};
     struct qmatrix to = p->entries[item].q;
     to.codes = codes;
-    to.scales = p->temp; /* those of the store are not wanted */
-    bool ok =
-        store_read_linear(p->t->store, &p->t->plan->items[item], &q, NULL, e) && qmatrix_upload(p->m->cmd, &to, &q, e);
+    bool ok = store_read_linear(p->t->store, &p->t->plan->items[item], &q, NULL, e) &&
+              qmatrix_upload_codes(p->m->cmd, &to, &q, e);
     qlinear_free(&q);
     return ok;
 }
 
-struct gpu_view pass_scales(const struct pass *p, const struct entry *x, bool rounded)
+/* As they will be stored; good until p->temp_stored is used again. */
+static struct gpu_view rounded_scales(const struct pass *p, const struct entry *x)
 {
     struct gpu_cmd *cmd = p->m->cmd;
-    struct gpu_view steps = x->steps;
-    if (rounded) {
-        uint32_t type = (uint32_t)(x->per > 1 ? SCALE_F16 : x->q.spec.scale);
-        steps = gpu_slice(p->temp_steps, 0, x->n * 4ull);
-        gpu_copy(cmd, steps, x->steps, x->n * 4ull);
-        tiled_round_scales(cmd, &(struct round_scales_args){.scales = steps, .n = x->n, .scale_type = type});
-    }
+    uint32_t type = (uint32_t)(x->per > 1 ? SCALE_F16 : x->q.spec.scale);
+    struct gpu_view scales = gpu_slice(p->temp_stored, 0, x->n * 4ull);
+    gpu_copy(cmd, scales, x->scales, x->n * 4ull);
+    tiled_round_scales(cmd, &(struct round_scales_args){.scales = scales, .n = x->n, .scale_type = type});
+    return scales;
+}
+
+struct gpu_view pass_scales(const struct pass *p, const struct entry *x, bool rounded)
+{
+    struct gpu_view stored = rounded ? rounded_scales(p, x) : x->scales;
     if (x->per == 1)
-        return steps;
+        return stored;
     struct gpu_view scales = gpu_slice(p->temp, 0, (uint64_t)x->n * x->per * 4);
-    tiled_scale_rows(cmd,
-                     &(struct scale_rows_args){.x = x->units, .w = steps, .y = scales, .rows = x->n, .cols = x->per});
+    tiled_scale_rows(
+        p->m->cmd, &(struct scale_rows_args){.x = x->integers, .w = stored, .y = scales, .rows = x->n, .cols = x->per});
     return scales;
 }
 
@@ -92,56 +90,29 @@ static float finest_step(const struct quant_type *t)
     return t->super ? SUPER_RATE * step : step;
 }
 
-/* p->host <- d and -dmin of each super-block; scales <- their integers. */
-static bool split_scales(struct pass *p, const struct entry *x, float *scales, const char *module, struct err *e)
-{
-    const struct quant_type *t = x->q.spec.type;
-    uint32_t planes = quant_type_planes(t), supers = x->q.groups / x->per;
-    for (uint32_t k = 0; k < x->n; k++) {
-        bool offset = k / supers % planes == 1;
-        float *of_block = scales + (size_t)k * x->per;
-        int16_t integers[16];
-        uint16_t d;
-        for (uint32_t i = 0; offset && i < x->per; i++)
-            of_block[i] = -of_block[i];
-        if (!quant_super_solve(of_block, x->per, offset ? 0 : t->scale_lo, offset ? t->offset_hi : t->scale_hi, &d,
-                               integers))
-            return err_set(e, ERR_BUG, "%s: scales that %s cannot hold", module, t->name);
-        for (uint32_t i = 0; i < x->per; i++)
-            of_block[i] = integers[i];
-        p->host[k] = offset ? -f16_to_f32(d) : f16_to_f32(d);
-    }
-    return true;
-}
-
 /* One linear's start: scales of the store (the last ones, where a done pass is judged), no moments. */
 static bool start_linear(struct pass *p, size_t item, struct err *e)
 {
     struct gpu_cmd *cmd = p->m->cmd;
     struct entry *x = &p->entries[item];
-    const struct matrix *of = &p->t->plan->items[item];
     struct qlinear q = {0};
-    bool ok = store_read_final(p->t->store, of, &q, e);
-    if (ok && !p->state.report.best_epoch)
-        memcpy(x->best, q.scales, (size_t)x->n * x->per * sizeof *x->best);
-    if (ok && x->per > 1) {
-        ok = split_scales(p, x, q.scales, of->module, e);
-        if (ok)
-            gpu_upload(cmd, x->units, q.scales, (uint64_t)x->n * x->per * 4);
-    } else if (ok) {
-        memcpy(p->host, q.scales, x->n * sizeof *p->host);
-    }
-    if (ok) {
-        float unit = finest_step(q.spec.type);
-        gpu_upload(cmd, x->steps, p->host, x->n * 4ull);
-        for (uint32_t k = 0; k < x->n; k++)
-            p->host[k] = unit * fabsf(p->host[k]);
-        gpu_upload(cmd, x->size, p->host, x->n * 4ull);
-        gpu_fill(cmd, x->m, 0);
-        gpu_fill(cmd, x->v, 0);
-    }
+    if (!store_read_final(p->t->store, &p->t->plan->items[item], &q, e))
+        return false;
+    if (!p->state.report.best_epoch)
+        memcpy(x->best, q.scales, x->n * sizeof *x->best);
+    for (size_t k = 0; x->per > 1 && k < (size_t)x->n * x->per; k++)
+        p->host[k] = q.integers[k];
+    if (x->per > 1)
+        gpu_upload(cmd, x->integers, p->host, (uint64_t)x->n * x->per * 4);
+    float unit = finest_step(q.spec.type);
+    gpu_upload(cmd, x->scales, q.scales, x->n * 4ull);
+    for (uint32_t k = 0; k < x->n; k++)
+        p->host[k] = unit * fabsf(q.scales[k]);
+    gpu_upload(cmd, x->size, p->host, x->n * 4ull);
+    gpu_fill(cmd, x->m, 0);
+    gpu_fill(cmd, x->v, 0);
     qlinear_free(&q);
-    return ok;
+    return true;
 }
 
 bool pass_start(struct pass *p, struct err *e)
@@ -155,7 +126,7 @@ bool pass_start(struct pass *p, struct err *e)
 
 static struct gpu_view part_of(const struct entry *x, enum scales_part part)
 {
-    return part == SCALES_NOW ? x->steps : part == SCALES_M ? x->m : x->v;
+    return part == SCALES_NOW ? x->scales : part == SCALES_M ? x->m : x->v;
 }
 
 const float *pass_pull(void *ctx, size_t item, enum scales_part part, struct err *e)
@@ -189,7 +160,7 @@ bool pass_keep_best(struct pass *p, struct err *e)
 {
     for (size_t i = 0; i < p->t->plan->n_items; i++) {
         const struct entry *x = &p->entries[i];
-        if (x->n && !gpu_download(p->m->cmd, pass_scales(p, x, true), x->best, (uint64_t)x->n * x->per * 4, e))
+        if (x->n && !gpu_download(p->m->cmd, rounded_scales(p, x), x->best, x->n * 4ull, e))
             return false;
     }
     return true;
@@ -200,8 +171,8 @@ static void describe_entry(struct entry *x, const struct matrix *item)
 {
     if (!item->coded)
         return;
-    x->n = (uint32_t)steps_of(item);
-    x->per = item->spec.type->super ? item->spec.type->super / item->spec.group : 1;
+    x->n = item->rows * quant_row_scales(&item->spec, item->cols);
+    x->per = quant_super_groups(&item->spec);
     x->q = (struct qmatrix){.rows = item->rows,
                             .cols = item->cols,
                             .groups = (uint32_t)div_up(item->cols, item->spec.group),
@@ -213,9 +184,9 @@ static void describe_entry(struct entry *x, const struct matrix *item)
 static bool alloc_entry(struct entry *x, const struct matrix *item, bool codes, struct gpu_arena *arena, struct err *e)
 {
     uint64_t bytes = x->n * 4ull;
-    return !x->n || (gpu_alloc(arena, bytes, &x->steps, e) && gpu_alloc(arena, bytes, &x->m, e) &&
+    return !x->n || (gpu_alloc(arena, bytes, &x->scales, e) && gpu_alloc(arena, bytes, &x->m, e) &&
                      gpu_alloc(arena, bytes, &x->v, e) && gpu_alloc(arena, bytes, &x->size, e) &&
-                     (x->per == 1 || gpu_alloc(arena, scales_of(item) * 4, &x->units, e)) &&
+                     (x->per == 1 || gpu_alloc(arena, groups_of(item) * 4, &x->integers, e)) &&
                      (!codes || gpu_alloc(arena, code_bytes(item), &x->q.codes, e)));
 }
 
@@ -236,12 +207,12 @@ static bool alloc_entries(struct pass *p, struct err *e)
         const struct matrix *item = &plan->items[i];
         struct place *at = &p->places[item->place];
         describe_entry(&p->entries[i], item);
-        p->widest = max_u64(p->widest, scales_of(item) * 4);
+        p->widest = max_u64(p->widest, groups_of(item) * 4);
         at->code_bytes = max_u64(at->code_bytes, code_bytes(item));
         if (item->coded)
             at->grad_bytes = max_u64(at->grad_bytes, (uint64_t)item->rows * item->cols * 4);
     }
-    bool ok = gpu_alloc(arena, p->widest, &p->temp, e) && gpu_alloc(arena, p->widest, &p->temp_steps, e);
+    bool ok = gpu_alloc(arena, p->widest, &p->temp, e) && gpu_alloc(arena, p->widest, &p->temp_stored, e);
     for (uint32_t i = 0; ok && i < p->most; i++) {
         struct place *at = &p->places[i];
         ok = (!at->grad_bytes || gpu_alloc(arena, at->grad_bytes, &at->grad, e)) &&
@@ -261,7 +232,7 @@ static bool fill_entries(struct pass *p, struct err *e)
         return err_nomem(e, "the scales of one linear", p->widest);
     for (size_t i = 0; ok && i < p->t->plan->n_items; i++) {
         struct entry *x = &p->entries[i];
-        uint64_t bytes = (uint64_t)x->n * x->per * 4;
+        uint64_t bytes = x->n * 4ull;
         if (!x->n)
             continue;
         x->best = malloc((size_t)bytes);

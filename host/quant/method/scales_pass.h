@@ -11,14 +11,14 @@
 
 /* One quantized linear. */
 struct entry {
-    struct qmatrix q;      /* no scales; codes: no buffer where they do not stay on the device */
-    struct gpu_view steps; /* [n] what learns: scales or, with super-blocks, d and -dmin of each */
-    struct gpu_view units; /* [n, per] with super-blocks: the integers that make scales of them, which stay */
-    struct gpu_view m, v;  /* [n] Adam's moments */
-    struct gpu_view size;  /* [n] what the rate is relative to: |steps| at the start, less at more bits */
-    uint32_t n;            /* 0: the linear is kept in 16 bits */
-    uint32_t per;          /* scales that a step makes: 1, or the groups of a super-block */
-    float *best;           /* [n * per] scales, rounded */
+    struct qmatrix q;         /* no scales; codes: no buffer where they do not stay on the device */
+    struct gpu_view scales;   /* [n] what learns: scales as they are stored, with super-blocks d and -dmin of each */
+    struct gpu_view integers; /* [n, per] with super-blocks: what d and -dmin are multiplied by, which stays */
+    struct gpu_view m, v;     /* [n] Adam's moments */
+    struct gpu_view size;     /* [n] what the rate is relative to: |scales| at the start, less at more bits */
+    uint32_t n;               /* 0: the linear is kept in 16 bits */
+    uint32_t per;             /* groups of a super-block, or 1 */
+    float *best;              /* [n] scales, rounded */
 };
 
 /* What the matrices at one place of their blocks share. */
@@ -38,8 +38,8 @@ struct pass {
     struct entry *entries;            /* [plan->n_items] */
     struct place *places;             /* [most] */
     uint32_t most;                    /* matrices of a block */
-    struct gpu_view temp;             /* scales of one linear, or their gradient */
-    struct gpu_view temp_steps;       /* steps of one linear: rounded, or their gradient */
+    struct gpu_view temp;             /* scales of one linear's groups, or their gradient */
+    struct gpu_view temp_stored;      /* one linear's scales as they are stored: rounded, or their gradient */
     struct gpu_view *grads;           /* [most] of the weights of the block in work */
     struct block_weights w;           /* of the block that is loaded */
     uint64_t widest;                  /* bytes of the widest linear's scales */
@@ -64,9 +64,9 @@ struct pass {
 /* All of it, on device and host. pass_destroy: true with ok, unless the device failed late. */
 bool pass_create(struct pass *p, const struct scales_task *t, struct err *e);
 bool pass_destroy(struct pass *p, bool ok, struct err *e);
-/* Codes of an item from the store; p->temp is used. */
+/* Codes of an item from the store. */
 bool pass_upload_codes(struct pass *p, size_t item, struct gpu_view codes, struct err *e);
-/* The scales of one linear as they are, or rounded; good until the next call, or until p->temp is used. */
+/* The scales of one linear's groups as they are, or rounded; good until the next call, or until p->temp is used. */
 struct gpu_view pass_scales(const struct pass *p, const struct entry *x, bool rounded);
 /* Scales of the store and no moments. */
 bool pass_start(struct pass *p, struct err *e);

@@ -243,7 +243,7 @@ static struct qmatrix harden(const struct half *h, const struct member *of)
     const struct gumbel_state *s = &of->s;
     struct qmatrix q = of->q;
     gumbel_codes(cmd, s, h->codes);
-    gpu_copy(cmd, h->scales, s->scales, s->rows * quant_row_scales(&s->spec, s->cols) * 4ull);
+    gpu_copy(cmd, h->scales, s->q.scales, s->q.scales.size);
     q.codes = h->codes;
     q.scales = h->scales;
     if (s->o->lr_scales > 0)

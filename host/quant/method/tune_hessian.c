@@ -56,12 +56,12 @@ static bool units_fit(void *ctx, uint32_t units)
 static bool tune_rows(struct gpu_cmd *cmd, const struct gumbel_state *s, struct gpu_view h, uint32_t steps_before,
                       uint32_t steps_total, const struct tune_hooks *hooks, struct err *e)
 {
-    const uint32_t cols = s->cols;
+    const uint32_t cols = s->q.cols;
     gumbel_start(cmd, s);
     for (uint32_t step = 0; step < s->o->steps && !gpu_cmd_failed(cmd); step++) {
         /* dL/dW~ = 2 (W~ - W) H, and H is symmetric. */
         gpu_gemm(cmd, (struct gpu_matrix){s->soft, cols}, (struct gpu_matrix){h, cols},
-                 (struct gpu_matrix){s->grad, cols}, s->rows, cols, cols, 2.0f, 0.0f);
+                 (struct gpu_matrix){s->grad, cols}, s->q.rows, cols, cols, 2.0f, 0.0f);
         gumbel_step(cmd, s, step);
         if (hooks && hooks->step && step % HOOK_STEPS == 0 &&
             !hooks->step(hooks->ctx, steps_before + step, steps_total, NAN)) {
@@ -69,9 +69,9 @@ static bool tune_rows(struct gpu_cmd *cmd, const struct gumbel_state *s, struct 
             return err_set(e, ERR_STOPPED, "stopped while tuning");
         }
     }
-    gumbel_codes(cmd, s, s->codes);
+    gumbel_codes(cmd, s, s->q.codes);
     if (s->o->lr_scales > 0)
-        quant_round_scales(cmd, &s->spec, s->scales, s->rows, s->groups);
+        qmatrix_round_scales(cmd, &s->q);
     return gpu_cmd_finish(cmd, e);
 }
 

@@ -84,7 +84,7 @@ static bool learn(struct pass *p, uint32_t layer, struct err *e)
         const struct entry *x = &p->entries[item];
         if (!x->n)
             continue;
-        struct gpu_view dscales = gpu_slice(p->temp, 0, (uint64_t)x->n * x->per * 4), dsteps = dscales;
+        struct gpu_view dscales = gpu_slice(p->temp, 0, (uint64_t)x->n * x->per * 4), dstored = dscales;
         gpu_fill(cmd, dscales, 0);
         tiled_scale_grad(cmd, &(struct scale_grad_args){.grad = p->places[i].grad,
                                                         .codes = p->places[i].codes,
@@ -96,20 +96,20 @@ static bool learn(struct pass *p, uint32_t layer, struct err *e)
                                                         .ldc = x->q.ldc,
                                                         .offsets = quant_offsets(&x->q.spec)});
         if (x->per > 1) {
-            dsteps = gpu_slice(p->temp_steps, 0, x->n * 4ull);
-            tiled_row_dot(
-                cmd, &(struct row_dot_args){.a = dscales, .b = x->units, .out = dsteps, .rows = x->n, .cols = x->per});
+            dstored = gpu_slice(p->temp_stored, 0, x->n * 4ull);
+            tiled_row_dot(cmd, &(struct row_dot_args){
+                                   .a = dscales, .b = x->integers, .out = dstored, .rows = x->n, .cols = x->per});
         }
         if (p->grads_out) {
-            if (!gpu_download(cmd, dsteps, p->grads_out[item], x->n * 4ull, e))
+            if (!gpu_download(cmd, dstored, p->grads_out[item], x->n * 4ull, e))
                 return false;
             continue;
         }
         double t = p->step + 1.0;
-        tiled_adam_step(cmd, &(struct adam_step_args){.param = x->steps,
+        tiled_adam_step(cmd, &(struct adam_step_args){.param = x->scales,
                                                       .m = x->m,
                                                       .v = x->v,
-                                                      .grad = dsteps,
+                                                      .grad = dstored,
                                                       .size = x->size,
                                                       .n = x->n,
                                                       .lr = rate(p, p->step),

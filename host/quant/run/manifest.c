@@ -10,7 +10,7 @@
 #include "host/base/str.h"
 #include "host/base/version.h"
 
-#define FORMAT   "gsq work folder 2"
+#define FORMAT   "gsq work folder 3"
 #define SUM_KEY  SAFETENSORS_CHECKSUM
 #define NO_SUM   SAFETENSORS_NO_SUM_YET
 #define SUM_SIZE (sizeof NO_SUM - 1)
@@ -132,6 +132,18 @@ struct manifest *manifest_make(const struct store_field *fields, size_t n, struc
     return m;
 }
 
+static const char *text_of(const cJSON *object, const char *name)
+{
+    const char *text = cJSON_GetStringValue(json_get(object, name));
+    return text ? text : "";
+}
+
+static void of_earlier(const char *path, struct err *e)
+{
+    err_set(e, ERR_USER, "%s: the work folder is of an earlier gsq, whose files are of another format", path);
+    err_hint(e, "finish that run with the gsq that began it, or give another --work folder, or delete that one");
+}
+
 struct manifest *manifest_parse(const char *text, size_t size, const char *path, struct err *e)
 {
     size_t at = sizeof text_begin - 1;
@@ -143,23 +155,22 @@ struct manifest *manifest_parse(const char *text, size_t size, const char *path,
         struct manifest *m = calloc(1, sizeof *m);
         if (!m || !(m->text = str_dup_n(text, size)))
             err_nomem(e, "the manifest", size);
-        else if ((m->root = json_parse(text, size, path, e)) && cJSON_IsObject(json_get(m->root, "run")))
+        else if ((m->root = json_parse(text, size, path, e)) && !cJSON_IsObject(json_get(m->root, "run")))
+            err_set(e, ERR_ENV, "%s is damaged", path);
+        else if (m->root && strcmp(text_of(m->root, "format"), FORMAT) == 0)
             return m;
         else if (m->root)
-            err_set(e, ERR_ENV, "%s is damaged", path);
+            of_earlier(path, e);
         manifest_free(&m);
         return NULL;
     }
     /* Whole, but without a checksum: all fields stood in the object itself. */
     cJSON *old = summed ? NULL : json_parse(text, size, path, NULL);
-    bool earlier = old && cJSON_IsString(json_get(old, "kernels")) && !json_get(old, "format");
-    cJSON_Delete(old);
-    if (!earlier) {
+    if (old && cJSON_IsString(json_get(old, "kernels")) && !json_get(old, "format"))
+        of_earlier(path, e);
+    else
         err_set(e, ERR_ENV, "%s is damaged", path);
-        return NULL;
-    }
-    err_set(e, ERR_USER, "%s: the work folder is of an earlier gsq, whose files hold no checksums", path);
-    err_hint(e, "finish that run with the gsq that began it, or give another --work folder, or delete that one");
+    cJSON_Delete(old);
     return NULL;
 }
 

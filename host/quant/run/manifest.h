@@ -1,7 +1,7 @@
 /* WORK/manifest.json: which run a work folder belongs to, as names and values, and what was accepted since.
  *
  *     {"xxh3": checksum of this text (formats/hf/safetensors.h's rule: zeros in its place), "format": "gsq work
- * folder 2", "version": the gsq that began it, "run": {NAME: VALUE ...}, "accepted": [{"field", "was", "now",
+ * folder 3", "version": the gsq that began it, "run": {NAME: VALUE ...}, "accepted": [{"field", "was", "now",
  * "version"} ...]}
  *
  * Fields are of two kinds. Most say what is asked for: with another value it is another run. Those of
@@ -29,7 +29,8 @@ struct manifest;
 void manifest_free(struct manifest **m);
 /* Of these fields; text NULL: out of memory. */
 struct manifest *manifest_make(const struct store_field *fields, size_t n, struct err *e);
-/* From a text. NULL: ERR_ENV where the text is damaged, ERR_USER where it is of an earlier gsq. path: for
+/* From a text. NULL: ERR_ENV where the text is damaged, ERR_USER where it is of an earlier gsq, whose files are
+ * of another format. path: for
  * messages. */
 struct manifest *manifest_parse(const char *text, size_t size, const char *path, struct err *e);
 /* As it stands in the file. */

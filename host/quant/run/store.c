@@ -10,7 +10,6 @@
 #include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
-#include "host/quant/method/qmatrix.h"
 
 #define REPORT_CAP 256
 
@@ -233,10 +232,35 @@ static uint64_t words_per_row(const struct matrix *item)
     return div_up((uint64_t)item->cols * item->spec.type->bits, 32);
 }
 
+/* Tensors of a linear: codes, scales and, with super-blocks, integers. */
+enum { CODES, SCALES, INTEGERS, TENSORS };
+
+static int tensors_of(const struct matrix *item)
+{
+    return item->spec.type->super ? TENSORS : INTEGERS;
+}
+
+/* One of them as a file plans it, its name in that. */
+static struct tensor_plan tensor_of(const struct matrix *item, int which, char name[NAME_CAP])
+{
+    static const char *const names[TENSORS] = {"codes", "scales", "integers"};
+    static const enum dtype dtypes[TENSORS] = {DTYPE_U32, DTYPE_F32, DTYPE_I8};
+    snprintf(name, NAME_CAP, "%s.%s", item->module, names[which]);
+    uint64_t cols = which == CODES    ? words_per_row(item)
+                    : which == SCALES ? quant_row_scales(&item->spec, item->cols)
+                                      : quant_row_groups(&item->spec, item->cols);
+    return (struct tensor_plan){name, dtypes[which], 2, {item->rows, cols}};
+}
+
 uint64_t store_item_bytes(const struct matrix *item)
 {
-    return item->coded ? (uint64_t)item->rows * 4 * (words_per_row(item) + quant_row_scales(&item->spec, item->cols))
-                       : 0;
+    uint64_t bytes = 0;
+    char name[NAME_CAP];
+    for (int which = 0; item->coded && which < tensors_of(item); which++) {
+        struct tensor_plan t = tensor_of(item, which, name);
+        bytes += t.shape[0] * t.shape[1] * dtype_size(t.dtype);
+    }
+    return bytes;
 }
 
 static void report_print(const struct linear_report *r, char out[REPORT_CAP])
@@ -304,16 +328,22 @@ static bool sane(const struct qlinear *q, const struct matrix *item)
 {
     const struct quant_type *t = item->spec.type;
     size_t n = (size_t)q->rows * q->cols, scales = (size_t)q->rows * quant_row_scales(&item->spec, item->cols);
+    size_t groups = (size_t)q->rows * quant_row_groups(&item->spec, item->cols);
     for (size_t i = 0; i < n; i++)
         if (q->codes[i] < t->lo || q->codes[i] > t->hi)
             return false;
     for (size_t i = 0; i < scales; i++)
         if (!isfinite(q->scales[i]))
             return false;
+    for (size_t i = 0; t->super && i < groups; i++) {
+        bool offset = i / q->groups % quant_type_planes(t) == 1;
+        if (q->integers[i] < (offset ? 0 : t->scale_lo) || q->integers[i] > (offset ? t->offset_hi : t->scale_hi))
+            return false;
+    }
     return true;
 }
 
-/* Codes of one linear, row by row as packed words, then its scales. */
+/* Codes of one linear, row by row as packed words, then its scales and integers. */
 static bool put_linear(struct safetensors_writer *w, const struct matrix *item, const struct qlinear *q, struct err *e)
 {
     size_t words = (size_t)words_per_row(item);
@@ -328,8 +358,10 @@ static bool put_linear(struct safetensors_writer *w, const struct matrix *item, 
     }
     free(row);
     free(codes);
-    return ok && safetensors_writer_put(w, q->scales,
-                                        (size_t)q->rows * quant_row_scales(&item->spec, item->cols) * sizeof(float), e);
+    size_t scales = (size_t)q->rows * quant_row_scales(&item->spec, item->cols);
+    size_t groups = (size_t)q->rows * quant_row_groups(&item->spec, item->cols);
+    return ok && safetensors_writer_put(w, q->scales, scales * sizeof *q->scales, e) &&
+           (!q->integers || safetensors_writer_put(w, q->integers, groups, e));
 }
 
 void store_own_facts(const struct store *s, const char *(*metadata)[2])
@@ -342,7 +374,7 @@ void store_own_facts(const struct store *s, const char *(*metadata)[2])
 
 /* What a block's file says: its tensors, and its facts. */
 struct block_header {
-    struct tensor_plan *tensors; /* codes and scales of each linear that is not kept */
+    struct tensor_plan *tensors; /* of each linear that is coded */
     size_t n_tensors;
     char (*names)[NAME_CAP], (*texts)[REPORT_CAP], (*curves)[STAGE_CAP];
     const char *(*facts)[2];
@@ -361,21 +393,13 @@ static void header_free(struct block_header *h)
 static bool header_alloc(struct block_header *h, uint32_t n, struct err *e)
 {
     size_t facts = STORE_OWN_FACTS + 1u + n + HALF_COUNT;
-    *h = (struct block_header){.tensors = calloc(2 * (n + 1u), sizeof *h->tensors),
-                               .names = calloc(2 * (n + 1u), sizeof *h->names),
+    *h = (struct block_header){.tensors = calloc(TENSORS * (n + 1u), sizeof *h->tensors),
+                               .names = calloc(TENSORS * (n + 1u), sizeof *h->names),
                                .texts = calloc(n + 1u, sizeof *h->texts),
                                .curves = calloc(HALF_COUNT, sizeof *h->curves),
                                .facts = calloc(facts, sizeof *h->facts)};
     return (h->tensors && h->names && h->texts && h->curves && h->facts) ||
-           err_nomem(e, "a block's header", (uint64_t)n * (2 * NAME_CAP + REPORT_CAP));
-}
-
-static void add_tensor(struct block_header *h, const struct matrix *item, const char *what, enum dtype dtype,
-                       uint64_t cols)
-{
-    char *name = h->names[h->n_tensors];
-    snprintf(name, NAME_CAP, "%s.%s", item->module, what);
-    h->tensors[h->n_tensors++] = (struct tensor_plan){name, dtype, 2, {item->rows, cols}};
+           err_nomem(e, "a block's header", (uint64_t)n * (TENSORS * NAME_CAP + REPORT_CAP));
 }
 
 static void add_fact(struct block_header *h, const char *key, const char *value)
@@ -396,8 +420,8 @@ static bool header_make(struct block_header *h, const struct store *s, struct bl
         const struct matrix *item = &b.items[i];
         if (!item->coded)
             continue;
-        add_tensor(h, item, "codes", DTYPE_U32, words_per_row(item));
-        add_tensor(h, item, "scales", DTYPE_F32, quant_row_scales(&item->spec, item->cols));
+        for (int which = 0; which < tensors_of(item); which++, h->n_tensors++)
+            h->tensors[h->n_tensors] = tensor_of(item, which, h->names[h->n_tensors]);
         report_print(&reports[i], h->texts[i]);
         add_fact(h, item->module, h->texts[i]);
     }
@@ -429,7 +453,8 @@ bool store_write_block(struct store *s, uint32_t layer, struct block_items b, co
     char path[4096];
     for (uint32_t i = 0; i < b.n; i++)
         if (b.items[i].coded && !sane(&linears[i], &b.items[i]))
-            return err_set(e, ERR_BUG, "%s got codes outside its type's range, or scales that are no numbers",
+            return err_set(e, ERR_BUG,
+                           "%s got codes or integers outside its type's range, or scales that are no numbers",
                            b.items[i].module);
     if (!block_path(s, layer, path, sizeof path, e))
         return false;
@@ -440,28 +465,28 @@ bool store_write_block(struct store *s, uint32_t layer, struct block_items b, co
     return ok && see(s, layer, (struct seen){.state = UNSEEN}, e);
 }
 
-/* A tensor of a file of the store, if it has that type and shape. */
-static const struct tensor *find(const struct safetensors *f, const char *name, enum dtype dtype, uint64_t rows,
-                                 uint64_t cols)
+/* A linear's tensor in a file, if it has its type and shape. */
+static const struct tensor *find(const struct safetensors *f, const struct matrix *item, int which)
 {
+    char name[NAME_CAP];
+    struct tensor_plan want = tensor_of(item, which, name);
     const struct tensor *t = safetensors_find(f, name);
-    bool ok = t && t->dtype == dtype && t->n_dims == 2 && t->shape[0] == rows && t->shape[1] == cols;
+    bool ok =
+        t && t->dtype == want.dtype && t->n_dims == 2 && t->shape[0] == want.shape[0] && t->shape[1] == want.shape[1];
     return ok ? t : NULL;
 }
 
-/* Codes and scales of one linear from the block that is open, checked. */
+/* Codes, scales and integers of one linear from the block that is open, checked. */
 static bool unpack_linear(struct store *s, const struct matrix *item, struct qlinear *out, struct err *e)
 {
-    char name[NAME_CAP];
-    uint64_t words = words_per_row(item), row_scales = quant_row_scales(&item->spec, item->cols);
+    uint64_t words = words_per_row(item);
     *out = (struct qlinear){0};
-    snprintf(name, sizeof name, "%s.codes", item->module);
-    const struct tensor *codes = find(s->block, name, DTYPE_U32, item->rows, words);
-    snprintf(name, sizeof name, "%s.scales", item->module);
-    const struct tensor *scales = find(s->block, name, DTYPE_F32, item->rows, row_scales);
+    const struct tensor *codes = find(s->block, item, CODES), *scales = find(s->block, item, SCALES);
+    bool super = item->spec.type->super > 0;
+    const struct tensor *integers = super ? find(s->block, item, INTEGERS) : NULL;
     uint32_t *row = malloc((size_t)words * 4);
     bool ok = row || err_nomem(e, "packed codes", words * 4);
-    if (ok && (!codes || !scales))
+    if (ok && (!codes || !scales || (super && !integers)))
         ok = err_set(e, ERR_ENV, "block-%04u.safetensors in %s does not hold %s as this run needs it", item->layer,
                      s->dir, item->module);
     ok = ok && qlinear_init(out, item->rows, item->cols, item->spec, e);
@@ -474,11 +499,14 @@ static bool unpack_linear(struct store *s, const struct matrix *item, struct qli
     free(row);
     if (ok) {
         memcpy(out->scales, scales->data, (size_t)scales->bytes);
+        if (super)
+            memcpy(out->integers, integers->data, (size_t)integers->bytes);
         if (!sane(out, item))
-            ok = err_set(e, ERR_ENV,
-                         "block-%04u.safetensors in %s: %s has codes outside its type's range, or scales that "
-                         "are no numbers",
-                         item->layer, s->dir, item->module);
+            ok = err_set(
+                e, ERR_ENV,
+                "block-%04u.safetensors in %s: %s has codes or integers outside its type's range, or scales that "
+                "are no numbers",
+                item->layer, s->dir, item->module);
     }
     if (!ok) {
         qlinear_free(out);

@@ -5,11 +5,12 @@
  * WORK/manifest.json: which run this is (manifest.h).
  *
  * WORK/block-0007.safetensors: MODULE.codes u32 [rows, ceil(cols*bits/32)] (pack.h; codes from 0 on as they
- * are), MODULE.scales f32 [rows, planes*groups]; reports in __metadata__.
+ * are), MODULE.scales f32 [rows, planes*groups] or, with super-blocks, MODULE.scales f32 [rows, planes*super-blocks]
+ * (d, then -dmin) and MODULE.integers i8 [rows, planes*groups] (quant_type.h); reports in __metadata__.
  *
- * WORK/scales.safetensors, the last pass over scales: MODULE.scales f32 [rows, planes*groups], the best so
- * far. Until the pass is done also what it goes on from: MODULE.now, MODULE.m, MODULE.v of that shape or,
- * with super-blocks, [rows, planes*super-blocks]; `losses` f32 [steps so far]. Written anew after each epoch.
+ * WORK/scales.safetensors, the last pass over scales: MODULE.scales in the shape of the blocks', the best so far. Until
+ * the pass is done also what it goes on from: MODULE.now, MODULE.m, MODULE.v of that shape; `losses` f32 [steps so
+ * far]. Written anew after each epoch.
  *
  * WORK/head-importance.safetensors, of a GGUF: `sums` f32 [hidden].
  *

@@ -6,29 +6,20 @@
 #include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
-#include "host/quant/method/qmatrix.h"
 #include "host/quant/run/store_internal.h"
 
 #define SCALES_FILE     "scales.safetensors"
 #define IMPORTANCE_FILE "head-importance.safetensors"
 
-/* Columns of a part of the pass over scales; rows are the item's. */
-static uint32_t part_cols(const struct matrix *item, enum scales_part part)
+/* Of each part of the pass over scales. */
+static uint64_t part_bytes(const struct matrix *item)
 {
-    return part == SCALES_BEST ? quant_row_scales(&item->spec, item->cols) : quant_row_steps(&item->spec, item->cols);
-}
-
-static uint64_t part_bytes(const struct matrix *item, enum scales_part part)
-{
-    return item->coded ? (uint64_t)item->rows * 4 * part_cols(item, part) : 0;
+    return item->coded ? (uint64_t)item->rows * 4 * quant_row_scales(&item->spec, item->cols) : 0;
 }
 
 uint64_t store_scales_bytes(const struct matrix *item)
 {
-    uint64_t sum = 0;
-    for (int part = 0; part < SCALES_PARTS; part++)
-        sum += part_bytes(item, (enum scales_part)part);
-    return sum;
+    return SCALES_PARTS * part_bytes(item);
 }
 
 static const char *part_name(const struct matrix *item, enum scales_part part, char out[NAME_CAP])
@@ -55,7 +46,7 @@ static size_t list_scales(const struct plan *p, const struct scales_state *state
             plan[n] = (struct tensor_plan){part_name(item, (enum scales_part)part, names[n]),
                                            DTYPE_F32,
                                            2,
-                                           {item->rows, part_cols(item, (enum scales_part)part)}};
+                                           {item->rows, quant_row_scales(&item->spec, item->cols)}};
     }
     if (!state->done)
         plan[n++] = (struct tensor_plan){"losses", DTYPE_F32, 1, {state->n_losses}};
@@ -69,7 +60,7 @@ static bool put_scales(struct safetensors_writer *w, const struct plan *p, const
         const struct matrix *item = &p->items[i];
         for (int part = 0; item->coded && part < parts_of(state); part++) {
             const float *x = pull(ctx, i, (enum scales_part)part, e);
-            if (!x || !safetensors_writer_put(w, x, (size_t)part_bytes(item, (enum scales_part)part), e))
+            if (!x || !safetensors_writer_put(w, x, (size_t)part_bytes(item), e))
                 return false;
         }
     }
@@ -150,7 +141,7 @@ static bool scales_whole(const struct store *s, const struct plan *p, const stru
         const struct matrix *item = &p->items[i];
         for (int part = 0; item->coded && part < parts_of(state); part++) {
             const struct tensor *t = safetensors_find(s->scales, part_name(item, (enum scales_part)part, name));
-            if (!t || t->dtype != DTYPE_F32 || t->bytes != part_bytes(item, (enum scales_part)part))
+            if (!t || t->dtype != DTYPE_F32 || t->bytes != part_bytes(item))
                 return false;
         }
     }
@@ -193,7 +184,7 @@ bool store_read_scales_part(struct store *s, const struct matrix *item, enum sca
 {
     char name[NAME_CAP];
     const struct tensor *t = s->scales ? safetensors_find(s->scales, part_name(item, part, name)) : NULL;
-    uint64_t bytes = part_bytes(item, part);
+    uint64_t bytes = part_bytes(item);
     if (!t || t->bytes != bytes) {
         err_set(e, ERR_ENV, "scales.safetensors in %s does not hold %s as this run needs it", s->dir, item->module);
         return err_hint(e, "repeat the command: what is damaged is made anew");
