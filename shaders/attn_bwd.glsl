@@ -5,7 +5,9 @@
 #ifndef ATTN_BWD_GLSL
 #define ATTN_BWD_GLSL
 
-const uint SIDE = 32u, CHUNK = 32u, STRIDE = CHUNK + 1u;
+#include "attn_chunks.glsl"
+
+const uint SIDE = 32u;
 
 layout(push_constant) uniform Push { uint windows, ctx, heads, kv_heads, dim, sliding; float scale; };
 
@@ -52,7 +54,7 @@ void tile_scores(uint window, uint head, uint q_base, uint kv_base, uint q0, uin
 #endif
         }
         barrier();
-        for (uint d = 0u; d < CHUNK; d++)
+        [[dont_unroll]] for (uint d = 0u; d < CHUNK; d++)
             [[unroll]] for (uint i = 0u; i < 4u; i++)
                 [[unroll]] for (uint h = 0u; h < 2u; h++) {
                     s[i][h] += qs[(ty * 4u + i) * STRIDE + d] * ks[(tx + h * 16u) * STRIDE + d];

@@ -49,8 +49,7 @@ static bool every_variant(struct gpu *g, char *folder, struct err *e)
         const char *variant;
         bool usable;
         for (unsigned i = 0; gpu_kernel_variant_at(g, kernel, i, &variant, &usable); i++)
-            if (usable &&
-                (!gpu_kernel_force(g, kernel, variant, e) || !gpu_kernel_statistics(g, kernel, print_form, folder, e)))
+            if (usable && !gpu_kernel_statistics(g, kernel, i, print_form, folder, e))
                 return false;
     }
     return true;

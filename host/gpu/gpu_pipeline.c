@@ -12,11 +12,9 @@
 struct gpu_pipelines {
     struct gpu_kernel *kernels; /* one per row of kernel_variants */
     unsigned n_kernels;
-    /* Index into kernels, -1: none. What gpu_create chose, and what is in use (gpu_kernel_force); for the calls that it is
-     * made for, a variant with a WHERE goes first. */
-    struct gpu_choice {
-        int any, where;
-    } first_choice[KERNEL_COUNT], chosen[KERNEL_COUNT];
+    /* Index into kernels of the variant that is taken before the others where it is made for the call, -1: none. What
+     * gpu_create was asked for, and what is in use (gpu_kernel_force). */
+    int asked[KERNEL_COUNT], preferred[KERNEL_COUNT];
     VkPipelineCache cache;
     char cache_path[4096]; /* "" : not kept */
     struct hash128 cache_hash;
@@ -114,22 +112,20 @@ bool gpu_pipelines_init(struct gpu *g, const char *variant, const char *cache_di
     if (!ps->kernels)
         return err_nomem(e, "the kernel table", (ps->n_kernels + 1) * sizeof *ps->kernels);
     for (unsigned k = 0; k < KERNEL_COUNT; k++)
-        ps->first_choice[k] = (struct gpu_choice){-1, -1};
+        ps->asked[k] = -1;
     bool known = !variant;
     for (unsigned i = 0; i < ps->n_kernels; i++) {
         struct gpu_kernel *k = &ps->kernels[i];
         k->variant = &kernel_variants[i];
         k->local_size = k->variant->local_size == KERNEL_WG_SUBGROUP ? info->subgroup_size : k->variant->local_size;
         k->usable = variant_usable(&g->probe, k->variant, k->local_size);
-        struct gpu_choice *choice = &ps->first_choice[k->variant->kernel];
-        bool asked = variant && strcmp(variant, k->variant->name) == 0, where = k->variant->where.most;
-        known = known || asked;
-        if (k->usable && where)
-            choice->where = (int)i;
-        else if (k->usable && (choice->any < 0 || asked))
-            *choice = (struct gpu_choice){(int)i, asked ? -1 : choice->where};
+        if (variant && strcmp(variant, k->variant->name) == 0) {
+            known = true;
+            if (k->usable)
+                ps->asked[k->variant->kernel] = (int)i;
+        }
     }
-    memcpy(ps->chosen, ps->first_choice, sizeof ps->chosen);
+    memcpy(ps->preferred, ps->asked, sizeof ps->preferred);
     if (!known) {
         err_set(e, ERR_USER, "no kernel has a variant '%s'", variant);
         return err_hint(e, "`gsq devices` lists the variants; 'base' runs everywhere");
@@ -275,10 +271,15 @@ fail:
     return ok;
 }
 
-/* Whether the variant is made for a call with these push constants. */
-static bool made_for(const struct kernel_variant *v, const void *push)
+/* Whether this device can run it, and it is made for a call with these push constants; push NULL: for any call. */
+static bool takes(const struct gpu_kernel *k, const void *push)
 {
+    const struct kernel_variant *v = k->variant;
     uint32_t value;
+    if (!k->usable || !v->where.most)
+        return k->usable;
+    if (!push)
+        return false;
     memcpy(&value, (const char *)push + v->where.at - kernel_decls[v->kernel].n_buffers * sizeof(struct gpu_view),
            sizeof value);
     return value % v->where.step == 0 && value <= v->where.most;
@@ -287,10 +288,23 @@ static bool made_for(const struct kernel_variant *v, const void *push)
 struct gpu_kernel *gpu_kernel_chosen(struct gpu *g, unsigned kernel, const void *push)
 {
     struct gpu_pipelines *ps = g->pipelines;
-    struct gpu_choice c = ps->chosen[kernel];
-    if (push && c.where >= 0 && made_for(ps->kernels[c.where].variant, push))
-        return &ps->kernels[c.where];
-    return c.any < 0 ? NULL : &ps->kernels[c.any];
+    int preferred = ps->preferred[kernel];
+    if (preferred >= 0 && takes(&ps->kernels[preferred], push))
+        return &ps->kernels[preferred];
+    for (unsigned i = 0; i < ps->n_kernels; i++)
+        if (ps->kernels[i].variant->kernel == kernel && takes(&ps->kernels[i], push))
+            return &ps->kernels[i];
+    return NULL;
+}
+
+bool gpu_kernel_make(struct gpu *g, struct gpu_kernel *k, struct err *e)
+{
+    if (k->pipeline)
+        return true;
+    if (!check_interface(k, e))
+        return false;
+    return ((k->layout || create_layouts(g, k, e)) && create_pipeline(g, k, e)) ||
+           err_context(e, "kernel %s, variant %s", kernel_decls[k->variant->kernel].name, k->variant->name);
 }
 
 struct gpu_kernel *gpu_kernel_get(struct gpu *g, unsigned kernel, const void *push, struct err *e)
@@ -307,12 +321,7 @@ struct gpu_kernel *gpu_kernel_get(struct gpu *g, unsigned kernel, const void *pu
         err_set(e, ERR_BUG, "no variant of kernel %s runs on %s", name, g->probe.info.name);
         return NULL;
     }
-    if (!check_interface(k, e))
-        return NULL;
-    if ((k->layout || create_layouts(g, k, e)) && create_pipeline(g, k, e))
-        return k;
-    err_context(e, "kernel %s, variant %s", name, k->variant->name);
-    return NULL;
+    return gpu_kernel_make(g, k, e) ? k : NULL;
 }
 
 /* ---- questions ---- */
@@ -355,24 +364,30 @@ uint32_t gpu_kernel_constant(struct gpu *g, unsigned kernel, const void *args, u
     return constant_of(g, gpu_kernel_chosen(g, kernel, push_of(kernel, args)), id, otherwise);
 }
 
+struct gpu_kernel *gpu_kernel_at(const struct gpu *g, unsigned kernel, unsigned i)
+{
+    const struct gpu_pipelines *ps = g->pipelines;
+    for (unsigned row = 0; row < ps->n_kernels; row++)
+        if (ps->kernels[row].variant->kernel == kernel && i-- == 0)
+            return &ps->kernels[row];
+    return NULL;
+}
+
 bool gpu_kernel_variant_at(const struct gpu *g, unsigned kernel, unsigned i, const char **name, bool *usable)
 {
-    for (unsigned row = 0; row < g->pipelines->n_kernels; row++) {
-        const struct gpu_kernel *k = &g->pipelines->kernels[row];
-        if (k->variant->kernel != kernel || i-- > 0)
-            continue;
-        *name = k->variant->name;
-        if (usable)
-            *usable = k->usable;
-        return true;
-    }
-    return false;
+    const struct gpu_kernel *k = gpu_kernel_at(g, kernel, i);
+    if (!k)
+        return false;
+    *name = k->variant->name;
+    if (usable)
+        *usable = k->usable;
+    return true;
 }
 
 bool gpu_kernel_force(struct gpu *g, unsigned kernel, const char *variant, struct err *e)
 {
     struct gpu_pipelines *ps = g->pipelines;
-    ps->chosen[kernel] = ps->first_choice[kernel];
+    ps->preferred[kernel] = ps->asked[kernel];
     if (!variant)
         return true;
     for (unsigned i = 0; i < ps->n_kernels; i++) {
@@ -382,27 +397,38 @@ bool gpu_kernel_force(struct gpu *g, unsigned kernel, const char *variant, struc
         if (!k->usable)
             return err_set(e, ERR_USER, "%s cannot run variant %s of kernel %s", g->probe.info.name, variant,
                            kernel_decls[kernel].name);
-        if (k->variant->where.most)
-            ps->chosen[kernel].where = (int)i;
-        else
-            ps->chosen[kernel] = (struct gpu_choice){(int)i, -1};
+        ps->preferred[kernel] = (int)i;
         return true;
     }
     return err_set(e, ERR_USER, "kernel %s has no variant %s", kernel_decls[kernel].name, variant);
 }
 
-static struct hash128 hash_variant(const struct gpu *g, int row, struct hash128 h)
+static struct hash128 hash_variant(const struct gpu_kernel *k, struct hash128 h)
 {
-    const struct gpu_pipelines *ps = g->pipelines;
-    if (row < 0)
-        return h;
-    const struct kernel_variant *v = ps->kernels[row].variant;
+    const struct kernel_variant *v = k->variant;
     h = hash_bytes(v->name, strlen(v->name), h);
     h = hash_bytes(v->words, (size_t)v->n_words * 4, h);
-    h = hash_bytes(&ps->kernels[row].local_size, sizeof ps->kernels[row].local_size, h);
+    h = hash_bytes(&k->local_size, sizeof k->local_size, h);
     h = hash_bytes(&v->where, sizeof v->where, h);
     for (uint32_t s = 0; s < v->n_spec; s++)
         h = hash_bytes(&v->spec[s], sizeof v->spec[s], h);
+    return h;
+}
+
+/* The variants of a kernel that some call may take, in the order in which they are tried. */
+static struct hash128 hash_taken(const struct gpu_pipelines *ps, unsigned kernel, struct hash128 h)
+{
+    int preferred = ps->preferred[kernel];
+    if (preferred >= 0)
+        h = hash_variant(&ps->kernels[preferred], h);
+    bool all = preferred >= 0 && takes(&ps->kernels[preferred], NULL);
+    for (unsigned i = 0; i < ps->n_kernels && !all; i++) {
+        const struct gpu_kernel *k = &ps->kernels[i];
+        if (k->variant->kernel != kernel || !k->usable)
+            continue;
+        h = hash_variant(k, h);
+        all = takes(k, NULL);
+    }
     return h;
 }
 
@@ -413,8 +439,7 @@ uint64_t gpu_kernels_identity(struct gpu *g)
     h = hash_bytes(&subgroup, sizeof subgroup, h);
     for (unsigned i = 0; i < KERNEL_COUNT; i++) {
         h = hash_bytes(kernel_decls[i].name, strlen(kernel_decls[i].name), h);
-        h = hash_variant(g, g->pipelines->chosen[i].where, h);
-        h = hash_variant(g, g->pipelines->chosen[i].any, h);
+        h = hash_taken(g->pipelines, i, h);
     }
     return h.lo ^ h.hi;
 }

@@ -25,7 +25,11 @@ void gpu_pipelines_destroy(struct gpu *g);
 /* The variant chosen for a call with these push constants, ready to be bound; NULL and e on failure. Valid until
  * gpu_destroy. push NULL: any call. */
 struct gpu_kernel *gpu_kernel_get(struct gpu *g, unsigned kernel, const void *push, struct err *e);
-/* The same without creating its pipeline; NULL if there is none. */
+/* Its pipeline is made, if that is not done. */
+bool gpu_kernel_make(struct gpu *g, struct gpu_kernel *k, struct err *e);
+/* Variant i of a kernel, in preference order; NULL past the end. */
+struct gpu_kernel *gpu_kernel_at(const struct gpu *g, unsigned kernel, unsigned i);
+/* The same as gpu_kernel_get without creating its pipeline; NULL if there is none. */
 struct gpu_kernel *gpu_kernel_chosen(struct gpu *g, unsigned kernel, const void *push);
 
 /* A storage buffer, or a uniform texel buffer where the shader declares the binding so. */

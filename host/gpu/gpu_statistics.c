@@ -64,25 +64,25 @@ static void tell(struct gpu *g, const VkPipelineExecutableInfoKHR *which, struct
     free(assembly);
 }
 
-bool gpu_kernel_statistics(struct gpu *g, unsigned kernel, void (*fn)(void *ctx, const struct gpu_compiled *c),
-                           void *ctx, struct err *e)
+bool gpu_kernel_statistics(struct gpu *g, unsigned kernel, unsigned i,
+                           void (*fn)(void *ctx, const struct gpu_compiled *c), void *ctx, struct err *e)
 {
     VkPipelineExecutablePropertiesKHR forms[16] = {{0}};
     uint32_t n = sizeof forms / sizeof *forms;
-    struct gpu_kernel *k = gpu_kernel_get(g, kernel, NULL, e);
-    if (!k)
+    struct gpu_kernel *k = gpu_kernel_at(g, kernel, i);
+    if (!gpu_kernel_make(g, k, e))
         return false;
     VkPipelineInfoKHR pipeline = {.sType = VK_STRUCTURE_TYPE_PIPELINE_INFO_KHR, .pipeline = k->pipeline};
-    for (uint32_t i = 0; i < n; i++)
-        forms[i].sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_PROPERTIES_KHR;
+    for (uint32_t f = 0; f < n; f++)
+        forms[f].sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_PROPERTIES_KHR;
     VK(e, vkGetPipelineExecutablePropertiesKHR(g->device, &pipeline, &n, forms));
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t f = 0; f < n; f++) {
         VkPipelineExecutableInfoKHR which = {
-            .sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_INFO_KHR, .pipeline = k->pipeline, .executableIndex = i};
+            .sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_INFO_KHR, .pipeline = k->pipeline, .executableIndex = f};
         struct gpu_compiled c = {.kernel = kernel_decls[kernel].name,
                                  .variant = k->variant->name,
-                                 .form = forms[i].name,
-                                 .subgroup_size = forms[i].subgroupSize};
+                                 .form = forms[f].name,
+                                 .subgroup_size = forms[f].subgroupSize};
         tell(g, &which, &c, fn, ctx);
     }
     return true;

@@ -20,9 +20,9 @@ struct gpu_compiled {
 
 /* Whether the driver tells. The device was made with gpu_options.statistics. */
 bool gpu_has_statistics(const struct gpu *g);
-/* Compiles the variant that a call of this kernel would take and calls fn for each of its forms; what it is given is good
- * until it returns. Failures as of gpu_kernel_variant. */
-bool gpu_kernel_statistics(struct gpu *g, unsigned kernel, void (*fn)(void *ctx, const struct gpu_compiled *c),
-                           void *ctx, struct err *e);
+/* Compiles variant i of this kernel, which the device can run (gpu_kernel_variant_at), and calls fn for each of its forms;
+ * what it is given is good until it returns. Failures as of gpu_kernel_variant. */
+bool gpu_kernel_statistics(struct gpu *g, unsigned kernel, unsigned i,
+                           void (*fn)(void *ctx, const struct gpu_compiled *c), void *ctx, struct err *e);
 
 #endif
