@@ -6,30 +6,9 @@
 #include <string.h>
 
 #include "host/base/os.h"
+#include "host/eval/forward.h"
 #include "host/gpu/kernels.h"
-#include "host/model/block_fwd.h"
-#include "host/model/acts.h"
-#include "host/model/batch.h"
 #include "host/model/head.h"
-#include "host/quant/plan/predict.h"
-
-/* Longest stretch between two looks at the device, in ns: progress stays live, and work is still queued
- * ahead. */
-#define SYNC_NS 200000000ull
-/* Before anything is measured: seconds of a weight that goes to the device. */
-#define SECONDS_PER_LOAD 1e-9
-/* Runs that should take longer than this are predicted by a measurement. */
-#define MEASURE_FROM 2.0
-
-/* One model on its way through the text. */
-struct side {
-    const char *label; /* "" or "reference ": in front of progress details */
-    const struct checkpoint *ck;
-    struct model *m;
-    struct acts *acts;
-    struct head head;
-    double seconds; /* in its blocks */
-};
 
 struct sums {
     double nll[2], kl;
@@ -38,21 +17,8 @@ struct sums {
 };
 
 struct eval {
-    struct gpu_cmd *cmd;
-    struct gpu *gpu;
+    struct forward f;
     const struct eval_options *o;
-    const char *phase;
-    struct side side[2];
-    int sides;
-    struct windows w;
-    uint32_t batch; /* windows */
-    struct gpu_arena *scratch, *weights;
-    struct block_weights block; /* the one that is loaded */
-    uint64_t start_ns, sync_ns;
-    struct eta eta;
-    struct progress_watch watch;
-    struct speed speed;
-    uint32_t windows; /* through the present block, or scored */
     struct sums sums;
 };
 
@@ -76,158 +42,27 @@ bool eval_protocol_parse(const char *name, enum eval_protocol *out)
 /* The first position of a window whose prediction is scored; the last is ctx - 2. */
 static uint32_t first_scored(const struct eval *ev)
 {
-    return ev->o->protocol == EVAL_LLAMA ? ev->w.ctx / 2 : 0;
+    return ev->o->protocol == EVAL_LLAMA ? ev->f.w.ctx / 2 : 0;
 }
 
-/* ---- progress ---- */
-
-static bool tell(struct eval *ev, const char *detail, uint32_t block, uint32_t blocks, struct err *e)
+static bool through_block(void *ctx, struct forward *f, struct forward_side *s, uint32_t layer, struct err *e)
 {
-    struct progress_event event = {
-        .phase = ev->phase,
-        .detail = detail,
-        .block = block,
-        .blocks = blocks,
-        .loss = NAN,
-        .unit = "windows",
-        .count = ev->windows,
-    };
-    return progress_report(&ev->watch, &event, e);
-}
-
-/* Kinds of work. */
-enum { WORK_LOAD, WORK_FORWARD, WORK_HEAD };
-
-/* Seconds, as predicted, of one block on these windows. */
-static double block_work(const struct eval *ev, const struct model *m, uint32_t layer, uint32_t windows)
-{
-    const struct speed_block *s = speed_block(&ev->speed, m, layer);
-    if (s)
-        return windows * (s->forward[HALF_ATTN] + s->forward[HALF_FFN]);
-    return (double)windows * ev->w.ctx *
-           (model_block_products(m, layer) + (double)m->ctx * m->cfg->num_heads * m->cfg->head_dim) *
-           speed_guess(m->gpu);
-}
-
-static double load_work(const struct eval *ev, const struct model *m, uint32_t layer)
-{
-    return model_block_products(m, layer) * (ev->speed.measured ? ev->speed.load : SECONDS_PER_LOAD);
-}
-
-static double head_work(const struct eval *ev, const struct model *m, uint32_t windows)
-{
-    double ops = (double)windows * ev->w.ctx * ((double)m->cfg->hidden_size + 16) * m->cfg->vocab_size;
-    return ops * (ev->speed.measured ? ev->speed.gemm : speed_guess(m->gpu)) +
-           (double)model_head_bytes(m) / 4 * (ev->speed.measured ? ev->speed.load : SECONDS_PER_LOAD);
-}
-
-/* Of one side. */
-static void whole_work(const struct eval *ev, const struct model *m, double by_kind[ETA_KINDS])
-{
-    for (uint32_t layer = 0; layer < m->cfg->num_layers; layer++) {
-        by_kind[WORK_LOAD] += load_work(ev, m, layer);
-        by_kind[WORK_FORWARD] += block_work(ev, m, layer, ev->w.n);
+    struct walk k;
+    (void)ctx;
+    if (!forward_block(f, s, layer, &k, e))
+        return false;
+    while (walk_next(&k, e)) {
+        block_attn_fwd(s->m, &f->b, &f->s, k.x, k.x, k.n);
+        block_ffn_fwd(s->m, &f->b, &f->s, k.x, k.x, k.n);
     }
-    by_kind[WORK_HEAD] += head_work(ev, m, ev->w.n);
-}
-
-/* A measurement where it is worth it, and what is expected from now on. Both models have one shape. */
-static bool expect(struct eval *ev, struct err *e)
-{
-    uint64_t begin = ev->eta.begin;
-    double guess[ETA_KINDS] = {0}, work[ETA_KINDS] = {0};
-    for (int i = 0; i < ev->sides; i++)
-        whole_work(ev, ev->side[i].m, guess);
-    if (guess[WORK_LOAD] + guess[WORK_FORWARD] + guess[WORK_HEAD] > MEASURE_FROM &&
-        (!tell(ev, "measuring", 0, 0, e) || !speed_measure_forward(&ev->speed, ev->side[0].m, ev->batch, e)))
-        return false;
-    eta_start(&ev->eta, os_now_ns(), speed_trust(&ev->speed));
-    ev->eta.begin = begin;
-    for (int i = 0; i < ev->sides; i++)
-        whole_work(ev, ev->side[i].m, work);
-    for (unsigned kind = WORK_LOAD; kind <= WORK_HEAD; kind++)
-        eta_expect(&ev->eta, kind, work[kind]);
-    return true;
-}
-
-/* Waits from time to time for what was recorded, and tells how far the piece in work is: n of ev->w.n
- * windows. */
-static bool advance(struct eval *ev, uint32_t n, const char *detail, uint32_t block, uint32_t blocks, struct err *e)
-{
-    if (os_now_ns() - ev->sync_ns < SYNC_NS && n < ev->w.n)
-        return true;
-    if (!gpu_cmd_finish(ev->cmd, e))
-        return false;
-    ev->sync_ns = os_now_ns();
-    eta_part(&ev->eta, (double)n / ev->w.n, ev->sync_ns);
-    ev->windows = n;
-    return tell(ev, detail, block, blocks, e);
-}
-
-/* ---- through the blocks ---- */
-
-static bool run_block(struct eval *ev, struct side *s, uint32_t layer, const struct block_scratch *scratch,
-                      struct gpu_view staging, struct err *e)
-{
-    char detail[64];
-    uint32_t blocks = s->m->cfg->num_layers;
-    snprintf(detail, sizeof detail, "%sblock %" PRIu32 "/%" PRIu32, s->label, layer + 1, blocks);
-    ev->windows = 0;
-    progress_meter(&ev->watch, 0);
-    eta_begin(&ev->eta, WORK_LOAD, load_work(ev, s->m, layer), os_now_ns());
-    if (!tell(ev, detail, layer + 1, blocks, e) || !model_load_block(s->m, layer, ev->weights, &ev->block, e))
-        return false;
-    eta_end(&ev->eta, os_now_ns());
-    eta_begin(&ev->eta, WORK_FORWARD, block_work(ev, s->m, layer, ev->w.n), os_now_ns());
-    progress_meter(&ev->watch, model_block_products(s->m, layer) * ev->w.n * ev->w.ctx);
-    for (uint32_t w = 0; w < ev->w.n; w += ev->batch) {
-        uint32_t n = (uint32_t)min_u64(ev->batch, ev->w.n - w);
-        struct gpu_view x;
-        if (!acts_get(s->acts, w, n, staging, &x, e))
-            return false;
-        block_attn_fwd(s->m, &ev->block, scratch, x, x, n);
-        block_ffn_fwd(s->m, &ev->block, scratch, x, x, n);
-        if (!acts_put(s->acts, w, n, x, e) || !advance(ev, w + n, detail, layer + 1, blocks, e))
-            return false;
-    }
-    eta_end(&ev->eta, os_now_ns());
-    gpu_arena_reset(ev->weights, 0);
-    return true;
-}
-
-/* "block 3: ..." in front of a failure; a stop is not one. */
-/* By the layer's name, as the tensors have it: what is counted from 1 is for progress. */
-static bool fail_in(const char *label, uint32_t layer, struct err *e)
-{
-    return e && e->kind == ERR_STOPPED ? false : err_context(e, "%smodel.layers.%" PRIu32, label, layer);
-}
-
-static bool alloc_blocks(struct eval *ev, struct side *s, struct block_scratch *scratch, struct gpu_view *staging,
-                         struct err *e)
-{
-    return block_scratch_create(scratch, ev->scratch, s->m, ev->batch, SCRATCH_FORWARD, e) &&
-           gpu_alloc(ev->scratch, acts_bytes(s->m, ev->batch), staging, e);
-}
-
-static bool run_blocks(struct eval *ev, struct side *s, struct err *e)
-{
-    struct block_scratch scratch;
-    struct gpu_view staging;
-    bool ok = alloc_blocks(ev, s, &scratch, &staging, e) && acts_embed(s->acts, &ev->w, NULL, ev->w.n, staging, e);
-    for (uint32_t layer = 0; ok && layer < s->m->cfg->num_layers; layer++)
-        ok = run_block(ev, s, layer, &scratch, staging, e) || fail_in(s->label, layer, e);
-    if (!ok || !gpu_cmd_finish(ev->cmd, e))
-        return false;
-    gpu_arena_reset(ev->scratch, 0);
-    gpu_arena_trim(ev->scratch);
-    gpu_arena_trim(ev->weights);
-    return true;
+    return forward_block_end(f, &k, e);
 }
 
 /* ---- the head ---- */
 
 /* What the head needs on the device for one batch. */
 struct head_scratch {
+    struct head head[2];
     struct gpu_view staging[2], norm[2]; /* [batch * ctx, hidden] */
     struct gpu_view logits[2];           /* [logit_rows, vocab] */
     struct gpu_view targets, nll[2];     /* [batch * ctx] */
@@ -238,34 +73,40 @@ struct head_scratch {
 };
 
 /* Rows of logits held at once. */
-static uint32_t logit_rows(const struct eval *ev)
+static uint32_t logit_rows(const struct forward *f)
 {
     bool resident = true;
-    for (int i = 0; i < ev->sides; i++)
-        resident = resident && head_is_resident(ev->side[i].m);
-    return head_logit_rows(ev->side[0].m, resident, (unsigned)ev->sides, (uint64_t)ev->batch * ev->w.ctx);
+    for (int i = 0; i < f->sides; i++)
+        resident = resident && head_is_resident(f->side[i].m);
+    return head_logit_rows(f->side[0].m, resident, (unsigned)f->sides, (uint64_t)f->batch * f->w.ctx);
 }
 
-static bool head_alloc(struct eval *ev, struct head_scratch *h, struct err *e)
+static bool head_alloc(const struct forward *f, struct head_scratch *h, struct err *e)
 {
-    uint64_t tokens = (uint64_t)ev->batch * ev->w.ctx;
-    h->logit_rows = logit_rows(ev);
-    bool ok = gpu_alloc(ev->scratch, tokens * 4, &h->targets, e) && gpu_alloc(ev->scratch, tokens * 4, &h->kl, e) &&
-              gpu_alloc(ev->scratch, tokens * 4, &h->top1, e);
-    for (int i = 0; ok && i < ev->sides; i++) {
-        struct side *s = &ev->side[i];
-        uint64_t acts = acts_bytes(s->m, ev->batch);
-        ok = head_create(&s->head, ev->weights, s->m, HEAD_FORWARD, e) &&
-             gpu_alloc(ev->scratch, acts, &h->staging[i], e) && gpu_alloc(ev->scratch, acts, &h->norm[i], e) &&
-             gpu_alloc(ev->scratch, (uint64_t)h->logit_rows * s->m->cfg->vocab_size * 4, &h->logits[i], e) &&
-             gpu_alloc(ev->scratch, tokens * 4, &h->nll[i], e);
+    uint64_t tokens = (uint64_t)f->batch * f->w.ctx;
+    h->logit_rows = logit_rows(f);
+    bool ok = gpu_alloc(f->scratch, tokens * 4, &h->targets, e) && gpu_alloc(f->scratch, tokens * 4, &h->kl, e) &&
+              gpu_alloc(f->scratch, tokens * 4, &h->top1, e);
+    for (int i = 0; ok && i < f->sides; i++) {
+        struct model *m = f->side[i].m;
+        uint64_t acts = acts_bytes(m, f->batch);
+        ok = head_create(&h->head[i], f->weights, m, HEAD_FORWARD, e) &&
+             gpu_alloc(f->scratch, acts, &h->staging[i], e) && gpu_alloc(f->scratch, acts, &h->norm[i], e) &&
+             gpu_alloc(f->scratch, (uint64_t)h->logit_rows * m->cfg->vocab_size * 4, &h->logits[i], e) &&
+             gpu_alloc(f->scratch, tokens * 4, &h->nll[i], e);
     }
     return ok;
 }
 
-static bool head_alloc_host(const struct eval *ev, struct head_scratch *h, struct err *e)
+static bool count_head(const struct forward *f, struct err *e)
 {
-    uint64_t tokens = (uint64_t)ev->batch * ev->w.ctx;
+    struct head_scratch h = {0};
+    return head_alloc(f, &h, e);
+}
+
+static bool head_alloc_host(const struct forward *f, struct head_scratch *h, struct err *e)
+{
+    uint64_t tokens = (uint64_t)f->batch * f->w.ctx;
     h->host_targets = malloc(tokens * sizeof *h->host_targets);
     h->host = malloc(tokens * 4 * sizeof *h->host);
     return (h->host_targets && h->host) || err_nomem(e, "the scores of a batch", tokens * 20);
@@ -275,21 +116,21 @@ static bool head_alloc_host(const struct eval *ev, struct head_scratch *h, struc
  * holds. */
 static void head_scores(struct eval *ev, const struct head_scratch *h, uint32_t row, uint32_t rows)
 {
-    uint32_t vocab = ev->side[0].m->cfg->vocab_size, tile = gpu_tile_rows(ev->gpu, vocab * 4ull, rows);
+    uint32_t vocab = ev->f.side[0].m->cfg->vocab_size, tile = gpu_tile_rows(gpu_cmd_gpu(ev->f.cmd), vocab * 4ull, rows);
     for (uint32_t r = 0; r < rows; r += tile) {
         uint32_t n = (uint32_t)min_u64(tile, rows - r);
         uint64_t at = (row + r) * 4ull, from = (uint64_t)r * vocab * 4, bytes = (uint64_t)n * vocab * 4;
         struct gpu_grid grid = gpu_rows(n);
         grid.work = (double)n * vocab;
-        for (int i = 0; i < ev->sides; i++)
-            run_nll(ev->cmd, grid,
+        for (int i = 0; i < ev->f.sides; i++)
+            run_nll(ev->f.cmd, grid,
                     &(struct nll_args){.logits = gpu_slice(h->logits[i], from, bytes),
                                        .target = gpu_slice(h->targets, at, n * 4ull),
                                        .out = gpu_slice(h->nll[i], at, n * 4ull),
                                        .rows = n,
                                        .cols = vocab});
-        if (ev->sides == 2)
-            run_kl(ev->cmd, grid,
+        if (ev->f.sides == 2)
+            run_kl(ev->f.cmd, grid,
                    &(struct kl_args){.ref = gpu_slice(h->logits[1], from, bytes),
                                      .logits = gpu_slice(h->logits[0], from, bytes),
                                      .out = gpu_slice(h->kl, at, n * 4ull),
@@ -302,23 +143,23 @@ static void head_scores(struct eval *ev, const struct head_scratch *h, uint32_t 
 /* Scores to the host, summed in double in the order of the text. */
 static bool head_sum(struct eval *ev, struct head_scratch *h, uint32_t windows, struct err *e)
 {
-    uint32_t ctx = ev->w.ctx, tokens = windows * ctx, first = first_scored(ev);
+    uint32_t ctx = ev->f.w.ctx, tokens = windows * ctx, first = first_scored(ev);
     float *nll[2] = {h->host, h->host + tokens}, *kl = h->host + 2ull * tokens, *top1 = h->host + 3ull * tokens;
-    for (int i = 0; i < ev->sides; i++) {
-        if (!gpu_download(ev->cmd, gpu_slice(h->nll[i], 0, tokens * 4ull), nll[i], tokens * 4ull, e))
+    for (int i = 0; i < ev->f.sides; i++) {
+        if (!gpu_download(ev->f.cmd, gpu_slice(h->nll[i], 0, tokens * 4ull), nll[i], tokens * 4ull, e))
             return false;
     }
-    if (ev->sides == 2 && (!gpu_download(ev->cmd, gpu_slice(h->kl, 0, tokens * 4ull), kl, tokens * 4ull, e) ||
-                           !gpu_download(ev->cmd, gpu_slice(h->top1, 0, tokens * 4ull), top1, tokens * 4ull, e)))
+    if (ev->f.sides == 2 && (!gpu_download(ev->f.cmd, gpu_slice(h->kl, 0, tokens * 4ull), kl, tokens * 4ull, e) ||
+                             !gpu_download(ev->f.cmd, gpu_slice(h->top1, 0, tokens * 4ull), top1, tokens * 4ull, e)))
         return false;
     for (uint32_t t = 0; t < tokens; t++) {
         if (t % ctx < first || t % ctx == ctx - 1)
             continue; /* the last one predicts the token behind the window */
-        for (int i = 0; i < ev->sides; i++) {
+        for (int i = 0; i < ev->f.sides; i++) {
             ev->sums.nll[i] += nll[i][t];
             ev->sums.nll_squares[i] += (double)nll[i][t] * nll[i][t];
         }
-        if (ev->sides == 2) {
+        if (ev->f.sides == 2) {
             ev->sums.kl += kl[t];
             ev->sums.kl_squares += (double)kl[t] * kl[t];
             ev->sums.agree += top1[t] != 0;
@@ -329,13 +170,13 @@ static bool head_sum(struct eval *ev, struct head_scratch *h, uint32_t windows, 
 
 static bool head_batch(struct eval *ev, struct head_scratch *h, uint32_t w0, uint32_t n, struct err *e)
 {
-    uint32_t ctx = ev->w.ctx, tokens = n * ctx;
-    const uint32_t *ids = ev->w.ids + (size_t)w0 * ctx;
+    uint32_t ctx = ev->f.w.ctx, tokens = n * ctx;
+    const uint32_t *ids = ev->f.w.ids + (size_t)w0 * ctx;
     for (uint32_t t = 0; t < tokens; t++)
         h->host_targets[t] = t % ctx == ctx - 1 ? 0 : ids[t + 1];
-    gpu_upload(ev->cmd, gpu_slice(h->targets, 0, tokens * 4ull), h->host_targets, tokens * 4ull);
-    for (int i = 0; i < ev->sides; i++) {
-        struct side *s = &ev->side[i];
+    gpu_upload(ev->f.cmd, gpu_slice(h->targets, 0, tokens * 4ull), h->host_targets, tokens * 4ull);
+    for (int i = 0; i < ev->f.sides; i++) {
+        struct forward_side *s = &ev->f.side[i];
         struct gpu_view x;
         if (!acts_get(s->acts, w0, n, h->staging[i], &x, e))
             return false;
@@ -343,10 +184,10 @@ static bool head_batch(struct eval *ev, struct head_scratch *h, uint32_t w0, uin
     }
     for (uint32_t r = 0; r < tokens; r += h->logit_rows) {
         uint32_t rows = (uint32_t)min_u64(h->logit_rows, tokens - r);
-        for (int i = 0; i < ev->sides; i++) {
-            uint64_t row_bytes = ev->side[i].m->cfg->hidden_size * 4ull;
-            if (!head_logits(&ev->side[i].head, gpu_slice(h->norm[i], r * row_bytes, rows * row_bytes), rows,
-                             h->logits[i], e))
+        for (int i = 0; i < ev->f.sides; i++) {
+            uint64_t row_bytes = ev->f.side[i].m->cfg->hidden_size * 4ull;
+            if (!head_logits(&h->head[i], gpu_slice(h->norm[i], r * row_bytes, rows * row_bytes), rows, h->logits[i],
+                             e))
                 return false;
         }
         head_scores(ev, h, r, rows);
@@ -357,119 +198,32 @@ static bool head_batch(struct eval *ev, struct head_scratch *h, uint32_t w0, uin
 static bool run_head(struct eval *ev, struct err *e)
 {
     struct head_scratch h = {0};
-    double work = 0;
-    for (int i = 0; i < ev->sides; i++)
-        work += head_work(ev, ev->side[i].m, ev->w.n);
-    ev->windows = 0;
-    eta_begin(&ev->eta, WORK_HEAD, work, os_now_ns());
-    progress_meter(&ev->watch, 0);
-    bool ok = tell(ev, "logits", 0, 0, e) && head_alloc(ev, &h, e) && head_alloc_host(ev, &h, e);
-    for (uint32_t w = 0; ok && w < ev->w.n; w += ev->batch) {
-        uint32_t n = (uint32_t)min_u64(ev->batch, ev->w.n - w);
-        ok = head_batch(ev, &h, w, n, e) && advance(ev, w + n, "logits", 0, 0, e);
-    }
-    eta_end(&ev->eta, os_now_ns());
-    ok = ok && gpu_cmd_finish(ev->cmd, e);
+    struct walk k = forward_walk(&ev->f, NULL, "logits");
+    forward_head_begin(&ev->f);
+    if (forward_tell(&ev->f, "logits", e) && head_alloc(&ev->f, &h, e) && head_alloc_host(&ev->f, &h, e))
+        while (walk_next(&k, e) && head_batch(ev, &h, k.at, k.n, e))
+            continue;
+    bool ok = walk_end(&k, e);
+    forward_head_end(&ev->f);
     free(h.host_targets);
     free(h.host);
     return ok;
 }
 
-/* ---- set-up ---- */
-
-/* One block after the other, layers that are alike once. */
-static bool count_blocks(struct eval *ev, struct model *m, struct err *e)
-{
-    struct block_weights b = {0};
-    bool ok = true;
-    for (uint32_t layer = 0; ok && layer < m->cfg->num_layers; layer++)
-        if (model_shape_is_new(&m->shape, layer)) {
-            ok = model_load_block(m, layer, ev->weights, &b, e);
-            gpu_arena_reset(ev->weights, 0);
-        }
-    block_weights_free(&b);
-    return ok;
-}
-
-/* All that the blocks, the measurement and the head take, on arenas that count. */
-static bool count_work(struct eval *ev, struct err *e)
-{
-    struct head_scratch h = {0};
-    bool ok = true;
-    for (int i = 0; ok && i < ev->sides; i++) {
-        struct block_scratch scratch;
-        struct gpu_view staging;
-        ok = (i > 0 || speed_count_forward(ev->side[0].m, ev->batch, ev->scratch, e)) &&
-             alloc_blocks(ev, &ev->side[i], &scratch, &staging, e) && count_blocks(ev, ev->side[i].m, e);
-        gpu_arena_reset(ev->scratch, 0);
-        gpu_arena_trim(ev->weights);
-        gpu_arena_trim(ev->scratch);
-    }
-    return ok && head_alloc(ev, &h, e);
-}
-
-/* Whether the device has room for all hidden states, beside whatever else it takes. */
-static bool acts_fit(const struct eval *ev)
-{
-    struct gpu_count count = {.used = gpu_memory_used(ev->gpu), .limit = gpu_info(ev->gpu)->mem_limit};
-    struct eval as_if = *ev;
-    struct gpu_arena *acts[2] = {NULL, NULL};
-    bool ok = true;
-    gpu_cmd_count(ev->cmd, GPU_COUNT_MEMORY);
-    for (int i = 0; ok && i < ev->sides; i++)
-        ok = gpu_arena_create_counting(&acts[i], ev->gpu, &count, NULL) &&
-             acts_count(ev->side[i].m, ev->w.n, acts[i], NULL);
-    as_if.scratch = as_if.weights = NULL;
-    ok = ok && gpu_arena_create_counting(&as_if.scratch, ev->gpu, &count, NULL) &&
-         gpu_arena_create_counting(&as_if.weights, ev->gpu, &count, NULL) && count_work(&as_if, NULL);
-    gpu_cmd_count(ev->cmd, GPU_COUNT_NOTHING);
-    gpu_arena_destroy(&as_if.scratch);
-    gpu_arena_destroy(&as_if.weights);
-    for (int i = 0; i < ev->sides; i++)
-        gpu_arena_destroy(&acts[i]);
-    return ok;
-}
-
-/* Batch size and the place of the hidden states, from what the device has left. */
-static bool make_room(struct eval *ev, struct err *e)
-{
-    ev->batch = ev->w.n;
-    for (int i = 0; i < ev->sides; i++)
-        ev->batch = batch_windows_forward(ev->side[i].m, ev->batch);
-    bool device = acts_fit(ev);
-    for (int i = 0; i < ev->sides; i++) {
-        struct acts_options o = {
-            .device_bytes = device ? UINT64_MAX : 0,
-            .host_bytes = os_memory_available() / 2 / (unsigned)ev->sides,
-            .spill_dir = ev->o->spill_dir,
-        };
-        if (!acts_create(&ev->side[i].acts, ev->side[i].m, ev->w.n, &o, e))
-            return false;
-    }
-    return true;
-}
-
-static bool load_text(struct eval *ev, const struct checkpoint *ck, struct windows *w, struct err *e)
-{
-    if (!windows_load(w, ck, ev->o->text, ev->o->ctx, ev->o->windows, &ev->watch, e))
-        return false;
-    for (uint32_t i = 0; ev->o->protocol == EVAL_LLAMA && w->bos >= 0 && i < w->n; i++)
-        w->ids[(size_t)i * w->ctx] = (uint32_t)w->bos;
-    return true;
-}
+/* ---- the whole ---- */
 
 /* Both models must mean the same by a token. */
-static bool check_same_tokens(struct eval *ev, struct err *e)
+static bool check_same_tokens(struct forward *f, struct err *e)
 {
-    uint32_t a = checkpoint_config(ev->side[0].ck)->vocab_size, b = checkpoint_config(ev->side[1].ck)->vocab_size;
+    uint32_t a = checkpoint_config(f->side[0].ck)->vocab_size, b = checkpoint_config(f->side[1].ck)->vocab_size;
     if (a != b) {
         err_set(e, ERR_USER, "the models have different vocabularies: %" PRIu32 " and %" PRIu32 " tokens", a, b);
         return err_hint(e, "compare a quantized model with the one it was made from");
     }
     struct windows w = {0};
-    if (!load_text(ev, ev->side[1].ck, &w, e))
+    if (!windows_load(&w, f->side[1].ck, f->text, f->ctx, f->at_most, &f->watch, e))
         return false;
-    bool same = w.hash.lo == ev->w.hash.lo && w.hash.hi == ev->w.hash.hi;
+    bool same = w.hash.lo == f->w.hash.lo && w.hash.hi == f->w.hash.hi;
     windows_free(&w);
     if (same)
         return true;
@@ -477,45 +231,21 @@ static bool check_same_tokens(struct eval *ev, struct err *e)
     return err_hint(e, "compare a quantized model with the one it was made from");
 }
 
-static void eval_close(struct eval *ev)
-{
-    gpu_cmd_finish(ev->cmd, NULL); /* after a failure, work may still use the arenas */
-    progress_watch_end(&ev->watch);
-    for (int i = 0; i < ev->sides; i++) {
-        acts_destroy(&ev->side[i].acts);
-        model_close(&ev->side[i].m);
-    }
-    gpu_arena_destroy(&ev->scratch);
-    gpu_arena_destroy(&ev->weights);
-    block_weights_free(&ev->block);
-    windows_free(&ev->w);
-}
-
 static bool eval_run(struct eval *ev, struct err *e)
 {
-    ev->gpu = gpu_cmd_gpu(ev->cmd);
-    ev->start_ns = ev->sync_ns = os_now_ns();
+    struct forward *f = &ev->f;
     if (ev->o->protocol == EVAL_LLAMA && ev->o->ctx == 2)
         return err_set(e, ERR_USER, "the protocol of llama.cpp scores nothing in a window of 2 tokens");
-    eta_start(&ev->eta, ev->start_ns, 0);
-    progress_watch_begin(&ev->watch, &ev->o->progress, &ev->eta, ev->cmd);
-    if (!load_text(ev, ev->side[0].ck, &ev->w, e) || (ev->sides == 2 && !check_same_tokens(ev, e)))
+    if (!forward_begin(f, e))
         return false;
-    for (int i = 0; i < ev->sides; i++) {
-        struct side *s = &ev->side[i];
-        if (!model_open(&s->m, ev->cmd, s->ck, ev->o->ctx, e))
-            return err_context(e, "%s", checkpoint_dir(s->ck));
-    }
-    if (!gpu_arena_create(&ev->scratch, ev->gpu, "scratch", e) ||
-        !gpu_arena_create(&ev->weights, ev->gpu, "block", e) || !make_room(ev, e) || !expect(ev, e))
+    if (f->sides == 2 && !check_same_tokens(f, e))
         return false;
-    for (int i = 0; i < ev->sides; i++) {
-        uint64_t start = os_now_ns();
-        if (!run_blocks(ev, &ev->side[i], e))
-            return false;
-        ev->side[i].seconds = (double)(os_now_ns() - start) * 1e-9;
-    }
-    return run_head(ev, e) && tell(ev, "done", 0, 0, e);
+    for (uint32_t i = 0; ev->o->protocol == EVAL_LLAMA && f->w.bos >= 0 && i < f->w.n; i++)
+        f->w.ids[(size_t)i * f->w.ctx] = (uint32_t)f->w.bos;
+    bool ok = forward_models(f, e) && forward_open(f, e);
+    for (int i = 0; ok && i < f->sides; i++)
+        ok = forward_blocks(f, &f->side[i], through_block, NULL, e);
+    return ok && run_head(ev, e) && forward_tell(f, "done", e);
 }
 
 /* Of the mean of n numbers, from their sums; 0 of a single one. */
@@ -528,41 +258,55 @@ static double standard_error(double sum, double squares, uint64_t n)
 static void fill_result(const struct eval *ev, int side, struct eval_result *out)
 {
     /* What is not a model's blocks is shared. */
-    double rest = (double)(os_now_ns() - ev->start_ns) * 1e-9;
-    for (int i = 0; i < ev->sides; i++)
-        rest -= ev->side[i].seconds;
+    double rest = (double)(os_now_ns() - ev->f.start_ns) * 1e-9;
+    for (int i = 0; i < ev->f.sides; i++)
+        rest -= ev->f.side[i].seconds;
     *out = (struct eval_result){
-        .tokens = ev->w.tokens,
-        .windows = ev->w.n,
-        .scored = (uint64_t)ev->w.n * (ev->w.ctx - 1 - first_scored(ev)),
-        .seconds = ev->side[side].seconds + rest / ev->sides,
+        .tokens = ev->f.w.tokens,
+        .windows = ev->f.w.n,
+        .scored = (uint64_t)ev->f.w.n * (ev->f.w.ctx - 1 - first_scored(ev)),
+        .seconds = ev->f.side[side].seconds + rest / ev->f.sides,
     };
     out->mean_nll = ev->sums.nll[side] / (double)out->scored;
     out->nll_error = standard_error(ev->sums.nll[side], ev->sums.nll_squares[side], out->scored);
     out->perplexity = exp(out->mean_nll);
     out->perplexity_error = out->perplexity * out->nll_error;
-    hash_hex(ev->w.hash, out->token_hash);
+    hash_hex(ev->f.w.hash, out->token_hash);
+}
+
+static struct eval eval_of(struct gpu_cmd *cmd, const char *phase, const struct eval_options *o)
+{
+    return (struct eval){.f = {.cmd = cmd,
+                               .phase = phase,
+                               .text = o->text,
+                               .ctx = o->ctx,
+                               .at_most = o->windows,
+                               .spill_dir = o->spill_dir,
+                               .progress = &o->progress,
+                               .sides = 1,
+                               .alloc_head = count_head},
+                         .o = o};
 }
 
 bool eval_perplexity(struct gpu_cmd *cmd, const struct checkpoint *ck, const struct eval_options *o,
                      struct eval_result *out, struct err *e)
 {
-    struct eval ev = {.cmd = cmd, .o = o, .phase = "eval", .sides = 1, .side = {{.label = "", .ck = ck}}};
+    struct eval ev = eval_of(cmd, "eval", o);
+    ev.f.side[0] = (struct forward_side){.label = "", .ck = ck};
     bool ok = eval_run(&ev, e);
     if (ok)
         fill_result(&ev, 0, out);
-    eval_close(&ev);
+    forward_close(&ev.f);
     return ok;
 }
 
 bool eval_compare(struct gpu_cmd *cmd, const struct checkpoint *model, const struct checkpoint *reference,
                   const struct eval_options *o, struct compare_result *out, struct err *e)
 {
-    struct eval ev = {.cmd = cmd,
-                      .o = o,
-                      .phase = "compare",
-                      .sides = 2,
-                      .side = {{.label = "", .ck = model}, {.label = "reference ", .ck = reference}}};
+    struct eval ev = eval_of(cmd, "compare", o);
+    ev.f.sides = 2;
+    ev.f.side[0] = (struct forward_side){.label = "", .ck = model};
+    ev.f.side[1] = (struct forward_side){.label = "reference ", .ck = reference};
     bool ok = eval_run(&ev, e);
     if (ok) {
         fill_result(&ev, 0, &out->model);
@@ -572,6 +316,6 @@ bool eval_compare(struct gpu_cmd *cmd, const struct checkpoint *model, const str
         out->top1 = (double)ev.sums.agree / (double)out->model.scored;
         out->top1_error = standard_error((double)ev.sums.agree, (double)ev.sums.agree, out->model.scored);
     }
-    eval_close(&ev);
+    forward_close(&ev.f);
     return ok;
 }

@@ -8,250 +8,99 @@
 #include "formats/write/write_gguf.h"
 #include "host/base/out_path.h"
 #include "host/base/str.h"
+#include "host/eval/forward.h"
 #include "host/gpu/tiled.h"
-#include "host/model/acts.h"
 #include "host/model/batch.h"
-#include "host/model/block_fwd.h"
-#include "host/quant/plan/predict.h"
 
 struct collect {
-    struct gpu_cmd *cmd;
-    const struct imatrix_options *o;
-    struct model *m;
-    struct windows w;
-    struct acts *acts;
-    struct gpu_arena *scratch, *weights;
-    uint32_t batch; /* windows */
-    struct block_scratch s;
-    struct block_weights block;        /* the one that is loaded */
-    struct gpu_view staging;           /* [batch * ctx, hidden] */
+    struct forward f;
+    struct gpu_arena *arena;
     struct gpu_view sums[INPUT_COUNT]; /* [width of the input, of the widest block] */
-    uint64_t start_ns;
-    struct eta eta;
-    struct progress_watch watch;
-    struct speed speed;
     struct imatrix *out;
 };
 
-/* Kinds of work. */
-enum { WORK_LOAD, WORK_FORWARD, WORK_HEAD };
-/* Seconds, before anything is measured; and how long a run is to be for that. */
-#define SECONDS_PER_LOAD 1e-9
-#define MEASURE_FROM     2.0
-
-static double load_work(const struct collect *c, uint32_t layer)
+/* Inputs of a half that `windows` windows have just gone through. */
+static void add_half(struct collect *c, const struct model *m, uint32_t layer, enum block_half half, uint32_t windows)
 {
-    return model_block_products(c->m, layer) * (c->speed.measured ? c->speed.load : SECONDS_PER_LOAD);
-}
-
-static double block_work(const struct collect *c, uint32_t layer)
-{
-    const struct speed_block *s = speed_block(&c->speed, c->m, layer);
-    if (s)
-        return c->w.n * (s->forward[HALF_ATTN] + s->forward[HALF_FFN]);
-    return model_block_products(c->m, layer) * c->w.n * c->w.ctx * speed_guess(c->m->gpu);
-}
-
-static bool tell(struct collect *c, const char *detail, uint32_t block, uint32_t windows, struct err *e)
-{
-    struct progress_event ev = {
-        .phase = "imatrix",
-        .detail = detail,
-        .block = block,
-        .blocks = block ? c->m->cfg->num_layers : 0,
-        .loss = NAN,
-        .unit = "windows",
-        .count = windows,
-    };
-    return progress_report(&c->watch, &ev, e);
-}
-
-static bool expect(struct collect *c, struct err *e)
-{
-    uint64_t begin = c->eta.begin;
-    uint32_t blocks = c->m->cfg->num_layers;
-    double guess = 0;
-    for (uint32_t layer = 0; layer < blocks; layer++)
-        guess += load_work(c, layer) + block_work(c, layer);
-    if (guess > MEASURE_FROM &&
-        (!tell(c, "measuring", 0, 0, e) || !speed_measure_forward(&c->speed, c->m, c->batch, e)))
-        return false;
-    eta_start(&c->eta, os_now_ns(), speed_trust(&c->speed));
-    c->eta.begin = begin;
-    double load = 0, forward = 0;
-    for (uint32_t layer = 0; layer < blocks; layer++) {
-        load += load_work(c, layer);
-        forward += block_work(c, layer);
-    }
-    eta_expect(&c->eta, WORK_LOAD, load);
-    eta_expect(&c->eta, WORK_FORWARD, forward);
-    return true;
-}
-
-/* A block's windows so far. */
-static bool report(struct collect *c, uint32_t layer, uint32_t windows, struct err *e)
-{
-    char detail[64];
-    snprintf(detail, sizeof detail, "block %" PRIu32 "/%" PRIu32, layer + 1, c->m->cfg->num_layers);
-    eta_part(&c->eta, (double)windows / c->w.n, os_now_ns());
-    return tell(c, detail, layer + 1, windows, e);
-}
-
-static void add(struct collect *c, enum input input, struct gpu_view x, uint32_t cols, uint32_t windows)
-{
-    uint32_t rows = windows * c->w.ctx;
-    tiled_col_sumsq(c->cmd, &(struct col_sumsq_args){.x = gpu_slice(x, 0, (uint64_t)rows * cols * 4),
-                                                     .sums = c->sums[input],
-                                                     .rows = rows,
-                                                     .cols = cols});
-}
-
-/* Inputs of a half that was just gone through. */
-static void add_half(struct collect *c, uint32_t layer, enum block_half half, uint32_t n)
-{
+    uint32_t rows = windows * m->ctx;
     for (int in = 0; in < INPUT_COUNT; in++) {
-        uint32_t cols = block_input_cols(model_block(c->m, layer), half, (enum input)in);
-        if (cols)
-            add(c, (enum input)in, block_input(&c->s, (enum input)in), cols, n);
+        uint32_t cols = block_input_cols(model_block(m, layer), half, (enum input)in);
+        if (!cols)
+            continue;
+        struct gpu_view x = gpu_slice(block_input(&c->f.s, (enum input)in), 0, (uint64_t)rows * cols * 4);
+        tiled_col_sumsq(m->cmd, &(struct col_sumsq_args){.x = x, .sums = c->sums[in], .rows = rows, .cols = cols});
     }
 }
 
-/* One batch through a block, its inputs added up. */
-static bool run_batch(struct collect *c, uint32_t layer, uint32_t w0, uint32_t n, struct err *e)
+static bool check_finite(const float *sums, uint32_t n, const char *module, const struct checkpoint *ck, struct err *e)
 {
-    struct gpu_view x;
-    if (!acts_get(c->acts, w0, n, c->staging, &x, e))
-        return false;
-    block_attn_fwd(c->m, &c->block, &c->s, x, x, n);
-    add_half(c, layer, HALF_ATTN, n);
-    block_ffn_fwd(c->m, &c->block, &c->s, x, x, n);
-    add_half(c, layer, HALF_FFN, n);
-    return acts_put(c->acts, w0, n, x, e);
-}
-
-/* The sums of one input, as an entry of its own. */
-static bool take(struct collect *c, const char *module, enum input input, uint32_t cols, struct err *e)
-{
-    float *sums;
-    if (!imatrix_add(c->out, module, cols, (double)c->w.n * c->w.ctx, &sums, e) ||
-        !gpu_download(c->cmd, gpu_slice(c->sums[input], 0, cols * 4ull), sums, cols * 4ull, e))
-        return false;
-    for (uint32_t i = 0; i < cols; i++) {
+    for (uint32_t i = 0; i < n; i++) {
         if (isfinite(sums[i]))
             continue;
-        err_set(e, ERR_USER, "the inputs of %s of %s are not finite", module, checkpoint_dir(c->m->ck));
+        err_set(e, ERR_USER, "the inputs of %s of %s are not finite", module, checkpoint_dir(ck));
         return err_hint(e, "the model is damaged or its training diverged: download it again");
     }
     return true;
 }
 
-static bool run_block(struct collect *c, uint32_t layer, struct err *e)
+/* The sums of a matrix's input, as an entry of its own. */
+static bool take(struct collect *c, const struct model *m, uint32_t layer, const struct block_matrix *x, struct err *e)
 {
-    const struct block_shape b = model_block(c->m, layer);
     char module[96];
-    progress_meter(&c->watch, 0);
-    eta_begin(&c->eta, WORK_LOAD, load_work(c, layer), os_now_ns());
-    if (!report(c, layer, 0, e) || !model_load_block(c->m, layer, c->weights, &c->block, e))
+    float *sums;
+    block_part_name(x->part, layer, module, sizeof module);
+    return imatrix_add(c->out, module, x->cols, (double)c->f.w.n * m->ctx, &sums, e) &&
+           gpu_download(m->cmd, gpu_slice(c->sums[x->part->input], 0, x->cols * 4ull), sums, x->cols * 4ull, e) &&
+           check_finite(sums, x->cols, module, m->ck, e);
+}
+
+/* Through a block, its inputs added up. */
+static bool through_block(void *ctx, struct forward *f, struct forward_side *s, uint32_t layer, struct err *e)
+{
+    struct collect *c = ctx;
+    const struct block_shape b = model_block(s->m, layer);
+    struct walk k;
+    if (!forward_block(f, s, layer, &k, e))
         return false;
-    eta_end(&c->eta, os_now_ns());
-    eta_begin(&c->eta, WORK_FORWARD, block_work(c, layer), os_now_ns());
-    progress_meter(&c->watch, model_block_products(c->m, layer) * c->w.n * c->w.ctx);
     for (int i = 0; i < INPUT_COUNT; i++)
-        gpu_fill(c->cmd, c->sums[i], 0);
-    for (uint32_t w = 0; w < c->w.n; w += c->batch) {
-        uint32_t n = (uint32_t)min_u64(c->batch, c->w.n - w);
-        if (!run_batch(c, layer, w, n, e) || !gpu_cmd_finish(c->cmd, e) || !report(c, layer, w + n, e))
-            return false;
+        gpu_fill(f->cmd, c->sums[i], 0);
+    while (walk_next(&k, e)) {
+        block_attn_fwd(s->m, &f->b, &f->s, k.x, k.x, k.n);
+        add_half(c, s->m, layer, HALF_ATTN, k.n);
+        block_ffn_fwd(s->m, &f->b, &f->s, k.x, k.x, k.n);
+        add_half(c, s->m, layer, HALF_FFN, k.n);
     }
-    for (uint32_t i = 0; i < b.n; i++)
-        if (!take(c, block_part_name(b.matrices[i].part, layer, module, sizeof module), b.matrices[i].part->input,
-                  b.matrices[i].cols, e))
-            return false;
-    eta_end(&c->eta, os_now_ns());
-    gpu_arena_reset(c->weights, 0);
-    return true;
+    bool ok = forward_block_end(f, &k, e);
+    for (uint32_t i = 0; ok && i < b.n; i++)
+        ok = take(c, s->m, layer, &b.matrices[i], e);
+    return ok;
 }
 
 /* The head reads what the final norm makes of the last block's output. */
-static bool run_head(struct collect *c, struct err *e)
+static bool head(struct collect *c, struct err *e)
 {
-    uint32_t hidden = c->m->cfg->hidden_size;
-    gpu_fill(c->cmd, c->sums[INPUT_ATTN], 0);
-    for (uint32_t w = 0; w < c->w.n; w += c->batch) {
-        uint32_t n = (uint32_t)min_u64(c->batch, c->w.n - w);
-        struct gpu_view x;
-        if (!acts_get(c->acts, w, n, c->staging, &x, e))
-            return false;
-        block_rmsnorm(c->m, x, c->m->final_norm, c->s.norm, n * c->w.ctx, hidden);
-        add(c, INPUT_ATTN, c->s.norm, hidden, n);
-        if (!gpu_cmd_finish(c->cmd, e))
-            return false;
-    }
-    return take(c, c->m->cfg->tie_word_embeddings ? "model.embed_tokens" : "lm_head", INPUT_ATTN, hidden, e);
+    struct model *m = c->f.side[0].m;
+    const char *module = m->cfg->tie_word_embeddings ? "model.embed_tokens" : "lm_head";
+    uint32_t hidden = m->cfg->hidden_size;
+    struct walk k = forward_walk(&c->f, c->f.side[0].acts, "what the head reads");
+    float *sums;
+    return imatrix_add(c->out, module, hidden, (double)c->f.w.n * m->ctx, &sums, e) &&
+           norm_squares(&k, m, c->f.scratch, sums, e) && check_finite(sums, hidden, module, m->ck, e);
 }
 
-static bool alloc_scratch(struct collect *c, struct err *e)
+static bool alloc_sums(struct collect *c, struct err *e)
 {
-    bool ok = block_scratch_create(&c->s, c->scratch, c->m, c->batch, SCRATCH_FORWARD, e) &&
-              gpu_alloc(c->scratch, acts_bytes(c->m, c->batch), &c->staging, e);
+    const struct model *m = c->f.side[0].m;
+    bool ok = gpu_arena_create(&c->arena, m->gpu, "sums", e);
     for (int i = 0; ok && i < INPUT_COUNT; i++)
-        ok = gpu_alloc(c->scratch, model_shape_input(&c->m->shape, (enum input)i) * 4ull, &c->sums[i], e);
+        ok = gpu_alloc(c->arena, model_shape_input(&m->shape, (enum input)i) * 4ull, &c->sums[i], e);
     return ok;
 }
 
-/* Whether the device has room for all hidden states, beside the measurement, then a block and the scratch. */
-static bool acts_fit(const struct collect *c)
+static bool run(struct collect *c, struct err *e)
 {
-    struct gpu *gpu = gpu_cmd_gpu(c->cmd);
-    struct gpu_count count = {.used = gpu_memory_used(gpu), .limit = gpu_info(gpu)->mem_limit};
-    struct collect as_if = *c;
-    struct block_weights b = {0};
-    struct gpu_arena *acts = NULL;
-    as_if.scratch = as_if.weights = NULL;
-    gpu_cmd_count(c->cmd, GPU_COUNT_MEMORY);
-    bool ok = gpu_arena_create_counting(&acts, gpu, &count, NULL) && acts_count(c->m, c->w.n, acts, NULL) &&
-              gpu_arena_create_counting(&as_if.scratch, gpu, &count, NULL) &&
-              gpu_arena_create_counting(&as_if.weights, gpu, &count, NULL) &&
-              speed_count_forward(c->m, c->batch, as_if.weights, NULL) && alloc_scratch(&as_if, NULL);
-    for (uint32_t layer = 0; ok && layer < c->m->cfg->num_layers; layer++)
-        if (model_shape_is_new(&c->m->shape, layer)) {
-            ok = model_load_block(c->m, layer, as_if.weights, &b, NULL);
-            gpu_arena_reset(as_if.weights, 0);
-        }
-    block_weights_free(&b);
-    gpu_cmd_count(c->cmd, GPU_COUNT_NOTHING);
-    gpu_arena_destroy(&as_if.scratch);
-    gpu_arena_destroy(&as_if.weights);
-    gpu_arena_destroy(&acts);
-    return ok;
-}
-
-/* Batch size and the place of the hidden states, from what the device has left. */
-static bool make_room(struct collect *c, struct err *e)
-{
-    c->batch = batch_windows_forward(c->m, c->w.n);
-    struct acts_options o = {
-        .device_bytes = acts_fit(c) ? UINT64_MAX : 0,
-        .host_bytes = os_memory_available() / 2,
-        .spill_dir = c->o->spill_dir,
-    };
-    return acts_create(&c->acts, c->m, c->w.n, &o, e);
-}
-
-static bool run(struct collect *c, const struct checkpoint *ck, struct err *e)
-{
-    struct gpu *gpu = gpu_cmd_gpu(c->cmd);
-    eta_start(&c->eta, c->start_ns, 0);
-    progress_watch_begin(&c->watch, &c->o->progress, &c->eta, c->cmd);
-    if (!windows_load(&c->w, ck, c->o->text, c->o->ctx, c->o->windows, &c->watch, e) ||
-        !model_open(&c->m, c->cmd, ck, c->o->ctx, e) || !gpu_arena_create(&c->scratch, gpu, "scratch", e) ||
-        !gpu_arena_create(&c->weights, gpu, "block", e) || !make_room(c, e) || !expect(c, e) || !alloc_scratch(c, e) ||
-        !acts_embed(c->acts, &c->w, NULL, c->w.n, c->staging, e))
-        return false;
-    for (uint32_t layer = 0; layer < c->m->cfg->num_layers; layer++)
-        if (!run_block(c, layer, e))
-            return e->kind == ERR_STOPPED ? false : err_context(e, "model.layers.%" PRIu32, layer);
-    return run_head(c, e);
+    return forward_begin(&c->f, e) && forward_models(&c->f, e) && alloc_sums(c, e) && forward_open(&c->f, e) &&
+           forward_blocks(&c->f, &c->f.side[0], through_block, c, e) && head(c, e);
 }
 
 /* Of the file, at most: a matrix has a tensor of sums and one of a count. */
@@ -281,26 +130,29 @@ bool imatrix_lock_out(struct os_lock *lock, const char *path, const struct check
 bool imatrix_collect(struct gpu_cmd *cmd, const struct checkpoint *ck, const struct imatrix_options *o,
                      struct imatrix *m, struct imatrix_result *out, struct err *e)
 {
-    struct collect c = {.cmd = cmd, .o = o, .start_ns = os_now_ns(), .out = m};
+    struct collect c = {.f = {.cmd = cmd,
+                              .phase = "imatrix",
+                              .text = o->text,
+                              .ctx = o->ctx,
+                              .at_most = o->windows,
+                              .spill_dir = o->spill_dir,
+                              .progress = &o->progress,
+                              .side = {{.label = "", .ck = ck}},
+                              .sides = 1},
+                        .out = m};
     *m = (struct imatrix){0};
-    bool ok = run(&c, ck, e);
+    bool ok = run(&c, e);
     if (ok) {
-        windows_tell_short(&c.w, o->text, o->windows);
+        windows_tell_short(&c.f.w, o->text, o->windows);
         *out = (struct imatrix_result){
-            .tokens = c.w.tokens, .windows = c.w.n, .seconds = (double)(os_now_ns() - c.start_ns) * 1e-9};
-        m->chunks = c.w.n;
-        m->chunk_size = c.w.ctx;
+            .tokens = c.f.w.tokens, .windows = c.f.w.n, .seconds = (double)(os_now_ns() - c.f.start_ns) * 1e-9};
+        m->chunks = c.f.w.n;
+        m->chunk_size = c.f.w.ctx;
         m->dataset = str_dup(os_base_name(o->text)); /* the file goes to others: no path of this machine */
     } else {
         imatrix_free(m);
     }
-    gpu_cmd_finish(cmd, NULL); /* after a failure, work may still use the arenas */
-    progress_watch_end(&c.watch);
-    block_weights_free(&c.block);
-    acts_destroy(&c.acts);
-    gpu_arena_destroy(&c.scratch);
-    gpu_arena_destroy(&c.weights);
-    model_close(&c.m);
-    windows_free(&c.w);
+    forward_close(&c.f);
+    gpu_arena_destroy(&c.arena);
     return ok;
 }
