@@ -25,11 +25,7 @@ static const char *bits_at(size_t i)
 /* Folders, the file, and what conversions alone write. */
 static const char *format_at(size_t i, bool convert)
 {
-    if (i < EXPORT_NONE)
-        return export_format_name((enum export_format)i);
-    return i == EXPORT_NONE                  ? export_format_name(EXPORT_GGUF)
-           : i == EXPORT_NONE + 1 && convert ? export_format_name(EXPORT_HF)
-                                             : NULL;
+    return i < EXPORT_HF || (i < EXPORT_NONE && convert) ? export_format_name((enum export_format)i) : NULL;
 }
 
 static const char *copy_type_at(size_t i)

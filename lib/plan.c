@@ -23,6 +23,7 @@ gsq_plan *lib_plan_copy(const struct plan *p, const struct quantize_options *o)
     c->plan = *p;
     c->options = *o;
     c->plan.from = (struct plan_sources){0};
+    c->plan.output = NULL;
     c->plan.matrices = copy_array(p->matrices, p->n_matrices, sizeof *p->matrices);
     c->plan.items = c->plan.matrices ? c->plan.matrices + (p->items - p->matrices) : NULL;
     c->model = str_dup(o->model_dir);

@@ -36,15 +36,13 @@ static inline void mixed(struct items *x)
     items_all(&all, "2", 32, SCALE_F16);
     x->n = 0;
     for (size_t i = 0; i < all.n; i++) {
-        struct export_item item = all.items[i];
+        struct matrix item = all.items[i];
         if (i == 0 || i % 7 == 4 || i % 7 == 5)
             continue;
         if (i % 7 == 6)
             item.spec = (struct quant_spec){quant_type_find("4"), 64, SCALE_F16};
         if (i == 8)
             item.spec.type = quant_type_find("3");
-        memcpy(x->names[x->n], all.names[i], sizeof all.names[i]);
-        item.module = x->names[x->n];
         x->items[x->n++] = item;
     }
 }

@@ -392,7 +392,7 @@ static void test_packed_rows(void **state)
     struct err e = {0};
     static float whole[INNER * HIDDEN], part[INNER * HIDDEN], want[INNER * HIDDEN];
     tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F16});
-    for (int f = 0; f < EXPORT_NONE; f++) {
+    for (int f = 0; export_is_packed((enum export_format)f); f++) {
         items_all(&x, "3", 32, SCALE_BF16);
         struct raw_model m;
         os_remove_tree(QUANT);

@@ -266,11 +266,9 @@ static void test_quantized(void **state)
     shape_sizes(&s, rows, cols);
     for (uint32_t l = 0; l < s.layers; l++) {
         for (int i = 0; i < REF_LINEARS; i++, x.n++) {
-            family_linear_name(l, i, x.names[x.n], sizeof x.names[0]);
-            x.items[x.n] = (struct export_item){.module = x.names[x.n],
-                                                .rows = rows[i],
-                                                .cols = cols[i],
-                                                .spec = {quant_type_find("2"), 32, SCALE_F16}};
+            x.items[x.n] = (struct matrix){
+                .coded = true, .rows = rows[i], .cols = cols[i], .spec = {quant_type_find("2"), 32, SCALE_F16}};
+            family_linear_name(l, i, x.items[x.n].module, sizeof x.items[x.n].module);
         }
     }
     const struct eval_options o = {.text = TEXT, .ctx = CTX};
@@ -287,13 +285,13 @@ static void test_quantized(void **state)
             struct checkpoint *q = open_ok(OTHER);
             for (size_t i = 0; i < x.n; i++) {
                 char name[96];
-                snprintf(name, sizeof name, "%s.weight", x.names[i]);
+                snprintf(name, sizeof name, "%s.weight", x.items[i].module);
                 struct raw_tensor *t = raw_find(&raw, name);
                 t->dtype = DTYPE_F32;
                 t->bytes *= 2;
                 t->data = realloc(t->data, (size_t)t->bytes);
                 assert_non_null(t->data);
-                OK(checkpoint_read_f32(q, x.names[i], 0, x.items[i].rows, (float *)(void *)t->data, &e), e);
+                OK(checkpoint_read_f32(q, x.items[i].module, 0, x.items[i].rows, (float *)(void *)t->data, &e), e);
             }
             checkpoint_close(&q);
             os_remove_tree(MODEL "-dense");

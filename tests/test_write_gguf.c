@@ -244,7 +244,7 @@ static void there_and_back(void **state)
 
 /* ---- codes ---- */
 
-static bool some_codes(void *ctx, const struct gguf_item *item, struct qlinear *q, struct err *e)
+static bool some_codes(void *ctx, const struct matrix *item, struct qlinear *q, struct err *e)
 {
     uint32_t seed = 5;
     (void)ctx;
@@ -279,13 +279,13 @@ static void coded_rows_are_permuted(void **state)
                 a.items[i].spec = (struct quant_spec){quant_type_find("2"), 64, SCALE_F16};
             }
     static const char *const pair[][2] = {{"gsq.made", "by a test"}};
-    struct gguf_options o = {.file_type = -1, .metadata = pair, .n_metadata = 1};
-    OK(write_gguf(OUT, c, a.items, a.n, &o, &(struct gguf_source){.linear = some_codes}, &e), e);
+    struct export_options o = {.format = EXPORT_GGUF, .file_type = -1, .metadata = pair, .n_metadata = 1};
+    OK(write_out(OUT, c, a.items, a.n, &o, &(struct export_source){.linear = some_codes}, &e), e);
     OK(gguf_open(&g, OUT, &e), e);
     assert_text(g, "gsq.made", "by a test");
     assert_int_equal(number(g, "general.file_type"), 32); /* most weights are BF16 */
     assert_int_equal(number(g, "general.quantization_version"), 2);
-    OK(some_codes(NULL, &(struct gguf_item){.spec = {quant_type_find("2"), 64, SCALE_F16}}, &q, &e), e);
+    OK(some_codes(NULL, &(struct matrix){.spec = {quant_type_find("2"), 64, SCALE_F16}}, &q, &e), e);
     for (int m = 0; m < 2; m++) {
         const struct gguf_tensor *t = gguf_tensor_find(g, names[m]);
         assert_non_null(t);
@@ -300,6 +300,7 @@ static void coded_rows_are_permuted(void **state)
     }
     qlinear_free(&q);
     gguf_close(&g);
+    free(a.items);
     checkpoint_close(&c);
 }
 
@@ -402,16 +403,17 @@ static void refusals(void **state)
 
     tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32});
     struct checkpoint *c = open_ok(BASE);
-    FAILS(write_gguf_check(DIR_, c, false, &e), e, ERR_USER, "is a folder");
-    FAILS(write_gguf_check(DIR_ "/nowhere/x.gguf", c, false, &e), e, ERR_USER, "there is no folder " DIR_ "/nowhere/");
-    OK(write_gguf_check(DIR_ "/new.gguf", c, false, &e), e);
-    OK(write_gguf_check(DIR_ "/model.safetensors", c, false, &e), e);
-    FAILS(write_gguf_check(BASE "/model.safetensors", c, true, &e), e, ERR_USER, "is the model itself");
+    FAILS(gguf_check_out(DIR_, c, false, &e), e, ERR_USER, "is a folder");
+    FAILS(gguf_check_out(DIR_ "/nowhere/x.gguf", c, false, &e), e, ERR_USER, "there is no folder " DIR_ "/nowhere/");
+    OK(gguf_check_out(DIR_ "/new.gguf", c, false, &e), e);
+    OK(gguf_check_out(DIR_ "/model.safetensors", c, false, &e), e);
+    FAILS(gguf_check_out(BASE "/model.safetensors", c, true, &e), e, ERR_USER, "is the model itself");
     OK(os_write_file(DIR_ "/new.gguf", "GGUF", 4, &e), e);
-    FAILS(write_gguf_check(DIR_ "/new.gguf", c, false, &e), e, ERR_USER, "gsq did not write it");
-    OK(write_gguf_check(DIR_ "/new.gguf", c, true, &e), e);
-    FAILS(write_gguf(DIR_, c, NULL, 0, &(struct gguf_options){.file_type = -1}, &(struct gguf_source){0}, &e), e,
-          ERR_USER, "is a folder");
+    FAILS(gguf_check_out(DIR_ "/new.gguf", c, false, &e), e, ERR_USER, "gsq did not write it");
+    OK(gguf_check_out(DIR_ "/new.gguf", c, true, &e), e);
+    FAILS(write_out(DIR_, c, NULL, 0, &(struct export_options){.format = EXPORT_GGUF, .file_type = -1},
+                    &(struct export_source){0}, &e),
+          e, ERR_USER, "is a folder");
     checkpoint_close(&c);
 }
 
@@ -432,12 +434,13 @@ static void stops(void **state)
     tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32});
     struct checkpoint *c = open_ok(BASE);
     all_items(&a, c, GGML_F32);
-    assert_false(write_gguf(OUT, c, a.items, a.n, &(struct gguf_options){.file_type = -1},
-                            &(struct gguf_source){.ctx = &calls, .progress = stop}, &e));
+    assert_false(write_out(OUT, c, a.items, a.n, &(struct export_options){.format = EXPORT_GGUF, .file_type = -1},
+                           &(struct export_source){.ctx = &calls, .progress = stop}, &e));
     assert_int_equal(e.kind, ERR_STOPPED);
     assert_int_equal(calls, 3);
     assert_int_equal(os_stat(OUT, NULL), OS_ABSENT);
     assert_true(os_list(DIR_, is_whole, NULL, NULL));
+    free(a.items);
     checkpoint_close(&c);
 }
 
@@ -485,14 +488,16 @@ static void progress_is_work(void **state)
     uint64_t plain[2] = {0}, rounded[2] = {0};
     tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32});
     struct checkpoint *c = open_ok(BASE);
-    struct gguf_options o = {.file_type = -1};
+    struct export_options o = {.format = EXPORT_GGUF, .file_type = -1};
     all_items(&a, c, GGML_F32);
-    OK(write_gguf(OUT, c, a.items, a.n, &o, &(struct gguf_source){.ctx = plain, .progress = count_work}, &e), e);
+    OK(write_out(OUT, c, a.items, a.n, &o, &(struct export_source){.ctx = plain, .progress = count_work}, &e), e);
+    free(a.items);
     all_items(&a, c, GGML_Q4_0);
-    OK(write_gguf(OUT, c, a.items, a.n, &o, &(struct gguf_source){.ctx = rounded, .progress = count_work}, &e), e);
+    OK(write_out(OUT, c, a.items, a.n, &o, &(struct export_source){.ctx = rounded, .progress = count_work}, &e), e);
     assert_int_equal(plain[0], plain[1]);
     assert_int_equal(rounded[0], rounded[1]);
     assert_true(rounded[1] > 10 * plain[1]);
+    free(a.items);
     checkpoint_close(&c);
 }
 

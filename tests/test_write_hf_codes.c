@@ -31,7 +31,7 @@ static const uint8_t *golden_find(const struct checkpoint *c, struct golden_tens
 }
 
 /* q_proj [64, 64] in two groups of 32: stored code (row + column) mod 2^b, scales 0.5, -0.25 in every row. */
-static bool golden_linear(void *ctx, const struct export_item *item, struct qlinear *q, struct err *e)
+static bool golden_linear(void *ctx, const struct matrix *item, struct qlinear *q, struct err *e)
 {
     (void)ctx;
     if (!qlinear_init(q, item->rows, item->cols, item->spec, e))
@@ -53,8 +53,8 @@ static struct checkpoint *golden_write(enum export_format f, const char *type, e
     struct items x;
     struct checkpoint *c = open_ok(BASE);
     items_all(&x, type, 32, scale);
-    OK(write_hf(OUT, c, x.items, 1, &(struct export_options){.format = f, .container = container},
-                &(struct export_source){.linear = golden_linear}, &e),
+    OK(write_out(OUT, c, x.items, 1, &(struct export_options){.format = f, .container = container},
+                 &(struct export_source){.linear = golden_linear}, &e),
        e);
     checkpoint_close(&c);
     return open_ok(OUT);
@@ -178,7 +178,7 @@ static void test_round_trips(void **state)
     static const char *const types[] = {"ternary", "2", "3", "4", "5", "6", "7", "8"};
     static const enum tied tied[] = {UNTIED, TIED_EMBED, TIED_HEAD, TIED_BOTH};
     unsigned done = 0;
-    for (int f = 0; f < EXPORT_NONE; f++) {
+    for (int f = 0; export_is_packed((enum export_format)f); f++) {
         for (size_t t = 0; t < 8; t++) {
             struct tiny_options o = {.dtype = (enum dtype)(t % 3), .tied = tied[(t + (size_t)f) % 4], .bias = t % 2};
             enum scale_type scale = f < 2 || t % 2 ? SCALE_F16 : SCALE_BF16;
@@ -195,7 +195,7 @@ static void test_round_trips(void **state)
                 continue;
             }
             struct checkpoint *c = open_ok(BASE);
-            uint64_t predicted = export_size(c, x.items, x.n, &eo, NULL);
+            uint64_t predicted = size_out(c, x.items, x.n, &eo, NULL);
             checkpoint_close(&c);
             os_remove_tree(OUT);
             OK(write_random(OUT, BASE, &x, &eo, &e), e);
@@ -237,7 +237,7 @@ static void test_short_group(void **state)
         assert_config_has(OUT, "\"group_size\":256");
     }
     /* One group per row, said as such. */
-    for (int f = 0; f < EXPORT_NONE; f++) {
+    for (int f = 0; export_is_packed((enum export_format)f); f++) {
         if (f == EXPORT_MLX)
             continue;
         items_all(&x, "4", 0, SCALE_F16);
@@ -257,7 +257,7 @@ static void test_mixed(void **state)
     struct items x;
     struct err e = {0};
     mixed(&x);
-    for (int f = 0; f < EXPORT_NONE; f++) {
+    for (int f = 0; export_is_packed((enum export_format)f); f++) {
         tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F16, .bias = true, .tied = f % 2 ? UNTIED : TIED_EMBED});
         OK(write_random(OUT, BASE, &x, &(struct export_options){.format = (enum export_format)f}, &e), e);
         check_codes(OUT, &x);
@@ -324,10 +324,14 @@ static void test_head(void **state)
     (void)state;
     struct err e = {0};
     tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F16});
-    for (int f = 0; f < EXPORT_NONE; f++) {
+    for (int f = 0; export_is_packed((enum export_format)f); f++) {
         struct items x;
         items_all(&x, "4", 32, SCALE_F16);
-        x.items[x.n] = (struct export_item){"lm_head", VOCAB, HIDDEN, {quant_type_find("8"), 64, SCALE_F16}};
+        x.items[x.n] = (struct matrix){.module = "lm_head",
+                                       .rows = VOCAB,
+                                       .cols = HIDDEN,
+                                       .coded = true,
+                                       .spec = {quant_type_find("8"), 64, SCALE_F16}};
         x.n++;
         if (f == EXPORT_HUMMING) {
             x.items[14].rows = 128;
@@ -336,8 +340,11 @@ static void test_head(void **state)
             continue;
         }
         if (f == EXPORT_MLX) {
-            x.items[x.n] =
-                (struct export_item){"model.embed_tokens", VOCAB, HIDDEN, {quant_type_find("6"), 64, SCALE_F16}};
+            x.items[x.n] = (struct matrix){.module = "model.embed_tokens",
+                                           .rows = VOCAB,
+                                           .cols = HIDDEN,
+                                           .coded = true,
+                                           .spec = {quant_type_find("6"), 64, SCALE_F16}};
             x.n++;
         }
         OK(write_random(OUT, BASE, &x, &(struct export_options){.format = (enum export_format)f}, &e), e);
@@ -345,7 +352,7 @@ static void test_head(void **state)
         /* Converted without them, they come back in 16 bits. */
         struct checkpoint *c = open_ok(OUT), *d;
         const struct export_source source = {.ctx = c, .linear = checkpoint_linear};
-        OK(write_hf(DIR_ "/dense", c, x.items, 14, &(struct export_options){.format = EXPORT_GPTQ}, &source, &e), e);
+        OK(write_out(DIR_ "/dense", c, x.items, 14, &(struct export_options){.format = EXPORT_GPTQ}, &source, &e), e);
         d = open_ok(DIR_ "/dense");
         static float a[VOCAB * HIDDEN], b[VOCAB * HIDDEN];
         for (size_t i = 14; i < x.n; i++) {
@@ -371,7 +378,7 @@ static void convert(const char *from, const char *to, enum export_format f, cons
     struct checkpoint *c = open_ok(from);
     const struct export_source source = {.ctx = c, .linear = checkpoint_linear};
     os_remove_tree(to);
-    OK(write_hf(to, c, x->items, x->n, &(struct export_options){.format = f}, &source, &e), e);
+    OK(write_out(to, c, x->items, x->n, &(struct export_options){.format = f}, &source, &e), e);
     checkpoint_close(&c);
 }
 
@@ -441,7 +448,7 @@ static int write_consumers(const char *dir)
     struct items x;
     snprintf(src, sizeof src, "%s-src", dir);
     tiny_write(src, &(struct tiny_options){.dtype = DTYPE_BF16, .bias = true});
-    for (int f = 0; f < EXPORT_NONE; f++) {
+    for (int f = 0; export_is_packed((enum export_format)f); f++) {
         struct export_options o = {.format = (enum export_format)f};
         for (int t = 0; t < 5; t++) {
             items_all(&x, types[t], 32, t % 2 ? SCALE_F16 : f < 2 ? SCALE_F16 : SCALE_BF16);

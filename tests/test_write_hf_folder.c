@@ -6,6 +6,7 @@
 #endif
 #include "formats/write/hf_export.h"
 #include "host/base/pool.h"
+#include "formats/gguf/gguf.h"
 #include "tests/export_checks.h"
 
 #define DIR_ "tmp_write_hf_folder"
@@ -27,7 +28,7 @@ static void test_shards(void **state)
     OK(write_random(OUT, BASE, &x, &(struct export_options){.format = EXPORT_COMPRESSED_TENSORS}, &e), e);
     const struct export_options o = {.format = EXPORT_COMPRESSED_TENSORS, .shard_bytes = 20000};
     struct checkpoint *c = open_ok(BASE);
-    uint64_t predicted = export_size(c, x.items, x.n, &o, NULL), actual = 0, size;
+    uint64_t predicted = size_out(c, x.items, x.n, &o, NULL), actual = 0, size;
     checkpoint_close(&c);
     /* Over the single file of before, and a shard of an older numbering. */
     OK(os_rename(OUT "/model.safetensors", OUT "/model-00001-of-00099.safetensors", &e), e);
@@ -75,7 +76,7 @@ static void test_deterministic(void **state)
     write_text_file(BASE, "chat_template.jinja", "{{ x }}");
     write_text_file(BASE, "README.md", "not carried");
     mixed(&x);
-    for (int f = 0; f < EXPORT_NONE; f++) {
+    for (int f = 0; export_is_packed((enum export_format)f); f++) {
         const struct export_options o = {.format = (enum export_format)f, .metadata = metadata, .n_metadata = 2};
         OK(write_random(DIR_ "/a", BASE, &x, &o, &e), e);
         OK(write_random(DIR_ "/b", BASE, &x, &o, &e), e);
@@ -267,8 +268,11 @@ static void test_check(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char why[256] = "x";
-        struct export_item item = {
-            "model.x", cases[i].rows, cases[i].cols, {quant_type_find(cases[i].type), cases[i].group, SCALE_F16}};
+        struct matrix item = {.module = "model.x",
+                              .rows = cases[i].rows,
+                              .cols = cases[i].cols,
+                              .coded = true,
+                              .spec = {quant_type_find(cases[i].type), cases[i].group, SCALE_F16}};
         enum export_verdict v = export_check(cases[i].format, &item, cases[i].container, why, sizeof why);
         if (v != cases[i].verdict || !strstr(why, cases[i].part) || (v == EXPORT_OK) != !why[0])
             fail_msg("case %zu: %d, %s", i, (int)v, why);
@@ -279,7 +283,7 @@ static void test_check(void **state)
     assert_int_equal(export_format_parse("awq"), EXPORT_NONE);
 }
 
-static bool large_scale(void *ctx, const struct export_item *item, struct qlinear *q, struct err *e)
+static bool large_scale(void *ctx, const struct matrix *item, struct qlinear *q, struct err *e)
 {
     if (!random_linear(NULL, item, q, e))
         return false;
@@ -287,16 +291,16 @@ static bool large_scale(void *ctx, const struct export_item *item, struct qlinea
     return true;
 }
 
-static bool failing(void *ctx, const struct export_item *item, struct qlinear *q, struct err *e)
+static bool failing(void *ctx, const struct matrix *item, struct qlinear *q, struct err *e)
 {
     (void)ctx;
     (void)q;
     return err_set(e, ERR_ENV, "no codes for %s", item->module);
 }
 
-static bool wrong_size(void *ctx, const struct export_item *item, struct qlinear *q, struct err *e)
+static bool wrong_size(void *ctx, const struct matrix *item, struct qlinear *q, struct err *e)
 {
-    struct export_item other = *item;
+    struct matrix other = *item;
     other.cols /= 2;
     return random_linear(ctx, &other, q, e);
 }
@@ -319,7 +323,7 @@ static bool watch(void *ctx, uint64_t done, uint64_t total)
     return true;
 }
 
-static bool watched_linear(void *ctx, const struct export_item *item, struct qlinear *q, struct err *e)
+static bool watched_linear(void *ctx, const struct matrix *item, struct qlinear *q, struct err *e)
 {
     (void)ctx;
     return random_linear(NULL, item, q, e);
@@ -355,49 +359,49 @@ static void test_failures(void **state)
         {{.linear = random_linear, .progress = stop}, &gptq, ERR_STOPPED, "stopped"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        FAILS(write_hf(OUT, c, x.items, x.n, cases[i].o, &cases[i].source, &e), e, cases[i].kind, cases[i].part);
+        FAILS(write_out(OUT, c, x.items, x.n, cases[i].o, &cases[i].source, &e), e, cases[i].kind, cases[i].part);
         OK(os_list(OUT, nothing_left, NULL, &e), e);
     }
     struct seen seen = {0};
-    OK(write_hf(OUT, c, x.items, x.n, &gptq, &(struct export_source){&seen, watched_linear, watch}, &e), e);
+    OK(write_out(OUT, c, x.items, x.n, &gptq, &(struct export_source){&seen, watched_linear, watch, NULL}, &e), e);
     assert_int_equal(seen.done, seen.total);
     assert_true(seen.calls > 20);
     /* A failed rewrite leaves no folder that looks whole. */
-    FAILS(write_hf(OUT, c, x.items, x.n, &gptq, &cases[0].source, &e), e, ERR_ENV, "no codes");
+    FAILS(write_out(OUT, c, x.items, x.n, &gptq, &cases[0].source, &e), e, ERR_ENV, "no codes");
     assert_int_equal(os_stat(OUT "/config.json", NULL), OS_ABSENT);
     const struct export_source ok = {.linear = random_linear};
-    FAILS(write_hf(DIR_ "/out/../base", c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "own folder");
+    FAILS(write_out(DIR_ "/out/../base", c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "own folder");
     assert_int_equal(os_stat(BASE "/config.json", NULL), OS_FILE);
-    FAILS(export_check_folder(BASE "/", c, true, &e), e, ERR_USER, "own folder");
+    FAILS(hf_check_out(BASE "/", c, true, &e), e, ERR_USER, "own folder");
     tiny_write(DIR_ "/foreign", &(struct tiny_options){.dtype = DTYPE_F16});
-    FAILS(write_hf(DIR_ "/foreign", c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "did not write");
+    FAILS(write_out(DIR_ "/foreign", c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "did not write");
     assert_int_equal(os_stat(DIR_ "/foreign/model.safetensors", NULL), OS_FILE);
     const struct export_options over = {.format = EXPORT_GPTQ, .force = true};
-    OK(export_check_folder(DIR_ "/foreign", c, true, &e), e);
-    OK(write_hf(DIR_ "/foreign", c, x.items, x.n, &over, &ok, &e), e);
-    OK(write_hf(DIR_ "/foreign", c, x.items, x.n, &gptq, &ok, &e), e); /* now it is gsq's */
+    OK(hf_check_out(DIR_ "/foreign", c, true, &e), e);
+    OK(write_out(DIR_ "/foreign", c, x.items, x.n, &over, &ok, &e), e);
+    OK(write_out(DIR_ "/foreign", c, x.items, x.n, &gptq, &ok, &e), e); /* now it is gsq's */
     /* Weights alone, as an interrupted download leaves them, and a tokenizer alone. */
     os_remove_tree(DIR_ "/foreign");
     tiny_write(DIR_ "/foreign", &(struct tiny_options){.dtype = DTYPE_F16});
     assert_true(os_remove(DIR_ "/foreign/config.json"));
-    FAILS(write_hf(DIR_ "/foreign", c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "did not write");
+    FAILS(write_out(DIR_ "/foreign", c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "did not write");
     os_remove_tree(DIR_ "/foreign");
     OK(os_mkdirs(DIR_ "/foreign", &e), e);
     OK(os_write_file(DIR_ "/foreign/tokenizer.json", "{}", 2, &e), e);
-    FAILS(write_hf(DIR_ "/foreign", c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "did not write");
+    FAILS(write_out(DIR_ "/foreign", c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "did not write");
     OK(os_write_file(DIR_ "/foreign/.gsq-lock", "1", 1, &e), e); /* of an export that was killed */
-    OK(write_hf(DIR_ "/foreign", c, x.items, x.n, &gptq, &ok, &e), e);
-    OK(export_check_folder(DIR_ "/fresh/folder", c, false, &e), e);
+    OK(write_out(DIR_ "/foreign", c, x.items, x.n, &gptq, &ok, &e), e);
+    OK(hf_check_out(DIR_ "/fresh/folder", c, false, &e), e);
     assert_int_equal(os_stat(DIR_ "/fresh", NULL), OS_ABSENT);
-    FAILS(write_hf(BASE "/config.json/x", c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "config.json");
-    x.items[3].module = "model.layers.9.self_attn.o_proj";
-    FAILS(write_hf(OUT, c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "layers.9.self_attn.o_proj.weight is missing");
-    assert_int_equal(export_size(c, x.items, x.n, &gptq, NULL), 0);
+    FAILS(write_out(BASE "/config.json/x", c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "config.json");
+    strcpy(x.items[3].module, "model.layers.9.self_attn.o_proj");
+    FAILS(write_out(OUT, c, x.items, x.n, &gptq, &ok, &e), e, ERR_USER, "layers.9.self_attn.o_proj.weight is missing");
+    assert_int_equal(size_out(c, x.items, x.n, &gptq, NULL), 0);
     x.items[3] = x.items[2];
-    FAILS(write_hf(OUT, c, x.items, x.n, &gptq, &ok, &e), e, ERR_BUG, "twice");
+    FAILS(write_out(OUT, c, x.items, x.n, &gptq, &ok, &e), e, ERR_BUG, "twice");
     items_all(&x, "4", 32, SCALE_F16);
     x.items[4].rows = HIDDEN;
-    FAILS(write_hf(OUT, c, x.items, x.n, &gptq, &ok, &e), e, ERR_BUG, "128 x 64");
+    FAILS(write_out(OUT, c, x.items, x.n, &gptq, &ok, &e), e, ERR_BUG, "128 x 64");
     checkpoint_close(&c);
 }
 
@@ -421,7 +425,7 @@ static void test_foreign_types(void **state)
         raw_free(&m);
         items_all(&x, "2", 32, SCALE_F16);
         struct checkpoint *c = open_ok(BASE);
-        uint64_t size = export_size(c, x.items, x.n, &o, &e);
+        uint64_t size = size_out(c, x.items, x.n, &o, &e);
         checkpoint_close(&c);
         if (types[i] == DTYPE_OTHER) {
             assert_int_equal(size, 0);
@@ -456,13 +460,65 @@ static void test_nothing_quantized(void **state)
     check_rest(BASE, OUT, &x, DTYPE_F16);
 }
 
+/* A plan is made before hours of work, and written behind them: with the run's name as it is by then, and with another look at
+ * where it goes. */
+static void test_planned_before(void **state)
+{
+    (void)state;
+    static const char name[] = "0123456789abcdef0123456789abcdef";
+    struct err e = {0};
+    struct export_plan *folder, *file;
+    struct matrix *list;
+    struct items x;
+    char run[33] = "00000000000000000000000000000000", found[33];
+    const char *const keys[][2] = {{GGUF_RUN, run}};
+    uint64_t predicted, size;
+    tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32});
+    items_all(&x, "4", 32, SCALE_F16);
+    struct checkpoint *c = open_ok(BASE);
+    const struct export_options mlx = {.format = EXPORT_MLX, .run = run};
+    const struct export_options gguf = {
+        .format = EXPORT_GGUF, .file_type = -1, .metadata = keys, .n_metadata = sizeof keys / sizeof *keys};
+    const struct export_source source = {.linear = random_linear};
+    OK(checkpoint_matrices(c, &list, &x.n, &e), e); /* all in F32 */
+    OK(export_plan_make(&folder, c, x.items, 14, &mlx, &e), e);
+    OK(export_plan_make(&file, c, list, x.n, &gguf, &e), e);
+    OK(export_plan_size(file, &predicted, &e), e);
+    memcpy(run, name, sizeof run);
+    os_remove_tree(OUT);
+    OK(export_plan_write(folder, OUT, &source, &e), e);
+    assert_true(export_run(OUT, found));
+    assert_string_equal(found, name);
+    OK(export_plan_write(file, DIR_ "/out.gguf", &source, &e), e);
+    assert_true(gguf_run(DIR_ "/out.gguf", found));
+    assert_string_equal(found, name);
+    assert_int_equal(os_stat(DIR_ "/out.gguf", &size), OS_FILE);
+    assert_int_equal(size, predicted);
+    tiny_write(OUT, &(struct tiny_options){.dtype = DTYPE_F32});
+    FAILS(export_plan_write(folder, OUT, &source, &e), e, ERR_USER, "did not write");
+    FAILS(export_plan_write(file, BASE "/model.safetensors", &source, &e), e, ERR_USER, "is the model itself");
+    os_remove_tree(OUT);
+    OK(os_mkdirs(BASE "/tokenizer.json", &e), e);
+    FAILS(export_plan_write(folder, OUT, &source, &e), e, ERR_USER, "tokenizer.json");
+    FAILS(export_plan_write(file, DIR_ "/out.gguf", &source, &e), e, ERR_USER, "tokenizer.json");
+    export_plan_free(&folder);
+    export_plan_free(&file);
+    free(list);
+    checkpoint_close(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shards),        cmocka_unit_test(test_deterministic),
-        cmocka_unit_test(test_dtypes),        cmocka_unit_test(test_check),
-        cmocka_unit_test(test_failures),      cmocka_unit_test(test_nothing_quantized),
-        cmocka_unit_test(test_foreign_types), cmocka_unit_test(test_templates),
+        cmocka_unit_test(test_planned_before),
+        cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_deterministic),
+        cmocka_unit_test(test_dtypes),
+        cmocka_unit_test(test_check),
+        cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_nothing_quantized),
+        cmocka_unit_test(test_foreign_types),
+        cmocka_unit_test(test_templates),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

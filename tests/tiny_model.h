@@ -7,6 +7,7 @@
 #include "host/base/os.h"
 #include "host/base/str.h"
 #include "tests/check.h"
+#include "tests/write_out.h"
 
 enum { HIDDEN = 64, INNER = 128, LAYERS = 2, VOCAB = 96 };
 enum tied { UNTIED, TIED_EMBED, TIED_HEAD, TIED_BOTH };
@@ -232,8 +233,7 @@ static inline void tiny_write(const char *dir, const struct tiny_options *o)
 /* ---- items and codes ---- */
 
 struct items {
-    struct export_item items[16];
-    char names[16][64];
+    struct matrix items[16];
     size_t n;
 };
 
@@ -245,17 +245,17 @@ static inline void items_all(struct items *x, const char *type, uint32_t group, 
     x->n = 0;
     for (int l = 0; l < LAYERS; l++) {
         for (int i = 0; i < 7; i++, x->n++) {
-            snprintf(x->names[x->n], sizeof x->names[0], "model.layers.%d.%s", l, names[i]);
-            x->items[x->n] = (struct export_item){.module = x->names[x->n],
-                                                  .rows = i == 4 || i == 5 ? INNER : HIDDEN,
-                                                  .cols = i == 6 ? INNER : HIDDEN,
-                                                  .spec = {quant_type_find(type), group, scale}};
+            x->items[x->n] = (struct matrix){.coded = true,
+                                             .rows = i == 4 || i == 5 ? INNER : HIDDEN,
+                                             .cols = i == 6 ? INNER : HIDDEN,
+                                             .spec = {quant_type_find(type), group, scale}};
+            snprintf(x->items[x->n].module, sizeof x->items[0].module, "model.layers.%d.%s", l, names[i]);
         }
     }
 }
 
 /* Codes over the whole range and scales of both signs and zero, from the module's name. */
-static inline bool random_linear(void *ctx, const struct export_item *item, struct qlinear *q, struct err *e)
+static inline bool random_linear(void *ctx, const struct matrix *item, struct qlinear *q, struct err *e)
 {
     uint32_t seed = 99;
     (void)ctx;
@@ -272,7 +272,7 @@ static inline bool random_linear(void *ctx, const struct export_item *item, stru
 }
 
 /* The codes of another checkpoint, as `convert` takes them. */
-static inline bool checkpoint_linear(void *ctx, const struct export_item *item, struct qlinear *q, struct err *e)
+static inline bool checkpoint_linear(void *ctx, const struct matrix *item, struct qlinear *q, struct err *e)
 {
     return checkpoint_read_codes(ctx, item->module, q, e);
 }
@@ -284,7 +284,7 @@ static inline bool write_random(const char *out, const char *src, const struct i
     struct checkpoint *c;
     const struct export_source source = {.linear = random_linear};
     OK(checkpoint_open(&c, src, e), *e);
-    bool ok = write_hf(out, c, x->items, x->n, o, &source, e);
+    bool ok = write_out(out, c, x->items, x->n, o, &source, e);
     checkpoint_close(&c);
     return ok;
 }

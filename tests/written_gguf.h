@@ -5,6 +5,7 @@
 
 #include "formats/write/write_gguf.h"
 #include "tests/check.h"
+#include "tests/write_out.h"
 
 /* Every file has its final name. */
 static inline bool is_whole(void *ctx, const char *name, struct err *e)
@@ -15,26 +16,19 @@ static inline bool is_whole(void *ctx, const char *name, struct err *e)
 
 /* Every weight of a checkpoint in one type. */
 struct all {
-    struct gguf_item items[64];
-    char names[64][96];
+    struct matrix *items;
     size_t n;
-    const struct gguf_type *type;
 };
-
-static inline bool add_weight(void *ctx, const char *module, uint32_t rows, uint32_t cols)
-{
-    struct all *a = ctx;
-    assert_true(a->n < 64 && rows && cols);
-    snprintf(a->names[a->n], sizeof a->names[0], "%s", module);
-    a->items[a->n] = (struct gguf_item){.module = a->names[a->n], .type = a->type};
-    a->n++;
-    return true;
-}
 
 static inline void all_items(struct all *a, const struct checkpoint *c, int type)
 {
-    *a = (struct all){.type = gguf_type_of((uint32_t)type)};
-    assert_true(gguf_weights_each(c, add_weight, a));
+    struct err e = {0};
+    OK(checkpoint_matrices(c, &a->items, &a->n, &e), e);
+    for (size_t i = 0; i < a->n; i++) {
+        assert_true(a->items[i].rows && a->items[i].cols);
+        a->items[i].type = gguf_type_of((uint32_t)type);
+        a->items[i].coded = false;
+    }
 }
 
 /* BASE as a GGUF of one type. */
@@ -45,15 +39,16 @@ static inline bool write_all(int type, struct err *e)
     if (!checkpoint_open(&c, BASE, e))
         return false;
     all_items(&a, c, type);
-    struct gguf_options o = {.file_type = -1};
-    bool ok = write_gguf(OUT, c, a.items, a.n, &o, &(struct gguf_source){0}, e);
+    struct export_options o = {.format = EXPORT_GGUF, .file_type = -1};
+    bool ok = write_out(OUT, c, a.items, a.n, &o, &(struct export_source){0}, e);
     uint64_t size = 0;
     if (ok) {
         assert_int_equal(os_stat(OUT, &size), OS_FILE);
-        assert_int_equal(write_gguf_size(c, a.items, a.n, &o, e), size);
+        assert_int_equal(size_out(c, a.items, a.n, &o, e), size);
     } else {
         assert_true(os_list(DIR_, is_whole, NULL, NULL));
     }
+    free(a.items);
     checkpoint_close(&c);
     return ok;
 }

@@ -17,11 +17,11 @@ struct linear_tensor {
     uint64_t shape[2], bytes;
 };
 /* The tensors that an item becomes, in file order; returns how many. */
-unsigned linear_layout(enum export_format f, unsigned container, const struct export_item *item,
+unsigned linear_layout(enum export_format f, unsigned container, const struct matrix *item,
                        struct linear_tensor out[LINEAR_TENSORS]);
 /* Tensor number `which` of the layout into dst (out[which].bytes, aligned to 8). `rounded` counts the scales
  * that the stored type does not hold exactly; one that overflows it is ERR_USER. */
-bool linear_encode(enum export_format f, unsigned container, const struct export_item *item, const struct qlinear *q,
+bool linear_encode(enum export_format f, unsigned container, const struct matrix *item, const struct qlinear *q,
                    unsigned which, void *dst, uint64_t *rounded, struct err *e);
 /* Bits of a stored code. */
 unsigned storage_bits(enum export_format f, unsigned container, const struct quant_spec *spec);
@@ -30,7 +30,7 @@ unsigned storage_bits(enum export_format f, unsigned container, const struct qua
 
 struct quant_config_facts {
     const struct export_options *options;
-    const struct export_item *items;
+    const struct matrix *items;
     size_t n_items;
     const char *const *dense; /* linears that stay in 16 bits, "lm_head" included where it is stored */
     size_t n_dense;
@@ -62,7 +62,11 @@ struct export_shard {
     char name[48];
     uint64_t bytes; /* of the file, header included */
 };
-struct export_plan {
+struct hf_plan {
+    const struct checkpoint *src;
+    struct export_options options;
+    struct matrix *items; /* those that are coded */
+    size_t n_items;
     struct export_entry *entries;
     size_t n_entries, cap_entries;
     struct tensor_plan *tensors; /* names owned */
@@ -78,11 +82,8 @@ struct export_plan {
     size_t n_metadata;
     const char *(*metadata_own)[2];
     struct strbuf config, quantize_config, index; /* texts; empty: not written */
+    uint64_t bytes;                               /* of the folder */
 };
-/* Every refusal of write_hf that does not wait for codes is made here. */
-bool export_plan_make(struct export_plan *p, const struct checkpoint *src, const struct export_item *items, size_t n,
-                      const struct export_options *o, struct err *e);
-void export_plan_free(struct export_plan *p);
 /* Files carried over byte for byte: tokenizer, chat templates, generation settings. name: as it is from the folder. */
 bool export_carries(const char *name);
 /* Of these, what os_list does not come to: "additional_chat_templates/NAME.jinja", in sorted order. */

@@ -9,25 +9,6 @@
 #include "formats/pack.h"
 #include "host/base/num.h"
 
-static const char *const names[] = {"gptq", "gptq_v2", "compressed-tensors", "mlx", "humming"};
-
-enum export_format export_format_parse(const char *name)
-{
-    int f = 0;
-    if (strcmp(name, "gguf") == 0)
-        return EXPORT_GGUF;
-    if (strcmp(name, "hf") == 0)
-        return EXPORT_HF;
-    while (f < EXPORT_NONE && strcmp(names[f], name) != 0)
-        f++;
-    return (enum export_format)f;
-}
-
-const char *export_format_name(enum export_format f)
-{
-    return f < EXPORT_NONE ? names[f] : f == EXPORT_GGUF ? "gguf" : f == EXPORT_HF ? "hf" : "none";
-}
-
 static bool is_gptq(enum export_format f)
 {
     return f == EXPORT_GPTQ || f == EXPORT_GPTQ_V2;
@@ -39,7 +20,7 @@ unsigned storage_bits(enum export_format f, unsigned container, const struct qua
     return wider ? container : spec->type->bits;
 }
 
-static uint32_t group_of(const struct export_item *item)
+static uint32_t group_of(const struct matrix *item)
 {
     return item->spec.group ? item->spec.group : item->cols;
 }
@@ -57,9 +38,9 @@ static bool bits_fit(enum export_format f, unsigned bits)
     case EXPORT_COMPRESSED_TENSORS:
     case EXPORT_HUMMING:
         return bits >= 2 && bits <= 8;
-    case EXPORT_NONE:
     case EXPORT_GGUF:
     case EXPORT_HF:
+    case EXPORT_NONE:
         break;
     }
     return false;
@@ -78,7 +59,7 @@ static bool is_embedding(const char *module)
 
 #define KEEP "--keep 'REGEX' leaves it in 16 bits"
 
-enum export_verdict export_check(enum export_format f, const struct export_item *item, unsigned container, char *why,
+enum export_verdict export_check(enum export_format f, const struct matrix *item, unsigned container, char *why,
                                  size_t cap)
 {
     unsigned n = item->rows, k = item->cols, bits = item->spec.type->bits, g = group_of(item);
@@ -86,7 +67,7 @@ enum export_verdict export_check(enum export_format f, const struct export_item 
     bool short_group = g < k && k % g != 0;
     if (cap)
         why[0] = 0;
-    if (f >= EXPORT_NONE)
+    if (!export_is_packed(f))
         snprintf(why, cap,
                  "no export format is chosen; --format takes gptq, gptq_v2, compressed-tensors, mlx, humming");
     else if (container && (container != 4 || f != EXPORT_COMPRESSED_TENSORS))
@@ -153,14 +134,14 @@ static struct linear_tensor vector(const char *suffix, enum dtype dtype, uint64_
 }
 
 /* GPTQ's scales are fp16, and humming's loader knows no fp32 ones. */
-static enum scale_type stored_scale(enum export_format f, const struct export_item *item)
+static enum scale_type stored_scale(enum export_format f, const struct matrix *item)
 {
     if (is_gptq(f) || (f == EXPORT_HUMMING && item->spec.scale == SCALE_F32))
         return SCALE_F16;
     return item->spec.scale;
 }
 
-unsigned linear_layout(enum export_format f, unsigned container, const struct export_item *item,
+unsigned linear_layout(enum export_format f, unsigned container, const struct matrix *item,
                        struct linear_tensor out[LINEAR_TENSORS])
 {
     uint64_t n = item->rows, k = item->cols, groups = div_up(k, group_of(item));
@@ -189,9 +170,9 @@ unsigned linear_layout(enum export_format f, unsigned container, const struct ex
         out[0] = matrix(".weight", DTYPE_I32, n, words);
         out[1] = matrix(".weight_scale", scale, n, groups);
         return 2;
-    case EXPORT_NONE:
     case EXPORT_GGUF:
     case EXPORT_HF:
+    case EXPORT_NONE:
         break;
     }
     return 0;
@@ -253,7 +234,7 @@ static float limit_scale(float s, enum scale_type type, float levels)
 }
 
 /* factor * scale in the stored type: [rows, groups], or its transpose. levels: of export_scale_levels. */
-static bool encode_scales(const struct qlinear *q, const struct export_item *item, enum scale_type type, float factor,
+static bool encode_scales(const struct qlinear *q, const struct matrix *item, enum scale_type type, float factor,
                           float levels, bool transposed, void *dst, uint64_t *rounded, struct err *e)
 {
     for (uint32_t r = 0; r < q->rows; r++) {
@@ -278,7 +259,7 @@ static bool encode_scales(const struct qlinear *q, const struct export_item *ite
     return true;
 }
 
-static bool encode_gptq(enum export_format f, const struct export_item *item, const struct qlinear *q, unsigned which,
+static bool encode_gptq(enum export_format f, const struct matrix *item, const struct qlinear *q, unsigned which,
                         void *dst, uint64_t *rounded, struct err *e)
 {
     unsigned bits = item->spec.type->bits;
@@ -297,7 +278,7 @@ static bool encode_gptq(enum export_format f, const struct export_item *item, co
     }
 }
 
-bool linear_encode(enum export_format f, unsigned container, const struct export_item *item, const struct qlinear *q,
+bool linear_encode(enum export_format f, unsigned container, const struct matrix *item, const struct qlinear *q,
                    unsigned which, void *dst, uint64_t *rounded, struct err *e)
 {
     unsigned bits = storage_bits(f, container, &item->spec);

@@ -34,7 +34,7 @@ static void *grow(void *items, size_t *cap, size_t n, size_t size, struct err *e
     return grown;
 }
 
-static struct export_entry *add_entry(struct export_plan *p, struct export_entry x, struct err *e)
+static struct export_entry *add_entry(struct hf_plan *p, struct export_entry x, struct err *e)
 {
     struct export_entry *grown = grow(p->entries, &p->cap_entries, p->n_entries, sizeof *grown, e);
     if (!grown)
@@ -46,7 +46,7 @@ static struct export_entry *add_entry(struct export_plan *p, struct export_entry
 }
 
 /* A tensor of the newest entry: module + suffix. */
-static bool add_tensor(struct export_plan *p, const char *module, const char *suffix, enum dtype dtype, uint32_t n_dims,
+static bool add_tensor(struct hf_plan *p, const char *module, const char *suffix, enum dtype dtype, uint32_t n_dims,
                        const uint64_t *shape, struct err *e)
 {
     struct tensor_plan *grown = grow(p->tensors, &p->cap_tensors, p->n_tensors, sizeof *grown, e);
@@ -114,7 +114,7 @@ enum scale_type export_scale_type(enum export_format f, const struct checkpoint 
 
 /* True if a tensor to be converted holds a value that fp16 does not. Rows that a GGUF has in another order
  * are values of a float type too. */
-static bool exceeds_f16(const struct export_plan *p, const struct checkpoint *src)
+static bool exceeds_f16(const struct hf_plan *p, const struct checkpoint *src)
 {
     float block[1024];
     for (size_t i = 0; i < p->n_entries; i++) {
@@ -139,13 +139,13 @@ static bool exceeds_f16(const struct export_plan *p, const struct checkpoint *sr
 }
 
 /* Entries are planned before the type is known; both types have the same size. */
-static void choose_dtype(struct export_plan *p, const struct checkpoint *src, const struct export_item *items, size_t n)
+static void choose_dtype(struct hf_plan *p)
 {
     bool bf16 = false; /* scales are of the model's own 16-bit type: its loader takes them for that */
-    for (size_t i = 0; i < n; i++)
-        bf16 |= items[i].spec.scale == SCALE_BF16;
-    p->dtype = source_dtype(src);
-    if (p->dtype == DTYPE_F16 && (bf16 || exceeds_f16(p, src)))
+    for (size_t i = 0; i < p->n_items; i++)
+        bf16 |= p->items[i].spec.scale == SCALE_BF16;
+    p->dtype = source_dtype(p->src);
+    if (p->dtype == DTYPE_F16 && (bf16 || exceeds_f16(p, p->src)))
         p->dtype = DTYPE_BF16;
     for (size_t i = 0; i < p->n_entries; i++) {
         if (p->entries[i].kind == ENTRY_CONVERT || (p->entries[i].kind == ENTRY_DENSE && !p->entries[i].exact))
@@ -156,9 +156,9 @@ static void choose_dtype(struct export_plan *p, const struct checkpoint *src, co
 /* ---- tensors ---- */
 
 struct building {
-    struct export_plan *plan;
+    struct hf_plan *plan;
     const struct checkpoint *src;
-    const struct export_item *items;
+    const struct matrix *items;
     size_t n_items;
     const struct export_options *options;
     struct strmap items_by_name, done; /* modules already emitted whole */
@@ -167,7 +167,7 @@ struct building {
 
 static bool note_dense(struct building *b, const char *module)
 {
-    struct export_plan *p = b->plan;
+    struct hf_plan *p = b->plan;
     if (ends_with(module, "embed_tokens"))
         return true;
     char **grown = grow(p->dense, &p->cap_dense, p->n_dense, sizeof *grown, b->e);
@@ -180,7 +180,7 @@ static bool note_dense(struct building *b, const char *module)
 
 static bool plan_linear(struct building *b, uint32_t index)
 {
-    const struct export_item *item = &b->items[index];
+    const struct matrix *item = &b->items[index];
     struct linear_tensor layout[LINEAR_TENSORS];
     struct weight_info w;
     if (!checkpoint_weight(b->src, item->module, &w, b->e))
@@ -292,7 +292,7 @@ static bool plan_tensors(struct building *b)
 /* ---- shards ---- */
 
 /* Bytes of a file's header, as the writer prints it. */
-static uint64_t header_bytes(const struct export_plan *p, size_t first, size_t n)
+static uint64_t header_bytes(const struct hf_plan *p, size_t first, size_t n)
 {
     struct strbuf quoted = {0};
     uint64_t at = 0, size;
@@ -320,7 +320,7 @@ static uint64_t header_bytes(const struct export_plan *p, size_t first, size_t n
     return round_up(bytes, 8);
 }
 
-static bool plan_shards(struct export_plan *p, uint64_t limit, struct err *e)
+static bool plan_shards(struct hf_plan *p, uint64_t limit, struct err *e)
 {
     limit = limit ? limit : SHARD_BYTES;
     p->shards = calloc(p->n_entries + 1, sizeof *p->shards);
@@ -348,7 +348,7 @@ static bool plan_shards(struct export_plan *p, uint64_t limit, struct err *e)
     return true;
 }
 
-static bool index_text(struct export_plan *p, struct err *e)
+static bool index_text(struct hf_plan *p, struct err *e)
 {
     struct strbuf *b = &p->index;
     if (p->n_shards < 2)
@@ -409,7 +409,7 @@ static bool set_string(cJSON *o, const char *key, const char *value, bool add)
     return ok;
 }
 
-static bool put_quantization(struct export_plan *p, cJSON *root, const struct building *b)
+static bool put_quantization(struct hf_plan *p, cJSON *root, const struct building *b)
 {
     struct quant_config_facts facts = {.options = b->options,
                                        .items = b->items,
@@ -437,7 +437,7 @@ static bool put_quantization(struct export_plan *p, cJSON *root, const struct bu
     return false;
 }
 
-static bool config_text(struct export_plan *p, const struct building *b)
+static bool config_text(struct hf_plan *p, const struct building *b)
 {
     static const char *const old[] = {"quantization_config", "quantization", "compression_config"};
     const char *dtype = p->dtype == DTYPE_BF16 ? "bfloat16" : "float16";
@@ -465,7 +465,7 @@ static bool config_text(struct export_plan *p, const struct building *b)
 
 /* "format" is what transformers and MLX look for; what else is known about the run goes beside it, except in
  * gptq, which has a place for it in its config. */
-static bool metadata_make(struct export_plan *p, const struct export_options *o, struct err *e)
+static bool metadata_make(struct hf_plan *p, const struct export_options *o, struct err *e)
 {
     bool gptq = o->format == EXPORT_GPTQ || o->format == EXPORT_GPTQ_V2;
     size_t extra = gptq || !o->metadata ? 0 : o->n_metadata;
@@ -500,47 +500,7 @@ static bool check_architecture(const struct checkpoint *src, struct err *e)
     return err_hint(e, "gsq makes folders of GGUFs of %s models", family_names(known, sizeof known));
 }
 
-bool export_plan_make(struct export_plan *p, const struct checkpoint *src, const struct export_item *items, size_t n,
-                      const struct export_options *o, struct err *e)
-{
-    *p = (struct export_plan){0};
-    if (!check_architecture(src, e) || !export_check_carried(checkpoint_dir(src), e))
-        return false;
-    struct building b = {.plan = p, .src = src, .items = items, .n_items = n, .options = o, .e = e};
-    bool known = o->format < EXPORT_NONE || (o->format == EXPORT_HF && n == 0);
-    bool ok = known ? true : err_set(e, ERR_BUG, "an export without a format");
-    p->exact = o->format == EXPORT_HF;
-    ok = ok && metadata_make(p, o, e) && plan_tensors(&b);
-    strmap_free(&b.items_by_name);
-    strmap_free(&b.done);
-    if (ok)
-        choose_dtype(p, src, items, n);
-    ok = ok && plan_shards(p, o->shard_bytes, e) && index_text(p, e) && config_text(p, &b);
-    if (!ok)
-        export_plan_free(p);
-    return ok;
-}
-
-void export_plan_free(struct export_plan *p)
-{
-    for (size_t i = 0; i < p->n_tensors; i++)
-        free((char *)p->tensors[i].name);
-    for (size_t i = 0; i < p->n_entries; i++)
-        free(p->entries[i].module);
-    for (size_t i = 0; i < p->n_dense; i++)
-        free(p->dense[i]);
-    free(p->tensors);
-    free(p->entries);
-    free(p->dense);
-    free(p->shards);
-    free((void *)p->metadata_own);
-    strbuf_free(&p->config);
-    strbuf_free(&p->quantize_config);
-    strbuf_free(&p->index);
-    *p = (struct export_plan){0};
-}
-
-/* ---- the size of it all ---- */
+/* ---- what is carried over, and the size of it all ---- */
 
 bool export_carries(const char *name)
 {
@@ -607,24 +567,95 @@ static bool add_carried(void *ctx, const char *name, struct err *e)
     return true;
 }
 
-uint64_t export_size(const struct checkpoint *src, const struct export_item *items, size_t n,
-                     const struct export_options *o, struct err *e)
+static void count_bytes(struct hf_plan *p)
 {
-    struct export_plan p;
-    struct carried c = {.dir = checkpoint_dir(src)};
-    if (!export_plan_make(&p, src, items, n, o, e))
-        return 0;
-    uint64_t bytes = p.config.size + p.quantize_config.size + p.index.size;
-    for (size_t i = 0; i < p.n_shards; i++)
-        bytes += p.shards[i].bytes;
-    export_plan_free(&p);
+    struct carried c = {.dir = checkpoint_dir(p->src)};
+    p->bytes = p->config.size + p->quantize_config.size + p->index.size;
+    for (size_t i = 0; i < p->n_shards; i++)
+        p->bytes += p->shards[i].bytes;
     /* A GGUF's keys are carried as they are, and as JSON about twice their size. */
-    const struct gguf *g = checkpoint_gguf(src);
+    const struct gguf *g = checkpoint_gguf(p->src);
     for (size_t i = 0; g && i < gguf_kv_count(g); i++)
         c.bytes += 3 * gguf_kv_at(g, i)->bytes;
     if (!g) {
         os_list(c.dir, add_carried, &c, NULL);
         export_list_templates(c.dir, add_carried, &c, NULL);
     }
-    return bytes + c.bytes;
+    p->bytes += c.bytes;
+}
+
+/* ---- the whole ---- */
+
+/* Of a list those that are coded. */
+static bool take_items(struct hf_plan *p, const struct matrix *list, size_t n, struct err *e)
+{
+    p->items = calloc(n + 1, sizeof *p->items);
+    for (size_t i = 0; p->items && i < n; i++)
+        if (list[i].coded)
+            p->items[p->n_items++] = list[i];
+    return p->items || err_nomem(e, "the export plan", n * sizeof *p->items);
+}
+
+static bool make(struct hf_plan *p, const struct matrix *list, size_t n, struct err *e)
+{
+    const struct export_options *o = &p->options;
+    if (!check_architecture(p->src, e) || !export_check_carried(checkpoint_dir(p->src), e) ||
+        !take_items(p, list, n, e))
+        return false;
+    struct building b = {.plan = p, .src = p->src, .items = p->items, .n_items = p->n_items, .options = o, .e = e};
+    if (!export_is_packed(o->format) && (o->format != EXPORT_HF || p->n_items))
+        return err_set(e, ERR_BUG, "an export without a format");
+    p->exact = o->format == EXPORT_HF;
+    bool ok = metadata_make(p, o, e) && plan_tensors(&b);
+    strmap_free(&b.items_by_name);
+    strmap_free(&b.done);
+    if (ok)
+        choose_dtype(p);
+    ok = ok && plan_shards(p, o->shard_bytes, e) && index_text(p, e) && config_text(p, &b);
+    if (ok)
+        count_bytes(p);
+    return ok;
+}
+
+bool hf_plan_make(struct hf_plan **out, const struct checkpoint *src, const struct matrix *list, size_t n,
+                  const struct export_options *o, struct err *e)
+{
+    struct hf_plan *p = *out = calloc(1, sizeof *p);
+    if (!p)
+        return err_nomem(e, "the export plan", sizeof *p);
+    p->src = src;
+    p->options = *o;
+    bool ok = make(p, list, n, e);
+    if (!ok)
+        hf_plan_free(out);
+    return ok;
+}
+
+uint64_t hf_plan_bytes(const struct hf_plan *p)
+{
+    return p->bytes;
+}
+
+void hf_plan_free(struct hf_plan **out)
+{
+    struct hf_plan *p = *out;
+    *out = NULL;
+    if (!p)
+        return;
+    for (size_t i = 0; i < p->n_tensors; i++)
+        free((char *)p->tensors[i].name);
+    for (size_t i = 0; i < p->n_entries; i++)
+        free(p->entries[i].module);
+    for (size_t i = 0; i < p->n_dense; i++)
+        free(p->dense[i]);
+    free(p->tensors);
+    free(p->entries);
+    free(p->dense);
+    free(p->shards);
+    free((void *)p->metadata_own);
+    strbuf_free(&p->config);
+    strbuf_free(&p->quantize_config);
+    strbuf_free(&p->index);
+    free(p->items);
+    free(p);
 }

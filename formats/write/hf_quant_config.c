@@ -524,9 +524,9 @@ cJSON *quant_config_json(const struct quant_config_facts *f)
         case EXPORT_MLX:
             ok = mlx_json(o, &r);
             break;
-        case EXPORT_NONE:
         case EXPORT_GGUF:
         case EXPORT_HF:
+        case EXPORT_NONE:
             break;
         }
     }

@@ -22,10 +22,7 @@
 #define PART  (1u << 16)
 
 struct writing {
-    const struct checkpoint *src;
-    const struct export_plan *plan;
-    const struct export_item *items;
-    const struct export_options *options;
+    const struct hf_plan *plan;
     const struct export_source *source;
     struct safetensors_writer *writer;
     float *floats;   /* CHUNK of them */
@@ -81,7 +78,7 @@ static bool convert_part(void *ctx, uint64_t i, unsigned thread, struct err *e)
     uint64_t at = i * c->part, n = min_u64(c->part, c->n - at);
     float *v = c->w->floats + at;
     (void)thread;
-    bool ok = c->module ? checkpoint_read_f32(c->w->src, c->module, (uint32_t)((c->first + at) / c->cols),
+    bool ok = c->module ? checkpoint_read_f32(c->w->plan->src, c->module, (uint32_t)((c->first + at) / c->cols),
                                               (uint32_t)(n / c->cols), v, e)
                         : tensor_read_f32(c->tensor, c->first + at, n, v, e);
     return ok && (c->dtype == DTYPE_F32 || to_16_bits(c, v, n, c->w->halves + at * 2, e));
@@ -110,7 +107,7 @@ static bool write_converted(struct writing *w, const struct tensor *t)
 static bool write_unpacked(struct writing *w, const char *module, enum dtype dtype)
 {
     struct weight_info info;
-    if (!checkpoint_weight(w->src, module, &info, w->e))
+    if (!checkpoint_weight(w->plan->src, module, &info, w->e))
         return false;
     struct conversion c = {.w = w, .module = module, .cols = info.cols, .dtype = dtype};
     c.part = max_u64(1, PART / info.cols) * info.cols;
@@ -121,9 +118,9 @@ static bool write_unpacked(struct writing *w, const char *module, enum dtype dty
     return write_floats(&c, (uint64_t)info.rows * info.cols);
 }
 
-static bool write_linear(struct writing *w, const struct export_item *item)
+static bool write_linear(struct writing *w, const struct matrix *item)
 {
-    const struct export_options *o = w->options;
+    const struct export_options *o = &w->plan->options;
     struct linear_tensor layout[LINEAR_TENSORS];
     struct qlinear q = {0};
     unsigned n = linear_layout(o->format, o->container, item, layout);
@@ -153,15 +150,15 @@ static bool write_entry(struct writing *w, const struct export_entry *x)
     case ENTRY_DENSE:
         return write_unpacked(w, x->module, w->plan->tensors[x->first].dtype);
     case ENTRY_LINEAR:
-        return write_linear(w, &w->items[x->item]);
+        return write_linear(w, &w->plan->items[x->item]);
     }
-    checkpoint_drop(w->src, x->tensor);
+    checkpoint_drop(w->plan->src, x->tensor);
     return true;
 }
 
 static bool write_shard(struct writing *w, const char *dir, const struct export_shard *s)
 {
-    const struct export_plan *p = w->plan;
+    const struct hf_plan *p = w->plan;
     const struct export_entry *first = &p->entries[s->first], *last = first + s->n - 1;
     char path[4096];
     if (!os_path_join(path, sizeof path, dir, s->name, w->e) ||
@@ -273,7 +270,7 @@ static bool check_not_foreign(const char *dir, struct err *e)
     return err_hint(e, "choose another folder with -o, or write over it with --force");
 }
 
-bool export_check_folder(const char *out_dir, const struct checkpoint *src, bool force, struct err *e)
+bool hf_check_out(const char *out_dir, const struct checkpoint *src, bool force, struct err *e)
 {
     if (!out_folder_check(out_dir, e))
         return false;
@@ -367,32 +364,28 @@ static bool remove_config(const char *dir, struct err *e)
 /* config.json goes first and comes last: in between, nobody takes the folder for a whole model. */
 static bool prepare_folder(const char *dir, const struct checkpoint *src, bool force, struct err *e)
 {
-    return export_check_folder(dir, src, force, e) && os_mkdirs(dir, e) && remove_config(dir, e) &&
+    return hf_check_out(dir, src, force, e) && os_mkdirs(dir, e) && remove_config(dir, e) &&
            os_list(dir, remove_earlier, (void *)(uintptr_t)dir, e) && remove_templates(dir, e);
 }
 
-bool write_hf(const char *out_dir, const struct checkpoint *src, const struct export_item *items, size_t n,
-              const struct export_options *o, const struct export_source *source, struct err *e)
+bool hf_plan_write(const struct hf_plan *p, const char *out_dir, const struct export_source *source, struct err *e)
 {
-    struct export_plan plan;
-    if (!export_plan_make(&plan, src, items, n, o, e))
-        return false;
-    struct writing w = {.src = src, .plan = &plan, .items = items, .options = o, .source = source, .e = e};
-    struct folder f = {out_dir, src};
+    struct writing w = {.plan = p, .source = source, .e = e};
+    struct folder f = {out_dir, p->src};
+    const char *from = checkpoint_dir(p->src);
     uint64_t bytes = 0;
-    for (size_t i = 0; i < plan.n_shards; i++)
-        bytes += plan.shards[i].bytes;
-    bool ok = out_fits("the output", out_dir, bytes, "-o", e) && prepare_folder(out_dir, src, o->force, e) &&
-              write_shards(&w, out_dir) &&
-              (checkpoint_gguf(src) ? carry_metadata(out_dir, src, e)
-                                    : os_list(checkpoint_dir(src), copy_carried, &f, e) &&
-                                          export_list_templates(checkpoint_dir(src), copy_carried, &f, e)) &&
-              write_text(out_dir, "model.safetensors.index.json", &plan.index, e) &&
-              write_text(out_dir, "quantize_config.json", &plan.quantize_config, e) &&
-              write_text(out_dir, "config.json", &plan.config, e);
+    for (size_t i = 0; i < p->n_shards; i++)
+        bytes += p->shards[i].bytes;
+    bool ok = export_check_carried(from, e) && out_fits("the output", out_dir, bytes, "-o", e) &&
+              prepare_folder(out_dir, p->src, p->options.force, e) && write_shards(&w, out_dir) &&
+              (checkpoint_gguf(p->src)
+                   ? carry_metadata(out_dir, p->src, e)
+                   : os_list(from, copy_carried, &f, e) && export_list_templates(from, copy_carried, &f, e)) &&
+              write_text(out_dir, "model.safetensors.index.json", &p->index, e) &&
+              write_text(out_dir, "quantize_config.json", &p->quantize_config, e) &&
+              write_text(out_dir, "config.json", &p->config, e);
     if (ok && w.rounded)
         log_warn("%llu scales were rounded: %s stores them in fewer bits than the source",
-                 (unsigned long long)w.rounded, export_format_name(o->format));
-    export_plan_free(&plan);
+                 (unsigned long long)w.rounded, export_format_name(p->options.format));
     return ok;
 }

@@ -14,12 +14,11 @@
 struct conversion {
     struct checkpoint *ck;
     struct convert_clock clock;
-    struct export_item *items;
-    char (*names)[96];
+    struct matrix *list;
     size_t n;
 };
 
-static bool pull_linear(void *ctx, const struct export_item *item, struct qlinear *q, struct err *e)
+static bool pull_linear(void *ctx, const struct matrix *item, struct qlinear *q, struct err *e)
 {
     struct conversion *c = ctx;
     if (!checkpoint_read_codes(c->ck, item->module, q, e))
@@ -73,64 +72,53 @@ static const struct quant_type *plain_type(const struct quant_type *t)
 /* Every quantized linear of the model, with the scale type that the format wants. */
 static bool collect(struct conversion *c, enum export_format format, unsigned container, struct err *e)
 {
-    const struct model_config *cfg = checkpoint_config(c->ck);
-    size_t most = 0;
-    for (uint32_t layer = 0; layer < cfg->num_layers; layer++)
-        most += block_matrices(cfg, layer);
     /* These formats say what their scales are: f16, or the model's own dtype. Elsewhere scales stay as they
      * are. */
     bool fixed = format == EXPORT_GPTQ || format == EXPORT_GPTQ_V2 || format == EXPORT_COMPRESSED_TENSORS;
     enum scale_type scale = export_scale_type(format, c->ck);
-    struct block_matrix of;
-    size_t left = 0;
+    unsigned left = 0, coded = 0;
     struct refusals refused = {0};
     bool said[ROLE_COUNT] = {false};
-    c->items = calloc(most, sizeof *c->items);
-    c->names = calloc(most, sizeof *c->names);
-    if (!c->items || !c->names)
-        return err_nomem(e, "the list of linears", most * sizeof *c->items);
-    for (uint32_t layer = 0; layer < cfg->num_layers; layer++)
-        for (uint32_t place = 0; block_matrix(cfg, layer, place, &of); place++) {
-            const struct block_part *part = of.part;
-            char *name = c->names[c->n], why[512];
-            struct weight_info info;
-            block_part_name(part, layer, name, sizeof c->names[0]);
-            if (!checkpoint_weight(c->ck, name, &info, e))
-                return false;
-            if (!info.quantized)
-                continue;
-            struct export_item item = {name, info.rows, info.cols, info.spec};
-            item.spec.type = plain_type(info.spec.type);
-            if (!item.spec.type) {
-                left++;
-                continue;
-            }
-            if (fixed)
-                item.spec.scale = scale;
-            enum export_verdict verdict = export_check(format, &item, container, why, sizeof why);
-            if (verdict == EXPORT_REFUSED) {
-                if (strncmp(why, "--container", strlen("--container")) == 0) /* of no linear */
-                    return err_set(e, ERR_USER, "%s", why);
-                char *remedy = strstr(why, "; "); /* of who quantizes */
-                if (remedy)
-                    *remedy = 0;
-                refusals_add(&refused, part, why);
-            }
-            if (verdict == EXPORT_WARN && !said[part->role]) {
-                log_warn("%s", why);
-                said[part->role] = true;
-            }
-            c->items[c->n++] = item;
+    if (!checkpoint_matrices(c->ck, &c->list, &c->n, e))
+        return false;
+    for (size_t i = 0; i < c->n; i++) {
+        struct matrix *x = &c->list[i];
+        char why[512];
+        if (!x->part || !x->coded) {
+            x->coded = false;
+            continue;
         }
+        x->spec.type = plain_type(x->spec.type);
+        x->coded = x->spec.type;
+        coded += x->coded;
+        left += !x->coded;
+        if (!x->coded)
+            continue;
+        if (fixed)
+            x->spec.scale = scale;
+        enum export_verdict verdict = export_check(format, x, container, why, sizeof why);
+        if (verdict == EXPORT_REFUSED) {
+            if (strncmp(why, "--container", strlen("--container")) == 0) /* of no linear */
+                return err_set(e, ERR_USER, "%s", why);
+            char *remedy = strstr(why, "; "); /* of who quantizes */
+            if (remedy)
+                *remedy = 0;
+            refusals_add(&refused, x->part, why);
+        }
+        if (verdict == EXPORT_WARN && !said[x->part->role]) {
+            log_warn("%s", why);
+            said[x->part->role] = true;
+        }
+    }
     if (!refusals_none(&refused, format, e))
         return err_hint(e,
                         "codes are taken as they are: --format hf writes the values they stand for, gsq quantize makes "
                         "other codes from the original model");
-    if (left && c->n)
-        log_warn("%u linears are of GGUF types whose codes %s cannot hold: they become 16-bit weights", (unsigned)left,
+    if (left && coded)
+        log_warn("%u linears are of GGUF types whose codes %s cannot hold: they become 16-bit weights", left,
                  export_format_name(format));
-    if (c->n)
-        return convert_scales(c->ck, c->items, c->n, format, e);
+    if (coded)
+        return convert_scales(c->ck, c->list, c->n, format, e);
     if (left) {
         err_set(e, ERR_USER, "%s cannot hold the codes of %s, which are of GGUF types with scales of scales",
                 export_format_name(format), checkpoint_dir(c->ck));
@@ -142,12 +130,13 @@ static bool collect(struct conversion *c, enum export_format format, unsigned co
 
 static bool repack(struct conversion *c, const char *out, const struct convert_options *o, struct err *e)
 {
-    struct export_options options = {.format = o->format, .container = o->container, .force = o->force};
-    struct export_source source = {c, pull_linear, report};
+    const struct export_options options = {.format = o->format, .container = o->container, .force = o->force};
+    const struct export_source source = {c, pull_linear, report, NULL};
+    struct export_plan *plan = NULL;
     bool ok = (o->format == EXPORT_HF || collect(c, o->format, o->container, e)) &&
-              write_hf(out, c->ck, c->items, c->n, &options, &source, e);
-    free(c->items);
-    free(c->names);
+              export_plan_make(&plan, c->ck, c->list, c->n, &options, e) && export_plan_write(plan, out, &source, e);
+    export_plan_free(&plan);
+    free(c->list);
     return ok;
 }
 
@@ -157,8 +146,7 @@ static bool check_out(const struct checkpoint *ck, const char *out, const struct
 {
     const char *const inputs[] = {checkpoint_dir(ck)};
     bool file = o->format == EXPORT_GGUF;
-    if (!(file ? write_gguf_check(out, ck, o->force, e) : export_check_folder(out, ck, o->force, e)) ||
-        !out_not_input("the output", out, inputs, 1, e))
+    if (!export_check_out(o->format, out, ck, o->force, e) || !out_not_input("the output", out, inputs, 1, e))
         return false;
     if (o->size)
         return true;

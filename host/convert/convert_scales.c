@@ -60,15 +60,14 @@ void convert_scales_end(const struct scale_losses *s)
 }
 
 /* Whether they become f16, and were something else. */
-static bool narrows(const struct checkpoint *ck, const struct export_item *x, enum export_format f)
+static bool narrows(const struct checkpoint *ck, const struct matrix *x, enum export_format f)
 {
     struct weight_info w;
     bool f16 = x->spec.scale == SCALE_F16 || (f == EXPORT_HUMMING && x->spec.scale == SCALE_F32);
-    return f16 && checkpoint_weight(ck, x->module, &w, NULL) && w.quantized && w.spec.scale != SCALE_F16;
+    return x->coded && f16 && checkpoint_weight(ck, x->module, &w, NULL) && w.quantized && w.spec.scale != SCALE_F16;
 }
 
-bool convert_scales(const struct checkpoint *ck, struct export_item *items, size_t n, enum export_format f,
-                    struct err *e)
+bool convert_scales(const struct checkpoint *ck, struct matrix *items, size_t n, enum export_format f, struct err *e)
 {
     bool has_bf16 = f == EXPORT_COMPRESSED_TENSORS || f == EXPORT_MLX || f == EXPORT_HUMMING;
     struct scale_losses s = {0};

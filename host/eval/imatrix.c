@@ -119,7 +119,7 @@ bool imatrix_lock_out(struct os_lock *lock, const char *path, const struct check
                       struct err *e)
 {
     const char *const inputs[] = {text, checkpoint_dir(ck)};
-    if (!out_not_input("the output", path, inputs, 1, e) || !write_gguf_check(path, ck, force, e) ||
+    if (!out_not_input("the output", path, inputs, 1, e) || !gguf_check_out(path, ck, force, e) ||
         !out_not_input("the output", path, inputs + 1, 1, e) ||
         !out_fits("the output", path, file_bytes(checkpoint_config(ck)), "-o", e) || !out_lock_file(lock, path, e))
         return false;

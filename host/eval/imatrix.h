@@ -20,7 +20,7 @@ struct imatrix_result {
     uint32_t windows; /* summed over */
     double seconds;
 };
-/* Before the work: whether `path` may be written (write_gguf_check; nor is it the text), whether the disk holds the matrix,
+/* Before the work: whether `path` may be written (gguf_check_out; nor is it the text), whether the disk holds the matrix,
  * and that nobody else writes there (out_path.h). os_unlock lets go. */
 bool imatrix_lock_out(struct os_lock *lock, const char *path, const struct checkpoint *ck, const char *text, bool force,
                       struct err *e);

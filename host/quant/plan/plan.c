@@ -132,8 +132,7 @@ static bool check_format(const struct plan *p, const struct quantize_options *o,
         const struct matrix *item = &p->items[n];
         if (!item->coded)
             continue;
-        struct export_item x = {item->module, item->rows, item->cols, item->spec};
-        enum export_verdict verdict = export_check(o->format, &x, o->container, why, sizeof why);
+        enum export_verdict verdict = export_check(o->format, item, o->container, why, sizeof why);
         if (verdict == EXPORT_REFUSED)
             refusals_add(&refused, item->part, why);
         if (verdict == EXPORT_WARN && !said[item->part->role]) {
@@ -147,25 +146,37 @@ static bool check_format(const struct plan *p, const struct quantize_options *o,
 
 /* ---- sizes ---- */
 
-static bool size_folder(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
+/* Bytes and bits per weight, from what will be written. */
+static bool plan_export(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
-    struct export_item *x = calloc(p->n_items, sizeof *x);
-    if (!x)
-        return err_nomem(e, "the plan", p->n_items * sizeof *x);
-    size_t n = 0;
-    double bits = 0;
-    for (size_t i = 0; i < p->n_items; i++) {
-        const struct matrix *item = &p->items[i];
-        if (!item->coded)
-            continue;
-        bits += quant_spec_bpw(&item->spec, item->rows, item->cols) * ((double)item->rows * item->cols);
-        x[n++] = (struct export_item){item->module, item->rows, item->cols, item->spec};
+    double file_bits = 0, file_weights = 0, bits = 0;
+    for (size_t i = 0; i < p->n_matrices; i++) {
+        const struct matrix *x = &p->matrices[i];
+        double weights = (double)x->rows * x->cols,
+               own = x->type    ? 8.0 * (double)(x->rows * gguf_row_bytes(x->type, x->cols))
+                     : x->coded ? quant_spec_bpw(&x->spec, x->rows, x->cols) * weights
+                                : 0;
+        file_bits += own;
+        file_weights += weights;
+        if (x->part && matrix_quantized(x))
+            bits += own;
     }
     p->bpw = p->weights_quantized ? bits / (double)p->weights_quantized : 16;
-    struct export_options options = {.format = o->format, .container = o->container, .run = p->run};
-    p->out_bytes = export_size(m->ck, x, n, &options, e);
-    free(x);
-    return p->out_bytes > 0;
+    p->file_bpw = plan_typed(p) ? file_bits / file_weights : 0;
+    p->made_by[0][0] = "general.quantized_by";
+    p->made_by[0][1] = "gsq " GSQ_VERSION;
+    p->made_by[1][0] = GGUF_RUN;
+    p->made_by[1][1] = p->run;
+    struct export_options options = {.format = o->format, .force = o->force, .container = o->container, .run = p->run};
+    if (o->format == EXPORT_GGUF) {
+        options.file_type = gguf_mixture_file_type(o->mixture);
+        options.metadata = p->made_by;
+        options.n_metadata = sizeof p->made_by / sizeof *p->made_by;
+        options.overrides = o->overrides;
+        options.n_overrides = o->n_overrides;
+    }
+    return export_plan_make(&p->output, m->ck, p->matrices, p->n_matrices, &options, e) &&
+           export_plan_size(p->output, &p->out_bytes, e);
 }
 
 static bool count_bytes(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
@@ -182,9 +193,7 @@ static bool count_bytes(struct plan *p, const struct model *m, const struct quan
         if (plan_scales(o))
             p->work_bytes += 2 * store_scales_bytes(item); /* the old file is there until the new one is whole */
     }
-    if (o->refine)
-        return refine_size(p);
-    return o->format == EXPORT_GGUF ? plan_gguf_size(p, m, o, e) : size_folder(p, m, o, e);
+    return o->refine ? refine_size(p) : plan_export(p, m, o, e);
 }
 
 /* Each file system must hold what comes onto it: the output, the finished blocks, or both. */
@@ -410,6 +419,7 @@ bool plan_typed(const struct plan *p)
 
 void plan_free(struct plan *p)
 {
+    export_plan_free(&p->output);
     free(p->matrices);
     *p = (struct plan){0};
 }

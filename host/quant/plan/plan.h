@@ -28,6 +28,7 @@ struct plan {
     size_t n_matrices;
     struct matrix *items; /* of these the linears of the blocks, by layer then place */
     size_t n_items;
+    struct export_plan *output; /* what will be written; NULL: a refined file */
     uint32_t n_layers;
     double bpw;      /* mean bits per weight over the quantized linears */
     double file_bpw; /* the same over all 2-D weights of a GGUF; else 0 */
@@ -97,11 +98,6 @@ bool plan_gguf(struct plan *p, const struct model *m, const struct quantize_opti
  * format has them and they help (plan_range.c). */
 bool plan_range(struct plan *p, const struct model *m, const struct quantize_options *o, const struct plan_listener *l,
                 struct err *e);
-/* Bytes of that file, and bits per weight. */
-bool plan_gguf_size(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e);
-struct gguf_options plan_gguf_options(struct plan *p, const struct quantize_options *o);
-/* What write_gguf takes: [p->n_matrices], the caller frees it; NULL: out of memory. */
-struct gguf_item *plan_gguf_items(const struct plan *p);
 /* Its last step: device memory, and where activations go (plan_memory.c). */
 bool plan_memory(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e);
 void plan_free(struct plan *p);

@@ -107,7 +107,7 @@ bool refine_size(struct plan *p)
 
 struct copying {
     const struct checkpoint *file;
-    const struct refine_source *source;
+    const struct export_source *source;
     struct os_map map;
     struct os_out out;
     uint64_t at;                 /* bytes written */
@@ -147,7 +147,7 @@ static bool put_codes(struct copying *c, const struct matrix *item, const struct
     if (t->bytes != row_bytes * item->rows)
         return err_set(e, ERR_BUG, "%s has %" PRIu64 " bytes", t->name, t->bytes);
     uint8_t *rows = malloc((size_t)t->bytes);
-    bool ok = rows ? c->source->linear(c->source->ctx, item->module, &q, e) : err_nomem(e, "a tensor's rows", t->bytes);
+    bool ok = rows ? c->source->linear(c->source->ctx, item, &q, e) : err_nomem(e, "a tensor's rows", t->bytes);
     for (uint32_t r = 0; ok && r < item->rows; r++) {
         uint32_t from = heads ? gguf_row_to_hf(r, cfg->head_dim) : r;
         gguf_replace_codes(type, t->data + r * row_bytes, q.codes + (size_t)from * q.cols, q.cols,
@@ -190,7 +190,7 @@ static bool write_all(struct copying *c, const struct plan *p, struct err *e)
 }
 
 bool refine_write(const char *path, const struct checkpoint *file, const struct plan *p,
-                  const struct refine_source *source, struct err *e)
+                  const struct export_source *source, struct err *e)
 {
     struct copying c = {.file = file, .source = source, .written = hash_stream_create()};
     bool ok = (c.written || err_nomem(e, "a hash", 4096)) && os_map_file(&c.map, checkpoint_dir(file), e) &&

@@ -15,14 +15,8 @@ bool refine_types(struct plan *p, struct rules *rules, struct err *e);
 /* Bytes and bits per weight: those of the file. */
 bool refine_size(struct plan *p);
 
-struct refine_source {
-    void *ctx;
-    /* Codes of a linear, rows in Hugging Face order. The caller frees q. */
-    bool (*linear)(void *ctx, const char *module, struct qlinear *q, struct err *e);
-    bool (*progress)(void *ctx, uint64_t done, uint64_t total); /* bytes; false stops (ERR_STOPPED) */
-};
 /* The file again at PATH, with the codes of the linears that the plan does not keep. */
 bool refine_write(const char *path, const struct checkpoint *file, const struct plan *p,
-                  const struct refine_source *source, struct err *e);
+                  const struct export_source *source, struct err *e);
 
 #endif

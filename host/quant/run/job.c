@@ -123,7 +123,7 @@ static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t
 static bool open_refined(struct job *j, const struct quantize_options *o, uint32_t ctx, struct err *e)
 {
     return checkpoint_open(&j->refined_ck, o->refine, e) && refine_check(j->refined_ck, j->ck, e) &&
-           write_gguf_check(o->out_dir, j->refined_ck, o->force || j->refined_by[0], e) &&
+           gguf_check_out(o->out_dir, j->refined_ck, o->force || j->refined_by[0], e) &&
            ((j->cmd ? model_open(&j->refined, j->cmd, j->refined_ck, ctx, e)
                     : model_describe(&j->refined, j->refined_ck, ctx, e)) ||
             err_context(e, "%s", o->refine));

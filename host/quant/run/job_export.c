@@ -9,12 +9,10 @@
 #include "host/quant/run/job_internal.h"
 #include "host/quant/plan/refine.h"
 
-static bool pull(struct job *j, const char *module, struct qlinear *q, struct err *e)
+static bool pull(void *ctx, const struct matrix *x, struct qlinear *q, struct err *e)
 {
-    for (size_t i = 0; i < j->plan.n_items; i++)
-        if (strcmp(j->plan.items[i].module, module) == 0)
-            return store_read_final(j->store, &j->plan.items[i], q, e);
-    return err_set(e, ERR_BUG, "the export asks for %s, which is not in the plan", module);
+    struct job *j = ctx;
+    return store_read_final(j->store, x, q, e);
 }
 
 /* What is still to come when all is written: it must reach the disk. */
@@ -30,71 +28,15 @@ static bool progress(void *ctx, uint64_t done, uint64_t total)
     return job_tell(j, part * (1 - SYNC_SHARE), ev, NULL);
 }
 
-/* ---- a folder ---- */
-
-static bool pull_export(void *ctx, const struct export_item *x, struct qlinear *q, struct err *e)
-{
-    return pull(ctx, x->module, q, e);
-}
-
-static bool export_folder(struct job *j, struct err *e)
-{
-    struct export_item *x = calloc(j->plan.n_items, sizeof *x);
-    if (!x)
-        return err_nomem(e, "the export", j->plan.n_items * sizeof *x);
-    size_t n = 0;
-    for (size_t i = 0; i < j->plan.n_items; i++) {
-        const struct matrix *item = &j->plan.items[i];
-        if (item->coded)
-            x[n++] = (struct export_item){item->module, item->rows, item->cols, item->spec};
-    }
-    struct export_options options = {
-        .format = j->o->format, .container = j->o->container, .force = j->o->force, .run = j->plan.run};
-    struct export_source source = {j, pull_export, progress};
-    bool ok = write_hf(j->o->out_dir, j->ck, x, n, &options, &source, e);
-    free(x);
-    return ok;
-}
-
-/* ---- a GGUF ---- */
-
-static bool pull_gguf(void *ctx, const struct gguf_item *x, struct qlinear *q, struct err *e)
-{
-    return pull(ctx, x->module, q, e);
-}
-
 /* Of the head: an embedding's columns are all read as often, and linears have codes. For what is not known
  * from the text, the importance matrix. */
-static const float *importance(void *ctx, const char *module)
+static const float *importance(void *ctx, const struct matrix *item)
 {
     const struct job *j = ctx;
-    if (strcmp(module, checkpoint_head_module(j->ck)) == 0 && j->head_importance)
+    if (strcmp(item->module, checkpoint_head_module(j->ck)) == 0 && j->head_importance)
         return j->head_importance;
-    const struct imatrix_entry *x = imatrix_find(&j->imatrix, module);
+    const struct imatrix_entry *x = imatrix_find(&j->imatrix, item->module);
     return x ? x->sums : NULL;
-}
-
-static bool export_gguf(struct job *j, struct err *e)
-{
-    struct gguf_item *x = plan_gguf_items(&j->plan);
-    if (!x)
-        return err_nomem(e, "the export", j->plan.n_matrices * sizeof *x);
-    struct gguf_options options = plan_gguf_options(&j->plan, j->o);
-    struct gguf_source source = {j, pull_gguf, importance, progress};
-    bool ok = write_gguf(j->o->out_dir, j->ck, x, j->plan.n_matrices, &options, &source, e);
-    free(x);
-    return ok;
-}
-
-static bool pull_refined(void *ctx, const char *module, struct qlinear *q, struct err *e)
-{
-    return pull(ctx, module, q, e);
-}
-
-static bool export_refined(struct job *j, struct err *e)
-{
-    struct refine_source source = {j, pull_refined, progress};
-    return refine_write(j->o->out_dir, j->refined_ck, &j->plan, &source, e);
 }
 
 bool job_export(struct job *j, struct err *e)
@@ -102,9 +44,10 @@ bool job_export(struct job *j, struct err *e)
     j->layer = j->plan.n_layers;
     j->detail[0] = 0;
     job_begin(j, WORK_EXPORT, j->export_work);
-    bool ok = job_tell(j, 0, job_event(j, "export"), e) && (j->o->refine                  ? export_refined(j, e)
-                                                            : j->o->format == EXPORT_GGUF ? export_gguf(j, e)
-                                                                                          : export_folder(j, e));
+    const struct export_source source = {j, pull, progress, importance};
+    bool ok = job_tell(j, 0, job_event(j, "export"), e) &&
+              (j->o->refine ? refine_write(j->o->out_dir, j->refined_ck, &j->plan, &source, e)
+                            : export_plan_write(j->plan.output, j->o->out_dir, &source, e));
     job_end(j);
     return ok;
 }

@@ -46,8 +46,7 @@ bool job_out_check(struct job *j, struct err *e)
     if (!file || o->force || !refine_recorded(o->out_dir, j->refined_by))
         j->refined_by[0] = 0;
     if (!out_not_input("the output", o->out_dir, inputs, n - 1, e) ||
-        !(file ? write_gguf_check(o->out_dir, j->ck, o->force || j->refined_by[0], e)
-               : export_check_folder(o->out_dir, j->ck, o->force, e)) ||
+        !export_check_out(o->format, o->out_dir, j->ck, o->force || j->refined_by[0], e) ||
         !out_not_input("the output", o->out_dir, inputs + n - 1, 1, e) ||
         !out_not_input("--work", o->work_dir, inputs, n, e))
         return false;

@@ -1,0 +1,342 @@
+/* What a GGUF will hold: a tensor for each weight of the model, and keys. */
+#include "formats/write/gguf_plan.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "arch/block.h"
+#include "formats/gguf/gguf_names.h"
+#include "formats/read/tensor_values.h"
+#include "formats/write/gguf_export.h"
+#include "host/base/num.h"
+
+#define UNSUPPORTED "the model may be of an architecture that is not supported"
+
+/* ---- the tensors ---- */
+
+static struct gguf_entry *add_entry(struct gguf_plan *p, const char *module, const char *name)
+{
+    if (p->n == p->cap) {
+        size_t cap = p->cap ? 2 * p->cap : 64;
+        struct gguf_entry *grown = realloc(p->entries, cap * sizeof *grown);
+        if (!grown) {
+            err_nomem(p->e, "the list of tensors", cap * sizeof *grown);
+            return NULL;
+        }
+        p->entries = grown;
+        p->cap = cap;
+    }
+    struct gguf_entry *x = &p->entries[p->n++];
+    *x = (struct gguf_entry){.n_dims = 1, .rows = 1, .type = gguf_type_of(GGML_F32)};
+    snprintf(x->module, sizeof x->module, "%s", module);
+    snprintf(x->name, sizeof x->name, "%s", name);
+    return x;
+}
+
+/* "model.norm" and ".weight" -> "output_norm.weight". */
+static bool name_of(struct gguf_plan *p, const char *module, const char *suffix, char out[64])
+{
+    char hf[128];
+    snprintf(hf, sizeof hf, "%s%s", module, suffix);
+    return gguf_name_of(hf, out, 64) || err_set(p->e, ERR_BUG, "%s has no name in a GGUF", hf);
+}
+
+/* Permuted rows are rows of heads of head_dim. */
+static bool find_heads(struct gguf_plan *p, struct gguf_entry *x, uint32_t rows)
+{
+    const struct model_config *c = checkpoint_config(p->src);
+    x->heads = gguf_permuted_heads(c, x->module);
+    if (!x->heads || (uint64_t)x->heads * c->head_dim == rows)
+        return true;
+    err_set(p->e, ERR_USER, "%s of %s has %u rows, not %u heads of %u", x->module, checkpoint_dir(p->src),
+            (unsigned)rows, (unsigned)x->heads, (unsigned)c->head_dim);
+    return err_hint(p->e, "check config.json against the one of the original model");
+}
+
+static bool plan_vector(struct gguf_plan *p, const char *module)
+{
+    struct weight_info w;
+    char name[64];
+    if (!checkpoint_weight(p->src, module, &w, p->e) || !name_of(p, module, ".weight", name))
+        return false;
+    if (w.rows != 1) {
+        err_set(p->e, ERR_USER, "%s.weight of %s is a matrix, expected a vector", module, checkpoint_dir(p->src));
+        return err_hint(p->e, UNSUPPORTED);
+    }
+    struct gguf_entry *x = add_entry(p, module, name);
+    if (x)
+        x->cols = w.cols;
+    return x != NULL;
+}
+
+static bool plan_bias(struct gguf_plan *p, const char *module, uint32_t rows)
+{
+    const struct tensor *t = checkpoint_bias(p->src, module);
+    char name[64];
+    if (!t)
+        return true;
+    if (t->n_dims != 1 || t->shape[0] != rows) {
+        err_set(p->e, ERR_USER, "%s.bias of %s does not have one value for each of %u rows", module,
+                checkpoint_dir(p->src), (unsigned)rows);
+        return err_hint(p->e, UNSUPPORTED);
+    }
+    if (!name_of(p, module, ".bias", name))
+        return false;
+    struct gguf_entry *x = add_entry(p, module, name);
+    if (!x)
+        return false;
+    x->bias = true;
+    x->cols = rows;
+    return find_heads(p, x, rows);
+}
+
+/* fixed: NULL, or what it is called whatever its module is: embedding and head. */
+static bool plan_matrix(struct gguf_plan *p, const char *module, const char *fixed)
+{
+    struct weight_info w;
+    char name[64];
+    if (!checkpoint_weight(p->src, module, &w, p->e))
+        return false;
+    const struct matrix *item = &p->items[p->listed];
+    if (p->listed == p->n_items || !item->type || strcmp(item->module, module) != 0)
+        return err_set(p->e, ERR_BUG, "no type was chosen for %s", module);
+    p->listed++;
+    if (fixed)
+        snprintf(name, sizeof name, "%s", fixed);
+    else if (!name_of(p, module, ".weight", name))
+        return false;
+    if (w.cols % item->type->block != 0) {
+        err_set(p->e, ERR_USER, "%s: its %u columns are not a multiple of %u, the block of %s", module,
+                (unsigned)w.cols, (unsigned)item->type->block, item->type->name);
+        return err_hint(p->e, "choose another type for it with --tensor");
+    }
+    if (!item->coded && !item->type->rounded) {
+        err_set(p->e, ERR_USER, "%s: weights cannot be rounded to %s", module, item->type->name);
+        return err_hint(p->e, "choose another type for it with --tensor");
+    }
+    struct gguf_entry *x = add_entry(p, module, name);
+    if (!x)
+        return false;
+    x->n_dims = 2;
+    x->rows = w.rows;
+    x->cols = w.cols;
+    x->type = item->type;
+    x->item = item;
+    /* llama.cpp knows biases within blocks only. */
+    return find_heads(p, x, w.rows) && (fixed || plan_bias(p, module, w.rows));
+}
+
+static bool plan_model(struct gguf_plan *p)
+{
+    const struct model_config *c = checkpoint_config(p->src);
+    const struct family *f = family_of(c);
+    const struct block_part *part;
+    char module[96], known[128];
+    if (!f) {
+        err_set(p->e, ERR_USER, "%s: the architecture %s has no counterpart among GGUF's that gsq writes",
+                checkpoint_dir(p->src), c->architecture[0] ? c->architecture : c->model_type);
+        return err_hint(p->e, "gsq writes GGUFs of %s models", family_names(known, sizeof known));
+    }
+    if (!config_supported(c, p->e) || !plan_matrix(p, checkpoint_embedding_module(p->src), "token_embd.weight"))
+        return false;
+    for (uint32_t l = 0; l < c->num_layers; l++)
+        for (size_t i = 0; (part = block_part_at(i)); i++) {
+            block_part_name(part, l, module, sizeof module);
+            if (!family_has(f, part))
+                continue;
+            if (!(part->kind == PART_MATRIX ? plan_matrix(p, module, NULL) : plan_vector(p, module)))
+                return false;
+        }
+    if (!plan_vector(p, "model.norm") ||
+        (!c->tie_word_embeddings && !plan_matrix(p, checkpoint_head_module(p->src), "output.weight")))
+        return false;
+    const struct gguf *source = checkpoint_gguf(p->src);
+    if (source ? !gguf_tensor_find(source, "rope_freqs.weight")
+               : c->rope_scaling != ROPE_LLAMA3 && c->rope_scaling != ROPE_FACTORS)
+        return true;
+    struct gguf_entry *x = add_entry(p, "", "rope_freqs.weight");
+    if (x)
+        x->cols = c->head_dim / 2;
+    return x != NULL;
+}
+
+/* Whether a tensor of the source went into an entry, or need not: tables that follow from config.json, the
+ * second copy of a tied matrix. names: of modules, and which entry is the weight of each. */
+static bool is_planned(const struct gguf_plan *p, const struct strmap *names, const char *name)
+{
+    const char *dot = strrchr(name, '.');
+    size_t n = dot ? (size_t)(dot - name) : strlen(name);
+    char module[96];
+    uint32_t at;
+    if (!dot || n >= sizeof module)
+        return false;
+    memcpy(module, name, n);
+    module[n] = 0;
+    if (strcmp(dot, ".inv_freq") == 0 || strcmp(name, "rope_freqs.weight") == 0 ||
+        (checkpoint_config(p->src)->tie_word_embeddings && strcmp(module, "lm_head") == 0))
+        return true;
+    if (!strmap_find(names, module, n, &at))
+        return false;
+    if (strcmp(dot, ".bias") == 0) /* an entry of its own, behind that of the weight */
+        return at + 1 < p->n && p->entries[at + 1].bias && strcmp(p->entries[at + 1].module, module) == 0;
+    return strcmp(dot, ".weight") == 0 || checkpoint_is_packed(p->src, module, dot);
+}
+
+/* A tensor that this code does not know would silently be missing from the result. */
+static bool check_complete(struct gguf_plan *p)
+{
+    struct strmap names = {0};
+    bool ok = true, added;
+    for (size_t i = 0; ok && i < p->n; i++)
+        if (!strmap_add(&names, p->entries[i].module, strlen(p->entries[i].module), (uint32_t)i, &added))
+            ok = err_nomem(p->e, "the list of tensors", p->n);
+    for (size_t i = 0; ok && i < checkpoint_tensor_count(p->src); i++) {
+        const struct tensor *t = checkpoint_tensor_at(p->src, i);
+        if (is_planned(p, &names, t->name))
+            continue;
+        err_set(p->e, ERR_USER, "%s in %s has no place in a GGUF of this architecture", t->name,
+                checkpoint_tensor_path(p->src, t));
+        ok = err_hint(p->e, UNSUPPORTED);
+    }
+    strmap_free(&names);
+    return ok;
+}
+
+static uint64_t entry_work(const struct gguf_entry *x)
+{
+    bool rounded = x->n_dims == 2 && !x->item->coded;
+    return (uint64_t)x->rows * x->cols * (rounded ? gguf_round_cost(x->type) : 1);
+}
+
+static bool plan_tensors(struct gguf_plan *p)
+{
+    p->tensors = calloc(p->n, sizeof *p->tensors);
+    if (!p->tensors)
+        return err_nomem(p->e, "the list of tensors", p->n * sizeof *p->tensors);
+    for (size_t i = 0; i < p->n; i++) {
+        struct gguf_entry *x = &p->entries[i];
+        x->bytes = gguf_row_bytes(x->type, x->cols) * x->rows;
+        p->work += entry_work(x);
+        p->tensors[i] = (struct gguf_tensor_plan){
+            .name = x->name, .n_dims = x->n_dims, .ne = {x->cols, x->rows, 1, 1}, .type = (uint32_t)x->type->id};
+    }
+    return true;
+}
+
+/* ---- the keys ---- */
+
+/* The type of the most weights, as general.file_type numbers it. */
+static int commonest_file_type(const struct gguf_plan *p)
+{
+    static const int map[][2] = {
+        {GGML_F32, 0},     {GGML_F16, 1},   {GGML_Q4_0, 2},   {GGML_Q4_1, 3},   {GGML_Q8_0, 7},   {GGML_Q5_0, 8},
+        {GGML_Q5_1, 9},    {GGML_Q2_K, 10}, {GGML_Q3_K, 12},  {GGML_Q4_K, 15},  {GGML_Q5_K, 17},  {GGML_Q6_K, 18},
+        {GGML_IQ4_NL, 25}, {GGML_BF16, 32}, {GGML_TQ1_0, 36}, {GGML_TQ2_0, 37}, {GGML_MXFP4, 38}, {GGML_Q2_0, 41}};
+    enum { N = sizeof map / sizeof map[0] };
+    uint64_t weights[N] = {0};
+    size_t best = 0;
+    for (size_t i = 0; i < p->n; i++)
+        for (size_t j = 0; j < N; j++)
+            if (p->entries[i].item && p->entries[i].type->id == map[j][0])
+                weights[j] += (uint64_t)p->entries[i].rows * p->entries[i].cols;
+    for (size_t j = 0; j < N; j++)
+        if (weights[j] > weights[best])
+            best = j;
+    return map[best][1];
+}
+
+bool gguf_plan_keys(struct gguf_plan *p, bool quiet, struct err *e)
+{
+    const struct export_options *o = &p->options;
+    struct gguf_facts facts = {.file_type = o->file_type,
+                               .vocab = p->entries[0].rows,
+                               .metadata = o->metadata,
+                               .n_metadata = o->n_metadata,
+                               .quiet = quiet};
+    if (facts.file_type < 0)
+        facts.file_type = commonest_file_type(p);
+    for (size_t i = 0; i < p->n; i++)
+        facts.quantized |= p->entries[i].type->block > 1;
+    gguf_keys_destroy(&p->keys);
+    const struct gguf *source = checkpoint_gguf(p->src);
+    bool ok = source ? gguf_export_copied_keys(&p->keys, source, &facts, e)
+                     : gguf_export_keys(&p->keys, checkpoint_dir(p->src), checkpoint_config(p->src), &facts, e);
+    ok = ok && gguf_keys_override(&p->keys, o->overrides, o->n_overrides, e);
+    if (ok)
+        gguf_keys_seal(p->keys, p->tensors, p->n);
+    return ok;
+}
+
+/* ---- what F16 cannot hold ---- */
+
+bool gguf_too_large(const struct checkpoint *src, const char *module, float v, struct err *e)
+{
+    err_set(e, ERR_USER, "%s holds %g, which F16 cannot hold (read from %s)", module, (double)v, checkpoint_dir(src));
+    return err_hint(e, "choose BF16 or F32 for it");
+}
+
+/* Values that the 16-bit types of the file cannot hold, where the source's own type could have them: hours
+ * of work would end at one. */
+static bool check_range(const struct gguf_plan *p, struct err *e)
+{
+    float block[1024];
+    for (size_t i = 0; i < p->n; i++) {
+        const struct gguf_entry *x = &p->entries[i];
+        const struct tensor *t =
+            x->item && !x->item->coded && x->type->id == GGML_F16 ? checkpoint_stored(p->src, x->module) : NULL;
+        uint64_t n = t && (t->dtype == DTYPE_F32 || t->dtype == DTYPE_BF16) ? t->bytes / dtype_size(t->dtype) : 0;
+        for (uint64_t at = 0; at < n; at += 1024) {
+            uint64_t count = min_u64(n - at, 1024);
+            if (!tensor_read_f32(t, at, count, block, e))
+                return false;
+            float most = 0;
+            for (uint64_t j = 0; j < count; j++)
+                most = isfinite(block[j]) && fabsf(block[j]) > most ? fabsf(block[j]) : most;
+            if (most > F16_MOST)
+                return gguf_too_large(p->src, x->module, most, e);
+        }
+    }
+    return true;
+}
+
+/* ---- the whole ---- */
+
+bool gguf_plan_make(struct gguf_plan **out, const struct checkpoint *src, const struct matrix *list, size_t n,
+                    const struct export_options *o, struct err *e)
+{
+    struct gguf_plan *p = *out = calloc(1, sizeof *p);
+    if (!p)
+        return err_nomem(e, "the list of tensors", sizeof *p);
+    p->src = src;
+    p->options = *o;
+    p->e = e;
+    p->items = list;
+    p->n_items = n;
+    bool ok = plan_model(p) && check_complete(p) && plan_tensors(p);
+    if (!ok)
+        gguf_plan_free(out);
+    return ok;
+}
+
+bool gguf_plan_size(struct gguf_plan *p, uint64_t *bytes, struct err *e)
+{
+    if (!gguf_plan_keys(p, true, e) || !check_range(p, e))
+        return false;
+    *bytes = gguf_file_bytes(p->keys, p->tensors, p->n);
+    gguf_keys_destroy(&p->keys);
+    return true;
+}
+
+void gguf_plan_free(struct gguf_plan **out)
+{
+    struct gguf_plan *p = *out;
+    *out = NULL;
+    if (!p)
+        return;
+    free(p->entries);
+    free(p->tensors);
+    gguf_keys_destroy(&p->keys);
+    free(p);
+}
