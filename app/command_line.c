@@ -240,17 +240,13 @@ static bool check_complete(const struct args *a, unsigned n_positional, const bo
 /* "out/" is "out": the work folder lies beside it, not in it. */
 static bool settle_out(struct args *a, struct err *e)
 {
-    char **owned, *out;
+    char *out = a->out ? str_dup(a->out) : NULL;
     if (!a->out)
         return true;
-    if (!(owned = realloc(a->owned, (a->n_owned + 1) * sizeof *owned)))
-        return err_nomem(e, "a path", strlen(a->out));
-    a->owned = owned;
-    if (!(out = str_dup(a->out)))
-        return err_nomem(e, "a path", strlen(a->out));
-    out_trim(out);
-    a->out = owned[a->n_owned++] = out;
-    return true;
+    if (out)
+        out_trim(out);
+    a->out = args_own(a, out);
+    return a->out != NULL || err_nomem(e, "a path", 0);
 }
 
 /* An effort sets other options, which the rest of the line may set otherwise, wherever --effort stands. A

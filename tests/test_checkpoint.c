@@ -146,7 +146,7 @@ static void test_open_errors(void **state)
                              .config_extra = ",\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4,"
                                              "\"group_size\":32,\"dynamic\":{\"+:model.(\":{\"bits\":2}}}"};
     tiny_write(BAD, &o);
-    FAILS(checkpoint_open(&c, BAD, &e), e, ERR_USER, "no regular expression");
+    FAILS(checkpoint_open(&c, BAD, &e), e, ERR_USER, "is not a regular expression");
     o.config_extra = ",\"quantization_config\":{\"quant_method\":\"awq\",\"bits\":4}";
     tiny_write(BAD, &o);
     /* It opens, for inspect; who computes is told the reason. */
@@ -173,7 +173,7 @@ static void test_hostile_rule(void **state)
     raw_free(&m);
     struct checkpoint *c = open_ok(BAD);
     FAILS(checkpoint_weight(c, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab", &w, &e), e, ERR_USER,
-          "too long to match");
+          "match limit exceeded");
     checkpoint_close(&c);
 }
 

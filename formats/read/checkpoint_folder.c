@@ -1,6 +1,3 @@
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
-
 #include "formats/read/checkpoint_folder.h"
 
 #include <stdio.h>
@@ -9,6 +6,7 @@
 
 #include "formats/foreign.h"
 #include "formats/hf/hf_config.h"
+#include "formats/pattern.h"
 #include "formats/read/checkpoint_quant.h"
 #include "formats/read/tensor_values.h"
 #include "formats/side_file.h"
@@ -18,56 +16,34 @@
 
 #define CONFIG_MAX (64u << 20)
 
-/* Steps of one match: rules come from a file, and a hostile one must not hang the program. */
-#define MATCH_LIMIT 1000000
-
 struct folder {
     char *dir;
     struct model_config *config;
     struct safetensors *tensors;
-    pcre2_code **rules; /* compiled config->rules; NULL where a rule has no pattern */
-    pcre2_match_context *limits;
+    struct pattern **rules; /* of config->rules; NULL where a rule has none */
 };
 
 /* ---- opening ---- */
 
 static bool compile_rules(struct folder *f, struct err *e)
 {
-    f->limits = pcre2_match_context_create(NULL);
-    f->rules = calloc(f->config->n_rules + 1, sizeof *f->rules);
-    if (!f->limits || !f->rules)
-        return err_nomem(e, "the rules of config.json", f->config->n_rules * sizeof *f->rules);
-    pcre2_set_match_limit(f->limits, MATCH_LIMIT);
-    for (size_t i = 0; i < f->config->n_rules; i++) {
-        const char *pattern = f->config->rules[i].regex;
-        int code;
-        PCRE2_SIZE at;
-        if (!pattern)
-            continue;
-        f->rules[i] = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF, &code, &at, NULL);
-        if (f->rules[i])
-            continue;
-        PCRE2_UCHAR why[128] = "";
-        pcre2_get_error_message(code, why, sizeof why);
-        err_set(e, ERR_USER, "%s/config.json: the pattern \"%.300s\" is no regular expression: %s (at %llu)", f->dir,
-                pattern, (const char *)why, (unsigned long long)at);
-        return err_hint(e, "correct quantization_config in that file");
-    }
+    const struct model_config *c = f->config;
+    if (!(f->rules = calloc(c->n_rules + 1, sizeof *f->rules)))
+        return err_nomem(e, "the rules of config.json", c->n_rules * sizeof *f->rules);
+    for (size_t i = 0; i < c->n_rules; i++)
+        if (c->rules[i].regex && !pattern_compile(&f->rules[i], c->rules[i].regex, false, e))
+            return err_context(e, "%s/config.json", f->dir);
     return true;
 }
 
 /* Where config.json says nothing of packed tensors, as of AutoGPTQ's first models, quantize_config.json does. */
 static bool read_quantize_config(struct folder *f, struct err *e)
 {
-    static const char suffix[] = ".qweight";
     char path[4096], *text = NULL;
     size_t size = 0;
     bool packed = false, there;
-    for (size_t i = 0; i < safetensors_count(f->tensors) && !packed; i++) {
-        const char *name = safetensors_at(f->tensors, i)->name;
-        size_t n = strlen(name);
-        packed = n >= sizeof suffix && strcmp(name + n - (sizeof suffix - 1), suffix) == 0;
-    }
+    for (size_t i = 0; i < safetensors_count(f->tensors) && !packed; i++)
+        packed = str_ends(safetensors_at(f->tensors, i)->name, ".qweight");
     if (!packed || f->config->quant != QUANT_NONE || f->config->unsupported[0])
         return true;
     if (!os_path_join(path, sizeof path, f->dir, "quantize_config.json", e) || !side_file_there(path, &there, e))
@@ -101,9 +77,8 @@ static void folder_close(void *self)
 {
     struct folder *f = self;
     for (size_t i = 0; f->rules && i < f->config->n_rules; i++)
-        pcre2_code_free(f->rules[i]);
+        pattern_free(&f->rules[i]);
     free(f->rules);
-    pcre2_match_context_free(f->limits);
     if (f->tensors)
         safetensors_close(&f->tensors);
     free(f->dir);
@@ -172,20 +147,10 @@ static bool find_rule(const struct folder *f, const char *module, const struct q
 {
     *rule = NULL;
     for (size_t i = 0; i < f->config->n_rules && !*rule; i++) {
-        if (!f->rules[i]) {
-            *rule = &f->config->rules[i];
-            break;
-        }
-        pcre2_match_data *m = pcre2_match_data_create(1, NULL);
-        if (!m)
-            return err_nomem(e, "matching a rule", 64);
-        int rc = pcre2_match(f->rules[i], (PCRE2_SPTR)module, strlen(module), 0, 0, m, f->limits);
-        pcre2_match_data_free(m);
-        if (rc >= 0)
-            *rule = &f->config->rules[i];
-        else if (rc != PCRE2_ERROR_NOMATCH)
-            return err_set(e, ERR_USER, "%s/config.json: the pattern \"%.300s\" takes too long to match (error %d)",
-                           f->dir, f->config->rules[i].regex, rc);
+        bool found = true;
+        if (f->rules[i] && !pattern_search(f->rules[i], module, &found, e))
+            return err_context(e, "%s/config.json", f->dir);
+        *rule = found ? &f->config->rules[i] : NULL;
     }
     return true;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "host/base/os.h"
+#include "host/base/str.h"
 
 enum { PATH_BYTES = 4096, NAME_BYTES = 128, REVISION_BYTES = 128 };
 
@@ -54,12 +55,6 @@ static bool split(const char *model, struct wanted *w)
     return strlen(revision) < sizeof w->revision && revision[0] && revision[0] != '/' && !strstr(revision, "..");
 }
 
-static bool ends_with(const char *s, const char *end)
-{
-    size_t n = strlen(s), m = strlen(end);
-    return n >= m && strcmp(s + n - m, end) == 0;
-}
-
 /* ---- caches ---- */
 
 /* Cache i in the order of huggingface_hub; false past the last. out is empty where its variable is not set.
@@ -105,7 +100,7 @@ static bool list_name(void *ctx, const char *name, struct err *e)
 {
     struct listing *l = ctx;
     (void)e;
-    if (strncmp(name, l->begin, strlen(l->begin)) != 0 || !ends_with(name, l->end))
+    if (strncmp(name, l->begin, strlen(l->begin)) != 0 || !str_ends(name, l->end))
         return true;
     if (l->n++ == 0)
         snprintf(l->first, sizeof l->first, "%s", name);
@@ -202,7 +197,7 @@ bool hub_locate(const char *model, char *out, size_t cap, struct err *e)
         return find_snapshot(found, &w, out, cap) ? check_snapshot(&w, found, out, cap, e)
                                                   : other_revisions(&w, found, e);
     }
-    bool guess = named && strchr(w.name, '/') && !ends_with(w.name, ".gguf");
+    bool guess = named && strchr(w.name, '/') && !str_ends(w.name, ".gguf");
     if (!guess)
         return (size_t)snprintf(out, cap, "%s", model) < cap ||
                err_set(e, ERR_USER, "the path is too long: %.200s", model);

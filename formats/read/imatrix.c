@@ -165,12 +165,6 @@ static bool read_entry(struct imatrix *m, const struct gguf *g, const struct ggu
     return check_sums(path, t, &m->entries[m->n - 1], e);
 }
 
-static bool ends_with(const char *s, const char *end)
-{
-    size_t n = strlen(s), k = strlen(end);
-    return n > k && strcmp(s + n - k, end) == 0;
-}
-
 static bool read_facts(struct imatrix *m, const struct gguf *g, const char *path, struct err *e)
 {
     struct gguf_string type = {0};
@@ -204,9 +198,9 @@ bool imatrix_parse(struct imatrix *m, const uint8_t *bytes, size_t size, const c
     bool ok = refuse_dat(bytes, size, path, e) && gguf_parse(&g, bytes, size, path, e) && read_facts(m, g, path, e);
     for (size_t i = 0; ok && i < gguf_tensor_count(g); i++) {
         const struct gguf_tensor *t = gguf_tensor_at(g, i);
-        if (ends_with(t->name, SUMS))
+        if (str_ends(t->name, SUMS))
             ok = read_entry(m, g, t, path, ck, e);
-        else if (!ends_with(t->name, COUNTS))
+        else if (!str_ends(t->name, COUNTS))
             ok = bad(path, t, "is neither sums of squares nor counts", e);
         else if (!beside(g, t, COUNTS, SUMS))
             ok = bad(path, t, "has no sums of squares beside it", e);

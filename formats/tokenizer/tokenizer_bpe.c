@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "formats/tokenizer/tokenizer_parts.h"
+#include "host/base/grow.h"
 
 #define NONE UINT32_MAX
 
@@ -44,14 +45,10 @@ struct bpe_merge {
 
 bool id_list_add(struct id_list *l, uint32_t id, struct err *e)
 {
-    if (l->n == l->cap) {
-        size_t cap = l->cap ? l->cap * 2 : 256;
-        uint32_t *grown = realloc(l->ids, cap * sizeof *grown);
-        if (!grown)
-            return err_nomem(e, "token ids", cap * sizeof *grown);
-        l->ids = grown;
-        l->cap = cap;
-    }
+    uint32_t *ids = grow(l->ids, &l->cap, l->n, sizeof *ids, "token ids", e);
+    if (!ids)
+        return false;
+    l->ids = ids;
     l->ids[l->n++] = id;
     return true;
 }
@@ -423,14 +420,13 @@ void bpe_work_free(struct bpe_work *w)
 
 static bool add_symbol(struct bpe_work *w, uint32_t id, size_t begin, struct err *e)
 {
-    if (w->n_symbols == w->cap_symbols) {
-        size_t cap = w->cap_symbols ? w->cap_symbols * 2 : 64;
-        struct bpe_symbol *grown = cap < NONE && begin < NONE ? realloc(w->symbols, cap * sizeof *grown) : NULL;
-        if (!grown)
-            return err_nomem(e, "a word to tokenize", cap * sizeof *grown);
-        w->symbols = grown;
-        w->cap_symbols = cap;
-    }
+    if (w->n_symbols >= NONE / 2 || begin >= NONE)
+        return err_nomem(e, "a word to tokenize", begin);
+    struct bpe_symbol *symbols =
+        grow(w->symbols, &w->cap_symbols, w->n_symbols, sizeof *symbols, "a word to tokenize", e);
+    if (!symbols)
+        return false;
+    w->symbols = symbols;
     uint32_t at = (uint32_t)w->n_symbols++;
     w->symbols[at] =
         (struct bpe_symbol){.id = id, .prev = at ? at - 1 : NONE, .next = at + 1, .begin = (uint32_t)begin};
@@ -549,14 +545,10 @@ static bool push_merge(const struct bpe *b, struct bpe_work *w, uint32_t pos, st
     struct bpe_merge merge;
     if (!find_merge(b, w, pos, &merge))
         return true;
-    if (w->n_heap == w->cap_heap) {
-        size_t cap = w->cap_heap ? w->cap_heap * 2 : 64;
-        struct bpe_merge *grown = realloc(w->heap, cap * sizeof *grown);
-        if (!grown)
-            return err_nomem(e, "a word to tokenize", cap * sizeof *grown);
-        w->heap = grown;
-        w->cap_heap = cap;
-    }
+    struct bpe_merge *heap = grow(w->heap, &w->cap_heap, w->n_heap, sizeof *heap, "a word to tokenize", e);
+    if (!heap)
+        return false;
+    w->heap = heap;
     size_t i = w->n_heap++;
     for (; i > 0 && before(&merge, &w->heap[(i - 1) / 2]); i = (i - 1) / 2)
         w->heap[i] = w->heap[(i - 1) / 2];

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/base/grow.h"
+
 /* Limits for patterns and rules that come with a model: steps of one match, KiB of its memory, and how far a
  * text may grow. Real ones stay far below. */
 #define MATCH_LIMIT 5000000u
@@ -620,14 +622,10 @@ void pieces_free(struct pieces *p)
 
 static bool add_piece(struct pieces *p, size_t begin, size_t end, bool first, struct err *e)
 {
-    if (p->n == p->cap) {
-        size_t cap = p->cap ? p->cap * 2 : 64;
-        struct piece *grown = realloc(p->list, cap * sizeof *grown);
-        if (!grown)
-            return err_nomem(e, "the words of the text", cap * sizeof *grown);
-        p->list = grown;
-        p->cap = cap;
-    }
+    struct piece *list = grow(p->list, &p->cap, p->n, sizeof *list, "the words of the text", e);
+    if (!list)
+        return false;
+    p->list = list;
     p->list[p->n++] = (struct piece){begin, end, first};
     return true;
 }

@@ -17,6 +17,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "host/base/grow.h"
+
 static bool sys_error(struct err *e, const char *what, const char *path)
 {
     int code = errno;
@@ -368,15 +370,10 @@ bool os_list(const char *path, bool (*fn)(void *ctx, const char *name, struct er
     for (struct dirent *entry; (entry = readdir(d));) {
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
             continue;
-        if (n == cap) {
-            cap = cap ? 2 * cap : 64;
-            char **grown = realloc(names, cap * sizeof *names);
-            if (!grown) {
-                ok = err_nomem(e, "a folder listing", cap * sizeof *names);
-                break;
-            }
-            names = grown;
-        }
+        char **grown = grow(names, &cap, n, sizeof *names, "a folder listing", e);
+        if (!(ok = grown != NULL))
+            break;
+        names = grown;
         names[n] = strdup(entry->d_name);
         if (!names[n]) {
             ok = err_nomem(e, "a folder listing", strlen(entry->d_name));

@@ -14,6 +14,7 @@
 #include <psapi.h>
 #include <shellapi.h>
 
+#include "host/base/grow.h"
 #include "host/base/str.h"
 
 /* Longest path, in UTF-16 units. */
@@ -457,14 +458,10 @@ struct names {
 
 static bool add_name(struct names *l, const wchar_t *name, struct err *e)
 {
-    if (l->n == l->cap) {
-        size_t cap = l->cap ? 2 * l->cap : 64;
-        char **grown = realloc(l->names, cap * sizeof *grown);
-        if (!grown)
-            return err_nomem(e, "a folder listing", cap * sizeof *grown);
-        l->names = grown;
-        l->cap = cap;
-    }
+    char **names = grow(l->names, &l->cap, l->n, sizeof *names, "a folder listing", e);
+    if (!names)
+        return false;
+    l->names = names;
     l->names[l->n] = narrow(name);
     return l->names[l->n++] != NULL || err_nomem(e, "a folder listing", 0);
 }

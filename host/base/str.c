@@ -72,6 +72,12 @@ static char lower(char c)
     return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
 }
 
+bool str_ends(const char *s, const char *end)
+{
+    size_t n = strlen(s), m = strlen(end);
+    return n > m && strcmp(s + n - m, end) == 0;
+}
+
 bool str_ends_nocase(const char *s, const char *end)
 {
     size_t n = strlen(s), m = strlen(end);

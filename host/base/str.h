@@ -16,7 +16,8 @@ char *str_dup_n(const char *s, size_t n); /* n bytes and a NUL */
  * longer than that. */
 enum { STR_DISTANCE_MAX = 40 };
 unsigned str_distance(const char *a, const char *b);
-/* Whether s ends so, and is longer; letters of ASCII in either case. */
+/* Whether s ends so, and is longer; nocase: letters of ASCII in either case. */
+bool str_ends(const char *s, const char *end);
 bool str_ends_nocase(const char *s, const char *end);
 
 /* False if these bytes are not UTF-8 (RFC 3629: no surrogates, no overlong forms); *bad is then the offset.

@@ -30,7 +30,7 @@ struct slot {
     VkQueryPool queries;   /* 0 and 1: start and end; then start and end of each dispatch, in profiles */
     VkDescriptorPool sets; /* where push descriptors are missing */
     VkBufferView *texels;  /* the texel buffers it reads */
-    unsigned n_texels, cap_texels;
+    size_t n_texels, cap_texels;
     uint64_t value;      /* the timeline's when it has ended; 0: not in flight */
     uint64_t upload_end; /* ring position up to which it reads */
     struct gpu_cost cost;

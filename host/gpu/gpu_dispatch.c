@@ -1,8 +1,9 @@
 /* One call of a kernel: checked, bound, recorded. */
 #include "host/gpu/gpu_cmd_internal.h"
 
-#include <stdlib.h>
 #include <string.h>
+
+#include "host/base/grow.h"
 
 #define TEXEL_BYTES 16
 
@@ -84,14 +85,10 @@ static bool make_texels(struct gpu_cmd *c, struct slot *s, const struct gpu_kern
     if (info.range / TEXEL_BYTES > g->probe.max_texels)
         return err_set(e, ERR_BUG, "a texel buffer of %llu bytes; the device takes %llu",
                        (unsigned long long)info.range, (unsigned long long)g->probe.max_texels * TEXEL_BYTES);
-    if (s->n_texels == s->cap_texels) {
-        unsigned cap = s->cap_texels ? 2 * s->cap_texels : 64;
-        VkBufferView *more = realloc(s->texels, cap * sizeof *more);
-        if (!more)
-            return err_nomem(e, "texel buffers", cap * sizeof *more);
-        s->texels = more;
-        s->cap_texels = cap;
-    }
+    VkBufferView *texels = grow(s->texels, &s->cap_texels, s->n_texels, sizeof *texels, "texel buffers", e);
+    if (!texels)
+        return false;
+    s->texels = texels;
     VK(e, vkCreateBufferView(g->device, &info, NULL, out));
     s->texels[s->n_texels++] = *out;
     return true;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/base/grow.h"
 #include "host/base/log.h"
 #include "host/base/os.h"
 
@@ -296,14 +297,10 @@ static bool push_buffer(struct gpu_arena *a, struct stack *s, uint64_t bytes, st
         gpu_arena_trim(other);
     if (!fits(c, bytes))
         return no_room(a, bytes, "the limit is reached", e);
-    if (s->n == s->cap) {
-        size_t cap = s->cap ? 2 * s->cap : 16;
-        struct gpu_buffer **p = realloc(s->buffers, cap * sizeof *p);
-        if (!p)
-            return err_nomem(e, "an arena", cap * sizeof *p);
-        s->buffers = p;
-        s->cap = cap;
-    }
+    struct gpu_buffer **p = grow(s->buffers, &s->cap, s->n, sizeof *p, "an arena", e);
+    if (!p)
+        return false;
+    s->buffers = p;
     struct err why = {0};
     if (!create_buffer(a, &s->buffers[s->n], bytes, &why)) {
         gpu_arena_trim(a);

@@ -1,50 +1,12 @@
 #include "host/quant/plan/plan_rules.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include <ctype.h>
-#include <pcre2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "formats/gguf/gguf_names.h"
 #include "host/base/str.h"
-
-/* Steps of one match: names are short, and a pattern that needs more would hang the plan. */
-#define MATCH_LIMIT 1000000
-
-/* ---- one pattern, one name ---- */
-
-static bool compile(const struct tensor_rule *rule, void **out, struct err *e)
-{
-    int code;
-    PCRE2_SIZE at;
-    uint32_t flags = PCRE2_UTF | (rule->llama ? PCRE2_CASELESS : 0);
-    *out = pcre2_compile((PCRE2_SPTR)rule->regex, PCRE2_ZERO_TERMINATED, flags, &code, &at, NULL);
-    if (*out)
-        return true;
-    PCRE2_UCHAR text[128];
-    pcre2_get_error_message(code, text, sizeof text);
-    err_set(e, ERR_USER, "the pattern '%s' is not a regular expression: %s at character %zu", rule->regex, (char *)text,
-            (size_t)at);
-    return err_hint(e, "patterns are Perl-style and searched in names such as model.layers.0.mlp.up_proj");
-}
-
-static bool search(const struct rules *r, size_t i, const char *name, bool *hit, struct err *e)
-{
-    pcre2_match_data *m = pcre2_match_data_create(1, NULL);
-    if (!m)
-        return err_nomem(e, "a pattern", 1);
-    int found = pcre2_match(r->compiled[i], (PCRE2_SPTR)name, strlen(name), 0, 0, m, r->limits);
-    pcre2_match_data_free(m);
-    *hit = found >= 0;
-    if (found >= 0 || found == PCRE2_ERROR_NOMATCH)
-        return true;
-    PCRE2_UCHAR text[128];
-    pcre2_get_error_message(found, text, sizeof text);
-    err_set(e, ERR_USER, "the pattern '%s' cannot be searched in %s: %s", r->list[i].regex, name, (char *)text);
-    return err_hint(e, "write it without nested repetitions such as (a+)+");
-}
 
 /* A module is found by its name with and without ".weight": the one is what Hugging Face's modules are
  * called, the other what tensors are. */
@@ -59,7 +21,7 @@ static bool matches(const struct rules *r, size_t i, const char *module, bool gg
     else if (!gguf_name_of(module, name, sizeof name))
         return true;
     snprintf(weight, sizeof weight, "%s.weight", name);
-    return search(r, i, name, hit, e) && (*hit || search(r, i, weight, hit, e));
+    return pattern_search(r->compiled[i], name, hit, e) && (*hit || pattern_search(r->compiled[i], weight, hit, e));
 }
 
 /* ---- in which names a pattern is written ---- */
@@ -184,15 +146,13 @@ static bool place(struct rules *r, size_t i, const struct rule_names *names, str
 
 bool rules_compile(struct rules *r, const struct quantize_options *o, const struct rule_names *names, struct err *e)
 {
-    pcre2_match_context *limits = pcre2_match_context_create(NULL);
-    *r = (struct rules){.list = o->rules, .n = o->n_rules, .limits = limits, .alias = names->alias};
+    *r = (struct rules){.list = o->rules, .n = o->n_rules, .alias = names->alias};
     r->compiled = calloc(r->n ? r->n : 1, sizeof *r->compiled);
     r->gguf = calloc(r->n ? r->n : 1, sizeof *r->gguf);
-    if (!r->compiled || !r->gguf || !limits)
+    if (!r->compiled || !r->gguf)
         return err_nomem(e, "patterns", r->n);
-    pcre2_set_match_limit(limits, MATCH_LIMIT);
     for (size_t i = 0; i < r->n; i++)
-        if (!compile(&r->list[i], &r->compiled[i], e) || !place(r, i, names, e))
+        if (!pattern_compile(&r->compiled[i], r->list[i].regex, r->list[i].llama, e) || !place(r, i, names, e))
             return false;
     return true;
 }
@@ -200,8 +160,7 @@ bool rules_compile(struct rules *r, const struct quantize_options *o, const stru
 void rules_free(struct rules *r)
 {
     for (size_t i = 0; r->compiled && i < r->n; i++)
-        pcre2_code_free(r->compiled[i]);
-    pcre2_match_context_free(r->limits);
+        pattern_free(&r->compiled[i]);
     free(r->compiled);
     free(r->gguf);
     *r = (struct rules){0};

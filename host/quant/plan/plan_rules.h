@@ -2,15 +2,15 @@
 #ifndef QUANT_PLAN_RULES_H
 #define QUANT_PLAN_RULES_H
 
+#include "formats/pattern.h"
 #include "host/quant/options.h"
 
 struct rules {
     const struct tensor_rule *list;
     size_t n;
-    void **compiled; /* [n] */
+    struct pattern **compiled; /* [n] */
     const char *alias;
     bool *gguf; /* [n]: searched in llama.cpp's names ("blk.0.attn_q.weight"); else in Hugging Face's */
-    void *limits;
 };
 /* Names that the rules are for, and those that no rule of a type can be for: "lm_head" in a folder format. */
 struct rule_names {
