@@ -12,6 +12,7 @@ struct shape {
     const char *name, *architecture, *model_type;
     struct ref_config c;
     uint32_t layers;
+    uint32_t wide; /* intermediate size of the last block, where it is another; config.json does not say so */
     uint32_t full; /* of the first layers, how many see all positions though the model slides */
     unsigned bias; /* bit per linear, by the reference's numbers */
     bool qk_norm;
@@ -181,6 +182,16 @@ static inline void shape_sizes(const struct shape *s, uint32_t rows[REF_LINEARS]
     memcpy(cols, k, sizeof k);
 }
 
+/* The same of one block. */
+static inline void block_sizes(const struct shape *s, uint32_t layer, uint32_t rows[REF_LINEARS],
+                               uint32_t cols[REF_LINEARS])
+{
+    struct shape one = *s;
+    if (s->wide && layer + 1 == s->layers)
+        one.c.intermediate = s->wide;
+    shape_sizes(&one, rows, cols);
+}
+
 static inline void family_config(const char *dir, const struct shape *s)
 {
     struct strbuf b = {0};
@@ -237,7 +248,6 @@ static inline void family_tensors(struct raw_model *m, const struct shape *s)
 {
     uint32_t rows[REF_LINEARS], cols[REF_LINEARS], seed = 11;
     char name[128], module[96];
-    shape_sizes(s, rows, cols);
     m->n = 0;
     if (s->tied != TIED_HEAD)
         raw_weight(m, "model.embed_tokens.weight", s->dtype, s->c.vocab, s->c.hidden, &seed);
@@ -248,6 +258,7 @@ static inline void family_tensors(struct raw_model *m, const struct shape *s)
             snprintf(name, sizeof name, "model.layers.%u.%s.weight", l, norms[i]);
             family_norm(m, name, s->dtype, i < 2 ? s->c.hidden : s->c.head_dim, &seed);
         }
+        block_sizes(s, l, rows, cols);
         for (int i = 0; i < REF_LINEARS; i++) {
             family_linear_name(l, i, module, sizeof module);
             snprintf(name, sizeof name, "%s.weight", module);
@@ -311,6 +322,25 @@ static inline void family_write(const char *dir, const struct shape *s, struct r
         family_write_shards(m, dir, s->shards);
     else
         raw_write(m, dir, true);
+}
+
+/* A model whose last block is wider, as layers of other families differ: opened with what its configuration says, then
+ * given the list that such a family would make. wide: the checkpoint of its folder, plain: of the folder without `wide`, which
+ * the model keeps its configuration from. */
+static inline void family_open_wide(struct model **m, struct gpu_cmd *to, const struct checkpoint *plain,
+                                    const struct checkpoint *wide, const struct shape *s, uint32_t ctx)
+{
+    struct err e = {0};
+    uint32_t rows[REF_LINEARS], cols[REF_LINEARS];
+    OK(model_open(m, to, plain, ctx, &e), e);
+    block_sizes(s, s->layers - 1, rows, cols);
+    (*m)->ck = wide;
+    OK(model_load_matrix(*m, "model.norm", 0, 1, (*m)->final_norm, &e), e);
+    for (uint32_t i = 0; i < REF_LINEARS; i++) {
+        struct block_matrix *of = &(*m)->shape.matrices[(*m)->shape.first[s->layers - 1] + i];
+        of->rows = rows[i];
+        of->cols = cols[i];
+    }
 }
 
 /* ---- as numbers ---- */

@@ -13,6 +13,7 @@
 #include "tests/scratch_dir.h"
 
 #define MODEL DIR_ "/model"
+#define PLAIN DIR_ "/plain"
 #define WORK  DIR_ "/work"
 
 enum { CTX = 12, SAMPLES = 10, HOLDOUT = 4, GROUP = 16, MOST_ITEMS = 4 * REF_LINEARS };
@@ -23,7 +24,7 @@ struct rig {
     bool supers; /* o and down are Q3_K and Q2_K, of 256 columns each */
     struct shape wide;
     struct raw_model raw;
-    struct checkpoint *ck;
+    struct checkpoint *ck, *plain; /* plain: without a wider last block, where it has one */
     struct model *m;
     struct quantize_options o;
     struct plan plan;
@@ -55,8 +56,8 @@ static void make_items(struct rig *r)
                                 .part = r->m->shape.matrices[i].part,
                                 .coded = i != p->n_items - REF_LINEARS,
                                 .spec = {quant_type_find("3"), GROUP, SCALE_F16}};
-        item->rows = r->m->shape.matrices[item->place].rows;
-        item->cols = r->m->shape.matrices[item->place].cols;
+        item->rows = r->m->shape.matrices[i].rows;
+        item->cols = r->m->shape.matrices[i].cols;
         block_part_name(item->part, item->layer, item->module, sizeof item->module);
         if (r->supers && item->cols == 256) {
             const struct quant_type *type = quant_type_find(item->place == REF_DOWN ? "Q2_K" : "Q3_K");
@@ -177,7 +178,8 @@ static void make_targets(struct rig *r)
     gpu_arena_reset(r->scratch, 0);
 }
 
-static void rig_make_of(struct rig *r, const char *shape, bool supers)
+/* wide: intermediate size of the last block, 0: as the others. */
+static void rig_make_of(struct rig *r, const char *shape, bool supers, uint32_t wide)
 {
     struct err e = {0};
     uint32_t seed = 5;
@@ -190,9 +192,20 @@ static void rig_make_of(struct rig *r, const char *shape, bool supers)
         r->shape = &r->wide;
     }
     OK(os_mkdirs(DIR_, &e), e);
+    if (wide) {
+        family_write(PLAIN, r->shape, &r->raw);
+        raw_free(&r->raw);
+        OK(checkpoint_open(&r->plain, PLAIN, &e), e);
+        r->wide = *r->shape;
+        r->wide.wide = wide;
+        r->shape = &r->wide;
+    }
     family_write(MODEL, r->shape, &r->raw);
     OK(checkpoint_open(&r->ck, MODEL, &e), e);
-    OK(model_open(&r->m, cmd, r->ck, CTX, &e), e);
+    if (wide)
+        family_open_wide(&r->m, cmd, r->plain, r->ck, r->shape, CTX);
+    else
+        OK(model_open(&r->m, cmd, r->ck, CTX, &e), e);
     OK(gpu_arena_create(&r->block, gpu, "block", &e), e);
     OK(gpu_arena_create(&r->scratch, gpu, "scratch", &e), e);
     quantize_defaults(&r->o);
@@ -211,7 +224,7 @@ static void rig_make_of(struct rig *r, const char *shape, bool supers)
 
 static void rig_make(struct rig *r, const char *shape)
 {
-    rig_make_of(r, shape, false);
+    rig_make_of(r, shape, false, 0);
 }
 
 static void rig_free(struct rig *r)
@@ -224,6 +237,7 @@ static void rig_free(struct rig *r)
         qlinear_free(&r->q[i]);
     model_close(&r->m);
     checkpoint_close(&r->ck);
+    checkpoint_close(&r->plain);
     raw_free(&r->raw);
 }
 
@@ -258,8 +272,13 @@ struct truth {
 static void run_reference(const struct truth *t, const struct shape *s, const struct ref_block *blocks, double *x)
 {
     family_embed(&t->f, s, t->ids, (size_t)t->windows * CTX, x);
-    for (uint32_t l = 0; l < s->layers; l++)
-        assert_true(ref_block_forward(&t->c, &blocks[l], t->windows, x, NULL, x));
+    for (uint32_t l = 0; l < s->layers; l++) {
+        uint32_t rows[REF_LINEARS], cols[REF_LINEARS];
+        struct ref_config c = t->c;
+        block_sizes(s, l, rows, cols);
+        c.intermediate = rows[REF_GATE];
+        assert_true(ref_block_forward(&c, &blocks[l], t->windows, x, NULL, x));
+    }
 }
 
 static double divergence(const struct truth *t, const struct shape *s)
@@ -374,7 +393,7 @@ static void check_count(const struct scales_task *task)
         free(grads[i]);
 }
 
-static void check_gradient(const char *shape, uint64_t device_bytes)
+static void check_gradient(const char *shape, uint32_t wide, uint64_t device_bytes)
 {
     static const uint32_t list[3] = {4, 1, 2};
     struct err e = {0};
@@ -382,7 +401,7 @@ static void check_gradient(const char *shape, uint64_t device_bytes)
     struct truth t;
     float *grads[MOST_ITEMS] = {0};
     double loss;
-    rig_make(&r, shape);
+    rig_make_of(&r, shape, false, wide);
     struct scales_task task = task_of(&r, NULL);
     task.codes_stay = device_bytes > 0;
     task.room = (struct acts_options){.device_bytes = device_bytes, .host_bytes = 1 << 24};
@@ -408,19 +427,27 @@ static void check_gradient(const char *shape, uint64_t device_bytes)
 static void test_gradient_norms(void **state)
 {
     (void)state;
-    check_gradient("qwen3", 0);
+    check_gradient("qwen3", 0, 0);
 }
 
 static void test_gradient_tied(void **state)
 {
     (void)state;
-    check_gradient("llama2", 1 << 24);
+    check_gradient("llama2", 0, 1 << 24);
 }
 
 static void test_gradient_untied(void **state)
 {
     (void)state;
-    check_gradient("llama3.1", 1 << 20);
+    check_gradient("llama3.1", 0, 1 << 20);
+}
+
+/* Blocks that differ: the last one's feed-forward is wider, or narrower; with all codes on the device and without. */
+static void test_gradient_layers(void **state)
+{
+    (void)state;
+    check_gradient("llama3.1", 112, 0);
+    check_gradient("qwen3", 48, 1 << 24);
 }
 
 /* A head that is streamed in tiles, the last of them short, gives what a resident one gives. */
@@ -569,13 +596,13 @@ static void check_moved(struct rig *r)
     assert_true(all > 0 && moved > all / 2);
 }
 
-static void check_pass(bool supers)
+static void check_pass(bool supers, uint32_t wide)
 {
     struct rig r;
     struct err e = {0};
     struct stage_report stopped;
     size_t n;
-    rig_make_of(&r, "llama2", supers);
+    rig_make_of(&r, "llama2", supers, wide);
     double start = judged(&r);
     struct stage_report report = run_ok(&r);
     if (!(report.loss_final < 0.95 * report.loss_start))
@@ -628,13 +655,19 @@ static void check_pass(bool supers)
 static void test_pass(void **state)
 {
     (void)state;
-    check_pass(false);
+    check_pass(false, 0);
+}
+
+static void test_pass_layers(void **state)
+{
+    (void)state;
+    check_pass(false, 96);
 }
 
 static void test_pass_supers(void **state)
 {
     (void)state;
-    check_pass(true);
+    check_pass(true, 0);
 }
 
 /* d and dmin against central differences: all of one plane of a linear moved together, by as much as a half
@@ -647,7 +680,7 @@ static void test_gradient_supers(void **state)
     const float share = 1.0f / 32;
     const uint32_t list[2] = {0, 1};
     float *grads[MOST_ITEMS] = {0};
-    rig_make_of(&r, "llama2", true);
+    rig_make_of(&r, "llama2", true, 0);
     for (size_t i = 0; i < r.plan.n_items; i++)
         if (r.items[i].coded)
             grads[i] = calloc((size_t)r.q[i].rows * r.q[i].groups, sizeof(float));
@@ -713,14 +746,11 @@ static void test_divergence(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gradient_norms),
-        cmocka_unit_test(test_gradient_tied),
-        cmocka_unit_test(test_gradient_untied),
-        cmocka_unit_test(test_head_tiles),
-        cmocka_unit_test(test_pass_supers),
-        cmocka_unit_test(test_gradient_supers),
-        cmocka_unit_test(test_pass),
-        cmocka_unit_test(test_divergence),
+        cmocka_unit_test(test_gradient_norms),  cmocka_unit_test(test_gradient_tied),
+        cmocka_unit_test(test_gradient_untied), cmocka_unit_test(test_gradient_layers),
+        cmocka_unit_test(test_head_tiles),      cmocka_unit_test(test_pass_supers),
+        cmocka_unit_test(test_gradient_supers), cmocka_unit_test(test_pass),
+        cmocka_unit_test(test_pass_layers),     cmocka_unit_test(test_divergence),
     };
     return device_done(cmocka_run_group_tests_name("scales", tests, device_setup, remove_dir));
 }
