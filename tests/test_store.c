@@ -10,11 +10,13 @@
 #include "tests/scratch_dir.h"
 
 #define WORK DIR_ "/work"
-enum { PER = 7, LAYERS = 3, ROWS = 3, COLS = 40, GROUP = 16, GROUPS = 3 };
+/* Layers of 7, 9 and 4 matrices: MIDDLE is the number of the second one's first. */
+enum { LAYERS = 3, MIDDLE = 7, MOST = 9, ALL = 20, ROWS = 3, COLS = 40, GROUP = 16, GROUPS = 3 };
 
-static struct matrix items[LAYERS * PER];
-static struct qlinear linears[LAYERS * PER];
-static struct plan plan = {.items = items, .n_items = LAYERS * PER, .n_layers = LAYERS};
+static const uint32_t first[LAYERS + 1] = {0, MIDDLE, MIDDLE + MOST, ALL};
+static struct matrix items[ALL];
+static struct qlinear linears[ALL];
+static struct plan plan = {.items = items, .n_items = ALL, .n_layers = LAYERS};
 static const struct store_field fields[] = {{"seed", "1"}, {"device", "one"}, {"kernels", "k"}};
 #define FIELDS fields, sizeof fields / sizeof *fields
 
@@ -29,7 +31,7 @@ static struct store *open_ok(void)
 
 static bool write_block(struct store *s, uint32_t layer, struct err *e)
 {
-    static const struct linear_report reports[PER];
+    static const struct linear_report reports[MOST];
     static const struct stage_report stages[2];
     struct block_items b = plan_block(&plan, layer);
     return store_write_block(s, layer, b, linears + b.items[0].number, reports, stages, e);
@@ -42,20 +44,16 @@ static int setup(void **state)
     log_set_level(LOG_ERROR);
     if (make_dir(state) != 0)
         return -1;
-    const struct block_part *parts[PER], *part;
-    for (size_t i = 0, n = 0; (part = block_part_at(i)); i++)
-        if (part->kind == PART_MATRIX)
-            parts[n++] = part;
-    for (uint32_t i = 0; i < LAYERS * PER; i++) {
-        items[i] = (struct matrix){.layer = i / PER,
-                                   .place = i % PER,
+    for (uint32_t i = 0, layer = 0; i < ALL; i++) {
+        layer += i == first[layer + 1];
+        items[i] = (struct matrix){.layer = layer,
+                                   .place = i - first[layer],
                                    .number = i,
-                                   .part = parts[i % PER],
                                    .rows = ROWS,
                                    .cols = COLS,
                                    .coded = true,
                                    .spec = {quant_type_find("ternary"), GROUP, SCALE_F16}};
-        block_part_name(items[i].part, items[i].layer, items[i].module, sizeof items[i].module);
+        snprintf(items[i].module, sizeof items[i].module, "model.layers.%u.mlp.experts.%u.up_proj", layer, i);
         OK(qlinear_init(&linears[i], ROWS, COLS, items[i].spec, &e), e);
         for (size_t k = 0; k < ROWS * COLS; k++)
             linears[i].codes[k] = (int8_t)((k + i) % 3) - 1;
@@ -71,7 +69,7 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-    for (size_t i = 0; i < LAYERS * PER; i++)
+    for (size_t i = 0; i < ALL; i++)
         qlinear_free(&linears[i]);
     return remove_dir(state);
 }
@@ -93,7 +91,7 @@ static unsigned whole(void)
             continue;
         bits |= 1u << layer;
         counted++;
-        for (uint32_t i = layer * PER; i < (layer + 1) * PER; i++) {
+        for (uint32_t i = first[layer]; i < first[layer + 1]; i++) {
             struct qlinear q;
             struct linear_report r;
             OK(store_read_linear(s, &items[i], &q, &r, &e), e);
@@ -150,21 +148,21 @@ static void forge(uint64_t rows, uint32_t word, float scale)
     struct err e = {0};
     struct safetensors *real;
     struct safetensors_writer *w;
-    struct tensor_plan tensors[2 * PER];
-    char names[2 * PER][128], run[64];
+    struct tensor_plan tensors[2 * MOST];
+    char names[2 * MOST][128], run[64];
     OK(safetensors_open_file(&real, WORK "/block-0000.safetensors", &e), e);
     snprintf(run, sizeof run, "%s", safetensors_metadata(real, "run"));
     safetensors_close(&real);
     const char *metadata[2][2] = {{SAFETENSORS_CHECKSUM, SAFETENSORS_NO_SUM_YET}, {"run", run}};
-    for (int i = 0; i < 2 * PER; i++) {
-        snprintf(names[i], sizeof names[i], "%s.%s", items[PER + i / 2].module, i % 2 ? "scales" : "codes");
+    for (int i = 0; i < 2 * MOST; i++) {
+        snprintf(names[i], sizeof names[i], "%s.%s", items[MIDDLE + i / 2].module, i % 2 ? "scales" : "codes");
         tensors[i] =
             (struct tensor_plan){names[i], i % 2 ? DTYPE_F32 : DTYPE_U32, 2, {rows, i % 2 ? GROUPS : (COLS + 15) / 16}};
     }
-    OK(safetensors_writer_open(&w, WORK "/block-0001.safetensors", tensors, 2 * PER, (const char *const(*)[2])metadata,
+    OK(safetensors_writer_open(&w, WORK "/block-0001.safetensors", tensors, 2 * MOST, (const char *const(*)[2])metadata,
                                2, &e),
        e);
-    for (int i = 0; i < 2 * PER; i++)
+    for (int i = 0; i < 2 * MOST; i++)
         for (uint64_t k = 0; k < rows * tensors[i].shape[1]; k++)
             OK(safetensors_writer_put(w, i % 2 ? (const void *)&scale : (const void *)&word, 4, &e), e);
     OK(safetensors_writer_close(&w, &e), e);
@@ -187,12 +185,12 @@ static void test_values(void **state)
     assert_int_equal(whole(), 5);
     /* Nor is such a thing written. */
     s = open_ok();
-    linears[PER].scales[4] = NAN;
+    linears[MIDDLE].scales[4] = NAN;
     FAILS(write_block(s, 1, &e), e, ERR_BUG, "no numbers");
-    linears[PER].scales[4] = 4.5f;
-    linears[PER].codes[7] = 2;
+    linears[MIDDLE].scales[4] = 4.5f;
+    linears[MIDDLE].codes[7] = 2;
     FAILS(write_block(s, 1, &e), e, ERR_BUG, "outside its type's range");
-    linears[PER].codes[7] = (int8_t)((7 + PER) % 3) - 1;
+    linears[MIDDLE].codes[7] = (int8_t)((7 + MIDDLE) % 3) - 1;
     e = (struct err){0};
     OK(write_block(s, 1, &e), e);
     store_close(&s);
@@ -379,6 +377,52 @@ static void test_version(void **state)
     FAILS(store_open(&s, WORK, now, 4, "version,device", &e), e, ERR_USER, "belongs to another run: its seed");
 }
 
+/* As many matrices as a layer of experts has. */
+static void test_many(void **state)
+{
+    (void)state;
+    enum { MANY = 384 };
+    struct err e = {0};
+    struct matrix *many = calloc(MANY, sizeof *many);
+    struct qlinear *q = calloc(MANY, sizeof *q), back;
+    struct linear_report *reports = calloc(MANY, sizeof *reports);
+    const struct stage_report stages[HALF_COUNT] = {{.stage = STAGE_ATTN, .steps = 3}};
+    struct stage_report read[HALF_COUNT];
+    assert_true(many && q && reports);
+    for (uint32_t i = 0; i < MANY; i++) {
+        many[i] = items[i % ALL];
+        many[i].layer = 0;
+        many[i].place = many[i].number = i;
+        many[i].coded = i % 5 != 0;
+        snprintf(many[i].module, sizeof many[i].module, "model.layers.0.mlp.experts.%u.up_proj", i);
+        q[i] = linears[i % ALL];
+        reports[i].rows_rolled_back = i;
+    }
+    const struct plan p = {.items = many, .n_items = MANY, .n_layers = 1};
+    struct block_items b = plan_block(&p, 0);
+    struct store *s = open_ok();
+    assert_int_equal(b.n, MANY);
+    OK(store_write_block(s, 0, b, q, reports, stages, &e), e);
+    assert_int_equal(store_check(s, &p), 1);
+    for (uint32_t i = 0; i < MANY; i++) {
+        struct linear_report report;
+        if (!many[i].coded)
+            continue;
+        OK(store_read_linear(s, &many[i], &back, &report, &e), e);
+        assert_memory_equal(back.codes, q[i].codes, ROWS * COLS);
+        assert_int_equal(report.rows_rolled_back, i);
+        qlinear_free(&back);
+    }
+    FAILS(store_read_linear(s, &many[0], &back, NULL, &e), e, ERR_ENV, "does not hold");
+    store_read_stages(s, 0, read);
+    assert_int_equal(read[HALF_ATTN].steps, 3);
+    assert_int_equal(read[HALF_FFN].steps, 0);
+    store_close(&s);
+    free(many);
+    free(q);
+    free(reports);
+}
+
 static void test_importance(void **state)
 {
     (void)state;
@@ -408,6 +452,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_manifest, setup, teardown),
         cmocka_unit_test_setup_teardown(test_accept, setup, teardown),
         cmocka_unit_test_setup_teardown(test_version, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_many, setup, teardown),
         cmocka_unit_test_setup_teardown(test_importance, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
