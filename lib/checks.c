@@ -65,19 +65,25 @@ static bool check_options(struct lib_options *all, struct err *e)
     return quantize_settle(o, e);
 }
 
-/* Hours of work must not end at a text that cannot be read, or that is shorter than a window. */
-static bool check_eval_text(const struct lib_options *o, const gsq_model *model, struct err *e)
+bool lib_eval_text(struct windows *w, const struct lib_options *o, const gsq_model *model, uint32_t at_most,
+                   const struct progress *progress, struct err *e)
 {
     const char *text = o->asked.eval;
-    struct windows w = {0};
+    struct progress_watch watch;
+    struct eta eta;
     uint64_t size = 0;
+    *w = (struct windows){0};
+    if (!text)
+        return true;
     if (os_stat(text, &size) != OS_FILE || size == 0) {
         err_set(e, ERR_USER, "--eval %s: %s", text, size ? "not a file" : "there is no such text, or it is empty");
         return err_hint(e, "give a text file (UTF-8) like what the model will read, not used for calibration");
     }
-    bool ok = windows_load(&w, model->ck, text, lib_context(model, o->q.ctx), 1, NULL, e) || err_context(e, "--eval");
-    windows_free(&w);
-    return ok;
+    eta_start(&eta, os_now_ns(), 0);
+    progress_watch_begin(&watch, progress, &eta, NULL);
+    bool ok = windows_load(w, model->ck, text, windows_context(model->ck, o->q.ctx), at_most, &watch, e);
+    progress_watch_end(&watch);
+    return ok || (e->kind != ERR_STOPPED && err_context(e, "--eval"));
 }
 
 static bool check_files(const struct lib_options *all, const gsq_model *model, struct err *e)
@@ -97,10 +103,9 @@ static bool check_files(const struct lib_options *all, const gsq_model *model, s
         err_set(e, ERR_USER, "--report %s is the output of the run too", report);
         return err_hint(e, "give the report a name of its own");
     }
-    return (!report || (report_html_check(report, folder, o->dry_run, o->force, e) &&
-                        out_fits("the report", report, report_html_bytes(checkpoint_config(model->ck)->num_layers),
-                                 "--report", e))) &&
-           (!all->asked.eval || check_eval_text(all, model, e));
+    return !report ||
+           (report_html_check(report, folder, o->dry_run, o->force, e) &&
+            out_fits("the report", report, report_html_bytes(checkpoint_config(model->ck)->num_layers), "--report", e));
 }
 
 bool lib_check(struct lib_options *o, const gsq_model *model, bool plan, struct err *e)
@@ -116,7 +121,10 @@ bool gsq_quantize_check(const gsq_model *model, const struct gsq_quantize_option
 {
     struct err why = {0};
     struct lib_options o;
-    bool ok = lib_options(&o, model, options, &why) && lib_check(&o, model, plan, &why);
+    struct windows w = {0};
+    bool ok = lib_options(&o, model, options, &why) && lib_check(&o, model, plan, &why) &&
+              (!model || lib_eval_text(&w, &o, model, 1, NULL, &why));
+    windows_free(&w);
     lib_options_free(&o);
     return lib_result(ok, &why, e);
 }

@@ -168,13 +168,6 @@ struct progress lib_progress(struct lib_progress *p)
     return (struct progress){.fn = on_progress, .ctx = p};
 }
 
-uint32_t lib_context(const struct gsq_model *m, uint32_t asked)
-{
-    enum { MOST = 2048 };
-    uint32_t own = checkpoint_config(m->ck)->max_position;
-    return asked ? asked : own && own < MOST ? own : MOST;
-}
-
 const char *lib_spill_dir(const char *asked)
 {
     static const char *const names[] = {"TMPDIR", "TEMP", "TMP"};

@@ -25,7 +25,7 @@ static bool take_eval(struct eval_options *out, struct lib_progress *progress, c
     *progress = (struct lib_progress){a.progress, a.ctx};
     *out = (struct eval_options){
         .text = a.text,
-        .ctx = lib_context(model, a.context),
+        .ctx = windows_context(model->ck, a.context),
         .windows = a.windows,
         .spill_dir = lib_spill_dir(a.spill),
         .progress = lib_progress(progress),
@@ -110,7 +110,7 @@ bool gsq_imatrix(gsq_device *device, const gsq_model *model, const struct gsq_im
         struct lib_progress progress = {a.progress, a.ctx};
         struct imatrix_options o = {
             .text = a.calib,
-            .ctx = lib_context(model, a.context),
+            .ctx = windows_context(model->ck, a.context),
             .windows = a.samples,
             .spill_dir = lib_spill_dir(a.spill),
             .progress = lib_progress(&progress),

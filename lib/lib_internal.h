@@ -66,8 +66,13 @@ struct lib_options {
 /* model NULL: q.model_dir stays NULL. lib_options_free in any case. */
 bool lib_options(struct lib_options *out, const gsq_model *model, const struct gsq_quantize_options *o, struct err *e);
 void lib_options_free(struct lib_options *o);
-/* What gsq_quantize_check says; settles o->q, but of a conversion. */
+/* What gsq_quantize_check says, apart from the --eval text; settles o->q, but of a conversion. */
 bool lib_check(struct lib_options *o, const gsq_model *model, bool plan, struct err *e);
+/* The --eval text as windows, at_most of them (0: all): hours of work must not end at a text that cannot be read, or that
+ * is shorter than a window. None without one. progress may be NULL. */
+struct windows;
+bool lib_eval_text(struct windows *w, const struct lib_options *o, const gsq_model *model, uint32_t at_most,
+                   const struct progress *progress, struct err *e);
 /* A type without codes: a conversion, which needs no device. */
 bool lib_copies(const struct lib_options *o);
 /* Bits and type of a GGUF by their names; NULL: as it was. */
@@ -76,8 +81,6 @@ bool lib_types(struct quantize_options *q, const char *bits, const char *type, s
 /* A plan that outlives the run's; NULL: out of memory. */
 gsq_plan *lib_plan_copy(const struct plan *p, const struct quantize_options *o);
 
-/* Tokens of a window where nothing is said: the model's context, at most 2048. */
-uint32_t lib_context(const struct gsq_model *m, uint32_t asked);
 /* Where activations go that fit nowhere else. */
 const char *lib_spill_dir(const char *asked);
 

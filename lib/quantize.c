@@ -14,8 +14,8 @@ struct run {
     struct gsq_quantize_callbacks cb;
     struct lib_progress progress;
     const struct lib_options *o;
-    gsq_plan *plan; /* a copy; NULL: there was no memory for it */
-    uint32_t ctx;
+    gsq_plan *plan;      /* a copy; NULL: there was no memory for it */
+    struct windows eval; /* the --eval text, as the model reads it */
 };
 
 /* ---- what the run tells ---- */
@@ -23,7 +23,6 @@ struct run {
 static void on_planned(void *ctx, const struct plan *p)
 {
     struct run *r = ctx;
-    r->ctx = p->ctx;
     r->plan = lib_plan_copy(p, &r->o->q);
     if (r->plan && r->cb.planned)
         r->cb.planned(r->cb.ctx, r->plan);
@@ -139,7 +138,7 @@ bool gsq_plan_make(gsq_plan **out, gsq_device *device, const gsq_model *model,
     struct run r = {0};
     *out = NULL;
     bool ok = lib_options(&o, model, options, &why) && take_callbacks(&r, &o, callbacks, &why) &&
-              lib_check(&o, model, true, &why) &&
+              lib_check(&o, model, true, &why) && lib_eval_text(&r.eval, &o, model, 1, NULL, &why) &&
               (lib_copies(&o) ? plan_copy(&r, &why) : run_job(&r, device, &result, &why));
     if (ok && !r.plan)
         ok = err_nomem(&why, "the plan", sizeof(gsq_plan));
@@ -148,6 +147,7 @@ bool gsq_plan_make(gsq_plan **out, gsq_device *device, const gsq_model *model,
     else
         gsq_plan_free(&r.plan);
     quantize_result_free(&result);
+    windows_free(&r.eval);
     lib_options_free(&o);
     return lib_result(ok, &why, e);
 }
@@ -162,8 +162,9 @@ static bool compare(const struct run *r, gsq_device *device, const gsq_model *mo
     struct lib_progress progress = r->progress;
     struct eval_options o = {
         .text = r->o->asked.eval,
-        .ctx = r->ctx,
+        .ctx = r->eval.ctx,
         .windows = r->o->asked.eval_windows,
+        .reference = &r->eval,
         .spill_dir = lib_spill_dir(NULL),
         .progress = lib_progress(&progress),
     };
@@ -195,7 +196,7 @@ static bool evaluate(const struct run *r, gsq_device *device, const gsq_model *m
         return err_context(e, "%s is complete, but could not be evaluated", q->out_dir);
     err_set(e, ERR_STOPPED, "stopped during the evaluation; %s is complete", q->out_dir);
     return err_hint(e, "gsq compare %s %s --text %s --ctx %u", q->out_dir, q->model_dir, r->o->asked.eval,
-                    (unsigned)r->ctx);
+                    (unsigned)r->eval.ctx);
 }
 
 /* Means over the training stages of halves of blocks, before and after; NAN: there were none. */
@@ -309,7 +310,9 @@ static bool quantize(struct run *r, gsq_device *device, const gsq_model *model, 
     const char *report = r->o->asked.report, *folder = r->o->q.format == EXPORT_GGUF ? NULL : r->o->q.out_dir;
     struct os_lock lock = {0};
     bool made = false;
-    bool ok = (!report || report_html_lock(&lock, report, folder, &made, e)) && run_job(r, device, &q, e);
+    const struct progress progress = lib_progress(&r->progress);
+    bool ok = (!report || report_html_lock(&lock, report, folder, &made, e)) &&
+              lib_eval_text(&r->eval, r->o, model, r->o->asked.eval_windows, &progress, e) && run_job(r, device, &q, e);
     if (ok && q.finished) {
         if (r->o->asked.eval || report)
             log_warn("--eval and --report belong to a run; gsq compare measures a model that is there");
@@ -335,6 +338,7 @@ bool gsq_quantize(gsq_device *device, const gsq_model *model, const struct gsq_q
               lib_check(&o, model, false, &why) &&
               (lib_copies(&o) ? quantize_copy(&r, result, &why) : quantize(&r, device, model, result, &why));
     gsq_plan_free(&r.plan);
+    windows_free(&r.eval);
     lib_options_free(&o);
     return lib_result(ok, &why, e);
 }

@@ -102,6 +102,11 @@ expect 'no text to evaluate on' 2 "--eval $tmp/none.txt" 'text file' -- \
 echo short >"$tmp/short"
 expect 'text shorter than a window' 2 "--eval: .*short" '.' -- \
     "$gsq" quantize "$tmp/m" -o x --method rtn --eval "$tmp/short" --ctx 64
+{ yes 'once upon a time' 2>/dev/null || true; } | head -c 4000000 >"$tmp/late"
+printf '\377\376' >>"$tmp/late"
+expect 'a text with bad bytes at its end is refused before the work' 2 "--eval: .*late" '.' -- \
+    "$gsq" quantize "$tmp/m" -o "$tmp/none" --method rtn --eval "$tmp/late" --ctx 64
+check '  nothing was written' test ! -e "$tmp/none"
 expect 'windows of nothing' 2 '--windows belongs to --eval' '--samples' -- \
     "$gsq" quantize "$tmp/m" -o x --method rtn --windows 3
 check 'all of that before any work' test ! -e x

@@ -19,8 +19,9 @@ struct eval_options {
     const char *text; /* file */
     uint32_t ctx;     /* tokens per window */
     enum eval_protocol protocol;
-    uint32_t windows;      /* at most; 0: all */
-    const char *spill_dir; /* for activations that fit nowhere else */
+    uint32_t windows;                /* at most; 0: all */
+    const struct windows *reference; /* of the text, as the reference of a comparison reads it; NULL: not known yet */
+    const char *spill_dir;           /* for activations that fit nowhere else */
     struct progress progress;
 };
 struct eval_result {

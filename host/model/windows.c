@@ -111,6 +111,13 @@ void windows_free(struct windows *w)
     *w = (struct windows){0};
 }
 
+uint32_t windows_context(const struct checkpoint *ck, uint32_t asked)
+{
+    enum { MOST = 2048 };
+    uint32_t own = checkpoint_config(ck)->max_position;
+    return asked ? asked : own && own < MOST ? own : MOST;
+}
+
 void windows_tell_short(const struct windows *w, const char *text_path, uint32_t asked)
 {
     if (w->n < asked)

@@ -22,6 +22,8 @@ struct windows {
 bool windows_load(struct windows *w, const struct checkpoint *ck, const char *text_path, uint32_t ctx, uint32_t at_most,
                   struct progress_watch *watch, struct err *e);
 void windows_free(struct windows *w);
+/* Tokens of a window: what was asked for; 0: the model's context, at most 2048. */
+uint32_t windows_context(const struct checkpoint *ck, uint32_t asked);
 /* Warns where the text has less windows than were asked for. */
 void windows_tell_short(const struct windows *w, const char *text_path, uint32_t asked);
 

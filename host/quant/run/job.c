@@ -11,9 +11,6 @@
 #include "host/quant/run/job_internal.h"
 #include "host/quant/plan/refine.h"
 
-/* Longest window chosen by default. */
-#define CTX_DEFAULT 2048u
-
 static void linear_reported(struct job *j, const struct linear_report *r)
 {
     j->out->linears[j->out->n_linears++] = *r;
@@ -285,8 +282,7 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     bool ok = quantize_settle(&o, e) && job_out_paths(&j, &o, e) && checkpoint_open(&j.ck, o.model_dir, e) &&
               job_out_check(&j, e) && job_out_lock(&j, e);
     if (ok) {
-        const struct model_config *c = checkpoint_config(j.ck);
-        uint32_t ctx = o.ctx ? o.ctx : c->max_position && c->max_position < CTX_DEFAULT ? c->max_position : CTX_DEFAULT;
+        uint32_t ctx = windows_context(j.ck, o.ctx);
         ok = load_calibration(&j, &o, ctx, e) &&
              (cmd ? model_open(&j.m, cmd, j.ck, ctx, e) : model_describe(&j.m, j.ck, ctx, e)) &&
              (!o.refine || open_refined(&j, &o, ctx, e)) &&
