@@ -32,5 +32,7 @@ struct block_items {
     const struct matrix *items;
     uint32_t n;
 };
+/* Of a list of n that goes from layer to layer. */
+struct block_items block_items_of(const struct matrix *items, size_t n, uint32_t layer);
 
 #endif

@@ -8,6 +8,8 @@
 #include "host/model/block_fwd.h"
 #include "host/model/head.h"
 #include "host/quant/method/tune_scales.h"
+#include "host/quant/plan/plan.h"
+#include "host/quant/run/store.h"
 
 #define DIR_ "tmp_scales"
 #include "tests/scratch_dir.h"
@@ -245,10 +247,14 @@ static struct scales_task task_of(struct rig *r, const struct tune_hooks *hooks)
 {
     return (struct scales_task){.m = r->m,
                                 .o = &r->o,
-                                .plan = &r->plan,
+                                .items = r->items,
+                                .n_items = r->plan.n_items,
+                                .samples = SAMPLES,
+                                .holdout = HOLDOUT,
+                                .micro = r->plan.scale_micro,
                                 .windows = &r->windows,
                                 .targets = r->targets,
-                                .store = r->store,
+                                .store = store_for_scales(r->store, &r->plan),
                                 .block = r->block,
                                 .scratch = r->scratch,
                                 .codes_stay = true,
@@ -382,14 +388,14 @@ static void check_count(const struct scales_task *task)
     OK(gpu_arena_create_counting(&t.scratch, gpu, &count, &e) && tune_scales_count(&t, &e), e);
     gpu_cmd_count(cmd, GPU_COUNT_NOTHING);
     gpu_arena_destroy(&t.scratch);
-    for (size_t i = 0; i < t.plan->n_items; i++)
-        if (t.plan->items[i].coded)
-            grads[i] = calloc((size_t)t.plan->items[i].rows * t.plan->items[i].cols, sizeof(float));
+    for (size_t i = 0; i < t.n_items; i++)
+        if (t.items[i].coded)
+            grads[i] = calloc((size_t)t.items[i].rows * t.items[i].cols, sizeof(float));
     OK(gpu_arena_create(&t.scratch, gpu, "own", &e), e);
     OK(tune_scales_gradient(&t, list, 1, &loss, (float *const *)grads, &e), e);
     assert_int_equal(count.peak, gpu_arena_bytes(t.scratch));
     gpu_arena_destroy(&t.scratch);
-    for (size_t i = 0; i < t.plan->n_items; i++)
+    for (size_t i = 0; i < t.n_items; i++)
         free(grads[i]);
 }
 

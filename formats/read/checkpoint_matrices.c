@@ -64,3 +64,18 @@ bool checkpoint_matrices(const struct checkpoint *c, struct matrix **out, size_t
     *n = 0;
     return false;
 }
+
+struct block_items block_items_of(const struct matrix *items, size_t n, uint32_t layer)
+{
+    size_t first = 0, end = n;
+    while (first < end) { /* the first item that is not of an earlier layer */
+        size_t half = first + (end - first) / 2;
+        if (items[half].layer < layer)
+            first = half + 1;
+        else
+            end = half;
+    }
+    while (end < n && items[end].layer == layer)
+        end++;
+    return (struct block_items){items + first, (uint32_t)(end - first)};
+}

@@ -1,5 +1,24 @@
 #include "host/quant/method/epochs.h"
 
+#include <math.h>
+
+static const double pi = 3.14159265358979323846;
+
+bool tune_tell(const struct tune_hooks *hooks, struct gpu_cmd *cmd, uint32_t step, uint32_t steps, double loss,
+               struct err *e)
+{
+    if (!hooks || !hooks->step || hooks->step(hooks->ctx, step, steps, loss))
+        return true;
+    gpu_cmd_finish(cmd, NULL);
+    return err_set(e, ERR_STOPPED, "stopped while tuning");
+}
+
+double cosine_rate(uint32_t t, uint32_t steps, float end)
+{
+    double f = steps > 1 ? (double)t / (steps - 1) : 0;
+    return end + (1 - end) * 0.5 * (1 + cos(pi * f));
+}
+
 /* splitmix64 (Vigna). */
 static uint64_t next_random(uint64_t *state)
 {

@@ -4,11 +4,7 @@
 
 #include "host/base/num.h"
 #include "host/gpu/tiled.h"
-
-/* Schedules and rates of docs/method.md belong to a run of this many steps. */
-#define PAPER_STEPS 1280.0
-
-static const double pi = 3.14159265358979323846;
+#include "host/quant/method/epochs.h"
 
 /* From 3 bits on a weight chooses among the start code and two codes on either side (docs/method.md 2). */
 static bool relative_levels(const struct quant_type *t)
@@ -23,9 +19,7 @@ static uint32_t level_count(const struct quant_type *t)
 
 double gumbel_rate(const struct gumbel_options *o, uint32_t t)
 {
-    double f = o->steps > 1 ? (double)t / (o->steps - 1) : 0;
-    double cosine = o->lr_end + (1 - o->lr_end) * 0.5 * (1 + cos(pi * f));
-    return o->reach * PAPER_STEPS / o->steps * cosine;
+    return o->reach * GUMBEL_PAPER_STEPS / o->steps * cosine_rate(t, o->steps, o->lr_end);
 }
 
 double gumbel_reach(const struct gumbel_options *o)

@@ -5,6 +5,9 @@
 
 #include "host/quant/method/qmatrix.h"
 
+/* Schedules and rates of docs/method.md belong to a run of this many steps, the paper's. */
+#define GUMBEL_PAPER_STEPS 1280.0
+
 /* Some rows of a linear in training. */
 struct gumbel_state {
     const struct gumbel_options *o;

@@ -49,9 +49,7 @@ static bool takes(const struct tune_block_task *t, const struct matrix *item)
     return item->part->half == t->half && plan_joint(t->o, item);
 }
 
-/* Of the paper's run. */
-#define PAPER_STEPS 1280u
-/* Windows that a step of all those takes at least. From 4 bits on the start is close, and more steps of fewer
+/* Windows that a step of the paper's run takes at least. From 4 bits on the start is close, and more steps of fewer
  * windows cost time without lowering perplexity (bench/results/quality-lavapipe.md). */
 static uint32_t fewest(const struct quant_type *t)
 {
@@ -62,7 +60,7 @@ uint32_t tune_block_batch(const struct quantize_options *o, uint32_t train)
 {
     uint64_t batch = o->block.batch;
     if (!batch)
-        batch = max_u64(div_up((uint64_t)o->block.epochs * train, PAPER_STEPS), fewest(o->code_type));
+        batch = max_u64(div_up((uint64_t)o->block.epochs * train, (uint64_t)GUMBEL_PAPER_STEPS), fewest(o->code_type));
     return (uint32_t)min_u64(batch, train);
 }
 
@@ -297,7 +295,6 @@ static bool start(struct half *h, const struct qlinear *q, float rate, struct er
 static bool epoch_run(struct half *h, uint32_t epoch, struct stage_report *r, float *soft, double *mean, struct err *e)
 {
     struct gpu_cmd *cmd = h->t->m->cmd;
-    const struct tune_hooks *hooks = h->t->hooks;
     epoch_shuffle(h->order, h->train, h->t->o->seed, (uint64_t)r->layer << 8 | (unsigned)r->stage, epoch);
     gpu_fill(cmd, h->sums, 0);
     for (uint32_t i = 0, done = 0; i < h->per_epoch; i++) {
@@ -308,11 +305,9 @@ static bool epoch_run(struct half *h, uint32_t epoch, struct stage_report *r, fl
             if (h->members[k].trained)
                 gumbel_step(cmd, &h->members[k].s, step);
         done += n;
-        if (hooks && hooks->step &&
-            !hooks->step(hooks->ctx, step, h->gumbel.steps, r->n_hard ? (double)r->hard[r->n_hard - 1] : NAN)) {
-            gpu_cmd_finish(cmd, NULL);
-            return err_set(e, ERR_STOPPED, "stopped while tuning");
-        }
+        double last = r->n_hard ? (double)r->hard[r->n_hard - 1] : NAN;
+        if (!tune_tell(h->t->hooks, cmd, step, h->gumbel.steps, last, e))
+            return false;
     }
     if (!gpu_download(cmd, h->sums, soft, h->per_epoch * sizeof *soft, e))
         return false;

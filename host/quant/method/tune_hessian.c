@@ -63,11 +63,8 @@ static bool tune_rows(struct gpu_cmd *cmd, const struct gumbel_state *s, struct 
         gpu_gemm(cmd, (struct gpu_matrix){s->soft, cols}, (struct gpu_matrix){h, cols},
                  (struct gpu_matrix){s->grad, cols}, s->q.rows, cols, cols, 2.0f, 0.0f);
         gumbel_step(cmd, s, step);
-        if (hooks && hooks->step && step % HOOK_STEPS == 0 &&
-            !hooks->step(hooks->ctx, steps_before + step, steps_total, NAN)) {
-            gpu_cmd_finish(cmd, NULL);
-            return err_set(e, ERR_STOPPED, "stopped while tuning");
-        }
+        if (step % HOOK_STEPS == 0 && !tune_tell(hooks, cmd, steps_before + step, steps_total, NAN, e))
+            return false;
     }
     gumbel_codes(cmd, s, s->q.codes);
     if (s->o->lr_scales > 0)

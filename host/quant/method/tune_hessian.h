@@ -2,14 +2,9 @@
 #ifndef QUANT_TUNE_HESSIAN_H
 #define QUANT_TUNE_HESSIAN_H
 
-#include "host/gpu/progress.h"
+#include "host/quant/method/epochs.h"
 #include "host/quant/method/qmatrix.h"
 
-struct tune_hooks {
-    /* Called every few steps; false stops. loss: relative soft loss, NAN when not measured. May be NULL. */
-    bool (*step)(void *ctx, uint32_t step, uint32_t steps, double loss);
-    void *ctx;
-};
 /* From the codes and scales in q to better ones, in place. Row tiles are independent, so memory is bounded by
  * `budget` bytes of the arena. tensor: a number unique to this linear, keys the noise. */
 bool tune_hessian(struct gpu_cmd *cmd, struct qmatrix *q, struct gpu_view w, struct gpu_view h, struct gpu_arena *arena,

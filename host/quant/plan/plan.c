@@ -354,17 +354,7 @@ bool plan_fates(struct plan *p, const struct model *m, const struct quantize_opt
 
 struct block_items plan_block(const struct plan *p, uint32_t layer)
 {
-    size_t first = 0, end = p->n_items;
-    while (first < end) { /* the first item that is not of an earlier layer */
-        size_t half = first + (end - first) / 2;
-        if (p->items[half].layer < layer)
-            first = half + 1;
-        else
-            end = half;
-    }
-    while (end < p->n_items && p->items[end].layer == layer)
-        end++;
-    return (struct block_items){p->items + first, (uint32_t)(end - first)};
+    return block_items_of(p->items, p->n_items, layer);
 }
 
 /* ---- the whole ---- */

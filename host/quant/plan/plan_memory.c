@@ -7,6 +7,7 @@
 #include "host/quant/plan/plan.h"
 #include "host/quant/plan/rehearse.h"
 #include "host/quant/method/tune_block.h"
+#include "host/model/end_to_end.h"
 #include "host/quant/method/tune_scales.h"
 
 /* Tokens of one forward batch: enough rows to fill a large GPU, few enough that a batch's matrices stay
@@ -292,7 +293,7 @@ static bool plan_device(struct plan *p, const struct model *m, const struct quan
     if (windows)
         p->acts_bytes = acts_bytes(m, p->samples);
     if (plan_scales(o))
-        p->scale_acts_bytes = acts_bytes(m, tune_scales_windows(m, o, p->samples - p->holdout));
+        p->scale_acts_bytes = acts_bytes(m, end_to_end_windows(m, tune_scales_batch(o, p->samples - p->holdout)));
     place_acts(&s, 0);
     if (!check_least(&s, e))
         return false;

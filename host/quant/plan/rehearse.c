@@ -8,6 +8,7 @@
 #include "host/quant/run/job_internal.h"
 #include "host/quant/method/quant_linear.h"
 #include "host/quant/method/tune_block.h"
+#include "host/model/end_to_end.h"
 #include "host/quant/method/tune_scales.h"
 
 /* The names of struct job. */
@@ -245,11 +246,15 @@ static bool scales(struct stand_in *s, struct err *e)
 {
     struct scales_task t = {.m = &s->m,
                             .o = &s->o,
-                            .plan = s->plan,
+                            .items = s->plan->items,
+                            .n_items = s->plan->n_items,
+                            .samples = s->plan->samples,
+                            .holdout = s->plan->holdout,
+                            .micro = s->plan->scale_micro,
                             .block = s->block,
                             .scratch = s->scratch,
                             .codes_stay = s->plan->codes_stay};
-    uint32_t windows = tune_scales_windows(&s->m, &s->o, s->plan->samples - s->plan->holdout);
+    uint32_t windows = end_to_end_windows(&s->m, tune_scales_batch(&s->o, s->plan->samples - s->plan->holdout));
     gpu_arena_reset(s->student, 0);
     gpu_arena_trim(s->student);
     gpu_arena_trim(s->scratch);

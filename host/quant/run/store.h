@@ -22,6 +22,7 @@
 #ifndef QUANT_STORE_H
 #define QUANT_STORE_H
 
+#include "host/quant/method/scales_task.h"
 #include "host/quant/run/job.h"
 #include "host/quant/run/manifest.h"
 
@@ -54,19 +55,7 @@ bool store_read_final(struct store *s, const struct matrix *item, struct qlinear
 uint64_t store_item_bytes(const struct matrix *item);
 uint64_t store_scales_bytes(const struct matrix *item);
 
-/* The last pass over scales. */
-enum scales_part { SCALES_BEST, SCALES_NOW, SCALES_M, SCALES_V, SCALES_PARTS };
-struct scales_state {
-    bool done;
-    uint32_t epochs; /* finished, at this rate */
-    float rate;      /* share of the rate asked for: 1, halved by each new start after a divergence */
-    struct stage_report report;
-    float *losses; /* [n_losses]: the training loss of each step; the caller's */
-    uint32_t n_losses;
-};
-/* A part of one item, in its shape on disk, good until the next call; NULL: failed. */
-typedef const float *scales_pull(void *ctx, size_t item, enum scales_part part, struct err *e);
-/* Replaces what was there. */
+/* The last pass over scales (scales_task.h). Writing replaces what was there. */
 bool store_write_scales(struct store *s, const struct plan *p, const struct scales_state *state, scales_pull *pull,
                         void *ctx, struct err *e);
 /* state->losses: room for n_losses numbers, or NULL. False: there is nothing, or nothing that goes with all blocks of the
@@ -74,6 +63,8 @@ bool store_write_scales(struct store *s, const struct plan *p, const struct scal
 bool store_read_scales(struct store *s, const struct plan *p, struct scales_state *state);
 bool store_read_scales_part(struct store *s, const struct matrix *item, enum scales_part part, float *out,
                             struct err *e);
+/* What the pass asks for, of the blocks of this plan. */
+struct scales_store store_for_scales(struct store *s, const struct plan *p);
 /* What the head reads: sums of squares [n]. Reading is false where there is nothing that goes with the blocks (a warning if
  * it is damaged). */
 bool store_write_importance(struct store *s, const struct plan *p, const float *sums, uint32_t n, struct err *e);

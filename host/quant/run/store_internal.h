@@ -23,6 +23,7 @@ struct store {
     uint32_t n_seen;
     struct safetensors *scales; /* the last pass over scales, if there was one; its checksum is right */
     bool scales_done;           /* and goes with the blocks, and is done */
+    const struct plan *plan;    /* of store_for_scales */
 };
 
 /* A file of the work folder. */

@@ -193,6 +193,34 @@ bool store_read_scales_part(struct store *s, const struct matrix *item, enum sca
     return true;
 }
 
+static bool linear_of(void *ctx, const struct matrix *item, bool last, struct qlinear *q, struct err *e)
+{
+    return last ? store_read_final(ctx, item, q, e) : store_read_linear(ctx, item, q, NULL, e);
+}
+
+static bool state_of(void *ctx, struct scales_state *state)
+{
+    struct store *s = ctx;
+    return store_read_scales(s, s->plan, state);
+}
+
+static bool part_of(void *ctx, const struct matrix *item, enum scales_part part, float *out, struct err *e)
+{
+    return store_read_scales_part(ctx, item, part, out, e);
+}
+
+static bool save(void *ctx, const struct scales_state *state, scales_pull *pull, void *pull_ctx, struct err *e)
+{
+    struct store *s = ctx;
+    return store_write_scales(s, s->plan, state, pull, pull_ctx, e);
+}
+
+struct scales_store store_for_scales(struct store *s, const struct plan *p)
+{
+    s->plan = p;
+    return (struct scales_store){s, linear_of, state_of, part_of, save};
+}
+
 /* ---- what the head reads ---- */
 
 bool store_write_importance(struct store *s, const struct plan *p, const float *sums, uint32_t n, struct err *e)

@@ -1,0 +1,200 @@
+#include "host/model/end_to_end.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/num.h"
+#include "host/gpu/tiled.h"
+
+/* ---- set-up ---- */
+
+uint32_t end_to_end_windows(const struct model *m, uint32_t batch)
+{
+    return (m->cfg->num_layers + 1) * batch;
+}
+
+bool end_to_end_alloc(struct end_to_end *w, struct gpu_arena *arena, struct model *m, uint32_t micro, struct err *e)
+{
+    uint64_t bytes = micro * acts_bytes(m, 1), tokens = (uint64_t)micro * m->ctx, row = m->cfg->vocab_size * 4ull;
+    *w = (struct end_to_end){.m = m, .micro = micro};
+    /* What one binding holds. */
+    w->logit_rows = gpu_tile_rows(m->gpu, row, head_logit_rows(m, head_is_resident(m), 2, tokens));
+    return block_scratch_create(&w->fwd, arena, m, micro, SCRATCH_TRAIN, e) &&
+           bwd_scratch_create(&w->bwd, arena, m, micro, BWD_ATTN | BWD_QK | BWD_FFN | BWD_INPUT, e) &&
+           head_create(&w->head, arena, m, HEAD_TRAIN, e) && gpu_alloc(arena, bytes, &w->x, e) &&
+           gpu_alloc(arena, bytes, &w->h, e) && gpu_alloc(arena, bytes, &w->dy, e) &&
+           gpu_alloc(arena, w->logit_rows * row, &w->logits[0], e) &&
+           gpu_alloc(arena, w->logit_rows * row, &w->logits[1], e) && gpu_alloc(arena, tokens * 4, &w->kl, e) &&
+           gpu_alloc(arena, tokens * 4, &w->top1, e);
+}
+
+bool end_to_end_create(struct end_to_end *w, uint32_t batch, const struct acts_options *room, struct err *e)
+{
+    size_t tokens = (size_t)w->micro * w->m->ctx;
+    w->batch = batch;
+    w->ids = malloc(tokens * sizeof *w->ids);
+    return (w->ids || err_nomem(e, "a batch's tokens", tokens * sizeof *w->ids)) &&
+           acts_create(&w->kept, w->m, end_to_end_windows(w->m, batch), room, e);
+}
+
+void end_to_end_free(struct end_to_end *w)
+{
+    acts_destroy(&w->kept);
+    free(w->ids);
+}
+
+/* ---- windows through the model ---- */
+
+/* Even pieces of n windows, each of at most micro; *done moves on. */
+static uint32_t next_piece(const struct end_to_end *w, uint32_t n, uint32_t *done)
+{
+    uint32_t pieces = (uint32_t)div_up(n - *done, w->micro);
+    uint32_t count = pieces ? (n - *done) / pieces : 0;
+    *done += count;
+    return count;
+}
+
+/* The embedded tokens of windows list[0..n) into slots 0 .. n-1. */
+static bool embed(struct end_to_end *w, const uint32_t *list, uint32_t n, struct err *e)
+{
+    uint32_t ctx = w->m->ctx;
+    for (uint32_t at = 0, done = 0, count; (count = next_piece(w, n, &done)) > 0; at = done) {
+        for (uint32_t i = 0; i < count; i++)
+            memcpy(w->ids + (size_t)i * ctx, w->windows->ids + (size_t)list[at + i] * ctx, ctx * sizeof *w->ids);
+        if (!model_embed(w->m, w->ids, (size_t)count * ctx, w->x, e) || !acts_put(w->kept, at, count, w->x, e))
+            return false;
+    }
+    return true;
+}
+
+/* Slots from .. from+n-1 through a block into slots to .. */
+static bool block_forward(struct end_to_end *w, const struct block_weights *b, uint32_t from, uint32_t to, uint32_t n,
+                          struct err *e)
+{
+    for (uint32_t at = 0, done = 0, count; (count = next_piece(w, n, &done)) > 0; at = done) {
+        struct gpu_view x;
+        if (!acts_get(w->kept, from + at, count, w->x, &x, e))
+            return false;
+        block_attn_fwd(w->m, b, &w->fwd, x, w->h, count);
+        block_ffn_fwd(w->m, b, &w->fwd, w->h, w->h, count);
+        if (!acts_put(w->kept, to + at, count, w->h, e))
+            return false;
+    }
+    return true;
+}
+
+/* Logits of `count` windows whose student's hidden states are x; their teacher's lie in w->h. With a gradient
+ * w->dy becomes the loss's by x. */
+static bool head_piece(struct end_to_end *w, struct gpu_view x, uint32_t count, bool gradient,
+                       const struct end_to_end_loss *to, struct err *e)
+{
+    struct model *m = w->m;
+    uint32_t tokens = count * m->ctx, hidden = m->cfg->hidden_size, vocab = m->cfg->vocab_size;
+    block_rmsnorm(m, x, m->final_norm, w->fwd.norm, tokens, hidden);
+    block_rmsnorm(m, w->h, m->final_norm, w->h, tokens, hidden);
+    for (uint32_t r = 0; r < tokens; r += w->logit_rows) {
+        uint32_t rows = (uint32_t)min_u64(w->logit_rows, tokens - r);
+        uint64_t at = (uint64_t)r * hidden * 4, bytes = (uint64_t)rows * hidden * 4;
+        struct gpu_grid grid = gpu_rows(rows);
+        grid.work = (double)rows * vocab;
+        if (!head_logits(&w->head, gpu_slice(w->fwd.norm, at, bytes), rows, w->logits[0], e) ||
+            !head_logits(&w->head, gpu_slice(w->h, at, bytes), rows, w->logits[1], e))
+            return false;
+        run_kl(m->cmd, grid,
+               &(struct kl_args){.ref = w->logits[1],
+                                 .logits = w->logits[0],
+                                 .out = gpu_slice(w->kl, r * 4ull, rows * 4ull),
+                                 .top1 = gpu_slice(w->top1, r * 4ull, rows * 4ull),
+                                 .rows = rows,
+                                 .cols = vocab});
+        if (!gradient)
+            continue;
+        run_kl_bwd(m->cmd, grid,
+                   &(struct kl_bwd_args){.ref = w->logits[1],
+                                         .logits = w->logits[0],
+                                         .dlogits = w->logits[0],
+                                         .rows = rows,
+                                         .cols = vocab,
+                                         .factor = to->factor});
+        if (!head_bwd(&w->head, w->logits[0], rows, gpu_slice(w->dy, at, bytes), e))
+            return false;
+    }
+    run_reduce_sum(
+        m->cmd, gpu_rows(1),
+        &(struct reduce_sum_args){.x = w->kl, .result = to->sums, .n = tokens, .at = to->at, .factor = to->factor});
+    if (gradient)
+        block_rmsnorm_bwd(m, x, m->final_norm, w->dy, tokens, hidden);
+    return true;
+}
+
+/* The head over slots from .. from+n-1, which hold the last block's output of windows list[0..n). With a
+ * gradient, that takes their place. */
+static bool head_forward(struct end_to_end *w, const uint32_t *list, uint32_t from, uint32_t n, bool gradient,
+                         const struct end_to_end_loss *to, struct err *e)
+{
+    for (uint32_t at = 0, done = 0, count; (count = next_piece(w, n, &done)) > 0; at = done) {
+        struct gpu_view x;
+        if (!acts_get(w->kept, from + at, count, w->x, &x, e) || !acts_gather(w->targets, list + at, count, w->h, e) ||
+            !head_piece(w, x, count, gradient, to, e) || (gradient && !acts_put(w->kept, from + at, count, w->dy, e)))
+            return false;
+    }
+    return true;
+}
+
+/* A block's gradients: slots from .. hold its inputs, slots to .. the gradient of its output, which
+ * becomes that of its input. */
+static bool block_backward(struct end_to_end *w, const struct block_weights *b, uint32_t layer, uint32_t from,
+                           uint32_t to, uint32_t n, struct err *e)
+{
+    struct model *m = w->m;
+    struct block_grads grads = w->blocks.grads(w->blocks.ctx, layer);
+    for (uint32_t at = 0, done = 0, count; (count = next_piece(w, n, &done)) > 0; at = done) {
+        struct gpu_view x, dy;
+        if (!acts_get(w->kept, from + at, count, w->x, &x, e) || !acts_get(w->kept, to + at, count, w->dy, &dy, e))
+            return false;
+        block_attn_fwd(m, b, &w->fwd, x, w->h, count);
+        block_ffn_inputs(m, b, &w->fwd, w->h, count);
+        block_ffn_bwd(m, b, &w->fwd, &w->bwd, w->h, dy, true, &grads, count);
+        block_attn_bwd(m, b, &w->fwd, &w->bwd, x, dy, layer > 0, &grads, count);
+        if (layer && !acts_put(w->kept, to + at, count, dy, e))
+            return false;
+    }
+    return true;
+}
+
+/* ---- the whole ---- */
+
+bool end_to_end_forward(struct end_to_end *w, const uint32_t *list, uint32_t n, const struct end_to_end_loss *to,
+                        struct err *e)
+{
+    if (!embed(w, list, n, e))
+        return false;
+    for (uint32_t layer = 0; layer < w->m->cfg->num_layers; layer++) {
+        const struct block_weights *b = w->blocks.load(w->blocks.ctx, layer, e);
+        if (!b || !block_forward(w, b, 0, 0, n, e))
+            return false;
+    }
+    return head_forward(w, list, 0, n, false, to, e);
+}
+
+bool end_to_end_step(struct end_to_end *w, const uint32_t *list, uint32_t n, const struct end_to_end_loss *to,
+                     struct err *e)
+{
+    const struct end_to_end_blocks *blocks = &w->blocks;
+    uint32_t layers = w->m->cfg->num_layers, last = layers * w->batch;
+    if (!embed(w, list, n, e))
+        return false;
+    for (uint32_t layer = 0; layer < layers; layer++) {
+        const struct block_weights *b = blocks->load(blocks->ctx, layer, e);
+        if (!b || !block_forward(w, b, layer * w->batch, (layer + 1) * w->batch, n, e))
+            return false;
+    }
+    if (!head_forward(w, list, last, n, true, to, e))
+        return false;
+    for (uint32_t layer = layers; layer-- > 0;) {
+        const struct block_weights *b = blocks->load(blocks->ctx, layer, e);
+        if (!b || !block_backward(w, b, layer, layer * w->batch, last, n, e) || !blocks->learn(blocks->ctx, layer, e))
+            return false;
+    }
+    return true;
+}

@@ -1,0 +1,62 @@
+/* The whole model end to end: a batch of windows through all blocks to the divergence of its logits from a teacher's, and
+ * back to the gradients of the blocks' weights. Blocks come and go; whoever has their weights gives one at a time.
+ *
+ *     forward    block by block, each block's input kept
+ *     head       logits of both models in tiles of rows; loss, gradient of the hidden states
+ *     backward   blocks from last to first: forward again, then its weights' gradients
+ *
+ * Every position of a window counts, the last one too: no next token is needed. */
+#ifndef MODEL_END_TO_END_H
+#define MODEL_END_TO_END_H
+
+#include "host/model/acts.h"
+#include "host/model/block_bwd.h"
+#include "host/model/head.h"
+
+struct end_to_end_blocks {
+    void *ctx;
+    /* A block's weights, until the next is asked for; NULL: failed. */
+    const struct block_weights *(*load)(void *ctx, uint32_t layer, struct err *e);
+    /* Of the block that is loaded: where gradients are added, all zero. */
+    struct block_grads (*grads)(void *ctx, uint32_t layer);
+    /* They are whole. */
+    bool (*learn)(void *ctx, uint32_t layer, struct err *e);
+};
+
+struct end_to_end {
+    struct model *m;
+    struct end_to_end_blocks blocks;
+    const struct windows *windows;
+    struct acts *targets; /* of all windows: the teacher's hidden states behind its last block */
+    uint32_t micro, batch;
+    struct acts *kept; /* [layers + 1][batch] windows: inputs of blocks, output of the last */
+    uint32_t *ids;     /* [micro * ctx] */
+    struct block_scratch fwd;
+    struct bwd_scratch bwd;
+    struct head head;
+    struct gpu_view x, h, dy;  /* [micro windows, ctx, hidden] */
+    struct gpu_view logits[2]; /* [logit_rows, vocab]: student's, teacher's */
+    uint32_t logit_rows;
+    struct gpu_view kl, top1; /* [micro * ctx] */
+};
+/* Windows of blocks' inputs that a batch keeps. */
+uint32_t end_to_end_windows(const struct model *m, uint32_t batch);
+/* What lies on the device but these; micro: windows at a time. Of an arena that counts, too. */
+bool end_to_end_alloc(struct end_to_end *w, struct gpu_arena *arena, struct model *m, uint32_t micro, struct err *e);
+/* The rest. Blocks, windows and targets are the caller's to set. */
+bool end_to_end_create(struct end_to_end *w, uint32_t batch, const struct acts_options *room, struct err *e);
+void end_to_end_free(struct end_to_end *w);
+/* Where a loss goes: sums[at] grows by factor times the divergence at all positions. */
+struct end_to_end_loss {
+    struct gpu_view sums;
+    uint32_t at;
+    float factor;
+};
+/* The loss of windows list[0..n); n: at most end_to_end_windows. */
+bool end_to_end_forward(struct end_to_end *w, const uint32_t *list, uint32_t n, const struct end_to_end_loss *to,
+                        struct err *e);
+/* The same, and each block in turn, from last to first, has its gradients of it and learns; n: at most a batch. */
+bool end_to_end_step(struct end_to_end *w, const uint32_t *list, uint32_t n, const struct end_to_end_loss *to,
+                     struct err *e);
+
+#endif
