@@ -62,6 +62,7 @@ static void tell_compare(const struct args *a, const char *device, const struct 
 {
     if (!a->json) {
         char time[24];
+        say(stdout, "%s against the reference %s\n", a->positional[0], a->positional[1]);
         say(stdout, "mean KL divergence    %.6f +/- %.6f nats\n", r->mean_kl, r->mean_kl_error);
         say(stdout, "top-1 agreement       %.2f +/- %.2f %%\n", 100 * r->top1, 100 * r->top1_error);
         say(stdout, "perplexity            %.5f +/- %.5f\n", r->perplexity, r->perplexity_error);

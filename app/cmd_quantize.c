@@ -210,7 +210,7 @@ static void tell_dry_run(const struct run *r)
 static void tell_finished(const struct run *run, const struct gsq_quantize_result *r)
 {
     if (!run->a->json) {
-        say(stdout, "%s is finished already: the same command made it. Nothing was done; --force makes it anew\n",
+        say(stdout, "%s is already finished: the same command wrote it. Nothing was done; --force writes it again\n",
             run->o->out);
         return;
     }
@@ -243,9 +243,9 @@ static void tell_copy(const struct run *run, uint64_t bytes)
 static void tell_rounding(const struct args *a)
 {
     if (a->rounds_like_llama)
-        log_warn("no --calib and no --imatrix: weights are rounded to the nearest level, as llama-quantize does; "
-                 "add --calib default, or a text of your own, to learn them, which takes longer and keeps much more of "
-                 "the model");
+        log_warn(
+            "no --calib and no --imatrix: weights are rounded to the nearest level, as llama-quantize does; --calib "
+            "default, or a text of your own, learns them, which takes longer and keeps much more of the model");
 }
 
 /* A type without codes: nothing to compute on a device, and little to say. */
@@ -262,7 +262,7 @@ static bool open_device(gsq_device **device, const struct args *a, struct err *e
         return true;
     if (!a->dry_run || a->device || e->kind != ERR_ENV)
         return false;
-    log_warn("%s: the plan says nothing of device memory and time", e->msg);
+    log_warn("%s: device memory and time are not planned", e->msg);
     *e = (struct err){0};
     return true;
 }

@@ -41,7 +41,7 @@ static bool belongs_to(unsigned elsewhere, struct err *e)
         if (elsewhere >> c & 1)
             snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "", commands[c].name);
     }
-    return err_hint(e, "it belongs to: %s", list);
+    return err_hint(e, "commands that have it: %s", list);
 }
 
 static bool unknown_option(const struct args *a, const char *arg, const char *name, struct err *e)
@@ -56,8 +56,8 @@ static bool unknown_option(const struct args *a, const char *arg, const char *na
     }
     err_set(e, ERR_USER, "unknown option %s", arg);
     if (a->command == CMD_NONE)
-        return err_hint(e, elsewhere ? "options of a command follow it: gsq COMMAND [options]"
-                                     : "`gsq --help` lists the commands and what may stand in front of them");
+        return err_hint(e, elsewhere ? "put a command's options after it: gsq COMMAND [options]"
+                                     : "`gsq --help` lists the commands");
     if (elsewhere)
         return belongs_to(elsewhere, e);
     if (near.name)
@@ -231,7 +231,7 @@ static bool check_complete(const struct args *a, unsigned n_positional, const bo
         const struct option *o = find_option(a, c->required[i], strlen(c->required[i]), 0);
         if (o && !seen[o - options]) {
             err_set(e, ERR_USER, "gsq %s needs --%s %s", c->name, o->name, o->arg);
-            return err_hint(e, "usage: gsq %s %s", c->name, c->synopsis);
+            return err_hint(e, "--%s: %s; usage: gsq %s %s", o->name, o->help, c->name, c->synopsis);
         }
     }
     return true;

@@ -33,7 +33,7 @@ static bool read_threads(struct args *a, const char *text, struct err *e)
         a->threads = (uint32_t)n;
         return true;
     }
-    err_set(e, ERR_USER, "unexpected argument %s: what follows the type is a number of threads", text);
+    err_set(e, ERR_USER, "unexpected argument %s: expected a number of threads after the type", text);
     return err_hint(e, "usage: gsq quantize MODEL OUT.gguf TYPE [THREADS]");
 }
 
@@ -45,7 +45,7 @@ bool llama_arguments(struct args *a, unsigned n, bool *seen, struct err *e)
     unsigned i = 1;
     if (i < n && !args_find_name(GSQ_NAME_LLAMA_TYPE, a->positional[i], "", NULL)) {
         if (*out_seen) {
-            err_set(e, ERR_USER, "unexpected argument %s: the output is -o %s already", a->positional[i], a->out);
+            err_set(e, ERR_USER, "unexpected argument %s: -o %s is the output already", a->positional[i], a->out);
             return err_hint(e, "usage: gsq quantize %s", commands[CMD_QUANTIZE].synopsis);
         }
         a->out = a->positional[i++];
@@ -54,7 +54,7 @@ bool llama_arguments(struct args *a, unsigned n, bool *seen, struct err *e)
     if (i >= n)
         return true;
     if (*type_seen) {
-        err_set(e, ERR_USER, "unexpected argument %s: the type is --type %s already", a->positional[i], a->q.type);
+        err_set(e, ERR_USER, "unexpected argument %s: --type %s is the type already", a->positional[i], a->q.type);
         return err_hint(e, "usage: gsq quantize %s", commands[CMD_QUANTIZE].synopsis);
     }
     if (!args_read_name(a, type, a->positional[i++], e))
@@ -146,7 +146,7 @@ bool read_override(struct args *a, const struct option *o, const char *value, st
 /* ---- what gsq has another way for ---- */
 
 #define BY_TYPE                                                                                                        \
-    "choose a type (Q2_K, Q3_K_M, Q4_K_M ...) and others for single weights by --tensor; --dry-run prints "            \
+    "choose a type (Q2_K, Q3_K_M, Q4_K_M ...), and with --tensor others for single weights; --dry-run prints "         \
     "bits per weight and the file's size"
 
 bool refuse_llama_option(struct args *a, const struct option *o, const char *value, struct err *e)
@@ -156,7 +156,7 @@ bool refuse_llama_option(struct args *a, const struct option *o, const char *val
     } rows[] = {
         {"keep-split", "gsq reads split models and writes one file",
          "leave it out; llama-gguf-split --split --split-max-size 4G OUT.gguf OUT cuts the file into OUT-00001-of-..."},
-        {"prune-layers", "gsq leaves every layer of a model in it",
+        {"prune-layers", "gsq keeps every layer of a model",
          "llama-quantize --prune-layers ... IN.gguf PRUNED.gguf COPY makes such a model, which gsq "
          "quantizes"},
         {"target-bpw", "gsq does not search types for a size", BY_TYPE},
@@ -171,7 +171,7 @@ bool refuse_llama_option(struct args *a, const struct option *o, const char *val
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         if (strcmp(rows[i].name, o->name) != 0)
             continue;
-        err_set(e, ERR_USER, "--%s is an option of llama-quantize that gsq has not: %s", o->name, rows[i].why);
+        err_set(e, ERR_USER, "--%s is an option of llama-quantize that gsq does not have: %s", o->name, rows[i].why);
         return err_hint(e, "%s", rows[i].hint);
     }
     return err_set(e, ERR_BUG, "--%s is refused without a reason", o->name);

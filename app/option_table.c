@@ -165,7 +165,7 @@ static bool read_tensor(struct args *a, const struct option *o, const char *valu
     const char *eq = strrchr(value, '=');
     if (!eq || eq == value) {
         err_set(e, ERR_USER, "--tensor %s: expected REGEX=TYPE or REGEX=TYPE,gGROUP", value);
-        return err_hint(e, "for example --tensor 'down_proj=3,g64', of a GGUF --tensor 'down_proj=Q4_K'");
+        return err_hint(e, "for example --tensor 'down_proj=3,g64', or for a GGUF --tensor 'down_proj=Q4_K'");
     }
     char bits[16];
     const char *comma = strchr(eq, ',');
@@ -179,7 +179,7 @@ static bool read_tensor(struct args *a, const struct option *o, const char *valu
         struct strbuf type = {0};
         unsigned long group = strtoul(comma[1] == 'g' ? comma + 2 : comma + 1, &end, 10);
         if (comma[1] != 'g' || *end || group < 1 || group > 65536) {
-            err_set(e, ERR_USER, "--tensor %s: what follows the comma is g and a group size", value);
+            err_set(e, ERR_USER, "--tensor %s: expected g and a group size after the comma", value);
             return err_hint(e, "for example --tensor 'down_proj=3,g64'");
         }
         strbuf_printf(&type, "%s,g%lu", rule.type, group);

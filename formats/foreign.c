@@ -107,9 +107,12 @@ static bool look(void *ctx, const char *name, struct err *e)
 bool foreign_folder(const char *dir, const char *wanted, struct err *e)
 {
     static const char *const what[N_KINDS] = {
-        [ADAPTER] = "holds an adapter (LoRA), not a model",          [GGUF_FILE] = "holds a GGUF file",
-        [MAKERS] = "holds a model in its maker's own layout",        [PYTORCH] = "holds PyTorch files",
-        [OTHER_FRAMEWORK] = "holds the model for another framework", [SAFETENSORS] = "holds safetensors of other names",
+        [ADAPTER] = "holds an adapter (LoRA), not a model",
+        [GGUF_FILE] = "holds a GGUF file",
+        [MAKERS] = "holds a model in its maker's own layout",
+        [PYTORCH] = "holds PyTorch files",
+        [OTHER_FRAMEWORK] = "holds the model for another framework",
+        [SAFETENSORS] = "holds safetensors under other names",
     };
     static const char *const hints[N_KINDS] = {
         [ADAPTER] = "merge it into its base model first: in peft, model.merge_and_unload().save_pretrained(FOLDER)",

@@ -24,9 +24,9 @@ static bool in_data(char *buf, size_t cap, const char *data, struct err *e)
 {
     if (found(buf, cap, data, ""))
         return true;
-    err_set(e, ERR_USER, "GSQ_DATA is %s, and there is no %s in it", data, SHIPPED_TEXT_FILE);
+    err_set(e, ERR_USER, "GSQ_DATA is %s, which has no %s", data, SHIPPED_TEXT_FILE);
     return err_hint(
-        e, "unset GSQ_DATA, let it name the folder share/gsq of an installed gsq, or give a text with --calib FILE");
+        e, "unset GSQ_DATA, set it to the folder share/gsq of an installed gsq, or give a text with --calib FILE");
 }
 
 bool shipped_text_path(const char **path, char *buf, size_t cap, const char *name, struct err *e)
@@ -53,7 +53,7 @@ bool shipped_text_path(const char **path, char *buf, size_t cap, const char *nam
     err_set(e, ERR_ENV,
             "the calibration text that comes with gsq is missing: no share/gsq/%s beside %s or above it, nor %s/%s",
             SHIPPED_TEXT_FILE, known ? self : "the program", GSQ_DATA_DIR, SHIPPED_TEXT_FILE);
-    return err_hint(e, "install all of gsq (its package, or cmake --install), let GSQ_DATA name the folder with that "
+    return err_hint(e, "install all of gsq (its package, or cmake --install), set GSQ_DATA to the folder with that "
                        "file, or give a text "
                        "with --calib FILE");
 }

@@ -48,7 +48,7 @@ bool side_file_there(const char *path, bool *there, struct err *e)
     enum os_kind kind = os_stat(path, NULL);
     *there = kind == OS_FILE;
     if (kind == OS_ABSENT && os_is_link(path)) {
-        err_set(e, ERR_USER, "%s is a link that leads nowhere", path);
+        err_set(e, ERR_USER, "%s is a broken link", path);
         return err_hint(e, "download the file again, or remove the link if the model has no such file");
     }
     if (kind == OS_ABSENT || kind == OS_FILE)
@@ -67,6 +67,6 @@ bool side_file(const char *dir, const char *name, bool warn, char *path, uint64_
     if (!(os_is_link(path) || (strchr(name, '/') && os_is_link(above))) || belongs(dir, name, path, real))
         return true;
     if (warn)
-        log_warn("%s is left out: it is a link to %s, which is no file of the model", path, real);
+        log_warn("%s is left out: it is a link to %s, which is not one of the model's files", path, real);
     return false;
 }

@@ -9,6 +9,7 @@
 #include <zstd.h>
 
 #include "formats/json.h"
+#include "formats/shipped_text.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/base/str.h"
@@ -56,20 +57,21 @@ static const struct kind {
     {"ustar", 5, 257, false, "a tar archive", "unpack it, and give the text file that is in it"},
     {"\xFD"
      "7zXZ",
-     6, 0, false, "packed by xz", "unpack it first (xz -d), or pack it by gzip or zstd"},
+     6, 0, false, "packed by xz", "decompress it first (xz -d), or compress it with gzip or zstd"},
     {"\x31\x41\x59\x26\x53\x59", 6, 4, false, "packed by bzip2",
-     "unpack it first (bzip2 -d), or pack it by gzip or zstd"},
-    {"\x04\x22\x4D\x18", 4, 0, false, "packed by lz4", "unpack it first (lz4 -d), or pack it by gzip or zstd"},
-    {"%PDF-", 5, 0, false, "a PDF", "make a text of it first, for example with pdftotext"},
+     "decompress it first (bzip2 -d), or compress it with gzip or zstd"},
+    {"\x04\x22\x4D\x18", 4, 0, false, "packed by lz4",
+     "decompress it first (lz4 -d), or compress it with gzip or zstd"},
+    {"%PDF-", 5, 0, false, "a PDF", "convert it to text first, for example with pdftotext"},
     {"\xFF\xFE\0\0", 4, 0, false, "UTF-32 text", "convert it to UTF-8, for example with iconv -f UTF-32 -t UTF-8"},
     {"\0\0\xFE\xFF", 4, 0, false, "UTF-32 text", "convert it to UTF-8, for example with iconv -f UTF-32 -t UTF-8"},
     {"\xFF\xFE", 2, 0, false, "UTF-16 text", "convert it to UTF-8, for example with iconv -f UTF-16 -t UTF-8"},
     {"\xFE\xFF", 2, 0, false, "UTF-16 text", "convert it to UTF-8, for example with iconv -f UTF-16 -t UTF-8"},
-    {"GGUF", 4, 0, true, "a GGUF file", "a text is wanted here, not a model"},
+    {"GGUF", 4, 0, true, "a GGUF file", "give a text file, not a model"},
     {"SQLite format 3\0", 16, 0, false, "an SQLite database",
      "write its text as JSON lines first: one object with the field \"text\" per line"},
     {"version https://git-lfs", 23, 0, false, "a Git LFS pointer, not the file itself",
-     "run `git lfs pull` where it comes from"},
+     "run `git lfs pull` in its repository"},
 };
 
 static bool has_control(const uint8_t *s, size_t n)
@@ -87,7 +89,7 @@ static bool refuse_kinds(const struct text_file *f, const uint8_t *s, size_t n, 
         if (n < k->offset + k->size || memcmp(s + k->offset, k->magic, k->size) != 0 ||
             (k->binary && !has_control(s, n)))
             continue;
-        err_set(e, ERR_USER, "%s is %s%s", f->path, f->packing == PLAIN ? "" : "packed, and in it is ", k->name);
+        err_set(e, ERR_USER, "%s is %s%s", f->path, f->packing == PLAIN ? "" : "compressed, and holds ", k->name);
         return err_hint(e, "%s", k->hint);
     }
     return true;
@@ -125,11 +127,9 @@ static bool refuse_json(const struct text_file *f, const uint8_t *s, size_t n, s
         at++;
     if (f->lines || at == n || (s[at] != '[' && s[at] != '{') || !named(f->path, ".json"))
         return true;
-    err_set(e, ERR_USER, "%s is JSON, and a text is wanted: its brackets and names of fields would be read, too",
-            f->path);
-    return err_hint(
-        e, "where every line is an object with the field \"text\", call it .jsonl; jq -c '.[]' makes such lines "
-           "of an array; to read it as it is, call it .txt");
+    err_set(e, ERR_USER, "%s is JSON, not text: its brackets and field names would be read as text", f->path);
+    return err_hint(e, "if every line is an object with the field \"text\", name it .jsonl (jq -c '.[]' makes such "
+                       "lines from an array); to read it as it is, name it .txt");
 }
 
 /* ---- bytes ---- */
@@ -149,8 +149,8 @@ static bool refill(struct text_file *f, struct err *e)
 
 static bool damaged(const struct text_file *f, const char *why, struct err *e)
 {
-    err_set(e, ERR_USER, "%s: the packed data are damaged or cut off (%s)", f->path, why);
-    return err_hint(e, "download or pack it again");
+    err_set(e, ERR_USER, "%s: the compressed data are damaged or cut off (%s)", f->path, why);
+    return err_hint(e, "download or compress it again");
 }
 
 /* One step of unpacking; may give nothing. */
@@ -228,7 +228,7 @@ static bool bad_line(const struct text_file *f, const cJSON *o, struct err *e)
         err_set(e, ERR_USER, "%s, line %llu: there is no field \"text\"", f->path, (unsigned long long)f->n_line);
     for (const cJSON *item = o->child; item && n < sizeof names; item = item->next)
         n += (size_t)snprintf(names + n, sizeof names - n, "%s%.40s", n ? ", " : "", item->string);
-    return err_hint(e, "gsq reads the field \"text\"; there are: %s", names[0] ? names : "none");
+    return err_hint(e, "gsq reads the field \"text\"; the fields here: %s", names[0] ? names : "none");
 }
 
 /* A line becomes f->text. */
@@ -307,6 +307,9 @@ static bool open_file(struct text_file *f, const char *path, struct err *e)
     f->file = os_fopen(path, "rb");
     if (!f->file) {
         err_set(e, ERR_USER, "cannot open %s: %s", path, strerror(errno));
+        if (kind == OS_ABSENT && shipped_text_meant(path))
+            return err_hint(e, "\"" SHIPPED_TEXT
+                               "\" is for --calib alone: give a text that the model was not calibrated on");
         return err_hint(e, kind == OS_ABSENT ? "check the spelling of the path" : "check the permissions of that path");
     }
     if (!refill(f, e))

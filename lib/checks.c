@@ -19,8 +19,8 @@ static bool check_copy(const struct quantize_options *o, struct err *e)
         return false;
     if (!o->n_rules && !o->pure && !o->embedding_type && !o->head_type && !o->keep_head && !o->group && !o->refine)
         return true;
-    err_set(e, ERR_USER, "--type %s stores every weight alike: no option gives single ones another type", o->mixture);
-    return err_hint(e, "a type such as Q8_0 takes --tensor and --keep");
+    err_set(e, ERR_USER, "--type %s stores all weights in one type: no option changes single ones", o->mixture);
+    return err_hint(e, "use a type such as Q8_0 with --tensor and --keep");
 }
 
 /* A refined file's types are its own. */
@@ -33,7 +33,8 @@ static bool check_refine(const struct lib_options *all, struct err *e)
         types = types || o->rules[i].type || o->rules[i].gguf;
     if (!types)
         return true;
-    err_set(e, ERR_USER, "--refine keeps the types of its file: --type, --bits, --group and --tensor have no say");
+    err_set(e, ERR_USER,
+            "--refine keeps the types of its file: --type, --bits, --group and --tensor cannot be used with it");
     return err_hint(e, "leave them out; --keep REGEX keeps codes as they are");
 }
 
@@ -51,16 +52,16 @@ static bool check_options(struct lib_options *all, struct err *e)
                "read), or use --method rtn");
     }
     if (o->container && o->format != EXPORT_COMPRESSED_TENSORS) {
-        err_set(e, ERR_USER, "--container belongs to --format compressed-tensors");
+        err_set(e, ERR_USER, "--container is for --format compressed-tensors only");
         return err_hint(e, "leave it out for --format %s", export_format_name(o->format));
     }
     if (o->mixture && asked->bits) {
-        err_set(e, ERR_USER, "--bits and --type both say what the linears become");
+        err_set(e, ERR_USER, "--bits and --type cannot be used together: both choose the linears' type");
         return err_hint(e, "leave one of them out; --type names all types of a GGUF");
     }
     if (asked->eval_windows && !asked->eval) {
-        err_set(e, ERR_USER, "--windows belongs to --eval");
-        return err_hint(e, "add --eval FILE; calibration windows are --samples");
+        err_set(e, ERR_USER, "--windows needs --eval");
+        return err_hint(e, "add --eval FILE; the number of calibration windows is --samples");
     }
     return quantize_settle(o, e);
 }
@@ -100,7 +101,7 @@ static bool check_files(const struct lib_options *all, const gsq_model *model, s
         (report && !out_not_input("--report", report, inputs, n, e)))
         return false;
     if (report && out_same(report, o->out_dir)) {
-        err_set(e, ERR_USER, "--report %s is the output of the run too", report);
+        err_set(e, ERR_USER, "--report %s is also the output of the run", report);
         return err_hint(e, "give the report a name of its own");
     }
     return !report ||

@@ -133,7 +133,7 @@ static bool find_bits(const char *text, const char *option, const struct quant_t
     if (*out && !(*out)->group)
         return true;
     if (gguf_type_named(text)) {
-        err_set(e, ERR_USER, "%s %s: that is a type of GGUF", option, text);
+        err_set(e, ERR_USER, "%s %s is a GGUF type", option, text);
         return err_hint(e, "--type %s -o OUT.gguf; %s takes %s", text, option, known);
     }
     err_set(e, ERR_USER, "%s: there is no quantization type \"%s\"", option, text);
@@ -168,7 +168,7 @@ static bool hint_gguf_types(struct err *e)
         size_t n = strlen(names);
         snprintf(names + n, sizeof names - n, "%s%s", n ? ", " : "", name);
     }
-    return err_hint(e, "types of GGUF that are written: %s", names);
+    return err_hint(e, "GGUF types that gsq writes: %s", names);
 }
 
 bool lib_tensor_type(struct tensor_rule *rule, const char *text, const char *option, struct err *e)
@@ -189,9 +189,9 @@ bool lib_tensor_type(struct tensor_rule *rule, const char *text, const char *opt
         return err_context(e, "%s", option);
     }
     if (rule->gguf)
-        err_set(e, ERR_USER, "%s: %s is read, not written", option, rule->gguf->name);
+        err_set(e, ERR_USER, "%s: gsq reads %s, but does not write it", option, rule->gguf->name);
     else
-        err_set(e, ERR_USER, "%s: %s is a mixture of types, one weight has one type", option, text);
+        err_set(e, ERR_USER, "%s: %s is a mixture of types, but a weight has one type", option, text);
     return hint_gguf_types(e);
 }
 
@@ -203,7 +203,7 @@ bool lib_gguf_type(const struct gguf_type **out, const char *text, const char *o
     *out = rule.gguf ? rule.gguf : gguf_type_for(&(struct quant_spec){rule.type, 256, SCALE_F16});
     if (*out)
         return true;
-    err_set(e, ERR_USER, "%s %s: that is no type of GGUF", option, text);
+    err_set(e, ERR_USER, "%s %s is not a GGUF type", option, text);
     return hint_gguf_types(e);
 }
 

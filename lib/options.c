@@ -121,7 +121,7 @@ static bool rule_type(struct tensor_rule *r, const char *type, const char *optio
         return true;
     unsigned long group = type[n + 1] == 'g' ? strtoul(type + n + 2, &end, 10) : 0;
     if (group < 1 || group > 65536 || *end) {
-        err_set(e, ERR_USER, "%s %s: what follows the comma is g and a group size", option, type);
+        err_set(e, ERR_USER, "%s %s: expected g and a group size after the comma", option, type);
         return err_hint(e, "for example --tensor 'down_proj=3,g64'");
     }
     r->group = (uint32_t)group;

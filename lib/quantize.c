@@ -108,7 +108,7 @@ static bool run_copy(struct run *r, uint64_t *bytes, struct err *e)
     };
     struct progress progress = lib_progress(&r->progress);
     if (q->calib || q->imatrix)
-        log_warn("--type %s rounds no weight to few bits: %s is not read", q->mixture,
+        log_warn("--type %s quantizes nothing: %s is not used", q->mixture,
                  q->calib ? "the calibration text" : "the importance matrix");
     if (!convert_run(q->model_dir, q->out_dir, &c, &progress, e))
         return false;
@@ -315,7 +315,8 @@ static bool quantize(struct run *r, gsq_device *device, const gsq_model *model, 
               lib_eval_text(&r->eval, r->o, model, r->o->asked.eval_windows, &progress, e) && run_job(r, device, &q, e);
     if (ok && q.finished) {
         if (r->o->asked.eval || report)
-            log_warn("--eval and --report belong to a run; gsq compare measures a model that is there");
+            log_warn(
+                "--eval and --report are ignored, because nothing was run; gsq compare measures the finished model");
         give(result, r, &q, &(struct report_eval){0}, false);
     } else if (ok) {
         ok = finish(r, device, model, &q, result, e);

@@ -54,12 +54,12 @@ only-consolidated.00.pth|maker's own layout: consolidated.00.pth|Hugging Face's 
 only-adapter_model.safetensors|holds an adapter|merge
 only-M-Q4_K_M.gguf|holds a GGUF file: M-Q4_K_M.gguf|name the file itself
 only-tf_model.h5|another framework: tf_model.h5|safetensors
-only-other.safetensors|safetensors of other names: other.safetensors|model-00001-of
+only-other.safetensors|safetensors under other names: other.safetensors|model-00001-of
 prefix-model.language_model.|named model.language_model.layers.0|its language model alone
 prefix-language_model.model.|with the prefix "language_model.model."|its language model alone
-prefix-|with the prefix "" where gsq knows "model."|AutoModelForCausalLM
+prefix-|with the prefix "" where gsq expects "model."|AutoModelForCausalLM
 no-head|has no lm_head.weight.*does not say that the head is the embedding|"tie_word_embeddings": true
-no-embedding|has no model.embed_tokens.weight, but lm_head.weight|"tie_word_embeddings": true
+no-embedding|has lm_head.weight, but no model.embed_tokens.weight|"tie_word_embeddings": true
 END
 damaged prefix-model.language_model.
 run "$gsq" inspect "$tmp/bad"
@@ -120,7 +120,7 @@ for times in 1e9 1e-9; do
         # shellcheck disable=SC2086
         run "${quantize[@]}" "$tmp/bad" -o "${to%%:*}" --method rtn ${to#*:} --dry-run
         check "weights times $times, ${to#*:}: warned of" grep -qE \
-            'warning: model.layers.0.mlp.gate_proj: its scales leave the range of f16, .* about (1|0\.9)[0-9]* \(0\.[01]' "$tmp/err"
+            'warning: model.layers.0.mlp.gate_proj: its scales exceed the range of f16; .* about (1|0\.9)[0-9]* \(0\.[01]' "$tmp/err"
     done
     run "${quantize[@]}" "$tmp/bad" -o "$tmp/result" --method rtn --bits 4 --format compressed-tensors
     check "weights times $times, compressed-tensors: bf16, and said" grep -q 'stored as bf16: f16 does not hold' "$tmp/err"
@@ -150,12 +150,12 @@ END
     # A conversion of such scales to f16, where there is no bf16; and of a model that says it is f16, to where there is.
     for to in gptq gguf; do
         if [[ $times == 1e9 ]]; then
-            expect "scales times $times converted to $to" 2 'gate_proj has scales beyond 65504' 'store bf16 scales' -- \
+            expect "scales times $times converted to $to" 2 'gate_proj has scales above 65504' 'store bf16 scales' -- \
                 "$gsq" convert -q "$tmp/result" -o "$tmp/result2${to/#gguf/.gguf}" --format $to
         else
             run "$gsq" convert -q "$tmp/result" -o "$tmp/result2${to/#gguf/.gguf}" --format $to
             check "scales times $times converted to $to: warned of" grep -qE \
-                'warning: model.layers.0.mlp.gate_proj: its scales leave the range of f16, .* becomes 1$' "$tmp/err"
+                'warning: model.layers.0.mlp.gate_proj: its scales exceed the range of f16; .* becomes 1$' "$tmp/err"
         fi
     done
     sed -i 's/"bfloat16"/"float16"/' "$tmp/result/config.json"
@@ -209,8 +209,8 @@ expect 'gptq with seven kinds' 2 'gptq cannot hold 7 linears of 7 kinds; the fir
 # Codes that a conversion finds no place for: all of them, and no option of quantize.
 "${quantize[@]}" "$tmp/good" "${out[@]}" --method rtn --bits 3 --group 16 --format compressed-tensors >/dev/null
 expect 'mlx with groups of 16' 2 'mlx cannot hold 14 linears of 7 kinds; the first: model.layers.0.self_attn.q_proj: MLX .* not 16$' \
-    'format hf writes the values' -- "$gsq" convert -q "$tmp/result" -o "$tmp/converted" --format mlx
-expect 'and a GGUF' 2 'no exact place in any type of GGUF; nor have those of 13 more weights' 'type F16' -- \
+    'format hf writes their values' -- "$gsq" convert -q "$tmp/result" -o "$tmp/converted" --format mlx
+expect 'and a GGUF' 2 'cannot be stored exactly as any type of GGUF; nor can those of 13 more weights' 'type F16' -- \
     "$gsq" convert -q "$tmp/result" -o "$tmp/converted.gguf"
 expect 'a container that mlx has not' 2 '^error: --container 4 does not go with mlx' -- \
     "$gsq" convert -q "$tmp/result" -o "$tmp/converted" --format mlx --container 4
@@ -287,7 +287,7 @@ truncated-data|"b.weight" ends at byte 416.* holds only 356|cut short
 overlap|"a.weight" and "b.weight" overlap|download
 tensors|1152921504606846976 tensors|download
 nested|"general.list" is an array of arrays|download
-block|"a.weight".*rows of 33 .*blocks of 32|download
+block|"a.weight".*rows of 33 .*multiple of 32|download
 string|string of 4611686018427387904 bytes|download
 array|array of 2305843009213693952 elements|download
 none|"llama.embedding_length" is missing|convert

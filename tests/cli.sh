@@ -68,7 +68,7 @@ run "$gsq" -q devices
 check 'gsq -q devices' test "$rc" -eq 0
 expect 'a device in front of what needs none' 2 'gsq inspect has no option --device' 'quantize, eval' -- "$gsq" --device 0 inspect m
 expect 'a device for what needs none' 2 'unknown option --device' 'quantize, eval' -- "$gsq" convert m -o x --device 0
-expect 'an option in front of its command' 2 'unknown option --method' 'follow it' -- "$gsq" --method rtn quantize m -o x
+expect 'an option in front of its command' 2 'unknown option --method' 'after it: gsq COMMAND' -- "$gsq" --method rtn quantize m -o x
 for c in inspect convert; do
     check "help of $c lists no device" test "$(grep -c -e '--device\|--mem-limit\|--variant\|--seed' "$tmp/$c.help")" -eq 0
 done
@@ -107,7 +107,7 @@ printf '\377\376' >>"$tmp/late"
 expect 'a text with bad bytes at its end is refused before the work' 2 "--eval: .*late" '.' -- \
     "$gsq" quantize "$tmp/m" -o "$tmp/none" --method rtn --eval "$tmp/late" --ctx 64
 check '  nothing was written' test ! -e "$tmp/none"
-expect 'windows of nothing' 2 '--windows belongs to --eval' '--samples' -- \
+expect 'windows of nothing' 2 '--windows needs --eval' '--samples' -- \
     "$gsq" quantize "$tmp/m" -o x --method rtn --windows 3
 check 'all of that before any work' test ! -e x
 expect 'container without its format' 2 'container' 'gptq' -- "$gsq" quantize "$tmp/m" -o x --method rtn --container 4
@@ -115,20 +115,20 @@ expect 'container without its format' 2 'container' 'gptq' -- "$gsq" quantize "$
 expect 'effort' 2 '--effort better is unknown' 'balanced' -- "$gsq" quantize m -o x --effort better
 expect 'gguf into a folder' 2 '--format gguf writes one file, whose name ends in .gguf; -o is x' 'x\.gguf' -- "$gsq" quantize m -o x --format gguf
 expect 'a folder format into a file' 2 '--format mlx writes a folder' 'leave --format out' -- "$gsq" quantize m -o x.gguf --format mlx
-expect 'type of a folder' 2 '--type Q2_K belongs to --format gguf, the format is gptq' 'OUT\.gguf' -- "$gsq" quantize m -o x --type Q2_K --method rtn
+expect 'type of a folder' 2 '--type Q2_K needs --format gguf, but the format is gptq' 'OUT\.gguf' -- "$gsq" quantize m -o x --type Q2_K --method rtn
 expect 'unknown type' 2 '--type Q7_K is unknown' 'types: F32, .*Q2_K, Q2_K_S, Q2_0, TQ2_0, TQ1_0' -- "$gsq" quantize m -o x.gguf --type Q7_K
-expect 'type and bits' 2 '--bits and --type both' 'leave one of them out' -- "$gsq" quantize m -o x.gguf --type q2_k --bits 2 --method rtn
-expect 'type that llama-quantize alone writes' 2 'IQ3_XXS \(3.06 bits per weight\) is not written by gsq: its values come from a codebook' 'Q2_K \(2.94' -- "$gsq" quantize m -o x.gguf --type iq3_xxs --method rtn
+expect 'type and bits' 2 '--bits and --type cannot be used together' 'leave one of them out' -- "$gsq" quantize m -o x.gguf --type q2_k --bits 2 --method rtn
+expect 'type that llama-quantize alone writes' 2 'IQ3_XXS \(3.06 bits per weight\) cannot be written by gsq: its values come from a codebook' 'Q2_K \(2.94' -- "$gsq" quantize m -o x.gguf --type iq3_xxs --method rtn
 expect 'one of its tensor types' 2 '--tensor: IQ4_XS.*not evenly spaced' 'Q4_K_S' -- "$gsq" quantize m -o x.gguf --tensor up=iq4_xs
 expect 'a mixture for one tensor' 2 '--tensor: Q4_K_M is a mixture' 'Q4_K' -- "$gsq" quantize m -o x.gguf --tensor up=Q4_K_M
-expect 'type that is rounded to' 2 '--type Q4_1: gsq rounds to Q4_1, and does not learn it' 'rtn.*Q4_K_S' -- "$gsq" quantize m -o x.gguf --type Q4_1 --calib t
-expect 'type as bits' 2 '--bits Q2_K: that is a type of GGUF' '--type Q2_K -o OUT\.gguf' -- "$gsq" quantize m -o x.gguf --bits Q2_K
+expect 'type that is rounded to' 2 '--type Q4_1: gsq can round to Q4_1, but not learn it' 'rtn.*Q4_K_S' -- "$gsq" quantize m -o x.gguf --type Q4_1 --calib t
+expect 'type as bits' 2 '--bits Q2_K is a GGUF type' '--type Q2_K -o OUT\.gguf' -- "$gsq" quantize m -o x.gguf --bits Q2_K
 expect 'bits without a type' 2 '--bits: no type of GGUF stores codes of type 3' '--type: .*Q3_K_S' -- "$gsq" quantize m -o x.gguf --bits 3 --method rtn
 expect 'group without a type' 2 'stores codes of type 2 in groups of 48' '--type' -- "$gsq" quantize m -o x.gguf --bits 2 --group 48 --method rtn
 expect 'group of a super-block' 2 '--group: a group of 64 does not go with Q2_K, whose groups are 16' 'leave the group out' -- "$gsq" quantize m -o x.gguf --type Q2_K --group 64 --method rtn
 expect 'group of a type' 2 'a group of 96 does not go with Q2_0, whose groups are multiples of 64' '.' -- "$gsq" quantize m -o x.gguf --type Q2_0 --group 96 --method rtn
-expect 'tensor type in a folder' 2 "--tensor 'up=Q4_K': Q4_K is a type of GGUF, the format is gptq" "'up=4'" -- "$gsq" quantize m -o x --tensor up=Q4_K --method rtn
-expect 'tensor type that is only read' 2 '--tensor: MXFP4 is read, not written' 'F16.*Q2_K' -- "$gsq" quantize m -o x.gguf --tensor up=mxfp4
+expect 'tensor type in a folder' 2 "--tensor 'up=Q4_K': Q4_K is a GGUF type, but the format is gptq" "'up=4'" -- "$gsq" quantize m -o x --tensor up=Q4_K --method rtn
+expect 'tensor type that is only read' 2 '--tensor: gsq reads MXFP4, but does not write it' 'F16.*Q2_K' -- "$gsq" quantize m -o x.gguf --tensor up=mxfp4
 expect 'tensor bits without a type' 2 "--tensor 'up=3': no type of GGUF" '--type' -- "$gsq" quantize m -o x.gguf --type Q2_0 --tensor up=3 --method rtn
 expect 'group of a tensor type' 2 "--tensor 'up=F16': F16 has no groups" 'leave' -- "$gsq" quantize m -o x.gguf --type Q2_0 --tensor up=F16,g64 --method rtn
 

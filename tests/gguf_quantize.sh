@@ -30,7 +30,7 @@ check "the plan names types: $(planned embed_tokens type), $(planned down_proj t
 check 'bits per weight of the linears' within "$(field bits_per_weight "$tmp/out")" 2.25 1e-9
 check "of the whole file: $(field file_bits_per_weight "$tmp/out")" at_most 2.26 "$(field file_bits_per_weight "$tmp/out")"
 check 'the size it said' test "$(field out_bytes "$tmp/out")" = "$(stat -c %s "$tmp/a.gguf")"
-check 'the embedding stands in' grep -q 'embed_tokens: rows of 128 weights are not a multiple of 256, the block of Q6_K: stored as Q8_0' "$tmp/err"
+check 'the embedding stands in' grep -q 'embed_tokens: rows of 128 weights are not a multiple of 256, the block size of Q6_K: stored as Q8_0' "$tmp/err"
 check 'no work folder is left' test ! -e "$tmp/a.gguf.work"
 got=$(perplexity "$tmp/a.gguf" "$demo/eval.txt")
 check "perplexity $got, of the 16-bit model $reference" at_most "$got" "$(awk -v p="$reference" 'BEGIN { print 3 * p }')"
@@ -47,7 +47,7 @@ check "three levels have a home: $(planned up_proj type)" test "$rc $(planned up
 
 run "${quantize[@]}" --dry-run -o "$tmp/c.gguf" --type Q2_K
 check 'Q2_K has no room in such rows' test "$(planned up_proj type) $(planned up_proj instead_of)" = 'Q4_0 Q2_K'
-check 'says so' grep -q 'up_proj: rows of 128 weights are not a multiple of 256, the block of Q2_K: stored as Q4_0' "$tmp/err"
+check 'says so' grep -q 'up_proj: rows of 128 weights are not a multiple of 256, the block size of Q2_K: stored as Q4_0' "$tmp/err"
 check 'a dry run writes nothing' test ! -e "$tmp/c.gguf"
 run "$gsq" inspect "$demo" --type Q2_K
 check 'inspect says so before the run' grep -qE 'up_proj +384 x 128 +3 of them +Q4_0 +4.5 bits +instead of Q2_K' "$tmp/out"

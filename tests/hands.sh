@@ -47,7 +47,7 @@ expect 'a pattern without an end' 2 "cannot be searched in model.layers.0.*: mat
 check 'all before any work' test ! -e "$tmp/o.work"
 
 # --- rows that types do not divide
-expect 'nothing left to learn' 2 'no linear is left to learn: rows of 128 weights are not a multiple of 256, the block of Q5_K, and Q5_1' \
+expect 'nothing left to learn' 2 'no linear is left to learn: rows of 128 weights are not a multiple of 256, the block size of Q5_K, and its substitute Q5_1' \
     '--method rtn rounds.*Q4_0, Q5_0' -- "$gsq" quantize "$demo" --calib "$demo/calib.txt" -o "$tmp/o.gguf" --type Q5_K_S --dry-run
 run "$gsq" quantize "$demo" --method rtn -o "$tmp/o.gguf" --type Q5_K_S --json
 check 'rounding alone takes the types that stand in' test "$rc $(planned up_proj type) $(planned up_proj instead_of)" = '0 Q5_1 Q5_K'
@@ -56,7 +56,7 @@ check 'of that many bits' within "$(field bits_per_weight "$tmp/out")" 6 1e-9
 
 # --- as llama-quantize is called
 said() { grep -q "$1" "$tmp/err"; }
-rounds='no --calib and no --imatrix: weights are rounded to the nearest level, as llama-quantize does; add --calib'
+rounds='no --calib and no --imatrix: weights are rounded to the nearest level, as llama-quantize does; --calib default'
 cd "$tmp"
 run "$gsq" quantize "$demo" f16.gguf F16
 check 'IN OUT F16' test "$rc" -eq 0
@@ -94,7 +94,7 @@ check 'COPY' cmp q8.gguf copy.gguf
 run "$gsq" quantize f16.gguf dry.gguf BF16 --dry-run --json
 check 'a dry run of such says the size' test "$rc $(field out_bytes out)" = "0 $(stat -c %s f16.gguf)"
 check 'and writes nothing' test ! -e dry.gguf
-expect 'other types for single weights of such' 2 '--type F16 stores every weight alike' '--tensor' -- "$gsq" quantize f16.gguf x.gguf F16 --pure
+expect 'other types for single weights of such' 2 '--type F16 stores all weights in one type' '--tensor' -- "$gsq" quantize f16.gguf x.gguf F16 --pure
 run "$gsq" quantize f16.gguf kv.gguf Q4_0 -q --override-kv general.name=str:Renamed --override-kv llama.context_length=int:99 \
     --override-kv tokenizer.ggml.add_bos_token=bool:false --override-kv my.key=float:0.5
 check '--override-kv' test "$rc" -eq 0
@@ -135,14 +135,14 @@ check "--tensor-type-file, in any case: $(planned v_proj type) $(planned down_pr
     test "$(planned v_proj type) $(planned down_proj type) $(planned embed_tokens type) $(planned k_proj type)" = 'Q8_0 Q5_0 Q4_0 Q4_0'
 for option in keep-split 'prune-layers 1,2' 'target-bpw 3.2' 'target-size 1g' state-file; do
     # shellcheck disable=SC2086 # an option and its value
-    expect "--$option" 2 "--${option%% *} is an option of llama-quantize that gsq has not: " '.' -- "$gsq" quantize --$option f16.gguf x.gguf Q4_0
+    expect "--$option" 2 "--${option%% *} is an option of llama-quantize that gsq does not have: " '.' -- "$gsq" quantize --$option f16.gguf x.gguf Q4_0
 done
 expect '--keep-split says what cuts a file' 2 'writes one file' 'leave it out; llama-gguf-split --split ' -- \
     "$gsq" quantize --keep-split f16.gguf x.gguf Q4_0
-expect 'its options for a folder' 2 '--pure belongs to --format gguf, the format is gptq' 'OUT\.gguf' -- "$gsq" quantize --pure "$demo" folder --method rtn
-expect 'threads' 2 'unexpected argument nine: what follows the type' 'THREADS' -- "$gsq" quantize f16.gguf x.gguf Q4_0 nine
-expect 'two outputs' 2 'the output is -o x.gguf already' -- "$gsq" quantize f16.gguf y.gguf Q4_0 -o x.gguf
-expect 'two types' 2 'the type is --type Q4_0 already' -- "$gsq" quantize f16.gguf y.gguf Q4_1 --type Q4_0
+expect 'its options for a folder' 2 '--pure needs --format gguf, but the format is gptq' 'OUT\.gguf' -- "$gsq" quantize --pure "$demo" folder --method rtn
+expect 'threads' 2 'unexpected argument nine: expected a number of threads' 'THREADS' -- "$gsq" quantize f16.gguf x.gguf Q4_0 nine
+expect 'two outputs' 2 '-o x.gguf is the output already' -- "$gsq" quantize f16.gguf y.gguf Q4_0 -o x.gguf
+expect 'two types' 2 '--type Q4_0 is the type already' -- "$gsq" quantize f16.gguf y.gguf Q4_1 --type Q4_0
 expect 'no such type' 2 '--type Q4_9 is unknown' 'Q4_K_M.*COPY' -- "$gsq" quantize f16.gguf y.gguf Q4_9
 check 'none of these wrote' test ! -e x.gguf -a ! -e y.gguf
 
@@ -189,7 +189,7 @@ run "${none[@]}" "$gsq" quantize "$demo" -o x.gguf --type Q4_0 --calib "$demo/ca
 check 'a dry run without a Vulkan device' test "$rc" -eq 0
 check 'prints the plan' grep -q '^all tensors  *5.071 bits per weight' out
 check 'says what it does not know' grep -q '^device memory  *not planned' out
-check 'and why' said 'the plan says nothing of device memory and time'
+check 'and why' said 'device memory and time are not planned'
 expect 'a run without one' 3 'Vulkan' '.' -- "${none[@]}" "$gsq" quantize "$demo" -o x.gguf --type Q4_0 --method rtn
 expect 'a device that was named' 3 'Vulkan' '.' -- "${none[@]}" "$gsq" quantize "$demo" -o x.gguf --type Q4_0 --method rtn --dry-run --device 0
 

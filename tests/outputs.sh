@@ -12,22 +12,22 @@ before=$(sums "$m")
 # Inputs, under any name.
 ln "$m/calib.txt" "$tmp/hard.gguf"
 cp "$m/calib.txt" "$tmp/text.gguf"
-expect 'the report onto a file of the model' 2 'config.json is what is read' 'never written over' -- \
+expect 'the report onto a file of the model' 2 'config.json would overwrite an input' 'never overwritten' -- \
     "${quantize[@]}" "$m" -o "$tmp/o" --report "$m/config.json" --force
-expect 'the report onto the text of --eval' 2 'eval.txt is what is read' -- \
+expect 'the report onto the text of --eval' 2 'eval.txt would overwrite an input' -- \
     "${quantize[@]}" "$m" -o "$tmp/o" --eval "$m/eval.txt" --report "$tmp/../$(basename "$tmp")/model/eval.txt" --force
 expect 'the report onto a file of the result' 2 'in the folder of the result' 'ends in .html' -- \
     "${quantize[@]}" "$m" -o "$tmp/o" --report "$tmp/o/config.json"
-expect 'an importance matrix onto its text' 2 'is what is read' 'never written over' -- \
+expect 'an importance matrix onto its text' 2 'would overwrite an input' 'never overwritten' -- \
     "$gsq" imatrix "$m" --calib "$tmp/text.gguf" -o "$tmp/text.gguf" --ctx 64 --force
-expect 'a GGUF onto a hard link of a text' 2 'is what is read' -- "$gsq" quantize -q "$m" -o "$tmp/hard.gguf" \
+expect 'a GGUF onto a hard link of a text' 2 'would overwrite an input' -- "$gsq" quantize -q "$m" -o "$tmp/hard.gguf" \
     --effort fast --ctx 64 --samples 4 --calib "$m/calib.txt" --type Q4_0 --force
-expect 'a folder onto the model' 2 "is what is read|is the model's own folder" -- "${quantize[@]}" "$m" -o "$m/" --force
-expect 'the work folder is the model' 2 'is what is read' -- "${quantize[@]}" "$m" -o "$tmp/o" --work "$m/."
+expect 'a folder onto the model' 2 "would overwrite an input|is the model's own folder" -- "${quantize[@]}" "$m" -o "$m/" --force
+expect 'the work folder is the model' 2 'would overwrite an input' -- "${quantize[@]}" "$m" -o "$tmp/o" --work "$m/."
 cp -r "$m" "$tmp/mine"
 mkdir "$tmp/mine/additional_chat_templates"
 echo '{{ x }}' >"$tmp/mine/additional_chat_templates/x.jinja"
-expect 'the report onto a named chat template' 2 'x.jinja is what is read' -- "${quantize[@]}" "$tmp/mine" -o "$tmp/o" \
+expect 'the report onto a named chat template' 2 'x.jinja would overwrite an input' -- "${quantize[@]}" "$tmp/mine" -o "$tmp/o" \
     --report "$tmp/mine/additional_chat_templates/x.jinja" --force
 for seed in 1 2; do
     run "${quantize[@]}" "$tmp/mine" -o "$tmp/mine/result" --seed "$seed"
@@ -35,16 +35,16 @@ for seed in 1 2; do
 done
 echo 'attn_v=q8_0' >"$tmp/types.gguf"
 cp "$tmp/types.gguf" "$tmp/types"
-expect 'the report onto a list of types' 2 'types.gguf is what is read' 'never written over' -- "${quantize[@]}" "$m" -o \
+expect 'the report onto a list of types' 2 'types.gguf would overwrite an input' 'never overwritten' -- "${quantize[@]}" "$m" -o \
     "$tmp/o.gguf" --type Q4_0 --tensor-type-file "$tmp/types.gguf" --report "$tmp/./types.gguf" --force
-expect 'a GGUF onto a list of types' 2 'types.gguf is what is read' -- \
+expect 'a GGUF onto a list of types' 2 'types.gguf would overwrite an input' -- \
     "${quantize[@]}" "$m" -o "$tmp/types.gguf" --type Q4_0 --tensor-type-file "$tmp/types.gguf" --force
-expect 'a copy onto a text that it does not read' 2 'text.gguf is what is read' -- \
+expect 'a copy onto a text that it does not read' 2 'text.gguf would overwrite an input' -- \
     "$gsq" quantize -q "$m" -o "$tmp/text.gguf" --type F16 --calib "$tmp/text.gguf" --force
 check 'both are as they were' test "$(cat "$tmp/types.gguf")" = "$(cat "$tmp/types")" -a \
     "$(cat "$tmp/text.gguf")" = "$(cat "$m/calib.txt")"
 run "$gsq" convert -q "$m" -o "$tmp/own.gguf" --type F16
-expect 'a GGUF onto itself' 2 'is what is read|is the model itself' -- \
+expect 'a GGUF onto itself' 2 'would overwrite an input|is the model itself' -- \
     "${quantize[@]}" "$tmp/own.gguf" -o "$tmp/../$(basename "$tmp")/own.gguf" --type Q8_0 --force
 check 'the model is as it was' test "$(sums "$m")" = "$before"
 
@@ -75,12 +75,12 @@ done
 # An earlier result makes way for another in one line; the same command of quantize finds its own.
 while read -r -a a; do
     run "$gsq" "${a[0]}" "$m" "${a[@]:1}"
-    check "${a[*]:0:3}: exit $rc, nothing was there" test "$rc" -eq 0 -a -z "$(grep 'is there already' "$tmp/err")"
+    check "${a[*]:0:3}: exit $rc, nothing was there" test "$rc" -eq 0 -a -z "$(grep 'which is replaced' "$tmp/err")"
     run "$gsq" "${a[0]}" "$m" "${a[@]:1}" --quiet
     check '  and once more, quietly' test "$rc" -eq 0 -a ! -s "$tmp/err"
     run "$gsq" "${a[0]}" "$m" "${a[@]:1}" --bits 3
     [[ ${a[0]} = quantize ]] || run "$gsq" "${a[0]}" "$m" "${a[@]:1}"
-    check "  and aloud: exit $rc" test "$rc" -eq 0 -a "$(grep -c "${a[2]} is there already: it is written anew" "$tmp/err")" -eq 1
+    check "  and aloud: exit $rc" test "$rc" -eq 0 -a "$(grep -c "${a[2]} holds .*, which is replaced" "$tmp/err")" -eq 1
 done <<END
 convert -o $tmp/twice.gguf
 convert -o $tmp/twice --format hf

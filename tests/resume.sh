@@ -114,7 +114,7 @@ done
 check 'two runs were killed' test "$killed" -eq 2
 run "${scales[@]}" -o "$tmp/g"
 check 'the third finishes' test "$rc" -eq 0
-check 'it went on behind the first epoch' grep -q 'goes on behind epoch [12]' "$tmp/err"
+check 'it went on behind the first epoch' grep -q 'continues after epoch [12]' "$tmp/err"
 check 'and has the same bytes' diff -r "$tmp/f" "$tmp/g"
 
 # Another seed means other bytes: the comparison above can fail.

@@ -119,13 +119,13 @@ for name in tokenizer.json generation_config.json chat_template.jinja additional
     check '  nothing was written' test ! -e "$tmp/piped" -a ! -e "$tmp/piped.gguf"
     rm "$tmp/pipes/$name"
     ln -s nowhere "$tmp/pipes/$name"
-    pipe "$name" 'is a link that leads nowhere' quantize -q "$tmp/pipes" -o "$tmp/piped" --method rtn
+    pipe "$name" 'is a broken link' quantize -q "$tmp/pipes" -o "$tmp/piped" --method rtn
 done
 rm -rf "$tmp/pipes"
 cp -r "$demo" "$tmp/pipes"
 rm "$tmp/pipes/model.safetensors"
 ln -s nowhere "$tmp/pipes/model.safetensors"
-pipe model.safetensors 'is a link that leads nowhere' inspect "$tmp/pipes"
+pipe model.safetensors 'is a broken link' inspect "$tmp/pipes"
 
 # A model that is cut short while it is read.
 "$make" "$tmp/m" --hidden 128 --intermediate 256 --heads 4 --kv 2 --layers 12

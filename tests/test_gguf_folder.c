@@ -341,7 +341,7 @@ static void test_refused(void **state)
     OK(gguf_writer_open(&w, FILE_, k, NULL, 0, &e), e);
     OK(gguf_writer_close(&w, &e), e);
     gguf_keys_destroy(&k);
-    FAILS(tokenizer_load(&out, FILE_, &e), e, ERR_USER, "another length");
+    FAILS(tokenizer_load(&out, FILE_, &e), e, ERR_USER, "is not as long as the list");
 }
 
 /* Before any weight is written. */

@@ -75,7 +75,7 @@ static const struct {
     {CASE(HEAD("\3", "\0", "\1") STR1("\0") U32("\4") "1234"), RAW, "not plain UTF-8"},
     {CASE(HEAD("\3", "\0", "\1") STR1("\x7F") U32("\4") "1234"), RAW, "not plain UTF-8"},
     {CASE(HEAD("\3", "\0", "\1") STR1("\xFF") U32("\4") "1234"), RAW, "not plain UTF-8"},
-    {CASE(HEAD("\3", "\0", "\2") KEY("\0") "x" KEY("\7") "\1"), RAW, "key \"k\" stands there twice"},
+    {CASE(HEAD("\3", "\0", "\2") KEY("\0") "x" KEY("\7") "\1"), RAW, "key \"k\" occurs twice"},
     {CASE(HEAD("\3", "\0", "\1") KEY("\xD") "12345678"), RAW, "key \"k\" has a value of the unknown type 13"},
     {CASE(HEAD("\3", "\0", "\1") KEY("\4") "123"), RAW, "ends within key \"k\": it is cut short"},
     {CASE(HEAD("\3", "\0", "\1") KEY("\x8") Z7 "\x40"
@@ -106,7 +106,7 @@ static const struct {
     {CASE(HEAD("\3", "\1", "\0") TENSOR("\0", "\1", "\0", "\0")), 32, "plain UTF-8 text"},
     {CASE(HEAD("\3", "\1", "\0") TENSOR("\x1B", "\1", "\0", "\0")), 32, "plain UTF-8 text"},
     {CASE(HEAD("\3", "\2", "\0") TENSOR("t", "\1", "\0", "\0") TENSOR("t", "\1", "\0", "\x20")), 64,
-     "tensor \"t\": stands in the file twice"},
+     "tensor \"t\": occurs twice in the file"},
     /* shapes */
     {CASE(HEAD("\3", "\1", "\0") STR1("t") U32("\5") U64("\1") U64("\1") U64("\1") U64("\1") U64("\1") U32("\0")
               U64("\0")),
@@ -122,7 +122,7 @@ static const struct {
      32, "tensor \"t\": the shape is impossibly large"}, /* 2^62 elements of 4 bytes */
     {CASE(HEAD("\3", "\1", "\0") STR1("t") U32("\1") Z7 "\x10" U32("\0") U64("\0")), 32, "ends at byte"},
     {CASE(HEAD("\3", "\1", "\0") TENSOR("t", "\x21", "\x8", "\0")), 64,
-     "tensor \"t\": its rows of 33 weights are not whole blocks of 32 (Q8_0)"},
+     "tensor \"t\": its rows of 33 weights are not a multiple of 32, the block size of Q8_0"},
     {CASE(HEAD("\3", "\1", "\0") STR1("t") U32("\0") U32("\x8") U64("\0")), 64, "rows of 1 weights are not"},
     /* offsets */
     {CASE(HEAD("\3", "\2", "\0") TENSOR("t", "\x9", "\0", "\0") TENSOR("u", "\1", "\0", "\x20")), 96,
@@ -138,7 +138,7 @@ static const struct {
     {CASE(HEAD("\3", "\1", "\0") TENSOR("t", "\1", "\0", "\0")), RAW, "ends before the data of its tensors"},
     /* unknown types: 200 */
     {CASE(HEAD("\3", "\2", "\0") TENSOR("t", "\1", "\xC8", "\0") TENSOR("u", "\1", "\0", "\x21")), 96,
-     "tensor \"u\": begins at no multiple of the alignment"},
+     "tensor \"u\": does not begin at a multiple of the alignment"},
     {CASE(HEAD("\3", "\3", "\0") TENSOR("s", "\1", "\0", "\0") TENSOR("t", "\1", "\xC8", "\x20")
               TENSOR("u", "\1", "\0", "\0")),
      96, "tensors \"t\" and \"u\" overlap"},
@@ -151,9 +151,10 @@ static const struct {
     {CASE(HEAD("\3", "\0", "\1") U64("\xB") "split.count" U32("\2") "\2\0"), RAW, "is one part of a split model"},
     {CASE(HEAD("\3", "\0", "\1") U64("\xB") "split.count" U32("\3") "\xFF\xFF"), RAW, "split.count is negative"},
     {CASE(HEAD("\3", "\0", "\1") U64("\xB") "split.count" U32("\6") "1234"), RAW, "split.count is of type f32"},
-    {CASE(HEAD("\3", "\0", "\1") U64("\xB") "split.count" U32("\4") "\0\0\1\0"), RAW, "no split model can have"},
+    {CASE(HEAD("\3", "\0", "\1") U64("\xB") "split.count" U32("\4") "\0\0\1\0"), RAW,
+     "has an impossible split.no or split.count"},
     {CASE(HEAD("\3", "\0", "\2") U64("\xB") "split.count" U32("\2") "\2\0" U64("\x8") "split.no" U32("\0") "\2"), RAW,
-     "no split model can have"},
+     "has an impossible split.no or split.count"},
 };
 
 static void reader_refuses(void **state)
@@ -267,7 +268,7 @@ static void split(void **state)
         gguf_close(&g);
     }
     write_part(PART("3"), 2, 3, 3, "a", 1, 'c');
-    refuse_split(PART("1"), "tensor \"a\": stands in another part of the model already");
+    refuse_split(PART("1"), "tensor \"a\": is also in another part of the model");
     write_part(PART("3"), 1, 3, 3, "c", 1, 'c');
     refuse_split(PART("1"), "holds part 2 of 3, not part 3 of 3");
     write_part(PART("3"), 2, 4, 3, "c", 1, 'c');
@@ -316,7 +317,7 @@ static void writer_refuses(void **state)
         {{{"0123456789012345678901234567890123456789012345678901234567890123", 1, {3}, GGML_F32}}, "1 to 63"},
         {{{"a", 1, {3}, 200}}, "unknown type"},
         {{{"a", 5, {3}, GGML_F32}}, "more than 4"},
-        {{{"a", 1, {33}, GGML_Q8_0}}, "whole blocks"},
+        {{{"a", 1, {33}, GGML_Q8_0}}, "block size"},
         {{{"a", 2, {3, 0}, GGML_F32}}, "dimension of 0"},
         {{{"a", 1, {UINT64_MAX}, GGML_F32}}, "impossibly large"},
         {{{"a", 1, {(uint64_t)1 << 60}, GGML_F32}, {"b", 1, {(uint64_t)1 << 60}, GGML_F32}}, "impossibly large"},
@@ -347,7 +348,7 @@ static void writer_refuses(void **state)
 
     gguf_add_u32(k, "k", 1);
     gguf_add_f32(k, "k", 1);
-    refuse_plan(k, one, 1, "key \"k\" stands there twice");
+    refuse_plan(k, one, 1, "key \"k\" occurs twice");
     assert_false(gguf_writer_open(&w, DIR_ "/w", k, one, 1, &e));
     assert_int_equal(e.kind, ERR_BUG);
     gguf_keys_destroy(&k);

@@ -139,7 +139,7 @@ static void refused(void **state)
 {
     (void)state;
     static const char *const bad[][2] = {
-        {"\"hidden_size\":64", "stands in the file twice"},
+        {"\"hidden_size\":64", "occurs twice in the file"},
         {"\"num_key_value_heads\":3", "must divide num_attention_heads"},
         {"\"num_key_value_heads\":0", "whole number from 1"},
         {"\"num_key_value_heads\":\"8\"", "whole number from 1"},

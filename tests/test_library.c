@@ -450,7 +450,7 @@ static void test_copy(void **state)
     assert_true(r.written && r.out_bytes == size && info.out_bytes == size);
     assert_string_equal(r.type, "BF16");
     o.group = 32;
-    REFUSED(gsq_quantize(NULL, model, &o, NULL, &r, &e), GSQ_ERROR_USER, "every weight alike");
+    REFUSED(gsq_quantize(NULL, model, &o, NULL, &r, &e), GSQ_ERROR_USER, "all weights in one type");
 }
 
 /* Every name that is listed is found as itself; others have an error that names what there is. */
@@ -465,13 +465,13 @@ static void test_names(void **state)
         {GSQ_NAME_EFFORT, "best", "best", "heroic", "is unknown"},
         {GSQ_NAME_START, "hessian", "hessian", "", "is unknown"},
         {GSQ_NAME_PROTOCOL, "llama.cpp", "llama.cpp", "llama", "is unknown"},
-        {GSQ_NAME_BITS, "ternary", "ternary", "Q2_K", "a type of GGUF"},
+        {GSQ_NAME_BITS, "ternary", "ternary", "Q2_K", "a GGUF type"},
         {GSQ_NAME_FORMAT, "mlx", "mlx", "hf", "is unknown"},
         {GSQ_NAME_CONVERT_FORMAT, "hf", "hf", "none", "is unknown"},
-        {GSQ_NAME_TYPE, "10", "Q2_K", "iq3_xxs", "is not written by gsq"},
+        {GSQ_NAME_TYPE, "10", "Q2_K", "iq3_xxs", "cannot be written by gsq"},
         {GSQ_NAME_COPY_TYPE, "copy", "COPY", "Q2_K", "is unknown"},
         {GSQ_NAME_TENSOR_TYPE, "q4_k", "Q4_K", "Q4_K_M", "is a mixture"},
-        {GSQ_NAME_GGUF_TYPE, "4", "Q4_0", "3", "no type of GGUF"},
+        {GSQ_NAME_GGUF_TYPE, "4", "Q4_0", "3", "not a GGUF type"},
         {GSQ_NAME_LLAMA_TYPE, "iq3_xxs", "iq3_xxs", "zebra", "is unknown"},
     };
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {

@@ -154,7 +154,7 @@ static const struct {
     {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"shape\":[1],\"data_offsets\":[0,1]}}", 1, "twice"},
     {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
      "\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}",
-     2, "stands in the file twice"},
+     2, "occurs twice in the file"},
     {"{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},"
      "\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[1,3]}}",
      3, "\"a\" and \"b\" overlap"},
@@ -328,13 +328,13 @@ static void index_refuses(void **state)
         {"{\"weight_map\":{}}", "is empty"},
         {"{\"weight_map\":{\"a\":1}}", "not mapped to a file name"},
         {"{\"weight_map\":{\"a\":\"x\",\"a\":\"x\"}}", "twice"},
-        {"{\"weight_map\":{\"a\":\"../x\"}}", "plain file name"},
-        {"{\"weight_map\":{\"a\":\"/etc/passwd\"}}", "plain file name"},
-        {"{\"weight_map\":{\"a\":\"d/x\"}}", "plain file name"},
-        {"{\"weight_map\":{\"a\":\"d\\\\x\"}}", "plain file name"},
-        {"{\"weight_map\":{\"a\":\"c:x\"}}", "plain file name"},
-        {"{\"weight_map\":{\"a\":\"..\"}}", "plain file name"},
-        {"{\"weight_map\":{\"a\":\"\"}}", "plain file name"},
+        {"{\"weight_map\":{\"a\":\"../x\"}}", "not a file name"},
+        {"{\"weight_map\":{\"a\":\"/etc/passwd\"}}", "not a file name"},
+        {"{\"weight_map\":{\"a\":\"d/x\"}}", "not a file name"},
+        {"{\"weight_map\":{\"a\":\"d\\\\x\"}}", "not a file name"},
+        {"{\"weight_map\":{\"a\":\"c:x\"}}", "not a file name"},
+        {"{\"weight_map\":{\"a\":\"..\"}}", "not a file name"},
+        {"{\"weight_map\":{\"a\":\"\"}}", "not a file name"},
         {"{\"weight_map\":{\"a\":\"x\\u0007\"}}", "control characters"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

@@ -186,7 +186,7 @@ static void test_values(void **state)
     /* Nor is such a thing written. */
     s = open_ok();
     linears[MIDDLE].scales[4] = NAN;
-    FAILS(write_block(s, 1, &e), e, ERR_BUG, "no numbers");
+    FAILS(write_block(s, 1, &e), e, ERR_BUG, "not finite");
     linears[MIDDLE].scales[4] = 4.5f;
     linears[MIDDLE].codes[7] = 2;
     FAILS(write_block(s, 1, &e), e, ERR_BUG, "outside its type's range");
@@ -319,10 +319,10 @@ static void test_accept(void **state)
     FAILS(store_open(&s, WORK, moved, 3, "device", &e), e, ERR_USER, "kernels was k, is l");
     /* What is accepted already belongs to the next command, too. */
     assert_null(strstr(e.msg, "device was"));
-    assert_non_null(strstr(e.hint, "--accept kernels,device goes on"));
+    assert_non_null(strstr(e.hint, "--accept kernels,device continues"));
     const struct store_field other_code[] = {{"seed", "1"}, {"device", "two"}, {"kernels", "k"}, {"version", "0"}};
     FAILS(store_open(&s, WORK, other_code, 4, "device", &e), e, ERR_USER, "this is gsq 0");
-    assert_non_null(strstr(e.hint, "--accept version,device goes on"));
+    assert_non_null(strstr(e.hint, "--accept version,device continues"));
     e = (struct err){0};
     OK(store_open(&s, WORK, moved, 3, "kernels,device", &e), e);
     assert_int_equal(store_check(s, &plan), LAYERS);
@@ -355,7 +355,7 @@ static void test_version(void **state)
     assert_non_null(strstr(e.msg, version_text()));
     assert_non_null(strstr(e.msg, "this is gsq 0.0.1 (of old)"));
     assert_non_null(strstr(e.hint, "--accept version"));
-    assert_non_null(strstr(e.hint, "finish it with that gsq"));
+    assert_non_null(strstr(e.hint, "finish it with that version"));
     now[3].value = version_text();
     e = (struct err){0};
     OK(store_open(&s, WORK, now, 4, NULL, &e), e);

@@ -226,7 +226,7 @@ static void refused_kinds(void **state)
     refuse("a.tar", "tar archive", "unpack");
     add_gzip(&packed, tar, sizeof tar);
     put("a.tar.gz", packed.data, packed.size);
-    refuse("a.tar.gz", "packed, and in it is a tar archive", "unpack");
+    refuse("a.tar.gz", "compressed, and holds a tar archive", "unpack");
     strbuf_free(&packed);
     refuse("none.txt", "cannot open", "spelling");
     struct err e = {0};
@@ -283,7 +283,7 @@ static void json_documents(void **state)
                       object[] = "{\"text\": \"a\"}\n{\"text\": \"b\"}\n";
     struct strbuf packed = {0};
     put("a.json", array, sizeof array - 1);
-    refuse("a.json", "a.json is JSON, and a text is wanted", ".jsonl");
+    refuse("a.json", "a.json is JSON, not text", ".jsonl");
     put("a.JSON", object, sizeof object - 1);
     refuse("a.JSON", "a.JSON is JSON", "jq -c '.[]'");
     add_gzip(&packed, object, sizeof object - 1);

@@ -217,7 +217,7 @@ static void byte_level_kinds(void **state)
     }
     log_set_level(LOG_INFO);
     byte_level(BYTES("true"), false, false, "96");
-    FAILS(write_all(GGML_F16, &e), e, ERR_USER, "has the id 96, but the embedding only 96 rows");
+    FAILS(write_all(GGML_F16, &e), e, ERR_USER, "has the id 96, but the embedding has only 96 rows");
     /* Merges that "left right" cannot say. */
     static const char *const merges[] = {"[\"a b\", \"c\"]", "[\"c\", \"a b\"]", "[\"\", \"a b\"]", "[\"a b\", \"\"]"};
     for (int i = 0; i < 4; i++) {
@@ -230,7 +230,7 @@ static void byte_level_kinds(void **state)
         FAILS(write_all(GGML_F16, &e), e, ERR_USER, "which GGUF cannot express");
     }
     byte_level("{\"type\": \"Metaspace\", \"replacement\": \"\\u2581\"}", false, false, "3");
-    FAILS(write_all(GGML_F16, &e), e, ERR_USER, "no counterpart in GGUF");
+    FAILS(write_all(GGML_F16, &e), e, ERR_USER, "GGUF has no counterpart");
 }
 
 int main(void)

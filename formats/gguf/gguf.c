@@ -95,7 +95,7 @@ const char *gguf_shape_bytes(uint32_t n_dims, const uint64_t *ne, const struct g
     if (!t)
         return NULL;
     if ((n_dims ? ne[0] : 1) % t->block != 0)
-        return "its rows are not whole blocks of its type";
+        return "its rows are not a multiple of its type's block size";
     if (!mul_u64(elements / t->block, t->bytes, bytes) || *bytes > INT64_MAX)
         return "the shape is impossibly large";
     return NULL;
@@ -131,7 +131,8 @@ static bool read_info(struct gguf_cursor *c, struct gguf_tensor *t, char *name, 
         return false;
     const struct gguf_type *type = gguf_type_of(t->type);
     if (type && t->ne[0] % type->block != 0) {
-        err_set(e, ERR_USER, "%s: tensor \"%s\": its rows of %llu weights are not whole blocks of %u (%s)", c->path,
+        err_set(e, ERR_USER,
+                "%s: tensor \"%s\": its rows of %llu weights are not a multiple of %u, the block size of %s", c->path,
                 name, (unsigned long long)t->ne[0], type->block, type->name);
         return err_hint(e, GGUF_BROKEN);
     }
@@ -145,8 +146,8 @@ static bool add_name(struct gguf *g, size_t i, const char *path, struct err *e)
     uint32_t before;
     if (strmap_find(&g->map, t->name, strlen(t->name), &before))
         return bad_tensor(e, path, t->name,
-                          g->tensors[before].file == t->file ? "stands in the file twice"
-                                                             : "stands in another part of the model already");
+                          g->tensors[before].file == t->file ? "occurs twice in the file"
+                                                             : "is also in another part of the model");
     bool added;
     strmap_add(&g->map, t->name, strlen(t->name), (uint32_t)i, &added); /* room was reserved */
     return true;
@@ -186,7 +187,7 @@ static bool place(const struct part *p, struct gguf_tensor *t, const uint64_t *o
             uint64_t end = i + 1 < n ? offsets[i + 1] : max_u64(room, at);
             t[i].bytes = end - min_u64(at, end);
             if (end % p->alignment != 0 && i + 1 < n)
-                return bad_tensor(e, p->path, t[i + 1].name, "begins at no multiple of the alignment");
+                return bad_tensor(e, p->path, t[i + 1].name, "does not begin at a multiple of the alignment");
         }
         uint64_t padded = t[i].bytes;
         if (gguf_type_of(t[i].type))
@@ -286,7 +287,7 @@ static bool split_of(const struct part *p, uint64_t *no, uint64_t *count, struct
     if (*count <= 1)
         *count = 1;
     else if (*count > MAX_SPLITS || *no >= *count)
-        return bad_file(e, p->path, "has a split.no or split.count that no split model can have");
+        return bad_file(e, p->path, "has an impossible split.no or split.count");
     return true;
 }
 
@@ -366,7 +367,7 @@ bool gguf_parse(struct gguf **out, const uint8_t *bytes, size_t size, const char
     }
     if (ok && count > 1) {
         ok = err_set(e, ERR_USER, "%s is one part of a split model", path);
-        err_hint(e, "open it as a file, the other parts beside it");
+        err_hint(e, "open it as a file, with the other parts beside it");
     }
     if (!ok)
         gguf_close(out);

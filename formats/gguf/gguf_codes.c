@@ -72,7 +72,7 @@ static bool put_scales(const struct gguf_type *t, const struct qlinear *q, uint3
     float scale = q->scales[(size_t)row * q->groups + g];
     if (half_of(coding_of(t).down ? -scale : scale, &b->d))
         return true;
-    err_set(e, ERR_USER, "scale %g of columns %llu on is not a 16-bit float, which is what %s stores", (double)scale,
+    err_set(e, ERR_USER, "the scale %g at column %llu is not a 16-bit float, as %s needs", (double)scale,
             (unsigned long long)(g * q->spec.group), t->name);
     return err_hint(e, "quantize with f16 scales, or to another type");
 }

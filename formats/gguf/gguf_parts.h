@@ -8,7 +8,7 @@
 
 #define GGUF_MAX_NAME  63u        /* bytes of a tensor's name */
 #define GGUF_MAX_COUNT (1u << 24) /* keys, tensors: ours; the largest models have a few thousand */
-#define GGUF_BROKEN    "download the file again; if it stays so, the program that wrote it is at fault"
+#define GGUF_BROKEN    "download the file again; if that does not help, the program that wrote it is at fault"
 
 struct gguf_cursor {
     const uint8_t *bytes;

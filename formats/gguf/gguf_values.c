@@ -118,7 +118,7 @@ static bool read_array_head(struct gguf_cursor *c, struct gguf_kv *kv, const cha
     if (!read_type(c, &kv->element, what, e) || !gguf_read_u64(c, &kv->n, what, e))
         return false;
     if (kv->element == GGUF_ARRAY)
-        return bad_value(e, c->path, what, "is an array of arrays, which GGUF readers do not take");
+        return bad_value(e, c->path, what, "is an array of arrays, which GGUF readers do not support");
     /* A string is 8 bytes at least. */
     uint64_t smallest = kv->element == GGUF_STRING ? 8 : values[kv->element].size;
     if (kv->n > (c->size - c->at) / smallest) {
@@ -180,7 +180,7 @@ bool gguf_keyset_read(struct gguf_keyset *s, struct gguf_cursor *c, uint64_t n, 
         bool added;
         strmap_add(&s->map, kv->key.text, kv->key.size, (uint32_t)s->n, &added); /* room was reserved */
         if (!added) {
-            err_set(e, ERR_USER, "%s: key \"%.*s\" stands there twice", c->path, (int)min_u64(kv->key.size, 200),
+            err_set(e, ERR_USER, "%s: key \"%.*s\" occurs twice", c->path, (int)min_u64(kv->key.size, 200),
                     kv->key.text);
             return err_hint(e, GGUF_BROKEN);
         }

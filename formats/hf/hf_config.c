@@ -144,7 +144,7 @@ static bool read_shape(const struct reader *r, struct model_config *c)
         c->head_dim = c->hidden_size / c->num_heads;
     }
     if (c->head_dim % 2 != 0)
-        return r->lenient || bad(r, "head_dim", "must be even (rotary embeddings turn pairs)");
+        return r->lenient || bad(r, "head_dim", "must be even (rotary embeddings rotate pairs)");
     return true;
 }
 
@@ -163,8 +163,8 @@ static bool read_layer_types(const struct reader *r, struct model_config *c)
             return bad(r, "layer_types", "must be a list of names");
         c->slides[n++] = strcmp(item->valuestring, "sliding_attention") == 0;
         if (!c->slides[n - 1] && strcmp(item->valuestring, "full_attention") != 0)
-            unsupported(c, "gsq computes full_attention and sliding_attention",
-                        "%s: layers of the kind \"%.60s\" are none that gsq knows", r->path, item->valuestring);
+            unsupported(c, "gsq supports full_attention and sliding_attention",
+                        "%s: gsq does not support layers of the kind \"%.60s\"", r->path, item->valuestring);
     }
     return true;
 }
@@ -220,8 +220,8 @@ static bool read_details(const struct reader *r, struct model_config *c)
     if (!c->hidden_act[0])
         strcpy(c->hidden_act, "silu");
     if (strcmp(c->hidden_act, "silu") != 0 && strcmp(c->hidden_act, "swish") != 0)
-        unsupported(c, "gsq takes models with silu (also called swish)",
-                    "%s: the activation \"%s\" is not one that gsq knows", r->path, c->hidden_act);
+        unsupported(c, "gsq supports silu (also called swish)", "%s: gsq does not support the activation \"%s\"",
+                    r->path, c->hidden_act);
     return true;
 }
 
@@ -282,8 +282,8 @@ static bool read_longrope(const struct reader *r, struct model_config *c)
     if (!read_original(r, c))
         return false;
     if (!cJSON_IsArray(one) || (uint32_t)cJSON_GetArraySize(one) != n || !cJSON_Compare(one, other, true)) {
-        unsupported(c, "gsq reads default, linear, llama3, yarn, and longrope with one list for all windows",
-                    "%s: longrope with two lists of factors is not one of the RoPE scalings that gsq knows", r->path);
+        unsupported(c, "gsq supports default, linear, llama3, yarn, and longrope with one list for all windows",
+                    "%s: gsq does not support longrope with two lists of factors", r->path);
         return true;
     }
     c->rope_factors = malloc((n + 1) * sizeof *c->rope_factors);
@@ -317,8 +317,8 @@ static bool read_scaling(const struct reader *r, struct model_config *c, const c
         return read_yarn(r, c);
     if (strcmp(type, "longrope") == 0 || strcmp(type, "su") == 0)
         return read_longrope(r, c);
-    unsupported(c, "gsq reads default, linear, llama3, yarn, and longrope with one list for all windows",
-                "%s: the RoPE scaling \"%s\" is not one that gsq knows", r->path, type);
+    unsupported(c, "gsq supports default, linear, llama3, yarn, and longrope with one list for all windows",
+                "%s: gsq does not support the RoPE scaling \"%s\"", r->path, type);
     return true;
 }
 
@@ -339,8 +339,8 @@ static bool read_rope(const struct reader *top, struct model_config *c)
         return false;
     for (const cJSON *item = o ? o->child : NULL; item; item = item->next)
         if (cJSON_IsObject(item)) {
-            unsupported(c, "gsq reads models whose layers all turn alike",
-                        "%s: \"%s%.60s\" is set per kind of layer, which gsq does not read", top->path, where,
+            unsupported(c, "gsq supports models with the same rotary embedding in all layers",
+                        "%s: \"%s%.60s\" is set per kind of layer, which gsq does not support", top->path, where,
                         item->string);
             return true;
         }
@@ -349,8 +349,8 @@ static bool read_rope(const struct reader *top, struct model_config *c)
         !read_positive(&r, "partial_rotary_factor", fraction, &fraction))
         return false;
     if (fraction != 1)
-        unsupported(c, "gsq reads models that turn all of a head",
-                    "%s: \"partial_rotary_factor\" is not 1: gsq turns whole heads only", top->path);
+        unsupported(c, "gsq supports rotary embeddings over whole heads",
+                    "%s: \"partial_rotary_factor\" is not 1: gsq rotates whole heads only", top->path);
     if (!read_text(&r, json_get(o, "rope_type") ? "rope_type" : "type", type, sizeof type))
         return false;
     if (!type[0] && o && json_get(o, "factor"))
@@ -408,15 +408,15 @@ bool hf_config_parse(struct model_config *out, const char *text, size_t size, co
         ok = err_set(e, ERR_USER, "%s does not hold an object", path);
         err_hint(e, "check config.json against the one of the original model");
     } else if (json_duplicate(root, &twice)) {
-        ok = bad(&r, twice, "stands in the file twice");
+        ok = bad(&r, twice, "occurs twice in the file");
     }
     /* What has a shape is a model, whatever is wrong with its names. */
     ok = ok && (json_get(root, "hidden_size") ? read_part(&r, out, read_architecture) : read_architecture(&r, out));
     /* Models that read more than text keep the text's part apart. */
     const cJSON *part = ok && !json_get(root, "hidden_size") ? json_get(root, "text_config") : NULL;
     if (cJSON_IsObject(part)) {
-        unsupported(out, "gsq takes text models only", "%s: \"text_config\" says that this model reads more than text",
-                    path);
+        unsupported(out, "gsq supports text models only",
+                    "%s: \"text_config\" says that this model reads more than text", path);
         r.o = part;
         r.where = "text_config.";
     }

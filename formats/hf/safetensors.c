@@ -98,7 +98,7 @@ struct entry {
     uint64_t begin, end; /* relative to the end of the header */
 };
 
-#define BROKEN_FILE "download the file again; if it stays so, the program that wrote it is at fault"
+#define BROKEN_FILE "download the file again; if that does not help, the program that wrote it is at fault"
 
 static bool bad_tensor(struct err *e, const char *path, const char *name, const char *what)
 {
@@ -173,7 +173,7 @@ static bool parse_entry(struct entry *x, const cJSON *item, uint64_t data_size, 
         return bad_tensor(e, path, name, "is not described by an object");
     const char *twice;
     if (json_duplicate(item, &twice))
-        return bad_tensor(e, path, name, "a key of its description stands there twice");
+        return bad_tensor(e, path, name, "a key of its description occurs twice");
     const cJSON *dtype = json_get(item, "dtype");
     if (!cJSON_IsString(dtype))
         return bad_tensor(e, path, name, "\"dtype\" is missing or not a string");
@@ -238,8 +238,8 @@ static bool append(struct tensor_table *t, const struct entry *x, size_t n, cons
         if (strmap_find(&t->map, name, strlen(name), &before)) {
             free((char *)name);
             return bad_tensor(e, path, x[i].t.name,
-                              t->items[before].file == file ? "stands in the file twice"
-                                                            : "stands in another file of the model already");
+                              t->items[before].file == file ? "occurs twice in the file"
+                                                            : "is also in another file of the model");
         }
         struct tensor *to = &t->items[t->n];
         *to = x[i].t;
@@ -349,7 +349,7 @@ static bool bad_index(struct err *e, const char *path, const char *name, const c
 static bool check_shard_name(const char *file, const char *path, struct err *e)
 {
     if (!file[0] || strchr(file, '/') || strchr(file, '\\') || strchr(file, ':') || strstr(file, ".."))
-        return bad_index(e, path, file, "is not a plain file name (a shard lies in the model's own folder)");
+        return bad_index(e, path, file, "is not a file name without a folder (shards lie in the model's own folder)");
     for (const char *c = file; *c; c++)
         if ((unsigned char)*c < 0x20)
             return bad_index(e, path, "weight_map", "holds a file name with control characters");
@@ -367,7 +367,7 @@ static bool index_fill(struct safetensors_index *x, const cJSON *map, const char
         return err_nomem(e, "the index of the shards", n * sizeof *x->entries);
     const char *twice;
     if (json_duplicate(map, &twice))
-        return bad_index(e, path, twice, "stands in the weight_map twice");
+        return bad_index(e, path, twice, "occurs twice in the weight_map");
     struct strmap seen = {0};
     bool ok = true;
     for (const cJSON *item = map->child; item && ok; item = item->next) {
@@ -684,7 +684,7 @@ bool safetensors_verify(const struct safetensors *s, struct hash128 *data, struc
     size_t header = 8 + (size_t)load_u64le(map->data);
     char hex[DIGITS + 1];
     if (header < AT + DIGITS || memcmp(map->data + 8, before, sizeof before - 1) != 0)
-        return err_set(e, ERR_ENV, "%s holds no checksum of itself", s->shards[0].path);
+        return err_set(e, ERR_ENV, "%s has no checksum", s->shards[0].path);
     char *text = malloc(header);
     if (!text)
         return err_nomem(e, "a header", header);
@@ -696,5 +696,5 @@ bool safetensors_verify(const struct safetensors *s, struct hash128 *data, struc
     hash_hex(hash_bytes(text, header, sum), hex);
     free(text);
     return memcmp(hex, map->data + AT, DIGITS) == 0 ||
-           err_set(e, ERR_ENV, "%s is damaged: its checksum is not that of its bytes", s->shards[0].path);
+           err_set(e, ERR_ENV, "%s is damaged: its checksum does not match", s->shards[0].path);
 }

@@ -195,7 +195,7 @@ static bool model_weight(const void *self, const char *module, struct weight_inf
         char name[24];
         err_set(e, ERR_USER, "%s in %s is stored as %s, which gsq does not read", x->stored->name, path,
                 gguf_type_name(x->stored->type, name));
-        return err_hint(e, "take the model in another quantization, or its 16-bit GGUF");
+        return err_hint(e, "use another quantization of the model, or its 16-bit GGUF");
     }
     if (!source_shape(t, x->stored->name, path, out, e))
         return false;

@@ -56,7 +56,7 @@ bool packed_suffix(enum quant_method method, const char *suffix)
 
 static bool bad_file_hint(struct err *e)
 {
-    return err_hint(e, "the file does not fit its config.json: download both again");
+    return err_hint(e, "the file does not match its config.json: download both again");
 }
 
 static bool bad_shape(const struct safetensors *s, const struct tensor *t, struct err *e, const char *want)

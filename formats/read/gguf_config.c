@@ -24,7 +24,7 @@ struct reader {
 static bool bad(const struct reader *r, const char *key, const char *what)
 {
     err_set(r->e, ERR_USER, "%s: \"%s.%s\" %s", r->path, r->arch, key, what);
-    return err_hint(r->e, "the file is damaged, or made for another kind of model: convert the model again");
+    return err_hint(r->e, "the file is damaged, or was made for another kind of model: convert the model again");
 }
 
 static const char *full_key(const struct reader *r, const char *key, char out[192])
@@ -57,7 +57,7 @@ static enum gguf_got get_integer(const struct reader *r, const char *name, uint6
             if (r->known) {
                 err_set(r->e, ERR_USER, "%s: \"%s\" differs between layers (%lld, %lld)", r->path, name,
                         (long long)gguf_integer(kv, 0), (long long)gguf_integer(kv, i));
-                err_hint(r->e, "gsq computes models whose layers all have one shape");
+                err_hint(r->e, "gsq supports models whose layers all have the same shape");
             }
             return GGUF_BAD;
         }
@@ -126,8 +126,8 @@ static bool read_architecture(struct reader *r, struct model_config *c)
         return false;
     if (got == GGUF_ABSENT || name.size == 0 || name.size >= sizeof r->arch) {
         err_set(r->e, ERR_USER, "%s: \"general.architecture\" is %s", r->path,
-                got == GGUF_ABSENT ? "missing" : "no name");
-        return err_hint(r->e, "the file is no model, or damaged: download or convert the model again");
+                got == GGUF_ABSENT ? "missing" : "not a name");
+        return err_hint(r->e, "the file is not a model, or is damaged: download or convert the model again");
     }
     memcpy(r->arch, name.text, name.size);
     r->arch[name.size] = 0;
@@ -147,8 +147,7 @@ static bool read_architecture(struct reader *r, struct model_config *c)
     if (!family_of(c))
         return true;
     /* Not among GGUF names, but it would be taken for the family of that name: refuse it here. */
-    err_set(r->e, ERR_USER, "%s: \"general.architecture\" is \"%s\", which is a name of Hugging Face's", r->path,
-            r->arch);
+    err_set(r->e, ERR_USER, "%s: \"general.architecture\" is \"%s\", which is a Hugging Face name", r->path, r->arch);
     return err_hint(r->e, "the file is damaged: convert the model again");
 }
 
@@ -173,15 +172,15 @@ static bool read_shape(const struct reader *r, struct model_config *c)
         c->head_dim = c->hidden_size / c->num_heads;
     }
     if (c->head_dim % 2 != 0)
-        return bad(r, "attention.key_length", "must be even (rotary embeddings turn pairs)");
+        return bad(r, "attention.key_length", "must be even (rotary embeddings rotate pairs)");
     if (!read_u32(r, "attention.value_length", 1, 1u << 16, c->head_dim, &value_length) ||
         !read_u32(r, "rope.dimension_count", 1, 1u << 16, c->head_dim, &turned))
         return false;
     if (value_length != c->head_dim)
-        unsupported(c, "gsq computes heads of one size", "%s: attention.value_length differs from key_length", r->path);
+        unsupported(c, "gsq supports heads of one size", "%s: attention.value_length differs from key_length", r->path);
     if (turned != c->head_dim)
-        unsupported(c, "gsq reads models that turn all of a head",
-                    "%s: rope.dimension_count is not the size of a head: gsq turns whole heads only", r->path);
+        unsupported(c, "gsq supports rotary embeddings over whole heads",
+                    "%s: rope.dimension_count is not the size of a head: gsq rotates whole heads only", r->path);
     return true;
 }
 
@@ -296,7 +295,7 @@ static bool read_factors(const struct reader *r, struct model_config *c)
     const struct gguf_type *type = gguf_type_of(t->type);
     if (!type || type->block != 1 || t->ne[0] != n || t->ne[1] != 1 || t->ne[2] != 1 || t->ne[3] != 1) {
         err_set(r->e, ERR_USER, "%s: rope_freqs.weight is not a vector of %u floats", gguf_path(r->g, t), (unsigned)n);
-        return err_hint(r->e, "the file is damaged, or made for another kind of model: convert the model again");
+        return err_hint(r->e, "the file is damaged, or was made for another kind of model: convert the model again");
     }
     float *factors = malloc(n * sizeof *factors);
     if (!factors)
@@ -333,7 +332,7 @@ static bool read_yarn(const struct reader *r, struct model_config *c)
         return bad(r, "rope.freq_base", "must be above 1 for yarn");
     c->rope_attention = attention * rope_yarn_attention(c->rope_factor);
     if (gguf_tensor_find(r->g, "rope_freqs.weight"))
-        unsupported(c, "take the model's Hugging Face folder", "%s: yarn with a tensor of factors", r->path);
+        unsupported(c, "use the model's Hugging Face folder", "%s: yarn with a tensor of factors", r->path);
     return true;
 }
 
@@ -389,8 +388,8 @@ static bool read_rope(const struct reader *r, struct model_config *c)
     } else if (got == GGUF_OK && is(type, "yarn")) {
         return read_yarn(r, c);
     } else if (got == GGUF_OK && !is(type, "none")) {
-        unsupported(c, "gsq reads none, linear, yarn, and the factors of rope_freqs.weight",
-                    "%s: the RoPE scaling \"%.*s\" is not one that gsq knows", r->path,
+        unsupported(c, "gsq supports none, linear, yarn, and the factors of rope_freqs.weight",
+                    "%s: gsq does not support the RoPE scaling \"%.*s\"", r->path,
                     (int)(type.size < 60 ? type.size : 60), type.text);
     }
     /* Without a type it counts too: llama.cpp multiplies by it always. */
@@ -430,7 +429,7 @@ static bool read_vocabulary(const struct reader *r, struct model_config *c)
 {
     const struct gguf_tensor *embedding = gguf_tensor_find(r->g, "token_embd.weight");
     if (embedding && (embedding->ne[1] == 0 || embedding->ne[1] > 1u << 28)) {
-        err_set(r->e, ERR_USER, "%s: token_embd.weight has %llu rows, which is no vocabulary",
+        err_set(r->e, ERR_USER, "%s: token_embd.weight has %llu rows, which is not a possible vocabulary size",
                 gguf_path(r->g, embedding), (unsigned long long)embedding->ne[1]);
         return err_hint(r->e, "the file is damaged: download or convert the model again");
     }

@@ -104,7 +104,7 @@ static bool module_of(const char *path, const struct gguf_tensor *t, const struc
         known = checkpoint_has_module(ck, hf);
     }
     if (!known) {
-        err_set(e, ERR_USER, "%s: %s is of no weight of %s", path, t->name, checkpoint_dir(ck));
+        err_set(e, ERR_USER, "%s: %s belongs to no weight of %s", path, t->name, checkpoint_dir(ck));
         return err_hint(e, "the importance matrix was made from another model: make one with gsq imatrix");
     }
     snprintf(module, cap, "%s", hf);
@@ -129,7 +129,7 @@ static bool check_sums(const char *path, const struct gguf_tensor *t, const stru
             return bad(path, t, "holds a negative number or NaN", e);
         most = fmax(most, (double)x->sums[c] / x->count);
     }
-    return most <= MEAN_MAX || bad(path, t, "holds larger numbers than any inputs have", e);
+    return most <= MEAN_MAX || bad(path, t, "holds impossibly large numbers", e);
 }
 
 /* Tensor NAME.in_sum2, with its NAME.counts. */
@@ -146,7 +146,7 @@ static bool read_entry(struct imatrix *m, const struct gguf *g, const struct ggu
     if (t->type != GGML_F32 || counts->type != GGML_F32)
         return bad(path, t, "or its counts are not F32", e);
     if (t->ne[1] != 1 || t->ne[2] != 1 || t->ne[3] != 1 || counts->bytes != 4)
-        return bad(path, t, "is of several matrices, the model's weight is one", e);
+        return bad(path, t, "covers several matrices, but the model's weight is one", e);
     if (t->ne[0] != info.cols) {
         err_set(e, ERR_USER, "%s: %s has %" PRIu64 " columns, %s of %s has %" PRIu32, path, t->name, t->ne[0], module,
                 checkpoint_dir(ck), info.cols);
@@ -158,7 +158,7 @@ static bool read_entry(struct imatrix *m, const struct gguf *g, const struct ggu
     float count, *sums;
     memcpy(&count, counts->data, 4);
     if (!(count > 0) || !isfinite(count))
-        return bad(path, t, "was summed over no token", e);
+        return bad(path, t, "was summed over 0 tokens", e);
     if (!imatrix_add(m, module, info.cols, (double)count, &sums, e))
         return false;
     memcpy(sums, t->data, (size_t)info.cols * 4);
@@ -203,10 +203,10 @@ bool imatrix_parse(struct imatrix *m, const uint8_t *bytes, size_t size, const c
         else if (!str_ends(t->name, COUNTS))
             ok = bad(path, t, "is neither sums of squares nor counts", e);
         else if (!beside(g, t, COUNTS, SUMS))
-            ok = bad(path, t, "has no sums of squares beside it", e);
+            ok = bad(path, t, "has no sums of squares", e);
     }
     if (ok && m->n == 0) {
-        ok = err_set(e, ERR_USER, "%s is an importance matrix without an entry", path);
+        ok = err_set(e, ERR_USER, "%s is an empty importance matrix", path);
         err_hint(e, "make one with gsq imatrix or llama-imatrix");
     }
     gguf_close(&g);

@@ -17,7 +17,7 @@ const struct tensor *source_weight(const struct model_source *s, const void *sel
     if (t)
         return t;
     err_set(e, ERR_USER, "the tensor %s.weight is missing from %s", module, model);
-    err_hint(e, "a shard is missing, the download is not complete, or the architecture is another one");
+    err_hint(e, "a shard is missing, the download is not complete, or the model has another architecture");
     return NULL;
 }
 

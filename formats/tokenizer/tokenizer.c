@@ -184,7 +184,7 @@ static bool parse_post_processor(struct tokenizer *t, const cJSON *o, const char
         return true;
     }
     err_set(e, ERR_USER, "%s: post_processor: %.100s is not known to gsq", path, name);
-    return err_hint(e, "this tokenizer is not one that gsq can follow exactly");
+    return err_hint(e, "gsq cannot reproduce this tokenizer exactly");
 }
 
 static bool parse_root(struct tokenizer *t, const cJSON *root, const char *path, struct err *e)

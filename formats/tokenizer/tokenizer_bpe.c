@@ -76,7 +76,7 @@ static bool add_token(struct bpe *b, const char *text, size_t len, uint32_t id, 
     if (!strmap_add(&b->vocab, text, len, id, &added))
         return err_nomem(e, "the vocabulary", len);
     if (!added) {
-        err_set(e, ERR_USER, "%s: model: the token \"%.100s\" stands in the vocabulary twice", path, text);
+        err_set(e, ERR_USER, "%s: model: the token \"%.100s\" occurs twice in the vocabulary", path, text);
         return err_hint(e, "download it again");
     }
     if (id >= b->size)
@@ -198,7 +198,7 @@ static bool refuse_unread(const cJSON *model, const char *path, struct err *e)
     if (!cJSON_IsObject(model))
         return bad(e, path, "is missing");
     if (type ? !cJSON_IsString(type) || strcmp(type->valuestring, "BPE") != 0 : !json_get(model, "merges")) {
-        err_set(e, ERR_USER, "%s: the tokenizer model \"%.100s\" is not read", path,
+        err_set(e, ERR_USER, "%s: the tokenizer model \"%.100s\" is not supported", path,
                 cJSON_IsString(type) ? type->valuestring : "unknown");
         return err_hint(e, "gsq reads BPE tokenizers (byte-level, or with byte fallback)");
     }

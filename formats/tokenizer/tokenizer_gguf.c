@@ -53,7 +53,7 @@ static bool read_strings(struct reader *r, const char *key, struct gguf_string *
     if (!kv)
         return bad(r, key, "is missing");
     if (kv->type != GGUF_ARRAY || kv->element != GGUF_STRING || kv->n >= INT32_MAX)
-        return bad(r, key, "is no list of strings");
+        return bad(r, key, "is not a list of strings");
     *n = (size_t)kv->n;
     *list = malloc((*n + 1) * sizeof **list);
     if (!*list)
@@ -73,8 +73,8 @@ static bool numbers(struct reader *r, const char *key, bool floats, const struct
         return true;
     bool real = kv->element == GGUF_F32 || kv->element == GGUF_F64;
     if (kv->type != GGUF_ARRAY || kv->element == GGUF_STRING || kv->element == GGUF_BOOL || real != floats)
-        return bad(r, key, floats ? "is no list of floats" : "is no list of whole numbers");
-    return kv->n == r->lists.n || bad(r, key, "has another length than the list of tokens");
+        return bad(r, key, floats ? "is not a list of floats" : "is not a list of whole numbers");
+    return kv->n == r->lists.n || bad(r, key, "is not as long as the list of tokens");
 }
 
 static bool read_added(struct reader *r)
@@ -151,10 +151,9 @@ static bool unknown_pre(const struct reader *r, struct gguf_string name)
         tokenizer_pre_name(tokenizer_pre_at(i), one);
         snprintf(known + n, sizeof known - n, "%s%s", i ? ", " : "", one);
     }
-    err_set(r->e, ERR_USER, "%s: the pre-tokenizer \"%.*s\" is not one that gsq knows", r->path, shown(name),
-            name.text);
+    err_set(r->e, ERR_USER, "%s: gsq does not know the pre-tokenizer \"%.*s\"", r->path, shown(name), name.text);
     return err_hint(r->e,
-                    "gsq reads %s, and others that are the same; or name the model's Hugging Face folder, which "
+                    "gsq knows %s, and other names of these; or give the model's Hugging Face folder, which "
                     "has a tokenizer.json",
                     known);
 }
@@ -186,9 +185,8 @@ static bool read_all(struct reader *r)
         if (got == GGUF_ABSENT || is(model, "none") || is(model, "no_vocab"))
             err_set(r->e, ERR_USER, "%s holds no tokenizer", r->path);
         else
-            err_set(r->e, ERR_USER, "%s: the tokenizer \"%.*s\" is not one that gsq knows", r->path, shown(model),
-                    model.text);
-        return err_hint(r->e, "gsq reads the tokenizers llama and gpt2; or name the model's Hugging Face folder");
+            err_set(r->e, ERR_USER, "%s: gsq does not know the tokenizer \"%.*s\"", r->path, shown(model), model.text);
+        return err_hint(r->e, "gsq reads the tokenizers llama and gpt2; or give the model's Hugging Face folder");
     }
     if (!read_strings(r, "tokens", &r->tokens, &r->lists.n))
         return false;
@@ -250,7 +248,7 @@ static bool check_lists(struct reader *r)
     for (size_t i = 0; i < r->lists.n; i++) {
         struct gguf_string s = r->tokens[i];
         if (!utf8_valid(s.text, s.size, &at) || memchr(s.text, 0, s.size))
-            return bad(r, "tokens", "holds a token that is no UTF-8 text");
+            return bad(r, "tokens", "holds a token that is not UTF-8 text");
         if (s.size > TOKEN_BYTES_MAX)
             return bad(r, "tokens", "holds a token that is too long");
     }

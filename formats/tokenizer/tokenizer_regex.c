@@ -355,7 +355,7 @@ static bool parse_members(struct translator *t, struct set *s)
         }
         bool dash = looking_at(t, "-");
         if (dash && !first && t->at + 1 < t->n && t->s[t->at + 1] != ']')
-            return refuse(t, after_range ? "a - behind a range" : "a - that could begin a range");
+            return refuse(t, after_range ? "a - after a range" : "a - that could begin a range");
         if (!class_char(t, s, &from))
             return false;
         after_range = from == NO_CHAR;

@@ -53,7 +53,7 @@ struct reader {
 static bool bad(const struct reader *r, const char *type, const char *what)
 {
     err_set(r->e, ERR_USER, "%s: %s: %.100s %s", r->path, r->what, type, what);
-    return err_hint(r->e, "this tokenizer is not one that gsq can follow exactly");
+    return err_hint(r->e, "gsq cannot reproduce this tokenizer exactly");
 }
 
 static struct step *add_step(const struct reader *r, enum step_kind kind)
@@ -109,7 +109,7 @@ static bool compile(const struct reader *r, struct step *s, const char *pattern,
         char why[128] = "";
         pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
         err_set(r->e, ERR_USER, "%s: %s: pattern \"%.200s\": %s at offset %zu", r->path, r->what, pattern, why, at);
-        return err_hint(r->e, "this tokenizer is not one that gsq can follow exactly");
+        return err_hint(r->e, "gsq cannot reproduce this tokenizer exactly");
     }
     /* Where there is no JIT, the interpreter matches. Partial matches: tokenizer_cut.c. */
     pcre2_jit_compile(s->re, PCRE2_JIT_COMPLETE | PCRE2_JIT_PARTIAL_HARD);
@@ -134,8 +134,8 @@ static bool set_pattern(const struct reader *r, struct step *s, const char *patt
     if (translated.failed) {
         ok = err_nomem(r->e, "the tokenizer", translated.size);
     } else if (!ok) {
-        err_set(r->e, ERR_USER, "%s: %s: pattern \"%.200s\": %s is not read", r->path, r->what, pattern, why);
-        err_hint(r->e, "this tokenizer is not one that gsq can follow exactly");
+        err_set(r->e, ERR_USER, "%s: %s: pattern \"%.200s\": %s is not supported", r->path, r->what, pattern, why);
+        err_hint(r->e, "gsq cannot reproduce this tokenizer exactly");
     }
     ok = ok && compile(r, s, translated.data, false);
     strbuf_free(&translated);
@@ -433,7 +433,7 @@ static bool find(const struct step *step, const struct match_work *w, const char
         char why[128] = "it moves backwards";
         if (rc < 0)
             pcre2_get_error_message(rc, (PCRE2_UCHAR *)why, sizeof why);
-        err_set(e, ERR_USER, "a pattern of the tokenizer cannot be followed on this text: %s", why);
+        err_set(e, ERR_USER, "a pattern of the tokenizer cannot be matched on this text: %s", why);
         return err_hint(e, "split the text into lines, or use another tokenizer");
     }
     *begin = span[0];

@@ -151,8 +151,8 @@ static void rope_keys(struct arch_keys *a, const struct model_config *c)
         if (c->rope_beta_slow != 1)
             key_f32(a->list, arch_key(a, "rope.scaling.yarn_beta_slow"), (float)c->rope_beta_slow);
         if ((c->rope_beta_fast != 32 || c->rope_beta_slow != 1 || c->rope_unrounded) && !a->list->quiet)
-            log_warn("llama.cpp blends yarn between 32 turns and 1, rounded, in this architecture; this model asks for "
-                     "%g and %g%s",
+            log_warn("for this architecture llama.cpp blends yarn between 32 rotations and 1 (rounded); this model "
+                     "asks for %g and %g%s",
                      c->rope_beta_fast, c->rope_beta_slow, c->rope_unrounded ? ", not rounded" : "");
     }
     if (c->rope_scaling != ROPE_YARN && fabs(rope_attention(c) - 1) > 1e-6)
@@ -174,7 +174,7 @@ static bool model_keys(struct key_list *k, const char *dir, const struct model_c
     struct arch_keys a = {.list = k, .arch = f ? f->gguf : NULL};
     char name[256];
     if (!f) {
-        err_set(e, ERR_USER, "%s: the architecture %s has no counterpart among GGUF's that gsq writes", dir,
+        err_set(e, ERR_USER, "%s: gsq cannot write the architecture %s as a GGUF", dir,
                 c->architecture[0] ? c->architecture : c->model_type);
         return err_hint(e, "gsq writes GGUFs of %s models", family_names(name, sizeof name));
     }

@@ -95,7 +95,7 @@ static bool set_token(struct tokenizer_files *f, const char *text, const cJSON *
     if (!json_u64(item, &id) || id > INT32_MAX)
         return bad(f, "a token has no proper id");
     if (id >= f->v.n) {
-        err_set(f->e, ERR_USER, "%s: the token \"%.100s\" has the id %llu, but the embedding only %u rows", f->path,
+        err_set(f->e, ERR_USER, "%s: the token \"%.100s\" has the id %llu, but the embedding has only %u rows", f->path,
                 text, (unsigned long long)id, (unsigned)f->v.n);
         return err_hint(f->e, "tokenizer.json and the weights do not belong together");
     }
@@ -154,7 +154,7 @@ static bool read_tokens(struct tokenizer_files *f)
         f->v.types[i] = TOKEN_UNUSED;
     }
     if (f->v.twins && !f->out->quiet)
-        log_warn("%s: %u tokens have the text of another one; in the GGUF they are [PAD...]", f->path,
+        log_warn("%s: %u tokens have the same text as another token; the GGUF names them [PAD...]", f->path,
                  (unsigned)f->v.twins);
     if (f->sentencepiece && bytes < 256 && !f->out->quiet)
         log_warn("%s: the vocabulary has %u of 256 tokens for single bytes: llama.cpp stops at characters "
@@ -209,7 +209,7 @@ static bool put_merges(struct tokenizer_files *f)
         if (one.failed)
             break;
         if (ok && !expressible(&one, n_left))
-            ok = bad(f, "a merge has a space or nothing in a token, which GGUF cannot express");
+            ok = bad(f, "a merge has an empty token or one with a space, which GGUF cannot express");
         strbuf_add(&all, one.data, one.size);
         list[i++].size = one.size;
     }
@@ -275,8 +275,8 @@ static bool find_scores(struct tokenizer_files *f)
         if (v->types[id] == TOKEN_UNUSED)
             v->scores[id] = -(float)v->n;
     if (ok && (scattered || unmerged) && !f->out->quiet)
-        log_warn("%s: %u merges are out of order and %u tokens have none: llama.cpp, which merges by tokens, "
-                 "may cut some words otherwise",
+        log_warn("%s: %u merges are out of order and %u tokens have none: llama.cpp, which merges by tokens, may split "
+                 "some words differently",
                  f->path, (unsigned)scattered, (unsigned)unmerged);
     free(done);
     strbuf_free(&one);
@@ -440,8 +440,7 @@ static bool find_kind(struct tokenizer_files *f)
     if (f->sentencepiece || find_step(json_get(f->tokenizer, "pre_tokenizer"), "ByteLevel"))
         return true;
     err_set(f->e, ERR_USER,
-            "%s: a tokenizer that is neither byte-level nor has a fallback to bytes has no counterpart in GGUF",
-            f->path);
+            "%s: GGUF has no counterpart for a tokenizer that is neither byte-level nor has byte fallback", f->path);
     return err_hint(f->e, "gsq writes the tokenizers of Llama, Mistral and Qwen models");
 }
 
@@ -467,12 +466,12 @@ static bool put_tokens(struct tokenizer_files *f)
             tokenizer_pre_name(pre, name);
         const char *lost = tokenizer_lost_step(json_get(f->tokenizer, "normalizer"));
         if (lost && !f->out->quiet)
-            log_warn("%s: its normalizer %.60s has no counterpart in GGUF: llama.cpp will read some texts "
-                     "otherwise",
-                     f->path, lost);
+            log_warn(
+                "%s: its normalizer %.60s has no counterpart in GGUF: llama.cpp will tokenize some texts differently",
+                f->path, lost);
         if (!pre && !f->out->quiet)
-            log_warn("%s: its pre_tokenizer is not one that GGUF has a name for: llama.cpp will cut some words "
-                     "otherwise (tokenizer.ggml.pre is \"default\")",
+            log_warn("%s: GGUF has no name for its pre_tokenizer: llama.cpp will split some words differently "
+                     "(tokenizer.ggml.pre is \"default\")",
                      f->path);
         key_string(f->out, "tokenizer.ggml.pre", name);
     }

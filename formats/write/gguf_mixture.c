@@ -58,7 +58,7 @@ static const struct refused {
     const char *bits, *why, *nearest, *nearest_bits;
 } refused[] = {
 #define CODEBOOK "its values come from a codebook of whole vectors, and gsq learns levels of single weights"
-#define UNEVEN   "its levels are not evenly spaced, as those that gsq learns are"
+#define UNEVEN   "its levels are not evenly spaced, and gsq learns evenly spaced ones"
     {"Q1_0", NULL, 40, "1.125", "gsq writes no codes of one bit", "TQ1_0", "1.69"},
     {"IQ1_S", NULL, 24, "1.56", CODEBOOK, "TQ1_0", "1.69"},
     {"IQ1_M", NULL, 31, "1.75", CODEBOOK, "TQ1_0", "1.69"},
@@ -137,8 +137,8 @@ bool gguf_mixture_read(const char *text, const char **out, struct err *e)
         const struct refused *r = &refused[i];
         if (!same_name(text, r->name) && !(r->also && same_name(text, r->also)) && number != r->file_type)
             continue;
-        err_set(e, ERR_USER, "%s (%s bits per weight) is not written by gsq: %s", r->name, r->bits, r->why);
-        return err_hint(e, "nearest that gsq learns: %s (%s bits per weight)", r->nearest, r->nearest_bits);
+        err_set(e, ERR_USER, "%s (%s bits per weight) cannot be written by gsq: %s", r->name, r->bits, r->why);
+        return err_hint(e, "the nearest type that gsq learns is %s (%s bits per weight)", r->nearest, r->nearest_bits);
     }
     return *out != NULL;
 }

@@ -108,7 +108,7 @@ static bool plan_matrix(struct gguf_plan *p, const char *module, const char *fix
     else if (!name_of(p, module, ".weight", name))
         return false;
     if (w.cols % item->type->block != 0) {
-        err_set(p->e, ERR_USER, "%s: its %u columns are not a multiple of %u, the block of %s", module,
+        err_set(p->e, ERR_USER, "%s: its %u columns are not a multiple of %u, the block size of %s", module,
                 (unsigned)w.cols, (unsigned)item->type->block, item->type->name);
         return err_hint(p->e, "choose another type for it with --tensor");
     }
@@ -135,8 +135,8 @@ static bool plan_model(struct gguf_plan *p)
     const struct block_part *part;
     char module[96], known[128];
     if (!f) {
-        err_set(p->e, ERR_USER, "%s: the architecture %s has no counterpart among GGUF's that gsq writes",
-                checkpoint_dir(p->src), c->architecture[0] ? c->architecture : c->model_type);
+        err_set(p->e, ERR_USER, "%s: gsq cannot write the architecture %s as a GGUF", checkpoint_dir(p->src),
+                c->architecture[0] ? c->architecture : c->model_type);
         return err_hint(p->e, "gsq writes GGUFs of %s models", family_names(known, sizeof known));
     }
     if (!config_supported(c, p->e) || !plan_matrix(p, checkpoint_embedding_module(p->src), "token_embd.weight"))

@@ -497,7 +497,7 @@ static bool check_architecture(const struct checkpoint *src, struct err *e)
     if (!checkpoint_gguf(src) || family_of(c))
         return true;
     err_set(e, ERR_USER, "%s: the architecture %s is not supported", checkpoint_dir(src), c->architecture);
-    return err_hint(e, "gsq makes folders of GGUFs of %s models", family_names(known, sizeof known));
+    return err_hint(e, "gsq converts GGUFs of %s models to folders", family_names(known, sizeof known));
 }
 
 /* ---- what is carried over, and the size of it all ---- */

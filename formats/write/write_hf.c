@@ -267,7 +267,7 @@ static bool check_not_foreign(const char *dir, struct err *e)
     if (o.weights ? o.ours == o.weights : !o.beside || o.lock)
         return true;
     err_set(e, ERR_USER, "the output folder %s already holds a model that gsq did not write", dir);
-    return err_hint(e, "choose another folder with -o, or write over it with --force");
+    return err_hint(e, "choose another folder with -o, or overwrite it with --force");
 }
 
 bool hf_check_out(const char *out_dir, const struct checkpoint *src, bool force, struct err *e)
@@ -282,7 +282,7 @@ bool hf_check_out(const char *out_dir, const struct checkpoint *src, bool force,
     if (!os_path_join(path, sizeof path, out_dir, EXPORT_TEMPLATES, e))
         return false;
     if (os_is_link(path)) {
-        err_set(e, ERR_USER, "%s is a link, through which nothing is removed or written", path);
+        err_set(e, ERR_USER, "%s is a link, and gsq neither writes nor removes anything through a link", path);
         return err_hint(e, "remove the link, or choose another folder with -o");
     }
     return force || check_not_foreign(out_dir, e);

@@ -67,23 +67,22 @@ bool os_out_check(const char *path, struct err *e)
     struct os_file_id id;
     if (os_is_link(path)) {
         char to[4096];
-        err_set(e, ERR_USER, "%s is a link, and a result is a file of its own", path);
-        return os_real_path(path, to, sizeof to) ? err_hint(e, "give the path that it leads to: %.400s", to)
+        err_set(e, ERR_USER, "%s is a link, but the result must be a file of its own", path);
+        return os_real_path(path, to, sizeof to) ? err_hint(e, "give the path it points to: %.400s", to)
                                                  : err_hint(e, "remove the link, or give another path");
     }
     switch (os_stat(path, NULL)) {
     case OS_DIR:
-        err_set(e, ERR_USER, "%s is a folder, and the result is a file", path);
+        err_set(e, ERR_USER, "%s is a folder, but the result is a file", path);
         return err_hint(e, "give the name of a file in it");
     case OS_OTHER:
-        err_set(e, ERR_USER, "%s is a device or a pipe, and the result is a file", path);
-        return err_hint(e, "a file is written beside its name and moved there when it is whole: give the path "
-                           "of a new file");
+        err_set(e, ERR_USER, "%s is a device or a pipe, but the result is a file", path);
+        return err_hint(e, "give the path of a new file: the result is written beside it and renamed when complete");
     case OS_FILE:
         if (!os_file_id(path, &id) || !os_is_mapped(&id))
             return true;
-        err_set(e, ERR_USER, "%s is one of the files that are read", path);
-        return err_hint(e, "choose another name for the result");
+        err_set(e, ERR_USER, "%s is one of the input files", path);
+        return err_hint(e, "choose another path for the result");
     case OS_ABSENT:
         break;
     }

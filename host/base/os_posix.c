@@ -33,7 +33,7 @@ static bool sys_error(struct err *e, const char *what, const char *path)
     else if (code == ENOENT)
         err_hint(e, "check the spelling of the path");
     else if (code == EEXIST || code == ENOTDIR)
-        err_hint(e, "a file is where a folder is wanted: choose another path");
+        err_hint(e, "a file is where a folder is needed: choose another path");
     return false;
 }
 

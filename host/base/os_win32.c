@@ -62,7 +62,7 @@ static bool sys_error(struct err *e, const char *what, const char *path)
              code == ERROR_BAD_PATHNAME)
         err_hint(e, "check the spelling of the path");
     else if (code == ERROR_ALREADY_EXISTS || code == ERROR_DIRECTORY)
-        err_hint(e, "a file is where a folder is wanted: choose another path");
+        err_hint(e, "a file is where a folder is needed: choose another path");
     return false;
 }
 

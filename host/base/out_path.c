@@ -132,10 +132,10 @@ bool out_not_input(const char *what, const char *path, const char *const *inputs
     if (!h.found[0])
         return true;
     if (strcmp(h.found, path) == 0)
-        err_set(e, ERR_USER, "%s %s is what is read", what, path);
+        err_set(e, ERR_USER, "%s %s would overwrite an input", what, path);
     else
-        err_set(e, ERR_USER, "%s %s is what is read: %s", what, path, h.found);
-    return err_hint(e, "an input is never written over: choose another path");
+        err_set(e, ERR_USER, "%s %s would overwrite an input: %s", what, path, h.found);
+    return err_hint(e, "inputs are never overwritten: choose another path");
 }
 
 /* ---- kinds ---- */
@@ -147,7 +147,7 @@ bool out_file_check(const char *path, struct err *e)
         return err_set(e, ERR_USER, "the path %.100s... is too long", path);
     const char *name = os_path_split(path, dir, sizeof dir);
     if (!name[0]) {
-        err_set(e, ERR_USER, "%s is a folder, and the result is a file", path);
+        err_set(e, ERR_USER, "%s is a folder, but the result is a file", path);
         return err_hint(e, "give the name of a file in it");
     }
     if (!os_out_check(path, e))
@@ -162,8 +162,8 @@ bool out_folder_check(const char *path, struct err *e)
 {
     char to[4096];
     if (os_is_link(path)) {
-        err_set(e, ERR_USER, "%s is a link, and the result is a folder of its own", path);
-        return os_real_path(path, to, sizeof to) ? err_hint(e, "give the path that it leads to: %.400s", to)
+        err_set(e, ERR_USER, "%s is a link, but the result must be a folder of its own", path);
+        return os_real_path(path, to, sizeof to) ? err_hint(e, "give the path it points to: %.400s", to)
                                                  : err_hint(e, "remove the link, or give another path");
     }
     switch (os_stat(path, NULL)) {
@@ -191,19 +191,23 @@ bool out_fits(const char *what, const char *path, uint64_t bytes, const char *op
     return err_hint(e, "free some space, or choose another place with %s", option);
 }
 
-void out_tell_replaced(const char *path)
+void out_tell_replaced(const char *path, bool learned)
 {
     char config[4096];
     enum os_kind kind = os_stat(path, NULL);
-    if (kind == OS_FILE || (kind == OS_DIR && os_path_join(config, sizeof config, path, "config.json", NULL) &&
-                            os_stat(config, NULL) == OS_FILE))
-        log_info("%s is there already: it is written anew", path);
+    if (kind != OS_FILE && (kind != OS_DIR || !os_path_join(config, sizeof config, path, "config.json", NULL) ||
+                            os_stat(config, NULL) != OS_FILE))
+        return;
+    if (learned)
+        log_warn("%s holds the result of another run, which is replaced", path);
+    else
+        log_info("%s holds an earlier result, which is replaced", path);
 }
 
 bool out_foreign(const char *path, struct err *e)
 {
-    err_set(e, ERR_USER, "%s is there already, and gsq did not write it", path);
-    return err_hint(e, "choose another path, or write over it with --force");
+    err_set(e, ERR_USER, "%s exists, and gsq did not write it", path);
+    return err_hint(e, "choose another path, or overwrite it with --force");
 }
 
 /* ---- locks ---- */

@@ -28,9 +28,9 @@ bool out_folder_check(const char *path, struct err *e);
  * "the output", `option` the one that gives another place: "-o". ERR_ENV. */
 bool out_fits(const char *what, const char *path, uint64_t bytes, const char *option, struct err *e);
 
-/* Says, before the work, that a file or a model's folder is there and makes way for the result. Of an empty place
- * nothing. */
-void out_tell_replaced(const char *path);
+/* Says, before the work begins, that the result will replace a file or a model's folder; silent where there is none.
+ * learned: another run's result, which took long to make, so this is a warning. */
+void out_tell_replaced(const char *path, bool learned);
 
 /* "... was not written by gsq", and what to do. Always false. */
 bool out_foreign(const char *path, struct err *e);

@@ -111,18 +111,17 @@ static bool collect(struct conversion *c, enum export_format format, unsigned co
         }
     }
     if (!refusals_none(&refused, format, e))
-        return err_hint(e,
-                        "codes are taken as they are: --format hf writes the values they stand for, gsq quantize makes "
-                        "other codes from the original model");
+        return err_hint(e, "convert copies codes as they are: --format hf writes their values as 16-bit weights, gsq "
+                           "quantize makes other codes from the original model");
     if (left && coded)
         log_warn("%u linears are of GGUF types whose codes %s cannot hold: they become 16-bit weights", left,
                  export_format_name(format));
     if (coded)
         return convert_scales(c->ck, c->list, c->n, format, e);
     if (left) {
-        err_set(e, ERR_USER, "%s cannot hold the codes of %s, which are of GGUF types with scales of scales",
+        err_set(e, ERR_USER, "%s cannot hold the codes of %s, whose GGUF types have scales of scales",
                 export_format_name(format), checkpoint_dir(c->ck));
-        return err_hint(e, "--format hf writes the values they stand for");
+        return err_hint(e, "--format hf writes their values as 16-bit weights");
     }
     err_set(e, ERR_USER, "%s is not quantized: there are no codes to re-pack", checkpoint_dir(c->ck));
     return err_hint(e, "gsq quantize makes a quantized model from it");
@@ -152,7 +151,7 @@ static bool check_out(const struct checkpoint *ck, const char *out, const struct
         return true;
     if (!(file ? out_lock_file(lock, out, e) : out_lock_folder(lock, out, e)))
         return false;
-    out_tell_replaced(out);
+    out_tell_replaced(out, false);
     return true;
 }
 

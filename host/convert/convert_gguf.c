@@ -55,10 +55,10 @@ static void choose(struct gguf_conversion *c, struct matrix *x)
     x->type = c->type ? c->type : home(&x->spec, x->cols);
     if ((x->type && (!c->type || holds(c->type, &x->spec, x->cols))) || c->refused++)
         return;
-    err_set(c->e, ERR_USER, "%s: codes of type %s, one scale for %u of %u columns, have no exact place in %s",
+    err_set(c->e, ERR_USER, "%s: codes of type %s with one scale for %u of %u columns cannot be stored exactly as %s",
             x->module, x->spec.type->name, (unsigned)x->spec.group, (unsigned)x->cols,
             c->type ? c->type->name : "any type of GGUF");
-    err_hint(c->e, "--type F16 stores the values that they stand for; gsq quantize makes other codes from "
+    err_hint(c->e, "--type F16 stores their values; gsq quantize makes other codes from "
                    "the original model");
 }
 
@@ -134,7 +134,7 @@ bool convert_to_gguf(const struct checkpoint *ck, const char *out, const struct 
         choose(&c, &c.list[i]);
     if (c.refused > 1) {
         size_t at = strlen(first.msg);
-        snprintf(first.msg + at, sizeof first.msg - at, "; nor have those of %u more weights", c.refused - 1);
+        snprintf(first.msg + at, sizeof first.msg - at, "; nor can those of %u more weights", c.refused - 1);
     }
     if (c.refused && e)
         *e = first;

@@ -35,10 +35,9 @@ static bool measure(const struct checkpoint *ck, const char *module, double *out
 
 static bool no_place(const char *module, struct err *e)
 {
-    err_set(e, ERR_USER, "%s has scales beyond 65504, where f16 ends", module);
-    return err_hint(
-        e, "compressed-tensors, mlx and humming store bf16 scales; --format hf writes the values that the codes "
-           "stand for");
+    err_set(e, ERR_USER, "%s has scales above 65504, the largest f16 number", module);
+    return err_hint(e, "compressed-tensors, mlx and humming store bf16 scales; --format hf writes the codes' values as "
+                       "16-bit weights");
 }
 
 bool convert_scales_one(struct scale_losses *s, const struct checkpoint *ck, const char *module, struct err *e)
@@ -49,7 +48,8 @@ bool convert_scales_one(struct scale_losses *s, const struct checkpoint *ck, con
     if (!isfinite(loss))
         return no_place(module, e);
     if (loss > TOLERATED && s->found++ < NAMED)
-        log_warn("%s: its scales leave the range of f16, the relative error of its weights becomes %.2g", module, loss);
+        log_warn("%s: its scales exceed the range of f16; the relative error of its weights becomes %.2g", module,
+                 loss);
     return true;
 }
 

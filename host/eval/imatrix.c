@@ -123,7 +123,7 @@ bool imatrix_lock_out(struct os_lock *lock, const char *path, const struct check
         !out_not_input("the output", path, inputs + 1, 1, e) ||
         !out_fits("the output", path, file_bytes(checkpoint_config(ck)), "-o", e) || !out_lock_file(lock, path, e))
         return false;
-    out_tell_replaced(path);
+    out_tell_replaced(path, false);
     return true;
 }
 

@@ -121,7 +121,7 @@ void gpu_destroy(struct gpu **gp)
         vkDestroyInstance(g->instance, NULL);
     unsigned messages = atomic_load(&g->messages);
     if (messages)
-        log_error("Vulkan validation said %u things; this is a bug of gsq or of the driver", messages);
+        log_error("Vulkan's validation layer reported %u messages: a bug of gsq or of the driver", messages);
     free(g);
     *gp = NULL;
 }

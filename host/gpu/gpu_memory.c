@@ -271,8 +271,7 @@ static bool no_room(struct gpu_arena *a, uint64_t bytes, const char *why, struct
     format_bytes(bytes, want, sizeof want);
     format_bytes(a->count->used, used, sizeof used);
     format_bytes(a->count->limit, limit, sizeof limit);
-    err_set(e, ERR_ENV, "no device memory for %s more in arena '%s': %s (%s of %s in use)", want, a->name, why, used,
-            limit);
+    err_set(e, ERR_ENV, "not enough device memory for %s more: %s (%s of %s in use)", want, why, used, limit);
     return err_hint(e, "raise --mem-limit if the device has more, or use a smaller --ctx or fewer --samples");
 }
 

@@ -44,7 +44,7 @@ static bool missing(const struct checkpoint *ck, const char *module, struct err 
     bool other = find_prefix(ck, prefix, sizeof prefix) && strcmp(prefix, "model.") != 0;
     if (other) {
         err_set(e, ERR_USER,
-                "the tensors of %s are named %slayers.0..., with the prefix \"%s\" where gsq knows \"model.\"", dir,
+                "the tensors of %s are named %slayers.0..., with the prefix \"%s\" where gsq expects \"model.\"", dir,
                 prefix, prefix);
         return err_hint(e, "%s",
                         prefix[0] && strstr(prefix, "language")
@@ -59,7 +59,7 @@ static bool missing(const struct checkpoint *ck, const char *module, struct err 
         return err_hint(e, "if it is, add \"tie_word_embeddings\": true to config.json; otherwise a shard is missing");
     }
     if (strcmp(module, "model.embed_tokens") == 0 && checkpoint_has_module(ck, "lm_head")) {
-        err_set(e, ERR_USER, "%s has no model.embed_tokens.weight, but lm_head.weight", dir);
+        err_set(e, ERR_USER, "%s has lm_head.weight, but no model.embed_tokens.weight", dir);
         return err_hint(
             e, "if they are one matrix, add \"tie_word_embeddings\": true to config.json; otherwise a shard is "
                "missing");
@@ -80,7 +80,7 @@ static bool check_module(const struct checkpoint *ck, const char *module, uint32
     err_set(e, ERR_USER,
             "%s.weight in %s is [%" PRIu32 ", %" PRIu32 "], its configuration asks for [%" PRIu32 ", %" PRIu32 "]",
             module, checkpoint_dir(ck), w.rows, w.cols, rows, cols);
-    return err_hint(e, "the configuration and the weights are not of the same model");
+    return err_hint(e, "the configuration and the weights do not belong to the same model");
 }
 
 static bool check_bias(const struct checkpoint *ck, const char *module, uint32_t rows, struct err *e)

@@ -58,7 +58,7 @@ static bool check_ids(const uint32_t *ids, size_t n, uint32_t vocab, struct err 
             continue;
         err_set(e, ERR_USER, "the tokenizer gives token %" PRIu32 ", the model's vocabulary has %" PRIu32, ids[i],
                 vocab);
-        return err_hint(e, "tokenizer.json and the weights are not of the same model");
+        return err_hint(e, "tokenizer.json and the weights do not belong to the same model");
     }
     return true;
 }

@@ -176,19 +176,19 @@ static bool settle_folder(struct quantize_options *o, struct err *e)
                           : o->n_overrides  ? "override-kv"
                                             : NULL;
     if (of_gguf) {
-        err_set(e, ERR_USER, "--%s belongs to --format gguf, the format is %s", of_gguf, format);
+        err_set(e, ERR_USER, "--%s needs --format gguf, but the format is %s", of_gguf, format);
         return o->requantize ? err_hint(e, "gsq convert MODEL -o MODEL16 --format hf makes a 16-bit folder of a "
                                            "quantized model, which any format can be made from")
                              : err_hint(e, "give a file with -o OUT.gguf");
     }
     if (o->mixture) {
-        err_set(e, ERR_USER, "--type %s belongs to --format gguf, the format is %s", o->mixture, format);
+        err_set(e, ERR_USER, "--type %s needs --format gguf, but the format is %s", o->mixture, format);
         return err_hint(e, "give a file with -o OUT.gguf, or choose --bits and --group");
     }
     for (size_t i = 0; i < o->n_rules; i++) {
         if (!o->rules[i].gguf)
             continue;
-        err_set(e, ERR_USER, "--%s '%s=%s': %s is a type of GGUF, the format is %s",
+        err_set(e, ERR_USER, "--%s '%s=%s': %s is a GGUF type, but the format is %s",
                 o->rules[i].llama ? "tensor-type" : "tensor", o->rules[i].regex, o->rules[i].gguf->name,
                 o->rules[i].gguf->name, format);
         return err_hint(e, "give a file with -o OUT.gguf, or bits such as '%s=4'", o->rules[i].regex);
@@ -227,9 +227,10 @@ static bool settle_rounded(struct quantize_options *o, const struct gguf_type *b
         return wrong_group("--group", base, o->group, e);
     if (o->method == METHOD_RTN)
         return settle_rules(o, e);
-    err_set(e, ERR_USER, "--type %s: gsq rounds to %s, and does not learn it", o->mixture, base->name);
-    return err_hint(e, "--method rtn rounds as llama-quantize does; nearest that gsq learns: %s (%s bits per weight)",
-                    base->id == GGML_Q4_1 ? "Q4_K_S" : "Q5_K_S", base->id == GGML_Q4_1 ? "4.5" : "5.5");
+    err_set(e, ERR_USER, "--type %s: gsq can round to %s, but not learn it", o->mixture, base->name);
+    return err_hint(
+        e, "--method rtn rounds as llama-quantize does; the nearest type that gsq learns is %s (%s bits per weight)",
+        base->id == GGML_Q4_1 ? "Q4_K_S" : "Q5_K_S", base->id == GGML_Q4_1 ? "4.5" : "5.5");
 }
 
 static bool settle_gguf(struct quantize_options *o, struct err *e)
@@ -246,7 +247,7 @@ static bool settle_gguf(struct quantize_options *o, struct err *e)
     }
     const struct gguf_type *base = gguf_mixture_base(o->mixture);
     if (quantize_copies(o)) {
-        err_set(e, ERR_USER, "--type %s has nothing to quantize", o->mixture);
+        err_set(e, ERR_USER, "--type %s quantizes nothing", o->mixture);
         return err_hint(e, "gsq convert MODEL -o OUT.gguf --format gguf --type %s writes such a file", o->mixture);
     }
     if (!base)
@@ -265,7 +266,7 @@ static bool settle_gguf(struct quantize_options *o, struct err *e)
 static bool settle_refine(struct quantize_options *o, struct err *e)
 {
     if (o->format != EXPORT_GGUF) {
-        err_set(e, ERR_USER, "--refine writes a GGUF, the format is %s", export_format_name(o->format));
+        err_set(e, ERR_USER, "--refine writes a GGUF, but the format is %s", export_format_name(o->format));
         return err_hint(e, "give a file with -o OUT.gguf");
     }
     if (o->method == METHOD_RTN || !o->calib) {

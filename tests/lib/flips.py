@@ -72,7 +72,7 @@ def case(state):
         return kind, "CRASHED", f"{name}, {where}: exit {r.returncode}: {said[-500:]}"
     if tree(out) != tree(reference):
         return kind, "SILENT", f"{name}, {where}: other bytes; {said[-500:]}"
-    mended = re.search(r"warning: .*(made anew|made again|done again|is taken|nothing is lost)", r.stderr)
+    mended = re.search(r"warning: .*(made anew|made again|done again|is used|nothing is lost)", r.stderr)
     return kind, "mended" if mended else "same bytes", f"{name}, {where}: {said[:300]}"
 
 

@@ -130,7 +130,7 @@ static bool retry(struct pass *p)
     s->epochs = 0;
     s->report.n_hard = 1;
     s->report.n_soft = 0;
-    log_warn("the pass over scales diverged; it starts again at %g of its rate", (double)s->rate);
+    log_warn("the pass over scales diverged and starts again at %g of its rate", (double)s->rate);
     return true;
 }
 
@@ -257,7 +257,7 @@ bool tune_scales(const struct scales_task *t, struct stage_report *r, struct err
         struct scales_state was = {.losses = p.losses, .n_losses = p.steps};
         if (t->store.state(t->store.ctx, &was) && !was.done && was.report.steps == p.steps) {
             p.state = was;
-            log_info("the pass over scales goes on behind epoch %u", was.epochs);
+            log_info("the pass over scales continues after epoch %u", was.epochs);
         }
         ok = train(&p, begin, e);
     }

@@ -109,7 +109,7 @@ static bool list_matrices(struct plan *p, const struct model *m, const struct qu
         err_set(e, ERR_USER, "%s in %s is already quantized%s%s", x->module, checkpoint_dir(m->ck), x->type ? ": " : "",
                 x->type ? x->type->name : "");
         return err_hint(e, "quantize the original 16-bit model; gsq convert changes the format of a quantized one%s",
-                        o->format == EXPORT_GGUF ? "; --allow-requantize takes it all the same" : "");
+                        o->format == EXPORT_GGUF ? "; --allow-requantize quantizes it anyway" : "");
     }
     for (size_t i = 0; i < p->n_matrices; i++) {
         p->matrices[i].type = p->matrices[i].wanted = NULL;
@@ -208,7 +208,7 @@ static bool check_disk(struct plan *p, const struct quantize_options *o, struct 
         work_need += ((p->student_acts == ACTS_FILE) + (p->teacher_acts == ACTS_FILE)) * p->acts_bytes +
                      (p->kept_acts == ACTS_FILE) * p->scale_acts_bytes;
     if (disk_out == disk_work)
-        return out_fits("the output and its checkpoints,", o->out_dir, p->out_bytes + work_need, "-o and --work", e);
+        return out_fits("the output and the work folder,", o->out_dir, p->out_bytes + work_need, "-o and --work", e);
     return out_fits("the output", o->out_dir, p->out_bytes, "-o", e) &&
            out_fits("the work folder", work, work_need, "--work", e);
 }
@@ -305,13 +305,12 @@ static bool nothing_learned(const struct plan *p, struct err *e)
     if (!t)
         return true;
     err_set(e, ERR_USER,
-            "no linear is left to learn: rows of %u weights are not a multiple of %u, the block of %s, and "
-            "%s, which "
-            "stands in for it, is rounded to, not learned",
+            "no linear is left to learn: rows of %u weights are not a multiple of %u, the block size of %s, and its "
+            "substitute %s is rounded to, not learned",
             (unsigned)t->cols, (unsigned)t->wanted->block, t->wanted->name, t->type->name);
     learned_for(t->cols, list, sizeof list);
-    return err_hint(e, "--method rtn rounds as llama-quantize does%s%s", list[0] ? "; learned with such rows: " : "",
-                    list);
+    return err_hint(e, "--method rtn rounds as llama-quantize does%s%s",
+                    list[0] ? "; types learned with such rows: " : "", list);
 }
 
 /* A run that would change no linear, or learn none where learning was asked for. */
@@ -338,7 +337,7 @@ static bool check_learned(const struct quantize_options *o, struct err *e)
         return true;
     err_set(e, ERR_USER, "%s%s not learned by gsq (rounding is already nearly exact there)", o->code_type->name,
             o->code_type->group ? " is" : " bits are");
-    return err_hint(e, "--method gptq or rtn makes %s%s; single linears may have it beside learned ones, by --tensor",
+    return err_hint(e, "use --method gptq or rtn for %s%s; --tensor gives it to single linears beside learned ones",
                     o->code_type->name, o->code_type->group ? "" : " bits");
 }
 

@@ -65,8 +65,7 @@ static bool decide(struct matrix *t, struct err *e)
     t->coded = t->part && t->spec.type;
     if (t->coded || t->type->rounded)
         return true;
-    err_set(e, ERR_USER, "%s cannot be stored as %s, which linears of the blocks alone are learned in", t->module,
-            t->type->name);
+    err_set(e, ERR_USER, "%s cannot be stored as %s, a type only for linears of the blocks", t->module, t->type->name);
     return err_hint(e, "choose Q6_K, Q8_0, Q4_K, Q2_K or F16 for it, with --tensor '%s=Q6_K'", t->module);
 }
 
@@ -105,7 +104,7 @@ static void tell_fallbacks(const struct plan *p, const struct plan_listener *l)
         }
         if (n < sizeof line)
             snprintf(line + n, sizeof line - n,
-                     ": rows of %u weights are not a multiple of %u, the block of %s: stored as %s%s",
+                     ": rows of %u weights are not a multiple of %u, the block size of %s: stored as %s%s",
                      (unsigned)t->cols, (unsigned)t->wanted->block, t->wanted->name, t->type->name,
                      learned(t->wanted) && !learned(t->type) ? ", rounded, not learned" : "");
         l->warn(l->ctx, line);

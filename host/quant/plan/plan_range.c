@@ -128,7 +128,7 @@ static void warn_loss(const struct plan_listener *l, const char *module, const c
 {
     char line[320];
     snprintf(line, sizeof line,
-             "%s: its scales leave the range of %s, the relative error of its weights is about %.2g (%.2g in "
+             "%s: its scales exceed the range of %s; the relative error of its weights is about %.2g (%.2g in "
              "range)",
              module, type, x->with, x->without);
     l->warn(l->ctx, line);

@@ -216,7 +216,7 @@ static bool run_all(struct job *j, struct err *e)
         return false;
     if ((j->out->finished = is_finished(j)))
         return true;
-    out_tell_replaced(o->out_dir);
+    out_tell_replaced(o->out_dir, true);
     if (!open_store(j, e))
         return false;
     job_expect(j, false); /* less what is there */

@@ -172,7 +172,8 @@ static bool quantize_one(struct job *j, const struct matrix *item, struct gpu_vi
     if (!ok)
         return e->kind != ERR_STOPPED && err_context(e, "%s", item->module);
     if (report->diagonal_only)
-        log_warn("%s: its Hessian is not positive at any damping; quantized without error feedback", item->module);
+        log_warn("%s: its Hessian is not positive definite at any damping; quantized without error feedback",
+                 item->module);
     else if (report->damp_raised)
         log_warn("%s: its Hessian needed more damping than %g", item->module, (double)j->o->damp);
     job_end(j);

@@ -53,7 +53,7 @@ bool job_out_check(struct job *j, struct err *e)
     enum os_kind kind = os_stat(o->work_dir, NULL);
     if (kind == OS_ABSENT || kind == OS_DIR)
         return true;
-    err_set(e, ERR_USER, "the work folder %s is no folder", o->work_dir);
+    err_set(e, ERR_USER, "the work folder %s is not a folder", o->work_dir);
     return err_hint(e, "give another one with --work");
 }
 

@@ -62,7 +62,7 @@ bool manifest_accept_check(const char *list, struct err *e)
             for (const char *const *p = manifest_place_fields(); *p; p++)
                 strbuf_printf(&names, "%s%s", names.size ? ", " : "", *p);
             err_set(e, ERR_USER, "--accept %.*s is unknown", (int)len, at);
-            err_hint(e, "one or more of: %s; with commas between", names.data ? names.data : "");
+            err_hint(e, "give one or more of %s, separated by commas", names.data ? names.data : "");
             strbuf_free(&names);
             return false;
         }
@@ -242,14 +242,13 @@ static size_t differences(const struct manifest *m, const struct store_field *fi
 /* Only the code is another, of what is not accepted. names: all that is to be accepted. */
 static bool refuse_version(const struct difference *d, const char *names, const char *path, struct err *e)
 {
-    err_set(e, ERR_USER, "%s: this run was begun by gsq %.150s, and this is gsq %.150s", path,
+    err_set(e, ERR_USER, "%s: this run was begun by gsq %.150s, but this is gsq %.150s", path,
             d->was ? d->was : "of an unknown version", d->now ? d->now : "of an unknown version");
-    return err_hint(
-        e,
-        "finish it with that gsq, or begin anew: with another --work folder, or with this one removed. "
-        "--accept %s goes on with this gsq: finished blocks are kept, but the result may not have the bytes "
-        "that either writes alone",
-        names);
+    return err_hint(e,
+                    "finish it with that version, or start again: with another --work folder, or after removing this "
+                    "one. --accept %s continues with this version: finished blocks are kept, but the result may differ "
+                    "from what either version alone would write",
+                    names);
 }
 
 /* Refuses d[0..open). The hint names all found, also what is accepted already: a command has one --accept. */
@@ -265,11 +264,11 @@ static bool refuse_places(const struct difference *d, size_t open, size_t found,
     if (open == 1 && strcmp(d[0].name, MANIFEST_VERSION) == 0) {
         refuse_version(d, list, path, e);
     } else {
-        err_set(e, ERR_USER, "%s: this run was begun otherwise: %.700s", path, values.data ? values.data : "");
+        err_set(e, ERR_USER, "%s: this run was begun under other conditions: %.700s", path,
+                values.data ? values.data : "");
         err_hint(e,
-                 "--accept %s goes on here: finished blocks are kept, but the result will not have the bytes that an "
-                 "undisturbed run would have. Or repeat the command as and where it was begun, or give another --work "
-                 "folder",
+                 "--accept %s continues here: finished blocks are kept, but the result will differ from that of an "
+                 "uninterrupted run. Or repeat the command where it was begun, or give another --work folder",
                  list);
     }
     strbuf_free(&names);
@@ -290,8 +289,8 @@ static bool note_all(cJSON *accepted, const struct difference *d, size_t n)
             cJSON_Delete(note);
             return false;
         }
-        log_warn("%s: was %s, is %s, as accepted: the result %s not have the bytes of an undisturbed run", d[i].name,
-                 d[i].was ? d[i].was : "not recorded", d[i].now ? d[i].now : "not recorded",
+        log_warn("%s was %s and is now %s (accepted): the result %s differ from that of an uninterrupted run",
+                 d[i].name, d[i].was ? d[i].was : "not recorded", d[i].now ? d[i].now : "not recorded",
                  strcmp(d[i].name, MANIFEST_VERSION) == 0 ? "may" : "will");
     }
     return true;

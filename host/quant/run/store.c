@@ -33,7 +33,7 @@ bool store_open_whole(struct safetensors **out, const char *path, const char *ru
     }
     const char *of = safetensors_metadata(*out, "run");
     bool ok = safetensors_verify(*out, data, e) &&
-              (!run || (of && strcmp(of, run) == 0) || err_set(e, ERR_ENV, "%s is of another run", path));
+              (!run || (of && strcmp(of, run) == 0) || err_set(e, ERR_ENV, "%s belongs to another run", path));
     if (!ok)
         safetensors_close(out);
     return ok;
@@ -96,9 +96,9 @@ static void recover(struct recovery *r, const char *dir, const char *path, bool 
     *r = (struct recovery){.dir = dir};
     os_list(dir, copy_in_block, r, NULL);
     if (r->found)
-        log_warn("%s is %s; the copy in %s is taken", path, missing ? "missing" : "damaged", r->from);
+        log_warn("%s is %s; the copy in %s is used", path, missing ? "missing" : "damaged", r->from);
     else if (r->blocks)
-        log_warn("%s is %s, and none of the blocks beside it is whole: all are made anew", path,
+        log_warn("%s is %s, and no block beside it is intact: all are made again", path,
                  missing ? "missing" : "damaged");
     else if (!missing)
         log_warn("%s is damaged; no block was finished, so nothing is lost", path);
@@ -223,7 +223,7 @@ static bool open_block(struct store *s, uint32_t layer, struct err *e)
     bool ok =
         known ? safetensors_open_file(&s->block, path, e) : store_open_whole(&s->block, path, s->run, &seen.data, e);
     if (!ok)
-        err_hint(e, "repeat the command: what is damaged is made anew");
+        err_hint(e, "repeat the command: what is damaged is made again");
     return ok && (known || see(s, layer, seen, e));
 }
 
@@ -454,7 +454,7 @@ bool store_write_block(struct store *s, uint32_t layer, struct block_items b, co
     for (uint32_t i = 0; i < b.n; i++)
         if (b.items[i].coded && !sane(&linears[i], &b.items[i]))
             return err_set(e, ERR_BUG,
-                           "%s got codes or integers outside its type's range, or scales that are no numbers",
+                           "%s got codes or integers outside its type's range, or scales that are not finite",
                            b.items[i].module);
     if (!block_path(s, layer, path, sizeof path, e))
         return false;
@@ -502,15 +502,14 @@ static bool unpack_linear(struct store *s, const struct matrix *item, struct qli
         if (super)
             memcpy(out->integers, integers->data, (size_t)integers->bytes);
         if (!sane(out, item))
-            ok = err_set(
-                e, ERR_ENV,
-                "block-%04u.safetensors in %s: %s has codes or integers outside its type's range, or scales that "
-                "are no numbers",
-                item->layer, s->dir, item->module);
+            ok = err_set(e, ERR_ENV,
+                         "block-%04u.safetensors in %s: %s has codes or integers outside its type's range, or scales "
+                         "that are not finite",
+                         item->layer, s->dir, item->module);
     }
     if (!ok) {
         qlinear_free(out);
-        err_hint(e, "repeat the command: what is damaged is made anew");
+        err_hint(e, "repeat the command: what is damaged is made again");
     }
     return ok;
 }
@@ -540,7 +539,7 @@ uint32_t store_check(struct store *s, const struct plan *p)
             whole++;
             continue;
         }
-        log_warn("%s; this block is made anew", e.msg);
+        log_warn("%s; this block is made again", e.msg);
         safetensors_close(&s->block);
         see(s, layer, (struct seen){.state = DAMAGED}, NULL);
     }

@@ -187,7 +187,7 @@ bool store_read_scales_part(struct store *s, const struct matrix *item, enum sca
     uint64_t bytes = part_bytes(item);
     if (!t || t->bytes != bytes) {
         err_set(e, ERR_ENV, "scales.safetensors in %s does not hold %s as this run needs it", s->dir, item->module);
-        return err_hint(e, "repeat the command: what is damaged is made anew");
+        return err_hint(e, "repeat the command: what is damaged is made again");
     }
     memcpy(out, t->data, (size_t)bytes);
     return true;
@@ -253,7 +253,8 @@ bool store_read_importance(struct store *s, const struct plan *p, float *sums, u
     if (ok)
         memcpy(sums, t->data, (size_t)t->bytes);
     else if (known)
-        log_warn("%s; it is made again", e.msg[0] ? e.msg : "head-importance.safetensors is not of these blocks");
+        log_warn("%s; it is made again",
+                 e.msg[0] ? e.msg : "head-importance.safetensors does not belong to these blocks");
     safetensors_close(&f);
     return ok;
 }
