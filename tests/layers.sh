@@ -27,7 +27,7 @@ host/quant: host/model formats/write
 host/quant/method: host/quant
 host/quant/plan: host/quant/method
 host/quant/run: host/quant/plan
-host/eval: host/quant/plan
+host/eval: host/model formats/write
 host/convert: formats/write
 lib: host/eval host/convert host/quant/run
 app: host/base lib/gsq.h

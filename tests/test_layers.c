@@ -298,14 +298,14 @@ static void test_kinds(void **state)
 {
     (void)state;
     static struct bench b;
-    struct speed s;
+    struct run_speed s;
     open_bench(&b, METHOD_GSQ, 0.0625);
     const struct model *m = b.j.m;
     for (uint32_t layer = 0; layer < BLOCKS; layer++)
         assert_true(model_shape_is_new(&m->shape, layer));
     OK(speed_measure(&s, b.j.m, &b.j.plan, &b.o, &e), e);
-    assert_int_equal(s.n_blocks, BLOCKS);
-    const struct speed_block *first = speed_block(&s, m, 0), *wide = speed_block(&s, m, 2);
+    assert_int_equal(s.model.n_blocks, BLOCKS);
+    const struct speed_block *first = speed_block(&s.model, m, 0), *wide = speed_block(&s.model, m, 2);
     assert_true(first && wide && first != wide);
     assert_true(wide->forward[HALF_FFN] > 1.2 * first->forward[HALF_FFN]);
     assert_true(wide->forward[HALF_ATTN] == first->forward[HALF_ATTN]);

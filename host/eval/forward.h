@@ -13,8 +13,8 @@
 #define EVAL_FORWARD_H
 
 #include "host/model/block_fwd.h"
+#include "host/model/speed.h"
 #include "host/model/walk.h"
-#include "host/quant/plan/predict.h"
 
 struct forward_side {
     const char *label; /* "" or "reference ": in front of what is told of it */

@@ -39,7 +39,7 @@ struct job {
 
     /* progress */
     uint64_t begin;
-    struct speed speed;
+    struct run_speed speed;
     struct eta eta; /* of the kinds of enum work */
     struct progress_watch watch;
     double export_work; /* predicted seconds of the export */

@@ -19,14 +19,14 @@
 
 static double gemm_seconds(const struct job *j, double multiply_adds)
 {
-    return multiply_adds * (j->speed.gemm > 0 ? j->speed.gemm : speed_guess(j->m->gpu));
+    return multiply_adds * (j->speed.model.gemm > 0 ? j->speed.model.gemm : speed_guess(j->m->gpu));
 }
 
 /* Of one window. */
 static double half_forward(const struct job *j, uint32_t layer, enum block_half half)
 {
     const struct block_shape b = model_block(j->m, layer);
-    const struct speed_block *s = speed_block(&j->speed, j->m, layer);
+    const struct speed_block *s = speed_block(&j->speed.model, j->m, layer);
     double weights = 0;
     if (s && s->forward[half] > 0)
         return s->forward[half];
@@ -39,7 +39,7 @@ static double half_forward(const struct job *j, uint32_t layer, enum block_half 
 /* Backward through it; without the gradient of its input. */
 static double half_backward(const struct job *j, uint32_t layer, enum block_half half)
 {
-    const struct speed_block *s = speed_block(&j->speed, j->m, layer);
+    const struct speed_block *s = speed_block(&j->speed.model, j->m, layer);
     return s && s->backward[half] > 0 ? s->backward[half] : 2 * half_forward(j, layer, half);
 }
 
@@ -68,7 +68,7 @@ double job_hessian_work(const struct job *j, uint32_t layer, enum block_half hal
 
 double job_load_work(const struct job *j, const struct matrix *i)
 {
-    return (double)i->rows * i->cols * (j->speed.load > 0 ? j->speed.load : SECONDS_PER_CHECK);
+    return (double)i->rows * i->cols * (j->speed.model.load > 0 ? j->speed.model.load : SECONDS_PER_CHECK);
 }
 
 double job_round_work(const struct job *j, const struct matrix *i)
@@ -145,7 +145,7 @@ double job_scales_work(const struct job *j)
     for (uint32_t layer = 0; layer < j->plan.n_layers; layer++)
         backward += half_backward(j, layer, HALF_ATTN) + half_backward(j, layer, HALF_FFN);
     /* Measured without the gradient of the block's input, which is about two thirds of a forward pass. */
-    if (j->speed.n_blocks)
+    if (j->speed.model.n_blocks)
         backward += forward * 2 / 3;
     double product = gemm_seconds(j, (double)c->vocab_size * c->hidden_size * j->plan.ctx);
     double teach = 2 * forward + backward + 3 * product;
@@ -214,12 +214,12 @@ void job_predict(struct job *j)
         block_work(j, layer, by_kind);
     other_work(j, by_kind);
     j->plan.predicted_seconds = 0;
-    for (int i = 0; j->speed.measured && i < ETA_KINDS; i++)
+    for (int i = 0; j->speed.model.measured && i < ETA_KINDS; i++)
         j->plan.predicted_seconds += by_kind[i];
     double largest = 0;
     for (uint32_t layer = 0; layer < j->plan.n_layers; layer++)
         largest = fmax(largest, job_tune_work(j, layer, HALF_FFN));
-    if (largest > 0 && j->speed.n_blocks)
+    if (largest > 0 && j->speed.model.n_blocks)
         j->plan.updates = j->plan.block_steps / largest;
 }
 
@@ -235,7 +235,7 @@ void job_expect(struct job *j, bool replay)
             replay_work(j, layer, again);
     }
     other_work(j, all);
-    eta_start(&j->eta, os_now_ns(), speed_trust(&j->speed));
+    eta_start(&j->eta, os_now_ns(), speed_trust(&j->speed.model));
     j->eta.begin = j->begin;
     for (unsigned i = 0; i < ETA_KINDS; i++) {
         eta_expect(&j->eta, i, all[i] + again[i]);

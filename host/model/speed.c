@@ -1,0 +1,308 @@
+#include "host/model/speed.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/num.h"
+#include "host/base/os.h"
+#include "host/model/block_bwd.h"
+
+/* A forward slice grows until it takes this long, or is all that the run does at once: a GPU wants enough
+ * rows to fill it. The passes backward and the linears then take slices to match. */
+#define SLICE_NS 40000000ull
+/* Where slices begin. A CPU needs some tens of milliseconds for these. */
+#define SLICE_TOKENS 64u
+#define SLICE_WIDTH  1024u /* of heads together, and of the feed-forward's middle */
+/* Weights read from the model's files for the speed of loading. */
+#define LOAD_WEIGHTS (1u << 21)
+
+/* A multiply-add: of a GPU, and of a CPU that is one. */
+#define GUESS_GPU 2e-11
+#define GUESS_CPU 2e-10
+
+double speed_guess(const struct gpu *g)
+{
+    return g && gpu_info(g)->caps & GPU_CAP_CPU ? GUESS_CPU : GUESS_GPU;
+}
+
+double speed_trust(const struct speed *s)
+{
+    return s->measured ? 0.4 : 0;
+}
+
+/* ---- halves of a block ---- */
+
+/* Without a sliding window: where blocks have one much shorter than ctx, attention is predicted as too slow.
+ */
+static bool make_block(struct speed_bench *b, struct gpu_arena *arena, const struct model *m, struct block_weights *w,
+                       struct err *e)
+{
+    bool ok = block_weights_create(w, m, model_block(m, 0), arena, e);
+    for (uint32_t i = 0; ok && i < w->shape.n; i++)
+        gpu_fill(b->cmd, w->w[i], SPEED_FILL);
+    for (int role = 0; ok && role < ROLE_COUNT; role++)
+        if (w->norm[role].size)
+            gpu_fill(b->cmd, w->norm[role], SPEED_FILL);
+    return ok;
+}
+
+/* The layer of a size as a model of one block: its matrices, cut. */
+struct one_block {
+    struct model m;
+    uint32_t first[2];
+    struct block_matrix *matrices;
+};
+
+/* A matrix's size, where the width that makes it is cut. */
+static uint32_t cut_size(uint32_t own, uint32_t of_model, uint32_t of_slice)
+{
+    return of_slice < of_model ? (uint32_t)min_u64(own, of_slice) : own;
+}
+
+static bool one_block(struct one_block *o, const struct speed_size *z, struct err *e)
+{
+    const struct block_shape b = model_block(&z->model, z->layer);
+    *o = (struct one_block){.m = z->model, .first = {0, b.n}, .matrices = calloc(b.n + 1u, sizeof *o->matrices)};
+    if (!o->matrices)
+        return err_nomem(e, "a block's shape", b.n * sizeof *o->matrices);
+    for (uint32_t i = 0; i < b.n; i++) {
+        const struct block_matrix *of = &b.matrices[i];
+        const struct block_part *p = of->part;
+        o->matrices[i].part = p;
+        o->matrices[i].rows = cut_size(of->rows, block_part_rows(p, z->model.cfg), block_part_rows(p, &z->config));
+        o->matrices[i].cols = cut_size(of->cols, block_part_cols(p, z->model.cfg), block_part_cols(p, &z->config));
+    }
+    o->m.cfg = &z->config;
+    o->m.shape = (struct model_shape){1, o->first, o->matrices};
+    memset(o->m.has_bias, 0, sizeof o->m.has_bias);
+    return true;
+}
+
+/* Gradients of what is trained of a half. */
+static bool make_grads(struct speed_bench *b, struct gpu_arena *arena, struct block_shape shape, enum block_half half,
+                       struct block_grads *grads, struct err *e)
+{
+    grads->w = calloc(shape.n + 1u, sizeof *grads->w);
+    if (!grads->w)
+        return err_nomem(e, "the list of gradients", shape.n * sizeof *grads->w);
+    for (uint32_t i = 0; i < shape.n; i++) {
+        const struct block_matrix *of = &shape.matrices[i];
+        if (of->part->half != half || (of->part->turned && !b->train_qk))
+            continue;
+        if (!gpu_alloc(arena, (uint64_t)of->rows * of->cols * 4, &grads->w[i], e))
+            return false;
+        gpu_fill(b->cmd, grads->w[i], 0);
+    }
+    return true;
+}
+
+static bool run_half(struct speed_bench *b, struct gpu_arena *arena, const struct speed_size *z, enum block_half half,
+                     bool backward, struct err *e)
+{
+    bool attn = half == HALF_ATTN;
+    struct one_block o = {0};
+    struct model *m = &o.m;
+    struct block_weights w = {0};
+    struct block_scratch fwd;
+    struct bwd_scratch bwd;
+    struct block_grads grads = {0};
+    struct gpu_view x, y;
+    uint64_t bytes = (uint64_t)z->windows * z->model.ctx * z->config.hidden_size * 4;
+    unsigned parts = attn ? BWD_ATTN | (backward && b->train_qk ? BWD_QK : 0) : BWD_FFN;
+    bool ok = one_block(&o, z, e) && make_block(b, arena, m, &w, e) &&
+              block_scratch_create(&fwd, arena, m, z->windows, backward ? SCRATCH_TRAIN : SCRATCH_FORWARD, e) &&
+              gpu_alloc(arena, bytes, &x, e) && gpu_alloc(arena, bytes, &y, e) &&
+              (!backward || (make_grads(b, arena, w.shape, half, &grads, e) &&
+                             bwd_scratch_create(&bwd, arena, m, z->windows, parts, e)));
+    if (ok) {
+        gpu_fill(b->cmd, x, SPEED_FILL);
+        gpu_fill(b->cmd, y, SPEED_FILL);
+        if (backward) /* it reads what a forward pass leaves */
+            (attn ? block_attn_fwd : block_ffn_fwd)(m, &w, &fwd, x, y, z->windows);
+    }
+    ok = ok && speed_ready(b, e);
+    if (ok && backward)
+        (attn ? block_attn_bwd : block_ffn_bwd)(m, &w, &fwd, &bwd, x, y, false, &grads, z->windows);
+    else if (ok)
+        (attn ? block_attn_fwd : block_ffn_fwd)(m, &w, &fwd, x, y, z->windows);
+    block_weights_free(&w);
+    free(grads.w);
+    free(o.matrices);
+    return ok;
+}
+
+static bool attn_fwd(struct speed_bench *b, struct gpu_arena *arena, const struct speed_size *z, struct err *e)
+{
+    return run_half(b, arena, z, HALF_ATTN, false, e);
+}
+
+static bool ffn_fwd(struct speed_bench *b, struct gpu_arena *arena, const struct speed_size *z, struct err *e)
+{
+    return run_half(b, arena, z, HALF_FFN, false, e);
+}
+
+static bool attn_bwd(struct speed_bench *b, struct gpu_arena *arena, const struct speed_size *z, struct err *e)
+{
+    return run_half(b, arena, z, HALF_ATTN, true, e);
+}
+
+static bool ffn_bwd(struct speed_bench *b, struct gpu_arena *arena, const struct speed_size *z, struct err *e)
+{
+    return run_half(b, arena, z, HALF_FFN, true, e);
+}
+
+/* By half. */
+static const speed_piece half_forward[HALF_COUNT] = {attn_fwd, ffn_fwd},
+                         half_backward[HALF_COUNT] = {attn_bwd, ffn_bwd};
+
+/* ---- sizes of slices ---- */
+
+/* A block of which heads and the feed-forward's middle are cut to about `width`, over windows of `tokens`. */
+static struct speed_size cut(const struct speed_size *all, uint32_t tokens, uint32_t width, uint32_t windows)
+{
+    struct speed_size z = *all;
+    struct model_config *c = &z.config;
+    uint32_t share = c->num_heads / c->num_kv_heads;
+    uint32_t kv = (uint32_t)max_u64(1, width / ((uint64_t)share * c->head_dim));
+    c->num_kv_heads = (uint32_t)min_u64(c->num_kv_heads, kv);
+    c->num_heads = c->num_kv_heads * share;
+    c->intermediate_size = (uint32_t)min_u64(c->intermediate_size, width);
+    z.model.ctx = (uint32_t)min_u64(z.model.ctx, tokens);
+    z.windows = (uint32_t)min_u64(all->windows, windows);
+    return z;
+}
+
+static bool is_whole(const struct speed_size *z, const struct speed_size *all)
+{
+    return z->model.ctx == all->model.ctx && z->windows == all->windows &&
+           z->config.num_heads == all->config.num_heads && z->config.intermediate_size == all->config.intermediate_size;
+}
+
+/* Both halves, seconds together. */
+static bool measure_halves(struct speed_bench *b, const speed_piece run[HALF_COUNT], const struct speed_size *z,
+                           struct speed_rates r[HALF_COUNT], double *seconds, struct err *e)
+{
+    *seconds = 0;
+    for (int half = 0; half < HALF_COUNT; half++) {
+        double took;
+        if (!speed_time(b, run[half], z, &r[half], &took, e))
+            return false;
+        *seconds += took;
+    }
+    return true;
+}
+
+/* A window of both halves at full size, of one layer. */
+static bool predict_halves(struct speed_bench *b, const speed_piece run[HALF_COUNT], const struct speed_size *all,
+                           uint32_t layer, const struct speed_rates r[HALF_COUNT], double seconds[HALF_COUNT],
+                           struct err *e)
+{
+    struct speed_size z = *all;
+    z.layer = layer;
+    for (int half = 0; half < HALF_COUNT; half++) {
+        if (!speed_predict(b, run[half], &z, &r[half], &seconds[half], e))
+            return false;
+        seconds[half] /= all->windows;
+    }
+    return true;
+}
+
+const struct speed_block *speed_block(const struct speed *s, const struct model *m, uint32_t layer)
+{
+    for (unsigned i = 0; i < s->n_blocks; i++)
+        if (block_shape_same(model_block(m, s->blocks[i].layer), model_block(m, layer)))
+            return &s->blocks[i];
+    return NULL;
+}
+
+/* Forward slices of the first layer, each twice as much work as the one before, until they are long enough; of other
+ * layers only the counts are others. */
+bool speed_forward(struct speed_bench *b, struct speed *s, const struct speed_size *all, struct speed_size *slice,
+                   struct err *e)
+{
+    enum { MOST = sizeof s->blocks / sizeof *s->blocks };
+    const struct model *m = &all->model;
+    struct speed_rates rates[HALF_COUNT];
+    double took;
+    uint32_t tokens = SLICE_TOKENS, width = SLICE_WIDTH, windows = 1;
+    *slice = cut(all, 16, SLICE_WIDTH / 4, 1); /* builds the pipelines */
+    bool ok = measure_halves(b, half_forward, slice, rates, &took, e);
+    while (ok) {
+        *slice = cut(all, tokens, width, windows);
+        ok = measure_halves(b, half_forward, slice, rates, &took, e);
+        if (took * 1e9 >= 2.0 * SLICE_NS || is_whole(slice, all))
+            break;
+        if (tokens < m->ctx)
+            tokens *= 2;
+        else if (width < all->config.num_heads * all->config.head_dim || width < all->config.intermediate_size)
+            width *= 2;
+        else
+            windows *= 2;
+    }
+    for (uint32_t layer = 0; ok && layer < m->shape.layers && s->n_blocks < MOST; layer++) {
+        struct speed_block *of = &s->blocks[s->n_blocks];
+        if (speed_block(s, m, layer))
+            continue;
+        *of = (struct speed_block){.layer = layer};
+        ok = predict_halves(b, half_forward, all, layer, rates, of->forward, e);
+        s->n_blocks++;
+    }
+    s->gemm = rates[HALF_FFN].kernel[KERNEL_ID_gemm];
+    return ok;
+}
+
+bool speed_backward(struct speed_bench *b, struct speed *s, const struct speed_size *all,
+                    const struct speed_size *slice, struct err *e)
+{
+    struct speed_rates rates[HALF_COUNT];
+    double took;
+    struct speed_size first = cut(all, 16, SLICE_WIDTH / 4, 1);
+    bool ok = measure_halves(b, half_backward, &first, rates, &took, e) &&
+              measure_halves(b, half_backward, slice, rates, &took, e);
+    for (unsigned i = 0; ok && i < s->n_blocks; i++)
+        ok = predict_halves(b, half_backward, all, s->blocks[i].layer, rates, s->blocks[i].backward, e);
+    return ok;
+}
+
+/* Reading the first rows of a block's largest matrix: the files' speed, and what becomes of them on the way. */
+bool speed_load(struct speed_bench *b, struct speed *s, struct model *m, struct err *e)
+{
+    const struct block_shape shape = model_block(m, 0);
+    const struct block_matrix *of = shape.matrices;
+    char module[96];
+    struct gpu_view dst;
+    for (uint32_t i = 1; i < shape.n; i++)
+        if ((uint64_t)shape.matrices[i].rows * shape.matrices[i].cols > (uint64_t)of->rows * of->cols)
+            of = &shape.matrices[i];
+    block_part_name(of->part, 0, module, sizeof module);
+    uint32_t rows = (uint32_t)min_u64(of->rows, max_u64(1, LOAD_WEIGHTS / of->cols));
+    bool ok = gpu_alloc(b->arena, (uint64_t)rows * of->cols * 4, &dst, e) && speed_ready(b, e) &&
+              model_load_matrix(m, module, 0, rows, dst, e) && gpu_cmd_finish(b->cmd, e);
+    s->load = (double)(os_now_ns() - b->begin) * 1e-9 / ((double)rows * of->cols);
+    gpu_arena_reset(b->arena, 0);
+    return ok;
+}
+
+/* ---- the whole ---- */
+
+bool speed_measure_forward(struct speed *s, struct model *m, uint32_t windows, struct err *e)
+{
+    struct speed_bench b = {0};
+    struct speed_size all = speed_size_whole(m, windows), slice;
+    *s = (struct speed){0};
+    bool ok = speed_begin(&b, m, e) && speed_forward(&b, s, &all, &slice, e) && speed_load(&b, s, m, e);
+    s->measured = ok;
+    return speed_end(&b, ok, &s->seconds, e);
+}
+
+bool speed_count_forward(struct model *m, uint32_t windows, struct gpu_arena *counting, struct err *e)
+{
+    struct speed_bench b = {.cmd = m->cmd};
+    struct speed_size all = speed_size_whole(m, windows);
+    bool ok = true;
+    for (int half = 0; ok && half < HALF_COUNT; half++) {
+        ok = half_forward[half](&b, counting, &all, e);
+        gpu_arena_reset(counting, 0);
+    }
+    return ok;
+}
