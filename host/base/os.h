@@ -177,6 +177,8 @@ int os_stop_signal(void);
 int os_exit_code(const struct err *e);
 /* Raises the flag from inside the program, as Ctrl-C does, without the deadline. */
 void os_request_stop(void);
+/* Ends the process here, as kill -9 does from outside. */
+void os_kill_self(void);
 /* Lowers it, for a process that goes on after a stop. */
 void os_clear_stop(void);
 /* The deadline is off: the program is about to end by itself. */

@@ -97,6 +97,11 @@ void os_request_stop(void)
         stop_flag = SIGINT;
 }
 
+void os_kill_self(void)
+{
+    raise(SIGKILL);
+}
+
 void os_clear_stop(void)
 {
     stop_flag = 0;

@@ -71,6 +71,11 @@ void os_request_stop(void)
     InterlockedCompareExchange(&stop_flag, 2, 0);
 }
 
+void os_kill_self(void)
+{
+    TerminateProcess(GetCurrentProcess(), 137); /* what a shell calls kill -9 */
+}
+
 void os_clear_stop(void)
 {
     InterlockedExchange(&stop_flag, 0);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "host/base/os.h"
+#include "host/base/stop_point.h"
 #include "host/base/str.h"
 
 #define TMP_END ".gsq-tmp"
@@ -136,6 +137,8 @@ bool os_out_close(struct os_out *o, struct err *e)
     if (fclose(o->file) != 0 && ok)
         ok = write_failed(o, e);
     o->file = NULL;
+    if (ok)
+        stop_point("rename", os_base_name(o->path));
     ok = ok && os_rename(o->tmp, o->path, e);
     if (!ok)
         os_remove(o->tmp);

@@ -7,6 +7,7 @@
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/base/out_path.h"
+#include "host/base/stop_point.h"
 #include "host/quant/run/identity.h"
 #include "host/quant/run/job_internal.h"
 #include "host/quant/plan/refine.h"
@@ -48,6 +49,8 @@ static bool one_block(struct job *j, uint32_t layer, bool replay, bool carry, st
         job_begin(j, WORK_STORE, job_store_work(b));
         ok = ok && store_write_block(j->store, layer, b, r.q, r.report, r.stages, e);
         job_end(j);
+        if (ok)
+            stop_point("block", NULL);
     } else if (ok && carry) {
         ok = source_same(j, layer, e) && job_block_resume(j, layer, e);
     }
@@ -128,6 +131,7 @@ static bool open_refined(struct job *j, const struct quantize_options *o, uint32
 
 static bool on_check(void *ctx, double done)
 {
+    stop_point("check", NULL);
     return job_tell(ctx, done, job_event(ctx, "check"), NULL);
 }
 
@@ -180,6 +184,7 @@ static bool open_store(struct job *j, struct err *e)
 {
     if (!store_open(&j->store, j->work_dir, j->id.fields, j->id.n, j->o->accept, e))
         return false;
+    stop_point("manifest", NULL);
     j->blocks_whole = store_check(j->store, &j->plan);
     return true;
 }
@@ -241,6 +246,7 @@ static bool run_all(struct job *j, struct err *e)
         return false;
     job_clock(j, PHASE_EXPORT, &clock);
     job_judge_prediction(j);
+    stop_point("finished", NULL);
     if (!o->keep_work)
         store_remove(&j->store);
     return true;

@@ -13,6 +13,7 @@
 #include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/base/stop_point.h"
 #include "host/gpu/tiled.h"
 #include "host/model/batch.h"
 #include "host/quant/run/job_internal.h"
@@ -134,6 +135,7 @@ static bool on_step(void *ctx, uint32_t step, uint32_t steps, double loss)
 
 static bool on_tune_step(void *ctx, uint32_t step, uint32_t steps, double loss)
 {
+    stop_point("step", NULL);
     return job_tell_step(ctx, "train", (double)step / steps, step, steps, loss);
 }
 
@@ -177,6 +179,7 @@ static bool quantize_one(struct job *j, const struct matrix *item, struct gpu_vi
     else if (report->damp_raised)
         log_warn("%s: its Hessian needed more damping than %g", item->module, (double)j->o->damp);
     job_end(j);
+    stop_point("linear", NULL);
     return true;
 }
 
@@ -241,6 +244,7 @@ static bool half_train(struct job *j, enum block_half half, struct block_items b
     job_end(j);
     gpu_arena_trim(j->scratch);
     job_clock(j, PHASE_BLOCKS, clock);
+    stop_point("half", NULL);
     return true;
 }
 

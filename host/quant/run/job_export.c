@@ -5,6 +5,7 @@
 
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/base/stop_point.h"
 #include "host/model/batch.h"
 #include "host/quant/run/job_internal.h"
 #include "host/quant/plan/refine.h"
@@ -21,6 +22,7 @@ static bool pull(void *ctx, const struct matrix *x, struct qlinear *q, struct er
 static bool progress(void *ctx, uint64_t done, uint64_t total)
 {
     struct job *j = ctx;
+    stop_point("tensor", NULL);
     double part = total ? (double)done / (double)total : 1;
     struct progress_event ev = job_event(j, "export");
     ev.unit = "MB";
@@ -43,6 +45,7 @@ bool job_export(struct job *j, struct err *e)
 {
     j->layer = j->plan.n_layers;
     j->detail[0] = 0;
+    stop_point("export", NULL);
     job_begin(j, WORK_EXPORT, j->export_work);
     const struct export_source source = {j, pull, progress, importance};
     bool ok = job_tell(j, 0, job_event(j, "export"), e) &&

@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "host/base/os.h"
+#include "host/base/stop_point.h"
 #include "host/quant/run/job_internal.h"
 #include "host/quant/method/tune_scales.h"
 
@@ -17,6 +18,7 @@ static bool on_step(void *ctx, uint32_t step, uint32_t steps, double loss)
 {
     struct watch *w = ctx;
     struct job *j = w->j;
+    stop_point("scales", NULL);
     uint32_t epochs = j->o->scales.epochs;
     double part = (double)step / steps;
     if (!w->heard) { /* the start is judged; epochs that an earlier run finished take no time */

@@ -10,6 +10,7 @@
 #include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/base/stop_point.h"
 
 #define REPORT_CAP 256
 
@@ -607,8 +608,10 @@ static bool remove_own(void *ctx, const char *name, struct err *e)
                                          "manifest.json"};
     char path[4096];
     for (size_t i = 0; i < sizeof begins / sizeof *begins; i++)
-        if (strncmp(name, begins[i], strlen(begins[i])) == 0 && os_path_join(path, sizeof path, ctx, name, e))
+        if (strncmp(name, begins[i], strlen(begins[i])) == 0 && os_path_join(path, sizeof path, ctx, name, e)) {
+            stop_point("remove", NULL);
             os_remove(path);
+        }
     return true;
 }
 

@@ -6,6 +6,7 @@
 #include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/base/stop_point.h"
 #include "host/quant/run/store_internal.h"
 
 #define SCALES_FILE     "scales.safetensors"
@@ -127,8 +128,10 @@ bool store_write_scales(struct store *s, const struct plan *p, const struct scal
     }
     free(plan);
     free(names);
-    if (ok)
+    if (ok) {
+        stop_point("epoch", NULL);
         store_open_scales(s);
+    }
     s->scales_done = ok && s->scales && state->done;
     return ok;
 }
