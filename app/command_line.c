@@ -130,8 +130,9 @@ static bool read_pair(struct args *a, const struct option *o, const char *value,
         return err_set(e, ERR_USER, "--%s %s: expected two numbers A:B", o->name, value);
     if (from < o->min || from > o->max || to < o->min || to > o->max)
         return out_of_range(o, value, e);
-    *(float *)((char *)a + o->target) = (float)from;
-    *(float *)((char *)a + o->target2) = (float)to;
+    void *target = (char *)a + o->target, *target2 = (char *)a + o->target2;
+    *(float *)target = (float)from;
+    *(float *)target2 = (float)to;
     return true;
 }
 
@@ -181,7 +182,7 @@ static bool read_value(struct args *a, const struct option *o, const char *value
 static const struct option *find_option(const struct args *a, const char *name, size_t len, char letter)
 {
     for (const struct option *o = options; o->name; o++) {
-        bool same = letter ? o->letter == letter : strlen(o->name) == len && memcmp(o->name, name, len) == 0;
+        bool same = name ? strlen(o->name) == len && memcmp(o->name, name, len) == 0 : o->letter == letter;
         if (same && (a->command == CMD_NONE ? o->section == SECTION_COMMON : o->commands >> a->command & 1))
             return o;
     }
@@ -210,7 +211,7 @@ static bool read_option(struct args *a, int argc, char **argv, int *i, bool *see
     if (!o->arg) {
         if (eq)
             return err_set(e, ERR_USER, "--%s takes no value", o->name);
-        return read_value(a, o, NULL, e);
+        return read_value(a, o, "", e);
     }
     const char *value = eq ? eq + 1 : *i + 1 < argc ? argv[++*i] : NULL;
     if (!value) {

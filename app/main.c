@@ -13,8 +13,8 @@ static bool locate(struct args *a, struct err *e)
     for (unsigned i = 0; i < args_models(a); i++) {
         const char *name = a->positional[i];
         char *path = gsq_model_locate(name, &why);
-        if (!app_result(path != NULL, &why, e))
-            return false;
+        if (!path)
+            return app_result(false, &why, e);
         if (strcmp(path, name) != 0)
             log_info("%s: %s", name, path);
         if (!(a->positional[i] = args_own(a, path)))

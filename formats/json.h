@@ -28,4 +28,11 @@ bool json_u64(const cJSON *item, uint64_t *out);
 /* "a number", "a string" ... for messages. */
 const char *json_type_name(const cJSON *item);
 
+#ifdef __clang_analyzer__ /* sees a declaration alone: no item is of no type */
+#define cJSON_IsString(item) ((item) && cJSON_IsString(item))
+#define cJSON_IsArray(item)  ((item) && cJSON_IsArray(item))
+#define cJSON_IsObject(item) ((item) && cJSON_IsObject(item))
+#define cJSON_IsNumber(item) ((item) && cJSON_IsNumber(item))
+#endif
+
 #endif

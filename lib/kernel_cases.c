@@ -80,6 +80,7 @@ static float number(const struct kernel_buffer *b, const struct kernel_shape *s,
     case FILL_SCALES:
         return !s->offsets ? x : i / s->groups % 2 ? -fabsf(x) : fabsf(x);
     case FILL_ANGLES:
+        /* NOLINTNEXTLINE(bugprone-integer-division): pairs */
         return i % 2 ? sinf(0.37f * (float)(i / 2)) : cosf(0.37f * (float)(i / 2));
     default:
         return b->ld && i % b->ld >= b->cols ? NAN : x;

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # What to run before a commit: a few minutes from a clean clone, most of which is the first build.
 #
-#     scripts/check.sh            format, shell scripts, build, quick tests
-#     scripts/check.sh format     only these: format shell build quick
+#     scripts/check.sh            format, shell scripts, build, lint, quick tests
+#     scripts/check.sh format     only these: format shell build lint quick
 #
 # format changes nothing: `git ls-files '*.c' '*.h' | xargs clang-format -i` does. A tool that is not installed is said,
 # and its part skipped. scripts/test.sh is everything.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 parts=("$@")
-[[ ${#parts[@]} -gt 0 ]] || parts=(format shell build quick)
+[[ ${#parts[@]} -gt 0 ]] || parts=(format shell build lint quick)
 failed=()
 started=$SECONDS
 
@@ -45,6 +45,12 @@ part_build() {
     return 1
 }
 
+# Static analysis: the first time a minute and a half on two cores, then of what has changed.
+part_lint() {
+    cmake --preset release >build/lint.log 2>&1 || { cat build/lint.log; return 1; }
+    scripts/lint.py
+}
+
 part_quick() {
     local from=$SECONDS
     ctest --test-dir build/release -L quick -j "$(nproc)" --output-on-failure || return 1
@@ -52,7 +58,7 @@ part_quick() {
 }
 
 for part in "${parts[@]}"; do
-    declare -F "part_$part" >/dev/null || { echo "no part named $part: format shell build quick"; exit 2; }
+    declare -F "part_$part" >/dev/null || { echo "no part named $part: format shell build lint quick"; exit 2; }
     echo "=== $part"
     if ! "part_$part"; then
         failed+=("$part")

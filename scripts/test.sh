@@ -71,6 +71,11 @@ part_release() {
     scripts/gpu-drivers.sh || rc=$? # likewise, tests/gpu_drivers.sh
     [[ $rc -eq 0 || $rc -eq 77 ]] || count failed "drivers of GPUs"
     build release || return 0
+    if scripts/lint.py; then
+        count passed lint
+    else
+        count failed lint
+    fi
     run_ctest release -E '^wine$' # has its own part
     rc=0
     scripts/gpu-compilers.sh || rc=$?

@@ -257,9 +257,9 @@ static void block_dequant(const struct gguf_type *t, const struct layout *l, con
     uint32_t group = k ? k->group : t->block;
     for (uint32_t i = 0; i < t->block; i += group) {
         bool super = k && k->super;
-        float s = super ? d * (float)b->scale[i / group] : d;
-        float o = super ? -(m * (float)b->offset[i / group]) : m;
-        if (l->m_at == NOWHERE) { /* no sum: the sign of a zero stays */
+        float s = super ? d * (float)b->scale[i / group] : d;     /* NOLINT(bugprone-integer-division): an index */
+        float o = super ? -(m * (float)b->offset[i / group]) : m; /* NOLINT(bugprone-integer-division): an index */
+        if (l->m_at == NOWHERE) {                                 /* no sum: the sign of a zero stays */
             for (uint32_t c = i; c < i + group; c++)
                 dst[c] = (float)((int)b->q[c] - l->bias) * s;
         } else {
@@ -300,7 +300,7 @@ bool gguf_row_valid(const struct gguf_type *t, const void *src, uint64_t n)
             good = isfinite(f16_to_f32(load_u16le(bytes + l->d_at))) &&
                    (l->m_at == NOWHERE || isfinite(f16_to_f32(load_u16le(bytes + l->m_at))));
         } else {
-            float v;
+            float v = NAN;
             gguf_dequant(t, bytes, 1, &v);
             good = isfinite(v);
         }

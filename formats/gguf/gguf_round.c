@@ -410,7 +410,7 @@ static struct choice choose(const struct super *u, int radius)
         if (kept[i].total < kept[0].total)
             kept[0] = kept[i];
     }
-    return kept[0];
+    return kept[0]; /* cppcheck-suppress uninitvar ; the first turn is always kept */
 }
 
 static struct choice choose_for(const struct gguf_type *t, const struct scaled *b, struct super *u)

@@ -151,7 +151,7 @@ static bool cols_of_words(const struct packed_linear *p, const struct safetensor
 
 static bool open_gptq(struct packed_linear *p, const struct safetensors *s, struct err *e)
 {
-    uint64_t cols, bits = p->spec.type->bits;
+    uint64_t cols = 0, bits = p->spec.type->bits;
     p->g_idx = module_tensor(s, p->module, ".g_idx");
     if (!need(&p->zeros, p, s, ".qzeros", e) || !need(&p->scales, p, s, ".scales", e))
         return false;
@@ -193,7 +193,7 @@ static bool open_compressed(struct packed_linear *p, const struct safetensors *s
 
 static bool open_rows(struct packed_linear *p, const struct safetensors *s, struct err *e)
 {
-    uint64_t cols;
+    uint64_t cols = 0;
     bool mlx = p->method == QUANT_MLX;
     if (!need(&p->scales, p, s, mlx ? ".scales" : ".weight_scale", e) ||
         (mlx && !need(&p->biases, p, s, ".biases", e)) || !refuse_companion(p, s, ".zero_point", "a zero point", e) ||

@@ -94,7 +94,7 @@ static bool build_matcher(struct tokenizer *t, struct matcher *m, bool normalize
         struct strbuf text = {0};
         strbuf_puts(&text, t->added[i].content);
         if (text.failed)
-            return err_nomem(e, "the added tokens", strlen(t->added[i].content));
+            return err_nomem(e, "an added token", text.size);
         if (normalized && !normalize(&t->normalizers, w, &text, AT_FIRST, e)) {
             strbuf_free(&text);
             return false;

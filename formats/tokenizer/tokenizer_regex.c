@@ -626,12 +626,11 @@ static bool parse_group(struct translator *t, bool at_start, bool *anchor)
     if (!opened && looking_at(t, "?<")) {
         while (more(t) && !looking_at(t, ">"))
             t->at++;
-        opened = eat(t, ">");
+        eat(t, ">"); /* where there is none, the group has no end either */
         strbuf_puts(t->out, "(?:");
     } else if (!opened && eat(t, "?")) {
         if (!parse_flags(t, at_start, &closed))
             return false;
-        opened = true;
     } else if (!opened) {
         strbuf_puts(t->out, "(?:"); /* what it would remember is not asked for */
     }

@@ -165,9 +165,10 @@ static void rope_freqs(const struct writing *w, const struct gguf_entry *x, floa
 /* Norms, biases and rope_freqs: one vector of F32. */
 static bool write_vector(struct writing *w, const struct gguf_entry *x)
 {
-    float *v = malloc((size_t)x->cols * 2 * sizeof *v), *ordered = v + x->cols;
+    float *v = malloc((size_t)x->cols * 2 * sizeof *v);
     if (!v)
         return err_nomem(w->e, x->name, (uint64_t)x->cols * 8);
+    float *ordered = v + x->cols;
     bool ok = true;
     if (!x->module[0])
         rope_freqs(w, x, v);

@@ -93,7 +93,7 @@ void say_text(FILE *f, const char *text)
         clean = few;
         cap = sizeof few;
     }
-    fwrite(clean, 1, clean_text(clean, cap, text, n, true), f);
+    fwrite(clean, 1, clean_text(clean, cap, text, n, true), f); /* cppcheck-suppress uninitvar ; the call fills it */
     if (clean != few)
         free(clean);
 }

@@ -14,7 +14,7 @@ static void format(char *out, size_t cap, const char *fmt, va_list ap)
     clean_text(out, cap, text, strlen(text), false);
 }
 
-bool err_set(struct err *e, enum err_kind kind, const char *fmt, ...)
+bool(err_set)(struct err *e, enum err_kind kind, const char *fmt, ...)
 {
     if (!e)
         return false;
@@ -27,7 +27,7 @@ bool err_set(struct err *e, enum err_kind kind, const char *fmt, ...)
     return false;
 }
 
-bool err_hint(struct err *e, const char *fmt, ...)
+bool(err_hint)(struct err *e, const char *fmt, ...)
 {
     if (!e)
         return false;
@@ -51,7 +51,7 @@ static bool names(const char *msg, const char *text)
     return false;
 }
 
-bool err_context(struct err *e, const char *fmt, ...)
+bool(err_context)(struct err *e, const char *fmt, ...)
 {
     if (!e)
         return false;
@@ -74,7 +74,7 @@ bool err_context(struct err *e, const char *fmt, ...)
     return false;
 }
 
-bool err_nomem(struct err *e, const char *what, unsigned long long bytes)
+bool(err_nomem)(struct err *e, const char *what, unsigned long long bytes)
 {
     err_set(e, ERR_ENV, "out of host memory (%llu bytes for %s)", bytes, what);
     return err_hint(e, "close other programs, or lower --samples or --ctx");

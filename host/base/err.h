@@ -35,4 +35,11 @@ bool err_context(struct err *e, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* "out of host memory (N bytes for WHAT)", kind ERR_ENV. Always returns false. */
 bool err_nomem(struct err *e, const char *what, unsigned long long bytes);
 
+#ifdef __clang_analyzer__ /* sees a declaration alone, and would go on where these returned true */
+#define err_set(...)     (err_set(__VA_ARGS__), false)
+#define err_hint(...)    (err_hint(__VA_ARGS__), false)
+#define err_context(...) (err_context(__VA_ARGS__), false)
+#define err_nomem(...)   (err_nomem(__VA_ARGS__), false)
+#endif
+
 #endif

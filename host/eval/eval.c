@@ -146,6 +146,7 @@ static bool head_sum(struct eval *ev, struct head_scratch *h, uint32_t windows, 
     uint32_t ctx = ev->f.w.ctx, tokens = windows * ctx, first = first_scored(ev);
     float *nll[2] = {h->host, h->host + tokens}, *kl = h->host + 2ull * tokens, *top1 = h->host + 3ull * tokens;
     for (int i = 0; i < ev->f.sides; i++) {
+        /* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): there are two at most */
         if (!gpu_download(ev->f.cmd, gpu_slice(h->nll[i], 0, tokens * 4ull), nll[i], tokens * 4ull, e))
             return false;
     }

@@ -348,8 +348,9 @@ bool block_weights_create(struct block_weights *out, const struct model *m, stru
     const struct block_part *p;
     bool ok = true;
     block_weights_free(out);
-    *out = (struct block_weights){
-        .shape = shape, .w = calloc(shape.n + 1u, sizeof *out->w), .bias = calloc(shape.n + 1u, sizeof *out->bias)};
+    out->shape = shape;
+    out->w = calloc(shape.n + 1u, sizeof *out->w);
+    out->bias = calloc(shape.n + 1u, sizeof *out->bias);
     if (!out->w || !out->bias)
         return err_nomem(e, "the list of a block's weights", shape.n * sizeof *out->w);
     for (size_t i = 0; ok && (p = block_part_at(i)); i++)

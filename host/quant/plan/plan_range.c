@@ -42,7 +42,7 @@ static double coded_error(const struct quant_spec *s, enum export_format f, cons
         uint32_t n = cols - g < group ? cols - g : group;
         float top = 0, bottom = 0;
         for (uint32_t i = 0; i < n; i++) {
-            top = w[g + i] > top ? w[g + i] : top;
+            top = w[g + i] > top ? w[g + i] : top; /* NOLINT(clang-analyzer-core.Undefined*): a whole row is given */
             bottom = w[g + i] < bottom ? w[g + i] : bottom;
         }
         float offset = s->type->offset_hi ? bottom : 0;
