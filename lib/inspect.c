@@ -2,7 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/write/write_gguf.h"
+#include "formats/write/export.h"
+#include "formats/write/hf_linear.h"
 #include "host/base/num.h"
 #include "host/base/table.h"
 #include "host/model/model.h"

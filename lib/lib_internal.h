@@ -5,7 +5,6 @@
 #include <cjson/cJSON.h>
 
 #include "formats/read/checkpoint_in.h"
-#include "formats/write/write_gguf.h"
 #include "host/base/str.h"
 #include "host/gpu/gpu_cmd.h"
 #include "host/quant/run/job.h"

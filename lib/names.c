@@ -2,7 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/write/write_gguf.h"
+#include "formats/write/export.h"
+#include "formats/write/gguf_mixture.h"
 #include "host/eval/eval.h"
 #include "lib/lib_internal.h"
 

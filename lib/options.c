@@ -2,7 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/write/write_gguf.h"
+#include "formats/write/export.h"
+#include "formats/write/gguf_override.h"
 #include "host/base/out_path.h"
 #include "host/base/str.h"
 #include "lib/lib_internal.h"

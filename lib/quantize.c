@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/write/gguf_mixture.h"
 #include "host/base/log.h"
 #include "host/base/os.h"
 #include "host/convert/convert.h"

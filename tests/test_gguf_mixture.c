@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "formats/write/write_gguf.h"
+#include "formats/write/gguf_mixture.h"
 
 /* A Llama of 32 blocks, whose four heads share a key. */
 static const struct model_config large = {

@@ -7,6 +7,8 @@
 #include "formats/write/gguf_export.h"
 #include "formats/gguf/gguf_names.h"
 #include "formats/read/tensor_values.h"
+#include "formats/write/carried.h"
+#include "formats/write/export.h"
 #include "formats/write/write_gguf.h"
 #include "host/base/log.h"
 #include "host/base/pool.h"

@@ -1,4 +1,5 @@
 /* formats/write/gguf_export_tokenizer: tokenizer.json as keys of a GGUF; what GGUF has no words for is refused. */
+#include "formats/gguf/gguf.h"
 #include "tests/family_model.h"
 
 #include "host/base/log.h"

@@ -1,4 +1,5 @@
 /* formats/write/write_hf, the codes: bytes of every format, round trips, mixed precision, conversions. */
+#include "formats/write/hf_linear.h"
 #include "tests/export_checks.h"
 
 #define DIR_ "tmp_write_hf_codes"

@@ -4,7 +4,12 @@
 #define _POSIX_C_SOURCE 200809L /* symlink */
 #include <unistd.h>
 #endif
-#include "formats/write/hf_export.h"
+#include "formats/write/carried.h"
+#include "formats/write/export.h"
+#include "formats/write/export_plan.h"
+#include "formats/write/hf_linear.h"
+#include "formats/write/hf_plan.h"
+#include "formats/write/write_hf.h"
 #include "host/base/pool.h"
 #include "formats/gguf/gguf.h"
 #include "tests/export_checks.h"

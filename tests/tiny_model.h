@@ -2,7 +2,7 @@
 #ifndef TESTS_TINY_MODEL_H
 #define TESTS_TINY_MODEL_H
 
-#include "formats/write/write_hf.h"
+#include "formats/write/export.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/base/str.h"

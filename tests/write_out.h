@@ -3,6 +3,7 @@
 #define TESTS_WRITE_OUT_H
 
 #include "formats/write/export.h"
+#include "formats/write/export_plan.h"
 
 static inline bool write_out(const char *out, const struct checkpoint *c, const struct matrix *list, size_t n,
                              const struct export_options *o, const struct export_source *source, struct err *e)

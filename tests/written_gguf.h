@@ -3,7 +3,8 @@
 #ifndef TESTS_WRITTEN_GGUF_H
 #define TESTS_WRITTEN_GGUF_H
 
-#include "formats/write/write_gguf.h"
+#include "formats/gguf/gguf.h"
+#include "formats/write/export.h"
 #include "tests/check.h"
 #include "tests/write_out.h"
 

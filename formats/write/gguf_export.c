@@ -8,7 +8,7 @@
 
 #include "arch/family.h"
 #include "formats/gguf/gguf_names.h"
-#include "formats/write/hf_export.h"
+#include "formats/write/carried.h"
 #include "formats/read/hub_cache.h"
 #include "host/base/log.h"
 #include "host/base/os.h"

@@ -5,10 +5,6 @@
 #include "formats/read/checkpoint_in.h"
 #include "formats/gguf/gguf.h"
 
-/* Keys of a GGUF that the files of a Hugging Face folder cannot express lie beside them, in a GGUF without
- * tensors. */
-#define GGUF_CARRIED "metadata.gguf"
-
 /* Keys being collected. What the folder carries replaces what would be derived, in its place. */
 struct key_list {
     struct gguf_keys *keys;
@@ -41,11 +37,8 @@ bool gguf_export_keys(struct gguf_keys **out, const char *dir, const struct mode
 /* All keys of a GGUF made from another one: its own, but for what speaks of types, splits and alignment. */
 bool gguf_export_copied_keys(struct gguf_keys **out, const struct gguf *src, const struct gguf_facts *facts,
                              struct err *e);
-/* Those keys have the values of the list, at the end. */
-struct gguf_override;
-bool gguf_keys_override(struct gguf_keys **k, const struct gguf_override *list, size_t n, struct err *e);
 /* The other way: DIR holds a tokenizer made of the metadata of g; what config.json (c) and it cannot express
- * of them goes into GGUF_CARRIED. vocab: rows of the embedding. */
+ * of them goes into GGUF_CARRIED (carried.h). vocab: rows of the embedding. */
 bool gguf_write_carried(const struct gguf *g, const char *dir, const struct model_config *c, uint32_t vocab,
                         struct err *e);
 /* True for keys that say how tensors are stored: they belong to one file and are never carried. */

@@ -1,10 +1,11 @@
 /* Mixtures of tensor types by the names of llama-quantize, so that files of one name have equal types and
  * sizes (docs/formats.md 8). The embedding alone, where it is not the head too, takes the base type. */
+#include "formats/write/gguf_mixture.h"
+
 #include <stdio.h>
 #include <string.h>
 
 #include "arch/block.h"
-#include "formats/write/write_gguf.h"
 
 enum mixture_id {
     MIX_F32,

@@ -1,11 +1,12 @@
 /* Metadata with other values, as llama-quantize's --override-kv takes them. */
+#include "formats/write/gguf_override.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "formats/write/gguf_export.h"
-#include "formats/write/write_gguf.h"
 #include "host/base/str.h"
 
 static bool bad(const char *spec, const char *says, struct err *e)

@@ -10,6 +10,8 @@
 #include "formats/gguf/gguf_names.h"
 #include "formats/read/tensor_values.h"
 #include "formats/write/gguf_export.h"
+#include "formats/write/gguf_mixture.h"
+#include "formats/write/gguf_override.h"
 #include "host/base/num.h"
 
 #define UNSUPPORTED "the model may be of an architecture that is not supported"

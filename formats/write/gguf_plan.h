@@ -1,8 +1,9 @@
-/* Inside write_gguf: the plan of a file's tensors and keys (gguf_plan.c). */
+/* A GGUF planned: its tensors and keys. */
 #ifndef FORMATS_GGUF_PLAN_H
 #define FORMATS_GGUF_PLAN_H
 
-#include "formats/write/write_gguf.h"
+#include "formats/gguf/gguf.h"
+#include "formats/write/export.h"
 #include "host/base/str.h"
 
 /* The largest number of that type. */
@@ -32,6 +33,13 @@ struct gguf_plan {
     struct err *e;
 };
 
+/* export.h's plan of a GGUF. list: every 2-D weight of the model (checkpoint_matrices) with its type; norms, biases and other
+ * vectors are F32. */
+bool gguf_plan_make(struct gguf_plan **out, const struct checkpoint *src, const struct matrix *list, size_t n,
+                    const struct export_options *o, struct err *e);
+/* Makes the keys, without a warning, and looks for values that F16 cannot hold where that is a weight's type. */
+bool gguf_plan_size(struct gguf_plan *p, uint64_t *bytes, struct err *e);
+void gguf_plan_free(struct gguf_plan **p);
 /* The keys, as the files beside the weights have them now. quiet: without a warning. */
 bool gguf_plan_keys(struct gguf_plan *p, bool quiet, struct err *e);
 /* ERR_USER: a value of that module that F16 cannot hold. */

@@ -1,9 +1,11 @@
 /* quantization_config: which linear has how many bits, said in each format's own way and in few rules. */
+#include "formats/write/hf_quant_config.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/write/hf_export.h"
+#include "formats/write/hf_linear.h"
 #include "host/base/num.h"
 
 /* How a linear is stored. group 0: one group per row; bits 0: in 16 bits. */

@@ -1,4 +1,4 @@
-/* Writing the folder that hf_export_plan.c planned: shards first, config.json last. */
+/* Writing the folder that hf_plan.c planned: shards first, config.json last. */
 #include "formats/write/write_hf.h"
 
 #include <math.h>
@@ -8,8 +8,10 @@
 
 #include "formats/gguf/gguf.h"
 #include "formats/read/tensor_values.h"
+#include "formats/write/carried.h"
 #include "formats/write/gguf_export.h"
-#include "formats/write/hf_export.h"
+#include "formats/write/hf_linear.h"
+#include "formats/write/hf_plan.h"
 #include "formats/side_file.h"
 #include "formats/tokenizer/tokenizer.h"
 #include "host/base/log.h"

@@ -4,7 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/write/write_gguf.h"
+#include "formats/write/export.h"
+#include "formats/write/export_plan.h"
+#include "formats/write/hf_linear.h"
+#include "formats/write/hf_plan.h"
 #include "host/base/log.h"
 #include "host/base/out_path.h"
 #include "host/convert/convert.h"

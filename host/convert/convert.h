@@ -3,7 +3,7 @@
 #ifndef QUANT_CONVERT_H
 #define QUANT_CONVERT_H
 
-#include "formats/write/write_hf.h"
+#include "formats/write/export.h"
 #include "host/base/progress.h"
 
 struct convert_options {

@@ -5,7 +5,8 @@
 #include <string.h>
 
 #include "arch/family.h"
-#include "formats/write/write_gguf.h"
+#include "formats/write/export.h"
+#include "formats/write/export_plan.h"
 #include "host/base/log.h"
 #include "host/convert/convert.h"
 #include "host/convert/convert_scales.h"

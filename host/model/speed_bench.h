@@ -2,7 +2,7 @@
 #ifndef MODEL_SPEED_BENCH_H
 #define MODEL_SPEED_BENCH_H
 
-#include "formats/matrix.h"
+#include "formats/read/matrix.h"
 #include "host/gpu/kernels.h"
 #include "host/model/model.h"
 

@@ -3,7 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "formats/write/write_gguf.h"
+#include "formats/write/export.h"
+#include "formats/write/gguf_mixture.h"
 #include "host/quant/run/manifest.h"
 
 static const char *const method_names[] = {"rtn", "gptq", "gsq"};

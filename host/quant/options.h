@@ -4,7 +4,7 @@
 #define QUANT_OPTIONS_H
 
 #include "formats/gguf/gguf_type.h"
-#include "formats/write/write_hf.h"
+#include "formats/write/export.h"
 
 enum method { METHOD_RTN, METHOD_GPTQ, METHOD_GSQ };
 bool method_parse(const char *name, enum method *out);

@@ -2,7 +2,7 @@
 #ifndef QUANT_SCALES_TASK_H
 #define QUANT_SCALES_TASK_H
 
-#include "formats/matrix.h"
+#include "formats/read/matrix.h"
 #include "host/model/acts.h"
 #include "host/quant/method/epochs.h"
 #include "host/quant/options.h"

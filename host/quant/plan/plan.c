@@ -5,12 +5,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/gguf/gguf.h"
 #include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/base/out_path.h"
 #include "host/quant/method/gumbel.h"
 #include "formats/read/imatrix.h"
+#include "formats/write/export_plan.h"
+#include "formats/write/gguf_mixture.h"
+#include "formats/write/hf_linear.h"
+#include "formats/write/hf_plan.h"
 #include "host/quant/plan/plan_rules.h"
 #include "host/quant/plan/refine.h"
 #include "formats/write/refusals.h"

@@ -2,8 +2,7 @@
 #ifndef QUANT_PLAN_H
 #define QUANT_PLAN_H
 
-#include "formats/matrix.h"
-#include "formats/write/write_gguf.h"
+#include "formats/read/matrix.h"
 #include "host/model/acts.h"
 #include "host/quant/options.h"
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/write/gguf_mixture.h"
 #include "host/quant/plan/plan.h"
 #include "host/quant/plan/plan_rules.h"
 

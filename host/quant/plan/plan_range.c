@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/write/hf_linear.h"
 #include "host/base/num.h"
 #include "host/quant/plan/plan.h"
 

@@ -6,9 +6,10 @@
 
 #include "formats/gguf/gguf.h"
 #include "formats/write/gguf_export.h"
-#include "formats/write/hf_export.h"
+#include "formats/write/carried.h"
 #include "formats/read/imatrix.h"
-#include "formats/write/write_gguf.h"
+#include "formats/write/export.h"
+#include "formats/write/gguf_override.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/base/out_path.h"

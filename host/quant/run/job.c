@@ -3,6 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/gguf/gguf.h"
+#include "formats/write/write_gguf.h"
+#include "formats/write/write_hf.h"
 #include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/os.h"

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/write/export_plan.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/base/stop_point.h"

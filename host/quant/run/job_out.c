@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "formats/shipped_text.h"
+#include "formats/write/export_plan.h"
 #include "host/base/out_path.h"
 #include "host/quant/run/job_internal.h"
 #include "host/quant/run/refine_record.h"

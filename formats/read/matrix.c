@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/matrix.h"
+#include "formats/read/matrix.h"
 #include "formats/read/checkpoint_in.h"
 
 const char *matrix_kind(const struct matrix *x)

@@ -1,5 +1,7 @@
 /* The plan of an exported folder: every tensor, its shard, and the JSON texts. Nothing is read but headers,
  * except that F32 models are scanned for values beyond fp16. */
+#include "formats/write/hf_plan.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,9 +9,10 @@
 
 #include "arch/family.h"
 #include "formats/gguf/gguf.h"
-#include "formats/write/gguf_export.h"
+#include "formats/write/carried.h"
 #include "formats/gguf/gguf_names.h"
-#include "formats/write/hf_export.h"
+#include "formats/write/hf_linear.h"
+#include "formats/write/hf_quant_config.h"
 #include "formats/json.h"
 #include "formats/read/tensor_values.h"
 #include "formats/side_file.h"
@@ -76,16 +79,10 @@ static bool add_tensor(struct hf_plan *p, const char *module, const char *suffix
 
 /* ---- the model's 16-bit type ---- */
 
-static bool ends_with(const char *s, const char *end)
-{
-    size_t n = strlen(s), m = strlen(end);
-    return n >= m && strcmp(s + n - m, end) == 0;
-}
-
 /* Tables of rotary frequencies would lose what they are for: they stay as they are. */
 static bool stays_f32(const struct tensor *t)
 {
-    return ends_with(t->name, ".inv_freq");
+    return str_ends(t->name, ".inv_freq");
 }
 
 /* DTYPE_F16 or BF16: what config.json says; where it says float32 or nothing, what most of the weights are,
@@ -168,7 +165,7 @@ struct building {
 static bool note_dense(struct building *b, const char *module)
 {
     struct hf_plan *p = b->plan;
-    if (ends_with(module, "embed_tokens"))
+    if (str_ends(module, "embed_tokens"))
         return true;
     char **grown = grow(p->dense, &p->cap_dense, p->n_dense, sizeof *grown, b->e);
     if (!grown)
@@ -501,55 +498,6 @@ static bool check_architecture(const struct checkpoint *src, struct err *e)
 }
 
 /* ---- what is carried over, and the size of it all ---- */
-
-bool export_carries(const char *name)
-{
-    static const char *const exact[] = {"special_tokens_map.json", "generation_config.json", "vocab.json", "merges.txt",
-                                        "tokenizer.model",         "added_tokens.json"};
-    for (size_t i = 0; i < sizeof exact / sizeof exact[0]; i++) {
-        if (strcmp(name, exact[i]) == 0)
-            return true;
-    }
-    return (strncmp(name, "tokenizer", 9) == 0 && ends_with(name, ".json")) ||
-           (strncmp(name, "chat_template.", 14) == 0 && !ends_with(name, ".gsq-tmp")) ||
-           (strncmp(name, EXPORT_TEMPLATES "/", strlen(EXPORT_TEMPLATES "/")) == 0 && ends_with(name, ".jinja"));
-}
-
-struct listing {
-    bool (*fn)(void *ctx, const char *name, struct err *e);
-    void *ctx;
-};
-
-static bool from_above(void *ctx, const char *name, struct err *e)
-{
-    const struct listing *l = ctx;
-    char path[512];
-    int n = snprintf(path, sizeof path, EXPORT_TEMPLATES "/%s", name);
-    return n >= (int)sizeof path || !export_carries(path) || l->fn(l->ctx, path, e);
-}
-
-bool export_list_templates(const char *dir, bool (*fn)(void *ctx, const char *name, struct err *e), void *ctx,
-                           struct err *e)
-{
-    struct listing l = {fn, ctx};
-    char path[4096];
-    if (!os_path_join(path, sizeof path, dir, EXPORT_TEMPLATES, e))
-        return false;
-    return os_stat(path, NULL) != OS_DIR || os_list(path, from_above, &l, e);
-}
-
-static bool check_carried(void *ctx, const char *name, struct err *e)
-{
-    char path[4096];
-    bool there, carried = export_carries(name) || strcmp(name, GGUF_CARRIED) == 0;
-    return !carried || (os_path_join(path, sizeof path, ctx, name, e) && side_file_there(path, &there, e));
-}
-
-bool export_check_carried(const char *dir, struct err *e)
-{
-    return os_stat(dir, NULL) != OS_DIR || (os_list(dir, check_carried, (void *)(uintptr_t)dir, e) &&
-                                            export_list_templates(dir, check_carried, (void *)(uintptr_t)dir, e));
-}
 
 struct carried {
     const char *dir;

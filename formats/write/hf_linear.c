@@ -1,11 +1,12 @@
 /* One linear in each export format: what it becomes, whether it fits, and the bytes. docs/formats.md
  * has the layouts. */
+#include "formats/write/hf_linear.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/write/hf_export.h"
 #include "formats/pack.h"
 #include "host/base/num.h"
 
