@@ -51,7 +51,7 @@ unsigned quant_type_planes(const struct quant_type *t);
 struct quant_spec {
     const struct quant_type *type;
     uint32_t group;        /* columns per scale; the last group of a row may be shorter */
-    enum scale_type scale; /* what the scale is rounded to before any loss is measured */
+    enum scale_type scale; /* what scales, of super-blocks d and dmin, are rounded to before any loss is measured */
 };
 
 /* Groups of a row, twice where they have offsets. */

@@ -92,7 +92,7 @@ static void run(struct problem *p, const struct quantize_options *o, uint32_t gr
                           .rows = p->rows,
                           .cols = p->cols,
                           .coded = true,
-                          .spec = {o->code_type, group, o->code_type->super ? SCALE_F32 : SCALE_F16}};
+                          .spec = {o->code_type, group, SCALE_F16}};
     gpu_upload(cmd, p->dw, p->w, (uint64_t)p->rows * p->cols * 4);
     struct linear_task t = {.cmd = cmd,
                             .options = o,

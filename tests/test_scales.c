@@ -63,7 +63,7 @@ static void make_items(struct rig *r)
         block_part_name(item->part, item->layer, item->module, sizeof item->module);
         if (r->supers && item->cols == 256) {
             const struct quant_type *type = quant_type_find(item->place == REF_DOWN ? "Q2_K" : "Q3_K");
-            item->spec = (struct quant_spec){type, type->group, SCALE_F32};
+            item->spec = (struct quant_spec){type, type->group, SCALE_F16};
         }
     }
 }

@@ -220,7 +220,7 @@ static void test_super_blocks(void **state)
                                 .rows = 2,
                                 .cols = 512,
                                 .coded = true,
-                                .spec = {type, type->group, SCALE_F32}};
+                                .spec = {type, type->group, SCALE_F16}};
     const struct block_items one = {&item, 1};
     struct qlinear q, back;
     OK(qlinear_init(&q, 2, 512, item.spec, &e), e);

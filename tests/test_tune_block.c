@@ -129,7 +129,7 @@ static void open_bench(struct bench *b, const char *shape, enum block_half half,
         if (type->super && b->m->shape.matrices[id].cols % type->super)
             spec.type = quant_type_of_bits(type->bits);
         else if (type->group)
-            spec = (struct quant_spec){type, type->group, type->super ? SCALE_F32 : SCALE_F16};
+            spec = (struct quant_spec){type, type->group, SCALE_F16};
         b->items[id] = (struct matrix){.place = (uint32_t)id,
                                        .number = (uint32_t)id,
                                        .part = b->m->shape.matrices[id].part,

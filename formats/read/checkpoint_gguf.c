@@ -204,8 +204,7 @@ static bool model_weight(const void *self, const char *module, struct weight_inf
         const struct quant_type *type = x->type->codes;
         out->quantized = true;
         out->dtype = DTYPE_F16;
-        /* Products of d and an integer are no f16. */
-        out->spec = (struct quant_spec){type, type->group, type->super ? SCALE_F32 : SCALE_F16};
+        out->spec = (struct quant_spec){type, type->group, SCALE_F16};
     }
     return true;
 }

@@ -69,7 +69,7 @@ static bool check_scales(const struct gguf_conversion *c, struct err *e)
     struct scale_losses s = {0};
     for (size_t i = 0; i < c->n; i++) {
         const struct matrix *x = &c->list[i];
-        bool f16 = !x->coded || x->type->codes->super || x->spec.scale == SCALE_F16;
+        bool f16 = !x->coded || x->spec.scale == SCALE_F16;
         if (!f16 && !convert_scales_one(&s, c->ck, x->module, e))
             return false;
     }

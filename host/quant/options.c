@@ -113,7 +113,6 @@ struct quant_spec quantize_gguf_spec(const struct gguf_type *t, uint32_t group)
     struct quant_spec spec = {t->codes, group, SCALE_F16};
     if (!spec.type || !group || group == spec.type->group) {
         spec.group = spec.type ? spec.type->group : 0;
-        spec.scale = spec.type && spec.type->super ? SCALE_F32 : SCALE_F16;
         return spec;
     }
     /* A coarser grid: the file repeats its scales. */

@@ -38,10 +38,10 @@ static bool upload_codes(struct learned_scales *s, size_t item, struct gpu_view 
 static struct gpu_view rounded_scales(const struct learned_scales *s, const struct scales_entry *x)
 {
     struct gpu_cmd *cmd = s->t->m->cmd;
-    uint32_t type = (uint32_t)(x->per > 1 ? SCALE_F16 : x->q.spec.scale);
     struct gpu_view scales = gpu_slice(s->temp_stored, 0, x->n * 4ull);
     gpu_copy(cmd, scales, x->scales, x->n * 4ull);
-    tiled_round_scales(cmd, &(struct round_scales_args){.scales = scales, .n = x->n, .scale_type = type});
+    tiled_round_scales(
+        cmd, &(struct round_scales_args){.scales = scales, .n = x->n, .scale_type = (uint32_t)x->q.spec.scale});
     return scales;
 }
 

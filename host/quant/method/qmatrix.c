@@ -185,22 +185,23 @@ void qmatrix_search(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_vie
                                                               .lo = (uint32_t)type->lo,
                                                               .hi = (uint32_t)type->hi});
     else
-        tiled_scale_search(cmd, &(struct scale_search_args){.w = w,
-                                                            .weights = weights,
-                                                            .weighted = weights.size > 0,
-                                                            .scales = q->scales,
-                                                            .rows = q->rows,
-                                                            .cols = q->cols,
-                                                            .ldw = q->cols,
-                                                            .col0 = col0,
-                                                            .col1 = col1,
-                                                            .group = q->spec.group,
-                                                            .groups = q->groups,
-                                                            .lo = (uint32_t)type->lo,
-                                                            .hi = (uint32_t)type->hi,
-                                                            .candidates = o->candidates,
-                                                            .power = o->power,
-                                                            .scale_type = (uint32_t)q->spec.scale});
+        tiled_scale_search(
+            cmd, &(struct scale_search_args){.w = w,
+                                             .weights = weights,
+                                             .weighted = weights.size > 0,
+                                             .scales = q->scales,
+                                             .rows = q->rows,
+                                             .cols = q->cols,
+                                             .ldw = q->cols,
+                                             .col0 = col0,
+                                             .col1 = col1,
+                                             .group = q->spec.group,
+                                             .groups = q->groups,
+                                             .lo = (uint32_t)type->lo,
+                                             .hi = (uint32_t)type->hi,
+                                             .candidates = o->candidates,
+                                             .power = o->power,
+                                             .scale_type = type->super ? STORED_F32 : (uint32_t)q->spec.scale});
     if (type->super)
         project(cmd, q, col0 / type->super, (uint32_t)div_up(col1 - col0, type->super));
 }

@@ -28,13 +28,12 @@
 
 /* ---- rules: what becomes of each linear ---- */
 
-/* A type with the run's choices, where it leaves any: those of GGUF have their own group, and scales in 16
- * bits or, in super-blocks, exact products. */
+/* A type with the run's choices, where it leaves any: those of GGUF have their own group, and scales in f16. */
 static struct quant_spec spec_of(const struct quant_type *t, uint32_t group, enum scale_type scale)
 {
     if (!t->group)
         return (struct quant_spec){t, group, scale};
-    return (struct quant_spec){t, t->group, t->super ? SCALE_F32 : SCALE_F16};
+    return (struct quant_spec){t, t->group, SCALE_F16};
 }
 
 /* The first column of a group, or of the super-block that GPTQ works on as one, must be a place where a view

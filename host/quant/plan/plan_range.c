@@ -22,14 +22,13 @@ struct sample {
 /* What a group's scale becomes in the stored type, as the kernels do it; of super-blocks, whose d is stored. */
 static float stored_scale(const struct quant_spec *s, enum export_format f, float v)
 {
-    bool half = s->scale == SCALE_F16 || s->type->super;
+    bool half = s->scale == SCALE_F16;
     float most = (half ? 65504.0f : 3.38e38f) / export_scale_levels(f, s), least = half ? 0x1p-24f : 0x1p-126f;
     float parts = s->type->super ? (float)s->type->scale_hi : 1;
-    enum scale_type type = s->type->super ? SCALE_F16 : s->scale;
     float d = fabsf(v) / parts;
     if (d == 0)
         return 0;
-    d = scale_round(type, d > most ? most : d < least ? least : d) * parts;
+    d = scale_round(s->scale, d > most ? most : d < least ? least : d) * parts;
     return v < 0 ? -d : d;
 }
 
@@ -179,7 +178,7 @@ static bool judge(const struct model *m, const char *module, uint32_t rows, uint
     if (!matters(&x))
         return true;
     if ((*found)++ < NAMED)
-        warn_loss(l, module, type || spec->type->super ? "f16" : scale_type_name(spec->scale), &x);
+        warn_loss(l, module, type ? "f16" : scale_type_name(spec->scale), &x);
     return true;
 }
 

@@ -90,8 +90,10 @@ static struct hash128 hash_items(const struct plan *p)
     for (size_t i = 0; i < p->n_items; i++) {
         const struct matrix *item = &p->items[i];
         char line[192];
+        /* Super-blocks by what they had when products were stored: a run keeps its name. */
+        const char *scale = item->coded && item->spec.type->super ? "f32" : scale_type_name(item->spec.scale);
         int n = snprintf(line, sizeof line, "%s %s %u %s", item->module, item->coded ? item->spec.type->name : "keep",
-                         item->coded ? item->spec.group : 0, item->coded ? scale_type_name(item->spec.scale) : "");
+                         item->coded ? item->spec.group : 0, item->coded ? scale : "");
         h = hash_bytes(line, (size_t)n, h);
     }
     for (size_t i = 0; plan_typed(p) && i < p->n_matrices; i++) {
