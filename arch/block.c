@@ -107,12 +107,22 @@ bool input_is_inner(enum input in)
 
 /* ---- the matrices of a layer ---- */
 
-bool block_matrix(const struct model_config *c, uint32_t layer, uint32_t place, struct block_matrix *out)
+const struct block_part *block_part_in(const struct model_config *c, uint32_t layer, uint32_t i)
 {
+    const struct family *f = family_of(c);
     (void)layer; /* every layer of the families there are has the same */
     for (size_t k = 0; k < ROLE_COUNT; k++)
-        if (parts[k].kind == PART_MATRIX && place-- == 0) {
-            *out = (struct block_matrix){&parts[k], block_part_rows(&parts[k], c), block_part_cols(&parts[k], c)};
+        if (family_has(f, &parts[k]) && i-- == 0)
+            return &parts[k];
+    return NULL;
+}
+
+bool block_matrix(const struct model_config *c, uint32_t layer, uint32_t place, struct block_matrix *out)
+{
+    const struct block_part *p;
+    for (uint32_t i = 0; (p = block_part_in(c, layer, i)); i++)
+        if (p->kind == PART_MATRIX && place-- == 0) {
+            *out = (struct block_matrix){p, block_part_rows(p, c), block_part_cols(p, c)};
             return true;
         }
     return false;

@@ -87,7 +87,10 @@ struct model_shape {
     struct block_matrix *matrices;
 };
 
-/* What stands at a place of a layer, into out; false past the end. The lists of all layers come from here. */
+/* What a layer is made of: its i-th part in the order of a file, norms and matrices; NULL past the end. All lists come from
+ * here. */
+const struct block_part *block_part_in(const struct model_config *c, uint32_t layer, uint32_t i);
+/* The matrix at a place of a layer, into out; false past the end. */
 bool block_matrix(const struct model_config *c, uint32_t layer, uint32_t place, struct block_matrix *out);
 /* How many matrices a layer has. */
 uint32_t block_matrices(const struct model_config *c, uint32_t layer);

@@ -109,6 +109,21 @@ static void families(void **state)
         for (size_t k = 0; k < i; k++)
             assert_string_not_equal(family_at(k)->architecture, f->architecture);
         assert_true(family_has(f, block_part_of(ROLE_Q)));
+        /* A layer is made of what its family has, in the order of the table; its matrices are those of this list. */
+        const struct block_part *p;
+        struct block_matrix m;
+        uint32_t n = 0, matrices = 0;
+        for (size_t k = 0; (p = block_part_at(k)); k++) {
+            if (!family_has(f, p))
+                continue;
+            assert_ptr_equal(block_part_in(&c, 5, n++), p);
+            if (p->kind == PART_MATRIX) {
+                assert_true(block_matrix(&c, 5, matrices++, &m));
+                assert_ptr_equal(m.part, p);
+            }
+        }
+        assert_null(block_part_in(&c, 5, n));
+        assert_int_equal(block_matrices(&c, 5), matrices);
         assert_int_equal(family_has(f, block_part_of(ROLE_K_NORM)), f->qk_norm);
     }
     assert_string_equal(family_of_gguf("llama", false)->name, "Llama");

@@ -133,10 +133,9 @@ static bool plan_matrix(struct gguf_plan *p, const char *module, const char *fix
 static bool plan_model(struct gguf_plan *p)
 {
     const struct model_config *c = checkpoint_config(p->src);
-    const struct family *f = family_of(c);
     const struct block_part *part;
     char module[96], known[128];
-    if (!f) {
+    if (!family_of(c)) {
         err_set(p->e, ERR_USER, "%s: gsq cannot write the architecture %s as a GGUF", checkpoint_dir(p->src),
                 c->architecture[0] ? c->architecture : c->model_type);
         return err_hint(p->e, "gsq writes GGUFs of %s models", family_names(known, sizeof known));
@@ -144,10 +143,8 @@ static bool plan_model(struct gguf_plan *p)
     if (!config_supported(c, p->e) || !plan_matrix(p, checkpoint_embedding_module(p->src), "token_embd.weight"))
         return false;
     for (uint32_t l = 0; l < c->num_layers; l++)
-        for (size_t i = 0; (part = block_part_at(i)); i++) {
+        for (uint32_t i = 0; (part = block_part_in(c, l, i)); i++) {
             block_part_name(part, l, module, sizeof module);
-            if (!family_has(f, part))
-                continue;
             if (!(part->kind == PART_MATRIX ? plan_matrix(p, module, NULL) : plan_vector(p, module)))
                 return false;
         }

@@ -248,3 +248,10 @@ void block_ffn_bwd(struct model *m, const struct block_weights *b, const struct 
         add_rows(m, dy, bs->dnorm, rows, c->hidden_size);
     }
 }
+
+void block_half_bwd(struct model *m, enum block_half half, const struct block_weights *b, const struct block_scratch *s,
+                    const struct bwd_scratch *bs, struct gpu_view x, struct gpu_view dy, bool want_input,
+                    const struct block_grads *grads, uint32_t windows)
+{
+    (half == HALF_ATTN ? block_attn_bwd : block_ffn_bwd)(m, b, s, bs, x, dy, want_input, grads, windows);
+}

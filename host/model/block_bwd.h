@@ -48,5 +48,9 @@ void block_attn_bwd(struct model *m, const struct block_weights *b, const struct
 void block_ffn_bwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
                    const struct bwd_scratch *bs, struct gpu_view h, struct gpu_view dy, bool want_input,
                    const struct block_grads *grads, uint32_t windows);
+/* The same by half. */
+void block_half_bwd(struct model *m, enum block_half half, const struct block_weights *b, const struct block_scratch *s,
+                    const struct bwd_scratch *bs, struct gpu_view x, struct gpu_view dy, bool want_input,
+                    const struct block_grads *grads, uint32_t windows);
 
 #endif

@@ -249,3 +249,15 @@ void block_ffn_fwd(struct model *m, const struct block_weights *b, const struct 
         gpu_copy(m->cmd, y, h, (uint64_t)rows * m->cfg->hidden_size * 4);
     linear(m, b, ROLE_DOWN, s->act, y, rows, 1);
 }
+
+void block_half_inputs(struct model *m, enum block_half half, const struct block_weights *b,
+                       const struct block_scratch *s, struct gpu_view x, uint32_t windows)
+{
+    (half == HALF_ATTN ? block_attn_inputs : block_ffn_inputs)(m, b, s, x, windows);
+}
+
+void block_half_fwd(struct model *m, enum block_half half, const struct block_weights *b, const struct block_scratch *s,
+                    struct gpu_view x, struct gpu_view y, uint32_t windows)
+{
+    (half == HALF_ATTN ? block_attn_fwd : block_ffn_fwd)(m, b, s, x, y, windows);
+}

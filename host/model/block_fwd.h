@@ -43,4 +43,10 @@ void block_attn_fwd(struct model *m, const struct block_weights *b, const struct
 void block_ffn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view h,
                    struct gpu_view y, uint32_t windows);
 
+/* The same by half. */
+void block_half_inputs(struct model *m, enum block_half half, const struct block_weights *b,
+                       const struct block_scratch *s, struct gpu_view x, uint32_t windows);
+void block_half_fwd(struct model *m, enum block_half half, const struct block_weights *b, const struct block_scratch *s,
+                    struct gpu_view x, struct gpu_view y, uint32_t windows);
+
 #endif

@@ -108,8 +108,6 @@ static bool check_no_bias(const struct model *m, const char *module, struct err 
 
 static bool check_norm(const struct model *m, const struct block_part *p, const char *name, struct err *e)
 {
-    if (!family_has(m->family, p))
-        return !checkpoint_has_module(m->ck, name) || refuse_part(m, name, "weight", e);
     return check_module(m->ck, name, 1, block_part_cols(p, m->cfg), e) && check_no_bias(m, name, e);
 }
 
@@ -125,16 +123,18 @@ static bool check_matrix(struct model *m, const struct block_matrix *x, const ch
 
 static bool check_layer(struct model *m, uint32_t layer, struct err *e)
 {
-    const struct block_shape b = model_block(m, layer);
+    const struct block_matrix *x = model_block(m, layer).matrices;
     const struct block_part *p;
     char name[96];
-    for (size_t i = 0; (p = block_part_at(i)); i++)
-        if (p->kind == PART_NORM && !check_norm(m, p, block_part_name(p, layer, name, sizeof name), e))
+    for (uint32_t i = 0; (p = block_part_in(m->cfg, layer, i)); i++) {
+        block_part_name(p, layer, name, sizeof name);
+        if (!(p->kind == PART_NORM ? check_norm(m, p, name, e) : check_matrix(m, x++, name, e)))
             return false;
-    for (uint32_t i = 0; i < b.n; i++) {
-        const struct block_matrix *x = &b.matrices[i];
-        if (!check_matrix(m, x, block_part_name(x->part, layer, name, sizeof name), e))
-            return false;
+    }
+    for (size_t i = 0; (p = block_part_at(i)); i++) {
+        block_part_name(p, layer, name, sizeof name);
+        if (!family_has(m->family, p) && checkpoint_has_module(m->ck, name))
+            return refuse_part(m, name, "weight", e);
     }
     return true;
 }
@@ -342,7 +342,7 @@ uint64_t model_head_bytes(const struct model *m)
 
 /* ---- a block ---- */
 
-bool block_weights_create(struct block_weights *out, const struct model *m, struct block_shape shape,
+bool block_weights_create(struct block_weights *out, const struct model *m, uint32_t layer, struct block_shape shape,
                           struct gpu_arena *arena, struct err *e)
 {
     const struct block_part *p;
@@ -353,8 +353,8 @@ bool block_weights_create(struct block_weights *out, const struct model *m, stru
     out->bias = calloc(shape.n + 1u, sizeof *out->bias);
     if (!out->w || !out->bias)
         return err_nomem(e, "the list of a block's weights", shape.n * sizeof *out->w);
-    for (size_t i = 0; ok && (p = block_part_at(i)); i++)
-        if (p->kind == PART_NORM && family_has(m->family, p))
+    for (uint32_t i = 0; ok && (p = block_part_in(m->cfg, layer, i)); i++)
+        if (p->kind == PART_NORM)
             ok = gpu_alloc(arena, block_part_cols(p, m->cfg) * 4ull, &out->norm[p->role], e);
     for (uint32_t i = 0; ok && i < shape.n; i++) {
         const struct block_matrix *x = &shape.matrices[i];
@@ -377,7 +377,7 @@ bool model_load_block_frame(struct model *m, uint32_t layer, struct gpu_arena *a
     const struct block_shape b = model_block(m, layer);
     uint32_t window = m->family->sliding_window ? config_window(m->cfg, layer) : 0;
     char name[96];
-    bool ok = block_weights_create(out, m, b, arena, e);
+    bool ok = block_weights_create(out, m, layer, b, arena, e);
     out->sliding = window < m->ctx ? window : 0;
     for (int role = 0; ok && role < ROLE_COUNT; role++)
         if (out->norm[role].size) {
@@ -417,15 +417,10 @@ static bool check_finite(const struct model *m, const char *module, struct check
 
 static bool check_finite_layer(const struct model *m, uint32_t layer, struct checkpoint_sums *sums, struct err *e)
 {
-    const struct block_shape b = model_block(m, layer);
     const struct block_part *p;
     char name[96];
-    for (size_t i = 0; (p = block_part_at(i)); i++)
-        if (p->kind == PART_NORM && family_has(m->family, p) &&
-            !check_finite(m, block_part_name(p, layer, name, sizeof name), sums, e))
-            return false;
-    for (uint32_t i = 0; i < b.n; i++)
-        if (!check_finite(m, block_part_name(b.matrices[i].part, layer, name, sizeof name), sums, e))
+    for (uint32_t i = 0; (p = block_part_in(m->cfg, layer, i)); i++)
+        if (!check_finite(m, block_part_name(p, layer, name, sizeof name), sums, e))
             return false;
     return true;
 }

@@ -31,9 +31,9 @@ struct block_weights {
     struct gpu_view *bias;            /* [shape.n]: [rows] */
     struct gpu_view norm[ROLE_COUNT]; /* [hidden] or [head_dim] */
 };
-/* Room for the weights of such a block, without contents. *out is of zeros, or was made before: its lists are taken over.
+/* Room for the weights of a layer whose matrices have that shape, without contents. *out is of zeros, or was made before: its lists are taken over.
  * block_weights_free in any case, also of zeros. */
-bool block_weights_create(struct block_weights *out, const struct model *m, struct block_shape shape,
+bool block_weights_create(struct block_weights *out, const struct model *m, uint32_t layer, struct block_shape shape,
                           struct gpu_arena *arena, struct err *e);
 /* Frees the lists; what they name is the arena's. */
 void block_weights_free(struct block_weights *w);

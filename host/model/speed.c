@@ -34,10 +34,10 @@ double speed_trust(const struct speed *s)
 
 /* Without a sliding window: where blocks have one much shorter than ctx, attention is predicted as too slow.
  */
-static bool make_block(struct speed_bench *b, struct gpu_arena *arena, const struct model *m, struct block_weights *w,
-                       struct err *e)
+static bool make_block(struct speed_bench *b, struct gpu_arena *arena, const struct model *m, uint32_t layer,
+                       struct block_weights *w, struct err *e)
 {
-    bool ok = block_weights_create(w, m, model_block(m, 0), arena, e);
+    bool ok = block_weights_create(w, m, layer, model_block(m, 0), arena, e);
     for (uint32_t i = 0; ok && i < w->shape.n; i++)
         gpu_fill(b->cmd, w->w[i], SPEED_FILL);
     for (int role = 0; ok && role < ROLE_COUNT; role++)
@@ -96,10 +96,9 @@ static bool make_grads(struct speed_bench *b, struct gpu_arena *arena, struct bl
     return true;
 }
 
-static bool run_half(struct speed_bench *b, struct gpu_arena *arena, const struct speed_size *z, enum block_half half,
-                     bool backward, struct err *e)
+static bool run_half(struct speed_bench *b, struct gpu_arena *arena, const struct speed_size *z, bool backward,
+                     struct err *e)
 {
-    bool attn = half == HALF_ATTN;
     struct one_block o = {0};
     struct model *m = &o.m;
     struct block_weights w = {0};
@@ -108,52 +107,39 @@ static bool run_half(struct speed_bench *b, struct gpu_arena *arena, const struc
     struct block_grads grads = {0};
     struct gpu_view x, y;
     uint64_t bytes = (uint64_t)z->windows * z->model.ctx * z->config.hidden_size * 4;
-    unsigned parts = attn ? BWD_ATTN | (backward && b->train_qk ? BWD_QK : 0) : BWD_FFN;
-    bool ok = one_block(&o, z, e) && make_block(b, arena, m, &w, e) &&
+    unsigned qk = backward && b->train_qk ? BWD_QK : 0;
+    unsigned parts = z->half == HALF_ATTN ? BWD_ATTN | qk : BWD_FFN;
+    bool ok = one_block(&o, z, e) && make_block(b, arena, m, z->layer, &w, e) &&
               block_scratch_create(&fwd, arena, m, z->windows, backward ? SCRATCH_TRAIN : SCRATCH_FORWARD, e) &&
               gpu_alloc(arena, bytes, &x, e) && gpu_alloc(arena, bytes, &y, e) &&
-              (!backward || (make_grads(b, arena, w.shape, half, &grads, e) &&
+              (!backward || (make_grads(b, arena, w.shape, z->half, &grads, e) &&
                              bwd_scratch_create(&bwd, arena, m, z->windows, parts, e)));
     if (ok) {
         gpu_fill(b->cmd, x, SPEED_FILL);
         gpu_fill(b->cmd, y, SPEED_FILL);
         if (backward) /* it reads what a forward pass leaves */
-            (attn ? block_attn_fwd : block_ffn_fwd)(m, &w, &fwd, x, y, z->windows);
+            block_half_fwd(m, z->half, &w, &fwd, x, y, z->windows);
     }
     ok = ok && speed_ready(b, e);
     if (ok && backward)
-        (attn ? block_attn_bwd : block_ffn_bwd)(m, &w, &fwd, &bwd, x, y, false, &grads, z->windows);
+        block_half_bwd(m, z->half, &w, &fwd, &bwd, x, y, false, &grads, z->windows);
     else if (ok)
-        (attn ? block_attn_fwd : block_ffn_fwd)(m, &w, &fwd, x, y, z->windows);
+        block_half_fwd(m, z->half, &w, &fwd, x, y, z->windows);
     block_weights_free(&w);
     free(grads.w);
     free(o.matrices);
     return ok;
 }
 
-static bool attn_fwd(struct speed_bench *b, struct gpu_arena *arena, const struct speed_size *z, struct err *e)
+static bool half_forward(struct speed_bench *b, struct gpu_arena *arena, const struct speed_size *z, struct err *e)
 {
-    return run_half(b, arena, z, HALF_ATTN, false, e);
+    return run_half(b, arena, z, false, e);
 }
 
-static bool ffn_fwd(struct speed_bench *b, struct gpu_arena *arena, const struct speed_size *z, struct err *e)
+static bool half_backward(struct speed_bench *b, struct gpu_arena *arena, const struct speed_size *z, struct err *e)
 {
-    return run_half(b, arena, z, HALF_FFN, false, e);
+    return run_half(b, arena, z, true, e);
 }
-
-static bool attn_bwd(struct speed_bench *b, struct gpu_arena *arena, const struct speed_size *z, struct err *e)
-{
-    return run_half(b, arena, z, HALF_ATTN, true, e);
-}
-
-static bool ffn_bwd(struct speed_bench *b, struct gpu_arena *arena, const struct speed_size *z, struct err *e)
-{
-    return run_half(b, arena, z, HALF_FFN, true, e);
-}
-
-/* By half. */
-static const speed_piece half_forward[HALF_COUNT] = {attn_fwd, ffn_fwd},
-                         half_backward[HALF_COUNT] = {attn_bwd, ffn_bwd};
 
 /* ---- sizes of slices ---- */
 
@@ -179,13 +165,15 @@ static bool is_whole(const struct speed_size *z, const struct speed_size *all)
 }
 
 /* Both halves, seconds together. */
-static bool measure_halves(struct speed_bench *b, const speed_piece run[HALF_COUNT], const struct speed_size *z,
+static bool measure_halves(struct speed_bench *b, speed_piece run, const struct speed_size *slice,
                            struct speed_rates r[HALF_COUNT], double *seconds, struct err *e)
 {
+    struct speed_size z = *slice;
     *seconds = 0;
     for (int half = 0; half < HALF_COUNT; half++) {
         double took;
-        if (!speed_time(b, run[half], z, &r[half], &took, e))
+        z.half = (enum block_half)half;
+        if (!speed_time(b, run, &z, &r[half], &took, e))
             return false;
         *seconds += took;
     }
@@ -193,14 +181,14 @@ static bool measure_halves(struct speed_bench *b, const speed_piece run[HALF_COU
 }
 
 /* A window of both halves at full size, of one layer. */
-static bool predict_halves(struct speed_bench *b, const speed_piece run[HALF_COUNT], const struct speed_size *all,
-                           uint32_t layer, const struct speed_rates r[HALF_COUNT], double seconds[HALF_COUNT],
-                           struct err *e)
+static bool predict_halves(struct speed_bench *b, speed_piece run, const struct speed_size *all, uint32_t layer,
+                           const struct speed_rates r[HALF_COUNT], double seconds[HALF_COUNT], struct err *e)
 {
     struct speed_size z = *all;
     z.layer = layer;
     for (int half = 0; half < HALF_COUNT; half++) {
-        if (!speed_predict(b, run[half], &z, &r[half], &seconds[half], e))
+        z.half = (enum block_half)half;
+        if (!speed_predict(b, run, &z, &r[half], &seconds[half], e))
             return false;
         seconds[half] /= all->windows;
     }
@@ -301,7 +289,8 @@ bool speed_count_forward(struct model *m, uint32_t windows, struct gpu_arena *co
     struct speed_size all = speed_size_whole(m, windows);
     bool ok = true;
     for (int half = 0; ok && half < HALF_COUNT; half++) {
-        ok = half_forward[half](&b, counting, &all, e);
+        all.half = (enum block_half)half;
+        ok = half_forward(&b, counting, &all, e);
         gpu_arena_reset(counting, 0);
     }
     return ok;

@@ -19,6 +19,7 @@ struct speed_size {
     struct model model; /* shapes and ctx; of a slice, a copy with a smaller ctx */
     struct model_config config;
     uint32_t layer; /* of a block */
+    enum block_half half;
     uint32_t windows;
     const struct matrix *item;
     uint32_t rows, cols; /* of the item */

@@ -91,10 +91,7 @@ static unsigned parts_of(const struct quantize_options *o, enum block_half half)
 
 static void forward(const struct half *h, const struct block_weights *w, uint32_t n)
 {
-    if (h->t->half == HALF_ATTN)
-        block_attn_fwd(h->t->m, w, &h->fwd, h->x, h->y, n);
-    else
-        block_ffn_fwd(h->t->m, w, &h->fwd, h->x, h->y, n);
+    block_half_fwd(h->t->m, h->t->half, w, &h->fwd, h->x, h->y, n);
 }
 
 /* y <- a - b over n windows, row_loss <- its square per token. */
@@ -223,10 +220,7 @@ static bool accumulate(struct half *h, const uint32_t *list, uint32_t n, uint32_
         /* dL/dy is 2 w (y - target): Lion's sign is blind to the factor 2. */
         residual(h, h->y, h->target, count);
         weigh(h, count, at, true);
-        if (h->t->half == HALF_ATTN)
-            block_attn_bwd(m, h->t->w, &h->fwd, &h->bwd, h->x, h->y, false, &h->grads, count);
-        else
-            block_ffn_bwd(m, h->t->w, &h->fwd, &h->bwd, h->x, h->y, false, &h->grads, count);
+        block_half_bwd(m, h->t->half, h->t->w, &h->fwd, &h->bwd, h->x, h->y, false, &h->grads, count);
         done += count;
     }
     return true;

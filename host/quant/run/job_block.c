@@ -46,12 +46,11 @@ enum pass {
 static void run_half(struct job *j, enum block_half half, enum pass pass, const struct block_weights *w,
                      const struct hessian h[INPUT_COUNT], struct batch *b, struct gpu_view x, uint32_t w0, uint32_t n)
 {
-    bool attn = half == HALF_ATTN;
     if (pass == PASS_HALF) {
-        (attn ? block_attn_fwd : block_ffn_fwd)(j->m, w, &b->s, x, x, n);
+        block_half_fwd(j->m, half, w, &b->s, x, x, n);
         return;
     }
-    (attn ? block_attn_inputs : block_ffn_inputs)(j->m, w, &b->s, x, n);
+    block_half_inputs(j->m, half, w, &b->s, x, n);
     for (int in = 0; in < INPUT_COUNT; in++)
         if (h[in].n)
             gather(j, &h[in], block_input(&b->s, (enum input)in), w0, n, b->transposed);
