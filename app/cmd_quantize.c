@@ -133,9 +133,11 @@ static void print_result(const struct run *run, const struct gsq_quantize_result
     if (r->file_bits_per_weight > 0)
         say(stdout, "  all tensors %.3f bits per weight, embeddings and head included\n", r->file_bits_per_weight);
     if (!isnan(r->mean_loss))
-        say(stdout, "  mean loss   %.5g (relative error of the linears' outputs, squared)\n", r->mean_loss);
+        say(stdout, "  mean loss   %.5g (squared relative error of the linears' outputs)\n", r->mean_loss);
     if (!isnan(r->stage_loss))
-        say(stdout, "  held-out    %.5g -> %.5g by training together (the same of halves of blocks)\n",
+        say(stdout,
+            "  held-out    %.5g -> %.5g by training halves of blocks together (squared relative error of their "
+            "outputs)\n",
             r->stage_loss_start, r->stage_loss);
     say(stdout, "  blocks      %u", (unsigned)r->blocks);
     if (r->blocks_resumed)

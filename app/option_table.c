@@ -21,9 +21,9 @@ const struct command commands[CMD_COUNT] = {
             "was downloaded. OUT becomes a folder in the chosen format, or one GGUF file for llama.cpp if its\n"
             "name ends in .gguf. Three methods, each starting from the one before it:\n"
             "  rtn   rounds to the nearest level, with a searched scale per group; needs no text\n"
-            "  gptq  rounds column by column and corrects the rest, by statistics of the text\n"
+            "  gptq  rounds column by column and corrects the columns not yet rounded, by statistics of the text\n"
             "  gsq   learns which level every weight takes, and the scales\n"
-            "Finished blocks are kept in OUT.work: after an interruption the same command goes on.\n",
+            "Finished blocks are kept in OUT.work: after an interruption the same command continues.\n",
         },
     [CMD_EVAL] =
         {
@@ -47,15 +47,14 @@ const struct command commands[CMD_COUNT] = {
         {
             "compare",
             "MODEL REFERENCE --text FILE [options]",
-            "KL divergence and agreement of two models",
+            "how far a model is from a reference: KL divergence, agreement",
             2,
             {"MODEL", "REFERENCE"},
             {"text"},
-            "Both models read the same windows of the text. Printed: mean KL(reference || model) per "
-            "position, how\n"
-            "often both find the same token most likely, and both perplexities. With --protocol llama.cpp the "
-            "numbers of\n"
-            "llama-perplexity --kl-divergence (see gsq eval --help).\n",
+            "REFERENCE is what MODEL should equal: the original of a quantized model. Both read the same windows of "
+            "the\ntext. Printed: mean KL(reference || model) per position, how often both find the same token most "
+            "likely, and\nboth perplexities. With --protocol llama.cpp the numbers are those of llama-perplexity "
+            "--kl-divergence (see\ngsq eval --help).\n",
         },
     [CMD_INSPECT] =
         {
@@ -74,7 +73,7 @@ const struct command commands[CMD_COUNT] = {
         {
             "convert",
             "IN -o OUT --format F [options]",
-            "a model in another format: GGUF, Hugging Face, or another packing of its codes",
+            "write a model in another format: GGUF, Hugging Face, or another packing of its codes",
             1,
             {"IN"},
             {"out"},
@@ -88,7 +87,7 @@ const struct command commands[CMD_COUNT] = {
         {
             "imatrix",
             "MODEL --calib FILE -o OUT.gguf [options]",
-            "how much each input of every linear weighs, for llama-quantize",
+            "importance matrix: how large each input of every linear is",
             1,
             {"MODEL"},
             {"calib", "out"},
@@ -251,13 +250,13 @@ const struct option options[] = {
     {"out", 'o', "OUT", OPT_TEXT, AT(out), "", ON(QUANTIZE) | ON(CONVERT), SECTION_MAIN,
      "folder to write, or a file OUT.gguf"},
     {"text", 0, "FILE", OPT_TEXT, AT(text), "", TEXTS, SECTION_MAIN,
-     "text to evaluate on (UTF-8)"},
+     "text to evaluate on (UTF-8), not one used for calibration"},
     {"ctx", 0, "N", OPT_U32, NUM(ctx, 2, 1 << 20), "the model's context, at most 2048", TEXTS, SECTION_MAIN,
      "tokens per window"},
     {"windows", 0, "N", OPT_U32, NUM(windows, 1, U32_MAX), "all", TEXTS, SECTION_MAIN,
      "evaluate at most this many windows"},
     {"spill", 0, "DIR", OPT_TEXT, AT(spill), "the system's folder for temporary files", TEXTS | ON(IMATRIX), SECTION_RUN,
-     "where activations go that fit neither on the device nor in memory"},
+     "folder for activations that fit neither on the device nor in memory"},
     {"protocol", 0, "P", OPT_NAME, NAME(protocol, PROTOCOL), "gsq", TEXTS, SECTION_MAIN,
      "gsq, or llama.cpp: the numbers of llama-perplexity"},
     {"tensors", 0, NULL, OPT_FLAG, AT(all_tensors), "", ON(INSPECT), SECTION_MAIN,
@@ -274,12 +273,12 @@ const struct option options[] = {
     {"format", 0, "F", OPT_NAME, NAMES(q.format, FORMAT, show_format), "gptq; gguf if OUT ends in .gguf", ON(QUANTIZE), SECTION_MAIN,
      "gptq, gptq_v2, compressed-tensors, mlx, humming or gguf"},
     {"type", 0, "T", OPT_NAME, NAMES(q.type, TYPE, show_type), "chosen from --bits", ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
-     "GGUF: instead of --bits, the types of all tensors by llama-quantize's name: Q2_K, Q2_K_S, Q3_K_S, Q3_K_M, Q4_K_S, "
+     "GGUF: llama-quantize's name for the types of all tensors, instead of --bits: Q2_K, Q2_K_S, Q3_K_S, Q3_K_M, Q4_K_S, "
      "Q4_K_M, Q4_0, Q2_0, TQ2_0, TQ1_0 ..."},
     {"format", 0, "F", OPT_TEXT, AT(convert_format), "gguf for -o *.gguf", ON(CONVERT), SECTION_MAIN,
      "gguf, hf, gptq, gptq_v2, compressed-tensors, mlx or humming"},
     {"type", 0, "T", OPT_TEXT, AT(convert_type), "codes stay codes, other weights keep their type", ON(CONVERT),
-     SECTION_MAIN, "gguf: F32, F16 or BF16 for all weights, or the type that is to hold the codes"},
+     SECTION_MAIN, "gguf: F32, F16 or BF16 for all weights, or the type that stores the codes"},
     {"container", 0, "BITS", OPT_U32, NUM(q.container, 2, 8), "as many as the codes have",
      ON(QUANTIZE) | ON(CONVERT), SECTION_MAIN,
      "compressed-tensors: store codes in fields of this many bits; 4 loads in every kernel"},
@@ -293,18 +292,18 @@ const struct option options[] = {
     {"report", 0, "FILE", OPT_TEXT, AT(q.report), "", ON(QUANTIZE), SECTION_MAIN,
      "write a page (HTML, one file) with charts of errors, training, codes, memory and time"},
     {"eval", 0, "FILE", OPT_TEXT, AT(q.eval), "", ON(QUANTIZE), SECTION_MAIN,
-     "at the end compare the result with MODEL on this text, in windows of the calibration's length"},
+     "compare the result with MODEL on this text at the end, in windows of --ctx tokens"},
     {"windows", 0, "N", OPT_U32, NUM(q.eval_windows, 1, U32_MAX), "all", ON(QUANTIZE), SECTION_MAIN,
      "use at most this many windows of the --eval text"},
 
     {"calib", 0, "FILE", OPT_TEXT, AT(q.calib), "", ON(QUANTIZE), SECTION_CALIB,
-     "text like what the model will read: UTF-8, or the field \"text\" of a .jsonl file, packed by gzip or zstd or not; "
+     "text like what the model will read: UTF-8, or the field \"text\" of a .jsonl file; may be compressed with gzip or zstd; "
      "\"default\": the text that comes with gsq (a file of that name: ./default); needed by gptq and gsq"},
     {"calib", 0, "FILE", OPT_TEXT, AT(q.calib), "", ON(IMATRIX), SECTION_CALIB,
-     "text like what the model will read: UTF-8, or the field \"text\" of a .jsonl file, packed by gzip or zstd or not; "
+     "text like what the model will read: UTF-8, or the field \"text\" of a .jsonl file; may be compressed with gzip or zstd; "
      "\"default\": the text that comes with gsq (a file of that name: ./default)"},
     {"samples", 0, "N", OPT_U32, NUM(q.samples, 1, 1 << 20), NULL, ON(QUANTIZE) | ON(IMATRIX), SECTION_CALIB,
-     "windows taken from its start"},
+     "windows to use, from the start of the text"},
     {"ctx", 0, "N", OPT_U32, NUM(q.context, 2, 1 << 20), "the model's context, at most 2048",
      ON(QUANTIZE) | ON(IMATRIX), SECTION_CALIB,
      "tokens per window"},
@@ -312,7 +311,7 @@ const struct option options[] = {
      "importance matrix (GGUF) of gsq imatrix or llama-imatrix: instead of --calib (fast effort only), or beside it for "
      "tensors that calibration does not cover, such as embeddings"},
     {"holdout", 0, "N", OPT_U32, NUM(q.holdout, 0, 1 << 20), "an eighth, at most 16", ON(QUANTIZE), SECTION_CALIB,
-     "windows that only judge: a stage that makes them worse is rolled back"},
+     "windows to judge by and not to learn from: training that makes them worse is undone"},
 
     {"dry-run", 0, NULL, OPT_FLAG, AT(dry_run), "", ON(QUANTIZE), SECTION_RUN,
      "check everything and print the plan, then stop"},
@@ -321,22 +320,20 @@ const struct option options[] = {
     {"keep-work", 0, NULL, OPT_FLAG, AT(q.keep_work), "", ON(QUANTIZE), SECTION_RUN,
      "do not remove the work folder at the end"},
     {"accept", 0, "NAMES", OPT_TEXT, AT(q.accept), "nothing", ON(QUANTIZE), SECTION_RUN,
-     "resume with another version (of gsq), gsq (what its method is), device, driver, kernels, memory or files (of the "
-     "tokenizer) than the run was begun with, as device,driver: the result will not have the bytes of an undisturbed run"},
+     "resume although these changed since the run began, separated by commas: version, gsq (its method), device, driver, kernels, memory, files (the tokenizer's). The result will differ from that of an uninterrupted run"},
     {"seed", 0, "N", OPT_U64, NUM(q.seed, 0, 18446744073709551615.0), NULL, ON(QUANTIZE), SECTION_RUN,
-     "of the random numbers; the same seed, device and variant give the same bytes"},
+     "seed of the random numbers; the same seed, device and variant give the same bytes"},
     {"force", 0, NULL, OPT_FLAG, AT(q.force), "", ON(QUANTIZE) | ON(CONVERT) | ON(IMATRIX), SECTION_RUN,
-     "write over an output that is there and that gsq did not write, or that the same command has finished; inputs are "
-     "never written over"},
+     "overwrite an output that gsq did not write, or that the same command has finished; inputs are never overwritten"},
     {"host-limit", 0, "GiB", OPT_GIB, NUM(q.host_limit, 0.001, 1 << 20), "3", ON(QUANTIZE), SECTION_RUN,
-     "host memory for activations before they go to a file in the work folder"},
+     "host memory for activations; more than that goes to a file in the work folder"},
 
     {"pure", 0, NULL, OPT_FLAG, AT(q.pure), "", ON(QUANTIZE), SECTION_LLAMA,
-     "one type for all weights, embeddings and head included, in place of the mixture"},
+     "use the main type of --type for all weights, embeddings and head included"},
     {"tensor-type", 0, "NAME=T", OPT_CALL, CALLS(read_llama_tensor, show_llama_tensor), "", ON(QUANTIZE), SECTION_LLAMA,
-     "as --tensor, by llama.cpp's names in any case; the first match wins, --tensor and --keep win over it"},
+     "as --tensor, with llama.cpp's names in any case; the first match wins, --tensor and --keep win over it"},
     {"tensor-type-file", 0, "FILE", OPT_CALL, CALL(read_llama_tensor_file), "", ON(QUANTIZE), SECTION_LLAMA,
-     "a list of such, apart by spaces or lines"},
+     "a file with such rules, separated by spaces or line breaks"},
     {"token-embedding-type", 0, "T", OPT_NAME, NAME(q.embedding_type, GGUF_TYPE), "", ON(QUANTIZE), SECTION_LLAMA,
      "type of token_embd.weight"},
     {"output-tensor-type", 0, "T", OPT_NAME, NAME(q.head_type, GGUF_TYPE), "", ON(QUANTIZE), SECTION_LLAMA,
@@ -344,13 +341,13 @@ const struct option options[] = {
     {"leave-output-tensor", 0, NULL, OPT_FLAG, AT(q.keep_head), "", ON(QUANTIZE), SECTION_LLAMA,
      "output.weight keeps the type it has in MODEL"},
     {"allow-requantize", 0, NULL, OPT_FLAG, AT(q.requantize), "", ON(QUANTIZE), SECTION_LLAMA,
-     "take a MODEL that is quantized already; worse than quantizing its 16-bit original"},
+     "accept a MODEL that is already quantized; worse than quantizing its 16-bit original"},
     {"include-weights", 0, "NAME", OPT_CALL, CALL(read_importance_name), "", ON(QUANTIZE), SECTION_LLAMA,
-     "use --imatrix for weights alone whose name holds this text; may be repeated"},
+     "use --imatrix only for weights whose name contains this text; may be repeated"},
     {"exclude-weights", 0, "NAME", OPT_CALL, CALL(read_importance_name), "", ON(QUANTIZE), SECTION_LLAMA,
-     "use --imatrix for all other weights; may be repeated"},
+     "use --imatrix only for weights whose name does not contain this text; may be repeated"},
     {"override-kv", 0, "KEY=T:V", OPT_CALL, CALL(read_override), "", ON(QUANTIZE), SECTION_LLAMA,
-     "another value in the file's metadata; T is int, float, bool or str; may be repeated"},
+     "set a value in the file's metadata; T is int, float, bool or str; may be repeated"},
     {"keep-split", 0, NULL, OPT_CALL, CALL(refuse_llama_option), "", ON(QUANTIZE), SECTION_LLAMA, NULL},
     {"prune-layers", 0, "LIST", OPT_CALL, CALL(refuse_llama_option), "", ON(QUANTIZE), SECTION_LLAMA, NULL},
     {"target-bpw", 0, "N", OPT_CALL, CALL(refuse_llama_option), "", ON(QUANTIZE), SECTION_LLAMA, NULL},
@@ -366,18 +363,17 @@ const struct option options[] = {
     {"steps", 0, "N", OPT_U32, NUM(q.steps, 1, 1000000), NULL, ON(QUANTIZE), SECTION_METHOD,
      "optimiser steps per linear"},
     {"reach", 0, "X", OPT_F32, NUM(q.reach, 0.001, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
-     "how far a logit may travel, as a multiple of the paper's schedule; rates follow from it"},
+     "how far a weight's logits can move in all steps, as a multiple of the paper's schedule; scales both learning rates"},
     {"epochs", 0, "N", OPT_U32, NUM(q.epochs, 0, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
-     "block objective: passes over the windows, training halves of a block on their outputs; 0: none"},
+     "block objective (halves of a block trained together on their outputs): epochs over the windows; 0: none"},
     {"batch", 0, "N", OPT_U32, NUM(q.batch, 0, 65536), NULL, ON(QUANTIZE), SECTION_METHOD,
-     "block objective: windows per optimiser step; 0: as many as make 1280 steps, at 4 bits no fewer than 4"},
+     "block objective: windows per optimiser step; 0: chosen to give 1280 steps, but at least 4 windows from 4 bits on"},
     {"block-reach", 0, "X", OPT_F32, NUM(q.block_reach, 0.001, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
-     "block objective: how far a logit may travel; K-quants take 0.4 of it"},
+     "block objective: as --reach; K-quants use 0.4 of it"},
     {"start", 0, "S", OPT_NAME, NAME(q.start, START), "hessian", ON(QUANTIZE), SECTION_METHOD,
-     "block objective: what it starts from: rtn (quick), gptq, or hessian (each linear tuned alone first)"},
+     "block objective: its starting point: rtn (quick), gptq, or hessian (each linear tuned alone first)"},
     {"scale-epochs", 0, "N", OPT_U32, NUM(q.scale_epochs, 0, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
-     "pass over scales, at the end: how often all scales learn on the model's output over all windows, codes staying; 0: "
-     "no such pass"},
+     "pass over scales (at the end all scales learn on the model's output, codes stay): epochs over the windows; 0: none"},
     {"scale-lr", 0, "X", OPT_F32, NUM(q.scale_lr, 0, 1), NULL, ON(QUANTIZE), SECTION_METHOD,
      "pass over scales: maximum relative change of a scale per step at 2 bits; scaled down for more bits and for K-quants"},
     {"scale-batch", 0, "N", OPT_U32, NUM(q.scale_batch, 1, 65536), NULL, ON(QUANTIZE), SECTION_METHOD,
@@ -389,19 +385,19 @@ const struct option options[] = {
     {"lr-logits", 0, "X", OPT_F32, NUM(q.lr_logits, 0, 1), NULL, ON(QUANTIZE), SECTION_METHOD,
      "learning rate of the logits in a run of 1280 steps; times reach * 1280 / steps"},
     {"lr-scales", 0, "X", OPT_F32, NUM(q.lr_scales, 0, 1), NULL, ON(QUANTIZE), SECTION_METHOD,
-     "learning rate of the scales, likewise"},
+     "learning rate of the scales; scaled in the same way"},
     {"lr-end", 0, "X", OPT_F32, NUM(q.lr_end, 0, 1), NULL, ON(QUANTIZE), SECTION_METHOD,
      "cosine decay of both rates down to this share"},
     {"beta1", 0, "X", OPT_F32, NUM(q.beta1, 0, 0.99999), NULL, ON(QUANTIZE), SECTION_METHOD,
      "Lion: share of the momentum in a step"},
     {"beta2", 0, "X", OPT_F32, NUM(q.beta2, 0, 0.99999), NULL, ON(QUANTIZE), SECTION_METHOD,
-     "Lion: what the momentum keeps from step to step"},
+     "Lion: share of the momentum kept from step to step"},
     {"decay", 0, "X", OPT_F32, NUM(q.decay, 0, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
      "weight decay of the logits, per unit of learning rate"},
     {"init-noise", 0, "X", OPT_F32, NUM(q.init_noise, 0, 100), NULL, ON(QUANTIZE), SECTION_METHOD,
      "spread of the starting logits"},
     {"init-gap", 0, "X", OPT_F32, NUM(q.init_gap, 0, 10000), NULL, ON(QUANTIZE), SECTION_METHOD,
-     "how far the starting code leads, in units of the spread"},
+     "lead of the starting code's logit, in units of the spread"},
     {"damp", 0, "X", OPT_F32, NUM(q.damp, 0, 10), NULL, ON(QUANTIZE), SECTION_METHOD,
      "GPTQ: share of the mean diagonal added to the Hessian"},
     {"scale-steps", 0, "N", OPT_U32, NUM(q.scale_steps, 1, 100), NULL, ON(QUANTIZE), SECTION_METHOD,
@@ -412,11 +408,11 @@ const struct option options[] = {
     {"device", 0, "N|NAME", OPT_TEXT, AT(device), "$GSQ_DEVICE, else the best", DEVICE, SECTION_COMMON,
      "Vulkan device, by its number or part of its name in `gsq devices`"},
     {"mem-limit", 0, "GiB", OPT_GIB, NUM(mem_limit, 0.01, 1 << 20), "what is free, less a reserve", DEVICE, SECTION_COMMON,
-     "device memory to use at most"},
+     "the most device memory to use"},
     {"variant", 0, "V", OPT_TEXT, AT(variant), "the best each", DEVICE, SECTION_COMMON,
-     "run this variant of every kernel that has it (base: the plain one)"},
+     "run this variant of every kernel that has it (base runs everywhere)"},
     {"threads", 0, "N", OPT_U32, NUM(threads, 1, 4096), "all", DEVICE | ON(CONVERT), SECTION_COMMON,
-     "CPU threads: for texts and exports, and of a CPU device"},
+     "CPU threads for texts, exports and a CPU device"},
     {"json", 0, NULL, OPT_FLAG, AT(json), "", ALL, SECTION_COMMON,
      "JSON lines on stdout, the last one {\"event\":\"result\", ...}; text for people on stderr"},
     {"quiet", 'q', NULL, OPT_FLAG, AT(quiet), "", ALL, SECTION_COMMON,

@@ -220,7 +220,7 @@ static void linears_text(struct strbuf *b, const struct contents *c)
         const struct shape *s = &c->shapes[i];
         table_cell(t, "%s", block_part_short_name(s->part));
         table_cell(t, "%u x %u", (unsigned)s->info.rows, (unsigned)s->info.cols);
-        table_cell(t, "%u of them", s->count);
+        table_cell(t, "%u %s", s->count, s->count == 1 ? "matrix" : "matrices");
         if (s->info.stored)
             table_cell(t, "%s", s->info.stored);
         else

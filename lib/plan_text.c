@@ -55,7 +55,7 @@ static void print_linears(struct strbuf *f, const struct plan *p)
         char fate[96];
         table_cell(t, "%s", block_part_short_name(groups[i].first->part));
         table_cell(t, "%u x %u", (unsigned)groups[i].first->rows, (unsigned)groups[i].first->cols);
-        table_cell(t, "%u of them", groups[i].count);
+        table_cell(t, "%u %s", groups[i].count, groups[i].count == 1 ? "matrix" : "matrices");
         table_cell(t, "%s", fate_text(groups[i].first, fate, sizeof fate));
     }
     free(groups);
@@ -101,7 +101,7 @@ static void print_tensors(struct strbuf *f, const struct plan *p)
         const struct matrix *x = groups[i].first;
         table_cell(t, "%s", matrix_kind(x));
         table_cell(t, "%u x %u", (unsigned)x->rows, (unsigned)x->cols);
-        table_cell(t, "%u of them", groups[i].count);
+        table_cell(t, "%u %s", groups[i].count, groups[i].count == 1 ? "matrix" : "matrices");
         table_cell(t, "%s", x->type->name);
         table_cell(t, "%.4g bits", 8.0 * x->type->bytes / x->type->block);
         if (x->type != x->wanted)
@@ -154,6 +154,13 @@ static const char *at_a_time(uint32_t windows, char *out, size_t cap)
     return out;
 }
 
+static const char *kept_where(const char *acts_tier)
+{
+    if (acts_tier && strcmp(acts_tier, "host") == 0)
+        return "in host memory";
+    return acts_tier && strcmp(acts_tier, "file") == 0 ? "in a file of the work folder" : "on the device";
+}
+
 static void print_device(struct strbuf *f, const struct plan *p)
 {
     char a[24], b[24];
@@ -178,7 +185,7 @@ void plan_text(struct strbuf *f, const struct plan *p, const struct quantize_opt
     strbuf_puts(f, o->model_dir);
     strbuf_puts(f, " -> ");
     strbuf_puts(f, o->out_dir);
-    strbuf_printf(f, ", %s, format %s%s%s\n", method_name(o->method), export_format_name(o->format),
+    strbuf_printf(f, ", method %s, format %s%s%s\n", method_name(o->method), export_format_name(o->format),
                   o->mixture ? " " : "", o->mixture ? o->mixture : "");
     print_weights(f, p);
     strbuf_printf(f, "disk              %s for the result, %s for the work folder; %s free\n",
@@ -187,20 +194,22 @@ void plan_text(struct strbuf *f, const struct plan *p, const struct quantize_opt
     if (o->method != METHOD_RTN && !p->device_limit)
         strbuf_printf(f, "calibration       %u windows of %u tokens\n", (unsigned)p->samples, (unsigned)p->ctx);
     else if (o->method != METHOD_RTN)
-        strbuf_printf(f, "calibration       %u windows of %u tokens, %u at a time; activations: %s\n",
-                      (unsigned)p->samples, (unsigned)p->ctx, (unsigned)p->batch_windows,
-                      p->acts_tier ? p->acts_tier : "none");
+        strbuf_printf(f, "calibration       %u windows of %u tokens, %u at a time; activations %s\n",
+                      (unsigned)p->samples, (unsigned)p->ctx, (unsigned)p->batch_windows, kept_where(p->acts_tier));
     if (o->method == METHOD_GSQ)
-        strbuf_printf(f, "optimiser         %u steps per linear, reach %.4g\n", (unsigned)o->gumbel.steps, p->reach);
+        strbuf_printf(f, "single linears    %u optimiser steps each (reach %.4g: how far logits can move)\n",
+                      (unsigned)o->gumbel.steps, p->reach);
     if (p->block_steps)
-        strbuf_printf(f, "block objective   %u epochs, %u steps for each half of a block, reach %.4g%s\n",
+        strbuf_printf(f, "halves of blocks  %u epochs, %u optimiser steps each (reach %.4g)%s\n",
                       (unsigned)o->block.epochs, (unsigned)p->block_steps, p->block_reach,
                       at_a_time(p->micro_windows, a, sizeof a));
     if (p->scale_steps)
-        strbuf_printf(f, "pass over scales  %u epochs, %u steps at a rate of %g%s\n", (unsigned)o->scales.epochs,
-                      (unsigned)p->scale_steps, (double)o->scales.lr, at_a_time(p->scale_micro, a, sizeof a));
+        strbuf_printf(f, "all scales        %u epochs, %u optimiser steps at a rate of %g%s\n",
+                      (unsigned)o->scales.epochs, (unsigned)p->scale_steps, (double)o->scales.lr,
+                      at_a_time(p->scale_micro, a, sizeof a));
     if (p->predicted_seconds > 0)
-        strbuf_printf(f, "predicted time    %s%s, by a short measurement%s\n", p->predicted_seconds < 1 ? "under " : "",
+        strbuf_printf(f, "predicted time    %s%s, from a short measurement%s\n",
+                      p->predicted_seconds < 1 ? "under " : "",
                       format_seconds(fmax(1, p->predicted_seconds), a, sizeof a), updates_text(p, b, sizeof b));
     if (p->device_limit)
         strbuf_printf(f, "host memory       %s beyond mapped files\n", format_bytes(p->host_bytes, a, sizeof a));
@@ -266,7 +275,7 @@ void plan_json(cJSON *j, const struct plan *p)
     cJSON *memory = cJSON_AddObjectToObject(j, "device_memory");
     for (size_t i = 0; i < p->n_lines; i++)
         cJSON_AddNumberToObject(memory, p->lines[i].name, (double)p->lines[i].bytes);
-    cJSON_AddStringToObject(j, "activations", p->acts_tier ? p->acts_tier : "none");
+    cJSON_AddStringToObject(j, "activations", kept_where(p->acts_tier));
     cJSON_AddNumberToObject(j, "batch_windows", p->batch_windows);
     cJSON_AddNumberToObject(j, "samples", p->samples);
     cJSON_AddNumberToObject(j, "ctx", p->ctx);

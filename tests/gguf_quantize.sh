@@ -35,7 +35,7 @@ check 'no work folder is left' test ! -e "$tmp/a.gguf.work"
 got=$(perplexity "$tmp/a.gguf" "$demo/eval.txt")
 check "perplexity $got, of the 16-bit model $reference" at_most "$got" "$(awk -v p="$reference" 'BEGIN { print 3 * p }')"
 run "$gsq" inspect "$tmp/a.gguf"
-check 'inspect tells the type' grep -qE 'down_proj +128 x 384 +3 of them +Q2_0' "$tmp/out"
+check 'inspect tells the type' grep -qE 'down_proj +128 x 384 +3 matrices +Q2_0' "$tmp/out"
 
 run "${quantize[@]}" -o "$tmp/b.gguf" --bits 2 --group 64
 check 'bits and group of Q2_0 are Q2_0, byte for byte' same "$tmp/a.gguf" "$tmp/b.gguf"
@@ -50,7 +50,7 @@ check 'Q2_K has no room in such rows' test "$(planned up_proj type) $(planned up
 check 'says so' grep -q 'up_proj: rows of 128 weights are not a multiple of 256, the block size of Q2_K: stored as Q4_0' "$tmp/err"
 check 'a dry run writes nothing' test ! -e "$tmp/c.gguf"
 run "$gsq" inspect "$demo" --type Q2_K
-check 'inspect says so before the run' grep -qE 'up_proj +384 x 128 +3 of them +Q4_0 +4.5 bits +instead of Q2_K' "$tmp/out"
+check 'inspect says so before the run' grep -qE 'up_proj +384 x 128 +3 matrices +Q4_0 +4.5 bits +instead of Q2_K' "$tmp/out"
 
 # Single tensors, the embedding by either of its names.
 run "${quantize[@]}" -o "$tmp/d.gguf" --type Q2_0 --tensor embed_tokens=Q4_0 --tensor 'lm_head=F16' --keep 'layers\.0\.' --tensor 'v_proj=8' --tensor 'up_proj=q5_1'
