@@ -275,7 +275,7 @@ void plan_json(cJSON *j, const struct plan *p)
     cJSON *memory = cJSON_AddObjectToObject(j, "device_memory");
     for (size_t i = 0; i < p->n_lines; i++)
         cJSON_AddNumberToObject(memory, p->lines[i].name, (double)p->lines[i].bytes);
-    cJSON_AddStringToObject(j, "activations", kept_where(p->acts_tier));
+    cJSON_AddStringToObject(j, "activations", p->acts_tier ? p->acts_tier : "none");
     cJSON_AddNumberToObject(j, "batch_windows", p->batch_windows);
     cJSON_AddNumberToObject(j, "samples", p->samples);
     cJSON_AddNumberToObject(j, "ctx", p->ctx);
