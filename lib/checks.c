@@ -3,6 +3,7 @@
 #include "host/base/os.h"
 #include "host/base/out_path.h"
 #include "host/model/windows.h"
+#include "host/quant/store/manifest.h"
 #include "lib/lib_internal.h"
 #include "lib/report_html.h"
 
@@ -63,7 +64,7 @@ static bool check_options(struct lib_options *all, struct err *e)
         err_set(e, ERR_USER, "--windows needs --eval");
         return err_hint(e, "add --eval FILE; the number of calibration windows is --samples");
     }
-    return quantize_settle(o, e);
+    return quantize_settle(o, e) && manifest_accept_check(o->accept, e);
 }
 
 bool lib_eval_text(struct windows *w, const struct lib_options *o, const gsq_model *model, uint32_t at_most,

@@ -7,7 +7,8 @@
 #include "host/base/num.h"
 #include "host/base/table.h"
 #include "host/model/model.h"
-#include "host/quant/plan/plan.h"
+#include "host/quant/plan.h"
+#include "host/quant/plan/planner.h"
 #include "lib/lib_internal.h"
 #include "lib/plan_text.h"
 

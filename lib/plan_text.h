@@ -5,7 +5,7 @@
 #include <cjson/cJSON.h>
 
 #include "host/base/str.h"
-#include "host/quant/plan/plan.h"
+#include "host/quant/plan.h"
 
 void plan_text(struct strbuf *f, const struct plan *p, const struct quantize_options *o);
 /* Of a plan made by plan_fates: what becomes of the weights, bits per weight, the size of the result. */

@@ -25,7 +25,8 @@ host/gpu: host/base
 host/model: formats/read host/gpu
 host/quant: host/model formats/write
 host/quant/method: host/quant
-host/quant/plan: host/quant/method
+host/quant/store: host/quant/method
+host/quant/plan: host/quant/store
 host/quant/run: host/quant/plan
 host/eval: host/model formats/write
 host/convert: formats/write
@@ -120,6 +121,10 @@ wrong_calls() {
         file = $1
         sub(/^.*\.dir\//, "", file)
         sub(/\.o(bj)?:.*$/, "", file)
+        if (!(file in here))
+            here[file] = system("test -e " file) == 0
+        if (!here[file]) # of an earlier build
+            next
     }
     $(NF - 1) ~ /^[TDRB]$/ { defined[$NF] = file }
     $(NF - 1) == "U" { call[file " " $NF] }
@@ -182,7 +187,7 @@ made_up='x.dir/arch/a.c.o:0 T low
 x.dir/arch/a.c.o: U high
 x.dir/lib/b.c.o:0 T high
 x.dir/lib/b.c.o: U low'
-[[ $(wrong_calls <<<"$made_up") == 'arch/a.c: calls high(), which is defined above it, in lib/b.c' ]] || {
+[[ $(cd "$scratch/tree" && touch arch/a.c lib/b.c && wrong_calls <<<"$made_up") == 'arch/a.c: calls high(), which is defined above it, in lib/b.c' ]] || {
     echo "a made-up call upward is not found"
     exit 1
 }
@@ -202,8 +207,6 @@ if [[ -n ${GSQ_BUILD-} ]]; then
     calls=$(grep -c ' U ' "$scratch/symbols") || true
     wrong_calls <"$scratch/symbols" >>"$scratch/bad"
 fi
-# Not mended yet.
-sed -i -E "/^host\/quant\//d" "$scratch/bad"
 cat "$scratch/bad"
 echo "$(wc -l <"$scratch/includes") includes and $calls calls, $(wc -l <"$scratch/bad") of them upward, misplaced or in a circle"
 [[ ! -s $scratch/bad ]]

@@ -5,6 +5,7 @@
 #include "tests/family_model.h"
 
 #include "host/base/log.h"
+#include "host/quant/plan/planner.h"
 #include "host/quant/plan/rehearse.h"
 #include "host/quant/run/job_internal.h"
 

@@ -8,8 +8,8 @@
 #include "host/model/block_fwd.h"
 #include "host/model/head.h"
 #include "host/quant/method/tune_scales.h"
-#include "host/quant/plan/plan.h"
-#include "host/quant/run/store.h"
+#include "host/quant/plan.h"
+#include "host/quant/store/store.h"
 
 #define DIR_ "tmp_scales"
 #include "tests/scratch_dir.h"

@@ -4,7 +4,7 @@
 
 #include "host/base/log.h"
 #include "host/base/version.h"
-#include "host/quant/run/store.h"
+#include "host/quant/store/store.h"
 
 #define DIR_ "tmp_store"
 #include "tests/scratch_dir.h"

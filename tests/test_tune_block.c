@@ -6,7 +6,7 @@
 #include <math.h>
 
 #include "host/quant/method/quant_linear.h"
-#include "host/quant/run/store.h"
+#include "host/quant/store/store.h"
 #include "host/quant/method/tune_block.h"
 
 #define DIR_ "tmp_tune_block"

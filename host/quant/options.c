@@ -5,7 +5,6 @@
 
 #include "formats/write/export.h"
 #include "formats/write/gguf_mixture.h"
-#include "host/quant/run/manifest.h"
 
 static const char *const method_names[] = {"rtn", "gptq", "gsq"};
 static const char *const effort_names[] = {"fast", "balanced", "best"};
@@ -287,8 +286,6 @@ bool quantize_settle(struct quantize_options *o, struct err *e)
 {
     if (o->settled)
         return true;
-    if (!manifest_accept_check(o->accept, e))
-        return false;
     if (quantize_diagonal(o))
         o->samples = o->holdout = o->block.epochs = o->scales.epochs = 0;
     if (o->refine)

@@ -2,7 +2,8 @@
 #ifndef QUANT_QUANT_LINEAR_H
 #define QUANT_QUANT_LINEAR_H
 
-#include "host/quant/run/job.h"
+#include "host/quant/plan.h"
+#include "host/quant/record.h"
 #include "host/quant/method/tune_hessian.h"
 
 struct linear_task {

@@ -12,7 +12,7 @@
 #include "host/model/block_bwd.h"
 #include "host/model/acts.h"
 #include "host/quant/method/gumbel.h"
-#include "host/quant/plan/plan.h"
+#include "host/quant/plan.h"
 #include "host/quant/record.h"
 #include "host/quant/method/tune_hessian.h"
 

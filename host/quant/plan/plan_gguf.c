@@ -5,8 +5,9 @@
 #include <string.h>
 
 #include "formats/write/gguf_mixture.h"
-#include "host/quant/plan/plan.h"
+#include "host/quant/plan/planner.h"
 #include "host/quant/plan/plan_rules.h"
+#include "host/quant/plan/planner.h"
 
 /* The type that a weight has in the model; blocks are rounded again to the same. */
 static const struct gguf_type *own_type(const struct checkpoint *ck, const char *module)

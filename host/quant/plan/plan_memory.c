@@ -4,11 +4,12 @@
 
 #include "host/base/num.h"
 #include "host/model/batch.h"
-#include "host/quant/plan/plan.h"
+#include "host/quant/plan/planner.h"
 #include "host/quant/plan/rehearse.h"
 #include "host/quant/method/tune_block.h"
 #include "host/model/end_to_end.h"
 #include "host/quant/method/tune_scales.h"
+#include "host/quant/plan/planner.h"
 
 /* Tokens of one forward batch: enough rows to fill a large GPU, few enough that a batch's matrices stay
  * small. */

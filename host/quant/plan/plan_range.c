@@ -7,7 +7,8 @@
 
 #include "formats/write/hf_linear.h"
 #include "host/base/num.h"
-#include "host/quant/plan/plan.h"
+#include "host/quant/plan/planner.h"
+#include "host/quant/plan/planner.h"
 
 /* Rows of a matrix that are looked at; how much of the weights' norm may be lost without a word; matrices
  * that are named. */

@@ -4,7 +4,7 @@
 #define QUANT_PREDICT_H
 
 #include "host/model/speed.h"
-#include "host/quant/plan/plan.h"
+#include "host/quant/plan.h"
 
 /* Linears of one shape and spec; seconds. 0: not part of the run. */
 struct speed_linear {

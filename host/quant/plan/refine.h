@@ -3,7 +3,7 @@
 #ifndef QUANT_REFINE_H
 #define QUANT_REFINE_H
 
-#include "host/quant/plan/plan.h"
+#include "host/quant/plan.h"
 #include "host/quant/plan/plan_rules.h"
 
 /* Whether `file` is one GGUF of the same architecture and shape as the model. ERR_USER naming what differs.
@@ -14,9 +14,5 @@ bool refine_check(const struct checkpoint *file, const struct checkpoint *master
 bool refine_types(struct plan *p, struct rules *rules, struct err *e);
 /* Bytes and bits per weight: those of the file. */
 bool refine_size(struct plan *p);
-
-/* The file again at PATH, with the codes of the linears that the plan does not keep. */
-bool refine_write(const char *path, const struct checkpoint *file, const struct plan *p,
-                  const struct export_source *source, struct err *e);
 
 #endif

@@ -5,7 +5,6 @@
 
 #include "host/base/num.h"
 #include "host/model/batch.h"
-#include "host/quant/run/job_internal.h"
 #include "host/quant/method/quant_linear.h"
 #include "host/quant/method/tune_block.h"
 #include "host/model/end_to_end.h"
@@ -132,7 +131,7 @@ static bool hessians(struct stand_in *s, enum block_half half, struct hessian h[
 static bool linears(struct stand_in *s, enum block_half half, struct block_items b, struct err *e)
 {
     struct hessian h[INPUT_COUNT];
-    bool ok = !half_gathers(&s->o, half, b) || (hessians(s, half, h, e) && batch(s, e));
+    bool ok = !plan_gathers(&s->o, half, b) || (hessians(s, half, h, e) && batch(s, e));
     for (uint32_t i = 0; ok && i < b.n; i++)
         if (b.items[i].part->half == half && b.items[i].coded)
             ok = linear(s, &b.items[i], s->w.w[i],
@@ -290,7 +289,7 @@ static bool half_part(struct stand_in *s, enum run_part part, enum block_half ha
         return train(s, half, b, e);
     if (part == PART_LINEAR)
         return linears(s, half, b, e);
-    bool ok = (!half_gathers(&s->o, half, b) || hessians(s, half, h, e)) && (part == PART_FIXED || batch(s, e));
+    bool ok = (!plan_gathers(&s->o, half, b) || hessians(s, half, h, e)) && (part == PART_FIXED || batch(s, e));
     gpu_arena_reset(s->hess, 0);
     gpu_arena_trim(s->hess);
     return ok;

@@ -3,7 +3,7 @@
 #ifndef QUANT_REHEARSE_H
 #define QUANT_REHEARSE_H
 
-#include "host/quant/plan/plan.h"
+#include "host/quant/plan.h"
 
 /* What needs memory at a time, beside what lasts. */
 enum run_part {

@@ -4,8 +4,8 @@
 
 #include "formats/read/checkpoint_sum.h"
 #include "host/model/windows.h"
-#include "host/quant/plan/plan.h"
-#include "host/quant/run/store.h"
+#include "host/quant/plan.h"
+#include "host/quant/store/store.h"
 
 /* The method's revision: raised by hand with every change by which the same command gives other bytes (a constant, an order
  * of sums, a rule of rounding in host/quant or host/model); shaders are seen by the field "kernels". The version is a field too,

@@ -11,6 +11,7 @@
 #include "host/base/os.h"
 #include "host/base/out_path.h"
 #include "host/base/stop_point.h"
+#include "host/quant/plan/planner.h"
 #include "host/quant/run/identity.h"
 #include "host/quant/run/job_internal.h"
 #include "host/quant/plan/refine.h"
@@ -288,8 +289,8 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
         return err_set(e, ERR_BUG, "a run without a device");
     eta_start(&j.eta, j.begin, 0);
     progress_watch_begin(&j.watch, &j.cb->progress, &j.eta, cmd);
-    bool ok = quantize_settle(&o, e) && job_out_paths(&j, &o, e) && checkpoint_open(&j.ck, o.model_dir, e) &&
-              job_out_check(&j, e) && job_out_lock(&j, e);
+    bool ok = quantize_settle(&o, e) && manifest_accept_check(o.accept, e) && job_out_paths(&j, &o, e) &&
+              checkpoint_open(&j.ck, o.model_dir, e) && job_out_check(&j, e) && job_out_lock(&j, e);
     if (ok) {
         uint32_t ctx = windows_context(j.ck, o.ctx);
         ok = load_calibration(&j, &o, ctx, e) &&

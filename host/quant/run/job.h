@@ -3,7 +3,7 @@
 #ifndef QUANT_JOB_H
 #define QUANT_JOB_H
 
-#include "host/quant/plan/plan.h"
+#include "host/quant/plan.h"
 #include "host/gpu/progress.h"
 #include "host/quant/record.h"
 

@@ -193,7 +193,7 @@ static bool half_linears(struct job *j, enum block_half half, struct block_items
 {
     struct hessian h[INPUT_COUNT];
     bool ok = true;
-    if (half_gathers(j->o, half, b)) {
+    if (plan_gathers(j->o, half, b)) {
         job_detail(j, half == HALF_ATTN ? "attention inputs" : "feed-forward inputs");
         ok = hessian_create_half(h, j->cmd, j->hess, model_block(j->m, j->layer), half, j->plan.holdout > 0, e) &&
              run_pass(j, half, PASS_INPUTS, j->acts, w, h, e);

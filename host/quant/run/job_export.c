@@ -10,6 +10,7 @@
 #include "host/model/batch.h"
 #include "host/quant/run/job_internal.h"
 #include "host/quant/plan/refine.h"
+#include "host/quant/run/refine_write.h"
 
 static bool pull(void *ctx, const struct matrix *x, struct qlinear *q, struct err *e)
 {

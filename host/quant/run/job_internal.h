@@ -8,7 +8,7 @@
 #include "host/quant/run/identity.h"
 #include "host/quant/run/job.h"
 #include "host/quant/plan/predict.h"
-#include "host/quant/run/store.h"
+#include "host/quant/store/store.h"
 
 struct job {
     struct gpu_cmd *cmd;
@@ -76,9 +76,8 @@ void job_expect(struct job *j, bool replay);
 void job_judge_prediction(const struct job *j);
 /* Seconds, as predicted. Of one forward pass of all windows through half a block. */
 double job_half_work(const struct job *j, uint32_t layer, enum block_half half);
-/* Of the same with Hessians; whether a half takes them. */
+/* Of the same with Hessians. */
 double job_hessian_work(const struct job *j, uint32_t layer, enum block_half half);
-bool half_gathers(const struct quantize_options *o, enum block_half half, struct block_items b);
 /* Of a linear's weights on their way to the device; of its start; of learning alone. 0 where it is kept. */
 double job_load_work(const struct job *j, const struct matrix *i);
 double job_round_work(const struct job *j, const struct matrix *i);

@@ -48,14 +48,6 @@ double job_half_work(const struct job *j, uint32_t layer, enum block_half half)
     return j->plan.samples * half_forward(j, layer, half);
 }
 
-bool half_gathers(const struct quantize_options *o, enum block_half half, struct block_items b)
-{
-    bool any = false;
-    for (uint32_t i = 0; i < b.n; i++)
-        any = any || (b.items[i].part->half == half && plan_needs_hessian(o, &b.items[i]));
-    return any;
-}
-
 double job_hessian_work(const struct job *j, uint32_t layer, enum block_half half)
 {
     double ops = 0;
@@ -170,7 +162,7 @@ static void block_work(const struct job *j, uint32_t layer, double by_kind[ETA_K
         enum block_half half = (enum block_half)i;
         /* For its results, and for the teacher. */
         by_kind[WORK_FORWARD] += (1 + plan_teacher(j->o)) * job_half_work(j, layer, half);
-        if (half_gathers(j->o, half, b))
+        if (plan_gathers(j->o, half, b))
             by_kind[WORK_HESSIAN] += job_hessian_work(j, layer, half);
         by_kind[WORK_TRAIN] += job_tune_work(j, layer, half);
     }

@@ -23,8 +23,9 @@
 #define QUANT_STORE_H
 
 #include "host/quant/method/scales_task.h"
-#include "host/quant/run/job.h"
-#include "host/quant/run/manifest.h"
+#include "host/quant/plan.h"
+#include "host/quant/record.h"
+#include "host/quant/store/manifest.h"
 
 struct store;
 /* Creates the folder, or takes up one whose manifest has the same fields; what differs is settled as manifest_settle says.

@@ -2,7 +2,7 @@
 #ifndef QUANT_STORE_INTERNAL_H
 #define QUANT_STORE_INTERNAL_H
 
-#include "host/quant/run/store.h"
+#include "host/quant/store/store.h"
 
 #define NAME_CAP  128
 #define STAGE_CAP 2560

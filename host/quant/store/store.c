@@ -1,4 +1,4 @@
-#include "host/quant/run/store_internal.h"
+#include "host/quant/store/store_internal.h"
 
 #include <cjson/cJSON.h>
 #include <math.h>

@@ -1,4 +1,5 @@
-/* What a run will do, decided before any work: each linear's fate, the memory plan, the disk space. */
+/* What a run will do, as data: each linear's fate, the memory plan, the disk space. plan/planner.h decides it before any
+ * work. */
 #ifndef QUANT_PLAN_H
 #define QUANT_PLAN_H
 
@@ -70,35 +71,11 @@ bool plan_teacher(const struct quantize_options *o);
  * (tune_hessian.h). Both, where that is its start. */
 bool plan_joint(const struct quantize_options *o, const struct matrix *item);
 bool plan_alone(const struct quantize_options *o, const struct matrix *item);
-/* Whether a linear is quantized with its Hessian at all: not by RTN. */
-bool plan_needs_hessian(const struct quantize_options *o, const struct matrix *item);
-
-/* Hears, in a sentence, what is not as it was asked for. */
-struct plan_listener {
-    void (*warn)(void *ctx, const char *line);
-    void *ctx;
-};
-/* The part of a plan that needs no device: what becomes of each weight by the options (settled), whether the
- * format takes it, sizes. m: of model_open or model_describe. The first refusal is ERR_USER; plan_free in any
- * case. */
-bool plan_fates(struct plan *p, const struct model *m, const struct quantize_options *o, struct plan_sources from,
-                const struct plan_listener *l, struct err *e);
-/* Preflight: fates, then disk space and memory. Warnings go to the log; the first refusal is ERR_USER. Of a
- * model without a device nothing is said of its memory. */
-bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o, struct plan_sources from,
-               struct err *e);
 /* Whether types were chosen for all matrices: of a GGUF that is not a refined one. */
 bool plan_typed(const struct plan *p);
-/* Of a GGUF: types of all 2-D weights by mixture and rules, fallbacks told; fate and spec of the linears
- * (plan_gguf.c). */
-bool plan_gguf(struct plan *p, const struct model *m, const struct quantize_options *o, const struct plan_listener *l,
-               struct err *e);
-/* Warns of matrices whose scales the stored type does not hold, and what that costs; bf16 scales where the
- * format has them and they help (plan_range.c). */
-bool plan_range(struct plan *p, const struct model *m, const struct quantize_options *o, const struct plan_listener *l,
-                struct err *e);
-/* Its last step: device memory, and where activations go (plan_memory.c). */
-bool plan_memory(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e);
-void plan_free(struct plan *p);
+/* Whether a linear is quantized with its Hessian at all: not by RTN. */
+bool plan_needs_hessian(const struct quantize_options *o, const struct matrix *item);
+/* Whether any of that half is: its inputs are gathered. */
+bool plan_gathers(const struct quantize_options *o, enum block_half half, struct block_items b);
 
 #endif

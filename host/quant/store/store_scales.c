@@ -7,7 +7,7 @@
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/base/stop_point.h"
-#include "host/quant/run/store_internal.h"
+#include "host/quant/store/store_internal.h"
 
 #define SCALES_FILE     "scales.safetensors"
 #define IMPORTANCE_FILE "head-importance.safetensors"

@@ -1,4 +1,4 @@
-#include "host/quant/run/manifest.h"
+#include "host/quant/store/manifest.h"
 
 #include <cjson/cJSON.h>
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-#include "host/quant/plan/plan.h"
+#include "host/quant/plan/planner.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -19,7 +19,7 @@
 #include "host/quant/plan/plan_rules.h"
 #include "host/quant/plan/refine.h"
 #include "formats/write/refusals.h"
-#include "host/quant/run/store.h"
+#include "host/quant/store/store.h"
 #include "host/quant/method/tune_block.h"
 #include "host/quant/method/tune_scales.h"
 
@@ -219,41 +219,6 @@ static bool check_disk(struct plan *p, const struct quantize_options *o, struct 
 
 /* ---- what trains what ---- */
 
-static bool learns(const struct quantize_options *o, const struct matrix *item)
-{
-    return o->method == METHOD_GSQ && item->coded && item->spec.type->learned;
-}
-
-bool plan_block_objective(const struct quantize_options *o)
-{
-    return o->method == METHOD_GSQ && o->block.epochs > 0;
-}
-
-bool plan_scales(const struct quantize_options *o)
-{
-    return o->method == METHOD_GSQ && o->scales.epochs > 0;
-}
-
-bool plan_teacher(const struct quantize_options *o)
-{
-    return plan_block_objective(o) || plan_scales(o);
-}
-
-bool plan_joint(const struct quantize_options *o, const struct matrix *item)
-{
-    return learns(o, item) && plan_block_objective(o) && (!item->part->turned || o->block.train_qk);
-}
-
-bool plan_needs_hessian(const struct quantize_options *o, const struct matrix *item)
-{
-    return item->coded && o->method != METHOD_RTN && !(plan_joint(o, item) && o->block.start == START_RTN);
-}
-
-bool plan_alone(const struct quantize_options *o, const struct matrix *item)
-{
-    return learns(o, item) && (!plan_joint(o, item) || o->block.start == START_HESSIAN);
-}
-
 /* Without a text, every linear that takes a Hessian needs its importance. */
 static bool check_imatrix(const struct plan *p, const struct quantize_options *o, struct err *e)
 {
@@ -355,11 +320,6 @@ bool plan_fates(struct plan *p, const struct model *m, const struct quantize_opt
            check_work(p, m, o, e);
 }
 
-struct block_items plan_block(const struct plan *p, uint32_t layer)
-{
-    return block_items_of(p->items, p->n_items, layer);
-}
-
 /* ---- the whole ---- */
 
 static bool hold_out(struct plan *p, const struct quantize_options *o, struct err *e)
@@ -403,11 +363,6 @@ bool plan_make(struct plan *p, const struct model *m, const struct quantize_opti
     if (!ok)
         plan_free(p);
     return ok;
-}
-
-bool plan_typed(const struct plan *p)
-{
-    return p->n_matrices && p->matrices[0].type;
 }
 
 void plan_free(struct plan *p)

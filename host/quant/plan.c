@@ -1,0 +1,54 @@
+#include "host/quant/plan.h"
+
+static bool learns(const struct quantize_options *o, const struct matrix *item)
+{
+    return o->method == METHOD_GSQ && item->coded && item->spec.type->learned;
+}
+
+bool plan_block_objective(const struct quantize_options *o)
+{
+    return o->method == METHOD_GSQ && o->block.epochs > 0;
+}
+
+bool plan_scales(const struct quantize_options *o)
+{
+    return o->method == METHOD_GSQ && o->scales.epochs > 0;
+}
+
+bool plan_teacher(const struct quantize_options *o)
+{
+    return plan_block_objective(o) || plan_scales(o);
+}
+
+bool plan_joint(const struct quantize_options *o, const struct matrix *item)
+{
+    return learns(o, item) && plan_block_objective(o) && (!item->part->turned || o->block.train_qk);
+}
+
+bool plan_needs_hessian(const struct quantize_options *o, const struct matrix *item)
+{
+    return item->coded && o->method != METHOD_RTN && !(plan_joint(o, item) && o->block.start == START_RTN);
+}
+
+bool plan_alone(const struct quantize_options *o, const struct matrix *item)
+{
+    return learns(o, item) && (!plan_joint(o, item) || o->block.start == START_HESSIAN);
+}
+
+bool plan_gathers(const struct quantize_options *o, enum block_half half, struct block_items b)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < b.n; i++)
+        any = any || (b.items[i].part->half == half && plan_needs_hessian(o, &b.items[i]));
+    return any;
+}
+
+struct block_items plan_block(const struct plan *p, uint32_t layer)
+{
+    return block_items_of(p->items, p->n_items, layer);
+}
+
+bool plan_typed(const struct plan *p)
+{
+    return p->n_matrices && p->matrices[0].type;
+}

@@ -1,0 +1,33 @@
+/* Decides what a run will do, before any work; every refusal that can be made is made here. */
+#ifndef QUANT_PLANNER_H
+#define QUANT_PLANNER_H
+
+#include "host/quant/plan.h"
+
+/* Hears, in a sentence, what is not as it was asked for. */
+struct plan_listener {
+    void (*warn)(void *ctx, const char *line);
+    void *ctx;
+};
+/* The part of a plan that needs no device: what becomes of each weight by the options (settled), whether the
+ * format takes it, sizes. m: of model_open or model_describe. The first refusal is ERR_USER; plan_free in any
+ * case. */
+bool plan_fates(struct plan *p, const struct model *m, const struct quantize_options *o, struct plan_sources from,
+                const struct plan_listener *l, struct err *e);
+/* Preflight: fates, then disk space and memory. Warnings go to the log; the first refusal is ERR_USER. Of a
+ * model without a device nothing is said of its memory. */
+bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o, struct plan_sources from,
+               struct err *e);
+/* Of a GGUF: types of all 2-D weights by mixture and rules, fallbacks told; fate and spec of the linears
+ * (plan_gguf.c). */
+bool plan_gguf(struct plan *p, const struct model *m, const struct quantize_options *o, const struct plan_listener *l,
+               struct err *e);
+/* Warns of matrices whose scales the stored type does not hold, and what that costs; bf16 scales where the
+ * format has them and they help (plan_range.c). */
+bool plan_range(struct plan *p, const struct model *m, const struct quantize_options *o, const struct plan_listener *l,
+                struct err *e);
+/* Its last step: device memory, and where activations go (plan_memory.c). */
+bool plan_memory(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e);
+void plan_free(struct plan *p);
+
+#endif
