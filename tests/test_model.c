@@ -6,7 +6,7 @@
 #include <math.h>
 
 #include "host/model/block_fwd.h"
-#include "host/model/acts.h"
+#include "host/model/walk.h"
 
 #define DIR_ "tmp_model"
 #include "tests/scratch_dir.h"
@@ -148,14 +148,13 @@ static void run_tier(struct model *m, const struct windows *w, const struct acts
     for (uint32_t l = 0; l < m->cfg->num_layers; l++) {
         struct block_weights b = {0};
         OK(model_load_block(m, l, weights, &b, &e), e);
-        for (uint32_t i = 0; i < w->n; i += batch) {
-            uint32_t n = i + batch < w->n ? batch : w->n - i;
-            OK(acts_get(a, i, n, staging, &x, &e), e);
-            block_attn_fwd(m, &b, &scratch, x, x, n);
-            block_ffn_fwd(m, &b, &scratch, x, x, n);
-            OK(acts_put(a, i, n, x, &e), e);
+        struct walk k = {
+            .cmd = cmd, .acts = a, .windows = w->n, .batch = batch, .even = l % 2, .staging = staging, .keep = true};
+        while (walk_next(&k, &e)) {
+            block_attn_fwd(m, &b, &scratch, k.x, k.x, k.n);
+            block_ffn_fwd(m, &b, &scratch, k.x, k.x, k.n);
         }
-        OK(gpu_cmd_finish(cmd, &e), e);
+        OK(walk_end(&k, &e), e);
         gpu_arena_reset(weights, 0);
         block_weights_free(&b);
     }
@@ -209,6 +208,62 @@ static void test_tiers(void **state)
         windows_free(&w);
         close_opened(&o);
     }
+}
+
+/* ---- walks ---- */
+
+/* Batches of all sizes: without a gap, in order, none larger than asked for; even ones differ by one at most. */
+static void test_batches(void **state)
+{
+    (void)state;
+    for (uint32_t windows = 0; windows < 40; windows++)
+        for (uint32_t batch = 1; batch < 12; batch++)
+            for (int even = 0; even < 2; even++) {
+                struct walk k = {.windows = windows, .batch = batch, .even = even};
+                uint32_t at = 0, n = 0, least = UINT32_MAX, most = 0;
+                while (walk_next(&k, NULL)) {
+                    assert_true(k.at == at && k.n > 0 && k.n <= batch && !k.ended);
+                    at += k.n;
+                    n++;
+                    least = k.n < least ? k.n : least;
+                    most = k.n > most ? k.n : most;
+                }
+                assert_true(k.ended && at == windows && n == (windows + batch - 1) / batch);
+                assert_true(!even || n == 0 || most - least <= 1);
+                assert_true(even || n < 2 || most == batch);
+            }
+}
+
+static bool on_progress(void *ctx, const struct progress_event *ev)
+{
+    double *left = ctx;
+    assert_string_equal(ev->unit, "windows");
+    return *left -= 1, *left > 0 && ev->count > 0;
+}
+
+/* A stop comes behind the batch it was asked in, and the walk has not ended; nor has one that was left. */
+static void test_stop(void **state)
+{
+    (void)state;
+    for (int stop = 1; stop <= 4; stop++) {
+        double left = stop;
+        const struct progress to = {on_progress, &left};
+        struct progress_watch watch;
+        struct eta eta;
+        struct err e = {0};
+        uint32_t n = 0;
+        eta_start(&eta, os_now_ns(), 0);
+        progress_watch_begin(&watch, &to, &eta, NULL);
+        struct walk k = {
+            .cmd = cmd, .windows = 6, .batch = 2, .watch = &watch, .event = {.phase = "walk", .loss = NAN}};
+        while (walk_next(&k, &e))
+            n++;
+        assert_int_equal(n, stop < 4 ? stop : 3);
+        assert_true(walk_end(&k, &e) == (stop == 4) && e.kind == (stop == 4 ? ERR_NONE : ERR_STOPPED));
+        progress_watch_end(&watch);
+    }
+    struct walk k = {.cmd = cmd, .windows = 6, .batch = 2};
+    assert_true(walk_next(&k, NULL) && !walk_end(&k, NULL));
 }
 
 /* Bytes that an arena of its own holds with scratch for so many windows. */
@@ -507,6 +562,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_forward),         cmocka_unit_test(test_tiers),
+        cmocka_unit_test(test_batches),         cmocka_unit_test(test_stop),
         cmocka_unit_test(test_scratch_windows), cmocka_unit_test(test_load_matrix),
         cmocka_unit_test(test_load_large),      cmocka_unit_test(test_load_quantized),
         cmocka_unit_test(test_missing_tensors), cmocka_unit_test(test_tensors_too_many),

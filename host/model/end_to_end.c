@@ -1,10 +1,8 @@
 #include "host/model/end_to_end.h"
 
-#include <stdlib.h>
-#include <string.h>
-
 #include "host/base/num.h"
 #include "host/gpu/tiled.h"
+#include "host/model/walk.h"
 
 /* ---- set-up ---- */
 
@@ -30,57 +28,41 @@ bool end_to_end_alloc(struct end_to_end *w, struct gpu_arena *arena, struct mode
 
 bool end_to_end_create(struct end_to_end *w, uint32_t batch, const struct acts_options *room, struct err *e)
 {
-    size_t tokens = (size_t)w->micro * w->m->ctx;
     w->batch = batch;
-    w->ids = malloc(tokens * sizeof *w->ids);
-    return (w->ids || err_nomem(e, "a batch's tokens", tokens * sizeof *w->ids)) &&
-           acts_create(&w->kept, w->m, end_to_end_windows(w->m, batch), room, e);
+    return acts_create(&w->kept, w->m, end_to_end_windows(w->m, batch), room, e);
 }
 
 void end_to_end_free(struct end_to_end *w)
 {
     acts_destroy(&w->kept);
-    free(w->ids);
 }
 
 /* ---- windows through the model ---- */
 
-/* Even pieces of n windows, each of at most micro; *done moves on. */
-static uint32_t next_piece(const struct end_to_end *w, uint32_t n, uint32_t *done)
+/* Over slots from .. from+n-1, in even batches: x is what they hold. */
+static struct walk walk_slots(const struct end_to_end *w, uint32_t from, uint32_t n)
 {
-    uint32_t pieces = (uint32_t)div_up(n - *done, w->micro);
-    uint32_t count = pieces ? (n - *done) / pieces : 0;
-    *done += count;
-    return count;
-}
-
-/* The embedded tokens of windows list[0..n) into slots 0 .. n-1. */
-static bool embed(struct end_to_end *w, const uint32_t *list, uint32_t n, struct err *e)
-{
-    uint32_t ctx = w->m->ctx;
-    for (uint32_t at = 0, done = 0, count; (count = next_piece(w, n, &done)) > 0; at = done) {
-        for (uint32_t i = 0; i < count; i++)
-            memcpy(w->ids + (size_t)i * ctx, w->windows->ids + (size_t)list[at + i] * ctx, ctx * sizeof *w->ids);
-        if (!model_embed(w->m, w->ids, (size_t)count * ctx, w->x, e) || !acts_put(w->kept, at, count, w->x, e))
-            return false;
-    }
-    return true;
+    return (struct walk){.cmd = w->m->cmd,
+                         .acts = w->kept,
+                         .first = from,
+                         .windows = n,
+                         .batch = w->micro,
+                         .even = true,
+                         .staging = w->x};
 }
 
 /* Slots from .. from+n-1 through a block into slots to .. */
 static bool block_forward(struct end_to_end *w, const struct block_weights *b, uint32_t from, uint32_t to, uint32_t n,
                           struct err *e)
 {
-    for (uint32_t at = 0, done = 0, count; (count = next_piece(w, n, &done)) > 0; at = done) {
-        struct gpu_view x;
-        if (!acts_get(w->kept, from + at, count, w->x, &x, e))
-            return false;
-        block_attn_fwd(w->m, b, &w->fwd, x, w->h, count);
-        block_ffn_fwd(w->m, b, &w->fwd, w->h, w->h, count);
-        if (!acts_put(w->kept, to + at, count, w->h, e))
+    struct walk k = walk_slots(w, from, n);
+    while (walk_next(&k, e)) {
+        block_attn_fwd(w->m, b, &w->fwd, k.x, w->h, k.n);
+        block_ffn_fwd(w->m, b, &w->fwd, w->h, w->h, k.n);
+        if (!acts_put(w->kept, to + k.at, k.n, w->h, e))
             return false;
     }
-    return true;
+    return k.ended;
 }
 
 /* Logits of `count` windows whose student's hidden states are x; their teacher's lie in w->h. With a gradient
@@ -132,13 +114,12 @@ static bool head_piece(struct end_to_end *w, struct gpu_view x, uint32_t count, 
 static bool head_forward(struct end_to_end *w, const uint32_t *list, uint32_t from, uint32_t n, bool gradient,
                          const struct end_to_end_loss *to, struct err *e)
 {
-    for (uint32_t at = 0, done = 0, count; (count = next_piece(w, n, &done)) > 0; at = done) {
-        struct gpu_view x;
-        if (!acts_get(w->kept, from + at, count, w->x, &x, e) || !acts_gather(w->targets, list + at, count, w->h, e) ||
-            !head_piece(w, x, count, gradient, to, e) || (gradient && !acts_put(w->kept, from + at, count, w->dy, e)))
+    struct walk k = walk_slots(w, from, n);
+    while (walk_next(&k, e))
+        if (!acts_gather(w->targets, list + k.at, k.n, w->h, e) || !head_piece(w, k.x, k.n, gradient, to, e) ||
+            (gradient && !acts_put(w->kept, from + k.at, k.n, w->dy, e)))
             return false;
-    }
-    return true;
+    return k.ended;
 }
 
 /* A block's gradients: slots from .. hold its inputs, slots to .. the gradient of its output, which
@@ -148,18 +129,19 @@ static bool block_backward(struct end_to_end *w, const struct block_weights *b, 
 {
     struct model *m = w->m;
     struct block_grads grads = w->blocks.grads(w->blocks.ctx, layer);
-    for (uint32_t at = 0, done = 0, count; (count = next_piece(w, n, &done)) > 0; at = done) {
-        struct gpu_view x, dy;
-        if (!acts_get(w->kept, from + at, count, w->x, &x, e) || !acts_get(w->kept, to + at, count, w->dy, &dy, e))
+    struct walk k = walk_slots(w, from, n);
+    while (walk_next(&k, e)) {
+        struct gpu_view dy;
+        if (!acts_get(w->kept, to + k.at, k.n, w->dy, &dy, e))
             return false;
-        block_attn_fwd(m, b, &w->fwd, x, w->h, count);
-        block_ffn_inputs(m, b, &w->fwd, w->h, count);
-        block_ffn_bwd(m, b, &w->fwd, &w->bwd, w->h, dy, true, &grads, count);
-        block_attn_bwd(m, b, &w->fwd, &w->bwd, x, dy, layer > 0, &grads, count);
-        if (layer && !acts_put(w->kept, to + at, count, dy, e))
+        block_attn_fwd(m, b, &w->fwd, k.x, w->h, k.n);
+        block_ffn_inputs(m, b, &w->fwd, w->h, k.n);
+        block_ffn_bwd(m, b, &w->fwd, &w->bwd, w->h, dy, true, &grads, k.n);
+        block_attn_bwd(m, b, &w->fwd, &w->bwd, k.x, dy, layer > 0, &grads, k.n);
+        if (layer && !acts_put(w->kept, to + k.at, k.n, dy, e))
             return false;
     }
-    return true;
+    return k.ended;
 }
 
 /* ---- the whole ---- */
@@ -167,7 +149,7 @@ static bool block_backward(struct end_to_end *w, const struct block_weights *b, 
 bool end_to_end_forward(struct end_to_end *w, const uint32_t *list, uint32_t n, const struct end_to_end_loss *to,
                         struct err *e)
 {
-    if (!embed(w, list, n, e))
+    if (!acts_embed(w->kept, w->windows, list, n, w->x, e))
         return false;
     for (uint32_t layer = 0; layer < w->m->cfg->num_layers; layer++) {
         const struct block_weights *b = w->blocks.load(w->blocks.ctx, layer, e);
@@ -182,7 +164,7 @@ bool end_to_end_step(struct end_to_end *w, const uint32_t *list, uint32_t n, con
 {
     const struct end_to_end_blocks *blocks = &w->blocks;
     uint32_t layers = w->m->cfg->num_layers, last = layers * w->batch;
-    if (!embed(w, list, n, e))
+    if (!acts_embed(w->kept, w->windows, list, n, w->x, e))
         return false;
     for (uint32_t layer = 0; layer < layers; layer++) {
         const struct block_weights *b = blocks->load(blocks->ctx, layer, e);

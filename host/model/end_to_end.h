@@ -30,7 +30,6 @@ struct end_to_end {
     struct acts *targets; /* of all windows: the teacher's hidden states behind its last block */
     uint32_t micro, batch;
     struct acts *kept; /* [layers + 1][batch] windows: inputs of blocks, output of the last */
-    uint32_t *ids;     /* [micro * ctx] */
     struct block_scratch fwd;
     struct bwd_scratch bwd;
     struct head head;

@@ -19,9 +19,10 @@ struct walk {
     bool even;               /* batches are alike in size; else all are full but the last */
     struct gpu_view staging; /* for a batch, as acts_get wants it */
     bool keep;               /* what x became is stored */
-    struct progress_watch
-        *watch; /* hears of each batch, by `event`, and moves on the piece in work; NULL: nobody does */
-    struct progress_event event; /* unit and count are filled in */
+    /* Hears of each batch by `event`, whose unit and count are filled in, and has the piece in work move on; NULL: nobody
+     * does. */
+    struct progress_watch *watch;
+    struct progress_event event;
     /* The batch: windows at .. at + n - 1. */
     uint32_t at, n;
     struct gpu_view x; /* [n, ctx, hidden] */

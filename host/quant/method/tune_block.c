@@ -7,6 +7,7 @@
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/gpu/tiled.h"
+#include "host/model/walk.h"
 #include "host/quant/method/epochs.h"
 
 /* See weigh_tokens: much less, and the loud tokens themselves become worse than at the start; much more, and
@@ -152,15 +153,15 @@ static bool weigh_tokens(struct half *h, struct err *e)
     float *size = h->token_weight, *sorted = malloc(n * sizeof *sorted);
     if (!sorted)
         return err_nomem(e, "the sizes of tokens", n * sizeof *sorted);
-    bool ok = true;
-    for (uint32_t i = 0; ok && i < h->t->samples; i += h->t->micro) {
-        uint32_t count = (uint32_t)min_u64(h->t->micro, h->t->samples - i);
-        ok = fetch(h, h->order + i, count, e);
-        if (ok)
-            residual(h, h->target, h->x, count);
-        ok = ok && gpu_download(m->cmd, h->row_loss, size + i * ctx, count * ctx * 4, e);
+    struct walk k = {.windows = h->t->samples, .batch = h->t->micro};
+    while (walk_next(&k, e)) {
+        if (!fetch(h, h->order + k.at, k.n, e))
+            break;
+        residual(h, h->target, h->x, k.n);
+        if (!gpu_download(m->cmd, h->row_loss, size + k.at * ctx, k.n * ctx * 4, e))
+            break;
     }
-    if (ok) {
+    if (k.ended) {
         memcpy(sorted, size, n * sizeof *sorted);
         qsort(sorted, n, sizeof *sorted, compare_floats);
         double most = LOUDEST * (double)ctx * fmax(sorted[n / 2], 1e-30), train = 0, judged = 0;
@@ -177,7 +178,7 @@ static bool weigh_tokens(struct half *h, struct err *e)
         h->size_judge = fmax(judged / h->judges, 1e-30);
     }
     free(sorted);
-    return ok;
+    return k.ended;
 }
 
 /* Squared error of w on the judging windows: relative with weighted tokens, and the plain sum. */
@@ -187,15 +188,15 @@ static bool judge(struct half *h, const struct block_weights *w, double *loss, d
     float sums[2];
     struct gpu_view at = gpu_slice(h->sums, h->per_epoch * 4ull, sizeof sums);
     gpu_fill(cmd, at, 0);
-    for (uint32_t i = 0; i < h->judges; i += h->t->micro) {
-        uint32_t count = (uint32_t)min_u64(h->t->micro, h->judges - i);
+    struct walk k = {.windows = h->judges, .batch = h->t->micro};
+    while (walk_next(&k, e)) {
         /* Windows that judge keep their place in `order`, or are all of them. */
-        if (!fetch(h, h->order + h->judge0 + i, count, e))
+        if (!fetch(h, h->order + h->judge0 + k.at, k.n, e))
             return false;
-        forward(h, w, count);
-        residual(h, h->y, h->target, count);
-        add_loss(h, count, h->per_epoch + 1);
-        weigh(h, count, h->per_epoch, false);
+        forward(h, w, k.n);
+        residual(h, h->y, h->target, k.n);
+        add_loss(h, k.n, h->per_epoch + 1);
+        weigh(h, k.n, h->per_epoch, false);
     }
     if (!gpu_download(cmd, at, sums, sizeof sums, e))
         return false;
@@ -211,19 +212,17 @@ static bool accumulate(struct half *h, const uint32_t *list, uint32_t n, uint32_
     for (uint32_t i = 0; i < h->t->block.n; i++)
         if (h->members[i].trained)
             gpu_fill(m->cmd, h->grads.w[i], 0);
-    uint32_t pieces = (uint32_t)div_up(n, h->t->micro);
-    for (uint32_t i = 0, done = 0; i < pieces; i++) {
-        uint32_t count = (n - done) / (pieces - i); /* even pieces */
-        if (!fetch(h, list + done, count, e))
+    struct walk k = {.windows = n, .batch = h->t->micro, .even = true};
+    while (walk_next(&k, e)) {
+        if (!fetch(h, list + k.at, k.n, e))
             return false;
-        forward(h, h->t->w, count);
+        forward(h, h->t->w, k.n);
         /* dL/dy is 2 w (y - target): Lion's sign is blind to the factor 2. */
-        residual(h, h->y, h->target, count);
-        weigh(h, count, at, true);
-        block_half_bwd(m, h->t->half, h->t->w, &h->fwd, &h->bwd, h->x, h->y, false, &h->grads, count);
-        done += count;
+        residual(h, h->y, h->target, k.n);
+        weigh(h, k.n, at, true);
+        block_half_bwd(m, h->t->half, h->t->w, &h->fwd, &h->bwd, h->x, h->y, false, &h->grads, k.n);
     }
-    return true;
+    return k.ended;
 }
 
 /* ---- hard weights ---- */
