@@ -91,6 +91,7 @@ static void run(struct problem *p, const struct quantize_options *o, uint32_t gr
                           .module = "test",
                           .rows = p->rows,
                           .cols = p->cols,
+                          .number = 5,
                           .coded = true,
                           .spec = {o->code_type, group, SCALE_F16}};
     gpu_upload(cmd, p->dw, p->w, (uint64_t)p->rows * p->cols * 4);
@@ -100,8 +101,7 @@ static void run(struct problem *p, const struct quantize_options *o, uint32_t gr
                             .w = p->dw,
                             .hessian = &p->hessian,
                             .scratch = arena,
-                            .tune_bytes = tune_bytes,
-                            .tensor = 5};
+                            .tune_bytes = tune_bytes};
     OK(quantize_linear(&t, q, report, &e), e);
 }
 

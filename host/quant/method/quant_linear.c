@@ -57,7 +57,7 @@ static bool tune_guarded(const struct linear_task *t, struct qmatrix *q, const s
     }
     if (!qmatrix_download(t->cmd, q, &start, e))
         return false;
-    bool ok = tune_hessian(t->cmd, q, t->w, h->train, t->scratch, t->tune_bytes, &o->gumbel, o->seed, t->tensor,
+    bool ok = tune_hessian(t->cmd, q, t->w, h->train, t->scratch, t->tune_bytes, &o->gumbel, o->seed, t->item->number,
                            t->hooks, e) &&
               losses(t, q, h->train, l->tuned, e) && qmatrix_download(t->cmd, q, out, e);
     if (ok) {

@@ -15,7 +15,6 @@ struct linear_task {
     const struct qlinear *start;   /* codes to begin with, whose scales stay; NULL: RTN, then GPTQ */
     struct gpu_arena *scratch;
     uint64_t tune_bytes; /* of the optimiser's state at a time */
-    uint32_t tensor;     /* unique in the model: keys the noise */
     const struct tune_hooks *hooks;
 };
 /* Codes and scales into out (the caller frees them), what happened into report (its module and seconds too).

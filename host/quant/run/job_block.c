@@ -165,7 +165,6 @@ static bool quantize_one(struct job *j, const struct matrix *item, struct gpu_vi
                             .hessian = h,
                             .scratch = j->scratch,
                             .tune_bytes = j->plan.tune_bytes,
-                            .tensor = item->number,
                             .hooks = &hooks};
     struct linear_report *report = &r->report[item->place];
     bool ok = quantize_linear(&t, &r->q[item->place], report, e);
