@@ -283,7 +283,7 @@ static void test_pack_refuses(void **state)
     struct err e = {0};
     const struct gguf_type *q4 = gguf_type_of(GGML_Q4_0), *q4k = gguf_type_of(GGML_Q4_K);
     static const float bad[] = {0.1f, 1e6f, 1e-9f, INFINITY, NAN, 65535.0f};
-    struct qlinear four, k, odd;
+    struct qlinear four, k, odd, none;
     assert_true(qlinear_init(&four, 1, 256, (struct quant_spec){quant_type_find("4"), 32, SCALE_F32}, NULL));
     assert_true(qlinear_init(&odd, 1, 250, four.spec, NULL));
     assert_true(qlinear_init(&k, 1, 256, (struct quant_spec){q4k->codes, 32, SCALE_F32}, NULL));
@@ -319,7 +319,7 @@ static void test_pack_refuses(void **state)
         k.integers[i] = 0;
     }
     /* No super-blocks in such rows. */
-    assert_false(qlinear_init(&odd, 1, 250, k.spec, &e));
+    assert_false(qlinear_init(&none, 1, 250, k.spec, &e));
     assert_int_equal(e.kind, ERR_BUG);
     qlinear_free(&four);
     qlinear_free(&odd);

@@ -209,7 +209,7 @@ static void check_plane(const double *v, const float *products, float d, const f
     assert_true(d == want && d == f16_to_f32(f32_to_f16(d)));
     for (uint32_t i = 0; i < n; i++)
         assert_true(integers[i] == (float)of_want[i] && products[i] == d * integers[i]);
-    double error = ref_step_error(v, products, n), least = ref_best_step(v, n, lo, hi);
+    double error = ref_super_error(v, products, n), least = ref_best_super(v, n, lo, hi);
     within(error, least, 1e-3 * least + tolerance);
 }
 

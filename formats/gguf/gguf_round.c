@@ -266,9 +266,9 @@ static int clamp_int(int v, int lo, int hi)
     return v < lo ? lo : v > hi ? hi : v;
 }
 
-static int steps_of(float v, float step, int lo, int hi)
+static int integer_of(float v, float d, int lo, int hi)
 {
-    float r = v * inverse_of(step);
+    float r = v * inverse_of(d);
     return r <= (float)lo ? lo : r >= (float)hi ? hi : (int)rintf(r);
 }
 
@@ -296,8 +296,8 @@ static void first_integers(const struct super *u, struct choice *c)
     for (uint32_t j = 0; j < u->n; j++) {
         c->error[j] = FLT_MAX;
         for (int sign = 0; sign < (k->offset_hi ? 1 : 2); sign++) {
-            int scale = steps_of(u->fit[j][sign].s, c->d, k->scale_lo, k->scale_hi);
-            int offset = k->offset_hi ? steps_of(-u->fit[j][0].o, c->m, 0, k->offset_hi) : 0;
+            int scale = integer_of(u->fit[j][sign].s, c->d, k->scale_lo, k->scale_hi);
+            int offset = k->offset_hi ? integer_of(-u->fit[j][0].o, c->m, 0, k->offset_hi) : 0;
             try_integers(u, c, j, scale, offset);
         }
     }
@@ -314,7 +314,7 @@ static void near_integers(const struct super *u, struct choice *c, int radius)
         try_integers(u, c, j, scale, offset);
         int centre[3] = {scale, scale, scale};
         for (int sign = 0; !k->offset_hi && sign < 2; sign++)
-            centre[sign + 1] = steps_of(u->fit[j][sign].s, c->d, k->scale_lo, k->scale_hi);
+            centre[sign + 1] = integer_of(u->fit[j][sign].s, c->d, k->scale_lo, k->scale_hi);
         for (int i = 0; i < 3; i++) {
             if (i && centre[i] == centre[i - 1])
                 continue;

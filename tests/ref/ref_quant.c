@@ -113,7 +113,7 @@ double ref_best_affine(const float *w, const float *cost, size_t n, int lo, int 
     return best;
 }
 
-double ref_step_error(const double *v, const float *stored, size_t n)
+double ref_super_error(const double *v, const float *stored, size_t n)
 {
     double sum = 0;
     for (size_t i = 0; i < n; i++)
@@ -121,8 +121,8 @@ double ref_step_error(const double *v, const float *stored, size_t n)
     return sum;
 }
 
-/* With step d; *next: the best step for its integers. */
-static double step_error(const double *v, size_t n, double d, int lo, int hi, double *next)
+/* By d; *next: the best d for the integers of this. */
+static double error_by(const double *v, size_t n, double d, int lo, int hi, double *next)
 {
     double sum = 0, kv = 0, kk = 0;
     for (size_t i = 0; i < n; i++) {
@@ -135,7 +135,7 @@ static double step_error(const double *v, size_t n, double d, int lo, int hi, do
     return sum;
 }
 
-double ref_best_step(const double *v, size_t n, int lo, int hi)
+double ref_best_super(const double *v, size_t n, int lo, int hi)
 {
     double largest = 0, best = INFINITY, next, more;
     for (size_t i = 0; i < n; i++)
@@ -143,8 +143,8 @@ double ref_best_step(const double *v, size_t n, int lo, int hi)
     for (int k = lo; largest != 0 && k <= hi; k++) {
         if (k == 0)
             continue;
-        best = fmin(best, step_error(v, n, ref_storable_scale((float)(largest / k), 1), lo, hi, &next));
-        best = fmin(best, step_error(v, n, ref_storable_scale((float)next, 1), lo, hi, &more));
+        best = fmin(best, error_by(v, n, ref_storable_scale((float)(largest / k), 1), lo, hi, &next));
+        best = fmin(best, error_by(v, n, ref_storable_scale((float)next, 1), lo, hi, &more));
     }
     return largest == 0 ? 0 : best;
 }

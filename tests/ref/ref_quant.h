@@ -27,9 +27,9 @@ double ref_affine_error(const float *w, const float *cost, size_t n, double s, d
 /* The least of that sum over affine_search's candidates, each refitted once. */
 double ref_best_affine(const float *w, const float *cost, size_t n, int lo, int hi);
 /* Sum of (v - stored)^2. */
-double ref_step_error(const double *v, const float *stored, size_t n);
+double ref_super_error(const double *v, const float *stored, size_t n);
 /* The least sum of squared errors of v as d times integers in [lo, hi], over the f16 d of project_scales. */
-double ref_best_step(const double *v, size_t n, int lo, int hi);
+double ref_best_super(const double *v, size_t n, int lo, int hi);
 /* Scales (or negated offsets) of one super-block as d times integers in [lo, hi]: the f16 d with the largest integers for which
  * that is exact. False: there is none. All zero: d = 0. */
 bool ref_super_scale(const float *scales, size_t n, int lo, int hi, float *d, int *integers);
