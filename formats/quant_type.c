@@ -74,6 +74,17 @@ const struct quant_type *quant_type_of_bits(unsigned bits)
     return NULL;
 }
 
+const struct quant_type *quant_type_plain(const struct quant_type *t)
+{
+    const struct quant_type *p;
+    if (!t->group)
+        return t;
+    for (size_t i = 0; !t->super && (p = quant_type_at(i)); i++)
+        if (!p->group && p->bits == t->bits && p->lo <= t->lo && p->hi >= t->hi)
+            return p;
+    return NULL;
+}
+
 double quant_spec_bpw(const struct quant_spec *s, uint64_t rows, uint64_t cols)
 {
     if (!rows || !cols)

@@ -66,6 +66,8 @@ uint32_t quant_row_scales(const struct quant_spec *spec, uint32_t cols);
 const struct quant_type *quant_type_find(const char *name);
 /* The type whose codes on disk have that many bits and the full range (never ternary); NULL if none. */
 const struct quant_type *quant_type_of_bits(unsigned bits);
+/* The row of --bits that holds the codes of t; t itself where it is one. NULL: none, it has offsets or scales of scales. */
+const struct quant_type *quant_type_plain(const struct quant_type *t);
 /* Row i of the table, NULL past the end: for help texts and tests. */
 const struct quant_type *quant_type_at(size_t i);
 /* Bits per weight of a [rows, cols] matrix in this spec, scales included (16 bits each), codes at their

@@ -98,6 +98,33 @@ const struct gguf_type *gguf_type_for(const struct quant_spec *spec)
     return NULL;
 }
 
+struct quant_spec gguf_type_spec(const struct gguf_type *t, uint32_t group)
+{
+    struct quant_spec spec = {t->codes, group, SCALE_F16};
+    if (!spec.type || !group || group == spec.type->group) {
+        spec.group = spec.type ? spec.type->group : 0;
+        return spec;
+    }
+    /* A coarser grid: the file repeats its scales. */
+    const struct quant_type *own = spec.type, *plain = group % own->group == 0 ? quant_type_plain(own) : NULL;
+    spec.type = plain && plain->lo == own->lo && plain->hi == own->hi ? plain : NULL;
+    return spec;
+}
+
+const struct gguf_type *gguf_type_home(const struct quant_type *type, uint32_t group, struct quant_spec *spec)
+{
+    const uint32_t any = 256; /* a multiple of every block */
+    const struct gguf_type *t = gguf_type_for(&(struct quant_spec){type, group ? group : any, SCALE_F16});
+    if (!t)
+        return NULL;
+    const struct quant_type *own = t->codes;
+    if (!group)
+        group = own->group;
+    bool same = group == own->group && type->lo <= own->lo && type->hi >= own->hi;
+    *spec = same ? gguf_type_spec(t, 0) : (struct quant_spec){type, group, SCALE_F16};
+    return t;
+}
+
 uint64_t gguf_row_bytes(const struct gguf_type *t, uint64_t n)
 {
     return n / t->block * t->bytes;

@@ -12,7 +12,7 @@
 #include "host/base/out_path.h"
 #include "host/convert/convert.h"
 #include "host/convert/convert_scales.h"
-#include "formats/write/refusals.h"
+#include "formats/write/fate.h"
 
 struct conversion {
     struct checkpoint *ck;
@@ -61,15 +61,10 @@ bool convert_tell(struct convert_clock *c, uint64_t done, uint64_t total, const 
     return progress_report(&c->watch, &ev, NULL);
 }
 
-/* The type without a geometry of its own that has the same codes; NULL: none, its scales are not free or it
- * has offsets. */
-static const struct quant_type *plain_type(const struct quant_type *t)
+static void warn(void *ctx, const char *line)
 {
-    if (!t->group)
-        return t;
-    if (t->super || quant_type_planes(t) > 1)
-        return NULL;
-    return t->hi == 1 && t->lo == -1 ? quant_type_find("ternary") : quant_type_of_bits(t->bits);
+    (void)ctx;
+    log_warn("%s", line);
 }
 
 /* Every quantized linear of the model, with the scale type that the format wants. */
@@ -79,43 +74,23 @@ static bool collect(struct conversion *c, enum export_format format, unsigned co
      * are. */
     bool fixed = format == EXPORT_GPTQ || format == EXPORT_GPTQ_V2 || format == EXPORT_COMPRESSED_TENSORS;
     enum scale_type scale = export_scale_type(format, c->ck);
+    const struct fate_options o = {
+        .policy = FATE_FOLDER, .exact = true, .format = format, .container = container, .warn = warn};
     unsigned left = 0, coded = 0;
-    struct refusals refused = {0};
-    bool said[ROLE_COUNT] = {false};
     if (!checkpoint_matrices(c->ck, &c->list, &c->n, e))
         return false;
-    for (size_t i = 0; i < c->n; i++) {
-        struct matrix *x = &c->list[i];
-        char why[512];
-        if (!x->part || !x->coded) {
-            x->coded = false;
-            continue;
-        }
-        x->spec.type = plain_type(x->spec.type);
-        x->coded = x->spec.type;
+    for (struct matrix *x = c->list; x < c->list + c->n; x++) {
+        bool linear = x->part && x->coded;
+        const struct quant_type *plain = linear ? quant_type_plain(x->spec.type) : NULL;
+        x->spec.type = plain;
+        x->coded = plain;
         coded += x->coded;
-        left += !x->coded;
-        if (!x->coded)
-            continue;
+        left += linear && !x->coded;
         if (fixed)
             x->spec.scale = scale;
-        enum export_verdict verdict = export_check(format, x, container, why, sizeof why);
-        if (verdict == EXPORT_REFUSED) {
-            if (strncmp(why, "--container", strlen("--container")) == 0) /* of no linear */
-                return err_set(e, ERR_USER, "%s", why);
-            char *remedy = strstr(why, "; "); /* of who quantizes */
-            if (remedy)
-                *remedy = 0;
-            refusals_add(&refused, x->part, why);
-        }
-        if (verdict == EXPORT_WARN && !said[x->part->role]) {
-            log_warn("%s", why);
-            said[x->part->role] = true;
-        }
     }
-    if (!refusals_none(&refused, format, e))
-        return err_hint(e, "convert copies codes as they are: --format hf writes their values as 16-bit weights, gsq "
-                           "quantize makes other codes from the original model");
+    if (!fates_decide(c->list, c->n, &o, e))
+        return false;
     if (left && coded)
         log_warn("%u linears are of GGUF types whose codes %s cannot hold: they become 16-bit weights", left,
                  export_format_name(format));

@@ -7,6 +7,7 @@
 #include "arch/family.h"
 #include "formats/write/export.h"
 #include "formats/write/export_plan.h"
+#include "formats/write/fate.h"
 #include "host/base/log.h"
 #include "host/convert/convert.h"
 #include "host/convert/convert_scales.h"
@@ -19,49 +20,7 @@ struct gguf_conversion {
     struct matrix *list;
     size_t n;
     uint64_t rounded; /* scales that f16 does not hold exactly */
-    unsigned refused; /* weights without a place */
-    struct err *e;    /* why, of the first */
 };
-
-/* Where codes of this kind are at home, exactly. NULL: nowhere. */
-static const struct gguf_type *home(const struct quant_spec *spec, uint32_t cols)
-{
-    bool two = !spec->type->group && spec->type->lo == -2 && spec->type->hi == 1;
-    const struct gguf_type *t = gguf_type_for(spec);
-    if (two && spec->group % 256 == 0 && cols % 256 == 0)
-        t = gguf_type_of(GGML_TQ2_0);
-    if (t && t->id == GGML_TQ1_0 && cols % 256 != 0)
-        t = gguf_type_of(GGML_Q2_0);
-    return t && cols % t->block == 0 ? t : NULL;
-}
-
-/* Whether a type that was asked for holds such codes. */
-static bool holds(const struct gguf_type *t, const struct quant_spec *spec, uint32_t cols)
-{
-    const struct quant_type *l = t->codes, *s = spec->type;
-    if (!l || cols % t->block != 0)
-        return false;
-    return l == s || (!s->group && !l->super && s->lo >= l->lo && s->hi <= l->hi && spec->group % t->block == 0);
-}
-
-/* What it is stored as becomes what it will be. */
-static void choose(struct gguf_conversion *c, struct matrix *x)
-{
-    bool values = c->type && c->type->block == 1;
-    if (values || !x->coded) {
-        x->coded = false;
-        x->type = values ? c->type : x->type && x->type->block == 1 ? x->type : gguf_type_of(GGML_F16);
-        return;
-    }
-    x->type = c->type ? c->type : home(&x->spec, x->cols);
-    if ((x->type && (!c->type || holds(c->type, &x->spec, x->cols))) || c->refused++)
-        return;
-    err_set(c->e, ERR_USER, "%s: codes of type %s with one scale for %u of %u columns cannot be stored exactly as %s",
-            x->module, x->spec.type->name, (unsigned)x->spec.group, (unsigned)x->cols,
-            c->type ? c->type->name : "any type of GGUF");
-    err_hint(c->e, "--type F16 stores their values; gsq quantize makes other codes from "
-                   "the original model");
-}
 
 /* f16 scales of a GGUF against those of the model. */
 static bool check_scales(const struct gguf_conversion *c, struct err *e)
@@ -122,8 +81,8 @@ static bool find_type(struct gguf_conversion *c, struct err *e)
 bool convert_to_gguf(const struct checkpoint *ck, const char *out, const struct convert_options *o,
                      const struct progress *progress, struct err *e)
 {
-    struct err first = {0}; /* of the weights without a place */
-    struct gguf_conversion c = {.ck = ck, .options = o, .e = &first};
+    struct gguf_conversion c = {.ck = ck, .options = o};
+    const struct fate_options fate = {.policy = FATE_GGUF, .exact = true};
     const struct export_options options = {
         .format = EXPORT_GGUF, .file_type = -1, .overrides = o->overrides, .n_overrides = o->n_overrides};
     const struct export_source source = {&c, pull_codes, report, NULL};
@@ -131,16 +90,10 @@ bool convert_to_gguf(const struct checkpoint *ck, const char *out, const struct 
     convert_begin(&c.clock, progress);
     /* Of an unknown architecture the plan says that it is. */
     bool ok = find_type(&c, e) && (!family_of(checkpoint_config(ck)) || checkpoint_matrices(ck, &c.list, &c.n, e));
-    for (size_t i = 0; ok && i < c.n; i++) /* all that have no place are counted */
-        choose(&c, &c.list[i]);
-    if (c.refused > 1) {
-        size_t at = strlen(first.msg);
-        snprintf(first.msg + at, sizeof first.msg - at, "; nor can those of %u more weights", c.refused - 1);
-    }
-    if (c.refused && e)
-        *e = first;
-    ok = ok && !c.refused;
-    ok = ok && (o->size || check_scales(&c, e)) && export_plan_make(&plan, ck, c.list, c.n, &options, e) &&
+    for (size_t i = 0; ok && i < c.n; i++)
+        c.list[i].wanted = c.type;
+    ok = ok && fates_decide(c.list, c.n, &fate, e) && (o->size || check_scales(&c, e)) &&
+         export_plan_make(&plan, ck, c.list, c.n, &options, e) &&
          (o->size ? export_plan_size(plan, o->size, e) : export_plan_write(plan, out, &source, e));
     if (ok && c.rounded)
         log_warn("%llu scales were rounded: GGUF stores them as 16-bit floats", (unsigned long long)c.rounded);

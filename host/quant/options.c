@@ -97,48 +97,11 @@ void quantize_defaults(struct quantize_options *o)
 
 /* ---- GGUF ---- */
 
-/* The row of --bits with the same levels; NULL: none. */
-static const struct quant_type *plain_twin(const struct quant_type *t)
-{
-    const struct quant_type *p;
-    for (size_t i = 0; (p = quant_type_at(i)); i++)
-        if (!p->group && p->lo == t->lo && p->hi == t->hi)
-            return p;
-    return NULL;
-}
-
-struct quant_spec quantize_gguf_spec(const struct gguf_type *t, uint32_t group)
-{
-    struct quant_spec spec = {t->codes, group, SCALE_F16};
-    if (!spec.type || !group || group == spec.type->group) {
-        spec.group = spec.type ? spec.type->group : 0;
-        return spec;
-    }
-    /* A coarser grid: the file repeats its scales. */
-    bool fits = !spec.type->super && group % spec.type->group == 0;
-    spec.type = fits ? plain_twin(spec.type) : NULL;
-    return spec;
-}
-
-const struct gguf_type *quantize_gguf_home(const struct quant_type *type, uint32_t group, struct quant_spec *spec)
-{
-    const uint32_t any = 256; /* a multiple of every block */
-    const struct gguf_type *t = gguf_type_for(&(struct quant_spec){type, group ? group : any, SCALE_F16});
-    if (!t)
-        return NULL;
-    const struct quant_type *own = t->codes;
-    if (!group)
-        group = own->group;
-    bool same = group == own->group && type->lo <= own->lo && type->hi >= own->hi;
-    *spec = same ? quantize_gguf_spec(t, 0) : (struct quant_spec){type, group, SCALE_F16};
-    return t;
-}
-
 static bool no_home(const char *option, const struct quant_type *type, uint32_t group, struct err *e)
 {
     char in_groups[32] = "", list[256] = "";
     struct quant_spec spec;
-    if (group && quantize_gguf_home(type, 0, &spec))
+    if (group && gguf_type_home(type, 0, &spec))
         snprintf(in_groups, sizeof in_groups, " in groups of %u", (unsigned)group);
     for (size_t i = 0; gguf_mixture_at(i); i++) {
         const struct gguf_type *base = gguf_mixture_base(gguf_mixture_at(i));
@@ -157,7 +120,7 @@ static bool wrong_group(const char *option, const struct gguf_type *t, uint32_t 
         err_set(e, ERR_USER, "%s: %s has no groups", option, t->name);
     else
         err_set(e, ERR_USER, "%s: a group of %u does not go with %s, whose groups are %s%u", option, (unsigned)group,
-                t->name, !q->super && plain_twin(q) ? "multiples of " : "", (unsigned)q->group);
+                t->name, gguf_type_spec(t, 2 * q->group).type ? "multiples of " : "", (unsigned)q->group);
     return err_hint(e, "leave the group out");
 }
 
@@ -205,9 +168,9 @@ static bool settle_rules(const struct quantize_options *o, struct err *e)
                  r->type   ? r->type->name
                  : r->gguf ? r->gguf->name
                            : "");
-        if (r->type && !quantize_gguf_home(r->type, r->group, &spec))
+        if (r->type && !gguf_type_home(r->type, r->group, &spec))
             return no_home(option, r->type, r->group, e);
-        if (r->gguf && r->group && !quantize_gguf_spec(r->gguf, r->group).type)
+        if (r->gguf && r->group && !gguf_type_spec(r->gguf, r->group).type)
             return wrong_group(option, r->gguf, r->group, e);
     }
     return true;
@@ -236,7 +199,7 @@ static bool settle_gguf(struct quantize_options *o, struct err *e)
 {
     struct quant_spec spec;
     if (!o->mixture) {
-        const struct gguf_type *home = quantize_gguf_home(o->code_type, o->group, &spec);
+        const struct gguf_type *home = gguf_type_home(o->code_type, o->group, &spec);
         if (!home)
             return no_home("--bits", o->code_type, o->group, e);
         o->mixture = home->name;
@@ -253,7 +216,7 @@ static bool settle_gguf(struct quantize_options *o, struct err *e)
         return err_set(e, ERR_BUG, "there is no mixture %s", o->mixture);
     if (!base->codes)
         return settle_rounded(o, base, e);
-    spec = quantize_gguf_spec(base, o->group);
+    spec = gguf_type_spec(base, o->group);
     if (!spec.type)
         return wrong_group("--group", base, o->group, e);
     o->code_type = spec.type;

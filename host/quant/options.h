@@ -130,11 +130,6 @@ bool quantize_copies(const struct quantize_options *o);
 /* Whether an importance matrix is all there is to learn from: Hessians are diagonals then, no window is read,
  * and only the Hessian objective is left. */
 bool quantize_diagonal(const struct quantize_options *o);
-/* How a linear of that type is quantized with `group` weights to a scale (0: the type's own): type NULL where
- * no codes go into it (F16), or such a group does not. */
-struct quant_spec quantize_gguf_spec(const struct gguf_type *t, uint32_t group);
-/* The type that stores codes of a type of --bits, and how they are made; group 0: its own. NULL: none. */
-const struct gguf_type *quantize_gguf_home(const struct quant_type *type, uint32_t group, struct quant_spec *spec);
 /* EFFORT_BALANCED and docs/method.md's constants. */
 void quantize_defaults(struct quantize_options *o);
 /* fast: the Hessian objective alone. balanced: the block objective at a budget that an 8B model finishes

@@ -16,9 +16,8 @@
 #include "formats/write/gguf_mixture.h"
 #include "formats/write/hf_linear.h"
 #include "formats/write/hf_plan.h"
-#include "host/quant/plan/plan_rules.h"
 #include "host/quant/plan/refine.h"
-#include "formats/write/refusals.h"
+#include "formats/write/fate.h"
 #include "host/quant/store/store.h"
 #include "host/quant/method/tune_block.h"
 #include "host/quant/method/tune_scales.h"
@@ -27,14 +26,6 @@
 #define GROUP_MIN 16u
 
 /* ---- rules: what becomes of each linear ---- */
-
-/* A type with the run's choices, where it leaves any: those of GGUF have their own group, and scales in f16. */
-static struct quant_spec spec_of(const struct quant_type *t, uint32_t group, enum scale_type scale)
-{
-    if (!t->group)
-        return (struct quant_spec){t, group, scale};
-    return (struct quant_spec){t, t->group, SCALE_F16};
-}
 
 /* The first column of a group, or of the super-block that GPTQ works on as one, must be a place where a view
  * may start (GPTQ updates the columns behind it). info NULL: of any device. */
@@ -55,50 +46,6 @@ static bool check_group(const struct matrix *item, const struct gpu_info *info, 
     return err_hint(e, "--group 128 is the usual choice, 64 and 32 are more accurate and larger");
 }
 
-/* What rules are for in a folder: the linears of the blocks. Freed by the caller. */
-static const char **linear_names(const struct plan *p, struct err *e)
-{
-    const char **names = calloc(p->n_items ? p->n_items : 1, sizeof *names);
-    for (size_t i = 0; names && i < p->n_items; i++)
-        names[i] = p->items[i].module;
-    if (!names)
-        err_nomem(e, "the plan", p->n_items * sizeof *names);
-    return names;
-}
-
-/* Fate and spec of the linears of a folder format, or of a refined file. */
-static bool choose_linears(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
-{
-    static const char *const fixed[] = {"model.embed_tokens", "lm_head"};
-    const char **names = linear_names(p, e);
-    struct rules rules = {0};
-    enum scale_type scale = export_scale_type(o->format, m->ck);
-    struct rule_names known = {names, fixed, p->n_items, sizeof fixed / sizeof *fixed, NULL};
-    bool ok = names && rules_compile(&rules, o, &known, e);
-    if (ok && o->refine)
-        ok = refine_types(p, &rules, e);
-    for (size_t n = 0; ok && !o->refine && n < p->n_items; n++) {
-        struct matrix *item = &p->items[n];
-        const struct tensor_rule *rule = rules_find(&rules, item->module);
-        item->spec = spec_of(o->code_type, o->group, scale);
-        item->coded = !rule || rule->type;
-        if (rule && rule->type)
-            item->spec = spec_of(rule->type, rule->group ? rule->group : o->group, scale);
-    }
-    rules_free(&rules);
-    free(names);
-    return ok;
-}
-
-static bool choose_types(struct plan *p, const struct model *m, const struct quantize_options *o,
-                         const struct plan_listener *l, struct err *e)
-{
-    bool ok = !o->refine && o->format == EXPORT_GGUF ? plan_gguf(p, m, o, l, e) : choose_linears(p, m, o, e);
-    for (size_t n = 0; ok && n < p->n_items; n++)
-        ok = !p->items[n].coded || check_group(&p->items[n], m->gpu ? gpu_info(m->gpu) : NULL, e);
-    return ok;
-}
-
 static bool list_matrices(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
     if (!checkpoint_matrices(m->ck, &p->matrices, &p->n_matrices, e))
@@ -115,37 +62,27 @@ static bool list_matrices(struct plan *p, const struct model *m, const struct qu
         return err_hint(e, "quantize the original 16-bit model; gsq convert changes the format of a quantized one%s",
                         o->format == EXPORT_GGUF ? "; --allow-requantize quantizes it anyway" : "");
     }
-    for (size_t i = 0; i < p->n_matrices; i++) {
-        p->matrices[i].type = p->matrices[i].wanted = NULL;
-        p->matrices[i].coded = false;
-    }
     return true;
 }
 
-/* Shapes against the export format: what it refuses of all kinds of linears, at once. A warning is said for the
- * first linear of its kind. */
-static bool check_format(const struct plan *p, const struct quantize_options *o, const struct plan_listener *l,
-                         struct err *e)
+static bool check_groups(const struct plan *p, const struct model *m, struct err *e)
 {
-    char why[512];
-    bool said[ROLE_COUNT] = {false};
-    struct refusals refused = {0};
-    if (o->format == EXPORT_GGUF) /* types fell back where rows do not divide */
-        return true;
-    for (size_t n = 0; n < p->n_items; n++) {
-        const struct matrix *item = &p->items[n];
-        if (!item->coded)
-            continue;
-        enum export_verdict verdict = export_check(o->format, item, o->container, why, sizeof why);
-        if (verdict == EXPORT_REFUSED)
-            refusals_add(&refused, item->part, why);
-        if (verdict == EXPORT_WARN && !said[item->part->role]) {
-            l->warn(l->ctx, why);
-            said[item->part->role] = true;
-        }
-    }
-    return refusals_none(&refused, o->format, e) ||
-           err_hint(e, "--keep '%s' leaves such linears in 16 bits; other formats may take them", refused.names);
+    for (size_t n = 0; n < p->n_items; n++)
+        if (p->items[n].coded && !check_group(&p->items[n], m->gpu ? gpu_info(m->gpu) : NULL, e))
+            return false;
+    return true;
+}
+
+static bool decide(struct plan *p, const struct quantize_options *o, const struct plan_listener *l, struct err *e)
+{
+    const struct fate_options f = {.policy = o->refine                  ? FATE_REFINE
+                                             : o->format == EXPORT_GGUF ? FATE_GGUF
+                                                                        : FATE_FOLDER,
+                                   .format = o->format,
+                                   .container = o->container,
+                                   .warn = l->warn,
+                                   .ctx = l->ctx};
+    return fates_decide(p->matrices, p->n_matrices, &f, e);
 }
 
 /* ---- sizes ---- */
@@ -315,9 +252,10 @@ bool plan_fates(struct plan *p, const struct model *m, const struct quantize_opt
 {
     *p = (struct plan){.from = from, .ctx = m->ctx, .samples = o->samples, .acts_tier = "none"};
     hash_hex((struct hash128){0}, p->run);
-    return list_matrices(p, m, o, e) && choose_types(p, m, o, l, e) && check_imatrix(p, o, e) &&
-           check_format(p, o, l, e) && check_learned(o, e) && plan_range(p, m, o, l, e) && count_bytes(p, m, o, e) &&
-           check_work(p, m, o, e);
+    bool folder = o->format != EXPORT_GGUF; /* a group that no device takes is refused before the format's reasons */
+    return list_matrices(p, m, o, e) && plan_wishes(p, m, o, e) && (folder || decide(p, o, l, e)) &&
+           check_groups(p, m, e) && check_imatrix(p, o, e) && (!folder || decide(p, o, l, e)) && check_learned(o, e) &&
+           plan_range(p, m, o, l, e) && count_bytes(p, m, o, e) && check_work(p, m, o, e);
 }
 
 /* ---- the whole ---- */

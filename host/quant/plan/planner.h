@@ -18,10 +18,8 @@ bool plan_fates(struct plan *p, const struct model *m, const struct quantize_opt
  * model without a device nothing is said of its memory. */
 bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o, struct plan_sources from,
                struct err *e);
-/* Of a GGUF: types of all 2-D weights by mixture and rules, fallbacks told; fate and spec of the linears
- * (plan_gguf.c). */
-bool plan_gguf(struct plan *p, const struct model *m, const struct quantize_options *o, const struct plan_listener *l,
-               struct err *e);
+/* What is asked of each matrix, for fates_decide (plan_wishes.c). */
+bool plan_wishes(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e);
 /* Warns of matrices whose scales the stored type does not hold, and what that costs; bf16 scales where the
  * format has them and they help (plan_range.c). */
 bool plan_range(struct plan *p, const struct model *m, const struct quantize_options *o, const struct plan_listener *l,

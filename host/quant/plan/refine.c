@@ -60,20 +60,6 @@ bool refine_check(const struct checkpoint *file, const struct checkpoint *master
     return true;
 }
 
-bool refine_types(struct plan *p, struct rules *rules, struct err *e)
-{
-    const struct checkpoint *file = p->from.refined->ck;
-    for (size_t i = 0; i < p->n_items; i++) {
-        struct matrix *item = &p->items[i];
-        struct weight_info info;
-        if (!checkpoint_weight(file, item->module, &info, e))
-            return false;
-        item->coded = info.quantized && info.spec.type->learned && !rules_find(rules, item->module);
-        item->spec = info.spec;
-    }
-    return true;
-}
-
 bool refine_size(struct plan *p)
 {
     const struct checkpoint *file = p->from.refined->ck;

@@ -4,14 +4,10 @@
 #define QUANT_REFINE_H
 
 #include "host/quant/plan.h"
-#include "host/quant/plan/plan_rules.h"
 
 /* Whether `file` is one GGUF of the same architecture and shape as the model. ERR_USER naming what differs.
  */
 bool refine_check(const struct checkpoint *file, const struct checkpoint *master, struct err *e);
-/* Fate and spec of the plan's linears: the file's own where its type is learned, else kept; a --keep keeps
- * codes as they are. */
-bool refine_types(struct plan *p, struct rules *rules, struct err *e);
 /* Bytes and bits per weight: those of the file. */
 bool refine_size(struct plan *p);
 
