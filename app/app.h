@@ -30,7 +30,7 @@ bool app_result(bool ok, const struct gsq_error *from, struct err *e);
 
 /* {"event": NAME}, the first of a run with schema and version, to be filled as docs/json.md says; NULL when out of memory (cJSON takes NULL everywhere). */
 cJSON *json_event(const char *name);
-/* Moves the fields of an object that the library printed behind those of o. */
+/* Moves the fields of an object that the library printed to the end of o. */
 void json_take(cJSON *o, const char *object);
 /* One line on stdout; deletes o. */
 void json_emit(cJSON *o);

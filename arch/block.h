@@ -42,8 +42,8 @@ enum width { WIDTH_ONE, WIDTH_HIDDEN, WIDTH_HEAD, WIDTH_HEADS, WIDTH_KV_HEADS, W
 
 struct block_part {
     enum role role;
-    const char *hf;   /* behind "model.layers.N." */
-    const char *gguf; /* behind "blk.N." */
+    const char *hf;   /* what follows "model.layers.N." */
+    const char *gguf; /* what follows "blk.N." */
     enum part_kind kind;
     enum block_half half;
     enum input input;
@@ -54,7 +54,7 @@ struct block_part {
 /* Every part that any family has, in the order of a file; NULL past the end. */
 const struct block_part *block_part_at(size_t i);
 const struct block_part *block_part_of(enum role role);
-/* By what stands behind the block's number, n bytes; NULL: none is called so. */
+/* The part of that name: the n bytes that follow the block's number. NULL: there is none. */
 const struct block_part *block_part_named(const char *hf, size_t n);
 const struct block_part *block_part_named_gguf(const char *name, size_t n);
 /* "model.layers.3.self_attn.q_proj" into out (at least 96 bytes); returns out. */

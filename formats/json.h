@@ -17,7 +17,7 @@ cJSON *json_parse(const char *text, size_t size, const char *path, struct err *e
 /* The same, but NaN, Infinity and -Infinity are numbers, as Python's json module writes and reads them. For files that
  * Python writes: config.json. */
 cJSON *json_parse_python(const char *text, size_t size, const char *path, struct err *e);
-/* The next number of a valid text, outside strings, at or behind `at`: its length in bytes, and *begin. 0: none. */
+/* The next number of a valid text, outside strings, at or after `at`: its length in bytes, and *begin. 0: none. */
 size_t json_next_number(const char *at, const char *end, const char **begin);
 /* Member of an object; NULL if absent, if o is no object, or if it is null. */
 const cJSON *json_get(const cJSON *o, const char *key);

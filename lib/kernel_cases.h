@@ -20,7 +20,7 @@ enum kernel_fill {
     FILL_BITS,     /* any 32 bits */
     FILL_BELOW,    /* integers below `cols` */
     FILL_HALVES,   /* two 16-bit numbers a word, all below 2 */
-    FILL_CODES,    /* lo .. hi, four a word, the pads behind `cols` 0 */
+    FILL_CODES,    /* lo .. hi, four a word, the pads after `cols` 0 */
     FILL_AS,       /* the memory of buffer `as` */
 };
 struct kernel_buffer {

@@ -1,4 +1,4 @@
-/* Inside libgsq: what stands behind the handles, and the way between public and internal structs. */
+/* Inside libgsq: what the handles hold, and how public structs become internal ones. */
 #ifndef LIB_LIB_INTERNAL_H
 #define LIB_LIB_INTERNAL_H
 

@@ -58,7 +58,8 @@ struct gguf;
  * Everything is checked before it returns: magic, version, counts against the size of the file, keys (not
  * empty, unique), values, no nested arrays, tensor names (1..63 bytes, unique), dimensions (at most 4, none
  * 0, product below 2^63, ne[0] % block == 0), offsets (exactly cumulative, padded to the alignment, inside
- * the file; the last tensor may lack its padding, what lies behind it is passed over), alignment (a power of two from 8 to 65536). Keys
+ * the file; the last tensor may lack its padding, what follows it is ignored), alignment (a power of two from 8 to
+  * 65536). Keys
  * and names are UTF-8 without control characters. ERR_USER, one sentence naming the file, the thing and the
  * remedy. */
 bool gguf_open(struct gguf **out, const char *path, struct err *e);

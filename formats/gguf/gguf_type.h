@@ -72,7 +72,7 @@ void gguf_replace_codes(const struct gguf_type *t, const void *src, const int8_t
  * Q2_K, Q3_K, Q4_K, Q5_K, Q6_K): searched scales, least sum importance[i] * (w - stored)^2. importance may be
  * NULL: all 1. What f16 scales cannot reach is cut off. */
 void gguf_round_row(const struct gguf_type *t, const float *w, const float *importance, uint64_t n, void *dst);
-/* What rounding a weight costs, in times of copying one: for progress that goes with time. */
+/* Cost of rounding a weight, in units of copying one: so that progress is proportional to time. */
 unsigned gguf_round_cost(const struct gguf_type *t);
 /* Whether stored bytes make sense: no NaN or infinite scale. */
 bool gguf_row_valid(const struct gguf_type *t, const void *src, uint64_t n);

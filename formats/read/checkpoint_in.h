@@ -14,7 +14,7 @@ void checkpoint_close(struct checkpoint **c);
 const struct model_config *checkpoint_config(const struct checkpoint *c);
 /* The path it was opened by. */
 const char *checkpoint_dir(const struct checkpoint *c);
-/* The file behind a GGUF; NULL for a folder. */
+/* The GGUF file itself; NULL for a folder. */
 struct gguf;
 const struct gguf *checkpoint_gguf(const struct checkpoint *c);
 
@@ -27,8 +27,8 @@ const char *checkpoint_tensor_path(const struct checkpoint *c, const struct tens
 void checkpoint_drop(const struct checkpoint *c, const struct tensor *t);
 /* The same for all tensors of a module. */
 void checkpoint_drop_module(const struct checkpoint *c, const char *module);
-/* Whether MODULE + suffix (".weight", ".qweight") is a tensor, or one of the tensors, of a weight whose bytes
- * are not the values in order: only checkpoint_read_f32 and checkpoint_read_codes give them. */
+/* Whether MODULE + suffix (".weight", ".qweight") is a tensor (or one of the tensors) of a packed weight, readable
+ * only by checkpoint_read_f32 and checkpoint_read_codes. */
 bool checkpoint_is_packed(const struct checkpoint *c, const char *module, const char *suffix);
 /* The text of config.json, malloc'ed; of a GGUF, one made from its metadata. */
 bool checkpoint_config_text(const struct checkpoint *c, char **text, size_t *size, struct err *e);
@@ -48,7 +48,7 @@ bool checkpoint_matrices(const struct checkpoint *c, struct matrix **out, size_t
 /* The raw tensor MODULE.weight of a dense module (for upload), or MODULE.bias. NULL if absent. */
 const struct tensor *checkpoint_dense(const struct checkpoint *c, const char *module);
 const struct tensor *checkpoint_bias(const struct checkpoint *c, const char *module);
-/* The tensor MODULE.weight as the file has it: rows perhaps in another order, or packed. NULL if absent. */
+/* The tensor MODULE.weight as stored: its rows may be permuted, or packed. NULL if absent. */
 const struct tensor *checkpoint_stored(const struct checkpoint *c, const char *module);
 /* Rows [row0, row0+rows) of the weight (a vector is one row) as f32 into dst [rows, cols], dequantized if
  * need be. */

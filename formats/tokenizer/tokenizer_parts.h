@@ -95,7 +95,7 @@ struct pieces {
     size_t n, cap;
 };
 void pieces_free(struct pieces *p);
-/* Where a stretch of text stands, flags: at the very beginning of the whole text; behind a cut, continuing
+/* Where a stretch of text stands, flags: at the very beginning of the whole text; after a cut, continuing
  * what was tokenized before (nothing is prepended); in front of a cut. */
 enum { AT_FIRST = 1, AT_INSIDE = 2, AT_CUT = 4 };
 /* text becomes its normal form. */
@@ -149,7 +149,7 @@ bool tokenizer_build(struct tokenizer **out, const struct tokenizer_parts *parts
 bool tokenizer_from_gguf(struct tokenizer **out, const struct gguf *g, const char *path, struct err *e);
 
 /* ---- encoding (tokenizer.c, tokenizer_cut.c, tokenizer_text.c) ---- */
-/* What stands behind a chunk that is tokenized alone, in normal form: enough to see whether the cut is right.
+/* What follows a chunk that is tokenized alone, in normal form: enough to see whether the cut is right.
  */
 struct cut_tail {
     const char *text;
@@ -190,11 +190,11 @@ struct cut_finder {
     } seen[64];
     size_t n_seen;
 };
-/* The first place at or behind `from` (> 0) that looks right: *at, or 0 if there is none. ends: the text ends
+/* The first place at or after `from` (> 0) that looks right: *at, or 0 if there is none. ends: the text ends
  * at n. */
 bool cut_find(struct cut_finder *f, const char *s, size_t n, bool ends, size_t from, size_t *at, struct err *e);
 void cut_finder_free(struct cut_finder *f);
-/* Whether words of a chunk that ends in s (normal form, behind the last added token; `where` it stands) are
+/* Whether words of a chunk that ends in s (normal form, after the last added token; `where` it stands) are
  * those of the whole text, of which tail follows. */
 bool cut_check(const struct tokenizer *t, struct match_work *w, const char *s, size_t n, unsigned where,
                const struct cut_tail *tail, bool *holds, struct err *e);

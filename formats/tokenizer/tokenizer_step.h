@@ -39,7 +39,7 @@ struct step {
 /* Appends what the step makes of s. first: s stands at the very beginning of the whole text. */
 bool step_change(const struct step *step, const struct match_work *w, const char *s, size_t n, bool first,
                  struct strbuf *out, struct err *e);
-/* Where to look for the match after one that ends at `end`: behind an empty one, a character further. */
+/* Where to look for the match after one that ends at `end`: one character further after an empty match. */
 size_t step_next_start(const char *s, size_t n, size_t begin, size_t end);
 
 #endif

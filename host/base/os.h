@@ -196,7 +196,7 @@ char **os_utf8_argv(int *argc, char **argv);
 
 /* "a/b.gguf": "a" into dir, and "b.gguf"; of a bare name the folder is ".". */
 const char *os_path_split(const char *path, char *dir, size_t cap);
-/* The part of a path behind its last separator. */
+/* The part of a path after its last separator. */
 const char *os_base_name(const char *path);
 /* dir + "/" + name into out; false (ERR_USER) if it does not fit. */
 bool os_path_join(char *out, size_t cap, const char *dir, const char *name, struct err *e);

@@ -33,8 +33,8 @@ struct forward {
     const struct progress *progress;
     struct forward_side side[2];
     int sides;
-    /* Takes from the arenas what logits behind the blocks take, also of a copy of f whose arenas count. NULL: there are
-     * none. */
+    /* Takes from the arenas what logits after the last block take, also of a copy of f whose arenas count. NULL: there
+     * are none. */
     bool (*alloc_head)(const struct forward *f, struct err *e);
     /* As long as it is open. */
     struct windows w;
@@ -56,13 +56,13 @@ bool forward_open(struct forward *f, struct err *e);
 /* In any case, also after a failure. */
 void forward_close(struct forward *f);
 
-/* Embeddings, then each block by `block`, which must walk through it; memory is given back behind the last. */
+/* Embeddings, then each block by `block`, which must walk through it; memory is given back after the last. */
 typedef bool forward_block_fn(void *ctx, struct forward *f, struct forward_side *s, uint32_t layer, struct err *e);
 bool forward_blocks(struct forward *f, struct forward_side *s, forward_block_fn *block, void *ctx, struct err *e);
 bool forward_block(struct forward *f, struct forward_side *s, uint32_t layer, struct walk *k, struct err *e);
 bool forward_block_end(struct forward *f, const struct walk *k, struct err *e);
 
-/* A walk over all windows behind the blocks, telling so. acts NULL: of several. */
+/* A walk over all windows after the last block, with progress. acts NULL: of several. */
 struct walk forward_walk(struct forward *f, struct acts *acts, const char *detail);
 /* Tells without a walk. */
 bool forward_tell(struct forward *f, const char *detail, struct err *e);

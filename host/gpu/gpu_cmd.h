@@ -6,13 +6,13 @@
  *     gpu_download(cmd, y, host, bytes, e); // runs all recorded so far and waits
  *     if (!gpu_cmd_finish(cmd, e)) ...  // the first error of anything recorded since the last finish
  *
- * Recording never fails in the caller's face: errors are kept and come out of gpu_cmd_finish (and
- * gpu_download). Barriers are placed from what each kernel reads and writes. Work is cut into submissions of
- * about 100 ms by measured cost, so that a desktop stays live and Windows does not kill the job; a kernel
- * that was never measured runs alone once.
+ * Recording never returns an error: errors are kept and come out of gpu_cmd_finish (and gpu_download). Barriers are
+  * placed from what each kernel reads and writes. Work is cut into submissions of
+ * about 100 ms by measured cost, so that a desktop stays responsive and Windows does not kill the job. A kernel that
+  * was never measured first runs alone.
  *
- * Everything of one device is used from one thread. Several gpu_cmd share its queue; what one leaves for
- * another goes through gpu_cmd_finish. Staging takes 48 MiB of host memory, at the first transfers. */
+ * One thread uses a device. Several gpu_cmd share its queue; gpu_cmd_finish comes between one's writes and another's
+  * reads. Staging takes 48 MiB of host memory, at the first transfers. */
 #ifndef GPU_CMD_H
 #define GPU_CMD_H
 
@@ -20,8 +20,8 @@
 
 struct gpu_cmd;
 
-/* Number of workgroups, and how much work they do (any unit that is proportional to time for this kernel,
- * such as multiply-adds; 0: the number of workgroups). The work is what submissions are cut by. */
+/* Number of workgroups, and how much work they do, in any unit proportional to time for this kernel, such as
+ * multiply-adds (0: the number of workgroups). Submissions are cut by the work. */
 struct gpu_grid {
     uint32_t x, y, z;
     double work;
@@ -59,23 +59,22 @@ struct gpu_profile {
 void gpu_cmd_profile_enable(struct gpu_cmd *c, bool on);
 struct gpu_profile gpu_cmd_profile(const struct gpu_cmd *c, unsigned kernel);
 void gpu_cmd_profile_clear(struct gpu_cmd *c);
-/* Floating-point operations of matrix products that the device has ended so far: how far it is within what was
+/* Floating-point operations of the matrix products that the device has finished so far: progress within what was
  * recorded. */
 double gpu_cmd_products(const struct gpu_cmd *c);
 /* While something is counted, nothing is recorded: dispatches, with the work they would do, are added to the profiles,
- * transfers are dropped, and downloads give zeros. Views may come from gpu_arena_create_counting. For what a
- * run of any size would take, without the time or the memory. */
+ * transfers are dropped, and downloads give zeros. Views may come from gpu_arena_create_counting. So a run of any size
+  * can be planned without its time or memory. */
 enum gpu_counting {
     GPU_COUNT_NOTHING,
     GPU_COUNT_WORK,
     GPU_COUNT_MEMORY, /* of the arenas alone: no work is split, which is quicker */
 };
 void gpu_cmd_count(struct gpu_cmd *c, enum gpu_counting what);
-/* Whether anything is: long work of the host, whose result nothing takes, may be left out. */
+/* Whether anything is counted: long work of the host whose result is not needed can then be left out. */
 bool gpu_cmd_counts(const struct gpu_cmd *c);
-/* How much work of this kernel fits a submission of 100 ms (from earlier measurements; before the first a
- * guess that is cautious where the unit is a floating-point operation): callers split larger dispatches, by
- * rows. */
+/* How much work of this kernel fits a submission of 100 ms: measured, or before the first measurement a guess
+ * (cautious where the unit is a floating-point operation). Callers split larger dispatches by rows. */
 double gpu_cmd_work_limit(const struct gpu_cmd *c, unsigned kernel);
 
 /* What the generated run_NAME functions call. views: one per BUF; push: the push constants. A view larger

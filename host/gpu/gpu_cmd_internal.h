@@ -73,7 +73,7 @@ bool cmd_fail(struct gpu_cmd *c, const struct err *e);
 struct slot *cmd_open(struct gpu_cmd *c);
 /* Declares what the next command touches; places a barrier if it must wait for an earlier one. */
 void cmd_access(struct gpu_cmd *c, const struct access *list, unsigned n);
-/* A barrier now: everything before against everything behind, and perhaps the host. */
+/* A barrier now: everything before against everything after, and perhaps the host. */
 void cmd_barrier(struct gpu_cmd *c, bool to_host);
 /* Waits for a submission and takes its measurements. False if the device failed. */
 bool cmd_wait(struct gpu_cmd *c, uint64_t value);

@@ -16,9 +16,9 @@ struct gpu_view {
  * "scratch"). */
 struct gpu_arena;
 bool gpu_arena_create(struct gpu_arena **out, struct gpu *g, const char *name, struct err *e);
-/* An arena that counts: it does all that a real one does with the memory of `count`, and there is no memory. What may
- * be run on it, with commands that count too (gpu_cmd_count), is the code that allocates: so a plan says what a run
- * takes. Several may share a count. limit UINT64_MAX: none, nor one on what a buffer may hold. */
+/* An arena that counts: it does all that a real one does, but with the numbers of `count` and no memory. The plan runs
+ * the allocating code on it, with commands that count too (gpu_cmd_count), and so knows what a run takes. Several
+  * arenas may share a count. limit UINT64_MAX: no limit, also on the size of a buffer. */
 bool gpu_arena_create_counting(struct gpu_arena **out, struct gpu *g, struct gpu_count *count, struct err *e);
 void gpu_arena_destroy(struct gpu_arena **a);
 /* A view takes a multiple of this many bytes of its arena. */
@@ -34,7 +34,7 @@ bool gpu_alloc(struct gpu_arena *a, uint64_t bytes, struct gpu_view *out, struct
 typedef uint64_t gpu_mark;
 gpu_mark gpu_arena_mark(const struct gpu_arena *a);
 void gpu_arena_reset(struct gpu_arena *a, gpu_mark mark);
-/* Gives unused chunks back to the device (between stages of different shape). */
+/* Gives unused chunks back to the device (between phases of different shape). */
 void gpu_arena_trim(struct gpu_arena *a);
 /* Bytes that this arena holds. */
 uint64_t gpu_arena_bytes(const struct gpu_arena *a);

@@ -19,7 +19,7 @@ bool gpu_kernel_variant_at(const struct gpu *g, unsigned kernel, unsigned i, con
 /* From now on use this variant for this kernel (tests, bench), one with a WHERE for the calls that it is made for;
  * NULL: as at first. False if there is none or the device cannot. */
 bool gpu_kernel_force(struct gpu *g, unsigned kernel, const char *variant, struct err *e);
-/* Hash of all chosen variant names and SPIR-V: part of a checkpoint's identity. */
+/* Hash of all chosen variant names and SPIR-V: part of a run's identity. */
 uint64_t gpu_kernels_identity(struct gpu *g);
 
 #endif

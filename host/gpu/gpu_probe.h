@@ -10,7 +10,7 @@ bool gpu_instance_create(struct gpu *g, bool validate, struct err *e);
 bool gpu_probe_all(struct gpu *g, struct gpu_probe **out, uint32_t *n, struct err *e);
 /* The best usable device whose number is `want` or whose name contains it; want NULL or "": any. */
 const struct gpu_probe *gpu_probe_choose(const struct gpu_probe *p, uint32_t n, const char *want, struct err *e);
-/* Hangs the structs of p->features behind one another; they lie in *p, which may have moved. */
+/* Chains the structs of p->features; they lie in *p, which may have moved. */
 void gpu_probe_features(struct gpu_probe *p);
 
 #endif

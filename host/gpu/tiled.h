@@ -1,6 +1,6 @@
-/* Kernels of shaders/kernels.def, called without thinking of grids.
+/* Kernels of shaders/kernels.def with their grids and tiles chosen.
  *
- * Each function takes the argument struct of its kernel, as if any view could be bound whole: it finds the
+ * Each function takes the argument struct of its kernel as if any view could be bound whole: it finds the
  * grid of the variant in use, and cuts the rows into tiles where a view exceeds gpu_info.max_range or the
  * work exceeds a submission. Tiles change no bit of the result (sums stay within a row; noise is keyed by the
  * row's place in the whole matrix). Views start aligned (as gpu_alloc gives them) and are dense from there
@@ -8,7 +8,8 @@
  *
  *     tiled_rmsnorm_fwd(cmd, &(struct rmsnorm_fwd_args){.x = x, .w = w, .y = y, .rows = n, .cols = k, .eps = eps});
  *
- * Sizes (elements) of what quantization takes: w, diff, grad [rows, ldw or cols]; scales, smom [rows, groups], or [rows, 2, groups]
+ * Sizes (in elements) of quantization's views: w, diff, grad [rows, ldw or cols]; scales, smom [rows, groups], or
+  * [rows, 2, groups]
  * where offsets is 1, groups = ceil(cols / group); codes [rows, ldc] words, ldc = ceil(cols / 4), int8 x 4
  * little-endian, pad lanes 0; logits, mom [rows, levels, cols]. */
 #ifndef GPU_TILED_H

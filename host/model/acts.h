@@ -19,7 +19,7 @@ uint64_t acts_bytes(const struct model *m, uint32_t n_windows);
 enum acts_tier acts_tier_for(const struct acts_options *o, uint64_t bytes);
 /* All of them in that place. */
 struct acts_options acts_in(enum acts_tier tier, const char *spill_dir);
-/* Takes what they take on the device from an arena of theirs alone, which counts: for whoever plans. */
+/* Allocates what they take on the device, in a counting arena of their own: for the plan. */
 bool acts_count(struct model *m, uint32_t n_windows, struct gpu_arena *counting, struct err *e);
 bool acts_create(struct acts **out, struct model *m, uint32_t n_windows, const struct acts_options *o, struct err *e);
 void acts_destroy(struct acts **a);
@@ -27,7 +27,7 @@ enum acts_tier acts_where(const struct acts *a);
 /* A device view of windows [w0, w0+n): the resident memory itself where it can be bound, or `staging` (n
  * windows) filled from there or from the host. */
 bool acts_get(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view staging, struct gpu_view *out, struct err *e);
-/* Windows list[0], list[1], .. list[n-1] into `staging`, one behind the other. */
+/* Windows list[0], list[1], .. list[n-1] into `staging`, one after the other. */
 bool acts_gather(struct acts *a, const uint32_t *list, uint32_t n, struct gpu_view staging, struct err *e);
 /* Stores these windows from a view: one that acts_get gave, changed in place, or any other. Waits where they
  * live on the host. */

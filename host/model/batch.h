@@ -5,8 +5,8 @@
 #include "host/model/block_fwd.h"
 #include "host/model/walk.h"
 
-/* How many windows go at once: about `tokens` tokens, at most `windows`, at least 1, and their scratch takes at most
- * `bytes`. */
+/* How many windows go through at once: about `tokens` tokens, at most `windows`, at least 1, with at most `bytes` of
+ * scratch. */
 uint32_t batch_windows(const struct model *m, uint32_t tokens, uint64_t bytes, uint32_t windows);
 /* The same for passes that only go forward: as many as this device wants, in a quarter of what is left of its memory. */
 uint32_t batch_windows_forward(const struct model *m, uint32_t windows);
@@ -19,7 +19,7 @@ struct batch {
 };
 bool batch_create(struct batch *b, struct gpu_arena *arena, const struct model *m, uint32_t windows, struct err *e);
 
-/* Of sums of squares behind the final norm. */
+/* Of sums of squares after the final norm. */
 struct norm_batch {
     struct gpu_view hidden, normed; /* [T, hidden] */
     struct gpu_view sums;           /* [hidden] */

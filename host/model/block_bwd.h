@@ -23,7 +23,7 @@ struct block_grads {
 /* Scratch for at most max_windows windows. T = windows * ctx. */
 struct bwd_scratch {
     uint32_t max_windows;
-    struct gpu_view dnorm;       /* [T, hidden]: gradient behind a norm */
+    struct gpu_view dnorm;       /* [T, hidden]: gradient of a norm's output */
     struct gpu_view dattn;       /* [T, heads * head_dim]: gradient of attn */
     struct gpu_view dq, dk, dv;  /* [T, heads|kv * head_dim] */
     struct gpu_view delta;       /* [T, heads]: dout . out of each head */

@@ -1,5 +1,5 @@
 /* Forward pass of one transformer block over whole windows, in two halves, with the inputs of every linear
- * left in scratch for whoever gathers statistics. */
+ * left in scratch, for gathering statistics. */
 #ifndef MODEL_BLOCK_FWD_H
 #define MODEL_BLOCK_FWD_H
 

@@ -1,5 +1,5 @@
 /* The whole model end to end: a batch of windows through all blocks to the divergence of its logits from a teacher's, and
- * back to the gradients of the blocks' weights. Blocks come and go; whoever has their weights gives one at a time.
+ * back to the gradients of the blocks' weights. Blocks are loaded one at a time, by the caller's functions.
  *
  *     forward    block by block, each block's input kept
  *     head       logits of both models in tiles of rows; loss, gradient of the hidden states
@@ -27,7 +27,7 @@ struct end_to_end {
     struct model *m;
     struct end_to_end_blocks blocks;
     const struct windows *windows;
-    struct acts *targets; /* of all windows: the teacher's hidden states behind its last block */
+    struct acts *targets; /* of all windows: the teacher's hidden states after its last block */
     uint32_t micro, batch;
     struct acts *kept; /* [layers + 1][batch] windows: inputs of blocks, output of the last */
     struct block_scratch fwd;
@@ -40,12 +40,12 @@ struct end_to_end {
 };
 /* Windows of blocks' inputs that a batch keeps. */
 uint32_t end_to_end_windows(const struct model *m, uint32_t batch);
-/* What lies on the device but these; micro: windows at a time. Of an arena that counts, too. */
+/* All device memory but these; micro: windows at a time. The arena may count. */
 bool end_to_end_alloc(struct end_to_end *w, struct gpu_arena *arena, struct model *m, uint32_t micro, struct err *e);
 /* The rest. Blocks, windows and targets are the caller's to set. */
 bool end_to_end_create(struct end_to_end *w, uint32_t batch, const struct acts_options *room, struct err *e);
 void end_to_end_free(struct end_to_end *w);
-/* Where a loss goes: sums[at] grows by factor times the divergence at all positions. */
+/* Where a loss is added: sums[at] += factor * the divergence, summed over all positions. */
 struct end_to_end_loss {
     struct gpu_view sums;
     uint32_t at;
@@ -54,7 +54,7 @@ struct end_to_end_loss {
 /* The loss of windows list[0..n); n: at most end_to_end_windows. */
 bool end_to_end_forward(struct end_to_end *w, const uint32_t *list, uint32_t n, const struct end_to_end_loss *to,
                         struct err *e);
-/* The same, and each block in turn, from last to first, has its gradients of it and learns; n: at most a batch. */
+/* The same, then the way back: each block, from last to first, gets its gradients and learns. n: at most a batch. */
 bool end_to_end_step(struct end_to_end *w, const uint32_t *list, uint32_t n, const struct end_to_end_loss *to,
                      struct err *e);
 

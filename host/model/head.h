@@ -1,4 +1,4 @@
-/* The head: logits of hidden states behind the final norm, and the way back. Its matrix lies on the device
+/* The head: logits of hidden states after the final norm, and the way back. Its matrix lies on the device
  * whole where it takes at most a quarter of what may be used, else it is streamed in tiles of vocabulary
  * rows, once per call. */
 #ifndef MODEL_HEAD_H

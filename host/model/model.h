@@ -23,7 +23,7 @@ struct model {
     void *host_tile;            /* a tile of rows that were dequantized or gathered on the host */
 };
 
-/* One block's parameters. A bias or norm that the model has not is an empty view. */
+/* One block's parameters. A bias or norm that the model does not have is an empty view. */
 struct block_weights {
     uint32_t sliding;                 /* positions a query sees in this block; 0: all before it */
     struct block_shape shape;         /* its matrices */
@@ -31,8 +31,8 @@ struct block_weights {
     struct gpu_view *bias;            /* [shape.n]: [rows] */
     struct gpu_view norm[ROLE_COUNT]; /* [hidden] or [head_dim] */
 };
-/* Room for the weights of a layer whose matrices have that shape, without contents. *out is of zeros, or was made before: its lists are taken over.
- * block_weights_free in any case, also of zeros. */
+/* Room for the weights of a layer whose matrices have that shape, without contents. *out is zeroed, or from an earlier
+ * call, whose lists are reused. Call block_weights_free in any case; it takes a zeroed struct too. */
 bool block_weights_create(struct block_weights *out, const struct model *m, uint32_t layer, struct block_shape shape,
                           struct gpu_arena *arena, struct err *e);
 /* Frees the lists; what they name is the arena's. */
@@ -47,9 +47,9 @@ bool model_describe(struct model **out, const struct checkpoint *ck, uint32_t ct
 void model_close(struct model **m);
 /* The matrices of a layer. */
 struct block_shape model_block(const struct model *m, uint32_t layer);
-/* Looks at every weight once: NaN or infinity is ERR_USER that names the module. sums (may be NULL): takes the sums of all
- * tensors on the way. fn (may be NULL) hears the share done, once per block; its false stops with ERR_STOPPED. Needs no
- * device work. */
+/* Looks at every weight once: NaN or infinity is ERR_USER naming the module. sums (may be NULL) gets the checksums of
+ * all tensors on the way. fn (may be NULL) is called with the share done, once per block; false stops with
+  * ERR_STOPPED. Needs no device work. */
 bool model_check_finite(const struct model *m, struct checkpoint_sums *sums, bool (*fn)(void *ctx, double done),
                         void *ctx, struct err *e);
 
@@ -62,7 +62,7 @@ uint64_t model_head_bytes(const struct model *m);
  * block_weights_create. */
 bool model_load_block(struct model *m, uint32_t layer, struct gpu_arena *arena, struct block_weights *out,
                       struct err *e);
-/* The same without its matrices, which are room without contents, for whoever has their weights from elsewhere. */
+/* The same without the contents of its matrices: the caller fills them. */
 bool model_load_block_frame(struct model *m, uint32_t layer, struct gpu_arena *arena, struct block_weights *out,
                             struct err *e);
 /* Rows [row0, row0 + rows) of any module into dst (f32). Walks tiles: dst may be larger than a bound view. A

@@ -16,15 +16,16 @@ struct windows {
     int64_t bos;         /* the tokenizer's; -1: it has none */
 };
 /* By the model's own tokenizer. at_most 0: all windows; else no more of the text is read and tokenized than these take.
- * What files are read: formats/text_file.h. watch hears several times a second how far it is, and stops (ERR_STOPPED);
- * NULL: nobody does. Unreadable file or tokenizer, no full window, an id outside the vocabulary: ERR_USER with the
+ * formats/text_file.h says which files can be read. watch is told several times a second how far it is, and can stop
+  * (ERR_STOPPED); may be NULL. Unreadable file or tokenizer, no full window, an id outside the vocabulary: ERR_USER
+   * with the
  * remedy. */
 bool windows_load(struct windows *w, const struct checkpoint *ck, const char *text_path, uint32_t ctx, uint32_t at_most,
                   struct progress_watch *watch, struct err *e);
 void windows_free(struct windows *w);
 /* Tokens of a window: what was asked for; 0: the model's context, at most 2048. */
 uint32_t windows_context(const struct checkpoint *ck, uint32_t asked);
-/* Warns where the text has less windows than were asked for. */
+/* Warns where the text has fewer windows than were asked for. */
 void windows_tell_short(const struct windows *w, const char *text_path, uint32_t asked);
 
 #endif

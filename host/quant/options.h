@@ -10,7 +10,7 @@ enum method { METHOD_RTN, METHOD_GPTQ, METHOD_GSQ };
 bool method_parse(const char *name, enum method *out);
 const char *method_name(enum method m);
 
-/* How much work a run may be: each sets options that can be set alone (quantize_set_effort). */
+/* How much work a run does: each sets options that can also be set alone (quantize_set_effort). */
 enum effort { EFFORT_FAST, EFFORT_BALANCED, EFFORT_BEST };
 bool effort_parse(const char *name, enum effort *out);
 const char *effort_name(enum effort x);
@@ -21,7 +21,7 @@ struct tensor_rule {
     const struct quant_type *type; /* by --bits's names; NULL: see gguf */
     uint32_t group;                /* 0: the run's group */
     const struct gguf_type *gguf;  /* a type of GGUF; NULL, too: keep in 16 bits */
-    bool llama;                    /* as llama-quantize's --tensor-type: any case, and rather in llama.cpp's names */
+    bool llama; /* as llama-quantize's --tensor-type: any case, and llama.cpp's names are tried first */
 };
 
 struct scale_search_options {
@@ -34,17 +34,17 @@ struct gumbel_options {
     float tau0, tau1;           /* temperature, start and end: 2, 0.05 */
     float kappa0, kappa1;       /* logit factor, start and end: 100, 500 */
     float lr_logits, lr_scales; /* rates of a run of 1280 steps: 1e-4, 5e-5; multiplied by reach * 1280 / steps */
-    float reach;                /* how far a logit may travel, as a multiple of the paper's schedule */
+    float reach;                /* how far a logit can move in all steps, as a multiple of the paper's schedule */
     float lr_end;               /* cosine down to this share of the rate: 0.1 */
     float beta1, beta2;         /* Lion: 0.9, 0.95 */
     float decay;                /* of the logits, per unit of rate: 1 */
     float freeze; /* share of the steps after which scales of types with super-blocks are those of the file,
-                     and the codes alone are learned on: 0.7 */
+                     and only the codes learn on: 0.7 */
     float init_noise, init_gap; /* start logits: noise * (N(0,1) + gap * centred(-(c-d)^2/2)): 0.01, 6 */
 };
 
-/* What linears that are trained together start from. RTN takes no Hessians and no calibration of its own: the
- * quickest, and the least good. */
+/* Where linears that are trained together start. RTN needs no Hessians and no calibration of its own: quickest, least
+ * good. */
 enum start { START_RTN, START_GPTQ, START_HESSIAN };
 bool start_parse(const char *name, enum start *out);
 const char *start_name(enum start x);
@@ -56,8 +56,8 @@ struct block_options {
     uint32_t batch;  /* windows per optimiser step; 0: as many as make the paper's 1280 steps of all epochs, at
                        4 bits no fewer than 4 */
     float reach;     /* as gumbel_options.reach; K-quants take 0.4 of it */
-    float init_noise, init_gap; /* of its own: 0.001, 60. Ten times less noise than the paper's: with that,
-                                   one code in fifty is another one before anything is learned */
+    float init_noise, init_gap; /* of its own: 0.001, 60. The paper's noise, ten times as much, would change one code in
+                                   fifty before anything is learned */
     bool train_qk;              /* q and k learn together with v and o */
     enum start start;
 };
@@ -103,9 +103,9 @@ struct quantize_options {
     const char *const *importance_names;
     size_t n_importance_names;
     bool importance_skip;
-    const char *refine;    /* a GGUF whose codes alone are learned anew (refine.h); NULL */
+    const char *refine;    /* a GGUF of which only the codes are learned again (refine.h); NULL */
     uint32_t samples, ctx; /* windows, and tokens in each; ctx 0: the model's own, at most 2048 */
-    uint32_t holdout;      /* of the windows, how many only judge (guard); 0: an eighth of them, at most 16 */
+    uint32_t holdout;      /* how many of the windows only judge (guard); 0: an eighth of them, at most 16 */
     float damp;            /* share of the mean diagonal added to H: 0.01 */
     struct scale_search_options scale_search;
     struct gumbel_options gumbel;
@@ -114,7 +114,7 @@ struct quantize_options {
     uint64_t seed;
     uint64_t host_limit; /* bytes of host memory for activations before they spill; 0: 3 GiB */
     bool dry_run;
-    const char *accept; /* what may differ from how the run was begun: names of manifest.h; NULL: nothing */
+    const char *accept; /* what may have changed since the run began: names of manifest.h; NULL: nothing */
     bool force;         /* write over an output that gsq did not write */
     bool keep_work;     /* do not remove the work folder after a finished export */
 };
@@ -124,11 +124,11 @@ struct quantize_options {
  * mixture. Rejects contradictory options (ERR_USER): types of GGUF in a folder format, bits that no type of GGUF
  * stores, a group that is not a multiple of a type's own, a mixture without a type to quantize to. Idempotent. */
 bool quantize_settle(struct quantize_options *o, struct err *e);
-/* Whether the mixture has nothing to quantize to (F32, F16, BF16, COPY): such a file is a conversion's work
- * (convert.h), and quantize_settle refuses it. */
+/* Whether the mixture quantizes nothing (F32, F16, BF16, COPY): then it is a conversion (convert.h), and
+ * quantize_settle refuses it. */
 bool quantize_copies(const struct quantize_options *o);
-/* Whether an importance matrix is all there is to learn from: Hessians are diagonals then, no window is read,
- * and only the Hessian objective is left. */
+/* Whether an importance matrix is the only statistics: then Hessians are diagonal, no window is read, and only the
+ * Hessian objective can be used. */
 bool quantize_diagonal(const struct quantize_options *o);
 /* EFFORT_BALANCED and docs/method.md's constants. */
 void quantize_defaults(struct quantize_options *o);

@@ -15,7 +15,7 @@ struct memory_line {
     uint64_t bytes;
 };
 
-/* What a run starts from beside the model; either may be NULL. */
+/* What a run starts from besides the model; either may be NULL. */
 struct imatrix;
 struct plan_sources {
     const struct model *refined;   /* the GGUF whose codes are learned anew */

@@ -1,4 +1,4 @@
-/* What trainings share: who hears of them, rates, the order of windows. */
+/* What all training shares: progress hooks, rates, the order of windows. */
 #ifndef QUANT_EPOCHS_H
 #define QUANT_EPOCHS_H
 
@@ -10,7 +10,8 @@ struct tune_hooks {
     bool (*step)(void *ctx, uint32_t step, uint32_t steps, double loss);
     void *ctx;
 };
-/* Calls it, if there is one; false (ERR_STOPPED) where it stops, when the device is done with what was recorded. */
+/* Calls the hook, if there is one. Where it stops: false (ERR_STOPPED), after the device has finished what was
+ * recorded. */
 bool tune_tell(const struct tune_hooks *hooks, struct gpu_cmd *cmd, uint32_t step, uint32_t steps, double loss,
                struct err *e);
 

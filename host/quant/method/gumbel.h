@@ -1,5 +1,5 @@
 /* Gumbel-Softmax over the levels of a linear's weights (docs/method.md 2): the optimiser's state and its fused
- * step. What the loss is, and so where gradients come from, is the caller's: tune_hessian.c, tune_block.c. */
+ * step. The loss, and so the gradients, are the caller's: tune_hessian.c, tune_block.c. */
 #ifndef QUANT_GUMBEL_H
 #define QUANT_GUMBEL_H
 

@@ -48,7 +48,7 @@ bool learned_scales_create(struct learned_scales *s, struct err *e);
 void learned_scales_free(struct learned_scales *s);
 /* Scales of the store and no moments. best: they are the best so far, too. */
 bool learned_scales_start(struct learned_scales *s, bool best, struct err *e);
-/* What an earlier run left behind its last finished epoch. */
+/* What an earlier run left after its last finished epoch. */
 bool learned_scales_take_up(struct learned_scales *s, struct err *e);
 /* For the store (scales_pull); ctx: the scales. */
 const float *learned_scales_pull(void *ctx, size_t item, enum scales_part part, struct err *e);

@@ -41,7 +41,7 @@ struct scales_task {
     uint32_t samples, holdout; /* windows; those that only judge */
     uint32_t micro;            /* windows on the device at a time */
     const struct windows *windows;
-    struct acts *targets;              /* [samples] windows: the 16-bit model's hidden states behind its last block */
+    struct acts *targets;              /* [samples] windows: the 16-bit model's hidden states after its last block */
     struct scales_store store;         /* codes and scales of all blocks; takes the result */
     struct gpu_arena *block, *scratch; /* of one block; of the whole pass */
     bool codes_stay;                   /* of all blocks, on the device; else they come and go with their block */

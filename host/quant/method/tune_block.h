@@ -1,5 +1,5 @@
 /* The block objective (docs/method.md 3): the linears of one half of a block trained together by Gumbel-Softmax,
- * so that the half's output comes near a target.
+ * so that the half's output comes close to a target.
  *
  *     inputs (student) --> half with soft weights --> output ~ targets (teacher)
  *                             ^ resampled once per step; gradients over a batch of shuffled windows
@@ -21,9 +21,9 @@ struct tune_block_task {
     const struct quantize_options *o;
     enum block_half half;
     struct block_items block;
-    struct block_weights *w;       /* as stored codes give them; of what is trained, replaced by the result's */
+    struct block_weights *w;       /* dequantized from stored codes; what is trained is replaced by the result */
     struct acts *inputs, *targets; /* [samples] windows: of the half's input, and what its output should be */
-    uint32_t samples, holdout;     /* the last `holdout` windows only judge; 0: all teach and judge */
+    uint32_t samples, holdout;     /* the last `holdout` windows only judge; 0: all train and judge */
     uint32_t micro;                /* windows on the device at a time */
     struct gpu_arena *arena;
     const struct tune_hooks *hooks;
@@ -31,15 +31,15 @@ struct tune_block_task {
 
 /* Windows per optimiser step, of `train`. */
 uint32_t tune_block_batch(const struct quantize_options *o, uint32_t train);
-/* Share of the reach that logits and scales of a type travel: 0.4 with super-blocks, else 1. */
+/* Factor on the reach (how far logits and scales can move) for a type: 0.4 with super-blocks, else 1. */
 float tune_block_share(const struct quant_type *t);
 /* Schedule of a half that learns from `train` windows. */
 struct gumbel_options tune_block_gumbel(const struct quantize_options *o, uint32_t train);
-/* q[block.n]: start codes and scales, then the result's (never one that judges worse). r: what happened.
- * Nothing is done, and r->steps is 0, where no linear of the half is trained. */
+/* q[block.n]: start codes and scales, replaced by the result (never one that is judged worse). r: what happened;
+ * r->steps is 0 where no linear of the half is trained and nothing is done. */
 bool tune_block(const struct tune_block_task *t, struct qlinear *q, struct stage_report *r, struct err *e);
-/* Takes from an arena that counts what tune_block takes, and gives it back: for whoever plans. Of the task inputs,
- * targets and hooks are not wanted. */
+/* Allocates what tune_block allocates in an arena that counts, and frees it: for the plan. The task's inputs, targets
+ * and hooks are not needed. */
 bool tune_block_count(const struct tune_block_task *t, struct err *e);
 
 #endif

@@ -10,7 +10,7 @@
 bool tune_hessian(struct gpu_cmd *cmd, struct qmatrix *q, struct gpu_view w, struct gpu_view h, struct gpu_arena *arena,
                   uint64_t budget, const struct gumbel_options *o, uint64_t seed, uint32_t tensor,
                   const struct tune_hooks *hooks, struct err *e);
-/* What `rows` rows of such a linear in training take of an arena of their own. */
+/* Bytes that `rows` rows of such a linear take in training, in an arena of their own. */
 uint64_t tune_hessian_bytes(struct gpu *g, const struct qmatrix *q, uint32_t rows);
 
 #endif

@@ -17,8 +17,8 @@
 /* Windows of a step that learns from `train` in all; steps of an epoch. */
 uint32_t tune_scales_batch(const struct quantize_options *o, uint32_t train);
 uint32_t tune_scales_steps(const struct quantize_options *o, uint32_t train);
-/* Takes from `scratch`, which counts, what the pass takes there, and gives it back: for whoever plans. Windows, targets
- * and store are not wanted. */
+/* Allocates what the pass allocates in `scratch`, which counts, and frees it: for the plan. Windows, targets and store
+ * are not needed. */
 bool tune_scales_count(const struct scales_task *t, struct err *e);
 
 /* The whole pass, from where the store says it is, to the store. r: what happened. */

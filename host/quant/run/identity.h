@@ -26,11 +26,12 @@ struct identity {
 bool identity_make(struct identity *id, const struct quantize_options *o, const struct checkpoint_sums *model,
                    const struct checkpoint_sums *refined, struct gpu_cmd *cmd, const struct plan *p,
                    const struct windows *w, struct err *e);
-/* Hash of what the output is: the fields, less where and by which build it was computed, and the export's options. */
+/* Hash of what the output is: the fields, without where and by which build it was computed, and the export's
+ * options. */
 void identity_result(const struct identity *id, const struct quantize_options *o, const struct plan *p, char hex[33]);
-/* How many windows are taken at a time changes the order of sums, and follows from the memory that is free. A run that is
- * taken up goes on with the numbers it was begun with, as a value of the field "memory" says them, if that many fit now;
- * otherwise the plan stays as it is, and the field will differ. */
+/* How many windows are taken at a time follows from the free memory and changes the order of sums. A resumed run keeps
+ * the numbers it began with (the value of its field "memory") if that many fit now; otherwise the plan stays as it is,
+  * and the field will differ. */
 void identity_take_up_memory(struct plan *p, const char *value);
 
 #endif

@@ -1,5 +1,4 @@
-/* A whole quantization run: plan, walk the blocks, checkpoint each, export. Rerun with the same work folder
- * to resume. */
+/* A whole quantization run: plan, walk the blocks, store each, export. A rerun with the same work folder resumes. */
 #ifndef QUANT_JOB_H
 #define QUANT_JOB_H
 
@@ -33,9 +32,8 @@ struct job_callbacks {
     void *ctx;
 };
 
-/* With o->dry_run: plans, calls planned, returns true; cmd may be NULL then, and nothing is said of device memory and
- * time. On failure everything finished stays in the work
- * folder. */
+/* With o->dry_run: plans, calls planned, returns true; cmd may be NULL then, and device memory and time are not
+ * planned. On failure everything finished stays in the work folder. */
 bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *o, const struct job_callbacks *cb,
                   struct quantize_result *out, struct err *e);
 void quantize_result_free(struct quantize_result *r);

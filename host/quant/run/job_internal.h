@@ -25,12 +25,12 @@ struct job {
     struct store *store;
     uint32_t blocks_whole; /* of an earlier run, when this one started */
     struct windows windows;
-    struct acts *acts;            /* hidden states behind what is quantized so far */
+    struct acts *acts;            /* hidden states after what is quantized so far */
     struct acts *targets;         /* the 16-bit model's own, where a teacher is wanted: what the next half's output
                                should be */
     float *head_importance;       /* [hidden], of a GGUF: sums of squares of what the head reads; NULL: not known */
     struct block_weights weights; /* of the block that is loaded */
-    struct gpu_arena *block, *hess, *scratch; /* by lifetime: one block; one stage; one linear or one batch */
+    struct gpu_arena *block, *hess, *scratch; /* by lifetime: one block; one half; one linear or one batch */
     struct quantize_result *out;
     char out_dir[4096], work_dir[4096], calib[4096];
     struct os_lock out_lock, work_lock;
@@ -47,8 +47,8 @@ struct job {
     uint32_t layer;
 };
 
-/* ---- job_out.c: paths as the run uses them (of o too, "default" among them); what they must not be; one run at a time in both.
- * job_out_unlock removes folders that a failed run (ok false) leaves empty. */
+/* ---- job_out.c: the paths that the run uses (also replaced in o, "default" too); refuses bad ones; locks both against
+ * other runs. job_out_unlock removes folders that a failed run (ok false) leaves empty. */
 bool job_out_paths(struct job *j, struct quantize_options *o, struct err *e);
 bool job_out_check(struct job *j, struct err *e);
 bool job_out_lock(struct job *j, struct err *e);
@@ -70,9 +70,9 @@ enum work {
 };
 /* Fills in the plan's predicted time, from the measured speed. */
 void job_predict(struct job *j);
-/* Begins the eta of a run, less the blocks that the store has; `replay`: they are walked through again. */
+/* Begins the ETA of a run, without the blocks that the store has; replay: these are walked through again. */
 void job_expect(struct job *j, bool replay);
-/* What was predicted, against what it took, to the log (debug). */
+/* Logs predicted against measured times (debug). */
 void job_judge_prediction(const struct job *j);
 /* Seconds, as predicted. Of one forward pass of all windows through half a block. */
 double job_half_work(const struct job *j, uint32_t layer, enum block_half half);
@@ -91,11 +91,11 @@ double job_judge_work(const struct job *j);
 /* A piece of work begins, and ends. */
 void job_begin(struct job *j, enum work kind, double seconds);
 void job_end(struct job *j);
-/* An event of this moment, of a phase, to which more may be added. */
+/* A progress event of a phase, as of now; callers may add to it. */
 struct progress_event job_event(const struct job *j, const char *phase);
-/* Over so many windows of acts, in the plan's batches, telling of them. */
+/* A walk over that many windows of acts in the plan's batches, with progress. */
 struct walk job_walk(struct job *j, struct acts *acts, uint32_t windows);
-/* Reports, with the piece in work that far, 0..1; false (ERR_STOPPED) when the user wants to stop. */
+/* Reports that the current piece of work is done to `part`, 0..1; false (ERR_STOPPED) when the user wants to stop. */
 bool job_tell(struct job *j, double part, struct progress_event ev, struct err *e);
 /* The same for a step of an optimiser. */
 bool job_tell_step(struct job *j, const char *phase, double part, uint32_t step, uint32_t steps, double loss);
@@ -104,8 +104,8 @@ void job_detail(struct job *j, const char *what);
 void job_clock(struct job *j, enum run_phase phase, uint64_t *since);
 
 /* ---- job_block.c ----
- * A block is quantized half by half; the Hessians of a half are all taken before its first linear is quantized, behind
- * everything quantized earlier (docs/method.md 3). */
+ * A block is quantized half by half; the Hessians of a half are all taken before its first linear is quantized, on
+  * inputs that went through everything quantized earlier (docs/method.md 3). */
 struct block_result {
     uint32_t n;                             /* matrices of the block */
     struct qlinear *q;                      /* [n] */
@@ -132,7 +132,7 @@ bool job_scales(struct job *j, struct stage_report *r, struct err *e);
 bool job_export(struct job *j, struct err *e);
 /* Whether the head's importance is wanted, and not in the work folder. */
 bool job_importance_ahead(struct job *j);
-/* Takes it from the student's hidden states behind the last block, or from the work folder. */
+/* Takes it from the student's hidden states after the last block, or from the work folder. */
 bool job_head_importance(struct job *j, struct err *e);
 
 #endif

@@ -4,9 +4,9 @@
  * folder 3", "version": the gsq that began it, "run": {NAME: VALUE ...}, "accepted": [{"field", "was", "now",
  * "version"} ...]}
  *
- * Fields are of two kinds. Most say what is asked for: with another value it is another run. Those of
- * manifest_place_fields() say by what it is computed: with another value the finished blocks are still of
- * this run, but what follows has other bytes than it would have had. The user may accept that by name. */
+ * Fields are of two kinds. Most say what is asked for: another value is another run. Those of manifest_place_fields()
+  * say what computes it: with another value the finished blocks still belong to this run, but the bytes of the rest
+ * differ. The user may accept that by name. */
 #ifndef QUANT_MANIFEST_H
 #define QUANT_MANIFEST_H
 
@@ -29,9 +29,8 @@ struct manifest;
 void manifest_free(struct manifest **m);
 /* Of these fields; text NULL: out of memory. */
 struct manifest *manifest_make(const struct store_field *fields, size_t n, struct err *e);
-/* From a text. NULL: ERR_ENV where the text is damaged, ERR_USER where it is of an earlier gsq, whose files are
- * of another format. path: for
- * messages. */
+/* From a text. NULL: ERR_ENV where the text is damaged, ERR_USER where an earlier gsq wrote it, in another format.
+ * path: for messages. */
 struct manifest *manifest_parse(const char *text, size_t size, const char *path, struct err *e);
 /* As it stands in the file. */
 const char *manifest_text(const struct manifest *m);

@@ -1,6 +1,5 @@
-/* The neutral store of a run: codes and scales of every finished block on disk. It is the checkpoint (a rerun
- * resumes from it) and the source of every export. Files are written whole, flushed, renamed: present means
- * done.
+/* The neutral store of a run: codes and scales of every finished block on disk. A rerun resumes from it, and every
+ * export is made from it. Files are written whole, flushed, renamed: present means done.
  *
  * WORK/manifest.json: which run this is (manifest.h).
  *
@@ -15,8 +14,9 @@
  * WORK/head-importance.safetensors, of a GGUF: `sums` f32 [hidden].
  *
  * Every file holds a checksum of all its bytes, and the hash of the run that it is of (manifest_run); the last two also the
- * hash of the blocks that they were made from. A file that fails any of these is said by name and counts as not there: it
- * can be made again from the model, from the text and from the other files, with the same bytes. Even the manifest: each
+ * hash of the blocks that they were made from. A file that fails any of these is named in a warning and counts as
+  * absent: it can be made again, with the same bytes, from the model, the text and the other files. Even the manifest:
+   * each
  * block carries a copy. The sums run at the speed of memory: a second for the blocks of an 8B model, once per run.
  */
 #ifndef QUANT_STORE_H
@@ -28,8 +28,9 @@
 #include "host/quant/store/manifest.h"
 
 struct store;
-/* Creates the folder, or takes up one whose manifest has the same fields; what differs is settled as manifest_settle says.
- * A missing or damaged manifest is taken from the blocks, if there are any. accept: NULL or names of --accept. */
+/* Creates the folder, or takes up one whose manifest has the same fields; differences are handled as in
+ * manifest_settle. A missing or damaged manifest is taken from the blocks, if there are any. accept: NULL or names of
+  * --accept. */
 bool store_open(struct store **out, const char *dir, const struct store_field *fields, size_t n, const char *accept,
                 struct err *e);
 /* A field's value in the manifest of a work folder into out; false where there is none. */
@@ -59,15 +60,15 @@ uint64_t store_scales_bytes(const struct matrix *item);
 /* The last pass over scales (scales_task.h). Writing replaces what was there. */
 bool store_write_scales(struct store *s, const struct plan *p, const struct scales_state *state, scales_pull *pull,
                         void *ctx, struct err *e);
-/* state->losses: room for n_losses numbers, or NULL. False: there is nothing, or nothing that goes with all blocks of the
- * plan, whole (a warning where it does not). */
+/* state->losses: room for n_losses numbers, or NULL. False: there is none, or it does not belong to all blocks of the
+ * plan (then with a warning). */
 bool store_read_scales(struct store *s, const struct plan *p, struct scales_state *state);
 bool store_read_scales_part(struct store *s, const struct matrix *item, enum scales_part part, float *out,
                             struct err *e);
 /* What the pass asks for, of the blocks of this plan. */
 struct scales_store store_for_scales(struct store *s, const struct plan *p);
-/* What the head reads: sums of squares [n]. Reading is false where there is nothing that goes with the blocks (a warning if
- * it is damaged). */
+/* What the head reads: sums of squares [n]. Reading is false where there is none that belongs to the blocks (with a
+ * warning if it is damaged). */
 bool store_write_importance(struct store *s, const struct plan *p, const float *sums, uint32_t n, struct err *e);
 bool store_read_importance(struct store *s, const struct plan *p, float *sums, uint32_t n);
 /* Removes the folder's files (those that the store wrote) and the folder if then empty. */
