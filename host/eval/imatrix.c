@@ -64,12 +64,11 @@ static bool through_block(void *ctx, struct forward *f, struct forward_side *s, 
         return false;
     for (int i = 0; i < INPUT_COUNT; i++)
         gpu_fill(f->cmd, c->sums[i], 0);
-    while (walk_next(&k, e)) {
-        block_attn_fwd(s->m, &f->b, &f->s, k.x, k.x, k.n);
-        add_half(c, s->m, layer, HALF_ATTN, k.n);
-        block_ffn_fwd(s->m, &f->b, &f->s, k.x, k.x, k.n);
-        add_half(c, s->m, layer, HALF_FFN, k.n);
-    }
+    while (walk_next(&k, e))
+        for (int half = 0; half < HALF_COUNT; half++) {
+            block_half_fwd(s->m, (enum block_half)half, &f->b, &f->s, k.x, k.x, k.n);
+            add_half(c, s->m, layer, (enum block_half)half, k.n);
+        }
     bool ok = forward_block_end(f, &k, e);
     for (uint32_t i = 0; ok && i < b.n; i++)
         ok = take(c, s->m, layer, &b.matrices[i], e);

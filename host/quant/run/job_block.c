@@ -37,59 +37,54 @@ static void gather(struct job *j, const struct hessian *h, struct gpu_view x, ui
                     2.0f / ((float)j->plan.holdout * (float)ctx), transposed);
 }
 
-/* What a pass over all windows does. */
-enum pass {
-    PASS_INPUTS, /* gathers the Hessians of a half's linears; activations stay */
-    PASS_HALF,   /* a half of the block, result kept */
-};
-
-static void run_half(struct job *j, enum block_half half, enum pass pass, const struct block_weights *w,
-                     const struct hessian h[INPUT_COUNT], struct batch *b, struct gpu_view x, uint32_t w0, uint32_t n)
+/* A batch to the inputs of a half's linears, and these to their Hessians. */
+static void gather_inputs(struct job *j, enum block_half half, const struct block_weights *w,
+                          const struct hessian h[INPUT_COUNT], struct batch *b, const struct walk *k)
 {
-    if (pass == PASS_HALF) {
-        block_half_fwd(j->m, half, w, &b->s, x, x, n);
-        return;
-    }
-    block_half_inputs(j->m, half, w, &b->s, x, n);
+    block_half_inputs(j->m, half, w, &b->s, k->x, k->n);
     for (int in = 0; in < INPUT_COUNT; in++)
         if (h[in].n)
-            gather(j, &h[in], block_input(&b->s, (enum input)in), w0, n, b->transposed);
+            gather(j, &h[in], block_input(&b->s, (enum input)in), k->at, k->n, b->transposed);
 }
 
-/* Multiply-adds of all products. */
-static double pass_products(const struct job *j, enum block_half half, enum pass pass)
+/* Multiply-adds of all products of a pass. */
+static double pass_products(const struct job *j, enum block_half half, bool gathers)
 {
     const struct block_shape b = model_block(j->m, j->layer);
     double each = 0;
     for (uint32_t i = 0; i < b.n; i++) {
         const struct block_part *p = b.matrices[i].part;
-        if (p->half == half && (pass == PASS_HALF || !input_is_inner(p->input)))
+        if (p->half == half && !(gathers && input_is_inner(p->input)))
             each += (double)b.matrices[i].rows * b.matrices[i].cols;
     }
-    for (int in = 0; pass == PASS_INPUTS && in < INPUT_COUNT; in++) {
+    for (int in = 0; gathers && in < INPUT_COUNT; in++) {
         double cols = block_input_cols(b, half, (enum input)in);
         each += cols * cols;
     }
     return each * j->plan.samples * j->plan.ctx;
 }
 
-/* A pass through half a block over all windows of `acts`. h: the half's Hessians, for PASS_INPUTS. */
-static bool run_pass(struct job *j, enum block_half half, enum pass pass, struct acts *acts,
-                     const struct block_weights *w, const struct hessian h[INPUT_COUNT], struct err *e)
+/* A pass through half a block over all windows of `acts`. h: the half's Hessians, which are gathered, and activations stay;
+ * NULL: they become the half's output. */
+static bool run_pass(struct job *j, enum block_half half, struct acts *acts, const struct block_weights *w,
+                     const struct hessian h[INPUT_COUNT], struct err *e)
 {
     gpu_mark mark = gpu_arena_mark(j->scratch);
     struct batch b;
-    if (pass == PASS_INPUTS)
+    if (h)
         job_begin(j, WORK_HESSIAN, job_hessian_work(j, j->layer, half));
     else
         job_begin(j, WORK_FORWARD, job_half_work(j, j->layer, half));
-    progress_meter(&j->watch, pass_products(j, half, pass));
+    progress_meter(&j->watch, pass_products(j, half, h != NULL));
     struct walk k = job_walk(j, acts, j->plan.samples);
-    k.keep = pass == PASS_HALF;
+    k.keep = !h;
     if (batch_create(&b, j->scratch, j->m, k.batch, e)) {
         k.staging = b.hidden;
         while (walk_next(&k, e))
-            run_half(j, half, pass, w, h, &b, k.x, k.at, k.n);
+            if (h)
+                gather_inputs(j, half, w, h, &b, &k);
+            else
+                block_half_fwd(j->m, half, w, &b.s, k.x, k.x, k.n);
     }
     bool ok = walk_end(&k, e);
     job_end(j);
@@ -195,7 +190,7 @@ static bool half_linears(struct job *j, enum block_half half, struct block_items
     if (plan_gathers(j->o, half, b)) {
         job_detail(j, half == HALF_ATTN ? "attention inputs" : "feed-forward inputs");
         ok = hessian_create_half(h, j->cmd, j->hess, model_block(j->m, j->layer), half, j->plan.holdout > 0, e) &&
-             run_pass(j, half, PASS_INPUTS, j->acts, w, h, e);
+             run_pass(j, half, j->acts, w, h, e);
     }
     job_clock(j, PHASE_CALIBRATE, clock);
     for (uint32_t i = 0; ok && i < b.n; i++) {
@@ -283,13 +278,13 @@ static bool block_calibrated(struct job *j, uint32_t layer, struct block_result 
         enum block_half half = (enum block_half)i;
         if (j->targets) {
             job_detail(j, "teacher");
-            if (!run_pass(j, half, PASS_HALF, j->targets, w, NULL, e))
+            if (!run_pass(j, half, j->targets, w, NULL, e))
                 return false;
         }
         if (!half_linears(j, half, b, w, r, &clock, e) || (joint && !half_train(j, half, b, w, r, &clock, e)))
             return false;
         job_detail(j, "outputs");
-        if (!run_pass(j, half, PASS_HALF, j->acts, w, NULL, e))
+        if (!run_pass(j, half, j->acts, w, NULL, e))
             return false;
         job_clock(j, PHASE_CALIBRATE, &clock);
     }
@@ -384,7 +379,7 @@ bool job_block_resume(struct job *j, uint32_t layer, struct err *e)
     uint64_t clock = os_now_ns();
     bool ok = load_block(j, layer, "replaying", w, e);
     for (int i = 0; ok && j->targets && i < HALF_COUNT; i++)
-        ok = run_pass(j, (enum block_half)i, PASS_HALF, j->targets, w, NULL, e);
+        ok = run_pass(j, (enum block_half)i, j->targets, w, NULL, e);
     for (uint32_t i = 0; ok && j->acts && i < b.n; i++) {
         const struct matrix *item = &b.items[i];
         if (!item->coded && j->refined)
@@ -405,7 +400,7 @@ bool job_block_resume(struct job *j, uint32_t layer, struct err *e)
         gpu_arena_reset(j->scratch, mark);
     }
     for (int i = 0; ok && j->acts && i < HALF_COUNT; i++)
-        ok = run_pass(j, (enum block_half)i, PASS_HALF, j->acts, w, NULL, e);
+        ok = run_pass(j, (enum block_half)i, j->acts, w, NULL, e);
     gpu_arena_reset(j->block, 0);
     job_clock(j, PHASE_CALIBRATE, &clock);
     return ok;
