@@ -5,7 +5,7 @@ set(GSQ_GLSLC_FLAGS --target-env=vulkan1.3 -O -I${CMAKE_SOURCE_DIR}/shaders)
 # Whether this glslc compiles shaders/probe/NAME.comp; asked once per configure run.
 function(gsq_shader_probe probe result)
     get_property(known GLOBAL PROPERTY gsq_probe_${probe})
-    if(known STREQUAL "")
+    if("${known}" STREQUAL "")
         execute_process(
             COMMAND ${GSQ_GLSLC} ${GSQ_GLSLC_FLAGS} ${CMAKE_SOURCE_DIR}/shaders/probe/${probe}.comp
                     -o ${CMAKE_BINARY_DIR}/shaders/probe.${probe}.spv

@@ -121,10 +121,12 @@ void kernel_case_fill(const struct kernel_buffer *b, const struct kernel_shape *
 /* ---- calls ---- */
 
 /* C = alpha A B^T + beta C, in the pieces of gpu_gemm. */
-static void call_gemm(struct gpu_cmd *cmd, const struct kernel_shape *s, const struct gpu_view *v)
+static void call_gemm(struct gpu_cmd *cmd, const struct kernel_shape *s, const struct gpu_view *v,
+                      void (*product)(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b,
+                                      struct gpu_matrix c, uint32_t m, uint32_t n, uint32_t k, float alpha, float beta))
 {
-    gpu_gemm(cmd, (struct gpu_matrix){v[0], s->lda}, (struct gpu_matrix){v[1], s->ldb},
-             (struct gpu_matrix){v[3], s->ldc}, s->m, s->n, s->k, s->alpha, s->beta);
+    product(cmd, (struct gpu_matrix){v[0], s->lda}, (struct gpu_matrix){v[1], s->ldb},
+            (struct gpu_matrix){v[3], s->ldc}, s->m, s->n, s->k, s->alpha, s->beta);
 }
 
 static struct gpu_grid squares(struct gpu_cmd *cmd, unsigned kernel, uint32_t rows, uint32_t cols)
@@ -144,7 +146,7 @@ void kernel_case_call(struct gpu_cmd *cmd, unsigned kernel, const struct kernel_
 #define ROWS(n)             grid = gpu_rows(n);
 #define TILES(pieces, rows) grid = gpu_tiles(cmd, kernel, args, (uint64_t)pieces, rows);
 #define SQUARES(rows, cols) grid = squares(cmd, kernel, rows, cols);
-#define GEMM                call_gemm(cmd, s, views);
+#define GEMM(product)       call_gemm(cmd, s, views, product);
 #define TILED(name)         tiled_##name(cmd, &args->name);
 #define CALL(name, defaults, how, buffers)                                                                             \
     case KERNEL_ID_##name:                                                                                             \

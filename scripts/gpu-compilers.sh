@@ -12,15 +12,16 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 budget=tests/gpu-budget.txt
 out=build/gpu-compilers
-program=${GSQ_KERNEL_STATISTICS:-build/release/kernel_statistics}
+program=${GSQ_KERNEL_STATISTICS:-build/newest/kernel_statistics}
 write=no
 [[ ${1:-} != --write ]] || { write=yes && shift; }
 
 scripts/gpu-drivers.sh || exit $?
 cards=("$@")
 [[ ${#cards[@]} -gt 0 ]] || mapfile -t cards < <(scripts/gpu-drivers.sh cards | sed '/ lvp /d; s/ .*//')
-if [[ ! -x $program ]]; then
-    cmake --preset release >/dev/null && cmake --build build/release --target kernel_statistics >/dev/null
+if [[ -z ${GSQ_KERNEL_STATISTICS:-} ]]; then # built with the newer shader compiler: all variants
+    cmake --preset newest >build/newest.log 2>&1 && cmake --build build/newest --target kernel_statistics >>build/newest.log 2>&1 ||
+        { tail -20 build/newest.log && exit 1; }
 fi
 
 # kernel variant card regs spills scratch shared waves matrix cycles

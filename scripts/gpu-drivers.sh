@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Real Vulkan drivers of AMD, Intel and NVIDIA cards on a machine that has none of them: Mesa's drivers and its no-op DRM
 # shims, out of Debian packages, unpacked into a folder and run from there. They enumerate a card and compile for it; what is
-# dispatched does nothing. Also the newest lavapipe, which computes products of cooperative matrices.
+# dispatched does nothing. Also the newest lavapipe, which computes products of cooperative matrices, and the shader compiler
+# and headers that gsq needs for them (preset `newest`).
 #
 #   scripts/gpu-drivers.sh                      prepares build/gpu-drivers (GSQ_GPU_DRIVERS: another folder); nothing is
 #                                               installed, no root is needed. Exit 77, with a message: cannot be had here
@@ -15,7 +16,7 @@ cd "$(dirname "$0")/.."
 . scripts/lib/debian.sh
 top=${GSQ_GPU_DRIVERS:-$PWD/build/gpu-drivers}
 lib=usr/lib/x86_64-linux-gnu
-revision=1
+revision=3
 
 cards=(
     # name      driver and chip           what it is
@@ -122,6 +123,17 @@ prepare_intel() {
     ) >>"$top/intel.log" 2>&1 || { echo "gpu-drivers: no Intel: its shim does not compile (intel.log)" && return 0; }
 }
 
+# What gsq is built with to have the variants for cooperative matrices, which Debian 12's compiler and headers lack.
+prepare_build() {
+    mkdir -p "$top/include"
+    cp -r "$top"/root/usr/include/{vulkan,vk_video,volk.h,volk.c} "$top/include"
+    cat >"$top/glslc" <<EOF
+#!/bin/sh
+exec "$top/root/$lib/ld-linux-x86-64.so.2" --library-path "$top/root/$lib" "$top/root/usr/bin/glslc" "\$@"
+EOF
+    chmod +x "$top/glslc"
+}
+
 prepare() {
     if [[ -f $top/ready && $(<"$top/ready") == "$revision" ]]; then
         return 0
@@ -134,13 +146,14 @@ prepare() {
     write_apt
     apt-get -qq update >"$top/apt.log" 2>&1 || cannot "Debian's mirror does not answer"
     apt-get -qq -y --download-only -t trixie-backports install mesa-vulkan-drivers mesa-drm-shim libvulkan1 glslc \
-        libvulkan-dev vulkan-validationlayers >>"$top/apt.log" 2>&1 || cannot "Debian's mirror has no such drivers"
+        libvulkan-dev libvulkan-volk-dev vulkan-validationlayers >>"$top/apt.log" 2>&1 || cannot "Debian's mirror has no such drivers"
     local package
     for package in "$top"/apt/cache/archives/*.deb; do
         dpkg-deb -x "$package" "$top/root"
     done
     rm -f "$top"/apt/cache/archives/*.deb
     prepare_intel
+    prepare_build
     rm -rf "$top"/apt/{cache,state}
     echo "$revision" >"$top/ready"
 }

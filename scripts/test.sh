@@ -3,12 +3,12 @@
 # The last line is "N passed, N failed, N skipped". Exits 0 only when nothing failed.
 #
 #   scripts/test.sh               everything
-#   scripts/test.sh release       only these parts: release asan fuzz mingw packages
+#   scripts/test.sh release       only these parts: release gpus asan fuzz mingw packages
 # GSQ_SKIP_SETUP=1 leaves the machine's packages alone. FUZZ_SECONDS: for each fuzz target, default 60.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 parts=("$@")
-[[ ${#parts[@]} -gt 0 ]] || parts=(release asan fuzz mingw packages)
+[[ ${#parts[@]} -gt 0 ]] || parts=(release gpus asan fuzz mingw packages)
 passed=0 failed=0 skipped=0
 failures=()
 started=$SECONDS
@@ -77,13 +77,27 @@ part_release() {
         count failed lint
     fi
     run_ctest release -E '^wine$' # has its own part
-    rc=0
+}
+
+# Drivers of cards that are not here, and the variants that this system's shader compiler cannot build.
+part_gpus() {
+    title "gpus: compilers of AMD, Intel and NVIDIA; cooperative matrices on the newest lavapipe"
+    local rc=0 name
     scripts/gpu-compilers.sh || rc=$?
     case $rc in
     0) count passed "compilers of GPUs" ;;
-    77) count skipped "compilers of GPUs" ;;
-    *) count failed "compilers of GPUs" ;;
+    77) count skipped "compilers of GPUs" && return 0 ;;
+    *) count failed "compilers of GPUs" && return 0 ;;
     esac
+    cmake --build build/newest --target test_kernels_forward test_gpu >>build/newest.log 2>&1 || { count failed "build newest" && return 0; }
+    for name in test_kernels_forward test_gpu; do
+        if GSQ_SOURCE=$PWD scripts/gpu-drivers.sh run lavapipe "build/newest/$name" >"build/newest/$name.log" 2>&1; then
+            count passed "newest $name"
+        else
+            tail -n 20 "build/newest/$name.log"
+            count failed "newest $name"
+        fi
+    done
 }
 
 part_asan() {

@@ -33,6 +33,10 @@ kernel(transpose base WG 128 SPEC TILE=32)
 # ---- the matrix product: TILE x TILE_N is the part of C that one workgroup computes
 kernel(gemm cpu NEEDS CPU LANES8 WG 8 SPEC TILE=16 TILE_N=32 FILE gemm_cpu.comp OPT -O0)
 kernel(gemm base WG 128 SPEC TILE=64 TILE_N=64)
+kernel(gemm_half cpu NEEDS CPU LANES8 WG 8 SPEC TILE=16 TILE_N=32 FILE gemm_cpu.comp OPT -O0)
+kernel(gemm_half base WG 128 SPEC TILE=64 TILE_N=64 FILE gemm.comp)
+# Only where --variant coopmat asks for it: no card has measured it yet, and some drivers are slower with such products.
+kernel(gemm_half coopmat NEEDS COOPMAT SUBGROUP F16 PROBE coopmat WG 128 SPEC TILE=64 TILE_N=64 FILE gemm_coopmat.comp)
 
 # ---- transformer forward
 kernel(rmsnorm_fwd cpu NEEDS CPU LANES8 WG 8 DEFINES CPU=1)

@@ -140,7 +140,19 @@ static void prepare_gemm(struct kernel_test *t)
         c[i] = NAN;
 }
 
-static void compare_gemm(struct kernel_test *t)
+/* Activations with outliers times gradients: neither fits f16 as it is. */
+static void prepare_gemm_half(struct kernel_test *t)
+{
+    float *a = t->in[0], *b = t->in[1];
+    prepare_gemm(t);
+    for (uint64_t i = 0; i < t->b[0].n; i++)
+        a[i] *= i % 37 == 5 ? 1e5f : 1;
+    for (uint64_t i = 0; i < t->b[1].n; i++)
+        b[i] *= 1e-9f;
+}
+
+/* `rounded`: of an operand, relative, before it is multiplied. */
+static void compare_product(struct kernel_test *t, double rounded)
 {
     const struct kernel_shape *s = &t->s;
     const float *got = kernel_out(t, 3);
@@ -148,11 +160,27 @@ static void compare_gemm(struct kernel_test *t)
     assert_true(want && mag);
     ref_gemm(s->m, s->n, s->k, t->in[0], s->lda, t->in[1], s->ldb, t->in[3], s->ldc, s->alpha, s->beta, want, mag);
     for (size_t i = 0; i < (size_t)s->m * s->n; i++)
-        expect(t, i, got[i / s->n * s->ldc + i % s->n], want[i], (s->k + 4) * (FLT_EPSILON / 2) * mag[i]);
+        expect(t, i, got[i / s->n * s->ldc + i % s->n], want[i],
+               ((s->k + 4) * (FLT_EPSILON / 2) + 2 * rounded) * mag[i]);
     free(want);
     free(mag);
 }
+
+static void compare_gemm(struct kernel_test *t)
+{
+    compare_product(t, 0);
+}
 CASES(gemm, gemm, gemm_shapes, prepare_gemm, compare_gemm)
+
+/* Only the variant for matrix cores may round, to f16's 11 bits: half of their last one, and a half of that again for what is
+ * scaled to the lower end of its range. */
+static void compare_gemm_half(struct kernel_test *t)
+{
+    const char *variant = gpu_kernel_variant(gpu, t->kernel, NULL, &(struct err){0});
+    assert_non_null(variant);
+    compare_product(t, strcmp(variant, "coopmat") == 0 ? 0x1.001p-11 : 0);
+}
+CASES(gemm_half, gemm_half, gemm_shapes, prepare_gemm_half, compare_gemm_half)
 
 /* ---- rows ---- */
 
@@ -289,6 +317,7 @@ int main(void)
     const struct CMUnitTest no_push[] = {
         cmocka_unit_test(test_transpose),
         cmocka_unit_test(test_gemm),
+        cmocka_unit_test(test_gemm_half),
         cmocka_unit_test(test_nll),
     };
     int failed = device_done(cmocka_run_group_tests_name("forward", tests, device_setup, NULL));

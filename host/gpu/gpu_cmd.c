@@ -249,7 +249,7 @@ bool cmd_wait(struct gpu_cmd *c, uint64_t value)
         if (!s->value || s->value > value)
             continue;
         s->value = 0;
-        c->products += gpu_cost_work(&s->cost, KERNEL_ID_gemm);
+        c->products += gpu_cost_work(&s->cost, KERNEL_ID_gemm) + gpu_cost_work(&s->cost, KERNEL_ID_gemm_half);
         drop_texels(c->gpu, s);
         c->upload_tail = max_u64(c->upload_tail, s->upload_end);
         learn(c, s);

@@ -39,6 +39,7 @@ struct gpu_probe {
     bool memory_budget;                 /* VK_EXT_memory_budget */
     bool statistics;                    /* VK_KHR_pipeline_executable_properties */
     bool subgroup_size_fixed;           /* the size can be required at pipeline creation */
+    uint32_t subgroup_least;            /* the smallest that can be */
     uint32_t coopmat[3];                /* M, N, K of the f16 x f16 + f32 product; 0: none */
     VkPhysicalDeviceFeatures2 features; /* those to switch on; the chain below hangs on it */
     VkPhysicalDeviceVulkan11Features v11;

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <string.h>
 
 #include "host/base/num.h"
 #include "host/gpu/gpu_pipeline.h"
@@ -44,13 +45,27 @@ static uint64_t even_steps(uint64_t size, uint64_t most, uint64_t unit)
     return min_u64(min_u64(round_up(div_up(size, div_up(size, most)), unit), most), size);
 }
 
-void gpu_gemm(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, struct gpu_matrix c, uint32_t m,
-              uint32_t n, uint32_t k, float alpha, float beta)
+_Static_assert(sizeof(struct gemm_half_args) == sizeof(struct gemm_args), "the two kernels take the same");
+
+static void run(struct gpu_cmd *cmd, bool half, struct gpu_grid grid, const struct gemm_args *args)
 {
+    struct gemm_half_args same;
+    if (!half) {
+        run_gemm(cmd, grid, args);
+        return;
+    }
+    memcpy(&same, args, sizeof same);
+    run_gemm_half(cmd, grid, &same);
+}
+
+static void product(struct gpu_cmd *cmd, bool half, struct gpu_matrix a, struct gpu_matrix b, struct gpu_matrix c,
+                    uint32_t m, uint32_t n, uint32_t k, float alpha, float beta)
+{
+    const unsigned kernel = half ? KERNEL_ID_gemm_half : KERNEL_ID_gemm;
     struct gpu *g = gpu_cmd_gpu(cmd);
     uint64_t range = gpu_info(g)->max_range;
-    uint32_t tile_m = gpu_kernel_constant(g, KERNEL_ID_gemm, NULL, SPEC_TILE, TILE_DEFAULT);
-    uint32_t tile_n = gpu_kernel_constant(g, KERNEL_ID_gemm, NULL, SPEC_TILE_N, TILE_DEFAULT);
+    uint32_t tile_m = gpu_kernel_constant(g, kernel, NULL, SPEC_TILE, TILE_DEFAULT);
+    uint32_t tile_n = gpu_kernel_constant(g, kernel, NULL, SPEC_TILE_N, TILE_DEFAULT);
     /* Pieces of whole tiles, so that only the matrix' own edge is ragged. */
     uint64_t unit_m = round_up(PIECE_UNIT, tile_m), unit_n = round_up(PIECE_UNIT, tile_n);
     assert(m && n && k && a.ld >= k && b.ld >= k && c.ld >= n);
@@ -61,7 +76,7 @@ void gpu_gemm(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, str
         uint64_t rows_most = min_u64(bindable(range, a.ld, m, k, unit_m), bindable(range, c.ld, m, n, unit_m));
         /* Elements of C per submission; pieces are square where the matrix allows, so that operands are
          * reread least. */
-        double elements = fmax(gpu_cmd_work_limit(cmd, KERNEL_ID_gemm) / (2.0 * k), 1);
+        double elements = fmax(gpu_cmd_work_limit(cmd, kernel) / (2.0 * k), 1);
         uint64_t side = (uint64_t)fmin(sqrt(elements), 1e9), area = (uint64_t)fmin(elements, 1e18);
         uint64_t cols = even_steps(n, min_u64(cols_most, max_u64(side, area / m)), unit_n);
         rows = even_steps(m - row, min_u64(rows_most, area / cols), unit_m);
@@ -69,23 +84,35 @@ void gpu_gemm(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, str
             uint64_t nc = min_u64(cols, n - col);
             struct gpu_grid grid = gpu_rows(div_up(rows, tile_m) * div_up(nc, tile_n));
             grid.work = 2.0 * (double)rows * (double)nc * k;
-            run_gemm(cmd, grid,
-                     &(struct gemm_args){
-                         .a = part(a, row, 0, rows, k),
-                         .b = part(b, col, 0, nc, k),
-                         .old = part(c, row, col, rows, nc),
-                         .c = part(c, row, col, rows, nc),
-                         .m = (uint32_t)rows,
-                         .n = (uint32_t)nc,
-                         .k = k,
-                         .lda = a.ld,
-                         .ldb = b.ld,
-                         .ldc = c.ld,
-                         .alpha = alpha,
-                         .beta = beta,
-                     });
+            run(cmd, half, grid,
+                &(struct gemm_args){
+                    .a = part(a, row, 0, rows, k),
+                    .b = part(b, col, 0, nc, k),
+                    .old = part(c, row, col, rows, nc),
+                    .c = part(c, row, col, rows, nc),
+                    .m = (uint32_t)rows,
+                    .n = (uint32_t)nc,
+                    .k = k,
+                    .lda = a.ld,
+                    .ldb = b.ld,
+                    .ldc = c.ld,
+                    .alpha = alpha,
+                    .beta = beta,
+                });
         }
     }
+}
+
+void gpu_gemm(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, struct gpu_matrix c, uint32_t m,
+              uint32_t n, uint32_t k, float alpha, float beta)
+{
+    product(cmd, false, a, b, c, m, n, k, alpha, beta);
+}
+
+void gpu_gemm_half(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, struct gpu_matrix c, uint32_t m,
+                   uint32_t n, uint32_t k, float alpha, float beta)
+{
+    product(cmd, true, a, b, c, m, n, k, alpha, beta);
 }
 
 /* Squares of tiles whose views fit one binding. */

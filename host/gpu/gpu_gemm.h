@@ -15,10 +15,14 @@ struct gpu_matrix {
  * columns where a view exceeds what can be bound, or the work a submission; an element's sum does not depend
  * on the cut.
  *
- * What it asks of gemm.comp: constants 2 and 3 are the rows and columns of C that one WORKGROUP computes; the
+ * What it asks of the shaders: constants 2 and 3 are the rows and columns of C that one WORKGROUP computes; the
  * workgroups 0 .. tiles-1 have one tile each, in an order that the shader chooses. */
 void gpu_gemm(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, struct gpu_matrix c, uint32_t m,
               uint32_t n, uint32_t k, float alpha, float beta);
+
+/* The same for gradients and whatever else only steers: a and b may be rounded to 11 bits, sums are f32. */
+void gpu_gemm_half(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, struct gpu_matrix c, uint32_t m,
+                   uint32_t n, uint32_t k, float alpha, float beta);
 
 /* dst[cols, rows] = src[rows, cols]^T, both dense; they must not overlap. For products that want the other
  * operand's transpose: A B takes B^T. */

@@ -90,14 +90,16 @@ done:
 
 /* ---- which variants this device has ---- */
 
-static bool variant_usable(const struct gpu_probe *p, const struct kernel_variant *v, uint32_t local_size)
+static bool variant_usable(const struct gpu_probe *p, const struct gpu_kernel *k)
 {
     const struct gpu_info *i = &p->info;
+    const struct kernel_variant *v = k->variant;
+    uint32_t local_size = k->local_size;
     if ((v->needs & ~i->caps) || local_size > i->max_invocations)
         return false;
     /* Full subgroups need a workgroup of whole ones. */
     return !(v->needs & GPU_CAP_SUBGROUP) ||
-           (local_size % i->subgroup_size == 0 && local_size / i->subgroup_size <= p->max_subgroups);
+           (local_size % k->subgroup_size == 0 && local_size / k->subgroup_size <= p->max_subgroups);
 }
 
 bool gpu_pipelines_init(struct gpu *g, const char *variant, const char *cache_dir, struct err *e)
@@ -117,8 +119,10 @@ bool gpu_pipelines_init(struct gpu *g, const char *variant, const char *cache_di
     for (unsigned i = 0; i < ps->n_kernels; i++) {
         struct gpu_kernel *k = &ps->kernels[i];
         k->variant = &kernel_variants[i];
-        k->local_size = k->variant->local_size == KERNEL_WG_SUBGROUP ? info->subgroup_size : k->variant->local_size;
-        k->usable = variant_usable(&g->probe, k->variant, k->local_size);
+        /* The smallest is what matrix cores are made for: 32 on RDNA and NVIDIA, 16 and 8 on Intel. */
+        k->subgroup_size = k->variant->needs & GPU_CAP_COOPMAT ? g->probe.subgroup_least : info->subgroup_size;
+        k->local_size = k->variant->local_size == KERNEL_WG_SUBGROUP ? k->subgroup_size : k->variant->local_size;
+        k->usable = variant_usable(&g->probe, k);
         if (variant && strcmp(variant, k->variant->name) == 0) {
             known = true;
             if (k->usable)
@@ -223,7 +227,7 @@ static bool create_pipeline(struct gpu *g, struct gpu_kernel *k, struct err *e)
     VkSpecializationMapEntry entries[KERNEL_SPEC_MAX + 5];
     uint32_t values[KERNEL_SPEC_MAX + 5], ids[KERNEL_SPEC_MAX + 5], n = 0;
     ids[n] = SPEC_WORKGROUP, values[n++] = k->local_size;
-    ids[n] = SPEC_SUBGROUP, values[n++] = p->info.subgroup_size;
+    ids[n] = SPEC_SUBGROUP, values[n++] = k->subgroup_size;
     if (v->needs & GPU_CAP_COOPMAT)
         for (uint32_t i = 0; i < 3; i++)
             ids[n] = SPEC_COOPMAT_M + i, values[n++] = p->coopmat[i];
@@ -241,7 +245,7 @@ static bool create_pipeline(struct gpu *g, struct gpu_kernel *k, struct err *e)
     };
     VkPipelineShaderStageRequiredSubgroupSizeCreateInfo size = {
         .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO,
-        .requiredSubgroupSize = p->info.subgroup_size,
+        .requiredSubgroupSize = k->subgroup_size,
     };
     VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
@@ -345,14 +349,14 @@ uint32_t gpu_kernel_local_size(struct gpu *g, unsigned kernel)
 }
 
 /* A specialization constant of a variant. */
-static uint32_t constant_of(const struct gpu *g, const struct gpu_kernel *k, uint32_t id, uint32_t otherwise)
+static uint32_t constant_of(const struct gpu_kernel *k, uint32_t id, uint32_t otherwise)
 {
     if (!k)
         return otherwise;
     if (id == SPEC_WORKGROUP)
         return k->local_size;
     if (id == SPEC_SUBGROUP)
-        return g->probe.info.subgroup_size;
+        return k->subgroup_size;
     for (uint32_t i = 0; i < k->variant->n_spec; i++)
         if (k->variant->spec[i].id == id)
             return k->variant->spec[i].value;
@@ -361,7 +365,7 @@ static uint32_t constant_of(const struct gpu *g, const struct gpu_kernel *k, uin
 
 uint32_t gpu_kernel_constant(struct gpu *g, unsigned kernel, const void *args, uint32_t id, uint32_t otherwise)
 {
-    return constant_of(g, gpu_kernel_chosen(g, kernel, push_of(kernel, args)), id, otherwise);
+    return constant_of(gpu_kernel_chosen(g, kernel, push_of(kernel, args)), id, otherwise);
 }
 
 struct gpu_kernel *gpu_kernel_at(const struct gpu *g, unsigned kernel, unsigned i)

@@ -11,7 +11,7 @@
 struct gpu_kernel {
     const struct kernel_variant *variant;
     bool usable;
-    uint32_t local_size;
+    uint32_t local_size, subgroup_size;
     struct spirv_info spirv;
     VkPipeline pipeline; /* null until first used */
     VkPipelineLayout layout;

@@ -70,8 +70,8 @@ static void weight_grad(struct model *m, const struct block_weights *b, const st
     if (!grads->w[at].size)
         return;
     gpu_transpose(m->cmd, dy, bs->left, rows, out);
-    gpu_gemm(m->cmd, (struct gpu_matrix){bs->left, rows}, (struct gpu_matrix){bs->right, rows},
-             (struct gpu_matrix){grads->w[at], in}, out, in, rows, 1.0f, 1.0f);
+    gpu_gemm_half(m->cmd, (struct gpu_matrix){bs->left, rows}, (struct gpu_matrix){bs->right, rows},
+                  (struct gpu_matrix){grads->w[at], in}, out, in, rows, 1.0f, 1.0f);
 }
 
 /* dx[rows, in] = beta * dx + dy[rows, out] W[out, in]. */
@@ -80,8 +80,8 @@ static void input_grad(struct model *m, const struct block_weights *b, const str
 {
     uint32_t at = block_at(b, role), out = b->shape.matrices[at].rows, in = b->shape.matrices[at].cols;
     gpu_transpose(m->cmd, b->w[at], bs->wt, out, in);
-    gpu_gemm(m->cmd, (struct gpu_matrix){dy, out}, (struct gpu_matrix){bs->wt, out}, (struct gpu_matrix){dx, in}, rows,
-             in, out, 1.0f, beta);
+    gpu_gemm_half(m->cmd, (struct gpu_matrix){dy, out}, (struct gpu_matrix){bs->wt, out}, (struct gpu_matrix){dx, in},
+                  rows, in, out, 1.0f, beta);
 }
 
 void block_rmsnorm_bwd(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view dy, uint32_t rows,

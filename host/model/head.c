@@ -79,8 +79,8 @@ bool head_bwd(const struct head *h, struct gpu_view dlogits, uint32_t rows, stru
         uint32_t n = (uint32_t)min_u64(h->rows, vocab - v);
         if (h->rows < vocab && !load(h, v, n, e))
             return false;
-        gpu_gemm(h->m->cmd, columns(dlogits, vocab, rows, v, n), (struct gpu_matrix){h->wt, n},
-                 (struct gpu_matrix){dx, hidden}, rows, hidden, n, 1.0f, v ? 1.0f : 0.0f);
+        gpu_gemm_half(h->m->cmd, columns(dlogits, vocab, rows, v, n), (struct gpu_matrix){h->wt, n},
+                      (struct gpu_matrix){dx, hidden}, rows, hidden, n, 1.0f, v ? 1.0f : 0.0f);
     }
     return true;
 }

@@ -66,7 +66,7 @@ bool speed_time(struct speed_bench *b, speed_piece run, const struct speed_size 
     if (in_kernels > 0 && dispatches > 0)
         r->dispatch = fmin(fmax(0, (*seconds - in_kernels) / dispatches), DISPATCH_MOST);
     else /* a device without timestamps: products are nearly all of it */
-        r->kernel[KERNEL_ID_gemm] = *seconds / (work > 0 ? work : 1);
+        r->kernel[KERNEL_ID_gemm] = r->kernel[KERNEL_ID_gemm_half] = *seconds / (work > 0 ? work : 1);
     return ok;
 }
 

@@ -114,8 +114,8 @@ static bool step(struct speed_bench *b, struct gpu_arena *arena, const struct sp
     if (!speed_ready(b, e))
         return false;
     if (z->inner)
-        gpu_gemm(b->cmd, (struct gpu_matrix){s.soft, z->cols}, (struct gpu_matrix){h, z->cols},
-                 (struct gpu_matrix){s.grad, z->cols}, z->rows, z->inner, z->cols, 1, 0);
+        gpu_gemm_half(b->cmd, (struct gpu_matrix){s.soft, z->cols}, (struct gpu_matrix){h, z->cols},
+                      (struct gpu_matrix){s.grad, z->cols}, z->rows, z->inner, z->cols, 1, 0);
     gumbel_step(b->cmd, &s, 0);
     return true;
 }
