@@ -19,6 +19,7 @@
 #include "host/quant/plan/refine.h"
 #include "formats/write/fate.h"
 #include "host/quant/store/store.h"
+#include "host/quant/store/store_linear.h"
 #include "host/quant/method/tune_block.h"
 #include "host/quant/method/tune_scales.h"
 
@@ -130,7 +131,7 @@ static bool count_bytes(struct plan *p, const struct model *m, const struct quan
             p->weights_quantized += weights;
         if (!item->coded)
             continue;
-        p->work_bytes += store_item_bytes(item);
+        p->work_bytes += linear_bytes(item);
         if (plan_scales(o))
             p->work_bytes += 2 * store_scales_bytes(item); /* the old file is there until the new one is whole */
     }

@@ -1,18 +1,14 @@
 #include "host/quant/store/store_internal.h"
 
 #include <cjson/cJSON.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/pack.h"
 #include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/base/stop_point.h"
-
-#define REPORT_CAP 256
 
 bool store_path(const struct store *s, const char *name, char *out, size_t cap, struct err *e)
 {
@@ -228,142 +224,8 @@ static bool open_block(struct store *s, uint32_t layer, struct err *e)
     return ok && (known || see(s, layer, seen, e));
 }
 
-static uint64_t words_per_row(const struct matrix *item)
-{
-    return div_up((uint64_t)item->cols * item->spec.type->bits, 32);
-}
-
-/* Tensors of a linear: codes, scales and, with super-blocks, integers. */
-enum { CODES, SCALES, INTEGERS, TENSORS };
-
-static int tensors_of(const struct matrix *item)
-{
-    return item->spec.type->super ? TENSORS : INTEGERS;
-}
-
-/* One of them as a file plans it, its name in that. */
-static struct tensor_plan tensor_of(const struct matrix *item, int which, char name[NAME_CAP])
-{
-    static const char *const names[TENSORS] = {"codes", "scales", "integers"};
-    static const enum dtype dtypes[TENSORS] = {DTYPE_U32, DTYPE_F32, DTYPE_I8};
-    snprintf(name, NAME_CAP, "%s.%s", item->module, names[which]);
-    uint64_t cols = which == CODES    ? words_per_row(item)
-                    : which == SCALES ? quant_row_scales(&item->spec, item->cols)
-                                      : quant_row_groups(&item->spec, item->cols);
-    return (struct tensor_plan){name, dtypes[which], 2, {item->rows, cols}};
-}
-
-uint64_t store_item_bytes(const struct matrix *item)
-{
-    uint64_t bytes = 0;
-    char name[NAME_CAP];
-    for (int which = 0; item->coded && which < tensors_of(item); which++) {
-        struct tensor_plan t = tensor_of(item, which, name);
-        bytes += t.shape[0] * t.shape[1] * dtype_size(t.dtype);
-    }
-    return bytes;
-}
-
-static void report_print(const struct linear_report *r, char out[REPORT_CAP])
-{
-    snprintf(out, REPORT_CAP, "%.17g %.17g %.17g %u %d %d %.6f", r->loss_rtn, r->loss_gptq, r->loss_final,
-             r->rows_rolled_back, r->damp_raised, r->diagonal_only, r->seconds);
-}
-
-static void report_scan(const char *text, struct linear_report *r)
-{
-    int raised = 0, diagonal = 0;
-    if (!text || sscanf(text, "%lf %lf %lf %u %d %d %lf", &r->loss_rtn, &r->loss_gptq, &r->loss_final,
-                        &r->rows_rolled_back, &raised, &diagonal, &r->seconds) != 7)
-        r->loss_rtn = r->loss_gptq = r->loss_final = NAN;
-    r->damp_raised = raised != 0;
-    r->diagonal_only = diagonal != 0;
-}
-
 /* Under what a training stage stands in a block's metadata. */
 static const char *const stage_keys[HALF_COUNT] = {"attention", "feed-forward"};
-
-/* Numbers, a space between: facts, then both curves. */
-bool store_print_stage(const struct stage_report *r, char *out, size_t cap)
-{
-    size_t at = (size_t)snprintf(out, cap, "%.17g %.17g %u %u %u %u %.6f %u %u", r->loss_start, r->loss_final, r->steps,
-                                 r->epochs, r->best_epoch, r->retries, r->seconds, r->n_soft, r->n_hard);
-    for (uint32_t i = 0; i < r->n_soft + r->n_hard && at < cap; i++)
-        at += (size_t)snprintf(out + at, cap - at, " %.9g",
-                               (double)(i < r->n_soft ? r->soft[i] : r->hard[i - r->n_soft]));
-    return at < cap;
-}
-
-bool store_scan_stage(const char *text, struct stage_report *r)
-{
-    int used = 0;
-    if (!text ||
-        sscanf(text, "%lf %lf %u %u %u %u %lf %u %u%n", &r->loss_start, &r->loss_final, &r->steps, &r->epochs,
-               &r->best_epoch, &r->retries, &r->seconds, &r->n_soft, &r->n_hard, &used) != 9 ||
-        r->n_soft > CURVE_POINTS || r->n_hard > CURVE_EPOCHS)
-        return false;
-    for (uint32_t i = 0; i < r->n_soft + r->n_hard; i++) {
-        char *end;
-        text += used;
-        float v = strtof(text, &end);
-        used = (int)(end - text);
-        *(i < r->n_soft ? &r->soft[i] : &r->hard[i - r->n_soft]) = v;
-    }
-    return true;
-}
-
-/* From a type's codes to the signed ones of pack.h: those of types with offsets start at 0. */
-static int code_shift(const struct quant_type *t)
-{
-    return t->lo == 0 ? 1 << (t->bits - 1) : 0;
-}
-
-static void shift_codes(int8_t *codes, size_t n, int by)
-{
-    for (size_t i = 0; i < n; i++)
-        codes[i] = (int8_t)(codes[i] + by);
-}
-
-/* Whether codes and scales are what a linear of that type can have. */
-static bool sane(const struct qlinear *q, const struct matrix *item)
-{
-    const struct quant_type *t = item->spec.type;
-    size_t n = (size_t)q->rows * q->cols, scales = (size_t)q->rows * quant_row_scales(&item->spec, item->cols);
-    size_t groups = (size_t)q->rows * quant_row_groups(&item->spec, item->cols);
-    for (size_t i = 0; i < n; i++)
-        if (q->codes[i] < t->lo || q->codes[i] > t->hi)
-            return false;
-    for (size_t i = 0; i < scales; i++)
-        if (!isfinite(q->scales[i]))
-            return false;
-    for (size_t i = 0; t->super && i < groups; i++) {
-        bool offset = i / q->groups % quant_type_planes(t) == 1;
-        if (q->integers[i] < (offset ? 0 : t->scale_lo) || q->integers[i] > (offset ? t->offset_hi : t->scale_hi))
-            return false;
-    }
-    return true;
-}
-
-/* Codes of one linear, row by row as packed words, then its scales and integers. */
-static bool put_linear(struct safetensors_writer *w, const struct matrix *item, const struct qlinear *q, struct err *e)
-{
-    size_t words = (size_t)words_per_row(item);
-    uint32_t *row = malloc(words * 4);
-    int8_t *codes = malloc(q->cols);
-    bool ok = (row && codes) || err_nomem(e, "packed codes", words * 4);
-    for (uint32_t r = 0; ok && r < q->rows; r++) {
-        memcpy(codes, q->codes + (size_t)r * q->cols, q->cols);
-        shift_codes(codes, q->cols, -code_shift(item->spec.type));
-        pack_codes(codes, q->cols, 1, item->spec.type->bits, row);
-        ok = safetensors_writer_put(w, row, words * 4, e);
-    }
-    free(row);
-    free(codes);
-    size_t scales = (size_t)q->rows * quant_row_scales(&item->spec, item->cols);
-    size_t groups = (size_t)q->rows * quant_row_groups(&item->spec, item->cols);
-    return ok && safetensors_writer_put(w, q->scales, scales * sizeof *q->scales, e) &&
-           (!q->integers || safetensors_writer_put(w, q->integers, groups, e));
-}
 
 void store_own_facts(const struct store *s, const char *(*metadata)[2])
 {
@@ -377,7 +239,7 @@ void store_own_facts(const struct store *s, const char *(*metadata)[2])
 struct block_header {
     struct tensor_plan *tensors; /* of each linear that is coded */
     size_t n_tensors;
-    char (*names)[NAME_CAP], (*texts)[REPORT_CAP], (*curves)[STAGE_CAP];
+    char (*names)[TENSOR_NAME_CAP], (*texts)[LINEAR_REPORT_CAP], (*curves)[STAGE_REPORT_CAP];
     const char *(*facts)[2];
     size_t n_facts;
 };
@@ -394,13 +256,13 @@ static void header_free(struct block_header *h)
 static bool header_alloc(struct block_header *h, uint32_t n, struct err *e)
 {
     size_t facts = STORE_OWN_FACTS + 1u + n + HALF_COUNT;
-    *h = (struct block_header){.tensors = calloc(TENSORS * (n + 1u), sizeof *h->tensors),
-                               .names = calloc(TENSORS * (n + 1u), sizeof *h->names),
+    *h = (struct block_header){.tensors = calloc(LINEAR_TENSORS_MAX * (n + 1u), sizeof *h->tensors),
+                               .names = calloc(LINEAR_TENSORS_MAX * (n + 1u), sizeof *h->names),
                                .texts = calloc(n + 1u, sizeof *h->texts),
                                .curves = calloc(HALF_COUNT, sizeof *h->curves),
                                .facts = calloc(facts, sizeof *h->facts)};
     return (h->tensors && h->names && h->texts && h->curves && h->facts) ||
-           err_nomem(e, "a block's header", (uint64_t)n * (TENSORS * NAME_CAP + REPORT_CAP));
+           err_nomem(e, "a block's header", (uint64_t)n * (LINEAR_TENSORS_MAX * TENSOR_NAME_CAP + LINEAR_REPORT_CAP));
 }
 
 static void add_fact(struct block_header *h, const char *key, const char *value)
@@ -421,13 +283,13 @@ static bool header_make(struct block_header *h, const struct store *s, struct bl
         const struct matrix *item = &b.items[i];
         if (!item->coded)
             continue;
-        for (int which = 0; which < tensors_of(item); which++, h->n_tensors++)
-            h->tensors[h->n_tensors] = tensor_of(item, which, h->names[h->n_tensors]);
-        report_print(&reports[i], h->texts[i]);
+        for (unsigned which = 0; which < linear_tensors(item); which++, h->n_tensors++)
+            h->tensors[h->n_tensors] = linear_tensor(item, which, h->names[h->n_tensors]);
+        linear_report_print(&reports[i], h->texts[i]);
         add_fact(h, item->module, h->texts[i]);
     }
     for (int i = 0; i < HALF_COUNT; i++)
-        if (stages[i].steps && store_print_stage(&stages[i], h->curves[i], sizeof h->curves[i]))
+        if (stages[i].steps && stage_report_print(&stages[i], h->curves[i], sizeof h->curves[i]))
             add_fact(h, stage_keys[i], h->curves[i]);
     return true;
 }
@@ -439,7 +301,7 @@ static bool write_block(const char *path, const struct block_header *h, struct b
     if (!safetensors_writer_open(&w, path, h->tensors, h->n_tensors, (const char *const(*)[2])h->facts, h->n_facts, e))
         return false;
     for (uint32_t i = 0; i < b.n; i++) {
-        if (b.items[i].coded && !put_linear(w, &b.items[i], &linears[i], e)) {
+        if (b.items[i].coded && !linear_put(w, &b.items[i], &linears[i], e)) {
             safetensors_writer_abort(&w);
             return false;
         }
@@ -453,7 +315,7 @@ bool store_write_block(struct store *s, uint32_t layer, struct block_items b, co
     struct block_header h = {0};
     char path[4096];
     for (uint32_t i = 0; i < b.n; i++)
-        if (b.items[i].coded && !sane(&linears[i], &b.items[i]))
+        if (b.items[i].coded && !linear_sane(&linears[i], &b.items[i]))
             return err_set(e, ERR_BUG,
                            "%s got codes or integers outside its type's range, or scales that are not finite",
                            b.items[i].module);
@@ -466,55 +328,6 @@ bool store_write_block(struct store *s, uint32_t layer, struct block_items b, co
     return ok && see(s, layer, (struct seen){.state = UNSEEN}, e);
 }
 
-/* A linear's tensor in a file, if it has its type and shape. */
-static const struct tensor *find(const struct safetensors *f, const struct matrix *item, int which)
-{
-    char name[NAME_CAP];
-    struct tensor_plan want = tensor_of(item, which, name);
-    const struct tensor *t = safetensors_find(f, name);
-    bool ok =
-        t && t->dtype == want.dtype && t->n_dims == 2 && t->shape[0] == want.shape[0] && t->shape[1] == want.shape[1];
-    return ok ? t : NULL;
-}
-
-/* Codes, scales and integers of one linear from the block that is open, checked. */
-static bool unpack_linear(struct store *s, const struct matrix *item, struct qlinear *out, struct err *e)
-{
-    uint64_t words = words_per_row(item);
-    *out = (struct qlinear){0};
-    const struct tensor *codes = find(s->block, item, CODES), *scales = find(s->block, item, SCALES);
-    bool super = item->spec.type->super > 0;
-    const struct tensor *integers = super ? find(s->block, item, INTEGERS) : NULL;
-    uint32_t *row = malloc((size_t)words * 4);
-    bool ok = row || err_nomem(e, "packed codes", words * 4);
-    if (ok && (!codes || !scales || (super && !integers)))
-        ok = err_set(e, ERR_ENV, "block-%04u.safetensors in %s does not hold %s as this run needs it", item->layer,
-                     s->dir, item->module);
-    ok = ok && qlinear_init(out, item->rows, item->cols, item->spec, e);
-    for (uint32_t r = 0; ok && r < item->rows; r++) {
-        memcpy(row, codes->data + r * words * 4, (size_t)words * 4);
-        int8_t *to = out->codes + (size_t)r * item->cols;
-        unpack_codes(row, item->cols, item->spec.type->bits, to, 1);
-        shift_codes(to, item->cols, code_shift(item->spec.type));
-    }
-    free(row);
-    if (ok) {
-        memcpy(out->scales, scales->data, (size_t)scales->bytes);
-        if (super)
-            memcpy(out->integers, integers->data, (size_t)integers->bytes);
-        if (!sane(out, item))
-            ok = err_set(e, ERR_ENV,
-                         "block-%04u.safetensors in %s: %s has codes or integers outside its type's range, or scales "
-                         "that are not finite",
-                         item->layer, s->dir, item->module);
-    }
-    if (!ok) {
-        qlinear_free(out);
-        err_hint(e, "repeat the command: what is damaged is made again");
-    }
-    return ok;
-}
-
 static bool check_block(struct store *s, const struct plan *p, uint32_t layer, struct err *e)
 {
     bool ok = open_block(s, layer, e);
@@ -522,7 +335,7 @@ static bool check_block(struct store *s, const struct plan *p, uint32_t layer, s
     for (uint32_t i = 0; ok && i < b.n; i++) {
         const struct matrix *item = &b.items[i];
         struct qlinear q = {0};
-        ok = !item->coded || unpack_linear(s, item, &q, e);
+        ok = !item->coded || linear_get(s->block, s->dir, item, &q, e);
         qlinear_free(&q);
     }
     return ok;
@@ -570,11 +383,11 @@ bool store_hash_blocks(struct store *s, const struct plan *p, char hex[33], stru
 bool store_read_linear(struct store *s, const struct matrix *item, struct qlinear *out, struct linear_report *report,
                        struct err *e)
 {
-    if (!open_block(s, item->layer, e) || !unpack_linear(s, item, out, e))
+    if (!open_block(s, item->layer, e) || !linear_get(s->block, s->dir, item, out, e))
         return false;
     if (report) {
         snprintf(report->module, sizeof report->module, "%s", item->module);
-        report_scan(safetensors_metadata(s->block, item->module), report);
+        linear_report_scan(safetensors_metadata(s->block, item->module), report);
         report->stats = code_stats_of(out, item->spec.type);
     }
     return true;
@@ -596,7 +409,7 @@ void store_read_stages(struct store *s, uint32_t layer, struct stage_report stag
     for (int i = 0; i < HALF_COUNT; i++) {
         const struct stage_report none = {.stage = (enum tune_stage)i, .layer = layer};
         struct stage_report r = none;
-        bool there = open_block(s, layer, &e) && store_scan_stage(safetensors_metadata(s->block, stage_keys[i]), &r);
+        bool there = open_block(s, layer, &e) && stage_report_scan(safetensors_metadata(s->block, stage_keys[i]), &r);
         stages[i] = there ? r : none;
     }
 }

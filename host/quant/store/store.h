@@ -53,8 +53,7 @@ bool store_read_linear(struct store *s, const struct matrix *item, struct qlinea
                        struct err *e);
 /* The same as it is exported: with its last scales where the pass over them is done. */
 bool store_read_final(struct store *s, const struct matrix *item, struct qlinear *out, struct err *e);
-/* Bytes on disk of one item; of its scales in the last pass over them. */
-uint64_t store_item_bytes(const struct matrix *item);
+/* Bytes on disk of an item's scales in the last pass over them; of the item itself: linear_bytes (store_linear.h). */
 uint64_t store_scales_bytes(const struct matrix *item);
 
 /* The last pass over scales (scales_task.h). Writing replaces what was there. */

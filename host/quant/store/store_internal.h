@@ -2,10 +2,9 @@
 #ifndef QUANT_STORE_INTERNAL_H
 #define QUANT_STORE_INTERNAL_H
 
+#include "host/quant/store/record_text.h"
 #include "host/quant/store/store.h"
-
-#define NAME_CAP  128
-#define STAGE_CAP 2560
+#include "host/quant/store/store_linear.h"
 
 /* What is known of a block's file in this run. */
 struct seen {
@@ -38,8 +37,5 @@ void store_own_facts(const struct store *s, const char *(*metadata)[2]);
 bool store_hash_blocks(struct store *s, const struct plan *p, char hex[33], struct err *e);
 /* Opens scales.safetensors, if it is there and whole. */
 void store_open_scales(struct store *s);
-/* A training stage as text and back; false: it does not fit, it is none. */
-bool store_print_stage(const struct stage_report *r, char *out, size_t cap);
-bool store_scan_stage(const char *text, struct stage_report *r);
 
 #endif

@@ -23,10 +23,10 @@ uint64_t store_scales_bytes(const struct matrix *item)
     return SCALES_PARTS * part_bytes(item);
 }
 
-static const char *part_name(const struct matrix *item, enum scales_part part, char out[NAME_CAP])
+static const char *part_name(const struct matrix *item, enum scales_part part, char out[TENSOR_NAME_CAP])
 {
     static const char *const names[SCALES_PARTS] = {"scales", "now", "m", "v"};
-    snprintf(out, NAME_CAP, "%s.%s", item->module, names[part]);
+    snprintf(out, TENSOR_NAME_CAP, "%s.%s", item->module, names[part]);
     return out;
 }
 
@@ -38,7 +38,7 @@ static int parts_of(const struct scales_state *state)
 
 /* Tensors of the file; names holds [plan->n_items * SCALES_PARTS]. */
 static size_t list_scales(const struct plan *p, const struct scales_state *state, struct tensor_plan *plan,
-                          char (*names)[NAME_CAP])
+                          char (*names)[TENSOR_NAME_CAP])
 {
     size_t n = 0;
     for (size_t i = 0; i < p->n_items; i++) {
@@ -96,10 +96,10 @@ static bool of_blocks(struct store *s, const struct plan *p, const struct safete
 bool store_write_scales(struct store *s, const struct plan *p, const struct scales_state *state, scales_pull *pull,
                         void *ctx, struct err *e)
 {
-    char path[4096], curves[STAGE_CAP], epochs[16], rate[32], blocks[33];
+    char path[4096], curves[STAGE_REPORT_CAP], epochs[16], rate[32], blocks[33];
     size_t most = p->n_items * SCALES_PARTS + 1;
     struct tensor_plan *plan = calloc(most, sizeof *plan);
-    char(*names)[NAME_CAP] = calloc(most, sizeof *names);
+    char(*names)[TENSOR_NAME_CAP] = calloc(most, sizeof *names);
     struct safetensors_writer *w;
     const char *metadata[STORE_OWN_FACTS + 5][2] = {[STORE_OWN_FACTS] = {"blocks", blocks},
                                                     {"state", state->done ? "done" : "training"},
@@ -112,7 +112,7 @@ bool store_write_scales(struct store *s, const struct plan *p, const struct scal
     bool ok = (plan && names) || err_nomem(e, "the list of scales", most * (sizeof *plan + sizeof *names));
     ok = ok && store_hash_blocks(s, p, blocks, e);
     ok = ok &&
-         (store_print_stage(&state->report, curves, sizeof curves) || err_set(e, ERR_BUG, "the report is too long"));
+         (stage_report_print(&state->report, curves, sizeof curves) || err_set(e, ERR_BUG, "the report is too long"));
     ok = ok && store_path(s, SCALES_FILE, path, sizeof path, e);
     if (ok) {
         safetensors_close(&s->scales); /* a mapped file cannot be replaced everywhere */
@@ -139,7 +139,7 @@ bool store_write_scales(struct store *s, const struct plan *p, const struct scal
 /* Whether every tensor is there in its size. */
 static bool scales_whole(const struct store *s, const struct plan *p, const struct scales_state *state)
 {
-    char name[NAME_CAP];
+    char name[TENSOR_NAME_CAP];
     for (size_t i = 0; i < p->n_items; i++) {
         const struct matrix *item = &p->items[i];
         for (int part = 0; item->coded && part < parts_of(state); part++) {
@@ -167,7 +167,7 @@ bool store_read_scales(struct store *s, const struct plan *p, struct scales_stat
     const struct tensor *losses = safetensors_find(s->scales, "losses");
     found.report.stage = STAGE_SCALES;
     ok = ok && epochs && rate && sscanf(epochs, "%u", &found.epochs) == 1 && sscanf(rate, "%f", &found.rate) == 1 &&
-         store_scan_stage(safetensors_metadata(s->scales, "report"), &found.report) && scales_whole(s, p, &found);
+         stage_report_scan(safetensors_metadata(s->scales, "report"), &found.report) && scales_whole(s, p, &found);
     if (ok && !found.done && found.losses) {
         ok = losses && losses->dtype == DTYPE_F32 && losses->bytes <= state->n_losses * sizeof *found.losses;
         if (ok)
@@ -185,7 +185,7 @@ bool store_read_scales(struct store *s, const struct plan *p, struct scales_stat
 bool store_read_scales_part(struct store *s, const struct matrix *item, enum scales_part part, float *out,
                             struct err *e)
 {
-    char name[NAME_CAP];
+    char name[TENSOR_NAME_CAP];
     const struct tensor *t = s->scales ? safetensors_find(s->scales, part_name(item, part, name)) : NULL;
     uint64_t bytes = part_bytes(item);
     if (!t || t->bytes != bytes) {

@@ -1,0 +1,50 @@
+#include "host/quant/store/record_text.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+void linear_report_print(const struct linear_report *r, char out[LINEAR_REPORT_CAP])
+{
+    snprintf(out, LINEAR_REPORT_CAP, "%.17g %.17g %.17g %u %d %d %.6f", r->loss_rtn, r->loss_gptq, r->loss_final,
+             r->rows_rolled_back, r->damp_raised, r->diagonal_only, r->seconds);
+}
+
+void linear_report_scan(const char *text, struct linear_report *r)
+{
+    int raised = 0, diagonal = 0;
+    if (!text || sscanf(text, "%lf %lf %lf %u %d %d %lf", &r->loss_rtn, &r->loss_gptq, &r->loss_final,
+                        &r->rows_rolled_back, &raised, &diagonal, &r->seconds) != 7)
+        r->loss_rtn = r->loss_gptq = r->loss_final = NAN;
+    r->damp_raised = raised != 0;
+    r->diagonal_only = diagonal != 0;
+}
+
+/* Numbers, a space between: facts, then both curves. */
+bool stage_report_print(const struct stage_report *r, char *out, size_t cap)
+{
+    size_t at = (size_t)snprintf(out, cap, "%.17g %.17g %u %u %u %u %.6f %u %u", r->loss_start, r->loss_final, r->steps,
+                                 r->epochs, r->best_epoch, r->retries, r->seconds, r->n_soft, r->n_hard);
+    for (uint32_t i = 0; i < r->n_soft + r->n_hard && at < cap; i++)
+        at += (size_t)snprintf(out + at, cap - at, " %.9g",
+                               (double)(i < r->n_soft ? r->soft[i] : r->hard[i - r->n_soft]));
+    return at < cap;
+}
+
+bool stage_report_scan(const char *text, struct stage_report *r)
+{
+    int used = 0;
+    if (!text ||
+        sscanf(text, "%lf %lf %u %u %u %u %lf %u %u%n", &r->loss_start, &r->loss_final, &r->steps, &r->epochs,
+               &r->best_epoch, &r->retries, &r->seconds, &r->n_soft, &r->n_hard, &used) != 9 ||
+        r->n_soft > CURVE_POINTS || r->n_hard > CURVE_EPOCHS)
+        return false;
+    for (uint32_t i = 0; i < r->n_soft + r->n_hard; i++) {
+        char *end;
+        text += used;
+        float v = strtof(text, &end);
+        used = (int)(end - text);
+        *(i < r->n_soft ? &r->soft[i] : &r->hard[i - r->n_soft]) = v;
+    }
+    return true;
+}
