@@ -14,8 +14,7 @@
 
 /* The blocks' linears of one kind; those of one shape share a row of the table. */
 struct shape {
-    const struct block_part *part;
-    struct weight_info info;
+    struct matrix x; /* the first */
     unsigned count;
 };
 enum { SHAPES_MAX = 64 };
@@ -84,26 +83,20 @@ static void count_params(struct contents *c)
     }
 }
 
-/* In blocks of a GGUF type too whose codes gsq does not learn. */
-static bool is_quantized(const struct weight_info *info)
-{
-    return info->quantized || info->dtype == DTYPE_OTHER;
-}
-
-static void add_shape(struct contents *c, const struct block_part *part, const struct weight_info *info)
+static void add_shape(struct contents *c, const struct matrix *x)
 {
     for (size_t i = 0; i < c->n_shapes; i++) {
-        struct shape *s = &c->shapes[i];
-        if (s->part == part && s->info.rows == info->rows && s->info.cols == info->cols &&
-            s->info.quantized == info->quantized && s->info.dtype == info->dtype &&
-            (!info->stored || strcmp(s->info.stored, info->stored) == 0) &&
-            (!info->quantized || (s->info.spec.type == info->spec.type && s->info.spec.group == info->spec.group))) {
-            s->count++;
+        const struct matrix *a = &c->shapes[i].x;
+        if (a->part == x->part && a->rows == x->rows && a->cols == x->cols && a->type == x->type &&
+            a->coded == x->coded &&
+            (!x->coded ||
+             (a->spec.type == x->spec.type && a->spec.group == x->spec.group && a->spec.scale == x->spec.scale))) {
+            c->shapes[i].count++;
             return;
         }
     }
     if (c->n_shapes < SHAPES_MAX)
-        c->shapes[c->n_shapes++] = (struct shape){.part = part, .info = *info, .count = 1};
+        c->shapes[c->n_shapes++] = (struct shape){.x = *x, .count = 1};
 }
 
 static bool count_linears(struct contents *c, struct err *e)
@@ -111,18 +104,17 @@ static bool count_linears(struct contents *c, struct err *e)
     for (uint32_t layer = 0; c->family && layer < c->cfg->num_layers; layer++) {
         struct block_matrix of;
         for (uint32_t place = 0; block_matrix(c->cfg, layer, place, &of); place++) {
-            char name[96];
-            struct weight_info info;
-            block_part_name(of.part, layer, name, sizeof name);
-            if (!checkpoint_weight(c->ck, name, &info, e))
+            struct matrix x = {.part = of.part};
+            block_part_name(of.part, layer, x.module, sizeof x.module);
+            if (!checkpoint_matrix(c->ck, &x, e))
                 return false;
-            uint64_t weights = (uint64_t)info.rows * info.cols;
+            uint64_t weights = (uint64_t)x.rows * x.cols;
             c->linear_params += weights;
-            c->linear_bytes += info.bytes;
-            if (info.quantized && c->cfg->quant != QUANT_NONE)
+            c->linear_bytes += x.bytes;
+            if (x.coded && c->cfg->quant != QUANT_NONE)
                 c->params += weights;
-            c->quantized |= is_quantized(&info);
-            add_shape(c, of.part, &info);
+            c->quantized |= matrix_quantized(&x);
+            add_shape(c, &x);
         }
     }
     return true;
@@ -218,15 +210,16 @@ static void linears_text(struct strbuf *b, const struct contents *c)
 {
     struct table *t = table_create("lrrl");
     for (size_t i = 0; i < c->n_shapes; i++) {
-        const struct shape *s = &c->shapes[i];
-        table_cell(t, "%s", block_part_short_name(s->part));
-        table_cell(t, "%u x %u", (unsigned)s->info.rows, (unsigned)s->info.cols);
-        table_cell(t, "%u %s", s->count, s->count == 1 ? "matrix" : "matrices");
-        if (s->info.stored)
-            table_cell(t, "%s", s->info.stored);
+        const struct matrix *x = &c->shapes[i].x;
+        unsigned count = c->shapes[i].count;
+        table_cell(t, "%s", matrix_kind(x));
+        table_cell(t, "%u x %u", (unsigned)x->rows, (unsigned)x->cols);
+        table_cell(t, "%u %s", count, count == 1 ? "matrix" : "matrices");
+        if (x->type)
+            table_cell(t, "%s", x->type->name);
         else
-            table_cell(t, "%s%s, group %u", s->info.spec.type->name, s->info.spec.type->learned ? " bits" : "",
-                       (unsigned)s->info.spec.group);
+            table_cell(t, "%s%s, group %u", x->spec.type->name, x->spec.type->learned ? " bits" : "",
+                       (unsigned)x->spec.group);
     }
     strbuf_printf(b, "\nlinears of the blocks (outputs x inputs)\n");
     table_add(&t, b, 2);
@@ -367,17 +360,17 @@ static cJSON *shapes_json(const struct contents *c)
 {
     cJSON *list = cJSON_CreateArray();
     for (size_t i = 0; i < c->n_shapes; i++) {
-        const struct shape *s = &c->shapes[i];
+        const struct matrix *x = &c->shapes[i].x;
         cJSON *o = cJSON_CreateObject();
-        cJSON_AddStringToObject(o, "linear", block_part_short_name(s->part));
-        cJSON_AddNumberToObject(o, "rows", s->info.rows);
-        cJSON_AddNumberToObject(o, "cols", s->info.cols);
-        cJSON_AddNumberToObject(o, "count", s->count);
-        if (s->info.quantized) {
-            cJSON_AddStringToObject(o, "type", s->info.spec.type->name);
-            cJSON_AddNumberToObject(o, "group", s->info.spec.group);
+        cJSON_AddStringToObject(o, "linear", matrix_kind(x));
+        cJSON_AddNumberToObject(o, "rows", x->rows);
+        cJSON_AddNumberToObject(o, "cols", x->cols);
+        cJSON_AddNumberToObject(o, "count", c->shapes[i].count);
+        if (x->coded) {
+            cJSON_AddStringToObject(o, "type", x->spec.type->name);
+            cJSON_AddNumberToObject(o, "group", x->spec.group);
         } else {
-            cJSON_AddStringToObject(o, "dtype", s->info.stored);
+            cJSON_AddStringToObject(o, "dtype", x->type->name);
         }
         cJSON_AddItemToArray(list, o);
     }

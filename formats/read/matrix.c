@@ -12,12 +12,12 @@ const char *matrix_kind(const struct matrix *x)
     return dot ? dot + 1 : x->module;
 }
 
-/* As it is in the model. */
-static bool read_matrix(const struct checkpoint *c, struct matrix *x, struct err *e)
+bool checkpoint_matrix(const struct checkpoint *c, struct matrix *x, struct err *e)
 {
     struct weight_info w;
     if (!checkpoint_weight(c, x->module, &w, e))
         return false;
+    x->bytes = w.bytes;
     x->rows = w.rows;
     x->cols = w.cols;
     x->type = x->wanted = w.stored ? gguf_type_named(w.stored) : NULL;
@@ -31,8 +31,11 @@ static bool read_all(const struct checkpoint *c, struct matrix *x, struct err *e
     const struct model_config *config = checkpoint_config(c);
     struct block_matrix of;
     uint32_t number = 0;
+    bool tied = config->tie_word_embeddings;
+    x->embedding = true;
+    x->head = tied;
     snprintf(x->module, sizeof x->module, "%s", checkpoint_embedding_module(c));
-    if (!read_matrix(c, x++, e))
+    if (!checkpoint_matrix(c, x++, e))
         return false;
     for (uint32_t layer = 0; layer < config->num_layers; layer++)
         for (uint32_t place = 0; block_matrix(config, layer, place, &of); place++, x++) {
@@ -41,11 +44,14 @@ static bool read_all(const struct checkpoint *c, struct matrix *x, struct err *e
             x->place = place;
             x->number = number++;
             block_part_name(x->part, layer, x->module, sizeof x->module);
-            if (!read_matrix(c, x, e))
+            if (!checkpoint_matrix(c, x, e))
                 return false;
         }
+    if (tied)
+        return true;
+    x->head = true;
     snprintf(x->module, sizeof x->module, "%s", checkpoint_head_module(c));
-    return config->tie_word_embeddings || read_matrix(c, x, e);
+    return checkpoint_matrix(c, x, e);
 }
 
 bool checkpoint_matrices(const struct checkpoint *c, struct matrix **out, size_t *n, struct err *e)

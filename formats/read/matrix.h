@@ -9,9 +9,11 @@ struct matrix {
     char module[96];               /* Hugging Face name: "model.layers.0.self_attn.q_proj", "lm_head" */
     const struct block_part *part; /* what it is in its block; NULL: embedding or head */
     uint32_t layer;
-    uint32_t place;  /* among its layer's matrices (block_matrix) */
-    uint32_t number; /* among those of all layers: keys its noise */
+    uint32_t place;       /* among its layer's matrices (block_matrix) */
+    uint32_t number;      /* among those of all layers: keys its noise */
+    bool embedding, head; /* what it is beside the blocks; a tied one is both */
     uint32_t rows, cols;
+    uint64_t bytes; /* in the model, with scales and zeros */
     /* What it is stored as, by GGUF's names, and what it would be if its rows were a multiple of that type's block. NULL in
      * a folder where it is coded, and where a folder is planned. */
     const struct gguf_type *type, *wanted;

@@ -72,9 +72,8 @@ static bool in_folder(const struct matrix *list, size_t n, const struct fate_opt
 /* A linear's codes are learned; all else is rounded as it is written. */
 static bool fit(struct matrix *x, struct err *e)
 {
-    bool fell_back;
-    x->type = gguf_type_fitting(x->wanted, x->cols, &fell_back);
-    if (fell_back)
+    x->type = gguf_type_fitting(x->wanted, x->cols);
+    if (x->type != x->wanted)
         x->spec = gguf_type_spec(x->type, 0);
     x->coded = x->part && x->spec.type;
     if (x->coded || x->type->rounded)

@@ -165,22 +165,16 @@ struct place {
     bool large;  /* the 70B models, whose attn_v is small beside the rest */
 };
 
-static struct place place_of(const struct model_config *c, const char *module)
+static struct place place_of(const struct model_config *c, const struct matrix *x)
 {
-    struct place p = {.layers = c->num_layers};
-    unsigned layer;
-    int used = 0;
-    p.shared = c->num_kv_heads && c->num_heads / c->num_kv_heads >= 4;
-    p.large = c->num_layers == 80 && c->num_heads != c->num_kv_heads;
-    if (strcmp(module, "lm_head") == 0)
-        p.where = HEAD;
-    else if (strcmp(module, "model.embed_tokens") == 0)
-        p.where = c->tie_word_embeddings ? HEAD : EMBEDDING;
-    else if (sscanf(module, "model.layers.%u.%n", &layer, &used) == 1 && used > 0) {
-        p.layer = layer;
-        p.part = block_part_named(module + used, strlen(module + used));
-    }
-    return p;
+    return (struct place){.where = x->head        ? HEAD
+                                   : x->embedding ? EMBEDDING
+                                                  : IN_BLOCK,
+                          .part = x->part,
+                          .layer = x->layer,
+                          .layers = c->num_layers,
+                          .shared = c->num_kv_heads && c->num_heads / c->num_kv_heads >= 4,
+                          .large = c->num_layers == 80 && c->num_heads != c->num_kv_heads};
 }
 
 /* The first and last eighth of the blocks, and every third between. */
@@ -267,23 +261,18 @@ static uint32_t fallback_of(uint32_t type)
     }
 }
 
-const struct gguf_type *gguf_type_fitting(const struct gguf_type *t, uint32_t cols, bool *fell_back)
+const struct gguf_type *gguf_type_fitting(const struct gguf_type *t, uint32_t cols)
 {
-    *fell_back = false;
-    while (cols % t->block != 0) {
+    while (cols % t->block != 0)
         t = gguf_type_of(fallback_of((uint32_t)t->id));
-        *fell_back = true;
-    }
     return t;
 }
 
-const struct gguf_type *gguf_mixture_type(const char *mixture, const struct model_config *c, const char *module,
-                                          uint32_t cols, bool *fell_back)
+const struct gguf_type *gguf_mixture_type(const char *mixture, const struct model_config *c, const struct matrix *x)
 {
     int m = find(mixture);
-    *fell_back = false;
     if (m < 0)
         return NULL;
-    struct place p = place_of(c, module);
-    return gguf_type_fitting(gguf_type_of(type_of((enum mixture_id)m, &p)), cols, fell_back);
+    struct place p = place_of(c, x);
+    return gguf_type_of(type_of((enum mixture_id)m, &p));
 }

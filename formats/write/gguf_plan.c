@@ -149,7 +149,7 @@ static bool plan_model(struct gguf_plan *p)
                 return false;
         }
     if (!plan_vector(p, "model.norm") ||
-        (!c->tie_word_embeddings && !plan_matrix(p, checkpoint_head_module(p->src), "output.weight")))
+        (!p->items[0].head && !plan_matrix(p, checkpoint_head_module(p->src), "output.weight")))
         return false;
     const struct gguf *source = checkpoint_gguf(p->src);
     if (source ? !gguf_tensor_find(source, "rope_freqs.weight")
@@ -174,7 +174,7 @@ static bool is_planned(const struct gguf_plan *p, const struct strmap *names, co
     memcpy(module, name, n);
     module[n] = 0;
     if (strcmp(dot, ".inv_freq") == 0 || strcmp(name, "rope_freqs.weight") == 0 ||
-        (checkpoint_config(p->src)->tie_word_embeddings && strcmp(module, "lm_head") == 0))
+        (p->items[0].head && strcmp(module, "lm_head") == 0))
         return true;
     if (!strmap_find(names, module, n, &at))
         return false;
@@ -229,21 +229,21 @@ static bool plan_tensors(struct gguf_plan *p)
 /* The type of the most weights, as general.file_type numbers it. */
 static int commonest_file_type(const struct gguf_plan *p)
 {
-    static const int map[][2] = {
-        {GGML_F32, 0},     {GGML_F16, 1},   {GGML_Q4_0, 2},   {GGML_Q4_1, 3},   {GGML_Q8_0, 7},   {GGML_Q5_0, 8},
-        {GGML_Q5_1, 9},    {GGML_Q2_K, 10}, {GGML_Q3_K, 12},  {GGML_Q4_K, 15},  {GGML_Q5_K, 17},  {GGML_Q6_K, 18},
-        {GGML_IQ4_NL, 25}, {GGML_BF16, 32}, {GGML_TQ1_0, 36}, {GGML_TQ2_0, 37}, {GGML_MXFP4, 38}, {GGML_Q2_0, 41}};
-    enum { N = sizeof map / sizeof map[0] };
-    uint64_t weights[N] = {0};
-    size_t best = 0;
-    for (size_t i = 0; i < p->n; i++)
-        for (size_t j = 0; j < N; j++)
-            if (p->entries[i].item && p->entries[i].type->id == map[j][0])
-                weights[j] += (uint64_t)p->entries[i].rows * p->entries[i].cols;
-    for (size_t j = 0; j < N; j++)
-        if (weights[j] > weights[best])
-            best = j;
-    return map[best][1];
+    const struct gguf_type *t;
+    uint64_t most = 0;
+    int best = 0;
+    for (size_t k = 0; (t = gguf_type_at(k)); k++) {
+        int number = gguf_mixture_file_type(t->name);
+        uint64_t weights = 0;
+        for (size_t i = 0; i < p->n_items; i++)
+            if (p->items[i].type == t)
+                weights += (uint64_t)p->items[i].rows * p->items[i].cols;
+        if (weights > most || (weights && weights == most && number < best)) {
+            most = weights;
+            best = number;
+        }
+    }
+    return best;
 }
 
 bool gguf_plan_keys(struct gguf_plan *p, bool quiet, struct err *e)

@@ -29,29 +29,26 @@ static void wish_codes(struct matrix *x, const struct quantize_options *o, enum 
 
 /* ---- a GGUF ---- */
 
-/* What llama-quantize's options say of embedding and head; NULL: nothing. A tied matrix is both. */
-static const struct gguf_type *exception(const struct matrix *x, bool embedding, bool tied,
-                                         const struct quantize_options *o)
+/* What llama-quantize's options say of embedding and head; NULL: nothing. */
+static const struct gguf_type *exception(const struct matrix *x, const struct quantize_options *o)
 {
-    bool head = !x->part && (tied || !embedding);
-    if (embedding && o->embedding_type)
+    if (x->embedding && o->embedding_type)
         return o->embedding_type;
-    if (head && !tied && o->keep_head) /* blocks are rounded again to the same */
+    if (x->head && !x->embedding && o->keep_head) /* blocks are rounded again to the same */
         return x->type && x->type->rounded ? x->type : gguf_type_of(GGML_F16);
-    return head ? o->head_type : NULL;
+    return x->head ? o->head_type : NULL;
 }
 
 /* Of the mixture's own type the group is that of the run. */
 static void wish_type(struct matrix *x, const struct model_config *c, const struct quantize_options *o,
-                      const struct gguf_type *special, const struct tensor_rule *rule)
+                      const struct tensor_rule *rule)
 {
-    const struct gguf_type *base = gguf_mixture_base(o->mixture);
-    bool fell_back;
+    const struct gguf_type *base = gguf_mixture_base(o->mixture), *special = exception(x, o);
     if (special) {
         x->wanted = special;
         x->spec = gguf_type_spec(special, 0);
     } else if (!rule) {
-        x->wanted = o->pure ? base : gguf_mixture_type(o->mixture, c, x->module, 0, &fell_back);
+        x->wanted = o->pure ? base : gguf_mixture_type(o->mixture, c, x);
         x->spec = x->wanted == base && o->code_type->group != o->group
                       ? (struct quant_spec){o->code_type, o->group, SCALE_F16}
                       : gguf_type_spec(x->wanted, 0);
@@ -81,10 +78,10 @@ static bool wish_own(struct matrix *x, const struct checkpoint *file, bool keep,
 static const char *const ends[2] = {"model.embed_tokens", "lm_head"};
 
 /* Those for one matrix. A tied one has two names; it is stored in the model under one of them. */
-static const struct tensor_rule *rule_of(const struct rules *rules, const struct matrix *x, bool tied)
+static const struct tensor_rule *rule_of(const struct rules *rules, const struct matrix *x)
 {
     const struct tensor_rule *rule = rules_find(rules, x->module), *other;
-    if (x->part || !tied)
+    if (!x->embedding || !x->head)
         return rule;
     other = rules_find(rules, ends[strcmp(x->module, ends[0]) == 0]);
     return !rule || (other && other > rule) ? other : rule;
@@ -92,7 +89,7 @@ static const struct tensor_rule *rule_of(const struct rules *rules, const struct
 
 /* In a GGUF rules are for every 2-D weight, a tied one under both its names, else for the linears of the blocks. */
 static bool compile(struct rules *rules, const char **names, const struct plan *p, const struct quantize_options *o,
-                    bool all, bool tied, struct err *e)
+                    bool all, struct err *e)
 {
     for (size_t i = 0; i < p->n_items; i++)
         names[i] = p->items[i].module;
@@ -101,22 +98,21 @@ static bool compile(struct rules *rules, const char **names, const struct plan *
                                      .n = p->n_items + (all ? 2 : 0),
                                      .fixed = ends,
                                      .n_fixed = all ? 0 : 2,
-                                     .alias = all && tied ? ends[1] : NULL};
+                                     .alias = all && p->matrices[0].head ? ends[1] : NULL};
     return rules_compile(rules, o, &known, e);
 }
 
 bool plan_wishes(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
-    bool all = o->format == EXPORT_GGUF && !o->refine, tied = m->cfg->tie_word_embeddings;
+    bool all = o->format == EXPORT_GGUF && !o->refine;
     const enum scale_type scale = export_scale_type(o->format, m->ck);
     struct rules rules = {0};
     const char **names = calloc(p->n_items + 2, sizeof *names);
-    bool ok =
-        names ? compile(&rules, names, p, o, all, tied, e) : err_nomem(e, "the plan", p->n_matrices * sizeof *names);
+    bool ok = names ? compile(&rules, names, p, o, all, e) : err_nomem(e, "the plan", p->n_matrices * sizeof *names);
     for (struct matrix *x = p->matrices; ok && x < p->matrices + p->n_matrices; x++) {
-        const struct tensor_rule *rule = x->part || all ? rule_of(&rules, x, tied) : NULL;
+        const struct tensor_rule *rule = x->part || all ? rule_of(&rules, x) : NULL;
         if (all) {
-            wish_type(x, m->cfg, o, exception(x, x == p->matrices, tied, o), rule);
+            wish_type(x, m->cfg, o, rule);
         } else if (!x->part) {
             x->type = x->wanted = NULL;
             x->coded = false;

@@ -53,7 +53,7 @@ static bool list_matrices(struct plan *p, const struct model *m, const struct qu
         return false;
     p->n_layers = m->cfg->num_layers;
     p->items = p->matrices + 1; /* behind the embedding */
-    p->n_items = p->n_matrices - 1 - !m->cfg->tie_word_embeddings;
+    p->n_items = p->n_matrices - 1 - !p->matrices[0].head;
     for (size_t i = 0; i < p->n_items; i++) {
         const struct matrix *x = &p->items[i];
         if (!matrix_quantized(x) || o->requantize)
