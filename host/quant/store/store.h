@@ -56,14 +56,9 @@ bool store_read_final(struct store *s, const struct matrix *item, struct qlinear
 /* Bytes on disk of an item's scales in the last pass over them; of the item itself: linear_bytes (store_linear.h). */
 uint64_t store_scales_bytes(const struct matrix *item);
 
-/* The last pass over scales (scales_task.h). Writing replaces what was there. */
-bool store_write_scales(struct store *s, const struct plan *p, const struct scales_state *state, scales_pull *pull,
-                        void *ctx, struct err *e);
-/* state->losses: room for n_losses numbers, or NULL. False: there is none, or it does not belong to all blocks of the
- * plan (then with a warning). */
+/* Where the last pass over scales stands. state->losses: room for n_losses numbers, or NULL. False: there is none, or it
+ * does not belong to all blocks of the plan (then with a warning). */
 bool store_read_scales(struct store *s, const struct plan *p, struct scales_state *state);
-bool store_read_scales_part(struct store *s, const struct matrix *item, enum scales_part part, float *out,
-                            struct err *e);
 /* What the pass asks for, of the blocks of this plan. */
 struct scales_store store_for_scales(struct store *s, const struct plan *p);
 /* What the head reads: sums of squares [n]. Reading is false where there is none that belongs to the blocks (with a

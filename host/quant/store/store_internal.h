@@ -37,5 +37,8 @@ void store_own_facts(const struct store *s, const char *(*metadata)[2]);
 bool store_hash_blocks(struct store *s, const struct plan *p, char hex[33], struct err *e);
 /* Opens scales.safetensors, if it is there and whole. */
 void store_open_scales(struct store *s);
+/* A part of what is kept of an item's scales (scales_task.h). */
+bool store_read_scales_part(struct store *s, const struct matrix *item, enum scales_part part, float *out,
+                            struct err *e);
 
 #endif

@@ -93,9 +93,10 @@ static bool of_blocks(struct store *s, const struct plan *p, const struct safete
     return *known && then && strcmp(then, now) == 0;
 }
 
-bool store_write_scales(struct store *s, const struct plan *p, const struct scales_state *state, scales_pull *pull,
-                        void *ctx, struct err *e)
+static bool save(void *store, const struct scales_state *state, scales_pull *pull, void *ctx, struct err *e)
 {
+    struct store *s = store;
+    const struct plan *p = s->plan;
     char path[4096], curves[STAGE_REPORT_CAP], epochs[16], rate[32], blocks[33];
     size_t most = p->n_items * SCALES_PARTS + 1;
     struct tensor_plan *plan = calloc(most, sizeof *plan);
@@ -210,12 +211,6 @@ static bool state_of(void *ctx, struct scales_state *state)
 static bool part_of(void *ctx, const struct matrix *item, enum scales_part part, float *out, struct err *e)
 {
     return store_read_scales_part(ctx, item, part, out, e);
-}
-
-static bool save(void *ctx, const struct scales_state *state, scales_pull *pull, void *pull_ctx, struct err *e)
-{
-    struct store *s = ctx;
-    return store_write_scales(s, s->plan, state, pull, pull_ctx, e);
 }
 
 struct scales_store store_for_scales(struct store *s, const struct plan *p)
