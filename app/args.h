@@ -63,7 +63,7 @@ void args_defaults(struct args *a);
 void args_free(struct args *a);
 /* A text that args_free frees; returns it, NULL (and text is freed) when out of memory. text NULL: NULL. */
 const char *args_own(struct args *a, char *text);
-/* Adds a rule, or puts it in front of all. pattern becomes the rule's, and is freed in any case. */
+/* Adds a rule, or puts it first. pattern becomes the rule's, and is freed in any case. */
 bool args_add_rule(struct args *a, char *pattern, struct gsq_tensor_rule rule, bool in_front, struct err *e);
 /* The command line, quoted as a POSIX shell wants it. */
 struct strbuf;

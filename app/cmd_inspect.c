@@ -2,7 +2,7 @@
 #include "app/app.h"
 #include "host/base/clean.h"
 
-/* The model's own fields behind those of every result. */
+/* The model's own fields, added to those of every result. */
 static void emit(const char *model)
 {
     cJSON *o = json_event("result");

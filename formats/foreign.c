@@ -12,7 +12,7 @@ static bool starts(const void *bytes, size_t n, const char *text)
     return n >= m && memcmp(bytes, text, m) == 0;
 }
 
-/* The same without regard to case, behind white space. */
+/* The same without regard to case, after white space. */
 static bool starts_page(const char *s, size_t n, const char *text)
 {
     while (n && isspace((unsigned char)*s)) {

@@ -22,7 +22,7 @@ shared float dss[SIDE * STRIDE]; // ds[query, key]
 shared float row_delta[SIDE];
 #endif
 
-// dst[r, c] = the element at base + (row0 + r) * stride + d0 + c of src; zero behind the window and the head.
+// dst[r, c] = the element at base + (row0 + r) * stride + d0 + c of src; zero past the window and the head.
 #define LOAD_CHUNK(dst, src, base, stride, row0, d0)                                               \
     for (uint e_ = gl_LocalInvocationID.x; e_ < SIDE * CHUNK; e_ += gl_WorkGroupSize.x) {          \
         uint pos_ = (row0) + e_ / CHUNK, d_ = (d0) + e_ % CHUNK;                                   \
@@ -30,7 +30,7 @@ shared float row_delta[SIDE];
             d_ < dim && pos_ < ctx ? src[(base) + pos_ * (stride) + d_] : 0.0;                     \
     }
 
-// Leaves ps (and dss) of queries q0.. of `head` and keys k0.. in shared memory, behind a barrier. q_base and kv_base: where
+// Leaves ps (and dss) of queries q0.. of `head` and keys k0.. in shared memory, after a barrier. q_base and kv_base: where
 // the head's rows of position 0 start.
 void tile_scores(uint window, uint head, uint q_base, uint kv_base, uint q0, uint k0)
 {

@@ -3,7 +3,7 @@
 //   READ(b, x), READ_WORDS(b, x)  binding b, only read: of float, of uint
 //   WRITE(b, y)                   binding b, only written: of float
 //   LOAD4(x, i)                   elements i .. i + 3; i is a multiple of 4, and the buffer has them all
-//   LOAD4_TO(x, i, end)           the same of a buffer of `end` elements: what is behind them is anything. i < end
+//   LOAD4_TO(x, i, end)           the same of a buffer of `end` elements: what follows them is anything. i < end
 //   FOUR_TO(x, t, end)            i = 4 t
 //   LOAD1(x, i)                   element i
 //   STORE4(y, i, v), STORE1(y, i, v)

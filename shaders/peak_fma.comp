@@ -6,7 +6,7 @@
 layout(set = 0, binding = 0, std430) writeonly buffer Out { float o[]; };
 layout(push_constant) uniform Push { uint n, turns; float by; };
 
-// 12 independent chains: enough to hide an addition behind the others, few enough for 16 vector registers.
+// 12 independent chains: enough to hide an addition by the others, few enough for 16 vector registers.
 const uint CHAINS = 12u;
 
 void main()

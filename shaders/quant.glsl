@@ -3,7 +3,7 @@
 #define QUANT_GLSL
 
 // Scales are [rows, groups], or [rows, 2, groups] where offsets is 1: a row's scales, then its offsets, w = code * s + o.
-// Place of a group's scale; its offset lies `groups` behind it.
+// Place of a group's scale; its offset lies `groups` after it.
 uint scale_place(uint row, uint g, uint groups, uint offsets)
 {
     return row * (groups << offsets) + g;

@@ -7,7 +7,7 @@ READ(0, x);
 layout(set = 0, binding = 1, std430) buffer Out { float result[]; };
 layout(push_constant) uniform Push { uint n, at; float factor; };
 
-// Four t, without what is behind the end.
+// Four t, without what is past the end.
 vec4 load(uint t, uint end)
 {
     return of_row(FOUR_TO(x, min(t, (end - 1u) >> 2), end), 4u * t, end, 0.0);

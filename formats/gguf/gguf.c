@@ -175,7 +175,7 @@ static bool cut_short(const struct part *p, const struct gguf_tensor *t, uint64_
     return err_hint(e, "the file is cut short: download the file again");
 }
 
-/* Each tensor must begin where the padded one before it ends. The last one may lack its padding, and what lies behind
+/* Each tensor must begin where the padded one before it ends. The last one may lack its padding, and what follows
  * it is nobody's: llama.cpp looks at neither. */
 static bool place(const struct part *p, struct gguf_tensor *t, const uint64_t *offsets, size_t n, struct err *e)
 {

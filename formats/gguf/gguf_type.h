@@ -45,8 +45,8 @@ const char *gguf_type_name(uint32_t id, char out[24]);
  * TQ1_0 (group a multiple of 256) or Q2_0 (of 64), "4" into Q4_0, "5" into Q5_0, "8" into Q8_0 (of 32). Rows
  * must still be a multiple of the block. */
 const struct gguf_type *gguf_type_for(const struct quant_spec *spec);
-/* How a linear of that type is quantized with `group` weights to a scale (0: the type's own): type NULL where
- * no codes go into it (F16), or such a group does not. */
+/* How a linear of that type is quantized with `group` weights per scale (0: the type's own). Its type is NULL where
+ * the GGUF type has no codes (F16) or not that group. */
 struct quant_spec gguf_type_spec(const struct gguf_type *t, uint32_t group);
 /* The type that stores codes of a type of --bits, and how they are made; group 0: its own. NULL: none. */
 const struct gguf_type *gguf_type_home(const struct quant_type *type, uint32_t group, struct quant_spec *spec);

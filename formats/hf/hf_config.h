@@ -7,7 +7,7 @@
 /* Parses the text of a config.json (not NUL-terminated; any bytes; NaN and Infinity as Python writes them). path
  * names the file in messages. Every number is range-checked; a shape that is missing or of a wrong
  * type, in an architecture that gsq computes, is ERR_USER. What is not computed by gsq (a RoPE scaling, an activation, a way to
- * quantize), and any other value that cannot be right, is told by `unsupported`, for whoever only looks. Unknown architectures are NOT
+ * quantize), and any other value that cannot be right, is told by `unsupported`, for those who only look. Unknown architectures are NOT
  * refused here (arch/family.h does that). */
 bool hf_config_parse(struct model_config *out, const char *text, size_t size, const char *path, struct err *e);
 /* How it is quantized, by the text of a quantize_config.json beside a config.json that does not say: of GPTQ,

@@ -69,7 +69,7 @@ static struct merge_slot *merge_slot(const struct bpe *b, uint64_t pair)
     return &b->merges[i];
 }
 
-/* The text, which stays the caller's, with its NUL behind it. */
+/* The text, which stays the caller's, with its NUL after it. */
 static bool add_token(struct bpe *b, const char *text, size_t len, uint32_t id, const char *path, struct err *e)
 {
     bool added;

@@ -2,7 +2,7 @@
  *
  * A place is looked for where nothing can reach across (cut_find), in the order in which a text is tokenized:
  * - added tokens: none ends, begins or stretches over the place, and none that swallows spaces comes near;
- * - normal forms: the character behind the place begins anew (ASCII, or no mark behind a line feed). All
+ * - normal forms: the character after the place begins anew (ASCII, or no mark after a line feed). All
  * other normalizers that are allowed here change characters one by one;
  * - words: either no token has the two characters at the place side by side, so that nothing ever joins
  * across (CUT_IN_LETTERS), or a word ends there (CUT_AT_WORDS).
@@ -17,7 +17,7 @@
 
 #include <string.h>
 
-/* Bytes behind a cut that are looked at, at least and at most, and in front of it for a guess. */
+/* Bytes after a cut that are looked at, at least and at most, and in front of it for a guess. */
 enum { TAIL = 64, TAIL_MOST = 4096, BEFORE = 512 };
 /* Places of one kind that are tried for a cut. */
 enum { TRIES = 32 };
@@ -107,7 +107,7 @@ static bool kept_apart(const struct step *step, bool before, bool behind)
     return false;
 }
 
-/* s[0, cut) stands behind a proven cut, s[cut, n) is the tail. */
+/* s[0, cut) follows a proven cut, s[cut, n) is the tail. */
 static bool words_hold(const struct step *step, const struct match_work *w, const char *s, size_t cut, size_t n,
                        bool ends, struct err *e)
 {
@@ -260,7 +260,7 @@ static bool normal_form(struct cut_finder *f, const char *s, size_t n, struct st
     return normalize(&f->t->normalizers, &f->match, out, AT_INSIDE, e);
 }
 
-/* The same for those that are looked for in normal form: they may go on behind the tail, s[at, end). */
+/* The same for those that are looked for in normal form: they may go on after the tail, s[at, end). */
 static bool free_of_normal_tokens(struct cut_finder *f, const char *s, size_t n, bool ends, size_t at, size_t end,
                                   bool *is_free, struct err *e)
 {

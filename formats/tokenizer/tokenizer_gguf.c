@@ -218,7 +218,7 @@ bool tokenizer_from_gguf(struct tokenizer **out, const struct gguf *g, const cha
 
 struct output {
     const struct reader *r;
-    struct strbuf *b, text; /* text: one token with a NUL behind it */
+    struct strbuf *b, text; /* text: one token with a NUL after it */
 };
 
 static void put(struct output *o, const char *key, struct gguf_string s)

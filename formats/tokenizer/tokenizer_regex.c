@@ -151,7 +151,7 @@ static void property_items(const char *name, struct strbuf *items)
         strbuf_printf(items, "\\p{sc:%s}", name);
 }
 
-/* "{Name}" or "{^Name}" behind \p or \P; *negate is turned over by the latter. */
+/* "{Name}" or "{^Name}" after \p or \P; *negate is turned over by the latter. */
 static bool read_property(struct translator *t, struct strbuf *items, bool *negate)
 {
     char name[64];
@@ -291,7 +291,7 @@ static void put_union(struct strbuf *out, const struct set *s)
 
 static bool parse_class(struct translator *t, struct set *into);
 
-/* "[:alpha:]", with t->at behind "[:". */
+/* "[:alpha:]", with t->at after "[:". */
 static bool parse_posix(struct translator *t, struct set *s)
 {
     static const char names[] = " alnum alpha ascii blank cntrl digit lower punct space upper word xdigit ";
@@ -561,7 +561,7 @@ static bool parse_quantifier(struct translator *t, size_t start, bool anchor)
             strbuf_printf(t->out, "{%u,}", (unsigned)least);
         else
             strbuf_printf(t->out, "{%u,%u}", (unsigned)least, (unsigned)most);
-        if (eat(t, "?")) { /* behind {n} it makes the whole optional */
+        if (eat(t, "?")) { /* after {n} it makes the whole optional */
             if (most == least)
                 group(t, start);
             strbuf_puts(t->out, "?");

@@ -12,7 +12,7 @@
 /* Bytes of a chunk and of the texts that are read at a time; how many chunks are cut at a time; how many
  * bytes to expect for an id. */
 enum { CHUNK_LEAST = 16 << 10, CHUNK_MOST = 256 << 10, READ = 256 << 10, CHUNKS = 16, BYTES_PER_ID = 5 };
-/* Bytes behind the last cut that the search for it may want to see. */
+/* Bytes after the last cut that the search for it may want to see. */
 enum { BEHIND = 16 << 10 };
 
 struct chunk {
@@ -26,7 +26,7 @@ struct chunk {
 struct stream {
     const struct tokenizer *t;
     const struct text_source *source;
-    char *text; /* at hand: behind what is tokenized */
+    char *text; /* at hand: after what is tokenized */
     size_t size, cap, valid;
     bool ends;      /* all is read */
     uint64_t begin; /* of the text at hand in the whole text */
@@ -160,7 +160,7 @@ static bool append(struct stream *s, const struct id_list *l)
     return true;
 }
 
-/* Appends the ids of the chunks, as far as they hold; *end is behind the last of them. A cut that was no cut
+/* Appends the ids of the chunks, as far as they hold; *end is after the last of them. A cut that was no cut
  * makes one chunk of all from there on. */
 static bool gather(struct stream *s, size_t *end)
 {

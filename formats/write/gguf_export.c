@@ -157,7 +157,7 @@ static void rope_keys(struct arch_keys *a, const struct model_config *c)
     }
     if (c->rope_scaling != ROPE_YARN && fabs(rope_attention(c) - 1) > 1e-6)
         key_f32(a->list, arch_key(a, "rope.scaling.attn_factor"), (float)rope_attention(c));
-    /* The tensor rope_freqs says it to llama.cpp, but the numbers behind it cannot be told from it. Under the
+    /* The tensor rope_freqs says it to llama.cpp, but the numbers that made it cannot be recovered from it. Under the
      * usual names they would be taken for linear scaling. */
     if (c->rope_scaling == ROPE_LLAMA3) {
         key_f32(a->list, "gsq.rope.llama3.factor", (float)c->rope_factor);

@@ -178,7 +178,7 @@ static bool is_planned(const struct gguf_plan *p, const struct strmap *names, co
         return true;
     if (!strmap_find(names, module, n, &at))
         return false;
-    if (strcmp(dot, ".bias") == 0) /* an entry of its own, behind that of the weight */
+    if (strcmp(dot, ".bias") == 0) /* an entry of its own, after the weight */
         return at + 1 < p->n && p->entries[at + 1].bias && strcmp(p->entries[at + 1].module, module) == 0;
     return strcmp(dot, ".weight") == 0 || checkpoint_is_packed(p->src, module, dot);
 }

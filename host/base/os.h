@@ -68,7 +68,7 @@ bool os_out_put(struct os_out *o, const void *data, size_t size, struct err *e);
 bool os_out_close(struct os_out *o, struct err *e);
 void os_out_abort(struct os_out *o);
 /* What os_out_open refuses (ERR_USER): links, folders, devices, pipes, and files that this process reads now.
- * For whoever must know before hours of work; out_path.h has more of these. */
+ * For those who must know before hours of work; out_path.h has more of these. */
 bool os_out_check(const char *path, struct err *e);
 /* Removes what processes that are gone have left of files in that folder. */
 void os_out_clean(const char *dir);

@@ -28,7 +28,7 @@ struct progress {
     void *ctx;
 };
 
-/* What an operation tells through: events, each with what its eta says. Whoever keeps it waiting (host/gpu/progress.h)
+/* What an operation tells through: events, each with what its eta says. What keeps it waiting (host/gpu/progress.h)
  * ticks, and meters how far it is meanwhile. */
 struct progress_watch {
     const struct progress *to;
@@ -49,7 +49,7 @@ bool progress_tick(struct progress_watch *w);
 /* The piece that has just begun consists of that many multiply-adds of matrix products: how far it is shows while it
  * tells nothing. Until the next call; 0: it is not known. */
 void progress_meter(struct progress_watch *w, double multiply_adds);
-/* False (ERR_STOPPED): whoever hears it wants to stop. */
+/* False (ERR_STOPPED): the hook wants to stop. */
 bool progress_report(struct progress_watch *w, const struct progress_event *ev, struct err *e);
 
 #endif

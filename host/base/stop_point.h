@@ -14,7 +14,7 @@
  *     epoch      an epoch of it is written
  *     export     before the result
  *     tensor     bytes of the result are written
- *     rename     a file, of that name, is written and flushed, and has not its name yet: the last one of a folder is
+ *     rename     a file, of that name, is written and flushed, and does not have its name yet: the last one of a folder is
  *                config.json
  *     finished   the result is there, and the work folder too
  *     remove     a file of the work folder is removed */

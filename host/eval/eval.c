@@ -155,7 +155,7 @@ static bool head_sum(struct eval *ev, struct head_scratch *h, uint32_t windows, 
         return false;
     for (uint32_t t = 0; t < tokens; t++) {
         if (t % ctx < first || t % ctx == ctx - 1)
-            continue; /* the last one predicts the token behind the window */
+            continue; /* the last one predicts the token after the window */
         for (int i = 0; i < ev->f.sides; i++) {
             ev->sums.nll[i] += nll[i][t];
             ev->sums.nll_squares[i] += (double)nll[i][t] * nll[i][t];

@@ -54,7 +54,7 @@ static int find_type(const VkPhysicalDeviceMemoryProperties *m, uint32_t allowed
     return best;
 }
 
-/* What Vulkan is asked for. On a CPU device, texel buffers may go on behind the end (texel_range in
+/* What Vulkan is asked for. On a CPU device, texel buffers may go on past the end (texel_range in
  * gpu_dispatch.c), and no size is a power of two: lavapipe compiles every shader again for those. */
 static uint64_t vk_size(const struct gpu *g, uint64_t size, enum gpu_buffer_use use)
 {
@@ -177,7 +177,7 @@ struct gpu_arena {
     char name[32];
     struct stack small, large;
     uint64_t small_top;      /* chunk index * chunk_bytes + offset */
-    size_t large_top;        /* large buffers in use; those behind are free, in any order */
+    size_t large_top;        /* large buffers in use; those after are free, in any order */
     struct gpu_count *count; /* the device's; of an arena that counts, its own */
     struct gpu_arena *next;  /* of the same count */
 };

@@ -26,7 +26,7 @@ struct gpu_pipelines {
 #define CACHE_MAX   (UINT64_C(256) << 20)
 struct cache_header {
     char magic[8];
-    struct hash128 hash; /* of the bytes behind: drivers trust them */
+    struct hash128 hash; /* of the bytes that follow: drivers trust them */
 };
 
 static bool cache_matches(const struct gpu_probe *p, const char *data, size_t size)

@@ -206,7 +206,7 @@ bool acts_put(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view view, str
     return true;
 }
 
-/* Ids of windows list[0 .. n-1], one behind the other. */
+/* Ids of windows list[0 .. n-1], one after the other. */
 static void gather_ids(uint32_t *to, const struct windows *w, const uint32_t *list, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)

@@ -278,7 +278,7 @@ static void upload_16(struct model *m, const uint8_t *src, uint64_t n, bool bf16
         if (even)
             gpu_upload(m->cmd, gpu_slice(m->staging, 0, even), p, even);
         if (count % 2) {
-            /* Transfers are whole words, and the file may end behind this number. */
+            /* Transfers are whole words, and the file may end after this number. */
             uint8_t last[4] = {p[even], p[even + 1]};
             gpu_upload(m->cmd, gpu_slice(m->staging, even, 4), last, 4);
         }

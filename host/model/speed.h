@@ -22,7 +22,7 @@ struct speed {
 };
 /* Of forward passes alone: blocks, gemm, load. `windows` at a time. */
 bool speed_measure_forward(struct speed *s, struct model *m, uint32_t windows, struct err *e);
-/* Its parts, for whoever measures more: blocks forward, of `all`; *slice: what was run in the end. Then backward, with
+/* Its parts, for measuring more: blocks forward, of `all`; *slice: what was run in the end. Then backward, with
  * slices like that. Loading. */
 bool speed_forward(struct speed_bench *b, struct speed *s, const struct speed_size *all, struct speed_size *slice,
                    struct err *e);

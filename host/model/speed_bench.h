@@ -27,7 +27,7 @@ struct speed_size {
 };
 
 struct speed_bench {
-    const void *options; /* of whoever's pieces want some */
+    const void *options; /* for pieces that need some */
     bool train_qk;       /* backward passes have gradients of what is turned, too */
     struct gpu_cmd *cmd;
     struct gpu_arena *arena, *counting;

@@ -1,4 +1,4 @@
-/* The way over the windows of a text, a batch at a time: whoever computes on hidden states goes by it.
+/* The way over the windows of a text, a batch at a time: all that computes on hidden states uses it.
  *
  *     struct walk k = {.cmd = cmd, .acts = acts, .windows = n, .batch = batch, .staging = room, .keep = true};
  *     while (walk_next(&k, e))

@@ -71,7 +71,7 @@ bool plan_teacher(const struct quantize_options *o);
  * (tune_hessian.h). Both, where that is its start. */
 bool plan_joint(const struct quantize_options *o, const struct matrix *item);
 bool plan_alone(const struct quantize_options *o, const struct matrix *item);
-/* Whether types were chosen for all matrices: of a GGUF that is not a refined one. */
+/* Whether types were chosen for all matrices: for a GGUF that is not a refined one. */
 bool plan_typed(const struct plan *p);
 /* Whether a linear is quantized with its Hessian at all: not by RTN. */
 bool plan_needs_hessian(const struct quantize_options *o, const struct matrix *item);

@@ -1,4 +1,4 @@
-/* GPTQ: columns left to right, each column's rounding error spread over the columns behind it (docs/method.md 1;
+/* GPTQ: columns left to right, each column's rounding error spread over the columns after it (docs/method.md 1;
  * Frantar et al., arXiv 2210.17323). The blocks of columns are the groups themselves (at most 128 columns),
  * so that every scale is searched on fully updated columns. Where groups share a super-block their scales are
  * searched together, when its first column's turn comes. */
@@ -56,7 +56,7 @@ static bool factor(struct gpu_cmd *cmd, struct gpu_view h, uint32_t n, const flo
     return ok;
 }
 
-/* What an error in a column costs once the columns behind have made up for it, as a share of the largest such
+/* What an error in a column costs once the columns after it have made up for it, as a share of the largest such
  * cost: 1 / U_jj^2, which GPTQ minimises. The scale of a group is searched with it. diag: scratch on the
  * host, [n]. */
 static bool column_weights(struct gpu_cmd *cmd, struct gpu_view r, uint32_t n, float *diag, struct gpu_view weights,

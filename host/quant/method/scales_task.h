@@ -1,4 +1,5 @@
-/* The last pass over scales: what it is given, and what it asks of whoever keeps codes and scales (host/quant/store/store.h). */
+/* The last pass over scales: its input, and what it needs of the store of codes and scales
+ * (host/quant/store/store.h). */
 #ifndef QUANT_SCALES_TASK_H
 #define QUANT_SCALES_TASK_H
 

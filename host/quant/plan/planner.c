@@ -29,7 +29,7 @@
 /* ---- rules: what becomes of each linear ---- */
 
 /* The first column of a group, or of the super-block that GPTQ works on as one, must be a place where a view
- * may start (GPTQ updates the columns behind it). info NULL: of any device. */
+ * may start (GPTQ updates the columns after it). info NULL: of any device. */
 static bool check_group(const struct matrix *item, const struct gpu_info *info, struct err *e)
 {
     const struct quant_type *t = item->spec.type;

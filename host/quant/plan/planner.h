@@ -4,7 +4,7 @@
 
 #include "host/quant/plan.h"
 
-/* Hears, in a sentence, what is not as it was asked for. */
+/* Is told, in a sentence, what differs from what was asked for. */
 struct plan_listener {
     void (*warn)(void *ctx, const char *line);
     void *ctx;
@@ -14,8 +14,8 @@ struct plan_listener {
  * case. */
 bool plan_fates(struct plan *p, const struct model *m, const struct quantize_options *o, struct plan_sources from,
                 const struct plan_listener *l, struct err *e);
-/* Preflight: fates, then disk space and memory. Warnings go to the log; the first refusal is ERR_USER. Of a
- * model without a device nothing is said of its memory. */
+/* Preflight: fates, then disk space and memory. Warnings go to the log; the first refusal is ERR_USER. A model without
+ * a device gets no plan of memory. */
 bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o, struct plan_sources from,
                struct err *e);
 /* What is asked of each matrix, for fates_decide (plan_wishes.c). */

@@ -7,7 +7,7 @@
 
 /* What needs memory at a time, beside what lasts. */
 enum run_part {
-    PART_FIXED,  /* what the work on a linear stands beside: weights and Hessians */
+    PART_FIXED,  /* what is held beside the work on a linear: weights and Hessians */
     PART_LINEAR, /* one linear, with its Hessian */
     PART_BATCH,  /* windows on their way through half a block */
     PART_HALF,   /* half a block in training */

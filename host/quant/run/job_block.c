@@ -1,7 +1,7 @@
 /* One block of a run: what is gathered, quantized and trained, in which order.
  *
  *     attention:     teacher's output -> Hessians of q,k,v | o -> q,k,v,o -> trained together on that output
- *     feed-forward:  the same behind the quantized attention, for gate,up | down
+ *     feed-forward:  the same after the quantized attention, for gate,up | down
  *
  * The teacher is the 16-bit model on its own, 16-bit hidden states (not on the student's): what earlier
  * blocks lost is part of the error that later ones learn to take back. */
@@ -265,7 +265,7 @@ static bool load_linear(struct job *j, const struct matrix *item, struct gpu_vie
     return ok;
 }
 
-/* GPTQ and GSQ: half by half, each behind what is quantized before it. */
+/* GPTQ and GSQ: half by half, each on what was quantized before it. */
 static bool block_calibrated(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
 {
     struct block_weights *w = &j->weights;

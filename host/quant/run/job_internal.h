@@ -78,7 +78,7 @@ void job_judge_prediction(const struct job *j);
 double job_half_work(const struct job *j, uint32_t layer, enum block_half half);
 /* Of the same with Hessians. */
 double job_hessian_work(const struct job *j, uint32_t layer, enum block_half half);
-/* Of a linear's weights on their way to the device; of its start; of learning alone. 0 where it is kept. */
+/* Loading a linear's weights to the device; its start; learning alone. 0 where it is kept. */
 double job_load_work(const struct job *j, const struct matrix *i);
 double job_round_work(const struct job *j, const struct matrix *i);
 double job_learn_work(const struct job *j, const struct matrix *i);

@@ -179,7 +179,7 @@ static void replay_work(const struct job *j, uint32_t layer, double by_kind[ETA_
             ((j->acts != NULL) + (j->targets != NULL)) * job_half_work(j, layer, (enum block_half)i);
 }
 
-/* What comes before the blocks and behind them. */
+/* What comes before the blocks and after them. */
 static void other_work(const struct job *j, double by_kind[ETA_KINDS])
 {
     by_kind[WORK_CHECK] += (double)j->plan.weights * SECONDS_PER_CHECK;

@@ -9,7 +9,7 @@
 /* What the hooks know. */
 struct watch {
     struct job *j;
-    double work;  /* of the pass behind its first judging, in seconds as predicted */
+    double work;  /* of the pass after its first judging, in seconds as predicted */
     double first; /* share of it that was done before */
     bool heard;
 };

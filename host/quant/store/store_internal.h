@@ -30,7 +30,7 @@ bool store_path(const struct store *s, const char *name, char *out, size_t cap, 
 /* A file whose checksum is right. run: of which it must be; NULL: any. data: hash of its tensors; may be
  * NULL. */
 bool store_open_whole(struct safetensors **out, const char *path, const char *run, struct hash128 *data, struct err *e);
-/* What every file says of itself, in front of all else: checksum and run. */
+/* What every file begins with: checksum and run. */
 enum { STORE_OWN_FACTS = 2 };
 void store_own_facts(const struct store *s, const char *(*metadata)[2]);
 /* Hash of all blocks' codes and scales, in hex; false where one is not whole. */
