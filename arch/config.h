@@ -9,7 +9,7 @@
 
 #include "host/base/err.h"
 
-enum rope_scaling { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3, ROPE_FACTORS, ROPE_YARN };
+enum rope_scaling { ROPE_UNSCALED, ROPE_LINEAR, ROPE_LLAMA3, ROPE_FACTORS, ROPE_YARN };
 enum quant_method { QUANT_NONE, QUANT_GPTQ, QUANT_GPTQ_V2, QUANT_COMPRESSED_TENSORS, QUANT_MLX, QUANT_HUMMING };
 
 /* One rule of quantization_config that says how some modules are stored. Rules are tried in order; the first

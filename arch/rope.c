@@ -50,7 +50,7 @@ double rope_frequency(const struct model_config *c, uint32_t pair)
         return llama3(c, f);
     case ROPE_YARN:
         return yarn(c, f, pair);
-    case ROPE_PLAIN:
+    case ROPE_UNSCALED:
         break;
     }
     return f;

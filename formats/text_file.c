@@ -18,7 +18,7 @@
 enum { BLOCK = 64 << 10 };
 #define LINE_MAX_BYTES (256u << 20)
 
-enum packing { PLAIN, GZIP, ZSTD };
+enum packing { UNPACKED, GZIP, ZSTD };
 
 struct text_file {
     char *path;
@@ -89,7 +89,7 @@ static bool refuse_kinds(const struct text_file *f, const uint8_t *s, size_t n, 
         if (n < k->offset + k->size || memcmp(s + k->offset, k->magic, k->size) != 0 ||
             (k->binary && !has_control(s, n)))
             continue;
-        err_set(e, ERR_USER, "%s is %s%s", f->path, f->packing == PLAIN ? "" : "compressed, and holds ", k->name);
+        err_set(e, ERR_USER, "%s is %s%s", f->path, f->packing == UNPACKED ? "" : "compressed, and holds ", k->name);
         return err_hint(e, "%s", k->hint);
     }
     return true;
@@ -189,7 +189,7 @@ static bool read_bytes(struct text_file *f, char *buf, size_t cap, size_t *got, 
     while (*got == 0) {
         if (!refill(f, e))
             return false;
-        if (f->packing == PLAIN) {
+        if (f->packing == UNPACKED) {
             *got = (size_t)min_u64(cap, f->raw_n - f->raw_at);
             memcpy(buf, f->raw + f->raw_at, *got);
             f->raw_at += *got;
@@ -319,7 +319,7 @@ static bool open_file(struct text_file *f, const char *path, struct err *e)
         f->packing = GZIP;
     else if (f->raw_n >= 4 && s[0] == 0x28 && s[1] == 0xB5 && s[2] == 0x2F && s[3] == 0xFD)
         f->packing = ZSTD;
-    if (f->packing == PLAIN && !refuse_kinds(f, s, f->raw_n, e))
+    if (f->packing == UNPACKED && !refuse_kinds(f, s, f->raw_n, e))
         return false;
     f->lines = named(path, ".jsonl") || named(path, ".ndjson");
     f->open_ended = true;

@@ -72,7 +72,7 @@ static void test_config(void **state)
     assert_int_equal(cfg->sliding_window, 0);
     assert_float_equal(cfg->rms_eps, 1e-5f, 0);
     assert_float_equal(cfg->rope_theta, 500000, 0);
-    assert_int_equal(cfg->rope_scaling, ROPE_PLAIN);
+    assert_int_equal(cfg->rope_scaling, ROPE_UNSCALED);
     assert_true(cfg->tie_word_embeddings);
     assert_int_equal(cfg->bos_id, 1);
     assert_int_equal(cfg->eos_id, 2);
@@ -187,7 +187,7 @@ static void test_scaled(void **state)
             checkpoint_close(&c);
             continue;
         }
-        assert_int_equal(cfg->rope_scaling, i == 0 ? ROPE_YARN : i == 1 ? ROPE_FACTORS : ROPE_PLAIN);
+        assert_int_equal(cfg->rope_scaling, i == 0 ? ROPE_YARN : i == 1 ? ROPE_FACTORS : ROPE_UNSCALED);
         assert_int_equal(config_window(cfg, 0), i == 3 ? 48 : 0);
         OK(checkpoint_config_text(c, &text, &size, &e), e);
         OK(hf_config_parse(&again, text, size, "config.json", &e), e);
@@ -403,7 +403,7 @@ static void test_rope(void **state)
     for (int i = 0; i < G_DIM / 2; i++)
         factors[i] = 1;
     c = with_factors(factors);
-    assert_int_equal(checkpoint_config(c)->rope_scaling, ROPE_PLAIN);
+    assert_int_equal(checkpoint_config(c)->rope_scaling, ROPE_UNSCALED);
     checkpoint_close(&c);
 
     struct made_gguf m;

@@ -78,7 +78,7 @@ static void llama_defaults(void **state)
     assert_int_equal(c.sliding_window, 0);
     assert_true(c.rms_eps == 1e-5f);
     assert_true(c.rope_theta == 10000);
-    assert_int_equal(c.rope_scaling, ROPE_PLAIN);
+    assert_int_equal(c.rope_scaling, ROPE_UNSCALED);
     assert_false(c.tie_word_embeddings);
     assert_int_equal(c.bos_id, -1);
     assert_int_equal(c.eos_id, -1);
@@ -126,7 +126,7 @@ static void other_families(void **state)
     config_free(&c);
     /* Qwen3 and transformers 5: rope_parameters holds theta. */
     expect_ok(&c, "\"rope_parameters\":{\"rope_theta\":1000000,\"rope_type\":\"default\"},\"rope_scaling\":null");
-    assert_int_equal(c.rope_scaling, ROPE_PLAIN);
+    assert_int_equal(c.rope_scaling, ROPE_UNSCALED);
     assert_true(c.rope_theta == 1000000);
     config_free(&c);
     expect_ok(&c, "\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.5},\"hidden_act\":\"swish\"");

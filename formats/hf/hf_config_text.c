@@ -43,7 +43,7 @@ static void put_rope(struct strbuf *b, const struct model_config *c)
     put_number(b, ",\n  \"rope_theta\": ", c->rope_theta);
     strbuf_puts(b, ",\n  \"rope_scaling\": ");
     switch (c->rope_scaling) {
-    case ROPE_PLAIN:
+    case ROPE_UNSCALED:
         strbuf_puts(b, "null");
         return;
     case ROPE_LINEAR:

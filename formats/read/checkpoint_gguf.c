@@ -167,7 +167,7 @@ static void model_drop(const void *self, const struct tensor *t)
 }
 
 /* Whether the bytes are floats in Hugging Face order. */
-static bool is_plain(const struct tensor *t)
+static bool floats_in_order(const struct tensor *t)
 {
     return t->dtype != DTYPE_OTHER && entry_of(t)->dim == 0;
 }
@@ -175,7 +175,7 @@ static bool is_plain(const struct tensor *t)
 static bool model_is_packed(const void *self, const char *module, const char *suffix)
 {
     const struct tensor *t = source_tensor(&gguf_source, self, module, ".weight");
-    return (!suffix || strcmp(suffix, ".weight") == 0) && t && !is_plain(t);
+    return (!suffix || strcmp(suffix, ".weight") == 0) && t && !floats_in_order(t);
 }
 
 static bool model_config_text(const void *self, char **text, size_t *size, struct err *e)
@@ -225,7 +225,7 @@ static bool model_read(const void *self, const char *module, uint32_t row0, uint
     if (row0 > w.rows || rows > w.rows - row0)
         return err_set(e, ERR_BUG, "rows %u to %u of %s, which has %u", (unsigned)row0, (unsigned)(row0 + rows),
                        t->name, (unsigned)w.rows);
-    if (is_plain(t))
+    if (floats_in_order(t))
         return tensor_read_f32(t, (uint64_t)row0 * w.cols, (uint64_t)rows * w.cols, dst, e);
     uint64_t bytes = gguf_row_bytes(x->type, w.cols);
     for (uint32_t r = 0; r < rows; r++)

@@ -186,7 +186,7 @@ static bool read_shape(const struct reader *r, struct model_config *c)
 
 /* ---- RoPE ---- */
 
-static double plain_frequency(const struct model_config *c, uint32_t pair)
+static double unscaled_frequency(const struct model_config *c, uint32_t pair)
 {
     return pow(c->rope_theta, -2.0 * pair / c->head_dim);
 }
@@ -195,7 +195,7 @@ static double plain_frequency(const struct model_config *c, uint32_t pair)
 static bool factors_match(const struct model_config *c, const float *factors)
 {
     for (uint32_t i = 0; i < c->head_dim / 2; i++) {
-        double want = plain_frequency(c, i) / rope_frequency(c, i);
+        double want = unscaled_frequency(c, i) / rope_frequency(c, i);
         if (!(fabs((double)factors[i] - want) <= FACTOR_TOLERANCE * want))
             return false;
     }
@@ -213,7 +213,7 @@ static bool solve_llama3(struct model_config *c, const float *factors)
         double f = (double)factors[i];
         if (f <= 1 || f >= c->rope_factor)
             continue;
-        turns[n > 0] = c->rope_original_context * plain_frequency(c, i) / (2 * pi);
+        turns[n > 0] = c->rope_original_context * unscaled_frequency(c, i) / (2 * pi);
         smooth[n > 0] = (1 / f - 1 / c->rope_factor) / (1 - 1 / c->rope_factor);
         n++;
     }
@@ -259,7 +259,7 @@ static bool take_factors(const struct reader *r, struct model_config *c, float *
         probe.rope_factor = fmax(probe.rope_factor, (double)factors[i]);
     }
     if (!any) {
-        c->rope_scaling = ROPE_PLAIN;
+        c->rope_scaling = ROPE_UNSCALED;
         return true;
     }
     struct model_config own = probe;

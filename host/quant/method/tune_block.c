@@ -38,11 +38,11 @@ struct half {
     struct gpu_view row_loss, weights; /* [micro * ctx]: of one token */
     float *token_weight;               /* [samples, ctx] */
     bool weighted;                     /* any of them is not 1 */
-    struct gpu_view sums; /* [per_epoch + 2]: squared error of each step's batch; of the judges, weighted and plain */
+    struct gpu_view sums; /* [per_epoch + 2]: squared error of each step's batch; of the judges, weighted and not */
     struct gpu_view codes, scales; /* of one linear, rounded */
     uint32_t *order;               /* [samples] windows, shuffled */
     double size_train, size_judge; /* what the half adds to its input, squared and weighted, per window */
-    double plain_start;            /* the judges' plain squared error at the start */
+    double unweighted_start;       /* the judges' unweighted squared error at the start */
 };
 
 static bool takes(const struct tune_block_task *t, const struct matrix *item)
@@ -181,8 +181,8 @@ static bool weigh_tokens(struct half *h, struct err *e)
     return k.ended;
 }
 
-/* Squared error of w on the judging windows: relative with weighted tokens, and the plain sum. */
-static bool judge(struct half *h, const struct block_weights *w, double *loss, double *plain, struct err *e)
+/* Squared error of w on the judging windows: relative with weighted tokens, and the unweighted sum. */
+static bool judge(struct half *h, const struct block_weights *w, double *loss, double *unweighted, struct err *e)
 {
     struct gpu_cmd *cmd = h->t->m->cmd;
     float sums[2];
@@ -201,7 +201,7 @@ static bool judge(struct half *h, const struct block_weights *w, double *loss, d
     if (!gpu_download(cmd, at, sums, sizeof sums, e))
         return false;
     *loss = sums[0] / (h->judges * h->size_judge);
-    *plain = sums[1];
+    *unweighted = sums[1];
     return true;
 }
 
@@ -325,11 +325,11 @@ static bool attempt(struct half *h, const struct qlinear *q, float rate, struct 
     if (!start(h, q, rate, e))
         return false;
     for (uint32_t epoch = 0; epoch < h->t->o->block.epochs; epoch++) {
-        double mean, hard, plain;
+        double mean, hard, unweighted;
         if (!epoch_run(h, epoch, r, soft + (size_t)epoch * h->per_epoch, &mean, e))
             return false;
         harden_all(h);
-        if (!judge(h, &h->hard, &hard, &plain, e))
+        if (!judge(h, &h->hard, &hard, &unweighted, e))
             return false;
         if (r->n_hard < CURVE_EPOCHS)
             r->hard[r->n_hard++] = (float)hard;
@@ -338,7 +338,7 @@ static bool attempt(struct half *h, const struct qlinear *q, float rate, struct 
         if (*diverged)
             return true;
         /* Huge tokens weigh less, but they must not lose either. */
-        if (hard < r->loss_final && (!h->weighted || plain <= h->plain_start)) {
+        if (hard < r->loss_final && (!h->weighted || unweighted <= h->unweighted_start)) {
             r->loss_final = hard;
             r->best_epoch = epoch + 1;
             if (!keep_best(h, e))
@@ -416,7 +416,7 @@ static bool train(struct half *h, struct qlinear *q, struct stage_report *r, str
     bool diverged = true;
     if (!weigh_tokens(h, e))
         return false;
-    if (!judge(h, h->t->w, &r->loss_start, &h->plain_start, e))
+    if (!judge(h, h->t->w, &r->loss_start, &h->unweighted_start, e))
         return false;
     r->loss_final = r->loss_start;
     float *soft = malloc(h->gumbel.steps * sizeof *soft);
