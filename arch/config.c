@@ -1,6 +1,62 @@
 #include "arch/config.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
+
+#define AT(member) offsetof(struct model_config, member)
+const struct config_number config_numbers[CONFIG_NUMBERS] = {
+    {AT(hidden_size), "hidden_size", "embedding_length", 1, 1u << 20, -1},
+    {AT(intermediate_size), "intermediate_size", "feed_forward_length", 1, 1u << 24, -1},
+    {AT(num_layers), "num_hidden_layers", "block_count", 1, 10000, -1},
+    {AT(num_heads), "num_attention_heads", "attention.head_count", 1, 1u << 16, -1},
+    {AT(num_kv_heads), "num_key_value_heads", "attention.head_count_kv", 1, 1u << 16, 0},
+    {AT(vocab_size), "vocab_size", NULL, 1, 1u << 28, -1},
+    {AT(max_position), "max_position_embeddings", "context_length", 0, UINT32_MAX, 0},
+    {AT(head_dim), "head_dim", "attention.key_length", 1, 1u << 16, 0},
+};
+
+static const struct config_number *number_at(size_t at)
+{
+    const struct config_number *x = config_numbers;
+    while (x->at != at)
+        x++;
+    return x;
+}
+
+const struct config_number *config_settle_shape(struct model_config *c, bool gguf, char what[128])
+{
+    const struct config_number *hidden = number_at(AT(hidden_size)), *heads = number_at(AT(num_heads));
+    const char *heads_key = gguf ? heads->gguf : heads->hf;
+    if (!c->num_kv_heads)
+        c->num_kv_heads = c->num_heads;
+    if (c->num_kv_heads && c->num_heads % c->num_kv_heads != 0) {
+        snprintf(what, 128, "must divide %s", heads_key);
+        return number_at(AT(num_kv_heads));
+    }
+    if (!c->head_dim && c->num_heads) {
+        if (c->hidden_size % c->num_heads != 0) {
+            snprintf(what, 128, "is missing, and %s does not divide %s", heads_key, gguf ? hidden->gguf : hidden->hf);
+            return number_at(AT(head_dim));
+        }
+        c->head_dim = c->hidden_size / c->num_heads;
+    }
+    if (c->head_dim % 2 == 0)
+        return NULL;
+    snprintf(what, 128, "must be even (rotary embeddings rotate pairs)");
+    return number_at(AT(head_dim));
+}
+
+void config_unsupported(struct model_config *c, const char *hint, const char *fmt, ...)
+{
+    va_list ap;
+    if (c->unsupported[0])
+        return;
+    va_start(ap, fmt);
+    vsnprintf(c->unsupported, sizeof c->unsupported, fmt, ap);
+    va_end(ap);
+    snprintf(c->unsupported_hint, sizeof c->unsupported_hint, "%s", hint);
+}
 
 bool config_supported(const struct model_config *c, struct err *e)
 {

@@ -54,6 +54,22 @@ struct model_config {
 };
 
 void config_free(struct model_config *c);
+
+/* The whole numbers of a shape: what each kind of file calls them, and what they may be. */
+struct config_number {
+    size_t at;             /* a uint32_t of struct model_config */
+    const char *hf, *gguf; /* in a GGUF behind "llama."; NULL: not said there */
+    uint32_t lo, hi;
+    int64_t fallback; /* where it is absent; -1: it must be there */
+};
+enum { CONFIG_NUMBERS = 8 };
+extern const struct config_number config_numbers[CONFIG_NUMBERS];
+/* The numbers that follow where they are absent (0): num_kv_heads, head_dim. Returns the number that does not go with the
+ * others and, in `what`, why ("must divide num_attention_heads"), in a GGUF's words or config.json's; NULL: all do. */
+const struct config_number *config_settle_shape(struct model_config *c, bool gguf, char what[128]);
+
+/* Notes why gsq cannot compute this model. The first reason counts. */
+void config_unsupported(struct model_config *c, const char *hint, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* False, and ERR_USER with the reason, where `unsupported` gives one. */
 bool config_supported(const struct model_config *c, struct err *e);
 /* Positions that a query of this layer sees, its own included; 0: all before it. */

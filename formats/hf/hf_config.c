@@ -2,7 +2,6 @@
 #include "formats/hf/hf_config.h"
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,18 +23,6 @@ static bool bad(const struct reader *r, const char *key, const char *what)
 {
     err_set(r->e, ERR_USER, "%s: \"%s%s\" %s", r->path, r->where, key, what);
     return err_hint(r->e, "check config.json against the one of the original model");
-}
-
-/* The first reason counts. */
-static void unsupported(struct model_config *c, const char *hint, const char *fmt, ...)
-{
-    va_list ap;
-    if (c->unsupported[0])
-        return;
-    va_start(ap, fmt);
-    vsnprintf(c->unsupported, sizeof c->unsupported, fmt, ap);
-    va_end(ap);
-    snprintf(c->unsupported_hint, sizeof c->unsupported_hint, "%s", hint);
 }
 
 /* An integer within [lo, hi]; an absent one is `fallback`, or an error if fallback < 0. */
@@ -127,25 +114,12 @@ static bool read_architecture(const struct reader *r, struct model_config *c)
 
 static bool read_shape(const struct reader *r, struct model_config *c)
 {
-    if (!read_u32(r, "hidden_size", 1, 1u << 20, -1, &c->hidden_size) ||
-        !read_u32(r, "intermediate_size", 1, 1u << 24, -1, &c->intermediate_size) ||
-        !read_u32(r, "num_hidden_layers", 1, 10000, -1, &c->num_layers) ||
-        !read_u32(r, "num_attention_heads", 1, 1u << 16, -1, &c->num_heads) ||
-        !read_u32(r, "num_key_value_heads", 1, 1u << 16, c->num_heads, &c->num_kv_heads) ||
-        !read_u32(r, "vocab_size", 1, 1u << 28, -1, &c->vocab_size) ||
-        !read_u32(r, "max_position_embeddings", 0, UINT32_MAX, 0, &c->max_position) ||
-        !read_u32(r, "head_dim", 1, 1u << 16, 0, &c->head_dim))
-        return false;
-    if (c->num_kv_heads && c->num_heads % c->num_kv_heads != 0)
-        return r->lenient || bad(r, "num_key_value_heads", "must divide num_attention_heads");
-    if (c->head_dim == 0 && c->num_heads) {
-        if (c->hidden_size % c->num_heads != 0)
-            return r->lenient || bad(r, "head_dim", "is missing, and num_attention_heads does not divide hidden_size");
-        c->head_dim = c->hidden_size / c->num_heads;
-    }
-    if (c->head_dim % 2 != 0)
-        return r->lenient || bad(r, "head_dim", "must be even (rotary embeddings rotate pairs)");
-    return true;
+    for (const struct config_number *x = config_numbers; x < config_numbers + CONFIG_NUMBERS; x++)
+        if (!read_u32(r, x->hf, x->lo, x->hi, x->fallback, (uint32_t *)(void *)((char *)c + x->at)))
+            return false;
+    char what[128];
+    const struct config_number *odd = config_settle_shape(c, false, what);
+    return !odd || r->lenient || bad(r, odd->hf, what);
 }
 
 /* ---- windows ---- */
@@ -163,8 +137,8 @@ static bool read_layer_types(const struct reader *r, struct model_config *c)
             return bad(r, "layer_types", "must be a list of names");
         c->slides[n++] = strcmp(item->valuestring, "sliding_attention") == 0;
         if (!c->slides[n - 1] && strcmp(item->valuestring, "full_attention") != 0)
-            unsupported(c, "gsq supports full_attention and sliding_attention",
-                        "%s: gsq does not support layers of the kind \"%.60s\"", r->path, item->valuestring);
+            config_unsupported(c, "gsq supports full_attention and sliding_attention",
+                               "%s: gsq does not support layers of the kind \"%.60s\"", r->path, item->valuestring);
     }
     return true;
 }
@@ -220,8 +194,8 @@ static bool read_details(const struct reader *r, struct model_config *c)
     if (!c->hidden_act[0])
         strcpy(c->hidden_act, "silu");
     if (strcmp(c->hidden_act, "silu") != 0 && strcmp(c->hidden_act, "swish") != 0)
-        unsupported(c, "gsq supports silu (also called swish)", "%s: gsq does not support the activation \"%s\"",
-                    r->path, c->hidden_act);
+        config_unsupported(c, "gsq supports silu (also called swish)", "%s: gsq does not support the activation \"%s\"",
+                           r->path, c->hidden_act);
     return true;
 }
 
@@ -282,8 +256,8 @@ static bool read_longrope(const struct reader *r, struct model_config *c)
     if (!read_original(r, c))
         return false;
     if (!cJSON_IsArray(one) || (uint32_t)cJSON_GetArraySize(one) != n || !cJSON_Compare(one, other, true)) {
-        unsupported(c, "gsq supports default, linear, llama3, yarn, and longrope with one list for all windows",
-                    "%s: gsq does not support longrope with two lists of factors", r->path);
+        config_unsupported(c, "gsq supports default, linear, llama3, yarn, and longrope with one list for all windows",
+                           "%s: gsq does not support longrope with two lists of factors", r->path);
         return true;
     }
     c->rope_factors = malloc((n + 1) * sizeof *c->rope_factors);
@@ -317,8 +291,8 @@ static bool read_scaling(const struct reader *r, struct model_config *c, const c
         return read_yarn(r, c);
     if (strcmp(type, "longrope") == 0 || strcmp(type, "su") == 0)
         return read_longrope(r, c);
-    unsupported(c, "gsq supports default, linear, llama3, yarn, and longrope with one list for all windows",
-                "%s: gsq does not support the RoPE scaling \"%s\"", r->path, type);
+    config_unsupported(c, "gsq supports default, linear, llama3, yarn, and longrope with one list for all windows",
+                       "%s: gsq does not support the RoPE scaling \"%s\"", r->path, type);
     return true;
 }
 
@@ -339,9 +313,9 @@ static bool read_rope(const struct reader *top, struct model_config *c)
         return false;
     for (const cJSON *item = o ? o->child : NULL; item; item = item->next)
         if (cJSON_IsObject(item)) {
-            unsupported(c, "gsq supports models with the same rotary embedding in all layers",
-                        "%s: \"%s%.60s\" is set per kind of layer, which gsq does not support", top->path, where,
-                        item->string);
+            config_unsupported(c, "gsq supports models with the same rotary embedding in all layers",
+                               "%s: \"%s%.60s\" is set per kind of layer, which gsq does not support", top->path, where,
+                               item->string);
             return true;
         }
     if (!read_positive(&r, "rope_theta", c->rope_theta, &c->rope_theta) ||
@@ -349,8 +323,8 @@ static bool read_rope(const struct reader *top, struct model_config *c)
         !read_positive(&r, "partial_rotary_factor", fraction, &fraction))
         return false;
     if (fraction != 1)
-        unsupported(c, "gsq supports rotary embeddings over whole heads",
-                    "%s: \"partial_rotary_factor\" is not 1: gsq rotates whole heads only", top->path);
+        config_unsupported(c, "gsq supports rotary embeddings over whole heads",
+                           "%s: \"partial_rotary_factor\" is not 1: gsq rotates whole heads only", top->path);
     if (!read_text(&r, json_get(o, "rope_type") ? "rope_type" : "type", type, sizeof type))
         return false;
     if (!type[0] && o && json_get(o, "factor"))
@@ -373,7 +347,7 @@ static bool read_quant(struct model_config *c, const cJSON *root, const char *pa
     c->n_rules = 0;
     c->quant = QUANT_NONE;
     if (why.kind == ERR_USER)
-        unsupported(c, why.hint, "%s", why.msg);
+        config_unsupported(c, why.hint, "%s", why.msg);
     else if (e)
         *e = why;
     return why.kind == ERR_USER;
@@ -389,7 +363,7 @@ static bool read_part(const struct reader *from, struct model_config *c,
     if (read(&r, c))
         return true;
     if (why.kind == ERR_USER)
-        unsupported(c, why.hint, "%s", why.msg);
+        config_unsupported(c, why.hint, "%s", why.msg);
     else if (from->e)
         *from->e = why;
     return why.kind == ERR_USER;
@@ -415,8 +389,8 @@ bool hf_config_parse(struct model_config *out, const char *text, size_t size, co
     /* Models that read more than text keep the text's part apart. */
     const cJSON *part = ok && !json_get(root, "hidden_size") ? json_get(root, "text_config") : NULL;
     if (cJSON_IsObject(part)) {
-        unsupported(out, "gsq supports text models only",
-                    "%s: \"text_config\" says that this model reads more than text", path);
+        config_unsupported(out, "gsq supports text models only",
+                           "%s: \"text_config\" says that this model reads more than text", path);
         r.o = part;
         r.where = "text_config.";
     }

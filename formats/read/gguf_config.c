@@ -1,7 +1,6 @@
 #include "formats/read/gguf_config.h"
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,18 +30,6 @@ static const char *full_key(const struct reader *r, const char *key, char out[19
 {
     snprintf(out, 192, "%s.%s", r->arch, key);
     return out;
-}
-
-/* What gsq cannot compute is told to whoever only looks. The first reason counts. */
-static void unsupported(struct model_config *c, const char *hint, const char *fmt, ...)
-{
-    va_list ap;
-    if (c->unsupported[0])
-        return;
-    va_start(ap, fmt);
-    vsnprintf(c->unsupported, sizeof c->unsupported, fmt, ap);
-    va_end(ap);
-    snprintf(c->unsupported_hint, sizeof c->unsupported_hint, "%s", hint);
 }
 
 /* An integer; an array of one for each layer stands for it where all are equal. */
@@ -154,33 +141,26 @@ static bool read_architecture(struct reader *r, struct model_config *c)
 static bool read_shape(const struct reader *r, struct model_config *c)
 {
     uint32_t value_length, turned;
-    if (!read_u32(r, "embedding_length", 1, 1u << 20, -1, &c->hidden_size) ||
-        !read_u32(r, "feed_forward_length", 1, 1u << 24, -1, &c->intermediate_size) ||
-        !read_u32(r, "block_count", 1, 10000, -1, &c->num_layers) ||
-        !read_u32(r, "attention.head_count", 1, 1u << 16, -1, &c->num_heads) ||
-        !read_u32(r, "attention.head_count_kv", 1, 1u << 16, c->num_heads, &c->num_kv_heads) ||
-        !read_u32(r, "context_length", 0, UINT32_MAX, 0, &c->max_position) ||
-        !read_u32(r, "attention.key_length", 1, 1u << 16, 0, &c->head_dim))
-        return false;
-    if (!r->known)
+    for (const struct config_number *x = config_numbers; x < config_numbers + CONFIG_NUMBERS; x++)
+        if (x->gguf && !read_u32(r, x->gguf, x->lo, x->hi, x->fallback, (uint32_t *)(void *)((char *)c + x->at)))
+            return false;
+    if (!r->known) {
+        c->num_kv_heads = c->num_kv_heads ? c->num_kv_heads : c->num_heads;
         return true;
-    if (c->num_heads % c->num_kv_heads != 0)
-        return bad(r, "attention.head_count_kv", "must divide attention.head_count");
-    if (c->head_dim == 0) {
-        if (c->hidden_size % c->num_heads != 0)
-            return bad(r, "attention.key_length", "is missing, and head_count does not divide embedding_length");
-        c->head_dim = c->hidden_size / c->num_heads;
     }
-    if (c->head_dim % 2 != 0)
-        return bad(r, "attention.key_length", "must be even (rotary embeddings rotate pairs)");
+    char what[128];
+    const struct config_number *odd = config_settle_shape(c, true, what);
+    if (odd)
+        return bad(r, odd->gguf, what);
     if (!read_u32(r, "attention.value_length", 1, 1u << 16, c->head_dim, &value_length) ||
         !read_u32(r, "rope.dimension_count", 1, 1u << 16, c->head_dim, &turned))
         return false;
     if (value_length != c->head_dim)
-        unsupported(c, "gsq supports heads of one size", "%s: attention.value_length differs from key_length", r->path);
+        config_unsupported(c, "gsq supports heads of one size", "%s: attention.value_length differs from key_length",
+                           r->path);
     if (turned != c->head_dim)
-        unsupported(c, "gsq supports rotary embeddings over whole heads",
-                    "%s: rope.dimension_count is not the size of a head: gsq rotates whole heads only", r->path);
+        config_unsupported(c, "gsq supports rotary embeddings over whole heads",
+                           "%s: rope.dimension_count is not the size of a head: gsq rotates whole heads only", r->path);
     return true;
 }
 
@@ -332,7 +312,7 @@ static bool read_yarn(const struct reader *r, struct model_config *c)
         return bad(r, "rope.freq_base", "must be above 1 for yarn");
     c->rope_attention = attention * rope_yarn_attention(c->rope_factor);
     if (gguf_tensor_find(r->g, "rope_freqs.weight"))
-        unsupported(c, "use the model's Hugging Face folder", "%s: yarn with a tensor of factors", r->path);
+        config_unsupported(c, "use the model's Hugging Face folder", "%s: yarn with a tensor of factors", r->path);
     return true;
 }
 
@@ -388,9 +368,9 @@ static bool read_rope(const struct reader *r, struct model_config *c)
     } else if (got == GGUF_OK && is(type, "yarn")) {
         return read_yarn(r, c);
     } else if (got == GGUF_OK && !is(type, "none")) {
-        unsupported(c, "gsq supports none, linear, yarn, and the factors of rope_freqs.weight",
-                    "%s: gsq does not support the RoPE scaling \"%.*s\"", r->path,
-                    (int)(type.size < 60 ? type.size : 60), type.text);
+        config_unsupported(c, "gsq supports none, linear, yarn, and the factors of rope_freqs.weight",
+                           "%s: gsq does not support the RoPE scaling \"%.*s\"", r->path,
+                           (int)(type.size < 60 ? type.size : 60), type.text);
     }
     /* Without a type it counts too: llama.cpp multiplies by it always. */
     if (!read_positive(r, "rope.scaling.attn_factor", 1, &c->rope_attention))
