@@ -75,12 +75,8 @@ expect 'no folder for it' 2 'nowhere' '.' -- "${quantize[@]}" -o "$tmp/nowhere/x
 slow=("${quantize[@]}" --steps 60 --type Q2_0)
 run "${slow[@]}" -o "$tmp/g.gguf"
 check 'an undisturbed run' test "$rc" -eq 0
-"${slow[@]}" -o "$tmp/h.gguf" >"$tmp/h.out" 2>&1 &
-pid=$!
-while kill -0 "$pid" 2>/dev/null && ! grep -q '"phase":"quantize".*"block":2' "$tmp/h.out"; do sleep 0.05; done
-kill -9 "$pid" 2>/dev/null || true
-wait "$pid" 2>/dev/null || true
-check 'killed in block 2: no file' test ! -e "$tmp/h.gguf"
+run bash -c 'GSQ_STOP_AT=kill:linear:9 "$@" || exit' - "${slow[@]}" -o "$tmp/h.gguf" # seven a block
+check 'killed in block 2: no file' test "$rc" -eq 137 -a ! -e "$tmp/h.gguf"
 expect 'other types are refused' 2 'mixture is Q2_0|types is' 'another --work' -- "${quantize[@]}" --steps 60 --type Q4_0 -o "$tmp/h.gguf"
 run "${slow[@]}" -o "$tmp/h.gguf" --keep-work
 check "it resumed: $(field blocks_resumed "$tmp/out") blocks were there" test "$(field blocks_resumed "$tmp/out")" -gt 0

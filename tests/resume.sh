@@ -1,123 +1,124 @@
 #!/usr/bin/env bash
-# A run that is interrupted ends in the same bytes as one that is not: kill -9 at three random moments, and Ctrl-C.
+# A run that is interrupted ends in the same bytes as one that is not: at every point of its life, by a stop and by kill -9,
+# for a folder and for a GGUF; and at a random moment, and by Ctrl-C. host/base/stop_point.h names the points.
 # shellcheck source=tests/lib/common.sh
 . "$(dirname "$0")/lib/common.sh"
 command -v python3 >/dev/null || skip "python3 is needed to read JSON"
 make=$build/make_big_block
 [[ -x $make ]] || skip "$make is not built"
 
-"$make" "$tmp/model" --hidden 128 --intermediate 256 --heads 4 --kv 2 --layers 6
-options=(--method gsq --bits 2 --group 64 --calib "$demo/calib.txt" --samples 32 --ctx 64 --steps 40 --epochs 3 --batch 4 --scale-epochs 0 --json)
+"$make" "$tmp/model" --hidden 256 --intermediate 256 --heads 4 --kv 2 --layers 2
+options=(--method gsq --calib "$demo/calib.txt" --samples 16 --ctx 64 --steps 24 --epochs 2 --batch 4 --scale-epochs 3 --json)
 quantize=("$gsq" quantize "$tmp/model" "${options[@]}")
+folder=(--bits 2 --group 64) gguf=(--type Q2_K)
 
-run "${quantize[@]}" -o "$tmp/a"
+run "${quantize[@]}" "${folder[@]}" -o "$tmp/a"
 check 'an undisturbed run' test "$rc" -eq 0
 [[ $rc -eq 0 ]] || { cat "$tmp/err"; done_testing; }
 seconds=$(field seconds "$tmp/out")
-echo "it took $seconds s"
-run "${quantize[@]}" -o "$tmp/b"
-check 'a second one has the same bytes' diff -r "$tmp/a" "$tmp/b"
-check 'and leaves no work folder' test ! -e "$tmp/b.work"
+check 'leaves no work folder' test ! -e "$tmp/a.work"
+run "${quantize[@]}" "${gguf[@]}" -o "$tmp/a.gguf"
+check 'one of a GGUF' test "$rc" -eq 0
+run "${quantize[@]}" "${folder[@]}" --scale-epochs 0 -o "$tmp/s"
+check 'the pass over scales changes the scales' test "$(cmp -s "$tmp/a/model.safetensors" "$tmp/s/model.safetensors"; echo $?)" -eq 1
 
-# Waits until the run with this output is in block N or later, or is over.
-in_block() { # FILE N PID
-    local at
-    while kill -0 "$3" 2>/dev/null; do
-        # The file may not be there yet: the run that writes it has only just been started.
-        at=$(sed -nE 's/.*"block":([0-9]+).*/\1/p' "$1" 2>/dev/null | tail -n 1) || at=0
-        [[ ${at:-0} -lt $2 ]] || return 0
-        sleep 0.05
-    done
+# at HOW POINT OUT OPTION...: the run with this output, interrupted there; what it says into $tmp/err.
+at() {
+    local how=$1 point=$2 out=$3
+    shift 3
+    rc=0 # a shell of its own, whose word on the killed goes into the file too
+    (GSQ_STOP_AT=$how:$point "${quantize[@]}" "$@" -o "$out" || exit) >"$tmp/out" 2>"$tmp/err" </dev/null || rc=$?
 }
-
-# Stops the run in the training of a half of block N or later, or waits until it is over. It is looked at while it stands
-# still: a half may train for less than the second between two lines of progress.
-stop_in_training() { # FILE N PID
-    local last
-    while kill -STOP "$3" 2>/dev/null; do
-        last=$(grep -s '"phase"' "$1" | tail -n 1) || true
-        if [[ $last =~ '"phase":"train"'.*'"block":'([0-9]+) && ${BASH_REMATCH[1]} -ge $2 ]]; then
-            return 0
-        fi
-        kill -CONT "$3" 2>/dev/null || true
-        sleep 0.1
-    done
-}
-
-# Three kills: while block 2 or a later one trains, then at a random moment of the third and fourth block or soon after.
-killed=0
-for i in 1 2 3; do
-    pause=$(awk -v t="$seconds" -v r="$RANDOM" 'BEGIN { printf "%.2f", t / 6 * r / 32767 }')
-    "${quantize[@]}" -o "$tmp/c" >"$tmp/c.$i" 2>&1 &
-    pid=$!
-    if [[ $i -eq 1 ]]; then
-        stop_in_training "$tmp/c.$i" 2 "$pid"
+reached() { # POINT RC...: it was, and the exit code is one of these.
+    local point=$1
+    shift
+    if grep -q "GSQ_STOP_AT: ${point%%:*}" "$tmp/err" && [[ " $* " == *" $rc "* ]]; then
+        ok "$name, $point: exit $rc"
     else
-        in_block "$tmp/c.$i" "$((i + 1))" "$pid"
-        sleep "$pause"
+        fail "$name, $point: exit $rc, $(tail -n 2 "$tmp/err" | tr '\n' ' ')"
     fi
-    kill -9 "$pid" 2>/dev/null || true
-    rc=0
-    wait "$pid" 2>/dev/null || rc=$?
-    [[ $rc -ne 137 ]] || killed=$((killed + 1))
-    echo "kill -9 in block $(sed -nE 's/.*"block":([0-9]+).*/\1/p' "$tmp/c.$i" | tail -n 1)," \
-        "phase $(sed -nE 's/.*"phase":"([a-z]+)".*/\1/p' "$tmp/c.$i" | tail -n 1)"
-    [[ $i -ne 1 ]] || check 'the first one while it trained' grep -q '"phase":"train"' <<<"$(grep '"phase"' "$tmp/c.$i" | tail -n 1)"
-done
-check 'three runs were killed' test "$killed" -eq 3
-run "${quantize[@]}" -o "$tmp/c"
-check 'the fourth finishes' test "$rc" -eq 0
-check "it resumed: $(field blocks_resumed "$tmp/out") of $(field blocks "$tmp/out") blocks were there" \
-    test "$(field blocks_resumed "$tmp/out")" -gt 0
-check 'and has the same bytes' diff -r "$tmp/a" "$tmp/c"
-check 'and leaves no work folder' test ! -e "$tmp/c.work"
+}
+# the_same OUT WANT: rerun, the result is there and is that of the undisturbed run.
+the_same() {
+    run "${quantize[@]}" "${@:3}" -o "$1"
+    check "$name: the last run ends" test "$rc" -eq 0
+    check "$name: the same bytes" diff -r "$2" "$1"
+    check "$name: no work folder is left" test ! -e "$1.work"
+}
 
-# Ctrl-C.
-"${quantize[@]}" -o "$tmp/d" >"$tmp/d.out" 2>"$tmp/d.err" &
+# One run after the other, each on what the one before left; validation has watched the undisturbed ones.
+export GSQ_VALIDATE=0
+points=(check:2 manifest linear:3 step:5 half block linear:2 block scales:3 epoch export tensor:2)
+for kind in folder gguf; do
+    if [[ $kind == folder ]]; then
+        end='' last=config.json of=("${folder[@]}")
+    else
+        end=.gguf of=("${gguf[@]}")
+    fi
+    # By kill -9, and on to the work folder's last file.
+    name="$kind, kill" out=$tmp/k$end
+    if [[ $kind == folder ]]; then whole=$out/$last; else whole=$out last=k.gguf; fi
+    for point in rename:manifest.json "${points[@]}" "rename:$last"; do
+        at kill "$point" "$out" "${of[@]}"
+        reached "$point" 137
+    done
+    check "$name: no whole result before it has its name" test ! -e "$whole"
+    for point in finished remove:2; do
+        at kill "$point" "$out" "${of[@]}"
+        reached "$point" 137
+        check "$name, $point: the result is there, and the work folder" test -e "$out" -a -e "$out.work/manifest.json"
+    done
+    the_same "$out" "$tmp/a$end" "${of[@]}"
+    check "$name: nothing was left to do" test "$(field finished_before "$tmp/out")" = True
+
+    # Politely. Behind the last look at the flag a run ends by itself.
+    name="$kind, stop" out=$tmp/p$end
+    if [[ $kind == folder ]]; then whole=$out/$last; else whole=$out last=p.gguf; fi
+    for point in "${points[@]}"; do
+        at stop "$point" "$out" "${of[@]}"
+        reached "$point" 130
+    done
+    check "$name: it says how to go on" grep -q 'stopped at a safe point; rerun the same command to resume' "$tmp/err"
+    check "$name: no result yet" test ! -e "$whole"
+    for point in "rename:$last" finished; do
+        at stop "$point" "$out" "${of[@]}" --keep-work
+        reached "$point" 0 130
+        rm -rf "$out"
+    done
+    at stop remove "$out" "${of[@]}"
+    reached remove 0 130
+    the_same "$out" "$tmp/a$end" "${of[@]}"
+done
+
+# At a random moment.
+name='a random moment'
+pause=$(awk -v t="$seconds" -v r="$RANDOM" 'BEGIN { printf "%.2f", t * r / 32767 }')
+"${quantize[@]}" "${folder[@]}" -o "$tmp/c" >"$tmp/c.out" 2>&1 &
 pid=$!
-in_block "$tmp/d.out" 2 "$pid"
+sleep "$pause"
+kill -9 "$pid" 2>/dev/null || true
+rc=0
+wait "$pid" 2>/dev/null || rc=$?
+echo "kill -9 after $pause of $seconds s: exit $rc, phase $(sed -nE 's/.*"phase":"([a-z]+)".*/\1/p' "$tmp/c.out" | tail -n 1)"
+the_same "$tmp/c" "$tmp/a" "${folder[@]}"
+
+# Ctrl-C, when the first block is there.
+name=Ctrl-C
+"${quantize[@]}" "${folder[@]}" -o "$tmp/d" >"$tmp/d.out" 2>"$tmp/d.err" &
+pid=$!
+while [[ ! -e $tmp/d.work/block-0000.safetensors ]] && kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
 kill -INT "$pid"
 rc=0
 wait "$pid" || rc=$?
 check "Ctrl-C: exit code $rc" test "$rc" -eq 130
 check "says: $(grep stopped "$tmp/d.err" || true)" grep -q 'stopped at a safe point; rerun the same command to resume' "$tmp/d.err"
 check 'no model yet' test ! -e "$tmp/d/config.json"
-expect 'another seed is refused' 2 'seed' '.' -- "${quantize[@]}" --seed 2 -o "$tmp/d"
-run "${quantize[@]}" -o "$tmp/d"
-check 'the rerun resumes' test "$(field blocks_resumed "$tmp/out")" -gt 0
+expect 'another seed is refused' 2 'seed' '.' -- "${quantize[@]}" "${folder[@]}" --seed 2 -o "$tmp/d"
+run "${quantize[@]}" "${folder[@]}" -o "$tmp/d"
+check "the rerun resumes: $(field blocks_resumed "$tmp/out") blocks were there" test "$(field blocks_resumed "$tmp/out")" -gt 0
 check 'and has the same bytes' diff -r "$tmp/a" "$tmp/d"
 
-# The last pass over scales: killed in it, it goes on behind its last finished epoch.
-scales=("${quantize[@]}" --scale-epochs 3)
-run "${scales[@]}" -o "$tmp/f"
-check 'a run with a pass over scales' test "$rc" -eq 0
-check 'which changes the scales' test "$(cmp -s "$tmp/a/model.safetensors" "$tmp/f/model.safetensors"; echo $?)" -eq 1
-check 'and leaves no work folder' test ! -e "$tmp/f.work"
-killed=0
-for epoch in 1 2; do
-    "${scales[@]}" -o "$tmp/g" >"$tmp/g.$epoch" 2>&1 &
-    pid=$!
-    # The first is killed when its first epoch is stored, the second wherever it is in the next one.
-    while kill -0 "$pid" 2>/dev/null; do
-        if [[ $epoch -eq 1 && -e $tmp/g.work/scales.safetensors ]] ||
-            { [[ $epoch -eq 2 ]] && grep -qs '"phase":"scales"' "$tmp/g.$epoch"; }; then
-            break
-        fi
-        sleep 0.05
-    done
-    kill -9 "$pid" 2>/dev/null || true
-    rc=0
-    wait "$pid" 2>/dev/null || rc=$?
-    [[ $rc -ne 137 ]] || killed=$((killed + 1))
-    check "killed in the pass, time $epoch" grep -q '"phase":"scales"' "$tmp/g.$epoch"
-done
-check 'two runs were killed' test "$killed" -eq 2
-run "${scales[@]}" -o "$tmp/g"
-check 'the third finishes' test "$rc" -eq 0
-check 'it went on behind the first epoch' grep -q 'continues after epoch [12]' "$tmp/err"
-check 'and has the same bytes' diff -r "$tmp/f" "$tmp/g"
-
-# Another seed means other bytes: the comparison above can fail.
-run "${quantize[@]}" --seed 2 -o "$tmp/e"
+# Another seed means other bytes: the comparisons above can fail.
+run "${quantize[@]}" "${folder[@]}" --seed 2 -o "$tmp/e"
 check 'another seed gives other codes' test "$(cmp -s "$tmp/a/model.safetensors" "$tmp/e/model.safetensors"; echo $?)" -eq 1
 done_testing

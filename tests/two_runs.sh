@@ -72,17 +72,9 @@ done
 check "$met of $((3 * rounds)) met, one of each pair stopped" test "$met" -ge $((3 * rounds / 2)) -a "$lost" -eq "$met"
 
 # A killed run leaves its lock, which nobody holds; the next one goes on.
-"$gsq" quantize -q "$demo" -o "$tmp/one" --calib "$demo/calib.txt" --effort fast --steps 200 --samples 8 --ctx 64 \
-    --work "$tmp/k.work" >/dev/null 2>&1 &
-pid=$!
-for ((i = 0; i < 300; i++)); do
-    [[ ! -e $tmp/k.work/run.gsq-lock ]] || break
-    sleep 0.02
-done
-sleep 0.2
-kill -KILL "$pid"
-wait "$pid" 2>/dev/null || true
-check 'a killed run leaves its lock' test -e "$tmp/k.work/run.gsq-lock"
+run bash -c 'GSQ_STOP_AT=kill:linear:2 "$@" || exit' - "$gsq" quantize -q "$demo" -o "$tmp/one" --calib "$demo/calib.txt" \
+    --effort fast --steps 200 --samples 8 --ctx 64 --work "$tmp/k.work"
+check 'a killed run leaves its lock' test "$rc" -eq 137 -a -e "$tmp/k.work/run.gsq-lock"
 rm -rf "$tmp/one"
 run_one 1 1 "$tmp/one" --steps 200 --work "$tmp/k.work"
 check "  and the next goes on: exit $(cat "$tmp/1.rc")" test "$(cat "$tmp/1.rc")" -eq 0 -a ! -e "$tmp/k.work"

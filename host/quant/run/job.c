@@ -215,6 +215,16 @@ static bool embed_windows(struct job *j, struct err *e)
     return ok;
 }
 
+/* A run that was killed behind its last file has left its work folder. Another run's stays. */
+static void remove_left(struct job *j)
+{
+    char method[64];
+    struct err why = {0};
+    if (!j->o->keep_work && store_recorded(j->work_dir, "method", method, sizeof method) &&
+        store_open(&j->store, j->work_dir, j->id.fields, j->id.n, NULL, &why))
+        store_remove(&j->store);
+}
+
 static bool run_all(struct job *j, struct err *e)
 {
     const struct quantize_options *o = j->o;
@@ -223,8 +233,10 @@ static bool run_all(struct job *j, struct err *e)
     job_expect(j, false);
     if (!identify(j, e))
         return false;
-    if ((j->out->finished = is_finished(j)))
+    if ((j->out->finished = is_finished(j))) {
+        remove_left(j);
         return true;
+    }
     out_tell_replaced(o->out_dir, true);
     if (!open_store(j, e))
         return false;

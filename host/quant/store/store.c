@@ -10,6 +10,8 @@
 #include "host/base/os.h"
 #include "host/base/stop_point.h"
 
+#define MANIFEST "manifest.json"
+
 bool store_path(const struct store *s, const char *name, char *out, size_t cap, struct err *e)
 {
     return os_path_join(out, cap, s->dir, name, e);
@@ -113,7 +115,7 @@ static bool open_manifest(struct store *s, const struct store_field *fields, siz
                           struct err *e)
 {
     char path[4096];
-    if (!os_path_join(path, sizeof path, s->dir, "manifest.json", e))
+    if (!os_path_join(path, sizeof path, s->dir, MANIFEST, e))
         return false;
     struct recovery r = {0};
     struct err why = {0};
@@ -148,7 +150,7 @@ bool store_recorded(const char *dir, const char *field, char *out, size_t cap)
 {
     char path[4096];
     struct err e = {0};
-    if (!os_path_join(path, sizeof path, dir, "manifest.json", &e) || os_stat(path, NULL) != OS_FILE)
+    if (!os_path_join(path, sizeof path, dir, MANIFEST, &e) || os_stat(path, NULL) != OS_FILE)
         return false;
     struct manifest *m = read_manifest(path, &e);
     const char *value = m ? manifest_value(m, field) : NULL;
@@ -417,8 +419,7 @@ void store_read_stages(struct store *s, uint32_t layer, struct stage_report stag
 /* Every file that a store may have written, half written ones too. */
 static bool remove_own(void *ctx, const char *name, struct err *e)
 {
-    static const char *const begins[] = {"block-", "scales.safetensors", "head-importance.safetensors",
-                                         "manifest.json"};
+    static const char *const begins[] = {"block-", "scales.safetensors", "head-importance.safetensors", MANIFEST "."};
     char path[4096];
     for (size_t i = 0; i < sizeof begins / sizeof *begins; i++)
         if (strncmp(name, begins[i], strlen(begins[i])) == 0 && os_path_join(path, sizeof path, ctx, name, e)) {
@@ -433,6 +434,9 @@ void store_remove(struct store **s)
     safetensors_close(&(*s)->block);
     safetensors_close(&(*s)->scales);
     os_list((*s)->dir, remove_own, (*s)->dir, NULL);
+    char path[4096];
+    if (os_path_join(path, sizeof path, (*s)->dir, MANIFEST, NULL))
+        os_remove(path); /* last: where a run is killed before, the next one knows what the rest is */
     os_remove_dir((*s)->dir);
     store_close(s);
 }
