@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The report page of a run: it holds what --json said, draws it, and stands alone. Where there is node, its script is run on the
+# The report page of a run: it holds what --json said and what lies in the work folder and the result, draws it, and stands alone. Where there is node, its script is run on the
 # pages of tests/test_report.c too: many blocks, nothing measured, values that are hard to draw, hostile names.
 # shellcheck source=tests/lib/common.sh
 . "$(dirname "$0")/lib/common.sh"
 command -v python3 >/dev/null || skip "python3 is needed to read JSON"
 
 run "$gsq" quantize "$demo" -o "$tmp/o" --calib default --effort balanced --samples 8 --ctx 64 --steps 20 --epochs 2 \
-    --report "$tmp/run.html" --eval "$demo/eval.txt" --windows 4 --json
+    --report "$tmp/run.html" --eval "$demo/eval.txt" --windows 4 --json --keep-work
 check 'a run with a report' test "$rc" -eq 0
 check 'its page holds what --json said' python3 - "$tmp/run.html" "$tmp/out" <<'END'
 import json, re, sys
@@ -39,6 +39,57 @@ assert sum(sum(l["codes"]["counts"]) for l in run["linears"]) == plan["weights_q
 assert sum(sum(l["scales"]["counts"]) + l["scales"]["zero"] for l in run["linears"]) == plan["weights_quantized"] // 128
 assert run["result"]["source_bytes"] > 2 * plan["weights"] and {p["phase"] for p in run["phases"]} > {"calibration", "export"}
 open(sys.argv[1] + ".frame", "w").write(before + after)
+END
+check 'each number of it is that of the stored blocks, and of the files' python3 - "$tmp/run.html" "$tmp/o" "$demo" <<'END'
+import array, collections, glob, json, math, os, re, sys
+page, out, model = sys.argv[1:]
+run = json.loads(re.search(r'id="run">(.*?)</script>', open(page, encoding="utf-8").read(), re.S).group(1))
+result, linears, stages = run["result"], {l["module"]: l for l in run["linears"]}, run["stages"]
+near = lambda a, b, share=1e-12: abs(a - b) <= share * abs(b)
+
+def tensors(path):
+    with open(path, "rb") as f:
+        header = json.loads(f.read(int.from_bytes(f.read(8), "little")))
+        data = f.read()
+    facts = header.pop("__metadata__", {})
+    return facts, {k: (v["shape"], data[slice(*v["data_offsets"])]) for k, v in header.items()}
+
+seen = 0
+for path in sorted(glob.glob(out + ".work/block-*.safetensors")):
+    facts, stored = tensors(path)
+    for name in [n for n in stored if n.endswith(".codes")]:
+        module, (rows, words), seen = name[:-6], stored[name][0], seen + 1
+        line, want = linears[module], facts[module].split()
+        assert line["rows"] == rows, module
+        losses = dict(zip(("loss_rtn", "loss_gptq", "loss"), map(float, want)))
+        for key, loss in losses.items():
+            assert math.isnan(loss) and key not in line or near(line[key], loss), (module, key)
+        assert [line["rows_rolled_back"], line["damp_raised"], line["diagonal_only"]] == [int(x) for x in want[3:6]], module
+        assert near(line["seconds"], float(want[6]), 1e-3) or abs(line["seconds"] - float(want[6])) < 1e-5, module
+        bits = words * 32 // line["cols"]
+        found = collections.Counter()
+        for word in array.array("I", stored[name][1]):
+            found.update(word >> at & (1 << bits) - 1 for at in range(0, 32, bits))
+        first = line["codes"]["first"]
+        want = {first + i: n for i, n in enumerate(line["codes"]["counts"]) if n}
+        assert {code - (1 << bits - 1): n for code, n in found.items()} == want, (module, want, found)
+        scales = array.array("f", stored[module + ".scales"][1])
+        bins = collections.Counter(math.floor((math.log2(abs(s)) + 20) * 2) for s in scales if s)
+        drawn = line["scales"]
+        first = round((drawn["log2_first"] + 20) * 2)
+        assert {first + i: n for i, n in enumerate(drawn["counts"]) if n} == bins, module
+        assert drawn["zero"] == sum(s == 0 for s in scales) and drawn["negative"] == sum(s < 0 for s in scales), module
+assert seen == len(linears) == 21
+assert near(result["mean_loss"], sum(l["loss"] for l in linears.values()) / len(linears))
+for s in stages:
+    assert len(s["losses"]) == s["epochs"] + 1 and near(s["losses"][s["best_epoch"]], s["loss"], 1e-6), s
+    assert near(s["losses"][0], s["loss_start"], 1e-6) and s["loss"] <= s["loss_start"] and s["seconds"] > 0, s
+assert result["source_bytes"] == sum(len(data) for _, data in tensors(model + "/model.safetensors")[1].values())
+assert result["out_bytes"] == sum(map(os.path.getsize, glob.glob(out + "/*")))
+weights = sum(l["rows"] * l["cols"] for l in linears.values())
+assert weights == run["plan"]["weights_quantized"]
+assert 0 < sum(p["seconds"] for p in run["phases"]) <= result["seconds"] * 1.001
+assert max(p["device_bytes"] for p in run["phases"]) == result["device_peak_bytes"]
 END
 frame=$(sha256sum <"$tmp/run.html.frame")
 check 'and else what was built in' test "$frame" = "$(sed 's/@RUN@//' "$here/lib/report.html" | sha256sum)"

@@ -575,33 +575,43 @@ static void test_stop(void **state)
     finish();
 }
 
-/* The rate learnt from whole submissions, several of them in flight, stays near the one measured per
- * dispatch. */
-static void test_rate(void **state)
+/* Work that 100 ms take: by single dispatches, and by what was learnt from whole submissions, several in flight. */
+static void measure_rates(struct gpu_view x, struct gpu_view y, uint32_t n, double *single, double *learnt)
 {
-    (void)state;
-    enum { N = 1 << 20 };
-    struct gpu_view x = alloc(4 * N), y = alloc(4 * N);
-    gpu_fill(cmd, x, 0);
-    gpu_fill(cmd, y, 0);
-    if (!(gpu_info(gpu)->timestamp_ns > 0))
-        skip();
+    gpu_cmd_profile_clear(cmd);
     gpu_cmd_profile_enable(cmd, true);
     for (int i = 0; i < 10; i++)
-        add(y, x, N);
+        add(y, x, n);
     finish();
     gpu_cmd_profile_enable(cmd, false);
     struct gpu_profile p = gpu_cmd_profile(cmd, KERNEL_ID_add);
-    double expect = 0.1 * p.work / p.seconds;
+    *single = 0.1 * p.work / p.seconds;
     for (int i = 0; i < 200; i++) {
-        add(y, x, i % 3 ? N : N / 64);
+        add(y, x, i % 3 ? n : n / 64);
         if (i % 2)
             gpu_cmd_flush(cmd);
     }
     finish();
-    double limit = gpu_cmd_work_limit(cmd, KERNEL_ID_add);
-    if (limit < expect / 30 || limit > expect * 30) /* generous: other programs run too */
-        fail_msg("%g of work in 100 ms, where single dispatches say %g", limit, expect);
+    *learnt = gpu_cmd_work_limit(cmd, KERNEL_ID_add);
+}
+
+/* The two agree. Another program that takes the processor in one of them spoils that measurement, hence several. */
+static void test_rate(void **state)
+{
+    (void)state;
+    enum { N = 1 << 20, TRIES = 8 };
+    struct gpu_view x = alloc(4 * N), y = alloc(4 * N);
+    double single = 0, learnt = 0;
+    gpu_fill(cmd, x, 0);
+    gpu_fill(cmd, y, 0);
+    if (!(gpu_info(gpu)->timestamp_ns > 0))
+        skip();
+    for (int i = 0; i < TRIES; i++) {
+        measure_rates(x, y, N, &single, &learnt);
+        if (learnt > single / 2 && learnt < single * 2)
+            return;
+    }
+    fail_msg("%g of work in 100 ms, where single dispatches say %g", learnt, single);
 }
 
 static void test_profile(void **state)
