@@ -97,10 +97,7 @@ static bool plan_bias(struct gguf_plan *p, const char *module, uint32_t rows)
 /* fixed: NULL, or what it is called whatever its module is: embedding and head. */
 static bool plan_matrix(struct gguf_plan *p, const char *module, const char *fixed)
 {
-    struct weight_info w;
     char name[64];
-    if (!checkpoint_weight(p->src, module, &w, p->e))
-        return false;
     const struct matrix *item = &p->items[p->listed];
     if (p->listed == p->n_items || !item->type || strcmp(item->module, module) != 0)
         return err_set(p->e, ERR_BUG, "no type was chosen for %s", module);
@@ -109,9 +106,9 @@ static bool plan_matrix(struct gguf_plan *p, const char *module, const char *fix
         snprintf(name, sizeof name, "%s", fixed);
     else if (!name_of(p, module, ".weight", name))
         return false;
-    if (w.cols % item->type->block != 0) {
+    if (item->cols % item->type->block != 0) {
         err_set(p->e, ERR_USER, "%s: its %u columns are not a multiple of %u, the block size of %s", module,
-                (unsigned)w.cols, (unsigned)item->type->block, item->type->name);
+                (unsigned)item->cols, (unsigned)item->type->block, item->type->name);
         return err_hint(p->e, "choose another type for it with --tensor");
     }
     if (!item->coded && !item->type->rounded) {
@@ -122,12 +119,12 @@ static bool plan_matrix(struct gguf_plan *p, const char *module, const char *fix
     if (!x)
         return false;
     x->n_dims = 2;
-    x->rows = w.rows;
-    x->cols = w.cols;
+    x->rows = item->rows;
+    x->cols = item->cols;
     x->type = item->type;
     x->item = item;
     /* llama.cpp knows biases within blocks only. */
-    return find_heads(p, x, w.rows) && (fixed || plan_bias(p, module, w.rows));
+    return find_heads(p, x, item->rows) && (fixed || plan_bias(p, module, item->rows));
 }
 
 static bool plan_model(struct gguf_plan *p)
