@@ -12,6 +12,7 @@
 #include "formats/write/gguf_export.h"
 #include "formats/write/gguf_mixture.h"
 #include "formats/write/gguf_override.h"
+#include "host/base/grow.h"
 #include "host/base/num.h"
 
 #define UNSUPPORTED "the model may be of an architecture that is not supported"
@@ -20,16 +21,10 @@
 
 static struct gguf_entry *add_entry(struct gguf_plan *p, const char *module, const char *name)
 {
-    if (p->n == p->cap) {
-        size_t cap = p->cap ? 2 * p->cap : 64;
-        struct gguf_entry *grown = realloc(p->entries, cap * sizeof *grown);
-        if (!grown) {
-            err_nomem(p->e, "the list of tensors", cap * sizeof *grown);
-            return NULL;
-        }
-        p->entries = grown;
-        p->cap = cap;
-    }
+    struct gguf_entry *grown = grow(p->entries, &p->cap, p->n, sizeof *grown, "the list of tensors", p->e);
+    if (!grown)
+        return NULL;
+    p->entries = grown;
     struct gguf_entry *x = &p->entries[p->n++];
     *x = (struct gguf_entry){.n_dims = 1, .rows = 1, .type = gguf_type_of(GGML_F32)};
     snprintf(x->module, sizeof x->module, "%s", module);

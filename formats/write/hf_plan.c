@@ -16,30 +16,15 @@
 #include "formats/json.h"
 #include "formats/read/tensor_values.h"
 #include "formats/side_file.h"
+#include "host/base/grow.h"
 #include "host/base/num.h"
 
 /* Hubs and tools expect shards under 5 GB; the header needs a little of that too. */
 #define SHARD_BYTES UINT64_C(4990000000)
 
-/* ---- growing arrays ---- */
-
-/* Room for one more of n items: the array, perhaps moved; NULL when out of memory. */
-static void *grow(void *items, size_t *cap, size_t n, size_t size, struct err *e)
-{
-    if (n < *cap)
-        return items;
-    size_t more = *cap ? 2 * *cap : 64;
-    void *grown = realloc(items, more * size);
-    if (grown)
-        *cap = more;
-    else
-        err_nomem(e, "the export plan", more * size);
-    return grown;
-}
-
 static struct export_entry *add_entry(struct hf_plan *p, struct export_entry x, struct err *e)
 {
-    struct export_entry *grown = grow(p->entries, &p->cap_entries, p->n_entries, sizeof *grown, e);
+    struct export_entry *grown = grow(p->entries, &p->cap_entries, p->n_entries, sizeof *grown, "the export plan", e);
     if (!grown)
         return NULL;
     p->entries = grown;
@@ -52,7 +37,7 @@ static struct export_entry *add_entry(struct hf_plan *p, struct export_entry x, 
 static bool add_tensor(struct hf_plan *p, const char *module, const char *suffix, enum dtype dtype, uint32_t n_dims,
                        const uint64_t *shape, struct err *e)
 {
-    struct tensor_plan *grown = grow(p->tensors, &p->cap_tensors, p->n_tensors, sizeof *grown, e);
+    struct tensor_plan *grown = grow(p->tensors, &p->cap_tensors, p->n_tensors, sizeof *grown, "the export plan", e);
     struct strbuf name = {0};
     if (!grown)
         return false;
@@ -167,7 +152,7 @@ static bool note_dense(struct building *b, const char *module)
     struct hf_plan *p = b->plan;
     if (str_ends(module, "embed_tokens"))
         return true;
-    char **grown = grow(p->dense, &p->cap_dense, p->n_dense, sizeof *grown, b->e);
+    char **grown = grow(p->dense, &p->cap_dense, p->n_dense, sizeof *grown, "the export plan", b->e);
     if (!grown)
         return false;
     p->dense = grown;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "formats/write/hf_linear.h"
+#include "host/base/grow.h"
 #include "host/base/num.h"
 
 /* How a linear is stored. group 0: one group per row; bits 0: in 16 bits. */
@@ -149,15 +150,12 @@ static void find_kinds(struct rules *r)
             known = same(s, r->kinds[k]);
         if (known)
             continue;
-        if (r->n_kinds == cap) {
-            cap = cap ? 2 * cap : 8;
-            struct storage *grown = realloc(r->kinds, cap * sizeof *grown);
-            if (!grown) {
-                r->failed = true;
-                return;
-            }
-            r->kinds = grown;
+        struct storage *grown = grow(r->kinds, &cap, r->n_kinds, sizeof *grown, "kinds of storage", NULL);
+        if (!grown) {
+            r->failed = true;
+            return;
         }
+        r->kinds = grown;
         r->kinds[r->n_kinds++] = s;
     }
 }
