@@ -76,8 +76,8 @@ convert "$tmp/2-64" "$tmp/wide.gguf" --type F16 || true
 check '--type F16 stores the values that codes stand for' within \
     "$(perplexity "$tmp/wide.gguf" "$demo/eval.txt" 64 16)" "$(perplexity "$tmp/2-64" "$demo/eval.txt" 64 16)" 0.001
 run "$gsq" quantize "$demo" -o "$tmp/3" --method rtn --bits 3 --group 64 -q
-expect 'three bits have no home' 2 'no exact place in any type' 'type F16' -- "$gsq" convert "$tmp/3" -o "$tmp/x.gguf"
-expect 'codes and a type that does not hold them' 2 'no exact place in TQ2_0' -- \
+expect 'three bits have no home' 2 'stored exactly as any type' 'type F16' -- "$gsq" convert "$tmp/3" -o "$tmp/x.gguf"
+expect 'codes and a type that does not hold them' 2 'stored exactly as TQ2_0' -- \
     "$gsq" convert "$tmp/2-64" -o "$tmp/x.gguf" --type TQ2_0
 expect 'a type that would have to be quantized to' 2 'does not quantize' 'gsq quantize' -- \
     "$gsq" convert "$demo" -o "$tmp/x.gguf" --type Q4_K
