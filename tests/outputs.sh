@@ -132,6 +132,8 @@ check "-o BIG.GGUF is a file: exit $rc" test "$rc" -eq 0 -a -f "$tmp/BIG.GGUF"
 check '  and has the right bytes' cmp -s "$tmp/BIG.GGUF" "$tmp/stale/x.gguf"
 run "${quantize[@]}" "$m" -o "$tmp/slash//" --keep-work
 check "-o slash// keeps its work beside it: exit $rc" test "$rc" -eq 0 -a -d "$tmp/slash.work" -a ! -e "$tmp/slash/.work"
+run "${quantize[@]}" "$m" -o "$tmp/slash"
+check "  and the same command again leaves it: exit $rc" test "$rc" -eq 0 -a -d "$tmp/slash.work"
 run "${quantize[@]}" "$m" -o "$tmp/slash2/." --keep-work
 check "-o slash2/. too: exit $rc" test "$rc" -eq 0 -a -d "$tmp/slash2.work"
 mkdir "$tmp/here"

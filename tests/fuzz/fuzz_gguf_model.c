@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/hf/hf_config.h"
 #include "formats/read/gguf_config.h"
 #include "formats/tokenizer/tokenizer_parts.h"
 #include "formats/tokenizer/tokenizer.h"

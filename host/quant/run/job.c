@@ -215,12 +215,12 @@ static bool embed_windows(struct job *j, struct err *e)
     return ok;
 }
 
-/* A run that was killed behind its last file has left its work folder. Another run's stays. */
+/* A run that was killed after its last file has left its work folder. Another run's stays, and one that was to stay. */
 static void remove_left(struct job *j)
 {
     char method[64];
     struct err why = {0};
-    if (!j->o->keep_work && store_recorded(j->work_dir, "method", method, sizeof method) &&
+    if (!j->o->keep_work && !store_kept(j->work_dir) && store_recorded(j->work_dir, "method", method, sizeof method) &&
         store_open(&j->store, j->work_dir, j->id.fields, j->id.n, NULL, &why))
         store_remove(&j->store);
 }
@@ -263,7 +263,9 @@ static bool run_all(struct job *j, struct err *e)
     job_clock(j, PHASE_EXPORT, &clock);
     job_judge_prediction(j);
     stop_point("finished", NULL);
-    if (!o->keep_work)
+    if (o->keep_work)
+        store_keep(j->store);
+    else
         store_remove(&j->store);
     return true;
 }

@@ -416,10 +416,14 @@ void store_read_stages(struct store *s, uint32_t layer, struct stage_report stag
     }
 }
 
+/* An empty file in a folder that stays because the user wants it to. */
+#define KEPT "kept"
+
 /* Every file that a store may have written, half written ones too. */
 static bool remove_own(void *ctx, const char *name, struct err *e)
 {
-    static const char *const begins[] = {"block-", "scales.safetensors", "head-importance.safetensors", MANIFEST "."};
+    static const char *const begins[] = {"block-", "scales.safetensors", "head-importance.safetensors", KEPT,
+                                         MANIFEST "."};
     char path[4096];
     for (size_t i = 0; i < sizeof begins / sizeof *begins; i++)
         if (strncmp(name, begins[i], strlen(begins[i])) == 0 && os_path_join(path, sizeof path, ctx, name, e)) {
@@ -427,6 +431,19 @@ static bool remove_own(void *ctx, const char *name, struct err *e)
             os_remove(path);
         }
     return true;
+}
+
+void store_keep(struct store *s)
+{
+    char path[4096];
+    if (os_path_join(path, sizeof path, s->dir, KEPT, NULL))
+        os_write_file(path, "", 0, NULL);
+}
+
+bool store_kept(const char *dir)
+{
+    char path[4096];
+    return os_path_join(path, sizeof path, dir, KEPT, NULL) && os_stat(path, NULL) == OS_FILE;
 }
 
 void store_remove(struct store **s)

@@ -67,5 +67,8 @@ bool store_write_importance(struct store *s, const struct plan *p, const float *
 bool store_read_importance(struct store *s, const struct plan *p, float *sums, uint32_t n);
 /* Removes the folder's files (those that the store wrote) and the folder if then empty. */
 void store_remove(struct store **s);
+/* Marks a folder that stays after its run, as was asked for; whether one is marked so. */
+void store_keep(struct store *s);
+bool store_kept(const char *dir);
 
 #endif
