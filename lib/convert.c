@@ -13,19 +13,19 @@ void gsq_convert_options_init_sized(struct gsq_convert_options *o, size_t size)
 
 static bool find_format(const struct gsq_convert_options *o, enum export_format *out, struct err *e)
 {
-    static const char formats[] = "formats: gguf, hf, gptq, gptq_v2, compressed-tensors, mlx, humming";
+    char names[128];
     *out = EXPORT_GGUF;
     if (!o->format && str_ends_nocase(o->out, ".gguf"))
         return true;
     if (!o->format) {
         err_set(e, ERR_USER, "a conversion needs --format: %s does not end in .gguf", o->out);
-        return err_hint(e, "%s", formats);
+        return err_hint(e, "formats: %s", export_format_names(names, sizeof names));
     }
     *out = export_format_parse(o->format);
     if (*out != EXPORT_NONE)
         return true;
     err_set(e, ERR_USER, "--format %s is unknown", o->format);
-    return err_hint(e, "%s", formats);
+    return err_hint(e, "formats: %s", export_format_names(names, sizeof names));
 }
 
 bool gsq_convert(const gsq_model *model, const struct gsq_convert_options *options, struct gsq_error *e)

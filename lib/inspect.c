@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/hf/hf_quant.h"
 #include "formats/write/export.h"
 #include "formats/write/hf_linear.h"
 #include "host/base/num.h"
@@ -33,15 +34,9 @@ struct contents {
     size_t n_shapes;
 };
 
-static const char *quant_name(enum quant_method q)
-{
-    static const char *const names[] = {"none", "gptq", "gptq_v2", "compressed-tensors", "mlx", "humming"};
-    return names[q];
-}
-
 static const char *format_name(const struct contents *c)
 {
-    return checkpoint_gguf(c->ck) ? "gguf" : quant_name(c->cfg->quant);
+    return checkpoint_gguf(c->ck) ? "gguf" : quant_method_name(c->cfg->quant);
 }
 
 /* ---- counting ---- */
@@ -262,10 +257,8 @@ static enum export_verdict verdict_of(const struct contents *c, enum export_form
     return !ok ? EXPORT_REFUSED : why[0] ? EXPORT_WARN : EXPORT_OK;
 }
 
-/* Folders, then the file. */
-static const enum export_format all_formats[] = {EXPORT_GPTQ, EXPORT_GPTQ_V2, EXPORT_COMPRESSED_TENSORS,
-                                                 EXPORT_MLX,  EXPORT_HUMMING, EXPORT_GGUF};
-enum { N_FORMATS = sizeof all_formats / sizeof all_formats[0] };
+/* Those that quantize writes: packed folders and the file. */
+enum { N_FORMATS = EXPORT_GGUF + 1 };
 
 static void formats_text(struct strbuf *b, const struct contents *c)
 {
@@ -276,10 +269,10 @@ static void formats_text(struct strbuf *b, const struct contents *c)
     strbuf_puts(b, "\n");
     for (int i = 0; i < N_FORMATS; i++) {
         char why[640];
-        enum export_verdict v = verdict_of(c, all_formats[i], why, sizeof why);
-        if (v == EXPORT_WARN && c->run.mixture && all_formats[i] == EXPORT_GGUF)
+        enum export_verdict v = verdict_of(c, (enum export_format)i, why, sizeof why);
+        if (v == EXPORT_WARN && c->run.mixture && (enum export_format)i == EXPORT_GGUF)
             snprintf(why, sizeof why, "other types stand in for some, see below");
-        strbuf_printf(b, "  %-18s  %s", export_format_name(all_formats[i]),
+        strbuf_printf(b, "  %-18s  %s", export_format_name((enum export_format)i),
                       v == EXPORT_OK     ? "takes every linear"
                       : v == EXPORT_WARN ? "takes every linear; "
                                          : "does not take this model: ");
@@ -415,8 +408,8 @@ static void contents_json(cJSON *o, const struct contents *c)
         cJSON *formats = cJSON_AddObjectToObject(o, "formats");
         for (int i = 0; i < N_FORMATS; i++) {
             char why[640];
-            enum export_verdict v = verdict_of(c, all_formats[i], why, sizeof why);
-            cJSON *one = cJSON_AddObjectToObject(formats, export_format_name(all_formats[i]));
+            enum export_verdict v = verdict_of(c, (enum export_format)i, why, sizeof why);
+            cJSON *one = cJSON_AddObjectToObject(formats, export_format_name((enum export_format)i));
             cJSON_AddStringToObject(one, "verdict", verdicts[v]);
             if (why[0])
                 cJSON_AddStringToObject(one, "why", why);

@@ -380,3 +380,9 @@ bool hf_quant_parse(struct model_config *c, const cJSON *root, const char *path,
         return parse_humming(&r, o);
     return bad(&r, method->valuestring, "is not a method that gsq reads");
 }
+
+const char *quant_method_name(enum quant_method q)
+{
+    static const char *const names[] = {"none", "gptq", "gptq_v2", "compressed-tensors", "mlx", "humming"};
+    return names[q];
+}

@@ -7,5 +7,7 @@
 
 /* Fills c->quant, c->rules and c->n_rules (freed by config_free, also after a failure). */
 bool hf_quant_parse(struct model_config *c, const cJSON *root, const char *path, struct err *e);
+/* "none", "gptq" ... "humming": how a model's weights are stored, in the words of --format. */
+const char *quant_method_name(enum quant_method q);
 
 #endif

@@ -5,6 +5,7 @@
 #include "formats/read/matrix.h"
 #include "formats/read/checkpoint_in.h"
 
+/* Packed folders, then the file, then what only a conversion writes. */
 enum export_format {
     EXPORT_GPTQ,
     EXPORT_GPTQ_V2,
@@ -20,6 +21,12 @@ enum export_format export_format_parse(const char *name);
 const char *export_format_name(enum export_format f);
 /* Whether it is a folder whose linears are packed codes. */
 bool export_is_packed(enum export_format f);
+/* Whether its scales may be bf16, as the model's own 16-bit tensors then are; whether it says what type they have, so that a
+ * conversion cannot leave them as they are. */
+bool export_has_bf16_scales(enum export_format f);
+bool export_sets_scales(enum export_format f);
+/* "gptq, gptq_v2, ... hf" into out; returns out. */
+const char *export_format_names(char *out, size_t cap);
 
 struct export_options {
     enum export_format format;

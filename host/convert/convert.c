@@ -72,7 +72,7 @@ static bool collect(struct conversion *c, enum export_format format, unsigned co
 {
     /* These formats say what their scales are: f16, or the model's own dtype. Elsewhere scales stay as they
      * are. */
-    bool fixed = format == EXPORT_GPTQ || format == EXPORT_GPTQ_V2 || format == EXPORT_COMPRESSED_TENSORS;
+    bool fixed = export_sets_scales(format);
     enum scale_type scale = export_scale_type(format, c->ck);
     const struct fate_options o = {
         .policy = FATE_FOLDER, .exact = true, .format = format, .container = container, .warn = warn};

@@ -69,13 +69,12 @@ static bool narrows(const struct checkpoint *ck, const struct matrix *x, enum ex
 
 bool convert_scales(const struct checkpoint *ck, struct matrix *items, size_t n, enum export_format f, struct err *e)
 {
-    bool has_bf16 = f == EXPORT_COMPRESSED_TENSORS || f == EXPORT_MLX || f == EXPORT_HUMMING;
     struct scale_losses s = {0};
     for (size_t i = 0; i < n; i++) {
         double loss;
         if (!narrows(ck, &items[i], f))
             continue;
-        if (!has_bf16) {
+        if (!export_has_bf16_scales(f)) {
             if (!convert_scales_one(&s, ck, items[i].module, e))
                 return false;
             continue;

@@ -119,12 +119,6 @@ static bool matters(const struct loss *l)
     return l->with > l->without + TOLERATED;
 }
 
-/* Formats whose scales may be bf16, as the model's own 16-bit tensors then are. */
-static bool has_bf16(enum export_format f)
-{
-    return f == EXPORT_COMPRESSED_TENSORS || f == EXPORT_MLX || f == EXPORT_HUMMING;
-}
-
 static void warn_loss(const struct plan_listener *l, const char *module, const char *type, const struct loss *x)
 {
     char line[320];
@@ -142,7 +136,7 @@ static bool choose_bf16(struct plan *p, const struct model *m, const struct quan
 {
     struct loss f16, bf16;
     char line[256];
-    for (size_t i = 0; has_bf16(o->format) && i < p->n_items; i++) {
+    for (size_t i = 0; export_has_bf16_scales(o->format) && i < p->n_items; i++) {
         struct matrix *item = &p->items[i];
         struct weight_info w;
         if (!item->coded || item->spec.scale != SCALE_F16)
