@@ -7,14 +7,14 @@ static const struct {
     const char *name;
     bool bf16_scales, sets_scales; /* export_has_bf16_scales, export_sets_scales */
 } formats[EXPORT_NONE + 1] = {
-    [EXPORT_GPTQ] = {"gptq", .sets_scales = true},
-    [EXPORT_GPTQ_V2] = {"gptq_v2", .sets_scales = true},
-    [EXPORT_COMPRESSED_TENSORS] = {"compressed-tensors", .bf16_scales = true, .sets_scales = true},
-    [EXPORT_MLX] = {"mlx", .bf16_scales = true},
-    [EXPORT_HUMMING] = {"humming", .bf16_scales = true},
-    [EXPORT_GGUF] = {"gguf"},
-    [EXPORT_HF] = {"hf"},
-    [EXPORT_NONE] = {"none"},
+    [EXPORT_GPTQ] = {.name = "gptq", .sets_scales = true},
+    [EXPORT_GPTQ_V2] = {.name = "gptq_v2", .sets_scales = true},
+    [EXPORT_COMPRESSED_TENSORS] = {.name = "compressed-tensors", .bf16_scales = true, .sets_scales = true},
+    [EXPORT_MLX] = {.name = "mlx", .bf16_scales = true},
+    [EXPORT_HUMMING] = {.name = "humming", .bf16_scales = true},
+    [EXPORT_GGUF] = {.name = "gguf"},
+    [EXPORT_HF] = {.name = "hf"},
+    [EXPORT_NONE] = {.name = "none"},
 };
 
 enum export_format export_format_parse(const char *name)
