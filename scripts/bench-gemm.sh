@@ -14,7 +14,7 @@ cc -O2 -std=c11 -o "$work/sgemm" tests/bench_sgemm.c -lopenblas
 for ((i = 1; i <= rounds; i++)); do
     blas=$(OPENBLAS_NUM_THREADS=1 "$work/sgemm")
     ours=$("$gsq" bench --kernel gemm --json |
-        sed -n 's/.*"shape":"1024 x 1024 x 1024".*"gflops":\([0-9.e+]*\).*/\1/p')
+        sed -n 's/.*"kernel":"gemm",.*"shape":"1024 x 1024 x 1024".*"gflops":\([0-9.e+]*\).*/\1/p')
     echo "$i $blas $ours"
 done | awk '
     { ratio[NR] = $3 / $2; printf "round %d: sgemm %7.2f GFLOP/s, gsq %7.2f GFLOP/s, ratio %.3f\n", $1, $2, $3, ratio[NR] }
