@@ -2,6 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "common.glsl"
+#include "gemm.glsl"
 layout(constant_id = SPEC_TILE) const uint TILE_M = 64;
 layout(constant_id = SPEC_TILE_N) const uint TILE_N = 64;
 
@@ -25,39 +26,8 @@ const uint STRIDE_A = TILE_M / 4u + 1u, STRIDE_B = TILE_N / 4u + 1u;            
 const uint LOADS_A = TILE_M * TILE_K / 4u / gl_WorkGroupSize.x;                     // vec4 per invocation and step
 const uint LOADS_B = TILE_N * TILE_K / 4u / gl_WorkGroupSize.x;
 
-layout(set = 0, binding = 0, std430) readonly buffer A { vec4 a[]; };
-layout(set = 0, binding = 1, std430) readonly buffer B { vec4 b[]; };
-layout(set = 0, binding = 2, std430) readonly buffer Old { float old[]; };
-layout(set = 0, binding = 3, std430) writeonly buffer C { float c[]; };
-layout(push_constant) uniform Push { uint m, n, k, lda, ldb, ldc; float alpha, beta; };
-
 shared vec4 as[TILE_K * STRIDE_A];
 shared vec4 bs[TILE_K * STRIDE_B];
-
-// Four elements of a row from kk on; zero beyond the matrix. One vec4 load where the row stride allows.
-vec4 load_a(uint row, uint kk)
-{
-    uint at = row * lda + kk;
-    if (row < m && kk + 3u < k && (lda & 3u) == 0u)
-        return a[at >> 2];
-    vec4 v = vec4(0.0);
-    [[unroll]] for (uint i = 0u; i < 4u; i++)
-        if (row < m && kk + i < k)
-            v[i] = a[(at + i) >> 2][(at + i) & 3u];
-    return v;
-}
-
-vec4 load_b(uint row, uint kk)
-{
-    uint at = row * ldb + kk;
-    if (row < n && kk + 3u < k && (ldb & 3u) == 0u)
-        return b[at >> 2];
-    vec4 v = vec4(0.0);
-    [[unroll]] for (uint i = 0u; i < 4u; i++)
-        if (row < n && kk + i < k)
-            v[i] = b[(at + i) >> 2][(at + i) & 3u];
-    return v;
-}
 
 void main()
 {

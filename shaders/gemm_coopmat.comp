@@ -7,6 +7,7 @@
 #extension GL_KHR_shader_subgroup_basic : require
 #extension GL_KHR_shader_subgroup_arithmetic : require
 #include "common.glsl"
+#include "gemm.glsl"
 layout(constant_id = SPEC_SUBGROUP) const uint SUBGROUP = 32;
 layout(constant_id = SPEC_TILE) const uint TILE_M = 64;
 layout(constant_id = SPEC_TILE_N) const uint TILE_N = 64;
@@ -30,12 +31,6 @@ const uint NM = WM / CM, NN = WN / CN;
 const uint TILE_K = 16u, STRIDE = TILE_K + 8u; // halves
 const uint LOADS_A = TILE_M * TILE_K / 4u / gl_WorkGroupSize.x, LOADS_B = TILE_N * TILE_K / 4u / gl_WorkGroupSize.x;
 
-layout(set = 0, binding = 0, std430) readonly buffer A { vec4 a[]; };
-layout(set = 0, binding = 1, std430) readonly buffer B { vec4 b[]; };
-layout(set = 0, binding = 2, std430) readonly buffer Old { float old[]; };
-layout(set = 0, binding = 3, std430) writeonly buffer C { float c[]; };
-layout(push_constant) uniform Push { uint m, n, k, lda, ldb, ldc; float alpha, beta; };
-
 shared float16_t as[TILE_M * STRIDE];
 shared float16_t bs[TILE_N * STRIDE];
 shared float out_s[COUNT * CM * CN];
@@ -44,31 +39,6 @@ shared float most[2][2][COUNT]; // of the next step and the present one: largest
 #define SUMS coopmat<float, gl_ScopeSubgroup, CM, CN, gl_MatrixUseAccumulator>
 #define LEFT coopmat<float16_t, gl_ScopeSubgroup, CM, CK, gl_MatrixUseA>
 #define RIGHT coopmat<float16_t, gl_ScopeSubgroup, CK, CN, gl_MatrixUseB>
-
-// Four elements of a row from kk on; zero beyond the matrix. One vec4 load where the row stride allows.
-vec4 load_a(uint row, uint kk)
-{
-    uint at = row * lda + kk;
-    if (row < m && kk + 3u < k && (lda & 3u) == 0u)
-        return a[at >> 2];
-    vec4 v = vec4(0.0);
-    [[unroll]] for (uint i = 0u; i < 4u; i++)
-        if (row < m && kk + i < k)
-            v[i] = a[(at + i) >> 2][(at + i) & 3u];
-    return v;
-}
-
-vec4 load_b(uint row, uint kk)
-{
-    uint at = row * ldb + kk;
-    if (row < n && kk + 3u < k && (ldb & 3u) == 0u)
-        return b[at >> 2];
-    vec4 v = vec4(0.0);
-    [[unroll]] for (uint i = 0u; i < 4u; i++)
-        if (row < n && kk + i < k)
-            v[i] = b[(at + i) >> 2][(at + i) & 3u];
-    return v;
-}
 
 float largest(vec4 v)
 {
