@@ -66,6 +66,19 @@ bool config_supported(const struct model_config *c, struct err *e)
     return err_hint(e, "%s", c->unsupported_hint);
 }
 
+void config_settle_slides(struct model_config *c)
+{
+    uint32_t sliding = 0;
+    for (uint32_t i = 0; i < c->num_layers; i++)
+        sliding += c->slides[i];
+    if (sliding && sliding < c->num_layers)
+        return;
+    if (!sliding)
+        c->sliding_window = 0;
+    free(c->slides);
+    c->slides = NULL;
+}
+
 uint32_t config_window(const struct model_config *c, uint32_t layer)
 {
     return c->slides && !c->slides[layer] ? 0 : c->sliding_window;

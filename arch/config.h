@@ -72,6 +72,8 @@ const struct config_number *config_settle_shape(struct model_config *c, bool ggu
 void config_unsupported(struct model_config *c, const char *hint, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* False, and ERR_USER with the reason, where `unsupported` gives one. */
 bool config_supported(const struct model_config *c, struct err *e);
+/* Once slides has a value for each layer: the list goes where all layers are alike, and the window too where none slides. */
+void config_settle_slides(struct model_config *c);
 /* Positions that a query of this layer sees, its own included; 0: all before it. */
 uint32_t config_window(const struct model_config *c, uint32_t layer);
 /* Radians per position of pair `pair` of head_dim / 2, scaling included (rope.c). */

@@ -151,7 +151,7 @@ static bool read_windows(const struct reader *r, struct model_config *c)
     bool list = json_get(r->o, "layer_types") != NULL, use;
     /* Their classes' values for an absent key; null is none. */
     bool absent = !cJSON_GetObjectItemCaseSensitive(r->o, "sliding_window");
-    uint32_t usual = absent && f ? f->usual_window : 0, full = f ? f->usual_full_layers : 0, first, sliding = 0;
+    uint32_t usual = absent && f ? f->usual_window : 0, full = f ? f->usual_full_layers : 0, first;
     if (!read_u32(r, "sliding_window", 1, UINT32_MAX, usual, &c->sliding_window) ||
         !read_bool(r, "use_sliding_window", !full || list, &use) ||
         !read_u32(r, "max_window_layers", 0, UINT32_MAX, full, &first))
@@ -167,14 +167,7 @@ static bool read_windows(const struct reader *r, struct model_config *c)
         c->slides[i] = true;
     if (list && !read_layer_types(r, c))
         return false;
-    for (uint32_t i = 0; i < c->num_layers; i++)
-        sliding += c->slides[i];
-    if (sliding && sliding < c->num_layers)
-        return true;
-    if (!sliding)
-        c->sliding_window = 0;
-    free(c->slides);
-    c->slides = NULL;
+    config_settle_slides(c);
     return true;
 }
 

@@ -326,23 +326,15 @@ static bool read_windows(const struct reader *r, struct model_config *c)
     if (!r->known || !c->sliding_window || !kv)
         return true;
     uint64_t every = kv->type == GGUF_ARRAY ? 0 : (uint64_t)gguf_integer(kv, 0);
-    uint32_t sliding = 0;
     bool list = kv->type == GGUF_ARRAY && kv->element != GGUF_STRING && kv->n == c->num_layers;
     if (!list && (kv->type == GGUF_ARRAY || kv->type == GGUF_STRING || gguf_integer(kv, 0) < 0))
         return bad(r, "attention.sliding_window_pattern", "is not a list with one value for each block");
     c->slides = calloc(c->num_layers, sizeof *c->slides);
     if (!c->slides)
         return err_nomem(r->e, "the kinds of layers", c->num_layers);
-    for (uint32_t i = 0; i < c->num_layers; i++) {
+    for (uint32_t i = 0; i < c->num_layers; i++)
         c->slides[i] = list ? gguf_integer(kv, i) != 0 : every == 0 || i % every < every - 1;
-        sliding += c->slides[i];
-    }
-    if (sliding && sliding < c->num_layers)
-        return true;
-    if (!sliding)
-        c->sliding_window = 0;
-    free(c->slides);
-    c->slides = NULL;
+    config_settle_slides(c);
     return true;
 }
 
