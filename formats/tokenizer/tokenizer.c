@@ -531,13 +531,7 @@ bool tokenizer_encode(const struct tokenizer *t, const char *text, size_t size, 
     /* Exactly one BOS, also if the text brings its own. */
     if (ok && t->bos >= 0 && x.out.n > 1 && x.out.ids[1] == (uint32_t)t->bos)
         memmove(x.out.ids, x.out.ids + 1, --x.out.n * sizeof *x.out.ids);
-    if (ok && !x.out.ids && !(x.out.ids = malloc(sizeof *x.out.ids))) /* no tokens: still something to free */
-        ok = err_nomem(e, "token ids", sizeof *x.out.ids);
-    if (ok) {
-        *ids = x.out.ids;
-        *n = x.out.n;
-        x.out.ids = NULL;
-    }
+    ok = ok && id_list_take(&x.out, ids, n, e);
     encoder_free(&x);
     return ok;
 }

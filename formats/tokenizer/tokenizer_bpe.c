@@ -53,6 +53,16 @@ bool id_list_add(struct id_list *l, uint32_t id, struct err *e)
     return true;
 }
 
+bool id_list_take(struct id_list *l, uint32_t **ids, size_t *n, struct err *e)
+{
+    if (!l->ids && !(l->ids = malloc(sizeof *l->ids))) /* no tokens: still something to free */
+        return err_nomem(e, "token ids", sizeof *l->ids);
+    *ids = l->ids;
+    *n = l->n;
+    *l = (struct id_list){0};
+    return true;
+}
+
 /* ---- parsing ---- */
 
 static bool bad(struct err *e, const char *path, const char *what)

@@ -12,6 +12,8 @@ struct id_list {
     size_t n, cap;
 };
 bool id_list_add(struct id_list *l, uint32_t id, struct err *e);
+/* Its ids are the caller's from now on, who frees them, also where there are none. */
+bool id_list_take(struct id_list *l, uint32_t **ids, size_t *n, struct err *e);
 
 /* ---- byte pair encoding of one word (tokenizer_bpe.c) ---- */
 struct bpe;

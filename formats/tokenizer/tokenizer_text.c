@@ -261,13 +261,9 @@ bool tokenizer_encode_text(const struct tokenizer *t, const struct text_source *
     for (unsigned i = 0; ok && i < s.n_encoders; i++)
         s.encoders[i].t = t;
     ok = ok && (t->bos < 0 || id_list_add(&s.out, (uint32_t)t->bos, e)) && encode_all(&s);
-    if (ok && !s.out.ids && !(s.out.ids = malloc(sizeof *s.out.ids))) /* no tokens: still something to free */
-        ok = err_nomem(e, "token ids", sizeof *s.out.ids);
-    if (ok) {
-        *ids = s.out.ids;
-        *n = source->at_most ? (size_t)min_u64(s.out.n, source->at_most) : s.out.n;
-        s.out.ids = NULL;
-    }
+    ok = ok && id_list_take(&s.out, ids, n, e);
+    if (ok && source->at_most)
+        *n = (size_t)min_u64(*n, source->at_most);
     stream_free(&s);
     return ok;
 }
