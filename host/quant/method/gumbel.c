@@ -47,35 +47,20 @@ bool gumbel_create(struct gumbel_state *s, struct gpu_arena *arena, const struct
            gpu_alloc(arena, s->q.scales.size, &s->smom, e);
 }
 
+/* Arguments that both kernels of the optimiser take. */
+#define GUMBEL_STATE(s)                                                                                                \
+    QMATRIX_GROUPS(&(s)->q), .logits = (s)->logits, .mom = (s)->mom, .scales = (s)->q.scales, .smom = (s)->smom,       \
+                             .codes = (s)->q.codes, .w = (s)->w, .diff = (s)->soft, .ldc = (s)->q.ldc,                 \
+                             .levels = level_count((s)->q.spec.type), .relative = relative_levels((s)->q.spec.type),   \
+                             .seed = (s)->seed, .tensor = (s)->tensor, .row0 = (s)->row0, .origin = (s)->origin,       \
+                             .offsets = quant_offsets(&(s)->q.spec)
+
 void gumbel_start(struct gpu_cmd *cmd, const struct gumbel_state *s)
 {
     float tau, kappa;
     schedule(s->o, 0, &tau, &kappa);
-    tiled_gumbel_init(cmd, &(struct gumbel_init_args){.logits = s->logits,
-                                                      .mom = s->mom,
-                                                      .scales = s->q.scales,
-                                                      .smom = s->smom,
-                                                      .codes = s->q.codes,
-                                                      .w = s->w,
-                                                      .diff = s->soft,
-                                                      .rows = s->q.rows,
-                                                      .cols = s->q.cols,
-                                                      .group = s->q.spec.group,
-                                                      .groups = s->q.groups,
-                                                      .ldc = s->q.ldc,
-                                                      .levels = level_count(s->q.spec.type),
-                                                      .relative = relative_levels(s->q.spec.type),
-                                                      .lo = (uint32_t)s->q.spec.type->lo,
-                                                      .hi = (uint32_t)s->q.spec.type->hi,
-                                                      .seed = s->seed,
-                                                      .tensor = s->tensor,
-                                                      .row0 = s->row0,
-                                                      .tau = tau,
-                                                      .kappa = kappa,
-                                                      .init_noise = s->o->init_noise,
-                                                      .init_gap = s->o->init_gap,
-                                                      .origin = s->origin,
-                                                      .offsets = quant_offsets(&s->q.spec)});
+    tiled_gumbel_init(cmd, &(struct gumbel_init_args){GUMBEL_STATE(s), .tau = tau, .kappa = kappa,
+                                                      .init_noise = s->o->init_noise, .init_gap = s->o->init_gap});
 }
 
 /* Rate of offsets, as a share of the scales'. */
@@ -107,39 +92,11 @@ void gumbel_step(struct gpu_cmd *cmd, const struct gumbel_state *s, uint32_t ste
     /* The soft weights of this step are still those of the scales before: one gradient in hundreds. */
     if (step == frozen)
         qmatrix_round_scales(cmd, &s->q);
-    tiled_gumbel_step(cmd, &(struct gumbel_step_args){.logits = s->logits,
-                                                      .mom = s->mom,
-                                                      .scales = s->q.scales,
-                                                      .smom = s->smom,
-                                                      .codes = s->q.codes,
-                                                      .w = s->w,
-                                                      .grad = s->grad,
-                                                      .diff = s->soft,
-                                                      .rows = s->q.rows,
-                                                      .cols = s->q.cols,
-                                                      .group = s->q.spec.group,
-                                                      .groups = s->q.groups,
-                                                      .ldc = s->q.ldc,
-                                                      .levels = level_count(s->q.spec.type),
-                                                      .relative = relative_levels(s->q.spec.type),
-                                                      .lo = (uint32_t)s->q.spec.type->lo,
-                                                      .hi = (uint32_t)s->q.spec.type->hi,
-                                                      .seed = s->seed,
-                                                      .tensor = s->tensor,
-                                                      .row0 = s->row0,
-                                                      .step = step,
-                                                      .tau = tau,
-                                                      .kappa = kappa,
-                                                      .tau1 = tau1,
-                                                      .kappa1 = kappa1,
-                                                      .lr_logits = (float)(rate * s->o->lr_logits),
-                                                      .lr_scales = (float)lr_scales,
-                                                      .lr_offsets = (float)(lr_scales * OFFSET_RATE),
-                                                      .beta1 = s->o->beta1,
-                                                      .beta2 = s->o->beta2,
-                                                      .decay = s->o->decay,
-                                                      .origin = s->origin,
-                                                      .offsets = quant_offsets(&s->q.spec)});
+    tiled_gumbel_step(
+        cmd, &(struct gumbel_step_args){GUMBEL_STATE(s), .grad = s->grad, .step = step, .tau = tau, .kappa = kappa,
+                                        .tau1 = tau1, .kappa1 = kappa1, .lr_logits = (float)(rate * s->o->lr_logits),
+                                        .lr_scales = (float)lr_scales, .lr_offsets = (float)(lr_scales * OFFSET_RATE),
+                                        .beta1 = s->o->beta1, .beta2 = s->o->beta2, .decay = s->o->decay});
 }
 
 void gumbel_codes(struct gpu_cmd *cmd, const struct gumbel_state *s, struct gpu_view codes)

@@ -171,36 +171,14 @@ void qmatrix_search(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_vie
 {
     const struct quant_type *type = q->spec.type;
     if (quant_offsets(&q->spec))
-        tiled_affine_search(cmd, &(struct affine_search_args){.w = w,
-                                                              .weights = weights,
-                                                              .weighted = weights.size > 0,
-                                                              .scales = q->scales,
-                                                              .rows = q->rows,
-                                                              .cols = q->cols,
-                                                              .ldw = q->cols,
-                                                              .col0 = col0,
-                                                              .col1 = col1,
-                                                              .group = q->spec.group,
-                                                              .groups = q->groups,
-                                                              .lo = (uint32_t)type->lo,
-                                                              .hi = (uint32_t)type->hi});
+        tiled_affine_search(cmd, &(struct affine_search_args){QMATRIX_GROUPS(q), .w = w, .weights = weights,
+                                                              .weighted = weights.size > 0, .scales = q->scales,
+                                                              .ldw = q->cols, .col0 = col0, .col1 = col1});
     else
         tiled_scale_search(
-            cmd, &(struct scale_search_args){.w = w,
-                                             .weights = weights,
-                                             .weighted = weights.size > 0,
-                                             .scales = q->scales,
-                                             .rows = q->rows,
-                                             .cols = q->cols,
-                                             .ldw = q->cols,
-                                             .col0 = col0,
-                                             .col1 = col1,
-                                             .group = q->spec.group,
-                                             .groups = q->groups,
-                                             .lo = (uint32_t)type->lo,
-                                             .hi = (uint32_t)type->hi,
-                                             .candidates = o->candidates,
-                                             .power = o->power,
+            cmd, &(struct scale_search_args){QMATRIX_GROUPS(q), .w = w, .weights = weights,
+                                             .weighted = weights.size > 0, .scales = q->scales, .ldw = q->cols,
+                                             .col0 = col0, .col1 = col1, .candidates = o->candidates, .power = o->power,
                                              .scale_type = type->super ? STORED_F32 : (uint32_t)q->spec.scale});
     if (type->super)
         project(cmd, q, col0 / type->super, (uint32_t)div_up(col1 - col0, type->super));
@@ -209,18 +187,8 @@ void qmatrix_search(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_vie
 void quantize_rtn(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, const struct scale_search_options *o)
 {
     qmatrix_search(cmd, q, w, (struct gpu_view){0}, 0, q->cols, o);
-    tiled_quantize(cmd, &(struct quantize_args){.w = w,
-                                                .scales = q->scales,
-                                                .codes = q->codes,
-                                                .rows = q->rows,
-                                                .cols = q->cols,
-                                                .ldw = q->cols,
-                                                .group = q->spec.group,
-                                                .groups = q->groups,
-                                                .ldc = q->ldc,
-                                                .lo = (uint32_t)q->spec.type->lo,
-                                                .hi = (uint32_t)q->spec.type->hi,
-                                                .offsets = quant_offsets(&q->spec)});
+    tiled_quantize(cmd, &(struct quantize_args){QMATRIX_GROUPS(q), .w = w, .scales = q->scales, .codes = q->codes,
+                                                .ldw = q->cols, .ldc = q->ldc, .offsets = quant_offsets(&q->spec)});
 }
 
 bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, uint32_t rows, uint32_t cols,

@@ -15,6 +15,10 @@ struct qmatrix {
     struct gpu_view d, integers; /* with super-blocks what the scales are products of, as in struct qlinear: f32
                                     [rows, planes, super-blocks], and f32 [rows, planes, groups] */
 };
+/* Of a kernel's arguments those that say how q's groups lie and what codes there are. */
+#define QMATRIX_GROUPS(q)                                                                                              \
+    .rows = (q)->rows, .cols = (q)->cols, .group = (q)->spec.group, .groups = (q)->groups,                             \
+    .lo = (uint32_t)(q)->spec.type->lo, .hi = (uint32_t)(q)->spec.type->hi
 /* 1 where groups have offsets: what kernels ask. */
 uint32_t quant_offsets(const struct quant_spec *spec);
 bool qmatrix_create(struct qmatrix *q, struct gpu_arena *arena, uint32_t rows, uint32_t cols, struct quant_spec spec,
