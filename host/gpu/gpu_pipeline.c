@@ -15,6 +15,7 @@ struct gpu_pipelines {
     /* Index into kernels of the variant that is taken before the others where it is made for the call, -1: none. What
      * gpu_create was asked for, and what is in use (gpu_kernel_force). */
     int asked[KERNEL_COUNT], preferred[KERNEL_COUNT];
+    unsigned first[KERNEL_COUNT]; /* its first row */
     VkPipelineCache cache;
     char cache_path[4096]; /* "" : not kept */
     struct hash128 cache_hash;
@@ -119,6 +120,8 @@ bool gpu_pipelines_init(struct gpu *g, const char *variant, const char *cache_di
     for (unsigned i = 0; i < ps->n_kernels; i++) {
         struct gpu_kernel *k = &ps->kernels[i];
         k->variant = &kernel_variants[i];
+        if (i == 0 || k->variant->kernel != k[-1].variant->kernel)
+            ps->first[k->variant->kernel] = i;
         /* The smallest is what matrix cores are made for: 32 on RDNA and NVIDIA, 16 and 8 on Intel. */
         k->subgroup_size = k->variant->needs & GPU_CAP_COOPMAT ? g->probe.subgroup_least : info->subgroup_size;
         k->local_size = k->variant->local_size == KERNEL_WG_SUBGROUP ? k->subgroup_size : k->variant->local_size;
@@ -295,7 +298,7 @@ struct gpu_kernel *gpu_kernel_chosen(struct gpu *g, unsigned kernel, const void 
     int preferred = ps->preferred[kernel];
     if (preferred >= 0 && takes(&ps->kernels[preferred], push))
         return &ps->kernels[preferred];
-    for (unsigned i = 0; i < ps->n_kernels; i++)
+    for (unsigned i = ps->first[kernel]; i < ps->n_kernels; i++)
         if (ps->kernels[i].variant->kernel == kernel && takes(&ps->kernels[i], push))
             return &ps->kernels[i];
     return NULL;
