@@ -22,7 +22,7 @@ function(gsq_shader_probe probe result)
 endfunction()
 
 function(kernel name variant)
-    cmake_parse_arguments(PARSE_ARGV 2 K "" "PROBE;WG;FILE;OPT" "NEEDS;DEFINES;SPEC;WHERE")
+    cmake_parse_arguments(PARSE_ARGV 2 K "TUNE" "PROBE;WG;FILE;OPT;SUBGROUP_SIZE" "NEEDS;DEFINES;SPEC;WHERE")
     if(K_UNPARSED_ARGUMENTS OR K_KEYWORDS_MISSING_VALUES)
         message(FATAL_ERROR "kernel(${name} ${variant}): cannot read '${K_UNPARSED_ARGUMENTS}${K_KEYWORDS_MISSING_VALUES}'")
     endif()
@@ -71,6 +71,17 @@ function(kernel name variant)
     if(n_spec EQUAL 0)
         set(spec "{0, 0}")
     endif()
+    set(tune false)
+    if(K_TUNE)
+        set(tune true)
+    endif()
+    if(NOT K_SUBGROUP_SIZE)
+        set(K_SUBGROUP_SIZE usual)
+    endif()
+    string(TOUPPER ${K_SUBGROUP_SIZE} size)
+    if(NOT size MATCHES "^(USUAL|SMALLEST|LARGEST)$")
+        message(FATAL_ERROR "kernel(${name} ${variant}): SUBGROUP_SIZE takes smallest or largest, not '${K_SUBGROUP_SIZE}'")
+    endif()
     set(where "0, 0, 0")
     if(K_WHERE)
         list(GET K_WHERE 0 constant)
@@ -82,7 +93,7 @@ function(kernel name variant)
     set_property(GLOBAL APPEND_STRING PROPERTY gsq_shader_words
                  "static const uint32_t words_${name}_${variant}[] =\n#include \"${out}\"\n    ;\n")
     set_property(GLOBAL APPEND_STRING PROPERTY gsq_shader_rows
-                 "    {KERNEL_ID_${name}, \"${variant}\", ${needs}, words_${name}_${variant},\n     sizeof words_${name}_${variant} / 4, ${K_WG}, {${where}}, ${n_spec}, {${spec}}},\n")
+                 "    {KERNEL_ID_${name}, \"${variant}\", ${needs}, words_${name}_${variant},\n     sizeof words_${name}_${variant} / 4, ${K_WG}, ${tune}, KERNEL_SUBGROUP_${size}, {${where}}, ${n_spec}, {${spec}}},\n")
 endfunction()
 
 # Adds the table of all variants to a library. Called from the top folder, once.
@@ -101,7 +112,7 @@ function(gsq_embed_shaders target)
 
 @words@
 const struct kernel_variant kernel_variants[] = {
-@rows@    {KERNEL_COUNT, "", 0, 0, 0, 0, {0, 0, 0}, 0, {{0, 0}}},
+@rows@    {KERNEL_COUNT, "", 0, 0, 0, 0, false, KERNEL_SUBGROUP_USUAL, {0, 0, 0}, 0, {{0, 0}}},
 };
 ]])
     target_sources(${target} PRIVATE ${table} ${files})

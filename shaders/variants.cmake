@@ -1,9 +1,13 @@
-# Which variants of each kernel are built. One line each, best first: the first whose needs the device meets is used.
+# Which variants of each kernel are built. One line each, best first: the first whose needs the device meets is used, unless one
+# of the lines with TUNE was measured to be faster.
 #
-#   kernel(NAME VARIANT [NEEDS CAP...] [WHERE constant step most] [PROBE probe] [FILE x.comp] [OPT -O0] [DEFINES a=b ...] [WG n | WG SUBGROUP] [SPEC name=value ...])
+#   kernel(NAME VARIANT [TUNE] [NEEDS CAP...] [WHERE constant step most] [PROBE probe] [FILE x.comp] [OPT -O0] [DEFINES a=b ...]
+#          [WG n | WG SUBGROUP] [SUBGROUP_SIZE smallest | largest] [SPEC name=value ...])
 #
 #   NAME     a row of kernels.def; compiled from NAME.comp, or from FILE
 #   VARIANT  "base" for every kernel: fp32, at most 128 invocations, no 16-bit or subgroup feature
+#   TUNE     a candidate: never taken by its place among the lines, but where it was measured, on the device, to be right and
+#            faster than the line that is taken otherwise, or where --variant names it. CPU devices measure nothing
 #   NEEDS    device bits, host/gpu/gpu_device.h: CPU SUBGROUP LANES8 F16 INT8 COOPMAT. Order matters: a CPU variant comes first
 #   WHERE    only for calls whose push constant is a multiple of `step` and at most `most` (names of limits.h): a size of its own
 #            beside the other variants; one such line for a kernel, before them
@@ -12,11 +16,13 @@
 #   OPT      glslc's optimisation, -O where it is not said: -O0 leaves large unrolled loops to the driver, which is quicker
 #            at them
 #   WG       invocations per workgroup (constant 0); default 64. SUBGROUP: one subgroup of the device
+#   SUBGROUP_SIZE  of the sizes that the device's subgroups can have, where the driver lets a pipeline choose: matrix cores are
+#            made for the smallest (32 on RDNA and NVIDIA, 16 and 8 on Intel). Without the word: the device's usual one
 #   SPEC     specialization constants, named as in limits.h without SPEC_; the host reads them with gpu_kernel_constant
 #
 # Constants that a shader may declare without a line's word for it (limits.h has the numbers):
-#   layout(constant_id = SPEC_SUBGROUP) const uint SUBGROUP = 8;   gl_SubgroupSize in variants that need SUBGROUP, and the
-#                                                                  device's usual subgroup size in the others
+#   layout(constant_id = SPEC_SUBGROUP) const uint SUBGROUP = 8;   gl_SubgroupSize in variants that need SUBGROUP or have a
+#                                                                  SUBGROUP_SIZE, the device's usual one in the others
 #   SPEC_COOPMAT_M, _N, _K                                         of the device's cooperative matrix product (NEEDS COOPMAT)
 #
 # What is fast on a CPU device is written in texel.glsl.
@@ -35,8 +41,7 @@ kernel(gemm cpu NEEDS CPU LANES8 WG 8 SPEC TILE=16 TILE_N=32 FILE gemm_cpu.comp 
 kernel(gemm base WG 128 SPEC TILE=64 TILE_N=64)
 kernel(gemm_half cpu NEEDS CPU LANES8 WG 8 SPEC TILE=16 TILE_N=32 FILE gemm_cpu.comp OPT -O0)
 kernel(gemm_half base WG 128 SPEC TILE=64 TILE_N=64 FILE gemm.comp)
-# Only where --variant coopmat asks for it: no card has measured it yet, and some drivers are slower with such products.
-kernel(gemm_half coopmat NEEDS COOPMAT SUBGROUP F16 PROBE coopmat WG 128 SPEC TILE=64 TILE_N=64 FILE gemm_coopmat.comp)
+kernel(gemm_half coopmat TUNE NEEDS COOPMAT SUBGROUP F16 PROBE coopmat WG 128 SUBGROUP_SIZE smallest SPEC TILE=64 TILE_N=64 FILE gemm_coopmat.comp)
 
 # ---- transformer forward
 kernel(rmsnorm_fwd cpu NEEDS CPU LANES8 WG 8 DEFINES CPU=1)

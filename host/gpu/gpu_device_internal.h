@@ -34,12 +34,13 @@ struct gpu_probe {
     uint32_t vendor, device;
     uint8_t cache_uuid[VK_UUID_SIZE];
     uint32_t queue_family, timestamp_bits;
-    uint32_t max_texels;                /* of one uniform texel buffer */
-    uint32_t max_subgroups;             /* of one workgroup */
-    bool memory_budget;                 /* VK_EXT_memory_budget */
-    bool statistics;                    /* VK_KHR_pipeline_executable_properties */
-    bool subgroup_size_fixed;           /* the size can be required at pipeline creation */
-    uint32_t subgroup_least;            /* the smallest that can be */
+    uint32_t max_texels;      /* of one uniform texel buffer */
+    uint32_t max_subgroups;   /* of one workgroup */
+    bool memory_budget;       /* VK_EXT_memory_budget */
+    bool statistics;          /* VK_KHR_pipeline_executable_properties */
+    bool subgroup_size_fixed; /* the size can be required at pipeline creation */
+    uint32_t subgroup_least;  /* the smallest that can be, and the largest */
+    uint32_t subgroup_most;
     uint32_t coopmat[3];                /* M, N, K of the f16 x f16 + f32 product; 0: none */
     VkPhysicalDeviceFeatures2 features; /* those to switch on; the chain below hangs on it */
     VkPhysicalDeviceVulkan11Features v11;

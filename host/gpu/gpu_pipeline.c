@@ -9,12 +9,17 @@
 #include "host/base/os.h"
 #include "host/gpu/gpu_memory.h"
 
+/* Variants of a kernel that are taken before the others where they are made for the call: rows of gpu_pipelines.kernels. */
+struct preference {
+    unsigned n, row[GPU_PREFER_MAX];
+};
+
 struct gpu_pipelines {
     struct gpu_kernel *kernels; /* one per row of kernel_variants */
     unsigned n_kernels;
-    /* Index into kernels of the variant that is taken before the others where it is made for the call, -1: none. What
-     * gpu_create was asked for, and what is in use (gpu_kernel_force). */
-    int asked[KERNEL_COUNT], preferred[KERNEL_COUNT];
+    bool forced; /* gpu_create was asked for a variant */
+    /* What gpu_create or gpu_kernel_prefer asked for, and what is in use (gpu_kernel_force). */
+    struct preference asked[KERNEL_COUNT], preferred[KERNEL_COUNT];
     unsigned first[KERNEL_COUNT]; /* its first row */
     VkPipelineCache cache;
     char cache_path[4096]; /* "" : not kept */
@@ -91,6 +96,18 @@ done:
 
 /* ---- which variants this device has ---- */
 
+static uint32_t subgroup_size(const struct gpu_probe *p, const struct kernel_variant *v)
+{
+    switch (v->subgroup_size) {
+    case KERNEL_SUBGROUP_SMALLEST:
+        return p->subgroup_least;
+    case KERNEL_SUBGROUP_LARGEST:
+        return p->subgroup_most;
+    default:
+        return p->info.subgroup_size;
+    }
+}
+
 static bool variant_usable(const struct gpu_probe *p, const struct gpu_kernel *k)
 {
     const struct gpu_info *i = &p->info;
@@ -98,8 +115,8 @@ static bool variant_usable(const struct gpu_probe *p, const struct gpu_kernel *k
     uint32_t local_size = k->local_size;
     if ((v->needs & ~i->caps) || local_size > i->max_invocations)
         return false;
-    /* Full subgroups need a workgroup of whole ones. */
-    return !(v->needs & GPU_CAP_SUBGROUP) ||
+    /* Full subgroups need a workgroup of whole ones, and a size is chosen for whole ones. */
+    return !((v->needs & GPU_CAP_SUBGROUP) || v->subgroup_size) ||
            (local_size % k->subgroup_size == 0 && local_size / k->subgroup_size <= p->max_subgroups);
 }
 
@@ -114,22 +131,20 @@ bool gpu_pipelines_init(struct gpu *g, const char *variant, const char *cache_di
     ps->kernels = calloc(ps->n_kernels + 1, sizeof *ps->kernels);
     if (!ps->kernels)
         return err_nomem(e, "the kernel table", (ps->n_kernels + 1) * sizeof *ps->kernels);
-    for (unsigned k = 0; k < KERNEL_COUNT; k++)
-        ps->asked[k] = -1;
+    ps->forced = variant;
     bool known = !variant;
     for (unsigned i = 0; i < ps->n_kernels; i++) {
         struct gpu_kernel *k = &ps->kernels[i];
         k->variant = &kernel_variants[i];
         if (i == 0 || k->variant->kernel != k[-1].variant->kernel)
             ps->first[k->variant->kernel] = i;
-        /* The smallest is what matrix cores are made for: 32 on RDNA and NVIDIA, 16 and 8 on Intel. */
-        k->subgroup_size = k->variant->needs & GPU_CAP_COOPMAT ? g->probe.subgroup_least : info->subgroup_size;
+        k->subgroup_size = subgroup_size(&g->probe, k->variant);
         k->local_size = k->variant->local_size == KERNEL_WG_SUBGROUP ? k->subgroup_size : k->variant->local_size;
         k->usable = variant_usable(&g->probe, k);
         if (variant && strcmp(variant, k->variant->name) == 0) {
             known = true;
             if (k->usable)
-                ps->asked[k->variant->kernel] = (int)i;
+                ps->asked[k->variant->kernel] = (struct preference){1, {i}};
         }
     }
     memcpy(ps->preferred, ps->asked, sizeof ps->preferred);
@@ -261,10 +276,10 @@ static bool create_pipeline(struct gpu *g, struct gpu_kernel *k, struct err *e)
     if (g->statistics)
         info.flags =
             VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR | VK_PIPELINE_CREATE_CAPTURE_INTERNAL_REPRESENTATIONS_BIT_KHR;
-    if (v->needs & GPU_CAP_SUBGROUP) {
+    if (v->needs & GPU_CAP_SUBGROUP)
         info.stage.flags = VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT;
-        info.stage.pNext = p->subgroup_size_fixed ? &size : NULL;
-    }
+    if (p->subgroup_size_fixed && ((v->needs & GPU_CAP_SUBGROUP) || v->subgroup_size))
+        info.stage.pNext = &size;
     bool ok = false;
     VK(e, vkCreateShaderModule(g->device, &code, NULL, &module));
     info.stage.module = module;
@@ -295,11 +310,12 @@ static bool takes(const struct gpu_kernel *k, const void *push)
 struct gpu_kernel *gpu_kernel_chosen(struct gpu *g, unsigned kernel, const void *push)
 {
     struct gpu_pipelines *ps = g->pipelines;
-    int preferred = ps->preferred[kernel];
-    if (preferred >= 0 && takes(&ps->kernels[preferred], push))
-        return &ps->kernels[preferred];
+    const struct preference *first = &ps->preferred[kernel];
+    for (unsigned i = 0; i < first->n; i++)
+        if (takes(&ps->kernels[first->row[i]], push))
+            return &ps->kernels[first->row[i]];
     for (unsigned i = ps->first[kernel]; i < ps->n_kernels; i++)
-        if (ps->kernels[i].variant->kernel == kernel && takes(&ps->kernels[i], push))
+        if (ps->kernels[i].variant->kernel == kernel && !ps->kernels[i].variant->tune && takes(&ps->kernels[i], push))
             return &ps->kernels[i];
     return NULL;
 }
@@ -391,23 +407,60 @@ bool gpu_kernel_variant_at(const struct gpu *g, unsigned kernel, unsigned i, con
     return true;
 }
 
+bool gpu_kernel_candidate(const struct gpu *g, unsigned kernel, unsigned i)
+{
+    const struct gpu_kernel *k = gpu_kernel_at(g, kernel, i);
+    return k && k->usable && k->variant->tune;
+}
+
+bool gpu_kernels_forced(const struct gpu *g)
+{
+    return g->pipelines->forced;
+}
+
+/* The row of a variant that the device can run; -1 and *e: none. */
+static int usable_row(const struct gpu *g, unsigned kernel, const char *variant, struct err *e)
+{
+    const struct gpu_pipelines *ps = g->pipelines;
+    for (unsigned i = 0; i < ps->n_kernels; i++) {
+        const struct gpu_kernel *k = &ps->kernels[i];
+        if (k->variant->kernel != kernel || strcmp(k->variant->name, variant) != 0)
+            continue;
+        if (k->usable)
+            return (int)i;
+        err_set(e, ERR_USER, "%s cannot run variant %s of kernel %s", g->probe.info.name, variant,
+                kernel_decls[kernel].name);
+        return -1;
+    }
+    err_set(e, ERR_USER, "kernel %s has no variant %s", kernel_decls[kernel].name, variant);
+    return -1;
+}
+
 bool gpu_kernel_force(struct gpu *g, unsigned kernel, const char *variant, struct err *e)
 {
     struct gpu_pipelines *ps = g->pipelines;
     ps->preferred[kernel] = ps->asked[kernel];
     if (!variant)
         return true;
-    for (unsigned i = 0; i < ps->n_kernels; i++) {
-        const struct gpu_kernel *k = &ps->kernels[i];
-        if (k->variant->kernel != kernel || strcmp(k->variant->name, variant) != 0)
-            continue;
-        if (!k->usable)
-            return err_set(e, ERR_USER, "%s cannot run variant %s of kernel %s", g->probe.info.name, variant,
-                           kernel_decls[kernel].name);
-        ps->preferred[kernel] = (int)i;
-        return true;
+    int row = usable_row(g, kernel, variant, e);
+    if (row >= 0)
+        ps->preferred[kernel] = (struct preference){1, {(unsigned)row}};
+    return row >= 0;
+}
+
+bool gpu_kernel_prefer(struct gpu *g, unsigned kernel, const char *const *variants, unsigned n, struct err *e)
+{
+    struct preference p = {0};
+    if (n > GPU_PREFER_MAX)
+        return err_set(e, ERR_BUG, "%u variants of kernel %s are preferred at once", n, kernel_decls[kernel].name);
+    for (; p.n < n; p.n++) {
+        int row = usable_row(g, kernel, variants[p.n], e);
+        if (row < 0)
+            return false;
+        p.row[p.n] = (unsigned)row;
     }
-    return err_set(e, ERR_USER, "kernel %s has no variant %s", kernel_decls[kernel].name, variant);
+    g->pipelines->asked[kernel] = g->pipelines->preferred[kernel] = p;
+    return true;
 }
 
 static struct hash128 hash_variant(const struct gpu_kernel *k, struct hash128 h)
@@ -417,6 +470,8 @@ static struct hash128 hash_variant(const struct gpu_kernel *k, struct hash128 h)
     h = hash_bytes(v->words, (size_t)v->n_words * 4, h);
     h = hash_bytes(&k->local_size, sizeof k->local_size, h);
     h = hash_bytes(&v->where, sizeof v->where, h);
+    if (v->subgroup_size)
+        h = hash_bytes(&k->subgroup_size, sizeof k->subgroup_size, h);
     for (uint32_t s = 0; s < v->n_spec; s++)
         h = hash_bytes(&v->spec[s], sizeof v->spec[s], h);
     return h;
@@ -425,13 +480,15 @@ static struct hash128 hash_variant(const struct gpu_kernel *k, struct hash128 h)
 /* The variants of a kernel that some call may take, in the order in which they are tried. */
 static struct hash128 hash_taken(const struct gpu_pipelines *ps, unsigned kernel, struct hash128 h)
 {
-    int preferred = ps->preferred[kernel];
-    if (preferred >= 0)
-        h = hash_variant(&ps->kernels[preferred], h);
-    bool all = preferred >= 0 && takes(&ps->kernels[preferred], NULL);
+    const struct preference *first = &ps->preferred[kernel];
+    bool all = false;
+    for (unsigned i = 0; i < first->n && !all; i++) {
+        h = hash_variant(&ps->kernels[first->row[i]], h);
+        all = takes(&ps->kernels[first->row[i]], NULL);
+    }
     for (unsigned i = 0; i < ps->n_kernels && !all; i++) {
         const struct gpu_kernel *k = &ps->kernels[i];
-        if (k->variant->kernel != kernel || !k->usable)
+        if (k->variant->kernel != kernel || k->variant->tune || !k->usable)
             continue;
         h = hash_variant(k, h);
         all = takes(k, NULL);

@@ -16,6 +16,15 @@ uint32_t gpu_kernel_constant(struct gpu *g, unsigned kernel, const void *args, u
 /* Variant i of a kernel, in preference order: name, and whether this device can run it. False past the end.
  */
 bool gpu_kernel_variant_at(const struct gpu *g, unsigned kernel, unsigned i, const char **name, bool *usable);
+/* Whether that variant is a candidate (TUNE in variants.cmake) that the device can run: not used unless gpu_kernel_prefer, gpu_kernel_force
+ * or gpu_options.variant says so. */
+bool gpu_kernel_candidate(const struct gpu *g, unsigned kernel, unsigned i);
+/* From now on these variants of a kernel are used, the first that is made for the call, and for other calls what is used
+ * without them; n 0: none. False, with nothing changed, if there is none of a name or the device cannot run it (ERR_USER). */
+enum { GPU_PREFER_MAX = 8 };
+bool gpu_kernel_prefer(struct gpu *g, unsigned kernel, const char *const *variants, unsigned n, struct err *e);
+/* Whether the device was opened for a variant by name. */
+bool gpu_kernels_forced(const struct gpu *g);
 /* From now on use this variant for this kernel (tests, bench), one with a WHERE for the calls that it is made for;
  * NULL: as at first. False if there is none or the device cannot. */
 bool gpu_kernel_force(struct gpu *g, unsigned kernel, const char *variant, struct err *e);

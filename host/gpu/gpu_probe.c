@@ -373,6 +373,7 @@ static void probe_device(struct gpu_probe *p, VkPhysicalDevice physical, uint32_
     probe_extensions(p);
     i->caps |= probe_caps(p, &v11, &v13, &p->subgroup_size_fixed);
     p->subgroup_least = p->subgroup_size_fixed ? v13.minSubgroupSize : i->subgroup_size;
+    p->subgroup_most = p->subgroup_size_fixed ? v13.maxSubgroupSize : i->subgroup_size;
     apply_workarounds(p, &driver, base.driverVersion);
 
     VkPhysicalDeviceMemoryProperties memory;

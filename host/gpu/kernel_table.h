@@ -3,6 +3,7 @@
 #ifndef GPU_KERNEL_TABLE_H
 #define GPU_KERNEL_TABLE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "host/gpu/kernel_decl.h"
@@ -12,6 +13,9 @@
 
 enum { KERNEL_SPEC_MAX = 12 };
 
+/* Of the sizes that a device's subgroups can have. */
+enum kernel_subgroup_size { KERNEL_SUBGROUP_USUAL, KERNEL_SUBGROUP_SMALLEST, KERNEL_SUBGROUP_LARGEST };
+
 struct kernel_variant {
     enum kernel_id kernel;
     const char *name;
@@ -19,6 +23,8 @@ struct kernel_variant {
     const uint32_t *words;
     uint32_t n_words;
     uint32_t local_size; /* or KERNEL_WG_SUBGROUP */
+    bool tune;           /* taken only where it was measured to be the fastest, or asked for by name */
+    enum kernel_subgroup_size subgroup_size;
     /* most > 0: only for calls whose push constant is a multiple of `step` and at most `most`. */
     struct {
         uint32_t at; /* in the kernel's argument struct */
