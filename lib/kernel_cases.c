@@ -144,7 +144,6 @@ void kernel_case_call(struct gpu_cmd *cmd, unsigned kernel, const struct kernel_
     switch (kernel) {
 #define ITEMS(n)            grid = gpu_items(cmd, kernel, n);
 #define ROWS(n)             grid = gpu_rows(n);
-#define TILES(pieces, rows) grid = gpu_tiles(cmd, kernel, args, (uint64_t)pieces, rows);
 #define SQUARES(rows, cols) grid = squares(cmd, kernel, rows, cols);
 #define GEMM(product)       call_gemm(cmd, s, views, product);
 #define TILED(name)         tiled_##name(cmd, &args->name);

@@ -9,7 +9,7 @@
 
 const uint SIDE = 32u;
 
-layout(push_constant) uniform Push { uint windows, ctx, heads, kv_heads, dim, sliding; float scale; };
+layout(push_constant) uniform Push { uint windows, ctx, heads, kv_heads, dim, sliding; float scale; uint start; };
 
 shared float qs[SIDE * STRIDE];
 shared float ks[SIDE * STRIDE];

@@ -57,7 +57,7 @@ void add_queries(uint d, uint q_base, uint q0, SUMS)
 void main()
 {
     uint tiles = (ctx + TILE_K - 1u) / TILE_K;
-    uint t = wg_index();
+    uint t = start + wg_index();
     uint k0 = t % tiles * TILE_K;
     uint kv_head = t / tiles % kv_heads, window = t / tiles / kv_heads;
     if (window >= windows)

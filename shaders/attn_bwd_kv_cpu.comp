@@ -31,7 +31,7 @@ layout(set = 0, binding = 6, std430) writeonly buffer Dk2 { vec2 dk2[]; };
 layout(set = 0, binding = 7, std430) writeonly buffer Dv { vec4 dv[]; };
 layout(set = 0, binding = 7, std430) writeonly buffer Dv2 { vec2 dv2[]; };
 #endif
-layout(push_constant) uniform Push { uint windows, ctx, heads, kv_heads, dim, sliding; float scale; };
+layout(push_constant) uniform Push { uint windows, ctx, heads, kv_heads, dim, sliding; float scale; uint start; };
 
 const float LOG2E = 1.44269504088896341;
 
@@ -41,7 +41,7 @@ void main()
 {
     uint dim_ = dim, sliding_ = sliding, heads_ = heads, l = gl_LocalInvocationID.x;
     float scale_ = scale;
-    uint tiles = (ctx + TILE_K - 1u) / TILE_K, t = wg_index();
+    uint tiles = (ctx + TILE_K - 1u) / TILE_K, t = start + wg_index();
     uint k0 = t % tiles * TILE_K, kv_head = t / tiles % kv_heads, window = t / tiles / kv_heads;
     if (window >= windows)
         return;

@@ -31,7 +31,7 @@ void add_keys(uint c, uint kv_base, uint k0, inout float a[4][2])
 void main()
 {
     uint tiles = (ctx + TILE_Q - 1u) / TILE_Q;
-    uint t = wg_index();
+    uint t = start + wg_index();
     uint q0 = t % tiles * TILE_Q;
     uint head = t / tiles % heads, window = t / tiles / heads;
     if (window >= windows)

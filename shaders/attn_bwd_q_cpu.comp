@@ -21,7 +21,7 @@ layout(set = 0, binding = 4) uniform textureBuffer lse;
 layout(set = 0, binding = 5) uniform textureBuffer delta;
 layout(set = 0, binding = 6, std430) writeonly buffer Dq { vec4 dq[]; };
 layout(set = 0, binding = 6, std430) writeonly buffer Dq2 { vec2 dq2[]; };
-layout(push_constant) uniform Push { uint windows, ctx, heads, kv_heads, dim, sliding; float scale; };
+layout(push_constant) uniform Push { uint windows, ctx, heads, kv_heads, dim, sliding; float scale; uint start; };
 
 const float LOG2E = 1.44269504088896341;
 
@@ -31,7 +31,7 @@ void main()
 {
     uint dim_ = dim, sliding_ = sliding, l = gl_LocalInvocationID.x;
     float scale_ = scale;
-    uint tiles = (ctx + TILE_Q - 1u) / TILE_Q, t = wg_index();
+    uint tiles = (ctx + TILE_Q - 1u) / TILE_Q, t = start + wg_index();
     uint q0 = t % tiles * TILE_Q, head = t / tiles % heads, window = t / tiles / heads;
     if (window >= windows)
         return;

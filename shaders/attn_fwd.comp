@@ -17,7 +17,7 @@ layout(set = 0, binding = 1, std430) readonly buffer K { float k[]; };
 layout(set = 0, binding = 2, std430) readonly buffer V { float v[]; };
 layout(set = 0, binding = 3, std430) writeonly buffer Out { float attn[]; };
 layout(set = 0, binding = 4, std430) writeonly buffer Lse { float lse[]; };
-layout(push_constant) uniform Push { uint windows, ctx, heads, kv_heads, dim, sliding; float scale; };
+layout(push_constant) uniform Push { uint windows, ctx, heads, kv_heads, dim, sliding; float scale; uint start; };
 
 shared float qs[32u * STRIDE];
 shared float ks[TILE_K * STRIDE]; // keys, later values
@@ -51,7 +51,7 @@ void add_values(uint c, uint kv_base, uint k0, float keep[4], inout float a[4][2
 void main()
 {
     uint tiles = (ctx + TILE_Q - 1u) / TILE_Q;
-    uint t = wg_index();
+    uint t = start + wg_index();
     uint q0 = t % tiles * TILE_Q;
     uint head = t / tiles % heads, window = t / tiles / heads;
     if (window >= windows)

@@ -19,7 +19,7 @@ layout(set = 0, binding = 2) uniform textureBuffer v;
 layout(set = 0, binding = 3, std430) writeonly buffer Out { vec4 attn[]; };
 layout(set = 0, binding = 3, std430) writeonly buffer Out2 { vec2 attn2[]; };
 layout(set = 0, binding = 4, std430) writeonly buffer Lse { float lse[]; };
-layout(push_constant) uniform Push { uint windows, ctx, heads, kv_heads, dim, sliding; float scale; };
+layout(push_constant) uniform Push { uint windows, ctx, heads, kv_heads, dim, sliding; float scale; uint start; };
 
 const float LOWEST = -3.0e38; // stands for -inf, whose differences are NaN
 const uint KEYS = 4u;         // keys per turn of the loop
@@ -30,7 +30,7 @@ void main()
 {
     uint dim_ = dim, sliding_ = sliding, l = gl_LocalInvocationID.x;
     float scale_ = scale;
-    uint tiles = (ctx + TILE_Q - 1u) / TILE_Q, t = wg_index();
+    uint tiles = (ctx + TILE_Q - 1u) / TILE_Q, t = start + wg_index();
     uint q0 = t % tiles * TILE_Q, head = t / tiles % heads, window = t / tiles / heads;
     if (window >= windows)
         return;

@@ -592,7 +592,7 @@ static void measure_rates(struct gpu_view x, struct gpu_view y, uint32_t n, doub
             gpu_cmd_flush(cmd);
     }
     finish();
-    *learnt = gpu_cmd_work_limit(cmd, KERNEL_ID_add);
+    *learnt = gpu_cmd_work_limit(cmd, KERNEL_ID_add, NULL);
 }
 
 /* The two agree. Another program that takes the processor in one of them spoils that measurement, hence several. */
@@ -620,7 +620,7 @@ static void test_profile(void **state)
     struct gpu_view x = alloc(1 << 20), y = alloc(1 << 20);
     gpu_fill(cmd, x, 0);
     gpu_fill(cmd, y, 0);
-    double guess = gpu_cmd_work_limit(cmd, KERNEL_ID_add);
+    double guess = gpu_cmd_work_limit(cmd, KERNEL_ID_add, NULL);
     assert_true(guess > 0);
     gpu_cmd_profile_enable(cmd, true);
     for (int i = 0; i < 10; i++)
@@ -630,7 +630,7 @@ static void test_profile(void **state)
     if (gpu_info(gpu)->timestamp_ns > 0) {
         assert_int_equal(p.dispatches, 10);
         assert_true(p.seconds > 0 && p.work == 10.0 * (1 << 18));
-        assert_true(gpu_cmd_work_limit(cmd, KERNEL_ID_add) != guess);
+        assert_true(gpu_cmd_work_limit(cmd, KERNEL_ID_add, NULL) != guess);
     }
     gpu_cmd_profile_clear(cmd);
     assert_int_equal(gpu_cmd_profile(cmd, KERNEL_ID_add).dispatches, 0);

@@ -1,5 +1,6 @@
 /* The kernels of the backward pass: the references against differences of the forward pass, then every
  * variant that the device runs, on odd shapes, against the references. */
+#include "host/gpu/gpu_pipeline_internal.h"
 #include "tests/kernel_cases.h"
 #include "tests/ref/ref_backward.h"
 
@@ -450,6 +451,102 @@ static void test_attn_chain(void **state)
     buffers_reset();
 }
 
+/* ---- attention in pieces ---- */
+
+/* The rate of the variant that takes this call, as if it was measured. */
+static void set_rate(struct kernel_test *t, double work_of_100_ms)
+{
+    struct err e = {0};
+    kernel_args_fill(t->kernel, &t->s, t->views, &t->args);
+    struct gpu_kernel *k = gpu_kernel_get(gpu, t->kernel, gpu_kernel_push(t->kernel, &t->args), &e);
+    OK(k != NULL, e);
+    k->ns_per_work = 100e6 / work_of_100_ms;
+}
+
+/* What the call would be, counted. */
+static struct gpu_profile counted(struct kernel_test *t)
+{
+    gpu_cmd_profile_clear(cmd);
+    gpu_cmd_count(cmd, GPU_COUNT_WORK);
+    kernel_call(t);
+    gpu_cmd_count(cmd, GPU_COUNT_NOTHING);
+    struct gpu_profile p = gpu_cmd_profile(cmd, t->kernel);
+    gpu_cmd_profile_clear(cmd);
+    return p;
+}
+
+/* Floating-point operations of the call: pair by pair. */
+static double attn_work(const struct kernel_shape *s, unsigned products)
+{
+    double pairs = 0;
+    for (uint32_t i = 0; i < s->ctx; i++)
+        for (uint32_t j = 0; j <= i; j++)
+            pairs += !s->sliding || j + s->sliding > i;
+    return 2.0 * products * s->dim * s->heads * s->windows * pairs;
+}
+
+/* As many dispatches as the rate asks for, of all the work, and the same bits in however many: heads and tiles of a head apart,
+ * with and without sliding windows. */
+static void test_attn_cut(void **state)
+{
+    (void)state;
+    static const struct {
+        unsigned kernel, products, n_out, out[2];
+    } kernels[] = {{KERNEL_ID_attn_fwd, 2, 2, {3, 4}},
+                   {KERNEL_ID_attn_bwd_q, 3, 1, {6}},
+                   {KERNEL_ID_attn_bwd_kv, 4, 2, {6, 7}},
+                   {KERNEL_ID_attn_bwd_v, 2, 1, {4}}};
+    static const struct kernel_shape shapes[] = {ATTN(2, 200, 4, 2, 16, 0, 0.2f), ATTN(1, 150, 6, 2, 64, 70, 0.1f)};
+    for (size_t i = 0; i < 8; i++) {
+        struct kernel_test t;
+        kernel_begin(&t, kernels[i / 2].kernel, shapes[i % 2], 3);
+        kernel_upload(&t);
+        double work = attn_work(&t.s, kernels[i / 2].products);
+        uint32_t heads = t.s.windows * (i / 2 < 2 ? t.s.heads : t.s.kv_heads);
+        const double parts[] = {1, heads / 2.0, 3.0 * heads};
+        void *whole[2];
+        for (unsigned cut = 0; cut < 3; cut++) {
+            set_rate(&t, work / parts[cut] * 1.001);
+            struct gpu_profile p = counted(&t);
+            assert_true(fabs(p.work / work - 1) < 1e-12);
+            assert_true((double)p.dispatches >= parts[cut] && (double)p.dispatches <= 2 * parts[cut] - (cut == 0));
+            for (unsigned o = 0; o < kernels[i / 2].n_out; o++)
+                gpu_fill(cmd, t.views[kernels[i / 2].out[o]], BUFFER_PATTERN);
+            kernel_call(&t);
+            for (unsigned o = 0; o < kernels[i / 2].n_out; o++) {
+                unsigned at = kernels[i / 2].out[o];
+                void *now = buffer_read(&t.device[at]);
+                if (cut == 0) {
+                    whole[o] = now;
+                    continue;
+                }
+                assert_memory_equal(now, whole[o], t.b[at].n * 4);
+                free(now);
+            }
+        }
+        for (unsigned o = 0; o < kernels[i / 2].n_out; o++)
+            free(whole[o]);
+        kernel_end(&t);
+    }
+}
+
+/* Before anything is measured a first piece is small. */
+static void test_attn_first(void **state)
+{
+    (void)state;
+    struct kernel_test t;
+    kernel_begin(&t, KERNEL_ID_attn_fwd, (struct kernel_shape)ATTN(1, 2048, 8, 2, 128, 0, 0.1f), 3);
+    kernel_args_fill(t.kernel, &t.s, t.views, &t.args);
+    struct gpu_kernel *k = gpu_kernel_chosen(gpu, t.kernel, gpu_kernel_push(t.kernel, &t.args));
+    double rate = k->ns_per_work;
+    k->ns_per_work = 0;
+    kernel_upload(&t);
+    struct gpu_profile p = counted(&t);
+    assert_true(p.dispatches >= 4 && p.work / (double)p.dispatches <= 2e9);
+    k->ns_per_work = rate;
+    kernel_end(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -460,6 +557,7 @@ int main(void)
         cmocka_unit_test(test_adam_step),         cmocka_unit_test(test_attn_reference),
         cmocka_unit_test(test_attn_bwd_q),        cmocka_unit_test(test_attn_bwd_kv),
         cmocka_unit_test(test_attn_bwd_v),        cmocka_unit_test(test_attn_chain),
+        cmocka_unit_test(test_attn_cut),          cmocka_unit_test(test_attn_first),
     };
     return device_done(cmocka_run_group_tests_name("backward", tests, device_setup, NULL));
 }

@@ -192,11 +192,11 @@ bool gpu_cmd_counts(const struct gpu_cmd *c)
     return c->counting != GPU_COUNT_NOTHING;
 }
 
-double gpu_cmd_work_limit(const struct gpu_cmd *c, unsigned kernel)
+double gpu_cmd_work_limit(const struct gpu_cmd *c, unsigned kernel, const void *args)
 {
     if (c->counting == GPU_COUNT_MEMORY)
         return 1e30;
-    return SUBMIT_NS / gpu_cost_ns_per_work(c->gpu, gpu_kernel_chosen(c->gpu, kernel, NULL));
+    return SUBMIT_NS / gpu_cost_ns_per_work(c->gpu, gpu_kernel_chosen(c->gpu, kernel, gpu_kernel_push(kernel, args)));
 }
 
 /* ---- submissions ---- */

@@ -74,8 +74,9 @@ void gpu_cmd_count(struct gpu_cmd *c, enum gpu_counting what);
 /* Whether anything is counted: long work of the host whose result is not needed can then be left out. */
 bool gpu_cmd_counts(const struct gpu_cmd *c);
 /* How much work of this kernel fits a submission of 100 ms: measured, or before the first measurement a guess
- * (cautious where the unit is a floating-point operation). Callers split larger dispatches by rows. */
-double gpu_cmd_work_limit(const struct gpu_cmd *c, unsigned kernel);
+ * (cautious where the unit is a floating-point operation). args: the call's struct NAME_args, for which there may be a variant
+ * of its own; NULL: any call. Callers split larger dispatches by rows. */
+double gpu_cmd_work_limit(const struct gpu_cmd *c, unsigned kernel, const void *args);
 
 /* What the generated run_NAME functions call. views: one per BUF; push: the push constants. A view larger
  * than gpu_info.max_range, misaligned or empty is ERR_BUG naming kernel and buffer. */

@@ -76,7 +76,7 @@ static void product(struct gpu_cmd *cmd, bool half, struct gpu_matrix a, struct 
         uint64_t rows_most = min_u64(bindable(range, a.ld, m, k, unit_m), bindable(range, c.ld, m, n, unit_m));
         /* Elements of C per submission; pieces are square where the matrix allows, so that operands are
          * reread least. */
-        double elements = fmax(gpu_cmd_work_limit(cmd, kernel) / (2.0 * k), 1);
+        double elements = fmax(gpu_cmd_work_limit(cmd, kernel, NULL) / (2.0 * k), 1);
         uint64_t side = (uint64_t)fmin(sqrt(elements), 1e9), area = (uint64_t)fmin(elements, 1e18);
         uint64_t cols = even_steps(n, min_u64(cols_most, max_u64(side, area / m)), unit_n);
         rows = even_steps(m - row, min_u64(rows_most, area / cols), unit_m);

@@ -349,15 +349,14 @@ struct gpu_kernel *gpu_kernel_get(struct gpu *g, unsigned kernel, const void *pu
 
 /* ---- questions ---- */
 
-/* Behind the views of an argument struct lie its push constants. */
-static const void *push_of(unsigned kernel, const void *args)
+const void *gpu_kernel_push(unsigned kernel, const void *args)
 {
     return args ? (const char *)args + kernel_decls[kernel].n_buffers * sizeof(struct gpu_view) : NULL;
 }
 
 const char *gpu_kernel_variant(struct gpu *g, unsigned kernel, const void *args, struct err *e)
 {
-    struct gpu_kernel *k = gpu_kernel_get(g, kernel, push_of(kernel, args), e);
+    struct gpu_kernel *k = gpu_kernel_get(g, kernel, gpu_kernel_push(kernel, args), e);
     return k ? k->variant->name : NULL;
 }
 
@@ -384,7 +383,7 @@ static uint32_t constant_of(const struct gpu_kernel *k, uint32_t id, uint32_t ot
 
 uint32_t gpu_kernel_constant(struct gpu *g, unsigned kernel, const void *args, uint32_t id, uint32_t otherwise)
 {
-    return constant_of(gpu_kernel_chosen(g, kernel, push_of(kernel, args)), id, otherwise);
+    return constant_of(gpu_kernel_chosen(g, kernel, gpu_kernel_push(kernel, args)), id, otherwise);
 }
 
 struct gpu_kernel *gpu_kernel_at(const struct gpu *g, unsigned kernel, unsigned i)

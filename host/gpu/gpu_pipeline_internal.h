@@ -29,6 +29,8 @@ struct gpu_kernel *gpu_kernel_get(struct gpu *g, unsigned kernel, const void *pu
 bool gpu_kernel_make(struct gpu *g, struct gpu_kernel *k, struct err *e);
 /* Variant i of a kernel, in preference order; NULL past the end. */
 struct gpu_kernel *gpu_kernel_at(const struct gpu *g, unsigned kernel, unsigned i);
+/* The push constants of an argument struct, which lie behind its views; NULL of NULL. */
+const void *gpu_kernel_push(unsigned kernel, const void *args);
 /* The same as gpu_kernel_get without creating its pipeline; NULL if there is none. */
 struct gpu_kernel *gpu_kernel_chosen(struct gpu *g, unsigned kernel, const void *push);
 

@@ -59,8 +59,3 @@ struct gpu_grid gpu_items(struct gpu_cmd *cmd, unsigned kernel, uint64_t items)
     grid.work = (double)items;
     return grid;
 }
-
-struct gpu_grid gpu_tiles(struct gpu_cmd *cmd, unsigned kernel, const void *args, uint64_t pieces, uint64_t rows)
-{
-    return gpu_rows(pieces * div_up(rows, gpu_kernel_constant(cmd->gpu, kernel, args, SPEC_TILE, 1)));
-}

@@ -29,8 +29,5 @@
  * many as the variant takes (SPEC_ITEMS), with the kernel's own workgroup size. */
 struct gpu_grid gpu_rows(uint64_t rows);
 struct gpu_grid gpu_items(struct gpu_cmd *cmd, unsigned kernel, uint64_t items);
-/* One workgroup per SPEC_TILE of the rows of each piece. args: the call's struct NAME_args, whose push constants say which
- * variant it takes. */
-struct gpu_grid gpu_tiles(struct gpu_cmd *cmd, unsigned kernel, const void *args, uint64_t pieces, uint64_t rows);
 
 #endif

@@ -38,7 +38,7 @@ static struct walk walk_rows(struct gpu_cmd *cmd, unsigned kernel, uint32_t rows
         uint32_t fits = gpu_tile_rows(gpu_cmd_gpu(cmd), views[i].row_bytes, rows);
         w.per_tile = fits < w.per_tile ? fits : w.per_tile;
     }
-    double limit = gpu_cmd_work_limit(cmd, kernel);
+    double limit = gpu_cmd_work_limit(cmd, kernel, NULL);
     if (limit > 0 && work_per_row * w.per_tile > limit) {
         double units = limit / work_per_row / ROW_STEP;
         uint32_t fits = units < 1 ? ROW_STEP : (uint32_t)units * ROW_STEP;

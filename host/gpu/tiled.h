@@ -56,4 +56,11 @@ void tiled_round_scales(struct gpu_cmd *cmd, const struct round_scales_args *arg
 void tiled_scale_rows(struct gpu_cmd *cmd, const struct scale_rows_args *args);
 void tiled_subtract(struct gpu_cmd *cmd, const struct subtract_args *args);
 
+/* Attention: all windows and heads of the call, `start` is filled in here. Cut by work alone, so views are no larger than
+ * can be bound. */
+void tiled_attn_fwd(struct gpu_cmd *cmd, const struct attn_fwd_args *args);
+void tiled_attn_bwd_q(struct gpu_cmd *cmd, const struct attn_bwd_q_args *args);
+void tiled_attn_bwd_kv(struct gpu_cmd *cmd, const struct attn_bwd_kv_args *args);
+void tiled_attn_bwd_v(struct gpu_cmd *cmd, const struct attn_bwd_v_args *args);
+
 #endif

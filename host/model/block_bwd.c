@@ -121,7 +121,7 @@ static void add_rows(struct model *m, struct gpu_view y, struct gpu_view x, uint
     }
 }
 
-/* The arguments that the three kernels share, and the grid of one of them for `heads` heads of every window. */
+/* The arguments that the three kernels share. */
 #define ATTENTION_ARGS(kernel)                                                                                         \
     (struct kernel##_args)                                                                                             \
     {                                                                                                                  \
@@ -130,13 +130,6 @@ static void add_rows(struct model *m, struct gpu_view y, struct gpu_view x, uint
         .ctx = m->ctx, .heads = heads, .kv_heads = kv_heads, .dim = c->head_dim, .sliding = b->sliding,                \
         .scale = (float)(1.0 / sqrt(c->head_dim))                                                                      \
     }
-/* products: of what attn_fwd has two. Half of every product is masked. */
-#define RUN_ATTENTION(kernel, args, n_heads, products)                                                                 \
-    do {                                                                                                               \
-        struct gpu_grid grid = gpu_tiles(m->cmd, KERNEL_ID_##kernel, &(args), (uint64_t)n * (n_heads), m->ctx);        \
-        grid.work = (products) / 2.0 * (double)rows * m->ctx * q;                                                      \
-        run_##kernel(m->cmd, grid, &(args));                                                                           \
-    } while (0)
 
 /* Whether the gradient of a weight is wanted. */
 static bool wants(const struct block_weights *b, const struct block_grads *grads, enum role role)
@@ -158,7 +151,7 @@ static void attention_bwd(struct model *m, const struct block_weights *b, const 
         if (!scores) {
             struct attn_bwd_v_args v = ATTENTION_ARGS(attn_bwd_v);
             v.dv = block_rows(bs->dv, row, rows, kv);
-            RUN_ATTENTION(attn_bwd_v, v, kv_heads, 2);
+            tiled_attn_bwd_v(m->cmd, &v);
             continue;
         }
         struct attn_bwd_q_args dq = ATTENTION_ARGS(attn_bwd_q);
@@ -173,8 +166,8 @@ static void attention_bwd(struct model *m, const struct block_weights *b, const 
                                                      .out = dq.delta,
                                                      .rows = (uint32_t)(rows * heads),
                                                      .cols = c->head_dim});
-        RUN_ATTENTION(attn_bwd_q, dq, heads, 3);
-        RUN_ATTENTION(attn_bwd_kv, dkv, kv_heads, 4);
+        tiled_attn_bwd_q(m->cmd, &dq);
+        tiled_attn_bwd_kv(m->cmd, &dkv);
     }
 }
 

@@ -178,9 +178,7 @@ static void attention(struct model *m, const struct block_weights *b, const stru
                                   .dim = c->head_dim,
                                   .sliding = b->sliding,
                                   .scale = (float)(1.0 / sqrt(c->head_dim))};
-        struct gpu_grid grid = gpu_tiles(m->cmd, KERNEL_ID_attn_fwd, &a, (uint64_t)n * c->num_heads, m->ctx);
-        grid.work = (double)rows * m->ctx * q; /* q k^T and p v, half of either is masked */
-        run_attn_fwd(m->cmd, grid, &a);
+        tiled_attn_fwd(m->cmd, &a);
     }
 }
 
