@@ -342,7 +342,7 @@ struct gsq_plan_info {
     uint64_t weights, weights_quantized;
     uint64_t out_bytes, work_bytes, disk_free;
     uint64_t device_bytes, device_limit, host_bytes;
-    double predicted_seconds; /* 0: not measured */
+    double predicted_seconds; /* 0: not measured: no device, or no text */
 };
 /* info->size must be set. */
 GSQ_API void gsq_plan_get_info(const gsq_plan *plan, struct gsq_plan_info *info);

@@ -211,6 +211,8 @@ void plan_text(struct strbuf *f, const struct plan *p, const struct quantize_opt
         strbuf_printf(f, "predicted time    %s%s, from a short measurement%s\n",
                       p->predicted_seconds < 1 ? "under " : "",
                       format_seconds(fmax(1, p->predicted_seconds), a, sizeof a), updates_text(p, b, sizeof b));
+    else if (p->device_limit)
+        strbuf_puts(f, "predicted time    not measured without a text: add --calib\n");
     if (p->device_limit)
         strbuf_printf(f, "host memory       %s beyond mapped files\n", format_bytes(p->host_bytes, a, sizeof a));
     print_device(f, p);

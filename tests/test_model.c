@@ -5,7 +5,9 @@
 
 #include <math.h>
 
+#include "host/gpu/gpu_gemm.h"
 #include "host/model/block_fwd.h"
+#include "host/model/speed_bench.h"
 #include "host/model/walk.h"
 
 #define DIR_ "tmp_model"
@@ -322,6 +324,59 @@ static void check_rows(struct model *m, const char *module, uint32_t row0, uint3
     free(got);
 }
 
+/* A product, which says how often it was recorded. */
+static unsigned recorded;
+static bool product(struct speed_bench *b, struct gpu_arena *in, const struct speed_size *z, struct err *e)
+{
+    struct gpu_view x, y;
+    bool ok =
+        gpu_alloc(in, (uint64_t)z->rows * z->cols * 4, &x, e) && gpu_alloc(in, (uint64_t)z->rows * z->rows * 4, &y, e);
+    if (ok)
+        gpu_fill(b->cmd, x, SPEED_FILL);
+    ok = ok && speed_ready(b, e);
+    while (speed_again(b, &ok, e)) {
+        gpu_gemm(b->cmd, (struct gpu_matrix){x, z->cols}, (struct gpu_matrix){x, z->cols},
+                 (struct gpu_matrix){y, z->rows}, z->rows, z->rows, z->cols, 1, 0);
+        recorded++;
+    }
+    return ok;
+}
+
+/* Speeds are measured warm and for as long as was asked, however short a piece is; predictions count it once. */
+static void test_speed(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct opened o;
+    struct speed_bench b = {0};
+    struct speed_rates r;
+    double took, same, twice;
+    open_shape(&o, shapes);
+    OK(speed_begin(&b, o.m, &e), e);
+    struct speed_size z = {.rows = 128, .cols = 64}, large = {.rows = 128, .cols = 128};
+    recorded = 0;
+    OK(speed_time(&b, product, &z, &r, &took, &e), e);
+    struct gpu_profile p = gpu_cmd_profile(cmd, KERNEL_ID_gemm);
+    assert_true(b.recorded > 1 && recorded > b.recorded);
+    assert_int_equal(p.dispatches, b.recorded);
+    assert_true(took > 0 && took * b.recorded * 1e9 >= (double)b.budget_ns);
+    if (gpu_info(gpu)->timestamp_ns > 0) {
+        assert_true(p.seconds * 1e9 >= (double)b.budget_ns && p.seconds * 1e9 < 20.0 * (double)b.budget_ns);
+        recorded = 0;
+        OK(speed_predict(&b, product, &z, &r, &same, &e), e);
+        OK(speed_predict(&b, product, &large, &r, &twice, &e), e);
+        assert_int_equal(recorded, 2);
+        assert_true(same > 0 && same <= took * 1.0001 && twice > same && twice <= 2.0001 * same);
+    }
+    /* Slices that grow are looked at once each. */
+    b.budget_ns = 0;
+    recorded = 0;
+    OK(speed_time(&b, product, &z, &r, &took, &e), e);
+    assert_int_equal(recorded, 1);
+    OK(speed_end(&b, true, &took, &e), e);
+    close_opened(&o);
+}
+
 static void test_load_matrix(void **state)
 {
     (void)state;
@@ -568,6 +623,7 @@ int main(void)
         cmocka_unit_test(test_missing_tensors), cmocka_unit_test(test_tensors_too_many),
         cmocka_unit_test(test_wrong_shapes),    cmocka_unit_test(test_families),
         cmocka_unit_test(test_limits),          cmocka_unit_test(test_finite),
+        cmocka_unit_test(test_speed),
     };
     return device_done(cmocka_run_group_tests(tests, device_setup, remove_dir));
 }

@@ -7,9 +7,9 @@
 #include "host/base/os.h"
 #include "host/model/block_bwd.h"
 
-/* A forward slice grows until it takes this long, or is all that the run does at once: a GPU wants enough
- * rows to fill it. The passes backward and the linears then take slices to match. */
-#define SLICE_NS 40000000ull
+/* A forward slice grows until both halves take this long, or is all that the run does at once: a GPU wants enough rows to
+ * fill it. The passes backward then take slices to match. */
+#define SLICE_SECONDS 40e-3
 /* Where slices begin. A CPU needs some tens of milliseconds for these. */
 #define SLICE_TOKENS 64u
 #define SLICE_WIDTH  1024u /* of heads together, and of the feed-forward's middle */
@@ -121,10 +121,12 @@ static bool run_half(struct speed_bench *b, struct gpu_arena *arena, const struc
             block_half_fwd(m, z->half, &w, &fwd, x, y, z->windows);
     }
     ok = ok && speed_ready(b, e);
-    if (ok && backward)
-        block_half_bwd(m, z->half, &w, &fwd, &bwd, x, y, false, &grads, z->windows);
-    else if (ok)
-        block_half_fwd(m, z->half, &w, &fwd, x, y, z->windows);
+    while (speed_again(b, &ok, e)) {
+        if (backward)
+            block_half_bwd(m, z->half, &w, &fwd, &bwd, x, y, false, &grads, z->windows);
+        else
+            block_half_fwd(m, z->half, &w, &fwd, x, y, z->windows);
+    }
     block_weights_free(&w);
     free(grads.w);
     free(o.matrices);
@@ -213,12 +215,14 @@ bool speed_forward(struct speed_bench *b, struct speed *s, const struct speed_si
     struct speed_rates rates[HALF_COUNT];
     double took;
     uint32_t tokens = SLICE_TOKENS, width = SLICE_WIDTH, windows = 1;
+    const uint64_t budget = b->budget_ns;
+    b->budget_ns = 0;
     *slice = cut(all, 16, SLICE_WIDTH / 4, 1); /* builds the pipelines */
     bool ok = measure_halves(b, half_forward, slice, rates, &took, e);
     while (ok) {
         *slice = cut(all, tokens, width, windows);
         ok = measure_halves(b, half_forward, slice, rates, &took, e);
-        if (took * 1e9 >= 2.0 * SLICE_NS || is_whole(slice, all))
+        if (took >= SLICE_SECONDS || is_whole(slice, all))
             break;
         if (tokens < m->ctx)
             tokens *= 2;
@@ -227,6 +231,8 @@ bool speed_forward(struct speed_bench *b, struct speed *s, const struct speed_si
         else
             windows *= 2;
     }
+    b->budget_ns = budget;
+    ok = ok && measure_halves(b, half_forward, slice, rates, &took, e);
     for (uint32_t layer = 0; ok && layer < m->shape.layers && s->n_blocks < MOST; layer++) {
         struct speed_block *of = &s->blocks[s->n_blocks];
         if (speed_block(s, m, layer))
@@ -244,9 +250,7 @@ bool speed_backward(struct speed_bench *b, struct speed *s, const struct speed_s
 {
     struct speed_rates rates[HALF_COUNT];
     double took;
-    struct speed_size first = cut(all, 16, SLICE_WIDTH / 4, 1);
-    bool ok = measure_halves(b, half_backward, &first, rates, &took, e) &&
-              measure_halves(b, half_backward, slice, rates, &took, e);
+    bool ok = measure_halves(b, half_backward, slice, rates, &took, e);
     for (unsigned i = 0; ok && i < s->n_blocks; i++)
         ok = predict_halves(b, half_backward, all, s->blocks[i].layer, rates, s->blocks[i].backward, e);
     return ok;
@@ -264,9 +268,10 @@ bool speed_load(struct speed_bench *b, struct speed *s, struct model *m, struct 
             of = &shape.matrices[i];
     block_part_name(of->part, 0, module, sizeof module);
     uint32_t rows = (uint32_t)min_u64(of->rows, max_u64(1, LOAD_WEIGHTS / of->cols));
-    bool ok = gpu_alloc(b->arena, (uint64_t)rows * of->cols * 4, &dst, e) && speed_ready(b, e) &&
-              model_load_matrix(m, module, 0, rows, dst, e) && gpu_cmd_finish(b->cmd, e);
-    s->load = (double)(os_now_ns() - b->begin) * 1e-9 / ((double)rows * of->cols);
+    bool ok = gpu_alloc(b->arena, (uint64_t)rows * of->cols * 4, &dst, e) && speed_ready(b, e);
+    uint64_t begin = os_now_ns();
+    ok = ok && model_load_matrix(m, module, 0, rows, dst, e) && gpu_cmd_finish(b->cmd, e);
+    s->load = (double)(os_now_ns() - begin) * 1e-9 / ((double)rows * of->cols);
     gpu_arena_reset(b->arena, 0);
     return ok;
 }

@@ -6,19 +6,33 @@
 
 /* What a dispatch takes beside its kernel, at most: in a slice, the waiting for it is in there, too. */
 #define DISPATCH_MOST 20e-6
+/* Device time for each piece. A GPU has to reach its clocks, and its dispatches are short; a CPU that is one is at its
+ * speed after one repetition, and whoever waits for the plan waits for it. */
+#define BUDGET_GPU_NS 200000000ull
+#define BUDGET_CPU_NS 15000000ull
+/* Of the budget, and at least one repetition: before that is measured. */
+#define WARM_SHARE 0.25
+/* Repetitions that are recorded before the clock is read. */
+#define AT_ONCE 64u
 
 struct speed_size speed_size_whole(const struct model *m, uint32_t windows)
 {
     return (struct speed_size){.model = *m, .config = *m->cfg, .windows = windows};
 }
 
+static uint64_t speed_budget(const struct model *m)
+{
+    return gpu_info(m->gpu)->caps & GPU_CAP_CPU ? BUDGET_CPU_NS : BUDGET_GPU_NS;
+}
+
 bool speed_begin(struct speed_bench *b, struct model *m, struct err *e)
 {
     b->cmd = m->cmd;
     b->since = os_now_ns();
-    b->count = (struct gpu_count){.limit = UINT64_MAX};
+    b->budget_ns = speed_budget(m);
+    b->memory = (struct gpu_count){.limit = UINT64_MAX};
     return gpu_arena_create(&b->arena, m->gpu, "measurement", e) &&
-           gpu_arena_create_counting(&b->counting, m->gpu, &b->count, e);
+           gpu_arena_create_counting(&b->counting, m->gpu, &b->memory, e);
 }
 
 bool speed_end(struct speed_bench *b, bool ok, double *seconds, struct err *e)
@@ -36,10 +50,49 @@ bool speed_end(struct speed_bench *b, bool ok, double *seconds, struct err *e)
 
 bool speed_ready(struct speed_bench *b, struct err *e)
 {
-    if (!gpu_cmd_finish(b->cmd, e))
-        return false;
+    b->warm = false;
+    b->recorded = b->count_down = 0;
+    return gpu_cmd_finish(b->cmd, e);
+}
+
+/* Device time since the clock began; of a device without timestamps, time. */
+static double spent(const struct speed_bench *b)
+{
+    double seconds = 0;
+    for (unsigned k = 0; k < KERNEL_COUNT; k++)
+        seconds += gpu_cmd_profile(b->cmd, k).seconds;
+    return seconds > 0 ? seconds : (double)(os_now_ns() - b->begin) * 1e-9;
+}
+
+static void begin_clock(struct speed_bench *b)
+{
     gpu_cmd_profile_clear(b->cmd);
+    b->recorded = 0;
     b->begin = os_now_ns();
+}
+
+bool speed_again(struct speed_bench *b, bool *ok, struct err *e)
+{
+    const double share = b->warm ? 1 : WARM_SHARE, budget = (double)b->budget_ns * 1e-9 * share;
+    if (!*ok || (!b->timed && b->recorded))
+        return false;
+    if (b->timed && !b->recorded && !b->warm) {
+        begin_clock(b);
+    } else if (b->timed && !b->count_down) {
+        if (!(*ok = gpu_cmd_finish(b->cmd, e)))
+            return false;
+        double took = spent(b), each = took / b->recorded;
+        bool enough = took >= budget;
+        if (enough && (b->warm || !b->budget_ns))
+            return false;
+        if (enough) {
+            b->warm = true;
+            begin_clock(b);
+        }
+        b->count_down = enough ? 1 : (uint32_t)fmin(fmax((budget - took) / each, 1), AT_ONCE);
+    }
+    b->count_down -= b->count_down > 0;
+    b->recorded++;
     return true;
 }
 
@@ -48,20 +101,22 @@ bool speed_time(struct speed_bench *b, speed_piece run, const struct speed_size 
 {
     struct gpu_cmd *cmd = b->cmd;
     *r = (struct speed_rates){0};
+    b->timed = true;
     gpu_cmd_profile_enable(cmd, true);
     bool ok = run(b, b->arena, z, e);
     ok = gpu_cmd_finish(cmd, ok ? e : NULL) && ok;
-    *seconds = (double)(os_now_ns() - b->begin) * 1e-9;
+    *seconds = (double)(os_now_ns() - b->begin) * 1e-9 / fmax(1, b->recorded);
     gpu_cmd_profile_enable(cmd, false);
+    b->timed = false;
     gpu_arena_reset(b->arena, 0);
     gpu_arena_trim(b->arena); /* no piece is to take more than what it stands for */
     double in_kernels = 0, dispatches = 0, work = 0;
     for (unsigned k = 0; k < KERNEL_COUNT; k++) {
         struct gpu_profile p = gpu_cmd_profile(cmd, k);
         r->kernel[k] = p.work > 0 ? p.seconds / p.work : 0;
-        in_kernels += p.seconds;
-        dispatches += (double)p.dispatches;
-        work += p.work;
+        in_kernels += p.seconds / fmax(1, b->recorded);
+        dispatches += (double)p.dispatches / fmax(1, b->recorded);
+        work += p.work / fmax(1, b->recorded);
     }
     if (in_kernels > 0 && dispatches > 0)
         r->dispatch = fmin(fmax(0, (*seconds - in_kernels) / dispatches), DISPATCH_MOST);

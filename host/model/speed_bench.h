@@ -31,9 +31,14 @@ struct speed_bench {
     bool train_qk;       /* backward passes have gradients of what is turned, too */
     struct gpu_cmd *cmd;
     struct gpu_arena *arena, *counting;
-    struct gpu_count count;
-    uint64_t since; /* when measuring began */
-    uint64_t begin; /* of the run that is timed: recorded pieces set it when their operands are ready */
+    struct gpu_count memory; /* that the counting arena counts */
+    uint64_t since;          /* when measuring began */
+    uint64_t budget_ns;      /* of device time for each piece; 0: it is recorded once, with what makes it ready */
+    /* Of the piece in work (speed_again). */
+    bool timed, warm;
+    uint32_t recorded,
+        count_down; /* repetitions since the clock began, and of them those still to come before it is read */
+    uint64_t begin;
 };
 bool speed_begin(struct speed_bench *b, struct model *m, struct err *e);
 /* ok: all was measured. *seconds: that it took. */
@@ -41,9 +46,12 @@ bool speed_end(struct speed_bench *b, bool ok, double *seconds, struct err *e);
 
 /* Something that is recorded, at any size. The arena is for it alone. */
 typedef bool (*speed_piece)(struct speed_bench *b, struct gpu_arena *arena, const struct speed_size *z, struct err *e);
-/* For pieces: operands are ready, the clock begins. */
+/* For pieces: operands are ready. Then `while (speed_again(b, &ok, e))` around what is measured: true, until it was
+ * recorded often enough; *ok false: it failed. It must do the same each time. */
 bool speed_ready(struct speed_bench *b, struct err *e);
-/* Runs a piece at a small size; *seconds: what it took. */
+bool speed_again(struct speed_bench *b, bool *ok, struct err *e);
+/* Measures a piece at a small size: once to warm up (pipelines, memory never touched, clocks), then until the budget is used.
+ * *seconds: what one repetition took. */
 bool speed_time(struct speed_bench *b, speed_piece run, const struct speed_size *z, struct speed_rates *r,
                 double *seconds, struct err *e);
 /* Seconds of a piece at any size, by counting. */

@@ -9,11 +9,14 @@
 #include "host/base/pool.h"
 #include "host/gpu/gpu_gemm.h"
 #include "host/quant/method/gumbel.h"
+#include "host/quant/method/tune_hessian.h"
 
 /* Of the pieces that are measured. */
-#define SLICE_ROWS   64u /* of a linear that is rounded or trained; more of narrow ones */
-#define SLICE_LINEAR (1u << 18)
-#define SLICE_COLS   512u /* of its Hessian, for GPTQ */
+#define SLICE_ROWS       64u        /* of a linear that is rounded or trained, at least ... */
+#define SLICE_LINEAR     (1u << 18) /* ... and as many as have that many weights */
+#define SLICE_LINEAR_GPU (1u << 22)
+#define SLICE_COLS       512u /* of its Hessian, for GPTQ */
+#define SLICE_COLS_GPU   1024u
 /* Rows are rounded for that long, for the speed of each type. */
 #define ROUNDING_NS 5000000ull
 
@@ -63,12 +66,13 @@ static bool make_linear(struct speed_bench *b, struct gpu_arena *arena, const st
 static bool rtn(struct speed_bench *b, struct gpu_arena *arena, const struct speed_size *z, struct err *e)
 {
     struct qmatrix q;
-    struct gpu_view w;
-    if (!make_linear(b, arena, z, &q, &w, e) || !speed_ready(b, e))
-        return false;
-    quantize_rtn(b->cmd, &q, w, &options(b)->scale_search);
-    qmatrix_dequant(b->cmd, &q, w);
-    return true;
+    struct gpu_view w, rounded;
+    bool ok = make_linear(b, arena, z, &q, &w, e) && gpu_alloc(arena, w.size, &rounded, e) && speed_ready(b, e);
+    while (speed_again(b, &ok, e)) {
+        quantize_rtn(b->cmd, &q, w, &options(b)->scale_search);
+        qmatrix_dequant(b->cmd, &q, rounded);
+    }
+    return ok;
 }
 
 /* Losses are taken of the weights, the start, GPTQ's result and the end. */
@@ -85,13 +89,14 @@ static bool gptq(struct speed_bench *b, struct gpu_arena *arena, const struct sp
     bool ok = make_linear(b, arena, z, &q, &w, e) && gpu_alloc(arena, (uint64_t)z->cols * z->cols * 4, &h, e) &&
               gpu_alloc(arena, (uint64_t)z->rows * z->cols * 4, &work, e);
     if (ok)
-        gpu_fill(b->cmd, h, 0); /* becomes the unit matrix */
+        gpu_fill(b->cmd, h, SPEED_FILL); /* damped, it has a Cholesky factor */
     ok = ok && speed_ready(b, e);
-    if (ok)
+    while (speed_again(b, &ok, e)) {
         quantize_rtn(b->cmd, &q, w, &options(b)->scale_search);
-    ok = ok && quantize_gptq(b->cmd, &q, w, h, work, arena, options(b)->damp, &options(b)->scale_search, &facts, e);
-    for (int i = 0; ok && i < LOSSES; i++)
-        ok = hessian_loss(b->cmd, &q, w, z->rows, z->cols, h, arena, loss, e);
+        ok = quantize_gptq(b->cmd, &q, w, h, work, arena, options(b)->damp, &options(b)->scale_search, &facts, e);
+        for (int i = 0; ok && i < LOSSES; i++)
+            ok = hessian_loss(b->cmd, &q, w, z->rows, z->cols, h, arena, loss, e);
+    }
     free(loss);
     return ok;
 }
@@ -111,13 +116,14 @@ static bool step(struct speed_bench *b, struct gpu_arena *arena, const struct sp
     gpu_fill(b->cmd, s.grad, 0);
     gpu_fill(b->cmd, h, SPEED_FILL);
     gumbel_start(b->cmd, &s);
-    if (!speed_ready(b, e))
-        return false;
-    if (z->inner)
-        gpu_gemm_half(b->cmd, (struct gpu_matrix){s.soft, z->cols}, (struct gpu_matrix){h, z->cols},
-                      (struct gpu_matrix){s.grad, z->cols}, z->rows, z->inner, z->cols, 1, 0);
-    gumbel_step(b->cmd, &s, 0);
-    return true;
+    bool ok = speed_ready(b, e);
+    while (speed_again(b, &ok, e)) {
+        if (z->inner)
+            gpu_gemm_half(b->cmd, (struct gpu_matrix){s.soft, z->cols}, (struct gpu_matrix){h, z->cols},
+                          (struct gpu_matrix){s.grad, z->cols}, z->rows, z->inner, z->cols, 1, 0);
+        gumbel_step(b->cmd, &s, 0);
+    }
+    return ok;
 }
 
 /* x^T x of a slice's tokens; z->cols wide. */
@@ -131,10 +137,10 @@ static bool gram(struct speed_bench *b, struct gpu_arena *arena, const struct sp
         !gpu_alloc(arena, bytes, &transposed, e))
         return false;
     gpu_fill(b->cmd, x, SPEED_FILL);
-    if (!speed_ready(b, e))
-        return false;
-    hessian_add(b->cmd, h.train, x, tokens, z->cols, 1, transposed);
-    return true;
+    bool ok = speed_ready(b, e);
+    while (speed_again(b, &ok, e))
+        hessian_add(b->cmd, h.train, x, tokens, z->cols, 1, transposed);
+    return ok;
 }
 
 /* ---- linears of a run ---- */
@@ -158,32 +164,48 @@ struct type_rates {
     struct speed_rates rtn, gptq, step;
 };
 
-static uint32_t hessian_columns(const struct matrix *i)
+static uint32_t slice_columns(const struct speed_size *all)
 {
-    uint32_t unit = i->spec.type->super ? i->spec.type->super : i->spec.group;
-    return (uint32_t)min_u64(i->cols, max_u64(unit, SLICE_COLS / unit * unit));
+    return gpu_info(all->model.gpu)->caps & GPU_CAP_CPU ? SLICE_COLS : SLICE_COLS_GPU;
 }
 
-/* The last time counts: the first builds pipelines. */
-static bool measure_type(struct speed_bench *b, const struct speed_size *all, const struct matrix *item,
-                         struct type_rates *r, struct err *e)
+static uint32_t hessian_columns(const struct speed_size *all, const struct matrix *i)
+{
+    uint32_t unit = i->spec.type->super ? i->spec.type->super : i->spec.group;
+    return (uint32_t)min_u64(i->cols, max_u64(unit, slice_columns(all) / unit * unit));
+}
+
+/* As many rows as fill a GPU, where the run trains so many at a time; a CPU is as fast with few. */
+static uint32_t slice_rows(struct speed_bench *b, const struct speed_size *all, const struct plan *p,
+                           const struct matrix *item)
+{
+    struct gpu *g = all->model.gpu;
+    struct qmatrix q;
+    uint64_t linear = gpu_info(g)->caps & GPU_CAP_CPU ? SLICE_LINEAR : SLICE_LINEAR_GPU;
+    uint32_t rows = (uint32_t)min_u64(item->rows, max_u64(SLICE_ROWS, linear / item->cols));
+    if (options(b)->method == METHOD_GSQ && qmatrix_create(&q, b->counting, item->rows, item->cols, item->spec, NULL))
+        while (rows > SLICE_ROWS && tune_hessian_bytes(g, &q, rows) > p->tune_bytes)
+            rows = (uint32_t)max_u64(SLICE_ROWS, rows / 2);
+    gpu_arena_reset(b->counting, 0);
+    return rows;
+}
+
+static bool measure_type(struct speed_bench *b, const struct speed_size *all, const struct plan *p,
+                         const struct matrix *item, struct type_rates *r, struct err *e)
 {
     struct speed_size z = *all;
     double took;
-    bool ok = true;
     r->type = item->spec.type;
     z.item = item;
-    z.rows = (uint32_t)min_u64(item->rows, max_u64(SLICE_ROWS, SLICE_LINEAR / item->cols));
-    for (int round = 0; ok && round < 3; round++) {
-        z.cols = item->cols;
-        z.inner = (uint32_t)min_u64(item->cols, 2 * SLICE_COLS);
-        ok = speed_time(b, rtn, &z, &r->rtn, &took, e);
-        if (ok && options(b)->method == METHOD_GSQ)
-            ok = speed_time(b, step, &z, &r->step, &took, e);
-        z.cols = hessian_columns(item);
-        if (ok && plan_needs_hessian(options(b), item))
-            ok = speed_time(b, gptq, &z, &r->gptq, &took, e);
-    }
+    z.rows = slice_rows(b, all, p, item);
+    z.cols = item->cols;
+    z.inner = (uint32_t)min_u64(item->cols, 2 * slice_columns(all));
+    bool ok = speed_time(b, rtn, &z, &r->rtn, &took, e);
+    if (ok && options(b)->method == METHOD_GSQ)
+        ok = speed_time(b, step, &z, &r->step, &took, e);
+    z.cols = hessian_columns(all, item);
+    if (ok && plan_needs_hessian(options(b), item))
+        ok = speed_time(b, gptq, &z, &r->gptq, &took, e);
     return ok;
 }
 
@@ -221,7 +243,7 @@ static bool measure_linears(struct speed_bench *b, struct run_speed *s, const st
             t++;
         if (t == TYPES)
             continue;
-        if (t == n && !measure_type(b, all, item, &types[n++], e))
+        if (t == n && !measure_type(b, all, p, item, &types[n++], e))
             return false;
         if (!predict_linear(b, all, item, &types[t], &s->linears[s->n_linears++], e))
             return false;
@@ -234,10 +256,9 @@ static bool measure_hessian(struct speed_bench *b, struct run_speed *s, const st
     struct speed_rates r;
     double took;
     struct speed_size z = *slice;
-    bool ok = true;
-    z.cols = (uint32_t)min_u64(z.config.hidden_size, 2 * SLICE_COLS);
-    for (int round = 0; ok && round < 2; round++)
-        ok = speed_time(b, gram, &z, &r, &took, e);
+    bool ok;
+    z.cols = (uint32_t)min_u64(z.config.hidden_size, 2 * slice_columns(slice));
+    ok = speed_time(b, gram, &z, &r, &took, e);
     double ops = (double)z.windows * z.model.ctx * z.cols * z.cols;
     ok = ok && speed_predict(b, gram, &z, &r, &s->hessian, e);
     s->hessian /= ops;

@@ -1,5 +1,5 @@
 /* How long this device takes for what a run consists of: blocks (speed.h), and in the same way what becomes of one linear;
- * about a second in all on any device and for any model. */
+ * a second or two in all on any device and for any model. */
 #ifndef QUANT_PREDICT_H
 #define QUANT_PREDICT_H
 

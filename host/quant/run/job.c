@@ -292,6 +292,13 @@ static void summarize(struct job *j)
     out->host_peak = os_peak_anon();
 }
 
+/* Speeds, for the prediction. A plan that leaves the text open is there at once. */
+static bool measure(struct job *j, struct err *e)
+{
+    bool open = j->o->dry_run && j->o->method != METHOD_RTN && !j->o->calib && !j->o->imatrix;
+    return !j->cmd || open || (tell_phase(j, "measure", e) && speed_measure(&j->speed, j->m, &j->plan, j->o, e));
+}
+
 bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, const struct job_callbacks *cb,
                   struct quantize_result *out, struct err *e)
 {
@@ -312,7 +319,7 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
              (!o.refine || open_refined(&j, &o, ctx, e)) &&
              plan_make(&j.plan, j.m, &o, (struct plan_sources){j.refined, o.imatrix ? &j.imatrix : NULL}, e);
     }
-    ok = ok && (!cmd || (tell_phase(&j, "measure", e) && speed_measure(&j.speed, j.m, &j.plan, &o, e)));
+    ok = ok && measure(&j, e);
     if (ok) {
         job_predict(&j);
         if (j.cb->planned)
