@@ -181,6 +181,7 @@ static void tell_result(const struct run *run, const struct gsq_quantize_result 
     cJSON_AddNumberToObject(j, "blocks_resumed", r->blocks_resumed);
     cJSON_AddNumberToObject(j, "device_peak_bytes", (double)r->device_peak);
     cJSON_AddNumberToObject(j, "host_peak_bytes", (double)r->host_peak);
+    cJSON_AddNumberToObject(j, "device_busy_seconds", r->device_busy);
     cJSON_AddNumberToObject(j, "reach", r->reach);
     if (!isnan(r->perplexity)) {
         cJSON_AddNumberToObject(j, "perplexity", r->perplexity);

@@ -367,6 +367,7 @@ struct gsq_quantize_result {
     double perplexity, reference_perplexity, mean_kl, top1;
     double perplexity_error, reference_perplexity_error, mean_kl_error, top1_error;
     uint32_t eval_windows, eval_context;
+    double device_busy; /* of the seconds, those that the device was at work; 0: it has no clock */
 };
 /* Quantizes and writes the model, then compares it with its source and writes the report where that is asked for. Each
  * finished block is kept in the work folder: after a failure, a stop or a crash, the same call goes on where it was and ends

@@ -228,6 +228,7 @@ static void give(struct gsq_quantize_result *result, const struct run *r, const 
         .out_bytes = q->out_bytes,
         .device_peak = q->device_peak,
         .host_peak = q->host_peak,
+        .device_busy = q->device_busy,
         .blocks = q->blocks_done,
         .blocks_resumed = q->blocks_resumed,
         .method = method_name(o->method),

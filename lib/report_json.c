@@ -75,6 +75,7 @@ static void add_result(cJSON *o, const struct report_input *in)
     add(o, "blocks_resumed", r->blocks_resumed);
     add(o, "device_peak_bytes", (double)r->device_peak);
     add(o, "host_peak_bytes", (double)r->host_peak);
+    add(o, "device_busy_seconds", r->device_busy);
     add(o, "reach", r->reach);
     if (in->eval.measured)
         add_eval(o, &in->eval);
@@ -103,6 +104,7 @@ static void add_phases(cJSON *phases, const struct quantize_result *r)
         cJSON *o = cJSON_CreateObject();
         add_text(o, "phase", phase_name((enum run_phase)p));
         add(o, "seconds", r->phases[p].seconds);
+        add(o, "device_busy_seconds", r->phases[p].device_busy);
         add(o, "device_bytes", (double)r->phases[p].device_bytes);
         add_row(phases, o);
     }

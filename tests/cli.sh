@@ -144,7 +144,7 @@ run "$gsq" devices --json
 check 'devices --json' is_json_lines "$tmp/out" result
 run "$gsq" quantize "$tmp/m" -o "$tmp/q" --method rtn --json
 check 'quantize --json' is_json_lines "$tmp/out" result
-for key in out format method bits_per_weight out_bytes seconds blocks blocks_resumed device_peak_bytes host_peak_bytes reach; do
+for key in out format method bits_per_weight out_bytes seconds blocks blocks_resumed device_peak_bytes host_peak_bytes device_busy_seconds reach; do
     [[ -n $(field "$key" "$tmp/out") ]] || fail "the result of quantize has no $key"
 done
 check 'writes the model' test -e "$tmp/q/config.json"

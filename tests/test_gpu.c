@@ -614,6 +614,35 @@ static void test_rate(void **state)
     fail_msg("%g of work in 100 ms, where single dispatches say %g", learnt, single);
 }
 
+/* The device's time is within what passes here, and is most of it while there is only work to wait for. */
+static void test_busy(void **state)
+{
+    (void)state;
+    enum { N = 1 << 20, TRIES = 8 };
+    struct gpu_view x = alloc(4 * N), y = alloc(4 * N);
+    if (!(gpu_info(gpu)->timestamp_ns > 0))
+        skip();
+    gpu_fill(cmd, x, 0);
+    gpu_fill(cmd, y, 0);
+    add(y, x, N);
+    finish();
+    double share = 0;
+    for (int i = 0; i < TRIES && share < 0.5; i++) {
+        double before = gpu_cmd_busy(cmd);
+        uint64_t begin = os_now_ns();
+        for (int k = 0; k < 200; k++) {
+            add(y, x, N);
+            if (k % 10 == 0)
+                gpu_cmd_flush(cmd);
+        }
+        finish();
+        share = (gpu_cmd_busy(cmd) - before) / ((double)(os_now_ns() - begin) * 1e-9);
+        assert_true(share > 0 && share < 1.02);
+        os_sleep_ms(20); /* counts nowhere */
+    }
+    assert_true(share >= 0.5);
+}
+
 static void test_profile(void **state)
 {
     (void)state;
@@ -787,6 +816,7 @@ int main(void)
         NO_PUSH(test_many),
         ON(test_gemm),
         ON(test_rate),
+        ON(test_busy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -108,8 +108,11 @@ static void fake_stage(struct stage_report *s, enum tune_stage stage, uint32_t l
 /* Everything filled in; tests take away from it. */
 static void fake_run(struct fake *f, uint32_t layers)
 {
-    static const struct phase_report phases[PHASE_COUNT] = {
-        {310, 9ull << 30}, {5400, 14ull << 30}, {9900, 18ull << 30}, {2100, 20ull << 30}, {95, 1ull << 30}};
+    static const struct phase_report phases[PHASE_COUNT] = {{310, 300, 9ull << 30},
+                                                            {5400, 5300, 14ull << 30},
+                                                            {9900, 9700, 18ull << 30},
+                                                            {2100, 2000, 20ull << 30},
+                                                            {95, 0, 1ull << 30}};
     *f = (struct fake){0};
     args_defaults(&f->args);
     f->args.command = CMD_QUANTIZE;
@@ -534,8 +537,8 @@ static void test_odd_values(void **state)
     }
     f.in.eval = (struct report_eval){true, NULL, INFINITY, NAN, NAN, NAN, 0, 0, NAN, NAN, NAN, NAN};
     f.r.bpw = f.r.mean_loss = f.r.seconds = f.r.predicted_seconds = f.r.reach = NAN;
-    f.r.phases[0] = (struct phase_report){NAN, 1};
-    f.r.phases[1] = (struct phase_report){1e-9, UINT64_MAX};
+    f.r.phases[0] = (struct phase_report){NAN, NAN, 1};
+    f.r.phases[1] = (struct phase_report){1e-9, 0, UINT64_MAX};
     cJSON *run = page(&f, "odd");
     assert_true(cJSON_IsNull(at(run, "result.seconds")));
     assert_int_equal(cJSON_GetArraySize(at(cJSON_GetArrayItem(at(run, "stages"), 0), "soft")), CURVE_POINTS);

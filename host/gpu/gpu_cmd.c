@@ -136,6 +136,17 @@ bool cmd_fail(struct gpu_cmd *c, const struct err *e)
 
 /* ---- what submissions took ---- */
 
+/* Adds a submission's time, less what the one before it took of the same: they may overlap. */
+static void count_busy(struct gpu_cmd *c, uint64_t begin, uint64_t end, uint64_t mask, double tick_ns)
+{
+    bool later = !c->busy_tick || ((begin - c->busy_tick) & mask) <= mask / 2;
+    uint64_t from = later ? begin : c->busy_tick, ticks = (end - from) & mask;
+    if (ticks > mask / 2)
+        return;
+    c->busy_ns += (double)ticks * tick_ns;
+    c->busy_tick = end;
+}
+
 /* Reads the submission's times, for its kernels' rates and, in profiles, for each dispatch. */
 static void learn(struct gpu_cmd *c, struct slot *s)
 {
@@ -147,6 +158,7 @@ static void learn(struct gpu_cmd *c, struct slot *s)
     if (!s->queries || vkGetQueryPoolResults(c->gpu->device, s->queries, 0, n, n * sizeof *ticks, ticks, sizeof *ticks,
                                              VK_QUERY_RESULT_64_BIT) != VK_SUCCESS)
         return;
+    count_busy(c, ticks[0], ticks[1], mask, tick_ns);
     if (!s->profiled)
         gpu_cost_learn(&s->cost, (double)((ticks[1] - ticks[0]) & mask) * tick_ns, &c->ns_per_byte);
     for (unsigned i = 0; s->profiled && i < s->n_dispatches; i++) {
@@ -179,6 +191,11 @@ void gpu_cmd_profile_clear(struct gpu_cmd *c)
 double gpu_cmd_products(const struct gpu_cmd *c)
 {
     return c->products;
+}
+
+double gpu_cmd_busy(const struct gpu_cmd *c)
+{
+    return c->busy_ns * 1e-9;
 }
 
 void gpu_cmd_count(struct gpu_cmd *c, enum gpu_counting what)
@@ -244,10 +261,11 @@ bool cmd_wait(struct gpu_cmd *c, uint64_t value)
         if (r != VK_TIMEOUT)
             return device_error(c, "vkWaitSemaphores", r);
     }
-    for (unsigned i = 0; i < SLOTS; i++) {
+    for (uint64_t oldest; (oldest = cmd_oldest(c)) && oldest <= value;) {
+        unsigned i = 0;
+        while (c->slots[i].value != oldest)
+            i++;
         struct slot *s = &c->slots[i];
-        if (!s->value || s->value > value)
-            continue;
         s->value = 0;
         c->products += gpu_cost_work(&s->cost, KERNEL_ID_gemm) + gpu_cost_work(&s->cost, KERNEL_ID_gemm_half);
         drop_texels(c->gpu, s);

@@ -62,6 +62,9 @@ void gpu_cmd_profile_clear(struct gpu_cmd *c);
 /* Floating-point operations of the matrix products that the device has finished so far: progress within what was
  * recorded. */
 double gpu_cmd_products(const struct gpu_cmd *c);
+/* Seconds that the device has worked on what it has finished so far, by its own clock; 0 where it has none. What is
+ * missing to the time that has passed it was idle, or at work for others. */
+double gpu_cmd_busy(const struct gpu_cmd *c);
 /* While something is counted, nothing is recorded: dispatches, with the work they would do, are added to the profiles,
  * transfers are dropped, and downloads give zeros. Views may come from gpu_arena_create_counting. So a run of any size
   * can be planned without its time or memory. */

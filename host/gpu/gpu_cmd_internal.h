@@ -64,6 +64,8 @@ struct gpu_cmd {
     bool profile;
     enum gpu_counting counting;
     double products;
+    double busy_ns;     /* of the device, by what has ended */
+    uint64_t busy_tick; /* up to here it counts */
     struct gpu_profile profiles[KERNEL_COUNT];
 };
 

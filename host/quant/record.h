@@ -59,8 +59,8 @@ struct stage_report {
 enum run_phase { PHASE_CALIBRATE, PHASE_LINEARS, PHASE_BLOCKS, PHASE_SCALES, PHASE_EXPORT, PHASE_COUNT };
 const char *phase_name(enum run_phase p);
 struct phase_report {
-    double seconds;
-    uint64_t device_bytes; /* most device memory held at its ends */
+    double seconds, device_busy; /* of these the device was at work */
+    uint64_t device_bytes;       /* most device memory held at its ends */
 };
 
 #endif

@@ -73,6 +73,27 @@ struct qmatrix qmatrix_rows(const struct qmatrix *q, uint32_t row0, uint32_t row
     return part;
 }
 
+/* Whether the device's words are the host's codes, byte for byte: rows fill their words, lowest byte first. */
+static bool same_codes(const struct qmatrix *q)
+{
+    const uint32_t one = 1;
+    return q->cols % 4 == 0 && *(const uint8_t *)&one == 1;
+}
+
+static bool download_codes(struct gpu_cmd *cmd, const struct qmatrix *q, int8_t *codes, struct err *e)
+{
+    uint64_t n = (uint64_t)q->rows * q->ldc;
+    if (same_codes(q))
+        return gpu_download(cmd, q->codes, codes, n * 4, e);
+    uint32_t *words = malloc((size_t)n * 4);
+    bool ok = words ? gpu_download(cmd, q->codes, words, n * 4, e) : err_nomem(e, "codes", n * 4);
+    for (uint32_t r = 0; ok && r < q->rows; r++)
+        for (uint32_t c = 0; c < q->cols; c++)
+            codes[(size_t)r * q->cols + c] = (int8_t)(uint8_t)(words[(size_t)r * q->ldc + c / 4] >> (c % 4 * 8) & 255u);
+    free(words);
+    return ok;
+}
+
 bool qmatrix_download(struct gpu_cmd *cmd, const struct qmatrix *q, struct qlinear *out, struct err *e)
 {
     *out = (struct qlinear){.rows = q->rows, .cols = q->cols, .groups = q->groups, .spec = q->spec};
@@ -81,20 +102,14 @@ bool qmatrix_download(struct gpu_cmd *cmd, const struct qmatrix *q, struct qline
     if (!qlinear_init(out, q->rows, q->cols, q->spec, e))
         return false;
     bool super = q->spec.type->super > 0;
-    uint64_t n = (uint64_t)q->rows * q->ldc, groups = q->rows * group_bytes(q) / 4;
-    uint32_t *words = malloc((size_t)n * 4);
+    uint64_t groups = q->rows * group_bytes(q) / 4;
     float *integers = malloc((size_t)groups * sizeof *integers);
-    bool ok = (words && integers) || err_nomem(e, "codes", (n + groups) * 4);
-    ok = ok && gpu_download(cmd, q->codes, words, n * 4, e) &&
+    bool ok = integers || err_nomem(e, "scales", groups * 4);
+    ok = ok && download_codes(cmd, q, out->codes, e) &&
          gpu_download(cmd, super ? q->d : q->scales, out->scales, q->rows * stored_bytes(q), e) &&
          (!super || gpu_download(cmd, q->integers, integers, groups * 4, e));
-    for (uint32_t r = 0; ok && r < q->rows; r++)
-        for (uint32_t c = 0; c < q->cols; c++)
-            out->codes[(size_t)r * q->cols + c] =
-                (int8_t)(uint8_t)(words[(size_t)r * q->ldc + c / 4] >> (c % 4 * 8) & 255u);
     for (uint64_t i = 0; ok && super && i < groups; i++)
         out->integers[i] = (int8_t)integers[i];
-    free(words);
     free(integers);
     if (!ok)
         qlinear_free(out);
@@ -126,6 +141,10 @@ static bool upload_scales(struct gpu_cmd *cmd, const struct qmatrix *q, const st
 bool qmatrix_upload_codes(struct gpu_cmd *cmd, const struct qmatrix *q, const struct qlinear *in, struct err *e)
 {
     uint64_t n = (uint64_t)q->rows * q->ldc;
+    if (same_codes(q)) {
+        gpu_upload(cmd, q->codes, in->codes, n * 4);
+        return true;
+    }
     uint32_t *words = calloc((size_t)n, 4);
     if (!words)
         return err_nomem(e, "codes", n * 4);

@@ -83,8 +83,14 @@ static bool walk_blocks(struct job *j, struct err *e)
         log_info("%u of %u blocks are done already", j->blocks_whole, j->plan.n_layers);
     for (uint32_t layer = 0; layer < j->plan.n_layers; layer++) {
         bool replay = store_has_block(j->store, layer);
+        uint64_t begin = os_now_ns();
+        double busy = gpu_cmd_busy(j->cmd);
         if (!one_block(j, layer, replay, j->acts || j->targets, e))
             return false;
+        double seconds = (double)(os_now_ns() - begin) * 1e-9;
+        busy = gpu_cmd_busy(j->cmd) - busy;
+        log_debug("block %u: %.3f s, of which the device was idle for %.3f (%.1f %%)", layer + 1, seconds,
+                  seconds - busy, 100 * (1 - busy / seconds));
         j->out->blocks_done++;
     }
     return true;
@@ -290,6 +296,7 @@ static void summarize(struct job *j)
     out->seconds = (double)(os_now_ns() - j->begin) * 1e-9;
     out->device_peak = j->cmd ? gpu_memory_peak(gpu_cmd_gpu(j->cmd)) : 0;
     out->host_peak = os_peak_anon();
+    out->device_busy = j->cmd ? gpu_cmd_busy(j->cmd) - j->busy_before : 0;
 }
 
 /* Speeds, for the prediction. A plan that leaves the text open is there at once. */
@@ -308,6 +315,7 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     *out = (struct quantize_result){0};
     if (!cmd && !o.dry_run)
         return err_set(e, ERR_BUG, "a run without a device");
+    j.busy_before = j.busy = cmd ? gpu_cmd_busy(cmd) : 0;
     eta_start(&j.eta, j.begin, 0);
     progress_watch_begin(&j.watch, &j.cb->progress, &j.eta, cmd);
     bool ok = quantize_settle(&o, e) && manifest_accept_check(o.accept, e) && job_out_paths(&j, &o, e) &&

@@ -17,6 +17,7 @@ struct quantize_result {
     double seconds, bpw, mean_loss;
     double file_bpw; /* plan.h */
     uint64_t out_bytes, device_peak, host_peak;
+    double device_busy;       /* seconds that the device was at work; 0 where it has no clock */
     double reach;             /* of the Hessian objective */
     double predicted_seconds; /* what the plan said; 0 where nothing was measured */
 };

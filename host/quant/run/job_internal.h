@@ -43,6 +43,8 @@ struct job {
     struct eta eta; /* of the kinds of enum work */
     struct progress_watch watch;
     double export_work; /* predicted seconds of the export */
+    double busy_before; /* gpu_cmd_busy when the run began */
+    double busy;        /* the same when a phase was last accounted */
     char detail[128];
     uint32_t layer;
 };

@@ -305,7 +305,10 @@ void job_clock(struct job *j, enum run_phase phase, uint64_t *since)
 {
     uint64_t now = os_now_ns();
     struct phase_report *p = &j->out->phases[phase];
+    double busy = gpu_cmd_busy(j->cmd);
     p->seconds += (double)(now - *since) * 1e-9;
+    p->device_busy += busy - j->busy;
+    j->busy = busy;
     p->device_bytes = max_u64(p->device_bytes, gpu_memory_used(gpu_cmd_gpu(j->cmd)));
     *since = now;
 }
