@@ -102,6 +102,32 @@ wait "$pid" 2>/dev/null || rc=$?
 echo "kill -9 after $pause of $seconds s: exit $rc, phase $(sed -nE 's/.*"phase":"([a-z]+)".*/\1/p' "$tmp/c.out" | tail -n 1)"
 the_same "$tmp/c" "$tmp/a" "${folder[@]}"
 
+# A block that cannot be written, while the next one is worked on: it ends the run, and what was there is kept.
+name='no room for a block'
+mkdir "$tmp/mnt"
+if mount -t tmpfs -o size=1m gsq-test "$tmp/mnt" 2>/dev/null; then
+    mounts+=("$tmp/mnt")
+    at stop block "$tmp/f" "${folder[@]}" --work "$tmp/mnt/work"
+    reached block 130
+    check "$name: the first one is there" test -e "$tmp/mnt/work/block-0000.safetensors"
+    cp "$tmp/mnt/work/block-0000.safetensors" "$tmp/block"
+    # The room is gone after the plan has asked for it.
+    "${quantize[@]}" "${folder[@]}" --work "$tmp/mnt/work" -o "$tmp/f" >"$tmp/out" 2>"$tmp/err" &
+    pid=$!
+    while kill -0 "$pid" 2>/dev/null && ! grep -q '"phase":"quantize".*block 2/2' "$tmp/out"; do sleep 0.02; done
+    head -c 2000000 /dev/zero >"$tmp/mnt/filler" 2>/dev/null || true
+    rc=0
+    wait "$pid" || rc=$?
+    check "$name: exit $rc, $(tail -n 2 "$tmp/err" | head -n 1)" test "$rc" -eq 3
+    check '  names block and file' grep -q 'model.layers.1: cannot write .*block-0001.safetensors: No space left' "$tmp/err"
+    check '  and how to go on' grep -q 'free some space' "$tmp/err"
+    check '  the first one is as it was' cmp -s "$tmp/mnt/work/block-0000.safetensors" "$tmp/block"
+    rm "$tmp/mnt/filler"
+    the_same "$tmp/f" "$tmp/a" "${folder[@]}" --work "$tmp/mnt/work"
+else
+    echo 'left out: a full disk (no permission to mount a tmpfs)'
+fi
+
 # Ctrl-C, when the first block is there.
 name=Ctrl-C
 "${quantize[@]}" "${folder[@]}" -o "$tmp/d" >"$tmp/d.out" 2>"$tmp/d.err" &

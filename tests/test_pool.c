@@ -11,6 +11,7 @@
 
 #include "host/base/os.h"
 #include "host/base/pool.h"
+#include "host/base/task.h"
 
 enum { PIECES = 500, MOST_THREADS = 64 };
 
@@ -120,13 +121,51 @@ static void test_stop(void **state)
     }
 }
 
+/* ---- one piece beside the calling thread ---- */
+
+struct beside {
+    atomic_bool go;
+    unsigned times;
+    bool fails;
+};
+
+static bool wait_for_go(void *ctx, struct err *e)
+{
+    struct beside *b = ctx;
+    while (!atomic_load(&b->go))
+        os_sleep_ms(1);
+    b->times++;
+    return !b->fails || err_set(e, ERR_ENV, "the disk is full");
+}
+
+static void test_task(void **state)
+{
+    (void)state;
+    struct task t = {0};
+    struct err e = {0};
+    assert_false(task_begun(&t) || task_ended(&t));
+    assert_true(task_wait(&t, &e));
+    for (unsigned i = 0; i < 4; i++) {
+        struct beside b = {.fails = i % 2};
+        task_begin(&t, wait_for_go, &b);
+        assert_true(task_begun(&t));
+        assert_false(task_ended(&t)); /* the calling thread came this far: it goes on meanwhile */
+        atomic_store(&b.go, true);
+        while (!task_ended(&t))
+            os_sleep_ms(1);
+        assert_true(task_begun(&t));
+        assert_int_equal(task_wait(&t, &e), !b.fails);
+        assert_int_equal(b.times, 1);
+        assert_false(task_begun(&t) || task_ended(&t));
+        assert_true(!b.fails || (e.kind == ERR_ENV && strstr(e.msg, "the disk is full")));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all_once),
-        cmocka_unit_test(test_default),
-        cmocka_unit_test(test_first_failure),
-        cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_all_once),      cmocka_unit_test(test_task), cmocka_unit_test(test_default),
+        cmocka_unit_test(test_first_failure), cmocka_unit_test(test_stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

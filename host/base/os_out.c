@@ -1,6 +1,7 @@
 /* The one place where files of results are opened: under a name of their own that nobody else has, to appear
  * under the right one when they are whole. */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -92,11 +93,11 @@ bool os_out_check(const char *path, struct err *e)
 
 static bool open_new(struct os_out *o, struct err *e)
 {
-    static unsigned counter;
+    static atomic_uint counter;
     struct strbuf tmp = {0};
     for (int tries = 0; tries < 100; tries++) {
         strbuf_puts(&tmp, o->path);
-        strbuf_printf(&tmp, ".%llu-%u" TMP_END, (unsigned long long)os_process_id(), ++counter);
+        strbuf_printf(&tmp, ".%llu-%u" TMP_END, (unsigned long long)os_process_id(), atomic_fetch_add(&counter, 1) + 1);
         if (tmp.failed)
             return err_nomem(e, "a path", strlen(o->path));
         o->tmp = tmp.data;

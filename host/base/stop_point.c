@@ -1,5 +1,6 @@
 #include "host/base/stop_point.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +11,8 @@
 static struct {
     bool looked, wanted, kill;
     char point[32], which[128];
-    unsigned long passing, passed; /* 0: which is a name */
+    unsigned long passing; /* 0: which is a name */
+    atomic_ulong passed;
 } at;
 
 static void look(void)
@@ -35,7 +37,7 @@ void stop_point(const char *point, const char *of)
         look();
     if (!at.wanted || strcmp(point, at.point) != 0)
         return;
-    if (at.passing ? ++at.passed != at.passing : !of || strcmp(of, at.which) != 0)
+    if (at.passing ? atomic_fetch_add(&at.passed, 1) + 1 != at.passing : !of || strcmp(of, at.which) != 0)
         return;
     log_warn("GSQ_STOP_AT: %s %s", point, at.which);
     if (at.kill)

@@ -21,7 +21,7 @@
 #ifndef BASE_STOP_POINT_H
 #define BASE_STOP_POINT_H
 
-/* of: may be NULL. The main thread's. */
+/* of: may be NULL. Any thread's, once the main one has passed a point. */
 void stop_point(const char *point, const char *of);
 
 #endif

@@ -245,12 +245,12 @@ static bool place_all(struct sizing *s, struct err *why)
 
 /* ---- the plan ---- */
 
-/* Host memory that no choice changes: the codes and scales of a block until it is written, one linear packed, and
- * the staging buffers of transfers. */
+/* Host memory that no choice changes: the codes and scales of a block, and of the one before until it is written, and the
+ * staging buffers of transfers. */
 static uint64_t host_least(const struct plan *p)
 {
     const uint64_t staging = 48ull << 20;
-    uint64_t most = 0, widest_packed = 0;
+    uint64_t most = 0;
     for (uint32_t layer = 0; layer < p->n_layers; layer++) {
         const struct block_items b = plan_block(p, layer);
         uint64_t block = 0;
@@ -261,11 +261,10 @@ static uint64_t host_least(const struct plan *p)
             uint64_t weights = (uint64_t)item->rows * item->cols;
             block += weights + item->rows * div_up(item->cols, item->spec.group) * quant_type_planes(item->spec.type) *
                                    sizeof(float);
-            widest_packed = max_u64(widest_packed, weights * item->spec.type->bits / 8);
         }
         most = max_u64(most, block);
     }
-    return most + widest_packed + staging;
+    return 2 * most + staging;
 }
 
 /* Before the pass over scales, or in it. */

@@ -16,22 +16,6 @@
 #include "host/quant/run/job_internal.h"
 #include "host/quant/plan/refine.h"
 
-static void linear_reported(struct job *j, const struct linear_report *r)
-{
-    j->out->linears[j->out->n_linears++] = *r;
-    if (j->cb->linear_done)
-        j->cb->linear_done(j->cb->ctx, r);
-}
-
-static void stage_reported(struct job *j, const struct stage_report *r)
-{
-    if (!r->steps)
-        return;
-    j->out->stages[j->out->n_stages++] = *r;
-    if (j->cb->stage_done)
-        j->cb->stage_done(j->cb->ctx, r);
-}
-
 /* Whether a block of the model is still what it was when this run started: days may have passed. */
 static bool source_same(const struct job *j, uint32_t layer, struct err *e)
 {
@@ -41,39 +25,47 @@ static bool source_same(const struct job *j, uint32_t layer, struct err *e)
            (!j->refined || checkpoint_sum_same(&j->refined_sums, prefix, e));
 }
 
-/* Quantizes a block, or takes it up from an earlier run. */
-static bool one_block(struct job *j, uint32_t layer, bool replay, bool carry, struct err *e)
+/* Quantizes a block, which is written while the next one is worked on. */
+static bool make_block(struct job *j, uint32_t layer, struct err *e)
 {
     const struct block_items b = plan_block(&j->plan, layer);
     struct block_result r;
-    bool ok = block_result_make(&r, b.n, e);
-    j->layer = layer;
-    if (ok && !replay) {
-        ok = source_same(j, layer, e) && job_block(j, layer, &r, e);
-        job_begin(j, WORK_STORE, job_store_work(b));
-        ok = ok && store_write_block(j->store, layer, b, r.q, r.report, r.stages, e);
-        job_end(j);
-        if (ok)
-            stop_point("block", NULL);
-    } else if (ok && carry) {
-        ok = source_same(j, layer, e) && job_block_resume(j, layer, e);
-    }
+    bool ok = block_result_make(&r, b.n, e) && source_same(j, layer, e) && job_block(j, layer, &r, e);
+    job_begin(j, WORK_STORE, job_store_work(b));
+    ok = ok && job_store(j, layer, &r, e);
+    job_end(j);
+    block_result_free(&r);
+    return ok;
+}
+
+/* Takes up a block from an earlier run. */
+static bool replay_block(struct job *j, uint32_t layer, bool carry, struct err *e)
+{
+    const struct block_items b = plan_block(&j->plan, layer);
+    struct block_result r;
+    bool ok = job_stored(j, true, e) && block_result_make(&r, b.n, e);
+    if (!ok)
+        return false;
+    ok = !carry || (source_same(j, layer, e) && job_block_resume(j, layer, e));
     for (uint32_t i = 0; ok && i < b.n; i++) {
         struct qlinear q = {0};
-        if (!b.items[i].coded)
-            continue;
-        if (replay)
-            ok = store_read_linear(j->store, &b.items[i], &q, &r.report[i], e);
+        ok = !b.items[i].coded || store_read_linear(j->store, &b.items[i], &q, &r.report[i], e);
         qlinear_free(&q);
-        if (ok)
-            linear_reported(j, &r.report[i]);
     }
-    if (ok && replay)
+    if (ok) {
         store_read_stages(j->store, layer, r.stages);
-    for (int i = 0; ok && i < HALF_COUNT; i++)
-        stage_reported(j, &r.stages[i]);
+        job_report_block(j, b, &r);
+    }
     block_result_free(&r);
-    return ok || (e->kind != ERR_STOPPED && err_context(e, "model.layers.%u", layer));
+    return ok;
+}
+
+static bool one_block(struct job *j, uint32_t layer, bool replay, bool carry, struct err *e)
+{
+    j->layer = layer;
+    bool ok = replay ? replay_block(j, layer, carry, e) : make_block(j, layer, e);
+    /* What could not be written says itself which block it was. */
+    return ok || (e->kind != ERR_STOPPED && !j->writing.failed && err_context(e, "model.layers.%u", layer));
 }
 
 static bool walk_blocks(struct job *j, struct err *e)
@@ -91,9 +83,8 @@ static bool walk_blocks(struct job *j, struct err *e)
         busy = gpu_cmd_busy(j->cmd) - busy;
         log_debug("block %u: %.3f s, of which the device was idle for %.3f (%.1f %%)", layer + 1, seconds,
                   seconds - busy, 100 * (1 - busy / seconds));
-        j->out->blocks_done++;
     }
-    return true;
+    return job_stored(j, true, e);
 }
 
 /* ---- the run ---- */
@@ -262,7 +253,7 @@ static bool run_all(struct job *j, struct err *e)
     struct stage_report scales = {0};
     if (!walk_blocks(j, e) || !job_head_importance(j, e) || !job_scales(j, &scales, e))
         return false;
-    stage_reported(j, &scales);
+    job_report_stage(j, &scales);
     uint64_t clock = os_now_ns();
     if (!job_export(j, e))
         return false;
@@ -339,6 +330,10 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
         ok = out->linears && out->stages
                  ? o.dry_run || run_all(&j, e)
                  : err_nomem(e, "the report", j.plan.n_items * sizeof *out->linears + n_stages * sizeof *out->stages);
+        /* A block that is finished is kept, and a stop does not hide that it could not be. */
+        struct err why = {0};
+        if (!ok && !job_stored(&j, true, &why) && e->kind == ERR_STOPPED)
+            *e = why;
         summarize(&j);
         if (!ok && e->kind == ERR_STOPPED)
             err_hint(e, "finished blocks and epochs are kept in %s; repeat the command to go on", j.work_dir);

@@ -139,7 +139,7 @@ static bool begin_piece(struct job *j, const char *phase, const char *what, enum
 {
     job_detail(j, what);
     job_begin(j, kind, seconds);
-    return job_tell(j, 0, job_event(j, phase), e);
+    return job_stored(j, false, e) && job_tell(j, 0, job_event(j, phase), e);
 }
 
 static bool quantize_one(struct job *j, const struct matrix *item, struct gpu_view w, const struct hessian *h,
@@ -366,9 +366,6 @@ bool job_block(struct job *j, uint32_t layer, struct block_result *r, struct err
               : quantize_diagonal(j->o)  ? block_diagonal(j, layer, r, e)
                                          : block_calibrated(j, layer, r, e);
     gpu_arena_reset(j->block, 0);
-    for (uint32_t i = 0; ok && i < r->n; i++)
-        if (r->q[i].codes)
-            r->report[i].stats = code_stats_of(&r->q[i], r->q[i].spec.type);
     return ok;
 }
 

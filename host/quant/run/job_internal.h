@@ -4,11 +4,28 @@
 
 #include "formats/read/imatrix.h"
 #include "host/base/os.h"
+#include "host/base/task.h"
 #include "host/model/walk.h"
 #include "host/quant/run/identity.h"
 #include "host/quant/run/job.h"
 #include "host/quant/plan/predict.h"
 #include "host/quant/store/store.h"
+
+/* What a block became. */
+struct block_result {
+    uint32_t n;                             /* matrices of the block */
+    struct qlinear *q;                      /* [n] */
+    struct linear_report *report;           /* [n] */
+    struct stage_report stages[HALF_COUNT]; /* steps 0: not run */
+};
+
+/* A block on its way to the work folder (job_store.c). */
+struct block_writing {
+    struct task task;
+    uint32_t layer;
+    struct block_result result;
+    bool failed; /* the run ends by it */
+};
 
 struct job {
     struct gpu_cmd *cmd;
@@ -22,7 +39,8 @@ struct job {
     struct plan plan;
     struct checkpoint_sums sums, refined_sums; /* of the models, as they were when this run started */
     struct identity id;                        /* n 0: not made yet */
-    struct store *store;
+    struct store *store;                       /* the writing task's while there is one */
+    struct block_writing writing;
     uint32_t blocks_whole; /* of an earlier run, when this one started */
     struct windows windows;
     struct acts *acts;            /* hidden states after what is quantized so far */
@@ -108,12 +126,6 @@ void job_clock(struct job *j, enum run_phase phase, uint64_t *since);
 /* ---- job_block.c ----
  * A block is quantized half by half; the Hessians of a half are all taken before its first linear is quantized, on
   * inputs that went through everything quantized earlier (docs/method.md 3). */
-struct block_result {
-    uint32_t n;                             /* matrices of the block */
-    struct qlinear *q;                      /* [n] */
-    struct linear_report *report;           /* [n] */
-    struct stage_report stages[HALF_COUNT]; /* steps 0: not run */
-};
 /* block_result_free in any case. */
 bool block_result_make(struct block_result *r, uint32_t n, struct err *e);
 void block_result_free(struct block_result *r);
@@ -122,6 +134,16 @@ bool job_block(struct job *j, uint32_t layer, struct block_result *r, struct err
 /* A block finished in an earlier run: its stored weights carry the activations on, if there are any, its own
  * the targets. */
 bool job_block_resume(struct job *j, uint32_t layer, struct err *e);
+
+/* ---- job_store.c ---- */
+/* Begins to write a finished block, whose result is taken over; the one before is there first. */
+bool job_store(struct job *j, uint32_t layer, struct block_result *r, struct err *e);
+/* Whether what was begun is well: where it has come to its end, or is waited for, its linears and stages are reported;
+ * else true. An error has the block's name. */
+bool job_stored(struct job *j, bool wait, struct err *e);
+/* Tells of a block that is in the store; of a stage that ran. */
+void job_report_block(struct job *j, struct block_items b, const struct block_result *r);
+void job_report_stage(struct job *j, const struct stage_report *r);
 
 /* ---- job_scales.c ---- */
 /* Whether the pass over scales is wanted and not done yet. */

@@ -311,8 +311,15 @@ static bool write_block(const char *path, const struct block_header *h, struct b
     return safetensors_writer_close(&w, e);
 }
 
-bool store_write_block(struct store *s, uint32_t layer, struct block_items b, const struct qlinear *linears,
-                       const struct linear_report *reports, const struct stage_report *stages, struct err *e)
+bool store_forget_block(struct store *s, uint32_t layer, struct err *e)
+{
+    if (s->layer == layer)
+        safetensors_close(&s->block); /* a mapped file cannot be replaced everywhere */
+    return see(s, layer, (struct seen){.state = UNSEEN}, e);
+}
+
+bool store_put_block(const struct store *s, uint32_t layer, struct block_items b, const struct qlinear *linears,
+                     const struct linear_report *reports, const struct stage_report *stages, struct err *e)
 {
     struct block_header h = {0};
     char path[4096];
@@ -323,11 +330,15 @@ bool store_write_block(struct store *s, uint32_t layer, struct block_items b, co
                            b.items[i].module);
     if (!block_path(s, layer, path, sizeof path, e))
         return false;
-    if (s->layer == layer)
-        safetensors_close(&s->block); /* a mapped file cannot be replaced everywhere */
     bool ok = header_make(&h, s, b, reports, stages, e) && write_block(path, &h, b, linears, e);
     header_free(&h);
-    return ok && see(s, layer, (struct seen){.state = UNSEEN}, e);
+    return ok;
+}
+
+bool store_write_block(struct store *s, uint32_t layer, struct block_items b, const struct qlinear *linears,
+                       const struct linear_report *reports, const struct stage_report *stages, struct err *e)
+{
+    return store_forget_block(s, layer, e) && store_put_block(s, layer, b, linears, reports, stages, e);
 }
 
 static bool check_block(struct store *s, const struct plan *p, uint32_t layer, struct err *e)

@@ -45,6 +45,11 @@ bool store_has_block(const struct store *s, uint32_t layer);
  * type's range and scales that are no numbers are ERR_BUG. */
 bool store_write_block(struct store *s, uint32_t layer, struct block_items b, const struct qlinear *linears,
                        const struct linear_report *reports, const struct stage_report *stages, struct err *e);
+/* The same in two steps, so that another thread may do the second: nothing is known of the block any more; it is
+ * written. Meanwhile nothing else is done with the store but asking for other blocks (store_has_block). */
+bool store_forget_block(struct store *s, uint32_t layer, struct err *e);
+bool store_put_block(const struct store *s, uint32_t layer, struct block_items b, const struct qlinear *linears,
+                     const struct linear_report *reports, const struct stage_report *stages, struct err *e);
 /* The training stages of a finished block; steps 0 where there was none. */
 void store_read_stages(struct store *s, uint32_t layer, struct stage_report stages[HALF_COUNT]);
 /* One linear of a finished block, as the block left it; the caller frees it. report may be NULL. A damaged file is
