@@ -1,14 +1,23 @@
-// The Gumbel-Softmax model of a weight (docs/method.md 2; arXiv 2604.18556): its levels, its noise, its soft value. Shared by
-// gumbel_init, gumbel_step and gumbel_codes; tests/ref/ref_quant.c is the same in C.
+// The Gumbel-Softmax model of a weight (docs/method.md 2; arXiv 2604.18556): its levels, its noise, its state, its soft value.
+// Shared by gumbel_init, gumbel_step and gumbel_codes; tests/ref/ref_quant.c is the same in C.
 //
 // Levels: absolute (relative = 0) d_k = lo + k; relative d_k = c0 + k - 2 around the start code c0, those outside
-// [lo, hi] masked. At most LEVELS of them.
+// [lo, hi] masked. At most LEVELS of them. A variant with DEFINES LEVEL_COUNT=n is for calls of n absolute levels alone.
+//
+// State: a word for each level but the start code's, state[rows, levels - 1, cols]. A softmax knows its logits' differences
+// only, and the gradients of a weight's logits add up to 0: logits are counted from the start code's, and its momentum is
+// what the others lack.
 #ifndef GUMBEL_GLSL
 #define GUMBEL_GLSL
 
 #extension GL_EXT_control_flow_attributes : require
 
+#ifdef LEVEL_COUNT
+const uint LEVELS = LEVEL_COUNT;
+#else
 const uint LEVELS = GUMBEL_LEVELS;
+#endif
+const uint PLANES = LEVELS - 1u;
 const float MASKED = -1.0e30; // in place of a masked level's logit: far below any other, and no NaN in differences
 
 // ---- noise: a function of (seed, tensor, step, element), nothing is stored ------------------------------------------
@@ -41,18 +50,19 @@ uvec2 element_number(uint row, uint cols, uint col)
     return uvec2(low, high + carry);
 }
 
-// Five words of which the upper 23 bits count. The fifth is made of the bits that the others leave.
-void noise_words(uvec2 element, uint tensor, uint step, uint seed, out uint bits[LEVELS])
+// A word for each level, of which the upper 23 bits count; the fifth is made of the bits that the others leave. Returns one
+// more, for rounding, mixed out of the fifth.
+uint noise_words(uvec2 element, uint tensor, uint step, uint seed, out uint bits[LEVELS])
 {
     uvec4 v = pcg4d(uvec4(element.x, element.y ^ (tensor * 0x9e3779b9u), step, seed));
     uint rest = (v.x & 511u) | ((v.y & 511u) << 9) | ((v.z & 511u) << 18) | (v.w << 27);
     rest = (rest ^ (rest >> 16)) * 0x85ebca6bu;
     rest = (rest ^ (rest >> 13)) * 0xc2b2ae35u;
-    bits[0] = v.x;
-    bits[1] = v.y;
-    bits[2] = v.z;
-    bits[3] = v.w;
-    bits[4] = rest ^ (rest >> 16);
+    rest ^= rest >> 16;
+    [[unroll]] for (uint k = 0u; k < LEVELS; k++)
+        bits[k] = k < 4u ? v[k & 3u] : rest;
+    rest = (rest ^ (rest >> 15)) * 0x2c1b3c6du;
+    return rest ^ (rest >> 12);
 }
 
 // Uniform in (0, 1): all 2^23 values are exact and neither end is reached.
@@ -74,18 +84,76 @@ float gumbel_log2(float v)
 struct levels_of {
     float d[LEVELS];
     bool valid[LEVELS];
+    uint start; // the start code's
 };
 
 levels_of find_levels(uint levels, uint relative, int lo, int hi, int c0)
 {
     levels_of l;
+#ifdef LEVEL_COUNT
+    int first = lo;
+#else
     int first = relative != 0u ? c0 - int(LEVELS / 2u) : lo;
+#endif
+    l.start = uint(c0 - first);
     [[unroll]] for (int k = 0; k < int(LEVELS); k++) {
         int d = first + k;
         l.d[k] = float(d);
+#ifdef LEVEL_COUNT
+        l.valid[k] = true;
+#else
         l.valid[k] = uint(k) < levels && d >= lo && d <= hi;
+#endif
     }
     return l;
+}
+
+// ---- state: a level's logit in the low half, an integer; its momentum in the upper one, the upper half of an f32 ------
+// Logits are counted in units that the host chooses; kappa and rates belong to them.
+int stored_logit(uint word)
+{
+    return bitfieldExtract(int(word), 0, 16);
+}
+
+float stored_momentum(uint word)
+{
+    return uintBitsToFloat(word & 0xffff0000u);
+}
+
+// Of planes that do not exist a state holds 0.
+void load_state(levels_of lv, uint state[PLANES], out float l[LEVELS], out float m[LEVELS])
+{
+    float others = 0.0;
+    [[unroll]] for (uint j = 0u; j < PLANES; j++)
+        others += stored_momentum(state[j]);
+    [[unroll]] for (uint k = 0u; k < LEVELS; k++) {
+        uint word = k < lv.start ? state[min(k, PLANES - 1u)] : state[max(k, 1u) - 1u];
+        l[k] = k == lv.start ? 0.0 : float(stored_logit(word));
+        m[k] = k == lv.start ? -others : stored_momentum(word);
+    }
+}
+
+// Both halves rounded up or down at random, so that each is right on average. noise: of this plane.
+uint store_level(float logit, float momentum, uint noise)
+{
+    float up = (float(noise & 0xffffu) + 0.5) * (1.0 / 65536.0);
+    int l = int(clamp(floor(logit + up), -32767.0, 32767.0));
+    return ((floatBitsToUint(momentum) + (noise >> 16)) & 0xffff0000u) | (uint(l) & 0xffffu);
+}
+
+// The levels' values as those of planes, logits counted from the start code's. noise: of the weight; its planes' parts of it
+// lie a quarter of the range apart.
+void store_state(levels_of lv, float l[LEVELS], float m[LEVELS], uint noise, out uint state[PLANES])
+{
+    float own = 0.0;
+    [[unroll]] for (uint k = 0u; k < LEVELS; k++)
+        own = k == lv.start ? l[k] : own;
+    [[unroll]] for (uint j = 0u; j < PLANES; j++) {
+        float logit = j < lv.start ? l[j] : l[j + 1u];
+        float momentum = j < lv.start ? m[j] : m[j + 1u];
+        bool valid = j < lv.start ? lv.valid[j] : lv.valid[j + 1u];
+        state[j] = valid ? store_level(logit - own, momentum, noise + j * 0x40004000u) : 0u;
+    }
 }
 
 // ---- soft value: p = softmax((kappa l + Gumbel) / tau), returns the mean level -------------------------------------

@@ -4,13 +4,12 @@
 #include "quant.glsl"
 #include "gumbel.glsl"
 
-layout(set = 0, binding = 0, std430) writeonly buffer Logits { float logits[]; };
-layout(set = 0, binding = 1, std430) writeonly buffer Mom { float mom[]; };
-layout(set = 0, binding = 2, std430) readonly buffer Scales { float scales[]; };
-layout(set = 0, binding = 3, std430) writeonly buffer Smom { float smom[]; };
-layout(set = 0, binding = 4, std430) readonly buffer Codes { uint codes[]; };
-layout(set = 0, binding = 5, std430) readonly buffer W { float w[]; };
-layout(set = 0, binding = 6, std430) writeonly buffer Diff { float diff[]; };
+layout(set = 0, binding = 0, std430) writeonly buffer State { uint state[]; };
+layout(set = 0, binding = 1, std430) readonly buffer Scales { float scales[]; };
+layout(set = 0, binding = 2, std430) writeonly buffer Smom { float smom[]; };
+layout(set = 0, binding = 3, std430) readonly buffer Codes { uint codes[]; };
+layout(set = 0, binding = 4, std430) readonly buffer W { float w[]; };
+layout(set = 0, binding = 5, std430) writeonly buffer Diff { float diff[]; };
 layout(push_constant) uniform Push
 {
     uint rows, cols, group, groups, ldc, levels, relative;
@@ -35,7 +34,7 @@ void main()
         return;
     uint row = i / cols;
     uint col = i % cols;
-    uint at = row * levels * cols + col; // of level 0 in [rows, levels, cols]
+    uint at = row * (levels - 1u) * cols + col; // of plane 0
     int c0 = code_at(codes[row * ldc + col / 4u], col % 4u);
     levels_of lv = find_levels(levels, relative, lo, hi, c0);
 
@@ -49,28 +48,20 @@ void main()
     pair = normal_pair(bits[2], bits[3]);
     normal[2] = pair.x;
     normal[3] = pair.y;
-    noise_words(element, tensor, NOISE_INIT_B, seed, bits);
+    uint rounding = noise_words(element, tensor, NOISE_INIT_B, seed, bits);
     normal[4] = normal_pair(bits[0], bits[1]).x;
 
-    float l[LEVELS];
-    float sum = 0.0;
-    float n_valid = 0.0;
+    float l[LEVELS], m[LEVELS];
     [[unroll]] for (uint k = 0u; k < LEVELS; k++) {
         float distance = float(c0) - lv.d[k];
-        l[k] = -0.5 * distance * distance;
-        if (lv.valid[k]) {
-            sum += l[k];
-            n_valid += 1.0;
-        }
+        l[k] = init_noise * (normal[k] - 0.5 * init_gap * distance * distance);
+        m[k] = 0.0;
     }
-    float centre = sum / n_valid;
-    [[unroll]] for (uint k = 0u; k < LEVELS; k++) {
-        l[k] = lv.valid[k] ? init_noise * (normal[k] + init_gap * (l[k] - centre)) : 0.0;
-        if (k < levels) {
-            logits[at + k * cols] = l[k];
-            mom[at + k * cols] = 0.0;
-        }
-    }
+    uint words[PLANES];
+    store_state(lv, l, m, rounding, words);
+    [[unroll]] for (uint j = 0u; j < PLANES; j++)
+        if (j < levels - 1u)
+            state[at + j * cols] = words[j];
     uint place = scale_place(row, col / group, groups, offsets);
     float o = offsets != 0u ? scales[place + groups] : 0.0;
     if (col % group == 0u) {
@@ -81,6 +72,7 @@ void main()
 
     float p[LEVELS];
     noise_words(element, tensor, 0u, seed, bits);
+    load_state(lv, words, l, m);
     float soft = scales[place] * soft_level(lv, l, bits, tau, kappa, p) + o;
     diff[i] = from_origin(soft, origin, w[i]);
 }

@@ -4,75 +4,138 @@
 #include "quant.glsl"
 #include "gumbel.glsl"
 #include "gumbel_step.glsl"
+#include "lanes.glsl"
 
-layout(set = 0, binding = 0, std430) readonly buffer OldLogits { float old_logits[]; };
-layout(set = 0, binding = 1, std430) readonly buffer OldMom { float old_mom[]; };
-layout(set = 0, binding = 2, std430) writeonly buffer Logits { float logits[]; };
-layout(set = 0, binding = 3, std430) writeonly buffer Mom { float mom[]; };
-layout(set = 0, binding = 4, std430) buffer Scales { float scales[]; };
-layout(set = 0, binding = 5, std430) buffer Smom { float smom[]; };
-layout(set = 0, binding = 6, std430) readonly buffer Codes { uint codes[]; };
-layout(set = 0, binding = 7, std430) readonly buffer W { float w[]; };
-layout(set = 0, binding = 8, std430) readonly buffer Grad { float grad[]; };
-layout(set = 0, binding = 9, std430) buffer Diff { float diff[]; };
+READ_WORDS(0, old_state);
+layout(set = 0, binding = 1, std430) writeonly buffer State1 { uint state1[]; };
+layout(set = 0, binding = 1, std430) writeonly buffer State4 { uvec4 state4[]; };
+layout(set = 0, binding = 2, std430) buffer Scales { float scales[]; };
+layout(set = 0, binding = 3, std430) buffer Smom { float smom[]; };
+READ_WORDS(4, codes);
+READ(5, w);
+READ(6, grad);
+layout(set = 0, binding = 7, std430) buffer Diff1 { float diff1[]; };
+layout(set = 0, binding = 7, std430) buffer Diff4 { vec4 diff4[]; };
 
-shared float partial[gl_WorkGroupSize.x];
-shared float totals[gl_WorkGroupSize.x];
+layout(constant_id = SPEC_COLUMNS) const uint COLUMNS = 256;
 
-// One workgroup per (row, group).
+shared float partial[COLUMNS / GUMBEL_COLS];
+shared float totals[COLUMNS / GUMBEL_COLS];
+
+// Columns col .. col + 3 of a row, `at` being the first's element, of which the first n are there.
+#define FOUR(x, at, n, four) \
+    (four ? x##_4[(at) >> 2] : vec4(x##_1[at], x##_1[(at) + min(1u, n - 1u)], x##_1[(at) + min(2u, n - 1u)], x##_1[(at) + n - 1u]))
+#define FOUR_WORDS(x, at, n, four) \
+    (four ? x##_4[(at) >> 2] : uvec4(x##_1[at], x##_1[(at) + min(1u, n - 1u)], x##_1[(at) + min(2u, n - 1u)], x##_1[(at) + n - 1u]))
+
+uint codes_of(uint row_at, uint col, uint n, bool four)
+{
+    uint word = codes_1[row_at + col / 4u];
+    for (uint e = 0u; e < n && !four; e++)
+        word = bitfieldInsert(word, codes_1[row_at + (col + e) / 4u] >> 8u * ((col + e) & 3u), int(8u * e), 8);
+    return word;
+}
+
+void store_diff(uint at, uint n, bool four, vec4 v)
+{
+    if (four)
+        diff4[at >> 2] = v;
+    else
+        [[unroll]] for (uint e = 0u; e < 4u; e++)
+            if (e < n)
+                diff1[at + e] = v[e];
+}
+
+// The difference from four mean levels.
+vec4 difference(vec4 mean, float s, float o, uint at, uint n, bool four)
+{
+    vec4 soft = s * mean + o;
+    if (origin != 0.0)
+        soft -= origin * FOUR(w, at, n, four);
+    return soft;
+}
+
+// A workgroup takes as many groups as it has room for, a power of two of invocations for each and four columns an invocation.
+// Of a larger group mean levels wait in diff for the new scale, else in a register.
 void main()
 {
-    uint unit = wg_index();
-    uint lane = gl_LocalInvocationID.x;
-    if (unit >= rows * groups)
-        return;
-    uint row = unit / groups;
-    uint begin = (unit % groups) * group;
-    uint end = min(begin + group, cols);
-    uint place = scale_place(row, unit % groups, groups, offsets), behind = place + groups * offsets;
-    float s = scales[place], o = offsets != 0u ? scales[behind] : 0.0;
-    float m = smom[place], mo = smom[behind];
-    float sum = 0.0, total = 0.0, z = centre();
-    for (uint col = begin + lane; col < end; col += gl_WorkGroupSize.x) {
-        uint at = row * levels * cols + col; // of level 0 in [rows, levels, cols]
-        float g = grad[row * cols + col];
-        levels_of lv = find_levels(levels, relative, lo, hi, code_at(codes[row * ldc + col / 4u], col % 4u));
-        float l[LEVELS], lm[LEVELS], next;
-        [[unroll]] for (uint k = 0u; k < LEVELS; k++) {
-            l[k] = k < levels ? old_logits[at + k * cols] : 0.0;
-            lm[k] = k < levels ? old_mom[at + k * cols] : 0.0;
+    uint wg_lanes = COLUMNS / GUMBEL_COLS, lane = gl_LocalInvocationID.x, lanes = 1u;
+    while (4u * lanes < group && lanes < wg_lanes)
+        lanes *= 2u;
+    uint unit = wg_index() * (wg_lanes / lanes) + lane / lanes, mine = lane & (lanes - 1u), n_cols = cols;
+    bool live = unit < rows * groups;
+    unit = live ? unit : 0u;
+    uint row = unit / groups, g = unit - row * groups;
+    uint begin = g * group, end = live ? min(begin + group, n_cols) : begin;
+    uint place = scale_place(row, g, groups, offsets), behind = place + groups * offsets;
+    bool four = ((n_cols | group) & 3u) == 0u, whole = group <= 4u * lanes;
+    float s = scales[place], sum = 0.0, total = 0.0, z = centre();
+    vec4 next = vec4(0.0);
+    for (uint col = begin + 4u * mine; col < end; col += 4u * lanes) {
+        uint n = min(end - col, 4u), at = row * n_cols + col, state_at = row * (levels - 1u) * n_cols + col;
+        vec4 grads = FOUR(grad, at, n, four);
+        uint c0 = codes_of(row * ldc, col, n, four);
+        uvec4 words[PLANES];
+        [[unroll]] for (uint j = 0u; j < PLANES; j++)
+            words[j] = j < levels - 1u ? FOUR_WORDS(old_state, state_at + j * n_cols, n, four) : uvec4(0u);
+        // One column at a time, its values in x: what comes behind moves up, results follow.
+        [[dont_unroll]] for (uint e = 0u; e < 4u; e++) {
+            uint state[PLANES];
+            [[unroll]] for (uint j = 0u; j < PLANES; j++)
+                state[j] = words[j].x;
+            float mean, mean1, gr = e < n ? grads.x : 0.0;
+            levels_of lv = find_levels(levels, relative, lo, hi, code_at(c0, 0u));
+            mean = step_weight(lv, element_number(row0 + row, n_cols, col + e), s, gr, state, mean1);
+            sum += gr * (mean - z);
+            total += gr;
+            [[unroll]] for (uint j = 0u; j < PLANES; j++)
+                words[j] = uvec4(words[j].yzw, state[j]);
+            next = vec4(next.yzw, mean1);
+            grads = grads.yzwx;
+            c0 >>= 8;
         }
-        sum += g * (step_weight(lv, element_number(row0 + row, cols, col), s, g, l, lm, next) - z);
-        total += g;
-        [[unroll]] for (uint k = 0u; k < LEVELS; k++)
-            if (lv.valid[k]) {
-                logits[at + k * cols] = l[k];
-                mom[at + k * cols] = lm[k];
+        [[unroll]] for (uint j = 0u; j < PLANES; j++)
+            if (j < levels - 1u) {
+                uint to = state_at + j * n_cols;
+                if (four)
+                    state4[to >> 2] = words[j];
+                else
+                    [[unroll]] for (uint e = 0u; e < 4u; e++)
+                        if (e < n)
+                            state1[to + e] = words[j][e];
             }
-        diff[row * cols + col] = next;
+        if (!whole)
+            store_diff(at, n, four, next);
     }
     partial[lane] = sum;
     totals[lane] = total;
-    for (uint half_size = gl_WorkGroupSize.x / 2u; half_size > 0u; half_size /= 2u) {
+    for (uint half_size = lanes / 2u; half_size > 0u; half_size /= 2u) {
         barrier();
-        if (lane < half_size) {
+        if (mine < half_size) {
             partial[lane] += partial[lane + half_size];
             totals[lane] += totals[lane + half_size];
         }
     }
-    barrier();
-    // Every lane takes the same step from the same sums.
-    step_group(s, o, m, mo, partial[0], totals[0]);
-    if (lane == 0u) {
+    // The group's first lane has both sums.
+    if (live && mine == 0u) {
+        float m = smom[place], mo = smom[behind], o = offsets != 0u ? scales[behind] : 0.0;
+        step_group(s, o, m, mo, partial[lane], totals[lane]);
         scales[place] = s;
         smom[place] = m;
         if (offsets != 0u) {
             scales[behind] = o;
             smom[behind] = mo;
         }
+        partial[lane] = s;
+        totals[lane] = o;
     }
-    for (uint col = begin + lane; col < end; col += gl_WorkGroupSize.x) {
-        uint at = row * cols + col;
-        diff[at] = from_origin(s * diff[at] + o, origin, w[at]);
+    barrier();
+    s = partial[lane - mine];
+    float o = totals[lane - mine];
+    for (uint col = begin + 4u * mine; col < end; col += 4u * lanes) {
+        uint n = min(end - col, 4u), at = row * n_cols + col;
+        if (!whole)
+            next = four ? diff4[at >> 2] : vec4(diff1[at], diff1[at + min(1u, n - 1u)], diff1[at + min(2u, n - 1u)], diff1[at + n - 1u]);
+        store_diff(at, n, four, difference(next, s, o, at, n, four));
     }
 }

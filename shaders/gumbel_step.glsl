@@ -39,25 +39,23 @@ void step_group(inout float s, inout float o, inout float ms, inout float mo, fl
     }
 }
 
-// Logits and momenta of one weight by one step; those of masked levels stay. g: dLoss/dw~. Returns the mean level; next
-// is the next step's, from which the difference follows when the group's new scale is known.
-float step_weight(levels_of lv, uvec2 element, float s, float g, inout float l[LEVELS], inout float m[LEVELS],
-                  out float next)
+// One weight's state by one step. g: dLoss/dw~. Returns the mean level; next is the next step's, from which the difference
+// follows when the group's new scale is known.
+float step_weight(levels_of lv, uvec2 element, float s, float g, inout uint state[PLANES], out float next)
 {
     uint bits[LEVELS];
-    float p[LEVELS];
-    noise_words(element, tensor, step, seed, bits);
+    float l[LEVELS], m[LEVELS], p[LEVELS];
+    load_state(lv, state, l, m);
+    uint rounding = noise_words(element, tensor, step, seed, bits);
     float mean = soft_level(lv, l, bits, tau, kappa, p);
 
     // dLoss/dl_d = (kappa/tau) P_d s G (d - sum_e P_e e)
     float common_part = kappa / tau * s * g;
-    [[unroll]] for (uint k = 0u; k < LEVELS; k++) {
-        float new_l = l[k], new_m = m[k];
-        lion(new_l, new_m, common_part * p[k] * (lv.d[k] - mean), lr_logits, decay);
-        l[k] = lv.valid[k] ? new_l : l[k];
-        m[k] = lv.valid[k] ? new_m : m[k];
-    }
+    [[unroll]] for (uint k = 0u; k < LEVELS; k++)
+        lion(l[k], m[k], common_part * p[k] * (lv.d[k] - mean), lr_logits, decay);
+    store_state(lv, l, m, rounding, state);
 
+    load_state(lv, state, l, m);
     noise_words(element, tensor, step + 1u, seed, bits);
     next = soft_level(lv, l, bits, tau1, kappa1, p);
     return mean;

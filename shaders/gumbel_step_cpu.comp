@@ -8,16 +8,14 @@
 #include "gumbel_step.glsl"
 #include "texel.glsl"
 
-layout(set = 0, binding = 0) uniform textureBuffer old_logits;
-layout(set = 0, binding = 1) uniform textureBuffer old_mom;
-layout(set = 0, binding = 2, std430) writeonly buffer Logits { vec4 logits[]; };
-layout(set = 0, binding = 3, std430) writeonly buffer Mom { vec4 mom[]; };
-layout(set = 0, binding = 4, std430) buffer Scales { float scales[]; };
-layout(set = 0, binding = 5, std430) buffer Smom { float smom[]; };
-layout(set = 0, binding = 6) uniform utextureBuffer codes;
-layout(set = 0, binding = 7) uniform textureBuffer w;
-layout(set = 0, binding = 8) uniform textureBuffer grad;
-layout(set = 0, binding = 9, std430) buffer Diff { vec4 diff[]; };
+layout(set = 0, binding = 0) uniform utextureBuffer old_state;
+layout(set = 0, binding = 1, std430) writeonly buffer State { uvec4 state[]; };
+layout(set = 0, binding = 2, std430) buffer Scales { float scales[]; };
+layout(set = 0, binding = 3, std430) buffer Smom { float smom[]; };
+layout(set = 0, binding = 4) uniform utextureBuffer codes;
+layout(set = 0, binding = 5) uniform textureBuffer w;
+layout(set = 0, binding = 6) uniform textureBuffer grad;
+layout(set = 0, binding = 7, std430) buffer Diff { vec4 diff[]; };
 
 // The next step's mean levels wait for the group's new scale: in private memory as far as it goes, else in diff, which is
 // slow to read.
@@ -37,7 +35,7 @@ void main()
     uint row = unit / groups;
     uint begin = (unit % groups) * group;
     uint end = min(begin + group, n_cols);
-    uint at0 = row * n_cols, state0 = at0 * n_levels, codes0 = row * ldc;
+    uint at0 = row * n_cols, state0 = at0 * (n_levels - 1u), codes0 = row * ldc;
     uint place = scale_place(row, unit % groups, groups, offsets), behind = place + groups * offsets;
     float s = scales[place], o = offsets != 0u ? scales[behind] : 0.0;
     float sum = 0.0, total = 0.0, z = centre();
@@ -50,33 +48,25 @@ void main()
         uvec4 words = texelFetch(codes, int((codes0 + col / 4u) >> 2));
         uint pos = (codes0 + col / 4u) & 3u;
         uint word = pos == 0u ? words.x : pos == 1u ? words.y : pos == 2u ? words.z : words.w;
-        vec4 g = TEXEL4(grad, at0 + col), l[LEVELS], m[LEVELS], next;
-        [[unroll]] for (uint k = 0u; k < LEVELS; k++) {
-            uint at = state0 + min(k, n_levels - 1u) * n_cols + col;
-            l[k] = TEXEL4(old_logits, at);
-            m[k] = TEXEL4(old_mom, at);
-        }
+        vec4 g = TEXEL4(grad, at0 + col), next;
+        uvec4 of[PLANES];
+        [[unroll]] for (uint j = 0u; j < PLANES; j++)
+            of[j] = TEXEL4(old_state, state0 + min(j, n_levels - 2u) * n_cols + col);
         [[unroll]] for (uint e = 0u; e < 4u; e++) {
-            float le[LEVELS], me[LEVELS], n;
-            [[unroll]] for (uint k = 0u; k < LEVELS; k++) {
-                le[k] = l[k][e];
-                me[k] = m[k][e];
-            }
+            uint one[PLANES];
+            float n;
+            [[unroll]] for (uint j = 0u; j < PLANES; j++)
+                one[j] = j + 1u < n_levels ? of[j][e] : 0u;
             levels_of lv = find_levels(n_levels, relative, lo, hi, code_at(word, e));
-            sum += g[e] * (step_weight(lv, element_number(row0 + row, n_cols, col + e), s, g[e], le, me, n) - z);
+            sum += g[e] * (step_weight(lv, element_number(row0 + row, n_cols, col + e), s, g[e], one, n) - z);
             total += g[e];
-            [[unroll]] for (uint k = 0u; k < LEVELS; k++) {
-                l[k][e] = le[k];
-                m[k][e] = me[k];
-            }
+            [[unroll]] for (uint j = 0u; j < PLANES; j++)
+                of[j][e] = one[j];
             next[e] = n;
         }
-        [[unroll]] for (uint k = 0u; k < LEVELS; k++)
-            if (k < n_levels) {
-                uint at = state0 + k * n_cols + col;
-                logits[at >> 2] = l[k];
-                mom[at >> 2] = m[k];
-            }
+        [[unroll]] for (uint j = 0u; j < PLANES; j++)
+            if (j + 1u < n_levels)
+                state[(state0 + j * n_cols + col) >> 2] = of[j];
         means[min((col - begin) / 4u, KEPT - 1u)] = next;
         if (!kept)
             diff[(at0 + col) >> 2] = next;
@@ -85,20 +75,17 @@ void main()
         uvec4 words = texelFetch(codes, int((codes0 + col / 4u) >> 2));
         uint pos = (codes0 + col / 4u) & 3u;
         uint word = pos == 0u ? words.x : pos == 1u ? words.y : pos == 2u ? words.z : words.w;
-        float g = TEXEL1(grad, at0 + col), l[LEVELS], m[LEVELS], next;
-        [[unroll]] for (uint k = 0u; k < LEVELS; k++) {
-            uint at = state0 + min(k, n_levels - 1u) * n_cols + col;
-            l[k] = TEXEL1(old_logits, at);
-            m[k] = TEXEL1(old_mom, at);
-        }
+        float g = TEXEL1(grad, at0 + col), next;
+        uint one[PLANES];
+        [[unroll]] for (uint j = 0u; j < PLANES; j++)
+            one[j] = j + 1u < n_levels ? TEXEL1(old_state, state0 + min(j, n_levels - 2u) * n_cols + col) : 0u;
         levels_of lv = find_levels(n_levels, relative, lo, hi, code_at(word, col & 3u));
-        sum += g * (step_weight(lv, element_number(row0 + row, n_cols, col), s, g, l, m, next) - z);
+        sum += g * (step_weight(lv, element_number(row0 + row, n_cols, col), s, g, one, next) - z);
         total += g;
-        [[unroll]] for (uint k = 0u; k < LEVELS; k++)
-            if (k < n_levels) {
-                uint at = state0 + k * n_cols + col;
-                logits[at >> 2][at & 3u] = l[k];
-                mom[at >> 2][at & 3u] = m[k];
+        [[unroll]] for (uint j = 0u; j < PLANES; j++)
+            if (j + 1u < n_levels) {
+                uint at = state0 + j * n_cols + col;
+                state[at >> 2][at & 3u] = one[j];
             }
         uint at = at0 + col;
         diff[at >> 2][at & 3u] = next;

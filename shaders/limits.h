@@ -7,9 +7,10 @@
 #define SPEC_WORKGROUP     0 /* invocations of a workgroup */
 #define SPEC_SUBGROUP      1 /* invocations of a subgroup */
 #define SPEC_TILE          2 /* rows of a workgroup: of C (gemm), queries or keys (attention), of a square (transpose) */
-#define SPEC_TILE_N        3  /* gemm: columns of C that a workgroup computes */
-#define SPEC_LANE_PER_UNIT 2  /* work on (row, group): 1 where one invocation has a unit, 0 where a workgroup has */
-#define SPEC_ROWS_PER_LANE 3  /* gptq_segment: rows of an invocation */
+#define SPEC_TILE_N        3 /* gemm: columns of C that a workgroup computes */
+#define SPEC_LANE_PER_UNIT 2 /* work on (row, group): 1 where one invocation has a unit, 0 where a workgroup has */
+#define SPEC_ROWS_PER_LANE 3 /* gptq_segment: rows of an invocation */
+#define SPEC_COLUMNS       3 /* gumbel_step: columns of a workgroup, four an invocation; none: an invocation has a group */
 #define SPEC_ITEMS         59 /* items of an invocation, where gpu_items sizes the grid */
 #define SPEC_COOPMAT_M     60 /* the device's cooperative matrix product */
 #define SPEC_COOPMAT_N     61
@@ -26,6 +27,7 @@
 #define SEGMENT_GROUP    8u     /* gptq_segment: so many columns, from the first, are of one group */
 #define CHOL_BLOCK       64u    /* chol_block: rows of a block */
 #define GUMBEL_LEVELS    5u     /* levels of a weight, at most */
+#define GUMBEL_COLS      4u     /* gumbel_step with SPEC_COLUMNS: columns of an invocation at a time */
 #define COL_SUMSQ_ROWS   32768u /* rows of one col_sumsq: lavapipe ends an invocation's loops after 65535 turns */
 
 /* ---- kinds ---- */

@@ -9,8 +9,8 @@
 #   TUNE     a candidate: never taken by its place among the lines, but where it was measured, on the device, to be right and
 #            faster than the line that is taken otherwise, or where --variant names it. CPU devices measure nothing
 #   NEEDS    device bits, host/gpu/gpu_device.h: CPU SUBGROUP LANES8 F16 INT8 COOPMAT. Order matters: a CPU variant comes first
-#   WHERE    only for calls whose push constant is a multiple of `step` and at most `most` (names of limits.h): a size of its own
-#            beside the other variants; one such line for a kernel, before them
+#   WHERE    only for calls whose push constant is a multiple of `step` and at most `most` (numbers, or names of limits.h): sizes of
+#            their own beside the other variants, and before them
 #   PROBE    the line is dropped where the installed glslc cannot compile probe/PROBE.comp
 #   DEFINES  preprocessor symbols; CPU=1: lanes.glsl, one source for CPU devices and GPUs
 #   OPT      glslc's optimisation, -O where it is not said: -O0 leaves large unrolled loops to the driver, which is quicker
@@ -104,8 +104,12 @@ kernel(flip base)
 kernel(copy_rect base)
 kernel(chol_block base WG 64) # one lane per row of the block
 kernel(gumbel_init base)
-kernel(gumbel_step cpu NEEDS CPU WG 8 SPEC LANE_PER_UNIT=1 FILE gumbel_step_cpu.comp)
-kernel(gumbel_step base WG 64)
+kernel(gumbel_step cpu3 NEEDS CPU WHERE levels 3 3 WG 8 FILE gumbel_step_cpu.comp DEFINES LEVEL_COUNT=3)
+kernel(gumbel_step cpu4 NEEDS CPU WHERE levels 4 4 WG 8 FILE gumbel_step_cpu.comp DEFINES LEVEL_COUNT=4)
+kernel(gumbel_step cpu NEEDS CPU WG 8 FILE gumbel_step_cpu.comp)
+kernel(gumbel_step levels3 WHERE levels 3 3 WG 64 SPEC COLUMNS=256 DEFINES LEVEL_COUNT=3)
+kernel(gumbel_step levels4 WHERE levels 4 4 WG 64 SPEC COLUMNS=256 DEFINES LEVEL_COUNT=4)
+kernel(gumbel_step base WG 64 SPEC COLUMNS=256)
 kernel(gumbel_codes cpu NEEDS CPU DEFINES CPU=1)
 kernel(gumbel_codes base)
 kernel(col_sumsq cpu NEEDS CPU WG 8 SPEC ITEMS=4 DEFINES CPU=1)

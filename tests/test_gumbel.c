@@ -11,6 +11,8 @@ static const struct model {
 } models[] = {{3, 0, -1, 1, false}, {4, 0, -2, 1, false}, {5, 1, -4, 3, false}, {5, 1, -8, 7, false},
               {2, 0, 0, 1, false},  {4, 0, 0, 3, true},   {5, 1, 0, 15, true}};
 enum { N_MODELS = sizeof models / sizeof models[0] };
+/* What a logit's integer counts. */
+#define UNIT 0x1p-15f
 
 /* One matrix under optimisation, on the device and on the host. */
 struct setup {
@@ -22,7 +24,7 @@ struct setup {
     float origin, beta1, beta2;
     float *w, *grad, *scales;
     uint32_t *codes;
-    struct buffer logits, mom, b_scales, smom, b_codes, b_w, b_grad, diff;
+    struct buffer state, b_scales, smom, b_codes, b_w, b_grad, diff;
 };
 
 /* Without an origin the weights on the device are NaN: they do not count. */
@@ -39,7 +41,7 @@ static struct setup setup_make(struct shape s, const struct model *m, uint32_t r
     t.centre = m->offsets ? 0.5 * (m->lo + m->hi) : 0;
     t.g = (struct ref_gumbel){m->levels, m->relative, m->lo, m->hi, 1234, 77};
     t.n = (size_t)s.rows * s.cols;
-    t.n_state = t.n * m->levels;
+    t.n_state = t.n * (m->levels - 1);
     t.n_scales = (size_t)s.rows * t.planes * t.groups;
     t.w = normals(t.n, 0.05f, seed);
     t.grad = normals(t.n, 0.01f, seed + 1);
@@ -47,8 +49,7 @@ static struct setup setup_make(struct shape s, const struct model *m, uint32_t r
     for (size_t i = 0; m->offsets && i < t.n_scales; i++)
         t.scales[i] = i / t.groups % 2 ? -fabsf(t.scales[i]) : fabsf(t.scales[i]);
     t.codes = random_codes(s, m->lo, m->hi, seed + 3);
-    t.logits = buffer_make(t.n_state, NULL);
-    t.mom = buffer_make(t.n_state, NULL);
+    t.state = buffer_make(t.n_state, NULL);
     t.b_scales = buffer_make(t.n_scales, t.scales);
     t.smom = buffer_make(t.n_scales, NULL);
     t.b_codes = buffer_make((size_t)s.rows * t.ldc, t.codes);
@@ -82,47 +83,47 @@ static struct kernel_shape shape_of(const struct setup *t, float tau, float kapp
                                  .tensor = t->g.tensor,
                                  .row0 = t->row0,
                                  .tau = tau,
-                                 .kappa = kappa,
+                                 .kappa = kappa * UNIT,
                                  .origin = t->origin,
                                  .offsets = t->planes - 1};
 }
 
 static void init(const struct setup *t)
 {
-    const struct gpu_view views[] = {t->logits.view,  t->mom.view, t->b_scales.view, t->smom.view,
-                                     t->b_codes.view, t->b_w.view, t->diff.view};
+    const struct gpu_view views[] = {t->state.view,   t->b_scales.view, t->smom.view,
+                                     t->b_codes.view, t->b_w.view,      t->diff.view};
     struct kernel_shape s = shape_of(t, 2, 100);
     union kernel_args args;
-    s.init_noise = 0.01f, s.init_gap = 6;
+    s.init_noise = 0.01f / UNIT, s.init_gap = 6;
     kernel_case_call(cmd, KERNEL_ID_gumbel_init, &s, views, &args);
 }
 
 static void learn(const struct setup *t, uint32_t step, float tau, float kappa)
 {
-    const struct gpu_view views[] = {t->logits.view, t->mom.view,     t->logits.view, t->mom.view,    t->b_scales.view,
-                                     t->smom.view,   t->b_codes.view, t->b_w.view,    t->b_grad.view, t->diff.view};
+    const struct gpu_view views[] = {t->state.view,   t->state.view, t->b_scales.view, t->smom.view,
+                                     t->b_codes.view, t->b_w.view,   t->b_grad.view,   t->diff.view};
     struct kernel_shape s = shape_of(t, tau, kappa);
     union kernel_args args;
-    s.step = step, s.tau1 = tau * 0.9f, s.kappa1 = kappa * 1.1f, s.decay = 1;
-    s.lr_logits = 1e-3f, s.lr_scales = 5e-4f, s.lr_offsets = 7e-4f;
+    s.step = step, s.tau1 = tau * 0.9f, s.kappa1 = kappa * 1.1f * UNIT, s.decay = UNIT;
+    s.lr_logits = 1e-3f / UNIT, s.lr_scales = 5e-4f, s.lr_offsets = 7e-4f;
     s.beta1 = t->beta1, s.beta2 = t->beta2;
     kernel_case_call(cmd, KERNEL_ID_gumbel_step, &s, views, &args);
 }
 
 struct snapshot {
-    float *logits, *mom, *scales, *smom, *diff;
+    uint32_t *state;
+    float *scales, *smom, *diff;
 };
 
 static struct snapshot snapshot_take(const struct setup *t)
 {
-    return (struct snapshot){buffer_read(&t->logits), buffer_read(&t->mom), buffer_read(&t->b_scales),
-                             buffer_read(&t->smom), buffer_read(&t->diff)};
+    return (struct snapshot){buffer_read(&t->state), buffer_read(&t->b_scales), buffer_read(&t->smom),
+                             buffer_read(&t->diff)};
 }
 
 static void snapshot_free(struct snapshot *p)
 {
-    free(p->logits);
-    free(p->mom);
+    free(p->state);
     free(p->scales);
     free(p->smom);
     free(p->diff);
@@ -132,8 +133,8 @@ static void snapshot_free(struct snapshot *p)
 struct place {
     uint32_t row, col;
     int c0;
-    uint64_t element; /* of the whole matrix */
-    size_t at, group, state;
+    uint64_t element;        /* of the whole matrix */
+    size_t at, group, state; /* state: of the first plane */
 };
 
 static struct place place_of(const struct setup *t, size_t i)
@@ -142,7 +143,7 @@ static struct place place_of(const struct setup *t, size_t i)
     p.c0 = code_at(t->codes, t->s, p.row, p.col);
     p.element = ((uint64_t)t->row0 + p.row) * t->s.cols + p.col;
     p.group = (size_t)p.row * t->planes * t->groups + p.col / t->s.group;
-    p.state = (size_t)p.row * t->g.levels * t->s.cols + p.col;
+    p.state = (size_t)p.row * (t->g.levels - 1) * t->s.cols + p.col;
     return p;
 }
 
@@ -152,19 +153,48 @@ static double offset_of(const struct setup *t, const struct place *p, const floa
     return t->planes > 1 ? scales[p->group + t->groups] : 0;
 }
 
-static double soft(const struct setup *t, const struct place *p, const float *logits, uint32_t step, double tau,
+static void load(const struct setup *t, const struct place *p, const struct snapshot *from, double l[REF_LEVELS],
+                 double m[REF_LEVELS])
+{
+    ref_load_state(&t->g, p->c0, from->state + p->state, t->s.cols, l, m);
+}
+
+static const uint32_t *level_word(const struct setup *t, const struct place *p, const struct snapshot *from, unsigned k)
+{
+    return ref_level_word(&t->g, k, p->c0, from->state + p->state, t->s.cols);
+}
+
+static uint32_t rounding_of(const struct setup *t, const struct place *p, uint32_t step)
+{
+    uint32_t bits[REF_LEVELS];
+    return ref_noise_words(p->element, t->g.tensor, step, t->g.seed, bits);
+}
+
+static double soft(const struct setup *t, const struct place *p, const struct snapshot *from, uint32_t step, double tau,
                    double kappa, double prob[REF_LEVELS])
 {
-    double l[REF_LEVELS] = {0};
-    for (uint32_t k = 0; k < t->g.levels; k++)
-        l[k] = logits[p->state + (size_t)k * t->s.cols];
-    return ref_gumbel_soft(&t->g, p->c0, p->element, step, l, tau, kappa, prob);
+    double l[REF_LEVELS], m[REF_LEVELS];
+    load(t, p, from, l, m);
+    return ref_gumbel_soft(&t->g, p->c0, p->element, step, l, tau, kappa * UNIT, prob);
 }
 
 /* The exponent (kappa l + Gumbel) / tau is rounded to f32: what that does to a probability, relative. */
 static double softmax_error(double tau, double kappa)
 {
     return 1e-5 + (kappa * 0.3 + 17) / tau * 4e-7;
+}
+
+/* A logit between low and high, known to within an error, as the word holds it: rounded by the noise of `step`. */
+static void check_logit(const struct setup *t, const struct place *p, uint32_t step, unsigned k, uint32_t word,
+                        double low, double high, double error)
+{
+    uint32_t rounding = rounding_of(t, p, step);
+    int is = (int16_t)(word & 0xffff), least = ref_stored_logit(&t->g, k, p->c0, low - error, rounding),
+        most = ref_stored_logit(&t->g, k, p->c0, high + error, rounding);
+    if (is < least || is > most) {
+        print_error("level %u: logit %d, expected %d to %d\n", k, is, least, most);
+        fail();
+    }
 }
 
 static void test_init(void **state)
@@ -182,12 +212,14 @@ static void test_init(void **state)
         for (size_t k = 0; k < t.n; k++) {
             struct place p = place_of(&t, k);
             double l[REF_LEVELS], prob[REF_LEVELS];
-            ref_gumbel_init(&t.g, p.c0, p.element, 0.01f, 6, l);
+            ref_gumbel_init(&t.g, p.c0, p.element, 0.01f / UNIT, 6, l);
             for (uint32_t d = 0; d < m->levels; d++) {
-                within(now.logits[p.state + (size_t)d * t.s.cols], l[d], 1e-5);
-                assert_true(now.mom[p.state + (size_t)d * t.s.cols] == 0);
+                const uint32_t *word = level_word(&t, &p, &now, d);
+                if (word)
+                    check_logit(&t, &p, REF_NOISE_INIT_B, d, *word, l[d], l[d], 1e-5 / UNIT);
+                assert_true(!word || *word >> 16 == 0);
             }
-            double mean = soft(&t, &p, now.logits, 0, 2, 100, prob);
+            double mean = soft(&t, &p, &now, 0, 2, 100, prob);
             near(now.diff[k], t.scales[p.group] * mean + offset_of(&t, &p, t.scales) - origin * t.w[k],
                  3 * softmax_error(2, 100), fabs(t.scales[p.group]) * 8);
         }
@@ -219,6 +251,56 @@ static void check_lion(double value, double mom, double new_value, double new_mo
     check_momentum(mom, new_mom, g, g_error);
 }
 
+/* The state of a weight after a step; part: dLoss/dlogit is part * P * (d - mean), known to within `error` of part. */
+static void check_state(const struct setup *t, const struct place *p, const struct snapshot *was,
+                        const struct snapshot *now, uint32_t step, double part, double mean,
+                        const double prob[REF_LEVELS], double error)
+{
+    double l[REF_LEVELS], m[REF_LEVELS], low[REF_LEVELS], high[REF_LEVELS], g[REF_LEVELS], sum = 0, lr = 1e-3f / UNIT;
+    double own_low = 0, own_high = 0, g_error = fabs(part) * error, kept = 1 - lr * UNIT;
+    uint32_t rounding = rounding_of(t, p, step);
+    int d;
+    load(t, p, was, l, m);
+    for (unsigned k = 0; k < REF_LEVELS; k++)
+        sum += fabs(m[k]);
+    /* By how much each level moves; where the sign hangs on rounding, either is right. */
+    for (unsigned k = 0; k < t->g.levels; k++) {
+        if (!ref_level_value(&t->g, k, p->c0, &d))
+            continue;
+        g[k] = part * prob[k] * (d - mean);
+        double update = 0.9 * m[k] + (1 - 0.9) * g[k], margin = (1 - 0.9) * g_error + 1e-6 * sum + 1e-37;
+        low[k] = update > margin || fabs(update) <= margin ? -lr : lr;
+        high[k] = update < -margin || fabs(update) <= margin ? lr : -lr;
+        if (update == 0 && margin <= 1e-37)
+            low[k] = high[k] = 0;
+        if (!level_word(t, p, now, k))
+            own_low = low[k], own_high = high[k];
+    }
+    for (unsigned k = 0; k < t->g.levels; k++) {
+        const uint32_t *word = level_word(t, p, now, k);
+        if (!word)
+            continue;
+        if (!ref_level_value(&t->g, k, p->c0, &d)) {
+            assert_int_equal(*word, 0);
+            continue;
+        }
+        check_logit(t, p, step, k, *word, l[k] * kept + low[k] - own_high, l[k] * kept + high[k] - own_low,
+                    1e-6 * (fabs(l[k]) + lr));
+        double wanted = 0.95 * m[k] + (1 - 0.95) * g[k],
+               tolerance = (1 - 0.95) * g_error + 1e-6 * (fabs(m[k]) + fabs(g[k])) + 1e-37;
+        union {
+            uint32_t bits;
+            float f;
+        } is = {.bits = *word & 0xffff0000u};
+        float least = ref_stored_momentum(&t->g, k, p->c0, wanted - tolerance, rounding),
+              most = ref_stored_momentum(&t->g, k, p->c0, wanted + tolerance, rounding);
+        if (!(is.f >= least && is.f <= most)) {
+            print_error("level %u: momentum %.9g, expected %.9g to %.9g\n", k, is.f, least, most);
+            fail();
+        }
+    }
+}
+
 static void check_step(const struct setup *t, const struct snapshot *was, const struct snapshot *now, uint32_t step,
                        double tau, double kappa)
 {
@@ -227,7 +309,7 @@ static void check_step(const struct setup *t, const struct snapshot *was, const 
     for (size_t i = 0; i < t->n; i++) {
         struct place p = place_of(t, i);
         double prob[REF_LEVELS], g = t->grad[i], s = was->scales[p.group];
-        double mean = soft(t, &p, was->logits, step, tau, kappa, prob);
+        double mean = soft(t, &p, was, step, tau, kappa, prob);
         double span = t->g.relative ? 2 + abs(p.c0) : fmax(abs(t->g.lo), abs(t->g.hi));
         scale_grad[p.group] += g * (mean - t->centre);
         scale_error[p.group] += fabs(g) * span * error * 3;
@@ -235,18 +317,8 @@ static void check_step(const struct setup *t, const struct snapshot *was, const 
             scale_grad[p.group + t->groups] += g;
             scale_error[p.group + t->groups] += fabs(g) * 1e-6;
         }
-        for (uint32_t k = 0; k < t->g.levels; k++) {
-            size_t at = p.state + (size_t)k * t->s.cols;
-            int d;
-            if (!ref_level_value(&t->g, k, p.c0, &d)) {
-                assert_true(now->logits[at] == 0 && now->mom[at] == 0);
-                continue;
-            }
-            double part = kappa / tau * prob[k] * s * g;
-            check_lion(was->logits[at], was->mom[at], now->logits[at], now->mom[at], part * (d - mean),
-                       fabs(part) * error * 10, 1e-3f, 1);
-        }
-        mean = soft(t, &p, now->logits, step + 1, tau * 0.9f, kappa * 1.1f, prob);
+        check_state(t, &p, was, now, step, kappa * UNIT / tau * s * g, mean, prob, error * 10);
+        mean = soft(t, &p, now, step + 1, tau * 0.9f, kappa * 1.1f, prob);
         within(now->diff[i], now->scales[p.group] * mean + offset_of(t, &p, now->scales) - t->origin * t->w[i],
                fabs(now->scales[p.group]) * span * error1 * 3 +
                    (fabs(t->w[i]) + fabs(offset_of(t, &p, now->scales))) * 1e-6);
@@ -311,10 +383,13 @@ static void test_gradients(void **state)
             double *scale_grad = calloc(t.n_scales, sizeof(double)), *scale_size = calloc(t.n_scales, sizeof(double));
             for (size_t k = 0; k < t.n; k++) {
                 struct place p = place_of(&t, k);
-                double l[REF_LEVELS] = {0}, prob[REF_LEVELS], s = t.scales[p.group], g = t.grad[k], h = 1e-6;
+                double l[REF_LEVELS], m[REF_LEVELS], ignored[REF_LEVELS], prob[REF_LEVELS], s = t.scales[p.group],
+                                                                                            g = t.grad[k], h = 1e-6;
+                load(&t, &p, &was, l, ignored);
+                load(&t, &p, &now, ignored, m);
+                double mean = ref_gumbel_soft(&t.g, p.c0, p.element, step, l, tau, kappa * UNIT, prob), most = 0;
                 for (uint32_t d = 0; d < t.g.levels; d++)
-                    l[d] = was.logits[p.state + (size_t)d * t.s.cols];
-                double mean = ref_gumbel_soft(&t.g, p.c0, p.element, step, l, tau, kappa, prob);
+                    most = fmax(most, fabs(m[d]));
                 /* A scale's gradient moves the offset so that the centre stays; the offset's moves it alone.
                  */
                 double o = offset_of(&t, &p, t.scales), z = t.centre;
@@ -326,13 +401,18 @@ static void test_gradients(void **state)
                 }
                 for (uint32_t d = 0; d < t.g.levels; d++) {
                     double middle = l[d];
-                    l[d] = middle + h;
-                    double up = ref_gumbel_soft(&t.g, p.c0, p.element, step, l, tau, kappa, prob);
-                    l[d] = middle - h;
-                    double down = ref_gumbel_soft(&t.g, p.c0, p.element, step, l, tau, kappa, prob);
+                    l[d] = middle + h / UNIT;
+                    double up = ref_gumbel_soft(&t.g, p.c0, p.element, step, l, tau, kappa * UNIT, prob);
+                    l[d] = middle - h / UNIT;
+                    double down = ref_gumbel_soft(&t.g, p.c0, p.element, step, l, tau, kappa * UNIT, prob);
                     l[d] = middle;
-                    near(now.mom[p.state + (size_t)d * t.s.cols], g * s * (up - down) / (2 * h), 1e-3,
-                         fabs(g * s) * kappa / tau * 1e-3 * fmax(1, abs(p.c0) / 4.0)); /* of f32 levels */
+                    /* Momenta are rounded to 8 bits; the start code's is the sum of others. */
+                    double want = g * s * (up - down) / (2 * h) * UNIT,
+                           floor =
+                               fabs(g * s) * kappa / tau * 1e-3 * fmax(1, abs(p.c0) / 4.0) * UNIT; /* of f32 levels */
+                    within(m[d], want,
+                           1e-3 * fmax(fabs(want), floor) +
+                               0x1p-7 * (level_word(&t, &p, &now, d) ? fabs(m[d]) : 3 * most));
                 }
             }
             for (size_t k = 0; k < t.n_scales; k++)
@@ -345,9 +425,9 @@ static void test_gradients(void **state)
         }
 }
 
-static void same_bits(const float *a, const float *b, size_t n)
+static void same_bits(const void *a, const void *b, size_t n)
 {
-    assert_memory_equal(a, b, n * sizeof *a);
+    assert_memory_equal(a, b, n * 4);
 }
 
 /* The same rows in one call, again, and in two tiles with row0: the same bits. */
@@ -365,11 +445,10 @@ static void test_tiles_change_nothing(void **state)
                 for (uint32_t row = 0; row < s.rows; row += run == 2 ? cut : s.rows) {
                     struct setup part = t;
                     uint32_t rows = run == 2 && s.rows - row > cut ? cut : s.rows - row;
-                    uint64_t n = (uint64_t)row * s.cols * 4, m = (uint64_t)rows * s.cols * 4, q = t.g.levels;
+                    uint64_t n = (uint64_t)row * s.cols * 4, m = (uint64_t)rows * s.cols * 4, q = t.g.levels - 1;
                     part.s.rows = rows;
                     part.row0 += row;
-                    part.logits.view = gpu_slice(t.logits.view, n * q, m * q);
-                    part.mom.view = gpu_slice(t.mom.view, n * q, m * q);
+                    part.state.view = gpu_slice(t.state.view, n * q, m * q);
                     part.b_w.view = gpu_slice(t.b_w.view, n, m);
                     part.b_grad.view = gpu_slice(t.b_grad.view, n, m);
                     part.diff.view = gpu_slice(t.diff.view, n, m);
@@ -388,8 +467,7 @@ static void test_tiles_change_nothing(void **state)
                 setup_free(&t);
             }
             for (unsigned run = 1; run < 3; run++) {
-                same_bits(runs[0].logits, runs[run].logits, t.n_state);
-                same_bits(runs[0].mom, runs[run].mom, t.n_state);
+                same_bits(runs[0].state, runs[run].state, t.n_state);
                 same_bits(runs[0].scales, runs[run].scales, t.n_scales);
                 same_bits(runs[0].smom, runs[run].smom, t.n_scales);
                 same_bits(runs[0].diff, runs[run].diff, t.n);
@@ -407,10 +485,10 @@ static void test_codes(void **state)
         for (unsigned i = 0; i < N_SHAPES * N_MODELS; i++) {
             struct setup t = setup_make(shapes[i / N_MODELS], &models[i % N_MODELS], 0, 1, i);
             uint64_t seed = i;
-            float *logits = malloc(t.n_state * sizeof *logits);
+            uint32_t *words = malloc(t.n_state * sizeof *words);
             for (size_t k = 0; k < t.n_state; k++)
-                logits[k] = (float)(kernel_case_random(&seed) % 3) - 1.5f;
-            struct buffer bl = buffer_make(t.n_state, logits);
+                words[k] = (kernel_case_random(&seed) << 16) | ((kernel_case_random(&seed) % 3 - 1) & 0xffff);
+            struct buffer bl = buffer_make(t.n_state, words);
             struct buffer out = buffer_make((size_t)t.s.rows * t.ldc, NULL);
             tiled_gumbel_codes(cmd, &(struct gumbel_codes_args){bl.view, t.b_codes.view, out.view, t.s.rows, t.s.cols,
                                                                 t.ldc, t.g.levels, t.g.relative, (uint32_t)t.g.lo,
@@ -419,10 +497,11 @@ static void test_codes(void **state)
             check_pads(codes, t.s);
             for (size_t k = 0; k < t.n; k++) {
                 struct place p = place_of(&t, k);
-                assert_int_equal(code_at(codes, t.s, p.row, p.col),
-                                 ref_gumbel_code(&t.g, p.c0, logits + p.state, t.s.cols));
+                double l[REF_LEVELS], m[REF_LEVELS];
+                load(&t, &p, &(struct snapshot){.state = words}, l, m);
+                assert_int_equal(code_at(codes, t.s, p.row, p.col), ref_gumbel_code(&t.g, p.c0, l));
             }
-            free(logits);
+            free(words);
             free(codes);
             setup_free(&t);
         }
@@ -433,25 +512,27 @@ static void test_codes(void **state)
 static void test_noise(void **state)
 {
     (void)state;
-    enum { N = 1 << 16, PAIRS = 14 };
-    double sum[REF_LEVELS] = {0}, square[REF_LEVELS] = {0}, product[PAIRS] = {0};
-    uint32_t bins[REF_LEVELS][256] = {{0}};
+    /* The word for rounding counts twice: its halves are used apart. */
+    enum { N = 1 << 16, WORDS = REF_LEVELS + 2, PAIRS = WORDS * (WORDS - 1) / 2 + 4 };
+    double sum[WORDS] = {0}, square[WORDS] = {0}, product[PAIRS] = {0};
+    uint32_t bins[WORDS][256] = {{0}};
     for (uint32_t i = 0; i < N; i++) {
-        uint32_t here[REF_LEVELS], there[4][REF_LEVELS];
-        double u[REF_LEVELS];
-        ref_noise_words(i, 3, 100, 42, here);
+        uint32_t here[WORDS], there[4][REF_LEVELS];
+        double u[WORDS];
+        here[REF_LEVELS] = ref_noise_words(i, 3, 100, 42, here);
+        here[REF_LEVELS + 1] = here[REF_LEVELS] << 16;
         ref_noise_words(i + 1, 3, 100, 42, there[0]);
         ref_noise_words(i, 3, 101, 42, there[1]);
         ref_noise_words(i, 4, 100, 42, there[2]);
         ref_noise_words(i, 3, 100, 43, there[3]);
-        for (unsigned k = 0; k < REF_LEVELS; k++) {
+        for (unsigned k = 0; k < WORDS; k++) {
             u[k] = ref_uniform(here[k]) - 0.5;
             sum[k] += u[k];
             square[k] += u[k] * u[k];
             bins[k][here[k] >> 24]++;
         }
         unsigned n = 0;
-        for (unsigned a = 0; a < REF_LEVELS; a++)
+        for (unsigned a = 0; a < WORDS; a++)
             for (unsigned b = 0; b < a; b++)
                 product[n++] += u[a] * u[b];
         for (unsigned k = 0; k < 4; k++)
@@ -459,7 +540,7 @@ static void test_noise(void **state)
         assert_int_equal(n, PAIRS);
     }
     /* Five standard deviations. */
-    for (unsigned k = 0; k < REF_LEVELS; k++) {
+    for (unsigned k = 0; k < WORDS; k++) {
         double chi = 0;
         within(sum[k] / N, 0, 5 * sqrt(1.0 / 12 / N));
         within(square[k] / N, 1.0 / 12, 5 * sqrt(1.0 / 180 / N));

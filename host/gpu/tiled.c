@@ -99,9 +99,9 @@ static struct gpu_grid unit_grid(const struct walk *w, uint64_t per_row)
     {                                                                                                                  \
         &a.name, a.of, (uint64_t)(elements)*4                                                                          \
     }
-/* Elements of a row of scales, of logits and momenta. */
+/* Elements of a row of scales, of the optimiser's state. */
 #define SCALES                             ((uint64_t)a.groups << a.offsets)
-#define STATE                              ((uint64_t)a.levels * a.cols)
+#define STATE                              ((uint64_t)(a.levels - 1) * a.cols)
 #define WALK(kernel, n_rows, work_per_row) walk_rows(cmd, KERNEL_ID_##kernel, n_rows, work_per_row, views, COUNT(views))
 
 /* tiled_KERNEL: over tiles t of the rows that the argument `count` counts, with the work of a row, the grid of a
@@ -217,14 +217,25 @@ void tiled_chol_block(struct gpu_cmd *cmd, const struct chol_block_args *args)
     run_chol_block(cmd, one, &a);
 }
 
-TILED(gumbel_init, rows, a.cols, item_grid(&t, a.cols), a.row0 = args->row0 + t.row, WALKED(logits, STATE),
-      WALKED(mom, STATE), WALKED(scales, SCALES), WALKED(smom, SCALES), WALKED(codes, a.ldc), WALKED(w, a.cols),
-      WALKED(diff, a.cols))
-TILED(gumbel_step, rows, a.cols, unit_grid(&t, a.groups), a.row0 = args->row0 + t.row,
-      WALKED_AS(old_logits, logits, STATE), WALKED_AS(old_mom, mom, STATE), WALKED(logits, STATE), WALKED(mom, STATE),
-      WALKED(scales, SCALES), WALKED(smom, SCALES), WALKED(codes, a.ldc), WALKED(w, a.cols), WALKED(grad, a.cols),
-      WALKED(diff, a.cols))
-TILED(gumbel_codes, rows, a.ldc, item_grid(&t, a.ldc), , WALKED(logits, STATE), WALKED(codes, a.ldc),
+/* As many groups a workgroup as it has columns for, or one an invocation. */
+static struct gpu_grid gumbel_grid(const struct walk *w, const struct gumbel_step_args *a)
+{
+    uint64_t units = (uint64_t)w->rows * a->groups;
+    uint32_t columns = gpu_kernel_constant(gpu_cmd_gpu(w->cmd), KERNEL_ID_gumbel_step, a, SPEC_COLUMNS, 0);
+    uint32_t width = GUMBEL_COLS;
+    if (columns == 0)
+        return item_grid(w, a->groups);
+    while (width < a->group && width < columns)
+        width *= 2;
+    return with_work(gpu_rows(div_up(units, columns / width)), w);
+}
+
+TILED(gumbel_init, rows, a.cols, item_grid(&t, a.cols), a.row0 = args->row0 + t.row, WALKED(state, STATE),
+      WALKED(scales, SCALES), WALKED(smom, SCALES), WALKED(codes, a.ldc), WALKED(w, a.cols), WALKED(diff, a.cols))
+TILED(gumbel_step, rows, a.cols, gumbel_grid(&t, &a), a.row0 = args->row0 + t.row, WALKED_AS(old_state, state, STATE),
+      WALKED(state, STATE), WALKED(scales, SCALES), WALKED(smom, SCALES), WALKED(codes, a.ldc), WALKED(w, a.cols),
+      WALKED(grad, a.cols), WALKED(diff, a.cols))
+TILED(gumbel_codes, rows, a.ldc, item_grid(&t, a.ldc), , WALKED(state, STATE), WALKED(codes, a.ldc),
       WALKED(codes_out, a.ldc))
 TILED(scale_grad, rows, a.cols, unit_grid(&t, a.groups), , WALKED(grad, a.cols), WALKED(codes, a.ldc),
       WALKED(dscales, SCALES))

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "host/base/num.h"
 
@@ -175,7 +176,7 @@ bool ref_super_scale(const float *scales, size_t n, int lo, int hi, float *d, in
     return largest == 0;
 }
 
-void ref_noise_words(uint64_t element, uint32_t tensor, uint32_t step, uint32_t seed, uint32_t bits[REF_LEVELS])
+uint32_t ref_noise_words(uint64_t element, uint32_t tensor, uint32_t step, uint32_t seed, uint32_t bits[REF_LEVELS])
 {
     uint32_t v[4] = {(uint32_t)element, (uint32_t)(element >> 32) ^ (tensor * 0x9e3779b9u), step, seed};
     for (int i = 0; i < 4; i++)
@@ -193,7 +194,10 @@ void ref_noise_words(uint64_t element, uint32_t tensor, uint32_t step, uint32_t 
     rest = (rest ^ rest >> 13) * 0xc2b2ae35u;
     for (int i = 0; i < 4; i++)
         bits[i] = v[i];
-    bits[4] = rest ^ rest >> 16;
+    rest ^= rest >> 16;
+    bits[4] = rest;
+    rest = (rest ^ rest >> 15) * 0x2c1b3c6du;
+    return rest ^ rest >> 12;
 }
 
 double ref_uniform(uint32_t bits)
@@ -207,6 +211,63 @@ bool ref_level_value(const struct ref_gumbel *g, unsigned k, int c0, int *d)
     return k < g->levels && *d >= g->lo && *d <= g->hi;
 }
 
+/* The start code's place among the levels. */
+static unsigned start_level(const struct ref_gumbel *g, int c0)
+{
+    return g->relative ? 2u : (unsigned)(c0 - g->lo);
+}
+
+static unsigned plane_of(const struct ref_gumbel *g, unsigned k, int c0)
+{
+    return k < start_level(g, c0) ? k : k - 1;
+}
+
+const uint32_t *ref_level_word(const struct ref_gumbel *g, unsigned k, int c0, const uint32_t *state, size_t stride)
+{
+    return k == start_level(g, c0) ? NULL : state + plane_of(g, k, c0) * stride;
+}
+
+static float float_of(uint32_t bits)
+{
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+void ref_load_state(const struct ref_gumbel *g, int c0, const uint32_t *state, size_t stride, double l[REF_LEVELS],
+                    double m[REF_LEVELS])
+{
+    double others = 0;
+    int d;
+    for (unsigned k = 0; k < REF_LEVELS; k++) {
+        const uint32_t *word = ref_level_value(g, k, c0, &d) ? ref_level_word(g, k, c0, state, stride) : NULL;
+        l[k] = word ? (int16_t)(*word & 0xffff) : 0;
+        m[k] = word ? float_of(*word & 0xffff0000u) : 0;
+        others += m[k];
+    }
+    m[start_level(g, c0)] = -others;
+}
+
+/* Of this plane: its parts lie a quarter of the range apart. */
+static uint32_t plane_noise(const struct ref_gumbel *g, unsigned k, int c0, uint32_t rounding)
+{
+    return rounding + plane_of(g, k, c0) * 0x40004000u;
+}
+
+int ref_stored_logit(const struct ref_gumbel *g, unsigned k, int c0, double logit, uint32_t rounding)
+{
+    double up = ((plane_noise(g, k, c0, rounding) & 0xffff) + 0.5) / 65536;
+    return (int)fmax(-INT16_MAX, fmin(INT16_MAX, floor(logit + up)));
+}
+
+float ref_stored_momentum(const struct ref_gumbel *g, unsigned k, int c0, double momentum, uint32_t rounding)
+{
+    float f = (float)momentum;
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    return float_of((bits + (plane_noise(g, k, c0, rounding) >> 16)) & 0xffff0000u);
+}
+
 static void normal_pair(uint32_t a, uint32_t b, double out[2])
 {
     double radius = sqrt(-2 * log(ref_uniform(a))), angle = 2 * 3.14159265358979323846 * (ref_uniform(b) - 0.5);
@@ -218,21 +279,16 @@ void ref_gumbel_init(const struct ref_gumbel *g, int c0, uint64_t element, doubl
                      double logits[REF_LEVELS])
 {
     uint32_t bits[REF_LEVELS];
-    double normal[REF_LEVELS + 1], sum = 0;
+    double normal[REF_LEVELS + 1];
     ref_noise_words(element, g->tensor, REF_NOISE_INIT_A, g->seed, bits);
     normal_pair(bits[0], bits[1], normal);
     normal_pair(bits[2], bits[3], normal + 2);
     ref_noise_words(element, g->tensor, REF_NOISE_INIT_B, g->seed, bits);
     normal_pair(bits[0], bits[1], normal + 4);
-    int d, n = 0;
-    for (unsigned k = 0; k < REF_LEVELS; k++)
-        if (ref_level_value(g, k, c0, &d)) {
-            sum += -0.5 * (c0 - d) * (c0 - d);
-            n++;
-        }
+    int d;
     for (unsigned k = 0; k < REF_LEVELS; k++)
         logits[k] = ref_level_value(g, k, c0, &d)
-                        ? init_noise * (normal[k] + init_gap * (-0.5 * (c0 - d) * (c0 - d) - sum / n))
+                        ? init_noise * (normal[k] - normal[start_level(g, c0)] - init_gap * 0.5 * (c0 - d) * (c0 - d))
                         : 0;
 }
 
@@ -261,14 +317,14 @@ double ref_gumbel_soft(const struct ref_gumbel *g, int c0, uint64_t element, uin
     return mean;
 }
 
-int ref_gumbel_code(const struct ref_gumbel *g, int c0, const float *logits, size_t stride)
+int ref_gumbel_code(const struct ref_gumbel *g, int c0, const double logits[REF_LEVELS])
 {
     int best = 0, d;
-    float most = 0;
+    double most = 0;
     bool found = false;
     for (unsigned k = 0; k < REF_LEVELS; k++)
         if (ref_level_value(g, k, c0, &d)) {
-            float l = logits[k * stride];
+            double l = logits[k];
             if (!found || l > most || (l == most && abs(d - c0) < abs(best - c0))) {
                 found = true;
                 most = l;

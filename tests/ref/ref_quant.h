@@ -44,17 +44,26 @@ struct ref_gumbel {
 #define REF_NOISE_INIT_A 0xffffffffu
 #define REF_NOISE_INIT_B 0xfffffffeu
 
-void ref_noise_words(uint64_t element, uint32_t tensor, uint32_t step, uint32_t seed, uint32_t bits[REF_LEVELS]);
+/* Returns the word for rounding. */
+uint32_t ref_noise_words(uint64_t element, uint32_t tensor, uint32_t step, uint32_t seed, uint32_t bits[REF_LEVELS]);
 double ref_uniform(uint32_t bits);
 /* Level k of a weight whose start code is c0; false where it is masked. */
 bool ref_level_value(const struct ref_gumbel *g, unsigned k, int c0, int *d);
-/* Start logits. */
+/* The state of one weight: words `stride` apart, one for each level but the start code's, to numbers; 0 where masked. */
+void ref_load_state(const struct ref_gumbel *g, int c0, const uint32_t *state, size_t stride, double l[REF_LEVELS],
+                    double m[REF_LEVELS]);
+/* The word of level k; NULL for the start code's. */
+const uint32_t *ref_level_word(const struct ref_gumbel *g, unsigned k, int c0, const uint32_t *state, size_t stride);
+/* Numbers as level k's word holds them; rounding: of ref_noise_words. */
+int ref_stored_logit(const struct ref_gumbel *g, unsigned k, int c0, double logit, uint32_t rounding);
+float ref_stored_momentum(const struct ref_gumbel *g, unsigned k, int c0, double momentum, uint32_t rounding);
+/* Start logits, less the start code's. */
 void ref_gumbel_init(const struct ref_gumbel *g, int c0, uint64_t element, double init_noise, double init_gap,
                      double logits[REF_LEVELS]);
 /* p = softmax((kappa l + Gumbel) / tau) with the noise of `step`; returns the mean level. */
 double ref_gumbel_soft(const struct ref_gumbel *g, int c0, uint64_t element, uint32_t step, const double *logits,
                        double tau, double kappa, double p[REF_LEVELS]);
 /* Level of the largest logit; ties go to the level nearest c0. */
-int ref_gumbel_code(const struct ref_gumbel *g, int c0, const float *logits, size_t stride);
+int ref_gumbel_code(const struct ref_gumbel *g, int c0, const double logits[REF_LEVELS]);
 
 #endif

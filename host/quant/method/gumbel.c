@@ -24,10 +24,21 @@ double gumbel_rate(const struct gumbel_options *o, uint32_t t)
 
 double gumbel_reach(const struct gumbel_options *o)
 {
-    double sum = 0;
-    for (uint32_t t = 0; t < o->steps; t++)
-        sum += gumbel_rate(o, t) * o->lr_logits;
-    return sum;
+    /* The cosine's mean is that of its ends. */
+    double mean = o->steps > 1 ? 0.5 * (1 + (double)o->lr_end) : 1;
+    return mean * o->reach * GUMBEL_PAPER_STEPS * o->lr_logits;
+}
+
+/* What a logit's integer counts: a power of two, the least in which every logit of a run stays within 16 bits. Logits are counted
+ * from the start code's, so two move; the start's noise is two normal numbers, of which none is above 6. */
+static float logit_unit(const struct gumbel_state *s)
+{
+    const struct gumbel_options *o = s->o;
+    uint32_t farthest = relative_levels(s->q.spec.type) ? GUMBEL_LEVELS / 2 : level_count(s->q.spec.type) - 1;
+    double most = o->init_noise * (12 + 0.5 * farthest * farthest * o->init_gap) + 2 * gumbel_reach(o);
+    int exponent;
+    frexp(most / INT16_MAX, &exponent);
+    return ldexpf(1, exponent);
 }
 
 /* Temperature and logit factor of step t, linear in t. Past the last step they stay. */
@@ -41,26 +52,26 @@ static void schedule(const struct gumbel_options *o, uint32_t t, float *tau, flo
 bool gumbel_create(struct gumbel_state *s, struct gpu_arena *arena, const struct qmatrix *q, uint32_t row0,
                    uint32_t rows, struct err *e)
 {
-    uint64_t state = (uint64_t)rows * q->cols * level_count(q->spec.type) * 4;
+    uint64_t state = (uint64_t)rows * q->cols * (level_count(q->spec.type) - 1) * 4;
     *s = (struct gumbel_state){.q = qmatrix_rows(q, row0, rows), .row0 = row0, .rate = 1};
-    return gpu_alloc(arena, state, &s->logits, e) && gpu_alloc(arena, state, &s->mom, e) &&
-           gpu_alloc(arena, s->q.scales.size, &s->smom, e);
+    return gpu_alloc(arena, state, &s->state, e) && gpu_alloc(arena, s->q.scales.size, &s->smom, e);
 }
 
 /* Arguments that both kernels of the optimiser take. */
 #define GUMBEL_STATE(s)                                                                                                \
-    QMATRIX_GROUPS(&(s)->q), .logits = (s)->logits, .mom = (s)->mom, .scales = (s)->q.scales, .smom = (s)->smom,       \
-                             .codes = (s)->q.codes, .w = (s)->w, .diff = (s)->soft, .ldc = (s)->q.ldc,                 \
+    QMATRIX_GROUPS(&(s)->q), .state = (s)->state, .scales = (s)->q.scales, .smom = (s)->smom, .codes = (s)->q.codes,   \
+                             .w = (s)->w, .diff = (s)->soft, .ldc = (s)->q.ldc,                                        \
                              .levels = level_count((s)->q.spec.type), .relative = relative_levels((s)->q.spec.type),   \
                              .seed = (s)->seed, .tensor = (s)->tensor, .row0 = (s)->row0, .origin = (s)->origin,       \
                              .offsets = quant_offsets(&(s)->q.spec)
 
 void gumbel_start(struct gpu_cmd *cmd, const struct gumbel_state *s)
 {
-    float tau, kappa;
+    float tau, kappa, unit = logit_unit(s);
     schedule(s->o, 0, &tau, &kappa);
-    tiled_gumbel_init(cmd, &(struct gumbel_init_args){GUMBEL_STATE(s), .tau = tau, .kappa = kappa,
-                                                      .init_noise = s->o->init_noise, .init_gap = s->o->init_gap});
+    tiled_gumbel_init(cmd,
+                      &(struct gumbel_init_args){GUMBEL_STATE(s), .tau = tau, .kappa = kappa * unit,
+                                                 .init_noise = s->o->init_noise / unit, .init_gap = s->o->init_gap});
 }
 
 /* Rate of offsets, as a share of the scales'. */
@@ -82,7 +93,7 @@ static uint32_t frozen_from(const struct gumbel_state *s)
 
 void gumbel_step(struct gpu_cmd *cmd, const struct gumbel_state *s, uint32_t step)
 {
-    float tau, kappa, tau1, kappa1;
+    float tau, kappa, tau1, kappa1, unit = logit_unit(s);
     schedule(s->o, step, &tau, &kappa);
     schedule(s->o, step + 1, &tau1, &kappa1);
     double rate = gumbel_rate(s->o, step) * s->rate, lr_scales = rate * s->o->lr_scales * scale_rate(s->q.spec.type);
@@ -93,15 +104,16 @@ void gumbel_step(struct gpu_cmd *cmd, const struct gumbel_state *s, uint32_t ste
     if (step == frozen)
         qmatrix_round_scales(cmd, &s->q);
     tiled_gumbel_step(
-        cmd, &(struct gumbel_step_args){GUMBEL_STATE(s), .grad = s->grad, .step = step, .tau = tau, .kappa = kappa,
-                                        .tau1 = tau1, .kappa1 = kappa1, .lr_logits = (float)(rate * s->o->lr_logits),
+        cmd, &(struct gumbel_step_args){GUMBEL_STATE(s), .grad = s->grad, .step = step, .tau = tau,
+                                        .kappa = kappa * unit, .tau1 = tau1, .kappa1 = kappa1 * unit,
+                                        .lr_logits = (float)(rate * s->o->lr_logits / unit),
                                         .lr_scales = (float)lr_scales, .lr_offsets = (float)(lr_scales * OFFSET_RATE),
-                                        .beta1 = s->o->beta1, .beta2 = s->o->beta2, .decay = s->o->decay});
+                                        .beta1 = s->o->beta1, .beta2 = s->o->beta2, .decay = s->o->decay * unit});
 }
 
 void gumbel_codes(struct gpu_cmd *cmd, const struct gumbel_state *s, struct gpu_view codes)
 {
-    tiled_gumbel_codes(cmd, &(struct gumbel_codes_args){.logits = s->logits,
+    tiled_gumbel_codes(cmd, &(struct gumbel_codes_args){.state = s->state,
                                                         .codes = s->q.codes,
                                                         .codes_out = codes,
                                                         .rows = s->q.rows,

@@ -11,19 +11,19 @@
 /* Some rows of a linear in training. */
 struct gumbel_state {
     const struct gumbel_options *o;
-    struct qmatrix q;            /* start codes, read; scales, learned in place */
-    uint32_t row0;               /* of these rows in the whole matrix: keys the noise */
-    uint32_t seed, tensor;       /* key the noise */
-    float rate;                  /* factor on both learning rates: 1, less after a divergence */
-    float origin;                /* soft holds (soft weights - origin * w) */
-    struct gpu_view w;           /* [rows, cols], read where origin is not 0 */
-    struct gpu_view grad;        /* [rows, cols]: dLoss/d(soft weights), the caller's before each step */
-    struct gpu_view soft;        /* [rows, cols]: of the step to come */
-    struct gpu_view logits, mom; /* [rows, levels, cols] */
-    struct gpu_view smom;        /* [rows, planes, groups] */
+    struct qmatrix q;      /* start codes, read; scales, learned in place */
+    uint32_t row0;         /* of these rows in the whole matrix: keys the noise */
+    uint32_t seed, tensor; /* key the noise */
+    float rate;            /* factor on both learning rates: 1, less after a divergence */
+    float origin;          /* soft holds (soft weights - origin * w) */
+    struct gpu_view w;     /* [rows, cols], read where origin is not 0 */
+    struct gpu_view grad;  /* [rows, cols]: dLoss/d(soft weights), the caller's before each step */
+    struct gpu_view soft;  /* [rows, cols]: of the step to come */
+    struct gpu_view state; /* [rows, levels - 1, cols]: logit and momentum, 16 bits each (shaders/gumbel.glsl) */
+    struct gpu_view smom;  /* [rows, planes, groups] */
 };
 
-/* Rows [row0, row0 + rows) of q (qmatrix_rows), logits and momenta from the arena. The caller sets o, seed, tensor, w, grad, soft and origin. */
+/* Rows [row0, row0 + rows) of q (qmatrix_rows), their state from the arena. The caller sets o, seed, tensor, w, grad, soft and origin. */
 bool gumbel_create(struct gumbel_state *s, struct gpu_arena *arena, const struct qmatrix *q, uint32_t row0,
                    uint32_t rows, struct err *e);
 /* Start logits from the start codes, and the soft weights of step 0. */
