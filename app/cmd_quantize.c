@@ -179,6 +179,8 @@ static void tell_result(const struct run *run, const struct gsq_quantize_result 
     cJSON_AddNumberToObject(j, "predicted_seconds", r->predicted_seconds);
     cJSON_AddNumberToObject(j, "blocks", r->blocks);
     cJSON_AddNumberToObject(j, "blocks_resumed", r->blocks_resumed);
+    if (r->device_losses)
+        cJSON_AddNumberToObject(j, "device_losses", r->device_losses);
     cJSON_AddNumberToObject(j, "device_peak_bytes", (double)r->device_peak);
     cJSON_AddNumberToObject(j, "host_peak_bytes", (double)r->host_peak);
     cJSON_AddNumberToObject(j, "device_busy_seconds", r->device_busy);

@@ -208,7 +208,8 @@ bool gsq_bench(gsq_device *device, const struct gsq_bench_options *options, stru
     struct err why = {0};
     struct gsq_bench_options o = {0};
     struct gsq_bench_result out = {.size = sizeof out};
-    bool ok = lib_take(&o, sizeof o, options, "gsq_bench_options", &why) && bench(device->gpu, &o, &out, &why);
+    bool ok = lib_take(&o, sizeof o, options, "gsq_bench_options", &why) && lib_device_ready(device, &why) &&
+              bench(device->gpu, &o, &out, &why);
     list_missing(out.kernels_without_case, sizeof out.kernels_without_case);
     lib_give(result, &out, sizeof out);
     return lib_result(ok, &why, e);

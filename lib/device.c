@@ -1,6 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/base/log.h"
 #include "host/base/os.h"
 #include "host/gpu/gpu_create.h"
 #include "lib/lib_internal.h"
@@ -36,6 +37,47 @@ bool gsq_device_open(gsq_device **out, const struct gsq_device_options *o, struc
         gsq_device_close(&d);
     }
     return lib_result(ok, &why, e);
+}
+
+/* Of a driver that was reset. */
+enum { REOPEN_TRIES = 30, REOPEN_WAIT_MS = 1000 };
+
+bool lib_device_lost(const gsq_device *d)
+{
+    return d && (!d->cmd || gpu_lost(d->gpu));
+}
+
+bool lib_device_again(const gsq_device *d, unsigned *tries, struct err *e)
+{
+    if (e->kind != ERR_ENV || !lib_device_lost(d) || *tries)
+        return false;
+    log_warn("%s; it is opened again, and all is done once more", e->msg);
+    *e = (struct err){0};
+    ++*tries;
+    return true;
+}
+
+bool lib_device_ready(gsq_device *d, struct err *e)
+{
+    if (!lib_device_lost(d))
+        return true;
+    if (d->cmd)
+        gpu_cmd_destroy(&d->cmd);
+    for (int tries = 0; !d->cmd; tries++) {
+        struct err why = {0};
+        if (!gpu_lost(d->gpu) || gpu_reopen(d->gpu, &why))
+            gpu_cmd_create(&d->cmd, d->gpu, &why);
+        if (!d->cmd && !lib_go_on(NULL))
+            return err_set(e, ERR_STOPPED, "stopped");
+        if (!d->cmd && tries == REOPEN_TRIES) {
+            *e = why;
+            return err_context(e, "the device was lost and cannot be opened again");
+        }
+        if (!d->cmd)
+            os_sleep_ms(REOPEN_WAIT_MS);
+    }
+    gpu_cmd_set_poll(d->cmd, lib_go_on, NULL);
+    return true;
 }
 
 void gsq_device_close(gsq_device **device)

@@ -57,6 +57,28 @@ static void give_eval(struct gsq_eval_result *result, const struct eval_options 
     lib_give(result, &out, sizeof out);
 }
 
+static bool perplexity(gsq_device *d, const struct checkpoint *model, const struct eval_options *o,
+                       struct eval_result *r, struct err *e)
+{
+    unsigned tries = 0;
+    bool ok;
+    do
+        ok = lib_device_ready(d, e) && eval_perplexity(d->cmd, model, o, r, e);
+    while (!ok && lib_device_again(d, &tries, e));
+    return ok;
+}
+
+bool lib_compare(gsq_device *d, const struct checkpoint *model, const struct checkpoint *reference,
+                 const struct eval_options *o, struct compare_result *r, struct err *e)
+{
+    unsigned tries = 0;
+    bool ok;
+    do
+        ok = lib_device_ready(d, e) && eval_compare(d->cmd, model, reference, o, r, e);
+    while (!ok && lib_device_again(d, &tries, e));
+    return ok;
+}
+
 bool gsq_eval(gsq_device *device, const gsq_model *model, const struct gsq_eval_options *options,
               struct gsq_eval_result *result, struct gsq_error *e)
 {
@@ -64,8 +86,7 @@ bool gsq_eval(gsq_device *device, const gsq_model *model, const struct gsq_eval_
     struct eval_options o;
     struct lib_progress progress;
     struct compare_result r = {0};
-    bool ok =
-        take_eval(&o, &progress, model, options, &why) && eval_perplexity(device->cmd, model->ck, &o, &r.model, &why);
+    bool ok = take_eval(&o, &progress, model, options, &why) && perplexity(device, model->ck, &o, &r.model, &why);
     if (ok)
         give_eval(result, &o, &r);
     return lib_result(ok, &why, e);
@@ -78,8 +99,8 @@ bool gsq_compare(gsq_device *device, const gsq_model *model, const gsq_model *re
     struct eval_options o;
     struct lib_progress progress;
     struct compare_result r = {0};
-    bool ok = take_eval(&o, &progress, model, options, &why) &&
-              eval_compare(device->cmd, model->ck, reference->ck, &o, &r, &why);
+    bool ok =
+        take_eval(&o, &progress, model, options, &why) && lib_compare(device, model->ck, reference->ck, &o, &r, &why);
     if (ok)
         give_eval(result, &o, &r);
     return lib_result(ok, &why, e);
@@ -91,6 +112,18 @@ void gsq_imatrix_options_init_sized(struct gsq_imatrix_options *o, size_t size)
 {
     struct gsq_imatrix_options defaults = {.size = size, .samples = 128};
     memcpy(o, &defaults, size < sizeof defaults ? size : sizeof defaults);
+}
+
+static bool collect(gsq_device *d, const struct checkpoint *model, const struct imatrix_options *o, struct imatrix *m,
+                    struct imatrix_result *r, struct err *e)
+{
+    unsigned tries = 0;
+    bool ok;
+    do {
+        imatrix_free(m);
+        ok = lib_device_ready(d, e) && imatrix_collect(d->cmd, model, o, m, r, e);
+    } while (!ok && lib_device_again(d, &tries, e));
+    return ok;
 }
 
 bool gsq_imatrix(gsq_device *device, const gsq_model *model, const struct gsq_imatrix_options *options,
@@ -117,7 +150,7 @@ bool gsq_imatrix(gsq_device *device, const gsq_model *model, const struct gsq_im
         };
         struct os_lock lock = {0};
         ok = imatrix_lock_out(&lock, a.out, model->ck, a.calib, a.force, &why) &&
-             imatrix_collect(device->cmd, model->ck, &o, &m, &r, &why);
+             collect(device, model->ck, &o, &m, &r, &why);
         ok = ok && imatrix_write(&m, a.out, &why);
         os_unlock(&lock);
     }

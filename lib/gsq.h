@@ -136,7 +136,10 @@ struct gsq_device_options {
 GSQ_API void gsq_device_options_init_sized(struct gsq_device_options *o, size_t size);
 #define gsq_device_options_init(o) gsq_device_options_init_sized((o), sizeof *(o))
 
-/* No loader, no device, none of that name: GSQ_ERROR_ENVIRONMENT or GSQ_ERROR_USER. */
+/* A driver may reset its device, which loses all that lies there. The operation then begins again once, by itself; gsq_quantize
+ * behind what is in the work folder, as often as something was finished in between.
+ *
+ * No loader, no device, none of that name: GSQ_ERROR_ENVIRONMENT or GSQ_ERROR_USER. */
 GSQ_API bool gsq_device_open(gsq_device **out, const struct gsq_device_options *o, struct gsq_error *e);
 /* Waits for the device. */
 GSQ_API void gsq_device_close(gsq_device **device);
@@ -368,6 +371,7 @@ struct gsq_quantize_result {
     double perplexity_error, reference_perplexity_error, mean_kl_error, top1_error;
     uint32_t eval_windows, eval_context;
     double device_busy; /* of the seconds, those that the device was at work; 0: it has no clock */
+    uint32_t device_losses; /* how often the driver reset the device, which was opened again each time */
 };
 /* Quantizes and writes the model, then compares it with its source and writes the report where that is asked for. Each
  * finished block is kept in the work folder: after a failure, a stop or a crash, the same call goes on where it was and ends

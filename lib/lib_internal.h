@@ -15,6 +15,13 @@ struct gsq_device {
     struct gpu_cmd *cmd;
 };
 
+/* Before work: a device that was lost is opened again; a driver that is starting is waited for, half a minute. */
+bool lib_device_ready(gsq_device *d, struct err *e);
+/* After work that failed: whether the device was lost. d may be NULL. */
+bool lib_device_lost(const gsq_device *d);
+/* The same, once for each *tries, which begins at 0, with a warning: the work may be done again. *e is cleared then. */
+bool lib_device_again(const gsq_device *d, unsigned *tries, struct err *e);
+
 struct gsq_model {
     struct checkpoint *ck;
     char *path;
@@ -76,6 +83,12 @@ bool lib_eval_text(struct windows *w, const struct lib_options *o, const gsq_mod
 bool lib_copies(const struct lib_options *o);
 /* Bits and type of a GGUF by their names; NULL: as it was. */
 bool lib_types(struct quantize_options *q, const char *bits, const char *type, struct err *e);
+
+/* eval_compare; once more where the device was lost. */
+struct eval_options;
+struct compare_result;
+bool lib_compare(gsq_device *d, const struct checkpoint *model, const struct checkpoint *reference,
+                 const struct eval_options *o, struct compare_result *r, struct err *e);
 
 /* A plan that outlives the run's; NULL: out of memory. */
 gsq_plan *lib_plan_copy(const struct plan *p, const struct quantize_options *o);

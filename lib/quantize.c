@@ -17,6 +17,9 @@ struct run {
     const struct lib_options *o;
     gsq_plan *plan;      /* a copy; NULL: there was no memory for it */
     struct windows eval; /* the --eval text, as the model reads it */
+    /* A run that goes on after its device was lost tells nothing twice. */
+    uint32_t linears, linears_told, stages, stages_told; /* of this attempt; of all */
+    uint32_t losses;                                     /* of the device */
 };
 
 /* ---- what the run tells ---- */
@@ -24,6 +27,9 @@ struct run {
 static void on_planned(void *ctx, const struct plan *p)
 {
     struct run *r = ctx;
+    r->linears = r->stages = 0;
+    if (r->plan)
+        return;
     r->plan = lib_plan_copy(p, &r->o->q);
     if (r->plan && r->cb.planned)
         r->cb.planned(r->cb.ctx, r->plan);
@@ -31,7 +37,7 @@ static void on_planned(void *ctx, const struct plan *p)
 
 static void on_linear(void *ctx, const struct linear_report *l)
 {
-    const struct run *r = ctx;
+    struct run *r = ctx;
     struct gsq_linear out = {
         .size = sizeof out,
         .module = l->module,
@@ -43,13 +49,16 @@ static void on_linear(void *ctx, const struct linear_report *l)
         .damp_raised = l->damp_raised,
         .diagonal_only = l->diagonal_only,
     };
+    if (r->linears++ < r->linears_told)
+        return;
+    r->linears_told = r->linears;
     if (r->cb.linear_done)
         r->cb.linear_done(r->cb.ctx, &out);
 }
 
 static void on_stage(void *ctx, const struct stage_report *s)
 {
-    const struct run *r = ctx;
+    struct run *r = ctx;
     struct gsq_stage out = {
         .size = sizeof out,
         .name = stage_name(s->stage),
@@ -64,6 +73,9 @@ static void on_stage(void *ctx, const struct stage_report *s)
         .n_losses = s->n_hard,
         .retries = s->retries,
     };
+    if (r->stages++ < r->stages_told)
+        return;
+    r->stages_told = r->stages;
     if (r->cb.stage_done)
         r->cb.stage_done(r->cb.ctx, &out);
 }
@@ -78,6 +90,7 @@ static bool take_callbacks(struct run *r, const struct lib_options *o, const str
     return true;
 }
 
+/* The run, and again from its work folder where the device was lost; not twice with nothing finished in between. */
 static bool run_job(struct run *r, gsq_device *device, struct quantize_result *out, struct err *e)
 {
     struct job_callbacks cb = {
@@ -87,7 +100,27 @@ static bool run_job(struct run *r, gsq_device *device, struct quantize_result *o
         .stage_done = on_stage,
         .ctx = r,
     };
-    bool ok = quantize_run(device ? device->cmd : NULL, &r->o->q, &cb, out, e);
+    bool ok = !device || lib_device_ready(device, e);
+    uint64_t begin = os_now_ns();
+    uint32_t resumed = 0, kept = 0;
+    double busy = 0;
+    if (ok)
+        ok = quantize_run(device ? device->cmd : NULL, &r->o->q, &cb, out, e);
+    while (!ok && e->kind == ERR_ENV && lib_device_lost(device) && (!r->losses || out->kept > kept)) {
+        log_warn("%s; it is opened again, and the run goes on behind what it has finished", e->msg);
+        if (!r->losses)
+            resumed = out->blocks_resumed;
+        kept = out->kept;
+        busy += out->device_busy;
+        r->losses++;
+        *e = (struct err){0};
+        ok = lib_device_ready(device, e) && quantize_run(device->cmd, &r->o->q, &cb, out, e);
+    }
+    if (r->losses) {
+        out->blocks_resumed = resumed;
+        out->device_busy += busy;
+        out->seconds = (double)(os_now_ns() - begin) * 1e-9;
+    }
     if (!ok && e->kind == ERR_STOPPED)
         snprintf(e->msg, sizeof e->msg, "stopped at a safe point; rerun the same command to resume");
     return ok;
@@ -169,7 +202,7 @@ static bool compare(const struct run *r, gsq_device *device, const gsq_model *mo
         .spill_dir = lib_spill_dir(NULL),
         .progress = lib_progress(&progress),
     };
-    bool ok = checkpoint_open(&made, r->o->q.out_dir, e) && eval_compare(device->cmd, made, model->ck, &o, &c, e);
+    bool ok = checkpoint_open(&made, r->o->q.out_dir, e) && lib_compare(device, made, model->ck, &o, &c, e);
     checkpoint_close(&made);
     if (ok)
         *out = (struct report_eval){.measured = true,
@@ -249,6 +282,7 @@ static void give(struct gsq_quantize_result *result, const struct run *r, const 
         .top1_error = v->measured ? v->top1_error : NAN,
         .eval_windows = v->windows,
         .eval_context = v->ctx,
+        .device_losses = r->losses,
     };
     stage_means(q, &out.stage_loss_start, &out.stage_loss);
     lib_give(result, &out, sizeof out);

@@ -104,6 +104,22 @@ fail:
     return false;
 }
 
+bool gpu_reopen(struct gpu *g, struct err *e)
+{
+    assert(!g->held.arenas);
+    if (g->device) {
+        vkDeviceWaitIdle(g->device);
+        gpu_pipelines_drop(g);
+        vkDestroyDevice(g->device, NULL);
+    }
+    g->device = VK_NULL_HANDLE;
+    g->lost = true; /* until all is there */
+    if (!device_create(g, e) || !gpu_pipelines_renew(g, e))
+        return false;
+    g->lost = false;
+    return true;
+}
+
 void gpu_destroy(struct gpu **gp)
 {
     struct gpu *g = *gp;
@@ -114,6 +130,8 @@ void gpu_destroy(struct gpu **gp)
         gpu_pipelines_destroy(g);
         assert(g->held.used == 0 || g->lost); /* an arena outlives its device */
         vkDestroyDevice(g->device, NULL);
+    } else {
+        gpu_pipelines_destroy(g); /* it could not be opened again */
     }
     if (g->messenger)
         g->destroy_messenger(g->instance, g->messenger, NULL);

@@ -21,6 +21,9 @@ struct gpu_options {
 /* No loader, no device, a number or name that matches none, Vulkan below 1.3: ERR_ENV (or ERR_USER for the
  * choice) with a hint what to install. */
 bool gpu_create(struct gpu **out, const struct gpu_options *o, struct err *e);
+/* A lost device anew, in its place: gpu_info, the chosen variants and the measured rates stay. Its commands and arenas are
+ * destroyed before. A driver that was reset may refuse for some seconds: try again. */
+bool gpu_reopen(struct gpu *g, struct err *e);
 /* Waits for the device. Logs an error where validation said anything. */
 void gpu_destroy(struct gpu **g);
 /* Every device that Vulkan shows, also unusable ones (usable = false, why says what is missing). */

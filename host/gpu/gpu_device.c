@@ -7,6 +7,11 @@ const struct gpu_info *gpu_info(const struct gpu *g)
     return &g->probe.info;
 }
 
+bool gpu_lost(const struct gpu *g)
+{
+    return g->lost;
+}
+
 unsigned gpu_validation_messages(const struct gpu *g)
 {
     return atomic_load(&g->messages);
@@ -48,7 +53,9 @@ bool vk_error(struct err *e, const char *call, VkResult r)
     int n = (int)strcspn(call, "(");
     err_set(e, ERR_ENV, "%.*s: %s (VkResult %d)", n, call, vk_result_text(r), (int)r);
     if (r == VK_ERROR_DEVICE_LOST)
-        return err_hint(e, "rerun the same command: finished blocks are kept; if it happens again, update the driver");
+        return err_hint(e,
+                        "rerun the same command (what quantize has finished is kept); if it happens again, update the "
+                        "driver");
     if (r == VK_ERROR_OUT_OF_HOST_MEMORY)
         return err_hint(e, "close other programs, or lower --ctx or --samples");
     if (r == VK_ERROR_OUT_OF_DEVICE_MEMORY)

@@ -43,6 +43,8 @@ struct gpu_count {
 };
 
 const struct gpu_info *gpu_info(const struct gpu *g);
+/* Whether the driver has reset the device, or it went away: nothing works with it any more but gpu_reopen (gpu_create.h). */
+bool gpu_lost(const struct gpu *g);
 /* Validation messages so far (tests assert 0). */
 unsigned gpu_validation_messages(const struct gpu *g);
 #endif

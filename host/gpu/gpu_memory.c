@@ -302,9 +302,12 @@ static bool push_buffer(struct gpu_arena *a, struct stack *s, uint64_t bytes, st
     s->buffers = p;
     struct err why = {0};
     if (!create_buffer(a, &s->buffers[s->n], bytes, &why)) {
-        gpu_arena_trim(a);
-        if (!create_buffer(a, &s->buffers[s->n], bytes, &why))
-            return no_room(a, bytes, why.msg, e);
+        for (struct gpu_arena *other = c->arenas; other; other = other->next)
+            gpu_arena_trim(other);
+        if (!create_buffer(a, &s->buffers[s->n], bytes, &why)) {
+            no_room(a, bytes, why.msg, e); /* others have it */
+            return err_hint(e, "%s", why.hint);
+        }
     }
     s->n++;
     c->used += bytes;

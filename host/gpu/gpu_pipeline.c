@@ -164,19 +164,36 @@ bool gpu_pipelines_init(struct gpu *g, const char *variant, const char *cache_di
     return cache_load(g, e);
 }
 
+void gpu_pipelines_drop(struct gpu *g)
+{
+    struct gpu_pipelines *ps = g->pipelines;
+    if (ps->cache)
+        cache_save(g);
+    for (unsigned i = 0; g->device && ps->kernels && i < ps->n_kernels; i++) {
+        struct gpu_kernel *k = &ps->kernels[i];
+        vkDestroyPipeline(g->device, k->pipeline, NULL);
+        vkDestroyPipelineLayout(g->device, k->layout, NULL);
+        vkDestroyDescriptorSetLayout(g->device, k->set_layout, NULL);
+        k->pipeline = VK_NULL_HANDLE;
+        k->layout = VK_NULL_HANDLE;
+        k->set_layout = VK_NULL_HANDLE;
+    }
+    if (ps->cache)
+        vkDestroyPipelineCache(g->device, ps->cache, NULL);
+    ps->cache = VK_NULL_HANDLE;
+}
+
+bool gpu_pipelines_renew(struct gpu *g, struct err *e)
+{
+    return cache_load(g, e);
+}
+
 void gpu_pipelines_destroy(struct gpu *g)
 {
     struct gpu_pipelines *ps = g->pipelines;
     if (!ps)
         return;
-    if (ps->cache)
-        cache_save(g);
-    for (unsigned i = 0; ps->kernels && i < ps->n_kernels; i++) {
-        vkDestroyPipeline(g->device, ps->kernels[i].pipeline, NULL);
-        vkDestroyPipelineLayout(g->device, ps->kernels[i].layout, NULL);
-        vkDestroyDescriptorSetLayout(g->device, ps->kernels[i].set_layout, NULL);
-    }
-    vkDestroyPipelineCache(g->device, ps->cache, NULL);
+    gpu_pipelines_drop(g);
     free(ps->kernels);
     free(ps);
     g->pipelines = NULL;

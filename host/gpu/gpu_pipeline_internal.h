@@ -22,6 +22,9 @@ struct gpu_kernel {
 /* Chooses a variant of each kernel. variant, cache_dir: as in gpu_options. */
 bool gpu_pipelines_init(struct gpu *g, const char *variant, const char *cache_dir, struct err *e);
 void gpu_pipelines_destroy(struct gpu *g);
+/* All that is of the device; what was chosen and measured stays. Then for a new device. */
+void gpu_pipelines_drop(struct gpu *g);
+bool gpu_pipelines_renew(struct gpu *g, struct err *e);
 /* The variant chosen for a call with these push constants, ready to be bound; NULL and e on failure. Valid until
  * gpu_destroy. push NULL: any call. */
 struct gpu_kernel *gpu_kernel_get(struct gpu *g, unsigned kernel, const void *push, struct err *e);

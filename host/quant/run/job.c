@@ -267,6 +267,19 @@ static bool run_all(struct job *j, struct err *e)
     return true;
 }
 
+static uint32_t count_kept(const struct job *j)
+{
+    struct scales_state scales = {0};
+    uint32_t n = 0;
+    if (!j->store)
+        return 0;
+    for (uint32_t layer = 0; layer < j->plan.n_layers; layer++)
+        n += store_has_block(j->store, layer);
+    if (plan_scales(j->o) && store_read_scales(j->store, &j->plan, &scales))
+        n += scales.epochs;
+    return n;
+}
+
 static void summarize(struct job *j)
 {
     struct quantize_result *out = j->out;
@@ -283,6 +296,7 @@ static void summarize(struct job *j)
     out->file_bpw = j->plan.file_bpw;
     out->out_bytes = j->plan.out_bytes;
     out->reach = j->plan.reach;
+    out->kept = count_kept(j);
     out->predicted_seconds = j->plan.predicted_seconds;
     out->seconds = (double)(os_now_ns() - j->begin) * 1e-9;
     out->device_peak = j->cmd ? gpu_memory_peak(gpu_cmd_gpu(j->cmd)) : 0;
