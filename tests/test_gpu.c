@@ -8,6 +8,7 @@
 #include "host/gpu/kernel_table.h"
 #include "host/gpu/kernels.h"
 #include "host/gpu/spirv.h"
+#include "host/gpu/spirv_shared.h"
 #include "tests/device.h"
 
 static int device_teardown(void **state)
@@ -147,34 +148,62 @@ static void test_kernels(void **state)
     assert_false(gpu_kernel_force(gpu, KERNEL_ID_add, "nonsense", &e));
 }
 
-/* Every embedded module fits its declaration; cut or flipped ones never crash. */
-static void test_spirv(void **state)
+/* The variant's place among the kernel's. */
+static unsigned place_of(unsigned kernel, const char *variant)
+{
+    const char *name;
+    unsigned i = 0;
+    while (gpu_kernel_variant_at(gpu, kernel, i, &name, NULL) && strcmp(name, variant) != 0)
+        i++;
+    return i;
+}
+
+/* Shared memory is what the shader's arrays take with the variant's constants; base is content with what Vulkan promises; a
+ * variant that takes more than there is, is passed over for the next. */
+static void test_shared(void **state)
 {
     (void)state;
     struct err e = {0};
+    device_open((struct gpu_options){.without = GPU_CAP_CPU});
+    for (unsigned k = 0; k < KERNEL_COUNT; k++)
+        if (gpu_kernel_shared_bytes(gpu, k, place_of(k, "base")) > 16384)
+            fail_msg("%s.base takes %u bytes of shared memory", kernel_decls[k].name,
+                     gpu_kernel_shared_bytes(gpu, k, place_of(k, "base")));
+    /* 128 errors of 32 rows; none. */
+    assert_int_equal(gpu_kernel_shared_bytes(gpu, KERNEL_ID_gptq_segment, place_of(KERNEL_ID_gptq_segment, "base")),
+                     16384);
+    assert_int_equal(gpu_kernel_shared_bytes(gpu, KERNEL_ID_add, 0), 0);
+    /* Chunks of 32 + 64 rows, weights of 64 x 32, both padded by one; four numbers of 16 x 8 invocations. */
+    const struct attn_fwd_args call = {.dim = 128};
+    unsigned d128 = place_of(KERNEL_ID_attn_fwd, "d128"), wants = (96 + 64) * 9 * 16 + 16 * 8 * 16;
+    assert_int_equal(gpu_kernel_shared_bytes(gpu, KERNEL_ID_attn_fwd, d128), wants);
+    if (gpu_info(gpu)->shared_bytes >= wants)
+        assert_string_equal(gpu_kernel_variant(gpu, KERNEL_ID_attn_fwd, &call, &e), "d128");
+    assert_int_equal(device_close(), 0);
+
+    device_open((struct gpu_options){.without = GPU_CAP_CPU, .max_shared = wants - 1});
+    bool usable = true;
+    assert_true(gpu_kernel_variant_at(gpu, KERNEL_ID_attn_fwd, d128, NULL, &usable));
+    assert_false(usable);
+    assert_string_equal(gpu_kernel_variant(gpu, KERNEL_ID_attn_fwd, &call, &e), "base");
+    assert_false(gpu_kernel_force(gpu, KERNEL_ID_attn_fwd, "d128", &e));
+    assert_int_equal(device_close(), 0);
+}
+
+/* Cut or with bits flipped, it is refused or read, and nothing else happens. */
+static void damage(const struct kernel_variant *v)
+{
+    struct err e = {0};
     struct spirv_info info;
-    for (const struct kernel_variant *v = kernel_variants; v->kernel < KERNEL_COUNT; v++) {
-        const struct kernel_decl *d = &kernel_decls[v->kernel];
-        OK(spirv_reflect(v->words, v->n_words, &info, &e), e);
-        if (info.n_buffers != d->n_buffers || info.push_bytes != d->push_bytes)
-            fail_msg("%s %s: %u buffers, %u bytes; kernels.def has %u, %u", d->name, v->name, info.n_buffers,
-                     info.push_bytes, d->n_buffers, d->push_bytes);
-        assert_true(info.writes != 0); /* a kernel without output */
-    }
-    const struct kernel_variant *v = kernel_variants;
-    while (v->kernel != KERNEL_ID_subtract)
-        v++;
-    OK(spirv_reflect(v->words, v->n_words, &info, &e), e);
-    assert_int_equal(info.writes, 4);
-    assert_int_equal(info.reads, 3);
+    uint32_t shared, random = 1;
     for (size_t n = 0; n < v->n_words; n++) {
         uint32_t *cut = malloc(n * 4 + 1);
         memcpy(cut, v->words, n * 4);
         spirv_reflect(cut, n, &info, &e);
+        spirv_shared_bytes(cut, n, NULL, 0, &shared, &e);
         free(cut);
     }
     uint32_t *bad = malloc(v->n_words * 4ull);
-    uint32_t random = 1;
     for (unsigned round = 0; round < 20000; round++) {
         memcpy(bad, v->words, v->n_words * 4ull);
         for (unsigned flips = 1 + round % 4; flips > 0; flips--) {
@@ -182,8 +211,37 @@ static void test_spirv(void **state)
             bad[(random >> 8) % v->n_words] ^= UINT32_C(1) << (random & 31);
         }
         spirv_reflect(bad, v->n_words, &info, &e);
+        spirv_shared_bytes(bad, v->n_words, NULL, 0, &shared, &e);
     }
     free(bad);
+}
+
+/* Every embedded module fits its declaration; cut or flipped ones never crash. */
+static void test_spirv(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct spirv_info info;
+    uint32_t shared;
+    for (const struct kernel_variant *v = kernel_variants; v->kernel < KERNEL_COUNT; v++) {
+        const struct kernel_decl *d = &kernel_decls[v->kernel];
+        OK(spirv_reflect(v->words, v->n_words, &info, &e), e);
+        if (info.n_buffers != d->n_buffers || info.push_bytes != d->push_bytes)
+            fail_msg("%s %s: %u buffers, %u bytes; kernels.def has %u, %u", d->name, v->name, info.n_buffers,
+                     info.push_bytes, d->n_buffers, d->push_bytes);
+        assert_true(info.writes != 0); /* a kernel without output */
+        OK(spirv_shared_bytes(v->words, v->n_words, NULL, 0, &shared, &e), e);
+    }
+    const struct kernel_variant *v = kernel_variants;
+    while (v->kernel != KERNEL_ID_subtract)
+        v++;
+    OK(spirv_reflect(v->words, v->n_words, &info, &e), e);
+    assert_int_equal(info.writes, 4);
+    assert_int_equal(info.reads, 3);
+    damage(v);
+    while (v->kernel != KERNEL_ID_transpose || (v->needs & GPU_CAP_CPU)) /* one with shared memory */
+        v++;
+    damage(v);
     assert_false(spirv_reflect(NULL, 0, &info, &e));
 }
 
@@ -796,6 +854,7 @@ int main(void)
         cmocka_unit_test(test_list),
         cmocka_unit_test(test_choice),
         cmocka_unit_test(test_spirv),
+        cmocka_unit_test(test_shared),
         ON(test_kernels),
         ON(test_memory),
         cmocka_unit_test(test_limit),

@@ -87,6 +87,8 @@ bool gpu_create(struct gpu **out, const struct gpu_options *o, struct err *e)
         goto fail;
     g->probe = *p;
     g->probe.info.caps &= ~o->without;
+    if (o->max_shared && o->max_shared < g->probe.info.shared_bytes)
+        g->probe.info.shared_bytes = o->max_shared;
     g->statistics = o->statistics && g->probe.statistics;
     if (!device_create(g, e))
         goto fail;

@@ -8,6 +8,7 @@
 #include "host/base/log.h"
 #include "host/base/os.h"
 #include "host/gpu/gpu_memory.h"
+#include "host/gpu/spirv_shared.h"
 
 /* Variants of a kernel that are taken before the others where they are made for the call: rows of gpu_pipelines.kernels. */
 struct preference {
@@ -108,12 +109,28 @@ static uint32_t subgroup_size(const struct gpu_probe *p, const struct kernel_var
     }
 }
 
+/* Specialization constants of a variant on this device; returns how many. */
+static uint32_t constants_of(const struct gpu_probe *p, const struct gpu_kernel *k,
+                             struct spirv_constant out[KERNEL_SPEC_MAX + 5])
+{
+    const struct kernel_variant *v = k->variant;
+    uint32_t n = 0;
+    out[n++] = (struct spirv_constant){SPEC_WORKGROUP, k->local_size};
+    out[n++] = (struct spirv_constant){SPEC_SUBGROUP, k->subgroup_size};
+    if ((v->needs & GPU_CAP_COOPMAT) && (p->info.caps & GPU_CAP_COOPMAT))
+        for (uint32_t i = 0; i < 3; i++)
+            out[n++] = (struct spirv_constant){SPEC_COOPMAT_M + i, p->coopmat[i]};
+    for (uint32_t i = 0; i < v->n_spec; i++)
+        out[n++] = (struct spirv_constant){v->spec[i].id, v->spec[i].value};
+    return n;
+}
+
 static bool variant_usable(const struct gpu_probe *p, const struct gpu_kernel *k)
 {
     const struct gpu_info *i = &p->info;
     const struct kernel_variant *v = k->variant;
     uint32_t local_size = k->local_size;
-    if ((v->needs & ~i->caps) || local_size > i->max_invocations)
+    if ((v->needs & ~i->caps) || local_size > i->max_invocations || k->shared_bytes > i->shared_bytes)
         return false;
     /* Full subgroups need a workgroup of whole ones, and a size is chosen for whole ones. */
     return !((v->needs & GPU_CAP_SUBGROUP) || v->subgroup_size) ||
@@ -140,6 +157,10 @@ bool gpu_pipelines_init(struct gpu *g, const char *variant, const char *cache_di
             ps->first[k->variant->kernel] = i;
         k->subgroup_size = subgroup_size(&g->probe, k->variant);
         k->local_size = k->variant->local_size == KERNEL_WG_SUBGROUP ? k->subgroup_size : k->variant->local_size;
+        struct spirv_constant constants[KERNEL_SPEC_MAX + 5];
+        if (!spirv_shared_bytes(k->variant->words, k->variant->n_words, constants,
+                                constants_of(&g->probe, k, constants), &k->shared_bytes, e))
+            return err_context(e, "kernel %s, variant %s", kernel_decls[k->variant->kernel].name, k->variant->name);
         k->usable = variant_usable(&g->probe, k);
         if (variant && strcmp(variant, k->variant->name) == 0) {
             known = true;
@@ -260,17 +281,12 @@ static bool create_pipeline(struct gpu *g, struct gpu_kernel *k, struct err *e)
     const struct kernel_variant *v = k->variant;
     const struct gpu_probe *p = &g->probe;
     VkSpecializationMapEntry entries[KERNEL_SPEC_MAX + 5];
-    uint32_t values[KERNEL_SPEC_MAX + 5], ids[KERNEL_SPEC_MAX + 5], n = 0;
-    ids[n] = SPEC_WORKGROUP, values[n++] = k->local_size;
-    ids[n] = SPEC_SUBGROUP, values[n++] = k->subgroup_size;
-    if (v->needs & GPU_CAP_COOPMAT)
-        for (uint32_t i = 0; i < 3; i++)
-            ids[n] = SPEC_COOPMAT_M + i, values[n++] = p->coopmat[i];
-    for (uint32_t i = 0; i < v->n_spec; i++)
-        ids[n] = v->spec[i].id, values[n++] = v->spec[i].value;
+    struct spirv_constant constants[KERNEL_SPEC_MAX + 5];
+    uint32_t n = constants_of(p, k, constants), size_each = (uint32_t)sizeof *constants;
     for (uint32_t i = 0; i < n; i++)
-        entries[i] = (VkSpecializationMapEntry){ids[i], i * 4, 4};
-    VkSpecializationInfo spec = {n, entries, n * 4, values};
+        entries[i] = (VkSpecializationMapEntry){constants[i].id,
+                                                i * size_each + (uint32_t)offsetof(struct spirv_constant, value), 4};
+    VkSpecializationInfo spec = {n, entries, n * sizeof *constants, constants};
 
     VkShaderModule module = VK_NULL_HANDLE;
     VkShaderModuleCreateInfo code = {
@@ -417,7 +433,8 @@ bool gpu_kernel_variant_at(const struct gpu *g, unsigned kernel, unsigned i, con
     const struct gpu_kernel *k = gpu_kernel_at(g, kernel, i);
     if (!k)
         return false;
-    *name = k->variant->name;
+    if (name)
+        *name = k->variant->name;
     if (usable)
         *usable = k->usable;
     return true;
@@ -450,6 +467,12 @@ static int usable_row(const struct gpu *g, unsigned kernel, const char *variant,
     }
     err_set(e, ERR_USER, "kernel %s has no variant %s", kernel_decls[kernel].name, variant);
     return -1;
+}
+
+uint32_t gpu_kernel_shared_bytes(const struct gpu *g, unsigned kernel, unsigned i)
+{
+    const struct gpu_kernel *k = gpu_kernel_at(g, kernel, i);
+    return k ? k->shared_bytes : 0;
 }
 
 bool gpu_kernel_force(struct gpu *g, unsigned kernel, const char *variant, struct err *e)

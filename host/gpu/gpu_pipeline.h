@@ -25,6 +25,9 @@ enum { GPU_PREFER_MAX = 8 };
 bool gpu_kernel_prefer(struct gpu *g, unsigned kernel, const char *const *variants, unsigned n, struct err *e);
 /* Whether the device was opened for a variant by name. */
 bool gpu_kernels_forced(const struct gpu *g);
+/* Bytes of shared memory that a workgroup of it takes; 0 past the end. A variant that takes more than the device has is not
+ * usable. */
+uint32_t gpu_kernel_shared_bytes(const struct gpu *g, unsigned kernel, unsigned i);
 /* From now on use this variant for this kernel (tests, bench), one with a WHERE for the calls that it is made for;
  * NULL: as at first. False if there is none or the device cannot. */
 bool gpu_kernel_force(struct gpu *g, unsigned kernel, const char *variant, struct err *e);

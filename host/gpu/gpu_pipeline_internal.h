@@ -12,6 +12,7 @@ struct gpu_kernel {
     const struct kernel_variant *variant;
     bool usable;
     uint32_t local_size, subgroup_size;
+    uint32_t shared_bytes; /* shared memory of a workgroup */
     struct spirv_info spirv;
     VkPipeline pipeline; /* null until first used */
     VkPipelineLayout layout;
