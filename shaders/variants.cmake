@@ -122,6 +122,8 @@ kernel(col_sumsq cpu NEEDS CPU WG 8 SPEC ITEMS=4 DEFINES CPU=1)
 kernel(col_sumsq base)
 kernel(row_dot cpu NEEDS CPU LANES8 WG 8 DEFINES CPU=1)
 kernel(row_dot base WG 128)
+kernel(residual cpu NEEDS CPU LANES8 WG 8 DEFINES CPU=1)
+kernel(residual base WG 128)
 kernel(round_scales base)
 
 # ---- measurement

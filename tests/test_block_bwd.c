@@ -83,8 +83,9 @@ static void check_weights(const struct loss *l, const char *shape, struct model 
         assert_true(rms > 0);
         for (int k = 0; k < SAMPLES; k++) {
             size_t i = tiny_random(&seed) % n;
-            /* The views held 1 before: gradients are added. */
-            check(shape, block_part_short_name(m->shape.matrices[id].part), i, got[i] - 1, slope(l, &w[i], step), rms);
+            /* The views held 1 before. */
+            check(shape, block_part_short_name(m->shape.matrices[id].part), i, got[i] - g->add, slope(l, &w[i], step),
+                  rms);
         }
         free(got);
     }
@@ -144,7 +145,7 @@ static void check_block(const struct shape *s, uint32_t layer)
     struct block_scratch fwd;
     struct bwd_scratch bwd, joint;
     struct gpu_view all_grads[REF_LINEARS] = {0}, two_grads[REF_LINEARS] = {0};
-    struct block_grads g = {all_grads}, only_vo = {two_grads};
+    struct block_grads g = {all_grads, true}, only_vo = {two_grads, false};
     unsigned all = BWD_ATTN | BWD_QK | BWD_FFN | BWD_INPUT;
     OK(gpu_alloc(arena, n * 4, &gx, &e) && gpu_alloc(arena, n * 4, &gh, &e) && gpu_alloc(arena, n * 4, &gy, &e), e);
     OK(model_load_block(m, layer, arena, &w, &e), e);
@@ -163,6 +164,7 @@ static void check_block(const struct shape *s, uint32_t layer)
     OK(gpu_alloc(arena, n * 4, &out, &e), e);
     block_ffn_fwd(m, &w, &fwd, gh, out, WINDOWS);
     block_ffn_bwd(m, &w, &fwd, &bwd, gh, gy, true, &g, WINDOWS);
+    block_attn_norm(m, &w, &fwd, gx, WINDOWS);
     block_attn_bwd(m, &w, &fwd, &bwd, gx, gy, true, &g, WINDOWS);
     OK(gpu_download(cmd, gy, got, n * 4, &e), e);
     check_input(&l, s->name, "the block's input", got, x);

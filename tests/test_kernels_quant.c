@@ -432,6 +432,35 @@ static void compare_row_dot(struct kernel_test *t)
 }
 CASES(row_dot, row_dot, matrices, NULL, compare_row_dot)
 
+#define RESIDUAL(r, c, by_token, difference_too)                                                                       \
+    {                                                                                                                  \
+        .rows = r, .cols = c, .weighted = by_token, .difference = difference_too                                       \
+    }
+static const struct kernel_shape residuals[] = {RESIDUAL(1, 1, 1, 1),   RESIDUAL(3, 5, 1, 1),
+                                                RESIDUAL(7, 172, 0, 1), RESIDUAL(33, 64, 1, 1),
+                                                RESIDUAL(9, 129, 1, 0), RESIDUAL(5, 1028, 0, 0)};
+
+static void compare_residual(struct kernel_test *t)
+{
+    const float *a = t->in[0], *b = t->in[1], *w = t->in[2], *d = kernel_out(t, 3), *loss = kernel_out(t, 4);
+    const uint32_t untouched = BUFFER_PATTERN;
+    for (uint32_t r = 0; r < t->s.rows; r++) {
+        double sum = 0, weight = t->s.weighted ? w[r] : 1;
+        for (uint32_t i = r * t->s.cols; i < (r + 1) * t->s.cols; i++) {
+            double v = (double)a[i] - b[i];
+            sum += weight * v * v;
+            if (t->s.difference)
+                expect(t, i, d[i], weight * v, fabs(weight * v) * 2 * FLT_EPSILON);
+            else
+                assert_memory_equal(&d[i], &untouched, 4);
+        }
+        near(loss[r], sum, 1e-6, sum);
+    }
+    if (t->s.difference)
+        IN_PLACE(t, {3, 0});
+}
+CASES(residual, residual, residuals, NULL, compare_residual)
+
 static const struct kernel_shape columns[] = {MATRIX(1, 1),     MATRIX(1, 7),    MATRIX(3, 4),     MATRIX(5, 33),
                                               MATRIX(129, 64),  MATRIX(64, 65),  MATRIX(1000, 10), MATRIX(70001, 3),
                                               MATRIX(70001, 8), MATRIX(17, 1000)};
@@ -515,8 +544,8 @@ int main(void)
         cmocka_unit_test(test_diagonal),         cmocka_unit_test(test_damp_diagonal),
         cmocka_unit_test(test_zero_dead),        cmocka_unit_test(test_flip),
         cmocka_unit_test(test_copy_rect),        cmocka_unit_test(test_row_dot),
-        cmocka_unit_test(test_round_scales),     cmocka_unit_test(test_row_tiles),
-        cmocka_unit_test(test_col_sumsq),
+        cmocka_unit_test(test_residual),         cmocka_unit_test(test_round_scales),
+        cmocka_unit_test(test_row_tiles),        cmocka_unit_test(test_col_sumsq),
     };
     return device_done(cmocka_run_group_tests(tests, device_setup, NULL));
 }

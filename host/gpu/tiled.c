@@ -255,6 +255,8 @@ void tiled_col_sumsq(struct gpu_cmd *cmd, const struct col_sumsq_args *args)
 }
 
 TILED(row_dot, rows, a.cols, row_grid(&t), , WALKED(a, a.cols), WALKED(b, a.cols), WALKED(out, 1))
+TILED(residual, rows, a.cols, row_grid(&t), , WALKED(a, a.cols), WALKED(b, a.cols), WALKED(w, 1), WALKED(d, a.cols),
+      WALKED(out, 1))
 TILED(round_scales, n, 1, item_grid(&t, 1), , WALKED(scales, 1))
 TILED(scale_rows, rows, a.cols, item_grid(&t, a.cols), , WALKED(x, a.cols), WALKED(w, 1), WALKED(y, a.cols))
 TILED(subtract, n, 1, item_grid(&t, 1), , WALKED(a, 1), WALKED(b, 1), WALKED(d, 1))

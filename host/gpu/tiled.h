@@ -50,6 +50,7 @@ void tiled_scale_grad(struct gpu_cmd *cmd, const struct scale_grad_args *args);
 void tiled_adam_step(struct gpu_cmd *cmd, const struct adam_step_args *args);
 /* Any number of rows. */
 void tiled_col_sumsq(struct gpu_cmd *cmd, const struct col_sumsq_args *args);
+void tiled_residual(struct gpu_cmd *cmd, const struct residual_args *args);
 void tiled_row_dot(struct gpu_cmd *cmd, const struct row_dot_args *args);
 void tiled_round_scales(struct gpu_cmd *cmd, const struct round_scales_args *args);
 /* y may be x. */

@@ -62,7 +62,7 @@ bool bwd_scratch_create(struct bwd_scratch *s, struct gpu_arena *arena, const st
 
 /* ---- single steps ---- */
 
-/* dw[out, in] += dy[rows, out]^T x[rows, in]; x^T lies in bs->right already. */
+/* dw[out, in] = dy[rows, out]^T x[rows, in], or added to it; x^T lies in bs->right already. */
 static void weight_grad(struct model *m, const struct block_weights *b, const struct bwd_scratch *bs, enum role role,
                         struct gpu_view dy, const struct block_grads *grads, uint32_t rows)
 {
@@ -71,7 +71,7 @@ static void weight_grad(struct model *m, const struct block_weights *b, const st
         return;
     gpu_transpose(m->cmd, dy, bs->left, rows, out);
     gpu_gemm_half(m->cmd, (struct gpu_matrix){bs->left, rows}, (struct gpu_matrix){bs->right, rows},
-                  (struct gpu_matrix){grads->w[at], in}, out, in, rows, 1.0f, 1.0f);
+                  (struct gpu_matrix){grads->w[at], in}, out, in, rows, 1.0f, grads->add ? 1.0f : 0.0f);
 }
 
 /* dx[rows, in] = beta * dx + dy[rows, out] W[out, in]. */
@@ -198,7 +198,6 @@ void block_attn_bwd(struct model *m, const struct block_weights *b, const struct
         }
     }
     if (wants(b, grads, ROLE_Q) || wants(b, grads, ROLE_K) || wants(b, grads, ROLE_V)) {
-        block_rmsnorm(m, x, b->norm[ROLE_ATTN_NORM], s->norm, rows, c->hidden_size); /* the other half uses it, too */
         gpu_transpose(m->cmd, s->norm, bs->right, rows, c->hidden_size);
         weight_grad(m, b, bs, ROLE_Q, bs->dq, grads, rows);
         weight_grad(m, b, bs, ROLE_K, bs->dk, grads, rows);

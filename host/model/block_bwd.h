@@ -14,10 +14,10 @@ enum {
     BWD_INPUT = 8, /* of the half's input */
 };
 
-/* Gradients of weights, by place, [rows, cols] as the weights: what a pass finds is added. An empty view is not
- * computed. */
+/* Gradients of weights, by place, [rows, cols] as the weights. An empty view is not computed. */
 struct block_grads {
     struct gpu_view *w;
+    bool add; /* what a pass finds is added to what they hold; else they need hold nothing */
 };
 
 /* Scratch for at most max_windows windows. T = windows * ctx. */
@@ -38,8 +38,8 @@ bool bwd_scratch_create(struct bwd_scratch *s, struct gpu_arena *arena, const st
 void block_rmsnorm_bwd(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view dy, uint32_t rows,
                        uint32_t cols);
 
-/* After block_attn_fwd of the same x (it must not have been overwritten) and windows. dy[T, hidden] is
- * dLoss/dh; where want_input, it is turned into dLoss/dx. Uses s->norm anew. */
+/* After block_attn_fwd of the same x (it must not have been overwritten) and windows, s->norm being what that left
+ * (block_attn_norm). dy[T, hidden] is dLoss/dh; where want_input, it is turned into dLoss/dx. */
 void block_attn_bwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
                     const struct bwd_scratch *bs, struct gpu_view x, struct gpu_view dy, bool want_input,
                     const struct block_grads *grads, uint32_t windows);

@@ -196,13 +196,19 @@ struct gpu_view block_input(const struct block_scratch *s, enum input in)
 
 /* ---- the two halves ---- */
 
+void block_attn_norm(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view x,
+                     uint32_t windows)
+{
+    block_rmsnorm(m, x, b->norm[ROLE_ATTN_NORM], s->norm, windows * m->ctx, m->cfg->hidden_size);
+}
+
 void block_attn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view x,
                        uint32_t windows)
 {
     const struct model_config *c = m->cfg;
     uint32_t rows = windows * m->ctx;
     assert(windows <= s->max_windows);
-    block_rmsnorm(m, x, b->norm[ROLE_ATTN_NORM], s->norm, rows, c->hidden_size);
+    block_attn_norm(m, b, s, x, windows);
     struct gpu_view q = s->q_raw.size ? s->q_raw : s->q, k = s->k_raw.size ? s->k_raw : s->k;
     linear(m, b, ROLE_Q, s->norm, q, rows, 0);
     linear(m, b, ROLE_K, s->norm, k, rows, 0);

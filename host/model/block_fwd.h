@@ -34,6 +34,9 @@ struct gpu_view block_input(const struct block_scratch *s, enum input in);
  * read. */
 void block_attn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view x,
                        uint32_t windows);
+/* s->norm as block_attn_inputs leaves it, once more: the other half writes its own there. */
+void block_attn_norm(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view x,
+                     uint32_t windows);
 void block_ffn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view h,
                       uint32_t windows);
 /* h[T, hidden] = x + o(attention(norm(x))). x and h may be the same view. */

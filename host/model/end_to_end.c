@@ -134,9 +134,11 @@ static bool block_backward(struct end_to_end *w, const struct block_weights *b, 
         struct gpu_view dy;
         if (!acts_get(w->kept, to + k.at, k.n, w->dy, &dy, e))
             return false;
+        grads.add = k.at > 0;
         block_attn_fwd(m, b, &w->fwd, k.x, w->h, k.n);
         block_ffn_inputs(m, b, &w->fwd, w->h, k.n);
         block_ffn_bwd(m, b, &w->fwd, &w->bwd, w->h, dy, true, &grads, k.n);
+        block_attn_norm(m, b, &w->fwd, k.x, k.n);
         block_attn_bwd(m, b, &w->fwd, &w->bwd, k.x, dy, layer > 0, &grads, k.n);
         if (layer && !acts_put(w->kept, to + k.at, k.n, dy, e))
             return false;

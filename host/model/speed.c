@@ -91,7 +91,6 @@ static bool make_grads(struct speed_bench *b, struct gpu_arena *arena, struct bl
             continue;
         if (!gpu_alloc(arena, (uint64_t)of->rows * of->cols * 4, &grads->w[i], e))
             return false;
-        gpu_fill(b->cmd, grads->w[i], 0);
     }
     return true;
 }

@@ -275,10 +275,8 @@ struct block_grads learned_scales_grads(struct learned_scales *s, uint32_t layer
     for (uint32_t i = 0; i < b.n; i++) {
         bool learns = s->entries[b.items[i].number].n > 0;
         s->grads[i] = learns ? s->places[i].grad : (struct gpu_view){0};
-        if (learns)
-            gpu_fill(s->t->m->cmd, s->grads[i], 0);
     }
-    return (struct block_grads){s->grads};
+    return (struct block_grads){.w = s->grads};
 }
 
 bool learned_scales_learn(struct learned_scales *s, uint32_t layer, uint32_t t, float rate, float *const *out,

@@ -95,13 +95,20 @@ static void forward(const struct half *h, const struct block_weights *w, uint32_
     block_half_fwd(h->t->m, h->t->half, w, &h->fwd, h->x, h->y, n);
 }
 
-/* y <- a - b over n windows, row_loss <- its square per token. */
-static void residual(const struct half *h, struct gpu_view a, struct gpu_view b, uint32_t n)
+/* row_loss <- |a - b|^2 of each token of n windows, times its weight where `weighted`. difference: y <- the same times a - b, half
+ * the loss's gradient. */
+static void residual(const struct half *h, struct gpu_view a, struct gpu_view b, uint32_t n, bool weighted,
+                     bool difference)
 {
-    struct gpu_cmd *cmd = h->t->m->cmd;
-    uint32_t rows = n * h->t->m->ctx, cols = h->t->m->cfg->hidden_size;
-    tiled_subtract(cmd, &(struct subtract_args){.a = a, .b = b, .d = h->y, .n = rows * cols});
-    tiled_row_dot(cmd, &(struct row_dot_args){.a = h->y, .b = h->y, .out = h->row_loss, .rows = rows, .cols = cols});
+    tiled_residual(h->t->m->cmd, &(struct residual_args){.a = a,
+                                                         .b = b,
+                                                         .w = h->weights,
+                                                         .d = h->y,
+                                                         .out = h->row_loss,
+                                                         .rows = n * h->t->m->ctx,
+                                                         .cols = h->t->m->cfg->hidden_size,
+                                                         .weighted = weighted,
+                                                         .difference = difference});
 }
 
 /* The windows' inputs, targets and token weights. */
@@ -120,20 +127,6 @@ static void add_loss(const struct half *h, uint32_t n, uint32_t at)
     run_reduce_sum(
         h->t->m->cmd, gpu_rows(1),
         &(struct reduce_sum_args){.x = h->row_loss, .result = h->sums, .n = n * h->t->m->ctx, .at = at, .factor = 1});
-}
-
-/* Weighs the residual's tokens and adds their loss to sums[at]; y becomes half the loss's gradient. */
-static void weigh(const struct half *h, uint32_t n, uint32_t at, bool gradient)
-{
-    struct gpu_cmd *cmd = h->t->m->cmd;
-    uint32_t rows = n * h->t->m->ctx, cols = h->t->m->cfg->hidden_size;
-    if (h->weighted)
-        tiled_scale_rows(cmd, &(struct scale_rows_args){
-                                  .x = h->row_loss, .w = h->weights, .y = h->row_loss, .rows = rows, .cols = 1});
-    if (h->weighted && gradient)
-        tiled_scale_rows(cmd,
-                         &(struct scale_rows_args){.x = h->y, .w = h->weights, .y = h->y, .rows = rows, .cols = cols});
-    add_loss(h, n, at);
 }
 
 static int compare_floats(const void *a, const void *b)
@@ -157,7 +150,7 @@ static bool weigh_tokens(struct half *h, struct err *e)
     while (walk_next(&k, e)) {
         if (!fetch(h, h->order + k.at, k.n, e))
             break;
-        residual(h, h->target, h->x, k.n);
+        residual(h, h->target, h->x, k.n, false, false);
         if (!gpu_download(m->cmd, h->row_loss, size + k.at * ctx, k.n * ctx * 4, e))
             break;
     }
@@ -194,9 +187,13 @@ static bool judge(struct half *h, const struct block_weights *w, double *loss, d
         if (!fetch(h, h->order + h->judge0 + k.at, k.n, e))
             return false;
         forward(h, w, k.n);
-        residual(h, h->y, h->target, k.n);
+        residual(h, h->y, h->target, k.n, false, false);
         add_loss(h, k.n, h->per_epoch + 1);
-        weigh(h, k.n, h->per_epoch, false);
+        if (h->weighted)
+            tiled_scale_rows(
+                cmd, &(struct scale_rows_args){
+                         .x = h->row_loss, .w = h->weights, .y = h->row_loss, .rows = k.n * h->t->m->ctx, .cols = 1});
+        add_loss(h, k.n, h->per_epoch);
     }
     if (!gpu_download(cmd, at, sums, sizeof sums, e))
         return false;
@@ -209,17 +206,15 @@ static bool judge(struct half *h, const struct block_weights *w, double *loss, d
 static bool accumulate(struct half *h, const uint32_t *list, uint32_t n, uint32_t at, struct err *e)
 {
     struct model *m = h->t->m;
-    for (uint32_t i = 0; i < h->t->block.n; i++)
-        if (h->members[i].trained)
-            gpu_fill(m->cmd, h->grads.w[i], 0);
     struct walk k = {.windows = n, .batch = h->t->micro, .even = true};
     while (walk_next(&k, e)) {
         if (!fetch(h, list + k.at, k.n, e))
             return false;
         forward(h, h->t->w, k.n);
         /* dL/dy is 2 w (y - target): Lion's sign is blind to the factor 2. */
-        residual(h, h->y, h->target, k.n);
-        weigh(h, k.n, at, true);
+        residual(h, h->y, h->target, k.n, h->weighted, true);
+        add_loss(h, k.n, at);
+        h->grads.add = k.at > 0;
         block_half_bwd(m, h->t->half, h->t->w, &h->fwd, &h->bwd, h->x, h->y, false, &h->grads, k.n);
     }
     return k.ended;
