@@ -64,6 +64,37 @@ static bool device_create(struct gpu *g, struct err *e)
     return true;
 }
 
+/* A device that is not there: the plan for it, and its limits in tests. Each word of $GSQ_DEVICE_LIMITS is NAME=MIB. */
+static bool fake_limits(struct gpu *g, const char *text, struct err *e)
+{
+    struct gpu_info *i = &g->probe.info;
+    const struct {
+        const char *name;
+        uint64_t *bytes;
+    } limits[] = {{"memory=", &i->mem_limit}, {"alloc=", &i->max_alloc}, {"range=", &i->max_range}};
+    while (text && *text) {
+        size_t known = 0, n = strcspn(text, ",");
+        for (size_t k = 0; k < sizeof limits / sizeof *limits; k++) {
+            size_t name = strlen(limits[k].name);
+            char *end;
+            if (strncmp(text, limits[k].name, name) != 0)
+                continue;
+            double mib = strtod(text + name, &end);
+            if (end != text + n || !(mib >= 1 && mib < 1e9))
+                break;
+            *limits[k].bytes = (uint64_t)(mib * 1048576.0) / GPU_ALLOC_ALIGN * GPU_ALLOC_ALIGN;
+            known = 1;
+        }
+        if (!known) {
+            err_set(e, ERR_USER, "GSQ_DEVICE_LIMITS: \"%.*s\" is no limit", (int)n, text);
+            return err_hint(e, "memory=MIB, alloc=MIB (of one buffer) and range=MIB (of one binding), between commas");
+        }
+        text += n + (text[n] == ',');
+    }
+    g->held.limit = i->mem_limit;
+    return true;
+}
+
 bool gpu_create(struct gpu **out, const struct gpu_options *o, struct err *e)
 {
     struct gpu_probe *probes = NULL;
@@ -92,8 +123,8 @@ bool gpu_create(struct gpu **out, const struct gpu_options *o, struct err *e)
     g->statistics = o->statistics && g->probe.statistics;
     if (!device_create(g, e))
         goto fail;
-    g->probe.info.mem_limit = g->held.limit = gpu_memory_limit(&g->probe, &g->memory, o->mem_limit);
-    if (!gpu_pipelines_init(g, o->variant, o->cache_dir, e))
+    g->probe.info.mem_limit = gpu_memory_limit(&g->probe, &g->memory, o->mem_limit);
+    if (!fake_limits(g, os_getenv("GSQ_DEVICE_LIMITS"), e) || !gpu_pipelines_init(g, o->variant, o->cache_dir, e))
         goto fail;
     log_debug("device %u: %s, %s, Vulkan %s", g->probe.info.index, g->probe.info.name, g->probe.info.driver,
               g->probe.info.api);

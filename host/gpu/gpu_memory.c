@@ -197,8 +197,9 @@ static bool create_arena(struct gpu_arena **out, struct gpu *g, const char *name
     count->arenas = *out;
     snprintf((*out)->name, sizeof(*out)->name, "%s", name);
     if (!g->chunk_bytes) {
+        uint64_t most = min_u64(g->probe.info.mem_limit / 64, g->probe.info.max_alloc);
         g->chunk_bytes = CHUNK_BYTES;
-        while (g->chunk_bytes > CHUNK_MIN && g->chunk_bytes > g->probe.info.mem_limit / 64)
+        while (g->chunk_bytes > CHUNK_MIN && g->chunk_bytes > most)
             g->chunk_bytes /= 2;
     }
     return true;

@@ -244,7 +244,8 @@ bool model_open(struct model **out, struct gpu_cmd *cmd, const struct checkpoint
     struct model *m = *out;
     m->host_tile = malloc(HOST_TILE_BYTES);
     bool ok = m->host_tile || err_nomem(e, "a tile of weights", HOST_TILE_BYTES);
-    ok = ok && gpu_arena_create(&m->arena, m->gpu, "model", e) && gpu_alloc(m->arena, STAGING_BYTES, &m->staging, e) &&
+    ok = ok && gpu_arena_create(&m->arena, m->gpu, "model", e) &&
+         gpu_alloc(m->arena, min_u64(STAGING_BYTES, gpu_info(m->gpu)->max_alloc), &m->staging, e) &&
          make_rope_table(m, e) && gpu_alloc(m->arena, m->cfg->hidden_size * sizeof(float), &m->final_norm, e) &&
          model_load_matrix(m, "model.norm", 0, 1, m->final_norm, e);
     if (!ok)
@@ -271,7 +272,7 @@ void model_close(struct model **m)
 /* n packed 16-bit numbers at src (any alignment) -> dst f32, through the staging area. */
 static void upload_16(struct model *m, const uint8_t *src, uint64_t n, bool bf16, struct gpu_view dst)
 {
-    const uint64_t tile = STAGING_BYTES / 2;
+    const uint64_t tile = m->staging.size / 2;
     for (uint64_t i = 0; i < n; i += tile) {
         uint64_t count = min_u64(tile, n - i), even = count / 2 * 4;
         const uint8_t *p = src + i * 2;
