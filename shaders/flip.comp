@@ -4,7 +4,7 @@
 
 layout(set = 0, binding = 0, std430) readonly buffer In { float src[]; };
 layout(set = 0, binding = 1, std430) writeonly buffer Out { float dst[]; };
-layout(push_constant) uniform Push { uint n, rows, in0, ldi, ldo; };
+layout(push_constant) uniform Push { uint n, rows, in0, out0, ldi, ldo; };
 
 void main()
 {
@@ -13,5 +13,5 @@ void main()
         return;
     uint row = i / n;
     uint col = i % n;
-    dst[row * ldo + col] = src[in0 + (rows - 1u - row) * ldi + n - 1u - col];
+    dst[out0 + row * ldo + col] = src[in0 + (rows - 1u - row) * ldi + n - 1u - col];
 }

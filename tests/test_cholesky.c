@@ -23,6 +23,19 @@ static float *hessian(uint32_t n, uint32_t tokens, float outlier, double damp, u
     return h;
 }
 
+/* As the factor wants it: flipped, and above the diagonal what must not be read. */
+static void flip_lower(float *h, uint32_t n)
+{
+    for (size_t a = 0, b = (size_t)n * n - 1; a < b; a++, b--) {
+        float t = h[a];
+        h[a] = h[b];
+        h[b] = t;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t j = i + 1; j < n; j++)
+            h[(size_t)i * n + j] = NAN;
+}
+
 /* Errors of R are relative to the diagonal element of their column, which is what GPTQ divides by. f32 knows
  * the factor to eps times the condition, which for white data follows from n / tokens (Marchenko-Pastur); a
  * loud input does not change it, because scaling one input scales a row and a column. */
@@ -33,21 +46,18 @@ static void check_factor(uint32_t n, uint32_t tokens, float outlier, double damp
     for (size_t i = 0; i < (size_t)n * n; i++)
         exact[i] = h[i];
     assert_true(ref_inverse_factor(exact, n, u));
-    struct buffer bh = buffer_make((size_t)n * n, h), br = buffer_make((size_t)n * n, NULL);
+    flip_lower(h, n);
+    struct buffer br = buffer_make((size_t)n * n, h);
     struct err e = {0};
     bool ok = false;
-    OK(cholesky_inverse_factor(cmd, arena, bh.view, br.view, n, &ok, &e), e);
+    OK(cholesky_inverse_factor(cmd, arena, br.view, n, &ok, &e), e);
     assert_true(ok);
     float *r = buffer_read(&br);
-    free(buffer_read(&bh)); /* its guards */
     double worst = 0;
     for (uint32_t i = 0; i < n; i++)
-        for (uint32_t j = 0; j < n; j++) {
+        for (uint32_t j = 0; j <= i; j++) {
             double expected = u[(size_t)j * n + i], scale = fabs(u[(size_t)j * n + j]);
-            if (j > i)
-                assert_true(r[(size_t)i * n + j] == 0);
-            else
-                worst = fmax(worst, fabs(r[(size_t)i * n + j] - expected) / scale);
+            worst = fmax(worst, fabs(r[(size_t)i * n + j] - expected) / scale);
         }
     print_message("n %u tokens %u outlier %g damp %g: largest error %.2g\n", n, tokens, (double)outlier, damp, worst);
     double q = sqrt((double)n / tokens), smallest = q < 1 ? (1 - q) * (1 - q) : 0;
@@ -88,10 +98,11 @@ static void test_not_positive(void **state)
         uint32_t n = cases[i].n;
         float *h = hessian(n, 3 * n, 1, 0.01, i);
         h[(size_t)cases[i].at * n + cases[i].at] = cases[i].pivot;
-        struct buffer bh = buffer_make((size_t)n * n, h), br = buffer_make((size_t)n * n, NULL);
+        flip_lower(h, n);
+        struct buffer br = buffer_make((size_t)n * n, h);
         struct err e = {0};
         bool ok = true;
-        OK(cholesky_inverse_factor(cmd, arena, bh.view, br.view, n, &ok, &e), e);
+        OK(cholesky_inverse_factor(cmd, arena, br.view, n, &ok, &e), e);
         assert_false(ok);
         free(h);
         buffers_reset();

@@ -42,13 +42,13 @@ static void inputs(float *x, uint32_t tokens, uint32_t cols)
     }
 }
 
-static void add_tokens(struct problem *p, struct gpu_view sum, const float *x)
+static void add_tokens(struct problem *p, enum hessian_sum sum, const float *x)
 {
     struct gpu_view dx = {0}, scratch = {0};
     uint64_t bytes = (uint64_t)p->tokens * p->cols * 4;
     OK(gpu_alloc(arena, bytes, &dx, &e) && gpu_alloc(arena, bytes, &scratch, &e), e);
     gpu_upload(cmd, dx, x, bytes);
-    hessian_add(cmd, sum, dx, p->tokens, p->cols, 2.0f / p->tokens, scratch);
+    hessian_add(cmd, &p->hessian, sum, dx, p->tokens, 2.0f / p->tokens, scratch);
 }
 
 static void problem_make(struct problem *p, uint32_t rows, uint32_t cols, bool with_held, bool dead)
@@ -69,9 +69,9 @@ static void problem_make(struct problem *p, uint32_t rows, uint32_t cols, bool w
     OK(gpu_alloc(arena, (uint64_t)rows * cols * 4, &p->dw, &e), e);
     gpu_upload(cmd, p->dw, p->w, (uint64_t)rows * cols * 4);
     OK(hessian_create(&p->hessian, cmd, arena, cols, with_held, &e), e);
-    add_tokens(p, p->hessian.train, p->x);
+    add_tokens(p, HESSIAN_TRAIN, p->x);
     if (with_held)
-        add_tokens(p, p->hessian.held, p->held);
+        add_tokens(p, HESSIAN_HELD, p->held);
     OK(gpu_cmd_finish(cmd, &e), e);
 }
 
@@ -136,20 +136,38 @@ static double weight_norm(const struct problem *p)
     return norm_of(p, p->w);
 }
 
+/* Both sums, whole, of one tile and of several. */
 static void test_hessian(void **state)
 {
     (void)state;
-    static const uint32_t sizes[] = {5, 64, 172};
-    for (int i = 0; i < 3; i++) {
-        struct problem p;
-        uint32_t n = sizes[i];
-        problem_make(&p, 3, n, false, false);
-        float *h = malloc((size_t)n * n * 4);
-        OK(gpu_download(cmd, p.hessian.train, h, (uint64_t)n * n * 4, &e), e);
-        for (size_t k = 0; k < (size_t)n * n; k++)
-            assert_true(fabs(h[k] - p.h[k]) <= 1e-5 * p.tokens / 64.0 + 1e-5 * fabs(p.h[k]));
+    static const uint32_t sizes[] = {5, 64, 172, HESSIAN_TILE + 3, 2 * HESSIAN_TILE + 130};
+    for (int i = 0; i < 5; i++) {
+        uint32_t n = sizes[i], tokens = i < 3 ? 4 * n : 30;
+        struct problem p = {.cols = n, .tokens = tokens};
+        struct gpu_view square;
+        float *x = malloc((size_t)tokens * n * 4), *h = malloc((size_t)n * n * 4);
+        double *exact = malloc((size_t)n * n * sizeof *exact);
+        OK(hessian_create(&p.hessian, cmd, arena, n, true, &e) && gpu_alloc(arena, (uint64_t)n * n * 4, &square, &e),
+           e);
+        rng_state = n;
+        for (int sum = HESSIAN_HELD; sum >= HESSIAN_TRAIN; sum--) {
+            inputs(x, tokens, n);
+            ref_hessian(x, tokens, n, exact);
+            add_tokens(&p, (enum hessian_sum)sum, x);
+            if (sum == HESSIAN_TRAIN) /* the other sum is there as well */
+                hessian_square(cmd, &p.hessian, HESSIAN_HELD, square);
+            hessian_square(cmd, &p.hessian, (enum hessian_sum)sum, square);
+            OK(gpu_download(cmd, square, h, (uint64_t)n * n * 4, &e), e);
+            for (size_t k = 0; k < (size_t)n * n; k++)
+                assert_true(fabs(h[k] - exact[k]) <= 1e-5 * tokens / 64.0 + 1e-5 * fabs(exact[k]));
+            for (size_t r = 0; r < n; r++)
+                for (size_t c = 0; c < r; c++)
+                    assert_true(h[r * n + c] == h[c * n + r]);
+        }
+        free(x);
         free(h);
-        problem_free(&p);
+        free(exact);
+        gpu_arena_reset(arena, 0);
     }
 }
 

@@ -84,8 +84,8 @@ static void quantize(struct bench *b)
         OK(acts_gather(b->inputs, &i, 1, x, &e), e);
         (ffn ? block_ffn_inputs : block_attn_inputs)(b->m, &b->w, &s, x, 1);
         float factor = 2.0f / (float)((WINDOWS - HELD) * CTX);
-        hessian_add(cmd, h[0].train, s.norm, CTX, h[0].n, factor, transposed);
-        hessian_add(cmd, h[1].train, ffn ? s.act : s.attn, CTX, h[1].n, factor, transposed);
+        hessian_add(cmd, &h[0], HESSIAN_TRAIN, s.norm, CTX, factor, transposed);
+        hessian_add(cmd, &h[1], HESSIAN_TRAIN, ffn ? s.act : s.attn, CTX, factor, transposed);
     }
     for (int id = first; id < (ffn ? REF_LINEARS : REF_GATE); id++) {
         struct linear_report report;

@@ -115,6 +115,18 @@ void gpu_gemm_half(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b
     product(cmd, true, a, b, c, m, n, k, alpha, beta);
 }
 
+void gpu_transpose_part(struct gpu_cmd *cmd, struct gpu_matrix src, struct gpu_matrix dst, uint32_t rows, uint32_t cols)
+{
+    uint32_t side = gpu_kernel_constant(gpu_cmd_gpu(cmd), KERNEL_ID_transpose, NULL, SPEC_TILE, 32);
+    run_transpose(cmd, gpu_rows(div_up(rows, side) * div_up(cols, side)),
+                  &(struct transpose_args){.src = part(src, 0, 0, rows, cols),
+                                           .dst = part(dst, 0, 0, cols, rows),
+                                           .rows = rows,
+                                           .cols = cols,
+                                           .lds = src.ld,
+                                           .ldd = dst.ld});
+}
+
 /* Squares of tiles whose views fit one binding. */
 void gpu_transpose(struct gpu_cmd *cmd, struct gpu_view src, struct gpu_view dst, uint32_t rows, uint32_t cols)
 {
@@ -123,16 +135,8 @@ void gpu_transpose(struct gpu_cmd *cmd, struct gpu_view src, struct gpu_view dst
     for (uint32_t r = 0; r < rows; r += tile_r) {
         for (uint32_t c = 0; c < cols; c += tile_c) {
             uint32_t nr = (uint32_t)min_u64(tile_r, rows - r), nc = (uint32_t)min_u64(tile_c, cols - c);
-            uint64_t from = ((uint64_t)r * cols + c) * 4, from_size = ((uint64_t)(nr - 1) * cols + nc) * 4;
-            uint64_t to = ((uint64_t)c * rows + r) * 4, to_size = ((uint64_t)(nc - 1) * rows + nr) * 4;
-            uint32_t side = gpu_kernel_constant(g, KERNEL_ID_transpose, NULL, SPEC_TILE, 32);
-            run_transpose(cmd, gpu_rows(div_up(nr, side) * div_up(nc, side)),
-                          &(struct transpose_args){.src = gpu_slice(src, from, from_size),
-                                                   .dst = gpu_slice(dst, to, to_size),
-                                                   .rows = nr,
-                                                   .cols = nc,
-                                                   .lds = cols,
-                                                   .ldd = rows});
+            gpu_transpose_part(cmd, (struct gpu_matrix){part((struct gpu_matrix){src, cols}, r, c, nr, nc), cols},
+                               (struct gpu_matrix){part((struct gpu_matrix){dst, rows}, c, r, nc, nr), rows}, nr, nc);
         }
     }
 }

@@ -27,5 +27,8 @@ void gpu_gemm_half(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b
 /* dst[cols, rows] = src[rows, cols]^T, both dense; they must not overlap. For products that want the other
  * operand's transpose: A B takes B^T. */
 void gpu_transpose(struct gpu_cmd *cmd, struct gpu_view src, struct gpu_view dst, uint32_t rows, uint32_t cols);
+/* The same of parts of matrices, which may be parts of one; a row's stride times rows or cols is what one binding holds. */
+void gpu_transpose_part(struct gpu_cmd *cmd, struct gpu_matrix src, struct gpu_matrix dst, uint32_t rows,
+                        uint32_t cols);
 
 #endif

@@ -187,23 +187,35 @@ TILED(diagonal, n, 1, item_grid(&t, 1), a.row0 = t.row, WALKED(h, a.ldh), WALKED
 TILED(damp_diagonal, n, 1, item_grid(&t, 1), a.row0 = t.row, WALKED(h, a.ldh))
 TILED(zero_dead, rows, a.cols, item_grid(&t, a.cols), , WALKED(w, a.ldw))
 
-void tiled_flip(struct gpu_cmd *cmd, const struct flip_args *args)
+/* From the aligned place at or before element `first` to element `last`; *at0: where `first` is in it. */
+static struct gpu_view span(struct gpu_view v, uint64_t first, uint64_t last, uint32_t *at0)
+{
+    uint64_t start = first * 4 / GPU_ALLOC_ALIGN * GPU_ALLOC_ALIGN;
+    *at0 = (uint32_t)(first - start / 4);
+    return gpu_slice(v, start, last * 4 - start);
+}
+
+void tiled_flip_rows(struct gpu_cmd *cmd, const struct flip_args *args, uint32_t in_row, uint32_t out_row)
 {
     struct flip_args a = *args;
     const struct walked both[] = {WALKED(out, a.ldo), WALKED(in, a.ldi)};
-    struct walk t = walk_rows(cmd, KERNEL_ID_flip, args->n, a.n, both, COUNT(both));
-    /* The input is walked from its end, so it is sliced here, from the aligned place before the rows asked
-     * for. */
-    t.n_views = 1;
+    struct walk t = walk_rows(cmd, KERNEL_ID_flip, args->rows, a.n, both, COUNT(both));
+    t.n_views = 0; /* the input is walked from its end, and rows begin anywhere */
     while (walk_next(&t)) {
-        uint64_t first = (uint64_t)(a.n - t.row - t.rows) * a.ldi * 4;
-        uint64_t start = first / GPU_ALLOC_ALIGN * GPU_ALLOC_ALIGN;
-        uint64_t last = first + ((uint64_t)(t.rows - 1) * a.ldi + a.n) * 4;
-        a.in = gpu_slice(args->in, start, last - start);
-        a.in0 = (uint32_t)((first - start) / 4);
+        uint64_t out = (uint64_t)(out_row + t.row) * a.ldo,
+                 in = (uint64_t)(in_row + args->rows - t.row - t.rows) * a.ldi;
+        a.in = span(args->in, in, in + (uint64_t)(t.rows - 1) * a.ldi + a.n, &a.in0);
+        a.out = span(args->out, out, out + (uint64_t)(t.rows - 1) * a.ldo + a.n, &a.out0);
         a.rows = t.rows;
         run_flip(cmd, item_grid(&t, a.n), &a);
     }
+}
+
+void tiled_flip(struct gpu_cmd *cmd, const struct flip_args *args)
+{
+    struct flip_args a = *args;
+    a.rows = a.n;
+    tiled_flip_rows(cmd, &a, 0, 0);
 }
 
 TILED(copy_rect, rows, a.cols, item_grid(&t, a.cols), , WALKED(src, a.lds), WALKED(dst, a.ldd))

@@ -37,8 +37,10 @@ void tiled_gptq_segment(struct gpu_cmd *cmd, const struct gptq_segment_args *arg
 void tiled_diagonal(struct gpu_cmd *cmd, const struct diagonal_args *args);
 void tiled_damp_diagonal(struct gpu_cmd *cmd, const struct damp_diagonal_args *args);
 void tiled_zero_dead(struct gpu_cmd *cmd, const struct zero_dead_args *args);
-/* All n rows; `rows` and in0 are filled in here. in and out must not overlap. */
+/* All n rows; `rows`, in0 and out0 are filled in here. in and out must not overlap. */
 void tiled_flip(struct gpu_cmd *cmd, const struct flip_args *args);
+/* `rows` of them: from row in_row on to those from out_row on, which must not overlap; views are of whole matrices. */
+void tiled_flip_rows(struct gpu_cmd *cmd, const struct flip_args *args, uint32_t in_row, uint32_t out_row);
 void tiled_copy_rect(struct gpu_cmd *cmd, const struct copy_rect_args *args);
 void tiled_chol_block(struct gpu_cmd *cmd, const struct chol_block_args *args);
 /* row0 is the first row's place in the whole matrix (0 unless the caller tiles as well). */

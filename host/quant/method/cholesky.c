@@ -12,9 +12,10 @@ enum { CHUNK = 512 };
 struct factor {
     struct gpu_cmd *cmd;
     uint32_t n;
-    struct gpu_view h, r;
+    struct gpu_view r;
     struct gpu_view inv;      /* [blocks, BLOCK, BLOCK] L_ii^-1 */
     struct gpu_view panel;    /* [n, BLOCK] */
+    struct gpu_view strip;    /* [min(n, CHUNK), n] */
     struct gpu_view identity; /* [BLOCK, BLOCK] */
     struct gpu_view status;
 };
@@ -37,6 +38,13 @@ static uint32_t block_size(const struct factor *f, uint32_t j)
 static struct gpu_matrix dense(struct gpu_view v, uint32_t rows, uint32_t cols)
 {
     return (struct gpu_matrix){gpu_slice(v, 0, (uint64_t)rows * cols * 4), cols};
+}
+
+/* rows x cols of a dense matrix. */
+static struct gpu_matrix within(struct gpu_matrix x, uint32_t row, uint32_t col, uint32_t rows, uint32_t cols)
+{
+    uint64_t at = ((uint64_t)row * x.ld + col) * 4;
+    return (struct gpu_matrix){gpu_slice(x.view, at, ((uint64_t)(rows - 1) * x.ld + cols) * 4), x.ld};
 }
 
 static struct gpu_matrix block_inverse(const struct factor *f, uint32_t j)
@@ -68,34 +76,67 @@ static void factorize(struct factor *f)
     }
 }
 
-/* h <- V = L^-T, upper: V[:i, i] = -V[:i, :i] L[i, :i]^T V_ii, and V_ii^T = L_ii^-1 is at hand. */
-static void invert(struct factor *f)
+static void copy_part(const struct factor *f, struct gpu_matrix src, struct gpu_matrix dst, uint32_t rows,
+                      uint32_t cols)
 {
-    gpu_fill(f->cmd, gpu_slice(f->h, 0, (uint64_t)f->n * f->n * 4), 0);
-    for (uint32_t i = 0; i < f->n; i += BLOCK) {
-        uint32_t nb = block_size(f, i);
-        struct gpu_matrix inv = block_inverse(f, i);
-        gpu_gemm(f->cmd, dense(f->identity, BLOCK, BLOCK), inv, part(f, f->h, i, i, nb, nb), nb, nb, nb, 1, 0);
-        if (i == 0)
-            continue;
-        struct gpu_matrix product = dense(f->panel, i, nb);
-        /* Row c of V starts at column c: rows are taken in chunks, without the columns that are zero in all
-         * of them. */
-        for (uint32_t c = 0; c < i; c += CHUNK) {
-            uint32_t rows = (uint32_t)min_u64(CHUNK, i - c), k = i - c;
-            uint64_t offset = (uint64_t)c * nb * 4;
-            struct gpu_matrix out = dense(gpu_slice(product.view, offset, product.view.size - offset), rows, nb);
-            gpu_gemm(f->cmd, part(f, f->h, c, c, rows, k), part(f, f->r, i, c, nb, k), out, rows, nb, k, 1, 0);
+    tiled_copy_rect(f->cmd,
+                    &(struct copy_rect_args){
+                        .src = src.view, .dst = dst.view, .rows = rows, .cols = cols, .lds = src.ld, .ldd = dst.ld});
+}
+
+/* Upper triangle of r <- V = L^-T: V[:i, i] = -V[:i, :i] L[i, :i]^T V_ii, and V_ii^T = L_ii^-1 is at hand. Row c of V starts
+ * at column c: rows are taken in chunks, without the columns that are zero in all of them. In the chunk on the diagonal
+ * that is in work L still stands where V is zero, so that chunk is made beside it, and takes L's place when L is done. */
+static void invert(const struct factor *f)
+{
+    for (uint32_t c0 = 0; c0 < f->n; c0 += CHUNK) {
+        uint32_t size = (uint32_t)min_u64(CHUNK, f->n - c0);
+        struct gpu_matrix chunk = dense(f->strip, size, size);
+        gpu_fill(f->cmd, chunk.view, 0);
+        for (uint32_t i = c0; i < c0 + size; i += BLOCK) {
+            uint32_t nb = block_size(f, i), in = i - c0;
+            struct gpu_matrix inv = block_inverse(f, i), product = dense(f->panel, i ? i : 1, nb);
+            gpu_gemm(f->cmd, dense(f->identity, BLOCK, BLOCK), inv, within(chunk, in, in, nb, nb), nb, nb, nb, 1, 0);
+            for (uint32_t c = 0; c < i; c += CHUNK) {
+                uint32_t rows = (uint32_t)min_u64(CHUNK, i - c), k = i - c;
+                struct gpu_matrix v = c == c0 ? within(chunk, 0, 0, rows, k) : part(f, f->r, c, c, rows, k);
+                gpu_gemm(f->cmd, v, part(f, f->r, i, c, nb, k), within(product, c, 0, rows, nb), rows, nb, k, 1, 0);
+            }
+            if (c0)
+                gpu_gemm(f->cmd, product, inv, part(f, f->r, 0, i, c0, nb), c0, nb, nb, -1, 0);
+            if (in)
+                gpu_gemm(f->cmd, within(product, c0, 0, in, nb), inv, within(chunk, 0, in, in, nb), in, nb, nb, -1, 0);
         }
-        gpu_gemm(f->cmd, product, inv, part(f, f->h, 0, i, i, nb), i, nb, nb, -1, 0);
+        copy_part(f, chunk, part(f, f->r, c0, c0, size, size), size, size);
+    }
+}
+
+/* r <- flip(r), a strip from either end at a time. */
+static void flip_in_place(const struct factor *f)
+{
+    const uint32_t n = f->n;
+    for (uint32_t top = 0, rows; 2 * top < n; top += rows) {
+        uint32_t middle = n - 2 * top, bottom;
+        rows = (uint32_t)min_u64(CHUNK, max_u64(middle / 2, 1));
+        bottom = n - top - rows;
+        gpu_copy(f->cmd, f->strip, gpu_slice(f->r, (uint64_t)top * n * 4, (uint64_t)rows * n * 4),
+                 (uint64_t)rows * n * 4);
+        if (top != bottom)
+            tiled_flip_rows(f->cmd,
+                            &(struct flip_args){.in = f->r, .out = f->r, .n = n, .rows = rows, .ldi = n, .ldo = n},
+                            bottom, top);
+        tiled_flip_rows(f->cmd,
+                        &(struct flip_args){.in = f->strip, .out = f->r, .n = n, .rows = rows, .ldi = n, .ldo = n}, 0,
+                        bottom);
     }
 }
 
 static bool run(struct factor *f, struct gpu_arena *scratch, bool *ok, struct err *e)
 {
-    uint64_t blocks = div_up(f->n, BLOCK);
+    uint64_t blocks = div_up(f->n, BLOCK), strip = min_u64(CHUNK, f->n);
     if (!gpu_alloc(scratch, blocks * BLOCK * BLOCK * 4, &f->inv, e) ||
         !gpu_alloc(scratch, (uint64_t)f->n * BLOCK * 4, &f->panel, e) ||
+        !gpu_alloc(scratch, strip * f->n * 4, &f->strip, e) ||
         !gpu_alloc(scratch, BLOCK * BLOCK * 4, &f->identity, e) || !gpu_alloc(scratch, 4, &f->status, e))
         return false;
     float identity[BLOCK * BLOCK] = {0};
@@ -106,8 +147,6 @@ static bool run(struct factor *f, struct gpu_arena *scratch, bool *ok, struct er
 
     /* flip(H) = L L^T. With V = L^-T, H^-1 = flip(V V^T) = flip(V) flip(V)^T, and flip(V) is lower: it is R =
      * U^T. */
-    struct flip_args flip = {.in = f->h, .out = f->r, .n = f->n, .ldi = f->n, .ldo = f->n};
-    tiled_flip(f->cmd, &flip);
     factorize(f);
     uint32_t failed = 0;
     if (!gpu_download(f->cmd, f->status, &failed, sizeof failed, e))
@@ -116,14 +155,14 @@ static bool run(struct factor *f, struct gpu_arena *scratch, bool *ok, struct er
     if (failed)
         return true;
     invert(f);
-    tiled_flip(f->cmd, &flip);
+    flip_in_place(f);
     return gpu_cmd_finish(f->cmd, e);
 }
 
-bool cholesky_inverse_factor(struct gpu_cmd *cmd, struct gpu_arena *scratch, struct gpu_view h, struct gpu_view r,
-                             uint32_t n, bool *ok, struct err *e)
+bool cholesky_inverse_factor(struct gpu_cmd *cmd, struct gpu_arena *scratch, struct gpu_view r, uint32_t n, bool *ok,
+                             struct err *e)
 {
-    struct factor f = {.cmd = cmd, .n = n, .h = h, .r = r};
+    struct factor f = {.cmd = cmd, .n = n, .r = r};
     gpu_mark mark = gpu_arena_mark(scratch);
     *ok = false;
     bool done = run(&f, scratch, ok, e);

@@ -23,26 +23,23 @@ static uint32_t search_columns(const struct quant_spec *spec)
 }
 
 /* r <- the factor of H with its dead inputs set to 1 and damping added; raised until it works. */
-static bool factor(struct gpu_cmd *cmd, struct gpu_view h, uint32_t n, const float *diag, float damp,
+static bool factor(struct gpu_cmd *cmd, const struct hessian *h, const float *diag, float damp,
                    struct gpu_arena *scratch, struct gpu_view r, struct gptq_facts *facts, struct err *e)
 {
+    const uint32_t n = h->n;
     double mean = 0;
     for (uint32_t i = 0; i < n; i++)
         mean += diag[i] == 0 ? 1.0 : diag[i];
     mean /= n;
 
-    gpu_mark mark = gpu_arena_mark(scratch);
-    struct gpu_view copy;
-    uint64_t bytes = (uint64_t)n * n * 4;
-    if (!gpu_alloc(scratch, bytes, &copy, e))
-        return false;
     bool done = false, ok = true;
     for (float share = damp; ok && !done && share <= DAMP_MAX; share = share > 0 ? share * 10 : 0.01f) {
         float add = (float)(share * mean);
-        gpu_copy(cmd, copy, h, bytes);
+        /* What H has above its diagonal comes below; the rest is not read. */
+        tiled_flip(cmd, &(struct flip_args){.in = h->train, .out = r, .n = n, .ldi = n, .ldo = n});
         tiled_damp_diagonal(cmd,
-                            &(struct damp_diagonal_args){.h = copy, .n = n, .ldh = n, .one = 1.0f + add, .damp = add});
-        ok = cholesky_inverse_factor(cmd, scratch, copy, r, n, &done, e);
+                            &(struct damp_diagonal_args){.h = r, .n = n, .ldh = n, .one = 1.0f + add, .damp = add});
+        ok = cholesky_inverse_factor(cmd, scratch, r, n, &done, e);
         facts->damp_raised = share != damp;
     }
     if (ok && !done) {
@@ -52,7 +49,6 @@ static bool factor(struct gpu_cmd *cmd, struct gpu_view h, uint32_t n, const flo
         gpu_fill(cmd, r, 0);
         tiled_damp_diagonal(cmd, &(struct damp_diagonal_args){.h = r, .n = n, .ldh = n, .one = 1.0f, .damp = 0.0f});
     }
-    gpu_arena_reset(scratch, mark);
     return ok;
 }
 
@@ -76,25 +72,25 @@ static bool column_weights(struct gpu_cmd *cmd, struct gpu_view r, uint32_t n, f
     return true;
 }
 
-bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, struct gpu_view h,
-                   struct gpu_view work, struct gpu_arena *scratch, float damp, const struct scale_search_options *o,
+bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, const struct hessian *h,
+                   struct gpu_view square, struct gpu_arena *scratch, float damp, const struct scale_search_options *o,
                    struct gptq_facts *facts, struct err *e)
 {
     const uint32_t rows = q->rows, cols = q->cols;
     gpu_mark mark = gpu_arena_mark(scratch);
-    struct gpu_view diag, weights, r, err;
+    struct gpu_view diag, weights, work, err, r = square;
     float *host = malloc((size_t)cols * sizeof *host);
     *facts = (struct gptq_facts){0};
-    bool ok = host ? gpu_alloc(scratch, (uint64_t)cols * 4, &diag, e) &&
-                         gpu_alloc(scratch, (uint64_t)cols * 4, &weights, e) &&
-                         gpu_alloc(scratch, (uint64_t)cols * cols * 4, &r, e)
-                   : err_nomem(e, "a Hessian's diagonal", (uint64_t)cols * 4);
+    bool ok =
+        host ? gpu_alloc(scratch, (uint64_t)cols * 4, &diag, e) && gpu_alloc(scratch, (uint64_t)cols * 4, &weights, e)
+             : err_nomem(e, "a Hessian's diagonal", (uint64_t)cols * 4);
     if (ok) {
-        tiled_diagonal(cmd, &(struct diagonal_args){.h = h, .diag = diag, .n = cols, .ldh = cols});
+        tiled_diagonal(cmd, &(struct diagonal_args){.h = h->train, .diag = diag, .n = cols, .ldh = cols});
         ok = gpu_download(cmd, diag, host, (uint64_t)cols * 4, e);
     }
-    ok = ok && factor(cmd, h, cols, host, damp, scratch, r, facts, e) && column_weights(cmd, r, cols, host, weights, e);
-    ok = ok && gpu_alloc(scratch, (uint64_t)rows * min_u64(search_columns(&q->spec), SEGMENT_MAX) * 4, &err, e);
+    ok = ok && factor(cmd, h, host, damp, scratch, r, facts, e) && column_weights(cmd, r, cols, host, weights, e);
+    ok = ok && gpu_alloc(scratch, (uint64_t)rows * cols * 4, &work, e) &&
+         gpu_alloc(scratch, (uint64_t)rows * min_u64(search_columns(&q->spec), SEGMENT_MAX) * 4, &err, e);
     free(host);
     if (!ok)
         goto out;

@@ -1,17 +1,26 @@
 #include "host/quant/method/hessian.h"
 
+#include "host/base/num.h"
 #include "host/gpu/gpu_gemm.h"
+#include "host/gpu/tiled.h"
+
+_Static_assert(HESSIAN_TILE * 4 % GPU_ALLOC_ALIGN == 0, "tiles start aligned");
+
+/* Columns of `held`. */
+static uint32_t held_cols(uint32_t n)
+{
+    return (uint32_t)min_u64(n, HESSIAN_TILE);
+}
 
 bool hessian_create(struct hessian *h, struct gpu_cmd *cmd, struct gpu_arena *arena, uint32_t n, bool with_held,
                     struct err *e)
 {
-    uint64_t bytes = (uint64_t)n * n * sizeof(float);
     *h = (struct hessian){.n = n};
-    if (!gpu_alloc(arena, bytes, &h->train, e))
+    if (!gpu_alloc(arena, (uint64_t)n * n * sizeof(float), &h->train, e))
         return false;
     gpu_fill(cmd, h->train, 0);
     if (with_held) {
-        if (!gpu_alloc(arena, bytes, &h->held, e))
+        if (!gpu_alloc(arena, (uint64_t)n * held_cols(n) * sizeof(float), &h->held, e))
             return false;
         gpu_fill(cmd, h->held, 0);
     }
@@ -36,11 +45,75 @@ bool hessian_create_diagonal(struct hessian *h, struct gpu_view *diag, struct gp
     return hessian_create(h, cmd, arena, n, false, e) && gpu_alloc(arena, n * 4ull, diag, e);
 }
 
-void hessian_add(struct gpu_cmd *cmd, struct gpu_view sum, struct gpu_view x, uint32_t tokens, uint32_t n, float factor,
-                 struct gpu_view transposed)
+/* ---- sums ---- */
+
+/* From row and column on, to the end of the view. */
+static struct gpu_matrix from(struct gpu_view v, uint32_t ld, uint32_t row, uint32_t col)
 {
+    uint64_t at = ((uint64_t)row * ld + col) * 4;
+    return (struct gpu_matrix){gpu_slice(v, at, v.size - at), ld};
+}
+
+static uint32_t tile_at(uint32_t n, uint32_t i)
+{
+    return (uint32_t)min_u64(HESSIAN_TILE, n - i);
+}
+
+void hessian_add(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_sum sum, struct gpu_view x, uint32_t tokens,
+                 float factor, struct gpu_view transposed)
+{
+    const uint32_t n = h->n;
     /* The one matrix product is A B^T, so x^T x takes x^T twice. */
     gpu_transpose(cmd, x, transposed, tokens, n);
-    struct gpu_matrix xt = {transposed, tokens};
-    gpu_gemm(cmd, xt, xt, (struct gpu_matrix){sum, n}, n, n, tokens, factor, 1.0f);
+    for (uint32_t i = 0; i < n; i += HESSIAN_TILE) {
+        uint32_t rows = tile_at(n, i);
+        struct gpu_matrix a = from(transposed, tokens, i, 0);
+        if (sum == HESSIAN_TRAIN) {
+            gpu_gemm(cmd, a, a, from(h->train, n, i, i), rows, n - i, tokens, factor, 1.0f);
+            continue;
+        }
+        gpu_gemm(cmd, a, a, from(h->held, held_cols(n), i, 0), rows, rows, tokens, factor, 1.0f);
+        if (i)
+            gpu_gemm(cmd, a, from(transposed, tokens, 0, 0), from(h->train, n, i, 0), rows, i, tokens, factor, 1.0f);
+    }
+}
+
+double hessian_products(uint32_t n)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < n; i += HESSIAN_TILE)
+        sum += (double)tile_at(n, i) * (n - i);
+    return sum;
+}
+
+/* ---- the whole of one ---- */
+
+static void copy(struct gpu_cmd *cmd, struct gpu_matrix src, struct gpu_matrix dst, uint32_t rows, uint32_t cols)
+{
+    tiled_copy_rect(cmd,
+                    &(struct copy_rect_args){
+                        .src = src.view, .dst = dst.view, .rows = rows, .cols = cols, .lds = src.ld, .ldd = dst.ld});
+}
+
+void hessian_square(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_sum sum, struct gpu_view square)
+{
+    const uint32_t n = h->n;
+    for (uint32_t i = 0; i < n; i += HESSIAN_TILE) {
+        uint32_t rows = tile_at(n, i);
+        if (sum == HESSIAN_TRAIN) {
+            copy(cmd, from(h->train, n, i, i), from(square, n, i, i), rows, n - i);
+        } else {
+            copy(cmd, from(h->held, held_cols(n), i, 0), from(square, n, i, i), rows, rows);
+            if (i)
+                copy(cmd, from(h->train, n, i, 0), from(square, n, i, 0), rows, i);
+        }
+        for (uint32_t j = 0; j < i; j += HESSIAN_TILE) {
+            struct gpu_matrix below = from(square, n, i, j), above = from(square, n, j, i);
+            uint32_t cols = tile_at(n, j);
+            if (sum == HESSIAN_TRAIN) /* it is above */
+                gpu_transpose_part(cmd, above, below, cols, rows);
+            else
+                gpu_transpose_part(cmd, below, above, rows, cols);
+        }
+    }
 }

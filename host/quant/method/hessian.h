@@ -4,11 +4,23 @@
 
 #include "host/model/model.h"
 
-/* Two sums over disjoint windows: one to learn from, one that only judges (the guard). */
+/* Rows and columns of the tiles that sums are kept in. */
+#define HESSIAN_TILE 512u
+
+/* Two sums over disjoint windows: one to learn from, one that only judges (the guard). Both are symmetric, so each is summed
+ * and kept as a triangle of tiles, and they share one square:
+ *
+ *     train   in its tiles on and above the diagonal
+ *     held    in those below, and its own tiles on the diagonal beside it
+ */
 struct hessian {
-    struct gpu_view train, held; /* [n, n] each; held is empty where no window is held out */
+    struct gpu_view train; /* [n, n] */
+    struct gpu_view
+        held; /* [n, min(n, HESSIAN_TILE)]: a tile's rows after the other's, each as wide as the first; empty
+                            * where no window is held out */
     uint32_t n;
 };
+enum hessian_sum { HESSIAN_TRAIN, HESSIAN_HELD };
 /* Zeroed. */
 bool hessian_create(struct hessian *h, struct gpu_cmd *cmd, struct gpu_arena *arena, uint32_t n, bool with_held,
                     struct err *e);
@@ -18,9 +30,13 @@ bool hessian_create_half(struct hessian h[INPUT_COUNT], struct gpu_cmd *cmd, str
 /* One without held windows, and diag[n] beside it, for what its diagonal becomes. */
 bool hessian_create_diagonal(struct hessian *h, struct gpu_view *diag, struct gpu_cmd *cmd, struct gpu_arena *arena,
                              uint32_t n, struct err *e);
-/* sum[n, n] += factor * x^T x for x[tokens, n]. transposed: scratch of n * tokens floats. factor is 2 /
+/* A sum's tiles += factor * x^T x for x[tokens, n]. transposed: scratch of n * tokens floats. factor is 2 /
  * (tokens of the whole sum), so that no last scaling pass is needed. */
-void hessian_add(struct gpu_cmd *cmd, struct gpu_view sum, struct gpu_view x, uint32_t tokens, uint32_t n, float factor,
-                 struct gpu_view transposed);
+void hessian_add(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_sum sum, struct gpu_view x, uint32_t tokens,
+                 float factor, struct gpu_view transposed);
+/* Multiply-adds that this takes for each token. */
+double hessian_products(uint32_t n);
+/* square[n, n] <- a whole sum. */
+void hessian_square(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_sum sum, struct gpu_view square);
 
 #endif

@@ -214,24 +214,29 @@ bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view 
                   struct gpu_view h, struct gpu_arena *scratch, double *loss, struct err *e)
 {
     gpu_mark mark = gpu_arena_mark(scratch);
-    uint64_t bytes = (uint64_t)rows * cols * 4;
+    uint32_t most = (uint32_t)min_u64(rows, max_u64(LOSS_BYTES / (cols * 4ull) / 64, 1) * 64);
+    uint64_t bytes = (uint64_t)most * cols * 4;
     struct gpu_view d, dh, sums;
     float *host = malloc((size_t)rows * sizeof *host);
     bool ok = host ? gpu_alloc(scratch, bytes, &d, e) && gpu_alloc(scratch, bytes, &dh, e) &&
                          gpu_alloc(scratch, (uint64_t)rows * 4, &sums, e)
                    : err_nomem(e, "row losses", (uint64_t)rows * sizeof *host);
-    if (ok) {
+    for (uint32_t row = 0, n; ok && row < rows; row += n) {
+        n = (uint32_t)min_u64(most, rows - row);
+        struct gpu_view mine = gpu_slice(w, (uint64_t)row * cols * 4, (uint64_t)n * cols * 4), left = mine;
         if (q) {
-            qmatrix_dequant(cmd, q, dh);
-            tiled_subtract(cmd, &(struct subtract_args){.a = dh, .b = w, .d = d, .n = rows * cols});
-        } else {
-            d = w;
+            struct qmatrix part = qmatrix_rows(q, row, n);
+            qmatrix_dequant(cmd, &part, dh);
+            tiled_subtract(cmd, &(struct subtract_args){.a = dh, .b = mine, .d = d, .n = n * cols});
+            left = d;
         }
-        gpu_gemm(cmd, (struct gpu_matrix){d, cols}, (struct gpu_matrix){h, cols}, (struct gpu_matrix){dh, cols}, rows,
+        gpu_gemm(cmd, (struct gpu_matrix){left, cols}, (struct gpu_matrix){h, cols}, (struct gpu_matrix){dh, cols}, n,
                  cols, cols, 1.0f, 0.0f);
-        tiled_row_dot(cmd, &(struct row_dot_args){.a = d, .b = dh, .out = sums, .rows = rows, .cols = cols});
-        ok = gpu_download(cmd, sums, host, (uint64_t)rows * 4, e);
+        tiled_row_dot(cmd,
+                      &(struct row_dot_args){
+                          .a = left, .b = dh, .out = gpu_slice(sums, row * 4ull, n * 4ull), .rows = n, .cols = cols});
     }
+    ok = ok && gpu_download(cmd, sums, host, (uint64_t)rows * 4, e);
     for (uint32_t r = 0; ok && r < rows; r++)
         loss[r] = host[r];
     free(host);

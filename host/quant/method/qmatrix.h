@@ -49,15 +49,16 @@ struct gptq_facts {
     bool damp_raised;   /* the Cholesky needed more damping than asked for */
     bool diagonal_only; /* it failed at every damping: no error feedback */
 };
-/* GPTQ with Hessian h[cols, cols] (left as it is). o NULL: scales stay those of q. w[rows, cols] is read;
- * where an input is dead (h_ii = 0) its column of w is set to 0. work: [rows, cols] floats that are
+/* GPTQ with the Hessian h->train (left as it is). o NULL: scales stay those of q. w[rows, cols] is read;
+ * where an input is dead (h_ii = 0) its column of w is set to 0. square: [cols, cols] floats that are
  * overwritten. Scratch comes from the arena and is given back. */
-bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, struct gpu_view h,
-                   struct gpu_view work, struct gpu_arena *scratch, float damp, const struct scale_search_options *o,
+bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, const struct hessian *h,
+                   struct gpu_view square, struct gpu_arena *scratch, float damp, const struct scale_search_options *o,
                    struct gptq_facts *facts, struct err *e);
 
 /* loss[row] = (D H D^T)_row,row for D = codes*scales + offsets - w (or D = -w where q is NULL), into host
- * doubles [rows]. */
+ * doubles [rows]. h: the whole square. Scratch: as many rows at a time as take LOSS_BYTES, twice. */
+#define LOSS_BYTES (UINT64_C(64) << 20)
 bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, uint32_t rows, uint32_t cols,
                   struct gpu_view h, struct gpu_arena *scratch, double *loss, struct err *e);
 

@@ -16,10 +16,25 @@ static double sum(const double *x, uint32_t n)
     return s;
 }
 
-/* Loss of q per row on one Hessian; NULL q: of W itself, the scale of relative losses. */
-static bool losses(const struct linear_task *t, const struct qmatrix *q, struct gpu_view h, double *out, struct err *e)
+/* Room for one whole Hessian, or GPTQ's factor: what needs one asks for it. */
+struct square {
+    struct gpu_view view; /* [cols, cols] */
+    enum { SQUARE_TRAIN = HESSIAN_TRAIN, SQUARE_HELD = HESSIAN_HELD, SQUARE_OTHER } holds;
+};
+
+static void square_of(const struct linear_task *t, struct square *s, enum hessian_sum sum)
 {
-    return hessian_loss(t->cmd, q, t->w, t->item->rows, t->item->cols, h, t->scratch, out, e);
+    if ((int)s->holds != (int)sum)
+        hessian_square(t->cmd, t->hessian, sum, s->view);
+    s->holds = sum == HESSIAN_TRAIN ? SQUARE_TRAIN : SQUARE_HELD;
+}
+
+/* Loss of q per row on one Hessian; NULL q: of W itself, the scale of relative losses. */
+static bool losses(const struct linear_task *t, const struct qmatrix *q, struct square *s, enum hessian_sum sum,
+                   double *out, struct err *e)
+{
+    square_of(t, s, sum);
+    return hessian_loss(t->cmd, q, t->w, t->item->rows, t->item->cols, s->view, t->scratch, out, e);
 }
 
 /* Rows of `tuned` that are not better than the start go back to it. Returns how many. */
@@ -42,7 +57,7 @@ struct row_losses {
 };
 
 /* Gumbel-Softmax from the start in q, then the guard. out holds the result. */
-static bool tune_guarded(const struct linear_task *t, struct qmatrix *q, const struct row_losses *l,
+static bool tune_guarded(const struct linear_task *t, struct qmatrix *q, struct square *s, const struct row_losses *l,
                          struct qlinear *out, struct linear_report *report, struct err *e)
 {
     const struct quantize_options *o = t->options;
@@ -51,21 +66,22 @@ static bool tune_guarded(const struct linear_task *t, struct qmatrix *q, const s
     struct qlinear start = {0};
     double held_start = 0;
     if (h->held.size) {
-        if (!losses(t, q, h->held, l->tuned, e))
+        if (!losses(t, q, s, HESSIAN_HELD, l->tuned, e))
             return false;
         held_start = sum(l->tuned, rows);
     }
     if (!qmatrix_download(t->cmd, q, &start, e))
         return false;
-    bool ok = tune_hessian(t->cmd, q, t->w, h->train, t->scratch, t->tune_bytes, &o->gumbel, o->seed, t->item->number,
+    square_of(t, s, HESSIAN_TRAIN);
+    bool ok = tune_hessian(t->cmd, q, t->w, s->view, t->scratch, t->tune_bytes, &o->gumbel, o->seed, t->item->number,
                            t->hooks, e) &&
-              losses(t, q, h->train, l->tuned, e) && qmatrix_download(t->cmd, q, out, e);
+              losses(t, q, s, HESSIAN_TRAIN, l->tuned, e) && qmatrix_download(t->cmd, q, out, e);
     if (ok) {
         report->rows_rolled_back = roll_back_rows(out, &start, l->tuned, l->start);
         if (report->rows_rolled_back)
             ok = qmatrix_upload(t->cmd, q, out, e);
         if (ok && h->held.size) {
-            ok = losses(t, q, h->held, l->tuned, e);
+            ok = losses(t, q, s, HESSIAN_HELD, l->tuned, e);
             if (ok && !(sum(l->tuned, rows) <= held_start)) {
                 report->rows_rolled_back = rows;
                 ok = qmatrix_upload(t->cmd, q, &start, e);
@@ -74,7 +90,7 @@ static bool tune_guarded(const struct linear_task *t, struct qmatrix *q, const s
                 start = tuned;
             }
         }
-        ok = ok && losses(t, q, h->train, l->tuned, e);
+        ok = ok && losses(t, q, s, HESSIAN_TRAIN, l->tuned, e);
         report->loss_final = sum(l->tuned, rows) / sum(l->norm, rows);
         if (!ok)
             qlinear_free(out);
@@ -92,31 +108,32 @@ static bool first_codes(const struct linear_task *t, struct qmatrix *q, struct e
     return true;
 }
 
-static bool held_loss(const struct linear_task *t, const struct qmatrix *q, double *rows, double *out, struct err *e)
+static bool held_loss(const struct linear_task *t, const struct qmatrix *q, struct square *s, double *rows, double *out,
+                      struct err *e)
 {
     *out = 0;
     if (!t->hessian->held.size)
         return true;
-    if (!losses(t, q, t->hessian->held, rows, e))
+    if (!losses(t, q, s, HESSIAN_HELD, rows, e))
         return false;
     *out = sum(rows, t->item->rows);
     return true;
 }
 
 /* GPTQ in q, whose row losses are l->start, against the codes given, whose losses are l->tuned. */
-static bool better_of(const struct linear_task *t, struct qmatrix *q, const struct row_losses *l, double held_given,
-                      struct err *e)
+static bool better_of(const struct linear_task *t, struct qmatrix *q, struct square *s, const struct row_losses *l,
+                      double held_given, struct err *e)
 {
     struct qlinear gptq = {0};
     double held;
     if (!qmatrix_download(t->cmd, q, &gptq, e))
         return false;
     roll_back_rows(&gptq, t->start, l->start, l->tuned);
-    bool ok = qmatrix_upload(t->cmd, q, &gptq, e) && held_loss(t, q, l->start, &held, e);
+    bool ok = qmatrix_upload(t->cmd, q, &gptq, e) && held_loss(t, q, s, l->start, &held, e);
     if (ok && !(held <= held_given))
         ok = qmatrix_upload(t->cmd, q, t->start, e);
     qlinear_free(&gptq);
-    return ok && losses(t, q, t->hessian->train, l->start, e);
+    return ok && losses(t, q, s, HESSIAN_TRAIN, l->start, e);
 }
 
 /* GPTQ or GSQ. */
@@ -129,25 +146,28 @@ static bool with_hessian(const struct linear_task *t, struct qmatrix *q, struct 
     if (!rows_of)
         return err_nomem(e, "row losses", 3 * (uint64_t)rows * sizeof *rows_of);
     struct row_losses l = {rows_of, rows_of + rows, rows_of + 2 * (size_t)rows};
-    struct gpu_view work;
+    struct square square = {.holds = SQUARE_OTHER}, *s = &square;
     struct gptq_facts facts;
     double norm = 0, held = 0;
 
-    bool ok = losses(t, NULL, t->hessian->train, l.norm, e);
+    bool ok =
+        gpu_alloc(t->scratch, (uint64_t)cols * cols * 4, &s->view, e) && losses(t, NULL, s, HESSIAN_TRAIN, l.norm, e);
     if (ok) {
         norm = sum(l.norm, rows);
-        ok = first_codes(t, q, e) && held_loss(t, q, l.tuned, &held, e) && losses(t, q, t->hessian->train, l.tuned, e);
+        ok =
+            first_codes(t, q, e) && held_loss(t, q, s, l.tuned, &held, e) && losses(t, q, s, HESSIAN_TRAIN, l.tuned, e);
         report->loss_rtn = sum(l.tuned, rows) / norm;
     }
-    ok = ok && gpu_alloc(t->scratch, (uint64_t)rows * cols * 4, &work, e) &&
-         quantize_gptq(t->cmd, q, t->w, t->hessian->train, work, t->scratch, o->damp,
-                       t->start ? NULL : &o->scale_search, &facts, e) &&
-         losses(t, q, t->hessian->train, l.start, e) && (!t->start || better_of(t, q, &l, held, e));
+    s->holds = SQUARE_OTHER;
+    ok = ok &&
+         quantize_gptq(t->cmd, q, t->w, t->hessian, s->view, t->scratch, o->damp, t->start ? NULL : &o->scale_search,
+                       &facts, e) &&
+         losses(t, q, s, HESSIAN_TRAIN, l.start, e) && (!t->start || better_of(t, q, s, &l, held, e));
     if (ok) {
         report->damp_raised = facts.damp_raised;
         report->diagonal_only = facts.diagonal_only;
         report->loss_gptq = report->loss_final = sum(l.start, rows) / norm;
-        ok = plan_alone(o, t->item) ? tune_guarded(t, q, &l, out, report, e) : qmatrix_download(t->cmd, q, out, e);
+        ok = plan_alone(o, t->item) ? tune_guarded(t, q, s, &l, out, report, e) : qmatrix_download(t->cmd, q, out, e);
     }
     free(rows_of);
     return ok;

@@ -90,7 +90,7 @@ static bool too_small(struct sizing *s, const struct err *why, struct err *e)
 
 /* ---- sizes ---- */
 
-/* Of the linears: a matrix and its codes; all rows of it in training. The widest of each. */
+/* Of the linears: its codes and a square of its Hessian; all rows of it in training. The widest of each. */
 static bool widest(const struct sizing *s, uint64_t *codes, uint64_t *rows, struct err *e)
 {
     const struct matrix *last = NULL;
@@ -107,7 +107,7 @@ static bool widest(const struct sizing *s, uint64_t *codes, uint64_t *rows, stru
         last = item;
         bool ok = gpu_arena_create_counting(&arena, s->m->gpu, &count, e) &&
                   qmatrix_create(&q, arena, item->rows, item->cols, item->spec, e) &&
-                  gpu_alloc(arena, (uint64_t)item->rows * item->cols * 4, &w, e);
+                  gpu_alloc(arena, (uint64_t)item->cols * item->cols * 4, &w, e);
         *codes = max_u64(*codes, count.peak);
         if (ok)
             *rows = max_u64(*rows, tune_hessian_bytes(s->m->gpu, &q, item->rows));

@@ -81,21 +81,24 @@ enum { LOSSES = 4 };
 static bool gptq(struct speed_bench *b, struct gpu_arena *arena, const struct speed_size *z, struct err *e)
 {
     struct qmatrix q;
-    struct gpu_view w, h, work;
+    struct gpu_view w, square;
+    struct hessian h;
     struct gptq_facts facts;
     double *loss = calloc(z->rows, sizeof *loss);
     if (!loss)
         return err_nomem(e, "row losses", z->rows * sizeof *loss);
-    bool ok = make_linear(b, arena, z, &q, &w, e) && gpu_alloc(arena, (uint64_t)z->cols * z->cols * 4, &h, e) &&
-              gpu_alloc(arena, (uint64_t)z->rows * z->cols * 4, &work, e);
+    bool ok = make_linear(b, arena, z, &q, &w, e) && hessian_create(&h, b->cmd, arena, z->cols, false, e) &&
+              gpu_alloc(arena, (uint64_t)z->cols * z->cols * 4, &square, e);
     if (ok)
-        gpu_fill(b->cmd, h, SPEED_FILL); /* damped, it has a Cholesky factor */
+        gpu_fill(b->cmd, h.train, SPEED_FILL); /* damped, it has a Cholesky factor */
     ok = ok && speed_ready(b, e);
     while (speed_again(b, &ok, e)) {
         quantize_rtn(b->cmd, &q, w, &options(b)->scale_search);
-        ok = quantize_gptq(b->cmd, &q, w, h, work, arena, options(b)->damp, &options(b)->scale_search, &facts, e);
-        for (int i = 0; ok && i < LOSSES; i++)
-            ok = hessian_loss(b->cmd, &q, w, z->rows, z->cols, h, arena, loss, e);
+        ok = quantize_gptq(b->cmd, &q, w, &h, square, arena, options(b)->damp, &options(b)->scale_search, &facts, e);
+        for (int i = 0; ok && i < LOSSES; i++) {
+            hessian_square(b->cmd, &h, HESSIAN_TRAIN, square);
+            ok = hessian_loss(b->cmd, &q, w, z->rows, z->cols, square, arena, loss, e);
+        }
     }
     free(loss);
     return ok;
@@ -139,7 +142,7 @@ static bool gram(struct speed_bench *b, struct gpu_arena *arena, const struct sp
     gpu_fill(b->cmd, x, SPEED_FILL);
     bool ok = speed_ready(b, e);
     while (speed_again(b, &ok, e))
-        hessian_add(b->cmd, h.train, x, tokens, z->cols, 1, transposed);
+        hessian_add(b->cmd, &h, HESSIAN_TRAIN, x, tokens, 1, transposed);
     return ok;
 }
 
@@ -259,7 +262,7 @@ static bool measure_hessian(struct speed_bench *b, struct run_speed *s, const st
     bool ok;
     z.cols = (uint32_t)min_u64(z.config.hidden_size, 2 * slice_columns(slice));
     ok = speed_time(b, gram, &z, &r, &took, e);
-    double ops = (double)z.windows * z.model.ctx * z.cols * z.cols;
+    double ops = (double)z.windows * z.model.ctx * hessian_products(z.cols);
     ok = ok && speed_predict(b, gram, &z, &r, &s->hessian, e);
     s->hessian /= ops;
     return ok;

@@ -30,10 +30,10 @@ static void gather(struct job *j, const struct hessian *h, struct gpu_view x, ui
     uint32_t first = w0 >= teach ? 0 : (uint32_t)min_u64(n, teach - w0), second = n - first;
     uint64_t window = (uint64_t)ctx * h->n * 4;
     if (first)
-        hessian_add(j->cmd, h->train, gpu_slice(x, 0, first * window), first * ctx, h->n,
+        hessian_add(j->cmd, h, HESSIAN_TRAIN, gpu_slice(x, 0, first * window), first * ctx,
                     2.0f / ((float)teach * (float)ctx), transposed);
     if (second)
-        hessian_add(j->cmd, h->held, gpu_slice(x, first * window, second * window), second * ctx, h->n,
+        hessian_add(j->cmd, h, HESSIAN_HELD, gpu_slice(x, first * window, second * window), second * ctx,
                     2.0f / ((float)j->plan.holdout * (float)ctx), transposed);
 }
 
@@ -58,8 +58,7 @@ static double pass_products(const struct job *j, enum block_half half, bool gath
             each += (double)b.matrices[i].rows * b.matrices[i].cols;
     }
     for (int in = 0; gathers && in < INPUT_COUNT; in++) {
-        double cols = block_input_cols(b, half, (enum input)in);
-        each += cols * cols;
+        each += hessian_products(block_input_cols(b, half, (enum input)in));
     }
     return each * j->plan.samples * j->plan.ctx;
 }
