@@ -308,7 +308,7 @@ const struct option options[] = {
      ON(QUANTIZE) | ON(IMATRIX), SECTION_CALIB,
      "tokens per window"},
     {"imatrix", 0, "FILE", OPT_TEXT, AT(q.imatrix), "", ON(QUANTIZE), SECTION_CALIB,
-     "importance matrix (GGUF) of gsq imatrix or llama-imatrix: instead of --calib (fast effort only), or beside it for "
+     "importance matrix (GGUF) of gsq imatrix or llama-imatrix: instead of --calib (each linear alone), or beside it for "
      "tensors that calibration does not cover, such as embeddings"},
     {"holdout", 0, "N", OPT_U32, NUM(q.holdout, 0, 1 << 20), "an eighth, at most 16", ON(QUANTIZE), SECTION_CALIB,
      "windows to judge by and not to learn from: training that makes them worse is undone"},
@@ -358,8 +358,8 @@ const struct option options[] = {
     {"no-importance", 0, NULL, OPT_CALL, CALL(refuse_llama_option), "", ON(QUANTIZE), SECTION_LLAMA, NULL},
 
     {"effort", 0, "E", OPT_NAME, NAME(q.effort, EFFORT), "balanced", ON(QUANTIZE), SECTION_MAIN,
-     "fast: each linear alone; balanced: then halves of blocks together, and all scales end to end; best: the paper's "
-     "budget, days for an 8B model"},
+     "quick, fast: each linear alone; balanced: then halves of blocks together, and all scales end to end; best: the same on "
+     "four times the text; paper: the paper's budget, days for an 8B model. The plan says what each would take here"},
     {"steps", 0, "N", OPT_U32, NUM(q.steps, 1, 1000000), NULL, ON(QUANTIZE), SECTION_METHOD,
      "optimiser steps per linear"},
     {"reach", 0, "X", OPT_F32, NUM(q.reach, 0.001, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,

@@ -53,7 +53,7 @@ const char *gsq_name_at(enum gsq_name_kind kind, size_t i)
     case GSQ_NAME_METHOD:
         return i <= METHOD_GSQ ? method_name((enum method)i) : NULL;
     case GSQ_NAME_EFFORT:
-        return i <= EFFORT_BEST ? effort_name((enum effort)i) : NULL;
+        return i < EFFORT_COUNT ? effort_name((enum effort)i) : NULL;
     case GSQ_NAME_START:
         return i <= START_HESSIAN ? start_name((enum start)i) : NULL;
     case GSQ_NAME_PROTOCOL:

@@ -125,6 +125,34 @@ static const char *updates_text(const struct plan *p, char *out, size_t cap)
     return out;
 }
 
+static const char *epochs_text(const struct plan_effort *x, char *out, size_t cap)
+{
+    out[0] = 0;
+    if (x->epochs || x->scale_epochs)
+        snprintf(out, cap, ", epochs: %u of blocks, %u of scales", (unsigned)x->epochs, (unsigned)x->scale_epochs);
+    return out;
+}
+
+/* What the run would take at each effort. */
+static void print_efforts(struct strbuf *f, const struct plan *p)
+{
+    struct table *t = table_create("lrl");
+    char a[40];
+    for (unsigned i = 0; i < p->n_efforts; i++) {
+        const struct plan_effort *x = &p->efforts[i];
+        table_cell(t, "%s%s", x->chosen ? "> " : "  ", effort_name((enum effort)i));
+        if (x->seconds > 0) {
+            table_cell(t, "%s", format_seconds(fmax(1, x->seconds), a, sizeof a));
+            table_cell(t, "%u windows, %u steps%s", (unsigned)x->samples, (unsigned)x->steps,
+                       epochs_text(x, a, sizeof a));
+        } else {
+            table_cell(t, "-");
+            table_cell(t, "%s", x->why);
+        }
+    }
+    table_add(&t, f, 0);
+}
+
 static void print_weights(struct strbuf *f, const struct plan *p)
 {
     double share = p->weights ? 100.0 * (double)p->weights_quantized / (double)p->weights : 0;
@@ -213,6 +241,7 @@ void plan_text(struct strbuf *f, const struct plan *p, const struct quantize_opt
                       format_seconds(fmax(1, p->predicted_seconds), a, sizeof a), updates_text(p, b, sizeof b));
     else if (p->device_limit)
         strbuf_puts(f, "predicted time    not measured without a text: add --calib\n");
+    print_efforts(f, p);
     if (p->device_limit)
         strbuf_printf(f, "host memory       %s beyond mapped files\n", format_bytes(p->host_bytes, a, sizeof a));
     print_device(f, p);
@@ -237,6 +266,27 @@ static cJSON *tensors_json(const struct plan *p)
         cJSON_AddItemToArray(list, o);
     }
     free(groups);
+    return list;
+}
+
+static cJSON *efforts_json(const struct plan *p)
+{
+    cJSON *list = cJSON_CreateArray();
+    for (unsigned i = 0; i < p->n_efforts; i++) {
+        const struct plan_effort *x = &p->efforts[i];
+        cJSON *o = cJSON_CreateObject();
+        cJSON_AddStringToObject(o, "effort", effort_name((enum effort)i));
+        cJSON_AddNumberToObject(o, "samples", x->samples);
+        cJSON_AddNumberToObject(o, "steps", x->steps);
+        cJSON_AddNumberToObject(o, "epochs", x->epochs);
+        cJSON_AddNumberToObject(o, "scale_epochs", x->scale_epochs);
+        if (x->seconds > 0)
+            cJSON_AddNumberToObject(o, "seconds", x->seconds);
+        else
+            cJSON_AddStringToObject(o, "refused", x->why);
+        cJSON_AddBoolToObject(o, "chosen", x->chosen);
+        cJSON_AddItemToArray(list, o);
+    }
     return list;
 }
 
@@ -288,4 +338,6 @@ void plan_json(cJSON *j, const struct plan *p)
     cJSON_AddNumberToObject(j, "micro_windows", p->micro_windows);
     cJSON_AddNumberToObject(j, "predicted_seconds", p->predicted_seconds);
     cJSON_AddNumberToObject(j, "updates_per_second", p->updates);
+    if (p->n_efforts)
+        cJSON_AddItemToObject(j, "efforts", efforts_json(p));
 }

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""How far the ETA is from the truth: runs of six kinds, each with what was told as left at 2 s, at 10 s, at half its time, at
-nine tenths and in the end, against what was left.
+"""How far predictions are from the truth: what the plan said of each run against what it took, and what was told as left at 2 s,
+at 10 s, at half its time, at nine tenths and in the end, against what was left.
 
     scripts/bench-eta.py [BUILD] [OUT.md] [RUN]        (default: build/release, standard output, all)
 
-RUN: a regular expression; only runs whose names it is found in. Wants an idle machine: what else runs changes the speed in the
-middle, which nobody can tell beforehand, so the table has what others took of the processors. About ten minutes on two cores,
-and 6 GB below $TMPDIR. Linux.
+RUN: a regular expression; only runs whose names it is found in. `quantize`: the eight whose plans should be within a quarter of the
+truth, about six minutes on two idle cores; all: about twelve. Wants an idle machine: what else runs changes the speed in the middle,
+which nobody can tell beforehand, so the table has what others took of the processors. 6 GB below $TMPDIR. Linux.
 """
 import json
 import os
@@ -92,14 +92,18 @@ def report(out, tmp):
                    "--layers", "4", "--vocab", "32000")
     calib = ["--calib", os.path.join(demo, "calib.txt")]
     o = os.path.join(tmp, "out")
+    small = ["quantize", demo, "-o", o, *calib, "--ctx", "256"]
+    wide = ["quantize", middle, "--calib", text, "--ctx", "256"]
     cases = [
-        ("quantize, `--effort fast`, of models/demo (as scripts/demo.sh does)",
-         ["quantize", demo, "-o", o, *calib, "--effort", "fast", "--samples", "64", "--ctx", "256", "--steps", "1000"]),
-        ("quantize, `--effort balanced`, of models/demo",
-         ["quantize", demo, "-o", o, *calib, "--samples", "96", "--ctx", "256", "--steps", "100"]),
-        ("quantize, `--type Q2_K`, of 4 blocks of 512 with 32000 tokens",
-         ["quantize", middle, "-o", o + ".gguf", "--calib", text, "--type", "Q2_K", "--samples", "16", "--ctx", "256", "--steps",
-          "50", "--epochs", "2", "--scale-epochs", "1"]),
+        ("quantize, `--method gptq`, of models/demo", [*small, "--method", "gptq"]),
+        ("quantize, `--effort fast --steps 500`, of models/demo", [*small, "--effort", "fast", "--steps", "500"]),
+        ("quantize, `--effort balanced`, of models/demo", small),
+        ("quantize, `--effort quick`, 3 bits, of 4 blocks of 512 with 32000 tokens",
+         [*wide, "-o", o, "--effort", "quick", "--bits", "3", "--samples", "32"]),
+        ("quantize, `--method gptq --type Q4_K`, of the same",
+         [*wide, "-o", o + ".gguf", "--method", "gptq", "--type", "Q4_K", "--samples", "48"]),
+        ("quantize, `--effort balanced --type Q2_K`, of the same, 16 windows",
+         [*wide, "-o", o + ".gguf", "--type", "Q2_K", "--samples", "16", "--steps", "50", "--epochs", "2", "--scale-epochs", "1"]),
         ("quantize, `--method rtn`, of 2 blocks of an 8B model",
          ["quantize", two, "-o", o, "--method", "rtn", "--mem-limit", "8"]),
         ("quantize, `--method rtn --type Q4_K`, of the same with 128256 tokens",
@@ -117,6 +121,7 @@ def report(out, tmp):
     out.write("# ETA against truth\n\nSeconds left as told, of those that were left, and their ratio, by scripts/bench-eta.py on "
               f"{used.group(1) if used else 'this device'}; {os.cpu_count()} cores. Load before the first run: {load[0]:.1f}, "
               f"{load[1]:.1f}, {load[2]:.1f} (1, 5, 15 minutes).\n\n")
+    close, planned_runs = 0, 0
     out.write("| run | s in all | plan said | at 2 s | at 10 s | half | 90 % | end (98 %) | others' share of the processors, 1st and 2nd "
               "half |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
     for name, arguments in cases:
@@ -126,10 +131,13 @@ def report(out, tmp):
             subprocess.run(["rm", "-rf", path, path + ".work"], check=True)
         told, planned, total, taken = run(arguments)
         at = [cell(told, total, t) for t in (2, 10, total / 2, 0.9 * total, 0.98 * total)]
-        plan = f"{planned[1]:.0f} at {planned[0]:.1f} s" if planned else ""
+        plan = f"{planned[1]:.0f} ({planned[1] / total:.2f}) at {planned[0]:.1f} s" if planned else ""
+        planned_runs += planned is not None
+        close += planned is not None and abs(planned[1] / total - 1) <= 0.25
         out.write(f"| {name} | {total:.0f} | {plan} | " + " | ".join(at) +
                   f" | {others(taken, 0, total / 2)}, {others(taken, total / 2, total)} |\n")
         out.flush()
+    out.write(f"\nWithin a quarter of the truth: {close} of {planned_runs} plans.\n")
     out.write("\nSeconds of `gsq quantize MODEL --dry-run`, with a calibration text:\n\n| model | fast | balanced | rtn |\n"
               "| --- | ---: | ---: | ---: |\n")
     for name, model, options in (("models/demo", demo, []), ("2 blocks of an 8B model", two, ["--ctx", "2048"])):

@@ -7,10 +7,12 @@
 #
 # ROWS: file of measured rows, default build/gguf.tsv; what is in it is not measured again, so an interrupted run goes on.
 # TYPES="Q2_K Q2_K_S Q3_K_S Q3_K_M Q4_0 Q2_0 TQ2_0" (of both), THEIRS="IQ2_S IQ2_XXS" (of llama-quantize alone),
-# METHODS="llama-quantize gptq fast balanced best" (the efforts of gsq), SAMPLES=128, CTX=256, WINDOWS=150 (of the
+# METHODS="llama-quantize gptq fast balanced best" (what they are: scripts/lib/levels.sh), SAMPLES=128, CTX=256, WINDOWS=150 (of the
 # evaluation text; 0: all), GSQ=path of the binary, LLAMA=path of llama_run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/lib/levels.sh
+. scripts/lib/levels.sh
 gsq=${GSQ:-build/release/gsq} llama=${LLAMA:-build/release/llama_run}
 rows=${ROWS:-build/gguf.tsv}
 read -ra types <<<"${TYPES:-Q2_K Q2_K_S Q3_K_S Q3_K_M Q4_0 Q2_0 TQ2_0}"
@@ -62,8 +64,7 @@ measure() { # TYPE METHOD
         file=$tmp/$type.gguf
         their_file "$type"
         ;;
-    gptq) how=(--method gptq --effort fast) ;;
-    *) how=(--method gsq --effort "$method") ;;
+    *) how_of "$method" ;;
     esac
     if [[ $method != llama-quantize ]]; then
         rm -rf "$file" "$file.work"

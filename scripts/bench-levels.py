@@ -46,25 +46,26 @@ def points():
                     yield (model, bits, "gsq", windows, steps, epochs, scales, batch, seed)
 
     alone = [(128, n, 0, 0, 4) for n in (125, 250, 500, 60)] + [(64, n, 0, 0, 4) for n in (60, 125, 250)]
-    alone += [(512, n, 0, 0, 4) for n in (125, 500)]
-    together = [OLD["balanced"], NEW["balanced"], (128, 125, 10, 3, 4), (128, 125, 3, 1, 4), (128, 60, 6, 1, 4), (128, 125, 10, 1, 4),
-                (128, 125, 6, 0, 4), (128, 125, 6, 3, 4), (128, 125, 1, 1, 4), (128, 500, 6, 1, 4), (256, 125, 3, 1, 4)]
+    together = [OLD["balanced"], NEW["balanced"], (128, 125, 10, 3, 4), (128, 125, 3, 1, 4), (256, 125, 3, 1, 4), (128, 125, 6, 0, 4),
+                (128, 125, 6, 3, 4), (128, 125, 10, 1, 4)]
     for model in SMALL:
         yield (model, 2, "gptq", 128, 0, 0, 0, 4, 1)
     yield from gsq(SMALL, 2, alone)
     yield from gsq(SMALL, 2, together)
-    yield from gsq(SMALL, 2, [OLD["balanced"], NEW["balanced"]], (2,))
+    yield ("oak-2.9M", 2, "gptq", 128, 0, 0, 0, 4, 1)
+    yield from gsq(("oak-2.9M",), 2, [(128, 125, 0, 0, 4), (64, 125, 0, 0, 4), (128, 250, 0, 0, 4)])
     for model in SMALL:
         yield (model, 3, "gptq", 128, 0, 0, 0, 4, 1)
-    yield from gsq(SMALL, 3, alone[:4] + alone[5:6] + [OLD["balanced"], NEW["balanced"], (128, 125, 10, 3, 4), (128, 125, 3, 1, 4)])
-    yield from gsq(SMALL, 2, [(512, 125, 3, 1, 4), NEW["best"], (128, 125, 20, 3, 4), (128, 125, 3, 3, 4)])
-    for bits in (2, 3):
-        yield ("oak-2.9M", bits, "gptq", 128, 0, 0, 0, 4, 1)
-        yield from gsq(("oak-2.9M",), bits, [(128, n, 0, 0, 4) for n in (125, 250, 500)] + [(64, 125, 0, 0, 4)])
-        yield from gsq(("oak-2.9M",), bits, [OLD["balanced"], NEW["balanced"]])
-    yield from gsq(SMALL, 2, alone[:4] + [(64, 125, 0, 0, 4)], (2, 3))
-    yield from gsq(SMALL, 2, together[2:6], (2,))
-    yield from gsq(SMALL, 3, [NEW["best"]])
+    yield from gsq(SMALL, 3, alone[:3] + [(64, 125, 0, 0, 4)])
+    yield from gsq(SMALL, 3, [OLD["balanced"], NEW["balanced"]])
+    yield from gsq(SMALL, 2, [OLD["balanced"], NEW["balanced"]], (2,))
+    yield from gsq(("oak-2.9M",), 2, [(128, 500, 0, 0, 4), NEW["balanced"], OLD["balanced"]])
+    yield from gsq(SMALL, 2, alone[:3] + [(64, 125, 0, 0, 4)], (2, 3))
+    yield from gsq(SMALL, 2, [NEW["best"], (512, 125, 3, 1, 4), (512, 125, 0, 0, 4), (512, 500, 0, 0, 4), (128, 60, 6, 1, 4),
+                              (128, 500, 6, 1, 4), (128, 125, 1, 1, 4), (128, 125, 20, 3, 4), (128, 125, 3, 3, 4)])
+    yield from gsq(SMALL, 3, [(128, 125, 3, 1, 4), (128, 125, 10, 3, 4), (128, 60, 0, 0, 4), NEW["best"]])
+    yield ("oak-2.9M", 3, "gptq", 128, 0, 0, 0, 4, 1)
+    yield from gsq(("oak-2.9M",), 3, [(128, n, 0, 0, 4) for n in (125, 250, 500)] + [OLD["balanced"], NEW["balanced"]])
     yield from gsq(SMALL, 2, [(512, 500, 20, 5, 0)])
 
 

@@ -5,12 +5,14 @@
 #   scripts/bench-quality.sh [MODEL CALIB-TEXT EVAL-TEXT GROUP]...     default: the models beside the repository
 #
 # ROWS: file of measured rows, default build/quality.tsv; what is in it is not measured again, so an interrupted run goes
-# on. BITS="ternary 2 3 4", METHODS="rtn gptq fast balanced best" (the efforts of gsq), SAMPLES=128, CTX=256, WINDOWS=N (of
+# on. BITS="ternary 2 3 4", METHODS="rtn gptq fast balanced best" (what they are: scripts/lib/levels.sh), SAMPLES=128, CTX=256, WINDOWS=N (of
 # the evaluation text; default all), GSQ=path of the binary. PRINT_ONLY=1: the table of what is there, nothing measured.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib/result.sh
 . scripts/lib/result.sh
+# shellcheck source=scripts/lib/levels.sh
+. scripts/lib/levels.sh
 gsq=${GSQ:-build/release/gsq}
 rows=${ROWS:-build/quality.tsv}
 read -ra bit_widths <<<"${BITS:-ternary 2 3 4}"
@@ -39,10 +41,7 @@ measure() { # MODEL CALIB EVAL GROUP BITS METHOD
     if grep -q "^$name	$5	$6	" "$rows"; then
         return
     fi
-    case $6 in
-    rtn | gptq) how=(--method "$6" --effort fast) ;;
-    *) how=(--method gsq --effort "$6") ;;
-    esac
+    how_of "$6"
     rm -rf "$tmp/out"
     "$gsq" quantize "$1" -o "$tmp/out" "${how[@]}" --bits "$5" --group "$4" --format compressed-tensors --calib "$2" \
         --samples "$samples" --ctx "$ctx" --json >"$tmp/quantize"

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Real models against an independent prototype's perplexities (../shared/oracle/expected.json): unquantized within 0.02 %, RTN
-# within 1 %, GPTQ at most 8 % above, GSQ at most 3 % above by the Hessian objective (--effort fast) and at least 3 % below by the
-# block objective (balanced). And against gsq's own divergences (bench/results/quality.tsv), on both sides: within 4 %, RTN within
+# within 1 %, GPTQ at most 8 % above, GSQ at most 3 % above by the Hessian objective (fast) and at least 3 % below by the
+# block objective (balanced; scripts/lib/levels.sh has both). And against gsq's own divergences (bench/results/quality.tsv), on both sides: within 4 %, RTN within
 # 0.5 %. QUALITY_CASES: a regex to choose cases.
 # shellcheck source=tests/lib/common.sh
 . "$(dirname "$0")/lib/common.sh"
+# shellcheck source=scripts/lib/levels.sh
+. "$here/scripts/lib/levels.sh"
 oracle=$shared/oracle/expected.json
 [[ -e $oracle ]] || skip "the models and figures of ../shared are not there"
 command -v python3 >/dev/null || skip "python3 is needed to read JSON"
@@ -44,10 +46,7 @@ for case in 'TinyStories-656K 2 128' 'TinyStories-656K 3 128' 'stories260K 2 64'
         wanted "$case $method" || continue
         out=$tmp/$model-$bits-$method
         begin=$SECONDS
-        case $method in
-        rtn | gptq) how=(--method "$method") ;;
-        *) how=(--effort "$method") ;;
-        esac
+        how_of "$method"
         run "$gsq" quantize "$shared/models/$model" -o "$out" "${how[@]}" --bits "$bits" --group "$group" \
             --format compressed-tensors --calib "$shared/text/tinystories-calib.txt" --samples 128 --ctx 256 --json
         [[ $rc -eq 0 ]] || { cat "$tmp/err"; fail "$case $method"; continue; }

@@ -35,7 +35,7 @@ if one fault --effort fast --samples 32 --steps 150 --reach 1; then
     got=$(field mean_loss "$tmp/out")
     check "half the reach would be noticed: $got" bash -c "! awk -v a=$got 'BEGIN { exit !(a < 0.039585 * 1.01) }'"
 fi
-if one balanced --samples 48 --steps 50 --epochs 6; then
+if one balanced --samples 48 --steps 50 --epochs 6 --scale-epochs 3; then
     near "2 bits, balanced" stage_loss 0.22262 0.025
     near "2 bits, balanced" mean_kl 0.23801 0.08
 fi

@@ -324,14 +324,52 @@ static void test_kinds(void **state)
     close_bench(&b);
 }
 
+/* What a plan says of another effort is what that effort's own plan says. */
+static void test_efforts(void **state)
+{
+    (void)state;
+    static struct bench b;
+    open_bench(&b, METHOD_GSQ, 0.25);
+    struct job *j = &b.j;
+    b.o.out_dir = b.o.work_dir = WORK;
+    OK(speed_measure(&j->speed, j->m, &j->plan, &b.o, &e), e);
+    quantize_set_effort(&b.o, EFFORT_BALANCED);
+    OK(plan_vary(&j->plan, &j->plan, j->m, &b.o, &e), e);
+    job_predict(j, UINT32_MAX);
+    struct plan balanced = j->plan;
+    assert_int_equal(balanced.n_efforts, EFFORT_COUNT);
+    for (int i = 0; i < EFFORT_COUNT; i++) {
+        assert_int_equal(balanced.efforts[i].chosen, i == EFFORT_BALANCED);
+        quantize_set_effort(&b.o, (enum effort)i);
+        assert_int_equal(balanced.efforts[i].samples, b.o.samples);
+        assert_true(plan_vary(&j->plan, &balanced, j->m, &b.o, &e));
+        job_predict(j, UINT32_MAX);
+        assert_true(j->plan.predicted_seconds > 0);
+        assert_true(fabs(j->plan.predicted_seconds - balanced.efforts[i].seconds) <=
+                    1e-9 * balanced.efforts[i].seconds);
+        assert_true(j->plan.efforts[i].chosen);
+    }
+    /* A text of 100 windows. */
+    b.o.samples = 100;
+    job_predict(j, 100);
+    assert_int_equal(j->plan.efforts[EFFORT_QUICK].samples, 64);
+    assert_int_equal(j->plan.efforts[EFFORT_BEST].samples, 100);
+    assert_true(j->plan.efforts[EFFORT_PAPER].chosen);
+    b.o.gumbel.steps++;
+    job_predict(j, 100);
+    assert_false(j->plan.efforts[EFFORT_PAPER].chosen);
+    b.o.method = METHOD_GPTQ;
+    job_predict(j, 100);
+    assert_int_equal(j->plan.n_efforts, 0);
+    close_bench(&b);
+}
+
 int main(void)
 {
     log_set_level(LOG_ERROR);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rtn),
-        cmocka_unit_test(test_gptq),
-        cmocka_unit_test(test_gsq),
-        cmocka_unit_test(test_kinds),
+        cmocka_unit_test(test_rtn),   cmocka_unit_test(test_gptq),    cmocka_unit_test(test_gsq),
+        cmocka_unit_test(test_kinds), cmocka_unit_test(test_efforts),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

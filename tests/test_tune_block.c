@@ -331,7 +331,7 @@ static void test_batch(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct quantize_options o;
         quantize_defaults(&o);
-        quantize_set_effort(&o, EFFORT_BEST);
+        quantize_set_effort(&o, EFFORT_PAPER);
         o.code_type = quant_type_find(cases[i].bits);
         o.block.batch = cases[i].batch;
         assert_int_equal(tune_block_batch(&o, cases[i].train), cases[i].expected);

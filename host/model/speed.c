@@ -255,6 +255,24 @@ bool speed_backward(struct speed_bench *b, struct speed *s, const struct speed_s
     return ok;
 }
 
+bool speed_backward_bytes(struct speed_bench *b, const struct speed_size *slice, uint64_t *bytes, struct err *e)
+{
+    struct speed_size z = *slice;
+    bool ok = true;
+    gpu_arena_trim(b->counting);
+    b->memory.peak = b->memory.used;
+    gpu_cmd_count(b->cmd, GPU_COUNT_MEMORY);
+    for (int half = 0; ok && half < HALF_COUNT; half++) {
+        z.half = (enum block_half)half;
+        ok = half_backward(b, b->counting, &z, e);
+        gpu_arena_reset(b->counting, 0);
+        gpu_arena_trim(b->counting);
+    }
+    gpu_cmd_count(b->cmd, GPU_COUNT_NOTHING);
+    *bytes = b->memory.peak;
+    return ok;
+}
+
 /* Reading the first rows of a block's largest matrix: the files' speed, and what becomes of them on the way. */
 bool speed_load(struct speed_bench *b, struct speed *s, struct model *m, struct err *e)
 {

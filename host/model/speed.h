@@ -29,6 +29,8 @@ bool speed_forward(struct speed_bench *b, struct speed *s, const struct speed_si
 bool speed_backward(struct speed_bench *b, struct speed *s, const struct speed_size *all,
                     const struct speed_size *slice, struct err *e);
 bool speed_load(struct speed_bench *b, struct speed *s, struct model *m, struct err *e);
+/* Device memory that speed_backward takes. */
+bool speed_backward_bytes(struct speed_bench *b, const struct speed_size *slice, uint64_t *bytes, struct err *e);
 /* Takes from an arena that counts what that measures with at most, and gives it back; commands count, too. */
 bool speed_count_forward(struct model *m, uint32_t windows, struct gpu_arena *counting, struct err *e);
 /* NULL: not measured, or there were more shapes than fit. */

@@ -7,13 +7,13 @@
 #include "formats/write/gguf_mixture.h"
 
 static const char *const method_names[] = {"rtn", "gptq", "gsq"};
-static const char *const effort_names[] = {"fast", "balanced", "best"};
+static const char *const effort_names[EFFORT_COUNT] = {"quick", "fast", "balanced", "best", "paper"};
 static const char *const start_names[] = {"rtn", "gptq", "hessian"};
 
-/* Number of a name; -1: none has it. */
-static int find_name(const char *const names[3], const char *name)
+/* Number of a name; -1: none of n has it. */
+static int find_name(const char *const *names, int n, const char *name)
 {
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < n; i++)
         if (strcmp(name, names[i]) == 0)
             return i;
     return -1;
@@ -21,14 +21,14 @@ static int find_name(const char *const names[3], const char *name)
 
 bool method_parse(const char *name, enum method *out)
 {
-    int i = find_name(method_names, name);
+    int i = find_name(method_names, METHOD_GSQ + 1, name);
     *out = i < 0 ? *out : (enum method)i;
     return i >= 0;
 }
 
 bool start_parse(const char *name, enum start *out)
 {
-    int i = find_name(start_names, name);
+    int i = find_name(start_names, START_HESSIAN + 1, name);
     *out = i < 0 ? *out : (enum start)i;
     return i >= 0;
 }
@@ -45,7 +45,7 @@ const char *method_name(enum method m)
 
 bool effort_parse(const char *name, enum effort *out)
 {
-    int i = find_name(effort_names, name);
+    int i = find_name(effort_names, EFFORT_COUNT, name);
     *out = i < 0 ? *out : (enum effort)i;
     return i >= 0;
 }
@@ -55,14 +55,33 @@ const char *effort_name(enum effort x)
     return effort_names[x];
 }
 
+/* What the options rule out. */
+static void drop_numbers(struct quantize_options *o)
+{
+    if (quantize_diagonal(o))
+        o->samples = o->holdout = o->block.epochs = o->scales.epochs = 0;
+    if (o->refine) /* scales stay those of the file */
+        o->scales.epochs = 0;
+}
+
 void quantize_set_effort(struct quantize_options *o, enum effort effort)
 {
+    /* Chosen by bench/results/levels-lavapipe.md. */
+    static const struct {
+        uint32_t samples, steps, epochs, batch, scale_epochs;
+    } levels[EFFORT_COUNT] = {
+        [EFFORT_QUICK] = {64, 125, 0, 4, 0},     [EFFORT_FAST] = {128, 250, 0, 4, 0},
+        [EFFORT_BALANCED] = {128, 125, 6, 4, 1}, [EFFORT_BEST] = {512, 125, 10, 4, 2},
+        [EFFORT_PAPER] = {4096, 500, 20, 0, 5}, /* batch 0: 1280 steps */
+    };
     o->effort = effort;
-    o->samples = effort == EFFORT_BEST ? 4096 : 128;
-    o->gumbel.steps = 500;
-    o->block.epochs = effort == EFFORT_FAST ? 0 : effort == EFFORT_BALANCED ? 10 : 20;
-    o->block.batch = effort == EFFORT_BEST ? 0 : 4;
-    o->scales.epochs = effort == EFFORT_FAST ? 0 : effort == EFFORT_BALANCED ? 3 : 5;
+    o->samples = levels[effort].samples;
+    o->gumbel.steps = levels[effort].steps;
+    o->block.epochs = levels[effort].epochs;
+    o->block.batch = levels[effort].batch;
+    o->scales.epochs = levels[effort].scale_epochs;
+    if (o->settled)
+        drop_numbers(o);
 }
 
 void quantize_defaults(struct quantize_options *o)
@@ -224,7 +243,6 @@ static bool settle_gguf(struct quantize_options *o, struct err *e)
     return settle_rules(o, e);
 }
 
-/* Scales stay those of the file. */
 static bool settle_refine(struct quantize_options *o, struct err *e)
 {
     if (o->format != EXPORT_GGUF) {
@@ -235,8 +253,7 @@ static bool settle_refine(struct quantize_options *o, struct err *e)
         err_set(e, ERR_USER, "--refine learns from activations: it needs a text, and --method gsq or gptq");
         return err_hint(e, "add --calib FILE (text like what the model will read), or --calib default");
     }
-    o->gumbel.lr_scales = 0;
-    o->scales.epochs = 0;
+    o->gumbel.lr_scales = 0; /* scales stay those of the file */
     return true;
 }
 
@@ -249,8 +266,7 @@ bool quantize_settle(struct quantize_options *o, struct err *e)
 {
     if (o->settled)
         return true;
-    if (quantize_diagonal(o))
-        o->samples = o->holdout = o->block.epochs = o->scales.epochs = 0;
+    drop_numbers(o);
     if (o->refine)
         return o->settled = settle_refine(o, e);
     o->settled = o->format == EXPORT_GGUF ? settle_gguf(o, e) : settle_folder(o, e);

@@ -11,7 +11,7 @@ bool method_parse(const char *name, enum method *out);
 const char *method_name(enum method m);
 
 /* How much work a run does: each sets options that can also be set alone (quantize_set_effort). */
-enum effort { EFFORT_FAST, EFFORT_BALANCED, EFFORT_BEST };
+enum effort { EFFORT_QUICK, EFFORT_FAST, EFFORT_BALANCED, EFFORT_BEST, EFFORT_PAPER, EFFORT_COUNT };
 bool effort_parse(const char *name, enum effort *out);
 const char *effort_name(enum effort x);
 
@@ -132,8 +132,9 @@ bool quantize_copies(const struct quantize_options *o);
 bool quantize_diagonal(const struct quantize_options *o);
 /* EFFORT_BALANCED and docs/method.md's constants. */
 void quantize_defaults(struct quantize_options *o);
-/* fast: the Hessian objective alone. balanced: the block objective at a budget that an 8B model finishes
- * overnight on a 16 GB card. best: the paper's budget (4096 windows, 20 epochs, 1280 steps; docs/method.md 3). */
+/* Windows, steps and epochs of a level (docs/method.md 3). quick, fast: the Hessian objective alone. balanced, best: the block
+ * objective and the pass over scales, in about an hour and overnight for an 8B model on a card of the middle. paper: the
+ * paper's budget. Of settled options those stay 0 that their run cannot have. */
 void quantize_set_effort(struct quantize_options *o, enum effort effort);
 
 #endif

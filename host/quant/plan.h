@@ -15,6 +15,14 @@ struct memory_line {
     uint64_t bytes;
 };
 
+/* What the run would take at one of the efforts, all else as it is. */
+struct plan_effort {
+    uint32_t samples, steps, epochs, scale_epochs;
+    double seconds; /* 0: it would be refused */
+    bool chosen;    /* it is this run */
+    char why[192];  /* of the refusal */
+};
+
 /* What a run starts from besides the model; either may be NULL. */
 struct imatrix;
 struct plan_sources {
@@ -49,11 +57,13 @@ struct plan {
     uint64_t scale_acts_bytes;                            /* of what the pass over scales keeps */
     enum acts_tier student_acts, teacher_acts, kept_acts; /* where they go; kept: of the pass over scales */
     bool codes_stay;                                      /* in that pass, all codes are on the device */
-    double reach;              /* sum of the learning rates of one linear's logits, Hessian objective */
-    double block_reach;        /* the same for the block objective; 0: it is not used */
-    uint32_t block_steps;      /* optimiser steps of each half of a block */
-    uint32_t scale_steps;      /* of the pass over scales; 0: it is not done */
-    double predicted_seconds;  /* of the whole run; 0: not measured */
+    double reach;             /* sum of the learning rates of one linear's logits, Hessian objective */
+    double block_reach;       /* the same for the block objective; 0: it is not used */
+    uint32_t block_steps;     /* optimiser steps of each half of a block */
+    uint32_t scale_steps;     /* of the pass over scales; 0: it is not done */
+    double predicted_seconds; /* of the whole run; 0: not measured */
+    struct plan_effort efforts[EFFORT_COUNT];
+    unsigned n_efforts;        /* 0: not known, or the method has none */
     char run[33];              /* hash of what is asked for (identity_result); zeros until it is known */
     const char *made_by[2][2]; /* extra keys of a GGUF */
     double updates;            /* optimiser steps per second of a block's larger half, measured; 0: not */

@@ -121,8 +121,9 @@ static bool plan_export(struct plan *p, const struct model *m, const struct quan
            export_plan_size(p->output, &p->out_bytes, e);
 }
 
-static bool count_bytes(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
+static void count_weights(struct plan *p, const struct quantize_options *o)
 {
+    p->weights = p->weights_quantized = p->work_bytes = 0;
     for (size_t i = 0; i < p->n_items; i++) {
         const struct matrix *item = &p->items[i];
         uint64_t weights = (uint64_t)item->rows * item->cols;
@@ -135,6 +136,11 @@ static bool count_bytes(struct plan *p, const struct model *m, const struct quan
         if (plan_scales(o))
             p->work_bytes += 2 * store_scales_bytes(item); /* the old file is there until the new one is whole */
     }
+}
+
+static bool count_bytes(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
+{
+    count_weights(p, o);
     return o->refine ? refine_size(p) : plan_export(p, m, o, e);
 }
 
@@ -285,6 +291,23 @@ static void count_steps(struct plan *p, const struct quantize_options *o)
         p->scale_steps = o->scales.epochs * tune_scales_steps(o, o->samples - p->holdout);
 }
 
+static bool count_run(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
+{
+    count_steps(p, o);
+    return (!m->gpu || plan_memory(p, m, o, e)) && check_disk(p, o, e);
+}
+
+bool plan_vary(struct plan *p, const struct plan *like, const struct model *m, const struct quantize_options *o,
+               struct err *e)
+{
+    *p = *like;
+    p->samples = o->samples;
+    p->holdout = p->batch_windows = p->micro_windows = p->scale_micro = p->block_steps = p->scale_steps = 0;
+    p->acts_bytes = p->scale_acts_bytes = 0;
+    count_weights(p, o);
+    return hold_out(p, o, e) && count_run(p, m, o, e);
+}
+
 static void warn(void *ctx, const char *line)
 {
     (void)ctx;
@@ -295,10 +318,7 @@ bool plan_make(struct plan *p, const struct model *m, const struct quantize_opti
                struct err *e)
 {
     const struct plan_listener log = {.warn = warn};
-    bool ok = plan_fates(p, m, o, from, &log, e) && hold_out(p, o, e);
-    if (ok)
-        count_steps(p, o);
-    ok = ok && (!m->gpu || plan_memory(p, m, o, e)) && check_disk(p, o, e);
+    bool ok = plan_fates(p, m, o, from, &log, e) && hold_out(p, o, e) && count_run(p, m, o, e);
     if (!ok)
         plan_free(p);
     return ok;

@@ -18,6 +18,10 @@ bool plan_fates(struct plan *p, const struct model *m, const struct quantize_opt
  * a device gets no plan of memory. */
 bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o, struct plan_sources from,
                struct err *e);
+/* A run like one that is planned, with other samples, steps, epochs or batch: its steps, disk space and memory. Lists are those
+ * of `like`, which frees them. Commands count meanwhile. False: it would be refused. */
+bool plan_vary(struct plan *p, const struct plan *like, const struct model *m, const struct quantize_options *o,
+               struct err *e);
 /* What is asked of each matrix, for fates_decide (plan_wishes.c). */
 bool plan_wishes(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e);
 /* Warns of matrices whose scales the stored type does not hold, and what that costs; bf16 scales where the

@@ -314,6 +314,18 @@ static bool measure_roundings(struct run_speed *s, const struct plan *p, struct 
 
 /* ---- the whole ---- */
 
+/* Backward passes are measured for whatever learns, so that efforts can be compared; a run without them has memory only for
+ * slices that its own work leaves room for. */
+static bool measure_backward(struct speed_bench *b, struct run_speed *s, const struct speed_size *all,
+                             const struct speed_size *slice, const struct plan *p, struct err *e)
+{
+    uint64_t need;
+    if (!plan_block_objective(options(b)) &&
+        (!speed_backward_bytes(b, slice, &need, e) || gpu_memory_used(all->model.gpu) + need > p->device_bytes))
+        return !gpu_cmd_failed(b->cmd);
+    return speed_backward(b, &s->model, all, slice, e);
+}
+
 bool speed_measure(struct run_speed *s, struct model *m, const struct plan *p, const struct quantize_options *o,
                    struct err *e)
 {
@@ -326,7 +338,7 @@ bool speed_measure(struct run_speed *s, struct model *m, const struct plan *p, c
               measure_roundings(s, p, e);
     if (ok && windows)
         ok = speed_forward(&b, &s->model, &all, &slice, e) && measure_hessian(&b, s, &slice, e) &&
-             (!block || speed_backward(&b, &s->model, &all, &slice, e));
+             (o->method != METHOD_GSQ || measure_backward(&b, s, &all, &slice, p, e));
     s->model.measured = ok;
     return speed_end(&b, ok, &s->model.seconds, e);
 }

@@ -334,7 +334,7 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     }
     ok = ok && measure(&j, e);
     if (ok) {
-        job_predict(&j);
+        job_predict(&j, o.samples < options->samples ? o.samples : UINT32_MAX);
         if (j.cb->planned)
             j.cb->planned(j.cb->ctx, &j.plan);
         /* One place more than blocks have: the last pass over scales. */

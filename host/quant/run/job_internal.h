@@ -88,8 +88,8 @@ enum work {
     WORK_STORE,   /* finished blocks to the work folder */
     WORK_EXPORT,
 };
-/* Fills in the plan's predicted time, from the measured speed. */
-void job_predict(struct job *j);
+/* Fills in the plan's predicted time, from the measured speed; windows: that the text has, UINT32_MAX: as many as are wanted. */
+void job_predict(struct job *j, uint32_t windows);
 /* Begins the ETA of a run, without the blocks that the store has; replay: these are walked through again. */
 void job_expect(struct job *j, bool replay);
 /* Logs predicted against measured times (debug). */

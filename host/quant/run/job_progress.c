@@ -6,6 +6,7 @@
 #include "host/base/os.h"
 #include "host/quant/run/job_internal.h"
 #include "host/quant/method/tune_block.h"
+#include "host/quant/plan/planner.h"
 
 /* Where nothing was measured, and for what the host does: any machine, in seconds. */
 #define SECONDS_PER_STEP  2e-9 /* a weight's optimiser step */
@@ -198,16 +199,56 @@ static double export_work(const struct job *j)
     return seconds;
 }
 
-void job_predict(struct job *j)
+static double whole_work(const struct job *j)
 {
-    double by_kind[ETA_KINDS] = {0};
-    j->export_work = export_work(j);
+    double by_kind[ETA_KINDS] = {0}, sum = 0;
     for (uint32_t layer = 0; layer < j->plan.n_layers; layer++)
         block_work(j, layer, by_kind);
     other_work(j, by_kind);
-    j->plan.predicted_seconds = 0;
-    for (int i = 0; j->speed.model.measured && i < ETA_KINDS; i++)
-        j->plan.predicted_seconds += by_kind[i];
+    for (int i = 0; i < ETA_KINDS; i++)
+        sum += by_kind[i];
+    return sum;
+}
+
+static bool same_numbers(const struct quantize_options *a, const struct quantize_options *b)
+{
+    return a->effort == b->effort && a->samples == b->samples && a->gumbel.steps == b->gumbel.steps &&
+           a->block.epochs == b->block.epochs && a->block.batch == b->block.batch &&
+           a->scales.epochs == b->scales.epochs;
+}
+
+/* The same run at each effort: planned and counted, with the speeds that are known. */
+static void predict_efforts(struct job *j, uint32_t windows)
+{
+    struct quantize_options o = *j->o;
+    struct job other = *j;
+    bool learns = o.method == METHOD_GSQ && !quantize_diagonal(&o) && j->speed.model.measured;
+    other.o = &o;
+    j->plan.n_efforts = learns ? EFFORT_COUNT : 0;
+    for (unsigned i = 0; i < j->plan.n_efforts; i++) {
+        struct plan_effort *x = &j->plan.efforts[i];
+        struct err e = {0};
+        quantize_set_effort(&o, (enum effort)i);
+        o.samples = (uint32_t)min_u64(o.samples, windows);
+        *x = (struct plan_effort){.samples = o.samples,
+                                  .steps = o.gumbel.steps,
+                                  .epochs = o.block.epochs,
+                                  .scale_epochs = o.scales.epochs,
+                                  .chosen = same_numbers(&o, j->o)};
+        if (x->chosen)
+            x->seconds = j->plan.predicted_seconds;
+        else if (plan_vary(&other.plan, &j->plan, j->m, &o, &e))
+            x->seconds = whole_work(&other);
+        else
+            snprintf(x->why, sizeof x->why, "%s", e.msg);
+    }
+}
+
+void job_predict(struct job *j, uint32_t windows)
+{
+    j->export_work = export_work(j);
+    j->plan.predicted_seconds = j->speed.model.measured ? whole_work(j) : 0;
+    predict_efforts(j, windows);
     double largest = 0;
     for (uint32_t layer = 0; layer < j->plan.n_layers; layer++)
         largest = fmax(largest, job_tune_work(j, layer, HALF_FFN));
