@@ -46,8 +46,8 @@ def points():
                     yield (model, bits, "gsq", windows, steps, epochs, scales, batch, seed)
 
     alone = [(128, n, 0, 0, 4) for n in (125, 250, 500, 60)] + [(64, n, 0, 0, 4) for n in (60, 125, 250)]
-    together = [OLD["balanced"], NEW["balanced"], (128, 125, 10, 3, 4), (128, 125, 3, 1, 4), (256, 125, 3, 1, 4), (128, 125, 6, 0, 4),
-                (128, 125, 6, 3, 4), (128, 125, 10, 1, 4)]
+    together = [OLD["balanced"], NEW["balanced"], (128, 125, 10, 3, 4), (128, 125, 6, 3, 4), (128, 125, 10, 1, 4), (256, 125, 5, 1, 4),
+                (128, 125, 6, 0, 4), (128, 125, 3, 1, 4)]
     for model in SMALL:
         yield (model, 2, "gptq", 128, 0, 0, 0, 4, 1)
     yield from gsq(SMALL, 2, alone)
