@@ -21,7 +21,7 @@ struct setup {
     uint32_t row0, groups, ldc, planes;
     double centre; /* of the levels; 0 without offsets */
     size_t n, n_state, n_scales;
-    float origin, beta1, beta2;
+    float origin, beta1, beta2, lr_logits, decay; /* the last two in units of a logit's integer */
     float *w, *grad, *scales;
     uint32_t *codes;
     struct buffer state, b_scales, smom, b_codes, b_w, b_grad, diff;
@@ -35,6 +35,8 @@ static struct setup setup_make(struct shape s, const struct model *m, uint32_t r
                       .origin = origin,
                       .beta1 = 0.9f,
                       .beta2 = 0.95f,
+                      .lr_logits = 1e-3f / UNIT,
+                      .decay = UNIT,
                       .groups = groups_of(s),
                       .ldc = words_of(s)};
     t.planes = m->offsets ? 2 : 1;
@@ -104,8 +106,8 @@ static void learn(const struct setup *t, uint32_t step, float tau, float kappa)
                                      t->b_codes.view, t->b_w.view,   t->b_grad.view,   t->diff.view};
     struct kernel_shape s = shape_of(t, tau, kappa);
     union kernel_args args;
-    s.step = step, s.tau1 = tau * 0.9f, s.kappa1 = kappa * 1.1f * UNIT, s.decay = UNIT;
-    s.lr_logits = 1e-3f / UNIT, s.lr_scales = 5e-4f, s.lr_offsets = 7e-4f;
+    s.step = step, s.tau1 = tau * 0.9f, s.kappa1 = kappa * 1.1f * UNIT, s.decay = t->decay;
+    s.lr_logits = t->lr_logits, s.lr_scales = 5e-4f, s.lr_offsets = 7e-4f;
     s.beta1 = t->beta1, s.beta2 = t->beta2;
     kernel_case_call(cmd, KERNEL_ID_gumbel_step, &s, views, &args);
 }
@@ -425,6 +427,43 @@ static void test_gradients(void **state)
         }
 }
 
+/* Steps far below one unit, always the same way: on average logits go as far as they should. */
+static void test_small_steps(void **state)
+{
+    (void)state;
+    enum { STEPS = 50, RATE_PARTS = 10 };
+    const struct shape s = {48, 256, 64};
+    for (unsigned v = 0; variant_use(KERNEL_ID_gumbel_step, &v); v++) {
+        struct setup t = setup_make(s, &models[0], 3, 1, 5);
+        t.beta1 = t.beta2 = t.decay = 0;
+        t.lr_logits = 1.0f / RATE_PARTS;
+        init(&t);
+        struct snapshot was = snapshot_take(&t);
+        for (uint32_t step = 0; step < STEPS; step++)
+            learn(&t, step, 2, 20);
+        struct snapshot now = snapshot_take(&t);
+        double sum = 0, n = 0;
+        for (size_t i = 0; i < t.n; i++) {
+            /* Of weights that start at the lowest level: the highest one's distance. Both gradients keep their signs where
+             * the scale, which moves as well, keeps its own. */
+            struct place p = place_of(&t, i);
+            double a[REF_LEVELS], b[REF_LEVELS], m[REF_LEVELS], way = t.grad[i] * t.scales[p.group];
+            if (p.c0 != t.g.lo || fabsf(t.scales[p.group]) < STEPS * 6e-4f)
+                continue;
+            load(&t, &p, &was, a, m);
+            load(&t, &p, &now, b, m);
+            sum += way > 0 ? a[2] - b[2] : b[2] - a[2];
+            n++;
+        }
+        /* A step of a fifth has the variance 0.2 * 0.8; five standard deviations. */
+        assert_true(n > 1000);
+        within(sum / n, 2.0 * STEPS / RATE_PARTS, 5 * sqrt(STEPS * 0.16 / n));
+        snapshot_free(&was);
+        snapshot_free(&now);
+        setup_free(&t);
+    }
+}
+
 static void same_bits(const void *a, const void *b, size_t n)
 {
     assert_memory_equal(a, b, n * 4);
@@ -555,8 +594,13 @@ static void test_noise(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_noise),     cmocka_unit_test(test_init),  cmocka_unit_test(test_step),
-        cmocka_unit_test(test_gradients), cmocka_unit_test(test_codes), cmocka_unit_test(test_tiles_change_nothing),
+        cmocka_unit_test(test_noise),
+        cmocka_unit_test(test_init),
+        cmocka_unit_test(test_step),
+        cmocka_unit_test(test_gradients),
+        cmocka_unit_test(test_codes),
+        cmocka_unit_test(test_small_steps),
+        cmocka_unit_test(test_tiles_change_nothing),
     };
     return device_done(cmocka_run_group_tests(tests, device_setup, NULL));
 }
