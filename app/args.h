@@ -48,6 +48,7 @@ struct args {
     bool all_tensors;                          /* inspect */
     const char *convert_format, *convert_type; /* convert; NULL: none given */
     const char *kernel;                        /* bench */
+    bool choose;                               /* bench */
 
     struct gsq_quantize_options q; /* quantize, less its out; container, calib and the like of other commands too */
     struct gsq_tensor_rule *rules; /* what q points at */

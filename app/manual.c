@@ -107,15 +107,18 @@ void manual_page(FILE *f)
             roff_option(f, o, &defaults);
     fputs(".SH EXIT STATUS\n", f);
     roff_text(f, program_exit_codes(), strlen(program_exit_codes()), true);
-    fputs(".SH ENVIRONMENT\n"
-          ".TP\n.B GSQ_DEVICE\nVulkan device to use without \\fB\\-\\-device\\fR.\n"
-          ".TP\n.B GSQ_DATA\nfolder with the text of \\fB\\-\\-calib default\\fR, if it is not in share/gsq beside or "
-          "above the program.\n"
-          ".TP\n.B GSQ_VALIDATE\n1: run with Vulkan's validation layer; any message of it fails the run.\n"
-          ".SH FILES\n"
-          ".TP\n.I OUT.work\nfinished blocks of a run: the same command resumes from them.\n"
-          ".TP\n.I ~/.cache/gsq\ncompiled shaders and measured choices of each device.\n",
-          f);
+    fputs(
+        ".SH ENVIRONMENT\n"
+        ".TP\n.B GSQ_DEVICE\nVulkan device to use without \\fB\\-\\-device\\fR.\n"
+        ".TP\n.B GSQ_DATA\nfolder with the text of \\fB\\-\\-calib default\\fR, if it is not in share/gsq beside or "
+        "above the program.\n"
+        ".TP\n.B GSQ_WITHOUT\ncapabilities of the device to do without, by the names that gsq devices lists, separated "
+        "by commas.\n"
+        ".TP\n.B GSQ_VALIDATE\n1: run with Vulkan's validation layer; any message of it fails the run.\n"
+        ".SH FILES\n"
+        ".TP\n.I OUT.work\nfinished blocks of a run: the same command resumes from them.\n"
+        ".TP\n.I ~/.cache/gsq\ncompiled shaders and measured choices of each device.\n",
+        f);
     args_free(&defaults);
 }
 

@@ -263,6 +263,9 @@ const struct option options[] = {
      "list every tensor"},
     {"kernel", 0, "TEXT", OPT_TEXT, AT(kernel), "all", ON(BENCH), SECTION_MAIN,
      "only kernels whose name holds this text"},
+    {"choose", 0, NULL, OPT_FLAG, AT(choose), "", ON(BENCH), SECTION_MAIN,
+     "choose kernel variants anew, by measurement, and show the choice, then stop. Otherwise that is done at the first use of a "
+     "device with a driver, and remembered"},
 
     {"method", 0, "M", OPT_NAME, NAME(q.method, METHOD), "gsq", ON(QUANTIZE), SECTION_MAIN,
      "rtn, gptq or gsq"},

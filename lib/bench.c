@@ -60,41 +60,11 @@ static void run_copy(void *ctx)
     gpu_copy(m->cmd, m->views[0], m->views[1], m->views[0].size);
 }
 
-/* A buffer with what the call reads; long ones repeat themselves. */
-static bool make_buffer(struct gpu_cmd *cmd, struct gpu_arena *arena, const struct kernel_buffer *b,
-                        const struct kernel_shape *s, struct gpu_view *view, struct err *e)
-{
-    enum { CHUNK = 1 << 20 };
-    uint64_t chunk = min_u64(b->n, CHUNK), state = 1;
-    if (!gpu_alloc(arena, b->n * 4, view, e))
-        return false;
-    if (b->fill == FILL_NOTHING)
-        return true;
-    float *x = malloc(chunk * sizeof *x);
-    if (!x)
-        return err_nomem(e, "the bench", chunk * sizeof *x);
-    kernel_case_fill(b, s, &state, x, chunk);
-    for (uint64_t i = 0; i < b->n; i += chunk) {
-        uint64_t bytes = min_u64(chunk, b->n - i) * 4;
-        gpu_upload(cmd, gpu_slice(*view, i * 4, bytes), x, bytes);
-    }
-    free(x);
-    return gpu_cmd_finish(cmd, e);
-}
-
 /* The buffers of m->c in the arena, in place of those before. */
 static bool make_case(struct measured *m, struct gpu_arena *arena, struct err *e)
 {
-    struct kernel_buffer b[KERNEL_BUFFERS];
-    unsigned n = kernel_case_buffers(m->c.kernel, &m->c.s, b);
     gpu_arena_reset(arena, 0);
-    for (unsigned i = 0; i < n; i++)
-        if (b[i].fill != FILL_AS && !make_buffer(m->cmd, arena, &b[i], &m->c.s, &m->views[i], e))
-            return false;
-    for (unsigned i = 0; i < n; i++)
-        if (b[i].fill == FILL_AS)
-            m->views[i] = m->views[b[i].as];
-    return true;
+    return kernel_case_make(m->cmd, arena, m->c.kernel, &m->c.s, m->views, e);
 }
 
 struct limits {
@@ -111,8 +81,8 @@ static bool measure_limits(struct gpu_cmd *cmd, struct gpu_arena *arena, const s
         return false;
     l->flops = m.c.flops / seconds;
     struct kernel_buffer copied = {.n = COPIED_MATRICES * (uint64_t)sizes->rows * sizes->cols};
-    if (!make_buffer(cmd, arena, &copied, &m.c.s, &m.views[0], e) ||
-        !make_buffer(cmd, arena, &copied, &m.c.s, &m.views[1], e) || !measure(cmd, run_copy, &m, &seconds, e))
+    if (!kernel_case_buffer(cmd, arena, &copied, &m.c.s, &m.views[0], e) ||
+        !kernel_case_buffer(cmd, arena, &copied, &m.c.s, &m.views[1], e) || !measure(cmd, run_copy, &m, &seconds, e))
         return false;
     l->bytes = 2.0 * (double)m.views[0].size / seconds;
     return true;

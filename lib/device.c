@@ -4,6 +4,7 @@
 #include "host/base/log.h"
 #include "host/base/os.h"
 #include "host/gpu/gpu_create.h"
+#include "lib/choose.h"
 #include "lib/lib_internal.h"
 
 void gsq_device_options_init_sized(struct gsq_device_options *o, size_t size)
@@ -16,20 +17,22 @@ bool gsq_device_open(gsq_device **out, const struct gsq_device_options *o, struc
 {
     struct err why = {0};
     struct gsq_device_options a = {0};
-    char cache[1024];
     *out = NULL;
     gsq_device *d = calloc(1, sizeof *d);
     bool ok = d ? lib_take(&a, sizeof a, o, "gsq_device_options", &why) : err_nomem(&why, "a device", sizeof *d);
+    if (ok && a.cache_dir && strlen(a.cache_dir) < sizeof d->cache_dir)
+        snprintf(d->cache_dir, sizeof d->cache_dir, "%s", a.cache_dir);
+    else if (ok && (a.cache_dir || !os_cache_dir(d->cache_dir, sizeof d->cache_dir)))
+        d->cache_dir[0] = 0;
     struct gpu_options g = {
         .device = a.device,
         .variant = a.variant,
         .mem_limit = a.memory_limit,
-        .cache_dir = a.cache_dir                         ? a.cache_dir[0] ? a.cache_dir : NULL
-                     : os_cache_dir(cache, sizeof cache) ? cache
-                                                         : NULL,
+        .cache_dir = d && d->cache_dir[0] ? d->cache_dir : NULL,
         .threads = a.threads,
     };
-    ok = ok && gpu_create(&d->gpu, &g, &why) && gpu_cmd_create(&d->cmd, d->gpu, &why);
+    ok = ok && gpu_create(&d->gpu, &g, &why) && gpu_cmd_create(&d->cmd, d->gpu, &why) &&
+         lib_choose(d, CHOOSE_REMEMBERED, &why);
     if (ok) {
         gpu_cmd_set_poll(d->cmd, lib_go_on, NULL);
         *out = d;
@@ -78,6 +81,20 @@ bool lib_device_ready(gsq_device *d, struct err *e)
     }
     gpu_cmd_set_poll(d->cmd, lib_go_on, NULL);
     return true;
+}
+
+/* More in one start than any device has bad variants. */
+enum { TRIAL_LOSSES = 8 };
+
+bool lib_device_choose(gsq_device *d, bool again, struct err *e)
+{
+    bool ok = lib_device_ready(d, e) && lib_choose(d, again ? CHOOSE_AGAIN : CHOOSE_MEASURED, e);
+    for (int losses = 0; !ok && e->kind == ERR_ENV && lib_device_lost(d) && losses < TRIAL_LOSSES; losses++) {
+        log_warn("%s; it is opened again, and that variant is not used (gsq bench --choose tries it again)", e->msg);
+        *e = (struct err){0};
+        ok = lib_device_ready(d, e) && lib_choose(d, CHOOSE_MEASURED, e);
+    }
+    return ok;
 }
 
 void gsq_device_close(gsq_device **device)

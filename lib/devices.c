@@ -10,27 +10,13 @@
 #include "host/gpu/kernels.h"
 #include "lib/lib_internal.h"
 
-static const struct {
-    uint32_t bit;
-    const char *name;
-} cap_names[] = {
-    {GPU_CAP_CPU, "cpu"},
-    {GPU_CAP_SUBGROUP, "subgroup"},
-    {GPU_CAP_LANES8, "lanes8"},
-    {GPU_CAP_F16, "f16"},
-    {GPU_CAP_INT8, "int8"},
-    {GPU_CAP_COOPMAT, "coopmat"},
-    {GPU_CAP_PUSH_DESCRIPTOR, "push_descriptor"},
-};
-enum { N_CAPS = sizeof cap_names / sizeof *cap_names };
-
 static const char *caps_text(uint32_t caps, char *out, size_t cap)
 {
     size_t n = 0;
     out[0] = 0;
-    for (int i = 0; i < N_CAPS; i++)
-        if ((caps & cap_names[i].bit) && n < cap)
-            n += (size_t)snprintf(out + n, cap - n, "%s%s", n ? ", " : "", cap_names[i].name);
+    for (const struct gpu_cap_name *c = gpu_cap_names; c->bit; c++)
+        if ((caps & c->bit) && n < cap)
+            n += (size_t)snprintf(out + n, cap - n, "%s%s", n ? ", " : "", c->name);
     return out;
 }
 
@@ -48,9 +34,9 @@ static cJSON *device_json(const struct gpu_info *d)
     cJSON_AddStringToObject(o, "driver", d->driver);
     cJSON_AddStringToObject(o, "vulkan", d->api);
     cJSON *caps = cJSON_AddArrayToObject(o, "caps");
-    for (int i = 0; i < N_CAPS; i++)
-        if (d->caps & cap_names[i].bit)
-            cJSON_AddItemToArray(caps, cJSON_CreateString(cap_names[i].name));
+    for (const struct gpu_cap_name *c = gpu_cap_names; c->bit; c++)
+        if (d->caps & c->bit)
+            cJSON_AddItemToArray(caps, cJSON_CreateString(c->name));
     cJSON_AddNumberToObject(o, "heap_bytes", (double)d->heap_bytes);
     cJSON_AddNumberToObject(o, "mem_limit", (double)d->mem_limit);
     cJSON_AddNumberToObject(o, "max_range", (double)d->max_range);
@@ -103,7 +89,7 @@ char *gsq_devices_json(struct gsq_error *e)
     return lib_json(ok, l.devices, &why, e);
 }
 
-/* "sg base": what else there is, the ones the device cannot run in brackets. */
+/* "sg base": what there is, the ones the device cannot run in brackets. */
 static const char *all_variants(const struct gpu *g, unsigned kernel, char *out, size_t cap)
 {
     const char *name;
@@ -115,21 +101,51 @@ static const char *all_variants(const struct gpu *g, unsigned kernel, char *out,
     return out;
 }
 
+static bool is_forced(const struct gpu *g, unsigned kernel)
+{
+    const char *names[GPU_PREFER_MAX];
+    return gpu_kernels_forced(g) && gpu_kernel_preferred(g, kernel, names) > 0;
+}
+
+/* Why a kernel uses the variant that it uses. */
+static void add_why(const gsq_device *d, unsigned kernel, struct strbuf *out)
+{
+    const struct gpu *g = d->gpu;
+    const char *name;
+    bool usable;
+    unsigned n = 0;
+    for (unsigned i = 0; gpu_kernel_variant_at(g, kernel, i, &name, &usable); i++)
+        n += usable;
+    size_t before = out->size;
+    choice_why(&d->choice, kernel, out);
+    if (out->size > before)
+        return;
+    strbuf_puts(out, is_forced(g, kernel)              ? "--variant"
+                     : n == 1                          ? "only one"
+                     : gpu_info(g)->caps & GPU_CAP_CPU ? "for CPU devices"
+                                                       : "the first that the device can run");
+}
+
 char *gsq_kernels_text(gsq_device *device, struct gsq_error *e)
 {
     struct err why = {0};
     struct strbuf text = {0};
-    struct table *t = table_create("lll");
+    struct table *t = table_create("llll");
     const char *variant = "";
     char all[128];
     table_cell(t, "kernel");
     table_cell(t, "variant");
-    table_cell(t, "other variants (unusable in parentheses)");
+    table_cell(t, "why");
+    table_cell(t, "all variants (unusable in parentheses)");
     for (unsigned k = 0; variant && k < KERNEL_COUNT; k++) {
+        struct strbuf reason = {0};
         variant = gpu_kernel_variant(device->gpu, k, NULL, &why);
+        add_why(device, k, &reason);
         table_cell(t, "%s", kernel_decls[k].name);
         table_cell(t, "%s", variant ? variant : "");
+        table_cell(t, "%s", reason.data ? reason.data : "");
         table_cell(t, "%s", all_variants(device->gpu, k, all, sizeof all));
+        strbuf_free(&reason);
     }
     table_add(&t, &text, 0);
     return lib_text(variant != NULL, &text, &why, e);
@@ -145,4 +161,34 @@ char *gsq_kernels_json(gsq_device *device, struct gsq_error *e)
         cJSON_AddStringToObject(o, kernel_decls[k].name, variant ? variant : "");
     }
     return lib_json(variant != NULL, o, &why, e);
+}
+
+bool gsq_device_choose(gsq_device *device, bool again, struct gsq_error *e)
+{
+    struct err why = {0};
+    return lib_result(lib_device_choose(device, again, &why), &why, e);
+}
+
+char *gsq_choice_text(gsq_device *device, struct gsq_error *e)
+{
+    struct err why = {0};
+    struct strbuf text = {0};
+    bool ok = true;
+    strbuf_puts(&text, "");
+    for (unsigned k = 0; ok && k < KERNEL_COUNT; k++) {
+        if (!device->choice.kernels[k].n)
+            continue;
+        const char *variant = gpu_kernel_variant(device->gpu, k, NULL, &why);
+        ok = variant != NULL;
+        strbuf_printf(&text, "%-17s %-7s ", kernel_decls[k].name, ok ? variant : "");
+        choice_why(&device->choice, k, &text);
+        strbuf_puts(&text, "\n");
+    }
+    return lib_text(ok, &text, &why, e);
+}
+
+char *gsq_choice_json(gsq_device *device, struct gsq_error *e)
+{
+    struct err why = {0};
+    return lib_json(true, choice_json(&device->choice, device->gpu), &why, e);
 }

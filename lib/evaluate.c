@@ -86,7 +86,8 @@ bool gsq_eval(gsq_device *device, const gsq_model *model, const struct gsq_eval_
     struct eval_options o;
     struct lib_progress progress;
     struct compare_result r = {0};
-    bool ok = take_eval(&o, &progress, model, options, &why) && perplexity(device, model->ck, &o, &r.model, &why);
+    bool ok = take_eval(&o, &progress, model, options, &why) && lib_device_choose(device, false, &why) &&
+              perplexity(device, model->ck, &o, &r.model, &why);
     if (ok)
         give_eval(result, &o, &r);
     return lib_result(ok, &why, e);
@@ -99,8 +100,8 @@ bool gsq_compare(gsq_device *device, const gsq_model *model, const gsq_model *re
     struct eval_options o;
     struct lib_progress progress;
     struct compare_result r = {0};
-    bool ok =
-        take_eval(&o, &progress, model, options, &why) && lib_compare(device, model->ck, reference->ck, &o, &r, &why);
+    bool ok = take_eval(&o, &progress, model, options, &why) && lib_device_choose(device, false, &why) &&
+              lib_compare(device, model->ck, reference->ck, &o, &r, &why);
     if (ok)
         give_eval(result, &o, &r);
     return lib_result(ok, &why, e);
@@ -150,7 +151,7 @@ bool gsq_imatrix(gsq_device *device, const gsq_model *model, const struct gsq_im
         };
         struct os_lock lock = {0};
         ok = imatrix_lock_out(&lock, a.out, model->ck, a.calib, a.force, &why) &&
-             collect(device, model->ck, &o, &m, &r, &why);
+             lib_device_choose(device, false, &why) && collect(device, model->ck, &o, &m, &r, &why);
         ok = ok && imatrix_write(&m, a.out, &why);
         os_unlock(&lock);
     }

@@ -159,7 +159,15 @@ GSQ_API void gsq_device_get_info(const gsq_device *device, struct gsq_device_inf
 /* Every device that Vulkan shows, also the unusable, in words; as a JSON array. */
 GSQ_API char *gsq_devices_text(struct gsq_error *e);
 GSQ_API char *gsq_devices_json(struct gsq_error *e);
-/* Which variant each kernel uses on a device, as a table; as a JSON object. Makes every pipeline. */
+/* Chooses kernel variants by measurement, a fraction of a second, unless that was done before for this device and driver: what
+ * was measured is kept in the cache folder. gsq_quantize, gsq_eval, gsq_bench and the like do it by themselves. again: as if
+ * nothing were known, also with variants that are not used because the driver died while they were tried. Nothing is done on
+ * CPU devices and where a variant was asked for by name. */
+GSQ_API bool gsq_device_choose(gsq_device *device, bool again, struct gsq_error *e);
+/* What was measured, a line for each kernel that has a choice, "" where none has; as a JSON object of kernels. */
+GSQ_API char *gsq_choice_text(gsq_device *device, struct gsq_error *e);
+GSQ_API char *gsq_choice_json(gsq_device *device, struct gsq_error *e);
+/* Which variant each kernel uses on a device and why, as a table; which, as a JSON object. Makes every pipeline. */
 GSQ_API char *gsq_kernels_text(gsq_device *device, struct gsq_error *e);
 GSQ_API char *gsq_kernels_json(gsq_device *device, struct gsq_error *e);
 
@@ -370,7 +378,7 @@ struct gsq_quantize_result {
     double perplexity, reference_perplexity, mean_kl, top1;
     double perplexity_error, reference_perplexity_error, mean_kl_error, top1_error;
     uint32_t eval_windows, eval_context;
-    double device_busy; /* of the seconds, those that the device was at work; 0: it has no clock */
+    double device_busy;     /* of the seconds, those that the device was at work; 0: it has no clock */
     uint32_t device_losses; /* how often the driver reset the device, which was opened again each time */
 };
 /* Quantizes and writes the model, then compares it with its source and writes the report where that is asked for. Each

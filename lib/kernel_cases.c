@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "host/base/num.h"
@@ -118,6 +119,41 @@ void kernel_case_fill(const struct kernel_buffer *b, const struct kernel_shape *
             ((float *)out)[i] = number(b, s, state, i);
 }
 
+bool kernel_case_buffer(struct gpu_cmd *cmd, struct gpu_arena *arena, const struct kernel_buffer *b,
+                        const struct kernel_shape *s, struct gpu_view *view, struct err *e)
+{
+    enum { CHUNK = 1 << 20 };
+    uint64_t chunk = min_u64(b->n, CHUNK), state = 1;
+    if (!gpu_alloc(arena, b->n * 4, view, e))
+        return false;
+    if (b->fill == FILL_NOTHING)
+        return true;
+    float *x = malloc(chunk * sizeof *x);
+    if (!x)
+        return err_nomem(e, "what a kernel reads", chunk * sizeof *x);
+    kernel_case_fill(b, s, &state, x, chunk);
+    for (uint64_t i = 0; i < b->n; i += chunk) {
+        uint64_t bytes = min_u64(chunk, b->n - i) * 4;
+        gpu_upload(cmd, gpu_slice(*view, i * 4, bytes), x, bytes);
+    }
+    free(x);
+    return gpu_cmd_finish(cmd, e);
+}
+
+bool kernel_case_make(struct gpu_cmd *cmd, struct gpu_arena *arena, unsigned kernel, struct kernel_shape *s,
+                      struct gpu_view views[KERNEL_BUFFERS], struct err *e)
+{
+    struct kernel_buffer b[KERNEL_BUFFERS];
+    unsigned n = kernel_case_buffers(kernel, s, b);
+    for (unsigned i = 0; i < n; i++)
+        if (b[i].fill != FILL_AS && !kernel_case_buffer(cmd, arena, &b[i], s, &views[i], e))
+            return false;
+    for (unsigned i = 0; i < n; i++)
+        if (b[i].fill == FILL_AS)
+            views[i] = views[b[i].as];
+    return true;
+}
+
 /* ---- calls ---- */
 
 /* C = alpha A B^T + beta C, in the pieces of gpu_gemm. */
@@ -156,6 +192,21 @@ void kernel_case_call(struct gpu_cmd *cmd, unsigned kernel, const struct kernel_
     if (grid.x)
         gpu_dispatch(cmd, kernel, grid, views, n, (const char *)args + n * sizeof *views,
                      kernel_decls[kernel].push_bytes);
+}
+
+/* ---- trials ---- */
+
+static const struct trial_case trial_cases[] = {
+#define TRIAL(kernel_, rounding_, ...)                                                                                 \
+    {.kernel = KERNEL_ID_##kernel_, .rounding = ROUNDS_##rounding_, .s = {__VA_ARGS__}},
+#include "lib/kernel_cases.def"
+#undef TRIAL
+};
+const size_t n_trial_cases = sizeof trial_cases / sizeof *trial_cases;
+
+void trial_case(size_t i, struct trial_case *c)
+{
+    *c = trial_cases[i];
 }
 
 /* ---- bench ---- */

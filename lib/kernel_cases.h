@@ -39,6 +39,12 @@ unsigned kernel_case_buffers(unsigned kernel, struct kernel_shape *s, struct ker
 /* Elements [0, n) of it. state: of the random numbers. */
 void kernel_case_fill(const struct kernel_buffer *b, const struct kernel_shape *s, uint64_t *state, void *out,
                       uint64_t n);
+/* A buffer of an arena with what b says that it holds; long ones repeat themselves. */
+bool kernel_case_buffer(struct gpu_cmd *cmd, struct gpu_arena *arena, const struct kernel_buffer *b,
+                        const struct kernel_shape *s, struct gpu_view *view, struct err *e);
+/* All buffers of a call so. */
+bool kernel_case_make(struct gpu_cmd *cmd, struct gpu_arena *arena, unsigned kernel, struct kernel_shape *s,
+                      struct gpu_view views[KERNEL_BUFFERS], struct err *e);
 /* Records one call, tiled and in the grid of the variant in use. args: the arguments it had. */
 void kernel_case_call(struct gpu_cmd *cmd, unsigned kernel, const struct kernel_shape *s, const struct gpu_view *views,
                       union kernel_args *args);
@@ -46,6 +52,21 @@ void kernel_case_call(struct gpu_cmd *cmd, unsigned kernel, const struct kernel_
 /* Normal numbers of unit variance (near enough) and uniform ones, reproducible. */
 float kernel_case_normal(uint64_t *state);
 uint32_t kernel_case_random(uint64_t *state);
+
+/* ---- what candidates are tried on: TRIAL rows ---- */
+
+/* Odd shapes that a candidate (TUNE in shaders/variants.cmake) is checked on before it is timed on the kernel's BENCH rows. */
+enum kernel_rounding {
+    ROUNDS_F32, /* operands are f32 all the way */
+    ROUNDS_F16, /* operands may be rounded to 11 bits before they are multiplied */
+};
+struct trial_case {
+    unsigned kernel;
+    enum kernel_rounding rounding;
+    struct kernel_shape s;
+};
+extern const size_t n_trial_cases;
+void trial_case(size_t i, struct trial_case *c);
 
 /* ---- what gsq bench runs ---- */
 

@@ -8,15 +8,22 @@
 #include "host/base/str.h"
 #include "host/gpu/gpu_cmd.h"
 #include "host/quant/run/job.h"
+#include "lib/choice.h"
 #include "lib/gsq.h"
 
 struct gsq_device {
     struct gpu *gpu;
     struct gpu_cmd *cmd;
+    char cache_dir[1024]; /* "": none */
+    struct choice choice; /* of kernel variants (choose.h); chosen: all that there is to try has been tried */
+    bool chosen;
 };
 
 /* Before work: a device that was lost is opened again; a driver that is starting is waited for, half a minute. */
 bool lib_device_ready(gsq_device *d, struct err *e);
+/* Before work whose time counts: chooses kernel variants by measurement, where that is not done; again: anew. A device that is
+ * lost by a trial is opened again, and that variant left out. */
+bool lib_device_choose(gsq_device *d, bool again, struct err *e);
 /* After work that failed: whether the device was lost. d may be NULL. */
 bool lib_device_lost(const gsq_device *d);
 /* The same, once for each *tries, which begins at 0, with a warning: the work may be done again. *e is cleared then. */

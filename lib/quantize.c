@@ -173,6 +173,7 @@ bool gsq_plan_make(gsq_plan **out, gsq_device *device, const gsq_model *model,
     *out = NULL;
     bool ok = lib_options(&o, model, options, &why) && take_callbacks(&r, &o, callbacks, &why) &&
               lib_check(&o, model, true, &why) && lib_eval_text(&r.eval, &o, model, 1, NULL, &why) &&
+              (!device || !(o.q.calib || o.q.imatrix) || lib_device_choose(device, false, &why)) &&
               (lib_copies(&o) ? plan_copy(&r, &why) : run_job(&r, device, &result, &why));
     if (ok && !r.plan)
         ok = err_nomem(&why, "the plan", sizeof(gsq_plan));
@@ -348,7 +349,8 @@ static bool quantize(struct run *r, gsq_device *device, const gsq_model *model, 
     bool made = false;
     const struct progress progress = lib_progress(&r->progress);
     bool ok = (!report || report_html_lock(&lock, report, folder, &made, e)) &&
-              lib_eval_text(&r->eval, r->o, model, r->o->asked.eval_windows, &progress, e) && run_job(r, device, &q, e);
+              lib_eval_text(&r->eval, r->o, model, r->o->asked.eval_windows, &progress, e) &&
+              lib_device_choose(device, false, e) && run_job(r, device, &q, e);
     if (ok && q.finished) {
         if (r->o->asked.eval || report)
             log_warn(

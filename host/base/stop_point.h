@@ -4,6 +4,7 @@
  * ends the process there as kill -9 does. WHICH is the how-manieth passing (default 1), or what the point is of: the name
  * of a file. Without the variable a point costs a look at a flag. The points:
  *
+ *     trial      a variant of a kernel is tried, "KERNEL.VARIANT" (lib/choose.h)
  *     check      while the weights are read and checked
  *     manifest   the work folder has its manifest, and no block of this run
  *     linear     a linear is quantized

@@ -95,6 +95,24 @@ static bool fake_limits(struct gpu *g, const char *text, struct err *e)
     return true;
 }
 
+/* Capabilities by names with commas between them. */
+static bool caps_of(const char *list, uint32_t *caps, struct err *e)
+{
+    *caps = 0;
+    for (const char *at = list; at && *at; at += strcspn(at, ",") + (at[strcspn(at, ",")] != 0)) {
+        const struct gpu_cap_name *c = gpu_cap_names;
+        size_t n = strcspn(at, ",");
+        while (c->bit && (strlen(c->name) != n || memcmp(c->name, at, n) != 0))
+            c++;
+        if (!c->bit) {
+            err_set(e, ERR_USER, "GSQ_WITHOUT: there is no capability '%.*s'", (int)n, at);
+            return err_hint(e, "`gsq devices` lists those of each device");
+        }
+        *caps |= c->bit;
+    }
+    return true;
+}
+
 bool gpu_create(struct gpu **out, const struct gpu_options *o, struct err *e)
 {
     struct gpu_probe *probes = NULL;
@@ -109,6 +127,9 @@ bool gpu_create(struct gpu **out, const struct gpu_options *o, struct err *e)
         snprintf(threads, sizeof threads, "%u", o->threads);
         os_setenv("LP_NUM_THREADS", threads, false);
     }
+    uint32_t without;
+    if (!caps_of(os_getenv("GSQ_WITHOUT"), &without, e))
+        goto fail;
     const char *env = os_getenv("GSQ_VALIDATE");
     if (!gpu_instance_create(g, o->validate || (env && strcmp(env, "1") == 0), e) || !gpu_probe_all(g, &probes, &n, e))
         goto fail;
@@ -117,7 +138,7 @@ bool gpu_create(struct gpu **out, const struct gpu_options *o, struct err *e)
     if (!p)
         goto fail;
     g->probe = *p;
-    g->probe.info.caps &= ~o->without;
+    g->probe.info.caps &= ~(o->without | without);
     if (o->max_shared && o->max_shared < g->probe.info.shared_bytes)
         g->probe.info.shared_bytes = o->max_shared;
     g->statistics = o->statistics && g->probe.statistics;

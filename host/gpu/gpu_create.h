@@ -11,8 +11,9 @@ struct gpu_options {
     uint64_t mem_limit;    /* device bytes; 0: what the device reports as its budget, less a reserve */
     const char *cache_dir; /* pipeline cache; NULL: none */
     unsigned threads;      /* for a CPU device: how many threads it may use; 0: all */
-    uint32_t without;      /* enum gpu_cap bits to do without, though the device has them (tests) */
-    uint32_t max_shared;   /* bytes of shared memory to do with, though the device has more (tests); 0: what it has */
+    /* enum gpu_cap bits to do without, though the device has them; and those that $GSQ_WITHOUT names: "coopmat,f16" */
+    uint32_t without;
+    uint32_t max_shared; /* bytes of shared memory to do with, though the device has more (tests); 0: what it has */
     /* Validation and synchronization validation, where the layer is installed; also on where $GSQ_VALIDATE
      * is 1. Messages are logged as errors and counted. */
     bool validate;

@@ -2,6 +2,17 @@
 
 #include <string.h>
 
+const struct gpu_cap_name gpu_cap_names[] = {
+    {GPU_CAP_CPU, "cpu"},
+    {GPU_CAP_SUBGROUP, "subgroup"},
+    {GPU_CAP_LANES8, "lanes8"},
+    {GPU_CAP_F16, "f16"},
+    {GPU_CAP_INT8, "int8"},
+    {GPU_CAP_COOPMAT, "coopmat"},
+    {GPU_CAP_PUSH_DESCRIPTOR, "push_descriptor"},
+    {0, NULL},
+};
+
 const struct gpu_info *gpu_info(const struct gpu *g)
 {
     return &g->probe.info;

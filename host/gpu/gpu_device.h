@@ -19,6 +19,13 @@ enum gpu_cap {
     GPU_CAP_LANES8 = 1 << 6, /* SUBGROUP, and a subgroup is 8 invocations (lavapipe with AVX) */
 };
 
+/* Their names, in words of the user; `bit` 0 ends the list. */
+struct gpu_cap_name {
+    uint32_t bit;
+    const char *name;
+};
+extern const struct gpu_cap_name gpu_cap_names[];
+
 struct gpu;
 
 struct gpu_info {
@@ -34,6 +41,7 @@ struct gpu_info {
     uint64_t mem_limit;  /* what this run may use */
     double timestamp_ns; /* per tick; 0: no timestamps */
     char driver_uuid_hex[33];
+    uint32_t driver_version; /* in the vendor's own counting */
 };
 
 /* What arenas hold, now and at most so far, of what they may. Whole chunks count, and what an arena keeps for later. */

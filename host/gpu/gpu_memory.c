@@ -163,6 +163,11 @@ uint64_t gpu_memory_peak(const struct gpu *g)
     return g->held.peak;
 }
 
+void gpu_memory_peak_again(struct gpu *g)
+{
+    g->held.peak = g->held.used;
+}
+
 /* ---- arenas ---- */
 
 /* Two stacks: small allocations bump through shared chunks of one size, large ones take whole buffers. A mark

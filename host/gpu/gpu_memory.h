@@ -41,6 +41,8 @@ uint64_t gpu_arena_bytes(const struct gpu_arena *a);
 /* Bytes of device memory held by all arenas that do not count, now and at most so far. */
 uint64_t gpu_memory_used(const struct gpu *g);
 uint64_t gpu_memory_peak(const struct gpu *g);
+/* What was held before does not count as the peak any more. */
+void gpu_memory_peak_again(struct gpu *g);
 
 /* [offset, offset+size) of v; asserts that it lies inside and that offset % 4 == 0. */
 struct gpu_view gpu_slice(struct gpu_view v, uint64_t offset, uint64_t size);

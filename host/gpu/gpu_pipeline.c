@@ -502,7 +502,20 @@ bool gpu_kernel_prefer(struct gpu *g, unsigned kernel, const char *const *varian
     return true;
 }
 
-static struct hash128 hash_variant(const struct gpu_kernel *k, struct hash128 h)
+bool gpu_kernel_usable(const struct gpu *g, unsigned kernel, const char *variant, struct err *e)
+{
+    return usable_row(g, kernel, variant, e) >= 0;
+}
+
+unsigned gpu_kernel_preferred(const struct gpu *g, unsigned kernel, const char *names[GPU_PREFER_MAX])
+{
+    const struct preference *p = &g->pipelines->asked[kernel];
+    for (unsigned i = 0; i < p->n; i++)
+        names[i] = g->pipelines->kernels[p->row[i]].variant->name;
+    return p->n;
+}
+
+struct hash128 gpu_kernel_hash(const struct gpu_kernel *k, struct hash128 h)
 {
     const struct kernel_variant *v = k->variant;
     h = hash_bytes(v->name, strlen(v->name), h);
@@ -522,14 +535,14 @@ static struct hash128 hash_taken(const struct gpu_pipelines *ps, unsigned kernel
     const struct preference *first = &ps->preferred[kernel];
     bool all = false;
     for (unsigned i = 0; i < first->n && !all; i++) {
-        h = hash_variant(&ps->kernels[first->row[i]], h);
+        h = gpu_kernel_hash(&ps->kernels[first->row[i]], h);
         all = takes(&ps->kernels[first->row[i]], NULL);
     }
     for (unsigned i = 0; i < ps->n_kernels && !all; i++) {
         const struct gpu_kernel *k = &ps->kernels[i];
         if (k->variant->kernel != kernel || k->variant->tune || !k->usable)
             continue;
-        h = hash_variant(k, h);
+        h = gpu_kernel_hash(k, h);
         all = takes(k, NULL);
     }
     return h;

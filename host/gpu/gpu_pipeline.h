@@ -23,6 +23,10 @@ bool gpu_kernel_candidate(const struct gpu *g, unsigned kernel, unsigned i);
  * without them; n 0: none. False, with nothing changed, if there is none of a name or the device cannot run it (ERR_USER). */
 enum { GPU_PREFER_MAX = 8 };
 bool gpu_kernel_prefer(struct gpu *g, unsigned kernel, const char *const *variants, unsigned n, struct err *e);
+/* How many are preferred now, by gpu_options.variant or gpu_kernel_prefer, and their names, best first. */
+unsigned gpu_kernel_preferred(const struct gpu *g, unsigned kernel, const char *names[GPU_PREFER_MAX]);
+/* Whether there is a variant of that name that the device can run; ERR_USER says what is missing. */
+bool gpu_kernel_usable(const struct gpu *g, unsigned kernel, const char *variant, struct err *e);
 /* Whether the device was opened for a variant by name. */
 bool gpu_kernels_forced(const struct gpu *g);
 /* Bytes of shared memory that a workgroup of it takes; 0 past the end. A variant that takes more than the device has is not

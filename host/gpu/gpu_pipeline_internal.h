@@ -38,6 +38,9 @@ const void *gpu_kernel_push(unsigned kernel, const void *args);
 /* The same as gpu_kernel_get without creating its pipeline; NULL if there is none. */
 struct gpu_kernel *gpu_kernel_chosen(struct gpu *g, unsigned kernel, const void *push);
 
+/* Adds name, SPIR-V and constants of a variant to a hash. */
+struct hash128 gpu_kernel_hash(const struct gpu_kernel *k, struct hash128 h);
+
 /* A storage buffer, or a uniform texel buffer where the shader declares the binding so. */
 VkDescriptorType gpu_binding_type(const struct gpu_kernel *k, unsigned binding);
 

@@ -352,6 +352,7 @@ static void probe_device(struct gpu_probe *p, VkPhysicalDevice physical, uint32_
     snprintf(i->name, sizeof i->name, "%s", base.deviceName);
     snprintf(i->api, sizeof i->api, "%u.%u.%u", VK_API_VERSION_MAJOR(base.apiVersion),
              VK_API_VERSION_MINOR(base.apiVersion), VK_API_VERSION_PATCH(base.apiVersion));
+    i->driver_version = base.driverVersion;
     memcpy(p->cache_uuid, base.pipelineCacheUUID, VK_UUID_SIZE);
     if (base.apiVersion < VK_API_VERSION_1_3) {
         snprintf(p->why, sizeof p->why, "its driver speaks Vulkan %s, 1.3 is needed", i->api);

@@ -8,7 +8,7 @@ import re
 import sys
 
 # Objects whose keys are names of things.
-FREE = {"plan.device_memory", "result of devices.kernels"}
+FREE = {"plan.device_memory", "result of devices.kernels", "result of devices.choice", "result of bench.choice"}
 
 
 def read_document(path):

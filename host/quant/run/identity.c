@@ -14,6 +14,7 @@
 #include "host/base/os.h"
 #include "host/base/out_path.h"
 #include "host/base/version.h"
+#include "host/gpu/gpu_choice.h"
 #include "host/gpu/gpu_pipeline.h"
 #include "host/quant/method/tune_block.h"
 
@@ -116,6 +117,20 @@ static struct hash128 hash_imatrix(const struct imatrix *m)
     return h;
 }
 
+/* A hash, and after a space the names of what was chosen by measurement. */
+static void identity_kernels(struct gpu *g, char *out, size_t cap)
+{
+    char choice[GPU_CHOICE_TEXT];
+    gpu_choice_text(g, choice);
+    snprintf(out, cap, "%016llx%s%s", (unsigned long long)gpu_kernels_identity(g), choice[0] ? " " : "", choice);
+}
+
+bool identity_take_up_kernels(struct gpu *g, const char *value, struct err *e)
+{
+    const char *choice = strchr(value, ' ');
+    return gpu_kernels_forced(g) || gpu_choice_take(g, choice ? choice + 1 : "", e);
+}
+
 void identity_take_up_memory(struct plan *p, const char *value)
 {
     unsigned batch, micro, scale;
@@ -159,8 +174,8 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
     put(id, "scale search", text);
     put(id, "device", info->name);
     put(id, "driver", info->driver);
-    snprintf(text, sizeof text, "%016llx", (unsigned long long)gpu_kernels_identity(gpu_cmd_gpu(cmd)));
-    put(id, "kernels", text);
+    identity_kernels(gpu_cmd_gpu(cmd), text, sizeof text);
+    put(id, IDENTITY_KERNELS, text);
     if (o->method == METHOD_RTN)
         return true;
     char hex[33];
@@ -205,7 +220,7 @@ static struct hash128 add_text(const char *text, struct hash128 h)
 
 void identity_result(const struct identity *id, const struct quantize_options *o, const struct plan *p, char hex[33])
 {
-    static const char *const leaves[] = {MANIFEST_VERSION, "device", "driver", "kernels", "memory"};
+    static const char *const leaves[] = {MANIFEST_VERSION, "device", "driver", IDENTITY_KERNELS, "memory"};
     struct hash128 h = {0};
     char path[4096], dir[4096], text[64];
     for (size_t i = 0; i < id->n; i++) {

@@ -29,6 +29,12 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
 /* Hash of what the output is: the fields, without where and by which build it was computed, and the export's
  * options. */
 void identity_result(const struct identity *id, const struct quantize_options *o, const struct plan *p, char hex[33]);
+/* The field with the kernel variants: a hash of all that are used, and the names of those that were chosen by measurement. */
+#define IDENTITY_KERNELS "kernels"
+/* A resumed run keeps the variants that it began with (the value of that field), whatever was measured since. With a variant
+ * by name that one is kept. ERR_USER, with nothing changed, where one of them is not there any more or the device cannot run it:
+ * the field will differ. */
+bool identity_take_up_kernels(struct gpu *g, const char *value, struct err *e);
 /* How many windows are taken at a time follows from the free memory and changes the order of sums. A resumed run keeps
  * the numbers it began with (the value of its field "memory") if that many fit now; otherwise the plan stays as it is,
   * and the field will differ. */

@@ -181,10 +181,19 @@ static bool is_finished(const struct job *j)
     return there && strcmp(run, j->plan.run) == 0;
 }
 
+/* Before anything is measured or planned with other ones. */
+static void take_up_kernels(struct job *j)
+{
+    char value[512];
+    if (j->cmd && store_recorded(j->work_dir, IDENTITY_KERNELS, value, sizeof value) &&
+        !identity_take_up_kernels(gpu_cmd_gpu(j->cmd), value, &j->variants))
+        log_debug("%s", j->variants.msg);
+}
+
 static bool open_store(struct job *j, struct err *e)
 {
     if (!store_open(&j->store, j->work_dir, j->id.fields, j->id.n, j->o->accept, e))
-        return false;
+        return j->variants.msg[0] && e->kind == ERR_USER && err_context(e, "%s", j->variants.msg);
     stop_point("manifest", NULL);
     j->blocks_whole = store_check(j->store, &j->plan);
     return true;
@@ -327,6 +336,7 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
               checkpoint_open(&j.ck, o.model_dir, e) && job_out_check(&j, e) && job_out_lock(&j, e);
     if (ok) {
         uint32_t ctx = windows_context(j.ck, o.ctx);
+        take_up_kernels(&j);
         ok = load_calibration(&j, &o, ctx, e) &&
              (cmd ? model_open(&j.m, cmd, j.ck, ctx, e) : model_describe(&j.m, j.ck, ctx, e)) &&
              (!o.refine || open_refined(&j, &o, ctx, e)) &&

@@ -33,6 +33,7 @@ struct job {
     const struct job_callbacks *cb;
     struct checkpoint *ck;
     struct model *m;
+    struct err variants;           /* why a resumed run has not the kernel variants that it began with */
     struct checkpoint *refined_ck; /* the GGUF that is refined, as a model of its own; NULL: none */
     struct model *refined;
     struct imatrix imatrix;
