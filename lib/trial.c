@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "host/base/os.h"
+#include "host/base/str.h"
 #include "host/gpu/gpu_pipeline.h"
 #include "lib/kernel_cases.h"
 
@@ -28,9 +29,10 @@ struct call {
     void *in[KERNEL_BUFFERS], *out[KERNEL_BUFFERS];
 };
 
+/* gemm, gemm_half; with _nn B lies as [k,n], with _tn A as [k,m] too. */
 static bool is_product(unsigned kernel)
 {
-    return kernel == KERNEL_ID_gemm || kernel == KERNEL_ID_gemm_half;
+    return strncmp(kernel_decls[kernel].name, "gemm", 4) == 0;
 }
 
 static void call_free(struct call *c)
@@ -119,12 +121,16 @@ static bool product_right(const struct call *c, char why[TRIAL_WHY])
     const struct kernel_shape *s = &c->c.s;
     const float *a = c->in[0], *b = c->in[1], *old = c->in[3], *got = c->out[3];
     const double unit = 0x1p-24, rounded = c->c.rounding == ROUNDS_F16 ? 2 * 0x1.001p-11 : 0;
+    const char *name = kernel_decls[c->c.kernel].name;
+    bool tn = str_ends(name, "_tn"), nn = tn || str_ends(name, "_nn");
+    /* From a row, or column of B^T, to the next, and along k. */
+    const uint64_t a_row = tn ? 1 : s->lda, a_k = tn ? s->lda : 1, b_col = nn ? 1 : s->ldb, b_k = nn ? s->ldb : 1;
     for (uint32_t row = 0; row < s->m; row++)
         for (uint32_t col = 0; col < s->n; col++) {
             double sum = 0, size = 0;
             uint64_t at = (uint64_t)row * s->ldc + col;
             for (uint32_t k = 0; k < s->k; k++) {
-                double x = (double)a[(uint64_t)row * s->lda + k] * b[(uint64_t)col * s->ldb + k];
+                double x = (double)a[row * a_row + k * a_k] * b[col * b_col + k * b_k];
                 sum += x;
                 size += fabs(x);
             }

@@ -1,5 +1,5 @@
 /* Kernel variants by measurement (lib/choose.h), with candidates of this test's own: one that is right and fast where subgroups have
- * 8 invocations, one that computes wrong values, and one that no pipeline can be made of. */
+ * 8 invocations, one that is the usual variant again, some that compute wrong values, and one that no pipeline can be made of. */
 #define kernel_variants built_variants
 #include "shaders/kernel_table.c"
 #undef kernel_variants
@@ -17,19 +17,19 @@
 
 /* ---- the table of this program, in place of the built one ---- */
 
-enum { ROWS_MOST = 400, OWN = 4 };
+enum { ROWS_MOST = 400, OWN = 6 };
 struct kernel_variant kernel_variants[ROWS_MOST];
-static uint32_t wrong_words[sizeof words_gemm_half_base / 4];
+static uint32_t wrong_product[sizeof words_gemm_half_base / 4], wrong_attention[sizeof words_attn_fwd_base / 4];
 
-/* Every sum becomes a difference: a product that is none. */
-static void make_wrong(void)
+/* Every sum becomes a difference. */
+static void make_wrong(uint32_t *words, const uint32_t *right, size_t n)
 {
     enum { HEADER = 5, OP_FADD = 129, OP_FSUB = 131 };
     unsigned changed = 0;
-    memcpy(wrong_words, words_gemm_half_base, sizeof wrong_words);
-    for (size_t i = HEADER; i < sizeof wrong_words / 4; i += wrong_words[i] >> 16)
-        if ((wrong_words[i] & 0xffff) == OP_FADD) {
-            wrong_words[i] = (wrong_words[i] & 0xffff0000) | OP_FSUB;
+    memcpy(words, right, n * sizeof *words);
+    for (size_t i = HEADER; i < n; i += words[i] >> 16)
+        if ((words[i] & 0xffff) == OP_FADD) {
+            words[i] = (words[i] & 0xffff0000) | OP_FSUB;
             changed++;
         }
     assert_true(changed > 0);
@@ -59,12 +59,18 @@ static void add_candidates(enum kernel_id kernel, unsigned *n)
     struct kernel_variant wrong, broken;
     if (kernel == KERNEL_ID_gemm_half) {
         wrong = broken = candidate(built(kernel, "base"), "wrong", 0);
-        wrong.words = wrong_words;
+        wrong.words = wrong_product;
         broken.name = "broken";
         broken.words = words_add_base;
         broken.n_words = sizeof words_add_base / 4;
         kernel_variants[(*n)++] = wrong;
         kernel_variants[(*n)++] = broken;
+    }
+    if (kernel == KERNEL_ID_attn_fwd) {
+        wrong = candidate(built(kernel, "base"), "wrong", 0);
+        wrong.words = wrong_attention;
+        kernel_variants[(*n)++] = wrong;
+        kernel_variants[(*n)++] = candidate(built(kernel, "base"), "same", 0);
     }
     if (kernel == KERNEL_ID_gemm || kernel == KERNEL_ID_gemm_half)
         kernel_variants[(*n)++] = candidate(built(kernel, "cpu"), "lanes", GPU_CAP_LANES8);
@@ -74,7 +80,8 @@ static void add_candidates(enum kernel_id kernel, unsigned *n)
 static int make_table(void **state)
 {
     unsigned n = 0;
-    make_wrong();
+    make_wrong(wrong_product, words_gemm_half_base, sizeof wrong_product / 4);
+    make_wrong(wrong_attention, words_attn_fwd_base, sizeof wrong_attention / 4);
     for (const struct kernel_variant *v = built_variants; v->kernel < KERNEL_COUNT; v++) {
         assert_true(n + OWN + 1 < ROWS_MOST);
         if (v == built_variants || v->kernel != v[-1].kernel)
@@ -193,6 +200,9 @@ static void test_chosen(void **state)
     assert_non_null(strstr(of("gemm_half.wrong")->why, "wrong values"));
     assert_int_equal(of("gemm_half.broken")->state, CANDIDATE_REFUSED);
     assert_non_null(strstr(of("gemm_half.broken")->why, "cannot be compiled"));
+    assert_int_equal(of("attn_fwd.wrong")->state, CANDIDATE_REFUSED);
+    assert_non_null(strstr(of("attn_fwd.wrong")->why, "wrong values"));
+    assert_int_equal(of("attn_fwd.same")->state, CANDIDATE_MEASURED);
     if (has_lanes()) { /* five times as fast: no noise reaches that */
         assert_int_equal(of("gemm_half.lanes")->state, CANDIDATE_MEASURED);
         assert_string_equal(used(KERNEL_ID_gemm), "lanes");
