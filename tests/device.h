@@ -42,11 +42,11 @@ static inline int device_setup(void **state)
     return 0;
 }
 
-/* The other way to bind: sets from a pool. */
+/* The other way to bind, sets from a pool, and to transfer, by staging buffers though there is one memory. */
 static inline int device_setup_no_push(void **state)
 {
     (void)state;
-    device_open((struct gpu_options){.without = GPU_CAP_PUSH_DESCRIPTOR});
+    device_open((struct gpu_options){.without = GPU_CAP_PUSH_DESCRIPTOR, .staging = true});
     return 0;
 }
 

@@ -420,6 +420,60 @@ static void test_transfers(void **state)
     free(b);
 }
 
+/* Host memory that the device reads and writes: by copies and by kernels, and what the host finds there. Uploads keep their
+ * place in the order of what is recorded, also where they could be written at once. */
+static void test_host_memory(void **state)
+{
+    (void)state;
+    enum { N = 1 << 18, ROUNDS = 20 };
+    struct err e = {0};
+    struct gpu_arena *host = NULL;
+    struct gpu_view h, h2, d = alloc(4 * N), sum = alloc(4 * N);
+    uint64_t held = gpu_memory_used(gpu);
+    OK(gpu_arena_create_host(&host, gpu, "host", &e) && gpu_alloc(host, 4 * N, &h, &e) && gpu_alloc(host, 999, &h2, &e),
+       e);
+    assert_int_equal(gpu_memory_used(gpu), held);
+    float *x = gpu_host(h);
+    assert_non_null(x);
+    assert_non_null(gpu_host(h2));
+    assert_true(gpu_unified(gpu) == (gpu_host(d) != NULL));
+    for (int i = 0; i < N; i++)
+        x[i] = (float)i;
+    gpu_copy(cmd, d, h, 4 * N); /* d = i */
+    add(d, h, N);               /* d = 2 i: a kernel reads it */
+    add(h, d, N);               /* h = 3 i: and writes it */
+    finish();
+    for (int i = 0; i < N; i++)
+        assert_true(x[i] == 3 * (float)i);
+    gpu_copy(cmd, h, d, 4 * N);
+    finish();
+    for (int i = 0; i < N; i++)
+        assert_true(x[i] == 2 * (float)i);
+
+    float *y = malloc(4 * N);
+    assert_non_null(y);
+    gpu_fill(cmd, sum, 0);
+    for (int r = 1; r <= ROUNDS; r++) {
+        for (int i = 0; i < N; i++)
+            y[i] = (float)(r * (i % 7));
+        gpu_upload(cmd, d, y, 4 * N); /* behind the sum of the round before */
+        add(sum, d, N);
+        if (r % 3 == 0)
+            gpu_cmd_flush(cmd);
+        if (r % 8 == 0)
+            finish();
+    }
+    download(sum, y, 4 * N);
+    for (int i = 0; i < N; i++)
+        assert_true(y[i] == (float)(ROUNDS * (ROUNDS + 1) / 2 * (i % 7)));
+    free(y);
+    assert_false(gpu_alloc(host, gpu_info(gpu)->max_alloc + 4096, &h, &e));
+    assert_int_equal(e.kind, ERR_ENV);
+    assert_non_null(strstr(e.msg, "host memory"));
+    gpu_arena_destroy(&host);
+    gpu_arena_reset(arena, 0);
+}
+
 static void test_fill_copy(void **state)
 {
     (void)state;
@@ -860,6 +914,7 @@ int main(void)
         cmocka_unit_test(test_limit),
         cmocka_unit_test(test_counting_arena),
         ON(test_transfers),
+        ON(test_host_memory),
         ON(test_fill_copy),
         ON(test_arithmetic),
         ON(test_unpack16),

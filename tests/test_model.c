@@ -88,9 +88,12 @@ static void check_forward(const struct shape *s)
     family_embed(&f, s, w.ids, WINDOWS * CTX, x);
     compare("embeddings", got, x, n, 0);
 
+    struct block_ahead ahead = {0};
+    o.m->ahead = &ahead;
     for (uint32_t l = 0; l < s->layers; l++) {
         struct block_weights b = {0};
         char what[64];
+        assert_int_equal(block_ahead_has(&ahead, l), l > 0); /* the first one is not read ahead */
         OK(model_load_block(o.m, l, weights, &b, &e), e);
         assert_true(ref_block_forward(&c, &f.blocks[l], WINDOWS, x, h, x));
         /* Once into a second view, once in place. */
@@ -111,7 +114,11 @@ static void check_forward(const struct shape *s)
         OK(gpu_cmd_finish(cmd, &e), e);
         gpu_arena_reset(weights, 0);
         block_weights_free(&b);
+        if (l + 1 < s->layers)
+            block_ahead_begin(&ahead, gpu, o.ck, l + 1, model_block(o.m, l + 1));
     }
+    o.m->ahead = NULL;
+    block_ahead_free(&ahead);
     gpu_arena_reset(arena, 0);
     gpu_arena_destroy(&weights);
     family_numbers_free(&f);
@@ -127,6 +134,44 @@ static void test_forward(void **state)
     (void)state;
     for (int i = 0; i < N_SHAPES; i++)
         check_forward(&shapes[i]);
+}
+
+static bool refuse(void *ctx, uint32_t layer, struct err *e)
+{
+    unsigned *times = ctx;
+    return ++*times > 1 || err_set(e, ERR_USER, "block %u has changed", layer);
+}
+
+/* Who is asked first may refuse: the block is not there, and loading it says why. Another block than the one that was
+ * begun is loaded as ever. */
+static void test_ahead(void **state)
+{
+    (void)state;
+    struct opened o;
+    struct err e = {0};
+    unsigned times = 0;
+    open_shape(&o, &shapes[0]);
+    assert_true(shapes[0].layers > 1);
+    struct block_ahead ahead = {.check = refuse, .ctx = &times};
+    struct block_weights b = {0};
+    o.m->ahead = &ahead;
+    assert_true(block_ahead_bytes(o.ck, 0, model_block(o.m, 0)) >= 2 * (uint64_t)model_block_products(o.m, 0));
+    block_ahead_begin(&ahead, gpu, o.ck, 1, model_block(o.m, 1));
+    assert_true(block_ahead_has(&ahead, 1) && !block_ahead_has(&ahead, 0));
+    FAILS(model_load_block(o.m, 1, arena, &b, &e), e, ERR_USER, "block 1 has changed");
+    assert_false(block_ahead_has(&ahead, 1));
+    gpu_arena_reset(arena, 0);
+    OK(model_load_block(o.m, 1, arena, &b, &e), e);
+    block_ahead_begin(&ahead, gpu, o.ck, 1, model_block(o.m, 1));
+    OK(model_load_block(o.m, 0, arena, &b, &e), e);
+    OK(block_ahead_wait(&ahead, &e), e);
+    assert_true(block_ahead_has(&ahead, 1));
+    assert_int_equal(times, 2);
+    OK(gpu_cmd_finish(cmd, &e), e);
+    block_weights_free(&b);
+    block_ahead_free(&ahead);
+    gpu_arena_reset(arena, 0);
+    close_opened(&o);
 }
 
 /* ---- tiers and batches ---- */
@@ -616,14 +661,25 @@ static void test_finite(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forward),         cmocka_unit_test(test_tiers),
-        cmocka_unit_test(test_batches),         cmocka_unit_test(test_stop),
-        cmocka_unit_test(test_scratch_windows), cmocka_unit_test(test_load_matrix),
-        cmocka_unit_test(test_load_large),      cmocka_unit_test(test_load_quantized),
-        cmocka_unit_test(test_missing_tensors), cmocka_unit_test(test_tensors_too_many),
-        cmocka_unit_test(test_wrong_shapes),    cmocka_unit_test(test_families),
-        cmocka_unit_test(test_limits),          cmocka_unit_test(test_finite),
+        cmocka_unit_test(test_forward),
+        cmocka_unit_test(test_tiers),
+        cmocka_unit_test(test_ahead),
+        cmocka_unit_test(test_batches),
+        cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_scratch_windows),
+        cmocka_unit_test(test_load_matrix),
+        cmocka_unit_test(test_load_large),
+        cmocka_unit_test(test_load_quantized),
+        cmocka_unit_test(test_missing_tensors),
+        cmocka_unit_test(test_tensors_too_many),
+        cmocka_unit_test(test_wrong_shapes),
+        cmocka_unit_test(test_families),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_finite),
         cmocka_unit_test(test_speed),
     };
-    return device_done(cmocka_run_group_tests(tests, device_setup, remove_dir));
+    const struct CMUnitTest by_staging[] = {cmocka_unit_test(test_forward), cmocka_unit_test(test_tiers)};
+    int failed = device_done(cmocka_run_group_tests(tests, device_setup, NULL));
+    return failed +
+           device_done(cmocka_run_group_tests_name("with staging", by_staging, device_setup_no_push, remove_dir));
 }

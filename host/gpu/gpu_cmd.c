@@ -321,6 +321,7 @@ struct slot *cmd_open(struct gpu_cmd *c)
     c->open = true;
     c->bound = NULL;
     s->profiled = c->profile;
+    s->to_host = false;
     gpu_cost_clear(&s->cost);
     s->n_dispatches = 0;
     if (s->queries)
@@ -345,6 +346,10 @@ void gpu_cmd_flush(struct gpu_cmd *c)
     struct err e = {0};
     if (!c->open || c->failed)
         return;
+    if (s->to_host)
+        record_barrier(s, STAGE_COMPUTE | STAGE_TRANSFER,
+                       VK_ACCESS_2_SHADER_STORAGE_WRITE_BIT | VK_ACCESS_2_TRANSFER_WRITE_BIT,
+                       VK_PIPELINE_STAGE_2_HOST_BIT, VK_ACCESS_2_HOST_READ_BIT);
     cmd_timestamp(s, 1);
     c->open = false;
     VK(&e, vkEndCommandBuffer(s->cb));
@@ -426,8 +431,22 @@ void cmd_access(struct gpu_cmd *c, const struct access *list, unsigned n)
             wait = conflict(&c->accesses[i], &list[j]);
     if (wait && c->n_accesses)
         cmd_barrier(c, false);
-    for (unsigned j = 0; j < n; j++)
+    for (unsigned j = 0; j < n; j++) {
+        struct gpu_buffer *b = list[j].buffer;
         c->accesses[c->n_accesses++] = list[j];
+        if (!b->map)
+            continue;
+        b->user = c;
+        b->last = c->submitted + 1;
+        c->slots[c->current].to_host |= list[j].write;
+    }
+}
+
+bool cmd_quiet(struct gpu_cmd *c, const struct gpu_buffer *b)
+{
+    if (b->user == c && b->last > c->done)
+        vkGetSemaphoreCounterValue(c->gpu->device, c->timeline, &c->done);
+    return !b->user || (b->user == c && b->last <= c->done);
 }
 
 /* Whether the device has ended all that was submitted. */

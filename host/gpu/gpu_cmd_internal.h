@@ -17,7 +17,7 @@ enum {
 
 /* A range of a buffer that was read or written since the last barrier. */
 struct access {
-    const struct gpu_buffer *buffer;
+    struct gpu_buffer *buffer;
     uint64_t begin, end;
     VkPipelineStageFlags2 stage; /* compute or transfer */
     bool write;
@@ -36,6 +36,7 @@ struct slot {
     struct gpu_cost cost;
     unsigned n_dispatches;
     bool profiled;
+    bool to_host; /* it writes what the host sees */
     struct {
         struct gpu_kernel *kernel;
         double work;
@@ -46,6 +47,7 @@ struct gpu_cmd {
     struct gpu *gpu;
     VkSemaphore timeline;
     uint64_t submitted; /* last value given out */
+    uint64_t done;      /* the timeline's, when it was last asked */
     struct slot slots[SLOTS];
     unsigned current;
     bool open; /* slots[current] is being recorded */
@@ -79,6 +81,8 @@ void cmd_access(struct gpu_cmd *c, const struct access *list, unsigned n);
 void cmd_barrier(struct gpu_cmd *c, bool to_host);
 /* Waits for a submission and takes its measurements. False if the device failed. */
 bool cmd_wait(struct gpu_cmd *c, uint64_t value);
+/* Whether nothing that was recorded and has not ended touches the buffer, which the host sees. */
+bool cmd_quiet(struct gpu_cmd *c, const struct gpu_buffer *b);
 /* The oldest submission in flight; 0: none. */
 uint64_t cmd_oldest(const struct gpu_cmd *c);
 /* Writes the time into this query, where there are any. */

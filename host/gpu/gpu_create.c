@@ -144,6 +144,8 @@ bool gpu_create(struct gpu **out, const struct gpu_options *o, struct err *e)
     g->statistics = o->statistics && g->probe.statistics;
     if (!device_create(g, e))
         goto fail;
+    const char *staging = os_getenv("GSQ_STAGING");
+    g->unified = !o->staging && !(staging && strcmp(staging, "1") == 0) && gpu_memory_unified(&g->probe, &g->memory);
     g->probe.info.mem_limit = gpu_memory_limit(&g->probe, &g->memory, o->mem_limit);
     if (!fake_limits(g, os_getenv("GSQ_DEVICE_LIMITS"), e) || !gpu_pipelines_init(g, o->variant, o->cache_dir, e))
         goto fail;
@@ -182,7 +184,7 @@ void gpu_destroy(struct gpu **gp)
     if (g->device) {
         vkDeviceWaitIdle(g->device);
         gpu_pipelines_destroy(g);
-        assert(g->held.used == 0 || g->lost); /* an arena outlives its device */
+        assert((g->held.used == 0 && g->host.used == 0) || g->lost); /* an arena outlives its device */
         vkDestroyDevice(g->device, NULL);
     } else {
         gpu_pipelines_destroy(g); /* it could not be opened again */

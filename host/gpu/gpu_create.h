@@ -17,6 +17,9 @@ struct gpu_options {
     /* Validation and synchronization validation, where the layer is installed; also on where $GSQ_VALIDATE
      * is 1. Messages are logged as errors and counted. */
     bool validate;
+    /* Transfers go by way of staging buffers though host and device have one memory, as they go to a card; also on where
+     * $GSQ_STAGING is 1 (tests). */
+    bool staging;
     bool statistics; /* pipelines tell what their compiler made of them (gpu_statistics.h); they take longer to make */
 };
 

@@ -58,6 +58,8 @@ struct gpu {
     VkQueue queue;
     VkPhysicalDeviceMemoryProperties memory;
     struct gpu_count held; /* by arenas */
+    struct gpu_count host; /* by those of host memory */
+    bool unified;          /* the host sees all of the device's memory, and uses it so */
     uint64_t chunk_bytes;
     struct gpu_pipelines *pipelines; /* gpu_pipeline.c */
     bool lost;

@@ -23,7 +23,9 @@
 
 /* ---- one buffer ---- */
 
-static int find_type(const VkPhysicalDeviceMemoryProperties *m, uint32_t allowed, enum gpu_buffer_use use)
+/* unified: what the device uses is wanted where the host sees it. Memory that is not cached is read by the host at a
+ * hundredth of its speed, so what is read there is cached wherever there is such a type. */
+static int find_type(const VkPhysicalDeviceMemoryProperties *m, uint32_t allowed, enum gpu_buffer_use use, bool unified)
 {
     const VkMemoryPropertyFlags local = VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT,
                                 visible = VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT,
@@ -40,8 +42,11 @@ static int find_type(const VkPhysicalDeviceMemoryProperties *m, uint32_t allowed
             continue;
         uint64_t score = 1 + (m->memoryHeaps[m->memoryTypes[i].heapIndex].size >> 20) * 4;
         const uint64_t more = UINT64_C(1) << 50;
-        if (use == GPU_BUFFER_DEVICE)
+        if (use == GPU_BUFFER_DEVICE && !unified)
             score += (f & local ? more : 0) + (f & visible ? 0 : 2);
+        else if (unified && (use == GPU_BUFFER_DEVICE || use == GPU_BUFFER_HOST))
+            score +=
+                (f & local ? 4 * more : 0) + ((f & visible) && (f & coherent) ? 2 * more : 0) + (f & cached ? more : 0);
         else if (use == GPU_BUFFER_UPLOAD)
             score += (f & local ? 0 : more) + (f & cached ? 0 : 2);
         else
@@ -54,11 +59,28 @@ static int find_type(const VkPhysicalDeviceMemoryProperties *m, uint32_t allowed
     return best;
 }
 
+bool gpu_memory_unified(const struct gpu_probe *p, const VkPhysicalDeviceMemoryProperties *m)
+{
+    const VkMemoryPropertyFlags all = VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT | VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT |
+                                      VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
+    uint64_t seen = 0, largest = 0;
+    if (p->type != VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU && p->type != VK_PHYSICAL_DEVICE_TYPE_CPU)
+        return false;
+    for (uint32_t i = 0; i < m->memoryTypeCount; i++) {
+        const VkMemoryHeap *heap = &m->memoryHeaps[m->memoryTypes[i].heapIndex];
+        if (heap->flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT)
+            largest = max_u64(largest, heap->size);
+        if ((m->memoryTypes[i].propertyFlags & all) == all)
+            seen = max_u64(seen, heap->size);
+    }
+    return seen && seen == largest;
+}
+
 /* What Vulkan is asked for. On a CPU device, texel buffers may go on past the end (texel_range in
  * gpu_dispatch.c), and no size is a power of two: lavapipe compiles every shader again for those. */
 static uint64_t vk_size(const struct gpu *g, uint64_t size, enum gpu_buffer_use use)
 {
-    if (use != GPU_BUFFER_DEVICE || !(g->probe.info.caps & GPU_CAP_CPU))
+    if (use == GPU_BUFFER_UPLOAD || use == GPU_BUFFER_READBACK || !(g->probe.info.caps & GPU_CAP_CPU))
         return size;
     size += 256;
     return size & (size - 1) ? size : size + 256;
@@ -80,7 +102,7 @@ bool gpu_buffer_create(struct gpu_buffer **out, struct gpu *g, uint64_t size, en
     VK(e, vkCreateBuffer(g->device, &info, NULL, &b->vk));
     VkMemoryRequirements need;
     vkGetBufferMemoryRequirements(g->device, b->vk, &need);
-    int type = find_type(&g->memory, need.memoryTypeBits, use);
+    int type = find_type(&g->memory, need.memoryTypeBits, use, g->unified);
     if (type < 0) {
         err_set(e, ERR_ENV, "%s has no memory for a buffer of use %d", g->probe.info.name, (int)use);
         goto fail;
@@ -92,7 +114,10 @@ bool gpu_buffer_create(struct gpu_buffer **out, struct gpu *g, uint64_t size, en
     };
     VK(e, vkAllocateMemory(g->device, &alloc, NULL, &b->memory));
     VK(e, vkBindBufferMemory(g->device, b->vk, b->memory, 0));
-    if (use != GPU_BUFFER_DEVICE)
+    VkMemoryPropertyFlags flags = g->memory.memoryTypes[type].propertyFlags;
+    bool seen = (flags & VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT) && (flags & VK_MEMORY_PROPERTY_HOST_COHERENT_BIT);
+    b->cached = flags & VK_MEMORY_PROPERTY_HOST_CACHED_BIT;
+    if (use != GPU_BUFFER_DEVICE || (g->unified && seen))
         VK(e, vkMapMemory(g->device, b->memory, 0, VK_WHOLE_SIZE, 0, &b->map));
     *out = b;
     return true;
@@ -183,7 +208,7 @@ struct gpu_arena {
     struct stack small, large;
     uint64_t small_top;      /* chunk index * chunk_bytes + offset */
     size_t large_top;        /* large buffers in use; those after are free, in any order */
-    struct gpu_count *count; /* the device's; of an arena that counts, its own */
+    struct gpu_count *count; /* the device's or the host's; of an arena that counts, its own */
     struct gpu_arena *next;  /* of the same count */
 };
 
@@ -215,14 +240,25 @@ bool gpu_arena_create(struct gpu_arena **out, struct gpu *g, const char *name, s
     return create_arena(out, g, name, &g->held, e);
 }
 
+bool gpu_arena_create_host(struct gpu_arena **out, struct gpu *g, const char *name, struct err *e)
+{
+    g->host.limit = UINT64_MAX - 1; /* buffers have one all the same */
+    return create_arena(out, g, name, &g->host, e);
+}
+
 bool gpu_arena_create_counting(struct gpu_arena **out, struct gpu *g, struct gpu_count *count, struct err *e)
 {
     return create_arena(out, g, "counting", count, e);
 }
 
+static bool of_host(const struct gpu_arena *a)
+{
+    return a->count == &a->gpu->host;
+}
+
 static bool counts(const struct gpu_arena *a)
 {
-    return a->count != &a->gpu->held;
+    return a->count != &a->gpu->held && !of_host(a);
 }
 
 static void drop_last(struct gpu_arena *a, struct stack *s)
@@ -275,6 +311,10 @@ static bool no_room(struct gpu_arena *a, uint64_t bytes, const char *why, struct
 {
     char want[24], used[24], limit[24];
     format_bytes(bytes, want, sizeof want);
+    if (of_host(a)) {
+        err_set(e, ERR_ENV, "not enough host memory that the device sees for %s more: %s", want, why);
+        return err_hint(e, "close other programs, or use a smaller --ctx or fewer --samples");
+    }
     format_bytes(a->count->used, used, sizeof used);
     format_bytes(a->count->limit, limit, sizeof limit);
     err_set(e, ERR_ENV, "not enough device memory for %s more: %s (%s of %s in use)", want, why, used, limit);
@@ -284,7 +324,7 @@ static bool no_room(struct gpu_arena *a, uint64_t bytes, const char *why, struct
 static bool create_buffer(struct gpu_arena *a, struct gpu_buffer **out, uint64_t bytes, struct err *e)
 {
     if (!counts(a))
-        return gpu_buffer_create(out, a->gpu, bytes, GPU_BUFFER_DEVICE, e);
+        return gpu_buffer_create(out, a->gpu, bytes, of_host(a) ? GPU_BUFFER_HOST : GPU_BUFFER_DEVICE, e);
     *out = calloc(1, sizeof **out);
     if (!*out)
         return err_nomem(e, "a buffer that is counted", sizeof **out);
@@ -384,6 +424,16 @@ void gpu_arena_reset(struct gpu_arena *a, gpu_mark mark)
 }
 
 /* ---- views ---- */
+
+void *gpu_host(struct gpu_view v)
+{
+    return v.buffer && v.buffer->map ? (char *)v.buffer->map + v.offset : NULL;
+}
+
+bool gpu_unified(const struct gpu *g)
+{
+    return g->unified;
+}
 
 struct gpu_view gpu_slice(struct gpu_view v, uint64_t offset, uint64_t size)
 {

@@ -20,6 +20,16 @@ bool gpu_arena_create(struct gpu_arena **out, struct gpu *g, const char *name, s
  * the allocating code on it, with commands that count too (gpu_cmd_count), and so knows what a run takes. Several
   * arenas may share a count. limit UINT64_MAX: no limit, also on the size of a buffer. */
 bool gpu_arena_create_counting(struct gpu_arena **out, struct gpu *g, struct gpu_count *count, struct err *e);
+/* An arena of host memory that the device reads and writes where it is: what moves between the two, or is kept off the
+ * device, needs no copy on the way. Its views go wherever others go, in copies and kernels. It does not count towards the
+ * device's limit. */
+bool gpu_arena_create_host(struct gpu_arena **out, struct gpu *g, const char *name, struct err *e);
+/* A view's memory as the host sees it; NULL: it does not. The caller makes sure (gpu_cmd_finish) that no recorded or
+ * submitted work touches what is written here, or writes what is read here. */
+void *gpu_host(struct gpu_view v);
+/* Whether host and device have one memory (integrated GPUs, CPU devices): arenas of host memory are then as near to the
+ * device as others, and transfers are copies by the host. */
+bool gpu_unified(const struct gpu *g);
 void gpu_arena_destroy(struct gpu_arena **a);
 /* A view takes a multiple of this many bytes of its arena. */
 #define GPU_ALLOC_ALIGN 256u

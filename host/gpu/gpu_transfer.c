@@ -31,13 +31,13 @@ static bool in_view(struct gpu_cmd *c, const char *what, struct gpu_view v, uint
     return cmd_fail(c, &e);
 }
 
-static struct access touch(const struct gpu_buffer *b, uint64_t offset, uint64_t bytes, bool write)
+static struct access touch(struct gpu_buffer *b, uint64_t offset, uint64_t bytes, bool write)
 {
     return (struct access){b, offset, offset + bytes, STAGE_TRANSFER, write};
 }
 
-static void record_copy(struct gpu_cmd *c, struct slot *s, const struct gpu_buffer *dst, uint64_t to,
-                        const struct gpu_buffer *src, uint64_t from, uint64_t bytes)
+static void record_copy(struct gpu_cmd *c, struct slot *s, struct gpu_buffer *dst, uint64_t to, struct gpu_buffer *src,
+                        uint64_t from, uint64_t bytes)
 {
     const struct access accesses[] = {touch(src, from, bytes, false), touch(dst, to, bytes, true)};
     VkBufferCopy region = {from, to, bytes};
@@ -66,8 +66,13 @@ static bool ring_take(struct gpu_cmd *c, uint64_t bytes, uint64_t *at)
 
 void gpu_upload(struct gpu_cmd *c, struct gpu_view dst, const void *src, uint64_t bytes)
 {
-    if (c->failed || c->counting || bytes == 0 || !in_view(c, "upload", dst, bytes) ||
-        !staging(c, &c->upload, UPLOAD_RING, GPU_BUFFER_UPLOAD))
+    if (c->failed || c->counting || bytes == 0 || !in_view(c, "upload", dst, bytes))
+        return;
+    if (dst.buffer->map && cmd_quiet(c, dst.buffer)) {
+        memcpy((char *)dst.buffer->map + dst.offset, src, (size_t)bytes);
+        return;
+    }
+    if (!staging(c, &c->upload, UPLOAD_RING, GPU_BUFFER_UPLOAD))
         return;
     for (uint64_t done = 0; done < bytes;) {
         uint64_t n = min_u64(bytes - done, UPLOAD_PIECE), at;
@@ -104,8 +109,15 @@ bool gpu_download(struct gpu_cmd *c, struct gpu_view src, void *dst, uint64_t by
         memset(dst, 0, (size_t)bytes);
         return gpu_cmd_finish(c, e);
     }
-    if (c->failed || bytes == 0 || !in_view(c, "download", src, bytes) ||
-        !staging(c, &c->readback, 2 * READBACK_HALF, GPU_BUFFER_READBACK))
+    if (c->failed || bytes == 0 || !in_view(c, "download", src, bytes))
+        return gpu_cmd_finish(c, e);
+    if (src.buffer->map && src.buffer->cached) {
+        gpu_cmd_flush(c);
+        if (!c->failed && (!cmd_oldest(c) || cmd_wait(c, c->submitted)))
+            memcpy(dst, (const char *)src.buffer->map + src.offset, (size_t)bytes);
+        return gpu_cmd_finish(c, e);
+    }
+    if (!staging(c, &c->readback, 2 * READBACK_HALF, GPU_BUFFER_READBACK))
         return gpu_cmd_finish(c, e);
     uint64_t pieces = div_up(bytes, READBACK_HALF), value[2] = {0};
     for (uint64_t i = 0; i <= pieces; i++) {

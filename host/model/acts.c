@@ -7,16 +7,20 @@
 
 #include "host/base/os.h"
 
+/* Of host memory that the device sees, at a time. */
+#define HOST_CHUNK_BYTES (UINT64_C(256) << 20)
+
 struct acts {
     struct model *m;
     enum acts_tier tier;
     uint32_t n_windows;
     uint64_t window_bytes;
-    /* Device: chunks of per_chunk windows, since one buffer may not hold them all. */
-    struct gpu_arena *arena;
+    /* Device, and host memory that the device sees: chunks of per_chunk windows, since one buffer may not hold them all. */
+    struct gpu_arena *arena; /* NULL: they are in `host` */
+    bool near;               /* kernels use them where they lie */
     struct gpu_view *chunks;
     uint32_t n_chunks, per_chunk;
-    /* Host and file. */
+    /* File, and host memory that the device does not see. */
     uint8_t *host;
     struct os_map map;
 };
@@ -67,6 +71,19 @@ bool acts_count(struct model *m, uint32_t n_windows, struct gpu_arena *counting,
     return ok;
 }
 
+/* In host memory that the device sees, which takes no copy by the host; where there is not enough of it, in any. */
+static bool create_on_host(struct acts *a, uint64_t chunk_bytes, uint64_t bytes, struct err *e)
+{
+    uint64_t most = chunk_bytes ? chunk_bytes : max_u64(HOST_CHUNK_BYTES, a->window_bytes);
+    if (gpu_arena_create_host(&a->arena, a->m->gpu, "hidden states", NULL) && alloc_chunks(a, a->arena, most, NULL))
+        return true;
+    gpu_arena_destroy(&a->arena);
+    free(a->chunks);
+    a->chunks = NULL;
+    a->host = malloc((size_t)bytes);
+    return a->host || err_nomem(e, "hidden states", bytes);
+}
+
 bool acts_create(struct acts **out, struct model *m, uint32_t n_windows, const struct acts_options *o, struct err *e)
 {
     *out = NULL;
@@ -82,12 +99,12 @@ bool acts_create(struct acts **out, struct model *m, uint32_t n_windows, const s
     if (a->tier == ACTS_DEVICE) {
         ok = gpu_arena_create(&a->arena, m->gpu, "hidden states", e) && alloc_chunks(a, a->arena, o->chunk_bytes, e);
     } else if (a->tier == ACTS_HOST) {
-        a->host = malloc((size_t)bytes);
-        ok = a->host || err_nomem(e, "hidden states", bytes);
+        ok = create_on_host(a, o->chunk_bytes, bytes, e);
     } else {
         ok = os_map_scratch(&a->map, o->spill_dir ? o->spill_dir : ".", bytes, e);
         a->host = (uint8_t *)a->map.data; /* a scratch map is writable */
     }
+    a->near = a->arena && (a->tier == ACTS_DEVICE || gpu_unified(m->gpu));
     if (!ok) {
         acts_destroy(&a);
         return err_context(e, "room for the hidden states of %" PRIu32 " windows", n_windows);
@@ -130,7 +147,7 @@ static bool in_place(const struct acts *a, uint32_t w0, uint32_t n, struct gpu_v
 {
     uint32_t got;
     *out = device_part(a, w0, n, &got);
-    return got == n && out->offset % gpu_info(a->m->gpu)->min_align == 0;
+    return a->near && got == n && out->offset % gpu_info(a->m->gpu)->min_align == 0;
 }
 
 static void copy_parts(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view other, bool to_acts)
@@ -156,12 +173,12 @@ bool acts_get(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view staging, 
 {
     assert((uint64_t)w0 + n <= a->n_windows && n > 0);
     uint64_t offset = w0 * a->window_bytes, bytes = n * a->window_bytes;
-    if (a->tier == ACTS_DEVICE && in_place(a, w0, n, out))
+    if (a->arena && in_place(a, w0, n, out))
         return true;
     if (staging.size < bytes)
         return err_set(e, ERR_BUG, "the staging view holds %" PRIu64 " bytes of %" PRIu64, staging.size, bytes);
     *out = gpu_slice(staging, 0, bytes);
-    if (a->tier == ACTS_DEVICE) {
+    if (a->arena) {
         copy_parts(a, w0, n, *out, false);
     } else {
         gpu_upload(a->m->cmd, *out, a->host + offset, bytes);
@@ -179,7 +196,7 @@ bool acts_gather(struct acts *a, const uint32_t *list, uint32_t n, struct gpu_vi
         struct gpu_view to = gpu_slice(staging, i * a->window_bytes, a->window_bytes);
         uint64_t offset = list[i] * a->window_bytes;
         assert(list[i] < a->n_windows);
-        if (a->tier == ACTS_DEVICE) {
+        if (a->arena) {
             uint32_t got;
             gpu_copy(a->m->cmd, to, device_part(a, list[i], 1, &got), a->window_bytes);
         } else {
@@ -194,7 +211,7 @@ bool acts_put(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view view, str
 {
     assert((uint64_t)w0 + n <= a->n_windows && n > 0);
     uint64_t offset = w0 * a->window_bytes, bytes = n * a->window_bytes;
-    if (a->tier == ACTS_DEVICE) {
+    if (a->arena) {
         struct gpu_view mine;
         if (!in_place(a, w0, n, &mine) || mine.buffer != view.buffer || mine.offset != view.offset)
             copy_parts(a, w0, n, view, true);
@@ -229,7 +246,7 @@ bool acts_embed(struct acts *a, const struct windows *w, const uint32_t *list, u
         count = (uint32_t)min_u64(batch, n - at);
         if (list)
             gather_ids(gathered, w, list + at, count);
-        if (a->tier != ACTS_DEVICE || !in_place(a, at, count, &dst))
+        if (!a->arena || !in_place(a, at, count, &dst))
             dst = gpu_slice(staging, 0, count * a->window_bytes);
         ok = model_embed(a->m, ids, (size_t)count * w->ctx, dst, e) && acts_put(a, at, count, dst, e);
     }

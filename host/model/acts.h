@@ -5,13 +5,13 @@
 #include "host/model/model.h"
 #include "host/model/windows.h"
 
-/* Hidden states [n_windows, ctx, hidden] f32, on the device if they fit device_bytes, else in host memory if
- * they fit host_bytes, else in a scratch file below spill_dir (NULL: the current folder). */
+/* Hidden states [n_windows, ctx, hidden] f32, on the device if they fit device_bytes, else in host memory, which the
+ * device reads and writes itself, if they fit host_bytes, else in a scratch file below spill_dir (NULL: the current folder). */
 struct acts;
 struct acts_options {
     uint64_t device_bytes, host_bytes;
     const char *spill_dir;
-    uint64_t chunk_bytes; /* of one buffer on the device; 0: what it may hold */
+    uint64_t chunk_bytes; /* of one buffer; 0: what it may hold */
 };
 enum acts_tier { ACTS_DEVICE, ACTS_HOST, ACTS_FILE };
 /* Bytes they take. */
@@ -30,7 +30,7 @@ bool acts_get(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view staging, 
 /* Windows list[0], list[1], .. list[n-1] into `staging`, one after the other. */
 bool acts_gather(struct acts *a, const uint32_t *list, uint32_t n, struct gpu_view staging, struct err *e);
 /* Stores these windows from a view: one that acts_get gave, changed in place, or any other. Waits where they
- * live on the host. */
+ * live in a file. */
 bool acts_put(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view view, struct err *e);
 /* Windows 0 .. n-1 become the embeddings of the tokens of windows list[0 .. n-1] of the text; list NULL: of 0 .. n-1. As
  * many go at a time as `staging` holds. */

@@ -269,6 +269,15 @@ void model_close(struct model **m)
 
 /* ---- weights to the device ---- */
 
+static void unpack(struct model *m, struct gpu_view src, struct gpu_view dst, uint64_t n, bool bf16)
+{
+    run_unpack16(m->cmd, gpu_items(m->cmd, KERNEL_ID_unpack16, div_up(n, 2)),
+                 &(struct unpack16_args){.src = gpu_slice(src, 0, div_up(n, 2) * 4),
+                                         .dst = dst,
+                                         .n = (uint32_t)n,
+                                         .kind = bf16 ? HALVES_BF16 : HALVES_F16});
+}
+
 /* n packed 16-bit numbers at src (any alignment) -> dst f32, through the staging area. */
 static void upload_16(struct model *m, const uint8_t *src, uint64_t n, bool bf16, struct gpu_view dst)
 {
@@ -283,11 +292,7 @@ static void upload_16(struct model *m, const uint8_t *src, uint64_t n, bool bf16
             uint8_t last[4] = {p[even], p[even + 1]};
             gpu_upload(m->cmd, gpu_slice(m->staging, even, 4), last, 4);
         }
-        run_unpack16(m->cmd, gpu_items(m->cmd, KERNEL_ID_unpack16, div_up(count, 2)),
-                     &(struct unpack16_args){.src = gpu_slice(m->staging, 0, div_up(count, 2) * 4),
-                                             .dst = gpu_slice(dst, i * 4, count * 4),
-                                             .n = (uint32_t)count,
-                                             .kind = bf16 ? HALVES_BF16 : HALVES_F16});
+        unpack(m, m->staging, gpu_slice(dst, i * 4, count * 4), count, bf16);
     }
 }
 
@@ -393,14 +398,34 @@ bool model_load_block_frame(struct model *m, uint32_t layer, struct gpu_arena *a
     return ok;
 }
 
+/* A matrix that was read ahead: the device takes it from the host's memory. */
+static void load_ahead(struct model *m, const struct tensor *t, struct gpu_view src, struct gpu_view dst)
+{
+    if (!t || (t->dtype != DTYPE_F16 && t->dtype != DTYPE_BF16)) {
+        gpu_copy(m->cmd, dst, src, dst.size);
+        return;
+    }
+    const uint64_t tile = STAGING_BYTES / 2, n = dst.size / 4;
+    for (uint64_t i = 0; i < n; i += tile) {
+        uint64_t count = min_u64(tile, n - i);
+        unpack(m, gpu_slice(src, i * 2, div_up(count, 2) * 4), gpu_slice(dst, i * 4, count * 4), count,
+               t->dtype == DTYPE_BF16);
+    }
+}
+
 bool model_load_block(struct model *m, uint32_t layer, struct gpu_arena *arena, struct block_weights *out,
                       struct err *e)
 {
-    bool ok = model_load_block_frame(m, layer, arena, out, e);
+    bool ahead = m->ahead && block_ahead_has(m->ahead, layer) && !gpu_cmd_counts(m->cmd);
+    bool ok = model_load_block_frame(m, layer, arena, out, e) && (!ahead || block_ahead_wait(m->ahead, e));
     for (uint32_t i = 0; ok && i < out->shape.n; i++) {
         const struct block_matrix *x = &out->shape.matrices[i];
         char name[96];
-        ok = model_load_matrix(m, block_part_name(x->part, layer, name, sizeof name), 0, x->rows, out->w[i], e);
+        block_part_name(x->part, layer, name, sizeof name);
+        if (ahead)
+            load_ahead(m, checkpoint_dense(m->ck, name), m->ahead->w[i], out->w[i]);
+        else
+            ok = model_load_matrix(m, name, 0, x->rows, out->w[i], e);
     }
     return ok;
 }

@@ -6,6 +6,7 @@
 #include "formats/read/checkpoint_in.h"
 #include "formats/read/checkpoint_sum.h"
 #include "host/gpu/gpu_cmd.h"
+#include "host/model/ahead.h"
 
 struct model {
     struct gpu *gpu;
@@ -20,6 +21,7 @@ struct model {
     struct gpu_view rope_table; /* [ctx, head_dim/2, 2] cos, sin */
     struct gpu_view final_norm; /* [hidden] */
     struct gpu_view staging;    /* packed 16-bit weights on their way to f32 */
+    struct block_ahead *ahead;  /* where a block is taken from that was read already; NULL: none is */
     void *host_tile;            /* a tile of rows that were dequantized or gathered on the host */
 };
 
@@ -57,7 +59,7 @@ bool model_check_finite(const struct model *m, struct checkpoint_sums *sums, boo
 double model_block_products(const struct model *m, uint32_t layer);
 /* Bytes of the embedding or head in f32, [vocab, hidden]. */
 uint64_t model_head_bytes(const struct model *m);
-/* Streams block `layer` into the arena: raw 16-bit tensors go up and are widened by a kernel; quantized
+/* Streams block `layer` into the arena, from where it was read ahead if it was: raw 16-bit tensors go up and are widened by a kernel; quantized
  * linears are dequantized on the way. Does not wait. Mapped pages are given back to the system afterwards. *out as for
  * block_weights_create. */
 bool model_load_block(struct model *m, uint32_t layer, struct gpu_arena *arena, struct block_weights *out,

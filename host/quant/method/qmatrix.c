@@ -161,6 +161,16 @@ bool qmatrix_upload(struct gpu_cmd *cmd, const struct qmatrix *q, const struct q
     return gpu_cmd_counts(cmd) || (qmatrix_upload_codes(cmd, q, in, e) && upload_scales(cmd, q, in, e));
 }
 
+void qmatrix_copy(struct gpu_cmd *cmd, const struct qmatrix *to, const struct qmatrix *from)
+{
+    gpu_copy(cmd, to->codes, from->codes, to->codes.size);
+    gpu_copy(cmd, to->scales, from->scales, to->scales.size);
+    if (to->spec.type->super) {
+        gpu_copy(cmd, to->d, from->d, to->d.size);
+        gpu_copy(cmd, to->integers, from->integers, to->integers.size);
+    }
+}
+
 void qmatrix_dequant(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w)
 {
     tiled_dequant(cmd, &(struct dequant_args){.codes = q->codes,

@@ -28,6 +28,8 @@ struct qmatrix qmatrix_rows(const struct qmatrix *q, uint32_t row0, uint32_t row
 /* Host copy; q->spec etc. are taken over. Waits for the device. With commands that count it is of this
  * shape, without contents, and nothing is uploaded. */
 bool qmatrix_download(struct gpu_cmd *cmd, const struct qmatrix *q, struct qlinear *out, struct err *e);
+/* to's codes and scales become those of `from`, which has its shape and may have larger views. */
+void qmatrix_copy(struct gpu_cmd *cmd, const struct qmatrix *to, const struct qmatrix *from);
 bool qmatrix_upload_codes(struct gpu_cmd *cmd, const struct qmatrix *q, const struct qlinear *in, struct err *e);
 bool qmatrix_upload(struct gpu_cmd *cmd, const struct qmatrix *q, const struct qlinear *in, struct err *e);
 /* Scales and offsets as they will be stored, in place: rounded, or d times integers where the type has super-blocks.

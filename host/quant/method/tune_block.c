@@ -19,7 +19,7 @@ struct member {
     bool trained;     /* what follows is of those that are */
     struct qmatrix q; /* start codes; scales in training */
     struct gumbel_state s;
-    struct qlinear best;
+    struct qmatrix best; /* of the best epoch, in host memory: written and read by the device alone */
 };
 
 /* One half in training. */
@@ -248,18 +248,16 @@ static void harden_all(const struct half *h)
     }
 }
 
-static bool keep_best(struct half *h, struct err *e)
+/* What training has now becomes the best. Nothing waits for it. */
+static void keep_best(const struct half *h)
 {
     for (uint32_t i = 0; i < h->t->block.n; i++) {
-        struct member *of = &h->members[i];
+        const struct member *of = &h->members[i];
         if (!of->trained)
             continue;
         struct qmatrix q = harden(h, of);
-        qlinear_free(&of->best);
-        if (!qmatrix_download(h->t->m->cmd, &q, &of->best, e))
-            return false;
+        qmatrix_copy(h->t->m->cmd, &of->best, &q);
     }
-    return true;
 }
 
 /* ---- training ---- */
@@ -336,8 +334,7 @@ static bool attempt(struct half *h, const struct qlinear *q, float rate, struct 
         if (hard < r->loss_final && (!h->weighted || unweighted <= h->unweighted_start)) {
             r->loss_final = hard;
             r->best_epoch = epoch + 1;
-            if (!keep_best(h, e))
-                return false;
+            keep_best(h);
         }
     }
     return true;
@@ -436,15 +433,27 @@ static bool settle(struct half *h, struct qlinear *q, const struct stage_report 
         if (!of->trained)
             continue;
         if (r->best_epoch) {
+            qmatrix_copy(h->t->m->cmd, &of->q, &of->best);
             qlinear_free(&q[i]);
-            q[i] = of->best;
-            of->best = (struct qlinear){0};
         }
-        if (!qmatrix_upload(h->t->m->cmd, &of->q, &q[i], e))
+        if (!(r->best_epoch ? qmatrix_download(h->t->m->cmd, &of->q, &q[i], e)
+                            : qmatrix_upload(h->t->m->cmd, &of->q, &q[i], e)))
             return false;
         qmatrix_dequant(h->t->m->cmd, &of->q, h->t->w->w[i]);
     }
     return true;
+}
+
+/* Room for the best epoch. */
+static bool kept_create(struct half *h, struct gpu_arena *kept, struct err *e)
+{
+    bool ok = true;
+    for (uint32_t i = 0; ok && i < h->t->block.n; i++) {
+        struct member *of = &h->members[i];
+        if (of->trained)
+            ok = qmatrix_create(&of->best, kept, of->q.rows, of->q.cols, of->q.spec, e);
+    }
+    return ok;
 }
 
 static bool trains(const struct tune_block_task *t)
@@ -457,8 +466,6 @@ static bool trains(const struct tune_block_task *t)
 
 static void half_free(struct half *h)
 {
-    for (uint32_t i = 0; h->members && i < h->t->block.n; i++)
-        qlinear_free(&h->members[i].best);
     free(h->members);
     free(h->grads.w);
     free(h->hard.w);
@@ -485,7 +492,10 @@ bool tune_block(const struct tune_block_task *t, struct qlinear *q, struct stage
     r->layer = t->block.n ? t->block.items[0].layer : 0;
     if (!trains(t))
         return true;
-    bool ok = half_create(&h, t, e);
+    struct gpu_arena *own = NULL, *kept = t->kept;
+    bool ok = half_create(&h, t, e) && (kept || gpu_arena_create_host(&own, t->m->gpu, "best epoch", e));
+    kept = kept ? kept : own;
+    ok = ok && kept_create(&h, kept, e);
     if (ok) {
         r->steps = h.gumbel.steps;
         r->epochs = t->o->block.epochs;
@@ -494,6 +504,9 @@ bool tune_block(const struct tune_block_task *t, struct qlinear *q, struct stage
     /* Nothing of the arena may be in use when it is given back. */
     ok = gpu_cmd_finish(t->m->cmd, ok ? e : NULL) && ok;
     gpu_arena_reset(t->arena, mark);
+    if (kept)
+        gpu_arena_reset(kept, 0);
+    gpu_arena_destroy(&own);
     half_free(&h);
     r->seconds = (double)(os_now_ns() - begin) * 1e-9;
     return ok;

@@ -26,6 +26,7 @@ struct tune_block_task {
     uint32_t samples, holdout;     /* the last `holdout` windows only judge; 0: all train and judge */
     uint32_t micro;                /* windows on the device at a time */
     struct gpu_arena *arena;
+    struct gpu_arena *kept; /* of host memory, for the best epoch's codes and scales; NULL: one of the call's own */
     const struct tune_hooks *hooks;
 };
 

@@ -245,12 +245,12 @@ static bool place_all(struct sizing *s, struct err *why)
 
 /* ---- the plan ---- */
 
-/* Host memory that no choice changes: the codes and scales of a block, and of the one before until it is written, and the
- * staging buffers of transfers. */
-static uint64_t host_least(const struct plan *p)
+/* Host memory that no choice changes: the codes and scales of a block, of the one before until it is written, and of a
+ * half's best epoch; the weights of the next block; the staging buffers of transfers. */
+static uint64_t host_least(const struct plan *p, const struct model *m, const struct quantize_options *o)
 {
     const uint64_t staging = 48ull << 20;
-    uint64_t most = 0;
+    uint64_t most = 0, ahead = 0;
     for (uint32_t layer = 0; layer < p->n_layers; layer++) {
         const struct block_items b = plan_block(p, layer);
         uint64_t block = 0;
@@ -263,8 +263,10 @@ static uint64_t host_least(const struct plan *p)
                                    sizeof(float);
         }
         most = max_u64(most, block);
+        if (layer > 0 && o->method != METHOD_RTN && !quantize_diagonal(o))
+            ahead = max_u64(ahead, block_ahead_bytes(m->ck, layer, model_block(m, layer)));
     }
-    return 2 * most + staging;
+    return (2 + plan_block_objective(o)) * most + ahead + staging;
 }
 
 /* Before the pass over scales, or in it. */
@@ -319,7 +321,7 @@ static bool plan_device(struct plan *p, const struct model *m, const struct quan
 
 bool plan_memory(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
-    p->host_bytes = host_least(p);
+    p->host_bytes = host_least(p, m, o);
     if (!plan_device(p, m, o, e))
         return false;
     /* What a CPU device calls its memory is the host's. */

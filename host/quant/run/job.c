@@ -25,12 +25,23 @@ static bool source_same(const struct job *j, uint32_t layer, struct err *e)
            (!j->refined || checkpoint_sum_same(&j->refined_sums, prefix, e));
 }
 
+/* The same, of one that is read ahead. */
+static bool source_ready(struct job *j, uint32_t layer, struct err *e)
+{
+    return block_ahead_has(&j->ahead, layer) ? block_ahead_wait(&j->ahead, e) : source_same(j, layer, e);
+}
+
+static bool check_ahead(void *ctx, uint32_t layer, struct err *e)
+{
+    return source_same(ctx, layer, e);
+}
+
 /* Quantizes a block, which is written while the next one is worked on. */
 static bool make_block(struct job *j, uint32_t layer, struct err *e)
 {
     const struct block_items b = plan_block(&j->plan, layer);
     struct block_result r;
-    bool ok = block_result_make(&r, b.n, e) && source_same(j, layer, e) && job_block(j, layer, &r, e);
+    bool ok = block_result_make(&r, b.n, e) && source_ready(j, layer, e) && job_block(j, layer, &r, e);
     job_begin(j, WORK_STORE, job_store_work(b));
     ok = ok && job_store(j, layer, &r, e);
     job_end(j);
@@ -46,7 +57,7 @@ static bool replay_block(struct job *j, uint32_t layer, bool carry, struct err *
     bool ok = job_stored(j, true, e) && block_result_make(&r, b.n, e);
     if (!ok)
         return false;
-    ok = !carry || (source_same(j, layer, e) && job_block_resume(j, layer, e));
+    ok = !carry || (source_ready(j, layer, e) && job_block_resume(j, layer, e));
     for (uint32_t i = 0; ok && i < b.n; i++) {
         struct qlinear q = {0};
         ok = !b.items[i].coded || store_read_linear(j->store, &b.items[i], &q, &r.report[i], e);
@@ -250,7 +261,8 @@ static bool run_all(struct job *j, struct err *e)
     eta_close(&j->eta, WORK_CHECK);
     if (!gpu_arena_create(&j->block, gpu_cmd_gpu(j->cmd), "block", e) ||
         !gpu_arena_create(&j->hess, gpu_cmd_gpu(j->cmd), "hessian", e) ||
-        !gpu_arena_create(&j->scratch, gpu_cmd_gpu(j->cmd), "scratch", e))
+        !gpu_arena_create(&j->scratch, gpu_cmd_gpu(j->cmd), "scratch", e) ||
+        !gpu_arena_create_host(&j->kept, gpu_cmd_gpu(j->cmd), "best epoch", e))
         return false;
     bool ahead = j->blocks_whole < j->plan.n_layers || job_importance_ahead(j) || job_scales_ahead(j);
     if (o->method != METHOD_RTN && !quantize_diagonal(o) && ahead && !embed_windows(j, e))
@@ -260,7 +272,14 @@ static bool run_all(struct job *j, struct err *e)
         eta_close(&j->eta, WORK_CHECK);
     }
     struct stage_report scales = {0};
-    if (!walk_blocks(j, e) || !job_head_importance(j, e) || !job_scales(j, &scales, e))
+    j->ahead.check = check_ahead;
+    j->ahead.ctx = j;
+    j->m->ahead = &j->ahead;
+    bool walked = walk_blocks(j, e);
+    j->m->ahead = NULL;
+    block_ahead_free(&j->ahead);
+    gpu_arena_trim(j->kept);
+    if (!walked || !job_head_importance(j, e) || !job_scales(j, &scales, e))
         return false;
     job_report_stage(j, &scales);
     uint64_t clock = os_now_ns();
@@ -370,6 +389,7 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     gpu_arena_destroy(&j.scratch);
     gpu_arena_destroy(&j.hess);
     gpu_arena_destroy(&j.block);
+    gpu_arena_destroy(&j.kept);
     block_weights_free(&j.weights);
     store_close(&j.store);
     checkpoint_sums_free(&j.refined_sums);

@@ -227,6 +227,7 @@ static bool half_train(struct job *j, enum block_half half, struct block_items b
                                 .holdout = j->plan.holdout,
                                 .micro = j->plan.micro_windows,
                                 .arena = j->scratch,
+                                .kept = j->kept,
                                 .hooks = &hooks};
     if (!tune_block(&t, r->q, report, e))
         return e->kind != ERR_STOPPED && err_context(e, "%s", name);
@@ -286,6 +287,9 @@ static bool block_calibrated(struct job *j, uint32_t layer, struct block_result 
         if (!run_pass(j, half, j->acts, w, NULL, e))
             return false;
         job_clock(j, PHASE_CALIBRATE, &clock);
+        /* The device has its own copy of this block now. */
+        if (j->m->ahead && layer + 1 < j->plan.n_layers)
+            block_ahead_begin(&j->ahead, j->m->gpu, j->ck, layer + 1, model_block(j->m, layer + 1));
     }
     return true;
 }

@@ -42,7 +42,9 @@ struct job {
     struct identity id;                        /* n 0: not made yet */
     struct store *store;                       /* the writing task's while there is one */
     struct block_writing writing;
-    uint32_t blocks_whole; /* of an earlier run, when this one started */
+    struct block_ahead ahead; /* the next block, being read */
+    struct gpu_arena *kept;   /* host memory of a half's best epoch */
+    uint32_t blocks_whole;    /* of an earlier run, when this one started */
     struct windows windows;
     struct acts *acts;            /* hidden states after what is quantized so far */
     struct acts *targets;         /* the 16-bit model's own, where a teacher is wanted: what the next half's output
