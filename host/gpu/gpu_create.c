@@ -162,7 +162,7 @@ fail:
 
 bool gpu_reopen(struct gpu *g, struct err *e)
 {
-    assert(!g->held.arenas);
+    assert(!g->held.arenas && !g->host.arenas);
     if (g->device) {
         vkDeviceWaitIdle(g->device);
         gpu_pipelines_drop(g);
