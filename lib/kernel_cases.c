@@ -157,12 +157,20 @@ bool kernel_case_make(struct gpu_cmd *cmd, struct gpu_arena *arena, unsigned ker
 /* ---- calls ---- */
 
 /* C = alpha A B^T + beta C, in the pieces of gpu_gemm. */
-static void call_gemm(struct gpu_cmd *cmd, const struct kernel_shape *s, const struct gpu_view *v,
-                      void (*product)(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b,
-                                      struct gpu_matrix c, uint32_t m, uint32_t n, uint32_t k, float alpha, float beta))
+static void call_product(struct gpu_cmd *cmd, const struct kernel_shape *s, const struct gpu_view *v, enum gemm_use use,
+                         bool nn, bool tn)
 {
-    product(cmd, (struct gpu_matrix){v[0], s->lda}, (struct gpu_matrix){v[1], s->ldb},
-            (struct gpu_matrix){v[3], s->ldc}, s->m, s->n, s->k, s->alpha, s->beta);
+    gpu_gemm(cmd, &(struct gpu_product){.a = {v[0], s->lda},
+                                        .b = {v[1], s->ldb},
+                                        .c = {v[3], s->ldc},
+                                        .m = s->m,
+                                        .n = s->n,
+                                        .k = s->k,
+                                        .alpha = s->alpha,
+                                        .beta = s->beta,
+                                        .a_transposed = tn,
+                                        .b_transposed = nn,
+                                        .use = use});
 }
 
 static struct gpu_grid squares(struct gpu_cmd *cmd, unsigned kernel, uint32_t rows, uint32_t cols)
@@ -178,11 +186,11 @@ void kernel_case_call(struct gpu_cmd *cmd, unsigned kernel, const struct kernel_
     struct gpu_grid grid = {0};
     kernel_args_fill(kernel, s, views, args);
     switch (kernel) {
-#define ITEMS(n)            grid = gpu_items(cmd, kernel, n);
-#define ROWS(n)             grid = gpu_rows(n);
-#define SQUARES(rows, cols) grid = squares(cmd, kernel, rows, cols);
-#define GEMM(product)       call_gemm(cmd, s, views, product);
-#define TILED(name)         tiled_##name(cmd, &args->name);
+#define ITEMS(n)             grid = gpu_items(cmd, kernel, n);
+#define ROWS(n)              grid = gpu_rows(n);
+#define SQUARES(rows, cols)  grid = squares(cmd, kernel, rows, cols);
+#define PRODUCT(use, nn, tn) call_product(cmd, s, views, use, nn, tn);
+#define TILED(name)          tiled_##name(cmd, &args->name);
 #define CALL(name, defaults, how, buffers)                                                                             \
     case KERNEL_ID_##name:                                                                                             \
         how break;

@@ -7,7 +7,6 @@
 #extension GL_KHR_shader_subgroup_basic : require
 #extension GL_KHR_shader_subgroup_arithmetic : require
 #include "common.glsl"
-#include "gemm.glsl"
 layout(constant_id = SPEC_SUBGROUP) const uint SUBGROUP = 32;
 layout(constant_id = SPEC_TILE) const uint TILE_M = 64;
 layout(constant_id = SPEC_TILE_N) const uint TILE_N = 64;
@@ -15,24 +14,29 @@ layout(constant_id = SPEC_COOPMAT_M) const uint CM = 8; // as defaults what lava
 layout(constant_id = SPEC_COOPMAT_N) const uint CN = 8;
 layout(constant_id = SPEC_COOPMAT_K) const uint CK = 8;
 
+const uint TILE_K = 32u;
+const bool K_MAJOR = false;
+#include "gemm.glsl"
+
 // gemm_half by cooperative matrices: operands rounded to f16, sums in f32.
 //
-// A workgroup computes TILE_M x TILE_N of C. Its subgroups share the tile out: of 64 x 64, two have 64 x 32 each, four
-// 32 x 32, eight 16 x 32, sixteen 16 x 16, so that 128 invocations serve devices with subgroups of 8 to 64.
+// A workgroup computes TILE_M x TILE_N of C, and its subgroups share the tile out, 32 columns wide where that leaves each 16
+// rows: of 128 x 128 eight have 64 x 32 each, sixteen 32 x 32, 32 of them 16 x 32; of 64 x 64 four have 32 x 32, eight 16 x 32,
+// sixteen 16 x 16. So 256 and 128 invocations serve devices with subgroups of 8 to 64. The next step's loads are issued before
+// the products of this one.
 //
 // f16 reaches from 6e-8 to 65504, and neither activations nor gradients keep to that. So each operand is multiplied by a
 // power of two, which the sums are divided by in the end: taken from the largest number of the first step along k that has one,
 // with room for eight times as much; where a later step is larger still, the sums are scaled down to its. Numbers 2^27 times
 // smaller than the largest are rounded coarser than f16 rounds, and 2^37 times smaller ones are lost.
 const uint COUNT = gl_WorkGroupSize.x / SUBGROUP; // subgroups
-const uint SPLIT_N = COUNT < 16u ? 2u : 4u, SPLIT_M = COUNT / SPLIT_N;
-const uint WM = TILE_M / SPLIT_M, WN = TILE_N / SPLIT_N; // what one has
+const uint WN = TILE_M * TILE_N / COUNT < 512u ? 16u : 32u, WM = TILE_M * TILE_N / COUNT / WN; // what one has
+const uint SPLIT_N = TILE_N / WN;
 const uint NM = WM / CM, NN = WN / CN;
-const uint TILE_K = 16u, STRIDE = TILE_K + 8u; // halves
-const uint LOADS_A = TILE_M * TILE_K / 4u / gl_WorkGroupSize.x, LOADS_B = TILE_N * TILE_K / 4u / gl_WorkGroupSize.x;
+const uint STRIDE = TILE_K + 8u; // halves: rows start 16 bytes aligned, in other banks
 
-shared float16_t as[TILE_M * STRIDE];
-shared float16_t bs[TILE_N * STRIDE];
+shared f16vec4 as[TILE_M * STRIDE / 4u];
+shared f16vec4 bs[TILE_N * STRIDE / 4u];
 shared float out_s[COUNT * CM * CN];
 shared float most[2][2][COUNT]; // of the next step and the present one: largest of A and B that each subgroup has seen
 
@@ -61,78 +65,113 @@ float next_scale(float was, float top)
     return was == 0.0 ? scale_to(top, 4096.0) : top * was < 32768.0 ? was : scale_to(top, 32768.0);
 }
 
+void store_shared(unit x, mat4 v, float scale_a, float scale_b)
+{
+    v = by_rows(x, v) * (x.of_a ? scale_a : scale_b);
+    uint at = (x.row * STRIDE + x.k) / 4u;
+    if (x.of_a)
+        [[unroll]] for (uint i = 0u; i < 4u; i++)
+            as[at + i * STRIDE / 4u] = f16vec4(v[i]);
+    else
+        [[unroll]] for (uint i = 0u; i < 4u; i++)
+            bs[at + i * STRIDE / 4u] = f16vec4(v[i]);
+}
+
+mat4 next[UNITS];
+float top_a, top_b; // the largest of this subgroup's next step
+SUMS sums[NM * NN];
+float scale_a = 0.0, scale_b = 0.0;
+
+// What a step's loads saw is known to all; `slot` is 0 and 1 in turns.
+void tell_largest(unit units[UNITS], uint slot)
+{
+    top_a = top_b = 0.0;
+    [[unroll]] for (uint u = 0u; u < UNITS; u++) {
+        float top = max(max(largest(next[u][0]), largest(next[u][1])), max(largest(next[u][2]), largest(next[u][3])));
+        if (units[u].of_a)
+            top_a = max(top_a, top);
+        else
+            top_b = max(top_b, top);
+    }
+    top_a = subgroupMax(top_a);
+    top_b = subgroupMax(top_b);
+    if (subgroupElect()) {
+        most[slot][0][gl_SubgroupID] = top_a;
+        most[slot][1][gl_SubgroupID] = top_b;
+    }
+}
+
+// What was loaded goes to shared memory, scaled so that it fits; and the sums with it.
+void stage(unit units[UNITS], uint slot)
+{
+    barrier(); // the products before are done, and what the loads saw is known
+    top_a = top_b = 0.0;
+    [[unroll]] for (uint i = 0u; i < COUNT; i++) {
+        top_a = max(top_a, most[slot][0][i]);
+        top_b = max(top_b, most[slot][1][i]);
+    }
+    float now_a = next_scale(scale_a, top_a), now_b = next_scale(scale_b, top_b);
+    if (scale_a * scale_b != 0.0 && (now_a != scale_a || now_b != scale_b)) {
+        float down = (now_a / scale_a) * (now_b / scale_b);
+        [[unroll]] for (uint i = 0u; i < NM * NN; i++)
+            sums[i] = sums[i] * down;
+    }
+    scale_a = now_a;
+    scale_b = now_b;
+    [[unroll]] for (uint u = 0u; u < UNITS; u++)
+        store_shared(units[u], next[u], scale_a, scale_b);
+    barrier();
+}
+
+void multiply(uint wm, uint wn)
+{
+    [[unroll]] for (uint kk = 0u; kk < TILE_K; kk += CK) {
+        LEFT x[NM];
+        [[unroll]] for (uint i = 0u; i < NM; i++)
+            coopMatLoad(x[i], as, ((wm + i * CM) * STRIDE + kk) / 4u, STRIDE / 4u, gl_CooperativeMatrixLayoutRowMajor);
+        [[unroll]] for (uint j = 0u; j < NN; j++) {
+            RIGHT y;
+            coopMatLoad(y, bs, ((wn + j * CN) * STRIDE + kk) / 4u, STRIDE / 4u, gl_CooperativeMatrixLayoutColumnMajor);
+            [[unroll]] for (uint i = 0u; i < NM; i++)
+                sums[i * NN + j] = coopMatMulAdd(x[i], y, sums[i * NN + j]);
+        }
+    }
+}
+
 void main()
 {
-    uint tiles_n = (n + TILE_N - 1u) / TILE_N;
-    uint t = wg_index();
-    uint m0 = t / tiles_n * TILE_M, n0 = t % tiles_n * TILE_N;
-    if (m0 >= m)
+    uint m0, n0;
+    if (!find_tile(m0, n0))
         return;
-    uint l = gl_LocalInvocationID.x, sub = gl_SubgroupID;
-    uint wm = sub / SPLIT_N * WM, wn = sub % SPLIT_N * WN;
-    uint load_row = l / (TILE_K / 4u), load_k = l % (TILE_K / 4u) * 4u;
-    uint load_rows = gl_WorkGroupSize.x / (TILE_K / 4u);
-
-    SUMS sums[NM * NN];
+    uint sub = gl_SubgroupID, wm = sub / SPLIT_N * WM, wn = sub % SPLIT_N * WN;
+    unit units[UNITS];
+    [[unroll]] for (uint u = 0u; u < UNITS; u++)
+        units[u] = find_unit(u, m0, n0);
     [[unroll]] for (uint i = 0u; i < NM * NN; i++)
         sums[i] = SUMS(0.0);
-    vec4 next_a[LOADS_A], next_b[LOADS_B];
-    float scale_a = 0.0, scale_b = 0.0;
-    for (uint step = 0u, k0 = 0u; k0 < k + TILE_K; step++, k0 += TILE_K) {
-        // The loads of step s are made while step s - 1 is multiplied; the first turn only loads.
-        if (step > 0u) {
-            float top_a = 0.0, top_b = 0.0;
-            barrier(); // the products before are done, and what the loads saw is known
-            [[unroll]] for (uint i = 0u; i < COUNT; i++) {
-                top_a = max(top_a, most[step & 1u][0][i]);
-                top_b = max(top_b, most[step & 1u][1][i]);
-            }
-            float now_a = next_scale(scale_a, top_a), now_b = next_scale(scale_b, top_b);
-            if (scale_a * scale_b != 0.0 && (now_a != scale_a || now_b != scale_b)) {
-                float down = (now_a / scale_a) * (now_b / scale_b);
-                [[unroll]] for (uint i = 0u; i < NM * NN; i++)
-                    sums[i] = sums[i] * down;
-            }
-            scale_a = now_a;
-            scale_b = now_b;
-            [[unroll]] for (uint i = 0u; i < LOADS_A; i++)
-                [[unroll]] for (uint j = 0u; j < 4u; j++)
-                    as[(load_row + i * load_rows) * STRIDE + load_k + j] = float16_t(next_a[i][j] * scale_a);
-            [[unroll]] for (uint i = 0u; i < LOADS_B; i++)
-                [[unroll]] for (uint j = 0u; j < 4u; j++)
-                    bs[(load_row + i * load_rows) * STRIDE + load_k + j] = float16_t(next_b[i][j] * scale_b);
-            barrier();
-        }
-        if (k0 < k) {
-            float top_a = 0.0, top_b = 0.0;
-            [[unroll]] for (uint i = 0u; i < LOADS_A; i++) {
-                next_a[i] = load_a(m0 + load_row + i * load_rows, k0 + load_k);
-                top_a = max(top_a, largest(next_a[i]));
-            }
-            [[unroll]] for (uint i = 0u; i < LOADS_B; i++) {
-                next_b[i] = load_b(n0 + load_row + i * load_rows, k0 + load_k);
-                top_b = max(top_b, largest(next_b[i]));
-            }
-            top_a = subgroupMax(top_a);
-            top_b = subgroupMax(top_b);
-            if (subgroupElect()) {
-                most[(step + 1u) & 1u][0][sub] = top_a;
-                most[(step + 1u) & 1u][1][sub] = top_b;
-            }
-        }
-        if (step > 0u) {
-            [[unroll]] for (uint kk = 0u; kk < TILE_K; kk += CK) {
-                LEFT x[NM];
-                [[unroll]] for (uint i = 0u; i < NM; i++)
-                    coopMatLoad(x[i], as, (wm + i * CM) * STRIDE + kk, STRIDE, gl_CooperativeMatrixLayoutRowMajor);
-                [[unroll]] for (uint j = 0u; j < NN; j++) {
-                    RIGHT y;
-                    coopMatLoad(y, bs, (wn + j * CN) * STRIDE + kk, STRIDE, gl_CooperativeMatrixLayoutColumnMajor);
-                    [[unroll]] for (uint i = 0u; i < NM; i++)
-                        sums[i * NN + j] = coopMatMulAdd(x[i], y, sums[i * NN + j]);
-                }
-            }
-        }
+
+    // Of the scales' two slots a step has that of its number.
+    uint k_main = checked_from(m0, n0);
+    if (k_main > 0u) {
+        [[unroll]] for (uint u = 0u; u < UNITS; u++)
+            next[u] = load_block(units[u], 0u);
+        tell_largest(units, 0u);
+    }
+    for (uint k0 = 0u; k0 < k_main; k0 += TILE_K) {
+        uint slot = k0 / TILE_K & 1u;
+        stage(units, slot);
+        [[unroll]] for (uint u = 0u; u < UNITS; u++)
+            next[u] = load_block(units[u], min(k0 + TILE_K, k_main - TILE_K));
+        multiply(wm, wn);
+        tell_largest(units, slot ^ 1u);
+    }
+    for (uint k0 = k_main; k0 < k; k0 += TILE_K) {
+        uint slot = k0 / TILE_K & 1u;
+        [[unroll]] for (uint u = 0u; u < UNITS; u++)
+            next[u] = load_checked(units[u], k0, m0, n0);
+        tell_largest(units, slot);
+        stage(units, slot);
+        multiply(wm, wn);
     }
 
     float back_a = scale_a != 0.0 ? 1.0 / scale_a : 0.0, back_b = scale_b != 0.0 ? 1.0 / scale_b : 0.0;

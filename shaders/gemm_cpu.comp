@@ -5,11 +5,18 @@
 #extension GL_KHR_shader_subgroup_shuffle : require
 #include "common.glsl"
 #include "texel.glsl"
+#ifndef A_T
+#define A_T 0
+#endif
+#ifndef B_T
+#define B_T 0
+#endif
 layout(constant_id = SPEC_TILE) const uint TILE_M = 16;
 layout(constant_id = SPEC_TILE_N) const uint TILE_N = 32;
 
 // C[m,n] = alpha * A[m,k] B[n,k]^T + beta * old for a CPU that runs a subgroup of 8 invocations as one vector (lavapipe).
-// One subgroup has a tile of C, ROWS x 8 * COLS, in registers: no shared memory, no barrier.
+// One subgroup has a tile of C, ROWS x 8 * COLS, in registers: no shared memory, no barrier. With A_T=1 A lies as [k,m],
+// with B_T=1 B as [k,n]; the order of sums is the same.
 //
 //                     B: invocation l reads rows n0 + 4 l .. n0 + 4 l + 3, as they are
 //                     |  l = 0  |  l = 1  |  ..  |  l = 7  |    4 columns of C each: COLS
@@ -20,7 +27,8 @@ layout(constant_id = SPEC_TILE_N) const uint TILE_N = 32;
 //     ROWS = 16
 //
 // Along k a step is 16: one fetch of A is 2 rows x 16 numbers (a cache line of each), whose elements reach all lanes by a
-// shuffle with a constant index, which compiles to a broadcast from memory. Reads go through texel buffers: there, a
+// shuffle with a constant index, which compiles to a broadcast from memory; a fetch of A that lies as [k,m] is 2 numbers
+// along k x 16 rows. Reads go through texel buffers: there, a
 // fetch by 8 invocations is 8 vector loads and a transpose, while a storage buffer is read one number at a time, with
 // a store-forwarding stall for each: measured, 20 times slower.
 const uint ROWS = 16u, COLS = 4u, LANES = 8u, STEP = 16u;
@@ -64,54 +72,104 @@ void main()
     uint l = gl_LocalInvocationID.x;
     uint kk = k, ld_a = lda, ld_b = ldb, last_m = m - 1u, last_n = n - 1u; // push constants are slow to read in a loop
 
+#if A_T // element (row r, k e) of a fetch of so many along k
+#define A_STEP(r, e) subgroupShuffle(av[(e) / 2u][(r) % 4u], (e) % 2u * 4u + (r) / 4u)
+#define A_REST(r, e) A_STEP(r, e)
+#else
+#define A_STEP(r, e) subgroupShuffle(av[(r) / 2u][(e) % 4u], (r) % 2u * 4u + (e) / 4u)
+#define A_REST(r, e) subgroupShuffle(av[(r) / LANES][e], (r) % LANES)
+#endif
+#if B_T // element (column j, k e)
+#define B_STEP(j, e) bv[e][j]
+#define B_REST(j, e) bv[e][j]
+#else
+#define B_STEP(j, e) bv[j][(e) / 4u][(e) % 4u]
+#define B_REST(j, e) bv[j][e]
+#endif
+
     vec4 acc[ROWS];
     [[unroll]] for (uint i = 0u; i < ROWS; i++)
         acc[i] = vec4(0.0);
 
     // Rows and columns beyond the matrix repeat its last: nothing outside is read, and they are not stored.
     uint col = n0 + COLS * l;
+#if B_T
+    uint in_b = min(col, last_n);
+#else
     uint at_b[COLS];
     [[unroll]] for (uint j = 0u; j < COLS; j++)
         at_b[j] = min(col + j, last_n) * ld_b;
+#endif
 
     // Whole steps, where rows start on texels.
     uint k_main = ((ld_a | ld_b) & 3u) == 0u ? kk / STEP * STEP : 0u;
+#if A_T
+    uint in_a = min(m0 + l % 4u * 4u, last_m); // its row, the first of a texel's
+    uint at_a = (l / 4u * ld_a + in_a) / 4u;
+#else
     uint at_a[ROWS / 2u];
     [[unroll]] for (uint i = 0u; i < ROWS / 2u; i++)
         at_a[i] = min(m0 + 2u * i + l / 4u, last_m) * ld_a / 4u + l % 4u;
+#endif
     for (uint k0 = 0u; k0 < k_main; k0 += STEP) {
-        vec4 av[ROWS / 2u], bv[COLS][4];
+        vec4 av[ROWS / 2u];
         [[unroll]] for (uint i = 0u; i < ROWS / 2u; i++)
+#if A_T
+            av[i] = texelFetch(a, int(at_a + (k0 + 2u * i) * (ld_a / 4u)));
+#else
             av[i] = texelFetch(a, int(at_a[i] + k0 / 4u));
+#endif
+#if B_T
+        vec4 bv[STEP];
+        [[unroll]] for (uint e = 0u; e < STEP; e++)
+            bv[e] = texelFetch(b, int((k0 + e) * (ld_b / 4u) + in_b / 4u));
+#else
+        vec4 bv[COLS][4];
         [[unroll]] for (uint j = 0u; j < COLS; j++)
             [[unroll]] for (uint u = 0u; u < 4u; u++)
                 bv[j][u] = texelFetch(b, int((at_b[j] + k0) / 4u + u));
+#endif
         [[unroll]] for (uint i = 0u; i < ROWS; i += PAIR)
-            [[unroll]] for (uint u = 0u; u < 4u; u++)
-                [[unroll]] for (uint e = 0u; e < 4u; e++) {
-                    float x[PAIR];
+            [[unroll]] for (uint e = 0u; e < STEP; e++) {
+                float x[PAIR];
+                [[unroll]] for (uint r = 0u; r < PAIR; r++)
+                    x[r] = A_STEP(i + r, e);
+                [[unroll]] for (uint j = 0u; j < COLS; j++)
                     [[unroll]] for (uint r = 0u; r < PAIR; r++)
-                        x[r] = subgroupShuffle(av[(i + r) / 2u][e], (i + r) % 2u * 4u + u);
-                    [[unroll]] for (uint j = 0u; j < COLS; j++)
-                        [[unroll]] for (uint r = 0u; r < PAIR; r++)
-                            acc[i + r][j] += x[r] * bv[j][u][e];
-                }
+                        acc[i + r][j] += x[r] * B_STEP(j, e);
+            }
     }
 
-    // What is left of k, or all of it; here a fetch of A is 8 rows x 4 numbers.
+    // What is left of k, or all of it, four at a time; here a fetch of A as it lies in rows is 8 rows x 4 numbers.
+#if !A_T
     [[unroll]] for (uint i = 0u; i < ROWS / LANES; i++)
         at_a[i] = min(m0 + LANES * i + l, last_m) * ld_a;
+#endif
     for (uint k0 = k_main; k0 < kk; k0 += 4u) {
-        vec4 av[ROWS / LANES], bv[COLS];
-        [[unroll]] for (uint i = 0u; i < ROWS / LANES; i++)
+        vec4 av[2], bv[4];
+        [[unroll]] for (uint i = 0u; i < 2u; i++) {
+#if A_T
+            uint e = k0 + 2u * i + l / 4u;
+            av[i] = load_a(min(e, kk - 1u) * ld_a + in_a, m - in_a);
+            av[i] = e < kk ? av[i] : vec4(0.0);
+#else
             av[i] = load_a(at_a[i] + k0, kk - k0);
-        [[unroll]] for (uint j = 0u; j < COLS; j++)
+#endif
+        }
+        [[unroll]] for (uint j = 0u; j < 4u; j++) {
+#if B_T
+            uint e = k0 + j;
+            bv[j] = load_b(min(e, kk - 1u) * ld_b + in_b, n - in_b);
+            bv[j] = e < kk ? bv[j] : vec4(0.0);
+#else
             bv[j] = load_b(at_b[j] + k0, kk - k0);
+#endif
+        }
         [[unroll]] for (uint i = 0u; i < ROWS; i++)
             [[unroll]] for (uint e = 0u; e < 4u; e++) {
-                float x = subgroupShuffle(av[i / LANES][e], i % LANES);
+                float x = A_REST(i, e);
                 [[unroll]] for (uint j = 0u; j < COLS; j++)
-                    acc[i][j] += x * bv[j][e];
+                    acc[i][j] += x * B_REST(j, e);
             }
     }
 

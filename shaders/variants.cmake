@@ -36,12 +36,21 @@ kernel(subtract base SPEC ITEMS=4)
 kernel(transpose cpu NEEDS CPU WG 8 SPEC TILE=32 DEFINES CPU=1)
 kernel(transpose base WG 128 SPEC TILE=32)
 
-# ---- the matrix product: TILE x TILE_N is the part of C that one workgroup computes
-kernel(gemm cpu NEEDS CPU LANES8 WG 8 SPEC TILE=16 TILE_N=32 FILE gemm_cpu.comp OPT -O0)
-kernel(gemm base WG 128 SPEC TILE=64 TILE_N=64)
-kernel(gemm_half cpu NEEDS CPU LANES8 WG 8 SPEC TILE=16 TILE_N=32 FILE gemm_cpu.comp OPT -O0)
-kernel(gemm_half base WG 128 SPEC TILE=64 TILE_N=64 FILE gemm.comp)
-kernel(gemm_half coopmat TUNE NEEDS COOPMAT SUBGROUP F16 PROBE coopmat WG 128 SUBGROUP_SIZE smallest SPEC TILE=64 TILE_N=64 FILE gemm_coopmat.comp)
+# ---- the matrix product: TILE x TILE_N is the part of C that one workgroup computes. A_T, B_T: an operand lies the other way
+foreach(form "" _nn _tn)
+    set(lies DEFINES A_T=0)
+    if(form STREQUAL _nn)
+        set(lies DEFINES B_T=1)
+    elseif(form STREQUAL _tn)
+        set(lies DEFINES A_T=1 B_T=1)
+    endif()
+    kernel(gemm${form} cpu NEEDS CPU LANES8 WG 8 SPEC TILE=16 TILE_N=32 FILE gemm_cpu.comp ${lies} OPT -O0)
+    kernel(gemm${form} base WG 128 SPEC TILE=64 TILE_N=64 FILE gemm.comp ${lies})
+    kernel(gemm_half${form} cpu NEEDS CPU LANES8 WG 8 SPEC TILE=16 TILE_N=32 FILE gemm_cpu.comp ${lies} OPT -O0)
+    kernel(gemm_half${form} base WG 128 SPEC TILE=64 TILE_N=64 FILE gemm.comp ${lies})
+    kernel(gemm_half${form} coopmat TUNE NEEDS COOPMAT SUBGROUP F16 PROBE coopmat WG 128 SUBGROUP_SIZE smallest SPEC TILE=64 TILE_N=64 FILE gemm_coopmat.comp ${lies})
+    kernel(gemm_half${form} coopmat128 TUNE NEEDS COOPMAT SUBGROUP F16 PROBE coopmat WG 256 SUBGROUP_SIZE smallest SPEC TILE=128 TILE_N=128 FILE gemm_coopmat.comp ${lies})
+endforeach()
 
 # ---- transformer forward
 kernel(rmsnorm_fwd cpu NEEDS CPU LANES8 WG 8 DEFINES CPU=1)

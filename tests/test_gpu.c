@@ -800,12 +800,26 @@ static struct gpu_matrix matrix(uint32_t rows, uint32_t cols, uint32_t ld, uint3
     return (struct gpu_matrix){v, ld};
 }
 
-static void gemm(uint32_t m, uint32_t n, uint32_t k, uint32_t pad, float beta)
+/* How A and B lie. */
+enum form { NT, NN, TN };
+
+static void gemm(enum form form, uint32_t m, uint32_t n, uint32_t k, uint32_t pad, float beta)
 {
-    struct gpu_matrix a = matrix(m, k, k + pad, 1), b = matrix(n, k, k + pad, 2), c = matrix(m, n, n + pad, 3);
+    struct gpu_matrix a = form == TN ? matrix(k, m, m + pad, 1) : matrix(m, k, k + pad, 1);
+    struct gpu_matrix b = form == NT ? matrix(n, k, k + pad, 2) : matrix(k, n, n + pad, 2);
+    struct gpu_matrix c = matrix(m, n, n + pad, 3);
     if (beta == 0) /* must not be read */
         gpu_fill(cmd, c.view, 0x7fc00000u);
-    gpu_gemm(cmd, a, b, c, m, n, k, 2, beta);
+    gpu_gemm(cmd, &(struct gpu_product){.a = a,
+                                        .b = b,
+                                        .c = c,
+                                        .m = m,
+                                        .n = n,
+                                        .k = k,
+                                        .alpha = 2,
+                                        .beta = beta,
+                                        .a_transposed = form == TN,
+                                        .b_transposed = form != NT});
     float *out = malloc(c.view.size);
     assert_non_null(out);
     download(c.view, out, c.view.size);
@@ -815,10 +829,12 @@ static void gemm(uint32_t m, uint32_t n, uint32_t k, uint32_t pad, float beta)
         for (uint32_t j = r % step_c; j < n; j += step_c) {
             double want = beta * element(r, j, 3);
             for (uint32_t i = 0; i < k; i++)
-                want += 2.0 * element(r, i, 1) * element(j, i, 2);
+                want += 2.0 * (form == TN ? element(i, r, 1) : element(r, i, 1)) *
+                        (form == NT ? element(j, i, 2) : element(i, j, 2));
             float have = out[(size_t)r * c.ld + j];
             if (have != (float)want)
-                fail_msg("%u x %u x %u: element %u, %u is %g instead of %g", m, n, k, r, j, (double)have, want);
+                fail_msg("form %d, %u x %u x %u: element %u, %u is %g instead of %g", (int)form, m, n, k, r, j,
+                         (double)have, want);
         }
     free(out);
     gpu_arena_reset(arena, 0);
@@ -830,20 +846,24 @@ static void test_gemm(void **state)
     const char *name;
     if (!gpu_kernel_variant_at(gpu, KERNEL_ID_gemm, 0, &name, NULL))
         skip();
-    gemm(1, 1, 1, 0, 0);
-    gemm(3, 5, 7, 0, 1);
-    gemm(65, 63, 130, 4, 0.5f);
-    gemm(200, 129, 64, 0, 0);
+    for (enum form form = NT; form <= TN; form++) {
+        gemm(form, 1, 1, 1, 0, 0);
+        gemm(form, 3, 5, 7, 0, 1);
+        gemm(form, 65, 63, 130, 4, 0.5f);
+        gemm(form, 200, 129, 64, 0, 0);
+    }
     /* Larger than one view: each operand in turn. */
     uint64_t range = gpu_info(gpu)->max_range;
     if (range > UINT64_C(1) << 28)
         return; /* too large to be a test */
     uint32_t rows = (uint32_t)(range / 4 / 512 + 3000), side = 4 + (uint32_t)(range / 4 / 6000);
-    gemm(rows, 3, 16, 496, 0);
+    gemm(NT, rows, 3, 16, 496, 0);
     gpu_arena_trim(arena);
-    gemm(3, rows, 16, 496, 1);
+    gemm(NT, 3, rows, 16, 496, 1);
     gpu_arena_trim(arena);
-    gemm(side, 6001, 4, 0, 1);
+    gemm(NT, side, 6001, 4, 0, 1);
+    gpu_arena_trim(arena);
+    gemm(TN, 16, 3, rows, 496, 1); /* both are cut along k */
 }
 
 /* ---- the cache file ---- */

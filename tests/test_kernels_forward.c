@@ -2,6 +2,7 @@
  * precision. Buffers lie between guards, rows are padded with NaN: what is read or written outside the
  * operands shows. */
 #include "host/base/num.h"
+#include "host/gpu/gpu_gemm.h"
 #include "tests/kernel_cases.h"
 #include "tests/ref/ref_forward.h"
 
@@ -119,19 +120,24 @@ CASES(rope_fwd, rope_fwd, rope_shapes, NULL, compare_rope)
 
 /* ---- the matrix product ---- */
 
-#define GEMM(m_, n_, k_, pad_a, pad_b, pad_c, alpha_, beta_)                                                           \
+/* How A and B lie: NT [m, k], [n, k]; NN [m, k], [k, n]; TN [k, m], [k, n]. */
+#define PRODUCT(m_, n_, k_, lda_, ldb_, pad_c, alpha_, beta_)                                                          \
     {                                                                                                                  \
-        .m = m_, .n = n_, .k = k_, .lda = (k_) + (pad_a), .ldb = (k_) + (pad_b), .ldc = (n_) + (pad_c),                \
-        .alpha = alpha_, .beta = beta_                                                                                 \
+        .m = m_, .n = n_, .k = k_, .lda = lda_, .ldb = ldb_, .ldc = (n_) + (pad_c), .alpha = alpha_, .beta = beta_     \
     }
-static const struct kernel_shape gemm_shapes[] = {
-    GEMM(1, 1, 1, 0, 0, 0, 1, 0),       GEMM(1, 1, 4, 0, 0, 0, 1, 0),        GEMM(3, 5, 7, 0, 0, 0, 2, 1),
-    GEMM(5, 3, 172, 0, 0, 0, 1, 0),     GEMM(16, 32, 16, 0, 0, 0, 1, 0),     GEMM(64, 64, 64, 0, 0, 0, 1, -1),
-    GEMM(65, 33, 20, 0, 0, 3, 1, 0),    GEMM(17, 129, 61, 3, 3, 0, 0.5f, 2), GEMM(130, 70, 36, 4, 12, 1, 1, 1),
-    GEMM(33, 66, 100, 1, 0, 0, 1, 0),   GEMM(31, 40, 97, 0, 7, 0, 1, 0.5f),  GEMM(1, 300, 64, 0, 0, 0, 1, 0),
-    GEMM(300, 1, 64, 0, 0, 0, 1, 0),    GEMM(64, 64, 15, 1, 1, 0, 1, 0),     GEMM(9, 9, 3, 1, 1, 7, -1, 1),
-    GEMM(200, 180, 300, 4, 0, 4, 1, 1),
-};
+#define NT(m, n, k, pad_a, pad_b, pad_c, alpha, beta) PRODUCT(m, n, k, (k) + (pad_a), (k) + (pad_b), pad_c, alpha, beta)
+#define NN(m, n, k, pad_a, pad_b, pad_c, alpha, beta) PRODUCT(m, n, k, (k) + (pad_a), (n) + (pad_b), pad_c, alpha, beta)
+#define TN(m, n, k, pad_a, pad_b, pad_c, alpha, beta) PRODUCT(m, n, k, (m) + (pad_a), (n) + (pad_b), pad_c, alpha, beta)
+#define SHAPES(S)                                                                                                      \
+    {                                                                                                                  \
+        S(1, 1, 1, 0, 0, 0, 1, 0), S(1, 1, 4, 0, 0, 0, 1, 0), S(3, 5, 7, 0, 0, 0, 2, 1), S(5, 3, 172, 0, 0, 0, 1, 0),  \
+            S(16, 32, 16, 0, 0, 0, 1, 0), S(64, 64, 64, 0, 0, 0, 1, -1), S(65, 33, 20, 0, 0, 3, 1, 0),                 \
+            S(17, 129, 61, 3, 3, 0, 0.5f, 2), S(130, 70, 36, 4, 12, 1, 1, 1), S(33, 66, 100, 1, 0, 0, 1, 0),           \
+            S(31, 40, 97, 0, 7, 0, 1, 0.5f), S(1, 300, 64, 0, 0, 0, 1, 0), S(300, 1, 64, 0, 0, 0, 1, 0),               \
+            S(64, 64, 15, 1, 1, 0, 1, 0), S(9, 9, 3, 1, 1, 7, -1, 1), S(200, 180, 300, 4, 0, 4, 1, 1),                 \
+            S(126, 130, 65, 2, 2, 0, 1, 0), S(132, 268, 48, 0, 4, 0, 1, 1),                                            \
+    }
+static const struct kernel_shape nt_shapes[] = SHAPES(NT), nn_shapes[] = SHAPES(NN), tn_shapes[] = SHAPES(TN);
 
 static void prepare_gemm(struct kernel_test *t)
 {
@@ -151,36 +157,56 @@ static void prepare_gemm_half(struct kernel_test *t)
         b[i] *= 1e-9f;
 }
 
+/* An operand as [rows, k], dense. */
+static float *by_rows(const float *x, uint32_t rows, uint32_t k, uint32_t ld, bool transposed)
+{
+    float *out = malloc((size_t)rows * k * sizeof *out);
+    assert_non_null(out);
+    for (uint32_t r = 0; r < rows; r++)
+        for (uint32_t i = 0; i < k; i++)
+            out[(size_t)r * k + i] = transposed ? x[(size_t)i * ld + r] : x[(size_t)r * ld + i];
+    return out;
+}
+
 /* `rounded`: of an operand, relative, before it is multiplied. */
 static void compare_product(struct kernel_test *t, double rounded)
 {
     const struct kernel_shape *s = &t->s;
     const float *got = kernel_out(t, 3);
+    bool ta, tb;
+    assert_true(gpu_gemm_kernel(t->kernel, &ta, &tb));
+    float *a = by_rows(t->in[0], s->m, s->k, s->lda, ta), *b = by_rows(t->in[1], s->n, s->k, s->ldb, tb);
     double *want = malloc((size_t)s->m * s->n * sizeof *want), *mag = malloc((size_t)s->m * s->n * sizeof *mag);
     assert_true(want && mag);
-    ref_gemm(s->m, s->n, s->k, t->in[0], s->lda, t->in[1], s->ldb, t->in[3], s->ldc, s->alpha, s->beta, want, mag);
+    ref_gemm(s->m, s->n, s->k, a, s->k, b, s->k, t->in[3], s->ldc, s->alpha, s->beta, want, mag);
     for (size_t i = 0; i < (size_t)s->m * s->n; i++)
         expect(t, i, got[i / s->n * s->ldc + i % s->n], want[i],
                ((s->k + 4) * (FLT_EPSILON / 2) + 2 * rounded) * mag[i]);
     free(want);
     free(mag);
+    free(a);
+    free(b);
 }
 
 static void compare_gemm(struct kernel_test *t)
 {
     compare_product(t, 0);
 }
-CASES(gemm, gemm, gemm_shapes, prepare_gemm, compare_gemm)
+CASES(gemm, gemm, nt_shapes, prepare_gemm, compare_gemm)
+CASES(gemm_nn, gemm_nn, nn_shapes, prepare_gemm, compare_gemm)
+CASES(gemm_tn, gemm_tn, tn_shapes, prepare_gemm, compare_gemm)
 
-/* Only the variant for matrix cores may round, to f16's 11 bits: half of their last one, and a half of that again for what is
+/* Only the variants for matrix cores may round, to f16's 11 bits: half of their last one, and a half of that again for what is
  * scaled to the lower end of its range. */
 static void compare_gemm_half(struct kernel_test *t)
 {
     const char *variant = gpu_kernel_variant(gpu, t->kernel, NULL, &(struct err){0});
     assert_non_null(variant);
-    compare_product(t, strcmp(variant, "coopmat") == 0 ? 0x1.001p-11 : 0);
+    compare_product(t, strncmp(variant, "coopmat", 7) == 0 ? 0x1.001p-11 : 0);
 }
-CASES(gemm_half, gemm_half, gemm_shapes, prepare_gemm_half, compare_gemm_half)
+CASES(gemm_half, gemm_half, nt_shapes, prepare_gemm_half, compare_gemm_half)
+CASES(gemm_half_nn, gemm_half_nn, nn_shapes, prepare_gemm_half, compare_gemm_half)
+CASES(gemm_half_tn, gemm_half_tn, tn_shapes, prepare_gemm_half, compare_gemm_half)
 
 /* ---- rows ---- */
 
@@ -308,16 +334,18 @@ static void test_attn_choice(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_unpack16),    cmocka_unit_test(test_transpose),   cmocka_unit_test(test_add),
-        cmocka_unit_test(test_subtract),    cmocka_unit_test(test_add_bias),    cmocka_unit_test(test_scale_rows),
-        cmocka_unit_test(test_swiglu_fwd),  cmocka_unit_test(test_rope_fwd),    cmocka_unit_test(test_gemm),
-        cmocka_unit_test(test_rmsnorm_fwd), cmocka_unit_test(test_nll),         cmocka_unit_test(test_kl),
-        cmocka_unit_test(test_attn_fwd),    cmocka_unit_test(test_attn_choice),
+        cmocka_unit_test(test_unpack16),     cmocka_unit_test(test_transpose),    cmocka_unit_test(test_add),
+        cmocka_unit_test(test_subtract),     cmocka_unit_test(test_add_bias),     cmocka_unit_test(test_scale_rows),
+        cmocka_unit_test(test_swiglu_fwd),   cmocka_unit_test(test_rope_fwd),     cmocka_unit_test(test_gemm),
+        cmocka_unit_test(test_gemm_nn),      cmocka_unit_test(test_gemm_half),    cmocka_unit_test(test_gemm_tn),
+        cmocka_unit_test(test_gemm_half_nn), cmocka_unit_test(test_gemm_half_tn), cmocka_unit_test(test_rmsnorm_fwd),
+        cmocka_unit_test(test_nll),          cmocka_unit_test(test_kl),           cmocka_unit_test(test_attn_fwd),
+        cmocka_unit_test(test_attn_choice),
     };
     const struct CMUnitTest no_push[] = {
         cmocka_unit_test(test_transpose),
-        cmocka_unit_test(test_gemm),
-        cmocka_unit_test(test_gemm_half),
+        cmocka_unit_test(test_gemm_tn),
+        cmocka_unit_test(test_gemm_half_nn),
         cmocka_unit_test(test_nll),
     };
     int failed = device_done(cmocka_run_group_tests_name("forward", tests, device_setup, NULL));

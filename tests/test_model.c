@@ -380,8 +380,13 @@ static bool product(struct speed_bench *b, struct gpu_arena *in, const struct sp
         gpu_fill(b->cmd, x, SPEED_FILL);
     ok = ok && speed_ready(b, e);
     while (speed_again(b, &ok, e)) {
-        gpu_gemm(b->cmd, (struct gpu_matrix){x, z->cols}, (struct gpu_matrix){x, z->cols},
-                 (struct gpu_matrix){y, z->rows}, z->rows, z->rows, z->cols, 1, 0);
+        gpu_gemm(b->cmd, &(struct gpu_product){.a = {x, z->cols},
+                                               .b = {x, z->cols},
+                                               .c = {y, z->rows},
+                                               .m = z->rows,
+                                               .n = z->rows,
+                                               .k = z->cols,
+                                               .alpha = 1});
         recorded++;
     }
     return ok;

@@ -114,8 +114,8 @@ static void test_counting(void **state)
         OK(gpu_alloc(from, 300 * 200 * 4, &c, &e), e);
         gpu_fill(cmd, a, 0);
         gpu_fill(cmd, b, 0);
-        gpu_gemm(cmd, (struct gpu_matrix){a, 64}, (struct gpu_matrix){b, 64}, (struct gpu_matrix){c, 200}, 300, 200, 64,
-                 1, 0);
+        gpu_gemm(cmd, &(struct gpu_product){
+                          .a = {a, 64}, .b = {b, 64}, .c = {c, 200}, .m = 300, .n = 200, .k = 64, .alpha = 1});
         float x = 1;
         OK(gpu_download(cmd, c, &x, sizeof x, &e), e);
         assert_true(x == 0);

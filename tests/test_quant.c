@@ -44,11 +44,11 @@ static void inputs(float *x, uint32_t tokens, uint32_t cols)
 
 static void add_tokens(struct problem *p, enum hessian_sum sum, const float *x)
 {
-    struct gpu_view dx = {0}, scratch = {0};
+    struct gpu_view dx = {0};
     uint64_t bytes = (uint64_t)p->tokens * p->cols * 4;
-    OK(gpu_alloc(arena, bytes, &dx, &e) && gpu_alloc(arena, bytes, &scratch, &e), e);
+    OK(gpu_alloc(arena, bytes, &dx, &e), e);
     gpu_upload(cmd, dx, x, bytes);
-    hessian_add(cmd, &p->hessian, sum, dx, p->tokens, 2.0f / p->tokens, scratch);
+    hessian_add(cmd, &p->hessian, sum, dx, p->tokens, 2.0f / p->tokens);
 }
 
 static void problem_make(struct problem *p, uint32_t rows, uint32_t cols, bool with_held, bool dead)

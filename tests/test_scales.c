@@ -475,7 +475,7 @@ static void test_head_tiles(void **state)
     assert_true(in && back && out[0] && out[1]);
     for (uint32_t i = 0; i < ROWS * hidden; i++)
         in[i] = (float)(tiny_random(&seed) % 2001) / 1000 - 1;
-    OK(head_create(&head, r.scratch, r.m, HEAD_TRAIN, &e), e);
+    OK(head_create(&head, r.scratch, r.m, &e), e);
     OK(gpu_alloc(r.scratch, ROWS * hidden * 4, &x, &e) && gpu_alloc(r.scratch, ROWS * hidden * 4, &dx, &e) &&
            gpu_alloc(r.scratch, ROWS * vocab * 4, &logits, &e),
        e);

@@ -72,20 +72,19 @@ static void quantize(struct bench *b)
     int first = ffn ? REF_GATE : REF_Q, wide = ffn ? REF_DOWN : REF_O;
     struct hessian h[2];
     struct block_scratch s;
-    struct gpu_view x, transposed;
+    struct gpu_view x;
     gpu_mark mark = gpu_arena_mark(b->arena);
-    uint64_t widest = b->m->cfg->intermediate_size + b->m->shape.matrices[REF_O].cols + b->m->cfg->hidden_size;
     OK(hessian_create(&h[0], cmd, b->arena, b->m->shape.matrices[first].cols, false, &e) &&
            hessian_create(&h[1], cmd, b->arena, b->m->shape.matrices[wide].cols, false, &e) &&
            block_scratch_create(&s, b->arena, b->m, 1, SCRATCH_FORWARD, &e) &&
-           gpu_alloc(b->arena, acts_bytes(b->m, 1), &x, &e) && gpu_alloc(b->arena, widest * CTX * 4, &transposed, &e),
+           gpu_alloc(b->arena, acts_bytes(b->m, 1), &x, &e),
        e);
     for (uint32_t i = 0; i < WINDOWS - HELD; i++) {
         OK(acts_gather(b->inputs, &i, 1, x, &e), e);
         (ffn ? block_ffn_inputs : block_attn_inputs)(b->m, &b->w, &s, x, 1);
         float factor = 2.0f / (float)((WINDOWS - HELD) * CTX);
-        hessian_add(cmd, &h[0], HESSIAN_TRAIN, s.norm, CTX, factor, transposed);
-        hessian_add(cmd, &h[1], HESSIAN_TRAIN, ffn ? s.act : s.attn, CTX, factor, transposed);
+        hessian_add(cmd, &h[0], HESSIAN_TRAIN, s.norm, CTX, factor);
+        hessian_add(cmd, &h[1], HESSIAN_TRAIN, ffn ? s.act : s.attn, CTX, factor);
     }
     for (int id = first; id < (ffn ? REF_LINEARS : REF_GATE); id++) {
         struct linear_report report;

@@ -90,8 +90,8 @@ static bool head_alloc(const struct forward *f, struct head_scratch *h, struct e
     for (int i = 0; ok && i < f->sides; i++) {
         struct model *m = f->side[i].m;
         uint64_t acts = acts_bytes(m, f->batch);
-        ok = head_create(&h->head[i], f->weights, m, HEAD_FORWARD, e) &&
-             gpu_alloc(f->scratch, acts, &h->staging[i], e) && gpu_alloc(f->scratch, acts, &h->norm[i], e) &&
+        ok = head_create(&h->head[i], f->weights, m, e) && gpu_alloc(f->scratch, acts, &h->staging[i], e) &&
+             gpu_alloc(f->scratch, acts, &h->norm[i], e) &&
              gpu_alloc(f->scratch, (uint64_t)h->logit_rows * m->cfg->vocab_size * 4, &h->logits[i], e) &&
              gpu_alloc(f->scratch, tokens * 4, &h->nll[i], e);
     }

@@ -267,7 +267,9 @@ bool cmd_wait(struct gpu_cmd *c, uint64_t value)
             i++;
         struct slot *s = &c->slots[i];
         s->value = 0;
-        c->products += gpu_cost_work(&s->cost, KERNEL_ID_gemm) + gpu_cost_work(&s->cost, KERNEL_ID_gemm_half);
+        for (unsigned k = KERNEL_ID_gemm; k <= KERNEL_ID_gemm_half_tn;
+             k++) /* rows of kernels.def that follow each other */
+            c->products += gpu_cost_work(&s->cost, k);
         drop_texels(c->gpu, s);
         c->upload_tail = max_u64(c->upload_tail, s->upload_end);
         learn(c, s);

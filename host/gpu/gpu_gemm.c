@@ -2,7 +2,6 @@
 
 #include <assert.h>
 #include <math.h>
-#include <string.h>
 
 #include "host/base/num.h"
 #include "host/gpu/gpu_pipeline.h"
@@ -45,74 +44,100 @@ static uint64_t even_steps(uint64_t size, uint64_t most, uint64_t unit)
     return min_u64(min_u64(round_up(div_up(size, div_up(size, most)), unit), most), size);
 }
 
-_Static_assert(sizeof(struct gemm_half_args) == sizeof(struct gemm_args), "the two kernels take the same");
+/* By use, and by how many operands are transposed: B, then A too. They take the same arguments. */
+enum { FORMS = 3 };
+static const unsigned kernels[2][FORMS] = {
+    [GEMM_EXACT] = {KERNEL_ID_gemm, KERNEL_ID_gemm_nn, KERNEL_ID_gemm_tn},
+    [GEMM_STEERING] = {KERNEL_ID_gemm_half, KERNEL_ID_gemm_half_nn, KERNEL_ID_gemm_half_tn},
+};
+_Static_assert(sizeof(struct gemm_args) == sizeof(struct gemm_half_tn_args), "the kernels take the same");
 
-static void run(struct gpu_cmd *cmd, bool half, struct gpu_grid grid, const struct gemm_args *args)
+bool gpu_gemm_kernel(unsigned kernel, bool *a_transposed, bool *b_transposed)
 {
-    struct gemm_half_args same;
-    if (!half) {
-        run_gemm(cmd, grid, args);
-        return;
-    }
-    memcpy(&same, args, sizeof same);
-    run_gemm_half(cmd, grid, &same);
+    for (int use = 0; use < 2; use++)
+        for (int form = 0; form < FORMS; form++) {
+            if (kernels[use][form] != kernel)
+                continue;
+            if (a_transposed)
+                *a_transposed = form == 2;
+            if (b_transposed)
+                *b_transposed = form >= 1;
+            return true;
+        }
+    return false;
 }
 
-static void product(struct gpu_cmd *cmd, bool half, struct gpu_matrix a, struct gpu_matrix b, struct gpu_matrix c,
-                    uint32_t m, uint32_t n, uint32_t k, float alpha, float beta)
+/* Of an operand: its rows from `row` on, `count` along k from `at` on. */
+static struct gpu_view operand(struct gpu_matrix x, bool transposed, uint64_t row, uint64_t rows, uint64_t at,
+                               uint64_t count)
 {
-    const unsigned kernel = half ? KERNEL_ID_gemm_half : KERNEL_ID_gemm;
+    return transposed ? part(x, at, row, count, rows) : part(x, row, at, rows, count);
+}
+
+/* Most of k in one piece. */
+static uint64_t bindable_k(const struct gpu_product *p, uint64_t range)
+{
+    uint64_t a = p->a_transposed ? bindable(range, p->a.ld, p->k, p->m, PIECE_UNIT) : p->k;
+    uint64_t b = p->b_transposed ? bindable(range, p->b.ld, p->k, p->n, PIECE_UNIT) : p->k;
+    return even_steps(p->k, min_u64(a, b), PIECE_UNIT);
+}
+
+/* rows x cols of C, over all of k. */
+static void piece(struct gpu_cmd *cmd, unsigned kernel, const struct gpu_product *p, uint64_t row, uint64_t rows,
+                  uint64_t col, uint64_t cols, uint64_t k_step, uint64_t tiles)
+{
+    for (uint64_t at = 0; at < p->k; at += k_step) {
+        uint64_t k = min_u64(k_step, p->k - at);
+        struct gpu_grid grid = gpu_rows(tiles);
+        grid.work = 2.0 * (double)rows * (double)cols * (double)k;
+        struct gemm_args args = {
+            .a = operand(p->a, p->a_transposed, row, rows, at, k),
+            .b = operand(p->b, p->b_transposed, col, cols, at, k),
+            .old = part(p->c, row, col, rows, cols),
+            .c = part(p->c, row, col, rows, cols),
+            .m = (uint32_t)rows,
+            .n = (uint32_t)cols,
+            .k = (uint32_t)k,
+            .lda = p->a.ld,
+            .ldb = p->b.ld,
+            .ldc = p->c.ld,
+            .alpha = p->alpha,
+            .beta = at ? 1 : p->beta,
+        };
+        gpu_dispatch(cmd, kernel, grid, &args.a, gemm_n_buffers, &args.m, gemm_push_bytes);
+    }
+}
+
+void gpu_gemm(struct gpu_cmd *cmd, const struct gpu_product *p)
+{
+    assert(p->b_transposed || !p->a_transposed);
+    const unsigned kernel = kernels[p->use][p->a_transposed + p->b_transposed];
     struct gpu *g = gpu_cmd_gpu(cmd);
     uint64_t range = gpu_info(g)->max_range;
     uint32_t tile_m = gpu_kernel_constant(g, kernel, NULL, SPEC_TILE, TILE_DEFAULT);
     uint32_t tile_n = gpu_kernel_constant(g, kernel, NULL, SPEC_TILE_N, TILE_DEFAULT);
     /* Pieces of whole tiles, so that only the matrix' own edge is ragged. */
     uint64_t unit_m = round_up(PIECE_UNIT, tile_m), unit_n = round_up(PIECE_UNIT, tile_n);
-    assert(m && n && k && a.ld >= k && b.ld >= k && c.ld >= n);
+    const uint32_t m = p->m, n = p->n, k = p->k;
+    assert(m && n && k && p->a.ld >= (p->a_transposed ? m : k) && p->b.ld >= (p->b_transposed ? n : k) && p->c.ld >= n);
     assert(unit_m % PIECE_UNIT == 0 && unit_n % PIECE_UNIT == 0);
 
-    uint64_t cols_most = bindable(range, b.ld, n, k, unit_n);
+    uint64_t cols_most = p->b_transposed ? n : bindable(range, p->b.ld, n, k, unit_n);
+    uint64_t a_rows = p->a_transposed ? m : bindable(range, p->a.ld, m, k, unit_m);
+    uint64_t rows_most = min_u64(a_rows, bindable(range, p->c.ld, m, n, unit_m));
+    uint64_t k_step = bindable_k(p, range);
     for (uint64_t row = 0, rows; row < m && !gpu_cmd_failed(cmd); row += rows) {
-        uint64_t rows_most = min_u64(bindable(range, a.ld, m, k, unit_m), bindable(range, c.ld, m, n, unit_m));
         /* Elements of C per submission; pieces are square where the matrix allows, so that operands are
          * reread least. */
-        double elements = fmax(gpu_cmd_work_limit(cmd, kernel, NULL) / (2.0 * k), 1);
+        double elements = fmax(gpu_cmd_work_limit(cmd, kernel, NULL) / (2.0 * (double)k_step), 1);
         uint64_t side = (uint64_t)fmin(sqrt(elements), 1e9), area = (uint64_t)fmin(elements, 1e18);
         uint64_t cols = even_steps(n, min_u64(cols_most, max_u64(side, area / m)), unit_n);
         rows = even_steps(m - row, min_u64(rows_most, area / cols), unit_m);
         for (uint64_t col = 0; col < n; col += cols) {
             uint64_t nc = min_u64(cols, n - col);
-            struct gpu_grid grid = gpu_rows(div_up(rows, tile_m) * div_up(nc, tile_n));
-            grid.work = 2.0 * (double)rows * (double)nc * k;
-            run(cmd, half, grid,
-                &(struct gemm_args){
-                    .a = part(a, row, 0, rows, k),
-                    .b = part(b, col, 0, nc, k),
-                    .old = part(c, row, col, rows, nc),
-                    .c = part(c, row, col, rows, nc),
-                    .m = (uint32_t)rows,
-                    .n = (uint32_t)nc,
-                    .k = k,
-                    .lda = a.ld,
-                    .ldb = b.ld,
-                    .ldc = c.ld,
-                    .alpha = alpha,
-                    .beta = beta,
-                });
+            piece(cmd, kernel, p, row, rows, col, nc, k_step, div_up(rows, tile_m) * div_up(nc, tile_n));
         }
     }
-}
-
-void gpu_gemm(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, struct gpu_matrix c, uint32_t m,
-              uint32_t n, uint32_t k, float alpha, float beta)
-{
-    product(cmd, false, a, b, c, m, n, k, alpha, beta);
-}
-
-void gpu_gemm_half(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, struct gpu_matrix c, uint32_t m,
-                   uint32_t n, uint32_t k, float alpha, float beta)
-{
-    product(cmd, true, a, b, c, m, n, k, alpha, beta);
 }
 
 void gpu_transpose_part(struct gpu_cmd *cmd, struct gpu_matrix src, struct gpu_matrix dst, uint32_t rows, uint32_t cols)
@@ -125,18 +150,4 @@ void gpu_transpose_part(struct gpu_cmd *cmd, struct gpu_matrix src, struct gpu_m
                                            .cols = cols,
                                            .lds = src.ld,
                                            .ldd = dst.ld});
-}
-
-/* Squares of tiles whose views fit one binding. */
-void gpu_transpose(struct gpu_cmd *cmd, struct gpu_view src, struct gpu_view dst, uint32_t rows, uint32_t cols)
-{
-    struct gpu *g = gpu_cmd_gpu(cmd);
-    uint32_t tile_r = gpu_tile_rows(g, (uint64_t)cols * 4, rows), tile_c = gpu_tile_rows(g, (uint64_t)rows * 4, cols);
-    for (uint32_t r = 0; r < rows; r += tile_r) {
-        for (uint32_t c = 0; c < cols; c += tile_c) {
-            uint32_t nr = (uint32_t)min_u64(tile_r, rows - r), nc = (uint32_t)min_u64(tile_c, cols - c);
-            gpu_transpose_part(cmd, (struct gpu_matrix){part((struct gpu_matrix){src, cols}, r, c, nr, nc), cols},
-                               (struct gpu_matrix){part((struct gpu_matrix){dst, rows}, c, r, nc, nr), rows}, nr, nc);
-        }
-    }
 }

@@ -1,4 +1,4 @@
-/* The matrix product, and what prepares its operands, over views of any size. */
+/* The matrix product, over views of any size. */
 #ifndef GPU_GEMM_H
 #define GPU_GEMM_H
 
@@ -11,23 +11,30 @@ struct gpu_matrix {
     uint32_t ld;
 };
 
+/* What a product is for: exact ones have f32 operands (losses, GPTQ, factors, what is evaluated); operands of those that
+ * only steer (gradients) may be rounded to 11 bits, sums being f32. */
+enum gemm_use { GEMM_EXACT, GEMM_STEERING };
+
+struct gpu_product {
+    struct gpu_matrix a, b, c; /* [m, k], [n, k], [m, n] */
+    uint32_t m, n, k;
+    float alpha, beta;
+    bool a_transposed, b_transposed; /* it lies as [k, m], as [k, n]. Of a alone: there is no kernel */
+    enum gemm_use use;
+};
+
 /* C[m,n] = alpha * A[m,k] B[n,k]^T + beta * C; C is not read where beta is 0. Cut into pieces of rows and
  * columns where a view exceeds what can be bound, or the work a submission; an element's sum does not depend
- * on the cut.
+ * on that cut. A transposed operand that cannot be bound whole is cut along k, too, and then the sum is one of partial sums.
  *
- * What it asks of the shaders: constants 2 and 3 are the rows and columns of C that one WORKGROUP computes; the
- * workgroups 0 .. tiles-1 have one tile each, in an order that the shader chooses. */
-void gpu_gemm(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, struct gpu_matrix c, uint32_t m,
-              uint32_t n, uint32_t k, float alpha, float beta);
+ * What it asks of the shaders: constants SPEC_TILE and SPEC_TILE_N are the rows and columns of C that one WORKGROUP
+ * computes; the workgroups 0 .. tiles-1 have one tile each, in an order that the shader chooses. */
+void gpu_gemm(struct gpu_cmd *cmd, const struct gpu_product *p);
+/* Whether a kernel is a product, and which operands it takes transposed (the pointers may be NULL). */
+bool gpu_gemm_kernel(unsigned kernel, bool *a_transposed, bool *b_transposed);
 
-/* The same for gradients and whatever else only steers: a and b may be rounded to 11 bits, sums are f32. */
-void gpu_gemm_half(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, struct gpu_matrix c, uint32_t m,
-                   uint32_t n, uint32_t k, float alpha, float beta);
-
-/* dst[cols, rows] = src[rows, cols]^T, both dense; they must not overlap. For products that want the other
- * operand's transpose: A B takes B^T. */
-void gpu_transpose(struct gpu_cmd *cmd, struct gpu_view src, struct gpu_view dst, uint32_t rows, uint32_t cols);
-/* The same of parts of matrices, which may be parts of one; a row's stride times rows or cols is what one binding holds. */
+/* dst[cols, rows] = src[rows, cols]^T; they must not overlap, but may be parts of one matrix. A row's stride times rows or
+ * cols is what one binding holds. */
 void gpu_transpose_part(struct gpu_cmd *cmd, struct gpu_matrix src, struct gpu_matrix dst, uint32_t rows,
                         uint32_t cols);
 

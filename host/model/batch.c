@@ -23,12 +23,8 @@ uint32_t batch_windows_forward(const struct model *m, uint32_t windows)
 
 bool batch_create(struct batch *b, struct gpu_arena *arena, const struct model *m, uint32_t windows, struct err *e)
 {
-    uint64_t tokens = (uint64_t)windows * m->ctx, wide = 0;
-    for (int in = 0; in < INPUT_COUNT; in++)
-        wide = max_u64(wide, model_shape_input(&m->shape, (enum input)in));
     return block_scratch_create(&b->s, arena, m, windows, SCRATCH_FORWARD, e) &&
-           gpu_alloc(arena, acts_bytes(m, windows), &b->hidden, e) &&
-           gpu_alloc(arena, tokens * wide * 4, &b->transposed, e);
+           gpu_alloc(arena, acts_bytes(m, windows), &b->hidden, e);
 }
 
 bool norm_batch_create(struct norm_batch *b, struct gpu_arena *arena, const struct model *m, uint32_t windows,

@@ -14,8 +14,7 @@ uint32_t batch_windows_forward(const struct model *m, uint32_t windows);
 /* Of a forward pass through half a block, with or without Hessians. T = windows * ctx. */
 struct batch {
     struct block_scratch s;
-    struct gpu_view hidden;     /* [T, hidden]: staging for activations that live elsewhere */
-    struct gpu_view transposed; /* [widest input, T] */
+    struct gpu_view hidden; /* [T, hidden]: staging for activations that live elsewhere */
 };
 bool batch_create(struct batch *b, struct gpu_arena *arena, const struct model *m, uint32_t windows, struct err *e);
 

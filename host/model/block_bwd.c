@@ -11,14 +11,14 @@
 
 /* ---- scratch ---- */
 
-enum { B_DNORM, B_DATTN, B_DQ, B_DK, B_DV, B_DELTA, B_LEFT, B_RIGHT, B_WT, B_COUNT };
+enum { B_DNORM, B_DATTN, B_DQ, B_DK, B_DV, B_DELTA, B_COUNT };
 
 /* Elements of each matrix; 0: not needed. */
 static void scratch_sizes(const struct model *m, uint32_t windows, unsigned parts, uint64_t n[B_COUNT])
 {
     uint64_t tokens = (uint64_t)windows * m->ctx, hidden = m->cfg->hidden_size;
     uint64_t q = model_shape_rows(&m->shape, ROLE_Q), kv = model_shape_rows(&m->shape, ROLE_K);
-    bool attn = parts & (BWD_ATTN | BWD_QK), ffn = parts & BWD_FFN, input = parts & BWD_INPUT;
+    bool attn = parts & (BWD_ATTN | BWD_QK), input = parts & BWD_INPUT;
     bool scores = parts & (BWD_QK | BWD_INPUT);
     for (int i = 0; i < B_COUNT; i++)
         n[i] = 0;
@@ -33,25 +33,13 @@ static void scratch_sizes(const struct model *m, uint32_t windows, unsigned part
             n[B_DELTA] = tokens * m->cfg->num_heads;
         }
     }
-    for (uint32_t i = 0; i < m->shape.first[m->shape.layers]; i++) {
-        const struct block_matrix *x = &m->shape.matrices[i];
-        bool mine = x->part->half == HALF_FFN ? ffn : attn;
-        if (!mine)
-            continue;
-        n[B_LEFT] = max_u64(n[B_LEFT], tokens * x->rows);
-        n[B_RIGHT] = max_u64(n[B_RIGHT], tokens * x->cols);
-        /* Only what lies inside a half needs the gradient of its input, unless all do. */
-        if (input || input_is_inner(x->part->input))
-            n[B_WT] = max_u64(n[B_WT], (uint64_t)x->rows * x->cols);
-    }
 }
 
 bool bwd_scratch_create(struct bwd_scratch *s, struct gpu_arena *arena, const struct model *m, uint32_t windows,
                         unsigned parts, struct err *e)
 {
     *s = (struct bwd_scratch){.max_windows = windows};
-    struct gpu_view *views[B_COUNT] = {&s->dnorm, &s->dattn, &s->dq,    &s->dk, &s->dv,
-                                       &s->delta, &s->left,  &s->right, &s->wt};
+    struct gpu_view *views[B_COUNT] = {&s->dnorm, &s->dattn, &s->dq, &s->dk, &s->dv, &s->delta};
     uint64_t n[B_COUNT];
     scratch_sizes(m, windows, parts, n);
     for (int i = 0; i < B_COUNT; i++)
@@ -62,26 +50,41 @@ bool bwd_scratch_create(struct bwd_scratch *s, struct gpu_arena *arena, const st
 
 /* ---- single steps ---- */
 
-/* dw[out, in] = dy[rows, out]^T x[rows, in], or added to it; x^T lies in bs->right already. */
-static void weight_grad(struct model *m, const struct block_weights *b, const struct bwd_scratch *bs, enum role role,
-                        struct gpu_view dy, const struct block_grads *grads, uint32_t rows)
+/* dw[out, in] (+)= dy[rows, out]^T x[rows, in]. */
+static void weight_grad(struct model *m, const struct block_weights *b, enum role role, struct gpu_view dy,
+                        struct gpu_view x, const struct block_grads *grads, uint32_t rows)
 {
     uint32_t at = block_at(b, role), out = b->shape.matrices[at].rows, in = b->shape.matrices[at].cols;
     if (!grads->w[at].size)
         return;
-    gpu_transpose(m->cmd, dy, bs->left, rows, out);
-    gpu_gemm_half(m->cmd, (struct gpu_matrix){bs->left, rows}, (struct gpu_matrix){bs->right, rows},
-                  (struct gpu_matrix){grads->w[at], in}, out, in, rows, 1.0f, grads->add ? 1.0f : 0.0f);
+    gpu_gemm(m->cmd, &(struct gpu_product){.a = {dy, out},
+                                           .b = {x, in},
+                                           .c = {grads->w[at], in},
+                                           .m = out,
+                                           .n = in,
+                                           .k = rows,
+                                           .alpha = 1,
+                                           .beta = grads->add ? 1.0f : 0.0f,
+                                           .a_transposed = true,
+                                           .b_transposed = true,
+                                           .use = GEMM_STEERING});
 }
 
 /* dx[rows, in] = beta * dx + dy[rows, out] W[out, in]. */
-static void input_grad(struct model *m, const struct block_weights *b, const struct bwd_scratch *bs, enum role role,
-                       struct gpu_view dy, struct gpu_view dx, uint32_t rows, float beta)
+static void input_grad(struct model *m, const struct block_weights *b, enum role role, struct gpu_view dy,
+                       struct gpu_view dx, uint32_t rows, float beta)
 {
     uint32_t at = block_at(b, role), out = b->shape.matrices[at].rows, in = b->shape.matrices[at].cols;
-    gpu_transpose(m->cmd, b->w[at], bs->wt, out, in);
-    gpu_gemm_half(m->cmd, (struct gpu_matrix){dy, out}, (struct gpu_matrix){bs->wt, out}, (struct gpu_matrix){dx, in},
-                  rows, in, out, 1.0f, beta);
+    gpu_gemm(m->cmd, &(struct gpu_product){.a = {dy, out},
+                                           .b = {b->w[at], in},
+                                           .c = {dx, in},
+                                           .m = rows,
+                                           .n = in,
+                                           .k = out,
+                                           .alpha = 1,
+                                           .beta = beta,
+                                           .b_transposed = true,
+                                           .use = GEMM_STEERING});
 }
 
 void block_rmsnorm_bwd(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view dy, uint32_t rows,
@@ -182,12 +185,11 @@ void block_attn_bwd(struct model *m, const struct block_weights *b, const struct
     bool scores = want_input || wants(b, grads, ROLE_Q) || wants(b, grads, ROLE_K);
     assert(windows <= s->max_windows && windows <= bs->max_windows);
     if (wants(b, grads, ROLE_O)) {
-        gpu_transpose(m->cmd, s->attn, bs->right, rows, block_input_cols(b->shape, HALF_ATTN, INPUT_HEADS));
-        weight_grad(m, b, bs, ROLE_O, dy, grads, rows);
+        weight_grad(m, b, ROLE_O, dy, s->attn, grads, rows);
     }
     if (!scores && !wants(b, grads, ROLE_V))
         return;
-    input_grad(m, b, bs, ROLE_O, dy, bs->dattn, rows, 0);
+    input_grad(m, b, ROLE_O, dy, bs->dattn, rows, 0);
     attention_bwd(m, b, s, bs, scores, windows);
     if (scores) {
         block_rope(m, bs->dq, c->num_heads, windows, -1);
@@ -198,15 +200,14 @@ void block_attn_bwd(struct model *m, const struct block_weights *b, const struct
         }
     }
     if (wants(b, grads, ROLE_Q) || wants(b, grads, ROLE_K) || wants(b, grads, ROLE_V)) {
-        gpu_transpose(m->cmd, s->norm, bs->right, rows, c->hidden_size);
-        weight_grad(m, b, bs, ROLE_Q, bs->dq, grads, rows);
-        weight_grad(m, b, bs, ROLE_K, bs->dk, grads, rows);
-        weight_grad(m, b, bs, ROLE_V, bs->dv, grads, rows);
+        weight_grad(m, b, ROLE_Q, bs->dq, s->norm, grads, rows);
+        weight_grad(m, b, ROLE_K, bs->dk, s->norm, grads, rows);
+        weight_grad(m, b, ROLE_V, bs->dv, s->norm, grads, rows);
     }
     if (want_input) {
-        input_grad(m, b, bs, ROLE_Q, bs->dq, bs->dnorm, rows, 0);
-        input_grad(m, b, bs, ROLE_K, bs->dk, bs->dnorm, rows, 1);
-        input_grad(m, b, bs, ROLE_V, bs->dv, bs->dnorm, rows, 1);
+        input_grad(m, b, ROLE_Q, bs->dq, bs->dnorm, rows, 0);
+        input_grad(m, b, ROLE_K, bs->dk, bs->dnorm, rows, 1);
+        input_grad(m, b, ROLE_V, bs->dv, bs->dnorm, rows, 1);
         block_rmsnorm_bwd(m, x, b->norm[ROLE_ATTN_NORM], bs->dnorm, rows, c->hidden_size);
         add_rows(m, dy, bs->dnorm, rows, c->hidden_size);
     }
@@ -220,22 +221,20 @@ void block_ffn_bwd(struct model *m, const struct block_weights *b, const struct 
     uint32_t rows = windows * m->ctx;
     assert(windows <= s->max_windows && windows <= bs->max_windows);
     if (wants(b, grads, ROLE_DOWN)) {
-        gpu_transpose(m->cmd, s->act, bs->right, rows, block_input_cols(b->shape, HALF_FFN, INPUT_MIDDLE));
-        weight_grad(m, b, bs, ROLE_DOWN, dy, grads, rows);
+        weight_grad(m, b, ROLE_DOWN, dy, s->act, grads, rows);
     }
     if (!want_input && !wants(b, grads, ROLE_GATE) && !wants(b, grads, ROLE_UP))
         return;
-    struct gpu_view dact = s->act; /* which is in bs->right now, or not needed */
-    input_grad(m, b, bs, ROLE_DOWN, dy, dact, rows, 0);
+    struct gpu_view dact = s->act; /* which is used up, or not needed */
+    input_grad(m, b, ROLE_DOWN, dy, dact, rows, 0);
     swiglu_bwd(m, s->gate, s->up, dact, rows, block_rows_of(b, ROLE_GATE));
     if (wants(b, grads, ROLE_GATE) || wants(b, grads, ROLE_UP)) {
-        gpu_transpose(m->cmd, s->norm, bs->right, rows, c->hidden_size);
-        weight_grad(m, b, bs, ROLE_GATE, dact, grads, rows);
-        weight_grad(m, b, bs, ROLE_UP, s->up, grads, rows);
+        weight_grad(m, b, ROLE_GATE, dact, s->norm, grads, rows);
+        weight_grad(m, b, ROLE_UP, s->up, s->norm, grads, rows);
     }
     if (want_input) {
-        input_grad(m, b, bs, ROLE_GATE, dact, bs->dnorm, rows, 0);
-        input_grad(m, b, bs, ROLE_UP, s->up, bs->dnorm, rows, 1);
+        input_grad(m, b, ROLE_GATE, dact, bs->dnorm, rows, 0);
+        input_grad(m, b, ROLE_UP, s->up, bs->dnorm, rows, 1);
         block_rmsnorm_bwd(m, h, b->norm[ROLE_FFN_NORM], bs->dnorm, rows, c->hidden_size);
         add_rows(m, dy, bs->dnorm, rows, c->hidden_size);
     }

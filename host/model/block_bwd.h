@@ -23,12 +23,10 @@ struct block_grads {
 /* Scratch for at most max_windows windows. T = windows * ctx. */
 struct bwd_scratch {
     uint32_t max_windows;
-    struct gpu_view dnorm;       /* [T, hidden]: gradient of a norm's output */
-    struct gpu_view dattn;       /* [T, heads * head_dim]: gradient of attn */
-    struct gpu_view dq, dk, dv;  /* [T, heads|kv * head_dim] */
-    struct gpu_view delta;       /* [T, heads]: dout . out of each head */
-    struct gpu_view left, right; /* [widest output|input, T]: transposed operands of a weight's gradient */
-    struct gpu_view wt;          /* the widest weight, transposed */
+    struct gpu_view dnorm;      /* [T, hidden]: gradient of a norm's output */
+    struct gpu_view dattn;      /* [T, heads * head_dim]: gradient of attn */
+    struct gpu_view dq, dk, dv; /* [T, heads|kv * head_dim] */
+    struct gpu_view delta;      /* [T, heads]: dout . out of each head */
 };
 /* parts: BWD_ values that passes with this scratch may find. */
 bool bwd_scratch_create(struct bwd_scratch *s, struct gpu_arena *arena, const struct model *m, uint32_t windows,

@@ -122,8 +122,10 @@ static void linear(struct model *m, const struct block_weights *b, enum role rol
                    uint32_t rows, float beta)
 {
     uint32_t at = block_at(b, role), out = b->shape.matrices[at].rows, in = b->shape.matrices[at].cols;
-    gpu_gemm(m->cmd, (struct gpu_matrix){x, in}, (struct gpu_matrix){b->w[at], in}, (struct gpu_matrix){y, out}, rows,
-             out, in, 1.0f, beta);
+    gpu_gemm(
+        m->cmd,
+        &(struct gpu_product){
+            .a = {x, in}, .b = {b->w[at], in}, .c = {y, out}, .m = rows, .n = out, .k = in, .alpha = 1, .beta = beta});
     if (b->bias[at].size)
         tiled_add_bias(m->cmd, &(struct add_bias_args){.x = y, .b = b->bias[at], .y = y, .rows = rows, .cols = out});
 }

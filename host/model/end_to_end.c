@@ -19,7 +19,7 @@ bool end_to_end_alloc(struct end_to_end *w, struct gpu_arena *arena, struct mode
     w->logit_rows = gpu_tile_rows(m->gpu, row, head_logit_rows(m, head_is_resident(m), 2, tokens));
     return block_scratch_create(&w->fwd, arena, m, micro, SCRATCH_TRAIN, e) &&
            bwd_scratch_create(&w->bwd, arena, m, micro, BWD_ATTN | BWD_QK | BWD_FFN | BWD_INPUT, e) &&
-           head_create(&w->head, arena, m, HEAD_TRAIN, e) && gpu_alloc(arena, bytes, &w->x, e) &&
+           head_create(&w->head, arena, m, e) && gpu_alloc(arena, bytes, &w->x, e) &&
            gpu_alloc(arena, bytes, &w->h, e) && gpu_alloc(arena, bytes, &w->dy, e) &&
            gpu_alloc(arena, w->logit_rows * row, &w->logits[0], e) &&
            gpu_alloc(arena, w->logit_rows * row, &w->logits[1], e) && gpu_alloc(arena, tokens * 4, &w->kl, e) &&

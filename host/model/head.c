@@ -29,20 +29,14 @@ static uint32_t tile_rows(const struct model *m)
 /* Vocabulary rows [v, v + n) into w. */
 static bool load(const struct head *h, uint32_t v, uint32_t n, struct err *e)
 {
-    struct model *m = h->m;
-    if (!model_load_matrix(m, checkpoint_head_module(m->ck), v, n, h->w, e))
-        return false;
-    if (h->wt.size)
-        gpu_transpose(m->cmd, h->w, h->wt, n, m->cfg->hidden_size);
-    return true;
+    return model_load_matrix(h->m, checkpoint_head_module(h->m->ck), v, n, h->w, e);
 }
 
-bool head_create(struct head *h, struct gpu_arena *arena, struct model *m, enum head_use use, struct err *e)
+bool head_create(struct head *h, struct gpu_arena *arena, struct model *m, struct err *e)
 {
     *h = (struct head){.m = m, .rows = tile_rows(m)};
     uint64_t bytes = (uint64_t)h->rows * m->cfg->hidden_size * 4;
-    return gpu_alloc(arena, bytes, &h->w, e) && (use != HEAD_TRAIN || gpu_alloc(arena, bytes, &h->wt, e)) &&
-           (h->rows < m->cfg->vocab_size || load(h, 0, h->rows, e));
+    return gpu_alloc(arena, bytes, &h->w, e) && (h->rows < m->cfg->vocab_size || load(h, 0, h->rows, e));
 }
 
 uint32_t head_logit_rows(const struct model *m, bool resident, unsigned sides, uint64_t rows)
@@ -65,8 +59,13 @@ bool head_logits(const struct head *h, struct gpu_view x, uint32_t rows, struct 
         uint32_t n = (uint32_t)min_u64(h->rows, vocab - v);
         if (h->rows < vocab && !load(h, v, n, e))
             return false;
-        gpu_gemm(h->m->cmd, (struct gpu_matrix){x, hidden}, (struct gpu_matrix){h->w, hidden},
-                 columns(logits, vocab, rows, v, n), rows, n, hidden, 1.0f, 0.0f);
+        gpu_gemm(h->m->cmd, &(struct gpu_product){.a = {x, hidden},
+                                                  .b = {h->w, hidden},
+                                                  .c = columns(logits, vocab, rows, v, n),
+                                                  .m = rows,
+                                                  .n = n,
+                                                  .k = hidden,
+                                                  .alpha = 1});
     }
     return true;
 }
@@ -74,13 +73,20 @@ bool head_logits(const struct head *h, struct gpu_view x, uint32_t rows, struct 
 bool head_bwd(const struct head *h, struct gpu_view dlogits, uint32_t rows, struct gpu_view dx, struct err *e)
 {
     uint32_t hidden = h->m->cfg->hidden_size, vocab = h->m->cfg->vocab_size;
-    assert(h->wt.size);
     for (uint32_t v = 0; v < vocab; v += h->rows) {
         uint32_t n = (uint32_t)min_u64(h->rows, vocab - v);
         if (h->rows < vocab && !load(h, v, n, e))
             return false;
-        gpu_gemm_half(h->m->cmd, columns(dlogits, vocab, rows, v, n), (struct gpu_matrix){h->wt, n},
-                      (struct gpu_matrix){dx, hidden}, rows, hidden, n, 1.0f, v ? 1.0f : 0.0f);
+        gpu_gemm(h->m->cmd, &(struct gpu_product){.a = columns(dlogits, vocab, rows, v, n),
+                                                  .b = {h->w, hidden},
+                                                  .c = {dx, hidden},
+                                                  .m = rows,
+                                                  .n = hidden,
+                                                  .k = n,
+                                                  .alpha = 1,
+                                                  .beta = v ? 1.0f : 0.0f,
+                                                  .b_transposed = true,
+                                                  .use = GEMM_STEERING});
     }
     return true;
 }

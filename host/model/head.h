@@ -6,16 +6,13 @@
 
 #include "host/model/model.h"
 
-/* HEAD_TRAIN: with the transpose, which head_bwd wants. */
-enum head_use { HEAD_FORWARD, HEAD_TRAIN };
 struct head {
     struct model *m;
-    struct gpu_view w;  /* [rows, hidden] */
-    struct gpu_view wt; /* [hidden, rows]; HEAD_TRAIN */
-    uint32_t rows;      /* of the vocabulary that w holds at a time; all of it: resident */
+    struct gpu_view w; /* [rows, hidden] */
+    uint32_t rows;     /* of the vocabulary that w holds at a time; all of it: resident */
 };
 bool head_is_resident(const struct model *m);
-bool head_create(struct head *h, struct gpu_arena *arena, struct model *m, enum head_use use, struct err *e);
+bool head_create(struct head *h, struct gpu_arena *arena, struct model *m, struct err *e);
 /* Rows of logits to hold at once, of `rows`, for each of `sides` models: a multiple of 64 unless it is all of
  * them. With a streamed head, more rows mean fewer passes over it. */
 uint32_t head_logit_rows(const struct model *m, bool resident, unsigned sides, uint64_t rows);

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "host/base/os.h"
+#include "host/gpu/gpu_gemm.h"
 
 /* What a dispatch takes beside its kernel, at most: in a slice, the waiting for it is in there, too. */
 #define DISPATCH_MOST 20e-6
@@ -121,7 +122,9 @@ bool speed_time(struct speed_bench *b, speed_piece run, const struct speed_size 
     if (in_kernels > 0 && dispatches > 0)
         r->dispatch = fmin(fmax(0, (*seconds - in_kernels) / dispatches), DISPATCH_MOST);
     else /* a device without timestamps: products are nearly all of it */
-        r->kernel[KERNEL_ID_gemm] = r->kernel[KERNEL_ID_gemm_half] = *seconds / (work > 0 ? work : 1);
+        for (unsigned k = 0; k < KERNEL_COUNT; k++)
+            if (gpu_gemm_kernel(k, NULL, NULL))
+                r->kernel[k] = *seconds / (work > 0 ? work : 1);
     return ok;
 }
 

@@ -53,14 +53,22 @@ static struct gpu_matrix block_inverse(const struct factor *f, uint32_t j)
     return dense(gpu_slice(f->inv, (uint64_t)j * BLOCK * 4, (uint64_t)BLOCK * BLOCK * 4), nb, nb);
 }
 
+/* c[m, n] = alpha * a[m, k] b[n, k]^T + beta * c, exact. */
+static void product(const struct factor *f, struct gpu_matrix a, struct gpu_matrix b, struct gpu_matrix c, uint32_t m,
+                    uint32_t n, uint32_t k, float alpha, float beta)
+{
+    gpu_gemm(f->cmd,
+             &(struct gpu_product){.a = a, .b = b, .c = c, .m = m, .n = n, .k = k, .alpha = alpha, .beta = beta});
+}
+
 /* r, symmetric, lower triangle <- L with r = L L^T; left-looking, a block column at a time. */
 static void factorize(struct factor *f)
 {
     for (uint32_t j = 0; j < f->n; j += BLOCK) {
         uint32_t nb = block_size(f, j), rest = f->n - j - nb;
         if (j > 0) /* A[j:, j] -= L[j:, :j] L[j, :j]^T */
-            gpu_gemm(f->cmd, part(f, f->r, j, 0, f->n - j, j), part(f, f->r, j, 0, nb, j),
-                     part(f, f->r, j, j, f->n - j, nb), f->n - j, nb, j, -1, 1);
+            product(f, part(f, f->r, j, 0, f->n - j, j), part(f, f->r, j, 0, nb, j), part(f, f->r, j, j, f->n - j, nb),
+                    f->n - j, nb, j, -1, 1);
         struct gpu_matrix inv = block_inverse(f, j);
         tiled_chol_block(
             f->cmd,
@@ -69,7 +77,7 @@ static void factorize(struct factor *f)
         if (rest == 0)
             continue;
         struct gpu_matrix below = part(f, f->r, j + nb, j, rest, nb), panel = dense(f->panel, rest, nb);
-        gpu_gemm(f->cmd, below, inv, panel, rest, nb, nb, 1, 0); /* A L_jj^-T */
+        product(f, below, inv, panel, rest, nb, nb, 1, 0); /* A L_jj^-T */
         tiled_copy_rect(f->cmd,
                         &(struct copy_rect_args){
                             .src = panel.view, .dst = below.view, .rows = rest, .cols = nb, .lds = nb, .ldd = f->n});
@@ -95,17 +103,17 @@ static void invert(const struct factor *f)
         gpu_fill(f->cmd, chunk.view, 0);
         for (uint32_t i = c0; i < c0 + size; i += BLOCK) {
             uint32_t nb = block_size(f, i), in = i - c0;
-            struct gpu_matrix inv = block_inverse(f, i), product = dense(f->panel, i ? i : 1, nb);
-            gpu_gemm(f->cmd, dense(f->identity, BLOCK, BLOCK), inv, within(chunk, in, in, nb, nb), nb, nb, nb, 1, 0);
+            struct gpu_matrix inv = block_inverse(f, i), out = dense(f->panel, i ? i : 1, nb);
+            product(f, dense(f->identity, BLOCK, BLOCK), inv, within(chunk, in, in, nb, nb), nb, nb, nb, 1, 0);
             for (uint32_t c = 0; c < i; c += CHUNK) {
                 uint32_t rows = (uint32_t)min_u64(CHUNK, i - c), k = i - c;
                 struct gpu_matrix v = c == c0 ? within(chunk, 0, 0, rows, k) : part(f, f->r, c, c, rows, k);
-                gpu_gemm(f->cmd, v, part(f, f->r, i, c, nb, k), within(product, c, 0, rows, nb), rows, nb, k, 1, 0);
+                product(f, v, part(f, f->r, i, c, nb, k), within(out, c, 0, rows, nb), rows, nb, k, 1, 0);
             }
             if (c0)
-                gpu_gemm(f->cmd, product, inv, part(f, f->r, 0, i, c0, nb), c0, nb, nb, -1, 0);
+                product(f, out, inv, part(f, f->r, 0, i, c0, nb), c0, nb, nb, -1, 0);
             if (in)
-                gpu_gemm(f->cmd, within(product, c0, 0, in, nb), inv, within(chunk, 0, in, in, nb), in, nb, nb, -1, 0);
+                product(f, within(out, c0, 0, in, nb), inv, within(chunk, 0, in, in, nb), in, nb, nb, -1, 0);
         }
         copy_part(f, chunk, part(f, f->r, c0, c0, size, size), size, size);
     }

@@ -126,7 +126,9 @@ bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view
             struct gpu_matrix a = {gpu_slice(err, 0, (uint64_t)rows * count * 4), count};
             struct gpu_matrix b = {gpu_slice(r, r_at, (uint64_t)cols * cols * 4 - r_at), cols};
             struct gpu_matrix to = {gpu_slice(work, w_at, (uint64_t)rows * cols * 4 - w_at), cols};
-            gpu_gemm(cmd, a, b, to, rows, cols - behind, count, -1.0f, 1.0f);
+            gpu_gemm(cmd,
+                     &(struct gpu_product){
+                         .a = a, .b = b, .c = to, .m = rows, .n = cols - behind, .k = count, .alpha = -1, .beta = 1});
         }
     }
     ok = gpu_cmd_finish(cmd, e);

@@ -59,22 +59,36 @@ static uint32_t tile_at(uint32_t n, uint32_t i)
     return (uint32_t)min_u64(HESSIAN_TILE, n - i);
 }
 
+/* c += factor * a^T b, of the columns where a and b begin: m and n of them. */
+static void add(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, struct gpu_matrix c, uint32_t m,
+                uint32_t n, uint32_t tokens, float factor)
+{
+    gpu_gemm(cmd, &(struct gpu_product){.a = a,
+                                        .b = b,
+                                        .c = c,
+                                        .m = m,
+                                        .n = n,
+                                        .k = tokens,
+                                        .alpha = factor,
+                                        .beta = 1,
+                                        .a_transposed = true,
+                                        .b_transposed = true});
+}
+
 void hessian_add(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_sum sum, struct gpu_view x, uint32_t tokens,
-                 float factor, struct gpu_view transposed)
+                 float factor)
 {
     const uint32_t n = h->n;
-    /* The one matrix product is A B^T, so x^T x takes x^T twice. */
-    gpu_transpose(cmd, x, transposed, tokens, n);
     for (uint32_t i = 0; i < n; i += HESSIAN_TILE) {
         uint32_t rows = tile_at(n, i);
-        struct gpu_matrix a = from(transposed, tokens, i, 0);
+        struct gpu_matrix a = from(x, n, 0, i);
         if (sum == HESSIAN_TRAIN) {
-            gpu_gemm(cmd, a, a, from(h->train, n, i, i), rows, n - i, tokens, factor, 1.0f);
+            add(cmd, a, a, from(h->train, n, i, i), rows, n - i, tokens, factor);
             continue;
         }
-        gpu_gemm(cmd, a, a, from(h->held, held_cols(n), i, 0), rows, rows, tokens, factor, 1.0f);
+        add(cmd, a, a, from(h->held, held_cols(n), i, 0), rows, rows, tokens, factor);
         if (i)
-            gpu_gemm(cmd, a, from(transposed, tokens, 0, 0), from(h->train, n, i, 0), rows, i, tokens, factor, 1.0f);
+            add(cmd, a, from(x, n, 0, 0), from(h->train, n, i, 0), rows, i, tokens, factor);
     }
 }
 

@@ -30,10 +30,10 @@ bool hessian_create_half(struct hessian h[INPUT_COUNT], struct gpu_cmd *cmd, str
 /* One without held windows, and diag[n] beside it, for what its diagonal becomes. */
 bool hessian_create_diagonal(struct hessian *h, struct gpu_view *diag, struct gpu_cmd *cmd, struct gpu_arena *arena,
                              uint32_t n, struct err *e);
-/* A sum's tiles += factor * x^T x for x[tokens, n]. transposed: scratch of n * tokens floats. factor is 2 /
+/* A sum's tiles += factor * x^T x for x[tokens, n]. factor is 2 /
  * (tokens of the whole sum), so that no last scaling pass is needed. */
 void hessian_add(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_sum sum, struct gpu_view x, uint32_t tokens,
-                 float factor, struct gpu_view transposed);
+                 float factor);
 /* Multiply-adds that this takes for each token. */
 double hessian_products(uint32_t n);
 /* square[n, n] <- a whole sum. */

@@ -240,8 +240,9 @@ bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view 
             tiled_subtract(cmd, &(struct subtract_args){.a = dh, .b = mine, .d = d, .n = n * cols});
             left = d;
         }
-        gpu_gemm(cmd, (struct gpu_matrix){left, cols}, (struct gpu_matrix){h, cols}, (struct gpu_matrix){dh, cols}, n,
-                 cols, cols, 1.0f, 0.0f);
+        gpu_gemm(cmd,
+                 &(struct gpu_product){
+                     .a = {left, cols}, .b = {h, cols}, .c = {dh, cols}, .m = n, .n = cols, .k = cols, .alpha = 1});
         tiled_row_dot(cmd,
                       &(struct row_dot_args){
                           .a = left, .b = dh, .out = gpu_slice(sums, row * 4ull, n * 4ull), .rows = n, .cols = cols});

@@ -60,8 +60,14 @@ static bool tune_rows(struct gpu_cmd *cmd, const struct gumbel_state *s, struct 
     gumbel_start(cmd, s);
     for (uint32_t step = 0; step < s->o->steps && !gpu_cmd_failed(cmd); step++) {
         /* dL/dW~ = 2 (W~ - W) H, and H is symmetric. */
-        gpu_gemm_half(cmd, (struct gpu_matrix){s->soft, cols}, (struct gpu_matrix){h, cols},
-                      (struct gpu_matrix){s->grad, cols}, s->q.rows, cols, cols, 2.0f, 0.0f);
+        gpu_gemm(cmd, &(struct gpu_product){.a = {s->soft, cols},
+                                            .b = {h, cols},
+                                            .c = {s->grad, cols},
+                                            .m = s->q.rows,
+                                            .n = cols,
+                                            .k = cols,
+                                            .alpha = 2,
+                                            .use = GEMM_STEERING});
         gumbel_step(cmd, s, step);
         if (step % HOOK_STEPS == 0 && !tune_tell(hooks, cmd, steps_before + step, steps_total, NAN, e))
             return false;

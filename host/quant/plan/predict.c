@@ -122,8 +122,14 @@ static bool step(struct speed_bench *b, struct gpu_arena *arena, const struct sp
     bool ok = speed_ready(b, e);
     while (speed_again(b, &ok, e)) {
         if (z->inner)
-            gpu_gemm_half(b->cmd, (struct gpu_matrix){s.soft, z->cols}, (struct gpu_matrix){h, z->cols},
-                          (struct gpu_matrix){s.grad, z->cols}, z->rows, z->inner, z->cols, 1, 0);
+            gpu_gemm(b->cmd, &(struct gpu_product){.a = {s.soft, z->cols},
+                                                   .b = {h, z->cols},
+                                                   .c = {s.grad, z->cols},
+                                                   .m = z->rows,
+                                                   .n = z->inner,
+                                                   .k = z->cols,
+                                                   .alpha = 1,
+                                                   .use = GEMM_STEERING});
         gumbel_step(b->cmd, &s, 0);
     }
     return ok;
@@ -133,16 +139,15 @@ static bool step(struct speed_bench *b, struct gpu_arena *arena, const struct sp
 static bool gram(struct speed_bench *b, struct gpu_arena *arena, const struct speed_size *z, struct err *e)
 {
     struct hessian h;
-    struct gpu_view x, transposed;
+    struct gpu_view x;
     uint32_t tokens = z->windows * z->model.ctx;
     uint64_t bytes = (uint64_t)tokens * z->cols * 4;
-    if (!hessian_create(&h, b->cmd, arena, z->cols, false, e) || !gpu_alloc(arena, bytes, &x, e) ||
-        !gpu_alloc(arena, bytes, &transposed, e))
+    if (!hessian_create(&h, b->cmd, arena, z->cols, false, e) || !gpu_alloc(arena, bytes, &x, e))
         return false;
     gpu_fill(b->cmd, x, SPEED_FILL);
     bool ok = speed_ready(b, e);
     while (speed_again(b, &ok, e))
-        hessian_add(b->cmd, &h, HESSIAN_TRAIN, x, tokens, 1, transposed);
+        hessian_add(b->cmd, &h, HESSIAN_TRAIN, x, tokens, 1);
     return ok;
 }
 

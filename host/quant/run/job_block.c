@@ -23,18 +23,17 @@
 /* ---- forward passes ---- */
 
 /* Adds windows [w0, w0+n) to a Hessian: the first samples - holdout windows teach, the others judge. */
-static void gather(struct job *j, const struct hessian *h, struct gpu_view x, uint32_t w0, uint32_t n,
-                   struct gpu_view transposed)
+static void gather(struct job *j, const struct hessian *h, struct gpu_view x, uint32_t w0, uint32_t n)
 {
     uint32_t ctx = j->plan.ctx, teach = j->plan.samples - j->plan.holdout;
     uint32_t first = w0 >= teach ? 0 : (uint32_t)min_u64(n, teach - w0), second = n - first;
     uint64_t window = (uint64_t)ctx * h->n * 4;
     if (first)
         hessian_add(j->cmd, h, HESSIAN_TRAIN, gpu_slice(x, 0, first * window), first * ctx,
-                    2.0f / ((float)teach * (float)ctx), transposed);
+                    2.0f / ((float)teach * (float)ctx));
     if (second)
         hessian_add(j->cmd, h, HESSIAN_HELD, gpu_slice(x, first * window, second * window), second * ctx,
-                    2.0f / ((float)j->plan.holdout * (float)ctx), transposed);
+                    2.0f / ((float)j->plan.holdout * (float)ctx));
 }
 
 /* A batch to the inputs of a half's linears, and these to their Hessians. */
@@ -44,7 +43,7 @@ static void gather_inputs(struct job *j, enum block_half half, const struct bloc
     block_half_inputs(j->m, half, w, &b->s, k->x, k->n);
     for (int in = 0; in < INPUT_COUNT; in++)
         if (h[in].n)
-            gather(j, &h[in], block_input(&b->s, (enum input)in), k->at, k->n, b->transposed);
+            gather(j, &h[in], block_input(&b->s, (enum input)in), k->at, k->n);
 }
 
 /* Multiply-adds of all products of a pass. */
