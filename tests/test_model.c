@@ -379,7 +379,7 @@ static bool product(struct speed_bench *b, struct gpu_arena *in, const struct sp
     if (ok)
         gpu_fill(b->cmd, x, SPEED_FILL);
     ok = ok && speed_ready(b, e);
-    while (speed_again(b, &ok, e)) {
+    while (ok && speed_again(b, &ok, e)) {
         gpu_gemm(b->cmd, &(struct gpu_product){.a = {x, z->cols},
                                                .b = {x, z->cols},
                                                .c = {y, z->rows},

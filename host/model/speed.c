@@ -120,7 +120,7 @@ static bool run_half(struct speed_bench *b, struct gpu_arena *arena, const struc
             block_half_fwd(m, z->half, &w, &fwd, x, y, z->windows);
     }
     ok = ok && speed_ready(b, e);
-    while (speed_again(b, &ok, e)) {
+    while (ok && speed_again(b, &ok, e)) {
         if (backward)
             block_half_bwd(m, z->half, &w, &fwd, &bwd, x, y, false, &grads, z->windows);
         else

@@ -46,7 +46,7 @@ bool speed_end(struct speed_bench *b, bool ok, double *seconds, struct err *e);
 
 /* Something that is recorded, at any size. The arena is for it alone. */
 typedef bool (*speed_piece)(struct speed_bench *b, struct gpu_arena *arena, const struct speed_size *z, struct err *e);
-/* For pieces: operands are ready. Then `while (speed_again(b, &ok, e))` around what is measured: true, until it was
+/* For pieces: operands are ready. Then `while (ok && speed_again(b, &ok, e))` around what is measured: true, until it was
  * recorded often enough; *ok false: it failed. It must do the same each time. */
 bool speed_ready(struct speed_bench *b, struct err *e);
 bool speed_again(struct speed_bench *b, bool *ok, struct err *e);

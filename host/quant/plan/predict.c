@@ -68,7 +68,7 @@ static bool rtn(struct speed_bench *b, struct gpu_arena *arena, const struct spe
     struct qmatrix q;
     struct gpu_view w, rounded;
     bool ok = make_linear(b, arena, z, &q, &w, e) && gpu_alloc(arena, w.size, &rounded, e) && speed_ready(b, e);
-    while (speed_again(b, &ok, e)) {
+    while (ok && speed_again(b, &ok, e)) {
         quantize_rtn(b->cmd, &q, w, &options(b)->scale_search);
         qmatrix_dequant(b->cmd, &q, rounded);
     }
@@ -92,7 +92,7 @@ static bool gptq(struct speed_bench *b, struct gpu_arena *arena, const struct sp
     if (ok)
         gpu_fill(b->cmd, h.train, SPEED_FILL); /* damped, it has a Cholesky factor */
     ok = ok && speed_ready(b, e);
-    while (speed_again(b, &ok, e)) {
+    while (ok && speed_again(b, &ok, e)) {
         quantize_rtn(b->cmd, &q, w, &options(b)->scale_search);
         ok = quantize_gptq(b->cmd, &q, w, &h, square, arena, options(b)->damp, &options(b)->scale_search, &facts, e);
         for (int i = 0; ok && i < LOSSES; i++) {
@@ -120,7 +120,7 @@ static bool step(struct speed_bench *b, struct gpu_arena *arena, const struct sp
     gpu_fill(b->cmd, h, SPEED_FILL);
     gumbel_start(b->cmd, &s);
     bool ok = speed_ready(b, e);
-    while (speed_again(b, &ok, e)) {
+    while (ok && speed_again(b, &ok, e)) {
         if (z->inner)
             gpu_gemm(b->cmd, &(struct gpu_product){.a = {s.soft, z->cols},
                                                    .b = {h, z->cols},
@@ -146,7 +146,7 @@ static bool gram(struct speed_bench *b, struct gpu_arena *arena, const struct sp
         return false;
     gpu_fill(b->cmd, x, SPEED_FILL);
     bool ok = speed_ready(b, e);
-    while (speed_again(b, &ok, e))
+    while (ok && speed_again(b, &ok, e))
         hessian_add(b->cmd, &h, HESSIAN_TRAIN, x, tokens, 1);
     return ok;
 }
