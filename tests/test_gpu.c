@@ -803,16 +803,21 @@ static struct gpu_matrix matrix(uint32_t rows, uint32_t cols, uint32_t ld, uint3
 /* How A and B lie. */
 enum form { NT, NN, TN };
 
-static void gemm(enum form form, uint32_t m, uint32_t n, uint32_t k, uint32_t pad, float beta)
+/* apart: what beta is a factor of is no part of C. */
+static void gemm(enum form form, uint32_t m, uint32_t n, uint32_t k, uint32_t pad, float beta, bool apart)
 {
     struct gpu_matrix a = form == TN ? matrix(k, m, m + pad, 1) : matrix(m, k, k + pad, 1);
     struct gpu_matrix b = form == NT ? matrix(n, k, k + pad, 2) : matrix(k, n, n + pad, 2);
     struct gpu_matrix c = matrix(m, n, n + pad, 3);
-    if (beta == 0) /* must not be read */
+    struct gpu_view old = {0};
+    if (apart)
+        old = matrix(m, n, n + pad, 3).view;
+    if (beta == 0 || apart) /* must not be read */
         gpu_fill(cmd, c.view, 0x7fc00000u);
     gpu_gemm(cmd, &(struct gpu_product){.a = a,
                                         .b = b,
                                         .c = c,
+                                        .old = old,
                                         .m = m,
                                         .n = n,
                                         .k = k,
@@ -847,23 +852,24 @@ static void test_gemm(void **state)
     if (!gpu_kernel_variant_at(gpu, KERNEL_ID_gemm, 0, &name, NULL))
         skip();
     for (enum form form = NT; form <= TN; form++) {
-        gemm(form, 1, 1, 1, 0, 0);
-        gemm(form, 3, 5, 7, 0, 1);
-        gemm(form, 65, 63, 130, 4, 0.5f);
-        gemm(form, 200, 129, 64, 0, 0);
+        gemm(form, 1, 1, 1, 0, 0, false);
+        gemm(form, 3, 5, 7, 0, 1, true);
+        gemm(form, 65, 63, 130, 4, 0.5f, false);
+        gemm(form, 65, 63, 130, 4, 0.5f, true);
+        gemm(form, 200, 129, 64, 0, 0, false);
     }
     /* Larger than one view: each operand in turn. */
     uint64_t range = gpu_info(gpu)->max_range;
     if (range > UINT64_C(1) << 28)
         return; /* too large to be a test */
     uint32_t rows = (uint32_t)(range / 4 / 512 + 3000), side = 4 + (uint32_t)(range / 4 / 6000);
-    gemm(NT, rows, 3, 16, 496, 0);
+    gemm(NT, rows, 3, 16, 496, 0, false);
     gpu_arena_trim(arena);
-    gemm(NT, 3, rows, 16, 496, 1);
+    gemm(NT, 3, rows, 16, 496, 1, false);
     gpu_arena_trim(arena);
-    gemm(NT, side, 6001, 4, 0, 1);
+    gemm(NT, side, 6001, 4, 0, 1, true);
     gpu_arena_trim(arena);
-    gemm(TN, 16, 3, rows, 496, 1); /* both are cut along k */
+    gemm(TN, 16, 3, rows, 496, 1, true); /* both are cut along k */
 }
 
 /* ---- the cache file ---- */

@@ -88,12 +88,13 @@ static void piece(struct gpu_cmd *cmd, unsigned kernel, const struct gpu_product
 {
     for (uint64_t at = 0; at < p->k; at += k_step) {
         uint64_t k = min_u64(k_step, p->k - at);
+        struct gpu_matrix old = p->old.size && !at ? (struct gpu_matrix){p->old, p->c.ld} : p->c;
         struct gpu_grid grid = gpu_rows(tiles);
         grid.work = 2.0 * (double)rows * (double)cols * (double)k;
         struct gemm_args args = {
             .a = operand(p->a, p->a_transposed, row, rows, at, k),
             .b = operand(p->b, p->b_transposed, col, cols, at, k),
-            .old = part(p->c, row, col, rows, cols),
+            .old = part(old, row, col, rows, cols),
             .c = part(p->c, row, col, rows, cols),
             .m = (uint32_t)rows,
             .n = (uint32_t)cols,

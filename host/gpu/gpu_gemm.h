@@ -19,11 +19,12 @@ struct gpu_product {
     struct gpu_matrix a, b, c; /* [m, k], [n, k], [m, n] */
     uint32_t m, n, k;
     float alpha, beta;
+    struct gpu_view old;             /* what beta is a factor of, strides as c's; empty: c itself */
     bool a_transposed, b_transposed; /* it lies as [k, m], as [k, n]. Of a alone: there is no kernel */
     enum gemm_use use;
 };
 
-/* C[m,n] = alpha * A[m,k] B[n,k]^T + beta * C; C is not read where beta is 0. Cut into pieces of rows and
+/* C[m,n] = alpha * A[m,k] B[n,k]^T + beta * old, which is not read where beta is 0. Cut into pieces of rows and
  * columns where a view exceeds what can be bound, or the work a submission; an element's sum does not depend
  * on that cut. A transposed operand that cannot be bound whole is cut along k, too, and then the sum is one of partial sums.
  *
