@@ -328,7 +328,7 @@ const struct option options[] = {
      "seed of the random numbers; the same seed, device and variant give the same bytes"},
     {"force", 0, NULL, OPT_FLAG, AT(q.force), "", ON(QUANTIZE) | ON(CONVERT) | ON(IMATRIX), SECTION_RUN,
      "overwrite an output that gsq did not write, or that the same command has finished; inputs are never overwritten"},
-    {"host-limit", 0, "GiB", OPT_GIB, NUM(q.host_limit, 0.001, 1 << 20), "3", ON(QUANTIZE), SECTION_RUN,
+    {"host-limit", 0, "GiB", OPT_GIB, NUM(q.host_limit, 0.001, 1 << 20), "half of what is free", ON(QUANTIZE), SECTION_RUN,
      "host memory for activations; more than that goes to a file in the work folder"},
 
     {"pure", 0, NULL, OPT_FLAG, AT(q.pure), "", ON(QUANTIZE), SECTION_LLAMA,

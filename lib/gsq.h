@@ -258,7 +258,7 @@ struct gsq_quantize_options {
     uint32_t holdout;                    /* windows that only judge; 0: an eighth, at most 16 */
 
     uint64_t seed;
-    uint64_t host_limit; /* bytes of host memory for activations before they go to a file; 0: 3 GiB */
+    uint64_t host_limit; /* bytes of host memory for activations before they go to a file; 0: half of what is free */
     bool keep_work;      /* do not remove the work folder at the end */
     bool force;          /* write over an output that gsq did not write */
     const char *accept;  /* what may differ from how the run was begun: "device,driver"; NULL: nothing */

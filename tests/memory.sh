@@ -39,6 +39,19 @@ done
 planned 'a GGUF' -o "$tmp/m.gguf" "${text[@]}" --type Q4_0 --steps 4 --epochs 1 --scale-epochs 0 --mem-limit 0.07
 planned 'an importance matrix alone' -o "$tmp/m.gguf" --type Q4_0 --imatrix "$tmp/im.gguf" --steps 4 --mem-limit 0.05
 
+# Activations that the device does not take, 4 GiB here, go to host memory where there is as much free again, and to a file
+# only beyond what may be used.
+place() { # WHERE OPTION...
+    run "$gsq" quantize "$demo" -o "$tmp/p" --dry-run --samples 4096 --ctx 2048 --effort fast --mem-limit 0.5 "${@:2}" --json
+    check "4 GiB of activations: ${*:2} $1" test "$(python3 -c 'import json, sys
+print(next(e for e in map(json.loads, open(sys.argv[1])) if e["event"] == "plan")["activations"])' "$tmp/out")" = "$1"
+}
+place file --host-limit 3
+place host --host-limit 5
+if [[ $(awk '/^MemAvailable/ { print int($2 / 1048576) }' /proc/meminfo) -ge 12 && ! -e /sys/fs/cgroup/memory.max ]]; then
+    place host
+fi
+
 # Too little is refused in a sentence that says how much there has to be, and so much is enough.
 expect 'too little' 3 'need .* of device memory, .* may be used' 'mem-limit' -- \
     "$gsq" quantize "$demo" -o "$tmp/m" "${folder[@]}" "${text[@]}" --steps 4 --epochs 1 --mem-limit 0.02

@@ -112,7 +112,7 @@ struct quantize_options {
     struct block_options block;
     struct scales_options scales;
     uint64_t seed;
-    uint64_t host_limit; /* bytes of host memory for activations before they spill; 0: 3 GiB */
+    uint64_t host_limit; /* bytes of host memory for activations before they spill; 0: half of what is free */
     bool dry_run;
     const char *accept; /* what may have changed since the run began: names of manifest.h; NULL: nothing */
     bool force;         /* write over an output that gsq did not write */

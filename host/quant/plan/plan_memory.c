@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "host/base/num.h"
+#include "host/base/os.h"
 #include "host/model/batch.h"
 #include "host/quant/plan/planner.h"
 #include "host/quant/plan/rehearse.h"
@@ -21,7 +22,9 @@
  * again for so much less. */
 #define TRIES     4
 #define TRY_SHARE 0.05
-/* Host memory for activations before they go to a scratch file. */
+/* Host memory for activations before they go to a scratch file: this part of what is free beside all else, and where the
+ * system does not tell, so many bytes. */
+#define HOST_ACTS_PART  2
 #define HOST_ACTS_BYTES (3ull << 30)
 
 /* A plan in the making. */
@@ -30,6 +33,7 @@ struct sizing {
     const struct model *m;
     const struct quantize_options *o;
     uint64_t limit;
+    uint64_t host; /* for activations */
     struct rehearsal r;
     enum run_part part; /* looked at */
 };
@@ -192,7 +196,7 @@ static enum acts_tier off_device(uint64_t *host, uint64_t bytes)
 static void place_acts(struct sizing *s, unsigned sets)
 {
     struct plan *p = s->p;
-    uint64_t host = s->o->host_limit ? s->o->host_limit : HOST_ACTS_BYTES;
+    uint64_t host = s->host;
     p->student_acts = sets > 0 ? ACTS_DEVICE : off_device(&host, p->acts_bytes);
     p->teacher_acts = sets > 1 || !plan_teacher(s->o) ? ACTS_DEVICE : off_device(&host, p->acts_bytes);
     if (p->student_acts == ACTS_HOST) /* it has served when the pass over scales begins */
@@ -285,9 +289,22 @@ static const char *tier_name(const struct plan *p, const struct quantize_options
     return names[plan_scales(o) && p->kept_acts == ACTS_FILE ? ACTS_FILE : last];
 }
 
+/* p->host_bytes is what the run takes besides. */
+static uint64_t host_for_acts(const struct plan *p, const struct model *m, const struct quantize_options *o)
+{
+    uint64_t room = os_memory_available(), taken = p->host_bytes;
+    if (o->host_limit)
+        return o->host_limit;
+    if (!room)
+        return HOST_ACTS_BYTES;
+    if (gpu_unified(m->gpu))
+        taken += gpu_info(m->gpu)->mem_limit;
+    return less(room, taken) / HOST_ACTS_PART;
+}
+
 static bool plan_device(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
-    struct sizing s = {.p = p, .m = m, .o = o};
+    struct sizing s = {.p = p, .m = m, .o = o, .host = host_for_acts(p, m, o)};
     struct err why = {0};
     const uint64_t limit = p->device_limit = s.limit = gpu_info(m->gpu)->mem_limit;
     bool windows = o->method != METHOD_RTN && !quantize_diagonal(o), done = false;
