@@ -47,7 +47,7 @@ struct args {
     const char *spill;
     bool all_tensors;                          /* inspect */
     const char *convert_format, *convert_type; /* convert; NULL: none given */
-    const char *kernel;                        /* bench */
+    const char *kernel, *counts;               /* bench */
     bool choose;                               /* bench */
 
     struct gsq_quantize_options q; /* quantize, less its out; container, calib and the like of other commands too */

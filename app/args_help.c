@@ -46,7 +46,8 @@ static const char *const examples[CMD_COUNT] = {
                     "      then: llama-quantize --imatrix imatrix.gguf model-f16.gguf model-Q2_K.gguf Q2_K\n",
     [CMD_DEVICES] = "  gsq devices\n"
                     "  gsq devices --device 1\n",
-    [CMD_BENCH] = "  gsq bench --kernel gemm\n",
+    [CMD_BENCH] = "  gsq bench --kernel gemm\n"
+                  "  gsq bench --counts Llama-3.1-8B\n",
 };
 
 const char *option_section_title(enum option_section s)

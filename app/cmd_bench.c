@@ -1,4 +1,6 @@
 /* gsq bench. */
+#include <string.h>
+
 #include "app/app.h"
 #include "host/base/clean.h"
 
@@ -57,6 +59,117 @@ static void tell(const struct args *a, const struct gsq_device_info *d, const st
     json_emit(o);
 }
 
+/* ---- what quantizing would compute and move ---- */
+
+struct counting {
+    const struct args *a;
+    char piece[64]; /* the one that is printed */
+    double flop, read, written;
+    double step_bytes[2]; /* of gumbel_step, on the Hessian objective and on the block objective */
+};
+
+static void end_piece(struct counting *c)
+{
+    if (c->piece[0])
+        say(stdout, "  %-28s %12s %12.3f %12.3f %12.3f\n", "together", "", c->flop * 1e-9, c->read * 1e-9,
+            c->written * 1e-9);
+    c->flop = c->read = c->written = 0;
+}
+
+static void count_row(void *ctx, const struct gsq_count_row *r)
+{
+    struct counting *c = ctx;
+    if (strcmp(r->kernel, "gumbel_step") == 0)
+        c->step_bytes[strncmp(r->piece, "Hessian", 7) != 0] += r->bytes_read + r->written;
+    if (c->a->json) {
+        cJSON *o = json_event("count");
+        cJSON_AddStringToObject(o, "piece", r->piece);
+        cJSON_AddStringToObject(o, "kernel", r->kernel);
+        cJSON_AddNumberToObject(o, "calls", r->calls);
+        cJSON_AddNumberToObject(o, "flop", r->flop);
+        cJSON_AddNumberToObject(o, "bytes_read", r->bytes_read);
+        cJSON_AddNumberToObject(o, "bytes_written", r->written);
+        json_emit(o);
+        return;
+    }
+    if (strcmp(c->piece, r->piece) != 0) {
+        end_piece(c);
+        snprintf(c->piece, sizeof c->piece, "%s", r->piece);
+        say(stdout, "\n%-30s %12s %12s %12s %12s\n", r->piece, "calls", "GFLOP", "GB read", "GB written");
+    }
+    say(stdout, "  %-28s %12.4g %12.3f %12.3f %12.3f\n", r->kernel, r->calls, r->flop * 1e-9, r->bytes_read * 1e-9,
+        r->written * 1e-9);
+    c->flop += r->flop;
+    c->read += r->bytes_read;
+    c->written += r->written;
+}
+
+static void efforts_json(void)
+{
+    const char *name;
+    for (size_t i = 0; (name = gsq_name_at(GSQ_NAME_EFFORT, i)); i++) {
+        struct gsq_quantize_options q;
+        gsq_quantize_options_init(&q);
+        gsq_quantize_options_set_effort(&q, name);
+        cJSON *o = json_event("effort");
+        cJSON_AddStringToObject(o, "effort", name);
+        cJSON_AddNumberToObject(o, "samples", q.samples);
+        cJSON_AddNumberToObject(o, "steps", q.steps);
+        cJSON_AddNumberToObject(o, "epochs", q.epochs);
+        cJSON_AddNumberToObject(o, "batch", q.batch);
+        cJSON_AddNumberToObject(o, "scale_epochs", q.scale_epochs);
+        cJSON_AddNumberToObject(o, "scale_batch", q.scale_batch);
+        json_emit(o);
+    }
+}
+
+static void tell_counts(struct counting *c, const struct gsq_count_result *r)
+{
+    double hessian = c->step_bytes[0] / r->block_weights, together = c->step_bytes[1] / r->block_weights;
+    if (!c->a->json) {
+        end_piece(c);
+        say(stdout,
+            "\na block has %.1f M weights in linears, the model %u blocks; windows of %u tokens, %u at once\n"
+            "bytes of an optimiser step for each weight: %.1f alone, %.1f together\n",
+            r->block_weights * 1e-6, (unsigned)r->layers, (unsigned)r->context, (unsigned)r->windows_at_once, hessian,
+            together);
+        return;
+    }
+    efforts_json();
+    cJSON *o = json_event("result");
+    cJSON_AddStringToObject(o, "command", "bench");
+    cJSON_AddStringToObject(o, "model", c->a->counts);
+    cJSON_AddNumberToObject(o, "layers", r->layers);
+    cJSON_AddNumberToObject(o, "ctx", r->context);
+    cJSON_AddNumberToObject(o, "windows_at_once", r->windows_at_once);
+    cJSON_AddNumberToObject(o, "block_weights", r->block_weights);
+    cJSON_AddNumberToObject(o, "step_bytes_alone", hessian);
+    cJSON_AddNumberToObject(o, "step_bytes_together", together);
+    json_emit(o);
+}
+
+static bool counts(const struct args *a, gsq_device *device, struct err *e)
+{
+    struct gsq_error why;
+    struct counting c = {.a = a};
+    struct gsq_count_result r = {.size = sizeof r};
+    struct gsq_count_options o;
+    gsq_model *model = NULL;
+    gsq_count_options_init(&o);
+    o.bits = a->q.bits;
+    o.group = a->q.group;
+    o.context = a->ctx;
+    o.row = count_row;
+    o.ctx = &c;
+    bool ok = app_result(gsq_model_open(&model, a->counts, &why) && gsq_count(device, model, &o, &r, &why), &why, e);
+    if (ok)
+        tell_counts(&c, &r);
+    gsq_model_close(&model);
+    return ok;
+}
+
+/* ---- the command ---- */
+
 /* Which variants are used, and why: a text for people, or an object. */
 static bool choose(gsq_device *device, const struct args *a, char **choice, struct err *e)
 {
@@ -105,6 +218,8 @@ bool cmd_bench(const struct args *a, struct err *e)
     if (!app_device_open(&device, a, e))
         return false;
     gsq_device_get_info(device, &d);
+    if (a->counts)
+        return app_device_close(&device, counts(a, device, e), e);
     bool ok = choose(device, a, &choice, e);
     if (ok && a->choose)
         tell_choice(a, &d, choice);

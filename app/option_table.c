@@ -115,7 +115,8 @@ const struct command commands[CMD_COUNT] = {
             0,
             {NULL},
             {NULL},
-            "Prints GFLOP/s or GB/s for each kernel, and the share of the limit measured on that device.\n",
+            "Prints GFLOP/s or GB/s for each kernel, and the share of the limit measured on that device. With --counts it\n"
+            "measures nothing: it counts what quantizing a model computes and moves, by the shapes in its header.\n",
         },
 };
 
@@ -251,7 +252,7 @@ const struct option options[] = {
      "folder to write, or a file OUT.gguf"},
     {"text", 0, "FILE", OPT_TEXT, AT(text), "", TEXTS, SECTION_MAIN,
      "text to evaluate on (UTF-8), not one used for calibration"},
-    {"ctx", 0, "N", OPT_U32, NUM(ctx, 2, 1 << 20), "the model's context, at most 2048", TEXTS, SECTION_MAIN,
+    {"ctx", 0, "N", OPT_U32, NUM(ctx, 2, 1 << 20), "the model's context, at most 2048", TEXTS | ON(BENCH), SECTION_MAIN,
      "tokens per window"},
     {"windows", 0, "N", OPT_U32, NUM(windows, 1, U32_MAX), "all", TEXTS, SECTION_MAIN,
      "evaluate at most this many windows"},
@@ -267,11 +268,14 @@ const struct option options[] = {
      "choose kernel variants anew, by measurement, and show the choice, then stop. Otherwise that is done at the first use of a "
      "device with a driver, and remembered"},
 
+    {"counts", 0, "MODEL", OPT_TEXT, AT(counts), "", ON(BENCH), SECTION_MAIN,
+     "run nothing; count what quantizing MODEL computes and moves, by piece and kernel (--bits, --group, --ctx)"},
+
     {"method", 0, "M", OPT_NAME, NAME(q.method, METHOD), "gsq", ON(QUANTIZE), SECTION_MAIN,
      "rtn, gptq or gsq"},
-    {"bits", 0, "B", OPT_NAME, NAME(q.bits, BITS), "2", ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
+    {"bits", 0, "B", OPT_NAME, NAME(q.bits, BITS), "2", ON(QUANTIZE) | ON(INSPECT) | ON(BENCH), SECTION_MAIN,
      "2, 3, 4 or ternary; 8 with --method rtn or gptq"},
-    {"group", 0, "N", OPT_U32, NUM(q.group, 1, 65536), "128; in a GGUF the type's own", ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
+    {"group", 0, "N", OPT_U32, NUM(q.group, 1, 65536), "128; in a GGUF the type's own", ON(QUANTIZE) | ON(INSPECT) | ON(BENCH), SECTION_MAIN,
      "weights that share one scale"},
     {"format", 0, "F", OPT_NAME, NAMES(q.format, FORMAT, show_format), "gptq; gguf if OUT ends in .gguf", ON(QUANTIZE), SECTION_MAIN,
      "gptq, gptq_v2, compressed-tensors, mlx, humming or gguf"},

@@ -493,6 +493,34 @@ GSQ_API void gsq_bench_options_init_sized(struct gsq_bench_options *o, size_t si
 GSQ_API bool gsq_bench(gsq_device *device, const struct gsq_bench_options *o, struct gsq_bench_result *result,
                        struct gsq_error *e);
 
+/* What quantizing computes and moves, counted without doing it: one kernel's part of a piece of work. */
+struct gsq_count_row {
+    size_t size;
+    const char *piece;  /* "Hessian objective, a step": of the first block; or of the whole model, where it says so */
+    const char *kernel; /* "gemm_half", "copy", "fill" ... */
+    double calls, flop; /* a multiply-add is 2 */
+    double bytes_read, written; /* of device memory, each operand once */
+};
+struct gsq_count_options {
+    size_t size;
+    const char *bits;                                        /* NULL: "2" */
+    uint32_t group;                                          /* 0: 128 */
+    uint32_t context;                                        /* tokens of a window; 0: the model's, at most 2048 */
+    void (*row)(void *ctx, const struct gsq_count_row *row); /* may be NULL */
+    void *ctx;
+};
+struct gsq_count_result {
+    size_t size;
+    uint32_t layers, context, windows_at_once;
+    double block_weights; /* of the linears of the first block */
+};
+GSQ_API void gsq_count_options_init_sized(struct gsq_count_options *o, size_t size);
+#define gsq_count_options_init(o) gsq_count_options_init_sized((o), sizeof *(o))
+/* Takes a second for a model of any size; its weights are not read. The kernels are those of this device or, on a CPU, those
+ * that every GPU runs. result may be NULL; result->size must be set. */
+GSQ_API bool gsq_count(gsq_device *device, const gsq_model *model, const struct gsq_count_options *o,
+                       struct gsq_count_result *result, struct gsq_error *e);
+
 #ifdef __cplusplus
 }
 #endif

@@ -30,6 +30,7 @@ lines imatrix imatrix "$demo" --calib "$demo/calib.txt" --samples 4 --ctx 64 -o 
 lines devices devices
 lines bench bench --kernel swiglu_fwd
 lines choose bench --choose
+lines counts bench --counts "$demo" --ctx 64
 want=2 lines error quantize "$tmp/none" -o "$tmp/x" --method rtn
 run python3 "$here/tests/lib/json_check.py" "$doc" "${files[@]}"
 check "all of it is documented $(cat "$tmp/out" "$tmp/err")" test "$rc" -eq 0

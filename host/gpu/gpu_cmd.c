@@ -200,8 +200,21 @@ double gpu_cmd_busy(const struct gpu_cmd *c)
 
 void gpu_cmd_count(struct gpu_cmd *c, enum gpu_counting what)
 {
+    struct gpu_info *info = &c->gpu->probe.info;
     gpu_cmd_flush(c);
+    if (c->counting == GPU_COUNT_TRAFFIC)
+        info->max_range = c->own_range;
+    if (what == GPU_COUNT_TRAFFIC) {
+        c->own_range = info->max_range;
+        info->max_range = UINT32_MAX;
+    }
     c->counting = what;
+}
+
+void gpu_cmd_watch(struct gpu_cmd *c, gpu_watch_fn *fn, void *ctx)
+{
+    c->watch = fn;
+    c->watch_ctx = ctx;
 }
 
 bool gpu_cmd_counts(const struct gpu_cmd *c)
@@ -211,7 +224,7 @@ bool gpu_cmd_counts(const struct gpu_cmd *c)
 
 double gpu_cmd_work_limit(const struct gpu_cmd *c, unsigned kernel, const void *args)
 {
-    if (c->counting == GPU_COUNT_MEMORY)
+    if (c->counting == GPU_COUNT_MEMORY || c->counting == GPU_COUNT_TRAFFIC)
         return 1e30;
     return SUBMIT_NS / gpu_cost_ns_per_work(c->gpu, gpu_kernel_chosen(c->gpu, kernel, gpu_kernel_push(kernel, args)));
 }

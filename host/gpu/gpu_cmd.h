@@ -17,6 +17,7 @@
 #define GPU_CMD_H
 
 #include "host/gpu/gpu_memory.h"
+#include "host/gpu/kernel_decl.h"
 
 struct gpu_cmd;
 
@@ -72,8 +73,17 @@ enum gpu_counting {
     GPU_COUNT_NOTHING,
     GPU_COUNT_WORK,
     GPU_COUNT_MEMORY, /* of the arenas alone: no work is split, which is quicker */
+    /* What is recorded is told to gpu_cmd_watch's function, of work that is not split and, whatever this device binds, on one
+     * that binds 4 GiB. */
+    GPU_COUNT_TRAFFIC,
 };
 void gpu_cmd_count(struct gpu_cmd *c, enum gpu_counting what);
+/* Called for what GPU_COUNT_TRAFFIC counts (gpu_traffic.h): a dispatch, or a fill or a copy, whose numbers are those behind the
+ * kernels'. reads, writes: bit i: view i is read, written. push: of a dispatch. */
+enum { GPU_FILL_ID = KERNEL_COUNT, GPU_COPY_ID, GPU_RECORD_KINDS };
+typedef void gpu_watch_fn(void *ctx, unsigned kind, uint32_t reads, uint32_t writes, const struct gpu_view *views,
+                          const void *push, double work);
+void gpu_cmd_watch(struct gpu_cmd *c, gpu_watch_fn *fn, void *ctx);
 /* Whether anything is counted: long work of the host whose result is not needed can then be left out. */
 bool gpu_cmd_counts(const struct gpu_cmd *c);
 /* How much work of this kernel fits a submission of 100 ms: measured, or before the first measurement a guess

@@ -65,6 +65,9 @@ struct gpu_cmd {
     struct err err; /* the first one since the last finish */
     bool profile;
     enum gpu_counting counting;
+    uint64_t own_range; /* the device's max_range, while GPU_COUNT_TRAFFIC has put another in its place */
+    gpu_watch_fn *watch;
+    void *watch_ctx;
     double products;
     double busy_ns;     /* of the device, by what has ended */
     uint64_t busy_tick; /* up to here it counts */

@@ -155,6 +155,14 @@ void gpu_dispatch(struct gpu_cmd *c, unsigned kernel, struct gpu_grid grid, cons
     double work = grid.work > 0 ? grid.work : (double)grid.x * grid.y * grid.z;
     if (c->failed)
         return;
+    if (c->counting == GPU_COUNT_TRAFFIC && kernel < KERNEL_COUNT) {
+        k = gpu_kernel_chosen(c->gpu, kernel, push);
+        if (k && gpu_kernel_reflect(k, &e))
+            c->watch(c->watch_ctx, kernel, k->spirv.reads, k->spirv.writes, views, push, work);
+        else
+            cmd_fail(c, &e);
+        return;
+    }
     if (c->counting && kernel < KERNEL_COUNT) {
         c->profiles[kernel].dispatches++;
         c->profiles[kernel].work += work;

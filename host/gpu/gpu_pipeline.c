@@ -223,8 +223,10 @@ void gpu_pipelines_destroy(struct gpu *g)
 /* ---- one pipeline ---- */
 
 /* The shader against its row of kernels.def. */
-static bool check_interface(struct gpu_kernel *k, struct err *e)
+bool gpu_kernel_reflect(struct gpu_kernel *k, struct err *e)
 {
+    if (k->reflected)
+        return true;
     const struct kernel_variant *v = k->variant;
     const struct kernel_decl *d = &kernel_decls[v->kernel];
     if (!spirv_reflect(v->words, v->n_words, &k->spirv, e))
@@ -236,6 +238,7 @@ static bool check_interface(struct gpu_kernel *k, struct err *e)
         return err_set(e, ERR_BUG,
                        "kernel %s, variant %s: the shader has %u bytes of push constants, kernels.def has %u", d->name,
                        v->name, k->spirv.push_bytes, d->push_bytes);
+    k->reflected = true;
     return true;
 }
 
@@ -357,7 +360,7 @@ bool gpu_kernel_make(struct gpu *g, struct gpu_kernel *k, struct err *e)
 {
     if (k->pipeline)
         return true;
-    if (!check_interface(k, e))
+    if (!gpu_kernel_reflect(k, e))
         return false;
     return ((k->layout || create_layouts(g, k, e)) && create_pipeline(g, k, e)) ||
            err_context(e, "kernel %s, variant %s", kernel_decls[k->variant->kernel].name, k->variant->name);

@@ -13,6 +13,7 @@ struct gpu_kernel {
     bool usable;
     uint32_t local_size, subgroup_size;
     uint32_t shared_bytes; /* shared memory of a workgroup */
+    bool reflected;
     struct spirv_info spirv;
     VkPipeline pipeline; /* null until first used */
     VkPipelineLayout layout;
@@ -29,6 +30,8 @@ bool gpu_pipelines_renew(struct gpu *g, struct err *e);
 /* The variant chosen for a call with these push constants, ready to be bound; NULL and e on failure. Valid until
  * gpu_destroy. push NULL: any call. */
 struct gpu_kernel *gpu_kernel_get(struct gpu *g, unsigned kernel, const void *push, struct err *e);
+/* What its shader declares is read into k->spirv and compared with kernels.def, if that is not done. */
+bool gpu_kernel_reflect(struct gpu_kernel *k, struct err *e);
 /* Its pipeline is made, if that is not done. */
 bool gpu_kernel_make(struct gpu *g, struct gpu_kernel *k, struct err *e);
 /* Variant i of a kernel, in preference order; NULL past the end. */

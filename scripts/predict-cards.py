@@ -1,0 +1,181 @@
+#!/usr/bin/env python3
+"""What quantizing a model computes and moves, and how long cards would take for it: `gsq bench --counts` as tables (Markdown).
+
+    scripts/predict-cards.py [--gsq BINARY] [--model FOLDER] [--bits B] [--group N] [--ctx N]
+
+Without --model the shape of Llama-3.1-8B, whose header alone is made (a sparse file). The counts are the program's own; the
+times follow from them by the table of cards below: nothing here was measured on those cards. bench/results/counts-8b.md is
+this script's output.
+"""
+import argparse
+import json
+import math
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+
+# GB/s and TFLOP/s as the makers give them (Arc A770: f32 as clpeak measures it, 16 bits by packed multiply-adds, because its
+# drivers gain nothing from cooperative matrices). Shares: what is assumed to be reached. Exact products (gemm) and, without
+# matrix cores, all of them: f32 peak times `exact`; gemm_half: 16-bit peak times `half`; attention likewise.
+CARDS = {
+    # name: bandwidth, f32 peak, 16-bit peak, exact, half, attention of f32 peak, attention of 16-bit peak
+    "RX 7800 XT": (624, 37.3, 74.6, 0.32, 0.45, 0.095, 0.24),
+    "RTX 4070": (504, 29.1, 58.3, 0.55, 0.60, 0.14, 0.40),
+    "Arc B580": (456, 13.7, 116, 0.40, 0.24, 0.09, 0.09),
+    "Arc A770": (560, 13.8, 27.6, 0.43, 0.40, 0.09, 0.22),
+}
+BANDWIDTH = 0.70  # of the memory's, by kernels that move more than they compute
+DISPATCH = 5e-6  # seconds beside each
+
+LLAMA_8B = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336,
+    "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 128256,
+    "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "hidden_act": "silu",
+    "tie_word_embeddings": False, "torch_dtype": "bfloat16", "attention_bias": False, "mlp_bias": False,
+    "bos_token_id": 128000, "eos_token_id": 128001,
+}
+
+
+def sparse_model(folder, config):
+    """config.json and a safetensors file of the right shapes and no contents."""
+    h, f, v = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    kv = config["num_key_value_heads"] * config["head_dim"]
+    shapes = {"model.embed_tokens.weight": [v, h], "model.norm.weight": [h], "lm_head.weight": [v, h]}
+    for i in range(config["num_hidden_layers"]):
+        p = f"model.layers.{i}."
+        shapes |= {p + "input_layernorm.weight": [h], p + "post_attention_layernorm.weight": [h],
+                   p + "self_attn.q_proj.weight": [h, h], p + "self_attn.k_proj.weight": [kv, h],
+                   p + "self_attn.v_proj.weight": [kv, h], p + "self_attn.o_proj.weight": [h, h],
+                   p + "mlp.gate_proj.weight": [f, h], p + "mlp.up_proj.weight": [f, h], p + "mlp.down_proj.weight": [h, f]}
+    header, at = {}, 0
+    for name, shape in shapes.items():
+        size = 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as out:
+        json.dump(config, out)
+    with open(os.path.join(folder, "model.safetensors"), "wb") as out:
+        out.write(struct.pack("<Q", len(text)) + text)
+        out.truncate(8 + len(text) + at)
+
+
+def counted(args, model):
+    command = [args.gsq, "bench", "--counts", model, "--json", "--bits", args.bits, "--group", str(args.group), "--ctx", str(args.ctx)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    pieces = {}
+    for e in events:
+        if e["event"] == "count":
+            pieces.setdefault(e["piece"], []).append(e)
+    return pieces, {e["effort"]: e for e in events if e["event"] == "effort"}, next(e for e in events if e["event"] == "result")
+
+
+def total(rows, field):
+    return sum(r[field] for r in rows)
+
+
+def seconds(rows, card, matrix_cores):
+    """Of a piece: each kernel by what limits it."""
+    bandwidth, f32, f16, exact, half, attention32, attention16 = CARDS[card]
+    sums = 0
+    for r in rows:
+        kernel, flop = r["kernel"], r["flop"]
+        moved = (r["bytes_read"] + r["bytes_written"]) / (bandwidth * 1e9 * BANDWIDTH)
+        if kernel.startswith("gemm_half") and matrix_cores:
+            rate = f16 * half
+        elif kernel.startswith("gemm"):
+            rate = f32 * exact
+        elif kernel.startswith("attn_"):
+            rate = f16 * attention16 if matrix_cores else f32 * attention32
+        else:
+            rate = f32 * 0.25
+        sums += max(flop / (rate * 1e12), moved) + r["calls"] * DISPATCH
+    return sums
+
+
+def run_seconds(pieces, effort, layers, time):
+    """A whole run; time: of a piece's rows."""
+    t = {name: time(rows) for name, rows in pieces.items()}
+    samples, epochs = effort["samples"], effort["epochs"]
+    holdout = max(1, min(16, samples // 8))
+    train = samples - holdout
+    batch = effort["batch"] or max(1, math.ceil(epochs * train / 1280))
+    block = samples * (t["Hessian sums, a window"] + (2 + (epochs > 0)) * t["forward, a window"])
+    block += t["start of the linears"] + effort["steps"] * t["Hessian objective, a step"]
+    for half in ("attention half", "feed-forward half"):
+        block += epochs * train * t[half + ", a window"] + epochs * math.ceil(train / batch) * t[half + ", a step"]
+    block += epochs * holdout * t["forward, a window"]
+    scales = train * t["pass over scales, a window"]
+    scales += math.ceil(train / effort["scale_batch"]) * t["pass over scales, a step"]
+    return layers * block + effort["scale_epochs"] * scales
+
+
+def duration(s):
+    return f"{s / 60:.0f} min" if s < 5400 else f"{s / 3600:.1f} h"
+
+
+def table(head, rows):
+    print("| " + " | ".join(head) + " |")
+    print("| --- |" + " ---: |" * (len(head) - 1))
+    for r in rows:
+        print("| " + " | ".join(r) + " |")
+    print()
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--gsq", default="build/release/gsq")
+    p.add_argument("--model")
+    p.add_argument("--bits", default="2")
+    p.add_argument("--group", type=int, default=128)
+    p.add_argument("--ctx", type=int, default=2048)
+    args = p.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if not args.model:
+            sparse_model(folder, LLAMA_8B)
+        pieces, efforts, result = counted(args, args.model or folder)
+    version = subprocess.run([args.gsq, "--version"], stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
+    weights, layers = result["block_weights"], result["layers"]
+    print(f"# What quantizing {os.path.basename(args.model.rstrip('/')) if args.model else 'Llama-3.1-8B'} computes and moves\n")
+    print(f"By `scripts/predict-cards.py`, {version}: {args.bits} bits, groups of {args.group}, windows of {result['ctx']} tokens, "
+          f"{result['windows_at_once']} at once; {layers} blocks of {weights / 1e6:.1f} M weights in linears. Counted by the program "
+          "on its own code, each operand of a kernel once; no GPU ran.\n")
+    print(f"**Bytes of an optimiser step for each weight: {result['step_bytes_alone']:.1f} alone (Hessian objective), "
+          f"{result['step_bytes_together']:.1f} in the block objective.**\n")
+    products = {r["kernel"] for k in pieces.values() for r in k if r["kernel"].startswith("gemm")}
+    half = {k for k in products if k.startswith("gemm_half")}
+    rows = []
+    for name, kernels in pieces.items():
+        rest = [r for r in kernels if r["kernel"] not in products]
+        moved = total(rest, "bytes_read") + total(rest, "bytes_written")
+        rows.append([name] + [f"{total([r for r in kernels if r['kernel'] in k], 'flop') / 1e9:,.1f}" for k in (products - half, half)] +
+                    [f"{total([r for r in kernels if r['kernel'].startswith('attn_')], 'flop') / 1e9:,.1f}",
+                     f"{(total(kernels, 'bytes_read') + total(kernels, 'bytes_written') - moved) / 1e9:,.2f}",
+                     f"{moved / 1e9:,.2f}", f"{total(kernels, 'calls'):,.0f}"])
+    table(["piece", "exact products, GFLOP", "16-bit products, GFLOP", "attention, GFLOP", "products, GB", "the rest, GB", "dispatches"], rows)
+    print("The Hessian objective, the halves and their steps, forward, sums and start are of one block, the pass over scales of the whole "
+          "model. \"The rest\" by kernel, GB:\n")
+    for name, kernels in pieces.items():
+        rest = sorted((r for r in kernels if r["kernel"] not in products), key=lambda r: -(r["bytes_read"] + r["bytes_written"]))
+        print(f"- {name}: " + ", ".join(f"{r['kernel']} {(r['bytes_read'] + r['bytes_written']) / 1e9:.3g}" for r in rest[:7]))
+    print("\n## Predicted times\n")
+    print("ms of a piece, with matrix cores (16-bit products and attention at the assumed shares) and in brackets with f32 kernels "
+          "alone:\n")
+    table(["piece"] + list(CARDS), [[name] + [f"{seconds(k, c, True) * 1e3:,.1f} ({seconds(k, c, False) * 1e3:,.1f})" for c in CARDS]
+                                    for name, k in pieces.items()])
+    print("Whole runs, without reading, packing and waiting for files:\n")
+    table(["effort"] + list(CARDS), [[e] + ["{} ({})".format(*(duration(run_seconds(pieces, x, layers, lambda k, c=c, m=m: seconds(k, c, m)))
+                                                               for m in (True, False))) for c in CARDS] for e, x in efforts.items()])
+    print("Cards: bandwidth GB/s, f32 and 16-bit TFLOP/s; assumed shares of exact and 16-bit products and of attention (f32, 16 bits); "
+          f"{BANDWIDTH:.0%} of the bandwidth for what moves more than it computes:\n")
+    table(["card", "GB/s", "f32", "16-bit", "exact", "half", "attention, f32", "attention, 16-bit"],
+          [[c] + [f"{v:g}" for v in row] for c, row in CARDS.items()])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
