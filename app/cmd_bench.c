@@ -176,7 +176,7 @@ static bool choose(gsq_device *device, const struct args *a, char **choice, stru
     struct gsq_error why;
     bool ok = gsq_device_choose(device, a->choose, &why);
     *choice = !ok ? NULL : a->json ? gsq_choice_json(device, &why) : gsq_choice_text(device, &why);
-    return app_result(*choice != NULL, &why, e);
+    return app_result(*choice != NULL, &why, e) && *choice;
 }
 
 static void tell_choice(const struct args *a, const struct gsq_device_info *d, const char *choice)

@@ -14,7 +14,7 @@
 #define UNWRITTEN 0xffe5a5a5u
 /* A call lasts so long, if the device is not too fast for the largest size, and is repeated until so long has passed. */
 #define CALL_SECONDS 1e-3
-#define ROW_SECONDS  20e-3
+#define ROW_SECONDS  8e-3
 enum { REPEATS_LEAST = 3, REPEATS = 9 };
 /* Of kernels that have no bound here: of the largest number of a result. */
 #define SHARE_F32 1e-4

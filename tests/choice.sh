@@ -56,6 +56,20 @@ run env GSQ_STOP_AT="stop:trial:$kernel.$variant" "$gsq" bench --choose
 check "a stop in the trial: exit $rc" test "$rc" -eq 130
 check 'is not the driver'"'"'s fault' test "$(choice state)" = new
 
+# ---- a driver that resets the device
+layer=$build/fault_layer
+fault() { # FAULT
+    run env VK_ADD_LAYER_PATH="$layer" VK_INSTANCE_LAYERS=VK_LAYER_GSQ_fault GSQ_VALIDATE=0 GSQ_FAULT="$1" "$gsq" bench --choose
+}
+[[ ! -e $layer/VkLayer_gsq_fault.json ]] || fault count
+submits=$(grep -m1 '^fault: vk' "$tmp/err" | grep -oE 'vkQueueSubmit2 [0-9]+' | cut -d' ' -f2 || true)
+if [[ -n $submits ]]; then # the last candidate's trial ends with what is timed
+    fault "vkQueueSubmit2:$((submits - 3))"
+    check "lost at submission $((submits - 3)) of $submits: opened again" test "$rc" -eq 0
+    check 'which is said' grep -q '^warning: while variant .* was tried: .* opened again, and that variant is not used' "$tmp/err"
+    check 'and that variant is left out' grep -q 'excluded: the driver died while trying it' "$tmp/out"
+fi
+
 # ---- several at once
 rm -f "$(file)"
 pids=() failed=0

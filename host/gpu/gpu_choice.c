@@ -25,11 +25,11 @@ void gpu_choice_text(const struct gpu *g, char out[GPU_CHOICE_TEXT])
 static unsigned split_names(char *list, const char *names[GPU_PREFER_MAX])
 {
     unsigned n = 0;
-    for (char *at = list; at && n < GPU_PREFER_MAX; n++) {
-        names[n] = at;
-        at = strchr(at, ',');
-        if (at)
-            *at++ = 0;
+    for (char *next; list && n < GPU_PREFER_MAX; list = next) {
+        next = strchr(list, ',');
+        if (next)
+            *next++ = 0;
+        names[n++] = list;
     }
     return n;
 }
