@@ -350,7 +350,7 @@ static void test_efforts(void **state)
         assert_true(j->plan.efforts[i].chosen);
     }
     /* A text of 100 windows. */
-    b.o.samples = 100;
+    assert_true(quantize_fit_text(&b.o, 100));
     job_predict(j, 100);
     assert_int_equal(j->plan.efforts[EFFORT_QUICK].samples, 64);
     assert_int_equal(j->plan.efforts[EFFORT_BEST].samples, 100);

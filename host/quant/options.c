@@ -5,6 +5,7 @@
 
 #include "formats/write/export.h"
 #include "formats/write/gguf_mixture.h"
+#include "host/base/num.h"
 
 static const char *const method_names[] = {"rtn", "gptq", "gsq"};
 static const char *const effort_names[EFFORT_COUNT] = {"quick", "fast", "balanced", "best", "paper"};
@@ -71,7 +72,7 @@ void quantize_set_effort(struct quantize_options *o, enum effort effort)
         uint32_t samples, steps, epochs, batch, scale_epochs;
     } levels[EFFORT_COUNT] = {
         [EFFORT_QUICK] = {64, 125, 0, 4, 0},     [EFFORT_FAST] = {128, 250, 0, 4, 0},
-        [EFFORT_BALANCED] = {128, 125, 6, 4, 1}, [EFFORT_BEST] = {512, 125, 10, 4, 2},
+        [EFFORT_BALANCED] = {192, 125, 5, 4, 1}, [EFFORT_BEST] = {512, 125, 10, 4, 2},
         [EFFORT_PAPER] = {4096, 500, 20, 0, 5}, /* batch 0: 1280 steps */
     };
     o->effort = effort;
@@ -82,6 +83,27 @@ void quantize_set_effort(struct quantize_options *o, enum effort effort)
     o->scales.epochs = levels[effort].scale_epochs;
     if (o->settled)
         drop_numbers(o);
+}
+
+/* Epochs that a short text may bring an effort to. */
+#define EPOCHS_MOST 20u
+
+bool quantize_fit_text(struct quantize_options *o, uint32_t windows)
+{
+    struct quantize_options own = *o;
+    if (windows >= o->samples)
+        return false;
+    quantize_set_effort(&own, o->effort);
+    bool kept = own.samples == o->samples && own.gumbel.steps == o->gumbel.steps && own.block.batch == o->block.batch &&
+                own.block.epochs == o->block.epochs && own.scales.epochs == o->scales.epochs;
+    uint32_t epochs = o->block.epochs;
+    if (kept && epochs && windows) {
+        uint64_t as_long = ((uint64_t)epochs * o->samples + windows / 2) / windows;
+        uint64_t most = max_u64(epochs, min_u64(2 * epochs, EPOCHS_MOST));
+        o->block.epochs = (uint32_t)min_u64(as_long, most);
+    }
+    o->samples = windows;
+    return kept;
 }
 
 void quantize_defaults(struct quantize_options *o)

@@ -136,5 +136,8 @@ void quantize_defaults(struct quantize_options *o);
  * objective and the pass over scales, in about an hour and overnight for an 8B model on a card of the middle. paper: the
  * paper's budget. Of settled options those stay 0 that their run cannot have. */
 void quantize_set_effort(struct quantize_options *o, enum effort effort);
+/* The text has so many windows. Where they are fewer than samples, samples become them, and an effort whose numbers are its own
+ * takes more epochs of the block objective over them, twice as many at most; then true. */
+bool quantize_fit_text(struct quantize_options *o, uint32_t windows);
 
 #endif

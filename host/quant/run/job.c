@@ -127,8 +127,12 @@ static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t
     }
     if (!windows_load(&j->windows, j->ck, o->calib, ctx, o->samples, &j->watch, e))
         return false;
-    windows_tell_short(&j->windows, o->calib, o->samples);
-    o->samples = (uint32_t)min_u64(o->samples, j->windows.n);
+    uint32_t asked = o->samples;
+    if (quantize_fit_text(o, j->windows.n))
+        log_info("%s holds %u windows of %u tokens, --effort %s takes up to %u: all of it is used", o->calib,
+                 (unsigned)o->samples, (unsigned)ctx, effort_name(o->effort), (unsigned)asked);
+    else
+        windows_tell_short(&j->windows, o->calib, asked);
     return true;
 }
 

@@ -229,7 +229,7 @@ static void predict_efforts(struct job *j, uint32_t windows)
         struct plan_effort *x = &j->plan.efforts[i];
         struct err e = {0};
         quantize_set_effort(&o, (enum effort)i);
-        o.samples = (uint32_t)min_u64(o.samples, windows);
+        quantize_fit_text(&o, windows);
         *x = (struct plan_effort){.samples = o.samples,
                                   .steps = o.gumbel.steps,
                                   .epochs = o.block.epochs,
