@@ -401,7 +401,8 @@ bool gpu_alloc(struct gpu_arena *a, uint64_t bytes, struct gpu_view *out, struct
         char limit[24], why[96];
         snprintf(why, sizeof why, "one buffer of this device holds at most %s",
                  format_bytes(g->probe.info.max_alloc, limit, sizeof limit));
-        return no_room(a, bytes, why, e);
+        no_room(a, bytes, why, e);
+        return err_hint(e, "use a device that allows larger buffers: gsq devices shows what each allows");
     }
     uint64_t room = round_up(max_u64(bytes, 1), GPU_ALLOC_ALIGN);
     bool ok = room > g->chunk_bytes / 4 ? alloc_large(a, room, out, e) : alloc_small(a, room, out, e);

@@ -17,13 +17,14 @@ enum { S_NORM, S_Q, S_K, S_V, S_ATTN, S_LSE, S_GATE, S_UP, S_ACT, S_Q_RAW, S_K_R
 /* Columns of each, of the widest block; 0: not needed. */
 static void scratch_cols(const struct model *m, enum scratch_use use, uint32_t cols[S_COUNT])
 {
-    bool train = use == SCRATCH_TRAIN, raw = train && m->family->qk_norm;
-    uint32_t q = model_shape_rows(&m->shape, ROLE_Q), k = model_shape_rows(&m->shape, ROLE_K);
-    uint32_t middle = model_shape_rows(&m->shape, ROLE_GATE);
+    bool train = use != SCRATCH_FORWARD, attn = use != SCRATCH_TRAIN_FFN, ffn = use != SCRATCH_TRAIN_ATTN;
+    bool raw = train && attn && m->family->qk_norm;
+    uint32_t q = attn ? model_shape_rows(&m->shape, ROLE_Q) : 0, k = attn ? model_shape_rows(&m->shape, ROLE_K) : 0;
+    uint32_t middle = ffn ? model_shape_rows(&m->shape, ROLE_GATE) : 0;
     cols[S_NORM] = m->cfg->hidden_size;
     cols[S_Q] = cols[S_ATTN] = q;
     cols[S_K] = cols[S_V] = k;
-    cols[S_LSE] = m->cfg->num_heads;
+    cols[S_LSE] = attn ? m->cfg->num_heads : 0;
     cols[S_GATE] = cols[S_UP] = middle;
     cols[S_ACT] = train ? middle : 0;
     cols[S_Q_RAW] = raw ? q : 0;

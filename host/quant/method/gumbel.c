@@ -49,12 +49,23 @@ static void schedule(const struct gumbel_options *o, uint32_t t, float *tau, flo
     *kappa = o->kappa0 + (o->kappa1 - o->kappa0) * f;
 }
 
+/* Bytes of a row's logits and momenta. */
+static uint64_t state_bytes(const struct qmatrix *q)
+{
+    return q->cols * (level_count(q->spec.type) - 1) * 4ull;
+}
+
+uint32_t gumbel_rows(const struct gpu *g, const struct qmatrix *q)
+{
+    uint64_t most = (gpu_info(g)->max_alloc - GPU_ALLOC_ALIGN) / state_bytes(q);
+    return most >= q->rows ? q->rows : (uint32_t)max_u64(64, most / 64 * 64);
+}
+
 bool gumbel_create(struct gumbel_state *s, struct gpu_arena *arena, const struct qmatrix *q, uint32_t row0,
                    uint32_t rows, struct err *e)
 {
-    uint64_t state = (uint64_t)rows * q->cols * (level_count(q->spec.type) - 1) * 4;
     *s = (struct gumbel_state){.q = qmatrix_rows(q, row0, rows), .row0 = row0, .rate = 1};
-    return gpu_alloc(arena, state, &s->state, e) && gpu_alloc(arena, s->q.scales.size, &s->smom, e);
+    return gpu_alloc(arena, rows * state_bytes(q), &s->state, e) && gpu_alloc(arena, s->q.scales.size, &s->smom, e);
 }
 
 /* Arguments that both kernels of the optimiser take. */

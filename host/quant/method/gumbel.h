@@ -23,6 +23,8 @@ struct gumbel_state {
     struct gpu_view smom;  /* [rows, planes, groups] */
 };
 
+/* Rows of q at a time whose state one buffer of the device holds: a multiple of 64 unless it is all of them. */
+uint32_t gumbel_rows(const struct gpu *g, const struct qmatrix *q);
 /* Rows [row0, row0 + rows) of q (qmatrix_rows), their state from the arena. The caller sets o, seed, tensor, w, grad, soft and origin. */
 bool gumbel_create(struct gumbel_state *s, struct gpu_arena *arena, const struct qmatrix *q, uint32_t row0,
                    uint32_t rows, struct err *e);

@@ -16,9 +16,10 @@
 
 /* A matrix of the block. */
 struct member {
-    bool trained;     /* what follows is of those that are */
-    struct qmatrix q; /* start codes; scales in training */
-    struct gumbel_state s;
+    bool trained;               /* what follows is of those that are */
+    struct qmatrix q;           /* start codes; scales in training */
+    struct gumbel_state *parts; /* [n_parts] of its rows, whose state one buffer holds */
+    uint32_t n_parts;
     struct qmatrix best; /* of the best epoch, in host memory: written and read by the device alone */
 };
 
@@ -226,13 +227,16 @@ static bool accumulate(struct half *h, const uint32_t *list, uint32_t n, uint32_
 static struct qmatrix harden(const struct half *h, const struct member *of)
 {
     struct gpu_cmd *cmd = h->t->m->cmd;
-    const struct gumbel_state *s = &of->s;
     struct qmatrix q = of->q;
-    gumbel_codes(cmd, s, h->codes);
-    gpu_copy(cmd, h->scales, s->q.scales, s->q.scales.size);
-    q.codes = h->codes;
+    gpu_copy(cmd, h->scales, q.scales, q.scales.size);
+    q.codes = gpu_slice(h->codes, 0, q.codes.size);
     q.scales = h->scales;
-    if (s->o->lr_scales > 0)
+    for (uint32_t i = 0; i < of->n_parts; i++) {
+        const struct gumbel_state *s = &of->parts[i];
+        uint64_t row_bytes = q.ldc * 4ull;
+        gumbel_codes(cmd, s, gpu_slice(q.codes, s->row0 * row_bytes, s->q.rows * row_bytes));
+    }
+    if (h->gumbel.lr_scales > 0)
         qmatrix_round_scales(cmd, &q);
     return q;
 }
@@ -271,8 +275,10 @@ static bool start(struct half *h, const struct qlinear *q, float rate, struct er
             continue;
         if (!qmatrix_upload(cmd, &of->q, &q[i], e))
             return false;
-        of->s.rate = rate * tune_block_share(h->t->block.items[i].spec.type);
-        gumbel_start(cmd, &of->s);
+        for (uint32_t k = 0; k < of->n_parts; k++) {
+            of->parts[k].rate = rate * tune_block_share(h->t->block.items[i].spec.type);
+            gumbel_start(cmd, &of->parts[k]);
+        }
     }
     return true;
 }
@@ -288,8 +294,8 @@ static bool epoch_run(struct half *h, uint32_t epoch, struct stage_report *r, fl
         if (!accumulate(h, h->order + done, n, i, e))
             return false;
         for (uint32_t k = 0; k < h->t->block.n; k++)
-            if (h->members[k].trained)
-                gumbel_step(cmd, &h->members[k].s, step);
+            for (uint32_t part = 0; part < h->members[k].n_parts; part++)
+                gumbel_step(cmd, &h->members[k].parts[part], step);
         done += n;
         double last = r->n_hard ? (double)r->hard[r->n_hard - 1] : NAN;
         if (!tune_tell(h->t->hooks, cmd, step, h->gumbel.steps, last, e))
@@ -342,21 +348,37 @@ static bool attempt(struct half *h, const struct qlinear *q, float rate, struct 
 
 /* ---- a half ---- */
 
+/* Of a matrix, the rows that are trained as one. */
+static struct gpu_view rows_of(struct gpu_view v, const struct gumbel_state *s)
+{
+    return gpu_slice(v, (uint64_t)s->row0 * s->q.cols * 4, (uint64_t)s->q.rows * s->q.cols * 4);
+}
+
 static bool alloc_member(struct half *h, uint32_t i, struct err *e)
 {
     const struct tune_block_task *t = h->t;
     const struct matrix *item = &t->block.items[i];
     struct member *of = &h->members[i];
-    struct gumbel_state *s = &of->s;
     uint64_t bytes = (uint64_t)item->rows * item->cols * 4;
-    if (!qmatrix_create(&of->q, t->arena, item->rows, item->cols, item->spec, e) ||
-        !gumbel_create(s, t->arena, &of->q, 0, item->rows, e) || !gpu_alloc(t->arena, bytes, &h->grads.w[i], e))
+    if (!qmatrix_create(&of->q, t->arena, item->rows, item->cols, item->spec, e))
         return false;
-    s->o = &h->gumbel;
-    s->seed = (uint32_t)(t->o->seed ^ t->o->seed >> 32) ^ 0x5851f42du; /* other noise than the start's own tuning had */
-    s->tensor = item->number;
-    s->soft = t->w->w[i];
-    s->grad = s->w = h->grads.w[i]; /* w is not used: soft weights, no difference */
+    uint32_t most = gumbel_rows(t->m->gpu, &of->q);
+    of->parts = calloc(div_up(item->rows, most), sizeof *of->parts);
+    if (!of->parts)
+        return err_nomem(e, "half a block", div_up(item->rows, most) * sizeof *of->parts);
+    for (uint32_t row = 0; row < item->rows; row += most)
+        if (!gumbel_create(&of->parts[of->n_parts++], t->arena, &of->q, row, (uint32_t)min_u64(most, item->rows - row),
+                           e))
+            return false;
+    if (!gpu_alloc(t->arena, bytes, &h->grads.w[i], e))
+        return false;
+    for (struct gumbel_state *s = of->parts; s < of->parts + of->n_parts; s++) {
+        s->o = &h->gumbel;
+        s->seed = (uint32_t)(t->o->seed ^ t->o->seed >> 32) ^ 0x5851f42du; /* other noise than the start's tuning had */
+        s->tensor = item->number;
+        s->soft = rows_of(t->w->w[i], s);
+        s->grad = s->w = rows_of(h->grads.w[i], s); /* w is not used: soft weights, no difference */
+    }
     h->hard.w[i] = h->grads.w[i];
     return true;
 }
@@ -394,7 +416,8 @@ static bool half_create(struct half *h, const struct tune_block_task *t, struct 
         scales = max_u64(scales, of->q.scales.size);
     }
     return gpu_alloc(t->arena, codes, &h->codes, e) && gpu_alloc(t->arena, scales, &h->scales, e) &&
-           block_scratch_create(&h->fwd, t->arena, t->m, t->micro, SCRATCH_TRAIN, e) &&
+           block_scratch_create(&h->fwd, t->arena, t->m, t->micro,
+                                t->half == HALF_FFN ? SCRATCH_TRAIN_FFN : SCRATCH_TRAIN_ATTN, e) &&
            bwd_scratch_create(&h->bwd, t->arena, t->m, t->micro, parts_of(t->o, t->half), e) &&
            gpu_alloc(t->arena, t->micro * window, &h->x, e) && gpu_alloc(t->arena, t->micro * window, &h->target, e) &&
            gpu_alloc(t->arena, t->micro * window, &h->y, e) &&
@@ -466,6 +489,8 @@ static bool trains(const struct tune_block_task *t)
 
 static void half_free(struct half *h)
 {
+    for (uint32_t i = 0; h->members && i < h->t->block.n; i++)
+        free(h->members[i].parts);
     free(h->members);
     free(h->grads.w);
     free(h->hard.w);
