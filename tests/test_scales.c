@@ -456,7 +456,7 @@ static void test_gradient_layers(void **state)
     check_gradient("qwen3", 48, 1 << 24);
 }
 
-/* A head that is streamed in tiles, the last of them short, gives what a resident one gives. */
+/* A head in tiles, the last of them short, gives what a whole one gives: tiles from the host, and of one that is kept. */
 static void test_head_tiles(void **state)
 {
     (void)state;
@@ -469,20 +469,28 @@ static void test_head_tiles(void **state)
     rig_make(&r, "llama3.1");
     family_numbers(&f, &r.raw, r.shape);
     uint32_t hidden = r.shape->c.hidden, vocab = r.shape->c.vocab, seed = 17;
-    float *in = malloc(ROWS * hidden * sizeof *in), *out[2], *back = malloc(ROWS * hidden * sizeof *back);
+    float *in = malloc(ROWS * hidden * sizeof *in), *out[3], *back = malloc(ROWS * hidden * sizeof *back);
     out[0] = malloc(ROWS * vocab * sizeof **out);
     out[1] = malloc(ROWS * vocab * sizeof **out);
-    assert_true(in && back && out[0] && out[1]);
+    out[2] = malloc(ROWS * vocab * sizeof **out);
+    assert_true(in && back && out[0] && out[1] && out[2]);
     for (uint32_t i = 0; i < ROWS * hidden; i++)
         in[i] = (float)(tiny_random(&seed) % 2001) / 1000 - 1;
-    OK(head_create(&head, r.scratch, r.m, &e), e);
+    OK(head_create(&head, r.scratch, r.m, true, &e), e);
     OK(gpu_alloc(r.scratch, ROWS * hidden * 4, &x, &e) && gpu_alloc(r.scratch, ROWS * hidden * 4, &dx, &e) &&
            gpu_alloc(r.scratch, ROWS * vocab * 4, &logits, &e),
        e);
     assert_int_equal(head.rows, vocab);
     gpu_upload(cmd, x, in, ROWS * hidden * 4);
-    for (int tiles = 0; tiles < 2; tiles++) {
+    for (int tiles = 0; tiles < 3; tiles++) {
         head.rows = tiles ? TILE : vocab;
+        if (tiles == 2) {
+            const char *module = checkpoint_head_module(r.m->ck);
+            head.halves = true;
+            assert_true(model_halves(r.m, module, &head.kind));
+            OK(gpu_alloc(r.scratch, vocab * hidden * 2ull, &head.kept, &e), e);
+            OK(model_load_halves(r.m, module, head.kept, &e), e);
+        }
         OK(head_logits(&head, x, ROWS, logits, &e), e);
         OK(gpu_download(cmd, logits, out[tiles], ROWS * vocab * 4, &e), e);
         OK(head_bwd(&head, logits, ROWS, dx, &e), e);
@@ -499,10 +507,12 @@ static void test_head_tiles(void **state)
             }
     }
     assert_memory_equal(out[0], out[1], ROWS * vocab * sizeof **out);
+    assert_memory_equal(out[0], out[2], ROWS * vocab * sizeof **out);
     free(in);
     free(back);
     free(out[0]);
     free(out[1]);
+    free(out[2]);
     family_numbers_free(&f);
     rig_free(&r);
 }

@@ -75,10 +75,11 @@ struct head_scratch {
 /* Rows of logits held at once. */
 static uint32_t logit_rows(const struct forward *f)
 {
-    bool resident = true;
+    bool stays = true;
     for (int i = 0; i < f->sides; i++)
-        resident = resident && head_is_resident(f->side[i].m);
-    return head_logit_rows(f->side[0].m, resident, (unsigned)f->sides, (uint64_t)f->batch * f->w.ctx);
+        stays = stays && head_stays(f->side[i].m);
+    return head_logit_rows(f->side[0].m, stays, gpu_info(f->side[0].m->gpu)->mem_limit / 4 / (unsigned)f->sides,
+                           (uint64_t)f->batch * f->w.ctx);
 }
 
 static bool head_alloc(const struct forward *f, struct head_scratch *h, struct err *e)
@@ -90,8 +91,8 @@ static bool head_alloc(const struct forward *f, struct head_scratch *h, struct e
     for (int i = 0; ok && i < f->sides; i++) {
         struct model *m = f->side[i].m;
         uint64_t acts = acts_bytes(m, f->batch);
-        ok = head_create(&h->head[i], f->weights, m, e) && gpu_alloc(f->scratch, acts, &h->staging[i], e) &&
-             gpu_alloc(f->scratch, acts, &h->norm[i], e) &&
+        ok = head_create(&h->head[i], f->weights, m, head_stays(m), e) &&
+             gpu_alloc(f->scratch, acts, &h->staging[i], e) && gpu_alloc(f->scratch, acts, &h->norm[i], e) &&
              gpu_alloc(f->scratch, (uint64_t)h->logit_rows * m->cfg->vocab_size * 4, &h->logits[i], e) &&
              gpu_alloc(f->scratch, tokens * 4, &h->nll[i], e);
     }

@@ -4,6 +4,9 @@
 #include "host/gpu/tiled.h"
 #include "host/model/walk.h"
 
+/* Of the device's memory, what the logits of one model may take beside a head that comes from the host. */
+#define LOGITS_PART 32
+
 /* ---- set-up ---- */
 
 uint32_t end_to_end_windows(const struct model *m, uint32_t batch)
@@ -11,15 +14,17 @@ uint32_t end_to_end_windows(const struct model *m, uint32_t batch)
     return (m->cfg->num_layers + 1) * batch;
 }
 
-bool end_to_end_alloc(struct end_to_end *w, struct gpu_arena *arena, struct model *m, uint32_t micro, struct err *e)
+bool end_to_end_alloc(struct end_to_end *w, struct gpu_arena *arena, struct model *m, uint32_t micro, bool stays,
+                      struct err *e)
 {
     uint64_t bytes = micro * acts_bytes(m, 1), tokens = (uint64_t)micro * m->ctx, row = m->cfg->vocab_size * 4ull;
     *w = (struct end_to_end){.m = m, .micro = micro};
     /* What one binding holds. */
-    w->logit_rows = gpu_tile_rows(m->gpu, row, head_logit_rows(m, head_is_resident(m), 2, tokens));
+    w->logit_rows =
+        gpu_tile_rows(m->gpu, row, head_logit_rows(m, stays, gpu_info(m->gpu)->mem_limit / LOGITS_PART, tokens));
     return block_scratch_create(&w->fwd, arena, m, micro, SCRATCH_TRAIN, e) &&
            bwd_scratch_create(&w->bwd, arena, m, micro, BWD_ATTN | BWD_QK | BWD_FFN | BWD_INPUT, e) &&
-           head_create(&w->head, arena, m, e) && gpu_alloc(arena, bytes, &w->x, e) &&
+           head_create(&w->head, arena, m, stays, e) && gpu_alloc(arena, bytes, &w->x, e) &&
            gpu_alloc(arena, bytes, &w->h, e) && gpu_alloc(arena, bytes, &w->dy, e) &&
            gpu_alloc(arena, w->logit_rows * row, &w->logits[0], e) &&
            gpu_alloc(arena, w->logit_rows * row, &w->logits[1], e) && gpu_alloc(arena, tokens * 4, &w->kl, e) &&

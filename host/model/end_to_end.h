@@ -40,8 +40,9 @@ struct end_to_end {
 };
 /* Windows of blocks' inputs that a batch keeps. */
 uint32_t end_to_end_windows(const struct model *m, uint32_t batch);
-/* All device memory but these; micro: windows at a time. The arena may count. */
-bool end_to_end_alloc(struct end_to_end *w, struct gpu_arena *arena, struct model *m, uint32_t micro, struct err *e);
+/* All device memory but these; micro: windows at a time; head_stays: of head.h. The arena may count. */
+bool end_to_end_alloc(struct end_to_end *w, struct gpu_arena *arena, struct model *m, uint32_t micro, bool head_stays,
+                      struct err *e);
 /* The rest. Blocks, windows and targets are the caller's to set. */
 bool end_to_end_create(struct end_to_end *w, uint32_t batch, const struct acts_options *room, struct err *e);
 void end_to_end_free(struct end_to_end *w);

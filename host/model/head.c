@@ -1,47 +1,89 @@
 #include "host/model/head.h"
 
-#include <assert.h>
-
 #include "host/base/num.h"
 #include "host/gpu/gpu_gemm.h"
+#include "host/gpu/kernels.h"
 
-/* Rows of a streamed head that are on the device at once, in bytes, at most. */
+/* Rows of a large head that are worked on at a time, in bytes, at most: the same wherever it lies, so that sums over tiles
+ * are. */
 #define TILE_BYTES (64ull << 20)
-/* Logits held at once beside a resident head, and beside a streamed one. */
+/* Logits held at once beside a head of one tile, one that is kept on the device, and one that comes from the host. */
 #define LOGITS_BYTES          (64ull << 20)
+#define LOGITS_BYTES_KEPT     (128ull << 20)
 #define LOGITS_BYTES_STREAMED (1ull << 30)
-
-bool head_is_resident(const struct model *m)
-{
-    return model_head_bytes(m) <= gpu_info(m->gpu)->mem_limit / 4;
-}
 
 static uint32_t tile_rows(const struct model *m)
 {
-    uint32_t vocab = m->cfg->vocab_size;
-    if (head_is_resident(m))
-        return vocab;
     uint64_t bytes = min_u64(TILE_BYTES, gpu_info(m->gpu)->mem_limit / 16);
     uint64_t rows = bytes / (m->cfg->hidden_size * 4ull) / 64 * 64;
-    return (uint32_t)min_u64(vocab, max_u64(64, rows));
+    return (uint32_t)min_u64(m->cfg->vocab_size, max_u64(64, rows));
 }
 
-/* Vocabulary rows [v, v + n) into w. */
-static bool load(const struct head *h, uint32_t v, uint32_t n, struct err *e)
+/* What a head of several tiles takes on the device, as the file has it. 0: it has one, or no buffer holds it. */
+static uint64_t kept_bytes(const struct model *m, bool halves)
 {
-    return model_load_matrix(h->m, checkpoint_head_module(h->m->ck), v, n, h->w, e);
+    const struct gpu_info *info = gpu_info(m->gpu);
+    uint64_t bytes = model_head_bytes(m) / (halves ? 2 : 1);
+    bool fits = bytes <= info->max_alloc / GPU_ALLOC_ALIGN * GPU_ALLOC_ALIGN;
+    return fits && tile_rows(m) < m->cfg->vocab_size ? bytes : 0;
 }
 
-bool head_create(struct head *h, struct gpu_arena *arena, struct model *m, struct err *e)
+static bool in_halves(const struct model *m, uint32_t *kind)
 {
+    return model_halves(m, checkpoint_head_module(m->ck), kind) && m->cfg->hidden_size % 2 == 0;
+}
+
+bool head_is_small(const struct model *m)
+{
+    return tile_rows(m) == m->cfg->vocab_size;
+}
+
+bool head_stays(const struct model *m)
+{
+    uint32_t kind;
+    uint64_t bytes = kept_bytes(m, in_halves(m, &kind));
+    return head_is_small(m) || (bytes && bytes <= gpu_info(m->gpu)->mem_limit / 4);
+}
+
+/* Vocabulary rows [v, v + n) as w. */
+static bool load(struct head *h, uint32_t v, uint32_t n, struct err *e)
+{
+    struct model *m = h->m;
+    uint64_t count = (uint64_t)n * m->cfg->hidden_size, at = (uint64_t)v * m->cfg->hidden_size;
+    if (h->rows == m->cfg->vocab_size && h->loaded)
+        return true;
+    if (!h->kept.size) {
+        if (!model_load_matrix(m, checkpoint_head_module(m->ck), v, n, h->w, e))
+            return false;
+    } else if (h->halves) {
+        run_unpack16(m->cmd, gpu_items(m->cmd, KERNEL_ID_unpack16, div_up(count, 2)),
+                     &(struct unpack16_args){.src = gpu_slice(h->kept, at * 2, count * 2),
+                                             .dst = gpu_slice(h->w, 0, count * 4),
+                                             .n = (uint32_t)count,
+                                             .kind = h->kind});
+    } else {
+        h->w = gpu_slice(h->kept, at * 4, count * 4);
+    }
+    h->loaded = true;
+    return true;
+}
+
+bool head_create(struct head *h, struct gpu_arena *arena, struct model *m, bool stays, struct err *e)
+{
+    const char *module = checkpoint_head_module(m->ck);
     *h = (struct head){.m = m, .rows = tile_rows(m)};
-    uint64_t bytes = (uint64_t)h->rows * m->cfg->hidden_size * 4;
-    return gpu_alloc(arena, bytes, &h->w, e) && (h->rows < m->cfg->vocab_size || load(h, 0, h->rows, e));
+    h->halves = in_halves(m, &h->kind);
+    uint64_t bytes = (uint64_t)h->rows * m->cfg->hidden_size * 4, kept = stays ? kept_bytes(m, h->halves) : 0;
+    bool ok = !kept || (gpu_alloc(arena, kept, &h->kept, e) &&
+                        (h->halves ? model_load_halves(m, module, h->kept, e)
+                                   : model_load_matrix(m, module, 0, m->cfg->vocab_size, h->kept, e)));
+    return ok && ((kept && !h->halves) || gpu_alloc(arena, bytes, &h->w, e)) &&
+           (h->rows < m->cfg->vocab_size || load(h, 0, h->rows, e));
 }
 
-uint32_t head_logit_rows(const struct model *m, bool resident, unsigned sides, uint64_t rows)
+uint32_t head_logit_rows(const struct model *m, bool stays, uint64_t room, uint64_t rows)
 {
-    uint64_t limit = resident ? LOGITS_BYTES : min_u64(LOGITS_BYTES_STREAMED, gpu_info(m->gpu)->mem_limit / 4 / sides);
+    uint64_t limit = head_is_small(m) ? LOGITS_BYTES : stays ? LOGITS_BYTES_KEPT : min_u64(LOGITS_BYTES_STREAMED, room);
     return (uint32_t)min_u64(rows, max_u64(64, limit / (m->cfg->vocab_size * 4ull) / 64 * 64));
 }
 
@@ -52,12 +94,12 @@ static struct gpu_matrix columns(struct gpu_view logits, uint32_t vocab, uint32_
     return (struct gpu_matrix){gpu_slice(logits, v * 4ull, bytes), vocab};
 }
 
-bool head_logits(const struct head *h, struct gpu_view x, uint32_t rows, struct gpu_view logits, struct err *e)
+bool head_logits(struct head *h, struct gpu_view x, uint32_t rows, struct gpu_view logits, struct err *e)
 {
     uint32_t hidden = h->m->cfg->hidden_size, vocab = h->m->cfg->vocab_size;
     for (uint32_t v = 0; v < vocab; v += h->rows) {
         uint32_t n = (uint32_t)min_u64(h->rows, vocab - v);
-        if (h->rows < vocab && !load(h, v, n, e))
+        if (!load(h, v, n, e))
             return false;
         gpu_gemm(h->m->cmd, &(struct gpu_product){.a = {x, hidden},
                                                   .b = {h->w, hidden},
@@ -70,12 +112,12 @@ bool head_logits(const struct head *h, struct gpu_view x, uint32_t rows, struct 
     return true;
 }
 
-bool head_bwd(const struct head *h, struct gpu_view dlogits, uint32_t rows, struct gpu_view dx, struct err *e)
+bool head_bwd(struct head *h, struct gpu_view dlogits, uint32_t rows, struct gpu_view dx, struct err *e)
 {
     uint32_t hidden = h->m->cfg->hidden_size, vocab = h->m->cfg->vocab_size;
     for (uint32_t v = 0; v < vocab; v += h->rows) {
         uint32_t n = (uint32_t)min_u64(h->rows, vocab - v);
-        if (h->rows < vocab && !load(h, v, n, e))
+        if (!load(h, v, n, e))
             return false;
         gpu_gemm(h->m->cmd, &(struct gpu_product){.a = columns(dlogits, vocab, rows, v, n),
                                                   .b = {h->w, hidden},

@@ -328,6 +328,29 @@ bool model_load_matrix(struct model *m, const char *module, uint32_t row0, uint3
     return true;
 }
 
+bool model_halves(const struct model *m, const char *module, uint32_t *kind)
+{
+    const struct tensor *t = checkpoint_dense(m->ck, module);
+    *kind = t && t->dtype == DTYPE_BF16 ? HALVES_BF16 : HALVES_F16;
+    return t && (t->dtype == DTYPE_F16 || t->dtype == DTYPE_BF16);
+}
+
+bool model_load_halves(struct model *m, const char *module, struct gpu_view dst, struct err *e)
+{
+    struct weight_info w;
+    const struct tensor *t = checkpoint_dense(m->ck, module);
+    if (!checkpoint_weight(m->ck, module, &w, e))
+        return false;
+    uint64_t bytes = (uint64_t)w.rows * w.cols * 2;
+    if (!t || bytes % 4 || dst.size < bytes)
+        return err_set(e, ERR_BUG, "%s is not kept in 16 bits", module);
+    if (gpu_cmd_counts(m->cmd)) /* nothing would take them */
+        return true;
+    gpu_upload(m->cmd, gpu_slice(dst, 0, bytes), t->data, bytes);
+    checkpoint_drop_module(m->ck, module);
+    return true;
+}
+
 static bool load_bias(struct model *m, const char *module, uint32_t rows, struct gpu_view dst, struct err *e)
 {
     const struct tensor *t = checkpoint_bias(m->ck, module);

@@ -71,6 +71,10 @@ bool model_load_block_frame(struct model *m, uint32_t layer, struct gpu_arena *a
  * dense tensor's pages are given back once its last row was read. */
 bool model_load_matrix(struct model *m, const char *module, uint32_t row0, uint32_t rows, struct gpu_view dst,
                        struct err *e);
+/* Whether the file has a matrix in 16 bits; *kind: of shaders/limits.h. */
+bool model_halves(const struct model *m, const char *module, uint32_t *kind);
+/* Such a matrix as it is: rows * cols / 2 words. */
+bool model_load_halves(struct model *m, const char *module, struct gpu_view dst, struct err *e);
 /* Embedding rows of ids into dst[n, hidden]: gathered on the host, uploaded. */
 bool model_embed(struct model *m, const uint32_t *ids, size_t n, struct gpu_view dst, struct err *e);
 

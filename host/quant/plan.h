@@ -57,6 +57,7 @@ struct plan {
     uint64_t scale_acts_bytes;                            /* of what the pass over scales keeps */
     enum acts_tier student_acts, teacher_acts, kept_acts; /* where they go; kept: of the pass over scales */
     bool codes_stay;                                      /* in that pass, all codes are on the device */
+    bool head_stays;                                      /* in that pass, a large head is (head.h) */
     double reach;             /* sum of the learning rates of one linear's logits, Hessian objective */
     double block_reach;       /* the same for the block objective; 0: it is not used */
     uint32_t block_steps;     /* optimiser steps of each half of a block */

@@ -46,6 +46,7 @@ struct scales_task {
     struct scales_store store;         /* codes and scales of all blocks; takes the result */
     struct gpu_arena *block, *scratch; /* of one block; of the whole pass */
     bool codes_stay;                   /* of all blocks, on the device; else they come and go with their block */
+    bool head_stays;                   /* on the device (head.h) */
     struct acts_options room;          /* for the blocks' inputs */
     const struct tune_hooks *hooks;
 };

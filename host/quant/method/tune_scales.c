@@ -198,7 +198,8 @@ static bool pass_alloc(struct pass *p, const struct scales_task *t, struct err *
 {
     *p = (struct pass){.t = t, .train = t->samples - t->holdout};
     p->per_epoch = tune_scales_steps(t->o, p->train);
-    return learned_scales_alloc(&p->scales, t, e) && end_to_end_alloc(&p->model, t->scratch, t->m, t->micro, e) &&
+    return learned_scales_alloc(&p->scales, t, e) &&
+           end_to_end_alloc(&p->model, t->scratch, t->m, t->micro, t->head_stays, e) &&
            gpu_alloc(t->scratch, (p->per_epoch + 1) * 4ull, &p->sums, e);
 }
 

@@ -22,6 +22,10 @@
  * again for so much less. */
 #define TRIES     4
 #define TRY_SHARE 0.05
+/* Tokens at a time that fill a GPU. From there on activations that stay on the device are worth more than more of them. */
+#define ENOUGH_TOKENS 2048u
+/* In the pass over scales no more are taken: codes and activations that stay are worth more. */
+#define SCALES_TOKENS 4096u
 /* Host memory for activations before they go to a scratch file: this part of what is free beside all else, and where the
  * system does not tell, so many bytes. */
 #define HOST_ACTS_PART  2
@@ -32,8 +36,9 @@ struct sizing {
     struct plan *p;
     const struct model *m;
     const struct quantize_options *o;
-    uint64_t limit;
-    uint64_t host; /* for activations */
+    uint64_t limit;        /* of the part that is looked at */
+    uint64_t scales_limit; /* of the pass over scales, in which the student's activations are gone */
+    uint64_t host;         /* for activations */
     struct rehearsal r;
     enum run_part part; /* looked at */
 };
@@ -138,7 +143,33 @@ static bool scales_fit(void *ctx, uint32_t windows)
 {
     struct sizing *s = ctx;
     s->p->scale_micro = windows;
-    return rehearse_part(&s->r, s->p, s->m, s->o, PART_SCALES, s->limit, NULL);
+    return rehearse_part(&s->r, s->p, s->m, s->o, PART_SCALES, s->scales_limit, NULL);
+}
+
+/* Windows of so many tokens, of `most`; at least one. */
+static uint32_t windows_of(const struct sizing *s, uint32_t tokens, uint32_t most)
+{
+    return (uint32_t)max_u64(1, min_u64(most, tokens / s->m->ctx));
+}
+
+static uint32_t most_micro(const struct sizing *s)
+{
+    uint32_t train = s->p->samples - s->p->holdout;
+    return block_scratch_windows(s->m, UINT64_MAX, tune_block_batch(s->o, train));
+}
+
+static uint32_t most_scale_micro(const struct sizing *s)
+{
+    uint32_t train = s->p->samples - s->p->holdout;
+    return windows_of(s, SCALES_TOKENS, block_scratch_windows(s->m, UINT64_MAX, tune_scales_batch(s->o, train)));
+}
+
+/* Whether the sizes keep a GPU busy. */
+static bool enough(const struct sizing *s)
+{
+    const struct plan *p = s->p;
+    return (!plan_block_objective(s->o) || p->micro_windows >= windows_of(s, ENOUGH_TOKENS, most_micro(s))) &&
+           (!plan_scales(s->o) || p->scale_micro >= windows_of(s, ENOUGH_TOKENS, most_scale_micro(s)));
 }
 
 /* As much at a time as fits s->limit, each part for itself. */
@@ -147,7 +178,6 @@ static bool choose_sizes(struct sizing *s, struct err *e)
     struct plan *p = s->p;
     const struct quantize_options *o = s->o;
     uint64_t codes, rows;
-    uint32_t train = p->samples - p->holdout;
     if (!rehearse_part(&s->r, p, s->m, o, PART_FIXED, UINT64_MAX, e) || !widest(s, &codes, &rows, e))
         return false;
     uint64_t left = less(s->limit, s->r.peak);
@@ -156,14 +186,10 @@ static bool choose_sizes(struct sizing *s, struct err *e)
     if (o->method == METHOD_RTN || quantize_diagonal(o))
         return true;
     p->batch_windows = batch_windows(s->m, BATCH_TOKENS, (uint64_t)((double)left * BATCH_SHARE), p->samples);
-    if (plan_block_objective(o)) {
-        uint32_t most = block_scratch_windows(s->m, UINT64_MAX, tune_block_batch(o, train));
-        p->micro_windows = (uint32_t)max_u64(1, most_that_fits(most, half_fits, s));
-    }
-    if (plan_scales(o)) {
-        uint32_t most = block_scratch_windows(s->m, UINT64_MAX, tune_scales_batch(o, train));
-        p->scale_micro = (uint32_t)max_u64(1, most_that_fits(most, scales_fit, s));
-    }
+    if (plan_block_objective(o))
+        p->micro_windows = (uint32_t)max_u64(1, most_that_fits(most_micro(s), half_fits, s));
+    if (plan_scales(o))
+        p->scale_micro = (uint32_t)max_u64(1, most_that_fits(most_scale_micro(s), scales_fit, s));
     return true;
 }
 
@@ -202,49 +228,55 @@ static void place_acts(struct sizing *s, unsigned sets)
     if (p->student_acts == ACTS_HOST) /* it has served when the pass over scales begins */
         host += p->acts_bytes;
     p->kept_acts = off_device(&host, p->scale_acts_bytes);
-    p->codes_stay = false;
+    p->codes_stay = p->head_stays = false;
 }
 
-/* Of the pass over scales, what the device has room for beside the teacher's: all codes, then the blocks' inputs. */
-static void place_scales(struct sizing *s)
+/* With `sets` of them on the device, the sizes that the rest of it has room for. False: it does not fit, or too little is left
+ * for them to be worth it. */
+static bool place_sets(struct sizing *s, unsigned sets, struct err *why)
 {
-    static const struct {
-        bool codes, kept;
-    } ways[] = {{true, true}, {true, false}, {false, true}};
+    struct plan *p = s->p;
+    const uint64_t limit = p->device_limit;
+    for (int i = 0; i < TRIES; i++) {
+        s->scales_limit = limit - (uint64_t)((double)limit * TRY_SHARE * i);
+        s->limit = less(s->scales_limit, sets * p->acts_bytes);
+        place_acts(s, sets);
+        if (!choose_sizes(s, why) || (sets && !enough(s)))
+            return false;
+        if (rehearse(&s->r, p, s->m, s->o, limit, why))
+            return true;
+    }
+    return false;
+}
+
+/* Of the pass over scales, what the device has room for beside the teacher's: the head, all codes, the blocks' inputs: each
+ * saves more transfers for its bytes than the next. With fewer windows at a time, if need be. */
+static bool place_scales(struct sizing *s, struct err *why)
+{
     struct plan *p = s->p;
     const enum acts_tier off = p->kept_acts;
-    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
-        p->codes_stay = ways[i].codes;
-        p->kept_acts = ways[i].kept ? ACTS_DEVICE : off;
-        if (rehearse_part(&s->r, p, s->m, s->o, PART_SCALES, s->limit, NULL))
-            return;
+    const uint32_t micro = p->scale_micro, least = windows_of(s, ENOUGH_TOKENS, micro);
+    for (unsigned way = 8; way-- > 0;) {
+        p->head_stays = way & 4;
+        p->codes_stay = way & 2;
+        p->kept_acts = way & 1 ? ACTS_DEVICE : off;
+        for (int less_at_once = 0; less_at_once < 2; less_at_once++) {
+            p->scale_micro = less_at_once ? least : micro;
+            if (rehearse_part(&s->r, p, s->m, s->o, PART_SCALES, p->device_limit, NULL) &&
+                rehearse(&s->r, p, s->m, s->o, p->device_limit, why))
+                return true;
+        }
     }
-    p->codes_stay = false;
-    p->kept_acts = off;
+    return false;
 }
 
 /* The whole run with as many sets on the device as there is room for; false, and why: it does not fit without any. */
 static bool place_all(struct sizing *s, struct err *why)
 {
-    struct plan *p = s->p;
-    bool windows = s->o->method != METHOD_RTN && !quantize_diagonal(s->o);
-    for (unsigned sets = windows ? 1 + plan_teacher(s->o) : 0;; sets--) {
-        place_acts(s, sets);
-        if (rehearse(&s->r, p, s->m, s->o, s->limit, why))
-            break;
-        if (sets == 0)
-            return false;
-    }
-    if (plan_scales(s->o)) {
-        struct plan plain = *p;
-        place_scales(s);
-        if (!rehearse(&s->r, p, s->m, s->o, s->limit, why)) {
-            p->codes_stay = plain.codes_stay;
-            p->kept_acts = plain.kept_acts;
-            return rehearse(&s->r, p, s->m, s->o, s->limit, why);
-        }
-    }
-    return true;
+    bool windows = s->o->method != METHOD_RTN && !quantize_diagonal(s->o), done = false;
+    for (unsigned sets = windows ? 2 + plan_teacher(s->o) : 1; !done && sets--;)
+        done = place_sets(s, sets, why);
+    return done && (!plan_scales(s->o) || place_scales(s, why));
 }
 
 /* ---- the plan ---- */
@@ -307,7 +339,7 @@ static bool plan_device(struct plan *p, const struct model *m, const struct quan
     struct sizing s = {.p = p, .m = m, .o = o, .host = host_for_acts(p, m, o)};
     struct err why = {0};
     const uint64_t limit = p->device_limit = s.limit = gpu_info(m->gpu)->mem_limit;
-    bool windows = o->method != METHOD_RTN && !quantize_diagonal(o), done = false;
+    bool windows = o->method != METHOD_RTN && !quantize_diagonal(o);
     p->acts_tier = "none";
     if (windows)
         p->acts_bytes = acts_bytes(m, p->samples);
@@ -316,16 +348,10 @@ static bool plan_device(struct plan *p, const struct model *m, const struct quan
     place_acts(&s, 0);
     if (!check_least(&s, e))
         return false;
-    for (int i = 0; !done && i < TRIES; i++) {
-        place_acts(&s, 0);
-        s.limit = limit - (uint64_t)((double)limit * TRY_SHARE * i);
-        if (!choose_sizes(&s, e))
-            return false;
+    if (!place_all(&s, &why)) {
         s.limit = limit;
-        done = place_all(&s, &why);
-    }
-    if (!done)
         return too_small(&s, &why, e);
+    }
     p->device_bytes = s.r.peak;
     p->n_lines = s.r.n_lines;
     memcpy(p->lines, s.r.lines, s.r.n_lines * sizeof *p->lines);
@@ -336,10 +362,22 @@ static bool plan_device(struct plan *p, const struct model *m, const struct quan
     return true;
 }
 
+static bool host_fits(const struct plan *p, const struct quantize_options *o, struct err *e)
+{
+    uint64_t left = os_memory_available();
+    char a[24], b[24];
+    if (!left || p->host_bytes <= left)
+        return true;
+    err_set(e, ERR_ENV, "the run needs %s of host memory, %s are free", format_bytes(p->host_bytes, a, sizeof a),
+            format_bytes(left, b, sizeof b));
+    return err_hint(e, "end other programs%s",
+                    host_acts(p, o) ? ", or let activations go to a file with a smaller --host-limit" : "");
+}
+
 bool plan_memory(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
     p->host_bytes = host_least(p, m, o);
-    if (!plan_device(p, m, o, e))
+    if (!plan_device(p, m, o, e) || !host_fits(p, o, e))
         return false;
     /* What a CPU device calls its memory is the host's. */
     if (gpu_info(m->gpu)->caps & GPU_CAP_CPU)

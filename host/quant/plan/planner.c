@@ -144,6 +144,13 @@ static bool count_bytes(struct plan *p, const struct model *m, const struct quan
     return o->refine ? refine_size(p) : plan_export(p, m, o, e);
 }
 
+/* In the pass over scales its own are where the student's were. */
+static uint64_t acts_on_disk(const struct plan *p)
+{
+    return (p->teacher_acts == ACTS_FILE) * p->acts_bytes +
+           max_u64((p->student_acts == ACTS_FILE) * p->acts_bytes, (p->kept_acts == ACTS_FILE) * p->scale_acts_bytes);
+}
+
 /* Each file system must hold what comes onto it: the output, the finished blocks, or both. */
 static bool check_disk(struct plan *p, const struct quantize_options *o, struct err *e)
 {
@@ -153,8 +160,7 @@ static bool check_disk(struct plan *p, const struct quantize_options *o, struct 
     os_disk_free(o->out_dir, &p->disk_free, &disk_out);
     os_disk_free(work, &free_work, &disk_work);
     if (strcmp(p->acts_tier, "none") != 0)
-        work_need += ((p->student_acts == ACTS_FILE) + (p->teacher_acts == ACTS_FILE)) * p->acts_bytes +
-                     (p->kept_acts == ACTS_FILE) * p->scale_acts_bytes;
+        work_need += acts_on_disk(p);
     if (disk_out == disk_work)
         return out_fits("the output and the work folder,", o->out_dir, p->out_bytes + work_need, "-o and --work", e);
     return out_fits("the output", o->out_dir, p->out_bytes, "-o", e) &&

@@ -252,7 +252,8 @@ static bool scales(struct stand_in *s, struct err *e)
                             .micro = s->plan->scale_micro,
                             .block = s->block,
                             .scratch = s->scratch,
-                            .codes_stay = s->plan->codes_stay};
+                            .codes_stay = s->plan->codes_stay,
+                            .head_stays = s->plan->head_stays};
     uint32_t windows = end_to_end_windows(&s->m, tune_scales_batch(&s->o, s->plan->samples - s->plan->holdout));
     gpu_arena_reset(s->student, 0);
     gpu_arena_trim(s->student);

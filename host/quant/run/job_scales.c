@@ -72,6 +72,7 @@ bool job_scales(struct job *j, struct stage_report *r, struct err *e)
                             .block = j->block,
                             .scratch = j->scratch,
                             .codes_stay = j->plan.codes_stay,
+                            .head_stays = j->plan.head_stays,
                             .room = acts_in(j->plan.kept_acts, j->work_dir),
                             .hooks = &hooks};
     bool ok = tune_scales(&t, r, e);
