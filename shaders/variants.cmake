@@ -110,6 +110,7 @@ kernel(project_scales base WG 32)
 kernel(quantize base)
 kernel(dequant cpu NEEDS CPU SPEC ITEMS=4 DEFINES CPU=1)
 kernel(dequant base SPEC ITEMS=1)
+kernel(unpack_codes base)
 kernel(gptq_segment cpu NEEDS CPU DEFINES PRIVATE_ERRORS=1 WG 8 SPEC ROWS_PER_LANE=16)
 kernel(gptq_segment base WG 32) # 128 errors per row in shared memory: 16 KiB
 kernel(diagonal base)

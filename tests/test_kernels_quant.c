@@ -385,6 +385,27 @@ static void compare_dead(struct kernel_test *t)
 static const struct kernel_shape dead_shapes[] = {{.rows = 5, .cols = 67, .ldw = 69}, {.rows = 1, .cols = 6}};
 CASES(zero_dead, zero_dead, dead_shapes, prepare_dead, compare_dead)
 
+static const struct kernel_shape packed_shapes[] = {
+    {.rows = 3, .cols = 64, .bits = 2, .lo = (uint32_t)-2},   {.rows = 5, .cols = 67, .bits = 3, .lo = (uint32_t)-4},
+    {.rows = 1, .cols = 1, .bits = 2, .lo = (uint32_t)-1},    {.rows = 7, .cols = 33, .bits = 5},
+    {.rows = 2, .cols = 30, .bits = 8, .lo = (uint32_t)-128}, {.rows = 70, .cols = 36, .bits = 6, .lo = (uint32_t)-32}};
+
+static void compare_unpack_codes(struct kernel_test *t)
+{
+    const uint32_t *packed = t->in[0], *got = kernel_out(t, 1);
+    for (uint32_t r = 0; r < t->s.rows; r++)
+        for (uint32_t c = 0; c < t->s.ldc * 4; c++) {
+            uint32_t code = 0;
+            for (uint32_t i = 0; i < t->s.bits && c < t->s.cols; i++) {
+                uint32_t bit = c * t->s.bits + i;
+                code |= (packed[r * t->s.ldp + bit / 32] >> bit % 32 & 1) << i;
+            }
+            code = c < t->s.cols ? (code + t->s.lo) & 255u : 0;
+            expect(t, r, got[r * t->s.ldc + c / 4] >> (c % 4 * 8) & 255u, code, 0);
+        }
+}
+CASES(unpack_codes, unpack_codes, packed_shapes, NULL, compare_unpack_codes)
+
 static const struct kernel_shape flip_shapes[] = {
     {.n = 1}, {.n = 5, .ldi = 8}, {.n = 64}, {.n = 172, .ldo = 175}, {.n = 300, .ldi = 303}};
 
@@ -538,14 +559,15 @@ static void test_row_tiles(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_scale_search),     cmocka_unit_test(test_scale_search_extremes),
-        cmocka_unit_test(test_quantize_dequant), cmocka_unit_test(test_gptq_segment),
-        cmocka_unit_test(test_affine_search),    cmocka_unit_test(test_project_scales),
-        cmocka_unit_test(test_diagonal),         cmocka_unit_test(test_damp_diagonal),
-        cmocka_unit_test(test_zero_dead),        cmocka_unit_test(test_flip),
-        cmocka_unit_test(test_copy_rect),        cmocka_unit_test(test_row_dot),
-        cmocka_unit_test(test_residual),         cmocka_unit_test(test_round_scales),
-        cmocka_unit_test(test_row_tiles),        cmocka_unit_test(test_col_sumsq),
+        cmocka_unit_test(test_scale_search),   cmocka_unit_test(test_scale_search_extremes),
+        cmocka_unit_test(test_unpack_codes),   cmocka_unit_test(test_quantize_dequant),
+        cmocka_unit_test(test_gptq_segment),   cmocka_unit_test(test_affine_search),
+        cmocka_unit_test(test_project_scales), cmocka_unit_test(test_diagonal),
+        cmocka_unit_test(test_damp_diagonal),  cmocka_unit_test(test_zero_dead),
+        cmocka_unit_test(test_flip),           cmocka_unit_test(test_copy_rect),
+        cmocka_unit_test(test_row_dot),        cmocka_unit_test(test_residual),
+        cmocka_unit_test(test_round_scales),   cmocka_unit_test(test_row_tiles),
+        cmocka_unit_test(test_col_sumsq),
     };
     return device_done(cmocka_run_group_tests(tests, device_setup, NULL));
 }

@@ -161,6 +161,7 @@ TILED(project_scales, rows, 1.0 * a.count * a.per_super * (int)(a.hi - a.lo), it
       assert(a.per_super <= SUPER_GROUPS_MAX), WALKED(scales, SCALES),
       WALKED(d, div_up(a.groups, a.per_super) << a.offsets), WALKED(integers, SCALES))
 TILED(quantize, rows, a.ldc, item_grid(&t, a.ldc), , WALKED(w, a.ldw), WALKED(scales, SCALES), WALKED(codes, a.ldc))
+TILED(unpack_codes, rows, a.ldc, item_grid(&t, a.ldc), , WALKED(packed, a.ldp), WALKED(codes, a.ldc))
 TILED(dequant, rows, a.ldc, item_grid(&t, a.ldc), , WALKED(codes, a.ldc), WALKED(scales, SCALES), WALKED(w, a.ldw))
 
 void tiled_gptq_segment(struct gpu_cmd *cmd, const struct gptq_segment_args *args)

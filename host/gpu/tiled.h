@@ -30,6 +30,7 @@ void tiled_scale_search(struct gpu_cmd *cmd, const struct scale_search_args *arg
 void tiled_affine_search(struct gpu_cmd *cmd, const struct affine_search_args *args);
 void tiled_project_scales(struct gpu_cmd *cmd, const struct project_scales_args *args);
 void tiled_quantize(struct gpu_cmd *cmd, const struct quantize_args *args);
+void tiled_unpack_codes(struct gpu_cmd *cmd, const struct unpack_codes_args *args);
 void tiled_dequant(struct gpu_cmd *cmd, const struct dequant_args *args);
 /* r is the whole of R (any size); r0 is filled in here. err is [rows, count], dense. */
 void tiled_gptq_segment(struct gpu_cmd *cmd, const struct gptq_segment_args *args);

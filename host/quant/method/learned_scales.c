@@ -22,7 +22,21 @@ static uint64_t code_bytes(const struct matrix *item)
     return item->coded ? round_up(item->rows * div_up(item->cols, 4) * 4, GPU_ALLOC_ALIGN) : 0;
 }
 
-/* Codes of an item from the store. */
+/* Bits that hold a code, and words of a row of them. */
+static uint32_t code_bits(const struct quant_type *t)
+{
+    uint32_t bits = 1;
+    while ((t->hi - t->lo) >> bits)
+        bits++;
+    return bits;
+}
+
+static uint32_t packed_words(const struct matrix *item)
+{
+    return item->coded ? (uint32_t)div_up((uint64_t)item->cols * code_bits(item->spec.type), 32) : 0;
+}
+
+/* Codes of an item from the store, as they are or packed. */
 static bool upload_codes(struct learned_scales *s, size_t item, struct gpu_view codes, struct err *e)
 {
     struct qlinear q = {0};
@@ -32,6 +46,51 @@ static bool upload_codes(struct learned_scales *s, size_t item, struct gpu_view 
               qmatrix_upload_codes(s->t->m->cmd, &to, &q, e);
     qlinear_free(&q);
     return ok;
+}
+
+static bool upload_packed(struct learned_scales *s, size_t item, struct err *e)
+{
+    const struct matrix *m = &s->t->items[item];
+    const uint32_t words = packed_words(m), bits = code_bits(m->spec.type);
+    struct qlinear q = {0};
+    uint32_t *packed = calloc((size_t)m->rows * words, sizeof *packed);
+    bool ok = (packed || err_nomem(e, "packed codes", (uint64_t)m->rows * words * 4)) &&
+              s->t->store.linear(s->t->store.ctx, m, false, &q, e);
+    for (size_t r = 0; ok && r < m->rows; r++) {
+        const int8_t *codes = q.codes + r * m->cols;
+        uint32_t *to = packed + r * words;
+        uint64_t held = 0;
+        uint32_t n = 0; /* bits that are held */
+        for (uint32_t c = 0; c < m->cols; c++, n += bits) {
+            if (n >= 32) {
+                *to++ = (uint32_t)held;
+                held >>= 32;
+                n -= 32;
+            }
+            held |= (uint64_t)(uint32_t)(codes[c] - m->spec.type->lo) << n;
+        }
+        *to = (uint32_t)held;
+        if (n > 32)
+            to[1] = (uint32_t)(held >> 32);
+    }
+    if (ok)
+        gpu_upload(s->t->m->cmd, s->entries[item].packed, packed, (uint64_t)m->rows * words * 4);
+    qlinear_free(&q);
+    free(packed);
+    return ok;
+}
+
+static void unpack(const struct learned_scales *s, const struct scales_entry *x, const struct matrix *item,
+                   struct gpu_view codes)
+{
+    tiled_unpack_codes(s->t->m->cmd, &(struct unpack_codes_args){.packed = x->packed,
+                                                                 .codes = codes,
+                                                                 .rows = x->q.rows,
+                                                                 .cols = x->q.cols,
+                                                                 .ldp = packed_words(item),
+                                                                 .ldc = x->q.ldc,
+                                                                 .bits = code_bits(item->spec.type),
+                                                                 .lo = (uint32_t)item->spec.type->lo});
 }
 
 /* As they will be stored; good until s->temp_stored is used again. */
@@ -80,7 +139,7 @@ static bool alloc_entry(struct scales_entry *x, const struct matrix *item, bool 
     return !x->n || (gpu_alloc(arena, bytes, &x->scales, e) && gpu_alloc(arena, bytes, &x->m, e) &&
                      gpu_alloc(arena, bytes, &x->v, e) && gpu_alloc(arena, bytes, &x->size, e) &&
                      (x->per == 1 || gpu_alloc(arena, groups_of(item) * 4, &x->integers, e)) &&
-                     (!codes || gpu_alloc(arena, code_bytes(item), &x->q.codes, e)));
+                     (!codes || gpu_alloc(arena, (uint64_t)item->rows * packed_words(item) * 4, &x->packed, e)));
 }
 
 bool learned_scales_alloc(struct learned_scales *s, const struct scales_task *t, struct err *e)
@@ -107,7 +166,7 @@ bool learned_scales_alloc(struct learned_scales *s, const struct scales_task *t,
     for (uint32_t i = 0; ok && i < s->most; i++) {
         struct scales_place *at = &s->places[i];
         ok = (!at->grad_bytes || gpu_alloc(t->scratch, at->grad_bytes, &at->grad, e)) &&
-             (t->codes_stay || !at->code_bytes || gpu_alloc(t->scratch, at->code_bytes, &at->room, e));
+             (!at->code_bytes || gpu_alloc(t->scratch, at->code_bytes, &at->room, e));
     }
     for (size_t i = 0; ok && i < t->n_items; i++)
         ok = alloc_entry(&s->entries[i], &t->items[i], t->codes_stay, t->scratch, e);
@@ -127,7 +186,7 @@ bool learned_scales_create(struct learned_scales *s, struct err *e)
         if (!x->n)
             continue;
         x->best = malloc((size_t)bytes);
-        ok = (x->best || err_nomem(e, "scales", bytes)) && (!s->t->codes_stay || upload_codes(s, i, x->q.codes, e));
+        ok = (x->best || err_nomem(e, "scales", bytes)) && (!s->t->codes_stay || upload_packed(s, i, e));
     }
     return ok;
 }
@@ -256,11 +315,11 @@ const struct block_weights *learned_scales_block(struct learned_scales *s, uint3
                 return NULL;
             continue;
         }
-        if (!q.codes.size) {
-            q.codes = at->room;
-            if (!upload_codes(s, b.items[i].number, q.codes, e))
-                return NULL;
-        }
+        q.codes = gpu_slice(at->room, 0, (uint64_t)q.rows * q.ldc * 4);
+        if (x->packed.size)
+            unpack(s, x, &b.items[i], q.codes);
+        else if (!upload_codes(s, b.items[i].number, q.codes, e))
+            return NULL;
         at->codes = q.codes;
         q.scales = group_scales(s, x, rounded);
         qmatrix_dequant(cmd, &q, s->w.w[i]);

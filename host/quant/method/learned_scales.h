@@ -9,7 +9,8 @@
 
 /* One quantized linear. */
 struct scales_entry {
-    struct qmatrix q;         /* no scales; codes: no buffer where they do not stay on the device */
+    struct qmatrix q;         /* no scales, no codes */
+    struct gpu_view packed;   /* codes in their bits, where they stay on the device (unpack_codes) */
     struct gpu_view scales;   /* [n] what learns: scales as they are stored, with super-blocks d and -dmin of each */
     struct gpu_view integers; /* [n, per] with super-blocks: what d and -dmin are multiplied by, which stays */
     struct gpu_view m, v;     /* [n] Adam's moments */
@@ -22,9 +23,9 @@ struct scales_entry {
 /* What the matrices at one place of their blocks share. */
 struct scales_place {
     uint64_t code_bytes, grad_bytes; /* of the largest */
-    struct gpu_view room;            /* for codes, where they do not all stay */
+    struct gpu_view room;            /* for codes of the block that is loaded */
     struct gpu_view grad;            /* [rows, cols] of the weights */
-    struct gpu_view codes;           /* of the block that is loaded */
+    struct gpu_view codes;           /* those: as many as the matrix has */
 };
 
 struct learned_scales {
