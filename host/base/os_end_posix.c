@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -47,7 +48,7 @@ static void begin_line(void)
 
 /* ---- stopping ---- */
 
-static volatile sig_atomic_t stop_flag; /* the signal's number */
+static atomic_int stop_flag; /* the signal's number; a task sets it too (stop_point.h) */
 static timer_t deadline;
 static volatile sig_atomic_t have_deadline;
 
