@@ -68,8 +68,9 @@ static bool list_device(void *ctx, const struct gpu_info *d, bool usable, const 
     strbuf_printf(l->text, "   memory        %s; one buffer at most %s, one binding %s\n",
                   format_bytes(d->heap_bytes, heap, sizeof heap), format_bytes(d->max_alloc, alloc, sizeof alloc),
                   format_bytes(d->max_range, range, sizeof range));
-    strbuf_printf(l->text, "   compute       subgroup %u, %u invocations, %u KiB shared\n\n",
-                  (unsigned)d->subgroup_size, (unsigned)d->max_invocations, (unsigned)d->shared_bytes / 1024);
+    strbuf_printf(l->text, "   compute       subgroup %u, %u invocations, %u KiB shared%s\n\n",
+                  (unsigned)d->subgroup_size, (unsigned)d->max_invocations, (unsigned)d->shared_bytes / 1024,
+                  d->timestamp_ns > 0 ? "" : "; no clock: each kernel is measured once, by the host's");
     return true;
 }
 

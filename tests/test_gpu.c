@@ -726,6 +726,42 @@ static void test_rate(void **state)
     fail_msg("%g of work in 100 ms, where single dispatches say %g", learnt, single);
 }
 
+/* Without timestamps a kernel's first dispatch is timed by the host, and what follows is cut by that. */
+static void test_no_clock(void **state)
+{
+    (void)state;
+    enum { N = 1 << 20 };
+    struct err e = {0};
+    struct gpu *g = NULL;
+    struct gpu_cmd *c = NULL;
+    struct gpu_arena *a = NULL;
+    struct gpu_view x, y;
+    float *out = malloc(4 * N);
+    assert_non_null(out);
+    OK(gpu_create(&g, &(struct gpu_options){.validate = true}, &e), e);
+    ((struct gpu_info *)gpu_info(g))->timestamp_ns = 0;
+    OK(gpu_cmd_create(&c, g, &e) && gpu_arena_create(&a, g, "test", &e) && gpu_alloc(a, 4 * N, &x, &e) &&
+           gpu_alloc(a, 4 * N, &y, &e),
+       e);
+    double guess = gpu_cmd_work_limit(c, KERNEL_ID_add, NULL);
+    gpu_fill(c, x, 0x3f800000u);
+    gpu_fill(c, y, 0);
+    for (int i = 0; i < 3; i++)
+        run_add(c, gpu_items(c, KERNEL_ID_add, N), &(struct add_args){.y = y, .x = x, .n = N});
+    OK(gpu_download(c, y, out, 4 * N, &e), e);
+    for (int i = 0; i < N; i++)
+        assert_true(out[i] == 3);
+    double learnt = gpu_cmd_work_limit(c, KERNEL_ID_add, NULL);
+    if (!(learnt != guess && learnt > 1e6 && learnt < 1e12))
+        fail_msg("%g of work in 100 ms, guessed %g", learnt, guess);
+    assert_true(gpu_cmd_busy(c) == 0);
+    assert_int_equal(gpu_validation_messages(g), 0);
+    gpu_arena_destroy(&a);
+    gpu_cmd_destroy(&c);
+    gpu_destroy(&g);
+    free(out);
+}
+
 /* The device's time is within what passes here, and is most of it while there is only work to wait for. */
 static void test_busy(void **state)
 {
@@ -956,6 +992,7 @@ int main(void)
         NO_PUSH(test_many),
         ON(test_gemm),
         ON(test_rate),
+        ON(test_no_clock),
         ON(test_busy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

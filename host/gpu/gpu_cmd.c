@@ -35,8 +35,11 @@ static bool create_slot(struct gpu *g, struct slot *s, struct err *e)
         VK(e, vkCreateQueryPool(g->device, &queries, NULL, &s->queries));
     }
     if (!(g->probe.info.caps & GPU_CAP_PUSH_DESCRIPTOR)) {
-        VkDescriptorPoolSize sizes[] = {{VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, MAX_DISPATCHES * 8},
-                                        {VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER, MAX_DISPATCHES * 4}};
+        uint32_t most = 0; /* buffers of a kernel: a submission may be of that one alone */
+        for (unsigned k = 0; k < KERNEL_COUNT; k++)
+            most = kernel_decls[k].n_buffers > most ? kernel_decls[k].n_buffers : most;
+        VkDescriptorPoolSize sizes[] = {{VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, MAX_DISPATCHES * most},
+                                        {VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER, MAX_DISPATCHES * most}};
         VkDescriptorPoolCreateInfo sets = {
             .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
             .maxSets = MAX_DISPATCHES,

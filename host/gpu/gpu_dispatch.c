@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "host/base/grow.h"
+#include "host/base/os.h"
 
 #define TEXEL_BYTES 16
 
@@ -175,10 +176,13 @@ void gpu_dispatch(struct gpu_cmd *c, unsigned kernel, struct gpu_grid grid, cons
     }
     double ns = gpu_cost_predict(c->gpu, k, work);
     /* A kernel never measured runs alone once. */
-    bool alone = !(k->ns_per_work > 0) && c->gpu->probe.info.timestamp_ns > 0 && !c->profile;
+    bool alone = !(k->ns_per_work > 0) && !c->profile, clock = c->gpu->probe.info.timestamp_ns > 0;
     struct slot *s = &c->slots[c->current];
     if (c->open && (alone || s->cost.predicted_ns + ns > SUBMIT_NS || gpu_cost_full(&s->cost)))
         gpu_cmd_flush(c);
+    /* A device without a clock is measured by the host's, once, with nothing else under way. */
+    if (alone && !clock && cmd_oldest(c) && !cmd_wait(c, c->submitted))
+        return;
     s = cmd_open(c);
     if (!s)
         return;
@@ -199,8 +203,10 @@ void gpu_dispatch(struct gpu_cmd *c, unsigned kernel, struct gpu_grid grid, cons
     s->dispatches[s->n_dispatches].kernel = k;
     s->dispatches[s->n_dispatches++].work = work;
     gpu_cost_add(&s->cost, k, work, ns);
+    uint64_t begin = os_now_ns();
     if (alone || cmd_long_enough(c, s))
         gpu_cmd_flush(c);
-    if (alone && !c->failed) /* the next one can be cut by what this one took */
-        cmd_wait(c, c->submitted);
+    /* The next one can be cut by what this one took. */
+    if (alone && !c->failed && cmd_wait(c, c->submitted) && !clock)
+        gpu_cost_learn_one(k, (double)(os_now_ns() - begin), work);
 }
