@@ -222,7 +222,6 @@ static void test_spirv(void **state)
     (void)state;
     struct err e = {0};
     struct spirv_info info;
-    uint32_t shared;
     for (const struct kernel_variant *v = kernel_variants; v->kernel < KERNEL_COUNT; v++) {
         const struct kernel_decl *d = &kernel_decls[v->kernel];
         OK(spirv_reflect(v->words, v->n_words, &info, &e), e);
@@ -230,7 +229,6 @@ static void test_spirv(void **state)
             fail_msg("%s %s: %u buffers, %u bytes; kernels.def has %u, %u", d->name, v->name, info.n_buffers,
                      info.push_bytes, d->n_buffers, d->push_bytes);
         assert_true(info.writes != 0); /* a kernel without output */
-        OK(spirv_shared_bytes(v->words, v->n_words, NULL, 0, &shared, &e), e);
     }
     const struct kernel_variant *v = kernel_variants;
     while (v->kernel != KERNEL_ID_subtract)

@@ -1,8 +1,10 @@
 /* Attention in pieces of what a submission holds. */
 #include "host/gpu/tiled.h"
 
+#include <string.h>
+
 #include "host/base/num.h"
-#include "host/gpu/gpu_pipeline.h"
+#include "host/gpu/gpu_pipeline_internal.h"
 
 /* The pieces of one call: whole heads, and where one is too much, tiles of it. Workgroups are numbered by window, head and
  * tile; a piece is a range of them. */
@@ -91,6 +93,21 @@ static struct gpu_grid piece_grid(const struct pieces *p)
     }
 
 ATTENTION(attn_fwd, false, heads, 2)
+ATTENTION(attn_fwd_half, false, heads, 2)
 ATTENTION(attn_bwd_q, false, heads, 3)
 ATTENTION(attn_bwd_kv, true, kv_heads, 4)
 ATTENTION(attn_bwd_v, true, kv_heads, 2)
+
+_Static_assert(sizeof(struct attn_fwd_half_args) == sizeof(struct attn_fwd_args), "the two kernels take the same");
+
+void tiled_attn_fwd_steering(struct gpu_cmd *cmd, const struct attn_fwd_args *args)
+{
+    struct attn_fwd_half_args same;
+    memcpy(&same, args, sizeof same);
+    const struct gpu_kernel *k =
+        gpu_kernel_chosen(gpu_cmd_gpu(cmd), KERNEL_ID_attn_fwd_half, gpu_kernel_push(KERNEL_ID_attn_fwd_half, &same));
+    if (k && (k->variant->needs & GPU_CAP_COOPMAT))
+        tiled_attn_fwd_half(cmd, &same);
+    else
+        tiled_attn_fwd(cmd, args);
+}

@@ -186,7 +186,7 @@ static void attention(struct model *m, const struct block_weights *b, const stru
                                   .dim = c->head_dim,
                                   .sliding = b->sliding,
                                   .scale = (float)(1.0 / sqrt(c->head_dim))};
-        tiled_attn_fwd(m->cmd, &a);
+        (s->steering ? tiled_attn_fwd_steering : tiled_attn_fwd)(m->cmd, &a);
     }
 }
 

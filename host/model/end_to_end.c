@@ -156,6 +156,7 @@ static bool block_backward(struct end_to_end *w, const struct block_weights *b, 
 bool end_to_end_forward(struct end_to_end *w, const uint32_t *list, uint32_t n, const struct end_to_end_loss *to,
                         struct err *e)
 {
+    w->fwd.steering = false;
     if (!acts_embed(w->kept, w->windows, list, n, w->x, e))
         return false;
     for (uint32_t layer = 0; layer < w->m->cfg->num_layers; layer++) {
@@ -171,6 +172,7 @@ bool end_to_end_step(struct end_to_end *w, const uint32_t *list, uint32_t n, con
 {
     const struct end_to_end_blocks *blocks = &w->blocks;
     uint32_t layers = w->m->cfg->num_layers, last = layers * w->batch;
+    w->fwd.steering = true;
     if (!acts_embed(w->kept, w->windows, list, n, w->x, e))
         return false;
     for (uint32_t layer = 0; layer < layers; layer++) {

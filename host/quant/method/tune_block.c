@@ -91,9 +91,12 @@ static unsigned parts_of(const struct quantize_options *o, enum block_half half)
 
 /* ---- one pass over windows ---- */
 
-static void forward(const struct half *h, const struct block_weights *w, uint32_t n)
+/* steering: for gradients alone, not for a loss that decides. */
+static void forward(const struct half *h, const struct block_weights *w, uint32_t n, bool steering)
 {
-    block_half_fwd(h->t->m, h->t->half, w, &h->fwd, h->x, h->y, n);
+    struct block_scratch s = h->fwd;
+    s.steering = steering;
+    block_half_fwd(h->t->m, h->t->half, w, &s, h->x, h->y, n);
 }
 
 /* row_loss <- |a - b|^2 of each token of n windows, times its weight where `weighted`. difference: y <- the same times a - b, half
@@ -187,7 +190,7 @@ static bool judge(struct half *h, const struct block_weights *w, double *loss, d
         /* Windows that judge keep their place in `order`, or are all of them. */
         if (!fetch(h, h->order + h->judge0 + k.at, k.n, e))
             return false;
-        forward(h, w, k.n);
+        forward(h, w, k.n, false);
         residual(h, h->y, h->target, k.n, false, false);
         add_loss(h, k.n, h->per_epoch + 1);
         if (h->weighted)
@@ -211,7 +214,7 @@ static bool accumulate(struct half *h, const uint32_t *list, uint32_t n, uint32_
     while (walk_next(&k, e)) {
         if (!fetch(h, list + k.at, k.n, e))
             return false;
-        forward(h, h->t->w, k.n);
+        forward(h, h->t->w, k.n, true);
         /* dL/dy is 2 w (y - target): Lion's sign is blind to the factor 2. */
         residual(h, h->y, h->target, k.n, h->weighted, true);
         add_loss(h, k.n, at);
