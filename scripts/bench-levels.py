@@ -158,7 +158,7 @@ def report(out, rows):
     out.write(f"# Steps, windows and epochs against quality\n\nWritten by `scripts/bench-levels.py`, {', '.join(versions)}, on llvmpipe: "
               f"KL divergence from the 16-bit model, in nats, on the\nfirst {EVALUATED} windows of {CTX} tokens of the evaluation text. "
               "Groups of 128 weights (demo, TinyStories-656K) and 64. A run's\nseed moves KL by about 3 %; where several were run the mean "
-              "stands, and half of what lies between them. `levels.tsv` has\nevery run.\n")
+              "stands, and half of what lies between them. `levels.tsv` has\nevery run; `--rows bench/results/levels.tsv` goes on with what is missing (-).\n")
     levels(out, rows)
     for bits in (2, 3):
         alone = [("GPTQ alone, 128 windows", ("gptq", 128, 0, 0, 0, 4))]
