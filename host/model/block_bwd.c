@@ -176,6 +176,20 @@ static void attention_bwd(struct model *m, const struct block_weights *b, const 
 
 /* ---- the two halves ---- */
 
+/* Gradients of matrices that the half's passes do not go through: zero. */
+static void clear_others(struct model *m, const struct block_weights *b, enum block_half half,
+                         const struct block_grads *grads)
+{
+    static const enum role through[] = {ROLE_Q, ROLE_K, ROLE_V, ROLE_O, ROLE_GATE, ROLE_UP, ROLE_DOWN};
+    for (uint32_t i = 0; !grads->add && i < b->shape.n; i++) {
+        bool found = false;
+        for (size_t k = 0; k < sizeof through / sizeof *through; k++)
+            found = found || block_place(b->shape, through[k]) == i;
+        if (!found && b->shape.matrices[i].part->half == half && grads->w[i].size)
+            gpu_fill(m->cmd, grads->w[i], 0);
+    }
+}
+
 void block_attn_bwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
                     const struct bwd_scratch *bs, struct gpu_view x, struct gpu_view dy, bool want_input,
                     const struct block_grads *grads, uint32_t windows)
@@ -184,9 +198,9 @@ void block_attn_bwd(struct model *m, const struct block_weights *b, const struct
     uint32_t rows = windows * m->ctx;
     bool scores = want_input || wants(b, grads, ROLE_Q) || wants(b, grads, ROLE_K);
     assert(windows <= s->max_windows && windows <= bs->max_windows);
-    if (wants(b, grads, ROLE_O)) {
+    clear_others(m, b, HALF_ATTN, grads);
+    if (wants(b, grads, ROLE_O))
         weight_grad(m, b, ROLE_O, dy, s->attn, grads, rows);
-    }
     if (!scores && !wants(b, grads, ROLE_V))
         return;
     input_grad(m, b, ROLE_O, dy, bs->dattn, rows, 0);
@@ -220,9 +234,9 @@ void block_ffn_bwd(struct model *m, const struct block_weights *b, const struct 
     const struct model_config *c = m->cfg;
     uint32_t rows = windows * m->ctx;
     assert(windows <= s->max_windows && windows <= bs->max_windows);
-    if (wants(b, grads, ROLE_DOWN)) {
+    clear_others(m, b, HALF_FFN, grads);
+    if (wants(b, grads, ROLE_DOWN))
         weight_grad(m, b, ROLE_DOWN, dy, s->act, grads, rows);
-    }
     if (!want_input && !wants(b, grads, ROLE_GATE) && !wants(b, grads, ROLE_UP))
         return;
     struct gpu_view dact = s->act; /* which is used up, or not needed */
