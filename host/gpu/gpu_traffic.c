@@ -40,6 +40,7 @@ static double flop_of(unsigned kernel, const union kernel_args *a, double work)
         return work;
     switch (kernel) {
     case KERNEL_ID_attn_fwd: /* whose work is in them, as is that of products */
+    case KERNEL_ID_attn_fwd_half:
     case KERNEL_ID_attn_bwd_q:
     case KERNEL_ID_attn_bwd_kv:
     case KERNEL_ID_attn_bwd_v:
