@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What a card does: the device tests, each kernel's speed, PyTorch's product, copy and optimiser step beside it where there is
-# PyTorch, and real quantizations. Into bench/results/NAME.md; less than 12 minutes on a GPU.
+# PyTorch, and real quantizations. A page in bench/results; less than 12 minutes on a GPU.
 #
 #   scripts/bench-gpu.sh [--build DIR] [--name NAME] [--model FOLDER]... [--small]     at home, after a build
 #   scripts/bench-gpu.sh --prepare FOLDER [--build DIR]     programs, libraries, demo and this script, for a bare machine:
@@ -66,7 +66,7 @@ gsq=$build/gsq
 "$gsq" bench --kernel peak_fma --json >"$tmp/device.json"
 device=$(grep -oE '"device":"[^"]*"' "$tmp/device.json" | head -n 1 | cut -d'"' -f4)
 [[ -n $name ]] || name=gpu-$(tr -cs 'A-Za-z0-9.' '-' <<<"${device,,}" | sed 's/-*$//')
-out=$top/bench/results/$name.md
+out=$top/bench/results/${name}.md
 mkdir -p "$(dirname "$out")"
 begin=$SECONDS bad=0
 stage() { echo "$(date +%T) $*" >&2; }

@@ -1,4 +1,4 @@
-# Sourced by benchmarks and tests/quality.sh: what the rows of bench/results/quality.tsv and gguf-lavapipe.md are. Theirs are the
+# Sourced by benchmarks and tests/quality.sh: what the rows of bench/results/quality.tsv and bench/results/gguf-lavapipe.md are. Theirs are the
 # numbers that fast, balanced and best had when they were measured; rows keep them while the levels of --effort move.
 # scripts/bench-levels.py measures those.
 # shellcheck shell=bash disable=SC2034
