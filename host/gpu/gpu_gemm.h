@@ -12,7 +12,8 @@ struct gpu_matrix {
 };
 
 /* What a product is for: exact ones have f32 operands (losses, GPTQ, factors, what is evaluated); operands of those that
- * only steer (gradients) may be rounded to 11 bits, sums being f32. */
+ * only steer (gradients, forward passes of calibration and training, Hessians to learn from) may be rounded to 11 bits, sums
+ * being f32. */
 enum gemm_use { GEMM_EXACT, GEMM_STEERING };
 
 struct gpu_product {

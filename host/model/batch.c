@@ -23,8 +23,11 @@ uint32_t batch_windows_forward(const struct model *m, uint32_t windows)
 
 bool batch_create(struct batch *b, struct gpu_arena *arena, const struct model *m, uint32_t windows, struct err *e)
 {
-    return block_scratch_create(&b->s, arena, m, windows, SCRATCH_FORWARD, e) &&
-           gpu_alloc(arena, acts_bytes(m, windows), &b->hidden, e);
+    if (!block_scratch_create(&b->s, arena, m, windows, SCRATCH_FORWARD, e) ||
+        !gpu_alloc(arena, acts_bytes(m, windows), &b->hidden, e))
+        return false;
+    b->s.steering = true;
+    return true;
 }
 
 bool norm_batch_create(struct norm_batch *b, struct gpu_arena *arena, const struct model *m, uint32_t windows,

@@ -11,7 +11,7 @@ uint32_t batch_windows(const struct model *m, uint32_t tokens, uint64_t bytes, u
 /* The same for passes that only go forward: as many as this device wants, in a quarter of what is left of its memory. */
 uint32_t batch_windows_forward(const struct model *m, uint32_t windows);
 
-/* Of a forward pass through half a block, with or without Hessians. T = windows * ctx. */
+/* Of a calibration's forward pass through half a block, with or without Hessians; it steers. T = windows * ctx. */
 struct batch {
     struct block_scratch s;
     struct gpu_view hidden; /* [T, hidden]: staging for activations that live elsewhere */

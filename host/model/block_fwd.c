@@ -119,8 +119,8 @@ static void swiglu(struct model *m, struct gpu_view gate, struct gpu_view up, st
 }
 
 /* y[rows, out] = old + x[rows, in] W^T + bias; old may be y or empty. */
-static void linear(struct model *m, const struct block_weights *b, enum role role, struct gpu_view x,
-                   struct gpu_view old, struct gpu_view y, uint32_t rows)
+static void linear(struct model *m, const struct block_weights *b, const struct block_scratch *s, enum role role,
+                   struct gpu_view x, struct gpu_view old, struct gpu_view y, uint32_t rows)
 {
     uint32_t at = block_at(b, role), out = b->shape.matrices[at].rows, in = b->shape.matrices[at].cols;
     gpu_gemm(m->cmd, &(struct gpu_product){.a = {x, in},
@@ -131,7 +131,8 @@ static void linear(struct model *m, const struct block_weights *b, enum role rol
                                            .k = in,
                                            .alpha = 1,
                                            .beta = old.size ? 1.0f : 0.0f,
-                                           .old = old});
+                                           .old = old,
+                                           .use = s->steering ? GEMM_STEERING : GEMM_EXACT});
     if (b->bias[at].size)
         tiled_add_bias(m->cmd, &(struct add_bias_args){.x = y, .b = b->bias[at], .y = y, .rows = rows, .cols = out});
 }
@@ -214,9 +215,9 @@ void block_attn_inputs(struct model *m, const struct block_weights *b, const str
     assert(windows <= s->max_windows);
     block_attn_norm(m, b, s, x, windows);
     struct gpu_view q = s->q_raw.size ? s->q_raw : s->q, k = s->k_raw.size ? s->k_raw : s->k;
-    linear(m, b, ROLE_Q, s->norm, none, q, rows);
-    linear(m, b, ROLE_K, s->norm, none, k, rows);
-    linear(m, b, ROLE_V, s->norm, none, s->v, rows);
+    linear(m, b, s, ROLE_Q, s->norm, none, q, rows);
+    linear(m, b, s, ROLE_K, s->norm, none, k, rows);
+    linear(m, b, s, ROLE_V, s->norm, none, s->v, rows);
     if (b->norm[ROLE_Q_NORM].size) {
         block_rmsnorm(m, q, b->norm[ROLE_Q_NORM], s->q, rows * c->num_heads, c->head_dim);
         block_rmsnorm(m, k, b->norm[ROLE_K_NORM], s->k, rows * c->num_kv_heads, c->head_dim);
@@ -231,7 +232,7 @@ void block_attn_fwd(struct model *m, const struct block_weights *b, const struct
 {
     uint32_t rows = windows * m->ctx;
     block_attn_inputs(m, b, s, x, windows);
-    linear(m, b, ROLE_O, s->attn, x, h, rows);
+    linear(m, b, s, ROLE_O, s->attn, x, h, rows);
 }
 
 void block_ffn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view h,
@@ -242,8 +243,8 @@ void block_ffn_inputs(struct model *m, const struct block_weights *b, const stru
     uint32_t rows = windows * m->ctx;
     assert(windows <= s->max_windows);
     block_rmsnorm(m, h, b->norm[ROLE_FFN_NORM], s->norm, rows, c->hidden_size);
-    linear(m, b, ROLE_GATE, s->norm, none, s->gate, rows);
-    linear(m, b, ROLE_UP, s->norm, none, s->up, rows);
+    linear(m, b, s, ROLE_GATE, s->norm, none, s->gate, rows);
+    linear(m, b, s, ROLE_UP, s->norm, none, s->up, rows);
     swiglu(m, s->gate, s->up, s->act, rows, block_rows_of(b, ROLE_GATE));
 }
 
@@ -252,7 +253,7 @@ void block_ffn_fwd(struct model *m, const struct block_weights *b, const struct 
 {
     uint32_t rows = windows * m->ctx;
     block_ffn_inputs(m, b, s, h, windows);
-    linear(m, b, ROLE_DOWN, s->act, h, y, rows);
+    linear(m, b, s, ROLE_DOWN, s->act, h, y, rows);
 }
 
 void block_half_inputs(struct model *m, enum block_half half, const struct block_weights *b,

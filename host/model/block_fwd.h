@@ -14,7 +14,8 @@ struct block_scratch {
     struct gpu_view lse;      /* [T, heads] */
     struct gpu_view gate, up; /* [T, intermediate] */
     struct gpu_view act;      /* [T, intermediate]: input of down */
-    bool steering;            /* the pass is for gradients alone: attention's operands may be rounded to 11 bits */
+    bool steering; /* for calibration or gradients, no loss that decides or is told: operands may be rounded to 11
+                                 bits, in products (GEMM_STEERING) and attention */
     struct gpu_view q_raw, k_raw; /* [T, heads|kv * head_dim] before the q/k norms, where a backward pass needs them */
 };
 /* Forward alone: act takes gate's memory, q and k are normed in place. For training they are kept apart;

@@ -114,6 +114,7 @@ static bool run_half(struct speed_bench *b, struct gpu_arena *arena, const struc
               (!backward || (make_grads(b, arena, w.shape, z->half, &grads, e) &&
                              bwd_scratch_create(&bwd, arena, m, z->windows, parts, e)));
     if (ok) {
+        fwd.steering = b->steering;
         gpu_fill(b->cmd, x, SPEED_FILL);
         gpu_fill(b->cmd, y, SPEED_FILL);
         if (backward) /* it reads what a forward pass leaves */

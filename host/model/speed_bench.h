@@ -29,6 +29,7 @@ struct speed_size {
 struct speed_bench {
     const void *options; /* for pieces that need some */
     bool train_qk;       /* backward passes have gradients of what is turned, too */
+    bool steering;       /* forward passes are a calibration's (struct block_scratch) */
     struct gpu_cmd *cmd;
     struct gpu_arena *arena, *counting;
     struct gpu_count memory; /* that the counting arena counts */

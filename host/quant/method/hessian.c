@@ -61,7 +61,7 @@ static uint32_t tile_at(uint32_t n, uint32_t i)
 
 /* c += factor * a^T b, of the columns where a and b begin: m and n of them. */
 static void add(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, struct gpu_matrix c, uint32_t m,
-                uint32_t n, uint32_t tokens, float factor)
+                uint32_t n, uint32_t tokens, float factor, enum gemm_use use)
 {
     gpu_gemm(cmd, &(struct gpu_product){.a = a,
                                         .b = b,
@@ -72,23 +72,26 @@ static void add(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, s
                                         .alpha = factor,
                                         .beta = 1,
                                         .a_transposed = true,
-                                        .b_transposed = true});
+                                        .b_transposed = true,
+                                        .use = use});
 }
 
 void hessian_add(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_sum sum, struct gpu_view x, uint32_t tokens,
                  float factor)
 {
     const uint32_t n = h->n;
+    /* What is learned from is of rounded inputs, then: still a sum of squares. What judges is exact. */
+    const enum gemm_use use = sum == HESSIAN_TRAIN ? GEMM_STEERING : GEMM_EXACT;
     for (uint32_t i = 0; i < n; i += HESSIAN_TILE) {
         uint32_t rows = tile_at(n, i);
         struct gpu_matrix a = from(x, n, 0, i);
         if (sum == HESSIAN_TRAIN) {
-            add(cmd, a, a, from(h->train, n, i, i), rows, n - i, tokens, factor);
+            add(cmd, a, a, from(h->train, n, i, i), rows, n - i, tokens, factor, use);
             continue;
         }
-        add(cmd, a, a, from(h->held, held_cols(n), i, 0), rows, rows, tokens, factor);
+        add(cmd, a, a, from(h->held, held_cols(n), i, 0), rows, rows, tokens, factor, use);
         if (i)
-            add(cmd, a, from(x, n, 0, 0), from(h->train, n, i, 0), rows, i, tokens, factor);
+            add(cmd, a, from(x, n, 0, 0), from(h->train, n, i, 0), rows, i, tokens, factor, use);
     }
 }
 

@@ -334,7 +334,7 @@ static bool measure_backward(struct speed_bench *b, struct run_speed *s, const s
 bool speed_measure(struct run_speed *s, struct model *m, const struct plan *p, const struct quantize_options *o,
                    struct err *e)
 {
-    struct speed_bench b = {.options = o, .train_qk = o->block.train_qk};
+    struct speed_bench b = {.options = o, .train_qk = o->block.train_qk, .steering = true};
     bool windows = o->method != METHOD_RTN && !quantize_diagonal(o), block = plan_block_objective(o);
     struct speed_size all = speed_size_whole(m, (uint32_t)max_u64(1, block ? p->micro_windows : p->batch_windows)),
                       slice = all;
