@@ -106,7 +106,7 @@ static bool run_job(struct run *r, gsq_device *device, struct quantize_result *o
     double busy = 0;
     if (ok)
         ok = quantize_run(device ? device->cmd : NULL, &r->o->q, &cb, out, e);
-    while (!ok && e->kind == ERR_ENV && lib_device_lost(device) && (!r->losses || out->kept > kept)) {
+    while (!ok && e->kind == ERR_ENV && device && lib_device_lost(device) && (!r->losses || out->kept > kept)) {
         log_warn("%s; it is opened again, and the run goes on behind what it has finished", e->msg);
         if (!r->losses)
             resumed = out->blocks_resumed;

@@ -53,7 +53,7 @@ static bool upload_packed(struct learned_scales *s, size_t item, struct err *e)
     const struct matrix *m = &s->t->items[item];
     const uint32_t words = packed_words(m), bits = code_bits(m->spec.type);
     struct qlinear q = {0};
-    uint32_t *packed = calloc((size_t)m->rows * words, sizeof *packed);
+    uint32_t *packed = calloc((size_t)m->rows * words + 1u, sizeof *packed);
     bool ok = (packed || err_nomem(e, "packed codes", (uint64_t)m->rows * words * 4)) &&
               s->t->store.linear(s->t->store.ctx, m, false, &q, e);
     for (size_t r = 0; ok && r < m->rows; r++) {
