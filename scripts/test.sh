@@ -89,8 +89,9 @@ part_gpus() {
     77) count skipped "compilers of GPUs" && return 0 ;;
     *) count failed "compilers of GPUs" && return 0 ;;
     esac
-    cmake --build build/newest --target test_kernels_forward test_gpu >>build/newest.log 2>&1 || { count failed "build newest" && return 0; }
-    for name in test_kernels_forward test_gpu; do
+    cmake --build build/newest --target gsq test_kernels_forward test_kernels_backward test_gpu test_choice >>build/newest.log 2>&1 ||
+        { count failed "build newest" && return 0; }
+    for name in test_kernels_forward test_kernels_backward test_gpu test_choice; do
         if GSQ_SOURCE=$PWD scripts/gpu-drivers.sh run lavapipe "build/newest/$name" >"build/newest/$name.log" 2>&1; then
             count passed "newest $name"
         else
@@ -98,6 +99,13 @@ part_gpus() {
             count failed "newest $name"
         fi
     done
+    # In the release part there is no such build yet.
+    if GSQ_SOURCE=$PWD GSQ_BUILD=$PWD/build/release GSQ_BINARY=$PWD/build/release/gsq bash tests/choice.sh >build/newest/choice.log 2>&1; then
+        count passed "newest choice"
+    else
+        tail -n 20 build/newest/choice.log
+        count failed "newest choice"
+    fi
 }
 
 part_asan() {

@@ -179,6 +179,7 @@ static bool make_half(struct counting *c, struct half_block *b, unsigned parts, 
               gpu_alloc(c->arena, bytes, &b->target, e) &&
               gpu_alloc(c->arena, (uint64_t)COUNT_WINDOWS * m->ctx * 4, &b->row_loss, e) &&
               gpu_alloc(c->arena, 4, &b->sums, e);
+    b->fwd.steering = true; /* losses that decide are not among the pieces */
     for (uint32_t i = 0; ok && i < c->shape.n; i++) {
         const struct block_matrix *of = &c->shape.matrices[i];
         unsigned part = of->part->half == HALF_FFN ? BWD_FFN : of->part->turned ? BWD_QK : BWD_ATTN;
@@ -195,7 +196,6 @@ static bool half_window(struct counting *c, enum block_half half, enum count_pie
     uint32_t rows = COUNT_WINDOWS * m->ctx, cols = m->cfg->hidden_size;
     bool ok = make_half(c, &b, half == HALF_FFN ? BWD_FFN : BWD_ATTN | (c->o->block.train_qk ? BWD_QK : 0), e);
     if (ok) {
-        b.fwd.steering = true;
         begin(c);
         gpu_copy(m->cmd, b.x, b.target, b.x.size); /* inputs and targets are gathered */
         gpu_copy(m->cmd, b.target, b.x, b.x.size);
@@ -223,7 +223,6 @@ static bool forward(struct counting *c, struct err *e)
     struct half_block b;
     bool ok = make_half(c, &b, 0, e);
     if (ok) {
-        b.fwd.steering = true;
         begin(c);
         for (int half = 0; half < HALF_COUNT; half++)
             block_half_fwd(c->m, (enum block_half)half, &b.w, &b.fwd, b.x, b.x, COUNT_WINDOWS);
