@@ -426,7 +426,7 @@ static void test_host_memory(void **state)
     enum { N = 1 << 18, ROUNDS = 20 };
     struct err e = {0};
     struct gpu_arena *host = NULL;
-    struct gpu_view h, h2, d = alloc(4 * N), sum = alloc(4 * N);
+    struct gpu_view h = {0}, h2 = {0}, d = alloc(4 * N), sum = alloc(4 * N);
     uint64_t held = gpu_memory_used(gpu);
     OK(gpu_arena_create_host(&host, gpu, "host", &e) && gpu_alloc(host, 4 * N, &h, &e) && gpu_alloc(host, 999, &h2, &e),
        e);
@@ -733,7 +733,7 @@ static void test_no_clock(void **state)
     struct gpu *g = NULL;
     struct gpu_cmd *c = NULL;
     struct gpu_arena *a = NULL;
-    struct gpu_view x, y;
+    struct gpu_view x = {0}, y = {0};
     float *out = malloc(4 * N);
     assert_non_null(out);
     OK(gpu_create(&g, &(struct gpu_options){.validate = true}, &e), e);
