@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "host/base/os.h"
-#include "host/base/str.h"
+#include "host/gpu/gpu_gemm.h"
 #include "host/gpu/gpu_pipeline.h"
 #include "lib/kernel_cases.h"
 
@@ -28,12 +28,6 @@ struct call {
     struct kernel_buffer b[KERNEL_BUFFERS];
     void *in[KERNEL_BUFFERS], *out[KERNEL_BUFFERS];
 };
-
-/* gemm, gemm_half; with _nn B lies as [k,n], with _tn A as [k,m] too. */
-static bool is_product(unsigned kernel)
-{
-    return strncmp(kernel_decls[kernel].name, "gemm", 4) == 0;
-}
 
 static void call_free(struct call *c)
 {
@@ -61,7 +55,7 @@ static bool call_make(struct call *c, const struct trial_case *t, struct err *e)
         for (uint64_t k = 0; b->fill == FILL_NOTHING && k < b->n; k++)
             ((uint32_t *)c->in[i])[k] = UNWRITTEN;
     }
-    float *old = is_product(t->kernel) ? c->in[3] : NULL;
+    float *old = gpu_gemm_kernel(t->kernel, NULL, NULL) ? c->in[3] : NULL;
     for (uint64_t k = 0; old && c->c.s.beta == 0 && k < c->b[3].n; k++) /* then C is not read */
         old[k] = NAN;
     return true;
@@ -121,10 +115,11 @@ static bool product_right(const struct call *c, char why[TRIAL_WHY])
     const struct kernel_shape *s = &c->c.s;
     const float *a = c->in[0], *b = c->in[1], *old = c->in[3], *got = c->out[3];
     const double unit = 0x1p-24, rounded = c->c.rounding == ROUNDS_F16 ? 2 * 0x1.001p-11 : 0;
-    const char *name = kernel_decls[c->c.kernel].name;
-    bool tn = str_ends(name, "_tn"), nn = tn || str_ends(name, "_nn");
+    bool a_transposed, b_transposed;
+    gpu_gemm_kernel(c->c.kernel, &a_transposed, &b_transposed);
     /* From a row, or column of B^T, to the next, and along k. */
-    const uint64_t a_row = tn ? 1 : s->lda, a_k = tn ? s->lda : 1, b_col = nn ? 1 : s->ldb, b_k = nn ? s->ldb : 1;
+    const uint64_t a_row = a_transposed ? 1 : s->lda, a_k = a_transposed ? s->lda : 1;
+    const uint64_t b_col = b_transposed ? 1 : s->ldb, b_k = b_transposed ? s->ldb : 1;
     for (uint32_t row = 0; row < s->m; row++)
         for (uint32_t col = 0; col < s->n; col++) {
             double sum = 0, size = 0;
@@ -181,7 +176,7 @@ static bool check_row(struct gpu_cmd *cmd, struct gpu_arena *arena, const struct
 {
     struct gpu *g = gpu_cmd_gpu(cmd);
     struct call c, usual = {0};
-    bool product = is_product(t->kernel);
+    bool product = gpu_gemm_kernel(t->kernel, NULL, NULL);
     bool ok = call_make(&c, t, e) && gpu_kernel_force(g, t->kernel, variant, e) && call_run(&c, cmd, arena, e);
     if (ok && !product)
         ok = call_make(&usual, t, e) && gpu_kernel_force(g, t->kernel, NULL, e) && call_run(&usual, cmd, arena, e);

@@ -17,6 +17,7 @@ layout(constant_id = SPEC_COOPMAT_K) const uint CK = 8;
 const uint TILE_K = 16u;
 const bool K_MAJOR = false;
 #include "gemm.glsl"
+#include "half_scale.glsl"
 
 // gemm_half by cooperative matrices: operands rounded to f16, sums in f32.
 //
@@ -42,27 +43,6 @@ shared float most[2][2][COUNT]; // of the next step and the present one: largest
 #define SUMS coopmat<float, gl_ScopeSubgroup, CM, CN, gl_MatrixUseAccumulator>
 #define LEFT coopmat<float16_t, gl_ScopeSubgroup, CM, CK, gl_MatrixUseA>
 #define RIGHT coopmat<float16_t, gl_ScopeSubgroup, CK, CN, gl_MatrixUseB>
-
-float largest(vec4 v)
-{
-    v = abs(v);
-    return max(max(v.x, v.y), max(v.z, v.w));
-}
-
-// The power of two that brings numbers up to `top` (not 0) below `room`, a power of two itself, and no lower than half of it.
-float scale_to(float top, float room)
-{
-    uint e = floatBitsToUint(room) + (126u << 23) - (floatBitsToUint(top) & 0x7F800000u);
-    return uintBitsToFloat(clamp(e, 1u << 23, 254u << 23));
-}
-
-// The scale for a step whose largest number is `top`: what it was, unless there was none (0), or it would overflow.
-float next_scale(float was, float top)
-{
-    if (!(top > 0.0))
-        return was;
-    return was == 0.0 ? scale_to(top, 4096.0) : top * was < 32768.0 ? was : scale_to(top, 32768.0);
-}
 
 void store_shared(unit x, mat4 v, float scale_a, float scale_b)
 {

@@ -6,6 +6,7 @@
 #include "host/base/num.h"
 #include "host/gpu/gpu_pipeline.h"
 #include "host/gpu/kernels.h"
+#include "host/gpu/tiled.h"
 
 /* Pieces start at multiples of this many rows and columns: with 4-byte elements every offset is a multiple of
  * 256. */
@@ -139,6 +140,13 @@ void gpu_gemm(struct gpu_cmd *cmd, const struct gpu_product *p)
             piece(cmd, kernel, p, row, rows, col, nc, k_step, div_up(rows, tile_m) * div_up(nc, tile_n));
         }
     }
+}
+
+void gpu_copy_part(struct gpu_cmd *cmd, struct gpu_matrix src, struct gpu_matrix dst, uint32_t rows, uint32_t cols)
+{
+    tiled_copy_rect(cmd,
+                    &(struct copy_rect_args){
+                        .src = src.view, .dst = dst.view, .rows = rows, .cols = cols, .lds = src.ld, .ldd = dst.ld});
 }
 
 void gpu_transpose_part(struct gpu_cmd *cmd, struct gpu_matrix src, struct gpu_matrix dst, uint32_t rows, uint32_t cols)

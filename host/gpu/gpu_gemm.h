@@ -35,6 +35,8 @@ void gpu_gemm(struct gpu_cmd *cmd, const struct gpu_product *p);
 /* Whether a kernel is a product, and which operands it takes transposed (the pointers may be NULL). */
 bool gpu_gemm_kernel(unsigned kernel, bool *a_transposed, bool *b_transposed);
 
+/* dst[rows, cols] = src[rows, cols]; they must not overlap. */
+void gpu_copy_part(struct gpu_cmd *cmd, struct gpu_matrix src, struct gpu_matrix dst, uint32_t rows, uint32_t cols);
 /* dst[cols, rows] = src[rows, cols]^T; they must not overlap, but may be parts of one matrix. A row's stride times rows or
  * cols is what one binding holds. */
 void gpu_transpose_part(struct gpu_cmd *cmd, struct gpu_matrix src, struct gpu_matrix dst, uint32_t rows,

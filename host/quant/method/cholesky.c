@@ -78,18 +78,8 @@ static void factorize(struct factor *f)
             continue;
         struct gpu_matrix below = part(f, f->r, j + nb, j, rest, nb), panel = dense(f->panel, rest, nb);
         product(f, below, inv, panel, rest, nb, nb, 1, 0); /* A L_jj^-T */
-        tiled_copy_rect(f->cmd,
-                        &(struct copy_rect_args){
-                            .src = panel.view, .dst = below.view, .rows = rest, .cols = nb, .lds = nb, .ldd = f->n});
+        gpu_copy_part(f->cmd, panel, below, rest, nb);
     }
-}
-
-static void copy_part(const struct factor *f, struct gpu_matrix src, struct gpu_matrix dst, uint32_t rows,
-                      uint32_t cols)
-{
-    tiled_copy_rect(f->cmd,
-                    &(struct copy_rect_args){
-                        .src = src.view, .dst = dst.view, .rows = rows, .cols = cols, .lds = src.ld, .ldd = dst.ld});
 }
 
 /* Upper triangle of r <- V = L^-T: V[:i, i] = -V[:i, :i] L[i, :i]^T V_ii, and V_ii^T = L_ii^-1 is at hand. Row c of V starts
@@ -115,7 +105,7 @@ static void invert(const struct factor *f)
             if (in)
                 product(f, within(out, c0, 0, in, nb), inv, within(chunk, 0, in, in, nb), in, nb, nb, -1, 0);
         }
-        copy_part(f, chunk, part(f, f->r, c0, c0, size, size), size, size);
+        gpu_copy_part(f->cmd, chunk, part(f, f->r, c0, c0, size, size), size, size);
     }
 }
 

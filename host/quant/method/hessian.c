@@ -105,24 +105,17 @@ double hessian_products(uint32_t n)
 
 /* ---- the whole of one ---- */
 
-static void copy(struct gpu_cmd *cmd, struct gpu_matrix src, struct gpu_matrix dst, uint32_t rows, uint32_t cols)
-{
-    tiled_copy_rect(cmd,
-                    &(struct copy_rect_args){
-                        .src = src.view, .dst = dst.view, .rows = rows, .cols = cols, .lds = src.ld, .ldd = dst.ld});
-}
-
 void hessian_square(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_sum sum, struct gpu_view square)
 {
     const uint32_t n = h->n;
     for (uint32_t i = 0; i < n; i += HESSIAN_TILE) {
         uint32_t rows = tile_at(n, i);
         if (sum == HESSIAN_TRAIN) {
-            copy(cmd, from(h->train, n, i, i), from(square, n, i, i), rows, n - i);
+            gpu_copy_part(cmd, from(h->train, n, i, i), from(square, n, i, i), rows, n - i);
         } else {
-            copy(cmd, from(h->held, held_cols(n), i, 0), from(square, n, i, i), rows, rows);
+            gpu_copy_part(cmd, from(h->held, held_cols(n), i, 0), from(square, n, i, i), rows, rows);
             if (i)
-                copy(cmd, from(h->train, n, i, 0), from(square, n, i, 0), rows, i);
+                gpu_copy_part(cmd, from(h->train, n, i, 0), from(square, n, i, 0), rows, i);
         }
         for (uint32_t j = 0; j < i; j += HESSIAN_TILE) {
             struct gpu_matrix below = from(square, n, i, j), above = from(square, n, j, i);

@@ -15,9 +15,8 @@
  */
 struct hessian {
     struct gpu_view train; /* [n, n] */
-    struct gpu_view
-        held; /* [n, min(n, HESSIAN_TILE)]: a tile's rows after the other's, each as wide as the first; empty
-                            * where no window is held out */
+    /* [n, min(n, HESSIAN_TILE)]: a tile's rows after the other's, each as wide as the first; empty where no window is held out */
+    struct gpu_view held;
     uint32_t n;
 };
 enum hessian_sum { HESSIAN_TRAIN, HESSIAN_HELD };
