@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/pack.h"
 #include "host/base/num.h"
 #include "host/gpu/tiled.h"
 
@@ -54,28 +55,18 @@ static bool upload_packed(struct learned_scales *s, size_t item, struct err *e)
     const uint32_t words = packed_words(m), bits = code_bits(m->spec.type);
     struct qlinear q = {0};
     uint32_t *packed = calloc((size_t)m->rows * words + 1u, sizeof *packed);
-    bool ok = (packed || err_nomem(e, "packed codes", (uint64_t)m->rows * words * 4)) &&
+    uint32_t *row = calloc(m->cols + 1u, sizeof *row); /* codes from 0 on */
+    bool ok = ((packed && row) || err_nomem(e, "packed codes", ((uint64_t)m->rows * words + m->cols) * 4)) &&
               s->t->store.linear(s->t->store.ctx, m, false, &q, e);
     for (size_t r = 0; ok && r < m->rows; r++) {
-        const int8_t *codes = q.codes + r * m->cols;
-        uint32_t *to = packed + r * words;
-        uint64_t held = 0;
-        uint32_t n = 0; /* bits that are held */
-        for (uint32_t c = 0; c < m->cols; c++, n += bits) {
-            if (n >= 32) {
-                *to++ = (uint32_t)held;
-                held >>= 32;
-                n -= 32;
-            }
-            held |= (uint64_t)(uint32_t)(codes[c] - m->spec.type->lo) << n;
-        }
-        *to = (uint32_t)held;
-        if (n > 32)
-            to[1] = (uint32_t)(held >> 32);
+        for (uint32_t c = 0; c < m->cols; c++)
+            row[c] = (uint32_t)(q.codes[r * m->cols + c] - m->spec.type->lo);
+        pack_unsigned(row, m->cols, bits, packed + r * words);
     }
     if (ok)
         gpu_upload(s->t->m->cmd, s->entries[item].packed, packed, (uint64_t)m->rows * words * 4);
     qlinear_free(&q);
+    free(row);
     free(packed);
     return ok;
 }
