@@ -12,7 +12,12 @@
 
 bool dtype_is_float(enum dtype t)
 {
-    return t == DTYPE_F32 || t == DTYPE_F16 || t == DTYPE_BF16;
+    return t == DTYPE_F32 || dtype_is_half(t);
+}
+
+bool dtype_is_half(enum dtype t)
+{
+    return t == DTYPE_F16 || t == DTYPE_BF16;
 }
 
 /* 16-bit floats in blocks of one length, padded at the end: such loops vectorize. The same results as

@@ -3,16 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/read/tensor_values.h"
 #include "host/base/os.h"
 
 /* So much of the memory that is free is left to others. */
 #define SPARE_TIMES 4
-
-/* Tensors that go to the device as they are stored. */
-static bool is_half(const struct tensor *t)
-{
-    return t && (t->dtype == DTYPE_F16 || t->dtype == DTYPE_BF16);
-}
 
 static const struct tensor *stored(const struct checkpoint *ck, uint32_t layer, const struct block_matrix *x,
                                    char name[96])
@@ -23,7 +18,8 @@ static const struct tensor *stored(const struct checkpoint *ck, uint32_t layer, 
 static uint64_t matrix_bytes(const struct checkpoint *ck, uint32_t layer, const struct block_matrix *x)
 {
     char name[96];
-    return (uint64_t)x->rows * x->cols * (is_half(stored(ck, layer, x, name)) ? 2 : 4);
+    const struct tensor *t = stored(ck, layer, x, name);
+    return (uint64_t)x->rows * x->cols * (t && dtype_is_half(t->dtype) ? 2 : 4);
 }
 
 uint64_t block_ahead_bytes(const struct checkpoint *ck, uint32_t layer, struct block_shape shape)
@@ -45,7 +41,7 @@ static bool read_block(void *ctx, struct err *e)
         char name[96];
         const struct tensor *t = stored(a->ck, a->layer, x, name);
         void *to = gpu_host(a->w[i]);
-        if (t && (is_half(t) || t->dtype == DTYPE_F32))
+        if (t && dtype_is_float(t->dtype)) /* it goes to the device as it is stored */
             memcpy(to, t->data, (size_t)matrix_bytes(a->ck, a->layer, x));
         else if (!checkpoint_read_f32(a->ck, name, 0, x->rows, to, e))
             return false;

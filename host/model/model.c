@@ -86,7 +86,7 @@ static bool check_module(const struct checkpoint *ck, const char *module, uint32
 static bool check_bias(const struct checkpoint *ck, const char *module, uint32_t rows, struct err *e)
 {
     const struct tensor *t = checkpoint_bias(ck, module);
-    bool real = t->dtype == DTYPE_F32 || t->dtype == DTYPE_F16 || t->dtype == DTYPE_BF16;
+    bool real = dtype_is_float(t->dtype);
     if (real && t->n_dims == 1 && t->shape[0] == rows)
         return true;
     return err_set(e, ERR_USER, "%s in %s is not a vector of %" PRIu32 " float numbers", t->name, checkpoint_dir(ck),
@@ -309,7 +309,7 @@ bool model_load_matrix(struct model *m, const char *module, uint32_t row0, uint3
         return true;
     uint64_t first = (uint64_t)row0 * w.cols, n = (uint64_t)rows * w.cols;
     const struct tensor *t = checkpoint_dense(m->ck, module);
-    if (t && (t->dtype == DTYPE_F16 || t->dtype == DTYPE_BF16)) {
+    if (t && dtype_is_half(t->dtype)) {
         upload_16(m, t->data + first * 2, n, t->dtype == DTYPE_BF16, dst);
     } else if (t && t->dtype == DTYPE_F32) {
         gpu_upload(m->cmd, gpu_slice(dst, 0, n * 4), t->data + first * 4, n * 4);
@@ -332,7 +332,7 @@ bool model_halves(const struct model *m, const char *module, uint32_t *kind)
 {
     const struct tensor *t = checkpoint_dense(m->ck, module);
     *kind = t && t->dtype == DTYPE_BF16 ? HALVES_BF16 : HALVES_F16;
-    return t && (t->dtype == DTYPE_F16 || t->dtype == DTYPE_BF16);
+    return t && dtype_is_half(t->dtype);
 }
 
 bool model_load_halves(struct model *m, const char *module, struct gpu_view dst, struct err *e)
@@ -424,7 +424,7 @@ bool model_load_block_frame(struct model *m, uint32_t layer, struct gpu_arena *a
 /* A matrix that was read ahead: the device takes it from the host's memory. */
 static void load_ahead(struct model *m, const struct tensor *t, struct gpu_view src, struct gpu_view dst)
 {
-    if (!t || (t->dtype != DTYPE_F16 && t->dtype != DTYPE_BF16)) {
+    if (!t || !dtype_is_half(t->dtype)) {
         gpu_copy(m->cmd, dst, src, dst.size);
         return;
     }
@@ -532,7 +532,7 @@ bool model_embed(struct model *m, const uint32_t *ids, size_t n, struct gpu_view
 {
     const char *module = checkpoint_embedding_module(m->ck);
     const struct tensor *t = checkpoint_dense(m->ck, module);
-    if (t && t->dtype != DTYPE_F32 && t->dtype != DTYPE_F16 && t->dtype != DTYPE_BF16)
+    if (t && !dtype_is_float(t->dtype))
         t = NULL;
     uint32_t hidden = m->cfg->hidden_size;
     assert(dst.size >= (uint64_t)n * hidden * 4);
