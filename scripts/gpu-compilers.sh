@@ -8,6 +8,7 @@
 # regs: vector registers of an invocation (AMD, NVIDIA), live at the most (Intel). waves: subgroups at a time, of a SIMD (AMD),
 # of an SM (NVIDIA); Intel: invocations of a subgroup, which its compiler lowers where registers run out. matrix: instructions
 # of matrix cores. cycles: the compiler's estimate; it knows nothing of memory. Machine code is left in build/gpu-compilers/CARD.
+# A second table has the products' inner loops and the share of peak that their instructions allow (scripts/gpu-loops.py).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 budget=tests/gpu-budget.txt
@@ -69,17 +70,34 @@ awk -v cards="${cards[*]}" '
     END { for (k = 1; k <= m; k++) { printf "%-24s", order[k]; for (i = 1; i <= n; i++) printf " %-15s", cell[order[k], card[i]]; print "" } }
 ' "$out/all.txt"
 
+echo
+scripts/gpu-loops.py "$out" "${cards[@]}"
+scripts/gpu-loops.py --rows "$out" "${cards[@]}" | sed 's/^/step /' >"$out/steps.txt"
+
 if [[ $write == yes ]]; then
     {
         echo "# Made by scripts/gpu-compilers.sh --write. A row is red where spills or local memory (scratch) grow or waves fall."
         echo "# kernel variant card registers spilled local-bytes waves matrix"
         awk '{print $1, $2, $3, $4, $5, $6, $8, $9}' "$out/all.txt"
+        echo "# The inner loops of products: red where the share of peak falls by 0.01 or no matrix instruction is left."
+        echo "# step kernel variant card matrix peak share"
+        cat "$out/steps.txt"
     } >"$budget"
     echo "gpu-compilers: $budget is written"
     exit 0
 fi
 awk -v cards=" ${cards[*]} " '
+    FNR == NR && $1 == "step" { matrix_step[$2, $3, $4] = $5; share[$2, $3, $4] = $7; next }
     FNR == NR { if ($1 != "#") { spilled[$1, $2, $3] = $5; local[$1, $2, $3] = $6; waves[$1, $2, $3] = $7; matrix[$1, $2, $3] = $8 } next }
+    $1 == "step" {
+        key = $2 SUBSEP $3 SUBSEP $4
+        name = $2 "." $3 " on " $4
+        if (!(key in share)) { print "no budget: step of " name " (scripts/gpu-compilers.sh --write)"; bad++ }
+        else if ($7 < share[key] - 0.01) { print "share of peak: " name ": " $7 ", budget " share[key]; bad++ }
+        if (!$5 && matrix_step[key]) { print "matrix instructions: none in the inner loop of " name; bad++ }
+        good++
+        next
+    }
     !(($1, $2, $3) in waves) { print "no budget: " $1 "." $2 " on " $3 " (scripts/gpu-compilers.sh --write)"; bad++; next }
     {
         key = $1 SUBSEP $2 SUBSEP $3
@@ -90,4 +108,4 @@ awk -v cards=" ${cards[*]} " '
         good++
     }
     END { printf "gpu-compilers: %d rows, %d over budget\n", good, bad; exit bad > 0 }
-' "$budget" "$out/all.txt"
+' "$budget" "$out/all.txt" "$out/steps.txt"
