@@ -104,14 +104,16 @@ def run_seconds(pieces, effort, layers, time):
     holdout = max(1, min(16, samples // 8))
     train = samples - holdout
     batch = effort["batch"] or max(1, math.ceil(epochs * train / 1280))
-    block = samples * (t["Hessian sums, a window"] + (2 + (epochs > 0)) * t["forward, a window"])
+    # The student's output, with the block objective its target, and the way to the Hessians.
+    block = samples * (t["Hessian sums, a window"] + t["inputs of the linears, a window"] + (1 + (epochs > 0)) * t["forward, a window"])
     block += t["start of the linears"] + effort["steps"] * t["Hessian objective, a step"]
     for half in ("attention half", "feed-forward half"):
         block += epochs * train * t[half + ", a window"] + epochs * math.ceil(train / batch) * t[half + ", a step"]
-    block += epochs * holdout * t["forward, a window"]
+    block += (epochs + (epochs > 0)) * holdout * t["a window that judges"]
     scales = train * t["pass over scales, a window"]
     scales += math.ceil(train / effort["scale_batch"]) * t["pass over scales, a step"]
-    return layers * block + effort["scale_epochs"] * scales
+    judging = (effort["scale_epochs"] + 1) * holdout * t["pass over scales, a window that judges"]
+    return layers * block + (effort["scale_epochs"] * scales + judging if effort["scale_epochs"] else 0)
 
 
 def duration(s):

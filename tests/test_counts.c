@@ -147,14 +147,25 @@ static void test_pieces(void **state)
     }
     near("products of a Hessian step", products(s->of[COUNT_HESSIAN_STEP]), hessian);
     near("products of a window", products(s->of[COUNT_FORWARD]), 2 * weights * CTX);
+    near("products of a window that judges", products(s->of[COUNT_JUDGED]), 2 * weights * CTX);
+    for (unsigned k = 0; k < KERNEL_COUNT; k++) /* exact where a loss decides, and nowhere else */
+        if (gpu_gemm_kernel(k, NULL, NULL)) {
+            bool exact = k == KERNEL_ID_gemm || k == KERNEL_ID_gemm_nn || k == KERNEL_ID_gemm_tn;
+            assert_true(s->of[exact ? COUNT_SCALES_WINDOW : COUNT_JUDGED][k].calls == 0);
+            assert_true(exact || s->of[COUNT_SCALES_JUDGED][k].calls == 0);
+        }
     double pairs = CTX * (CTX + 1.0) / 2, width = (double)m->cfg->num_heads * m->cfg->head_dim;
     near("attention of a window", s->of[COUNT_FORWARD][KERNEL_ID_attn_fwd].flop, 4 * pairs * width);
+    double last = (double)m->cfg->hidden_size * ((double)m->cfg->intermediate_size + width); /* of o and down */
+    near("products for the linears' inputs", products(s->of[COUNT_INPUTS]), 2 * (weights - last) * CTX);
     /* Forward, by the input of down alone, and by the weights. */
     double down = (double)m->cfg->hidden_size * m->cfg->intermediate_size;
     near("products of the feed-forward half", products(s->of[COUNT_FFN_WINDOW]), 2 * CTX * (2 * half[HALF_FFN] + down));
     /* Both ways, with a forward pass more; down's own output is not wanted again. */
     near("products of the pass over scales", products(s->of[COUNT_SCALES_WINDOW]),
          2 * CTX * (m->cfg->num_layers * (4 * weights - down) + 3 * vocab * m->cfg->hidden_size));
+    near("products of its judging", products(s->of[COUNT_SCALES_JUDGED]),
+         2 * CTX * (m->cfg->num_layers * weights + 2 * vocab * m->cfg->hidden_size));
     /* Logits and momenta of three levels, both ways; the gradient, the difference, a code; alone the weights, too. */
     const struct gpu_traffic *alone = &s->of[COUNT_HESSIAN_STEP][KERNEL_ID_gumbel_step];
     double scales = 4 * 4.0 / o.group; /* scales and their momenta, both ways */

@@ -491,7 +491,7 @@ static void test_head_tiles(void **state)
             OK(gpu_alloc(r.scratch, vocab * hidden * 2ull, &head.kept, &e), e);
             OK(model_load_halves(r.m, module, head.kept, &e), e);
         }
-        OK(head_logits(&head, x, ROWS, logits, &e), e);
+        OK(head_logits(&head, x, ROWS, false, logits, &e), e);
         OK(gpu_download(cmd, logits, out[tiles], ROWS * vocab * 4, &e), e);
         OK(head_bwd(&head, logits, ROWS, dx, &e), e);
         OK(gpu_download(cmd, dx, back, ROWS * hidden * 4, &e), e);

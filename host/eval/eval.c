@@ -188,8 +188,8 @@ static bool head_batch(struct eval *ev, struct head_scratch *h, uint32_t w0, uin
         uint32_t rows = (uint32_t)min_u64(h->logit_rows, tokens - r);
         for (int i = 0; i < ev->f.sides; i++) {
             uint64_t row_bytes = ev->f.side[i].m->cfg->hidden_size * 4ull;
-            if (!head_logits(&h->head[i], gpu_slice(h->norm[i], r * row_bytes, rows * row_bytes), rows, h->logits[i],
-                             e))
+            if (!head_logits(&h->head[i], gpu_slice(h->norm[i], r * row_bytes, rows * row_bytes), rows, false,
+                             h->logits[i], e))
                 return false;
         }
         head_scores(ev, h, r, rows);

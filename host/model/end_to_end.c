@@ -84,8 +84,8 @@ static bool head_piece(struct end_to_end *w, struct gpu_view x, uint32_t count, 
         uint64_t at = (uint64_t)r * hidden * 4, bytes = (uint64_t)rows * hidden * 4;
         struct gpu_grid grid = gpu_rows(rows);
         grid.work = (double)rows * vocab;
-        if (!head_logits(&w->head, gpu_slice(w->fwd.norm, at, bytes), rows, w->logits[0], e) ||
-            !head_logits(&w->head, gpu_slice(w->h, at, bytes), rows, w->logits[1], e))
+        if (!head_logits(&w->head, gpu_slice(w->fwd.norm, at, bytes), rows, gradient, w->logits[0], e) ||
+            !head_logits(&w->head, gpu_slice(w->h, at, bytes), rows, gradient, w->logits[1], e))
             return false;
         run_kl(m->cmd, grid,
                &(struct kl_args){.ref = w->logits[1],

@@ -94,7 +94,7 @@ static struct gpu_matrix columns(struct gpu_view logits, uint32_t vocab, uint32_
     return (struct gpu_matrix){gpu_slice(logits, v * 4ull, bytes), vocab};
 }
 
-bool head_logits(struct head *h, struct gpu_view x, uint32_t rows, struct gpu_view logits, struct err *e)
+bool head_logits(struct head *h, struct gpu_view x, uint32_t rows, bool steering, struct gpu_view logits, struct err *e)
 {
     uint32_t hidden = h->m->cfg->hidden_size, vocab = h->m->cfg->vocab_size;
     for (uint32_t v = 0; v < vocab; v += h->rows) {
@@ -107,7 +107,8 @@ bool head_logits(struct head *h, struct gpu_view x, uint32_t rows, struct gpu_vi
                                                   .m = rows,
                                                   .n = n,
                                                   .k = hidden,
-                                                  .alpha = 1});
+                                                  .alpha = 1,
+                                                  .use = steering ? GEMM_STEERING : GEMM_EXACT});
     }
     return true;
 }

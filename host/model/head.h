@@ -24,8 +24,9 @@ bool head_create(struct head *h, struct gpu_arena *arena, struct model *m, bool 
 /* Rows of logits to hold at once, of `rows`: a multiple of 64 unless it is all of them. room: bytes of them beside a large
  * head that does not stay; there more rows mean fewer passes over it. */
 uint32_t head_logit_rows(const struct model *m, bool stays, uint64_t room, uint64_t rows);
-/* logits[rows, vocab] = x[rows, hidden] head^T; x is normed. */
-bool head_logits(struct head *h, struct gpu_view x, uint32_t rows, struct gpu_view logits, struct err *e);
+/* logits[rows, vocab] = x[rows, hidden] head^T; x is normed. steering: for gradients alone, not for a loss that decides. */
+bool head_logits(struct head *h, struct gpu_view x, uint32_t rows, bool steering, struct gpu_view logits,
+                 struct err *e);
 /* dx[rows, hidden] = dlogits[rows, vocab] head. */
 bool head_bwd(struct head *h, struct gpu_view dlogits, uint32_t rows, struct gpu_view dx, struct err *e);
 

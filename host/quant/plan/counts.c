@@ -21,9 +21,12 @@ const char *const count_piece_names[COUNT_PIECES] = {
     [COUNT_FFN_WINDOW] = "feed-forward half, a window",
     [COUNT_FFN_STEP] = "feed-forward half, a step",
     [COUNT_FORWARD] = "forward, a window",
+    [COUNT_INPUTS] = "inputs of the linears, a window",
+    [COUNT_JUDGED] = "a window that judges",
     [COUNT_SUMS] = "Hessian sums, a window",
     [COUNT_START] = "start of the linears",
     [COUNT_SCALES_WINDOW] = "pass over scales, a window",
+    [COUNT_SCALES_JUDGED] = "pass over scales, a window that judges",
     [COUNT_SCALES_STEP] = "pass over scales, a step",
 };
 
@@ -179,7 +182,7 @@ static bool make_half(struct counting *c, struct half_block *b, unsigned parts, 
               gpu_alloc(c->arena, bytes, &b->target, e) &&
               gpu_alloc(c->arena, (uint64_t)COUNT_WINDOWS * m->ctx * 4, &b->row_loss, e) &&
               gpu_alloc(c->arena, 4, &b->sums, e);
-    b->fwd.steering = true; /* losses that decide are not among the pieces */
+    b->fwd.steering = true;
     for (uint32_t i = 0; ok && i < c->shape.n; i++) {
         const struct block_matrix *of = &c->shape.matrices[i];
         unsigned part = of->part->half == HALF_FFN ? BWD_FFN : of->part->turned ? BWD_QK : BWD_ATTN;
@@ -189,27 +192,39 @@ static bool make_half(struct counting *c, struct half_block *b, unsigned parts, 
     return ok;
 }
 
+/* Inputs and targets. */
+static void gathered(const struct counting *c, const struct half_block *b)
+{
+    gpu_copy(c->m->cmd, b->x, b->target, b->x.size);
+    gpu_copy(c->m->cmd, b->target, b->x, b->x.size);
+}
+
+/* gradient: y <- half of it. */
+static void squared_error(const struct counting *c, const struct half_block *b, bool gradient)
+{
+    uint32_t rows = COUNT_WINDOWS * c->m->ctx;
+    tiled_residual(c->m->cmd, &(struct residual_args){.a = b->y,
+                                                      .b = b->target,
+                                                      .w = b->row_loss,
+                                                      .d = b->y,
+                                                      .out = b->row_loss,
+                                                      .rows = rows,
+                                                      .cols = c->m->cfg->hidden_size,
+                                                      .difference = gradient});
+    run_reduce_sum(c->m->cmd, gpu_rows(1),
+                   &(struct reduce_sum_args){.x = b->row_loss, .result = b->sums, .n = rows, .factor = 1});
+}
+
 static bool half_window(struct counting *c, enum block_half half, enum count_piece piece, struct err *e)
 {
     struct half_block b;
     struct model *m = c->m;
-    uint32_t rows = COUNT_WINDOWS * m->ctx, cols = m->cfg->hidden_size;
     bool ok = make_half(c, &b, half == HALF_FFN ? BWD_FFN : BWD_ATTN | (c->o->block.train_qk ? BWD_QK : 0), e);
     if (ok) {
         begin(c);
-        gpu_copy(m->cmd, b.x, b.target, b.x.size); /* inputs and targets are gathered */
-        gpu_copy(m->cmd, b.target, b.x, b.x.size);
+        gathered(c, &b);
         block_half_fwd(m, half, &b.w, &b.fwd, b.x, b.y, COUNT_WINDOWS);
-        tiled_residual(m->cmd, &(struct residual_args){.a = b.y,
-                                                       .b = b.target,
-                                                       .w = b.row_loss,
-                                                       .d = b.y,
-                                                       .out = b.row_loss,
-                                                       .rows = rows,
-                                                       .cols = cols,
-                                                       .difference = 1});
-        run_reduce_sum(m->cmd, gpu_rows(1),
-                       &(struct reduce_sum_args){.x = b.row_loss, .result = b.sums, .n = rows, .factor = 1});
+        squared_error(c, &b, true);
         block_half_bwd(m, half, &b.w, &b.fwd, &b.bwd, b.x, b.y, false, &b.grads, COUNT_WINDOWS);
         end(c, piece, COUNT_WINDOWS);
     }
@@ -227,6 +242,42 @@ static bool forward(struct counting *c, struct err *e)
         for (int half = 0; half < HALF_COUNT; half++)
             block_half_fwd(c->m, (enum block_half)half, &b.w, &b.fwd, b.x, b.x, COUNT_WINDOWS);
         end(c, COUNT_FORWARD, COUNT_WINDOWS);
+    }
+    free_half(&b);
+    gpu_arena_reset(c->arena, 0);
+    return ok;
+}
+
+/* What the Hessians are summed over: no half's last product is wanted. */
+static bool inputs(struct counting *c, struct err *e)
+{
+    struct half_block b;
+    bool ok = make_half(c, &b, 0, e);
+    if (ok) {
+        begin(c);
+        for (int half = 0; half < HALF_COUNT; half++)
+            block_half_inputs(c->m, (enum block_half)half, &b.w, &b.fwd, b.x, COUNT_WINDOWS);
+        end(c, COUNT_INPUTS, COUNT_WINDOWS);
+    }
+    free_half(&b);
+    gpu_arena_reset(c->arena, 0);
+    return ok;
+}
+
+/* A loss that decides: both halves, exact. */
+static bool judged(struct counting *c, struct err *e)
+{
+    struct half_block b;
+    bool ok = make_half(c, &b, 0, e);
+    if (ok) {
+        begin(c);
+        b.fwd.steering = false;
+        for (int half = 0; half < HALF_COUNT; half++) {
+            gathered(c, &b);
+            block_half_fwd(c->m, (enum block_half)half, &b.w, &b.fwd, b.x, b.y, COUNT_WINDOWS);
+            squared_error(c, &b, false);
+        }
+        end(c, COUNT_JUDGED, COUNT_WINDOWS);
     }
     free_half(&b);
     gpu_arena_reset(c->arena, 0);
@@ -269,8 +320,8 @@ static void block_both_ways(struct counting *c, const struct half_block *b)
     gpu_copy(m->cmd, b->x, b->target, b->y.size);
 }
 
-/* Its head, where that and all logits fit. */
-static bool head_both_ways(struct counting *c, const struct half_block *b, struct err *e)
+/* Its head, where that and all logits fit. gradient: and back. */
+static bool head_piece(struct counting *c, const struct half_block *b, bool gradient, struct err *e)
 {
     struct model *m = c->m;
     uint32_t tokens = COUNT_WINDOWS * m->ctx, hidden = m->cfg->hidden_size, vocab = m->cfg->vocab_size;
@@ -290,18 +341,21 @@ static bool head_both_ways(struct counting *c, const struct half_block *b, struc
         struct gpu_grid grid = gpu_rows(rows);
         grid.work = (double)rows * vocab;
         for (int side = 0; side < 2; side++)
-            if (!head_logits(&h, x, rows, logits[side], e))
+            if (!head_logits(&h, x, rows, gradient, logits[side], e))
                 return false;
         uint64_t of_rows = (uint64_t)rows * vocab * 4;
         const struct gpu_view a = gpu_slice(logits[0], 0, of_rows), ref = gpu_slice(logits[1], 0, of_rows);
         run_kl(m->cmd, grid,
                &(struct kl_args){.ref = ref, .logits = a, .out = top1, .top1 = top1, .rows = rows, .cols = vocab});
+        if (!gradient)
+            continue;
         run_kl_bwd(m->cmd, grid,
                    &(struct kl_bwd_args){.ref = ref, .logits = a, .dlogits = a, .rows = rows, .cols = vocab});
         if (!head_bwd(&h, a, rows, gpu_slice(b->y, 0, x.size), e))
             return false;
     }
-    block_rmsnorm_bwd(m, b->x, m->final_norm, b->y, tokens, hidden);
+    if (gradient)
+        block_rmsnorm_bwd(m, b->x, m->final_norm, b->y, tokens, hidden);
     return true;
 }
 
@@ -313,8 +367,26 @@ static bool scales_window(struct counting *c, struct err *e)
         begin(c);
         for (uint32_t layer = 0; layer < c->m->cfg->num_layers; layer++)
             block_both_ways(c, &b);
-        ok = head_both_ways(c, &b, e);
+        ok = head_piece(c, &b, true, e);
         end(c, COUNT_SCALES_WINDOW, COUNT_WINDOWS);
+    }
+    free_half(&b);
+    gpu_arena_reset(c->arena, 0);
+    return ok;
+}
+
+static bool scales_judged(struct counting *c, struct err *e)
+{
+    struct half_block b;
+    bool ok = make_half(c, &b, 0, e);
+    if (ok) {
+        begin(c);
+        b.fwd.steering = false;
+        for (uint32_t layer = 0; layer < c->m->cfg->num_layers; layer++)
+            for (int half = 0; half < HALF_COUNT; half++)
+                block_half_fwd(c->m, (enum block_half)half, &b.w, &b.fwd, b.x, b.x, COUNT_WINDOWS);
+        ok = head_piece(c, &b, false, e);
+        end(c, COUNT_SCALES_JUDGED, COUNT_WINDOWS);
     }
     free_half(&b);
     gpu_arena_reset(c->arena, 0);
@@ -370,8 +442,8 @@ bool count_pieces(struct model *m, const struct quantize_options *o, count_fn *f
     gpu_cmd_count(m->cmd, GPU_COUNT_TRAFFIC);
     bool ok = hessian_step(&c, e) && half_window(&c, HALF_ATTN, COUNT_ATTN_WINDOW, e) &&
               half_step(&c, HALF_ATTN, COUNT_ATTN_STEP, e) && half_window(&c, HALF_FFN, COUNT_FFN_WINDOW, e) &&
-              half_step(&c, HALF_FFN, COUNT_FFN_STEP, e) && forward(&c, e) && sums(&c, e) && starts(&c, e) &&
-              scales_window(&c, e) && scales_step(&c, e);
+              half_step(&c, HALF_FFN, COUNT_FFN_STEP, e) && forward(&c, e) && inputs(&c, e) && judged(&c, e) &&
+              sums(&c, e) && starts(&c, e) && scales_window(&c, e) && scales_judged(&c, e) && scales_step(&c, e);
     ok = gpu_cmd_finish(m->cmd, ok ? e : NULL) && ok;
     gpu_cmd_count(m->cmd, GPU_COUNT_NOTHING);
     gpu_cmd_watch(m->cmd, NULL, NULL);

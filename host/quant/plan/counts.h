@@ -15,9 +15,12 @@ enum count_piece {
     COUNT_FFN_WINDOW,
     COUNT_FFN_STEP,
     COUNT_FORWARD,       /* a window through both halves */
+    COUNT_INPUTS,        /* as far as the inputs of the last linears */
+    COUNT_JUDGED,        /* a held-out window through both halves and its loss: exact products */
     COUNT_SUMS,          /* a window's share of the Hessians, beside the way there */
     COUNT_START,         /* RTN, GPTQ and losses of all linears */
     COUNT_SCALES_WINDOW, /* pass over scales: gradients of a window, of the whole model */
+    COUNT_SCALES_JUDGED, /* a held-out window's loss: exact products */
     COUNT_SCALES_STEP,   /* weights from codes and scales, twice, and a step on the scales, of the whole model */
     COUNT_PIECES
 };
