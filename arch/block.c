@@ -53,9 +53,10 @@ const struct block_part *block_part_named_gguf(const char *name, size_t n)
     return NULL;
 }
 
-const char *block_part_name(const struct block_part *p, uint32_t layer, char *out, size_t cap)
+const char *block_part_name(const struct model_config *c, const struct block_part *p, uint32_t layer, char *out,
+                            size_t cap)
 {
-    snprintf(out, cap, "model.layers.%" PRIu32 ".%s", layer, p->hf);
+    snprintf(out, cap, "%slayers.%" PRIu32 ".%s", config_prefix(c), layer, p->hf);
     return out;
 }
 

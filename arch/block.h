@@ -42,7 +42,7 @@ enum width { WIDTH_ONE, WIDTH_HIDDEN, WIDTH_HEAD, WIDTH_HEADS, WIDTH_KV_HEADS, W
 
 struct block_part {
     enum role role;
-    const char *hf;   /* what follows "model.layers.N." */
+    const char *hf;   /* what follows "layers.N." */
     const char *gguf; /* what follows "blk.N." */
     enum part_kind kind;
     enum block_half half;
@@ -58,7 +58,8 @@ const struct block_part *block_part_of(enum role role);
 const struct block_part *block_part_named(const char *hf, size_t n);
 const struct block_part *block_part_named_gguf(const char *name, size_t n);
 /* "model.layers.3.self_attn.q_proj" into out (at least 96 bytes); returns out. */
-const char *block_part_name(const struct block_part *p, uint32_t layer, char *out, size_t cap);
+const char *block_part_name(const struct model_config *c, const struct block_part *p, uint32_t layer, char *out,
+                            size_t cap);
 /* "q_proj": the last word of its name. */
 const char *block_part_short_name(const struct block_part *p);
 /* Whether blocks of this family have it. f NULL: of an unknown family, whose blocks have what all have. */

@@ -1,8 +1,10 @@
 #include "arch/config.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define AT(member) offsetof(struct model_config, member)
 const struct config_number config_numbers[CONFIG_NUMBERS] = {
@@ -15,6 +17,53 @@ const struct config_number config_numbers[CONFIG_NUMBERS] = {
     {AT(max_position), "max_position_embeddings", "context_length", 0, UINT32_MAX, 0},
     {AT(head_dim), "head_dim", "attention.key_length", 1, 1u << 16, 0},
 };
+
+/* ---- names ---- */
+
+static const struct config_names names[] = {
+    {"model.", "lm_head"},
+    {"model.language_model.", "lm_head"},
+    {"language_model.model.", "language_model.lm_head"},
+};
+
+const struct config_names *config_names_at(size_t i)
+{
+    return i < sizeof names / sizeof names[0] ? &names[i] : NULL;
+}
+
+const char *config_prefix(const struct model_config *c)
+{
+    return c->prefix[0] ? c->prefix : names[0].prefix;
+}
+
+const char *config_head_name(const struct model_config *c)
+{
+    return c->head[0] ? c->head : names[0].head;
+}
+
+const char *config_layer_name(const struct model_config *c, uint32_t layer, char *out, size_t cap)
+{
+    snprintf(out, cap, "%slayers.%" PRIu32, config_prefix(c), layer);
+    return out;
+}
+
+const char *config_part_name(const struct model_config *c, const char *part, char *out, size_t cap)
+{
+    snprintf(out, cap, "%s%s", config_prefix(c), part);
+    return out;
+}
+
+static bool starts(const char *s, const char *with)
+{
+    return strncmp(s, with, strlen(with)) == 0;
+}
+
+bool config_is_text(const struct model_config *c, const char *name)
+{
+    return !c->wrapper[0] || starts(name, config_prefix(c)) || starts(name, config_head_name(c));
+}
+
+/* ---- shapes ---- */
 
 static const struct config_number *number_at(size_t at)
 {

@@ -41,9 +41,15 @@ struct model_config {
     float *rope_factors; /* ROPE_FACTORS: what the frequency of each pair is divided by, [head_dim / 2]. Of a
                             GGUF whose factors are no llama3 scaling, or longrope with one list of factors */
     bool tie_word_embeddings;
+    bool tie_unsaid;               /* config.json does not say whether */
     bool attention_bias, mlp_bias; /* of a GGUF, for the config.json of its folder: gsq goes by the tensors */
     int64_t bos_id, eos_id;        /* -1: none; the first where config.json lists several */
     char hidden_act[32];
+
+    /* Where the text part of a checkpoint's names begins, and the head: config_part_name, config_head_name. "": "model." and
+     * "lm_head" */
+    char prefix[32], head[32];
+    char wrapper[64]; /* "Mistral3ForConditionalGeneration": the model whose text part this is; "": it is all text */
 
     char unsupported[320], unsupported_hint[256]; /* why gsq cannot compute this model, and what to do; ""
                                                    * where nothing speaks against it */
@@ -54,6 +60,20 @@ struct model_config {
 };
 
 void config_free(struct model_config *c);
+
+/* The ways in which models name their text part: prefix and head, NULL past the end. The first is that of a model of text alone. */
+struct config_names {
+    const char *prefix, *head;
+};
+const struct config_names *config_names_at(size_t i);
+/* "model.layers.3", "model.norm": under the model's own prefix, into out (64 bytes hold any); return out. */
+const char *config_layer_name(const struct model_config *c, uint32_t layer, char *out, size_t cap);
+const char *config_part_name(const struct model_config *c, const char *part, char *out, size_t cap);
+/* "model." and "lm_head", or what this model has in their place. */
+const char *config_prefix(const struct model_config *c);
+const char *config_head_name(const struct model_config *c);
+/* Whether a tensor or module of this name belongs to the text part; all do where the model is all text. */
+bool config_is_text(const struct model_config *c, const char *name);
 
 /* The whole numbers of a shape: what each kind of file calls them, and what they may be. */
 struct config_number {

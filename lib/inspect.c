@@ -100,7 +100,7 @@ static bool count_linears(struct contents *c, struct err *e)
         struct block_matrix of;
         for (uint32_t place = 0; block_matrix(c->cfg, layer, place, &of); place++) {
             struct matrix x = {.part = of.part};
-            block_part_name(of.part, layer, x.module, sizeof x.module);
+            block_part_name(c->cfg, of.part, layer, x.module, sizeof x.module);
             if (!checkpoint_matrix(c->ck, &x, e))
                 return false;
             uint64_t weights = (uint64_t)x.rows * x.cols;

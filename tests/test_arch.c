@@ -57,7 +57,8 @@ static void numbers_of_matrices(void **state)
     }
     model_shape_free(&s);
     char name[96];
-    assert_string_equal(block_part_name(block_part_of(ROLE_UP), 12, name, sizeof name), "model.layers.12.mlp.up_proj");
+    assert_string_equal(block_part_name(&(struct model_config){0}, block_part_of(ROLE_UP), 12, name, sizeof name),
+                        "model.layers.12.mlp.up_proj");
     assert_string_equal(block_part_short_name(block_part_of(ROLE_DOWN)), "down_proj");
     assert_string_equal(block_part_short_name(block_part_of(ROLE_ATTN_NORM)), "input_layernorm");
 }

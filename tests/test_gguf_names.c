@@ -11,6 +11,8 @@
 #include "arch/family.h"
 #include "formats/gguf/gguf_names.h"
 
+static const struct model_config plain;
+
 static void known_names(void **state)
 {
     (void)state;
@@ -32,10 +34,42 @@ static void known_names(void **state)
     };
     for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
         char name[64], hf[96];
-        assert_true(gguf_name_of(pairs[i][0], name, sizeof name));
+        assert_true(gguf_name_of(&plain, pairs[i][0], name, sizeof name));
         assert_string_equal(name, pairs[i][1]);
-        assert_true(gguf_name_to_hf(pairs[i][1], hf, sizeof hf));
+        assert_true(gguf_name_to_hf(&plain, pairs[i][1], hf, sizeof hf));
         assert_string_equal(hf, pairs[i][0]);
+    }
+}
+
+/* Of models that read more than text. */
+static void prefixed_names(void **state)
+{
+    (void)state;
+    static const char *const pairs[][3] = {
+        {"", "embed_tokens.weight", "token_embd.weight"},
+        {"", "norm.weight", "output_norm.weight"},
+        {"", "layers.3.self_attn.q_proj", "blk.3.attn_q"},
+    };
+    const struct config_names *n;
+    for (size_t k = 0; (n = config_names_at(k)); k++) {
+        struct model_config c = {.wrapper = "W"};
+        char hf[96], name[96], out[96];
+        snprintf(c.prefix, sizeof c.prefix, "%s", n->prefix);
+        snprintf(c.head, sizeof c.head, "%s", n->head);
+        for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
+            snprintf(hf, sizeof hf, "%s%s", n->prefix, pairs[i][1]);
+            assert_true(gguf_name_of(&c, hf, name, sizeof name));
+            assert_string_equal(name, pairs[i][2]);
+            assert_true(gguf_name_to_hf(&c, name, out, sizeof out));
+            assert_string_equal(out, hf);
+            assert_true(config_is_text(&c, hf));
+        }
+        snprintf(hf, sizeof hf, "%s.weight", n->head);
+        assert_true(gguf_name_of(&c, hf, name, sizeof name));
+        assert_string_equal(name, "output.weight");
+        assert_false(config_is_text(&c, "vision_tower.layers.0.self_attn.q_proj.weight"));
+        assert_false(gguf_name_of(&c, "vision_tower.layers.0.self_attn.q_proj.weight", name, sizeof name));
+        assert_int_equal(k == 0, gguf_name_of(&c, "model.layers.0.mlp.up_proj", name, sizeof name));
     }
 }
 
@@ -58,13 +92,13 @@ static void unknown_names(void **state)
     };
     char out[96];
     for (size_t i = 0; i < sizeof hf / sizeof hf[0]; i++)
-        assert_false(gguf_name_of(hf[i], out, sizeof out));
+        assert_false(gguf_name_of(&plain, hf[i], out, sizeof out));
     static const char *const gguf[] = {"rope_freqs.weight", "blk.0.attn_qkv.weight", "output.scale", "blk.x.attn_q",
                                        "model.norm.weight"};
     for (size_t i = 0; i < sizeof gguf / sizeof gguf[0]; i++)
-        assert_false(gguf_name_to_hf(gguf[i], out, sizeof out));
-    assert_false(gguf_name_of("model.layers.3.self_attn.q_proj", out, 12)); /* "blk.3.attn_q" and its NUL */
-    assert_true(gguf_name_of("model.layers.3.self_attn.q_proj", out, 13));
+        assert_false(gguf_name_to_hf(&plain, gguf[i], out, sizeof out));
+    assert_false(gguf_name_of(&plain, "model.layers.3.self_attn.q_proj", out, 12)); /* "blk.3.attn_q" and its NUL */
+    assert_true(gguf_name_of(&plain, "model.layers.3.self_attn.q_proj", out, 13));
 }
 
 static void permuted_modules(void **state)
@@ -106,10 +140,8 @@ static void row_order(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(known_names),
-        cmocka_unit_test(unknown_names),
-        cmocka_unit_test(permuted_modules),
-        cmocka_unit_test(row_order),
+        cmocka_unit_test(known_names),      cmocka_unit_test(prefixed_names), cmocka_unit_test(unknown_names),
+        cmocka_unit_test(permuted_modules), cmocka_unit_test(row_order),
     };
     return cmocka_run_group_tests_name("gguf_names", tests, NULL, NULL);
 }

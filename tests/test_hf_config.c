@@ -218,6 +218,55 @@ static void not_computed(void **state)
         expect_unsupported(odd[i][0], odd[i][1]);
 }
 
+/* Models that read more than text keep the text's part apart; its family goes by its model_type. */
+#define TEXT_PART                                                                                                      \
+    "\"text_config\":{\"architectures\":[\"Other\"],\"model_type\":\"%s\",\"hidden_size\":64,"                         \
+    "\"intermediate_size\":172,\"num_hidden_layers\":5,\"num_attention_heads\":8,\"vocab_size\":512,"                  \
+    "\"rms_norm_eps\":1e-05,\"bos_token_id\":3%s}}"
+
+static void parse_text_part(struct model_config *c, const char *type, const char *part)
+{
+    char text[1024];
+    struct err e = {0};
+    snprintf(
+        text, sizeof text,
+        "{\"architectures\":[\"Mistral3ForConditionalGeneration\"],\"model_type\":\"mistral3\",\"dtype\":\"bfloat16\","
+        "\"eos_token_id\":4,\"tie_word_embeddings\":true," TEXT_PART,
+        type, part);
+    if (!hf_config_parse(c, text, strlen(text), "config.json", &e))
+        fail_msg("%s: %s", text, e.msg);
+}
+
+static void text_part(void **state)
+{
+    (void)state;
+    struct model_config c;
+    struct err e = {0};
+    parse_text_part(&c, "mistral", "");
+    assert_true(config_supported(&c, &e));
+    assert_string_equal(c.wrapper, "Mistral3ForConditionalGeneration");
+    assert_string_equal(c.architecture, "");
+    assert_string_equal(c.model_type, "mistral");
+    assert_string_equal(c.torch_dtype, "bfloat16");
+    assert_int_equal(c.hidden_size, 64);
+    assert_int_equal(c.bos_id, 3);
+    assert_int_equal(c.eos_id, 4); /* said outside */
+    assert_true(c.tie_word_embeddings);
+    config_free(&c);
+    parse_text_part(&c, "mistral", ",\"tie_word_embeddings\":false");
+    assert_false(c.tie_word_embeddings);
+    config_free(&c);
+    parse_text_part(&c, "mllama_text_model", "");
+    assert_false(config_supported(&c, &e));
+    assert_non_null(
+        strstr(e.msg, "does not support the text part \"mllama_text_model\" of Mistral3ForConditionalGeneration"));
+    config_free(&c);
+    parse_text_part(&c, "llama", ",\"rope_scaling\":{\"rope_type\":\"odd\"}");
+    assert_false(config_supported(&c, &e));
+    assert_non_null(strstr(e.msg, "\"odd\""));
+    config_free(&c);
+}
+
 /* Which layers slide, by the rules of transformers. */
 static void windows(void **state)
 {
@@ -520,19 +569,13 @@ static void humming_and_mlx(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(llama_defaults),
-        cmocka_unit_test(llama3),
-        cmocka_unit_test(other_families),
-        cmocka_unit_test(refused),
-        cmocka_unit_test(not_computed),
-        cmocka_unit_test(windows),
-        cmocka_unit_test(yarn),
-        cmocka_unit_test(python_numbers),
-        cmocka_unit_test(required_keys),
-        cmocka_unit_test(odd_kinds),
-        cmocka_unit_test(gptq),
-        cmocka_unit_test(compressed_tensors),
-        cmocka_unit_test(humming_and_mlx),
+        cmocka_unit_test(llama_defaults),     cmocka_unit_test(llama3),
+        cmocka_unit_test(other_families),     cmocka_unit_test(refused),
+        cmocka_unit_test(not_computed),       cmocka_unit_test(windows),
+        cmocka_unit_test(text_part),          cmocka_unit_test(yarn),
+        cmocka_unit_test(python_numbers),     cmocka_unit_test(required_keys),
+        cmocka_unit_test(odd_kinds),          cmocka_unit_test(gptq),
+        cmocka_unit_test(compressed_tensors), cmocka_unit_test(humming_and_mlx),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -74,7 +74,7 @@ static void make_items(struct bench *b)
                                  .cols = of->cols,
                                  .coded = n != 3, /* the first block's o stays in 16 bits */
                                  .spec = {quant_type_find(place == REF_DOWN ? "3" : "2"), 32, SCALE_F16}};
-            block_part_name(x->part, layer, x->module, sizeof x->module);
+            block_part_name(&(struct model_config){0}, x->part, layer, x->module, sizeof x->module);
         }
 }
 
@@ -93,7 +93,8 @@ static void open_model(struct bench *b)
     b->shape.wide = 640;
     family_write(MODEL, &b->shape, &b->raw);
     for (int i = 0; i < EXTRA; i++) {
-        snprintf(name, sizeof name, "%s.weight", block_part_name(&extra[i], 1, module, sizeof module));
+        snprintf(name, sizeof name, "%s.weight",
+                 block_part_name(&(struct model_config){0}, &extra[i], 1, module, sizeof module));
         raw_weight(&b->raw, name, DTYPE_F16, extra_matrices[i].rows, extra_matrices[i].cols, &seed);
     }
     family_write_shards(&b->raw, MODEL, 1);

@@ -5,17 +5,15 @@
 
 #include "arch/block.h"
 
-struct name_pair {
+/* Behind the prefix of a model's names. */
+static const struct name_pair {
     const char *hf, *gguf;
+} globals[] = {
+    {"embed_tokens", "token_embd"},
+    {"norm", "output_norm"},
 };
 
-static const struct name_pair globals[] = {
-    {"model.embed_tokens", "token_embd"},
-    {"model.norm", "output_norm"},
-    {"lm_head", "output"},
-};
-
-#define HF_BLOCK   "model.layers."
+#define HF_BLOCK   "layers."
 #define GGUF_BLOCK "blk."
 /* Of a block's number: as many as any model has, so that names fit. */
 #define MAX_DIGITS 6
@@ -61,46 +59,56 @@ static bool split_block(const char *name, size_t n, const char *prefix, size_t *
     return true;
 }
 
-static bool translate(const char *name, bool to_gguf, char *out, size_t cap)
+bool gguf_name_of(const struct model_config *c, const char *hf, char *out, size_t cap)
 {
-    const char *suffix, *prefix = to_gguf ? HF_BLOCK : GGUF_BLOCK;
-    size_t n = module_length(name, &suffix), number, digits;
+    const char *suffix, *prefix = config_prefix(c);
+    size_t n = module_length(hf, &suffix), front = strlen(prefix), number, digits;
     int length = -1;
-    if (split_block(name, n, prefix, &number, &digits)) {
+    if (same(hf, n, config_head_name(c)))
+        length = snprintf(out, cap, "output%s", suffix);
+    bool inside = length < 0 && n > front && memcmp(hf, prefix, front) == 0;
+    const char *name = inside ? hf + front : "";
+    n = inside ? n - front : 0;
+    if (split_block(name, n, HF_BLOCK, &number, &digits)) {
         size_t rest = number + digits + 1;
-        const char *in = name + rest;
-        const struct block_part *p = to_gguf ? block_part_named(in, n - rest) : block_part_named_gguf(in, n - rest);
+        const struct block_part *p = block_part_named(name + rest, n - rest);
         if (p)
-            length = snprintf(out, cap, "%s%.*s.%s%s", to_gguf ? GGUF_BLOCK : HF_BLOCK, (int)digits, name + number,
-                              to_gguf ? p->gguf : p->hf, suffix);
-    } else {
-        for (size_t i = 0; i < sizeof globals / sizeof globals[0]; i++) {
-            const struct name_pair *p = &globals[i];
-            if (same(name, n, to_gguf ? p->hf : p->gguf))
-                length = snprintf(out, cap, "%s%s", to_gguf ? p->gguf : p->hf, suffix);
-        }
+            length = snprintf(out, cap, GGUF_BLOCK "%.*s.%s%s", (int)digits, name + number, p->gguf, suffix);
     }
+    for (size_t i = 0; i < sizeof globals / sizeof globals[0]; i++)
+        if (same(name, n, globals[i].hf))
+            length = snprintf(out, cap, "%s%s", globals[i].gguf, suffix);
     return length > 0 && (size_t)length < cap;
 }
 
-bool gguf_name_of(const char *hf, char *out, size_t cap)
+bool gguf_name_to_hf(const struct model_config *c, const char *name, char *out, size_t cap)
 {
-    return translate(hf, true, out, cap);
-}
-
-bool gguf_name_to_hf(const char *name, char *out, size_t cap)
-{
-    return translate(name, false, out, cap);
+    const char *suffix, *prefix = config_prefix(c);
+    size_t n = module_length(name, &suffix), number, digits;
+    int length = -1;
+    if (split_block(name, n, GGUF_BLOCK, &number, &digits)) {
+        size_t rest = number + digits + 1;
+        const struct block_part *p = block_part_named_gguf(name + rest, n - rest);
+        if (p)
+            length = snprintf(out, cap, "%s" HF_BLOCK "%.*s.%s%s", prefix, (int)digits, name + number, p->hf, suffix);
+    } else if (same(name, n, "output")) {
+        length = snprintf(out, cap, "%s%s", config_head_name(c), suffix);
+    }
+    for (size_t i = 0; i < sizeof globals / sizeof globals[0]; i++)
+        if (same(name, n, globals[i].gguf))
+            length = snprintf(out, cap, "%s%s%s", prefix, globals[i].hf, suffix);
+    return length > 0 && (size_t)length < cap;
 }
 
 uint32_t gguf_permuted_heads(const struct model_config *c, const char *hf_module)
 {
     const struct family *f = family_of(c);
-    const char *suffix;
-    size_t n = module_length(hf_module, &suffix), number, digits;
-    if (!f || !f->permuted_rows || !split_block(hf_module, n, HF_BLOCK, &number, &digits))
+    const char *suffix, *prefix = config_prefix(c);
+    size_t n = module_length(hf_module, &suffix), front = strlen(prefix), number, digits;
+    if (!f || !f->permuted_rows || n <= front || memcmp(hf_module, prefix, front) != 0 ||
+        !split_block(hf_module + front, n - front, HF_BLOCK, &number, &digits))
         return 0;
-    size_t rest = number + digits + 1;
+    size_t rest = front + number + digits + 1;
     const struct block_part *p = block_part_named(hf_module + rest, n - rest);
     return p && p->turned && c->head_dim ? block_part_rows(p, c) / c->head_dim : 0;
 }

@@ -6,10 +6,11 @@
 #include "arch/config.h"
 
 /* "model.layers.3.self_attn.q_proj" -> "blk.3.attn_q"; "model.embed_tokens" -> "token_embd"; ".weight" and
- * ".bias" are carried over when present. False: no such name is known. out: at least 64 bytes. */
-bool gguf_name_of(const char *hf, char *out, size_t cap);
+ * ".bias" are carried over when present. The prefix is the model's own. False: no such name is known. out: at least 64
+ * bytes. */
+bool gguf_name_of(const struct model_config *c, const char *hf, char *out, size_t cap);
 /* The reverse; out: at least 96 bytes. */
-bool gguf_name_to_hf(const char *name, char *out, size_t cap);
+bool gguf_name_to_hf(const struct model_config *c, const char *name, char *out, size_t cap);
 
 /* Heads whose rows are permuted in a GGUF of this architecture: num_heads for q_proj, num_kv_heads for k_proj
  * (weights and biases) of llama, 0 for everything else. */

@@ -13,11 +13,19 @@
 /* What every reader below needs: the object, and how to speak of it. */
 struct reader {
     const cJSON *o;
+    const cJSON *outer; /* of a text part: the whole, which may say what that does not; NULL: o is the whole */
     const char *path;
     const char *where; /* "" or "rope_scaling." in front of a key */
     bool lenient;      /* a missing key is 0: gsq does not compute this model anyway */
     struct err *e;
 };
+
+/* A key of the model or, where its text part lacks it, of what that is part of. */
+static const cJSON *get_either(const struct reader *r, const char *key)
+{
+    const cJSON *item = json_get(r->o, key);
+    return item || !r->outer ? item : json_get(r->outer, key);
+}
 
 static bool bad(const struct reader *r, const char *key, const char *what)
 {
@@ -58,7 +66,7 @@ static bool read_positive(const struct reader *r, const char *key, double fallba
 
 static bool read_bool(const struct reader *r, const char *key, bool fallback, bool *out)
 {
-    const cJSON *item = json_get(r->o, key);
+    const cJSON *item = get_either(r, key);
     if (item && !cJSON_IsBool(item))
         return bad(r, key, "must be true or false");
     *out = item ? cJSON_IsTrue(item) : fallback;
@@ -81,7 +89,7 @@ static bool read_text(const struct reader *r, const char *key, char *out, size_t
 /* A token id: a number, the first of a list, or null. Some tools write -1 for none. */
 static bool read_token(const struct reader *r, const char *key, int64_t *out)
 {
-    const cJSON *item = json_get(r->o, key);
+    const cJSON *item = get_either(r, key);
     uint64_t v;
     if (cJSON_IsArray(item))
         item = item->child;
@@ -181,6 +189,7 @@ static bool read_details(const struct reader *r, struct model_config *c)
     if (eps >= 1)
         return bad(r, "rms_norm_eps", "must be below 1");
     c->rms_eps = (float)eps;
+    c->tie_unsaid = !get_either(r, "tie_word_embeddings");
     const char *key = json_get(r->o, "hidden_act") ? "hidden_act" : "hidden_activation";
     if (!read_text(r, key, c->hidden_act, sizeof c->hidden_act))
         return false;
@@ -362,6 +371,28 @@ static bool read_part(const struct reader *from, struct model_config *c,
     return why.kind == ERR_USER;
 }
 
+/* What the whole is called is its wrapper's name; the text's family is found by its model_type alone, for some name the
+ * wrapper's architecture there too. */
+static bool read_text_part(const struct reader *r, struct model_config *c)
+{
+    const char *whole = c->architecture[0] ? c->architecture : c->model_type;
+    snprintf(c->wrapper, sizeof c->wrapper, "%s", whole[0] ? whole : "a model without a name");
+    c->architecture[0] = 0;
+    char dtype[sizeof c->torch_dtype];
+    memcpy(dtype, c->torch_dtype, sizeof dtype);
+    if (!read_text(r, "model_type", c->model_type, sizeof c->model_type) || !read_dtype(r, c))
+        return false;
+    if (dtype[0])
+        memcpy(c->torch_dtype, dtype, sizeof dtype);
+    if (!family_of(c))
+        config_unsupported(
+            c,
+            "gsq quantizes the text part of models that read more than text, where it is of a family that "
+            "it supports",
+            "%s: gsq does not support the text part \"%s\" of %s", r->path, c->model_type, c->wrapper);
+    return true;
+}
+
 bool hf_config_parse(struct model_config *out, const char *text, size_t size, const char *path, struct err *e)
 {
     *out = (struct model_config){.bos_id = -1, .eos_id = -1};
@@ -382,13 +413,11 @@ bool hf_config_parse(struct model_config *out, const char *text, size_t size, co
     /* Models that read more than text keep the text's part apart. */
     const cJSON *part = ok && !json_get(root, "hidden_size") ? json_get(root, "text_config") : NULL;
     if (cJSON_IsObject(part)) {
-        config_unsupported(out, "gsq supports text models only",
-                           "%s: \"text_config\" says that this model reads more than text", path);
-        r.o = part;
-        r.where = "text_config.";
+        r = (struct reader){.o = part, .outer = root, .path = path, .where = "text_config.", .e = e};
+        ok = read_part(&r, out, read_text_part);
     }
-    bool named = out->architecture[0] || out->model_type[0];
-    r.lenient = cJSON_IsObject(part) || (named && !family_of(out));
+    bool named = out->architecture[0] || out->model_type[0] || out->wrapper[0];
+    r.lenient = named && !family_of(out);
     ok = ok && (r.lenient ? read_part(&r, out, read_shape) : read_shape(&r, out)) && read_part(&r, out, read_details) &&
          read_part(&r, out, read_windows) && read_part(&r, out, read_rope) && read_quant(out, root, path, e);
     cJSON_Delete(root);

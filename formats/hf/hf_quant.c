@@ -199,8 +199,11 @@ static bool parse_gptq(const struct reader *r, const cJSON *o)
     if (!refuse_asymmetric(r, o) || !read_bits(r, json_get(o, "bits"), "bits", &bits) ||
         !read_group(r, json_get(o, "group_size"), "group_size", &group))
         return false;
-    if (!is_set(o, "lm_head") && !add_named_rule(r, "lm_head", true, 0, 0))
-        return false;
+    /* Where its text part begins is seen from the tensors, later: every name that a head has. */
+    const struct config_names *n;
+    for (size_t i = 0; !is_set(o, "lm_head") && (i == 0 || r->c->wrapper[0]) && (n = config_names_at(i)); i++)
+        if (!add_named_rule(r, n->head, true, 0, 0))
+            return false;
     return add_dynamic(r, o, bits, group) && add_rule(r, NULL, false, bits, group);
 }
 

@@ -61,6 +61,25 @@ static bool read_quantize_config(struct folder *f, struct err *e)
     return true;
 }
 
+/* How the tensors of the text part are called. Where a model is all text, its names are not looked for: those of another
+ * kind are refused by whoever wants them. */
+static void find_names(struct folder *f)
+{
+    struct model_config *c = f->config;
+    const struct config_names *n;
+    char norm[80];
+    for (size_t i = 0; c->wrapper[0] && (n = config_names_at(i)); i++) {
+        snprintf(norm, sizeof norm, "%snorm.weight", n->prefix);
+        if (!safetensors_find(f->tensors, norm))
+            continue;
+        snprintf(c->prefix, sizeof c->prefix, "%s", n->prefix);
+        snprintf(c->head, sizeof c->head, "%s", n->head);
+        if (c->tie_unsaid)
+            c->tie_word_embeddings =
+                !module_tensor(f->tensors, c->head, ".weight") && !packed_present(f->tensors, c->quant, c->head);
+    }
+}
+
 static bool open_folder(struct folder *f, struct err *e)
 {
     char path[4096], *text = NULL;
@@ -70,7 +89,10 @@ static bool open_folder(struct folder *f, struct err *e)
         ok = foreign_folder(f->dir, "config.json", e);
     ok = ok && os_read_file(path, CONFIG_MAX, &text, &size, e) && hf_config_parse(f->config, text, size, path, e);
     free(text);
-    return ok && safetensors_open_dir(&f->tensors, f->dir, e) && read_quantize_config(f, e) && compile_rules(f, e);
+    if (!ok || !safetensors_open_dir(&f->tensors, f->dir, e))
+        return false;
+    find_names(f);
+    return read_quantize_config(f, e) && compile_rules(f, e);
 }
 
 static void folder_close(void *self)

@@ -64,7 +64,7 @@ static bool fill(struct entry *x, const struct gguf_tensor *t, const struct mode
     struct tensor *out = &x->tensor;
     x->stored = t;
     x->type = gguf_type_of(t->type);
-    if (!gguf_name_to_hf(t->name, x->name, sizeof x->name))
+    if (!gguf_name_to_hf(c, t->name, x->name, sizeof x->name))
         snprintf(x->name, sizeof x->name, "%s", t->name);
     *out = (struct tensor){.name = x->name,
                            .dtype = dtype_of(t->type),

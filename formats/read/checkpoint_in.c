@@ -15,7 +15,8 @@ struct checkpoint {
     char *dir;
     struct model_config config;
     const struct model_source *source;
-    void *self; /* the source's; NULL: not open */
+    void *self;         /* the source's; NULL: not open */
+    char embedding[64]; /* module names */
 };
 
 /* ---- opening ---- */
@@ -71,6 +72,7 @@ bool checkpoint_open(struct checkpoint **out, const char *path, struct err *e)
     bool file = os_stat(path, NULL) == OS_FILE;
     c->source = file ? &gguf_source : &folder_source;
     c->self = file ? gguf_source_open(path, &c->config, e) : folder_source_open(path, &c->config, e);
+    config_part_name(&c->config, "embed_tokens", c->embedding, sizeof c->embedding);
     if (c->self)
         return true;
     checkpoint_close(out);
@@ -163,19 +165,21 @@ bool checkpoint_has_module(const struct checkpoint *c, const char *module)
     return c->source->is_packed(c->self, module, NULL) || part(c, module, ".weight");
 }
 
-/* Known to be there when only the other one is: tied models store either name. */
-static const char *const embedding = "model.embed_tokens", *const head = "lm_head";
+/* A matrix that is tied is known to be there when only the other one is: models store either name. */
 
 const char *checkpoint_embedding_module(const struct checkpoint *c)
 {
-    bool swap = !checkpoint_has_module(c, embedding) && c->config.tie_word_embeddings && checkpoint_has_module(c, head);
-    return swap ? head : embedding;
+    const char *head = config_head_name(&c->config);
+    bool swap =
+        !checkpoint_has_module(c, c->embedding) && c->config.tie_word_embeddings && checkpoint_has_module(c, head);
+    return swap ? head : c->embedding;
 }
 
 const char *checkpoint_head_module(const struct checkpoint *c)
 {
+    const char *head = config_head_name(&c->config);
     bool swap = !checkpoint_has_module(c, head) && c->config.tie_word_embeddings;
-    return swap ? embedding : head;
+    return swap ? c->embedding : head;
 }
 
 bool checkpoint_weight(const struct checkpoint *c, const char *module, struct weight_info *out, struct err *e)

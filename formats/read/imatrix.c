@@ -93,13 +93,14 @@ static bool module_of(const char *path, const struct gguf_tensor *t, const struc
 {
     char weight[NAME_BYTES], hf[128];
     snprintf(weight, sizeof weight, "%.*s", (int)(strlen(t->name) - strlen(SUMS)), t->name);
-    bool known = gguf_name_to_hf(weight, hf, sizeof hf);
+    bool known = gguf_name_to_hf(checkpoint_config(ck), weight, hf, sizeof hf);
     size_t n = known ? strlen(hf) : 0, suffix = strlen(".weight");
     known = known && n > suffix && strcmp(hf + n - suffix, ".weight") == 0;
     if (known) {
         hf[n - suffix] = '\0';
-        bool head = strcmp(hf, "lm_head") == 0, embedding = strcmp(hf, "model.embed_tokens") == 0;
-        if (head || (embedding && checkpoint_config(ck)->tie_word_embeddings))
+        const struct model_config *c = checkpoint_config(ck);
+        bool head = strcmp(hf, config_head_name(c)) == 0, embedding = str_ends(hf, "embed_tokens");
+        if (head || (embedding && c->tie_word_embeddings))
             snprintf(hf, sizeof hf, "%s", checkpoint_head_module(ck));
         known = checkpoint_has_module(ck, hf);
     }
@@ -194,7 +195,7 @@ bool imatrix_parse(struct imatrix *m, const uint8_t *bytes, size_t size, const c
                    struct err *e)
 {
     struct gguf *g = NULL;
-    *m = (struct imatrix){0};
+    *m = (struct imatrix){.config = checkpoint_config(ck)};
     bool ok = refuse_dat(bytes, size, path, e) && gguf_parse(&g, bytes, size, path, e) && read_facts(m, g, path, e);
     for (size_t i = 0; ok && i < gguf_tensor_count(g); i++) {
         const struct gguf_tensor *t = gguf_tensor_at(g, i);
@@ -245,7 +246,7 @@ static bool name_entries(const struct imatrix *m, struct named *list, struct err
         struct named *x = &list[i];
         char hf[128];
         snprintf(hf, sizeof hf, "%s.weight", m->entries[i].module);
-        if (!gguf_name_of(hf, x->name, sizeof x->name))
+        if (!gguf_name_of(m->config, hf, x->name, sizeof x->name))
             return err_set(e, ERR_BUG, "%s has no name in a GGUF", hf);
         snprintf(x->sums, sizeof x->sums, "%s" SUMS, x->name);
         snprintf(x->counts, sizeof x->counts, "%s" COUNTS, x->name);
@@ -306,10 +307,10 @@ bool imatrix_write(const struct imatrix *m, const char *path, struct err *e)
 
 /* ---- of some weights only ---- */
 
-static bool named(const struct imatrix_entry *x, const char *text)
+static bool named(const struct imatrix *m, const struct imatrix_entry *x, const char *text)
 {
     char name[128];
-    if (!gguf_name_of(x->module, name, sizeof name))
+    if (!gguf_name_of(m->config, x->module, name, sizeof name))
         return false;
     strcat(name, ".weight");
     return strstr(name, text) != NULL;
@@ -320,7 +321,7 @@ bool imatrix_limit(struct imatrix *m, const char *const *names, size_t n, bool s
     for (size_t k = 0; k < n; k++) {
         size_t hits = 0;
         for (size_t i = 0; i < m->n; i++)
-            hits += named(&m->entries[i], names[k]);
+            hits += named(m, &m->entries[i], names[k]);
         if (hits)
             continue;
         err_set(e, ERR_USER, "the importance matrix has no weight whose name holds \"%s\"", names[k]);
@@ -330,7 +331,7 @@ bool imatrix_limit(struct imatrix *m, const char *const *names, size_t n, bool s
         struct imatrix_entry *x = &m->entries[i];
         bool hit = false;
         for (size_t k = 0; k < n; k++)
-            hit = hit || named(x, names[k]);
+            hit = hit || named(m, x, names[k]);
         if (hit != skip)
             continue;
         x->count = 1;

@@ -13,6 +13,7 @@ struct imatrix_entry {
     float *sums;  /* [cols] of squares */
 };
 struct imatrix {
+    const struct model_config *config; /* of the model, which outlives this */
     struct imatrix_entry *entries;
     size_t n;
     uint32_t chunks, chunk_size; /* windows, and tokens in each; 0: the file does not say */

@@ -43,7 +43,7 @@ static bool read_all(const struct checkpoint *c, struct matrix *x, struct err *e
             x->layer = layer;
             x->place = place;
             x->number = number++;
-            block_part_name(x->part, layer, x->module, sizeof x->module);
+            block_part_name(config, x->part, layer, x->module, sizeof x->module);
             if (!checkpoint_matrix(c, x, e))
                 return false;
         }

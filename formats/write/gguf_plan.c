@@ -13,6 +13,7 @@
 #include "formats/write/gguf_mixture.h"
 #include "formats/write/gguf_override.h"
 #include "host/base/grow.h"
+#include "host/base/log.h"
 #include "host/base/num.h"
 
 #define UNSUPPORTED "the model may be of an architecture that is not supported"
@@ -37,7 +38,8 @@ static bool name_of(struct gguf_plan *p, const char *module, const char *suffix,
 {
     char hf[128];
     snprintf(hf, sizeof hf, "%s%s", module, suffix);
-    return gguf_name_of(hf, out, 64) || err_set(p->e, ERR_BUG, "%s has no name in a GGUF", hf);
+    return gguf_name_of(checkpoint_config(p->src), hf, out, 64) ||
+           err_set(p->e, ERR_BUG, "%s has no name in a GGUF", hf);
 }
 
 /* Permuted rows are rows of heads of head_dim. */
@@ -136,11 +138,11 @@ static bool plan_model(struct gguf_plan *p)
         return false;
     for (uint32_t l = 0; l < c->num_layers; l++)
         for (uint32_t i = 0; (part = block_part_in(c, l, i)); i++) {
-            block_part_name(part, l, module, sizeof module);
+            block_part_name(c, part, l, module, sizeof module);
             if (!(part->kind == PART_MATRIX ? plan_matrix(p, module, NULL) : plan_vector(p, module)))
                 return false;
         }
-    if (!plan_vector(p, "model.norm") ||
+    if (!plan_vector(p, config_part_name(c, "norm", module, sizeof module)) ||
         (!p->items[0].head && !plan_matrix(p, checkpoint_head_module(p->src), "output.weight")))
         return false;
     const struct gguf *source = checkpoint_gguf(p->src);
@@ -165,8 +167,9 @@ static bool is_planned(const struct gguf_plan *p, const struct strmap *names, co
         return false;
     memcpy(module, name, n);
     module[n] = 0;
+    const struct model_config *c = checkpoint_config(p->src);
     if (strcmp(dot, ".inv_freq") == 0 || strcmp(name, "rope_freqs.weight") == 0 ||
-        (p->items[0].head && strcmp(module, "lm_head") == 0))
+        (p->items[0].head && strcmp(module, config_head_name(c)) == 0))
         return true;
     if (!strmap_find(names, module, n, &at))
         return false;
@@ -185,7 +188,9 @@ static bool check_complete(struct gguf_plan *p)
             ok = err_nomem(p->e, "the list of tensors", p->n);
     for (size_t i = 0; ok && i < checkpoint_tensor_count(p->src); i++) {
         const struct tensor *t = checkpoint_tensor_at(p->src, i);
-        if (is_planned(p, &names, t->name))
+        bool text = config_is_text(checkpoint_config(p->src), t->name);
+        p->left_out += !text;
+        if (!text || is_planned(p, &names, t->name))
             continue;
         err_set(p->e, ERR_USER, "%s in %s has no place in a GGUF of this architecture", t->name,
                 checkpoint_tensor_path(p->src, t));
@@ -250,6 +255,9 @@ bool gguf_plan_keys(struct gguf_plan *p, bool quiet, struct err *e)
         facts.file_type = commonest_file_type(p);
     for (size_t i = 0; i < p->n; i++)
         facts.quantized |= p->entries[i].type->block > 1;
+    if (p->left_out && !quiet)
+        log_warn("%s: a GGUF holds the text part of this model; %zu tensors of other parts are left out",
+                 checkpoint_dir(p->src), p->left_out);
     gguf_keys_destroy(&p->keys);
     const struct gguf *source = checkpoint_gguf(p->src);
     bool ok = source ? gguf_export_copied_keys(&p->keys, source, &facts, e)

@@ -25,6 +25,7 @@ struct gguf_plan {
     struct export_options options;
     const struct matrix *items;
     size_t n_items, listed; /* of them are entries already */
+    size_t left_out;        /* tensors that are not of the text part */
     struct gguf_entry *entries;
     size_t n, cap;
     struct gguf_tensor_plan *tensors; /* [n] */

@@ -200,7 +200,9 @@ static bool plan_unpacked(struct building *b, const struct tensor *t, const char
 
 static bool plan_copy(struct building *b, const struct tensor *t, const char *module, const char *suffix)
 {
-    bool convert = t->dtype == DTYPE_F32 && !stays_f32(t) && !b->plan->exact;
+    /* What is not of the text part is carried over as it is. */
+    bool text = config_is_text(checkpoint_config(b->src), t->name);
+    bool convert = t->dtype == DTYPE_F32 && !stays_f32(t) && !b->plan->exact && text;
     if (t->dtype == DTYPE_OTHER) {
         err_set(b->e, ERR_USER, "%s in %s is stored as %s, which cannot be carried over", t->name,
                 checkpoint_tensor_path(b->src, t), t->stored_dtype);
@@ -393,7 +395,8 @@ static bool set_string(cJSON *o, const char *key, const char *value, bool add)
 
 static bool put_quantization(struct hf_plan *p, cJSON *root, const struct building *b)
 {
-    struct quant_config_facts facts = {.options = b->options,
+    struct quant_config_facts facts = {.head = config_head_name(checkpoint_config(b->src)),
+                                       .options = b->options,
                                        .items = b->items,
                                        .n_items = b->n_items,
                                        .dense = (const char *const *)p->dense,
@@ -436,8 +439,11 @@ static bool config_text(struct hf_plan *p, const struct building *b)
     for (size_t i = 0; i < sizeof old / sizeof old[0]; i++)
         cJSON_DeleteItemFromObjectCaseSensitive(root, old[i]);
     bool new_name = cJSON_GetObjectItemCaseSensitive(root, "dtype") != NULL;
+    cJSON *part = cJSON_GetObjectItemCaseSensitive(root, "text_config");
     ok = ok &&
          (p->exact || (set_string(root, "dtype", dtype, false) && set_string(root, "torch_dtype", dtype, !new_name)));
+    if (ok && !p->exact && cJSON_IsObject(part))
+        ok = set_string(part, "dtype", dtype, false) && set_string(part, "torch_dtype", dtype, false);
     ok = ok && put_quantization(p, root, b);
     if (ok)
         json_print(&p->config, root);

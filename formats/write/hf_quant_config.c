@@ -421,7 +421,7 @@ static bool gptq_json(cJSON *o, const struct quant_config_facts *f, struct rules
 {
     bool v2 = f->options->format == EXPORT_GPTQ_V2;
     bool ok = add_storage(o, f->options->format, r->base) && add_bool(o, "desc_act", false) &&
-              add_bool(o, "sym", true) && add_bool(o, "lm_head", has_item(f, "lm_head")) &&
+              add_bool(o, "sym", true) && add_bool(o, "lm_head", has_item(f, f->head)) &&
               add_string(o, "quant_method", "gptq") && add_string(o, "checkpoint_format", v2 ? "gptq_v2" : "gptq") &&
               add_string(o, "pack_dtype", "int32") && add_dynamic(o, f, r);
     cJSON *meta = ok ? add_object(o, "meta") : NULL;
@@ -469,10 +469,10 @@ static bool compressed_json(cJSON *o, const struct quant_config_facts *f, struct
     cJSON *ignore = ok ? cJSON_AddArrayToObject(o, "ignore") : NULL;
     bool stored_head = false;
     for (size_t i = 0; i < f->n_dense; i++)
-        stored_head |= strcmp(f->dense[i], "lm_head") == 0;
+        stored_head |= strcmp(f->dense[i], f->head) == 0;
     /* A tied head is a Linear too, though no tensor of its own is stored. */
-    if (!stored_head && !has_item(f, "lm_head"))
-        ok = push_string(ignore, "", "lm_head");
+    if (!stored_head && !has_item(f, f->head))
+        ok = push_string(ignore, "", f->head);
     return ok && ignore && push_targets(ignore, r, (struct storage){0, 0});
 }
 
@@ -481,12 +481,12 @@ static bool humming_json(cJSON *o, const struct quant_config_facts *f, struct ru
     bool ok = add_string(o, "quant_method", "humming") && add_storage(o, EXPORT_HUMMING, r->base) &&
               add_bool(o, "has_zero_point", false) && add_bool(o, "is_fp_zero_point", false) && add_dynamic(o, f, r);
     cJSON *ignore = ok ? cJSON_AddArrayToObject(o, "ignore") : NULL;
-    return push_string(ignore, "", "lm_head");
+    return push_string(ignore, "", f->head);
 }
 
 /* Modules of other bits by their full name, and false for those in 16 bits. The loader sees from the missing
  * .scales that embeddings and the head are dense: old ones choke on any entry, so they get none. */
-static bool mlx_json(cJSON *o, const struct rules *r)
+static bool mlx_json(cJSON *o, const struct quant_config_facts *f, const struct rules *r)
 {
     bool ok = add_number(o, "group_size", r->base.group) && add_number(o, "bits", r->base.bits);
     for (size_t i = 0; i < r->n_modules && ok; i++) {
@@ -494,7 +494,7 @@ static bool mlx_json(cJSON *o, const struct rules *r)
         if (same(m->storage, r->base))
             continue;
         if (m->storage.bits == 0) {
-            ok = strcmp(m->name, "lm_head") == 0 || add_bool(o, m->name, false);
+            ok = strcmp(m->name, f->head) == 0 || add_bool(o, m->name, false);
             continue;
         }
         cJSON *entry = add_object(o, m->name);
@@ -522,7 +522,7 @@ cJSON *quant_config_json(const struct quant_config_facts *f)
             ok = humming_json(o, f, &r);
             break;
         case EXPORT_MLX:
-            ok = mlx_json(o, &r);
+            ok = mlx_json(o, f, &r);
             break;
         case EXPORT_GGUF:
         case EXPORT_HF:

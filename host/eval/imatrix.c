@@ -48,7 +48,7 @@ static bool take(struct collect *c, const struct model *m, uint32_t layer, const
 {
     char module[96];
     float *sums;
-    block_part_name(x->part, layer, module, sizeof module);
+    block_part_name(m->cfg, x->part, layer, module, sizeof module);
     return imatrix_add(c->out, module, x->cols, (double)c->f.w.n * m->ctx, &sums, e) &&
            gpu_download(m->cmd, gpu_slice(c->sums[x->part->input], 0, x->cols * 4ull), sums, x->cols * 4ull, e) &&
            check_finite(sums, x->cols, module, m->ck, e);
@@ -79,7 +79,11 @@ static bool through_block(void *ctx, struct forward *f, struct forward_side *s, 
 static bool head(struct collect *c, struct err *e)
 {
     struct model *m = c->f.side[0].m;
-    const char *module = m->cfg->tie_word_embeddings ? "model.embed_tokens" : "lm_head";
+    char module[96];
+    if (m->cfg->tie_word_embeddings)
+        config_part_name(m->cfg, "embed_tokens", module, sizeof module);
+    else
+        snprintf(module, sizeof module, "%s", config_head_name(m->cfg));
     uint32_t hidden = m->cfg->hidden_size;
     struct walk k = forward_walk(&c->f, c->f.side[0].acts, "what the head reads");
     float *sums;
@@ -139,7 +143,7 @@ bool imatrix_collect(struct gpu_cmd *cmd, const struct checkpoint *ck, const str
                               .side = {{.label = "", .ck = ck}},
                               .sides = 1},
                         .out = m};
-    *m = (struct imatrix){0};
+    *m = (struct imatrix){.config = checkpoint_config(ck)};
     bool ok = run(&c, e);
     if (ok) {
         windows_tell_short(&c.f.w, o->text, o->windows);

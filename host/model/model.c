@@ -39,13 +39,15 @@ static bool find_prefix(const struct checkpoint *ck, char *out, size_t cap)
 /* A tensor that the family needs is not there. */
 static bool missing(const struct checkpoint *ck, const char *module, struct err *e)
 {
-    const char *dir = checkpoint_dir(ck);
-    char prefix[96];
-    bool other = find_prefix(ck, prefix, sizeof prefix) && strcmp(prefix, "model.") != 0;
+    const struct model_config *c = checkpoint_config(ck);
+    const char *dir = checkpoint_dir(ck), *head = config_head_name(c);
+    char prefix[96], embedding[64];
+    config_part_name(c, "embed_tokens", embedding, sizeof embedding);
+    bool other = find_prefix(ck, prefix, sizeof prefix) && strcmp(prefix, config_prefix(c)) != 0;
     if (other) {
         err_set(e, ERR_USER,
-                "the tensors of %s are named %slayers.0..., with the prefix \"%s\" where gsq expects \"model.\"", dir,
-                prefix, prefix);
+                "the tensors of %s are named %slayers.0..., with the prefix \"%s\" where gsq expects \"%s\"", dir,
+                prefix, prefix, config_prefix(c));
         return err_hint(e, "%s",
                         prefix[0] && strstr(prefix, "language")
                             ? "the model reads more than text: save its language model alone, under the names of "
@@ -53,13 +55,13 @@ static bool missing(const struct checkpoint *ck, const char *module, struct err 
                             : "save it as a causal language model: in transformers, AutoModelForCausalLM."
                               "from_pretrained(FOLDER).save_pretrained(OTHER)");
     }
-    if (!checkpoint_gguf(ck) && strcmp(module, "lm_head") == 0 && checkpoint_has_module(ck, "model.embed_tokens")) {
-        err_set(e, ERR_USER,
-                "%s has no lm_head.weight, and its config.json does not say that the head is the embedding", dir);
+    if (!checkpoint_gguf(ck) && strcmp(module, head) == 0 && checkpoint_has_module(ck, embedding)) {
+        err_set(e, ERR_USER, "%s has no %s.weight, and its config.json does not say that the head is the embedding",
+                dir, head);
         return err_hint(e, "if it is, add \"tie_word_embeddings\": true to config.json; otherwise a shard is missing");
     }
-    if (strcmp(module, "model.embed_tokens") == 0 && checkpoint_has_module(ck, "lm_head")) {
-        err_set(e, ERR_USER, "%s has lm_head.weight, but no model.embed_tokens.weight", dir);
+    if (strcmp(module, embedding) == 0 && checkpoint_has_module(ck, head)) {
+        err_set(e, ERR_USER, "%s has %s.weight, but no %s.weight", dir, head, embedding);
         return err_hint(
             e, "if they are one matrix, add \"tie_word_embeddings\": true to config.json; otherwise a shard is "
                "missing");
@@ -127,12 +129,12 @@ static bool check_layer(struct model *m, uint32_t layer, struct err *e)
     const struct block_part *p;
     char name[96];
     for (uint32_t i = 0; (p = block_part_in(m->cfg, layer, i)); i++) {
-        block_part_name(p, layer, name, sizeof name);
+        block_part_name(m->cfg, p, layer, name, sizeof name);
         if (!(p->kind == PART_NORM ? check_norm(m, p, name, e) : check_matrix(m, x++, name, e)))
             return false;
     }
     for (size_t i = 0; (p = block_part_at(i)); i++) {
-        block_part_name(p, layer, name, sizeof name);
+        block_part_name(m->cfg, p, layer, name, sizeof name);
         if (!family_has(m->family, p) && checkpoint_has_module(m->ck, name))
             return refuse_part(m, name, "weight", e);
     }
@@ -174,10 +176,12 @@ static bool check_config(struct model *m, struct err *e)
 static bool check_tensors(struct model *m, struct err *e)
 {
     const struct model_config *c = m->cfg;
+    char norm[64];
+    config_part_name(c, "norm", norm, sizeof norm);
     if (!check_module(m->ck, checkpoint_embedding_module(m->ck), c->vocab_size, c->hidden_size, e) ||
         !check_module(m->ck, checkpoint_head_module(m->ck), c->vocab_size, c->hidden_size, e) ||
-        !check_module(m->ck, "model.norm", 1, c->hidden_size, e) ||
-        !check_no_bias(m, checkpoint_head_module(m->ck), e) || !check_no_bias(m, "model.norm", e))
+        !check_module(m->ck, norm, 1, c->hidden_size, e) || !check_no_bias(m, checkpoint_head_module(m->ck), e) ||
+        !check_no_bias(m, norm, e))
         return false;
     for (uint32_t layer = 0; layer < c->num_layers; layer++) {
         if (!check_layer(m, layer, e))
@@ -242,12 +246,14 @@ bool model_open(struct model **out, struct gpu_cmd *cmd, const struct checkpoint
     if (!describe(out, cmd, ck, ctx, e))
         return false;
     struct model *m = *out;
+    char norm[64];
+    config_part_name(m->cfg, "norm", norm, sizeof norm);
     m->host_tile = malloc(HOST_TILE_BYTES);
     bool ok = m->host_tile || err_nomem(e, "a tile of weights", HOST_TILE_BYTES);
     ok = ok && gpu_arena_create(&m->arena, m->gpu, "model", e) &&
          gpu_alloc(m->arena, min_u64(STAGING_BYTES, gpu_info(m->gpu)->max_alloc), &m->staging, e) &&
          make_rope_table(m, e) && gpu_alloc(m->arena, m->cfg->hidden_size * sizeof(float), &m->final_norm, e) &&
-         model_load_matrix(m, "model.norm", 0, 1, m->final_norm, e);
+         model_load_matrix(m, norm, 0, 1, m->final_norm, e);
     if (!ok)
         model_close(out);
     return ok;
@@ -410,12 +416,12 @@ bool model_load_block_frame(struct model *m, uint32_t layer, struct gpu_arena *a
     out->sliding = window < m->ctx ? window : 0;
     for (int role = 0; ok && role < ROLE_COUNT; role++)
         if (out->norm[role].size) {
-            block_part_name(block_part_of((enum role)role), layer, name, sizeof name);
+            block_part_name(m->cfg, block_part_of((enum role)role), layer, name, sizeof name);
             ok = model_load_matrix(m, name, 0, 1, out->norm[role], e);
         }
     for (uint32_t i = 0; ok && i < b.n; i++)
         if (out->bias[i].size) {
-            block_part_name(b.matrices[i].part, layer, name, sizeof name);
+            block_part_name(m->cfg, b.matrices[i].part, layer, name, sizeof name);
             ok = load_bias(m, name, b.matrices[i].rows, out->bias[i], e);
         }
     return ok;
@@ -444,7 +450,7 @@ bool model_load_block(struct model *m, uint32_t layer, struct gpu_arena *arena, 
     for (uint32_t i = 0; ok && i < out->shape.n; i++) {
         const struct block_matrix *x = &out->shape.matrices[i];
         char name[96];
-        block_part_name(x->part, layer, name, sizeof name);
+        block_part_name(m->cfg, x->part, layer, name, sizeof name);
         if (ahead)
             load_ahead(m, checkpoint_dense(m->ck, name), m->ahead->w[i], out->w[i]);
         else
@@ -469,7 +475,7 @@ static bool check_finite_layer(const struct model *m, uint32_t layer, struct che
     const struct block_part *p;
     char name[96];
     for (uint32_t i = 0; (p = block_part_in(m->cfg, layer, i)); i++)
-        if (!check_finite(m, block_part_name(p, layer, name, sizeof name), sums, e))
+        if (!check_finite(m, block_part_name(m->cfg, p, layer, name, sizeof name), sums, e))
             return false;
     return true;
 }
@@ -493,8 +499,10 @@ bool model_check_finite(const struct model *m, struct checkpoint_sums *sums, boo
 {
     const char *embed = checkpoint_embedding_module(m->ck), *head = checkpoint_head_module(m->ck);
     uint32_t layers = m->cfg->num_layers;
+    char norm[64];
+    config_part_name(m->cfg, "norm", norm, sizeof norm);
     if (!check_finite(m, embed, sums, e) || (strcmp(embed, head) != 0 && !check_finite(m, head, sums, e)) ||
-        !check_finite(m, "model.norm", sums, e))
+        !check_finite(m, norm, sums, e))
         return false;
     for (uint32_t layer = 0; layer < layers; layer++) {
         if (fn && !fn(ctx, (layer + 1.0) / (layers + 1.0)))

@@ -284,7 +284,7 @@ bool speed_load(struct speed_bench *b, struct speed *s, struct model *m, struct 
     for (uint32_t i = 1; i < shape.n; i++)
         if ((uint64_t)shape.matrices[i].rows * shape.matrices[i].cols > (uint64_t)of->rows * of->cols)
             of = &shape.matrices[i];
-    block_part_name(of->part, 0, module, sizeof module);
+    block_part_name(m->cfg, of->part, 0, module, sizeof module);
     uint32_t rows = (uint32_t)min_u64(of->rows, max_u64(1, LOAD_WEIGHTS / of->cols));
     bool ok = gpu_alloc(b->arena, (uint64_t)rows * of->cols * 4, &dst, e) && speed_ready(b, e);
     uint64_t begin = os_now_ns();

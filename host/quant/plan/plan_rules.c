@@ -18,7 +18,7 @@ static bool matches(const struct rules *r, size_t i, const char *module, bool gg
         return true;
     if (!gguf)
         snprintf(name, sizeof name, "%s", module);
-    else if (!gguf_name_of(module, name, sizeof name))
+    else if (!gguf_name_of(r->config, module, name, sizeof name))
         return true;
     snprintf(weight, sizeof weight, "%s.weight", name);
     return pattern_search(r->compiled[i], name, hit, e) && (*hit || pattern_search(r->compiled[i], weight, hit, e));
@@ -102,13 +102,13 @@ static bool matches_nothing(const struct rules *r, size_t i, const struct rule_n
     for (size_t k = 0; k < names->n + names->n_fixed; k++) {
         const char *module = k < names->n ? names->modules[k] : names->fixed[k - names->n];
         consider_parts(&best, module, word);
-        if (gguf_name_of(module, gguf, sizeof gguf))
+        if (gguf_name_of(r->config, module, gguf, sizeof gguf))
             consider_parts(&best, gguf, word);
     }
     if (best.distance == 0) /* it is spelt well; what is around it matches nothing */
         best.name[0] = 0;
     const char *example = names->n ? names->modules[names->n / 2] : "model.layers.0.mlp.up_proj";
-    if (!gguf_name_of(example, gguf, sizeof gguf))
+    if (!gguf_name_of(r->config, example, gguf, sizeof gguf))
         snprintf(gguf, sizeof gguf, "blk.0.ffn_up");
     err_set(e, ERR_USER, "the pattern '%s' matches no weight that can be quantized", r->list[i].regex);
     return err_hint(e, "%s%s%sweights are named like %s, or %s.weight as in llama.cpp",
@@ -146,7 +146,7 @@ static bool place(struct rules *r, size_t i, const struct rule_names *names, str
 
 bool rules_compile(struct rules *r, const struct quantize_options *o, const struct rule_names *names, struct err *e)
 {
-    *r = (struct rules){.list = o->rules, .n = o->n_rules, .alias = names->alias};
+    *r = (struct rules){.config = names->config, .list = o->rules, .n = o->n_rules, .alias = names->alias};
     r->compiled = calloc(r->n ? r->n : 1, sizeof *r->compiled);
     r->gguf = calloc(r->n ? r->n : 1, sizeof *r->gguf);
     if (!r->compiled || !r->gguf)

@@ -6,6 +6,7 @@
 #include "host/quant/options.h"
 
 struct rules {
+    const struct model_config *config;
     const struct tensor_rule *list;
     size_t n;
     struct pattern **compiled; /* [n] */
@@ -14,6 +15,7 @@ struct rules {
 };
 /* Names that the rules are for, and those that no rule of a type can be for: "lm_head" in a folder format. */
 struct rule_names {
+    const struct model_config *config; /* of their model */
     const char *const *modules, *const *fixed;
     size_t n, n_fixed;
     const char *alias; /* of the modules, a second name of one: llama.cpp does not have it; or NULL */

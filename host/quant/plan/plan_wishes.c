@@ -75,30 +75,41 @@ static bool wish_own(struct matrix *x, const struct checkpoint *file, bool keep,
 
 /* ---- rules ---- */
 
-static const char *const ends[2] = {"model.embed_tokens", "lm_head"};
+/* Embedding and head, under both names that a tied matrix has. */
+struct ends {
+    char embedding[64];
+    const char *name[2];
+};
+
+static void find_ends(struct ends *x, const struct model_config *c)
+{
+    x->name[0] = config_part_name(c, "embed_tokens", x->embedding, sizeof x->embedding);
+    x->name[1] = config_head_name(c);
+}
 
 /* Those for one matrix. A tied one has two names; it is stored in the model under one of them. */
-static const struct tensor_rule *rule_of(const struct rules *rules, const struct matrix *x)
+static const struct tensor_rule *rule_of(const struct rules *rules, const struct ends *ends, const struct matrix *x)
 {
     const struct tensor_rule *rule = rules_find(rules, x->module), *other;
     if (!x->embedding || !x->head)
         return rule;
-    other = rules_find(rules, ends[strcmp(x->module, ends[0]) == 0]);
+    other = rules_find(rules, ends->name[strcmp(x->module, ends->name[0]) == 0]);
     return !rule || (other && other > rule) ? other : rule;
 }
 
 /* In a GGUF rules are for every 2-D weight, a tied one under both its names, else for the linears of the blocks. */
-static bool compile(struct rules *rules, const char **names, const struct plan *p, const struct quantize_options *o,
-                    bool all, struct err *e)
+static bool compile(struct rules *rules, const char **names, const struct model_config *config, const struct ends *ends,
+                    const struct plan *p, const struct quantize_options *o, bool all, struct err *e)
 {
     for (size_t i = 0; i < p->n_items; i++)
         names[i] = p->items[i].module;
-    memcpy(names + p->n_items, ends, sizeof ends);
-    const struct rule_names known = {.modules = names,
+    memcpy(names + p->n_items, ends->name, sizeof ends->name);
+    const struct rule_names known = {.config = config,
+                                     .modules = names,
                                      .n = p->n_items + (all ? 2 : 0),
-                                     .fixed = ends,
+                                     .fixed = ends->name,
                                      .n_fixed = all ? 0 : 2,
-                                     .alias = all && p->matrices[0].head ? ends[1] : NULL};
+                                     .alias = all && p->matrices[0].head ? ends->name[1] : NULL};
     return rules_compile(rules, o, &known, e);
 }
 
@@ -107,10 +118,13 @@ bool plan_wishes(struct plan *p, const struct model *m, const struct quantize_op
     bool all = o->format == EXPORT_GGUF && !o->refine;
     const enum scale_type scale = export_scale_type(o->format, m->ck);
     struct rules rules = {0};
+    struct ends ends;
+    find_ends(&ends, m->cfg);
     const char **names = calloc(p->n_items + 2, sizeof *names);
-    bool ok = names ? compile(&rules, names, p, o, all, e) : err_nomem(e, "the plan", p->n_matrices * sizeof *names);
+    bool ok = names ? compile(&rules, names, m->cfg, &ends, p, o, all, e)
+                    : err_nomem(e, "the plan", p->n_matrices * sizeof *names);
     for (struct matrix *x = p->matrices; ok && x < p->matrices + p->n_matrices; x++) {
-        const struct tensor_rule *rule = x->part || all ? rule_of(&rules, x) : NULL;
+        const struct tensor_rule *rule = x->part || all ? rule_of(&rules, &ends, x) : NULL;
         if (all) {
             wish_type(x, m->cfg, o, rule);
         } else if (!x->part) {

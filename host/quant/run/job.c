@@ -19,8 +19,8 @@
 /* Whether a block of the model is still what it was when this run started: days may have passed. */
 static bool source_same(const struct job *j, uint32_t layer, struct err *e)
 {
-    char prefix[48];
-    snprintf(prefix, sizeof prefix, "model.layers.%u.", layer);
+    char prefix[72], name[64];
+    snprintf(prefix, sizeof prefix, "%s.", config_layer_name(j->m->cfg, layer, name, sizeof name));
     return checkpoint_sum_same(&j->sums, prefix, e) &&
            (!j->refined || checkpoint_sum_same(&j->refined_sums, prefix, e));
 }
@@ -73,10 +73,12 @@ static bool replay_block(struct job *j, uint32_t layer, bool carry, struct err *
 
 static bool one_block(struct job *j, uint32_t layer, bool replay, bool carry, struct err *e)
 {
+    char name[64];
     j->layer = layer;
     bool ok = replay ? replay_block(j, layer, carry, e) : make_block(j, layer, e);
     /* What could not be written says itself which block it was. */
-    return ok || (e->kind != ERR_STOPPED && !j->writing.failed && err_context(e, "model.layers.%u", layer));
+    return ok || (e->kind != ERR_STOPPED && !j->writing.failed &&
+                  err_context(e, "%s", config_layer_name(j->m->cfg, layer, name, sizeof name)));
 }
 
 static bool walk_blocks(struct job *j, struct err *e)

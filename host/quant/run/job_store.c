@@ -35,12 +35,13 @@ static bool write_block(void *ctx, struct err *e)
 {
     struct job *j = ctx;
     struct block_writing *w = &j->writing;
+    char name[64];
     for (uint32_t i = 0; i < w->result.n; i++)
         if (w->result.q[i].codes)
             w->result.report[i].stats = code_stats_of(&w->result.q[i], w->result.q[i].spec.type);
     if (!store_put_block(j->store, w->layer, plan_block(&j->plan, w->layer), w->result.q, w->result.report,
                          w->result.stages, e))
-        return err_context(e, "model.layers.%u", w->layer);
+        return err_context(e, "%s", config_layer_name(j->m->cfg, w->layer, name, sizeof name));
     stop_point("block", NULL);
     return true;
 }

@@ -70,11 +70,11 @@ static bool put_codes(struct copying *c, const struct matrix *item, const struct
 }
 
 /* The linear whose codes lie in that tensor; NULL: it stays. */
-static const struct matrix *item_of(const struct plan *p, const char *tensor)
+static const struct matrix *item_of(const struct plan *p, const struct model_config *cfg, const char *tensor)
 {
     char hf[128];
     size_t suffix = strlen(".weight");
-    if (!gguf_name_to_hf(tensor, hf, sizeof hf) || strlen(hf) <= suffix)
+    if (!gguf_name_to_hf(cfg, tensor, hf, sizeof hf) || strlen(hf) <= suffix)
         return NULL;
     hf[strlen(hf) - suffix] = '\0';
     for (size_t i = 0; i < p->n_items; i++)
@@ -91,7 +91,7 @@ static bool write_all(struct copying *c, const struct plan *p, struct err *e)
         const struct gguf_tensor *t = gguf_tensor_at(g, i);
         size_t n = strlen(t->name), k = strlen(".weight");
         bool weight = n > k && strcmp(t->name + n - k, ".weight") == 0;
-        const struct matrix *item = weight ? item_of(p, t->name) : NULL;
+        const struct matrix *item = weight ? item_of(p, checkpoint_config(c->file), t->name) : NULL;
         if (item && (!copy_to(c, at, e) || !put_codes(c, item, t, e)))
             return false;
         at += round_up(t->bytes, gguf_alignment(g));
