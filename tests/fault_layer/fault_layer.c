@@ -5,6 +5,8 @@
  * CALL is vkQueueSubmit2 or vkWaitSemaphores: the N-th returns VK_ERROR_DEVICE_LOST, and so does all work on that device from
  * then on. It happens once; with `always`, to every device at its N-th call. Or vkAllocateMemory: the N-th of the process
  * returns VK_ERROR_OUT_OF_DEVICE_MEMORY; with `always`, all from the N-th on. GSQ_FAULT=count: nothing fails.
+ * GSQ_FAULT_AFTER=TEXT, GSQ_FAULT_LOG=FILE: calls count from when the file holds the text, after a loss from when it holds it
+ * once more. How many submissions a run makes depends on the machine's speed: a place in its work is found by what it logs.
  * GSQ_FAULT_REFUSE=K: after a loss, the next K devices cannot be made. When a device goes, its calls are told on stderr. */
 #include <stdbool.h>
 #include <stdio.h>
@@ -21,7 +23,9 @@ static struct {
     int call; /* CALLS: none */
     unsigned long at;
     bool always;
-    unsigned long refuse; /* devices, after a loss */
+    unsigned long refuse;          /* devices, after a loss */
+    const char *after, *log;       /* NULL: calls count from the beginning */
+    unsigned long losses, reached; /* how often the log was seen to hold the text */
     unsigned long calls[CALLS];
     bool happened;
 } fault;
@@ -84,11 +88,32 @@ static void read_fault(void)
         fault.always = strcmp(end, ":always") == 0;
     }
     fault.refuse = refuse ? strtoul(refuse, NULL, 10) : 0;
+    fault.after = getenv("GSQ_FAULT_AFTER");
+    fault.log = getenv("GSQ_FAULT_LOG");
+    if (fault.after && !fault.log)
+        fputs("fault: GSQ_FAULT_AFTER is looked for in GSQ_FAULT_LOG, which is not set\n", stderr);
+}
+
+/* Whether the log has come to where calls count. */
+static bool counts(void)
+{
+    if (!fault.after || !*fault.after || fault.reached > fault.losses)
+        return true;
+    FILE *f = fault.log ? fopen(fault.log, "r") : NULL;
+    char line[4096];
+    fault.reached = 0;
+    while (f && fgets(line, sizeof line, f))
+        fault.reached += strstr(line, fault.after) != NULL;
+    if (f)
+        fclose(f);
+    return fault.reached > fault.losses;
 }
 
 /* Whether this call is the one that fails. */
 static bool fails(struct device *d, enum call call)
 {
+    if (!counts())
+        return false;
     unsigned long all = ++fault.calls[call], of_device = ++d->calls[call];
     if ((int)call != fault.call)
         return false;
@@ -106,6 +131,7 @@ static bool is_lost(struct device *d, bool now)
         NEXT(d, vkDeviceWaitIdle)(d->handle);
         fprintf(stderr, "fault: the device is lost\n");
         d->lost = true;
+        fault.losses++;
     }
     return d->lost;
 }
