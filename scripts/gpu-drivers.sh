@@ -10,7 +10,7 @@
 #   scripts/gpu-drivers.sh run CARD PROGRAM...  runs a program that was built on this machine on such a card
 #
 # AMD, NVIDIA and lavapipe come from trixie-backports. Debian has no shim for Intel: it is built from the source package of
-# trixie's Mesa, whose driver it goes with (they share structures).
+# trixie's Mesa, whose driver it goes with (they share structures). NVIDIA's shim knows no Ada; tools/ada_shim.c goes before it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib/debian.sh
@@ -27,7 +27,8 @@ cards=(
     'dg2        intel dg2                 Intel Xe-HPG, Arc A770'
     'bmg        intel bmg                 Intel Xe2, Arc B580'
     'turing     nouveau 160               NVIDIA Turing'
-    'ampere     nouveau 170               NVIDIA Ampere'
+    'ampere     nouveau 172               NVIDIA Ampere, GeForce RTX 3080'
+    'ada        nouveau 192               NVIDIA Ada, GeForce RTX 4090'
     'lavapipe   lvp -                     Mesa on the CPU, computes'
 )
 
@@ -134,8 +135,15 @@ EOF
     chmod +x "$top/glslc"
 }
 
+prepare_ada() {
+    local shim=$top/libada_shim.so
+    [[ $shim -nt tools/ada_shim.c ]] || { cc -std=c11 -D_GNU_SOURCE -O1 -fPIC -shared -o "$shim.new" tools/ada_shim.c -ldl && mv "$shim.new" "$shim"; } ||
+        echo "gpu-drivers: no Ada: tools/ada_shim.c does not compile"
+}
+
 prepare() {
     if [[ -f $top/ready && $(<"$top/ready") == "$revision" ]]; then
+        prepare_ada
         return 0
     fi
     [[ $(uname -sm) == 'Linux x86_64' ]] || cannot "the packages are for Linux on x86-64"
@@ -154,12 +162,13 @@ prepare() {
     rm -f "$top"/apt/cache/archives/*.deb
     prepare_intel
     prepare_build
+    prepare_ada
     rm -rf "$top"/apt/{cache,state}
     echo "$revision" >"$top/ready"
 }
 
 run() { # CARD PROGRAM...
-    local name driver chip root=$top/root shim='' path icd
+    local name driver chip root=$top/root shim='' before='' path icd
     read -r name driver chip _ <<<"$(row_of "$1")"
     shift
     path=$root/$lib
@@ -172,6 +181,11 @@ run() { # CARD PROGRAM...
     nouveau)
         export NOUVEAU_CHIPSET=$chip
         shim=$root/$lib/libnouveau_noop_drm_shim.so
+        if [[ $chip == 19? ]]; then # on top of an Ampere
+            [[ -f $top/libada_shim.so ]] || cannot "$name: no shim of its driver"
+            export NOUVEAU_CHIPSET=172
+            before="$top/libada_shim.so "
+        fi
         ;;
     intel)
         export INTEL_STUB_GPU_PLATFORM=$chip
@@ -182,7 +196,7 @@ run() { # CARD PROGRAM...
     [[ -z $shim || -f $shim ]] || cannot "$name: no shim of its driver"
     export VK_DRIVER_FILES=$icd VK_ICD_FILENAMES=$icd MESA_SHADER_CACHE_DISABLE=true
     # The newer C library comes with its own loader; the system's is not touched.
-    exec "$root/$lib/ld-linux-x86-64.so.2" ${shim:+--preload "$shim"} --library-path "$path" "$@"
+    exec "$root/$lib/ld-linux-x86-64.so.2" ${shim:+--preload "$before$shim"} --library-path "$path" "$@"
 }
 
 case ${1:-prepare} in

@@ -26,6 +26,7 @@ CARDS = {
     "bmg": Card("intel", 32, 64, 256, 16, 16, 8),
     "turing": Card("nvidia", 32, 64, 128, 32, 16, 8),
     "ampere": Card("nvidia", 64, 64, 128, 32, 32, 12),
+    "ada": Card("nvidia", 64, 64, 128, 32, 32, 12),
 }
 
 
@@ -94,7 +95,9 @@ def amd_blocks(lines):
 
 AMD_BYTES = [("b128", 16), ("dwordx4", 16), ("b96", 12), ("dwordx3", 12), ("b64", 8), ("dwordx2", 8), ("u16", 2), ("b16", 2), ("short", 2),
              ("u8", 1), ("byte", 1)]
-DUAL = re.compile(r"v_(pk_)?(fma|fmac|fmaak|fmamk|mul|add|sub|subrev|max|min|max_num|min_num|mov)_?(legacy_|dx9_zero_)?(f32|b32|f16)")
+# What RDNA 3 executes at once for both halves of a subgroup of 64 (Mesa's aco_statistics.cpp, is_dual_issue_capable).
+DUAL = re.compile(r"v_((fma|fmac|fmaak|fmamk|mul|add|sub|subrev|max|min|max_num|min_num)_(legacy_|dx9_zero_)?f(32|16)|(mov|cndmask)_b(32|16)|dot2c?_|"
+                  r"(max|min|mad|add|sub|mul_lo)_[iu]16)")
 
 
 def amd_bytes(op):
@@ -116,10 +119,12 @@ def amd_instruction(text, lanes, card, name):
         fma = sum("fma" in h for h in halves)
         return Instruction("fma" if fma else "alu", {"vector": 1}, flop=2 * fma * lanes)
     if op.startswith("v_"):
-        if re.match(r"v_(rcp|rsq|sqrt|exp|log|sin|cos)_", op) or re.match(r"v_(mul_lo|mul_hi|mad_u64)", op):
+        if re.match(r"v_(rcp|rsq|sqrt|exp|log|sin|cos)_", op):
+            return Instruction("alu", {"vector": 4 * passes} if gcn else {"vector": passes, "special": 4 * passes})
+        if re.match(r"v_(mul_lo|mul_hi|mad_u64)_?\w*(32|64)", op):
             return Instruction("alu", {"vector": 4 * passes})
         if rdna3 and lanes == 64 and DUAL.match(op) and "dpp" not in op:
-            passes = 1  # both halves of a subgroup of 64 at once
+            passes = 1
         if re.match(r"v_swap", op):
             passes *= 2
         half = re.match(r"v_(pk_fma(c)?_f16|dot2)", op)
@@ -445,7 +450,7 @@ def step_of(path, card_name):
             size[i.kind] += i.size
             for unit, cycles in i.use.items():
                 use[unit] += cycles
-        if card_name == "ampere":  # two halves of 16 lanes, of which one is also for integers
+        if card_name in ("ampere", "ada"):  # two halves of 16 lanes, of which one is also for integers
             use["vector"] = max(use.pop("float", 0) + use["int"] / 2, use.pop("int", 0))
         flop = sum(i.flop for i in code if i.kind == ("matrix" if has_matrix else "fma"))
         half = sum(i.half_flop for i in code)
