@@ -24,7 +24,7 @@ static bool check_view(const struct gpu *g, const struct kernel_decl *d, unsigne
     int len = nth_word(d->buffers, i, &name);
     if (!v.buffer || v.size == 0)
         what = "is empty";
-    else if (!v.buffer->vk)
+    else if (!v.buffer->vk && !v.buffer->parts)
         what = "is only counted";
     else if (v.offset > v.buffer->size || v.size > v.buffer->size - v.offset)
         what = "ends beyond its buffer";
@@ -34,6 +34,8 @@ static bool check_view(const struct gpu *g, const struct kernel_decl *d, unsigne
         what = "is not whole words";
     else if (v.size > info->max_range)
         what = "is larger than the device can bind at once";
+    else if (!gpu_in_part(v).size)
+        what = "lies in two buffers";
     if (!what)
         return true;
     return err_set(e, ERR_BUG, "kernel %s: buffer %.*s %s (offset %llu, %llu bytes; alignment %u, at most %llu)",
@@ -106,7 +108,8 @@ static bool bind(struct gpu_cmd *c, struct slot *s, struct gpu_kernel *k, const 
     struct access accesses[SPIRV_MAX_BINDINGS];
     unsigned n_accesses = 0;
     for (unsigned i = 0; i < n; i++) {
-        buffers[i] = (VkDescriptorBufferInfo){views[i].buffer->vk, views[i].offset, views[i].size};
+        const struct gpu_view v = gpu_in_part(views[i]);
+        buffers[i] = (VkDescriptorBufferInfo){v.buffer->vk, v.offset, v.size};
         writes[i] = (VkWriteDescriptorSet){
             .sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
             .dstBinding = i,
@@ -116,7 +119,7 @@ static bool bind(struct gpu_cmd *c, struct slot *s, struct gpu_kernel *k, const 
             .pTexelBufferView = &texels[i],
         };
         bool texel = k->spirv.texels >> i & 1;
-        if (texel && !make_texels(c, s, k, i, views[i], &texels[i], e))
+        if (texel && !make_texels(c, s, k, i, v, &texels[i], e))
             return false;
         uint64_t size = texel ? texel_range(c->gpu, views[i].size) : views[i].size;
         if ((k->spirv.reads | k->spirv.writes) >> i & 1)

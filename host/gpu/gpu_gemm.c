@@ -36,6 +36,13 @@ static uint64_t bindable(uint64_t range, uint32_t ld, uint64_t rows, uint64_t co
     return fit / unit * unit;
 }
 
+/* Most rows of x from `row` on, of `rows`, with `cols` columns from `col` on, that lie in one buffer. */
+static uint64_t together(struct gpu_matrix x, uint64_t row, uint64_t col, uint64_t rows, uint64_t cols)
+{
+    uint64_t after = gpu_bytes_after(x.view, (row * x.ld + col) * 4) / 4;
+    return min_u64(rows, (after - cols) / x.ld + 1);
+}
+
 /* `size` in equal steps of at most `most`, multiples of unit. */
 static uint64_t even_steps(uint64_t size, uint64_t most, uint64_t unit)
 {
@@ -135,8 +142,11 @@ void gpu_gemm(struct gpu_cmd *cmd, const struct gpu_product *p)
         uint64_t side = (uint64_t)fmin(sqrt(elements), 1e9), area = (uint64_t)fmin(elements, 1e18);
         uint64_t cols = even_steps(n, min_u64(cols_most, max_u64(side, area / m)), unit_n);
         rows = even_steps(m - row, min_u64(rows_most, area / cols), unit_m);
-        for (uint64_t col = 0; col < n; col += cols) {
-            uint64_t nc = min_u64(cols, n - col);
+        rows = together(p->c, row, 0, rows, n);
+        rows = p->a_transposed ? rows : together(p->a, row, 0, rows, k);
+        for (uint64_t col = 0, nc; col < n; col += nc) {
+            nc = min_u64(cols, n - col);
+            nc = p->b_transposed ? nc : together(p->b, col, 0, nc, k);
             piece(cmd, kernel, p, row, rows, col, nc, k_step, div_up(rows, tile_m) * div_up(nc, tile_n));
         }
     }

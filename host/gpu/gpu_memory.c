@@ -126,10 +126,46 @@ fail:
     return false;
 }
 
+static uint64_t part_count(const struct gpu_buffer *b)
+{
+    return div_up(b->size, b->part_bytes);
+}
+
+bool gpu_buffer_create_parts(struct gpu_buffer **out, struct gpu *g, uint64_t size, uint64_t part_bytes, struct err *e)
+{
+    struct gpu_buffer *b = calloc(1, sizeof *b);
+    *out = NULL;
+    if (!b)
+        return err_nomem(e, "a device buffer", sizeof *b);
+    b->size = size;
+    b->part_bytes = part_bytes;
+    uint64_t n = part_count(b);
+    b->parts = calloc((size_t)n, sizeof(struct gpu_buffer *));
+    bool ok = b->parts || err_nomem(e, "a device buffer", n * sizeof(struct gpu_buffer *));
+    for (uint64_t i = 0; ok && i < n; i++)
+        ok = gpu_buffer_create(&b->parts[i], g, min_u64(part_bytes, size - i * part_bytes), GPU_BUFFER_DEVICE, e);
+    if (!ok)
+        gpu_buffer_destroy(g, &b);
+    *out = b;
+    return ok;
+}
+
+struct gpu_view gpu_in_part(struct gpu_view v)
+{
+    if (!v.buffer || !v.buffer->parts)
+        return v;
+    uint64_t part = v.offset / v.buffer->part_bytes, at = v.offset % v.buffer->part_bytes;
+    bool whole = v.offset < v.buffer->size && v.size <= v.buffer->parts[part]->size - at;
+    return whole ? (struct gpu_view){v.buffer->parts[part], at, v.size} : (struct gpu_view){0};
+}
+
 void gpu_buffer_destroy(struct gpu *g, struct gpu_buffer **b)
 {
     if (!*b)
         return;
+    for (uint64_t i = 0; (*b)->parts && i < part_count(*b); i++)
+        gpu_buffer_destroy(g, &(*b)->parts[i]);
+    free((*b)->parts);
     vkDestroyBuffer(g->device, (*b)->vk, NULL);
     vkFreeMemory(g->device, (*b)->memory, NULL);
     free(*b);
@@ -321,19 +357,24 @@ static bool no_room(struct gpu_arena *a, uint64_t bytes, const char *why, struct
     return err_hint(e, "raise --mem-limit if the device has more, or use a smaller --ctx or fewer --samples");
 }
 
-static bool create_buffer(struct gpu_arena *a, struct gpu_buffer **out, uint64_t bytes, struct err *e)
+/* part_bytes: of one in parts. */
+static bool create_buffer(struct gpu_arena *a, struct gpu_buffer **out, uint64_t bytes, uint64_t part_bytes,
+                          struct err *e)
 {
+    if (!counts(a) && part_bytes)
+        return gpu_buffer_create_parts(out, a->gpu, bytes, part_bytes, e);
     if (!counts(a))
         return gpu_buffer_create(out, a->gpu, bytes, of_host(a) ? GPU_BUFFER_HOST : GPU_BUFFER_DEVICE, e);
     *out = calloc(1, sizeof **out);
     if (!*out)
         return err_nomem(e, "a buffer that is counted", sizeof **out);
     (*out)->size = bytes;
+    (*out)->part_bytes = part_bytes;
     return true;
 }
 
 /* A new buffer on top of the stack's held ones. */
-static bool push_buffer(struct gpu_arena *a, struct stack *s, uint64_t bytes, struct err *e)
+static bool push_buffer(struct gpu_arena *a, struct stack *s, uint64_t bytes, uint64_t part_bytes, struct err *e)
 {
     struct gpu_count *c = a->count;
     if (!fits(c, bytes))
@@ -347,10 +388,10 @@ static bool push_buffer(struct gpu_arena *a, struct stack *s, uint64_t bytes, st
         return false;
     s->buffers = p;
     struct err why = {0};
-    if (!create_buffer(a, &s->buffers[s->n], bytes, &why)) {
+    if (!create_buffer(a, &s->buffers[s->n], bytes, part_bytes, &why)) {
         for (struct gpu_arena *other = c->arenas; other; other = other->next)
             gpu_arena_trim(other);
-        if (!create_buffer(a, &s->buffers[s->n], bytes, &why)) {
+        if (!create_buffer(a, &s->buffers[s->n], bytes, part_bytes, &why)) {
             no_room(a, bytes, why.msg, e); /* others have it */
             return err_hint(e, "%s", why.hint);
         }
@@ -361,16 +402,17 @@ static bool push_buffer(struct gpu_arena *a, struct stack *s, uint64_t bytes, st
     return true;
 }
 
-static bool alloc_large(struct gpu_arena *a, uint64_t bytes, struct gpu_view *out, struct err *e)
+static bool alloc_large(struct gpu_arena *a, uint64_t bytes, uint64_t part_bytes, struct gpu_view *out, struct err *e)
 {
     struct stack *s = &a->large;
     size_t best = s->n;
     for (size_t i = a->large_top; i < s->n; i++)
-        if (s->buffers[i]->size >= bytes && (best == s->n || s->buffers[i]->size < s->buffers[best]->size))
+        if (s->buffers[i]->part_bytes == part_bytes && s->buffers[i]->size >= bytes &&
+            (best == s->n || s->buffers[i]->size < s->buffers[best]->size))
             best = i;
     bool found = best < s->n && (SNUG(bytes, s->buffers[best]->size) || !fits(a->count, bytes));
     if (!found) {
-        if (!push_buffer(a, s, bytes, e))
+        if (!push_buffer(a, s, bytes, part_bytes, e))
             return false;
         best = s->n - 1;
     }
@@ -386,18 +428,25 @@ static bool alloc_small(struct gpu_arena *a, uint64_t bytes, struct gpu_view *ou
     uint64_t chunk = a->gpu->chunk_bytes, at = a->small_top;
     if (at % chunk + bytes > chunk)
         at = round_up(at, chunk);
-    if (at / chunk >= a->small.n && !push_buffer(a, &a->small, chunk, e))
+    if (at / chunk >= a->small.n && !push_buffer(a, &a->small, chunk, 0, e))
         return false;
     a->small_top = at + bytes;
     *out = (struct gpu_view){a->small.buffers[at / chunk], at % chunk, bytes};
     return true;
 }
 
+/* Of one buffer; of an arena that counts without a limit, any. */
+static uint64_t most_bytes(const struct gpu_arena *a)
+{
+    return a->count->limit == UINT64_MAX ? UINT64_MAX
+                                         : a->gpu->probe.info.max_alloc / GPU_ALLOC_ALIGN * GPU_ALLOC_ALIGN;
+}
+
 bool gpu_alloc(struct gpu_arena *a, uint64_t bytes, struct gpu_view *out, struct err *e)
 {
     const struct gpu *g = a->gpu;
     *out = (struct gpu_view){0};
-    if (a->count->limit != UINT64_MAX && bytes > g->probe.info.max_alloc / GPU_ALLOC_ALIGN * GPU_ALLOC_ALIGN) {
+    if (bytes > most_bytes(a)) {
         char limit[24], why[96];
         snprintf(why, sizeof why, "one buffer of this device holds at most %s",
                  format_bytes(g->probe.info.max_alloc, limit, sizeof limit));
@@ -405,8 +454,23 @@ bool gpu_alloc(struct gpu_arena *a, uint64_t bytes, struct gpu_view *out, struct
         return err_hint(e, "use a device that allows larger buffers: gsq devices shows what each allows");
     }
     uint64_t room = round_up(max_u64(bytes, 1), GPU_ALLOC_ALIGN);
-    bool ok = room > g->chunk_bytes / 4 ? alloc_large(a, room, out, e) : alloc_small(a, room, out, e);
+    bool ok = room > g->chunk_bytes / 4 ? alloc_large(a, room, 0, out, e) : alloc_small(a, room, out, e);
     out->size = ok ? round_up(max_u64(bytes, 1), 4) : 0;
+    return ok;
+}
+
+bool gpu_alloc_rows(struct gpu_arena *a, uint32_t rows, uint64_t row_bytes, uint32_t unit, struct gpu_view *out,
+                    struct err *e)
+{
+    assert(unit * row_bytes % GPU_ALLOC_ALIGN == 0);
+    uint64_t bytes = rows * row_bytes, most = most_bytes(a);
+    uint64_t fit = most / row_bytes / unit * unit;
+    if (bytes <= most || !fit || of_host(a))
+        return gpu_alloc(a, bytes, out, e);
+    uint64_t each = round_up(div_up(rows, div_up(rows, fit)), unit); /* alike, so that no small one is left */
+    *out = (struct gpu_view){0};
+    bool ok = alloc_large(a, round_up(bytes, GPU_ALLOC_ALIGN), each * row_bytes, out, e);
+    out->size = ok ? bytes : 0;
     return ok;
 }
 
@@ -440,6 +504,18 @@ struct gpu_view gpu_slice(struct gpu_view v, uint64_t offset, uint64_t size)
 {
     assert(offset <= v.size && size <= v.size - offset && offset % 4 == 0);
     return (struct gpu_view){v.buffer, v.offset + offset, size};
+}
+
+uint64_t gpu_bytes_after(struct gpu_view v, uint64_t offset)
+{
+    uint64_t part = v.buffer ? v.buffer->part_bytes : 0;
+    return part ? part - (v.offset + offset) % part : UINT64_MAX;
+}
+
+uint64_t gpu_bytes_before(struct gpu_view v, uint64_t offset)
+{
+    uint64_t part = v.buffer ? v.buffer->part_bytes : 0;
+    return part ? (v.offset + offset - 1) % part + 1 : UINT64_MAX;
 }
 
 uint32_t gpu_tile_rows(const struct gpu *g, uint64_t row_bytes, uint32_t rows)

@@ -38,6 +38,14 @@ void gpu_arena_destroy(struct gpu_arena **a);
  * for, what is in use and the remedy. Contents are undefined. A view may be larger than gpu_info.max_range;
  * bind it in slices then. */
 bool gpu_alloc(struct gpu_arena *a, uint64_t bytes, struct gpu_view *out, struct err *e);
+/* A matrix of that many rows. Where one buffer may not hold it, several do, each but the last a multiple of `unit` rows (which
+ * take a multiple of GPU_ALLOC_ALIGN bytes). What is bound of it lies in one of them: gpu_gemm and the functions of tiled.h cut
+ * rows there, as they do where a binding ends, copies and fills go across. The host does not see it. */
+bool gpu_alloc_rows(struct gpu_arena *a, uint32_t rows, uint64_t row_bytes, uint32_t unit, struct gpu_view *out,
+                    struct err *e);
+/* Bytes from v's `offset` to the end of the buffer that holds it, and from the beginning of the one that holds the byte before it. */
+uint64_t gpu_bytes_after(struct gpu_view v, uint64_t offset);
+uint64_t gpu_bytes_before(struct gpu_view v, uint64_t offset);
 /* Everything allocated after the mark is free again; the memory stays with the arena, which gives it back
  * when it or another one needs room. The caller makes sure that no recorded or submitted work still uses it
  * (gpu_cmd_finish). mark 0 = everything. */

@@ -23,7 +23,7 @@ static bool staging(struct gpu_cmd *c, struct gpu_buffer **b, uint64_t size, enu
 static bool in_view(struct gpu_cmd *c, const char *what, struct gpu_view v, uint64_t bytes)
 {
     struct err e = {0};
-    if (v.buffer && v.buffer->vk && bytes <= v.size && v.offset <= v.buffer->size &&
+    if (v.buffer && (v.buffer->vk || v.buffer->parts) && bytes <= v.size && v.offset <= v.buffer->size &&
         v.size <= v.buffer->size - v.offset)
         return true;
     err_set(&e, ERR_BUG, "%s of %llu bytes, but the view has %llu", what, (unsigned long long)bytes,
@@ -36,13 +36,26 @@ static struct access touch(struct gpu_buffer *b, uint64_t offset, uint64_t bytes
     return (struct access){b, offset, offset + bytes, STAGE_TRANSFER, write};
 }
 
+/* The view's first bytes, at most n, in the part in which they lie; how many. */
+static uint64_t in_one_part(struct gpu_view *v, uint64_t n)
+{
+    v->size = min_u64(n, gpu_bytes_after(*v, 0));
+    *v = gpu_in_part(*v);
+    return v->size;
+}
+
 static void record_copy(struct gpu_cmd *c, struct slot *s, struct gpu_buffer *dst, uint64_t to, struct gpu_buffer *src,
                         uint64_t from, uint64_t bytes)
 {
     const struct access accesses[] = {touch(src, from, bytes, false), touch(dst, to, bytes, true)};
-    VkBufferCopy region = {from, to, bytes};
     cmd_access(c, accesses, 2);
-    vkCmdCopyBuffer(s->cb, src->vk, dst->vk, 1, &region);
+    for (uint64_t n; bytes; to += n, from += n, bytes -= n) {
+        struct gpu_view a = {src, from, bytes}, b = {dst, to, bytes};
+        n = in_one_part(&a, min_u64(bytes, gpu_bytes_after(b, 0)));
+        n = in_one_part(&b, n);
+        VkBufferCopy region = {a.offset, b.offset, n};
+        vkCmdCopyBuffer(s->cb, a.buffer->vk, b.buffer->vk, 1, &region);
+    }
 }
 
 /* Position in the ring of `bytes` that no submission reads; waits for the oldest ones if need be. */
@@ -176,6 +189,10 @@ void gpu_fill(struct gpu_cmd *c, struct gpu_view dst, uint32_t word)
         return;
     const struct access access = touch(dst.buffer, dst.offset, dst.size, true);
     cmd_access(c, &access, 1);
-    vkCmdFillBuffer(s->cb, dst.buffer->vk, dst.offset, dst.size, word);
+    for (uint64_t at = 0, n; at < dst.size; at += n) {
+        struct gpu_view part = gpu_slice(dst, at, dst.size - at);
+        n = in_one_part(&part, part.size);
+        vkCmdFillBuffer(s->cb, part.buffer->vk, part.offset, n, word);
+    }
     cmd_count_transfer(c, dst.size);
 }

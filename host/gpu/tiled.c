@@ -57,8 +57,13 @@ static bool walk_next(struct walk *w)
     w->rows = (uint32_t)min_u64(w->per_tile, w->total - w->row);
     for (unsigned i = 0; i < w->n_views; i++) {
         const struct walked *v = &w->views[i];
-        uint64_t offset = w->row * v->row_bytes;
-        *v->view = gpu_slice(v->whole, offset, min_u64(w->rows * v->row_bytes, v->whole.size - offset));
+        w->rows = (uint32_t)min_u64(w->rows, div_up(gpu_bytes_after(v->whole, w->row * v->row_bytes), v->row_bytes));
+    }
+    for (unsigned i = 0; i < w->n_views; i++) {
+        const struct walked *v = &w->views[i];
+        uint64_t offset = w->row * v->row_bytes,
+                 whole = min_u64(v->whole.size - offset, gpu_bytes_after(v->whole, offset));
+        *v->view = gpu_slice(v->whole, offset, min_u64(w->rows * v->row_bytes, whole));
     }
     return true;
 }
@@ -203,8 +208,10 @@ void tiled_flip_rows(struct gpu_cmd *cmd, const struct flip_args *args, uint32_t
     struct walk t = walk_rows(cmd, KERNEL_ID_flip, args->rows, a.n, both, COUNT(both));
     t.n_views = 0; /* the input is walked from its end, and rows begin anywhere */
     while (walk_next(&t)) {
-        uint64_t out = (uint64_t)(out_row + t.row) * a.ldo,
-                 in = (uint64_t)(in_row + args->rows - t.row - t.rows) * a.ldi;
+        uint64_t out = (uint64_t)(out_row + t.row) * a.ldo, end = (uint64_t)(in_row + args->rows - t.row) * a.ldi;
+        t.rows = (uint32_t)min_u64(t.rows, div_up(gpu_bytes_after(args->out, out * 4), a.ldo * 4ull));
+        t.rows = (uint32_t)min_u64(t.rows, gpu_bytes_before(args->in, end * 4) / (a.ldi * 4ull));
+        uint64_t in = end - (uint64_t)t.rows * a.ldi;
         a.in = span(args->in, in, in + (uint64_t)(t.rows - 1) * a.ldi + a.n, &a.in0);
         a.out = span(args->out, out, out + (uint64_t)(t.rows - 1) * a.ldo + a.n, &a.out0);
         a.rows = t.rows;

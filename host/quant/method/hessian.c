@@ -16,7 +16,7 @@ bool hessian_create(struct hessian *h, struct gpu_cmd *cmd, struct gpu_arena *ar
                     struct err *e)
 {
     *h = (struct hessian){.n = n};
-    if (!gpu_alloc(arena, (uint64_t)n * n * sizeof(float), &h->train, e))
+    if (!gpu_alloc_rows(arena, n, n * sizeof(float), HESSIAN_TILE, &h->train, e))
         return false;
     gpu_fill(cmd, h->train, 0);
     if (with_held) {
@@ -104,6 +104,17 @@ double hessian_products(uint32_t n)
 }
 
 /* ---- the whole of one ---- */
+
+static uint32_t divisor(uint32_t a, uint32_t b)
+{
+    return b ? divisor(b, a % b) : a;
+}
+
+bool hessian_square_create(struct gpu_view *square, struct gpu_arena *arena, uint32_t n, uint32_t group, struct err *e)
+{
+    uint64_t unit = group < n ? (uint64_t)HESSIAN_TILE / divisor(HESSIAN_TILE, group) * group : HESSIAN_TILE;
+    return gpu_alloc_rows(arena, n, n * sizeof(float), (uint32_t)min_u64(unit, round_up(n, HESSIAN_TILE)), square, e);
+}
 
 void hessian_square(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_sum sum, struct gpu_view square)
 {

@@ -35,6 +35,8 @@ void hessian_add(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_sum 
                  float factor);
 /* Multiply-adds that this takes for each token. */
 double hessian_products(uint32_t n);
+/* Room for a whole one, or for GPTQ's factor: no group of so many columns, or segment of one, lies in two buffers. */
+bool hessian_square_create(struct gpu_view *square, struct gpu_arena *arena, uint32_t n, uint32_t group, struct err *e);
 /* square[n, n] <- a whole sum. */
 void hessian_square(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_sum sum, struct gpu_view square);
 

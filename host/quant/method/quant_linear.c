@@ -150,8 +150,8 @@ static bool with_hessian(const struct linear_task *t, struct qmatrix *q, struct 
     struct gptq_facts facts;
     double norm = 0, held = 0;
 
-    bool ok =
-        gpu_alloc(t->scratch, (uint64_t)cols * cols * 4, &s->view, e) && losses(t, NULL, s, HESSIAN_TRAIN, l.norm, e);
+    bool ok = hessian_square_create(&s->view, t->scratch, cols, q->spec.group, e) &&
+              losses(t, NULL, s, HESSIAN_TRAIN, l.norm, e);
     if (ok) {
         norm = sum(l.norm, rows);
         ok =

@@ -88,7 +88,7 @@ static bool gptq(struct speed_bench *b, struct gpu_arena *arena, const struct sp
     if (!loss)
         return err_nomem(e, "row losses", z->rows * sizeof *loss);
     bool ok = make_linear(b, arena, z, &q, &w, e) && hessian_create(&h, b->cmd, arena, z->cols, false, e) &&
-              gpu_alloc(arena, (uint64_t)z->cols * z->cols * 4, &square, e);
+              hessian_square_create(&square, arena, z->cols, q.spec.group, e);
     if (ok)
         gpu_fill(b->cmd, h.train, SPEED_FILL); /* damped, it has a Cholesky factor */
     ok = ok && speed_ready(b, e);
