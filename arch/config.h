@@ -10,16 +10,26 @@
 #include "host/base/err.h"
 
 enum rope_scaling { ROPE_UNSCALED, ROPE_LINEAR, ROPE_LLAMA3, ROPE_FACTORS, ROPE_YARN };
-enum quant_method { QUANT_NONE, QUANT_GPTQ, QUANT_GPTQ_V2, QUANT_COMPRESSED_TENSORS, QUANT_MLX, QUANT_HUMMING };
+enum quant_method {
+    QUANT_NONE,
+    QUANT_GPTQ,
+    QUANT_GPTQ_V2,
+    QUANT_COMPRESSED_TENSORS,
+    QUANT_MLX,
+    QUANT_HUMMING,
+    QUANT_FP8 /* read only, as floating point */
+};
 
 /* One rule of quantization_config that says how some modules are stored. Rules are tried in order; the first
  * whose pattern matches the module name wins. */
 struct quant_rule {
-    char *regex;    /* PCRE2, searched in the module name ("model.layers.0.mlp.up_proj"); anchors are in it;
+    char *regex;         /* PCRE2, searched in the module name ("model.layers.0.mlp.up_proj"); anchors are in it;
                      * NULL matches every linear */
-    bool skip;      /* stored in 16 bits */
-    unsigned bits;  /* storage bits */
-    uint32_t group; /* 0: one group per row */
+    bool skip;           /* stored in 16 bits */
+    bool floats;         /* stored as narrow floating point, not as codes */
+    unsigned bits;       /* storage bits */
+    uint32_t group;      /* 0: one group per row */
+    uint32_t block_rows; /* of floats, not 0: rows that share a scale, of `group` columns */
 };
 
 struct model_config {

@@ -61,7 +61,13 @@ static char *module_of(const char *tensor, char *out, size_t cap)
     return out;
 }
 
-/* Parameters as the model sees them: a quantized linear counts its weights, not its words. */
+/* Whether a folder's tensors of it are not of its own shape. */
+static bool is_packed(const struct weight_info *w)
+{
+    return w->quantized || w->dtype == DTYPE_OTHER;
+}
+
+/* Parameters as the model sees them: a packed linear counts its weights, not its words. */
 static void count_params(struct contents *c)
 {
     for (size_t i = 0; i < checkpoint_tensor_count(c->ck); i++) {
@@ -72,8 +78,8 @@ static void count_params(struct contents *c)
         if (!module_of(t->name, module, sizeof module) || strcmp(module, "rope_freqs") == 0)
             continue;
         bool is_weight = strcmp(t->name + strlen(module), ".weight") == 0;
-        bool quantized = c->cfg->quant != QUANT_NONE && checkpoint_weight(c->ck, module, &info, NULL) && info.quantized;
-        if (!(quantized && is_weight))
+        bool packed = c->cfg->quant != QUANT_NONE && checkpoint_weight(c->ck, module, &info, NULL) && is_packed(&info);
+        if (!(packed && is_weight))
             c->params += elements(t);
     }
 }
@@ -82,7 +88,8 @@ static void add_shape(struct contents *c, const struct matrix *x)
 {
     for (size_t i = 0; i < c->n_shapes; i++) {
         const struct matrix *a = &c->shapes[i].x;
-        if (a->part == x->part && a->rows == x->rows && a->cols == x->cols && a->type == x->type &&
+        if (a->part == x->part && a->rows == x->rows && a->cols == x->cols &&
+            (a->stored && x->stored ? strcmp(a->stored, x->stored) == 0 : a->stored == x->stored) &&
             a->coded == x->coded &&
             (!x->coded ||
              (a->spec.type == x->spec.type && a->spec.group == x->spec.group && a->spec.scale == x->spec.scale))) {
@@ -106,7 +113,7 @@ static bool count_linears(struct contents *c, struct err *e)
             uint64_t weights = (uint64_t)x.rows * x.cols;
             c->linear_params += weights;
             c->linear_bytes += x.bytes;
-            if (x.coded && c->cfg->quant != QUANT_NONE)
+            if (c->cfg->quant != QUANT_NONE && (x.coded || !x.type))
                 c->params += weights;
             c->quantized |= matrix_quantized(&x);
             add_shape(c, &x);
@@ -210,8 +217,8 @@ static void linears_text(struct strbuf *b, const struct contents *c)
         table_cell(t, "%s", matrix_kind(x));
         table_cell(t, "%u x %u", (unsigned)x->rows, (unsigned)x->cols);
         table_cell(t, "%u %s", count, count == 1 ? "matrix" : "matrices");
-        if (x->type)
-            table_cell(t, "%s", x->type->name);
+        if (x->stored)
+            table_cell(t, "%s", x->stored);
         else
             table_cell(t, "%s%s, group %u", x->spec.type->name, x->spec.type->learned ? " bits" : "",
                        (unsigned)x->spec.group);
@@ -363,7 +370,7 @@ static cJSON *shapes_json(const struct contents *c)
             cJSON_AddStringToObject(o, "type", x->spec.type->name);
             cJSON_AddNumberToObject(o, "group", x->spec.group);
         } else {
-            cJSON_AddStringToObject(o, "dtype", x->type->name);
+            cJSON_AddStringToObject(o, "dtype", x->stored);
         }
         cJSON_AddItemToArray(list, o);
     }

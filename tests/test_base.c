@@ -91,6 +91,27 @@ static void test_f16(void **state)
     assert_int_equal(f32_to_f16(-1e-30f), 0x8000);
 }
 
+/* All patterns, by the formats' own words: sign, exponent with its bias, fraction. */
+static void test_narrow(void **state)
+{
+    (void)state;
+    for (unsigned v = 0; v < 256; v++) {
+        int exponent = (int)(v >> 3 & 15), fraction = (int)(v & 7);
+        double e4m3 = exponent ? ldexp(8 + fraction, exponent - 7 - 3) : ldexp(fraction, -6 - 3),
+               e2m1 = (v >> 1 & 3) ? ldexp(2 + (v & 1), (int)(v >> 1 & 3) - 1 - 1) : ldexp(v & 1, -1);
+        float got = e4m3_to_f32((uint8_t)v), nibble = e2m1_to_f32((uint8_t)v), power = e8m0_to_f32((uint8_t)v);
+        if ((v & 0x7F) == 0x7F)
+            assert_true(isnan(got));
+        else
+            assert_true((double)got == (v & 128 ? -e4m3 : e4m3) && !signbit(got) == !(v & 128));
+        assert_true((double)nibble == (v & 8 ? -e2m1 : e2m1) && !signbit(nibble) == !(v & 8));
+        assert_true(v == 255 ? isnan(power) : (double)power == ldexp(1, (int)v - 127));
+    }
+    assert_float_equal(e4m3_to_f32(0x7E), 448, 0);
+    assert_float_equal(e4m3_to_f32(0x01), 0x1p-9, 0);
+    assert_float_equal(e2m1_to_f32(0x0F), -6, 0);
+}
+
 static void test_bf16(void **state)
 {
     (void)state;
@@ -483,6 +504,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_f16),
         cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_narrow),
         cmocka_unit_test(test_integers),
         cmocka_unit_test(test_texts_of_numbers),
         cmocka_unit_test(test_most_that_fits),

@@ -431,12 +431,173 @@ static void test_packed_rows(void **state)
     }
 }
 
+/* ---- narrow floating point ---- */
+
+/* UP, [INNER, HIDDEN], as bytes of its own. */
+struct narrow_case {
+    const char *quantization; /* of config.json */
+    const char *scale;        /* name of the scales */
+    enum dtype dtype;         /* of the scales */
+    uint64_t rows, cols;      /* of the scales; rows 0: one dimension */
+    uint32_t block_rows, block_cols;
+};
+#define FP8(more) ", \"quantization_config\": {\"quant_method\": \"fp8\", \"fmt\": \"e4m3\"" more "}"
+#define FLOATS(format, weights)                                                                                        \
+    ", \"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": \"" format "\", "               \
+    "\"config_groups\": {\"g\": {\"targets\": [\"Linear\"], \"input_activations\": {\"num_bits\": 8}, \"weights\": "   \
+    "{" weights "}}}}"
+static const struct narrow_case narrow_cases[] = {
+    {FP8(", \"weight_block_size\": [48, 40], \"activation_scheme\": \"dynamic\""), ".weight_scale_inv", DTYPE_F32, 3, 2,
+     48, 40},
+    {FP8(", \"weight_block_size\": [128, 128]"), ".weight_scale_inv", DTYPE_BF16, 1, 1, 128, 128},
+    {FP8(""), ".weight_scale_inv", DTYPE_BF16, 0, 1, INNER, HIDDEN},
+    {FLOATS("float-quantized", "\"num_bits\": 8, \"type\": \"float\", \"strategy\": \"channel\""), ".weight_scale",
+     DTYPE_F16, INNER, 1, 1, HIDDEN},
+    {FLOATS("float-quantized",
+            "\"num_bits\": 8, \"type\": \"float\", \"strategy\": \"block\", \"block_structure\": [16, 16]"),
+     ".weight_scale", DTYPE_BF16, 8, 4, 16, 16},
+    {FLOATS("mxfp4-pack-quantized",
+            "\"num_bits\": 4, \"type\": \"float\", \"strategy\": \"group\", \"group_size\": 32"),
+     ".weight_scale", DTYPE_U8, INNER, 2, 1, 32},
+};
+
+/* The model with UP in that form, and what it says. */
+static void narrow_model(struct raw_model *m, const struct narrow_case *x, float want[INNER * HIDDEN])
+{
+    const struct tiny_options o = {.dtype = DTYPE_BF16, .config_extra = x->quantization};
+    bool fp4 = x->dtype == DTYPE_U8;
+    char name[128];
+    uint32_t seed = 11;
+    os_remove_tree(QUANT);
+    tiny_config(QUANT, &o);
+    tiny_tensors(m, &o);
+    raw_drop(m, UP ".weight");
+    struct raw_tensor *w = raw_add(m, fp4 ? UP ".weight_packed" : UP ".weight", fp4 ? DTYPE_U8 : DTYPE_F8_E4M3, INNER,
+                                   fp4 ? HIDDEN / 2 : HIDDEN);
+    snprintf(name, sizeof name, UP "%s", x->scale);
+    struct raw_tensor *s = raw_add(m, name, x->dtype, x->rows, x->cols);
+    for (uint64_t i = 0; i < s->bytes / dtype_size(s->dtype); i++) {
+        if (fp4)
+            s->data[i] = (uint8_t)(120 + tiny_random(&seed) % 16);
+        else
+            raw_set(s, i, (float)(1 + tiny_random(&seed) % 255) / 256.0f);
+    }
+    for (uint64_t i = 0; i < w->bytes; i++) {
+        w->data[i] = (uint8_t)tiny_random(&seed);
+        if (!fp4 && (w->data[i] & 0x7F) == 0x7F)
+            w->data[i] = 0;
+    }
+    uint32_t blocks = (HIDDEN + x->block_cols - 1) / x->block_cols;
+    for (uint32_t r = 0; r < INNER; r++)
+        for (uint32_t c = 0; c < HIDDEN; c++) {
+            size_t at = (size_t)r * HIDDEN + c, of = r / x->block_rows * blocks + c / x->block_cols;
+            const uint8_t *scale = s->data + of * dtype_size(s->dtype);
+            float f, v = fp4 ? e2m1_to_f32(w->data[at / 2] >> (at % 2 ? 4 : 0)) : e4m3_to_f32(w->data[at]);
+            if (x->dtype == DTYPE_F32)
+                memcpy(&f, scale, 4);
+            else
+                f = fp4                     ? ldexpf(1, *scale - 127)
+                    : x->dtype == DTYPE_F16 ? f16_to_f32(load_u16le(scale))
+                                            : bf16_to_f32(load_u16le(scale));
+            want[at] = v * f;
+        }
+}
+
+static void test_narrow(void **state)
+{
+    (void)state;
+    static float want[INNER * HIDDEN], got[INNER * HIDDEN];
+    for (size_t i = 0; i < sizeof narrow_cases / sizeof *narrow_cases; i++) {
+        const struct narrow_case *x = &narrow_cases[i];
+        struct raw_model m;
+        struct err e = {0};
+        struct weight_info w;
+        struct qlinear q;
+        narrow_model(&m, x, want);
+        raw_write(&m, QUANT, i % 2);
+        struct checkpoint *c = open_ok(QUANT);
+        OK(checkpoint_weight(c, UP, &w, &e), e);
+        assert_false(w.quantized);
+        assert_string_equal(w.stored, x->dtype == DTYPE_U8 ? "F4_E2M1" : "F8_E4M3");
+        assert_int_equal(w.rows, INNER);
+        assert_int_equal(w.cols, HIDDEN);
+        assert_null(checkpoint_dense(c, UP));
+        assert_true(checkpoint_is_packed(c, UP, x->scale));
+        assert_non_null(checkpoint_dense(c, "model.layers.0.mlp.gate_proj"));
+        OK(checkpoint_read_f32(c, UP, 0, INNER, got, &e), e);
+        assert_memory_equal(got, want, sizeof want);
+        OK(checkpoint_read_f32(c, UP, 31, 50, got, &e), e);
+        assert_memory_equal(got, want + 31 * HIDDEN, 50 * HIDDEN * sizeof *got);
+        FAILS(checkpoint_read_f32(c, UP, INNER, 1, got, &e), e, ERR_BUG, UP);
+        FAILS(checkpoint_read_codes(c, UP, &q, &e), e, ERR_USER, "not quantized");
+        OK(checkpoint_check_finite(c, UP, &e), e);
+        checkpoint_close(&c);
+
+        /* NaN, scales that do not fit, scales that are missing. */
+        char name[128];
+        snprintf(name, sizeof name, UP "%s", x->scale);
+        struct raw_tensor *s = raw_find(&m, name);
+        if (x->dtype == DTYPE_U8) {
+            s->data[7] = 0xFF;
+        } else {
+            raw_find(&m, UP ".weight")->data[7] = 0xFF;
+        }
+        raw_write(&m, QUANT, false);
+        c = open_ok(QUANT);
+        FAILS(checkpoint_check_finite(c, UP, &e), e, ERR_USER, "holds NaN at element 7");
+        checkpoint_close(&c);
+        s->shape[s->n_dims - 1]++;
+        s->bytes = (s->n_dims == 2 ? s->shape[0] * s->shape[1] : s->shape[0]) * dtype_size(s->dtype);
+        free(s->data);
+        s->data = calloc(1, s->bytes);
+        raw_write(&m, QUANT, false);
+        c = open_ok(QUANT);
+        FAILS(checkpoint_weight(c, UP, &w, &e), e, ERR_USER, "does not fit the 128 x 64 weights");
+        checkpoint_close(&c);
+        raw_drop(&m, name);
+        raw_write(&m, QUANT, false);
+        raw_free(&m);
+        c = open_ok(QUANT);
+        FAILS(checkpoint_weight(c, UP, &w, &e), e, ERR_USER, "are missing");
+        checkpoint_close(&c);
+    }
+}
+
+/* Values by hand: two rows of one block, and the half of a byte that is first. */
+static void test_narrow_bytes(void **state)
+{
+    (void)state;
+    static const uint8_t fp8[4] = {0x38, 0xC0, 0x01, 0x7E}, fp4[4] = {0x21, 0xF7, 0x80, 0x0C};
+    static const float fp8_values[4] = {1, -2, 0x1p-9f, 448}, fp4_values[8] = {0.5f, 1, 6, -6, 0, -0.0f, -2, 0};
+    static float want[INNER * HIDDEN], got[HIDDEN];
+    for (size_t i = 1; i < 6; i += 4) {
+        const struct narrow_case *x = &narrow_cases[i];
+        bool four = x->dtype == DTYPE_U8;
+        struct raw_model m;
+        struct err e = {0};
+        narrow_model(&m, x, want);
+        memcpy(raw_find(&m, four ? UP ".weight_packed" : UP ".weight")->data, four ? fp4 : fp8, 4);
+        struct raw_tensor *s = raw_find(&m, four ? UP ".weight_scale" : UP ".weight_scale_inv");
+        s->data[0] = four ? 129 : 0x40; /* 4; the bfloat16 3.0 is 0x4040 */
+        if (!four)
+            s->data[1] = 0x40;
+        raw_write(&m, QUANT, false);
+        raw_free(&m);
+        struct checkpoint *c = open_ok(QUANT);
+        OK(checkpoint_read_f32(c, UP, 0, 1, got, &e), e);
+        for (int k = 0; k < (four ? 8 : 4); k++)
+            assert_float_equal(got[k], four ? 4 * fp4_values[k] : 3 * fp8_values[k], 0);
+        checkpoint_close(&c);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dense),         cmocka_unit_test(test_all_halves),    cmocka_unit_test(test_tied),
         cmocka_unit_test(test_open_errors),   cmocka_unit_test(test_hostile_rule),  cmocka_unit_test(test_dense_errors),
         cmocka_unit_test(test_packed_errors), cmocka_unit_test(test_packed_config), cmocka_unit_test(test_packed_rows),
+        cmocka_unit_test(test_narrow),        cmocka_unit_test(test_narrow_bytes),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -535,8 +535,48 @@ static void compressed_tensors(void **state)
     expect_unsupported(CT("\"a\":" CT_GROUP("\"Linear\"", "4", ""), ",\"transform_config\":{\"x\":1}"), "transformed");
     expect_unsupported(CT("\"a\":" CT_GROUP("\"Linear\"", "4", ""), ",\"ignore\":\"lm_head\""), "ignore");
     expect_unsupported(
-        "\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"float-quantized\"}",
-        "\"float-quantized\"");
+        "\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"nvfp4-pack-quantized\"}",
+        "\"nvfp4-pack-quantized\"");
+}
+
+#define FP8(more) "\"quantization_config\":{\"quant_method\":\"fp8\"" more "}"
+#define FLOATS(format, weights)                                                                                        \
+    "\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"" format                            \
+    "\",\"config_groups\":{\"a\":{\"targets\":[\"re:.*experts.*\"],\"input_activations\":{\"dynamic\":true},"          \
+    "\"weights\":{" weights "}}}}"
+
+static void narrow_floats(void **state)
+{
+    (void)state;
+    struct model_config c;
+    expect_ok(&c, FP8(",\"fmt\":\"e4m3\",\"activation_scheme\":\"dynamic\",\"weight_block_size\":[128,64],"
+                      "\"modules_to_not_convert\":[\"lm_head\"]"));
+    assert_int_equal(c.quant, QUANT_FP8);
+    assert_int_equal(c.n_rules, 1);
+    expect_rule(&c, 0, NULL, false, 8, 64);
+    assert_int_equal(c.rules[0].block_rows, 128);
+    assert_true(c.rules[0].floats);
+    config_free(&c);
+    expect_ok(&c, FP8(",\"weight_block_size\":null"));
+    assert_int_equal(c.rules[0].block_rows, 0);
+    config_free(&c);
+    expect_ok(&c, FLOATS("float-quantized", "\"num_bits\":8,\"type\":\"float\",\"strategy\":\"channel\""));
+    assert_int_equal(c.quant, QUANT_COMPRESSED_TENSORS);
+    expect_rule(&c, 0, "^(?:.*experts.*)", false, 8, 0);
+    assert_true(c.rules[0].floats);
+    config_free(&c);
+    expect_ok(&c, FLOATS("mxfp4-pack-quantized", "\"num_bits\":4,\"type\":\"float\",\"group_size\":32"));
+    expect_rule(&c, 0, "^(?:.*experts.*)", false, 4, 32);
+    config_free(&c);
+
+    expect_unsupported(FP8(",\"fmt\":\"e5m2\""), "e5m2");
+    expect_unsupported(FP8(",\"weight_block_size\":[128]"), "weight_block_size");
+    expect_unsupported(FP8(",\"weight_block_size\":[128,0]"), "weight_block_size");
+    expect_unsupported(FLOATS("float-quantized", "\"num_bits\":8,\"type\":\"int\""), "must be float");
+    expect_unsupported(FLOATS("float-quantized", "\"num_bits\":6,\"type\":\"float\""), "must be float");
+    expect_unsupported(FLOATS("float-quantized", "\"num_bits\":8,\"type\":\"float\",\"strategy\":\"block\""),
+                       "block_structure");
+    expect_unsupported(FLOATS("pack-quantized", "\"num_bits\":4,\"group_size\":32"), "quantized activations");
 }
 
 static void humming_and_mlx(void **state)
@@ -576,6 +616,7 @@ int main(void)
         cmocka_unit_test(python_numbers),     cmocka_unit_test(required_keys),
         cmocka_unit_test(odd_kinds),          cmocka_unit_test(gptq),
         cmocka_unit_test(compressed_tensors), cmocka_unit_test(humming_and_mlx),
+        cmocka_unit_test(narrow_floats),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,4 @@
-/* The five ways a quantized folder describes itself, all turned into one list of rules. */
+/* The ways a quantized folder describes itself, all turned into one list of rules. */
 #include "formats/hf/hf_quant.h"
 
 #include <stdlib.h>
@@ -6,7 +6,9 @@
 
 #include "host/base/str.h"
 
-#define READS "gsq reads gptq, gptq_v2, compressed-tensors (pack-quantized), humming and mlx"
+#define READS                                                                                                          \
+    "gsq reads gptq, gptq_v2, compressed-tensors (pack-quantized, float-quantized, mxfp4-pack-quantized), fp8, "       \
+    "humming and mlx"
 
 struct reader {
     struct model_config *c;
@@ -22,18 +24,24 @@ static bool bad(const struct reader *r, const char *key, const char *what)
 
 /* ---- rules ---- */
 
-/* Takes the pattern over. */
-static bool add_rule(const struct reader *r, char *regex, bool skip, unsigned bits, uint32_t group)
+/* Takes the pattern over; rule.regex is it. */
+static bool add_whole_rule(const struct reader *r, struct quant_rule rule)
 {
     struct model_config *c = r->c;
     struct quant_rule *grown = realloc(c->rules, (c->n_rules + 1) * sizeof *grown);
     if (!grown) {
-        free(regex);
+        free(rule.regex);
         return err_nomem(r->e, "the rules of config.json", (c->n_rules + 1) * sizeof *grown);
     }
     c->rules = grown;
-    c->rules[c->n_rules++] = (struct quant_rule){regex, skip, skip ? 0 : bits, skip ? 0 : group};
+    c->rules[c->n_rules++] = rule;
     return true;
+}
+
+static bool add_rule(const struct reader *r, char *regex, bool skip, unsigned bits, uint32_t group)
+{
+    return add_whole_rule(
+        r, (struct quant_rule){.regex = regex, .skip = skip, .bits = skip ? 0 : bits, .group = skip ? 0 : group});
 }
 
 /* Python's re.match holds a pattern to the beginning of the name. */
@@ -68,13 +76,18 @@ static char *regex_exact(const char *name)
     return NULL;
 }
 
-/* "re:PATTERN" or an exact name, as compressed-tensors and Humming write them. */
+/* "re:PATTERN" or an exact name, as compressed-tensors and Humming write them, gets the rule. */
+static bool add_target(const struct reader *r, const char *target, struct quant_rule rule)
+{
+    rule.regex = strncmp(target, "re:", 3) == 0 ? regex_at_start(target + 3) : regex_exact(target);
+    if (!rule.regex)
+        return err_nomem(r->e, "a rule of config.json", strlen(target));
+    return add_whole_rule(r, rule);
+}
+
 static bool add_named_rule(const struct reader *r, const char *target, bool skip, unsigned bits, uint32_t group)
 {
-    char *regex = strncmp(target, "re:", 3) == 0 ? regex_at_start(target + 3) : regex_exact(target);
-    if (!regex)
-        return err_nomem(r->e, "a rule of config.json", strlen(target));
-    return add_rule(r, regex, skip, bits, group);
+    return add_target(r, target, (struct quant_rule){.skip = skip, .bits = skip ? 0 : bits, .group = skip ? 0 : group});
 }
 
 static bool add_ignored(const struct reader *r, const cJSON *o)
@@ -224,46 +237,87 @@ static bool parse_humming(const struct reader *r, const cJSON *o)
 
 /* ---- compressed-tensors ---- */
 
-static bool check_format(const struct reader *r, const cJSON *o)
+static const char *text_of(const cJSON *o, const char *key, const char *fallback)
 {
-    const cJSON *format = json_get(o, "format");
-    if (!format || (cJSON_IsString(format) && (strcmp(format->valuestring, "pack-quantized") == 0 ||
-                                               strcmp(format->valuestring, "mixed-precision") == 0)))
-        return true;
-    return bad(r, cJSON_IsString(format) ? format->valuestring : "format",
-               "is not the compressed-tensors format pack-quantized");
+    const cJSON *item = json_get(o, key);
+    return cJSON_IsString(item) ? item->valuestring : item ? key : fallback;
 }
 
-static bool read_scheme(const struct reader *r, const cJSON *group, unsigned *bits, uint32_t *group_size)
+/* *floats: weights are floating point, read for what they are. */
+static bool check_format(const struct reader *r, const cJSON *o, bool *floats)
 {
-    if (!cJSON_IsObject(group))
-        return bad(r, "config_groups", "names a preset scheme; gsq reads groups that are written out");
-    if (json_get(group, "input_activations") || json_get(group, "output_activations"))
-        return bad(r, "input_activations", "asks for quantized activations, which gsq does not read");
-    const cJSON *w = json_get(group, "weights");
-    const cJSON *type = json_get(w, "type"), *strategy = json_get(w, "strategy"), *order = json_get(w, "actorder");
-    if (!cJSON_IsObject(w))
-        return bad(r, "weights", "is missing in a group of config_groups");
-    if (!check_format(r, group) || !read_bits(r, json_get(w, "num_bits"), "num_bits", bits) ||
-        !read_group(r, json_get(w, "group_size"), "group_size", group_size))
-        return false;
-    if (type && (!cJSON_IsString(type) || strcmp(type->valuestring, "int") != 0))
-        return bad(r, "type", "must be int: floating-point codes are not read");
+    static const char *const known[] = {"pack-quantized", "mixed-precision", "float-quantized", "mxfp4-pack-quantized"};
+    const char *format = text_of(o, "format", known[0]);
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(format, known[i]) == 0) {
+            *floats = i > 1;
+            return true;
+        }
+    return bad(r, format, "is not a compressed-tensors format that gsq reads");
+}
+
+/* [rows, columns] of a block. */
+static bool read_block(const struct reader *r, const cJSON *o, const char *key, struct quant_rule *rule)
+{
+    const cJSON *list = json_get(o, key);
+    uint64_t rows, cols;
+    if (!cJSON_IsArray(list) || cJSON_GetArraySize(list) != 2 || !json_u64(cJSON_GetArrayItem(list, 0), &rows) ||
+        !json_u64(cJSON_GetArrayItem(list, 1), &cols) || !rows || !cols || rows > 1u << 24 || cols > 1u << 24)
+        return bad(r, key, "must be two sizes, of rows and columns");
+    rule->block_rows = (uint32_t)rows;
+    rule->group = (uint32_t)cols;
+    return true;
+}
+
+/* E4M3 with a scale for each block, row or matrix; E2M1 in groups of 32. The tensors tell which of these. */
+static bool read_float_scheme(const struct reader *r, const cJSON *w, struct quant_rule *rule)
+{
+    if (strcmp(text_of(w, "type", "int"), "float") != 0 || (rule->bits != 8 && rule->bits != 4))
+        return bad(r, "type", "must be float, in 8 or 4 bits, in this format");
+    return strcmp(text_of(w, "strategy", "tensor"), "block") != 0 || read_block(r, w, "block_structure", rule);
+}
+
+static bool read_integer_scheme(const struct reader *r, const cJSON *w, struct quant_rule *rule)
+{
+    const cJSON *order = json_get(w, "actorder");
+    if (strcmp(text_of(w, "type", "int"), "int") != 0)
+        return bad(r, "type", "must be int: floating-point codes are not read in this format");
     if (json_get(w, "symmetric") && !is_set(w, "symmetric"))
         return bad(r, "symmetric", "is not true: asymmetric quantization is not read");
-    if (is_set(w, "dynamic"))
-        return bad(r, "dynamic", "is true for weights, which have to be stored");
     /* "weight" and "static" reorder before rounding only; "group" stores columns in another order. */
     if (order && !cJSON_IsFalse(order) &&
         !(cJSON_IsString(order) &&
           (strcmp(order->valuestring, "weight") == 0 || strcmp(order->valuestring, "static") == 0)))
         return bad(r, "actorder", "asks for columns in activation order, which gsq does not read");
-    const char *s = cJSON_IsString(strategy) ? strategy->valuestring : *group_size ? "group" : "channel";
+    const char *s = text_of(w, "strategy", rule->group ? "group" : "channel");
     if (strcmp(s, "channel") == 0)
-        *group_size = 0;
-    else if (strcmp(s, "group") != 0 || *group_size == 0)
+        rule->group = 0;
+    else if (strcmp(s, "group") != 0 || rule->group == 0)
         return bad(r, "strategy", "must be group (with a group_size) or channel");
     return true;
+}
+
+/* What the weights of a group are; regex is left NULL. */
+static bool read_scheme(const struct reader *r, const cJSON *group, bool floats, struct quant_rule *rule)
+{
+    *rule = (struct quant_rule){0};
+    if (!cJSON_IsObject(group))
+        return bad(r, "config_groups", "names a preset scheme; gsq reads groups that are written out");
+    const cJSON *w = json_get(group, "weights");
+    if (!cJSON_IsObject(w))
+        return bad(r, "weights", "is missing in a group of config_groups");
+    if (json_get(group, "format") && !check_format(r, group, &floats))
+        return false;
+    /* Such models round activations as they run; their weights are no other for it. */
+    if (!floats && (json_get(group, "input_activations") || json_get(group, "output_activations")))
+        return bad(r, "input_activations", "asks for quantized activations, which gsq does not read");
+    if (!read_bits(r, json_get(w, "num_bits"), "num_bits", &rule->bits) ||
+        !read_group(r, json_get(w, "group_size"), "group_size", &rule->group))
+        return false;
+    if (is_set(w, "dynamic"))
+        return bad(r, "dynamic", "is true for weights, which have to be stored");
+    rule->floats = floats;
+    return floats ? read_float_scheme(r, w, rule) : read_integer_scheme(r, w, rule);
 }
 
 /* Exact names go before patterns, patterns before the class "Linear", whatever the order of the groups. */
@@ -274,12 +328,11 @@ static enum target_kind target_kind(const char *target)
     return strncmp(target, "re:", 3) == 0 ? TARGET_REGEX : strcmp(target, "Linear") == 0 ? TARGET_LINEAR : TARGET_EXACT;
 }
 
-static bool add_targets(const struct reader *r, const cJSON *groups, enum target_kind kind, bool *linear)
+static bool add_targets(const struct reader *r, const cJSON *groups, bool floats, enum target_kind kind, bool *linear)
 {
     for (const cJSON *group = groups->child; group; group = group->next) {
-        unsigned bits = 0;
-        uint32_t size = 0;
-        if (!read_scheme(r, group, &bits, &size))
+        struct quant_rule rule;
+        if (!read_scheme(r, group, floats, &rule))
             return false;
         const cJSON *targets = json_get(group, "targets"), *item;
         if (!cJSON_IsArray(targets))
@@ -291,13 +344,13 @@ static bool add_targets(const struct reader *r, const cJSON *groups, enum target
             if (target_kind(item->valuestring) != kind)
                 continue;
             if (kind != TARGET_LINEAR) {
-                if (!add_named_rule(r, item->valuestring, false, bits, size))
+                if (!add_target(r, item->valuestring, rule))
                     return false;
             } else if (*linear) {
                 return bad(r, "config_groups", "holds two groups for the target Linear");
             } else {
                 *linear = true;
-                if (!add_rule(r, NULL, false, bits, size))
+                if (!add_whole_rule(r, rule))
                     return false;
             }
         }
@@ -310,8 +363,9 @@ static bool parse_compressed_tensors(const struct reader *r, const cJSON *o)
     const cJSON *groups = json_get(o, "config_groups");
     const cJSON *sparsity = json_get(json_get(o, "sparsity_config"), "format");
     const cJSON *transform = json_get(o, "transform_config");
+    bool floats = false;
     r->c->quant = QUANT_COMPRESSED_TENSORS;
-    if (!check_format(r, o))
+    if (!check_format(r, o, &floats))
         return false;
     if (json_get(o, "kv_cache_scheme"))
         return bad(r, "kv_cache_scheme", "asks for quantized activations, which gsq does not read");
@@ -322,8 +376,9 @@ static bool parse_compressed_tensors(const struct reader *r, const cJSON *o)
     if (!cJSON_IsObject(groups) || !groups->child)
         return bad(r, "config_groups", "is missing or empty");
     bool linear = false;
-    if (!add_ignored(r, o) || !add_targets(r, groups, TARGET_EXACT, &linear) ||
-        !add_targets(r, groups, TARGET_REGEX, &linear) || !add_targets(r, groups, TARGET_LINEAR, &linear))
+    if (!add_ignored(r, o) || !add_targets(r, groups, floats, TARGET_EXACT, &linear) ||
+        !add_targets(r, groups, floats, TARGET_REGEX, &linear) ||
+        !add_targets(r, groups, floats, TARGET_LINEAR, &linear))
         return false;
     return linear || add_rule(r, NULL, true, 0, 0);
 }
@@ -361,6 +416,20 @@ static bool parse_mlx(const struct reader *r, const cJSON *o)
     return add_rule(r, NULL, false, bits, group);
 }
 
+/* ---- FP8 ---- */
+
+/* Which modules are in E4M3 their tensors say; the list of those that are not says nothing more. */
+static bool parse_fp8(const struct reader *r, const cJSON *o)
+{
+    struct quant_rule rule = {.floats = true, .bits = 8};
+    r->c->quant = QUANT_FP8;
+    if (strcmp(text_of(o, "fmt", "e4m3"), "e4m3") != 0)
+        return bad(r, text_of(o, "fmt", ""), "is not a format of 8-bit floats that gsq reads (e4m3 is)");
+    if (json_get(o, "weight_block_size") && !read_block(r, o, "weight_block_size", &rule))
+        return false;
+    return add_whole_rule(r, rule);
+}
+
 bool hf_quant_parse(struct model_config *c, const cJSON *root, const char *path, struct err *e)
 {
     const struct reader r = {c, path, e};
@@ -381,11 +450,13 @@ bool hf_quant_parse(struct model_config *c, const cJSON *root, const char *path,
         return parse_compressed_tensors(&r, o);
     if (strcmp(method->valuestring, "humming") == 0)
         return parse_humming(&r, o);
+    if (strcmp(method->valuestring, "fp8") == 0)
+        return parse_fp8(&r, o);
     return bad(&r, method->valuestring, "is not a method that gsq reads");
 }
 
 const char *quant_method_name(enum quant_method q)
 {
-    static const char *const names[] = {"none", "gptq", "gptq_v2", "compressed-tensors", "mlx", "humming"};
+    static const char *const names[] = {"none", "gptq", "gptq_v2", "compressed-tensors", "mlx", "humming", "fp8"};
     return names[q];
 }

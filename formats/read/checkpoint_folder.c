@@ -7,6 +7,7 @@
 #include "formats/foreign.h"
 #include "formats/hf/hf_config.h"
 #include "formats/pattern.h"
+#include "formats/read/checkpoint_narrow.h"
 #include "formats/read/checkpoint_quant.h"
 #include "formats/read/tensor_values.h"
 #include "formats/side_file.h"
@@ -152,7 +153,9 @@ static void folder_drop(const void *self, const struct tensor *t)
 static bool folder_is_packed(const void *self, const char *module, const char *suffix)
 {
     const struct folder *f = self;
-    return (!suffix || packed_suffix(f->config->quant, suffix)) && packed_present(f->tensors, f->config->quant, module);
+    enum quant_method method = f->config->quant;
+    return (!suffix || packed_suffix(method, suffix)) &&
+           (packed_present(f->tensors, method, module) || narrow_present(f->tensors, method, module));
 }
 
 static bool folder_config_text(const void *self, char **text, size_t *size, struct err *e)
@@ -183,6 +186,17 @@ static bool open_packed(struct packed_linear *p, const struct folder *f, const c
     return find_rule(f, module, &rule, e) && packed_open(p, f->tensors, f->config->quant, rule, module, e);
 }
 
+static bool is_narrow(const struct folder *f, const char *module)
+{
+    return narrow_present(f->tensors, f->config->quant, module);
+}
+
+static bool open_narrow(struct narrow_linear *w, const struct folder *f, const char *module, struct err *e)
+{
+    const struct quant_rule *rule;
+    return find_rule(f, module, &rule, e) && narrow_open(w, f->tensors, rule, module, e);
+}
+
 static bool dense_weight(const struct folder *f, const char *module, struct weight_info *out, struct err *e)
 {
     const struct tensor *t = source_weight(&folder_source, f, module, f->dir, e);
@@ -202,7 +216,18 @@ static bool dense_weight(const struct folder *f, const char *module, struct weig
 static bool folder_weight(const void *self, const char *module, struct weight_info *out, struct err *e)
 {
     const struct folder *f = self;
+    struct narrow_linear narrow;
     struct packed_linear p;
+    if (is_narrow(f, module)) {
+        if (!open_narrow(&narrow, f, module, e))
+            return false;
+        *out = (struct weight_info){.rows = narrow.rows,
+                                    .cols = narrow.cols,
+                                    .dtype = DTYPE_OTHER,
+                                    .stored = narrow_type_name(&narrow),
+                                    .bytes = narrow_bytes(&narrow)};
+        return true;
+    }
     if (!folder_is_packed(f, module, NULL))
         return dense_weight(f, module, out, e);
     if (!open_packed(&p, f, module, e))
@@ -216,7 +241,10 @@ static bool folder_read(const void *self, const char *module, uint32_t row0, uin
 {
     const struct folder *f = self;
     struct weight_info w;
+    struct narrow_linear narrow;
     struct packed_linear p;
+    if (is_narrow(f, module))
+        return open_narrow(&narrow, f, module, e) && narrow_rows(&narrow, row0, rows, dst, e);
     if (!folder_is_packed(f, module, NULL))
         return dense_weight(f, module, &w, e) &&
                tensor_read_f32(module_tensor(f->tensors, module, ".weight"), (uint64_t)row0 * w.cols,
@@ -252,7 +280,10 @@ static bool folder_check_finite(const void *self, const char *module, struct err
 {
     const struct folder *f = self;
     const struct tensor *t = module_tensor(f->tensors, module, ".weight");
+    struct narrow_linear narrow;
     struct packed_linear p;
+    if (is_narrow(f, module))
+        return open_narrow(&narrow, f, module, e) && narrow_check_finite(&narrow, f->tensors, e);
     if (!folder_is_packed(f, module, NULL))
         return !t || tensor_check_finite(t, folder_path(f, t), e);
     return open_packed(&p, f, module, e) && tensor_check_finite(p.scales, folder_path(f, p.scales), e) &&

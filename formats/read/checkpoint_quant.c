@@ -22,12 +22,14 @@ bool packed_present(const struct safetensors *s, enum quant_method method, const
     case QUANT_GPTQ_V2:
         return module_tensor(s, module, ".qweight") != NULL;
     case QUANT_COMPRESSED_TENSORS:
-        return module_tensor(s, module, ".weight_packed") != NULL;
+        w = module_tensor(s, module, ".weight_packed");
+        return w && w->dtype != DTYPE_U8; /* bytes are floating point (checkpoint_narrow.h) */
     case QUANT_MLX:
         return module_tensor(s, module, ".scales") != NULL;
     case QUANT_HUMMING:
         return module_tensor(s, module, ".weight_scale") != NULL ||
                (w && (w->dtype == DTYPE_I32 || w->dtype == DTYPE_U32));
+    case QUANT_FP8:
     case QUANT_NONE:
         break;
     }
@@ -37,13 +39,17 @@ bool packed_present(const struct safetensors *s, enum quant_method method, const
 bool packed_suffix(enum quant_method method, const char *suffix)
 {
     static const char *const gptq[] = {".qweight", ".qzeros", ".scales", ".g_idx", NULL},
-                             *const compressed[] = {".weight_packed", ".weight_scale", ".weight_shape", NULL},
+                             *const compressed[] = {".weight_packed", ".weight_scale", ".weight_shape",
+                                                    ".weight",        ".input_scale",  NULL},
+                             *const fp8[] = {".weight",      ".weight_scale_inv", ".weight_scale",
+                                             ".input_scale", ".activation_scale", NULL},
                              *const mlx[] = {".weight", ".scales", ".biases", NULL},
                              *const humming[] = {".weight", ".weight_scale", NULL}, *const none[] = {NULL};
     const char *const *list = method == QUANT_GPTQ || method == QUANT_GPTQ_V2 ? gptq
                               : method == QUANT_COMPRESSED_TENSORS            ? compressed
                               : method == QUANT_MLX                           ? mlx
                               : method == QUANT_HUMMING                       ? humming
+                              : method == QUANT_FP8                           ? fp8
                                                                               : none;
     for (; *list; list++) {
         if (strcmp(*list, suffix) == 0)
@@ -223,9 +229,9 @@ bool packed_open(struct packed_linear *p, const struct safetensors *s, enum quan
         err_set(e, ERR_USER, "the tensor %s%s is missing, though its scales are there", module, suffix);
         return err_hint(e, "a shard is missing or the download is not complete: download the model again");
     }
-    if (!rule || rule->skip) {
-        err_set(e, ERR_USER, "%s in %s holds packed codes, but config.json says that this linear is not quantized",
-                p->codes->name, safetensors_path(s, p->codes));
+    if (!rule || rule->skip || rule->floats) {
+        err_set(e, ERR_USER, "%s in %s holds packed codes, but config.json says that this linear is %s", p->codes->name,
+                safetensors_path(s, p->codes), rule && rule->floats ? "of floating point" : "not quantized");
         return bad_file_hint(e);
     }
     p->spec.type = quant_type_of_bits(rule->bits);

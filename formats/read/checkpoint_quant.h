@@ -20,7 +20,8 @@ struct packed_linear {
 
 /* Whether the module is stored packed in this method (decided by the names of its tensors). */
 bool packed_present(const struct safetensors *s, enum quant_method method, const char *module);
-/* Whether MODULE + suffix (".qweight") is one of the tensors of a linear packed in this method. */
+/* Whether MODULE + suffix (".qweight") is one of the tensors of a linear packed in this method, as codes or as narrow
+ * floating point. */
 bool packed_suffix(enum quant_method method, const char *suffix);
 /* rule: what config.json says about the module. Shapes, dtypes and companions are checked, not yet the data.
  */

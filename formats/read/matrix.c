@@ -20,6 +20,7 @@ bool checkpoint_matrix(const struct checkpoint *c, struct matrix *x, struct err 
     x->bytes = w.bytes;
     x->rows = w.rows;
     x->cols = w.cols;
+    x->stored = w.stored;
     x->type = x->wanted = w.stored ? gguf_type_named(w.stored) : NULL;
     x->coded = w.quantized;
     x->spec = w.spec;

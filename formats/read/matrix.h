@@ -13,7 +13,8 @@ struct matrix {
     uint32_t number;      /* among those of all layers: keys its noise */
     bool embedding, head; /* what it is beside the blocks; a tied one is both */
     uint32_t rows, cols;
-    uint64_t bytes; /* in the model, with scales and zeros */
+    uint64_t bytes;     /* in the model, with scales and zeros */
+    const char *stored; /* what it is in the model: "F16", "Q4_K"; NULL: codes of a folder */
     /* What it is stored as, by GGUF's names, and what it would be if its rows were a multiple of that type's block. NULL in
      * a folder where it is coded, and where a folder is planned. */
     const struct gguf_type *type, *wanted;

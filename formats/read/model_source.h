@@ -11,7 +11,7 @@ struct weight_info {
     bool quantized;
     uint32_t rows, cols;    /* a vector has rows = 1 */
     enum dtype dtype;       /* of the dense weight; of the scales when quantized. DTYPE_OTHER: blocks of a GGUF type
-                       * without codes of ours (Q6_K, IQ4_NL ...), read as f32 */
+                       * without codes of ours (Q6_K, IQ4_NL ...) or narrow floating point, read as f32 */
     const char *stored;     /* "F16", "Q4_K"; NULL: packed as a Hugging Face folder does it */
     struct quant_spec spec; /* quantized only */
     uint64_t bytes;         /* on disk: the weight with its scales and zeros, without the bias */

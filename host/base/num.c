@@ -63,6 +63,29 @@ uint16_t f32_to_bf16(float f)
     return (uint16_t)((u + 0x7FFFu + (u >> 16 & 1u)) >> 16);
 }
 
+float e4m3_to_f32(uint8_t v)
+{
+    uint32_t sign = (uint32_t)(v & 0x80u) << 24, magnitude = v & 0x7Fu;
+    if (magnitude == 0x7Fu)
+        return bits_f32(sign | 0x7FC00000u);
+    if (magnitude < 8) /* subnormal: multiples of 2^-9 */
+        return bits_f32(sign | f32_bits((float)magnitude * 0x1p-9f));
+    return bits_f32(sign | ((magnitude << 20) + (UINT32_C(120) << 23)));
+}
+
+float e8m0_to_f32(uint8_t v)
+{
+    if (v == 0xFF)
+        return bits_f32(0x7FC00000u);
+    return bits_f32(v ? (uint32_t)v << 23 : UINT32_C(1) << 22); /* 2^-127 is subnormal */
+}
+
+float e2m1_to_f32(uint8_t v)
+{
+    static const float magnitudes[8] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+    return v & 8 ? -magnitudes[v & 7] : magnitudes[v & 7];
+}
+
 bool mul_u64(uint64_t a, uint64_t b, uint64_t *out)
 {
     if (b && a > UINT64_MAX / b)

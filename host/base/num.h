@@ -12,6 +12,11 @@ float f16_to_f32(uint16_t h);
 uint16_t f32_to_f16(float f);
 float bf16_to_f32(uint16_t h);
 uint16_t f32_to_bf16(float f);
+/* The 8-bit and 4-bit floats of the OCP formats: E4M3 (no infinity, 0x7F and 0xFF are NaN), E8M0 (a power of two; 0xFF is
+ * NaN), E2M1 (the lower four bits of v). Exact. */
+float e4m3_to_f32(uint8_t v);
+float e8m0_to_f32(uint8_t v);
+float e2m1_to_f32(uint8_t v);
 
 /* ceil(a / b), b > 0. */
 static inline uint64_t div_up(uint64_t a, uint64_t b)

@@ -175,14 +175,11 @@ static bool settle_folder(struct quantize_options *o, struct err *e)
                           : o->head_type    ? "output-tensor-type"
                           : o->keep_head    ? "leave-output-tensor"
                           : o->pure         ? "pure"
-                          : o->requantize   ? "allow-requantize"
                           : o->n_overrides  ? "override-kv"
                                             : NULL;
     if (of_gguf) {
         err_set(e, ERR_USER, "--%s needs --format gguf, but the format is %s", of_gguf, format);
-        return o->requantize ? err_hint(e, "gsq convert MODEL -o MODEL16 --format hf makes a 16-bit folder of a "
-                                           "quantized model, which any format can be made from")
-                             : err_hint(e, "give a file with -o OUT.gguf");
+        return err_hint(e, "give a file with -o OUT.gguf");
     }
     if (o->mixture) {
         err_set(e, ERR_USER, "--type %s needs --format gguf, but the format is %s", o->mixture, format);

@@ -60,8 +60,8 @@ static bool list_matrices(struct plan *p, const struct model *m, const struct qu
             continue;
         err_set(e, ERR_USER, "%s in %s is already quantized%s%s", x->module, checkpoint_dir(m->ck), x->type ? ": " : "",
                 x->type ? x->type->name : "");
-        return err_hint(e, "quantize the original 16-bit model; gsq convert changes the format of a quantized one%s",
-                        o->format == EXPORT_GGUF ? "; --allow-requantize quantizes it anyway" : "");
+        return err_hint(e, "quantize the original 16-bit model; gsq convert changes the format of a quantized one; "
+                           "--allow-requantize quantizes it anyway, as models want that were released so");
     }
     return true;
 }
