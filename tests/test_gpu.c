@@ -7,8 +7,6 @@
 #include "host/gpu/gpu_pipeline.h"
 #include "host/gpu/kernel_table.h"
 #include "host/gpu/kernels.h"
-#include "host/gpu/spirv.h"
-#include "host/gpu/spirv_shared.h"
 #include "tests/device.h"
 
 static int device_teardown(void **state)
@@ -188,59 +186,6 @@ static void test_shared(void **state)
     assert_string_equal(gpu_kernel_variant(gpu, KERNEL_ID_attn_fwd, &call, &e), "base");
     assert_false(gpu_kernel_force(gpu, KERNEL_ID_attn_fwd, "d128", &e));
     assert_int_equal(device_close(), 0);
-}
-
-/* Cut or with bits flipped, it is refused or read, and nothing else happens. */
-static void damage(const struct kernel_variant *v)
-{
-    struct err e = {0};
-    struct spirv_info info;
-    uint32_t shared, random = 1;
-    for (size_t n = 0; n < v->n_words; n++) {
-        uint32_t *cut = malloc(n * 4 + 1);
-        memcpy(cut, v->words, n * 4);
-        spirv_reflect(cut, n, &info, &e);
-        spirv_shared_bytes(cut, n, NULL, 0, &shared, &e);
-        free(cut);
-    }
-    uint32_t *bad = malloc(v->n_words * 4ull);
-    for (unsigned round = 0; round < 20000; round++) {
-        memcpy(bad, v->words, v->n_words * 4ull);
-        for (unsigned flips = 1 + round % 4; flips > 0; flips--) {
-            random = random * 1664525 + 1013904223;
-            bad[(random >> 8) % v->n_words] ^= UINT32_C(1) << (random & 31);
-        }
-        spirv_reflect(bad, v->n_words, &info, &e);
-        spirv_shared_bytes(bad, v->n_words, NULL, 0, &shared, &e);
-    }
-    free(bad);
-}
-
-/* Every embedded module fits its declaration; cut or flipped ones never crash. */
-static void test_spirv(void **state)
-{
-    (void)state;
-    struct err e = {0};
-    struct spirv_info info;
-    for (const struct kernel_variant *v = kernel_variants; v->kernel < KERNEL_COUNT; v++) {
-        const struct kernel_decl *d = &kernel_decls[v->kernel];
-        OK(spirv_reflect(v->words, v->n_words, &info, &e), e);
-        if (info.n_buffers != d->n_buffers || info.push_bytes != d->push_bytes)
-            fail_msg("%s %s: %u buffers, %u bytes; kernels.def has %u, %u", d->name, v->name, info.n_buffers,
-                     info.push_bytes, d->n_buffers, d->push_bytes);
-        assert_true(info.writes != 0); /* a kernel without output */
-    }
-    const struct kernel_variant *v = kernel_variants;
-    while (v->kernel != KERNEL_ID_subtract)
-        v++;
-    OK(spirv_reflect(v->words, v->n_words, &info, &e), e);
-    assert_int_equal(info.writes, 4);
-    assert_int_equal(info.reads, 3);
-    damage(v);
-    while (v->kernel != KERNEL_ID_transpose || (v->needs & GPU_CAP_CPU)) /* one with shared memory */
-        v++;
-    damage(v);
-    assert_false(spirv_reflect(NULL, 0, &info, &e));
 }
 
 /* ---- memory ---- */
@@ -967,7 +912,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_list),
         cmocka_unit_test(test_choice),
-        cmocka_unit_test(test_spirv),
         cmocka_unit_test(test_shared),
         ON(test_kernels),
         ON(test_memory),

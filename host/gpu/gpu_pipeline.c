@@ -8,6 +8,7 @@
 #include "host/base/log.h"
 #include "host/base/os.h"
 #include "host/gpu/gpu_memory.h"
+#include "host/gpu/spirv_barriers.h"
 #include "host/gpu/spirv_shared.h"
 
 /* Variants of a kernel that are taken before the others where they are made for the call: rows of gpu_pipelines.kernels. */
@@ -317,6 +318,14 @@ static bool create_pipeline(struct gpu *g, struct gpu_kernel *k, struct err *e)
     if (p->subgroup_size_fixed && ((v->needs & GPU_CAP_SUBGROUP) || v->subgroup_size))
         info.stage.pNext = &size;
     bool ok = false;
+    uint32_t *shared = NULL;
+    size_t n_shared;
+    if (!spirv_share_by_barriers(v->words, v->n_words, &shared, &n_shared, e))
+        return false;
+    if (shared) {
+        code.pCode = shared;
+        code.codeSize = n_shared * 4;
+    }
     VK(e, vkCreateShaderModule(g->device, &code, NULL, &module));
     info.stage.module = module;
     uint64_t start = os_now_ns();
@@ -326,6 +335,7 @@ static bool create_pipeline(struct gpu *g, struct gpu_kernel *k, struct err *e)
     ok = true;
 fail:
     vkDestroyShaderModule(g->device, module, NULL);
+    free(shared);
     return ok;
 }
 
