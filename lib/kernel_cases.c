@@ -20,7 +20,7 @@
 #define CODES                 MATRIX_OF(s->rows, s->ldc)
 #define SCALES                MATRIX_OF(s->rows, s->groups << s->offsets)
 #define SUPERS                ((uint32_t)div_up(s->groups, s->per_super))
-#define STATE                 (MATRIX * (s->levels - 1))
+#define STATE                 (MATRIX * GUMBEL_WORDS(s->levels))
 /* Elements from the first to the last of a matrix. */
 #define EXTENT(rows, cols, ld) (((uint64_t)(rows)-1) * (ld) + (cols))
 

@@ -4,9 +4,9 @@
 // Levels: absolute (relative = 0) d_k = lo + k; relative d_k = c0 + k - 2 around the start code c0, those outside
 // [lo, hi] masked. At most LEVELS of them. A variant with DEFINES LEVEL_COUNT=n is for calls of n absolute levels alone.
 //
-// State: a word for each level but the start code's, state[rows, levels - 1, cols]. A softmax knows its logits' differences
-// only, and the gradients of a weight's logits add up to 0: logits are counted from the start code's, and its momentum is
-// what the others lack.
+// State: of each level but the start code's, in state[rows, GUMBEL_WORDS(levels), cols]. A softmax knows its logits'
+// differences only, and the gradients of a weight's logits add up to 0: logits are counted from the start code's, and its
+// momentum is what the others lack.
 #ifndef GUMBEL_GLSL
 #define GUMBEL_GLSL
 
@@ -17,7 +17,9 @@ const uint LEVELS = LEVEL_COUNT;
 #else
 const uint LEVELS = GUMBEL_LEVELS;
 #endif
-const uint PLANES = LEVELS - 1u;
+const uint PLANES = LEVELS - 1u; // levels with a state
+const uint WORDS = GUMBEL_WORDS(LEVELS);
+const uint PACKED_LOGIT = GUMBEL_LOGIT_BITS(GUMBEL_LEVELS);
 const float MASKED = -1.0e30; // in place of a masked level's logit: far below any other, and no NaN in differences
 
 // ---- noise: a function of (seed, tensor, step, element), nothing is stored ------------------------------------------
@@ -85,6 +87,7 @@ struct levels_of {
     float d[LEVELS];
     bool valid[LEVELS];
     uint start; // the start code's
+    uint logit_bits, momentum_bits;
 };
 
 levels_of find_levels(uint levels, uint relative, int lo, int hi, int c0)
@@ -96,6 +99,11 @@ levels_of find_levels(uint levels, uint relative, int lo, int hi, int c0)
     int first = relative != 0u ? c0 - int(LEVELS / 2u) : lo;
 #endif
     l.start = uint(c0 - first);
+#ifdef LEVEL_COUNT
+    levels = LEVELS;
+#endif
+    l.logit_bits = GUMBEL_LOGIT_BITS(levels);
+    l.momentum_bits = GUMBEL_MOMENTUM_BITS(levels);
     [[unroll]] for (int k = 0; k < int(LEVELS); k++) {
         int d = first + k;
         l.d[k] = float(d);
@@ -108,43 +116,70 @@ levels_of find_levels(uint levels, uint relative, int lo, int hi, int c0)
     return l;
 }
 
-// ---- state: a level's logit in the low half, an integer; its momentum in the upper one, the upper half of an f32 ------
+// ---- state -----------------------------------------------------------------------------------------------------------
+// Of a level: its logit, an integer, in the low bits of a word, and in the upper ones its momentum, the upper bits of an f32.
+// Where there are more than three such levels, the fourth's 24 bits lie in the middle of the others' words, 8 in each.
 // Logits are counted in units that the host chooses; kappa and rates belong to them.
-int stored_logit(uint word)
+int stored_logit(levels_of lv, uint word)
 {
-    return bitfieldExtract(int(word), 0, 16);
+    return bitfieldExtract(int(word), 0, int(lv.logit_bits));
 }
 
-float stored_momentum(uint word)
+float stored_momentum(levels_of lv, uint word)
 {
-    return uintBitsToFloat(word & 0xffff0000u);
+    return uintBitsToFloat(word & ~(0xffffffffu >> lv.momentum_bits));
 }
 
-// Of planes that do not exist a state holds 0.
-void load_state(levels_of lv, uint state[PLANES], out float l[LEVELS], out float m[LEVELS])
+// One word a level, whatever lies between logit and momentum; 0 of levels that do not exist.
+void unpack_state(levels_of lv, uint words[WORDS], out uint state[PLANES])
 {
+    uint fourth = 0u;
+    [[unroll]] for (uint j = 0u; j < PLANES; j++) {
+        state[j] = j < WORDS ? words[min(j, WORDS - 1u)] : fourth;
+        if (j < WORDS && PLANES > WORDS)
+            fourth |= bitfieldExtract(words[min(j, WORDS - 1u)], int(PACKED_LOGIT), 8) << (8u * j);
+    }
+    if (PLANES > WORDS)
+        state[PLANES - 1u] = lv.logit_bits == PACKED_LOGIT ?
+            bitfieldInsert(fourth << 8u, fourth, 0, int(PACKED_LOGIT)) : 0u;
+}
+
+void pack_state(levels_of lv, uint state[PLANES], out uint words[WORDS])
+{
+    uint last = state[PLANES - 1u], fourth = bitfieldInsert(last >> 8u, last, 0, int(PACKED_LOGIT));
+    [[unroll]] for (uint j = 0u; j < WORDS; j++)
+        words[j] = PLANES > WORDS && lv.logit_bits == PACKED_LOGIT ?
+            bitfieldInsert(state[j], fourth >> (8u * j), int(PACKED_LOGIT), 8) : state[j];
+}
+
+void load_state(levels_of lv, uint words[WORDS], out float l[LEVELS], out float m[LEVELS])
+{
+    uint state[PLANES];
     float others = 0.0;
+    unpack_state(lv, words, state);
     [[unroll]] for (uint j = 0u; j < PLANES; j++)
-        others += stored_momentum(state[j]);
+        others += stored_momentum(lv, state[j]);
     [[unroll]] for (uint k = 0u; k < LEVELS; k++) {
         uint word = k < lv.start ? state[min(k, PLANES - 1u)] : state[max(k, 1u) - 1u];
-        l[k] = k == lv.start ? 0.0 : float(stored_logit(word));
-        m[k] = k == lv.start ? -others : stored_momentum(word);
+        l[k] = k == lv.start ? 0.0 : float(stored_logit(lv, word));
+        m[k] = k == lv.start ? -others : stored_momentum(lv, word);
     }
 }
 
-// Both halves rounded up or down at random, so that each is right on average. noise: of this plane.
-uint store_level(float logit, float momentum, uint noise)
+// Both parts rounded up or down at random, so that each is right on average. noise: of this plane.
+uint store_level(levels_of lv, float logit, float momentum, uint noise)
 {
-    float up = (float(noise & 0xffffu) + 0.5) * (1.0 / 65536.0);
-    int l = int(clamp(floor(logit + up), -32767.0, 32767.0));
-    return ((floatBitsToUint(momentum) + (noise >> 16)) & 0xffff0000u) | (uint(l) & 0xffffu);
+    float up = (float(noise & 0xffffu) + 0.5) * (1.0 / 65536.0), most = float((1 << (lv.logit_bits - 1u)) - 1);
+    int l = int(clamp(floor(logit + up), -most, most));
+    uint m = (floatBitsToUint(momentum) + (noise >> lv.momentum_bits)) & ~(0xffffffffu >> lv.momentum_bits);
+    return bitfieldInsert(m, uint(l), 0, int(lv.logit_bits));
 }
 
 // The levels' values as those of planes, logits counted from the start code's. noise: of the weight; its planes' parts of it
 // lie a quarter of the range apart.
-void store_state(levels_of lv, float l[LEVELS], float m[LEVELS], uint noise, out uint state[PLANES])
+void store_state(levels_of lv, float l[LEVELS], float m[LEVELS], uint noise, out uint words[WORDS])
 {
+    uint state[PLANES];
     float own = 0.0;
     [[unroll]] for (uint k = 0u; k < LEVELS; k++)
         own = k == lv.start ? l[k] : own;
@@ -152,8 +187,9 @@ void store_state(levels_of lv, float l[LEVELS], float m[LEVELS], uint noise, out
         float logit = j < lv.start ? l[j] : l[j + 1u];
         float momentum = j < lv.start ? m[j] : m[j + 1u];
         bool valid = j < lv.start ? lv.valid[j] : lv.valid[j + 1u];
-        state[j] = valid ? store_level(logit - own, momentum, noise + j * 0x40004000u) : 0u;
+        state[j] = valid ? store_level(lv, logit - own, momentum, noise + j * 0x40004000u) : 0u;
     }
+    pack_state(lv, state, words);
 }
 
 // ---- soft value: p = softmax((kappa l + Gumbel) / tau), returns the mean level -------------------------------------

@@ -34,7 +34,7 @@ void main()
         return;
     uint row = i / cols;
     uint col = i % cols;
-    uint at = row * (levels - 1u) * cols + col; // of plane 0
+    uint n_words = GUMBEL_WORDS(levels), at = row * n_words * cols + col;
     int c0 = code_at(codes[row * ldc + col / 4u], col % 4u);
     levels_of lv = find_levels(levels, relative, lo, hi, c0);
 
@@ -57,10 +57,10 @@ void main()
         l[k] = init_noise * (normal[k] - 0.5 * init_gap * distance * distance);
         m[k] = 0.0;
     }
-    uint words[PLANES];
+    uint words[WORDS];
     store_state(lv, l, m, rounding, words);
-    [[unroll]] for (uint j = 0u; j < PLANES; j++)
-        if (j < levels - 1u)
+    [[unroll]] for (uint j = 0u; j < WORDS; j++)
+        if (j < n_words)
             state[at + j * cols] = words[j];
     uint place = scale_place(row, col / group, groups, offsets);
     float o = offsets != 0u ? scales[place + groups] : 0.0;

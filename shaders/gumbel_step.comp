@@ -62,7 +62,7 @@ void main()
     uint wg_lanes = COLUMNS / GUMBEL_COLS, lane = gl_LocalInvocationID.x, lanes = 1u;
     while (4u * lanes < group && lanes < wg_lanes)
         lanes *= 2u;
-    uint unit = wg_index() * (wg_lanes / lanes) + lane / lanes, mine = lane & (lanes - 1u), n_cols = cols;
+    uint unit = wg_index() * (wg_lanes / lanes) + lane / lanes, mine = lane & (lanes - 1u), n_cols = cols, n_words = GUMBEL_WORDS(levels);
     bool live = unit < rows * groups;
     unit = live ? unit : 0u;
     uint row = unit / groups, g = unit - row * groups;
@@ -72,30 +72,30 @@ void main()
     float s = scales[place], sum = 0.0, total = 0.0, z = centre();
     vec4 next = vec4(0.0);
     for (uint col = begin + 4u * mine; col < end; col += 4u * lanes) {
-        uint n = min(end - col, 4u), at = row * n_cols + col, state_at = row * (levels - 1u) * n_cols + col;
+        uint n = min(end - col, 4u), at = row * n_cols + col, state_at = row * n_words * n_cols + col;
         vec4 grads = FOUR(grad, at, n, four);
         uint c0 = codes_of(row * ldc, col, n, four);
-        uvec4 words[PLANES];
-        [[unroll]] for (uint j = 0u; j < PLANES; j++)
-            words[j] = j < levels - 1u ? FOUR_WORDS(old_state, state_at + j * n_cols, n, four) : uvec4(0u);
+        uvec4 words[WORDS];
+        [[unroll]] for (uint j = 0u; j < WORDS; j++)
+            words[j] = j < n_words ? FOUR_WORDS(old_state, state_at + j * n_cols, n, four) : uvec4(0u);
         // One column at a time, its values in x: what comes behind moves up, results follow.
         [[dont_unroll]] for (uint e = 0u; e < 4u; e++) {
-            uint state[PLANES];
-            [[unroll]] for (uint j = 0u; j < PLANES; j++)
+            uint state[WORDS];
+            [[unroll]] for (uint j = 0u; j < WORDS; j++)
                 state[j] = words[j].x;
             float mean, mean1, gr = e < n ? grads.x : 0.0;
             levels_of lv = find_levels(levels, relative, lo, hi, code_at(c0, 0u));
             mean = step_weight(lv, element_number(row0 + row, n_cols, col + e), s, gr, state, mean1);
             sum += gr * (mean - z);
             total += gr;
-            [[unroll]] for (uint j = 0u; j < PLANES; j++)
+            [[unroll]] for (uint j = 0u; j < WORDS; j++)
                 words[j] = uvec4(words[j].yzw, state[j]);
             next = vec4(next.yzw, mean1);
             grads = grads.yzwx;
             c0 >>= 8;
         }
-        [[unroll]] for (uint j = 0u; j < PLANES; j++)
-            if (j < levels - 1u) {
+        [[unroll]] for (uint j = 0u; j < WORDS; j++)
+            if (j < n_words) {
                 uint to = state_at + j * n_cols;
                 if (four)
                     state4[to >> 2] = words[j];

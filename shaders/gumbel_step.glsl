@@ -41,7 +41,7 @@ void step_group(inout float s, inout float o, inout float ms, inout float mo, fl
 
 // One weight's state by one step. g: dLoss/dw~. Returns the mean level; next is the next step's, from which the difference
 // follows when the group's new scale is known.
-float step_weight(levels_of lv, uvec2 element, float s, float g, inout uint state[PLANES], out float next)
+float step_weight(levels_of lv, uvec2 element, float s, float g, inout uint state[WORDS], out float next)
 {
     uint bits[LEVELS];
     float l[LEVELS], m[LEVELS], p[LEVELS];

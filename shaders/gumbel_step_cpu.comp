@@ -29,13 +29,13 @@ vec4 from_origin4(vec4 soft, vec4 w4)
 // One invocation per (row, group).
 void main()
 {
-    uint unit = item_index(), n_cols = cols, n_levels = levels;
+    uint unit = item_index(), n_cols = cols, n_levels = levels, n_words = GUMBEL_WORDS(levels);
     if (unit >= rows * groups)
         return;
     uint row = unit / groups;
     uint begin = (unit % groups) * group;
     uint end = min(begin + group, n_cols);
-    uint at0 = row * n_cols, state0 = at0 * (n_levels - 1u), codes0 = row * ldc;
+    uint at0 = row * n_cols, state0 = at0 * n_words, codes0 = row * ldc;
     uint place = scale_place(row, unit % groups, groups, offsets), behind = place + groups * offsets;
     float s = scales[place], o = offsets != 0u ? scales[behind] : 0.0;
     float sum = 0.0, total = 0.0, z = centre();
@@ -49,23 +49,23 @@ void main()
         uint pos = (codes0 + col / 4u) & 3u;
         uint word = pos == 0u ? words.x : pos == 1u ? words.y : pos == 2u ? words.z : words.w;
         vec4 g = TEXEL4(grad, at0 + col), next;
-        uvec4 of[PLANES];
-        [[unroll]] for (uint j = 0u; j < PLANES; j++)
-            of[j] = TEXEL4(old_state, state0 + min(j, n_levels - 2u) * n_cols + col);
+        uvec4 of[WORDS];
+        [[unroll]] for (uint j = 0u; j < WORDS; j++)
+            of[j] = TEXEL4(old_state, state0 + min(j, n_words - 1u) * n_cols + col);
         [[unroll]] for (uint e = 0u; e < 4u; e++) {
-            uint one[PLANES];
+            uint one[WORDS];
             float n;
-            [[unroll]] for (uint j = 0u; j < PLANES; j++)
-                one[j] = j + 1u < n_levels ? of[j][e] : 0u;
+            [[unroll]] for (uint j = 0u; j < WORDS; j++)
+                one[j] = j < n_words ? of[j][e] : 0u;
             levels_of lv = find_levels(n_levels, relative, lo, hi, code_at(word, e));
             sum += g[e] * (step_weight(lv, element_number(row0 + row, n_cols, col + e), s, g[e], one, n) - z);
             total += g[e];
-            [[unroll]] for (uint j = 0u; j < PLANES; j++)
+            [[unroll]] for (uint j = 0u; j < WORDS; j++)
                 of[j][e] = one[j];
             next[e] = n;
         }
-        [[unroll]] for (uint j = 0u; j < PLANES; j++)
-            if (j + 1u < n_levels)
+        [[unroll]] for (uint j = 0u; j < WORDS; j++)
+            if (j < n_words)
                 state[(state0 + j * n_cols + col) >> 2] = of[j];
         means[min((col - begin) / 4u, KEPT - 1u)] = next;
         if (!kept)
@@ -76,14 +76,14 @@ void main()
         uint pos = (codes0 + col / 4u) & 3u;
         uint word = pos == 0u ? words.x : pos == 1u ? words.y : pos == 2u ? words.z : words.w;
         float g = TEXEL1(grad, at0 + col), next;
-        uint one[PLANES];
-        [[unroll]] for (uint j = 0u; j < PLANES; j++)
-            one[j] = j + 1u < n_levels ? TEXEL1(old_state, state0 + min(j, n_levels - 2u) * n_cols + col) : 0u;
+        uint one[WORDS];
+        [[unroll]] for (uint j = 0u; j < WORDS; j++)
+            one[j] = j < n_words ? TEXEL1(old_state, state0 + min(j, n_words - 1u) * n_cols + col) : 0u;
         levels_of lv = find_levels(n_levels, relative, lo, hi, code_at(word, col & 3u));
         sum += g * (step_weight(lv, element_number(row0 + row, n_cols, col), s, g, one, next) - z);
         total += g;
-        [[unroll]] for (uint j = 0u; j < PLANES; j++)
-            if (j + 1u < n_levels) {
+        [[unroll]] for (uint j = 0u; j < WORDS; j++)
+            if (j < n_words) {
                 uint at = state0 + j * n_cols + col;
                 state[at >> 2][at & 3u] = one[j];
             }

@@ -21,14 +21,19 @@
 #define HEAD_DIM_MAX     256u /* attention; even */
 #define SMALL_HEAD_MAX   16u  /* attention's variants for small heads; a multiple of SMALL_HEAD_STEP */
 #define SMALL_HEAD_STEP  4u
-#define AFFINE_GROUP_MAX 32u    /* affine_search: columns of a group */
-#define SUPER_GROUPS_MAX 16u    /* project_scales: groups of a super-block */
-#define SEGMENT_MAX      128u   /* gptq_segment: columns of a segment */
-#define SEGMENT_GROUP    8u     /* gptq_segment: so many columns, from the first, are of one group */
-#define CHOL_BLOCK       64u    /* chol_block: rows of a block */
-#define GUMBEL_LEVELS    5u     /* levels of a weight, at most */
-#define GUMBEL_COLS      4u     /* gumbel_step with SPEC_COLUMNS: columns of an invocation at a time */
-#define COL_SUMSQ_ROWS   32768u /* rows of one col_sumsq: lavapipe ends an invocation's loops after 65535 turns */
+#define AFFINE_GROUP_MAX 32u  /* affine_search: columns of a group */
+#define SUPER_GROUPS_MAX 16u  /* project_scales: groups of a super-block */
+#define SEGMENT_MAX      128u /* gptq_segment: columns of a segment */
+#define SEGMENT_GROUP    8u   /* gptq_segment: so many columns, from the first, are of one group */
+#define CHOL_BLOCK       64u  /* chol_block: rows of a block */
+#define GUMBEL_LEVELS    5u   /* levels of a weight, at most */
+/* The state of a weight (gumbel.glsl): words, and bits of a level's logit and momentum. With five levels a fourth state lies in
+ * what the others leave. */
+#define GUMBEL_WORDS(levels)         ((levels) > 4u ? 3u : (levels)-1u)
+#define GUMBEL_LOGIT_BITS(levels)    ((levels) > 4u ? 12u : 14u)
+#define GUMBEL_MOMENTUM_BITS(levels) ((levels) > 4u ? 12u : 18u)
+#define GUMBEL_COLS                  4u /* gumbel_step with SPEC_COLUMNS: columns of an invocation at a time */
+#define COL_SUMSQ_ROWS               32768u /* rows of one col_sumsq: lavapipe ends an invocation's loops after 65535 turns */
 
 /* ---- kinds ---- */
 #define HALVES_F16  0u /* what a 16-bit number is: unpack16 */

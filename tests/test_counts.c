@@ -172,6 +172,13 @@ static void test_pieces(void **state)
     near("bytes of an optimiser step", (alone->read + alone->written) / weights, 3 * 8 + 4 + 4 + 4 + 1 + scales);
     const struct gpu_traffic *together = &s->of[COUNT_FFN_STEP][KERNEL_ID_gumbel_step];
     near("of one together", (together->read + together->written) / half[HALF_FFN], 3 * 8 + 4 + 4 + 1 + scales);
+    /* As many with five levels. */
+    o.code_type = quant_type_find("3");
+    assert_non_null(o.code_type);
+    memset(s, 0, sizeof *s);
+    OK(count_pieces(m, &o, on_count, s, &e), e);
+    near("bytes of one with five levels", (alone->read + alone->written) / weights, 3 * 8 + 4 + 4 + 4 + 1 + scales);
+    near("of one together", (together->read + together->written) / half[HALF_FFN], 3 * 8 + 4 + 4 + 1 + scales);
     for (int p = 0; p < COUNT_PIECES; p++)
         assert_non_null(count_piece_names[p]);
     model_close(&m);

@@ -12,7 +12,7 @@ static const struct model {
               {2, 0, 0, 1, false},  {4, 0, 0, 3, true},   {5, 1, 0, 15, true}};
 enum { N_MODELS = sizeof models / sizeof models[0] };
 /* What a logit's integer counts. */
-#define UNIT 0x1p-15f
+#define UNIT 0x1p-11f
 
 /* One matrix under optimisation, on the device and on the host. */
 struct setup {
@@ -43,7 +43,7 @@ static struct setup setup_make(struct shape s, const struct model *m, uint32_t r
     t.centre = m->offsets ? 0.5 * (m->lo + m->hi) : 0;
     t.g = (struct ref_gumbel){m->levels, m->relative, m->lo, m->hi, 1234, 77};
     t.n = (size_t)s.rows * s.cols;
-    t.n_state = t.n * (m->levels - 1);
+    t.n_state = t.n * ref_state_words(&t.g);
     t.n_scales = (size_t)s.rows * t.planes * t.groups;
     t.w = normals(t.n, 0.05f, seed);
     t.grad = normals(t.n, 0.01f, seed + 1);
@@ -136,7 +136,7 @@ struct place {
     uint32_t row, col;
     int c0;
     uint64_t element;        /* of the whole matrix */
-    size_t at, group, state; /* state: of the first plane */
+    size_t at, group, state; /* state: of the first word */
 };
 
 static struct place place_of(const struct setup *t, size_t i)
@@ -145,7 +145,7 @@ static struct place place_of(const struct setup *t, size_t i)
     p.c0 = code_at(t->codes, t->s, p.row, p.col);
     p.element = ((uint64_t)t->row0 + p.row) * t->s.cols + p.col;
     p.group = (size_t)p.row * t->planes * t->groups + p.col / t->s.group;
-    p.state = (size_t)p.row * (t->g.levels - 1) * t->s.cols + p.col;
+    p.state = (size_t)p.row * ref_state_words(&t->g) * t->s.cols + p.col;
     return p;
 }
 
@@ -161,9 +161,10 @@ static void load(const struct setup *t, const struct place *p, const struct snap
     ref_load_state(&t->g, p->c0, from->state + p->state, t->s.cols, l, m);
 }
 
-static const uint32_t *level_word(const struct setup *t, const struct place *p, const struct snapshot *from, unsigned k)
+static bool stored(const struct setup *t, const struct place *p, const struct snapshot *from, unsigned k, int *logit,
+                   float *momentum)
 {
-    return ref_level_word(&t->g, k, p->c0, from->state + p->state, t->s.cols);
+    return ref_level_stored(&t->g, k, p->c0, from->state + p->state, t->s.cols, logit, momentum);
 }
 
 static uint32_t rounding_of(const struct setup *t, const struct place *p, uint32_t step)
@@ -186,12 +187,12 @@ static double softmax_error(double tau, double kappa)
     return 1e-5 + (kappa * 0.3 + 17) / tau * 4e-7;
 }
 
-/* A logit between low and high, known to within an error, as the word holds it: rounded by the noise of `step`. */
-static void check_logit(const struct setup *t, const struct place *p, uint32_t step, unsigned k, uint32_t word,
-                        double low, double high, double error)
+/* A logit between low and high, known to within an error, as the state holds it: rounded by the noise of `step`. */
+static void check_logit(const struct setup *t, const struct place *p, uint32_t step, unsigned k, int is, double low,
+                        double high, double error)
 {
     uint32_t rounding = rounding_of(t, p, step);
-    int is = (int16_t)(word & 0xffff), least = ref_stored_logit(&t->g, k, p->c0, low - error, rounding),
+    int least = ref_stored_logit(&t->g, k, p->c0, low - error, rounding),
         most = ref_stored_logit(&t->g, k, p->c0, high + error, rounding);
     if (is < least || is > most) {
         print_error("level %u: logit %d, expected %d to %d\n", k, is, least, most);
@@ -216,10 +217,12 @@ static void test_init(void **state)
             double l[REF_LEVELS], prob[REF_LEVELS];
             ref_gumbel_init(&t.g, p.c0, p.element, 0.01f / UNIT, 6, l);
             for (uint32_t d = 0; d < m->levels; d++) {
-                const uint32_t *word = level_word(&t, &p, &now, d);
-                if (word)
-                    check_logit(&t, &p, REF_NOISE_INIT_B, d, *word, l[d], l[d], 1e-5 / UNIT);
-                assert_true(!word || *word >> 16 == 0);
+                int logit;
+                float momentum;
+                if (stored(&t, &p, &now, d, &logit, &momentum)) {
+                    check_logit(&t, &p, REF_NOISE_INIT_B, d, logit, l[d], l[d], 1e-5 / UNIT);
+                    assert_true(momentum == 0);
+                }
             }
             double mean = soft(&t, &p, &now, 0, 2, 100, prob);
             near(now.diff[k], t.scales[p.group] * mean + offset_of(&t, &p, t.scales) - origin * t.w[k],
@@ -261,7 +264,8 @@ static void check_state(const struct setup *t, const struct place *p, const stru
     double l[REF_LEVELS], m[REF_LEVELS], low[REF_LEVELS], high[REF_LEVELS], g[REF_LEVELS], sum = 0, lr = 1e-3f / UNIT;
     double own_low = 0, own_high = 0, g_error = fabs(part) * error, kept = 1 - lr * UNIT;
     uint32_t rounding = rounding_of(t, p, step);
-    int d;
+    int d, logit;
+    float momentum;
     load(t, p, was, l, m);
     for (unsigned k = 0; k < REF_LEVELS; k++)
         sum += fabs(m[k]);
@@ -275,29 +279,24 @@ static void check_state(const struct setup *t, const struct place *p, const stru
         high[k] = update < -margin || fabs(update) <= margin ? lr : -lr;
         if (update == 0 && margin <= 1e-37)
             low[k] = high[k] = 0;
-        if (!level_word(t, p, now, k))
+        if (!stored(t, p, now, k, &logit, &momentum))
             own_low = low[k], own_high = high[k];
     }
     for (unsigned k = 0; k < t->g.levels; k++) {
-        const uint32_t *word = level_word(t, p, now, k);
-        if (!word)
+        if (!stored(t, p, now, k, &logit, &momentum))
             continue;
         if (!ref_level_value(&t->g, k, p->c0, &d)) {
-            assert_int_equal(*word, 0);
+            assert_true(logit == 0 && momentum == 0);
             continue;
         }
-        check_logit(t, p, step, k, *word, l[k] * kept + low[k] - own_high, l[k] * kept + high[k] - own_low,
+        check_logit(t, p, step, k, logit, l[k] * kept + low[k] - own_high, l[k] * kept + high[k] - own_low,
                     1e-6 * (fabs(l[k]) + lr));
         double wanted = 0.95 * m[k] + (1 - 0.95) * g[k],
                tolerance = (1 - 0.95) * g_error + 1e-6 * (fabs(m[k]) + fabs(g[k])) + 1e-37;
-        union {
-            uint32_t bits;
-            float f;
-        } is = {.bits = *word & 0xffff0000u};
         float least = ref_stored_momentum(&t->g, k, p->c0, wanted - tolerance, rounding),
               most = ref_stored_momentum(&t->g, k, p->c0, wanted + tolerance, rounding);
-        if (!(is.f >= least && is.f <= most)) {
-            print_error("level %u: momentum %.9g, expected %.9g to %.9g\n", k, is.f, least, most);
+        if (!(momentum >= least && momentum <= most)) {
+            print_error("level %u: momentum %.9g, expected %.9g to %.9g\n", k, (double)momentum, least, most);
             fail();
         }
     }
@@ -390,6 +389,8 @@ static void test_gradients(void **state)
                 load(&t, &p, &was, l, ignored);
                 load(&t, &p, &now, ignored, m);
                 double mean = ref_gumbel_soft(&t.g, p.c0, p.element, step, l, tau, kappa * UNIT, prob), most = 0;
+                int logit;
+                float momentum;
                 for (uint32_t d = 0; d < t.g.levels; d++)
                     most = fmax(most, fabs(m[d]));
                 /* A scale's gradient moves the offset so that the centre stays; the offset's moves it alone.
@@ -408,13 +409,14 @@ static void test_gradients(void **state)
                     l[d] = middle - h / UNIT;
                     double down = ref_gumbel_soft(&t.g, p.c0, p.element, step, l, tau, kappa * UNIT, prob);
                     l[d] = middle;
-                    /* Momenta are rounded to 8 bits; the start code's is the sum of others. */
+                    /* Momenta are rounded to 10 bits, of five levels to 4; the start code's is the sum of others. */
                     double want = g * s * (up - down) / (2 * h) * UNIT,
                            floor =
                                fabs(g * s) * kappa / tau * 1e-3 * fmax(1, abs(p.c0) / 4.0) * UNIT; /* of f32 levels */
                     within(m[d], want,
                            1e-3 * fmax(fabs(want), floor) +
-                               0x1p-7 * (level_word(&t, &p, &now, d) ? fabs(m[d]) : 3 * most));
+                               (t.g.levels > 4 ? 0x1p-3 : 0x1p-9) *
+                                   (stored(&t, &p, &now, d, &logit, &momentum) ? fabs(m[d]) : 3 * most));
                 }
             }
             for (size_t k = 0; k < t.n_scales; k++)
@@ -484,7 +486,7 @@ static void test_tiles_change_nothing(void **state)
                 for (uint32_t row = 0; row < s.rows; row += run == 2 ? cut : s.rows) {
                     struct setup part = t;
                     uint32_t rows = run == 2 && s.rows - row > cut ? cut : s.rows - row;
-                    uint64_t n = (uint64_t)row * s.cols * 4, m = (uint64_t)rows * s.cols * 4, q = t.g.levels - 1;
+                    uint64_t n = (uint64_t)row * s.cols * 4, m = (uint64_t)rows * s.cols * 4, q = ref_state_words(&t.g);
                     part.s.rows = rows;
                     part.row0 += row;
                     part.state.view = gpu_slice(t.state.view, n * q, m * q);
@@ -516,6 +518,13 @@ static void test_tiles_change_nothing(void **state)
         }
 }
 
+/* A level's state: a logit of -1, 0 or 1, and any momentum. */
+static uint32_t coarse(const struct ref_gumbel *g, uint64_t *seed)
+{
+    uint32_t logit = kernel_case_random(seed) % 3 - 1;
+    return (kernel_case_random(seed) << 20) | (logit & ((1u << ref_logit_bits(g)) - 1));
+}
+
 /* Argmax, with logits so coarse that many tie. */
 static void test_codes(void **state)
 {
@@ -525,8 +534,13 @@ static void test_codes(void **state)
             struct setup t = setup_make(shapes[i / N_MODELS], &models[i % N_MODELS], 0, 1, i);
             uint64_t seed = i;
             uint32_t *words = malloc(t.n_state * sizeof *words);
-            for (size_t k = 0; k < t.n_state; k++)
-                words[k] = (kernel_case_random(&seed) << 16) | ((kernel_case_random(&seed) % 3 - 1) & 0xffff);
+            for (size_t k = 0; k < t.n; k++) {
+                struct place p = place_of(&t, k);
+                uint32_t fourth = coarse(&t.g, &seed), bytes = (fourth >> 20) << 12 | (fourth & 0xfff);
+                for (unsigned w = 0; w < ref_state_words(&t.g); w++)
+                    words[p.state + w * t.s.cols] =
+                        coarse(&t.g, &seed) | (t.g.levels > 4 ? (bytes >> 8 * w & 255) << 12 : 0);
+            }
             struct buffer bl = buffer_make(t.n_state, words);
             struct buffer out = buffer_make((size_t)t.s.rows * t.ldc, NULL);
             tiled_gumbel_codes(cmd, &(struct gumbel_codes_args){bl.view, t.b_codes.view, out.view, t.s.rows, t.s.cols,

@@ -106,7 +106,7 @@ static struct gpu_grid unit_grid(const struct walk *w, uint64_t per_row)
     }
 /* Elements of a row of scales, of the optimiser's state. */
 #define SCALES                             ((uint64_t)a.groups << a.offsets)
-#define STATE                              ((uint64_t)(a.levels - 1) * a.cols)
+#define STATE                              ((uint64_t)GUMBEL_WORDS(a.levels) * a.cols)
 #define WALK(kernel, n_rows, work_per_row) walk_rows(cmd, KERNEL_ID_##kernel, n_rows, work_per_row, views, COUNT(views))
 
 /* tiled_KERNEL: over tiles t of the rows that the argument `count` counts, with the work of a row, the grid of a

@@ -222,16 +222,45 @@ static unsigned plane_of(const struct ref_gumbel *g, unsigned k, int c0)
     return k < start_level(g, c0) ? k : k - 1;
 }
 
-const uint32_t *ref_level_word(const struct ref_gumbel *g, unsigned k, int c0, const uint32_t *state, size_t stride)
-{
-    return k == start_level(g, c0) ? NULL : state + plane_of(g, k, c0) * stride;
-}
-
 static float float_of(uint32_t bits)
 {
     float f;
     memcpy(&f, &bits, sizeof f);
     return f;
+}
+
+unsigned ref_state_words(const struct ref_gumbel *g)
+{
+    return g->levels > 4 ? 3 : g->levels - 1;
+}
+
+unsigned ref_logit_bits(const struct ref_gumbel *g)
+{
+    return g->levels > 4 ? 12 : 14;
+}
+
+/* Bits of an f32 that are left of a momentum. */
+static uint32_t momentum_mask(const struct ref_gumbel *g)
+{
+    return g->levels > 4 ? 0xfff00000u : 0xffffc000u;
+}
+
+bool ref_level_stored(const struct ref_gumbel *g, unsigned k, int c0, const uint32_t *state, size_t stride, int *logit,
+                      float *momentum)
+{
+    unsigned plane = plane_of(g, k, c0), bits = ref_logit_bits(g);
+    if (k == start_level(g, c0))
+        return false;
+    uint32_t word = plane < 3 ? state[plane * stride] : 0;
+    if (plane == 3) { /* a byte of each word, between its logit and its momentum */
+        uint32_t bytes =
+            (state[0] >> 12 & 255) | (state[stride] >> 12 & 255) << 8 | (state[2 * stride] >> 12 & 255) << 16;
+        word = (bytes & 0xfff) | (bytes >> 12) << 20;
+    }
+    int low = (int)(word & ((1u << bits) - 1));
+    *logit = low >= 1 << (bits - 1) ? low - (1 << bits) : low;
+    *momentum = float_of(word & momentum_mask(g));
+    return true;
 }
 
 void ref_load_state(const struct ref_gumbel *g, int c0, const uint32_t *state, size_t stride, double l[REF_LEVELS],
@@ -240,10 +269,13 @@ void ref_load_state(const struct ref_gumbel *g, int c0, const uint32_t *state, s
     double others = 0;
     int d;
     for (unsigned k = 0; k < REF_LEVELS; k++) {
-        const uint32_t *word = ref_level_value(g, k, c0, &d) ? ref_level_word(g, k, c0, state, stride) : NULL;
-        l[k] = word ? (int16_t)(*word & 0xffff) : 0;
-        m[k] = word ? float_of(*word & 0xffff0000u) : 0;
-        others += m[k];
+        int logit = 0;
+        float momentum = 0;
+        if (ref_level_value(g, k, c0, &d))
+            ref_level_stored(g, k, c0, state, stride, &logit, &momentum);
+        l[k] = logit;
+        m[k] = momentum;
+        others += momentum;
     }
     m[start_level(g, c0)] = -others;
 }
@@ -256,16 +288,16 @@ static uint32_t plane_noise(const struct ref_gumbel *g, unsigned k, int c0, uint
 
 int ref_stored_logit(const struct ref_gumbel *g, unsigned k, int c0, double logit, uint32_t rounding)
 {
-    double up = ((plane_noise(g, k, c0, rounding) & 0xffff) + 0.5) / 65536;
-    return (int)fmax(-INT16_MAX, fmin(INT16_MAX, floor(logit + up)));
+    double up = ((plane_noise(g, k, c0, rounding) & 0xffff) + 0.5) / 65536, most = (1 << (ref_logit_bits(g) - 1)) - 1;
+    return (int)fmax(-most, fmin(most, floor(logit + up)));
 }
 
 float ref_stored_momentum(const struct ref_gumbel *g, unsigned k, int c0, double momentum, uint32_t rounding)
 {
     float f = (float)momentum;
-    uint32_t bits;
+    uint32_t bits, mask = momentum_mask(g), kept = g->levels > 4 ? 12 : 18;
     memcpy(&bits, &f, sizeof bits);
-    return float_of((bits + (plane_noise(g, k, c0, rounding) >> 16)) & 0xffff0000u);
+    return float_of((bits + (plane_noise(g, k, c0, rounding) >> kept)) & mask);
 }
 
 static void normal_pair(uint32_t a, uint32_t b, double out[2])

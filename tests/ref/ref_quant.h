@@ -49,12 +49,16 @@ uint32_t ref_noise_words(uint64_t element, uint32_t tensor, uint32_t step, uint3
 double ref_uniform(uint32_t bits);
 /* Level k of a weight whose start code is c0; false where it is masked. */
 bool ref_level_value(const struct ref_gumbel *g, unsigned k, int c0, int *d);
-/* The state of one weight: words `stride` apart, one for each level but the start code's, to numbers; 0 where masked. */
+/* Words of a weight's state, and bits of a logit in them. */
+unsigned ref_state_words(const struct ref_gumbel *g);
+unsigned ref_logit_bits(const struct ref_gumbel *g);
+/* The state of one weight, words `stride` apart, to numbers; 0 where masked. */
 void ref_load_state(const struct ref_gumbel *g, int c0, const uint32_t *state, size_t stride, double l[REF_LEVELS],
                     double m[REF_LEVELS]);
-/* The word of level k; NULL for the start code's. */
-const uint32_t *ref_level_word(const struct ref_gumbel *g, unsigned k, int c0, const uint32_t *state, size_t stride);
-/* Numbers as level k's word holds them; rounding: of ref_noise_words. */
+/* What it holds of level k; false: nothing, k is the start code's. */
+bool ref_level_stored(const struct ref_gumbel *g, unsigned k, int c0, const uint32_t *state, size_t stride, int *logit,
+                      float *momentum);
+/* Numbers as a state holds them of level k; rounding: of ref_noise_words. */
 int ref_stored_logit(const struct ref_gumbel *g, unsigned k, int c0, double logit, uint32_t rounding);
 float ref_stored_momentum(const struct ref_gumbel *g, unsigned k, int c0, double momentum, uint32_t rounding);
 /* Start logits, less the start code's. */

@@ -29,16 +29,15 @@ double gumbel_reach(const struct gumbel_options *o)
     return mean * o->reach * GUMBEL_PAPER_STEPS * o->lr_logits;
 }
 
-/* What a logit's integer counts: a power of two, the least in which every logit of a run stays within 16 bits. Logits are counted
- * from the start code's, so two move; the start's noise is two normal numbers, of which none is above 6. */
+/* What a logit's integer counts: the least in which every logit of a run stays within its bits. Logits are counted from the start
+ * code's, so two move; the start's noise is two normal numbers, of which none is above 6. */
 static float logit_unit(const struct gumbel_state *s)
 {
     const struct gumbel_options *o = s->o;
-    uint32_t farthest = relative_levels(s->q.spec.type) ? GUMBEL_LEVELS / 2 : level_count(s->q.spec.type) - 1;
+    uint32_t levels = level_count(s->q.spec.type);
+    uint32_t farthest = relative_levels(s->q.spec.type) ? GUMBEL_LEVELS / 2 : levels - 1;
     double most = o->init_noise * (12 + 0.5 * farthest * farthest * o->init_gap) + 2 * gumbel_reach(o);
-    int exponent;
-    frexp(most / INT16_MAX, &exponent);
-    return ldexpf(1, exponent);
+    return (float)(most / ((1 << (GUMBEL_LOGIT_BITS(levels) - 1)) - 1));
 }
 
 /* Temperature and logit factor of step t, linear in t. Past the last step they stay. */
@@ -52,7 +51,7 @@ static void schedule(const struct gumbel_options *o, uint32_t t, float *tau, flo
 /* Bytes of a row's logits and momenta. */
 static uint64_t state_bytes(const struct qmatrix *q)
 {
-    return q->cols * (level_count(q->spec.type) - 1) * 4ull;
+    return q->cols * GUMBEL_WORDS(level_count(q->spec.type)) * 4ull;
 }
 
 uint32_t gumbel_rows(const struct gpu *g, const struct qmatrix *q)

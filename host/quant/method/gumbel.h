@@ -19,7 +19,7 @@ struct gumbel_state {
     struct gpu_view w;     /* [rows, cols], read where origin is not 0 */
     struct gpu_view grad;  /* [rows, cols]: dLoss/d(soft weights), the caller's before each step */
     struct gpu_view soft;  /* [rows, cols]: of the step to come */
-    struct gpu_view state; /* [rows, levels - 1, cols]: logit and momentum, 16 bits each (shaders/gumbel.glsl) */
+    struct gpu_view state; /* [rows, GUMBEL_WORDS(levels), cols]: logits and momenta (shaders/gumbel.glsl) */
     struct gpu_view smom;  /* [rows, planes, groups] */
 };
 
