@@ -6,30 +6,38 @@
 #include <string.h>
 
 /* clang-format off */
-static const struct block_part parts[ROLE_COUNT] = {
-    /* role, names, kind, half, input, rows and columns, turned */
-    {ROLE_ATTN_NORM, "input_layernorm", "attn_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false},
-    {ROLE_Q, "self_attn.q_proj", "attn_q", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_HEADS, WIDTH_HIDDEN, true},
-    {ROLE_K, "self_attn.k_proj", "attn_k", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_KV_HEADS, WIDTH_HIDDEN, true},
-    {ROLE_V, "self_attn.v_proj", "attn_v", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_KV_HEADS, WIDTH_HIDDEN, false},
-    {ROLE_Q_NORM, "self_attn.q_norm", "attn_q_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HEAD, false},
-    {ROLE_K_NORM, "self_attn.k_norm", "attn_k_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HEAD, false},
-    {ROLE_O, "self_attn.o_proj", "attn_output", PART_MATRIX, HALF_ATTN, INPUT_HEADS, WIDTH_HIDDEN, WIDTH_HEADS, false},
-    {ROLE_FFN_NORM, "post_attention_layernorm", "ffn_norm", PART_NORM, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false},
-    {ROLE_GATE, "mlp.gate_proj", "ffn_gate", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_MIDDLE, WIDTH_HIDDEN, false},
-    {ROLE_UP, "mlp.up_proj", "ffn_up", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_MIDDLE, WIDTH_HIDDEN, false},
-    {ROLE_DOWN, "mlp.down_proj", "ffn_down", PART_MATRIX, HALF_FFN, INPUT_MIDDLE, WIDTH_HIDDEN, WIDTH_MIDDLE, false},
+static const struct block_part parts[] = {
+    /* role, names, kind, half, input, rows and columns, turned, of */
+    {ROLE_ATTN_NORM, "input_layernorm", "attn_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_PRE_NORMS},
+    {ROLE_Q, "self_attn.q_proj", "attn_q", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_HEADS, WIDTH_HIDDEN, true, 0},
+    {ROLE_K, "self_attn.k_proj", "attn_k", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_KV_HEADS, WIDTH_HIDDEN, true, 0},
+    {ROLE_V, "self_attn.v_proj", "attn_v", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_KV_HEADS, WIDTH_HIDDEN, false, 0},
+    {ROLE_Q_NORM, "self_attn.q_norm", "attn_q_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HEAD, false, PARTS_QK_NORM},
+    {ROLE_K_NORM, "self_attn.k_norm", "attn_k_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HEAD, false, PARTS_QK_NORM},
+    {ROLE_Q_NORM, "self_attn.q_norm", "attn_q_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HEADS, false, PARTS_QK_NORM_WHOLE},
+    {ROLE_K_NORM, "self_attn.k_norm", "attn_k_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_KV_HEADS, false, PARTS_QK_NORM_WHOLE},
+    {ROLE_O, "self_attn.o_proj", "attn_output", PART_MATRIX, HALF_ATTN, INPUT_HEADS, WIDTH_HIDDEN, WIDTH_HEADS, false, 0},
+    {ROLE_FFN_NORM, "post_attention_layernorm", "ffn_norm", PART_NORM, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_PRE_NORMS},
+    {ROLE_ATTN_POST_NORM, "post_attention_layernorm", "post_attention_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_POST_NORMS},
+    {ROLE_GATE, "mlp.gate_proj", "ffn_gate", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_MIDDLE, WIDTH_HIDDEN, false, 0},
+    {ROLE_UP, "mlp.up_proj", "ffn_up", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_MIDDLE, WIDTH_HIDDEN, false, 0},
+    {ROLE_DOWN, "mlp.down_proj", "ffn_down", PART_MATRIX, HALF_FFN, INPUT_MIDDLE, WIDTH_HIDDEN, WIDTH_MIDDLE, false, 0},
+    {ROLE_FFN_POST_NORM, "post_feedforward_layernorm", "post_ffw_norm", PART_NORM, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_POST_NORMS},
 };
+#define N_PARTS (sizeof parts / sizeof parts[0])
 /* clang-format on */
 
 const struct block_part *block_part_at(size_t i)
 {
-    return i < ROLE_COUNT ? &parts[i] : NULL;
+    return i < N_PARTS ? &parts[i] : NULL;
 }
 
 const struct block_part *block_part_of(enum role role)
 {
-    return &parts[role];
+    size_t i = 0;
+    while (parts[i].role != role)
+        i++;
+    return &parts[i];
 }
 
 static bool same(const char *s, size_t n, const char *other)
@@ -37,18 +45,18 @@ static bool same(const char *s, size_t n, const char *other)
     return strlen(other) == n && memcmp(s, other, n) == 0;
 }
 
-const struct block_part *block_part_named(const char *hf, size_t n)
+const struct block_part *block_part_named(const struct family *f, const char *hf, size_t n)
 {
-    for (size_t i = 0; i < ROLE_COUNT; i++)
-        if (same(hf, n, parts[i].hf))
+    for (size_t i = 0; i < N_PARTS; i++)
+        if ((!f || family_has(f, &parts[i])) && same(hf, n, parts[i].hf))
             return &parts[i];
     return NULL;
 }
 
-const struct block_part *block_part_named_gguf(const char *name, size_t n)
+const struct block_part *block_part_named_gguf(const struct family *f, const char *name, size_t n)
 {
-    for (size_t i = 0; i < ROLE_COUNT; i++)
-        if (same(name, n, parts[i].gguf))
+    for (size_t i = 0; i < N_PARTS; i++)
+        if ((!f || family_has(f, &parts[i])) && same(name, n, parts[i].gguf))
             return &parts[i];
     return NULL;
 }
@@ -68,8 +76,15 @@ const char *block_part_short_name(const struct block_part *p)
 
 bool family_has(const struct family *f, const struct block_part *p)
 {
-    bool optional = p->role == ROLE_Q_NORM || p->role == ROLE_K_NORM;
-    return !optional || (f && f->qk_norm);
+    return p->of == 0 || ((f ? f->parts : (unsigned)PARTS_PRE_NORMS) & p->of) != 0;
+}
+
+bool family_has_role(const struct family *f, enum role role)
+{
+    bool has = false;
+    for (size_t i = 0; i < N_PARTS; i++)
+        has = has || (parts[i].role == role && family_has(f, &parts[i]));
+    return has;
 }
 
 static uint32_t width(enum width w, const struct model_config *c)
@@ -112,7 +127,7 @@ const struct block_part *block_part_in(const struct model_config *c, uint32_t la
 {
     const struct family *f = family_of(c);
     (void)layer; /* every layer of the families there are has the same */
-    for (size_t k = 0; k < ROLE_COUNT; k++)
+    for (size_t k = 0; k < N_PARTS; k++)
         if (family_has(f, &parts[k]) && i-- == 0)
             return &parts[k];
     return NULL;

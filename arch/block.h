@@ -4,7 +4,9 @@
  * A block of a Llama-shaped model, of width hidden:
  *
  *     x += o(attention(rope(q_norm(q(n))), rope(k_norm(k(n))), v(n)))      n = attn_norm(x)
- *     x += down(silu(gate(m)) * up(m))                                     m = ffn_norm(x) */
+ *     x += down(silu(gate(m)) * up(m))                                     m = ffn_norm(x)
+ *
+ * Other families norm what a half adds (attn_post_norm, ffn_post_norm), with or without a norm of its input. */
 #ifndef ARCH_BLOCK_H
 #define ARCH_BLOCK_H
 
@@ -19,10 +21,12 @@ enum role {
     ROLE_Q_NORM,
     ROLE_K_NORM,
     ROLE_O,
+    ROLE_ATTN_POST_NORM,
     ROLE_FFN_NORM,
     ROLE_GATE,
     ROLE_UP,
     ROLE_DOWN,
+    ROLE_FFN_POST_NORM,
     ROLE_COUNT
 };
 enum part_kind { PART_MATRIX, PART_NORM };
@@ -49,21 +53,26 @@ struct block_part {
     enum input input;
     enum width rows, cols;
     bool turned; /* RoPE turns its output: rows may be permuted in a GGUF, by heads of head_dim rows */
+    unsigned of; /* families whose parts have one of these (PARTS_) have it; 0: all do */
 };
 
-/* Every part that any family has, in the order of a file; NULL past the end. */
+/* Every part that any family has, in the order of a file; NULL past the end. Some have the same role, or the same name. */
 const struct block_part *block_part_at(size_t i);
+/* The first with that role: what most families have. */
 const struct block_part *block_part_of(enum role role);
-/* The part of that name: the n bytes that follow the block's number. NULL: there is none. */
-const struct block_part *block_part_named(const char *hf, size_t n);
-const struct block_part *block_part_named_gguf(const char *name, size_t n);
+/* The part of that name in a family: the n bytes that follow the block's number. NULL: there is none. f NULL: the first that
+ * any family has. */
+const struct block_part *block_part_named(const struct family *f, const char *hf, size_t n);
+const struct block_part *block_part_named_gguf(const struct family *f, const char *name, size_t n);
 /* "model.layers.3.self_attn.q_proj" into out (at least 96 bytes); returns out. */
 const char *block_part_name(const struct model_config *c, const struct block_part *p, uint32_t layer, char *out,
                             size_t cap);
 /* "q_proj": the last word of its name. */
 const char *block_part_short_name(const struct block_part *p);
-/* Whether blocks of this family have it. f NULL: of an unknown family, whose blocks have what all have. */
+/* Whether blocks of this family have it. f NULL: of an unknown family, whose blocks have what Llama's have. */
 bool family_has(const struct family *f, const struct block_part *p);
+/* Whether they have a part with that role. */
+bool family_has_role(const struct family *f, enum role role);
 /* Whether an input is made in its half of the block by other matrices of it; if not, it is the half's normed input. */
 bool input_is_inner(enum input in);
 /* Rows and columns; a norm is one row. */

@@ -1,6 +1,7 @@
 #include "arch/config.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -133,9 +134,30 @@ uint32_t config_window(const struct model_config *c, uint32_t layer)
     return c->slides && !c->slides[layer] ? 0 : c->sliding_window;
 }
 
+bool config_has_rope(const struct model_config *c, uint32_t layer)
+{
+    return !c->no_rope || !c->no_rope[layer];
+}
+
+bool config_rope_is_local(const struct model_config *c, uint32_t layer)
+{
+    return c->rope_local_theta > 0 && config_window(c, layer) > 0;
+}
+
+double config_attention_scale(const struct model_config *c)
+{
+    return c->attention_scale > 0 ? c->attention_scale : 1 / sqrt(c->head_dim);
+}
+
+double config_factor(double v)
+{
+    return v > 0 ? v : 1;
+}
+
 void config_free(struct model_config *c)
 {
     free(c->rope_factors);
+    free(c->no_rope);
     free(c->slides);
     for (size_t i = 0; i < c->n_rules; i++)
         free(c->rules[i].regex);

@@ -42,14 +42,20 @@ struct model_config {
     bool *slides;            /* [num_layers] whether a layer slides; NULL: all do, if sliding_window is set */
     float rms_eps;
     double rope_theta;
+    double rope_local_theta; /* of layers that slide, which are not scaled; 0: they are as the others */
+    bool *no_rope;           /* [num_layers] whether a layer is without RoPE; NULL: none is */
     enum rope_scaling rope_scaling;
     double rope_factor, rope_low_freq, rope_high_freq; /* llama3; linear and yarn use factor alone */
     double rope_beta_fast, rope_beta_slow;             /* yarn: turns within the original context */
     bool rope_unrounded;   /* yarn: the pairs of those turns are not rounded to whole ones (truncate: false) */
     double rope_attention; /* yarn and factors: what cos and sin are multiplied by; 0 means 1 */
     uint32_t rope_original_context;
-    float *rope_factors; /* ROPE_FACTORS: what the frequency of each pair is divided by, [head_dim / 2]. Of a
+    float *rope_factors;    /* ROPE_FACTORS: what the frequency of each pair is divided by, [head_dim / 2]. Of a
                             GGUF whose factors are no llama3 scaling, or longrope with one list of factors */
+    double embedding_scale; /* what embeddings are multiplied by; 0 means 1, here and below */
+    double attention_scale; /* scores; 0: 1 / sqrt(head_dim) */
+    double residual_scale;  /* what each half adds */
+    double logit_divisor;   /* what logits are divided by */
     bool tie_word_embeddings;
     bool tie_unsaid;               /* config.json does not say whether */
     bool attention_bias, mlp_bias; /* of a GGUF, for the config.json of its folder: gsq goes by the tensors */
@@ -106,8 +112,16 @@ bool config_supported(const struct model_config *c, struct err *e);
 void config_settle_slides(struct model_config *c);
 /* Positions that a query of this layer sees, its own included; 0: all before it. */
 uint32_t config_window(const struct model_config *c, uint32_t layer);
+/* Whether RoPE turns q and k in this layer; whether it is the unscaled one of layers that slide. */
+bool config_has_rope(const struct model_config *c, uint32_t layer);
+bool config_rope_is_local(const struct model_config *c, uint32_t layer);
+/* What scores are multiplied by before the softmax, and a factor for which 0 stands for 1. */
+double config_attention_scale(const struct model_config *c);
+double config_factor(double v);
 /* Radians per position of pair `pair` of head_dim / 2, scaling included (rope.c). */
 double rope_frequency(const struct model_config *c, uint32_t pair);
+/* The same in layers whose RoPE is local. */
+double rope_local_frequency(const struct model_config *c, uint32_t pair);
 /* What cos and sin are multiplied by. */
 double rope_attention(const struct model_config *c);
 /* The factor that goes with a yarn factor where none is given. */

@@ -56,6 +56,11 @@ double rope_frequency(const struct model_config *c, uint32_t pair)
     return f;
 }
 
+double rope_local_frequency(const struct model_config *c, uint32_t pair)
+{
+    return pow(c->rope_local_theta, -2.0 * pair / c->head_dim);
+}
+
 double rope_attention(const struct model_config *c)
 {
     return c->rope_attention > 0 ? c->rope_attention : 1;

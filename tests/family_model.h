@@ -8,6 +8,13 @@
 #include "host/model/model.h"
 #include "tests/ref/ref_model.h"
 
+/* Norms of a block: of its input and of what it adds, of attention, then of the feed-forward half; NULL: none. */
+enum norms { NORMS_PRE, NORMS_POST };
+static const char *const norm_names[][4] = {
+    [NORMS_PRE] = {"input_layernorm", NULL, "post_attention_layernorm", NULL},
+    [NORMS_POST] = {NULL, "post_attention_layernorm", NULL, "post_feedforward_layernorm"},
+};
+
 struct shape {
     const char *name, *architecture, *model_type;
     struct ref_config c;
@@ -16,6 +23,10 @@ struct shape {
     uint32_t full; /* of the first layers, how many see all positions though the model slides */
     unsigned bias; /* bit per linear, by the reference's numbers */
     bool qk_norm;
+    bool whole_norm; /* over all heads */
+    enum norms norms;
+    uint32_t rope_step; /* every so many layers one is without RoPE; 0: none is */
+    const char *more;   /* members of config.json, with a comma in front */
     enum tied tied;
     enum dtype dtype;
     unsigned shards; /* 0: one file at an odd address */
@@ -154,8 +165,90 @@ static const struct shape shapes[] = {
      .tied = TIED_EMBED,
      .dtype = DTYPE_F32,
      .shards = 1},
+    {"smollm3",
+     "SmolLM3ForCausalLM",
+     "smollm3",
+     {.hidden = 40,
+      .intermediate = 72,
+      .heads = 4,
+      .kv_heads = 2,
+      .head_dim = 10,
+      .vocab = 257,
+      .eps = 1e-6,
+      .rope_theta = 1e4},
+     .layers = 3,
+     .full = 1,
+     .rope_step = 2,
+     .more = ", \"no_rope_layer_interval\": 2",
+     .tied = TIED_EMBED,
+     .dtype = DTYPE_BF16,
+     .shards = 1},
+    {"granite",
+     "GraniteForCausalLM",
+     "granite",
+     {.hidden = 40,
+      .intermediate = 56,
+      .heads = 4,
+      .kv_heads = 2,
+      .head_dim = 12,
+      .vocab = 258,
+      .eps = 1e-5,
+      .rope_theta = 1e4,
+      .embedding_scale = 3,
+      .attention_scale = 0.125,
+      .residual_scale = 0.375,
+      .logit_divisor = 2.5},
+     .layers = 2,
+     .bias = 0x07,
+     .more = ", \"embedding_multiplier\": 3, \"attention_multiplier\": 0.125, \"residual_multiplier\": 0.375, "
+             "\"logits_scaling\": 2.5",
+     .tied = TIED_EMBED,
+     .dtype = DTYPE_F16,
+     .shards = 1},
+    {"olmo2",
+     "Olmo2ForCausalLM",
+     "olmo2",
+     {.hidden = 36,
+      .intermediate = 48,
+      .heads = 4,
+      .kv_heads = 2,
+      .head_dim = 14,
+      .vocab = 259,
+      .eps = 1e-6,
+      .rope_theta = 1e4},
+     .layers = 2,
+     .qk_norm = true,
+     .whole_norm = true,
+     .norms = NORMS_POST,
+     .tied = UNTIED,
+     .dtype = DTYPE_F32,
+     .shards = 1},
+    {"olmo3",
+     "Olmo3ForCausalLM",
+     "olmo3",
+     {.hidden = 40,
+      .intermediate = 44,
+      .heads = 4,
+      .kv_heads = 4,
+      .head_dim = 8,
+      .vocab = 260,
+      .sliding = 6,
+      .eps = 1e-6,
+      .rope_theta = 1e3,
+      .local_theta = 1e3,
+      .yarn = {4, 64, 32, 1, 0}},
+     .layers = 2,
+     .full = 1,
+     .qk_norm = true,
+     .whole_norm = true,
+     .norms = NORMS_POST,
+     .more = ", \"layer_types\": [\"full_attention\", \"sliding_attention\"]",
+     .tied = UNTIED,
+     .dtype = DTYPE_BF16,
+     .shards = 1},
 };
-enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
+/* The first ones have Llama's parts under Llama's names. */
+enum { N_SHAPES = sizeof shapes / sizeof shapes[0], N_PLAIN = 8 };
 
 static inline const struct shape *shape_named(const char *name)
 {
@@ -212,7 +305,9 @@ static inline void family_config(const char *dir, const struct shape *s)
                   s->c.eps, s->c.rope_theta, s->tied ? "true" : "false");
     if (s->c.sliding)
         strbuf_printf(&b, ", \"sliding_window\": %u", s->c.sliding);
-    if (s->full)
+    if (s->more)
+        strbuf_puts(&b, s->more);
+    if (s->full && s->c.sliding && !s->more)
         strbuf_printf(&b, ", \"use_sliding_window\": true, \"max_window_layers\": %u", s->full);
     if (s->c.yarn.factor > 0) {
         strbuf_printf(&b,
@@ -252,11 +347,15 @@ static inline void family_tensors(struct raw_model *m, const struct shape *s)
     if (s->tied != TIED_HEAD)
         raw_weight(m, "model.embed_tokens.weight", s->dtype, s->c.vocab, s->c.hidden, &seed);
     for (uint32_t l = 0; l < s->layers; l++) {
-        static const char *const norms[] = {"input_layernorm", "post_attention_layernorm", "self_attn.q_norm",
-                                            "self_attn.k_norm"};
-        for (int i = 0; i < (s->qk_norm ? 4 : 2); i++) {
-            snprintf(name, sizeof name, "model.layers.%u.%s.weight", l, norms[i]);
-            family_norm(m, name, s->dtype, i < 2 ? s->c.hidden : s->c.head_dim, &seed);
+        const char *norms[6];
+        memcpy(norms, norm_names[s->norms], sizeof norm_names[0]);
+        norms[4] = s->qk_norm ? "self_attn.q_norm" : NULL;
+        norms[5] = s->qk_norm ? "self_attn.k_norm" : NULL;
+        for (int i = 0; i < 6; i++) {
+            uint32_t heads = !s->whole_norm ? 1 : i == 4 ? s->c.heads : s->c.kv_heads;
+            snprintf(name, sizeof name, "model.layers.%u.%s.weight", l, norms[i] ? norms[i] : "");
+            if (norms[i])
+                family_norm(m, name, s->dtype, i < 4 ? s->c.hidden : heads * s->c.head_dim, &seed);
         }
         block_sizes(s, l, rows, cols);
         for (int i = 0; i < REF_LINEARS; i++) {
@@ -375,13 +474,17 @@ static inline void family_numbers(struct family_numbers *f, const struct raw_mod
     }
     for (uint32_t l = 0; l < s->layers; l++) {
         struct ref_block *b = &f->blocks[l];
-        const float **norms[] = {&b->attn_norm, &b->ffn_norm, &b->q_norm, &b->k_norm};
-        static const char *const names[] = {"input_layernorm", "post_attention_layernorm", "self_attn.q_norm",
-                                            "self_attn.k_norm"};
+        const float **norms[] = {&b->attn_norm,     &b->attn_post_norm, &b->ffn_norm,
+                                 &b->ffn_post_norm, &b->q_norm,         &b->k_norm};
+        const char *const *blocks = norm_names[s->norms];
+        const char *const names[] = {blocks[0], blocks[1],          blocks[2],
+                                     blocks[3], "self_attn.q_norm", "self_attn.k_norm"};
         b->full = l < s->full;
-        for (int i = 0; i < 4; i++) {
-            snprintf(name, sizeof name, "model.layers.%u.%s.weight", l, names[i]);
-            *norms[i] = number_of(f, m, name);
+        b->whole_norm = s->whole_norm;
+        b->no_rope = s->rope_step && (l + 1) % s->rope_step == 0;
+        for (int i = 0; i < 6; i++) {
+            snprintf(name, sizeof name, "model.layers.%u.%s.weight", l, names[i] ? names[i] : "");
+            *norms[i] = names[i] ? number_of(f, m, name) : NULL;
         }
         for (int i = 0; i < REF_LINEARS; i++) {
             family_linear_name(l, i, module, sizeof module);
@@ -408,7 +511,8 @@ static inline void family_embed(const struct family_numbers *f, const struct sha
 {
     for (size_t t = 0; t < n; t++)
         for (uint32_t i = 0; i < s->c.hidden; i++)
-            x[t * s->c.hidden + i] = f->embed[(size_t)ids[t] * s->c.hidden + i];
+            x[t * s->c.hidden + i] =
+                f->embed[(size_t)ids[t] * s->c.hidden + i] * (s->c.embedding_scale > 0 ? s->c.embedding_scale : 1);
 }
 
 #endif

@@ -15,23 +15,21 @@ static void parts_are_listed_by_role(void **state)
     const struct block_part *p;
     const struct model_config c = {.num_layers = 1};
     struct block_matrix m;
-    uint32_t n = 0, matrices = 0;
+    uint32_t n = 0, matrices = 0, roles = 0;
     for (; (p = block_part_at(n)); n++) {
-        assert_int_equal(p->role, n);
-        assert_ptr_equal(block_part_of(p->role), p);
-        assert_ptr_equal(block_part_named(p->hf, strlen(p->hf)), p);
-        assert_ptr_equal(block_part_named_gguf(p->gguf, strlen(p->gguf)), p);
-        if (p->kind == PART_MATRIX) {
+        assert_int_equal(block_part_of(p->role)->role, p->role);
+        roles |= 1u << p->role;
+        if (family_has(NULL, p) && p->kind == PART_MATRIX) {
             assert_true(block_matrix(&c, 0, matrices++, &m));
             assert_ptr_equal(m.part, p);
         }
     }
-    assert_int_equal(n, ROLE_COUNT);
+    assert_int_equal(roles, (1u << ROLE_COUNT) - 1);
     assert_int_equal(matrices, block_matrices(&c, 0));
     assert_false(block_matrix(&c, 0, matrices, &m));
-    assert_null(block_part_named("self_attn.q_projx", 17));
-    assert_null(block_part_named("self_attn.q_pro", 15));
-    assert_null(block_part_named_gguf("attn_qkv", 8));
+    assert_null(block_part_named(NULL, "self_attn.q_projx", 17));
+    assert_null(block_part_named(NULL, "self_attn.q_pro", 15));
+    assert_null(block_part_named_gguf(NULL, "attn_qk", 7));
 }
 
 /* The noise of a matrix is keyed by its number in the block, which must stay. */
@@ -74,9 +72,19 @@ static void shapes(void **state)
                                    .num_kv_heads = 2,
                                    .head_dim = 24};
     static const uint32_t shape[ROLE_COUNT][2] = {
-        [ROLE_ATTN_NORM] = {1, 64}, [ROLE_Q] = {96, 64},     [ROLE_K] = {48, 64},     [ROLE_V] = {48, 64},
-        [ROLE_Q_NORM] = {1, 24},    [ROLE_K_NORM] = {1, 24}, [ROLE_O] = {64, 96},     [ROLE_FFN_NORM] = {1, 64},
-        [ROLE_GATE] = {176, 64},    [ROLE_UP] = {176, 64},   [ROLE_DOWN] = {64, 176},
+        [ROLE_ATTN_POST_NORM] = {1, 64},
+        [ROLE_FFN_POST_NORM] = {1, 64},
+        [ROLE_ATTN_NORM] = {1, 64},
+        [ROLE_Q] = {96, 64},
+        [ROLE_K] = {48, 64},
+        [ROLE_V] = {48, 64},
+        [ROLE_Q_NORM] = {1, 24},
+        [ROLE_K_NORM] = {1, 24},
+        [ROLE_O] = {64, 96},
+        [ROLE_FFN_NORM] = {1, 64},
+        [ROLE_GATE] = {176, 64},
+        [ROLE_UP] = {176, 64},
+        [ROLE_DOWN] = {64, 176},
     };
     for (int r = 0; r < ROLE_COUNT; r++) {
         assert_int_equal(block_part_rows(block_part_of((enum role)r), &c), shape[r][0]);
@@ -101,7 +109,7 @@ static void families(void **state)
 {
     (void)state;
     const struct family *f;
-    char names[64], cut[12];
+    char names[512], cut[12];
     for (size_t i = 0; (f = family_at(i)); i++) {
         struct model_config c = {0};
         strcpy(c.architecture, f->architecture);
@@ -113,11 +121,16 @@ static void families(void **state)
         /* A layer is made of what its family has, in the order of the table; its matrices are those of this list. */
         const struct block_part *p;
         struct block_matrix m;
-        uint32_t n = 0, matrices = 0;
+        uint32_t n = 0, matrices = 0, roles = 0;
         for (size_t k = 0; (p = block_part_at(k)); k++) {
             if (!family_has(f, p))
                 continue;
             assert_ptr_equal(block_part_in(&c, 5, n++), p);
+            /* One part for a role, and for a name. */
+            assert_ptr_equal(block_part_named(f, p->hf, strlen(p->hf)), p);
+            assert_ptr_equal(block_part_named_gguf(f, p->gguf, strlen(p->gguf)), p);
+            assert_int_equal(roles >> p->role & 1, 0);
+            roles |= 1u << p->role;
             if (p->kind == PART_MATRIX) {
                 assert_true(block_matrix(&c, 5, matrices++, &m));
                 assert_ptr_equal(m.part, p);
@@ -125,14 +138,19 @@ static void families(void **state)
         }
         assert_null(block_part_in(&c, 5, n));
         assert_int_equal(block_matrices(&c, 5), matrices);
-        assert_int_equal(family_has(f, block_part_of(ROLE_K_NORM)), f->qk_norm);
+        assert_int_equal(family_has_role(f, ROLE_K_NORM), (f->parts & (PARTS_QK_NORM | PARTS_QK_NORM_WHOLE)) != 0);
+        for (enum role r = 0; r < ROLE_COUNT; r++)
+            assert_int_equal(roles >> r & 1, family_has_role(f, r));
     }
     assert_string_equal(family_of_gguf("llama", false)->name, "Llama");
     assert_string_equal(family_of_gguf("llama", true)->name, "Mistral");
     assert_string_equal(family_of_gguf("qwen2", false)->name, "Qwen2");
+    assert_string_equal(family_of_gguf("olmo2", false)->name, "OLMo 2");
+    assert_string_equal(family_of_gguf("olmo2", true)->name, "OLMo 3");
     assert_null(family_of_gguf("mamba", false));
     assert_false(family_has(NULL, block_part_of(ROLE_Q_NORM)));
-    assert_string_equal(family_names(names, sizeof names), "Llama, Mistral, Qwen2 and Qwen3");
+    assert_int_equal(strncmp(family_names(names, sizeof names), "Llama, Mistral, Qwen2, Qwen3, SmolLM3", 37), 0);
+    assert_non_null(strstr(names, " and "));
     assert_true(strlen(family_names(cut, sizeof cut)) < sizeof cut);
 }
 

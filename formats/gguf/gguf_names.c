@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "arch/block.h"
+#include "arch/family.h"
 
 /* Behind the prefix of a model's names. */
 static const struct name_pair {
@@ -71,7 +72,7 @@ bool gguf_name_of(const struct model_config *c, const char *hf, char *out, size_
     n = inside ? n - front : 0;
     if (split_block(name, n, HF_BLOCK, &number, &digits)) {
         size_t rest = number + digits + 1;
-        const struct block_part *p = block_part_named(name + rest, n - rest);
+        const struct block_part *p = block_part_named(family_of(c), name + rest, n - rest);
         if (p)
             length = snprintf(out, cap, GGUF_BLOCK "%.*s.%s%s", (int)digits, name + number, p->gguf, suffix);
     }
@@ -88,7 +89,7 @@ bool gguf_name_to_hf(const struct model_config *c, const char *name, char *out, 
     int length = -1;
     if (split_block(name, n, GGUF_BLOCK, &number, &digits)) {
         size_t rest = number + digits + 1;
-        const struct block_part *p = block_part_named_gguf(name + rest, n - rest);
+        const struct block_part *p = block_part_named_gguf(family_of(c), name + rest, n - rest);
         if (p)
             length = snprintf(out, cap, "%s" HF_BLOCK "%.*s.%s%s", prefix, (int)digits, name + number, p->hf, suffix);
     } else if (same(name, n, "output")) {
@@ -109,7 +110,7 @@ uint32_t gguf_permuted_heads(const struct model_config *c, const char *hf_module
         !split_block(hf_module + front, n - front, HF_BLOCK, &number, &digits))
         return 0;
     size_t rest = front + number + digits + 1;
-    const struct block_part *p = block_part_named(hf_module + rest, n - rest);
+    const struct block_part *p = block_part_named(f, hf_module + rest, n - rest);
     return p && p->turned && c->head_dim ? block_part_rows(p, c) / c->head_dim : 0;
 }
 

@@ -151,6 +151,42 @@ static bool read_layer_types(const struct reader *r, struct model_config *c)
     return true;
 }
 
+/* The factors of a family that has them. */
+static bool read_multipliers(const struct reader *r, struct model_config *c)
+{
+    const struct family *f = family_of(c);
+    return !f || !f->multipliers ||
+           (read_positive(r, "embedding_multiplier", 1, &c->embedding_scale) &&
+            read_positive(r, "attention_multiplier", 1, &c->attention_scale) &&
+            read_positive(r, "residual_multiplier", 1, &c->residual_scale) &&
+            read_positive(r, "logits_scaling", 1, &c->logit_divisor));
+}
+
+/* Layers without RoPE: a list, in which 1 is with it, or every so many. */
+static bool read_no_rope(const struct reader *r, struct model_config *c)
+{
+    const struct family *f = family_of(c);
+    const cJSON *list = json_get(r->o, "no_rope_layers"), *item;
+    uint32_t step, n = 0;
+    if (!f || !f->usual_rope_step || !c->num_layers)
+        return true;
+    if (!read_u32(r, "no_rope_layer_interval", 1, UINT32_MAX, f->usual_rope_step, &step))
+        return false;
+    if (list && (!cJSON_IsArray(list) || (uint32_t)cJSON_GetArraySize(list) != c->num_layers))
+        return bad(r, "no_rope_layers", "must be a list with one number for each layer");
+    if (!(c->no_rope = calloc(c->num_layers, sizeof *c->no_rope)))
+        return err_nomem(r->e, "the kinds of layers", c->num_layers);
+    for (; !list && n < c->num_layers; n++)
+        c->no_rope[n] = (n + 1) % step == 0;
+    cJSON_ArrayForEach(item, list)
+    {
+        if (!cJSON_IsNumber(item))
+            return bad(r, "no_rope_layers", "must be a list of numbers");
+        c->no_rope[n++] = item->valuedouble == 0;
+    }
+    return true;
+}
+
 /* Which layers slide: transformers' rules. In Qwen2 and Qwen3 none, unless use_sliding_window says so, and then
  * those from max_window_layers on; a list of kinds decides where there is one. */
 static bool read_windows(const struct reader *r, struct model_config *c)
@@ -160,19 +196,21 @@ static bool read_windows(const struct reader *r, struct model_config *c)
     /* Their classes' values for an absent key; null is none. */
     bool absent = !cJSON_GetObjectItemCaseSensitive(r->o, "sliding_window");
     uint32_t usual = absent && f ? f->usual_window : 0, full = f ? f->usual_full_layers : 0, first;
+    uint32_t step = f ? f->usual_full_step : 0;
     if (!read_u32(r, "sliding_window", 1, UINT32_MAX, usual, &c->sliding_window) ||
         !read_bool(r, "use_sliding_window", !full || list, &use) ||
-        !read_u32(r, "max_window_layers", 0, UINT32_MAX, full, &first))
+        !read_u32(r, "max_window_layers", 0, UINT32_MAX, full, &first) ||
+        (step && !read_u32(r, "sliding_window_pattern", 1, UINT32_MAX, step, &step)))
         return false;
     if (!use)
         c->sliding_window = 0;
-    if (!c->sliding_window || !c->num_layers || (!list && !full))
+    if (!c->sliding_window || !c->num_layers || (!list && !full && !step))
         return true;
     c->slides = calloc(c->num_layers, sizeof *c->slides);
     if (!c->slides)
         return err_nomem(r->e, "the kinds of layers", c->num_layers);
-    for (uint32_t i = first; i < c->num_layers && !list; i++)
-        c->slides[i] = true;
+    for (uint32_t i = 0; i < c->num_layers && !list; i++)
+        c->slides[i] = step ? (i + 1) % step != 0 : i >= first;
     if (list && !read_layer_types(r, c))
         return false;
     config_settle_slides(c);
@@ -298,6 +336,27 @@ static bool read_scaling(const struct reader *r, struct model_config *c, const c
     return true;
 }
 
+/* rope_parameters of models whose layers that slide have another RoPE: an object for each kind. */
+static bool read_rope_by_kind(const struct reader *top, const cJSON *o, struct model_config *c)
+{
+    struct reader full = *top, local = *top;
+    char type[32];
+    full.o = json_get(o, "full_attention");
+    full.where = "rope_parameters.full_attention.";
+    local.o = json_get(o, "sliding_attention");
+    local.where = "rope_parameters.sliding_attention.";
+    if (!cJSON_IsObject(full.o) || !cJSON_IsObject(local.o))
+        return bad(top, "rope_parameters", "must have full_attention and sliding_attention");
+    if (!read_positive(&local, "rope_theta", c->rope_theta, &c->rope_local_theta) ||
+        !read_positive(&full, "rope_theta", c->rope_theta, &c->rope_theta) ||
+        !read_text(&local, "rope_type", type, sizeof type))
+        return false;
+    if (type[0] && strcmp(type, "default") != 0)
+        config_unsupported(c, "gsq supports unscaled rotary embeddings in layers that slide",
+                           "%s: gsq does not support the RoPE scaling \"%s\" in layers that slide", top->path, type);
+    return read_text(&full, "rope_type", type, sizeof type) && read_scaling(&full, c, type);
+}
+
 /* rope_scaling, or rope_parameters of newer files, which hold rope_theta too. */
 static bool read_rope(const struct reader *top, struct model_config *c)
 {
@@ -313,13 +372,18 @@ static bool read_rope(const struct reader *top, struct model_config *c)
     double fraction;
     if (!read_positive(top, "rope_theta", 10000, &c->rope_theta))
         return false;
+    const struct family *f = family_of(c);
     for (const cJSON *item = o ? o->child : NULL; item; item = item->next)
         if (cJSON_IsObject(item)) {
+            if (f && f->local_rope)
+                return read_rope_by_kind(top, o, c);
             config_unsupported(c, "gsq supports models with the same rotary embedding in all layers",
                                "%s: \"%s%.60s\" is set per kind of layer, which gsq does not support", top->path, where,
                                item->string);
             return true;
         }
+    if (f && f->local_rope)
+        c->rope_local_theta = c->rope_theta;
     if (!read_positive(&r, "rope_theta", c->rope_theta, &c->rope_theta) ||
         !read_positive(top, "partial_rotary_factor", 1, &fraction) ||
         !read_positive(&r, "partial_rotary_factor", fraction, &fraction))
@@ -419,7 +483,8 @@ bool hf_config_parse(struct model_config *out, const char *text, size_t size, co
     bool named = out->architecture[0] || out->model_type[0] || out->wrapper[0];
     r.lenient = named && !family_of(out);
     ok = ok && (r.lenient ? read_part(&r, out, read_shape) : read_shape(&r, out)) && read_part(&r, out, read_details) &&
-         read_part(&r, out, read_windows) && read_part(&r, out, read_rope) && read_quant(out, root, path, e);
+         read_part(&r, out, read_multipliers) && read_part(&r, out, read_no_rope) && read_part(&r, out, read_windows) &&
+         read_part(&r, out, read_rope) && read_quant(out, root, path, e);
     cJSON_Delete(root);
     if (!ok)
         config_free(out);

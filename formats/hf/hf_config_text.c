@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "arch/family.h"
 #include "formats/hf/hf_config.h"
 #include "host/base/str.h"
 
@@ -77,24 +78,49 @@ static void put_rope(struct strbuf *b, const struct model_config *c)
  * others slide, both are said. */
 static void put_windows(struct strbuf *b, const struct model_config *c)
 {
+    const struct family *f = family_of(c);
     if (!c->sliding_window) {
         if (strcmp(c->model_type, "mistral") == 0)
             strbuf_puts(b, ",\n  \"sliding_window\": null");
         return;
     }
+    bool steps = f && f->usual_full_step; /* a list says it */
     uint32_t first = 0, next;
     while (c->slides && !c->slides[first])
         first++;
     for (next = first; c->slides && next < c->num_layers && c->slides[next];)
         next++;
-    strbuf_printf(b, ",\n  \"sliding_window\": %u,\n  \"use_sliding_window\": true", (unsigned)c->sliding_window);
-    if (!c->slides || next == c->num_layers)
+    strbuf_printf(b, ",\n  \"sliding_window\": %u", (unsigned)c->sliding_window);
+    if (!steps)
+        strbuf_puts(b, ",\n  \"use_sliding_window\": true");
+    if (!steps && (!c->slides || next == c->num_layers))
         strbuf_printf(b, ",\n  \"max_window_layers\": %u", (unsigned)first);
-    if (!c->slides)
+    if (!c->slides && !steps)
         return;
     strbuf_puts(b, ",\n  \"layer_types\": [");
     for (uint32_t i = 0; i < c->num_layers; i++)
-        strbuf_printf(b, "%s\"%s_attention\"", i ? ", " : "", c->slides[i] ? "sliding" : "full");
+        strbuf_printf(b, "%s\"%s_attention\"", i ? ", " : "", !c->slides || c->slides[i] ? "sliding" : "full");
+    strbuf_puts(b, "]");
+}
+
+static void put_multipliers(struct strbuf *b, const struct model_config *c)
+{
+    const struct family *f = family_of(c);
+    if (!f || !f->multipliers)
+        return;
+    put_number(b, ",\n  \"embedding_multiplier\": ", config_factor(c->embedding_scale));
+    put_number(b, ",\n  \"attention_multiplier\": ", config_attention_scale(c));
+    put_number(b, ",\n  \"residual_multiplier\": ", config_factor(c->residual_scale));
+    put_number(b, ",\n  \"logits_scaling\": ", config_factor(c->logit_divisor));
+}
+
+static void put_no_rope(struct strbuf *b, const struct model_config *c)
+{
+    if (!c->no_rope)
+        return;
+    strbuf_puts(b, ",\n  \"no_rope_layers\": [");
+    for (uint32_t i = 0; i < c->num_layers; i++)
+        strbuf_printf(b, "%s%d", i ? ", " : "", !c->no_rope[i]);
     strbuf_puts(b, "]");
 }
 
@@ -118,6 +144,8 @@ bool hf_config_text(const struct model_config *c, char **text, size_t *size, str
     put_number(&b, ",\n  \"rms_norm_eps\": ", (double)c->rms_eps);
     put_rope(&b, c);
     put_windows(&b, c);
+    put_multipliers(&b, c);
+    put_no_rope(&b, c);
     put_string(&b, ",\n  \"hidden_act\": ", c->hidden_act);
     strbuf_printf(&b, ",\n  \"tie_word_embeddings\": %s", c->tie_word_embeddings ? "true" : "false");
     if (c->attention_bias)

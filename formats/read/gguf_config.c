@@ -319,15 +319,17 @@ static bool read_yarn(const struct reader *r, struct model_config *c)
 /* Which layers slide: all, or by a list of truth values, or all but every n-th. */
 static bool read_windows(const struct reader *r, struct model_config *c)
 {
+    const struct family *f = family_of(c);
+    uint64_t usual = f && r->known ? f->usual_full_step : 0;
     char name[192];
     const struct gguf_kv *kv = gguf_find(r->g, full_key(r, "attention.sliding_window_pattern", name));
     if (!read_u32(r, "attention.sliding_window", 0, UINT32_MAX, 0, &c->sliding_window))
         return false;
-    if (!r->known || !c->sliding_window || !kv)
+    if (!r->known || !c->sliding_window || (!kv && !usual))
         return true;
-    uint64_t every = kv->type == GGUF_ARRAY ? 0 : (uint64_t)gguf_integer(kv, 0);
-    bool list = kv->type == GGUF_ARRAY && kv->element != GGUF_STRING && kv->n == c->num_layers;
-    if (!list && (kv->type == GGUF_ARRAY || kv->type == GGUF_STRING || gguf_integer(kv, 0) < 0))
+    uint64_t every = !kv ? usual : kv->type == GGUF_ARRAY ? 0 : (uint64_t)gguf_integer(kv, 0);
+    bool list = kv && kv->type == GGUF_ARRAY && kv->element != GGUF_STRING && kv->n == c->num_layers;
+    if (kv && !list && (kv->type == GGUF_ARRAY || kv->type == GGUF_STRING || gguf_integer(kv, 0) < 0))
         return bad(r, "attention.sliding_window_pattern", "is not a list with one value for each block");
     c->slides = calloc(c->num_layers, sizeof *c->slides);
     if (!c->slides)
@@ -373,6 +375,27 @@ static bool read_rope(const struct reader *r, struct model_config *c)
 }
 
 /* ---- the rest ---- */
+
+/* A family's factors, and its layers without RoPE, of which llama.cpp knows one pattern. */
+static bool read_family(const struct reader *r, struct model_config *c)
+{
+    const struct family *f = r->known ? family_of(c) : NULL;
+    if (f && f->multipliers &&
+        !(read_positive(r, "embedding_scale", 1, &c->embedding_scale) &&
+          read_positive(r, "attention.scale", 1 / sqrt(c->head_dim), &c->attention_scale) &&
+          read_positive(r, "residual_scale", 1, &c->residual_scale) &&
+          read_positive(r, "logit_scale", 1, &c->logit_divisor)))
+        return false;
+    if (f && f->local_rope)
+        c->rope_local_theta = c->rope_theta;
+    if (!f || !f->usual_rope_step)
+        return true;
+    if (!(c->no_rope = calloc(c->num_layers, sizeof *c->no_rope)))
+        return err_nomem(r->e, "the kinds of layers", c->num_layers);
+    for (uint32_t i = 0; i < c->num_layers; i++)
+        c->no_rope[i] = (i + 1) % f->usual_rope_step == 0;
+    return true;
+}
 
 static bool read_token(const struct reader *r, const char *key, int64_t *out)
 {
@@ -431,5 +454,5 @@ bool gguf_config_read(struct model_config *c, const struct gguf *g, const char *
     c->rms_eps = (float)eps;
     strcpy(c->torch_dtype, float_type(g));
     read_biases(&r, c);
-    return read_rope(&r, c);
+    return read_rope(&r, c) && read_family(&r, c);
 }

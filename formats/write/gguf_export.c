@@ -167,12 +167,55 @@ static void rope_keys(struct arch_keys *a, const struct model_config *c)
     }
 }
 
+/* Windows as llama.cpp knows them: some architectures' layers slide but every n-th, others it does not compute. */
+static void window_keys(struct arch_keys *a, const struct family *f, const struct model_config *c, const char *dir)
+{
+    uint32_t step = 1;
+    bool even = false;
+    if (!c->sliding_window)
+        return;
+    for (step = 1; c->slides && !even && step <= c->num_layers; step++) {
+        even = true;
+        for (uint32_t i = 0; i < c->num_layers; i++)
+            even = even && c->slides[i] == ((i + 1) % step != 0);
+        if (even)
+            break;
+    }
+    key_u32(a->list, arch_key(a, "attention.sliding_window"), c->sliding_window);
+    if (even && f->usual_full_step)
+        key_u32(a->list, arch_key(a, "attention.sliding_window_pattern"), step);
+    else if (c->slides)
+        key_array(a->list, arch_key(a, "attention.sliding_window_pattern"), GGUF_BOOL, c->slides, c->num_layers);
+    bool other = f->llama_slides && (!even || step != f->usual_full_step);
+    if (c->sliding_window < c->max_position && !a->list->quiet && (!f->llama_slides || other))
+        log_warn(other ? "%s: llama.cpp has the sliding window of %u tokens in other layers than this model"
+                       : "%s: llama.cpp ignores the sliding window of %u tokens in this architecture",
+                 dir, (unsigned)c->sliding_window);
+}
+
+/* Factors, and layers without RoPE. */
+static void family_keys(struct arch_keys *a, const struct family *f, const struct model_config *c, const char *dir)
+{
+    bool usual = true;
+    if (f->multipliers) {
+        key_f32(a->list, arch_key(a, "embedding_scale"), (float)config_factor(c->embedding_scale));
+        key_f32(a->list, arch_key(a, "attention.scale"), (float)config_attention_scale(c));
+        key_f32(a->list, arch_key(a, "residual_scale"), (float)config_factor(c->residual_scale));
+        key_f32(a->list, arch_key(a, "logit_scale"), (float)config_factor(c->logit_divisor));
+    }
+    for (uint32_t i = 0; c->no_rope && i < c->num_layers; i++)
+        usual = usual && c->no_rope[i] == ((i + 1) % f->usual_rope_step == 0);
+    if (!usual && !a->list->quiet)
+        log_warn("%s: llama.cpp leaves RoPE out of every %u-th layer of this architecture; this model in others", dir,
+                 (unsigned)f->usual_rope_step);
+}
+
 static bool model_keys(struct key_list *k, const char *dir, const struct model_config *c,
                        const struct gguf_facts *facts, struct err *e)
 {
     const struct family *f = family_of(c);
     struct arch_keys a = {.list = k, .arch = f ? f->gguf : NULL};
-    char name[256];
+    char name[512];
     if (!f) {
         err_set(e, ERR_USER, "%s: gsq cannot write the architecture %s as a GGUF", dir,
                 c->architecture[0] ? c->architecture : c->model_type);
@@ -197,14 +240,8 @@ static bool model_keys(struct key_list *k, const char *dir, const struct model_c
         key_u32(k, arch_key(&a, "attention.key_length"), c->head_dim);
         key_u32(k, arch_key(&a, "attention.value_length"), c->head_dim);
     }
-    if (c->sliding_window) {
-        key_u32(k, arch_key(&a, "attention.sliding_window"), c->sliding_window);
-        if (c->slides)
-            key_array(k, arch_key(&a, "attention.sliding_window_pattern"), GGUF_BOOL, c->slides, c->num_layers);
-        if (c->sliding_window < c->max_position && !k->quiet)
-            log_warn("%s: llama.cpp ignores the sliding window of %u tokens in this architecture", dir,
-                     (unsigned)c->sliding_window);
-    }
+    window_keys(&a, f, c, dir);
+    family_keys(&a, f, c, dir);
     rope_keys(&a, c);
     return true;
 }

@@ -128,7 +128,7 @@ static bool plan_model(struct gguf_plan *p)
 {
     const struct model_config *c = checkpoint_config(p->src);
     const struct block_part *part;
-    char module[96], known[128];
+    char module[96], known[512];
     if (!family_of(c)) {
         err_set(p->e, ERR_USER, "%s: gsq cannot write the architecture %s as a GGUF", checkpoint_dir(p->src),
                 c->architecture[0] ? c->architecture : c->model_type);

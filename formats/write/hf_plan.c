@@ -481,7 +481,7 @@ static bool metadata_make(struct hf_plan *p, const struct export_options *o, str
 static bool check_architecture(const struct checkpoint *src, struct err *e)
 {
     const struct model_config *c = checkpoint_config(src);
-    char known[128];
+    char known[512];
     if (!checkpoint_gguf(src) || family_of(c))
         return true;
     err_set(e, ERR_USER, "%s: the architecture %s is not supported", checkpoint_dir(src), c->architecture);

@@ -1,7 +1,6 @@
 #include "host/model/block_bwd.h"
 
 #include <assert.h>
-#include <math.h>
 
 #include "host/base/num.h"
 #include "host/gpu/gpu_gemm.h"
@@ -11,7 +10,7 @@
 
 /* ---- scratch ---- */
 
-enum { B_DNORM, B_DATTN, B_DQ, B_DK, B_DV, B_DELTA, B_COUNT };
+enum { B_DNORM, B_DATTN, B_DQ, B_DK, B_DV, B_DELTA, B_DADDED, B_COUNT };
 
 /* Elements of each matrix; 0: not needed. */
 static void scratch_sizes(const struct model *m, uint32_t windows, unsigned parts, uint64_t n[B_COUNT])
@@ -24,6 +23,8 @@ static void scratch_sizes(const struct model *m, uint32_t windows, unsigned part
         n[i] = 0;
     if (input)
         n[B_DNORM] = tokens * hidden;
+    if (family_has_role(m->family, ROLE_ATTN_POST_NORM))
+        n[B_DADDED] = tokens * hidden;
     if (attn) {
         n[B_DATTN] = tokens * q;
         n[B_DV] = tokens * kv;
@@ -39,7 +40,7 @@ bool bwd_scratch_create(struct bwd_scratch *s, struct gpu_arena *arena, const st
                         unsigned parts, struct err *e)
 {
     *s = (struct bwd_scratch){.max_windows = windows};
-    struct gpu_view *views[B_COUNT] = {&s->dnorm, &s->dattn, &s->dq, &s->dk, &s->dv, &s->delta};
+    struct gpu_view *views[B_COUNT] = {&s->dnorm, &s->dattn, &s->dq, &s->dk, &s->dv, &s->delta, &s->dadded};
     uint64_t n[B_COUNT];
     scratch_sizes(m, windows, parts, n);
     for (int i = 0; i < B_COUNT; i++)
@@ -63,7 +64,7 @@ static void weight_grad(struct model *m, const struct block_weights *b, enum rol
                                            .m = out,
                                            .n = in,
                                            .k = rows,
-                                           .alpha = 1,
+                                           .alpha = block_alpha(m, role),
                                            .beta = grads->add ? 1.0f : 0.0f,
                                            .a_transposed = true,
                                            .b_transposed = true,
@@ -81,18 +82,52 @@ static void input_grad(struct model *m, const struct block_weights *b, enum role
                                            .m = rows,
                                            .n = in,
                                            .k = out,
-                                           .alpha = 1,
+                                           .alpha = block_alpha(m, role),
                                            .beta = beta,
                                            .b_transposed = true,
                                            .use = GEMM_STEERING});
 }
 
-void block_rmsnorm_bwd(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view dy, uint32_t rows,
-                       uint32_t cols)
+static void rmsnorm_bwd(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view dy, struct gpu_view dx,
+                        uint32_t rows, uint32_t cols)
 {
     tiled_rmsnorm_bwd(m->cmd,
                       &(struct rmsnorm_bwd_args){
-                          .x = x, .w = w, .dy = dy, .dx = dy, .rows = rows, .cols = cols, .eps = m->cfg->rms_eps});
+                          .x = x, .w = w, .dy = dy, .dx = dx, .rows = rows, .cols = cols, .eps = m->cfg->rms_eps});
+}
+
+void block_rmsnorm_bwd(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view dy, uint32_t rows,
+                       uint32_t cols)
+{
+    rmsnorm_bwd(m, x, w, dy, dy, rows, cols);
+}
+
+/* The gradient of what a half's last matrix gives, from that of the half's output. */
+static struct gpu_view added_bwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
+                                 const struct bwd_scratch *bs, enum block_half half, struct gpu_view dy, uint32_t rows)
+{
+    struct gpu_view w = b->norm[half == HALF_ATTN ? ROLE_ATTN_POST_NORM : ROLE_FFN_POST_NORM];
+    if (!w.size)
+        return dy;
+    rmsnorm_bwd(m, s->added[half], w, dy, bs->dadded, rows, m->cfg->hidden_size);
+    return bs->dadded;
+}
+
+/* dy += the gradient of x by way of the half's input, whose own is dnorm. */
+static void input_bwd(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view dnorm, struct gpu_view dy,
+                      uint32_t rows)
+{
+    if (w.size)
+        block_rmsnorm_bwd(m, x, w, dnorm, rows, m->cfg->hidden_size);
+    block_add(m, dy, dnorm, rows, m->cfg->hidden_size);
+}
+
+/* dx, in place, of norm_heads in block_fwd.c. */
+static void norm_heads_bwd(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view dx, uint64_t rows,
+                           uint32_t cols)
+{
+    uint32_t width = (uint32_t)(w.size / 4);
+    block_rmsnorm_bwd(m, x, w, dx, (uint32_t)(rows * cols / width), width);
 }
 
 /* gate and up give way to their gradients: dact becomes that of gate, up its own. */
@@ -112,18 +147,6 @@ static void swiglu_bwd(struct model *m, struct gpu_view gate, struct gpu_view up
     }
 }
 
-/* y += x. */
-static void add_rows(struct model *m, struct gpu_view y, struct gpu_view x, uint32_t rows, uint32_t cols)
-{
-    uint32_t tile = gpu_tile_rows(m->gpu, cols * 4ull, rows);
-    for (uint32_t r = 0; r < rows; r += tile) {
-        uint64_t n = min_u64(tile, rows - r);
-        run_add(m->cmd, gpu_items(m->cmd, KERNEL_ID_add, n * cols),
-                &(struct add_args){
-                    .y = block_rows(y, r, n, cols), .x = block_rows(x, r, n, cols), .n = (uint32_t)(n * cols)});
-    }
-}
-
 /* The arguments that the three kernels share. */
 #define ATTENTION_ARGS(kernel)                                                                                         \
     (struct kernel##_args)                                                                                             \
@@ -131,7 +154,7 @@ static void add_rows(struct model *m, struct gpu_view y, struct gpu_view x, uint
         .q = block_rows(s->q, row, rows, q), .k = block_rows(s->k, row, rows, kv),                                     \
         .dout = block_rows(bs->dattn, row, rows, q), .lse = block_rows(s->lse, row, rows, heads), .windows = n,        \
         .ctx = m->ctx, .heads = heads, .kv_heads = kv_heads, .dim = c->head_dim, .sliding = b->sliding,                \
-        .scale = (float)(1.0 / sqrt(c->head_dim))                                                                      \
+        .scale = (float)config_attention_scale(c)                                                                      \
     }
 
 /* Whether the gradient of a weight is wanted. */
@@ -199,18 +222,19 @@ void block_attn_bwd(struct model *m, const struct block_weights *b, const struct
     bool scores = want_input || wants(b, grads, ROLE_Q) || wants(b, grads, ROLE_K);
     assert(windows <= s->max_windows && windows <= bs->max_windows);
     clear_others(m, b, HALF_ATTN, grads);
+    struct gpu_view dout = added_bwd(m, b, s, bs, HALF_ATTN, dy, rows);
     if (wants(b, grads, ROLE_O))
-        weight_grad(m, b, ROLE_O, dy, s->attn, grads, rows);
+        weight_grad(m, b, ROLE_O, dout, s->attn, grads, rows);
     if (!scores && !wants(b, grads, ROLE_V))
         return;
-    input_grad(m, b, ROLE_O, dy, bs->dattn, rows, 0);
+    input_grad(m, b, ROLE_O, dout, bs->dattn, rows, 0);
     attention_bwd(m, b, s, bs, scores, windows);
     if (scores) {
-        block_rope(m, bs->dq, c->num_heads, windows, -1);
-        block_rope(m, bs->dk, c->num_kv_heads, windows, -1);
+        block_rope(m, b->rope, bs->dq, c->num_heads, windows, -1);
+        block_rope(m, b->rope, bs->dk, c->num_kv_heads, windows, -1);
         if (b->norm[ROLE_Q_NORM].size) {
-            block_rmsnorm_bwd(m, s->q_raw, b->norm[ROLE_Q_NORM], bs->dq, rows * c->num_heads, c->head_dim);
-            block_rmsnorm_bwd(m, s->k_raw, b->norm[ROLE_K_NORM], bs->dk, rows * c->num_kv_heads, c->head_dim);
+            norm_heads_bwd(m, s->q_raw, b->norm[ROLE_Q_NORM], bs->dq, rows, c->num_heads * c->head_dim);
+            norm_heads_bwd(m, s->k_raw, b->norm[ROLE_K_NORM], bs->dk, rows, c->num_kv_heads * c->head_dim);
         }
     }
     if (wants(b, grads, ROLE_Q) || wants(b, grads, ROLE_K) || wants(b, grads, ROLE_V)) {
@@ -222,8 +246,7 @@ void block_attn_bwd(struct model *m, const struct block_weights *b, const struct
         input_grad(m, b, ROLE_Q, bs->dq, bs->dnorm, rows, 0);
         input_grad(m, b, ROLE_K, bs->dk, bs->dnorm, rows, 1);
         input_grad(m, b, ROLE_V, bs->dv, bs->dnorm, rows, 1);
-        block_rmsnorm_bwd(m, x, b->norm[ROLE_ATTN_NORM], bs->dnorm, rows, c->hidden_size);
-        add_rows(m, dy, bs->dnorm, rows, c->hidden_size);
+        input_bwd(m, x, b->norm[ROLE_ATTN_NORM], bs->dnorm, dy, rows);
     }
 }
 
@@ -231,16 +254,16 @@ void block_ffn_bwd(struct model *m, const struct block_weights *b, const struct 
                    const struct bwd_scratch *bs, struct gpu_view h, struct gpu_view dy, bool want_input,
                    const struct block_grads *grads, uint32_t windows)
 {
-    const struct model_config *c = m->cfg;
     uint32_t rows = windows * m->ctx;
     assert(windows <= s->max_windows && windows <= bs->max_windows);
     clear_others(m, b, HALF_FFN, grads);
+    struct gpu_view dout = added_bwd(m, b, s, bs, HALF_FFN, dy, rows);
     if (wants(b, grads, ROLE_DOWN))
-        weight_grad(m, b, ROLE_DOWN, dy, s->act, grads, rows);
+        weight_grad(m, b, ROLE_DOWN, dout, s->act, grads, rows);
     if (!want_input && !wants(b, grads, ROLE_GATE) && !wants(b, grads, ROLE_UP))
         return;
     struct gpu_view dact = s->act; /* which is used up, or not needed */
-    input_grad(m, b, ROLE_DOWN, dy, dact, rows, 0);
+    input_grad(m, b, ROLE_DOWN, dout, dact, rows, 0);
     swiglu_bwd(m, s->gate, s->up, dact, rows, block_rows_of(b, ROLE_GATE));
     if (wants(b, grads, ROLE_GATE) || wants(b, grads, ROLE_UP)) {
         weight_grad(m, b, ROLE_GATE, dact, s->norm, grads, rows);
@@ -249,8 +272,7 @@ void block_ffn_bwd(struct model *m, const struct block_weights *b, const struct 
     if (want_input) {
         input_grad(m, b, ROLE_GATE, dact, bs->dnorm, rows, 0);
         input_grad(m, b, ROLE_UP, s->up, bs->dnorm, rows, 1);
-        block_rmsnorm_bwd(m, h, b->norm[ROLE_FFN_NORM], bs->dnorm, rows, c->hidden_size);
-        add_rows(m, dy, bs->dnorm, rows, c->hidden_size);
+        input_bwd(m, h, b->norm[ROLE_FFN_NORM], bs->dnorm, dy, rows);
     }
 }
 

@@ -27,6 +27,7 @@ struct bwd_scratch {
     struct gpu_view dattn;      /* [T, heads * head_dim]: gradient of attn */
     struct gpu_view dq, dk, dv; /* [T, heads|kv * head_dim] */
     struct gpu_view delta;      /* [T, heads]: dout . out of each head */
+    struct gpu_view dadded;     /* [T, hidden]: gradient of what a half adds, before its norm */
 };
 /* parts: BWD_ values that passes with this scratch may find. */
 bool bwd_scratch_create(struct bwd_scratch *s, struct gpu_arena *arena, const struct model *m, uint32_t windows,

@@ -1,7 +1,6 @@
 #include "host/model/block_fwd.h"
 
 #include <assert.h>
-#include <math.h>
 
 #include "host/base/num.h"
 #include "host/gpu/gpu_gemm.h"
@@ -12,13 +11,29 @@
 /* ---- scratch ---- */
 
 /* The scratch matrices, in the order of allocation. */
-enum { S_NORM, S_Q, S_K, S_V, S_ATTN, S_LSE, S_GATE, S_UP, S_ACT, S_Q_RAW, S_K_RAW, S_COUNT };
+enum {
+    S_NORM,
+    S_Q,
+    S_K,
+    S_V,
+    S_ATTN,
+    S_LSE,
+    S_GATE,
+    S_UP,
+    S_ACT,
+    S_Q_RAW,
+    S_K_RAW,
+    S_ATTN_ADDED,
+    S_FFN_ADDED,
+    S_COUNT
+};
 
 /* Columns of each, of the widest block; 0: not needed. */
 static void scratch_cols(const struct model *m, enum scratch_use use, uint32_t cols[S_COUNT])
 {
     bool train = use != SCRATCH_FORWARD, attn = use != SCRATCH_TRAIN_FFN, ffn = use != SCRATCH_TRAIN_ATTN;
-    bool raw = train && attn && m->family->qk_norm;
+    bool raw = train && attn && family_has_role(m->family, ROLE_Q_NORM);
+    uint32_t added = family_has_role(m->family, ROLE_ATTN_POST_NORM) ? m->cfg->hidden_size : 0;
     uint32_t q = attn ? model_shape_rows(&m->shape, ROLE_Q) : 0, k = attn ? model_shape_rows(&m->shape, ROLE_K) : 0;
     uint32_t middle = ffn ? model_shape_rows(&m->shape, ROLE_GATE) : 0;
     cols[S_NORM] = m->cfg->hidden_size;
@@ -29,22 +44,27 @@ static void scratch_cols(const struct model *m, enum scratch_use use, uint32_t c
     cols[S_ACT] = train ? middle : 0;
     cols[S_Q_RAW] = raw ? q : 0;
     cols[S_K_RAW] = raw ? k : 0;
+    cols[S_ATTN_ADDED] = attn ? added : 0;
+    cols[S_FFN_ADDED] = ffn && train ? added : 0;
 }
 
 bool block_scratch_create(struct block_scratch *s, struct gpu_arena *arena, const struct model *m, uint32_t windows,
                           enum scratch_use use, struct err *e)
 {
     *s = (struct block_scratch){.max_windows = windows};
-    struct gpu_view *views[S_COUNT] = {&s->norm, &s->q,  &s->k,   &s->v,     &s->attn, &s->lse,
-                                       &s->gate, &s->up, &s->act, &s->q_raw, &s->k_raw};
+    struct gpu_view *views[S_COUNT] = {&s->norm,           &s->q,  &s->k,   &s->v,     &s->attn,  &s->lse,
+                                       &s->gate,           &s->up, &s->act, &s->q_raw, &s->k_raw, &s->added[HALF_ATTN],
+                                       &s->added[HALF_FFN]};
     uint32_t cols[S_COUNT];
     scratch_cols(m, use, cols);
     for (int i = 0; i < S_COUNT; i++) {
         if (cols[i] && !gpu_alloc(arena, (uint64_t)windows * m->ctx * cols[i] * 4, views[i], e))
             return err_context(e, "scratch for %u windows", windows);
     }
-    if (use == SCRATCH_FORWARD)
+    if (use == SCRATCH_FORWARD) {
         s->act = s->gate;
+        s->added[HALF_FFN] = s->added[HALF_ATTN];
+    }
     return true;
 }
 
@@ -118,7 +138,13 @@ static void swiglu(struct model *m, struct gpu_view gate, struct gpu_view up, st
     }
 }
 
-/* y[rows, out] = old + x[rows, in] W^T + bias; old may be y or empty. */
+float block_alpha(const struct model *m, enum role role)
+{
+    bool added = role == ROLE_O || role == ROLE_DOWN;
+    return added ? (float)config_factor(m->cfg->residual_scale) : 1;
+}
+
+/* y[rows, out] = old + alpha x[rows, in] W^T + bias; old may be y or empty. */
 static void linear(struct model *m, const struct block_weights *b, const struct block_scratch *s, enum role role,
                    struct gpu_view x, struct gpu_view old, struct gpu_view y, uint32_t rows)
 {
@@ -129,12 +155,23 @@ static void linear(struct model *m, const struct block_weights *b, const struct 
                                            .m = rows,
                                            .n = out,
                                            .k = in,
-                                           .alpha = 1,
+                                           .alpha = block_alpha(m, role),
                                            .beta = old.size ? 1.0f : 0.0f,
                                            .old = old,
                                            .use = s->steering ? GEMM_STEERING : GEMM_EXACT});
     if (b->bias[at].size)
         tiled_add_bias(m->cmd, &(struct add_bias_args){.x = y, .b = b->bias[at], .y = y, .rows = rows, .cols = out});
+}
+
+void block_add(struct model *m, struct gpu_view y, struct gpu_view x, uint32_t rows, uint32_t cols)
+{
+    uint32_t tile = gpu_tile_rows(m->gpu, cols * 4ull, rows);
+    for (uint32_t r = 0; r < rows; r += tile) {
+        uint64_t n = min_u64(tile, rows - r);
+        run_add(m->cmd, gpu_items(m->cmd, KERNEL_ID_add, n * cols),
+                &(struct add_args){
+                    .y = block_rows(y, r, n, cols), .x = block_rows(x, r, n, cols), .n = (uint32_t)(n * cols)});
+    }
 }
 
 uint32_t block_window_tile(const struct model *m, uint32_t cols, uint32_t windows)
@@ -150,14 +187,16 @@ uint32_t block_window_tile(const struct model *m, uint32_t cols, uint32_t window
     return (uint32_t)(fit / step * step);
 }
 
-void block_rope(struct model *m, struct gpu_view x, uint32_t heads, uint32_t windows, float turn)
+void block_rope(struct model *m, struct gpu_view table, struct gpu_view x, uint32_t heads, uint32_t windows, float turn)
 {
+    if (!table.size)
+        return;
     uint32_t cols = heads * m->cfg->head_dim, tile = block_window_tile(m, cols, windows);
     for (uint32_t w = 0; w < windows; w += tile) {
         uint32_t n = (uint32_t)min_u64(tile, windows - w), rows = n * m->ctx;
         run_rope_fwd(m->cmd, gpu_items(m->cmd, KERNEL_ID_rope_fwd, (uint64_t)rows * cols / 2),
                      &(struct rope_fwd_args){.x = block_rows(x, (uint64_t)w * m->ctx, rows, cols),
-                                             .table = m->rope_table,
+                                             .table = table,
                                              .y = block_rows(x, (uint64_t)w * m->ctx, rows, cols),
                                              .rows = rows,
                                              .heads = heads,
@@ -186,7 +225,7 @@ static void attention(struct model *m, const struct block_weights *b, const stru
                                   .kv_heads = c->num_kv_heads,
                                   .dim = c->head_dim,
                                   .sliding = b->sliding,
-                                  .scale = (float)(1.0 / sqrt(c->head_dim))};
+                                  .scale = (float)config_attention_scale(c)};
         (s->steering ? tiled_attn_fwd_steering : tiled_attn_fwd)(m->cmd, &a);
     }
 }
@@ -200,10 +239,45 @@ struct gpu_view block_input(const struct block_scratch *s, enum input in)
 
 /* ---- the two halves ---- */
 
+/* What the matrices of a half read: x as it is where the family norms no inputs. */
+static void norm_input(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view y, uint32_t rows)
+{
+    if (w.size)
+        block_rmsnorm(m, x, w, y, rows, m->cfg->hidden_size);
+    else
+        gpu_copy(m->cmd, y, x, (uint64_t)rows * m->cfg->hidden_size * 4);
+}
+
+/* The norm of all heads of a row, or of each. */
+static void norm_heads(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view y, uint64_t rows,
+                       uint32_t cols)
+{
+    uint32_t width = (uint32_t)(w.size / 4);
+    block_rmsnorm(m, x, w, y, (uint32_t)(rows * cols / width), width);
+}
+
+/* y = x + what the half adds, which `role` makes of `in`: the end of both halves. y may be x. */
+static void add_half(struct model *m, const struct block_weights *b, const struct block_scratch *s, enum role role,
+                     struct gpu_view in, struct gpu_view x, struct gpu_view y, uint32_t rows)
+{
+    enum block_half half = role == ROLE_O ? HALF_ATTN : HALF_FFN;
+    struct gpu_view w = b->norm[half == HALF_ATTN ? ROLE_ATTN_POST_NORM : ROLE_FFN_POST_NORM], none = {0};
+    uint32_t hidden = m->cfg->hidden_size;
+    if (!w.size) {
+        linear(m, b, s, role, in, x, y, rows);
+        return;
+    }
+    struct gpu_view added = s->added[half];
+    bool same = y.buffer == x.buffer && y.offset == x.offset;
+    linear(m, b, s, role, in, none, added, rows);
+    block_rmsnorm(m, added, w, same ? added : y, rows, hidden);
+    block_add(m, y, same ? added : x, rows, hidden);
+}
+
 void block_attn_norm(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view x,
                      uint32_t windows)
 {
-    block_rmsnorm(m, x, b->norm[ROLE_ATTN_NORM], s->norm, windows * m->ctx, m->cfg->hidden_size);
+    norm_input(m, x, b->norm[ROLE_ATTN_NORM], s->norm, windows * m->ctx);
 }
 
 void block_attn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view x,
@@ -219,11 +293,11 @@ void block_attn_inputs(struct model *m, const struct block_weights *b, const str
     linear(m, b, s, ROLE_K, s->norm, none, k, rows);
     linear(m, b, s, ROLE_V, s->norm, none, s->v, rows);
     if (b->norm[ROLE_Q_NORM].size) {
-        block_rmsnorm(m, q, b->norm[ROLE_Q_NORM], s->q, rows * c->num_heads, c->head_dim);
-        block_rmsnorm(m, k, b->norm[ROLE_K_NORM], s->k, rows * c->num_kv_heads, c->head_dim);
+        norm_heads(m, q, b->norm[ROLE_Q_NORM], s->q, rows, c->num_heads * c->head_dim);
+        norm_heads(m, k, b->norm[ROLE_K_NORM], s->k, rows, c->num_kv_heads * c->head_dim);
     }
-    block_rope(m, s->q, c->num_heads, windows, 1);
-    block_rope(m, s->k, c->num_kv_heads, windows, 1);
+    block_rope(m, b->rope, s->q, c->num_heads, windows, 1);
+    block_rope(m, b->rope, s->k, c->num_kv_heads, windows, 1);
     attention(m, b, s, windows);
 }
 
@@ -232,20 +306,26 @@ void block_attn_fwd(struct model *m, const struct block_weights *b, const struct
 {
     uint32_t rows = windows * m->ctx;
     block_attn_inputs(m, b, s, x, windows);
-    linear(m, b, s, ROLE_O, s->attn, x, h, rows);
+    add_half(m, b, s, ROLE_O, s->attn, x, h, rows);
 }
 
 void block_ffn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view h,
                       uint32_t windows)
 {
-    const struct model_config *c = m->cfg;
     const struct gpu_view none = {0};
     uint32_t rows = windows * m->ctx;
     assert(windows <= s->max_windows);
-    block_rmsnorm(m, h, b->norm[ROLE_FFN_NORM], s->norm, rows, c->hidden_size);
+    norm_input(m, h, b->norm[ROLE_FFN_NORM], s->norm, rows);
     linear(m, b, s, ROLE_GATE, s->norm, none, s->gate, rows);
     linear(m, b, s, ROLE_UP, s->norm, none, s->up, rows);
     swiglu(m, s->gate, s->up, s->act, rows, block_rows_of(b, ROLE_GATE));
+}
+
+void block_ffn_added(struct model *m, const struct block_weights *b, const struct block_scratch *s, uint32_t windows)
+{
+    const struct gpu_view none = {0};
+    if (b->norm[ROLE_FFN_POST_NORM].size)
+        linear(m, b, s, ROLE_DOWN, s->act, none, s->added[HALF_FFN], windows * m->ctx);
 }
 
 void block_ffn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view h,
@@ -253,7 +333,7 @@ void block_ffn_fwd(struct model *m, const struct block_weights *b, const struct 
 {
     uint32_t rows = windows * m->ctx;
     block_ffn_inputs(m, b, s, h, windows);
-    linear(m, b, s, ROLE_DOWN, s->act, h, y, rows);
+    add_half(m, b, s, ROLE_DOWN, s->act, h, y, rows);
 }
 
 void block_half_inputs(struct model *m, enum block_half half, const struct block_weights *b,

@@ -14,6 +14,7 @@ struct block_scratch {
     struct gpu_view lse;      /* [T, heads] */
     struct gpu_view gate, up; /* [T, intermediate] */
     struct gpu_view act;      /* [T, intermediate]: input of down */
+    struct gpu_view added[HALF_COUNT]; /* [T, hidden]: what a half adds, before its norm, where the family has one */
     bool steering; /* for calibration or gradients, no loss that decides or is told: operands may be rounded to 11
                                  bits, in products (GEMM_STEERING) and attention */
     struct gpu_view q_raw, k_raw; /* [T, heads|kv * head_dim] before the q/k norms, where a backward pass needs them */
@@ -42,12 +43,15 @@ void block_attn_norm(struct model *m, const struct block_weights *b, const struc
                      uint32_t windows);
 void block_ffn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view h,
                       uint32_t windows);
-/* h[T, hidden] = x + o(attention(norm(x))). x and h may be the same view. */
+/* h[T, hidden] = x + o(attention(norm(x))), what is added normed where the family does. x and h may be the same view. */
 void block_attn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view x,
                     struct gpu_view h, uint32_t windows);
 /* y[T, hidden] = h + down(silu(gate(norm(h))) * up(norm(h))). h and y may be the same view. */
 void block_ffn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view h,
                    struct gpu_view y, uint32_t windows);
+
+/* What block_ffn_fwd leaves in s->added behind block_ffn_inputs, for a pass back. Nothing, where the family does not norm it. */
+void block_ffn_added(struct model *m, const struct block_weights *b, const struct block_scratch *s, uint32_t windows);
 
 /* The same by half. */
 void block_half_inputs(struct model *m, enum block_half half, const struct block_weights *b,

@@ -12,7 +12,13 @@ uint32_t block_window_tile(const struct model *m, uint32_t cols, uint32_t window
 /* Place of the matrix with that role, which the block has; its outputs. */
 uint32_t block_at(const struct block_weights *b, enum role role);
 uint32_t block_rows_of(const struct block_weights *b, enum role role);
-/* x[windows * ctx, heads, head_dim] turned in place; turn -1: back, which is the backward pass. */
-void block_rope(struct model *m, struct gpu_view x, uint32_t heads, uint32_t windows, float turn);
+/* x[windows * ctx, heads, head_dim] turned in place by a table of block_weights, or left where that is empty; turn -1: back,
+ * which is the backward pass. */
+void block_rope(struct model *m, struct gpu_view table, struct gpu_view x, uint32_t heads, uint32_t windows,
+                float turn);
+/* y[rows, cols] += x. */
+void block_add(struct model *m, struct gpu_view y, struct gpu_view x, uint32_t rows, uint32_t cols);
+/* What the product with that role's matrix is multiplied by. */
+float block_alpha(const struct model *m, enum role role);
 
 #endif

@@ -142,6 +142,7 @@ static bool block_backward(struct end_to_end *w, const struct block_weights *b, 
         grads.add = k.at > 0;
         block_attn_fwd(m, b, &w->fwd, k.x, w->h, k.n);
         block_ffn_inputs(m, b, &w->fwd, w->h, k.n);
+        block_ffn_added(m, b, &w->fwd, k.n);
         block_ffn_bwd(m, b, &w->fwd, &w->bwd, w->h, dy, true, &grads, k.n);
         block_attn_norm(m, b, &w->fwd, k.x, k.n);
         block_attn_bwd(m, b, &w->fwd, &w->bwd, k.x, dy, layer > 0, &grads, k.n);

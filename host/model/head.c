@@ -94,6 +94,12 @@ static struct gpu_matrix columns(struct gpu_view logits, uint32_t vocab, uint32_
     return (struct gpu_matrix){gpu_slice(logits, v * 4ull, bytes), vocab};
 }
 
+/* Of the product that gives the logits, and of the one back. */
+static float logit_factor(const struct head *h)
+{
+    return (float)(1 / config_factor(h->m->cfg->logit_divisor));
+}
+
 bool head_logits(struct head *h, struct gpu_view x, uint32_t rows, bool steering, struct gpu_view logits, struct err *e)
 {
     uint32_t hidden = h->m->cfg->hidden_size, vocab = h->m->cfg->vocab_size;
@@ -107,7 +113,7 @@ bool head_logits(struct head *h, struct gpu_view x, uint32_t rows, bool steering
                                                   .m = rows,
                                                   .n = n,
                                                   .k = hidden,
-                                                  .alpha = 1,
+                                                  .alpha = logit_factor(h),
                                                   .use = steering ? GEMM_STEERING : GEMM_EXACT});
     }
     return true;
@@ -126,7 +132,7 @@ bool head_bwd(struct head *h, struct gpu_view dlogits, uint32_t rows, struct gpu
                                                   .m = rows,
                                                   .n = hidden,
                                                   .k = n,
-                                                  .alpha = 1,
+                                                  .alpha = logit_factor(h),
                                                   .beta = v ? 1.0f : 0.0f,
                                                   .b_transposed = true,
                                                   .use = GEMM_STEERING});

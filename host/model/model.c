@@ -119,6 +119,9 @@ static bool check_matrix(struct model *m, const struct block_matrix *x, const ch
         return false;
     if (!checkpoint_bias(m->ck, name))
         return true;
+    bool added = x->part->role == ROLE_O || x->part->role == ROLE_DOWN;
+    if (added && config_factor(m->cfg->residual_scale) != 1) /* the product alone is scaled */
+        return refuse_part(m, name, "bias", e);
     m->has_bias[x->part->role] = true;
     return check_bias(m->ck, name, x->rows, e);
 }
@@ -135,7 +138,8 @@ static bool check_layer(struct model *m, uint32_t layer, struct err *e)
     }
     for (size_t i = 0; (p = block_part_at(i)); i++) {
         block_part_name(m->cfg, p, layer, name, sizeof name);
-        if (!family_has(m->family, p) && checkpoint_has_module(m->ck, name))
+        if (!family_has(m->family, p) && !block_part_named(m->family, p->hf, strlen(p->hf)) &&
+            checkpoint_has_module(m->ck, name))
             return refuse_part(m, name, "weight", e);
     }
     return true;
@@ -192,27 +196,34 @@ static bool check_tensors(struct model *m, struct err *e)
 
 /* ---- rotary embedding ---- */
 
-static bool make_rope_table(struct model *m, struct err *e)
+/* [ctx, head_dim / 2, 2]: cos and sin, times scale, which q and k each have: scores grow by its square. */
+static bool make_rope_table(struct model *m, double (*frequency)(const struct model_config *c, uint32_t pair),
+                            double scale, struct gpu_view *out, struct err *e)
 {
     uint32_t half = m->cfg->head_dim / 2;
     uint64_t bytes = (uint64_t)m->ctx * half * 2 * sizeof(float);
     float *table = malloc((size_t)bytes);
     if (!table)
         return err_nomem(e, "the RoPE table", bytes);
-    double scale = rope_attention(m->cfg); /* of q and k, each: scores grow by its square */
     for (uint32_t i = 0; i < half; i++) {
-        double f = rope_frequency(m->cfg, i);
+        double f = frequency(m->cfg, i);
         for (uint32_t p = 0; p < m->ctx; p++) {
             float *pair = table + ((size_t)p * half + i) * 2;
             pair[0] = (float)(scale * cos(p * f));
             pair[1] = (float)(scale * sin(p * f));
         }
     }
-    bool ok = gpu_alloc(m->arena, bytes, &m->rope_table, e);
+    bool ok = gpu_alloc(m->arena, bytes, out, e);
     if (ok)
-        gpu_upload(m->cmd, m->rope_table, table, bytes);
+        gpu_upload(m->cmd, *out, table, bytes);
     free(table);
     return ok;
+}
+
+static bool make_rope_tables(struct model *m, struct err *e)
+{
+    return make_rope_table(m, rope_frequency, rope_attention(m->cfg), &m->rope_table, e) &&
+           (m->cfg->rope_local_theta <= 0 || make_rope_table(m, rope_local_frequency, 1, &m->rope_local, e));
 }
 
 /* ---- open and close ---- */
@@ -252,7 +263,7 @@ bool model_open(struct model **out, struct gpu_cmd *cmd, const struct checkpoint
     bool ok = m->host_tile || err_nomem(e, "a tile of weights", HOST_TILE_BYTES);
     ok = ok && gpu_arena_create(&m->arena, m->gpu, "model", e) &&
          gpu_alloc(m->arena, min_u64(STAGING_BYTES, gpu_info(m->gpu)->max_alloc), &m->staging, e) &&
-         make_rope_table(m, e) && gpu_alloc(m->arena, m->cfg->hidden_size * sizeof(float), &m->final_norm, e) &&
+         make_rope_tables(m, e) && gpu_alloc(m->arena, m->cfg->hidden_size * sizeof(float), &m->final_norm, e) &&
          model_load_matrix(m, norm, 0, 1, m->final_norm, e);
     if (!ok)
         model_close(out);
@@ -410,15 +421,17 @@ bool model_load_block_frame(struct model *m, uint32_t layer, struct gpu_arena *a
                             struct err *e)
 {
     const struct block_shape b = model_block(m, layer);
+    const struct block_part *p;
     uint32_t window = m->family->sliding_window ? config_window(m->cfg, layer) : 0;
     char name[96];
     bool ok = block_weights_create(out, m, layer, b, arena, e);
     out->sliding = window < m->ctx ? window : 0;
-    for (int role = 0; ok && role < ROLE_COUNT; role++)
-        if (out->norm[role].size) {
-            block_part_name(m->cfg, block_part_of((enum role)role), layer, name, sizeof name);
-            ok = model_load_matrix(m, name, 0, 1, out->norm[role], e);
-        }
+    if (config_has_rope(m->cfg, layer))
+        out->rope = config_rope_is_local(m->cfg, layer) ? m->rope_local : m->rope_table;
+    for (uint32_t i = 0; ok && (p = block_part_in(m->cfg, layer, i)); i++)
+        if (p->kind == PART_NORM)
+            ok =
+                model_load_matrix(m, block_part_name(m->cfg, p, layer, name, sizeof name), 0, 1, out->norm[p->role], e);
     for (uint32_t i = 0; ok && i < b.n; i++)
         if (out->bias[i].size) {
             block_part_name(m->cfg, b.matrices[i].part, layer, name, sizeof name);
@@ -540,8 +553,9 @@ bool model_embed(struct model *m, const uint32_t *ids, size_t n, struct gpu_view
 {
     const char *module = checkpoint_embedding_module(m->ck);
     const struct tensor *t = checkpoint_dense(m->ck, module);
-    if (t && !dtype_is_float(t->dtype))
-        t = NULL;
+    const float scale = (float)config_factor(m->cfg->embedding_scale);
+    if ((t && !dtype_is_float(t->dtype)) || scale != 1)
+        t = NULL; /* as f32, which the host can scale */
     uint32_t hidden = m->cfg->hidden_size;
     assert(dst.size >= (uint64_t)n * hidden * 4);
     size_t tile = HOST_TILE_BYTES / (hidden * sizeof(float)); /* also what the staging area holds */
@@ -551,6 +565,8 @@ bool model_embed(struct model *m, const uint32_t *ids, size_t n, struct gpu_view
         size_t count = n - i < tile ? n - i : tile;
         if (!gather_rows(m, module, t, ids + i, count, e))
             return false;
+        for (size_t k = 0; scale != 1 && k < count * hidden; k++)
+            ((float *)m->host_tile)[k] *= scale;
         struct gpu_view part = gpu_slice(dst, (uint64_t)i * hidden * 4, (uint64_t)count * hidden * 4);
         if (t && t->dtype != DTYPE_F32)
             upload_16(m, m->host_tile, (uint64_t)count * hidden, t->dtype == DTYPE_BF16, part);

@@ -19,6 +19,7 @@ struct model {
     bool has_bias[ROLE_COUNT];  /* in any block */
     struct gpu_arena *arena;    /* what lives as long as the model */
     struct gpu_view rope_table; /* [ctx, head_dim/2, 2] cos, sin */
+    struct gpu_view rope_local; /* the same of layers that slide, where it is another; else empty */
     struct gpu_view final_norm; /* [hidden] */
     struct gpu_view staging;    /* packed 16-bit weights on their way to f32 */
     struct block_ahead *ahead;  /* where a block is taken from that was read already; NULL: none is */
@@ -27,11 +28,12 @@ struct model {
 
 /* One block's parameters. A bias or norm that the model does not have is an empty view. */
 struct block_weights {
+    struct gpu_view rope;             /* table of its RoPE; empty: it has none */
     uint32_t sliding;                 /* positions a query sees in this block; 0: all before it */
     struct block_shape shape;         /* its matrices */
     struct gpu_view *w;               /* [shape.n], by place: [rows, cols] */
     struct gpu_view *bias;            /* [shape.n]: [rows] */
-    struct gpu_view norm[ROLE_COUNT]; /* [hidden] or [head_dim] */
+    struct gpu_view norm[ROLE_COUNT]; /* [hidden], [head_dim] or, of all heads of q or k, [rows of q or k] */
 };
 /* Room for the weights of a layer whose matrices have that shape, without contents. *out is zeroed, or from an earlier
  * call, whose lists are reused. Call block_weights_free in any case; it takes a zeroed struct too. */

@@ -20,8 +20,19 @@ FAMILIES = {
     "llama": dict(config=base("LlamaForCausalLM", "llama")),
     "mistral3": dict(config=base("Mistral3ForConditionalGeneration", "mistral", sliding_window=None), names="old"),
     "mistral3-new": dict(config=base("Mistral3ForConditionalGeneration", "mistral", sliding_window=None), names="new"),
+    "smollm3": dict(config=base("SmolLM3ForCausalLM", "smollm3", no_rope_layers=[1, 1, 1, 0], use_sliding_window=False)),
+    "granite": dict(config=base("GraniteForCausalLM", "granite", embedding_multiplier=4.0, attention_multiplier=0.1,
+                                residual_multiplier=0.25, logits_scaling=3.0), embed=0.25),
+    "olmo2": dict(config=base("Olmo2ForCausalLM", "olmo2"), norms="post", qk="whole"),
+    "olmo3": dict(config=base("Olmo3ForCausalLM", "olmo3", sliding_window=16, rope_scaling=dict(
+        rope_type="yarn", factor=4.0, original_max_position_embeddings=128, beta_fast=32, beta_slow=1)), norms="post",
+        qk="whole"),
+    "olmo3-new": dict(config=base("Olmo3ForCausalLM", "olmo3", sliding_window=16, rope_parameters=dict(
+        full_attention=dict(rope_type="yarn", rope_theta=20000.0, factor=4.0, original_max_position_embeddings=128),
+        sliding_attention=dict(rope_type="default", rope_theta=20000.0)),
+        layer_types=["sliding_attention"] * 3 + ["full_attention"]), norms="post", qk="whole"),
 }
-PRE = {"input_layernorm": HIDDEN, "post_attention_layernorm": HIDDEN}
+NORMS = {"pre": ("input_layernorm", "post_attention_layernorm"), "post": ("post_attention_layernorm", "post_feedforward_layernorm")}
 
 
 def values(n, scale, add, rng):
@@ -36,7 +47,7 @@ def values(n, scale, add, rng):
 def tensors(f, vocab):
     """name, shape, spread, mean."""
     c, prefix, head = f["config"], *NAMES[f.get("names", "text")]
-    norms, mean, out = f.get("norms", PRE), f.get("mean", 1.0), []
+    norms, mean, out = dict.fromkeys(NORMS[f.get("norms", "pre")], HIDDEN), f.get("mean", 1.0), []
     out.append((prefix + "embed_tokens.weight", (vocab, HIDDEN), f.get("embed", 1.0), 0))
     for i in range(LAYERS):
         block = "%slayers.%d." % (prefix, i)

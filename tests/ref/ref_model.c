@@ -16,18 +16,23 @@ void ref_norm(const double *x, const float *w, double *y, uint32_t n, double eps
         y[i] = x[i] * r * w[i];
 }
 
-/* y[rows, out] (+)= x[rows, in] w^T + bias */
+/* y[rows, out] = x[rows, in] w^T + bias */
 static void linear(const double *x, const float *w, const float *bias, double *y, uint64_t rows, uint32_t out,
-                   uint32_t in, bool add)
+                   uint32_t in)
 {
     for (uint64_t r = 0; r < rows; r++) {
         for (uint32_t o = 0; o < out; o++) {
             double sum = bias ? bias[o] : 0;
             for (uint32_t i = 0; i < in; i++)
                 sum += x[r * in + i] * w[(uint64_t)o * in + i];
-            y[r * out + o] = add ? y[r * out + o] + sum : sum;
+            y[r * out + o] = sum;
         }
     }
+}
+
+static double factor(double v)
+{
+    return v > 0 ? v : 1;
 }
 
 double ref_rope_angle(const struct ref_config *c, uint32_t p, uint32_t i)
@@ -72,13 +77,16 @@ static double turn_length(const struct ref_config *c)
 }
 
 /* One head of one position: norm if the model has it, then rotate-half. */
-static void prepare_head(const struct ref_config *c, double *x, const float *norm, uint32_t pos)
+static void prepare_head(const struct ref_config *c, const struct ref_block *b, double *x, const float *norm,
+                         uint32_t pos)
 {
     uint32_t half = c->head_dim / 2;
-    if (norm)
+    bool local = c->local_theta > 0 && c->sliding && !b->full;
+    if (norm && !b->whole_norm)
         ref_norm(x, norm, x, c->head_dim, c->eps);
-    for (uint32_t i = 0; i < half; i++) {
-        double a = ref_rope_angle(c, pos, i), lo = x[i] * turn_length(c), hi = x[i + half] * turn_length(c);
+    for (uint32_t i = 0; i < half && !b->no_rope; i++) {
+        double a = local ? pos * pow(c->local_theta, -2.0 * i / c->head_dim) : ref_rope_angle(c, pos, i);
+        double length = local ? 1 : turn_length(c), lo = x[i] * length, hi = x[i + half] * length;
         x[i] = lo * cos(a) - hi * sin(a);
         x[i + half] = hi * cos(a) + lo * sin(a);
     }
@@ -96,7 +104,7 @@ static void attend(const struct ref_config *c, uint32_t sliding, const double *q
         double s = 0;
         for (uint32_t d = 0; d < c->head_dim; d++)
             s += q[d] * k[(uint64_t)j * stride + d];
-        p[j] = s / sqrt(c->head_dim);
+        p[j] = c->attention_scale > 0 ? s * c->attention_scale : s / sqrt(c->head_dim);
         top = fmax(top, p[j]);
     }
     for (uint32_t j = first; j <= pos; j++)
@@ -114,10 +122,14 @@ static void attention(const struct ref_config *c, const struct ref_block *b, uin
 {
     uint32_t dim = c->head_dim, group = c->heads / c->kv_heads;
     for (uint64_t t = 0; t < (uint64_t)windows * c->ctx; t++) {
+        if (b->q_norm && b->whole_norm) {
+            ref_norm(q + t * c->heads * dim, b->q_norm, q + t * c->heads * dim, c->heads * dim, c->eps);
+            ref_norm(k + t * c->kv_heads * dim, b->k_norm, k + t * c->kv_heads * dim, c->kv_heads * dim, c->eps);
+        }
         for (uint32_t h = 0; h < c->heads; h++)
-            prepare_head(c, q + (t * c->heads + h) * dim, b->q_norm, (uint32_t)(t % c->ctx));
+            prepare_head(c, b, q + (t * c->heads + h) * dim, b->q_norm, (uint32_t)(t % c->ctx));
         for (uint32_t h = 0; h < c->kv_heads; h++)
-            prepare_head(c, k + (t * c->kv_heads + h) * dim, b->k_norm, (uint32_t)(t % c->ctx));
+            prepare_head(c, b, k + (t * c->kv_heads + h) * dim, b->k_norm, (uint32_t)(t % c->ctx));
     }
     for (uint64_t t = 0; t < (uint64_t)windows * c->ctx; t++) {
         uint64_t window = t / c->ctx * c->ctx;
@@ -135,39 +147,63 @@ static void add_squares(double *const *sums, int input, const double *x, uint64_
         sums[input][i % cols] += x[i] * x[i];
 }
 
+/* What a half reads. */
+static void norm_input(const struct ref_config *c, const double *x, const float *w, double *y, uint64_t rows)
+{
+    for (uint64_t r = 0; r < rows; r++)
+        if (w)
+            ref_norm(x + r * c->hidden, w, y + r * c->hidden, c->hidden, c->eps);
+        else
+            memcpy(y + r * c->hidden, x + r * c->hidden, sizeof *x * c->hidden);
+}
+
+/* x += what a half adds. */
+static void add_half(const struct ref_config *c, double *added, const float *w, double *x, uint64_t rows)
+{
+    for (uint64_t r = 0; r < rows; r++) {
+        double *a = added + r * c->hidden;
+        for (uint32_t i = 0; i < c->hidden; i++)
+            a[i] *= factor(c->residual_scale);
+        if (w)
+            ref_norm(a, w, a, c->hidden, c->eps);
+        for (uint32_t i = 0; i < c->hidden; i++)
+            x[r * c->hidden + i] += a[i];
+    }
+}
+
 static bool forward(const struct ref_config *c, const struct ref_block *b, uint32_t windows, const double *x, double *h,
                     double *y, double *const *sums)
 {
     uint64_t t = (uint64_t)windows * c->ctx, qn = (uint64_t)c->heads * c->head_dim,
              kn = (uint64_t)c->kv_heads * c->head_dim;
     uint64_t hid = c->hidden, inter = c->intermediate;
-    double *all = malloc(sizeof(double) * (t * (2 * hid + 2 * qn + 2 * kn + 2 * inter) + c->ctx));
+    double *all = malloc(sizeof(double) * (t * (3 * hid + 2 * qn + 2 * kn + 2 * inter) + c->ctx));
     if (!all)
         return false;
     double *norm = all, *mid = norm + t * hid, *q = mid + t * hid, *attn = q + t * qn, *k = attn + t * qn,
            *v = k + t * kn;
-    double *gate = v + t * kn, *up = gate + t * inter, *p = up + t * inter;
-    for (uint64_t r = 0; r < t; r++)
-        ref_norm(x + r * hid, b->attn_norm, norm + r * hid, c->hidden, c->eps);
+    double *gate = v + t * kn, *up = gate + t * inter, *added = up + t * inter, *p = added + t * hid;
+    norm_input(c, x, b->attn_norm, norm, t);
     add_squares(sums, REF_IN_ATTN, norm, t, hid);
-    linear(norm, b->w[REF_Q], b->bias[REF_Q], q, t, (uint32_t)qn, c->hidden, false);
-    linear(norm, b->w[REF_K], b->bias[REF_K], k, t, (uint32_t)kn, c->hidden, false);
-    linear(norm, b->w[REF_V], b->bias[REF_V], v, t, (uint32_t)kn, c->hidden, false);
+    linear(norm, b->w[REF_Q], b->bias[REF_Q], q, t, (uint32_t)qn, c->hidden);
+    linear(norm, b->w[REF_K], b->bias[REF_K], k, t, (uint32_t)kn, c->hidden);
+    linear(norm, b->w[REF_V], b->bias[REF_V], v, t, (uint32_t)kn, c->hidden);
     attention(c, b, windows, q, k, v, attn, p);
     add_squares(sums, REF_IN_O, attn, t, qn);
     memcpy(mid, x, sizeof(double) * t * hid);
-    linear(attn, b->w[REF_O], b->bias[REF_O], mid, t, c->hidden, (uint32_t)qn, true);
+    linear(attn, b->w[REF_O], b->bias[REF_O], added, t, c->hidden, (uint32_t)qn);
+    add_half(c, added, b->attn_post_norm, mid, t);
     if (h)
         memcpy(h, mid, sizeof(double) * t * hid);
-    for (uint64_t r = 0; r < t; r++)
-        ref_norm(mid + r * hid, b->ffn_norm, norm + r * hid, c->hidden, c->eps);
+    norm_input(c, mid, b->ffn_norm, norm, t);
     add_squares(sums, REF_IN_FFN, norm, t, hid);
-    linear(norm, b->w[REF_GATE], b->bias[REF_GATE], gate, t, c->intermediate, c->hidden, false);
-    linear(norm, b->w[REF_UP], b->bias[REF_UP], up, t, c->intermediate, c->hidden, false);
+    linear(norm, b->w[REF_GATE], b->bias[REF_GATE], gate, t, c->intermediate, c->hidden);
+    linear(norm, b->w[REF_UP], b->bias[REF_UP], up, t, c->intermediate, c->hidden);
     for (uint64_t i = 0; i < t * inter; i++)
         gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i];
     add_squares(sums, REF_IN_DOWN, gate, t, inter);
-    linear(gate, b->w[REF_DOWN], b->bias[REF_DOWN], mid, t, c->hidden, c->intermediate, true);
+    linear(gate, b->w[REF_DOWN], b->bias[REF_DOWN], added, t, c->hidden, c->intermediate);
+    add_half(c, added, b->ffn_post_norm, mid, t);
     if (y)
         memcpy(y, mid, sizeof(double) * t * hid);
     free(all);
@@ -195,7 +231,7 @@ void ref_log_probs(const struct ref_config *c, const float *final_norm, const fl
     for (uint32_t v = 0; v < c->vocab; v++) {
         out[v] = 0;
         for (uint32_t i = 0; i < c->hidden; i++)
-            out[v] += x[i] * r * final_norm[i] * head[(uint64_t)v * c->hidden + i];
+            out[v] += x[i] * r * final_norm[i] * head[(uint64_t)v * c->hidden + i] / factor(c->logit_divisor);
         top = fmax(top, out[v]);
     }
     for (uint32_t v = 0; v < c->vocab; v++)

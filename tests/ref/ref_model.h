@@ -13,6 +13,9 @@ struct ref_config {
     uint32_t ctx;     /* tokens per window */
     uint32_t sliding; /* positions a query sees, its own included; 0: all before it */
     double eps, rope_theta;
+    double embedding_scale, residual_scale, logit_divisor; /* factors; 0: 1 */
+    double attention_scale;                                /* of scores; 0: 1 / sqrt(head_dim) */
+    double local_theta; /* unscaled RoPE of blocks that slide; 0: they have the other one */
     double rope_linear; /* positions are divided by it; 0: off */
     struct {
         double factor, low, high, original; /* factor 0: off */
@@ -25,13 +28,16 @@ struct ref_config {
 
 struct ref_block {
     const float *w[REF_LINEARS], *bias[REF_LINEARS]; /* a bias may be NULL */
-    const float *attn_norm, *ffn_norm;
-    const float *q_norm, *k_norm; /* NULL: none */
-    bool full;                    /* its queries see all before them, whatever the config's window */
+    const float *attn_norm, *ffn_norm;               /* of what a half reads; NULL: it reads x */
+    const float *attn_post_norm, *ffn_post_norm;     /* of what a half adds; NULL: it adds that as it is */
+    const float *q_norm, *k_norm;                    /* NULL: none */
+    bool whole_norm;                                 /* these are over all heads together */
+    bool no_rope;
+    bool full; /* its queries see all before them, whatever the config's window */
 };
 
-/* h[T, hidden] = x + o(attention(norm(x))), then y = h + down(silu(gate) * up); T = windows * ctx. h, y may
- * be NULL or x. False: out of memory. */
+/* h[T, hidden] = x + o(attention(norm(x))), then y = h + down(silu(gate) * up), what is added scaled and normed where the
+ * model does that; T = windows * ctx. h, y may be NULL or x. False: out of memory. */
 bool ref_block_forward(const struct ref_config *c, const struct ref_block *b, uint32_t windows, const double *x,
                        double *h, double *y);
 /* The same; besides, sums[i][column] += squares of the inputs of q, k, v (i = 0), o (1), gate, up (2) and
