@@ -12,7 +12,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 budget=tests/gpu-budget.txt
-out=build/gpu-compilers
+out=${GSQ_COMPILERS_OUT:-build/gpu-compilers}
 program=${GSQ_KERNEL_STATISTICS:-build/newest/kernel_statistics}
 write=no
 [[ ${1:-} != --write ]] || { write=yes && shift; }
