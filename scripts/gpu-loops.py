@@ -5,8 +5,8 @@
 
 FOLDER has CARD/KERNEL.VARIANT.SUBGROUP.txt, the instructions, and all.txt, the registers. For every variant whose name REGEX matches
 the loop that multiplies most is found, its instructions are counted along the way that a subgroup takes through it, and their
-cycles are summed for each unit that executes them. The busiest unit bounds the share of the card's peak. docs/kernels.md, "The
-product's step", has the model, where its numbers are from and what it leaves out. --rows: plain rows for the budget."""
+cycles are summed for each unit that executes them. The busiest unit bounds the share of the card's peak. docs/kernels.md 5 has
+the model, where its numbers are from and what it leaves out. --rows: plain rows for the budget."""
 import argparse
 import collections
 import glob
@@ -15,19 +15,23 @@ import re
 import sys
 
 # A unit is what executes for one SIMD (AMD), sub-core (NVIDIA), vector engine (Intel). f32, half, matrix: FLOP a cycle of it, at
-# the rate that vendors call peak (half: packed). shared, cache: bytes a cycle that shared memory and the first cache give it.
-Card = collections.namedtuple("Card", "vendor f32 half matrix shared cache waves")
+# the rate that vendors call peak (half: packed). shared, cache: bytes a cycle that shared memory and the first cache give it,
+# which `units` of them have together.
+Card = collections.namedtuple("Card", "vendor f32 half matrix shared cache units")
 CARDS = {
-    "vega10": Card("amd", 32, 64, 0, 32, 16, 10),
-    "navi21": Card("amd", 64, 128, 0, 64, 32, 16),
-    "navi31": Card("amd", 128, 128, 256, 64, 32, 16),
-    "gfx1201": Card("amd", 128, 128, 512, 64, 32, 16),
-    "dg2": Card("intel", 16, 32, 128, 8, 8, 8),
+    "vega10": Card("amd", 32, 64, 0, 32, 16, 4),
+    "navi21": Card("amd", 64, 128, 0, 64, 32, 2),
+    "navi31": Card("amd", 128, 128, 256, 64, 32, 2),
+    "gfx1201": Card("amd", 128, 128, 512, 64, 32, 2),
+    "dg2": Card("intel", 16, 32, 128, 8, 8, 16),
     "bmg": Card("intel", 32, 64, 256, 16, 16, 8),
-    "turing": Card("nvidia", 32, 64, 128, 32, 16, 8),
-    "ampere": Card("nvidia", 64, 64, 128, 32, 32, 12),
-    "ada": Card("nvidia", 64, 64, 128, 32, 32, 12),
+    "turing": Card("nvidia", 32, 64, 128, 32, 16, 4),
+    "ampere": Card("nvidia", 64, 64, 128, 32, 32, 4),
+    "ada": Card("nvidia", 64, 64, 128, 32, 32, 4),
 }
+INTEL_THREADS = 8          # of a vector engine, whatever a kernel takes (with 128 registers)
+MEMORY_LATENCY = 400       # cycles, a load that the second cache has; RDNA 3, Ampere and Arc lie between 250 and 500
+SHARED_LATENCY = 40        # cycles, a round through shared memory or a fence of it
 
 
 class Instruction:
@@ -413,10 +417,17 @@ def way_through(blocks, head, body, tails, backs, worth):
     return way[::-1]
 
 
+def alone(kinds, use, card):
+    """Cycles that a subgroup would take for a step without any other: its units one after the other, memory not shared, a load from
+    memory waited for, and what is shared between barriers."""
+    cycles = sum(c / card.units if unit in ("shared", "cache") else c for unit, c in use.items() if unit not in ("issue", "scalar"))
+    return cycles + (MEMORY_LATENCY if kinds["load"] else 0) + SHARED_LATENCY * max(1, kinds["barrier"], kinds["fence"])
+
+
 Step = collections.namedtuple("Step", "matrix flop half_flop kinds size use nested")
 
 
-def step_of(path, card_name):
+def step_of(path, card_name, waves):
     card = CARDS[card_name]
     lanes = int(path.rsplit(".", 2)[1])
     split, read = READERS[card.vendor]
@@ -463,7 +474,19 @@ def step_of(path, card_name):
             best = (rank, step, share, "matrix" if has_matrix else "f16" if half else "f32", key)
     if best is None:
         return None
-    return best[1], best[2], best[3]
+    step, share, peak = best[1:4]
+    return step, share, share * min(1, waves * max(step.use.values()) / alone(step.kinds, step.use, card)), peak
+
+
+def waves_of(folder):
+    """Subgroups that a unit holds of each variant on each card, from all.txt."""
+    waves = {}
+    with open(os.path.join(folder, "all.txt"), encoding="utf-8") as f:
+        for line in f:
+            kernel, variant, card, *rest = line.split()
+            vendor = CARDS[card].vendor if card in CARDS else ""
+            waves[kernel + "." + variant, card] = INTEL_THREADS if vendor == "intel" else int(rest[4]) / (4 if vendor == "nvidia" else 1)
+    return waves
 
 
 def main():
@@ -475,27 +498,29 @@ def main():
     a = p.parse_args()
     if not a.rows:
         print("a step of the loop that multiplies, of one subgroup: matrix instructions, FLOP, other vector and scalar instructions, shared memory")
-        print("(loads/stores, bytes), global bytes, barriers+fences, cycles of the units; share: of peak, if the busiest unit never waits")
-        print("%-26s %-8s %3s %7s %5s %5s %11s %6s %6s %5s  %-6s %5s %s" % ("kernel.variant", "card", "mma", "FLOP", "alu", "scal", "shared l/s", "bytes", "global", "b+f", "peak", "share", "cycles"))
+        print("(loads/stores, bytes), global bytes, barriers+fences, cycles of the units; share: of peak, if the busiest unit never waits;")
+        print("held: where no more subgroups than a unit holds of this kernel cover a step's waits")
+        print("%-26s %-8s %3s %7s %5s %5s %11s %6s %6s %5s  %-6s %5s %5s %s" % ("kernel.variant", "card", "mma", "FLOP", "alu", "scal", "shared l/s", "bytes", "global", "b+f", "peak", "share", "held", "cycles"))
+    waves = waves_of(a.folder)
     for card in a.cards or [c for c in CARDS if os.path.isdir(os.path.join(a.folder, c))]:
         for path in sorted(glob.glob(os.path.join(a.folder, card, "*.txt"))):
             name = os.path.basename(path).rsplit(".", 2)[0]
             if not re.search(a.kernels, name):
                 continue
-            found = step_of(path, card)
+            found = step_of(path, card, waves[name, card])
             if found is None:
                 print("%s %s 0 none 0" % (name.replace(".", " "), card) if a.rows else "%-26s %-8s no loop that multiplies" % (name, card))
                 continue
-            step, share, peak = found
+            step, share, held, peak = found
             k, s = step.kinds, step.size
             units = " ".join("%s %d" % (u, c) for u, c in sorted(step.use.items(), key=lambda x: -x[1]) if c)
             if a.rows:
-                print(name.replace(".", " "), card, step.matrix, peak, "%.3f" % share)
+                print(name.replace(".", " "), card, step.matrix, peak, "%.3f" % held)
                 continue
-            print("%-26s %-8s %3d %7d %5d %5d %11s %6d %6d %5s  %-6s %5.2f %s%s" % (
+            print("%-26s %-8s %3d %7d %5d %5d %11s %6d %6d %5s  %-6s %5.2f %5.2f %s%s" % (
                 name, card, step.matrix, step.flop + step.half_flop, k["alu"], k["scalar"] + k["other"],
                 "%d/%d" % (k["shared_load"], k["shared_store"]), s["shared_load"] + s["shared_store"], s["load"],
-                "%d+%d" % (k["barrier"], k["fence"]), peak, share, units, " nested" if step.nested else ""))
+                "%d+%d" % (k["barrier"], k["fence"]), peak, share, held, units, " nested" if step.nested else ""))
 
 
 if __name__ == "__main__":
