@@ -71,19 +71,18 @@ check 'bench --choose tries it again' test "$(choice state)" = measured
 # ---- a driver that resets the device
 layer=$build/fault_layer
 fault() { # FAULT
-    run env VK_ADD_LAYER_PATH="$layer" VK_INSTANCE_LAYERS=VK_LAYER_GSQ_fault GSQ_VALIDATE=0 GSQ_FAULT="$1" "$gsq" "${eval_once[@]}"
+    run env VK_ADD_LAYER_PATH="$layer" VK_INSTANCE_LAYERS=VK_LAYER_GSQ_fault GSQ_VALIDATE=0 GSQ_FAULT="$1" GSQ_FAULT_LOG="$tmp/err" \
+        "$gsq" "${eval_once[@]}" --log-level debug
 }
-submits() { grep -m1 '^fault: vk' "$tmp/err" | grep -oE 'vkQueueSubmit2 [0-9]+' | cut -d' ' -f2 || true; }
+layered=
 if [[ -e $layer/VkLayer_gsq_fault.json ]] && only; then
     fault count
-    with=$(submits)
-    fault count
-    without=$(submits) # all is remembered
+    layered=$(grep -m1 '^fault: vk' "$tmp/err" || true)
 fi
-if [[ -n ${with:-} ]] && only; then
-    at=$((with - without - 3)) # of the trial, near its end
-    fault "vkQueueSubmit2:$at"
-    check "lost at submission $at of $with, $without of which are no trial's: opened again" test "$rc" -eq 0
+if [[ -n $layered ]] && only; then
+    # How often a trial submits depends on the machine's speed.
+    GSQ_FAULT_AFTER="kernel $kernel, variant $variant: pipeline made" fault vkQueueSubmit2:2
+    check "lost in the trial: opened again" test "$rc" -eq 0
     check 'which is said' grep -q "^warning: while variant $kernel.$variant was tried: .* opened again, and that variant is not used" "$tmp/err"
     check 'and that variant is left out' test "$(choice state)" = excluded
 fi
@@ -97,7 +96,7 @@ for i in 1 2 3; do
 done
 for i in "${pids[@]}"; do wait "$i" || failed=$((failed + 1)); done
 check 'three processes at once' test "$failed" -eq 0
-check 'of which one measured' test "$(cat "$tmp"/at_once.* | grep -c 'choosing kernel variants')" -eq 1
+check 'of which one measured' test "$(cat "$tmp"/at_once.* | grep -c 'choosing kernel variants for')" -eq 1
 check 'and none took another for dead' test "$(choice state)" = measured
 
 # ---- a resumed run. What was measured is as it is wanted here
