@@ -7,7 +7,7 @@
 
 #include "host/gpu/gpu_gemm.h"
 #include "host/model/block_fwd.h"
-#include "host/model/speed_bench.h"
+#include "host/model/speed.h"
 #include "host/model/walk.h"
 
 #define DIR_ "tmp_model"
@@ -369,8 +369,8 @@ static void check_rows(struct model *m, const char *module, uint32_t row0, uint3
     free(got);
 }
 
-/* A product, which says how often it was recorded. */
-static unsigned recorded;
+/* A product, which says how often it was recorded; and what may come before it. */
+static unsigned recorded, prepared;
 static bool product(struct speed_bench *b, struct gpu_arena *in, const struct speed_size *z, struct err *e)
 {
     struct gpu_view x, y;
@@ -378,15 +378,13 @@ static bool product(struct speed_bench *b, struct gpu_arena *in, const struct sp
         gpu_alloc(in, (uint64_t)z->rows * z->cols * 4, &x, e) && gpu_alloc(in, (uint64_t)z->rows * z->rows * 4, &y, e);
     if (ok)
         gpu_fill(b->cmd, x, SPEED_FILL);
+    const struct gpu_product p = {
+        .a = {x, z->cols}, .b = {x, z->cols}, .c = {y, z->rows}, .m = z->rows, .n = z->rows, .k = z->cols, .alpha = 1};
+    for (unsigned i = 0; ok && i < prepared; i++)
+        gpu_gemm(b->cmd, &p);
     ok = ok && speed_ready(b, e);
     while (ok && speed_again(b, &ok, e)) {
-        gpu_gemm(b->cmd, &(struct gpu_product){.a = {x, z->cols},
-                                               .b = {x, z->cols},
-                                               .c = {y, z->rows},
-                                               .m = z->rows,
-                                               .n = z->rows,
-                                               .k = z->cols,
-                                               .alpha = 1});
+        gpu_gemm(b->cmd, &p);
         recorded++;
     }
     return ok;
@@ -417,6 +415,12 @@ static void test_speed(void **state)
         OK(speed_predict(&b, product, &large, &r, &twice, &e), e);
         assert_int_equal(recorded, 2);
         assert_true(same > 0 && same <= took * 1.0001 && twice > same && twice <= 2.0001 * same);
+        /* What makes its operands ready is not part of it. */
+        double after;
+        prepared = 3;
+        OK(speed_predict(&b, product, &z, &r, &after, &e), e);
+        prepared = 0;
+        assert_true(after == same);
     }
     /* Slices that grow are looked at once each. */
     b.budget_ns = 0;
@@ -424,6 +428,16 @@ static void test_speed(void **state)
     OK(speed_time(&b, product, &z, &r, &took, &e), e);
     assert_int_equal(recorded, 1);
     OK(speed_end(&b, true, &took, &e), e);
+    /* A head's product has a speed, whichever products the passes consist of. */
+    for (int steering = 0; steering < 2; steering++) {
+        struct speed_bench c = {.steering = steering};
+        struct speed s = {0};
+        struct speed_size all = speed_size_whole(o.m, 2), slice;
+        OK(speed_begin(&c, o.m, &e), e);
+        OK(speed_forward(&c, &s, &all, &slice, &e), e);
+        OK(speed_end(&c, true, &took, &e), e);
+        assert_true(s.gemm > 0 && s.n_blocks > 0);
+    }
     close_opened(&o);
 }
 

@@ -1,10 +1,12 @@
 #include "host/model/speed.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/gpu/gpu_gemm.h"
 #include "host/model/block_bwd.h"
 
 /* A forward slice grows until both halves take this long, or is all that the run does at once: a GPU wants enough rows to
@@ -241,7 +243,9 @@ bool speed_forward(struct speed_bench *b, struct speed *s, const struct speed_si
         ok = predict_halves(b, half_forward, all, layer, rates, of->forward, e);
         s->n_blocks++;
     }
-    s->gemm = rates[HALF_FFN].kernel[KERNEL_ID_gemm];
+    for (unsigned k = 0; k < KERNEL_COUNT; k++) /* which of them it is depends on what the pass is for */
+        if (gpu_gemm_kernel(k, NULL, NULL))
+            s->gemm = fmax(s->gemm, 2 * rates[HALF_FFN].kernel[k]); /* its work is counted in operations */
     return ok;
 }
 

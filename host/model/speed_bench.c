@@ -5,8 +5,10 @@
 #include "host/base/os.h"
 #include "host/gpu/gpu_gemm.h"
 
-/* What a dispatch takes beside its kernel, at most: in a slice, the waiting for it is in there, too. */
-#define DISPATCH_MOST 20e-6
+/* What a dispatch takes beside its kernel, at most: in a slice, the waiting for it is in there, too. A CPU's threads meet
+ * before and after each. */
+#define DISPATCH_MOST_GPU 20e-6
+#define DISPATCH_MOST_CPU 100e-6
 /* Device time for each piece. A GPU has to reach its clocks, and its dispatches are short; a CPU that is one is at its
  * speed after one repetition, and whoever waits for the plan waits for it. */
 #define BUDGET_GPU_NS 200000000ull
@@ -55,7 +57,11 @@ bool speed_ready(struct speed_bench *b, struct err *e)
 {
     b->warm = false;
     b->recorded = b->count_down = 0;
-    return gpu_cmd_finish(b->cmd, e);
+    if (!gpu_cmd_finish(b->cmd, e))
+        return false;
+    if (!b->timed) /* what makes the operands ready is not the piece */
+        gpu_cmd_profile_clear(b->cmd);
+    return true;
 }
 
 /* Device time since the clock began; of a device without timestamps, time. */
@@ -113,6 +119,7 @@ bool speed_time(struct speed_bench *b, speed_piece run, const struct speed_size 
     b->timed = false;
     gpu_arena_reset(b->arena, 0);
     gpu_arena_trim(b->arena); /* no piece is to take more than what it stands for */
+    const double most = gpu_info(gpu_cmd_gpu(cmd))->caps & GPU_CAP_CPU ? DISPATCH_MOST_CPU : DISPATCH_MOST_GPU;
     double in_kernels = 0, dispatches = 0, work = 0;
     for (unsigned k = 0; k < KERNEL_COUNT; k++) {
         struct gpu_profile p = gpu_cmd_profile(cmd, k);
@@ -122,7 +129,7 @@ bool speed_time(struct speed_bench *b, speed_piece run, const struct speed_size 
         work += p.work / fmax(1, b->recorded);
     }
     if (in_kernels > 0 && dispatches > 0)
-        r->dispatch = fmin(fmax(0, (*seconds - in_kernels) / dispatches), DISPATCH_MOST);
+        r->dispatch = fmin(fmax(0, (*seconds - in_kernels) / dispatches), most);
     else /* a device without timestamps: products are nearly all of it */
         for (unsigned k = 0; k < KERNEL_COUNT; k++)
             if (gpu_gemm_kernel(k, NULL, NULL))

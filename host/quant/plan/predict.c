@@ -208,6 +208,8 @@ static bool measure_type(struct speed_bench *b, const struct speed_size *all, co
     z.rows = slice_rows(b, all, p, item);
     z.cols = item->cols;
     z.inner = (uint32_t)min_u64(item->cols, 2 * slice_columns(all));
+    uint64_t in_buffer = gpu_info(all->model.gpu)->max_alloc / 2 / (item->cols * 4ull);
+    z.inner = (uint32_t)max_u64(1, min_u64(z.inner, in_buffer));
     bool ok = speed_time(b, rtn, &z, &r->rtn, &took, e);
     if (ok && options(b)->method == METHOD_GSQ)
         ok = speed_time(b, step, &z, &r->step, &took, e);
@@ -236,6 +238,22 @@ static bool predict_linear(struct speed_bench *b, const struct speed_size *all, 
     return ok;
 }
 
+/* Small matrices take longer for each multiply-add: rates are those of the linear that takes longest. */
+static const struct matrix *largest_linear(const struct plan *p, const struct quant_type *type)
+{
+    const struct matrix *most = NULL;
+    double most_work = 0;
+    for (size_t i = 0; i < p->n_items; i++) {
+        const struct matrix *item = &p->items[i];
+        double work = (double)item->rows * item->cols * item->cols;
+        if (item->coded && item->spec.type == type && work > most_work) {
+            most = item;
+            most_work = work;
+        }
+    }
+    return most;
+}
+
 static bool measure_linears(struct speed_bench *b, struct run_speed *s, const struct speed_size *all,
                             const struct plan *p, struct err *e)
 {
@@ -251,7 +269,7 @@ static bool measure_linears(struct speed_bench *b, struct run_speed *s, const st
             t++;
         if (t == TYPES)
             continue;
-        if (t == n && !measure_type(b, all, p, item, &types[n++], e))
+        if (t == n && !measure_type(b, all, p, largest_linear(p, item->spec.type), &types[n++], e))
             return false;
         if (!predict_linear(b, all, item, &types[t], &s->linears[s->n_linears++], e))
             return false;
