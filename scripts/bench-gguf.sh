@@ -7,7 +7,7 @@
 #
 # ROWS: file of measured rows, default build/gguf.tsv; what is in it is not measured again, so an interrupted run goes on.
 # TYPES="Q2_K Q2_K_S Q3_K_S Q3_K_M Q4_0 Q2_0 TQ2_0" (of both), THEIRS="IQ2_S IQ2_XXS" (of llama-quantize alone),
-# METHODS="llama-quantize gptq fast balanced best" (what they are: scripts/lib/levels.sh), SAMPLES=128, CTX=256, WINDOWS=150 (of the
+# METHODS="llama-quantize gptq alone together paper" (what they are: scripts/lib/levels.sh), SAMPLES=128, CTX=256, WINDOWS=150 (of the
 # evaluation text; 0: all), GSQ=path of the binary, LLAMA=path of llama_run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,7 +17,7 @@ gsq=${GSQ:-build/release/gsq} llama=${LLAMA:-build/release/llama_run}
 rows=${ROWS:-build/gguf.tsv}
 read -ra types <<<"${TYPES:-Q2_K Q2_K_S Q3_K_S Q3_K_M Q4_0 Q2_0 TQ2_0}"
 read -ra theirs <<<"${THEIRS-IQ2_S IQ2_XXS}"
-read -ra methods <<<"${METHODS:-llama-quantize gptq fast balanced best}"
+read -ra methods <<<"${METHODS:-llama-quantize gptq alone together paper}"
 samples=${SAMPLES:-128} ctx=${CTX:-256} windows=${WINDOWS:-150}
 [[ -x $gsq ]] || { echo "$gsq is not built: cmake --preset release && cmake --build build/release" >&2; exit 1; }
 [[ -x $llama ]] || { echo "$llama is not built: scripts/llama-cpp.sh, then cmake again" >&2; exit 77; }

@@ -5,7 +5,7 @@
 #   scripts/bench-quality.sh [MODEL CALIB-TEXT EVAL-TEXT GROUP]...     default: the models beside the repository
 #
 # ROWS: file of measured rows, default build/quality.tsv; what is in it is not measured again, so an interrupted run goes
-# on. BITS="ternary 2 3 4", METHODS="rtn gptq fast balanced best" (what they are: scripts/lib/levels.sh), SAMPLES=128, CTX=256, WINDOWS=N (of
+# on. BITS="ternary 2 3 4", METHODS="rtn gptq alone together paper" (what they are: scripts/lib/levels.sh), SAMPLES=128, CTX=256, WINDOWS=N (of
 # the evaluation text; default all), GSQ=path of the binary. PRINT_ONLY=1: the table of what is there, nothing measured.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,7 +16,7 @@ cd "$(dirname "$0")/.."
 gsq=${GSQ:-build/release/gsq}
 rows=${ROWS:-build/quality.tsv}
 read -ra bit_widths <<<"${BITS:-ternary 2 3 4}"
-read -ra methods <<<"${METHODS:-rtn gptq fast balanced best}"
+read -ra methods <<<"${METHODS:-rtn gptq alone together paper}"
 samples=${SAMPLES:-128} ctx=${CTX:-256}
 windows=()
 [[ -z ${WINDOWS:-} ]] || windows=(--windows "$WINDOWS")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Real models against an independent prototype's perplexities (../shared/oracle/expected.json): unquantized within 0.02 %, RTN
-# within 1 %, GPTQ at most 8 % above, GSQ at most 3 % above by the Hessian objective (fast) and at least 3 % below by the
-# block objective (balanced; scripts/lib/levels.sh has both). And against gsq's own divergences (bench/results/quality.tsv), on both sides: within 4 %, RTN within
+# within 1 %, GPTQ at most 8 % above, GSQ at most 3 % above by the Hessian objective (alone) and at least 3 % below by the
+# block objective (together; scripts/lib/levels.sh has both). And against gsq's own divergences (bench/results/quality.tsv), on both sides: within 4 %, RTN within
 # 0.5 %. QUALITY_CASES: a regex to choose cases.
 # shellcheck source=tests/lib/common.sh
 . "$(dirname "$0")/lib/common.sh"
@@ -42,7 +42,7 @@ done
 
 for case in 'TinyStories-656K 2 128' 'TinyStories-656K 3 128' 'stories260K 2 64'; do
     read -r model bits group <<<"$case"
-    for method in rtn gptq fast balanced; do
+    for method in rtn gptq alone together; do
         wanted "$case $method" || continue
         out=$tmp/$model-$bits-$method
         begin=$SECONDS
@@ -65,13 +65,13 @@ for case in 'TinyStories-656K 2 128' 'TinyStories-656K 3 128' 'stories260K 2 64'
             want=$(expected "$key/gptq")
             check "$case gptq: $p, prototype $want ($took s)" at_most "$p" "$(awk "BEGIN { print $want * 1.08 }")"
             ;;
-        fast)
+        alone)
             want=$(expected "$key/gsq_hessian")
-            check "$case fast: $p, prototype $want ($took s)" at_most "$p" "$(awk "BEGIN { print $want * 1.03 }")"
+            check "$case alone: $p, prototype $want ($took s)" at_most "$p" "$(awk "BEGIN { print $want * 1.03 }")"
             ;;
-        balanced)
+        together)
             want=$(expected "$key/gsq_block")
-            check "$case balanced: $p, prototype $want ($took s)" at_most "$p" "$(awk "BEGIN { print $want * 0.97 }")"
+            check "$case together: $p, prototype $want ($took s)" at_most "$p" "$(awk "BEGIN { print $want * 0.97 }")"
             ;;
         esac
     done

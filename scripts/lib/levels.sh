@@ -1,17 +1,16 @@
-# Sourced by benchmarks and tests/quality.sh: what the rows of bench/results/quality.tsv and bench/results/gguf-lavapipe.md are. Theirs are the
-# numbers that fast, balanced and best had when they were measured; rows keep them while the levels of --effort move.
-# scripts/bench-levels.py measures those.
+# Sourced by benchmarks and tests/quality.sh: the rows of bench/results/quality.tsv and bench/results/gguf-lavapipe.md, by options of their own.
+# What --effort means lies in quantize_set_effort alone, and moves; rows keep their numbers. scripts/bench-levels.py measures levels.
 # shellcheck shell=bash disable=SC2034
 
 # Options of a row's method, in the array `how`.
 how_of() { # METHOD
     case $1 in
     rtn | gptq) how=(--method "$1" --effort fast) ;;
-    fast) how=(--effort fast --steps 500) ;;
-    balanced) how=(--effort balanced --steps 500 --epochs 10 --scale-epochs 3) ;;
-    best) how=(--effort paper) ;;
+    alone) how=(--effort fast --steps 500) ;;
+    together) how=(--effort balanced --steps 500 --epochs 10 --scale-epochs 3) ;;
+    paper) how=(--effort paper) ;;
     *)
-        echo "no row is called $1: rtn, gptq, fast, balanced or best" >&2
+        echo "no row is called $1: rtn, gptq, alone, together or paper" >&2
         exit 1
         ;;
     esac
