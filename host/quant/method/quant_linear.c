@@ -37,8 +37,8 @@ static bool losses(const struct linear_task *t, const struct qmatrix *q, struct 
     return hessian_loss(t->cmd, q, t->w, t->item->rows, t->item->cols, s->view, t->scratch, out, e);
 }
 
-/* Rows of `tuned` that are not better than the start go back to it. Returns how many. */
-static uint32_t roll_back_rows(struct qlinear *tuned, const struct qlinear *start, const double *loss_tuned,
+/* Rows of `tuned` that are not better than the start go back to it, and so do their losses. Returns how many. */
+static uint32_t roll_back_rows(struct qlinear *tuned, const struct qlinear *start, double *loss_tuned,
                                const double *loss_start)
 {
     uint32_t n = 0;
@@ -46,6 +46,7 @@ static uint32_t roll_back_rows(struct qlinear *tuned, const struct qlinear *star
         if (loss_tuned[r] <= loss_start[r]) /* false for NaN, too */
             continue;
         qlinear_copy_row(tuned, start, r);
+        loss_tuned[r] = loss_start[r];
         n++;
     }
     return n;
@@ -78,20 +79,21 @@ static bool tune_guarded(const struct linear_task *t, struct qmatrix *q, struct 
               losses(t, q, s, HESSIAN_TRAIN, l->tuned, e) && qmatrix_download(t->cmd, q, out, e);
     if (ok) {
         report->rows_rolled_back = roll_back_rows(out, &start, l->tuned, l->start);
+        double loss = sum(l->tuned, rows);
         if (report->rows_rolled_back)
             ok = qmatrix_upload(t->cmd, q, out, e);
         if (ok && h->held.size) {
             ok = losses(t, q, s, HESSIAN_HELD, l->tuned, e);
             if (ok && !(sum(l->tuned, rows) <= held_start)) {
                 report->rows_rolled_back = rows;
+                loss = sum(l->start, rows);
                 ok = qmatrix_upload(t->cmd, q, &start, e);
                 struct qlinear tuned = *out;
                 *out = start;
                 start = tuned;
             }
         }
-        ok = ok && losses(t, q, s, HESSIAN_TRAIN, l->tuned, e);
-        report->loss_final = sum(l->tuned, rows) / sum(l->norm, rows);
+        report->loss_final = loss / sum(l->norm, rows);
         if (!ok)
             qlinear_free(out);
     }
@@ -154,8 +156,8 @@ static bool with_hessian(const struct linear_task *t, struct qmatrix *q, struct 
               losses(t, NULL, s, HESSIAN_TRAIN, l.norm, e);
     if (ok) {
         norm = sum(l.norm, rows);
-        ok =
-            first_codes(t, q, e) && held_loss(t, q, s, l.tuned, &held, e) && losses(t, q, s, HESSIAN_TRAIN, l.tuned, e);
+        ok = first_codes(t, q, e) && (!t->start || held_loss(t, q, s, l.tuned, &held, e)) &&
+             losses(t, q, s, HESSIAN_TRAIN, l.tuned, e);
         report->loss_rtn = sum(l.tuned, rows) / norm;
     }
     s->holds = SQUARE_OTHER;

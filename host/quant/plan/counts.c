@@ -129,7 +129,7 @@ static bool half_step(struct counting *c, enum block_half half, enum count_piece
 
 static bool starts(struct counting *c, struct err *e)
 {
-    enum { LOSSES = 4 }; /* of the weights, the start, GPTQ's result and the end */
+    enum { LOSSES = 6 }; /* of the weights, the start, GPTQ's result and what was learned; held out, of the last two */
     for (uint32_t i = 0; i < c->shape.n; i++) {
         const struct block_matrix *of = &c->shape.matrices[i];
         struct linear l = {0};
