@@ -30,7 +30,7 @@
 # ---- data movement
 kernel(unpack16 cpu NEEDS CPU SPEC ITEMS=4 DEFINES CPU=1)
 kernel(unpack16 base SPEC ITEMS=2)
-kernel(add base)
+kernel(add base SPEC ITEMS=4)
 kernel(subtract cpu NEEDS CPU SPEC ITEMS=4 DEFINES CPU=1)
 kernel(subtract base SPEC ITEMS=4)
 kernel(transpose cpu NEEDS CPU WG 8 SPEC TILE=32 DEFINES CPU=1)
