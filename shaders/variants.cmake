@@ -8,7 +8,7 @@
 #   VARIANT  "base" for every kernel: fp32, at most 128 invocations, no 16-bit or subgroup feature
 #   TUNE     a candidate: never taken by its place among the lines, but where it was measured, on the device, to be right and
 #            faster than the line that is taken otherwise, or where --variant names it. CPU devices measure nothing
-#   NEEDS    device bits, host/gpu/gpu_device.h: CPU SUBGROUP LANES8 F16 INT8 COOPMAT. Order matters: a CPU variant comes first
+#   NEEDS    device bits, host/gpu/gpu_device.h: CPU SUBGROUP LANES8 F16 INT8 COOPMAT REGISTERS. Order matters: a CPU variant comes first
 #   WHERE    only for calls whose push constant is a multiple of `step` and at most `most` (numbers, or names of limits.h): sizes of
 #            their own beside the other variants, and before them
 #   PROBE    the line is dropped where the installed glslc cannot compile probe/PROBE.comp
@@ -36,7 +36,8 @@ kernel(subtract base SPEC ITEMS=4)
 kernel(transpose cpu NEEDS CPU WG 8 SPEC TILE=32 DEFINES CPU=1)
 kernel(transpose base WG 128 SPEC TILE=32)
 
-# ---- the matrix product: TILE x TILE_N is the part of C that one workgroup computes. A_T, B_T: an operand lies the other way
+# ---- the matrix product: TILE x TILE_N is the part of C that one workgroup computes. A_T, B_T: an operand lies the other way.
+# wide: 8 x 8 of C an invocation, whose 64 sums are half of Arc's registers
 foreach(form "" _nn _tn)
     set(lies DEFINES A_T=0)
     if(form STREQUAL _nn)
@@ -45,8 +46,10 @@ foreach(form "" _nn _tn)
         set(lies DEFINES A_T=1 B_T=1)
     endif()
     kernel(gemm${form} cpu NEEDS CPU LANES8 WG 8 SPEC TILE=16 TILE_N=32 FILE gemm_cpu.comp ${lies} OPT -O0)
+    kernel(gemm${form} wide TUNE NEEDS REGISTERS WG 256 SPEC TILE=128 TILE_N=128 FILE gemm.comp ${lies} RN=8)
     kernel(gemm${form} base WG 128 SPEC TILE=64 TILE_N=64 FILE gemm.comp ${lies})
     kernel(gemm_half${form} cpu NEEDS CPU LANES8 WG 8 SPEC TILE=16 TILE_N=32 FILE gemm_cpu.comp ${lies} OPT -O0)
+    kernel(gemm_half${form} wide TUNE NEEDS REGISTERS WG 256 SPEC TILE=128 TILE_N=128 FILE gemm.comp ${lies} RN=8)
     kernel(gemm_half${form} base WG 128 SPEC TILE=64 TILE_N=64 FILE gemm.comp ${lies})
     kernel(gemm_half${form} coopmat TUNE NEEDS COOPMAT SUBGROUP F16 PROBE coopmat WG 128 SUBGROUP_SIZE smallest SPEC TILE=64 TILE_N=64 FILE gemm_coopmat.comp ${lies})
 endforeach()

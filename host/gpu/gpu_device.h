@@ -17,6 +17,9 @@ enum gpu_cap {
     GPU_CAP_COOPMAT = 1 << 4, /* KHR_cooperative_matrix, f16 x f16 + f32 */
     GPU_CAP_PUSH_DESCRIPTOR = 1 << 5,
     GPU_CAP_LANES8 = 1 << 6, /* SUBGROUP, and a subgroup is 8 invocations (lavapipe with AVX) */
+    /* A compiler has 128 registers and more for each invocation. Vulkan does not tell: it is so where no subgroup is smaller
+     * than 32 (AMD, NVIDIA); Intel's come down to 8 or 16 because their registers are few. On a CPU the stack serves. */
+    GPU_CAP_REGISTERS = 1 << 7,
 };
 
 /* Their names, in words of the user; `bit` 0 ends the list. */

@@ -284,6 +284,8 @@ static uint32_t probe_caps(const struct gpu_probe *p, const VkPhysicalDeviceVulk
         caps |= GPU_CAP_F16;
     if (p->v12.storageBuffer8BitAccess && p->v12.shaderInt8)
         caps |= GPU_CAP_INT8;
+    if (v13->minSubgroupSize >= 32 || (caps & GPU_CAP_CPU))
+        caps |= GPU_CAP_REGISTERS;
     if (p->coopmat[0] && (caps & GPU_CAP_SUBGROUP) && (caps & GPU_CAP_F16))
         caps |= GPU_CAP_COOPMAT;
     return caps;
