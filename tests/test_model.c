@@ -257,6 +257,59 @@ static void test_tiers(void **state)
     }
 }
 
+/* Windows on their way to a file: what was put last is what is read, whatever is still under way, and whether there is host
+ * memory for the way (a buffer of this device may hold less than a batch) or not. */
+static void behind(const char *limits)
+{
+    struct err e = {0};
+    struct opened o;
+    struct acts *a;
+    os_setenv("GSQ_DEVICE_LIMITS", limits, true);
+    device_open((struct gpu_options){0});
+    open_shape(&o, shape_named("mistral"));
+    const struct acts_options file = acts_in(ACTS_FILE, DIR_);
+    const uint64_t bytes = acts_bytes(o.m, 1);
+    const uint32_t n = (uint32_t)(((2u << 20) + bytes - 1) / bytes) * 2; /* a half of them is 2 MiB */
+    struct gpu_view part[8], out, staging;
+    for (int i = 0; i < 8; i++)
+        OK(gpu_alloc(arena, bytes, &part[i], &e), e);
+    OK(gpu_alloc_rows(arena, n / 2, bytes, 64, &staging, &e), e);
+    OK(acts_create(&a, o.m, n, &file, &e), e);
+    uint32_t *last = calloc(n, sizeof *last), *words = malloc((size_t)bytes);
+    assert_true(last && words);
+    for (uint32_t i = 0; i < 300; i++) {
+        uint32_t at = i * 7 % (i % 3 ? n : 3), read = i * 5 % n; /* often one that is under way */
+        gpu_fill(cmd, part[i % 8], last[at] = i + 1);
+        OK(acts_put(a, at, 1, part[i % 8], &e), e);
+        acts_fetch(a, &read, 1);
+        bool gathers = i % 2;
+        out = gpu_slice(staging, 0, bytes);
+        OK(gathers ? acts_gather(a, &read, 1, out, &e) : acts_get(a, read, 1, out, &out, &e), e);
+        OK(gpu_download(cmd, out, words, bytes, &e), e);
+        assert_true(!last[read] || (words[0] == last[read] && words[bytes / 4 - 1] == last[read]));
+    }
+    gpu_fill(cmd, staging, 7);
+    OK(acts_put(a, 1, n / 2, staging, &e), e);
+    OK(acts_get(a, n / 2, 1, part[0], &out, &e), e);
+    OK(gpu_download(cmd, out, words, bytes, &e), e);
+    assert_int_equal(words[3], 7);
+    OK(acts_put(a, 0, n / 2, staging, &e), e); /* and is under way as all ends */
+    acts_destroy(&a);
+    free(last);
+    free(words);
+    gpu_arena_reset(arena, 0);
+    close_opened(&o);
+    assert_int_equal(device_close(), 0);
+    os_setenv("GSQ_DEVICE_LIMITS", "", true);
+}
+
+static void test_behind(void **state)
+{
+    (void)state;
+    behind("");
+    behind("alloc=1");
+}
+
 /* ---- walks ---- */
 
 /* Batches of all sizes: without a gap, in order, none larger than asked for; even ones differ by one at most. */
@@ -698,7 +751,8 @@ int main(void)
         cmocka_unit_test(test_speed),
     };
     const struct CMUnitTest by_staging[] = {cmocka_unit_test(test_forward), cmocka_unit_test(test_tiers)};
+    const struct CMUnitTest on_the_way[] = {cmocka_unit_test(test_behind)};
     int failed = device_done(cmocka_run_group_tests(tests, device_setup, NULL));
-    return failed +
-           device_done(cmocka_run_group_tests_name("with staging", by_staging, device_setup_no_push, remove_dir));
+    failed += device_done(cmocka_run_group_tests_name("with staging", by_staging, device_setup_no_push, NULL));
+    return failed + cmocka_run_group_tests_name("on the way to a file", on_the_way, NULL, remove_dir);
 }

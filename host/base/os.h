@@ -33,6 +33,8 @@ void os_unmap(struct os_map *m);
 /* Tells the system that this range will not be read again soon, so that a walk over a file larger than
  * memory does not keep it resident. A hint; never fails. */
 void os_map_drop(const struct os_map *m, uint64_t offset, uint64_t size);
+/* Has the system read a range that will be wanted, without waiting for it. */
+void os_map_fetch(const struct os_map *m, uint64_t offset, uint64_t size);
 
 /* A scratch file of `size` bytes mapped read-write, gone when unmapped or when the process dies. */
 bool os_map_scratch(struct os_map *out, const char *dir, uint64_t size, struct err *e);

@@ -88,6 +88,13 @@ void os_map_drop(const struct os_map *m, uint64_t offset, uint64_t size)
         madvise((void *)(m->data + first), (size_t)(end - first), MADV_DONTNEED);
 }
 
+void os_map_fetch(const struct os_map *m, uint64_t offset, uint64_t size)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), first = offset / page * page;
+    if (m->data && size && offset + size <= m->size)
+        madvise((void *)(m->data + first), (size_t)(offset + size - first), MADV_WILLNEED);
+}
+
 bool os_map_scratch(struct os_map *out, const char *dir, uint64_t size, struct err *e)
 {
     *out = (struct os_map){0};

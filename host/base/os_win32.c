@@ -158,6 +158,13 @@ void os_map_drop(const struct os_map *m, uint64_t offset, uint64_t size)
         VirtualUnlock((void *)(uintptr_t)(m->data + first), (SIZE_T)(end - first));
 }
 
+void os_map_fetch(const struct os_map *m, uint64_t offset, uint64_t size)
+{
+    WIN32_MEMORY_RANGE_ENTRY range = {(void *)(uintptr_t)(m->data + offset), (SIZE_T)size};
+    if (m->data && size && offset + size <= m->size)
+        PrefetchVirtualMemory(GetCurrentProcess(), 1, &range, 0);
+}
+
 bool os_map_scratch(struct os_map *out, const char *dir, uint64_t size, struct err *e)
 {
     static unsigned counter;

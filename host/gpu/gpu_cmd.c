@@ -467,6 +467,19 @@ bool cmd_quiet(struct gpu_cmd *c, const struct gpu_buffer *b)
     return !b->user || (b->user == c && b->last <= c->done);
 }
 
+bool gpu_quiet(struct gpu_cmd *c, struct gpu_view v)
+{
+    return cmd_quiet(c, v.buffer);
+}
+
+bool gpu_wait_quiet(struct gpu_cmd *c, struct gpu_view v)
+{
+    gpu_cmd_flush(c);
+    if (!c->failed && !cmd_quiet(c, v.buffer)) /* what was dropped after an error has no submission */
+        cmd_wait(c, min_u64(v.buffer->last, c->submitted));
+    return !c->failed;
+}
+
 /* Whether the device has ended all that was submitted. */
 static bool idle(const struct gpu_cmd *c)
 {

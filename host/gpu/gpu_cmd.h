@@ -44,6 +44,10 @@ bool gpu_download(struct gpu_cmd *c, struct gpu_view src, void *dst, uint64_t by
 void gpu_copy(struct gpu_cmd *c, struct gpu_view dst, struct gpu_view src, uint64_t bytes);
 /* Every 4-byte word of the view <- word. */
 void gpu_fill(struct gpu_cmd *c, struct gpu_view dst, uint32_t word);
+/* Of a view that the host sees (gpu_host): whether all recorded work that touches it has ended. Waits for that, and for nothing
+ * that was recorded later; false: an error is pending. */
+bool gpu_quiet(struct gpu_cmd *c, struct gpu_view v);
+bool gpu_wait_quiet(struct gpu_cmd *c, struct gpu_view v);
 /* Submits what is recorded, without waiting. */
 void gpu_cmd_flush(struct gpu_cmd *c);
 /* Submits and waits for everything; returns the first error since the last call. A lost device is ERR_ENV. */

@@ -6,9 +6,19 @@
 #include <string.h>
 
 #include "host/base/os.h"
+#include "host/base/task.h"
 
 /* Of host memory that the device sees, at a time. */
 #define HOST_CHUNK_BYTES (UINT64_C(256) << 20)
+
+/* Windows on their way to memory that the device does not see: it copies them into `room`, a thread copies them from there. */
+struct behind {
+    struct acts *a;
+    struct gpu_arena *arena; /* of host memory; NULL: not needed yet */
+    struct gpu_view room;
+    uint64_t offset, bytes; /* in acts.host; bytes 0: nothing is on its way */
+    struct task task;
+};
 
 struct acts {
     struct model *m;
@@ -23,6 +33,8 @@ struct acts {
     /* File, and host memory that the device does not see. */
     uint8_t *host;
     struct os_map map;
+    struct behind behind[ACTS_BEHIND];
+    unsigned next; /* of them: the one that is used next */
 };
 
 uint64_t acts_bytes(const struct model *m, uint32_t n_windows)
@@ -117,8 +129,12 @@ void acts_destroy(struct acts **a)
 {
     if (!*a)
         return;
-    if ((*a)->arena)
+    if ((*a)->arena || (*a)->behind[0].arena)
         gpu_cmd_finish((*a)->m->cmd, NULL); /* recorded work may still use it */
+    for (unsigned i = 0; i < ACTS_BEHIND; i++) {
+        task_wait(&(*a)->behind[i].task, NULL);
+        gpu_arena_destroy(&(*a)->behind[i].arena);
+    }
     gpu_arena_destroy(&(*a)->arena);
     free((*a)->chunks);
     if ((*a)->tier == ACTS_FILE)
@@ -169,6 +185,100 @@ static void drop_pages(const struct acts *a, uint64_t offset, uint64_t size)
         os_map_drop(&a->map, offset, size);
 }
 
+/* ---- to memory that the device does not see ---- */
+
+static bool write_behind(void *ctx, struct err *e)
+{
+    (void)e;
+    const struct behind *b = ctx;
+    memcpy(b->a->host + b->offset, gpu_host(b->room), (size_t)b->bytes);
+    drop_pages(b->a, b->offset, b->bytes);
+    return true;
+}
+
+/* Threads begin with what the device has brought. */
+static void move_on(struct acts *a)
+{
+    for (unsigned i = 0; i < ACTS_BEHIND; i++) {
+        struct behind *b = &a->behind[i];
+        if (b->bytes && !task_begun(&b->task) && gpu_quiet(a->m->cmd, b->room))
+            task_begin(&b->task, write_behind, b);
+    }
+}
+
+/* Waits until it is there. */
+static bool settle(struct behind *b, struct err *e)
+{
+    struct gpu_cmd *cmd = b->a->m->cmd;
+    bool ok = true;
+    if (b->bytes && !task_begun(&b->task)) {
+        ok = gpu_wait_quiet(cmd, b->room);
+        if (ok)
+            task_begin(&b->task, write_behind, b);
+        else
+            gpu_cmd_finish(cmd, e);
+    }
+    ok = task_wait(&b->task, ok ? e : NULL) && ok;
+    b->bytes = 0;
+    return ok;
+}
+
+/* Waits for what is on its way to these bytes. */
+static bool arrived(struct acts *a, uint64_t offset, uint64_t bytes, struct err *e)
+{
+    move_on(a);
+    for (unsigned i = 0; i < ACTS_BEHIND; i++) {
+        struct behind *b = &a->behind[i];
+        if (b->bytes && b->offset < offset + bytes && offset < b->offset + b->bytes && !settle(b, e))
+            return false;
+    }
+    return true;
+}
+
+/* Room for so many bytes, in one that nothing is in. */
+static bool make_room(struct behind *b, uint64_t bytes)
+{
+    if (b->room.size >= bytes)
+        return true;
+    if (b->arena || gpu_arena_create_host(&b->arena, b->a->m->gpu, "hidden states", NULL)) {
+        gpu_arena_reset(b->arena, 0);
+        return gpu_alloc(b->arena, bytes, &b->room, NULL);
+    }
+    return false;
+}
+
+/* From the device; by way of `room`, and where there is none, waiting for it. */
+static bool to_host(struct acts *a, uint64_t offset, uint64_t bytes, struct gpu_view view, struct err *e)
+{
+    struct behind *b = &a->behind[a->next];
+    b->a = a;
+    if (!arrived(a, offset, bytes, e) || !settle(b, e))
+        return false;
+    if (!make_room(b, bytes)) {
+        if (!gpu_download(a->m->cmd, view, a->host + offset, bytes, e))
+            return false;
+        drop_pages(a, offset, bytes);
+        return true;
+    }
+    gpu_copy(a->m->cmd, b->room, view, bytes);
+    gpu_cmd_flush(a->m->cmd);
+    b->offset = offset;
+    b->bytes = bytes;
+    a->next = (a->next + 1) % ACTS_BEHIND;
+    return true;
+}
+
+static bool to_device(struct acts *a, uint64_t offset, uint64_t bytes, struct gpu_view view, struct err *e)
+{
+    if (!arrived(a, offset, bytes, e))
+        return false;
+    gpu_upload(a->m->cmd, view, a->host + offset, bytes);
+    drop_pages(a, offset, bytes);
+    return true;
+}
+
+/* ---- windows ---- */
+
 bool acts_get(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view staging, struct gpu_view *out, struct err *e)
 {
     assert((uint64_t)w0 + n <= a->n_windows && n > 0);
@@ -180,11 +290,19 @@ bool acts_get(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view staging, 
     *out = gpu_slice(staging, 0, bytes);
     if (a->arena) {
         copy_parts(a, w0, n, *out, false);
-    } else {
-        gpu_upload(a->m->cmd, *out, a->host + offset, bytes);
-        drop_pages(a, offset, bytes);
+        return true;
     }
+    if (!to_device(a, offset, bytes, *out, e))
+        return false;
+    if (a->tier == ACTS_FILE)
+        os_map_fetch(&a->map, offset + bytes, min_u64(bytes, a->map.size - offset - bytes));
     return true;
+}
+
+void acts_fetch(const struct acts *a, const uint32_t *list, uint32_t n)
+{
+    for (uint32_t i = 0; a->tier == ACTS_FILE && i < n; i++)
+        os_map_fetch(&a->map, list[i] * a->window_bytes, a->window_bytes);
 }
 
 bool acts_gather(struct acts *a, const uint32_t *list, uint32_t n, struct gpu_view staging, struct err *e)
@@ -199,9 +317,8 @@ bool acts_gather(struct acts *a, const uint32_t *list, uint32_t n, struct gpu_vi
         if (a->arena) {
             uint32_t got;
             gpu_copy(a->m->cmd, to, device_part(a, list[i], 1, &got), a->window_bytes);
-        } else {
-            gpu_upload(a->m->cmd, to, a->host + offset, a->window_bytes);
-            drop_pages(a, offset, a->window_bytes);
+        } else if (!to_device(a, offset, a->window_bytes, to, e)) {
+            return false;
         }
     }
     return true;
@@ -217,10 +334,7 @@ bool acts_put(struct acts *a, uint32_t w0, uint32_t n, struct gpu_view view, str
             copy_parts(a, w0, n, view, true);
         return true;
     }
-    if (!gpu_download(a->m->cmd, gpu_slice(view, 0, bytes), a->host + offset, bytes, e))
-        return false;
-    drop_pages(a, offset, bytes);
-    return true;
+    return to_host(a, offset, bytes, gpu_slice(view, 0, bytes), e);
 }
 
 /* Ids of windows list[0 .. n-1], one after the other. */

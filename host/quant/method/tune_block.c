@@ -296,6 +296,9 @@ static bool epoch_run(struct half *h, uint32_t epoch, struct stage_report *r, fl
         uint32_t n = (h->train - done) / (h->per_epoch - i), step = epoch * h->per_epoch + i;
         if (!accumulate(h, h->order + done, n, i, e))
             return false;
+        uint32_t next = (uint32_t)min_u64(n, h->train - done - n);
+        acts_fetch(h->t->inputs, h->order + done + n, next);
+        acts_fetch(h->t->targets, h->order + done + n, next);
         for (uint32_t k = 0; k < h->t->block.n; k++)
             for (uint32_t part = 0; part < h->members[k].n_parts; part++)
                 gumbel_step(cmd, &h->members[k].parts[part], step);

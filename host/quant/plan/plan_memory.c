@@ -314,6 +314,16 @@ static uint64_t host_acts(const struct plan *p, const struct quantize_options *o
     return teacher + max_u64(student, kept);
 }
 
+/* On its way to files, of the sets that are there together. */
+static uint64_t host_behind(const struct plan *p, const struct quantize_options *o)
+{
+    uint64_t window = p->acts_bytes / p->samples * ACTS_BEHIND;
+    uint64_t student = (p->student_acts == ACTS_FILE) * window * p->batch_windows;
+    uint64_t teacher = (plan_teacher(o) && p->teacher_acts == ACTS_FILE) * window * p->batch_windows;
+    uint64_t kept = (plan_scales(o) && p->kept_acts == ACTS_FILE) * window * p->scale_micro;
+    return teacher + max_u64(student, kept);
+}
+
 static const char *tier_name(const struct plan *p, const struct quantize_options *o)
 {
     static const char *const names[] = {[ACTS_DEVICE] = "device", [ACTS_HOST] = "host", [ACTS_FILE] = "file"};
@@ -356,7 +366,7 @@ static bool plan_device(struct plan *p, const struct model *m, const struct quan
     p->n_lines = s.r.n_lines;
     memcpy(p->lines, s.r.lines, s.r.n_lines * sizeof *p->lines);
     if (windows) {
-        p->host_bytes += host_acts(p, o);
+        p->host_bytes += host_acts(p, o) + host_behind(p, o);
         p->acts_tier = tier_name(p, o);
     }
     return true;
