@@ -50,36 +50,31 @@ static uint64_t elements(const struct tensor *t)
     return n;
 }
 
-/* Name without its last part ("...q_proj" of "...q_proj.weight"); NULL if that part is no parameter. */
-static char *module_of(const char *tensor, char *out, size_t cap)
+/* A module's weight, or the codes of it: the one of its tensors that stands for all its weights. */
+static bool is_weight(const char *suffix)
 {
-    const char *dot = strrchr(tensor, '.');
-    if (!dot || (strcmp(dot, ".weight") != 0 && strcmp(dot, ".bias") != 0) || (size_t)(dot - tensor) >= cap)
-        return NULL;
-    memcpy(out, tensor, (size_t)(dot - tensor));
-    out[dot - tensor] = 0;
-    return out;
+    return strcmp(suffix, ".weight") == 0 || strcmp(suffix, ".qweight") == 0 || strcmp(suffix, ".weight_packed") == 0;
 }
 
-/* Whether a folder's tensors of it are not of its own shape. */
-static bool is_packed(const struct weight_info *w)
-{
-    return w->quantized || w->dtype == DTYPE_OTHER;
-}
-
-/* Parameters as the model sees them: a packed linear counts its weights, not its words. */
+/* Parameters as the model sees them: a packed matrix counts its weights, not its words. */
 static void count_params(struct contents *c)
 {
     for (size_t i = 0; i < checkpoint_tensor_count(c->ck); i++) {
         const struct tensor *t = checkpoint_tensor_at(c->ck, i);
+        const char *dot = strrchr(t->name, '.');
+        size_t n = dot ? (size_t)(dot - t->name) : 0;
         char module[256];
-        struct weight_info info;
+        struct weight_info w;
         c->bytes += t->bytes;
-        if (!module_of(t->name, module, sizeof module) || strcmp(module, "rope_freqs") == 0)
+        if (!dot || n >= sizeof module || (!is_weight(dot) && strcmp(dot, ".bias") != 0))
             continue;
-        bool is_weight = strcmp(t->name + strlen(module), ".weight") == 0;
-        bool packed = c->cfg->quant != QUANT_NONE && checkpoint_weight(c->ck, module, &info, NULL) && is_packed(&info);
-        if (!(packed && is_weight))
+        memcpy(module, t->name, n);
+        module[n] = 0;
+        if (strcmp(module, "rope_freqs") == 0)
+            continue;
+        if (is_weight(dot) && t->n_dims == 2 && checkpoint_weight(c->ck, module, &w, NULL))
+            c->params += (uint64_t)w.rows * w.cols;
+        else
             c->params += elements(t);
     }
 }
@@ -113,8 +108,6 @@ static bool count_linears(struct contents *c, struct err *e)
             uint64_t weights = (uint64_t)x.rows * x.cols;
             c->linear_params += weights;
             c->linear_bytes += x.bytes;
-            if (c->cfg->quant != QUANT_NONE && (x.coded || !x.type))
-                c->params += weights;
             c->quantized |= matrix_quantized(&x);
             add_shape(c, &x);
         }

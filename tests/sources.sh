@@ -15,19 +15,21 @@ ended() { # NAME
     [[ $rc -eq 0 ]] || cat "$tmp/err"
 }
 
-for form in fp8-block fp8-odd-block fp8-whole fp8-rows mxfp4 int4; do
+for form in fp8-block fp8-odd-block fp8-whole fp8-rows mxfp4 int4 int4-text-part; do
     a=$tmp/m/$form b=$tmp/m/$form-f32
     run "$gsq" compare "$a" "$b" "${text[@]}" --json
     check "$form: the same logits as its decoded values (KL $(field mean_kl "$tmp/out"))" \
         test "$rc $(field mean_kl "$tmp/out")" = '0 0'
     again=(--method rtn --bits 3 --group 32 --format compressed-tensors -q)
-    [[ $form != int4 ]] || again+=(--allow-requantize)
+    [[ $form != int4* ]] || again+=(--allow-requantize)
     run "$gsq" quantize "$a" -o "$tmp/q" "${again[@]}"
     ended "$form: quantized"
     run "$gsq" quantize "$b" -o "$tmp/r" "${again[@]}"
     check "$form: to the codes of its values" same "$tmp/q" "$tmp/r" .weight_packed .weight_scale
     check "$form: nothing of the source's packing is left" \
         bash -c '! grep -aqE "weight_scale_inv|F8_E4M3" "$1"/model.safetensors' - "$tmp/q"
+    check "$form: its config.json says the new packing alone" \
+        test "$(grep -c '"quant_method"' "$tmp/q/config.json")" = 1
     rm -rf "$tmp/q" "$tmp/r"
     run "$gsq" inspect "$a"
     ended "$form: inspect, $(grep -iE '^(quantized|weights)' "$tmp/out" | head -n 1)"

@@ -300,8 +300,8 @@ static void test_packed_errors(void **state)
         {EXPORT_COMPRESSED_TENSORS, ".weight_scale", DROP, "weight_scale is missing", 0},
         {EXPORT_COMPRESSED_TENSORS, ".weight_shape", DROP, "weight_shape is missing", 0},
         {EXPORT_COMPRESSED_TENSORS, ".weight_shape", DTYPE, "expected two integers", 0},
-        {EXPORT_COMPRESSED_TENSORS, ".weight_shape", FLIP, "weight_packed in", 0xFF},
-        {EXPORT_COMPRESSED_TENSORS, ".weight_packed", SHAPE, "weight_packed in", 0},
+        {EXPORT_COMPRESSED_TENSORS, ".weight_shape", FLIP, "weight_shape in", 0xFF},
+        {EXPORT_COMPRESSED_TENSORS, ".weight_packed", SHAPE, "weight_scale in", 0},
         {EXPORT_COMPRESSED_TENSORS, ".weight_scale", SHAPE, "weight_scale in", 0},
         {EXPORT_COMPRESSED_TENSORS, ".weight_zero_point", ADD, "a zero point is not supported", 0},
         {EXPORT_COMPRESSED_TENSORS, ".weight_g_idx", ADD, "activation order is not supported", 0},
@@ -334,11 +334,12 @@ static void test_packed_errors(void **state)
         raw_write(&m, QUANT, true);
         raw_free(&m);
         c = open_ok(QUANT);
-        bool in_data = d->what == FLIP && strcmp(d->suffix, ".weight_shape") != 0;
-        if (in_data)
+        if (d->what == FLIP)
             OK(checkpoint_weight(c, UP, &w, &e), e);
         else
             FAILS(checkpoint_weight(c, UP, &w, &e), e, ERR_USER, d->part);
+        if (strcmp(d->suffix, ".weight_shape") == 0) /* found before any work */
+            FAILS(checkpoint_check_finite(c, UP, &e), e, ERR_USER, d->part);
         FAILS(checkpoint_read_codes(c, UP, &q, &e), e, ERR_USER, d->part);
         assert_null(q.codes);
         assert_true(e.hint[0]);

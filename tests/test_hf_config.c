@@ -256,6 +256,10 @@ static void text_part(void **state)
     parse_text_part(&c, "mistral", ",\"tie_word_embeddings\":false");
     assert_false(c.tie_word_embeddings);
     config_free(&c);
+    parse_text_part(&c, "mistral",
+                    ",\"quantization_config\":{\"quant_method\":\"fp8\",\"weight_block_size\":[128,128]}");
+    assert_int_equal(c.quant, QUANT_FP8);
+    config_free(&c);
     parse_text_part(&c, "mllama_text_model", "");
     assert_false(config_supported(&c, &e));
     assert_non_null(

@@ -484,7 +484,7 @@ bool hf_config_parse(struct model_config *out, const char *text, size_t size, co
     r.lenient = named && !family_of(out);
     ok = ok && (r.lenient ? read_part(&r, out, read_shape) : read_shape(&r, out)) && read_part(&r, out, read_details) &&
          read_part(&r, out, read_multipliers) && read_part(&r, out, read_no_rope) && read_part(&r, out, read_windows) &&
-         read_part(&r, out, read_rope) && read_quant(out, root, path, e);
+         read_part(&r, out, read_rope) && read_quant(out, json_get(r.o, "quantization_config") ? r.o : root, path, e);
     cJSON_Delete(root);
     if (!ok)
         config_free(out);

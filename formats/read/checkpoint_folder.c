@@ -286,7 +286,8 @@ static bool folder_check_finite(const void *self, const char *module, struct err
         return open_narrow(&narrow, f, module, e) && narrow_check_finite(&narrow, f->tensors, e);
     if (!folder_is_packed(f, module, NULL))
         return !t || tensor_check_finite(t, folder_path(f, t), e);
-    return open_packed(&p, f, module, e) && tensor_check_finite(p.scales, folder_path(f, p.scales), e) &&
+    return open_packed(&p, f, module, e) && packed_check_shape(&p, f->tensors, e) &&
+           tensor_check_finite(p.scales, folder_path(f, p.scales), e) &&
            (!p.biases || tensor_check_finite(p.biases, folder_path(f, p.biases), e));
 }
 

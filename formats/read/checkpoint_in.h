@@ -56,7 +56,7 @@ const struct tensor *checkpoint_stored(const struct checkpoint *c, const char *m
 bool checkpoint_read_f32(const struct checkpoint *c, const char *module, uint32_t row0, uint32_t rows, float *dst,
                          struct err *e);
 /* NaN and infinities in the module's float tensors (weight or scales, and bias): ERR_USER naming tensor,
- * file, element. */
+ * file, element. So is a shape among the data that is not that of the tensors. */
 bool checkpoint_check_finite(const struct checkpoint *c, const char *module, struct err *e);
 /* Codes and scales of a quantized module; q is initialised here, the caller frees it. */
 bool checkpoint_read_codes(const struct checkpoint *c, const char *module, struct qlinear *q, struct err *e);

@@ -180,6 +180,14 @@ static bool open_gptq(struct packed_linear *p, const struct safetensors *s, stru
     return check_words(s, p->g_idx, e);
 }
 
+/* What MODULE.weight_shape says. */
+static void read_shape(const struct tensor *t, uint64_t *rows, uint64_t *cols)
+{
+    bool wide = t->dtype == DTYPE_I64;
+    *rows = wide ? load_u64le(t->data) : load_u32le(t->data);
+    *cols = wide ? load_u64le(t->data + 8) : load_u32le(t->data + 4);
+}
+
 static bool open_compressed(struct packed_linear *p, const struct safetensors *s, struct err *e)
 {
     const struct tensor *shape;
@@ -188,11 +196,20 @@ static bool open_compressed(struct packed_linear *p, const struct safetensors *s
         !need(&p->scales, p, s, ".weight_scale", e) || !need(&shape, p, s, ".weight_shape", e))
         return false;
     p->bytes += shape->bytes;
-    bool wide = shape->dtype == DTYPE_I64;
-    if (shape->n_dims != 1 || shape->shape[0] != 2 || (!wide && shape->dtype != DTYPE_I32))
+    if (shape->n_dims != 1 || shape->shape[0] != 2 || (shape->dtype != DTYPE_I64 && shape->dtype != DTYPE_I32))
         return bad_shape(s, shape, e, "two integers");
-    uint64_t rows = wide ? load_u64le(shape->data) : load_u32le(shape->data);
-    uint64_t cols = wide ? load_u64le(shape->data + 8) : load_u32le(shape->data + 4);
+    if (p->codes->n_dims != 2)
+        return bad_shape(s, p->codes, e, "two dimensions");
+    /* Whole groups in whole words leave no other shape. Looking into each of a large model's 70,000 would read its files all
+     * over, and so it is left to whoever reads the codes. */
+    uint64_t rows = p->codes->shape[0], cols = 0, bits = p->codes->shape[1] * 32;
+    bool whole = p->spec.group && bits % p->spec.type->bits == 0 && bits / p->spec.type->bits % p->spec.group == 0 &&
+                 p->spec.group * p->spec.type->bits % 32 == 0;
+    if (whole && p->codes->shape[1] <= INT32_MAX)
+        cols = bits / p->spec.type->bits;
+    else
+        read_shape(shape, &rows, &cols);
+    p->shape = whole ? shape : NULL;
     return set_size(p, s, rows, cols, e) && check_2d(s, p->codes, p->rows, div_up(cols * p->spec.type->bits, 32), e) &&
            check_2d(s, p->scales, p->rows, p->groups, e);
 }
@@ -295,6 +312,20 @@ static bool check_zeros(const struct packed_linear *p, const struct safetensors 
     return true;
 }
 
+bool packed_check_shape(const struct packed_linear *p, const struct safetensors *s, struct err *e)
+{
+    uint64_t rows, cols;
+    if (!p->shape)
+        return true;
+    read_shape(p->shape, &rows, &cols);
+    if (rows == p->rows && cols == p->cols)
+        return true;
+    err_set(e, ERR_USER, "%s in %s says %llu x %llu, its codes are of %u x %u", p->shape->name,
+            safetensors_path(s, p->shape), (unsigned long long)rows, (unsigned long long)cols, (unsigned)p->rows,
+            (unsigned)p->cols);
+    return bad_file_hint(e);
+}
+
 static float scale_at(const struct tensor *t, size_t i)
 {
     float f;
@@ -350,6 +381,8 @@ bool packed_rows(const struct packed_linear *p, const struct safetensors *s, uin
         return err_set(e, ERR_BUG, "rows %u to %u of %s, which has %u", (unsigned)row0, (unsigned)(row0 + rows),
                        p->module, (unsigned)p->rows);
     if (gptq && (!check_order(p, s, e) || !check_zeros(p, s, row0, rows, e)))
+        return false;
+    if (!packed_check_shape(p, s, e))
         return false;
     /* Mapped data may lie at any address: words are copied before they are unpacked. */
     size_t bytes = n_words * 4 * (gptq ? 16 : 1);

@@ -13,6 +13,7 @@ struct packed_linear {
     const struct tensor *codes, *scales;
     const struct tensor *zeros, *g_idx; /* gptq; g_idx may be NULL (in order) */
     const struct tensor *biases;        /* mlx */
+    const struct tensor *shape;         /* compressed-tensors: still to be compared with rows and cols; or NULL */
     uint32_t rows, cols, groups;
     struct quant_spec spec;
     uint64_t bytes;
@@ -31,6 +32,9 @@ bool packed_open(struct packed_linear *p, const struct safetensors *s, enum quan
  * points other than the symmetric one, and mlx biases other than -2^(bits-1) * scale. */
 bool packed_rows(const struct packed_linear *p, const struct safetensors *s, uint32_t row0, uint32_t rows,
                  int8_t *codes, float *scales, struct err *e);
+
+/* Whether what the file says of its shape is what its tensors have; packed_rows asks it too. */
+bool packed_check_shape(const struct packed_linear *p, const struct safetensors *s, struct err *e);
 
 /* MODULE + suffix among the tensors; NULL if absent (or the name does not fit). */
 const struct tensor *module_tensor(const struct safetensors *s, const char *module, const char *suffix);

@@ -436,10 +436,12 @@ static bool config_text(struct hf_plan *p, const struct building *b)
     free(text);
     if (!root)
         return false;
-    for (size_t i = 0; i < sizeof old / sizeof old[0]; i++)
-        cJSON_DeleteItemFromObjectCaseSensitive(root, old[i]);
-    bool new_name = cJSON_GetObjectItemCaseSensitive(root, "dtype") != NULL;
     cJSON *part = cJSON_GetObjectItemCaseSensitive(root, "text_config");
+    for (size_t i = 0; i < sizeof old / sizeof old[0]; i++) {
+        cJSON_DeleteItemFromObjectCaseSensitive(root, old[i]);
+        cJSON_DeleteItemFromObjectCaseSensitive(part, old[i]);
+    }
+    bool new_name = cJSON_GetObjectItemCaseSensitive(root, "dtype") != NULL;
     ok = ok &&
          (p->exact || (set_string(root, "dtype", dtype, false) && set_string(root, "torch_dtype", dtype, !new_name)));
     if (ok && !p->exact && cJSON_IsObject(part))

@@ -40,13 +40,24 @@ def load(folder):
     return {k: (t["dtype"], t["shape"], raw[8 + n + t["data_offsets"][0] : 8 + n + t["data_offsets"][1]]) for k, t in header.items()}
 
 
-def save(folder, source, tensors, quantization):
+def save(folder, source, tensors, quantization, inner):
+    """inner: as the text part of a model that reads more than text."""
     os.makedirs(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         shutil.copy(os.path.join(source, name), folder)
     config = json.load(open(os.path.join(source, "config.json")))
     if quantization:
         config["quantization_config"] = quantization
+    if inner:
+        tensors = {"language_model." + name: t for name, t in tensors.items()}
+        tensors["vision_tower.patch_conv.weight"] = ("BF16", [2, 2], bytes(8))
+        del config["architectures"]
+        config = {
+            "architectures": ["Mistral3ForConditionalGeneration"],
+            "model_type": "mistral3",
+            "tie_word_embeddings": True,
+            "text_config": dict(config, model_type="mistral"),
+        }
     json.dump(config, open(os.path.join(folder, "config.json"), "w"))
     header, at = {}, 0
     for name, (dtype, shape, data) in tensors.items():
@@ -150,6 +161,8 @@ FORMS = {
     ),
 }
 
+FORMS["int4-text-part"] = FORMS["int4"]
+
 source, out = sys.argv[1:]
 model = load(source)
 for form, (encode, quantization) in FORMS.items():
@@ -163,5 +176,5 @@ for form, (encode, quantization) in FORMS.items():
         parts, values = encode(weights, *shape, name[: -len(".weight")])
         packed.update(parts)
         plain[name] = ("F32", shape, struct.pack("<%df" % len(values), *values))
-    save(os.path.join(out, form), source, packed, quantization)
-    save(os.path.join(out, form + "-f32"), source, plain, None)
+    save(os.path.join(out, form), source, packed, quantization, "text-part" in form)
+    save(os.path.join(out, form + "-f32"), source, plain, None, "text-part" in form)

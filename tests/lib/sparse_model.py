@@ -1,64 +1,184 @@
 #!/usr/bin/env python3
-"""A model folder of a published shape whose weights are a hole in a file: it takes no disk space, and a dry run reads only its
-headers.  sparse_model.py SHAPE FOLDER"""
-import json, os, struct, sys
+"""sparse_model.py NAME FOLDER [--layers N] [--experts N]: a model folder of full size whose weights are holes. Headers, index and
+config.json are as released; data take no room on disk and read as zeros. NAME: qwen3-30b-a3b, deepseek-v3, kimi-k2.5.
+Standard library only."""
+import json
+import os
+import struct
+import sys
 
-# hidden, feed-forward, layers, heads, kv heads, head size, vocabulary, tied, q/k norms
-SHAPES = {
-    "1B": (2048, 8192, 16, 32, 8, 64, 128256, True, False),  # Llama-3.2-1B
-    "3B": (3072, 8192, 28, 24, 8, 128, 128256, True, False),  # Llama-3.2-3B
-    "8B": (4096, 14336, 32, 32, 8, 128, 128256, False, False),  # Llama-3.1-8B
-    "8B-152k": (4096, 12288, 36, 32, 8, 128, 151936, False, True),  # Qwen3-8B
-    "14B": (5120, 17408, 40, 40, 8, 128, 151936, False, True),  # Qwen3-14B
-    "32B": (5120, 25600, 64, 64, 8, 128, 151936, False, True),  # Qwen3-32B
-    "70B": (8192, 28672, 80, 64, 8, 128, 128256, False, False),  # Llama-3.1-70B
-}
+SHARD = 5_000_000_000
+SIZE = {"BF16": 2, "F32": 4, "I32": 4, "F8_E4M3": 1}
 
 
-def main(name, folder):
-    hidden, ffn, layers, heads, kv, dim, vocab, tied, norms = SHAPES[name]
-    tensors, at = {}, 0
+class Folder:
+    """Tensors in the order given, in shards that a header begins; what has values lies together behind the hole."""
 
-    def add(tensor, *shape):
-        nonlocal at
-        size = 2
+    def __init__(self, path):
+        self.path, self.shards, self.values, self.at = path, [[]], [[]], 0
+
+    def add(self, name, dtype, *shape):
+        size = SIZE[dtype]
         for n in shape:
             size *= n
-        tensors[tensor + ".weight"] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [at, at + size]}
-        at += size
+        if self.at and self.at + size > SHARD:
+            self.shards.append([])
+            self.values.append([])
+            self.at = 0
+        self.shards[-1].append((name, dtype, shape, self.at, self.at + size))
+        self.at += size
 
-    add("model.embed_tokens", vocab, hidden)
-    for i in range(layers):
-        block = "model.layers.%d." % i
-        for part, shape in (("self_attn.q_proj", (heads * dim, hidden)), ("self_attn.k_proj", (kv * dim, hidden)),
-                            ("self_attn.v_proj", (kv * dim, hidden)), ("self_attn.o_proj", (hidden, heads * dim)),
-                            ("mlp.gate_proj", (ffn, hidden)), ("mlp.up_proj", (ffn, hidden)),
-                            ("mlp.down_proj", (hidden, ffn)), ("input_layernorm", (hidden,)),
-                            ("post_attention_layernorm", (hidden,))):
-            add(block + part, *shape)
-        if norms:
-            add(block + "self_attn.q_norm", dim)
-            add(block + "self_attn.k_norm", dim)
-    add("model.norm", hidden)
-    if not tied:
-        add("lm_head", vocab, hidden)
-    family = "Qwen3" if norms else "Llama"
-    config = {"architectures": [family + "ForCausalLM"], "model_type": family.lower(), "hidden_size": hidden,
-              "intermediate_size": ffn, "num_hidden_layers": layers, "num_attention_heads": heads,
-              "num_key_value_heads": kv, "head_dim": dim, "vocab_size": vocab, "max_position_embeddings": 8192,
-              "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "rope_scaling": None, "tie_word_embeddings": tied,
-              "hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "bos_token_id": 0, "eos_token_id": 1,
-              "torch_dtype": "bfloat16"}
-    os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, "config.json"), "w") as f:
-        json.dump(config, f)
-    header = json.dumps(tensors).encode()
-    header += b" " * (-len(header) % 8)
-    with open(os.path.join(folder, "model.safetensors"), "wb") as f:
-        f.write(struct.pack("<Q", len(header)) + header)
-        f.truncate(8 + len(header) + at)
+    def pair(self, name, a, b):
+        """Two integers, in the shard of what was added last."""
+        self.values[-1].append((name, struct.pack("<2i", a, b)))
+
+    def close(self):
+        names, total = {}, 0
+        for i, shard in enumerate(self.shards):
+            file = "model-%05d-of-%05d.safetensors" % (i + 1, len(self.shards))
+            data = b""
+            end = shard[-1][4]
+            for n, value in self.values[i]:
+                at = end + len(data)
+                shard.append((n, "I32", (2,), at, at + len(value)))
+                data += value
+            header = {n: {"dtype": d, "shape": s, "data_offsets": [a, b]} for n, d, s, a, b in shard}
+            text = json.dumps(header, separators=(",", ":")).encode()
+            text += b" " * (-len(text) % 8)
+            with open(os.path.join(self.path, file), "wb") as f:
+                f.write(struct.pack("<Q", len(text)) + text)
+                f.seek(8 + len(text) + end)
+                f.write(data)
+                f.truncate(8 + len(text) + shard[-1][4])
+            total += shard[-1][4]
+            names.update((n, file) for n, *_ in shard)
+        with open(os.path.join(self.path, "model.safetensors.index.json"), "w") as f:
+            json.dump({"metadata": {"total_size": total}, "weight_map": names}, f)
 
 
-if len(sys.argv) != 3 or sys.argv[1] not in SHAPES:
-    sys.exit("usage: sparse_model.py %s FOLDER" % "|".join(SHAPES))
-main(sys.argv[1], sys.argv[2])
+def bf16(f, name, rows, cols):
+    f.add(name + ".weight", "BF16", rows, cols)
+
+
+def fp8(f, name, rows, cols):
+    f.add(name + ".weight", "F8_E4M3", rows, cols)
+    f.add(name + ".weight_scale_inv", "F32", -(-rows // 128), -(-cols // 128))
+
+
+def int4(f, name, rows, cols):
+    f.add(name + ".weight_packed", "I32", rows, cols // 8)
+    f.add(name + ".weight_scale", "BF16", rows, cols // 32)
+    f.pair(name + ".weight_shape", rows, cols)
+
+
+def ffn(f, name, hidden, width, linear):
+    linear(f, name + ".gate_proj", width, hidden)
+    linear(f, name + ".up_proj", width, hidden)
+    linear(f, name + ".down_proj", hidden, width)
+
+
+def qwen3_moe(f, c):
+    d, hidden = c["head_dim"], c["hidden_size"]
+    f.add("model.embed_tokens.weight", "BF16", c["vocab_size"], hidden)
+    for layer in range(c["num_hidden_layers"]):
+        p = "model.layers.%d." % layer
+        for name, heads in (("q", "num_attention_heads"), ("k", "num_key_value_heads"), ("v", "num_key_value_heads")):
+            bf16(f, p + "self_attn.%s_proj" % name, c[heads] * d, hidden)
+        bf16(f, p + "self_attn.o_proj", hidden, c["num_attention_heads"] * d)
+        for name, n in (("self_attn.q_norm", d), ("self_attn.k_norm", d), ("input_layernorm", hidden)):
+            f.add(p + name + ".weight", "BF16", n)
+        f.add(p + "post_attention_layernorm.weight", "BF16", hidden)
+        bf16(f, p + "mlp.gate", c["num_experts"], hidden)
+        for e in range(c["num_experts"]):
+            ffn(f, p + "mlp.experts.%d" % e, hidden, c["moe_intermediate_size"], bf16)
+    f.add("model.norm.weight", "BF16", hidden)
+    bf16(f, "lm_head", c["vocab_size"], hidden)
+
+
+def mla(f, c, prefix, head, dense, expert):
+    """DeepSeek-V3's shape; dense: how what is no expert is stored."""
+    hidden, heads = c["hidden_size"], c["num_attention_heads"]
+    qk, rope, v = c["qk_nope_head_dim"] + c["qk_rope_head_dim"], c["qk_rope_head_dim"], c["v_head_dim"]
+    rq, rkv = c["q_lora_rank"], c["kv_lora_rank"]
+    f.add(prefix + "embed_tokens.weight", "BF16", c["vocab_size"], hidden)
+    for layer in range(c["num_hidden_layers"]):
+        p = prefix + "layers.%d." % layer
+        dense(f, p + "self_attn.q_a_proj", rq, hidden)
+        dense(f, p + "self_attn.q_b_proj", heads * qk, rq)
+        dense(f, p + "self_attn.kv_a_proj_with_mqa", rkv + rope, hidden)
+        dense(f, p + "self_attn.kv_b_proj", heads * (c["qk_nope_head_dim"] + v), rkv)
+        dense(f, p + "self_attn.o_proj", hidden, heads * v)
+        for name, n in (("self_attn.q_a_layernorm", rq), ("self_attn.kv_a_layernorm", rkv), ("input_layernorm", hidden)):
+            f.add(p + name + ".weight", "BF16", n)
+        f.add(p + "post_attention_layernorm.weight", "BF16", hidden)
+        if layer < c["first_k_dense_replace"]:
+            ffn(f, p + "mlp", hidden, c["intermediate_size"], dense)
+            continue
+        bf16(f, p + "mlp.gate", c["n_routed_experts"], hidden)
+        f.add(p + "mlp.gate.e_score_correction_bias", "F32", c["n_routed_experts"])
+        ffn(f, p + "mlp.shared_experts", hidden, c["n_shared_experts"] * c["moe_intermediate_size"], dense)
+        for e in range(c["n_routed_experts"]):
+            ffn(f, p + "mlp.experts.%d" % e, hidden, c["moe_intermediate_size"], expert)
+    f.add(prefix + "norm.weight", "BF16", hidden)
+    bf16(f, head, c["vocab_size"], hidden)
+
+
+QWEN3 = {
+    "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "torch_dtype": "bfloat16", "hidden_size": 2048,
+    "intermediate_size": 6144, "moe_intermediate_size": 768, "num_hidden_layers": 48, "num_attention_heads": 32,
+    "num_key_value_heads": 4, "head_dim": 128, "num_experts": 128, "num_experts_per_tok": 8, "norm_topk_prob": True,
+    "decoder_sparse_step": 1, "mlp_only_layers": [], "vocab_size": 151936, "max_position_embeddings": 40960,
+    "rms_norm_eps": 1e-06, "rope_theta": 1000000.0, "rope_scaling": None, "hidden_act": "silu", "attention_bias": False,
+    "use_sliding_window": False, "sliding_window": None, "max_window_layers": 48, "tie_word_embeddings": False,
+    "bos_token_id": 151643, "eos_token_id": 151645,
+}  # fmt: skip
+DEEPSEEK = {
+    "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "torch_dtype": "bfloat16", "hidden_size": 7168,
+    "intermediate_size": 18432, "moe_intermediate_size": 2048, "num_hidden_layers": 61, "num_attention_heads": 128,
+    "num_key_value_heads": 128, "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
+    "v_head_dim": 128, "n_routed_experts": 256, "num_experts_per_tok": 8, "n_shared_experts": 1, "first_k_dense_replace": 3,
+    "moe_layer_freq": 1, "n_group": 8, "topk_group": 4, "topk_method": "noaux_tc", "scoring_func": "sigmoid",
+    "norm_topk_prob": True, "routed_scaling_factor": 2.5, "vocab_size": 129280, "max_position_embeddings": 163840,
+    "rms_norm_eps": 1e-06, "rope_theta": 10000, "hidden_act": "silu", "attention_bias": False, "tie_word_embeddings": False,
+    "num_nextn_predict_layers": 1, "bos_token_id": 0, "eos_token_id": 1,
+    "rope_scaling": {"type": "yarn", "factor": 40, "original_max_position_embeddings": 4096, "beta_fast": 32, "beta_slow": 1,
+                     "mscale": 1.0, "mscale_all_dim": 1.0},
+    "quantization_config": {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [128, 128]},
+}  # fmt: skip
+KIMI = dict(
+    DEEPSEEK, architectures=["DeepseekV3ForCausalLM"], model_type="kimi_k2", num_attention_heads=64, num_key_value_heads=64,
+    n_routed_experts=384, first_k_dense_replace=1, n_group=1, topk_group=1, routed_scaling_factor=2.827, vocab_size=163840,
+    max_position_embeddings=262144, rms_norm_eps=1e-05, rope_theta=50000.0, num_nextn_predict_layers=0, bos_token_id=163584,
+    eos_token_id=163585,
+    rope_scaling={"type": "yarn", "factor": 64.0, "original_max_position_embeddings": 4096, "beta_fast": 32.0, "beta_slow": 1.0,
+                  "mscale": 1.0, "mscale_all_dim": 1.0},
+    quantization_config={
+        "quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed",
+        "kv_cache_scheme": None,
+        "ignore": ["lm_head", "re:.*self_attn.*", "re:.*shared_experts.*", r"re:.*mlp\.(gate|up|gate_up|down)_proj.*"],
+        "config_groups": {"group_0": {"targets": ["Linear"], "input_activations": None, "output_activations": None, "weights": {
+            "num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 32, "dynamic": False,
+            "actorder": None}}}})  # fmt: skip
+
+args = dict(zip(sys.argv[3::2], map(int, sys.argv[4::2])))
+name, path = sys.argv[1:3]
+os.makedirs(path)
+config = {"qwen3-30b-a3b": QWEN3, "deepseek-v3": DEEPSEEK, "kimi-k2.5": KIMI}[name]
+config["num_hidden_layers"] = args.get("--layers", config["num_hidden_layers"])
+key = "num_experts" if config is QWEN3 else "n_routed_experts"
+config[key] = args.get("--experts", config[key])
+folder = Folder(path)
+if config is QWEN3:
+    qwen3_moe(folder, config)
+elif config is DEEPSEEK:
+    mla(folder, config, "model.", "lm_head", fp8, fp8)
+else:
+    mla(folder, config, "language_model.model.", "language_model.lm_head", bf16, int4)
+    for i in range(27):  # what carries over
+        bf16(folder, "vision_tower.encoder.blocks.%d.wqkv" % i, 3456, 1152)
+    bf16(folder, "mm_projector.proj.0", 4608, 4608)
+    config = {"architectures": ["KimiK25ForConditionalGeneration"], "model_type": "kimi_k25", "dtype": "bfloat16",
+              "text_config": config, "tie_word_embeddings": False}  # fmt: skip
+folder.close()
+with open(os.path.join(path, "config.json"), "w") as f:
+    json.dump(config, f, indent=1)
