@@ -7,22 +7,27 @@
 
 /* clang-format off */
 static const struct block_part parts[] = {
-    /* role, names, kind, half, input, rows and columns, turned, of */
-    {ROLE_ATTN_NORM, "input_layernorm", "attn_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_PRE_NORMS},
-    {ROLE_Q, "self_attn.q_proj", "attn_q", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_HEADS, WIDTH_HIDDEN, true, 0},
-    {ROLE_K, "self_attn.k_proj", "attn_k", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_KV_HEADS, WIDTH_HIDDEN, true, 0},
-    {ROLE_V, "self_attn.v_proj", "attn_v", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_KV_HEADS, WIDTH_HIDDEN, false, 0},
-    {ROLE_Q_NORM, "self_attn.q_norm", "attn_q_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HEAD, false, PARTS_QK_NORM},
-    {ROLE_K_NORM, "self_attn.k_norm", "attn_k_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HEAD, false, PARTS_QK_NORM},
-    {ROLE_Q_NORM, "self_attn.q_norm", "attn_q_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HEADS, false, PARTS_QK_NORM_WHOLE},
-    {ROLE_K_NORM, "self_attn.k_norm", "attn_k_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_KV_HEADS, false, PARTS_QK_NORM_WHOLE},
-    {ROLE_O, "self_attn.o_proj", "attn_output", PART_MATRIX, HALF_ATTN, INPUT_HEADS, WIDTH_HIDDEN, WIDTH_HEADS, false, 0},
-    {ROLE_FFN_NORM, "post_attention_layernorm", "ffn_norm", PART_NORM, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_PRE_NORMS},
-    {ROLE_ATTN_POST_NORM, "post_attention_layernorm", "post_attention_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_POST_NORMS},
-    {ROLE_GATE, "mlp.gate_proj", "ffn_gate", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_MIDDLE, WIDTH_HIDDEN, false, 0},
-    {ROLE_UP, "mlp.up_proj", "ffn_up", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_MIDDLE, WIDTH_HIDDEN, false, 0},
-    {ROLE_DOWN, "mlp.down_proj", "ffn_down", PART_MATRIX, HALF_FFN, INPUT_MIDDLE, WIDTH_HIDDEN, WIDTH_MIDDLE, false, 0},
-    {ROLE_FFN_POST_NORM, "post_feedforward_layernorm", "post_ffw_norm", PART_NORM, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_POST_NORMS},
+    /* role, names, kind, half, input, rows and columns, turned, of, without */
+    {ROLE_ATTN_NORM, "input_layernorm", "attn_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_PRE_NORMS | PARTS_GEMMA_NORMS, 0},
+    {ROLE_QKV, "self_attn.qkv_proj", "attn_qkv", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_QKV, WIDTH_HIDDEN, true, PARTS_FUSED_QKV, 0},
+    {ROLE_Q, "self_attn.q_proj", "attn_q", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_HEADS, WIDTH_HIDDEN, true, 0, PARTS_FUSED_QKV},
+    {ROLE_K, "self_attn.k_proj", "attn_k", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_KV_HEADS, WIDTH_HIDDEN, true, 0, PARTS_FUSED_QKV},
+    {ROLE_V, "self_attn.v_proj", "attn_v", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_KV_HEADS, WIDTH_HIDDEN, false, 0, PARTS_FUSED_QKV},
+    {ROLE_Q_NORM, "self_attn.q_norm", "attn_q_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HEAD, false, PARTS_QK_NORM, 0},
+    {ROLE_K_NORM, "self_attn.k_norm", "attn_k_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HEAD, false, PARTS_QK_NORM, 0},
+    {ROLE_Q_NORM, "self_attn.q_norm", "attn_q_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HEADS, false, PARTS_QK_NORM_WHOLE, 0},
+    {ROLE_K_NORM, "self_attn.k_norm", "attn_k_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_KV_HEADS, false, PARTS_QK_NORM_WHOLE, 0},
+    {ROLE_O, "self_attn.o_proj", "attn_output", PART_MATRIX, HALF_ATTN, INPUT_HEADS, WIDTH_HIDDEN, WIDTH_HEADS, false, 0, 0},
+    {ROLE_FFN_NORM, "post_attention_layernorm", "ffn_norm", PART_NORM, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_PRE_NORMS, 0},
+    {ROLE_FFN_NORM, "pre_feedforward_layernorm", "ffn_norm", PART_NORM, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_GEMMA_NORMS, 0},
+    {ROLE_ATTN_POST_NORM, "post_attention_layernorm", "post_attention_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_POST_NORMS | PARTS_GEMMA_NORMS, 0},
+    {ROLE_ATTN_POST_NORM, "post_self_attn_layernorm", "post_attention_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_GLM_NORMS, 0},
+    {ROLE_GATE_UP, "mlp.gate_up_proj", "ffn_up", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_TWO_MIDDLES, WIDTH_HIDDEN, false, PARTS_FUSED_GATE_UP, 0},
+    {ROLE_GATE, "mlp.gate_proj", "ffn_gate", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_MIDDLE, WIDTH_HIDDEN, false, 0, PARTS_FUSED_GATE_UP},
+    {ROLE_UP, "mlp.up_proj", "ffn_up", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_MIDDLE, WIDTH_HIDDEN, false, 0, PARTS_FUSED_GATE_UP},
+    {ROLE_DOWN, "mlp.down_proj", "ffn_down", PART_MATRIX, HALF_FFN, INPUT_MIDDLE, WIDTH_HIDDEN, WIDTH_MIDDLE, false, 0, 0},
+    {ROLE_FFN_POST_NORM, "post_mlp_layernorm", "post_ffw_norm", PART_NORM, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_GLM_NORMS, 0},
+    {ROLE_FFN_POST_NORM, "post_feedforward_layernorm", "post_ffw_norm", PART_NORM, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_POST_NORMS | PARTS_GEMMA_NORMS, 0},
 };
 #define N_PARTS (sizeof parts / sizeof parts[0])
 /* clang-format on */
@@ -76,7 +81,8 @@ const char *block_part_short_name(const struct block_part *p)
 
 bool family_has(const struct family *f, const struct block_part *p)
 {
-    return p->of == 0 || ((f ? f->parts : (unsigned)PARTS_PRE_NORMS) & p->of) != 0;
+    unsigned parts_of = f ? f->parts : (unsigned)PARTS_PRE_NORMS;
+    return (p->of == 0 || (parts_of & p->of) != 0) && (parts_of & p->without) == 0;
 }
 
 bool family_has_role(const struct family *f, enum role role)
@@ -98,8 +104,12 @@ static uint32_t width(enum width w, const struct model_config *c)
         return c->num_heads * c->head_dim;
     case WIDTH_KV_HEADS:
         return c->num_kv_heads * c->head_dim;
+    case WIDTH_QKV:
+        return (c->num_heads + 2 * c->num_kv_heads) * c->head_dim;
     case WIDTH_MIDDLE:
         return c->intermediate_size;
+    case WIDTH_TWO_MIDDLES:
+        return 2 * c->intermediate_size;
     case WIDTH_ONE:
         break;
     }
@@ -209,6 +219,26 @@ uint32_t block_place(struct block_shape b, enum role role)
     return i;
 }
 
+struct block_rows_at block_rows_at(struct block_shape b, const struct model_config *c, enum role role)
+{
+    uint32_t q = c->num_heads * c->head_dim, kv = c->num_kv_heads * c->head_dim, at = block_place(b, role);
+    bool up = role == ROLE_UP, attn = role == ROLE_Q || role == ROLE_K || role == ROLE_V;
+    struct block_rows_at x = {.at = at};
+    if (at < b.n) {
+        x.rows = b.matrices[at].rows;
+    } else if (attn || up || role == ROLE_GATE) {
+        x.at = block_place(b, attn ? ROLE_QKV : ROLE_GATE_UP);
+        uint32_t half = x.at < b.n ? b.matrices[x.at].rows / 2 : 0;
+        x.row0 = role == ROLE_K ? q : role == ROLE_V ? q + kv : up ? half : 0;
+        x.rows = role == ROLE_Q ? q : attn ? kv : half;
+    }
+    if (x.at < b.n)
+        x.cols = b.matrices[x.at].cols;
+    else
+        x = (struct block_rows_at){.at = b.n};
+    return x;
+}
+
 uint32_t block_input_cols(struct block_shape b, enum block_half half, enum input in)
 {
     for (uint32_t i = 0; i < b.n; i++)
@@ -217,12 +247,13 @@ uint32_t block_input_cols(struct block_shape b, enum block_half half, enum input
     return 0;
 }
 
-uint32_t model_shape_rows(const struct model_shape *s, enum role role)
+uint32_t model_shape_rows(const struct model_shape *s, const struct model_config *c, enum role role)
 {
     uint32_t widest = 0;
-    for (uint32_t i = 0; i < s->first[s->layers]; i++)
-        if (s->matrices[i].part->role == role && s->matrices[i].rows > widest)
-            widest = s->matrices[i].rows;
+    for (uint32_t layer = 0; layer < s->layers; layer++) {
+        struct block_rows_at x = block_rows_at(model_shape_of(s, layer), c, role);
+        widest = x.rows > widest ? x.rows : widest;
+    }
     return widest;
 }
 

@@ -15,6 +15,7 @@
 /* What a part does. */
 enum role {
     ROLE_ATTN_NORM,
+    ROLE_QKV,
     ROLE_Q,
     ROLE_K,
     ROLE_V,
@@ -23,6 +24,7 @@ enum role {
     ROLE_O,
     ROLE_ATTN_POST_NORM,
     ROLE_FFN_NORM,
+    ROLE_GATE_UP,
     ROLE_GATE,
     ROLE_UP,
     ROLE_DOWN,
@@ -42,7 +44,16 @@ enum input {
     INPUT_NONE = INPUT_COUNT /* of a norm */
 };
 /* Rows and columns, in words of a config. */
-enum width { WIDTH_ONE, WIDTH_HIDDEN, WIDTH_HEAD, WIDTH_HEADS, WIDTH_KV_HEADS, WIDTH_MIDDLE };
+enum width {
+    WIDTH_ONE,
+    WIDTH_HIDDEN,
+    WIDTH_HEAD,
+    WIDTH_HEADS,
+    WIDTH_KV_HEADS,
+    WIDTH_QKV,
+    WIDTH_MIDDLE,
+    WIDTH_TWO_MIDDLES
+};
 
 struct block_part {
     enum role role;
@@ -52,8 +63,9 @@ struct block_part {
     enum block_half half;
     enum input input;
     enum width rows, cols;
-    bool turned; /* RoPE turns its output: rows may be permuted in a GGUF, by heads of head_dim rows */
-    unsigned of; /* families whose parts have one of these (PARTS_) have it; 0: all do */
+    bool turned;      /* RoPE turns its output: rows may be permuted in a GGUF, by heads of head_dim rows */
+    unsigned of;      /* families whose parts have one of these (PARTS_) have it; 0: all do */
+    unsigned without; /* but those that have one of these */
 };
 
 /* Every part that any family has, in the order of a file; NULL past the end. Some have the same role, or the same name. */
@@ -113,10 +125,15 @@ bool block_shape_same(struct block_shape a, struct block_shape b);
 bool model_shape_is_new(const struct model_shape *s, uint32_t layer);
 /* The first place with that role; b.n: there is none. */
 uint32_t block_place(struct block_shape b, enum role role);
+/* Where a role's rows are: in a matrix of their own, or in one with the rows of others. at b.n: there are none. */
+struct block_rows_at {
+    uint32_t at, row0, rows, cols;
+};
+struct block_rows_at block_rows_at(struct block_shape b, const struct model_config *c, enum role role);
 /* Columns of the matrices of a half that read an input; 0: none does. */
 uint32_t block_input_cols(struct block_shape b, enum block_half half, enum input in);
-/* Rows of the widest matrix of that role in any layer; 0: none has one. Columns of the widest that reads an input. */
-uint32_t model_shape_rows(const struct model_shape *s, enum role role);
+/* The most rows that role has in any layer, alone or beside others; 0: none has them. Columns of the widest that reads an input. */
+uint32_t model_shape_rows(const struct model_shape *s, const struct model_config *c, enum role role);
 uint32_t model_shape_input(const struct model_shape *s, enum input in);
 
 #endif

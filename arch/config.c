@@ -144,6 +144,11 @@ bool config_rope_is_local(const struct model_config *c, uint32_t layer)
     return c->rope_local_theta > 0 && config_window(c, layer) > 0;
 }
 
+uint32_t config_rope_dim(const struct model_config *c)
+{
+    return c->rope_dim ? c->rope_dim : c->head_dim;
+}
+
 double config_attention_scale(const struct model_config *c)
 {
     return c->attention_scale > 0 ? c->attention_scale : 1 / sqrt(c->head_dim);
@@ -157,6 +162,7 @@ double config_factor(double v)
 void config_free(struct model_config *c)
 {
     free(c->rope_factors);
+    free(c->rope_factors_long);
     free(c->no_rope);
     free(c->slides);
     for (size_t i = 0; i < c->n_rules; i++)

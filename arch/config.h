@@ -41,6 +41,7 @@ struct model_config {
     uint32_t sliding_window; /* positions a query sees, its own included, in layers that slide; 0: none does */
     bool *slides;            /* [num_layers] whether a layer slides; NULL: all do, if sliding_window is set */
     float rms_eps;
+    uint32_t rope_dim; /* dimensions of a head that RoPE turns, the first ones; 0: all */
     double rope_theta;
     double rope_local_theta; /* of layers that slide, which are not scaled; 0: they are as the others */
     bool *no_rope;           /* [num_layers] whether a layer is without RoPE; NULL: none is */
@@ -50,17 +51,20 @@ struct model_config {
     bool rope_unrounded;   /* yarn: the pairs of those turns are not rounded to whole ones (truncate: false) */
     double rope_attention; /* yarn and factors: what cos and sin are multiplied by; 0 means 1 */
     uint32_t rope_original_context;
-    float *rope_factors;    /* ROPE_FACTORS: what the frequency of each pair is divided by, [head_dim / 2]. Of a
+    float *rope_factors_long;    /* [rope_dim / 2]: in windows longer than the original context; NULL: as in others */
+    float *rope_factors;         /* ROPE_FACTORS: what the frequency of each pair is divided by, [rope_dim / 2]. Of a
                             GGUF whose factors are no llama3 scaling, or longrope with one list of factors */
-    double embedding_scale; /* what embeddings are multiplied by; 0 means 1, here and below */
-    double attention_scale; /* scores; 0: 1 / sqrt(head_dim) */
-    double residual_scale;  /* what each half adds */
-    double logit_divisor;   /* what logits are divided by */
+    double embedding_scale;      /* what embeddings are multiplied by; 0 means 1, here and below */
+    double attention_scale;      /* scores; 0: 1 / sqrt(head_dim) */
+    double residual_scale;       /* what each half adds */
+    double score_cap, logit_cap; /* caps of scores and logits: cap * tanh(x / cap); 0: none */
+    double logit_divisor;        /* what logits are divided by */
     bool tie_word_embeddings;
     bool tie_unsaid;               /* config.json does not say whether */
     bool attention_bias, mlp_bias; /* of a GGUF, for the config.json of its folder: gsq goes by the tensors */
     int64_t bos_id, eos_id;        /* -1: none; the first where config.json lists several */
     char hidden_act[32];
+    bool gelu; /* the feed-forward half has gelu, by tanh, in place of silu */
 
     /* Where the text part of a checkpoint's names begins, and the head: config_part_name, config_head_name. "": "model." and
      * "lm_head" */
@@ -115,11 +119,15 @@ uint32_t config_window(const struct model_config *c, uint32_t layer);
 /* Whether RoPE turns q and k in this layer; whether it is the unscaled one of layers that slide. */
 bool config_has_rope(const struct model_config *c, uint32_t layer);
 bool config_rope_is_local(const struct model_config *c, uint32_t layer);
+/* Dimensions of a head that RoPE turns. */
+uint32_t config_rope_dim(const struct model_config *c);
 /* What scores are multiplied by before the softmax, and a factor for which 0 stands for 1. */
 double config_attention_scale(const struct model_config *c);
 double config_factor(double v);
-/* Radians per position of pair `pair` of head_dim / 2, scaling included (rope.c). */
+/* Radians per position of pair `pair` of rope_dim / 2, scaling included (rope.c). */
 double rope_frequency(const struct model_config *c, uint32_t pair);
+/* The same in windows longer than the original context, where those have factors of their own. */
+double rope_long_frequency(const struct model_config *c, uint32_t pair);
 /* The same in layers whose RoPE is local. */
 double rope_local_frequency(const struct model_config *c, uint32_t pair);
 /* What cos and sin are multiplied by. */

@@ -1,5 +1,6 @@
 #include "arch/family.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -81,8 +82,93 @@ static const struct family families[] = {
         .usual_full_step = 4,
         .llama_slides = true,
     },
+    {
+        .name = "GLM-4",
+        .architecture = "Glm4ForCausalLM",
+        .model_type = "glm4",
+        .gguf = "glm4",
+        .parts = PARTS_PRE_NORMS | PARTS_GLM_NORMS | PARTS_FUSED_GATE_UP,
+        .adjacent_pairs = true,
+        .usual_rope_share = 0.5,
+    },
+    {
+        .name = "Phi-3",
+        .architecture = "Phi3ForCausalLM",
+        .model_type = "phi3",
+        .gguf = "phi3",
+        .parts = PARTS_PRE_NORMS | PARTS_FUSED_QKV | PARTS_FUSED_GATE_UP,
+        .factor_lists = true,
+        .sliding_window = true,
+    },
+    {
+        .name = "Gemma 2",
+        .architecture = "Gemma2ForCausalLM",
+        .model_type = "gemma2",
+        .gguf = "gemma2",
+        .parts = PARTS_GEMMA_NORMS,
+        .norm_plus_one = true,
+        .gelu = true,
+        .embedding_root = true,
+        .usual_query_scale = 256,
+        .odd_layers = 46,
+        .usual_score_cap = 50,
+        .usual_logit_cap = 30,
+        .usual_eps = 1e-6,
+        .usual_heads = 8,
+        .usual_kv_heads = 4,
+        .usual_head_dim = 256,
+        .usual_vocab = 256000,
+        .usual_context = 8192,
+        .sliding_window = true,
+        .usual_window = 4096,
+        .usual_full_step = 2,
+        .llama_slides = true,
+    },
+    {
+        .name = "Gemma 3",
+        .architecture = "Gemma3ForCausalLM",
+        .model_type = "gemma3_text",
+        .gguf = "gemma3",
+        .parts = PARTS_GEMMA_NORMS | PARTS_QK_NORM,
+        .norm_plus_one = true,
+        .gelu = true,
+        .embedding_root = true,
+        .usual_query_scale = 256,
+        .odd_layers = 62,
+        .usual_theta = 1e6,
+        .usual_local_theta = 1e4,
+        .usual_eps = 1e-6,
+        .usual_heads = 8,
+        .usual_kv_heads = 4,
+        .usual_head_dim = 256,
+        .usual_vocab = 262208,
+        .usual_context = 131072,
+        .local_rope = true,
+        .sliding_window = true,
+        .usual_window = 4096,
+        .usual_full_step = 6,
+        .llama_slides = true,
+    },
 };
 #define N (sizeof families / sizeof families[0])
+
+uint32_t family_usual(const struct family *f, size_t at)
+{
+    const struct {
+        size_t at;
+        uint32_t usual;
+    } list[] = {
+        {offsetof(struct model_config, num_heads), f->usual_heads},
+        {offsetof(struct model_config, num_kv_heads), f->usual_kv_heads},
+        {offsetof(struct model_config, head_dim), f->usual_head_dim},
+        {offsetof(struct model_config, vocab_size), f->usual_vocab},
+        {offsetof(struct model_config, max_position), f->usual_context},
+    };
+    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++)
+        if (list[i].at == at)
+            return list[i].usual;
+    return 0;
+}
 
 const struct family *family_at(size_t i)
 {
@@ -110,6 +196,49 @@ const struct family *family_of_gguf(const char *architecture, bool sliding)
     return found;
 }
 
+double family_llama_scale(const struct family *f, const struct model_config *c)
+{
+    return 1 / sqrt(c->num_layers == f->odd_layers ? (double)c->hidden_size / c->num_heads : c->head_dim);
+}
+
+/* Families that are known by name, by architecture or model_type, and what gsq does not compute in them. */
+static const struct {
+    const char *architecture, *model_type, *lacks;
+} unbuilt[] = {
+    {"Gemma4ForCausalLM", "gemma4_text", "layers have heads of two sizes, and a part of one is turned"},
+    {"Gemma4ForConditionalGeneration", "gemma4", "layers have heads of two sizes, and a part of one is turned"},
+    {"Gemma3nForConditionalGeneration", "gemma3n_text", "every layer has embeddings of its own"},
+    {"Llama4ForConditionalGeneration", "llama4_text", "attention is in chunks, and queries are scaled by position"},
+    {"Llama4ForCausalLM", "llama4", "attention is in chunks, and queries are scaled by position"},
+    {"DeepseekV32ForCausalLM", "deepseek_v32", "an indexer chooses the tokens that attention sees"},
+    {"DeepseekV4ForCausalLM", "deepseek_v4", "an indexer chooses the tokens that attention sees"},
+    {"GlmMoeDsaForCausalLM", "glm_moe_dsa", "an indexer chooses the tokens that attention sees"},
+    {"KimiK3ForConditionalGeneration", "kimi_k3", "layers have Kimi Delta Attention"},
+    {"KimiLinearForCausalLM", "kimi_linear", "layers have Kimi Delta Attention"},
+    {"Qwen3NextForCausalLM", "qwen3_next", "layers have the gated delta rule in place of attention"},
+    {"Qwen3_5ForConditionalGeneration", "qwen3_5_text", "layers have the gated delta rule in place of attention"},
+    {"Qwen3_5ForCausalLM", "qwen3_5", "layers have the gated delta rule in place of attention"},
+    {"Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe_text",
+     "layers have the gated delta rule in place of attention"},
+    {"Ministral3ForCausalLM", "ministral3", "queries are scaled by position"},
+    {"GraniteMoeHybridForCausalLM", "granitemoehybrid", "layers have state spaces (Mamba)"},
+    {"NemotronHForCausalLM", "nemotron_h", "layers have state spaces (Mamba)"},
+    {"FalconH1ForCausalLM", "falcon_h1", "layers have state spaces (Mamba)"},
+    {"JambaForCausalLM", "jamba", "layers have state spaces (Mamba)"},
+    {"BambaForCausalLM", "bamba", "layers have state spaces (Mamba)"},
+    {"Zamba2ForCausalLM", "zamba2", "layers have state spaces (Mamba)"},
+    {"MambaForCausalLM", "mamba", "layers have state spaces (Mamba)"},
+    {"Mamba2ForCausalLM", "mamba2", "layers have state spaces (Mamba)"},
+};
+
+const char *family_lacks(const struct model_config *c)
+{
+    for (size_t i = 0; i < sizeof unbuilt / sizeof unbuilt[0]; i++)
+        if (strcmp(c->architecture, unbuilt[i].architecture) == 0 || strcmp(c->model_type, unbuilt[i].model_type) == 0)
+            return unbuilt[i].lacks;
+    return NULL;
+}
+
 /* Adds to a text that may be cut; *len stays below cap. */
 static void append(char *out, size_t cap, size_t *len, const char *before, const char *text)
 {
@@ -124,6 +253,7 @@ const struct family *family_find(const struct model_config *c, struct err *e)
     size_t len = 0;
     const char *name = c->architecture[0] ? c->architecture : c->model_type;
     const struct family *f = family_of(c);
+    const char *lacks = family_lacks(c);
     if (!config_supported(c, e))
         return NULL;
     if (f)
@@ -133,7 +263,8 @@ const struct family *family_find(const struct model_config *c, struct err *e)
     if (!name[0])
         err_set(e, ERR_USER, "config.json names neither an architecture nor a model_type");
     else
-        err_set(e, ERR_USER, "the architecture %s is not supported", name);
+        err_set(e, ERR_USER, "the architecture %s is not supported%s%s", name, lacks ? ": in it, " : "",
+                lacks ? lacks : "");
     err_hint(e, "supported are %s", known);
     return NULL;
 }

@@ -6,21 +6,40 @@
 
 /* Rows of block.c's table that only some families have, and the names they have there. */
 enum {
-    PARTS_PRE_NORMS = 1 << 0,     /* of the inputs of both halves: input_layernorm, post_attention_layernorm */
-    PARTS_POST_NORMS = 1 << 1,    /* of their outputs: post_attention_layernorm, post_feedforward_layernorm */
+    PARTS_PRE_NORMS = 1 << 0,  /* of the inputs of both halves: input_layernorm, post_attention_layernorm */
+    PARTS_POST_NORMS = 1 << 1, /* of their outputs: post_attention_layernorm, post_feedforward_layernorm */
+    PARTS_GEMMA_NORMS =
+        1 << 4, /* of both: input_layernorm, pre_feedforward_layernorm; the others as in PARTS_POST_NORMS */
+    PARTS_GLM_NORMS = 1 << 5,     /* of outputs: post_self_attn_layernorm, post_mlp_layernorm */
+    PARTS_FUSED_QKV = 1 << 6,     /* q, k and v are one matrix: rows of q, then of k, then of v */
+    PARTS_FUSED_GATE_UP = 1 << 7, /* gate and up are: rows of gate, then of up */
     PARTS_QK_NORM = 1 << 2,       /* over each head of q and k before RoPE */
     PARTS_QK_NORM_WHOLE = 1 << 3, /* over all heads of q, all of k */
 };
 
 struct family {
-    const char *name;           /* "Llama", for people */
-    const char *architecture;   /* config.json: "LlamaForCausalLM" */
-    const char *model_type;     /* "llama" */
-    const char *gguf;           /* general.architecture of a GGUF */
-    bool permuted_rows;         /* a GGUF has the rows of q and k in another order (gguf_row_of) */
-    unsigned parts;             /* PARTS_ */
+    const char *name;         /* "Llama", for people */
+    const char *architecture; /* config.json: "LlamaForCausalLM" */
+    const char *model_type;   /* "llama" */
+    const char *gguf;         /* general.architecture of a GGUF */
+    bool permuted_rows;       /* a GGUF has the rows of q and k in another order (gguf_row_of) */
+    unsigned parts;           /* PARTS_ */
+    bool norm_plus_one;       /* norms multiply by 1 + w; a GGUF holds that sum */
+    bool gelu;                /* gelu (by tanh) in place of silu */
+    bool embedding_root;      /* embeddings are multiplied by sqrt(hidden_size) */
+    uint32_t
+        usual_query_scale; /* scores are divided by the root of query_pre_attn_scalar, where absent of this; 0: no such key */
+    uint32_t odd_layers; /* llama.cpp divides them by sqrt(hidden_size / heads) in models of so many layers; else by
+                                   sqrt(head_dim) */
+    double usual_score_cap, usual_logit_cap; /* where config.json lacks them; 0: none */
+    double usual_theta, usual_local_theta;   /* 0: 10000; as the others */
+    double usual_eps;                        /* 0: must be there */
+    uint32_t usual_heads, usual_kv_heads, usual_head_dim, usual_vocab, usual_context; /* likewise */
     bool multipliers;           /* config.json has factors of embedding, attention, halves and logits */
     uint32_t usual_rope_step;   /* every so many layers one is without RoPE, where no list says which; 0: all have it */
+    bool adjacent_pairs;        /* RoPE turns pairs (2i, 2i + 1) of a head; else (i, i + half) */
+    bool factor_lists;          /* longrope has a list of factors for short windows and one for long ones */
+    double usual_rope_share;    /* of a head that RoPE turns, where config.json lacks it; 0: all of it */
     bool local_rope;            /* RoPE of layers that slide is unscaled, and may have a base of its own */
     bool llama_slides;          /* llama.cpp computes sliding windows of this architecture */
     bool sliding_window;        /* config.sliding_window counts */
@@ -30,6 +49,8 @@ struct family {
                                    max_window_layers on, of which this is the usual number */
 };
 
+/* What a number of config_numbers is where config.json lacks it; 0: what it is in all families. */
+uint32_t family_usual(const struct family *f, size_t at);
 /* NULL past the end. */
 const struct family *family_at(size_t i);
 /* The row of a config: by its architecture where it names one, else by its model_type. NULL: unknown. */
@@ -37,6 +58,10 @@ const struct family *family_of(const struct model_config *c);
 /* The row of a GGUF's general.architecture; sliding: its metadata have a sliding window, which tells Mistral from
  * Llama. NULL: unknown. */
 const struct family *family_of_gguf(const char *architecture, bool sliding);
+/* What llama.cpp multiplies scores by in a family whose GGUFs do not say it. */
+double family_llama_scale(const struct family *f, const struct model_config *c);
+/* What gsq would have to compute for a family that it knows by name alone: "an indexer chooses ..."; NULL: it does not know it. */
+const char *family_lacks(const struct model_config *c);
 /* The same as family_of for what is to be computed. Unknown: ERR_USER that lists what is known; one that gsq cannot
  * compute for another reason: ERR_USER with that. */
 const struct family *family_find(const struct model_config *c, struct err *e);

@@ -20,7 +20,7 @@ static double llama3(const struct model_config *c, double f)
 /* The pair that makes so many turns within the original context; no whole number. */
 static double pair_of_turns(const struct model_config *c, double turns)
 {
-    return c->head_dim * log(c->rope_original_context / (turns * 2 * PI)) / (2 * log(c->rope_theta));
+    return config_rope_dim(c) * log(c->rope_original_context / (turns * 2 * PI)) / (2 * log(c->rope_theta));
 }
 
 /* Pairs up to beta_fast's are kept, those from beta_slow's on are stretched; a linear blend between. */
@@ -32,7 +32,7 @@ static double yarn(const struct model_config *c, double f, uint32_t pair)
         high = ceil(high);
     }
     low = fmax(low, 0);
-    high = fmin(high, c->head_dim - 1.0);
+    high = fmin(high, config_rope_dim(c) - 1.0);
     double ramp = (pair - low) / fmax(0.001, high - low);
     ramp = ramp < 0 ? 0 : ramp > 1 ? 1 : ramp;
     return f / c->rope_factor * ramp + f * (1 - ramp);
@@ -40,7 +40,7 @@ static double yarn(const struct model_config *c, double f, uint32_t pair)
 
 double rope_frequency(const struct model_config *c, uint32_t pair)
 {
-    double f = pow(c->rope_theta, -2.0 * pair / c->head_dim);
+    double f = pow(c->rope_theta, -2.0 * pair / config_rope_dim(c));
     switch (c->rope_scaling) {
     case ROPE_FACTORS:
         return f / (double)c->rope_factors[pair];
@@ -56,9 +56,14 @@ double rope_frequency(const struct model_config *c, uint32_t pair)
     return f;
 }
 
+double rope_long_frequency(const struct model_config *c, uint32_t pair)
+{
+    return pow(c->rope_theta, -2.0 * pair / config_rope_dim(c)) / (double)c->rope_factors_long[pair];
+}
+
 double rope_local_frequency(const struct model_config *c, uint32_t pair)
 {
-    return pow(c->rope_local_theta, -2.0 * pair / c->head_dim);
+    return pow(c->rope_local_theta, -2.0 * pair / config_rope_dim(c));
 }
 
 double rope_attention(const struct model_config *c)

@@ -59,12 +59,12 @@ void main()
                     float row_lse = lse[at];
                     vec4 p;
                     [[unroll]] for (uint i = 0u; i < 4u; i++)
-                        p[i] = pos < ctx && sees(pos, k0 + own_row() + i) ? exp(s[i][h] * scale - row_lse) : 0.0;
+                        p[i] = pos < ctx && sees(pos, k0 + own_row() + i) ? exp(SCORE(s[i][h]) - row_lse) : 0.0;
                     weights[(tx + 16u * h) * WEIGHT_STRIDE + ty] = p;
 #ifndef ONLY_V
                     float row_delta = delta[at];
                     [[unroll]] for (uint i = 0u; i < 4u; i++)
-                        dp[i][h] = p[i] * (dp[i][h] - row_delta);
+                        dp[i][h] = p[i] * (dp[i][h] - row_delta) SLOPE(s[i][h]);
 #endif
                 }
                 ADD_ROWS(sum_v, dout, q_base, q_stride, q0, last, d_pass)

@@ -44,8 +44,8 @@ void main()
             vec4 ds;
             [[unroll]] for (uint i = 0u; i < 4u; i++) {
                 uint pos = q0 + own_row() + i;
-                float p = pos < ctx && sees(pos, k0 + tx + 16u * h) ? exp(s[i][h] * scale - row_lse[i]) : 0.0;
-                ds[i] = p * (dp[i][h] - row_delta[i]);
+                float p = pos < ctx && sees(pos, k0 + tx + 16u * h) ? exp(SCORE(s[i][h]) - row_lse[i]) : 0.0;
+                ds[i] = p * (dp[i][h] - row_delta[i]) SLOPE(s[i][h]);
             }
             weights[(tx + 16u * h) * WEIGHT_STRIDE + ty] = ds;
         }

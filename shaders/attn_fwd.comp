@@ -39,7 +39,7 @@ void main()
         vec4 now = top;
         [[unroll]] for (uint i = 0u; i < 4u; i++)
             [[unroll]] for (uint h = 0u; h < WIDE; h++) {
-                s[i][h] = sees(q0 + own_row() + i, k0 + tx + 16u * h) ? s[i][h] * scale : LOWEST;
+                s[i][h] = sees(q0 + own_row() + i, k0 + tx + 16u * h) ? SCORE(s[i][h]) : LOWEST;
                 now[i] = max(now[i], s[i][h]);
             }
         across[tx * (OWN / 4u) + ty] = now;

@@ -32,7 +32,16 @@ const uint ROW = HEAD / 4u, ROWS = 512u / ROW; // sums: so many whole rows of so
 const uint PAIRS_SIZE = (OWN + uint(SPAN)) * CHUNK_STRIDE;
 const uint WEIGHT_STRIDE = OWN / 4u + 1u;
 
+// A score of a product of q and k, and what its gradient is multiplied by.
+#ifdef CAP
+layout(push_constant) uniform Push { uint windows, ctx, heads, kv_heads, dim_of_head, sliding; float scale; uint start; float cap; };
+#define SCORE(s) (cap * tanh(clamp((s) * scale / cap, -15.0, 15.0)))
+#define SLOPE(s) *(1.0 - SCORE(s) / cap * (SCORE(s) / cap))
+#else
 layout(push_constant) uniform Push { uint windows, ctx, heads, kv_heads, dim_of_head, sliding; float scale; uint start; };
+#define SCORE(s) (s) * scale
+#define SLOPE(s)
+#endif
 
 shared vec4 stage[PAIRS_SIZE > 512u ? PAIRS_SIZE : 512u];
 shared vec4 weights[uint(SPAN) * WEIGHT_STRIDE]; // of other row j and the four own rows of ty: [j * WEIGHT_STRIDE + ty]

@@ -2,6 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
 #include "lanes.glsl"
+#include "glu.glsl"
 
 READ(0, gate);
 READ(1, up);
@@ -16,8 +17,8 @@ void main()
     uint i = item_index() * 4u, end = n, at = min(i, (end - 1u) & ~3u);
     vec4 g = LOAD4_TO(gate, at, end), u = LOAD4_TO(up, at, end), d = LOAD4_TO(dact, at, end);
     groupMemoryBarrier(); // dup does not depend on up: nothing else keeps that write behind this read
-    vec4 sigma = 1.0 / (1.0 + exp(-g));
-    vec4 to_gate = d * u * sigma * (1.0 + g * (1.0 - sigma)), to_up = d * g * sigma;
+    vec4 sigma = 1.0 / (1.0 + exp(-STEEP(g)));
+    vec4 to_gate = d * u * sigma * (1.0 + g * (1.0 - sigma) SLOPE(g)), to_up = d * g * sigma;
     if (i + 3u < end) {
         STORE4(dgate, i, to_gate);
         STORE4(dup, i, to_up);

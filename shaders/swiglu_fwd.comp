@@ -2,6 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
 #include "lanes.glsl"
+#include "glu.glsl"
 
 READ(0, gate);
 READ(1, up);
@@ -13,6 +14,6 @@ void main()
 {
     uint i = item_index() * 4u, end = n, at = min(i, (end - 1u) & ~3u);
     vec4 g = LOAD4_TO(gate, at, end);
-    vec4 v = g / (1.0 + exp(-g)) * LOAD4_TO(up, at, end);
+    vec4 v = g / (1.0 + exp(-STEEP(g))) * LOAD4_TO(up, at, end);
     STORE4_TO(act, i, end, v);
 }

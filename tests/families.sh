@@ -72,6 +72,7 @@ c, d = (json.load(open(f + "/config.json")) for f in sys.argv[1:3])
 q = d.pop("quantization_config")
 assert len(a) == 3 and a == b, "other parts differ"
 assert c == d, "config.json differs"
+assert open(sys.argv[2] + "/preprocessor_config.json").read(), "a file is missing"
 skipped = json.dumps(q)
 assert "vision_tower" in skipped and "multi_modal_projector" in skipped, "the other parts are not named: " + skipped
 END
@@ -85,6 +86,20 @@ for name in mistral3 mistral3-new; do
             check "$name: perplexity $got from $format" within "$got" "$want" 1e-6
     done
 done
+# What cannot be computed is refused by what is missing, and looked at all the same.
+unbuilt() { # NAME ARCHITECTURE MODEL_TYPE REASON [KEY=JSON...]
+    local name=$1 reason=$4
+    python3 "$here/tests/lib/family_folder.py" llama "$tmp/$name" "$demo" "architectures=[\"$2\"]" "model_type=\"$3\"" "${@:5}"
+    expect "$name" 2 "$2 is not supported: in it, $reason" -- "$gsq" quantize "$tmp/$name" -o "$tmp/out" --bits 2 --dry-run
+    run "$gsq" inspect "$tmp/$name"
+    check "$name is looked at" test "$rc" -eq 0
+}
+unbuilt v32 DeepseekV32ForCausalLM deepseek_v32 'an indexer chooses' \
+    'rope_scaling={"type": "yarn", "factor": 40, "mscale": 1.0, "mscale_all_dim": 1.0, "original_max_position_embeddings": 4096}'
+unbuilt llama4 Llama4ForCausalLM llama4 'attention is in chunks' 'rope_scaling={"rope_type": "odd"}'
+unbuilt mamba NemotronHForCausalLM nemotron_h 'layers have state spaces'
+unbuilt kimi3 KimiK3ForConditionalGeneration kimi_k3 'layers have Kimi Delta'
+
 run "$gsq" convert "$tmp/mistral3" -o "$tmp/part.gguf" --format gguf
 check 'a GGUF of the text part says so' grep -q 'holds the text part of this model; 3 tensors of other parts are left out' "$tmp/err"
 run "$gsq" quantize "$tmp/mistral3" -o "$tmp/kept" --format gptq --bits 4 --method rtn --keep 'language_model\.model\.layers\.0\.'

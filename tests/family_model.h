@@ -9,9 +9,12 @@
 #include "tests/ref/ref_model.h"
 
 /* Norms of a block: of its input and of what it adds, of attention, then of the feed-forward half; NULL: none. */
-enum norms { NORMS_PRE, NORMS_POST };
+enum norms { NORMS_PRE, NORMS_POST, NORMS_GEMMA, NORMS_GLM };
 static const char *const norm_names[][4] = {
     [NORMS_PRE] = {"input_layernorm", NULL, "post_attention_layernorm", NULL},
+    [NORMS_GEMMA] = {"input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm",
+                     "post_feedforward_layernorm"},
+    [NORMS_GLM] = {"input_layernorm", "post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm"},
     [NORMS_POST] = {NULL, "post_attention_layernorm", NULL, "post_feedforward_layernorm"},
 };
 
@@ -23,7 +26,8 @@ struct shape {
     uint32_t full; /* of the first layers, how many see all positions though the model slides */
     unsigned bias; /* bit per linear, by the reference's numbers */
     bool qk_norm;
-    bool whole_norm; /* over all heads */
+    bool whole_norm;          /* over all heads */
+    bool fused_qkv, fused_up; /* q, k and v, gate and up are one matrix */
     enum norms norms;
     uint32_t rope_step; /* every so many layers one is without RoPE; 0: none is */
     const char *more;   /* members of config.json, with a comma in front */
@@ -31,6 +35,8 @@ struct shape {
     enum dtype dtype;
     unsigned shards; /* 0: one file at an odd address */
 };
+
+static const double phi3_factors[] = {1, 1.25, 1.5, 3};
 
 /* Odd sizes make 16-bit tensors of an odd number of elements; head_dim is never hidden / heads. */
 static const struct shape shapes[] = {
@@ -246,6 +252,103 @@ static const struct shape shapes[] = {
      .tied = UNTIED,
      .dtype = DTYPE_BF16,
      .shards = 1},
+    {"glm4",
+     "Glm4ForCausalLM",
+     "glm4",
+     {.hidden = 36,
+      .intermediate = 64,
+      .heads = 4,
+      .kv_heads = 2,
+      .head_dim = 20,
+      .vocab = 257,
+      .eps = 1e-5,
+      .rope_theta = 1e4,
+      .rope_dim = 12,
+      .adjacent = true},
+     .layers = 2,
+     .bias = 0x07,
+     .norms = NORMS_GLM,
+     .fused_up = true,
+     .more = ", \"partial_rotary_factor\": 0.6",
+     .tied = UNTIED,
+     .dtype = DTYPE_F16,
+     .shards = 1},
+    {"phi3",
+     "Phi3ForCausalLM",
+     "phi3",
+     {.hidden = 40,
+      .intermediate = 48,
+      .heads = 4,
+      .kv_heads = 2,
+      .head_dim = 16,
+      .vocab = 258,
+      .sliding = 9,
+      .eps = 1e-5,
+      .rope_theta = 1e4,
+      .rope_dim = 8,
+      .factors = phi3_factors},
+     .layers = 2,
+     .fused_qkv = true,
+     .fused_up = true,
+     .more =
+         ", \"partial_rotary_factor\": 0.5, \"original_max_position_embeddings\": 512, \"rope_scaling\": {\"type\": "
+         "\"longrope\", \"short_factor\": [1, 1.25, 1.5, 3], \"long_factor\": [2, 3, 4, 5]}",
+     .tied = UNTIED,
+     .dtype = DTYPE_F32,
+     .shards = 1},
+    {"gemma2",
+     "Gemma2ForCausalLM",
+     "gemma2",
+     {.hidden = 36,
+      .intermediate = 44,
+      .heads = 4,
+      .kv_heads = 2,
+      .head_dim = 12,
+      .vocab = 262,
+      .sliding = 5,
+      .eps = 1e-6,
+      .rope_theta = 1e4,
+      .embedding_scale = 6,
+      .attention_scale = 0.25,
+      .score_cap = 0.5,
+      .logit_cap = 2,
+      .gelu = true,
+      .norm_plus_one = true},
+     .layers = 2,
+     .full = 1,
+     .norms = NORMS_GEMMA,
+     .more = ", \"layer_types\": [\"full_attention\", \"sliding_attention\"], \"query_pre_attn_scalar\": 16, "
+             "\"attn_logit_softcapping\": 0.5, \"final_logit_softcapping\": 2",
+     .tied = TIED_EMBED,
+     .dtype = DTYPE_F32,
+     .shards = 1},
+    {"gemma3",
+     "Gemma3ForCausalLM",
+     "gemma3_text",
+     {.hidden = 36,
+      .intermediate = 52,
+      .heads = 4,
+      .kv_heads = 2,
+      .head_dim = 16,
+      .vocab = 261,
+      .sliding = 5,
+      .eps = 1e-6,
+      .rope_theta = 1e4,
+      .local_theta = 1e2,
+      .rope_linear = 2,
+      .embedding_scale = 6,
+      .attention_scale = 0.1,
+      .gelu = true,
+      .norm_plus_one = true},
+     .layers = 2,
+     .full = 1,
+     .qk_norm = true,
+     .norms = NORMS_GEMMA,
+     .more = ", \"layer_types\": [\"full_attention\", \"sliding_attention\"], \"rope_local_base_freq\": 100, "
+             "\"query_pre_attn_scalar\": 100",
+     .tied = TIED_EMBED,
+     .dtype = DTYPE_F32,
+     .shards = 1},
 };
 /* The first ones have Llama's parts under Llama's names. */
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0], N_PLAIN = 8 };
@@ -301,8 +404,9 @@ static inline void family_config(const char *dir, const struct shape *s)
                   "\"num_key_value_heads\": %u, \"head_dim\": %u, \"vocab_size\": %u, "
                   "\"max_position_embeddings\": 512, ",
                   s->c.kv_heads, s->c.head_dim, s->c.vocab);
-    strbuf_printf(&b, "\"rms_norm_eps\": %g, \"rope_theta\": %g, \"hidden_act\": \"silu\", \"tie_word_embeddings\": %s",
-                  s->c.eps, s->c.rope_theta, s->tied ? "true" : "false");
+    strbuf_printf(&b, "\"rms_norm_eps\": %g, \"rope_theta\": %g, \"%s\", \"tie_word_embeddings\": %s", s->c.eps,
+                  s->c.rope_theta, s->c.gelu ? "hidden_activation\": \"gelu_pytorch_tanh" : "hidden_act\": \"silu",
+                  s->tied ? "true" : "false");
     if (s->c.sliding)
         strbuf_printf(&b, ", \"sliding_window\": %u", s->c.sliding);
     if (s->more)
@@ -359,7 +463,15 @@ static inline void family_tensors(struct raw_model *m, const struct shape *s)
         }
         block_sizes(s, l, rows, cols);
         for (int i = 0; i < REF_LINEARS; i++) {
+            bool qkv = s->fused_qkv && i <= REF_V, up = s->fused_up && (i == REF_GATE || i == REF_UP);
             family_linear_name(l, i, module, sizeof module);
+            if (qkv || up) {
+                snprintf(name, sizeof name, "model.layers.%u.%s.weight", l,
+                         qkv ? "self_attn.qkv_proj" : "mlp.gate_up_proj");
+                if (i == REF_Q || i == REF_GATE)
+                    raw_weight(m, name, s->dtype, qkv ? rows[REF_Q] + 2 * rows[REF_K] : 2 * rows[i], cols[i], &seed);
+                continue;
+            }
             snprintf(name, sizeof name, "%s.weight", module);
             raw_weight(m, name, s->dtype, rows[i], cols[i], &seed);
             snprintf(name, sizeof name, "%s.bias", module);
@@ -471,6 +583,8 @@ static inline void family_numbers(struct family_numbers *f, const struct raw_mod
         f->all[i] = malloc((size_t)n * sizeof(float));
         assert_non_null(f->all[i]);
         OK(tensor_read_f32(&view, 0, n, f->all[i], &e), e);
+        for (uint64_t k = 0; s->c.norm_plus_one && str_ends(t->name, "norm.weight") && k < n; k++)
+            f->all[i][k] += 1; /* what the reference multiplies by */
     }
     for (uint32_t l = 0; l < s->layers; l++) {
         struct ref_block *b = &f->blocks[l];
@@ -492,6 +606,18 @@ static inline void family_numbers(struct family_numbers *f, const struct raw_mod
             b->w[i] = number_of(f, m, name);
             snprintf(name, sizeof name, "%s.bias", module);
             b->bias[i] = number_of(f, m, name);
+        }
+        uint32_t q = s->c.heads * s->c.head_dim, kv = s->c.kv_heads * s->c.head_dim, hidden = s->c.hidden;
+        snprintf(name, sizeof name, "model.layers.%u.self_attn.qkv_proj.weight", l);
+        if (s->fused_qkv) {
+            b->w[REF_Q] = number_of(f, m, name);
+            b->w[REF_K] = b->w[REF_Q] + (size_t)q * hidden;
+            b->w[REF_V] = b->w[REF_K] + (size_t)kv * hidden;
+        }
+        snprintf(name, sizeof name, "model.layers.%u.mlp.gate_up_proj.weight", l);
+        if (s->fused_up) {
+            b->w[REF_GATE] = number_of(f, m, name);
+            b->w[REF_UP] = b->w[REF_GATE] + (size_t)s->c.intermediate * hidden;
         }
     }
     f->embed = number_of(f, m, s->tied == TIED_HEAD ? "lm_head.weight" : "model.embed_tokens.weight");

@@ -72,6 +72,8 @@ static void shapes(void **state)
                                    .num_kv_heads = 2,
                                    .head_dim = 24};
     static const uint32_t shape[ROLE_COUNT][2] = {
+        [ROLE_QKV] = {192, 64},
+        [ROLE_GATE_UP] = {352, 64},
         [ROLE_ATTN_POST_NORM] = {1, 64},
         [ROLE_FFN_POST_NORM] = {1, 64},
         [ROLE_ATTN_NORM] = {1, 64},
@@ -99,7 +101,7 @@ static void shapes(void **state)
         const struct block_part *p = b.matrices[i].part;
         assert_int_equal(block_input_cols(b, p->half, p->input), b.matrices[i].cols);
         assert_int_equal(model_shape_input(&s, p->input), b.matrices[i].cols);
-        assert_int_equal(model_shape_rows(&s, p->role), shape[p->role][0]);
+        assert_int_equal(model_shape_rows(&s, &c, p->role), shape[p->role][0]);
     }
     assert_int_equal(block_input_cols(b, HALF_FFN, INPUT_HEADS), 0);
     model_shape_free(&s);
@@ -117,7 +119,7 @@ static void families(void **state)
         assert_ptr_equal(family_of_gguf(f->gguf, f->sliding_window), f);
         for (size_t k = 0; k < i; k++)
             assert_string_not_equal(family_at(k)->architecture, f->architecture);
-        assert_true(family_has(f, block_part_of(ROLE_Q)));
+        assert_true(family_has_role(f, ROLE_Q) != family_has_role(f, ROLE_QKV));
         /* A layer is made of what its family has, in the order of the table; its matrices are those of this list. */
         const struct block_part *p;
         struct block_matrix m;

@@ -69,14 +69,26 @@ static double rms_of(const float *x, size_t n)
     return sqrt(sum / (double)n);
 }
 
-/* A few weights of each linear in [first, end). */
+/* The reference's number of a matrix, or of the first one in it. */
+static int ref_number(const struct model *m, uint32_t place)
+{
+    static const int numbers[ROLE_COUNT] = {
+        [ROLE_QKV] = REF_Q,        [ROLE_Q] = REF_Q,       [ROLE_K] = REF_K,   [ROLE_V] = REF_V,      [ROLE_O] = REF_O,
+        [ROLE_GATE_UP] = REF_GATE, [ROLE_GATE] = REF_GATE, [ROLE_UP] = REF_UP, [ROLE_DOWN] = REF_DOWN};
+    return numbers[m->shape.matrices[place].part->role];
+}
+
+/* A few weights of each linear in [first, end) that has a gradient. */
 static void check_weights(const struct loss *l, const char *shape, struct model *m, const struct block_grads *g,
                           int first, int end)
 {
     struct err e = {0};
-    for (int id = first; id < end; id++) {
+    for (uint32_t id = 0; id < model_block(m, 0).n; id++) {
+        int number = ref_number(m, id);
+        if (number < first || number >= end || !g->w[id].size)
+            continue;
         size_t n = (size_t)m->shape.matrices[id].rows * m->shape.matrices[id].cols;
-        float *got = malloc(n * sizeof *got), *w = (float *)(uintptr_t)l->b->w[id];
+        float *got = malloc(n * sizeof *got), *w = (float *)(uintptr_t)l->b->w[number];
         assert_non_null(got);
         OK(gpu_download(cmd, g->w[id], got, n * 4, &e), e);
         double rms = rms_of(got, n), step = rms_of(w, n) / 256;
@@ -152,7 +164,8 @@ static void check_block(const struct shape *s, uint32_t layer)
     OK(block_scratch_create(&fwd, arena, m, WINDOWS, SCRATCH_TRAIN, &e), e);
     OK(bwd_scratch_create(&bwd, arena, m, WINDOWS, all, &e), e);
     OK(bwd_scratch_create(&joint, arena, m, WINDOWS, BWD_ATTN, &e), e);
-    for (int id = 0; id < REF_LINEARS; id++)
+    const struct block_shape shape = model_block(m, layer);
+    for (uint32_t id = 0; id < shape.n; id++)
         OK(gpu_alloc(arena, (uint64_t)m->shape.matrices[id].rows * m->shape.matrices[id].cols * 4, &g.w[id], &e), e);
 
     /* The whole block. */
@@ -172,8 +185,10 @@ static void check_block(const struct shape *s, uint32_t layer)
 
     /* The attention half with q and k frozen: the path without scores, and nothing but v and o. */
     l.attn_only = true;
-    only_vo.w[REF_V] = g.w[REF_V];
-    only_vo.w[REF_O] = g.w[REF_O];
+    uint32_t v = block_place(shape, ROLE_V), o = block_place(shape, ROLE_O);
+    if (v < shape.n) /* beside q and k it is frozen with them */
+        only_vo.w[v] = g.w[v];
+    only_vo.w[o] = g.w[o];
     ones(&only_vo);
     gpu_upload(cmd, gy, dy, n * 4);
     block_attn_fwd(m, &w, &fwd, gx, gh, WINDOWS);

@@ -85,6 +85,12 @@ static double swiglu_loss(void *ctx)
     return c->dact * ref_swiglu(c->gate, c->up);
 }
 
+static double geglu_loss(void *ctx)
+{
+    const struct swiglu_case *c = ctx;
+    return c->dact * ref_geglu(c->gate, c->up);
+}
+
 static void test_swiglu_reference(void **state)
 {
     (void)state;
@@ -93,6 +99,11 @@ static void test_swiglu_reference(void **state)
         struct ref_swiglu_bwd want = ref_swiglu_bwd(c.gate, c.up, c.dact);
         differences(swiglu_loss, &c, &c.gate, 1, &want.dgate);
         differences(swiglu_loss, &c, &c.up, 1, &want.dup);
+        if (fabsf(gate) > 5) /* beyond, gelu is 0 or the gate to the last bit */
+            continue;
+        want = ref_geglu_bwd(c.gate, c.up, c.dact);
+        differences(geglu_loss, &c, &c.gate, 1, &want.dgate);
+        differences(geglu_loss, &c, &c.up, 1, &want.dup);
     }
 }
 
@@ -163,7 +174,10 @@ static double attn_loss(void *ctx)
 static void test_attn_reference(void **state)
 {
     (void)state;
-    static const struct ref_attn shapes[] = {{2, 6, 4, 2, 6, 0, 0.4}, {1, 9, 2, 1, 4, 3, 0.5}, {1, 1, 1, 1, 2, 0, 0.7}};
+    static const struct ref_attn shapes[] = {{2, 6, 4, 2, 6, 0, 0.4, 0},
+                                             {1, 9, 2, 1, 4, 3, 0.5, 0},
+                                             {1, 1, 1, 1, 2, 0, 0.7, 0},
+                                             {1, 9, 2, 1, 4, 3, 0.5, 0.6}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         struct attn_case c;
         attn_case_make(&c, &shapes[s]);
@@ -218,6 +232,21 @@ static void compare_swiglu(struct kernel_test *t)
 }
 CASES(swiglu_bwd, swiglu_bwd, element_shapes, NULL, compare_swiglu)
 
+static void compare_geglu(struct kernel_test *t)
+{
+    const float *gate = t->in[0], *up = t->in[1], *dact = t->in[2];
+    const float *dgate = kernel_out(t, 3), *dup = kernel_out(t, 4);
+    for (uint32_t i = 0; i < t->s.n; i++) {
+        struct ref_swiglu_bwd want = ref_geglu_bwd(gate[i], up[i], dact[i]);
+        double relative = (16 + 8 * fabs(gate[i]) * (1 + 0.05 * gate[i] * gate[i])) * FLT_EPSILON;
+        expect(t, i, dgate[i], want.dgate, relative * want.gate_mag + 1e-12);
+        expect(t, i, dup[i], want.dup, relative * want.up_mag + 1e-12);
+    }
+    IN_PLACE(t, {3, 0}, {4, 1});
+    IN_PLACE(t, {3, 2}, {4, 1});
+}
+CASES(geglu_bwd, geglu_bwd, element_shapes, NULL, compare_geglu)
+
 static void prepare_kl(struct kernel_test *t)
 {
     float *p = t->in[0], *q = t->in[1];
@@ -240,6 +269,7 @@ static void compare_kl(struct kernel_test *t)
         /* A sum of cols terms, each exp good to 3 + 2|x| ulp (Vulkan's bound) of x down to -30. */
         expect(t, i, got[i], want[i % cols], i < cols ? 0 : (cols + 4 * 30 + 32) * FLT_EPSILON * mag[i % cols]);
     }
+    IN_PLACE(t, {2, 0});
     IN_PLACE(t, {2, 1});
 }
 CASES(kl_bwd, kl_bwd, matrix_shapes, prepare_kl, compare_kl)
@@ -357,9 +387,19 @@ static const struct kernel_shape attn_shapes[] = {
     ATTN(2, 97, 2, 1, 128, 40, 0.09f),
 };
 
+static void compare_softcap_bwd(struct kernel_test *t)
+{
+    const float *dy = t->in[0], *y = t->in[1], *got = kernel_out(t, 0);
+    for (uint32_t i = 0; i < t->s.n; i++) {
+        double at = y[i] / (double)t->s.cap;
+        expect(t, i, got[i], dy[i] * (1 - at * at), 8 * FLT_EPSILON * fabs(dy[i]) * (1 + at * at));
+    }
+}
+CASES(softcap_bwd, softcap_bwd, element_shapes, NULL, compare_softcap_bwd)
+
 static struct ref_attn attn_of(const struct kernel_shape *s)
 {
-    return (struct ref_attn){s->windows, s->ctx, s->heads, s->kv_heads, s->dim, s->sliding, s->scale};
+    return (struct ref_attn){s->windows, s->ctx, s->heads, s->kv_heads, s->dim, s->sliding, s->scale, s->cap};
 }
 
 static struct ref_attn_bwd attn_want; /* of the shape at hand */
@@ -433,8 +473,11 @@ static void compare_attn_v(struct kernel_test *t)
     ref_attn_bwd_free(&attn_want);
 }
 CASES(attn_bwd_q, attn_bwd_q, attn_shapes, prepare_attn, compare_attn_q)
+CASES(attn_cap_bwd_q, attn_cap_bwd_q, attn_shapes, prepare_attn, compare_attn_q)
 CASES(attn_bwd_kv, attn_bwd_kv, attn_shapes, prepare_attn, compare_attn_kv)
+CASES(attn_cap_bwd_kv, attn_cap_bwd_kv, attn_shapes, prepare_attn, compare_attn_kv)
 CASES(attn_bwd_v, attn_bwd_v, attn_shapes, prepare_attn_v, compare_attn_v)
+CASES(attn_cap_bwd_v, attn_cap_bwd_v, attn_shapes, prepare_attn_v, compare_attn_v)
 
 /* As in training: lse of the forward kernel, delta of row_dot. */
 static void test_attn_chain(void **state)
@@ -567,12 +610,15 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rmsnorm_reference), cmocka_unit_test(test_swiglu_reference),
         cmocka_unit_test(test_kl_reference),      cmocka_unit_test(test_rmsnorm_bwd),
-        cmocka_unit_test(test_swiglu_bwd),        cmocka_unit_test(test_kl_bwd),
+        cmocka_unit_test(test_swiglu_bwd),        cmocka_unit_test(test_softcap_bwd),
+        cmocka_unit_test(test_geglu_bwd),         cmocka_unit_test(test_kl_bwd),
         cmocka_unit_test(test_reduce_sum),        cmocka_unit_test(test_scale_grad),
         cmocka_unit_test(test_adam_step),         cmocka_unit_test(test_attn_reference),
-        cmocka_unit_test(test_attn_bwd_q),        cmocka_unit_test(test_attn_bwd_kv),
-        cmocka_unit_test(test_attn_bwd_v),        cmocka_unit_test(test_attn_chain),
-        cmocka_unit_test(test_attn_cut),          cmocka_unit_test(test_attn_first),
+        cmocka_unit_test(test_attn_bwd_q),        cmocka_unit_test(test_attn_cap_bwd_q),
+        cmocka_unit_test(test_attn_bwd_kv),       cmocka_unit_test(test_attn_cap_bwd_kv),
+        cmocka_unit_test(test_attn_bwd_v),        cmocka_unit_test(test_attn_cap_bwd_v),
+        cmocka_unit_test(test_attn_chain),        cmocka_unit_test(test_attn_cut),
+        cmocka_unit_test(test_attn_first),
     };
     return device_done(cmocka_run_group_tests_name("backward", tests, device_setup, NULL));
 }

@@ -95,6 +95,24 @@ static void compare_swiglu(struct kernel_test *t)
 }
 CASES(swiglu_fwd, swiglu_fwd, element_shapes, NULL, compare_swiglu)
 
+/* The exponent is off by its own size in f32. */
+static double geglu_error(float gate)
+{
+    return (16 + 8 * fabs(gate) * (1 + 0.05 * gate * gate)) * FLT_EPSILON;
+}
+
+static void compare_geglu(struct kernel_test *t)
+{
+    const float *gate = t->in[0], *up = t->in[1], *got = kernel_out(t, 2);
+    for (uint32_t i = 0; i < t->s.n; i++) {
+        double want = ref_geglu(gate[i], up[i]);
+        expect(t, i, got[i], want, fabs(want) * geglu_error(gate[i]) + 1e-12);
+    }
+    IN_PLACE(t, {2, 0});
+    IN_PLACE(t, {2, 1});
+}
+CASES(geglu_fwd, geglu_fwd, element_shapes, NULL, compare_geglu)
+
 #define ROPE(r, h, d, c)                                                                                               \
     {.rows = r, .heads = h, .dim = d, .ctx = c},                                                                       \
     {                                                                                                                  \
@@ -117,6 +135,29 @@ static void compare_rope(struct kernel_test *t)
     IN_PLACE(t, {2, 0});
 }
 CASES(rope_fwd, rope_fwd, rope_shapes, NULL, compare_rope)
+
+#define ROPE_PART(r, h, d, t, a, c)                                                                                    \
+    {.rows = r, .heads = h, .dim = d, .turned = t, .adjacent = a, .ctx = c},                                           \
+    {                                                                                                                  \
+        .rows = r, .heads = h, .dim = d, .turned = t, .adjacent = a, .ctx = c, .turn = -1                              \
+    }
+static const struct kernel_shape rope_part_shapes[] = {ROPE_PART(1, 1, 2, 2, 1, 1), ROPE_PART(5, 3, 8, 4, 0, 5),
+                                                       ROPE_PART(12, 2, 64, 48, 1, 6), ROPE_PART(7, 1, 30, 22, 0, 7),
+                                                       ROPE_PART(3, 2, 128, 96, 0, 2)};
+
+static void compare_rope_part(struct kernel_test *t)
+{
+    const float *x = t->in[0], *got = kernel_out(t, 0);
+    double *want = malloc(t->b[0].n * sizeof *want);
+    assert_non_null(want);
+    for (uint64_t i = 0; i < t->b[0].n; i++)
+        want[i] = x[i];
+    ref_rope_part(want, t->in[1], t->s.rows, t->s.heads, t->s.dim, t->s.turned, t->s.adjacent, t->s.ctx, t->s.turn);
+    for (uint64_t i = 0; i < t->b[0].n; i++)
+        expect(t, i, got[i], want[i], FLT_EPSILON * 10);
+    free(want);
+}
+CASES(rope_part, rope_part, rope_part_shapes, NULL, compare_rope_part)
 
 /* ---- the matrix product ---- */
 
@@ -308,7 +349,7 @@ static double score_size(const struct ref_attn *p, const float *q, const float *
 static void compare_attn(struct kernel_test *t)
 {
     const struct kernel_shape *s = &t->s;
-    const struct ref_attn p = {s->windows, s->ctx, s->heads, s->kv_heads, s->dim, s->sliding, s->scale};
+    const struct ref_attn p = {s->windows, s->ctx, s->heads, s->kv_heads, s->dim, s->sliding, s->scale, s->cap};
     const float *out = kernel_out(t, 3), *lse = kernel_out(t, 4);
     bool rounded = variant_in_use && strcmp(variant_in_use, "coopmat") == 0;
     for (size_t i = 0; i < t->b[4].n; i++) { /* row and head */
@@ -327,6 +368,15 @@ static void compare_attn(struct kernel_test *t)
     }
 }
 CASES(attn_fwd, attn_fwd, attn_shapes, NULL, compare_attn)
+CASES(attn_cap_fwd, attn_cap_fwd, attn_shapes, NULL, compare_attn)
+
+static void compare_softcap(struct kernel_test *t)
+{
+    const float *x = t->in[0], *got = kernel_out(t, 0);
+    for (uint32_t i = 0; i < t->s.n; i++)
+        expect(t, i, got[i], ref_softcap(x[i], t->s.cap), 8 * FLT_EPSILON * (fabs(x[i]) + t->s.cap));
+}
+CASES(softcap, softcap, element_shapes, NULL, compare_softcap)
 
 /* f16 holds no v of this size. */
 static void prepare_attn_half(struct kernel_test *t)
@@ -364,13 +414,14 @@ static void test_attn_choice(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_unpack16),      cmocka_unit_test(test_transpose),    cmocka_unit_test(test_add),
-        cmocka_unit_test(test_subtract),      cmocka_unit_test(test_add_bias),     cmocka_unit_test(test_scale_rows),
-        cmocka_unit_test(test_swiglu_fwd),    cmocka_unit_test(test_rope_fwd),     cmocka_unit_test(test_gemm),
-        cmocka_unit_test(test_gemm_nn),       cmocka_unit_test(test_gemm_half),    cmocka_unit_test(test_gemm_tn),
-        cmocka_unit_test(test_gemm_half_nn),  cmocka_unit_test(test_gemm_half_tn), cmocka_unit_test(test_rmsnorm_fwd),
-        cmocka_unit_test(test_nll),           cmocka_unit_test(test_kl),           cmocka_unit_test(test_attn_fwd),
-        cmocka_unit_test(test_attn_fwd_half), cmocka_unit_test(test_attn_choice),
+        cmocka_unit_test(test_unpack16),     cmocka_unit_test(test_transpose),    cmocka_unit_test(test_add),
+        cmocka_unit_test(test_subtract),     cmocka_unit_test(test_add_bias),     cmocka_unit_test(test_scale_rows),
+        cmocka_unit_test(test_swiglu_fwd),   cmocka_unit_test(test_geglu_fwd),    cmocka_unit_test(test_rope_fwd),
+        cmocka_unit_test(test_rope_part),    cmocka_unit_test(test_gemm),         cmocka_unit_test(test_gemm_nn),
+        cmocka_unit_test(test_gemm_half),    cmocka_unit_test(test_gemm_tn),      cmocka_unit_test(test_gemm_half_nn),
+        cmocka_unit_test(test_gemm_half_tn), cmocka_unit_test(test_rmsnorm_fwd),  cmocka_unit_test(test_nll),
+        cmocka_unit_test(test_kl),           cmocka_unit_test(test_attn_fwd),     cmocka_unit_test(test_attn_fwd_half),
+        cmocka_unit_test(test_attn_choice),  cmocka_unit_test(test_attn_cap_fwd), cmocka_unit_test(test_softcap),
     };
     const struct CMUnitTest no_push[] = {
         cmocka_unit_test(test_transpose),

@@ -20,9 +20,9 @@ enum { CTX = 32, SAMPLES = 8, HOLDOUT = 2, BLOCKS = 3, EXTRA = 2, ITEMS = BLOCKS
 
 /* Nobody computes with these two; their inputs are those of their half, and they are quantized on them. */
 static const struct block_part extra[EXTRA] = {
-    {ROLE_UP, "mlp.experts.0.up_proj", "", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_MIDDLE, WIDTH_HIDDEN, false, 0},
+    {ROLE_UP, "mlp.experts.0.up_proj", "", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_MIDDLE, WIDTH_HIDDEN, false, 0, 0},
     {ROLE_DOWN, "mlp.experts.0.down_proj", "", PART_MATRIX, HALF_FFN, INPUT_MIDDLE, WIDTH_HIDDEN, WIDTH_MIDDLE, false,
-     0},
+     0, 0},
 };
 static const struct block_matrix extra_matrices[EXTRA] = {{&extra[0], 48, 256}, {&extra[1], 80, 384}};
 

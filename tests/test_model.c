@@ -497,7 +497,7 @@ static void test_speed(void **state)
 static void test_load_matrix(void **state)
 {
     (void)state;
-    for (int i = 0; i < N_SHAPES; i++) {
+    for (int i = 0; i < N_PLAIN; i++) {
         struct opened o;
         open_shape(&o, &shapes[i]);
         const char *module = "model.layers.1.mlp.gate_proj";

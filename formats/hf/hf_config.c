@@ -122,9 +122,12 @@ static bool read_architecture(const struct reader *r, struct model_config *c)
 
 static bool read_shape(const struct reader *r, struct model_config *c)
 {
-    for (const struct config_number *x = config_numbers; x < config_numbers + CONFIG_NUMBERS; x++)
-        if (!read_u32(r, x->hf, x->lo, x->hi, x->fallback, (uint32_t *)(void *)((char *)c + x->at)))
+    const struct family *f = family_of(c);
+    for (const struct config_number *x = config_numbers; x < config_numbers + CONFIG_NUMBERS; x++) {
+        uint32_t usual = f ? family_usual(f, x->at) : 0;
+        if (!read_u32(r, x->hf, x->lo, x->hi, usual ? usual : x->fallback, (uint32_t *)(void *)((char *)c + x->at)))
             return false;
+    }
     char what[128];
     const struct config_number *odd = config_settle_shape(c, false, what);
     return !odd || r->lenient || bad(r, odd->hf, what);
@@ -151,10 +154,30 @@ static bool read_layer_types(const struct reader *r, struct model_config *c)
     return true;
 }
 
+/* What is capped by tanh in some models: null and 0 are none. */
+static bool read_cap(const struct reader *r, const char *key, double usual, double *out)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(r->o, key);
+    *out = item ? 0 : usual;
+    bool none = !item || cJSON_IsNull(item) || (cJSON_IsNumber(item) && item->valuedouble == 0);
+    return none || read_positive(r, key, 1, out);
+}
+
 /* The factors of a family that has them. */
 static bool read_multipliers(const struct reader *r, struct model_config *c)
 {
     const struct family *f = family_of(c);
+    double query = 0;
+    if (f && f->embedding_root)
+        c->embedding_scale = sqrt(c->hidden_size);
+    if (f && f->usual_query_scale) {
+        if (!read_positive(r, "query_pre_attn_scalar", f->usual_query_scale, &query))
+            return false;
+        c->attention_scale = 1 / sqrt(query);
+    }
+    if (f && (!read_cap(r, "attn_logit_softcapping", f->usual_score_cap, &c->score_cap) ||
+              !read_cap(r, "final_logit_softcapping", f->usual_logit_cap, &c->logit_cap)))
+        return false;
     return !f || !f->multipliers ||
            (read_positive(r, "embedding_multiplier", 1, &c->embedding_scale) &&
             read_positive(r, "attention_multiplier", 1, &c->attention_scale) &&
@@ -219,8 +242,9 @@ static bool read_windows(const struct reader *r, struct model_config *c)
 
 static bool read_details(const struct reader *r, struct model_config *c)
 {
+    const struct family *f = family_of(c);
     double eps;
-    if (!read_positive(r, "rms_norm_eps", 0, &eps) ||
+    if (!read_positive(r, "rms_norm_eps", f ? f->usual_eps : 0, &eps) ||
         !read_bool(r, "tie_word_embeddings", strncmp(c->model_type, "gemma", 5) == 0, &c->tie_word_embeddings) ||
         !read_token(r, "bos_token_id", &c->bos_id) || !read_token(r, "eos_token_id", &c->eos_id))
         return false;
@@ -228,14 +252,16 @@ static bool read_details(const struct reader *r, struct model_config *c)
         return bad(r, "rms_norm_eps", "must be below 1");
     c->rms_eps = (float)eps;
     c->tie_unsaid = !get_either(r, "tie_word_embeddings");
-    const char *key = json_get(r->o, "hidden_act") ? "hidden_act" : "hidden_activation";
+    bool newer = json_get(r->o, "hidden_activation") || (f && f->gelu) || !json_get(r->o, "hidden_act");
+    const char *key = newer ? "hidden_activation" : "hidden_act";
     if (!read_text(r, key, c->hidden_act, sizeof c->hidden_act))
         return false;
     if (!c->hidden_act[0])
-        strcpy(c->hidden_act, "silu");
-    if (strcmp(c->hidden_act, "silu") != 0 && strcmp(c->hidden_act, "swish") != 0)
-        config_unsupported(c, "gsq supports silu (also called swish)", "%s: gsq does not support the activation \"%s\"",
-                           r->path, c->hidden_act);
+        strcpy(c->hidden_act, f && f->gelu ? "gelu_pytorch_tanh" : "silu");
+    c->gelu = f && f->gelu && strcmp(c->hidden_act, "gelu_pytorch_tanh") == 0;
+    if (!c->gelu && strcmp(c->hidden_act, "silu") != 0 && strcmp(c->hidden_act, "swish") != 0)
+        config_unsupported(c, "gsq supports silu (also called swish), and gelu_pytorch_tanh in Gemma",
+                           "%s: gsq does not support the activation \"%s\"", r->path, c->hidden_act);
     return true;
 }
 
@@ -256,8 +282,10 @@ static bool read_llama3(const struct reader *r, struct model_config *c)
 /* The context before it was stretched; where it is not said, the model's. */
 static bool read_original(const struct reader *r, struct model_config *c)
 {
-    return read_u32(r, "original_max_position_embeddings", 1, UINT32_MAX,
-                    c->max_position ? (int64_t)c->max_position : -1, &c->rope_original_context);
+    int64_t usual = c->rope_original_context ? (int64_t)c->rope_original_context /* said outside */
+                    : c->max_position        ? (int64_t)c->max_position
+                                             : -1;
+    return read_u32(r, "original_max_position_embeddings", 1, UINT32_MAX, usual, &c->rope_original_context);
 }
 
 static bool read_yarn(const struct reader *r, struct model_config *c)
@@ -288,30 +316,41 @@ static bool read_yarn(const struct reader *r, struct model_config *c)
     return read_positive(r, "attention_factor", usual, &c->rope_attention);
 }
 
-/* A factor for each pair. Two lists, one for short and one for long windows, are not computed. */
+static bool read_factors(const struct reader *r, const char *key, uint32_t n, float **out)
+{
+    const cJSON *list = json_get(r->o, key), *item;
+    uint32_t i = 0;
+    if (!cJSON_IsArray(list) || (uint32_t)cJSON_GetArraySize(list) != n)
+        return bad(r, key, "must be a list with a number for each pair that is turned");
+    if (!(*out = malloc((n + 1) * sizeof **out)))
+        return err_nomem(r->e, "the factors of longrope", n * sizeof **out);
+    cJSON_ArrayForEach(item, list)
+    {
+        if (!cJSON_IsNumber(item) || !(item->valuedouble > 0 && item->valuedouble < 1e12))
+            return bad(r, key, "must hold positive numbers");
+        (*out)[i++] = (float)item->valuedouble;
+    }
+    return true;
+}
+
+/* A factor for each pair: one list for short and one for long windows, which are alike in some families. */
 static bool read_longrope(const struct reader *r, struct model_config *c)
 {
+    const struct family *f = family_of(c);
     const cJSON *one = json_get(r->o, "short_factor"), *other = json_get(r->o, "long_factor");
-    uint32_t n = c->head_dim / 2;
+    uint32_t n = config_rope_dim(c) / 2;
+    bool two = f && f->factor_lists;
     if (!read_original(r, c))
         return false;
-    if (!cJSON_IsArray(one) || (uint32_t)cJSON_GetArraySize(one) != n || !cJSON_Compare(one, other, true)) {
+    if (!two && (!cJSON_IsArray(one) || (uint32_t)cJSON_GetArraySize(one) != n || !cJSON_Compare(one, other, true))) {
         config_unsupported(c, "gsq supports default, linear, llama3, yarn, and longrope with one list for all windows",
                            "%s: gsq does not support longrope with two lists of factors", r->path);
         return true;
     }
-    c->rope_factors = malloc((n + 1) * sizeof *c->rope_factors);
-    if (!c->rope_factors)
-        return err_nomem(r->e, "the factors of longrope", n * sizeof *c->rope_factors);
     c->rope_scaling = ROPE_FACTORS;
-    uint32_t i = 0;
-    const cJSON *item;
-    cJSON_ArrayForEach(item, one)
-    {
-        if (!cJSON_IsNumber(item) || !(item->valuedouble > 0 && item->valuedouble < 1e12))
-            return bad(r, "short_factor", "must hold positive numbers");
-        c->rope_factors[i++] = (float)item->valuedouble;
-    }
+    if (!read_factors(r, "short_factor", n, &c->rope_factors) ||
+        (two && !read_factors(r, "long_factor", n, &c->rope_factors_long)))
+        return false;
     double ratio = c->max_position > c->rope_original_context ? (double)c->max_position / c->rope_original_context : 1;
     double usual = ratio > 1 && c->rope_original_context > 1 ? sqrt(1 + log(ratio) / log(c->rope_original_context)) : 1;
     return read_positive(r, "attention_factor", usual, &c->rope_attention);
@@ -336,6 +375,12 @@ static bool read_scaling(const struct reader *r, struct model_config *c, const c
     return true;
 }
 
+/* The usual base of layers that slide, once that of the others is known. */
+static double local_theta(const struct family *f, const struct model_config *c)
+{
+    return f->usual_local_theta > 0 ? f->usual_local_theta : c->rope_theta;
+}
+
 /* rope_parameters of models whose layers that slide have another RoPE: an object for each kind. */
 static bool read_rope_by_kind(const struct reader *top, const cJSON *o, struct model_config *c)
 {
@@ -347,7 +392,7 @@ static bool read_rope_by_kind(const struct reader *top, const cJSON *o, struct m
     local.where = "rope_parameters.sliding_attention.";
     if (!cJSON_IsObject(full.o) || !cJSON_IsObject(local.o))
         return bad(top, "rope_parameters", "must have full_attention and sliding_attention");
-    if (!read_positive(&local, "rope_theta", c->rope_theta, &c->rope_local_theta) ||
+    if (!read_positive(&local, "rope_theta", local_theta(family_of(c), c), &c->rope_local_theta) ||
         !read_positive(&full, "rope_theta", c->rope_theta, &c->rope_theta) ||
         !read_text(&local, "rope_type", type, sizeof type))
         return false;
@@ -370,9 +415,9 @@ static bool read_rope(const struct reader *top, struct model_config *c)
     if (o && !cJSON_IsObject(o))
         return bad(top, name, "must be an object or null");
     double fraction;
-    if (!read_positive(top, "rope_theta", 10000, &c->rope_theta))
-        return false;
     const struct family *f = family_of(c);
+    if (!read_positive(top, "rope_theta", f && f->usual_theta > 0 ? f->usual_theta : 10000, &c->rope_theta))
+        return false;
     for (const cJSON *item = o ? o->child : NULL; item; item = item->next)
         if (cJSON_IsObject(item)) {
             if (f && f->local_rope)
@@ -382,15 +427,21 @@ static bool read_rope(const struct reader *top, struct model_config *c)
                                item->string);
             return true;
         }
-    if (f && f->local_rope)
-        c->rope_local_theta = c->rope_theta;
+    if (f && f->local_rope && !read_positive(top, "rope_local_base_freq", local_theta(f, c), &c->rope_local_theta))
+        return false;
     if (!read_positive(&r, "rope_theta", c->rope_theta, &c->rope_theta) ||
-        !read_positive(top, "partial_rotary_factor", 1, &fraction) ||
+        !read_positive(top, "partial_rotary_factor", f && f->usual_rope_share > 0 ? f->usual_rope_share : 1,
+                       &fraction) ||
         !read_positive(&r, "partial_rotary_factor", fraction, &fraction))
         return false;
-    if (fraction != 1)
-        config_unsupported(c, "gsq supports rotary embeddings over whole heads",
+    c->rope_dim = (uint32_t)(c->head_dim * fraction);
+    if (c->rope_dim == 0 || c->rope_dim > c->head_dim || c->rope_dim % 2)
+        return bad(top, "partial_rotary_factor", "must give an even number of dimensions");
+    if (c->rope_dim < c->head_dim && f && f->permuted_rows)
+        config_unsupported(c, "gsq supports rotary embeddings over whole heads in this family",
                            "%s: \"partial_rotary_factor\" is not 1: gsq rotates whole heads only", top->path);
+    if (!read_u32(top, "original_max_position_embeddings", 0, UINT32_MAX, 0, &c->rope_original_context))
+        return false;
     if (!read_text(&r, json_get(o, "rope_type") ? "rope_type" : "type", type, sizeof type))
         return false;
     if (!type[0] && o && json_get(o, "factor"))
@@ -448,12 +499,14 @@ static bool read_text_part(const struct reader *r, struct model_config *c)
         return false;
     if (dtype[0])
         memcpy(c->torch_dtype, dtype, sizeof dtype);
+    const char *lacks = family_lacks(c);
     if (!family_of(c))
         config_unsupported(
             c,
             "gsq quantizes the text part of models that read more than text, where it is of a family that "
             "it supports",
-            "%s: gsq does not support the text part \"%s\" of %s", r->path, c->model_type, c->wrapper);
+            "%s: gsq does not support the text part \"%s\" of %s%s%s", r->path, c->model_type, c->wrapper,
+            lacks ? ": in it, " : "", lacks ? lacks : "");
     return true;
 }
 

@@ -31,17 +31,19 @@ static void put_string(struct strbuf *b, const char *key, const char *value)
     strbuf_json(b, value);
 }
 
-static void put_factors(struct strbuf *b, const char *key, const struct model_config *c)
+static void put_factors(struct strbuf *b, const char *key, const struct model_config *c, const float *factors)
 {
     strbuf_printf(b, ", \"%s\": [", key);
-    for (uint32_t i = 0; i < c->head_dim / 2; i++)
-        put_number(b, i ? ", " : "", (double)c->rope_factors[i]);
+    for (uint32_t i = 0; i < config_rope_dim(c) / 2; i++)
+        put_number(b, i ? ", " : "", (double)factors[i]);
     strbuf_puts(b, "]");
 }
 
 static void put_rope(struct strbuf *b, const struct model_config *c)
 {
     put_number(b, ",\n  \"rope_theta\": ", c->rope_theta);
+    if (config_rope_dim(c) < c->head_dim)
+        put_number(b, ",\n  \"partial_rotary_factor\": ", (double)c->rope_dim / c->head_dim);
     strbuf_puts(b, ",\n  \"rope_scaling\": ");
     switch (c->rope_scaling) {
     case ROPE_UNSCALED:
@@ -66,9 +68,10 @@ static void put_rope(struct strbuf *b, const struct model_config *c)
         break;
     case ROPE_FACTORS: /* what transformers calls the same */
         put_number(b, "{\"rope_type\": \"longrope\", \"attention_factor\": ", rope_attention(c));
-        strbuf_printf(b, ", \"original_max_position_embeddings\": %u", (unsigned)c->max_position);
-        put_factors(b, "short_factor", c);
-        put_factors(b, "long_factor", c);
+        strbuf_printf(b, ", \"original_max_position_embeddings\": %u",
+                      (unsigned)(c->rope_factors_long ? c->rope_original_context : c->max_position));
+        put_factors(b, "short_factor", c, c->rope_factors);
+        put_factors(b, "long_factor", c, c->rope_factors_long ? c->rope_factors_long : c->rope_factors);
         break;
     }
     strbuf_puts(b, "}");
@@ -106,6 +109,14 @@ static void put_windows(struct strbuf *b, const struct model_config *c)
 static void put_multipliers(struct strbuf *b, const struct model_config *c)
 {
     const struct family *f = family_of(c);
+    if (f && f->usual_query_scale)
+        put_number(b, ",\n  \"query_pre_attn_scalar\": ", pow(config_attention_scale(c), -2));
+    if (c->score_cap > 0)
+        put_number(b, ",\n  \"attn_logit_softcapping\": ", c->score_cap);
+    if (c->logit_cap > 0)
+        put_number(b, ",\n  \"final_logit_softcapping\": ", c->logit_cap);
+    if (f && f->usual_local_theta > 0)
+        put_number(b, ",\n  \"rope_local_base_freq\": ", c->rope_local_theta);
     if (!f || !f->multipliers)
         return;
     put_number(b, ",\n  \"embedding_multiplier\": ", config_factor(c->embedding_scale));
@@ -146,7 +157,7 @@ bool hf_config_text(const struct model_config *c, char **text, size_t *size, str
     put_windows(&b, c);
     put_multipliers(&b, c);
     put_no_rope(&b, c);
-    put_string(&b, ",\n  \"hidden_act\": ", c->hidden_act);
+    put_string(&b, c->gelu ? ",\n  \"hidden_activation\": " : ",\n  \"hidden_act\": ", c->hidden_act);
     strbuf_printf(&b, ",\n  \"tie_word_embeddings\": %s", c->tie_word_embeddings ? "true" : "false");
     if (c->attention_bias)
         strbuf_puts(&b, ",\n  \"attention_bias\": true");

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "arch/family.h"
 #include "formats/gguf/gguf.h"
 #include "formats/gguf/gguf_names.h"
 #include "formats/gguf/gguf_type.h"
@@ -59,6 +60,26 @@ static bool order_bias(struct entry *x, struct err *e)
     return true;
 }
 
+/* Norms of a family that multiplies by 1 + w: a GGUF holds the sum, a folder w. */
+static bool take_one_off(struct entry *x, const struct gguf_tensor *t, const struct model_config *c, struct err *e)
+{
+    const struct family *f = family_of(c);
+    uint64_t n = x->tensor.n_dims == 1 ? x->tensor.shape[0] : 0;
+    if (!f || !f->norm_plus_one || !n || !x->type || x->type->block > 1 || !str_ends(x->name, "norm.weight"))
+        return true;
+    float *w = malloc((size_t)n * sizeof *w);
+    if (!w)
+        return err_nomem(e, x->name, n * sizeof *w);
+    gguf_dequant(x->type, t->data, (uint32_t)n, w);
+    for (uint64_t i = 0; i < n; i++)
+        w[i] -= 1;
+    x->own = (uint8_t *)w;
+    x->tensor.data = x->own;
+    x->tensor.bytes = n * sizeof *w;
+    x->tensor.dtype = DTYPE_F32;
+    return true;
+}
+
 static bool fill(struct entry *x, const struct gguf_tensor *t, const struct model_config *c, struct err *e)
 {
     struct tensor *out = &x->tensor;
@@ -80,7 +101,7 @@ static bool fill(struct entry *x, const struct gguf_tensor *t, const struct mode
     bool fits = c->head_dim && x->type && out->n_dims >= 1 && out->n_dims <= 2 && out->shape[0] <= INT32_MAX &&
                 out->shape[0] % c->head_dim == 0;
     if (!fits || !gguf_permuted_heads(c, x->name))
-        return true;
+        return take_one_off(x, t, c, e);
     x->dim = c->head_dim;
     return out->n_dims > 1 || x->type->block > 1 || order_bias(x, e);
 }

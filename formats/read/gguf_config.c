@@ -158,7 +158,9 @@ static bool read_shape(const struct reader *r, struct model_config *c)
     if (value_length != c->head_dim)
         config_unsupported(c, "gsq supports heads of one size", "%s: attention.value_length differs from key_length",
                            r->path);
-    if (turned != c->head_dim)
+    const struct family *f = family_of(c);
+    c->rope_dim = turned;
+    if (turned > c->head_dim || turned % 2 || (turned < c->head_dim && f && f->permuted_rows))
         config_unsupported(c, "gsq supports rotary embeddings over whole heads",
                            "%s: rope.dimension_count is not the size of a head: gsq rotates whole heads only", r->path);
     return true;
@@ -168,13 +170,13 @@ static bool read_shape(const struct reader *r, struct model_config *c)
 
 static double unscaled_frequency(const struct model_config *c, uint32_t pair)
 {
-    return pow(c->rope_theta, -2.0 * pair / c->head_dim);
+    return pow(c->rope_theta, -2.0 * pair / config_rope_dim(c));
 }
 
 /* Whether the llama3 scaling of *c gives these factors. */
 static bool factors_match(const struct model_config *c, const float *factors)
 {
-    for (uint32_t i = 0; i < c->head_dim / 2; i++) {
+    for (uint32_t i = 0; i < config_rope_dim(c) / 2; i++) {
         double want = unscaled_frequency(c, i) / rope_frequency(c, i);
         if (!(fabs((double)factors[i] - want) <= FACTOR_TOLERANCE * want))
             return false;
@@ -189,7 +191,7 @@ static bool solve_llama3(struct model_config *c, const float *factors)
     const double pi = 3.14159265358979323846;
     double turns[2], smooth[2];
     uint32_t n = 0;
-    for (uint32_t i = 0; i < c->head_dim / 2; i++) {
+    for (uint32_t i = 0; i < config_rope_dim(c) / 2; i++) {
         double f = (double)factors[i];
         if (f <= 1 || f >= c->rope_factor)
             continue;
@@ -227,7 +229,7 @@ static bool read_own_llama3(const struct reader *r, struct model_config *c)
  * themselves. */
 static bool take_factors(const struct reader *r, struct model_config *c, float *factors)
 {
-    uint32_t n = c->head_dim / 2, context;
+    uint32_t n = config_rope_dim(c) / 2, context;
     bool any = false;
     if (!read_u32(r, "rope.scaling.original_context_length", 1, UINT32_MAX, 8192, &context))
         return false;
@@ -266,32 +268,58 @@ static bool take_factors(const struct reader *r, struct model_config *c, float *
     return true;
 }
 
-static bool read_factors(const struct reader *r, struct model_config *c)
+/* A tensor of a positive number for each pair; *out NULL: there is none. */
+static bool load_factors(const struct reader *r, const struct model_config *c, const char *name, float **out)
 {
-    const struct gguf_tensor *t = gguf_tensor_find(r->g, "rope_freqs.weight");
-    uint32_t n = c->head_dim / 2;
+    const struct gguf_tensor *t = gguf_tensor_find(r->g, name);
+    uint32_t n = config_rope_dim(c) / 2;
+    *out = NULL;
     if (!t)
         return true;
     const struct gguf_type *type = gguf_type_of(t->type);
     if (!type || type->block != 1 || t->ne[0] != n || t->ne[1] != 1 || t->ne[2] != 1 || t->ne[3] != 1) {
-        err_set(r->e, ERR_USER, "%s: rope_freqs.weight is not a vector of %u floats", gguf_path(r->g, t), (unsigned)n);
+        err_set(r->e, ERR_USER, "%s: %s is not a vector of %u floats", gguf_path(r->g, t), name, (unsigned)n);
         return err_hint(r->e, "the file is damaged, or was made for another kind of model: convert the model again");
     }
-    float *factors = malloc(n * sizeof *factors);
+    float *factors = *out = malloc(n * sizeof *factors);
     if (!factors)
-        return err_nomem(r->e, "rope_freqs.weight", n * sizeof *factors);
+        return err_nomem(r->e, name, n * sizeof *factors);
     gguf_dequant(type, t->data, n, factors);
-    double linear = c->rope_scaling == ROPE_LINEAR ? c->rope_factor : 1;
-    bool ok = true;
-    for (uint32_t i = 0; i < n && ok; i++) {
-        factors[i] *= (float)linear;
+    for (uint32_t i = 0; i < n; i++) {
         if (factors[i] > 0 && isfinite(factors[i]))
             continue;
-        ok = err_set(r->e, ERR_USER, "%s: rope_freqs.weight holds %g at element %u", gguf_path(r->g, t),
-                     (double)factors[i], (unsigned)i);
-        err_hint(r->e, "the file is damaged: download or convert the model again");
+        err_set(r->e, ERR_USER, "%s: %s holds %g at element %u", gguf_path(r->g, t), name, (double)factors[i],
+                (unsigned)i);
+        return err_hint(r->e, "the file is damaged: download or convert the model again");
     }
-    ok = ok && take_factors(r, c, factors);
+    return true;
+}
+
+/* Factors for short windows and for long ones. */
+static bool read_factor_lists(const struct reader *r, struct model_config *c)
+{
+    if (!load_factors(r, c, "rope_factors_short.weight", &c->rope_factors) ||
+        !load_factors(r, c, "rope_factors_long.weight", &c->rope_factors_long))
+        return false;
+    if (!c->rope_factors != !c->rope_factors_long)
+        return bad(r, "rope.scaling.factor", "is told by one of two tensors of factors, and the other is missing");
+    if (c->rope_factors)
+        c->rope_scaling = ROPE_FACTORS;
+    return read_u32(r, "rope.scaling.original_context_length", 1, UINT32_MAX,
+                    c->max_position ? (int64_t)c->max_position : 1, &c->rope_original_context);
+}
+
+static bool read_factors(const struct reader *r, struct model_config *c)
+{
+    const struct family *f = family_of(c);
+    float *factors;
+    if (f && f->factor_lists)
+        return read_factor_lists(r, c);
+    bool ok = load_factors(r, c, "rope_freqs.weight", &factors);
+    double linear = c->rope_scaling == ROPE_LINEAR ? c->rope_factor : 1;
+    for (uint32_t i = 0; ok && factors && i < config_rope_dim(c) / 2; i++)
+        factors[i] *= (float)linear;
+    ok = ok && (!factors || take_factors(r, c, factors));
     free(factors);
     return ok;
 }
@@ -380,14 +408,32 @@ static bool read_rope(const struct reader *r, struct model_config *c)
 static bool read_family(const struct reader *r, struct model_config *c)
 {
     const struct family *f = r->known ? family_of(c) : NULL;
+    if (f && f->embedding_root)
+        c->embedding_scale = sqrt(c->hidden_size);
+    if (f && f->usual_query_scale)
+        c->attention_scale = family_llama_scale(f, c);
+    if (f && f->usual_score_cap > 0 && !read_positive(r, "attn_logit_softcapping", f->usual_score_cap, &c->score_cap))
+        return false;
+    double logits;
+    if (f &&
+        (!read_positive(r, "final_logit_softcapping", f->usual_logit_cap > 0 ? f->usual_logit_cap : 1e11, &logits)))
+        return false;
+    if (f && logits < 1e11)
+        c->logit_cap = logits;
+    if (f && f->gelu) {
+        c->gelu = true;
+        strcpy(c->hidden_act, "gelu_pytorch_tanh");
+    }
     if (f && f->multipliers &&
         !(read_positive(r, "embedding_scale", 1, &c->embedding_scale) &&
           read_positive(r, "attention.scale", 1 / sqrt(c->head_dim), &c->attention_scale) &&
           read_positive(r, "residual_scale", 1, &c->residual_scale) &&
           read_positive(r, "logit_scale", 1, &c->logit_divisor)))
         return false;
-    if (f && f->local_rope)
-        c->rope_local_theta = c->rope_theta;
+    if (f && f->local_rope &&
+        !read_positive(r, "rope.freq_base_swa", f->usual_local_theta > 0 ? f->usual_local_theta : c->rope_theta,
+                       &c->rope_local_theta))
+        return false;
     if (!f || !f->usual_rope_step)
         return true;
     if (!(c->no_rope = calloc(c->num_layers, sizeof *c->no_rope)))

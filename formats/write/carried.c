@@ -11,7 +11,10 @@
 bool export_carries(const char *name)
 {
     static const char *const exact[] = {"special_tokens_map.json", "generation_config.json", "vocab.json", "merges.txt",
-                                        "tokenizer.model",         "added_tokens.json"};
+                                        "tokenizer.model", "added_tokens.json",
+                                        /* of what a model reads beside text */
+                                        "processor_config.json", "preprocessor_config.json",
+                                        "video_preprocessor_config.json"};
     for (size_t i = 0; i < sizeof exact / sizeof exact[0]; i++) {
         if (strcmp(name, exact[i]) == 0)
             return true;

@@ -102,7 +102,7 @@ static void base_name(const char *dir, char *out, size_t cap)
 void gguf_rope_freqs(const struct model_config *c, float *out)
 {
     if (c->rope_scaling == ROPE_FACTORS) {
-        memcpy(out, c->rope_factors, c->head_dim / 2 * sizeof *out);
+        memcpy(out, c->rope_factors, config_rope_dim(c) / 2 * sizeof *out);
         return;
     }
     const double turn = 6.28318530717958647692, context = c->rope_original_context;
@@ -133,7 +133,9 @@ static const char *arch_key(struct arch_keys *a, const char *name)
 
 static void rope_keys(struct arch_keys *a, const struct model_config *c)
 {
-    key_u32(a->list, arch_key(a, "rope.dimension_count"), c->head_dim);
+    key_u32(a->list, arch_key(a, "rope.dimension_count"), config_rope_dim(c));
+    if (c->rope_factors_long)
+        key_u32(a->list, arch_key(a, "rope.scaling.original_context_length"), c->rope_original_context);
     key_f32(a->list, arch_key(a, "rope.freq_base"), (float)c->rope_theta);
     if (c->rope_scaling == ROPE_LINEAR) {
         key_string(a->list, arch_key(a, "rope.scaling.type"), "linear");
@@ -203,6 +205,16 @@ static void family_keys(struct arch_keys *a, const struct family *f, const struc
         key_f32(a->list, arch_key(a, "residual_scale"), (float)config_factor(c->residual_scale));
         key_f32(a->list, arch_key(a, "logit_scale"), (float)config_factor(c->logit_divisor));
     }
+    if (c->score_cap > 0)
+        key_f32(a->list, arch_key(a, "attn_logit_softcapping"), (float)c->score_cap);
+    if (c->logit_cap > 0)
+        key_f32(a->list, arch_key(a, "final_logit_softcapping"), (float)c->logit_cap);
+    if (f->usual_local_theta > 0)
+        key_f32(a->list, arch_key(a, "rope.freq_base_swa"), (float)c->rope_local_theta);
+    if (f->usual_query_scale && fabs(config_attention_scale(c) / family_llama_scale(f, c) - 1) > 1e-6 &&
+        !a->list->quiet)
+        log_warn("%s: llama.cpp multiplies scores of this architecture by %g, this model by %g", dir,
+                 family_llama_scale(f, c), config_attention_scale(c));
     for (uint32_t i = 0; c->no_rope && i < c->num_layers; i++)
         usual = usual && c->no_rope[i] == ((i + 1) % f->usual_rope_step == 0);
     if (!usual && !a->list->quiet)

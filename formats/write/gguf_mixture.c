@@ -231,6 +231,12 @@ static uint32_t type_of(enum mixture_id m, const struct place *p)
         return type_of_v(m, p);
     if (role == ROLE_DOWN)
         return type_of_down(m, p);
+    if (role == ROLE_QKV && (m == MIX_Q3_K_M || m == MIX_Q3_K_L))
+        return GGML_Q4_K;
+    if (role == ROLE_QKV && m == MIX_Q4_K_M)
+        return GGML_Q5_K;
+    if (role == ROLE_QKV && m == MIX_Q5_K_M)
+        return GGML_Q6_K;
     if (role == ROLE_O && m == MIX_Q2_K)
         return GGML_Q3_K;
     if (role == ROLE_O && m == MIX_Q3_K_M)

@@ -124,6 +124,27 @@ static bool plan_matrix(struct gguf_plan *p, const char *module, const char *fix
     return find_heads(p, x, item->rows) && (fixed || plan_bias(p, module, item->rows));
 }
 
+static bool add_factors(struct gguf_plan *p, const struct model_config *c, const char *name)
+{
+    struct gguf_entry *x = add_entry(p, "", name);
+    if (x)
+        x->cols = config_rope_dim(c) / 2;
+    return x != NULL;
+}
+
+/* Factors of RoPE's frequencies. */
+static bool plan_factors(struct gguf_plan *p, const struct model_config *c)
+{
+    const struct gguf *source = checkpoint_gguf(p->src);
+    bool factors = c->rope_scaling == ROPE_FACTORS;
+    if (family_of(c)->factor_lists)
+        return !factors ||
+               (add_factors(p, c, "rope_factors_long.weight") && add_factors(p, c, "rope_factors_short.weight"));
+    if (source ? !gguf_tensor_find(source, "rope_freqs.weight") : c->rope_scaling != ROPE_LLAMA3 && !factors)
+        return true;
+    return add_factors(p, c, "rope_freqs.weight");
+}
+
 static bool plan_model(struct gguf_plan *p)
 {
     const struct model_config *c = checkpoint_config(p->src);
@@ -145,14 +166,7 @@ static bool plan_model(struct gguf_plan *p)
     if (!plan_vector(p, config_part_name(c, "norm", module, sizeof module)) ||
         (!p->items[0].head && !plan_matrix(p, checkpoint_head_module(p->src), "output.weight")))
         return false;
-    const struct gguf *source = checkpoint_gguf(p->src);
-    if (source ? !gguf_tensor_find(source, "rope_freqs.weight")
-               : c->rope_scaling != ROPE_LLAMA3 && c->rope_scaling != ROPE_FACTORS)
-        return true;
-    struct gguf_entry *x = add_entry(p, "", "rope_freqs.weight");
-    if (x)
-        x->cols = c->head_dim / 2;
-    return x != NULL;
+    return plan_factors(p, c);
 }
 
 /* Whether a tensor of the source went into an entry, or need not: tables that follow from config.json, the
@@ -169,7 +183,7 @@ static bool is_planned(const struct gguf_plan *p, const struct strmap *names, co
     module[n] = 0;
     const struct model_config *c = checkpoint_config(p->src);
     if (strcmp(dot, ".inv_freq") == 0 || strcmp(name, "rope_freqs.weight") == 0 ||
-        (p->items[0].head && strcmp(module, config_head_name(c)) == 0))
+        strncmp(name, "rope_factors_", 13) == 0 || (p->items[0].head && strcmp(module, config_head_name(c)) == 0))
         return true;
     if (!strmap_find(names, module, n, &at))
         return false;

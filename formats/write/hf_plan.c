@@ -260,7 +260,8 @@ static bool plan_tensors(struct building *b)
     for (size_t i = 0; i < checkpoint_tensor_count(b->src); i++) {
         const struct tensor *t = checkpoint_tensor_at(b->src, i);
         /* config.json says it. */
-        bool rope = checkpoint_gguf(b->src) && strcmp(t->name, "rope_freqs.weight") == 0;
+        bool rope = checkpoint_gguf(b->src) &&
+                    (strcmp(t->name, "rope_freqs.weight") == 0 || strncmp(t->name, "rope_factors_", 13) == 0);
         if (!rope && !plan_tensor(b, t))
             return false;
     }

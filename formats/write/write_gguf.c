@@ -1,6 +1,8 @@
 /* Writing a GGUF: the rows of its tensors, a tile at a time. */
 #include "formats/write/write_gguf.h"
 
+#include "arch/family.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -156,7 +158,10 @@ static void rope_freqs(const struct writing *w, const struct gguf_entry *x, floa
 {
     const struct gguf *source = checkpoint_gguf(w->plan->src);
     const struct gguf_tensor *t = source ? gguf_tensor_find(source, x->name) : NULL;
-    if (!t)
+    const struct model_config *c = checkpoint_config(w->plan->src);
+    if (!t && strstr(x->name, "long"))
+        memcpy(v, c->rope_factors_long, x->cols * sizeof *v);
+    else if (!t)
         gguf_rope_freqs(checkpoint_config(w->plan->src), v);
     else
         gguf_dequant(gguf_type_of(t->type), t->data, x->cols, v);
@@ -176,6 +181,9 @@ static bool write_vector(struct writing *w, const struct gguf_entry *x)
         ok = tensor_read_f32(checkpoint_bias(w->plan->src, x->module), 0, x->cols, v, w->e);
     else
         ok = checkpoint_read_f32(w->plan->src, x->module, 0, 1, v, w->e);
+    const struct family *f = family_of(checkpoint_config(w->plan->src));
+    for (uint32_t i = 0; ok && x->module[0] && !x->bias && f && f->norm_plus_one && i < x->cols; i++)
+        v[i] += 1; /* the other vectors are norms */
     ok = ok && check_values(w, x, v, x->cols, w->e);
     for (uint32_t i = 0; ok && i < x->cols; i++)
         ordered[i] = v[source_row(w, x, i)];

@@ -10,10 +10,10 @@
 struct kernel_shape {
     uint32_t rows, cols, n, m, k, kind, turns, at;
     uint32_t lda, ldb, ldc, lds, ldd, ldw, ldr, ldh, ldi, ldo, in0, out0, row0, col0, col1, r0, count, nb, ldp, bits;
-    uint32_t windows, ctx, heads, kv_heads, dim, sliding, start;
+    uint32_t windows, ctx, heads, kv_heads, dim, sliding, start, turned, adjacent;
     uint32_t group, groups, offsets, lo, hi, scale_type, weighted, difference, candidates, per_super, first, offset_hi;
     uint32_t levels, relative, seed, tensor, step;
-    float by, alpha, beta, eps, turn, scale, factor, power, centre, one, damp;
+    float cap, by, alpha, beta, eps, turn, scale, factor, power, centre, one, damp;
     float lr, beta1, beta2, correct1, correct2, decay;
     float tau, kappa, tau1, kappa1, init_noise, init_gap, origin, lr_logits, lr_scales, lr_offsets;
 };

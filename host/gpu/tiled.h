@@ -67,6 +67,15 @@ void tiled_attn_fwd(struct gpu_cmd *cmd, const struct attn_fwd_args *args);
  * itself, so that nothing is rounded for no gain. */
 void tiled_attn_fwd_steering(struct gpu_cmd *cmd, const struct attn_fwd_args *args);
 void tiled_attn_fwd_half(struct gpu_cmd *cmd, const struct attn_fwd_half_args *args);
+/* Scores capped by `cap` (attn_cap_fwd); 0: not. */
+void tiled_attn_fwd_capped(struct gpu_cmd *cmd, const struct attn_fwd_args *args, float cap);
+void tiled_attn_bwd_q_capped(struct gpu_cmd *cmd, const struct attn_bwd_q_args *args, float cap);
+void tiled_attn_bwd_kv_capped(struct gpu_cmd *cmd, const struct attn_bwd_kv_args *args, float cap);
+void tiled_attn_bwd_v_capped(struct gpu_cmd *cmd, const struct attn_bwd_v_args *args, float cap);
+void tiled_attn_cap_fwd(struct gpu_cmd *cmd, const struct attn_cap_fwd_args *args);
+void tiled_attn_cap_bwd_q(struct gpu_cmd *cmd, const struct attn_cap_bwd_q_args *args);
+void tiled_attn_cap_bwd_kv(struct gpu_cmd *cmd, const struct attn_cap_bwd_kv_args *args);
+void tiled_attn_cap_bwd_v(struct gpu_cmd *cmd, const struct attn_cap_bwd_v_args *args);
 void tiled_attn_bwd_q(struct gpu_cmd *cmd, const struct attn_bwd_q_args *args);
 void tiled_attn_bwd_kv(struct gpu_cmd *cmd, const struct attn_bwd_kv_args *args);
 void tiled_attn_bwd_v(struct gpu_cmd *cmd, const struct attn_bwd_v_args *args);

@@ -98,6 +98,28 @@ ATTENTION(attn_bwd_q, false, heads, 3)
 ATTENTION(attn_bwd_kv, true, kv_heads, 4)
 ATTENTION(attn_bwd_v, true, kv_heads, 2)
 
+ATTENTION(attn_cap_fwd, false, heads, 2)
+ATTENTION(attn_cap_bwd_q, false, heads, 3)
+ATTENTION(attn_cap_bwd_kv, true, kv_heads, 4)
+ATTENTION(attn_cap_bwd_v, true, kv_heads, 2)
+
+/* The same arguments, and a cap behind them; 0: none. */
+#define CAPPED(name, capped)                                                                                           \
+    _Static_assert(offsetof(struct capped##_args, cap) == sizeof(struct name##_args), "the first ones are the same");  \
+    void tiled_##name##_capped(struct gpu_cmd *cmd, const struct name##_args *args, float cap)                         \
+    {                                                                                                                  \
+        struct capped##_args a = {.cap = cap};                                                                         \
+        memcpy(&a, args, sizeof *args);                                                                                \
+        if (cap > 0)                                                                                                   \
+            tiled_##capped(cmd, &a);                                                                                   \
+        else                                                                                                           \
+            tiled_##name(cmd, args);                                                                                   \
+    }
+CAPPED(attn_fwd, attn_cap_fwd)
+CAPPED(attn_bwd_q, attn_cap_bwd_q)
+CAPPED(attn_bwd_kv, attn_cap_bwd_kv)
+CAPPED(attn_bwd_v, attn_cap_bwd_v)
+
 _Static_assert(sizeof(struct attn_fwd_half_args) == sizeof(struct attn_fwd_args), "the two kernels take the same");
 
 void tiled_attn_fwd_steering(struct gpu_cmd *cmd, const struct attn_fwd_args *args)

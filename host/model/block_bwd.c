@@ -16,7 +16,7 @@ enum { B_DNORM, B_DATTN, B_DQ, B_DK, B_DV, B_DELTA, B_DADDED, B_COUNT };
 static void scratch_sizes(const struct model *m, uint32_t windows, unsigned parts, uint64_t n[B_COUNT])
 {
     uint64_t tokens = (uint64_t)windows * m->ctx, hidden = m->cfg->hidden_size;
-    uint64_t q = model_shape_rows(&m->shape, ROLE_Q), kv = model_shape_rows(&m->shape, ROLE_K);
+    uint64_t q = model_shape_rows(&m->shape, m->cfg, ROLE_Q), kv = model_shape_rows(&m->shape, m->cfg, ROLE_K);
     bool attn = parts & (BWD_ATTN | BWD_QK), input = parts & BWD_INPUT;
     bool scores = parts & (BWD_QK | BWD_INPUT);
     for (int i = 0; i < B_COUNT; i++)
@@ -55,12 +55,13 @@ bool bwd_scratch_create(struct bwd_scratch *s, struct gpu_arena *arena, const st
 static void weight_grad(struct model *m, const struct block_weights *b, enum role role, struct gpu_view dy,
                         struct gpu_view x, const struct block_grads *grads, uint32_t rows)
 {
-    uint32_t at = block_at(b, role), out = b->shape.matrices[at].rows, in = b->shape.matrices[at].cols;
-    if (!grads->w[at].size)
+    struct block_rows_at of = block_part_rows_at(m, b, role);
+    uint32_t out = of.rows, in = of.cols;
+    if (!grads->w[of.at].size)
         return;
     gpu_gemm(m->cmd, &(struct gpu_product){.a = {dy, out},
                                            .b = {x, in},
-                                           .c = {grads->w[at], in},
+                                           .c = {block_rows(grads->w[of.at], of.row0, out, in), in},
                                            .m = out,
                                            .n = in,
                                            .k = rows,
@@ -75,9 +76,10 @@ static void weight_grad(struct model *m, const struct block_weights *b, enum rol
 static void input_grad(struct model *m, const struct block_weights *b, enum role role, struct gpu_view dy,
                        struct gpu_view dx, uint32_t rows, float beta)
 {
-    uint32_t at = block_at(b, role), out = b->shape.matrices[at].rows, in = b->shape.matrices[at].cols;
+    struct block_rows_at of = block_part_rows_at(m, b, role);
+    uint32_t out = of.rows, in = of.cols;
     gpu_gemm(m->cmd, &(struct gpu_product){.a = {dy, out},
-                                           .b = {b->w[at], in},
+                                           .b = {block_rows(b->w[of.at], of.row0, out, in), in},
                                            .c = {dx, in},
                                            .m = rows,
                                            .n = in,
@@ -131,19 +133,21 @@ static void norm_heads_bwd(struct model *m, struct gpu_view x, struct gpu_view w
 }
 
 /* gate and up give way to their gradients: dact becomes that of gate, up its own. */
-static void swiglu_bwd(struct model *m, struct gpu_view gate, struct gpu_view up, struct gpu_view dact, uint32_t rows,
-                       uint32_t cols)
+static void glu_bwd(struct model *m, struct gpu_view gate, struct gpu_view up, struct gpu_view dact, uint32_t rows,
+                    uint32_t cols)
 {
     uint32_t tile = gpu_tile_rows(m->gpu, cols * 4ull, rows);
     for (uint32_t r = 0; r < rows; r += tile) {
         uint64_t n = min_u64(tile, rows - r);
-        run_swiglu_bwd(m->cmd, gpu_items(m->cmd, KERNEL_ID_swiglu_bwd, n * cols),
-                       &(struct swiglu_bwd_args){.gate = block_rows(gate, r, n, cols),
-                                                 .up = block_rows(up, r, n, cols),
-                                                 .dact = block_rows(dact, r, n, cols),
-                                                 .dgate = block_rows(dact, r, n, cols),
-                                                 .dup = block_rows(up, r, n, cols),
-                                                 .n = (uint32_t)(n * cols)});
+        struct gpu_view g = block_rows(gate, r, n, cols), u = block_rows(up, r, n, cols);
+        struct gpu_view d = block_rows(dact, r, n, cols);
+        uint32_t count = (uint32_t)(n * cols);
+        if (m->cfg->gelu)
+            run_geglu_bwd(m->cmd, gpu_items(m->cmd, KERNEL_ID_geglu_bwd, count),
+                          &(struct geglu_bwd_args){.gate = g, .up = u, .dact = d, .dgate = d, .dup = u, .n = count});
+        else
+            run_swiglu_bwd(m->cmd, gpu_items(m->cmd, KERNEL_ID_swiglu_bwd, count),
+                           &(struct swiglu_bwd_args){.gate = g, .up = u, .dact = d, .dgate = d, .dup = u, .n = count});
     }
 }
 
@@ -158,9 +162,9 @@ static void swiglu_bwd(struct model *m, struct gpu_view gate, struct gpu_view up
     }
 
 /* Whether the gradient of a weight is wanted. */
-static bool wants(const struct block_weights *b, const struct block_grads *grads, enum role role)
+static bool wants(const struct model *m, const struct block_weights *b, const struct block_grads *grads, enum role role)
 {
-    return grads->w[block_at(b, role)].size > 0;
+    return grads->w[block_part_rows_at(m, b, role).at].size > 0;
 }
 
 /* From the gradient of attn in bs->dattn to those of v and, where `scores`, of the turned q and k. */
@@ -168,8 +172,9 @@ static void attention_bwd(struct model *m, const struct block_weights *b, const 
                           const struct bwd_scratch *bs, bool scores, uint32_t windows)
 {
     const struct model_config *c = m->cfg;
-    uint32_t q = block_rows_of(b, ROLE_Q), kv = block_rows_of(b, ROLE_K), heads = c->num_heads,
+    uint32_t q = block_rows_of(m, b, ROLE_Q), kv = block_rows_of(m, b, ROLE_K), heads = c->num_heads,
              kv_heads = c->num_kv_heads;
+    const float cap = (float)c->score_cap;
     uint32_t tile = block_window_tile(m, q, windows);
     for (uint32_t w = 0; w < windows; w += tile) {
         uint32_t n = (uint32_t)min_u64(tile, windows - w);
@@ -177,7 +182,7 @@ static void attention_bwd(struct model *m, const struct block_weights *b, const 
         if (!scores) {
             struct attn_bwd_v_args v = ATTENTION_ARGS(attn_bwd_v);
             v.dv = block_rows(bs->dv, row, rows, kv);
-            tiled_attn_bwd_v(m->cmd, &v);
+            tiled_attn_bwd_v_capped(m->cmd, &v, cap);
             continue;
         }
         struct attn_bwd_q_args dq = ATTENTION_ARGS(attn_bwd_q);
@@ -192,8 +197,8 @@ static void attention_bwd(struct model *m, const struct block_weights *b, const 
                                                      .out = dq.delta,
                                                      .rows = (uint32_t)(rows * heads),
                                                      .cols = c->head_dim});
-        tiled_attn_bwd_q(m->cmd, &dq);
-        tiled_attn_bwd_kv(m->cmd, &dkv);
+        tiled_attn_bwd_q_capped(m->cmd, &dq, cap);
+        tiled_attn_bwd_kv_capped(m->cmd, &dkv, cap);
     }
 }
 
@@ -207,7 +212,7 @@ static void clear_others(struct model *m, const struct block_weights *b, enum bl
     for (uint32_t i = 0; !grads->add && i < b->shape.n; i++) {
         bool found = false;
         for (size_t k = 0; k < sizeof through / sizeof *through; k++)
-            found = found || block_place(b->shape, through[k]) == i;
+            found = found || block_part_rows_at(m, b, through[k]).at == i;
         if (!found && b->shape.matrices[i].part->half == half && grads->w[i].size)
             gpu_fill(m->cmd, grads->w[i], 0);
     }
@@ -219,13 +224,13 @@ void block_attn_bwd(struct model *m, const struct block_weights *b, const struct
 {
     const struct model_config *c = m->cfg;
     uint32_t rows = windows * m->ctx;
-    bool scores = want_input || wants(b, grads, ROLE_Q) || wants(b, grads, ROLE_K);
+    bool scores = want_input || wants(m, b, grads, ROLE_Q) || wants(m, b, grads, ROLE_K);
     assert(windows <= s->max_windows && windows <= bs->max_windows);
     clear_others(m, b, HALF_ATTN, grads);
     struct gpu_view dout = added_bwd(m, b, s, bs, HALF_ATTN, dy, rows);
-    if (wants(b, grads, ROLE_O))
+    if (wants(m, b, grads, ROLE_O))
         weight_grad(m, b, ROLE_O, dout, s->attn, grads, rows);
-    if (!scores && !wants(b, grads, ROLE_V))
+    if (!scores && !wants(m, b, grads, ROLE_V))
         return;
     input_grad(m, b, ROLE_O, dout, bs->dattn, rows, 0);
     attention_bwd(m, b, s, bs, scores, windows);
@@ -237,7 +242,7 @@ void block_attn_bwd(struct model *m, const struct block_weights *b, const struct
             norm_heads_bwd(m, s->k_raw, b->norm[ROLE_K_NORM], bs->dk, rows, c->num_kv_heads * c->head_dim);
         }
     }
-    if (wants(b, grads, ROLE_Q) || wants(b, grads, ROLE_K) || wants(b, grads, ROLE_V)) {
+    if (wants(m, b, grads, ROLE_Q) || wants(m, b, grads, ROLE_K) || wants(m, b, grads, ROLE_V)) {
         weight_grad(m, b, ROLE_Q, bs->dq, s->norm, grads, rows);
         weight_grad(m, b, ROLE_K, bs->dk, s->norm, grads, rows);
         weight_grad(m, b, ROLE_V, bs->dv, s->norm, grads, rows);
@@ -258,14 +263,14 @@ void block_ffn_bwd(struct model *m, const struct block_weights *b, const struct 
     assert(windows <= s->max_windows && windows <= bs->max_windows);
     clear_others(m, b, HALF_FFN, grads);
     struct gpu_view dout = added_bwd(m, b, s, bs, HALF_FFN, dy, rows);
-    if (wants(b, grads, ROLE_DOWN))
+    if (wants(m, b, grads, ROLE_DOWN))
         weight_grad(m, b, ROLE_DOWN, dout, s->act, grads, rows);
-    if (!want_input && !wants(b, grads, ROLE_GATE) && !wants(b, grads, ROLE_UP))
+    if (!want_input && !wants(m, b, grads, ROLE_GATE) && !wants(m, b, grads, ROLE_UP))
         return;
     struct gpu_view dact = s->act; /* which is used up, or not needed */
     input_grad(m, b, ROLE_DOWN, dout, dact, rows, 0);
-    swiglu_bwd(m, s->gate, s->up, dact, rows, block_rows_of(b, ROLE_GATE));
-    if (wants(b, grads, ROLE_GATE) || wants(b, grads, ROLE_UP)) {
+    glu_bwd(m, s->gate, s->up, dact, rows, block_rows_of(m, b, ROLE_GATE));
+    if (wants(m, b, grads, ROLE_GATE) || wants(m, b, grads, ROLE_UP)) {
         weight_grad(m, b, ROLE_GATE, dact, s->norm, grads, rows);
         weight_grad(m, b, ROLE_UP, s->up, s->norm, grads, rows);
     }

@@ -34,8 +34,9 @@ static void scratch_cols(const struct model *m, enum scratch_use use, uint32_t c
     bool train = use != SCRATCH_FORWARD, attn = use != SCRATCH_TRAIN_FFN, ffn = use != SCRATCH_TRAIN_ATTN;
     bool raw = train && attn && family_has_role(m->family, ROLE_Q_NORM);
     uint32_t added = family_has_role(m->family, ROLE_ATTN_POST_NORM) ? m->cfg->hidden_size : 0;
-    uint32_t q = attn ? model_shape_rows(&m->shape, ROLE_Q) : 0, k = attn ? model_shape_rows(&m->shape, ROLE_K) : 0;
-    uint32_t middle = ffn ? model_shape_rows(&m->shape, ROLE_GATE) : 0;
+    uint32_t q = attn ? model_shape_rows(&m->shape, m->cfg, ROLE_Q) : 0,
+             k = attn ? model_shape_rows(&m->shape, m->cfg, ROLE_K) : 0;
+    uint32_t middle = ffn ? model_shape_rows(&m->shape, m->cfg, ROLE_GATE) : 0;
     cols[S_NORM] = m->cfg->hidden_size;
     cols[S_Q] = cols[S_ATTN] = q;
     cols[S_K] = cols[S_V] = k;
@@ -105,16 +106,16 @@ struct gpu_view block_rows(struct gpu_view v, uint64_t row0, uint64_t rows, uint
     return gpu_slice(v, row0 * cols * 4, rows * cols * 4);
 }
 
-uint32_t block_at(const struct block_weights *b, enum role role)
+struct block_rows_at block_part_rows_at(const struct model *m, const struct block_weights *b, enum role role)
 {
-    uint32_t at = block_place(b->shape, role);
-    assert(at < b->shape.n);
-    return at;
+    struct block_rows_at x = block_rows_at(b->shape, m->cfg, role);
+    assert(x.at < b->shape.n);
+    return x;
 }
 
-uint32_t block_rows_of(const struct block_weights *b, enum role role)
+uint32_t block_rows_of(const struct model *m, const struct block_weights *b, enum role role)
 {
-    return b->shape.matrices[block_at(b, role)].rows;
+    return block_part_rows_at(m, b, role).rows;
 }
 
 void block_rmsnorm(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view y, uint32_t rows,
@@ -124,17 +125,21 @@ void block_rmsnorm(struct model *m, struct gpu_view x, struct gpu_view w, struct
         m->cmd, &(struct rmsnorm_fwd_args){.x = x, .w = w, .y = y, .rows = rows, .cols = cols, .eps = m->cfg->rms_eps});
 }
 
-static void swiglu(struct model *m, struct gpu_view gate, struct gpu_view up, struct gpu_view act, uint32_t rows,
-                   uint32_t cols)
+/* silu(gate) * up, or gelu(gate) * up. */
+static void glu(struct model *m, struct gpu_view gate, struct gpu_view up, struct gpu_view act, uint32_t rows,
+                uint32_t cols)
 {
     uint32_t tile = gpu_tile_rows(m->gpu, cols * 4ull, rows);
     for (uint32_t r = 0; r < rows; r += tile) {
         uint64_t n = min_u64(tile, rows - r);
-        run_swiglu_fwd(m->cmd, gpu_items(m->cmd, KERNEL_ID_swiglu_fwd, n * cols),
-                       &(struct swiglu_fwd_args){.gate = block_rows(gate, r, n, cols),
-                                                 .up = block_rows(up, r, n, cols),
-                                                 .act = block_rows(act, r, n, cols),
-                                                 .n = (uint32_t)(n * cols)});
+        struct gpu_view g = block_rows(gate, r, n, cols), u = block_rows(up, r, n, cols);
+        struct gpu_view to = block_rows(act, r, n, cols);
+        if (m->cfg->gelu)
+            run_geglu_fwd(m->cmd, gpu_items(m->cmd, KERNEL_ID_geglu_fwd, n * cols),
+                          &(struct geglu_fwd_args){.gate = g, .up = u, .act = to, .n = (uint32_t)(n * cols)});
+        else
+            run_swiglu_fwd(m->cmd, gpu_items(m->cmd, KERNEL_ID_swiglu_fwd, n * cols),
+                           &(struct swiglu_fwd_args){.gate = g, .up = u, .act = to, .n = (uint32_t)(n * cols)});
     }
 }
 
@@ -148,9 +153,10 @@ float block_alpha(const struct model *m, enum role role)
 static void linear(struct model *m, const struct block_weights *b, const struct block_scratch *s, enum role role,
                    struct gpu_view x, struct gpu_view old, struct gpu_view y, uint32_t rows)
 {
-    uint32_t at = block_at(b, role), out = b->shape.matrices[at].rows, in = b->shape.matrices[at].cols;
+    struct block_rows_at of = block_part_rows_at(m, b, role);
+    uint32_t out = of.rows, in = of.cols;
     gpu_gemm(m->cmd, &(struct gpu_product){.a = {x, in},
-                                           .b = {b->w[at], in},
+                                           .b = {block_rows(b->w[of.at], of.row0, out, in), in},
                                            .c = {y, out},
                                            .m = rows,
                                            .n = out,
@@ -159,8 +165,10 @@ static void linear(struct model *m, const struct block_weights *b, const struct 
                                            .beta = old.size ? 1.0f : 0.0f,
                                            .old = old,
                                            .use = s->steering ? GEMM_STEERING : GEMM_EXACT});
-    if (b->bias[at].size)
-        tiled_add_bias(m->cmd, &(struct add_bias_args){.x = y, .b = b->bias[at], .y = y, .rows = rows, .cols = out});
+    if (b->bias[of.at].size)
+        tiled_add_bias(
+            m->cmd, &(struct add_bias_args){
+                        .x = y, .b = block_rows(b->bias[of.at], of.row0, out, 1), .y = y, .rows = rows, .cols = out});
 }
 
 void block_add(struct model *m, struct gpu_view y, struct gpu_view x, uint32_t rows, uint32_t cols)
@@ -191,25 +199,39 @@ void block_rope(struct model *m, struct gpu_view table, struct gpu_view x, uint3
 {
     if (!table.size)
         return;
+    uint32_t turned = config_rope_dim(m->cfg);
     uint32_t cols = heads * m->cfg->head_dim, tile = block_window_tile(m, cols, windows);
     for (uint32_t w = 0; w < windows; w += tile) {
-        uint32_t n = (uint32_t)min_u64(tile, windows - w), rows = n * m->ctx;
-        run_rope_fwd(m->cmd, gpu_items(m->cmd, KERNEL_ID_rope_fwd, (uint64_t)rows * cols / 2),
-                     &(struct rope_fwd_args){.x = block_rows(x, (uint64_t)w * m->ctx, rows, cols),
-                                             .table = table,
-                                             .y = block_rows(x, (uint64_t)w * m->ctx, rows, cols),
-                                             .rows = rows,
-                                             .heads = heads,
-                                             .dim = m->cfg->head_dim,
-                                             .ctx = m->ctx,
-                                             .turn = turn});
+        uint32_t n = (uint32_t)min_u64(tile, windows - w), rows = n * m->ctx, dim = m->cfg->head_dim;
+        struct gpu_view at = block_rows(x, (uint64_t)w * m->ctx, rows, cols);
+        if (turned < dim || m->family->adjacent_pairs)
+            run_rope_part(m->cmd, gpu_items(m->cmd, KERNEL_ID_rope_part, (uint64_t)rows * heads * turned / 2),
+                          &(struct rope_part_args){.x = at,
+                                                   .table = table,
+                                                   .rows = rows,
+                                                   .heads = heads,
+                                                   .dim = dim,
+                                                   .turned = turned,
+                                                   .adjacent = m->family->adjacent_pairs,
+                                                   .ctx = m->ctx,
+                                                   .turn = turn});
+        else
+            run_rope_fwd(m->cmd, gpu_items(m->cmd, KERNEL_ID_rope_fwd, (uint64_t)rows * cols / 2),
+                         &(struct rope_fwd_args){.x = at,
+                                                 .table = table,
+                                                 .y = at,
+                                                 .rows = rows,
+                                                 .heads = heads,
+                                                 .dim = dim,
+                                                 .ctx = m->ctx,
+                                                 .turn = turn});
     }
 }
 
 static void attention(struct model *m, const struct block_weights *b, const struct block_scratch *s, uint32_t windows)
 {
     const struct model_config *c = m->cfg;
-    uint32_t q = block_rows_of(b, ROLE_Q), kv = block_rows_of(b, ROLE_K);
+    uint32_t q = block_rows_of(m, b, ROLE_Q), kv = block_rows_of(m, b, ROLE_K);
     uint32_t tile = block_window_tile(m, q, windows);
     for (uint32_t w = 0; w < windows; w += tile) {
         uint32_t n = (uint32_t)min_u64(tile, windows - w);
@@ -226,7 +248,10 @@ static void attention(struct model *m, const struct block_weights *b, const stru
                                   .dim = c->head_dim,
                                   .sliding = b->sliding,
                                   .scale = (float)config_attention_scale(c)};
-        (s->steering ? tiled_attn_fwd_steering : tiled_attn_fwd)(m->cmd, &a);
+        if (c->score_cap > 0)
+            tiled_attn_fwd_capped(m->cmd, &a, (float)c->score_cap);
+        else
+            (s->steering ? tiled_attn_fwd_steering : tiled_attn_fwd)(m->cmd, &a);
     }
 }
 
@@ -318,7 +343,7 @@ void block_ffn_inputs(struct model *m, const struct block_weights *b, const stru
     norm_input(m, h, b->norm[ROLE_FFN_NORM], s->norm, rows);
     linear(m, b, s, ROLE_GATE, s->norm, none, s->gate, rows);
     linear(m, b, s, ROLE_UP, s->norm, none, s->up, rows);
-    swiglu(m, s->gate, s->up, s->act, rows, block_rows_of(b, ROLE_GATE));
+    glu(m, s->gate, s->up, s->act, rows, block_rows_of(m, b, ROLE_GATE));
 }
 
 void block_ffn_added(struct model *m, const struct block_weights *b, const struct block_scratch *s, uint32_t windows)

@@ -9,9 +9,9 @@ struct gpu_view block_rows(struct gpu_view v, uint64_t row0, uint64_t rows, uint
 /* How many windows of a matrix of `cols` columns one binding holds, such that tiles of so many start aligned.
  */
 uint32_t block_window_tile(const struct model *m, uint32_t cols, uint32_t windows);
-/* Place of the matrix with that role, which the block has; its outputs. */
-uint32_t block_at(const struct block_weights *b, enum role role);
-uint32_t block_rows_of(const struct block_weights *b, enum role role);
+/* Where the rows of that role are, which the block has; how many outputs they have. */
+struct block_rows_at block_part_rows_at(const struct model *m, const struct block_weights *b, enum role role);
+uint32_t block_rows_of(const struct model *m, const struct block_weights *b, enum role role);
 /* x[windows * ctx, heads, head_dim] turned in place by a table of block_weights, or left where that is empty; turn -1: back,
  * which is the backward pass. */
 void block_rope(struct model *m, struct gpu_view table, struct gpu_view x, uint32_t heads, uint32_t windows,

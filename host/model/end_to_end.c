@@ -96,14 +96,17 @@ static bool head_piece(struct end_to_end *w, struct gpu_view x, uint32_t count, 
                                  .cols = vocab});
         if (!gradient)
             continue;
+        /* The student's are needed once more where they are capped. */
+        struct gpu_view dlogits = w->logits[m->cfg->logit_cap > 0];
         run_kl_bwd(m->cmd, grid,
                    &(struct kl_bwd_args){.ref = w->logits[1],
                                          .logits = w->logits[0],
-                                         .dlogits = w->logits[0],
+                                         .dlogits = dlogits,
                                          .rows = rows,
                                          .cols = vocab,
                                          .factor = to->factor});
-        if (!head_bwd(&w->head, w->logits[0], rows, gpu_slice(w->dy, at, bytes), e))
+        if (!head_bwd(&w->head, head_uncap(&w->head, w->logits[0], dlogits, rows), rows, gpu_slice(w->dy, at, bytes),
+                      e))
             return false;
     }
     run_reduce_sum(

@@ -116,7 +116,29 @@ bool head_logits(struct head *h, struct gpu_view x, uint32_t rows, bool steering
                                                   .alpha = logit_factor(h),
                                                   .use = steering ? GEMM_STEERING : GEMM_EXACT});
     }
+    const float cap = (float)h->m->cfg->logit_cap;
+    uint32_t tile = gpu_tile_rows(h->m->gpu, vocab * 4ull, rows);
+    for (uint32_t r = 0; cap > 0 && r < rows; r += tile) {
+        uint64_t n = min_u64(tile, rows - r) * vocab;
+        run_softcap(h->m->cmd, gpu_items(h->m->cmd, KERNEL_ID_softcap, n),
+                    &(struct softcap_args){
+                        .x = gpu_slice(logits, (uint64_t)r * vocab * 4, n * 4), .n = (uint32_t)n, .cap = cap});
+    }
     return true;
+}
+
+struct gpu_view head_uncap(struct head *h, struct gpu_view logits, struct gpu_view dlogits, uint32_t rows)
+{
+    const float cap = (float)h->m->cfg->logit_cap;
+    uint32_t vocab = h->m->cfg->vocab_size, tile = gpu_tile_rows(h->m->gpu, vocab * 4ull, rows);
+    for (uint32_t r = 0; cap > 0 && r < rows; r += tile) {
+        uint64_t at = (uint64_t)r * vocab * 4, n = min_u64(tile, rows - r) * vocab;
+        run_softcap_bwd(
+            h->m->cmd, gpu_items(h->m->cmd, KERNEL_ID_softcap_bwd, n),
+            &(struct softcap_bwd_args){
+                .dy = gpu_slice(dlogits, at, n * 4), .y = gpu_slice(logits, at, n * 4), .n = (uint32_t)n, .cap = cap});
+    }
+    return dlogits;
 }
 
 bool head_bwd(struct head *h, struct gpu_view dlogits, uint32_t rows, struct gpu_view dx, struct err *e)

@@ -27,6 +27,8 @@ uint32_t head_logit_rows(const struct model *m, bool stays, uint64_t room, uint6
 /* logits[rows, vocab] = x[rows, hidden] head^T; x is normed. steering: for gradients alone, not for a loss that decides. */
 bool head_logits(struct head *h, struct gpu_view x, uint32_t rows, bool steering, struct gpu_view logits,
                  struct err *e);
+/* Where logits are capped, dlogits becomes the gradient of what was before the cap, logits being what head_logits gave. */
+struct gpu_view head_uncap(struct head *h, struct gpu_view logits, struct gpu_view dlogits, uint32_t rows);
 /* dx[rows, hidden] = dlogits[rows, vocab] head. */
 bool head_bwd(struct head *h, struct gpu_view dlogits, uint32_t rows, struct gpu_view dx, struct err *e);
 

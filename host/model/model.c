@@ -17,6 +17,8 @@
 #define STAGING_BYTES (16u << 20)
 /* Host memory for rows that are dequantized or gathered. */
 #define HOST_TILE_BYTES (16u << 20)
+/* Views begin at multiples of this many bytes on every device. */
+#define VIEW_STEP 256u
 
 /* ---- checks before any work ---- */
 
@@ -126,6 +128,25 @@ static bool check_matrix(struct model *m, const struct block_matrix *x, const ch
     return check_bias(m->ck, name, x->rows, e);
 }
 
+/* Rows of one matrix that are several to the passes: each part must begin where a view may. */
+static bool check_fused(const struct model *m, uint32_t layer, struct err *e)
+{
+    static const enum role inner[] = {ROLE_K, ROLE_V, ROLE_UP};
+    const struct block_shape b = model_block(m, layer);
+    for (size_t i = 0; i < sizeof inner / sizeof *inner; i++) {
+        struct block_rows_at x = block_rows_at(b, m->cfg, inner[i]);
+        bool bias = x.row0 && m->has_bias[b.matrices[x.at].part->role];
+        uint64_t step = VIEW_STEP / sizeof(float);
+        if (x.row0 * (uint64_t)x.cols % step == 0 && (!bias || x.row0 % step == 0))
+            continue;
+        err_set(e, ERR_USER,
+                "%s: row %" PRIu32 " of %s, the first of another part of it, is not at a multiple of %u bytes",
+                checkpoint_dir(m->ck), x.row0, b.matrices[x.at].part->hf, VIEW_STEP);
+        return err_hint(e, "gsq reads such matrices where heads or widths are multiples of 64");
+    }
+    return true;
+}
+
 static bool check_layer(struct model *m, uint32_t layer, struct err *e)
 {
     const struct block_matrix *x = model_block(m, layer).matrices;
@@ -142,7 +163,7 @@ static bool check_layer(struct model *m, uint32_t layer, struct err *e)
             checkpoint_has_module(m->ck, name))
             return refuse_part(m, name, "weight", e);
     }
-    return true;
+    return check_fused(m, layer, e);
 }
 
 static bool check_config(struct model *m, struct err *e)
@@ -156,7 +177,7 @@ static bool check_config(struct model *m, struct err *e)
                        c->head_dim, HEAD_DIM_MAX);
     if (m->ctx < 2)
         return err_set(e, ERR_USER, "a window has at least 2 tokens, not %" PRIu32, m->ctx);
-    uint64_t widest = c->hidden_size, queries = model_shape_rows(&m->shape, ROLE_Q);
+    uint64_t widest = c->hidden_size, queries = model_shape_rows(&m->shape, m->cfg, ROLE_Q);
     for (int in = 0; in < INPUT_COUNT; in++)
         widest = max_u64(widest, model_shape_input(&m->shape, (enum input)in));
     if (widest * 4 > HOST_TILE_BYTES)
@@ -196,11 +217,11 @@ static bool check_tensors(struct model *m, struct err *e)
 
 /* ---- rotary embedding ---- */
 
-/* [ctx, head_dim / 2, 2]: cos and sin, times scale, which q and k each have: scores grow by its square. */
+/* [ctx, rope_dim / 2, 2]: cos and sin, times scale, which q and k each have: scores grow by its square. */
 static bool make_rope_table(struct model *m, double (*frequency)(const struct model_config *c, uint32_t pair),
                             double scale, struct gpu_view *out, struct err *e)
 {
-    uint32_t half = m->cfg->head_dim / 2;
+    uint32_t half = config_rope_dim(m->cfg) / 2;
     uint64_t bytes = (uint64_t)m->ctx * half * 2 * sizeof(float);
     float *table = malloc((size_t)bytes);
     if (!table)
@@ -222,9 +243,13 @@ static bool make_rope_table(struct model *m, double (*frequency)(const struct mo
 
 static bool make_rope_tables(struct model *m, struct err *e)
 {
-    return make_rope_table(m, rope_frequency, rope_attention(m->cfg), &m->rope_table, e) &&
+    bool longer = m->cfg->rope_factors_long && m->ctx > m->cfg->rope_original_context;
+    return make_rope_table(m, longer ? rope_long_frequency : rope_frequency, rope_attention(m->cfg), &m->rope_table,
+                           e) &&
            (m->cfg->rope_local_theta <= 0 || make_rope_table(m, rope_local_frequency, 1, &m->rope_local, e));
 }
+
+static bool load_norm(struct model *m, const char *module, struct gpu_view dst, struct err *e);
 
 /* ---- open and close ---- */
 
@@ -264,7 +289,7 @@ bool model_open(struct model **out, struct gpu_cmd *cmd, const struct checkpoint
     ok = ok && gpu_arena_create(&m->arena, m->gpu, "model", e) &&
          gpu_alloc(m->arena, min_u64(STAGING_BYTES, gpu_info(m->gpu)->max_alloc), &m->staging, e) &&
          make_rope_tables(m, e) && gpu_alloc(m->arena, m->cfg->hidden_size * sizeof(float), &m->final_norm, e) &&
-         model_load_matrix(m, norm, 0, 1, m->final_norm, e);
+         load_norm(m, norm, m->final_norm, e);
     if (!ok)
         model_close(out);
     return ok;
@@ -386,6 +411,23 @@ uint64_t model_head_bytes(const struct model *m)
     return (uint64_t)m->cfg->vocab_size * m->cfg->hidden_size * 4;
 }
 
+/* A norm's weights; where the family multiplies by 1 + w, that sum. */
+static bool load_norm(struct model *m, const char *module, struct gpu_view dst, struct err *e)
+{
+    uint32_t n = (uint32_t)(dst.size / 4);
+    float *w = m->host_tile;
+    if (!m->family->norm_plus_one)
+        return model_load_matrix(m, module, 0, 1, dst, e);
+    if (gpu_cmd_counts(m->cmd)) /* nothing would take them */
+        return true;
+    if (!checkpoint_read_f32(m->ck, module, 0, 1, w, e))
+        return false;
+    for (uint32_t i = 0; i < n; i++)
+        w[i] += 1;
+    gpu_upload(m->cmd, dst, w, dst.size);
+    return true;
+}
+
 /* ---- a block ---- */
 
 bool block_weights_create(struct block_weights *out, const struct model *m, uint32_t layer, struct block_shape shape,
@@ -430,8 +472,7 @@ bool model_load_block_frame(struct model *m, uint32_t layer, struct gpu_arena *a
         out->rope = config_rope_is_local(m->cfg, layer) ? m->rope_local : m->rope_table;
     for (uint32_t i = 0; ok && (p = block_part_in(m->cfg, layer, i)); i++)
         if (p->kind == PART_NORM)
-            ok =
-                model_load_matrix(m, block_part_name(m->cfg, p, layer, name, sizeof name), 0, 1, out->norm[p->role], e);
+            ok = load_norm(m, block_part_name(m->cfg, p, layer, name, sizeof name), out->norm[p->role], e);
     for (uint32_t i = 0; ok && i < b.n; i++)
         if (out->bias[i].size) {
             block_part_name(m->cfg, b.matrices[i].part, layer, name, sizeof name);

@@ -18,7 +18,7 @@ struct model {
     uint32_t ctx;               /* window length this model was opened for */
     bool has_bias[ROLE_COUNT];  /* in any block */
     struct gpu_arena *arena;    /* what lives as long as the model */
-    struct gpu_view rope_table; /* [ctx, head_dim/2, 2] cos, sin */
+    struct gpu_view rope_table; /* [ctx, rope_dim/2, 2] cos, sin */
     struct gpu_view rope_local; /* the same of layers that slide, where it is another; else empty */
     struct gpu_view final_norm; /* [hidden] */
     struct gpu_view staging;    /* packed 16-bit weights on their way to f32 */

@@ -9,10 +9,17 @@ NAMES = {"text": ("model.", "lm_head"), "new": ("model.language_model.", "lm_hea
 
 
 def base(architecture, model_type, **more):
-    return dict(architectures=[architecture], model_type=model_type, hidden_size=HIDDEN, intermediate_size=FFN,
+    return dict(dict(architectures=[architecture], model_type=model_type, hidden_size=HIDDEN, intermediate_size=FFN,
                 num_hidden_layers=LAYERS, num_attention_heads=HEADS, num_key_value_heads=KV, head_dim=DIM,
                 max_position_embeddings=512, rms_norm_eps=1e-5, rope_theta=10000.0, hidden_act="silu",
-                tie_word_embeddings=False, torch_dtype="float16", **more)
+                tie_word_embeddings=model_type.startswith("gemma"), torch_dtype="float16"), **more)
+
+
+def longrope(original):
+    return base("Phi3ForCausalLM", "phi3", sliding_window=None, original_max_position_embeddings=original,
+                max_position_embeddings=1024, partial_rotary_factor=0.75, rope_scaling=dict(
+                    type="longrope", short_factor=[1 + 0.05 * i for i in range(24)],
+                    long_factor=[1 + 0.5 * i for i in range(24)]))
 
 
 # configuration, norms of a block, q/k norms ("head", "whole"), fused matrices, how the tensors are called
@@ -31,8 +38,24 @@ FAMILIES = {
         full_attention=dict(rope_type="yarn", rope_theta=20000.0, factor=4.0, original_max_position_embeddings=128),
         sliding_attention=dict(rope_type="default", rope_theta=20000.0)),
         layer_types=["sliding_attention"] * 3 + ["full_attention"]), norms="post", qk="whole"),
+    "gemma3": dict(config=base("Gemma3ForConditionalGeneration", "gemma3_text", sliding_window=16, rope_local_base_freq=5000.0,
+                               rope_scaling=dict(rope_type="linear", factor=4.0), query_pre_attn_scalar=DIM,
+                               num_hidden_layers=7, hidden_activation="gelu_pytorch_tanh"), norms="gemma", qk="head", mean=0.0,
+                   embed=0.06, names="new", outer="gemma3"),
+    "glm4": dict(config=base("Glm4ForCausalLM", "glm4", partial_rotary_factor=0.5, attention_bias=True), norms="glm",
+                 fused=("gate_up",), bias=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
+    # Windows within the original context, and longer ones; llama.cpp looks for tokens of its own in models called phi-3.
+    "longrope": dict(config=longrope(512), fused=("qkv", "gate_up")),
+    "longrope-long": dict(config=longrope(32), fused=("qkv", "gate_up")),
+    "phi4": dict(config=base("Phi3ForCausalLM", "phi3", sliding_window=None, original_max_position_embeddings=512),
+                 fused=("qkv", "gate_up")),
+    "gemma2": dict(config=base("Gemma2ForCausalLM", "gemma2", sliding_window=16, query_pre_attn_scalar=DIM,
+                               attn_logit_softcapping=1.5, final_logit_softcapping=4.0,
+                               hidden_activation="gelu_pytorch_tanh"), norms="gemma", mean=0.0, embed=0.06),
 }
-NORMS = {"pre": ("input_layernorm", "post_attention_layernorm"), "post": ("post_attention_layernorm", "post_feedforward_layernorm")}
+NORMS = {"glm": ("input_layernorm", "post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm"),
+         "gemma": ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
+         "pre": ("input_layernorm", "post_attention_layernorm"), "post": ("post_attention_layernorm", "post_feedforward_layernorm")}
 
 
 def values(n, scale, add, rng):
@@ -49,7 +72,7 @@ def tensors(f, vocab):
     c, prefix, head = f["config"], *NAMES[f.get("names", "text")]
     norms, mean, out = dict.fromkeys(NORMS[f.get("norms", "pre")], HIDDEN), f.get("mean", 1.0), []
     out.append((prefix + "embed_tokens.weight", (vocab, HIDDEN), f.get("embed", 1.0), 0))
-    for i in range(LAYERS):
+    for i in range(c["num_hidden_layers"]):
         block = "%slayers.%d." % (prefix, i)
         qkv = {"self_attn.q_proj": HEADS * DIM, "self_attn.k_proj": KV * DIM, "self_attn.v_proj": KV * DIM}
         up = {"mlp.gate_proj": FFN, "mlp.up_proj": FFN}
@@ -90,6 +113,7 @@ def main(name, folder, tokenizer, *keys):
     os.makedirs(folder, exist_ok=True)
     if f.get("names", "text") != "text":
         outer = {k: c.pop(k) for k in ("architectures", "torch_dtype")}
+        json.dump({"image_size": 32}, open(os.path.join(folder, "preprocessor_config.json"), "w"))
         c = dict(outer, model_type=f.get("outer", "mistral3"), image_token_index=10, text_config=c,
                  vision_config={"hidden_size": 48, "model_type": "pixtral"})
     json.dump(c, open(os.path.join(folder, "config.json"), "w"), indent=1)

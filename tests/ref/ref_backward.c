@@ -33,6 +33,18 @@ struct ref_swiglu_bwd ref_swiglu_bwd(double gate, double up, double dact)
     };
 }
 
+struct ref_swiglu_bwd ref_geglu_bwd(double gate, double up, double dact)
+{
+    double root = sqrt(2 / 3.14159265358979323846), t = root * (gate + 0.044715 * gate * gate * gate);
+    double h = 0.5 * (1 + tanh(t)), slope = 0.5 / (cosh(t) * cosh(t)) * root * (1 + 3 * 0.044715 * gate * gate);
+    return (struct ref_swiglu_bwd){
+        .dgate = dact * up * (h + gate * slope),
+        .dup = dact * gate * h,
+        .gate_mag = fabs(dact * up) * (h + fabs(gate * slope)),
+        .up_mag = fabs(dact * gate) * h,
+    };
+}
+
 void ref_kl_bwd(const float *ref, const float *logits, uint32_t cols, double factor, double *dlogits, double *mag)
 {
     double p = ref_logsumexp(ref, cols), q = ref_logsumexp(logits, cols);
@@ -64,7 +76,9 @@ static void attn_bwd_pair(const struct ref_attn *p, const float *q, const float 
         dp += dd;
         dp_mag += fabs(dd);
     }
-    double w = exp(s - g->lse[row]), ds = p->scale * w * (dp - g->delta[row]);
+    s = ref_softcap(s, p->cap);
+    double slope = p->cap > 0 ? 1 - s * s / (p->cap * p->cap) : 1;
+    double w = exp(s - g->lse[row]), ds = p->scale * w * (dp - g->delta[row]) * slope;
     double w_mag = w * (1 + s_mag), ds_mag = p->scale * w_mag * dp_mag;
     for (uint32_t d = 0; d < p->dim; d++) {
         g->dq[qi + d] += ds * k[kj + d];

@@ -30,6 +30,19 @@ void ref_rmsnorm(const float *x, const float *w, uint32_t cols, double eps, doub
         y[c] = x[c] * r * w[c];
 }
 
+void ref_rope_part(double *x, const float *table, uint32_t rows, uint32_t heads, uint32_t dim, uint32_t turned,
+                   bool adjacent, uint32_t ctx, double turn)
+{
+    for (uint32_t r = 0; r < rows * heads; r++)
+        for (uint32_t i = 0; i < turned / 2; i++) {
+            double *a = x + (size_t)r * dim + (adjacent ? 2 * i : i), *b = adjacent ? a + 1 : a + turned / 2;
+            const float *t = table + ((size_t)(r / heads % ctx) * (turned / 2) + i) * 2;
+            double lo = *a, hi = *b;
+            *a = lo * t[0] - hi * turn * t[1];
+            *b = hi * t[0] + lo * turn * t[1];
+        }
+}
+
 void ref_rope(double *x, const float *table, uint32_t rows, uint32_t heads, uint32_t dim, uint32_t ctx, double turn)
 {
     uint32_t half = dim / 2;
@@ -42,6 +55,11 @@ void ref_rope(double *x, const float *table, uint32_t rows, uint32_t heads, uint
                 p[0] = lo * t[0] - hi * si;
                 p[half] = hi * t[0] + lo * si;
             }
+}
+
+double ref_softcap(double x, double cap)
+{
+    return cap > 0 ? cap * tanh(x / cap) : x;
 }
 
 void ref_attn_row(const struct ref_attn *p, const float *q, const float *k, const float *v, uint32_t window,
@@ -60,7 +78,7 @@ void ref_attn_row(const struct ref_attn *p, const float *q, const float *k, cons
             double s = 0;
             for (uint32_t d = 0; d < p->dim; d++)
                 s += (double)qr[d] * k[at + d];
-            s *= p->scale;
+            s = ref_softcap(s * p->scale, p->cap);
             if (pass == 0) {
                 top = fmax(top, s);
                 continue;
@@ -80,6 +98,12 @@ void ref_attn_row(const struct ref_attn *p, const float *q, const float *k, cons
 double ref_swiglu(double gate, double up)
 {
     return gate / (1 + exp(-gate)) * up;
+}
+
+double ref_geglu(double gate, double up)
+{
+    double t = sqrt(2 / 3.14159265358979323846) * (gate + 0.044715 * gate * gate * gate);
+    return 0.5 * gate * (1 + tanh(t)) * up;
 }
 
 double ref_logsumexp(const float *x, uint32_t n)

@@ -3,6 +3,7 @@
 #ifndef REF_FORWARD_H
 #define REF_FORWARD_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* out[m,n] = alpha * a[m,k] b[n,k]^T + beta * c[m,n]; c has row stride ldc and is not read where beta is 0.
@@ -12,15 +13,22 @@ void ref_gemm(uint32_t m, uint32_t n, uint32_t k, const float *a, uint32_t lda, 
 /* y[cols] of one row. */
 void ref_rmsnorm(const float *x, const float *w, uint32_t cols, double eps, double *y);
 /* In place on x[rows, heads, dim]; turn 1 forward, -1 back. */
+/* The same of the first `turned` dimensions of each head, by pairs side by side or half of that apart. */
+void ref_rope_part(double *x, const float *table, uint32_t rows, uint32_t heads, uint32_t dim, uint32_t turned,
+                   bool adjacent, uint32_t ctx, double turn);
 void ref_rope(double *x, const float *table, uint32_t rows, uint32_t heads, uint32_t dim, uint32_t ctx, double turn);
 struct ref_attn {
     uint32_t windows, ctx, heads, kv_heads, dim, sliding;
     double scale;
+    double cap; /* of scores: cap * tanh(score / cap); 0: none */
 };
+double ref_softcap(double x, double cap);
 /* One query: out[dim], its log sum exp, and mag, the largest |v| it could see. */
 void ref_attn_row(const struct ref_attn *p, const float *q, const float *k, const float *v, uint32_t window,
                   uint32_t pos, uint32_t head, double *out, double *lse, double *mag);
 double ref_swiglu(double gate, double up);
+/* 0.5 gate (1 + tanh(sqrt(2 / pi) (gate + 0.044715 gate^3))) up */
+double ref_geglu(double gate, double up);
 double ref_logsumexp(const float *x, uint32_t n);
 double ref_nll(const float *logits, uint32_t n, uint32_t target);
 double ref_kl(const float *ref, const float *logits, uint32_t n);

@@ -1,4 +1,5 @@
 #include "tests/ref/ref_model.h"
+#include "tests/ref/ref_forward.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -37,7 +38,10 @@ static double factor(double v)
 
 double ref_rope_angle(const struct ref_config *c, uint32_t p, uint32_t i)
 {
-    double freq = 1 / pow(c->rope_theta, 2.0 * i / c->head_dim);
+    uint32_t dim = c->rope_dim ? c->rope_dim : c->head_dim;
+    double freq = 1 / pow(c->rope_theta, 2.0 * i / dim);
+    if (c->factors)
+        freq /= c->factors[i];
     if (c->rope_linear > 0)
         freq /= c->rope_linear;
     if (c->llama3.factor > 0) {
@@ -80,15 +84,17 @@ static double turn_length(const struct ref_config *c)
 static void prepare_head(const struct ref_config *c, const struct ref_block *b, double *x, const float *norm,
                          uint32_t pos)
 {
-    uint32_t half = c->head_dim / 2;
+    uint32_t half = (c->rope_dim ? c->rope_dim : c->head_dim) / 2;
     bool local = c->local_theta > 0 && c->sliding && !b->full;
     if (norm && !b->whole_norm)
         ref_norm(x, norm, x, c->head_dim, c->eps);
     for (uint32_t i = 0; i < half && !b->no_rope; i++) {
         double a = local ? pos * pow(c->local_theta, -2.0 * i / c->head_dim) : ref_rope_angle(c, pos, i);
-        double length = local ? 1 : turn_length(c), lo = x[i] * length, hi = x[i + half] * length;
-        x[i] = lo * cos(a) - hi * sin(a);
-        x[i + half] = hi * cos(a) + lo * sin(a);
+        double length = local ? 1 : turn_length(c);
+        double *one = x + (c->adjacent ? 2 * i : i), *other = c->adjacent ? one + 1 : one + half;
+        double lo = *one * length, hi = *other * length;
+        *one = lo * cos(a) - hi * sin(a);
+        *other = hi * cos(a) + lo * sin(a);
     }
 }
 
@@ -105,6 +111,7 @@ static void attend(const struct ref_config *c, uint32_t sliding, const double *q
         for (uint32_t d = 0; d < c->head_dim; d++)
             s += q[d] * k[(uint64_t)j * stride + d];
         p[j] = c->attention_scale > 0 ? s * c->attention_scale : s / sqrt(c->head_dim);
+        p[j] = ref_softcap(p[j], c->score_cap);
         top = fmax(top, p[j]);
     }
     for (uint32_t j = first; j <= pos; j++)
@@ -200,7 +207,7 @@ static bool forward(const struct ref_config *c, const struct ref_block *b, uint3
     linear(norm, b->w[REF_GATE], b->bias[REF_GATE], gate, t, c->intermediate, c->hidden);
     linear(norm, b->w[REF_UP], b->bias[REF_UP], up, t, c->intermediate, c->hidden);
     for (uint64_t i = 0; i < t * inter; i++)
-        gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i];
+        gate[i] = (c->gelu ? ref_geglu(gate[i], 1) : ref_swiglu(gate[i], 1)) * up[i];
     add_squares(sums, REF_IN_DOWN, gate, t, inter);
     linear(gate, b->w[REF_DOWN], b->bias[REF_DOWN], added, t, c->hidden, c->intermediate);
     add_half(c, added, b->ffn_post_norm, mid, t);
@@ -232,6 +239,7 @@ void ref_log_probs(const struct ref_config *c, const float *final_norm, const fl
         out[v] = 0;
         for (uint32_t i = 0; i < c->hidden; i++)
             out[v] += x[i] * r * final_norm[i] * head[(uint64_t)v * c->hidden + i] / factor(c->logit_divisor);
+        out[v] = ref_softcap(out[v], c->logit_cap);
         top = fmax(top, out[v]);
     }
     for (uint32_t v = 0; v < c->vocab; v++)

@@ -14,6 +14,11 @@ struct ref_config {
     uint32_t sliding; /* positions a query sees, its own included; 0: all before it */
     double eps, rope_theta;
     double embedding_scale, residual_scale, logit_divisor; /* factors; 0: 1 */
+    bool gelu, norm_plus_one;                              /* gelu by tanh; norms multiply by 1 + w */
+    uint32_t rope_dim;                                     /* RoPE turns the first ones of a head; 0: all */
+    bool adjacent;                                         /* in pairs (2i, 2i + 1) */
+    const double *factors;                                 /* frequencies are divided by; NULL: 1 */
+    double score_cap, logit_cap;                           /* cap * tanh(x / cap); 0: none */
     double attention_scale;                                /* of scores; 0: 1 / sqrt(head_dim) */
     double local_theta; /* unscaled RoPE of blocks that slide; 0: they have the other one */
     double rope_linear; /* positions are divided by it; 0: off */
