@@ -456,6 +456,15 @@ static void test_gradient_layers(void **state)
     check_gradient("qwen3", 48, 1 << 24);
 }
 
+/* Norms of what the halves add, of all heads, multipliers, caps of scores and logits. */
+static void test_gradient_families(void **state)
+{
+    (void)state;
+    check_gradient("gemma2", 0, 0);
+    check_gradient("olmo3", 0, 1 << 24);
+    check_gradient("granite", 0, 0);
+}
+
 /* A head in tiles, the last of them short, gives what a whole one gives: tiles from the host, and of one that is kept. */
 static void test_head_tiles(void **state)
 {
@@ -762,11 +771,17 @@ static void test_divergence(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gradient_norms),  cmocka_unit_test(test_gradient_tied),
-        cmocka_unit_test(test_gradient_untied), cmocka_unit_test(test_gradient_layers),
-        cmocka_unit_test(test_head_tiles),      cmocka_unit_test(test_pass_supers),
-        cmocka_unit_test(test_gradient_supers), cmocka_unit_test(test_pass),
-        cmocka_unit_test(test_pass_layers),     cmocka_unit_test(test_divergence),
+        cmocka_unit_test(test_gradient_norms),
+        cmocka_unit_test(test_gradient_families),
+        cmocka_unit_test(test_gradient_tied),
+        cmocka_unit_test(test_gradient_untied),
+        cmocka_unit_test(test_gradient_layers),
+        cmocka_unit_test(test_head_tiles),
+        cmocka_unit_test(test_pass_supers),
+        cmocka_unit_test(test_gradient_supers),
+        cmocka_unit_test(test_pass),
+        cmocka_unit_test(test_pass_layers),
+        cmocka_unit_test(test_divergence),
     };
     return device_done(cmocka_run_group_tests_name("scales", tests, device_setup, remove_dir));
 }
