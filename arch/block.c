@@ -28,6 +28,22 @@ static const struct block_part parts[] = {
     {ROLE_DOWN, "mlp.down_proj", "ffn_down", PART_MATRIX, HALF_FFN, INPUT_MIDDLE, WIDTH_HIDDEN, WIDTH_MIDDLE, false, 0, 0},
     {ROLE_FFN_POST_NORM, "post_mlp_layernorm", "post_ffw_norm", PART_NORM, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_GLM_NORMS, 0},
     {ROLE_FFN_POST_NORM, "post_feedforward_layernorm", "post_ffw_norm", PART_NORM, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_POST_NORMS | PARTS_GEMMA_NORMS, 0},
+    {ROLE_ROUTER, "mlp.gate", "ffn_gate_inp", PART_ROUTER, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERTS, WIDTH_HIDDEN, false, PARTS_EXPERTS, 0},
+    {ROLE_ROUTER, "block_sparse_moe.gate", "ffn_gate_inp", PART_ROUTER, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERTS, WIDTH_HIDDEN, false, PARTS_EXPERTS_BLOCK, 0},
+    {ROLE_ROUTER_BIAS, "mlp.gate.e_score_correction_bias", "exp_probs_b", PART_VECTOR, HALF_EXPERTS, INPUT_NONE, WIDTH_ONE, WIDTH_EXPERTS, false, PARTS_EXPERTS_BIAS, 0},
+    {ROLE_SHARED_GATE, "mlp.shared_expert_gate", "ffn_gate_inp_shexp", PART_ROUTER, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_SHARED_GATED, 0},
+    {ROLE_GATE, "mlp.shared_expert.gate_proj", "ffn_gate_shexp", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_SHARED, WIDTH_HIDDEN, false, PARTS_SHARED_GATED, 0},
+    {ROLE_UP, "mlp.shared_expert.up_proj", "ffn_up_shexp", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_SHARED, WIDTH_HIDDEN, false, PARTS_SHARED_GATED, 0},
+    {ROLE_DOWN, "mlp.shared_expert.down_proj", "ffn_down_shexp", PART_MATRIX, HALF_FFN, INPUT_MIDDLE, WIDTH_HIDDEN, WIDTH_SHARED, false, PARTS_SHARED_GATED, 0},
+    {ROLE_GATE, "mlp.shared_experts.gate_proj", "ffn_gate_shexp", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_SHARED, WIDTH_HIDDEN, false, PARTS_SHARED_PLAIN, 0},
+    {ROLE_UP, "mlp.shared_experts.up_proj", "ffn_up_shexp", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_SHARED, WIDTH_HIDDEN, false, PARTS_SHARED_PLAIN, 0},
+    {ROLE_DOWN, "mlp.shared_experts.down_proj", "ffn_down_shexp", PART_MATRIX, HALF_FFN, INPUT_MIDDLE, WIDTH_HIDDEN, WIDTH_SHARED, false, PARTS_SHARED_PLAIN, 0},
+    {ROLE_GATE, "mlp.experts.*.gate_proj", "ffn_gate_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERT, WIDTH_HIDDEN, false, PARTS_EXPERTS, 0},
+    {ROLE_UP, "mlp.experts.*.up_proj", "ffn_up_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERT, WIDTH_HIDDEN, false, PARTS_EXPERTS, 0},
+    {ROLE_DOWN, "mlp.experts.*.down_proj", "ffn_down_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_HIDDEN, WIDTH_EXPERT, false, PARTS_EXPERTS, 0},
+    {ROLE_GATE, "block_sparse_moe.experts.*.w1", "ffn_gate_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERT, WIDTH_HIDDEN, false, PARTS_EXPERTS_BLOCK, 0},
+    {ROLE_UP, "block_sparse_moe.experts.*.w3", "ffn_up_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERT, WIDTH_HIDDEN, false, PARTS_EXPERTS_BLOCK, 0},
+    {ROLE_DOWN, "block_sparse_moe.experts.*.w2", "ffn_down_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_HIDDEN, WIDTH_EXPERT, false, PARTS_EXPERTS_BLOCK, 0},
 };
 #define N_PARTS (sizeof parts / sizeof parts[0])
 /* clang-format on */
@@ -50,27 +66,58 @@ static bool same(const char *s, size_t n, const char *other)
     return strlen(other) == n && memcmp(s, other, n) == 0;
 }
 
-const struct block_part *block_part_named(const struct family *f, const char *hf, size_t n)
+/* Whether s is the name with a number for its '*'; a number has one spelling. */
+static bool same_expert(const char *s, size_t n, const char *name, uint32_t *expert)
 {
-    for (size_t i = 0; i < N_PARTS; i++)
-        if ((!f || family_has(f, &parts[i])) && same(hf, n, parts[i].hf))
-            return &parts[i];
+    enum { DIGITS = 6 };
+    const char *star = strchr(name, '*');
+    size_t before = star ? (size_t)(star - name) : 0, digits = 0;
+    if (!star || n < before || memcmp(s, name, before) != 0)
+        return false;
+    *expert = 0;
+    for (; before + digits < n && s[before + digits] >= '0' && s[before + digits] <= '9' && digits < DIGITS; digits++)
+        *expert = *expert * 10 + (uint32_t)(s[before + digits] - '0');
+    return digits && (digits == 1 || s[before] != '0') && same(s + before + digits, n - before - digits, star + 1);
+}
+
+const struct block_part *block_part_named(const struct family *f, const char *hf, size_t n, uint32_t *expert)
+{
+    uint32_t of;
+    for (size_t i = 0; i < N_PARTS; i++) {
+        of = 0;
+        if ((f && !family_has(f, &parts[i])) || (!same(hf, n, parts[i].hf) && !same_expert(hf, n, parts[i].hf, &of)))
+            continue;
+        if (expert)
+            *expert = of;
+        return &parts[i];
+    }
     return NULL;
 }
 
 const struct block_part *block_part_named_gguf(const struct family *f, const char *name, size_t n)
 {
     for (size_t i = 0; i < N_PARTS; i++)
-        if ((!f || family_has(f, &parts[i])) && same(name, n, parts[i].gguf))
+        if (same(name, n, parts[i].gguf) && (!f || family_has(f, &parts[i])))
             return &parts[i];
     return NULL;
 }
 
-const char *block_part_name(const struct model_config *c, const struct block_part *p, uint32_t layer, char *out,
-                            size_t cap)
+const char *block_part_name(const struct model_config *c, const struct block_part *p, uint32_t layer, uint32_t expert,
+                            char *out, size_t cap)
 {
-    snprintf(out, cap, "%slayers.%" PRIu32 ".%s", config_prefix(c), layer, p->hf);
+    const char *star = strchr(p->hf, '*');
+    if (star)
+        snprintf(out, cap, "%slayers.%" PRIu32 ".%.*s%" PRIu32 "%s", config_prefix(c), layer, (int)(star - p->hf),
+                 p->hf, expert, star + 1);
+    else
+        snprintf(out, cap, "%slayers.%" PRIu32 ".%s", config_prefix(c), layer, p->hf);
     return out;
+}
+
+const char *block_matrix_name(const struct model_config *c, const struct block_matrix *m, uint32_t layer, char *out,
+                              size_t cap)
+{
+    return block_part_name(c, m->part, layer, m->expert, out, cap);
 }
 
 const char *block_part_short_name(const struct block_part *p)
@@ -93,6 +140,18 @@ bool family_has_role(const struct family *f, enum role role)
     return has;
 }
 
+bool block_has(const struct model_config *c, const struct family *f, uint32_t layer, const struct block_part *p)
+{
+    bool experts = config_has_experts(c, layer);
+    if (!family_has(f, p))
+        return false;
+    if (p->of & (PARTS_SHARED_GATED | PARTS_SHARED_PLAIN))
+        return experts && c->experts.shared_width;
+    if (p->half == HALF_FFN && p->kind == PART_MATRIX) /* the whole of it */
+        return !experts;
+    return p->half != HALF_EXPERTS || experts;
+}
+
 static uint32_t width(enum width w, const struct model_config *c)
 {
     switch (w) {
@@ -110,6 +169,12 @@ static uint32_t width(enum width w, const struct model_config *c)
         return c->intermediate_size;
     case WIDTH_TWO_MIDDLES:
         return 2 * c->intermediate_size;
+    case WIDTH_EXPERT:
+        return c->experts.width;
+    case WIDTH_SHARED:
+        return c->experts.shared_width;
+    case WIDTH_EXPERTS:
+        return c->experts.n;
     case WIDTH_ONE:
         break;
     }
@@ -136,48 +201,57 @@ bool input_is_inner(enum input in)
 const struct block_part *block_part_in(const struct model_config *c, uint32_t layer, uint32_t i)
 {
     const struct family *f = family_of(c);
-    (void)layer; /* every layer of the families there are has the same */
     for (size_t k = 0; k < N_PARTS; k++)
-        if (family_has(f, &parts[k]) && i-- == 0)
+        if (block_has(c, f, layer, &parts[k]) && i-- == 0)
             return &parts[k];
     return NULL;
 }
 
-bool block_matrix(const struct model_config *c, uint32_t layer, uint32_t place, struct block_matrix *out)
+/* A layer's matrices, those of experts last, into out where it is not NULL; returns how many. */
+static uint32_t list_layer(const struct model_config *c, const struct family *f, uint32_t layer,
+                           struct block_matrix *out)
 {
-    const struct block_part *p;
-    for (uint32_t i = 0; (p = block_part_in(c, layer, i)); i++)
-        if (p->kind == PART_MATRIX && place-- == 0) {
-            *out = (struct block_matrix){p, block_part_rows(p, c), block_part_cols(p, c)};
-            return true;
+    const struct block_part *expert[EXPERT_MATRICES] = {NULL};
+    uint32_t n = 0, of_expert = 0;
+    for (const struct block_part *p = parts; p < parts + N_PARTS; p++) {
+        if (p->kind != PART_MATRIX || !block_has(c, f, layer, p))
+            continue;
+        if (block_part_is_expert(p)) {
+            expert[of_expert++] = p;
+            continue;
         }
-    return false;
+        if (out)
+            out[n] = (struct block_matrix){p, block_part_rows(p, c), block_part_cols(p, c), 0};
+        n++;
+    }
+    for (uint32_t e = 0; of_expert && e < c->experts.n; e++)
+        for (uint32_t i = 0; i < of_expert; i++, n++)
+            if (out)
+                out[n] =
+                    (struct block_matrix){expert[i], block_part_rows(expert[i], c), block_part_cols(expert[i], c), e};
+    return n;
 }
 
 uint32_t block_matrices(const struct model_config *c, uint32_t layer)
 {
-    struct block_matrix m;
-    uint32_t n = 0;
-    while (block_matrix(c, layer, n, &m))
-        n++;
-    return n;
+    return list_layer(c, family_of(c), layer, NULL);
 }
 
 bool model_shape_make(struct model_shape *s, const struct model_config *c, struct err *e)
 {
+    const struct family *f = family_of(c);
     *s = (struct model_shape){.layers = c->num_layers};
     s->first = calloc(s->layers + 1u, sizeof *s->first);
     if (!s->first)
         return err_nomem(e, "the shapes of a model", (s->layers + 1u) * sizeof *s->first);
     for (uint32_t layer = 0; layer < s->layers; layer++)
-        s->first[layer + 1] = s->first[layer] + block_matrices(c, layer);
+        s->first[layer + 1] = s->first[layer] + list_layer(c, f, layer, NULL);
     size_t n = s->first[s->layers];
     s->matrices = calloc(n ? n : 1, sizeof *s->matrices);
     if (!s->matrices)
         return err_nomem(e, "the shapes of a model", n * sizeof *s->matrices);
     for (uint32_t layer = 0; layer < s->layers; layer++)
-        for (uint32_t i = s->first[layer]; i < s->first[layer + 1]; i++)
-            block_matrix(c, layer, i - s->first[layer], &s->matrices[i]);
+        list_layer(c, f, layer, s->matrices + s->first[layer]);
     return true;
 }
 
@@ -192,6 +266,32 @@ struct block_shape model_shape_of(const struct model_shape *s, uint32_t layer)
 {
     uint32_t first = s->first[layer];
     return (struct block_shape){s->matrices + first, s->first[layer + 1] - first};
+}
+
+struct block_shape block_common(struct block_shape b)
+{
+    b.n -= block_experts(b) * EXPERT_MATRICES;
+    return b;
+}
+
+uint32_t block_experts(struct block_shape b)
+{
+    bool has = b.n && block_part_is_expert(b.matrices[b.n - 1].part);
+    return has ? b.matrices[b.n - 1].expert + 1 : 0;
+}
+
+bool block_has_half(struct block_shape b, enum block_half half)
+{
+    uint32_t i = 0;
+    while (i < b.n && b.matrices[i].part->half != half)
+        i++;
+    return i < b.n;
+}
+
+struct block_shape block_expert(struct block_shape b, uint32_t expert)
+{
+    uint32_t common = b.n - block_experts(b) * EXPERT_MATRICES;
+    return (struct block_shape){b.matrices + common + (size_t)expert * EXPERT_MATRICES, EXPERT_MATRICES};
 }
 
 bool block_shape_same(struct block_shape a, struct block_shape b)
@@ -223,6 +323,8 @@ struct block_rows_at block_rows_at(struct block_shape b, const struct model_conf
 {
     uint32_t q = c->num_heads * c->head_dim, kv = c->num_kv_heads * c->head_dim, at = block_place(b, role);
     bool up = role == ROLE_UP, attn = role == ROLE_Q || role == ROLE_K || role == ROLE_V;
+    if (at < b.n && b.matrices[at].part->half == HALF_EXPERTS)
+        at = b.n; /* one of many; those of the half itself come first */
     struct block_rows_at x = {.at = at};
     if (at < b.n) {
         x.rows = b.matrices[at].rows;

@@ -6,7 +6,11 @@
  *     x += o(attention(rope(q_norm(q(n))), rope(k_norm(k(n))), v(n)))      n = attn_norm(x)
  *     x += down(silu(gate(m)) * up(m))                                     m = ffn_norm(x)
  *
- * Other families norm what a half adds (attn_post_norm, ffn_post_norm), with or without a norm of its input. */
+ * Other families norm what a half adds (attn_post_norm, ffn_post_norm), with or without a norm of its input.
+ *
+ * Where the second half is a choice of experts, each of which is down(silu(gate) * up) of its own:
+ *
+ *     x += shared(m) + sum of weight_e * expert_e(m) over the experts e that the router chose for the token */
 #ifndef ARCH_BLOCK_H
 #define ARCH_BLOCK_H
 
@@ -29,11 +33,20 @@ enum role {
     ROLE_UP,
     ROLE_DOWN,
     ROLE_FFN_POST_NORM,
+    ROLE_ROUTER,
+    ROLE_ROUTER_BIAS,
+    ROLE_SHARED_GATE,
     ROLE_COUNT
 };
-enum part_kind { PART_MATRIX, PART_NORM };
-/* Halves of a block: what is added to x first, and what second. */
-enum block_half { HALF_ATTN, HALF_FFN, HALF_COUNT };
+enum part_kind {
+    PART_MATRIX,
+    PART_NORM,
+    PART_ROUTER, /* a matrix that decides: it stays as it is, f32 in a GGUF */
+    PART_VECTOR  /* the same of a vector, whose Hugging Face name has no ".weight" behind it */
+};
+/* Halves of a block: what is added to x first, and what second. Experts belong to neither: they are gone through one by
+ * one, each with its own tokens, and the second half of their layer is what all tokens go through: the shared expert. */
+enum block_half { HALF_ATTN, HALF_FFN, HALF_COUNT, HALF_EXPERTS = HALF_COUNT };
 /* What a matrix reads: parts with the same input have the same Hessian. */
 enum input {
     INPUT_ATTN,   /* the normed x of q, k and v */
@@ -41,7 +54,7 @@ enum input {
     INPUT_FFN,    /* the normed x of gate and up */
     INPUT_MIDDLE, /* silu(gate) * up */
     INPUT_COUNT,
-    INPUT_NONE = INPUT_COUNT /* of a norm */
+    INPUT_NONE = INPUT_COUNT /* of a norm, or the same as another's: an expert's are those of its tokens */
 };
 /* Rows and columns, in words of a config. */
 enum width {
@@ -52,13 +65,16 @@ enum width {
     WIDTH_KV_HEADS,
     WIDTH_QKV,
     WIDTH_MIDDLE,
-    WIDTH_TWO_MIDDLES
+    WIDTH_TWO_MIDDLES,
+    WIDTH_EXPERT,
+    WIDTH_SHARED,
+    WIDTH_EXPERTS
 };
 
 struct block_part {
     enum role role;
-    const char *hf;   /* what follows "layers.N." */
-    const char *gguf; /* what follows "blk.N." */
+    const char *hf;   /* what follows "layers.N."; an expert's number stands for '*' */
+    const char *gguf; /* what follows "blk.N."; all experts of a layer are one tensor */
     enum part_kind kind;
     enum block_half half;
     enum input input;
@@ -67,24 +83,31 @@ struct block_part {
     unsigned of;      /* families whose parts have one of these (PARTS_) have it; 0: all do */
     unsigned without; /* but those that have one of these */
 };
+static inline bool block_part_is_expert(const struct block_part *p)
+{
+    return p->half == HALF_EXPERTS && p->kind == PART_MATRIX;
+}
 
 /* Every part that any family has, in the order of a file; NULL past the end. Some have the same role, or the same name. */
 const struct block_part *block_part_at(size_t i);
-/* The first with that role: what most families have. */
+/* The first with that role: what most families have, in layers without experts. */
 const struct block_part *block_part_of(enum role role);
-/* The part of that name in a family: the n bytes that follow the block's number. NULL: there is none. f NULL: the first that
- * any family has. */
-const struct block_part *block_part_named(const struct family *f, const char *hf, size_t n);
+/* The part of that name in a family: the n bytes that follow the block's number. *expert (may be NULL): whose it is, or 0. NULL:
+ * there is none. f NULL: the first that any family has. */
+const struct block_part *block_part_named(const struct family *f, const char *hf, size_t n, uint32_t *expert);
+/* The same by its name in a GGUF; of experts all of a layer have one. */
 const struct block_part *block_part_named_gguf(const struct family *f, const char *name, size_t n);
-/* "model.layers.3.self_attn.q_proj" into out (at least 96 bytes); returns out. */
-const char *block_part_name(const struct model_config *c, const struct block_part *p, uint32_t layer, char *out,
-                            size_t cap);
+/* "model.layers.3.self_attn.q_proj" into out (at least 96 bytes); returns out. Of an expert that one's. */
+const char *block_part_name(const struct model_config *c, const struct block_part *p, uint32_t layer, uint32_t expert,
+                            char *out, size_t cap);
 /* "q_proj": the last word of its name. */
 const char *block_part_short_name(const struct block_part *p);
-/* Whether blocks of this family have it. f NULL: of an unknown family, whose blocks have what Llama's have. */
+/* Whether any blocks of this family have it. f NULL: of an unknown family, whose blocks have what Llama's have. */
 bool family_has(const struct family *f, const struct block_part *p);
 /* Whether they have a part with that role. */
 bool family_has_role(const struct family *f, enum role role);
+/* Whether that layer has it. */
+bool block_has(const struct model_config *c, const struct family *f, uint32_t layer, const struct block_part *p);
 /* Whether an input is made in its half of the block by other matrices of it; if not, it is the half's normed input. */
 bool input_is_inner(enum input in);
 /* Rows and columns; a norm is one row. */
@@ -96,8 +119,12 @@ uint32_t block_part_cols(const struct block_part *p, const struct model_config *
 struct block_matrix {
     const struct block_part *part;
     uint32_t rows, cols;
+    uint32_t expert; /* whose, of a part of experts */
 };
-/* Of one layer, by place: the order in which they are quantized. Layers may have any number of them, of any shape. */
+const char *block_matrix_name(const struct model_config *c, const struct block_matrix *m, uint32_t layer, char *out,
+                              size_t cap);
+/* Of one layer, by place: the order in which they are quantized. Layers may have any number of them, of any shape. Those that
+ * all tokens go through come first, then expert 0's gate, up and down, expert 1's, and so on. */
 struct block_shape {
     const struct block_matrix *matrices;
     uint32_t n;
@@ -109,17 +136,23 @@ struct model_shape {
     struct block_matrix *matrices;
 };
 
-/* What a layer is made of: its i-th part in the order of a file, norms and matrices; NULL past the end. All lists come from
- * here. */
+/* What a layer is made of: its i-th part in the order of a file, norms and matrices, those of experts once; NULL past the
+ * end. All lists come from here. */
 const struct block_part *block_part_in(const struct model_config *c, uint32_t layer, uint32_t i);
-/* The matrix at a place of a layer, into out; false past the end. */
-bool block_matrix(const struct model_config *c, uint32_t layer, uint32_t place, struct block_matrix *out);
 /* How many matrices a layer has. */
 uint32_t block_matrices(const struct model_config *c, uint32_t layer);
 /* model_shape_free in any case. */
 bool model_shape_make(struct model_shape *s, const struct model_config *c, struct err *e);
 void model_shape_free(struct model_shape *s);
 struct block_shape model_shape_of(const struct model_shape *s, uint32_t layer);
+/* What all tokens go through: a layer without its experts. How many experts the rest are. */
+struct block_shape block_common(struct block_shape b);
+uint32_t block_experts(struct block_shape b);
+/* Whether a half has matrices. */
+bool block_has_half(struct block_shape b, enum block_half half);
+/* Gate, up and down of an expert. */
+enum { EXPERT_MATRICES = 3 };
+struct block_shape block_expert(struct block_shape b, uint32_t expert);
 /* Whether two layers have the same matrices; whether no earlier layer has the same as this one. */
 bool block_shape_same(struct block_shape a, struct block_shape b);
 bool model_shape_is_new(const struct model_shape *s, uint32_t layer);
@@ -132,7 +165,7 @@ struct block_rows_at {
 struct block_rows_at block_rows_at(struct block_shape b, const struct model_config *c, enum role role);
 /* Columns of the matrices of a half that read an input; 0: none does. */
 uint32_t block_input_cols(struct block_shape b, enum block_half half, enum input in);
-/* The most rows that role has in any layer, alone or beside others; 0: none has them. Columns of the widest that reads an input. */
+/* The most rows that role has in any layer, alone or beside others; 0: none has them; without those of experts. Columns of the widest that reads an input. */
 uint32_t model_shape_rows(const struct model_shape *s, const struct model_config *c, enum role role);
 uint32_t model_shape_input(const struct model_shape *s, enum input in);
 

@@ -159,8 +159,16 @@ double config_factor(double v)
     return v > 0 ? v : 1;
 }
 
+bool config_has_experts(const struct model_config *c, uint32_t layer)
+{
+    const struct expert_config *x = &c->experts;
+    return x->n && layer >= x->first_dense && (x->step < 2 || (layer + 1) % x->step == 0) &&
+           !(x->dense && x->dense[layer]);
+}
+
 void config_free(struct model_config *c)
 {
+    free(c->experts.dense);
     free(c->rope_factors);
     free(c->rope_factors_long);
     free(c->no_rope);

@@ -20,6 +20,27 @@ enum quant_method {
     QUANT_FP8 /* read only, as floating point */
 };
 
+/* More than any model has. */
+#define CONFIG_EXPERTS_MAX 4096u
+/* How a layer's experts are chosen for a token, from logits z of the router. */
+enum gating {
+    GATING_SOFTMAX = 1, /* the largest of softmax(z) */
+    GATING_SIGMOID,     /* the largest of sigmoid(z) + bias, which are weighted without the bias */
+    GATING_CHOSEN       /* the largest of z, weighted by the softmax over those */
+};
+/* Layers whose feed-forward half is a choice of experts. GGUF's numbers for gating. */
+struct expert_config {
+    uint32_t n, used;      /* of a layer; for each token. n 0: the model has none */
+    uint32_t width;        /* rows of an expert's gate and up */
+    uint32_t shared_width; /* of the expert that every token goes through; 0: there is none */
+    enum gating gating;
+    bool renormalise;             /* the weights of those chosen are divided by their sum */
+    float scale;                  /* and all multiplied by this */
+    uint32_t groups, groups_used; /* experts are chosen from so many of the groups; 1 and 1: from all */
+    uint32_t first_dense, step;   /* layers below first_dense have none, then each step-th has */
+    bool *dense;                  /* [num_layers] further ones that have none; NULL: no further ones */
+};
+
 /* One rule of quantization_config that says how some modules are stored. Rules are tried in order; the first
  * whose pattern matches the module name wins. */
 struct quant_rule {
@@ -59,6 +80,7 @@ struct model_config {
     double residual_scale;       /* what each half adds */
     double score_cap, logit_cap; /* caps of scores and logits: cap * tanh(x / cap); 0: none */
     double logit_divisor;        /* what logits are divided by */
+    struct expert_config experts;
     bool tie_word_embeddings;
     bool tie_unsaid;               /* config.json does not say whether */
     bool attention_bias, mlp_bias; /* of a GGUF, for the config.json of its folder: gsq goes by the tensors */
@@ -124,6 +146,8 @@ uint32_t config_rope_dim(const struct model_config *c);
 /* What scores are multiplied by before the softmax, and a factor for which 0 stands for 1. */
 double config_attention_scale(const struct model_config *c);
 double config_factor(double v);
+/* Whether the feed-forward half of a layer is experts. */
+bool config_has_experts(const struct model_config *c, uint32_t layer);
 /* Radians per position of pair `pair` of rope_dim / 2, scaling included (rope.c). */
 double rope_frequency(const struct model_config *c, uint32_t pair);
 /* The same in windows longer than the original context, where those have factors of their own. */

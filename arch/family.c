@@ -29,6 +29,7 @@ static const struct family families[] = {
         .model_type = "qwen2",
         .gguf = "qwen2",
         .parts = PARTS_PRE_NORMS,
+        .always_bias = true,
         .sliding_window = true,
         .usual_window = 4096,
         .usual_full_layers = 28,
@@ -81,6 +82,50 @@ static const struct family families[] = {
         .usual_window = 4096,
         .usual_full_step = 4,
         .llama_slides = true,
+    },
+    {
+        .name = "Mixtral",
+        .architecture = "MixtralForCausalLM",
+        .model_type = "mixtral",
+        .gguf = "llama",
+        .parts = PARTS_PRE_NORMS | PARTS_EXPERTS_BLOCK,
+        .permuted_rows = true,
+        .sliding_window = true,
+        .gating = GATING_SOFTMAX,
+        .renormalise = true,
+        .gguf_renormalise = true,
+    },
+    {
+        .name = "Qwen2-MoE",
+        .architecture = "Qwen2MoeForCausalLM",
+        .model_type = "qwen2_moe",
+        .gguf = "qwen2moe",
+        .parts = PARTS_PRE_NORMS | PARTS_EXPERTS | PARTS_SHARED_GATED,
+        .always_bias = true,
+        .sliding_window = true,
+        .usual_window = 4096,
+        .usual_full_layers = 28,
+        .gating = GATING_SOFTMAX,
+    },
+    {
+        .name = "Qwen3-MoE",
+        .architecture = "Qwen3MoeForCausalLM",
+        .model_type = "qwen3_moe",
+        .gguf = "qwen3moe",
+        .parts = PARTS_PRE_NORMS | PARTS_QK_NORM | PARTS_EXPERTS,
+        .sliding_window = true,
+        .usual_window = 4096,
+        .usual_full_layers = 28,
+        .gating = GATING_SOFTMAX,
+        .gguf_renormalise = true,
+    },
+    {
+        .name = "OLMoE",
+        .architecture = "OlmoeForCausalLM",
+        .model_type = "olmoe",
+        .gguf = "olmoe",
+        .parts = PARTS_PRE_NORMS | PARTS_QK_NORM_WHOLE | PARTS_EXPERTS,
+        .gating = GATING_SOFTMAX,
     },
     {
         .name = "GLM-4",
@@ -187,11 +232,12 @@ const struct family *family_of(const struct model_config *c)
     return NULL;
 }
 
-const struct family *family_of_gguf(const char *architecture, bool sliding)
+const struct family *family_of_gguf(const char *architecture, bool sliding, bool experts)
 {
     const struct family *found = NULL;
     for (size_t i = 0; i < N; i++)
-        if (strcmp(families[i].gguf, architecture) == 0 && (!found || (sliding && !found->sliding_window)))
+        if (strcmp(families[i].gguf, architecture) == 0 && (families[i].gating != 0) == experts &&
+            (!found || (sliding && !found->sliding_window)))
             found = &families[i];
     return found;
 }

@@ -9,12 +9,17 @@ enum {
     PARTS_PRE_NORMS = 1 << 0,  /* of the inputs of both halves: input_layernorm, post_attention_layernorm */
     PARTS_POST_NORMS = 1 << 1, /* of their outputs: post_attention_layernorm, post_feedforward_layernorm */
     PARTS_GEMMA_NORMS =
-        1 << 4, /* of both: input_layernorm, pre_feedforward_layernorm; the others as in PARTS_POST_NORMS */
-    PARTS_GLM_NORMS = 1 << 5,     /* of outputs: post_self_attn_layernorm, post_mlp_layernorm */
-    PARTS_FUSED_QKV = 1 << 6,     /* q, k and v are one matrix: rows of q, then of k, then of v */
-    PARTS_FUSED_GATE_UP = 1 << 7, /* gate and up are: rows of gate, then of up */
-    PARTS_QK_NORM = 1 << 2,       /* over each head of q and k before RoPE */
-    PARTS_QK_NORM_WHOLE = 1 << 3, /* over all heads of q, all of k */
+        1 << 9, /* of both: input_layernorm, pre_feedforward_layernorm; the others as in PARTS_POST_NORMS */
+    PARTS_GLM_NORMS = 1 << 10,     /* of outputs: post_self_attn_layernorm, post_mlp_layernorm */
+    PARTS_FUSED_QKV = 1 << 11,     /* q, k and v are one matrix: rows of q, then of k, then of v */
+    PARTS_FUSED_GATE_UP = 1 << 12, /* gate and up are: rows of gate, then of up */
+    PARTS_QK_NORM = 1 << 2,        /* over each head of q and k before RoPE */
+    PARTS_QK_NORM_WHOLE = 1 << 3,  /* over all heads of q, all of k */
+    PARTS_EXPERTS = 1 << 4,        /* "mlp.experts.N.gate_proj", the router "mlp.gate" */
+    PARTS_EXPERTS_BLOCK = 1 << 5,  /* Mixtral's: "block_sparse_moe.experts.N.w1", "block_sparse_moe.gate" */
+    PARTS_EXPERTS_BIAS = 1 << 6,   /* the router has e_score_correction_bias */
+    PARTS_SHARED_GATED = 1 << 7,   /* "mlp.shared_expert", times sigmoid(shared_expert_gate x), where it has a width */
+    PARTS_SHARED_PLAIN = 1 << 8,   /* "mlp.shared_experts", added as it is */
 };
 
 struct family {
@@ -47,6 +52,10 @@ struct family {
     uint32_t usual_full_step;   /* all layers slide but every n-th, where no list says which; 0: see below */
     uint32_t usual_full_layers; /* not 0: layers slide only where use_sliding_window says so, and then those from
                                    max_window_layers on, of which this is the usual number */
+    enum gating gating;         /* of a configuration that does not say it; 0: layers have no experts */
+    bool renormalise;           /* of a configuration without norm_topk_prob */
+    bool gguf_renormalise;      /* of a GGUF, whose runners do it by the architecture */
+    bool always_bias;           /* q, k and v have biases in every model, and no key says so */
 };
 
 /* What a number of config_numbers is where config.json lacks it; 0: what it is in all families. */
@@ -56,8 +65,8 @@ const struct family *family_at(size_t i);
 /* The row of a config: by its architecture where it names one, else by its model_type. NULL: unknown. */
 const struct family *family_of(const struct model_config *c);
 /* The row of a GGUF's general.architecture; sliding: its metadata have a sliding window, which tells Mistral from
- * Llama. NULL: unknown. */
-const struct family *family_of_gguf(const char *architecture, bool sliding);
+ * Llama; experts: they have experts, which tell Mixtral from both. NULL: unknown. */
+const struct family *family_of_gguf(const char *architecture, bool sliding, bool experts);
 /* What llama.cpp multiplies scores by in a family whose GGUFs do not say it. */
 double family_llama_scale(const struct family *f, const struct model_config *c);
 /* What gsq would have to compute for a family that it knows by name alone: "an indexer chooses ..."; NULL: it does not know it. */

@@ -37,6 +37,11 @@ static bool count(gsq_device *device, const gsq_model *model, struct gsq_count_o
     if (!lib_types(&o, a->bits, NULL, e) || !quantize_settle(&o, e) ||
         !model_open(&m, device->cmd, model->ck, windows_context(model->ck, a->context), e))
         return false;
+    if (m->cfg->experts.n) {
+        err_set(e, ERR_USER, "%s has experts: what quantizing it computes is not counted", checkpoint_dir(model->ck));
+        model_close(&m);
+        return err_hint(e, "gsq quantize --dry-run tells what it takes");
+    }
     const struct block_shape b = model_block(m, 0);
     bool ok = count_pieces(m, &o, on_count, a, e);
     out->layers = m->cfg->num_layers;

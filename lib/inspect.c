@@ -98,13 +98,16 @@ static void add_shape(struct contents *c, const struct matrix *x)
 
 static bool count_linears(struct contents *c, struct err *e)
 {
-    for (uint32_t layer = 0; c->family && layer < c->cfg->num_layers; layer++) {
-        struct block_matrix of;
-        for (uint32_t place = 0; block_matrix(c->cfg, layer, place, &of); place++) {
-            struct matrix x = {.part = of.part};
-            block_part_name(c->cfg, of.part, layer, x.module, sizeof x.module);
-            if (!checkpoint_matrix(c->ck, &x, e))
-                return false;
+    struct model_shape shape = {0};
+    bool ok = !c->family || model_shape_make(&shape, c->cfg, e);
+    for (uint32_t layer = 0; ok && c->family && layer < c->cfg->num_layers; layer++) {
+        struct block_shape b = model_shape_of(&shape, layer);
+        for (uint32_t place = 0; ok && place < b.n; place++) {
+            struct matrix x = {.part = b.matrices[place].part};
+            block_matrix_name(c->cfg, &b.matrices[place], layer, x.module, sizeof x.module);
+            ok = checkpoint_matrix(c->ck, &x, e);
+            if (!ok)
+                break;
             uint64_t weights = (uint64_t)x.rows * x.cols;
             c->linear_params += weights;
             c->linear_bytes += x.bytes;
@@ -112,7 +115,8 @@ static bool count_linears(struct contents *c, struct err *e)
             add_shape(c, &x);
         }
     }
-    return true;
+    model_shape_free(&shape);
+    return ok;
 }
 
 static double bits_each(uint64_t bytes, uint64_t params)

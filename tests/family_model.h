@@ -366,7 +366,7 @@ static inline const struct shape *shape_named(const char *name)
 static inline const char *family_linear_name(uint32_t layer, int i, char *out, size_t cap)
 {
     static const enum role roles[REF_LINEARS] = {ROLE_Q, ROLE_K, ROLE_V, ROLE_O, ROLE_GATE, ROLE_UP, ROLE_DOWN};
-    return block_part_name(&(struct model_config){0}, block_part_of(roles[i]), layer, out, cap);
+    return block_part_name(&(struct model_config){0}, block_part_of(roles[i]), layer, 0, out, cap);
 }
 
 static inline void shape_sizes(const struct shape *s, uint32_t rows[REF_LINEARS], uint32_t cols[REF_LINEARS])

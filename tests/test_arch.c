@@ -9,26 +9,35 @@
 
 #include "host/model/model.h"
 
-static void parts_are_listed_by_role(void **state)
+static void parts_are_found_by_name(void **state)
 {
     (void)state;
     const struct block_part *p;
-    const struct model_config c = {.num_layers = 1};
-    struct block_matrix m;
-    uint32_t n = 0, matrices = 0, roles = 0;
-    for (; (p = block_part_at(n)); n++) {
-        assert_int_equal(block_part_of(p->role)->role, p->role);
-        roles |= 1u << p->role;
-        if (family_has(NULL, p) && p->kind == PART_MATRIX) {
-            assert_true(block_matrix(&c, 0, matrices++, &m));
-            assert_ptr_equal(m.part, p);
-        }
+    const struct family *f;
+    bool roles[ROLE_COUNT] = {false};
+    for (uint32_t n = 0; (p = block_part_at(n)); n++) {
+        char name[96];
+        uint32_t expert = 7, number = strchr(p->hf, '*') ? 127 : 0;
+        roles[p->role] = true;
+        block_part_name(&(struct model_config){0}, p, 3, number, name, sizeof name);
+        const char *rest = name + strlen("model.layers.3.");
+        assert_string_equal(block_part_named(NULL, rest, strlen(rest), &expert)->hf, p->hf);
+        assert_int_equal(expert, number);
+        /* Within a family a name means one part. */
+        for (size_t i = 0; (f = family_at(i)); i++)
+            if (family_has(f, p))
+                assert_ptr_equal(block_part_named_gguf(f, p->gguf, strlen(p->gguf)), p);
     }
-    assert_int_equal(roles, (1u << ROLE_COUNT) - 1);
-    assert_int_equal(matrices, block_matrices(&c, 0));
-    assert_false(block_matrix(&c, 0, matrices, &m));
-    assert_null(block_part_named(NULL, "self_attn.q_projx", 17));
-    assert_null(block_part_named(NULL, "self_attn.q_pro", 15));
+    for (int r = 0; r < ROLE_COUNT; r++) {
+        assert_true(roles[r]);
+        assert_int_equal(block_part_of((enum role)r)->role, r);
+    }
+    static const char *const none[] = {
+        "self_attn.q_projx",        "self_attn.q_pro",          "mlp.experts.gate_proj",  "mlp.experts..gate_proj",
+        "mlp.experts.01.gate_proj", "mlp.experts.1.gate_projx", "mlp.experts.1.gate_pro", "mlp.experts.1",
+        "mlp.experts.x.gate_proj",  "mlp.experts.1111111.w1"};
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++)
+        assert_null(block_part_named(NULL, none[i], strlen(none[i]), NULL));
     assert_null(block_part_named_gguf(NULL, "attn_qk", 7));
 }
 
@@ -55,7 +64,7 @@ static void numbers_of_matrices(void **state)
     }
     model_shape_free(&s);
     char name[96];
-    assert_string_equal(block_part_name(&(struct model_config){0}, block_part_of(ROLE_UP), 12, name, sizeof name),
+    assert_string_equal(block_part_name(&(struct model_config){0}, block_part_of(ROLE_UP), 12, 0, name, sizeof name),
                         "model.layers.12.mlp.up_proj");
     assert_string_equal(block_part_short_name(block_part_of(ROLE_DOWN)), "down_proj");
     assert_string_equal(block_part_short_name(block_part_of(ROLE_ATTN_NORM)), "input_layernorm");
@@ -88,7 +97,7 @@ static void shapes(void **state)
         [ROLE_UP] = {176, 64},
         [ROLE_DOWN] = {64, 176},
     };
-    for (int r = 0; r < ROLE_COUNT; r++) {
+    for (int r = 0; r <= ROLE_DOWN; r++) {
         assert_int_equal(block_part_rows(block_part_of((enum role)r), &c), shape[r][0]);
         assert_int_equal(block_part_cols(block_part_of((enum role)r), &c), shape[r][1]);
     }
@@ -107,62 +116,117 @@ static void shapes(void **state)
     model_shape_free(&s);
 }
 
+/* A layer of a family: its parts in the order of the table, its matrices without experts in that of the parts. */
+static void check_layer(const struct model_config *c, const struct family *f, const struct model_shape *s,
+                        uint32_t layer)
+{
+    const struct block_shape b = model_shape_of(s, layer);
+    const struct block_part *p;
+    uint32_t n = 0, matrices = 0;
+    for (size_t k = 0; (p = block_part_at(k)); k++) {
+        if (!block_has(c, f, layer, p))
+            continue;
+        assert_true(family_has(f, p));
+        assert_ptr_equal(block_part_in(c, layer, n++), p);
+        if (p->kind == PART_MATRIX && !block_part_is_expert(p))
+            assert_ptr_equal(b.matrices[matrices++].part, p);
+    }
+    assert_null(block_part_in(c, layer, n));
+    assert_int_equal(block_common(b).n, matrices);
+    assert_int_equal(block_matrices(c, layer), b.n);
+    assert_int_equal(block_experts(b), config_has_experts(c, layer) ? c->experts.n : 0);
+    assert_int_equal(b.n, matrices + block_experts(b) * EXPERT_MATRICES);
+}
+
 static void families(void **state)
 {
     (void)state;
     const struct family *f;
+    struct err e = {0};
     char names[512], cut[12];
     for (size_t i = 0; (f = family_at(i)); i++) {
-        struct model_config c = {0};
+        bool experts = f->gating != 0;
+        struct model_config c = {.num_layers = 6};
+        struct model_shape s;
         strcpy(c.architecture, f->architecture);
+        if (experts)
+            c.experts =
+                (struct expert_config){.n = 5, .used = 2, .width = 8, .shared_width = 16, .first_dense = 1, .step = 1};
         assert_ptr_equal(family_of(&c), f);
-        assert_ptr_equal(family_of_gguf(f->gguf, f->sliding_window), f);
+        assert_ptr_equal(family_of_gguf(f->gguf, f->sliding_window, experts), f);
         for (size_t k = 0; k < i; k++)
             assert_string_not_equal(family_at(k)->architecture, f->architecture);
         assert_true(family_has_role(f, ROLE_Q) != family_has_role(f, ROLE_QKV));
-        /* A layer is made of what its family has, in the order of the table; its matrices are those of this list. */
-        const struct block_part *p;
-        struct block_matrix m;
-        uint32_t n = 0, matrices = 0, roles = 0;
-        for (size_t k = 0; (p = block_part_at(k)); k++) {
-            if (!family_has(f, p))
-                continue;
-            assert_ptr_equal(block_part_in(&c, 5, n++), p);
-            /* One part for a role, and for a name. */
-            assert_ptr_equal(block_part_named(f, p->hf, strlen(p->hf)), p);
-            assert_ptr_equal(block_part_named_gguf(f, p->gguf, strlen(p->gguf)), p);
-            assert_int_equal(roles >> p->role & 1, 0);
-            roles |= 1u << p->role;
-            if (p->kind == PART_MATRIX) {
-                assert_true(block_matrix(&c, 5, matrices++, &m));
-                assert_ptr_equal(m.part, p);
-            }
-        }
-        assert_null(block_part_in(&c, 5, n));
-        assert_int_equal(block_matrices(&c, 5), matrices);
-        assert_int_equal(family_has_role(f, ROLE_K_NORM), (f->parts & (PARTS_QK_NORM | PARTS_QK_NORM_WHOLE)) != 0);
-        for (enum role r = 0; r < ROLE_COUNT; r++)
-            assert_int_equal(roles >> r & 1, family_has_role(f, r));
+        assert_true(model_shape_make(&s, &c, &e));
+        for (uint32_t layer = 0; layer < c.num_layers; layer++)
+            check_layer(&c, f, &s, layer);
+        model_shape_free(&s);
+        assert_int_equal(family_has(f, block_part_of(ROLE_K_NORM)), (f->parts & PARTS_QK_NORM) != 0);
     }
-    assert_string_equal(family_of_gguf("llama", false)->name, "Llama");
-    assert_string_equal(family_of_gguf("llama", true)->name, "Mistral");
-    assert_string_equal(family_of_gguf("qwen2", false)->name, "Qwen2");
-    assert_string_equal(family_of_gguf("olmo2", false)->name, "OLMo 2");
-    assert_string_equal(family_of_gguf("olmo2", true)->name, "OLMo 3");
-    assert_null(family_of_gguf("mamba", false));
+    assert_string_equal(family_of_gguf("llama", false, false)->name, "Llama");
+    assert_string_equal(family_of_gguf("llama", true, false)->name, "Mistral");
+    assert_string_equal(family_of_gguf("llama", false, true)->name, "Mixtral");
+    assert_string_equal(family_of_gguf("qwen2", false, false)->name, "Qwen2");
+    assert_string_equal(family_of_gguf("olmo2", false, false)->name, "OLMo 2");
+    assert_string_equal(family_of_gguf("olmo2", true, false)->name, "OLMo 3");
+    assert_null(family_of_gguf("qwen2", false, true));
+    assert_null(family_of_gguf("mamba", false, false));
     assert_false(family_has(NULL, block_part_of(ROLE_Q_NORM)));
-    assert_int_equal(strncmp(family_names(names, sizeof names), "Llama, Mistral, Qwen2, Qwen3, SmolLM3", 37), 0);
-    assert_non_null(strstr(names, " and "));
+    assert_false(family_has(NULL, block_part_of(ROLE_ROUTER)));
+    assert_non_null(strstr(family_names(names, sizeof names), "Llama, Mistral, Qwen2, Qwen3, "));
     assert_true(strlen(family_names(cut, sizeof cut)) < sizeof cut);
+}
+
+/* Which layers have experts, and how these are listed: one after the other, gate, up and down. */
+static void experts(void **state)
+{
+    (void)state;
+    bool dense[8] = {[5] = true};
+    struct model_config c = {
+        .architecture = "Qwen2MoeForCausalLM",
+        .num_layers = 8,
+        .hidden_size = 24,
+        .intermediate_size = 40,
+        .num_heads = 2,
+        .num_kv_heads = 1,
+        .head_dim = 12,
+        .experts = {.n = 3, .used = 1, .width = 16, .shared_width = 20, .step = 2, .dense = dense}};
+    static const bool has[8] = {[1] = true, [3] = true, [7] = true};
+    static const enum role roles[] = {ROLE_GATE, ROLE_UP, ROLE_DOWN};
+    struct model_shape s;
+    struct err e = {0};
+    char name[96];
+    assert_true(model_shape_make(&s, &c, &e));
+    for (uint32_t layer = 0; layer < 8; layer++) {
+        const struct block_shape b = model_shape_of(&s, layer);
+        assert_int_equal(config_has_experts(&c, layer), has[layer]);
+        assert_int_equal(b.n, has[layer] ? 7 + 9 : 7);
+        assert_true(block_has_half(block_common(b), HALF_FFN));
+        assert_int_equal(b.matrices[block_place(b, ROLE_UP)].rows, has[layer] ? 20 : 40);
+        for (uint32_t i = 0; i < 9 && has[layer]; i++) {
+            const struct block_matrix *m = &b.matrices[7 + i];
+            assert_int_equal(m->expert, i / 3);
+            assert_int_equal(m->part->role, roles[i % 3]);
+            assert_int_equal(m->rows, i % 3 == 2 ? 24 : 16);
+            assert_int_equal(m->cols, i % 3 == 2 ? 16 : 24);
+            assert_ptr_equal(block_expert(b, i / 3).matrices + i % 3, m);
+        }
+    }
+    block_matrix_name(&(struct model_config){0}, &model_shape_of(&s, 3).matrices[7 + 7], 3, name, sizeof name);
+    assert_string_equal(name, "model.layers.3.mlp.experts.2.up_proj");
+    assert_true(block_shape_same(model_shape_of(&s, 1), model_shape_of(&s, 7)));
+    assert_false(block_shape_same(model_shape_of(&s, 0), model_shape_of(&s, 1)));
+    model_shape_free(&s);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(parts_are_listed_by_role),
+        cmocka_unit_test(parts_are_found_by_name),
         cmocka_unit_test(numbers_of_matrices),
         cmocka_unit_test(shapes),
         cmocka_unit_test(families),
+        cmocka_unit_test(experts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -21,7 +21,7 @@ static const char *type_in(const char *mixture, const struct model_config *c, co
     struct matrix x = {.embedding = strcmp(module, "model.embed_tokens") == 0, .head = strcmp(module, "lm_head") == 0};
     x.head |= x.embedding && c->tie_word_embeddings;
     if (sscanf(module, "model.layers.%u.%n", &layer, &used) == 1)
-        x.part = block_part_named(NULL, module + used, strlen(module + used));
+        x.part = block_part_named(NULL, module + used, strlen(module + used), NULL);
     x.layer = layer;
     assert_true(x.part || x.embedding || x.head);
     const struct gguf_type *wanted = gguf_mixture_type(mixture, c, &x), *t = gguf_type_fitting(wanted, cols);

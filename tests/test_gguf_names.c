@@ -36,7 +36,7 @@ static void known_names(void **state)
         char name[64], hf[96];
         assert_true(gguf_name_of(&plain, pairs[i][0], name, sizeof name));
         assert_string_equal(name, pairs[i][1]);
-        assert_true(gguf_name_to_hf(&plain, pairs[i][1], hf, sizeof hf));
+        assert_true(gguf_name_to_hf(&plain, pairs[i][1], 0, hf, sizeof hf));
         assert_string_equal(hf, pairs[i][0]);
     }
 }
@@ -60,7 +60,7 @@ static void prefixed_names(void **state)
             snprintf(hf, sizeof hf, "%s%s", n->prefix, pairs[i][1]);
             assert_true(gguf_name_of(&c, hf, name, sizeof name));
             assert_string_equal(name, pairs[i][2]);
-            assert_true(gguf_name_to_hf(&c, name, out, sizeof out));
+            assert_true(gguf_name_to_hf(&c, name, 0, out, sizeof out));
             assert_string_equal(out, hf);
             assert_true(config_is_text(&c, hf));
         }
@@ -71,6 +71,41 @@ static void prefixed_names(void **state)
         assert_false(gguf_name_of(&c, "vision_tower.layers.0.self_attn.q_proj.weight", name, sizeof name));
         assert_int_equal(k == 0, gguf_name_of(&c, "model.layers.0.mlp.up_proj", name, sizeof name));
     }
+}
+
+/* All experts of a layer are one tensor; back it is one of them that is named, as its family names it. */
+static void experts(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *architecture, *hf, *gguf;
+        uint32_t expert;
+    } list[] = {
+        {"Qwen3MoeForCausalLM", "model.layers.3.mlp.experts.17.gate_proj.weight", "blk.3.ffn_gate_exps.weight", 17},
+        {"Qwen2MoeForCausalLM", "model.layers.3.mlp.experts.0.down_proj", "blk.3.ffn_down_exps", 0},
+        {"Qwen2MoeForCausalLM", "model.layers.3.mlp.shared_expert.up_proj.weight", "blk.3.ffn_up_shexp.weight", 0},
+        {"Qwen2MoeForCausalLM", "model.layers.3.mlp.shared_expert_gate.weight", "blk.3.ffn_gate_inp_shexp.weight", 0},
+        {"Qwen3MoeForCausalLM", "model.layers.0.mlp.gate.weight", "blk.0.ffn_gate_inp.weight", 0},
+        {"MixtralForCausalLM", "model.layers.0.block_sparse_moe.gate.weight", "blk.0.ffn_gate_inp.weight", 0},
+        {"MixtralForCausalLM", "model.layers.31.block_sparse_moe.experts.7.w3.weight", "blk.31.ffn_up_exps.weight", 7},
+    };
+    char name[64], hf[96];
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
+        struct model_config c = {0};
+        snprintf(c.architecture, sizeof c.architecture, "%s", list[i].architecture);
+        assert_true(gguf_name_of(&c, list[i].hf, name, sizeof name));
+        assert_string_equal(name, list[i].gguf);
+        assert_true(gguf_name_to_hf(&c, name, list[i].expert, hf, sizeof hf));
+        assert_string_equal(hf, list[i].hf);
+        assert_int_equal(gguf_name_of_experts(name), strstr(name, "_exps") != NULL && strstr(name, ".weight") != NULL);
+    }
+    /* A vector that is called so, whole. */
+    assert_true(gguf_name_of(&plain, "model.layers.2.mlp.gate.e_score_correction_bias", name, sizeof name));
+    assert_string_equal(name, "blk.2.exp_probs_b.bias");
+    assert_true(gguf_name_to_hf(&plain, "blk.2.exp_probs_b.bias", 0, hf, sizeof hf));
+    assert_string_equal(hf, "model.layers.2.mlp.gate.e_score_correction_bias");
+    assert_false(gguf_name_of(&plain, "model.layers.2.mlp.gate.e_score_correction_bias.weight", name, sizeof name));
+    assert_false(gguf_name_to_hf(&plain, "blk.2.exp_probs_b.weight", 0, hf, sizeof hf));
 }
 
 static void unknown_names(void **state)
@@ -96,7 +131,7 @@ static void unknown_names(void **state)
     static const char *const gguf[] = {"rope_freqs.weight", "blk.0.attn_qkv.weight", "output.scale", "blk.x.attn_q",
                                        "model.norm.weight"};
     for (size_t i = 0; i < sizeof gguf / sizeof gguf[0]; i++)
-        assert_false(gguf_name_to_hf(&plain, gguf[i], out, sizeof out));
+        assert_false(gguf_name_to_hf(&plain, gguf[i], 0, out, sizeof out));
     assert_false(gguf_name_of(&plain, "model.layers.3.self_attn.q_proj", out, 12)); /* "blk.3.attn_q" and its NUL */
     assert_true(gguf_name_of(&plain, "model.layers.3.self_attn.q_proj", out, 13));
 }
@@ -140,8 +175,8 @@ static void row_order(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(known_names),      cmocka_unit_test(prefixed_names), cmocka_unit_test(unknown_names),
-        cmocka_unit_test(permuted_modules), cmocka_unit_test(row_order),
+        cmocka_unit_test(known_names),   cmocka_unit_test(prefixed_names),   cmocka_unit_test(experts),
+        cmocka_unit_test(unknown_names), cmocka_unit_test(permuted_modules), cmocka_unit_test(row_order),
     };
     return cmocka_run_group_tests_name("gguf_names", tests, NULL, NULL);
 }

@@ -74,6 +74,59 @@ static void compare_add_bias(struct kernel_test *t)
 }
 CASES(add_bias, add_bias, matrix_shapes, NULL, compare_add_bias)
 
+/* Rows of a part of a matrix that begins at row0: each of another row, none twice. */
+static const struct kernel_shape some_rows[] = {{.rows = 1, .cols = 1, .src_rows = 1},
+                                                {.rows = 3, .cols = 5, .src_rows = 7, .at = 2, .row0 = 100},
+                                                {.rows = 7, .cols = 172, .src_rows = 7, .row0 = 5},
+                                                {.rows = 33, .cols = 64, .src_rows = 90, .at = 61}};
+
+static void permute(struct kernel_test *t)
+{
+    uint32_t *index = t->in[1];
+    for (uint32_t i = 0; i < t->s.at + t->s.rows; i++)
+        index[i] = t->s.row0 + (i * 5 + 3) % t->s.src_rows;
+}
+
+static void compare_gather(struct kernel_test *t)
+{
+    const float *src = t->in[0], *got = kernel_out(t, 2);
+    const uint32_t *index = t->in[1];
+    for (uint32_t i = 0; i < t->s.rows * t->s.cols; i++) {
+        uint32_t from = index[t->s.at + i / t->s.cols] - t->s.row0;
+        expect(t, i, got[i], src[from * t->s.cols + i % t->s.cols], 0);
+    }
+}
+CASES(gather_rows, gather_rows, some_rows, permute, compare_gather)
+
+static void compare_scatter(struct kernel_test *t)
+{
+    const float *x = t->in[0], *weight = t->in[2], *y = t->in[3], *got = kernel_out(t, 3);
+    const uint32_t *index = t->in[1];
+    float *want = malloc((size_t)t->s.src_rows * t->s.cols * sizeof *want);
+    assert_non_null(want);
+    memcpy(want, y, (size_t)t->s.src_rows * t->s.cols * sizeof *want);
+    for (uint32_t i = 0; i < t->s.rows * t->s.cols; i++) {
+        uint32_t row = t->s.at + i / t->s.cols;
+        volatile float product = weight[row] * x[i]; /* rounded, as the sum is */
+        want[(index[row] - t->s.row0) * t->s.cols + i % t->s.cols] += product;
+    }
+    for (uint32_t i = 0; i < t->s.src_rows * t->s.cols; i++)
+        expect(t, i, got[i], want[i], 0);
+    free(want);
+}
+CASES(scatter_rows, scatter_rows, some_rows, permute, compare_scatter)
+
+static void compare_add_gated(struct kernel_test *t)
+{
+    const float *x = t->in[0], *z = t->in[1], *old = t->in[2], *got = kernel_out(t, 3);
+    for (uint32_t i = 0; i < t->s.rows * t->s.cols; i++) {
+        double product = x[i] / (1 + exp(-(double)z[i / t->s.cols]));
+        expect(t, i, got[i], old[i] + product, 16 * FLT_EPSILON * (fabs(product) + fabs((double)old[i])));
+    }
+    IN_PLACE(t, {3, 2});
+}
+CASES(add_gated, add_gated, matrix_shapes, NULL, compare_add_gated)
+
 static void compare_scale_rows(struct kernel_test *t)
 {
     const float *x = t->in[0], *w = t->in[1], *got = kernel_out(t, 2);
@@ -416,6 +469,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_unpack16),     cmocka_unit_test(test_transpose),    cmocka_unit_test(test_add),
         cmocka_unit_test(test_subtract),     cmocka_unit_test(test_add_bias),     cmocka_unit_test(test_scale_rows),
+        cmocka_unit_test(test_gather_rows),  cmocka_unit_test(test_scatter_rows), cmocka_unit_test(test_add_gated),
         cmocka_unit_test(test_swiglu_fwd),   cmocka_unit_test(test_geglu_fwd),    cmocka_unit_test(test_rope_fwd),
         cmocka_unit_test(test_rope_part),    cmocka_unit_test(test_gemm),         cmocka_unit_test(test_gemm_nn),
         cmocka_unit_test(test_gemm_half),    cmocka_unit_test(test_gemm_tn),      cmocka_unit_test(test_gemm_half_nn),

@@ -24,7 +24,7 @@ static const struct block_part extra[EXTRA] = {
     {ROLE_DOWN, "mlp.experts.0.down_proj", "", PART_MATRIX, HALF_FFN, INPUT_MIDDLE, WIDTH_HIDDEN, WIDTH_MIDDLE, false,
      0, 0},
 };
-static const struct block_matrix extra_matrices[EXTRA] = {{&extra[0], 48, 256}, {&extra[1], 80, 384}};
+static const struct block_matrix extra_matrices[EXTRA] = {{&extra[0], 48, 256, 0}, {&extra[1], 80, 384, 0}};
 
 struct bench {
     struct shape shape;
@@ -75,7 +75,7 @@ static void make_items(struct bench *b)
                                  .cols = of->cols,
                                  .coded = n != 3, /* the first block's o stays in 16 bits */
                                  .spec = {quant_type_find(place == REF_DOWN ? "3" : "2"), 32, SCALE_F16}};
-            block_part_name(&(struct model_config){0}, x->part, layer, x->module, sizeof x->module);
+            block_part_name(&(struct model_config){0}, x->part, layer, 0, x->module, sizeof x->module);
         }
 }
 
@@ -95,7 +95,7 @@ static void open_model(struct bench *b)
     family_write(MODEL, &b->shape, &b->raw);
     for (int i = 0; i < EXTRA; i++) {
         snprintf(name, sizeof name, "%s.weight",
-                 block_part_name(&(struct model_config){0}, &extra[i], 1, module, sizeof module));
+                 block_part_name(&(struct model_config){0}, &extra[i], 1, 0, module, sizeof module));
         raw_weight(&b->raw, name, DTYPE_F16, extra_matrices[i].rows, extra_matrices[i].cols, &seed);
     }
     family_write_shards(&b->raw, MODEL, 1);

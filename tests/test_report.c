@@ -57,7 +57,7 @@ static void fake_linear(struct linear_report *l, struct matrix *item, uint32_t l
     memcpy(item->module, l->module, sizeof item->module);
     item->layer = layer;
     item->place = id;
-    item->part = block_part_named(NULL, shapes[id].path, strlen(shapes[id].path));
+    item->part = block_part_named(NULL, shapes[id].path, strlen(shapes[id].path), NULL);
     item->rows = shapes[id].rows;
     item->cols = shapes[id].cols;
     item->coded = true;

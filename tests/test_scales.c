@@ -60,7 +60,7 @@ static void make_items(struct rig *r)
                                 .spec = {quant_type_find("3"), GROUP, SCALE_F16}};
         item->rows = r->m->shape.matrices[i].rows;
         item->cols = r->m->shape.matrices[i].cols;
-        block_part_name(&(struct model_config){0}, item->part, item->layer, item->module, sizeof item->module);
+        block_part_name(&(struct model_config){0}, item->part, item->layer, 0, item->module, sizeof item->module);
         if (r->supers && item->cols == 256) {
             const struct quant_type *type = quant_type_find(item->place == REF_DOWN ? "Q2_K" : "Q3_K");
             item->spec = (struct quant_spec){type, type->group, SCALE_F16};

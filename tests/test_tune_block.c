@@ -86,10 +86,10 @@ static void make_channels(struct bench *b, float factor)
     float *norm = malloc(hidden * sizeof *norm);
     assert_non_null(norm);
     for (int i = 0; i < 2; i++) {
-        download(b->w.norm[norms[i]], norm);
+        download(b->w.fixed[norms[i]], norm);
         for (uint32_t c = GROUP; c < hidden; c++)
             norm[c] *= factor;
-        gpu_upload(cmd, b->w.norm[norms[i]], norm, hidden * sizeof *norm);
+        gpu_upload(cmd, b->w.fixed[norms[i]], norm, hidden * sizeof *norm);
     }
     free(norm);
     for (int i = 0; i < 5; i++)

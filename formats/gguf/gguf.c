@@ -442,8 +442,13 @@ const char *gguf_path(const struct gguf *g, const struct gguf_tensor *t)
 
 void gguf_drop(const struct gguf *g, const struct gguf_tensor *t)
 {
+    gguf_drop_part(g, t, 0, t->bytes);
+}
+
+void gguf_drop_part(const struct gguf *g, const struct gguf_tensor *t, uint64_t at, uint64_t bytes)
+{
     const struct part *p = part_of(g, t);
-    os_map_drop(&p->map, (uint64_t)(t->data - p->bytes), t->bytes);
+    os_map_drop(&p->map, (uint64_t)(t->data - p->bytes) + at, bytes);
 }
 
 uint32_t gguf_version(const struct gguf *g)

@@ -77,6 +77,8 @@ const struct gguf_tensor *gguf_tensor_find(const struct gguf *g, const char *nam
 /* File of a tensor (messages; NULL: the first part), and a hint that its pages will not be needed soon. */
 const char *gguf_path(const struct gguf *g, const struct gguf_tensor *t);
 void gguf_drop(const struct gguf *g, const struct gguf_tensor *t);
+/* The same for `bytes` of it from offset `at` on. */
+void gguf_drop_part(const struct gguf *g, const struct gguf_tensor *t, uint64_t at, uint64_t bytes);
 uint32_t gguf_version(const struct gguf *g);
 uint32_t gguf_alignment(const struct gguf *g);
 /* Where the data section of a tensor's part (NULL: the first) begins in its file: all before it is header. */

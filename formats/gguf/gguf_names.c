@@ -1,6 +1,7 @@
 #include "formats/gguf/gguf_names.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "arch/block.h"
@@ -72,9 +73,11 @@ bool gguf_name_of(const struct model_config *c, const char *hf, char *out, size_
     n = inside ? n - front : 0;
     if (split_block(name, n, HF_BLOCK, &number, &digits)) {
         size_t rest = number + digits + 1;
-        const struct block_part *p = block_part_named(family_of(c), name + rest, n - rest);
-        if (p)
-            length = snprintf(out, cap, GGUF_BLOCK "%.*s.%s%s", (int)digits, name + number, p->gguf, suffix);
+        const struct block_part *p = block_part_named(family_of(c), name + rest, n - rest, NULL);
+        bool vector = p && p->kind == PART_VECTOR;
+        if (p && !(vector && suffix[0]))
+            length = snprintf(out, cap, GGUF_BLOCK "%.*s.%s%s", (int)digits, name + number, p->gguf,
+                              vector ? ".bias" : suffix);
     }
     for (size_t i = 0; i < sizeof globals / sizeof globals[0]; i++)
         if (same(name, n, globals[i].hf))
@@ -82,16 +85,29 @@ bool gguf_name_of(const struct model_config *c, const char *hf, char *out, size_
     return length > 0 && (size_t)length < cap;
 }
 
-bool gguf_name_to_hf(const struct model_config *c, const char *name, char *out, size_t cap)
+/* The part of a block that a tensor holds; NULL: none. Its layer's number is the *digits from *number on. */
+static const struct block_part *part_of(const struct family *f, const char *name, size_t n, size_t *number,
+                                        size_t *digits)
+{
+    if (!split_block(name, n, GGUF_BLOCK, number, digits))
+        return NULL;
+    size_t rest = *number + *digits + 1;
+    return block_part_named_gguf(f, name + rest, n - rest);
+}
+
+bool gguf_name_to_hf(const struct model_config *c, const char *name, uint32_t expert, char *out, size_t cap)
 {
     const char *suffix, *prefix = config_prefix(c);
     size_t n = module_length(name, &suffix), number, digits;
+    const struct block_part *p = part_of(family_of(c), name, n, &number, &digits);
     int length = -1;
-    if (split_block(name, n, GGUF_BLOCK, &number, &digits)) {
-        size_t rest = number + digits + 1;
-        const struct block_part *p = block_part_named_gguf(family_of(c), name + rest, n - rest);
-        if (p)
-            length = snprintf(out, cap, "%s" HF_BLOCK "%.*s.%s%s", prefix, (int)digits, name + number, p->hf, suffix);
+    if (p && p->kind == PART_VECTOR) {
+        if (strcmp(suffix, ".bias") == 0)
+            length = snprintf(out, cap, "%s" HF_BLOCK "%.*s.%s", prefix, (int)digits, name + number, p->hf);
+    } else if (p) {
+        char module[96];
+        block_part_name(c, p, (uint32_t)strtoul(name + number, NULL, 10), expert, module, sizeof module);
+        length = snprintf(out, cap, "%s%s", module, suffix);
     } else if (same(name, n, "output")) {
         length = snprintf(out, cap, "%s%s", config_head_name(c), suffix);
     }
@@ -99,6 +115,14 @@ bool gguf_name_to_hf(const struct model_config *c, const char *name, char *out, 
         if (same(name, n, globals[i].gguf))
             length = snprintf(out, cap, "%s%s%s", prefix, globals[i].hf, suffix);
     return length > 0 && (size_t)length < cap;
+}
+
+bool gguf_name_of_experts(const char *name)
+{
+    const char *suffix;
+    size_t n = module_length(name, &suffix), number, digits;
+    const struct block_part *p = part_of(NULL, name, n, &number, &digits);
+    return p && block_part_is_expert(p) && strcmp(suffix, ".weight") == 0;
 }
 
 uint32_t gguf_permuted_heads(const struct model_config *c, const char *hf_module)
@@ -110,7 +134,7 @@ uint32_t gguf_permuted_heads(const struct model_config *c, const char *hf_module
         !split_block(hf_module + front, n - front, HF_BLOCK, &number, &digits))
         return 0;
     size_t rest = front + number + digits + 1;
-    const struct block_part *p = block_part_named(f, hf_module + rest, n - rest);
+    const struct block_part *p = block_part_named(f, hf_module + rest, n - rest, NULL);
     return p && p->turned && c->head_dim ? block_part_rows(p, c) / c->head_dim : 0;
 }
 

@@ -6,11 +6,14 @@
 #include "arch/config.h"
 
 /* "model.layers.3.self_attn.q_proj" -> "blk.3.attn_q"; "model.embed_tokens" -> "token_embd"; ".weight" and
- * ".bias" are carried over when present. The prefix is the model's own. False: no such name is known. out: at least 64
- * bytes. */
+ * ".bias" are carried over when present. The prefix is the model's own. All experts of a layer have one name:
+ * "blk.3.ffn_gate_exps". False: no such name is known. out: at least 64 bytes. */
 bool gguf_name_of(const struct model_config *c, const char *hf, char *out, size_t cap);
-/* The reverse; out: at least 96 bytes. */
-bool gguf_name_to_hf(const struct model_config *c, const char *name, char *out, size_t cap);
+/* The reverse, in the words of the configuration's family (unknown: of the first that has such a part); of experts that one's.
+ * out: at least 96 bytes. */
+bool gguf_name_to_hf(const struct model_config *c, const char *name, uint32_t expert, char *out, size_t cap);
+/* Whether a tensor of that name holds a layer's experts, one behind the other. */
+bool gguf_name_of_experts(const char *name);
 
 /* Heads whose rows are permuted in a GGUF of this architecture: num_heads for q_proj, num_kv_heads for k_proj
  * (weights and biases) of llama, 0 for everything else. */

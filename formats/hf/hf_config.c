@@ -240,6 +240,93 @@ static bool read_windows(const struct reader *r, struct model_config *c)
     return true;
 }
 
+/* ---- experts ---- */
+
+/* Layers that have none although their number says so. */
+static bool read_dense_layers(const struct reader *r, struct model_config *c)
+{
+    const cJSON *list = json_get(r->o, "mlp_only_layers"), *item;
+    uint64_t layer;
+    if (!list || (cJSON_IsArray(list) && !list->child))
+        return true;
+    c->experts.dense = calloc(c->num_layers + 1u, sizeof *c->experts.dense);
+    if (!c->experts.dense)
+        return err_nomem(r->e, "the kinds of layers", c->num_layers);
+    if (!cJSON_IsArray(list))
+        return bad(r, "mlp_only_layers", "must be a list of layers");
+    cJSON_ArrayForEach(item, list)
+    {
+        if (!json_u64(item, &layer))
+            return bad(r, "mlp_only_layers", "must be a list of layers");
+        if (layer < c->num_layers)
+            c->experts.dense[layer] = true;
+    }
+    return true;
+}
+
+/* How many experts every token goes through, as the width of one. */
+static bool read_shared(const struct reader *r, const struct family *f, struct expert_config *x)
+{
+    uint32_t n;
+    if (f->parts & PARTS_SHARED_GATED)
+        return read_u32(r, "shared_expert_intermediate_size", 0, 1u << 24, 0, &x->shared_width);
+    if (!(f->parts & PARTS_SHARED_PLAIN))
+        return true;
+    if (!read_u32(r, "n_shared_experts", 0, 64, 0, &n))
+        return false;
+    x->shared_width = n * x->width;
+    return true;
+}
+
+static bool read_router(const struct reader *r, const struct family *f, struct expert_config *x)
+{
+    char scoring[32], method[32];
+    double scale;
+    if (!read_text(r, "scoring_func", scoring, sizeof scoring) || !read_text(r, "topk_method", method, sizeof method) ||
+        !read_bool(r, "norm_topk_prob", f->renormalise, &x->renormalise) ||
+        !read_positive(r, "routed_scaling_factor", 1, &scale) || !read_u32(r, "n_group", 1, x->n, 1, &x->groups) ||
+        !read_u32(r, "topk_group", 1, x->groups, x->groups, &x->groups_used))
+        return false;
+    x->gating = f->gating;
+    x->scale = (float)scale;
+    bool sigmoid = x->gating == GATING_SIGMOID;
+    if (scoring[0] && strcmp(scoring, sigmoid ? "sigmoid" : "softmax") != 0)
+        return bad(r, "scoring_func", "is not what this architecture computes");
+    if (method[0] && strcmp(method, sigmoid ? "noaux_tc" : "greedy") != 0)
+        return bad(r, "topk_method", "is none that gsq computes");
+    if (x->n % x->groups != 0)
+        return bad(r, "n_group", "must divide the number of experts");
+    return x->used <= x->n / x->groups * x->groups_used ||
+           bad(r, "num_experts_per_tok", "is more than there are experts to choose from");
+}
+
+/* Of families whose layers have experts; each names their number in its own way. */
+static bool read_experts(const struct reader *r, struct model_config *c)
+{
+    static const char *const counts[] = {"num_experts", "num_local_experts", "n_routed_experts"};
+    const struct family *f = family_of(c);
+    struct expert_config *x = &c->experts;
+    const char *count = counts[0];
+    uint32_t freq;
+    if (!f || !f->gating)
+        return true;
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+        if (json_get(r->o, counts[i]))
+            count = counts[i];
+    bool own = json_get(r->o, "moe_intermediate_size") != NULL;
+    if (!read_u32(r, count, 1, CONFIG_EXPERTS_MAX, -1, &x->n) ||
+        !read_u32(r, "num_experts_per_tok", 1, x->n, -1, &x->used) ||
+        !read_u32(r, own ? "moe_intermediate_size" : "intermediate_size", 1, 1u << 24, -1, &x->width) ||
+        !read_u32(r, "first_k_dense_replace", 0, c->num_layers, 0, &x->first_dense) ||
+        !read_u32(r, "decoder_sparse_step", 1, 10000, 1, &x->step) ||
+        !read_u32(r, "moe_layer_freq", 1, 1, 1, &freq)) /* another name for 1 */
+        return false;
+    if (json_get(r->o, "clip_qkv"))
+        config_unsupported(c, "gsq supports models that do not clip them",
+                           "%s: \"clip_qkv\" limits queries, keys and values, which gsq does not", r->path);
+    return read_dense_layers(r, c) && read_shared(r, f, x) && read_router(r, f, x);
+}
+
 static bool read_details(const struct reader *r, struct model_config *c)
 {
     const struct family *f = family_of(c);
@@ -537,7 +624,8 @@ bool hf_config_parse(struct model_config *out, const char *text, size_t size, co
     r.lenient = named && !family_of(out);
     ok = ok && (r.lenient ? read_part(&r, out, read_shape) : read_shape(&r, out)) && read_part(&r, out, read_details) &&
          read_part(&r, out, read_multipliers) && read_part(&r, out, read_no_rope) && read_part(&r, out, read_windows) &&
-         read_part(&r, out, read_rope) && read_quant(out, json_get(r.o, "quantization_config") ? r.o : root, path, e);
+         read_part(&r, out, read_experts) && read_part(&r, out, read_rope) &&
+         read_quant(out, json_get(r.o, "quantization_config") ? r.o : root, path, e);
     cJSON_Delete(root);
     if (!ok)
         config_free(out);

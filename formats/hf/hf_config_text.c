@@ -135,6 +135,23 @@ static void put_no_rope(struct strbuf *b, const struct model_config *c)
     strbuf_puts(b, "]");
 }
 
+static void put_experts(struct strbuf *b, const struct model_config *c)
+{
+    const struct expert_config *x = &c->experts;
+    const struct family *f = family_of(c);
+    bool block = f && f->parts & PARTS_EXPERTS_BLOCK;
+    if (!x->n)
+        return;
+    strbuf_printf(b, ",\n  \"%s\": %u,\n  \"num_experts_per_tok\": %u", block ? "num_local_experts" : "num_experts",
+                  (unsigned)x->n, (unsigned)x->used);
+    if (block)
+        return;
+    strbuf_printf(b, ",\n  \"moe_intermediate_size\": %u,\n  \"norm_topk_prob\": %s", (unsigned)x->width,
+                  x->renormalise ? "true" : "false");
+    if (x->shared_width)
+        strbuf_printf(b, ",\n  \"shared_expert_intermediate_size\": %u", (unsigned)x->shared_width);
+}
+
 bool hf_config_text(const struct model_config *c, char **text, size_t *size, struct err *e)
 {
     struct strbuf b = {0};
@@ -157,6 +174,7 @@ bool hf_config_text(const struct model_config *c, char **text, size_t *size, str
     put_windows(&b, c);
     put_multipliers(&b, c);
     put_no_rope(&b, c);
+    put_experts(&b, c);
     put_string(&b, c->gelu ? ",\n  \"hidden_activation\": " : ",\n  \"hidden_act\": ", c->hidden_act);
     strbuf_printf(&b, ",\n  \"tie_word_embeddings\": %s", c->tie_word_embeddings ? "true" : "false");
     if (c->attention_bias)

@@ -11,6 +11,7 @@
 #include "formats/hf/hf_config.h"
 #include "formats/read/gguf_config.h"
 #include "formats/read/tensor_values.h"
+#include "host/base/num.h"
 #include "host/base/str.h"
 
 /* Names of unknown types are numbers: "type 99". */
@@ -20,6 +21,7 @@ struct entry {
     struct tensor tensor; /* first: what callers hold is a pointer to this */
     const struct gguf_tensor *stored;
     const struct gguf_type *type; /* NULL: unknown */
+    bool part;                    /* one of several experts in the stored tensor */
     uint32_t dim;                 /* rows are permuted within heads of so many; 0: they are not */
     uint8_t *own;                 /* the bytes in Hugging Face order: permuted biases */
     char name[NAME_MAX_BYTES];
@@ -60,6 +62,32 @@ static bool order_bias(struct entry *x, struct err *e)
     return true;
 }
 
+/* How many experts a tensor holds; 0: it is not one of those. Each is a matrix of its own to who reads the model. */
+static uint64_t experts_of(const struct gguf_tensor *t)
+{
+    bool split =
+        t->n_dims == 3 && t->ne[2] <= CONFIG_EXPERTS_MAX && gguf_type_of(t->type) && gguf_name_of_experts(t->name);
+    return split && t->bytes % t->ne[2] == 0 ? t->ne[2] : 0;
+}
+
+static void fill_expert(struct entry *x, const struct gguf_tensor *t, uint32_t expert, const struct model_config *c)
+{
+    uint64_t bytes = t->bytes / t->ne[2];
+    x->stored = t;
+    x->type = gguf_type_of(t->type);
+    x->part = true;
+    if (!gguf_name_to_hf(c, t->name, expert, x->name, sizeof x->name))
+        snprintf(x->name, sizeof x->name, "%.80s.%u", t->name, (unsigned)expert);
+    x->tensor = (struct tensor){.name = x->name,
+                                .dtype = dtype_of(t->type),
+                                .n_dims = 2,
+                                .shape = {t->ne[1], t->ne[0]},
+                                .data = t->data + expert * bytes,
+                                .bytes = bytes,
+                                .file = t->file};
+    snprintf(x->tensor.stored_dtype, sizeof x->tensor.stored_dtype, "%.15s", x->type->name);
+}
+
 /* Norms of a family that multiplies by 1 + w: a GGUF holds the sum, a folder w. */
 static bool take_one_off(struct entry *x, const struct gguf_tensor *t, const struct model_config *c, struct err *e)
 {
@@ -85,7 +113,7 @@ static bool fill(struct entry *x, const struct gguf_tensor *t, const struct mode
     struct tensor *out = &x->tensor;
     x->stored = t;
     x->type = gguf_type_of(t->type);
-    if (!gguf_name_to_hf(c, t->name, x->name, sizeof x->name))
+    if (!gguf_name_to_hf(c, t->name, 0, x->name, sizeof x->name))
         snprintf(x->name, sizeof x->name, "%s", t->name);
     *out = (struct tensor){.name = x->name,
                            .dtype = dtype_of(t->type),
@@ -131,15 +159,25 @@ void *gguf_source_open(const char *path, struct model_config *config, struct err
     m->config = config;
     bool ok = gguf_open(&m->file, path, e) && gguf_config_read(config, m->file, path, e);
     if (ok) {
-        m->n = gguf_tensor_count(m->file);
+        for (size_t i = 0; i < gguf_tensor_count(m->file); i++)
+            m->n += (size_t)max_u64(1, experts_of(gguf_tensor_at(m->file, i)));
         m->entries = calloc(m->n + 1, sizeof *m->entries);
         if (!m->entries || !strmap_reserve(&m->by_name, m->n))
             ok = err_nomem(e, "the list of tensors", m->n * sizeof *m->entries);
     }
-    for (size_t i = 0; ok && i < m->n; i++) {
+    for (size_t i = 0, of = 0, expert = 0; ok && i < m->n; i++) {
         struct entry *x = &m->entries[i];
+        const struct gguf_tensor *t = gguf_tensor_at(m->file, of);
+        uint64_t experts = experts_of(t);
         bool added = true;
-        ok = fill(x, gguf_tensor_at(m->file, i), config, e);
+        if (experts)
+            fill_expert(x, t, (uint32_t)expert, config);
+        else
+            ok = fill(x, t, config, e);
+        if (++expert >= experts) {
+            expert = 0;
+            of++;
+        }
         if (ok && !strmap_add(&m->by_name, x->name, strlen(x->name), (uint32_t)i, &added))
             ok = err_nomem(e, "the list of tensors", m->n * sizeof *m->entries);
         if (ok && !added) {
@@ -184,7 +222,11 @@ static const char *model_path(const void *self, const struct tensor *t)
 
 static void model_drop(const void *self, const struct tensor *t)
 {
-    gguf_drop(model_file(self), entry_of(t)->stored);
+    const struct entry *x = entry_of(t);
+    if (x->part)
+        gguf_drop_part(model_file(self), x->stored, (uint64_t)(t->data - x->stored->data), t->bytes);
+    else
+        gguf_drop(model_file(self), x->stored);
 }
 
 /* Whether the bytes are floats in Hugging Face order. */

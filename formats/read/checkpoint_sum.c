@@ -3,19 +3,46 @@
 #include <stdlib.h>
 #include <string.h>
 
+struct named {
+    const char *name;
+    size_t at;
+};
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct named *)a)->name, ((const struct named *)b)->name);
+}
+
+static bool sort_names(struct checkpoint_sums *s, struct err *e)
+{
+    struct named *list = calloc(s->n + 1, sizeof *list);
+    s->by_name = calloc(s->n + 1, sizeof *s->by_name);
+    bool ok = (list && s->by_name) || err_nomem(e, "the model's checksums", s->n * sizeof *list);
+    for (size_t i = 0; ok && i < s->n; i++)
+        list[i] = (struct named){checkpoint_tensor_at(s->ck, i)->name, i};
+    if (ok)
+        qsort(list, s->n, sizeof *list, by_name);
+    for (size_t i = 0; ok && i < s->n; i++)
+        s->by_name[i] = list[i].at;
+    free(list);
+    return ok;
+}
+
 bool checkpoint_sums_create(struct checkpoint_sums *out, const struct checkpoint *ck, struct err *e)
 {
     size_t n = checkpoint_tensor_count(ck);
     *out = (struct checkpoint_sums){.ck = ck, .n = n};
     out->tensor = calloc(n ? n : 1, sizeof *out->tensor);
     out->known = calloc(n ? n : 1, sizeof *out->known);
-    return (out->tensor && out->known) || err_nomem(e, "the model's checksums", n * sizeof *out->tensor);
+    return ((out->tensor && out->known) || err_nomem(e, "the model's checksums", n * sizeof *out->tensor)) &&
+           sort_names(out, e);
 }
 
 void checkpoint_sums_free(struct checkpoint_sums *s)
 {
     free(s->tensor);
     free(s->known);
+    free(s->by_name);
     *s = (struct checkpoint_sums){0};
 }
 
@@ -32,10 +59,20 @@ static void take(struct checkpoint_sums *s, size_t i)
 
 void checkpoint_sum_module(struct checkpoint_sums *s, const char *module)
 {
-    size_t len = strlen(module);
-    for (size_t i = 0; i < s->n; i++) {
+    size_t len = strlen(module), first = 0, end = s->n;
+    while (first < end) { /* the first name that is not below it in the order */
+        size_t half = first + (end - first) / 2;
+        if (strcmp(checkpoint_tensor_at(s->ck, s->by_name[half])->name, module) < 0)
+            first = half + 1;
+        else
+            end = half;
+    }
+    for (; first < s->n; first++) {
+        size_t i = s->by_name[first];
         const char *name = checkpoint_tensor_at(s->ck, i)->name;
-        if (!s->known[i] && strncmp(name, module, len) == 0 && name[len] == '.' && !strchr(name + len + 1, '.'))
+        if (strncmp(name, module, len) != 0)
+            break;
+        if (!s->known[i] && name[len] == '.' && !strchr(name + len + 1, '.'))
             take(s, i);
     }
 }

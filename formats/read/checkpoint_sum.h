@@ -13,6 +13,7 @@ struct checkpoint_sums {
     struct hash128 *tensor; /* [n], in the order of checkpoint_tensor_at */
     bool *known;            /* [n] */
     size_t n;
+    size_t *by_name; /* [n] in the order of their names: what is below a module lies together */
 };
 /* Room for them; none is known yet. */
 bool checkpoint_sums_create(struct checkpoint_sums *out, const struct checkpoint *ck, struct err *e);

@@ -122,8 +122,8 @@ static bool read_architecture(struct reader *r, struct model_config *c)
     if (!read_u32(r, "attention.sliding_window", 0, UINT32_MAX, 0, &window) ||
         !read_u32(r, "expert_count", 0, UINT32_MAX, 0, &experts))
         return false;
-    const struct family *f = family_of_gguf(r->arch, window > 0);
-    r->known = f && experts == 0; /* Mixtral is a llama with experts. */
+    const struct family *f = family_of_gguf(r->arch, window > 0, experts > 0);
+    r->known = f != NULL;
     if (r->known) {
         snprintf(c->architecture, sizeof c->architecture, "%s", f->architecture);
         snprintf(c->model_type, sizeof c->model_type, "%s", f->model_type);
@@ -164,6 +164,53 @@ static bool read_shape(const struct reader *r, struct model_config *c)
         config_unsupported(c, "gsq supports rotary embeddings over whole heads",
                            "%s: rope.dimension_count is not the size of a head: gsq rotates whole heads only", r->path);
     return true;
+}
+
+/* ---- experts ---- */
+
+/* True where it is absent; *out is then left alone. */
+static bool read_bool(const struct reader *r, const char *key, bool *out)
+{
+    char name[192];
+    const struct gguf_kv *kv = gguf_find(r->g, full_key(r, key, name));
+    if (!kv)
+        return true;
+    if (kv->type != GGUF_BOOL)
+        return bad(r, key, "is not true or false");
+    *out = gguf_integer(kv, 0) != 0;
+    return true;
+}
+
+static bool read_experts(const struct reader *r, struct model_config *c)
+{
+    const struct family *f = family_of(c);
+    struct expert_config *x = &c->experts;
+    uint32_t gating, shared;
+    double scale;
+    if (!r->known || !f->gating)
+        return true;
+    if (!read_u32(r, "expert_count", 1, CONFIG_EXPERTS_MAX, -1, &x->n) ||
+        !read_u32(r, "expert_used_count", 1, x->n, -1, &x->used) ||
+        !read_u32(r, "expert_feed_forward_length", 1, 1u << 24, c->intermediate_size, &x->width) ||
+        !read_u32(r, "expert_gating_func", GATING_SOFTMAX, GATING_CHOSEN, f->gating, &gating) ||
+        !read_u32(r, "leading_dense_block_count", 0, c->num_layers, 0, &x->first_dense) ||
+        !read_u32(r, "expert_group_count", 1, x->n, 1, &x->groups) ||
+        !read_u32(r, "expert_group_used_count", 1, x->groups, x->groups, &x->groups_used) ||
+        !read_u32(r, "expert_shared_count", 0, 64, 0, &shared) ||
+        !read_u32(r, "expert_shared_feed_forward_length", 0, 1u << 24, (int64_t)shared * x->width, &x->shared_width) ||
+        !read_positive(r, "expert_weights_scale", 1, &scale))
+        return false;
+    x->gating = (enum gating)gating;
+    x->scale = (float)scale;
+    x->step = 1;
+    x->renormalise = f->gguf_renormalise;
+    if (!(f->parts & (PARTS_SHARED_GATED | PARTS_SHARED_PLAIN)))
+        x->shared_width = 0;
+    if (x->n % x->groups != 0)
+        return bad(r, "expert_group_count", "must divide the number of experts");
+    if (x->used > x->n / x->groups * x->groups_used)
+        return bad(r, "expert_used_count", "is more than there are experts to choose from");
+    return read_bool(r, "expert_weights_norm", &x->renormalise);
 }
 
 /* ---- RoPE ---- */
@@ -480,10 +527,10 @@ static bool read_vocabulary(const struct reader *r, struct model_config *c)
            read_token(r, "tokenizer.ggml.eos_token_id", &c->eos_id);
 }
 
-/* Qwen2 has them always, and no key for it. */
 static void read_biases(const struct reader *r, struct model_config *c)
 {
-    c->attention_bias = strcmp(c->model_type, "qwen2") != 0 && gguf_tensor_find(r->g, "blk.0.attn_q.bias") != NULL;
+    const struct family *f = family_of(c);
+    c->attention_bias = !(f && f->always_bias) && gguf_tensor_find(r->g, "blk.0.attn_q.bias") != NULL;
     c->mlp_bias = gguf_tensor_find(r->g, "blk.0.ffn_up.bias") != NULL;
 }
 
@@ -500,5 +547,5 @@ bool gguf_config_read(struct model_config *c, const struct gguf *g, const char *
     c->rms_eps = (float)eps;
     strcpy(c->torch_dtype, float_type(g));
     read_biases(&r, c);
-    return read_rope(&r, c) && read_family(&r, c);
+    return read_experts(&r, c) && read_rope(&r, c) && read_family(&r, c);
 }

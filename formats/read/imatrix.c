@@ -93,7 +93,7 @@ static bool module_of(const char *path, const struct gguf_tensor *t, const struc
 {
     char weight[NAME_BYTES], hf[128];
     snprintf(weight, sizeof weight, "%.*s", (int)(strlen(t->name) - strlen(SUMS)), t->name);
-    bool known = gguf_name_to_hf(checkpoint_config(ck), weight, hf, sizeof hf);
+    bool known = gguf_name_to_hf(checkpoint_config(ck), weight, 0, hf, sizeof hf);
     size_t n = known ? strlen(hf) : 0, suffix = strlen(".weight");
     known = known && n > suffix && strcmp(hf + n - suffix, ".weight") == 0;
     if (known) {

@@ -27,24 +27,24 @@ bool checkpoint_matrix(const struct checkpoint *c, struct matrix *x, struct err 
     return true;
 }
 
-static bool read_all(const struct checkpoint *c, struct matrix *x, struct err *e)
+static bool read_all(const struct checkpoint *c, const struct model_shape *s, struct matrix *x, struct err *e)
 {
     const struct model_config *config = checkpoint_config(c);
-    struct block_matrix of;
-    uint32_t number = 0;
     bool tied = config->tie_word_embeddings;
     x->embedding = true;
     x->head = tied;
     snprintf(x->module, sizeof x->module, "%s", checkpoint_embedding_module(c));
     if (!checkpoint_matrix(c, x++, e))
         return false;
-    for (uint32_t layer = 0; layer < config->num_layers; layer++)
-        for (uint32_t place = 0; block_matrix(config, layer, place, &of); place++, x++) {
-            x->part = of.part;
+    for (uint32_t layer = 0; layer < s->layers; layer++)
+        for (uint32_t i = s->first[layer]; i < s->first[layer + 1]; i++, x++) {
+            const struct block_matrix *of = &s->matrices[i];
+            x->part = of->part;
             x->layer = layer;
-            x->place = place;
-            x->number = number++;
-            block_part_name(config, x->part, layer, x->module, sizeof x->module);
+            x->expert = of->expert;
+            x->place = i - s->first[layer];
+            x->number = i;
+            block_matrix_name(config, of, layer, x->module, sizeof x->module);
             if (!checkpoint_matrix(c, x, e))
                 return false;
         }
@@ -58,13 +58,16 @@ static bool read_all(const struct checkpoint *c, struct matrix *x, struct err *e
 bool checkpoint_matrices(const struct checkpoint *c, struct matrix **out, size_t *n, struct err *e)
 {
     const struct model_config *config = checkpoint_config(c);
-    *n = 2 - config->tie_word_embeddings;
-    for (uint32_t layer = 0; layer < config->num_layers; layer++)
-        *n += block_matrices(config, layer);
-    *out = calloc(*n + 1, sizeof **out);
-    if (!*out)
-        return err_nomem(e, "the list of weights", *n * sizeof **out);
-    if (read_all(c, *out, e))
+    struct model_shape shape;
+    *out = NULL;
+    bool ok = model_shape_make(&shape, config, e);
+    if (ok) {
+        *n = 2u - config->tie_word_embeddings + shape.first[shape.layers];
+        *out = calloc(*n + 1, sizeof **out);
+        ok = (*out || err_nomem(e, "the list of weights", *n * sizeof **out)) && read_all(c, &shape, *out, e);
+    }
+    model_shape_free(&shape);
+    if (ok)
         return true;
     free(*out);
     *out = NULL;

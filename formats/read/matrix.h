@@ -8,8 +8,8 @@
 struct matrix {
     char module[96];               /* Hugging Face name: "model.layers.0.self_attn.q_proj", "lm_head" */
     const struct block_part *part; /* what it is in its block; NULL: embedding or head */
-    uint32_t layer;
-    uint32_t place;       /* among its layer's matrices (block_matrix) */
+    uint32_t layer, expert;
+    uint32_t place;       /* among its layer's matrices (model_shape) */
     uint32_t number;      /* among those of all layers: keys its noise */
     bool embedding, head; /* what it is beside the blocks; a tied one is both */
     uint32_t rows, cols;

@@ -222,6 +222,28 @@ static void family_keys(struct arch_keys *a, const struct family *f, const struc
                  (unsigned)f->usual_rope_step);
 }
 
+static bool expert_keys(struct arch_keys *a, const struct family *f, const char *dir, const struct model_config *c,
+                        struct err *e)
+{
+    const struct expert_config *x = &c->experts;
+    if (!x->n)
+        return true;
+    bool even = x->step < 2 && !x->dense && !x->first_dense;
+    if (!even || x->renormalise != f->gguf_renormalise) {
+        err_set(e, ERR_USER, "%s: %s", dir,
+                even ? "llama.cpp weights the experts of this architecture otherwise than \"norm_topk_prob\" says"
+                     : "llama.cpp has no layers without experts in this architecture");
+        return err_hint(e, "write a folder: --format gptq, for instance");
+    }
+    key_u32(a->list, arch_key(a, "expert_count"), x->n);
+    key_u32(a->list, arch_key(a, "expert_used_count"), x->used);
+    if (f->parts & PARTS_EXPERTS)
+        key_u32(a->list, arch_key(a, "expert_feed_forward_length"), x->width);
+    if (x->shared_width)
+        key_u32(a->list, arch_key(a, "expert_shared_feed_forward_length"), x->shared_width);
+    return true;
+}
+
 static bool model_keys(struct key_list *k, const char *dir, const struct model_config *c,
                        const struct gguf_facts *facts, struct err *e)
 {
@@ -255,7 +277,7 @@ static bool model_keys(struct key_list *k, const char *dir, const struct model_c
     window_keys(&a, f, c, dir);
     family_keys(&a, f, c, dir);
     rope_keys(&a, c);
-    return true;
+    return expert_keys(&a, f, dir, c, e);
 }
 
 static void extra_keys(struct gguf_keys *keys, const struct gguf_facts *facts)

@@ -163,6 +163,7 @@ struct place {
     uint32_t layer, layers;
     bool shared; /* four heads or more share a key and value */
     bool large;  /* the 70B models, whose attn_v is small beside the rest */
+    bool eight;  /* eight experts, beside which attention is small */
 };
 
 static struct place place_of(const struct model_config *c, const struct matrix *x)
@@ -174,7 +175,8 @@ static struct place place_of(const struct model_config *c, const struct matrix *
                           .layer = x->layer,
                           .layers = c->num_layers,
                           .shared = c->num_kv_heads && c->num_heads / c->num_kv_heads >= 4,
-                          .large = c->num_layers == 80 && c->num_heads != c->num_kv_heads};
+                          .large = c->num_layers == 80 && c->num_heads != c->num_kv_heads,
+                          .eight = c->experts.n == 8};
 }
 
 /* The first and last eighth of the blocks, and every third between. */
@@ -227,6 +229,13 @@ static uint32_t type_of(enum mixture_id m, const struct place *p)
     if (p->where == EMBEDDING)
         return two_bits ? GGML_Q4_K : mixtures[m].base;
     enum role role = p->part ? p->part->role : ROLE_COUNT;
+    if (p->eight && !plain) {
+        if (role == ROLE_V || role == ROLE_K)
+            return GGML_Q8_0;
+        if (role == ROLE_O &&
+            (m == MIX_Q2_K || m == MIX_Q3_K_S || m == MIX_Q3_K_M || m == MIX_Q4_K_S || m == MIX_Q4_K_M))
+            return GGML_Q5_K;
+    }
     if (role == ROLE_V)
         return type_of_v(m, p);
     if (role == ROLE_DOWN)

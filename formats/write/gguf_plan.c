@@ -91,18 +91,11 @@ static bool plan_bias(struct gguf_plan *p, const char *module, uint32_t rows)
     return find_heads(p, x, rows);
 }
 
-/* fixed: NULL, or what it is called whatever its module is: embedding and head. */
-static bool plan_matrix(struct gguf_plan *p, const char *module, const char *fixed)
+/* Whether a GGUF can hold that matrix as it is to be. */
+static bool check_item(struct gguf_plan *p, const struct matrix *item, const char *module)
 {
-    char name[64];
-    const struct matrix *item = &p->items[p->listed];
-    if (p->listed == p->n_items || !item->type || strcmp(item->module, module) != 0)
+    if (!item->type || strcmp(item->module, module) != 0)
         return err_set(p->e, ERR_BUG, "no type was chosen for %s", module);
-    p->listed++;
-    if (fixed)
-        snprintf(name, sizeof name, "%s", fixed);
-    else if (!name_of(p, module, ".weight", name))
-        return false;
     if (item->cols % item->type->block != 0) {
         err_set(p->e, ERR_USER, "%s: its %u columns are not a multiple of %u, the block size of %s", module,
                 (unsigned)item->cols, (unsigned)item->type->block, item->type->name);
@@ -112,6 +105,23 @@ static bool plan_matrix(struct gguf_plan *p, const char *module, const char *fix
         err_set(p->e, ERR_USER, "%s: weights cannot be rounded to %s", module, item->type->name);
         return err_hint(p->e, "choose another type for it with --tensor");
     }
+    return true;
+}
+
+/* fixed: NULL, or what it is called whatever its module is: embedding and head. */
+static bool plan_matrix(struct gguf_plan *p, const char *module, const char *fixed)
+{
+    char name[64];
+    const struct matrix *item = &p->items[p->listed];
+    if (p->listed == p->n_items)
+        return err_set(p->e, ERR_BUG, "no type was chosen for %s", module);
+    p->listed++;
+    if (!check_item(p, item, module))
+        return false;
+    if (fixed)
+        snprintf(name, sizeof name, "%s", fixed);
+    else if (!name_of(p, module, ".weight", name))
+        return false;
     struct gguf_entry *x = add_entry(p, module, name);
     if (!x)
         return false;
@@ -122,6 +132,89 @@ static bool plan_matrix(struct gguf_plan *p, const char *module, const char *fix
     x->item = item;
     /* llama.cpp knows biases within blocks only. */
     return find_heads(p, x, item->rows) && (fixed || plan_bias(p, module, item->rows));
+}
+
+/* One part of all experts of a layer; which: of gate, up and down. They are listed expert by expert. */
+static bool plan_experts(struct gguf_plan *p, const struct block_part *part, uint32_t layer, uint32_t which)
+{
+    const uint32_t n = checkpoint_config(p->src)->experts.n;
+    const struct matrix *first = &p->items[p->listed + which];
+    char module[96], name[64];
+    if (p->listed + (size_t)n * EXPERT_MATRICES > p->n_items)
+        return err_set(p->e, ERR_BUG, "no type was chosen for the experts of layer %u", (unsigned)layer);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct matrix *item = first + (size_t)i * EXPERT_MATRICES;
+        if (!check_item(p, item, block_part_name(checkpoint_config(p->src), part, layer, i, module, sizeof module)))
+            return false;
+        if (item->type == first->type && item->coded == first->coded)
+            continue;
+        err_set(p->e, ERR_USER, "%s would be %s and %s %s: in a GGUF all experts of a layer are one tensor of one type",
+                first->module, first->type->name, item->module, item->type->name);
+        return err_hint(p->e,
+                        "write patterns of --tensor and --keep so that they mean all experts of a layer, or none");
+    }
+    struct gguf_entry *x = name_of(p, first->module, ".weight", name) ? add_entry(p, first->module, name) : NULL;
+    if (!x)
+        return false;
+    x->n_dims = 3;
+    x->rows = first->rows;
+    x->cols = first->cols;
+    x->type = first->type;
+    x->item = first;
+    x->experts = n;
+    return true;
+}
+
+/* What decides stays exact: f32. */
+static bool plan_router(struct gguf_plan *p, const char *module)
+{
+    struct weight_info w;
+    char name[64];
+    if (!checkpoint_weight(p->src, module, &w, p->e) || !name_of(p, module, ".weight", name))
+        return false;
+    struct gguf_entry *x = add_entry(p, module, name);
+    if (!x)
+        return false;
+    x->n_dims = w.rows == 1 ? 1 : 2;
+    x->rows = w.rows;
+    x->cols = w.cols;
+    return true;
+}
+
+/* A tensor that is called so, whole. */
+static bool plan_named(struct gguf_plan *p, const char *tensor)
+{
+    const struct tensor *t = checkpoint_tensor_find(p->src, tensor);
+    char name[64];
+    if (!t || t->n_dims != 1 || t->shape[0] > UINT32_MAX) {
+        err_set(p->e, ERR_USER, "%s of %s is %s", tensor, checkpoint_dir(p->src), t ? "no vector" : "missing");
+        return err_hint(p->e, UNSUPPORTED);
+    }
+    struct gguf_entry *x = name_of(p, tensor, "", name) ? add_entry(p, tensor, name) : NULL;
+    if (!x)
+        return false;
+    x->whole = true;
+    x->cols = (uint32_t)t->shape[0];
+    return true;
+}
+
+static bool plan_part(struct gguf_plan *p, const struct block_part *part, uint32_t layer, uint32_t *expert_parts)
+{
+    char module[96];
+    if (block_part_is_expert(part))
+        return plan_experts(p, part, layer, (*expert_parts)++);
+    block_part_name(checkpoint_config(p->src), part, layer, 0, module, sizeof module);
+    switch (part->kind) {
+    case PART_MATRIX:
+        return plan_matrix(p, module, NULL);
+    case PART_ROUTER:
+        return plan_router(p, module);
+    case PART_VECTOR:
+        return plan_named(p, module);
+    case PART_NORM:
+        break;
+    }
+    return plan_vector(p, module);
 }
 
 static bool add_factors(struct gguf_plan *p, const struct model_config *c, const char *name)
@@ -149,7 +242,7 @@ static bool plan_model(struct gguf_plan *p)
 {
     const struct model_config *c = checkpoint_config(p->src);
     const struct block_part *part;
-    char module[96], known[512];
+    char known[512];
     if (!family_of(c)) {
         err_set(p->e, ERR_USER, "%s: gsq cannot write the architecture %s as a GGUF", checkpoint_dir(p->src),
                 c->architecture[0] ? c->architecture : c->model_type);
@@ -157,13 +250,14 @@ static bool plan_model(struct gguf_plan *p)
     }
     if (!config_supported(c, p->e) || !plan_matrix(p, checkpoint_embedding_module(p->src), "token_embd.weight"))
         return false;
-    for (uint32_t l = 0; l < c->num_layers; l++)
-        for (uint32_t i = 0; (part = block_part_in(c, l, i)); i++) {
-            block_part_name(c, part, l, module, sizeof module);
-            if (!(part->kind == PART_MATRIX ? plan_matrix(p, module, NULL) : plan_vector(p, module)))
+    for (uint32_t l = 0; l < c->num_layers; l++) {
+        uint32_t expert_parts = 0;
+        for (uint32_t i = 0; (part = block_part_in(c, l, i)); i++)
+            if (!plan_part(p, part, l, &expert_parts))
                 return false;
-        }
-    if (!plan_vector(p, config_part_name(c, "norm", module, sizeof module)) ||
+        p->listed += (size_t)expert_parts * c->experts.n;
+    }
+    if (!plan_vector(p, "model.norm") ||
         (!p->items[0].head && !plan_matrix(p, checkpoint_head_module(p->src), "output.weight")))
         return false;
     return plan_factors(p, c);
@@ -185,6 +279,8 @@ static bool is_planned(const struct gguf_plan *p, const struct strmap *names, co
     if (strcmp(dot, ".inv_freq") == 0 || strcmp(name, "rope_freqs.weight") == 0 ||
         strncmp(name, "rope_factors_", 13) == 0 || (p->items[0].head && strcmp(module, config_head_name(c)) == 0))
         return true;
+    if (strmap_find(names, name, strlen(name), &at))
+        return p->entries[at].whole;
     if (!strmap_find(names, module, n, &at))
         return false;
     if (strcmp(dot, ".bias") == 0) /* an entry of its own, after the weight */
@@ -198,8 +294,12 @@ static bool check_complete(struct gguf_plan *p)
     struct strmap names = {0};
     bool ok = true, added;
     for (size_t i = 0; ok && i < p->n; i++)
-        if (!strmap_add(&names, p->entries[i].module, strlen(p->entries[i].module), (uint32_t)i, &added))
-            ok = err_nomem(p->e, "the list of tensors", p->n);
+        for (uint32_t k = 0; ok && k < gguf_entry_matrices(&p->entries[i]); k++) {
+            const struct gguf_entry *x = &p->entries[i];
+            const char *module = x->experts ? gguf_entry_item(x, k)->module : x->module;
+            ok = strmap_add(&names, module, strlen(module), (uint32_t)i, &added) ||
+                 err_nomem(p->e, "the list of tensors", p->n);
+        }
     for (size_t i = 0; ok && i < checkpoint_tensor_count(p->src); i++) {
         const struct tensor *t = checkpoint_tensor_at(p->src, i);
         bool text = config_is_text(checkpoint_config(p->src), t->name);
@@ -216,8 +316,8 @@ static bool check_complete(struct gguf_plan *p)
 
 static uint64_t entry_work(const struct gguf_entry *x)
 {
-    bool rounded = x->n_dims == 2 && !x->item->coded;
-    return (uint64_t)x->rows * x->cols * (rounded ? gguf_round_cost(x->type) : 1);
+    bool rounded = x->item && !x->item->coded;
+    return (uint64_t)x->rows * x->cols * gguf_entry_matrices(x) * (rounded ? gguf_round_cost(x->type) : 1);
 }
 
 static bool plan_tensors(struct gguf_plan *p)
@@ -227,10 +327,12 @@ static bool plan_tensors(struct gguf_plan *p)
         return err_nomem(p->e, "the list of tensors", p->n * sizeof *p->tensors);
     for (size_t i = 0; i < p->n; i++) {
         struct gguf_entry *x = &p->entries[i];
-        x->bytes = gguf_row_bytes(x->type, x->cols) * x->rows;
+        x->bytes = gguf_row_bytes(x->type, x->cols) * x->rows * gguf_entry_matrices(x);
         p->work += entry_work(x);
-        p->tensors[i] = (struct gguf_tensor_plan){
-            .name = x->name, .n_dims = x->n_dims, .ne = {x->cols, x->rows, 1, 1}, .type = (uint32_t)x->type->id};
+        p->tensors[i] = (struct gguf_tensor_plan){.name = x->name,
+                                                  .n_dims = x->n_dims,
+                                                  .ne = {x->cols, x->rows, gguf_entry_matrices(x), 1},
+                                                  .type = (uint32_t)x->type->id};
     }
     return true;
 }
@@ -295,10 +397,9 @@ bool gguf_too_large(const struct checkpoint *src, const char *module, float v, s
 static bool check_range(const struct gguf_plan *p, struct err *e)
 {
     float block[1024];
-    for (size_t i = 0; i < p->n; i++) {
-        const struct gguf_entry *x = &p->entries[i];
-        const struct tensor *t =
-            x->item && !x->item->coded && x->type->id == GGML_F16 ? checkpoint_stored(p->src, x->module) : NULL;
+    for (size_t i = 0; i < p->n_items; i++) {
+        const struct matrix *x = &p->items[i];
+        const struct tensor *t = !x->coded && x->type->id == GGML_F16 ? checkpoint_stored(p->src, x->module) : NULL;
         uint64_t n = t && (t->dtype == DTYPE_F32 || t->dtype == DTYPE_BF16) ? t->bytes / dtype_size(t->dtype) : 0;
         for (uint64_t at = 0; at < n; at += 1024) {
             uint64_t count = min_u64(n - at, 1024);

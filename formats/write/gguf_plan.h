@@ -13,9 +13,11 @@ struct gguf_entry {
     char name[64];   /* in the GGUF */
     char module[96]; /* Hugging Face, "" for rope_freqs */
     bool bias;
+    bool whole; /* module is a tensor's whole name: a vector of the router's */
     uint32_t n_dims, rows, cols;
     const struct gguf_type *type;
-    const struct matrix *item; /* 2-D weights */
+    const struct matrix *item; /* of a weight that has a type: of its first expert */
+    uint32_t experts;          /* whose matrices lie one behind the other; 0: it is one matrix, or a vector */
     uint32_t heads;            /* whose rows are permuted; 0: none */
     uint64_t bytes;
 };
@@ -33,6 +35,16 @@ struct gguf_plan {
     uint64_t work; /* of all tensors, as export_source.progress counts it */
     struct err *e;
 };
+
+/* The i-th matrix of an entry: its item, or that of its i-th expert. */
+static inline const struct matrix *gguf_entry_item(const struct gguf_entry *x, uint32_t i)
+{
+    return x->item ? x->item + (size_t)i * EXPERT_MATRICES : NULL;
+}
+static inline uint32_t gguf_entry_matrices(const struct gguf_entry *x)
+{
+    return x->experts ? x->experts : 1;
+}
 
 /* export.h's plan of a GGUF. list: every 2-D weight of the model (checkpoint_matrices) with its type; norms, biases and other
  * vectors are F32. */

@@ -74,6 +74,8 @@ enum export_verdict export_check(enum export_format f, const struct matrix *item
     else if (container && (container != 4 || f != EXPORT_COMPRESSED_TENSORS))
         snprintf(why, cap, "--container %u does not go with %s: only --container 4 with compressed-tensors does",
                  container, fmt);
+    else if (f == EXPORT_MLX && item->part && block_part_is_expert(item->part))
+        snprintf(why, cap, "%s: mlx reads the experts of a layer as one tensor, which gsq does not write; " KEEP, m);
     else if (!bits_fit(f, bits))
         snprintf(why, cap, "%s: %s has no %u-bit codes; it takes %s bits, or " KEEP, m, fmt, bits,
                  is_gptq(f) ? "2, 3, 4 and 8" : "2 to 6 and 8");

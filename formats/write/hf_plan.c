@@ -64,10 +64,11 @@ static bool add_tensor(struct hf_plan *p, const char *module, const char *suffix
 
 /* ---- the model's 16-bit type ---- */
 
-/* Tables of rotary frequencies would lose what they are for: they stay as they are. */
+/* Tables of rotary frequencies, and what decides between nearly equal scores, would lose what they are for: they stay as they
+ * are. */
 static bool stays_f32(const struct tensor *t)
 {
-    return str_ends(t->name, ".inv_freq");
+    return str_ends(t->name, ".inv_freq") || str_ends(t->name, ".e_score_correction_bias");
 }
 
 /* DTYPE_F16 or BF16: what config.json says; where it says float32 or nothing, what most of the weights are,

@@ -4,6 +4,7 @@
 #include "arch/family.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -110,7 +111,8 @@ static bool write_rounded(struct writing *w, const struct gguf_entry *x)
     step = min_u64(step, x->rows);
     struct tile t = {.w = w,
                      .x = x,
-                     .importance = w->source->importance ? w->source->importance(w->source->ctx, x->item) : NULL,
+                     .importance =
+                         w->source->importance && x->item ? w->source->importance(w->source->ctx, x->item) : NULL,
                      .part = (uint32_t)max_u64(dim, PART / gguf_round_cost(x->type) / x->cols / dim * dim),
                      .rows = malloc((size_t)(step * x->cols) * sizeof *t.rows),
                      .packed = malloc((size_t)(step * row_bytes))};
@@ -177,6 +179,8 @@ static bool write_vector(struct writing *w, const struct gguf_entry *x)
     bool ok = true;
     if (!x->module[0])
         rope_freqs(w, x, v);
+    else if (x->whole)
+        ok = tensor_read_f32(checkpoint_tensor_find(w->plan->src, x->module), 0, x->cols, v, w->e);
     else if (x->bias)
         ok = tensor_read_f32(checkpoint_bias(w->plan->src, x->module), 0, x->cols, v, w->e);
     else
@@ -196,9 +200,25 @@ static bool write_vector(struct writing *w, const struct gguf_entry *x)
 
 static bool write_entry(struct writing *w, const struct gguf_entry *x)
 {
-    bool ok = x->item && x->item->coded ? write_coded(w, x) : x->n_dims == 2 ? write_rounded(w, x) : write_vector(w, x);
+    bool ok = x->item && x->item->coded ? write_coded(w, x) : x->n_dims > 1 ? write_rounded(w, x) : write_vector(w, x);
     if (ok && x->module[0])
         checkpoint_drop_module(w->plan->src, x->module);
+    return ok;
+}
+
+/* Each expert's matrix as an entry of its own, one behind the other. */
+static bool write_experts(struct writing *w, const struct gguf_entry *x)
+{
+    bool ok = true;
+    for (uint32_t i = 0; ok && i < x->experts; i++) {
+        struct gguf_entry one = *x;
+        one.item = gguf_entry_item(x, i);
+        one.n_dims = 2;
+        one.experts = 0;
+        one.bytes = x->bytes / x->experts;
+        snprintf(one.module, sizeof one.module, "%s", one.item->module);
+        ok = write_entry(w, &one) || err_context(w->e, "%s", one.module);
+    }
     return ok;
 }
 
@@ -239,7 +259,8 @@ bool gguf_plan_write(struct gguf_plan *p, const char *path, const struct export_
     if (!ok)
         return false;
     for (size_t i = 0; ok && i < p->n; i++)
-        ok = write_entry(&w, &p->entries[i]) || err_context(e, "%s", p->entries[i].name) || err_context(e, "%s", path);
+        ok = (p->entries[i].experts ? write_experts : write_entry)(&w, &p->entries[i]) ||
+             err_context(e, "%s", p->entries[i].name) || err_context(e, "%s", path);
     if (ok)
         return gguf_writer_close(&w.writer, e);
     gguf_writer_abort(&w.writer);

@@ -53,7 +53,7 @@ static bool through_block(void *ctx, struct forward *f, struct forward_side *s, 
         return false;
     while (walk_next(&k, e)) {
         block_attn_fwd(s->m, &f->b, &f->s, k.x, k.x, k.n);
-        block_ffn_fwd(s->m, &f->b, &f->s, k.x, k.x, k.n);
+        forward_second_half(f, s, layer, &k, NULL, NULL);
     }
     return forward_block_end(f, &k, e);
 }

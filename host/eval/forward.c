@@ -26,14 +26,18 @@ static double block_work(const struct forward *f, const struct model *m, uint32_
 {
     const struct speed_block *s = speed_block(&f->speed, m, layer);
     if (s)
-        return f->w.n * (s->forward[HALF_ATTN] + s->forward[HALF_FFN]);
+        return f->w.n * (s->forward[HALF_ATTN] + s->forward[HALF_FFN] + s->experts);
     double attention = (double)m->ctx * m->cfg->num_heads * m->cfg->head_dim;
     return (double)f->w.n * f->w.ctx * (model_block_products(m, layer) + attention) * speed_guess(m->gpu);
 }
 
 static double load_work(const struct forward *f, const struct model *m, uint32_t layer)
 {
-    return model_block_products(m, layer) * per_load(f);
+    const struct block_shape b = model_block(m, layer);
+    double weights = 0;
+    for (uint32_t i = 0; i < b.n; i++)
+        weights += (double)b.matrices[i].rows * b.matrices[i].cols;
+    return weights * per_load(f);
 }
 
 static double head_work(const struct forward *f)
@@ -136,9 +140,43 @@ bool forward_block(struct forward *f, struct forward_side *s, uint32_t layer, st
     return true;
 }
 
+void forward_second_half(struct forward *f, struct forward_side *s, uint32_t layer, const struct walk *k,
+                         void (*seen)(void *ctx, const struct walk *k), void *ctx)
+{
+    if (config_has_experts(s->m->cfg, layer)) {
+        if (k->at == 0)
+            experts_begin(&f->experts, layer);
+        experts_take(&f->experts, &f->b, &f->s, k->x, k->n);
+    }
+    if (!block_has_half(f->b.shape, HALF_FFN))
+        return;
+    block_ffn_fwd(s->m, &f->b, &f->s, k->x, k->x, k->n);
+    if (seen)
+        seen(ctx, k);
+}
+
+/* All of them, each once, then what they give is added to the hidden states. */
+static bool run_experts(struct forward *f, const struct walk *of, struct err *e)
+{
+    struct walk k = {.cmd = f->cmd,
+                     .acts = of->acts,
+                     .windows = of->windows,
+                     .batch = f->batch,
+                     .staging = f->staging,
+                     .keep = true};
+    if (!experts_sort(&f->experts, e) || !experts_all(&f->experts, false, e))
+        return false;
+    while (walk_next(&k, e))
+        experts_add(&f->experts, &f->s, k.x, k.at, k.n);
+    return walk_end(&k, e);
+}
+
 bool forward_block_end(struct forward *f, const struct walk *k, struct err *e)
 {
     bool ok = walk_end(k, e);
+    if (ok && f->experts.tokens)
+        ok = run_experts(f, k, e);
+    f->experts.tokens = 0;
     eta_end(&f->eta, os_now_ns());
     gpu_arena_reset(f->weights, 0);
     return ok;
@@ -147,11 +185,14 @@ bool forward_block_end(struct forward *f, const struct walk *k, struct err *e)
 static bool alloc_blocks(struct forward *f, struct forward_side *s, struct err *e)
 {
     return block_scratch_create(&f->s, f->scratch, s->m, f->batch, SCRATCH_FORWARD, e) &&
-           gpu_alloc(f->scratch, acts_bytes(s->m, f->batch), &f->staging, e);
+           gpu_alloc(f->scratch, acts_bytes(s->m, f->batch), &f->staging, e) &&
+           (!s->m->cfg->experts.n ||
+            experts_create(&f->experts, f->scratch, s->m, f->w.n, f->batch, f->experts_near, e));
 }
 
 static void free_blocks(struct forward *f)
 {
+    experts_free(&f->experts);
     gpu_arena_reset(f->weights, 0);
     gpu_arena_reset(f->scratch, 0);
     gpu_arena_trim(f->weights);
@@ -201,8 +242,8 @@ static bool count_work(struct forward *f, struct err *e)
     return ok && (!f->alloc_head || f->alloc_head(f, e));
 }
 
-/* Whether the device has room for all hidden states, beside whatever else it takes. */
-static bool acts_fit(const struct forward *f)
+/* Whether the device has room for what all blocks and the head take, beside all hidden states where resident says so. */
+static bool fits(const struct forward *f, bool resident, bool experts_near)
 {
     struct gpu *gpu = gpu_cmd_gpu(f->cmd);
     struct gpu_count count = {.used = gpu_memory_used(gpu), .limit = gpu_info(gpu)->mem_limit};
@@ -210,7 +251,8 @@ static bool acts_fit(const struct forward *f)
     struct gpu_arena *acts[2] = {NULL, NULL};
     bool ok = true;
     gpu_cmd_count(f->cmd, GPU_COUNT_MEMORY);
-    for (int i = 0; ok && i < f->sides; i++)
+    as_if.experts_near = experts_near;
+    for (int i = 0; ok && resident && i < f->sides; i++)
         ok = gpu_arena_create_counting(&acts[i], gpu, &count, NULL) && acts_count(f->side[i].m, f->w.n, acts[i], NULL);
     as_if.scratch = as_if.weights = NULL;
     ok = ok && gpu_arena_create_counting(&as_if.scratch, gpu, &count, NULL) &&
@@ -230,8 +272,14 @@ static bool make_room(struct forward *f, struct err *e)
     f->batch = f->w.n;
     for (int i = 0; i < f->sides; i++)
         f->batch = batch_windows_forward(f->side[i].m, f->batch);
+    bool resident = fits(f, true, true);
+    f->experts_near = resident || fits(f, false, true);
+    if (!resident && fits(f, true, false)) {
+        resident = true;
+        f->experts_near = false;
+    }
     const struct acts_options o = {
-        .device_bytes = acts_fit(f) ? UINT64_MAX : 0,
+        .device_bytes = resident ? UINT64_MAX : 0,
         .host_bytes = os_memory_available() / 2 / (unsigned)f->sides,
         .spill_dir = f->spill_dir,
     };
@@ -269,6 +317,7 @@ bool forward_open(struct forward *f, struct err *e)
 void forward_close(struct forward *f)
 {
     gpu_cmd_finish(f->cmd, NULL); /* after a failure, work may still use the arenas */
+    experts_free(&f->experts);
     progress_watch_end(&f->watch);
     for (int i = 0; i < f->sides; i++) {
         acts_destroy(&f->side[i].acts);

@@ -6,13 +6,14 @@
  *     forward_open        hidden states and sizes, by what the device has left; a measurement where the whole takes long
  *     forward_blocks      one model, block by block; in each
  *         forward_block       its weights, and a walk over the windows begins
- *         forward_block_end
+ *         forward_second_half
+ *         forward_block_end   the layer's experts, if it has any
  *     forward_close
  */
 #ifndef EVAL_FORWARD_H
 #define EVAL_FORWARD_H
 
-#include "host/model/block_fwd.h"
+#include "host/model/experts.h"
 #include "host/model/speed.h"
 #include "host/model/walk.h"
 
@@ -43,6 +44,8 @@ struct forward {
     struct block_scratch s;  /* in forward_blocks: of a batch */
     struct gpu_view staging; /* [batch * ctx, hidden] */
     struct block_weights b;  /* in a block */
+    struct experts experts;  /* in forward_blocks, of a model that has them */
+    bool experts_near;       /* what they read and give is on the device */
     uint64_t start_ns;
     struct eta eta;
     struct progress_watch watch;
@@ -61,6 +64,10 @@ typedef bool forward_block_fn(void *ctx, struct forward *f, struct forward_side 
 bool forward_blocks(struct forward *f, struct forward_side *s, forward_block_fn *block, void *ctx, struct err *e);
 bool forward_block(struct forward *f, struct forward_side *s, uint32_t layer, struct walk *k, struct err *e);
 bool forward_block_end(struct forward *f, const struct walk *k, struct err *e);
+/* The second half of a block, in the walk that goes through the first: k->x becomes its output, or what it is without experts.
+ * seen (may be NULL) hears that the half's inputs are in f->s. forward_block_end adds the experts. */
+void forward_second_half(struct forward *f, struct forward_side *s, uint32_t layer, const struct walk *k,
+                         void (*seen)(void *ctx, const struct walk *k), void *ctx);
 
 /* A walk over all windows after the last block, with progress. acts NULL: of several. */
 struct walk forward_walk(struct forward *f, struct acts *acts, const char *detail);

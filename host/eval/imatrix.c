@@ -48,7 +48,7 @@ static bool take(struct collect *c, const struct model *m, uint32_t layer, const
 {
     char module[96];
     float *sums;
-    block_part_name(m->cfg, x->part, layer, module, sizeof module);
+    block_matrix_name(m->cfg, x, layer, module, sizeof module);
     return imatrix_add(c->out, module, x->cols, (double)c->f.w.n * m->ctx, &sums, e) &&
            gpu_download(m->cmd, gpu_slice(c->sums[x->part->input], 0, x->cols * 4ull), sums, x->cols * 4ull, e) &&
            check_finite(sums, x->cols, module, m->ck, e);
@@ -100,8 +100,20 @@ static bool alloc_sums(struct collect *c, struct err *e)
     return ok;
 }
 
+/* Inputs of experts are those of their own tokens. */
+static bool check_experts(const struct collect *c, struct err *e)
+{
+    const struct checkpoint *ck = c->f.side[0].ck;
+    if (!checkpoint_config(ck)->experts.n)
+        return true;
+    err_set(e, ERR_USER, "gsq makes no importance matrices of models with experts, such as %s", checkpoint_dir(ck));
+    return err_hint(e, "gsq quantize takes a text itself: --calib");
+}
+
 static bool run(struct collect *c, struct err *e)
 {
+    if (!check_experts(c, e))
+        return false;
     return forward_begin(&c->f, e) && forward_models(&c->f, e) && alloc_sums(c, e) && forward_open(&c->f, e) &&
            forward_blocks(&c->f, &c->f.side[0], through_block, c, e) && head(c, e);
 }
@@ -111,10 +123,11 @@ static uint64_t file_bytes(const struct model_config *c)
 {
     enum { HEADER = 4096, NAMES = 256 }; /* of the file, and of a matrix with its padding */
     uint64_t bytes = HEADER + NAMES + c->hidden_size * 4ull;
-    struct block_matrix x;
-    for (uint32_t layer = 0; layer < c->num_layers; layer++)
-        for (uint32_t i = 0; block_matrix(c, layer, i, &x); i++)
-            bytes += NAMES + x.cols * 4ull;
+    struct model_shape s;
+    if (model_shape_make(&s, c, NULL))
+        for (uint32_t i = 0; i < s.first[s.layers]; i++)
+            bytes += NAMES + s.matrices[i].cols * 4ull;
+    model_shape_free(&s);
     return bytes;
 }
 

@@ -9,7 +9,8 @@
 /* The push constants of all kernels. Kernels that call one the same mean the same. */
 struct kernel_shape {
     uint32_t rows, cols, n, m, k, kind, turns, at;
-    uint32_t lda, ldb, ldc, lds, ldd, ldw, ldr, ldh, ldi, ldo, in0, out0, row0, col0, col1, r0, count, nb, ldp, bits;
+    uint32_t lda, ldb, ldc, lds, ldd, ldw, ldr, ldh, ldi, ldo, in0, out0, row0, col0, col1, r0, count, nb, ldp, bits,
+        src_rows;
     uint32_t windows, ctx, heads, kv_heads, dim, sliding, start, turned, adjacent;
     uint32_t group, groups, offsets, lo, hi, scale_type, weighted, difference, candidates, per_super, first, offset_hi;
     uint32_t levels, relative, seed, tensor, step;

@@ -12,7 +12,7 @@
 static const struct tensor *stored(const struct checkpoint *ck, uint32_t layer, const struct block_matrix *x,
                                    char name[96])
 {
-    return checkpoint_dense(ck, block_part_name(checkpoint_config(ck), x->part, layer, name, 96));
+    return checkpoint_dense(ck, block_matrix_name(checkpoint_config(ck), x, layer, name, 96));
 }
 
 static uint64_t matrix_bytes(const struct checkpoint *ck, uint32_t layer, const struct block_matrix *x)

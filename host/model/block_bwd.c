@@ -108,7 +108,7 @@ void block_rmsnorm_bwd(struct model *m, struct gpu_view x, struct gpu_view w, st
 static struct gpu_view added_bwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
                                  const struct bwd_scratch *bs, enum block_half half, struct gpu_view dy, uint32_t rows)
 {
-    struct gpu_view w = b->norm[half == HALF_ATTN ? ROLE_ATTN_POST_NORM : ROLE_FFN_POST_NORM];
+    struct gpu_view w = b->fixed[half == HALF_ATTN ? ROLE_ATTN_POST_NORM : ROLE_FFN_POST_NORM];
     if (!w.size)
         return dy;
     rmsnorm_bwd(m, s->added[half], w, dy, bs->dadded, rows, m->cfg->hidden_size);
@@ -237,9 +237,9 @@ void block_attn_bwd(struct model *m, const struct block_weights *b, const struct
     if (scores) {
         block_rope(m, b->rope, bs->dq, c->num_heads, windows, -1);
         block_rope(m, b->rope, bs->dk, c->num_kv_heads, windows, -1);
-        if (b->norm[ROLE_Q_NORM].size) {
-            norm_heads_bwd(m, s->q_raw, b->norm[ROLE_Q_NORM], bs->dq, rows, c->num_heads * c->head_dim);
-            norm_heads_bwd(m, s->k_raw, b->norm[ROLE_K_NORM], bs->dk, rows, c->num_kv_heads * c->head_dim);
+        if (b->fixed[ROLE_Q_NORM].size) {
+            norm_heads_bwd(m, s->q_raw, b->fixed[ROLE_Q_NORM], bs->dq, rows, c->num_heads * c->head_dim);
+            norm_heads_bwd(m, s->k_raw, b->fixed[ROLE_K_NORM], bs->dk, rows, c->num_kv_heads * c->head_dim);
         }
     }
     if (wants(m, b, grads, ROLE_Q) || wants(m, b, grads, ROLE_K) || wants(m, b, grads, ROLE_V)) {
@@ -251,7 +251,7 @@ void block_attn_bwd(struct model *m, const struct block_weights *b, const struct
         input_grad(m, b, ROLE_Q, bs->dq, bs->dnorm, rows, 0);
         input_grad(m, b, ROLE_K, bs->dk, bs->dnorm, rows, 1);
         input_grad(m, b, ROLE_V, bs->dv, bs->dnorm, rows, 1);
-        input_bwd(m, x, b->norm[ROLE_ATTN_NORM], bs->dnorm, dy, rows);
+        input_bwd(m, x, b->fixed[ROLE_ATTN_NORM], bs->dnorm, dy, rows);
     }
 }
 
@@ -277,7 +277,7 @@ void block_ffn_bwd(struct model *m, const struct block_weights *b, const struct 
     if (want_input) {
         input_grad(m, b, ROLE_GATE, dact, bs->dnorm, rows, 0);
         input_grad(m, b, ROLE_UP, s->up, bs->dnorm, rows, 1);
-        input_bwd(m, h, b->norm[ROLE_FFN_NORM], bs->dnorm, dy, rows);
+        input_bwd(m, h, b->fixed[ROLE_FFN_NORM], bs->dnorm, dy, rows);
     }
 }
 

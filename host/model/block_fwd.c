@@ -25,6 +25,8 @@ enum {
     S_K_RAW,
     S_ATTN_ADDED,
     S_FFN_ADDED,
+    S_SHARE,
+    S_SHARED,
     S_COUNT
 };
 
@@ -34,6 +36,7 @@ static void scratch_cols(const struct model *m, enum scratch_use use, uint32_t c
     bool train = use != SCRATCH_FORWARD, attn = use != SCRATCH_TRAIN_FFN, ffn = use != SCRATCH_TRAIN_ATTN;
     bool raw = train && attn && family_has_role(m->family, ROLE_Q_NORM);
     uint32_t added = family_has_role(m->family, ROLE_ATTN_POST_NORM) ? m->cfg->hidden_size : 0;
+    bool gated = ffn && m->family->parts & PARTS_SHARED_GATED && m->cfg->experts.shared_width;
     uint32_t q = attn ? model_shape_rows(&m->shape, m->cfg, ROLE_Q) : 0,
              k = attn ? model_shape_rows(&m->shape, m->cfg, ROLE_K) : 0;
     uint32_t middle = ffn ? model_shape_rows(&m->shape, m->cfg, ROLE_GATE) : 0;
@@ -47,15 +50,29 @@ static void scratch_cols(const struct model *m, enum scratch_use use, uint32_t c
     cols[S_K_RAW] = raw ? k : 0;
     cols[S_ATTN_ADDED] = attn ? added : 0;
     cols[S_FFN_ADDED] = ffn && train ? added : 0;
+    cols[S_SHARE] = gated ? 1 : 0;
+    cols[S_SHARED] = gated ? m->cfg->hidden_size : 0;
 }
 
 bool block_scratch_create(struct block_scratch *s, struct gpu_arena *arena, const struct model *m, uint32_t windows,
                           enum scratch_use use, struct err *e)
 {
     *s = (struct block_scratch){.max_windows = windows};
-    struct gpu_view *views[S_COUNT] = {&s->norm,           &s->q,  &s->k,   &s->v,     &s->attn,  &s->lse,
-                                       &s->gate,           &s->up, &s->act, &s->q_raw, &s->k_raw, &s->added[HALF_ATTN],
-                                       &s->added[HALF_FFN]};
+    struct gpu_view *views[S_COUNT] = {&s->norm,
+                                       &s->q,
+                                       &s->k,
+                                       &s->v,
+                                       &s->attn,
+                                       &s->lse,
+                                       &s->gate,
+                                       &s->up,
+                                       &s->act,
+                                       &s->q_raw,
+                                       &s->k_raw,
+                                       &s->added[HALF_ATTN],
+                                       &s->added[HALF_FFN],
+                                       &s->share,
+                                       &s->shared};
     uint32_t cols[S_COUNT];
     scratch_cols(m, use, cols);
     for (int i = 0; i < S_COUNT; i++) {
@@ -126,8 +143,8 @@ void block_rmsnorm(struct model *m, struct gpu_view x, struct gpu_view w, struct
 }
 
 /* silu(gate) * up, or gelu(gate) * up. */
-static void glu(struct model *m, struct gpu_view gate, struct gpu_view up, struct gpu_view act, uint32_t rows,
-                uint32_t cols)
+void block_glu(struct model *m, struct gpu_view gate, struct gpu_view up, struct gpu_view act, uint32_t rows,
+               uint32_t cols)
 {
     uint32_t tile = gpu_tile_rows(m->gpu, cols * 4ull, rows);
     for (uint32_t r = 0; r < rows; r += tile) {
@@ -286,7 +303,7 @@ static void add_half(struct model *m, const struct block_weights *b, const struc
                      struct gpu_view in, struct gpu_view x, struct gpu_view y, uint32_t rows)
 {
     enum block_half half = role == ROLE_O ? HALF_ATTN : HALF_FFN;
-    struct gpu_view w = b->norm[half == HALF_ATTN ? ROLE_ATTN_POST_NORM : ROLE_FFN_POST_NORM], none = {0};
+    struct gpu_view w = b->fixed[half == HALF_ATTN ? ROLE_ATTN_POST_NORM : ROLE_FFN_POST_NORM], none = {0};
     uint32_t hidden = m->cfg->hidden_size;
     if (!w.size) {
         linear(m, b, s, role, in, x, y, rows);
@@ -302,7 +319,7 @@ static void add_half(struct model *m, const struct block_weights *b, const struc
 void block_attn_norm(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view x,
                      uint32_t windows)
 {
-    norm_input(m, x, b->norm[ROLE_ATTN_NORM], s->norm, windows * m->ctx);
+    norm_input(m, x, b->fixed[ROLE_ATTN_NORM], s->norm, windows * m->ctx);
 }
 
 void block_attn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view x,
@@ -317,9 +334,9 @@ void block_attn_inputs(struct model *m, const struct block_weights *b, const str
     linear(m, b, s, ROLE_Q, s->norm, none, q, rows);
     linear(m, b, s, ROLE_K, s->norm, none, k, rows);
     linear(m, b, s, ROLE_V, s->norm, none, s->v, rows);
-    if (b->norm[ROLE_Q_NORM].size) {
-        norm_heads(m, q, b->norm[ROLE_Q_NORM], s->q, rows, c->num_heads * c->head_dim);
-        norm_heads(m, k, b->norm[ROLE_K_NORM], s->k, rows, c->num_kv_heads * c->head_dim);
+    if (b->fixed[ROLE_Q_NORM].size) {
+        norm_heads(m, q, b->fixed[ROLE_Q_NORM], s->q, rows, c->num_heads * c->head_dim);
+        norm_heads(m, k, b->fixed[ROLE_K_NORM], s->k, rows, c->num_kv_heads * c->head_dim);
     }
     block_rope(m, b->rope, s->q, c->num_heads, windows, 1);
     block_rope(m, b->rope, s->k, c->num_kv_heads, windows, 1);
@@ -340,16 +357,43 @@ void block_ffn_inputs(struct model *m, const struct block_weights *b, const stru
     const struct gpu_view none = {0};
     uint32_t rows = windows * m->ctx;
     assert(windows <= s->max_windows);
-    norm_input(m, h, b->norm[ROLE_FFN_NORM], s->norm, rows);
+    norm_input(m, h, b->fixed[ROLE_FFN_NORM], s->norm, rows);
     linear(m, b, s, ROLE_GATE, s->norm, none, s->gate, rows);
     linear(m, b, s, ROLE_UP, s->norm, none, s->up, rows);
-    glu(m, s->gate, s->up, s->act, rows, block_rows_of(m, b, ROLE_GATE));
+    block_glu(m, s->gate, s->up, s->act, rows, block_rows_of(m, b, ROLE_GATE));
+}
+
+/* y = h + sigmoid(share) * down(act): a shared expert that is weighted. */
+static void gated_down(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view h,
+                       struct gpu_view y, uint32_t rows)
+{
+    const struct gpu_view none = {0};
+    uint32_t hidden = m->cfg->hidden_size, tile = gpu_tile_rows(m->gpu, hidden * 4ull, rows);
+    gpu_gemm(m->cmd, &(struct gpu_product){.a = {s->norm, hidden},
+                                           .b = {b->fixed[ROLE_SHARED_GATE], hidden},
+                                           .c = {s->share, 1},
+                                           .m = rows,
+                                           .n = 1,
+                                           .k = hidden,
+                                           .alpha = 1,
+                                           .use = GEMM_EXACT});
+    linear(m, b, s, ROLE_DOWN, s->act, none, s->shared, rows);
+    for (uint32_t r = 0; r < rows; r += tile) {
+        uint64_t n = min_u64(tile, rows - r);
+        run_add_gated(m->cmd, gpu_items(m->cmd, KERNEL_ID_add_gated, n * hidden),
+                      &(struct add_gated_args){.x = block_rows(s->shared, r, n, hidden),
+                                               .z = block_rows(s->share, r, n, 1),
+                                               .old = block_rows(h, r, n, hidden),
+                                               .y = block_rows(y, r, n, hidden),
+                                               .rows = (uint32_t)n,
+                                               .cols = hidden});
+    }
 }
 
 void block_ffn_added(struct model *m, const struct block_weights *b, const struct block_scratch *s, uint32_t windows)
 {
     const struct gpu_view none = {0};
-    if (b->norm[ROLE_FFN_POST_NORM].size)
+    if (b->fixed[ROLE_FFN_POST_NORM].size)
         linear(m, b, s, ROLE_DOWN, s->act, none, s->added[HALF_FFN], windows * m->ctx);
 }
 
@@ -358,7 +402,10 @@ void block_ffn_fwd(struct model *m, const struct block_weights *b, const struct 
 {
     uint32_t rows = windows * m->ctx;
     block_ffn_inputs(m, b, s, h, windows);
-    add_half(m, b, s, ROLE_DOWN, s->act, h, y, rows);
+    if (b->fixed[ROLE_SHARED_GATE].size)
+        gated_down(m, b, s, h, y, rows);
+    else
+        add_half(m, b, s, ROLE_DOWN, s->act, h, y, rows);
 }
 
 void block_half_inputs(struct model *m, enum block_half half, const struct block_weights *b,

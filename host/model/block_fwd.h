@@ -17,7 +17,8 @@ struct block_scratch {
     struct gpu_view added[HALF_COUNT]; /* [T, hidden]: what a half adds, before its norm, where the family has one */
     bool steering; /* for calibration or gradients, no loss that decides or is told: operands may be rounded to 11
                                  bits, in products (GEMM_STEERING) and attention */
-    struct gpu_view q_raw, k_raw; /* [T, heads|kv * head_dim] before the q/k norms, where a backward pass needs them */
+    struct gpu_view share, shared; /* [T], [T, hidden] of a shared expert that is weighted */
+    struct gpu_view q_raw, k_raw;  /* [T, heads|kv * head_dim] before the q/k norms, where a backward pass needs them */
 };
 /* Forward alone: act takes gate's memory, q and k are normed in place. For training they are kept apart;
  * of one half alone, what the other fills is left out. */

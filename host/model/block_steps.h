@@ -9,6 +9,9 @@ struct gpu_view block_rows(struct gpu_view v, uint64_t row0, uint64_t rows, uint
 /* How many windows of a matrix of `cols` columns one binding holds, such that tiles of so many start aligned.
  */
 uint32_t block_window_tile(const struct model *m, uint32_t cols, uint32_t windows);
+/* act[rows, cols] = silu(gate) * up, or gelu(gate) * up; act may be gate. */
+void block_glu(struct model *m, struct gpu_view gate, struct gpu_view up, struct gpu_view act, uint32_t rows,
+               uint32_t cols);
 /* Where the rows of that role are, which the block has; how many outputs they have. */
 struct block_rows_at block_part_rows_at(const struct model *m, const struct block_weights *b, enum role role);
 uint32_t block_rows_of(const struct model *m, const struct block_weights *b, enum role role);

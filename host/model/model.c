@@ -128,6 +128,35 @@ static bool check_matrix(struct model *m, const struct block_matrix *x, const ch
     return check_bias(m->ck, name, x->rows, e);
 }
 
+/* A vector that is called so, whole. */
+static bool check_vector(const struct model *m, const char *name, uint32_t n, struct err *e)
+{
+    const struct tensor *t = checkpoint_tensor_find(m->ck, name);
+    if (t && t->n_dims == 1 && t->shape[0] == n && dtype_is_float(t->dtype))
+        return true;
+    err_set(e, ERR_USER, "%s of %s is %s %" PRIu32 " numbers", name, checkpoint_dir(m->ck),
+            t ? "not a vector of" : "missing: a vector of", n);
+    return err_hint(e, "check that the folder holds the whole model (all shards that its index names)");
+}
+
+static bool check_part(struct model *m, uint32_t layer, const struct block_part *p, struct err *e)
+{
+    uint32_t rows = block_part_rows(p, m->cfg), cols = block_part_cols(p, m->cfg);
+    char name[96];
+    block_part_name(m->cfg, p, layer, 0, name, sizeof name);
+    switch (p->kind) {
+    case PART_NORM:
+        return check_norm(m, p, name, e);
+    case PART_ROUTER:
+        return check_module(m->ck, name, rows, cols, e) && check_no_bias(m, name, e);
+    case PART_VECTOR:
+        return check_vector(m, name, cols, e);
+    case PART_MATRIX:
+        break;
+    }
+    return true;
+}
+
 /* Rows of one matrix that are several to the passes: each part must begin where a view may. */
 static bool check_fused(const struct model *m, uint32_t layer, struct err *e)
 {
@@ -149,18 +178,22 @@ static bool check_fused(const struct model *m, uint32_t layer, struct err *e)
 
 static bool check_layer(struct model *m, uint32_t layer, struct err *e)
 {
-    const struct block_matrix *x = model_block(m, layer).matrices;
+    const struct block_shape b = model_block(m, layer);
     const struct block_part *p;
     char name[96];
-    for (uint32_t i = 0; (p = block_part_in(m->cfg, layer, i)); i++) {
-        block_part_name(m->cfg, p, layer, name, sizeof name);
-        if (!(p->kind == PART_NORM ? check_norm(m, p, name, e) : check_matrix(m, x++, name, e)))
+    for (uint32_t i = 0; (p = block_part_in(m->cfg, layer, i)); i++)
+        if (!check_part(m, layer, p, e))
+            return false;
+    for (uint32_t i = 0; i < b.n; i++) {
+        const struct block_matrix *x = &b.matrices[i];
+        block_matrix_name(m->cfg, x, layer, name, sizeof name);
+        if (!check_matrix(m, x, name, e) || (block_part_is_expert(x->part) && !check_no_bias(m, name, e)))
             return false;
     }
     for (size_t i = 0; (p = block_part_at(i)); i++) {
-        block_part_name(m->cfg, p, layer, name, sizeof name);
-        if (!family_has(m->family, p) && !block_part_named(m->family, p->hf, strlen(p->hf)) &&
-            checkpoint_has_module(m->ck, name))
+        block_part_name(m->cfg, p, layer, 0, name, sizeof name);
+        bool named = family_has(m->family, p) || !block_part_named(m->family, p->hf, strlen(p->hf), NULL);
+        if (!block_has(m->cfg, m->family, layer, p) && named && checkpoint_has_module(m->ck, name))
             return refuse_part(m, name, "weight", e);
     }
     return check_fused(m, layer, e);
@@ -442,8 +475,9 @@ bool block_weights_create(struct block_weights *out, const struct model *m, uint
     if (!out->w || !out->bias)
         return err_nomem(e, "the list of a block's weights", shape.n * sizeof *out->w);
     for (uint32_t i = 0; ok && (p = block_part_in(m->cfg, layer, i)); i++)
-        if (p->kind == PART_NORM)
-            ok = gpu_alloc(arena, block_part_cols(p, m->cfg) * 4ull, &out->norm[p->role], e);
+        if (p->kind == PART_NORM || p->kind == PART_ROUTER)
+            ok = gpu_alloc(arena, (uint64_t)block_part_rows(p, m->cfg) * block_part_cols(p, m->cfg) * 4,
+                           &out->fixed[p->role], e);
     for (uint32_t i = 0; ok && i < shape.n; i++) {
         const struct block_matrix *x = &shape.matrices[i];
         ok = gpu_alloc(arena, (uint64_t)x->rows * x->cols * 4, &out->w[i], e) &&
@@ -462,7 +496,7 @@ void block_weights_free(struct block_weights *w)
 bool model_load_block_frame(struct model *m, uint32_t layer, struct gpu_arena *arena, struct block_weights *out,
                             struct err *e)
 {
-    const struct block_shape b = model_block(m, layer);
+    const struct block_shape b = block_common(model_block(m, layer));
     const struct block_part *p;
     uint32_t window = m->family->sliding_window ? config_window(m->cfg, layer) : 0;
     char name[96];
@@ -471,11 +505,15 @@ bool model_load_block_frame(struct model *m, uint32_t layer, struct gpu_arena *a
     if (config_has_rope(m->cfg, layer))
         out->rope = config_rope_is_local(m->cfg, layer) ? m->rope_local : m->rope_table;
     for (uint32_t i = 0; ok && (p = block_part_in(m->cfg, layer, i)); i++)
-        if (p->kind == PART_NORM)
-            ok = load_norm(m, block_part_name(m->cfg, p, layer, name, sizeof name), out->norm[p->role], e);
+        if (p->kind == PART_NORM) {
+            ok = load_norm(m, block_part_name(m->cfg, p, layer, 0, name, sizeof name), out->fixed[p->role], e);
+        } else if (out->fixed[p->role].size && p->kind != PART_MATRIX) {
+            block_part_name(m->cfg, p, layer, 0, name, sizeof name);
+            ok = model_load_matrix(m, name, 0, block_part_rows(p, m->cfg), out->fixed[p->role], e);
+        }
     for (uint32_t i = 0; ok && i < b.n; i++)
         if (out->bias[i].size) {
-            block_part_name(m->cfg, b.matrices[i].part, layer, name, sizeof name);
+            block_matrix_name(m->cfg, &b.matrices[i], layer, name, sizeof name);
             ok = load_bias(m, name, b.matrices[i].rows, out->bias[i], e);
         }
     return ok;
@@ -504,7 +542,7 @@ bool model_load_block(struct model *m, uint32_t layer, struct gpu_arena *arena, 
     for (uint32_t i = 0; ok && i < out->shape.n; i++) {
         const struct block_matrix *x = &out->shape.matrices[i];
         char name[96];
-        block_part_name(m->cfg, x->part, layer, name, sizeof name);
+        block_matrix_name(m->cfg, x, layer, name, sizeof name);
         if (ahead)
             load_ahead(m, checkpoint_dense(m->ck, name), m->ahead->w[i], out->w[i]);
         else
@@ -526,10 +564,15 @@ static bool check_finite(const struct model *m, const char *module, struct check
 
 static bool check_finite_layer(const struct model *m, uint32_t layer, struct checkpoint_sums *sums, struct err *e)
 {
+    const struct block_shape b = model_block(m, layer);
     const struct block_part *p;
     char name[96];
     for (uint32_t i = 0; (p = block_part_in(m->cfg, layer, i)); i++)
-        if (!check_finite(m, block_part_name(m->cfg, p, layer, name, sizeof name), sums, e))
+        if (p->kind != PART_MATRIX &&
+            !check_finite(m, block_part_name(m->cfg, p, layer, 0, name, sizeof name), sums, e))
+            return false;
+    for (uint32_t i = 0; i < b.n; i++)
+        if (!check_finite(m, block_matrix_name(m->cfg, &b.matrices[i], layer, name, sizeof name), sums, e))
             return false;
     return true;
 }
@@ -541,11 +584,17 @@ struct block_shape model_block(const struct model *m, uint32_t layer)
 
 double model_block_products(const struct model *m, uint32_t layer)
 {
-    const struct block_shape b = model_block(m, layer);
-    double n = 0;
+    const struct block_shape b = block_common(model_block(m, layer));
+    double n = model_expert_products(m, layer);
     for (uint32_t i = 0; i < b.n; i++)
         n += (double)b.matrices[i].rows * b.matrices[i].cols;
     return n;
+}
+
+double model_expert_products(const struct model *m, uint32_t layer)
+{
+    const struct expert_config *x = &m->cfg->experts;
+    return config_has_experts(m->cfg, layer) ? (double)x->used * EXPERT_MATRICES * x->width * m->cfg->hidden_size : 0;
 }
 
 bool model_check_finite(const struct model *m, struct checkpoint_sums *sums, bool (*fn)(void *ctx, double done),

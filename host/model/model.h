@@ -28,12 +28,12 @@ struct model {
 
 /* One block's parameters. A bias or norm that the model does not have is an empty view. */
 struct block_weights {
-    struct gpu_view rope;             /* table of its RoPE; empty: it has none */
-    uint32_t sliding;                 /* positions a query sees in this block; 0: all before it */
-    struct block_shape shape;         /* its matrices */
-    struct gpu_view *w;               /* [shape.n], by place: [rows, cols] */
-    struct gpu_view *bias;            /* [shape.n]: [rows] */
-    struct gpu_view norm[ROLE_COUNT]; /* [hidden], [head_dim] or, of all heads of q or k, [rows of q or k] */
+    struct gpu_view rope;              /* table of its RoPE; empty: it has none */
+    uint32_t sliding;                  /* positions a query sees in this block; 0: all before it */
+    struct block_shape shape;          /* its matrices, without those of experts */
+    struct gpu_view *w;                /* [shape.n], by place: [rows, cols] */
+    struct gpu_view *bias;             /* [shape.n]: [rows] */
+    struct gpu_view fixed[ROLE_COUNT]; /* norms [hidden] or [head_dim], routers [experts, hidden] */
 };
 /* Room for the weights of a layer whose matrices have that shape, without contents. *out is zeroed, or from an earlier
  * call, whose lists are reused. Call block_weights_free in any case; it takes a zeroed struct too. */
@@ -57,8 +57,10 @@ struct block_shape model_block(const struct model *m, uint32_t layer);
 bool model_check_finite(const struct model *m, struct checkpoint_sums *sums, bool (*fn)(void *ctx, double done),
                         void *ctx, struct err *e);
 
-/* Weights of a block's matrices: multiply-adds of its products, for each token. */
+/* Weights of a block's matrices that a token goes through: multiply-adds of its products, for each; those of the experts that
+ * it chooses alone. */
 double model_block_products(const struct model *m, uint32_t layer);
+double model_expert_products(const struct model *m, uint32_t layer);
 /* Bytes of the embedding or head in f32, [vocab, hidden]. */
 uint64_t model_head_bytes(const struct model *m);
 /* Streams block `layer` into the arena, from where it was read ahead if it was: raw 16-bit tensors go up and are widened by a kernel; quantized

@@ -1,5 +1,6 @@
 #include "host/model/speed.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,12 +40,12 @@ double speed_trust(const struct speed *s)
 static bool make_block(struct speed_bench *b, struct gpu_arena *arena, const struct model *m, uint32_t layer,
                        struct block_weights *w, struct err *e)
 {
-    bool ok = block_weights_create(w, m, layer, model_block(m, 0), arena, e);
+    bool ok = block_weights_create(w, m, layer, block_common(model_block(m, 0)), arena, e);
     for (uint32_t i = 0; ok && i < w->shape.n; i++)
         gpu_fill(b->cmd, w->w[i], SPEED_FILL);
     for (int role = 0; ok && role < ROLE_COUNT; role++)
-        if (w->norm[role].size)
-            gpu_fill(b->cmd, w->norm[role], SPEED_FILL);
+        if (w->fixed[role].size)
+            gpu_fill(b->cmd, w->fixed[role], SPEED_FILL);
     return ok;
 }
 
@@ -63,7 +64,7 @@ static uint32_t cut_size(uint32_t own, uint32_t of_model, uint32_t of_slice)
 
 static bool one_block(struct one_block *o, const struct speed_size *z, struct err *e)
 {
-    const struct block_shape b = model_block(&z->model, z->layer);
+    const struct block_shape b = block_common(model_block(&z->model, z->layer));
     *o = (struct one_block){.m = z->model, .first = {0, b.n}, .matrices = calloc(b.n + 1u, sizeof *o->matrices)};
     if (!o->matrices)
         return err_nomem(e, "a block's shape", b.n * sizeof *o->matrices);
@@ -78,6 +79,11 @@ static bool one_block(struct one_block *o, const struct speed_size *z, struct er
     o->m.shape = (struct model_shape){1, o->first, o->matrices};
     memset(o->m.has_bias, 0, sizeof o->m.has_bias);
     return true;
+}
+
+static bool has_half(const struct model *m, uint32_t layer, enum block_half half)
+{
+    return block_has_half(block_common(model_block(m, layer)), half);
 }
 
 /* Gradients of what is trained of a half. */
@@ -100,6 +106,7 @@ static bool make_grads(struct speed_bench *b, struct gpu_arena *arena, struct bl
 static bool run_half(struct speed_bench *b, struct gpu_arena *arena, const struct speed_size *z, bool backward,
                      struct err *e)
 {
+    assert(has_half(&z->model, z->layer, z->half));
     struct one_block o = {0};
     struct model *m = &o.m;
     struct block_weights w = {0};
@@ -177,6 +184,9 @@ static bool measure_halves(struct speed_bench *b, speed_piece run, const struct 
     for (int half = 0; half < HALF_COUNT; half++) {
         double took;
         z.half = (enum block_half)half;
+        r[half] = (struct speed_rates){0};
+        if (!has_half(&z.model, z.layer, z.half))
+            continue;
         if (!speed_time(b, run, &z, &r[half], &took, e))
             return false;
         *seconds += took;
@@ -192,6 +202,9 @@ static bool predict_halves(struct speed_bench *b, speed_piece run, const struct 
     z.layer = layer;
     for (int half = 0; half < HALF_COUNT; half++) {
         z.half = (enum block_half)half;
+        seconds[half] = 0;
+        if (!has_half(&z.model, layer, z.half))
+            continue;
         if (!speed_predict(b, run, &z, &r[half], &seconds[half], e))
             return false;
         seconds[half] /= all->windows;
@@ -243,9 +256,12 @@ bool speed_forward(struct speed_bench *b, struct speed *s, const struct speed_si
         ok = predict_halves(b, half_forward, all, layer, rates, of->forward, e);
         s->n_blocks++;
     }
+    const enum block_half measured = has_half(m, all->layer, HALF_FFN) ? HALF_FFN : HALF_ATTN;
     for (unsigned k = 0; k < KERNEL_COUNT; k++) /* which of them it is depends on what the pass is for */
         if (gpu_gemm_kernel(k, NULL, NULL))
-            s->gemm = fmax(s->gemm, 2 * rates[HALF_FFN].kernel[k]); /* its work is counted in operations */
+            s->gemm = fmax(s->gemm, 2 * rates[measured].kernel[k]); /* its work is counted in operations */
+    for (unsigned i = 0; i < s->n_blocks; i++)
+        s->blocks[i].experts = model_expert_products(m, s->blocks[i].layer) * m->ctx * s->gemm;
     return ok;
 }
 
@@ -269,7 +285,7 @@ bool speed_backward_bytes(struct speed_bench *b, const struct speed_size *slice,
     gpu_cmd_count(b->cmd, GPU_COUNT_MEMORY);
     for (int half = 0; ok && half < HALF_COUNT; half++) {
         z.half = (enum block_half)half;
-        ok = half_backward(b, b->counting, &z, e);
+        ok = !has_half(&z.model, z.layer, z.half) || half_backward(b, b->counting, &z, e);
         gpu_arena_reset(b->counting, 0);
         gpu_arena_trim(b->counting);
     }
@@ -288,7 +304,7 @@ bool speed_load(struct speed_bench *b, struct speed *s, struct model *m, struct 
     for (uint32_t i = 1; i < shape.n; i++)
         if ((uint64_t)shape.matrices[i].rows * shape.matrices[i].cols > (uint64_t)of->rows * of->cols)
             of = &shape.matrices[i];
-    block_part_name(m->cfg, of->part, 0, module, sizeof module);
+    block_matrix_name(m->cfg, of, 0, module, sizeof module);
     uint32_t rows = (uint32_t)min_u64(of->rows, max_u64(1, LOAD_WEIGHTS / of->cols));
     bool ok = gpu_alloc(b->arena, (uint64_t)rows * of->cols * 4, &dst, e) && speed_ready(b, e);
     uint64_t begin = os_now_ns();
@@ -317,7 +333,7 @@ bool speed_count_forward(struct model *m, uint32_t windows, struct gpu_arena *co
     bool ok = true;
     for (int half = 0; ok && half < HALF_COUNT; half++) {
         all.half = (enum block_half)half;
-        ok = half_forward(&b, counting, &all, e);
+        ok = !has_half(m, all.layer, all.half) || half_forward(&b, counting, &all, e);
         gpu_arena_reset(counting, 0);
     }
     return ok;

@@ -10,6 +10,7 @@ struct speed_block {
     uint32_t layer; /* the first of them */
     double forward[HALF_COUNT];
     double backward[HALF_COUNT]; /* gradients of what is trained; 0: not measured */
+    double experts;              /* forward through those that a token chooses */
 };
 /* Seconds. */
 struct speed {

@@ -56,6 +56,7 @@ struct plan {
     uint64_t acts_bytes;                                  /* of all windows, once */
     uint64_t scale_acts_bytes;                            /* of what the pass over scales keeps */
     enum acts_tier student_acts, teacher_acts, kept_acts; /* where they go; kept: of the pass over scales */
+    bool experts_near;                                    /* what experts read and give is on the device */
     bool codes_stay;                                      /* in that pass, all codes are on the device */
     bool head_stays;                                      /* in that pass, a large head is (head.h) */
     double reach;             /* sum of the learning rates of one linear's logits, Hessian objective */

@@ -45,6 +45,16 @@ bool hessian_create_diagonal(struct hessian *h, struct gpu_view *diag, struct gp
     return hessian_create(h, cmd, arena, n, false, e) && gpu_alloc(arena, n * 4ull, diag, e);
 }
 
+bool hessian_create_experts(struct hessian *layer, struct hessian *in, struct hessian *middle, struct gpu_view *factor,
+                            struct gpu_cmd *cmd, struct gpu_arena *arena, const struct model_config *c, bool with_held,
+                            struct err *e)
+{
+    return hessian_create(layer, cmd, arena, c->hidden_size, with_held, e) &&
+           hessian_create(in, cmd, arena, c->hidden_size, with_held, e) &&
+           hessian_create(middle, cmd, arena, c->experts.width, with_held, e) &&
+           gpu_alloc(arena, HESSIAN_TILE * 4ull, factor, e);
+}
+
 /* ---- sums ---- */
 
 /* From row and column on, to the end of the view. */

@@ -29,6 +29,11 @@ bool hessian_create_half(struct hessian h[INPUT_COUNT], struct gpu_cmd *cmd, str
 /* One without held windows, and diag[n] beside it, for what its diagonal becomes. */
 bool hessian_create_diagonal(struct hessian *h, struct gpu_view *diag, struct gpu_cmd *cmd, struct gpu_arena *arena,
                              uint32_t n, struct err *e);
+/* Of all tokens of a layer with experts, of one expert's inputs, of what its down reads; *factor: room for a number for each row
+ * of a tile. */
+bool hessian_create_experts(struct hessian *layer, struct hessian *in, struct hessian *middle, struct gpu_view *factor,
+                            struct gpu_cmd *cmd, struct gpu_arena *arena, const struct model_config *c, bool with_held,
+                            struct err *e);
 /* A sum's tiles += factor * x^T x for x[tokens, n]. factor is 2 /
  * (tokens of the whole sum), so that no last scaling pass is needed. */
 void hessian_add(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_sum sum, struct gpu_view x, uint32_t tokens,

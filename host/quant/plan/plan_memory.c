@@ -102,7 +102,8 @@ static bool too_small(struct sizing *s, const struct err *why, struct err *e)
 /* Of the linears: its codes and a square of its Hessian; all rows of it in training. The widest of each. */
 static bool widest(const struct sizing *s, uint64_t *codes, uint64_t *rows, struct err *e)
 {
-    const struct matrix *last = NULL;
+    const struct matrix *seen[8] = {NULL}; /* of the shapes met last */
+    unsigned n_seen = 0;
     *codes = *rows = 0;
     for (size_t i = 0; i < s->p->n_items; i++) {
         const struct matrix *item = &s->p->items[i];
@@ -110,10 +111,13 @@ static bool widest(const struct sizing *s, uint64_t *codes, uint64_t *rows, stru
         struct gpu_arena *arena = NULL;
         struct qmatrix q;
         struct gpu_view w;
-        if (!item->coded || (last && last->rows == item->rows && last->cols == item->cols &&
-                             last->spec.type == item->spec.type && last->spec.group == item->spec.group))
+        bool known = !item->coded;
+        for (unsigned k = 0; !known && k < 8 && seen[k]; k++)
+            known = seen[k]->rows == item->rows && seen[k]->cols == item->cols &&
+                    seen[k]->spec.type == item->spec.type && seen[k]->spec.group == item->spec.group;
+        if (known)
             continue;
-        last = item;
+        seen[n_seen++ % 8] = item;
         bool ok = gpu_arena_create_counting(&arena, s->m->gpu, &count, e) &&
                   qmatrix_create(&q, arena, item->rows, item->cols, item->spec, e) &&
                   gpu_alloc(arena, (uint64_t)item->cols * item->cols * 4, &w, e);
@@ -274,8 +278,11 @@ static bool place_scales(struct sizing *s, struct err *why)
 static bool place_all(struct sizing *s, struct err *why)
 {
     bool windows = s->o->method != METHOD_RTN && !quantize_diagonal(s->o), done = false;
-    for (unsigned sets = windows ? 2 + plan_teacher(s->o) : 1; !done && sets--;)
-        done = place_sets(s, sets, why);
+    for (int near = windows && s->m->cfg->experts.n; !done && near >= 0; near--) {
+        s->p->experts_near = near;
+        for (unsigned sets = windows ? 2 + plan_teacher(s->o) : 1; !done && sets--;)
+            done = place_sets(s, sets, why);
+    }
     return done && (!plan_scales(s->o) || place_scales(s, why));
 }
 
@@ -300,9 +307,19 @@ static uint64_t host_least(const struct plan *p, const struct model *m, const st
         }
         most = max_u64(most, block);
         if (layer > 0 && o->method != METHOD_RTN && !quantize_diagonal(o))
-            ahead = max_u64(ahead, block_ahead_bytes(m->ck, layer, model_block(m, layer)));
+            ahead = max_u64(ahead, block_ahead_bytes(m->ck, layer, block_common(model_block(m, layer))));
     }
     return (2 + plan_block_objective(o)) * most + ahead + staging;
+}
+
+/* Logits of the router, routes, and what experts read and give where that is not on the device. */
+static uint64_t host_experts(const struct plan *p, const struct model *m, const struct quantize_options *o)
+{
+    const struct expert_config *x = &m->cfg->experts;
+    uint64_t tokens = (uint64_t)p->samples * m->ctx;
+    if (!x->n || o->method == METHOD_RTN || quantize_diagonal(o))
+        return 0;
+    return tokens * (x->n * 4ull + x->used * 14ull) + (p->experts_near ? 0 : 2 * acts_bytes(m, p->samples));
 }
 
 /* Before the pass over scales, or in it. */
@@ -366,7 +383,7 @@ static bool plan_device(struct plan *p, const struct model *m, const struct quan
     p->n_lines = s.r.n_lines;
     memcpy(p->lines, s.r.lines, s.r.n_lines * sizeof *p->lines);
     if (windows) {
-        p->host_bytes += host_acts(p, o) + host_behind(p, o);
+        p->host_bytes += host_acts(p, o) + host_experts(p, m, o) + host_behind(p, o);
         p->acts_tier = tier_name(p, o);
     }
     return true;

@@ -18,12 +18,13 @@ static struct quant_spec spec_of(const struct quant_type *t, uint32_t group, enu
     return (struct quant_spec){t, t->group, SCALE_F16};
 }
 
+/* experts_only: of a model with experts these are nearly all weights; the rest stays in 16 bits where no rule speaks of it. */
 static void wish_codes(struct matrix *x, const struct quantize_options *o, enum scale_type scale,
-                       const struct tensor_rule *rule)
+                       const struct tensor_rule *rule, bool experts_only)
 {
     bool other = rule && rule->type;
     x->type = x->wanted = NULL;
-    x->coded = !rule || other;
+    x->coded = rule ? other : !experts_only || block_part_is_expert(x->part);
     x->spec = spec_of(other ? rule->type : o->code_type, other && rule->group ? rule->group : o->group, scale);
 }
 
@@ -133,7 +134,7 @@ bool plan_wishes(struct plan *p, const struct model *m, const struct quantize_op
         } else if (o->refine) {
             ok = wish_own(x, p->from.refined->ck, rule, e);
         } else {
-            wish_codes(x, o, scale, rule);
+            wish_codes(x, o, scale, rule, m->cfg->experts.n > 0);
         }
     }
     rules_free(&rules);

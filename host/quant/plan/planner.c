@@ -260,15 +260,26 @@ static bool check_learned(const struct quantize_options *o, struct err *e)
                     o->code_type->name, o->code_type->group ? "" : " bits");
 }
 
+/* Experts learn on a text: what an importance matrix or a refined file would say of them is not read. */
+static bool check_experts(const struct model *m, const struct quantize_options *o, struct err *e)
+{
+    if (!m->cfg->experts.n || (!quantize_diagonal(o) && !o->refine))
+        return true;
+    err_set(e, ERR_USER, "%s has experts, which %s", checkpoint_dir(m->ck),
+            o->refine ? "gsq does not refine in a GGUF" : "gsq does not learn from an importance matrix alone");
+    return err_hint(e, "quantize the original model with a text: --calib");
+}
+
 bool plan_fates(struct plan *p, const struct model *m, const struct quantize_options *o, struct plan_sources from,
                 const struct plan_listener *l, struct err *e)
 {
     *p = (struct plan){.from = from, .ctx = m->ctx, .samples = o->samples, .acts_tier = "none"};
     hash_hex((struct hash128){0}, p->run);
     bool folder = o->format != EXPORT_GGUF; /* a group that no device takes is refused before the format's reasons */
-    return list_matrices(p, m, o, e) && plan_wishes(p, m, o, e) && (folder || decide(p, o, l, e)) &&
-           check_groups(p, m, e) && check_imatrix(p, o, e) && (!folder || decide(p, o, l, e)) && check_learned(o, e) &&
-           plan_range(p, m, o, l, e) && count_bytes(p, m, o, e) && check_work(p, m, o, e);
+    return check_experts(m, o, e) && list_matrices(p, m, o, e) && plan_wishes(p, m, o, e) &&
+           (folder || decide(p, o, l, e)) && check_groups(p, m, e) && check_imatrix(p, o, e) &&
+           (!folder || decide(p, o, l, e)) && check_learned(o, e) && plan_range(p, m, o, l, e) &&
+           count_bytes(p, m, o, e) && check_work(p, m, o, e);
 }
 
 /* ---- the whole ---- */

@@ -5,6 +5,7 @@
 
 #include "host/base/num.h"
 #include "host/model/batch.h"
+#include "host/model/experts.h"
 #include "host/quant/method/quant_linear.h"
 #include "host/quant/method/tune_block.h"
 #include "host/model/end_to_end.h"
@@ -17,8 +18,9 @@ struct stand_in {
     struct quantize_options o;
     struct model m;
     struct gpu_count count;
-    struct gpu_arena *block, *hess, *scratch, *student, *teacher, *kept;
-    uint32_t layer; /* the one that is loaded */
+    struct gpu_arena *block, *hess, *scratch, *student, *teacher, *kept, *rows;
+    struct experts experts; /* in rows, from the first layer on that has them */
+    uint32_t layer;         /* the one that is loaded */
     struct block_weights w;
     uint64_t base; /* bytes that models hold */
 };
@@ -34,7 +36,7 @@ static bool begin(struct stand_in *s, struct rehearsal *out, const struct plan *
     s->count = (struct gpu_count){.used = s->base, .peak = s->base, .limit = limit};
     s->o.gumbel.steps = STEPS;
     gpu_cmd_count(m->cmd, GPU_COUNT_MEMORY);
-    struct gpu_arena **arenas[] = {&s->block, &s->hess, &s->scratch, &s->student, &s->teacher, &s->kept};
+    struct gpu_arena **arenas[] = {&s->block, &s->hess, &s->scratch, &s->student, &s->teacher, &s->kept, &s->rows};
     bool ok = true;
     for (size_t i = 0; ok && i < sizeof arenas / sizeof *arenas; i++)
         ok = gpu_arena_create_counting(arenas[i], m->gpu, &s->count, e);
@@ -43,7 +45,8 @@ static bool begin(struct stand_in *s, struct rehearsal *out, const struct plan *
 
 static bool end(struct stand_in *s, bool ok)
 {
-    struct gpu_arena **arenas[] = {&s->block, &s->hess, &s->scratch, &s->student, &s->teacher, &s->kept};
+    struct gpu_arena **arenas[] = {&s->block, &s->hess, &s->scratch, &s->student, &s->teacher, &s->kept, &s->rows};
+    experts_free(&s->experts);
     for (size_t i = 0; i < sizeof arenas / sizeof *arenas; i++)
         gpu_arena_destroy(arenas[i]);
     block_weights_free(&s->w);
@@ -68,14 +71,16 @@ static void saw(struct stand_in *s, const char *what)
 {
     struct rehearsal *r = s->out;
     uint64_t acts = gpu_arena_bytes(s->student) + gpu_arena_bytes(s->teacher) + gpu_arena_bytes(s->kept);
-    uint64_t hess = gpu_arena_bytes(s->hess), block = reads_windows(s) ? gpu_arena_bytes(s->block) : 0;
+    uint64_t hess = gpu_arena_bytes(s->hess), rows = gpu_arena_bytes(s->rows),
+             block = reads_windows(s) ? gpu_arena_bytes(s->block) : 0;
     if (s->count.peak <= r->peak)
         return;
     r->peak = s->count.peak;
     r->n_lines = 0;
     add_line(r, "block weights (f32)", block);
     add_line(r, reads_windows(s) ? "Hessians" : "a Hessian", hess);
-    add_line(r, what, r->peak - block - hess - acts - s->base);
+    add_line(r, what, r->peak - block - hess - acts - rows - s->base);
+    add_line(r, "an expert, what experts read and give", rows);
     add_line(r, "activations of all windows", acts);
     add_line(r, "norms and tables", s->base);
 }
@@ -127,6 +132,35 @@ static bool hessians(struct stand_in *s, enum block_half half, struct hessian h[
     return hessian_create_half(h, s->m.cmd, s->hess, model_block(&s->m, s->layer), half, s->plan->holdout > 0, e);
 }
 
+/* The experts of a layer are alike: their room, and the first one's work. */
+static bool experts(struct stand_in *s, struct block_items b, bool work, struct err *e)
+{
+    const struct model_config *c = s->m.cfg;
+    const uint32_t n = c->experts.n * EXPERT_MATRICES, windows = (uint32_t)max_u64(1, s->plan->batch_windows);
+    struct hessian layer, in, middle;
+    struct gpu_view factor;
+    if (!config_has_experts(c, s->layer))
+        return true;
+    if (!s->experts.m &&
+        !experts_create(&s->experts, s->rows, &s->m, s->plan->samples, windows, s->plan->experts_near, e))
+        return false;
+    bool gathers = false, ok = true;
+    for (uint32_t i = b.n - n; i < b.n; i++)
+        gathers = gathers || plan_needs_hessian(&s->o, &b.items[i]);
+    ok = !gathers ||
+         hessian_create_experts(&layer, &in, &middle, &factor, s->m.cmd, s->hess, c, s->plan->holdout > 0, e);
+    for (uint32_t i = 0; ok && work && i < EXPERT_MATRICES; i++) {
+        const struct matrix *item = &b.items[b.n - n + i];
+        if (item->coded)
+            ok = linear(s, item, s->experts.w[i],
+                        plan_needs_hessian(&s->o, item) ? i + 1 < EXPERT_MATRICES ? &in : &middle : NULL, e);
+    }
+    gpu_arena_reset(s->hess, 0);
+    gpu_arena_trim(s->hess);
+    gpu_arena_trim(s->scratch);
+    return ok;
+}
+
 /* Hessians, then the linears of a half. */
 static bool linears(struct stand_in *s, enum block_half half, struct block_items b, struct err *e)
 {
@@ -172,12 +206,14 @@ static bool block_calibrated(struct stand_in *s, uint32_t layer, struct block_it
     bool ok = load_block(s, layer, e);
     for (int i = 0; ok && i < HALF_COUNT; i++) {
         enum block_half half = (enum block_half)i;
+        if (!block_has_half(s->w.shape, half))
+            continue;
         ok = (!teacher || batch(s, e)) && linears(s, half, b, e) && (!joint || train(s, half, b, e)) && batch(s, e);
     }
-    return ok;
+    return ok && experts(s, b, true, e) && batch(s, e);
 }
 
-/* RTN, or an importance matrix alone: one linear at a time, and the work on it. */
+/* RTN, or an importance matrix alone: one linear at a time, and the work on it. Of experts the first stands for all. */
 static bool block_alone(struct stand_in *s, struct block_items b, bool work, struct err *e)
 {
     bool ok = true;
@@ -186,7 +222,7 @@ static bool block_alone(struct stand_in *s, struct block_items b, bool work, str
         struct gpu_view w, diag;
         struct hessian h;
         bool diagonal = quantize_diagonal(&s->o) && s->o.method != METHOD_RTN;
-        if (!item->coded)
+        if (!item->coded || item->expert)
             continue;
         ok = gpu_alloc(s->block, (uint64_t)item->rows * item->cols * 4, &w, e) &&
              (!diagonal || hessian_create_diagonal(&h, &diag, s->m.cmd, s->hess, item->cols, e)) &&
@@ -302,8 +338,8 @@ static bool part_of_layer(struct stand_in *s, enum run_part part, uint32_t layer
         return part > PART_LINEAR || block_alone(s, b, part == PART_LINEAR, e);
     bool ok = load_block(s, layer, e);
     for (int i = 0; ok && i < HALF_COUNT; i++)
-        ok = half_part(s, part, (enum block_half)i, b, e);
-    return ok;
+        ok = !block_has_half(s->w.shape, (enum block_half)i) || half_part(s, part, (enum block_half)i, b, e);
+    return ok && (part > PART_BATCH || experts(s, b, part == PART_LINEAR, e));
 }
 
 bool rehearse_part(struct rehearsal *r, const struct plan *p, const struct model *m, const struct quantize_options *o,

@@ -17,7 +17,7 @@ enum run_part {
 
 struct rehearsal {
     uint64_t peak;               /* device bytes at the widest moment */
-    struct memory_line lines[5]; /* which are these */
+    struct memory_line lines[6]; /* which are these */
     size_t n_lines;
 };
 

@@ -138,6 +138,16 @@ static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t
     return true;
 }
 
+/* Each matrix of a model with experts learns alone: no stage is made for what only some tokens go through. */
+static void settle_experts(const struct model *m, struct quantize_options *o)
+{
+    if (!m->cfg->experts.n || o->method != METHOD_GSQ || (!o->block.epochs && !o->scales.epochs))
+        return;
+    log_info("a model with experts: each linear learns alone, on its own Hessian; halves of blocks are not trained "
+             "together, nor scales end to end");
+    o->block.epochs = o->scales.epochs = 0;
+}
+
 static bool open_refined(struct job *j, const struct quantize_options *o, uint32_t ctx, struct err *e)
 {
     return checkpoint_open(&j->refined_ck, o->refine, e) && refine_check(j->refined_ck, j->ck, e) &&
@@ -277,6 +287,8 @@ static bool run_all(struct job *j, struct err *e)
         job_expect(j, true);
         eta_close(&j->eta, WORK_CHECK);
     }
+    if (j->acts && !job_experts_open(j, e))
+        return false;
     struct stage_report scales = {0};
     j->ahead.check = check_ahead;
     j->ahead.ctx = j;
@@ -285,6 +297,8 @@ static bool run_all(struct job *j, struct err *e)
     j->m->ahead = NULL;
     block_ahead_free(&j->ahead);
     gpu_arena_trim(j->kept);
+    experts_free(&j->experts);
+    gpu_arena_destroy(&j->rows);
     if (!walked || !job_head_importance(j, e) || !job_scales(j, &scales, e))
         return false;
     job_report_stage(j, &scales);
@@ -364,8 +378,10 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
         take_up_kernels(&j);
         ok = load_calibration(&j, &o, ctx, e) &&
              (cmd ? model_open(&j.m, cmd, j.ck, ctx, e) : model_describe(&j.m, j.ck, ctx, e)) &&
-             (!o.refine || open_refined(&j, &o, ctx, e)) &&
-             plan_make(&j.plan, j.m, &o, (struct plan_sources){j.refined, o.imatrix ? &j.imatrix : NULL}, e);
+             (!o.refine || open_refined(&j, &o, ctx, e));
+        if (ok)
+            settle_experts(j.m, &o);
+        ok = ok && plan_make(&j.plan, j.m, &o, (struct plan_sources){j.refined, o.imatrix ? &j.imatrix : NULL}, e);
     }
     ok = ok && measure(&j, e);
     if (ok) {
@@ -396,6 +412,8 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     gpu_arena_destroy(&j.hess);
     gpu_arena_destroy(&j.block);
     gpu_arena_destroy(&j.kept);
+    experts_free(&j.experts);
+    gpu_arena_destroy(&j.rows);
     block_weights_free(&j.weights);
     store_close(&j.store);
     checkpoint_sums_free(&j.refined_sums);

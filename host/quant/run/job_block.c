@@ -140,7 +140,7 @@ static bool begin_piece(struct job *j, const char *phase, const char *what, enum
     return job_stored(j, false, e) && job_tell(j, 0, job_event(j, phase), e);
 }
 
-static bool quantize_one(struct job *j, const struct matrix *item, struct gpu_view w, const struct hessian *h,
+bool job_quantize_linear(struct job *j, const struct matrix *item, struct gpu_view w, const struct hessian *h,
                          struct block_result *r, struct err *e)
 {
     struct linear_watch watch = {.j = j, .item = item};
@@ -196,7 +196,8 @@ static bool half_linears(struct job *j, enum block_half half, struct block_items
         if (item->part->half != half)
             continue;
         if (item->coded)
-            ok = quantize_one(j, item, w->w[i], plan_needs_hessian(j->o, item) ? &h[item->part->input] : NULL, r, e);
+            ok = job_quantize_linear(j, item, w->w[i], plan_needs_hessian(j->o, item) ? &h[item->part->input] : NULL, r,
+                                     e);
         else if (j->refined)
             ok = refined_weights(j, item, w->w[i], e);
     }
@@ -273,8 +274,13 @@ static bool block_calibrated(struct job *j, uint32_t layer, struct block_result 
     uint64_t clock = os_now_ns();
     if (!load_block(j, layer, "loading", w, e))
         return false;
+    const bool experts = config_has_experts(j->m->cfg, layer);
     for (int i = 0; i < HALF_COUNT; i++) {
         enum block_half half = (enum block_half)i;
+        if (half == HALF_FFN && experts && !job_experts_take(j, layer, w, e))
+            return false;
+        if (!block_has_half(w->shape, half))
+            continue;
         if (j->targets) {
             job_detail(j, "teacher");
             if (!run_pass(j, half, j->targets, w, NULL, e))
@@ -288,9 +294,9 @@ static bool block_calibrated(struct job *j, uint32_t layer, struct block_result 
         job_clock(j, PHASE_CALIBRATE, &clock);
         /* The device has its own copy of this block now. */
         if (j->m->ahead && layer + 1 < j->plan.n_layers)
-            block_ahead_begin(&j->ahead, j->m->gpu, j->ck, layer + 1, model_block(j->m, layer + 1));
+            block_ahead_begin(&j->ahead, j->m->gpu, j->ck, layer + 1, block_common(model_block(j->m, layer + 1)));
     }
-    return true;
+    return !experts || job_experts(j, layer, r, &clock, e);
 }
 
 /* A matrix with 2 * the mean squares of an input on its diagonal: the Hessian of inputs that are not
@@ -332,7 +338,8 @@ static bool block_diagonal(struct job *j, uint32_t layer, struct block_result *r
         struct hessian h;
         if (!item->coded)
             continue;
-        bool ok = load_linear(j, item, &w, e) && diagonal_hessian(j, item, &h, e) && quantize_one(j, item, w, &h, r, e);
+        bool ok = load_linear(j, item, &w, e) && diagonal_hessian(j, item, &h, e) &&
+                  job_quantize_linear(j, item, w, &h, r, e);
         ok = gpu_cmd_finish(j->cmd, ok ? e : NULL) && ok;
         job_clock(j, PHASE_LINEARS, &clock);
         gpu_arena_reset(j->block, 0);
@@ -353,7 +360,7 @@ static bool block_rtn(struct job *j, uint32_t layer, struct block_result *r, str
         struct gpu_view w;
         if (!item->coded)
             continue;
-        bool ok = load_linear(j, item, &w, e) && quantize_one(j, item, w, NULL, r, e);
+        bool ok = load_linear(j, item, &w, e) && job_quantize_linear(j, item, w, NULL, r, e);
         job_clock(j, PHASE_LINEARS, &clock);
         gpu_arena_reset(j->block, 0);
         if (!ok)
@@ -371,35 +378,45 @@ bool job_block(struct job *j, uint32_t layer, struct block_result *r, struct err
     return ok;
 }
 
+bool job_stored_linear(struct job *j, const struct matrix *item, struct gpu_view w, struct err *e)
+{
+    gpu_mark mark = gpu_arena_mark(j->scratch);
+    struct qlinear q = {0};
+    struct qmatrix dq;
+    bool ok = store_read_linear(j->store, item, &q, NULL, e) &&
+              qmatrix_create(&dq, j->scratch, item->rows, item->cols, item->spec, e) &&
+              qmatrix_upload(j->cmd, &dq, &q, e);
+    if (ok) {
+        qmatrix_dequant(j->cmd, &dq, w);
+        ok = gpu_cmd_finish(j->cmd, e);
+    }
+    qlinear_free(&q);
+    gpu_arena_reset(j->scratch, mark);
+    return ok;
+}
+
 bool job_block_resume(struct job *j, uint32_t layer, struct err *e)
 {
     const struct block_items b = plan_block(&j->plan, layer);
+    const bool experts = config_has_experts(j->m->cfg, layer);
     struct block_weights *w = &j->weights;
     uint64_t clock = os_now_ns();
     bool ok = load_block(j, layer, "replaying", w, e);
     for (int i = 0; ok && j->targets && i < HALF_COUNT; i++)
         ok = run_pass(j, (enum block_half)i, j->targets, w, NULL, e);
-    for (uint32_t i = 0; ok && j->acts && i < b.n; i++) {
+    for (uint32_t i = 0; ok && j->acts && i < w->shape.n; i++) {
         const struct matrix *item = &b.items[i];
         if (!item->coded && j->refined)
             ok = refined_weights(j, item, w->w[i], e);
-        if (!item->coded)
-            continue;
-        gpu_mark mark = gpu_arena_mark(j->scratch);
-        struct qlinear q = {0};
-        struct qmatrix dq;
-        ok = store_read_linear(j->store, item, &q, NULL, e) &&
-             qmatrix_create(&dq, j->scratch, item->rows, item->cols, item->spec, e) &&
-             qmatrix_upload(j->cmd, &dq, &q, e);
-        if (ok) {
-            qmatrix_dequant(j->cmd, &dq, w->w[i]);
-            ok = gpu_cmd_finish(j->cmd, e);
-        }
-        qlinear_free(&q);
-        gpu_arena_reset(j->scratch, mark);
+        if (item->coded)
+            ok = job_stored_linear(j, item, w->w[i], e);
     }
-    for (int i = 0; ok && j->acts && i < HALF_COUNT; i++)
-        ok = run_pass(j, (enum block_half)i, j->acts, w, NULL, e);
+    for (int i = 0; ok && j->acts && i < HALF_COUNT; i++) {
+        enum block_half half = (enum block_half)i;
+        ok = (half != HALF_FFN || !experts || job_experts_take(j, layer, w, e)) &&
+             (!block_has_half(w->shape, half) || run_pass(j, half, j->acts, w, NULL, e));
+    }
+    ok = ok && (!j->acts || !experts || job_experts(j, layer, NULL, &clock, e));
     gpu_arena_reset(j->block, 0);
     job_clock(j, PHASE_CALIBRATE, &clock);
     return ok;

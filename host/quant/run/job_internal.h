@@ -5,9 +5,11 @@
 #include "formats/read/imatrix.h"
 #include "host/base/os.h"
 #include "host/base/task.h"
+#include "host/model/experts.h"
 #include "host/model/walk.h"
 #include "host/quant/run/identity.h"
 #include "host/quant/run/job.h"
+#include "host/quant/method/hessian.h"
 #include "host/quant/plan/predict.h"
 #include "host/quant/store/store.h"
 
@@ -51,6 +53,8 @@ struct job {
                                should be */
     float *head_importance;       /* [hidden], of a GGUF: sums of squares of what the head reads; NULL: not known */
     struct block_weights weights; /* of the block that is loaded */
+    struct experts experts;       /* of a model that has them, where text is read */
+    struct gpu_arena *rows;       /* what they take, as long as the run walks over blocks */
     struct gpu_arena *block, *hess, *scratch; /* by lifetime: one block; one half; one linear or one batch */
     struct quantize_result *out;
     char out_dir[4096], work_dir[4096], calib[4096];
@@ -137,6 +141,20 @@ bool job_block(struct job *j, uint32_t layer, struct block_result *r, struct err
 /* A block finished in an earlier run: its stored weights carry the activations on, if there are any, its own
  * the targets. */
 bool job_block_resume(struct job *j, uint32_t layer, struct err *e);
+
+/* A linear by the method, its codes and report to its place in r; w becomes what its file will hold. h NULL: RTN. */
+bool job_quantize_linear(struct job *j, const struct matrix *item, struct gpu_view w, const struct hessian *h,
+                         struct block_result *r, struct err *e);
+/* w becomes what an earlier run has stored of it. */
+bool job_stored_linear(struct job *j, const struct matrix *item, struct gpu_view w, struct err *e);
+
+/* ---- job_experts.c ---- */
+/* Room for the experts of all layers; nothing where the model has none. */
+bool job_experts_open(struct job *j, struct err *e);
+/* What the experts of a layer read, and where tokens go: before the half that all tokens go through. */
+bool job_experts_take(struct job *j, uint32_t layer, const struct block_weights *w, struct err *e);
+/* All experts: quantized, or r NULL: as an earlier run has stored them; then hidden states become the layer's output. */
+bool job_experts(struct job *j, uint32_t layer, struct block_result *r, uint64_t *clock, struct err *e);
 
 /* ---- job_store.c ---- */
 /* Begins to write a finished block, whose result is taken over; the one before is there first. */

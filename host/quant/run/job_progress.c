@@ -159,6 +159,8 @@ static void block_work(const struct job *j, uint32_t layer, double by_kind[ETA_K
         by_kind[WORK_LEARN] += job_learn_work(j, &b.items[i]);
     }
     by_kind[WORK_STORE] += job_store_work(b);
+    by_kind[WORK_FORWARD] +=
+        windows * 2 * gemm_seconds(j, model_expert_products(j->m, layer) * j->plan.samples * j->plan.ctx);
     for (int i = 0; windows && i < HALF_COUNT; i++) {
         enum block_half half = (enum block_half)i;
         /* For its results, and for the teacher. */
@@ -222,7 +224,7 @@ static void predict_efforts(struct job *j, uint32_t windows)
 {
     struct quantize_options o = *j->o;
     struct job other = *j;
-    bool learns = o.method == METHOD_GSQ && !quantize_diagonal(&o) && j->speed.model.measured;
+    bool learns = o.method == METHOD_GSQ && !quantize_diagonal(&o) && j->speed.model.measured && !j->m->cfg->experts.n;
     other.o = &o;
     j->plan.n_efforts = learns ? EFFORT_COUNT : 0;
     for (unsigned i = 0; i < j->plan.n_efforts; i++) {

@@ -74,7 +74,7 @@ static const struct matrix *item_of(const struct plan *p, const struct model_con
 {
     char hf[128];
     size_t suffix = strlen(".weight");
-    if (!gguf_name_to_hf(cfg, tensor, hf, sizeof hf) || strlen(hf) <= suffix)
+    if (!gguf_name_to_hf(cfg, tensor, 0, hf, sizeof hf) || strlen(hf) <= suffix)
         return NULL;
     hf[strlen(hf) - suffix] = '\0';
     for (size_t i = 0; i < p->n_items; i++)

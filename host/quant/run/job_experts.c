@@ -1,0 +1,249 @@
+/* The experts of a layer in a run: each is loaded once, quantized on the tokens that chose it, and gone through by them.
+ *
+ * An expert's Hessian is pooled with its layer's: a * H_expert + (1 - a) * H_layer, a = n / (n + K / 2) for n tokens and K columns,
+ * both being means per token. So one with few tokens leans on the layer's, and one with none has that alone. Of gate and up the
+ * layer's is of all tokens; of down it is of this expert's own middle for a sample of them. */
+#include <stdio.h>
+#include <string.h>
+
+#include "host/base/log.h"
+#include "host/base/num.h"
+#include "host/gpu/tiled.h"
+#include "host/model/batch.h"
+#include "host/quant/run/job_internal.h"
+
+/* Fewer tokens than this part of its columns: an expert is named. */
+#define STARVED_PART 4u
+
+bool job_experts_open(struct job *j, struct err *e)
+{
+    return !j->m->cfg->experts.n || (gpu_arena_create(&j->rows, j->m->gpu, "experts", e) &&
+                                     experts_create(&j->experts, j->rows, j->m, j->plan.samples, j->plan.batch_windows,
+                                                    j->plan.experts_near, e));
+}
+
+/* ---- passes over hidden states ---- */
+
+bool job_experts_take(struct job *j, uint32_t layer, const struct block_weights *w, struct err *e)
+{
+    gpu_mark mark = gpu_arena_mark(j->scratch);
+    struct walk k = job_walk(j, j->acts, j->plan.samples);
+    struct batch b;
+    experts_begin(&j->experts, layer);
+    if (batch_create(&b, j->scratch, j->m, k.batch, e)) {
+        k.staging = b.hidden;
+        while (walk_next(&k, e))
+            experts_take(&j->experts, w, &b.s, k.x, k.n);
+    }
+    bool ok = walk_end(&k, e) && experts_sort(&j->experts, e);
+    gpu_arena_reset(j->scratch, mark);
+    return ok;
+}
+
+static bool add_outputs(struct job *j, struct err *e)
+{
+    gpu_mark mark = gpu_arena_mark(j->scratch);
+    struct walk k = job_walk(j, j->acts, j->plan.samples);
+    struct batch b;
+    k.keep = true;
+    if (batch_create(&b, j->scratch, j->m, k.batch, e)) {
+        k.staging = b.hidden;
+        while (walk_next(&k, e))
+            experts_add(&j->experts, &b.s, k.x, k.at, k.n);
+    }
+    bool ok = walk_end(&k, e);
+    gpu_arena_reset(j->scratch, mark);
+    return ok;
+}
+
+/* ---- Hessians ---- */
+
+struct expert_hessians {
+    struct hessian layer, in, middle;
+    struct gpu_view factor;
+    uint32_t teach;                /* tokens that teach; the others judge */
+    uint32_t sample, sample_split; /* entries of tokens that stand for all, and where those that judge begin */
+};
+
+/* The layer's, of all inputs. */
+static void gather_layer(struct job *j, const struct expert_hessians *h)
+{
+    struct experts *x = &j->experts;
+    const uint32_t begins[2] = {0, h->teach}, ends[2] = {h->teach, x->tokens};
+    for (int part = 0; part < 2; part++)
+        for (uint32_t at = begins[part], n; at < ends[part]; at += n) {
+            n = experts_inputs(x, at, ends[part]);
+            hessian_add(j->cmd, &h->layer, part ? HESSIAN_HELD : HESSIAN_TRAIN, x->in, n,
+                        2.0f / (float)(ends[part] - begins[part]));
+        }
+}
+
+static uint32_t float_bits(float v)
+{
+    uint32_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    return bits;
+}
+
+/* to = share * from, in tiles of rows. */
+static void scaled(struct job *j, struct gpu_view from, struct gpu_view to, uint32_t n, uint32_t cols,
+                   struct gpu_view factor, float share)
+{
+    gpu_fill(j->cmd, gpu_slice(factor, 0, HESSIAN_TILE < n ? HESSIAN_TILE * 4ull : n * 4ull), float_bits(share));
+    for (uint32_t r = 0; r < n; r += HESSIAN_TILE) {
+        uint32_t rows = (uint32_t)min_u64(HESSIAN_TILE, n - r);
+        uint64_t at = (uint64_t)r * cols * 4, bytes = (uint64_t)rows * cols * 4;
+        tiled_scale_rows(j->cmd, &(struct scale_rows_args){.x = gpu_slice(from, at, bytes),
+                                                           .w = factor,
+                                                           .y = gpu_slice(to, at, bytes),
+                                                           .rows = rows,
+                                                           .cols = cols});
+    }
+}
+
+static float own_share(uint32_t tokens, uint32_t cols)
+{
+    return (float)((double)tokens / ((double)tokens + cols / 2.0));
+}
+
+/* Tokens at .. end - 1 of the lists to both Hessians; a factor of 0: not to that one. */
+static void gather(struct job *j, const struct expert_hessians *h, enum hessian_sum sum, uint32_t at, uint32_t end,
+                   float in, float middle)
+{
+    struct experts *x = &j->experts;
+    for (uint32_t n; at < end; at += n) {
+        n = experts_gather(x, at, end);
+        if (in > 0)
+            hessian_add(j->cmd, &h->in, sum, x->in, n, in);
+        experts_middle(x, x->w, n, true);
+        hessian_add(j->cmd, &h->middle, sum, x->gate, n, middle);
+    }
+}
+
+/* Those of one expert, whose weights are as they are in the model. */
+static void gather_expert(struct job *j, const struct expert_hessians *h, uint32_t expert)
+{
+    struct experts *x = &j->experts;
+    uint32_t at = x->start[expert], end = x->start[expert + 1], split = at;
+    const uint32_t hidden = j->m->cfg->hidden_size, width = j->m->cfg->experts.width;
+    while (split < end && x->rows[split] < h->teach)
+        split++;
+    gpu_fill(j->cmd, h->middle.train, 0);
+    if (h->middle.held.size)
+        gpu_fill(j->cmd, h->middle.held, 0);
+    scaled(j, h->layer.train, h->in.train, hidden, hidden, h->factor, 1 - own_share(split - at, hidden));
+    if (h->in.held.size)
+        scaled(j, h->layer.held, h->in.held, hidden, (uint32_t)min_u64(hidden, HESSIAN_TILE), h->factor,
+               1 - own_share(end - split, hidden));
+    const uint32_t begins[2] = {at, split}, ends[2] = {split, end};
+    const uint32_t samples[2] = {h->sample, h->sample_split}, sample_ends[2] = {h->sample_split, h->sample + x->sample};
+    for (int part = 0; part < 2; part++) {
+        enum hessian_sum sum = part ? HESSIAN_HELD : HESSIAN_TRAIN;
+        uint32_t n = ends[part] - begins[part], sample = sample_ends[part] - samples[part];
+        float in = own_share(n, hidden), middle = own_share(n, width);
+        if (n)
+            gather(j, h, sum, begins[part], ends[part], in * 2 / (float)n, middle * 2 / (float)n);
+        if (sample)
+            gather(j, h, sum, samples[part], sample_ends[part], 0, (1 - middle) * 2 / (float)sample);
+    }
+}
+
+/* ---- one expert, all experts ---- */
+
+static struct block_items expert_items(const struct job *j, uint32_t layer, uint32_t expert)
+{
+    const struct block_items b = plan_block(&j->plan, layer);
+    uint32_t common = b.n - j->m->cfg->experts.n * EXPERT_MATRICES;
+    return (struct block_items){b.items + common + (size_t)expert * EXPERT_MATRICES, EXPERT_MATRICES};
+}
+
+static bool any_coded(struct block_items b)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < b.n; i++)
+        any = any || b.items[i].coded;
+    return any;
+}
+
+static bool any_hessian(const struct job *j, struct block_items b)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < b.n; i++)
+        any = any || plan_needs_hessian(j->o, &b.items[i]);
+    return any;
+}
+
+/* x->w become what the file will hold. */
+static bool make_expert(struct job *j, const struct expert_hessians *h, uint32_t expert, struct block_items b,
+                        struct block_result *r, struct err *e)
+{
+    struct experts *x = &j->experts;
+    bool ok = true;
+    if (h)
+        gather_expert(j, h, expert);
+    for (uint32_t i = 0; ok && i < b.n; i++) {
+        const struct matrix *item = &b.items[i];
+        const struct hessian *of = i + 1 < b.n ? &h->in : &h->middle;
+        if (item->coded)
+            ok = job_quantize_linear(j, item, x->w[i], h && plan_needs_hessian(j->o, item) ? of : NULL, r, e);
+    }
+    return ok;
+}
+
+/* Tells which experts few tokens chose. */
+static void tell_starved(const struct job *j, uint32_t layer)
+{
+    const struct model_config *c = j->m->cfg;
+    char list[200] = "";
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < c->experts.n; i++) {
+        uint32_t tokens = experts_tokens(&j->experts, i);
+        size_t at = strlen(list);
+        if (tokens >= c->hidden_size / STARVED_PART)
+            continue;
+        if (n++ < 12)
+            snprintf(list + at, sizeof list - at, "%s%u (%u)", at ? ", " : "", i, tokens);
+    }
+    if (n)
+        log_warn("block %u: %u of %u experts saw few tokens, and their Hessians lean on the layer's: %s%s", layer + 1,
+                 n, c->experts.n, list, n > 12 ? ", ..." : "");
+}
+
+static bool hessians_open(struct job *j, struct expert_hessians *h, struct err *e)
+{
+    h->teach = (j->plan.samples - j->plan.holdout) * j->plan.ctx;
+    if (!hessian_create_experts(&h->layer, &h->in, &h->middle, &h->factor, j->cmd, j->hess, j->m->cfg,
+                                j->plan.holdout > 0, e))
+        return false;
+    h->sample = experts_sample(&j->experts, h->teach, &h->sample_split);
+    gather_layer(j, h);
+    return true;
+}
+
+bool job_experts(struct job *j, uint32_t layer, struct block_result *r, uint64_t *clock, struct err *e)
+{
+    struct experts *x = &j->experts;
+    struct expert_hessians h = {0};
+    const bool needs = r && any_hessian(j, plan_block(&j->plan, layer));
+    bool ok = !needs || hessians_open(j, &h, e);
+    if (r && needs)
+        tell_starved(j, layer);
+    for (uint32_t i = 0; ok && i < j->m->cfg->experts.n; i++) {
+        const struct block_items b = expert_items(j, layer, i);
+        if (!experts_tokens(x, i) && !(r && any_coded(b)))
+            continue;
+        ok = experts_load(x, i, e);
+        if (ok && r)
+            ok = make_expert(j, any_hessian(j, b) ? &h : NULL, i, b, r, e);
+        for (uint32_t k = 0; ok && !r && k < b.n; k++)
+            ok = !b.items[k].coded || job_stored_linear(j, &b.items[k], x->w[k], e);
+        if (ok)
+            experts_run(x, i, x->w, true);
+    }
+    ok = gpu_cmd_finish(j->cmd, ok ? e : NULL) && ok;
+    gpu_arena_reset(j->hess, 0);
+    gpu_arena_trim(j->hess);
+    job_clock(j, PHASE_LINEARS, clock);
+    job_detail(j, "outputs");
+    return ok && add_outputs(j, e);
+}

@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# Models with experts: a trained one against an independent program's perplexity, the same and small random ones of each family
+# in llama.cpp, there and back through GGUF, quantized to every format.
+# shellcheck source=tests/lib/common.sh
+. "$(dirname "$0")/lib/common.sh"
+model=$shared/models/qwen3moe-4m
+[[ -d $model ]] || skip "no models in $shared"
+command -v python3 >/dev/null || skip "no python3"
+llama=$build/llama_run
+text=$shared/text/wikitext2-test-eval.txt
+stories=$shared/text/tinystories-eval.txt
+ctx=256
+unset GSQ_VALIDATE
+
+number() { # NAME FILE: of llama_run's one line
+    python3 -c 'import json, sys; print(json.load(open(sys.argv[2]))[sys.argv[1]])' "$1" "$2"
+}
+must() { # COMMAND...: part of the way to a check
+    run "$@"
+    [[ $rc -eq 0 ]] || fail "$* exits with $rc: $(tail -n 2 "$tmp/err" | tr '\n' ' ')"
+    return "$rc"
+}
+perplexity() { # MODEL WINDOWS [OPTION...]
+    must "$gsq" eval "$1" --text "$text" --ctx $ctx --windows "$2" "${@:3}" --json && field perplexity "$tmp/out"
+}
+
+# ---- as it is
+must "$gsq" eval "$model" --text "$stories" --ctx $ctx --json
+want=$(python3 -c 'import json, sys
+print(json.load(open(sys.argv[1]))["experts"]["qwen3moe-4m"]["ppl_ctx256_tinystories_eval"])' "$shared/oracle/expected.json")
+p=$(field perplexity "$tmp/out")
+check "16 bits: perplexity $p, an independent program's is $want" within "$p" "$want" 0.0002
+must "$gsq" inspect "$model" && check 'inspect names the family' grep -q 'Qwen3MoeForCausalLM' "$tmp/out"
+
+# ---- there and back
+must "$gsq" convert "$model" -o "$tmp/f16.gguf" --type F16
+must "$gsq" convert "$tmp/f16.gguf" -o "$tmp/back" --format hf
+source=$(perplexity "$model" 8)
+check 'its GGUF computes the same' test "$(perplexity "$tmp/f16.gguf" 8)" = "$source"
+check 'so does the folder made of that' test "$(perplexity "$tmp/back" 8)" = "$source"
+# Little memory: weights one expert at a time, hidden states and what experts read on the host.
+p=$(GSQ_DEVICE_LIMITS=memory=48 perplexity "$model" 8)
+check "in 48 MiB: perplexity $p" test "$p" = "$source"
+# Bindings that hold a part of the tokens only.
+p=$(GSQ_DEVICE_LIMITS=range=4 perplexity "$model" 24)
+whole=$(perplexity "$model" 24)
+check "in bindings of 4 MiB: perplexity $p" within "$p" "$whole" 0.000001
+
+# ---- rounded: every format, read back
+for format in gptq gptq_v2 compressed-tensors humming; do
+    must "$gsq" quantize "$model" -o "$tmp/$format" --method rtn --bits 4 --format "$format" || continue
+    p=$(perplexity "$tmp/$format" 8)
+    [[ $format == gptq ]] && first=$p
+    check "$format, 4 bits: perplexity $p, $source in 16 bits" within "$p" "$source" 0.05
+    check "$format holds what gptq does" within "$p" "$first" 0.000001
+done
+
+# ---- learned: better than rounded, also where two windows are all that there is; stopped and resumed to the same bytes
+calib=$shared/text/wikitext2-test-calib.txt
+learn=("$gsq" quantize "$model" --method gptq --bits 2 --group 64 --calib "$calib" --ctx $ctx)
+divergence() { # MODEL
+    must "$gsq" compare "$1" "$model" --text "$text" --ctx $ctx --windows 8 --json && field mean_kl "$tmp/out"
+}
+must "$gsq" quantize "$model" -o "$tmp/rtn2" --method rtn --bits 2 --group 64
+must "${learn[@]}" -o "$tmp/gptq2" --samples 16
+must "${learn[@]}" -o "$tmp/few" --samples 2
+check 'experts with few tokens are named' grep -q 'experts saw few tokens' "$tmp/err"
+rtn=$(divergence "$tmp/rtn2") gptq=$(divergence "$tmp/gptq2") few=$(divergence "$tmp/few")
+check "16 windows: KL $gptq, rounded to nearest $rtn" at_most "$gptq" "$(awk -v r="$rtn" 'BEGIN { print 0.4 * r }')"
+check "2 windows: KL $few" at_most "$few" "$(awk -v r="$rtn" 'BEGIN { print 0.6 * r }')"
+GSQ_STOP_AT=kill:block:1 run "${learn[@]}" -o "$tmp/again" --samples 2
+must "${learn[@]}" -o "$tmp/again" --samples 2
+check 'a run that was killed behind its first block ends in the same bytes' cmp "$tmp/again/model.safetensors" "$tmp/few/model.safetensors"
+
+# ---- llama.cpp
+if [[ ! -x $llama ]]; then
+    echo "llama.cpp is not installed (scripts/llama-cpp.sh): not compared"
+    done_testing
+fi
+same() { # NAME FILE TOLERANCE [WINDOWS]
+    must "$llama" ppl "$2" "$text" $ctx "${4:-8}" || return 0
+    local theirs ours
+    theirs=$(number perplexity "$tmp/out")
+    ours=$(perplexity "$2" "${4:-8}" --protocol llama.cpp)
+    check "$1: perplexity $ours in gsq, $theirs in llama.cpp" within "$ours" "$theirs" "$3"
+}
+must "$gsq" convert "$model" -o "$tmp/f32.gguf" --type F32
+same 'qwen3moe-4m, F32' "$tmp/f32.gguf" 0.00001 16
+same 'qwen3moe-4m, F16' "$tmp/f16.gguf" 0.0005
+for type in Q2_K Q3_K_M Q4_K_M Q2_0 TQ2_0; do
+    must "$gsq" quantize "$model" -o "$tmp/$type.gguf" --method rtn --type $type || continue
+    must "$llama" validate "$tmp/$type.gguf"
+    must "$llama" quantize "$tmp/f16.gguf" "$tmp/theirs.gguf" $type - || continue
+    "$llama" types "$tmp/$type.gguf" | sort >"$tmp/ours"
+    "$llama" types "$tmp/theirs.gguf" | sort >"$tmp/theirs"
+    check "$type: the tensor types of llama-quantize" diff "$tmp/ours" "$tmp/theirs"
+    must "$llama" dequant "$tmp/$type.gguf" "$tmp/twin.gguf" || continue
+    must "$gsq" convert "$tmp/$type.gguf" -o "$tmp/own.gguf" --format gguf --type F32 || continue
+    check "$type: gsq dequantizes it as ggml does" "$llama" same "$tmp/own.gguf" "$tmp/twin.gguf"
+done
+for family in mixtral qwen2_moe qwen3_moe olmoe; do
+    must python3 "$here/tests/random_model.py" $family "$model" "$tmp/$family" || continue
+    must "$gsq" convert "$tmp/$family" -o "$tmp/$family.gguf" --type F32 || continue
+    same "$family, random weights" "$tmp/$family.gguf" 0.00001
+    check "$family: the folder computes the same" test "$(perplexity "$tmp/$family" 4)" = "$(perplexity "$tmp/$family.gguf" 4)"
+done
+
+# ---- what llama.cpp would compute otherwise is not written
+must python3 "$here/tests/random_model.py" qwen3_moe "$model" "$tmp/unsaid" norm_topk_prob=false
+expect 'weights that are not divided by their sum' 2 'norm_topk_prob' 'folder' -- "$gsq" convert "$tmp/unsaid" -o "$tmp/u.gguf" --type F32
+done_testing
