@@ -96,10 +96,15 @@ const struct block_part *block_part_named(const struct family *f, const char *hf
 
 const struct block_part *block_part_named_gguf(const struct family *f, const char *name, size_t n)
 {
-    for (size_t i = 0; i < N_PARTS; i++)
-        if (same(name, n, parts[i].gguf) && (!f || family_has(f, &parts[i])))
+    const struct block_part *any = NULL;
+    for (size_t i = 0; i < N_PARTS; i++) {
+        if (!same(name, n, parts[i].gguf) || (f && !family_has(f, &parts[i])))
+            continue;
+        if (f || !parts[i].of)
             return &parts[i];
-    return NULL;
+        any = any ? any : &parts[i];
+    }
+    return any;
 }
 
 const char *block_part_name(const struct model_config *c, const struct block_part *p, uint32_t layer, uint32_t expert,

@@ -95,7 +95,8 @@ const struct block_part *block_part_of(enum role role);
 /* The part of that name in a family: the n bytes that follow the block's number. *expert (may be NULL): whose it is, or 0. NULL:
  * there is none. f NULL: the first that any family has. */
 const struct block_part *block_part_named(const struct family *f, const char *hf, size_t n, uint32_t *expert);
-/* The same by its name in a GGUF; of experts all of a layer have one. */
+/* The same by its name in a GGUF; of experts all of a layer have one. f NULL: the part that all have, or the first that any
+ * family has. */
 const struct block_part *block_part_named_gguf(const struct family *f, const char *name, size_t n);
 /* "model.layers.3.self_attn.q_proj" into out (at least 96 bytes); returns out. Of an expert that one's. */
 const char *block_part_name(const struct model_config *c, const struct block_part *p, uint32_t layer, uint32_t expert,

@@ -369,6 +369,16 @@ static inline const char *family_linear_name(uint32_t layer, int i, char *out, s
     return block_part_name(&(struct model_config){0}, block_part_of(roles[i]), layer, 0, out, cap);
 }
 
+/* The module that holds it: in some shapes that of several. */
+static inline void family_module_name(const struct shape *s, uint32_t layer, int i, char *out, size_t cap)
+{
+    bool qkv = s->fused_qkv && i <= REF_V, up = s->fused_up && (i == REF_GATE || i == REF_UP);
+    if (qkv || up)
+        snprintf(out, cap, "model.layers.%u.%s", layer, qkv ? "self_attn.qkv_proj" : "mlp.gate_up_proj");
+    else
+        family_linear_name(layer, i, out, cap);
+}
+
 static inline void shape_sizes(const struct shape *s, uint32_t rows[REF_LINEARS], uint32_t cols[REF_LINEARS])
 {
     uint32_t q = s->c.heads * s->c.head_dim, kv = s->c.kv_heads * s->c.head_dim;
@@ -464,10 +474,9 @@ static inline void family_tensors(struct raw_model *m, const struct shape *s)
         block_sizes(s, l, rows, cols);
         for (int i = 0; i < REF_LINEARS; i++) {
             bool qkv = s->fused_qkv && i <= REF_V, up = s->fused_up && (i == REF_GATE || i == REF_UP);
-            family_linear_name(l, i, module, sizeof module);
+            family_module_name(s, l, i, module, sizeof module);
             if (qkv || up) {
-                snprintf(name, sizeof name, "model.layers.%u.%s.weight", l,
-                         qkv ? "self_attn.qkv_proj" : "mlp.gate_up_proj");
+                snprintf(name, sizeof name, "%s.weight", module);
                 if (i == REF_Q || i == REF_GATE)
                     raw_weight(m, name, s->dtype, qkv ? rows[REF_Q] + 2 * rows[REF_K] : 2 * rows[i], cols[i], &seed);
                 continue;

@@ -128,7 +128,7 @@ static void unknown_names(void **state)
     char out[96];
     for (size_t i = 0; i < sizeof hf / sizeof hf[0]; i++)
         assert_false(gguf_name_of(&plain, hf[i], out, sizeof out));
-    static const char *const gguf[] = {"rope_freqs.weight", "blk.0.attn_qkv.weight", "output.scale", "blk.x.attn_q",
+    static const char *const gguf[] = {"rope_freqs.weight", "blk.0.attn_sinks.weight", "output.scale", "blk.x.attn_q",
                                        "model.norm.weight"};
     for (size_t i = 0; i < sizeof gguf / sizeof gguf[0]; i++)
         assert_false(gguf_name_to_hf(&plain, gguf[i], 0, out, sizeof out));

@@ -546,13 +546,12 @@ static void test_many(void **state)
 static void test_fold(void **state)
 {
     (void)state;
-    uint32_t n = 65535 * gpu_kernel_local_size(gpu, KERNEL_ID_add) + 4321;
-    struct gpu_view y = alloc(4ull * n), x = alloc(4ull * n);
-    gpu_fill(cmd, y, 0x40000000u);
-    gpu_fill(cmd, x, 0x3f800000u);
-    struct gpu_grid grid = gpu_items(cmd, KERNEL_ID_add, n);
+    uint32_t n = 65535 * gpu_kernel_local_size(gpu, KERNEL_ID_softcap) + 4321;
+    struct gpu_view y = alloc(4ull * n);
+    gpu_fill(cmd, y, 0x7149f2cau); /* 1e30 */
+    struct gpu_grid grid = gpu_items(cmd, KERNEL_ID_softcap, n);
     assert_true(grid.y == 2 && grid.x <= 65535);
-    add(y, x, n);
+    run_softcap(cmd, grid, &(struct softcap_args){.x = y, .n = n, .cap = 3});
     float *out = malloc(4ull * n);
     download(y, out, 4ull * n);
     for (uint32_t i = 0; i < n; i++)

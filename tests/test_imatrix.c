@@ -71,7 +71,8 @@ static void check_sums(const struct imatrix *m, const struct shape *s, const str
         assert_true(ref_block_inputs(&c, &f.blocks[l], windows, x, x, sums));
         for (int id = 0; id < REF_LINEARS; id++) {
             char module[96];
-            compare(m, family_linear_name(l, id, module, sizeof module), sums[input[id]], cols[id], (double)tokens);
+            family_module_name(s, l, id, module, sizeof module);
+            compare(m, module, sums[input[id]], cols[id], (double)tokens);
         }
         for (int i = 0; i < REF_INPUTS; i++)
             free(sums[i]);
@@ -104,7 +105,8 @@ static void test_sums(void **state)
         OK(imatrix_collect(cmd, ck, &o, &m, &r, &e), e);
         assert_int_equal(r.windows, WINDOWS);
         assert_int_equal(r.tokens, TEXT_BYTES + 1);
-        assert_int_equal(m.n, shapes[i].layers * REF_LINEARS + 1);
+        uint32_t each = REF_LINEARS - 2 * shapes[i].fused_qkv - shapes[i].fused_up;
+        assert_int_equal(m.n, shapes[i].layers * each + 1);
         assert_int_equal(m.chunks, WINDOWS);
         assert_int_equal(m.chunk_size, CTX);
         assert_string_equal(m.dataset, os_base_name(TEXT)); /* no path of the machine */

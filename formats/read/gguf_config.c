@@ -315,8 +315,9 @@ static bool take_factors(const struct reader *r, struct model_config *c, float *
     return true;
 }
 
-/* A tensor of a positive number for each pair; *out NULL: there is none. */
-static bool load_factors(const struct reader *r, const struct model_config *c, const char *name, float **out)
+/* A tensor of a positive number for each pair, times `linear`; *out NULL: there is none. */
+static bool load_factors(const struct reader *r, const struct model_config *c, const char *name, double linear,
+                         float **out)
 {
     const struct gguf_tensor *t = gguf_tensor_find(r->g, name);
     uint32_t n = config_rope_dim(c) / 2;
@@ -333,6 +334,7 @@ static bool load_factors(const struct reader *r, const struct model_config *c, c
         return err_nomem(r->e, name, n * sizeof *factors);
     gguf_dequant(type, t->data, n, factors);
     for (uint32_t i = 0; i < n; i++) {
+        factors[i] *= (float)linear;
         if (factors[i] > 0 && isfinite(factors[i]))
             continue;
         err_set(r->e, ERR_USER, "%s: %s holds %g at element %u", gguf_path(r->g, t), name, (double)factors[i],
@@ -345,8 +347,8 @@ static bool load_factors(const struct reader *r, const struct model_config *c, c
 /* Factors for short windows and for long ones. */
 static bool read_factor_lists(const struct reader *r, struct model_config *c)
 {
-    if (!load_factors(r, c, "rope_factors_short.weight", &c->rope_factors) ||
-        !load_factors(r, c, "rope_factors_long.weight", &c->rope_factors_long))
+    if (!load_factors(r, c, "rope_factors_short.weight", 1, &c->rope_factors) ||
+        !load_factors(r, c, "rope_factors_long.weight", 1, &c->rope_factors_long))
         return false;
     if (!c->rope_factors != !c->rope_factors_long)
         return bad(r, "rope.scaling.factor", "is told by one of two tensors of factors, and the other is missing");
@@ -362,10 +364,8 @@ static bool read_factors(const struct reader *r, struct model_config *c)
     float *factors;
     if (f && f->factor_lists)
         return read_factor_lists(r, c);
-    bool ok = load_factors(r, c, "rope_freqs.weight", &factors);
     double linear = c->rope_scaling == ROPE_LINEAR ? c->rope_factor : 1;
-    for (uint32_t i = 0; ok && factors && i < config_rope_dim(c) / 2; i++)
-        factors[i] *= (float)linear;
+    bool ok = load_factors(r, c, "rope_freqs.weight", linear, &factors);
     ok = ok && (!factors || take_factors(r, c, factors));
     free(factors);
     return ok;
