@@ -132,11 +132,13 @@ run "$gsq" "${quantize[@]}" -o "$tmp/half"
 check 'resumed where all is measured anew: the same bytes' cmp "$tmp/whole/model.safetensors" "$tmp/half/model.safetensors"
 check 'killed once more' begin
 expect 'another variant by name' 2 'kernels was [0-9a-f]+ .*'"$kernel=$variant" accept -- "$gsq" "${quantize[@]}" -o "$tmp/half" --variant base
-if [[ $variant == coopmat* ]]; then
-    expect 'a device without it' 2 "cannot run variant $variant of kernel $kernel" 'accept kernels' -- \
-        env GSQ_WITHOUT=cpu,coopmat "$gsq" "${quantize[@]}" -o "$tmp/half"
-    run env GSQ_WITHOUT=cpu,coopmat "$gsq" "${quantize[@]}" -o "$tmp/half" --accept kernels
-    check 'unless that is accepted' test "$rc" -eq 0
-fi
+case $variant in
+wide) needs=registers ;;
+*) needs=coopmat ;;
+esac
+expect 'a device without it' 2 "cannot run variant $variant of kernel $kernel" 'accept kernels' -- \
+    env GSQ_WITHOUT="cpu,$needs" "$gsq" "${quantize[@]}" -o "$tmp/half"
+run env GSQ_WITHOUT="cpu,$needs" "$gsq" "${quantize[@]}" -o "$tmp/half" --accept kernels
+check 'unless that is accepted' test "$rc" -eq 0
 expect 'a capability that is none' 2 "no capability 'cpuu'" 'gsq devices' -- env GSQ_WITHOUT=f16,cpuu "$gsq" devices
 done_testing
