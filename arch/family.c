@@ -300,7 +300,8 @@ const struct family *family_find(const struct model_config *c, struct err *e)
     const char *name = c->architecture[0] ? c->architecture : c->model_type;
     const struct family *f = family_of(c);
     const char *lacks = family_lacks(c);
-    if (!config_supported(c, e))
+    /* What a family lacks says more than what is odd about one of its models. */
+    if ((!lacks || c->wrapper[0]) && !config_supported(c, e))
         return NULL;
     if (f)
         return f;

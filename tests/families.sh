@@ -93,7 +93,7 @@ done
 unbuilt() { # NAME ARCHITECTURE MODEL_TYPE REASON [KEY=JSON...]
     local name=$1 reason=$4
     python3 "$here/tests/lib/family_folder.py" llama "$tmp/$name" "$demo" "architectures=[\"$2\"]" "model_type=\"$3\"" "${@:5}"
-    expect "$name" 2 "$2 is not supported: in it, $reason" -- "$gsq" quantize "$tmp/$name" -o "$tmp/out" --bits 2 --dry-run
+    expect "$name" 2 "$2 is not supported: in it, $reason" -- "$gsq" quantize "$tmp/$name" -o "$tmp/refused" --bits 2 --dry-run
     run "$gsq" inspect "$tmp/$name"
     check "$name is looked at" test "$rc" -eq 0
 }

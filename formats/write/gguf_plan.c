@@ -242,7 +242,7 @@ static bool plan_model(struct gguf_plan *p)
 {
     const struct model_config *c = checkpoint_config(p->src);
     const struct block_part *part;
-    char known[512];
+    char module[96], known[512];
     if (!family_of(c)) {
         err_set(p->e, ERR_USER, "%s: gsq cannot write the architecture %s as a GGUF", checkpoint_dir(p->src),
                 c->architecture[0] ? c->architecture : c->model_type);
@@ -257,7 +257,7 @@ static bool plan_model(struct gguf_plan *p)
                 return false;
         p->listed += (size_t)expert_parts * c->experts.n;
     }
-    if (!plan_vector(p, "model.norm") ||
+    if (!plan_vector(p, config_part_name(c, "norm", module, sizeof module)) ||
         (!p->items[0].head && !plan_matrix(p, checkpoint_head_module(p->src), "output.weight")))
         return false;
     return plan_factors(p, c);
