@@ -15,7 +15,7 @@ struct group {
 
 static bool same_fate(const struct matrix *a, const struct matrix *b)
 {
-    return a->place == b->place && a->rows == b->rows && a->cols == b->cols && a->coded == b->coded &&
+    return a->part == b->part && a->rows == b->rows && a->cols == b->cols && a->coded == b->coded &&
            (!a->coded || (a->spec.type == b->spec.type && a->spec.group == b->spec.group));
 }
 

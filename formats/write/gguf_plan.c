@@ -1,6 +1,7 @@
 /* What a GGUF will hold: a tensor for each weight of the model, and keys. */
 #include "formats/write/gguf_plan.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -297,6 +298,7 @@ static bool check_complete(struct gguf_plan *p)
         for (uint32_t k = 0; ok && k < gguf_entry_matrices(&p->entries[i]); k++) {
             const struct gguf_entry *x = &p->entries[i];
             const char *module = x->experts ? gguf_entry_item(x, k)->module : x->module;
+            assert(module);
             ok = strmap_add(&names, module, strlen(module), (uint32_t)i, &added) ||
                  err_nomem(p->e, "the list of tensors", p->n);
         }

@@ -1,5 +1,6 @@
 #include "host/model/router.h"
 
+#include <assert.h>
 #include <math.h>
 
 /* Probabilities of the experts, or for GATING_CHOSEN the logits themselves. */
@@ -44,9 +45,10 @@ static double group_score(const struct expert_config *x, double *s, uint32_t n)
 /* Experts of all but the best groups get no score. */
 static void keep_groups(const struct expert_config *x, double *s)
 {
-    uint32_t n = x->n / x->groups;
+    uint32_t n = x->n / x->groups; /* the config's groups are of equal size */
     double score[CONFIG_EXPERTS_MAX];
     bool kept[CONFIG_EXPERTS_MAX] = {false};
+    assert(n > 0);
     for (uint32_t g = 0; g < x->groups; g++)
         score[g] = group_score(x, s + g * n, n);
     for (uint32_t k = 0; k < x->groups_used; k++) {

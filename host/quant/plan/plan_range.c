@@ -8,11 +8,12 @@
 #include "formats/write/hf_linear.h"
 #include "host/base/num.h"
 #include "host/quant/plan/planner.h"
-#include "host/quant/plan/planner.h"
 
 /* Rows of a matrix that are looked at; how much of the weights' norm may be lost without a word; matrices
  * that are named. */
 enum { SAMPLE_ROWS = 8, NAMED = 6 };
+/* Of a layer's experts every so many is looked at: one is like the other, and there may be hundreds. */
+enum { EXPERT_STEP = 64 };
 #define TOLERATED 0.01
 
 struct sample {
@@ -139,7 +140,7 @@ static bool choose_bf16(struct plan *p, const struct model *m, const struct quan
     for (size_t i = 0; export_has_bf16_scales(o->format) && i < p->n_items; i++) {
         struct matrix *item = &p->items[i];
         struct weight_info w;
-        if (!item->coded || item->spec.scale != SCALE_F16)
+        if (!item->coded || item->spec.scale != SCALE_F16 || item->expert % EXPERT_STEP)
             continue;
         struct quant_spec other = item->spec;
         other.scale = SCALE_BF16;
@@ -187,7 +188,7 @@ bool plan_range(struct plan *p, const struct model *m, const struct quantize_opt
     bool ok = choose_bf16(p, m, o, l, e);
     for (size_t i = 0; ok && i < p->n_matrices; i++) {
         const struct matrix *x = &p->matrices[i];
-        if (matrix_quantized(x))
+        if (matrix_quantized(x) && x->expert % EXPERT_STEP == 0)
             ok = judge(m, x->module, x->rows, x->cols, x->coded ? NULL : x->type, &x->spec, o->format, &found, l, e);
     }
     if (ok && found > NAMED) {
