@@ -10,14 +10,21 @@ static const struct block_part parts[] = {
     /* role, names, kind, half, input, rows and columns, turned, of, without */
     {ROLE_ATTN_NORM, "input_layernorm", "attn_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_PRE_NORMS | PARTS_GEMMA_NORMS, 0},
     {ROLE_QKV, "self_attn.qkv_proj", "attn_qkv", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_QKV, WIDTH_HIDDEN, true, PARTS_FUSED_QKV, 0},
-    {ROLE_Q, "self_attn.q_proj", "attn_q", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_HEADS, WIDTH_HIDDEN, true, 0, PARTS_FUSED_QKV},
-    {ROLE_K, "self_attn.k_proj", "attn_k", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_KV_HEADS, WIDTH_HIDDEN, true, 0, PARTS_FUSED_QKV},
-    {ROLE_V, "self_attn.v_proj", "attn_v", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_KV_HEADS, WIDTH_HIDDEN, false, 0, PARTS_FUSED_QKV},
+    {ROLE_Q, "self_attn.q_proj", "attn_q", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_HEADS, WIDTH_HIDDEN, true, 0, PARTS_FUSED_QKV | PARTS_MLA},
+    {ROLE_K, "self_attn.k_proj", "attn_k", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_KV_HEADS, WIDTH_HIDDEN, true, 0, PARTS_FUSED_QKV | PARTS_MLA},
+    {ROLE_V, "self_attn.v_proj", "attn_v", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_KV_HEADS, WIDTH_HIDDEN, false, 0, PARTS_FUSED_QKV | PARTS_MLA},
     {ROLE_Q_NORM, "self_attn.q_norm", "attn_q_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HEAD, false, PARTS_QK_NORM, 0},
     {ROLE_K_NORM, "self_attn.k_norm", "attn_k_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HEAD, false, PARTS_QK_NORM, 0},
     {ROLE_Q_NORM, "self_attn.q_norm", "attn_q_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HEADS, false, PARTS_QK_NORM_WHOLE, 0},
     {ROLE_K_NORM, "self_attn.k_norm", "attn_k_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_KV_HEADS, false, PARTS_QK_NORM_WHOLE, 0},
-    {ROLE_O, "self_attn.o_proj", "attn_output", PART_MATRIX, HALF_ATTN, INPUT_HEADS, WIDTH_HIDDEN, WIDTH_HEADS, false, 0, 0},
+    {ROLE_O, "self_attn.o_proj", "attn_output", PART_MATRIX, HALF_ATTN, INPUT_HEADS, WIDTH_HIDDEN, WIDTH_HEADS, false, 0, PARTS_MLA},
+    {ROLE_Q_A, "self_attn.q_a_proj", "attn_q_a", PART_KEPT, HALF_ATTN, INPUT_NONE, WIDTH_Q_RANK, WIDTH_HIDDEN, false, PARTS_MLA, 0},
+    {ROLE_Q_A_NORM, "self_attn.q_a_layernorm", "attn_q_a_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_Q_RANK, false, PARTS_MLA, 0},
+    {ROLE_Q_B, "self_attn.q_b_proj", "attn_q_b", PART_KEPT, HALF_ATTN, INPUT_NONE, WIDTH_HEADS, WIDTH_Q_RANK, false, PARTS_MLA, 0},
+    {ROLE_KV_A, "self_attn.kv_a_proj_with_mqa", "attn_kv_a_mqa", PART_KEPT, HALF_ATTN, INPUT_NONE, WIDTH_KV_A, WIDTH_HIDDEN, false, PARTS_MLA, 0},
+    {ROLE_KV_A_NORM, "self_attn.kv_a_layernorm", "attn_kv_a_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_KV_RANK, false, PARTS_MLA, 0},
+    {ROLE_KV_B, "self_attn.kv_b_proj", "attn_kv_b", PART_KEPT, HALF_ATTN, INPUT_NONE, WIDTH_KV_B, WIDTH_KV_RANK, false, PARTS_MLA, 0},
+    {ROLE_VALUES_O, "self_attn.o_proj", "attn_output", PART_KEPT, HALF_ATTN, INPUT_NONE, WIDTH_HIDDEN, WIDTH_VALUES, false, PARTS_MLA, 0},
     {ROLE_FFN_NORM, "post_attention_layernorm", "ffn_norm", PART_NORM, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_PRE_NORMS, 0},
     {ROLE_FFN_NORM, "pre_feedforward_layernorm", "ffn_norm", PART_NORM, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_GEMMA_NORMS, 0},
     {ROLE_ATTN_POST_NORM, "post_attention_layernorm", "post_attention_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_POST_NORMS | PARTS_GEMMA_NORMS, 0},
@@ -180,6 +187,16 @@ static uint32_t width(enum width w, const struct model_config *c)
         return c->experts.shared_width;
     case WIDTH_EXPERTS:
         return c->experts.n;
+    case WIDTH_Q_RANK:
+        return c->mla.q_rank;
+    case WIDTH_KV_RANK:
+        return c->mla.kv_rank;
+    case WIDTH_KV_A:
+        return c->mla.kv_rank + c->mla.turned;
+    case WIDTH_KV_B:
+        return c->num_heads * (c->mla.nope + c->mla.values);
+    case WIDTH_VALUES:
+        return c->num_heads * c->mla.values;
     case WIDTH_ONE:
         break;
     }
@@ -290,7 +307,7 @@ bool block_has_half(struct block_shape b, enum block_half half)
     uint32_t i = 0;
     while (i < b.n && b.matrices[i].part->half != half)
         i++;
-    return i < b.n;
+    return half == HALF_ATTN || i < b.n;
 }
 
 struct block_shape block_expert(struct block_shape b, uint32_t expert)

@@ -8,6 +8,10 @@
  *
  * Other families norm what a half adds (attn_post_norm, ffn_post_norm), with or without a norm of its input.
  *
+ * Where attention is latent (MLA), q, k and v come through matrices of a low rank, and RoPE's part of k is one for all heads:
+ *
+ *     q = q_b(q_a_norm(q_a(n)))     c, k_rope = kv_a(n)     each head's k and v = kv_b(kv_a_norm(c))
+ *
  * Where the second half is a choice of experts, each of which is down(silu(gate) * up) of its own:
  *
  *     x += shared(m) + sum of weight_e * expert_e(m) over the experts e that the router chose for the token */
@@ -36,12 +40,20 @@ enum role {
     ROLE_ROUTER,
     ROLE_ROUTER_BIAS,
     ROLE_SHARED_GATE,
+    ROLE_Q_A,
+    ROLE_Q_A_NORM,
+    ROLE_Q_B,
+    ROLE_KV_A,
+    ROLE_KV_A_NORM,
+    ROLE_KV_B,
+    ROLE_VALUES_O, /* o of heads whose v has a width of its own */
     ROLE_COUNT
 };
 enum part_kind {
     PART_MATRIX,
     PART_NORM,
     PART_ROUTER, /* a matrix that decides: it stays as it is, f32 in a GGUF */
+    PART_KEPT,   /* a matrix that gsq keeps in 16 bits in all formats */
     PART_VECTOR  /* the same of a vector, whose Hugging Face name has no ".weight" behind it */
 };
 /* Halves of a block: what is added to x first, and what second. Experts belong to neither: they are gone through one by
@@ -68,7 +80,12 @@ enum width {
     WIDTH_TWO_MIDDLES,
     WIDTH_EXPERT,
     WIDTH_SHARED,
-    WIDTH_EXPERTS
+    WIDTH_EXPERTS,
+    WIDTH_Q_RANK, /* of multi-head latent attention */
+    WIDTH_KV_RANK,
+    WIDTH_KV_A,  /* kv_rank and RoPE's part of k */
+    WIDTH_KV_B,  /* of all heads: k without that part, and v */
+    WIDTH_VALUES /* v of all heads */
 };
 
 struct block_part {
@@ -149,7 +166,7 @@ struct block_shape model_shape_of(const struct model_shape *s, uint32_t layer);
 /* What all tokens go through: a layer without its experts. How many experts the rest are. */
 struct block_shape block_common(struct block_shape b);
 uint32_t block_experts(struct block_shape b);
-/* Whether a half has matrices. */
+/* Whether a half computes anything: attention always does, also where it has no matrices of this list. */
 bool block_has_half(struct block_shape b, enum block_half half);
 /* Gate, up and down of an expert. */
 enum { EXPERT_MATRICES = 3 };

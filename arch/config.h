@@ -41,6 +41,13 @@ struct expert_config {
     bool *dense;                  /* [num_layers] further ones that have none; NULL: no further ones */
 };
 
+/* Multi-head latent attention: q, and k with v, come through narrow matrices; RoPE turns a part of a head of its own. */
+struct mla_config {
+    uint32_t q_rank, kv_rank; /* rows of q_a; of kv_a, without RoPE's part of k. 0: the model has usual attention */
+    uint32_t nope, turned;    /* dimensions of a head of q and k: without RoPE, then with it. Their sum is head_dim */
+    uint32_t values;          /* of a head of v */
+};
+
 /* One rule of quantization_config that says how some modules are stored. Rules are tried in order; the first
  * whose pattern matches the module name wins. */
 struct quant_rule {
@@ -81,6 +88,7 @@ struct model_config {
     double score_cap, logit_cap; /* caps of scores and logits: cap * tanh(x / cap); 0: none */
     double logit_divisor;        /* what logits are divided by */
     struct expert_config experts;
+    struct mla_config mla;
     bool tie_word_embeddings;
     bool tie_unsaid;               /* config.json does not say whether */
     bool attention_bias, mlp_bias; /* of a GGUF, for the config.json of its folder: gsq goes by the tensors */

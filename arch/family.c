@@ -128,6 +128,18 @@ static const struct family families[] = {
         .gating = GATING_SOFTMAX,
     },
     {
+        .name = "DeepSeek-V3",
+        .architecture = "DeepseekV3ForCausalLM",
+        .model_type = "deepseek_v3",
+        .also_type = "kimi_k2",
+        .gguf = "deepseek2",
+        .no_gguf = true,
+        .parts = PARTS_PRE_NORMS | PARTS_MLA | PARTS_EXPERTS | PARTS_EXPERTS_BIAS | PARTS_SHARED_PLAIN,
+        .adjacent_pairs = true,
+        .gating = GATING_SIGMOID,
+        .renormalise = true,
+    },
+    {
         .name = "GLM-4",
         .architecture = "Glm4ForCausalLM",
         .model_type = "glm4",
@@ -227,7 +239,8 @@ const struct family *family_of(const struct model_config *c)
     bool named = c->architecture[0] != 0;
     for (size_t i = 0; i < N; i++)
         if (named ? strcmp(c->architecture, families[i].architecture) == 0
-                  : strcmp(c->model_type, families[i].model_type) == 0)
+                  : strcmp(c->model_type, families[i].model_type) == 0 ||
+                        (families[i].also_type && strcmp(c->model_type, families[i].also_type) == 0))
             return &families[i];
     return NULL;
 }

@@ -19,6 +19,7 @@ enum {
     PARTS_EXPERTS_BLOCK = 1 << 5,  /* Mixtral's: "block_sparse_moe.experts.N.w1", "block_sparse_moe.gate" */
     PARTS_EXPERTS_BIAS = 1 << 6,   /* the router has e_score_correction_bias */
     PARTS_SHARED_GATED = 1 << 7,   /* "mlp.shared_expert", times sigmoid(shared_expert_gate x), where it has a width */
+    PARTS_MLA = 1 << 13,           /* attention is multi-head latent attention: q_a_proj, kv_a_proj_with_mqa */
     PARTS_SHARED_PLAIN = 1 << 8,   /* "mlp.shared_experts", added as it is */
 };
 
@@ -26,7 +27,9 @@ struct family {
     const char *name;         /* "Llama", for people */
     const char *architecture; /* config.json: "LlamaForCausalLM" */
     const char *model_type;   /* "llama" */
+    const char *also_type;    /* another model_type of the same; NULL: none */
     const char *gguf;         /* general.architecture of a GGUF */
+    bool no_gguf;             /* gsq neither reads nor writes GGUFs of it */
     bool permuted_rows;       /* a GGUF has the rows of q and k in another order (gguf_row_of) */
     unsigned parts;           /* PARTS_ */
     bool norm_plus_one;       /* norms multiply by 1 + w; a GGUF holds that sum */

@@ -30,6 +30,13 @@ want=$(python3 -c 'import json, sys
 print(json.load(open(sys.argv[1]))["experts"]["qwen3moe-4m"]["ppl_ctx256_tinystories_eval"])' "$shared/oracle/expected.json")
 p=$(field perplexity "$tmp/out")
 check "16 bits: perplexity $p, an independent program's is $want" within "$p" "$want" 0.0002
+# Multi-head latent attention, a sigmoid router with groups, a shared expert, a first layer without experts.
+latent=$shared/models/dsv3-mla-3.9m
+latent_want=$(python3 -c 'import json, sys
+print(json.load(open(sys.argv[1]))["experts"]["dsv3-mla-3.9m"]["ppl_ctx256_tinystories_eval"])' "$shared/oracle/expected.json")
+must "$gsq" eval "$latent" --text "$stories" --ctx $ctx --json
+p=$(field perplexity "$tmp/out")
+check "latent attention: perplexity $p, an independent program's is $latent_want" within "$p" "$latent_want" 0.0002
 must "$gsq" inspect "$model" && check 'inspect names the family' grep -q 'Qwen3MoeForCausalLM' "$tmp/out"
 
 # ---- there and back
@@ -55,6 +62,35 @@ for format in gptq gptq_v2 compressed-tensors humming; do
     check "$format holds what gptq does" within "$p" "$first" 0.000001
 done
 
+p16=$(perplexity "$latent" 8)
+must "$gsq" quantize "$latent" -o "$tmp/latent4" --method rtn --bits 4
+p=$(perplexity "$tmp/latent4" 8)
+check "latent attention, 4 bits: perplexity $p, $p16 in 16 bits" within "$p" "$p16" 0.02
+p=$(GSQ_DEVICE_LIMITS=range=4 perplexity "$latent" 24)
+whole=$(perplexity "$latent" 24)
+check "latent attention in bindings of 4 MiB: perplexity $p" within "$p" "$whole" 0.000001
+expect 'a GGUF of latent attention' 2 'gsq does not write DeepSeek-V3 models as GGUFs' 'folder' -- "$gsq" convert "$latent" -o "$tmp/l.gguf" --type F16
+expect 'a matrix of latent attention' 2 'matches no weight that can be quantized' -- "$gsq" quantize "$latent" -o "$tmp/l" --method rtn --tensor 'kv_b_proj=4'
+# A layer behind the last one, which predicts further tokens: it is carried over, and counts for nothing.
+python3 - "$latent" "$tmp/mtp" <<'END'
+import json, shutil, struct, sys
+shutil.copytree(sys.argv[1], sys.argv[2])
+raw = open(sys.argv[1] + "/model.safetensors", "rb").read()
+n = struct.unpack("<Q", raw[:8])[0]
+header, data = json.loads(raw[8:8 + n]), raw[8 + n:]
+for name, t in list(header.items()):
+    if name.startswith("model.layers.2.self_attn."):
+        begin, end = t["data_offsets"]
+        header[name.replace(".2.", ".3.", 1)] = dict(t, data_offsets=[len(data), len(data) + end - begin])
+        data += data[begin:end]
+text = json.dumps(header)
+text += " " * (-len(text) % 8)
+open(sys.argv[2] + "/model.safetensors", "wb").write(struct.pack("<Q", len(text)) + text.encode() + data)
+END
+check 'a layer behind the last counts for nothing' test "$(perplexity "$tmp/mtp" 8)" = "$p16"
+must "$gsq" quantize "$tmp/mtp" -o "$tmp/mtp4" --method rtn --bits 4
+check 'and is in the output' grep -aq 'model.layers.3.self_attn.kv_b_proj.weight' "$tmp/mtp4/model.safetensors"
+
 # ---- learned: better than rounded, also where two windows are all that there is; stopped and resumed to the same bytes
 calib=$shared/text/wikitext2-test-calib.txt
 learn=("$gsq" quantize "$model" --method gptq --bits 2 --group 64 --calib "$calib" --ctx $ctx)
@@ -68,6 +104,17 @@ check 'experts with few tokens are named' grep -q 'experts saw few tokens' "$tmp
 rtn=$(divergence "$tmp/rtn2") gptq=$(divergence "$tmp/gptq2") few=$(divergence "$tmp/few")
 check "16 windows: KL $gptq, rounded to nearest $rtn" at_most "$gptq" "$(awk -v r="$rtn" 'BEGIN { print 0.4 * r }')"
 check "2 windows: KL $few" at_most "$few" "$(awk -v r="$rtn" 'BEGIN { print 0.6 * r }')"
+must "$gsq" quantize "$latent" -o "$tmp/latent2r" --method rtn --bits 2 --group 64
+latent_learn=("$gsq" quantize "$latent" --method gptq --bits 2 --group 64 --calib "$calib" --ctx $ctx --samples 8)
+must "${latent_learn[@]}" -o "$tmp/latent2"
+latent_kl() { # MODEL
+    must "$gsq" compare "$1" "$latent" --text "$text" --ctx $ctx --windows 8 --json && field mean_kl "$tmp/out"
+}
+rtn=$(latent_kl "$tmp/latent2r") gptq=$(latent_kl "$tmp/latent2")
+check "latent attention: KL $gptq, rounded to nearest $rtn" at_most "$gptq" "$(awk -v r="$rtn" 'BEGIN { print 0.6 * r }')"
+GSQ_STOP_AT=kill:block:1 run "${latent_learn[@]}" -o "$tmp/latent2again"
+must "${latent_learn[@]}" -o "$tmp/latent2again"
+check 'latent attention, killed and gone on: the same bytes' cmp "$tmp/latent2/model.safetensors" "$tmp/latent2again/model.safetensors"
 GSQ_STOP_AT=kill:block:1 run "${learn[@]}" -o "$tmp/again" --samples 2
 must "${learn[@]}" -o "$tmp/again" --samples 2
 check 'a run that was killed behind its first block ends in the same bytes' cmp "$tmp/again/model.safetensors" "$tmp/few/model.safetensors"

@@ -156,7 +156,7 @@ static void families(void **state)
         assert_ptr_equal(family_of_gguf(f->gguf, f->sliding_window, experts), f);
         for (size_t k = 0; k < i; k++)
             assert_string_not_equal(family_at(k)->architecture, f->architecture);
-        assert_true(family_has_role(f, ROLE_Q) != family_has_role(f, ROLE_QKV));
+        assert_int_equal(family_has_role(f, ROLE_Q) + family_has_role(f, ROLE_QKV) + family_has_role(f, ROLE_Q_A), 1);
         assert_true(model_shape_make(&s, &c, &e));
         for (uint32_t layer = 0; layer < c.num_layers; layer++)
             check_layer(&c, f, &s, layer);
@@ -175,6 +175,45 @@ static void families(void **state)
     assert_false(family_has(NULL, block_part_of(ROLE_ROUTER)));
     assert_non_null(strstr(family_names(names, sizeof names), "Llama, Mistral, Qwen2, Qwen3, "));
     assert_true(strlen(family_names(cut, sizeof cut)) < sizeof cut);
+}
+
+/* Multi-head latent attention: shapes by its own widths; its matrices are kept, so that a dense layer lists its feed-forward alone. */
+static void latent(void **state)
+{
+    (void)state;
+    const struct model_config c = {.architecture = "DeepseekV3ForCausalLM",
+                                   .num_layers = 1,
+                                   .hidden_size = 64,
+                                   .intermediate_size = 96,
+                                   .num_heads = 3,
+                                   .num_kv_heads = 3,
+                                   .head_dim = 24,
+                                   .mla = {.q_rank = 40, .kv_rank = 32, .nope = 16, .turned = 8, .values = 20}};
+    static const struct {
+        enum role role;
+        uint32_t rows, cols;
+    } want[] = {{ROLE_Q_A, 40, 64},      {ROLE_Q_A_NORM, 1, 40}, {ROLE_Q_B, 72, 40},     {ROLE_KV_A, 40, 64},
+                {ROLE_KV_A_NORM, 1, 32}, {ROLE_KV_B, 108, 32},   {ROLE_VALUES_O, 64, 60}};
+    const struct family *f = family_of(&c);
+    struct model_shape s;
+    struct err e = {0};
+    assert_string_equal(f->name, "DeepSeek-V3");
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        const struct block_part *p = block_part_of(want[i].role);
+        assert_true(block_has(&c, f, 0, p));
+        assert_int_equal(block_part_rows(p, &c), want[i].rows);
+        assert_int_equal(block_part_cols(p, &c), want[i].cols);
+        assert_ptr_equal(block_part_named(f, p->hf, strlen(p->hf), NULL), p);
+    }
+    assert_false(family_has_role(f, ROLE_Q) || family_has_role(f, ROLE_K) || family_has_role(f, ROLE_O));
+    assert_true(model_shape_make(&s, &c, &e));
+    struct block_shape b = model_shape_of(&s, 0);
+    assert_int_equal(b.n, 3);
+    assert_true(block_has_half(b, HALF_ATTN) && block_has_half(b, HALF_FFN));
+    assert_int_equal(b.matrices[0].part->role, ROLE_GATE);
+    model_shape_free(&s);
+    /* The same by another model_type, of the text part of models that read more. */
+    assert_ptr_equal(family_of(&(struct model_config){.model_type = "kimi_k2"}), f);
 }
 
 /* Which layers have experts, and how these are listed: one after the other, gate, up and down. */
@@ -226,6 +265,7 @@ int main(void)
         cmocka_unit_test(numbers_of_matrices),
         cmocka_unit_test(shapes),
         cmocka_unit_test(families),
+        cmocka_unit_test(latent),
         cmocka_unit_test(experts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

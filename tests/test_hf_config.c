@@ -333,6 +333,58 @@ static void windows(void **state)
 }
 
 /* The numbers of Qwen3's model card and of DeepSeek-V3, worked out by hand from yarn's formulas. */
+#define LATENT                                                                                                         \
+    "{\"architectures\":[\"DeepseekV3ForCausalLM\"],\"model_type\":\"deepseek_v3\",\"hidden_size\":64,"                \
+    "\"intermediate_size\":96,\"moe_intermediate_size\":32,\"num_hidden_layers\":3,\"num_attention_heads\":6,"         \
+    "\"num_key_value_heads\":1,\"head_dim\":8,\"vocab_size\":512,\"rms_norm_eps\":1e-06,\"n_routed_experts\":8,"       \
+    "\"num_experts_per_tok\":2,\"n_shared_experts\":2,\"first_k_dense_replace\":1,\"n_group\":4,\"topk_group\":2,"     \
+    "\"scoring_func\":\"sigmoid\",\"topk_method\":\"noaux_tc\",\"routed_scaling_factor\":2.5,\"kv_lora_rank\":32,"     \
+    "\"qk_nope_head_dim\":16,\"max_position_embeddings\":163840,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":40,"    \
+    "\"original_max_position_embeddings\":4096,\"mscale\":1.0,\"mscale_all_dim\":1.0}"
+
+static void latent(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *more, *says;
+    } refused[] = {
+        {",\"q_lora_rank\":null,\"qk_rope_head_dim\":8,\"v_head_dim\":20}", "\"q_lora_rank\" is missing"},
+        {",\"q_lora_rank\":40,\"qk_rope_head_dim\":8,\"v_head_dim\":25}", "\"v_head_dim\" is more than"},
+        {",\"q_lora_rank\":40,\"qk_rope_head_dim\":8,\"v_head_dim\":20,\"rope_interleave\":false}",
+         "\"rope_interleave\""},
+    };
+    struct model_config c;
+    struct err e = {0};
+    const char text[] = LATENT ",\"q_lora_rank\":40,\"qk_rope_head_dim\":8,\"v_head_dim\":20}";
+    assert_true(hf_config_parse(&c, text, sizeof text - 1, "config.json", &e));
+    assert_true(config_supported(&c, &e));
+    /* Heads of 16 + 8, whatever head_dim and num_key_value_heads say. */
+    assert_int_equal(c.head_dim, 24);
+    assert_int_equal(c.num_kv_heads, 6);
+    assert_int_equal(config_rope_dim(&c), 8);
+    assert_int_equal(c.mla.q_rank, 40);
+    assert_int_equal(c.mla.kv_rank, 32);
+    assert_int_equal(c.mla.values, 20);
+    /* mscale: 1 for cos and sin, (0.1 ln 40 + 1)^2 for scores. */
+    assert_true(rope_attention(&c) == 1);
+    assert_true(fabs(config_attention_scale(&c) * sqrt(24) - 1.3688879454113936 * 1.3688879454113936) < 1e-12);
+    assert_int_equal(c.experts.gating, GATING_SIGMOID);
+    assert_int_equal(c.experts.shared_width, 64);
+    assert_true(c.experts.renormalise && c.experts.groups == 4 && c.experts.groups_used == 2);
+    config_free(&c);
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        char odd[2048];
+        int n = snprintf(odd, sizeof odd, "%s%s", LATENT, refused[i].more);
+        assert_true(hf_config_parse(&c, odd, (size_t)n, "config.json", &e));
+        assert_false(config_supported(&c, &e));
+        assert_non_null(strstr(e.msg, refused[i].says));
+        config_free(&c);
+    }
+    const char bad[] = LATENT ",\"q_lora_rank\":40,\"qk_rope_head_dim\":7,\"v_head_dim\":20}";
+    assert_false(hf_config_parse(&c, bad, sizeof bad - 1, "config.json", &e));
+    assert_non_null(strstr(e.msg, "\"qk_rope_head_dim\" must be even"));
+}
+
 static void yarn(void **state)
 {
     (void)state;
@@ -613,13 +665,21 @@ static void humming_and_mlx(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(llama_defaults),     cmocka_unit_test(llama3),
-        cmocka_unit_test(other_families),     cmocka_unit_test(refused),
-        cmocka_unit_test(not_computed),       cmocka_unit_test(windows),
-        cmocka_unit_test(text_part),          cmocka_unit_test(yarn),
-        cmocka_unit_test(python_numbers),     cmocka_unit_test(required_keys),
-        cmocka_unit_test(odd_kinds),          cmocka_unit_test(gptq),
-        cmocka_unit_test(compressed_tensors), cmocka_unit_test(humming_and_mlx),
+        cmocka_unit_test(llama_defaults),
+        cmocka_unit_test(llama3),
+        cmocka_unit_test(other_families),
+        cmocka_unit_test(refused),
+        cmocka_unit_test(not_computed),
+        cmocka_unit_test(windows),
+        cmocka_unit_test(text_part),
+        cmocka_unit_test(yarn),
+        cmocka_unit_test(latent),
+        cmocka_unit_test(python_numbers),
+        cmocka_unit_test(required_keys),
+        cmocka_unit_test(odd_kinds),
+        cmocka_unit_test(gptq),
+        cmocka_unit_test(compressed_tensors),
+        cmocka_unit_test(humming_and_mlx),
         cmocka_unit_test(narrow_floats),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

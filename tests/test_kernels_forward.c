@@ -212,6 +212,39 @@ static void compare_rope_part(struct kernel_test *t)
 }
 CASES(rope_part, rope_part, rope_part_shapes, NULL, compare_rope_part)
 
+#define MLA(r, h, n, t, v, c)                                                                                          \
+    {                                                                                                                  \
+        .rows = r, .heads = h, .nope = n, .turned = t, .values = v, .ctx = c                                           \
+    }
+static const struct kernel_shape mla_shapes[] = {
+    MLA(1, 1, 2, 2, 1, 1), MLA(6, 3, 4, 2, 5, 3),  MLA(5, 2, 32, 16, 32, 5),  MLA(3, 5, 6, 10, 16, 2),
+    MLA(7, 1, 0, 8, 3, 7), MLA(4, 3, 10, 6, 9, 2), MLA(9, 7, 128, 64, 128, 9)};
+
+static void compare_mla(struct kernel_test *t)
+{
+    const struct kernel_shape *s = &t->s;
+    const float *q = t->in[3];
+    const uint64_t n = t->b[3].n;
+    double *want[3];
+    for (int i = 0; i < 3; i++) {
+        want[i] = malloc(n * sizeof *want[i]);
+        assert_non_null(want[i]);
+    }
+    for (uint64_t i = 0; i < n; i++)
+        want[0][i] = q[i];
+    ref_mla_heads(t->in[0], t->in[1], t->in[2], s->rows, s->heads, s->nope, s->turned, s->values, s->ctx, want[0],
+                  want[1], want[2]);
+    for (unsigned b = 0; b < 3; b++) {
+        const float *got = kernel_out(t, 3 + b);
+        for (uint64_t i = 0; i < n; i++) {
+            bool turned = b < 2 && i % (s->nope + s->turned) >= s->nope;
+            expect(t, i, got[i], want[b][i], turned ? FLT_EPSILON * 10 : 0);
+        }
+        free(want[b]);
+    }
+}
+CASES(mla_heads, mla_heads, mla_shapes, NULL, compare_mla)
+
 /* ---- the matrix product ---- */
 
 /* How A and B lie: NT [m, k], [n, k]; NN [m, k], [k, n]; TN [k, m], [k, n]. */
@@ -467,15 +500,16 @@ static void test_attn_choice(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_unpack16),     cmocka_unit_test(test_transpose),    cmocka_unit_test(test_add),
-        cmocka_unit_test(test_subtract),     cmocka_unit_test(test_add_bias),     cmocka_unit_test(test_scale_rows),
-        cmocka_unit_test(test_gather_rows),  cmocka_unit_test(test_scatter_rows), cmocka_unit_test(test_add_gated),
-        cmocka_unit_test(test_swiglu_fwd),   cmocka_unit_test(test_geglu_fwd),    cmocka_unit_test(test_rope_fwd),
-        cmocka_unit_test(test_rope_part),    cmocka_unit_test(test_gemm),         cmocka_unit_test(test_gemm_nn),
-        cmocka_unit_test(test_gemm_half),    cmocka_unit_test(test_gemm_tn),      cmocka_unit_test(test_gemm_half_nn),
-        cmocka_unit_test(test_gemm_half_tn), cmocka_unit_test(test_rmsnorm_fwd),  cmocka_unit_test(test_nll),
-        cmocka_unit_test(test_kl),           cmocka_unit_test(test_attn_fwd),     cmocka_unit_test(test_attn_fwd_half),
-        cmocka_unit_test(test_attn_choice),  cmocka_unit_test(test_attn_cap_fwd), cmocka_unit_test(test_softcap),
+        cmocka_unit_test(test_unpack16),      cmocka_unit_test(test_transpose),    cmocka_unit_test(test_add),
+        cmocka_unit_test(test_subtract),      cmocka_unit_test(test_add_bias),     cmocka_unit_test(test_scale_rows),
+        cmocka_unit_test(test_gather_rows),   cmocka_unit_test(test_scatter_rows), cmocka_unit_test(test_add_gated),
+        cmocka_unit_test(test_swiglu_fwd),    cmocka_unit_test(test_geglu_fwd),    cmocka_unit_test(test_rope_fwd),
+        cmocka_unit_test(test_rope_part),     cmocka_unit_test(test_mla_heads),    cmocka_unit_test(test_gemm),
+        cmocka_unit_test(test_gemm_nn),       cmocka_unit_test(test_gemm_half),    cmocka_unit_test(test_gemm_tn),
+        cmocka_unit_test(test_gemm_half_nn),  cmocka_unit_test(test_gemm_half_tn), cmocka_unit_test(test_rmsnorm_fwd),
+        cmocka_unit_test(test_nll),           cmocka_unit_test(test_kl),           cmocka_unit_test(test_attn_fwd),
+        cmocka_unit_test(test_attn_fwd_half), cmocka_unit_test(test_attn_choice),  cmocka_unit_test(test_attn_cap_fwd),
+        cmocka_unit_test(test_softcap),
     };
     const struct CMUnitTest no_push[] = {
         cmocka_unit_test(test_transpose),

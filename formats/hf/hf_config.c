@@ -120,6 +120,40 @@ static bool read_architecture(const struct reader *r, struct model_config *c)
     return read_text(r, "model_type", c->model_type, sizeof c->model_type) && read_dtype(r, c);
 }
 
+/* Multi-head latent attention; newer files have a head_dim too, of RoPE's part alone. */
+static bool read_mla(const struct reader *r, struct model_config *c)
+{
+    struct mla_config *x = &c->mla;
+    bool interleaved;
+    if (!json_get(r->o, "q_lora_rank")) {
+        config_unsupported(
+            c, "gsq supports models with q_a_proj and q_b_proj",
+            "%s: \"q_lora_rank\" is missing: queries come from one matrix, which gsq does not compute in "
+            "multi-head latent attention",
+            r->path);
+        return true;
+    }
+    if (!read_u32(r, "q_lora_rank", 1, 1u << 20, -1, &x->q_rank) ||
+        !read_u32(r, "kv_lora_rank", 1, 1u << 20, -1, &x->kv_rank) ||
+        !read_u32(r, "qk_nope_head_dim", 1, 1u << 12, -1, &x->nope) ||
+        !read_u32(r, "qk_rope_head_dim", 1, 1u << 12, -1, &x->turned) ||
+        !read_u32(r, "v_head_dim", 1, 1u << 12, -1, &x->values) || !read_bool(r, "rope_interleave", true, &interleaved))
+        return false;
+    if (x->turned % 2)
+        return bad(r, "qk_rope_head_dim", "must be even (rotary embeddings rotate pairs)");
+    if (x->nope % 2)
+        return bad(r, "qk_nope_head_dim", "must be even");
+    if (x->values > x->nope + x->turned)
+        config_unsupported(c, "gsq computes values that are at most as wide as keys",
+                           "%s: \"v_head_dim\" is more than qk_nope_head_dim + qk_rope_head_dim", r->path);
+    if (!interleaved)
+        config_unsupported(c, "gsq turns pairs side by side in this architecture",
+                           "%s: \"rope_interleave\" is false, which gsq does not compute", r->path);
+    c->head_dim = x->nope + x->turned;
+    c->num_kv_heads = c->num_heads; /* of what attention reads once each head has its own */
+    return true;
+}
+
 static bool read_shape(const struct reader *r, struct model_config *c)
 {
     const struct family *f = family_of(c);
@@ -128,6 +162,8 @@ static bool read_shape(const struct reader *r, struct model_config *c)
         if (!read_u32(r, x->hf, x->lo, x->hi, usual ? usual : x->fallback, (uint32_t *)(void *)((char *)c + x->at)))
             return false;
     }
+    if (f && f->parts & PARTS_MLA && !read_mla(r, c))
+        return false;
     char what[128];
     const struct config_number *odd = config_settle_shape(c, false, what);
     return !odd || r->lenient || bad(r, odd->hf, what);
@@ -398,6 +434,8 @@ static bool read_yarn(const struct reader *r, struct model_config *c)
     m_all = cJSON_IsNumber(b) ? b->valuedouble : 0;
     if (m != 0 && m_all != 0 && c->rope_factor > 1)
         usual = (0.1 * m * log(c->rope_factor) + 1) / (0.1 * m_all * log(c->rope_factor) + 1);
+    if (c->mla.kv_rank && m_all != 0 && c->rope_factor > 1) /* which scales scores in place of cos and sin */
+        c->attention_scale = pow(0.1 * m_all * log(c->rope_factor) + 1, 2) / sqrt(c->head_dim);
     if (!(usual > 0 && usual < 1e12))
         return bad(r, "mscale", "must be a positive number");
     return read_positive(r, "attention_factor", usual, &c->rope_attention);
@@ -521,7 +559,7 @@ static bool read_rope(const struct reader *top, struct model_config *c)
                        &fraction) ||
         !read_positive(&r, "partial_rotary_factor", fraction, &fraction))
         return false;
-    c->rope_dim = (uint32_t)(c->head_dim * fraction);
+    c->rope_dim = c->mla.kv_rank ? c->mla.turned : (uint32_t)(c->head_dim * fraction);
     if (c->rope_dim == 0 || c->rope_dim > c->head_dim || c->rope_dim % 2)
         return bad(top, "partial_rotary_factor", "must give an even number of dimensions");
     if (c->rope_dim < c->head_dim && f && f->permuted_rows)

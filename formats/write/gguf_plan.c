@@ -207,6 +207,7 @@ static bool plan_part(struct gguf_plan *p, const struct block_part *part, uint32
     block_part_name(checkpoint_config(p->src), part, layer, 0, module, sizeof module);
     switch (part->kind) {
     case PART_MATRIX:
+    case PART_KEPT:
         return plan_matrix(p, module, NULL);
     case PART_ROUTER:
         return plan_router(p, module);
@@ -248,6 +249,12 @@ static bool plan_model(struct gguf_plan *p)
         err_set(p->e, ERR_USER, "%s: gsq cannot write the architecture %s as a GGUF", checkpoint_dir(p->src),
                 c->architecture[0] ? c->architecture : c->model_type);
         return err_hint(p->e, "gsq writes GGUFs of %s models", family_names(known, sizeof known));
+    }
+    if (family_of(c)->no_gguf) {
+        err_set(p->e, ERR_USER,
+                "%s: gsq does not write %s models as GGUFs, where the matrices of latent attention are others",
+                checkpoint_dir(p->src), family_of(c)->name);
+        return err_hint(p->e, "write a folder: --format gptq, for instance");
     }
     if (!config_supported(c, p->e) || !plan_matrix(p, checkpoint_embedding_module(p->src), "token_embd.weight"))
         return false;

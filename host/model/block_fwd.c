@@ -27,6 +27,10 @@ enum {
     S_FFN_ADDED,
     S_SHARE,
     S_SHARED,
+    S_Q_A,
+    S_KV_A,
+    S_PE,
+    S_KV,
     S_COUNT
 };
 
@@ -39,6 +43,9 @@ static void scratch_cols(const struct model *m, enum scratch_use use, uint32_t c
     bool gated = ffn && m->family->parts & PARTS_SHARED_GATED && m->cfg->experts.shared_width;
     uint32_t q = attn ? model_shape_rows(&m->shape, m->cfg, ROLE_Q) : 0,
              k = attn ? model_shape_rows(&m->shape, m->cfg, ROLE_K) : 0;
+    const struct mla_config *x = &m->cfg->mla;
+    if (attn && x->kv_rank)
+        q = k = m->cfg->num_heads * m->cfg->head_dim;
     uint32_t middle = ffn ? model_shape_rows(&m->shape, m->cfg, ROLE_GATE) : 0;
     cols[S_NORM] = m->cfg->hidden_size;
     cols[S_Q] = cols[S_ATTN] = q;
@@ -50,6 +57,10 @@ static void scratch_cols(const struct model *m, enum scratch_use use, uint32_t c
     cols[S_K_RAW] = raw ? k : 0;
     cols[S_ATTN_ADDED] = attn ? added : 0;
     cols[S_FFN_ADDED] = ffn && train ? added : 0;
+    cols[S_Q_A] = attn ? x->q_rank : 0;
+    cols[S_KV_A] = attn ? x->kv_rank : 0;
+    cols[S_PE] = attn ? x->turned : 0;
+    cols[S_KV] = attn ? m->cfg->num_heads * (x->nope + x->values) : 0;
     cols[S_SHARE] = gated ? 1 : 0;
     cols[S_SHARED] = gated ? m->cfg->hidden_size : 0;
 }
@@ -72,7 +83,11 @@ bool block_scratch_create(struct block_scratch *s, struct gpu_arena *arena, cons
                                        &s->added[HALF_ATTN],
                                        &s->added[HALF_FFN],
                                        &s->share,
-                                       &s->shared};
+                                       &s->shared,
+                                       &s->q_a,
+                                       &s->kv_a,
+                                       &s->pe,
+                                       &s->kv};
     uint32_t cols[S_COUNT];
     scratch_cols(m, use, cols);
     for (int i = 0; i < S_COUNT; i++) {
@@ -248,7 +263,7 @@ void block_rope(struct model *m, struct gpu_view table, struct gpu_view x, uint3
 static void attention(struct model *m, const struct block_weights *b, const struct block_scratch *s, uint32_t windows)
 {
     const struct model_config *c = m->cfg;
-    uint32_t q = block_rows_of(m, b, ROLE_Q), kv = block_rows_of(m, b, ROLE_K);
+    uint32_t q = c->num_heads * c->head_dim, kv = c->num_kv_heads * c->head_dim;
     uint32_t tile = block_window_tile(m, q, windows);
     for (uint32_t w = 0; w < windows; w += tile) {
         uint32_t n = (uint32_t)min_u64(tile, windows - w);
@@ -322,6 +337,67 @@ void block_attn_norm(struct model *m, const struct block_weights *b, const struc
     norm_input(m, x, b->fixed[ROLE_ATTN_NORM], s->norm, windows * m->ctx);
 }
 
+/* y[rows, w's rows] = old + x[rows, cols] W^T, of rows [row0, row0 + n) of a matrix that is kept; old may be y or empty. */
+static void kept(struct model *m, struct gpu_view w, uint32_t row0, uint32_t n, struct gpu_view x, uint32_t cols,
+                 struct gpu_view old, struct gpu_view y, uint32_t rows)
+{
+    gpu_gemm(m->cmd, &(struct gpu_product){.a = {x, cols},
+                                           .b = {block_rows(w, row0, n, cols), cols},
+                                           .c = {y, n},
+                                           .m = rows,
+                                           .n = n,
+                                           .k = cols,
+                                           .alpha = 1,
+                                           .beta = old.size ? 1.0f : 0.0f,
+                                           .old = old,
+                                           .use = GEMM_EXACT});
+}
+
+/* q, k and v of all heads, each head_dim wide, from the normed x. A batch's matrices are within one binding each. */
+static void latent_heads(struct model *m, const struct block_weights *b, const struct block_scratch *s, uint32_t rows)
+{
+    const struct model_config *c = m->cfg;
+    const struct mla_config *x = &c->mla;
+    const struct gpu_view none = {0};
+    uint32_t hidden = c->hidden_size, heads = c->num_heads, width = heads * c->head_dim,
+             kv = heads * (x->nope + x->values);
+    kept(m, b->fixed[ROLE_Q_A], 0, x->q_rank, s->norm, hidden, none, s->q_a, rows);
+    block_rmsnorm(m, s->q_a, b->fixed[ROLE_Q_A_NORM], s->q_a, rows, x->q_rank);
+    kept(m, b->fixed[ROLE_Q_B], 0, width, s->q_a, x->q_rank, none, s->q, rows);
+    kept(m, b->fixed[ROLE_KV_A], 0, x->kv_rank, s->norm, hidden, none, s->kv_a, rows);
+    kept(m, b->fixed[ROLE_KV_A], x->kv_rank, x->turned, s->norm, hidden, none, s->pe, rows);
+    block_rmsnorm(m, s->kv_a, b->fixed[ROLE_KV_A_NORM], s->kv_a, rows, x->kv_rank);
+    kept(m, b->fixed[ROLE_KV_B], 0, kv, s->kv_a, x->kv_rank, none, s->kv, rows);
+    run_mla_heads(m->cmd, gpu_items(m->cmd, KERNEL_ID_mla_heads, (uint64_t)rows * width / 2),
+                  &(struct mla_heads_args){.kv = block_rows(s->kv, 0, rows, kv),
+                                           .pe = block_rows(s->pe, 0, rows, x->turned),
+                                           .table = b->rope.size ? b->rope : m->rope_table,
+                                           .q = block_rows(s->q, 0, rows, width),
+                                           .k = block_rows(s->k, 0, rows, width),
+                                           .v = block_rows(s->v, 0, rows, width),
+                                           .rows = rows,
+                                           .heads = heads,
+                                           .nope = x->nope,
+                                           .turned = x->turned,
+                                           .values = x->values,
+                                           .ctx = m->ctx});
+}
+
+/* h = x + o(what attention gives, without the zeros behind each head's values). */
+static void latent_output(struct model *m, const struct block_weights *b, const struct block_scratch *s,
+                          struct gpu_view x, struct gpu_view h, uint32_t rows)
+{
+    const struct model_config *c = m->cfg;
+    uint32_t values = c->mla.values, heads = c->num_heads;
+    tiled_copy_rect(m->cmd, &(struct copy_rect_args){.src = block_rows(s->attn, 0, rows, heads * c->head_dim),
+                                                     .dst = block_rows(s->kv, 0, rows, heads * values),
+                                                     .rows = rows * heads,
+                                                     .cols = values,
+                                                     .lds = c->head_dim,
+                                                     .ldd = values});
+    kept(m, b->fixed[ROLE_VALUES_O], 0, c->hidden_size, s->kv, heads * values, x, h, rows);
+}
+
 void block_attn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view x,
                        uint32_t windows)
 {
@@ -330,6 +406,11 @@ void block_attn_inputs(struct model *m, const struct block_weights *b, const str
     uint32_t rows = windows * m->ctx;
     assert(windows <= s->max_windows);
     block_attn_norm(m, b, s, x, windows);
+    if (c->mla.kv_rank) {
+        latent_heads(m, b, s, rows);
+        attention(m, b, s, windows);
+        return;
+    }
     struct gpu_view q = s->q_raw.size ? s->q_raw : s->q, k = s->k_raw.size ? s->k_raw : s->k;
     linear(m, b, s, ROLE_Q, s->norm, none, q, rows);
     linear(m, b, s, ROLE_K, s->norm, none, k, rows);
@@ -348,7 +429,10 @@ void block_attn_fwd(struct model *m, const struct block_weights *b, const struct
 {
     uint32_t rows = windows * m->ctx;
     block_attn_inputs(m, b, s, x, windows);
-    add_half(m, b, s, ROLE_O, s->attn, x, h, rows);
+    if (m->cfg->mla.kv_rank)
+        latent_output(m, b, s, x, h, rows);
+    else
+        add_half(m, b, s, ROLE_O, s->attn, x, h, rows);
 }
 
 void block_ffn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view h,

@@ -8,7 +8,10 @@
 /* Scratch for at most max_windows windows. T = windows * ctx. */
 struct block_scratch {
     uint32_t max_windows;
-    struct gpu_view norm;     /* [T, hidden]: input of q, k, v after block_attn_fwd; of gate, up after block_ffn_fwd */
+    struct gpu_view norm; /* [T, hidden]: input of q, k, v after block_attn_fwd; of gate, up after block_ffn_fwd */
+    struct gpu_view q_a, kv_a, pe,
+        kv;                   /* of multi-head latent attention: [T, q_rank], [T, kv_rank], [T, turned], [T, heads *
+                                          (nope + values)]; kv: then its output, [T, heads * values] */
     struct gpu_view q, k, v;  /* [T, heads|kv * head_dim] */
     struct gpu_view attn;     /* [T, heads * head_dim]: input of o */
     struct gpu_view lse;      /* [T, heads] */

@@ -148,6 +148,7 @@ static bool check_part(struct model *m, uint32_t layer, const struct block_part 
     case PART_NORM:
         return check_norm(m, p, name, e);
     case PART_ROUTER:
+    case PART_KEPT:
         return check_module(m->ck, name, rows, cols, e) && check_no_bias(m, name, e);
     case PART_VECTOR:
         return check_vector(m, name, cols, e);
@@ -199,6 +200,27 @@ static bool check_layer(struct model *m, uint32_t layer, struct err *e)
     return check_fused(m, layer, e);
 }
 
+/* Columns of the widest matrix of attention. */
+static uint64_t attn_width(const struct model *m)
+{
+    const struct mla_config *x = &m->cfg->mla;
+    uint64_t heads = m->cfg->num_heads;
+    return x->kv_rank ? heads * max_u64(m->cfg->head_dim, x->nope + x->values)
+                      : model_shape_rows(&m->shape, m->cfg, ROLE_Q);
+}
+
+/* Rows of kv_a are two parts to the passes: the second must begin where a view may. */
+static bool check_latent(const struct model *m, struct err *e)
+{
+    const struct model_config *c = m->cfg;
+    if ((uint64_t)c->mla.kv_rank * c->hidden_size % (VIEW_STEP / sizeof(float)) == 0)
+        return true;
+    err_set(e, ERR_USER,
+            "config.json: %" PRIu32 " rows (kv_lora_rank) of %" PRIu32 " numbers are no multiple of %u bytes",
+            c->mla.kv_rank, c->hidden_size, VIEW_STEP);
+    return err_hint(e, "gsq reads such models where kv_lora_rank or hidden_size is a multiple of 64");
+}
+
 static bool check_config(struct model *m, struct err *e)
 {
     const struct model_config *c = m->cfg;
@@ -208,9 +230,11 @@ static bool check_config(struct model *m, struct err *e)
     if (c->head_dim % 2 || c->head_dim > HEAD_DIM_MAX)
         return err_set(e, ERR_USER, "config.json: head_dim is %" PRIu32 ", an even number up to %u is supported",
                        c->head_dim, HEAD_DIM_MAX);
+    if (!check_latent(m, e))
+        return false;
     if (m->ctx < 2)
         return err_set(e, ERR_USER, "a window has at least 2 tokens, not %" PRIu32, m->ctx);
-    uint64_t widest = c->hidden_size, queries = model_shape_rows(&m->shape, m->cfg, ROLE_Q);
+    uint64_t widest = c->hidden_size, queries = attn_width(m);
     for (int in = 0; in < INPUT_COUNT; in++)
         widest = max_u64(widest, model_shape_input(&m->shape, (enum input)in));
     if (widest * 4 > HOST_TILE_BYTES)
@@ -475,7 +499,7 @@ bool block_weights_create(struct block_weights *out, const struct model *m, uint
     if (!out->w || !out->bias)
         return err_nomem(e, "the list of a block's weights", shape.n * sizeof *out->w);
     for (uint32_t i = 0; ok && (p = block_part_in(m->cfg, layer, i)); i++)
-        if (p->kind == PART_NORM || p->kind == PART_ROUTER)
+        if (p->kind == PART_NORM || p->kind == PART_ROUTER || p->kind == PART_KEPT)
             ok = gpu_alloc(arena, (uint64_t)block_part_rows(p, m->cfg) * block_part_cols(p, m->cfg) * 4,
                            &out->fixed[p->role], e);
     for (uint32_t i = 0; ok && i < shape.n; i++) {
@@ -588,6 +612,10 @@ double model_block_products(const struct model *m, uint32_t layer)
     double n = model_expert_products(m, layer);
     for (uint32_t i = 0; i < b.n; i++)
         n += (double)b.matrices[i].rows * b.matrices[i].cols;
+    const struct block_part *p;
+    for (uint32_t i = 0; (p = block_part_in(m->cfg, layer, i)); i++)
+        if (p->kind == PART_KEPT)
+            n += (double)block_part_rows(p, m->cfg) * block_part_cols(p, m->cfg);
     return n;
 }
 

@@ -43,6 +43,24 @@ void ref_rope_part(double *x, const float *table, uint32_t rows, uint32_t heads,
         }
 }
 
+void ref_mla_heads(const float *kv, const float *pe, const float *table, uint32_t rows, uint32_t heads, uint32_t nope,
+                   uint32_t turned, uint32_t values, uint32_t ctx, double *q, double *k, double *v)
+{
+    const uint32_t dim = nope + turned;
+    for (uint32_t r = 0; r < rows; r++)
+        for (uint32_t h = 0; h < heads; h++) {
+            const float *of = kv + ((size_t)r * heads + h) * (nope + values), *shared = pe + (size_t)r * turned;
+            const float *angles = table + (size_t)(r % ctx) * turned;
+            double *qh = q + ((size_t)r * heads + h) * dim, *kh = k + (qh - q), *vh = v + (qh - q);
+            for (uint32_t i = 0; i < dim; i++) {
+                kh[i] = i < nope ? of[i] : shared[i - nope];
+                vh[i] = i < values ? of[nope + i] : 0;
+            }
+            ref_rope_part(qh + nope, angles, 1, 1, turned, turned, true, 1, 1);
+            ref_rope_part(kh + nope, angles, 1, 1, turned, turned, true, 1, 1);
+        }
+}
+
 void ref_rope(double *x, const float *table, uint32_t rows, uint32_t heads, uint32_t dim, uint32_t ctx, double turn)
 {
     uint32_t half = dim / 2;

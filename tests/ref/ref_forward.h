@@ -16,6 +16,9 @@ void ref_rmsnorm(const float *x, const float *w, uint32_t cols, double eps, doub
 /* The same of the first `turned` dimensions of each head, by pairs side by side or half of that apart. */
 void ref_rope_part(double *x, const float *table, uint32_t rows, uint32_t heads, uint32_t dim, uint32_t turned,
                    bool adjacent, uint32_t ctx, double turn);
+/* mla_heads of shaders/kernels.def: q in place, k and v written. */
+void ref_mla_heads(const float *kv, const float *pe, const float *table, uint32_t rows, uint32_t heads, uint32_t nope,
+                   uint32_t turned, uint32_t values, uint32_t ctx, double *q, double *k, double *v);
 void ref_rope(double *x, const float *table, uint32_t rows, uint32_t heads, uint32_t dim, uint32_t ctx, double turn);
 struct ref_attn {
     uint32_t windows, ctx, heads, kv_heads, dim, sliding;
