@@ -144,7 +144,7 @@ static void test_counted(void **state)
     struct err e = {0};
     struct gpu_arena *like = NULL;
     struct gpu_count count = {.limit = 4 * BYTES};
-    struct gpu_view v, w;
+    struct gpu_view v = {0}, w = {0};
     os_setenv("GSQ_DEVICE_LIMITS", "alloc=1", true);
     device_open((struct gpu_options){0});
     OK(gpu_arena_create_counting(&like, gpu, &count, &e) && gpu_alloc_rows(like, SIDE, ROW_BYTES, UNIT, &v, &e) &&

@@ -426,7 +426,7 @@ static void check_rows(struct model *m, const char *module, uint32_t row0, uint3
 static unsigned recorded, prepared;
 static bool product(struct speed_bench *b, struct gpu_arena *in, const struct speed_size *z, struct err *e)
 {
-    struct gpu_view x, y;
+    struct gpu_view x = {0}, y = {0};
     bool ok =
         gpu_alloc(in, (uint64_t)z->rows * z->cols * 4, &x, e) && gpu_alloc(in, (uint64_t)z->rows * z->rows * 4, &y, e);
     if (ok)
