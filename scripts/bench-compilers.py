@@ -68,8 +68,8 @@ def main():
         sums = ["%d -> %d" % tuple(sum(number(r[what]) for r in rows) for rows in (old, new)) for what in ("spilled", "local")]
         print("| %s | %s | %d -> %d | %s | %s |" % (card, driver_of(after_dir, card), len(old), len(new), *sums))
     print("\n## The products' inner loops\n")
-    print("Matrix instructions of a step, and the share of the card's peak that its instructions allow: a bound by the busiest unit, and")
-    print("no more than that (docs/kernels.md 5; no card has measured it).\n")
+    print("Matrix instructions of a step, and the share of the card's peak that its instructions allow: a bound by the busiest unit and the")
+    print("subgroups that it holds, no more (docs/kernels.md 5; no card has measured it).\n")
     print("| kernel.variant | card | before: matrix | share | after: matrix | share |")
     print("| --- | --- | --- | --- | --- | --- |")
     old, new = steps_of(before_dir, cards), steps_of(after_dir, cards)
