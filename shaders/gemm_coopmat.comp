@@ -14,10 +14,7 @@ layout(constant_id = SPEC_COOPMAT_M) const uint CM = 8; // as defaults what lava
 layout(constant_id = SPEC_COOPMAT_N) const uint CN = 8;
 layout(constant_id = SPEC_COOPMAT_K) const uint CK = 8;
 
-#ifndef STEP
-#define STEP 16u // along k
-#endif
-const uint TILE_K = STEP;
+const uint TILE_K = 16u;
 const bool K_MAJOR = false;
 #include "gemm.glsl"
 #include "half_scale.glsl"
@@ -26,9 +23,7 @@ const bool K_MAJOR = false;
 //
 // A workgroup computes TILE_M x TILE_N of C, and its subgroups share the tile out: of 64 x 64, four have 32 x 32 each, eight
 // 16 x 32, sixteen 16 x 16, so that 128 invocations serve devices with subgroups of 8 to 64. The next step's loads are issued
-// before the products of this one. Steps of 32 along k, or a tile of 128 x 128, run out of registers on Arc; variant
-// coopmat_large has both where there are REGISTERS: what else a step costs is shared by four times as many matrix products of
-// a subgroup of 32, which has 64 x 32.
+// before the products of this one. Steps of 32 along k, or a tile of 128 x 128, run out of registers on Arc.
 //
 // f16 reaches from 6e-8 to 65504, and neither activations nor gradients keep to that. So each operand is multiplied by a
 // power of two, which the sums are divided by in the end: taken from the largest number of the first step along k that has one,
