@@ -156,6 +156,8 @@ static void test_pieces(void **state)
         }
     double pairs = CTX * (CTX + 1.0) / 2, width = (double)m->cfg->num_heads * m->cfg->head_dim;
     near("attention of a window", s->of[COUNT_FORWARD][KERNEL_ID_attn_fwd].flop, 4 * pairs * width);
+    double keys = (double)m->cfg->num_kv_heads * m->cfg->head_dim;
+    near("what RoPE turns in a window", s->of[COUNT_FORWARD][KERNEL_ID_rope_fwd].written, 4 * CTX * (width + keys));
     double last = (double)m->cfg->hidden_size * ((double)m->cfg->intermediate_size + width); /* of o and down */
     near("products for the linears' inputs", products(s->of[COUNT_INPUTS]), 2 * (weights - last) * CTX);
     /* Forward, by the input of down alone, and by the weights. */

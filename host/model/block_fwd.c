@@ -371,7 +371,7 @@ static void latent_heads(struct model *m, const struct block_weights *b, const s
     run_mla_heads(m->cmd, gpu_items(m->cmd, KERNEL_ID_mla_heads, (uint64_t)rows * width / 2),
                   &(struct mla_heads_args){.kv = block_rows(s->kv, 0, rows, kv),
                                            .pe = block_rows(s->pe, 0, rows, x->turned),
-                                           .table = b->rope.size ? b->rope : m->rope_table,
+                                           .table = b->rope,
                                            .q = block_rows(s->q, 0, rows, width),
                                            .k = block_rows(s->k, 0, rows, width),
                                            .v = block_rows(s->v, 0, rows, width),

@@ -487,19 +487,29 @@ static bool load_norm(struct model *m, const char *module, struct gpu_view dst, 
 
 /* ---- a block ---- */
 
+/* What is on the device as it is in the model, by role: all but what is quantized, and vectors that the host reads. */
+static bool is_fixed(const struct block_part *p)
+{
+    return p->kind != PART_MATRIX && p->kind != PART_VECTOR;
+}
+
 bool block_weights_create(struct block_weights *out, const struct model *m, uint32_t layer, struct block_shape shape,
                           struct gpu_arena *arena, struct err *e)
 {
+    const uint32_t window = m->family->sliding_window ? config_window(m->cfg, layer) : 0;
     const struct block_part *p;
     bool ok = true;
     block_weights_free(out);
     out->shape = shape;
+    out->sliding = window < m->ctx ? window : 0;
+    if (config_has_rope(m->cfg, layer))
+        out->rope = config_rope_is_local(m->cfg, layer) ? m->rope_local : m->rope_table;
     out->w = calloc(shape.n + 1u, sizeof *out->w);
     out->bias = calloc(shape.n + 1u, sizeof *out->bias);
     if (!out->w || !out->bias)
         return err_nomem(e, "the list of a block's weights", shape.n * sizeof *out->w);
     for (uint32_t i = 0; ok && (p = block_part_in(m->cfg, layer, i)); i++)
-        if (p->kind == PART_NORM || p->kind == PART_ROUTER || p->kind == PART_KEPT)
+        if (is_fixed(p))
             ok = gpu_alloc(arena, (uint64_t)block_part_rows(p, m->cfg) * block_part_cols(p, m->cfg) * 4,
                            &out->fixed[p->role], e);
     for (uint32_t i = 0; ok && i < shape.n; i++) {
@@ -522,19 +532,15 @@ bool model_load_block_frame(struct model *m, uint32_t layer, struct gpu_arena *a
 {
     const struct block_shape b = block_common(model_block(m, layer));
     const struct block_part *p;
-    uint32_t window = m->family->sliding_window ? config_window(m->cfg, layer) : 0;
     char name[96];
     bool ok = block_weights_create(out, m, layer, b, arena, e);
-    out->sliding = window < m->ctx ? window : 0;
-    if (config_has_rope(m->cfg, layer))
-        out->rope = config_rope_is_local(m->cfg, layer) ? m->rope_local : m->rope_table;
-    for (uint32_t i = 0; ok && (p = block_part_in(m->cfg, layer, i)); i++)
-        if (p->kind == PART_NORM) {
-            ok = load_norm(m, block_part_name(m->cfg, p, layer, 0, name, sizeof name), out->fixed[p->role], e);
-        } else if (out->fixed[p->role].size && p->kind != PART_MATRIX) {
-            block_part_name(m->cfg, p, layer, 0, name, sizeof name);
-            ok = model_load_matrix(m, name, 0, block_part_rows(p, m->cfg), out->fixed[p->role], e);
-        }
+    for (uint32_t i = 0; ok && (p = block_part_in(m->cfg, layer, i)); i++) {
+        if (!is_fixed(p))
+            continue;
+        block_part_name(m->cfg, p, layer, 0, name, sizeof name);
+        ok = p->kind == PART_NORM ? load_norm(m, name, out->fixed[p->role], e)
+                                  : model_load_matrix(m, name, 0, block_part_rows(p, m->cfg), out->fixed[p->role], e);
+    }
     for (uint32_t i = 0; ok && i < b.n; i++)
         if (out->bias[i].size) {
             block_matrix_name(m->cfg, &b.matrices[i], layer, name, sizeof name);

@@ -35,7 +35,7 @@ struct block_weights {
     struct gpu_view *bias;             /* [shape.n]: [rows] */
     struct gpu_view fixed[ROLE_COUNT]; /* norms [hidden] or [head_dim], routers [experts, hidden] */
 };
-/* Room for the weights of a layer whose matrices have that shape, without contents. *out is zeroed, or from an earlier
+/* Room for the weights of a layer whose matrices have that shape, without contents; its window and RoPE. *out is zeroed, or from an earlier
  * call, whose lists are reused. Call block_weights_free in any case; it takes a zeroed struct too. */
 bool block_weights_create(struct block_weights *out, const struct model *m, uint32_t layer, struct block_shape shape,
                           struct gpu_arena *arena, struct err *e);
