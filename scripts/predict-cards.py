@@ -3,7 +3,7 @@
 
     scripts/predict-cards.py [--gsq BINARY] [--model FOLDER] [--bits B] [--group N] [--ctx N]
 
-Without --model the shape of Llama-3.1-8B, whose header alone is made (a sparse file). The counts are the program's own; the
+Without --model the shape of Llama-3.1-8B, whose headers alone are made (tests/lib/sparse_model.py). The counts are the program's own; the
 times follow from them by the table of cards below: nothing here was measured on those cards. bench/results/counts-8b.md is
 this script's output.
 """
@@ -11,11 +11,11 @@ import argparse
 import json
 import math
 import os
-import struct
 import subprocess
 import sys
 import tempfile
 
+SPARSE_MODEL = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests/lib/sparse_model.py")
 # GB/s and TFLOP/s as the makers give them (Arc A770: f32 as clpeak measures it, 16 bits by packed multiply-adds, because its
 # drivers gain nothing from cooperative matrices). Shares: what is assumed to be reached. Exact products (gemm) and, without
 # matrix cores, all of them: f32 peak times `exact`; gemm_half: 16-bit peak times `half`; attention likewise.
@@ -28,39 +28,6 @@ CARDS = {
 }
 BANDWIDTH = 0.70  # of the memory's, by kernels that move more than they compute
 DISPATCH = 5e-6  # seconds beside each
-
-LLAMA_8B = {
-    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336,
-    "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 128256,
-    "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "hidden_act": "silu",
-    "tie_word_embeddings": False, "torch_dtype": "bfloat16", "attention_bias": False, "mlp_bias": False,
-    "bos_token_id": 128000, "eos_token_id": 128001,
-}
-
-
-def sparse_model(folder, config):
-    """config.json and a safetensors file of the right shapes and no contents."""
-    h, f, v = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
-    kv = config["num_key_value_heads"] * config["head_dim"]
-    shapes = {"model.embed_tokens.weight": [v, h], "model.norm.weight": [h], "lm_head.weight": [v, h]}
-    for i in range(config["num_hidden_layers"]):
-        p = f"model.layers.{i}."
-        shapes |= {p + "input_layernorm.weight": [h], p + "post_attention_layernorm.weight": [h],
-                   p + "self_attn.q_proj.weight": [h, h], p + "self_attn.k_proj.weight": [kv, h],
-                   p + "self_attn.v_proj.weight": [kv, h], p + "self_attn.o_proj.weight": [h, h],
-                   p + "mlp.gate_proj.weight": [f, h], p + "mlp.up_proj.weight": [f, h], p + "mlp.down_proj.weight": [h, f]}
-    header, at = {}, 0
-    for name, shape in shapes.items():
-        size = 2 * math.prod(shape)
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + size]}
-        at += size
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as out:
-        json.dump(config, out)
-    with open(os.path.join(folder, "model.safetensors"), "wb") as out:
-        out.write(struct.pack("<Q", len(text)) + text)
-        out.truncate(8 + len(text) + at)
 
 
 def counted(args, model):
@@ -137,9 +104,10 @@ def main():
     p.add_argument("--ctx", type=int, default=2048)
     args = p.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        model = args.model or os.path.join(folder, "8B")
         if not args.model:
-            sparse_model(folder, LLAMA_8B)
-        pieces, efforts, result = counted(args, args.model or folder)
+            subprocess.run([sys.executable, SPARSE_MODEL, "8B", model], check=True)
+        pieces, efforts, result = counted(args, model)
     version = subprocess.run([args.gsq, "--version"], stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
     weights, layers = result["block_weights"], result["layers"]
     print(f"# What quantizing {os.path.basename(args.model.rstrip('/')) if args.model else 'Llama-3.1-8B'} computes and moves\n")

@@ -155,4 +155,11 @@ done
 # ---- what llama.cpp would compute otherwise is not written
 must python3 "$here/tests/random_model.py" qwen3_moe "$model" "$tmp/unsaid" norm_topk_prob=false
 expect 'weights that are not divided by their sum' 2 'norm_topk_prob' 'folder' -- "$gsq" convert "$tmp/unsaid" -o "$tmp/u.gguf" --type F32
+# ---- full size: headers are all that is read, and each kind of matrix is one line
+for name in 8B qwen3-30b-a3b; do
+    python3 "$here/tests/lib/sparse_model.py" "$name" "$tmp/$name"
+    GSQ_DEVICE_LIMITS=memory=8192 run "$gsq" quantize "$tmp/$name" -o "$tmp/full" --bits 2 --dry-run
+    grep -q '^error: not enough disk space' "$tmp/err" && rc=0 # this machine's, not the plan's
+    check "$name: a dry run tells of seven kinds of matrices" test "$rc $(cat "$tmp/out" "$tmp/err" | grep -c ' matrices ')" = '0 7'
+done
 done_testing

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """sparse_model.py NAME FOLDER [--layers N] [--experts N]: a model folder of full size whose weights are holes. Headers, index and
-config.json are as released; data take no room on disk and read as zeros. NAME: qwen3-30b-a3b, deepseek-v3, kimi-k2.5.
-Standard library only."""
+config.json are as released; data take no room on disk and read as zeros. NAME: a dense shape (1B, 3B, 8B, 8B-152k, 14B, 32B, 70B),
+qwen3-30b-a3b, deepseek-v3 or kimi-k2.5. Standard library only."""
 import json
 import os
 import struct
@@ -77,7 +77,8 @@ def ffn(f, name, hidden, width, linear):
     linear(f, name + ".down_proj", hidden, width)
 
 
-def qwen3_moe(f, c):
+def llama(f, c):
+    """Llama's and Qwen3's shape, with experts or without."""
     d, hidden = c["head_dim"], c["hidden_size"]
     f.add("model.embed_tokens.weight", "BF16", c["vocab_size"], hidden)
     for layer in range(c["num_hidden_layers"]):
@@ -85,14 +86,20 @@ def qwen3_moe(f, c):
         for name, heads in (("q", "num_attention_heads"), ("k", "num_key_value_heads"), ("v", "num_key_value_heads")):
             bf16(f, p + "self_attn.%s_proj" % name, c[heads] * d, hidden)
         bf16(f, p + "self_attn.o_proj", hidden, c["num_attention_heads"] * d)
-        for name, n in (("self_attn.q_norm", d), ("self_attn.k_norm", d), ("input_layernorm", hidden)):
-            f.add(p + name + ".weight", "BF16", n)
+        if c["model_type"].startswith("qwen3"):
+            f.add(p + "self_attn.q_norm.weight", "BF16", d)
+            f.add(p + "self_attn.k_norm.weight", "BF16", d)
+        f.add(p + "input_layernorm.weight", "BF16", hidden)
         f.add(p + "post_attention_layernorm.weight", "BF16", hidden)
+        if "num_experts" not in c:
+            ffn(f, p + "mlp", hidden, c["intermediate_size"], bf16)
+            continue
         bf16(f, p + "mlp.gate", c["num_experts"], hidden)
         for e in range(c["num_experts"]):
             ffn(f, p + "mlp.experts.%d" % e, hidden, c["moe_intermediate_size"], bf16)
     f.add("model.norm.weight", "BF16", hidden)
-    bf16(f, "lm_head", c["vocab_size"], hidden)
+    if not c["tie_word_embeddings"]:
+        bf16(f, "lm_head", c["vocab_size"], hidden)
 
 
 def mla(f, c, prefix, head, dense, expert):
@@ -121,6 +128,29 @@ def mla(f, c, prefix, head, dense, expert):
             ffn(f, p + "mlp.experts.%d" % e, hidden, c["moe_intermediate_size"], expert)
     f.add(prefix + "norm.weight", "BF16", hidden)
     bf16(f, head, c["vocab_size"], hidden)
+
+
+# hidden, feed-forward, layers, heads, kv heads, head size, vocabulary, tied, family
+DENSE = {
+    "1B": (2048, 8192, 16, 32, 8, 64, 128256, True, "Llama"),  # Llama-3.2-1B
+    "3B": (3072, 8192, 28, 24, 8, 128, 128256, True, "Llama"),  # Llama-3.2-3B
+    "8B": (4096, 14336, 32, 32, 8, 128, 128256, False, "Llama"),  # Llama-3.1-8B
+    "8B-152k": (4096, 12288, 36, 32, 8, 128, 151936, False, "Qwen3"),  # Qwen3-8B
+    "14B": (5120, 17408, 40, 40, 8, 128, 151936, False, "Qwen3"),  # Qwen3-14B
+    "32B": (5120, 25600, 64, 64, 8, 128, 151936, False, "Qwen3"),  # Qwen3-32B
+    "70B": (8192, 28672, 80, 64, 8, 128, 128256, False, "Llama"),  # Llama-3.1-70B
+}
+
+
+def dense(name):
+    hidden, width, layers, heads, kv, d, vocab, tied, family = DENSE[name]
+    return {
+        "architectures": [family + "ForCausalLM"], "model_type": family.lower(), "torch_dtype": "bfloat16", "hidden_size": hidden,
+        "intermediate_size": width, "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kv,
+        "head_dim": d, "vocab_size": vocab, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "rope_theta": 500000.0,
+        "rope_scaling": None, "hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "tie_word_embeddings": tied,
+        "bos_token_id": 0, "eos_token_id": 1,
+    }  # fmt: skip
 
 
 QWEN3 = {
@@ -160,25 +190,28 @@ KIMI = dict(
             "num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 32, "dynamic": False,
             "actorder": None}}}})  # fmt: skip
 
+EXPERTS = {"qwen3-30b-a3b": QWEN3, "deepseek-v3": DEEPSEEK, "kimi-k2.5": KIMI}
+if len(sys.argv) < 3 or sys.argv[1] not in [*DENSE, *EXPERTS]:
+    sys.exit("usage: sparse_model.py %s FOLDER [--layers N] [--experts N]" % "|".join([*DENSE, *EXPERTS]))
 args = dict(zip(sys.argv[3::2], map(int, sys.argv[4::2])))
 name, path = sys.argv[1:3]
 os.makedirs(path)
-config = {"qwen3-30b-a3b": QWEN3, "deepseek-v3": DEEPSEEK, "kimi-k2.5": KIMI}[name]
+config = dict(EXPERTS[name]) if name in EXPERTS else dense(name)
 config["num_hidden_layers"] = args.get("--layers", config["num_hidden_layers"])
-key = "num_experts" if config is QWEN3 else "n_routed_experts"
-config[key] = args.get("--experts", config[key])
+if "--experts" in args:
+    config["num_experts" if "num_experts" in config else "n_routed_experts"] = args["--experts"]
 folder = Folder(path)
-if config is QWEN3:
-    qwen3_moe(folder, config)
-elif config is DEEPSEEK:
+if name == "deepseek-v3":
     mla(folder, config, "model.", "lm_head", fp8, fp8)
-else:
+elif name == "kimi-k2.5":
     mla(folder, config, "language_model.model.", "language_model.lm_head", bf16, int4)
     for i in range(27):  # what carries over
         bf16(folder, "vision_tower.encoder.blocks.%d.wqkv" % i, 3456, 1152)
     bf16(folder, "mm_projector.proj.0", 4608, 4608)
     config = {"architectures": ["KimiK25ForConditionalGeneration"], "model_type": "kimi_k25", "dtype": "bfloat16",
               "text_config": config, "tie_word_embeddings": False}  # fmt: skip
+else:
+    llama(folder, config)
 folder.close()
 with open(os.path.join(path, "config.json"), "w") as f:
     json.dump(config, f, indent=1)
