@@ -3,32 +3,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The few enumerants of the SPIR-V specification that are needed. */
+#include "host/gpu/spirv_words.h"
+
 enum {
-    MAGIC = 0x07230203,
-    MAX_IDS = 1 << 20, /* the specification allows 4M; ours have hundreds */
-
-    OP_ENTRY_POINT = 15,
-    OP_TYPE_INT = 21,
-    OP_TYPE_FLOAT = 22,
-    OP_TYPE_VECTOR = 23,
-    OP_TYPE_IMAGE = 25,
-    OP_TYPE_STRUCT = 30,
-    OP_TYPE_POINTER = 32,
-    OP_VARIABLE = 59,
-    OP_DECORATE = 71,
-    OP_MEMBER_DECORATE = 72,
-
     DEC_NON_WRITABLE = 24,
     DEC_NON_READABLE = 25,
     DEC_BINDING = 33,
     DEC_SET = 34,
     DEC_OFFSET = 35,
-
-    CLASS_UNIFORM_CONSTANT = 0,
-    CLASS_UNIFORM = 2,
-    CLASS_PUSH_CONSTANT = 9,
-    CLASS_STORAGE_BUFFER = 12,
 
     MODEL_GLCOMPUTE = 5,
     DIM_BUFFER = 5,
@@ -82,11 +64,10 @@ static void decorate(struct id *id, uint32_t what, uint32_t value, bool member)
 /* Records types and decorations; counts entry points. False where an instruction is cut short. */
 static bool read_types(struct module *m, unsigned *n_compute, unsigned *n_entries)
 {
-    for (size_t at = 5; at < m->n_words;) {
-        const uint32_t *w = m->words + at;
-        uint32_t op = w[0] & 0xffff, len = w[0] >> 16;
-        if (len == 0 || len > m->n_words - at)
-            return false;
+    struct spirv_instruction x;
+    size_t end = SPIRV_HEADER;
+    while (spirv_next(m->words, m->n_words, &end, &x)) {
+        const uint32_t *w = x.words, op = x.op, len = x.len;
         struct id *id = len > 1 ? id_at(m, w[1]) : NULL;
         if (op == OP_ENTRY_POINT && len >= 3) {
             ++*n_entries;
@@ -101,7 +82,7 @@ static bool read_types(struct module *m, unsigned *n_compute, unsigned *n_entrie
         } else if (op == OP_TYPE_STRUCT && id) {
             id->op = (uint16_t)op;
             id->members = len - 2;
-            id->first = (uint32_t)at + 2;
+            id->first = (uint32_t)(end - len) + 2;
         } else if (op == OP_TYPE_POINTER && id && len >= 4) {
             id->op = (uint16_t)op;
             id->pointee = w[3];
@@ -113,9 +94,8 @@ static bool read_types(struct module *m, unsigned *n_compute, unsigned *n_entrie
         } else if (op == OP_MEMBER_DECORATE && id && len >= 4) {
             decorate(id, w[3], 0, true);
         }
-        at += len;
     }
-    return true;
+    return end == m->n_words;
 }
 
 /* End of the block's last member. */
@@ -125,9 +105,10 @@ static bool push_size(struct module *m, uint32_t type, uint32_t *bytes, struct e
     if (!block || block->op != OP_TYPE_STRUCT)
         return err_set(e, ERR_BUG, "the push constant block is not a struct");
     *bytes = 0;
-    for (size_t at = 5; at < m->n_words; at += m->words[at] >> 16) {
-        const uint32_t *w = m->words + at;
-        if ((w[0] & 0xffff) != OP_MEMBER_DECORATE || w[0] >> 16 < 5 || w[1] != type || w[3] != DEC_OFFSET)
+    struct spirv_instruction x;
+    for (size_t at = SPIRV_HEADER; spirv_next(m->words, m->n_words, &at, &x);) {
+        const uint32_t *w = x.words;
+        if (x.op != OP_MEMBER_DECORATE || x.len < 5 || w[1] != type || w[3] != DEC_OFFSET)
             continue;
         struct id *member = w[2] < block->members ? id_at(m, m->words[block->first + w[2]]) : NULL;
         if (!member || !member->bytes)
@@ -182,11 +163,9 @@ static bool read_variable(struct module *m, const uint32_t *w, struct spirv_info
 bool spirv_reflect(const uint32_t *words, size_t n_words, struct spirv_info *out, struct err *e)
 {
     memset(out, 0, sizeof *out);
-    if (n_words < 5 || n_words > UINT32_MAX || words[0] != MAGIC)
+    if (!spirv_is_module(words, n_words) || n_words > UINT32_MAX)
         return err_set(e, ERR_BUG, "not a SPIR-V module");
-    if (words[3] > MAX_IDS)
-        return err_set(e, ERR_BUG, "a SPIR-V module of %u ids", words[3]);
-    struct module m = {.words = words, .n_words = n_words, .bound = words[3]};
+    struct module m = {.words = words, .n_words = n_words, .bound = words[SPIRV_BOUND]};
     m.ids = calloc((size_t)m.bound + 1, sizeof *m.ids);
     if (!m.ids)
         return err_nomem(e, "SPIR-V reflection", (m.bound + 1ull) * sizeof *m.ids);
@@ -196,9 +175,10 @@ bool spirv_reflect(const uint32_t *words, size_t n_words, struct spirv_info *out
         err_set(e, ERR_BUG, "a SPIR-V instruction is cut short");
     else if (n_entries != 1 || n_compute != 1)
         ok = err_set(e, ERR_BUG, "%u entry points, %u of them compute; one is needed", n_entries, n_compute);
-    for (size_t at = 5; ok && at < n_words; at += words[at] >> 16)
-        if ((words[at] & 0xffff) == OP_VARIABLE && words[at] >> 16 >= 4)
-            ok = read_variable(&m, words + at, out, e);
+    struct spirv_instruction x;
+    for (size_t at = SPIRV_HEADER; ok && spirv_next(words, n_words, &at, &x);)
+        if (x.op == OP_VARIABLE && x.len >= 4)
+            ok = read_variable(&m, x.words, out, e);
     free(m.ids);
     return ok;
 }

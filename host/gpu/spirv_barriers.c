@@ -4,28 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Enumerants of the SPIR-V specification. */
+#include "host/gpu/spirv_words.h"
+
 enum {
-    MAGIC = 0x07230203,
-    MAX_IDS = 1 << 20,
-    HEADER = 5,
-    HEADER_BOUND = 3,
-
-    OP_MEMORY_MODEL = 14,
-    OP_TYPE_POINTER = 32,
-    OP_CONSTANT = 43,
-    OP_VARIABLE = 59,
-    OP_LOAD = 61,
-    OP_STORE = 62,
-    OP_ACCESS_CHAIN = 65,
-    OP_IN_BOUNDS_ACCESS_CHAIN = 66,
-    OP_CONTROL_BARRIER = 224,
-    OP_MEMORY_BARRIER = 225,
-    OP_COOPMAT_LOAD = 4457,
-    OP_COOPMAT_STORE = 4458,
-
     MODEL_VULKAN = 3,
-    CLASS_WORKGROUP = 4,
 
     ACCESS_ALIGNED = 0x2,
     ACCESS_MAKE_AVAILABLE = 0x8,
@@ -55,30 +37,13 @@ struct module {
     uint32_t n_semantics, n_accesses; /* to change */
 };
 
-struct instruction {
-    const uint32_t *words;
-    uint32_t op, len;
-};
-
-static bool next_instruction(const struct module *m, size_t *at, struct instruction *x)
-{
-    if (*at >= m->n_words)
-        return false;
-    const uint32_t *w = m->words + *at;
-    *x = (struct instruction){w, w[0] & 0xffff, w[0] >> 16};
-    if (x->len == 0 || x->len > m->n_words - *at)
-        return false;
-    *at += x->len;
-    return true;
-}
-
 static struct id *id_at(const struct module *m, uint32_t id)
 {
     return &m->ids[id < m->bound ? id : m->bound]; // the last: of names that are none
 }
 
 /* Where a load's or store's mask is, if it is of shared memory and has what goes; else 0. */
-static uint32_t mask_of_access(const struct module *m, const struct instruction *x)
+static uint32_t mask_of_access(const struct module *m, const struct spirv_instruction *x)
 {
     uint32_t pointer, mask;
     switch (x->op) {
@@ -102,7 +67,7 @@ static uint32_t mask_of_access(const struct module *m, const struct instruction 
 }
 
 /* Where a barrier's semantics are; 0: it is no barrier. */
-static uint32_t semantics_of(const struct instruction *x)
+static uint32_t semantics_of(const struct spirv_instruction *x)
 {
     uint32_t at = x->op == OP_CONTROL_BARRIER ? 3 : x->op == OP_MEMORY_BARRIER ? 2 : 0;
     return at < x->len ? at : 0;
@@ -111,9 +76,9 @@ static uint32_t semantics_of(const struct instruction *x)
 /* False where an instruction is cut short, or a barrier's semantics are not those that glslang writes. */
 static bool read_module(struct module *m)
 {
-    struct instruction x;
-    size_t at = HEADER;
-    while (next_instruction(m, &at, &x)) {
+    struct spirv_instruction x;
+    size_t at = SPIRV_HEADER;
+    while (spirv_next(m->words, m->n_words, &at, &x)) {
         const uint32_t *w = x.words;
         if (x.op == OP_MEMORY_MODEL && x.len >= 3) {
             m->vulkan = w[2] == MODEL_VULKAN;
@@ -142,7 +107,7 @@ static bool read_module(struct module *m)
 }
 
 /* Without the two bits and the scopes that go with them. */
-static uint32_t copy_access(const struct instruction *x, uint32_t mask, uint32_t *to)
+static uint32_t copy_access(const struct spirv_instruction *x, uint32_t mask, uint32_t *to)
 {
     uint32_t bits = x->words[mask], len = mask + 1 + (bits & ACCESS_ALIGNED ? 1 : 0);
     if (len > x->len)
@@ -155,11 +120,11 @@ static uint32_t copy_access(const struct instruction *x, uint32_t mask, uint32_t
 
 static size_t write_module(struct module *m, uint32_t *out)
 {
-    struct instruction x;
-    size_t n = HEADER;
+    struct spirv_instruction x;
+    size_t n = SPIRV_HEADER;
     uint32_t bound = m->bound;
-    memcpy(out, m->words, HEADER * 4);
-    for (size_t at = HEADER; next_instruction(m, &at, &x);) {
+    memcpy(out, m->words, SPIRV_HEADER * 4);
+    for (size_t at = SPIRV_HEADER; spirv_next(m->words, m->n_words, &at, &x);) {
         uint32_t mask = mask_of_access(m, &x), semantics = semantics_of(&x);
         if (mask) {
             n += copy_access(&x, mask, out + n);
@@ -177,7 +142,7 @@ static size_t write_module(struct module *m, uint32_t *out)
             n += 4;
         }
     }
-    out[HEADER_BOUND] = bound;
+    out[SPIRV_BOUND] = bound;
     return n;
 }
 
@@ -185,9 +150,9 @@ bool spirv_share_by_barriers(const uint32_t *words, size_t n_words, uint32_t **o
 {
     *out = NULL;
     *n_out = 0;
-    if (n_words <= HEADER || words[0] != MAGIC || words[HEADER_BOUND] == 0 || words[HEADER_BOUND] > MAX_IDS)
+    if (!spirv_is_module(words, n_words) || words[SPIRV_BOUND] == 0)
         return true;
-    struct module m = {.words = words, .n_words = n_words, .bound = words[HEADER_BOUND]};
+    struct module m = {.words = words, .n_words = n_words, .bound = words[SPIRV_BOUND]};
     m.ids = calloc(m.bound + 1, sizeof *m.ids);
     if (!m.ids)
         return err_nomem(e, "the names of a shader", (m.bound + 1) * sizeof *m.ids);

@@ -4,31 +4,10 @@
 #include <stdlib.h>
 
 #include "host/base/num.h"
+#include "host/gpu/spirv_words.h"
 
-/* Enumerants of the SPIR-V specification. */
+/* Of OP_SPEC_CONSTANT_OP. */
 enum {
-    MAGIC = 0x07230203,
-    MAX_IDS = 1 << 20,
-
-    OP_TYPE_BOOL = 20,
-    OP_TYPE_INT = 21,
-    OP_TYPE_FLOAT = 22,
-    OP_TYPE_VECTOR = 23,
-    OP_TYPE_ARRAY = 28,
-    OP_TYPE_STRUCT = 30,
-    OP_TYPE_POINTER = 32,
-    OP_CONSTANT_TRUE = 41,
-    OP_CONSTANT_FALSE = 42,
-    OP_CONSTANT = 43,
-    OP_CONSTANT_COMPOSITE = 44,
-    OP_SPEC_CONSTANT_TRUE = 48,
-    OP_SPEC_CONSTANT_FALSE = 49,
-    OP_SPEC_CONSTANT = 50,
-    OP_SPEC_CONSTANT_COMPOSITE = 51,
-    OP_SPEC_CONSTANT_OP = 52,
-    OP_VARIABLE = 59,
-    OP_DECORATE = 71,
-
     OP_COMPOSITE_EXTRACT = 81,
     OP_IADD = 128,
     OP_ISUB = 130,
@@ -51,7 +30,6 @@ enum {
     OP_BIT_AND = 199,
 
     DEC_SPEC_ID = 1,
-    CLASS_WORKGROUP = 4,
 };
 
 struct id {
@@ -229,25 +207,25 @@ static bool read_module(const struct module *m, size_t n_words, const struct spi
                         uint32_t *bytes, struct err *e)
 {
     uint64_t sum = 0;
-    for (size_t place = 5; place < n_words;) {
-        const uint32_t *w = m->words + place;
-        uint32_t op = w[0] & 0xffff, len = w[0] >> 16;
-        if (len == 0 || len > n_words - place)
-            return err_set(e, ERR_BUG, "a SPIR-V instruction is cut short");
+    struct spirv_instruction x;
+    size_t end = SPIRV_HEADER;
+    while (spirv_next(m->words, n_words, &end, &x)) {
+        const uint32_t *w = x.words, op = x.op, len = x.len;
         if (op == OP_DECORATE && len >= 4 && w[2] == DEC_SPEC_ID && w[1] < m->bound) {
             m->ids[w[1]].has_spec = true;
             m->ids[w[1]].spec = w[3];
         } else if (op >= OP_TYPE_BOOL && op <= OP_TYPE_POINTER && len >= 2 && w[1] < m->bound) {
             read_type(m, &m->ids[w[1]], w, len);
         } else if (is_constant(op) && len >= 3 && w[2] < m->bound) {
-            read_constant(m, &m->ids[w[2]], w, len, place, constants, n);
+            read_constant(m, &m->ids[w[2]], w, len, end - len, constants, n);
         } else if (op == OP_VARIABLE && len >= 4 && w[3] == CLASS_WORKGROUP) {
             if (at(m, w[1])->bytes == 0)
                 return err_set(e, ERR_BUG, "the size of a shared variable is not known");
             sum += at(m, w[1])->bytes;
         }
-        place += len;
     }
+    if (end != n_words)
+        return err_set(e, ERR_BUG, "a SPIR-V instruction is cut short");
     *bytes = (uint32_t)min_u64(sum, UINT32_MAX);
     return true;
 }
@@ -256,9 +234,9 @@ bool spirv_shared_bytes(const uint32_t *words, size_t n_words, const struct spir
                         uint32_t *bytes, struct err *e)
 {
     *bytes = 0;
-    if (n_words < 5 || words[0] != MAGIC || words[3] > MAX_IDS)
+    if (!spirv_is_module(words, n_words))
         return err_set(e, ERR_BUG, "not a SPIR-V module");
-    struct module m = {.words = words, .bound = words[3]};
+    struct module m = {.words = words, .bound = words[SPIRV_BOUND]};
     m.ids = calloc((size_t)m.bound + 1, sizeof *m.ids);
     if (!m.ids)
         return err_nomem(e, "SPIR-V reflection", (m.bound + 1ull) * sizeof *m.ids);
