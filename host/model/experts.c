@@ -120,6 +120,19 @@ void experts_free(struct experts *x)
     *x = (struct experts){0};
 }
 
+static void product(struct experts *x, struct gpu_view in, struct gpu_view w, struct gpu_view out, uint32_t rows,
+                    uint32_t cols, uint32_t k, bool steering)
+{
+    gpu_gemm(x->m->cmd, &(struct gpu_product){.a = {in, k},
+                                              .b = {w, k},
+                                              .c = {out, cols},
+                                              .m = rows,
+                                              .n = cols,
+                                              .k = k,
+                                              .alpha = 1,
+                                              .use = steering ? GEMM_STEERING : GEMM_EXACT});
+}
+
 /* ---- inputs ---- */
 
 void experts_begin(struct experts *x, uint32_t layer)
@@ -151,14 +164,7 @@ void experts_take(struct experts *x, const struct block_weights *b, const struct
     uint32_t rows = windows * m->ctx, hidden = m->cfg->hidden_size, n = m->cfg->experts.n;
     assert(x->tokens + rows <= x->most);
     block_rmsnorm(m, h, b->fixed[ROLE_FFN_NORM], s->norm, rows, hidden);
-    gpu_gemm(m->cmd, &(struct gpu_product){.a = {s->norm, hidden},
-                                           .b = {b->fixed[ROLE_ROUTER], hidden},
-                                           .c = {x->z_batch, n},
-                                           .m = rows,
-                                           .n = n,
-                                           .k = hidden,
-                                           .alpha = 1,
-                                           .use = GEMM_EXACT});
+    product(x, s->norm, b->fixed[ROLE_ROUTER], x->z_batch, rows, n, hidden, false);
     if (!gpu_cmd_counts(m->cmd)) {
         copy_rows(x, x->x, s->norm, x->tokens, rows, hidden * 4ull, true);
         copy_rows(x, x->z, x->z_batch, x->tokens, rows, n * 4ull, true);
@@ -324,19 +330,6 @@ uint32_t experts_gather(struct experts *x, uint32_t at, uint32_t end)
     return n;
 }
 
-static void product(struct experts *x, struct gpu_view in, struct gpu_view w, struct gpu_view out, uint32_t rows,
-                    uint32_t cols, uint32_t k, bool steering)
-{
-    gpu_gemm(x->m->cmd, &(struct gpu_product){.a = {in, k},
-                                              .b = {w, k},
-                                              .c = {out, cols},
-                                              .m = rows,
-                                              .n = cols,
-                                              .k = k,
-                                              .alpha = 1,
-                                              .use = steering ? GEMM_STEERING : GEMM_EXACT});
-}
-
 void experts_middle(struct experts *x, const struct gpu_view w[EXPERT_MATRICES], uint32_t rows, bool steering)
 {
     uint32_t hidden = x->m->cfg->hidden_size, width = x->m->cfg->experts.width;
@@ -388,13 +381,7 @@ bool experts_all(struct experts *x, bool steering, struct err *e)
 void experts_add(struct experts *x, const struct block_scratch *s, struct gpu_view h, uint32_t first, uint32_t windows)
 {
     struct model *m = x->m;
-    uint32_t rows = windows * m->ctx, hidden = m->cfg->hidden_size, tile = gpu_tile_rows(m->gpu, hidden * 4ull, rows);
+    uint32_t rows = windows * m->ctx, hidden = m->cfg->hidden_size;
     copy_rows(x, x->y, s->norm, first * m->ctx, rows, hidden * 4ull, false);
-    for (uint32_t r = 0; r < rows; r += tile) {
-        uint64_t n = min_u64(tile, rows - r);
-        run_add(m->cmd, gpu_items(m->cmd, KERNEL_ID_add, n * hidden),
-                &(struct add_args){.y = block_rows(h, r, n, hidden),
-                                   .x = block_rows(s->norm, r, n, hidden),
-                                   .n = (uint32_t)(n * hidden)});
-    }
+    block_add(m, h, s->norm, rows, hidden);
 }
