@@ -12,14 +12,6 @@ stories=$shared/text/tinystories-eval.txt
 ctx=256
 unset GSQ_VALIDATE
 
-number() { # NAME FILE: of llama_run's one line
-    python3 -c 'import json, sys; print(json.load(open(sys.argv[2]))[sys.argv[1]])' "$1" "$2"
-}
-must() { # COMMAND...: part of the way to a check
-    run "$@"
-    [[ $rc -eq 0 ]] || fail "$* exits with $rc: $(tail -n 2 "$tmp/err" | tr '\n' ' ')"
-    return "$rc"
-}
 perplexity() { # MODEL WINDOWS [OPTION...]
     must "$gsq" eval "$1" --text "$text" --ctx $ctx --windows "$2" "${@:3}" --json && field perplexity "$tmp/out"
 }

@@ -10,14 +10,6 @@ llama=$build/llama_run
 calib=$demo/calib.txt text=$demo/eval.txt
 ctx=64 windows=4
 
-number() { # NAME FILE: of llama_run's one line
-    python3 -c 'import json, sys; print(json.load(open(sys.argv[2]))[sys.argv[1]])' "$1" "$2"
-}
-must() { # COMMAND...: part of the way to a check
-    run "$@"
-    [[ $rc -eq 0 ]] || fail "$* exits with $rc: $(tail -n 2 "$tmp/err" | tr '\n' ' ')"
-    return "$rc"
-}
 perplexity() { # MODEL
     must "$gsq" eval "$1" --protocol llama.cpp --text "$text" --ctx "$ctx" --windows "$windows" --json &&
         got=$(field perplexity "$tmp/out")

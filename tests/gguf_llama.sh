@@ -18,15 +18,6 @@ files=()
 ctx=256 windows=${WINDOWS:-8}
 export GSQ_VALIDATE=0 # what runs here is watched in other tests
 
-number() { # NAME FILE: of llama_run's one line
-    python3 -c 'import json, sys; print(json.load(open(sys.argv[2]))[sys.argv[1]])' "$1" "$2"
-}
-must() { # COMMAND...: part of the way to a check
-    run "$@"
-    [[ $rc -eq 0 ]] || fail "$* exits with $rc: $(tail -n 2 "$tmp/err" | tr '\n' ' ')"
-    return "$rc"
-}
-
 # The same tokens. TinyStories-656K has no tokens for single bytes: there llama.cpp reads the texts only
 # because they need none.
 for model in stories260K TinyStories-656K oak-2.9M; do

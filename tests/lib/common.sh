@@ -50,6 +50,16 @@ run() {
     rc=0
     "$@" >"$tmp/out" 2>"$tmp/err" </dev/null || rc=$?
 }
+# must COMMAND...: part of the way to a check, which fails here where the command does.
+must() {
+    run "$@"
+    [[ $rc -eq 0 ]] || fail "$* exits with $rc: $(tail -n 2 "$tmp/err" | tr '\n' ' ')"
+    return "$rc"
+}
+# number NAME FILE: of the one line of JSON that tests/llama's programs print.
+number() {
+    python3 -c 'import json, sys; print(json.load(open(sys.argv[2]))[sys.argv[1]])' "$1" "$2"
+}
 # expect NAME RC ERR-REGEX [HINT-REGEX] -- COMMAND...: exit code, the error line and the hint. One printed line.
 expect() {
     local name=$1 want=$2 message=$3 hint=
