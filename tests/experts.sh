@@ -138,14 +138,14 @@ for type in Q2_K Q3_K_M Q4_K_M Q2_0 TQ2_0; do
     check "$type: gsq dequantizes it as ggml does" "$llama" same "$tmp/own.gguf" "$tmp/twin.gguf"
 done
 for family in mixtral qwen2_moe qwen3_moe olmoe; do
-    must python3 "$here/tests/random_model.py" $family "$model" "$tmp/$family" || continue
+    must python3 "$here/tests/lib/random_model.py" $family "$model" "$tmp/$family" || continue
     must "$gsq" convert "$tmp/$family" -o "$tmp/$family.gguf" --type F32 || continue
     same "$family, random weights" "$tmp/$family.gguf" 0.00001
     check "$family: the folder computes the same" test "$(perplexity "$tmp/$family" 4)" = "$(perplexity "$tmp/$family.gguf" 4)"
 done
 
 # ---- what llama.cpp would compute otherwise is not written
-must python3 "$here/tests/random_model.py" qwen3_moe "$model" "$tmp/unsaid" norm_topk_prob=false
+must python3 "$here/tests/lib/random_model.py" qwen3_moe "$model" "$tmp/unsaid" norm_topk_prob=false
 expect 'weights that are not divided by their sum' 2 'norm_topk_prob' 'folder' -- "$gsq" convert "$tmp/unsaid" -o "$tmp/u.gguf" --type F32
 # ---- full size: headers are all that is read, and each kind of matrix is one line
 for name in 8B qwen3-30b-a3b; do

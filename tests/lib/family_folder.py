@@ -3,6 +3,8 @@
 TOKENIZER-FOLDER [KEY=JSON ...].  NAME list: the names.  Weights are F16."""
 import json, os, random, shutil, struct, sys
 
+import tensor_file
+
 LAYERS, HIDDEN, HEADS, KV, DIM, FFN = 4, 256, 4, 2, 64, 512
 NAMES = {"text": ("model.", "lm_head"), "new": ("model.language_model.", "lm_head"),
          "old": ("language_model.model.", "language_model.lm_head")}
@@ -120,7 +122,7 @@ def main(name, folder, tokenizer, *keys):
     for file in os.listdir(tokenizer):
         if file.startswith("tokenizer") or file == "generation_config.json":
             shutil.copy(os.path.join(tokenizer, file), folder)
-    rng, header, at, data = random.Random(name), {}, 0, []
+    rng, whole = random.Random(name), {}
     for tensor, shape, spread, mean in tensors(f, theirs["vocab_size"]):
         n = 1
         for k in shape:
@@ -128,13 +130,8 @@ def main(name, folder, tokenizer, *keys):
         wide = tensor.startswith("vision") and len(shape) == 2  # F32, which only the text part is not left in
         raw = values(n, spread, mean, rng)
         raw = b"".join(struct.pack("<f", *struct.unpack_from("<e", raw, 2 * i)) for i in range(n)) if wide else raw
-        header[tensor] = dict(dtype="F32" if wide else "F16", shape=list(shape), data_offsets=[at, at + len(raw)])
-        at += len(raw)
-        data.append(raw)
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(os.path.join(folder, "model.safetensors"), "wb") as out:
-        out.write(struct.pack("<Q", len(text)) + text + b"".join(data))
+        whole[tensor] = ("F32" if wide else "F16", shape, raw)
+    tensor_file.save(os.path.join(folder, "model.safetensors"), whole)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import shutil
 import struct
 import sys
 
+import tensor_file
+
 E4M3 = [math.ldexp(f, -9) if not e else math.ldexp(8 + f, e - 10) for e in range(16) for f in range(8)][:127]
 E2M1 = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
 
@@ -32,14 +34,6 @@ def nearest(table, x):
     return code + ((len(table) + 1) // 2 * 2 if x < 0 else 0)
 
 
-def load(folder):
-    raw = open(os.path.join(folder, "model.safetensors"), "rb").read()
-    (n,) = struct.unpack("<Q", raw[:8])
-    header = json.loads(raw[8 : 8 + n])
-    header.pop("__metadata__", None)
-    return {k: (t["dtype"], t["shape"], raw[8 + n + t["data_offsets"][0] : 8 + n + t["data_offsets"][1]]) for k, t in header.items()}
-
-
 def save(folder, source, tensors, quantization, inner):
     """inner: as the text part of a model that reads more than text."""
     os.makedirs(folder)
@@ -59,15 +53,7 @@ def save(folder, source, tensors, quantization, inner):
             "text_config": dict(config, model_type="mistral"),
         }
     json.dump(config, open(os.path.join(folder, "config.json"), "w"))
-    header, at = {}, 0
-    for name, (dtype, shape, data) in tensors.items():
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + len(data)]}
-        at += len(data)
-    text = json.dumps(header).encode()
-    with open(os.path.join(folder, "model.safetensors"), "wb") as f:
-        f.write(struct.pack("<Q", len(text)) + text)
-        for _, _, data in tensors.values():
-            f.write(data)
+    tensor_file.save(os.path.join(folder, "model.safetensors"), tensors)
 
 
 def fp8(w, rows, cols, name, block_rows, block_cols, suffix, dtype):
@@ -164,7 +150,7 @@ FORMS = {
 FORMS["int4-text-part"] = FORMS["int4"]
 
 source, out = sys.argv[1:]
-model = load(source)
+model = tensor_file.load(os.path.join(source, "model.safetensors"))
 for form, (encode, quantization) in FORMS.items():
     packed, plain = {}, {}
     for name, (dtype, shape, data) in model.items():

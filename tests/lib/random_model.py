@@ -9,6 +9,8 @@ import shutil
 import struct
 import sys
 
+import tensor_file
+
 family, tokenizer, out = sys.argv[1:4]
 D, LAYERS, HEADS, KV, DIM, VOCAB, EXPERTS, WIDTH, SHARED = 64, 3, 4, 2, 16, 2048, 6, 32, 48
 random.seed(family)
@@ -45,7 +47,7 @@ def add(name, shape, spread, middle=0.0):
     n = 1
     for s in shape:
         n *= s
-    tensors[name] = (shape, struct.pack(f'<{n}f', *[middle + random.gauss(0, spread) for _ in range(n)]))
+    tensors[name] = ('F32', shape, struct.pack(f'<{n}f', *[middle + random.gauss(0, spread) for _ in range(n)]))
 
 
 add('model.embed_tokens.weight', (VOCAB, D), 1)
@@ -75,12 +77,4 @@ os.makedirs(out, exist_ok=True)
 shutil.copy(os.path.join(tokenizer, 'tokenizer.json'), out)
 with open(os.path.join(out, 'config.json'), 'w') as f:
     json.dump(config, f, indent=1)
-header, at = {}, 0
-for name, (shape, data) in tensors.items():
-    header[name] = dict(dtype='F32', shape=list(shape), data_offsets=[at, at + len(data)])
-    at += len(data)
-text = json.dumps(header).encode()
-with open(os.path.join(out, 'model.safetensors'), 'wb') as f:
-    f.write(struct.pack('<Q', len(text)) + text)
-    for _, data in tensors.values():
-        f.write(data)
+tensor_file.save(os.path.join(out, 'model.safetensors'), tensors)
