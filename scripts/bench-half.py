@@ -11,7 +11,6 @@ nothing is measured; the page of what is there (bench/results/half-lavapipe.md, 
 Sets have numbers, not --effort, so that rows keep their meaning when levels move. FOLDER (default ../shared): models and texts
 beside the repository; without it models/demo alone is measured. Some hours on two cores.
 """
-import argparse
 import array
 import json
 import math
@@ -20,17 +19,14 @@ import re
 import shutil
 import statistics
 import struct
-import subprocess
 import sys
-import tempfile
 
-here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
+import points as of_points  # noqa: E402
+from points import here, place, result, version  # noqa: E402
+
 CTX, EVAL_BYTES = 64, 60000
-MODELS = {  # folder, calibration text, evaluation text, group; a - stands for the folder beside the repository
-    "stories260K": ("-models/stories260K", "-text/tinystories-calib.txt", "-text/tinystories-eval.txt", 64),
-    "TinyStories-656K": ("-models/TinyStories-656K", "-text/tinystories-calib.txt", "-text/tinystories-eval.txt", 128),
-    "demo": ("models/demo", "models/demo/calib.txt", "models/demo/eval.txt", 128),
-}
+MODELS = {name: of_points.MODELS[name] for name in ("stories260K", "TinyStories-656K", "demo")}
 LOUD = 2.0 ** 17  # on the last OF_GROUP channels behind every norm of a block: 131072, where others have 1
 OF_GROUP = 16
 for name in ("stories260K plain", "stories260K loud"):  # the same function, in groups of 16; loud: with those channels
@@ -66,10 +62,6 @@ def points():
     yield from runs(others, 3, "balanced", few)
     yield from runs(("stories260K plain", "stories260K loud"), 2, "short", few)
     yield from runs(one, 2, "short", range(1, 9))
-
-
-def place(path, shared):
-    return os.path.join(shared, path[1:]) if path[0] == "-" else os.path.join(here, path)
 
 
 def make_loud(source, out):
@@ -109,27 +101,13 @@ def measure(gsq, point, shared, tmp):
     command = [os.path.join(here, "scripts/gpu-drivers.sh"), "run", "lavapipe", gsq, "quantize", folder, "-o",
                os.path.join(tmp, "out"), "--calib", place(calib, shared), "--eval", os.path.join(tmp, "eval.txt"), "--format",
                "compressed-tensors", "--ctx", CTX, "--bits", p["bits"], "--group", group, "--seed", p["seed"], "--samples", windows,
-               "--steps", steps, "--epochs", epochs, "--scale-epochs", scales, "--batch", 4, "--json"]
+               "--steps", steps, "--epochs", epochs, "--scale-epochs", scales, "--batch", 4]
     if " " in p["model"]:  # the rate of scales is absolute: too much for those of a hundred thousandth
         command += ["--lr-scales", "0"]
     command += [] if p["variant"] == "f32" else ["--variant", p["variant"]]
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
-    last = json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
-    if done.returncode or last.get("event") != "result":
-        sys.exit(f"{command}: {last or done.stderr}")
-    version = subprocess.run([gsq, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
-    p.update(kl=f"{last['mean_kl']:.6f}", kl_error=f"{last['mean_kl_error']:.6f}", seconds=f"{last['seconds']:.0f}", version=version)
+    last = result(command)
+    p.update(kl=f"{last['mean_kl']:.6f}", kl_error=f"{last['mean_kl_error']:.6f}", seconds=f"{last['seconds']:.0f}", version=version(gsq))
     return p
-
-
-def read(path):
-    rows = {}
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as f:
-            for line in f:
-                row = dict(zip(FIELDS, line.rstrip("\n").split("\t")))
-                rows[tuple(row[k] for k in KEY)] = row
-    return rows
 
 
 # ---- the page ----
@@ -172,26 +150,4 @@ def report(out, rows):
                 out.write(line(rows, name, model, bits) or "")
 
 
-def main():
-    a = argparse.ArgumentParser()
-    a.add_argument("--gsq", default=os.path.join(here, "build/newest/gsq"))
-    a.add_argument("--rows", default=os.path.join(here, "build/half.tsv"))
-    a.add_argument("--shared", default=os.path.join(os.path.dirname(here), "shared"))
-    a.add_argument("--print", action="store_true", dest="print_only")
-    a.add_argument("only", nargs="?", default="")
-    o = a.parse_args()
-    rows = read(o.rows)
-    for point in [] if o.print_only else points():
-        key = tuple(map(str, point))
-        if key in rows or not re.search(o.only, " ".join(key)) or not os.path.isdir(place(MODELS[point[0]][0], o.shared)):
-            continue
-        with tempfile.TemporaryDirectory() as tmp:
-            row = measure(o.gsq, point, o.shared, tmp)
-        rows[key] = {k: str(v) for k, v in row.items()}
-        with open(o.rows, "a", encoding="utf-8") as f:
-            f.write("\t".join(rows[key][k] for k in FIELDS) + "\n")
-        print(" ".join(key), row["kl"], row["seconds"], "s", file=sys.stderr)
-    report(sys.stdout, rows)
-
-
-main()
+of_points.main("newest", "half", FIELDS, len(KEY), MODELS, points, measure, report)

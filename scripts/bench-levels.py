@@ -12,22 +12,15 @@ FOLDER (default ../shared): models and texts beside the repository; without it m
 tokens, so that 128 of them are to these models' widths what 128 of 2048 are to an 8B model's. Seconds are told only where the
 machine is idle. Some hours on two cores; wants `nice -n 19` on a machine that others use.
 """
-import argparse
-import json
 import os
-import re
 import subprocess
 import sys
-import tempfile
 
-here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
+import points as of_points  # noqa: E402
+from points import MODELS, place, result, version  # noqa: E402
+
 CTX, EVALUATED = 128, 200
-MODELS = {  # folder, calibration text, evaluation text, group; a - stands for the folder beside the repository
-    "demo": ("models/demo", "models/demo/calib.txt", "models/demo/eval.txt", 128),
-    "stories260K": ("-models/stories260K", "-text/tinystories-calib.txt", "-text/tinystories-eval.txt", 64),
-    "TinyStories-656K": ("-models/TinyStories-656K", "-text/tinystories-calib.txt", "-text/tinystories-eval.txt", 128),
-    "oak-2.9M": ("-models/oak-2.9M", "-text/wikitext2-test-calib.txt", "-text/wikitext2-test-eval.txt", 64),
-}
 FIELDS = ("model", "bits", "method", "windows", "steps", "epochs", "scale_epochs", "batch", "seed", "kl", "kl_error", "perplexity",
           "mean_loss", "seconds", "version")
 KEY = FIELDS[:9]
@@ -78,19 +71,6 @@ def points():
     yield from gsq(SMALL, 2, [(512, 500, 20, 5, 0)])
 
 
-def place(path, shared):
-    return os.path.join(shared, path[1:]) if path[0] == "-" else os.path.join(here, path)
-
-
-def result(command):
-    with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as p:
-        out, err = p.communicate()
-    last = json.loads(out.splitlines()[-1]) if out else {}
-    if p.returncode or last.get("event") != "result":
-        sys.exit(f"{' '.join(command)}: {last or err}")
-    return last
-
-
 def measure(gsq, point, shared, tmp):
     p = dict(zip(KEY, point))
     model, calib, text, group = MODELS[p["model"]]
@@ -102,20 +82,9 @@ def measure(gsq, point, shared, tmp):
                    "compressed-tensors", *map(str, how)])
     told = result([gsq, "compare", out, place(model, shared), "--text", place(text, shared), "--ctx", str(CTX), "--windows",
                    str(EVALUATED)])
-    version = subprocess.run([gsq, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
     p.update(kl=f"{told['mean_kl']:.5f}", kl_error=f"{told['mean_kl_error']:.5f}", perplexity=f"{told['perplexity']:.4f}",
-             mean_loss=f"{made.get('mean_loss', 0):.5f}", seconds=f"{made['seconds']:.0f}", version=version)
+             mean_loss=f"{made.get('mean_loss', 0):.5f}", seconds=f"{made['seconds']:.0f}", version=version(gsq))
     return p
-
-
-def read(path):
-    rows = {}
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as f:
-            for line in f:
-                row = dict(zip(FIELDS, line.rstrip("\n").split("\t")))
-                rows[tuple(row[k] for k in KEY)] = row
-    return rows
 
 
 # ---- the table ----
@@ -184,26 +153,4 @@ def levels(out, rows):
                   " | ".join(cell(kl(rows, m, b, "gsq", *p)) for m, b in columns) + " |\n")
 
 
-def main():
-    a = argparse.ArgumentParser()
-    a.add_argument("--gsq", default=os.path.join(here, "build/release/gsq"))
-    a.add_argument("--rows", default=os.path.join(here, "build/levels.tsv"))
-    a.add_argument("--shared", default=os.path.join(os.path.dirname(here), "shared"))
-    a.add_argument("--print", action="store_true", dest="print_only")
-    a.add_argument("only", nargs="?", default="")
-    o = a.parse_args()
-    rows = read(o.rows)
-    for point in [] if o.print_only else points():
-        key = tuple(map(str, point))
-        if key in rows or not re.search(o.only, " ".join(key)) or not os.path.isdir(place(MODELS[point[0]][0], o.shared)):
-            continue
-        with tempfile.TemporaryDirectory() as tmp:
-            row = measure(o.gsq, point, o.shared, tmp)
-        rows[key] = {k: str(v) for k, v in row.items()}
-        with open(o.rows, "a", encoding="utf-8") as f:
-            f.write("\t".join(rows[key][k] for k in FIELDS) + "\n")
-        print(" ".join(key), row["kl"], row["seconds"], "s", file=sys.stderr)
-    report(sys.stdout, rows)
-
-
-main()
+of_points.main("release", "levels", FIELDS, len(KEY), MODELS, points, measure, report)
