@@ -159,6 +159,14 @@ double config_factor(double v)
     return v > 0 ? v : 1;
 }
 
+const char *config_experts_odd(const struct expert_config *x, bool *groups)
+{
+    *groups = x->n % x->groups != 0;
+    if (*groups)
+        return "must divide the number of experts";
+    return x->used > x->n / x->groups * x->groups_used ? "is more than there are experts to choose from" : NULL;
+}
+
 bool config_has_experts(const struct model_config *c, uint32_t layer)
 {
     const struct expert_config *x = &c->experts;

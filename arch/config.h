@@ -154,6 +154,9 @@ uint32_t config_rope_dim(const struct model_config *c);
 /* What scores are multiplied by before the softmax, and a factor for which 0 stands for 1. */
 double config_attention_scale(const struct model_config *c);
 double config_factor(double v);
+/* Why the numbers of experts do not go together; *groups: it is that of groups, else that of those a token uses. NULL: they
+ * do. */
+const char *config_experts_odd(const struct expert_config *x, bool *groups);
 /* Whether the feed-forward half of a layer is experts. */
 bool config_has_experts(const struct model_config *c, uint32_t layer);
 /* Radians per position of pair `pair` of rope_dim / 2, scaling included (rope.c). */

@@ -330,10 +330,9 @@ static bool read_router(const struct reader *r, const struct family *f, struct e
         return bad(r, "scoring_func", "is not what this architecture computes");
     if (method[0] && strcmp(method, sigmoid ? "noaux_tc" : "greedy") != 0)
         return bad(r, "topk_method", "is none that gsq computes");
-    if (x->n % x->groups != 0)
-        return bad(r, "n_group", "must divide the number of experts");
-    return x->used <= x->n / x->groups * x->groups_used ||
-           bad(r, "num_experts_per_tok", "is more than there are experts to choose from");
+    bool groups;
+    const char *odd = config_experts_odd(x, &groups);
+    return !odd || bad(r, groups ? "n_group" : "num_experts_per_tok", odd);
 }
 
 /* Of families whose layers have experts; each names their number in its own way. */

@@ -211,10 +211,10 @@ static bool read_experts(const struct reader *r, struct model_config *c)
     x->renormalise = f->gguf_renormalise;
     if (!(f->parts & (PARTS_SHARED_GATED | PARTS_SHARED_PLAIN)))
         x->shared_width = 0;
-    if (x->n % x->groups != 0)
-        return bad(r, "expert_group_count", "must divide the number of experts");
-    if (x->used > x->n / x->groups * x->groups_used)
-        return bad(r, "expert_used_count", "is more than there are experts to choose from");
+    bool groups;
+    const char *odd = config_experts_odd(x, &groups);
+    if (odd)
+        return bad(r, groups ? "expert_group_count" : "expert_used_count", odd);
     return read_bool(r, "expert_weights_norm", &x->renormalise);
 }
 
