@@ -85,7 +85,7 @@ check 'and is in the output' grep -aq 'model.layers.3.self_attn.kv_b_proj.weight
 
 # ---- learned: better than rounded, also where two windows are all that there is; stopped and resumed to the same bytes
 calib=$shared/text/wikitext2-test-calib.txt
-learn=("$gsq" quantize "$model" --method gptq --bits 2 --group 64 --calib "$calib" --ctx $ctx)
+learn=("$gsq" quantize "$model" --method gptq --bits 2 --group 64 --calib "$calib" --ctx "$ctx")
 divergence() { # MODEL
     must "$gsq" compare "$1" "$model" --text "$text" --ctx $ctx --windows 8 --json && field mean_kl "$tmp/out"
 }
@@ -97,7 +97,7 @@ rtn=$(divergence "$tmp/rtn2") gptq=$(divergence "$tmp/gptq2") few=$(divergence "
 check "16 windows: KL $gptq, rounded to nearest $rtn" at_most "$gptq" "$(awk -v r="$rtn" 'BEGIN { print 0.4 * r }')"
 check "2 windows: KL $few" at_most "$few" "$(awk -v r="$rtn" 'BEGIN { print 0.6 * r }')"
 must "$gsq" quantize "$latent" -o "$tmp/latent2r" --method rtn --bits 2 --group 64
-latent_learn=("$gsq" quantize "$latent" --method gptq --bits 2 --group 64 --calib "$calib" --ctx $ctx --samples 8)
+latent_learn=("$gsq" quantize "$latent" --method gptq --bits 2 --group 64 --calib "$calib" --ctx "$ctx" --samples 8)
 must "${latent_learn[@]}" -o "$tmp/latent2"
 latent_kl() { # MODEL
     must "$gsq" compare "$1" "$latent" --text "$text" --ctx $ctx --windows 8 --json && field mean_kl "$tmp/out"
