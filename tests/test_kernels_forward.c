@@ -80,11 +80,15 @@ static const struct kernel_shape some_rows[] = {{.rows = 1, .cols = 1, .src_rows
                                                 {.rows = 7, .cols = 172, .src_rows = 7, .row0 = 5},
                                                 {.rows = 33, .cols = 64, .src_rows = 90, .at = 61}};
 
+/* 11 has no factor in common with any number of source rows here. */
 static void permute(struct kernel_test *t)
 {
     uint32_t *index = t->in[1];
     for (uint32_t i = 0; i < t->s.at + t->s.rows; i++)
-        index[i] = t->s.row0 + (i * 5 + 3) % t->s.src_rows;
+        index[i] = t->s.row0 + (i * 11 + 3) % t->s.src_rows;
+    for (uint32_t i = t->s.at; i < t->s.at + t->s.rows; i++)
+        for (uint32_t j = t->s.at; j < i; j++)
+            assert_int_not_equal(index[i], index[j]);
 }
 
 static void compare_gather(struct kernel_test *t)
