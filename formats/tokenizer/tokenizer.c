@@ -5,12 +5,12 @@
 #include <string.h>
 
 #include "formats/side_file.h"
+#include "formats/tokenizer/tokenizer_file.h"
 #include "formats/tokenizer/tokenizer_parts.h"
 #include "host/base/os.h"
 
-/* Largest files that are read, in bytes. */
-#define TOKENIZER_MAX (256u << 20)
-#define CONFIG_MAX    (64u << 20)
+/* Largest file that is read, in bytes. */
+#define CONFIG_MAX (64u << 20)
 
 /* ---- added tokens ---- */
 
@@ -342,7 +342,7 @@ static bool find_bos(struct tokenizer *t, const char *dir, struct err *e)
         bos = json_get(bos, "content");
     if (root && ok && t->bos < 0 && !cJSON_IsFalse(add) && cJSON_IsString(bos) &&
         (cJSON_IsTrue(add) || class_adds_bos(root, model)) && !find_token(t, bos->valuestring, &t->bos)) {
-        ok = err_set(e, ERR_USER, "%s: the bos_token \"%.100s\" is not in tokenizer.json", path, bos->valuestring);
+        ok = err_set(e, ERR_USER, "%s: the bos_token \"%.100s\" is not in the tokenizer", path, bos->valuestring);
         err_hint(e, "the two files do not belong together: download them again");
     }
     bos = json_get(model, "bos_token_id");
@@ -367,24 +367,19 @@ static bool load_gguf(struct tokenizer **out, const char *path, struct err *e)
 
 bool tokenizer_load(struct tokenizer **out, const char *dir, struct err *e)
 {
-    char path[4096], *text;
-    size_t size;
+    char path[TOKENIZER_PATH];
+    struct strbuf json = {0};
+    bool there;
     *out = NULL;
     if (os_stat(dir, NULL) == OS_FILE)
         return load_gguf(out, dir, e);
-    bool there;
-    if (!os_path_join(path, sizeof path, dir, "tokenizer.json", e) || !side_file_there(path, &there, e))
-        return false;
-    if (!there) {
-        err_set(e, ERR_USER, "%s has no tokenizer.json", dir);
-        return err_hint(e,
-                        "a tokenizer.model has to be saved as tokenizer.json first (any recent `transformers` does)");
+    bool ok = tokenizer_file_read(&json, dir, path, &there, e);
+    if (ok && !there) {
+        ok = err_set(e, ERR_USER, "%s has no tokenizer.json", dir);
+        err_hint(e, "a tokenizer.model has to be saved as tokenizer.json first (any recent `transformers` does)");
     }
-    if (!os_read_file(path, TOKENIZER_MAX, &text, &size, e))
-        return false;
-    bool ok = tokenizer_parse(out, text, size, path, e);
-    free(text);
-    ok = ok && find_bos(*out, dir, e);
+    ok = ok && tokenizer_parse(out, json.data, json.size, path, e) && find_bos(*out, dir, e);
+    strbuf_free(&json);
     if (!ok)
         tokenizer_destroy(out);
     return ok;

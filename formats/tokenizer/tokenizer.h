@@ -14,7 +14,7 @@ struct tokenizer;
 /* Parses the text of a tokenizer.json (any bytes). path names the file in messages. */
 bool tokenizer_parse(struct tokenizer **out, const char *text, size_t size, const char *path, struct err *e);
 /* Of a GGUF file, what its metadata say: the models "llama" and "gpt2". Of a folder, reads
- * DIR/tokenizer.json. The BOS is what Hugging Face puts in front: add_bos_token of tokenizer_config.json
+ * DIR/tokenizer.json, else Kimi's DIR/tiktoken.model. The BOS is what Hugging Face puts in front: add_bos_token of tokenizer_config.json
  * decides, where that is absent the post-processor, else the tokenizer's class (Llama's, Gemma's and
  * Cohere's do, GPT2Tokenizer, Qwen's and PreTrainedTokenizerFast do not). Without tokenizer_config.json also
  * the bos_token_id of config.json, if it is a special token. */

@@ -78,6 +78,8 @@ bool pretokenizers_shape(struct step_list *l, const cJSON *o, const char *path, 
 /* Whether a cuts every text as b does, as far as can be seen from how they are written. */
 bool steps_equal(const struct step_list *a, const struct step_list *b);
 void steps_free(struct step_list *l);
+/* Appends n bytes as byte-level BPE shows them: printable ones as the character of that number, the others from U+0100 on. */
+void byte_level_add(struct strbuf *out, const char *s, size_t n);
 
 /* What matching needs besides the patterns; one per thread. Zero-initialise, then create. */
 struct match_work {

@@ -449,9 +449,7 @@ size_t step_next_start(const char *s, size_t n, size_t begin, size_t end)
 
 /* ---- steps that change the text ---- */
 
-/* Byte-level BPE shows bytes as printable characters: those that are, as themselves, the others from U+0100
- * on. */
-static void add_bytes(struct strbuf *out, const char *s, size_t n)
+void byte_level_add(struct strbuf *out, const char *s, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         uint32_t b = (uint8_t)s[i];
@@ -563,7 +561,7 @@ bool step_change(const struct step *step, const struct match_work *w, const char
         add_without_accents(s, n, out);
         return true;
     case STEP_BYTES:
-        add_bytes(out, s, n);
+        byte_level_add(out, s, n);
         return true;
     case STEP_PREPEND:
     case STEP_PREPEND_FIRST: {

@@ -11,7 +11,7 @@
 bool export_carries(const char *name)
 {
     static const char *const exact[] = {"special_tokens_map.json", "generation_config.json", "vocab.json", "merges.txt",
-                                        "tokenizer.model", "added_tokens.json",
+                                        "tokenizer.model", "tiktoken.model", "added_tokens.json",
                                         /* of what a model reads beside text */
                                         "processor_config.json", "preprocessor_config.json",
                                         "video_preprocessor_config.json"};
@@ -19,7 +19,8 @@ bool export_carries(const char *name)
         if (strcmp(name, exact[i]) == 0)
             return true;
     }
-    return (strncmp(name, "tokenizer", 9) == 0 && str_ends(name, ".json")) ||
+    /* Code: what config.json's and tokenizer_config.json's auto_map name. */
+    return (strncmp(name, "tokenizer", 9) == 0 && str_ends(name, ".json")) || str_ends(name, ".py") ||
            (strncmp(name, "chat_template.", 14) == 0 && !str_ends(name, ".gsq-tmp")) ||
            (strncmp(name, EXPORT_TEMPLATES "/", strlen(EXPORT_TEMPLATES "/")) == 0 && str_ends(name, ".jinja"));
 }

@@ -6,14 +6,14 @@
 #include "formats/write/gguf_export.h"
 #include "formats/json.h"
 #include "formats/tokenizer/tokenizer.h"
+#include "formats/tokenizer/tokenizer_file.h"
 #include "formats/side_file.h"
 #include "formats/tokenizer/tokenizer_pre.h"
 #include "host/base/log.h"
 #include "host/base/os.h"
 #include "host/base/str.h"
 
-#define TOKENIZER_MAX (256u << 20)
-#define CONFIG_MAX    (64u << 20)
+#define CONFIG_MAX (64u << 20)
 
 /* As in the file. */
 enum token_type { TOKEN_NORMAL = 1, TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_USER, TOKEN_UNUSED, TOKEN_BYTE };
@@ -31,7 +31,7 @@ struct vocab {
 struct tokenizer_files {
     struct key_list *out;
     const char *dir;
-    char path[4096]; /* of tokenizer.json */
+    char path[TOKENIZER_PATH];
     cJSON *tokenizer, *tokenizer_config, *model_config;
     bool sentencepiece; /* "llama", else "gpt2" */
     struct vocab v;
@@ -42,7 +42,7 @@ struct tokenizer_files {
 /* ---- files ---- */
 
 /* DIR/NAME; *root stays NULL where there is no such file. */
-static bool read_json(struct tokenizer_files *f, const char *name, uint64_t max, cJSON **root)
+static bool read_json(struct tokenizer_files *f, const char *name, cJSON **root)
 {
     char path[4096], *text;
     size_t size;
@@ -51,7 +51,7 @@ static bool read_json(struct tokenizer_files *f, const char *name, uint64_t max,
         return false;
     if (!there)
         return true;
-    if (!os_read_file(path, max, &text, &size, f->e))
+    if (!os_read_file(path, CONFIG_MAX, &text, &size, f->e))
         return false;
     *root = json_parse(text, size, path, f->e);
     free(text);
@@ -494,21 +494,31 @@ static bool find_bos(struct tokenizer_files *f)
     return true;
 }
 
+static bool read_tokenizer(struct tokenizer_files *f, bool *there)
+{
+    struct strbuf json = {0};
+    bool ok = tokenizer_file_read(&json, f->dir, f->path, there, f->e);
+    if (ok && *there)
+        ok = (f->tokenizer = json_parse(json.data, json.size, f->path, f->e)) != NULL;
+    strbuf_free(&json);
+    return ok;
+}
+
 bool gguf_export_tokenizer(struct key_list *k, const char *dir, uint32_t rows, struct err *e)
 {
     struct tokenizer_files f = {.out = k, .dir = dir, .e = e};
     f.v.n = rows;
-    if (!os_path_join(f.path, sizeof f.path, dir, "tokenizer.json", e))
+    bool there;
+    if (!read_tokenizer(&f, &there))
         return false;
-    if (os_stat(f.path, NULL) == OS_ABSENT) {
+    if (!there) {
         if (!k->quiet)
             log_warn("%s has no tokenizer.json: the GGUF will have no vocabulary, and take token ids only", dir);
         key_string(k, "tokenizer.ggml.model", "no_vocab");
         return true;
     }
-    bool ok = find_bos(&f) && read_json(&f, "tokenizer.json", TOKENIZER_MAX, &f.tokenizer) &&
-              read_json(&f, "tokenizer_config.json", CONFIG_MAX, &f.tokenizer_config) &&
-              read_json(&f, "config.json", CONFIG_MAX, &f.model_config) && put_tokens(&f);
+    bool ok = find_bos(&f) && read_json(&f, "tokenizer_config.json", &f.tokenizer_config) &&
+              read_json(&f, "config.json", &f.model_config) && put_tokens(&f);
     if (ok) {
         put_special(&f);
         ok = put_chat_templates(&f);

@@ -211,11 +211,11 @@ static bool is_beside(const char *name)
            strcmp(name, GGUF_CARRIED) == 0 || strcmp(name, "model.safetensors.index.json") == 0 || export_carries(name);
 }
 
-/* What an earlier export left would be loaded instead of ours, or beside it. */
+/* What an earlier export left would be loaded instead of ours, or beside it. Not so code, which config.json has to name. */
 static bool remove_earlier(void *ctx, const char *name, struct err *e)
 {
     char path[4096];
-    if (!is_weights(name) && !is_beside(name))
+    if ((!is_weights(name) && !is_beside(name)) || str_ends(name, ".py"))
         return true;
     if (!os_path_join(path, sizeof path, ctx, name, e))
         return false;
