@@ -63,6 +63,10 @@ static void on_linear(void *ctx, const struct gsq_linear *l)
         cJSON_AddBoolToObject(j, "damp_raised", l->damp_raised);
         cJSON_AddBoolToObject(j, "diagonal_only", l->diagonal_only);
         cJSON_AddNumberToObject(j, "seconds", l->seconds);
+        if (l->tokens >= 0) {
+            cJSON_AddNumberToObject(j, "tokens", (double)l->tokens);
+            cJSON_AddBoolToObject(j, "starved", l->starved);
+        }
         json_emit(j);
         return;
     }

@@ -313,6 +313,10 @@ struct gsq_linear {
     double seconds;
     uint32_t rows_rolled_back;       /* to their start, which was better */
     bool damp_raised, diagonal_only; /* what its Hessian needed */
+    /* Of an expert: how many tokens chose it; whether these were so few that its Hessians lean on those of its layer. -1: it is
+     * of none, or no text was read. */
+    int64_t tokens;
+    bool starved;
 };
 /* A finished training stage: half a block together, or all scales. Losses are of rounded weights on held-out windows. */
 struct gsq_stage {

@@ -48,6 +48,8 @@ static void on_linear(void *ctx, const struct linear_report *l)
         .rows_rolled_back = l->rows_rolled_back,
         .damp_raised = l->damp_raised,
         .diagonal_only = l->diagonal_only,
+        .tokens = l->expert.counted ? (int64_t)l->expert.tokens : -1,
+        .starved = l->expert.starved,
     };
     if (r->linears++ < r->linears_told)
         return;

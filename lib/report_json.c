@@ -145,17 +145,19 @@ static void add_stats(cJSON *linear, const struct code_stats *s)
     add(scales, "zero", (double)s->zero);
 }
 
-static const struct matrix *find_item(const struct report_input *in, const char *module)
+/* Linears come in the order of the items: it is looked for behind the one found last, *at. */
+static const struct matrix *find_item(const struct report_input *in, const char *module, size_t *at)
 {
-    for (size_t i = 0; in->plan && i < in->plan->n_items; i++)
-        if (strcmp(in->plan->items[i].module, module) == 0)
-            return &in->plan->items[i];
+    const size_t n = in->plan ? in->plan->n_items : 0;
+    for (size_t i = 0; i < n; i++, *at = (*at + 1) % n)
+        if (strcmp(in->plan->items[*at].module, module) == 0)
+            return &in->plan->items[*at];
     return NULL;
 }
 
-static void add_linear(cJSON *linears, const struct report_input *in, const struct linear_report *l)
+static void add_linear(cJSON *linears, const struct report_input *in, const struct linear_report *l, size_t *at)
 {
-    const struct matrix *item = find_item(in, l->module);
+    const struct matrix *item = find_item(in, l->module, at);
     cJSON *o = cJSON_CreateObject();
     add_text(o, "module", l->module);
     if (item) {
@@ -169,8 +171,35 @@ static void add_linear(cJSON *linears, const struct report_input *in, const stru
     cJSON_AddBoolToObject(o, "damp_raised", l->damp_raised);
     cJSON_AddBoolToObject(o, "diagonal_only", l->diagonal_only);
     add(o, "seconds", l->seconds);
+    if (l->expert.counted) {
+        add(o, "tokens", l->expert.tokens);
+        cJSON_AddBoolToObject(o, "starved", l->expert.starved);
+    }
     add_stats(o, &l->stats);
     add_row(linears, o);
+}
+
+/* Experts that few tokens chose, once each: the matrices of one come one after the other. */
+static void add_starved(cJSON *root, const struct report_input *in)
+{
+    const struct quantize_result *r = in->result;
+    const struct matrix *last = NULL;
+    cJSON *list = NULL;
+    size_t at = 0;
+    for (size_t i = 0; i < r->n_linears; i++) {
+        if (!r->linears[i].expert.starved)
+            continue;
+        const struct matrix *item = find_item(in, r->linears[i].module, &at);
+        if (!item || (last && last->layer == item->layer && last->expert == item->expert))
+            continue;
+        last = item;
+        list = list ? list : cJSON_AddArrayToObject(root, "starved_experts");
+        cJSON *o = cJSON_CreateObject();
+        add(o, "block", item->layer + 1.0);
+        add(o, "expert", item->expert);
+        add(o, "tokens", r->linears[i].expert.tokens);
+        add_row(list, o);
+    }
 }
 
 static void add_curve(cJSON *o, const char *key, const float *v, uint32_t n, uint32_t most)
@@ -248,8 +277,10 @@ bool report_json(struct strbuf *b, const struct report_input *in, struct err *e)
         add_plan(root, in->plan);
     add_phases(cJSON_AddArrayToObject(root, "phases"), r);
     cJSON *linears = cJSON_AddArrayToObject(root, "linears"), *stages = cJSON_AddArrayToObject(root, "stages");
+    size_t at = 0;
     for (size_t i = 0; i < r->n_linears; i++)
-        add_linear(linears, in, &r->linears[i]);
+        add_linear(linears, in, &r->linears[i], &at);
+    add_starved(root, in);
     for (size_t i = 0; i < r->n_stages; i++)
         add_stage(stages, &r->stages[i]);
     add_settings(cJSON_AddArrayToObject(root, "settings"), in);

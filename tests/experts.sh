@@ -91,8 +91,25 @@ divergence() { # MODEL
 }
 must "$gsq" quantize "$model" -o "$tmp/rtn2" --method rtn --bits 2 --group 64
 must "${learn[@]}" -o "$tmp/gptq2" --samples 16
-must "${learn[@]}" -o "$tmp/few" --samples 2
+must "${learn[@]}" -o "$tmp/few" --samples 2 --report "$tmp/few.html"
 check 'experts with few tokens are named' grep -q 'experts saw few tokens' "$tmp/err"
+check 'and in the report, each once, with its tokens' python3 - "$tmp/few.html" 512 <<'END'
+import json, re, sys
+run = json.loads(re.search(r'id="run">(.*?)</script>', open(sys.argv[1], encoding="utf-8").read(), re.S).group(1))
+listed = {(x["block"], x["expert"]): x["tokens"] for x in run["starved_experts"]}
+assert listed and len(listed) == len(run["starved_experts"])
+columns = max(l["cols"] for l in run["linears"] if l["module"].endswith("gate_proj"))
+seen = {}
+for l in run["linears"]:
+    block, expert = map(int, re.search(r"layers\.(\d+)\.mlp\.experts\.(\d+)", l["module"]).groups())
+    assert seen.setdefault((block + 1, expert), l["tokens"]) == l["tokens"]
+    assert l["starved"] == ((block + 1, expert) in listed) == (l["tokens"] < columns // 4), l
+assert all(seen[key] == n for key, n in listed.items())
+by_block = {}
+for (block, expert), n in seen.items():
+    by_block[block] = by_block.get(block, 0) + n
+assert set(by_block.values()) == {2 * int(sys.argv[2])}, by_block  # two experts of each token
+END
 rtn=$(divergence "$tmp/rtn2") gptq=$(divergence "$tmp/gptq2") few=$(divergence "$tmp/few")
 check "16 windows: KL $gptq, rounded to nearest $rtn" at_most "$gptq" "$(awk -v r="$rtn" 'BEGIN { print 0.4 * r }')"
 check "2 windows: KL $few" at_most "$few" "$(awk -v r="$rtn" 'BEGIN { print 0.6 * r }')"

@@ -470,6 +470,41 @@ static void test_small(void **state)
     fake_free(&f);
 }
 
+/* The first and the last three matrices of a block as two experts, one of which few tokens chose; the same in the next block, where
+ * both are so. */
+static void test_starved(void **state)
+{
+    (void)state;
+    struct fake f;
+    fake_run(&f, 3);
+    for (size_t i = LINEARS; i < f.r.n_linears; i++) {
+        struct matrix *item = &f.plan.items[i];
+        bool second = item->layer == 2;
+        if (item->place >= 3 && item->place < LINEARS - 3)
+            continue;
+        item->expert = item->place < 3 ? 4 : 7;
+        f.r.linears[i].expert = (struct expert_report){.counted = true,
+                                                       .starved = item->expert == 7 || second,
+                                                       .tokens = item->expert == 7 ? 0
+                                                                 : second          ? 9
+                                                                                   : 900};
+    }
+    cJSON *run = page(&f, "starved");
+    const cJSON *list = at(run, "starved_experts");
+    const int want[3][3] = {{2, 7, 0}, {3, 4, 9}, {3, 7, 0}};
+    assert_int_equal(cJSON_GetArraySize(list), 3);
+    for (int i = 0; i < 3; i++) {
+        const cJSON *x = cJSON_GetArrayItem(list, i);
+        assert_same(number(x, "block"), want[i][0]);
+        assert_same(number(x, "expert"), want[i][1]);
+        assert_same(number(x, "tokens"), want[i][2]);
+    }
+    assert_null(at(cJSON_GetArrayItem(at(run, "linears"), 0), "tokens"));
+    assert_same(number(cJSON_GetArrayItem(at(run, "linears"), LINEARS), "tokens"), 900);
+    cJSON_Delete(run);
+    fake_free(&f);
+}
+
 /* Nothing measured, nothing trained, no plan, no evaluation. */
 static void test_bare(void **state)
 {
@@ -624,7 +659,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_page),  cmocka_unit_test(test_whole),      cmocka_unit_test(test_small),
         cmocka_unit_test(test_bare),  cmocka_unit_test(test_odd_values), cmocka_unit_test(test_hostile),
-        cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_paths), cmocka_unit_test(test_starved),
     };
     return cmocka_run_group_tests(tests, make_dir, drop_dir);
 }

@@ -23,6 +23,13 @@ struct code_stats {
 };
 struct code_stats code_stats_of(const struct qlinear *q, const struct quant_type *type);
 
+/* Of an expert, where text was read. */
+struct expert_report {
+    bool counted;    /* else the rest is 0 */
+    bool starved;    /* fewer tokens than a quarter of what it reads: its Hessians lean on the layer's */
+    uint32_t tokens; /* that chose it */
+};
+
 /* What became of one linear. Losses are tr(D H D^T) / tr(W H W^T) on the calibration Hessian: relative
  * squared error of its output. */
 struct linear_report {
@@ -33,6 +40,7 @@ struct linear_report {
     bool damp_raised, diagonal_only;        /* what the Cholesky needed */
     double seconds;
     struct code_stats stats;
+    struct expert_report expert; /* whose it is */
 };
 
 /* What was trained together: half a block, or all scales. */

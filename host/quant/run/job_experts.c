@@ -173,6 +173,11 @@ static bool any_hessian(const struct job *j, struct block_items b)
     return any;
 }
 
+static bool is_starved(const struct job *j, uint32_t tokens)
+{
+    return tokens < j->m->cfg->hidden_size / STARVED_PART;
+}
+
 /* x->w become what the file will hold. */
 static bool make_expert(struct job *j, const struct expert_hessians *h, uint32_t expert, struct block_items b,
                         struct block_result *r, struct err *e)
@@ -186,6 +191,8 @@ static bool make_expert(struct job *j, const struct expert_hessians *h, uint32_t
         const struct hessian *of = i + 1 < b.n ? &h->in : &h->middle;
         if (item->coded)
             ok = job_quantize_linear(j, item, x->w[i], h && plan_needs_hessian(j->o, item) ? of : NULL, r, e);
+        r->report[item->place].expert = (struct expert_report){
+            .counted = true, .tokens = experts_tokens(x, expert), .starved = is_starved(j, experts_tokens(x, expert))};
     }
     return ok;
 }
@@ -199,7 +206,7 @@ static void tell_starved(const struct job *j, uint32_t layer)
     for (uint32_t i = 0; i < c->experts.n; i++) {
         uint32_t tokens = experts_tokens(&j->experts, i);
         size_t at = strlen(list);
-        if (tokens >= c->hidden_size / STARVED_PART)
+        if (!is_starved(j, tokens))
             continue;
         if (n++ < 12)
             snprintf(list + at, sizeof list - at, "%s%u (%u)", at ? ", " : "", i, tokens);

@@ -6,16 +6,20 @@
 
 void linear_report_print(const struct linear_report *r, char out[LINEAR_REPORT_CAP])
 {
-    snprintf(out, LINEAR_REPORT_CAP, "%.17g %.17g %.17g %u %d %d %.6f", r->loss_rtn, r->loss_gptq, r->loss_final,
-             r->rows_rolled_back, r->damp_raised, r->diagonal_only, r->seconds);
+    int n = snprintf(out, LINEAR_REPORT_CAP, "%.17g %.17g %.17g %u %d %d %.6f", r->loss_rtn, r->loss_gptq,
+                     r->loss_final, r->rows_rolled_back, r->damp_raised, r->diagonal_only, r->seconds);
+    if (r->expert.counted)
+        snprintf(out + n, LINEAR_REPORT_CAP - (size_t)n, " %u %d", r->expert.tokens, r->expert.starved);
 }
 
 void linear_report_scan(const char *text, struct linear_report *r)
 {
-    int raised = 0, diagonal = 0;
-    if (!text || sscanf(text, "%lf %lf %lf %u %d %d %lf", &r->loss_rtn, &r->loss_gptq, &r->loss_final,
-                        &r->rows_rolled_back, &raised, &diagonal, &r->seconds) != 7)
+    int raised = 0, diagonal = 0, starved = 0, used = 0;
+    if (!text || sscanf(text, "%lf %lf %lf %u %d %d %lf%n", &r->loss_rtn, &r->loss_gptq, &r->loss_final,
+                        &r->rows_rolled_back, &raised, &diagonal, &r->seconds, &used) != 7)
         r->loss_rtn = r->loss_gptq = r->loss_final = NAN;
+    r->expert.counted = used && sscanf(text + used, " %u %d", &r->expert.tokens, &starved) == 2;
+    r->expert.starved = starved != 0;
     r->damp_raised = raised != 0;
     r->diagonal_only = diagonal != 0;
 }
