@@ -41,6 +41,8 @@ struct expert_config {
     bool *dense;                  /* [num_layers] further ones that have none; NULL: no further ones */
 };
 
+/* More dimensions than a head of latent attention has. */
+#define LATENT_NOPE_MAX 4096u
 /* Multi-head latent attention: q, and k with v, come through narrow matrices; RoPE turns a part of a head of its own. */
 struct mla_config {
     uint32_t q_rank, kv_rank; /* rows of q_a; of kv_a, without RoPE's part of k. 0: the model has usual attention */

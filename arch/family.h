@@ -29,7 +29,6 @@ struct family {
     const char *model_type;   /* "llama" */
     const char *also_type;    /* another model_type of the same; NULL: none */
     const char *gguf;         /* general.architecture of a GGUF */
-    bool no_gguf;             /* gsq neither reads nor writes GGUFs of it */
     bool permuted_rows;       /* a GGUF has the rows of q and k in another order (gguf_row_of) */
     unsigned parts;           /* PARTS_ */
     bool norm_plus_one;       /* norms multiply by 1 + w; a GGUF holds that sum */
@@ -58,6 +57,7 @@ struct family {
     enum gating gating;         /* of a configuration that does not say it; 0: layers have no experts */
     bool renormalise;           /* of a configuration without norm_topk_prob */
     bool gguf_renormalise;      /* of a GGUF, whose runners do it by the architecture */
+    bool gguf_router;           /* a GGUF says how experts are chosen and weighted, and which layers have none */
     bool always_bias;           /* q, k and v have biases in every model, and no key says so */
 };
 

@@ -12,6 +12,7 @@ struct made_tensor {
     char name[64];
     uint32_t type, n_dims;
     uint64_t ne[2];
+    uint32_t matrices; /* of ne[0] by ne[1] / matrices each; 0: it is one */
     uint8_t *data;
     uint64_t bytes;
 };
@@ -137,7 +138,8 @@ static inline void made_write(const struct made_gguf *m, const char *path)
     struct err e = {0};
     for (size_t i = 0; i < m->n; i++) {
         const struct made_tensor *x = &m->tensors[i];
-        plan[i] = (struct gguf_tensor_plan){x->name, x->n_dims, {x->ne[0], x->ne[1], 1, 1}, x->type};
+        uint64_t n = x->matrices ? x->matrices : 1;
+        plan[i] = (struct gguf_tensor_plan){x->name, n > 1 ? 3 : x->n_dims, {x->ne[0], x->ne[1] / n, n, 1}, x->type};
     }
     OK(gguf_writer_open(&w, path, m->keys, plan, m->n, &e), e);
     for (size_t i = 0; i < m->n; i++)

@@ -533,6 +533,124 @@ static void test_vectors(void **state)
     }
 }
 
+/* ---- multi-head latent attention ---- */
+
+enum { L_RANK = 64, L_NOPE = 32, L_TURNED = 16, L_VALUES = 48, L_ROWS = G_HEADS * (L_NOPE + L_VALUES) };
+#define KV_B "model.layers.0.self_attn.kv_b_proj"
+
+/* split: k and v of each head as tensors of their own, which are then told from a head's size by keys of their own. */
+static void made_latent(struct made_gguf *m, bool split)
+{
+    static const char *const drop[] = {"attn_q", "attn_k", "attn_v", "attn_output"};
+    static const struct {
+        const char *key;
+        uint32_t v;
+    } numbers[] = {{"context_length", 128},
+                   {"embedding_length", G_HIDDEN},
+                   {"block_count", 1},
+                   {"feed_forward_length", G_INNER},
+                   {"attention.head_count", G_HEADS},
+                   {"attention.q_lora_rank", 64},
+                   {"attention.kv_lora_rank", L_RANK},
+                   {"rope.dimension_count", L_TURNED},
+                   {"leading_dense_block_count", 1},
+                   {"expert_count", 4},
+                   {"expert_used_count", 2},
+                   {"expert_feed_forward_length", 64}};
+    char key[96];
+    made_model(m, "deepseek2", GGML_F16, GGML_F16);
+    gguf_keys_destroy(&m->keys);
+    m->keys = gguf_keys_create();
+    gguf_add_string(m->keys, "general.architecture", "deepseek2", 9);
+    gguf_add_f32(m->keys, "deepseek2.attention.layer_norm_rms_epsilon", 1e-5f);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        snprintf(key, sizeof key, "deepseek2.%s", numbers[i].key);
+        gguf_add_u32(m->keys, key, numbers[i].v);
+    }
+    gguf_add_u32(m->keys, "deepseek2.attention.head_count_kv", split ? 1 : G_HEADS);
+    gguf_add_u32(m->keys, "deepseek2.attention.key_length", split ? L_RANK + L_TURNED : L_NOPE + L_TURNED);
+    gguf_add_u32(m->keys, "deepseek2.attention.value_length", split ? L_RANK : L_VALUES);
+    for (size_t i = 0; i < sizeof drop / sizeof *drop; i++) {
+        snprintf(key, sizeof key, "blk.0.%s.weight", drop[i]);
+        made_drop(m, key);
+    }
+    if (!split) {
+        made_add(m, "blk.0.attn_kv_b.weight", GGML_F32, L_ROWS, L_RANK);
+        return;
+    }
+    gguf_add_u32(m->keys, "deepseek2.attention.key_length_mla", L_NOPE + L_TURNED);
+    gguf_add_u32(m->keys, "deepseek2.attention.value_length_mla", L_VALUES);
+    made_add(m, "blk.0.attn_v_b.weight", GGML_Q8_0, G_HEADS * L_VALUES, L_RANK)->matrices = G_HEADS;
+    made_add(m, "blk.0.attn_k_b.weight", GGML_F32, G_HEADS * L_RANK, L_NOPE)->matrices = G_HEADS;
+}
+
+/* k and v of all heads are one matrix again, k's part turned back, from whichever row on; so are those of older files. */
+static void test_latent(void **state)
+{
+    (void)state;
+    static float want[L_ROWS * L_RANK], got[L_ROWS * L_RANK];
+    struct made_gguf m;
+    struct err e = {0};
+    struct checkpoint *c;
+    struct weight_info w;
+    const struct gguf_type *q8 = gguf_type_of(GGML_Q8_0);
+    made_latent(&m, true);
+    made_write(&m, FILE_);
+    OK(checkpoint_open(&c, FILE_, &e), e);
+    const struct model_config *cfg = checkpoint_config(c);
+    OK(config_supported(cfg, &e), e);
+    assert_int_equal(cfg->head_dim, L_NOPE + L_TURNED);
+    assert_int_equal(cfg->num_kv_heads, G_HEADS);
+    assert_int_equal(cfg->mla.nope, L_NOPE);
+    assert_int_equal(cfg->mla.values, L_VALUES);
+    for (uint32_t h = 0; h < G_HEADS; h++) {
+        float *head = want + (size_t)h * (L_NOPE + L_VALUES) * L_RANK;
+        const uint8_t *k = made_find(&m, "blk.0.attn_k_b.weight")->data;
+        for (uint32_t i = 0; i < L_NOPE; i++)
+            for (uint32_t j = 0; j < L_RANK; j++)
+                memcpy(head + i * L_RANK + j, k + (((size_t)h * L_RANK + j) * L_NOPE + i) * 4, 4);
+        for (uint32_t i = 0; i < L_VALUES; i++)
+            gguf_dequant(q8,
+                         made_find(&m, "blk.0.attn_v_b.weight")->data + ((size_t)h * L_VALUES + i) * L_RANK / 32 * 34,
+                         L_RANK, head + (L_NOPE + i) * L_RANK);
+    }
+    OK(checkpoint_weight(c, KV_B, &w, &e), e);
+    assert_int_equal(w.rows, L_ROWS);
+    assert_int_equal(w.cols, L_RANK);
+    assert_false(w.quantized);
+    assert_true(checkpoint_is_packed(c, KV_B, ".weight"));
+    assert_null(checkpoint_dense(c, KV_B));
+    static const uint32_t starts[] = {0, 1, L_NOPE - 1, L_NOPE, L_NOPE + 7, L_NOPE + L_VALUES + 5};
+    for (size_t i = 0; i < sizeof starts / sizeof *starts; i++)
+        for (uint32_t n = 1; starts[i] + n <= L_ROWS; n += 37) {
+            OK(checkpoint_read_f32(c, KV_B, starts[i], n, got, &e), e);
+            assert_memory_equal(got, want + starts[i] * L_RANK, n * L_RANK * sizeof *got);
+        }
+    OK(checkpoint_check_finite(c, KV_B, &e), e);
+    checkpoint_close(&c);
+    store_u16le(made_find(&m, "blk.0.attn_v_b.weight")->data, 0x7C00);
+    c = open_made(&m);
+    FAILS(checkpoint_check_finite(c, KV_B, &e), e, ERR_USER, "attn_v_b.weight in " FILE_);
+    checkpoint_close(&c);
+
+    made_latent(&m, true);
+    made_drop(&m, "blk.0.attn_v_b.weight");
+    expect_refused(&m, "blk.0.attn_k_b.weight in");
+    made_latent(&m, true);
+    made_find(&m, "blk.0.attn_k_b.weight")->matrices = 2 * G_HEADS;
+    expect_refused(&m, "blk.0.attn_k_b.weight in");
+
+    made_latent(&m, false);
+    made_write(&m, FILE_);
+    OK(checkpoint_open(&c, FILE_, &e), e);
+    assert_int_equal(checkpoint_config(c)->mla.nope, L_NOPE);
+    assert_int_equal(checkpoint_config(c)->mla.values, L_VALUES);
+    OK(checkpoint_read_f32(c, KV_B, 0, L_ROWS, got, &e), e);
+    assert_memory_equal(got, made_find(&m, "blk.0.attn_kv_b.weight")->data, sizeof got);
+    checkpoint_close(&c);
+    made_free(&m);
+}
+
 static void test_not_finite(void **state)
 {
     (void)state;
@@ -573,6 +691,7 @@ int main(void)
         cmocka_unit_test(test_scaled),  cmocka_unit_test(test_unknown_family), cmocka_unit_test(test_refused_metadata),
         cmocka_unit_test(test_names),   cmocka_unit_test(test_rope),           cmocka_unit_test(test_types),
         cmocka_unit_test(test_vectors), cmocka_unit_test(test_not_finite),     cmocka_unit_test(test_missing),
+        cmocka_unit_test(test_latent),
     };
     return cmocka_run_group_tests_name("checkpoint_gguf", tests, make_dir, remove_dir);
 }

@@ -15,6 +15,14 @@ bool gguf_name_to_hf(const struct model_config *c, const char *name, uint32_t ex
 /* Whether a tensor of that name holds a layer's experts, one behind the other. */
 bool gguf_name_of_experts(const char *name);
 
+/* kv_b of latent attention lies in two tensors of one matrix for each head: k's part transposed, [heads, kv_rank, nope], and v's,
+ * [heads, values, kv_rank]. Its rows are, head by head, those of k, then those of v. */
+enum gguf_latent { LATENT_NONE, LATENT_KEYS, LATENT_VALUES };
+/* Which of them that tensor is; out (at least 96 bytes): the Hugging Face module. */
+enum gguf_latent gguf_name_to_latent(const struct model_config *c, const char *name, char *out, size_t cap);
+/* "blk.3.attn_k_b.weight"; returns out (64 bytes). */
+const char *gguf_name_of_latent(enum gguf_latent part, uint32_t layer, char out[64]);
+
 /* Heads whose rows are permuted in a GGUF of this architecture: num_heads for q_proj, num_kv_heads for k_proj
  * (weights and biases) of llama, 0 for everything else. */
 uint32_t gguf_permuted_heads(const struct model_config *c, const char *hf_module);

@@ -39,10 +39,21 @@ static void put_factors(struct strbuf *b, const char *key, const struct model_co
     strbuf_puts(b, "]");
 }
 
+/* What scales the scores of latent attention is said by two numbers of which the quotient scales cos and sin. */
+static void put_latent_scale(struct strbuf *b, const struct model_config *c)
+{
+    double m = sqrt(config_attention_scale(c) * sqrt(c->head_dim)) - 1;
+    if (!c->mla.kv_rank || c->rope_factor <= 1 || !(c->attention_scale > 0))
+        return;
+    double all = rint(1e6 * m / (0.1 * log(c->rope_factor))) / 1e6;
+    put_number(b, ", \"mscale\": ", all);
+    put_number(b, ", \"mscale_all_dim\": ", all);
+}
+
 static void put_rope(struct strbuf *b, const struct model_config *c)
 {
     put_number(b, ",\n  \"rope_theta\": ", c->rope_theta);
-    if (config_rope_dim(c) < c->head_dim)
+    if (config_rope_dim(c) < c->head_dim && !c->mla.kv_rank)
         put_number(b, ",\n  \"partial_rotary_factor\": ", (double)c->rope_dim / c->head_dim);
     strbuf_puts(b, ",\n  \"rope_scaling\": ");
     switch (c->rope_scaling) {
@@ -64,6 +75,7 @@ static void put_rope(struct strbuf *b, const struct model_config *c)
         put_number(b, ", \"attention_factor\": ", rope_attention(c));
         put_number(b, ", \"beta_fast\": ", c->rope_beta_fast);
         put_number(b, ", \"beta_slow\": ", c->rope_beta_slow);
+        put_latent_scale(b, c);
         strbuf_puts(b, c->rope_unrounded ? ", \"truncate\": false" : "");
         break;
     case ROPE_FACTORS: /* what transformers calls the same */
@@ -139,17 +151,40 @@ static void put_experts(struct strbuf *b, const struct model_config *c)
 {
     const struct expert_config *x = &c->experts;
     const struct family *f = family_of(c);
-    bool block = f && f->parts & PARTS_EXPERTS_BLOCK;
+    bool block = f && f->parts & PARTS_EXPERTS_BLOCK, plain = f && f->parts & PARTS_SHARED_PLAIN;
     if (!x->n)
         return;
-    strbuf_printf(b, ",\n  \"%s\": %u,\n  \"num_experts_per_tok\": %u", block ? "num_local_experts" : "num_experts",
+    strbuf_printf(b, ",\n  \"%s\": %u,\n  \"num_experts_per_tok\": %u",
+                  block   ? "num_local_experts"
+                  : plain ? "n_routed_experts"
+                          : "num_experts",
                   (unsigned)x->n, (unsigned)x->used);
     if (block)
         return;
     strbuf_printf(b, ",\n  \"moe_intermediate_size\": %u,\n  \"norm_topk_prob\": %s", (unsigned)x->width,
                   x->renormalise ? "true" : "false");
-    if (x->shared_width)
+    if (plain) {
+        strbuf_printf(
+            b,
+            ",\n  \"n_shared_experts\": %u,\n  \"first_k_dense_replace\": %u,\n  \"moe_layer_freq\": 1,\n"
+            "  \"n_group\": %u,\n  \"topk_group\": %u,\n  \"scoring_func\": \"%s\",\n  \"topk_method\": \"%s\"",
+            (unsigned)(x->shared_width / x->width), (unsigned)x->first_dense, (unsigned)x->groups,
+            (unsigned)x->groups_used, x->gating == GATING_SIGMOID ? "sigmoid" : "softmax",
+            x->gating == GATING_SIGMOID ? "noaux_tc" : "greedy");
+        put_number(b, ",\n  \"routed_scaling_factor\": ", (double)x->scale);
+    } else if (x->shared_width) {
         strbuf_printf(b, ",\n  \"shared_expert_intermediate_size\": %u", (unsigned)x->shared_width);
+    }
+}
+
+static void put_latent(struct strbuf *b, const struct mla_config *x)
+{
+    if (x->kv_rank)
+        strbuf_printf(b,
+                      ",\n  \"q_lora_rank\": %u,\n  \"kv_lora_rank\": %u,\n  \"qk_nope_head_dim\": %u,\n"
+                      "  \"qk_rope_head_dim\": %u,\n  \"v_head_dim\": %u",
+                      (unsigned)x->q_rank, (unsigned)x->kv_rank, (unsigned)x->nope, (unsigned)x->turned,
+                      (unsigned)x->values);
 }
 
 bool hf_config_text(const struct model_config *c, char **text, size_t *size, struct err *e)
@@ -163,10 +198,13 @@ bool hf_config_text(const struct model_config *c, char **text, size_t *size, str
     put_string(&b, "\n  \"model_type\": ", c->model_type);
     strbuf_printf(&b,
                   ",\n  \"hidden_size\": %u,\n  \"intermediate_size\": %u,\n  \"num_hidden_layers\": %u,\n"
-                  "  \"num_attention_heads\": %u,\n  \"num_key_value_heads\": %u,\n  \"head_dim\": %u,\n"
-                  "  \"vocab_size\": %u",
+                  "  \"num_attention_heads\": %u,\n  \"num_key_value_heads\": %u",
                   (unsigned)c->hidden_size, (unsigned)c->intermediate_size, (unsigned)c->num_layers,
-                  (unsigned)c->num_heads, (unsigned)c->num_kv_heads, (unsigned)c->head_dim, (unsigned)c->vocab_size);
+                  (unsigned)c->num_heads, (unsigned)c->num_kv_heads);
+    if (!c->mla.kv_rank)
+        strbuf_printf(&b, ",\n  \"head_dim\": %u", (unsigned)c->head_dim);
+    put_latent(&b, &c->mla);
+    strbuf_printf(&b, ",\n  \"vocab_size\": %u", (unsigned)c->vocab_size);
     if (c->max_position)
         strbuf_printf(&b, ",\n  \"max_position_embeddings\": %u", (unsigned)c->max_position);
     put_number(&b, ",\n  \"rms_norm_eps\": ", (double)c->rms_eps);

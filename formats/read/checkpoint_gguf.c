@@ -16,12 +16,14 @@
 
 /* Names of unknown types are numbers: "type 99". */
 #define NAME_MAX_BYTES 96
+#define LATENT_SUFFIX  ".values"
 
 struct entry {
     struct tensor tensor; /* first: what callers hold is a pointer to this */
     const struct gguf_tensor *stored;
     const struct gguf_type *type; /* NULL: unknown */
     bool part;                    /* one of several experts in the stored tensor */
+    const struct entry *values;   /* of latent attention's kv_b, whose k this is: its v */
     uint32_t dim;                 /* rows are permuted within heads of so many; 0: they are not */
     uint8_t *own;                 /* the bytes in Hugging Face order: permuted biases */
     char name[NAME_MAX_BYTES];
@@ -108,12 +110,22 @@ static bool take_one_off(struct entry *x, const struct gguf_tensor *t, const str
     return true;
 }
 
+/* v's part of kv_b is no weight of its own: MODULE.values beside MODULE.weight. */
+static bool name_latent(struct entry *x, const struct gguf_tensor *t, const struct model_config *c)
+{
+    char module[80];
+    enum gguf_latent part = gguf_name_to_latent(c, t->name, module, sizeof module);
+    if (part)
+        snprintf(x->name, sizeof x->name, "%s%s", module, part == LATENT_KEYS ? ".weight" : LATENT_SUFFIX);
+    return part != LATENT_NONE;
+}
+
 static bool fill(struct entry *x, const struct gguf_tensor *t, const struct model_config *c, struct err *e)
 {
     struct tensor *out = &x->tensor;
     x->stored = t;
     x->type = gguf_type_of(t->type);
-    if (!gguf_name_to_hf(c, t->name, 0, x->name, sizeof x->name))
+    if (!name_latent(x, t, c) && !gguf_name_to_hf(c, t->name, 0, x->name, sizeof x->name))
         snprintf(x->name, sizeof x->name, "%s", t->name);
     *out = (struct tensor){.name = x->name,
                            .dtype = dtype_of(t->type),
@@ -132,6 +144,34 @@ static bool fill(struct entry *x, const struct gguf_tensor *t, const struct mode
         return take_one_off(x, t, c, e);
     x->dim = c->head_dim;
     return out->n_dims > 1 || x->type->block > 1 || order_bias(x, e);
+}
+
+static bool has_shape(const struct gguf_tensor *t, uint64_t cols, uint64_t rows, uint64_t heads)
+{
+    return t->ne[0] == cols && t->ne[1] == rows && t->ne[2] == heads && t->ne[3] == 1;
+}
+
+/* Joins the two tensors of each kv_b. */
+static bool join_latent(struct gguf_model *m, struct err *e)
+{
+    const struct mla_config *x = &m->config->mla;
+    const uint64_t heads = m->config->num_heads;
+    char module[80], name[96];
+    uint32_t i;
+    for (struct entry *k = m->entries; k < m->entries + m->n; k++) {
+        if (gguf_name_to_latent(m->config, k->stored->name, module, sizeof module) != LATENT_KEYS)
+            continue;
+        snprintf(name, sizeof name, "%s" LATENT_SUFFIX, module);
+        if (strmap_find(&m->by_name, name, strlen(name), &i) && has_shape(k->stored, x->nope, x->kv_rank, heads) &&
+            has_shape(m->entries[i].stored, x->kv_rank, x->values, heads)) {
+            k->values = &m->entries[i];
+            continue;
+        }
+        err_set(e, ERR_USER, "%s in %s does not go with attn_v_b and the shapes of its metadata", k->stored->name,
+                gguf_path(m->file, k->stored));
+        return err_hint(e, "the file is damaged: convert the model again");
+    }
+    return true;
 }
 
 static void model_close(void *self)
@@ -185,7 +225,7 @@ void *gguf_source_open(const char *path, struct model_config *config, struct err
             err_hint(e, "convert the model again");
         }
     }
-    if (ok)
+    if (ok && join_latent(m, e))
         return m;
     model_close(m);
     return NULL;
@@ -232,13 +272,15 @@ static void model_drop(const void *self, const struct tensor *t)
 /* Whether the bytes are floats in Hugging Face order. */
 static bool floats_in_order(const struct tensor *t)
 {
-    return t->dtype != DTYPE_OTHER && entry_of(t)->dim == 0;
+    return t->dtype != DTYPE_OTHER && entry_of(t)->dim == 0 && !entry_of(t)->values;
 }
 
 static bool model_is_packed(const void *self, const char *module, const char *suffix)
 {
     const struct tensor *t = source_tensor(&gguf_source, self, module, ".weight");
-    return (!suffix || strcmp(suffix, ".weight") == 0) && t && !floats_in_order(t);
+    bool own =
+        !suffix || strcmp(suffix, ".weight") == 0 || (t && entry_of(t)->values && strcmp(suffix, LATENT_SUFFIX) == 0);
+    return own && t && !floats_in_order(t);
 }
 
 static bool model_config_text(const void *self, char **text, size_t *size, struct err *e)
@@ -252,13 +294,23 @@ static bool model_weight(const void *self, const char *module, struct weight_inf
     const struct tensor *t = source_weight(&gguf_source, m, module, m->path, e);
     if (!t)
         return false;
-    const struct entry *x = entry_of(t);
+    const struct entry *x = entry_of(t), *unread = !x->type ? x : x->values && !x->values->type ? x->values : NULL;
     const char *path = model_path(m, t);
-    if (!x->type) {
+    if (unread) {
         char name[24];
-        err_set(e, ERR_USER, "%s in %s is stored as %s, which gsq does not read", x->stored->name, path,
-                gguf_type_name(x->stored->type, name));
+        err_set(e, ERR_USER, "%s in %s is stored as %s, which gsq does not read", unread->stored->name, path,
+                gguf_type_name(unread->stored->type, name));
         return err_hint(e, "use another quantization of the model, or its 16-bit GGUF");
+    }
+    if (x->values) {
+        const struct mla_config *l = &m->config->mla;
+        const struct entry *v = x->values;
+        *out = (struct weight_info){.rows = m->config->num_heads * (l->nope + l->values),
+                                    .cols = l->kv_rank,
+                                    .dtype = x->type == v->type ? t->dtype : DTYPE_OTHER,
+                                    .stored = v->type->name,
+                                    .bytes = t->bytes + v->tensor.bytes};
+        return true;
     }
     if (!source_shape(t, x->stored->name, path, out, e))
         return false;
@@ -278,6 +330,31 @@ static const uint8_t *row_at(const struct entry *x, uint32_t r, uint64_t row_byt
     return x->tensor.data + (x->dim ? gguf_row_of(r, x->dim) : r) * row_bytes;
 }
 
+/* Rows of kv_b: within each head `nope` of k, which lie in columns, then those of v. */
+static void read_latent(const struct entry *x, const struct mla_config *l, uint32_t row0, uint32_t rows, float *dst)
+{
+    const struct entry *v = x->values;
+    uint64_t k_bytes = gguf_row_bytes(x->type, l->nope), v_bytes = gguf_row_bytes(v->type, l->kv_rank);
+    float row[LATENT_NOPE_MAX];
+    for (uint32_t r = row0; r < row0 + rows;) {
+        uint32_t head = r / (l->nope + l->values), in = r % (l->nope + l->values);
+        float *to = dst + (uint64_t)(r - row0) * l->kv_rank;
+        if (in >= l->nope) {
+            gguf_dequant(v->type, v->tensor.data + ((uint64_t)head * l->values + in - l->nope) * v_bytes, l->kv_rank,
+                         to);
+            r++;
+            continue;
+        }
+        uint32_t n = (uint32_t)min_u64(l->nope - in, row0 + rows - r);
+        for (uint32_t j = 0; j < l->kv_rank; j++) {
+            gguf_dequant(x->type, x->tensor.data + ((uint64_t)head * l->kv_rank + j) * k_bytes, l->nope, row);
+            for (uint32_t i = 0; i < n; i++)
+                to[(uint64_t)i * l->kv_rank + j] = row[in + i];
+        }
+        r += n;
+    }
+}
+
 static bool model_read(const void *self, const char *module, uint32_t row0, uint32_t rows, float *dst, struct err *e)
 {
     struct weight_info w;
@@ -288,6 +365,10 @@ static bool model_read(const void *self, const char *module, uint32_t row0, uint
     if (row0 > w.rows || rows > w.rows - row0)
         return err_set(e, ERR_BUG, "rows %u to %u of %s, which has %u", (unsigned)row0, (unsigned)(row0 + rows),
                        t->name, (unsigned)w.rows);
+    if (x->values) {
+        read_latent(x, &((const struct gguf_model *)self)->config->mla, row0, rows, dst);
+        return true;
+    }
     if (floats_in_order(t))
         return tensor_read_f32(t, (uint64_t)row0 * w.cols, (uint64_t)rows * w.cols, dst, e);
     uint64_t bytes = gguf_row_bytes(x->type, w.cols);
@@ -307,11 +388,8 @@ static bool model_codes(const void *self, const char *module, struct qlinear *q,
 }
 
 /* Also the scales of blocks. */
-static bool model_check_finite(const void *self, const char *module, struct err *e)
+static bool check_finite(const void *self, const struct tensor *t, struct err *e)
 {
-    const struct tensor *t = source_tensor(&gguf_source, self, module, ".weight");
-    if (!t)
-        return true;
     const struct entry *x = entry_of(t);
     const char *path = model_path(self, t);
     uint64_t cols = t->n_dims ? t->shape[t->n_dims - 1] : 0;
@@ -326,6 +404,13 @@ static bool model_check_finite(const void *self, const char *module, struct err 
         return err_hint(e, "the file is damaged: download or make it again");
     }
     return true;
+}
+
+static bool model_check_finite(const void *self, const char *module, struct err *e)
+{
+    const struct tensor *t = source_tensor(&gguf_source, self, module, ".weight");
+    const struct entry *v = t ? entry_of(t)->values : NULL;
+    return !t || (check_finite(self, t, e) && (!v || check_finite(self, &v->tensor, e)));
 }
 
 const struct model_source gguf_source = {

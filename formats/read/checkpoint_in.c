@@ -140,7 +140,8 @@ static const struct tensor *part(const struct checkpoint *c, const char *module,
 void checkpoint_drop_module(const struct checkpoint *c, const char *module)
 {
     static const char *const parts[] = {".weight", ".bias",          ".qweight",      ".qzeros", ".scales",
-                                        ".g_idx",  ".weight_packed", ".weight_scale", ".biases", ".weight_scale_inv"};
+                                        ".g_idx",  ".weight_packed", ".weight_scale", ".biases", ".weight_scale_inv",
+                                        ".values"};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         const struct tensor *t = part(c, module, parts[i]);
         if (t)

@@ -41,7 +41,7 @@ const char *checkpoint_head_module(const struct checkpoint *c);
 /* Fails (ERR_USER, naming the tensor and the file) if it is missing or its shape or dtype makes no sense. */
 bool checkpoint_weight(const struct checkpoint *c, const char *module, struct weight_info *out, struct err *e);
 /* What x->module is stored as; and every 2-D weight of the model, in the order of a file: embedding, the linears of one block after the
- * other, the head where it is not the embedding. *out [*n] is freed by the caller; NULL on failure. ERR_USER: one is missing
+ * other, the head where it is not the embedding, the matrices of blocks that have no codes (PART_KEPT). *out [*n] is freed by the caller; NULL on failure. ERR_USER: one is missing
  * or cannot be read. */
 struct matrix;
 bool checkpoint_matrix(const struct checkpoint *c, struct matrix *x, struct err *e);

@@ -123,12 +123,7 @@ static bool read_architecture(struct reader *r, struct model_config *c)
         !read_u32(r, "expert_count", 0, UINT32_MAX, 0, &experts))
         return false;
     const struct family *f = family_of_gguf(r->arch, window > 0, experts > 0);
-    r->known = f && !f->no_gguf;
-    if (f && f->no_gguf)
-        config_unsupported(
-            c, "start from the folder of the original model",
-            "%s: gsq does not read %s models from GGUFs, where the matrices of latent attention are others", r->path,
-            f->name);
+    r->known = f;
     if (r->known) {
         snprintf(c->architecture, sizeof c->architecture, "%s", f->architecture);
         snprintf(c->model_type, sizeof c->model_type, "%s", f->model_type);
@@ -143,6 +138,37 @@ static bool read_architecture(struct reader *r, struct model_config *c)
     return err_hint(r->e, "the file is damaged: convert the model again");
 }
 
+/* Multi-head latent attention: what a file calls lengths of keys and values are those of what is kept for all heads, and
+ * key_length_mla is a head's; files from before that split have a head's alone. */
+static bool read_latent(const struct reader *r, struct model_config *c)
+{
+    struct mla_config *x = &c->mla;
+    uint32_t key, own;
+    if (!read_u32(r, "attention.key_length", 1, 1u << 16, -1, &key) ||
+        !read_u32(r, "attention.key_length_mla", 1, LATENT_NOPE_MAX, 0, &own) ||
+        !read_u32(r, own ? "attention.value_length_mla" : "attention.value_length", 1, LATENT_NOPE_MAX, -1,
+                  &x->values) ||
+        !read_u32(r, "attention.kv_lora_rank", 1, 1u << 20, -1, &x->kv_rank) ||
+        !read_u32(r, "attention.q_lora_rank", 0, 1u << 20, 0, &x->q_rank) ||
+        !read_u32(r, "rope.dimension_count", 2, LATENT_NOPE_MAX, -1, &x->turned))
+        return false;
+    c->head_dim = own ? own : key;
+    c->num_kv_heads = c->num_heads; /* of what attention reads once each head has its own */
+    if (x->turned % 2 || c->head_dim <= x->turned || c->head_dim % 2 || c->head_dim > LATENT_NOPE_MAX)
+        return bad(r, "rope.dimension_count", "does not go with the size of a head");
+    x->nope = c->head_dim - x->turned;
+    c->rope_dim = x->turned;
+    if (!x->q_rank)
+        config_unsupported(c, "gsq supports models with q_a and q_b",
+                           "%s: \"%s.attention.q_lora_rank\" is missing: queries come from one matrix, which gsq does "
+                           "not compute in multi-head latent attention",
+                           r->path, r->arch);
+    if (x->values > c->head_dim)
+        config_unsupported(c, "gsq computes values that are at most as wide as keys", "%s: values are wider than keys",
+                           r->path);
+    return true;
+}
+
 static bool read_shape(const struct reader *r, struct model_config *c)
 {
     uint32_t value_length, turned;
@@ -153,17 +179,22 @@ static bool read_shape(const struct reader *r, struct model_config *c)
         c->num_kv_heads = c->num_kv_heads ? c->num_kv_heads : c->num_heads;
         return true;
     }
+    const struct family *f = family_of(c);
+    bool latent = f && f->parts & PARTS_MLA;
+    if (latent && !read_latent(r, c))
+        return false;
     char what[128];
     const struct config_number *odd = config_settle_shape(c, true, what);
     if (odd)
         return bad(r, odd->gguf, what);
+    if (latent)
+        return true;
     if (!read_u32(r, "attention.value_length", 1, 1u << 16, c->head_dim, &value_length) ||
         !read_u32(r, "rope.dimension_count", 1, 1u << 16, c->head_dim, &turned))
         return false;
     if (value_length != c->head_dim)
         config_unsupported(c, "gsq supports heads of one size", "%s: attention.value_length differs from key_length",
                            r->path);
-    const struct family *f = family_of(c);
     c->rope_dim = turned;
     if (turned > c->head_dim || turned % 2 || (turned < c->head_dim && f && f->permuted_rows))
         config_unsupported(c, "gsq supports rotary embeddings over whole heads",
@@ -376,6 +407,22 @@ static bool read_factors(const struct reader *r, struct model_config *c)
     return ok;
 }
 
+/* Under latent attention scores are scaled in place of cos and sin: by the square of 0.1 mscale_all_dim ln(factor) + 1,
+ * of which the file has 0.1 mscale_all_dim. Without it llama.cpp scales all three. */
+static bool read_latent_yarn(const struct reader *r, struct model_config *c, double *attention)
+{
+    char name[192];
+    double log_multiplier = 0;
+    if (gguf_get_f64(r->g, full_key(r, "rope.scaling.yarn_log_multiplier", name), &log_multiplier, r->e) == GGUF_BAD)
+        return false;
+    double all = rint(log_multiplier * 1e7) / 1e6; /* it is an f32 */
+    if (all == 0)
+        *attention *= rope_yarn_attention(c->rope_factor);
+    if (all != 0 || c->rope_factor > 1)
+        c->attention_scale = pow(*attention * (0.1 * all * log(fmax(c->rope_factor, 1)) + 1), 2) / sqrt(c->head_dim);
+    return c->attention_scale >= 0 || bad(r, "rope.scaling.yarn_log_multiplier", "is out of range");
+}
+
 /* llama.cpp's keys. The factor of cos and sin is 0.1 ln(factor) + 1 times attn_factor. */
 static bool read_yarn(const struct reader *r, struct model_config *c)
 {
@@ -390,7 +437,11 @@ static bool read_yarn(const struct reader *r, struct model_config *c)
         return false;
     if (c->rope_theta <= 1)
         return bad(r, "rope.freq_base", "must be above 1 for yarn");
-    c->rope_attention = attention * rope_yarn_attention(c->rope_factor);
+    if (!c->mla.kv_rank)
+        attention *= rope_yarn_attention(c->rope_factor);
+    else if (!read_latent_yarn(r, c, &attention))
+        return false;
+    c->rope_attention = attention;
     if (gguf_tensor_find(r->g, "rope_freqs.weight"))
         config_unsupported(c, "use the model's Hugging Face folder", "%s: yarn with a tensor of factors", r->path);
     return true;

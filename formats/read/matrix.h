@@ -22,6 +22,11 @@ struct matrix {
     struct quant_spec spec; /* if coded */
 };
 
+/* Whether it is a linear: a matrix of a block that codes are learned for. Others of a block are kept, in a GGUF rounded. */
+static inline bool matrix_is_linear(const struct matrix *x)
+{
+    return x->part && x->part->kind == PART_MATRIX;
+}
 /* Whether it takes fewer than 16 bits: coded, or rounded to a type of blocks. */
 static inline bool matrix_quantized(const struct matrix *x)
 {

@@ -75,7 +75,7 @@ static bool fit(struct matrix *x, struct err *e)
     x->type = gguf_type_fitting(x->wanted, x->cols);
     if (x->type != x->wanted)
         x->spec = gguf_type_spec(x->type, 0);
-    x->coded = x->part && x->spec.type;
+    x->coded = matrix_is_linear(x) && x->spec.type;
     if (x->coded || x->type->rounded)
         return true;
     err_set(e, ERR_USER, "%s cannot be stored as %s, a type only for linears of the blocks", x->module, x->type->name);
@@ -160,7 +160,9 @@ static bool holds(const struct gguf_type *t, const struct quant_spec *spec, uint
 static bool place(struct matrix *x)
 {
     bool values = x->wanted && x->wanted->block == 1;
-    if (values || !x->coded) {
+    bool split =
+        x->part && x->part->role == ROLE_KV_B; /* and turned in part: rows of its codes are none of the file's */
+    if (values || split || !x->coded) {
         x->coded = false;
         x->type = values ? x->wanted : x->type && x->type->block == 1 ? x->type : gguf_type_of(GGML_F16);
         return true;

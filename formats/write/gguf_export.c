@@ -142,7 +142,7 @@ static void rope_keys(struct arch_keys *a, const struct model_config *c)
         key_f32(a->list, arch_key(a, "rope.scaling.factor"), (float)c->rope_factor);
     }
     if (c->rope_scaling == ROPE_YARN) {
-        double more = rope_attention(c) / rope_yarn_attention(c->rope_factor);
+        double more = rope_attention(c) / (c->mla.kv_rank ? 1 : rope_yarn_attention(c->rope_factor));
         key_string(a->list, arch_key(a, "rope.scaling.type"), "yarn");
         key_f32(a->list, arch_key(a, "rope.scaling.factor"), (float)c->rope_factor);
         key_u32(a->list, arch_key(a, "rope.scaling.original_context_length"), c->rope_original_context);
@@ -222,14 +222,39 @@ static void family_keys(struct arch_keys *a, const struct family *f, const struc
                  (unsigned)f->usual_rope_step);
 }
 
+/* Multi-head latent attention, which llama.cpp computes with one key and value for all heads, of the width of their rank. */
+static bool latent_keys(struct arch_keys *a, const char *dir, const struct model_config *c, struct err *e)
+{
+    const struct mla_config *x = &c->mla;
+    double stretch = c->rope_scaling == ROPE_YARN && c->rope_factor > 1 ? log(c->rope_factor) : 0;
+    double m = sqrt(config_attention_scale(c) * sqrt(c->head_dim)), all = stretch > 0 ? (m - 1) / (0.1 * stretch) : 0;
+    bool scores = fabs(m - 1) < 1e-6; /* as in models without a longer context */
+    if (!(c->rope_scaling == ROPE_UNSCALED || c->rope_scaling == ROPE_YARN) || fabs(rope_attention(c) - 1) > 1e-6 ||
+        scores != (stretch == 0)) {
+        err_set(e, ERR_USER, "%s: llama.cpp scales latent attention otherwise than this model's rope_scaling says",
+                dir);
+        return err_hint(e, "write a folder: --format gptq, for instance");
+    }
+    key_u32(a->list, arch_key(a, "attention.q_lora_rank"), x->q_rank);
+    key_u32(a->list, arch_key(a, "attention.kv_lora_rank"), x->kv_rank);
+    key_u32(a->list, arch_key(a, "attention.key_length"), x->kv_rank + x->turned);
+    key_u32(a->list, arch_key(a, "attention.value_length"), x->kv_rank);
+    key_u32(a->list, arch_key(a, "attention.key_length_mla"), c->head_dim);
+    key_u32(a->list, arch_key(a, "attention.value_length_mla"), x->values);
+    if (stretch > 0)
+        key_f32(a->list, arch_key(a, "rope.scaling.yarn_log_multiplier"), (float)(0.1 * rint(all * 1e6) / 1e6));
+    return true;
+}
+
 static bool expert_keys(struct arch_keys *a, const struct family *f, const char *dir, const struct model_config *c,
                         struct err *e)
 {
     const struct expert_config *x = &c->experts;
     if (!x->n)
         return true;
-    bool even = x->step < 2 && !x->dense && !x->first_dense;
-    if (!even || x->renormalise != f->gguf_renormalise) {
+    bool said = f->gguf_router; /* keys say how they are chosen */
+    bool even = x->step < 2 && !x->dense && (said || !x->first_dense);
+    if (!even || (!said && x->renormalise != f->gguf_renormalise)) {
         err_set(e, ERR_USER, "%s: %s", dir,
                 even ? "llama.cpp weights the experts of this architecture otherwise than \"norm_topk_prob\" says"
                      : "llama.cpp has no layers without experts in this architecture");
@@ -239,7 +264,15 @@ static bool expert_keys(struct arch_keys *a, const struct family *f, const char 
     key_u32(a->list, arch_key(a, "expert_used_count"), x->used);
     if (f->parts & PARTS_EXPERTS)
         key_u32(a->list, arch_key(a, "expert_feed_forward_length"), x->width);
-    if (x->shared_width)
+    if (said) {
+        key_u32(a->list, arch_key(a, "leading_dense_block_count"), x->first_dense);
+        key_u32(a->list, arch_key(a, "expert_shared_count"), x->shared_width / x->width);
+        key_u32(a->list, arch_key(a, "expert_gating_func"), (uint32_t)x->gating);
+        key_f32(a->list, arch_key(a, "expert_weights_scale"), x->scale);
+        key_bool(a->list, arch_key(a, "expert_weights_norm"), x->renormalise);
+        key_u32(a->list, arch_key(a, "expert_group_count"), x->groups);
+        key_u32(a->list, arch_key(a, "expert_group_used_count"), x->groups_used);
+    } else if (x->shared_width)
         key_u32(a->list, arch_key(a, "expert_shared_feed_forward_length"), x->shared_width);
     return true;
 }
@@ -268,9 +301,12 @@ static bool model_keys(struct key_list *k, const char *dir, const struct model_c
     key_u32(k, arch_key(&a, "block_count"), c->num_layers);
     key_u32(k, arch_key(&a, "feed_forward_length"), c->intermediate_size);
     key_u32(k, arch_key(&a, "attention.head_count"), c->num_heads);
-    key_u32(k, arch_key(&a, "attention.head_count_kv"), c->num_kv_heads);
+    key_u32(k, arch_key(&a, "attention.head_count_kv"), c->mla.kv_rank ? 1 : c->num_kv_heads);
     key_f32(k, arch_key(&a, "attention.layer_norm_rms_epsilon"), c->rms_eps);
-    if ((uint64_t)c->head_dim * c->num_heads != c->hidden_size) {
+    if (c->mla.kv_rank) {
+        if (!latent_keys(&a, dir, c, e))
+            return false;
+    } else if ((uint64_t)c->head_dim * c->num_heads != c->hidden_size) {
         key_u32(k, arch_key(&a, "attention.key_length"), c->head_dim);
         key_u32(k, arch_key(&a, "attention.value_length"), c->head_dim);
     }

@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "arch/block.h"
-#include "formats/gguf/gguf_names.h"
 #include "formats/read/tensor_values.h"
 #include "formats/write/gguf_export.h"
 #include "formats/write/gguf_mixture.h"
@@ -109,15 +108,20 @@ static bool check_item(struct gguf_plan *p, const struct matrix *item, const cha
     return true;
 }
 
+static const struct matrix *next_item(struct gguf_plan *p, size_t *listed, const char *module)
+{
+    if (*listed < p->n_items)
+        return check_item(p, &p->items[*listed], module) ? &p->items[(*listed)++] : NULL;
+    err_set(p->e, ERR_BUG, "no type was chosen for %s", module);
+    return NULL;
+}
+
 /* fixed: NULL, or what it is called whatever its module is: embedding and head. */
-static bool plan_matrix(struct gguf_plan *p, const char *module, const char *fixed)
+static bool plan_matrix(struct gguf_plan *p, size_t *listed, const char *module, const char *fixed)
 {
     char name[64];
-    const struct matrix *item = &p->items[p->listed];
-    if (p->listed == p->n_items)
-        return err_set(p->e, ERR_BUG, "no type was chosen for %s", module);
-    p->listed++;
-    if (!check_item(p, item, module))
+    const struct matrix *item = next_item(p, listed, module);
+    if (!item)
         return false;
     if (fixed)
         snprintf(name, sizeof name, "%s", fixed);
@@ -133,6 +137,30 @@ static bool plan_matrix(struct gguf_plan *p, const char *module, const char *fix
     x->item = item;
     /* llama.cpp knows biases within blocks only. */
     return find_heads(p, x, item->rows) && (fixed || plan_bias(p, module, item->rows));
+}
+
+/* Both tensors of latent attention's kv_b. Rows of k's are of another length, which its type may not divide. */
+static bool plan_latent(struct gguf_plan *p, const char *module, uint32_t layer)
+{
+    const struct model_config *c = checkpoint_config(p->src);
+    const struct mla_config *l = &c->mla;
+    const struct matrix *item = next_item(p, &p->kept, module);
+    char name[64];
+    if (!item)
+        return false;
+    for (int part = LATENT_KEYS; part <= LATENT_VALUES; part++) {
+        bool keys = part == LATENT_KEYS;
+        struct gguf_entry *x = add_entry(p, module, gguf_name_of_latent((enum gguf_latent)part, layer, name));
+        if (!x)
+            return false;
+        x->latent = (enum gguf_latent)part;
+        x->n_dims = 3;
+        x->rows = c->num_heads * (keys ? l->kv_rank : l->values);
+        x->cols = keys ? l->nope : l->kv_rank;
+        x->type = keys ? gguf_type_fitting(item->type, l->nope) : item->type;
+        x->item = item;
+    }
+    return true;
 }
 
 /* One part of all experts of a layer; which: of gate, up and down. They are listed expert by expert. */
@@ -207,8 +235,9 @@ static bool plan_part(struct gguf_plan *p, const struct block_part *part, uint32
     block_part_name(checkpoint_config(p->src), part, layer, 0, module, sizeof module);
     switch (part->kind) {
     case PART_MATRIX:
+        return plan_matrix(p, &p->listed, module, NULL);
     case PART_KEPT:
-        return plan_matrix(p, module, NULL);
+        return part->role == ROLE_KV_B ? plan_latent(p, module, layer) : plan_matrix(p, &p->kept, module, NULL);
     case PART_ROUTER:
         return plan_router(p, module);
     case PART_VECTOR:
@@ -250,13 +279,10 @@ static bool plan_model(struct gguf_plan *p)
                 c->architecture[0] ? c->architecture : c->model_type);
         return err_hint(p->e, "gsq writes GGUFs of %s models", family_names(known, sizeof known));
     }
-    if (family_of(c)->no_gguf) {
-        err_set(p->e, ERR_USER,
-                "%s: gsq does not write %s models as GGUFs, where the matrices of latent attention are others",
-                checkpoint_dir(p->src), family_of(c)->name);
-        return err_hint(p->e, "write a folder: --format gptq, for instance");
-    }
-    if (!config_supported(c, p->e) || !plan_matrix(p, checkpoint_embedding_module(p->src), "token_embd.weight"))
+    while (p->kept < p->n_items && !(p->items[p->kept].part && p->items[p->kept].part->kind == PART_KEPT))
+        p->kept++;
+    if (!config_supported(c, p->e) ||
+        !plan_matrix(p, &p->listed, checkpoint_embedding_module(p->src), "token_embd.weight"))
         return false;
     for (uint32_t l = 0; l < c->num_layers; l++) {
         uint32_t expert_parts = 0;
@@ -266,7 +292,7 @@ static bool plan_model(struct gguf_plan *p)
         p->listed += (size_t)expert_parts * c->experts.n;
     }
     if (!plan_vector(p, config_part_name(c, "norm", module, sizeof module)) ||
-        (!p->items[0].head && !plan_matrix(p, checkpoint_head_module(p->src), "output.weight")))
+        (!p->items[0].head && !plan_matrix(p, &p->listed, checkpoint_head_module(p->src), "output.weight")))
         return false;
     return plan_factors(p, c);
 }
@@ -336,11 +362,12 @@ static bool plan_tensors(struct gguf_plan *p)
         return err_nomem(p->e, "the list of tensors", p->n * sizeof *p->tensors);
     for (size_t i = 0; i < p->n; i++) {
         struct gguf_entry *x = &p->entries[i];
+        uint32_t apart = x->latent ? checkpoint_config(p->src)->num_heads : 1;
         x->bytes = gguf_row_bytes(x->type, x->cols) * x->rows * gguf_entry_matrices(x);
         p->work += entry_work(x);
         p->tensors[i] = (struct gguf_tensor_plan){.name = x->name,
                                                   .n_dims = x->n_dims,
-                                                  .ne = {x->cols, x->rows, gguf_entry_matrices(x), 1},
+                                                  .ne = {x->cols, x->rows / apart, gguf_entry_matrices(x) * apart, 1},
                                                   .type = (uint32_t)x->type->id};
     }
     return true;

@@ -3,6 +3,7 @@
 #define FORMATS_GGUF_PLAN_H
 
 #include "formats/gguf/gguf.h"
+#include "formats/gguf/gguf_names.h"
 #include "formats/write/export.h"
 #include "host/base/str.h"
 
@@ -18,6 +19,7 @@ struct gguf_entry {
     const struct gguf_type *type;
     const struct matrix *item; /* of a weight that has a type: of its first expert */
     uint32_t experts;          /* whose matrices lie one behind the other; 0: it is one matrix, or a vector */
+    enum gguf_latent latent;   /* one of the two tensors of latent attention's kv_b, a matrix for each of num_heads */
     uint32_t heads;            /* whose rows are permuted; 0: none */
     uint64_t bytes;
 };
@@ -26,8 +28,8 @@ struct gguf_plan {
     const struct checkpoint *src;
     struct export_options options;
     const struct matrix *items;
-    size_t n_items, listed; /* of them are entries already */
-    size_t left_out;        /* tensors that are not of the text part */
+    size_t n_items, listed, kept; /* the next linear that is to be an entry, the next that is kept */
+    size_t left_out;              /* tensors that are not of the text part */
     struct gguf_entry *entries;
     size_t n, cap;
     struct gguf_tensor_plan *tensors; /* [n] */

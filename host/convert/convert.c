@@ -80,7 +80,7 @@ static bool collect(struct conversion *c, enum export_format format, unsigned co
     if (!checkpoint_matrices(c->ck, &c->list, &c->n, e))
         return false;
     for (struct matrix *x = c->list; x < c->list + c->n; x++) {
-        bool linear = x->part && x->coded;
+        bool linear = matrix_is_linear(x) && x->coded;
         const struct quant_type *plain = linear ? quant_type_plain(x->spec.type) : NULL;
         x->spec.type = plain;
         x->coded = plain;

@@ -102,12 +102,14 @@ static const struct tensor_rule *rule_of(const struct rules *rules, const struct
 static bool compile(struct rules *rules, const char **names, const struct model_config *config, const struct ends *ends,
                     const struct plan *p, const struct quantize_options *o, bool all, struct err *e)
 {
-    for (size_t i = 0; i < p->n_items; i++)
-        names[i] = p->items[i].module;
-    memcpy(names + p->n_items, ends->name, sizeof ends->name);
+    size_t n = 0;
+    for (size_t i = 0; i < p->n_matrices; i++)
+        if (p->matrices[i].part && (all || matrix_is_linear(&p->matrices[i])))
+            names[n++] = p->matrices[i].module;
+    memcpy(names + n, ends->name, sizeof ends->name);
     const struct rule_names known = {.config = config,
                                      .modules = names,
-                                     .n = p->n_items + (all ? 2 : 0),
+                                     .n = n + (all ? 2 : 0),
                                      .fixed = ends->name,
                                      .n_fixed = all ? 0 : 2,
                                      .alias = all && p->matrices[0].head ? ends->name[1] : NULL};
@@ -121,14 +123,14 @@ bool plan_wishes(struct plan *p, const struct model *m, const struct quantize_op
     struct rules rules = {0};
     struct ends ends;
     find_ends(&ends, m->cfg);
-    const char **names = calloc(p->n_items + 2, sizeof *names);
+    const char **names = calloc(p->n_matrices + 2, sizeof *names);
     bool ok = names ? compile(&rules, names, m->cfg, &ends, p, o, all, e)
                     : err_nomem(e, "the plan", p->n_matrices * sizeof *names);
     for (struct matrix *x = p->matrices; ok && x < p->matrices + p->n_matrices; x++) {
-        const struct tensor_rule *rule = x->part || all ? rule_of(&rules, &ends, x) : NULL;
+        const struct tensor_rule *rule = matrix_is_linear(x) || all ? rule_of(&rules, &ends, x) : NULL;
         if (all) {
             wish_type(x, m->cfg, o, rule);
-        } else if (!x->part) {
+        } else if (!matrix_is_linear(x)) {
             x->type = x->wanted = NULL;
             x->coded = false;
         } else if (o->refine) {

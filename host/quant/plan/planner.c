@@ -53,7 +53,7 @@ static bool list_matrices(struct plan *p, const struct model *m, const struct qu
         return false;
     p->n_layers = m->cfg->num_layers;
     p->items = p->matrices + 1; /* behind the embedding */
-    p->n_items = p->n_matrices - 1 - !p->matrices[0].head;
+    p->n_items = m->shape.first[m->shape.layers];
     for (size_t i = 0; i < p->n_items; i++) {
         const struct matrix *x = &p->items[i];
         if (!matrix_quantized(x) || o->requantize)
@@ -100,7 +100,7 @@ static bool plan_export(struct plan *p, const struct model *m, const struct quan
                                 : 0;
         file_bits += own;
         file_weights += weights;
-        if (x->part && matrix_quantized(x))
+        if (matrix_is_linear(x) && matrix_quantized(x))
             bits += own;
     }
     p->bpw = p->weights_quantized ? bits / (double)p->weights_quantized : 16;
