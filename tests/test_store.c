@@ -4,7 +4,7 @@
 
 #include "host/base/log.h"
 #include "host/base/version.h"
-#include "host/quant/store/store.h"
+#include "host/quant/store/store_internal.h"
 
 #define DIR_ "tmp_store"
 #include "tests/scratch_dir.h"
@@ -423,6 +423,112 @@ static void test_many(void **state)
     free(reports);
 }
 
+/* A block with experts: what all tokens go through, then a file for every four. Each stands for itself, and a block is whole when
+ * all are; a folder that has all of it in one file serves as well. */
+static void test_parts(void **state)
+{
+    (void)state;
+    enum { COMMON = 2, EXPERTS = 10, PARTS = 4, N = COMMON + EXPERTS * EXPERT_MATRICES };
+    static const char *const names[PARTS] = {
+        WORK "/block-0000.safetensors", WORK "/block-0000-part-0001.safetensors",
+        WORK "/block-0000-part-0002.safetensors", WORK "/block-0000-part-0003.safetensors"};
+    static struct matrix many[N];
+    static struct qlinear q[N];
+    static struct linear_report reports[N];
+    const struct stage_report stages[HALF_COUNT] = {{.stage = STAGE_ATTN, .steps = 3}};
+    const struct block_part *of_expert = block_part_at(0);
+    struct err e = {0};
+    struct store *s;
+    char hex[2][33], *data;
+    size_t size;
+    for (size_t i = 0; !block_part_is_expert(of_expert); i++)
+        of_expert = block_part_at(i);
+    for (uint32_t i = 0; i < N; i++) {
+        many[i] = items[i % ALL];
+        many[i].layer = 0;
+        many[i].place = many[i].number = i;
+        many[i].expert = i < COMMON ? 0 : (i - COMMON) / EXPERT_MATRICES;
+        many[i].coded = many[i].expert < 4 || many[i].expert > 7; /* of part 2 nothing */
+        snprintf(many[i].module, sizeof many[i].module, "model.layers.0.mlp.experts.%u.up_proj", i);
+        q[i] = linears[i % ALL];
+        reports[i].rows_rolled_back = i;
+    }
+    const struct plan p = {.items = many, .n_items = N, .n_layers = 1};
+    const struct block_items b = plan_block(&p, 0);
+    /* All in one. */
+    s = open_ok();
+    OK(store_write_block(s, 0, b, q, reports, stages, &e), e);
+    store_close(&s);
+    for (uint32_t i = COMMON; i < N; i++)
+        many[i].part = of_expert;
+    assert_int_equal(store_parts(b), PARTS);
+    assert_int_equal(store_part(b, 0).n, COMMON);
+    assert_int_equal(store_part(b, 3).n, 2 * EXPERT_MATRICES);
+    for (int one = 1; one >= 0; one--) {
+        s = open_ok();
+        if (!one) {
+            OK(store_forget_part(s, 0, 0, &e), e);
+            OK(store_write_block(s, 0, b, q, reports, stages, &e), e);
+        }
+        for (int part = 1; part < PARTS; part++)
+            assert_int_equal(os_stat(names[part], NULL), one || part == 2 ? OS_ABSENT : OS_FILE);
+        assert_int_equal(store_check(s, &p), 1);
+        OK(store_hash_blocks(s, &p, hex[one], &e), e);
+        for (uint32_t i = 0; i < N; i++) {
+            struct qlinear back;
+            struct linear_report report;
+            if (!many[i].coded)
+                continue;
+            OK(store_read_linear(s, &many[i], &back, &report, &e), e);
+            assert_memory_equal(back.codes, q[i].codes, ROWS * COLS);
+            assert_int_equal(report.rows_rolled_back, i);
+            qlinear_free(&back);
+        }
+        struct stage_report read[HALF_COUNT];
+        store_read_stages(s, 0, read);
+        assert_int_equal(read[HALF_ATTN].steps, 3);
+        store_close(&s);
+    }
+    assert_string_not_equal(hex[0], hex[1]);
+    /* One that is missing, damaged, another's. */
+    read_file(names[3], &data, &size);
+    for (int how = 0; how < 3; how++) {
+        if (how == 0)
+            assert_true(os_remove(names[3]));
+        if (how == 1)
+            OK(os_write_file(names[3], data, size / 2, &e), e);
+        if (how == 2) {
+            char *other;
+            size_t n;
+            read_file(names[1], &other, &n);
+            OK(os_write_file(names[3], other, n, &e), e);
+            free(other);
+        }
+        s = open_ok();
+        assert_int_equal(store_check(s, &p), 0);
+        assert_false(store_has_block(s, 0));
+        assert_int_equal(store_whole_parts(s, 0), PARTS - 1);
+        assert_false(store_has_part(s, 0, 3));
+        e = (struct err){0};
+        assert_false(store_hash_blocks(s, &p, hex[1], &e));
+        e = (struct err){0};
+        /* It alone is written anew. */
+        const struct block_items last = store_part(b, 3);
+        OK(store_forget_part(s, 0, 3, &e), e);
+        OK(store_put_part(s, 0, last, q + last.items[0].place, reports + last.items[0].place, stages, &e), e);
+        assert_int_equal(store_check(s, &p), 1);
+        OK(store_hash_blocks(s, &p, hex[1], &e), e);
+        assert_string_equal(hex[0], hex[1]);
+        store_close(&s);
+    }
+    char *again;
+    size_t n;
+    read_file(names[3], &again, &n);
+    assert_true(n == size && memcmp(again, data, n) == 0);
+    free(again);
+    free(data);
+}
+
 static void test_importance(void **state)
 {
     (void)state;
@@ -453,6 +559,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_accept, setup, teardown),
         cmocka_unit_test_setup_teardown(test_version, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_parts, setup, teardown),
         cmocka_unit_test_setup_teardown(test_importance, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,7 +10,7 @@
  *     linear     a linear is quantized
  *     step       a step of a half's training
  *     half       a half is trained
- *     block      a block's file is written
+ *     block      a block's file is written, or one of them
  *     scales     a step of the pass over scales
  *     epoch      an epoch of it is written
  *     export     before the result

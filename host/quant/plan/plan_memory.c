@@ -10,7 +10,7 @@
 #include "host/quant/method/tune_block.h"
 #include "host/model/end_to_end.h"
 #include "host/quant/method/tune_scales.h"
-#include "host/quant/plan/planner.h"
+#include "host/quant/store/store_part.h"
 
 /* Tokens of one forward batch: enough rows to fill a large GPU, few enough that a batch's matrices stay
  * small. */
@@ -288,28 +288,36 @@ static bool place_all(struct sizing *s, struct err *why)
 
 /* ---- the plan ---- */
 
-/* Host memory that no choice changes: the codes and scales of a block, of the one before until it is written, and of a
+/* Codes and scales of a part of a block (store_part.h), as they are in memory. */
+static uint64_t part_host_bytes(struct block_items part)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < part.n; i++) {
+        const struct matrix *item = &part.items[i];
+        if (item->coded)
+            bytes += (uint64_t)item->rows * item->cols + item->rows * div_up(item->cols, item->spec.group) *
+                                                             quant_type_planes(item->spec.type) * sizeof(float);
+    }
+    return bytes;
+}
+
+/* Host memory that no choice changes: the codes and scales of a part of a block, of the one before until it is written, and of a
  * half's best epoch; the weights of the next block; the staging buffers of transfers. */
 static uint64_t host_least(const struct plan *p, const struct model *m, const struct quantize_options *o)
 {
     const uint64_t staging = 48ull << 20;
-    uint64_t most = 0, ahead = 0;
+    uint64_t most = 0, half = 0, ahead = 0;
     for (uint32_t layer = 0; layer < p->n_layers; layer++) {
         const struct block_items b = plan_block(p, layer);
-        uint64_t block = 0;
-        for (uint32_t i = 0; i < b.n; i++) {
-            const struct matrix *item = &b.items[i];
-            if (!item->coded)
-                continue;
-            uint64_t weights = (uint64_t)item->rows * item->cols;
-            block += weights + item->rows * div_up(item->cols, item->spec.group) * quant_type_planes(item->spec.type) *
-                                   sizeof(float);
+        for (uint32_t part = 0, n = store_parts(b); part < n; part++) {
+            uint64_t bytes = part_host_bytes(store_part(b, part));
+            most = max_u64(most, bytes);
+            half = max_u64(half, part == 0 ? bytes : 0);
         }
-        most = max_u64(most, block);
         if (layer > 0 && o->method != METHOD_RTN && !quantize_diagonal(o))
             ahead = max_u64(ahead, block_ahead_bytes(m->ck, layer, block_common(model_block(m, layer))));
     }
-    return (2 + plan_block_objective(o)) * most + ahead + staging;
+    return 2 * most + plan_block_objective(o) * half + ahead + staging;
 }
 
 /* Logits of the router, routes, and what experts read and give where that is not on the device. */

@@ -36,15 +36,16 @@ static bool check_ahead(void *ctx, uint32_t layer, struct err *e)
     return source_same(ctx, layer, e);
 }
 
-/* Quantizes a block, which is written while the next one is worked on. */
+/* Quantizes a block, whose last part is written while the next block is worked on. */
 static bool make_block(struct job *j, uint32_t layer, struct err *e)
 {
     const struct block_items b = plan_block(&j->plan, layer);
+    const uint32_t stored = store_whole_parts(j->store, layer);
     struct block_result r;
-    bool ok = block_result_make(&r, b.n, e) && source_ready(j, layer, e) && job_block(j, layer, &r, e);
-    job_begin(j, WORK_STORE, job_store_work(b));
-    ok = ok && job_store(j, layer, &r, e);
-    job_end(j);
+    if (stored)
+        log_info("block %u: %u of its %u parts are done already", layer + 1, stored, store_parts(b));
+    bool ok = block_result_make(&r, b.n, e) && source_ready(j, layer, e) && job_block(j, layer, &r, e) &&
+              job_end_part(j, layer, &r, e);
     block_result_free(&r);
     return ok;
 }
@@ -52,22 +53,9 @@ static bool make_block(struct job *j, uint32_t layer, struct err *e)
 /* Takes up a block from an earlier run. */
 static bool replay_block(struct job *j, uint32_t layer, bool carry, struct err *e)
 {
-    const struct block_items b = plan_block(&j->plan, layer);
-    struct block_result r;
-    bool ok = job_stored(j, true, e) && block_result_make(&r, b.n, e);
-    if (!ok)
-        return false;
-    ok = !carry || (source_ready(j, layer, e) && job_block_resume(j, layer, e));
-    for (uint32_t i = 0; ok && i < b.n; i++) {
-        struct qlinear q = {0};
-        ok = !b.items[i].coded || store_read_linear(j->store, &b.items[i], &q, &r.report[i], e);
-        qlinear_free(&q);
-    }
-    if (ok) {
-        store_read_stages(j->store, layer, r.stages);
-        job_report_block(j, b, &r);
-    }
-    block_result_free(&r);
+    bool ok = job_stored(j, true, e) && (!carry || (source_ready(j, layer, e) && job_block_resume(j, layer, e)));
+    for (uint32_t part = 0, n = store_parts(plan_block(&j->plan, layer)); ok && part < n; part++)
+        ok = job_report_stored(j, layer, part, e);
     return ok;
 }
 
@@ -322,7 +310,7 @@ static uint32_t count_kept(const struct job *j)
     if (!j->store)
         return 0;
     for (uint32_t layer = 0; layer < j->plan.n_layers; layer++)
-        n += store_has_block(j->store, layer);
+        n += store_whole_parts(j->store, layer);
     if (plan_scales(j->o) && store_read_scales(j->store, &j->plan, &scales))
         n += scales.epochs;
     return n;

@@ -20,7 +20,7 @@ struct quantize_result {
     double device_busy;       /* seconds that the device was at work; 0 where it has no clock */
     double reach;             /* of the Hessian objective */
     double predicted_seconds; /* what the plan said; 0 where nothing was measured */
-    uint32_t kept;            /* finished blocks and epochs of the pass over scales: what a rerun takes up */
+    uint32_t kept;            /* finished parts of blocks and epochs of the pass over scales: what a rerun takes up */
 };
 
 struct job_callbacks {

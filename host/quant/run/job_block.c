@@ -265,6 +265,23 @@ static bool load_linear(struct job *j, const struct matrix *item, struct gpu_vie
     return ok;
 }
 
+/* The same of a block that an earlier run has stored. */
+static bool half_stored(struct job *j, enum block_half half, struct block_items b, struct block_weights *w,
+                        struct err *e)
+{
+    bool ok = true;
+    for (uint32_t i = 0; ok && i < w->shape.n; i++) {
+        const struct matrix *item = &b.items[i];
+        if (item->part->half != half)
+            continue;
+        if (!item->coded && j->refined)
+            ok = refined_weights(j, item, w->w[i], e);
+        if (item->coded)
+            ok = job_stored_linear(j, item, w->w[i], e);
+    }
+    return ok;
+}
+
 /* GPTQ and GSQ: half by half, each on what was quantized before it. */
 static bool block_calibrated(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
 {
@@ -274,7 +291,7 @@ static bool block_calibrated(struct job *j, uint32_t layer, struct block_result 
     uint64_t clock = os_now_ns();
     if (!load_block(j, layer, "loading", w, e))
         return false;
-    const bool experts = config_has_experts(j->m->cfg, layer);
+    const bool experts = config_has_experts(j->m->cfg, layer), stored = store_has_part(j->store, layer, 0);
     for (int i = 0; i < HALF_COUNT; i++) {
         enum block_half half = (enum block_half)i;
         if (half == HALF_FFN && experts && !job_experts_take(j, layer, w, e))
@@ -286,7 +303,8 @@ static bool block_calibrated(struct job *j, uint32_t layer, struct block_result 
             if (!run_pass(j, half, j->targets, w, NULL, e))
                 return false;
         }
-        if (!half_linears(j, half, b, w, r, &clock, e) || (joint && !half_train(j, half, b, w, r, &clock, e)))
+        if (stored ? !half_stored(j, half, b, w, e)
+                   : !half_linears(j, half, b, w, r, &clock, e) || (joint && !half_train(j, half, b, w, r, &clock, e)))
             return false;
         job_detail(j, "outputs");
         if (!run_pass(j, half, j->acts, w, NULL, e))
@@ -296,7 +314,7 @@ static bool block_calibrated(struct job *j, uint32_t layer, struct block_result 
         if (j->m->ahead && layer + 1 < j->plan.n_layers)
             block_ahead_begin(&j->ahead, j->m->gpu, j->ck, layer + 1, block_common(model_block(j->m, layer + 1)));
     }
-    return !experts || job_experts(j, layer, r, &clock, e);
+    return !experts || (job_end_part(j, layer, r, e) && job_experts(j, layer, r, &clock, e));
 }
 
 /* A matrix with 2 * the mean squares of an input on its diagonal: the Hessian of inputs that are not
@@ -358,7 +376,9 @@ static bool block_rtn(struct job *j, uint32_t layer, struct block_result *r, str
     for (uint32_t i = 0; i < b.n; i++) {
         const struct matrix *item = &b.items[i];
         struct gpu_view w;
-        if (!item->coded)
+        if (store_part_of(item) != r->part && !job_end_part(j, layer, r, e))
+            return false;
+        if (!item->coded || store_has_part(j->store, layer, r->part))
             continue;
         bool ok = load_linear(j, item, &w, e) && job_quantize_linear(j, item, w, NULL, r, e);
         job_clock(j, PHASE_LINEARS, &clock);
@@ -404,16 +424,9 @@ bool job_block_resume(struct job *j, uint32_t layer, struct err *e)
     bool ok = load_block(j, layer, "replaying", w, e);
     for (int i = 0; ok && j->targets && i < HALF_COUNT; i++)
         ok = run_pass(j, (enum block_half)i, j->targets, w, NULL, e);
-    for (uint32_t i = 0; ok && j->acts && i < w->shape.n; i++) {
-        const struct matrix *item = &b.items[i];
-        if (!item->coded && j->refined)
-            ok = refined_weights(j, item, w->w[i], e);
-        if (item->coded)
-            ok = job_stored_linear(j, item, w->w[i], e);
-    }
     for (int i = 0; ok && j->acts && i < HALF_COUNT; i++) {
         enum block_half half = (enum block_half)i;
-        ok = (half != HALF_FFN || !experts || job_experts_take(j, layer, w, e)) &&
+        ok = half_stored(j, half, b, w, e) && (half != HALF_FFN || !experts || job_experts_take(j, layer, w, e)) &&
              (!block_has_half(w->shape, half) || run_pass(j, half, j->acts, w, NULL, e));
     }
     ok = ok && (!j->acts || !experts || job_experts(j, layer, NULL, &clock, e));

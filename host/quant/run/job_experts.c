@@ -165,6 +165,14 @@ static bool any_coded(struct block_items b)
     return any;
 }
 
+static bool all_coded(struct block_items b)
+{
+    bool all = true;
+    for (uint32_t i = 0; i < b.n; i++)
+        all = all && b.items[i].coded;
+    return all;
+}
+
 static bool any_hessian(const struct job *j, struct block_items b)
 {
     bool any = false;
@@ -194,6 +202,15 @@ static bool make_expert(struct job *j, const struct expert_hessians *h, uint32_t
         r->report[item->place].expert = (struct expert_report){
             .counted = true, .tokens = experts_tokens(x, expert), .starved = is_starved(j, experts_tokens(x, expert))};
     }
+    return ok;
+}
+
+/* The same where an earlier run has made it. */
+static bool stored_expert(struct job *j, struct block_items b, struct err *e)
+{
+    bool ok = job_stored(j, true, e);
+    for (uint32_t i = 0; ok && i < b.n; i++)
+        ok = !b.items[i].coded || job_stored_linear(j, &b.items[i], j->experts.w[i], e);
     return ok;
 }
 
@@ -237,13 +254,18 @@ bool job_experts(struct job *j, uint32_t layer, struct block_result *r, uint64_t
         tell_starved(j, layer);
     for (uint32_t i = 0; ok && i < j->m->cfg->experts.n; i++) {
         const struct block_items b = expert_items(j, layer, i);
-        if (!experts_tokens(x, i) && !(r && any_coded(b)))
+        const uint32_t part = store_part_of(b.items);
+        if (r && part != r->part && !(ok = job_end_part(j, layer, r, e)))
+            break;
+        const bool stored = !r || store_has_part(j->store, layer, part);
+        if (!experts_tokens(x, i) && (stored || !any_coded(b)))
             continue;
-        ok = experts_load(x, i, e);
-        if (ok && r)
+        if (!stored || !all_coded(b))
+            ok = experts_load(x, i, e);
+        if (ok && !stored)
             ok = make_expert(j, any_hessian(j, b) ? &h : NULL, i, b, r, e);
-        for (uint32_t k = 0; ok && !r && k < b.n; k++)
-            ok = !b.items[k].coded || job_stored_linear(j, &b.items[k], x->w[k], e);
+        else if (ok)
+            ok = stored_expert(j, b, e);
         if (ok)
             experts_run(x, i, x->w, true);
     }

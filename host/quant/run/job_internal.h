@@ -19,13 +19,15 @@ struct block_result {
     struct qlinear *q;                      /* [n] */
     struct linear_report *report;           /* [n] */
     struct stage_report stages[HALF_COUNT]; /* steps 0: not run */
+    uint32_t part;                          /* the one that is worked on (store_part.h); earlier ones are stored */
 };
 
-/* A block on its way to the work folder (job_store.c). */
+/* A part of a block on its way to the work folder (job_store.c). */
 struct block_writing {
     struct task task;
     uint32_t layer;
-    struct block_result result;
+    struct block_items items;   /* the part's */
+    struct block_result result; /* of them */
     bool failed; /* the run ends by it */
 };
 
@@ -136,7 +138,8 @@ void job_clock(struct job *j, enum run_phase phase, uint64_t *since);
 /* block_result_free in any case. */
 bool block_result_make(struct block_result *r, uint32_t n, struct err *e);
 void block_result_free(struct block_result *r);
-/* One block: quantized as the method says, its activations carried on. */
+/* One block: quantized as the method says, its activations carried on. Parts that an earlier run has stored are taken as they
+ * are. Ends all parts but the last. */
 bool job_block(struct job *j, uint32_t layer, struct block_result *r, struct err *e);
 /* A block finished in an earlier run: its stored weights carry the activations on, if there are any, its own
  * the targets. */
@@ -153,17 +156,20 @@ bool job_stored_linear(struct job *j, const struct matrix *item, struct gpu_view
 bool job_experts_open(struct job *j, struct err *e);
 /* What the experts of a layer read, and where tokens go: before the half that all tokens go through. */
 bool job_experts_take(struct job *j, uint32_t layer, const struct block_weights *w, struct err *e);
-/* All experts: quantized, or r NULL: as an earlier run has stored them; then hidden states become the layer's output. */
+/* All experts: quantized where no earlier run has stored them, or r NULL: all are stored; then hidden states become the layer's
+ * output. */
 bool job_experts(struct job *j, uint32_t layer, struct block_result *r, uint64_t *clock, struct err *e);
 
 /* ---- job_store.c ---- */
-/* Begins to write a finished block, whose result is taken over; the one before is there first. */
-bool job_store(struct job *j, uint32_t layer, struct block_result *r, struct err *e);
+/* r->part is finished, and the next one begins: it is being written, and leaves r, or is reported where an earlier run has
+ * stored it. The part before is there first. */
+bool job_end_part(struct job *j, uint32_t layer, struct block_result *r, struct err *e);
+/* Tells of a part that an earlier run has stored. */
+bool job_report_stored(struct job *j, uint32_t layer, uint32_t part, struct err *e);
 /* Whether what was begun is well: where it has come to its end, or is waited for, its linears and stages are reported;
  * else true. An error has the block's name. */
 bool job_stored(struct job *j, bool wait, struct err *e);
-/* Tells of a block that is in the store; of a stage that ran. */
-void job_report_block(struct job *j, struct block_items b, const struct block_result *r);
+/* Tells of a stage that ran. */
 void job_report_stage(struct job *j, const struct stage_report *r);
 
 /* ---- job_scales.c ---- */

@@ -147,11 +147,9 @@ double job_scales_work(const struct job *j)
 
 /* ---- the whole run ---- */
 
-/* A block, by kinds of work. */
-static void block_work(const struct job *j, uint32_t layer, double by_kind[ETA_KINDS])
+/* A part of a block, by kinds of work. */
+static void part_work(const struct job *j, struct block_items b, bool windows, double by_kind[ETA_KINDS])
 {
-    const struct block_items b = plan_block(&j->plan, layer);
-    bool windows = j->o->method != METHOD_RTN && !quantize_diagonal(j->o);
     for (uint32_t i = 0; i < b.n; i++) {
         if (windows || b.items[i].coded)
             by_kind[WORK_LOAD] += job_load_work(j, &b.items[i]);
@@ -159,6 +157,20 @@ static void block_work(const struct job *j, uint32_t layer, double by_kind[ETA_K
         by_kind[WORK_LEARN] += job_learn_work(j, &b.items[i]);
     }
     by_kind[WORK_STORE] += job_store_work(b);
+}
+
+static bool goes_through_windows(const struct job *j)
+{
+    return j->o->method != METHOD_RTN && !quantize_diagonal(j->o);
+}
+
+/* A block. */
+static void block_work(const struct job *j, uint32_t layer, double by_kind[ETA_KINDS])
+{
+    const struct block_items b = plan_block(&j->plan, layer);
+    bool windows = goes_through_windows(j);
+    for (uint32_t part = 0; part < store_parts(b); part++)
+        part_work(j, store_part(b, part), windows, by_kind);
     by_kind[WORK_FORWARD] +=
         windows * 2 * gemm_seconds(j, model_expert_products(j->m, layer) * j->plan.samples * j->plan.ctx);
     for (int i = 0; windows && i < HALF_COUNT; i++) {
@@ -268,6 +280,11 @@ void job_expect(struct job *j, bool replay)
             block_work(j, layer, skip);
         if (done && replay)
             replay_work(j, layer, again);
+        /* Of a block that was left in the middle, all is gone through again, but what is there is not learned. */
+        const struct block_items b = plan_block(&j->plan, layer);
+        for (uint32_t part = 0; j->store && !done && part < store_parts(b); part++)
+            if (store_has_part(j->store, layer, part))
+                part_work(j, store_part(b, part), false, skip);
     }
     other_work(j, all);
     eta_start(&j->eta, os_now_ns(), speed_trust(&j->speed.model));

@@ -1,5 +1,7 @@
-/* A finished block to the work folder, by a thread of its own: counting, packing, writing and flushing take as long as they
- * take, and the next block's work is on the device meanwhile. */
+/* A finished part of a block to the work folder (store_part.h), by a thread of its own: counting, packing, writing and flushing
+ * take as long as they take, and the next part's work is on the device meanwhile. */
+#include <string.h>
+
 #include "host/base/num.h"
 #include "host/base/stop_point.h"
 #include "host/quant/run/job_internal.h"
@@ -20,18 +22,21 @@ void job_report_stage(struct job *j, const struct stage_report *r)
         j->cb->stage_done(j->cb->ctx, r);
 }
 
-void job_report_block(struct job *j, struct block_items b, const struct block_result *r)
+/* stages: of part 0; NULL: none. */
+static void report_part(struct job *j, uint32_t layer, struct block_items part, const struct linear_report *reports,
+                        const struct stage_report *stages)
 {
-    for (uint32_t i = 0; i < b.n; i++)
-        if (b.items[i].coded)
-            linear_reported(j, &r->report[i]);
-    for (int i = 0; i < HALF_COUNT; i++)
-        job_report_stage(j, &r->stages[i]);
-    j->out->blocks_done++;
+    for (uint32_t i = 0; i < part.n; i++)
+        if (part.items[i].coded)
+            linear_reported(j, &reports[i]);
+    for (int i = 0; stages && i < HALF_COUNT; i++)
+        job_report_stage(j, &stages[i]);
+    const struct block_items b = plan_block(&j->plan, layer);
+    j->out->blocks_done += !part.n || part.items + part.n == b.items + b.n;
 }
 
 /* The thread's. */
-static bool write_block(void *ctx, struct err *e)
+static bool write_part(void *ctx, struct err *e)
 {
     struct job *j = ctx;
     struct block_writing *w = &j->writing;
@@ -39,8 +44,7 @@ static bool write_block(void *ctx, struct err *e)
     for (uint32_t i = 0; i < w->result.n; i++)
         if (w->result.q[i].codes)
             w->result.report[i].stats = code_stats_of(&w->result.q[i], w->result.q[i].spec.type);
-    if (!store_put_block(j->store, w->layer, plan_block(&j->plan, w->layer), w->result.q, w->result.report,
-                         w->result.stages, e))
+    if (!store_put_part(j->store, w->layer, w->items, w->result.q, w->result.report, w->result.stages, e))
         return err_context(e, "%s", config_layer_name(j->m->cfg, w->layer, name, sizeof name));
     stop_point("block", NULL);
     return true;
@@ -53,19 +57,68 @@ bool job_stored(struct job *j, bool wait, struct err *e)
         return true;
     bool ok = task_wait(&w->task, e);
     if (ok)
-        job_report_block(j, plan_block(&j->plan, w->layer), &w->result);
+        report_part(j, w->layer, w->items, w->result.report, w->result.part ? NULL : w->result.stages);
     w->failed = !ok;
     block_result_free(&w->result);
     return ok;
 }
 
-bool job_store(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
+/* What a part became, out of what its block did. */
+static bool take_part(struct block_result *to, struct block_result *r, struct block_items part, struct err *e)
 {
-    if (!job_stored(j, true, e) || !store_forget_block(j->store, layer, e))
+    size_t first = part.n ? part.items[0].place : 0;
+    if (!block_result_make(to, part.n, e))
+        return false;
+    memcpy(to->q, r->q + first, part.n * sizeof *to->q);
+    memset(r->q + first, 0, part.n * sizeof *r->q);
+    memcpy(to->report, r->report + first, part.n * sizeof *to->report);
+    memcpy(to->stages, r->stages, sizeof to->stages);
+    to->part = r->part;
+    return true;
+}
+
+static bool store_part_of_result(struct job *j, uint32_t layer, struct block_items part, struct block_result *r,
+                                 struct err *e)
+{
+    if (!job_stored(j, true, e) || !store_forget_part(j->store, layer, r->part, e) ||
+        !take_part(&j->writing.result, r, part, e))
         return false;
     j->writing.layer = layer;
-    j->writing.result = *r;
-    *r = (struct block_result){0};
-    task_begin(&j->writing.task, write_block, j);
+    j->writing.items = part;
+    task_begin(&j->writing.task, write_part, j);
     return true;
+}
+
+bool job_report_stored(struct job *j, uint32_t layer, uint32_t part, struct err *e)
+{
+    const struct block_items b = store_part(plan_block(&j->plan, layer), part);
+    struct block_result r = {0};
+    bool ok = job_stored(j, true, e) && block_result_make(&r, b.n, e);
+    for (uint32_t i = 0; ok && i < b.n; i++) {
+        struct qlinear q = {0};
+        ok = !b.items[i].coded || store_read_linear(j->store, &b.items[i], &q, &r.report[i], e);
+        qlinear_free(&q);
+    }
+    if (ok) {
+        if (part == 0)
+            store_read_stages(j->store, layer, r.stages);
+        report_part(j, layer, b, r.report, r.stages);
+    }
+    block_result_free(&r);
+    return ok;
+}
+
+bool job_end_part(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
+{
+    const struct block_items part = store_part(plan_block(&j->plan, layer), r->part);
+    if (store_has_part(j->store, layer, r->part)) {
+        bool ok = job_report_stored(j, layer, r->part, e);
+        r->part++;
+        return ok;
+    }
+    job_begin(j, WORK_STORE, job_store_work(part));
+    bool ok = store_part_of_result(j, layer, part, r, e);
+    job_end(j);
+    r->part++;
+    return ok;
 }

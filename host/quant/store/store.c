@@ -17,11 +17,10 @@ bool store_path(const struct store *s, const char *name, char *out, size_t cap, 
     return os_path_join(out, cap, s->dir, name, e);
 }
 
-static bool block_path(const struct store *s, uint32_t layer, char *out, size_t cap, struct err *e)
+static bool part_path(const struct store *s, uint32_t layer, uint32_t part, char *out, size_t cap, struct err *e)
 {
-    char name[40];
-    snprintf(name, sizeof name, "block-%04u.safetensors", layer);
-    return store_path(s, name, out, cap, e);
+    char name[PART_NAME_CAP];
+    return store_path(s, store_part_name(layer, part, name), out, cap, e);
 }
 
 bool store_open_whole(struct safetensors **out, const char *path, const char *run, struct hash128 *data, struct err *e)
@@ -187,43 +186,83 @@ void store_close(struct store **s)
     safetensors_close(&(*s)->block);
     safetensors_close(&(*s)->scales);
     manifest_free(&(*s)->manifest);
+    for (uint32_t i = 0; i < (*s)->n_seen; i++)
+        free((*s)->seen[i].parts);
     free((*s)->seen);
     free(*s);
     *s = NULL;
 }
 
-static bool see(struct store *s, uint32_t layer, struct seen what, struct err *e)
+static bool see(struct store *s, uint32_t layer, uint32_t part, struct seen what, struct err *e)
 {
     if (layer >= s->n_seen) {
         uint32_t n = layer + 64;
-        struct seen *grown = realloc(s->seen, n * sizeof *grown);
+        struct seen_block *grown = realloc(s->seen, n * sizeof *grown);
         if (!grown)
             return err_nomem(e, "the list of blocks", n * sizeof *grown);
         memset(grown + s->n_seen, 0, (n - s->n_seen) * sizeof *grown);
         s->seen = grown;
         s->n_seen = n;
     }
-    s->seen[layer] = what;
+    struct seen_block *b = &s->seen[layer];
+    if (part >= b->n) {
+        struct seen *grown = realloc(b->parts, (part + 1u) * sizeof *grown);
+        if (!grown)
+            return err_nomem(e, "the list of a block's parts", (part + 1u) * sizeof *grown);
+        memset(grown + b->n, 0, (part + 1u - b->n) * sizeof *grown);
+        b->parts = grown;
+        b->n = part + 1;
+    }
+    b->parts[part] = what;
     return true;
 }
 
-/* A block's file; its checksum is compared once. */
-static bool open_block(struct store *s, uint32_t layer, struct err *e)
+static int state_of(const struct store *s, uint32_t layer, uint32_t part)
+{
+    return layer < s->n_seen && part < s->seen[layer].n ? (int)s->seen[layer].parts[part].state : UNSEEN;
+}
+
+/* A part's file; its checksum is compared once. */
+static bool open_part(struct store *s, uint32_t layer, uint32_t part, struct err *e)
 {
     char path[4096];
     struct seen seen = {.state = WHOLE};
-    if (s->block && s->layer == layer)
+    if (s->block && s->layer == layer && s->part == part)
         return true;
     safetensors_close(&s->block);
     s->layer = layer;
-    if (!block_path(s, layer, path, sizeof path, e))
+    s->part = part;
+    if (!part_path(s, layer, part, path, sizeof path, e))
         return false;
-    bool known = layer < s->n_seen && s->seen[layer].state == WHOLE;
+    bool known = state_of(s, layer, part) == WHOLE;
     bool ok =
         known ? safetensors_open_file(&s->block, path, e) : store_open_whole(&s->block, path, s->run, &seen.data, e);
     if (!ok)
         err_hint(e, "repeat the command: what is damaged is made again");
-    return ok && (known || see(s, layer, seen, e));
+    return ok && (known || see(s, layer, part, seen, e));
+}
+
+/* Whether a part has a file of its own. */
+static bool part_there(const struct store *s, uint32_t layer, uint32_t part)
+{
+    char path[4096];
+    struct err e = {0};
+    return part_path(s, layer, part, path, sizeof path, &e) && os_stat(path, NULL) != OS_ABSENT;
+}
+
+/* The file that a linear is in: its part's or, of an earlier gsq, the block's only one. */
+static bool open_for(struct store *s, const struct matrix *item, struct err *e)
+{
+    uint32_t part = store_part_of(item);
+    bool open = s->block && s->layer == item->layer && s->part == part;
+    return open_part(s, item->layer, open || part_there(s, item->layer, part) ? part : 0, e);
+}
+
+static bool get_linear(struct store *s, const struct matrix *item, struct qlinear *out, struct err *e)
+{
+    char name[PART_NAME_CAP];
+    return open_for(s, item, e) &&
+           linear_get(s->block, store_part_name(item->layer, s->part, name), s->dir, item, out, e);
 }
 
 /* Under what a training stage stands in a block's metadata. */
@@ -237,7 +276,7 @@ void store_own_facts(const struct store *s, const char *(*metadata)[2])
     metadata[1][1] = s->run;
 }
 
-/* What a block's file says: its tensors, and its facts. */
+/* What a part's file says: its tensors, and its facts. */
 struct block_header {
     struct tensor_plan *tensors; /* of each linear that is coded */
     size_t n_tensors;
@@ -290,13 +329,13 @@ static bool header_make(struct block_header *h, const struct store *s, struct bl
         linear_report_print(&reports[i], h->texts[i]);
         add_fact(h, item->module, h->texts[i]);
     }
-    for (int i = 0; i < HALF_COUNT; i++)
+    for (int i = 0; stages && i < HALF_COUNT; i++)
         if (stages[i].steps && stage_report_print(&stages[i], h->curves[i], sizeof h->curves[i]))
             add_fact(h, stage_keys[i], h->curves[i]);
     return true;
 }
 
-static bool write_block(const char *path, const struct block_header *h, struct block_items b,
+static bool write_part(const char *path, const struct block_header *h, struct block_items b,
                         const struct qlinear *linears, struct err *e)
 {
     struct safetensors_writer *w;
@@ -311,26 +350,29 @@ static bool write_block(const char *path, const struct block_header *h, struct b
     return safetensors_writer_close(&w, e);
 }
 
-bool store_forget_block(struct store *s, uint32_t layer, struct err *e)
+bool store_forget_part(struct store *s, uint32_t layer, uint32_t part, struct err *e)
 {
-    if (s->layer == layer)
+    if (s->layer == layer && s->part == part)
         safetensors_close(&s->block); /* a mapped file cannot be replaced everywhere */
-    return see(s, layer, (struct seen){.state = UNSEEN}, e);
+    return see(s, layer, part, (struct seen){.state = UNSEEN}, e);
 }
 
-bool store_put_block(const struct store *s, uint32_t layer, struct block_items b, const struct qlinear *linears,
-                     const struct linear_report *reports, const struct stage_report *stages, struct err *e)
+bool store_put_part(const struct store *s, uint32_t layer, struct block_items part, const struct qlinear *linears,
+                    const struct linear_report *reports, const struct stage_report *stages, struct err *e)
 {
     struct block_header h = {0};
     char path[4096];
-    for (uint32_t i = 0; i < b.n; i++)
-        if (b.items[i].coded && !linear_sane(&linears[i], &b.items[i]))
+    uint32_t number = part.n ? store_part_of(&part.items[0]) : 0;
+    if (!store_part_has_file(part))
+        return true;
+    for (uint32_t i = 0; i < part.n; i++)
+        if (part.items[i].coded && !linear_sane(&linears[i], &part.items[i]))
             return err_set(e, ERR_BUG,
                            "%s got codes or integers outside its type's range, or scales that are not finite",
-                           b.items[i].module);
-    if (!block_path(s, layer, path, sizeof path, e))
+                           part.items[i].module);
+    if (!part_path(s, layer, number, path, sizeof path, e))
         return false;
-    bool ok = header_make(&h, s, b, reports, stages, e) && write_block(path, &h, b, linears, e);
+    bool ok = header_make(&h, s, part, reports, number ? NULL : stages, e) && write_part(path, &h, part, linears, e);
     header_free(&h);
     return ok;
 }
@@ -338,56 +380,105 @@ bool store_put_block(const struct store *s, uint32_t layer, struct block_items b
 bool store_write_block(struct store *s, uint32_t layer, struct block_items b, const struct qlinear *linears,
                        const struct linear_report *reports, const struct stage_report *stages, struct err *e)
 {
-    return store_forget_block(s, layer, e) && store_put_block(s, layer, b, linears, reports, stages, e);
+    bool ok = true;
+    for (uint32_t part = 0; ok && part < store_parts(b); part++) {
+        struct block_items of = store_part(b, part);
+        size_t first = (size_t)(of.items - b.items);
+        ok = store_forget_part(s, layer, part, e) &&
+             store_put_part(s, layer, of, linears + first, reports + first, stages, e);
+    }
+    return ok;
 }
 
-static bool check_block(struct store *s, const struct plan *p, uint32_t layer, struct err *e)
+/* What is in a part's file, or of such a part in that of part 0. */
+static bool check_part(struct store *s, struct block_items part, struct err *e)
 {
-    bool ok = open_block(s, layer, e);
-    const struct block_items b = plan_block(p, layer);
-    for (uint32_t i = 0; ok && i < b.n; i++) {
-        const struct matrix *item = &b.items[i];
+    bool ok = true;
+    for (uint32_t i = 0; ok && i < part.n; i++) {
         struct qlinear q = {0};
-        ok = !item->coded || linear_get(s->block, s->dir, item, &q, e);
+        ok = !part.items[i].coded || get_linear(s, &part.items[i], &q, e);
         qlinear_free(&q);
     }
     return ok;
+}
+
+/* Whether part 0, being whole, has all of a block. */
+static bool in_first(struct store *s, uint32_t layer, struct block_items part)
+{
+    struct err e = {0};
+    uint32_t i = 0;
+    while (i < part.n && !part.items[i].coded)
+        i++;
+    return i < part.n && state_of(s, layer, 0) == WHOLE && open_part(s, layer, 0, &e) &&
+           linear_there(s->block, &part.items[i]);
+}
+
+/* What becomes of a part is in s->seen. */
+static void look_at(struct store *s, uint32_t layer, uint32_t part, struct block_items of)
+{
+    struct err e = {0};
+    bool there = part_there(s, layer, part), needs = store_part_has_file(of);
+    see(s, layer, part, (struct seen){.state = !needs ? ELSEWHERE : UNSEEN}, &e);
+    if (!needs || (!there && !in_first(s, layer, of)))
+        return;
+    if (open_part(s, layer, there ? part : 0, &e) && check_part(s, of, &e)) {
+        if (!there)
+            see(s, layer, part, (struct seen){.state = ELSEWHERE}, &e);
+        return;
+    }
+    log_warn("%s; this %s is made again", e.msg, part ? "part" : "block");
+    safetensors_close(&s->block);
+    see(s, layer, part, (struct seen){.state = DAMAGED}, NULL);
 }
 
 uint32_t store_check(struct store *s, const struct plan *p)
 {
     uint32_t whole = 0;
     for (uint32_t layer = 0; layer < p->n_layers; layer++) {
-        char path[4096];
-        struct err e = {0};
-        if (!block_path(s, layer, path, sizeof path, &e) || os_stat(path, NULL) == OS_ABSENT)
-            continue;
-        if (check_block(s, p, layer, &e)) {
-            whole++;
-            continue;
-        }
-        log_warn("%s; this block is made again", e.msg);
-        safetensors_close(&s->block);
-        see(s, layer, (struct seen){.state = DAMAGED}, NULL);
+        const struct block_items b = plan_block(p, layer);
+        for (uint32_t part = 0; part < store_parts(b); part++)
+            look_at(s, layer, part, store_part(b, part));
+        whole += store_has_block(s, layer);
     }
+    return whole;
+}
+
+bool store_has_part(const struct store *s, uint32_t layer, uint32_t part)
+{
+    int state = state_of(s, layer, part);
+    return state == WHOLE || state == ELSEWHERE;
+}
+
+uint32_t store_whole_parts(const struct store *s, uint32_t layer)
+{
+    uint32_t whole = 0;
+    for (uint32_t part = 0; layer < s->n_seen && part < s->seen[layer].n; part++)
+        whole += store_has_part(s, layer, part);
     return whole;
 }
 
 bool store_has_block(const struct store *s, uint32_t layer)
 {
-    return layer < s->n_seen && s->seen[layer].state == WHOLE;
+    uint32_t whole = store_whole_parts(s, layer);
+    return whole && whole == s->seen[layer].n;
 }
 
 bool store_hash_blocks(struct store *s, const struct plan *p, char hex[33], struct err *e)
 {
     struct hash128 h = {0};
+    char name[PART_NAME_CAP];
     for (uint32_t layer = 0; layer < p->n_layers; layer++) {
-        bool damaged = layer < s->n_seen && s->seen[layer].state == DAMAGED;
-        if (damaged)
-            return err_set(e, ERR_ENV, "block-%04u.safetensors in %s is damaged", layer, s->dir);
-        if (!store_has_block(s, layer) && !open_block(s, layer, e))
-            return false;
-        h = hash_bytes(&s->seen[layer].data, sizeof s->seen[layer].data, h);
+        const struct block_items b = plan_block(p, layer);
+        for (uint32_t part = 0; part < store_parts(b); part++) {
+            if (state_of(s, layer, part) == DAMAGED)
+                return err_set(e, ERR_ENV, "%s in %s is damaged", store_part_name(layer, part, name), s->dir);
+            if (state_of(s, layer, part) == ELSEWHERE || !store_part_has_file(store_part(b, part)))
+                continue;
+            if (state_of(s, layer, part) != WHOLE && !open_part(s, layer, part, e))
+                return false;
+            const struct hash128 *data = &s->seen[layer].parts[part].data;
+            h = hash_bytes(data, sizeof *data, h);
+        }
     }
     hash_hex(h, hex);
     return true;
@@ -396,7 +487,7 @@ bool store_hash_blocks(struct store *s, const struct plan *p, char hex[33], stru
 bool store_read_linear(struct store *s, const struct matrix *item, struct qlinear *out, struct linear_report *report,
                        struct err *e)
 {
-    if (!open_block(s, item->layer, e) || !linear_get(s->block, s->dir, item, out, e))
+    if (!get_linear(s, item, out, e))
         return false;
     if (report) {
         snprintf(report->module, sizeof report->module, "%s", item->module);
@@ -422,7 +513,7 @@ void store_read_stages(struct store *s, uint32_t layer, struct stage_report stag
     for (int i = 0; i < HALF_COUNT; i++) {
         const struct stage_report none = {.stage = (enum tune_stage)i, .layer = layer};
         struct stage_report r = none;
-        bool there = open_block(s, layer, &e) && stage_report_scan(safetensors_metadata(s->block, stage_keys[i]), &r);
+        bool there = open_part(s, layer, 0, &e) && stage_report_scan(safetensors_metadata(s->block, stage_keys[i]), &r);
         stages[i] = there ? r : none;
     }
 }

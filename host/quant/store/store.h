@@ -3,7 +3,8 @@
  *
  * WORK/manifest.json: which run this is (manifest.h).
  *
- * WORK/block-0007.safetensors: MODULE.codes u32 [rows, ceil(cols*bits/32)] (pack.h; codes from 0 on as they
+ * WORK/block-0007.safetensors, and of a block with experts block-0007-part-0003.safetensors as well (store_part.h; a folder
+ * that an earlier gsq began may have all in the first): MODULE.codes u32 [rows, ceil(cols*bits/32)] (pack.h; codes from 0 on as they
  * are), MODULE.scales f32 [rows, planes*groups] or, with super-blocks, MODULE.scales f32 [rows, planes*super-blocks]
  * (d, then -dmin) and MODULE.integers i8 [rows, planes*groups] (quant_type.h); reports in __metadata__.
  *
@@ -26,6 +27,7 @@
 #include "host/quant/plan.h"
 #include "host/quant/record.h"
 #include "host/quant/store/manifest.h"
+#include "host/quant/store/store_part.h"
 
 struct store;
 /* Creates the folder, or takes up one whose manifest has the same fields; differences are handled as in
@@ -36,20 +38,23 @@ bool store_open(struct store **out, const char *dir, const struct store_field *f
 /* A field's value in the manifest of a work folder into out; false where there is none. */
 bool store_recorded(const char *dir, const char *field, char *out, size_t cap);
 void store_close(struct store **s);
-/* Looks at all blocks: checksums, then shapes and values against the plan. Warns of each that is there and not whole.
- * Returns how many are whole. */
+/* Looks at all blocks: checksums, then shapes and values against the plan. Warns of each file that is there and not whole.
+ * Returns how many blocks are whole. */
 uint32_t store_check(struct store *s, const struct plan *p);
-/* Whether a block is there and, by store_check, whole. */
+/* Whether a part of a block is there and, by store_check, whole; whether all of them are. How many are. */
+bool store_has_part(const struct store *s, uint32_t layer, uint32_t part);
 bool store_has_block(const struct store *s, uint32_t layer);
-/* One block: linears and reports are [b.n], those of kept items are skipped; stages [HALF_COUNT]. Codes outside their
- * type's range and scales that are no numbers are ERR_BUG. */
+uint32_t store_whole_parts(const struct store *s, uint32_t layer);
+/* One part of a block: linears and reports are [part.n], those of kept items are skipped; stages [HALF_COUNT], of part 0.
+ * Codes outside their type's range and scales that are no numbers are ERR_BUG. In two steps, so that another thread may do
+ * the second: nothing is known of the part any more; it is written. Meanwhile nothing else is done with the store but
+ * asking for other parts and blocks (store_has_part, store_has_block). */
+bool store_forget_part(struct store *s, uint32_t layer, uint32_t part, struct err *e);
+bool store_put_part(const struct store *s, uint32_t layer, struct block_items part, const struct qlinear *linears,
+                    const struct linear_report *reports, const struct stage_report *stages, struct err *e);
+/* All parts; linears and reports are [b.n]. */
 bool store_write_block(struct store *s, uint32_t layer, struct block_items b, const struct qlinear *linears,
                        const struct linear_report *reports, const struct stage_report *stages, struct err *e);
-/* The same in two steps, so that another thread may do the second: nothing is known of the block any more; it is
- * written. Meanwhile nothing else is done with the store but asking for other blocks (store_has_block). */
-bool store_forget_block(struct store *s, uint32_t layer, struct err *e);
-bool store_put_block(const struct store *s, uint32_t layer, struct block_items b, const struct qlinear *linears,
-                     const struct linear_report *reports, const struct stage_report *stages, struct err *e);
 /* The training stages of a finished block; steps 0 where there was none. */
 void store_read_stages(struct store *s, uint32_t layer, struct stage_report stages[HALF_COUNT]);
 /* One linear of a finished block, as the block left it; the caller frees it. report may be NULL. A damaged file is

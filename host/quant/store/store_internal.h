@@ -6,19 +6,28 @@
 #include "host/quant/store/store.h"
 #include "host/quant/store/store_linear.h"
 
-/* What is known of a block's file in this run. */
+/* What is known of a part's file in this run. */
 struct seen {
-    enum { UNSEEN, WHOLE, DAMAGED } state;
+    enum {
+        UNSEEN,
+        WHOLE,
+        DAMAGED,
+        ELSEWHERE /* it has no file, and needs none: nothing in it is coded, or part 0 has all of the block */
+    } state;
     struct hash128 data; /* of its tensors, without the reports; where WHOLE */
+};
+struct seen_block {
+    struct seen *parts; /* [n] */
+    uint32_t n;
 };
 
 struct store {
     char dir[3072];
     struct manifest *manifest;
     char run[33];              /* hash of the run, in every file */
-    struct safetensors *block; /* the block read last */
-    uint32_t layer;
-    struct seen *seen; /* [n_seen], by layer */
+    struct safetensors *block; /* the part read last */
+    uint32_t layer, part;
+    struct seen_block *seen; /* [n_seen], by layer */
     uint32_t n_seen;
     struct safetensors *scales; /* the last pass over scales, if there was one; its checksum is right */
     bool scales_done;           /* and goes with the blocks, and is done */

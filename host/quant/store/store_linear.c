@@ -105,8 +105,13 @@ static const struct tensor *find(const struct safetensors *f, const struct matri
     return ok ? t : NULL;
 }
 
-bool linear_get(const struct safetensors *f, const char *dir, const struct matrix *item, struct qlinear *out,
-                struct err *e)
+bool linear_there(const struct safetensors *f, const struct matrix *item)
+{
+    return find(f, item, CODES) != NULL;
+}
+
+bool linear_get(const struct safetensors *f, const char *name, const char *dir, const struct matrix *item,
+                struct qlinear *out, struct err *e)
 {
     uint64_t words = words_per_row(item);
     *out = (struct qlinear){0};
@@ -116,8 +121,7 @@ bool linear_get(const struct safetensors *f, const char *dir, const struct matri
     uint32_t *row = malloc((size_t)words * 4);
     bool ok = row || err_nomem(e, "packed codes", words * 4);
     if (ok && (!codes || !scales || (super && !integers)))
-        ok = err_set(e, ERR_ENV, "block-%04u.safetensors in %s does not hold %s as this run needs it", item->layer, dir,
-                     item->module);
+        ok = err_set(e, ERR_ENV, "%s in %s does not hold %s as this run needs it", name, dir, item->module);
     ok = ok && qlinear_init(out, item->rows, item->cols, item->spec, e);
     for (uint32_t r = 0; ok && r < item->rows; r++) {
         memcpy(row, codes->data + r * words * 4, (size_t)words * 4);
@@ -132,9 +136,8 @@ bool linear_get(const struct safetensors *f, const char *dir, const struct matri
             memcpy(out->integers, integers->data, (size_t)integers->bytes);
         if (!linear_sane(out, item))
             ok = err_set(e, ERR_ENV,
-                         "block-%04u.safetensors in %s: %s has codes or integers outside its type's range, or scales "
-                         "that are not finite",
-                         item->layer, dir, item->module);
+                         "%s in %s: %s has codes or integers outside its type's range, or scales that are not finite",
+                         name, dir, item->module);
     }
     if (!ok) {
         qlinear_free(out);

@@ -18,8 +18,10 @@ uint64_t linear_bytes(const struct matrix *item);
 bool linear_sane(const struct qlinear *q, const struct matrix *item);
 /* Writes them, in their order. */
 bool linear_put(struct safetensors_writer *w, const struct matrix *item, const struct qlinear *q, struct err *e);
-/* Reads and checks them; the caller frees *out. ERR_ENV; dir: for messages. */
-bool linear_get(const struct safetensors *f, const char *dir, const struct matrix *item, struct qlinear *out,
-                struct err *e);
+/* Whether a file has its codes. */
+bool linear_there(const struct safetensors *f, const struct matrix *item);
+/* Reads and checks them; the caller frees *out. ERR_ENV; name, dir: of the file, for messages. */
+bool linear_get(const struct safetensors *f, const char *name, const char *dir, const struct matrix *item,
+                struct qlinear *out, struct err *e);
 
 #endif
