@@ -19,13 +19,15 @@ static const struct block_part parts[] = {
     {ROLE_K_NORM, "self_attn.k_norm", "attn_k_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_KV_HEADS, false, PARTS_QK_NORM_WHOLE, 0},
     {ROLE_O, "self_attn.o_proj", "attn_output", PART_MATRIX, HALF_ATTN, INPUT_HEADS, WIDTH_HIDDEN, WIDTH_HEADS, false, 0, PARTS_MLA},
     {ROLE_Q_A, "self_attn.q_a_proj", "attn_q_a", PART_KEPT, HALF_ATTN, INPUT_NONE, WIDTH_Q_RANK, WIDTH_HIDDEN, false, PARTS_MLA, 0},
+    {ROLE_Q_WHOLE, "self_attn.q_proj", "attn_q", PART_KEPT, HALF_ATTN, INPUT_NONE, WIDTH_HEADS, WIDTH_HIDDEN, false, PARTS_MLA, 0},
     {ROLE_Q_A_NORM, "self_attn.q_a_layernorm", "attn_q_a_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_Q_RANK, false, PARTS_MLA, 0},
     {ROLE_Q_B, "self_attn.q_b_proj", "attn_q_b", PART_KEPT, HALF_ATTN, INPUT_NONE, WIDTH_HEADS, WIDTH_Q_RANK, false, PARTS_MLA, 0},
     {ROLE_KV_A, "self_attn.kv_a_proj_with_mqa", "attn_kv_a_mqa", PART_KEPT, HALF_ATTN, INPUT_NONE, WIDTH_KV_A, WIDTH_HIDDEN, false, PARTS_MLA, 0},
     {ROLE_KV_A_NORM, "self_attn.kv_a_layernorm", "attn_kv_a_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_KV_RANK, false, PARTS_MLA, 0},
     {ROLE_KV_B, "self_attn.kv_b_proj", "attn_kv_b", PART_KEPT, HALF_ATTN, INPUT_NONE, WIDTH_KV_B, WIDTH_KV_RANK, false, PARTS_MLA, 0},
     {ROLE_VALUES_O, "self_attn.o_proj", "attn_output", PART_KEPT, HALF_ATTN, INPUT_NONE, WIDTH_HIDDEN, WIDTH_VALUES, false, PARTS_MLA, 0},
-    {ROLE_FFN_NORM, "post_attention_layernorm", "ffn_norm", PART_NORM, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_PRE_NORMS, 0},
+    {ROLE_FFN_NORM, "post_attention_layernorm", "ffn_norm", PART_NORM, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_PRE_NORMS, PARTS_LATE_NAME},
+    {ROLE_FFN_NORM, "post_attention_layernorm", "post_attention_norm", PART_NORM, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_LATE_NAME, 0},
     {ROLE_FFN_NORM, "pre_feedforward_layernorm", "ffn_norm", PART_NORM, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_GEMMA_NORMS, 0},
     {ROLE_ATTN_POST_NORM, "post_attention_layernorm", "post_attention_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_POST_NORMS | PARTS_GEMMA_NORMS, 0},
     {ROLE_ATTN_POST_NORM, "post_self_attn_layernorm", "post_attention_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_GLM_NORMS, 0},
@@ -37,6 +39,7 @@ static const struct block_part parts[] = {
     {ROLE_FFN_POST_NORM, "post_feedforward_layernorm", "post_ffw_norm", PART_NORM, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_POST_NORMS | PARTS_GEMMA_NORMS, 0},
     {ROLE_ROUTER, "mlp.gate", "ffn_gate_inp", PART_ROUTER, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERTS, WIDTH_HIDDEN, false, PARTS_EXPERTS, 0},
     {ROLE_ROUTER, "block_sparse_moe.gate", "ffn_gate_inp", PART_ROUTER, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERTS, WIDTH_HIDDEN, false, PARTS_EXPERTS_BLOCK, 0},
+    {ROLE_ROUTER, "block_sparse_moe.router.layer", "ffn_gate_inp", PART_ROUTER, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERTS, WIDTH_HIDDEN, false, PARTS_EXPERTS_STACKED, 0},
     {ROLE_ROUTER_BIAS, "mlp.gate.e_score_correction_bias", "exp_probs_b", PART_VECTOR, HALF_EXPERTS, INPUT_NONE, WIDTH_ONE, WIDTH_EXPERTS, false, PARTS_EXPERTS_BIAS, 0},
     {ROLE_SHARED_GATE, "mlp.shared_expert_gate", "ffn_gate_inp_shexp", PART_ROUTER, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_SHARED_GATED, 0},
     {ROLE_GATE, "mlp.shared_expert.gate_proj", "ffn_gate_shexp", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_SHARED, WIDTH_HIDDEN, false, PARTS_SHARED_GATED, 0},
@@ -48,9 +51,9 @@ static const struct block_part parts[] = {
     {ROLE_GATE, "mlp.experts.*.gate_proj", "ffn_gate_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERT, WIDTH_HIDDEN, false, PARTS_EXPERTS, 0},
     {ROLE_UP, "mlp.experts.*.up_proj", "ffn_up_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERT, WIDTH_HIDDEN, false, PARTS_EXPERTS, 0},
     {ROLE_DOWN, "mlp.experts.*.down_proj", "ffn_down_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_HIDDEN, WIDTH_EXPERT, false, PARTS_EXPERTS, 0},
-    {ROLE_GATE, "block_sparse_moe.experts.*.w1", "ffn_gate_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERT, WIDTH_HIDDEN, false, PARTS_EXPERTS_BLOCK, 0},
-    {ROLE_UP, "block_sparse_moe.experts.*.w3", "ffn_up_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERT, WIDTH_HIDDEN, false, PARTS_EXPERTS_BLOCK, 0},
-    {ROLE_DOWN, "block_sparse_moe.experts.*.w2", "ffn_down_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_HIDDEN, WIDTH_EXPERT, false, PARTS_EXPERTS_BLOCK, 0},
+    {ROLE_GATE, "block_sparse_moe.experts.*.w1", "ffn_gate_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERT, WIDTH_HIDDEN, false, PARTS_EXPERTS_BLOCK | PARTS_EXPERTS_STACKED, 0},
+    {ROLE_UP, "block_sparse_moe.experts.*.w3", "ffn_up_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERT, WIDTH_HIDDEN, false, PARTS_EXPERTS_BLOCK | PARTS_EXPERTS_STACKED, 0},
+    {ROLE_DOWN, "block_sparse_moe.experts.*.w2", "ffn_down_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_HIDDEN, WIDTH_EXPERT, false, PARTS_EXPERTS_BLOCK | PARTS_EXPERTS_STACKED, 0},
 };
 #define N_PARTS (sizeof parts / sizeof parts[0])
 /* clang-format on */
@@ -155,8 +158,10 @@ bool family_has_role(const struct family *f, enum role role)
 bool block_has(const struct model_config *c, const struct family *f, uint32_t layer, const struct block_part *p)
 {
     bool experts = config_has_experts(c, layer);
-    if (!family_has(f, p))
+    if (!family_has(f, p) || (c->no_qk_norm && (p->role == ROLE_Q_NORM || p->role == ROLE_K_NORM)))
         return false;
+    if (p->role == ROLE_Q_WHOLE || p->role == ROLE_Q_A || p->role == ROLE_Q_A_NORM || p->role == ROLE_Q_B)
+        return (p->role == ROLE_Q_WHOLE) == !c->mla.q_rank;
     if (p->of & (PARTS_SHARED_GATED | PARTS_SHARED_PLAIN))
         return experts && c->experts.shared_width;
     if (p->half == HALF_FFN && p->kind == PART_MATRIX) /* the whole of it */

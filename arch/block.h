@@ -12,6 +12,8 @@
  *
  *     q = q_b(q_a_norm(q_a(n)))     c, k_rope = kv_a(n)     each head's k and v = kv_b(kv_a_norm(c))
  *
+ * where some models have one matrix for q.
+ *
  * Where the second half is a choice of experts, each of which is down(silu(gate) * up) of its own:
  *
  *     x += shared(m) + sum of weight_e * expert_e(m) over the experts e that the router chose for the token */
@@ -40,6 +42,7 @@ enum role {
     ROLE_ROUTER,
     ROLE_ROUTER_BIAS,
     ROLE_SHARED_GATE,
+    ROLE_Q_WHOLE, /* of latent attention: q as one matrix, in place of the next three */
     ROLE_Q_A,
     ROLE_Q_A_NORM,
     ROLE_Q_B,

@@ -59,9 +59,21 @@ static bool starts(const char *s, const char *with)
     return strncmp(s, with, strlen(with)) == 0;
 }
 
+/* Whether a tensor is of a layer that guesses further tokens; under a GGUF's name too, where it has no other. */
+static bool is_behind(const struct model_config *c, const char *name)
+{
+    char front[48];
+    snprintf(front, sizeof front, "%slayers.", config_prefix(c));
+    size_t n = starts(name, front) ? strlen(front) : starts(name, "blk.") ? 4 : 0;
+    if (!c->next_token_layers || !n || name[n] < '0' || name[n] > '9')
+        return false;
+    return strtoul(name + n, NULL, 10) >= c->num_layers;
+}
+
 bool config_is_text(const struct model_config *c, const char *name)
 {
-    return !c->wrapper[0] || starts(name, config_prefix(c)) || starts(name, config_head_name(c));
+    bool inside = !c->wrapper[0] || starts(name, config_prefix(c)) || starts(name, config_head_name(c));
+    return inside && !is_behind(c, name);
 }
 
 /* ---- shapes ---- */

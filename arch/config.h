@@ -45,9 +45,11 @@ struct expert_config {
 #define LATENT_NOPE_MAX 4096u
 /* Multi-head latent attention: q, and k with v, come through narrow matrices; RoPE turns a part of a head of its own. */
 struct mla_config {
-    uint32_t q_rank, kv_rank; /* rows of q_a; of kv_a, without RoPE's part of k. 0: the model has usual attention */
-    uint32_t nope, turned;    /* dimensions of a head of q and k: without RoPE, then with it. Their sum is head_dim */
-    uint32_t values;          /* of a head of v */
+    uint32_t q_rank,
+        kv_rank;           /* rows of q_a, 0: q is one matrix; of kv_a, without RoPE's part of k, 0: the model has usual
+                               attention */
+    uint32_t nope, turned; /* dimensions of a head of q and k: without RoPE, then with it. Their sum is head_dim */
+    uint32_t values;       /* of a head of v */
 };
 
 /* One rule of quantization_config that says how some modules are stored. Rules are tried in order; the first
@@ -81,16 +83,20 @@ struct model_config {
     bool rope_unrounded;   /* yarn: the pairs of those turns are not rounded to whole ones (truncate: false) */
     double rope_attention; /* yarn and factors: what cos and sin are multiplied by; 0 means 1 */
     uint32_t rope_original_context;
-    float *rope_factors_long;    /* [rope_dim / 2]: in windows longer than the original context; NULL: as in others */
-    float *rope_factors;         /* ROPE_FACTORS: what the frequency of each pair is divided by, [rope_dim / 2]. Of a
+    float *rope_factors_long; /* [rope_dim / 2]: in windows longer than the original context; NULL: as in others */
+    float *rope_factors;      /* ROPE_FACTORS: what the frequency of each pair is divided by, [rope_dim / 2]. Of a
                             GGUF whose factors are no llama3 scaling, or longrope with one list of factors */
-    double embedding_scale;      /* what embeddings are multiplied by; 0 means 1, here and below */
-    double attention_scale;      /* scores; 0: 1 / sqrt(head_dim) */
+    double embedding_scale;   /* what embeddings are multiplied by; 0 means 1, here and below */
+    double attention_scale;   /* scores; 0: 1 / sqrt(head_dim) */
+    double
+        query_growth; /* queries at position p are multiplied by 1 + this * ln(1 + floor(p / rope_original_context)) */
     double residual_scale;       /* what each half adds */
     double score_cap, logit_cap; /* caps of scores and logits: cap * tanh(x / cap); 0: none */
     double logit_divisor;        /* what logits are divided by */
     struct expert_config experts;
     struct mla_config mla;
+    bool no_qk_norm;            /* the family's norms of q and k are not in this model */
+    uint32_t next_token_layers; /* behind the others, which guess further tokens: gsq leaves them as they are */
     bool tie_word_embeddings;
     bool tie_unsaid;               /* config.json does not say whether */
     bool attention_bias, mlp_bias; /* of a GGUF, for the config.json of its folder: gsq goes by the tensors */
@@ -124,7 +130,8 @@ const char *config_part_name(const struct model_config *c, const char *part, cha
 /* "model." and "lm_head", or what this model has in their place. */
 const char *config_prefix(const struct model_config *c);
 const char *config_head_name(const struct model_config *c);
-/* Whether a tensor or module of this name belongs to the text part; all do where the model is all text. */
+/* Whether a tensor or module of this name belongs to the text part that is computed; all do where the model is all text and has no
+ * layers behind the last (next_token_layers). */
 bool config_is_text(const struct model_config *c, const char *name);
 
 /* The whole numbers of a shape: what each kind of file calls them, and what they may be. */

@@ -128,6 +128,16 @@ static const struct family families[] = {
         .gating = GATING_SOFTMAX,
     },
     {
+        .name = "DeepSeek-V2",
+        .architecture = "DeepseekV2ForCausalLM",
+        .model_type = "deepseek_v2",
+        .gguf = "deepseek2",
+        .parts = PARTS_PRE_NORMS | PARTS_MLA | PARTS_EXPERTS | PARTS_SHARED_PLAIN,
+        .adjacent_pairs = true,
+        .gguf_router = true,
+        .gating = GATING_SOFTMAX,
+    },
+    {
         .name = "DeepSeek-V3",
         .architecture = "DeepseekV3ForCausalLM",
         .model_type = "deepseek_v3",
@@ -138,6 +148,42 @@ static const struct family families[] = {
         .gguf_router = true,
         .gating = GATING_SIGMOID,
         .renormalise = true,
+    },
+    {
+        .name = "GLM-4.5",
+        .architecture = "Glm4MoeForCausalLM",
+        .model_type = "glm4_moe",
+        .gguf = "glm4moe",
+        .parts =
+            PARTS_PRE_NORMS | PARTS_LATE_NAME | PARTS_QK_NORM | PARTS_EXPERTS | PARTS_EXPERTS_BIAS | PARTS_SHARED_PLAIN,
+        .qk_norm_said = true,
+        .usual_rope_share = 0.5,
+        .gating = GATING_SIGMOID,
+        .renormalise = true,
+        .gguf_renormalise = true,
+        .gguf_router = true,
+    },
+    {
+        .name = "Granite-MoE",
+        .architecture = "GraniteMoeForCausalLM",
+        .model_type = "granitemoe",
+        .gguf = "granitemoe",
+        .parts = PARTS_PRE_NORMS | PARTS_EXPERTS_STACKED,
+        .permuted_rows = true,
+        .multipliers = true,
+        .gating = GATING_CHOSEN,
+        .renormalise = true,
+        .gguf_renormalise = true,
+    },
+    {
+        .name = "Ministral 3",
+        .architecture = "Ministral3ForCausalLM",
+        .model_type = "ministral3",
+        .gguf = "mistral3",
+        .parts = PARTS_PRE_NORMS,
+        .permuted_rows = true,
+        .query_growth = true,
+        .sliding_window = true,
     },
     {
         .name = "GLM-4",
@@ -245,12 +291,13 @@ const struct family *family_of(const struct model_config *c)
     return NULL;
 }
 
-const struct family *family_of_gguf(const char *architecture, bool sliding, bool experts)
+const struct family *family_of_gguf(const char *architecture, bool sliding, bool experts, uint32_t gating)
 {
     const struct family *found = NULL;
     for (size_t i = 0; i < N; i++)
         if (strcmp(families[i].gguf, architecture) == 0 && (families[i].gating != 0) == experts &&
-            (!found || (sliding && !found->sliding_window)))
+            (!found || (sliding && !found->sliding_window) ||
+             (found->gating != gating && families[i].gating == gating)))
             found = &families[i];
     return found;
 }
@@ -279,7 +326,7 @@ static const struct {
     {"Qwen3_5ForCausalLM", "qwen3_5", "layers have the gated delta rule in place of attention"},
     {"Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe_text",
      "layers have the gated delta rule in place of attention"},
-    {"Ministral3ForCausalLM", "ministral3", "queries are scaled by position"},
+    {"GraniteMoeSharedForCausalLM", "granitemoeshared", "the shared expert's gate and up are one matrix"},
     {"GraniteMoeHybridForCausalLM", "granitemoehybrid", "layers have state spaces (Mamba)"},
     {"NemotronHForCausalLM", "nemotron_h", "layers have state spaces (Mamba)"},
     {"FalconH1ForCausalLM", "falcon_h1", "layers have state spaces (Mamba)"},

@@ -21,6 +21,10 @@ enum {
     PARTS_SHARED_GATED = 1 << 7,   /* "mlp.shared_expert", times sigmoid(shared_expert_gate x), where it has a width */
     PARTS_MLA = 1 << 13,           /* attention is multi-head latent attention: q_a_proj, kv_a_proj_with_mqa */
     PARTS_SHARED_PLAIN = 1 << 8,   /* "mlp.shared_experts", added as it is */
+    PARTS_EXPERTS_STACKED =
+        1 << 14, /* "block_sparse_moe.router.layer"; all experts of a layer in two tensors, which are read as
+                                      Mixtral's (formats/read/stacked.h) */
+    PARTS_LATE_NAME = 1 << 15, /* in a GGUF the norm of the second half's input is called post_attention_norm */
 };
 
 struct family {
@@ -29,6 +33,8 @@ struct family {
     const char *model_type;   /* "llama" */
     const char *also_type;    /* another model_type of the same; NULL: none */
     const char *gguf;         /* general.architecture of a GGUF */
+    bool query_growth;        /* config.query_growth counts */
+    bool qk_norm_said;        /* config.json's use_qk_norm says whether q and k are normed */
     bool permuted_rows;       /* a GGUF has the rows of q and k in another order (gguf_row_of) */
     unsigned parts;           /* PARTS_ */
     bool norm_plus_one;       /* norms multiply by 1 + w; a GGUF holds that sum */
@@ -68,8 +74,9 @@ const struct family *family_at(size_t i);
 /* The row of a config: by its architecture where it names one, else by its model_type. NULL: unknown. */
 const struct family *family_of(const struct model_config *c);
 /* The row of a GGUF's general.architecture; sliding: its metadata have a sliding window, which tells Mistral from
- * Llama; experts: they have experts, which tell Mixtral from both. NULL: unknown. */
-const struct family *family_of_gguf(const char *architecture, bool sliding, bool experts);
+ * Llama; experts: they have experts, which tell Mixtral from both; gating: as they say, which tells DeepSeek-V3 from V2, or 0. NULL:
+ * unknown. */
+const struct family *family_of_gguf(const char *architecture, bool sliding, bool experts, uint32_t gating);
 /* What llama.cpp multiplies scores by in a family whose GGUFs do not say it. */
 double family_llama_scale(const struct family *f, const struct model_config *c);
 /* What gsq would have to compute for a family that it knows by name alone: "an indexer chooses ..."; NULL: it does not know it. */

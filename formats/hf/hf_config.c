@@ -125,15 +125,7 @@ static bool read_mla(const struct reader *r, struct model_config *c)
 {
     struct mla_config *x = &c->mla;
     bool interleaved;
-    if (!json_get(r->o, "q_lora_rank")) {
-        config_unsupported(
-            c, "gsq supports models with q_a_proj and q_b_proj",
-            "%s: \"q_lora_rank\" is missing: queries come from one matrix, which gsq does not compute in "
-            "multi-head latent attention",
-            r->path);
-        return true;
-    }
-    if (!read_u32(r, "q_lora_rank", 1, 1u << 20, -1, &x->q_rank) ||
+    if (!read_u32(r, "q_lora_rank", 1, 1u << 20, 0, &x->q_rank) ||
         !read_u32(r, "kv_lora_rank", 1, 1u << 20, -1, &x->kv_rank) ||
         !read_u32(r, "qk_nope_head_dim", 1, 1u << 12, -1, &x->nope) ||
         !read_u32(r, "qk_rope_head_dim", 1, 1u << 12, -1, &x->turned) ||
@@ -214,6 +206,10 @@ static bool read_multipliers(const struct reader *r, struct model_config *c)
     if (f && (!read_cap(r, "attn_logit_softcapping", f->usual_score_cap, &c->score_cap) ||
               !read_cap(r, "final_logit_softcapping", f->usual_logit_cap, &c->logit_cap)))
         return false;
+    bool normed = !f || !f->qk_norm_said;
+    if (!normed && !read_bool(r, "use_qk_norm", false, &normed))
+        return false;
+    c->no_qk_norm = !normed;
     return !f || !f->multipliers ||
            (read_positive(r, "embedding_multiplier", 1, &c->embedding_scale) &&
             read_positive(r, "attention_multiplier", 1, &c->attention_scale) &&
@@ -325,10 +321,13 @@ static bool read_router(const struct reader *r, const struct family *f, struct e
         return false;
     x->gating = f->gating;
     x->scale = (float)scale;
-    bool sigmoid = x->gating == GATING_SIGMOID;
+    bool sigmoid = x->gating == GATING_SIGMOID, greedy = strcmp(method, "greedy") == 0;
+    bool limited = x->gating == GATING_SOFTMAX && strcmp(method, "group_limited_greedy") == 0;
+    if (x->gating == GATING_SOFTMAX && !limited) /* DeepSeek-V2's configs name groups that are not used */
+        x->groups = x->groups_used = 1;
     if (scoring[0] && strcmp(scoring, sigmoid ? "sigmoid" : "softmax") != 0)
         return bad(r, "scoring_func", "is not what this architecture computes");
-    if (method[0] && strcmp(method, sigmoid ? "noaux_tc" : "greedy") != 0)
+    if (method[0] && !limited && !(sigmoid ? strcmp(method, "noaux_tc") == 0 : greedy))
         return bad(r, "topk_method", "is none that gsq computes");
     bool groups;
     const char *odd = config_experts_odd(x, &groups);
@@ -354,7 +353,8 @@ static bool read_experts(const struct reader *r, struct model_config *c)
         !read_u32(r, own ? "moe_intermediate_size" : "intermediate_size", 1, 1u << 24, -1, &x->width) ||
         !read_u32(r, "first_k_dense_replace", 0, c->num_layers, 0, &x->first_dense) ||
         !read_u32(r, "decoder_sparse_step", 1, 10000, 1, &x->step) ||
-        !read_u32(r, "moe_layer_freq", 1, 1, 1, &freq)) /* another name for 1 */
+        !read_u32(r, "moe_layer_freq", 1, 1, 1, &freq) || /* another name for 1 */
+        !read_u32(r, "num_nextn_predict_layers", 0, 10000, 0, &c->next_token_layers))
         return false;
     if (json_get(r->o, "clip_qkv"))
         config_unsupported(c, "gsq supports models that do not clip them",
@@ -567,6 +567,8 @@ static bool read_rope(const struct reader *top, struct model_config *c)
     if (!read_u32(top, "original_max_position_embeddings", 0, UINT32_MAX, 0, &c->rope_original_context))
         return false;
     if (!read_text(&r, json_get(o, "rope_type") ? "rope_type" : "type", type, sizeof type))
+        return false;
+    if (f && f->query_growth && !read_cap(&r, "llama_4_scaling_beta", 0, &c->query_growth))
         return false;
     if (!type[0] && o && json_get(o, "factor"))
         return bad(&r, "rope_type", "is missing");

@@ -77,6 +77,8 @@ static void put_rope(struct strbuf *b, const struct model_config *c)
         put_number(b, ", \"beta_slow\": ", c->rope_beta_slow);
         put_latent_scale(b, c);
         strbuf_puts(b, c->rope_unrounded ? ", \"truncate\": false" : "");
+        if (c->query_growth > 0)
+            put_number(b, ", \"llama_4_scaling_beta\": ", c->query_growth);
         break;
     case ROPE_FACTORS: /* what transformers calls the same */
         put_number(b, "{\"rope_type\": \"longrope\", \"attention_factor\": ", rope_attention(c));
@@ -151,9 +153,14 @@ static void put_experts(struct strbuf *b, const struct model_config *c)
 {
     const struct expert_config *x = &c->experts;
     const struct family *f = family_of(c);
-    bool block = f && f->parts & PARTS_EXPERTS_BLOCK, plain = f && f->parts & PARTS_SHARED_PLAIN;
+    bool block = f && f->parts & (PARTS_EXPERTS_BLOCK | PARTS_EXPERTS_STACKED),
+         plain = f && f->parts & PARTS_SHARED_PLAIN;
+    if (f && f->qk_norm_said)
+        strbuf_printf(b, ",\n  \"use_qk_norm\": %s", c->no_qk_norm ? "false" : "true");
     if (!x->n)
         return;
+    if (c->next_token_layers)
+        strbuf_printf(b, ",\n  \"num_nextn_predict_layers\": %u", (unsigned)c->next_token_layers);
     strbuf_printf(b, ",\n  \"%s\": %u,\n  \"num_experts_per_tok\": %u",
                   block   ? "num_local_experts"
                   : plain ? "n_routed_experts"
@@ -170,7 +177,9 @@ static void put_experts(struct strbuf *b, const struct model_config *c)
             "  \"n_group\": %u,\n  \"topk_group\": %u,\n  \"scoring_func\": \"%s\",\n  \"topk_method\": \"%s\"",
             (unsigned)(x->shared_width / x->width), (unsigned)x->first_dense, (unsigned)x->groups,
             (unsigned)x->groups_used, x->gating == GATING_SIGMOID ? "sigmoid" : "softmax",
-            x->gating == GATING_SIGMOID ? "noaux_tc" : "greedy");
+            x->gating == GATING_SIGMOID ? "noaux_tc"
+            : x->groups > 1             ? "group_limited_greedy"
+                                        : "greedy");
         put_number(b, ",\n  \"routed_scaling_factor\": ", (double)x->scale);
     } else if (x->shared_width) {
         strbuf_printf(b, ",\n  \"shared_expert_intermediate_size\": %u", (unsigned)x->shared_width);
@@ -179,12 +188,16 @@ static void put_experts(struct strbuf *b, const struct model_config *c)
 
 static void put_latent(struct strbuf *b, const struct mla_config *x)
 {
-    if (x->kv_rank)
-        strbuf_printf(b,
-                      ",\n  \"q_lora_rank\": %u,\n  \"kv_lora_rank\": %u,\n  \"qk_nope_head_dim\": %u,\n"
-                      "  \"qk_rope_head_dim\": %u,\n  \"v_head_dim\": %u",
-                      (unsigned)x->q_rank, (unsigned)x->kv_rank, (unsigned)x->nope, (unsigned)x->turned,
-                      (unsigned)x->values);
+    if (!x->kv_rank)
+        return;
+    if (x->q_rank)
+        strbuf_printf(b, ",\n  \"q_lora_rank\": %u", (unsigned)x->q_rank);
+    else
+        strbuf_puts(b, ",\n  \"q_lora_rank\": null");
+    strbuf_printf(b,
+                  ",\n  \"kv_lora_rank\": %u,\n  \"qk_nope_head_dim\": %u,\n  \"qk_rope_head_dim\": %u,\n"
+                  "  \"v_head_dim\": %u",
+                  (unsigned)x->kv_rank, (unsigned)x->nope, (unsigned)x->turned, (unsigned)x->values);
 }
 
 bool hf_config_text(const struct model_config *c, char **text, size_t *size, struct err *e)

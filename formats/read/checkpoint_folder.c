@@ -9,6 +9,7 @@
 #include "formats/pattern.h"
 #include "formats/read/checkpoint_narrow.h"
 #include "formats/read/checkpoint_quant.h"
+#include "formats/read/stacked.h"
 #include "formats/read/tensor_values.h"
 #include "formats/side_file.h"
 #include "host/base/num.h"
@@ -21,7 +22,8 @@ struct folder {
     char *dir;
     struct model_config *config;
     struct safetensors *tensors;
-    struct pattern **rules; /* of config->rules; NULL where a rule has none */
+    struct stacked *stacked; /* NULL: no tensor holds several experts */
+    struct pattern **rules;  /* of config->rules; NULL where a rule has none */
 };
 
 /* ---- opening ---- */
@@ -93,7 +95,7 @@ static bool open_folder(struct folder *f, struct err *e)
     if (!ok || !safetensors_open_dir(&f->tensors, f->dir, e))
         return false;
     find_names(f);
-    return read_quantize_config(f, e) && compile_rules(f, e);
+    return read_quantize_config(f, e) && compile_rules(f, e) && stacked_make(&f->stacked, f->tensors, f->config, e);
 }
 
 static void folder_close(void *self)
@@ -102,6 +104,7 @@ static void folder_close(void *self)
     for (size_t i = 0; f->rules && i < f->config->n_rules; i++)
         pattern_free(&f->rules[i]);
     free(f->rules);
+    stacked_free(&f->stacked);
     if (f->tensors)
         safetensors_close(&f->tensors);
     free(f->dir);
@@ -127,17 +130,20 @@ void *folder_source_open(const char *dir, struct model_config *config, struct er
 
 static size_t folder_count(const void *self)
 {
-    return safetensors_count(((const struct folder *)self)->tensors);
+    const struct folder *f = self;
+    return f->stacked ? stacked_count(f->stacked) : safetensors_count(f->tensors);
 }
 
 static const struct tensor *folder_at(const void *self, size_t i)
 {
-    return safetensors_at(((const struct folder *)self)->tensors, i);
+    const struct folder *f = self;
+    return f->stacked ? stacked_at(f->stacked, i) : safetensors_at(f->tensors, i);
 }
 
 static const struct tensor *folder_find(const void *self, const char *name)
 {
-    return safetensors_find(((const struct folder *)self)->tensors, name);
+    const struct folder *f = self;
+    return f->stacked ? stacked_find(f->stacked, name) : safetensors_find(f->tensors, name);
 }
 
 static const char *folder_path(const void *self, const struct tensor *t)
@@ -247,7 +253,7 @@ static bool folder_read(const void *self, const char *module, uint32_t row0, uin
         return open_narrow(&narrow, f, module, e) && narrow_rows(&narrow, row0, rows, dst, e);
     if (!folder_is_packed(f, module, NULL))
         return dense_weight(f, module, &w, e) &&
-               tensor_read_f32(module_tensor(f->tensors, module, ".weight"), (uint64_t)row0 * w.cols,
+               tensor_read_f32(source_tensor(&folder_source, f, module, ".weight"), (uint64_t)row0 * w.cols,
                                (uint64_t)rows * w.cols, dst, e);
     if (!open_packed(&p, f, module, e))
         return false;
@@ -279,7 +285,7 @@ static bool folder_codes(const void *self, const char *module, struct qlinear *q
 static bool folder_check_finite(const void *self, const char *module, struct err *e)
 {
     const struct folder *f = self;
-    const struct tensor *t = module_tensor(f->tensors, module, ".weight");
+    const struct tensor *t = source_tensor(&folder_source, f, module, ".weight");
     struct narrow_linear narrow;
     struct packed_linear p;
     if (is_narrow(f, module))

@@ -118,11 +118,12 @@ static bool read_architecture(struct reader *r, struct model_config *c)
     }
     memcpy(r->arch, name.text, name.size);
     r->arch[name.size] = 0;
-    uint32_t window, experts;
+    uint32_t window, experts, gating;
     if (!read_u32(r, "attention.sliding_window", 0, UINT32_MAX, 0, &window) ||
-        !read_u32(r, "expert_count", 0, UINT32_MAX, 0, &experts))
+        !read_u32(r, "expert_count", 0, UINT32_MAX, 0, &experts) ||
+        !read_u32(r, "expert_gating_func", 0, UINT32_MAX, 0, &gating))
         return false;
-    const struct family *f = family_of_gguf(r->arch, window > 0, experts > 0);
+    const struct family *f = family_of_gguf(r->arch, window > 0, experts > 0, gating);
     r->known = f;
     if (r->known) {
         snprintf(c->architecture, sizeof c->architecture, "%s", f->architecture);
@@ -158,11 +159,6 @@ static bool read_latent(const struct reader *r, struct model_config *c)
         return bad(r, "rope.dimension_count", "does not go with the size of a head");
     x->nope = c->head_dim - x->turned;
     c->rope_dim = x->turned;
-    if (!x->q_rank)
-        config_unsupported(c, "gsq supports models with q_a and q_b",
-                           "%s: \"%s.attention.q_lora_rank\" is missing: queries come from one matrix, which gsq does "
-                           "not compute in multi-head latent attention",
-                           r->path, r->arch);
     if (x->values > c->head_dim)
         config_unsupported(c, "gsq computes values that are at most as wide as keys", "%s: values are wider than keys",
                            r->path);
@@ -184,6 +180,9 @@ static bool read_shape(const struct reader *r, struct model_config *c)
     if (latent && !read_latent(r, c))
         return false;
     char what[128];
+    if (!read_u32(r, "nextn_predict_layers", 0, c->num_layers - 1, 0, &c->next_token_layers))
+        return false;
+    c->num_layers -= c->next_token_layers;
     const struct config_number *odd = config_settle_shape(c, true, what);
     if (odd)
         return bad(r, odd->gguf, what);
@@ -428,9 +427,12 @@ static bool read_yarn(const struct reader *r, struct model_config *c)
 {
     double attention;
     c->rope_scaling = ROPE_YARN;
+    const struct family *f = family_of(c);
+    double all = 0;
     if (!read_positive(r, "rope.scaling.factor", 0, &c->rope_factor) ||
         !read_u32(r, "rope.scaling.original_context_length", 1, UINT32_MAX,
                   c->max_position ? (int64_t)c->max_position : -1, &c->rope_original_context) ||
+        (f->query_growth && !read_positive(r, "rope.scaling.yarn_log_multiplier", 1e-30, &all)) ||
         !read_positive(r, "rope.scaling.yarn_beta_fast", 32, &c->rope_beta_fast) ||
         !read_positive(r, "rope.scaling.yarn_beta_slow", 1, &c->rope_beta_slow) ||
         !read_positive(r, "rope.scaling.attn_factor", 1, &attention))
@@ -442,6 +444,8 @@ static bool read_yarn(const struct reader *r, struct model_config *c)
     else if (!read_latent_yarn(r, c, &attention))
         return false;
     c->rope_attention = attention;
+    if (all > 0) /* config.json's mscale_all_dim, beside an mscale of 1 */
+        c->rope_attention /= all * (rope_yarn_attention(c->rope_factor) - 1) + 1;
     if (gguf_tensor_find(r->g, "rope_freqs.weight"))
         config_unsupported(c, "use the model's Hugging Face folder", "%s: yarn with a tensor of factors", r->path);
     return true;
@@ -537,6 +541,12 @@ static bool read_family(const struct reader *r, struct model_config *c)
         !read_positive(r, "rope.freq_base_swa", f->usual_local_theta > 0 ? f->usual_local_theta : c->rope_theta,
                        &c->rope_local_theta))
         return false;
+    double growth = 0;
+    if (f && f->query_growth && !read_positive(r, "attention.temperature_scale", 1e-30, &growth))
+        return false;
+    c->query_growth = growth > 1e-30 ? growth : 0;
+    if (f && f->qk_norm_said)
+        c->no_qk_norm = !gguf_tensor_find(r->g, "blk.0.attn_q_norm.weight");
     if (!f || !f->usual_rope_step)
         return true;
     if (!(c->no_rope = calloc(c->num_layers, sizeof *c->no_rope)))

@@ -131,7 +131,7 @@ static const char *arch_key(struct arch_keys *a, const char *name)
     return a->key;
 }
 
-static void rope_keys(struct arch_keys *a, const struct model_config *c)
+static void rope_keys(struct arch_keys *a, const struct family *f, const struct model_config *c)
 {
     key_u32(a->list, arch_key(a, "rope.dimension_count"), config_rope_dim(c));
     if (c->rope_factors_long)
@@ -142,7 +142,12 @@ static void rope_keys(struct arch_keys *a, const struct model_config *c)
         key_f32(a->list, arch_key(a, "rope.scaling.factor"), (float)c->rope_factor);
     }
     if (c->rope_scaling == ROPE_YARN) {
-        double more = rope_attention(c) / (c->mla.kv_rank ? 1 : rope_yarn_attention(c->rope_factor));
+        double usual = c->mla.kv_rank ? 1 : rope_yarn_attention(c->rope_factor), more = rope_attention(c) / usual;
+        if (f->query_growth && usual > 1) { /* llama.cpp wants config.json's mscale_all_dim, beside an mscale of 1 */
+            key_f32(a->list, arch_key(a, "rope.scaling.yarn_log_multiplier"),
+                    (float)((usual / rope_attention(c) - 1) / (usual - 1)));
+            more = 1;
+        }
         key_string(a->list, arch_key(a, "rope.scaling.type"), "yarn");
         key_f32(a->list, arch_key(a, "rope.scaling.factor"), (float)c->rope_factor);
         key_u32(a->list, arch_key(a, "rope.scaling.original_context_length"), c->rope_original_context);
@@ -199,6 +204,8 @@ static void window_keys(struct arch_keys *a, const struct family *f, const struc
 static void family_keys(struct arch_keys *a, const struct family *f, const struct model_config *c, const char *dir)
 {
     bool usual = true;
+    if (c->query_growth > 0)
+        key_f32(a->list, arch_key(a, "attention.temperature_scale"), (float)c->query_growth);
     if (f->multipliers) {
         key_f32(a->list, arch_key(a, "embedding_scale"), (float)config_factor(c->embedding_scale));
         key_f32(a->list, arch_key(a, "attention.scale"), (float)config_attention_scale(c));
@@ -235,7 +242,8 @@ static bool latent_keys(struct arch_keys *a, const char *dir, const struct model
                 dir);
         return err_hint(e, "write a folder: --format gptq, for instance");
     }
-    key_u32(a->list, arch_key(a, "attention.q_lora_rank"), x->q_rank);
+    if (x->q_rank)
+        key_u32(a->list, arch_key(a, "attention.q_lora_rank"), x->q_rank);
     key_u32(a->list, arch_key(a, "attention.kv_lora_rank"), x->kv_rank);
     key_u32(a->list, arch_key(a, "attention.key_length"), x->kv_rank + x->turned);
     key_u32(a->list, arch_key(a, "attention.value_length"), x->kv_rank);
@@ -258,6 +266,10 @@ static bool expert_keys(struct arch_keys *a, const struct family *f, const char 
         err_set(e, ERR_USER, "%s: %s", dir,
                 even ? "llama.cpp weights the experts of this architecture otherwise than \"norm_topk_prob\" says"
                      : "llama.cpp has no layers without experts in this architecture");
+        return err_hint(e, "write a folder: --format gptq, for instance");
+    }
+    if (x->gating == GATING_SOFTMAX && x->groups_used < x->groups) {
+        err_set(e, ERR_USER, "%s: llama.cpp chooses groups of experts by two of each, this model by the best one", dir);
         return err_hint(e, "write a folder: --format gptq, for instance");
     }
     key_u32(a->list, arch_key(a, "expert_count"), x->n);
@@ -312,7 +324,7 @@ static bool model_keys(struct key_list *k, const char *dir, const struct model_c
     }
     window_keys(&a, f, c, dir);
     family_keys(&a, f, c, dir);
-    rope_keys(&a, c);
+    rope_keys(&a, f, c);
     return expert_keys(&a, f, dir, c, e);
 }
 
@@ -366,6 +378,21 @@ bool gguf_export_keys(struct gguf_keys **out, const char *dir, const struct mode
     return ok;
 }
 
+static bool ends_with(struct gguf_string s, const char *end)
+{
+    size_t n = strlen(end);
+    return s.size >= n && memcmp(s.text + s.size - n, end, n) == 0;
+}
+
+/* The number of the first key that ends so; 0: there is none. */
+static int64_t integer_of(const struct gguf *src, const char *end)
+{
+    for (size_t i = 0; i < gguf_kv_count(src); i++)
+        if (ends_with(gguf_kv_at(src, i)->key, end))
+            return gguf_integer(gguf_kv_at(src, i), 0);
+    return 0;
+}
+
 bool gguf_export_copied_keys(struct gguf_keys **out, const struct gguf *src, const struct gguf_facts *facts,
                              struct err *e)
 {
@@ -373,8 +400,17 @@ bool gguf_export_copied_keys(struct gguf_keys **out, const struct gguf *src, con
     if (!keys)
         return err_nomem(e, "the keys of a GGUF", 64);
     bool typed = false;
+    int64_t behind = integer_of(src, ".nextn_predict_layers");
     for (size_t i = 0; i < gguf_kv_count(src); i++) {
         const struct gguf_kv *kv = gguf_kv_at(src, i);
+        if (behind > 0 && ends_with(kv->key, ".nextn_predict_layers"))
+            continue;
+        if (behind > 0 && ends_with(kv->key, ".block_count")) { /* without those layers, which are left out */
+            char key[128];
+            snprintf(key, sizeof key, "%.*s", (int)kv->key.size, kv->key.text);
+            gguf_add_u32(keys, key, (uint32_t)(gguf_integer(kv, 0) - behind));
+            continue;
+        }
         bool here = equals(kv->key, "general.file_type");
         if (here) {
             gguf_add_u32(keys, "general.file_type", (uint32_t)facts->file_type);
@@ -412,9 +448,12 @@ static bool write_keys(const char *path, const struct gguf_keys *keys, struct er
 static struct gguf_keys *difference(const struct gguf *g, const struct gguf *made, size_t *n)
 {
     struct gguf_keys *keys = gguf_keys_create();
+    bool behind = integer_of(g, ".nextn_predict_layers") > 0;
     *n = 0;
     for (size_t i = 0; keys && i < gguf_kv_count(g); i++) {
         const struct gguf_kv *kv = gguf_kv_at(g, i), *other = NULL;
+        if (behind && (ends_with(kv->key, ".nextn_predict_layers") || ends_with(kv->key, ".block_count")))
+            continue; /* which would count layers that a GGUF of ours does not hold */
         for (size_t j = 0; j < gguf_kv_count(made) && !other; j++) {
             const struct gguf_kv *x = gguf_kv_at(made, j);
             if (x->key.size == kv->key.size && memcmp(x->key.text, kv->key.text, x->key.size) == 0)

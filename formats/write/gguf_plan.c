@@ -398,6 +398,7 @@ static int commonest_file_type(const struct gguf_plan *p)
 bool gguf_plan_keys(struct gguf_plan *p, bool quiet, struct err *e)
 {
     const struct export_options *o = &p->options;
+    bool wrapped = checkpoint_config(p->src)->wrapper[0] != 0;
     struct gguf_facts facts = {.file_type = o->file_type,
                                .vocab = p->entries[0].rows,
                                .metadata = o->metadata,
@@ -408,8 +409,9 @@ bool gguf_plan_keys(struct gguf_plan *p, bool quiet, struct err *e)
     for (size_t i = 0; i < p->n; i++)
         facts.quantized |= p->entries[i].type->block > 1;
     if (p->left_out && !quiet)
-        log_warn("%s: a GGUF holds the text part of this model; %zu tensors of other parts are left out",
-                 checkpoint_dir(p->src), p->left_out);
+        log_warn("%s: a GGUF holds %s of this model; %zu tensors of %s are left out", checkpoint_dir(p->src),
+                 wrapped ? "the text part" : "the layers", p->left_out,
+                 wrapped ? "other parts" : "what guesses further tokens behind them");
     gguf_keys_destroy(&p->keys);
     const struct gguf *source = checkpoint_gguf(p->src);
     bool ok = source ? gguf_export_copied_keys(&p->keys, source, &facts, e)

@@ -235,7 +235,7 @@ void block_attn_bwd(struct model *m, const struct block_weights *b, const struct
     input_grad(m, b, ROLE_O, dout, bs->dattn, rows, 0);
     attention_bwd(m, b, s, bs, scores, windows);
     if (scores) {
-        block_rope(m, b->rope, bs->dq, c->num_heads, windows, -1);
+        block_rope(m, b->rope_q, bs->dq, c->num_heads, windows, -1);
         block_rope(m, b->rope, bs->dk, c->num_kv_heads, windows, -1);
         if (b->fixed[ROLE_Q_NORM].size) {
             norm_heads_bwd(m, s->q_raw, b->fixed[ROLE_Q_NORM], bs->dq, rows, c->num_heads * c->head_dim);

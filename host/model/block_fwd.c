@@ -38,7 +38,7 @@ enum {
 static void scratch_cols(const struct model *m, enum scratch_use use, uint32_t cols[S_COUNT])
 {
     bool train = use != SCRATCH_FORWARD, attn = use != SCRATCH_TRAIN_FFN, ffn = use != SCRATCH_TRAIN_ATTN;
-    bool raw = train && attn && family_has_role(m->family, ROLE_Q_NORM);
+    bool raw = train && attn && family_has_role(m->family, ROLE_Q_NORM) && !m->cfg->no_qk_norm;
     uint32_t added = family_has_role(m->family, ROLE_ATTN_POST_NORM) ? m->cfg->hidden_size : 0;
     bool gated = ffn && m->family->parts & PARTS_SHARED_GATED && m->cfg->experts.shared_width;
     uint32_t q = attn ? model_shape_rows(&m->shape, m->cfg, ROLE_Q) : 0,
@@ -361,9 +361,13 @@ static void latent_heads(struct model *m, const struct block_weights *b, const s
     const struct gpu_view none = {0};
     uint32_t hidden = c->hidden_size, heads = c->num_heads, width = heads * c->head_dim,
              kv = heads * (x->nope + x->values);
-    kept(m, b->fixed[ROLE_Q_A], 0, x->q_rank, s->norm, hidden, none, s->q_a, rows);
-    block_rmsnorm(m, s->q_a, b->fixed[ROLE_Q_A_NORM], s->q_a, rows, x->q_rank);
-    kept(m, b->fixed[ROLE_Q_B], 0, width, s->q_a, x->q_rank, none, s->q, rows);
+    if (x->q_rank) {
+        kept(m, b->fixed[ROLE_Q_A], 0, x->q_rank, s->norm, hidden, none, s->q_a, rows);
+        block_rmsnorm(m, s->q_a, b->fixed[ROLE_Q_A_NORM], s->q_a, rows, x->q_rank);
+        kept(m, b->fixed[ROLE_Q_B], 0, width, s->q_a, x->q_rank, none, s->q, rows);
+    } else {
+        kept(m, b->fixed[ROLE_Q_WHOLE], 0, width, s->norm, hidden, none, s->q, rows);
+    }
     kept(m, b->fixed[ROLE_KV_A], 0, x->kv_rank, s->norm, hidden, none, s->kv_a, rows);
     kept(m, b->fixed[ROLE_KV_A], x->kv_rank, x->turned, s->norm, hidden, none, s->pe, rows);
     block_rmsnorm(m, s->kv_a, b->fixed[ROLE_KV_A_NORM], s->kv_a, rows, x->kv_rank);
@@ -419,7 +423,7 @@ void block_attn_inputs(struct model *m, const struct block_weights *b, const str
         norm_heads(m, q, b->fixed[ROLE_Q_NORM], s->q, rows, c->num_heads * c->head_dim);
         norm_heads(m, k, b->fixed[ROLE_K_NORM], s->k, rows, c->num_kv_heads * c->head_dim);
     }
-    block_rope(m, b->rope, s->q, c->num_heads, windows, 1);
+    block_rope(m, b->rope_q, s->q, c->num_heads, windows, 1);
     block_rope(m, b->rope, s->k, c->num_kv_heads, windows, 1);
     attention(m, b, s, windows);
 }

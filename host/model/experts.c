@@ -219,6 +219,7 @@ static bool read_bias(const struct experts *x, float **out, struct err *e)
 static void sort(struct experts *x)
 {
     const struct expert_config *c = &x->m->cfg->experts;
+    const float residual = (float)config_factor(x->m->cfg->residual_scale);
     uint64_t n = (uint64_t)x->tokens * c->used;
     memset(x->start, 0, (c->n + 2u) * sizeof *x->start);
     for (uint64_t i = 0; i < n; i++)
@@ -228,7 +229,7 @@ static void sort(struct experts *x)
     for (uint64_t i = 0; i < n; i++) {
         uint32_t at = x->start[x->ids[i] + 1]++;
         x->rows[at] = (uint32_t)(i / c->used);
-        x->share[at] = x->weights[i];
+        x->share[at] = x->weights[i] * residual;
     }
 }
 

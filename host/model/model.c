@@ -274,9 +274,16 @@ static bool check_tensors(struct model *m, struct err *e)
 
 /* ---- rotary embedding ---- */
 
-/* [ctx, rope_dim / 2, 2]: cos and sin, times scale, which q and k each have: scores grow by its square. */
+/* What queries at position p are multiplied by. */
+static double query_growth(const struct model_config *c, uint32_t p)
+{
+    return 1 + c->query_growth * log(1 + floor(p / (double)c->rope_original_context));
+}
+
+/* [ctx, rope_dim / 2, 2]: cos and sin, times scale, which q and k each have: scores grow by its square. grown: times query_growth
+ * too. */
 static bool make_rope_table(struct model *m, double (*frequency)(const struct model_config *c, uint32_t pair),
-                            double scale, struct gpu_view *out, struct err *e)
+                            double scale, bool grown, struct gpu_view *out, struct err *e)
 {
     uint32_t half = config_rope_dim(m->cfg) / 2;
     uint64_t bytes = (uint64_t)m->ctx * half * 2 * sizeof(float);
@@ -287,8 +294,9 @@ static bool make_rope_table(struct model *m, double (*frequency)(const struct mo
         double f = frequency(m->cfg, i);
         for (uint32_t p = 0; p < m->ctx; p++) {
             float *pair = table + ((size_t)p * half + i) * 2;
-            pair[0] = (float)(scale * cos(p * f));
-            pair[1] = (float)(scale * sin(p * f));
+            double by = grown ? scale * query_growth(m->cfg, p) : scale;
+            pair[0] = (float)(by * cos(p * f));
+            pair[1] = (float)(by * sin(p * f));
         }
     }
     bool ok = gpu_alloc(m->arena, bytes, out, e);
@@ -300,10 +308,13 @@ static bool make_rope_table(struct model *m, double (*frequency)(const struct mo
 
 static bool make_rope_tables(struct model *m, struct err *e)
 {
-    bool longer = m->cfg->rope_factors_long && m->ctx > m->cfg->rope_original_context;
-    return make_rope_table(m, longer ? rope_long_frequency : rope_frequency, rope_attention(m->cfg), &m->rope_table,
-                           e) &&
-           (m->cfg->rope_local_theta <= 0 || make_rope_table(m, rope_local_frequency, 1, &m->rope_local, e));
+    bool behind = m->ctx > m->cfg->rope_original_context, longer = m->cfg->rope_factors_long && behind;
+    double (*frequency)(const struct model_config *c, uint32_t pair) = longer ? rope_long_frequency : rope_frequency;
+    double scale = rope_attention(m->cfg);
+    bool grown = m->cfg->query_growth > 0 && m->cfg->rope_original_context && behind;
+    return make_rope_table(m, frequency, scale, false, &m->rope_table, e) &&
+           (!grown || make_rope_table(m, frequency, scale, true, &m->rope_grown, e)) &&
+           (m->cfg->rope_local_theta <= 0 || make_rope_table(m, rope_local_frequency, 1, false, &m->rope_local, e));
 }
 
 static bool load_norm(struct model *m, const char *module, struct gpu_view dst, struct err *e);
@@ -504,6 +515,7 @@ bool block_weights_create(struct block_weights *out, const struct model *m, uint
     out->sliding = window < m->ctx ? window : 0;
     if (config_has_rope(m->cfg, layer))
         out->rope = config_rope_is_local(m->cfg, layer) ? m->rope_local : m->rope_table;
+    out->rope_q = out->rope.size && m->rope_grown.size ? m->rope_grown : out->rope;
     out->w = calloc(shape.n + 1u, sizeof *out->w);
     out->bias = calloc(shape.n + 1u, sizeof *out->bias);
     if (!out->w || !out->bias)

@@ -20,6 +20,7 @@ struct model {
     struct gpu_arena *arena;    /* what lives as long as the model */
     struct gpu_view rope_table; /* [ctx, rope_dim/2, 2] cos, sin */
     struct gpu_view rope_local; /* the same of layers that slide, where it is another; else empty */
+    struct gpu_view rope_grown; /* the same of queries that grow within a window; else empty */
     struct gpu_view final_norm; /* [hidden] */
     struct gpu_view staging;    /* packed 16-bit weights on their way to f32 */
     struct block_ahead *ahead;  /* where a block is taken from that was read already; NULL: none is */
@@ -28,7 +29,7 @@ struct model {
 
 /* One block's parameters. A bias or norm that the model does not have is an empty view. */
 struct block_weights {
-    struct gpu_view rope;              /* table of its RoPE; empty: it has none */
+    struct gpu_view rope, rope_q;      /* table of its RoPE, that of queries; empty: it has none */
     uint32_t sliding;                  /* positions a query sees in this block; 0: all before it */
     struct block_shape shape;          /* its matrices, without those of experts */
     struct gpu_view *w;                /* [shape.n], by place: [rows, cols] */

@@ -19,6 +19,7 @@ config = dict(hidden_size=D, num_hidden_layers=LAYERS, num_attention_heads=HEADS
               max_position_embeddings=512, tie_word_embeddings=False, torch_dtype='float32', num_experts_per_tok=2,
               bos_token_id=2045, eos_token_id=2046)
 mlp, names, bias, shared, qk_norm = 'mlp', ('gate_proj', 'up_proj', 'down_proj'), False, False, None
+router, stacked, plain, rank, behind = 'gate', False, False, None, False
 if family == 'mixtral':
     config.update(architectures=['MixtralForCausalLM'], model_type='mixtral', num_local_experts=EXPERTS, sliding_window=None)
     mlp, names = 'block_sparse_moe', ('w1', 'w3', 'w2')
@@ -34,13 +35,35 @@ elif family == 'olmoe':
     KV = HEADS
     config.update(num_key_value_heads=KV, architectures=['OlmoeForCausalLM'], model_type='olmoe', num_experts=EXPERTS, norm_topk_prob=False, clip_qkv=None)
     qk_norm = (HEADS * DIM, KV * DIM)
+elif family in ('glm4_moe', 'glm4_moe_norm'):
+    config.update(architectures=['Glm4MoeForCausalLM'], model_type='glm4_moe', n_routed_experts=EXPERTS, intermediate_size=SHARED,
+                  moe_intermediate_size=WIDTH, n_shared_experts=1, first_k_dense_replace=1, n_group=1, topk_group=1,
+                  norm_topk_prob=True, routed_scaling_factor=1.5, partial_rotary_factor=0.5, attention_bias=True,
+                  use_qk_norm=family == 'glm4_moe_norm', num_nextn_predict_layers=1)
+    bias = plain = behind = True
+    qk_norm = (DIM, DIM) if config['use_qk_norm'] else None
+elif family == 'granitemoe':
+    config.update(architectures=['GraniteMoeForCausalLM'], model_type='granitemoe', num_local_experts=EXPERTS,
+                  embedding_multiplier=3.0, attention_multiplier=0.2, residual_multiplier=0.4, logits_scaling=2.5)
+    mlp, router, stacked = 'block_sparse_moe', 'router.layer', True
+elif family in ('deepseek_v2', 'deepseek_v2_lite'):
+    config.update(architectures=['DeepseekV2ForCausalLM'], model_type='deepseek_v2', n_routed_experts=EXPERTS, n_shared_experts=2,
+                  intermediate_size=SHARED, moe_intermediate_size=WIDTH, first_k_dense_replace=1, norm_topk_prob=False,
+                  n_group=3, topk_group=2, topk_method='group_limited_greedy', scoring_func='softmax', routed_scaling_factor=1.75,
+                  q_lora_rank=24, kv_lora_rank=32, qk_nope_head_dim=12, qk_rope_head_dim=8, v_head_dim=10,
+                  rope_scaling=dict(type='yarn', factor=4.0, original_max_position_embeddings=64, beta_fast=32, beta_slow=1,
+                                    mscale=0.707, mscale_all_dim=0.707))
+    del config['head_dim']
+    if family == 'deepseek_v2_lite':
+        config.update(q_lora_rank=None, n_group=1, topk_group=1, topk_method='greedy')
+    plain, rank = True, (config['q_lora_rank'], 32, 12, 8, 10)
 else:
     sys.exit(f'no family {family}')
 for pair in sys.argv[4:]:
     key, value = pair.split('=', 1)
     config[key] = json.loads(value)
 
-tensors = {}
+LAYERS, tensors = max(LAYERS, config['num_hidden_layers']), {}
 
 
 def add(name, shape, spread, middle=0.0):
@@ -53,21 +76,53 @@ def add(name, shape, spread, middle=0.0):
 add('model.embed_tokens.weight', (VOCAB, D), 1)
 add('lm_head.weight', (VOCAB, D), 0.2)
 add('model.norm.weight', (D,), 0.1, 1)
-for layer in range(LAYERS):
+def latent(p, q, kv, nope, turned, values):
+    if q:
+        add(p + 'self_attn.q_a_proj.weight', (q, D), 0.15)
+        add(p + 'self_attn.q_a_layernorm.weight', (q,), 0.1, 1)
+        add(p + 'self_attn.q_b_proj.weight', (HEADS * (nope + turned), q), 0.2)
+    else:
+        add(p + 'self_attn.q_proj.weight', (HEADS * (nope + turned), D), 0.15)
+    add(p + 'self_attn.kv_a_proj_with_mqa.weight', (kv + turned, D), 0.15)
+    add(p + 'self_attn.kv_a_layernorm.weight', (kv,), 0.1, 1)
+    add(p + 'self_attn.kv_b_proj.weight', (HEADS * (nope + values), kv), 0.2)
+    add(p + 'self_attn.o_proj.weight', (D, HEADS * values), 0.15)
+
+
+for layer in range(LAYERS + behind):
     p = f'model.layers.{layer}.'
     add(p + 'input_layernorm.weight', (D,), 0.1, 1)
     add(p + 'post_attention_layernorm.weight', (D,), 0.1, 1)
-    for name, rows, cols in (('q', HEADS * DIM, D), ('k', KV * DIM, D), ('v', KV * DIM, D), ('o', D, HEADS * DIM)):
+    if rank:
+        latent(p, *rank)
+    for name, rows, cols in () if rank else (('q', HEADS * DIM, D), ('k', KV * DIM, D), ('v', KV * DIM, D), ('o', D, HEADS * DIM)):
         add(f'{p}self_attn.{name}_proj.weight', (rows, cols), 0.15)
         if bias and name != 'o':
             add(f'{p}self_attn.{name}_proj.bias', (rows,), 0.1)
     if qk_norm:
         add(p + 'self_attn.q_norm.weight', (qk_norm[0],), 0.1, 1)
         add(p + 'self_attn.k_norm.weight', (qk_norm[1],), 0.1, 1)
-    add(f'{p}{mlp}.gate.weight', (EXPERTS, D), 0.3)
-    for e in range(EXPERTS):
+    if layer == LAYERS:
+        add(p + 'eh_proj.weight', (D, 2 * D), 0.1)
+        add(p + 'enorm.weight', (D,), 0.1, 1)
+    dense = layer < config.get('first_k_dense_replace', 0)
+    for name, rows, cols in zip(names, (SHARED, SHARED, D), (D, D, SHARED)) if dense else ():
+        add(f'{p}mlp.{name}.weight', (rows, cols), 0.2)
+    if dense:
+        continue
+    add(f'{p}{mlp}.{router}.weight', (EXPERTS, D), 0.3)
+    if 'glm4' in family:
+        add(p + 'mlp.gate.e_score_correction_bias', (EXPERTS,), 0.2)
+    if stacked:
+        add(f'{p}{mlp}.input_linear.weight', (EXPERTS, 2 * WIDTH, D), 0.2)
+        add(f'{p}{mlp}.output_linear.weight', (EXPERTS, D, WIDTH), 0.2)
+    for e in () if stacked else range(EXPERTS):
         for name, rows, cols in zip(names, (WIDTH, WIDTH, D), (D, D, WIDTH)):
             add(f'{p}{mlp}.experts.{e}.{name}.weight', (rows, cols), 0.2)
+    if plain:
+        wide = config['n_shared_experts'] * WIDTH
+        for name, rows, cols in zip(names, (wide, wide, D), (D, D, wide)):
+            add(f'{p}mlp.shared_experts.{name}.weight', (rows, cols), 0.2)
     if shared:
         for name, rows, cols in zip(names, (SHARED, SHARED, D), (D, D, SHARED)):
             add(f'{p}mlp.shared_expert.{name}.weight', (rows, cols), 0.2)

@@ -1,0 +1,19 @@
+/* Inside checkpoint_folder: all experts of a layer that a folder holds as one tensor [experts, rows, columns] (Granite-MoE,
+ * and what transformers saves since its version 5), shown as the matrices that other folders hold one by one. */
+#ifndef FORMATS_STACKED_H
+#define FORMATS_STACKED_H
+
+#include "arch/config.h"
+#include "formats/hf/safetensors.h"
+
+struct stacked;
+/* *out NULL: there are none, and the tensors are those of s, which must outlive it. ERR_USER: one does not hold what config.json
+ * says. */
+bool stacked_make(struct stacked **out, const struct safetensors *s, const struct model_config *c, struct err *e);
+void stacked_free(struct stacked **x);
+/* As of safetensors.h: parts stand where their tensor stood. */
+size_t stacked_count(const struct stacked *x);
+const struct tensor *stacked_at(const struct stacked *x, size_t i);
+const struct tensor *stacked_find(const struct stacked *x, const char *name);
+
+#endif

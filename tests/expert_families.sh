@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Families with experts that no trained test model is of: tiny random ones against a forward pass in double precision that reads
+# config.json for itself (tests/ref/forward.py), and through their GGUF against llama.cpp (tests/llama). Each is quantized, and layers that
+# guess further tokens are carried over.
+# shellcheck source=tests/lib/common.sh
+. "$(dirname "$0")/lib/common.sh"
+command -v python3 >/dev/null || skip "python3 is needed"
+llama=$build/llama_run
+[[ -x $llama ]] || llama=
+text=$demo/eval.txt
+head -c 400 "$text" >"$tmp/few.txt"
+
+perplexity() { # MODEL [OPTION...]
+    must "$gsq" eval "$1" --text "$tmp/few.txt" --ctx 32 "${@:2}" --json && got=$(field perplexity "$tmp/out")
+}
+divergence() { # MODEL FROM
+    must "$gsq" compare "$1" "$2" --text "$text" --ctx 64 --windows 4 --json && field mean_kl "$tmp/out"
+}
+theirs() { # NAME FILE: llama.cpp and gsq on the same windows
+    [[ -n $llama ]] || return 0
+    must "$gsq" eval "$2" --protocol llama.cpp --text "$text" --ctx 64 --windows 4 --json || return 0
+    local ours
+    ours=$(field perplexity "$tmp/out")
+    must "$llama" ppl "$2" "$text" 64 4 && got=$(number perplexity "$tmp/out") &&
+        check "$1: perplexity $ours, in llama.cpp $got" within "$got" "$ours" 0.00001
+}
+
+try_family() { # NAME [gguf]
+    local folder=$tmp/$1 file=$tmp/$1.gguf ids want
+    python3 "$here/tests/lib/random_model.py" "$1" "$demo" "$folder"
+    ids=$("$build/dump_tokens" "$folder" "$tmp/few.txt" | python3 -c 'import json, sys; print(json.loads(sys.stdin.readline())["ids"])')
+    want=$(python3 "$here/tests/ref/forward.py" "$folder" 32 "$ids" | cut -d" " -f1)
+    perplexity "$folder" || return 0
+    check "$1: perplexity $got, in double precision $want" within "$got" "$want" 0.000001
+    must "$gsq" quantize "$folder" -o "$folder-rtn" --method rtn --bits 2 --group 32 --format compressed-tensors
+    must "$gsq" quantize "$folder" -o "$folder-2" --bits 2 --group 32 --effort fast --steps 4 --calib "$text" --samples 8 --ctx 64
+    rounded=$(divergence "$folder-rtn" "$folder") && learned=$(divergence "$folder-2" "$folder") &&
+        check "$1: 2 bits, KL $learned, rounded to nearest $rounded" at_most "$learned" "$(awk -v r="$rounded" 'BEGIN { print 0.8 * r }')"
+    [[ ${2:-} == gguf ]] || return 0
+    must "$gsq" convert "$folder" -o "$file" --type F32 || return 0
+    perplexity "$file" && check "$1: its GGUF $got" within "$got" "$want" 0.000001
+    theirs "$1" "$file"
+    must "$gsq" convert "$file" -o "$folder-back" --format hf && perplexity "$folder-back" &&
+        check "$1: the folder of that $got" within "$got" "$want" 0.000001
+    must "$gsq" quantize "$folder" -o "$file" --force --type Q4_0 --method rtn || return 0
+    # Its kernels round what they multiply to 8 bits, which random weights feel: the same weights in F32.
+    [[ -z $llama ]] || { must "$llama" dequant "$file" "$tmp/wide.gguf" && must "$gsq" convert "$file" -o "$tmp/own.gguf" --format gguf --type F32 &&
+        check "$1: gsq dequantizes Q4_0 as ggml does" "$llama" same "$tmp/own.gguf" "$tmp/wide.gguf"; theirs "$1, Q4_0" "$tmp/wide.gguf"; }
+}
+for name in glm4_moe glm4_moe_norm granitemoe; do
+    try_family $name gguf
+done
+for name in deepseek_v2 deepseek_v2_lite; do
+    try_family $name
+done
+# llama.cpp chooses experts from no groups, or by two of each, and knows V2-Lite by its number of layers.
+expect 'groups by their best' 2 'llama.cpp chooses groups of experts by two of each' 'folder' -- "$gsq" convert "$tmp/deepseek_v2" -o "$tmp/groups.gguf"
+python3 "$here/tests/lib/random_model.py" deepseek_v2 "$demo" "$tmp/greedy" 'topk_method="greedy"'
+python3 "$here/tests/lib/random_model.py" deepseek_v2_lite "$demo" "$tmp/lite" num_hidden_layers=27
+for name in greedy lite; do
+    must "$gsq" convert "$tmp/$name" -o "$tmp/$name.gguf" --type F32 || continue
+    theirs "deepseek_v2, $name" "$tmp/$name.gguf"
+    perplexity "$tmp/$name" && want=$got
+    must "$gsq" convert "$tmp/$name.gguf" -o "$tmp/$name-back" --format hf && perplexity "$tmp/$name-back" &&
+        check "deepseek_v2, $name: perplexity $want, by way of a GGUF $got" within "$got" "$want" 0.000001
+done
+
+# ---- a layer behind the last
+check 'a layer that guesses further tokens is carried over' python3 - "$here/tests/lib" "$tmp/glm4_moe" "$tmp/glm4_moe-rtn" <<'END'
+import sys
+sys.path.insert(0, sys.argv[1])
+import tensor_file
+a, b = ({k: t for k, t in tensor_file.load_folder(f).items() if ".layers.3." in k} for f in sys.argv[2:])
+sys.exit(len(a) < 30 or a != b)
+END
+# Of a GGUF that counts one such layer; what is made of it counts none.
+must "$gsq" quantize "$tmp/glm4_moe" -o "$tmp/behind.gguf" --type F32 --method rtn --override-kv glm4moe.nextn_predict_layers=int:1
+python3 "$here/tests/lib/random_model.py" glm4_moe "$demo" "$tmp/two" num_hidden_layers=2
+perplexity "$tmp/two" && two=$got
+perplexity "$tmp/behind.gguf" && check "a GGUF with such a layer: perplexity $got" test "$got" = "$two"
+must "$gsq" convert "$tmp/behind.gguf" -o "$tmp/without.gguf" --format gguf --type F32
+check 'it is left out, with a word' grep -q 'what guesses further tokens behind them are left out' "$tmp/err"
+perplexity "$tmp/without.gguf" && check "without it: perplexity $got" test "$got" = "$two"
+theirs 'without it' "$tmp/without.gguf"
+must "$gsq" convert "$tmp/behind.gguf" -o "$tmp/behind" --format hf && must "$gsq" convert "$tmp/behind" -o "$tmp/again.gguf" --type F32
+perplexity "$tmp/again.gguf" && check "by way of a folder: perplexity $got" test "$got" = "$two"
+theirs 'by way of a folder' "$tmp/again.gguf"
+python3 "$here/tests/lib/random_model.py" granitemoe "$demo" "$tmp/five" num_local_experts=5
+expect 'experts of another number' 2 "is not one tensor of 5 experts' matrices" -- "$gsq" eval "$tmp/five" --text "$tmp/few.txt"
+done_testing
