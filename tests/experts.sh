@@ -219,6 +219,34 @@ done
 for type in Q2_0 TQ2_0; do
     mixture dsv3-mla-3.9m "$latent" "$tmp/latent-f16.gguf" $type 'attn_(q_a|q_b|kv_a_mqa|k_b|v_b|output)\.weight'
 done
+# ---- importance matrices: of each expert what its own tokens were
+importance() { # NAME MODEL F32 PATTERN
+    must "$gsq" imatrix "$2" --calib "$calib" --samples 1 --ctx $ctx -o "$tmp/ours.gguf" || return 0
+    must "$llama" imatrix "$3" "$calib" $ctx 1 "$tmp/theirs.gguf" || return 0
+    check "$1: sums as llama.cpp has them" python3 "$here/tests/lib/imatrix_same.py" "$tmp/ours.gguf" "$tmp/theirs.gguf" "$4"
+    must "$llama" quantize "$3" "$tmp/theirs2.gguf" Q2_K_S "$tmp/ours.gguf" || return 0
+    must "$gsq" quantize "$2" -o "$tmp/ours2.gguf" --type Q2_K_S --imatrix "$tmp/theirs.gguf" --effort fast --steps 4 || return 0
+    "$llama" types "$tmp/ours2.gguf" | sort >"$tmp/ours"
+    "$llama" types "$tmp/theirs2.gguf" | sort >"$tmp/theirs"
+    check "$1, Q2_K_S: the tensor types of llama-quantize" diff "$tmp/ours" "$tmp/theirs"
+}
+importance qwen3moe-4m "$model" "$tmp/f32.gguf" 'ffn_gate_inp\.'
+importance dsv3-mla-3.9m "$latent" "$tmp/latent-f32.gguf" 'attn_[kv]_b|ffn_gate_inp\.'
+idle() { # OUT FIRST: experts from that one on saw no token
+    python3 - "$here/tests/lib/imatrix_same.py" "$tmp/ours.gguf" "$@" <<'END'
+import struct, sys
+code, path, out, first = sys.argv[1:]
+exec(open(code).read().split("if sys.argv[1]")[0])
+data = bytearray(open(path, "rb").read())
+n, at = places(bytes(data))[b"blk.1.ffn_up_exps.weight.counts"]
+data[at + 4 * int(first):at + 4 * n] = bytes(4 * (n - int(first)))
+open(out, "wb").write(data)
+END
+}
+must idle "$tmp/idle.gguf" 3 && must "$gsq" quantize "$latent" -o "$tmp/idle" --bits 2 --imatrix "$tmp/idle.gguf" --dry-run
+must idle "$tmp/idle.gguf" 0 &&
+    expect 'sums of no expert' 2 'ffn_up_exps.weight.in_sum2 was summed over 0 tokens' -- "$gsq" quantize "$latent" -o "$tmp/idle" --bits 2 --imatrix "$tmp/idle.gguf" --dry-run
+
 for family in mixtral qwen2_moe qwen3_moe olmoe; do
     must python3 "$here/tests/lib/random_model.py" $family "$model" "$tmp/$family" || continue
     must "$gsq" convert "$tmp/$family" -o "$tmp/$family.gguf" --type F32 || continue

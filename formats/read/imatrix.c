@@ -9,12 +9,14 @@
 #include "formats/gguf/gguf.h"
 #include "formats/gguf/gguf_names.h"
 #include "formats/gguf/gguf_type.h"
+#include "host/base/grow.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/base/str.h"
 
 #define SUMS   ".in_sum2"
 #define COUNTS ".counts"
+#define MEANS  ".in_sum"
 /* As long as a tensor's name may be. */
 #define NAME_BYTES 64
 /* A name of the older form: longer ones mean that it is something else. */
@@ -26,25 +28,30 @@
 
 bool imatrix_add(struct imatrix *m, const char *module, uint32_t cols, double count, float **sums, struct err *e)
 {
-    struct imatrix_entry *grown = realloc(m->entries, (m->n + 1) * sizeof *grown);
-    if (grown)
-        m->entries = grown;
-    float *x = calloc(cols, sizeof *x);
-    if (!grown || !x) {
-        free(x);
-        return err_nomem(e, "an importance matrix", (uint64_t)cols * sizeof *x);
+    struct imatrix_entry *grown = grow(m->entries, &m->cap, m->n, sizeof *grown, "an importance matrix", e);
+    if (!grown)
+        return false;
+    m->entries = grown;
+    struct imatrix_entry x = {
+        .module = str_dup(module), .cols = cols, .count = count, .sums = calloc(cols, sizeof(float))};
+    bool added = false;
+    if (!x.module || !x.sums || !strmap_add(&m->by_module, x.module, strlen(x.module), (uint32_t)m->n, &added)) {
+        free(x.module);
+        free(x.sums);
+        return err_nomem(e, "an importance matrix", (uint64_t)cols * sizeof(float));
     }
-    struct imatrix_entry *entry = &m->entries[m->n++];
-    *entry = (struct imatrix_entry){.cols = cols, .count = count, .sums = x};
-    snprintf(entry->module, sizeof entry->module, "%s", module);
-    *sums = x;
+    m->entries[m->n++] = x;
+    *sums = x.sums;
     return true;
 }
 
 void imatrix_free(struct imatrix *m)
 {
-    for (size_t i = 0; i < m->n; i++)
+    strmap_free(&m->by_module);
+    for (size_t i = 0; i < m->n; i++) {
         free(m->entries[i].sums);
+        free(m->entries[i].module);
+    }
     free(m->entries);
     free(m->dataset);
     *m = (struct imatrix){0};
@@ -52,10 +59,8 @@ void imatrix_free(struct imatrix *m)
 
 const struct imatrix_entry *imatrix_find(const struct imatrix *m, const char *module)
 {
-    for (size_t i = 0; i < m->n; i++)
-        if (strcmp(m->entries[i].module, module) == 0)
-            return &m->entries[i];
-    return NULL;
+    uint32_t i;
+    return strmap_find(&m->by_module, module, strlen(module), &i) ? &m->entries[i] : NULL;
 }
 
 /* ---- reading ---- */
@@ -87,13 +92,19 @@ static bool bad(const char *path, const struct gguf_tensor *t, const char *what,
     return err_hint(e, "make it again: gsq imatrix MODEL --calib TEXT -o imatrix.gguf");
 }
 
-/* What the weight of a tensor is called in this model. */
-static bool module_of(const char *path, const struct gguf_tensor *t, const struct checkpoint *ck,
+/* "blk.0.attn_v.weight" */
+static const char *weight_of(const struct gguf_tensor *t, char out[NAME_BYTES])
+{
+    snprintf(out, NAME_BYTES, "%.*s", (int)(strlen(t->name) - strlen(SUMS)), t->name);
+    return out;
+}
+
+/* What the weight of a tensor is called in this model; of experts that one's. */
+static bool module_of(const char *path, const struct gguf_tensor *t, uint32_t expert, const struct checkpoint *ck,
                       struct weight_info *info, char *module, size_t cap, struct err *e)
 {
     char weight[NAME_BYTES], hf[128];
-    snprintf(weight, sizeof weight, "%.*s", (int)(strlen(t->name) - strlen(SUMS)), t->name);
-    bool known = gguf_name_to_hf(checkpoint_config(ck), weight, 0, hf, sizeof hf);
+    bool known = gguf_name_to_hf(checkpoint_config(ck), weight_of(t, weight), expert, hf, sizeof hf);
     size_t n = known ? strlen(hf) : 0, suffix = strlen(".weight");
     known = known && n > suffix && strcmp(hf + n - suffix, ".weight") == 0;
     if (known) {
@@ -133,21 +144,15 @@ static bool check_sums(const char *path, const struct gguf_tensor *t, const stru
     return most <= MEAN_MAX || bad(path, t, "holds impossibly large numbers", e);
 }
 
-/* Tensor NAME.in_sum2, with its NAME.counts. */
-static bool read_entry(struct imatrix *m, const struct gguf *g, const struct gguf_tensor *t, const char *path,
-                       const struct checkpoint *ck, struct err *e)
+/* Row i of n in tensor NAME.in_sum2. A count of 0 is an expert's that no token chose: it is left for share_sums. */
+static bool read_row(struct imatrix *m, const struct gguf_tensor *t, const struct gguf_tensor *counts, uint32_t i,
+                     uint32_t n, const char *path, const struct checkpoint *ck, struct err *e)
 {
     char module[96];
     struct weight_info info;
-    if (!module_of(path, t, ck, &info, module, sizeof module, e))
+    float count, *sums;
+    if (!module_of(path, t, i, ck, &info, module, sizeof module, e))
         return false;
-    const struct gguf_tensor *counts = beside(g, t, SUMS, COUNTS);
-    if (!counts)
-        return bad(path, t, "has no counts beside it", e);
-    if (t->type != GGML_F32 || counts->type != GGML_F32)
-        return bad(path, t, "or its counts are not F32", e);
-    if (t->ne[1] != 1 || t->ne[2] != 1 || t->ne[3] != 1 || counts->bytes != 4)
-        return bad(path, t, "covers several matrices, but the model's weight is one", e);
     if (t->ne[0] != info.cols) {
         err_set(e, ERR_USER, "%s: %s has %" PRIu64 " columns, %s of %s has %" PRIu32, path, t->name, t->ne[0], module,
                 checkpoint_dir(ck), info.cols);
@@ -156,14 +161,62 @@ static bool read_entry(struct imatrix *m, const struct gguf *g, const struct ggu
     /* The head under both of its names. */
     if (imatrix_find(m, module))
         return true;
-    float count, *sums;
-    memcpy(&count, counts->data, 4);
-    if (!(count > 0) || !isfinite(count))
+    memcpy(&count, counts->data + i * sizeof count, sizeof count);
+    if (!(count > 0 || (count == 0 && n > 1)) || !isfinite(count))
         return bad(path, t, "was summed over 0 tokens", e);
     if (!imatrix_add(m, module, info.cols, (double)count, &sums, e))
         return false;
-    memcpy(sums, t->data, (size_t)info.cols * 4);
-    return check_sums(path, t, &m->entries[m->n - 1], e);
+    memcpy(sums, t->data + (size_t)i * info.cols * 4, (size_t)info.cols * 4);
+    return count == 0 || check_sums(path, t, &m->entries[m->n - 1], e);
+}
+
+/* Of n experts those without tokens get what all others of the layer saw. */
+static bool share_sums(struct imatrix *m, uint32_t n, const char *path, const struct gguf_tensor *t, struct err *e)
+{
+    struct imatrix_entry *x = m->entries + m->n - n;
+    const uint32_t cols = x->cols;
+    double count = 0, *all = calloc(cols, sizeof *all);
+    if (!all)
+        return err_nomem(e, "an importance matrix", cols * sizeof *all);
+    for (uint32_t i = 0; i < n; i++) {
+        count += x[i].count;
+        for (uint32_t c = 0; c < cols && x[i].count > 0; c++)
+            all[c] += (double)x[i].sums[c];
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        if (x[i].count > 0)
+            continue;
+        x[i].count = count;
+        for (uint32_t c = 0; c < cols; c++)
+            x[i].sums[c] = (float)all[c];
+    }
+    free(all);
+    return count > 0 || bad(path, t, "was summed over 0 tokens", e);
+}
+
+/* Tensor NAME.in_sum2, with its NAME.counts. */
+static bool read_entry(struct imatrix *m, const struct gguf *g, const struct gguf_tensor *t, const char *path,
+                       const struct checkpoint *ck, struct err *e)
+{
+    const struct model_config *c = checkpoint_config(ck);
+    const struct gguf_tensor *counts = beside(g, t, SUMS, COUNTS);
+    char weight[NAME_BYTES], module[96];
+    if (gguf_name_to_latent(c, weight_of(t, weight), module, sizeof module))
+        return true;
+    uint32_t n = c->experts.n && gguf_name_of_experts(weight_of(t, weight)) ? c->experts.n : 1;
+    if (!counts)
+        return bad(path, t, "has no counts beside it", e);
+    if (t->type != GGML_F32 || counts->type != GGML_F32)
+        return bad(path, t, "or its counts are not F32", e);
+    if (t->ne[1] * t->ne[2] != n || t->ne[3] != 1 || counts->bytes != 4ull * n)
+        return bad(path, t,
+                   n > 1 ? "does not cover the experts that the model has"
+                         : "covers several matrices, but the model's weight is one",
+                   e);
+    bool ok = true;
+    for (uint32_t i = 0; ok && i < n; i++)
+        ok = read_row(m, t, counts, i, n, path, ck, e);
+    return ok && (n == 1 || share_sums(m, n, path, t, e));
 }
 
 static bool read_facts(struct imatrix *m, const struct gguf *g, const char *path, struct err *e)
@@ -201,6 +254,8 @@ bool imatrix_parse(struct imatrix *m, const uint8_t *bytes, size_t size, const c
         const struct gguf_tensor *t = gguf_tensor_at(g, i);
         if (str_ends(t->name, SUMS))
             ok = read_entry(m, g, t, path, ck, e);
+        else if (str_ends(t->name, MEANS)) /* of newer files, beside the squares */
+            continue;
         else if (!str_ends(t->name, COUNTS))
             ok = bad(path, t, "is neither sums of squares nor counts", e);
         else if (!beside(g, t, COUNTS, SUMS))
@@ -229,10 +284,12 @@ bool imatrix_read(struct imatrix *m, const char *path, const struct checkpoint *
 
 /* ---- writing ---- */
 
+/* Entries of one tensor. */
 struct named {
     char name[NAME_BYTES]; /* "blk.0.attn_q.weight" */
     char sums[NAME_BYTES + 8], counts[NAME_BYTES + 8];
-    const struct imatrix_entry *entry;
+    const struct imatrix_entry *first;
+    uint32_t n; /* experts of a layer; else 1 */
 };
 
 static int by_name(const void *a, const void *b)
@@ -240,19 +297,26 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct named *)a)->name, ((const struct named *)b)->name);
 }
 
-static bool name_entries(const struct imatrix *m, struct named *list, struct err *e)
+static bool name_entries(const struct imatrix *m, struct named *list, size_t *n, struct err *e)
 {
+    *n = 0;
     for (size_t i = 0; i < m->n; i++) {
-        struct named *x = &list[i];
+        struct named *x = &list[*n];
         char hf[128];
         snprintf(hf, sizeof hf, "%s.weight", m->entries[i].module);
         if (!gguf_name_of(m->config, hf, x->name, sizeof x->name))
             return err_set(e, ERR_BUG, "%s has no name in a GGUF", hf);
+        if (i && strcmp(x->name, x[-1].name) == 0) {
+            x[-1].n++;
+            continue;
+        }
         snprintf(x->sums, sizeof x->sums, "%s" SUMS, x->name);
         snprintf(x->counts, sizeof x->counts, "%s" COUNTS, x->name);
-        x->entry = &m->entries[i];
+        x->first = &m->entries[i];
+        x->n = 1;
+        ++*n;
     }
-    qsort(list, m->n, sizeof *list, by_name);
+    qsort(list, *n, sizeof *list, by_name);
     return true;
 }
 
@@ -267,17 +331,21 @@ static struct gguf_keys *facts(const struct imatrix *m)
     return k;
 }
 
-static bool write_file(const struct imatrix *m, const struct named *list, const struct gguf_tensor_plan *plan,
+static bool write_file(const struct imatrix *m, const struct named *list, size_t n, const struct gguf_tensor_plan *plan,
                        const char *path, struct err *e)
 {
     struct gguf_keys *k = facts(m);
     struct gguf_writer *w = NULL;
-    gguf_keys_seal(k, plan, 2 * m->n);
-    bool ok = gguf_writer_open(&w, path, k, plan, 2 * m->n, e);
-    for (size_t i = 0; ok && i < m->n; i++) {
-        const struct imatrix_entry *x = list[i].entry;
-        float count = (float)x->count;
-        ok = gguf_writer_put(w, x->sums, (size_t)x->cols * 4, e) && gguf_writer_put(w, &count, 4, e);
+    gguf_keys_seal(k, plan, 2 * n);
+    bool ok = gguf_writer_open(&w, path, k, plan, 2 * n, e);
+    for (size_t i = 0; ok && i < n; i++) {
+        const struct imatrix_entry *x = list[i].first;
+        for (uint32_t r = 0; ok && r < list[i].n; r++)
+            ok = gguf_writer_put(w, x[r].sums, (size_t)x[r].cols * 4, e);
+        for (uint32_t r = 0; ok && r < list[i].n; r++) {
+            float count = (float)x[r].count;
+            ok = gguf_writer_put(w, &count, 4, e);
+        }
     }
     if (ok)
         ok = gguf_writer_close(&w, e);
@@ -291,15 +359,17 @@ bool imatrix_write(const struct imatrix *m, const char *path, struct err *e)
 {
     struct named *list = calloc(m->n + 1, sizeof *list);
     struct gguf_tensor_plan *plan = calloc(2 * m->n + 1, sizeof *plan);
-    bool ok = list && plan ? name_entries(m, list, e)
+    size_t n = 0;
+    bool ok = list && plan ? name_entries(m, list, &n, e)
                            : err_nomem(e, "an importance matrix", (m->n + 1) * (sizeof *list + 2 * sizeof *plan));
-    for (size_t i = 0; ok && i < m->n; i++) {
+    for (size_t i = 0; ok && i < n; i++) {
+        uint32_t rows = list[i].n, dims = rows > 1 ? 2 : 1;
         plan[2 * i] = (struct gguf_tensor_plan){
-            .name = list[i].sums, .n_dims = 1, .ne = {list[i].entry->cols, 1, 1, 1}, .type = GGML_F32};
+            .name = list[i].sums, .n_dims = dims, .ne = {list[i].first->cols, rows, 1, 1}, .type = GGML_F32};
         plan[2 * i + 1] =
-            (struct gguf_tensor_plan){.name = list[i].counts, .n_dims = 1, .ne = {1, 1, 1, 1}, .type = GGML_F32};
+            (struct gguf_tensor_plan){.name = list[i].counts, .n_dims = dims, .ne = {1, rows, 1, 1}, .type = GGML_F32};
     }
-    ok = ok && write_file(m, list, plan, path, e);
+    ok = ok && write_file(m, list, n, plan, path, e);
     free(plan);
     free(list);
     return ok;

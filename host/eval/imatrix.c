@@ -6,17 +6,24 @@
 #include <string.h>
 
 #include "formats/write/write_gguf.h"
+#include "host/base/num.h"
 #include "host/base/out_path.h"
 #include "host/base/str.h"
 #include "host/eval/forward.h"
 #include "host/gpu/tiled.h"
 #include "host/model/batch.h"
 
+/* What the matrices of latent attention read, by their order in a block. */
+enum { LATENT_X, LATENT_Q, LATENT_HEADS, LATENT_INPUTS };
+
 struct collect {
     struct forward f;
     struct gpu_arena *arena;
     struct gpu_view sums[INPUT_COUNT]; /* [width of the input, of the widest block] */
+    struct gpu_view experts[2]; /* of a layer's: [experts] rows of what gate and up read, and of what down reads */
+    struct gpu_view latent[LATENT_INPUTS]; /* of what the matrices of latent attention read */
     struct imatrix *out;
+    uint32_t layer;
 };
 
 /* Inputs of a half that `windows` windows have just gone through. */
@@ -43,36 +50,131 @@ static bool check_finite(const float *sums, uint32_t n, const char *module, cons
     return true;
 }
 
+/* Rows of experts begin where a view may. */
+#define VIEW_STEP 256u
+static uint64_t expert_stride(uint32_t cols)
+{
+    return round_up(cols * 4ull, VIEW_STEP);
+}
+
+static void add_expert(void *ctx, struct experts *x, uint32_t expert, uint32_t rows)
+{
+    struct collect *c = ctx;
+    const struct model_config *config = x->m->cfg;
+    const struct gpu_view in[2] = {x->in, x->gate};
+    const uint32_t cols[2] = {config->hidden_size, config->experts.width};
+    for (int i = 0; i < 2; i++)
+        tiled_col_sumsq(
+            x->m->cmd,
+            &(struct col_sumsq_args){.x = gpu_slice(in[i], 0, (uint64_t)rows * cols[i] * 4),
+                                     .sums = gpu_slice(c->experts[i], expert * expert_stride(cols[i]), cols[i] * 4ull),
+                                     .rows = rows,
+                                     .cols = cols[i]});
+}
+
+static void add_second(void *ctx, const struct walk *k)
+{
+    struct collect *c = ctx;
+    add_half(c, c->f.side[0].m, c->layer, HALF_FFN, k->n);
+}
+
+/* The matrix that reads each, and its width. q_a and kv_a read the same. */
+static uint32_t latent_cols(const struct model_config *c, int in)
+{
+    const struct mla_config *x = &c->mla;
+    return in == LATENT_X ? c->hidden_size : in == LATENT_Q ? x->q_rank : c->num_heads * x->values;
+}
+
+/* They are where attention has left them. */
+static void add_latent(struct collect *c, const struct model *m, uint32_t windows)
+{
+    const struct block_scratch *s = &c->f.s;
+    const struct gpu_view in[LATENT_INPUTS] = {s->norm, s->q_a, s->kv};
+    uint32_t rows = windows * m->ctx;
+    for (int i = 0; m->cfg->mla.kv_rank && i < LATENT_INPUTS; i++) {
+        uint32_t cols = latent_cols(m->cfg, i);
+        tiled_col_sumsq(m->cmd, &(struct col_sumsq_args){.x = gpu_slice(in[i], 0, (uint64_t)rows * cols * 4),
+                                                         .sums = c->latent[i],
+                                                         .rows = rows,
+                                                         .cols = cols});
+    }
+}
+
+static bool take_sums(struct collect *c, const struct model *m, const char *module, struct gpu_view from, uint32_t cols,
+                      double count, struct err *e)
+{
+    float *sums;
+    return imatrix_add(c->out, module, cols, count, &sums, e) &&
+           gpu_download(m->cmd, gpu_slice(from, 0, cols * 4ull), sums, cols * 4ull, e) &&
+           check_finite(sums, cols, module, m->ck, e);
+}
+
+/* For each of gate, up and down all of a layer's experts: they are one tensor. */
+static bool take_experts(struct collect *c, const struct model *m, uint32_t layer, struct err *e)
+{
+    const struct block_shape b = model_block(m, layer);
+    bool ok = true;
+    for (uint32_t which = 0; which < EXPERT_MATRICES; which++)
+        for (uint32_t i = 0; ok && i < block_experts(b); i++) {
+            const struct block_matrix *x = &block_expert(b, i).matrices[which];
+            bool middle = which + 1 == EXPERT_MATRICES;
+            char module[96];
+            block_matrix_name(m->cfg, x, layer, module, sizeof module);
+            ok = take_sums(c, m, module, gpu_slice(c->experts[middle], i * expert_stride(x->cols), x->cols * 4ull),
+                           x->cols, experts_tokens(&c->f.experts, i), e);
+        }
+    return ok;
+}
+
+static bool take_latent(struct collect *c, const struct model *m, uint32_t layer, struct err *e)
+{
+    static const struct {
+        enum role role;
+        int in;
+    } readers[] = {{ROLE_Q_A, LATENT_X}, {ROLE_KV_A, LATENT_X}, {ROLE_Q_B, LATENT_Q}, {ROLE_VALUES_O, LATENT_HEADS}};
+    bool ok = true;
+    char module[96];
+    for (size_t i = 0; ok && m->cfg->mla.kv_rank && i < sizeof readers / sizeof *readers; i++)
+        ok = take_sums(c, m, block_part_name(m->cfg, block_part_of(readers[i].role), layer, 0, module, sizeof module),
+                       c->latent[readers[i].in], latent_cols(m->cfg, readers[i].in), (double)c->f.w.n * m->ctx, e);
+    return ok;
+}
+
 /* The sums of a matrix's input, as an entry of its own. */
 static bool take(struct collect *c, const struct model *m, uint32_t layer, const struct block_matrix *x, struct err *e)
 {
     char module[96];
-    float *sums;
     block_matrix_name(m->cfg, x, layer, module, sizeof module);
-    return imatrix_add(c->out, module, x->cols, (double)c->f.w.n * m->ctx, &sums, e) &&
-           gpu_download(m->cmd, gpu_slice(c->sums[x->part->input], 0, x->cols * 4ull), sums, x->cols * 4ull, e) &&
-           check_finite(sums, x->cols, module, m->ck, e);
+    return take_sums(c, m, module, c->sums[x->part->input], x->cols, (double)c->f.w.n * m->ctx, e);
 }
 
 /* Through a block, its inputs added up. */
 static bool through_block(void *ctx, struct forward *f, struct forward_side *s, uint32_t layer, struct err *e)
 {
     struct collect *c = ctx;
-    const struct block_shape b = model_block(s->m, layer);
+    const struct block_shape all = model_block(s->m, layer), b = block_common(all);
     struct walk k;
     if (!forward_block(f, s, layer, &k, e))
         return false;
     for (int i = 0; i < INPUT_COUNT; i++)
         gpu_fill(f->cmd, c->sums[i], 0);
-    while (walk_next(&k, e))
-        for (int half = 0; half < HALF_COUNT; half++) {
-            block_half_fwd(s->m, (enum block_half)half, &f->b, &f->s, k.x, k.x, k.n);
-            add_half(c, s->m, layer, (enum block_half)half, k.n);
-        }
+    for (int i = 0; i < 2 && block_experts(all); i++)
+        gpu_fill(f->cmd, c->experts[i], 0);
+    for (int i = 0; i < LATENT_INPUTS && s->m->cfg->mla.kv_rank; i++)
+        gpu_fill(f->cmd, c->latent[i], 0);
+    c->layer = layer;
+    f->experts.seen = add_expert;
+    f->experts.seen_ctx = c;
+    while (walk_next(&k, e)) {
+        block_half_fwd(s->m, HALF_ATTN, &f->b, &f->s, k.x, k.x, k.n);
+        add_half(c, s->m, layer, HALF_ATTN, k.n);
+        add_latent(c, s->m, k.n);
+        forward_second_half(f, s, layer, &k, add_second, c);
+    }
     bool ok = forward_block_end(f, &k, e);
     for (uint32_t i = 0; ok && i < b.n; i++)
         ok = take(c, s->m, layer, &b.matrices[i], e);
-    return ok;
+    return ok && take_latent(c, s->m, layer, e) && take_experts(c, s->m, layer, e);
 }
 
 /* The head reads what the final norm makes of the last block's output. */
@@ -96,24 +198,17 @@ static bool alloc_sums(struct collect *c, struct err *e)
     const struct model *m = c->f.side[0].m;
     bool ok = gpu_arena_create(&c->arena, m->gpu, "sums", e);
     for (int i = 0; ok && i < INPUT_COUNT; i++)
-        ok = gpu_alloc(c->arena, model_shape_input(&m->shape, (enum input)i) * 4ull, &c->sums[i], e);
+        ok = gpu_alloc(c->arena, max_u64(4, model_shape_input(&m->shape, (enum input)i) * 4ull), &c->sums[i], e);
+    const uint32_t cols[2] = {m->cfg->hidden_size, m->cfg->experts.width};
+    for (int i = 0; ok && i < 2 && m->cfg->experts.n; i++)
+        ok = gpu_alloc(c->arena, m->cfg->experts.n * expert_stride(cols[i]), &c->experts[i], e);
+    for (int i = 0; ok && i < LATENT_INPUTS && m->cfg->mla.kv_rank; i++)
+        ok = gpu_alloc(c->arena, latent_cols(m->cfg, i) * 4ull, &c->latent[i], e);
     return ok;
-}
-
-/* Inputs of experts are those of their own tokens. */
-static bool check_experts(const struct collect *c, struct err *e)
-{
-    const struct checkpoint *ck = c->f.side[0].ck;
-    if (!checkpoint_config(ck)->experts.n)
-        return true;
-    err_set(e, ERR_USER, "gsq makes no importance matrices of models with experts, such as %s", checkpoint_dir(ck));
-    return err_hint(e, "gsq quantize takes a text itself: --calib");
 }
 
 static bool run(struct collect *c, struct err *e)
 {
-    if (!check_experts(c, e))
-        return false;
     return forward_begin(&c->f, e) && forward_models(&c->f, e) && alloc_sums(c, e) && forward_open(&c->f, e) &&
            forward_blocks(&c->f, &c->f.side[0], through_block, c, e) && head(c, e);
 }

@@ -351,6 +351,8 @@ void experts_run(struct experts *x, uint32_t expert, const struct gpu_view w[EXP
         uint32_t chunk = x->rows[at] / x->per_chunk;
         n = experts_gather(x, at, end);
         experts_middle(x, w, n, steering);
+        if (x->seen)
+            x->seen(x->seen_ctx, x, expert, n);
         experts_down(x, w, n, steering);
         run_scatter_rows(x->m->cmd, gpu_items(x->m->cmd, KERNEL_ID_scatter_rows, (uint64_t)n * hidden),
                          &(struct scatter_rows_args){.x = x->out,

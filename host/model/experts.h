@@ -30,6 +30,9 @@ struct experts {
     struct gpu_view w[EXPERT_MATRICES];
     uint32_t tile;
     struct gpu_view in, gate, up, out;
+    /* Hears what one has read: `rows` of x->in and, for down, of x->gate. NULL: nobody does. */
+    void (*seen)(void *ctx, struct experts *x, uint32_t expert, uint32_t rows);
+    void *seen_ctx;
     uint32_t sample; /* entries behind those of the experts: tokens that stand for all (experts_sample) */
     /* The same lists on the host. Expert i has entries start[i] .. start[i + 1] - 1. */
     uint32_t *start, *rows;

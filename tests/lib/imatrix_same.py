@@ -1,6 +1,8 @@
-"""imatrix_same.py A B: every tensor of the importance matrix B is in A, with the same numbers (within a thousandth).
+"""imatrix_same.py A B [PATTERN]: every tensor of the importance matrix B is in A, with the same numbers (within a thousandth), but those
+whose name has the pattern in it.
 imatrix_same.py --zero N A B: writes B, which is A with every Nth sum zero."""
 import math
+import re
 import struct
 import sys
 
@@ -63,6 +65,8 @@ if sys.argv[1] == '--zero':
     sys.exit()
 ours, theirs = read(sys.argv[1]), read(sys.argv[2])
 worst = 0
+if len(sys.argv) > 3:
+    theirs = {name: values for name, values in theirs.items() if not re.search(sys.argv[3].encode(), name)}
 for name, values in theirs.items():
     scale = sum(values) / len(values)
     for x, y in zip(ours[name], values, strict=True):

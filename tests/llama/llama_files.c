@@ -316,8 +316,8 @@ bool run_quantize(char **args, int n, struct err *e)
 
 struct sums {
     char name[GGML_MAX_NAME];
-    int64_t n;
-    double count, *sum;
+    int64_t n, matrices; /* columns; experts or heads of the weight, else 1 */
+    double *count, *sum; /* [matrices], [matrices, n] */
 };
 
 struct collect {
@@ -326,11 +326,11 @@ struct collect {
     bool failed;
 };
 
-static struct sums *collect_find(struct collect *c, const char *name, int64_t n)
+static struct sums *collect_find(struct collect *c, const char *name, int64_t n, int64_t matrices)
 {
     for (size_t i = 0; i < c->n; i++)
         if (!strcmp(c->list[i].name, name))
-            return c->list[i].n == n ? &c->list[i] : NULL;
+            return c->list[i].n == n && c->list[i].matrices == matrices ? &c->list[i] : NULL;
     if (c->n == c->cap) {
         size_t cap = c->cap ? 2 * c->cap : 64;
         struct sums *list = realloc(c->list, cap * sizeof *list);
@@ -340,31 +340,48 @@ static struct sums *collect_find(struct collect *c, const char *name, int64_t n)
         c->cap = cap;
     }
     struct sums *s = &c->list[c->n];
-    *s = (struct sums){.n = n, .sum = calloc((size_t)n, sizeof *s->sum)};
+    *s = (struct sums){.n = n,
+                       .matrices = matrices,
+                       .count = calloc((size_t)matrices, sizeof *s->count),
+                       .sum = calloc((size_t)(n * matrices), sizeof *s->sum)};
     snprintf(s->name, sizeof s->name, "%s", name);
-    c->n += s->sum != NULL;
-    return s->sum ? s : NULL;
+    c->n++;
+    return s->sum && s->count ? s : NULL;
 }
 
-/* ggml asks for each node, then shows it: the inputs of every product with a block's weight are summed. */
+static void collect_row(struct sums *s, int64_t matrix, const float *v)
+{
+    double *sum = s->sum + matrix * s->n;
+    for (int64_t i = 0; i < s->n; i++)
+        sum[i] += (double)v[i] * v[i];
+    s->count[matrix]++;
+}
+
+/* ggml asks for each node, then shows it: the inputs of every product with a block's weight are summed; where it is one
+ * of experts or heads, those of each. */
 static bool collect_seen(struct ggml_tensor *t, bool ask, void *user)
 {
     struct collect *c = user;
-    const struct ggml_tensor *w = t->src[0], *x = t->src[1];
-    bool wanted =
-        t->op == GGML_OP_MUL_MAT && !strncmp(w->name, "blk.", 4) && x->type == GGML_TYPE_F32 && ggml_is_contiguous(x);
+    const struct ggml_tensor *w = t->src[0], *x = t->src[1], *ids = t->src[2];
+    bool chosen = t->op == GGML_OP_MUL_MAT_ID, wanted = (chosen || t->op == GGML_OP_MUL_MAT) &&
+                                                        !strncmp(w->name, "blk.", 4) && x->type == GGML_TYPE_F32 &&
+                                                        x->nb[0] == sizeof(float) && x->ne[3] == 1;
     if (ask || !wanted)
         return ask ? wanted : true;
-    struct sums *s = collect_find(c, w->name, x->ne[0]);
+    struct sums *s = collect_find(c, w->name, x->ne[0], w->ne[2]);
     if (!s) {
         c->failed = true;
         return false;
     }
-    const float *v = x->data;
-    for (int64_t r = 0; r < ggml_nrows(x); r++, v += s->n)
-        for (int64_t i = 0; i < s->n; i++)
-            s->sum[i] += (double)v[i] * v[i];
-    s->count += (double)ggml_nrows(x);
+    const char *data = x->data;
+    for (int64_t j = 0; j < (chosen ? ids->ne[1] : x->ne[2]); j++)
+        for (int64_t i = 0; i < (chosen ? ids->ne[0] : x->ne[1]); i++) {
+            int32_t expert = 0;
+            if (chosen)
+                memcpy(&expert, (const char *)ids->data + j * ids->nb[1] + i * ids->nb[0], sizeof expert);
+            const char *row = data + j * x->nb[2] + i % x->ne[1] * x->nb[1];
+            collect_row(s, chosen ? expert : j % w->ne[2], (const float *)(const void *)row);
+        }
     return true;
 }
 
@@ -373,7 +390,7 @@ static bool collect_write(const struct collect *c, const char *path, const char 
 {
     size_t bytes = 1 << 20;
     for (size_t i = 0; i < c->n; i++)
-        bytes += (size_t)c->list[i].n * 4 + 2 * (ggml_tensor_overhead() + 64);
+        bytes += (size_t)(c->list[i].matrices * (c->list[i].n + 1)) * 4 + 2 * (ggml_tensor_overhead() + 64);
     struct ggml_context *space = ggml_init((struct ggml_init_params){.mem_size = bytes});
     struct gguf_context *out = gguf_init_empty();
     if (!space || !out)
@@ -384,13 +401,14 @@ static bool collect_write(const struct collect *c, const char *path, const char 
     gguf_set_val_u32(out, "imatrix.chunk_size", window);
     for (size_t i = 0; i < c->n; i++) {
         const struct sums *s = &c->list[i];
-        struct ggml_tensor *sum = ggml_new_tensor_2d(space, GGML_TYPE_F32, s->n, 1);
-        struct ggml_tensor *count = ggml_new_tensor_2d(space, GGML_TYPE_F32, 1, 1);
+        struct ggml_tensor *sum = ggml_new_tensor_2d(space, GGML_TYPE_F32, s->n, s->matrices);
+        struct ggml_tensor *count = ggml_new_tensor_2d(space, GGML_TYPE_F32, 1, s->matrices);
         ggml_format_name(sum, "%s" SUMS, s->name);
         ggml_format_name(count, "%s" COUNTS, s->name);
-        for (int64_t k = 0; k < s->n; k++)
+        for (int64_t k = 0; k < s->n * s->matrices; k++)
             ((float *)sum->data)[k] = (float)s->sum[k];
-        *(float *)count->data = (float)s->count;
+        for (int64_t k = 0; k < s->matrices; k++)
+            ((float *)count->data)[k] = (float)s->count[k];
         gguf_add_tensor(out, sum);
         gguf_add_tensor(out, count);
     }
@@ -418,8 +436,10 @@ bool run_imatrix(char **args, int n, struct err *e)
     ok = ok && collect_write(&c, args[4], args[1], ctx, windows, e);
     if (ok)
         printf("{\"tensors\": %zu, \"windows\": %u}\n", c.n, windows);
-    for (size_t i = 0; i < c.n; i++)
+    for (size_t i = 0; i < c.n; i++) {
+        free(c.list[i].count);
         free(c.list[i].sum);
+    }
     free(c.list);
     free(t.id);
     session_close(&s);

@@ -260,13 +260,12 @@ static bool check_learned(const struct quantize_options *o, struct err *e)
                     o->code_type->name, o->code_type->group ? "" : " bits");
 }
 
-/* Experts learn on a text: what an importance matrix or a refined file would say of them is not read. */
+/* Codes of experts in a GGUF are not learned anew. */
 static bool check_experts(const struct model *m, const struct quantize_options *o, struct err *e)
 {
-    if (!m->cfg->experts.n || (!quantize_diagonal(o) && !o->refine))
+    if (!m->cfg->experts.n || !o->refine)
         return true;
-    err_set(e, ERR_USER, "%s has experts, which %s", checkpoint_dir(m->ck),
-            o->refine ? "gsq does not refine in a GGUF" : "gsq does not learn from an importance matrix alone");
+    err_set(e, ERR_USER, "%s has experts, which gsq does not refine in a GGUF", checkpoint_dir(m->ck));
     return err_hint(e, "quantize the original model with a text: --calib");
 }
 
