@@ -93,6 +93,8 @@ static void add_latent(struct collect *c, const struct model *m, uint32_t window
     uint32_t rows = windows * m->ctx;
     for (int i = 0; m->cfg->mla.kv_rank && i < LATENT_INPUTS; i++) {
         uint32_t cols = latent_cols(m->cfg, i);
+        if (!cols) /* q comes from x at once */
+            continue;
         tiled_col_sumsq(m->cmd, &(struct col_sumsq_args){.x = gpu_slice(in[i], 0, (uint64_t)rows * cols * 4),
                                                          .sums = c->latent[i],
                                                          .rows = rows,
@@ -131,12 +133,19 @@ static bool take_latent(struct collect *c, const struct model *m, uint32_t layer
     static const struct {
         enum role role;
         int in;
-    } readers[] = {{ROLE_Q_A, LATENT_X}, {ROLE_KV_A, LATENT_X}, {ROLE_Q_B, LATENT_Q}, {ROLE_VALUES_O, LATENT_HEADS}};
+    } readers[] = {{ROLE_Q_WHOLE, LATENT_X},
+                   {ROLE_Q_A, LATENT_X},
+                   {ROLE_KV_A, LATENT_X},
+                   {ROLE_Q_B, LATENT_Q},
+                   {ROLE_VALUES_O, LATENT_HEADS}};
     bool ok = true;
     char module[96];
-    for (size_t i = 0; ok && m->cfg->mla.kv_rank && i < sizeof readers / sizeof *readers; i++)
-        ok = take_sums(c, m, block_part_name(m->cfg, block_part_of(readers[i].role), layer, 0, module, sizeof module),
-                       c->latent[readers[i].in], latent_cols(m->cfg, readers[i].in), (double)c->f.w.n * m->ctx, e);
+    for (size_t i = 0; ok && m->cfg->mla.kv_rank && i < sizeof readers / sizeof *readers; i++) {
+        const struct block_part *p = block_part_of(readers[i].role);
+        if (block_has(m->cfg, m->family, layer, p))
+            ok = take_sums(c, m, block_part_name(m->cfg, p, layer, 0, module, sizeof module), c->latent[readers[i].in],
+                           latent_cols(m->cfg, readers[i].in), (double)c->f.w.n * m->ctx, e);
+    }
     return ok;
 }
 
@@ -203,7 +212,7 @@ static bool alloc_sums(struct collect *c, struct err *e)
     for (int i = 0; ok && i < 2 && m->cfg->experts.n; i++)
         ok = gpu_alloc(c->arena, m->cfg->experts.n * expert_stride(cols[i]), &c->experts[i], e);
     for (int i = 0; ok && i < LATENT_INPUTS && m->cfg->mla.kv_rank; i++)
-        ok = gpu_alloc(c->arena, latent_cols(m->cfg, i) * 4ull, &c->latent[i], e);
+        ok = gpu_alloc(c->arena, max_u64(4, latent_cols(m->cfg, i) * 4ull), &c->latent[i], e);
     return ok;
 }
 
