@@ -257,11 +257,29 @@ done
 # ---- what llama.cpp would compute otherwise is not written
 must python3 "$here/tests/lib/random_model.py" qwen3_moe "$model" "$tmp/unsaid" norm_topk_prob=false
 expect 'weights that are not divided by their sum' 2 'norm_topk_prob' 'folder' -- "$gsq" convert "$tmp/unsaid" -o "$tmp/u.gguf" --type F32
-# ---- full size: headers are all that is read, and each kind of matrix is one line
+# ---- full size: headers are all that is read, and each kind of matrix is one line. The disk of this machine may be too small: that
+# is said behind the plan.
+plan_of() { # NAME OPTION...: its dry run on a device of 8 GiB
+    [[ -d $tmp/$1 ]] || python3 "$here/tests/lib/sparse_model.py" "$1" "$tmp/$1"
+    GSQ_DEVICE_LIMITS=memory=8192 run "$gsq" quantize "$tmp/$1" -o "$tmp/full" --bits 2 --dry-run "${@:2}"
+    grep -q '^error: not enough disk space' "$tmp/err" && rc=0
+    cat "$tmp/out" "$tmp/err" >"$tmp/plan"
+}
 for name in 8B qwen3-30b-a3b; do
-    python3 "$here/tests/lib/sparse_model.py" "$name" "$tmp/$name"
-    GSQ_DEVICE_LIMITS=memory=8192 run "$gsq" quantize "$tmp/$name" -o "$tmp/full" --bits 2 --dry-run
-    grep -q '^error: not enough disk space' "$tmp/err" && rc=0 # this machine's, not the plan's
-    check "$name: a dry run tells of seven kinds of matrices" test "$rc $(cat "$tmp/out" "$tmp/err" | grep -c ' matrices ')" = '0 7'
+    plan_of "$name"
+    check "$name: a dry run tells of seven kinds of matrices" test "$rc $(grep -c ' matrices ' "$tmp/plan")" = '0 7'
+done
+# 70,000 linears; a layer's experts go to the work folder four at a time. ctx: what one binding of a CPU device holds.
+for row in 'kimi-k2.5 23040' 'deepseek-v3 14848'; do
+    read -r name matrices <<<"$row"
+    for method in gptq rtn; do
+        plan_of "$name" --method $method --ctx 1024 --samples 64 --allow-requantize
+        check "$name, $method: accepted" test "$rc" -eq 0
+        check "$name, $method: each kind of expert is one line" test "$(grep -cE "_proj +[0-9]+ x [0-9]+ +$matrices matrices +2 bits" "$tmp/plan")" -eq 3
+        check "$name, $method: what all tokens go through stays in 16 bits" grep -qE 'gate_proj .* 16 bits' "$tmp/plan"
+        for line in disk 'host memory' 'device memory'; do
+            check "$name, $method: it says what it needs: $line" grep -q "^$line " "$tmp/plan"
+        done
+    done
 done
 done_testing

@@ -274,18 +274,6 @@ static bool place_scales(struct sizing *s, struct err *why)
     return false;
 }
 
-/* The whole run with as many sets on the device as there is room for; false, and why: it does not fit without any. */
-static bool place_all(struct sizing *s, struct err *why)
-{
-    bool windows = s->o->method != METHOD_RTN && !quantize_diagonal(s->o), done = false;
-    for (int near = windows && s->m->cfg->experts.n; !done && near >= 0; near--) {
-        s->p->experts_near = near;
-        for (unsigned sets = windows ? 2 + plan_teacher(s->o) : 1; !done && sets--;)
-            done = place_sets(s, sets, why);
-    }
-    return done && (!plan_scales(s->o) || place_scales(s, why));
-}
-
 /* ---- the plan ---- */
 
 /* Codes and scales of a part of a block (store_part.h), as they are in memory. */
@@ -356,10 +344,10 @@ static const char *tier_name(const struct plan *p, const struct quantize_options
     return names[plan_scales(o) && p->kept_acts == ACTS_FILE ? ACTS_FILE : last];
 }
 
-/* p->host_bytes is what the run takes besides. */
+/* p->host_bytes and what experts have there is what the run takes besides. */
 static uint64_t host_for_acts(const struct plan *p, const struct model *m, const struct quantize_options *o)
 {
-    uint64_t room = os_memory_available(), taken = p->host_bytes;
+    uint64_t room = os_memory_available(), taken = p->host_bytes + host_experts(p, m, o);
     if (o->host_limit)
         return o->host_limit;
     if (!room)
@@ -369,9 +357,22 @@ static uint64_t host_for_acts(const struct plan *p, const struct model *m, const
     return less(room, taken) / HOST_ACTS_PART;
 }
 
+/* The whole run with as many sets on the device as there is room for; false, and why: it does not fit without any. */
+static bool place_all(struct sizing *s, struct err *why)
+{
+    bool windows = s->o->method != METHOD_RTN && !quantize_diagonal(s->o), done = false;
+    for (int near = windows && s->m->cfg->experts.n; !done && near >= 0; near--) {
+        s->p->experts_near = near;
+        s->host = host_for_acts(s->p, s->m, s->o);
+        for (unsigned sets = windows ? 2 + plan_teacher(s->o) : 1; !done && sets--;)
+            done = place_sets(s, sets, why);
+    }
+    return done && (!plan_scales(s->o) || place_scales(s, why));
+}
+
 static bool plan_device(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
-    struct sizing s = {.p = p, .m = m, .o = o, .host = host_for_acts(p, m, o)};
+    struct sizing s = {.p = p, .m = m, .o = o};
     struct err why = {0};
     const uint64_t limit = p->device_limit = s.limit = gpu_info(m->gpu)->mem_limit;
     bool windows = o->method != METHOD_RTN && !quantize_diagonal(o);
@@ -380,6 +381,7 @@ static bool plan_device(struct plan *p, const struct model *m, const struct quan
         p->acts_bytes = acts_bytes(m, p->samples);
     if (plan_scales(o))
         p->scale_acts_bytes = acts_bytes(m, end_to_end_windows(m, tune_scales_batch(o, p->samples - p->holdout)));
+    s.host = host_for_acts(p, m, o);
     place_acts(&s, 0);
     if (!check_least(&s, e))
         return false;
@@ -397,7 +399,7 @@ static bool plan_device(struct plan *p, const struct model *m, const struct quan
     return true;
 }
 
-static bool host_fits(const struct plan *p, const struct quantize_options *o, struct err *e)
+static bool host_fits(const struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
     uint64_t left = os_memory_available();
     char a[24], b[24];
@@ -405,14 +407,17 @@ static bool host_fits(const struct plan *p, const struct quantize_options *o, st
         return true;
     err_set(e, ERR_ENV, "the run needs %s of host memory, %s are free", format_bytes(p->host_bytes, a, sizeof a),
             format_bytes(left, b, sizeof b));
-    return err_hint(e, "end other programs%s",
-                    host_acts(p, o) ? ", or let activations go to a file with a smaller --host-limit" : "");
+    return err_hint(e, "end other programs%s%s",
+                    host_acts(p, o) ? ", or let activations go to a file with a smaller --host-limit" : "",
+                    host_experts(p, m, o) && !p->experts_near
+                        ? ", or use fewer --samples: what experts read and give takes host memory"
+                        : "");
 }
 
 bool plan_memory(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
     p->host_bytes = host_least(p, m, o);
-    if (!plan_device(p, m, o, e) || !host_fits(p, o, e))
+    if (!plan_device(p, m, o, e) || !host_fits(p, m, o, e))
         return false;
     /* What a CPU device calls its memory is the host's. */
     if (gpu_info(m->gpu)->caps & GPU_CAP_CPU)

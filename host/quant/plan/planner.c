@@ -151,8 +151,8 @@ static uint64_t acts_on_disk(const struct plan *p)
            max_u64((p->student_acts == ACTS_FILE) * p->acts_bytes, (p->kept_acts == ACTS_FILE) * p->scale_acts_bytes);
 }
 
-/* Each file system must hold what comes onto it: the output, the finished blocks, or both. */
-static bool check_disk(struct plan *p, const struct quantize_options *o, struct err *e)
+/* The output, the finished blocks, or both. */
+bool plan_fits_disk(struct plan *p, const struct quantize_options *o, struct err *e)
 {
     const char *work = o->work_dir ? o->work_dir : o->out_dir;
     uint64_t disk_out, disk_work, work_need = p->work_bytes;
@@ -310,7 +310,7 @@ static void count_steps(struct plan *p, const struct quantize_options *o)
 static bool count_run(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
     count_steps(p, o);
-    return (!m->gpu || plan_memory(p, m, o, e)) && check_disk(p, o, e);
+    return !m->gpu || plan_memory(p, m, o, e);
 }
 
 bool plan_vary(struct plan *p, const struct plan *like, const struct model *m, const struct quantize_options *o,
@@ -321,7 +321,7 @@ bool plan_vary(struct plan *p, const struct plan *like, const struct model *m, c
     p->holdout = p->batch_windows = p->micro_windows = p->scale_micro = p->block_steps = p->scale_steps = 0;
     p->acts_bytes = p->scale_acts_bytes = 0;
     count_weights(p, o);
-    return hold_out(p, o, e) && count_run(p, m, o, e);
+    return hold_out(p, o, e) && count_run(p, m, o, e) && plan_fits_disk(p, o, e);
 }
 
 static void warn(void *ctx, const char *line)

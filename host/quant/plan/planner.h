@@ -14,10 +14,13 @@ struct plan_listener {
  * case. */
 bool plan_fates(struct plan *p, const struct model *m, const struct quantize_options *o, struct plan_sources from,
                 const struct plan_listener *l, struct err *e);
-/* Preflight: fates, then disk space and memory. Warnings go to the log; the first refusal is ERR_USER. A model without
- * a device gets no plan of memory. */
+/* Preflight: fates, then memory. Warnings go to the log; the first refusal is ERR_USER. A model without a device gets no plan
+ * of memory. */
 bool plan_make(struct plan *p, const struct model *m, const struct quantize_options *o, struct plan_sources from,
                struct err *e);
+/* Whether each file system holds what comes onto it; p->disk_free becomes known. Asked when the plan was shown: it says what is
+ * to be freed. ERR_ENV. */
+bool plan_fits_disk(struct plan *p, const struct quantize_options *o, struct err *e);
 /* A run like one that is planned, with other samples, steps, epochs or batch: its steps, disk space and memory. Lists are those
  * of `like`, which frees them. Commands count meanwhile. False: it would be refused. */
 bool plan_vary(struct plan *p, const struct plan *like, const struct model *m, const struct quantize_options *o,

@@ -374,15 +374,20 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     ok = ok && measure(&j, e);
     if (ok) {
         job_predict(&j, o.samples < options->samples ? o.samples : UINT32_MAX);
+        struct err disk = {0};
+        const bool fits = plan_fits_disk(&j.plan, &o, &disk);
         if (j.cb->planned)
             j.cb->planned(j.cb->ctx, &j.plan);
+        if (!fits)
+            *e = disk;
         /* One place more than blocks have: the last pass over scales. */
         size_t n_stages = (size_t)j.plan.n_layers * HALF_COUNT + 1;
         out->linears = calloc(j.plan.n_items, sizeof *out->linears);
         out->stages = calloc(n_stages, sizeof *out->stages);
-        ok = out->linears && out->stages
-                 ? o.dry_run || run_all(&j, e)
-                 : err_nomem(e, "the report", j.plan.n_items * sizeof *out->linears + n_stages * sizeof *out->stages);
+        ok = fits &&
+             ((out->linears && out->stages) ||
+              err_nomem(e, "the report", j.plan.n_items * sizeof *out->linears + n_stages * sizeof *out->stages));
+        ok = ok && (o.dry_run || run_all(&j, e));
         /* A block that is finished is kept, and a stop does not hide that it could not be. */
         struct err why = {0};
         if (!ok && !job_stored(&j, true, &why) && e->kind == ERR_STOPPED)
