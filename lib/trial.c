@@ -114,7 +114,7 @@ static bool product_right(const struct call *c, char why[TRIAL_WHY])
 {
     const struct kernel_shape *s = &c->c.s;
     const float *a = c->in[0], *b = c->in[1], *old = c->in[3], *got = c->out[3];
-    const double unit = 0x1p-24, rounded = c->c.rounding == ROUNDS_F16 ? 2 * 0x1.001p-11 : 0;
+    const double unit = 0x1p-24, rounded = c->c.rounding == ROUNDS_F16 ? 4 * 0x1.001p-11 : 0;
     bool a_transposed, b_transposed;
     gpu_gemm_kernel(c->c.kernel, &a_transposed, &b_transposed);
     /* From a row, or column of B^T, to the next, and along k. */

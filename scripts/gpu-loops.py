@@ -380,7 +380,7 @@ def loops_of(blocks, first):
 
 def way_through(blocks, head, body, tails, backs, worth):
     """The way from a loop's head to its end that does most work, and among those the cheapest: rare sides that only compute
-    (sums scaled anew) are left out, one side of each two that load or store is taken."""
+    (sums scaled anew, by factors in shared memory) are left out, one side of each two that load or store is taken."""
     best = {}
     order, seen = [], set()
 
@@ -444,7 +444,7 @@ def step_of(path, card_name, waves):
     def worth(b):
         matrix = sum(i.flop for i in b.code if i.kind == "matrix")
         fma = sum(i.flop + i.half_flop for i in b.code if i.kind == "fma")
-        memory = sum(i.size for i in b.code)
+        memory = sum(i.size for i in b.code if i.kind != "shared_load")
         return (matrix, 0 if has_matrix else fma, memory, -sum(sum(i.use.values()) for i in b.code))
 
     best = None

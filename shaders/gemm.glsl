@@ -7,6 +7,9 @@
 #ifndef GEMM_GLSL
 #define GEMM_GLSL
 
+#ifndef ALONG_K
+#define ALONG_K 0 // 1: neighbouring invocations have the blocks of one row (row_scale.glsl)
+#endif
 #ifndef A_T
 #define A_T 0
 #endif
@@ -51,7 +54,7 @@ unit find_unit(uint u, uint m0, uint n0)
     bool transposed = x.of_a ? A_TRANSPOSED : B_TRANSPOSED;
     id = x.of_a ? id : id - BLOCKS_A;
     // Neighbouring invocations read what is contiguous, 64 bytes at least, and store to different banks.
-    bool down = K_MAJOR || transposed;
+    bool down = ALONG_K == 0 && (K_MAJOR || transposed);
     x.row = 4u * (down ? id / (4u * across) * 4u + id % 4u : id / across);
     x.k = 4u * (down ? id / 4u % across : id % across);
     // Rows beyond the matrix repeat its last: they cost nothing, and are not stored.

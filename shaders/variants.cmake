@@ -37,7 +37,7 @@ kernel(transpose cpu NEEDS CPU WG 8 SPEC TILE=32 DEFINES CPU=1)
 kernel(transpose base WG 128 SPEC TILE=32)
 
 # ---- the matrix product: TILE x TILE_N is the part of C that one workgroup computes. A_T, B_T: an operand lies the other way.
-# wide: 8 x 8 of C an invocation, whose 64 sums are half of Arc's registers
+# wide: 8 x 8 of C an invocation, whose 64 sums are half of Arc's registers; packed: the same with products in f16
 foreach(form "" _nn _tn)
     set(lies DEFINES A_T=0)
     if(form STREQUAL _nn)
@@ -50,6 +50,7 @@ foreach(form "" _nn _tn)
     kernel(gemm${form} base WG 128 SPEC TILE=64 TILE_N=64 FILE gemm.comp ${lies})
     kernel(gemm_half${form} cpu NEEDS CPU LANES8 WG 8 SPEC TILE=16 TILE_N=32 FILE gemm_cpu.comp ${lies} OPT -O0)
     kernel(gemm_half${form} wide TUNE NEEDS REGISTERS WG 256 SPEC TILE=128 TILE_N=128 FILE gemm.comp ${lies} RN=8)
+    kernel(gemm_half${form} packed TUNE NEEDS F16 SUBGROUP REGISTERS WG 256 SPEC TILE=128 TILE_N=128 FILE gemm_packed.comp ${lies} OPT -O0)
     kernel(gemm_half${form} base WG 128 SPEC TILE=64 TILE_N=64 FILE gemm.comp ${lies})
     kernel(gemm_half${form} coopmat TUNE NEEDS COOPMAT SUBGROUP F16 PROBE coopmat WG 128 SUBGROUP_SIZE smallest SPEC TILE=64 TILE_N=64 FILE gemm_coopmat.comp ${lies})
 endforeach()
