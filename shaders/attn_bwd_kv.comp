@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "common.glsl"
-#ifndef DIM
+#if !defined(DIM) || DIM > 128
 #define HEAD_MAX 128u // dimensions whose sums fit registers: wider heads take two passes
 #endif
 #include "attn_tile.glsl"
@@ -58,14 +58,16 @@ void main()
                     uint pos = q0 + tx + 16u * h, at = (window * ctx + min(pos, ctx - 1u)) * heads + head;
                     float row_lse = lse[at];
                     vec4 p;
-                    [[unroll]] for (uint i = 0u; i < 4u; i++)
-                        p[i] = pos < ctx && sees(pos, k0 + own_row() + i) ? exp(SCORE(s[i][h]) - row_lse) : 0.0;
-                    weights[(tx + 16u * h) * WEIGHT_STRIDE + ty] = p;
 #ifndef ONLY_V
                     float row_delta = delta[at];
-                    [[unroll]] for (uint i = 0u; i < 4u; i++)
+#endif
+                    [[unroll]] for (uint i = 0u; i < 4u; i++) {
+                        p[i] = pos < ctx && sees(pos, k0 + own_row() + i) ? exp(SCORE(s[i][h]) - row_lse) : 0.0;
+#ifndef ONLY_V
                         dp[i][h] = p[i] * (dp[i][h] - row_delta) SLOPE(s[i][h]);
 #endif
+                    }
+                    weights[(tx + 16u * h) * WEIGHT_STRIDE + ty] = p;
                 }
                 ADD_ROWS(sum_v, dout, q_base, q_stride, q0, last, d_pass)
 #ifndef ONLY_V

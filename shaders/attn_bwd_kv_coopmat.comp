@@ -85,12 +85,12 @@ void main()
             float back = scale_q != 0.0 ? scale / scale_q / scale_k : 0.0;
             top = 0.0;
             [[unroll]] for (uint j = 0u; j < 8u; j++) {
-                float s = pair_s[row * PAIR_STRIDE + part + j] * back - lse_s[part + j];
+                float s = CAPPED(pair_s[row * PAIR_STRIDE + part + j] * back) - lse_s[part + j];
                 float p = sees(q0 + part + j, k0 + row) ? exp(s) : 0.0;
 #ifdef ONLY_V
                 w[j] = p;
 #else
-                w[j] = of_k ? p * (w[j] - delta_s[part + j]) : p;
+                w[j] = of_k ? p * (w[j] - delta_s[part + j]) SLOPE(pair_s[row * PAIR_STRIDE + part + j] * back) : p;
 #endif
                 top = max(top, abs(w[j]));
             }

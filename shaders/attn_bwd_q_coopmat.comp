@@ -61,8 +61,8 @@ void main()
         float back = scale_k != 0.0 ? scale / scale_k / scale_q : 0.0, top = 0.0;
         float row_lse = lse[at], row_delta = delta[at]; // here: registers are scarce
         [[unroll]] for (uint j = 0u; j < 8u; j++) {
-            float p = sees(pos, k0 + part + j) ? exp(pair_s[row * PAIR_STRIDE + part + j] * back - row_lse) : 0.0;
-            dp[j] = p * (dp[j] - row_delta);
+            float p = sees(pos, k0 + part + j) ? exp(CAPPED(pair_s[row * PAIR_STRIDE + part + j] * back) - row_lse) : 0.0;
+            dp[j] = p * (dp[j] - row_delta) SLOPE(pair_s[row * PAIR_STRIDE + part + j] * back);
             top = max(top, abs(dp[j]));
         }
         float was_ds = scale_ds;

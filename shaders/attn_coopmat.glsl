@@ -17,7 +17,16 @@ layout(constant_id = SPEC_COOPMAT_M) const uint CM = 8; // as defaults what lava
 layout(constant_id = SPEC_COOPMAT_N) const uint CN = 8;
 layout(constant_id = SPEC_COOPMAT_K) const uint CK = 8;
 
+// CAPPED: a score of scale * q k; SLOPE: what its gradient is multiplied by.
+#ifdef CAP
+layout(push_constant) uniform Push { uint windows, ctx, heads, kv_heads, dim, sliding; float scale; uint start; float cap; };
+#define CAPPED(s) (cap * tanh(clamp((s) / cap, -15.0, 15.0)))
+#define SLOPE(s) *(1.0 - CAPPED(s) / cap * (CAPPED(s) / cap))
+#else
 layout(push_constant) uniform Push { uint windows, ctx, heads, kv_heads, dim, sliding; float scale; uint start; };
+#define CAPPED(s) s
+#define SLOPE(s)
+#endif
 
 const uint SPAN = 32u, HEAD = 128u, CHUNK = 32u;
 // Of rows in shared memory: in fours of f16, and of f32.

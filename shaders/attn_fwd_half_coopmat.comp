@@ -51,7 +51,7 @@ void main()
         }
         float back = scale_k != 0.0 ? scale / scale_k / scale_q : 0.0, now = highest, s[8];
         [[unroll]] for (uint j = 0u; j < 8u; j++) {
-            s[j] = sees(pos, k0 + part + j) ? pair_s[row * PAIR_STRIDE + part + j] * back : LOWEST;
+            s[j] = sees(pos, k0 + part + j) ? CAPPED(pair_s[row * PAIR_STRIDE + part + j] * back) : LOWEST;
             now = max(now, s[j]);
         }
         now = max(now, subgroupShuffleXor(now, 1u));

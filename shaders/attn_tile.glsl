@@ -12,16 +12,17 @@
 
 #ifdef DIM
 #define dim uint(DIM)
-#define HEAD uint(DIM)
 #define NUMBERS vec4
 #else
 #define dim dim_of_head
+#define NUMBERS vec2
+#endif
 #ifdef HEAD_MAX
 #define HEAD HEAD_MAX
+#elif defined(DIM)
+#define HEAD uint(DIM)
 #else
 #define HEAD HEAD_DIM_MAX
-#endif
-#define NUMBERS vec2
 #endif
 
 layout(constant_id = SPEC_TILE) const uint OWN = 32;

@@ -499,6 +499,7 @@ static void prepare_attn_half(struct kernel_test *t)
         v[i] *= i % 37 == 5 ? 1e5f : 1;
 }
 CASES(attn_fwd_half, attn_fwd_half, attn_shapes, prepare_attn_half, compare_attn)
+CASES(attn_cap_fwd_half, attn_cap_fwd_half, attn_shapes, prepare_attn_half, compare_attn)
 
 /* On a CPU device small heads have a variant of their own; `--variant` and gpu_kernel_force can leave it out. */
 static void test_attn_choice(void **state)
@@ -527,15 +528,34 @@ static void test_attn_choice(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_unpack16),      cmocka_unit_test(test_transpose),    cmocka_unit_test(test_add),
-        cmocka_unit_test(test_subtract),      cmocka_unit_test(test_add_bias),     cmocka_unit_test(test_scale_rows),
-        cmocka_unit_test(test_gather_rows),   cmocka_unit_test(test_scatter_rows), cmocka_unit_test(test_add_gated),
-        cmocka_unit_test(test_swiglu_fwd),    cmocka_unit_test(test_geglu_fwd),    cmocka_unit_test(test_rope_fwd),
-        cmocka_unit_test(test_rope_part),     cmocka_unit_test(test_mla_heads),    cmocka_unit_test(test_gemm),
-        cmocka_unit_test(test_gemm_nn),       cmocka_unit_test(test_gemm_half),    cmocka_unit_test(test_gemm_tn),
-        cmocka_unit_test(test_gemm_half_nn),  cmocka_unit_test(test_gemm_half_tn), cmocka_unit_test(test_rmsnorm_fwd),
-        cmocka_unit_test(test_nll),           cmocka_unit_test(test_kl),           cmocka_unit_test(test_attn_fwd),
-        cmocka_unit_test(test_attn_fwd_half), cmocka_unit_test(test_attn_choice),  cmocka_unit_test(test_attn_cap_fwd),
+        cmocka_unit_test(test_unpack16),
+        cmocka_unit_test(test_transpose),
+        cmocka_unit_test(test_add),
+        cmocka_unit_test(test_subtract),
+        cmocka_unit_test(test_add_bias),
+        cmocka_unit_test(test_scale_rows),
+        cmocka_unit_test(test_gather_rows),
+        cmocka_unit_test(test_scatter_rows),
+        cmocka_unit_test(test_add_gated),
+        cmocka_unit_test(test_swiglu_fwd),
+        cmocka_unit_test(test_geglu_fwd),
+        cmocka_unit_test(test_rope_fwd),
+        cmocka_unit_test(test_rope_part),
+        cmocka_unit_test(test_mla_heads),
+        cmocka_unit_test(test_gemm),
+        cmocka_unit_test(test_gemm_nn),
+        cmocka_unit_test(test_gemm_half),
+        cmocka_unit_test(test_gemm_tn),
+        cmocka_unit_test(test_gemm_half_nn),
+        cmocka_unit_test(test_gemm_half_tn),
+        cmocka_unit_test(test_rmsnorm_fwd),
+        cmocka_unit_test(test_nll),
+        cmocka_unit_test(test_kl),
+        cmocka_unit_test(test_attn_fwd),
+        cmocka_unit_test(test_attn_fwd_half),
+        cmocka_unit_test(test_attn_cap_fwd_half),
+        cmocka_unit_test(test_attn_choice),
+        cmocka_unit_test(test_attn_cap_fwd),
         cmocka_unit_test(test_softcap),
     };
     const struct CMUnitTest no_push[] = {

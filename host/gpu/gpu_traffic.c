@@ -43,6 +43,7 @@ static double flop_of(unsigned kernel, const union kernel_args *a, double work)
     case KERNEL_ID_attn_bwd_kv:
     case KERNEL_ID_attn_bwd_v:
     case KERNEL_ID_attn_cap_fwd:
+    case KERNEL_ID_attn_cap_fwd_half:
     case KERNEL_ID_attn_cap_bwd_q:
     case KERNEL_ID_attn_cap_bwd_kv:
     case KERNEL_ID_attn_cap_bwd_v:

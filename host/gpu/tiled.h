@@ -63,9 +63,9 @@ void tiled_subtract(struct gpu_cmd *cmd, const struct subtract_args *args);
 /* Attention: all windows and heads of the call, `start` is filled in here. Cut by work alone, so views are no larger than
  * can be bound. */
 void tiled_attn_fwd(struct gpu_cmd *cmd, const struct attn_fwd_args *args);
-/* The forward pass of what only steers (gradients): attn_fwd_half where a variant for matrix cores is in use, else attn_fwd
- * itself, so that nothing is rounded for no gain. */
-void tiled_attn_fwd_steering(struct gpu_cmd *cmd, const struct attn_fwd_args *args);
+/* The forward pass of what only steers (gradients), scores capped where `cap` is not 0: attn_fwd_half or attn_cap_fwd_half where a
+ * variant for matrix cores is in use, else the exact kernel, so that nothing is rounded for no gain. */
+void tiled_attn_fwd_steering(struct gpu_cmd *cmd, const struct attn_fwd_args *args, float cap);
 void tiled_attn_fwd_half(struct gpu_cmd *cmd, const struct attn_fwd_half_args *args);
 /* Scores capped by `cap` (attn_cap_fwd); 0: not. */
 void tiled_attn_fwd_capped(struct gpu_cmd *cmd, const struct attn_fwd_args *args, float cap);
@@ -73,6 +73,7 @@ void tiled_attn_bwd_q_capped(struct gpu_cmd *cmd, const struct attn_bwd_q_args *
 void tiled_attn_bwd_kv_capped(struct gpu_cmd *cmd, const struct attn_bwd_kv_args *args, float cap);
 void tiled_attn_bwd_v_capped(struct gpu_cmd *cmd, const struct attn_bwd_v_args *args, float cap);
 void tiled_attn_cap_fwd(struct gpu_cmd *cmd, const struct attn_cap_fwd_args *args);
+void tiled_attn_cap_fwd_half(struct gpu_cmd *cmd, const struct attn_cap_fwd_half_args *args);
 void tiled_attn_cap_bwd_q(struct gpu_cmd *cmd, const struct attn_cap_bwd_q_args *args);
 void tiled_attn_cap_bwd_kv(struct gpu_cmd *cmd, const struct attn_cap_bwd_kv_args *args);
 void tiled_attn_cap_bwd_v(struct gpu_cmd *cmd, const struct attn_cap_bwd_v_args *args);

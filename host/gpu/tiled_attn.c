@@ -99,6 +99,7 @@ ATTENTION(attn_bwd_kv, true, kv_heads, 4)
 ATTENTION(attn_bwd_v, true, kv_heads, 2)
 
 ATTENTION(attn_cap_fwd, false, heads, 2)
+ATTENTION(attn_cap_fwd_half, false, heads, 2)
 ATTENTION(attn_cap_bwd_q, false, heads, 3)
 ATTENTION(attn_cap_bwd_kv, true, kv_heads, 4)
 ATTENTION(attn_cap_bwd_v, true, kv_heads, 2)
@@ -120,16 +121,27 @@ CAPPED(attn_bwd_q, attn_cap_bwd_q)
 CAPPED(attn_bwd_kv, attn_cap_bwd_kv)
 CAPPED(attn_bwd_v, attn_cap_bwd_v)
 
-_Static_assert(sizeof(struct attn_fwd_half_args) == sizeof(struct attn_fwd_args), "the two kernels take the same");
+_Static_assert(sizeof(struct attn_fwd_half_args) == sizeof(struct attn_fwd_args) &&
+                   sizeof(struct attn_cap_fwd_half_args) == sizeof(struct attn_cap_fwd_args),
+               "the kernels take the same");
 
-void tiled_attn_fwd_steering(struct gpu_cmd *cmd, const struct attn_fwd_args *args)
+/* Whether these arguments go to matrix cores. */
+static bool by_matrix_cores(struct gpu_cmd *cmd, unsigned kernel, const void *args)
+{
+    const struct gpu_kernel *k = gpu_kernel_chosen(gpu_cmd_gpu(cmd), kernel, gpu_kernel_push(kernel, args));
+    return k && (k->variant->needs & GPU_CAP_COOPMAT);
+}
+
+void tiled_attn_fwd_steering(struct gpu_cmd *cmd, const struct attn_fwd_args *args, float cap)
 {
     struct attn_fwd_half_args same;
+    struct attn_cap_fwd_half_args capped = {.cap = cap};
     memcpy(&same, args, sizeof same);
-    const struct gpu_kernel *k =
-        gpu_kernel_chosen(gpu_cmd_gpu(cmd), KERNEL_ID_attn_fwd_half, gpu_kernel_push(KERNEL_ID_attn_fwd_half, &same));
-    if (k && (k->variant->needs & GPU_CAP_COOPMAT))
+    memcpy(&capped, args, sizeof *args);
+    if (cap > 0 && by_matrix_cores(cmd, KERNEL_ID_attn_cap_fwd_half, &capped))
+        tiled_attn_cap_fwd_half(cmd, &capped);
+    else if (!(cap > 0) && by_matrix_cores(cmd, KERNEL_ID_attn_fwd_half, &same))
         tiled_attn_fwd_half(cmd, &same);
     else
-        tiled_attn_fwd(cmd, args);
+        tiled_attn_fwd_capped(cmd, args, cap);
 }

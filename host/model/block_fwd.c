@@ -280,10 +280,7 @@ static void attention(struct model *m, const struct block_weights *b, const stru
                                   .dim = c->head_dim,
                                   .sliding = b->sliding,
                                   .scale = (float)config_attention_scale(c)};
-        if (c->score_cap > 0)
-            tiled_attn_fwd_capped(m->cmd, &a, (float)c->score_cap);
-        else
-            (s->steering ? tiled_attn_fwd_steering : tiled_attn_fwd)(m->cmd, &a);
+        (s->steering ? tiled_attn_fwd_steering : tiled_attn_fwd_capped)(m->cmd, &a, (float)c->score_cap);
     }
 }
 
