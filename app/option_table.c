@@ -294,7 +294,7 @@ const struct option options[] = {
      "other bits (and group) for weights whose name matches, in a GGUF another type such as Q6_K; may be repeated, the last "
      "match wins. Names: model.layers.0.mlp.up_proj, or blk.0.ffn_up.weight as in llama.cpp"},
     {"keep", 0, "REGEX", OPT_CALL, CALLS(read_keep, show_keep), "", ON(QUANTIZE), SECTION_MAIN,
-     "keep weights whose name matches in 16 bits; may be repeated, the last match wins"},
+     "keep weights whose name matches in 16 bits (in a GGUF, INT4 of the model as Q4_0); may be repeated, the last match wins"},
     {"refine", 0, "FILE", OPT_TEXT, AT(q.refine), "", ON(QUANTIZE), SECTION_MAIN,
      "a GGUF made from MODEL: only its codes are learned again, all other bytes stay"},
     {"report", 0, "FILE", OPT_TEXT, AT(q.report), "", ON(QUANTIZE), SECTION_MAIN,

@@ -72,7 +72,7 @@ struct tensor_group {
 static bool same_tensor(const struct matrix *a, const struct matrix *b)
 {
     return a->rows == b->rows && a->cols == b->cols && a->type == b->type && a->wanted == b->wanted &&
-           a->coded == b->coded && (!a->coded || a->spec.group == b->spec.group) &&
+           a->coded == b->coded && a->copied == b->copied && (!a->coded || a->spec.group == b->spec.group) &&
            strcmp(matrix_kind(a), matrix_kind(b)) == 0;
 }
 
@@ -109,7 +109,7 @@ static void print_tensors(struct strbuf *f, const struct plan *p)
         else if (x->coded && x->spec.group != x->type->codes->group)
             table_cell(t, "%s in groups of %u", x->spec.type->name, (unsigned)x->spec.group);
         else
-            table_cell(t, "%s", x->coded || x->type->block == 1 ? "" : "rounded");
+            table_cell(t, "%s", x->copied ? "as it is" : x->coded || x->type->block == 1 ? "" : "rounded");
     }
     free(groups);
     strbuf_printf(f, "tensors\n");

@@ -56,4 +56,24 @@ run "$gsq" compare "$tmp/int4.gguf" "$tmp/m/int4-f32" "${text[@]}" --json
 check "int4: as Q4_0 without a loss (KL $(field mean_kl "$tmp/out"))" test "$(field mean_kl "$tmp/out")" = 0
 run "$gsq" inspect "$tmp/int4.gguf"
 check 'int4: in Q4_0' grep -q 'Q4_0' "$tmp/out"
+# What is kept beside new codes stays what it is in the model.
+run "$gsq" quantize "$tmp/m/int4" -o "$tmp/kept.gguf" --type Q8_0 --method rtn --allow-requantize --keep 'layers\.0\.' -q
+ended 'int4: quantized but for a block'
+same_block() { # GGUF OTHER BLOCK: its matrices, bytes and all
+    python3 - "$here/tests/lib/imatrix_same.py" "$@" <<'END'
+import sys
+exec(open(sys.argv[1]).read().split("if sys.argv[1]")[0])
+def matrices(path):
+    data = open(path, "rb").read()
+    at = {name: place for name, (n, place) in places(data).items()}
+    ends = sorted(at.values()) + [len(data)]
+    return {name: data[begin:ends[ends.index(begin) + 1]] for name, begin in at.items()
+            if name.startswith(sys.argv[4].encode()) and b"norm" not in name}
+a, b = matrices(sys.argv[2]), matrices(sys.argv[3])
+sys.exit(len(a) != 7 or a != b)
+END
+}
+check 'int4: the codes of that block are as they were' same_block "$tmp/kept.gguf" "$tmp/int4.gguf" blk.0.
+run same_block "$tmp/kept.gguf" "$tmp/int4.gguf" blk.1.
+check 'int4: those of another block are not' test "$rc" -eq 1
 done_testing

@@ -20,6 +20,7 @@ struct matrix {
     const struct gguf_type *type, *wanted;
     bool coded;             /* as codes and scales; else it stays in 16 bits or, in a GGUF, is rounded */
     struct quant_spec spec; /* if coded */
+    bool copied;            /* of a GGUF: not coded, but its codes in the model are written as they are */
 };
 
 /* Whether it is a linear: a matrix of a block that codes are learned for. Others of a block are kept, in a GGUF rounded. */

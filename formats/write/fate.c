@@ -72,6 +72,11 @@ static bool in_folder(const struct matrix *list, size_t n, const struct fate_opt
 /* A linear's codes are learned; all else is rounded as it is written. */
 static bool fit(struct matrix *x, struct err *e)
 {
+    if (x->copied) {
+        x->type = x->wanted;
+        x->coded = false;
+        return true;
+    }
     x->type = gguf_type_fitting(x->wanted, x->cols);
     if (x->type != x->wanted)
         x->spec = gguf_type_spec(x->type, 0);
@@ -135,8 +140,7 @@ static bool in_gguf(struct matrix *list, size_t n, const struct fate_options *o,
 
 /* ---- a GGUF of codes that are there ---- */
 
-/* Where codes of this kind are at home, exactly. NULL: nowhere. */
-static const struct gguf_type *home(const struct quant_spec *spec, uint32_t cols)
+const struct gguf_type *fate_home(const struct quant_spec *spec, uint32_t cols)
 {
     bool two = !spec->type->group && spec->type->lo == -2 && spec->type->hi == 1;
     const struct gguf_type *t = gguf_type_for(spec);
@@ -167,7 +171,7 @@ static bool place(struct matrix *x)
         x->type = values ? x->wanted : x->type && x->type->block == 1 ? x->type : gguf_type_of(GGML_F16);
         return true;
     }
-    x->type = x->wanted ? x->wanted : home(&x->spec, x->cols);
+    x->type = x->wanted ? x->wanted : fate_home(&x->spec, x->cols);
     return x->type && (!x->wanted || holds(x->wanted, &x->spec, x->cols));
 }
 

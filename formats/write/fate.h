@@ -4,6 +4,9 @@
 
 #include "formats/write/export.h"
 
+/* The type of a GGUF that holds such codes exactly, in rows of cols; NULL: none does. */
+const struct gguf_type *fate_home(const struct quant_spec *spec, uint32_t cols);
+
 enum fate_policy {
     FATE_FOLDER, /* a packed folder: codes, where the format holds them */
     FATE_GGUF,   /* a type for each; another one stands in where rows are no multiple of its block */

@@ -101,7 +101,7 @@ static bool check_item(struct gguf_plan *p, const struct matrix *item, const cha
                 (unsigned)item->cols, (unsigned)item->type->block, item->type->name);
         return err_hint(p->e, "choose another type for it with --tensor");
     }
-    if (!item->coded && !item->type->rounded) {
+    if (!item->coded && !item->copied && !item->type->rounded) {
         err_set(p->e, ERR_USER, "%s: weights cannot be rounded to %s", module, item->type->name);
         return err_hint(p->e, "choose another type for it with --tensor");
     }
@@ -175,7 +175,7 @@ static bool plan_experts(struct gguf_plan *p, const struct block_part *part, uin
         const struct matrix *item = first + (size_t)i * EXPERT_MATRICES;
         if (!check_item(p, item, block_part_name(checkpoint_config(p->src), part, layer, i, module, sizeof module)))
             return false;
-        if (item->type == first->type && item->coded == first->coded)
+        if (item->type == first->type && item->coded == first->coded && item->copied == first->copied)
             continue;
         err_set(p->e, ERR_USER, "%s would be %s and %s %s: in a GGUF all experts of a layer are one tensor of one type",
                 first->module, first->type->name, item->module, item->type->name);
@@ -351,7 +351,7 @@ static bool check_complete(struct gguf_plan *p)
 
 static uint64_t entry_work(const struct gguf_entry *x)
 {
-    bool rounded = x->item && !x->item->coded;
+    bool rounded = x->item && !x->item->coded && !x->item->copied;
     return (uint64_t)x->rows * x->cols * gguf_entry_matrices(x) * (rounded ? gguf_round_cost(x->type) : 1);
 }
 

@@ -12,6 +12,7 @@
 #include "formats/read/tensor_values.h"
 #include "formats/write/gguf_export.h"
 #include "formats/write/gguf_plan.h"
+#include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/out_path.h"
 #include "host/base/pool.h"
@@ -27,7 +28,8 @@ struct writing {
     const struct gguf_plan *plan;
     const struct export_source *source;
     struct gguf_writer *writer;
-    uint64_t done; /* work */
+    uint64_t done;    /* work */
+    uint64_t rounded; /* scales of the model's own codes, which f16 does not hold exactly */
     struct err *e;
 };
 
@@ -129,6 +131,30 @@ static bool write_rounded(struct writing *w, const struct gguf_entry *x)
     return ok;
 }
 
+bool gguf_model_codes(const struct checkpoint *ck, const struct matrix *x, struct qlinear *q, uint64_t *rounded,
+                      struct err *e)
+{
+    const struct quant_type *l = x->type->codes;
+    if (!checkpoint_read_codes(ck, x->module, q, e))
+        return false;
+    if (l->super)
+        return true;
+    for (size_t i = 0; i < (size_t)q->rows * q->groups; i++) {
+        float s = scale_round(SCALE_F16, q->scales[i]);
+        if (!isfinite(s)) {
+            gguf_too_large(ck, x->module, q->scales[i], e);
+            qlinear_free(q);
+            return false;
+        }
+        *rounded += s != q->scales[i];
+        q->scales[i] = s;
+    }
+    q->spec.scale = SCALE_F16;
+    if (!q->spec.type->group && l->lo < q->spec.type->lo && l->bits == q->spec.type->bits)
+        q->spec.type = quant_type_of_bits(l->bits); /* ternary codes among the four of two bits */
+    return true;
+}
+
 static bool write_coded(struct writing *w, const struct gguf_entry *x)
 {
     uint64_t row_bytes = gguf_row_bytes(x->type, x->cols);
@@ -137,7 +163,8 @@ static bool write_coded(struct writing *w, const struct gguf_entry *x)
     struct qlinear q = {0};
     if (!packed)
         return err_nomem(w->e, x->module, step * row_bytes);
-    bool ok = w->source->linear(w->source->ctx, x->item, &q, w->e);
+    bool ok = x->item->copied ? gguf_model_codes(w->plan->src, x->item, &q, &w->rounded, w->e)
+                              : w->source->linear(w->source->ctx, x->item, &q, w->e);
     if (ok && (q.rows != x->rows || q.cols != x->cols))
         ok = err_set(w->e, ERR_BUG, "%s: codes of %u x %u for a matrix of %u x %u", x->module, (unsigned)q.rows,
                      (unsigned)q.cols, (unsigned)x->rows, (unsigned)x->cols);
@@ -246,10 +273,10 @@ static bool write_latent(struct writing *w, const struct gguf_entry *x)
 
 static bool write_entry(struct writing *w, const struct gguf_entry *x)
 {
-    bool ok = x->latent                   ? write_latent(w, x)
-              : x->item && x->item->coded ? write_coded(w, x)
-              : x->n_dims > 1             ? write_rounded(w, x)
-                                          : write_vector(w, x);
+    bool ok = x->latent                                        ? write_latent(w, x)
+              : x->item && (x->item->coded || x->item->copied) ? write_coded(w, x)
+              : x->n_dims > 1                                  ? write_rounded(w, x)
+                                                               : write_vector(w, x);
     if (ok && x->module[0])
         checkpoint_drop_module(w->plan->src, x->module);
     return ok;
@@ -310,6 +337,9 @@ bool gguf_plan_write(struct gguf_plan *p, const char *path, const struct export_
     for (size_t i = 0; ok && i < p->n; i++)
         ok = (p->entries[i].experts ? write_experts : write_entry)(&w, &p->entries[i]) ||
              err_context(e, "%s", p->entries[i].name) || err_context(e, "%s", path);
+    if (w.rounded)
+        log_warn("%llu scales of codes that stay were rounded: GGUF stores them as 16-bit floats",
+                 (unsigned long long)w.rounded);
     if (ok)
         return gguf_writer_close(&w.writer, e);
     gguf_writer_abort(&w.writer);

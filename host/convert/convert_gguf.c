@@ -8,6 +8,7 @@
 #include "formats/write/export.h"
 #include "formats/write/export_plan.h"
 #include "formats/write/fate.h"
+#include "formats/write/write_gguf.h"
 #include "host/base/log.h"
 #include "host/convert/convert.h"
 #include "host/convert/convert_scales.h"
@@ -36,24 +37,10 @@ static bool check_scales(const struct gguf_conversion *c, struct err *e)
     return true;
 }
 
-/* Of the plain types that a type holds, only those with its very levels are taken as they are. */
 static bool pull_codes(void *ctx, const struct matrix *item, struct qlinear *q, struct err *e)
 {
     struct gguf_conversion *c = ctx;
-    const struct quant_type *l = item->type->codes;
-    if (!checkpoint_read_codes(c->ck, item->module, q, e))
-        return false;
-    if (l->super)
-        return true;
-    for (size_t i = 0; i < (size_t)q->rows * q->groups; i++) {
-        float s = scale_round(SCALE_F16, q->scales[i]);
-        c->rounded += s != q->scales[i];
-        q->scales[i] = s;
-    }
-    q->spec.scale = SCALE_F16;
-    if (!q->spec.type->group && l->lo < q->spec.type->lo && l->bits == q->spec.type->bits)
-        q->spec.type = quant_type_of_bits(l->bits); /* ternary codes among the four of two bits */
-    return true;
+    return gguf_model_codes(c->ck, item, q, &c->rounded, e);
 }
 
 static bool report(void *ctx, uint64_t done, uint64_t total)

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/write/fate.h"
 #include "formats/write/gguf_mixture.h"
 #include "formats/write/hf_plan.h"
 #include "host/quant/plan/plan_rules.h"
@@ -40,6 +41,12 @@ static const struct gguf_type *exception(const struct matrix *x, const struct qu
     return x->head ? o->head_type : NULL;
 }
 
+/* What a folder has as codes that a GGUF can hold is kept as that, not as 16 bits: models are released in INT4. */
+static bool own_codes(const struct matrix *x)
+{
+    return matrix_is_linear(x) && x->coded && !x->stored && fate_home(&x->spec, x->cols);
+}
+
 /* Of the mixture's own type the group is that of the run. */
 static void wish_type(struct matrix *x, const struct model_config *c, const struct quantize_options *o,
                       const struct tensor_rule *rule)
@@ -55,6 +62,9 @@ static void wish_type(struct matrix *x, const struct model_config *c, const stru
                       : gguf_type_spec(x->wanted, 0);
     } else if (rule->type) {
         x->wanted = gguf_type_home(rule->type, rule->group, &x->spec);
+    } else if (!rule->gguf && own_codes(x)) {
+        x->wanted = fate_home(&x->spec, x->cols);
+        x->copied = true;
     } else {
         x->wanted = rule->gguf ? rule->gguf : gguf_type_of(GGML_F16);
         x->spec = gguf_type_spec(x->wanted, rule->group);
