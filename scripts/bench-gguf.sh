@@ -8,7 +8,7 @@
 # ROWS: file of measured rows, default build/gguf.tsv; what is in it is not measured again, so an interrupted run goes on.
 # TYPES="Q2_K Q2_K_S Q3_K_S Q3_K_M Q4_0 Q2_0 TQ2_0" (of both), THEIRS="IQ2_S IQ2_XXS" (of llama-quantize alone),
 # METHODS="llama-quantize gptq alone together paper" (what they are: scripts/lib/levels.sh), SAMPLES=128, CTX=256, WINDOWS=150 (of the
-# evaluation text; 0: all), GSQ=path of the binary, LLAMA=path of llama_run.
+# evaluation text; 0: all), ATTENTION= (a type that both give attention's matrices instead, Q8_0 for instance), GSQ=path of the binary, LLAMA=path of llama_run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib/levels.sh
@@ -18,6 +18,11 @@ rows=${ROWS:-build/gguf.tsv}
 read -ra types <<<"${TYPES:-Q2_K Q2_K_S Q3_K_S Q3_K_M Q4_0 Q2_0 TQ2_0}"
 read -ra theirs <<<"${THEIRS-IQ2_S IQ2_XXS}"
 read -ra methods <<<"${METHODS:-llama-quantize gptq alone together paper}"
+attention=${ATTENTION:-}
+ours=() theirs_too=()
+if [[ -n $attention ]]; then
+    ours=(--tensor "self_attn\\.=$attention") theirs_too=("--tensor-type=attn_=${attention,,}")
+fi
 samples=${SAMPLES:-128} ctx=${CTX:-256} windows=${WINDOWS:-150}
 [[ -x $gsq ]] || { echo "$gsq is not built: cmake --preset release && cmake --build build/release" >&2; exit 1; }
 [[ -x $llama ]] || { echo "$llama is not built: scripts/llama-cpp.sh, then cmake again" >&2; exit 77; }
@@ -46,7 +51,7 @@ imatrix() {
         "$gsq" imatrix "$model" --calib "$calib" --samples "$samples" --ctx "$ctx" -o "$tmp/imatrix.gguf" -q >&2
 }
 their_file() { # TYPE
-    [[ -e $tmp/$1.gguf ]] || { imatrix && "$llama" quantize "$tmp/f16.gguf" "$tmp/$1.gguf" "$1" "$tmp/imatrix.gguf"; }
+    [[ -e $tmp/$1.gguf ]] || { imatrix && "$llama" quantize "$tmp/f16.gguf" "$tmp/$1.gguf" "$1" "$tmp/imatrix.gguf" "${theirs_too[@]}"; }
 }
 
 # One row: model, type, method, bits per weight of the blocks' matrices, KL, top-1, perplexity, seconds, bytes of the file.
@@ -68,7 +73,7 @@ measure() { # TYPE METHOD
     esac
     if [[ $method != llama-quantize ]]; then
         rm -rf "$file" "$file.work"
-        "$gsq" quantize "$model" -o "$file" --type "$type" "${how[@]}" --calib "$calib" --samples "$samples" \
+        "$gsq" quantize "$model" -o "$file" --type "$type" "${how[@]}" "${ours[@]}" --calib "$calib" --samples "$samples" \
             --ctx "$ctx" -q >&2
     fi
     local seconds=$((SECONDS - start))
@@ -99,6 +104,7 @@ done
 
 echo "calibration: $samples windows of $ctx tokens; evaluation: $windows windows of $ctx by llama-perplexity's protocol in"
 echo "$("$llama" version) on the CPU; $("$gsq" --version)"
+[[ -z $attention ]] || echo "attention's matrices are $attention in both"
 echo "machine: $(nproc) x $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1); $("$gsq" devices 2>/dev/null | sed -n 1p)"
 echo "date: $(date -u +%Y-%m-%d)"
 echo
