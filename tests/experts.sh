@@ -160,23 +160,23 @@ again() { # NAME AT OPTION...: a run that is stopped there and gone on with
     must "${@:3}" -o "$tmp/again"
     check "$name: what is there is not made again" grep -q "$told" "$tmp/err"
 }
-lost='' told='block 2: 3 of its 4 parts are done already'
+lost='' told='block 2: 3 of its 4 files are there already'
 again 'latent attention, killed between experts' kill:block:4 "${latent_learn[@]}"
 check 'latent attention, killed between experts: the same bytes' cmp "$tmp/latent2/model.safetensors" "$tmp/again/model.safetensors"
-told='block 1: 2 of its 3 parts are done already'
+told='block 1: 2 of its 3 files are there already'
 for at in kill:block:2 kill:linear:14 stop:linear:14; do
     again "$at" "$at" "${learn[@]}" --samples 2
     check "$at: the same bytes" cmp "$tmp/again/model.safetensors" "$tmp/few/model.safetensors"
 done
-lost=block-0000-part-0001.safetensors told='block 1: 2 of its 3 parts are done already'
+lost=block-0000-part-0001.safetensors told='block 1: 2 of its 3 files are there already'
 again 'a file in the middle lost' kill:block:5 "${learn[@]}" --samples 2
 check 'a file in the middle lost: the same bytes' cmp "$tmp/again/model.safetensors" "$tmp/few/model.safetensors"
 # What all tokens go through is coded too.
-lost='' told='block 1: 1 of its 3 parts are done already'
+lost='' told='block 1: 1 of its 3 files are there already'
 must "${learn[@]}" --samples 2 --tensor 'q_proj=4' -o "$tmp/q4"
 again 'attention in 4 bits' kill:block:1 "${learn[@]}" --samples 2 --tensor 'q_proj=4'
 check 'attention in 4 bits: the same bytes' cmp "$tmp/again/model.safetensors" "$tmp/q4/model.safetensors"
-told='block 2: 1 of its 3 parts are done already'
+told='block 2: 1 of its 3 files are there already'
 again 'rounded' kill:block:4 "$gsq" quantize "$model" --method rtn --bits 2 --group 64
 check 'rounded: the same bytes' cmp "$tmp/again/model.safetensors" "$tmp/rtn2/model.safetensors"
 

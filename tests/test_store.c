@@ -429,9 +429,9 @@ static void test_parts(void **state)
 {
     (void)state;
     enum { COMMON = 2, EXPERTS = 10, PARTS = 4, N = COMMON + EXPERTS * EXPERT_MATRICES };
-    static const char *const names[PARTS] = {
-        WORK "/block-0000.safetensors", WORK "/block-0000-part-0001.safetensors",
-        WORK "/block-0000-part-0002.safetensors", WORK "/block-0000-part-0003.safetensors"};
+    static const char *const names[PARTS] = {WORK "/block-0000.safetensors", WORK "/block-0000-part-0001.safetensors",
+                                             WORK "/block-0000-part-0002.safetensors",
+                                             WORK "/block-0000-part-0003.safetensors"};
     static struct matrix many[N];
     static struct qlinear q[N];
     static struct linear_report reports[N];
@@ -507,7 +507,7 @@ static void test_parts(void **state)
         s = open_ok();
         assert_int_equal(store_check(s, &p), 0);
         assert_false(store_has_block(s, 0));
-        assert_int_equal(store_whole_parts(s, 0), PARTS - 1);
+        assert_int_equal(store_whole_parts(s, 0), 2); /* of the three that have a file */
         assert_false(store_has_part(s, 0, 3));
         e = (struct err){0};
         assert_false(store_hash_blocks(s, &p, hex[1], &e));

@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
-"""sparse_model.py NAME FOLDER [--layers N] [--experts N]: a model folder of full size whose weights are holes. Headers, index and
-config.json are as released; data take no room on disk and read as zeros. NAME: a dense shape (1B, 3B, 8B, 8B-152k, 14B, 32B, 70B),
-qwen3-30b-a3b, deepseek-v3 or kimi-k2.5. Standard library only."""
+"""sparse_model.py NAME FOLDER [--layers N] [--dense N] [--experts N] [--vocab N] [--values N]: a model folder of full size whose
+weights are holes. Headers, index and config.json are as released; data take no room on disk and read as zeros. NAME: a dense shape
+(1B, 3B, 8B, 8B-152k, 14B, 32B, 70B), qwen3-30b-a3b, deepseek-v3 or kimi-k2.5. --layers, of which the first --dense have no
+experts, --experts, --vocab: other numbers. --values N, of kimi-k2.5: what all tokens go through and the first N experts of each layer
+have random values (the same in every run), and every token chooses these N. Standard library only."""
 import json
 import os
+import random
+import re
 import struct
 import sys
 
@@ -11,11 +15,32 @@ SHARD = 5_000_000_000
 SIZE = {"BF16": 2, "F32": 4, "I32": 4, "F8_E4M3": 1}
 
 
+SIGNED = bytes([0x3C] * 128 + [0xBC] * 128)
+
+
+def values(name, dtype, size, experts):
+    """Random ones of a tensor: weights of 1/128 to 1/32 and either sign; scales that give INT4 the same. b"": it stays a hole."""
+    expert = re.search(r"\.experts\.(\d+)\.", name)
+    rand = random.Random(name).randbytes
+    if "norm" in name:
+        return b"\x80\x3f" * (size // 2)
+    if name.endswith("e_score_correction_bias"):
+        return struct.pack("<%df" % (size // 4), *[float(i < experts) for i in range(size // 4)])
+    if (expert and int(expert[1]) >= experts) or name.endswith("weight_shape") or not name.startswith("language_model."):
+        return b""
+    if dtype == "I32":
+        return rand(size)
+    value = bytearray(size)
+    value[0::2] = rand(size // 2)
+    value[1::2] = b"\x3b" * (size // 2) if name.endswith("weight_scale") else rand(size // 2).translate(SIGNED)
+    return bytes(value)
+
+
 class Folder:
     """Tensors in the order given, in shards that a header begins; what has values lies together behind the hole."""
 
-    def __init__(self, path):
-        self.path, self.shards, self.values, self.at = path, [[]], [[]], 0
+    def __init__(self, path, experts=0):
+        self.path, self.shards, self.values, self.at, self.experts = path, [[]], [[]], 0, experts
 
     def add(self, name, dtype, *shape):
         size = SIZE[dtype]
@@ -49,6 +74,11 @@ class Folder:
                 f.write(struct.pack("<Q", len(text)) + text)
                 f.seek(8 + len(text) + end)
                 f.write(data)
+                for n, d, _, a, b in shard if self.experts else []:
+                    value = values(n, d, b - a, self.experts)
+                    if value:
+                        f.seek(8 + len(text) + a)
+                        f.write(value)
                 f.truncate(8 + len(text) + shard[-1][4])
             total += shard[-1][4]
             names.update((n, file) for n, *_ in shard)
@@ -192,15 +222,19 @@ KIMI = dict(
 
 EXPERTS = {"qwen3-30b-a3b": QWEN3, "deepseek-v3": DEEPSEEK, "kimi-k2.5": KIMI}
 if len(sys.argv) < 3 or sys.argv[1] not in [*DENSE, *EXPERTS]:
-    sys.exit("usage: sparse_model.py %s FOLDER [--layers N] [--experts N]" % "|".join([*DENSE, *EXPERTS]))
+    sys.exit("usage: sparse_model.py %s FOLDER [--layers N] [--dense N] [--experts N] [--vocab N] [--values N]" % "|".join([*DENSE, *EXPERTS]))
 args = dict(zip(sys.argv[3::2], map(int, sys.argv[4::2])))
 name, path = sys.argv[1:3]
 os.makedirs(path)
 config = dict(EXPERTS[name]) if name in EXPERTS else dense(name)
 config["num_hidden_layers"] = args.get("--layers", config["num_hidden_layers"])
+if "--dense" in args:
+    config["first_k_dense_replace"] = args["--dense"]
+if "--vocab" in args:
+    config.update(vocab_size=args["--vocab"], bos_token_id=0, eos_token_id=1)
 if "--experts" in args:
     config["num_experts" if "num_experts" in config else "n_routed_experts"] = args["--experts"]
-folder = Folder(path)
+folder = Folder(path, args.get("--values", 0))
 if name == "deepseek-v3":
     mla(folder, config, "model.", "lm_head", fp8, fp8)
 elif name == "kimi-k2.5":

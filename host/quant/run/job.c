@@ -43,7 +43,7 @@ static bool make_block(struct job *j, uint32_t layer, struct err *e)
     const uint32_t stored = store_whole_parts(j->store, layer);
     struct block_result r;
     if (stored)
-        log_info("block %u: %u of its %u parts are done already", layer + 1, stored, store_parts(b));
+        log_info("block %u: %u of its %u files are there already", layer + 1, stored, store_files(b));
     bool ok = block_result_make(&r, b.n, e) && source_ready(j, layer, e) && job_block(j, layer, &r, e) &&
               job_end_part(j, layer, &r, e);
     block_result_free(&r);

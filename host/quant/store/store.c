@@ -336,7 +336,7 @@ static bool header_make(struct block_header *h, const struct store *s, struct bl
 }
 
 static bool write_part(const char *path, const struct block_header *h, struct block_items b,
-                        const struct qlinear *linears, struct err *e)
+                       const struct qlinear *linears, struct err *e)
 {
     struct safetensors_writer *w;
     if (!safetensors_writer_open(&w, path, h->tensors, h->n_tensors, (const char *const(*)[2])h->facts, h->n_facts, e))
@@ -418,12 +418,12 @@ static void look_at(struct store *s, uint32_t layer, uint32_t part, struct block
 {
     struct err e = {0};
     bool there = part_there(s, layer, part), needs = store_part_has_file(of);
-    see(s, layer, part, (struct seen){.state = !needs ? ELSEWHERE : UNSEEN}, &e);
+    see(s, layer, part, (struct seen){.state = !needs ? EMPTY : UNSEEN}, &e);
     if (!needs || (!there && !in_first(s, layer, of)))
         return;
     if (open_part(s, layer, there ? part : 0, &e) && check_part(s, of, &e)) {
         if (!there)
-            see(s, layer, part, (struct seen){.state = ELSEWHERE}, &e);
+            see(s, layer, part, (struct seen){.state = IN_FIRST}, &e);
         return;
     }
     log_warn("%s; this %s is made again", e.msg, part ? "part" : "block");
@@ -443,24 +443,31 @@ uint32_t store_check(struct store *s, const struct plan *p)
     return whole;
 }
 
-bool store_has_part(const struct store *s, uint32_t layer, uint32_t part)
+static bool is_whole(const struct store *s, uint32_t layer, uint32_t part)
 {
     int state = state_of(s, layer, part);
-    return state == WHOLE || state == ELSEWHERE;
+    return state == WHOLE || state == IN_FIRST;
+}
+
+bool store_has_part(const struct store *s, uint32_t layer, uint32_t part)
+{
+    return is_whole(s, layer, part) || state_of(s, layer, part) == EMPTY;
 }
 
 uint32_t store_whole_parts(const struct store *s, uint32_t layer)
 {
     uint32_t whole = 0;
     for (uint32_t part = 0; layer < s->n_seen && part < s->seen[layer].n; part++)
-        whole += store_has_part(s, layer, part);
+        whole += is_whole(s, layer, part);
     return whole;
 }
 
 bool store_has_block(const struct store *s, uint32_t layer)
 {
-    uint32_t whole = store_whole_parts(s, layer);
-    return whole && whole == s->seen[layer].n;
+    bool all = layer < s->n_seen && s->seen[layer].n;
+    for (uint32_t part = 0; all && part < s->seen[layer].n; part++)
+        all = store_has_part(s, layer, part);
+    return all;
 }
 
 bool store_hash_blocks(struct store *s, const struct plan *p, char hex[33], struct err *e)
@@ -472,7 +479,7 @@ bool store_hash_blocks(struct store *s, const struct plan *p, char hex[33], stru
         for (uint32_t part = 0; part < store_parts(b); part++) {
             if (state_of(s, layer, part) == DAMAGED)
                 return err_set(e, ERR_ENV, "%s in %s is damaged", store_part_name(layer, part, name), s->dir);
-            if (state_of(s, layer, part) == ELSEWHERE || !store_part_has_file(store_part(b, part)))
+            if (state_of(s, layer, part) == IN_FIRST || !store_part_has_file(store_part(b, part)))
                 continue;
             if (state_of(s, layer, part) != WHOLE && !open_part(s, layer, part, e))
                 return false;

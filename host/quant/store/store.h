@@ -41,7 +41,7 @@ void store_close(struct store **s);
 /* Looks at all blocks: checksums, then shapes and values against the plan. Warns of each file that is there and not whole.
  * Returns how many blocks are whole. */
 uint32_t store_check(struct store *s, const struct plan *p);
-/* Whether a part of a block is there and, by store_check, whole; whether all of them are. How many are. */
+/* Whether a part of a block needs no file, or is there and, by store_check, whole; whether that is so of all. How many are there. */
 bool store_has_part(const struct store *s, uint32_t layer, uint32_t part);
 bool store_has_block(const struct store *s, uint32_t layer);
 uint32_t store_whole_parts(const struct store *s, uint32_t layer);

@@ -12,7 +12,8 @@ struct seen {
         UNSEEN,
         WHOLE,
         DAMAGED,
-        ELSEWHERE /* it has no file, and needs none: nothing in it is coded, or part 0 has all of the block */
+        IN_FIRST, /* the file of part 0 has it too */
+        EMPTY     /* it has no file, and needs none */
     } state;
     struct hash128 data; /* of its tensors, without the reports; where WHOLE */
 };

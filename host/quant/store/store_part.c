@@ -28,17 +28,20 @@ struct block_items store_part(struct block_items b, uint32_t part)
     return of;
 }
 
-bool store_part_is_last(struct block_items b, uint32_t part)
-{
-    return part + 1 == store_parts(b);
-}
-
 bool store_part_has_file(struct block_items part)
 {
     bool any = !part.n || store_part_of(&part.items[0]) == 0;
     for (uint32_t i = 0; !any && i < part.n; i++)
         any = part.items[i].coded;
     return any;
+}
+
+uint32_t store_files(struct block_items b)
+{
+    uint32_t files = 0;
+    for (uint32_t part = 0, n = store_parts(b); part < n; part++)
+        files += store_part_has_file(store_part(b, part));
+    return files;
 }
 
 const char *store_part_name(uint32_t layer, uint32_t part, char out[PART_NAME_CAP])

@@ -14,9 +14,10 @@ uint32_t store_part_of(const struct matrix *item);
 /* Of a block. */
 uint32_t store_parts(struct block_items b);
 struct block_items store_part(struct block_items b, uint32_t part);
-bool store_part_is_last(struct block_items b, uint32_t part);
 /* Whether it has a file: part 0, and what has something coded. */
 bool store_part_has_file(struct block_items part);
+/* How many of a block have one. */
+uint32_t store_files(struct block_items b);
 /* "block-0007.safetensors", "block-0007-part-0003.safetensors" */
 #define PART_NAME_CAP 48
 const char *store_part_name(uint32_t layer, uint32_t part, char out[PART_NAME_CAP]);
