@@ -90,6 +90,16 @@ c["rope_scaling"]["mscale_all_dim"] = 0.5
 json.dump(c, open(sys.argv[2] + "/config.json", "w"))
 END
 expect 'scores that llama.cpp scales otherwise' 2 "llama.cpp scales latent attention otherwise" 'folder' -- "$gsq" convert "$tmp/unscaled" -o "$tmp/l.gguf" --type F32
+# What an inference server takes as codes is what is codes: the router, its gates and attention are not, nor are kept layers.
+for format in gptq compressed-tensors; do
+    check "$format: a server's names" python3 "$here/tests/lib/server_match.py" "$tmp/$format"
+    must "$gsq" quantize "$latent" -o "$tmp/latent-$format" --method rtn --bits 4 --format $format --keep 'layers\.1\.mlp\.experts' &&
+        check "$format: a server's names, of latent attention and a layer that is kept" \
+            python3 "$here/tests/lib/server_match.py" "$tmp/latent-$format" 1
+    must python3 "$here/tests/lib/random_model.py" qwen2_moe "$model" "$tmp/shared" hidden_size=64 &&
+        must "$gsq" quantize "$tmp/shared" -o "$tmp/shared-$format" --method rtn --bits 4 --group 32 --format $format &&
+        check "$format: a server's names, with the gate of a shared expert" python3 "$here/tests/lib/server_match.py" "$tmp/shared-$format"
+done
 expect 'a matrix of latent attention' 2 'matches no weight that can be quantized' -- "$gsq" quantize "$latent" -o "$tmp/l" --method rtn --tensor 'kv_b_proj=4'
 # A layer behind the last one, which predicts further tokens: it is carried over, and counts for nothing.
 python3 - "$latent" "$tmp/mtp" <<'END'

@@ -93,9 +93,47 @@ static void choose_base(const struct quant_config_facts *f, struct rules *r)
 
 /* ---- templates ---- */
 
-/* "model.layers.7.mlp.up_proj" -> "model.layers.#.mlp.up_proj" and 7. */
-static char *template_of(const char *name, uint32_t *number)
+/* Where "model.layers.7.mlp.experts" ends in the name of an expert's matrix; NULL: it is none. */
+static const char *experts_end(const char *name)
 {
+    static const char word[] = ".experts.";
+    const char *at = strstr(name, word);
+    return at && at[sizeof word - 1] >= '0' && at[sizeof word - 1] <= '9' ? at + sizeof word - 2 : NULL;
+}
+
+/* Whether all experts of each layer are stored alike, as inference servers want them: they are one module there. */
+static bool experts_alike(struct rules *r)
+{
+    struct strmap map = {0};
+    char **keys = calloc(r->n_modules + 1, sizeof *keys);
+    bool alike = keys != NULL, added;
+    for (size_t i = 0; i < r->n_modules && alike; i++) {
+        const char *name = r->modules[i].name, *end = experts_end(name);
+        uint32_t first = (uint32_t)i;
+        if (!end)
+            continue;
+        if (!strmap_find(&map, name, (size_t)(end - name), &first)) {
+            keys[i] = str_dup_n(name, (size_t)(end - name));
+            alike = keys[i] && strmap_add(&map, keys[i], strlen(keys[i]), (uint32_t)i, &added);
+        }
+        alike = alike && same(r->modules[first].storage, r->modules[i].storage);
+    }
+    strmap_free(&map);
+    for (size_t i = 0; keys && i < r->n_modules; i++)
+        free(keys[i]);
+    free(keys);
+    return alike;
+}
+
+/* Ends a template that stands for all experts of a layer. */
+#define ALL_EXPERTS "*"
+
+/* "model.layers.7.mlp.up_proj" -> "model.layers.#.mlp.up_proj" and 7; together: "model.layers.7.mlp.experts.3.up_proj" ->
+ * "model.layers.#.mlp.experts*". */
+static char *template_of(const char *name, bool together, uint32_t *number)
+{
+    const char *cut = together ? experts_end(name) : NULL;
+    struct strbuf b = {0};
     *number = UINT32_MAX;
     for (const char *dot = strchr(name, '.'); dot; dot = strchr(dot + 1, '.')) {
         size_t digits = strspn(dot + 1, "0123456789");
@@ -103,15 +141,16 @@ static char *template_of(const char *name, uint32_t *number)
         if (!plain || (dot[1 + digits] != '.' && dot[1 + digits] != 0))
             continue;
         *number = (uint32_t)strtoul(dot + 1, NULL, 10);
-        struct strbuf b = {0};
         strbuf_add(&b, name, (size_t)(dot + 1 - name));
         strbuf_puts(&b, "#");
-        strbuf_puts(&b, dot + 1 + digits);
-        if (b.failed)
-            strbuf_free(&b);
-        return b.data;
+        name = dot + 1 + digits;
+        break;
     }
-    return str_dup(name);
+    strbuf_add(&b, name, cut ? (size_t)(cut - name) : strlen(name));
+    strbuf_puts(&b, cut ? ALL_EXPERTS : "");
+    if (b.failed)
+        strbuf_free(&b);
+    return b.data;
 }
 
 static void find_templates(struct rules *r)
@@ -120,11 +159,12 @@ static void find_templates(struct rules *r)
     r->templates = calloc(r->n_modules + 1, sizeof *r->templates);
     r->totals = calloc(r->n_modules + 1, sizeof *r->totals);
     r->failed |= !r->templates || !r->totals;
+    const bool together = experts_alike(r);
     for (size_t i = 0; i < r->n_modules && !r->failed; i++) {
         struct module *m = &r->modules[i];
         uint32_t next = (uint32_t)r->n_templates;
         bool added = false;
-        char *t = template_of(m->name, &m->number);
+        char *t = template_of(m->name, together, &m->number);
         if (!t || !strmap_add(&map, t, strlen(t), next, &added)) {
             r->failed = true;
         } else if (added) {
@@ -229,17 +269,24 @@ static char *pattern_text(const char *stem, uint32_t *numbers, size_t n, bool al
 {
     struct strbuf b = {0};
     const char *hash = n && numbers[0] != UINT32_MAX ? strchr(stem, '#') : NULL;
+    const bool experts = str_ends(stem, ALL_EXPERTS);
+    const size_t end = strlen(stem) - (experts ? strlen(ALL_EXPERTS) : 0);
     strbuf_puts(&b, "^");
-    escape(&b, stem, hash ? (size_t)(hash - stem) : strlen(stem));
+    escape(&b, stem, hash ? (size_t)(hash - stem) : end);
     if (hash) {
+        size_t left = 1;
         qsort(numbers, n, sizeof *numbers, by_number);
+        for (size_t i = 1; i < n; i++) /* a layer has many experts */
+            if (numbers[i] != numbers[left - 1])
+                numbers[left++] = numbers[i];
+        n = left;
         strbuf_puts(&b, all ? "[0-9]+" : n > 1 ? "(?:" : "");
         for (size_t i = 0; i < n && !all; i++)
             strbuf_printf(&b, i ? "|%u" : "%u", (unsigned)numbers[i]);
         strbuf_puts(&b, !all && n > 1 ? ")" : "");
-        escape(&b, hash + 1, strlen(hash + 1));
+        escape(&b, hash + 1, end - (size_t)(hash + 1 - stem));
     }
-    strbuf_puts(&b, "$");
+    strbuf_puts(&b, experts ? "(?:\\.|$)" : "$");
     if (b.failed)
         strbuf_free(&b);
     return b.data;
@@ -270,7 +317,7 @@ static struct patterns patterns_of(struct rules *r, struct storage s, bool names
         if (count[t] == 0)
             continue;
         struct pattern *x = &p.items[p.n++];
-        x->exact = names_for_one && count[t] == 1;
+        x->exact = names_for_one && count[t] == 1 && !str_ends(r->templates[t], ALL_EXPERTS);
         x->text = x->exact ? str_dup(only[t])
                            : pattern_text(r->templates[t], numbers + start[t] - count[t], count[t],
                                           count[t] > 1 && count[t] == r->totals[t]);
@@ -372,21 +419,25 @@ static bool has_pattern(const struct patterns *p, const char *text)
     return false;
 }
 
-/* Inference servers join q,k,v and gate,up, and then look for the joint name: where all parts are stored
+/* Inference servers join q,k,v, gate,up and the first matrices of latent attention, and then look for the joint name: where all parts are stored
  * alike, it gets the same rule. Names that a model does not have harm nobody. */
 static bool add_fused(cJSON *dynamic, enum export_format f, struct storage s, const struct patterns *p, size_t i)
 {
     const char *text = p->items[i].text;
     char *k = other_tail(text, "q_proj", "k_proj"), *v = other_tail(text, "q_proj", "v_proj");
     char *up = other_tail(text, "gate_proj", "up_proj"), *fused = NULL;
+    char *kv_a = other_tail(text, "q_a_proj", "kv_a_proj_with_mqa");
     if (has_pattern(p, k) && has_pattern(p, v))
         fused = other_tail(text, "q_proj", "qkv_proj");
     else if (has_pattern(p, up))
         fused = other_tail(text, "gate_proj", "gate_up_proj");
+    else if (has_pattern(p, kv_a))
+        fused = other_tail(text, "q_a_proj", "fused_qkv_a_proj");
     bool ok = !fused || add_dynamic_rule(dynamic, f, s, fused);
     free(k);
     free(v);
     free(up);
+    free(kv_a);
     free(fused);
     return ok;
 }
