@@ -350,7 +350,7 @@ struct block_rows_at block_rows_at(struct block_shape b, const struct model_conf
 {
     uint32_t q = c->num_heads * c->head_dim, kv = c->num_kv_heads * c->head_dim, at = block_place(b, role);
     bool up = role == ROLE_UP, attn = role == ROLE_Q || role == ROLE_K || role == ROLE_V;
-    if (at < b.n && b.matrices[at].part->half == HALF_EXPERTS)
+    if (at < b.n && b.matrices[at].part->half == HALF_EXPERTS && b.n > EXPERT_MATRICES)
         at = b.n; /* one of many; those of the half itself come first */
     struct block_rows_at x = {.at = at};
     if (at < b.n) {

@@ -179,7 +179,8 @@ bool block_shape_same(struct block_shape a, struct block_shape b);
 bool model_shape_is_new(const struct model_shape *s, uint32_t layer);
 /* The first place with that role; b.n: there is none. */
 uint32_t block_place(struct block_shape b, enum role role);
-/* Where a role's rows are: in a matrix of their own, or in one with the rows of others. at b.n: there are none. */
+/* Where a role's rows are: in a matrix of their own, or in one with the rows of others. at b.n: there are none; a layer's experts
+ * have none, one expert by itself (block_expert) has. */
 struct block_rows_at {
     uint32_t at, row0, rows, cols;
 };

@@ -318,10 +318,10 @@ struct gsq_linear {
     int64_t tokens;
     bool starved;
 };
-/* A finished training stage: half a block together, or all scales. Losses are of rounded weights on held-out windows. */
+/* A finished training stage: half a block together, the experts of a block, or all scales. Losses are of rounded weights on held-out windows. */
 struct gsq_stage {
     size_t size;
-    const char *name; /* "attention", "feed-forward", "scales end to end" */
+    const char *name; /* "attention", "feed-forward", "scales end to end", "experts" */
     uint32_t block;   /* from 1; 0: the whole model */
     double loss_start, loss;
     uint32_t steps, epochs, best_epoch;

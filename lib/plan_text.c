@@ -228,9 +228,12 @@ void plan_text(struct strbuf *f, const struct plan *p, const struct quantize_opt
         strbuf_printf(f, "single linears    %u optimiser steps each (reach %.4g: how far logits can move)\n",
                       (unsigned)o->gumbel.steps, p->reach);
     if (p->block_steps)
-        strbuf_printf(f, "halves of blocks  %u epochs, %u optimiser steps each (reach %.4g)%s\n",
-                      (unsigned)o->block.epochs, (unsigned)p->block_steps, p->block_reach,
-                      at_a_time(p->micro_windows, a, sizeof a));
+        strbuf_printf(f, "%-17s %u epochs, %u optimiser steps each (reach %.4g)%s\n",
+                      p->experts_alone ? "experts" : "halves of blocks", (unsigned)o->block.epochs,
+                      (unsigned)p->block_steps, p->block_reach, at_a_time(p->micro_windows, a, sizeof a));
+    if (p->block_steps && p->experts)
+        strbuf_puts(f, "                  each expert on its own output, with fewer steps where few tokens chose it\n"
+                       "all scales        not trained end to end: each step would load every expert twice\n");
     if (p->scale_steps)
         strbuf_printf(f, "all scales        %u epochs, %u optimiser steps at a rate of %g%s\n",
                       (unsigned)o->scales.epochs, (unsigned)p->scale_steps, (double)o->scales.lr,

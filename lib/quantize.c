@@ -236,7 +236,7 @@ static bool evaluate(const struct run *r, gsq_device *device, const gsq_model *m
                     (unsigned)r->eval.ctx);
 }
 
-/* Means over the training stages of halves of blocks, before and after; NAN: there were none. */
+/* Means over the training stages of halves of blocks, and of a block's experts, before and after; NAN: there were none. */
 static void stage_means(const struct quantize_result *r, double *start, double *final)
 {
     size_t n = 0;

@@ -223,8 +223,127 @@ static void test_gradients(void **state)
             check_block(&shapes[i], layer);
 }
 
+/* An expert, as tune_expert.c trains one: y = x + down(act(gate x) * up x), nothing normed. shared: what it adds is times
+ * sigmoid(g x), as in a weighted shared expert, whose pass back is that of the same loss with so much of each token. */
+static void check_expert(const struct shape *s, bool shared)
+{
+    static const char *const names[] = {"mlp.experts.0.gate_proj", "mlp.experts.0.up_proj", "mlp.experts.0.down_proj"};
+    static const int numbers[] = {REF_GATE, REF_UP, REF_DOWN};
+    struct checkpoint *ck;
+    struct model *m;
+    struct raw_model raw;
+    struct family_numbers f;
+    struct err e = {0};
+    family_write(DIR_, s, &raw);
+    OK(checkpoint_open(&ck, DIR_, &e), e);
+    OK(model_open(&m, cmd, ck, CTX, &e), e);
+    family_numbers(&f, &raw, s);
+    struct model_config config = *m->cfg;
+    struct family family = *m->family;
+    struct model expert = *m;
+    config.residual_scale = 0;
+    config.experts.width = config.experts.shared_width = s->c.intermediate;
+    family.parts |= shared ? PARTS_SHARED_GATED : 0;
+    expert.cfg = &config;
+    expert.family = &family;
+
+    struct loss l = {.c = s->c, .b = &f.blocks[0]};
+    const uint32_t hidden = s->c.hidden, rows = WINDOWS * CTX;
+    const size_t n = (size_t)rows * hidden;
+    double *x = malloc(n * sizeof *x);
+    float *x32 = malloc(n * sizeof *x32), *dy = malloc(n * sizeof *dy), *weighted = malloc(n * sizeof *weighted);
+    float *g = malloc(hidden * sizeof *g), *none = calloc((size_t)hidden * hidden * 64, sizeof *none);
+    assert_true(x && x32 && dy && weighted && g && none);
+    for (uint32_t c = 0; c < hidden; c++)
+        g[c] = 0.3f * uniform();
+    for (uint32_t t = 0; t < rows; t++) {
+        double z = 0;
+        for (uint32_t c = 0; c < hidden; c++) {
+            size_t i = (size_t)t * hidden + c;
+            x[i] = x32[i] = uniform();
+            dy[i] = uniform();
+            z += x[i] * g[c];
+        }
+        for (uint32_t c = 0; c < hidden; c++)
+            weighted[(size_t)t * hidden + c] = (float)(dy[(size_t)t * hidden + c] * (shared ? 1 / (1 + exp(-z)) : 1));
+    }
+    l.c.ctx = CTX;
+    l.c.residual_scale = 0;
+    l.x = x;
+    l.dy = weighted;
+    l.b->w[REF_O] = none; /* attention adds nothing */
+    l.b->bias[REF_O] = NULL;
+    l.b->attn_post_norm = l.b->ffn_norm = l.b->ffn_post_norm = NULL;
+
+    struct block_matrix matrices[EXPERT_MATRICES];
+    struct gpu_view views[EXPERT_MATRICES], bias[EXPERT_MATRICES] = {0}, grads[EXPERT_MATRICES], gx, gy, gdy;
+    for (int i = 0; i < EXPERT_MATRICES; i++) {
+        uint32_t out = i == 2 ? hidden : s->c.intermediate, in = i == 2 ? s->c.intermediate : hidden;
+        matrices[i] = (struct block_matrix){
+            .part = block_part_named(NULL, names[i], strlen(names[i]), NULL), .rows = out, .cols = in};
+        assert_true(block_part_is_expert(matrices[i].part));
+        OK(gpu_alloc(arena, (uint64_t)out * in * 4, &views[i], &e) &&
+               gpu_alloc(arena, (uint64_t)out * in * 4, &grads[i], &e),
+           e);
+        gpu_upload(cmd, views[i], l.b->w[numbers[i]], (uint64_t)out * in * 4);
+    }
+    struct block_weights w = {.shape = {matrices, EXPERT_MATRICES}, .w = views, .bias = bias};
+    struct block_grads found = {grads, false};
+    struct block_scratch fwd;
+    struct bwd_scratch bwd;
+    OK(gpu_alloc(arena, n * 4, &gx, &e) && gpu_alloc(arena, n * 4, &gy, &e) && gpu_alloc(arena, n * 4, &gdy, &e), e);
+    OK(block_scratch_create(&fwd, arena, &expert, WINDOWS, SCRATCH_TRAIN_EXPERT, &e), e);
+    OK(bwd_scratch_create(&bwd, arena, &expert, WINDOWS, BWD_FFN, &e), e);
+    if (shared) {
+        OK(gpu_alloc(arena, hidden * 4ull, &w.fixed[ROLE_SHARED_GATE], &e) &&
+               gpu_alloc(arena, rows * 4ull, &fwd.share, &e) && gpu_alloc(arena, n * 4, &fwd.shared, &e),
+           e);
+        gpu_upload(cmd, w.fixed[ROLE_SHARED_GATE], g, hidden * 4ull);
+    }
+    gpu_upload(cmd, gx, x32, n * 4);
+    gpu_upload(cmd, gdy, dy, n * 4);
+    block_half_fwd(&expert, HALF_FFN, &w, &fwd, gx, gy, WINDOWS);
+    block_half_bwd(&expert, HALF_FFN, &w, &fwd, &bwd, gx, gdy, false, &found, WINDOWS);
+    for (int i = 0; i < EXPERT_MATRICES; i++) {
+        size_t count = (size_t)matrices[i].rows * matrices[i].cols;
+        float *got = malloc(count * sizeof *got), *at = (float *)(uintptr_t)l.b->w[numbers[i]];
+        assert_non_null(got);
+        OK(gpu_download(cmd, grads[i], got, count * 4, &e), e);
+        double rms = rms_of(got, count), step = rms_of(at, count) / 256;
+        assert_true(rms > 0);
+        for (int k = 0; k < SAMPLES; k++) {
+            size_t pick = tiny_random(&seed) % count;
+            check(s->name, names[i], pick, got[pick], slope(&l, &at[pick], step), rms);
+        }
+        free(got);
+    }
+    gpu_arena_reset(arena, 0);
+    family_numbers_free(&f);
+    model_close(&m);
+    checkpoint_close(&ck);
+    raw_free(&raw);
+    free(x);
+    free(x32);
+    free(dy);
+    free(weighted);
+    free(g);
+    free(none);
+}
+
+static void test_experts(void **state)
+{
+    (void)state;
+    unsigned tested = 0;
+    for (int i = 0; i < N_SHAPES; i++) {
+        if (shapes[i].fused_up || shapes[i].bias >> REF_GATE)
+            continue;
+        check_expert(&shapes[i], tested++ % 2);
+    }
+    assert_true(tested >= 4);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gradients)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gradients), cmocka_unit_test(test_experts)};
     return device_done(cmocka_run_group_tests(tests, device_setup, remove_dir));
 }

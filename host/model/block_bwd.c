@@ -23,7 +23,8 @@ static void scratch_sizes(const struct model *m, uint32_t windows, unsigned part
         n[i] = 0;
     if (input)
         n[B_DNORM] = tokens * hidden;
-    if (family_has_role(m->family, ROLE_ATTN_POST_NORM))
+    if (family_has_role(m->family, ROLE_ATTN_POST_NORM) ||
+        (parts & BWD_FFN && m->family->parts & PARTS_SHARED_GATED && m->cfg->experts.shared_width))
         n[B_DADDED] = tokens * hidden;
     if (attn) {
         n[B_DATTN] = tokens * q;
@@ -104,11 +105,33 @@ void block_rmsnorm_bwd(struct model *m, struct gpu_view x, struct gpu_view w, st
     rmsnorm_bwd(m, x, w, dy, dy, rows, cols);
 }
 
+/* Of a shared expert that is weighted: sigmoid(share) * dy. */
+static struct gpu_view shared_bwd(struct model *m, const struct block_scratch *s, const struct bwd_scratch *bs,
+                                  struct gpu_view dy, uint32_t rows)
+{
+    uint32_t hidden = m->cfg->hidden_size, tile = gpu_tile_rows(m->gpu, hidden * 4ull, rows);
+    gpu_fill(m->cmd, gpu_slice(bs->dadded, 0, (uint64_t)rows * hidden * 4), 0);
+    for (uint32_t r = 0; r < rows; r += tile) {
+        uint64_t n = min_u64(tile, rows - r);
+        struct gpu_view d = block_rows(bs->dadded, r, n, hidden);
+        run_add_gated(m->cmd, gpu_items(m->cmd, KERNEL_ID_add_gated, n * hidden),
+                      &(struct add_gated_args){.x = block_rows(dy, r, n, hidden),
+                                               .z = block_rows(s->share, r, n, 1),
+                                               .old = d,
+                                               .y = d,
+                                               .rows = (uint32_t)n,
+                                               .cols = hidden});
+    }
+    return bs->dadded;
+}
+
 /* The gradient of what a half's last matrix gives, from that of the half's output. */
 static struct gpu_view added_bwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
                                  const struct bwd_scratch *bs, enum block_half half, struct gpu_view dy, uint32_t rows)
 {
     struct gpu_view w = b->fixed[half == HALF_ATTN ? ROLE_ATTN_POST_NORM : ROLE_FFN_POST_NORM];
+    if (half == HALF_FFN && b->fixed[ROLE_SHARED_GATE].size)
+        return shared_bwd(m, s, bs, dy, rows);
     if (!w.size)
         return dy;
     rmsnorm_bwd(m, s->added[half], w, dy, bs->dadded, rows, m->cfg->hidden_size);
@@ -212,7 +235,7 @@ static void clear_others(struct model *m, const struct block_weights *b, enum bl
     for (uint32_t i = 0; !grads->add && i < b->shape.n; i++) {
         bool found = false;
         for (size_t k = 0; k < sizeof through / sizeof *through; k++)
-            found = found || block_part_rows_at(m, b, through[k]).at == i;
+            found = found || block_rows_at(b->shape, m->cfg, through[k]).at == i;
         if (!found && b->shape.matrices[i].part->half == half && grads->w[i].size)
             gpu_fill(m->cmd, grads->w[i], 0);
     }
@@ -261,6 +284,7 @@ void block_ffn_bwd(struct model *m, const struct block_weights *b, const struct 
 {
     uint32_t rows = windows * m->ctx;
     assert(windows <= s->max_windows && windows <= bs->max_windows);
+    assert(!want_input || !b->fixed[ROLE_SHARED_GATE].size); /* the share has an input, too */
     clear_others(m, b, HALF_FFN, grads);
     struct gpu_view dout = added_bwd(m, b, s, bs, HALF_FFN, dy, rows);
     if (wants(m, b, grads, ROLE_DOWN))

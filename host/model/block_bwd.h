@@ -43,7 +43,7 @@ void block_attn_bwd(struct model *m, const struct block_weights *b, const struct
                     const struct bwd_scratch *bs, struct gpu_view x, struct gpu_view dy, bool want_input,
                     const struct block_grads *grads, uint32_t windows);
 /* After block_ffn_fwd of the same h; s->gate, s->up, s->act are used up: act holds
- * its own gradient, then gate's. */
+ * its own gradient, then gate's. Where a shared expert is weighted, want_input is false. */
 void block_ffn_bwd(struct model *m, const struct block_weights *b, const struct block_scratch *s,
                    const struct bwd_scratch *bs, struct gpu_view h, struct gpu_view dy, bool want_input,
                    const struct block_grads *grads, uint32_t windows);

@@ -37,7 +37,8 @@ enum {
 /* Columns of each, of the widest block; 0: not needed. */
 static void scratch_cols(const struct model *m, enum scratch_use use, uint32_t cols[S_COUNT])
 {
-    bool train = use != SCRATCH_FORWARD, attn = use != SCRATCH_TRAIN_FFN, ffn = use != SCRATCH_TRAIN_ATTN;
+    bool expert = use == SCRATCH_TRAIN_EXPERT, train = use != SCRATCH_FORWARD;
+    bool attn = use != SCRATCH_TRAIN_FFN && !expert, ffn = use != SCRATCH_TRAIN_ATTN && !expert;
     bool raw = train && attn && family_has_role(m->family, ROLE_Q_NORM) && !m->cfg->no_qk_norm;
     uint32_t added = family_has_role(m->family, ROLE_ATTN_POST_NORM) ? m->cfg->hidden_size : 0;
     bool gated = ffn && m->family->parts & PARTS_SHARED_GATED && m->cfg->experts.shared_width;
@@ -46,7 +47,7 @@ static void scratch_cols(const struct model *m, enum scratch_use use, uint32_t c
     const struct mla_config *x = &m->cfg->mla;
     if (attn && x->kv_rank)
         q = k = m->cfg->num_heads * m->cfg->head_dim;
-    uint32_t middle = ffn ? model_shape_rows(&m->shape, m->cfg, ROLE_GATE) : 0;
+    uint32_t middle = expert ? m->cfg->experts.width : ffn ? model_shape_rows(&m->shape, m->cfg, ROLE_GATE) : 0;
     cols[S_NORM] = m->cfg->hidden_size;
     cols[S_Q] = cols[S_ATTN] = q;
     cols[S_K] = cols[S_V] = k;

@@ -24,8 +24,8 @@ struct block_scratch {
     struct gpu_view q_raw, k_raw;  /* [T, heads|kv * head_dim] before the q/k norms, where a backward pass needs them */
 };
 /* Forward alone: act takes gate's memory, q and k are normed in place. For training they are kept apart;
- * of one half alone, what the other fills is left out. */
-enum scratch_use { SCRATCH_FORWARD, SCRATCH_TRAIN, SCRATCH_TRAIN_ATTN, SCRATCH_TRAIN_FFN };
+ * of one half alone, or of an expert, what others fill is left out. */
+enum scratch_use { SCRATCH_FORWARD, SCRATCH_TRAIN, SCRATCH_TRAIN_ATTN, SCRATCH_TRAIN_FFN, SCRATCH_TRAIN_EXPERT };
 bool block_scratch_create(struct block_scratch *s, struct gpu_arena *arena, const struct model *m, uint32_t windows,
                           enum scratch_use use, struct err *e);
 /* How many windows of forward scratch fit the given bytes (UINT64_MAX: any) and the view limit (each scratch matrix

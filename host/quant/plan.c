@@ -43,6 +43,32 @@ bool plan_gathers(const struct quantize_options *o, enum block_half half, struct
     return any;
 }
 
+bool plan_targets(const struct plan *p, const struct quantize_options *o)
+{
+    return plan_teacher(o) && !p->experts_alone;
+}
+
+bool plan_trains(const struct quantize_options *o, enum block_half half, struct block_items b)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < b.n && !any; i++)
+        any = b.items[i].part->half == half && plan_joint(o, &b.items[i]);
+    return any;
+}
+
+struct block_items plan_common(struct block_items b)
+{
+    if (b.n && block_part_is_expert(b.items[b.n - 1].part))
+        b.n -= (b.items[b.n - 1].expert + 1) * EXPERT_MATRICES;
+    return b;
+}
+
+struct block_items plan_expert(struct block_items b, uint32_t expert)
+{
+    uint32_t common = plan_common(b).n;
+    return (struct block_items){b.items + common + (size_t)expert * EXPERT_MATRICES, EXPERT_MATRICES};
+}
+
 struct block_items plan_block(const struct plan *p, uint32_t layer)
 {
     return block_items_of(p->items, p->n_items, layer);

@@ -57,8 +57,10 @@ struct plan {
     uint64_t scale_acts_bytes;                            /* of what the pass over scales keeps */
     enum acts_tier student_acts, teacher_acts, kept_acts; /* where they go; kept: of the pass over scales */
     bool experts_near;                                    /* what experts read and give is on the device */
-    bool codes_stay;                                      /* in that pass, all codes are on the device */
-    bool head_stays;                                      /* in that pass, a large head is (head.h) */
+    bool experts; /* the model has them; scales are not trained end to end: each step would load every expert twice */
+    bool experts_alone;       /* and nothing else is trained on its output */
+    bool codes_stay;          /* in that pass, all codes are on the device */
+    bool head_stays;          /* in that pass, a large head is (head.h) */
     double reach;             /* sum of the learning rates of one linear's logits, Hessian objective */
     double block_reach;       /* the same for the block objective; 0: it is not used */
     uint32_t block_steps;     /* optimiser steps of each half of a block */
@@ -79,6 +81,14 @@ bool plan_block_objective(const struct quantize_options *o);
 bool plan_scales(const struct quantize_options *o);
 /* Whether the 16-bit model's hidden states are carried along. */
 bool plan_teacher(const struct quantize_options *o);
+/* Whether this run has hidden states of what halves should give: not where nothing but experts is trained, whose targets are made
+ * one expert at a time. */
+bool plan_targets(const struct plan *p, const struct quantize_options *o);
+/* What of a layer all tokens go through: its items without those of experts; those of an expert. */
+struct block_items plan_common(struct block_items b);
+struct block_items plan_expert(struct block_items b, uint32_t expert);
+/* Whether any linear of that half, or of these experts (HALF_EXPERTS), is trained together with others. */
+bool plan_trains(const struct quantize_options *o, enum block_half half, struct block_items b);
 /* Whether a linear is trained together with its half of the block (tune_block.h); whether on its own Hessian
  * (tune_hessian.h). Both, where that is its start. */
 bool plan_joint(const struct quantize_options *o, const struct matrix *item);

@@ -4,7 +4,7 @@
 
 const char *stage_name(enum tune_stage s)
 {
-    static const char *const names[STAGE_COUNT] = {"attention", "feed-forward", "scales end to end"};
+    static const char *const names[STAGE_COUNT] = {"attention", "feed-forward", "scales end to end", "experts"};
     return names[s];
 }
 

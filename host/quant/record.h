@@ -28,6 +28,9 @@ struct expert_report {
     bool counted;    /* else the rest is 0 */
     bool starved;    /* fewer tokens than a quarter of what it reads: its Hessians lean on the layer's */
     uint32_t tokens; /* that chose it */
+    /* Of its last matrix, for all: trained together on its own output (tune_expert.h); steps 0: it was not. As in a stage_report. */
+    uint32_t steps, epochs, best_epoch, retries;
+    double loss_start, loss_final, seconds;
 };
 
 /* What became of one linear. Losses are tr(D H D^T) / tr(W H W^T) on the calibration Hessian: relative
@@ -43,9 +46,15 @@ struct linear_report {
     struct expert_report expert; /* whose it is */
 };
 
-/* What was trained together: half a block, or all scales. */
-enum tune_stage { STAGE_ATTN = HALF_ATTN, STAGE_FFN = HALF_FFN, STAGE_SCALES = HALF_COUNT, STAGE_COUNT };
-const char *stage_name(enum tune_stage s); /* "attention", "feed-forward", "scales end to end" */
+/* What was trained together: half a block, an expert, or all scales. */
+enum tune_stage {
+    STAGE_ATTN = HALF_ATTN,
+    STAGE_FFN = HALF_FFN,
+    STAGE_SCALES = HALF_COUNT,
+    STAGE_EXPERTS, /* of a layer, one after the other: means over those that were trained */
+    STAGE_COUNT
+};
+const char *stage_name(enum tune_stage s); /* "attention", "feed-forward", "scales end to end", "experts" */
 
 /* One training stage of the block objective, or the last pass over scales. Losses are of hard (rounded)
  * weights on held-out windows. Of a block's half: squared error of its output over the squared size of what

@@ -86,7 +86,12 @@ struct gumbel_options tune_block_gumbel(const struct quantize_options *o, uint32
 /* What the backward pass finds. */
 static unsigned parts_of(const struct quantize_options *o, enum block_half half)
 {
-    return half == HALF_FFN ? BWD_FFN : BWD_ATTN | (o->block.train_qk ? BWD_QK : 0);
+    return half != HALF_ATTN ? BWD_FFN : BWD_ATTN | (o->block.train_qk ? BWD_QK : 0);
+}
+
+static enum scratch_use scratch_of(enum block_half half)
+{
+    return half == HALF_ATTN ? SCRATCH_TRAIN_ATTN : half == HALF_FFN ? SCRATCH_TRAIN_FFN : SCRATCH_TRAIN_EXPERT;
 }
 
 /* ---- one pass over windows ---- */
@@ -422,8 +427,7 @@ static bool half_create(struct half *h, const struct tune_block_task *t, struct 
         scales = max_u64(scales, of->q.scales.size);
     }
     return gpu_alloc(t->arena, codes, &h->codes, e) && gpu_alloc(t->arena, scales, &h->scales, e) &&
-           block_scratch_create(&h->fwd, t->arena, t->m, t->micro,
-                                t->half == HALF_FFN ? SCRATCH_TRAIN_FFN : SCRATCH_TRAIN_ATTN, e) &&
+           block_scratch_create(&h->fwd, t->arena, t->m, t->micro, scratch_of(t->half), e) &&
            bwd_scratch_create(&h->bwd, t->arena, t->m, t->micro, parts_of(t->o, t->half), e) &&
            gpu_alloc(t->arena, t->micro * window, &h->x, e) && gpu_alloc(t->arena, t->micro * window, &h->target, e) &&
            gpu_alloc(t->arena, t->micro * window, &h->y, e) &&
@@ -519,7 +523,9 @@ bool tune_block(const struct tune_block_task *t, struct qlinear *q, struct stage
     uint64_t begin = os_now_ns();
     gpu_mark mark = gpu_arena_mark(t->arena);
     struct half h = {0};
-    *r = (struct stage_report){.stage = (enum tune_stage)t->half, .loss_start = NAN, .loss_final = NAN};
+    *r = (struct stage_report){.stage = t->half == HALF_EXPERTS ? STAGE_EXPERTS : (enum tune_stage)t->half,
+                               .loss_start = NAN,
+                               .loss_final = NAN};
     r->layer = t->block.n ? t->block.items[0].layer : 0;
     if (!trains(t))
         return true;

@@ -1,5 +1,5 @@
-/* The block objective (docs/method.md 3): the linears of one half of a block trained together by Gumbel-Softmax,
- * so that the half's output comes close to a target.
+/* The block objective (docs/method.md 3): the linears of one half of a block, or of an expert (tune_expert.h), trained together by
+ * Gumbel-Softmax, so that the half's output comes close to a target.
  *
  *     inputs (student) --> half with soft weights --> output ~ targets (teacher)
  *                             ^ resampled once per step; gradients over a batch of shuffled windows
@@ -19,8 +19,8 @@
 struct tune_block_task {
     struct model *m;
     const struct quantize_options *o;
-    enum block_half half;
-    struct block_items block;
+    enum block_half half;          /* or HALF_EXPERTS: one expert, which adds to what it reads */
+    struct block_items block;      /* without experts, or one's */
     struct block_weights *w;       /* dequantized from stored codes; what is trained is replaced by the result */
     struct acts *inputs, *targets; /* [samples] windows: of the half's input, and what its output should be */
     uint32_t samples, holdout;     /* the last `holdout` windows only judge; 0: all train and judge */

@@ -8,6 +8,7 @@
 #include "host/quant/plan/planner.h"
 #include "host/quant/plan/rehearse.h"
 #include "host/quant/method/tune_block.h"
+#include "host/quant/method/tune_expert.h"
 #include "host/model/end_to_end.h"
 #include "host/quant/method/tune_scales.h"
 #include "host/quant/store/store_part.h"
@@ -228,7 +229,7 @@ static void place_acts(struct sizing *s, unsigned sets)
     struct plan *p = s->p;
     uint64_t host = s->host;
     p->student_acts = sets > 0 ? ACTS_DEVICE : off_device(&host, p->acts_bytes);
-    p->teacher_acts = sets > 1 || !plan_teacher(s->o) ? ACTS_DEVICE : off_device(&host, p->acts_bytes);
+    p->teacher_acts = sets > 1 || !plan_targets(p, s->o) ? ACTS_DEVICE : off_device(&host, p->acts_bytes);
     if (p->student_acts == ACTS_HOST) /* it has served when the pass over scales begins */
         host += p->acts_bytes;
     p->kept_acts = off_device(&host, p->scale_acts_bytes);
@@ -315,14 +316,17 @@ static uint64_t host_experts(const struct plan *p, const struct model *m, const 
     uint64_t tokens = (uint64_t)p->samples * m->ctx;
     if (!x->n || o->method == METHOD_RTN || quantize_diagonal(o))
         return 0;
-    return tokens * (x->n * 4ull + x->used * 14ull) + (p->experts_near ? 0 : 2 * acts_bytes(m, p->samples));
+    uint64_t learn = plan_trains(o, HALF_EXPERTS, (struct block_items){p->items, (uint32_t)p->n_items})
+                         ? tune_expert_bytes(m, p->samples)
+                         : 0;
+    return tokens * (x->n * 4ull + x->used * 14ull) + (p->experts_near ? 0 : 2 * acts_bytes(m, p->samples) + learn);
 }
 
 /* Before the pass over scales, or in it. */
 static uint64_t host_acts(const struct plan *p, const struct quantize_options *o)
 {
     uint64_t student = p->student_acts == ACTS_HOST ? p->acts_bytes : 0;
-    uint64_t teacher = plan_teacher(o) && p->teacher_acts == ACTS_HOST ? p->acts_bytes : 0;
+    uint64_t teacher = plan_targets(p, o) && p->teacher_acts == ACTS_HOST ? p->acts_bytes : 0;
     uint64_t kept = plan_scales(o) && p->kept_acts == ACTS_HOST ? p->scale_acts_bytes : 0;
     return teacher + max_u64(student, kept);
 }
@@ -332,7 +336,7 @@ static uint64_t host_behind(const struct plan *p, const struct quantize_options 
 {
     uint64_t window = p->acts_bytes / p->samples * ACTS_BEHIND;
     uint64_t student = (p->student_acts == ACTS_FILE) * window * p->batch_windows;
-    uint64_t teacher = (plan_teacher(o) && p->teacher_acts == ACTS_FILE) * window * p->batch_windows;
+    uint64_t teacher = (plan_targets(p, o) && p->teacher_acts == ACTS_FILE) * window * p->batch_windows;
     uint64_t kept = (plan_scales(o) && p->kept_acts == ACTS_FILE) * window * p->scale_micro;
     return teacher + max_u64(student, kept);
 }
@@ -340,7 +344,7 @@ static uint64_t host_behind(const struct plan *p, const struct quantize_options 
 static const char *tier_name(const struct plan *p, const struct quantize_options *o)
 {
     static const char *const names[] = {[ACTS_DEVICE] = "device", [ACTS_HOST] = "host", [ACTS_FILE] = "file"};
-    enum acts_tier last = plan_teacher(o) ? p->teacher_acts : p->student_acts;
+    enum acts_tier last = plan_targets(p, o) ? p->teacher_acts : p->student_acts;
     return names[plan_scales(o) && p->kept_acts == ACTS_FILE ? ACTS_FILE : last];
 }
 
@@ -364,7 +368,7 @@ static bool place_all(struct sizing *s, struct err *why)
     for (int near = windows && s->m->cfg->experts.n; !done && near >= 0; near--) {
         s->p->experts_near = near;
         s->host = host_for_acts(s->p, s->m, s->o);
-        for (unsigned sets = windows ? 2 + plan_teacher(s->o) : 1; !done && sets--;)
+        for (unsigned sets = windows ? 2 + plan_targets(s->p, s->o) : 1; !done && sets--;)
             done = place_sets(s, sets, why);
     }
     return done && (!plan_scales(s->o) || place_scales(s, why));

@@ -310,6 +310,10 @@ static void count_steps(struct plan *p, const struct quantize_options *o)
 static bool count_run(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
     count_steps(p, o);
+    p->experts = p->experts_alone = m->cfg->experts.n > 0;
+    for (uint32_t layer = 0; p->experts_alone && layer < p->n_layers; layer++)
+        p->experts_alone = !plan_trains(o, HALF_ATTN, plan_common(plan_block(p, layer))) &&
+                           !plan_trains(o, HALF_FFN, plan_common(plan_block(p, layer)));
     return !m->gpu || plan_memory(p, m, o, e);
 }
 

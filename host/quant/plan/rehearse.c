@@ -8,6 +8,7 @@
 #include "host/model/experts.h"
 #include "host/quant/method/quant_linear.h"
 #include "host/quant/method/tune_block.h"
+#include "host/quant/method/tune_expert.h"
 #include "host/model/end_to_end.h"
 #include "host/quant/method/tune_scales.h"
 
@@ -19,8 +20,10 @@ struct stand_in {
     struct model m;
     struct gpu_count count;
     struct gpu_arena *block, *hess, *scratch, *student, *teacher, *kept, *rows;
-    struct experts experts; /* in rows, from the first layer on that has them */
-    uint32_t layer;         /* the one that is loaded */
+    struct experts experts;        /* in rows, from the first layer on that has them */
+    struct gpu_arena *training[2]; /* inputs and targets of an expert in training, from the first that is on */
+    bool trained;
+    uint32_t layer; /* the one that is loaded */
     struct block_weights w;
     uint64_t base; /* bytes that models hold */
 };
@@ -36,7 +39,8 @@ static bool begin(struct stand_in *s, struct rehearsal *out, const struct plan *
     s->count = (struct gpu_count){.used = s->base, .peak = s->base, .limit = limit};
     s->o.gumbel.steps = STEPS;
     gpu_cmd_count(m->cmd, GPU_COUNT_MEMORY);
-    struct gpu_arena **arenas[] = {&s->block, &s->hess, &s->scratch, &s->student, &s->teacher, &s->kept, &s->rows};
+    struct gpu_arena **arenas[] = {&s->block, &s->hess, &s->scratch,     &s->student,    &s->teacher,
+                                   &s->kept,  &s->rows, &s->training[0], &s->training[1]};
     bool ok = true;
     for (size_t i = 0; ok && i < sizeof arenas / sizeof *arenas; i++)
         ok = gpu_arena_create_counting(arenas[i], m->gpu, &s->count, e);
@@ -45,7 +49,8 @@ static bool begin(struct stand_in *s, struct rehearsal *out, const struct plan *
 
 static bool end(struct stand_in *s, bool ok)
 {
-    struct gpu_arena **arenas[] = {&s->block, &s->hess, &s->scratch, &s->student, &s->teacher, &s->kept, &s->rows};
+    struct gpu_arena **arenas[] = {&s->block, &s->hess, &s->scratch,     &s->student,    &s->teacher,
+                                   &s->kept,  &s->rows, &s->training[0], &s->training[1]};
     experts_free(&s->experts);
     for (size_t i = 0; i < sizeof arenas / sizeof *arenas; i++)
         gpu_arena_destroy(arenas[i]);
@@ -71,8 +76,8 @@ static void saw(struct stand_in *s, const char *what)
 {
     struct rehearsal *r = s->out;
     uint64_t acts = gpu_arena_bytes(s->student) + gpu_arena_bytes(s->teacher) + gpu_arena_bytes(s->kept);
-    uint64_t hess = gpu_arena_bytes(s->hess), rows = gpu_arena_bytes(s->rows),
-             block = reads_windows(s) ? gpu_arena_bytes(s->block) : 0;
+    uint64_t rows = gpu_arena_bytes(s->rows) + gpu_arena_bytes(s->training[0]) + gpu_arena_bytes(s->training[1]);
+    uint64_t hess = gpu_arena_bytes(s->hess), block = reads_windows(s) ? gpu_arena_bytes(s->block) : 0;
     if (s->count.peak <= r->peak)
         return;
     r->peak = s->count.peak;
@@ -92,9 +97,10 @@ static bool embed(struct stand_in *s, struct err *e)
 {
     struct gpu_view staging;
     const struct plan *p = s->plan;
-    bool ok = gpu_alloc(s->scratch, acts_bytes(&s->m, p->batch_windows), &staging, e) &&
-              (p->student_acts != ACTS_DEVICE || acts_count(&s->m, p->samples, s->student, e)) &&
-              (!plan_teacher(&s->o) || p->teacher_acts != ACTS_DEVICE || acts_count(&s->m, p->samples, s->teacher, e));
+    bool ok =
+        gpu_alloc(s->scratch, acts_bytes(&s->m, p->batch_windows), &staging, e) &&
+        (p->student_acts != ACTS_DEVICE || acts_count(&s->m, p->samples, s->student, e)) &&
+        (!plan_targets(p, &s->o) || p->teacher_acts != ACTS_DEVICE || acts_count(&s->m, p->samples, s->teacher, e));
     gpu_arena_reset(s->scratch, 0);
     saw(s, "a batch of windows");
     return ok;
@@ -132,8 +138,23 @@ static bool hessians(struct stand_in *s, enum block_half half, struct hessian h[
     return hessian_create_half(h, s->m.cmd, s->hess, model_block(&s->m, s->layer), half, s->plan->holdout > 0, e);
 }
 
-/* The experts of a layer are alike: their room, and the first one's work. */
-static bool experts(struct stand_in *s, struct block_items b, bool work, struct err *e)
+/* One expert on its own output. near: also its inputs and targets, which last. */
+static bool train_expert(struct stand_in *s, struct block_items expert, bool near, struct err *e)
+{
+    struct tune_expert_task t = {.o = &s->o,
+                                 .items = expert,
+                                 .samples = s->plan->samples,
+                                 .holdout = s->plan->holdout,
+                                 .micro = (uint32_t)max_u64(1, s->plan->micro_windows),
+                                 .arena = s->scratch};
+    bool ok = tune_expert_count(&t, &s->experts, near ? s->training : NULL, e);
+    saw(s, "an expert in training");
+    gpu_arena_trim(s->scratch);
+    return ok;
+}
+
+/* The experts of a layer are alike: their room, and the first one's work: on each of its matrices, on all together. */
+static bool experts(struct stand_in *s, struct block_items b, bool work, bool together, struct err *e)
 {
     const struct model_config *c = s->m.cfg;
     const uint32_t n = c->experts.n * EXPERT_MATRICES, windows = (uint32_t)max_u64(1, s->plan->batch_windows);
@@ -155,6 +176,9 @@ static bool experts(struct stand_in *s, struct block_items b, bool work, struct 
             ok = linear(s, item, s->experts.w[i],
                         plan_needs_hessian(&s->o, item) ? i + 1 < EXPERT_MATRICES ? &in : &middle : NULL, e);
     }
+    if (ok && together && plan_trains(&s->o, HALF_EXPERTS, b))
+        ok = train_expert(s, plan_expert(b, 0), !s->trained && s->plan->experts_near, e);
+    s->trained = s->trained || together;
     gpu_arena_reset(s->hess, 0);
     gpu_arena_trim(s->hess);
     gpu_arena_trim(s->scratch);
@@ -181,7 +205,7 @@ static bool train(struct stand_in *s, enum block_half half, struct block_items b
     struct tune_block_task t = {.m = &s->m,
                                 .o = &s->o,
                                 .half = half,
-                                .block = b,
+                                .block = plan_common(b),
                                 .w = &s->w,
                                 .samples = s->plan->samples,
                                 .holdout = s->plan->holdout,
@@ -202,7 +226,7 @@ static bool load_block(struct stand_in *s, uint32_t layer, struct err *e)
 
 static bool block_calibrated(struct stand_in *s, uint32_t layer, struct block_items b, struct err *e)
 {
-    bool joint = plan_block_objective(&s->o), teacher = plan_teacher(&s->o);
+    bool joint = plan_block_objective(&s->o), teacher = plan_targets(s->plan, &s->o);
     bool ok = load_block(s, layer, e);
     for (int i = 0; ok && i < HALF_COUNT; i++) {
         enum block_half half = (enum block_half)i;
@@ -210,7 +234,7 @@ static bool block_calibrated(struct stand_in *s, uint32_t layer, struct block_it
             continue;
         ok = (!teacher || batch(s, e)) && linears(s, half, b, e) && (!joint || train(s, half, b, e)) && batch(s, e);
     }
-    return ok && experts(s, b, true, e) && batch(s, e);
+    return ok && experts(s, b, true, true, e) && batch(s, e);
 }
 
 /* RTN, or an importance matrix alone: one linear at a time, and the work on it. Of experts the first stands for all. */
@@ -339,7 +363,7 @@ static bool part_of_layer(struct stand_in *s, enum run_part part, uint32_t layer
     bool ok = load_block(s, layer, e);
     for (int i = 0; ok && i < HALF_COUNT; i++)
         ok = !block_has_half(s->w.shape, (enum block_half)i) || half_part(s, part, (enum block_half)i, b, e);
-    return ok && (part > PART_BATCH || experts(s, b, part == PART_LINEAR, e));
+    return ok && (part > PART_HALF || experts(s, b, part == PART_LINEAR, part == PART_HALF, e));
 }
 
 bool rehearse_part(struct rehearsal *r, const struct plan *p, const struct model *m, const struct quantize_options *o,

@@ -126,14 +126,13 @@ static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t
     return true;
 }
 
-/* Each matrix of a model with experts learns alone: no stage is made for what only some tokens go through. */
+/* A step of the pass over scales goes forward and back through all experts, which come from the disk one at a time. */
 static void settle_experts(const struct model *m, struct quantize_options *o)
 {
-    if (!m->cfg->experts.n || o->method != METHOD_GSQ || (!o->block.epochs && !o->scales.epochs))
+    if (!m->cfg->experts.n || o->method != METHOD_GSQ || !o->scales.epochs)
         return;
-    log_info("a model with experts: each linear learns alone, on its own Hessian; halves of blocks are not trained "
-             "together, nor scales end to end");
-    o->block.epochs = o->scales.epochs = 0;
+    log_info("a model with experts: scales are not trained end to end, since each step would load every expert twice");
+    o->scales.epochs = 0;
 }
 
 static bool open_refined(struct job *j, const struct quantize_options *o, uint32_t ctx, struct err *e)
@@ -220,7 +219,7 @@ static bool embed_windows(struct job *j, struct err *e)
 {
     bool student = j->blocks_whole < j->plan.n_layers || job_importance_ahead(j);
     const enum acts_tier where[2] = {j->plan.student_acts, j->plan.teacher_acts};
-    struct acts **sets[2] = {student ? &j->acts : NULL, plan_teacher(j->o) ? &j->targets : NULL};
+    struct acts **sets[2] = {student ? &j->acts : NULL, plan_targets(&j->plan, j->o) ? &j->targets : NULL};
     gpu_mark mark = gpu_arena_mark(j->scratch);
     struct gpu_view staging;
     bool ok = gpu_alloc(j->scratch, acts_bytes(j->m, j->plan.batch_windows), &staging, e);
@@ -285,8 +284,7 @@ static bool run_all(struct job *j, struct err *e)
     j->m->ahead = NULL;
     block_ahead_free(&j->ahead);
     gpu_arena_trim(j->kept);
-    experts_free(&j->experts);
-    gpu_arena_destroy(&j->rows);
+    job_experts_close(j);
     if (!walked || !job_head_importance(j, e) || !job_scales(j, &scales, e))
         return false;
     job_report_stage(j, &scales);
@@ -381,7 +379,7 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
         if (!fits)
             *e = disk;
         /* One place more than blocks have: the last pass over scales. */
-        size_t n_stages = (size_t)j.plan.n_layers * HALF_COUNT + 1;
+        size_t n_stages = (size_t)j.plan.n_layers * (HALF_COUNT + 1) + 1;
         out->linears = calloc(j.plan.n_items, sizeof *out->linears);
         out->stages = calloc(n_stages, sizeof *out->stages);
         ok = fits &&
@@ -405,7 +403,7 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     gpu_arena_destroy(&j.hess);
     gpu_arena_destroy(&j.block);
     gpu_arena_destroy(&j.kept);
-    experts_free(&j.experts);
+    job_experts_close(&j);
     gpu_arena_destroy(&j.rows);
     block_weights_free(&j.weights);
     store_close(&j.store);

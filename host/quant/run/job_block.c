@@ -90,6 +90,28 @@ static bool run_pass(struct job *j, enum block_half half, struct acts *acts, con
     return ok;
 }
 
+/* What a half of a model with experts should give: its 16-bit weights on the student's own input. A second chain of the whole
+ * 16-bit model would take every expert once more. */
+static bool student_targets(struct job *j, enum block_half half, const struct block_weights *w, struct err *e)
+{
+    gpu_mark mark = gpu_arena_mark(j->scratch);
+    struct walk k = job_walk(j, j->acts, j->plan.samples);
+    struct batch b;
+    bool ok = true;
+    job_begin(j, WORK_FORWARD, job_half_work(j, j->layer, half));
+    if (batch_create(&b, j->scratch, j->m, k.batch, e)) {
+        k.staging = b.hidden;
+        while (ok && walk_next(&k, e)) { /* where windows are used in place, staging is free */
+            block_half_fwd(j->m, half, w, &b.s, k.x, b.hidden, k.n);
+            ok = acts_put(j->targets, k.at, k.n, b.hidden, e);
+        }
+    }
+    ok = walk_end(&k, ok ? e : NULL) && ok;
+    job_end(j);
+    gpu_arena_reset(j->scratch, mark);
+    return ok;
+}
+
 /* ---- linears ---- */
 
 bool block_result_make(struct block_result *r, uint32_t n, struct err *e)
@@ -219,7 +241,7 @@ static bool half_train(struct job *j, enum block_half half, struct block_items b
     struct tune_block_task t = {.m = j->m,
                                 .o = j->o,
                                 .half = half,
-                                .block = b,
+                                .block = plan_common(b),
                                 .w = w,
                                 .inputs = j->acts,
                                 .targets = j->targets,
@@ -291,20 +313,22 @@ static bool block_calibrated(struct job *j, uint32_t layer, struct block_result 
     uint64_t clock = os_now_ns();
     if (!load_block(j, layer, "loading", w, e))
         return false;
-    const bool experts = config_has_experts(j->m->cfg, layer), stored = store_has_part(j->store, layer, 0);
+    const bool experts = config_has_experts(j->m->cfg, layer), any_experts = j->m->cfg->experts.n > 0;
+    const bool stored = store_has_part(j->store, layer, 0);
     for (int i = 0; i < HALF_COUNT; i++) {
         enum block_half half = (enum block_half)i;
         if (half == HALF_FFN && experts && !job_experts_take(j, layer, w, e))
             return false;
         if (!block_has_half(w->shape, half))
             continue;
-        if (j->targets) {
+        const bool trains = joint && (!any_experts || plan_trains(j->o, half, plan_common(b)));
+        if (j->targets && (!any_experts || (trains && !stored))) {
             job_detail(j, "teacher");
-            if (!run_pass(j, half, j->targets, w, NULL, e))
+            if (!(any_experts ? student_targets(j, half, w, e) : run_pass(j, half, j->targets, w, NULL, e)))
                 return false;
         }
         if (stored ? !half_stored(j, half, b, w, e)
-                   : !half_linears(j, half, b, w, r, &clock, e) || (joint && !half_train(j, half, b, w, r, &clock, e)))
+                   : !half_linears(j, half, b, w, r, &clock, e) || (trains && !half_train(j, half, b, w, r, &clock, e)))
             return false;
         job_detail(j, "outputs");
         if (!run_pass(j, half, j->acts, w, NULL, e))
@@ -422,7 +446,7 @@ bool job_block_resume(struct job *j, uint32_t layer, struct err *e)
     struct block_weights *w = &j->weights;
     uint64_t clock = os_now_ns();
     bool ok = load_block(j, layer, "replaying", w, e);
-    for (int i = 0; ok && j->targets && i < HALF_COUNT; i++)
+    for (int i = 0; ok && j->targets && !j->m->cfg->experts.n && i < HALF_COUNT; i++)
         ok = run_pass(j, (enum block_half)i, j->targets, w, NULL, e);
     for (int i = 0; ok && j->acts && i < HALF_COUNT; i++) {
         enum block_half half = (enum block_half)i;

@@ -8,6 +8,7 @@
 
 #include "host/base/log.h"
 #include "host/base/num.h"
+#include "host/base/stop_point.h"
 #include "host/gpu/tiled.h"
 #include "host/model/batch.h"
 #include "host/quant/run/job_internal.h"
@@ -15,11 +16,28 @@
 /* Fewer tokens than this part of its columns: an expert is named. */
 #define STARVED_PART 4u
 
+/* Whether experts are trained on their outputs. */
+static bool any_trained(const struct job *j)
+{
+    return plan_trains(j->o, HALF_EXPERTS, (struct block_items){j->plan.items, (uint32_t)j->plan.n_items});
+}
+
 bool job_experts_open(struct job *j, struct err *e)
 {
-    return !j->m->cfg->experts.n || (gpu_arena_create(&j->rows, j->m->gpu, "experts", e) &&
-                                     experts_create(&j->experts, j->rows, j->m, j->plan.samples, j->plan.batch_windows,
-                                                    j->plan.experts_near, e));
+    const struct acts_options where = acts_in(j->plan.experts_near ? ACTS_DEVICE : ACTS_HOST, NULL);
+    if (!j->m->cfg->experts.n)
+        return true;
+    return gpu_arena_create(&j->rows, j->m->gpu, "experts", e) &&
+           experts_create(&j->experts, j->rows, j->m, j->plan.samples, j->plan.batch_windows, j->plan.experts_near,
+                          e) &&
+           (!any_trained(j) || tune_expert_open(&j->training, j->m, j->plan.samples, &where, e));
+}
+
+void job_experts_close(struct job *j)
+{
+    tune_expert_close(&j->training);
+    experts_free(&j->experts);
+    gpu_arena_destroy(&j->rows);
 }
 
 /* ---- passes over hidden states ---- */
@@ -186,13 +204,53 @@ static bool is_starved(const struct job *j, uint32_t tokens)
     return tokens < j->m->cfg->hidden_size / STARVED_PART;
 }
 
+static bool on_tune_step(void *ctx, uint32_t step, uint32_t steps, double loss)
+{
+    stop_point("step", NULL);
+    return job_tell_step(ctx, "train", (double)step / steps, step, steps, loss);
+}
+
+/* On its own output, from what each of its matrices learned alone. */
+static bool train_expert(struct job *j, uint32_t expert, struct block_items b, struct block_result *r, struct err *e)
+{
+    const struct matrix *down = &b.items[b.n - 1];
+    struct tune_hooks hooks = {on_tune_step, j};
+    struct stage_report s;
+    struct tune_expert_task t = {.o = j->o,
+                                 .items = b,
+                                 .samples = j->plan.samples,
+                                 .holdout = j->plan.holdout,
+                                 .micro = j->plan.micro_windows,
+                                 .arena = j->scratch,
+                                 .kept = j->kept,
+                                 .hooks = &hooks};
+    job_begin(j, WORK_TRAIN, job_expert_work(j, down));
+    if (!tune_expert(&j->training, &t, &j->experts, expert, r->q + b.items[0].place, &s, e))
+        return e->kind != ERR_STOPPED && err_context(e, "%s", down->module);
+    if (s.retries)
+        log_warn("block %u, expert %u: training diverged and was repeated %u times, each at half the rate",
+                 down->layer + 1, expert, s.retries);
+    struct expert_report *x = &r->report[down->place].expert;
+    x->steps = s.steps;
+    x->epochs = s.epochs;
+    x->best_epoch = s.best_epoch;
+    x->retries = s.retries;
+    x->loss_start = s.loss_start;
+    x->loss_final = s.loss_final;
+    x->seconds = s.seconds;
+    job_end(j);
+    return true;
+}
+
 /* x->w become what the file will hold. */
 static bool make_expert(struct job *j, const struct expert_hessians *h, uint32_t expert, struct block_items b,
                         struct block_result *r, struct err *e)
 {
     struct experts *x = &j->experts;
-    bool ok = true;
-    if (h)
+    const bool trains = plan_trains(j->o, HALF_EXPERTS, b);
+    bool ok = !trains || tune_expert_take(&j->training, x, expert, (j->plan.samples - j->plan.holdout) * j->plan.ctx,
+                                          j->plan.holdout > 0, e);
+    if (ok && h)
         gather_expert(j, h, expert);
     for (uint32_t i = 0; ok && i < b.n; i++) {
         const struct matrix *item = &b.items[i];
@@ -202,7 +260,7 @@ static bool make_expert(struct job *j, const struct expert_hessians *h, uint32_t
         r->report[item->place].expert = (struct expert_report){
             .counted = true, .tokens = experts_tokens(x, expert), .starved = is_starved(j, experts_tokens(x, expert))};
     }
-    return ok;
+    return ok && (!trains || train_expert(j, expert, b, r, e));
 }
 
 /* The same where an earlier run has made it. */

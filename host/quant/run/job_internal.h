@@ -10,6 +10,7 @@
 #include "host/quant/run/identity.h"
 #include "host/quant/run/job.h"
 #include "host/quant/method/hessian.h"
+#include "host/quant/method/tune_expert.h"
 #include "host/quant/plan/predict.h"
 #include "host/quant/store/store.h"
 
@@ -28,7 +29,7 @@ struct block_writing {
     uint32_t layer;
     struct block_items items;   /* the part's */
     struct block_result result; /* of them */
-    bool failed; /* the run ends by it */
+    bool failed;                /* the run ends by it */
 };
 
 struct job {
@@ -50,13 +51,16 @@ struct job {
     struct gpu_arena *kept;   /* host memory of a half's best epoch */
     uint32_t blocks_whole;    /* of an earlier run, when this one started */
     struct windows windows;
-    struct acts *acts;            /* hidden states after what is quantized so far */
-    struct acts *targets;         /* the 16-bit model's own, where a teacher is wanted: what the next half's output
+    struct acts *acts;               /* hidden states after what is quantized so far */
+    struct acts *targets;            /* the 16-bit model's own, where a teacher is wanted: what the next half's output
                                should be */
-    float *head_importance;       /* [hidden], of a GGUF: sums of squares of what the head reads; NULL: not known */
-    struct block_weights weights; /* of the block that is loaded */
-    struct experts experts;       /* of a model that has them, where text is read */
-    struct gpu_arena *rows;       /* what they take, as long as the run walks over blocks */
+    float *head_importance;          /* [hidden], of a GGUF: sums of squares of what the head reads; NULL: not known */
+    struct block_weights weights;    /* of the block that is loaded */
+    struct experts experts;          /* of a model that has them, where text is read */
+    struct expert_training training; /* of experts on their own outputs; not open where none are */
+    struct stage_report experts_report; /* of the block in work: sums over its trained experts so far, of `trained` */
+    uint32_t trained;
+    struct gpu_arena *rows;                   /* what they take, as long as the run walks over blocks */
     struct gpu_arena *block, *hess, *scratch; /* by lifetime: one block; one half; one linear or one batch */
     struct quantize_result *out;
     char out_dir[4096], work_dir[4096], calib[4096];
@@ -114,6 +118,8 @@ double job_learn_work(const struct job *j, const struct matrix *i);
 double job_store_work(struct block_items b);
 /* Of training one half; 0 where it is not trained. */
 double job_tune_work(const struct job *j, uint32_t layer, enum block_half half);
+/* Of training the expert that a down matrix is of, as if all were chosen alike; 0 of other matrices. */
+double job_expert_work(const struct job *j, const struct matrix *down);
 /* Of the pass over scales; 0 where it is not done. Of judging once, its first part. */
 double job_scales_work(const struct job *j);
 double job_judge_work(const struct job *j);
@@ -152,8 +158,9 @@ bool job_quantize_linear(struct job *j, const struct matrix *item, struct gpu_vi
 bool job_stored_linear(struct job *j, const struct matrix *item, struct gpu_view w, struct err *e);
 
 /* ---- job_experts.c ---- */
-/* Room for the experts of all layers; nothing where the model has none. */
+/* Room for the experts of all layers; nothing where the model has none. job_experts_close in any case. */
 bool job_experts_open(struct job *j, struct err *e);
+void job_experts_close(struct job *j);
 /* What the experts of a layer read, and where tokens go: before the half that all tokens go through. */
 bool job_experts_take(struct job *j, uint32_t layer, const struct block_weights *w, struct err *e);
 /* All experts: quantized where no earlier run has stored them, or r NULL: all are stored; then hidden states become the layer's

@@ -111,6 +111,20 @@ double job_tune_work(const struct job *j, uint32_t layer, enum block_half half)
     return o->epochs * (train * (forward + backward) + j->plan.holdout * forward) + j->plan.block_steps * steps;
 }
 
+double job_expert_work(const struct job *j, const struct matrix *down)
+{
+    const struct expert_config *c = &j->m->cfg->experts;
+    const struct block_options *o = &j->o->block;
+    const struct speed_linear *l = speed_linear(&j->speed, down);
+    if (!block_part_is_expert(down->part) || down->part->role != ROLE_DOWN || !plan_joint(j->o, down))
+        return 0;
+    double weights = EXPERT_MATRICES * (double)down->rows * down->cols, share = (double)c->used / c->n;
+    double forward = gemm_seconds(j, weights * j->plan.ctx * share);
+    uint32_t train = j->plan.samples - j->plan.holdout;
+    double step = EXPERT_MATRICES * (l ? l->joint : (double)down->rows * down->cols * SECONDS_PER_STEP);
+    return o->epochs * (train * 3 * forward + j->plan.holdout * forward) + j->plan.block_steps * step;
+}
+
 /* All blocks, of one window. */
 static double blocks_forward(const struct job *j)
 {
@@ -155,6 +169,7 @@ static void part_work(const struct job *j, struct block_items b, bool windows, d
             by_kind[WORK_LOAD] += job_load_work(j, &b.items[i]);
         by_kind[WORK_ROUND] += job_round_work(j, &b.items[i]);
         by_kind[WORK_LEARN] += job_learn_work(j, &b.items[i]);
+        by_kind[WORK_TRAIN] += job_expert_work(j, &b.items[i]);
     }
     by_kind[WORK_STORE] += job_store_work(b);
 }
@@ -176,7 +191,7 @@ static void block_work(const struct job *j, uint32_t layer, double by_kind[ETA_K
     for (int i = 0; windows && i < HALF_COUNT; i++) {
         enum block_half half = (enum block_half)i;
         /* For its results, and for the teacher. */
-        by_kind[WORK_FORWARD] += (1 + plan_teacher(j->o)) * job_half_work(j, layer, half);
+        by_kind[WORK_FORWARD] += (1 + plan_targets(&j->plan, j->o)) * job_half_work(j, layer, half);
         if (plan_gathers(j->o, half, b))
             by_kind[WORK_HESSIAN] += job_hessian_work(j, layer, half);
         by_kind[WORK_TRAIN] += job_tune_work(j, layer, half);

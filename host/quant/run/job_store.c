@@ -6,8 +6,36 @@
 #include "host/base/stop_point.h"
 #include "host/quant/run/job_internal.h"
 
+/* Experts of a layer are told of as one stage: counts and seconds added up, losses as means. */
+static void expert_trained(struct job *j, const struct expert_report *x)
+{
+    struct stage_report *s = &j->experts_report;
+    if (!j->trained++)
+        *s = (struct stage_report){.stage = STAGE_EXPERTS, .n_hard = 2};
+    s->steps += x->steps;
+    s->epochs = x->epochs;
+    s->best_epoch = x->best_epoch > s->best_epoch ? x->best_epoch : s->best_epoch;
+    s->retries += x->retries;
+    s->seconds += x->seconds;
+    s->loss_start += (x->loss_start - s->loss_start) / j->trained;
+    s->loss_final += (x->loss_final - s->loss_final) / j->trained;
+}
+
+static void experts_reported(struct job *j, uint32_t layer)
+{
+    struct stage_report *s = &j->experts_report;
+    s->layer = layer;
+    s->hard[0] = (float)s->loss_start;
+    s->hard[1] = (float)s->loss_final;
+    if (j->trained)
+        job_report_stage(j, s);
+    j->trained = 0;
+}
+
 static void linear_reported(struct job *j, const struct linear_report *r)
 {
+    if (r->expert.steps)
+        expert_trained(j, &r->expert);
     j->out->linears[j->out->n_linears++] = *r;
     if (j->cb->linear_done)
         j->cb->linear_done(j->cb->ctx, r);
@@ -32,7 +60,10 @@ static void report_part(struct job *j, uint32_t layer, struct block_items part, 
     for (int i = 0; stages && i < HALF_COUNT; i++)
         job_report_stage(j, &stages[i]);
     const struct block_items b = plan_block(&j->plan, layer);
-    j->out->blocks_done += !part.n || part.items + part.n == b.items + b.n;
+    const bool last = !part.n || part.items + part.n == b.items + b.n;
+    if (last)
+        experts_reported(j, layer);
+    j->out->blocks_done += last;
 }
 
 /* The thread's. */

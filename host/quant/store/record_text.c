@@ -6,20 +6,25 @@
 
 void linear_report_print(const struct linear_report *r, char out[LINEAR_REPORT_CAP])
 {
+    const struct expert_report *x = &r->expert;
     int n = snprintf(out, LINEAR_REPORT_CAP, "%.17g %.17g %.17g %u %d %d %.6f", r->loss_rtn, r->loss_gptq,
                      r->loss_final, r->rows_rolled_back, r->damp_raised, r->diagonal_only, r->seconds);
-    if (r->expert.counted)
-        snprintf(out + n, LINEAR_REPORT_CAP - (size_t)n, " %u %d", r->expert.tokens, r->expert.starved);
+    if (x->counted)
+        snprintf(out + n, LINEAR_REPORT_CAP - (size_t)n, " %u %d %u %u %u %u %.17g %.17g %.6f", x->tokens, x->starved,
+                 x->steps, x->epochs, x->best_epoch, x->retries, x->loss_start, x->loss_final, x->seconds);
 }
 
 void linear_report_scan(const char *text, struct linear_report *r)
 {
+    struct expert_report *x = &r->expert;
     int raised = 0, diagonal = 0, starved = 0, used = 0;
     if (!text || sscanf(text, "%lf %lf %lf %u %d %d %lf%n", &r->loss_rtn, &r->loss_gptq, &r->loss_final,
                         &r->rows_rolled_back, &raised, &diagonal, &r->seconds, &used) != 7)
         r->loss_rtn = r->loss_gptq = r->loss_final = NAN;
-    r->expert.counted = used && sscanf(text + used, " %u %d", &r->expert.tokens, &starved) == 2;
-    r->expert.starved = starved != 0;
+    x->counted =
+        used && sscanf(text + used, " %u %d %u %u %u %u %lf %lf %lf", &x->tokens, &starved, &x->steps, &x->epochs,
+                       &x->best_epoch, &x->retries, &x->loss_start, &x->loss_final, &x->seconds) == 9;
+    x->starved = starved != 0;
     r->damp_raised = raised != 0;
     r->diagonal_only = diagonal != 0;
 }

@@ -4,7 +4,7 @@
 
 #include "host/quant/record.h"
 
-#define LINEAR_REPORT_CAP 256
+#define LINEAR_REPORT_CAP 320
 #define STAGE_REPORT_CAP  2560
 
 void linear_report_print(const struct linear_report *r, char out[LINEAR_REPORT_CAP]);
