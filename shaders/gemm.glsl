@@ -54,7 +54,11 @@ unit find_unit(uint u, uint m0, uint n0)
     bool transposed = x.of_a ? A_TRANSPOSED : B_TRANSPOSED;
     id = x.of_a ? id : id - BLOCKS_A;
     // Neighbouring invocations read what is contiguous, 64 bytes at least, and store to different banks.
-    bool down = ALONG_K == 0 && (K_MAJOR || transposed);
+#if ALONG_K
+    bool down = false;
+#else
+    bool down = K_MAJOR || transposed;
+#endif
     x.row = 4u * (down ? id / (4u * across) * 4u + id % 4u : id / across);
     x.k = 4u * (down ? id / 4u % across : id % across);
     // Rows beyond the matrix repeat its last: they cost nothing, and are not stored.
