@@ -5,12 +5,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define PARTS_ANY_DELTA (PARTS_DELTA | PARTS_DELTA_GROUPED)
+
 /* clang-format off */
 static const struct block_part parts[] = {
     /* role, names, kind, half, input, rows and columns, turned, of, without */
     {ROLE_ATTN_NORM, "input_layernorm", "attn_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_PRE_NORMS | PARTS_GEMMA_NORMS, 0},
     {ROLE_QKV, "self_attn.qkv_proj", "attn_qkv", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_QKV, WIDTH_HIDDEN, true, PARTS_FUSED_QKV, 0},
-    {ROLE_Q, "self_attn.q_proj", "attn_q", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_HEADS, WIDTH_HIDDEN, true, 0, PARTS_FUSED_QKV | PARTS_MLA},
+    {ROLE_Q, "self_attn.q_proj", "attn_q", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_HEADS, WIDTH_HIDDEN, true, 0, PARTS_FUSED_QKV | PARTS_MLA | PARTS_GATED_HEADS},
+    {ROLE_Q_GATE, "self_attn.q_proj", "attn_q", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_TWO_HEADS, WIDTH_HIDDEN, false, PARTS_GATED_HEADS, 0},
     {ROLE_K, "self_attn.k_proj", "attn_k", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_KV_HEADS, WIDTH_HIDDEN, true, 0, PARTS_FUSED_QKV | PARTS_MLA},
     {ROLE_V, "self_attn.v_proj", "attn_v", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_KV_HEADS, WIDTH_HIDDEN, false, 0, PARTS_FUSED_QKV | PARTS_MLA},
     {ROLE_Q_NORM, "self_attn.q_norm", "attn_q_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HEAD, false, PARTS_QK_NORM, 0},
@@ -26,6 +29,17 @@ static const struct block_part parts[] = {
     {ROLE_KV_A_NORM, "self_attn.kv_a_layernorm", "attn_kv_a_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_KV_RANK, false, PARTS_MLA, 0},
     {ROLE_KV_B, "self_attn.kv_b_proj", "attn_kv_b", PART_KEPT, HALF_ATTN, INPUT_NONE, WIDTH_KV_B, WIDTH_KV_RANK, false, PARTS_MLA, 0},
     {ROLE_VALUES_O, "self_attn.o_proj", "attn_output", PART_KEPT, HALF_ATTN, INPUT_NONE, WIDTH_HIDDEN, WIDTH_VALUES, false, PARTS_MLA, 0},
+    {ROLE_DELTA_MIXED, "linear_attn.in_proj_qkvz", "ssm_in", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_DELTA_ALL, WIDTH_HIDDEN, false, PARTS_DELTA_GROUPED, 0},
+    {ROLE_DELTA_BETA, "linear_attn.in_proj_ba", "ssm_ba", PART_ROUTER, HALF_ATTN, INPUT_NONE, WIDTH_DELTA_TWO_HEADS, WIDTH_HIDDEN, false, PARTS_DELTA_GROUPED, 0},
+    {ROLE_DELTA_MIXED, "linear_attn.in_proj_qkv", "attn_qkv", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_DELTA_MIXED, WIDTH_HIDDEN, false, PARTS_DELTA, 0},
+    {ROLE_DELTA_Z, "linear_attn.in_proj_z", "attn_gate", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_DELTA_VALUES, WIDTH_HIDDEN, false, PARTS_DELTA, 0},
+    {ROLE_DELTA_BETA, "linear_attn.in_proj_b", "ssm_beta", PART_ROUTER, HALF_ATTN, INPUT_NONE, WIDTH_DELTA_HEADS, WIDTH_HIDDEN, false, PARTS_DELTA, 0},
+    {ROLE_DELTA_ALPHA, "linear_attn.in_proj_a", "ssm_alpha", PART_ROUTER, HALF_ATTN, INPUT_NONE, WIDTH_DELTA_HEADS, WIDTH_HIDDEN, false, PARTS_DELTA, 0},
+    {ROLE_DELTA_CONV, "linear_attn.conv1d", "ssm_conv1d", PART_ROUTER, HALF_ATTN, INPUT_NONE, WIDTH_DELTA_MIXED, WIDTH_DELTA_TAPS, false, PARTS_ANY_DELTA, 0},
+    {ROLE_DELTA_RATE, "linear_attn.A_log", "ssm_a", PART_VECTOR, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_DELTA_HEADS, false, PARTS_ANY_DELTA, 0},
+    {ROLE_DELTA_BIAS, "linear_attn.dt_bias", "ssm_dt", PART_VECTOR, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_DELTA_HEADS, false, PARTS_ANY_DELTA, 0},
+    {ROLE_DELTA_NORM, "linear_attn.norm", "ssm_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_DELTA_VALUE, false, PARTS_ANY_DELTA, 0},
+    {ROLE_DELTA_O, "linear_attn.out_proj", "ssm_out", PART_MATRIX, HALF_ATTN, INPUT_HEADS, WIDTH_HIDDEN, WIDTH_DELTA_VALUES, false, PARTS_ANY_DELTA, 0},
     {ROLE_FFN_NORM, "post_attention_layernorm", "ffn_norm", PART_NORM, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_PRE_NORMS, PARTS_LATE_NAME},
     {ROLE_FFN_NORM, "post_attention_layernorm", "post_attention_norm", PART_NORM, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_LATE_NAME, 0},
     {ROLE_FFN_NORM, "pre_feedforward_layernorm", "ffn_norm", PART_NORM, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_GEMMA_NORMS, 0},
@@ -162,6 +176,10 @@ bool block_has(const struct model_config *c, const struct family *f, uint32_t la
         return false;
     if (p->role == ROLE_Q_WHOLE || p->role == ROLE_Q_A || p->role == ROLE_Q_A_NORM || p->role == ROLE_Q_B)
         return (p->role == ROLE_Q_WHOLE) == !c->mla.q_rank;
+    /* All of attention but its norms is another thing in layers with the gated delta rule. */
+    if (f && f->parts & PARTS_ANY_DELTA && p->half == HALF_ATTN && p->role != ROLE_ATTN_NORM &&
+        ((p->of & PARTS_ANY_DELTA) != 0) != config_has_delta(c, layer))
+        return false;
     if (p->of & (PARTS_SHARED_GATED | PARTS_SHARED_PLAIN))
         return experts && c->experts.shared_width;
     if (p->half == HALF_FFN && p->kind == PART_MATRIX) /* the whole of it */
@@ -202,6 +220,22 @@ static uint32_t width(enum width w, const struct model_config *c)
         return c->num_heads * (c->mla.nope + c->mla.values);
     case WIDTH_VALUES:
         return c->num_heads * c->mla.values;
+    case WIDTH_TWO_HEADS:
+        return 2 * c->num_heads * c->head_dim;
+    case WIDTH_DELTA_MIXED:
+        return config_delta_mixed(c);
+    case WIDTH_DELTA_ALL:
+        return config_delta_mixed(c) + config_delta_values(c);
+    case WIDTH_DELTA_VALUES:
+        return config_delta_values(c);
+    case WIDTH_DELTA_VALUE:
+        return c->delta.value_dim;
+    case WIDTH_DELTA_HEADS:
+        return c->delta.value_heads;
+    case WIDTH_DELTA_TWO_HEADS:
+        return 2 * c->delta.value_heads;
+    case WIDTH_DELTA_TAPS:
+        return c->delta.taps;
     case WIDTH_ONE:
         break;
     }

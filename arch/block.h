@@ -14,6 +14,11 @@
  *
  * where some models have one matrix for q.
  *
+ * Where a layer has the gated delta rule in place of attention, whose state S of each head begins with zeros:
+ *
+ *     q, k, v = silu(conv(mixed(n)))     z, b, a = z(n), beta(n), alpha(n)     q and k of length 1
+ *     S = S * exp(rate softplus(a + bias));  S += k (sigmoid(b) (v - S^T k))^T     x += o(rms(S^T q / sqrt(dim)) * silu(z))
+ *
  * Where the second half is a choice of experts, each of which is down(silu(gate) * up) of its own:
  *
  *     x += shared(m) + sum of weight_e * expert_e(m) over the experts e that the router chose for the token */
@@ -49,13 +54,23 @@ enum role {
     ROLE_KV_A,
     ROLE_KV_A_NORM,
     ROLE_KV_B,
-    ROLE_VALUES_O, /* o of heads whose v has a width of its own */
+    ROLE_VALUES_O,    /* o of heads whose v has a width of its own */
+    ROLE_Q_GATE,      /* q, and the gate of what attention gives, head by head */
+    ROLE_DELTA_MIXED, /* of the gated delta rule: q, k, v; where all lies by key head z too */
+    ROLE_DELTA_Z,
+    ROLE_DELTA_BETA, /* where all lies by key head, ALPHA too */
+    ROLE_DELTA_ALPHA,
+    ROLE_DELTA_CONV,
+    ROLE_DELTA_RATE, /* on the device -exp(A_log) */
+    ROLE_DELTA_BIAS,
+    ROLE_DELTA_NORM,
+    ROLE_DELTA_O,
     ROLE_COUNT
 };
 enum part_kind {
     PART_MATRIX,
     PART_NORM,
-    PART_ROUTER, /* a matrix that decides: it stays as it is, f32 in a GGUF */
+    PART_ROUTER, /* a matrix that decides, or a small one: it stays as it is, f32 in a GGUF */
     PART_KEPT,   /* a matrix that gsq keeps in 16 bits in all formats */
     PART_VECTOR  /* the same of a vector, whose Hugging Face name has no ".weight" behind it */
 };
@@ -86,9 +101,17 @@ enum width {
     WIDTH_EXPERTS,
     WIDTH_Q_RANK, /* of multi-head latent attention */
     WIDTH_KV_RANK,
-    WIDTH_KV_A,  /* kv_rank and RoPE's part of k */
-    WIDTH_KV_B,  /* of all heads: k without that part, and v */
-    WIDTH_VALUES /* v of all heads */
+    WIDTH_KV_A,   /* kv_rank and RoPE's part of k */
+    WIDTH_KV_B,   /* of all heads: k without that part, and v */
+    WIDTH_VALUES, /* v of all heads */
+    WIDTH_TWO_HEADS,
+    WIDTH_DELTA_MIXED, /* of the gated delta rule: q, k and v */
+    WIDTH_DELTA_ALL,   /* and z */
+    WIDTH_DELTA_VALUES,
+    WIDTH_DELTA_VALUE,
+    WIDTH_DELTA_HEADS,
+    WIDTH_DELTA_TWO_HEADS,
+    WIDTH_DELTA_TAPS
 };
 
 struct block_part {

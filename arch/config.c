@@ -156,6 +156,26 @@ bool config_rope_is_local(const struct model_config *c, uint32_t layer)
     return c->rope_local_theta > 0 && config_window(c, layer) > 0;
 }
 
+bool config_has_delta(const struct model_config *c, uint32_t layer)
+{
+    return c->delta.layers && c->delta.layers[layer];
+}
+
+bool config_forward_only(const struct model_config *c)
+{
+    return c->mla.kv_rank || c->delta.value_heads;
+}
+
+uint32_t config_delta_values(const struct model_config *c)
+{
+    return c->delta.value_heads * c->delta.value_dim;
+}
+
+uint32_t config_delta_mixed(const struct model_config *c)
+{
+    return 2 * c->delta.key_heads * c->delta.key_dim + config_delta_values(c);
+}
+
 uint32_t config_rope_dim(const struct model_config *c)
 {
     return c->rope_dim ? c->rope_dim : c->head_dim;
@@ -189,6 +209,7 @@ bool config_has_experts(const struct model_config *c, uint32_t layer)
 void config_free(struct model_config *c)
 {
     free(c->experts.dense);
+    free(c->delta.layers);
     free(c->rope_factors);
     free(c->rope_factors_long);
     free(c->no_rope);

@@ -52,6 +52,14 @@ struct mla_config {
     uint32_t values;       /* of a head of v */
 };
 
+/* Layers with the gated delta rule in place of attention: heads of q and k, and of v, so many for each of those. */
+struct delta_config {
+    uint32_t key_heads, value_heads; /* 0: the model has no such layers */
+    uint32_t key_dim, value_dim;     /* of a head */
+    uint32_t taps;                   /* positions that the convolution of q, k and v sees, its own included */
+    bool *layers;                    /* [num_layers] whether a layer has it */
+};
+
 /* One rule of quantization_config that says how some modules are stored. Rules are tried in order; the first
  * whose pattern matches the module name wins. */
 struct quant_rule {
@@ -95,6 +103,7 @@ struct model_config {
     double logit_divisor;        /* what logits are divided by */
     struct expert_config experts;
     struct mla_config mla;
+    struct delta_config delta;
     bool no_qk_norm;            /* the family's norms of q and k are not in this model */
     uint32_t next_token_layers; /* behind the others, which guess further tokens: gsq leaves them as they are */
     bool tie_word_embeddings;
@@ -158,6 +167,13 @@ uint32_t config_window(const struct model_config *c, uint32_t layer);
 /* Whether RoPE turns q and k in this layer; whether it is the unscaled one of layers that slide. */
 bool config_has_rope(const struct model_config *c, uint32_t layer);
 bool config_rope_is_local(const struct model_config *c, uint32_t layer);
+/* Whether a layer has the gated delta rule. */
+bool config_has_delta(const struct model_config *c, uint32_t layer);
+/* Whether attention of some layers is gone through forward alone: nothing is trained on what such a layer gives. */
+bool config_forward_only(const struct model_config *c);
+/* Columns of [q | k | v], and of v, of the gated delta rule. */
+uint32_t config_delta_mixed(const struct model_config *c);
+uint32_t config_delta_values(const struct model_config *c);
 /* Dimensions of a head that RoPE turns. */
 uint32_t config_rope_dim(const struct model_config *c);
 /* What scores are multiplied by before the softmax, and a factor for which 0 stands for 1. */

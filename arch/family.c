@@ -150,6 +150,20 @@ static const struct family families[] = {
         .renormalise = true,
     },
     {
+        .name = "Qwen3-Next",
+        .architecture = "Qwen3NextForCausalLM",
+        .model_type = "qwen3_next",
+        .gguf = "qwen3next",
+        .no_gguf = true,
+        .parts = PARTS_PRE_NORMS | PARTS_LATE_NAME | PARTS_QK_NORM | PARTS_GATED_HEADS | PARTS_DELTA_GROUPED |
+                 PARTS_EXPERTS | PARTS_SHARED_GATED,
+        .norm_plus_one = true,
+        .usual_rope_share = 0.25,
+        .gating = GATING_SOFTMAX,
+        .renormalise = true,
+        .gguf_renormalise = true,
+    },
+    {
         .name = "GLM-4.5",
         .architecture = "Glm4MoeForCausalLM",
         .model_type = "glm4_moe",
@@ -174,6 +188,16 @@ static const struct family families[] = {
         .gating = GATING_CHOSEN,
         .renormalise = true,
         .gguf_renormalise = true,
+    },
+    {
+        .name = "Qwen3.5",
+        .architecture = "Qwen3_5ForCausalLM",
+        .model_type = "qwen3_5_text",
+        .gguf = "qwen35",
+        .no_gguf = true,
+        .parts = PARTS_PRE_NORMS | PARTS_LATE_NAME | PARTS_QK_NORM | PARTS_GATED_HEADS | PARTS_DELTA,
+        .norm_plus_one = true,
+        .usual_rope_share = 0.25,
     },
     {
         .name = "Ministral 3",
@@ -266,6 +290,7 @@ uint32_t family_usual(const struct family *f, size_t at)
         {offsetof(struct model_config, head_dim), f->usual_head_dim},
         {offsetof(struct model_config, vocab_size), f->usual_vocab},
         {offsetof(struct model_config, max_position), f->usual_context},
+        {offsetof(struct model_config, intermediate_size), f->usual_inner},
     };
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++)
         if (list[i].at == at)
@@ -302,6 +327,11 @@ const struct family *family_of_gguf(const char *architecture, bool sliding, bool
     return found;
 }
 
+bool family_adds_one(const struct family *f, const char *norm)
+{
+    return f && f->norm_plus_one && !strstr(norm, "linear_attn.norm");
+}
+
 double family_llama_scale(const struct family *f, const struct model_config *c)
 {
     return 1 / sqrt(c->num_layers == f->odd_layers ? (double)c->hidden_size / c->num_heads : c->head_dim);
@@ -321,11 +351,7 @@ static const struct {
     {"GlmMoeDsaForCausalLM", "glm_moe_dsa", "an indexer chooses the tokens that attention sees"},
     {"KimiK3ForConditionalGeneration", "kimi_k3", "layers have Kimi Delta Attention"},
     {"KimiLinearForCausalLM", "kimi_linear", "layers have Kimi Delta Attention"},
-    {"Qwen3NextForCausalLM", "qwen3_next", "layers have the gated delta rule in place of attention"},
-    {"Qwen3_5ForConditionalGeneration", "qwen3_5_text", "layers have the gated delta rule in place of attention"},
-    {"Qwen3_5ForCausalLM", "qwen3_5", "layers have the gated delta rule in place of attention"},
-    {"Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe_text",
-     "layers have the gated delta rule in place of attention"},
+    {"Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe_text", "the experts of a layer are one tensor"},
     {"GraniteMoeSharedForCausalLM", "granitemoeshared", "the shared expert's gate and up are one matrix"},
     {"GraniteMoeHybridForCausalLM", "granitemoehybrid", "layers have state spaces (Mamba)"},
     {"NemotronHForCausalLM", "nemotron_h", "layers have state spaces (Mamba)"},

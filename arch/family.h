@@ -24,7 +24,10 @@ enum {
     PARTS_EXPERTS_STACKED =
         1 << 14, /* "block_sparse_moe.router.layer"; all experts of a layer in two tensors, which are read as
                                       Mixtral's (formats/read/stacked.h) */
-    PARTS_LATE_NAME = 1 << 15, /* in a GGUF the norm of the second half's input is called post_attention_norm */
+    PARTS_LATE_NAME = 1 << 15,     /* in a GGUF the norm of the second half's input is called post_attention_norm */
+    PARTS_GATED_HEADS = 1 << 21,   /* q_proj has rows of q, then of a gate, of each head: heads times sigmoid(gate) */
+    PARTS_DELTA = 1 << 22,         /* layers have the gated delta rule: in_proj_qkv, in_proj_z, in_proj_b, in_proj_a */
+    PARTS_DELTA_GROUPED = 1 << 23, /* the same, by key head in in_proj_qkvz and in_proj_ba */
 };
 
 struct family {
@@ -35,6 +38,7 @@ struct family {
     const char *gguf;         /* general.architecture of a GGUF */
     bool query_growth;        /* config.query_growth counts */
     bool qk_norm_said;        /* config.json's use_qk_norm says whether q and k are normed */
+    bool no_gguf;             /* gsq neither reads nor writes GGUFs of it */
     bool permuted_rows;       /* a GGUF has the rows of q and k in another order (gguf_row_of) */
     unsigned parts;           /* PARTS_ */
     bool norm_plus_one;       /* norms multiply by 1 + w; a GGUF holds that sum */
@@ -48,6 +52,7 @@ struct family {
     double usual_theta, usual_local_theta;   /* 0: 10000; as the others */
     double usual_eps;                        /* 0: must be there */
     uint32_t usual_heads, usual_kv_heads, usual_head_dim, usual_vocab, usual_context; /* likewise */
+    uint32_t usual_inner;       /* of feed-forward halves; families whose layers all have experts need not say it */
     bool multipliers;           /* config.json has factors of embedding, attention, halves and logits */
     uint32_t usual_rope_step;   /* every so many layers one is without RoPE, where no list says which; 0: all have it */
     bool adjacent_pairs;        /* RoPE turns pairs (2i, 2i + 1) of a head; else (i, i + half) */
@@ -77,6 +82,8 @@ const struct family *family_of(const struct model_config *c);
  * Llama; experts: they have experts, which tell Mixtral from both; gating: as they say, which tells DeepSeek-V3 from V2, or 0. NULL:
  * unknown. */
 const struct family *family_of_gguf(const char *architecture, bool sliding, bool experts, uint32_t gating);
+/* Whether 1 is added to the weights of the norm of that name, with or without ".weight" behind it. */
+bool family_adds_one(const struct family *f, const char *norm);
 /* What llama.cpp multiplies scores by in a family whose GGUFs do not say it. */
 double family_llama_scale(const struct family *f, const struct model_config *c);
 /* What gsq would have to compute for a family that it knows by name alone: "an indexer chooses ..."; NULL: it does not know it. */

@@ -19,6 +19,9 @@
 /* ---- sizes that kernels are written for ---- */
 #define WORKGROUP_MAX    128u /* of base variants; what sums over a workgroup hold */
 #define HEAD_DIM_MAX     256u /* attention; even */
+#define DELTA_DIM_MAX    256u /* delta_rule: of q and k */
+#define DELTA_LANES      8u   /* delta_rule: invocations for a column of the state */
+#define DELTA_COLUMNS    16u  /* delta_rule: columns of a workgroup, WORKGROUP_MAX / DELTA_LANES */
 #define SMALL_HEAD_MAX   16u  /* attention's variants for small heads; a multiple of SMALL_HEAD_STEP */
 #define SMALL_HEAD_STEP  4u
 #define AFFINE_GROUP_MAX 32u  /* affine_search: columns of a group */

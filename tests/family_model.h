@@ -28,6 +28,7 @@ struct shape {
     bool qk_norm;
     bool whole_norm;          /* over all heads */
     bool fused_qkv, fused_up; /* q, k and v, gate and up are one matrix */
+    uint32_t delta_step;      /* all blocks but each of so many have the gated delta rule; 0: none has */
     enum norms norms;
     uint32_t rope_step; /* every so many layers one is without RoPE; 0: none is */
     const char *more;   /* members of config.json, with a comma in front */
@@ -349,9 +350,66 @@ static const struct shape shapes[] = {
      .tied = TIED_EMBED,
      .dtype = DTYPE_F32,
      .shards = 1},
+    {"qwen3next",
+     "Qwen3NextForCausalLM",
+     "qwen3_next",
+     {.hidden = 36,
+      .intermediate = 40,
+      .heads = 4,
+      .kv_heads = 2,
+      .head_dim = 16,
+      .vocab = 258,
+      .eps = 1e-6,
+      .rope_theta = 1e4,
+      .rope_dim = 4,
+      .norm_plus_one = true,
+      .gated = true,
+      .delta = {.heads = 6, .keys = 2, .dim = 10, .values = 7, .grouped = true},
+      .delta_taps = 4},
+     .layers = 3,
+     .qk_norm = true,
+     .delta_step = 3,
+     .more =
+         ", \"full_attention_interval\": 3, \"linear_num_key_heads\": 2, \"linear_num_value_heads\": 6, "
+         "\"linear_key_head_dim\": 10, \"linear_value_head_dim\": 7, \"linear_conv_kernel_dim\": 4, "
+         "\"num_experts\": 4, \"num_experts_per_tok\": 2, \"moe_intermediate_size\": 8, \"mlp_only_layers\": [0, 1, 2]",
+     .tied = UNTIED,
+     .dtype = DTYPE_BF16,
+     .shards = 1},
+    {"qwen3.5",
+     "Qwen3_5ForCausalLM",
+     "qwen3_5_text",
+     {.hidden = 40,
+      .intermediate = 44,
+      .heads = 4,
+      .kv_heads = 2,
+      .head_dim = 12,
+      .vocab = 259,
+      .eps = 1e-6,
+      .rope_theta = 1e4,
+      .rope_dim = 6,
+      .norm_plus_one = true,
+      .gated = true,
+      .delta = {.heads = 4, .keys = 4, .dim = 6, .values = 20},
+      .delta_taps = 3},
+     .layers = 2,
+     .qk_norm = true,
+     .delta_step = 2,
+     .more = ", \"layer_types\": [\"linear_attention\", \"full_attention\"], \"linear_num_key_heads\": 4, "
+             "\"linear_num_value_heads\": 4, \"linear_key_head_dim\": 6, \"linear_value_head_dim\": 20, "
+             "\"linear_conv_kernel_dim\": 3, \"partial_rotary_factor\": 0.5",
+     .tied = TIED_EMBED,
+     .dtype = DTYPE_F32,
+     .shards = 1},
 };
-/* The first ones have Llama's parts under Llama's names. */
-enum { N_SHAPES = sizeof shapes / sizeof shapes[0], N_PLAIN = 8 };
+/* The first ones have Llama's parts under Llama's names; all but the last ones have attention in all layers, which training goes
+ * back through. */
+enum { N_SHAPES = sizeof shapes / sizeof shapes[0], N_ATTENTION = N_SHAPES - 2, N_PLAIN = 8 };
+
+static inline bool shape_has_delta(const struct shape *s, uint32_t layer)
+{
+    return s->delta_step && (layer + 1) % s->delta_step != 0;
+}
 
 static inline const struct shape *shape_named(const char *name)
 {
@@ -382,10 +440,36 @@ static inline void family_module_name(const struct shape *s, uint32_t layer, int
 static inline void shape_sizes(const struct shape *s, uint32_t rows[REF_LINEARS], uint32_t cols[REF_LINEARS])
 {
     uint32_t q = s->c.heads * s->c.head_dim, kv = s->c.kv_heads * s->c.head_dim;
-    const uint32_t r[] = {q, kv, kv, s->c.hidden, s->c.intermediate, s->c.intermediate, s->c.hidden};
+    const uint32_t r[] = {s->c.gated ? 2 * q : q, kv,         kv, s->c.hidden, s->c.intermediate,
+                          s->c.intermediate,      s->c.hidden};
     const uint32_t k[] = {s->c.hidden, s->c.hidden, s->c.hidden, q, s->c.hidden, s->c.hidden, s->c.intermediate};
     memcpy(rows, r, sizeof r);
     memcpy(cols, k, sizeof k);
+}
+
+/* What a block with the gated delta rule has in place of attention: rows 0: a vector; those that such a shape lacks have no columns. */
+struct delta_tensor {
+    const char *name;
+    uint32_t rows, cols;
+};
+enum { DELTA_TENSORS = 11, DELTA_CONV = 6 };
+static inline void delta_tensors(const struct shape *s, struct delta_tensor out[DELTA_TENSORS])
+{
+    const struct ref_delta *d = &s->c.delta;
+    uint32_t values = d->heads * d->values, mixed = 2 * d->keys * d->dim + values, hidden = s->c.hidden;
+    uint32_t grouped = d->grouped ? hidden : 0, split = d->grouped ? 0 : hidden;
+    const struct delta_tensor list[DELTA_TENSORS] = {{"in_proj_qkvz.weight", mixed + values, grouped},
+                                                     {"in_proj_ba.weight", 2 * d->heads, grouped},
+                                                     {"in_proj_qkv.weight", mixed, split},
+                                                     {"in_proj_z.weight", values, split},
+                                                     {"in_proj_b.weight", d->heads, split},
+                                                     {"in_proj_a.weight", d->heads, split},
+                                                     {"conv1d.weight", mixed, s->c.delta_taps},
+                                                     {"A_log", 0, d->heads},
+                                                     {"dt_bias", 0, d->heads},
+                                                     {"norm.weight", 0, d->values},
+                                                     {"out_proj.weight", hidden, values}};
+    memcpy(out, list, sizeof list);
 }
 
 /* The same of one block. */
@@ -453,6 +537,29 @@ static inline void family_norm(struct raw_model *m, const char *name, enum dtype
         raw_set(t, i, 1.0f + (float)((int)(tiny_random(seed) % 2001) - 1000) / 4096.0f);
 }
 
+/* The tensors of a block's delta rule. */
+static inline void family_delta(struct raw_model *m, const struct shape *s, uint32_t layer, uint32_t *seed)
+{
+    struct delta_tensor list[DELTA_TENSORS];
+    char name[128];
+    delta_tensors(s, list);
+    for (int i = 0; i < DELTA_TENSORS; i++) {
+        snprintf(name, sizeof name, "model.layers.%u.linear_attn.%s", layer, list[i].name);
+        if (!list[i].cols)
+            continue;
+        if (strcmp(list[i].name, "norm.weight") == 0)
+            family_norm(m, name, s->dtype, list[i].cols, seed);
+        else
+            raw_weight(m, name, s->dtype, list[i].rows, list[i].cols, seed);
+        struct raw_tensor *t = &m->items[m->n - 1];
+        if (i == DELTA_CONV) { /* [channels, 1, taps] */
+            t->n_dims = 3;
+            t->shape[2] = t->shape[1];
+            t->shape[1] = 1;
+        }
+    }
+}
+
 static inline void family_tensors(struct raw_model *m, const struct shape *s)
 {
     uint32_t rows[REF_LINEARS], cols[REF_LINEARS], seed = 11;
@@ -468,11 +575,13 @@ static inline void family_tensors(struct raw_model *m, const struct shape *s)
         for (int i = 0; i < 6; i++) {
             uint32_t heads = !s->whole_norm ? 1 : i == 4 ? s->c.heads : s->c.kv_heads;
             snprintf(name, sizeof name, "model.layers.%u.%s.weight", l, norms[i] ? norms[i] : "");
-            if (norms[i])
+            if (norms[i] && !(i >= 4 && shape_has_delta(s, l)))
                 family_norm(m, name, s->dtype, i < 4 ? s->c.hidden : heads * s->c.head_dim, &seed);
         }
         block_sizes(s, l, rows, cols);
-        for (int i = 0; i < REF_LINEARS; i++) {
+        if (shape_has_delta(s, l))
+            family_delta(m, s, l, &seed);
+        for (int i = shape_has_delta(s, l) ? REF_GATE : 0; i < REF_LINEARS; i++) {
             bool qkv = s->fused_qkv && i <= REF_V, up = s->fused_up && (i == REF_GATE || i == REF_UP);
             family_module_name(s, l, i, module, sizeof module);
             if (qkv || up) {
@@ -592,7 +701,9 @@ static inline void family_numbers(struct family_numbers *f, const struct raw_mod
         f->all[i] = malloc((size_t)n * sizeof(float));
         assert_non_null(f->all[i]);
         OK(tensor_read_f32(&view, 0, n, f->all[i], &e), e);
-        for (uint64_t k = 0; s->c.norm_plus_one && str_ends(t->name, "norm.weight") && k < n; k++)
+        for (uint64_t k = 0;
+             s->c.norm_plus_one && str_ends(t->name, "norm.weight") && !strstr(t->name, "linear_attn.norm") && k < n;
+             k++)
             f->all[i][k] += 1; /* what the reference multiplies by */
     }
     for (uint32_t l = 0; l < s->layers; l++) {
@@ -608,6 +719,19 @@ static inline void family_numbers(struct family_numbers *f, const struct raw_mod
         for (int i = 0; i < 6; i++) {
             snprintf(name, sizeof name, "model.layers.%u.%s.weight", l, names[i] ? names[i] : "");
             *norms[i] = names[i] ? number_of(f, m, name) : NULL;
+        }
+        if (shape_has_delta(s, l)) {
+            const bool grouped = s->c.delta.grouped;
+            const float **const of[DELTA_TENSORS] = {&b->mixed,   &b->beta,       &b->mixed,    &b->z,
+                                                     &b->beta,    &b->alpha,      &b->conv,     &b->a_log,
+                                                     &b->dt_bias, &b->delta_norm, &b->delta_out};
+            struct delta_tensor list[DELTA_TENSORS];
+            delta_tensors(s, list);
+            for (int i = grouped ? 0 : 2; i < DELTA_TENSORS; i++) {
+                snprintf(name, sizeof name, "model.layers.%u.linear_attn.%s", l, list[i].name);
+                if (list[i].cols)
+                    *of[i] = number_of(f, m, name);
+            }
         }
         for (int i = 0; i < REF_LINEARS; i++) {
             family_linear_name(l, i, module, sizeof module);

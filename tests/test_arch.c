@@ -156,7 +156,9 @@ static void families(void **state)
         assert_ptr_equal(family_of_gguf(f->gguf, f->sliding_window, experts, f->gating), f);
         for (size_t k = 0; k < i; k++)
             assert_string_not_equal(family_at(k)->architecture, f->architecture);
-        assert_int_equal(family_has_role(f, ROLE_Q) + family_has_role(f, ROLE_QKV) + family_has_role(f, ROLE_Q_A), 1);
+        assert_int_equal(family_has_role(f, ROLE_Q) + family_has_role(f, ROLE_QKV) + family_has_role(f, ROLE_Q_A) +
+                             family_has_role(f, ROLE_Q_GATE),
+                         1);
         assert_true(model_shape_make(&s, &c, &e));
         for (uint32_t layer = 0; layer < c.num_layers; layer++)
             check_layer(&c, f, &s, layer);
@@ -218,6 +220,64 @@ static void latent(void **state)
     assert_ptr_equal(family_of(&(struct model_config){.model_type = "kimi_k2"}), f);
 }
 
+/* The gated delta rule: layers of two kinds, by their own widths; which of its matrices are listed. */
+static void delta(void **state)
+{
+    (void)state;
+    bool layers[2] = {true, false};
+    struct model_config c = {
+        .architecture = "Qwen3NextForCausalLM",
+        .num_layers = 2,
+        .hidden_size = 64,
+        .intermediate_size = 96,
+        .num_heads = 4,
+        .num_kv_heads = 2,
+        .head_dim = 24,
+        .delta = {.key_heads = 3, .value_heads = 6, .key_dim = 10, .value_dim = 14, .taps = 4, .layers = layers}};
+    static const struct {
+        const char *name;
+        uint32_t rows, cols;
+        enum part_kind kind;
+    } grouped[] = {{"linear_attn.in_proj_qkvz", 228, 64, PART_MATRIX}, {"linear_attn.in_proj_ba", 12, 64, PART_ROUTER},
+                   {"linear_attn.conv1d", 144, 4, PART_ROUTER},        {"linear_attn.A_log", 1, 6, PART_VECTOR},
+                   {"linear_attn.dt_bias", 1, 6, PART_VECTOR},         {"linear_attn.norm", 1, 14, PART_NORM},
+                   {"linear_attn.out_proj", 64, 84, PART_MATRIX}},
+      split[] = {{"linear_attn.in_proj_qkv", 144, 64, PART_MATRIX},
+                 {"linear_attn.in_proj_z", 84, 64, PART_MATRIX},
+                 {"linear_attn.in_proj_b", 6, 64, PART_ROUTER},
+                 {"linear_attn.in_proj_a", 6, 64, PART_ROUTER},
+                 {"linear_attn.out_proj", 64, 84, PART_MATRIX}};
+    for (int k = 0; k < 2; k++) {
+        size_t n = k ? sizeof split / sizeof *split : sizeof grouped / sizeof *grouped;
+        if (k)
+            strcpy(c.architecture, "Qwen3_5ForCausalLM");
+        const struct family *f = family_of(&c);
+        for (size_t i = 0; i < n; i++) {
+            const struct block_part *p =
+                block_part_named(f, (k ? split : grouped)[i].name, strlen((k ? split : grouped)[i].name), NULL);
+            assert_non_null(p);
+            assert_int_equal(p->kind, (k ? split : grouped)[i].kind);
+            assert_int_equal(block_part_rows(p, &c), (k ? split : grouped)[i].rows);
+            assert_int_equal(block_part_cols(p, &c), (k ? split : grouped)[i].cols);
+            assert_true(block_has(&c, f, 0, p));
+            assert_false(block_has(&c, f, 1, p));
+        }
+        struct model_shape s;
+        struct err e = {0};
+        assert_true(model_shape_make(&s, &c, &e));
+        assert_int_equal(model_shape_of(&s, 0).n, k ? 6 : 5);
+        assert_int_equal(model_shape_of(&s, 1).n, 7);
+        assert_int_equal(model_shape_of(&s, 1).matrices[0].part->role, ROLE_Q_GATE);
+        assert_int_equal(model_shape_of(&s, 1).matrices[0].rows, 192);
+        assert_int_equal(block_input_cols(model_shape_of(&s, 0), HALF_ATTN, INPUT_HEADS), 84);
+        assert_int_equal(block_input_cols(model_shape_of(&s, 1), HALF_ATTN, INPUT_HEADS), 96);
+        model_shape_free(&s);
+        assert_true(config_forward_only(&c));
+    }
+    assert_true(family_adds_one(family_of(&c), "model.layers.0.input_layernorm.weight"));
+    assert_false(family_adds_one(family_of(&c), "model.layers.0.linear_attn.norm"));
+}
+
 /* Which layers have experts, and how these are listed: one after the other, gate, up and down. */
 static void experts(void **state)
 {
@@ -268,6 +328,7 @@ int main(void)
         cmocka_unit_test(shapes),
         cmocka_unit_test(families),
         cmocka_unit_test(latent),
+        cmocka_unit_test(delta),
         cmocka_unit_test(experts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -218,7 +218,7 @@ static void check_block(const struct shape *s, uint32_t layer)
 static void test_gradients(void **state)
 {
     (void)state;
-    for (int i = 0; i < N_SHAPES; i++)
+    for (int i = 0; i < N_ATTENTION; i++)
         for (uint32_t layer = 0; layer < 1 + shapes[i].full; layer++)
             check_block(&shapes[i], layer);
 }

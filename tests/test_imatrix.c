@@ -94,7 +94,7 @@ static void check_sums(const struct imatrix *m, const struct shape *s, const str
 static void test_sums(void **state)
 {
     (void)state;
-    for (int i = 0; i < N_SHAPES; i++) {
+    for (int i = 0; i < N_ATTENTION; i++) {
         uint32_t ids[TEXT_BYTES + 1];
         struct raw_model raw;
         struct imatrix m;

@@ -4,6 +4,7 @@
 #include "host/base/num.h"
 #include "host/gpu/gpu_gemm.h"
 #include "tests/kernel_cases.h"
+#include "tests/ref/ref_delta.h"
 #include "tests/ref/ref_forward.h"
 
 #define MATRIX(r, c)                                                                                                   \
@@ -248,6 +249,162 @@ static void compare_mla(struct kernel_test *t)
     }
 }
 CASES(mla_heads, mla_heads, mla_shapes, NULL, compare_mla)
+
+/* ---- the gated delta rule ---- */
+
+/* heads, keys: of v, of q and k. */
+#define DELTA(c, h, k, d, v, g)                                                                                        \
+    {                                                                                                                  \
+        .windows = 2, .ctx = c, .heads = h, .kv_heads = k, .dim = d, .values = v, .grouped = g                         \
+    }
+static const struct kernel_shape conv_shapes[] = {
+    {.rows = 1, .heads = 1, .dim = 1, .values = 1},
+    {.rows = 10, .ctx = 5, .heads = 3, .dim = 5, .values = 7, .taps = 4},
+    {.rows = 9, .ctx = 3, .heads = 2, .dim = 6, .values = 10, .taps = 4, .grouped = 1},
+    {.rows = 7, .heads = 2, .dim = 16, .values = 33, .taps = 2, .grouped = 1},
+    {.rows = 6, .ctx = 2, .heads = 1, .dim = 4, .values = 4, .taps = 7},
+};
+
+static void compare_conv(struct kernel_test *t)
+{
+    const struct kernel_shape *s = &t->s;
+    const struct ref_delta d = {
+        .heads = s->heads, .keys = s->heads, .dim = s->dim, .values = s->values, .grouped = s->grouped};
+    const float *x = t->in[0], *w = t->in[1], *got = kernel_out(t, 2);
+    double *wide = malloc(t->b[0].n * sizeof *wide);
+    assert_non_null(wide);
+    for (uint64_t i = 0; i < t->b[0].n; i++)
+        wide[i] = x[i];
+    for (uint32_t r = 0; r < s->rows; r++)
+        for (uint32_t c = 0; c < s->cols; c++) {
+            const double *window = wide + (size_t)(r / s->ctx * s->ctx) * s->lds;
+            double want =
+                ref_conv_silu(window + ref_delta_channel(&d, c), s->lds, w + (size_t)c * s->taps, s->taps, r % s->ctx);
+            expect(t, (uint64_t)r * s->cols + c, got[(size_t)r * s->cols + c], want, FLT_EPSILON * 64);
+        }
+    free(wide);
+}
+CASES(conv_silu, conv_silu, conv_shapes, NULL, compare_conv)
+
+static const struct kernel_shape l2norm_shapes[] = {{.rows = 1, .heads = 1, .dim = 1},
+                                                    {.rows = 3, .heads = 2, .dim = 5, .cols = 13},
+                                                    {.rows = 5, .heads = 3, .dim = 128, .cols = 500},
+                                                    {.rows = 2, .heads = 1, .dim = 131}};
+
+static void compare_l2norm(struct kernel_test *t)
+{
+    const float *x = t->in[0], *got = kernel_out(t, 0);
+    double head[131];
+    for (uint32_t i = 0; i < t->s.rows * t->s.cols; i++) {
+        uint32_t c = i % t->s.cols, in = c % t->s.dim;
+        bool normed = c < t->s.heads * t->s.dim;
+        for (uint32_t k = 0; normed && in == 0 && k < t->s.dim; k++)
+            head[k] = x[i + k];
+        if (normed && in == 0)
+            ref_l2norm(head, t->s.dim, t->s.eps);
+        expect(t, i, got[i], normed ? head[in] : x[i], normed ? FLT_EPSILON * 16 : 0);
+    }
+}
+CASES(l2norm, l2norm, l2norm_shapes, NULL, compare_l2norm)
+
+static const struct kernel_shape delta_shapes[] = {
+    DELTA(1, 1, 1, 1, 1, 0),    DELTA(7, 3, 3, 5, 7, 0),    DELTA(9, 4, 2, 8, 17, 1),  DELTA(33, 6, 2, 20, 16, 1),
+    DELTA(5, 2, 1, 128, 40, 0), DELTA(6, 2, 2, 131, 15, 0), DELTA(3, 4, 1, 256, 33, 1)};
+
+/* Keys as long as in a model: longer ones make the state grow with every step. Heads forget. */
+static void delta_lengths(struct kernel_test *t)
+{
+    const struct kernel_shape *s = &t->s;
+    float *qkv = t->in[0], *rate = t->in[3];
+    uint32_t width = 2 * s->kv_heads * s->dim + s->heads * s->values;
+    for (uint32_t r = 0; r < s->windows * s->ctx; r++)
+        for (uint32_t h = 0; h < 2 * s->kv_heads; h++) {
+            float *x = qkv + (size_t)r * width + h * s->dim;
+            double sum = 1e-6;
+            for (uint32_t i = 0; i < s->dim; i++)
+                sum += x[i] * x[i];
+            for (uint32_t i = 0; i < s->dim; i++)
+                x[i] /= (float)sqrt(sum);
+        }
+    for (uint32_t h = 0; h < s->heads; h++)
+        rate[h] = -fabsf(rate[h]);
+}
+
+static void compare_delta(struct kernel_test *t)
+{
+    const struct kernel_shape *s = &t->s;
+    const struct ref_delta d = {s->heads, s->kv_heads, s->dim, s->values, s->ctx, s->grouped};
+    const float *rate = t->in[3], *bias = t->in[4], *got = kernel_out(t, 5);
+    const uint32_t width = 2 * s->kv_heads * s->dim + s->heads * s->values, out = s->heads * s->values;
+    double *wide[3], *want = malloc(t->b[5].n * sizeof *want), *state = malloc(sizeof *state * s->dim * s->values);
+    assert_true(want && state);
+    for (int b = 0; b < 3; b++) {
+        wide[b] = malloc(t->b[b].n * sizeof *wide[b]);
+        assert_non_null(wide[b]);
+        for (uint64_t i = 0; i < t->b[b].n; i++)
+            wide[b][i] = ((const float *)t->in[b])[i];
+    }
+    for (uint32_t w = 0; w < s->windows; w++)
+        for (uint32_t h = 0; h < s->heads; h++) {
+            uint32_t key = h / (s->heads / s->kv_heads);
+            size_t row = (size_t)w * s->ctx;
+            const double *q = wide[0] + row * width + key * s->dim;
+            ref_delta_rule(
+                &d, q, q + s->kv_heads * s->dim, wide[0] + row * width + 2 * s->kv_heads * s->dim + h * s->values,
+                width, wide[1] + row * s->ldb + ref_delta_beta(&d, h), wide[2] + row * s->ldb + ref_delta_alpha(&d, h),
+                s->ldb, rate[h], bias[h], state, want + row * out + h * s->values, out);
+        }
+    /* A sum over dim numbers in each step, whose errors later steps keep. */
+    double largest = 0;
+    for (uint64_t i = 0; i < t->b[5].n; i++)
+        largest = fmax(largest, fabs(want[i]));
+    for (uint64_t i = 0; i < t->b[5].n; i++)
+        expect(t, i, got[i], want[i], FLT_EPSILON * 8 * (1 + log2(s->ctx)) * largest);
+    for (int b = 0; b < 3; b++)
+        free(wide[b]);
+    free(want);
+    free(state);
+}
+CASES(delta_rule, delta_rule, delta_shapes, delta_lengths, compare_delta)
+
+static const struct kernel_shape norm_gated_shapes[] = {
+    {.rows = 1, .heads = 1, .kv_heads = 1, .dim = 1, .values = 1},
+    {.rows = 3, .heads = 3, .kv_heads = 1, .dim = 4, .values = 5},
+    {.rows = 4, .heads = 6, .kv_heads = 2, .dim = 7, .values = 9, .grouped = 1},
+    {.rows = 2, .heads = 4, .kv_heads = 4, .dim = 16, .values = 131, .grouped = 1},
+};
+
+static void compare_norm_gated(struct kernel_test *t)
+{
+    const struct kernel_shape *s = &t->s;
+    const struct ref_delta d = {
+        .heads = s->heads, .keys = s->kv_heads, .dim = s->dim, .values = s->values, .grouped = s->grouped};
+    const float *x = t->in[0], *w = t->in[1], *z = t->in[2], *got = kernel_out(t, 3);
+    double head[131];
+    for (uint32_t i = 0; i < s->rows * s->heads * s->values; i++) {
+        uint32_t row = i / (s->heads * s->values), c = i % (s->heads * s->values);
+        if (i % s->values == 0)
+            ref_rmsnorm(x + i, w, s->values, s->eps, head);
+        double g = ref_silu(z[(size_t)row * s->lds + ref_delta_gate(&d, c)]), want = head[i % s->values] * g;
+        expect(t, i, got[i], want, FLT_EPSILON * 32 * (fabs(want) + 1e-3));
+    }
+    IN_PLACE(t, {3, 0});
+}
+CASES(norm_gated, norm_gated, norm_gated_shapes, NULL, compare_norm_gated)
+
+static const struct kernel_shape gate_shapes[] = {
+    {.rows = 1, .dim = 1}, {.rows = 3, .dim = 5}, {.rows = 9, .dim = 172}};
+
+static void compare_gate_heads(struct kernel_test *t)
+{
+    const float *x = t->in[0], *g = t->in[1], *got = kernel_out(t, 2);
+    for (uint32_t i = 0; i < t->s.rows * t->s.dim; i++) {
+        double gate = g[(i / t->s.dim * 2 + 1) * t->s.dim + i % t->s.dim];
+        expect(t, i, got[i], x[i] * ref_sigmoid(gate), FLT_EPSILON * 16);
+    }
+    IN_PLACE(t, {2, 0});
+}
+CASES(gate_heads, gate_heads, gate_shapes, NULL, compare_gate_heads)
 
 /* ---- the matrix product ---- */
 
@@ -542,6 +699,11 @@ int main(void)
         cmocka_unit_test(test_rope_fwd),
         cmocka_unit_test(test_rope_part),
         cmocka_unit_test(test_mla_heads),
+        cmocka_unit_test(test_conv_silu),
+        cmocka_unit_test(test_l2norm),
+        cmocka_unit_test(test_delta_rule),
+        cmocka_unit_test(test_norm_gated),
+        cmocka_unit_test(test_gate_heads),
         cmocka_unit_test(test_gemm),
         cmocka_unit_test(test_gemm_nn),
         cmocka_unit_test(test_gemm_half),

@@ -32,7 +32,7 @@ struct raw_tensor {
     char name[128];
     enum dtype dtype;
     uint32_t n_dims;
-    uint64_t shape[2], bytes;
+    uint64_t shape[3], bytes;
     uint8_t *data;
 };
 struct raw_model {
@@ -108,8 +108,8 @@ static inline void raw_write(const struct raw_model *m, const char *dir, bool od
         const struct raw_tensor *t = &m->items[i];
         strbuf_printf(&b, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%llu", i ? "," : "", t->name, dtype_name(t->dtype),
                       (unsigned long long)t->shape[0]);
-        if (t->n_dims == 2)
-            strbuf_printf(&b, ",%llu", (unsigned long long)t->shape[1]);
+        for (uint32_t d = 1; d < t->n_dims; d++)
+            strbuf_printf(&b, ",%llu", (unsigned long long)t->shape[d]);
         strbuf_printf(&b, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at,
                       (unsigned long long)(at + t->bytes));
         at += t->bytes;

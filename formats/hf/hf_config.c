@@ -272,6 +272,59 @@ static bool read_windows(const struct reader *r, struct model_config *c)
     return true;
 }
 
+/* ---- the gated delta rule ---- */
+
+/* Which layers have it: a list of kinds says, or all but every n-th. */
+static bool read_delta_layers(const struct reader *r, struct model_config *c)
+{
+    const cJSON *list = json_get(r->o, "layer_types"), *item;
+    uint32_t step, n = 0;
+    if (!read_u32(r, "full_attention_interval", 1, UINT32_MAX, 4, &step))
+        return false;
+    if (list && (!cJSON_IsArray(list) || (uint32_t)cJSON_GetArraySize(list) != c->num_layers))
+        return bad(r, "layer_types", "must be a list with one kind for each layer");
+    if (!(c->delta.layers = calloc(c->num_layers + 1u, sizeof *c->delta.layers)))
+        return err_nomem(r->e, "the kinds of layers", c->num_layers);
+    for (; !list && n < c->num_layers; n++)
+        c->delta.layers[n] = (n + 1) % step != 0;
+    cJSON_ArrayForEach(item, list)
+    {
+        if (!cJSON_IsString(item))
+            return bad(r, "layer_types", "must be a list of names");
+        c->delta.layers[n++] = strcmp(item->valuestring, "linear_attention") == 0;
+        if (!c->delta.layers[n - 1] && strcmp(item->valuestring, "full_attention") != 0)
+            config_unsupported(c, "in this family gsq supports full_attention and linear_attention",
+                               "%s: gsq does not support layers of the kind \"%.60s\"", r->path, item->valuestring);
+    }
+    return true;
+}
+
+static bool read_delta(const struct reader *r, struct model_config *c)
+{
+    const struct family *f = family_of(c);
+    struct delta_config *x = &c->delta;
+    char gate[32];
+    bool gated;
+    if (!f || !(f->parts & (PARTS_DELTA | PARTS_DELTA_GROUPED)))
+        return true;
+    if (!read_u32(r, "linear_num_key_heads", 1, 1u << 12, 16, &x->key_heads) ||
+        !read_u32(r, "linear_num_value_heads", 1, 1u << 12, 32, &x->value_heads) ||
+        !read_u32(r, "linear_key_head_dim", 1, 1u << 12, 128, &x->key_dim) ||
+        !read_u32(r, "linear_value_head_dim", 1, 1u << 12, 128, &x->value_dim) ||
+        !read_u32(r, "linear_conv_kernel_dim", 1, 64, 4, &x->taps) || !read_bool(r, "attn_output_gate", true, &gated) ||
+        !read_text(r, "output_gate_type", gate, sizeof gate))
+        return false;
+    if (x->value_heads % x->key_heads)
+        return bad(r, "linear_num_key_heads", "must divide linear_num_value_heads");
+    if (!gated)
+        config_unsupported(c, "gsq supports models whose q_proj has a gate for each head",
+                           "%s: \"attn_output_gate\" is false, which gsq does not compute", r->path);
+    if (gate[0] && strcmp(gate, "swish") != 0 && strcmp(gate, "silu") != 0)
+        config_unsupported(c, "gsq supports swish (also called silu)",
+                           "%s: gsq does not support the \"output_gate_type\" %s", r->path, gate);
+    return read_delta_layers(r, c);
+}
+
 /* ---- experts ---- */
 
 /* Layers that have none although their number says so. */
@@ -663,7 +716,7 @@ bool hf_config_parse(struct model_config *out, const char *text, size_t size, co
     r.lenient = named && !family_of(out);
     ok = ok && (r.lenient ? read_part(&r, out, read_shape) : read_shape(&r, out)) && read_part(&r, out, read_details) &&
          read_part(&r, out, read_multipliers) && read_part(&r, out, read_no_rope) && read_part(&r, out, read_windows) &&
-         read_part(&r, out, read_experts) && read_part(&r, out, read_rope) &&
+         read_part(&r, out, read_delta) && read_part(&r, out, read_experts) && read_part(&r, out, read_rope) &&
          read_quant(out, json_get(r.o, "quantization_config") ? r.o : root, path, e);
     cJSON_Delete(root);
     if (!ok)

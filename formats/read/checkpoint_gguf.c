@@ -95,7 +95,7 @@ static bool take_one_off(struct entry *x, const struct gguf_tensor *t, const str
 {
     const struct family *f = family_of(c);
     uint64_t n = x->tensor.n_dims == 1 ? x->tensor.shape[0] : 0;
-    if (!f || !f->norm_plus_one || !n || !x->type || x->type->block > 1 || !str_ends(x->name, "norm.weight"))
+    if (!family_adds_one(f, x->name) || !n || !x->type || x->type->block > 1 || !str_ends(x->name, "norm.weight"))
         return true;
     float *w = malloc((size_t)n * sizeof *w);
     if (!w)

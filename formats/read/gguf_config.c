@@ -124,7 +124,11 @@ static bool read_architecture(struct reader *r, struct model_config *c)
         !read_u32(r, "expert_gating_func", 0, UINT32_MAX, 0, &gating))
         return false;
     const struct family *f = family_of_gguf(r->arch, window > 0, experts > 0, gating);
-    r->known = f;
+    r->known = f && !f->no_gguf;
+    if (f && f->no_gguf)
+        config_unsupported(c, "start from the folder of the original model",
+                           "%s: gsq does not read %s models from GGUFs, where matrices of their attention are others",
+                           r->path, f->name);
     if (r->known) {
         snprintf(c->architecture, sizeof c->architecture, "%s", f->architecture);
         snprintf(c->model_type, sizeof c->model_type, "%s", f->model_type);

@@ -23,8 +23,9 @@ const struct tensor *source_weight(const struct model_source *s, const void *sel
 
 bool source_shape(const struct tensor *t, const char *name, const char *path, struct weight_info *out, struct err *e)
 {
-    uint64_t rows = t->n_dims == 2 ? t->shape[0] : 1, cols = t->n_dims ? t->shape[t->n_dims - 1] : 0;
-    if (t->n_dims < 1 || t->n_dims > 2 || !rows || !cols || rows > INT32_MAX || cols > INT32_MAX) {
+    uint64_t rows = t->n_dims > 1 ? t->shape[0] : 1, cols = t->n_dims ? t->shape[t->n_dims - 1] : 0;
+    bool conv = t->n_dims == 3 && t->shape[1] == 1; /* a row of taps for each channel */
+    if (t->n_dims < 1 || (t->n_dims > 2 && !conv) || !rows || !cols || rows > INT32_MAX || cols > INT32_MAX) {
         err_set(e, ERR_USER, "%s in %s has %u dimensions or an odd size; a vector or a matrix is expected", name, path,
                 (unsigned)t->n_dims);
         return err_hint(e, "the model may be of an architecture that is not supported");

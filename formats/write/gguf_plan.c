@@ -279,6 +279,12 @@ static bool plan_model(struct gguf_plan *p)
                 c->architecture[0] ? c->architecture : c->model_type);
         return err_hint(p->e, "gsq writes GGUFs of %s models", family_names(known, sizeof known));
     }
+    if (family_of(c)->no_gguf) {
+        err_set(p->e, ERR_USER,
+                "%s: gsq does not write %s models as GGUFs, where matrices of their attention are others",
+                checkpoint_dir(p->src), family_of(c)->name);
+        return err_hint(p->e, "write a folder: --format gptq, for instance");
+    }
     while (p->kept < p->n_items && !(p->items[p->kept].part && p->items[p->kept].part->kind == PART_KEPT))
         p->kept++;
     if (!config_supported(c, p->e) ||

@@ -68,7 +68,8 @@ static bool add_tensor(struct hf_plan *p, const char *module, const char *suffix
  * are. */
 static bool stays_f32(const struct tensor *t)
 {
-    return str_ends(t->name, ".inv_freq") || str_ends(t->name, ".e_score_correction_bias");
+    return str_ends(t->name, ".inv_freq") || str_ends(t->name, ".e_score_correction_bias") ||
+           str_ends(t->name, ".A_log") || str_ends(t->name, ".dt_bias");
 }
 
 /* DTYPE_F16 or BF16: what config.json says; where it says float32 or nothing, what most of the weights are,

@@ -213,7 +213,8 @@ static bool write_vector(struct writing *w, const struct gguf_entry *x)
     else
         ok = checkpoint_read_f32(w->plan->src, x->module, 0, 1, v, w->e);
     const struct family *f = family_of(checkpoint_config(w->plan->src));
-    for (uint32_t i = 0; ok && x->module[0] && !x->bias && f && f->norm_plus_one && i < x->cols; i++)
+    for (uint32_t i = 0; ok && x->module[0] && !x->bias && !x->whole && family_adds_one(f, x->module) && i < x->cols;
+         i++)
         v[i] += 1; /* the other vectors are norms */
     ok = ok && check_values(w, x, v, x->cols, w->e);
     for (uint32_t i = 0; ok && i < x->cols; i++)

@@ -26,7 +26,8 @@ static const double flop_per_work[KERNEL_COUNT] = {
     [KERNEL_ID_quantize] = 12,   [KERNEL_ID_dequant] = 4,      [KERNEL_ID_gptq_segment] = 2,
     [KERNEL_ID_col_sumsq] = 2,   [KERNEL_ID_row_dot] = 2,      [KERNEL_ID_subtract] = 1,
     [KERNEL_ID_residual] = 4,    [KERNEL_ID_gumbel_init] = 60, [KERNEL_ID_gumbel_step] = 100,
-    [KERNEL_ID_mla_heads] = 6,
+    [KERNEL_ID_mla_heads] = 6,   [KERNEL_ID_conv_silu] = 12,   [KERNEL_ID_l2norm] = 3,
+    [KERNEL_ID_norm_gated] = 8,  [KERNEL_ID_gate_heads] = 4,
 };
 
 /* The number of a kernel's buffer. */

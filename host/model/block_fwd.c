@@ -31,6 +31,11 @@ enum {
     S_KV_A,
     S_PE,
     S_KV,
+    S_MIXED,
+    S_CONV,
+    S_Z,
+    S_BETA,
+    S_ALPHA,
     S_COUNT
 };
 
@@ -47,9 +52,17 @@ static void scratch_cols(const struct model *m, enum scratch_use use, uint32_t c
     const struct mla_config *x = &m->cfg->mla;
     if (attn && x->kv_rank)
         q = k = m->cfg->num_heads * m->cfg->head_dim;
+    const struct model_config *c = m->cfg;
+    uint32_t values = attn ? config_delta_values(c) : 0, mixed = attn ? model_shape_rows(&m->shape, c, ROLE_Q_GATE) : 0;
+    bool z = family_has_role(m->family, ROLE_DELTA_Z);
+    if (mixed)
+        q = c->num_heads * c->head_dim;
+    if (values)
+        mixed = (uint32_t)max_u64(mixed, model_shape_rows(&m->shape, c, ROLE_DELTA_MIXED));
     uint32_t middle = expert ? m->cfg->experts.width : ffn ? model_shape_rows(&m->shape, m->cfg, ROLE_GATE) : 0;
     cols[S_NORM] = m->cfg->hidden_size;
-    cols[S_Q] = cols[S_ATTN] = q;
+    cols[S_Q] = q;
+    cols[S_ATTN] = (uint32_t)max_u64(q, values);
     cols[S_K] = cols[S_V] = k;
     cols[S_LSE] = attn ? m->cfg->num_heads : 0;
     cols[S_GATE] = cols[S_UP] = middle;
@@ -62,6 +75,11 @@ static void scratch_cols(const struct model *m, enum scratch_use use, uint32_t c
     cols[S_KV_A] = attn ? x->kv_rank : 0;
     cols[S_PE] = attn ? x->turned : 0;
     cols[S_KV] = attn ? m->cfg->num_heads * (x->nope + x->values) : 0;
+    cols[S_MIXED] = mixed;
+    cols[S_CONV] = values ? config_delta_mixed(c) : 0;
+    cols[S_Z] = z ? values : 0;
+    cols[S_BETA] = values ? c->delta.value_heads * (z ? 1 : 2) : 0;
+    cols[S_ALPHA] = values && z ? c->delta.value_heads : 0;
     cols[S_SHARE] = gated ? 1 : 0;
     cols[S_SHARED] = gated ? m->cfg->hidden_size : 0;
 }
@@ -88,7 +106,12 @@ bool block_scratch_create(struct block_scratch *s, struct gpu_arena *arena, cons
                                        &s->q_a,
                                        &s->kv_a,
                                        &s->pe,
-                                       &s->kv};
+                                       &s->kv,
+                                       &s->mixed,
+                                       &s->conv,
+                                       &s->z,
+                                       &s->beta,
+                                       &s->alpha};
     uint32_t cols[S_COUNT];
     scratch_cols(m, use, cols);
     for (int i = 0; i < S_COUNT; i++) {
@@ -315,7 +338,7 @@ static void norm_heads(struct model *m, struct gpu_view x, struct gpu_view w, st
 static void add_half(struct model *m, const struct block_weights *b, const struct block_scratch *s, enum role role,
                      struct gpu_view in, struct gpu_view x, struct gpu_view y, uint32_t rows)
 {
-    enum block_half half = role == ROLE_O ? HALF_ATTN : HALF_FFN;
+    enum block_half half = role == ROLE_DOWN ? HALF_FFN : HALF_ATTN;
     struct gpu_view w = b->fixed[half == HALF_ATTN ? ROLE_ATTN_POST_NORM : ROLE_FFN_POST_NORM], none = {0};
     uint32_t hidden = m->cfg->hidden_size;
     if (!w.size) {
@@ -400,6 +423,101 @@ static void latent_output(struct model *m, const struct block_weights *b, const 
     kept(m, b->fixed[ROLE_VALUES_O], 0, c->hidden_size, s->kv, heads * values, x, h, rows);
 }
 
+/* The gated delta rule on the normed x: what its o reads, into s->attn. A batch's matrices are within one binding each. */
+static void delta_heads(struct model *m, const struct block_weights *b, const struct block_scratch *s, uint32_t windows)
+{
+    const struct model_config *c = m->cfg;
+    const struct delta_config *x = &c->delta;
+    const struct gpu_view none = {0};
+    uint32_t rows = windows * m->ctx, heads = x->value_heads, values = config_delta_values(c),
+             cols = config_delta_mixed(c), share = heads / x->key_heads, width = block_rows_of(m, b, ROLE_DELTA_MIXED),
+             ldb;
+    bool grouped = !b->fixed[ROLE_DELTA_ALPHA].size; /* z and alpha are in the matrices of q, k, v and of beta */
+    ldb = grouped ? 2 * heads : heads;
+    linear(m, b, s, ROLE_DELTA_MIXED, s->norm, none, s->mixed, rows);
+    kept(m, b->fixed[ROLE_DELTA_BETA], 0, ldb, s->norm, c->hidden_size, none, s->beta, rows);
+    if (!grouped) {
+        linear(m, b, s, ROLE_DELTA_Z, s->norm, none, s->z, rows);
+        kept(m, b->fixed[ROLE_DELTA_ALPHA], 0, heads, s->norm, c->hidden_size, none, s->alpha, rows);
+    }
+    struct gpu_view conv = block_rows(s->conv, 0, rows, cols), out = block_rows(s->attn, 0, rows, values);
+    struct gpu_view mixed = block_rows(s->mixed, 0, rows, width), beta = block_rows(s->beta, 0, rows, ldb);
+    run_conv_silu(m->cmd, gpu_items(m->cmd, KERNEL_ID_conv_silu, (uint64_t)rows * cols),
+                  &(struct conv_silu_args){.x = mixed,
+                                           .w = b->fixed[ROLE_DELTA_CONV],
+                                           .y = conv,
+                                           .rows = rows,
+                                           .cols = cols,
+                                           .lds = width,
+                                           .ctx = m->ctx,
+                                           .taps = x->taps,
+                                           .heads = x->key_heads,
+                                           .dim = x->key_dim,
+                                           .values = share * x->value_dim,
+                                           .grouped = grouped});
+    run_l2norm(m->cmd, gpu_rows(2ull * rows * x->key_heads),
+               &(struct l2norm_args){
+                   .x = conv, .rows = rows, .cols = cols, .heads = 2 * x->key_heads, .dim = x->key_dim, .eps = 1e-6f});
+    run_delta_rule(m->cmd, gpu_rows((uint64_t)windows * heads * div_up(x->value_dim, DELTA_COLUMNS)),
+                   &(struct delta_rule_args){.qkv = conv,
+                                             .b = beta,
+                                             .a = grouped ? beta : block_rows(s->alpha, 0, rows, heads),
+                                             .rate = b->fixed[ROLE_DELTA_RATE],
+                                             .bias = b->fixed[ROLE_DELTA_BIAS],
+                                             .out = out,
+                                             .windows = windows,
+                                             .ctx = m->ctx,
+                                             .heads = heads,
+                                             .kv_heads = x->key_heads,
+                                             .dim = x->key_dim,
+                                             .values = x->value_dim,
+                                             .ldb = ldb,
+                                             .grouped = grouped});
+    run_norm_gated(m->cmd, gpu_rows((uint64_t)rows * heads),
+                   &(struct norm_gated_args){.x = out,
+                                             .w = b->fixed[ROLE_DELTA_NORM],
+                                             .z = grouped ? mixed : block_rows(s->z, 0, rows, values),
+                                             .y = out,
+                                             .rows = rows,
+                                             .heads = heads,
+                                             .kv_heads = x->key_heads,
+                                             .dim = x->key_dim,
+                                             .values = x->value_dim,
+                                             .lds = grouped ? width : values,
+                                             .grouped = grouped,
+                                             .eps = c->rms_eps});
+}
+
+static bool has_role(const struct block_weights *b, enum role role)
+{
+    return block_place(b->shape, role) < b->shape.n;
+}
+
+/* q out of rows of q and gate, head by head. */
+static void gated_queries(struct model *m, const struct block_weights *b, const struct block_scratch *s, uint32_t rows)
+{
+    const struct gpu_view none = {0};
+    uint32_t heads = m->cfg->num_heads, dim = m->cfg->head_dim;
+    linear(m, b, s, ROLE_Q_GATE, s->norm, none, s->mixed, rows);
+    tiled_copy_rect(m->cmd, &(struct copy_rect_args){.src = block_rows(s->mixed, 0, rows, 2 * heads * dim),
+                                                     .dst = block_rows(s->q, 0, rows, heads * dim),
+                                                     .rows = rows * heads,
+                                                     .cols = dim,
+                                                     .lds = 2 * dim,
+                                                     .ldd = dim});
+}
+
+/* What attention gives times sigmoid(gate). */
+static void gate_output(struct model *m, const struct block_scratch *s, uint32_t rows)
+{
+    uint32_t heads = m->cfg->num_heads, dim = m->cfg->head_dim;
+    struct gpu_view at = block_rows(s->attn, 0, rows, heads * dim);
+    run_gate_heads(
+        m->cmd, gpu_items(m->cmd, KERNEL_ID_gate_heads, (uint64_t)rows * heads * dim),
+        &(struct gate_heads_args){
+            .x = at, .g = block_rows(s->mixed, 0, rows, 2 * heads * dim), .y = at, .rows = rows * heads, .dim = dim});
+}
+
 void block_attn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view x,
                        uint32_t windows)
 {
@@ -413,8 +531,16 @@ void block_attn_inputs(struct model *m, const struct block_weights *b, const str
         attention(m, b, s, windows);
         return;
     }
+    if (has_role(b, ROLE_DELTA_O)) {
+        delta_heads(m, b, s, windows);
+        return;
+    }
+    bool gated = has_role(b, ROLE_Q_GATE);
     struct gpu_view q = s->q_raw.size ? s->q_raw : s->q, k = s->k_raw.size ? s->k_raw : s->k;
-    linear(m, b, s, ROLE_Q, s->norm, none, q, rows);
+    if (gated)
+        gated_queries(m, b, s, rows);
+    else
+        linear(m, b, s, ROLE_Q, s->norm, none, q, rows);
     linear(m, b, s, ROLE_K, s->norm, none, k, rows);
     linear(m, b, s, ROLE_V, s->norm, none, s->v, rows);
     if (b->fixed[ROLE_Q_NORM].size) {
@@ -424,6 +550,8 @@ void block_attn_inputs(struct model *m, const struct block_weights *b, const str
     block_rope(m, b->rope_q, s->q, c->num_heads, windows, 1);
     block_rope(m, b->rope, s->k, c->num_kv_heads, windows, 1);
     attention(m, b, s, windows);
+    if (gated)
+        gate_output(m, s, rows);
 }
 
 void block_attn_fwd(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view x,
@@ -434,7 +562,7 @@ void block_attn_fwd(struct model *m, const struct block_weights *b, const struct
     if (m->cfg->mla.kv_rank)
         latent_output(m, b, s, x, h, rows);
     else
-        add_half(m, b, s, ROLE_O, s->attn, x, h, rows);
+        add_half(m, b, s, has_role(b, ROLE_DELTA_O) ? ROLE_DELTA_O : ROLE_O, s->attn, x, h, rows);
 }
 
 void block_ffn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view h,

@@ -10,13 +10,16 @@ struct block_scratch {
     uint32_t max_windows;
     struct gpu_view norm; /* [T, hidden]: input of q, k, v after block_attn_fwd; of gate, up after block_ffn_fwd */
     struct gpu_view q_a, kv_a, pe,
-        kv;                   /* of multi-head latent attention: [T, q_rank], [T, kv_rank], [T, turned], [T, heads *
+        kv;                  /* of multi-head latent attention: [T, q_rank], [T, kv_rank], [T, turned], [T, heads *
                                           (nope + values)]; kv: then its output, [T, heads * values] */
-    struct gpu_view q, k, v;  /* [T, heads|kv * head_dim] */
-    struct gpu_view attn;     /* [T, heads * head_dim]: input of o */
-    struct gpu_view lse;      /* [T, heads] */
-    struct gpu_view gate, up; /* [T, intermediate] */
-    struct gpu_view act;      /* [T, intermediate]: input of down */
+    struct gpu_view q, k, v; /* [T, heads|kv * head_dim] */
+    struct gpu_view mixed;   /* [T, rows of ROLE_DELTA_MIXED or ROLE_Q_GATE] */
+    struct gpu_view conv, z, beta,
+        alpha;            /* of the gated delta rule: [T, q and k and v] behind the convolution, [T, v], [T, heads] */
+    struct gpu_view attn; /* [T, heads * head_dim], or of the gated delta rule [T, v]: input of o */
+    struct gpu_view lse;  /* [T, heads] */
+    struct gpu_view gate, up;          /* [T, intermediate] */
+    struct gpu_view act;               /* [T, intermediate]: input of down */
     struct gpu_view added[HALF_COUNT]; /* [T, hidden]: what a half adds, before its norm, where the family has one */
     bool steering; /* for calibration or gradients, no loss that decides or is told: operands may be rounded to 11
                                  bits, in products (GEMM_STEERING) and attention */

@@ -205,8 +205,26 @@ static uint64_t attn_width(const struct model *m)
 {
     const struct mla_config *x = &m->cfg->mla;
     uint64_t heads = m->cfg->num_heads;
-    return x->kv_rank ? heads * max_u64(m->cfg->head_dim, x->nope + x->values)
-                      : model_shape_rows(&m->shape, m->cfg, ROLE_Q);
+    if (x->kv_rank)
+        return heads * max_u64(m->cfg->head_dim, x->nope + x->values);
+    return max_u64(model_shape_rows(&m->shape, m->cfg, ROLE_Q),
+                   max_u64(model_shape_rows(&m->shape, m->cfg, ROLE_Q_GATE),
+                           model_shape_rows(&m->shape, m->cfg, ROLE_DELTA_MIXED)));
+}
+
+/* A CPU device ends the loops of a kernel without a word after so many turns (docs/kernels.md); a position takes a few. */
+#define DELTA_CTX_CPU 8192u
+
+static bool check_delta(const struct model *m, struct err *e)
+{
+    const struct delta_config *x = &m->cfg->delta;
+    if (x->key_dim > DELTA_DIM_MAX)
+        return err_set(e, ERR_USER, "config.json: linear_key_head_dim is %" PRIu32 ", at most %u is supported",
+                       x->key_dim, DELTA_DIM_MAX);
+    if (!x->value_heads || !m->gpu || !(gpu_info(m->gpu)->caps & GPU_CAP_CPU) || m->ctx <= DELTA_CTX_CPU)
+        return true;
+    err_set(e, ERR_USER, "windows of %" PRIu32 " tokens are too long for the gated delta rule on a CPU device", m->ctx);
+    return err_hint(e, "use --ctx %u or less", DELTA_CTX_CPU);
 }
 
 /* Rows of kv_a are two parts to the passes: the second must begin where a view may. */
@@ -230,7 +248,7 @@ static bool check_config(struct model *m, struct err *e)
     if (c->head_dim % 2 || c->head_dim > HEAD_DIM_MAX)
         return err_set(e, ERR_USER, "config.json: head_dim is %" PRIu32 ", an even number up to %u is supported",
                        c->head_dim, HEAD_DIM_MAX);
-    if (!check_latent(m, e))
+    if (!check_latent(m, e) || !check_delta(m, e))
         return false;
     if (m->ctx < 2)
         return err_set(e, ERR_USER, "a window has at least 2 tokens, not %" PRIu32, m->ctx);
@@ -484,7 +502,7 @@ static bool load_norm(struct model *m, const char *module, struct gpu_view dst, 
 {
     uint32_t n = (uint32_t)(dst.size / 4);
     float *w = m->host_tile;
-    if (!m->family->norm_plus_one)
+    if (!family_adds_one(m->family, module))
         return model_load_matrix(m, module, 0, 1, dst, e);
     if (gpu_cmd_counts(m->cmd)) /* nothing would take them */
         return true;
@@ -496,12 +514,29 @@ static bool load_norm(struct model *m, const char *module, struct gpu_view dst, 
     return true;
 }
 
+/* A vector that is called so. Of A_log what states are multiplied by at each position follows: exp(-exp(A_log) ...). */
+static bool load_vector(struct model *m, const struct block_part *p, const char *name, struct gpu_view dst,
+                        struct err *e)
+{
+    const struct tensor *t = checkpoint_tensor_find(m->ck, name);
+    uint32_t n = (uint32_t)(dst.size / 4);
+    float *v = m->host_tile;
+    if (gpu_cmd_counts(m->cmd)) /* nothing would take them */
+        return true;
+    if (!t || !tensor_read_f32(t, 0, n, v, e))
+        return t ? false : err_set(e, ERR_BUG, "%s is gone", name);
+    for (uint32_t i = 0; p->role == ROLE_DELTA_RATE && i < n; i++)
+        v[i] = (float)-exp((double)v[i]);
+    gpu_upload(m->cmd, dst, v, dst.size);
+    return true;
+}
+
 /* ---- a block ---- */
 
-/* What is on the device as it is in the model, by role: all but what is quantized, and vectors that the host reads. */
+/* What is on the device, by role: all but what is quantized, and what the host reads. */
 static bool is_fixed(const struct block_part *p)
 {
-    return p->kind != PART_MATRIX && p->kind != PART_VECTOR;
+    return p->kind != PART_MATRIX && p->role != ROLE_ROUTER_BIAS;
 }
 
 bool block_weights_create(struct block_weights *out, const struct model *m, uint32_t layer, struct block_shape shape,
@@ -551,7 +586,9 @@ bool model_load_block_frame(struct model *m, uint32_t layer, struct gpu_arena *a
             continue;
         block_part_name(m->cfg, p, layer, 0, name, sizeof name);
         ok = p->kind == PART_NORM ? load_norm(m, name, out->fixed[p->role], e)
-                                  : model_load_matrix(m, name, 0, block_part_rows(p, m->cfg), out->fixed[p->role], e);
+             : p->kind == PART_VECTOR
+                 ? load_vector(m, p, name, out->fixed[p->role], e)
+                 : model_load_matrix(m, name, 0, block_part_rows(p, m->cfg), out->fixed[p->role], e);
     }
     for (uint32_t i = 0; ok && i < b.n; i++)
         if (out->bias[i].size) {

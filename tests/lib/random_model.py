@@ -18,6 +18,7 @@ config = dict(hidden_size=D, num_hidden_layers=LAYERS, num_attention_heads=HEADS
               vocab_size=VOCAB, intermediate_size=WIDTH, rms_norm_eps=1e-5, rope_theta=10000.0, hidden_act='silu',
               max_position_embeddings=512, tie_word_embeddings=False, torch_dtype='float32', num_experts_per_tok=2,
               bos_token_id=2045, eos_token_id=2046)
+delta, plus_one = None, False
 mlp, names, bias, shared, qk_norm = 'mlp', ('gate_proj', 'up_proj', 'down_proj'), False, False, None
 router, stacked, plain, rank, behind = 'gate', False, False, None, False
 if family == 'mixtral':
@@ -57,6 +58,24 @@ elif family in ('deepseek_v2', 'deepseek_v2_lite'):
     if family == 'deepseek_v2_lite':
         config.update(q_lora_rank=None, n_group=1, topk_group=1, topk_method='greedy')
     plain, rank = True, (config['q_lora_rank'], 32, 12, 8, 10)
+elif family in ('qwen3_next', 'qwen3_5'):
+    # Three layers of four have the gated delta rule; k heads of q and k, v heads of v.
+    LAYERS, delta, plus_one, qk_norm = 4, dict(k=2, v=4, dim=32, taps=4), True, (DIM, DIM)
+    config.update(num_hidden_layers=LAYERS, full_attention_interval=4, partial_rotary_factor=0.25, linear_num_key_heads=delta['k'],
+                  linear_num_value_heads=delta['v'], linear_key_head_dim=delta['dim'], linear_value_head_dim=delta['dim'],
+                  linear_conv_kernel_dim=delta['taps'])
+    if family == 'qwen3_next':
+        config.update(architectures=['Qwen3NextForCausalLM'], model_type='qwen3_next', num_experts=EXPERTS,
+                      moe_intermediate_size=WIDTH, shared_expert_intermediate_size=SHARED, norm_topk_prob=True)
+        shared = True
+    else:
+        WIDTH = 128
+        config.update(architectures=['Qwen3_5ForCausalLM'], model_type='qwen3_5_text', intermediate_size=WIDTH)
+        config['rope_parameters'] = dict(rope_type='default', rope_theta=config.pop('rope_theta'), mrope_interleaved=True,
+                                         mrope_section=[1, 1, 0], partial_rotary_factor=config.pop('partial_rotary_factor'))
+        config['layer_types'] = ['full_attention' if i % 4 == 3 else 'linear_attention' for i in range(LAYERS)]
+        del config['full_attention_interval'], config['num_experts_per_tok']
+        EXPERTS = 0
 else:
     sys.exit(f'no family {family}')
 for pair in sys.argv[4:]:
@@ -75,7 +94,24 @@ def add(name, shape, spread, middle=0.0):
 
 add('model.embed_tokens.weight', (VOCAB, D), 1)
 add('lm_head.weight', (VOCAB, D), 0.2)
-add('model.norm.weight', (D,), 0.1, 1)
+mean = 0 if plus_one else 1
+add('model.norm.weight', (D,), 0.1, mean)
+
+
+def delta_rule(p):
+    """Attention's place in a layer with the gated delta rule."""
+    keys, values, heads = delta['k'] * delta['dim'], delta['v'] * delta['dim'], delta['v']
+    matrices = (('qkvz', 2 * keys + 2 * values), ('ba', 2 * heads)) if family == 'qwen3_next' else (
+        ('qkv', 2 * keys + values), ('z', values), ('b', heads), ('a', heads))
+    for name, rows in matrices:
+        add(f'{p}in_proj_{name}.weight', (rows, D), 0.15)
+    add(p + 'conv1d.weight', (2 * keys + values, 1, delta['taps']), 0.5)
+    add(p + 'A_log', (heads,), 0.5, 0.5)
+    add(p + 'dt_bias', (heads,), 0.5, -1)
+    add(p + 'norm.weight', (delta['dim'],), 0.1, 1)
+    add(p + 'out_proj.weight', (D, values), 0.15)
+
+
 def latent(p, q, kv, nope, turned, values):
     if q:
         add(p + 'self_attn.q_a_proj.weight', (q, D), 0.15)
@@ -91,22 +127,26 @@ def latent(p, q, kv, nope, turned, values):
 
 for layer in range(LAYERS + behind):
     p = f'model.layers.{layer}.'
-    add(p + 'input_layernorm.weight', (D,), 0.1, 1)
-    add(p + 'post_attention_layernorm.weight', (D,), 0.1, 1)
+    add(p + 'input_layernorm.weight', (D,), 0.1, mean)
+    add(p + 'post_attention_layernorm.weight', (D,), 0.1, mean)
     if rank:
         latent(p, *rank)
-    for name, rows, cols in () if rank else (('q', HEADS * DIM, D), ('k', KV * DIM, D), ('v', KV * DIM, D), ('o', D, HEADS * DIM)):
+    rule = delta and layer % 4 != 3
+    if rule:
+        delta_rule(p + 'linear_attn.')
+    for name, rows, cols in () if rank or rule else (('q', (2 if delta else 1) * HEADS * DIM, D), ('k', KV * DIM, D), ('v', KV * DIM, D), ('o', D, HEADS * DIM)):
         add(f'{p}self_attn.{name}_proj.weight', (rows, cols), 0.15)
         if bias and name != 'o':
             add(f'{p}self_attn.{name}_proj.bias', (rows,), 0.1)
-    if qk_norm:
-        add(p + 'self_attn.q_norm.weight', (qk_norm[0],), 0.1, 1)
-        add(p + 'self_attn.k_norm.weight', (qk_norm[1],), 0.1, 1)
+    if qk_norm and not rule:
+        add(p + 'self_attn.q_norm.weight', (qk_norm[0],), 0.1, mean)
+        add(p + 'self_attn.k_norm.weight', (qk_norm[1],), 0.1, mean)
     if layer == LAYERS:
         add(p + 'eh_proj.weight', (D, 2 * D), 0.1)
         add(p + 'enorm.weight', (D,), 0.1, 1)
-    dense = layer < config.get('first_k_dense_replace', 0)
-    for name, rows, cols in zip(names, (SHARED, SHARED, D), (D, D, SHARED)) if dense else ():
+    dense = layer < config.get('first_k_dense_replace', 0) or not EXPERTS
+    width = SHARED if EXPERTS else WIDTH
+    for name, rows, cols in zip(names, (width, width, D), (D, D, width)) if dense else ():
         add(f'{p}mlp.{name}.weight', (rows, cols), 0.2)
     if dense:
         continue

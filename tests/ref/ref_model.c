@@ -148,6 +148,67 @@ static void attention(const struct ref_config *c, const struct ref_block *b, uin
     }
 }
 
+/* q from rows of q and gate, head by head; the gate behind it. */
+static void split_gate(const struct ref_config *c, const double *both, double *q, double *gate, uint64_t rows)
+{
+    for (uint64_t i = 0; i < rows * c->heads * c->head_dim; i++) {
+        uint64_t at = i / c->head_dim * 2 * c->head_dim + i % c->head_dim;
+        q[i] = both[at];
+        gate[i] = both[at + c->head_dim];
+    }
+}
+
+/* What out_proj reads, from the normed x: out[t, heads * values]. */
+static bool delta_mixer(const struct ref_config *c, const struct ref_block *b, uint32_t windows, const double *x,
+                        double *out)
+{
+    struct ref_delta d = c->delta;
+    d.ctx = c->ctx;
+    uint64_t t = (uint64_t)windows * c->ctx;
+    uint32_t keys = d.keys * d.dim, values = d.heads * d.values, cols = 2 * keys + values,
+             width = cols + (d.grouped ? values : 0), ldb = d.heads * (d.grouped ? 2 : 1);
+    double *all = malloc(sizeof(double) * (t * (width + cols + values + 2ull * ldb) + (uint64_t)d.dim * d.values));
+    if (!all)
+        return false;
+    double *mixed = all, *conv = mixed + t * width, *z = conv + t * cols, *beta = z + t * values,
+           *alpha = beta + t * ldb, *state = alpha + t * ldb;
+    linear(x, b->mixed, NULL, mixed, t, width, c->hidden);
+    linear(x, b->beta, NULL, beta, t, ldb, c->hidden);
+    if (d.grouped)
+        memcpy(alpha, beta, sizeof(double) * t * ldb);
+    else
+        linear(x, b->alpha, NULL, alpha, t, ldb, c->hidden);
+    if (!d.grouped)
+        linear(x, b->z, NULL, z, t, values, c->hidden);
+    for (uint64_t r = 0; r < t; r++) {
+        const double *window = mixed + r / c->ctx * c->ctx * width;
+        for (uint32_t i = 0; i < cols; i++)
+            conv[r * cols + i] =
+                ref_conv_silu(window + ref_delta_channel(&d, i), width, b->conv + (uint64_t)i * c->delta_taps,
+                              c->delta_taps, (uint32_t)(r % c->ctx));
+        for (uint32_t i = 0; i < values && d.grouped; i++)
+            z[r * values + i] = mixed[r * width + ref_delta_gate(&d, i)];
+        for (uint32_t h = 0; h < 2 * d.keys; h++)
+            ref_l2norm(conv + r * cols + h * d.dim, d.dim, 1e-6);
+    }
+    for (uint32_t w = 0; w < windows; w++)
+        for (uint32_t h = 0; h < d.heads; h++) {
+            uint64_t row = (uint64_t)w * c->ctx;
+            const double *q = conv + row * cols + h / (d.heads / d.keys) * d.dim;
+            ref_delta_rule(&d, q, q + keys, conv + row * cols + 2 * keys + h * d.values, cols,
+                           beta + row * ldb + ref_delta_beta(&d, h), alpha + row * ldb + ref_delta_alpha(&d, h), ldb,
+                           -exp(b->a_log[h]), b->dt_bias[h], state, out + row * values + h * d.values, values);
+        }
+    for (uint64_t r = 0; r < t * d.heads; r++) {
+        double *o = out + r * d.values;
+        ref_norm(o, b->delta_norm, o, d.values, c->eps);
+        for (uint32_t i = 0; i < d.values; i++)
+            o[i] *= ref_silu(z[r * d.values + i]);
+    }
+    free(all);
+    return true;
+}
+
 static void add_squares(double *const *sums, int input, const double *x, uint64_t rows, uint64_t cols)
 {
     for (uint64_t i = 0; sums && i < rows * cols; i++)
@@ -184,21 +245,34 @@ static bool forward(const struct ref_config *c, const struct ref_block *b, uint3
     uint64_t t = (uint64_t)windows * c->ctx, qn = (uint64_t)c->heads * c->head_dim,
              kn = (uint64_t)c->kv_heads * c->head_dim;
     uint64_t hid = c->hidden, inter = c->intermediate;
-    double *all = malloc(sizeof(double) * (t * (3 * hid + 2 * qn + 2 * kn + 2 * inter) + c->ctx));
+    uint64_t an = b->mixed ? (uint64_t)c->delta.heads * c->delta.values : qn;
+    double *all = malloc(sizeof(double) * (t * (3 * hid + 4 * qn + an + 2 * kn + 2 * inter) + c->ctx));
     if (!all)
         return false;
-    double *norm = all, *mid = norm + t * hid, *q = mid + t * hid, *attn = q + t * qn, *k = attn + t * qn,
-           *v = k + t * kn;
+    double *norm = all, *mid = norm + t * hid, *q = mid + t * hid, *both = q + t * qn, *gates = both + 2 * t * qn,
+           *attn = gates + t * qn, *k = attn + t * an, *v = k + t * kn;
     double *gate = v + t * kn, *up = gate + t * inter, *added = up + t * inter, *p = added + t * hid;
     norm_input(c, x, b->attn_norm, norm, t);
     add_squares(sums, REF_IN_ATTN, norm, t, hid);
-    linear(norm, b->w[REF_Q], b->bias[REF_Q], q, t, (uint32_t)qn, c->hidden);
-    linear(norm, b->w[REF_K], b->bias[REF_K], k, t, (uint32_t)kn, c->hidden);
-    linear(norm, b->w[REF_V], b->bias[REF_V], v, t, (uint32_t)kn, c->hidden);
-    attention(c, b, windows, q, k, v, attn, p);
-    add_squares(sums, REF_IN_O, attn, t, qn);
+    if (b->mixed) {
+        if (!delta_mixer(c, b, windows, norm, attn)) {
+            free(all);
+            return false;
+        }
+    } else {
+        linear(norm, b->w[REF_Q], b->bias[REF_Q], c->gated ? both : q, t, (uint32_t)qn * (c->gated ? 2 : 1), c->hidden);
+        if (c->gated)
+            split_gate(c, both, q, gates, t);
+        linear(norm, b->w[REF_K], b->bias[REF_K], k, t, (uint32_t)kn, c->hidden);
+        linear(norm, b->w[REF_V], b->bias[REF_V], v, t, (uint32_t)kn, c->hidden);
+        attention(c, b, windows, q, k, v, attn, p);
+        for (uint64_t i = 0; c->gated && i < t * qn; i++)
+            attn[i] *= ref_sigmoid(gates[i]);
+    }
+    add_squares(sums, REF_IN_O, attn, t, an);
     memcpy(mid, x, sizeof(double) * t * hid);
-    linear(attn, b->w[REF_O], b->bias[REF_O], added, t, c->hidden, (uint32_t)qn);
+    linear(attn, b->mixed ? b->delta_out : b->w[REF_O], b->mixed ? NULL : b->bias[REF_O], added, t, c->hidden,
+           (uint32_t)an);
     add_half(c, added, b->attn_post_norm, mid, t);
     if (h)
         memcpy(h, mid, sizeof(double) * t * hid);

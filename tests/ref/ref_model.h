@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "tests/ref/ref_delta.h"
+
 enum { REF_Q, REF_K, REF_V, REF_O, REF_GATE, REF_UP, REF_DOWN, REF_LINEARS };
 
 struct ref_config {
@@ -20,7 +22,10 @@ struct ref_config {
     const double *factors;                                 /* frequencies are divided by; NULL: 1 */
     double score_cap, logit_cap;                           /* cap * tanh(x / cap); 0: none */
     double attention_scale;                                /* of scores; 0: 1 / sqrt(head_dim) */
-    double local_theta; /* unscaled RoPE of blocks that slide; 0: they have the other one */
+    double local_theta;     /* unscaled RoPE of blocks that slide; 0: they have the other one */
+    bool gated;             /* q has rows of q, then of a gate, of each head: its output times sigmoid(gate) */
+    struct ref_delta delta; /* of blocks that have it; ctx is not read */
+    uint32_t delta_taps;
     double rope_linear; /* positions are divided by it; 0: off */
     struct {
         double factor, low, high, original; /* factor 0: off */
@@ -38,6 +43,8 @@ struct ref_block {
     const float *q_norm, *k_norm;                    /* NULL: none */
     bool whole_norm;                                 /* these are over all heads together */
     bool no_rope;
+    /* The gated delta rule in place of attention, where mixed is not NULL. Grouped: mixed has z too, beta has alpha. */
+    const float *mixed, *z, *beta, *alpha, *conv, *a_log, *dt_bias, *delta_norm, *delta_out;
     bool full; /* its queries see all before them, whatever the config's window */
 };
 

@@ -343,7 +343,7 @@ static bool measure_backward(struct speed_bench *b, struct run_speed *s, const s
                              const struct speed_size *slice, const struct plan *p, struct err *e)
 {
     uint64_t need;
-    if (all->model.cfg->mla.kv_rank) /* nothing goes back through latent attention */
+    if (config_forward_only(all->model.cfg)) /* nothing goes back through its attention */
         return true;
     if (!plan_block_objective(options(b)) &&
         (!speed_backward_bytes(b, slice, &need, e) || gpu_memory_used(all->model.gpu) + need > p->device_bytes))

@@ -126,9 +126,16 @@ static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t
     return true;
 }
 
-/* A step of the pass over scales goes forward and back through all experts, which come from the disk one at a time. */
+/* A step of the pass over scales goes forward and back through all experts, which come from the disk one at a time. Nothing goes
+ * back through the gated delta rule. */
 static void settle_experts(const struct model *m, struct quantize_options *o)
 {
+    if (m->cfg->delta.value_heads && o->method == METHOD_GSQ && (o->block.epochs || o->scales.epochs)) {
+        log_info(
+            "a model with the gated delta rule, which gsq computes forward alone: each linear learns alone, on its own "
+            "Hessian; nothing is trained on what halves of blocks give, nor scales end to end");
+        o->block.epochs = o->scales.epochs = 0;
+    }
     if (!m->cfg->experts.n || o->method != METHOD_GSQ || !o->scales.epochs)
         return;
     log_info("a model with experts: scales are not trained end to end, since each step would load every expert twice");

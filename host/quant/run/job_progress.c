@@ -251,7 +251,8 @@ static void predict_efforts(struct job *j, uint32_t windows)
 {
     struct quantize_options o = *j->o;
     struct job other = *j;
-    bool learns = o.method == METHOD_GSQ && !quantize_diagonal(&o) && j->speed.model.measured && !j->m->cfg->experts.n;
+    bool learns = o.method == METHOD_GSQ && !quantize_diagonal(&o) && j->speed.model.measured &&
+                  !j->m->cfg->experts.n && !config_forward_only(j->m->cfg);
     other.o = &o;
     j->plan.n_efforts = learns ? EFFORT_COUNT : 0;
     for (unsigned i = 0; i < j->plan.n_efforts; i++) {

@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Families whose layers have the gated delta rule in place of attention (Qwen3-Next, Qwen3.5), by small random models: quantized to
+# every folder format, learned better than rounded, stopped and resumed to the same bytes; what predicts further tokens and what is not
+# of the text is carried over. The forward pass itself is compared with the reference in test_model.
+# shellcheck source=tests/lib/common.sh
+. "$(dirname "$0")/lib/common.sh"
+command -v python3 >/dev/null || skip "no python3"
+calib=$demo/calib.txt text=$demo/eval.txt
+ctx=64
+
+perplexity() { # MODEL [OPTION...]
+    must "$gsq" eval "$1" --protocol llama.cpp --text "$text" --ctx $ctx --windows 4 "${@:2}" --json && field perplexity "$tmp/out"
+}
+divergence() { # MODEL OF
+    must "$gsq" compare "$1" "$2" --text "$text" --ctx $ctx --windows 16 --json && field mean_kl "$tmp/out"
+}
+learn=(--calib "$calib" --ctx "$ctx" --samples 32)
+
+for family in qwen3_next qwen3_5; do
+    model=$tmp/$family
+    must python3 "$here/tests/lib/random_model.py" $family "$demo" "$model" || continue
+    source=$(perplexity "$model")
+    check "$family: perplexity $source in bindings of 1 MiB" within "$(GSQ_DEVICE_LIMITS=range=1 perplexity "$model")" "$source" 0.000001
+    for format in gptq gptq_v2 compressed-tensors; do
+        must "$gsq" quantize "$model" -o "$tmp/$format" --force --method rtn --bits 4 --group 32 --format "$format" || continue
+        p=$(perplexity "$tmp/$format")
+        [[ $format == gptq ]] && first=$p
+        check "$family: $format holds what gptq does, perplexity $p" within "$p" "$first" 0.000001
+    done
+    # Of a model with experts they alone are quantized where nothing else is asked for.
+    all=()
+    [[ $family == qwen3_5 ]] || all=(--tensor 'self_attn|linear_attn=4')
+    must "$gsq" quantize "$model" -o "$tmp/rtn" --force --method rtn --bits 4 --group 32 "${all[@]}"
+    must "$gsq" quantize "$model" -o "$tmp/gptq4" --force --method gptq --bits 4 --group 32 "${learn[@]}" "${all[@]}"
+    check "$family: linears of these layers are in the output" grep -aq 'linear_attn.in_proj_qkvz\?.qweight' "$tmp/gptq4/model.safetensors"
+    check "$family: small matrices are as they were" grep -aq 'linear_attn.in_proj_ba\?.weight' "$tmp/gptq4/model.safetensors"
+    rtn=$(divergence "$tmp/rtn" "$model") gptq=$(divergence "$tmp/gptq4" "$model")
+    check "$family: KL $gptq, rounded to nearest $rtn" at_most "$gptq" "$(awk -v r="$rtn" 'BEGIN { print 0.97 * r }')"
+    fast=("$gsq" quantize "$model" --bits 4 --group 32 --effort balanced --steps 20 "${learn[@]}" "${all[@]}")
+    must "${fast[@]}" -o "$tmp/fast" --force
+    check "$family: balanced says what is not done" grep -q 'each linear learns alone' "$tmp/err"
+    fast_kl=$(divergence "$tmp/fast" "$model")
+    check "$family: KL $fast_kl where linears learn" at_most "$fast_kl" "$(awk -v r="$gptq" 'BEGIN { print 1.03 * r }')"
+    GSQ_STOP_AT=kill:block:2 run "${fast[@]}" -o "$tmp/again-$family"
+    must "${fast[@]}" -o "$tmp/again-$family"
+    check "$family: killed and gone on, the same bytes" cmp "$tmp/again-$family/model.safetensors" "$tmp/fast/model.safetensors"
+    must "$gsq" quantize "$model" -o "$tmp/plan" --bits 4 --group 32 --dry-run
+    check "$family: a dry run tells of its matrices" grep -q 'in_proj_qkv' "$tmp/out"
+done
+
+# ---- as released: text_config, other parts, layers that predict further tokens
+python3 - "$here/tests/lib" "$tmp/qwen3_5" "$tmp/released" <<'END'
+import json, shutil, sys
+sys.path.insert(0, sys.argv[1])
+import tensor_file
+source, out = sys.argv[2:]
+shutil.copytree(source, out)
+tensors = {}
+for name, tensor in tensor_file.load(source + "/model.safetensors").items():
+    tensors[name.replace("model.", "model.language_model.", 1) if name.startswith("model.") else name] = tensor
+    if name.startswith("model.layers.3."):
+        tensors[name.replace("model.layers.3.", "mtp.layers.0.")] = tensor
+tensors["model.visual.blocks.0.attn.qkv.weight"] = ("F32", (2, 3), bytes(24))
+tensor_file.save(out + "/model.safetensors", tensors)
+config = json.load(open(source + "/config.json"))
+config.pop("architectures")
+json.dump(dict(architectures=["Qwen3_5ForConditionalGeneration"], model_type="qwen3_5", text_config=config,
+               tie_word_embeddings=False, vision_config=dict(model_type="qwen3_5")), open(out + "/config.json", "w"))
+END
+check 'as released: the same perplexity' test "$(perplexity "$tmp/released")" = "$source"
+must "$gsq" quantize "$tmp/released" -o "$tmp/released4" --method rtn --bits 4 --group 32
+for name in mtp.layers.0.self_attn.q_proj.weight model.visual.blocks.0.attn.qkv.weight; do
+    check "as released: $name is in the output" grep -aq "$name" "$tmp/released4/model.safetensors"
+done
+
+# ---- refused by what is not computed
+refused() { # KEY=VALUE MESSAGE
+    must python3 "$here/tests/lib/random_model.py" qwen3_5 "$demo" "$tmp/odd" "$1"
+    expect "$1" 2 "$2" -- "$gsq" eval "$tmp/odd" --text "$text"
+}
+refused 'attn_output_gate=false' '"attn_output_gate" is false'
+refused 'layer_types=["linear_attention", "sliding_attention", "linear_attention", "full_attention"]' 'layers of the kind "sliding_attention"'
+refused 'linear_num_value_heads=3' '"linear_num_key_heads" must divide'
+refused 'linear_num_value_heads=6' 'in_proj_b.weight in .* is'
+done_testing
