@@ -108,6 +108,8 @@ static double most_touched(unsigned kernel, const union kernel_args *a, unsigned
         double here = (double)s->rows * s->count, groups = (double)div_up(s->count, s->group) * (1 + s->offsets);
         return OF(here, (double)s->count * s->count, s->rows * groups, here / 4, here);
     }
+    case KERNEL_ID_gate_heads: /* half of g */
+        return (double)a->gate_heads.rows * a->gate_heads.dim;
     case KERNEL_ID_residual:
         return (i == BUFFER(residual, w) && !a->residual.weighted) ||
                        (i == BUFFER(residual, d) && !a->residual.difference)
