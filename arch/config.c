@@ -72,6 +72,8 @@ static bool is_behind(const struct model_config *c, const char *name)
 
 bool config_is_text(const struct model_config *c, const char *name)
 {
+    if (c->delta.value_heads && starts(name, "mtp."))
+        return false;
     bool inside = !c->wrapper[0] || starts(name, config_prefix(c)) || starts(name, config_head_name(c));
     return inside && !is_behind(c, name);
 }

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "host/base/str.h"
+
 static const struct family families[] = {
     {
         .name = "Llama",
@@ -154,7 +156,6 @@ static const struct family families[] = {
         .architecture = "Qwen3NextForCausalLM",
         .model_type = "qwen3_next",
         .gguf = "qwen3next",
-        .no_gguf = true,
         .parts = PARTS_PRE_NORMS | PARTS_LATE_NAME | PARTS_QK_NORM | PARTS_GATED_HEADS | PARTS_DELTA_GROUPED |
                  PARTS_EXPERTS | PARTS_SHARED_GATED,
         .norm_plus_one = true,
@@ -194,10 +195,23 @@ static const struct family families[] = {
         .architecture = "Qwen3_5ForCausalLM",
         .model_type = "qwen3_5_text",
         .gguf = "qwen35",
-        .no_gguf = true,
         .parts = PARTS_PRE_NORMS | PARTS_LATE_NAME | PARTS_QK_NORM | PARTS_GATED_HEADS | PARTS_DELTA,
         .norm_plus_one = true,
         .usual_rope_share = 0.25,
+    },
+    {
+        .name = "Qwen3.5-MoE",
+        .architecture = "Qwen3_5MoeForCausalLM",
+        .model_type = "qwen3_5_moe_text",
+        .gguf = "qwen35moe",
+        .parts = PARTS_PRE_NORMS | PARTS_LATE_NAME | PARTS_QK_NORM | PARTS_GATED_HEADS | PARTS_DELTA | PARTS_EXPERTS |
+                 PARTS_SHARED_GATED,
+        .norm_plus_one = true,
+        .usual_inner = 512,
+        .usual_rope_share = 0.25,
+        .gating = GATING_SOFTMAX,
+        .renormalise = true,
+        .gguf_renormalise = true,
     },
     {
         .name = "Ministral 3",
@@ -329,7 +343,9 @@ const struct family *family_of_gguf(const char *architecture, bool sliding, bool
 
 bool family_adds_one(const struct family *f, const char *norm)
 {
-    return f && f->norm_plus_one && !strstr(norm, "linear_attn.norm");
+    size_t n = strlen(norm), suffix = str_ends(norm, ".weight") ? 7 : 0;
+    bool named = n - suffix >= 4 && memcmp(norm + n - suffix - 4, "norm", 4) == 0;
+    return f && f->norm_plus_one && named && !strstr(norm, "linear_attn.norm");
 }
 
 double family_llama_scale(const struct family *f, const struct model_config *c)
@@ -351,7 +367,6 @@ static const struct {
     {"GlmMoeDsaForCausalLM", "glm_moe_dsa", "an indexer chooses the tokens that attention sees"},
     {"KimiK3ForConditionalGeneration", "kimi_k3", "layers have Kimi Delta Attention"},
     {"KimiLinearForCausalLM", "kimi_linear", "layers have Kimi Delta Attention"},
-    {"Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe_text", "the experts of a layer are one tensor"},
     {"GraniteMoeSharedForCausalLM", "granitemoeshared", "the shared expert's gate and up are one matrix"},
     {"GraniteMoeHybridForCausalLM", "granitemoehybrid", "layers have state spaces (Mamba)"},
     {"NemotronHForCausalLM", "nemotron_h", "layers have state spaces (Mamba)"},

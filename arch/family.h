@@ -38,7 +38,6 @@ struct family {
     const char *gguf;         /* general.architecture of a GGUF */
     bool query_growth;        /* config.query_growth counts */
     bool qk_norm_said;        /* config.json's use_qk_norm says whether q and k are normed */
-    bool no_gguf;             /* gsq neither reads nor writes GGUFs of it */
     bool permuted_rows;       /* a GGUF has the rows of q and k in another order (gguf_row_of) */
     unsigned parts;           /* PARTS_ */
     bool norm_plus_one;       /* norms multiply by 1 + w; a GGUF holds that sum */

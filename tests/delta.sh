@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Families whose layers have the gated delta rule in place of attention (Qwen3-Next, Qwen3.5), by small random models: quantized to
-# every folder format, learned better than rounded, stopped and resumed to the same bytes; what predicts further tokens and what is not
+# Families whose layers have the gated delta rule in place of attention (Qwen3-Next, Qwen3.5), by small random models: their GGUFs in
+# llama.cpp, quantized to folder formats, learned better than rounded, stopped and resumed to the same bytes; what predicts further tokens and what is not
 # of the text is carried over. The forward pass itself is compared with the reference in test_model.
 # shellcheck source=tests/lib/common.sh
 . "$(dirname "$0")/lib/common.sh"
 command -v python3 >/dev/null || skip "no python3"
+llama=$build/llama_run
+[[ -x $llama ]] || llama=
 calib=$demo/calib.txt text=$demo/eval.txt
 ctx=64
 
@@ -12,7 +14,22 @@ perplexity() { # MODEL [OPTION...]
     must "$gsq" eval "$1" --protocol llama.cpp --text "$text" --ctx $ctx --windows 4 "${@:2}" --json && field perplexity "$tmp/out"
 }
 divergence() { # MODEL OF
-    must "$gsq" compare "$1" "$2" --text "$text" --ctx $ctx --windows 16 --json && field mean_kl "$tmp/out"
+    must "$gsq" compare "$1" "$2" --text "$text" --ctx $ctx --windows 32 --json && field mean_kl "$tmp/out"
+}
+# The same model as a GGUF, in gsq and in llama.cpp, and as a folder again.
+through_gguf() { # FAMILY PERPLEXITY
+    local f32=$tmp/$1.gguf
+    must "$gsq" convert "$tmp/$1" -o "$f32" --type F32 || return 0
+    check "$1: perplexity $2, of its GGUF too" within "$(perplexity "$f32")" "$2" 0.000001
+    must "$gsq" convert "$f32" -o "$tmp/$1-back" --format hf || return 0
+    check "$1: and of the folder of that" within "$(perplexity "$tmp/$1-back")" "$2" 0.000001
+    must "$gsq" quantize "$tmp/$1" -o "$tmp/$1-q4.gguf" --type Q4_0 --method rtn || return 0
+    p=$(perplexity "$tmp/$1-q4.gguf")
+    check "$1: Q4_0, perplexity $p" within "$p" "$2" 0.3
+    [[ -n $llama ]] || return 0
+    must "$llama" ppl "$f32" "$text" "$ctx" 4 && p=$(number perplexity "$tmp/out") &&
+        check "$1: in llama.cpp $p" within "$p" "$2" 0.0001
+    must "$llama" validate "$tmp/$1-q4.gguf"
 }
 learn=(--calib "$calib" --ctx "$ctx" --samples 32)
 
@@ -21,7 +38,7 @@ for family in qwen3_next qwen3_5; do
     must python3 "$here/tests/lib/random_model.py" $family "$demo" "$model" || continue
     source=$(perplexity "$model")
     check "$family: perplexity $source in bindings of 1 MiB" within "$(GSQ_DEVICE_LIMITS=range=1 perplexity "$model")" "$source" 0.000001
-    for format in gptq gptq_v2 compressed-tensors; do
+    for format in gptq compressed-tensors; do
         must "$gsq" quantize "$model" -o "$tmp/$format" --force --method rtn --bits 4 --group 32 --format "$format" || continue
         p=$(perplexity "$tmp/$format")
         [[ $format == gptq ]] && first=$p
@@ -48,6 +65,17 @@ for family in qwen3_next qwen3_5; do
     check "$family: a dry run tells of its matrices" grep -q 'in_proj_qkv' "$tmp/out"
 done
 
+for family in qwen3_next qwen3_5 qwen3_5_moe; do
+    [[ -d $tmp/$family ]] || must python3 "$here/tests/lib/random_model.py" $family "$demo" "$tmp/$family" || continue
+    through_gguf $family "$(perplexity "$tmp/$family")"
+done
+# Experts of a layer in one tensor: the folder written has one by one.
+must "$gsq" quantize "$tmp/qwen3_5_moe" -o "$tmp/moe4" --method rtn --bits 4 --group 32
+check 'experts of one tensor are quantized' grep -aq 'mlp.experts.5.down_proj.qweight' "$tmp/moe4/model.safetensors"
+# Heads of values that llama.cpp has in another order.
+must python3 "$here/tests/lib/random_model.py" qwen3_5_uneven "$demo" "$tmp/uneven"
+expect 'more heads of values than of keys' 2 'value heads in another order' 'folder' -- "$gsq" convert "$tmp/uneven" -o "$tmp/u.gguf" --type F32
+
 # ---- as released: text_config, other parts, layers that predict further tokens
 python3 - "$here/tests/lib" "$tmp/qwen3_5" "$tmp/released" <<'END'
 import json, shutil, sys
@@ -67,8 +95,11 @@ config.pop("architectures")
 json.dump(dict(architectures=["Qwen3_5ForConditionalGeneration"], model_type="qwen3_5", text_config=config,
                tie_word_embeddings=False, vision_config=dict(model_type="qwen3_5")), open(out + "/config.json", "w"))
 END
+source=$(perplexity "$tmp/qwen3_5")
 check 'as released: the same perplexity' test "$(perplexity "$tmp/released")" = "$source"
 must "$gsq" quantize "$tmp/released" -o "$tmp/released4" --method rtn --bits 4 --group 32
+must "$gsq" convert "$tmp/released" -o "$tmp/released.gguf" --type F32
+check 'as released: of its GGUF too' within "$(perplexity "$tmp/released.gguf")" "$source" 0.000001
 for name in mtp.layers.0.self_attn.q_proj.weight model.visual.blocks.0.attn.qkv.weight; do
     check "as released: $name is in the output" grep -aq "$name" "$tmp/released4/model.safetensors"
 done

@@ -275,7 +275,9 @@ static void delta(void **state)
         assert_true(config_forward_only(&c));
     }
     assert_true(family_adds_one(family_of(&c), "model.layers.0.input_layernorm.weight"));
+    assert_true(family_adds_one(family_of(&c), "model.norm"));
     assert_false(family_adds_one(family_of(&c), "model.layers.0.linear_attn.norm"));
+    assert_false(family_adds_one(family_of(&c), "model.layers.0.mlp.shared_expert_gate"));
 }
 
 /* Which layers have experts, and how these are listed: one after the other, gate, up and down. */

@@ -88,6 +88,16 @@ static void experts(void **state)
         {"Qwen3MoeForCausalLM", "model.layers.0.mlp.gate.weight", "blk.0.ffn_gate_inp.weight", 0},
         {"MixtralForCausalLM", "model.layers.0.block_sparse_moe.gate.weight", "blk.0.ffn_gate_inp.weight", 0},
         {"MixtralForCausalLM", "model.layers.31.block_sparse_moe.experts.7.w3.weight", "blk.31.ffn_up_exps.weight", 7},
+        {"Qwen3_5ForCausalLM", "model.layers.2.linear_attn.A_log", "blk.2.ssm_a", 0},
+        {"Qwen3_5ForCausalLM", "model.layers.2.linear_attn.dt_bias", "blk.2.ssm_dt.bias", 0},
+        {"Qwen3_5ForCausalLM", "model.layers.2.linear_attn.conv1d.weight", "blk.2.ssm_conv1d.weight", 0},
+        {"Qwen3_5ForCausalLM", "model.layers.2.linear_attn.norm.weight", "blk.2.ssm_norm.weight", 0},
+        {"Qwen3_5ForCausalLM", "model.layers.2.linear_attn.in_proj_qkv.weight", "blk.2.attn_qkv.weight", 0},
+        {"Qwen3_5ForCausalLM", "model.layers.2.linear_attn.in_proj_z.weight", "blk.2.attn_gate.weight", 0},
+        {"Qwen3_5ForCausalLM", "model.layers.2.post_attention_layernorm.weight", "blk.2.post_attention_norm.weight", 0},
+        {"Qwen3NextForCausalLM", "model.layers.2.linear_attn.in_proj_qkvz.weight", "blk.2.ssm_in.weight", 0},
+        {"Qwen3NextForCausalLM", "model.layers.2.linear_attn.in_proj_ba.weight", "blk.2.ssm_ba.weight", 0},
+        {"Qwen3NextForCausalLM", "model.layers.3.self_attn.q_proj.weight", "blk.3.attn_q.weight", 0},
     };
     char name[64], hf[96];
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {

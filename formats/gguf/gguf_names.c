@@ -78,7 +78,9 @@ bool gguf_name_of(const struct model_config *c, const char *hf, char *out, size_
         bool vector = p && p->kind == PART_VECTOR;
         if (p && !(vector && suffix[0]))
             length = snprintf(out, cap, GGUF_BLOCK "%.*s.%s%s", (int)digits, name + number, p->gguf,
-                              vector ? ".bias" : suffix);
+                              !vector                      ? suffix
+                              : p->role == ROLE_DELTA_RATE ? ""
+                                                           : ".bias");
     }
     for (size_t i = 0; i < sizeof globals / sizeof globals[0]; i++)
         if (same(name, n, globals[i].hf))
@@ -103,7 +105,7 @@ bool gguf_name_to_hf(const struct model_config *c, const char *name, uint32_t ex
     const struct block_part *p = part_of(family_of(c), name, n, &number, &digits);
     int length = -1;
     if (p && p->kind == PART_VECTOR) {
-        if (strcmp(suffix, ".bias") == 0)
+        if (strcmp(suffix, p->role == ROLE_DELTA_RATE ? "" : ".bias") == 0)
             length = snprintf(out, cap, "%s" HF_BLOCK "%.*s.%s", prefix, (int)digits, name + number, p->hf);
     } else if (p) {
         char module[96];
@@ -173,4 +175,11 @@ uint32_t gguf_row_to_hf(uint32_t r, uint32_t dim)
 {
     uint32_t head = r / dim * dim, in = r % dim, half = dim / 2;
     return head + in % 2 * half + in / 2;
+}
+
+bool gguf_has_delta(const struct model_config *c)
+{
+    const struct family *f = family_of(c);
+    const struct delta_config *x = &c->delta;
+    return f && x->key_dim == x->value_dim && (f->parts & PARTS_DELTA_GROUPED || x->key_heads == x->value_heads);
 }

@@ -32,4 +32,8 @@ uint32_t gguf_row_of(uint32_t r, uint32_t dim);
 /* The Hugging Face row that lies in row r of the GGUF. */
 uint32_t gguf_row_to_hf(uint32_t r, uint32_t dim);
 
+/* Whether gsq writes and reads a model's gated delta rule in GGUFs: keys are as wide as values, and either the matrices lie by key
+ * head or there are as many heads of keys as of values, whose order llama.cpp otherwise has another way. */
+bool gguf_has_delta(const struct model_config *c);
+
 #endif

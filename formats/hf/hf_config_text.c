@@ -200,6 +200,22 @@ static void put_latent(struct strbuf *b, const struct mla_config *x)
                   (unsigned)x->kv_rank, (unsigned)x->nope, (unsigned)x->turned, (unsigned)x->values);
 }
 
+static void put_delta(struct strbuf *b, const struct model_config *c)
+{
+    const struct delta_config *x = &c->delta;
+    if (!x->value_heads)
+        return;
+    strbuf_printf(
+        b,
+        ",\n  \"linear_num_key_heads\": %u,\n  \"linear_num_value_heads\": %u,\n  \"linear_key_head_dim\": %u,\n"
+        "  \"linear_value_head_dim\": %u,\n  \"linear_conv_kernel_dim\": %u,\n  \"layer_types\": [",
+        (unsigned)x->key_heads, (unsigned)x->value_heads, (unsigned)x->key_dim, (unsigned)x->value_dim,
+        (unsigned)x->taps);
+    for (uint32_t i = 0; i < c->num_layers; i++)
+        strbuf_printf(b, "%s\"%s_attention\"", i ? ", " : "", x->layers[i] ? "linear" : "full");
+    strbuf_puts(b, "]");
+}
+
 bool hf_config_text(const struct model_config *c, char **text, size_t *size, struct err *e)
 {
     struct strbuf b = {0};
@@ -217,6 +233,7 @@ bool hf_config_text(const struct model_config *c, char **text, size_t *size, str
     if (!c->mla.kv_rank)
         strbuf_printf(&b, ",\n  \"head_dim\": %u", (unsigned)c->head_dim);
     put_latent(&b, &c->mla);
+    put_delta(&b, c);
     strbuf_printf(&b, ",\n  \"vocab_size\": %u", (unsigned)c->vocab_size);
     if (c->max_position)
         strbuf_printf(&b, ",\n  \"max_position_embeddings\": %u", (unsigned)c->max_position);

@@ -1,5 +1,6 @@
 #include "formats/read/checkpoint_gguf.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -110,6 +111,25 @@ static bool take_one_off(struct entry *x, const struct gguf_tensor *t, const str
     return true;
 }
 
+/* -exp(A_log), of which a folder holds A_log. */
+static bool take_logarithm(struct entry *x, const struct gguf_tensor *t, struct err *e)
+{
+    uint64_t n = x->tensor.n_dims == 1 ? x->tensor.shape[0] : 0;
+    if (!n || !x->type || x->type->block > 1 || !str_ends(x->name, ".A_log"))
+        return true;
+    float *v = malloc((size_t)n * sizeof *v);
+    if (!v)
+        return err_nomem(e, x->name, n * sizeof *v);
+    gguf_dequant(x->type, t->data, (uint32_t)n, v);
+    for (uint64_t i = 0; i < n; i++)
+        v[i] = (float)log(-(double)v[i]); /* NaN where it is not negative, which whoever computes refuses */
+    x->own = (uint8_t *)v;
+    x->tensor.data = x->own;
+    x->tensor.bytes = n * sizeof *v;
+    x->tensor.dtype = DTYPE_F32;
+    return true;
+}
+
 /* v's part of kv_b is no weight of its own: MODULE.values beside MODULE.weight. */
 static bool name_latent(struct entry *x, const struct gguf_tensor *t, const struct model_config *c)
 {
@@ -135,13 +155,18 @@ static bool fill(struct entry *x, const struct gguf_tensor *t, const struct mode
                            .file = t->file};
     for (uint32_t i = 0; i < t->n_dims; i++)
         out->shape[i] = t->ne[t->n_dims - 1 - i];
+    if (out->n_dims == 2 && str_ends(x->name, ".linear_attn.conv1d.weight")) { /* [channels, 1, taps] in a folder */
+        out->n_dims = 3;
+        out->shape[2] = out->shape[1];
+        out->shape[1] = 1;
+    }
     char name[24];
     snprintf(out->stored_dtype, sizeof out->stored_dtype, "%.15s", gguf_type_name(t->type, name));
     /* A shape that does not fit the heads is refused by whoever opens the model, with a better sentence. */
     bool fits = c->head_dim && x->type && out->n_dims >= 1 && out->n_dims <= 2 && out->shape[0] <= INT32_MAX &&
                 out->shape[0] % c->head_dim == 0;
     if (!fits || !gguf_permuted_heads(c, x->name))
-        return take_one_off(x, t, c, e);
+        return take_one_off(x, t, c, e) && take_logarithm(x, t, e);
     x->dim = c->head_dim;
     return out->n_dims > 1 || x->type->block > 1 || order_bias(x, e);
 }

@@ -124,11 +124,7 @@ static bool read_architecture(struct reader *r, struct model_config *c)
         !read_u32(r, "expert_gating_func", 0, UINT32_MAX, 0, &gating))
         return false;
     const struct family *f = family_of_gguf(r->arch, window > 0, experts > 0, gating);
-    r->known = f && !f->no_gguf;
-    if (f && f->no_gguf)
-        config_unsupported(c, "start from the folder of the original model",
-                           "%s: gsq does not read %s models from GGUFs, where matrices of their attention are others",
-                           r->path, f->name);
+    r->known = f;
     if (r->known) {
         snprintf(c->architecture, sizeof c->architecture, "%s", f->architecture);
         snprintf(c->model_type, sizeof c->model_type, "%s", f->model_type);
@@ -202,6 +198,41 @@ static bool read_shape(const struct reader *r, struct model_config *c)
     if (turned > c->head_dim || turned % 2 || (turned < c->head_dim && f && f->permuted_rows))
         config_unsupported(c, "gsq supports rotary embeddings over whole heads",
                            "%s: rope.dimension_count is not the size of a head: gsq rotates whole heads only", r->path);
+    return true;
+}
+
+/* ---- the gated delta rule ---- */
+
+static bool read_delta(const struct reader *r, struct model_config *c)
+{
+    const struct family *f = family_of(c);
+    struct delta_config *x = &c->delta;
+    uint32_t inner, step;
+    char name[192];
+    if (!r->known || !(f->parts & (PARTS_DELTA | PARTS_DELTA_GROUPED)))
+        return true;
+    if (!read_u32(r, "ssm.conv_kernel", 1, 64, -1, &x->taps) ||
+        !read_u32(r, "ssm.state_size", 1, 1u << 12, -1, &x->key_dim) ||
+        !read_u32(r, "ssm.group_count", 1, 1u << 12, -1, &x->key_heads) ||
+        !read_u32(r, "ssm.time_step_rank", 1, 1u << 12, -1, &x->value_heads) ||
+        !read_u32(r, "ssm.inner_size", 1, 1u << 24, -1, &inner) ||
+        !read_u32(r, "full_attention_interval", 1, UINT32_MAX, 4, &step))
+        return false;
+    x->value_dim = inner / x->value_heads;
+    if (inner % x->value_heads || x->value_heads % x->key_heads)
+        return bad(r, "ssm.time_step_rank", "does not go with the other sizes of the gated delta rule");
+    if (!gguf_has_delta(c))
+        config_unsupported(c, "start from the folder of the original model",
+                           "%s: its value heads are more than its key heads, and in an order that gsq does not read",
+                           r->path);
+    const struct gguf_kv *kv = gguf_find(r->g, full_key(r, "attention.recurrent_layers", name));
+    bool list = kv && kv->type == GGUF_ARRAY && kv->element != GGUF_STRING && kv->n == c->num_layers;
+    if (kv && !list)
+        return bad(r, "attention.recurrent_layers", "is not a list with one value for each block");
+    if (!(x->layers = calloc(c->num_layers + 1u, sizeof *x->layers)))
+        return err_nomem(r->e, "the kinds of layers", c->num_layers);
+    for (uint32_t i = 0; i < c->num_layers; i++)
+        x->layers[i] = list ? gguf_integer(kv, i) != 0 : (i + 1) % step != 0;
     return true;
 }
 
@@ -617,5 +648,5 @@ bool gguf_config_read(struct model_config *c, const struct gguf *g, const char *
     c->rms_eps = (float)eps;
     strcpy(c->torch_dtype, float_type(g));
     read_biases(&r, c);
-    return read_experts(&r, c) && read_rope(&r, c) && read_family(&r, c);
+    return read_delta(&r, c) && read_experts(&r, c) && read_rope(&r, c) && read_family(&r, c);
 }

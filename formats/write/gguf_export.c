@@ -254,6 +254,34 @@ static bool latent_keys(struct arch_keys *a, const char *dir, const struct model
     return true;
 }
 
+/* The gated delta rule; which layers have it, as every n-th has not, or one by one. */
+static void delta_keys(struct arch_keys *a, const struct family *f, const struct model_config *c)
+{
+    const struct delta_config *x = &c->delta;
+    uint32_t step = 2, pairs = config_rope_dim(c) / 2;
+    bool even = false;
+    if (!x->value_heads)
+        return;
+    for (; !even && step <= c->num_layers; step += !even) {
+        even = true;
+        for (uint32_t i = 0; i < c->num_layers; i++)
+            even = even && x->layers[i] == ((i + 1) % step != 0);
+    }
+    key_u32(a->list, arch_key(a, "ssm.conv_kernel"), x->taps);
+    key_u32(a->list, arch_key(a, "ssm.state_size"), x->key_dim);
+    key_u32(a->list, arch_key(a, "ssm.group_count"), x->key_heads);
+    key_u32(a->list, arch_key(a, "ssm.time_step_rank"), x->value_heads);
+    key_u32(a->list, arch_key(a, "ssm.inner_size"), config_delta_values(c));
+    if (even)
+        key_u32(a->list, arch_key(a, "full_attention_interval"), step);
+    else
+        key_array(a->list, arch_key(a, "attention.recurrent_layers"), GGUF_BOOL, x->layers, c->num_layers);
+    /* How pairs are shared out among time, height and width, which are one in a text. */
+    const int32_t sections[4] = {(int32_t)((pairs + 2) / 3), (int32_t)((pairs + 1) / 3), (int32_t)(pairs / 3), 0};
+    if (f->parts & PARTS_DELTA)
+        key_array(a->list, arch_key(a, "rope.dimension_sections"), GGUF_I32, sections, 4);
+}
+
 static bool expert_keys(struct arch_keys *a, const struct family *f, const char *dir, const struct model_config *c,
                         struct err *e)
 {
@@ -325,6 +353,7 @@ static bool model_keys(struct key_list *k, const char *dir, const struct model_c
     window_keys(&a, f, c, dir);
     family_keys(&a, f, c, dir);
     rope_keys(&a, f, c);
+    delta_keys(&a, f, c);
     return expert_keys(&a, f, dir, c, e);
 }
 

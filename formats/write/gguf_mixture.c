@@ -232,6 +232,8 @@ static uint32_t type_of(enum mixture_id m, const struct place *p)
     enum role role = p->part ? p->part->role : ROLE_COUNT;
     if (role == ROLE_VALUES_O)
         role = ROLE_O;
+    if (role == ROLE_DELTA_MIXED && strcmp(p->part->gguf, "attn_qkv") == 0)
+        role = ROLE_QKV;
     if (p->eight && !plain) {
         if (role == ROLE_V || role == ROLE_K)
             return GGML_Q8_0;

@@ -279,10 +279,10 @@ static bool plan_model(struct gguf_plan *p)
                 c->architecture[0] ? c->architecture : c->model_type);
         return err_hint(p->e, "gsq writes GGUFs of %s models", family_names(known, sizeof known));
     }
-    if (family_of(c)->no_gguf) {
-        err_set(p->e, ERR_USER,
-                "%s: gsq does not write %s models as GGUFs, where matrices of their attention are others",
-                checkpoint_dir(p->src), family_of(c)->name);
+    if (c->delta.value_heads && !gguf_has_delta(c)) {
+        err_set(p->e, ERR_USER, "%s: of its gated delta rule llama.cpp expects %s", checkpoint_dir(p->src),
+                c->delta.key_dim != c->delta.value_dim ? "keys as wide as values"
+                                                       : "value heads in another order, which gsq does not write yet");
         return err_hint(p->e, "write a folder: --format gptq, for instance");
     }
     while (p->kept < p->n_items && !(p->items[p->kept].part && p->items[p->kept].part->kind == PART_KEPT))

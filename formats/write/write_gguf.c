@@ -16,6 +16,7 @@
 #include "host/base/num.h"
 #include "host/base/out_path.h"
 #include "host/base/pool.h"
+#include "host/base/str.h"
 
 /* Weights of a tile of rows; and the work of the part of it that one thread rounds at once, about a
  * millisecond, in units of gguf_round_cost. */
@@ -216,6 +217,8 @@ static bool write_vector(struct writing *w, const struct gguf_entry *x)
     for (uint32_t i = 0; ok && x->module[0] && !x->bias && !x->whole && family_adds_one(f, x->module) && i < x->cols;
          i++)
         v[i] += 1; /* the other vectors are norms */
+    for (uint32_t i = 0; ok && x->whole && str_ends(x->module, ".A_log") && i < x->cols; i++)
+        v[i] = (float)-exp((double)v[i]);
     ok = ok && check_values(w, x, v, x->cols, w->e);
     for (uint32_t i = 0; ok && i < x->cols; i++)
         ordered[i] = v[source_row(w, x, i)];

@@ -527,6 +527,11 @@ static bool load_vector(struct model *m, const struct block_part *p, const char 
         return t ? false : err_set(e, ERR_BUG, "%s is gone", name);
     for (uint32_t i = 0; p->role == ROLE_DELTA_RATE && i < n; i++)
         v[i] = (float)-exp((double)v[i]);
+    for (uint32_t i = 0; i < n; i++)
+        if (!isfinite(v[i])) {
+            err_set(e, ERR_USER, "%s of %s holds what is no number", name, checkpoint_dir(m->ck));
+            return err_hint(e, "that model is damaged or its training diverged: download it again");
+        }
     gpu_upload(m->cmd, dst, v, dst.size);
     return true;
 }

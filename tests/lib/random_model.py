@@ -18,7 +18,7 @@ config = dict(hidden_size=D, num_hidden_layers=LAYERS, num_attention_heads=HEADS
               vocab_size=VOCAB, intermediate_size=WIDTH, rms_norm_eps=1e-5, rope_theta=10000.0, hidden_act='silu',
               max_position_embeddings=512, tie_word_embeddings=False, torch_dtype='float32', num_experts_per_tok=2,
               bos_token_id=2045, eos_token_id=2046)
-delta, plus_one = None, False
+delta, plus_one, fused = None, False, False
 mlp, names, bias, shared, qk_norm = 'mlp', ('gate_proj', 'up_proj', 'down_proj'), False, False, None
 router, stacked, plain, rank, behind = 'gate', False, False, None, False
 if family == 'mixtral':
@@ -58,9 +58,10 @@ elif family in ('deepseek_v2', 'deepseek_v2_lite'):
     if family == 'deepseek_v2_lite':
         config.update(q_lora_rank=None, n_group=1, topk_group=1, topk_method='greedy')
     plain, rank = True, (config['q_lora_rank'], 32, 12, 8, 10)
-elif family in ('qwen3_next', 'qwen3_5'):
+elif family in ('qwen3_next', 'qwen3_5', 'qwen3_5_moe', 'qwen3_5_uneven'):
     # Three layers of four have the gated delta rule; k heads of q and k, v heads of v.
-    LAYERS, delta, plus_one, qk_norm = 4, dict(k=2, v=4, dim=32, taps=4), True, (DIM, DIM)
+    LAYERS, plus_one, qk_norm = 4, True, (DIM, DIM)
+    delta = dict(k=2 if family in ('qwen3_next', 'qwen3_5_uneven') else 4, v=4, dim=32, taps=4)
     config.update(num_hidden_layers=LAYERS, full_attention_interval=4, partial_rotary_factor=0.25, linear_num_key_heads=delta['k'],
                   linear_num_value_heads=delta['v'], linear_key_head_dim=delta['dim'], linear_value_head_dim=delta['dim'],
                   linear_conv_kernel_dim=delta['taps'])
@@ -69,13 +70,21 @@ elif family in ('qwen3_next', 'qwen3_5'):
                       moe_intermediate_size=WIDTH, shared_expert_intermediate_size=SHARED, norm_topk_prob=True)
         shared = True
     else:
-        WIDTH = 128
-        config.update(architectures=['Qwen3_5ForCausalLM'], model_type='qwen3_5_text', intermediate_size=WIDTH)
+        moe = family == 'qwen3_5_moe'
+        config.update(architectures=['Qwen3_5MoeForCausalLM' if moe else 'Qwen3_5ForCausalLM'],
+                      model_type='qwen3_5_moe_text' if moe else 'qwen3_5_text')
         config['rope_parameters'] = dict(rope_type='default', rope_theta=config.pop('rope_theta'), mrope_interleaved=True,
                                          mrope_section=[1, 1, 0], partial_rotary_factor=config.pop('partial_rotary_factor'))
         config['layer_types'] = ['full_attention' if i % 4 == 3 else 'linear_attention' for i in range(LAYERS)]
-        del config['full_attention_interval'], config['num_experts_per_tok']
-        EXPERTS = 0
+        del config['full_attention_interval']
+        if moe:
+            config.update(num_experts=EXPERTS, moe_intermediate_size=WIDTH, shared_expert_intermediate_size=SHARED)
+            del config['intermediate_size']
+            shared = fused = True
+        else:
+            WIDTH, EXPERTS = 128, 0
+            config['intermediate_size'] = WIDTH
+            del config['num_experts_per_tok']
 else:
     sys.exit(f'no family {family}')
 for pair in sys.argv[4:]:
@@ -156,7 +165,10 @@ for layer in range(LAYERS + behind):
     if stacked:
         add(f'{p}{mlp}.input_linear.weight', (EXPERTS, 2 * WIDTH, D), 0.2)
         add(f'{p}{mlp}.output_linear.weight', (EXPERTS, D, WIDTH), 0.2)
-    for e in () if stacked else range(EXPERTS):
+    if fused:
+        add(f'{p}{mlp}.experts.gate_up_proj', (EXPERTS, 2 * WIDTH, D), 0.2)
+        add(f'{p}{mlp}.experts.down_proj', (EXPERTS, D, WIDTH), 0.2)
+    for e in () if stacked or fused else range(EXPERTS):
         for name, rows, cols in zip(names, (WIDTH, WIDTH, D), (D, D, WIDTH)):
             add(f'{p}{mlp}.experts.{e}.{name}.weight', (rows, cols), 0.2)
     if plain:
