@@ -7,7 +7,7 @@ Measures point after point, short ones first, and adds each as a row to FILE (de
 measured again, so an interrupted run goes on where it was. REGEX: only points whose name it is found in ("qwen3moe-4m 2 fast 1":
 model, bits or type, method or effort, seed). --print: nothing is measured; the table of what is there.
 
-Nothing but routed experts is quantized, as is the default. FOLDER (default ../shared): models and texts beside the repository.
+At 2 and 3 bits nothing but routed experts is quantized, as is the default; Q2_K is a mixture for all tensors. FOLDER (default ../shared): models and texts beside the repository.
 Wants `nice -n 15` on a machine that others use.
 """
 import os
@@ -69,7 +69,7 @@ def report(out, rows):
     versions = sorted({r["version"] for r in rows.values()})
     out.write(f"# Models with experts\n\nWritten by `scripts/bench-experts.py`, {', '.join(versions)}, on llvmpipe, two cores: KL divergence from "
               f"the 16-bit model, in nats, on\nthe first {EVALUATED} windows of {CTX} tokens of the evaluation text, with its standard error. "
-              "Routed experts alone are quantized. 2 and 3 bits in groups\nof 64. Seed 1. `experts.tsv` has every row; `--rows bench/results/experts.tsv` goes on with "
+              "At 2 and 3 bits, in groups\nof 64, routed experts alone are quantized; Q2_K is llama-quantize's mixture for all tensors. Seed 1. `experts.tsv` has every row; `--rows bench/results/experts.tsv` goes on with "
               "what is missing (-).\n\nEach row is\n\n    gsq quantize MODEL -o OUT [--bits 2 --group 64 --format compressed-tensors | --type Q2_K] --ctx 128 --seed 1 "
               "[--calib TEXT METHOD]\n    gsq compare OUT MODEL --text TEXT --ctx 128 --windows 100\n\nwith METHOD as the table says, and the calibration and evaluation parts of WikiText-2 "
               "(TinyStories for TinyStories-656K-moe-8x).\n\n")

@@ -28,6 +28,7 @@ struct experts {
     struct gpu_view index, weight; /* [tokens * used], by expert: u32 and f32 */
     /* Of one expert: its weights, and a tile of its tokens. */
     struct gpu_view w[EXPERT_MATRICES];
+    struct gpu_view bias[EXPERT_MATRICES]; /* empty: the family's have none */
     uint32_t tile;
     struct gpu_view in, gate, up, out;
     /* Hears what one has read: `rows` of x->in and, for down, of x->gate. NULL: nobody does. */

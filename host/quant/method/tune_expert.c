@@ -121,7 +121,6 @@ static uint32_t own_micro(const struct model *m, const struct tune_expert_task *
 /* An expert as a block that has nothing else. */
 struct expert_block {
     struct block_weights w;
-    struct gpu_view bias[EXPERT_MATRICES]; /* none */
     struct quantize_options o;
     struct tune_block_task t;
 };
@@ -130,7 +129,7 @@ static void make_block(struct expert_block *b, struct model *m, const struct tun
                        uint32_t layer, uint32_t expert, uint32_t train, uint32_t held)
 {
     *b = (struct expert_block){.o = *task->o};
-    b->w = (struct block_weights){.shape = block_expert(model_block(m, layer), expert), .w = x->w, .bias = b->bias};
+    b->w = (struct block_weights){.shape = block_expert(model_block(m, layer), expert), .w = x->w, .bias = x->bias};
     b->o.block.batch = own_batch(task, train);
     b->t = (struct tune_block_task){.m = m,
                                     .o = &b->o,
