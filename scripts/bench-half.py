@@ -59,7 +59,9 @@ def points():
     yield from runs(one, 2, "balanced", more)
     yield from runs(one, 3, "balanced", few)
     yield from runs(one, 2, "fast", more)
+    yield from runs(one, 3, "fast", more)
     yield from runs(others, 3, "balanced", few)
+    yield from runs(others[:1], 3, "balanced", range(4, 7))
     yield from runs(("stories260K plain", "stories260K loud"), 2, "short", few)
     yield from runs(one, 2, "short", range(1, 9))
 
