@@ -341,7 +341,7 @@ static void summarize(struct job *j)
     out->predicted_seconds = j->plan.predicted_seconds;
     out->seconds = (double)(os_now_ns() - j->begin) * 1e-9;
     out->device_peak = j->cmd ? gpu_memory_peak(gpu_cmd_gpu(j->cmd)) : 0;
-    out->host_peak = os_peak_anon();
+    out->host_peak = max_u64(j->host_peak, os_peak_anon());
     out->device_busy = j->cmd ? gpu_cmd_busy(j->cmd) - j->busy_before : 0;
 }
 

@@ -76,6 +76,7 @@ struct job {
     double export_work; /* predicted seconds of the export */
     double busy_before; /* gpu_cmd_busy when the run began */
     double busy;        /* the same when a phase was last accounted */
+    uint64_t host_peak; /* the most that was there when one was: the system keeps no peak */
     char detail[128];
     uint32_t layer;
 };

@@ -386,5 +386,6 @@ void job_clock(struct job *j, enum run_phase phase, uint64_t *since)
     p->device_busy += busy - j->busy;
     j->busy = busy;
     p->device_bytes = max_u64(p->device_bytes, gpu_memory_used(gpu_cmd_gpu(j->cmd)));
+    j->host_peak = max_u64(j->host_peak, os_peak_anon());
     *since = now;
 }
