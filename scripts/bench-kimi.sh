@@ -6,7 +6,7 @@
 #   scripts/bench-kimi.sh [MODEL-WITH-TOKENIZER [TEXT]] >bench/results/kimi-lavapipe.md
 #
 # A tokenizer of at most 2048 tokens. WORK=build/kimi: folders and results; a run that was ended is gone on with, a finished one is not
-# repeated. 10 GB of disk; EXPERTS=384, fewer for a look. Hours on two cores that are busy otherwise. GSQ=path of the binary.
+# repeated; PRINT_ONLY=1: none is begun. 10 GB of disk; EXPERTS=384, fewer for a look. Hours on two cores that are busy otherwise. GSQ=path of the binary.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib/result.sh
@@ -24,12 +24,11 @@ make() { # NAME MODEL OPTION...
 
 # The plan as it is printed; a disk that is too small is told behind it.
 plan() { # NAME OPTION...
-    local begin end
-    begin=$(date +%s%N)
-    GSQ_DEVICE_LIMITS=memory=8192 "$gsq" quantize "$work/$1" -o "$work/planned" "${common[@]}" --dry-run "${@:2}" >"$work/plan" 2>&1 </dev/null ||
+    local TIMEFORMAT='%R s, of which %U + %S s of the CPU'
+    { time GSQ_DEVICE_LIMITS=memory=8192 "$gsq" quantize "$work/$1" -o "$work/planned" "${common[@]}" --dry-run "${@:2}" >"$work/plan" 2>&1 </dev/null; } 2>"$work/time" ||
         grep -q '^error: not enough disk space' "$work/plan"
-    end=$(date +%s%N)
-    awk -v s=$(((end - begin) / 1000000)) -v n="$1 ${*:2}" 'BEGIN { printf "%s: %.1f s\n\n", n, s / 1000 }'
+    echo "\`$1 ${*:2}\`: $(cat "$work/time")"
+    echo
     sed -n -e '/^linears/,$p' "$work/plan" | sed "s|$work/||; s/^/    /"
     echo
 }
@@ -37,6 +36,10 @@ plan() { # NAME OPTION...
 # One row: what was asked for, seconds, host and device memory.
 row() { # NAME MODEL OPTION...
     local out=$work/$1.json
+    if [[ -n ${PRINT_ONLY:-} ]] && { [[ ! -s $out ]] || ! field seconds "$out" | grep -q .; }; then
+        echo "| $1 | not run | | |"
+        return
+    fi
     if [[ ! -s $out ]] || ! field seconds "$out" | grep -q .; then
         "$gsq" quantize "$work/$2" -o "$work/$1.out" "${common[@]}" --mem-limit 2 --json "${@:3}" >"$out" </dev/null
     fi
@@ -54,7 +57,7 @@ two=(--keep '\.experts\.([2-9]|[0-9]{2,})\.' --calib "$text" --samples 2 --ctx 2
 echo "# Kimi-K2.5 at its full size"
 echo
 echo "machine: $(nproc) x $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(awk '/^MemTotal/ { printf "%.0f", $2 / 1048576 }' /proc/meminfo) GiB; $("$gsq" devices 2>/dev/null | sed -n 1p)"
-echo "gsq: $("$gsq" --version); date: $(date -u +%Y-%m-%d); \`scripts/bench-kimi.sh\`"
+echo "load: $(cut -d' ' -f1 /proc/loadavg); gsq: $("$gsq" --version); date: $(date -u +%Y-%m-%d); \`scripts/bench-kimi.sh\`"
 echo
 echo "## Dry runs of whole models, on a device of 8 GiB"
 echo
