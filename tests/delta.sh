@@ -112,5 +112,5 @@ refused() { # KEY=VALUE MESSAGE
 refused 'attn_output_gate=false' '"attn_output_gate" is false'
 refused 'layer_types=["linear_attention", "sliding_attention", "linear_attention", "full_attention"]' 'layers of the kind "sliding_attention"'
 refused 'linear_num_value_heads=3' '"linear_num_key_heads" must divide'
-refused 'linear_num_value_heads=6' 'in_proj_b.weight in .* is'
+refused 'linear_num_value_heads=8' 'in_proj_b.weight in .* is'
 done_testing
