@@ -20,6 +20,7 @@ static const struct block_part parts[] = {
     {ROLE_K_NORM, "self_attn.k_norm", "attn_k_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HEAD, false, PARTS_QK_NORM, 0},
     {ROLE_Q_NORM, "self_attn.q_norm", "attn_q_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HEADS, false, PARTS_QK_NORM_WHOLE, 0},
     {ROLE_K_NORM, "self_attn.k_norm", "attn_k_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_KV_HEADS, false, PARTS_QK_NORM_WHOLE, 0},
+    {ROLE_SINKS, "self_attn.sinks", "attn_sinks.weight", PART_VECTOR, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HEAD_COUNT, false, PARTS_GPT_OSS, 0},
     {ROLE_O, "self_attn.o_proj", "attn_output", PART_MATRIX, HALF_ATTN, INPUT_HEADS, WIDTH_HIDDEN, WIDTH_HEADS, false, 0, PARTS_MLA},
     {ROLE_Q_A, "self_attn.q_a_proj", "attn_q_a", PART_KEPT, HALF_ATTN, INPUT_NONE, WIDTH_Q_RANK, WIDTH_HIDDEN, false, PARTS_MLA, 0},
     {ROLE_Q_WHOLE, "self_attn.q_proj", "attn_q", PART_KEPT, HALF_ATTN, INPUT_NONE, WIDTH_HEADS, WIDTH_HIDDEN, false, PARTS_MLA, 0},
@@ -37,7 +38,7 @@ static const struct block_part parts[] = {
     {ROLE_DELTA_ALPHA, "linear_attn.in_proj_a", "ssm_alpha", PART_ROUTER, HALF_ATTN, INPUT_NONE, WIDTH_DELTA_HEADS, WIDTH_HIDDEN, false, PARTS_DELTA, 0},
     {ROLE_DELTA_CONV, "linear_attn.conv1d", "ssm_conv1d", PART_ROUTER, HALF_ATTN, INPUT_NONE, WIDTH_DELTA_MIXED, WIDTH_DELTA_TAPS, false, PARTS_ANY_DELTA, 0},
     {ROLE_DELTA_RATE, "linear_attn.A_log", "ssm_a", PART_VECTOR, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_DELTA_HEADS, false, PARTS_ANY_DELTA, 0},
-    {ROLE_DELTA_BIAS, "linear_attn.dt_bias", "ssm_dt", PART_VECTOR, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_DELTA_HEADS, false, PARTS_ANY_DELTA, 0},
+    {ROLE_DELTA_BIAS, "linear_attn.dt_bias", "ssm_dt.bias", PART_VECTOR, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_DELTA_HEADS, false, PARTS_ANY_DELTA, 0},
     {ROLE_DELTA_NORM, "linear_attn.norm", "ssm_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_DELTA_VALUE, false, PARTS_ANY_DELTA, 0},
     {ROLE_DELTA_O, "linear_attn.out_proj", "ssm_out", PART_MATRIX, HALF_ATTN, INPUT_HEADS, WIDTH_HIDDEN, WIDTH_DELTA_VALUES, false, PARTS_ANY_DELTA, 0},
     {ROLE_FFN_NORM, "post_attention_layernorm", "ffn_norm", PART_NORM, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_PRE_NORMS, PARTS_LATE_NAME},
@@ -52,9 +53,11 @@ static const struct block_part parts[] = {
     {ROLE_FFN_POST_NORM, "post_mlp_layernorm", "post_ffw_norm", PART_NORM, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_GLM_NORMS, 0},
     {ROLE_FFN_POST_NORM, "post_feedforward_layernorm", "post_ffw_norm", PART_NORM, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_POST_NORMS | PARTS_GEMMA_NORMS, 0},
     {ROLE_ROUTER, "mlp.gate", "ffn_gate_inp", PART_ROUTER, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERTS, WIDTH_HIDDEN, false, PARTS_EXPERTS, 0},
+    {ROLE_ROUTER, "mlp.router", "ffn_gate_inp", PART_ROUTER, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERTS, WIDTH_HIDDEN, false, PARTS_GPT_OSS, 0},
+    {ROLE_ROUTER_BIAS, "mlp.router.bias", "ffn_gate_inp.bias", PART_VECTOR, HALF_EXPERTS, INPUT_NONE, WIDTH_ONE, WIDTH_EXPERTS, false, PARTS_GPT_OSS, 0},
     {ROLE_ROUTER, "block_sparse_moe.gate", "ffn_gate_inp", PART_ROUTER, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERTS, WIDTH_HIDDEN, false, PARTS_EXPERTS_BLOCK, 0},
     {ROLE_ROUTER, "block_sparse_moe.router.layer", "ffn_gate_inp", PART_ROUTER, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERTS, WIDTH_HIDDEN, false, PARTS_EXPERTS_STACKED, 0},
-    {ROLE_ROUTER_BIAS, "mlp.gate.e_score_correction_bias", "exp_probs_b", PART_VECTOR, HALF_EXPERTS, INPUT_NONE, WIDTH_ONE, WIDTH_EXPERTS, false, PARTS_EXPERTS_BIAS, 0},
+    {ROLE_ROUTER_BIAS, "mlp.gate.e_score_correction_bias", "exp_probs_b.bias", PART_VECTOR, HALF_EXPERTS, INPUT_NONE, WIDTH_ONE, WIDTH_EXPERTS, false, PARTS_EXPERTS_BIAS, 0},
     {ROLE_SHARED_GATE, "mlp.shared_expert_gate", "ffn_gate_inp_shexp", PART_ROUTER, HALF_FFN, INPUT_NONE, WIDTH_ONE, WIDTH_HIDDEN, false, PARTS_SHARED_GATED, 0},
     {ROLE_GATE, "mlp.shared_expert.gate_proj", "ffn_gate_shexp", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_SHARED, WIDTH_HIDDEN, false, PARTS_SHARED_GATED, 0},
     {ROLE_UP, "mlp.shared_expert.up_proj", "ffn_up_shexp", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_SHARED, WIDTH_HIDDEN, false, PARTS_SHARED_GATED, 0},
@@ -62,9 +65,9 @@ static const struct block_part parts[] = {
     {ROLE_GATE, "mlp.shared_experts.gate_proj", "ffn_gate_shexp", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_SHARED, WIDTH_HIDDEN, false, PARTS_SHARED_PLAIN, 0},
     {ROLE_UP, "mlp.shared_experts.up_proj", "ffn_up_shexp", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_SHARED, WIDTH_HIDDEN, false, PARTS_SHARED_PLAIN, 0},
     {ROLE_DOWN, "mlp.shared_experts.down_proj", "ffn_down_shexp", PART_MATRIX, HALF_FFN, INPUT_MIDDLE, WIDTH_HIDDEN, WIDTH_SHARED, false, PARTS_SHARED_PLAIN, 0},
-    {ROLE_GATE, "mlp.experts.*.gate_proj", "ffn_gate_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERT, WIDTH_HIDDEN, false, PARTS_EXPERTS, 0},
-    {ROLE_UP, "mlp.experts.*.up_proj", "ffn_up_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERT, WIDTH_HIDDEN, false, PARTS_EXPERTS, 0},
-    {ROLE_DOWN, "mlp.experts.*.down_proj", "ffn_down_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_HIDDEN, WIDTH_EXPERT, false, PARTS_EXPERTS, 0},
+    {ROLE_GATE, "mlp.experts.*.gate_proj", "ffn_gate_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERT, WIDTH_HIDDEN, false, PARTS_EXPERTS | PARTS_GPT_OSS, 0},
+    {ROLE_UP, "mlp.experts.*.up_proj", "ffn_up_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERT, WIDTH_HIDDEN, false, PARTS_EXPERTS | PARTS_GPT_OSS, 0},
+    {ROLE_DOWN, "mlp.experts.*.down_proj", "ffn_down_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_HIDDEN, WIDTH_EXPERT, false, PARTS_EXPERTS | PARTS_GPT_OSS, 0},
     {ROLE_GATE, "block_sparse_moe.experts.*.w1", "ffn_gate_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERT, WIDTH_HIDDEN, false, PARTS_EXPERTS_BLOCK | PARTS_EXPERTS_STACKED, 0},
     {ROLE_UP, "block_sparse_moe.experts.*.w3", "ffn_up_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERT, WIDTH_HIDDEN, false, PARTS_EXPERTS_BLOCK | PARTS_EXPERTS_STACKED, 0},
     {ROLE_DOWN, "block_sparse_moe.experts.*.w2", "ffn_down_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_HIDDEN, WIDTH_EXPERT, false, PARTS_EXPERTS_BLOCK | PARTS_EXPERTS_STACKED, 0},
@@ -194,6 +197,8 @@ static uint32_t width(enum width w, const struct model_config *c)
         return c->hidden_size;
     case WIDTH_HEAD:
         return c->head_dim;
+    case WIDTH_HEAD_COUNT:
+        return c->num_heads;
     case WIDTH_HEADS:
         return c->num_heads * c->head_dim;
     case WIDTH_KV_HEADS:

@@ -36,6 +36,7 @@ enum role {
     ROLE_V,
     ROLE_Q_NORM,
     ROLE_K_NORM,
+    ROLE_SINKS, /* a score of each head that no position has */
     ROLE_O,
     ROLE_ATTN_POST_NORM,
     ROLE_FFN_NORM,
@@ -72,7 +73,7 @@ enum part_kind {
     PART_NORM,
     PART_ROUTER, /* a matrix that decides, or a small one: it stays as it is, f32 in a GGUF */
     PART_KEPT,   /* a matrix that gsq keeps in 16 bits in all formats */
-    PART_VECTOR  /* the same of a vector, whose Hugging Face name has no ".weight" behind it */
+    PART_VECTOR /* the same of a vector, whose Hugging Face name has no ".weight" behind it, and whose GGUF name is whole */
 };
 /* Halves of a block: what is added to x first, and what second. Experts belong to neither: they are gone through one by
  * one, each with its own tokens, and the second half of their layer is what all tokens go through: the shared expert. */
@@ -91,6 +92,7 @@ enum width {
     WIDTH_ONE,
     WIDTH_HIDDEN,
     WIDTH_HEAD,
+    WIDTH_HEAD_COUNT,
     WIDTH_HEADS,
     WIDTH_KV_HEADS,
     WIDTH_QKV,

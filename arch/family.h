@@ -28,6 +28,7 @@ enum {
     PARTS_GATED_HEADS = 1 << 21,   /* q_proj has rows of q, then of a gate, of each head: heads times sigmoid(gate) */
     PARTS_DELTA = 1 << 22,         /* layers have the gated delta rule: in_proj_qkv, in_proj_z, in_proj_b, in_proj_a */
     PARTS_DELTA_GROUPED = 1 << 23, /* the same, by key head in in_proj_qkvz and in_proj_ba */
+    PARTS_GPT_OSS = 1 << 16,       /* "mlp.router" with a bias, biases of experts, attention sinks */
 };
 
 struct family {
@@ -41,6 +42,7 @@ struct family {
     bool permuted_rows;       /* a GGUF has the rows of q and k in another order (gguf_row_of) */
     unsigned parts;           /* PARTS_ */
     bool norm_plus_one;       /* norms multiply by 1 + w; a GGUF holds that sum */
+    bool clamped;             /* gated units with limits (clamped_fwd of shaders/kernels.def) */
     bool gelu;                /* gelu (by tanh) in place of silu */
     bool embedding_root;      /* embeddings are multiplied by sqrt(hidden_size) */
     uint32_t

@@ -17,8 +17,17 @@ void main()
     uint i = item_index() * 4u, end = n, at = min(i, (end - 1u) & ~3u);
     vec4 g = LOAD4_TO(gate, at, end), u = LOAD4_TO(up, at, end), d = LOAD4_TO(dact, at, end);
     groupMemoryBarrier(); // dup does not depend on up: nothing else keeps that write behind this read
+#ifdef CLAMPED
+    vec4 free_g = vec4(lessThan(g, vec4(LIMIT))), free_u = vec4(lessThan(abs(u), vec4(LIMIT)));
+    g = GATE(g);
+    u = UP(u);
+#endif
     vec4 sigma = 1.0 / (1.0 + exp(-STEEP(g)));
     vec4 to_gate = d * u * sigma * (1.0 + g * (1.0 - sigma) SLOPE(g)), to_up = d * g * sigma;
+#ifdef CLAMPED
+    to_gate *= free_g;
+    to_up *= free_u;
+#endif
     if (i + 3u < end) {
         STORE4(dgate, i, to_gate);
         STORE4(dup, i, to_up);

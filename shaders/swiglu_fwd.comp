@@ -13,7 +13,7 @@ layout(push_constant) uniform Push { uint n; };
 void main()
 {
     uint i = item_index() * 4u, end = n, at = min(i, (end - 1u) & ~3u);
-    vec4 g = LOAD4_TO(gate, at, end);
-    vec4 v = g / (1.0 + exp(-STEEP(g))) * LOAD4_TO(up, at, end);
+    vec4 g = GATE(LOAD4_TO(gate, at, end));
+    vec4 v = g / (1.0 + exp(-STEEP(g))) * UP(LOAD4_TO(up, at, end));
     STORE4_TO(act, i, end, v);
 }

@@ -91,6 +91,7 @@ static void shapes(void **state)
         [ROLE_V] = {48, 64},
         [ROLE_Q_NORM] = {1, 24},
         [ROLE_K_NORM] = {1, 24},
+        [ROLE_SINKS] = {1, 4},
         [ROLE_O] = {64, 96},
         [ROLE_FFN_NORM] = {1, 64},
         [ROLE_GATE] = {176, 64},

@@ -126,8 +126,10 @@ static void ones(const struct block_grads *g)
             gpu_fill(cmd, g->w[id], 0x3f800000u);
 }
 
-static void check_block(const struct shape *s, uint32_t layer)
+/* with: one with attention sinks in place of the shape's own family; NULL: that. */
+static void check_block(const struct shape *s, uint32_t layer, const struct family *with)
 {
+    static const float sinks[8] = {0.5f, -1.25f, 2, 0, -0.5f, 1.5f, 3, -2};
     struct checkpoint *ck;
     struct model *m;
     struct raw_model raw;
@@ -137,6 +139,8 @@ static void check_block(const struct shape *s, uint32_t layer)
     OK(checkpoint_open(&ck, DIR_, &e), e);
     OK(model_open(&m, cmd, ck, CTX, &e), e);
     family_numbers(&f, &raw, s);
+    m->family = with ? with : m->family;
+    f.blocks[layer].sinks = with ? sinks : NULL;
 
     struct loss l = {.c = s->c, .b = &f.blocks[layer]};
     l.c.ctx = CTX;
@@ -161,6 +165,11 @@ static void check_block(const struct shape *s, uint32_t layer)
     unsigned all = BWD_ATTN | BWD_QK | BWD_FFN | BWD_INPUT;
     OK(gpu_alloc(arena, n * 4, &gx, &e) && gpu_alloc(arena, n * 4, &gh, &e) && gpu_alloc(arena, n * 4, &gy, &e), e);
     OK(model_load_block(m, layer, arena, &w, &e), e);
+    assert_true(s->c.heads <= sizeof sinks / sizeof *sinks);
+    if (with) {
+        OK(gpu_alloc(arena, s->c.heads * sizeof *sinks, &w.fixed[ROLE_SINKS], &e), e);
+        gpu_upload(cmd, w.fixed[ROLE_SINKS], sinks, s->c.heads * sizeof *sinks);
+    }
     OK(block_scratch_create(&fwd, arena, m, WINDOWS, SCRATCH_TRAIN, &e), e);
     OK(bwd_scratch_create(&bwd, arena, m, WINDOWS, all, &e), e);
     OK(bwd_scratch_create(&joint, arena, m, WINDOWS, BWD_ATTN, &e), e);
@@ -220,7 +229,20 @@ static void test_gradients(void **state)
     (void)state;
     for (int i = 0; i < N_ATTENTION; i++)
         for (uint32_t layer = 0; layer < 1 + shapes[i].full; layer++)
-            check_block(&shapes[i], layer);
+            check_block(&shapes[i], layer, NULL);
+}
+
+/* Attention with sinks, of models that have none otherwise: shared keys, a window, biases. */
+static void test_sinks(void **state)
+{
+    (void)state;
+    for (int i = 1; i <= 3; i++) {
+        struct model_config c = {0};
+        snprintf(c.architecture, sizeof c.architecture, "%s", shapes[i].architecture);
+        struct family with = *family_of(&c);
+        with.parts |= PARTS_GPT_OSS;
+        check_block(&shapes[i], 0, &with);
+    }
 }
 
 /* An expert, as tune_expert.c trains one: y = x + down(act(gate x) * up x), nothing normed. shared: what it adds is times
@@ -344,6 +366,7 @@ static void test_experts(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gradients), cmocka_unit_test(test_experts)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gradients), cmocka_unit_test(test_sinks),
+                                       cmocka_unit_test(test_experts)};
     return device_done(cmocka_run_group_tests(tests, device_setup, remove_dir));
 }

@@ -98,6 +98,12 @@ static void experts(void **state)
         {"Qwen3NextForCausalLM", "model.layers.2.linear_attn.in_proj_qkvz.weight", "blk.2.ssm_in.weight", 0},
         {"Qwen3NextForCausalLM", "model.layers.2.linear_attn.in_proj_ba.weight", "blk.2.ssm_ba.weight", 0},
         {"Qwen3NextForCausalLM", "model.layers.3.self_attn.q_proj.weight", "blk.3.attn_q.weight", 0},
+        {"GptOssForCausalLM", "model.layers.2.mlp.experts.7.down_proj.weight", "blk.2.ffn_down_exps.weight", 7},
+        {"GptOssForCausalLM", "model.layers.2.mlp.router.bias", "blk.2.ffn_gate_inp.bias", 0},
+        {"GptOssForCausalLM", "model.layers.2.self_attn.sinks", "blk.2.attn_sinks.weight", 0},
+        {"Glm4MoeForCausalLM", "model.layers.2.post_attention_layernorm.weight", "blk.2.post_attention_norm.weight", 0},
+        {"GraniteMoeForCausalLM", "model.layers.2.block_sparse_moe.router.layer.weight", "blk.2.ffn_gate_inp.weight",
+         0},
     };
     char name[64], hf[96];
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
@@ -107,7 +113,7 @@ static void experts(void **state)
         assert_string_equal(name, list[i].gguf);
         assert_true(gguf_name_to_hf(&c, name, list[i].expert, hf, sizeof hf));
         assert_string_equal(hf, list[i].hf);
-        assert_int_equal(gguf_name_of_experts(name), strstr(name, "_exps") != NULL && strstr(name, ".weight") != NULL);
+        assert_int_equal(gguf_name_of_experts(name), strstr(name, "_exps") && strchr(strstr(name, "_exps"), '.'));
     }
     /* A vector that is called so, whole. */
     assert_true(gguf_name_of(&plain, "model.layers.2.mlp.gate.e_score_correction_bias", name, sizeof name));
@@ -138,7 +144,7 @@ static void unknown_names(void **state)
     char out[96];
     for (size_t i = 0; i < sizeof hf / sizeof hf[0]; i++)
         assert_false(gguf_name_of(&plain, hf[i], out, sizeof out));
-    static const char *const gguf[] = {"rope_freqs.weight", "blk.0.attn_sinks.weight", "output.scale", "blk.x.attn_q",
+    static const char *const gguf[] = {"rope_freqs.weight", "blk.0.attn_sinks.bias", "output.scale", "blk.x.attn_q",
                                        "model.norm.weight"};
     for (size_t i = 0; i < sizeof gguf / sizeof gguf[0]; i++)
         assert_false(gguf_name_to_hf(&plain, gguf[i], 0, out, sizeof out));

@@ -91,6 +91,12 @@ static double geglu_loss(void *ctx)
     return c->dact * ref_geglu(c->gate, c->up);
 }
 
+static double clamped_loss(void *ctx)
+{
+    const struct swiglu_case *c = ctx;
+    return c->dact * ref_clamped(c->gate, c->up);
+}
+
 static void test_swiglu_reference(void **state)
 {
     (void)state;
@@ -99,6 +105,15 @@ static void test_swiglu_reference(void **state)
         struct ref_swiglu_bwd want = ref_swiglu_bwd(c.gate, c.up, c.dact);
         differences(swiglu_loss, &c, &c.gate, 1, &want.dgate);
         differences(swiglu_loss, &c, &c.up, 1, &want.dup);
+        c.gate = gate + 0.375f; /* beside the kinks and the minimum */
+        for (float up = -10; up < 10; up += 4) {
+            c.up = up;
+            want = ref_clamped_bwd(c.gate, c.up, c.dact);
+            differences(clamped_loss, &c, &c.gate, 1, &want.dgate);
+            differences(clamped_loss, &c, &c.up, 1, &want.dup);
+        }
+        c.gate = gate;
+        c.up = -1.5f;
         if (fabsf(gate) > 5) /* beyond, gelu is 0 or the gate to the last bit */
             continue;
         want = ref_geglu_bwd(c.gate, c.up, c.dact);
@@ -246,6 +261,33 @@ static void compare_geglu(struct kernel_test *t)
     IN_PLACE(t, {3, 2}, {4, 1});
 }
 CASES(geglu_bwd, geglu_bwd, element_shapes, NULL, compare_geglu)
+
+/* Values at the limits and beyond have no gradient. */
+static void prepare_clamped(struct kernel_test *t)
+{
+    static const float at[] = {7, -7, 7.5f, -7.5f, 40, -40};
+    float *gate = t->in[0], *up = t->in[1];
+    for (uint32_t i = 0; i < t->s.n; i++) {
+        gate[i] = i % 7 == 3 ? at[i / 7 % 6] : gate[i];
+        up[i] = i % 5 == 1 ? at[i / 5 % 6] : up[i];
+    }
+}
+
+static void compare_clamped(struct kernel_test *t)
+{
+    const float *gate = t->in[0], *up = t->in[1], *dact = t->in[2];
+    const float *dgate = kernel_out(t, 3), *dup = kernel_out(t, 4);
+    for (uint32_t i = 0; i < t->s.n; i++) {
+        struct ref_swiglu_bwd want = ref_clamped_bwd(gate[i], up[i], dact[i]);
+        double relative = (16 + 4 * fabs(gate[i])) * FLT_EPSILON;
+        double slack = fabs((double)dact[i]) * FLT_EPSILON * 16 * (1 + fabs(gate[i])); /* up + 1 may cancel */
+        expect(t, i, dgate[i], want.dgate, relative * want.gate_mag + slack + 1e-12);
+        expect(t, i, dup[i], want.dup, relative * want.up_mag + 1e-12);
+    }
+    IN_PLACE(t, {3, 0}, {4, 1});
+    IN_PLACE(t, {3, 2}, {4, 1});
+}
+CASES(clamped_bwd, clamped_bwd, element_shapes, prepare_clamped, compare_clamped)
 
 static void prepare_kl(struct kernel_test *t)
 {
@@ -608,16 +650,27 @@ static void test_attn_first(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rmsnorm_reference), cmocka_unit_test(test_swiglu_reference),
-        cmocka_unit_test(test_kl_reference),      cmocka_unit_test(test_rmsnorm_bwd),
-        cmocka_unit_test(test_swiglu_bwd),        cmocka_unit_test(test_softcap_bwd),
-        cmocka_unit_test(test_geglu_bwd),         cmocka_unit_test(test_kl_bwd),
-        cmocka_unit_test(test_reduce_sum),        cmocka_unit_test(test_scale_grad),
-        cmocka_unit_test(test_adam_step),         cmocka_unit_test(test_attn_reference),
-        cmocka_unit_test(test_attn_bwd_q),        cmocka_unit_test(test_attn_cap_bwd_q),
-        cmocka_unit_test(test_attn_bwd_kv),       cmocka_unit_test(test_attn_cap_bwd_kv),
-        cmocka_unit_test(test_attn_bwd_v),        cmocka_unit_test(test_attn_cap_bwd_v),
-        cmocka_unit_test(test_attn_chain),        cmocka_unit_test(test_attn_cut),
+        cmocka_unit_test(test_rmsnorm_reference),
+        cmocka_unit_test(test_swiglu_reference),
+        cmocka_unit_test(test_kl_reference),
+        cmocka_unit_test(test_rmsnorm_bwd),
+        cmocka_unit_test(test_swiglu_bwd),
+        cmocka_unit_test(test_softcap_bwd),
+        cmocka_unit_test(test_geglu_bwd),
+        cmocka_unit_test(test_clamped_bwd),
+        cmocka_unit_test(test_kl_bwd),
+        cmocka_unit_test(test_reduce_sum),
+        cmocka_unit_test(test_scale_grad),
+        cmocka_unit_test(test_adam_step),
+        cmocka_unit_test(test_attn_reference),
+        cmocka_unit_test(test_attn_bwd_q),
+        cmocka_unit_test(test_attn_cap_bwd_q),
+        cmocka_unit_test(test_attn_bwd_kv),
+        cmocka_unit_test(test_attn_cap_bwd_kv),
+        cmocka_unit_test(test_attn_bwd_v),
+        cmocka_unit_test(test_attn_cap_bwd_v),
+        cmocka_unit_test(test_attn_chain),
+        cmocka_unit_test(test_attn_cut),
         cmocka_unit_test(test_attn_first),
     };
     return device_done(cmocka_run_group_tests_name("backward", tests, device_setup, NULL));

@@ -171,6 +171,60 @@ static void compare_geglu(struct kernel_test *t)
 }
 CASES(geglu_fwd, geglu_fwd, element_shapes, NULL, compare_geglu)
 
+/* Limits are met exactly by some, from both sides. */
+static void prepare_clamped(struct kernel_test *t)
+{
+    static const float at[] = {7, -7, 7.5f, -7.5f, 40, -40};
+    float *gate = t->in[0], *up = t->in[1];
+    for (uint32_t i = 0; i < t->s.n; i++) {
+        gate[i] = i % 7 == 3 ? at[i / 7 % 6] : gate[i];
+        up[i] = i % 5 == 1 ? at[i / 5 % 6] : up[i];
+    }
+}
+
+static void compare_clamped(struct kernel_test *t)
+{
+    const float *gate = t->in[0], *up = t->in[1], *got = kernel_out(t, 2);
+    for (uint32_t i = 0; i < t->s.n; i++) {
+        double want = ref_clamped(gate[i], up[i]), size = ref_clamped(gate[i], fabs(up[i])); /* up + 1 may cancel */
+        expect(t, i, got[i], want, fabs(size) * (16 + 4 * fabs(gate[i])) * FLT_EPSILON + 1e-12);
+    }
+    IN_PLACE(t, {2, 0});
+    IN_PLACE(t, {2, 1});
+}
+CASES(clamped_fwd, clamped_fwd, element_shapes, prepare_clamped, compare_clamped)
+
+#define SINKS(r, h, d)                                                                                                 \
+    {                                                                                                                  \
+        .rows = r, .heads = h, .dim = d                                                                                \
+    }
+static const struct kernel_shape sink_shapes[] = {SINKS(1, 1, 2),  SINKS(5, 3, 8),    SINKS(33, 4, 64),
+                                                  SINKS(7, 1, 30), SINKS(300, 2, 14), SINKS(65, 5, 128)};
+
+/* Sinks far below and far above all scores: nothing changes, nothing is left. */
+static void prepare_sinks(struct kernel_test *t)
+{
+    float *lse = t->in[1];
+    for (uint32_t i = 0; i < t->s.rows * t->s.heads; i++)
+        lse[i] = i % 11 == 2 ? -300 : i % 11 == 5 ? 300 : lse[i];
+}
+
+static void compare_sinks(struct kernel_test *t)
+{
+    const struct kernel_shape *s = &t->s;
+    const float *x = t->in[0], *lse = t->in[1], *sinks = t->in[2], *got = kernel_out(t, 0), *sum = kernel_out(t, 3);
+    for (uint32_t i = 0; i < s->rows * s->heads; i++) {
+        double a = lse[i], b = sinks[i % s->heads], top = fmax(a, b), all = top + log(exp(a - top) + exp(b - top));
+        expect(t, i, sum[i], all, 4 * FLT_EPSILON * (fabs(top) + 1));
+        for (uint32_t d = 0; d < s->dim; d++) {
+            double want = x[(size_t)i * s->dim + d] * exp(a - all);
+            expect(t, (uint64_t)i * s->dim + d, got[(size_t)i * s->dim + d], want,
+                   fabs(want) * FLT_EPSILON * (8 + 4 * (fabs(a) + fabs(b))) + 1e-30);
+        }
+    }
+}
+CASES(attn_sinks, attn_sinks, sink_shapes, prepare_sinks, compare_sinks)
+
 #define ROPE(r, h, d, c)                                                                                               \
     {.rows = r, .heads = h, .dim = d, .ctx = c},                                                                       \
     {                                                                                                                  \
@@ -719,6 +773,8 @@ int main(void)
         cmocka_unit_test(test_attn_choice),
         cmocka_unit_test(test_attn_cap_fwd),
         cmocka_unit_test(test_softcap),
+        cmocka_unit_test(test_clamped_fwd),
+        cmocka_unit_test(test_attn_sinks),
     };
     const struct CMUnitTest no_push[] = {
         cmocka_unit_test(test_transpose),

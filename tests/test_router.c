@@ -48,6 +48,12 @@ static const struct row rows[] = {
      {0},
      {1, 3},
      {0.75, 0.25}},
+    /* a bias of those is of the logits: it chooses and weighs */
+    {{.n = 4, .used = 2, .gating = GATING_CHOSEN, .scale = 1, .groups = 1, .groups_used = 1},
+     {LN1, LN3, LN2, LN3},
+     {0, LN3, 0, 0},
+     {1, 3},
+     {0.75, 0.25}},
     /* sigmoid: the bias chooses and does not weigh; all times a factor */
     {{.n = 4, .used = 2, .gating = GATING_SIGMOID, .renormalise = true, .scale = 2.5f, .groups = 1, .groups_used = 1},
      {LN1, LN4, LN3, LN9},

@@ -77,10 +77,8 @@ bool gguf_name_of(const struct model_config *c, const char *hf, char *out, size_
         const struct block_part *p = block_part_named(family_of(c), name + rest, n - rest, NULL);
         bool vector = p && p->kind == PART_VECTOR;
         if (p && !(vector && suffix[0]))
-            length = snprintf(out, cap, GGUF_BLOCK "%.*s.%s%s", (int)digits, name + number, p->gguf,
-                              !vector                      ? suffix
-                              : p->role == ROLE_DELTA_RATE ? ""
-                                                           : ".bias");
+            length =
+                snprintf(out, cap, GGUF_BLOCK "%.*s.%s%s", (int)digits, name + number, p->gguf, vector ? "" : suffix);
     }
     for (size_t i = 0; i < sizeof globals / sizeof globals[0]; i++)
         if (same(name, n, globals[i].hf))
@@ -102,10 +100,12 @@ bool gguf_name_to_hf(const struct model_config *c, const char *name, uint32_t ex
 {
     const char *suffix, *prefix = config_prefix(c);
     size_t n = module_length(name, &suffix), number, digits;
-    const struct block_part *p = part_of(family_of(c), name, n, &number, &digits);
+    const struct block_part *whole = part_of(family_of(c), name, strlen(name), &number, &digits);
+    const struct block_part *p =
+        whole && whole->kind == PART_VECTOR ? whole : part_of(family_of(c), name, n, &number, &digits);
     int length = -1;
     if (p && p->kind == PART_VECTOR) {
-        if (strcmp(suffix, p->role == ROLE_DELTA_RATE ? "" : ".bias") == 0)
+        if (p == whole)
             length = snprintf(out, cap, "%s" HF_BLOCK "%.*s.%s", prefix, (int)digits, name + number, p->hf);
     } else if (p) {
         char module[96];
@@ -125,7 +125,7 @@ bool gguf_name_of_experts(const char *name)
     const char *suffix;
     size_t n = module_length(name, &suffix), number, digits;
     const struct block_part *p = part_of(NULL, name, n, &number, &digits);
-    return p && block_part_is_expert(p) && strcmp(suffix, ".weight") == 0;
+    return p && block_part_is_expert(p) && suffix[0];
 }
 
 static const char *const latent_names[] = {

@@ -12,7 +12,7 @@ bool gguf_name_of(const struct model_config *c, const char *hf, char *out, size_
 /* The reverse, in the words of the configuration's family (unknown: of the first that has such a part); of experts that one's.
  * out: at least 96 bytes. */
 bool gguf_name_to_hf(const struct model_config *c, const char *name, uint32_t expert, char *out, size_t cap);
-/* Whether a tensor of that name holds a layer's experts, one behind the other. */
+/* Whether a tensor of that name holds a layer's experts, one behind the other, or their biases. */
 bool gguf_name_of_experts(const char *name);
 
 /* kv_b of latent attention lies in two tensors of one matrix for each head: k's part transposed, [heads, kv_rank, nope], and v's,

@@ -409,6 +409,11 @@ static bool read_experts(const struct reader *r, struct model_config *c)
         !read_u32(r, "moe_layer_freq", 1, 1, 1, &freq) || /* another name for 1 */
         !read_u32(r, "num_nextn_predict_layers", 0, 10000, 0, &c->next_token_layers))
         return false;
+    double limit;
+    if (f->clamped && !read_positive(r, "swiglu_limit", 7, &limit))
+        return false;
+    if (f->clamped && limit != 7)
+        config_unsupported(c, "gsq computes a limit of 7", "%s: \"swiglu_limit\" is not 7", r->path);
     if (json_get(r->o, "clip_qkv"))
         config_unsupported(c, "gsq supports models that do not clip them",
                            "%s: \"clip_qkv\" limits queries, keys and values, which gsq does not", r->path);

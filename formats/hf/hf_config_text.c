@@ -153,7 +153,7 @@ static void put_experts(struct strbuf *b, const struct model_config *c)
 {
     const struct expert_config *x = &c->experts;
     const struct family *f = family_of(c);
-    bool block = f && f->parts & (PARTS_EXPERTS_BLOCK | PARTS_EXPERTS_STACKED),
+    bool block = f && f->parts & (PARTS_EXPERTS_BLOCK | PARTS_EXPERTS_STACKED | PARTS_GPT_OSS),
          plain = f && f->parts & PARTS_SHARED_PLAIN;
     if (f && f->qk_norm_said)
         strbuf_printf(b, ",\n  \"use_qk_norm\": %s", c->no_qk_norm ? "false" : "true");

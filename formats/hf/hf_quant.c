@@ -450,6 +450,8 @@ bool hf_quant_parse(struct model_config *c, const cJSON *root, const char *path,
         return parse_compressed_tensors(&r, o);
     if (strcmp(method->valuestring, "humming") == 0)
         return parse_humming(&r, o);
+    if (strcmp(method->valuestring, "mxfp4") == 0) /* of tensors that say so themselves (formats/read/stacked.h) */
+        return true;
     if (strcmp(method->valuestring, "fp8") == 0)
         return parse_fp8(&r, o);
     return bad(&r, method->valuestring, "is not a method that gsq reads");

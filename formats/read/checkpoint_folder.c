@@ -153,13 +153,19 @@ static const char *folder_path(const void *self, const struct tensor *t)
 
 static void folder_drop(const void *self, const struct tensor *t)
 {
-    safetensors_drop(((const struct folder *)self)->tensors, t);
+    const struct folder *f = self;
+    if (f->stacked)
+        stacked_drop(f->stacked, t);
+    else
+        safetensors_drop(f->tensors, t);
 }
 
 static bool folder_is_packed(const void *self, const char *module, const char *suffix)
 {
     const struct folder *f = self;
     enum quant_method method = f->config->quant;
+    if (f->stacked && stacked_is_packed(f->stacked, module, suffix))
+        return true;
     return (!suffix || packed_suffix(method, suffix)) &&
            (packed_present(f->tensors, method, module) || narrow_present(f->tensors, method, module));
 }
@@ -190,6 +196,11 @@ static bool open_packed(struct packed_linear *p, const struct folder *f, const c
 {
     const struct quant_rule *rule;
     return find_rule(f, module, &rule, e) && packed_open(p, f->tensors, f->config->quant, rule, module, e);
+}
+
+static bool is_stacked(const struct folder *f, const char *module)
+{
+    return f->stacked && stacked_is_packed(f->stacked, module, NULL);
 }
 
 static bool is_narrow(const struct folder *f, const char *module)
@@ -224,6 +235,8 @@ static bool folder_weight(const void *self, const char *module, struct weight_in
     const struct folder *f = self;
     struct narrow_linear narrow;
     struct packed_linear p;
+    if (is_stacked(f, module))
+        return stacked_weight(f->stacked, module, out, e);
     if (is_narrow(f, module)) {
         if (!open_narrow(&narrow, f, module, e))
             return false;
@@ -249,6 +262,8 @@ static bool folder_read(const void *self, const char *module, uint32_t row0, uin
     struct weight_info w;
     struct narrow_linear narrow;
     struct packed_linear p;
+    if (is_stacked(f, module))
+        return stacked_read(f->stacked, module, row0, rows, dst, e);
     if (is_narrow(f, module))
         return open_narrow(&narrow, f, module, e) && narrow_rows(&narrow, row0, rows, dst, e);
     if (!folder_is_packed(f, module, NULL))
@@ -288,6 +303,8 @@ static bool folder_check_finite(const void *self, const char *module, struct err
     const struct tensor *t = source_tensor(&folder_source, f, module, ".weight");
     struct narrow_linear narrow;
     struct packed_linear p;
+    if (is_stacked(f, module))
+        return stacked_check_finite(f->stacked, module, e);
     if (is_narrow(f, module))
         return open_narrow(&narrow, f, module, e) && narrow_check_finite(&narrow, f->tensors, e);
     if (!folder_is_packed(f, module, NULL))

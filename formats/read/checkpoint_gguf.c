@@ -68,14 +68,16 @@ static bool order_bias(struct entry *x, struct err *e)
 /* How many experts a tensor holds; 0: it is not one of those. Each is a matrix of its own to who reads the model. */
 static uint64_t experts_of(const struct gguf_tensor *t)
 {
-    bool split =
-        t->n_dims == 3 && t->ne[2] <= CONFIG_EXPERTS_MAX && gguf_type_of(t->type) && gguf_name_of_experts(t->name);
-    return split && t->bytes % t->ne[2] == 0 ? t->ne[2] : 0;
+    uint32_t dims = str_ends(t->name, ".bias") ? 2 : 3;
+    uint64_t n = t->ne[dims - 1];
+    bool split = t->n_dims == dims && n <= CONFIG_EXPERTS_MAX && gguf_type_of(t->type) && gguf_name_of_experts(t->name);
+    return split && t->bytes % n == 0 ? n : 0;
 }
 
 static void fill_expert(struct entry *x, const struct gguf_tensor *t, uint32_t expert, const struct model_config *c)
 {
-    uint64_t bytes = t->bytes / t->ne[2];
+    bool bias = t->n_dims == 2;
+    uint64_t bytes = t->bytes / t->ne[t->n_dims - 1];
     x->stored = t;
     x->type = gguf_type_of(t->type);
     x->part = true;
@@ -83,8 +85,8 @@ static void fill_expert(struct entry *x, const struct gguf_tensor *t, uint32_t e
         snprintf(x->name, sizeof x->name, "%.80s.%u", t->name, (unsigned)expert);
     x->tensor = (struct tensor){.name = x->name,
                                 .dtype = dtype_of(t->type),
-                                .n_dims = 2,
-                                .shape = {t->ne[1], t->ne[0]},
+                                .n_dims = bias ? 1 : 2,
+                                .shape = {bias ? t->ne[0] : t->ne[1], bias ? 0 : t->ne[0]},
                                 .data = t->data + expert * bytes,
                                 .bytes = bytes,
                                 .file = t->file};

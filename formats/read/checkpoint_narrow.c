@@ -5,6 +5,8 @@
 #include "formats/read/checkpoint_quant.h"
 #include "formats/read/tensor_values.h"
 
+enum { FP4_GROUP = 32 }; /* of the MX formats */
+
 bool narrow_present(const struct safetensors *s, enum quant_method method, const char *module)
 {
     const struct tensor *w = module_tensor(s, module, ".weight");
@@ -31,12 +33,12 @@ static uint64_t dim(const struct tensor *t, uint32_t i)
 
 static bool open_fp4(struct narrow_linear *w, const struct safetensors *s, struct err *e)
 {
-    enum { GROUP = 32 }; /* of the MX formats */
     w->block_rows = 1;
-    w->block_cols = GROUP;
+    w->block_cols = FP4_GROUP;
     if (w->scales->dtype != DTYPE_U8 && w->scales->dtype != DTYPE_F8_E8M0)
         return bad_scales(w, s, "exponents in U8 are expected", e);
-    return (w->scales->n_dims == 2 && dim(w->scales, 0) == w->rows && dim(w->scales, 1) == div_up(w->cols, GROUP)) ||
+    return (w->scales->n_dims == 2 && dim(w->scales, 0) == w->rows &&
+            dim(w->scales, 1) == div_up(w->cols, FP4_GROUP)) ||
            bad_scales(w, s, "one scale for every 32 columns of a row is expected", e);
 }
 
@@ -65,7 +67,7 @@ bool narrow_open(struct narrow_linear *w, const struct safetensors *s, const str
 {
     const struct tensor *packed = module_tensor(s, module, ".weight_packed"),
                         *inverse = module_tensor(s, module, ".weight_scale_inv");
-    *w = (struct narrow_linear){.module = module, .fp4 = packed != NULL};
+    *w = (struct narrow_linear){.module = module, .fp4 = packed != NULL, .row_step = 1};
     w->values = packed ? packed : module_tensor(s, module, ".weight");
     w->scales = inverse ? inverse : module_tensor(s, module, ".weight_scale");
     uint64_t rows = dim(w->values, 0), cols = dim(w->values, 1) * (w->fp4 ? 2 : 1);
@@ -82,6 +84,20 @@ bool narrow_open(struct narrow_linear *w, const struct safetensors *s, const str
     w->rows = (uint32_t)rows;
     w->cols = (uint32_t)cols;
     return w->fp4 ? open_fp4(w, s, e) : open_fp8(w, s, rule, e);
+}
+
+struct narrow_linear narrow_fp4(const char *module, const struct tensor *values, const struct tensor *scales,
+                                uint32_t rows, uint32_t cols)
+{
+    return (struct narrow_linear){.module = module,
+                                  .values = values,
+                                  .scales = scales,
+                                  .fp4 = true,
+                                  .rows = rows,
+                                  .cols = cols,
+                                  .row_step = 1,
+                                  .block_rows = 1,
+                                  .block_cols = FP4_GROUP};
 }
 
 uint64_t narrow_bytes(const struct narrow_linear *w)
@@ -125,14 +141,16 @@ bool narrow_rows(const struct narrow_linear *w, uint32_t row0, uint32_t rows, fl
                        w->module, (unsigned)w->rows);
     for (unsigned i = 0; i < 256; i++)
         table[i] = w->fp4 ? e2m1_to_f32((uint8_t)(i & 15)) : e4m3_to_f32((uint8_t)i);
-    for (uint32_t r = 0; r < rows; r++)
+    for (uint32_t r = 0; r < rows; r++) {
+        uint64_t at = w->row_first + (uint64_t)(row0 + r) * w->row_step;
         for (uint32_t b = 0; b < blocks; b++) {
             uint32_t c = b * w->block_cols, n = (uint32_t)min_u64(w->block_cols, w->cols - c);
             float scale;
-            if (!scale_of(w, (uint64_t)((row0 + r) / w->block_rows) * blocks + b, &scale, e))
+            if (!scale_of(w, at / w->block_rows * blocks + b, &scale, e))
                 return false;
-            decode(w, table, (uint64_t)(row0 + r) * w->cols + c, n, scale, dst + (size_t)r * w->cols + c);
+            decode(w, table, at * w->cols + c, n, scale, dst + (size_t)r * w->cols + c);
         }
+    }
     return true;
 }
 

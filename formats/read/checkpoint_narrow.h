@@ -13,9 +13,13 @@ struct narrow_linear {
     const struct tensor *values, *scales;
     bool fp4; /* two E2M1 values a byte, the first in the low half, and E8M0 scales; else E4M3 */
     uint32_t rows, cols;
+    uint32_t row_first, row_step;    /* row r is the row_first + r * row_step-th of both tensors */
     uint32_t block_rows, block_cols; /* weights that share a scale; at the ends there may be fewer */
 };
 
+/* One of MXFP4 with [rows, cols] among the rows of its tensors, [.., cols / 2] and [.., cols / 32]. */
+struct narrow_linear narrow_fp4(const char *module, const struct tensor *values, const struct tensor *scales,
+                                uint32_t rows, uint32_t cols);
 /* Whether the module's weight is such a one, by the type of its tensor. */
 bool narrow_present(const struct safetensors *s, enum quant_method method, const char *module);
 /* rule: what config.json says of the module. Shapes and types are checked, not yet the data. */

@@ -1,10 +1,10 @@
 /* Inside checkpoint_folder: all experts of a layer that a folder holds as one tensor [experts, rows, columns] (Granite-MoE,
- * and what transformers saves since its version 5), shown as the matrices that other folders hold one by one. */
+ * gpt-oss, and what transformers saves since its version 5), shown as the matrices that other folders hold one by one. */
 #ifndef FORMATS_STACKED_H
 #define FORMATS_STACKED_H
 
 #include "arch/config.h"
-#include "formats/hf/safetensors.h"
+#include "formats/read/model_source.h"
 
 struct stacked;
 /* *out NULL: there are none, and the tensors are those of s, which must outlive it. ERR_USER: one does not hold what config.json
@@ -15,5 +15,13 @@ void stacked_free(struct stacked **x);
 size_t stacked_count(const struct stacked *x);
 const struct tensor *stacked_at(const struct stacked *x, size_t i);
 const struct tensor *stacked_find(const struct stacked *x, const char *name);
+void stacked_drop(const struct stacked *x, const struct tensor *t);
+
+/* Whether a module's weight is no tensor by itself: its rows are columns, or lie between another's, or it is MXFP4. Those are read by
+ * these alone; suffix NULL: any. */
+bool stacked_is_packed(const struct stacked *x, const char *module, const char *suffix);
+bool stacked_weight(const struct stacked *x, const char *module, struct weight_info *out, struct err *e);
+bool stacked_read(const struct stacked *x, const char *module, uint32_t row0, uint32_t rows, float *dst, struct err *e);
+bool stacked_check_finite(const struct stacked *x, const char *module, struct err *e);
 
 #endif

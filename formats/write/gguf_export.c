@@ -302,7 +302,7 @@ static bool expert_keys(struct arch_keys *a, const struct family *f, const char 
     }
     key_u32(a->list, arch_key(a, "expert_count"), x->n);
     key_u32(a->list, arch_key(a, "expert_used_count"), x->used);
-    if (f->parts & PARTS_EXPERTS)
+    if (f->parts & (PARTS_EXPERTS | PARTS_GPT_OSS))
         key_u32(a->list, arch_key(a, "expert_feed_forward_length"), x->width);
     if (said) {
         key_u32(a->list, arch_key(a, "leading_dense_block_count"), x->first_dense);

@@ -163,6 +163,31 @@ static bool plan_latent(struct gguf_plan *p, const char *module, uint32_t layer)
     return true;
 }
 
+/* Biases of one part of all experts: a row of each. */
+static bool plan_expert_biases(struct gguf_plan *p, const struct matrix *first, uint32_t n)
+{
+    char name[64];
+    for (uint32_t i = 0; i < n; i++) {
+        const struct matrix *item = first + (size_t)i * EXPERT_MATRICES;
+        const struct tensor *t = checkpoint_bias(p->src, item->module);
+        if (t && t->n_dims == 1 && t->shape[0] == item->rows)
+            continue;
+        err_set(p->e, ERR_USER, "%s.bias of %s does not have one value for each of %u rows", item->module,
+                checkpoint_dir(p->src), (unsigned)item->rows);
+        return err_hint(p->e, UNSUPPORTED);
+    }
+    struct gguf_entry *x = name_of(p, first->module, ".bias", name) ? add_entry(p, first->module, name) : NULL;
+    if (!x)
+        return false;
+    x->bias = true;
+    x->n_dims = 2;
+    x->rows = 1;
+    x->cols = first->rows;
+    x->item = first;
+    x->experts = n;
+    return true;
+}
+
 /* One part of all experts of a layer; which: of gate, up and down. They are listed expert by expert. */
 static bool plan_experts(struct gguf_plan *p, const struct block_part *part, uint32_t layer, uint32_t which)
 {
@@ -191,7 +216,7 @@ static bool plan_experts(struct gguf_plan *p, const struct block_part *part, uin
     x->type = first->type;
     x->item = first;
     x->experts = n;
-    return true;
+    return !checkpoint_bias(p->src, first->module) || plan_expert_biases(p, first, n);
 }
 
 /* What decides stays exact: f32. */
@@ -324,7 +349,8 @@ static bool is_planned(const struct gguf_plan *p, const struct strmap *names, co
     if (!strmap_find(names, module, n, &at))
         return false;
     if (strcmp(dot, ".bias") == 0) /* an entry of its own, after the weight */
-        return at + 1 < p->n && p->entries[at + 1].bias && strcmp(p->entries[at + 1].module, module) == 0;
+        return at + 1 < p->n && p->entries[at + 1].bias &&
+               (p->entries[at + 1].experts || strcmp(p->entries[at + 1].module, module) == 0);
     return strcmp(dot, ".weight") == 0 || checkpoint_is_packed(p->src, module, dot);
 }
 
@@ -375,6 +401,10 @@ static bool plan_tensors(struct gguf_plan *p)
                                                   .n_dims = x->n_dims,
                                                   .ne = {x->cols, x->rows / apart, gguf_entry_matrices(x) * apart, 1},
                                                   .type = (uint32_t)x->type->id};
+        if (x->bias && x->experts) {
+            p->tensors[i].ne[1] = x->experts;
+            p->tensors[i].ne[2] = 1;
+        }
     }
     return true;
 }

@@ -293,10 +293,12 @@ static bool write_experts(struct writing *w, const struct gguf_entry *x)
     for (uint32_t i = 0; ok && i < x->experts; i++) {
         struct gguf_entry one = *x;
         one.item = gguf_entry_item(x, i);
-        one.n_dims = 2;
+        one.n_dims = x->bias ? 1 : 2;
         one.experts = 0;
         one.bytes = x->bytes / x->experts;
         snprintf(one.module, sizeof one.module, "%s", one.item->module);
+        if (x->bias)
+            one.item = NULL; /* a vector beside it */
         ok = write_entry(w, &one) || err_context(w->e, "%s", one.module);
     }
     return ok;

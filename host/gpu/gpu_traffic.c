@@ -16,18 +16,19 @@ const char *gpu_traffic_name(unsigned kind)
 /* Of a unit of the grid's work, where that is not a floating-point operation itself: counted in the shaders, an
  * exponential or a division as one. */
 static const double flop_per_work[KERNEL_COUNT] = {
-    [KERNEL_ID_rmsnorm_fwd] = 4, [KERNEL_ID_rmsnorm_bwd] = 9,  [KERNEL_ID_add_bias] = 1,
-    [KERNEL_ID_add] = 1,         [KERNEL_ID_rope_part] = 6,    [KERNEL_ID_rope_fwd] = 6,
-    [KERNEL_ID_swiglu_fwd] = 5,  [KERNEL_ID_softcap] = 3,      [KERNEL_ID_softcap_bwd] = 4,
-    [KERNEL_ID_geglu_fwd] = 10,  [KERNEL_ID_geglu_bwd] = 20,   [KERNEL_ID_swiglu_bwd] = 10,
-    [KERNEL_ID_nll] = 4,         [KERNEL_ID_kl] = 10,          [KERNEL_ID_kl_bwd] = 9,
-    [KERNEL_ID_scale_rows] = 1,  [KERNEL_ID_reduce_sum] = 1,   [KERNEL_ID_scale_grad] = 2,
-    [KERNEL_ID_adam_step] = 14,  [KERNEL_ID_scale_search] = 8, [KERNEL_ID_affine_search] = 1280,
-    [KERNEL_ID_quantize] = 12,   [KERNEL_ID_dequant] = 4,      [KERNEL_ID_gptq_segment] = 2,
-    [KERNEL_ID_col_sumsq] = 2,   [KERNEL_ID_row_dot] = 2,      [KERNEL_ID_subtract] = 1,
-    [KERNEL_ID_residual] = 4,    [KERNEL_ID_gumbel_init] = 60, [KERNEL_ID_gumbel_step] = 100,
-    [KERNEL_ID_mla_heads] = 6,   [KERNEL_ID_conv_silu] = 12,   [KERNEL_ID_l2norm] = 3,
-    [KERNEL_ID_norm_gated] = 8,  [KERNEL_ID_gate_heads] = 4,
+    [KERNEL_ID_rmsnorm_fwd] = 4,  [KERNEL_ID_rmsnorm_bwd] = 9,  [KERNEL_ID_add_bias] = 1,
+    [KERNEL_ID_add] = 1,          [KERNEL_ID_rope_part] = 6,    [KERNEL_ID_rope_fwd] = 6,
+    [KERNEL_ID_swiglu_fwd] = 5,   [KERNEL_ID_softcap] = 3,      [KERNEL_ID_softcap_bwd] = 4,
+    [KERNEL_ID_geglu_fwd] = 10,   [KERNEL_ID_geglu_bwd] = 20,   [KERNEL_ID_swiglu_bwd] = 10,
+    [KERNEL_ID_nll] = 4,          [KERNEL_ID_kl] = 10,          [KERNEL_ID_kl_bwd] = 9,
+    [KERNEL_ID_scale_rows] = 1,   [KERNEL_ID_reduce_sum] = 1,   [KERNEL_ID_scale_grad] = 2,
+    [KERNEL_ID_adam_step] = 14,   [KERNEL_ID_scale_search] = 8, [KERNEL_ID_affine_search] = 1280,
+    [KERNEL_ID_quantize] = 12,    [KERNEL_ID_dequant] = 4,      [KERNEL_ID_gptq_segment] = 2,
+    [KERNEL_ID_col_sumsq] = 2,    [KERNEL_ID_row_dot] = 2,      [KERNEL_ID_subtract] = 1,
+    [KERNEL_ID_residual] = 4,     [KERNEL_ID_gumbel_init] = 60, [KERNEL_ID_gumbel_step] = 100,
+    [KERNEL_ID_mla_heads] = 6,    [KERNEL_ID_conv_silu] = 12,   [KERNEL_ID_l2norm] = 3,
+    [KERNEL_ID_norm_gated] = 8,   [KERNEL_ID_gate_heads] = 4,   [KERNEL_ID_clamped_fwd] = 8,
+    [KERNEL_ID_clamped_bwd] = 15, [KERNEL_ID_attn_sinks] = 4,
 };
 
 /* The number of a kernel's buffer. */

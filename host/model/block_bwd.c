@@ -165,7 +165,11 @@ static void glu_bwd(struct model *m, struct gpu_view gate, struct gpu_view up, s
         struct gpu_view g = block_rows(gate, r, n, cols), u = block_rows(up, r, n, cols);
         struct gpu_view d = block_rows(dact, r, n, cols);
         uint32_t count = (uint32_t)(n * cols);
-        if (m->cfg->gelu)
+        if (m->family->clamped)
+            run_clamped_bwd(
+                m->cmd, gpu_items(m->cmd, KERNEL_ID_clamped_bwd, count),
+                &(struct clamped_bwd_args){.gate = g, .up = u, .dact = d, .dgate = d, .dup = u, .n = count});
+        else if (m->cfg->gelu)
             run_geglu_bwd(m->cmd, gpu_items(m->cmd, KERNEL_ID_geglu_bwd, count),
                           &(struct geglu_bwd_args){.gate = g, .up = u, .dact = d, .dgate = d, .dup = u, .n = count});
         else

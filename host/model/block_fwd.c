@@ -18,6 +18,7 @@ enum {
     S_V,
     S_ATTN,
     S_LSE,
+    S_LSE_POSITIONS,
     S_GATE,
     S_UP,
     S_ACT,
@@ -65,6 +66,7 @@ static void scratch_cols(const struct model *m, enum scratch_use use, uint32_t c
     cols[S_ATTN] = (uint32_t)max_u64(q, values);
     cols[S_K] = cols[S_V] = k;
     cols[S_LSE] = attn ? m->cfg->num_heads : 0;
+    cols[S_LSE_POSITIONS] = attn && family_has_role(m->family, ROLE_SINKS) ? m->cfg->num_heads : 0;
     cols[S_GATE] = cols[S_UP] = middle;
     cols[S_ACT] = train ? middle : 0;
     cols[S_Q_RAW] = raw ? q : 0;
@@ -94,6 +96,7 @@ bool block_scratch_create(struct block_scratch *s, struct gpu_arena *arena, cons
                                        &s->v,
                                        &s->attn,
                                        &s->lse,
+                                       &s->lse_positions,
                                        &s->gate,
                                        &s->up,
                                        &s->act,
@@ -181,7 +184,7 @@ void block_rmsnorm(struct model *m, struct gpu_view x, struct gpu_view w, struct
         m->cmd, &(struct rmsnorm_fwd_args){.x = x, .w = w, .y = y, .rows = rows, .cols = cols, .eps = m->cfg->rms_eps});
 }
 
-/* silu(gate) * up, or gelu(gate) * up. */
+/* silu(gate) * up, or gelu(gate) * up, or silu's with limits. */
 void block_glu(struct model *m, struct gpu_view gate, struct gpu_view up, struct gpu_view act, uint32_t rows,
                uint32_t cols)
 {
@@ -190,7 +193,10 @@ void block_glu(struct model *m, struct gpu_view gate, struct gpu_view up, struct
         uint64_t n = min_u64(tile, rows - r);
         struct gpu_view g = block_rows(gate, r, n, cols), u = block_rows(up, r, n, cols);
         struct gpu_view to = block_rows(act, r, n, cols);
-        if (m->cfg->gelu)
+        if (m->family->clamped)
+            run_clamped_fwd(m->cmd, gpu_items(m->cmd, KERNEL_ID_clamped_fwd, n * cols),
+                            &(struct clamped_fwd_args){.gate = g, .up = u, .act = to, .n = (uint32_t)(n * cols)});
+        else if (m->cfg->gelu)
             run_geglu_fwd(m->cmd, gpu_items(m->cmd, KERNEL_ID_geglu_fwd, n * cols),
                           &(struct geglu_fwd_args){.gate = g, .up = u, .act = to, .n = (uint32_t)(n * cols)});
         else
@@ -289,6 +295,7 @@ static void attention(struct model *m, const struct block_weights *b, const stru
     const struct model_config *c = m->cfg;
     uint32_t q = c->num_heads * c->head_dim, kv = c->num_kv_heads * c->head_dim;
     uint32_t tile = block_window_tile(m, q, windows);
+    const struct gpu_view sinks = b->fixed[ROLE_SINKS];
     for (uint32_t w = 0; w < windows; w += tile) {
         uint32_t n = (uint32_t)min_u64(tile, windows - w);
         uint64_t row = (uint64_t)w * m->ctx, rows = (uint64_t)n * m->ctx;
@@ -296,7 +303,7 @@ static void attention(struct model *m, const struct block_weights *b, const stru
                                   .k = block_rows(s->k, row, rows, kv),
                                   .v = block_rows(s->v, row, rows, kv),
                                   .out = block_rows(s->attn, row, rows, q),
-                                  .lse = block_rows(s->lse, row, rows, c->num_heads),
+                                  .lse = block_rows(sinks.size ? s->lse_positions : s->lse, row, rows, c->num_heads),
                                   .windows = n,
                                   .ctx = m->ctx,
                                   .heads = c->num_heads,
@@ -305,6 +312,15 @@ static void attention(struct model *m, const struct block_weights *b, const stru
                                   .sliding = b->sliding,
                                   .scale = (float)config_attention_scale(c)};
         (s->steering ? tiled_attn_fwd_steering : tiled_attn_fwd_capped)(m->cmd, &a, (float)c->score_cap);
+        if (sinks.size)
+            run_attn_sinks(m->cmd, gpu_items(m->cmd, KERNEL_ID_attn_sinks, rows * q),
+                           &(struct attn_sinks_args){.out = a.out,
+                                                     .lse = a.lse,
+                                                     .sinks = sinks,
+                                                     .sum = block_rows(s->lse, row, rows, c->num_heads),
+                                                     .rows = (uint32_t)rows,
+                                                     .heads = c->num_heads,
+                                                     .dim = c->head_dim});
     }
 }
 

@@ -18,6 +18,7 @@ struct block_scratch {
         alpha;            /* of the gated delta rule: [T, q and k and v] behind the convolution, [T, v], [T, heads] */
     struct gpu_view attn; /* [T, heads * head_dim], or of the gated delta rule [T, v]: input of o */
     struct gpu_view lse;  /* [T, heads] */
+    struct gpu_view lse_positions;     /* the same without the sinks of a family that has them */
     struct gpu_view gate, up;          /* [T, intermediate] */
     struct gpu_view act;               /* [T, intermediate]: input of down */
     struct gpu_view added[HALF_COUNT]; /* [T, hidden]: what a half adds, before its norm, where the family has one */

@@ -81,6 +81,14 @@ static bool create_rows(struct experts *x, struct gpu_arena *arena, struct err *
     return true;
 }
 
+static bool create_biases(struct experts *x, struct gpu_arena *arena, struct err *e)
+{
+    const struct model_config *c = x->m->cfg;
+    return !(x->m->family->parts & PARTS_GPT_OSS) || (gpu_alloc(arena, c->experts.width * 4ull, &x->bias[GATE], e) &&
+                                                      gpu_alloc(arena, c->experts.width * 4ull, &x->bias[UP], e) &&
+                                                      gpu_alloc(arena, c->hidden_size * 4ull, &x->bias[DOWN], e));
+}
+
 bool experts_create(struct experts *x, struct gpu_arena *arena, struct model *m, uint32_t windows, uint32_t batch,
                     bool near, struct err *e)
 {
@@ -100,7 +108,8 @@ bool experts_create(struct experts *x, struct gpu_arena *arena, struct model *m,
            gpu_alloc(arena, (uint64_t)batch * m->ctx * c->experts.n * 4, &x->z_batch, e) &&
            gpu_alloc(arena, routes, &x->index, e) && gpu_alloc(arena, routes, &x->weight, e) &&
            gpu_alloc(arena, w, &x->w[GATE], e) && gpu_alloc(arena, w, &x->w[UP], e) &&
-           gpu_alloc(arena, w, &x->w[DOWN], e) && gpu_alloc(arena, (uint64_t)x->tile * c->hidden_size * 4, &x->in, e) &&
+           gpu_alloc(arena, w, &x->w[DOWN], e) && create_biases(x, arena, e) &&
+           gpu_alloc(arena, (uint64_t)x->tile * c->hidden_size * 4, &x->in, e) &&
            gpu_alloc(arena, (uint64_t)x->tile * c->experts.width * 4, &x->gate, e) &&
            gpu_alloc(arena, (uint64_t)x->tile * c->experts.width * 4, &x->up, e) &&
            gpu_alloc(arena, (uint64_t)x->tile * c->hidden_size * 4, &x->out, e);
@@ -297,9 +306,17 @@ bool experts_load(struct experts *x, uint32_t expert, struct err *e)
     for (uint32_t i = 0; ok && i < EXPERT_MATRICES; i++) {
         char name[96];
         block_matrix_name(x->m->cfg, &b.matrices[i], x->layer, name, sizeof name);
-        ok = model_load_matrix(x->m, name, 0, b.matrices[i].rows, x->w[i], e);
+        ok = model_load_matrix(x->m, name, 0, b.matrices[i].rows, x->w[i], e) &&
+             (!x->bias[i].size || model_load_bias(x->m, name, b.matrices[i].rows, x->bias[i], e));
     }
     return ok;
+}
+
+static void add_bias(struct experts *x, unsigned which, struct gpu_view y, uint32_t rows, uint32_t cols)
+{
+    if (x->bias[which].size)
+        tiled_add_bias(x->m->cmd,
+                       &(struct add_bias_args){.x = y, .b = x->bias[which], .y = y, .rows = rows, .cols = cols});
 }
 
 /* How many entries from `at` on are of one chunk, at most a tile. */
@@ -335,13 +352,16 @@ void experts_middle(struct experts *x, const struct gpu_view w[EXPERT_MATRICES],
 {
     uint32_t hidden = x->m->cfg->hidden_size, width = x->m->cfg->experts.width;
     product(x, x->in, w[GATE], x->gate, rows, width, hidden, steering);
+    add_bias(x, GATE, x->gate, rows, width);
     product(x, x->in, w[UP], x->up, rows, width, hidden, steering);
+    add_bias(x, UP, x->up, rows, width);
     block_glu(x->m, x->gate, x->up, x->gate, rows, width);
 }
 
 void experts_down(struct experts *x, const struct gpu_view w[EXPERT_MATRICES], uint32_t rows, bool steering)
 {
     product(x, x->gate, w[DOWN], x->out, rows, x->m->cfg->hidden_size, x->m->cfg->experts.width, steering);
+    add_bias(x, DOWN, x->out, rows, x->m->cfg->hidden_size);
 }
 
 void experts_run(struct experts *x, uint32_t expert, const struct gpu_view w[EXPERT_MATRICES], bool steering)

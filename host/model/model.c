@@ -149,7 +149,8 @@ static bool check_part(struct model *m, uint32_t layer, const struct block_part 
         return check_norm(m, p, name, e);
     case PART_ROUTER:
     case PART_KEPT:
-        return check_module(m->ck, name, rows, cols, e) && check_no_bias(m, name, e);
+        return check_module(m->ck, name, rows, cols, e) &&
+               (m->family->parts & PARTS_GPT_OSS || check_no_bias(m, name, e));
     case PART_VECTOR:
         return check_vector(m, name, cols, e);
     case PART_MATRIX:
@@ -188,7 +189,8 @@ static bool check_layer(struct model *m, uint32_t layer, struct err *e)
     for (uint32_t i = 0; i < b.n; i++) {
         const struct block_matrix *x = &b.matrices[i];
         block_matrix_name(m->cfg, x, layer, name, sizeof name);
-        if (!check_matrix(m, x, name, e) || (block_part_is_expert(x->part) && !check_no_bias(m, name, e)))
+        if (!check_matrix(m, x, name, e) ||
+            (block_part_is_expert(x->part) && !(m->family->parts & PARTS_GPT_OSS) && !check_no_bias(m, name, e)))
             return false;
     }
     for (size_t i = 0; (p = block_part_at(i)); i++) {
@@ -479,13 +481,15 @@ bool model_load_halves(struct model *m, const char *module, struct gpu_view dst,
     return true;
 }
 
-static bool load_bias(struct model *m, const char *module, uint32_t rows, struct gpu_view dst, struct err *e)
+bool model_load_bias(struct model *m, const char *module, uint32_t rows, struct gpu_view dst, struct err *e)
 {
     const struct tensor *t = checkpoint_bias(m->ck, module);
     if (!t) {
         gpu_fill(m->cmd, dst, 0); /* other blocks have it */
         return true;
     }
+    if (gpu_cmd_counts(m->cmd)) /* nothing would take it */
+        return true;
     if (!tensor_read_f32(t, 0, rows, m->host_tile, e))
         return false;
     gpu_upload(m->cmd, gpu_slice(dst, 0, rows * 4ull), m->host_tile, rows * 4ull);
@@ -598,7 +602,7 @@ bool model_load_block_frame(struct model *m, uint32_t layer, struct gpu_arena *a
     for (uint32_t i = 0; ok && i < b.n; i++)
         if (out->bias[i].size) {
             block_matrix_name(m->cfg, &b.matrices[i], layer, name, sizeof name);
-            ok = load_bias(m, name, b.matrices[i].rows, out->bias[i], e);
+            ok = model_load_bias(m, name, b.matrices[i].rows, out->bias[i], e);
         }
     return ok;
 }

@@ -76,6 +76,8 @@ bool model_load_block_frame(struct model *m, uint32_t layer, struct gpu_arena *a
  * dense tensor's pages are given back once its last row was read. */
 bool model_load_matrix(struct model *m, const char *module, uint32_t row0, uint32_t rows, struct gpu_view dst,
                        struct err *e);
+/* A module's bias [rows]; zeros where it has none. */
+bool model_load_bias(struct model *m, const char *module, uint32_t rows, struct gpu_view dst, struct err *e);
 /* Whether the file has a matrix in 16 bits; *kind: of shaders/limits.h. */
 bool model_halves(const struct model *m, const char *module, uint32_t *kind);
 /* Such a matrix as it is: rows * cols / 2 words. */

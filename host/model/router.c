@@ -4,7 +4,7 @@
 #include <math.h>
 
 /* Probabilities of the experts, or for GATING_CHOSEN the logits themselves. */
-static void probabilities(const struct expert_config *x, const float *z, double *p)
+static void probabilities(const struct expert_config *x, const float *z, const float *bias, double *p)
 {
     double top = z[0], sum = 0;
     for (uint32_t i = 0; i < x->n; i++)
@@ -12,7 +12,7 @@ static void probabilities(const struct expert_config *x, const float *z, double 
     for (uint32_t i = 0; i < x->n; i++) {
         p[i] = x->gating == GATING_SIGMOID   ? 1 / (1 + exp(-(double)z[i]))
                : x->gating == GATING_SOFTMAX ? exp((double)z[i] - top)
-                                             : (double)z[i];
+                                             : (double)z[i] + (bias ? (double)bias[i] : 0);
         sum += p[i];
     }
     for (uint32_t i = 0; x->gating == GATING_SOFTMAX && i < x->n; i++)
@@ -65,9 +65,10 @@ void route_token(const struct expert_config *x, const float *z, const float *bia
                  double *room)
 {
     double *p = room, *s = room + x->n, sum = 0, top = 0;
-    probabilities(x, z, p);
+    const float *chosen = x->gating == GATING_CHOSEN ? NULL : bias;
+    probabilities(x, z, bias, p);
     for (uint32_t i = 0; i < x->n; i++)
-        s[i] = p[i] + (bias ? (double)bias[i] : 0);
+        s[i] = p[i] + (chosen ? (double)chosen[i] : 0);
     if (x->groups_used < x->groups)
         keep_groups(x, s);
     for (uint32_t k = 0; k < x->used; k++) {

@@ -20,7 +20,7 @@ config = dict(hidden_size=D, num_hidden_layers=LAYERS, num_attention_heads=HEADS
               bos_token_id=2045, eos_token_id=2046)
 delta, plus_one, fused = None, False, False
 mlp, names, bias, shared, qk_norm = 'mlp', ('gate_proj', 'up_proj', 'down_proj'), False, False, None
-router, stacked, plain, rank, behind = 'gate', False, False, None, False
+router, stacked, plain, rank, behind, oss = 'gate', False, False, None, False, family.startswith('gpt_oss')
 if family == 'mixtral':
     config.update(architectures=['MixtralForCausalLM'], model_type='mixtral', num_local_experts=EXPERTS, sliding_window=None)
     mlp, names = 'block_sparse_moe', ('w1', 'w3', 'w2')
@@ -47,6 +47,14 @@ elif family == 'granitemoe':
     config.update(architectures=['GraniteMoeForCausalLM'], model_type='granitemoe', num_local_experts=EXPERTS,
                   embedding_multiplier=3.0, attention_multiplier=0.2, residual_multiplier=0.4, logits_scaling=2.5)
     mlp, router, stacked = 'block_sparse_moe', 'router.layer', True
+elif oss:
+    config.update(architectures=['GptOssForCausalLM'], model_type='gpt_oss', num_local_experts=EXPERTS, attention_bias=True,
+                  sliding_window=12, layer_types=['sliding_attention', 'full_attention', 'sliding_attention'], swiglu_limit=7.0,
+                  rope_scaling=dict(rope_type='yarn', factor=4.0, original_max_position_embeddings=64, beta_fast=32.0, beta_slow=1.0,
+                                    truncate=False))
+    if family == 'gpt_oss_mxfp4':
+        config['quantization_config'] = dict(quant_method='mxfp4', modules_to_not_convert=['model.layers.*.self_attn', 'lm_head'])
+    router, bias = 'router', True
 elif family in ('deepseek_v2', 'deepseek_v2_lite'):
     config.update(architectures=['DeepseekV2ForCausalLM'], model_type='deepseek_v2', n_routed_experts=EXPERTS, n_shared_experts=2,
                   intermediate_size=SHARED, moe_intermediate_size=WIDTH, first_k_dense_replace=1, norm_topk_prob=False,
@@ -145,7 +153,7 @@ for layer in range(LAYERS + behind):
         delta_rule(p + 'linear_attn.')
     for name, rows, cols in () if rank or rule else (('q', (2 if delta else 1) * HEADS * DIM, D), ('k', KV * DIM, D), ('v', KV * DIM, D), ('o', D, HEADS * DIM)):
         add(f'{p}self_attn.{name}_proj.weight', (rows, cols), 0.15)
-        if bias and name != 'o':
+        if bias and (name != 'o' or oss):
             add(f'{p}self_attn.{name}_proj.bias', (rows,), 0.1)
     if qk_norm and not rule:
         add(p + 'self_attn.q_norm.weight', (qk_norm[0],), 0.1, mean)
@@ -162,13 +170,26 @@ for layer in range(LAYERS + behind):
     add(f'{p}{mlp}.{router}.weight', (EXPERTS, D), 0.3)
     if 'glm4' in family:
         add(p + 'mlp.gate.e_score_correction_bias', (EXPERTS,), 0.2)
+    if oss:
+        add(p + 'self_attn.sinks', (HEADS,), 1.5)
+        add(p + 'mlp.router.bias', (EXPERTS,), 0.5)
+        add(p + 'mlp.experts.gate_up_proj_bias', (EXPERTS, 2 * WIDTH), 1)
+        add(p + 'mlp.experts.down_proj_bias', (EXPERTS, D), 0.3)
+    for name, rows, cols in (('gate_up_proj', 2 * WIDTH, D), ('down_proj', D, WIDTH)) if oss else ():
+        if family == 'gpt_oss_mxfp4':
+            n = EXPERTS * rows * cols
+            tensors[f'{p}mlp.experts.{name}_blocks'] = ('U8', (EXPERTS, rows, cols // 32, 16), random.randbytes(n // 2))
+            tensors[f'{p}mlp.experts.{name}_scales'] = (
+                'U8', (EXPERTS, rows, cols // 32), bytes(random.randrange(123, 126) for _ in range(n // 32)))
+        else: # columns are rows
+            add(f'{p}mlp.experts.{name}', (EXPERTS, cols, rows), 0.3)
     if stacked:
         add(f'{p}{mlp}.input_linear.weight', (EXPERTS, 2 * WIDTH, D), 0.2)
         add(f'{p}{mlp}.output_linear.weight', (EXPERTS, D, WIDTH), 0.2)
     if fused:
         add(f'{p}{mlp}.experts.gate_up_proj', (EXPERTS, 2 * WIDTH, D), 0.2)
         add(f'{p}{mlp}.experts.down_proj', (EXPERTS, D, WIDTH), 0.2)
-    for e in () if stacked or fused else range(EXPERTS):
+    for e in () if stacked or fused or oss else range(EXPERTS):
         for name, rows, cols in zip(names, (WIDTH, WIDTH, D), (D, D, WIDTH)):
             add(f'{p}{mlp}.experts.{e}.{name}.weight', (rows, cols), 0.2)
     if plain:

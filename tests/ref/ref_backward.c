@@ -1,6 +1,7 @@
 #include "tests/ref/ref_backward.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdlib.h>
 
@@ -42,6 +43,18 @@ struct ref_swiglu_bwd ref_geglu_bwd(double gate, double up, double dact)
         .dup = dact * gate * h,
         .gate_mag = fabs(dact * up) * (h + fabs(gate * slope)),
         .up_mag = fabs(dact * gate) * h,
+    };
+}
+
+struct ref_swiglu_bwd ref_clamped_bwd(double gate, double up, double dact)
+{
+    double g = fmin(gate, 7), u = fmin(fmax(up, -7), 7), sigma = 1 / (1 + exp(-1.702 * g));
+    bool free_g = gate < 7, free_u = fabs(up) < 7;
+    return (struct ref_swiglu_bwd){
+        .dgate = free_g ? dact * (u + 1) * sigma * (1 + 1.702 * g * (1 - sigma)) : 0,
+        .dup = free_u ? dact * g * sigma : 0,
+        .gate_mag = fabs(dact * (u + 1)) * sigma * (1 + 1.702 * fabs(g)),
+        .up_mag = fabs(dact * g) * sigma,
     };
 }
 

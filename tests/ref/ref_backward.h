@@ -17,6 +17,7 @@ struct ref_swiglu_bwd {
 };
 struct ref_swiglu_bwd ref_swiglu_bwd(double gate, double up, double dact);
 struct ref_swiglu_bwd ref_geglu_bwd(double gate, double up, double dact);
+struct ref_swiglu_bwd ref_clamped_bwd(double gate, double up, double dact);
 /* dlogits[cols] of one row. */
 void ref_kl_bwd(const float *ref, const float *logits, uint32_t cols, double factor, double *dlogits, double *mag);
 struct ref_adam {

@@ -124,6 +124,12 @@ double ref_geglu(double gate, double up)
     return 0.5 * gate * (1 + tanh(t)) * up;
 }
 
+double ref_clamped(double gate, double up)
+{
+    double g = fmin(gate, 7), u = fmin(fmax(up, -7), 7);
+    return g / (1 + exp(-1.702 * g)) * (u + 1);
+}
+
 double ref_logsumexp(const float *x, uint32_t n)
 {
     double top = -INFINITY, sum = 0;

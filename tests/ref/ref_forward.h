@@ -32,6 +32,8 @@ void ref_attn_row(const struct ref_attn *p, const float *q, const float *k, cons
 double ref_swiglu(double gate, double up);
 /* 0.5 gate (1 + tanh(sqrt(2 / pi) (gate + 0.044715 gate^3))) up */
 double ref_geglu(double gate, double up);
+/* g / (1 + exp(-1.702 g)) * (u + 1): gate at most 7, up within -7 and 7 */
+double ref_clamped(double gate, double up);
 double ref_logsumexp(const float *x, uint32_t n);
 double ref_nll(const float *logits, uint32_t n, uint32_t target);
 double ref_kl(const float *ref, const float *logits, uint32_t n);

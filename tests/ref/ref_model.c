@@ -99,8 +99,8 @@ static void prepare_head(const struct ref_config *c, const struct ref_block *b, 
 }
 
 /* One query of one head: all of the window's keys and values of its group. */
-static void attend(const struct ref_config *c, uint32_t sliding, const double *q, const double *k, const double *v,
-                   double *out, uint32_t pos, double *p)
+static void attend(const struct ref_config *c, uint32_t sliding, const float *sink, const double *q, const double *k,
+                   const double *v, double *out, uint32_t pos, double *p)
 {
     uint32_t stride = c->kv_heads * c->head_dim, first = 0;
     if (sliding && pos + 1 > sliding)
@@ -114,8 +114,10 @@ static void attend(const struct ref_config *c, uint32_t sliding, const double *q
         p[j] = ref_softcap(p[j], c->score_cap);
         top = fmax(top, p[j]);
     }
+    top = sink ? fmax(top, (double)*sink) : top;
     for (uint32_t j = first; j <= pos; j++)
         sum += p[j] = exp(p[j] - top);
+    sum += sink ? exp((double)*sink - top) : 0;
     for (uint32_t d = 0; d < c->head_dim; d++) {
         double o = 0;
         for (uint32_t j = first; j <= pos; j++)
@@ -142,8 +144,8 @@ static void attention(const struct ref_config *c, const struct ref_block *b, uin
         uint64_t window = t / c->ctx * c->ctx;
         for (uint32_t h = 0; h < c->heads; h++) {
             uint64_t kv = (window * c->kv_heads + h / group) * dim;
-            attend(c, b->full ? 0 : c->sliding, q + (t * c->heads + h) * dim, k + kv, v + kv,
-                   out + (t * c->heads + h) * dim, (uint32_t)(t % c->ctx), p);
+            attend(c, b->full ? 0 : c->sliding, b->sinks ? b->sinks + h : NULL, q + (t * c->heads + h) * dim, k + kv,
+                   v + kv, out + (t * c->heads + h) * dim, (uint32_t)(t % c->ctx), p);
         }
     }
 }

@@ -41,6 +41,7 @@ struct ref_block {
     const float *attn_norm, *ffn_norm;               /* of what a half reads; NULL: it reads x */
     const float *attn_post_norm, *ffn_post_norm;     /* of what a half adds; NULL: it adds that as it is */
     const float *q_norm, *k_norm;                    /* NULL: none */
+    const float *sinks;                              /* [heads] a score of no position; NULL: none */
     bool whole_norm;                                 /* these are over all heads together */
     bool no_rope;
     /* The gated delta rule in place of attention, where mixed is not NULL. Grouped: mixed has z too, beta has alpha. */

@@ -1,5 +1,7 @@
 #include "host/quant/method/tune_expert.h"
 
+#include <string.h>
+
 #include "host/base/num.h"
 #include "host/model/block_steps.h"
 
