@@ -8,7 +8,12 @@
 #define GEMM_GLSL
 
 #ifndef ALONG_K
-#define ALONG_K 0 // 1: neighbouring invocations have the blocks of one row (row_scale.glsl)
+#define ALONG_K 0 // 1: neighbours in a subgroup have the blocks of one row (row_scale.glsl)
+#endif
+#if ALONG_K
+#define INVOCATION (gl_SubgroupID * gl_SubgroupSize + gl_SubgroupInvocationID)
+#else
+#define INVOCATION gl_LocalInvocationID.x
 #endif
 #ifndef A_T
 #define A_T 0
@@ -49,7 +54,7 @@ unit find_unit(uint u, uint m0, uint n0)
 {
     const uint across = TILE_K / 4u;
     unit x;
-    uint id = gl_LocalInvocationID.x + u * gl_WorkGroupSize.x;
+    uint id = INVOCATION + u * gl_WorkGroupSize.x;
     x.of_a = id < BLOCKS_A;
     bool transposed = x.of_a ? A_TRANSPOSED : B_TRANSPOSED;
     id = x.of_a ? id : id - BLOCKS_A;

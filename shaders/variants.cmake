@@ -52,6 +52,7 @@ foreach(form "" _nn _tn)
     kernel(gemm_half${form} wide TUNE NEEDS REGISTERS WG 256 SPEC TILE=128 TILE_N=128 FILE gemm.comp ${lies} RN=8)
     kernel(gemm_half${form} packed TUNE NEEDS F16 SUBGROUP REGISTERS WG 256 SPEC TILE=128 TILE_N=128 FILE gemm_packed.comp ${lies} OPT -O0)
     kernel(gemm_half${form} base WG 128 SPEC TILE=64 TILE_N=64 FILE gemm.comp ${lies})
+    kernel(gemm_half${form} coopmat_large TUNE NEEDS COOPMAT SUBGROUP F16 REGISTERS PROBE coopmat WG 256 SUBGROUP_SIZE smallest SPEC TILE=128 TILE_N=128 FILE gemm_coopmat_large.comp ${lies})
     kernel(gemm_half${form} coopmat TUNE NEEDS COOPMAT SUBGROUP F16 PROBE coopmat WG 128 SUBGROUP_SIZE smallest SPEC TILE=64 TILE_N=64 FILE gemm_coopmat.comp ${lies})
 endforeach()
 
