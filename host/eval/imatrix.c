@@ -118,7 +118,8 @@ static bool take_experts(struct collect *c, const struct model *m, uint32_t laye
     bool ok = true;
     for (uint32_t which = 0; which < EXPERT_MATRICES; which++)
         for (uint32_t i = 0; ok && i < block_experts(b); i++) {
-            const struct block_matrix *x = &block_expert(b, i).matrices[which];
+            const struct block_shape expert = block_expert(b, i);
+            const struct block_matrix *x = &expert.matrices[which];
             bool middle = which + 1 == EXPERT_MATRICES;
             char module[96];
             block_matrix_name(m->cfg, x, layer, module, sizeof module);

@@ -63,7 +63,8 @@ uint32_t tune_block_batch(const struct quantize_options *o, uint32_t train)
     uint64_t batch = o->block.batch;
     if (!batch)
         batch = max_u64(div_up((uint64_t)o->block.epochs * train, (uint64_t)GUMBEL_PAPER_STEPS), fewest(o->code_type));
-    return (uint32_t)max_u64(1, min_u64(batch, train));
+    batch = min_u64(batch, train);
+    return batch ? (uint32_t)batch : 1;
 }
 
 /* Groups of 16 or 32 with offsets start so close that codes which travel as far as others' end worse than
