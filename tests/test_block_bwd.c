@@ -298,7 +298,8 @@ static void check_expert(const struct shape *s, bool shared)
     l.b->attn_post_norm = l.b->ffn_norm = l.b->ffn_post_norm = NULL;
 
     struct block_matrix matrices[EXPERT_MATRICES];
-    struct gpu_view views[EXPERT_MATRICES], bias[EXPERT_MATRICES] = {0}, grads[EXPERT_MATRICES], gx, gy, gdy;
+    struct gpu_view views[EXPERT_MATRICES], bias[EXPERT_MATRICES] = {0}, grads[EXPERT_MATRICES], gx = {0}, gy = {0},
+                                            gdy = {0};
     for (int i = 0; i < EXPERT_MATRICES; i++) {
         uint32_t out = i == 2 ? hidden : s->c.intermediate, in = i == 2 ? s->c.intermediate : hidden;
         matrices[i] = (struct block_matrix){
