@@ -45,7 +45,7 @@ row() { # NAME MODEL OPTION...
     fi
     rm -rf "$work/$1.out"
     printf '| %s | %.0f s | %.0f MiB | %.0f MiB |\n' "$1" "$(field seconds "$out")" \
-        "$(($(field device_peak_bytes "$out") >> 20))" "$((($(field host_peak_bytes "$out") - $(field device_peak_bytes "$out")) >> 20))"
+        "$(($(field device_peak_bytes "$out") >> 20))" "$(($(field host_peak_bytes "$out") >> 20))"
 }
 
 make kimi-k2.5 kimi-k2.5
@@ -67,8 +67,8 @@ plan deepseek-v3 --method gptq --ctx 1024 --samples 64
 echo "## One layer, at most 2 GiB of device memory"
 echo
 echo "Experts of 3 x 7168 x 2048 in INT4, attention and shared expert in 16 bits as released. rounded: $experts experts. The two others: of a"
-echo "layer with 8, every token's first two, which alone are quantized; what is kept is written in 16 bits. A CPU device's memory is the host's;"
-echo "host memory is the process's largest anonymous memory less it: what is beyond mapped files."
+echo "layer with 8, every token's first two, which alone are quantized; what is kept is written in 16 bits. Host memory is the process's"
+echo "largest anonymous memory, what is beyond mapped files; what a CPU device's memory was touched of is in it."
 echo
 echo "| run | time | device memory | host memory |"
 echo "| --- | ---: | ---: | ---: |"
