@@ -235,7 +235,12 @@ importance() { # NAME MODEL F32 PATTERN
     must "$llama" imatrix "$3" "$calib" $ctx 1 "$tmp/theirs.gguf" || return 0
     check "$1: sums as llama.cpp has them" python3 "$here/tests/lib/imatrix_same.py" "$tmp/ours.gguf" "$tmp/theirs.gguf" "$4"
     must "$llama" quantize "$3" "$tmp/theirs2.gguf" Q2_K_S "$tmp/ours.gguf" || return 0
-    must "$gsq" quantize "$2" -o "$tmp/ours2.gguf" --type Q2_K_S --imatrix "$tmp/theirs.gguf" --effort fast --steps 4 || return 0
+    local by_sums=("$gsq" quantize "$2" --type Q2_K_S --imatrix "$tmp/theirs.gguf" --effort fast --steps 4)
+    must "${by_sums[@]}" -o "$tmp/ours2.gguf" || return 0
+    GSQ_STOP_AT=kill:block:2 run "${by_sums[@]}" -o "$tmp/killed.gguf"
+    must "${by_sums[@]}" -o "$tmp/killed.gguf" || return 0
+    check "$1: killed behind its second file and gone on with, the same bytes" cmp "$tmp/ours2.gguf" "$tmp/killed.gguf"
+    rm -rf "$tmp/ours2.gguf.work" "$tmp/killed.gguf"*
     "$llama" types "$tmp/ours2.gguf" | sort >"$tmp/ours"
     "$llama" types "$tmp/theirs2.gguf" | sort >"$tmp/theirs"
     check "$1, Q2_K_S: the tensor types of llama-quantize" diff "$tmp/ours" "$tmp/theirs"

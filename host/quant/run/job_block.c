@@ -369,19 +369,22 @@ static bool diagonal_hessian(struct job *j, const struct matrix *item, struct he
     return ok;
 }
 
-/* An importance matrix and no text: one linear at a time. */
-static bool block_diagonal(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
+/* RTN, weights alone, or an importance matrix and no text: one linear at a time. */
+static bool block_one_by_one(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
 {
     const struct block_items b = plan_block(&j->plan, layer);
+    const bool diagonal = quantize_diagonal(j->o);
     uint64_t clock = os_now_ns();
     for (uint32_t i = 0; i < b.n; i++) {
         const struct matrix *item = &b.items[i];
         struct gpu_view w;
         struct hessian h;
-        if (!item->coded)
+        if (store_part_of(item) != r->part && !job_end_part(j, layer, r, e))
+            return false;
+        if (!item->coded || store_has_part(j->store, layer, r->part))
             continue;
-        bool ok = load_linear(j, item, &w, e) && diagonal_hessian(j, item, &h, e) &&
-                  job_quantize_linear(j, item, w, &h, r, e);
+        bool ok = load_linear(j, item, &w, e) && (!diagonal || diagonal_hessian(j, item, &h, e)) &&
+                  job_quantize_linear(j, item, w, diagonal ? &h : NULL, r, e);
         ok = gpu_cmd_finish(j->cmd, ok ? e : NULL) && ok;
         job_clock(j, PHASE_LINEARS, &clock);
         gpu_arena_reset(j->block, 0);
@@ -392,32 +395,10 @@ static bool block_diagonal(struct job *j, uint32_t layer, struct block_result *r
     return true;
 }
 
-/* RTN: weights alone, one linear at a time. */
-static bool block_rtn(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
-{
-    const struct block_items b = plan_block(&j->plan, layer);
-    uint64_t clock = os_now_ns();
-    for (uint32_t i = 0; i < b.n; i++) {
-        const struct matrix *item = &b.items[i];
-        struct gpu_view w;
-        if (store_part_of(item) != r->part && !job_end_part(j, layer, r, e))
-            return false;
-        if (!item->coded || store_has_part(j->store, layer, r->part))
-            continue;
-        bool ok = load_linear(j, item, &w, e) && job_quantize_linear(j, item, w, NULL, r, e);
-        job_clock(j, PHASE_LINEARS, &clock);
-        gpu_arena_reset(j->block, 0);
-        if (!ok)
-            return false;
-    }
-    return true;
-}
-
 bool job_block(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
 {
-    bool ok = j->o->method == METHOD_RTN ? block_rtn(j, layer, r, e)
-              : quantize_diagonal(j->o)  ? block_diagonal(j, layer, r, e)
-                                         : block_calibrated(j, layer, r, e);
+    bool alone = j->o->method == METHOD_RTN || quantize_diagonal(j->o);
+    bool ok = alone ? block_one_by_one(j, layer, r, e) : block_calibrated(j, layer, r, e);
     gpu_arena_reset(j->block, 0);
     return ok;
 }
