@@ -153,4 +153,15 @@ static inline void expect(const struct kernel_test *t, uint64_t i, double got, d
     check(t->kernel, t->text, i, got, want, tolerance);
 }
 
+/* Some values of gate and up, the first two inputs, are at the limits of clamped units or beyond, on both sides. */
+static inline void kernel_at_limits(struct kernel_test *t)
+{
+    static const float at[] = {7, -7, 7.5f, -7.5f, 40, -40};
+    float *gate = t->in[0], *up = t->in[1];
+    for (uint32_t i = 0; i < t->s.n; i++) {
+        gate[i] = i % 7 == 3 ? at[i / 7 % 6] : gate[i];
+        up[i] = i % 5 == 1 ? at[i / 5 % 6] : up[i];
+    }
+}
+
 #endif

@@ -126,6 +126,17 @@ static void ones(const struct block_grads *g)
             gpu_fill(cmd, g->w[id], 0x3f800000u);
 }
 
+/* A model of the shape with random weights, and its numbers. */
+static void open_shape(const struct shape *s, struct raw_model *raw, struct family_numbers *f, struct checkpoint **ck,
+                       struct model **m)
+{
+    struct err e = {0};
+    family_write(DIR_, s, raw);
+    OK(checkpoint_open(ck, DIR_, &e), e);
+    OK(model_open(m, cmd, *ck, CTX, &e), e);
+    family_numbers(f, raw, s);
+}
+
 /* with: one with attention sinks in place of the shape's own family; NULL: that. */
 static void check_block(const struct shape *s, uint32_t layer, const struct family *with)
 {
@@ -135,10 +146,7 @@ static void check_block(const struct shape *s, uint32_t layer, const struct fami
     struct raw_model raw;
     struct family_numbers f;
     struct err e = {0};
-    family_write(DIR_, s, &raw);
-    OK(checkpoint_open(&ck, DIR_, &e), e);
-    OK(model_open(&m, cmd, ck, CTX, &e), e);
-    family_numbers(&f, &raw, s);
+    open_shape(s, &raw, &f, &ck, &m);
     m->family = with ? with : m->family;
     f.blocks[layer].sinks = with ? sinks : NULL;
 
@@ -256,10 +264,7 @@ static void check_expert(const struct shape *s, bool shared)
     struct raw_model raw;
     struct family_numbers f;
     struct err e = {0};
-    family_write(DIR_, s, &raw);
-    OK(checkpoint_open(&ck, DIR_, &e), e);
-    OK(model_open(&m, cmd, ck, CTX, &e), e);
-    family_numbers(&f, &raw, s);
+    open_shape(s, &raw, &f, &ck, &m);
     struct model_config config = *m->cfg;
     struct family family = *m->family;
     struct model expert = *m;

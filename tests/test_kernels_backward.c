@@ -263,16 +263,6 @@ static void compare_geglu(struct kernel_test *t)
 CASES(geglu_bwd, geglu_bwd, element_shapes, NULL, compare_geglu)
 
 /* Values at the limits and beyond have no gradient. */
-static void prepare_clamped(struct kernel_test *t)
-{
-    static const float at[] = {7, -7, 7.5f, -7.5f, 40, -40};
-    float *gate = t->in[0], *up = t->in[1];
-    for (uint32_t i = 0; i < t->s.n; i++) {
-        gate[i] = i % 7 == 3 ? at[i / 7 % 6] : gate[i];
-        up[i] = i % 5 == 1 ? at[i / 5 % 6] : up[i];
-    }
-}
-
 static void compare_clamped(struct kernel_test *t)
 {
     const float *gate = t->in[0], *up = t->in[1], *dact = t->in[2];
@@ -287,7 +277,7 @@ static void compare_clamped(struct kernel_test *t)
     IN_PLACE(t, {3, 0}, {4, 1});
     IN_PLACE(t, {3, 2}, {4, 1});
 }
-CASES(clamped_bwd, clamped_bwd, element_shapes, prepare_clamped, compare_clamped)
+CASES(clamped_bwd, clamped_bwd, element_shapes, kernel_at_limits, compare_clamped)
 
 static void prepare_kl(struct kernel_test *t)
 {

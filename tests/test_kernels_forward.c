@@ -171,17 +171,6 @@ static void compare_geglu(struct kernel_test *t)
 }
 CASES(geglu_fwd, geglu_fwd, element_shapes, NULL, compare_geglu)
 
-/* Limits are met exactly by some, from both sides. */
-static void prepare_clamped(struct kernel_test *t)
-{
-    static const float at[] = {7, -7, 7.5f, -7.5f, 40, -40};
-    float *gate = t->in[0], *up = t->in[1];
-    for (uint32_t i = 0; i < t->s.n; i++) {
-        gate[i] = i % 7 == 3 ? at[i / 7 % 6] : gate[i];
-        up[i] = i % 5 == 1 ? at[i / 5 % 6] : up[i];
-    }
-}
-
 static void compare_clamped(struct kernel_test *t)
 {
     const float *gate = t->in[0], *up = t->in[1], *got = kernel_out(t, 2);
@@ -192,7 +181,7 @@ static void compare_clamped(struct kernel_test *t)
     IN_PLACE(t, {2, 0});
     IN_PLACE(t, {2, 1});
 }
-CASES(clamped_fwd, clamped_fwd, element_shapes, prepare_clamped, compare_clamped)
+CASES(clamped_fwd, clamped_fwd, element_shapes, kernel_at_limits, compare_clamped)
 
 #define SINKS(r, h, d)                                                                                                 \
     {                                                                                                                  \

@@ -377,6 +377,20 @@ static void test_version(void **state)
     FAILS(store_open(&s, WORK, now, 4, "version,device", &e), e, ERR_USER, "belongs to another run: its seed");
 }
 
+/* A linear comes back with the report that says `rolled`; nothing where it is not coded. */
+static void expect_stored(struct store *s, const struct matrix *item, const struct qlinear *q, uint32_t rolled)
+{
+    struct qlinear back;
+    struct linear_report report;
+    struct err e = {0};
+    if (!item->coded)
+        return;
+    OK(store_read_linear(s, item, &back, &report, &e), e);
+    assert_memory_equal(back.codes, q->codes, ROWS * COLS);
+    assert_int_equal(report.rows_rolled_back, rolled);
+    qlinear_free(&back);
+}
+
 /* As many matrices as a layer of experts has. */
 static void test_many(void **state)
 {
@@ -404,15 +418,8 @@ static void test_many(void **state)
     assert_int_equal(b.n, MANY);
     OK(store_write_block(s, 0, b, q, reports, stages, &e), e);
     assert_int_equal(store_check(s, &p), 1);
-    for (uint32_t i = 0; i < MANY; i++) {
-        struct linear_report report;
-        if (!many[i].coded)
-            continue;
-        OK(store_read_linear(s, &many[i], &back, &report, &e), e);
-        assert_memory_equal(back.codes, q[i].codes, ROWS * COLS);
-        assert_int_equal(report.rows_rolled_back, i);
-        qlinear_free(&back);
-    }
+    for (uint32_t i = 0; i < MANY; i++)
+        expect_stored(s, &many[i], &q[i], i);
     FAILS(store_read_linear(s, &many[0], &back, NULL, &e), e, ERR_ENV, "does not hold");
     store_read_stages(s, 0, read);
     assert_int_equal(read[HALF_ATTN].steps, 3);
@@ -474,16 +481,8 @@ static void test_parts(void **state)
             assert_int_equal(os_stat(names[part], NULL), one || part == 2 ? OS_ABSENT : OS_FILE);
         assert_int_equal(store_check(s, &p), 1);
         OK(store_hash_blocks(s, &p, hex[one], &e), e);
-        for (uint32_t i = 0; i < N; i++) {
-            struct qlinear back;
-            struct linear_report report;
-            if (!many[i].coded)
-                continue;
-            OK(store_read_linear(s, &many[i], &back, &report, &e), e);
-            assert_memory_equal(back.codes, q[i].codes, ROWS * COLS);
-            assert_int_equal(report.rows_rolled_back, i);
-            qlinear_free(&back);
-        }
+        for (uint32_t i = 0; i < N; i++)
+            expect_stored(s, &many[i], &q[i], i);
         struct stage_report read[HALF_COUNT];
         store_read_stages(s, 0, read);
         assert_int_equal(read[HALF_ATTN].steps, 3);

@@ -147,12 +147,6 @@ static bool on_step(void *ctx, uint32_t step, uint32_t steps, double loss)
     return job_tell_step(w->j, "quantize", (double)step / steps, step, steps, loss);
 }
 
-static bool on_tune_step(void *ctx, uint32_t step, uint32_t steps, double loss)
-{
-    stop_point("step", NULL);
-    return job_tell_step(ctx, "train", (double)step / steps, step, steps, loss);
-}
-
 /* Begins a piece of work whose progress is told in parts. */
 static bool begin_piece(struct job *j, const char *phase, const char *what, enum work kind, double seconds,
                         struct err *e)
@@ -233,7 +227,7 @@ static bool half_linears(struct job *j, enum block_half half, struct block_items
 static bool half_train(struct job *j, enum block_half half, struct block_items b, struct block_weights *w,
                        struct block_result *r, uint64_t *clock, struct err *e)
 {
-    struct tune_hooks hooks = {on_tune_step, j};
+    struct tune_hooks hooks = {job_on_tune_step, j};
     struct stage_report *report = &r->stages[half];
     const char *name = stage_name((enum tune_stage)half);
     if (!begin_piece(j, "train", name, WORK_TRAIN, job_tune_work(j, j->layer, half), e))
@@ -253,9 +247,7 @@ static bool half_train(struct job *j, enum block_half half, struct block_items b
                                 .hooks = &hooks};
     if (!tune_block(&t, r->q, report, e))
         return e->kind != ERR_STOPPED && err_context(e, "%s", name);
-    if (report->retries)
-        log_warn("block %u, %s: training diverged and was repeated %u times, each at half the rate", j->layer + 1, name,
-                 report->retries);
+    job_tell_retries(j, name, report);
     job_end(j);
     gpu_arena_trim(j->scratch);
     job_clock(j, PHASE_BLOCKS, clock);

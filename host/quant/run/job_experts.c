@@ -204,18 +204,13 @@ static bool is_starved(const struct job *j, uint32_t tokens)
     return tokens < j->m->cfg->hidden_size / STARVED_PART;
 }
 
-static bool on_tune_step(void *ctx, uint32_t step, uint32_t steps, double loss)
-{
-    stop_point("step", NULL);
-    return job_tell_step(ctx, "train", (double)step / steps, step, steps, loss);
-}
-
 /* On its own output, from what each of its matrices learned alone. */
 static bool train_expert(struct job *j, uint32_t expert, struct block_items b, struct block_result *r, struct err *e)
 {
     const struct matrix *down = &b.items[b.n - 1];
-    struct tune_hooks hooks = {on_tune_step, j};
+    struct tune_hooks hooks = {job_on_tune_step, j};
     struct stage_report s;
+    char name[24];
     struct tune_expert_task t = {.o = j->o,
                                  .items = b,
                                  .samples = j->plan.samples,
@@ -227,9 +222,8 @@ static bool train_expert(struct job *j, uint32_t expert, struct block_items b, s
     job_begin(j, WORK_TRAIN, job_expert_work(j, down));
     if (!tune_expert(&j->training, &t, &j->experts, expert, r->q + b.items[0].place, &s, e))
         return e->kind != ERR_STOPPED && err_context(e, "%s", down->module);
-    if (s.retries)
-        log_warn("block %u, expert %u: training diverged and was repeated %u times, each at half the rate",
-                 down->layer + 1, expert, s.retries);
+    snprintf(name, sizeof name, "expert %u", expert);
+    job_tell_retries(j, name, &s);
     struct expert_report *x = &r->report[down->place].expert;
     x->steps = s.steps;
     x->epochs = s.epochs;

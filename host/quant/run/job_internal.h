@@ -135,6 +135,10 @@ struct walk job_walk(struct job *j, struct acts *acts, uint32_t windows);
 bool job_tell(struct job *j, double part, struct progress_event ev, struct err *e);
 /* The same for a step of an optimiser. */
 bool job_tell_step(struct job *j, const char *phase, double part, uint32_t step, uint32_t steps, double loss);
+/* tune_hooks' step of half a block or of an expert; ctx is the job. */
+bool job_on_tune_step(void *ctx, uint32_t step, uint32_t steps, double loss);
+/* Warns where training half a block or an expert, `what`, diverged. */
+void job_tell_retries(const struct job *j, const char *what, const struct stage_report *r);
 void job_detail(struct job *j, const char *what);
 /* Adds the time since *since to a phase, and moves *since on. */
 void job_clock(struct job *j, enum run_phase phase, uint64_t *since);

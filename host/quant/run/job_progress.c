@@ -4,6 +4,7 @@
 #include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/base/stop_point.h"
 #include "host/quant/run/job_internal.h"
 #include "host/quant/method/tune_block.h"
 #include "host/quant/plan/planner.h"
@@ -370,6 +371,19 @@ bool job_tell_step(struct job *j, const char *phase, double part, uint32_t step,
     ev.unit = "steps";
     ev.count = step;
     return job_tell(j, part, ev, NULL);
+}
+
+bool job_on_tune_step(void *ctx, uint32_t step, uint32_t steps, double loss)
+{
+    stop_point("step", NULL);
+    return job_tell_step(ctx, "train", (double)step / steps, step, steps, loss);
+}
+
+void job_tell_retries(const struct job *j, const char *what, const struct stage_report *r)
+{
+    if (r->retries)
+        log_warn("block %u, %s: training diverged and was repeated %u times, each at half the rate", j->layer + 1, what,
+                 r->retries);
 }
 
 void job_detail(struct job *j, const char *what)
