@@ -9,9 +9,6 @@
 #include "formats/tokenizer/tokenizer_parts.h"
 #include "host/base/os.h"
 
-/* Largest file that is read, in bytes. */
-#define CONFIG_MAX (64u << 20)
-
 /* ---- added tokens ---- */
 
 static bool bad(struct err *e, const char *path, const char *what)
@@ -284,24 +281,6 @@ static bool find_token(const struct tokenizer *t, const char *content, int64_t *
     return true;
 }
 
-/* DIR/NAME as JSON; *root is NULL where there is no such file. */
-static bool read_json(const char *dir, const char *name, char *path, size_t cap, cJSON **root, struct err *e)
-{
-    char *text;
-    size_t size;
-    *root = NULL;
-    bool there;
-    if (!os_path_join(path, cap, dir, name, e) || !side_file_there(path, &there, e))
-        return false;
-    if (!there)
-        return true;
-    if (!os_read_file(path, CONFIG_MAX, &text, &size, e))
-        return false;
-    *root = json_parse(text, size, path, e);
-    free(text);
-    return *root != NULL;
-}
-
 /* Whether Hugging Face's class puts the bos_token in front where no file says so. A folder without the class
  * gets that of config.json's model_type. */
 static bool class_adds_bos(const cJSON *tokenizer_config, const cJSON *model_config)
@@ -328,16 +307,16 @@ static bool class_adds_bos(const cJSON *tokenizer_config, const cJSON *model_con
  * those come with a tokenizer_config.json that says so). */
 static bool find_bos(struct tokenizer *t, const char *dir, struct err *e)
 {
-    char path[4096], model_path[4096];
+    char path[TOKENIZER_PATH], model_path[TOKENIZER_PATH];
     cJSON *root, *model = NULL;
-    if (!read_json(dir, "tokenizer_config.json", path, sizeof path, &root, e))
+    if (!tokenizer_side_json(&root, dir, "tokenizer_config.json", path, e))
         return false;
     const cJSON *add = json_get(root, "add_bos_token"), *bos = json_get(root, "bos_token");
     bool ok = true;
     if (cJSON_IsFalse(add))
         t->bos = -1;
     else if (t->bos < 0)
-        ok = read_json(dir, "config.json", model_path, sizeof model_path, &model, e);
+        ok = tokenizer_side_json(&model, dir, "config.json", model_path, e);
     if (cJSON_IsObject(bos))
         bos = json_get(bos, "content");
     if (root && ok && t->bos < 0 && !cJSON_IsFalse(add) && cJSON_IsString(bos) &&

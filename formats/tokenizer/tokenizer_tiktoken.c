@@ -5,11 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/json.h"
 #include "formats/side_file.h"
 #include "formats/tokenizer/tokenizer_parts.h"
 #include "formats/tokenizer/tokenizer_pre.h"
 
+/* Largest files that are read, in bytes. */
 #define FILE_MAX   (256u << 20)
 #define CONFIG_MAX (64u << 20)
 enum { SPECIAL = 256, TOKENS_MAX = 1 << 22 }; /* ids behind the ranks that are special, named or not */
@@ -221,55 +221,66 @@ static bool put_all(struct strbuf *out, const struct ranks *r, const cJSON *conf
     return !out->failed || err_nomem(r->e, "the tokenizer", out->size);
 }
 
-static bool read_config(cJSON **config, const char *dir, struct err *e)
-{
-    char path[4096], *text;
-    size_t size;
-    bool there;
-    *config = NULL;
-    if (!os_path_join(path, sizeof path, dir, "tokenizer_config.json", e) || !side_file_there(path, &there, e))
-        return false;
-    if (there) {
-        if (!os_read_file(path, CONFIG_MAX, &text, &size, e))
-            return false;
-        *config = json_parse(text, size, path, e);
-        free(text);
-        if (!*config)
-            return false;
-    }
-    const cJSON *name = json_get(*config, "tokenizer_class");
-    if (cJSON_IsString(name) && strcmp(name->valuestring, "TikTokenTokenizer") == 0)
-        return true;
-    cJSON_Delete(*config);
-    err_set(e, ERR_USER,
-            "%s: tiktoken.model does not say how a text is cut into words; of those that lie without a "
-            "tokenizer.json gsq knows Kimi's (tokenizer_class TikTokenTokenizer)",
-            dir);
-    return err_hint(e, "save the tokenizer as tokenizer.json, as `transformers` does");
-}
-
-static bool from_tiktoken(struct strbuf *out, const char *dir, const char *path, struct err *e)
+static bool from_tiktoken(struct strbuf *out, const char *path, const cJSON *config, struct err *e)
 {
     struct ranks r = {.path = path, .e = e};
-    cJSON *config;
+    const cJSON *name = json_get(config, "tokenizer_class");
     char *text = NULL;
     size_t size;
-    if (!read_config(&config, dir, e))
-        return false;
+    if (!cJSON_IsString(name) || strcmp(name->valuestring, "TikTokenTokenizer") != 0) {
+        err_set(e, ERR_USER,
+                "%s does not say how a text is cut into words; of such files without a tokenizer.json gsq knows "
+                "Kimi's (tokenizer_class TikTokenTokenizer)",
+                path);
+        return err_hint(e, "save the tokenizer as tokenizer.json, as `transformers` does");
+    }
     bool ok = os_read_file(path, FILE_MAX, &text, &size, e) && read_ranks(&r, text, size) && put_all(out, &r, config);
     free(text);
     free(r.begin);
     strbuf_free(&r.bytes);
     strmap_free(&r.of);
+    return ok;
+}
+
+/* ---- files of a folder ---- */
+
+static bool find(const char *dir, const char *name, char *path, bool *there, struct err *e)
+{
+    return os_path_join(path, TOKENIZER_PATH, dir, name, e) && side_file_there(path, there, e);
+}
+
+bool tokenizer_side_json(cJSON **root, const char *dir, const char *name, char *path, struct err *e)
+{
+    char *text;
+    size_t size;
+    bool there;
+    *root = NULL;
+    if (!find(dir, name, path, &there, e))
+        return false;
+    if (!there)
+        return true;
+    if (!os_read_file(path, CONFIG_MAX, &text, &size, e))
+        return false;
+    *root = json_parse(text, size, path, e);
+    free(text);
+    return *root != NULL;
+}
+
+static bool read_tiktoken(struct strbuf *json, const char *dir, const char *path, struct err *e)
+{
+    char config_path[TOKENIZER_PATH];
+    cJSON *config;
+    bool ok = tokenizer_side_json(&config, dir, "tokenizer_config.json", config_path, e) &&
+              from_tiktoken(json, path, config, e);
     cJSON_Delete(config);
     return ok;
 }
 
 bool tokenizer_file_read(struct strbuf *json, const char *dir, char *path, bool *there, struct err *e)
 {
-    char *text;
+    char *text, tiktoken[TOKENIZER_PATH];
     size_t size;
-    if (!os_path_join(path, TOKENIZER_PATH, dir, "tokenizer.json", e) || !side_file_there(path, there, e))
+    if (!find(dir, "tokenizer.json", path, there, e))
         return false;
     if (*there) {
         if (!os_read_file(path, FILE_MAX, &text, &size, e))
@@ -277,11 +288,8 @@ bool tokenizer_file_read(struct strbuf *json, const char *dir, char *path, bool 
         *json = (struct strbuf){.data = text, .size = size, .cap = size + 1};
         return true;
     }
-    char other[TOKENIZER_PATH];
-    if (!os_path_join(other, sizeof other, dir, "tiktoken.model", e) || !side_file_there(other, there, e))
+    if (!find(dir, "tiktoken.model", tiktoken, there, e))
         return false;
-    if (!*there)
-        return true;
-    memcpy(path, other, sizeof other);
-    return from_tiktoken(json, dir, path, e);
+    return !*there ||
+           (os_path_join(path, TOKENIZER_PATH, dir, "tiktoken.model", e) && read_tiktoken(json, dir, path, e));
 }

@@ -39,25 +39,6 @@ struct tokenizer_files {
     struct err *e;
 };
 
-/* ---- files ---- */
-
-/* DIR/NAME; *root stays NULL where there is no such file. */
-static bool read_json(struct tokenizer_files *f, const char *name, cJSON **root)
-{
-    char path[4096], *text;
-    size_t size;
-    bool there;
-    if (!os_path_join(path, sizeof path, f->dir, name, f->e) || !side_file_there(path, &there, f->e))
-        return false;
-    if (!there)
-        return true;
-    if (!os_read_file(path, CONFIG_MAX, &text, &size, f->e))
-        return false;
-    *root = json_parse(text, size, path, f->e);
-    free(text);
-    return *root != NULL;
-}
-
 static const char *text_of(const cJSON *item)
 {
     if (cJSON_IsObject(item))
@@ -517,8 +498,9 @@ bool gguf_export_tokenizer(struct key_list *k, const char *dir, uint32_t rows, s
         key_string(k, "tokenizer.ggml.model", "no_vocab");
         return true;
     }
-    bool ok = find_bos(&f) && read_json(&f, "tokenizer_config.json", &f.tokenizer_config) &&
-              read_json(&f, "config.json", &f.model_config) && put_tokens(&f);
+    char path[TOKENIZER_PATH];
+    bool ok = find_bos(&f) && tokenizer_side_json(&f.tokenizer_config, dir, "tokenizer_config.json", path, e) &&
+              tokenizer_side_json(&f.model_config, dir, "config.json", path, e) && put_tokens(&f);
     if (ok) {
         put_special(&f);
         ok = put_chat_templates(&f);

@@ -228,9 +228,13 @@ static void linear(struct model *m, const struct block_weights *b, const struct 
                                            .old = old,
                                            .use = s->steering ? GEMM_STEERING : GEMM_EXACT});
     if (b->bias[of.at].size)
-        tiled_add_bias(
-            m->cmd, &(struct add_bias_args){
-                        .x = y, .b = block_rows(b->bias[of.at], of.row0, out, 1), .y = y, .rows = rows, .cols = out});
+        block_add_bias(m, y, block_rows(b->bias[of.at], of.row0, out, 1), rows, out);
+}
+
+void block_add_bias(struct model *m, struct gpu_view y, struct gpu_view bias, uint32_t rows, uint32_t cols)
+{
+    if (bias.size)
+        tiled_add_bias(m->cmd, &(struct add_bias_args){.x = y, .b = bias, .y = y, .rows = rows, .cols = cols});
 }
 
 void block_add(struct model *m, struct gpu_view y, struct gpu_view x, uint32_t rows, uint32_t cols)

@@ -21,6 +21,8 @@ void block_rope(struct model *m, struct gpu_view table, struct gpu_view x, uint3
                 float turn);
 /* y[rows, cols] += x. */
 void block_add(struct model *m, struct gpu_view y, struct gpu_view x, uint32_t rows, uint32_t cols);
+/* y[rows, cols] += bias [cols] in each row; an empty one is none. */
+void block_add_bias(struct model *m, struct gpu_view y, struct gpu_view bias, uint32_t rows, uint32_t cols);
 /* What the product with that role's matrix is multiplied by. */
 float block_alpha(const struct model *m, enum role role);
 

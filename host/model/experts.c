@@ -312,13 +312,6 @@ bool experts_load(struct experts *x, uint32_t expert, struct err *e)
     return ok;
 }
 
-static void add_bias(struct experts *x, unsigned which, struct gpu_view y, uint32_t rows, uint32_t cols)
-{
-    if (x->bias[which].size)
-        tiled_add_bias(x->m->cmd,
-                       &(struct add_bias_args){.x = y, .b = x->bias[which], .y = y, .rows = rows, .cols = cols});
-}
-
 /* How many entries from `at` on are of one chunk, at most a tile. */
 static uint32_t span(const struct experts *x, uint32_t at, uint32_t end)
 {
@@ -352,16 +345,16 @@ void experts_middle(struct experts *x, const struct gpu_view w[EXPERT_MATRICES],
 {
     uint32_t hidden = x->m->cfg->hidden_size, width = x->m->cfg->experts.width;
     product(x, x->in, w[GATE], x->gate, rows, width, hidden, steering);
-    add_bias(x, GATE, x->gate, rows, width);
+    block_add_bias(x->m, x->gate, x->bias[GATE], rows, width);
     product(x, x->in, w[UP], x->up, rows, width, hidden, steering);
-    add_bias(x, UP, x->up, rows, width);
+    block_add_bias(x->m, x->up, x->bias[UP], rows, width);
     block_glu(x->m, x->gate, x->up, x->gate, rows, width);
 }
 
 void experts_down(struct experts *x, const struct gpu_view w[EXPERT_MATRICES], uint32_t rows, bool steering)
 {
     product(x, x->gate, w[DOWN], x->out, rows, x->m->cfg->hidden_size, x->m->cfg->experts.width, steering);
-    add_bias(x, DOWN, x->out, rows, x->m->cfg->hidden_size);
+    block_add_bias(x->m, x->out, x->bias[DOWN], rows, x->m->cfg->hidden_size);
 }
 
 void experts_run(struct experts *x, uint32_t expert, const struct gpu_view w[EXPERT_MATRICES], bool steering)

@@ -56,6 +56,11 @@ bool plan_trains(const struct quantize_options *o, enum block_half half, struct 
     return any;
 }
 
+bool plan_trains_experts(const struct plan *p, const struct quantize_options *o)
+{
+    return plan_trains(o, HALF_EXPERTS, (struct block_items){p->items, (uint32_t)p->n_items});
+}
+
 struct block_items plan_common(struct block_items b)
 {
     if (b.n && block_part_is_expert(b.items[b.n - 1].part))

@@ -89,6 +89,8 @@ struct block_items plan_common(struct block_items b);
 struct block_items plan_expert(struct block_items b, uint32_t expert);
 /* Whether any linear of that half, or of these experts (HALF_EXPERTS), is trained together with others. */
 bool plan_trains(const struct quantize_options *o, enum block_half half, struct block_items b);
+/* Whether any expert of the run is. */
+bool plan_trains_experts(const struct plan *p, const struct quantize_options *o);
 /* Whether a linear is trained together with its half of the block (tune_block.h); whether on its own Hessian
  * (tune_hessian.h). Both, where that is its start. */
 bool plan_joint(const struct quantize_options *o, const struct matrix *item);

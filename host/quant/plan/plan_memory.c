@@ -316,9 +316,7 @@ static uint64_t host_experts(const struct plan *p, const struct model *m, const 
     uint64_t tokens = (uint64_t)p->samples * m->ctx;
     if (!x->n || o->method == METHOD_RTN || quantize_diagonal(o))
         return 0;
-    uint64_t learn = plan_trains(o, HALF_EXPERTS, (struct block_items){p->items, (uint32_t)p->n_items})
-                         ? tune_expert_bytes(m, p->samples)
-                         : 0;
+    uint64_t learn = plan_trains_experts(p, o) ? tune_expert_bytes(m, p->samples) : 0;
     return tokens * (x->n * 4ull + x->used * 14ull) + (p->experts_near ? 0 : 2 * acts_bytes(m, p->samples) + learn);
 }
 

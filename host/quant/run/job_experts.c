@@ -16,12 +16,6 @@
 /* Fewer tokens than this part of its columns: an expert is named. */
 #define STARVED_PART 4u
 
-/* Whether experts are trained on their outputs. */
-static bool any_trained(const struct job *j)
-{
-    return plan_trains(j->o, HALF_EXPERTS, (struct block_items){j->plan.items, (uint32_t)j->plan.n_items});
-}
-
 bool job_experts_open(struct job *j, struct err *e)
 {
     const struct acts_options where = acts_in(j->plan.experts_near ? ACTS_DEVICE : ACTS_HOST, NULL);
@@ -30,7 +24,7 @@ bool job_experts_open(struct job *j, struct err *e)
     return gpu_arena_create(&j->rows, j->m->gpu, "experts", e) &&
            experts_create(&j->experts, j->rows, j->m, j->plan.samples, j->plan.batch_windows, j->plan.experts_near,
                           e) &&
-           (!any_trained(j) || tune_expert_open(&j->training, j->m, j->plan.samples, &where, e));
+           (!plan_trains_experts(&j->plan, j->o) || tune_expert_open(&j->training, j->m, j->plan.samples, &where, e));
 }
 
 void job_experts_close(struct job *j)
