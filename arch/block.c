@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PARTS_ANY_DELTA (PARTS_DELTA | PARTS_DELTA_GROUPED)
-
 /* clang-format off */
 static const struct block_part parts[] = {
     /* role, names, kind, half, input, rows and columns, turned, of, without */

@@ -28,7 +28,8 @@ enum {
     PARTS_GATED_HEADS = 1 << 21,   /* q_proj has rows of q, then of a gate, of each head: heads times sigmoid(gate) */
     PARTS_DELTA = 1 << 22,         /* layers have the gated delta rule: in_proj_qkv, in_proj_z, in_proj_b, in_proj_a */
     PARTS_DELTA_GROUPED = 1 << 23, /* the same, by key head in in_proj_qkvz and in_proj_ba */
-    PARTS_GPT_OSS = 1 << 16,       /* "mlp.router" with a bias, biases of experts, attention sinks */
+    PARTS_ANY_DELTA = PARTS_DELTA | PARTS_DELTA_GROUPED,
+    PARTS_GPT_OSS = 1 << 16, /* "mlp.router" with a bias, biases of experts, attention sinks */
 };
 
 struct family {

@@ -305,7 +305,7 @@ static bool read_delta(const struct reader *r, struct model_config *c)
     struct delta_config *x = &c->delta;
     char gate[32];
     bool gated;
-    if (!f || !(f->parts & (PARTS_DELTA | PARTS_DELTA_GROUPED)))
+    if (!f || !(f->parts & PARTS_ANY_DELTA))
         return true;
     if (!read_u32(r, "linear_num_key_heads", 1, 1u << 12, 16, &x->key_heads) ||
         !read_u32(r, "linear_num_value_heads", 1, 1u << 12, 32, &x->value_heads) ||

@@ -209,7 +209,7 @@ static bool read_delta(const struct reader *r, struct model_config *c)
     struct delta_config *x = &c->delta;
     uint32_t inner, step;
     char name[192];
-    if (!r->known || !(f->parts & (PARTS_DELTA | PARTS_DELTA_GROUPED)))
+    if (!r->known || !(f->parts & PARTS_ANY_DELTA))
         return true;
     if (!read_u32(r, "ssm.conv_kernel", 1, 64, -1, &x->taps) ||
         !read_u32(r, "ssm.state_size", 1, 1u << 12, -1, &x->key_dim) ||
