@@ -58,7 +58,7 @@ uint32_t kernel_case_random(uint64_t *state);
 /* Odd shapes that a candidate (TUNE in shaders/variants.cmake) is checked on before it is timed on the kernel's BENCH rows. */
 enum kernel_rounding {
     ROUNDS_F32, /* operands are f32 all the way */
-    ROUNDS_F16, /* operands may be rounded to 11 bits before they are multiplied */
+    ROUNDS_F16, /* operands may be rounded to 11 bits before they are multiplied, by variants for bf16 to 8 */
 };
 struct trial_case {
     unsigned kernel;

@@ -19,6 +19,9 @@ enum { REPEATS_LEAST = 3, REPEATS = 9 };
 /* Of kernels that have no bound here: of the largest number of a result. */
 #define SHARE_F32 1e-4
 #define SHARE_F16 (1.0 / 64)
+/* Of a product: two operands of 8 bits; two of 11, and as much again for sums of few products in f16. */
+#define ROUNDED_BF16 (2 * 0x1.01p-8)
+#define ROUNDED_F16  (4 * 0x1.001p-11)
 
 /* ---- one call, with what it reads and writes on the host ---- */
 
@@ -110,11 +113,12 @@ static void untouched(const struct call *c, char why[TRIAL_WHY])
     }
 }
 
-static bool product_right(const struct call *c, char why[TRIAL_WHY])
+/* `rounded`: of sum |a||b|, where operands may be rounded. */
+static bool product_right(const struct call *c, double rounded, char why[TRIAL_WHY])
 {
     const struct kernel_shape *s = &c->c.s;
     const float *a = c->in[0], *b = c->in[1], *old = c->in[3], *got = c->out[3];
-    const double unit = 0x1p-24, rounded = c->c.rounding == ROUNDS_F16 ? 4 * 0x1.001p-11 : 0;
+    const double unit = 0x1p-24;
     bool a_transposed, b_transposed;
     gpu_gemm_kernel(c->c.kernel, &a_transposed, &b_transposed);
     /* From a row, or column of B^T, to the next, and along k. */
@@ -177,10 +181,12 @@ static bool check_row(struct gpu_cmd *cmd, struct gpu_arena *arena, const struct
     struct gpu *g = gpu_cmd_gpu(cmd);
     struct call c, usual = {0};
     bool product = gpu_gemm_kernel(t->kernel, NULL, NULL);
+    bool bf16 = variant && gpu_kernel_needs(g, t->kernel, variant, GPU_CAP_BF16);
+    double rounded = t->rounding == ROUNDS_F32 ? 0 : bf16 ? ROUNDED_BF16 : ROUNDED_F16;
     bool ok = call_make(&c, t, e) && gpu_kernel_force(g, t->kernel, variant, e) && call_run(&c, cmd, arena, e);
     if (ok && !product)
         ok = call_make(&usual, t, e) && gpu_kernel_force(g, t->kernel, NULL, e) && call_run(&usual, cmd, arena, e);
-    if (ok && (product ? product_right(&c, why) : like_usual(&c, &usual, why)))
+    if (ok && (product ? product_right(&c, rounded, why) : like_usual(&c, &usual, why)))
         untouched(&c, why);
     call_free(&usual);
     call_free(&c);

@@ -9,14 +9,15 @@
 #   scripts/gpu-drivers.sh cards                their names
 #   scripts/gpu-drivers.sh run CARD PROGRAM...  runs a program that was built on this machine on such a card
 #
-# AMD, NVIDIA and lavapipe come from trixie-backports. Debian has no shim for Intel: it is built from the source package of
-# trixie's Mesa, whose driver it goes with (they share structures). NVIDIA's shim knows no Ada; tools/ada_shim.c goes before it.
+# AMD, NVIDIA and lavapipe come from trixie-backports, the shader compiler from testing. Debian has no shim for Intel: it is
+# built from the source package of trixie's Mesa, whose driver it goes with (they share structures). NVIDIA's shim knows no Ada;
+# tools/ada_shim.c goes before it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib/debian.sh
 top=${GSQ_GPU_DRIVERS:-$PWD/build/gpu-drivers}
 lib=usr/lib/x86_64-linux-gnu
-revision=3
+revision=4
 
 cards=(
     # name      driver and chip           what it is
@@ -46,19 +47,21 @@ row_of() { # CARD
     return 2
 }
 
-# Packages of another release beside those of this system: apt with lists and caches of its own.
-write_apt() {
-    local key=/usr/share/keyrings/debian-archive-keyring.gpg mirror
+# Packages of another release beside those of this system: apt with lists and caches of its own, in FOLDER. Testing is frozen or
+# late at times: its lists may be older than they promise.
+write_apt() { # FOLDER SOURCE...
+    local folder=$1 key=/usr/share/keyrings/debian-archive-keyring.gpg mirror
+    shift
     mirror=$(debian_mirror) || cannot "wants a Debian mirror"
-    mkdir -p "$top"/apt/{state/lists/partial,cache/archives/partial}
-    : >"$top/apt/status"
-    printf 'deb [signed-by=%s] %s %s main\n' "$key" "$mirror" trixie "$key" "$mirror" trixie-backports >"$top/apt/sources.list"
-    printf 'deb-src [signed-by=%s] %s trixie main\n' "$key" "$mirror" >>"$top/apt/sources.list"
-    cat >"$top/apt/apt.conf" <<EOF
-Dir::State "$top/apt/state";
-Dir::State::status "$top/apt/status";
-Dir::Cache "$top/apt/cache";
-Dir::Etc::sourcelist "$top/apt/sources.list";
+    rm -rf "$folder"
+    mkdir -p "$folder"/{state/lists/partial,cache/archives/partial}
+    : >"$folder/status"
+    printf "%s [signed-by=$key check-valid-until=no] $mirror %s main\n" "$@" >"$folder/sources.list"
+    cat >"$folder/apt.conf" <<EOF
+Dir::State "$folder/state";
+Dir::State::status "$folder/status";
+Dir::Cache "$folder/cache";
+Dir::Etc::sourcelist "$folder/sources.list";
 Dir::Etc::sourceparts "/dev/null";
 Dir::Etc::preferencesparts "/dev/null";
 Dir::Etc::main "/dev/null";
@@ -70,7 +73,15 @@ APT::Sandbox::User "root";
 Acquire::Languages "none";
 Acquire::Retries "1";
 EOF
-    export APT_CONFIG=$top/apt/apt.conf
+    export APT_CONFIG=$folder/apt.conf
+}
+
+unpack() { # FOLDER ROOT
+    local package
+    for package in "$1"/cache/archives/*.deb; do
+        dpkg-deb -x "$package" "$2"
+    done
+    rm -f "$1"/cache/archives/*.deb
 }
 
 # The shim that makes Intel's driver see a card: Mesa's own sources, compiled without the rest of Mesa.
@@ -124,13 +135,24 @@ prepare_intel() {
     ) >>"$top/intel.log" 2>&1 || { echo "gpu-drivers: no Intel: its shim does not compile (intel.log)" && return 0; }
 }
 
-# What gsq is built with to have the variants for cooperative matrices, which Debian 12's compiler and headers lack.
+# What gsq is built with to have the variants for cooperative matrices, which Debian 12's compiler and headers lack: testing's,
+# which knows bf16, or the drivers' release's.
 prepare_build() {
-    mkdir -p "$top/include"
-    cp -r "$top"/root/usr/include/{vulkan,vk_video,volk.h,volk.c} "$top/include"
+    local root=$top/compiler
+    mkdir -p "$top/include" "$root"
+    write_apt "$top/apt-testing" deb forky
+    if apt-get -qq update >"$top/compiler.log" 2>&1 &&
+        apt-get -qq -y --download-only install glslc libvulkan-dev libvulkan-volk-dev >>"$top/compiler.log" 2>&1; then
+        unpack "$top/apt-testing" "$root"
+    else
+        echo "gpu-drivers: no bf16: Debian's mirror does not give testing's shader compiler (compiler.log)"
+        root=$top/root
+    fi
+    rm -rf "$top/apt-testing"
+    cp -r "$root"/usr/include/{vulkan,vk_video,volk.h,volk.c} "$top/include"
     cat >"$top/glslc" <<EOF
 #!/bin/sh
-exec "$top/root/$lib/ld-linux-x86-64.so.2" --library-path "$top/root/$lib" "$top/root/usr/bin/glslc" "\$@"
+exec "$root/$lib/ld-linux-x86-64.so.2" --library-path "$root/$lib" "$root/usr/bin/glslc" "\$@"
 EOF
     chmod +x "$top/glslc"
 }
@@ -151,15 +173,11 @@ prepare() {
     [[ -f /usr/share/keyrings/debian-archive-keyring.gpg ]] || cannot "wants Debian's keys (debian-archive-keyring)"
     rm -rf "$top"
     mkdir -p "$top/root"
-    write_apt
+    write_apt "$top/apt" deb trixie deb trixie-backports deb-src trixie
     apt-get -qq update >"$top/apt.log" 2>&1 || cannot "Debian's mirror does not answer"
     apt-get -qq -y --download-only -t trixie-backports install mesa-vulkan-drivers mesa-drm-shim libvulkan1 glslc \
         libvulkan-dev libvulkan-volk-dev vulkan-validationlayers >>"$top/apt.log" 2>&1 || cannot "Debian's mirror has no such drivers"
-    local package
-    for package in "$top"/apt/cache/archives/*.deb; do
-        dpkg-deb -x "$package" "$top/root"
-    done
-    rm -f "$top"/apt/cache/archives/*.deb
+    unpack "$top/apt" "$top/root"
     prepare_intel
     prepare_build
     prepare_ada

@@ -89,9 +89,9 @@ part_gpus() {
     77) count skipped "compilers of GPUs" && return 0 ;;
     *) count failed "compilers of GPUs" && return 0 ;;
     esac
-    cmake --build build/newest --target gsq test_spirv test_kernels_forward test_kernels_backward test_gpu test_choice test_tune_block >>build/newest.log 2>&1 ||
+    cmake --build build/newest --target gsq test_spirv test_kernels_forward test_kernels_backward test_gpu test_choice test_bf16 test_tune_block >>build/newest.log 2>&1 ||
         { count failed "build newest" && return 0; }
-    for name in test_spirv test_kernels_forward test_kernels_backward test_gpu test_choice test_tune_block; do
+    for name in test_spirv test_kernels_forward test_kernels_backward test_gpu test_choice test_bf16 test_tune_block; do
         if GSQ_SOURCE=$PWD scripts/gpu-drivers.sh run lavapipe "build/newest/$name" >"build/newest/$name.log" 2>&1; then
             count passed "newest $name"
         else

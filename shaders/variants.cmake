@@ -8,7 +8,7 @@
 #   VARIANT  "base" for every kernel: fp32, at most 128 invocations, no 16-bit or subgroup feature
 #   TUNE     a candidate: never taken by its place among the lines, but where it was measured, on the device, to be right and
 #            faster than the line that is taken otherwise, or where --variant names it. CPU devices measure nothing
-#   NEEDS    device bits, host/gpu/gpu_device.h: CPU SUBGROUP LANES8 F16 INT8 COOPMAT REGISTERS. Order matters: a CPU variant comes first
+#   NEEDS    device bits, host/gpu/gpu_device.h: CPU SUBGROUP LANES8 F16 INT8 COOPMAT BF16 REGISTERS. Order matters: a CPU variant comes first
 #   WHERE    only for calls whose push constant is a multiple of `step` and at most `most` (numbers, or names of limits.h): sizes of
 #            their own beside the other variants, and before them
 #   PROBE    the line is dropped where the installed glslc cannot compile probe/PROBE.comp
@@ -53,6 +53,8 @@ foreach(form "" _nn _tn)
     kernel(gemm_half${form} packed TUNE NEEDS F16 SUBGROUP REGISTERS WG 256 SPEC TILE=128 TILE_N=128 FILE gemm_packed.comp ${lies} OPT -O0)
     kernel(gemm_half${form} base WG 128 SPEC TILE=64 TILE_N=64 FILE gemm.comp ${lies})
     kernel(gemm_half${form} coopmat_large TUNE NEEDS COOPMAT SUBGROUP F16 REGISTERS PROBE coopmat WG 256 SUBGROUP_SIZE smallest SPEC TILE=128 TILE_N=128 FILE gemm_coopmat_large.comp ${lies})
+    kernel(gemm_half${form} bf16_large TUNE NEEDS COOPMAT BF16 SUBGROUP F16 REGISTERS PROBE bf16 WG 256 SUBGROUP_SIZE smallest SPEC TILE=128 TILE_N=128 FILE gemm_coopmat_large.comp ${lies} BF16=1)
+    kernel(gemm_half${form} bf16 TUNE NEEDS COOPMAT BF16 SUBGROUP F16 PROBE bf16 WG 128 SUBGROUP_SIZE smallest SPEC TILE=64 TILE_N=64 FILE gemm_coopmat_large.comp ${lies} BF16=1 STEP=16)
     kernel(gemm_half${form} coopmat TUNE NEEDS COOPMAT SUBGROUP F16 PROBE coopmat WG 128 SUBGROUP_SIZE smallest SPEC TILE=64 TILE_N=64 FILE gemm_coopmat.comp ${lies})
 endforeach()
 

@@ -14,7 +14,7 @@
 static bool device_create(struct gpu *g, struct err *e)
 {
     struct gpu_probe *p = &g->probe;
-    const char *extensions[5];
+    const char *extensions[6];
     uint32_t n = 0;
     const float priority = 1;
     VkDeviceQueueCreateInfo queue = {
@@ -34,6 +34,18 @@ static bool device_create(struct gpu *g, struct err *e)
     if (p->info.caps & GPU_CAP_COOPMAT) {
         extensions[n++] = VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME;
         p->v13.pNext = &coopmat;
+    }
+#endif
+#ifdef VK_KHR_shader_bfloat16
+    VkPhysicalDeviceShaderBfloat16FeaturesKHR bf16 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_BFLOAT16_FEATURES_KHR,
+        .pNext = p->v13.pNext,
+        .shaderBFloat16Type = VK_TRUE,
+        .shaderBFloat16CooperativeMatrix = VK_TRUE,
+    };
+    if ((p->info.caps & GPU_CAP_COOPMAT) && (p->info.caps & GPU_CAP_BF16)) {
+        extensions[n++] = VK_KHR_SHADER_BFLOAT16_EXTENSION_NAME;
+        p->v13.pNext = &bf16;
     }
 #endif
     VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR statistics = {

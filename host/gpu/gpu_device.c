@@ -9,6 +9,7 @@ const struct gpu_cap_name gpu_cap_names[] = {
     {GPU_CAP_F16, "f16"},
     {GPU_CAP_INT8, "int8"},
     {GPU_CAP_COOPMAT, "coopmat"},
+    {GPU_CAP_BF16, "bf16"},
     {GPU_CAP_REGISTERS, "registers"},
     {GPU_CAP_PUSH_DESCRIPTOR, "push_descriptor"},
     {0, NULL},

@@ -20,6 +20,7 @@ enum gpu_cap {
     /* A compiler has 128 registers and more for each invocation. Vulkan does not tell: it is so where no subgroup is smaller
      * than 32 (AMD, NVIDIA); Intel's come down to 8 or 16 because their registers are few. On a CPU the stack serves. */
     GPU_CAP_REGISTERS = 1 << 7,
+    GPU_CAP_BF16 = 1 << 8, /* cooperative matrices of VK_KHR_shader_bfloat16, bf16 x bf16 + f32 */
 };
 
 /* Their names, in words of the user; `bit` 0 ends the list. */

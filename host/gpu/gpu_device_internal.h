@@ -41,8 +41,8 @@ struct gpu_probe {
     bool subgroup_size_fixed; /* the size can be required at pipeline creation */
     uint32_t subgroup_least;  /* the smallest that can be, and the largest */
     uint32_t subgroup_most;
-    uint32_t coopmat[3];                /* M, N, K of the f16 x f16 + f32 product; 0: none */
-    VkPhysicalDeviceFeatures2 features; /* those to switch on; the chain below hangs on it */
+    uint32_t coopmat[3], coopmat_bf16[3]; /* M, N, K of f16 x f16 + f32, and of bf16 x bf16 + f32; 0: none */
+    VkPhysicalDeviceFeatures2 features;   /* those to switch on; the chain below hangs on it */
     VkPhysicalDeviceVulkan11Features v11;
     VkPhysicalDeviceVulkan12Features v12;
     VkPhysicalDeviceVulkan13Features v13;

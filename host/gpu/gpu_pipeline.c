@@ -118,9 +118,10 @@ static uint32_t constants_of(const struct gpu_probe *p, const struct gpu_kernel 
     uint32_t n = 0;
     out[n++] = (struct spirv_constant){SPEC_WORKGROUP, k->local_size};
     out[n++] = (struct spirv_constant){SPEC_SUBGROUP, k->subgroup_size};
-    if ((v->needs & GPU_CAP_COOPMAT) && (p->info.caps & GPU_CAP_COOPMAT))
+    const uint32_t *tile = v->needs & GPU_CAP_BF16 ? p->coopmat_bf16 : p->coopmat;
+    if ((v->needs & GPU_CAP_COOPMAT) && tile[0])
         for (uint32_t i = 0; i < 3; i++)
-            out[n++] = (struct spirv_constant){SPEC_COOPMAT_M + i, p->coopmat[i]};
+            out[n++] = (struct spirv_constant){SPEC_COOPMAT_M + i, tile[i]};
     for (uint32_t i = 0; i < v->n_spec; i++)
         out[n++] = (struct spirv_constant){v->spec[i].id, v->spec[i].value};
     return n;
@@ -518,6 +519,12 @@ bool gpu_kernel_prefer(struct gpu *g, unsigned kernel, const char *const *varian
 bool gpu_kernel_usable(const struct gpu *g, unsigned kernel, const char *variant, struct err *e)
 {
     return usable_row(g, kernel, variant, e) >= 0;
+}
+
+bool gpu_kernel_needs(const struct gpu *g, unsigned kernel, const char *variant, uint32_t cap)
+{
+    int row = usable_row(g, kernel, variant, NULL);
+    return row >= 0 && (g->pipelines->kernels[row].variant->needs & cap);
 }
 
 unsigned gpu_kernel_preferred(const struct gpu *g, unsigned kernel, const char *names[GPU_PREFER_MAX])

@@ -27,6 +27,8 @@ bool gpu_kernel_prefer(struct gpu *g, unsigned kernel, const char *const *varian
 unsigned gpu_kernel_preferred(const struct gpu *g, unsigned kernel, const char *names[GPU_PREFER_MAX]);
 /* Whether there is a variant of that name that the device can run; ERR_USER says what is missing. */
 bool gpu_kernel_usable(const struct gpu *g, unsigned kernel, const char *variant, struct err *e);
+/* Whether there is such a variant, that the device can run, and it needs this capability (enum gpu_cap). */
+bool gpu_kernel_needs(const struct gpu *g, unsigned kernel, const char *variant, uint32_t cap);
 /* Whether the device was opened for a variant by name. */
 bool gpu_kernels_forced(const struct gpu *g);
 /* Bytes of shared memory that a workgroup of it takes; 0 past the end. A variant that takes more than the device has is not

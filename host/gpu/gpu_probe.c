@@ -182,8 +182,26 @@ static bool choose_queue(struct gpu_probe *p)
 }
 
 #ifdef VK_KHR_cooperative_matrix
-/* A 16-bit float product with f32 accumulation by a subgroup; the largest tile wins. */
-static void probe_coopmat(struct gpu_probe *p)
+/* The largest tile, M, N, K, of a product of a type with f32 accumulation by a subgroup; 0: none. */
+static void largest_tile(const VkCooperativeMatrixPropertiesKHR *shapes, uint32_t n, VkComponentTypeKHR type,
+                         uint32_t tile[3])
+{
+    uint64_t best = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const VkCooperativeMatrixPropertiesKHR *s = &shapes[i];
+        uint64_t volume = (uint64_t)s->MSize * s->NSize * s->KSize;
+        if (s->AType == type && s->BType == type && s->CType == VK_COMPONENT_TYPE_FLOAT32_KHR &&
+            s->ResultType == VK_COMPONENT_TYPE_FLOAT32_KHR && s->scope == VK_SCOPE_SUBGROUP_KHR &&
+            !s->saturatingAccumulation && volume > best) {
+            best = volume;
+            tile[0] = s->MSize;
+            tile[1] = s->NSize;
+            tile[2] = s->KSize;
+        }
+    }
+}
+
+static void probe_coopmat(struct gpu_probe *p, bool bf16)
 {
     VkPhysicalDeviceCooperativeMatrixFeaturesKHR f = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR};
@@ -197,19 +215,18 @@ static void probe_coopmat(struct gpu_probe *p)
         shapes[i] = (VkCooperativeMatrixPropertiesKHR){.sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR};
     if (vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR(p->physical, &n, shapes) < 0)
         return;
-    uint64_t best = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        const VkCooperativeMatrixPropertiesKHR *s = &shapes[i];
-        uint64_t volume = (uint64_t)s->MSize * s->NSize * s->KSize;
-        if (s->AType == VK_COMPONENT_TYPE_FLOAT16_KHR && s->BType == VK_COMPONENT_TYPE_FLOAT16_KHR &&
-            s->CType == VK_COMPONENT_TYPE_FLOAT32_KHR && s->ResultType == VK_COMPONENT_TYPE_FLOAT32_KHR &&
-            s->scope == VK_SCOPE_SUBGROUP_KHR && !s->saturatingAccumulation && volume > best) {
-            best = volume;
-            p->coopmat[0] = s->MSize;
-            p->coopmat[1] = s->NSize;
-            p->coopmat[2] = s->KSize;
-        }
-    }
+    largest_tile(shapes, n, VK_COMPONENT_TYPE_FLOAT16_KHR, p->coopmat);
+#ifdef VK_KHR_shader_bfloat16
+    VkPhysicalDeviceShaderBfloat16FeaturesKHR b = {.sType =
+                                                       VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_BFLOAT16_FEATURES_KHR};
+    f2.pNext = &b;
+    if (bf16)
+        vkGetPhysicalDeviceFeatures2(p->physical, &f2);
+    if (b.shaderBFloat16Type && b.shaderBFloat16CooperativeMatrix)
+        largest_tile(shapes, n, VK_COMPONENT_TYPE_BFLOAT16_KHR, p->coopmat_bf16);
+#else
+    (void)bf16;
+#endif
 }
 #endif
 
@@ -225,7 +242,7 @@ static void probe_extensions(struct gpu_probe *p)
         p->statistics = has_extension(list, n, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME);
 #ifdef VK_KHR_cooperative_matrix
         if (has_extension(list, n, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME))
-            probe_coopmat(p);
+            probe_coopmat(p, has_extension(list, n, "VK_KHR_shader_bfloat16"));
 #endif
     }
     free(list);
@@ -288,6 +305,8 @@ static uint32_t probe_caps(const struct gpu_probe *p, const VkPhysicalDeviceVulk
         caps |= GPU_CAP_REGISTERS;
     if (p->coopmat[0] && (caps & GPU_CAP_SUBGROUP) && (caps & GPU_CAP_F16))
         caps |= GPU_CAP_COOPMAT;
+    if (p->coopmat_bf16[0] && (caps & GPU_CAP_COOPMAT))
+        caps |= GPU_CAP_BF16;
     return caps;
 }
 
