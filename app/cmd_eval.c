@@ -57,6 +57,26 @@ static void tell_eval(const struct args *a, const char *device, const struct gsq
     json_emit(j);
 }
 
+static void say_quantile(const struct gsq_quantile *q)
+{
+    char name[24];
+    snprintf(name, sizeof name, q->share == .5 ? "median" : "%g %% are below", 100 * q->share);
+    say(stdout, "  %-19s %.6f (%.6f to %.6f)\n", name, q->value, q->low, q->high);
+}
+
+static void add_quantiles(cJSON *j, const struct gsq_eval_result *r)
+{
+    cJSON *list = cJSON_AddArrayToObject(j, "kl_quantiles");
+    for (int i = 0; i < GSQ_QUANTILES; i++) {
+        cJSON *o = cJSON_CreateObject();
+        cJSON_AddNumberToObject(o, "share", r->kl_quantiles[i].share);
+        cJSON_AddNumberToObject(o, "kl", r->kl_quantiles[i].value);
+        cJSON_AddNumberToObject(o, "low", r->kl_quantiles[i].low);
+        cJSON_AddNumberToObject(o, "high", r->kl_quantiles[i].high);
+        cJSON_AddItemToArray(list, o);
+    }
+}
+
 static void tell_compare(const struct args *a, const char *device, const struct gsq_eval_options *o,
                          const struct gsq_eval_result *r)
 {
@@ -64,9 +84,17 @@ static void tell_compare(const struct args *a, const char *device, const struct 
         char time[24];
         say(stdout, "%s against the reference %s\n", a->positional[0], a->positional[1]);
         say(stdout, "mean KL divergence    %.6f +/- %.6f nats\n", r->mean_kl, r->mean_kl_error);
+        for (int i = 0; i < GSQ_QUANTILES; i++)
+            if (r->kl_quantiles[i].share >= .5)
+                say_quantile(&r->kl_quantiles[i]);
+        say(stdout, "  maximum             %.6f\n", r->kl_most);
         say(stdout, "top-1 agreement       %.2f +/- %.2f %%\n", 100 * r->top1, 100 * r->top1_error);
+        say(stdout, "change of p           %.3f +/- %.3f %% in the mean, %.3f +/- %.3f %% root mean square\n",
+            100 * r->p_change, 100 * r->p_change_error, 100 * r->p_change_rms, 100 * r->p_change_rms_error);
         say(stdout, "perplexity            %.5f +/- %.5f\n", r->perplexity, r->perplexity_error);
         say(stdout, "reference perplexity  %.5f +/- %.5f\n", r->reference_perplexity, r->reference_perplexity_error);
+        say(stdout, "  ratio               %.5f +/- %.5f, correlation %.2f %%\n", r->perplexity_ratio,
+            r->perplexity_ratio_error, 100 * r->correlation);
         say(stdout, "                      %u windows of %u tokens%s, %s on %s\n", (unsigned)r->windows,
             (unsigned)r->context, protocol_note(o), format_seconds(r->seconds, time, sizeof time), device);
         return;
@@ -74,12 +102,21 @@ static void tell_compare(const struct args *a, const char *device, const struct 
     cJSON *j = result_json(a, device);
     cJSON_AddNumberToObject(j, "mean_kl", r->mean_kl);
     cJSON_AddNumberToObject(j, "mean_kl_error", r->mean_kl_error);
+    add_quantiles(j, r);
+    cJSON_AddNumberToObject(j, "kl_max", r->kl_most);
     cJSON_AddNumberToObject(j, "top1_agreement", r->top1);
     cJSON_AddNumberToObject(j, "top1_agreement_error", r->top1_error);
     cJSON_AddNumberToObject(j, "perplexity", r->perplexity);
     cJSON_AddNumberToObject(j, "perplexity_error", r->perplexity_error);
     cJSON_AddNumberToObject(j, "reference_perplexity", r->reference_perplexity);
     cJSON_AddNumberToObject(j, "reference_perplexity_error", r->reference_perplexity_error);
+    cJSON_AddNumberToObject(j, "perplexity_ratio", r->perplexity_ratio);
+    cJSON_AddNumberToObject(j, "perplexity_ratio_error", r->perplexity_ratio_error);
+    cJSON_AddNumberToObject(j, "correlation", r->correlation);
+    cJSON_AddNumberToObject(j, "p_change", r->p_change);
+    cJSON_AddNumberToObject(j, "p_change_error", r->p_change_error);
+    cJSON_AddNumberToObject(j, "p_change_rms", r->p_change_rms);
+    cJSON_AddNumberToObject(j, "p_change_rms_error", r->p_change_rms_error);
     add_windows(j, r, o);
     cJSON_AddNumberToObject(j, "seconds", r->seconds);
     json_emit(j);

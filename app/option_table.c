@@ -52,8 +52,10 @@ const struct command commands[CMD_COUNT] = {
             {"MODEL", "REFERENCE"},
             {"text"},
             "REFERENCE is what MODEL should equal: the original of a quantized model. Both read the same windows of "
-            "the\ntext. Printed: mean KL(reference || model) per position, how often both find the same token most "
-            "likely, and\nboth perplexities. With --protocol llama.cpp the numbers are those of llama-perplexity "
+            "the\ntext. Printed: KL(reference || model) per position, its mean and how it is spread (with 95 % "
+            "confidence), how\n"
+            "often both find the same token most likely, how the probability of the text's tokens changed, and both\n"
+            "perplexities. With --protocol llama.cpp the numbers are those of llama-perplexity "
             "--kl-divergence (see\ngsq eval --help).\n",
         },
     [CMD_INSPECT] =

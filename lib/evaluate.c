@@ -1,3 +1,5 @@
+#include <assert.h>
+#include <math.h>
 #include <string.h>
 
 #include "formats/shipped_text.h"
@@ -52,7 +54,20 @@ static void give_eval(struct gsq_eval_result *result, const struct eval_options 
         .mean_kl_error = r->kl_error,
         .top1_error = r->top1_error,
         .reference_perplexity_error = r->reference.perplexity_error,
+        .kl_most = r->kl_most,
+        .perplexity_ratio = exp(r->log_ratio),
+        .perplexity_ratio_error = exp(r->log_ratio) * r->log_ratio_error,
+        .correlation = r->correlation,
+        .p_change = r->p_change,
+        .p_change_error = r->p_change_error,
+        .p_change_rms = r->p_change_rms,
+        .p_change_rms_error = r->p_change_rms_error,
     };
+    static_assert((int)GSQ_QUANTILES == EVAL_QUANTILES, "as many are given as are found");
+    for (int i = 0; i < GSQ_QUANTILES; i++) {
+        const struct quantile *q = &r->kl[i];
+        out.kl_quantiles[i] = (struct gsq_quantile){q->share, q->value, q->low, q->high};
+    }
     memcpy(out.token_hash, r->model.token_hash, sizeof out.token_hash);
     lib_give(result, &out, sizeof out);
 }

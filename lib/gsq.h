@@ -408,6 +408,12 @@ struct gsq_eval_options {
 GSQ_API void gsq_eval_options_init_sized(struct gsq_eval_options *o, size_t size);
 #define gsq_eval_options_init(o) gsq_eval_options_init_sized((o), sizeof *(o))
 
+/* The value that a share of the positions is below, and between what it lies with 95 % confidence if they are independent. */
+struct gsq_quantile {
+    double share, value, low, high;
+};
+enum { GSQ_QUANTILES = 6 };
+
 struct gsq_eval_result {
     size_t size;
     double perplexity, mean_nll; /* exp(mean_nll), nats per token */
@@ -420,6 +426,14 @@ struct gsq_eval_result {
     /* Standard errors; tokens count as independent, as in llama-perplexity. */
     double perplexity_error, mean_nll_error, mean_kl_error, top1_error, reference_perplexity_error;
     char token_hash[33]; /* of those tokens: XXH3-128 of the ids as little-endian words of 32 bits */
+    /* gsq_compare, as llama-perplexity --kl-divergence has them. */
+    struct gsq_quantile kl_quantiles[GSQ_QUANTILES]; /* shares .01, .1, .5, .9, .99, .999 of the positions */
+    double kl_most;
+    double perplexity_ratio,
+        perplexity_ratio_error; /* the model's over the reference's; the error from pairs of positions */
+    double correlation;         /* of both sides' -ln p of the text's tokens */
+    /* How much more probable the text's tokens are to the model: mean, and root of the mean square. */
+    double p_change, p_change_error, p_change_rms, p_change_rms_error;
 };
 /* Perplexity of a model on a text. result->size must be set. */
 GSQ_API bool gsq_eval(gsq_device *device, const gsq_model *model, const struct gsq_eval_options *o,

@@ -114,6 +114,65 @@ static void test_reference(void **state)
     }
 }
 
+static void test_spread(void **state)
+{
+    (void)state;
+    float x[101], one = 7, broken[3] = {2, NAN, 1};
+    for (int i = 0; i < 101; i++)
+        x[i] = (float)(i * 40 % 101 + 1); /* 1 to 101, in no order */
+    spread_sort(x, 101);
+    /* 1.96 sqrt(101 / 4) = 9.85 ranks to either side of rank 50, 1.96 sqrt(101 .99 .01) = 1.96 of rank 99. */
+    struct quantile q = spread_quantile(x, 101, .5), top = spread_quantile(x, 101, .99);
+    assert_true(q.share == .5 && q.value == 51 && q.low == 41 && q.high == 61);
+    assert_true(top.value == 100 && top.low == 98 && top.high == 101);
+    assert_true(fabs(spread_quantile(x, 100, .5).value - 50.5) < 1e-12);
+    assert_true(fabs(spread_quantile(x, 100, .9).value - 90.1) < 1e-12);
+    q = spread_quantile(&one, 1, .5);
+    assert_true(q.value == 7 && q.low == 7 && q.high == 7);
+    spread_sort(broken, 3);
+    assert_true(broken[0] == 1 && broken[1] == 2 && isnan(broken[2]));
+}
+
+/* What pairs of positions say, of -ln p on both sides, each number by its definition. */
+static void check_pairs(const struct compare_result *r, const double (*nll)[2], const double *kl, int n)
+{
+    double mean[2] = {0}, ratio = 0, change = 0, square = 0, var[2] = {0}, cov = 0, off[3] = {0};
+    float sorted[5 * CTX];
+    for (int i = 0; i < n; i++) {
+        double d = exp(-nll[i][0]) - exp(-nll[i][1]);
+        sorted[i] = (float)kl[i];
+        mean[0] += nll[i][0] / n;
+        mean[1] += nll[i][1] / n;
+        ratio += (nll[i][0] - nll[i][1]) / n;
+        change += d / n;
+        square += d * d / n;
+    }
+    for (int i = 0; i < n; i++) {
+        double d = exp(-nll[i][0]) - exp(-nll[i][1]), a = nll[i][0] - mean[0], b = nll[i][1] - mean[1];
+        var[0] += a * a;
+        var[1] += b * b;
+        cov += a * b;
+        off[0] += pow(a - b, 2);
+        off[1] += pow(d - change, 2);
+        off[2] += pow(d * d - square, 2);
+    }
+    double each = (double)n * (n - 1), rms = sqrt(square);
+    assert_true(fabs(r->log_ratio - ratio) < 1e-6);
+    assert_true(fabs(r->log_ratio_error / sqrt(off[0] / each) - 1) < 1e-4);
+    assert_true(fabs(r->correlation - cov / sqrt(var[0] * var[1])) < 1e-5);
+    assert_true(fabs(r->p_change - change) < 1e-8 && fabs(r->p_change_rms / rms - 1) < 1e-4);
+    assert_true(fabs(r->p_change_error / sqrt(off[1] / each) - 1) < 1e-4);
+    assert_true(fabs(r->p_change_rms_error / (sqrt(off[2] / each) / (2 * rms)) - 1) < 1e-4);
+    static const double shares[] = {.01, .1, .5, .9, .99, .999};
+    spread_sort(sorted, (uint64_t)n);
+    for (int i = 0; i < EVAL_QUANTILES; i++) {
+        assert_true(r->kl[i].share == shares[i]);
+        assert_true(fabs(r->kl[i].value / spread_quantile(sorted, (uint64_t)n, shares[i]).value - 1) < 1e-4);
+        assert_true(r->kl[i].low <= r->kl[i].value && r->kl[i].value <= r->kl[i].high);
+    }
+    assert_true(fabs(r->kl_most / sorted[n - 1] - 1) < 1e-4);
+}
+
 static void test_compare(void **state)
 {
     (void)state;
@@ -128,7 +187,8 @@ static void test_compare(void **state)
     write_model(OTHER, &b, &rb);
     byte_text_write(DIR_, TEXT_BYTES, ids);
     double *la = reference_log_probs(&a, &ra, ids, 5), *lb = reference_log_probs(&b, &rb, ids, 5), kl = 0;
-    double each[5 * CTX], spread = 0, n = 5 * (CTX - 1);
+    double each[5 * CTX], spread = 0, n = 5 * (CTX - 1), nll[5 * CTX][2], dense[5 * CTX];
+    int pairs = 0;
     for (uint32_t t = 0; t < 5 * CTX; t++) {
         const double *p = lb + (size_t)t * 270, *q = la + (size_t)t * 270;
         uint32_t top_p = 0, top_q = 0;
@@ -142,6 +202,9 @@ static void test_compare(void **state)
             top_q = q[v] > q[top_q] ? v : top_q;
         }
         agree += top_p == top_q;
+        nll[pairs][0] = -q[ids[t + 1]];
+        nll[pairs][1] = -p[ids[t + 1]];
+        dense[pairs++] = each[t];
     }
     kl /= 5 * (CTX - 1);
     for (uint32_t t = 0; t < 5 * CTX; t++)
@@ -153,12 +216,15 @@ static void test_compare(void **state)
     assert_true(r.top1 == (double)agree / (5 * (CTX - 1)));
     assert_true(fabs(r.kl_error / sqrt(spread / (n - 1) / n) - 1) < 1e-4);
     assert_true(fabs(r.top1_error - sqrt(r.top1 * (1 - r.top1) / (n - 1))) < 1e-9);
+    check_pairs(&r, nll, dense, pairs);
     /* The same numbers as eval, to the bit. */
     assert_true(r.model.mean_nll == eval_ok(MODEL, &o).mean_nll);
     assert_true(r.reference.mean_nll == eval_ok(OTHER, &o).mean_nll);
     OK(eval_compare(cmd, ca, ca, &o, &r, &e), e);
     assert_true(fabs(r.mean_kl) < 1e-7);
     assert_true(r.top1 == 1 && r.top1_error == 0);
+    assert_true(r.log_ratio == 0 && r.log_ratio_error == 0 && r.p_change_rms == 0 && r.p_change_rms_error == 0);
+    assert_true(fabs(r.correlation - 1) < 1e-12);
     checkpoint_close(&ca);
     checkpoint_close(&cb);
     free(la);
@@ -445,10 +511,11 @@ static void test_tinystories_656k(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reference),      cmocka_unit_test(test_compare),
-        cmocka_unit_test(test_llama_protocol), cmocka_unit_test(test_little_memory),
-        cmocka_unit_test(test_quantized),      cmocka_unit_test(test_progress),
-        cmocka_unit_test(test_refusals),       cmocka_unit_test(test_tinystories_656k),
+        cmocka_unit_test(test_reference),        cmocka_unit_test(test_compare),
+        cmocka_unit_test(test_spread),           cmocka_unit_test(test_llama_protocol),
+        cmocka_unit_test(test_little_memory),    cmocka_unit_test(test_quantized),
+        cmocka_unit_test(test_progress),         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_tinystories_656k),
     };
     return device_done(cmocka_run_group_tests(tests, device_setup, remove_dir));
 }

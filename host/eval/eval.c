@@ -10,10 +10,13 @@
 #include "host/gpu/kernels.h"
 #include "host/model/head.h"
 
+/* Over the scored positions. Of a comparison all but nll[0]. */
 struct sums {
-    double nll[2], kl;
-    double nll_squares[2], kl_squares;
-    uint64_t agree;
+    struct moments nll[2], kl, agree;
+    struct moments ratio;                 /* nll of the model less that of the reference */
+    struct moments change, change_square; /* of the right token's probability, the model's less the reference's */
+    double both;                          /* products of nll */
+    float *kls;                           /* [positions] of a comparison */
 };
 
 struct eval {
@@ -43,6 +46,11 @@ bool eval_protocol_parse(const char *name, enum eval_protocol *out)
 static uint32_t first_scored(const struct eval *ev)
 {
     return ev->o->protocol == EVAL_LLAMA ? ev->f.w.ctx / 2 : 0;
+}
+
+static uint64_t scored_positions(const struct eval *ev)
+{
+    return (uint64_t)ev->f.w.n * (ev->f.w.ctx - 1 - first_scored(ev));
 }
 
 static bool through_block(void *ctx, struct forward *f, struct forward_side *s, uint32_t layer, struct err *e)
@@ -141,6 +149,18 @@ static void head_scores(struct eval *ev, const struct head_scratch *h, uint32_t 
     }
 }
 
+static void add_pair(struct sums *s, const double nll[2], float kl, bool agree)
+{
+    double change = exp(-nll[0]) - exp(-nll[1]);
+    s->kls[s->kl.n] = kl;
+    moments_add(&s->kl, kl);
+    moments_add(&s->agree, agree);
+    moments_add(&s->ratio, nll[0] - nll[1]);
+    moments_add(&s->change, change);
+    moments_add(&s->change_square, change * change);
+    s->both += nll[0] * nll[1];
+}
+
 /* Scores to the host, summed in double in the order of the text. */
 static bool head_sum(struct eval *ev, struct head_scratch *h, uint32_t windows, struct err *e)
 {
@@ -157,15 +177,10 @@ static bool head_sum(struct eval *ev, struct head_scratch *h, uint32_t windows, 
     for (uint32_t t = 0; t < tokens; t++) {
         if (t % ctx < first || t % ctx == ctx - 1)
             continue; /* the last one predicts the token after the window */
-        for (int i = 0; i < ev->f.sides; i++) {
-            ev->sums.nll[i] += nll[i][t];
-            ev->sums.nll_squares[i] += (double)nll[i][t] * nll[i][t];
-        }
-        if (ev->f.sides == 2) {
-            ev->sums.kl += kl[t];
-            ev->sums.kl_squares += (double)kl[t] * kl[t];
-            ev->sums.agree += top1[t] != 0;
-        }
+        for (int i = 0; i < ev->f.sides; i++)
+            moments_add(&ev->sums.nll[i], nll[i][t]);
+        if (ev->f.sides == 2)
+            add_pair(&ev->sums, (double[]){nll[0][t], nll[1][t]}, kl[t], top1[t] != 0);
     }
     return true;
 }
@@ -245,17 +260,13 @@ static bool eval_run(struct eval *ev, struct err *e)
         return false;
     for (uint32_t i = 0; ev->o->protocol == EVAL_LLAMA && f->w.bos >= 0 && i < f->w.n; i++)
         f->w.ids[(size_t)i * f->w.ctx] = (uint32_t)f->w.bos;
+    uint64_t scored = scored_positions(ev);
+    if (f->sides == 2 && !(ev->sums.kls = malloc(scored * sizeof *ev->sums.kls)))
+        return err_nomem(e, "the divergence of each position", scored * sizeof *ev->sums.kls);
     bool ok = forward_models(f, e) && forward_open(f, e);
     for (int i = 0; ok && i < f->sides; i++)
         ok = forward_blocks(f, &f->side[i], through_block, NULL, e);
     return ok && run_head(ev, e) && forward_tell(f, "done", e);
-}
-
-/* Of the mean of n numbers, from their sums; 0 of a single one. */
-static double standard_error(double sum, double squares, uint64_t n)
-{
-    double mean = sum / (double)n, variance = squares / (double)n - mean * mean;
-    return n > 1 ? sqrt(fmax(0, variance) / (double)(n - 1)) : 0;
 }
 
 static void fill_result(const struct eval *ev, int side, struct eval_result *out)
@@ -267,14 +278,40 @@ static void fill_result(const struct eval *ev, int side, struct eval_result *out
     *out = (struct eval_result){
         .tokens = ev->f.w.tokens,
         .windows = ev->f.w.n,
-        .scored = (uint64_t)ev->f.w.n * (ev->f.w.ctx - 1 - first_scored(ev)),
+        .scored = scored_positions(ev),
         .seconds = ev->f.side[side].seconds + rest / ev->f.sides,
     };
-    out->mean_nll = ev->sums.nll[side] / (double)out->scored;
-    out->nll_error = standard_error(ev->sums.nll[side], ev->sums.nll_squares[side], out->scored);
+    out->mean_nll = moments_mean(&ev->sums.nll[side]);
+    out->nll_error = moments_error(&ev->sums.nll[side]);
     out->perplexity = exp(out->mean_nll);
     out->perplexity_error = out->perplexity * out->nll_error;
     hash_hex(ev->f.w.hash, out->token_hash);
+}
+
+/* What pairs of positions say; the formulas are those of llama-perplexity --kl-divergence. */
+static void fill_pairs(struct sums *s, struct compare_result *out)
+{
+    static const double shares[EVAL_QUANTILES] = {.01, .1, .5, .9, .99, .999};
+    double means[2] = {moments_mean(&s->nll[0]), moments_mean(&s->nll[1])}, n = (double)s->kl.n;
+    double spread[2], rms = sqrt(moments_mean(&s->change_square));
+    for (int i = 0; i < 2; i++)
+        spread[i] = s->nll[i].squares / n - means[i] * means[i];
+    out->mean_kl = moments_mean(&s->kl);
+    out->kl_error = moments_error(&s->kl);
+    out->top1 = moments_mean(&s->agree);
+    out->top1_error = moments_error(&s->agree);
+    out->log_ratio = moments_mean(&s->ratio);
+    out->log_ratio_error = moments_error(&s->ratio);
+    out->correlation =
+        spread[0] > 0 && spread[1] > 0 ? (s->both / n - means[0] * means[1]) / sqrt(spread[0] * spread[1]) : NAN;
+    out->p_change = moments_mean(&s->change);
+    out->p_change_error = moments_error(&s->change);
+    out->p_change_rms = rms;
+    out->p_change_rms_error = rms > 0 ? moments_error(&s->change_square) / (2 * rms) : 0;
+    spread_sort(s->kls, s->kl.n);
+    for (int i = 0; i < EVAL_QUANTILES; i++)
+        out->kl[i] = spread_quantile(s->kls, s->kl.n, shares[i]);
+    out->kl_most = s->kls[s->kl.n - 1];
 }
 
 static struct eval eval_of(struct gpu_cmd *cmd, const char *phase, const struct eval_options *o)
@@ -314,11 +351,9 @@ bool eval_compare(struct gpu_cmd *cmd, const struct checkpoint *model, const str
     if (ok) {
         fill_result(&ev, 0, &out->model);
         fill_result(&ev, 1, &out->reference);
-        out->mean_kl = ev.sums.kl / (double)out->model.scored;
-        out->kl_error = standard_error(ev.sums.kl, ev.sums.kl_squares, out->model.scored);
-        out->top1 = (double)ev.sums.agree / (double)out->model.scored;
-        out->top1_error = standard_error((double)ev.sums.agree, (double)ev.sums.agree, out->model.scored);
+        fill_pairs(&ev.sums, out);
     }
+    free(ev.sums.kls);
     forward_close(&ev.f);
     return ok;
 }

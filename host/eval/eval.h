@@ -2,8 +2,9 @@
 #ifndef QUANT_EVAL_H
 #define QUANT_EVAL_H
 
-#include "host/model/windows.h"
+#include "host/eval/spread.h"
 #include "host/gpu/progress.h"
+#include "host/model/windows.h"
 
 /* What of a window is read and scored. */
 enum eval_protocol {
@@ -39,12 +40,19 @@ struct eval_result {
 bool eval_perplexity(struct gpu_cmd *cmd, const struct checkpoint *ck, const struct eval_options *o,
                      struct eval_result *out, struct err *e);
 
+enum { EVAL_QUANTILES = 6 };
 struct compare_result {
     struct eval_result model, reference;
     double mean_kl; /* KL(reference || model) per position, nats, over the positions that predict the scored
                        ones */
     double top1;    /* share of positions whose most likely token agrees */
-    double kl_error, top1_error; /* standard errors of both */
+    double kl_error, top1_error;        /* standard errors of both */
+    struct quantile kl[EVAL_QUANTILES]; /* shares .01, .1, .5, .9, .99, .999 of the positions */
+    double kl_most;
+    /* ln of the model's perplexity over the reference's, from pairs of positions; correlation of both sides' -ln p. */
+    double log_ratio, log_ratio_error, correlation;
+    /* How much more probable the text's tokens are to the model: mean, and root of the mean square. */
+    double p_change, p_change_error, p_change_rms, p_change_rms_error;
 };
 /* Both must share the vocabulary size and the token ids of the text. */
 bool eval_compare(struct gpu_cmd *cmd, const struct checkpoint *model, const struct checkpoint *reference,
