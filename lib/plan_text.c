@@ -104,7 +104,9 @@ static void print_tensors(struct strbuf *f, const struct plan *p)
         table_cell(t, "%u %s", groups[i].count, groups[i].count == 1 ? "matrix" : "matrices");
         table_cell(t, "%s", x->type->name);
         table_cell(t, "%.4g bits", 8.0 * x->type->bytes / x->type->block);
-        if (x->type != x->wanted)
+        if (p->refines)
+            table_cell(t, "%s", x->coded ? "codes learned anew" : "as it is");
+        else if (x->type != x->wanted)
             table_cell(t, "instead of %s", x->wanted->name);
         else if (x->coded && x->spec.group != x->type->codes->group)
             table_cell(t, "%s in groups of %u", x->spec.type->name, (unsigned)x->spec.group);
@@ -229,11 +231,18 @@ void plan_text(struct strbuf *f, const struct plan *p, const struct quantize_opt
                       (unsigned)o->gumbel.steps, p->reach);
     if (p->block_steps)
         strbuf_printf(f, "%-17s %u epochs, %u optimiser steps each (reach %.4g)%s\n",
-                      p->experts_alone ? "experts" : "halves of blocks", (unsigned)o->block.epochs,
-                      (unsigned)p->block_steps, p->block_reach, at_a_time(p->micro_windows, a, sizeof a));
+                      p->experts_alone ? "experts"
+                      : p->attn_alone  ? "feed-forward"
+                                       : "halves of blocks",
+                      (unsigned)o->block.epochs, (unsigned)p->block_steps, p->block_reach,
+                      at_a_time(p->micro_windows, a, sizeof a));
     if (p->block_steps && p->experts)
-        strbuf_puts(f, "                  each expert on its own output, with fewer steps where few tokens chose it\n"
-                       "all scales        not trained end to end: each step would load every expert twice\n");
+        strbuf_puts(f, "                  each expert on its own output, with fewer steps where few tokens chose it\n");
+    if (p->block_steps && p->attn_alone)
+        strbuf_puts(f, "                  linears of attention learn alone: nothing goes back through it\n");
+    if (p->block_steps && (p->experts || p->attn_alone))
+        strbuf_printf(f, "all scales        not trained end to end: %s\n",
+                      p->experts ? "each step would load every expert twice" : "nothing goes back through attention");
     if (p->scale_steps)
         strbuf_printf(f, "all scales        %u epochs, %u optimiser steps at a rate of %g%s\n",
                       (unsigned)o->scales.epochs, (unsigned)p->scale_steps, (double)o->scales.lr,

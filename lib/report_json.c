@@ -35,6 +35,20 @@ static void add_row(cJSON *array, cJSON *row)
 
 /* ---- the whole ---- */
 
+/* "model.layers.3.mlp.experts.*.up_proj" into out; returns out. */
+static const char *any_expert(const struct matrix *x, char out[MODULE_CAP])
+{
+    const char *star = strchr(x->part->hf, '*'), *rest = star ? star + 1 : "";
+    const size_t n = strlen(x->module), tail = strlen(rest);
+    char number[12];
+    int digits = snprintf(number, sizeof number, "%u", (unsigned)x->expert);
+    if (star && n > tail + (size_t)digits)
+        snprintf(out, MODULE_CAP, "%.*s*%s", (int)(n - tail - (size_t)digits), x->module, rest);
+    else
+        snprintf(out, MODULE_CAP, "%s", x->module);
+    return out;
+}
+
 static void add_eval(cJSON *o, const struct report_eval *v)
 {
     add(o, "perplexity", v->ppl_model);
@@ -62,6 +76,7 @@ static void add_result(cJSON *o, const struct report_input *in)
     add_text(o, "method", method_name(in->o->method));
     add_text(o, "effort", effort_name(in->o->effort));
     add_text(o, "device", in->device);
+    cJSON_AddBoolToObject(o, "refined", in->o->refine != NULL);
     add(o, "bits_per_weight", r->bpw);
     if (r->file_bpw > 0)
         add(o, "file_bits_per_weight", r->file_bpw);
@@ -81,18 +96,35 @@ static void add_result(cJSON *o, const struct report_input *in)
         add_eval(o, &in->eval);
 }
 
+static void add_kept(cJSON *kept, const char *name, uint32_t n)
+{
+    char module[MODULE_CAP * CLEAN_GROWTH + 32];
+    clean_text(module, sizeof module, name, strlen(name), true);
+    if (n > 1)
+        snprintf(module + strlen(module), 32, " (%u)", (unsigned)n);
+    add_row(kept, cJSON_CreateString(module));
+}
+
+/* Of experts a name stands for all that are kept of one role in a layer. */
 static void add_plan(cJSON *root, const struct plan *p)
 {
     cJSON *o = cJSON_AddObjectToObject(root, "plan"), *kept = cJSON_AddArrayToObject(root, "kept");
     plan_json(o, p);
     add(o, "holdout", p->holdout);
     add(o, "activation_bytes", (double)p->acts_bytes);
-    for (size_t i = 0; i < p->n_items; i++) {
-        char module[sizeof p->items[i].module * CLEAN_GROWTH];
-        if (p->items[i].coded)
-            continue;
-        clean_text(module, sizeof module, p->items[i].module, strlen(p->items[i].module), true);
-        add_row(kept, cJSON_CreateString(module));
+    for (uint32_t layer = 0; layer < p->n_layers; layer++) {
+        const struct block_items b = plan_block(p, layer), common = plan_common(b);
+        char name[MODULE_CAP];
+        for (uint32_t i = 0; i < common.n; i++)
+            if (!b.items[i].coded)
+                add_kept(kept, b.items[i].module, 1);
+        for (uint32_t role = 0; role < EXPERT_MATRICES && common.n < b.n; role++) {
+            uint32_t n = 0;
+            for (uint32_t i = common.n + role; i < b.n; i += EXPERT_MATRICES)
+                n += !b.items[i].coded;
+            if (n)
+                add_kept(kept, any_expert(&b.items[common.n + role], name), n);
+        }
     }
 }
 
@@ -155,51 +187,272 @@ static const struct matrix *find_item(const struct report_input *in, const char 
     return NULL;
 }
 
-static void add_linear(cJSON *linears, const struct report_input *in, const struct linear_report *l, size_t *at)
+static const char *loss_key(const struct report_input *in)
 {
-    const struct matrix *item = find_item(in, l->module, at);
+    return in->o->refine ? "loss_file" : "loss_rtn";
+}
+
+static void add_linear(cJSON *linears, const struct report_input *in, const struct linear_report *l,
+                       const struct matrix *item)
+{
     cJSON *o = cJSON_CreateObject();
     add_text(o, "module", l->module);
     if (item) {
         add(o, "rows", item->rows);
         add(o, "cols", item->cols);
     }
-    add_loss(o, in->o->refine ? "loss_file" : "loss_rtn", l->loss_rtn);
+    add_loss(o, loss_key(in), l->loss_rtn);
     add_loss(o, "loss_gptq", l->loss_gptq);
     add_loss(o, "loss", l->loss_final);
     add(o, "rows_rolled_back", l->rows_rolled_back);
     cJSON_AddBoolToObject(o, "damp_raised", l->damp_raised);
     cJSON_AddBoolToObject(o, "diagonal_only", l->diagonal_only);
     add(o, "seconds", l->seconds);
-    if (l->expert.counted) {
-        add(o, "tokens", l->expert.tokens);
-        cJSON_AddBoolToObject(o, "starved", l->expert.starved);
-    }
     add_stats(o, &l->stats);
     add_row(linears, o);
 }
 
-/* Experts that few tokens chose, once each: the matrices of one come one after the other. */
-static void add_starved(cJSON *root, const struct report_input *in)
+/* ---- experts: hundreds in a layer, of which a page tells what is usual and which are the worst ---- */
+
+#define WORST  5u /* experts named of a role in a layer */
+#define FEWEST 8u /* those named that fewest tokens chose */
+
+/* Linears of one layer's experts, those that have codes, by expert; or of one role of them. */
+struct expert_linears {
+    const struct linear_report *const *of; /* [n] */
+    const struct matrix *const *items;     /* [n] */
+    size_t n;
+};
+
+static int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Of n sorted numbers, the one that `share` of them are below. */
+static double quantile(const double *sorted, size_t n, double share)
+{
+    return sorted[(size_t)(share * (double)(n - 1) + 0.5)];
+}
+
+/* Those that were measured, sorted; returns how many. */
+static size_t losses_of(const struct expert_linears *x, double (*loss)(const struct linear_report *l), double *out)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < x->n; i++)
+        if (!isnan(loss(x->of[i])))
+            out[n++] = loss(x->of[i]);
+    qsort(out, n, sizeof *out, compare_doubles);
+    return n;
+}
+
+static double loss_start(const struct linear_report *l)
+{
+    return l->loss_rtn;
+}
+
+static double loss_gptq(const struct linear_report *l)
+{
+    return l->loss_gptq;
+}
+
+static double loss_final(const struct linear_report *l)
+{
+    return l->loss_final;
+}
+
+/* Geometric mean of the final losses as shares of others. */
+static void add_ratio(cJSON *o, const char *key, const struct expert_linears *x,
+                      double (*loss)(const struct linear_report *l))
+{
+    double sum = 0;
+    size_t n = 0;
+    for (size_t i = 0; i < x->n; i++)
+        if (loss(x->of[i]) > 0 && x->of[i]->loss_final > 0) {
+            sum += log(x->of[i]->loss_final / loss(x->of[i]));
+            n++;
+        }
+    if (n)
+        add(o, key, exp(sum / (double)n));
+}
+
+static void add_worst(cJSON *o, const struct expert_linears *x)
+{
+    cJSON *list = cJSON_AddArrayToObject(o, "worst");
+    double below = INFINITY; /* losses named so far are this or more */
+    size_t last = 0;
+    for (unsigned k = 0; k < WORST && k < x->n; k++) {
+        const struct linear_report *worst = NULL;
+        size_t at = 0;
+        for (size_t i = 0; i < x->n; i++) {
+            double v = x->of[i]->loss_final;
+            bool behind = v < below || (v == below && i > last);
+            if (behind && (!worst || v > worst->loss_final)) {
+                worst = x->of[i];
+                at = i;
+            }
+        }
+        if (!worst)
+            break;
+        cJSON *w = cJSON_CreateObject();
+        add(w, "expert", x->items[at]->expert);
+        if (worst->expert.counted)
+            add(w, "tokens", worst->expert.tokens);
+        add(w, "loss", worst->loss_final);
+        add_row(list, w);
+        below = worst->loss_final;
+        last = at;
+    }
+}
+
+/* Codes of the first one's type. */
+static struct code_stats sum_stats(const struct expert_linears *x)
+{
+    struct code_stats s = x->of[0]->stats;
+    for (size_t i = 1; i < x->n; i++) {
+        const struct code_stats *t = &x->of[i]->stats;
+        for (unsigned k = 0; k < CODE_BINS && t->bins == s.bins && t->lo == s.lo; k++)
+            s.codes[k] += t->codes[k];
+        for (unsigned k = 0; k < SCALE_BINS; k++)
+            s.scales[k] += t->scales[k];
+        s.negative += t->negative;
+        s.zero += t->zero;
+    }
+    return s;
+}
+
+/* One role of a layer's experts: its losses are medians. */
+static void add_role(cJSON *groups, const struct report_input *in, const struct expert_linears *x, double *room)
+{
+    const struct matrix *item = x->items[0];
+    char name[MODULE_CAP];
+    cJSON *o = cJSON_CreateObject();
+    size_t n;
+    double rows = 0, damped = 0, diagonal = 0, seconds = 0;
+    add_text(o, "module", any_expert(item, name));
+    add(o, "block", item->layer + 1.0);
+    add(o, "linears", (double)x->n);
+    add(o, "rows", item->rows);
+    add(o, "cols", item->cols);
+    if ((n = losses_of(x, loss_start, room)) > 0)
+        add(o, loss_key(in), quantile(room, n, 0.5));
+    if ((n = losses_of(x, loss_gptq, room)) > 0)
+        add(o, "loss_gptq", quantile(room, n, 0.5));
+    if ((n = losses_of(x, loss_final, room)) > 0) {
+        add(o, "loss", quantile(room, n, 0.5));
+        add(o, "loss_least", room[0]);
+        add(o, "loss_90", quantile(room, n, 0.9));
+        add(o, "loss_most", room[n - 1]);
+        add_ratio(o, in->o->refine ? "of_file" : "of_rtn", x, loss_start);
+        add_ratio(o, "of_gptq", x, loss_gptq);
+        add_worst(o, x);
+    }
+    for (size_t i = 0; i < x->n; i++) {
+        rows += x->of[i]->rows_rolled_back;
+        damped += x->of[i]->damp_raised;
+        diagonal += x->of[i]->diagonal_only;
+        seconds += x->of[i]->seconds;
+    }
+    add(o, "rows_rolled_back", rows);
+    add(o, "damp_raised", damped);
+    add(o, "diagonal_only", diagonal);
+    add(o, "seconds", seconds);
+    const struct code_stats stats = sum_stats(x);
+    add_stats(o, &stats);
+    add_row(groups, o);
+}
+
+/* Tokens of a layer's experts, each once; those that fewest chose by name. */
+static void add_tokens(cJSON *root, const struct expert_linears *x, double *room)
+{
+    size_t n = 0, starved = 0;
+    for (size_t i = 0; i < x->n; i++) {
+        if (!x->of[i]->expert.counted || (i && x->items[i]->expert == x->items[i - 1]->expert))
+            continue;
+        room[n++] = x->of[i]->expert.tokens;
+        starved += x->of[i]->expert.starved;
+    }
+    if (!n)
+        return;
+    qsort(room, n, sizeof *room, compare_doubles);
+    cJSON *all = cJSON_GetObjectItem(root, "experts"), *o = cJSON_CreateObject();
+    all = all ? all : cJSON_AddArrayToObject(root, "experts");
+    add(o, "block", x->items[0]->layer + 1.0);
+    add(o, "experts", (double)n);
+    add(o, "tokens_least", room[0]);
+    add(o, "tokens_median", quantile(room, n, 0.5));
+    add(o, "tokens_most", room[n - 1]);
+    add(o, "starved", (double)starved);
+    cJSON *named = cJSON_AddArrayToObject(o, "fewest");
+    const double most = room[n < FEWEST ? n - 1 : FEWEST - 1]; /* names go up to this */
+    for (size_t i = 0; i < x->n && cJSON_GetArraySize(named) < (int)FEWEST; i++) {
+        const struct expert_report *e = &x->of[i]->expert;
+        if (!e->counted || !e->starved || e->tokens > most || (i && x->items[i]->expert == x->items[i - 1]->expert))
+            continue;
+        cJSON *w = cJSON_CreateObject();
+        add(w, "expert", x->items[i]->expert);
+        add(w, "tokens", e->tokens);
+        add_row(named, w);
+    }
+    add_row(all, o);
+}
+
+/* Those of one layer. */
+static bool add_layer_experts(cJSON *root, const struct report_input *in, const struct expert_linears *x, struct err *e)
+{
+    cJSON *groups = cJSON_GetObjectItem(root, "expert_linears");
+    const struct linear_report **of = calloc(x->n, sizeof *of);
+    const struct matrix **items = calloc(x->n, sizeof *items);
+    double *room = calloc(x->n, sizeof *room);
+    bool ok = (of && items && room) || err_nomem(e, "the report", x->n * 3 * sizeof *room);
+    for (int role = ROLE_GATE; ok && role <= ROLE_DOWN; role++) {
+        struct expert_linears part = {of, items, 0};
+        for (size_t i = 0; i < x->n; i++)
+            if ((int)x->items[i]->part->role == role) {
+                of[part.n] = x->of[i];
+                items[part.n++] = x->items[i];
+            }
+        if (part.n)
+            add_role(groups, in, &part, room);
+    }
+    if (ok)
+        add_tokens(root, x, room);
+    free(of);
+    free(items);
+    free(room);
+    return ok;
+}
+
+static bool is_expert(const struct matrix *item)
+{
+    return item && item->part && block_part_is_expert(item->part);
+}
+
+static bool add_linears(cJSON *root, const struct report_input *in, struct err *e)
 {
     const struct quantize_result *r = in->result;
-    const struct matrix *last = NULL;
-    cJSON *list = NULL;
+    cJSON *linears = cJSON_AddArrayToObject(root, "linears");
+    const struct linear_report **of = calloc(r->n_linears + 1, sizeof *of);
+    const struct matrix **items = calloc(r->n_linears + 1, sizeof *items);
+    bool ok = (of && items) || err_nomem(e, "the report", r->n_linears * 2 * sizeof *of);
     size_t at = 0;
-    for (size_t i = 0; i < r->n_linears; i++) {
-        if (!r->linears[i].expert.starved)
-            continue;
-        const struct matrix *item = find_item(in, r->linears[i].module, &at);
-        if (!item || (last && last->layer == item->layer && last->expert == item->expert))
-            continue;
-        last = item;
-        list = list ? list : cJSON_AddArrayToObject(root, "starved_experts");
-        cJSON *o = cJSON_CreateObject();
-        add(o, "block", item->layer + 1.0);
-        add(o, "expert", item->expert);
-        add(o, "tokens", r->linears[i].expert.tokens);
-        add_row(list, o);
+    cJSON_AddArrayToObject(root, "expert_linears");
+    for (size_t i = 0; ok && i < r->n_linears; i++) {
+        of[i] = &r->linears[i];
+        items[i] = find_item(in, of[i]->module, &at);
     }
+    for (size_t i = 0, n; ok && i < r->n_linears; i += n) {
+        for (n = 1; is_expert(items[i]) && is_expert(items[i + n]) && items[i + n]->layer == items[i]->layer;)
+            n++;
+        if (is_expert(items[i]))
+            ok = add_layer_experts(root, in, &(struct expert_linears){of + i, items + i, n}, e);
+        else
+            add_linear(linears, in, of[i], items[i]);
+    }
+    free(of);
+    free(items);
+    return ok;
 }
 
 static void add_curve(cJSON *o, const char *key, const float *v, uint32_t n, uint32_t most)
@@ -276,20 +529,17 @@ bool report_json(struct strbuf *b, const struct report_input *in, struct err *e)
     if (in->plan)
         add_plan(root, in->plan);
     add_phases(cJSON_AddArrayToObject(root, "phases"), r);
-    cJSON *linears = cJSON_AddArrayToObject(root, "linears"), *stages = cJSON_AddArrayToObject(root, "stages");
-    size_t at = 0;
-    for (size_t i = 0; i < r->n_linears; i++)
-        add_linear(linears, in, &r->linears[i], &at);
-    add_starved(root, in);
+    bool ok = add_linears(root, in, e);
+    cJSON *stages = cJSON_AddArrayToObject(root, "stages");
     for (size_t i = 0; i < r->n_stages; i++)
         add_stage(stages, &r->stages[i]);
     add_settings(cJSON_AddArrayToObject(root, "settings"), in);
-    char *printed = cJSON_Print(root), *clean = printed ? clean_json(printed) : NULL;
+    char *printed = ok ? cJSON_Print(root) : NULL, *clean = printed ? clean_json(printed) : NULL;
     if (clean)
         escape(b, clean);
-    bool ok = clean && !b->failed;
+    const bool made = clean && !b->failed;
     free(clean);
     cJSON_free(printed);
     cJSON_Delete(root);
-    return ok || err_nomem(e, "the report", b->size);
+    return made || (ok && err_nomem(e, "the report", b->size));
 }

@@ -55,7 +55,7 @@ for family in qwen3_next qwen3_5; do
     check "$family: KL $gptq, rounded to nearest $rtn" at_most "$gptq" "$(awk -v r="$rtn" 'BEGIN { print 0.97 * r }')"
     fast=("$gsq" quantize "$model" --bits 4 --group 32 --effort balanced --steps 20 "${learn[@]}" "${all[@]}")
     must "${fast[@]}" -o "$tmp/fast" --force
-    check "$family: balanced says what is not done" grep -q 'each linear learns alone' "$tmp/err"
+    check "$family: balanced says what is not done" grep -q 'linears of attention learn alone' "$tmp/err"
     fast_kl=$(divergence "$tmp/fast" "$model")
     check "$family: KL $fast_kl where linears learn" at_most "$fast_kl" "$(awk -v r="$gptq" 'BEGIN { print 1.03 * r }')"
     GSQ_STOP_AT=kill:block:2 run "${fast[@]}" -o "$tmp/again-$family"
@@ -69,6 +69,23 @@ for family in qwen3_next qwen3_5 qwen3_5_moe; do
     [[ -d $tmp/$family ]] || must python3 "$here/tests/lib/random_model.py" $family "$demo" "$tmp/$family" || continue
     through_gguf $family "$(perplexity "$tmp/$family")"
 done
+# Attention is learned on Hessians, feed-forward halves and experts on what they give.
+trained() { # FAMILY STAGES [OPTION...]
+    must "$gsq" quantize "$tmp/$1" -o "$tmp/$1-trained" --bits 2 --group 16 "${learn[@]}" --steps 10 --batch 1 --epochs 6 --report "$tmp/$1.html" "${@:3}" || return 0
+    check "$1: the plan says who learns alone" grep -q 'linears of attention learn alone' "$tmp/out"
+    check "$1: trained are $2" python3 - "$tmp/$1.html" "$2" <<'END'
+import json, re, sys
+run = json.loads(re.search(r'id="run">(.*?)</script>', open(sys.argv[1], encoding="utf-8").read(), re.S).group(1))
+stages, kinds = run["stages"], sys.argv[2].split(",")
+assert [(s["block"], s["stage"]) for s in stages] == [(b, k) for b in (1, 2, 3, 4) for k in kinds], stages
+for kind in kinds:
+    gained = [1 - s["loss"] / s["loss_start"] for s in stages if s["stage"] == kind]
+    assert min(gained) >= 0 and max(gained) > 0.02, (kind, gained)
+assert run["result"]["device_peak_bytes"] <= run["plan"]["device_bytes"], (run["result"], run["plan"])
+END
+}
+trained qwen3_5 feed-forward
+trained qwen3_5_moe feed-forward,experts --tensor 'self_attn|linear_attn|shared_expert\.|experts=2'
 # Experts of a layer in one tensor: the folder written has one by one.
 must "$gsq" quantize "$tmp/qwen3_5_moe" -o "$tmp/moe4" --method rtn --bits 4 --group 32
 check 'experts of one tensor are quantized' grep -aq 'mlp.experts.5.down_proj.qweight' "$tmp/moe4/model.safetensors"
@@ -100,6 +117,12 @@ check 'as released: the same perplexity' test "$(perplexity "$tmp/released")" = 
 must "$gsq" quantize "$tmp/released" -o "$tmp/released4" --method rtn --bits 4 --group 32
 must "$gsq" convert "$tmp/released" -o "$tmp/released.gguf" --type F32
 check 'as released: of its GGUF too' within "$(perplexity "$tmp/released.gguf")" "$source" 0.000001
+# A GGUF of it is refined, whose names have no prefix.
+must "$gsq" quantize "$tmp/released" -o "$tmp/released-q4.gguf" --type Q4_0 --method rtn
+must "$gsq" quantize "$tmp/released" --refine "$tmp/released-q4.gguf" -o "$tmp/refined.gguf" "${learn[@]}" --method gptq
+check 'as released: its GGUF refined, only codes changed' python3 "$here/tests/lib/gguf_codes.py" "$tmp/released-q4.gguf" "$tmp/refined.gguf"
+rounded=$(divergence "$tmp/released-q4.gguf" "$tmp/released") refined=$(divergence "$tmp/refined.gguf" "$tmp/released")
+check "as released: KL of the file $rounded, refined $refined" at_most "$refined" "$(awk -v r="$rounded" 'BEGIN { print 0.9 * r }')"
 for name in mtp.layers.0.self_attn.q_proj.weight model.visual.blocks.0.attn.qkv.weight; do
     check "as released: $name is in the output" grep -aq "$name" "$tmp/released4/model.safetensors"
 done

@@ -65,6 +65,13 @@ done
 # llama.cpp blends yarn between whole pairs.
 blend='rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 32, "beta_slow": 1}'
 make gpt_oss "$blend" && through_gguf gpt_oss
+# Experts with biases, which a run that goes on in the middle of a layer reads again.
+whole=("$gsq" quantize "$tmp/gpt_oss" --bits 2 --group 32 --format compressed-tensors --method gptq --calib "$text" --samples 8 --ctx 64)
+must "${whole[@]}" -o "$tmp/oss-whole"
+GSQ_STOP_AT=kill:block:2 run "${whole[@]}" -o "$tmp/oss-again"
+check 'gpt_oss: it ended there' test "$rc" -ge 130
+must "${whole[@]}" -o "$tmp/oss-again"
+check 'gpt_oss: killed and gone on, the same bytes' cmp "$tmp/oss-again/model.safetensors" "$tmp/oss-whole/model.safetensors"
 make gpt_oss_mxfp4 "$blend" && learn gpt_oss_mxfp4 && through_gguf gpt_oss_mxfp4
 # MXFP4 against values that its definition gives, decoded by another program; kept matrices are those in 16 bits.
 python3 "$here/tests/lib/decode_mxfp4.py" "$tmp/gpt_oss_mxfp4" "$tmp/decoded"

@@ -129,24 +129,33 @@ divergence() { # MODEL
 }
 must "$gsq" quantize "$model" -o "$tmp/rtn2" --method rtn --bits 2 --group 64
 must "${learn[@]}" -o "$tmp/gptq2" --samples 16
-must "${learn[@]}" -o "$tmp/few" --samples 2 --report "$tmp/few.html"
+must "${learn[@]}" -o "$tmp/few" --samples 2 --report "$tmp/few.html" --json
 check 'experts with few tokens are named' grep -q 'experts saw few tokens' "$tmp/err"
-check 'and in the report, each once, with its tokens' python3 - "$tmp/few.html" 512 <<'END'
-import json, re, sys
+check 'each with its tokens in --json, and what is usual on the page' python3 - "$tmp/few.html" "$tmp/out" 512 <<'END'
+import json, re, statistics, sys
 run = json.loads(re.search(r'id="run">(.*?)</script>', open(sys.argv[1], encoding="utf-8").read(), re.S).group(1))
-listed = {(x["block"], x["expert"]): x["tokens"] for x in run["starved_experts"]}
-assert listed and len(listed) == len(run["starved_experts"])
-columns = max(l["cols"] for l in run["linears"] if l["module"].endswith("gate_proj"))
-seen = {}
-for l in run["linears"]:
-    block, expert = map(int, re.search(r"layers\.(\d+)\.mlp\.experts\.(\d+)", l["module"]).groups())
-    assert seen.setdefault((block + 1, expert), l["tokens"]) == l["tokens"]
-    assert l["starved"] == ((block + 1, expert) in listed) == (l["tokens"] < columns // 4), l
-assert all(seen[key] == n for key, n in listed.items())
-by_block = {}
-for (block, expert), n in seen.items():
-    by_block[block] = by_block.get(block, 0) + n
-assert set(by_block.values()) == {2 * int(sys.argv[2])}, by_block  # two experts of each token
+linears = [e for e in map(json.loads, open(sys.argv[2])) if e["event"] == "linear"]
+groups = {g["module"]: g for g in run["expert_linears"]}
+columns = next(g["cols"] for g in groups.values() if g["module"].endswith("gate_proj"))
+seen, by_role = {}, {}
+for l in linears:
+    block, expert, role = re.search(r"layers\.(\d+)\.mlp\.experts\.(\d+)\.(\w+)", l["module"]).groups()
+    assert seen.setdefault((int(block) + 1, int(expert)), l["tokens"]) == l["tokens"]
+    assert l["starved"] == (l["tokens"] < columns // 4), l
+    by_role.setdefault(re.sub(r"experts\.\d+", "experts.*", l["module"]), []).append((l["loss"], int(expert), l["tokens"]))
+assert by_role.keys() == groups.keys() and not run["linears"]
+for module, of in by_role.items():
+    g, losses = groups[module], sorted(x[0] for x in of)
+    assert g["linears"] == len(of) and min(abs(g["loss"] - x) for x in (losses[(len(of) - 1) // 2], losses[len(of) // 2])) < 1e-14, g
+    assert [(w["expert"], w["tokens"]) for w in g["worst"]] == [x[1:] for x in sorted(of, key=lambda x: -x[0])[:5]], g
+layers = {x["block"]: x for x in run["experts"]}
+for block, x in layers.items():
+    tokens = {expert: n for (b, expert), n in seen.items() if b == block}
+    few = {e: n for e, n in tokens.items() if n < columns // 4}
+    assert sum(tokens.values()) == 2 * int(sys.argv[3]), tokens  # two experts of each token
+    assert (x["starved"], x["tokens_least"], x["tokens_most"]) == (len(few), min(tokens.values()), max(tokens.values())), x
+    assert {w["expert"]: w["tokens"] for w in x["fewest"]} == few, x
+assert sum(x["starved"] for x in layers.values()) > 0
 END
 rtn=$(divergence "$tmp/rtn2") gptq=$(divergence "$tmp/gptq2") few=$(divergence "$tmp/few")
 check "16 windows: KL $gptq, rounded to nearest $rtn" at_most "$gptq" "$(awk -v r="$rtn" 'BEGIN { print 0.4 * r }')"

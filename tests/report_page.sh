@@ -99,7 +99,7 @@ if command -v node >/dev/null; then
     check 'pages of every shape' test "$rc" -eq 0
     pages=$tmp/test_report.tmp
     check 'are drawn' node "$here/tests/lib/report_draw.mjs" "$tmp/run.html" \
-        "$pages/"{whole,small,refined,bare,empty,odd,hostile}.html
+        "$pages/"{whole,small,refined,experts,bare,empty,odd,hostile}.html
     # The checker sees what it is there for.
     for fault in 's/e\.append(/e.setAttribute("onclick", "x"); e.append(/' 's/e\.append(/e.innerHTML = "x"; e.append(/' \
         's/const known = .*/const known = v => true;/' 's/"start kept"/""/g' 's/" rows rolled back"/" rows"/'; do

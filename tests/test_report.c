@@ -470,37 +470,101 @@ static void test_small(void **state)
     fake_free(&f);
 }
 
-/* The first and the last three matrices of a block as two experts, one of which few tokens chose; the same in the next block, where
- * both are so. */
-static void test_starved(void **state)
+/* Kimi-K2.5's number of experts, in all layers but the first: expert 7 of each saw 9 tokens, 11 none, and the errors of 200 and 3 are
+ * the worst. */
+enum { EXPERTS = 384, FEW = 7, NONE = 11, BAD = 200, WORSE = 3 };
+
+static void fake_expert(struct linear_report *l, struct matrix *item, uint32_t layer, uint32_t expert, unsigned role)
+{
+    static const char *const names[] = {"gate", "up", "down"};
+    char path[48];
+    fake_linear(l, item, layer, 4 + role);
+    snprintf(path, sizeof path, "mlp.experts.%u.%s_proj", expert, names[role]);
+    snprintf(l->module, sizeof l->module, "model.layers.%u.%s", layer, path);
+    memcpy(item->module, l->module, sizeof item->module);
+    item->part = block_part_named(NULL, path, strlen(path), NULL);
+    item->expert = expert;
+    item->place = LINEARS - 3 + expert * 3 + role;
+    item->rows = role == 2 ? 7168 : 2048;
+    item->cols = role == 2 ? 2048 : 7168;
+    for (int c = 0; c < 4; c++)
+        l->stats.codes[c] = 2048 * 7168 / 4;
+    l->loss_final = expert == BAD ? 0.5 : expert == WORSE ? 0.75 : 0.01 + 0.0001 * expert;
+    l->loss_gptq = 2 * l->loss_final;
+    l->loss_rtn = 4 * l->loss_final;
+    l->rows_rolled_back = expert == WORSE;
+    l->expert = (struct expert_report){.counted = true,
+                                       .starved = expert == FEW || expert == NONE,
+                                       .tokens = expert == NONE  ? 0
+                                                 : expert == FEW ? 9
+                                                                 : 10000 + expert};
+}
+
+static void test_experts(void **state)
 {
     (void)state;
     struct fake f;
-    fake_run(&f, 3);
-    for (size_t i = LINEARS; i < f.r.n_linears; i++) {
-        struct matrix *item = &f.plan.items[i];
-        bool second = item->layer == 2;
-        if (item->place >= 3 && item->place < LINEARS - 3)
-            continue;
-        item->expert = item->place < 3 ? 4 : 7;
-        f.r.linears[i].expert = (struct expert_report){.counted = true,
-                                                       .starved = item->expert == 7 || second,
-                                                       .tokens = item->expert == 7 ? 0
-                                                                 : second          ? 9
-                                                                                   : 900};
+    enum { LAYERS = 61, OF_LAYER = LINEARS - 3 + 3 * EXPERTS };
+    fake_run(&f, LAYERS);
+    struct linear_report *linears = calloc((size_t)LAYERS * OF_LAYER, sizeof *linears);
+    struct matrix *items = calloc((size_t)LAYERS * OF_LAYER, sizeof *items);
+    assert_true(linears && items);
+    size_t n = 0;
+    for (uint32_t layer = 0; layer < LAYERS; layer++) {
+        size_t of = layer ? LINEARS - 3 : LINEARS;
+        memcpy(linears + n, f.r.linears + (size_t)layer * LINEARS, of * sizeof *linears);
+        memcpy(items + n, f.plan.items + (size_t)layer * LINEARS, of * sizeof *items);
+        n += of;
+        for (uint32_t i = 0; layer && i < EXPERTS * 3; i++, n++)
+            fake_expert(&linears[n], &items[n], layer, i / 3, i % 3);
     }
-    cJSON *run = page(&f, "starved");
-    const cJSON *list = at(run, "starved_experts");
-    const int want[3][3] = {{2, 7, 0}, {3, 4, 9}, {3, 7, 0}};
-    assert_int_equal(cJSON_GetArraySize(list), 3);
-    for (int i = 0; i < 3; i++) {
-        const cJSON *x = cJSON_GetArrayItem(list, i);
-        assert_same(number(x, "block"), want[i][0]);
-        assert_same(number(x, "expert"), want[i][1]);
-        assert_same(number(x, "tokens"), want[i][2]);
-    }
-    assert_null(at(cJSON_GetArrayItem(at(run, "linears"), 0), "tokens"));
-    assert_same(number(cJSON_GetArrayItem(at(run, "linears"), LINEARS), "tokens"), 900);
+    for (size_t i = 0; i < n; i++) /* as all of one layer are, and one of another */
+        if ((items[i].layer == 60 && items[i].part->role == ROLE_UP) ||
+            (items[i].layer == 59 && items[i].expert == 5 && items[i].part->role == ROLE_DOWN))
+            items[i].coded = false;
+    free(f.r.linears);
+    free(f.plan.items);
+    f.r.linears = linears;
+    f.plan.items = items;
+    f.r.n_linears = f.plan.n_items = n;
+    cJSON *run = page(&f, "experts");
+    char path[64];
+    uint64_t size = 0;
+    snprintf(path, sizeof path, DIR_NAME "/experts.html");
+    assert_int_equal(os_stat(path, &size), OS_FILE);
+    if (size > 1000000)
+        fail_msg("the page has %llu bytes", (unsigned long long)size);
+    const cJSON *groups = at(run, "expert_linears"), *one = cJSON_GetArrayItem(groups, 4), *bad = at(one, "worst");
+    assert_int_equal(cJSON_GetArraySize(groups), 60 * 3);
+    assert_int_equal(cJSON_GetArraySize(at(run, "linears")), LINEARS + 60 * (LINEARS - 3));
+    assert_string_equal(words(one, "module"), "model.layers.2.mlp.experts.*.up_proj");
+    assert_same(number(one, "block"), 3);
+    assert_same(number(one, "linears"), EXPERTS);
+    assert_same(number(one, "loss"), 0.01 + 0.0001 * 193); /* of 0 .. 383 without 3 and 200, and behind these the two */
+    assert_same(number(one, "loss_least"), 0.01);
+    assert_same(number(one, "loss_most"), 0.75);
+    assert_true(fabs(number(one, "of_rtn") - 0.25) < 1e-12 && fabs(number(one, "of_gptq") - 0.5) < 1e-12);
+    assert_same(number(one, "rows_rolled_back"), 1);
+    assert_same(number(cJSON_GetArrayItem(bad, 0), "expert"), WORSE);
+    assert_same(number(cJSON_GetArrayItem(bad, 1), "expert"), BAD);
+    assert_same(number(cJSON_GetArrayItem(bad, 2), "expert"), EXPERTS - 1);
+    assert_same(number(cJSON_GetArrayItem(bad, 0), "tokens"), 10000 + WORSE);
+    double codes = 0;
+    const cJSON *c;
+    cJSON_ArrayForEach(c, at(at(one, "codes"), "counts")) codes += c->valuedouble;
+    assert_true(fabs(codes / (2048.0 * 7168 * EXPERTS) - 1) < 1e-6);
+    const cJSON *layer = cJSON_GetArrayItem(at(run, "experts"), 0), *few = at(layer, "fewest");
+    assert_int_equal(cJSON_GetArraySize(at(run, "experts")), 60);
+    assert_same(number(layer, "block"), 2);
+    assert_same(number(layer, "starved"), 2);
+    assert_same(number(layer, "tokens_least"), 0);
+    assert_int_equal(cJSON_GetArraySize(few), 2);
+    assert_same(number(cJSON_GetArrayItem(few, 0), "expert"), FEW);
+    assert_same(number(cJSON_GetArrayItem(few, 1), "tokens"), 0);
+    const cJSON *kept = at(run, "kept");
+    assert_int_equal(cJSON_GetArraySize(kept), 2);
+    assert_string_equal(cJSON_GetArrayItem(kept, 0)->valuestring, "model.layers.59.mlp.experts.*.down_proj");
+    assert_string_equal(cJSON_GetArrayItem(kept, 1)->valuestring, "model.layers.60.mlp.experts.*.up_proj (384)");
     cJSON_Delete(run);
     fake_free(&f);
 }
@@ -659,7 +723,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_page),  cmocka_unit_test(test_whole),      cmocka_unit_test(test_small),
         cmocka_unit_test(test_bare),  cmocka_unit_test(test_odd_values), cmocka_unit_test(test_hostile),
-        cmocka_unit_test(test_paths), cmocka_unit_test(test_starved),
+        cmocka_unit_test(test_paths), cmocka_unit_test(test_experts),
     };
     return cmocka_run_group_tests(tests, make_dir, drop_dir);
 }

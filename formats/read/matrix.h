@@ -5,8 +5,9 @@
 #include "arch/block.h"
 #include "formats/gguf/gguf_type.h"
 
+#define MODULE_CAP 96
 struct matrix {
-    char module[96];               /* Hugging Face name: "model.layers.0.self_attn.q_proj", "lm_head" */
+    char module[MODULE_CAP];       /* Hugging Face name: "model.layers.0.self_attn.q_proj", "lm_head" */
     const struct block_part *part; /* what it is in its block; NULL: embedding or head */
     uint32_t layer, expert;
     uint32_t place;       /* among its layer's matrices (model_shape) */
@@ -20,7 +21,7 @@ struct matrix {
     const struct gguf_type *type, *wanted;
     bool coded;             /* as codes and scales; else it stays in 16 bits or, in a GGUF, is rounded */
     struct quant_spec spec; /* if coded */
-    bool copied;            /* of a GGUF: not coded, but its codes in the model are written as they are */
+    bool copied; /* of a GGUF: not coded, but written as it is: codes of the model, or all of a file that is refined */
 };
 
 /* Whether it is a linear: a matrix of a block that codes are learned for. Others of a block are kept, in a GGUF rounded. */

@@ -204,7 +204,9 @@ bool fates_decide(struct matrix *list, size_t n, const struct fate_options *o, s
         return in_folder(list, n, o, e);
     if (o->policy == FATE_GGUF)
         return o->exact ? exactly_in_gguf(list, n, e) : in_gguf(list, n, o, e);
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         list[i].coded = list[i].coded && list[i].spec.type->learned;
+        list[i].copied = !list[i].coded;
+    }
     return true;
 }

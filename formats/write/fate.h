@@ -10,7 +10,7 @@ const struct gguf_type *fate_home(const struct quant_spec *spec, uint32_t cols);
 enum fate_policy {
     FATE_FOLDER, /* a packed folder: codes, where the format holds them */
     FATE_GGUF,   /* a type for each; another one stands in where rows are no multiple of its block */
-    FATE_REFINE  /* a GGUF whose types stay: codes of those that are learned */
+    FATE_REFINE  /* a GGUF whose types stay: codes of those that are learned; all else is copied */
 };
 struct fate_options {
     enum fate_policy policy;

@@ -306,8 +306,19 @@ bool experts_load(struct experts *x, uint32_t expert, struct err *e)
     for (uint32_t i = 0; ok && i < EXPERT_MATRICES; i++) {
         char name[96];
         block_matrix_name(x->m->cfg, &b.matrices[i], x->layer, name, sizeof name);
-        ok = model_load_matrix(x->m, name, 0, b.matrices[i].rows, x->w[i], e) &&
-             (!x->bias[i].size || model_load_bias(x->m, name, b.matrices[i].rows, x->bias[i], e));
+        ok = model_load_matrix(x->m, name, 0, b.matrices[i].rows, x->w[i], e);
+    }
+    return ok && experts_load_biases(x, x->m, expert, e);
+}
+
+bool experts_load_biases(struct experts *x, struct model *from, uint32_t expert, struct err *e)
+{
+    const struct block_shape b = block_expert(model_block(from, x->layer), expert);
+    bool ok = true;
+    for (uint32_t i = 0; ok && i < EXPERT_MATRICES; i++) {
+        char name[96];
+        block_matrix_name(from->cfg, &b.matrices[i], x->layer, name, sizeof name);
+        ok = !x->bias[i].size || model_load_bias(from, name, b.matrices[i].rows, x->bias[i], e);
     }
     return ok;
 }

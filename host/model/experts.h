@@ -65,6 +65,8 @@ uint32_t experts_inputs(struct experts *x, uint32_t first, uint32_t end);
 /* Tokens that chose an expert. */
 uint32_t experts_tokens(const struct experts *x, uint32_t expert);
 bool experts_load(struct experts *x, uint32_t expert, struct err *e);
+/* Its biases alone, where the family's have some, from a model of the same shape. */
+bool experts_load_biases(struct experts *x, struct model *from, uint32_t expert, struct err *e);
 /* Inputs of entries at .. of an expert into x->in, as many as a tile and a chunk hold, at most up to `end`; returns how many. */
 uint32_t experts_gather(struct experts *x, uint32_t at, uint32_t end);
 /* x->gate <- silu(gate in) * up in of so many tokens, then x->out <- down of it. */

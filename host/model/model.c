@@ -586,12 +586,21 @@ void block_weights_free(struct block_weights *w)
 bool model_load_block_frame(struct model *m, uint32_t layer, struct gpu_arena *arena, struct block_weights *out,
                             struct err *e)
 {
-    const struct block_shape b = block_common(model_block(m, layer));
+    bool ok = block_weights_create(out, m, layer, block_common(model_block(m, layer)), arena, e);
+    for (int half = 0; ok && half <= HALF_EXPERTS; half++)
+        ok = model_load_half_frame(m, layer, (enum block_half)half, out, e);
+    return ok;
+}
+
+bool model_load_half_frame(struct model *m, uint32_t layer, enum block_half half, struct block_weights *out,
+                           struct err *e)
+{
+    const struct block_shape b = out->shape;
     const struct block_part *p;
     char name[96];
-    bool ok = block_weights_create(out, m, layer, b, arena, e);
+    bool ok = true;
     for (uint32_t i = 0; ok && (p = block_part_in(m->cfg, layer, i)); i++) {
-        if (!is_fixed(p))
+        if (!is_fixed(p) || p->half != half)
             continue;
         block_part_name(m->cfg, p, layer, 0, name, sizeof name);
         ok = p->kind == PART_NORM ? load_norm(m, name, out->fixed[p->role], e)
@@ -600,7 +609,7 @@ bool model_load_block_frame(struct model *m, uint32_t layer, struct gpu_arena *a
                  : model_load_matrix(m, name, 0, block_part_rows(p, m->cfg), out->fixed[p->role], e);
     }
     for (uint32_t i = 0; ok && i < b.n; i++)
-        if (out->bias[i].size) {
+        if (out->bias[i].size && b.matrices[i].part->half == half) {
             block_matrix_name(m->cfg, &b.matrices[i], layer, name, sizeof name);
             ok = model_load_bias(m, name, b.matrices[i].rows, out->bias[i], e);
         }

@@ -72,6 +72,10 @@ bool model_load_block(struct model *m, uint32_t layer, struct gpu_arena *arena, 
 /* The same without the contents of its matrices: the caller fills them. */
 bool model_load_block_frame(struct model *m, uint32_t layer, struct gpu_arena *arena, struct block_weights *out,
                             struct err *e);
+/* Of that: norms, biases and what else is not quantized of a half, or of experts their router (HALF_EXPERTS). m may be another model of
+ * the same shape than the one that *out was created for. */
+bool model_load_half_frame(struct model *m, uint32_t layer, enum block_half half, struct block_weights *out,
+                           struct err *e);
 /* Rows [row0, row0 + rows) of any module into dst (f32). Walks tiles: dst may be larger than a bound view. A
  * dense tensor's pages are given back once its last row was read. */
 bool model_load_matrix(struct model *m, const char *module, uint32_t row0, uint32_t rows, struct gpu_view dst,

@@ -86,6 +86,12 @@ static bool has_half(const struct model *m, uint32_t layer, enum block_half half
     return block_has_half(block_common(model_block(m, layer)), half);
 }
 
+/* Whether a piece goes through that half: nothing goes back through attention of some families. */
+static bool goes_through(const struct model *m, uint32_t layer, enum block_half half, bool backward)
+{
+    return has_half(m, layer, half) && !(backward && half == HALF_ATTN && config_forward_only(m->cfg));
+}
+
 /* Gradients of what is trained of a half. */
 static bool make_grads(struct speed_bench *b, struct gpu_arena *arena, struct block_shape shape, enum block_half half,
                        struct block_grads *grads, struct err *e)
@@ -185,7 +191,7 @@ static bool measure_halves(struct speed_bench *b, speed_piece run, const struct 
         double took;
         z.half = (enum block_half)half;
         r[half] = (struct speed_rates){0};
-        if (!has_half(&z.model, z.layer, z.half))
+        if (!goes_through(&z.model, z.layer, z.half, run == half_backward))
             continue;
         if (!speed_time(b, run, &z, &r[half], &took, e))
             return false;
@@ -203,7 +209,7 @@ static bool predict_halves(struct speed_bench *b, speed_piece run, const struct 
     for (int half = 0; half < HALF_COUNT; half++) {
         z.half = (enum block_half)half;
         seconds[half] = 0;
-        if (!has_half(&z.model, layer, z.half))
+        if (!goes_through(&z.model, layer, z.half, run == half_backward))
             continue;
         if (!speed_predict(b, run, &z, &r[half], &seconds[half], e))
             return false;
@@ -285,7 +291,7 @@ bool speed_backward_bytes(struct speed_bench *b, const struct speed_size *slice,
     gpu_cmd_count(b->cmd, GPU_COUNT_MEMORY);
     for (int half = 0; ok && half < HALF_COUNT; half++) {
         z.half = (enum block_half)half;
-        ok = !has_half(&z.model, z.layer, z.half) || half_backward(b, b->counting, &z, e);
+        ok = !goes_through(&z.model, z.layer, z.half, true) || half_backward(b, b->counting, &z, e);
         gpu_arena_reset(b->counting, 0);
         gpu_arena_trim(b->counting);
     }

@@ -61,7 +61,7 @@ static void drop_numbers(struct quantize_options *o)
 {
     if (quantize_diagonal(o))
         o->samples = o->holdout = o->block.epochs = o->scales.epochs = 0;
-    if (o->refine) /* scales stay those of the file */
+    if (o->refine || o->block.attn_alone) /* scales stay those of the file; nothing goes back end to end */
         o->scales.epochs = 0;
 }
 

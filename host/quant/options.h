@@ -59,6 +59,7 @@ struct block_options {
     float init_noise, init_gap; /* of its own: 0.001, 60. The paper's noise, ten times as much, would change one code in
                                    fifty before anything is learned */
     bool train_qk;              /* q and k learn together with v and o */
+    bool attn_alone; /* linears of attention learn alone: nothing goes back through it (the model settles it) */
     enum start start;
 };
 

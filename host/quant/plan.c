@@ -22,7 +22,9 @@ bool plan_teacher(const struct quantize_options *o)
 
 bool plan_joint(const struct quantize_options *o, const struct matrix *item)
 {
-    return learns(o, item) && plan_block_objective(o) && (!item->part->turned || o->block.train_qk);
+    const bool back =
+        item->part->half != HALF_ATTN || (!o->block.attn_alone && (!item->part->turned || o->block.train_qk));
+    return learns(o, item) && plan_block_objective(o) && back;
 }
 
 bool plan_needs_hessian(const struct quantize_options *o, const struct matrix *item)
@@ -46,6 +48,11 @@ bool plan_gathers(const struct quantize_options *o, enum block_half half, struct
 bool plan_targets(const struct plan *p, const struct quantize_options *o)
 {
     return plan_teacher(o) && !p->experts_alone;
+}
+
+bool plan_chained(const struct plan *p)
+{
+    return !p->experts;
 }
 
 bool plan_trains(const struct quantize_options *o, enum block_half half, struct block_items b)

@@ -37,6 +37,7 @@ struct plan {
     struct matrix *items; /* of these the linears of the blocks, by layer then place */
     size_t n_items;
     struct export_plan *output; /* what will be written; NULL: a refined file */
+    bool refines;               /* a file's codes are learned anew, and its types stay */
     uint32_t n_layers;
     double bpw;      /* mean bits per weight over the quantized linears */
     double file_bpw; /* the same over all 2-D weights of a GGUF; else 0 */
@@ -59,6 +60,7 @@ struct plan {
     bool experts_near;                                    /* what experts read and give is on the device */
     bool experts; /* the model has them; scales are not trained end to end: each step would load every expert twice */
     bool experts_alone;       /* and nothing else is trained on its output */
+    bool attn_alone;          /* linears of attention learn alone: nothing goes back through it, nor end to end */
     bool codes_stay;          /* in that pass, all codes are on the device */
     bool head_stays;          /* in that pass, a large head is (head.h) */
     double reach;             /* sum of the learning rates of one linear's logits, Hessian objective */
@@ -84,6 +86,9 @@ bool plan_teacher(const struct quantize_options *o);
 /* Whether this run has hidden states of what halves should give: not where nothing but experts is trained, whose targets are made
  * one expert at a time. */
 bool plan_targets(const struct plan *p, const struct quantize_options *o);
+/* Whether these are a chain of the 16-bit model's own, carried along from block to block; else what the 16-bit weights of a half
+ * make of the student's: with experts a chain would take each of them once more. */
+bool plan_chained(const struct plan *p);
 /* What of a layer all tokens go through: its items without those of experts; those of an expert. */
 struct block_items plan_common(struct block_items b);
 struct block_items plan_expert(struct block_items b, uint32_t expert);
@@ -95,7 +100,7 @@ bool plan_trains_experts(const struct plan *p, const struct quantize_options *o)
  * (tune_hessian.h). Both, where that is its start. */
 bool plan_joint(const struct quantize_options *o, const struct matrix *item);
 bool plan_alone(const struct quantize_options *o, const struct matrix *item);
-/* Whether types were chosen for all matrices: for a GGUF that is not a refined one. */
+/* Whether all matrices have types: of a GGUF. */
 bool plan_typed(const struct plan *p);
 /* Whether a linear is quantized with its Hessian at all: not by RTN. */
 bool plan_needs_hessian(const struct quantize_options *o, const struct matrix *item);

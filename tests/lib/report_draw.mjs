@@ -65,6 +65,16 @@ const shapes = {
     wants(words.includes("of that of the file's codes"), "what it is compared with");
     wants(find(page, "title", /_proj, the file's codes: /).length === 21, "a bar per linear");
   },
+  experts(page, words) {
+    const of = 61 * 4 + 3 + 60 * 3; // linears, and roles of a layer's experts
+    wants(find(page, "summary", /^Block /).length === 61, "61 folded blocks");
+    wants(find(page, "title", /^block \d+, experts' (gate|up|down): \S+, worst 0.75$/).length === 180, "a cell per role");
+    wants(find(page, "title", /, final: /).length === of, "a bar per linear and role");
+    wants(find(page, "tr", /^up_proj, 384/).length === 60, "a row per layer and role");
+    for (const w of ["up_proj, the worst: expert 3 0.75 (10003 tokens), expert 200 0.5 (10200 tokens)", "Starved: 2 of 384: 7 (9 tokens), 11 (0 tokens)", "120 experts saw few tokens", "All " + (61 * 4 + 3 + 60 * 3 * 384) + " linears",
+      "385 linears stayed in 16 bits", "expert 3's", "model.layers.60.mlp.experts.*.up_proj (384)"])
+      wants(words.includes(w), `"${w}"`);
+  },
   bare(page, words) {
     for (const w of ["--eval FILE", "Not measured", "3.81 GiB"]) wants(words.includes(w), `"${w}"`);
     wants(!all(page, e => e.attributes.id === "training").length, "no training");

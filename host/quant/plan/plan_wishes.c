@@ -8,6 +8,7 @@
 #include "formats/write/hf_plan.h"
 #include "host/quant/plan/plan_rules.h"
 #include "host/quant/plan/planner.h"
+#include "host/quant/plan/refine.h"
 
 /* ---- a folder ---- */
 
@@ -73,14 +74,16 @@ static void wish_type(struct matrix *x, const struct model_config *c, const stru
 
 /* ---- a refined file ---- */
 
-static bool wish_own(struct matrix *x, const struct checkpoint *file, bool keep, struct err *e)
+static bool wish_own(struct matrix *x, const struct checkpoint *file, const struct checkpoint *master, bool keep,
+                     struct err *e)
 {
-    struct weight_info info;
-    if (!checkpoint_weight(file, x->module, &info, e))
+    struct matrix own = *x;
+    refine_module(file, master, x, own.module);
+    if (!checkpoint_matrix(file, &own, e))
         return false;
-    x->type = x->wanted = NULL;
-    x->coded = info.quantized && !keep;
-    x->spec = info.spec;
+    x->type = x->wanted = own.type;
+    x->spec = own.spec;
+    x->coded = matrix_is_linear(x) && own.coded && !keep;
     return true;
 }
 
@@ -140,11 +143,11 @@ bool plan_wishes(struct plan *p, const struct model *m, const struct quantize_op
         const struct tensor_rule *rule = matrix_is_linear(x) || all ? rule_of(&rules, &ends, x) : NULL;
         if (all) {
             wish_type(x, m->cfg, o, rule);
+        } else if (o->refine) {
+            ok = wish_own(x, p->from.refined->ck, m->ck, rule, e);
         } else if (!matrix_is_linear(x)) {
             x->type = x->wanted = NULL;
             x->coded = false;
-        } else if (o->refine) {
-            ok = wish_own(x, p->from.refined->ck, rule, e);
         } else {
             wish_codes(x, o, scale, rule, m->cfg->experts.n > 0);
         }

@@ -260,25 +260,16 @@ static bool check_learned(const struct quantize_options *o, struct err *e)
                     o->code_type->name, o->code_type->group ? "" : " bits");
 }
 
-/* Codes of experts in a GGUF are not learned anew. */
-static bool check_experts(const struct model *m, const struct quantize_options *o, struct err *e)
-{
-    if (!m->cfg->experts.n || !o->refine)
-        return true;
-    err_set(e, ERR_USER, "%s has experts, which gsq does not refine in a GGUF", checkpoint_dir(m->ck));
-    return err_hint(e, "quantize the original model with a text: --calib");
-}
-
 bool plan_fates(struct plan *p, const struct model *m, const struct quantize_options *o, struct plan_sources from,
                 const struct plan_listener *l, struct err *e)
 {
-    *p = (struct plan){.from = from, .ctx = m->ctx, .samples = o->samples, .acts_tier = "none"};
+    *p = (struct plan){
+        .from = from, .refines = o->refine != NULL, .ctx = m->ctx, .samples = o->samples, .acts_tier = "none"};
     hash_hex((struct hash128){0}, p->run);
     bool folder = o->format != EXPORT_GGUF; /* a group that no device takes is refused before the format's reasons */
-    return check_experts(m, o, e) && list_matrices(p, m, o, e) && plan_wishes(p, m, o, e) &&
-           (folder || decide(p, o, l, e)) && check_groups(p, m, e) && check_imatrix(p, o, e) &&
-           (!folder || decide(p, o, l, e)) && check_learned(o, e) && plan_range(p, m, o, l, e) &&
-           count_bytes(p, m, o, e) && check_work(p, m, o, e);
+    return list_matrices(p, m, o, e) && plan_wishes(p, m, o, e) && (folder || decide(p, o, l, e)) &&
+           check_groups(p, m, e) && check_imatrix(p, o, e) && (!folder || decide(p, o, l, e)) && check_learned(o, e) &&
+           plan_range(p, m, o, l, e) && count_bytes(p, m, o, e) && check_work(p, m, o, e);
 }
 
 /* ---- the whole ---- */
@@ -311,6 +302,9 @@ static bool count_run(struct plan *p, const struct model *m, const struct quanti
 {
     count_steps(p, o);
     p->experts = p->experts_alone = m->cfg->experts.n > 0;
+    p->attn_alone = false;
+    for (size_t i = 0; o->block.attn_alone && i < p->n_items; i++)
+        p->attn_alone = p->attn_alone || (p->items[i].part->half == HALF_ATTN && plan_alone(o, &p->items[i]));
     for (uint32_t layer = 0; p->experts_alone && layer < p->n_layers; layer++)
         p->experts_alone = !plan_trains(o, HALF_ATTN, plan_common(plan_block(p, layer))) &&
                            !plan_trains(o, HALF_FFN, plan_common(plan_block(p, layer)));

@@ -328,7 +328,7 @@ static bool measure_roundings(struct run_speed *s, const struct plan *p, struct 
 {
     for (size_t i = 0; plan_typed(p) && i < p->n_matrices; i++) {
         const struct matrix *t = &p->matrices[i];
-        if (!t->coded && !(speed_rounding(s, t->type) > 0) &&
+        if (!t->coded && !t->copied && !(speed_rounding(s, t->type) > 0) &&
             s->n_roundings < sizeof s->roundings / sizeof *s->roundings && !measure_rounding(s, t, e))
             return false;
     }
@@ -343,8 +343,6 @@ static bool measure_backward(struct speed_bench *b, struct run_speed *s, const s
                              const struct speed_size *slice, const struct plan *p, struct err *e)
 {
     uint64_t need;
-    if (config_forward_only(all->model.cfg)) /* nothing goes back through its attention */
-        return true;
     if (!plan_block_objective(options(b)) &&
         (!speed_backward_bytes(b, slice, &need, e) || gpu_memory_used(all->model.gpu) + need > p->device_bytes))
         return !gpu_cmd_failed(b->cmd);

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "arch/family.h"
+#include "arch/block.h"
 #include "formats/gguf/gguf.h"
 #include "formats/gguf/gguf_names.h"
 #include "formats/gguf/gguf_type.h"
@@ -18,6 +18,19 @@ static bool differs(const struct checkpoint *file, const struct checkpoint *mast
     err_set(e, ERR_USER, "--refine %s: it has %" PRIu64 " %s, %s has %" PRIu64, checkpoint_dir(file), a, what,
             checkpoint_dir(master), b);
     return err_hint(e, "give the model that the GGUF was made from");
+}
+
+/* Whether that layer is made of the same. */
+static bool same_parts(const struct model_config *a, const struct model_config *b, uint32_t layer)
+{
+    for (uint32_t i = 0;; i++) {
+        const struct block_part *x = block_part_in(a, layer, i), *y = block_part_in(b, layer, i);
+        if (!x || !y)
+            return x == y;
+        if (x->role != y->role || x->kind != y->kind || block_part_rows(x, a) != block_part_rows(y, b) ||
+            block_part_cols(x, a) != block_part_cols(y, b))
+            return false;
+    }
 }
 
 bool refine_check(const struct checkpoint *file, const struct checkpoint *master, struct err *e)
@@ -53,22 +66,45 @@ bool refine_check(const struct checkpoint *file, const struct checkpoint *master
         {"key heads", a->num_kv_heads, b->num_kv_heads},
         {"dimensions per head", a->head_dim, b->head_dim},
         {"tokens in its vocabulary", a->vocab_size, b->vocab_size},
+        {"experts in a layer", a->experts.n, b->experts.n},
+        {"experts for each token", a->experts.used, b->experts.used},
+        {"dimensions in an expert", a->experts.width, b->experts.width},
     };
     for (size_t i = 0; i < sizeof facts / sizeof *facts; i++)
         if (facts[i].a != facts[i].b)
             return differs(file, master, facts[i].what, facts[i].a, facts[i].b, e);
+    for (uint32_t layer = 0; layer < a->num_layers; layer++)
+        if (!same_parts(a, b, layer)) {
+            err_set(e, ERR_USER, "--refine %s: its block %" PRIu32 " has other parts than that of %s",
+                    checkpoint_dir(file), layer + 1, checkpoint_dir(master));
+            return err_hint(e, "give the model that the GGUF was made from");
+        }
     return true;
+}
+
+const char *refine_module(const struct checkpoint *file, const struct checkpoint *master, const struct matrix *x,
+                          char out[MODULE_CAP])
+{
+    const char *own = config_prefix(checkpoint_config(file)), *prefix = config_prefix(checkpoint_config(master));
+    if (x->embedding)
+        snprintf(out, MODULE_CAP, "%s", checkpoint_embedding_module(file));
+    else if (x->head)
+        snprintf(out, MODULE_CAP, "%s", checkpoint_head_module(file));
+    else
+        snprintf(out, MODULE_CAP, "%s%s", own, x->module + strlen(prefix));
+    return out;
 }
 
 bool refine_size(struct plan *p)
 {
     const struct checkpoint *file = p->from.refined->ck;
     const struct gguf *g = checkpoint_gguf(file);
-    uint64_t bytes = 0, all = 0, weights = 0;
+    double bits = 0;
+    uint64_t all = 0, weights = 0;
     for (size_t i = 0; i < p->n_items; i++) {
-        struct weight_info info;
-        if (p->items[i].coded && checkpoint_weight(file, p->items[i].module, &info, NULL))
-            bytes += info.bytes;
+        const struct matrix *x = &p->items[i];
+        if (matrix_quantized(x))
+            bits += 8.0 * (double)(x->rows * gguf_row_bytes(x->type, x->cols));
     }
     for (size_t i = 0; i < gguf_tensor_count(g); i++) {
         const struct gguf_tensor *t = gguf_tensor_at(g, i);
@@ -77,7 +113,7 @@ bool refine_size(struct plan *p)
         all += t->bytes;
         weights += t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3];
     }
-    p->bpw = p->weights_quantized ? 8.0 * (double)bytes / (double)p->weights_quantized : 16;
+    p->bpw = p->weights_quantized ? bits / (double)p->weights_quantized : 16;
     p->file_bpw = weights ? 8.0 * (double)all / (double)weights : 0;
     os_stat(checkpoint_dir(file), &p->out_bytes);
     return true;

@@ -19,10 +19,11 @@
 /* Whether a block of the model is still what it was when this run started: days may have passed. */
 static bool source_same(const struct job *j, uint32_t layer, struct err *e)
 {
-    char prefix[72], name[64];
+    char prefix[72], own[72], name[64];
     snprintf(prefix, sizeof prefix, "%s.", config_layer_name(j->m->cfg, layer, name, sizeof name));
-    return checkpoint_sum_same(&j->sums, prefix, e) &&
-           (!j->refined || checkpoint_sum_same(&j->refined_sums, prefix, e));
+    if (j->refined)
+        snprintf(own, sizeof own, "%s.", config_layer_name(j->refined->cfg, layer, name, sizeof name));
+    return checkpoint_sum_same(&j->sums, prefix, e) && (!j->refined || checkpoint_sum_same(&j->refined_sums, own, e));
 }
 
 /* The same, of one that is read ahead. */
@@ -126,15 +127,17 @@ static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t
     return true;
 }
 
-/* A step of the pass over scales goes forward and back through all experts, which come from the disk one at a time. Nothing goes
- * back through the gated delta rule. */
-static void settle_experts(const struct model *m, struct quantize_options *o)
+/* Nothing goes back through attention of some families. A step of the pass over scales goes forward and back through all experts,
+ * which come from the disk one at a time. */
+static void settle_training(const struct model *m, struct quantize_options *o)
 {
-    if (m->cfg->delta.value_heads && o->method == METHOD_GSQ && (o->block.epochs || o->scales.epochs)) {
-        log_info(
-            "a model with the gated delta rule, which gsq computes forward alone: each linear learns alone, on its own "
-            "Hessian; nothing is trained on what halves of blocks give, nor scales end to end");
-        o->block.epochs = o->scales.epochs = 0;
+    if (config_forward_only(m->cfg)) {
+        if (m->cfg->delta.value_heads && o->method == METHOD_GSQ && (o->block.epochs || o->scales.epochs))
+            log_info("a model with the gated delta rule, which gsq computes forward alone: linears of attention learn "
+                     "alone, each on its own Hessian%s; scales are not trained end to end",
+                     o->block.epochs ? ", feed-forward halves and experts together on what they give" : "");
+        o->block.attn_alone = true;
+        o->scales.epochs = 0;
     }
     if (!m->cfg->experts.n || o->method != METHOD_GSQ || !o->scales.epochs)
         return;
@@ -373,7 +376,7 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
              (cmd ? model_open(&j.m, cmd, j.ck, ctx, e) : model_describe(&j.m, j.ck, ctx, e)) &&
              (!o.refine || open_refined(&j, &o, ctx, e));
         if (ok)
-            settle_experts(j.m, &o);
+            settle_training(j.m, &o);
         ok = ok && plan_make(&j.plan, j.m, &o, (struct plan_sources){j.refined, o.imatrix ? &j.imatrix : NULL}, e);
     }
     ok = ok && measure(&j, e);

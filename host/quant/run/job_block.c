@@ -16,6 +16,7 @@
 #include "host/base/stop_point.h"
 #include "host/gpu/tiled.h"
 #include "host/model/batch.h"
+#include "host/quant/plan/refine.h"
 #include "host/quant/run/job_internal.h"
 #include "host/quant/method/quant_linear.h"
 #include "host/quant/method/tune_block.h"
@@ -164,7 +165,8 @@ bool job_quantize_linear(struct job *j, const struct matrix *item, struct gpu_vi
     if (!begin_piece(j, "quantize", block_part_short_name(item->part), WORK_ROUND, job_round_work(j, item), e))
         return false;
     struct qlinear start = {0};
-    if (j->refined && !checkpoint_read_codes(j->refined_ck, item->module, &start, e))
+    char own[MODULE_CAP];
+    if (j->refined && !checkpoint_read_codes(j->refined_ck, refine_module(j->refined_ck, j->ck, item, own), &start, e))
         return false;
     struct linear_task t = {.cmd = j->cmd,
                             .start = j->refined ? &start : NULL,
@@ -190,10 +192,17 @@ bool job_quantize_linear(struct job *j, const struct matrix *item, struct gpu_vi
     return true;
 }
 
-/* What a refined file keeps, the student has from it. */
-static bool refined_weights(struct job *j, const struct matrix *item, struct gpu_view w, struct err *e)
+bool job_kept_matrix(struct job *j, const struct matrix *item, struct gpu_view w, struct err *e)
 {
-    return model_load_matrix(j->refined, item->module, 0, item->rows, w, e);
+    char own[MODULE_CAP];
+    return j->refined
+               ? model_load_matrix(j->refined, refine_module(j->refined_ck, j->ck, item, own), 0, item->rows, w, e)
+               : model_load_matrix(j->m, item->module, 0, item->rows, w, e);
+}
+
+bool job_student_frame(struct job *j, enum block_half half, struct block_weights *w, struct err *e)
+{
+    return !j->refined || model_load_half_frame(j->refined, j->layer, half, w, e);
 }
 
 static bool half_linears(struct job *j, enum block_half half, struct block_items b, struct block_weights *w,
@@ -207,6 +216,7 @@ static bool half_linears(struct job *j, enum block_half half, struct block_items
              run_pass(j, half, j->acts, w, h, e);
     }
     job_clock(j, PHASE_CALIBRATE, clock);
+    ok = ok && job_student_frame(j, half, w, e);
     for (uint32_t i = 0; ok && i < b.n; i++) {
         const struct matrix *item = &b.items[i];
         if (item->part->half != half)
@@ -215,7 +225,7 @@ static bool half_linears(struct job *j, enum block_half half, struct block_items
             ok = job_quantize_linear(j, item, w->w[i], plan_needs_hessian(j->o, item) ? &h[item->part->input] : NULL, r,
                                      e);
         else if (j->refined)
-            ok = refined_weights(j, item, w->w[i], e);
+            ok = job_kept_matrix(j, item, w->w[i], e);
     }
     job_clock(j, PHASE_LINEARS, clock);
     gpu_arena_reset(j->hess, 0);
@@ -283,13 +293,13 @@ static bool load_linear(struct job *j, const struct matrix *item, struct gpu_vie
 static bool half_stored(struct job *j, enum block_half half, struct block_items b, struct block_weights *w,
                         struct err *e)
 {
-    bool ok = true;
+    bool ok = job_student_frame(j, half, w, e);
     for (uint32_t i = 0; ok && i < w->shape.n; i++) {
         const struct matrix *item = &b.items[i];
         if (item->part->half != half)
             continue;
         if (!item->coded && j->refined)
-            ok = refined_weights(j, item, w->w[i], e);
+            ok = job_kept_matrix(j, item, w->w[i], e);
         if (item->coded)
             ok = job_stored_linear(j, item, w->w[i], e);
     }
@@ -301,11 +311,10 @@ static bool block_calibrated(struct job *j, uint32_t layer, struct block_result 
 {
     struct block_weights *w = &j->weights;
     const struct block_items b = plan_block(&j->plan, layer);
-    bool joint = plan_block_objective(j->o);
     uint64_t clock = os_now_ns();
     if (!load_block(j, layer, "loading", w, e))
         return false;
-    const bool experts = config_has_experts(j->m->cfg, layer), any_experts = j->m->cfg->experts.n > 0;
+    const bool experts = config_has_experts(j->m->cfg, layer), chained = plan_chained(&j->plan);
     const bool stored = store_has_part(j->store, layer, 0);
     for (int i = 0; i < HALF_COUNT; i++) {
         enum block_half half = (enum block_half)i;
@@ -313,10 +322,10 @@ static bool block_calibrated(struct job *j, uint32_t layer, struct block_result 
             return false;
         if (!block_has_half(w->shape, half))
             continue;
-        const bool trains = joint && (!any_experts || plan_trains(j->o, half, plan_common(b)));
-        if (j->targets && (!any_experts || (trains && !stored))) {
+        const bool trains = plan_trains(j->o, half, plan_common(b));
+        if (j->targets && (chained || (trains && !stored))) {
             job_detail(j, "teacher");
-            if (!(any_experts ? student_targets(j, half, w, e) : run_pass(j, half, j->targets, w, NULL, e)))
+            if (!(chained ? run_pass(j, half, j->targets, w, NULL, e) : student_targets(j, half, w, e)))
                 return false;
         }
         if (stored ? !half_stored(j, half, b, w, e)
@@ -419,7 +428,7 @@ bool job_block_resume(struct job *j, uint32_t layer, struct err *e)
     struct block_weights *w = &j->weights;
     uint64_t clock = os_now_ns();
     bool ok = load_block(j, layer, "replaying", w, e);
-    for (int i = 0; ok && j->targets && !j->m->cfg->experts.n && i < HALF_COUNT; i++)
+    for (int i = 0; ok && j->targets && plan_chained(&j->plan) && i < HALF_COUNT; i++)
         ok = run_pass(j, (enum block_half)i, j->targets, w, NULL, e);
     for (int i = 0; ok && j->acts && i < HALF_COUNT; i++) {
         enum block_half half = (enum block_half)i;

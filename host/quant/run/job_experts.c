@@ -36,8 +36,10 @@ void job_experts_close(struct job *j)
 
 /* ---- passes over hidden states ---- */
 
-bool job_experts_take(struct job *j, uint32_t layer, const struct block_weights *w, struct err *e)
+bool job_experts_take(struct job *j, uint32_t layer, struct block_weights *w, struct err *e)
 {
+    if (!job_student_frame(j, HALF_FFN, w, e) || !job_student_frame(j, HALF_EXPERTS, w, e))
+        return false;
     gpu_mark mark = gpu_arena_mark(j->scratch);
     struct walk k = job_walk(j, j->acts, j->plan.samples);
     struct batch b;
@@ -177,14 +179,6 @@ static bool any_coded(struct block_items b)
     return any;
 }
 
-static bool all_coded(struct block_items b)
-{
-    bool all = true;
-    for (uint32_t i = 0; i < b.n; i++)
-        all = all && b.items[i].coded;
-    return all;
-}
-
 static bool any_hessian(const struct job *j, struct block_items b)
 {
     bool any = false;
@@ -240,11 +234,15 @@ static bool make_expert(struct job *j, const struct expert_hessians *h, uint32_t
                                           j->plan.holdout > 0, e);
     if (ok && h)
         gather_expert(j, h, expert);
+    if (ok && j->refined)
+        ok = experts_load_biases(x, j->refined, expert, e);
     for (uint32_t i = 0; ok && i < b.n; i++) {
         const struct matrix *item = &b.items[i];
         const struct hessian *of = i + 1 < b.n ? &h->in : &h->middle;
         if (item->coded)
             ok = job_quantize_linear(j, item, x->w[i], h && plan_needs_hessian(j->o, item) ? of : NULL, r, e);
+        else if (j->refined)
+            ok = job_kept_matrix(j, item, x->w[i], e);
         r->report[item->place].expert = (struct expert_report){
             .counted = true, .tokens = experts_tokens(x, expert), .starved = is_starved(j, experts_tokens(x, expert))};
     }
@@ -252,11 +250,11 @@ static bool make_expert(struct job *j, const struct expert_hessians *h, uint32_t
 }
 
 /* The same where an earlier run has made it. */
-static bool stored_expert(struct job *j, struct block_items b, struct err *e)
+static bool stored_expert(struct job *j, uint32_t expert, struct block_items b, struct err *e)
 {
-    bool ok = job_stored(j, true, e);
+    bool ok = job_stored(j, true, e) && experts_load_biases(&j->experts, j->refined ? j->refined : j->m, expert, e);
     for (uint32_t i = 0; ok && i < b.n; i++)
-        ok = !b.items[i].coded || job_stored_linear(j, &b.items[i], j->experts.w[i], e);
+        ok = (b.items[i].coded ? job_stored_linear : job_kept_matrix)(j, &b.items[i], j->experts.w[i], e);
     return ok;
 }
 
@@ -306,12 +304,8 @@ bool job_experts(struct job *j, uint32_t layer, struct block_result *r, uint64_t
         const bool stored = !r || store_has_part(j->store, layer, part);
         if (!experts_tokens(x, i) && (stored || !any_coded(b)))
             continue;
-        if (!stored || !all_coded(b))
-            ok = experts_load(x, i, e);
-        if (ok && !stored)
-            ok = make_expert(j, any_hessian(j, b) ? &h : NULL, i, b, r, e);
-        else if (ok)
-            ok = stored_expert(j, b, e);
+        ok = stored ? stored_expert(j, i, b, e)
+                    : experts_load(x, i, e) && make_expert(j, any_hessian(j, b) ? &h : NULL, i, b, r, e);
         if (ok)
             experts_run(x, i, x->w, true);
     }

@@ -51,7 +51,7 @@ bool job_export(struct job *j, struct err *e)
     job_begin(j, WORK_EXPORT, j->export_work);
     const struct export_source source = {j, pull, progress, importance};
     bool ok = job_tell(j, 0, job_event(j, "export"), e) &&
-              (j->o->refine ? refine_write(j->o->out_dir, j->refined_ck, &j->plan, &source, e)
+              (j->o->refine ? refine_write(j->o->out_dir, j->refined_ck, j->ck, &j->plan, &source, e)
                             : export_plan_write(j->plan.output, j->o->out_dir, &source, e));
     job_end(j);
     return ok;

@@ -161,13 +161,17 @@ bool job_quantize_linear(struct job *j, const struct matrix *item, struct gpu_vi
                          struct block_result *r, struct err *e);
 /* w becomes what an earlier run has stored of it. */
 bool job_stored_linear(struct job *j, const struct matrix *item, struct gpu_view w, struct err *e);
+/* The same of one that has no codes: as the model has it, or the file that is refined. */
+bool job_kept_matrix(struct job *j, const struct matrix *item, struct gpu_view w, struct err *e);
+/* Where a file is refined, what is not quantized of a half, or the router of experts, becomes what the file has. */
+bool job_student_frame(struct job *j, enum block_half half, struct block_weights *w, struct err *e);
 
 /* ---- job_experts.c ---- */
 /* Room for the experts of all layers; nothing where the model has none. job_experts_close in any case. */
 bool job_experts_open(struct job *j, struct err *e);
 void job_experts_close(struct job *j);
 /* What the experts of a layer read, and where tokens go: before the half that all tokens go through. */
-bool job_experts_take(struct job *j, uint32_t layer, const struct block_weights *w, struct err *e);
+bool job_experts_take(struct job *j, uint32_t layer, struct block_weights *w, struct err *e);
 /* All experts: quantized where no earlier run has stored them, or r NULL: all are stored; then hidden states become the layer's
  * output. */
 bool job_experts(struct job *j, uint32_t layer, struct block_result *r, uint64_t *clock, struct err *e);

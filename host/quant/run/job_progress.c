@@ -223,7 +223,7 @@ static double export_work(const struct job *j)
     double seconds = 0.05 + (double)j->plan.out_bytes * SECONDS_PER_BYTE;
     for (size_t i = 0; plan_typed(&j->plan) && i < j->plan.n_matrices; i++) {
         const struct matrix *t = &j->plan.matrices[i];
-        double rate = t->coded ? SECONDS_PER_PACK : speed_rounding(&j->speed, t->type);
+        double rate = t->coded || t->copied ? SECONDS_PER_PACK : speed_rounding(&j->speed, t->type);
         seconds += (double)t->rows * t->cols * (rate > 0 ? rate : SECONDS_PER_PACK);
     }
     return seconds;
@@ -252,8 +252,7 @@ static void predict_efforts(struct job *j, uint32_t windows)
 {
     struct quantize_options o = *j->o;
     struct job other = *j;
-    bool learns = o.method == METHOD_GSQ && !quantize_diagonal(&o) && j->speed.model.measured &&
-                  !j->m->cfg->experts.n && !config_forward_only(j->m->cfg);
+    bool learns = o.method == METHOD_GSQ && !quantize_diagonal(&o) && j->speed.model.measured && !j->m->cfg->experts.n;
     other.o = &o;
     j->plan.n_efforts = learns ? EFFORT_COUNT : 0;
     for (unsigned i = 0; i < j->plan.n_efforts; i++) {

@@ -10,13 +10,15 @@
 #include "formats/read/checkpoint_in.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/base/str.h"
 #include "host/quant/run/refine_record.h"
 
 /* Bytes written between two looks at the progress. */
 #define PIECE_BYTES (4u << 20)
 
 struct copying {
-    const struct checkpoint *file;
+    const struct checkpoint *file, *master;
+    struct strmap items;
     const struct export_source *source;
     struct os_map map;
     struct os_out out;
@@ -47,40 +49,71 @@ static bool copy_to(struct copying *c, uint64_t end, struct err *e)
     return put(c, c->map.data + c->at, end - c->at, e);
 }
 
-static bool put_codes(struct copying *c, const struct matrix *item, const struct gguf_tensor *t, struct err *e)
+/* A matrix's rows, of which `rows` are the file's. */
+static bool put_codes(struct copying *c, const struct matrix *item, const char *module, const uint8_t *rows,
+                      struct err *e)
 {
     const struct model_config *cfg = checkpoint_config(c->file);
-    const struct gguf_type *type = gguf_type_of(t->type);
-    uint32_t heads = gguf_permuted_heads(cfg, item->module);
-    uint64_t row_bytes = gguf_row_bytes(type, item->cols);
+    uint32_t heads = gguf_permuted_heads(cfg, module);
+    uint64_t row_bytes = gguf_row_bytes(item->type, item->cols), bytes = row_bytes * item->rows;
     struct qlinear q = {0};
-    if (t->bytes != row_bytes * item->rows)
-        return err_set(e, ERR_BUG, "%s has %" PRIu64 " bytes", t->name, t->bytes);
-    uint8_t *rows = malloc((size_t)t->bytes);
-    bool ok = rows ? c->source->linear(c->source->ctx, item, &q, e) : err_nomem(e, "a tensor's rows", t->bytes);
+    uint8_t *out = malloc((size_t)bytes);
+    bool ok = out ? c->source->linear(c->source->ctx, item, &q, e) : err_nomem(e, "a tensor's rows", bytes);
     for (uint32_t r = 0; ok && r < item->rows; r++) {
         uint32_t from = heads ? gguf_row_to_hf(r, cfg->head_dim) : r;
-        gguf_replace_codes(type, t->data + r * row_bytes, q.codes + (size_t)from * q.cols, q.cols,
-                           rows + r * row_bytes);
+        gguf_replace_codes(item->type, rows + r * row_bytes, q.codes + (size_t)from * q.cols, q.cols,
+                           out + r * row_bytes);
     }
-    ok = ok && put(c, rows, t->bytes, e);
+    ok = ok && put(c, out, bytes, e);
     qlinear_free(&q);
-    free(rows);
+    free(out);
     return ok;
 }
 
-/* The linear whose codes lie in that tensor; NULL: it stays. */
-static const struct matrix *item_of(const struct plan *p, const struct model_config *cfg, const char *tensor)
+/* By module, those that are learned. */
+static bool list_items(struct copying *c, const struct plan *p, struct err *e)
 {
-    char hf[128];
-    size_t suffix = strlen(".weight");
-    if (!gguf_name_to_hf(cfg, tensor, 0, hf, sizeof hf) || strlen(hf) <= suffix)
+    bool added, ok = strmap_reserve(&c->items, p->n_items);
+    for (size_t i = 0; ok && i < p->n_items; i++)
+        ok = !p->items[i].coded ||
+             strmap_add(&c->items, p->items[i].module, strlen(p->items[i].module), (uint32_t)i, &added);
+    return ok || err_nomem(e, "the list of linears", p->n_items * sizeof *c->items.slots);
+}
+
+/* The linear that a tensor holds, of experts that one's; module: what it is called in the file. NULL: it stays. */
+static const struct matrix *item_of(const struct copying *c, const struct plan *p, const char *tensor, uint32_t expert,
+                                    char module[128])
+{
+    const struct model_config *cfg = checkpoint_config(c->file);
+    const char *own = config_prefix(cfg), *prefix = config_prefix(checkpoint_config(c->master));
+    char name[160];
+    uint32_t i;
+    if (!str_ends(tensor, ".weight") || !gguf_name_to_hf(cfg, tensor, expert, module, 128) ||
+        strncmp(module, own, strlen(own)) != 0)
         return NULL;
-    hf[strlen(hf) - suffix] = '\0';
-    for (size_t i = 0; i < p->n_items; i++)
-        if (p->items[i].coded && strcmp(p->items[i].module, hf) == 0)
-            return &p->items[i];
-    return NULL;
+    module[strlen(module) - strlen(".weight")] = '\0';
+    int n = snprintf(name, sizeof name, "%s%s", prefix, module + strlen(own));
+    return n > 0 && strmap_find(&c->items, name, (size_t)n, &i) ? &p->items[i] : NULL;
+}
+
+/* A tensor, which of experts is one matrix for each, one behind the other. */
+static bool write_tensor(struct copying *c, const struct plan *p, const struct gguf_tensor *t, uint64_t at,
+                         struct err *e)
+{
+    const bool experts = gguf_name_of_experts(t->name);
+    const uint32_t n = experts ? checkpoint_config(c->file)->experts.n : 1;
+    const uint64_t bytes = t->bytes / n;
+    char module[128];
+    for (uint32_t i = 0; i < n; i++) {
+        const struct matrix *item = item_of(c, p, t->name, i, module);
+        if (!item)
+            continue;
+        if (bytes * n != t->bytes || bytes != item->rows * gguf_row_bytes(item->type, item->cols))
+            return err_set(e, ERR_BUG, "%s has %" PRIu64 " bytes", t->name, t->bytes);
+        if (!copy_to(c, at + i * bytes, e) || !put_codes(c, item, module, t->data + i * bytes, e))
+            return false;
+    }
+    return true;
 }
 
 static bool write_all(struct copying *c, const struct plan *p, struct err *e)
@@ -89,27 +122,26 @@ static bool write_all(struct copying *c, const struct plan *p, struct err *e)
     uint64_t at = gguf_data_offset(g, gguf_tensor_at(g, 0));
     for (size_t i = 0; i < gguf_tensor_count(g); i++) {
         const struct gguf_tensor *t = gguf_tensor_at(g, i);
-        size_t n = strlen(t->name), k = strlen(".weight");
-        bool weight = n > k && strcmp(t->name + n - k, ".weight") == 0;
-        const struct matrix *item = weight ? item_of(p, checkpoint_config(c->file), t->name) : NULL;
-        if (item && (!copy_to(c, at, e) || !put_codes(c, item, t, e)))
+        if (!write_tensor(c, p, t, at, e))
             return false;
         at += round_up(t->bytes, gguf_alignment(g));
     }
     return copy_to(c, c->map.size, e);
 }
 
-bool refine_write(const char *path, const struct checkpoint *file, const struct plan *p,
-                  const struct export_source *source, struct err *e)
+bool refine_write(const char *path, const struct checkpoint *file, const struct checkpoint *master,
+                  const struct plan *p, const struct export_source *source, struct err *e)
 {
-    struct copying c = {.file = file, .source = source, .written = hash_stream_create()};
-    bool ok = (c.written || err_nomem(e, "a hash", 4096)) && os_map_file(&c.map, checkpoint_dir(file), e) &&
-              os_out_open(&c.out, path, e) && write_all(&c, p, e) && os_out_close(&c.out, e);
+    struct copying c = {.file = file, .master = master, .source = source, .written = hash_stream_create()};
+    bool ok = (c.written || err_nomem(e, "a hash", 4096)) && list_items(&c, p, e) &&
+              os_map_file(&c.map, checkpoint_dir(file), e) && os_out_open(&c.out, path, e) && write_all(&c, p, e) &&
+              os_out_close(&c.out, e);
     if (ok)
         refine_record(c.at, hash_stream_end(c.written), p->run);
     else
         os_out_abort(&c.out);
     hash_stream_destroy(&c.written);
+    strmap_free(&c.items);
     os_unmap(&c.map);
     return ok;
 }
