@@ -63,24 +63,46 @@ static void tell(const struct args *a, const struct gsq_device_info *d, const st
 
 struct counting {
     const struct args *a;
-    char piece[64]; /* the one that is printed */
+    char piece[64];   /* the one that is printed */
+    char layers[200]; /* and of which */
     double flop, read, written;
-    double step_bytes[2]; /* of gumbel_step, on the Hessian objective and on the block objective */
+    double step_bytes[2], step_weights[2]; /* of gumbel_step, on the Hessian objective and on the block objective */
 };
 
 static void end_piece(struct counting *c)
 {
     if (c->piece[0])
-        say(stdout, "  %-28s %12s %12.3f %12.3f %12.3f\n", "together", "", c->flop * 1e-9, c->read * 1e-9,
+        say(stdout, "  %-38s %12s %12.3f %12.3f %12.3f\n", "together", "", c->flop * 1e-9, c->read * 1e-9,
             c->written * 1e-9);
     c->flop = c->read = c->written = 0;
+}
+
+/* A head above the pieces of layers of one make. */
+static void count_layers(struct counting *c, const struct gsq_count_row *r)
+{
+    char layers[sizeof c->layers];
+    if (r->layer_kind)
+        snprintf(layers, sizeof layers, "%u block%s of %s: %.1f M weights in linears%s", (unsigned)r->layers,
+                 r->layers == 1 ? "" : "s", r->layer_kind, (r->layer_weights + r->layer_expert_weights) * 1e-6,
+                 r->layer_expert_weights > 0 ? ", those of experts included" : "");
+    else
+        snprintf(layers, sizeof layers, "the whole model");
+    if (strcmp(c->layers, layers) == 0)
+        return;
+    end_piece(c);
+    c->piece[0] = 0;
+    memcpy(c->layers, layers, sizeof layers);
+    say(stdout, "\n%s\n", layers);
 }
 
 static void count_row(void *ctx, const struct gsq_count_row *r)
 {
     struct counting *c = ctx;
-    if (strcmp(r->kernel, "gumbel_step") == 0)
-        c->step_bytes[strncmp(r->piece, "Hessian", 7) != 0] += r->bytes_read + r->written;
+    if (strcmp(r->kernel, "gumbel_step") == 0) {
+        const bool together = strncmp(r->piece, "Hessian", 7) != 0;
+        c->step_bytes[together] += r->bytes_read + r->written;
+        c->step_weights[together] += r->step_weights;
+    }
     if (c->a->json) {
         cJSON *o = json_event("count");
         cJSON_AddStringToObject(o, "piece", r->piece);
@@ -89,15 +111,23 @@ static void count_row(void *ctx, const struct gsq_count_row *r)
         cJSON_AddNumberToObject(o, "flop", r->flop);
         cJSON_AddNumberToObject(o, "bytes_read", r->bytes_read);
         cJSON_AddNumberToObject(o, "bytes_written", r->written);
+        if (r->layer_kind) {
+            cJSON_AddStringToObject(o, "layers", r->layer_kind);
+            cJSON_AddNumberToObject(o, "block", r->first_layer + 1.0);
+            cJSON_AddNumberToObject(o, "blocks", r->layers);
+            cJSON_AddNumberToObject(o, "weights", r->layer_weights);
+            cJSON_AddNumberToObject(o, "expert_weights", r->layer_expert_weights);
+        }
         json_emit(o);
         return;
     }
+    count_layers(c, r);
     if (strcmp(c->piece, r->piece) != 0) {
         end_piece(c);
         snprintf(c->piece, sizeof c->piece, "%s", r->piece);
-        say(stdout, "\n%-30s %12s %12s %12s %12s\n", r->piece, "calls", "GFLOP", "GB read", "GB written");
+        say(stdout, "\n%-40s %12s %12s %12s %12s\n", r->piece, "calls", "GFLOP", "GB read", "GB written");
     }
-    say(stdout, "  %-28s %12.4g %12.3f %12.3f %12.3f\n", r->kernel, r->calls, r->flop * 1e-9, r->bytes_read * 1e-9,
+    say(stdout, "  %-38s %12.4g %12.3f %12.3f %12.3f\n", r->kernel, r->calls, r->flop * 1e-9, r->bytes_read * 1e-9,
         r->written * 1e-9);
     c->flop += r->flop;
     c->read += r->bytes_read;
@@ -125,14 +155,13 @@ static void efforts_json(void)
 
 static void tell_counts(struct counting *c, const struct gsq_count_result *r)
 {
-    double hessian = c->step_bytes[0] / r->block_weights, together = c->step_bytes[1] / r->block_weights;
+    double hessian = c->step_bytes[0] / c->step_weights[0], together = c->step_bytes[1] / c->step_weights[1];
     if (!c->a->json) {
         end_piece(c);
         say(stdout,
-            "\na block has %.1f M weights in linears, the model %u blocks; windows of %u tokens, %u at once\n"
+            "\nthe model has %u blocks; windows of %u tokens, %u at once\n"
             "bytes of an optimiser step for each weight: %.1f alone, %.1f together\n",
-            r->block_weights * 1e-6, (unsigned)r->layers, (unsigned)r->context, (unsigned)r->windows_at_once, hessian,
-            together);
+            (unsigned)r->layers, (unsigned)r->context, (unsigned)r->windows_at_once, hessian, together);
         return;
     }
     efforts_json();
@@ -143,6 +172,10 @@ static void tell_counts(struct counting *c, const struct gsq_count_result *r)
     cJSON_AddNumberToObject(o, "ctx", r->context);
     cJSON_AddNumberToObject(o, "windows_at_once", r->windows_at_once);
     cJSON_AddNumberToObject(o, "block_weights", r->block_weights);
+    if (r->experts) {
+        cJSON_AddNumberToObject(o, "experts", r->experts);
+        cJSON_AddNumberToObject(o, "experts_used", r->experts_used);
+    }
     cJSON_AddNumberToObject(o, "step_bytes_alone", hessian);
     cJSON_AddNumberToObject(o, "step_bytes_together", together);
     json_emit(o);

@@ -11,17 +11,24 @@ void gsq_count_options_init_sized(struct gsq_count_options *o, size_t size)
     memcpy(o, &defaults, size < sizeof defaults ? size : sizeof defaults);
 }
 
-static void on_count(void *ctx, enum count_piece piece, unsigned kind, const struct gpu_traffic *t)
+static void on_count(void *ctx, const struct count_row *r)
 {
     const struct gsq_count_options *o = ctx;
+    const struct gpu_traffic *t = &r->traffic;
     struct gsq_count_row row = {
         .size = sizeof row,
-        .piece = count_piece_names[piece],
-        .kernel = gpu_traffic_name(kind),
+        .piece = count_piece_names[r->piece],
+        .kernel = gpu_traffic_name(r->record),
         .calls = t->calls,
         .flop = t->flop,
         .bytes_read = t->read,
         .written = t->written,
+        .layer_kind = r->of ? r->of->name : NULL,
+        .first_layer = r->of ? r->of->first : 0,
+        .layers = r->of ? r->of->layers : 0,
+        .layer_weights = r->of ? r->of->weights : 0,
+        .layer_expert_weights = r->of ? r->of->expert_weights : 0,
+        .step_weights = r->stepped,
     };
     if (o->row)
         o->row(o->ctx, &row);
@@ -37,16 +44,13 @@ static bool count(gsq_device *device, const gsq_model *model, struct gsq_count_o
     if (!lib_types(&o, a->bits, NULL, e) || !quantize_settle(&o, e) ||
         !model_open(&m, device->cmd, model->ck, windows_context(model->ck, a->context), e))
         return false;
-    if (m->cfg->experts.n) {
-        err_set(e, ERR_USER, "%s has experts: what quantizing it computes is not counted", checkpoint_dir(model->ck));
-        model_close(&m);
-        return err_hint(e, "gsq quantize --dry-run tells what it takes");
-    }
     const struct block_shape b = model_block(m, 0);
     bool ok = count_pieces(m, &o, on_count, a, e);
     out->layers = m->cfg->num_layers;
     out->context = m->ctx;
     out->windows_at_once = COUNT_WINDOWS;
+    out->experts = m->cfg->experts.n;
+    out->experts_used = m->cfg->experts.used;
     for (uint32_t i = 0; i < b.n; i++)
         out->block_weights += (double)b.matrices[i].rows * b.matrices[i].cols;
     model_close(&m);

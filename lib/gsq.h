@@ -514,10 +514,16 @@ GSQ_API bool gsq_bench(gsq_device *device, const struct gsq_bench_options *o, st
 /* What quantizing computes and moves, counted without doing it: one kernel's part of a piece of work. */
 struct gsq_count_row {
     size_t size;
-    const char *piece;  /* "Hessian objective, a step": of the first block; or of the whole model, where it says so */
+    const char *piece;  /* "Hessian objective, a step": of a layer, an expert, or of the whole model, as it says */
     const char *kernel; /* "gemm_half", "copy", "fill" ... */
     double calls, flop; /* a multiply-add is 2 */
     double bytes_read, written; /* of device memory, each operand once */
+    const char
+        *layer_kind; /* "attention, feed-forward": layers of one make are counted once. NULL: of the whole model */
+    uint32_t first_layer, layers; /* the first of them, from 0, and how many they are */
+    double layer_weights,
+        layer_expert_weights; /* of the linears of such a layer, without experts; of all of its experts */
+    double step_weights;      /* in an optimiser's step: of what it is a step; else 0 */
 };
 struct gsq_count_options {
     size_t size;
@@ -530,7 +536,8 @@ struct gsq_count_options {
 struct gsq_count_result {
     size_t size;
     uint32_t layers, context, windows_at_once;
-    double block_weights; /* of the linears of the first block */
+    double block_weights;           /* of the linears of the first block */
+    uint32_t experts, experts_used; /* of a layer that has them; 0: the model has none */
 };
 GSQ_API void gsq_count_options_init_sized(struct gsq_count_options *o, size_t size);
 #define gsq_count_options_init(o) gsq_count_options_init_sized((o), sizeof *(o))

@@ -34,10 +34,10 @@ def counted(args, model):
     command = [args.gsq, "bench", "--counts", model, "--json", "--bits", args.bits, "--group", str(args.group), "--ctx", str(args.ctx)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    pieces = {}
+    pieces = {}  # by the first block of a kind (0: of the model) and name
     for e in events:
         if e["event"] == "count":
-            pieces.setdefault(e["piece"], []).append(e)
+            pieces.setdefault((e.get("block", 0), e["piece"]), []).append(e)
     return pieces, {e["effort"]: e for e in events if e["event"] == "effort"}, next(e for e in events if e["event"] == "result")
 
 
@@ -64,23 +64,46 @@ def seconds(rows, card, matrix_cores):
     return sums
 
 
-def run_seconds(pieces, effort, layers, time):
+def experts_seconds(t, effort, result, train, holdout):
+    """The experts of a layer, each of which the same share of tokens chose; t: seconds of pieces."""
+    n, used, ctx, epochs = result["experts"], result["experts_used"], result["ctx"], effort["epochs"]
+    samples = train + holdout
+    layer = samples * (t["experts, a window"] + t["Hessian sums of experts, a window"])
+    layer += n * (t["start of an expert"] + effort["steps"] * t["Hessian objective of an expert, a step"])
+    if epochs:
+        steps = math.ceil(train / (effort["batch"] or max(1, math.ceil(epochs * train / 1280))))
+        own, judging = (w * ctx * used / n / 32 for w in (train, holdout))
+        layer += n * epochs * (own * t["an expert, 32 of its tokens"] + min(steps, own) * t["an expert, a step"])
+        layer += n * (epochs + 1) * judging * t["an expert, 32 tokens that judge"]
+    return layer
+
+
+def run_seconds(pieces, effort, result, time):
     """A whole run; time: of a piece's rows."""
-    t = {name: time(rows) for name, rows in pieces.items()}
     samples, epochs = effort["samples"], effort["epochs"]
     holdout = max(1, min(16, samples // 8))
     train = samples - holdout
     batch = effort["batch"] or max(1, math.ceil(epochs * train / 1280))
-    # The student's output, with the block objective its target, and the way to the Hessians.
-    block = samples * (t["Hessian sums, a window"] + t["inputs of the linears, a window"] + (1 + (epochs > 0)) * t["forward, a window"])
-    block += t["start of the linears"] + effort["steps"] * t["Hessian objective, a step"]
-    for half in ("attention half", "feed-forward half"):
-        block += epochs * train * t[half + ", a window"] + epochs * math.ceil(train / batch) * t[half + ", a step"]
-    block += (epochs + (epochs > 0)) * holdout * t["a window that judges"]
-    scales = train * t["pass over scales, a window"]
-    scales += math.ceil(train / effort["scale_batch"]) * t["pass over scales, a step"]
-    judging = (effort["scale_epochs"] + 1) * holdout * t["pass over scales, a window that judges"]
-    return layers * block + (effort["scale_epochs"] * scales + judging if effort["scale_epochs"] else 0)
+    all_layers, model = 0, {name: time(rows) for (block, name), rows in pieces.items() if not block}
+    for kind in sorted({block for block, _ in pieces if block}):
+        t = {name: time(rows) for (block, name), rows in pieces.items() if block == kind}
+        blocks = next(rows for (block, _), rows in pieces.items() if block == kind)[0]["blocks"]
+        # The student's output, with the block objective its target, and the way to the Hessians.
+        layer = samples * (t.get("Hessian sums, a window", 0) + t["inputs of the linears, a window"] + (1 + (epochs > 0)) * t["forward, a window"])
+        layer += t.get("start of the linears", 0) + effort["steps"] * t.get("Hessian objective, a step", 0)
+        for half in ("attention half", "feed-forward half"):
+            if half + ", a step" in t:
+                layer += epochs * train * t[half + ", a window"] + epochs * math.ceil(train / batch) * t[half + ", a step"]
+        layer += (epochs + (epochs > 0)) * holdout * t["a window that judges"]
+        if "experts, a window" in t:
+            layer += experts_seconds(t, effort, result, train, holdout)
+        all_layers += blocks * layer
+    if not effort["scale_epochs"] or not model:
+        return all_layers
+    scales = train * model["pass over scales, a window"]
+    scales += math.ceil(train / effort["scale_batch"]) * model["pass over scales, a step"]
+    judging = (effort["scale_epochs"] + 1) * holdout * model["pass over scales, a window that judges"]
+    return all_layers + effort["scale_epochs"] * scales + judging
 
 
 def duration(s):
@@ -110,9 +133,16 @@ def main():
         pieces, efforts, result = counted(args, model)
     version = subprocess.run([args.gsq, "--version"], stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
     weights, layers = result["block_weights"], result["layers"]
+    kinds = {block: rows[0] for (block, _), rows in pieces.items() if block}
+    made = "; ".join(f"{k['blocks']} block{'s' * (k['blocks'] > 1)} like block {b} ({k['layers']}), {(k['weights'] + k['expert_weights']) / 1e6:,.1f} M "
+                     "weights in linears" for b, k in kinds.items())
+    of = f"{layers} blocks of {weights / 1e6:.1f} M weights in linears" if len(kinds) == 1 and not result.get("experts") else made
+
+    def called(key):
+        return key[1] if len(kinds) == 1 or not key[0] else f"{key[1]}, block {key[0]}"
     print(f"# What quantizing {os.path.basename(args.model.rstrip('/')) if args.model else 'Llama-3.1-8B'} computes and moves\n")
     print(f"By `scripts/predict-cards.py`, {version}: {args.bits} bits, groups of {args.group}, windows of {result['ctx']} tokens, "
-          f"{result['windows_at_once']} at once; {layers} blocks of {weights / 1e6:.1f} M weights in linears. Counted by the program "
+          f"{result['windows_at_once']} at once; {of}. Counted by the program "
           "on its own code, each operand of a kernel once; no GPU ran.\n")
     print(f"**Bytes of an optimiser step for each weight: {result['step_bytes_alone']:.1f} alone (Hessian objective), "
           f"{result['step_bytes_together']:.1f} in the block objective.**\n")
@@ -122,23 +152,24 @@ def main():
     for name, kernels in pieces.items():
         rest = [r for r in kernels if r["kernel"] not in products]
         moved = total(rest, "bytes_read") + total(rest, "bytes_written")
-        rows.append([name] + [f"{total([r for r in kernels if r['kernel'] in k], 'flop') / 1e9:,.1f}" for k in (products - half, half)] +
+        rows.append([called(name)] + [f"{total([r for r in kernels if r['kernel'] in k], 'flop') / 1e9:,.1f}" for k in (products - half, half)] +
                     [f"{total([r for r in kernels if r['kernel'].startswith('attn_')], 'flop') / 1e9:,.1f}",
                      f"{(total(kernels, 'bytes_read') + total(kernels, 'bytes_written') - moved) / 1e9:,.2f}",
                      f"{moved / 1e9:,.2f}", f"{total(kernels, 'calls'):,.0f}"])
     table(["piece", "exact products, GFLOP", "16-bit products, GFLOP", "attention, GFLOP", "products, GB", "the rest, GB", "dispatches"], rows)
     print("The Hessian objective, the halves and their steps, forward, sums and start are of one block, the pass over scales of the whole "
-          "model. \"The rest\" by kernel, GB:\n")
+          "model. " + ("What is of an expert is of one, the rest of experts of all that a window's tokens choose. " if result.get("experts") else "") +
+          "\"The rest\" by kernel, GB:\n")
     for name, kernels in pieces.items():
         rest = sorted((r for r in kernels if r["kernel"] not in products), key=lambda r: -(r["bytes_read"] + r["bytes_written"]))
-        print(f"- {name}: " + ", ".join(f"{r['kernel']} {(r['bytes_read'] + r['bytes_written']) / 1e9:.3g}" for r in rest[:7]))
+        print(f"- {called(name)}: " + ", ".join(f"{r['kernel']} {(r['bytes_read'] + r['bytes_written']) / 1e9:.3g}" for r in rest[:7]))
     print("\n## Predicted times\n")
     print("ms of a piece, with matrix cores (16-bit products and attention at the assumed shares) and in brackets with f32 kernels "
           "alone:\n")
-    table(["piece"] + list(CARDS), [[name] + [f"{seconds(k, c, True) * 1e3:,.1f} ({seconds(k, c, False) * 1e3:,.1f})" for c in CARDS]
+    table(["piece"] + list(CARDS), [[called(name)] + [f"{seconds(k, c, True) * 1e3:,.1f} ({seconds(k, c, False) * 1e3:,.1f})" for c in CARDS]
                                     for name, k in pieces.items()])
     print("Whole runs, without reading, packing and waiting for files:\n")
-    table(["effort"] + list(CARDS), [[e] + ["{} ({})".format(*(duration(run_seconds(pieces, x, layers, lambda k, c=c, m=m: seconds(k, c, m)))
+    table(["effort"] + list(CARDS), [[e] + ["{} ({})".format(*(duration(run_seconds(pieces, x, result, lambda k, c=c, m=m: seconds(k, c, m)))
                                                                for m in (True, False))) for c in CARDS] for e, x in efforts.items()])
     print("Cards: bandwidth GB/s, f32 and 16-bit TFLOP/s; assumed shares of exact and 16-bit products and of attention (f32, 16 bits); "
           f"{BANDWIDTH:.0%} of the bandwidth for what moves more than it computes:\n")

@@ -10,8 +10,8 @@
 
 /* ---- room ---- */
 
-/* The run's model as an expert sees it: it reads rows that are normed already, adds to them, and that is all. */
-static void stand_in(struct expert_training *t, const struct model *m)
+/* It reads rows that are normed already, adds to them, and that is all. */
+void tune_expert_model(struct expert_training *t, const struct model *m)
 {
     t->m = *m;
     t->config = *m->cfg;
@@ -36,7 +36,7 @@ uint64_t tune_expert_bytes(const struct model *m, uint32_t samples)
 bool tune_expert_open(struct expert_training *t, struct model *m, uint32_t samples, const struct acts_options *where,
                       struct err *e)
 {
-    stand_in(t, m);
+    tune_expert_model(t, m);
     t->room = tune_expert_room(m, samples);
     return acts_create(&t->inputs, &t->m, t->room, where, e) && acts_create(&t->targets, &t->m, t->room, where, e);
 }
@@ -164,7 +164,7 @@ bool tune_expert_count(const struct tune_expert_task *task, struct experts *x, s
 {
     struct expert_training t = {0};
     struct expert_block b;
-    stand_in(&t, x->m);
+    tune_expert_model(&t, x->m);
     uint32_t room = tune_expert_room(x->m, task->samples);
     uint32_t held = (uint32_t)((uint64_t)room * task->holdout / task->samples);
     make_block(&b, &t.m, task, x, task->items.items[0].layer, task->items.items[0].expert, room - held, held);

@@ -23,6 +23,8 @@ struct expert_training {
     uint32_t train, held; /* windows of the expert in work; train 0: it is not trained */
 };
 
+/* t->m and t->config: the run's model as an expert sees it. */
+void tune_expert_model(struct expert_training *t, const struct model *m);
 /* How many windows there is room for, where `samples` windows of text are read. */
 uint32_t tune_expert_room(const struct model *m, uint32_t samples);
 /* Bytes of inputs and targets. */

@@ -1,5 +1,6 @@
 #include "host/quant/plan/counts.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,7 +13,9 @@
 #include "host/model/head.h"
 #include "host/quant/method/gumbel.h"
 #include "host/quant/method/hessian.h"
+#include "host/model/experts.h"
 #include "host/quant/method/quant_linear.h"
+#include "host/quant/method/tune_expert.h"
 
 const char *const count_piece_names[COUNT_PIECES] = {
     [COUNT_HESSIAN_STEP] = "Hessian objective, a step",
@@ -25,19 +28,30 @@ const char *const count_piece_names[COUNT_PIECES] = {
     [COUNT_JUDGED] = "a window that judges",
     [COUNT_SUMS] = "Hessian sums, a window",
     [COUNT_START] = "start of the linears",
+    [COUNT_EXPERTS_FORWARD] = "experts, a window",
+    [COUNT_EXPERTS_SUMS] = "Hessian sums of experts, a window",
+    [COUNT_EXPERT_START] = "start of an expert",
+    [COUNT_EXPERT_HESSIAN_STEP] = "Hessian objective of an expert, a step",
+    [COUNT_EXPERT_WINDOW] = "an expert, 32 of its tokens",
+    [COUNT_EXPERT_JUDGED] = "an expert, 32 tokens that judge",
+    [COUNT_EXPERT_STEP] = "an expert, a step",
     [COUNT_SCALES_WINDOW] = "pass over scales, a window",
     [COUNT_SCALES_JUDGED] = "pass over scales, a window that judges",
     [COUNT_SCALES_STEP] = "pass over scales, a step",
 };
 
+_Static_assert(EXPERT_WINDOW == 32, "names of pieces");
+
 struct counting {
     struct model *m;
     const struct quantize_options *o;
     struct gpu_arena *arena;
-    struct block_shape shape;
+    struct count_kind kind;   /* the layers that are counted */
+    struct block_shape shape; /* their matrices without those of experts */
     struct quant_spec spec;
     count_fn *fn;
     void *ctx;
+    double stepped;
     struct gpu_traffic traffic[GPU_RECORD_KINDS];
 };
 
@@ -45,21 +59,32 @@ struct counting {
 static void begin(struct counting *c)
 {
     memset(c->traffic, 0, sizeof c->traffic);
+    c->stepped = 0;
+}
+
+static void multiply(struct counting *c, double by)
+{
+    for (struct gpu_traffic *t = c->traffic; t < c->traffic + GPU_RECORD_KINDS; t++)
+        *t = (struct gpu_traffic){t->calls * by, t->flop * by, t->read * by, t->written * by};
+}
+
+static void take_kind(struct counting *c, const struct count_kind *kind)
+{
+    c->kind = *kind;
+    c->shape = block_common(model_block(c->m, kind->first));
 }
 
 /* What was recorded since is `times` of the piece. */
 static bool end(struct counting *c, enum count_piece piece, double times)
 {
-    struct gpu_traffic *t = c->traffic;
-    for (unsigned kind = 0; kind < GPU_RECORD_KINDS; kind++) {
-        if (!(t[kind].calls > 0))
-            continue;
-        t[kind].calls /= times;
-        t[kind].flop /= times;
-        t[kind].read /= times;
-        t[kind].written /= times;
-        c->fn(c->ctx, piece, kind, &t[kind]);
-    }
+    multiply(c, 1 / times);
+    for (unsigned i = 0; i < GPU_RECORD_KINDS; i++)
+        if (c->traffic[i].calls > 0)
+            c->fn(c->ctx, &(struct count_row){.piece = piece,
+                                              .of = piece < COUNT_SCALES_WINDOW ? &c->kind : NULL,
+                                              .record = i,
+                                              .traffic = c->traffic[i],
+                                              .stepped = c->stepped});
     begin(c);
     gpu_arena_reset(c->arena, 0);
     return true;
@@ -88,13 +113,20 @@ static bool make_linear(struct counting *c, const struct block_matrix *of, struc
     return true;
 }
 
-static bool hessian_step(struct counting *c, struct err *e)
+static double weights_of(const struct block_matrix *x)
 {
-    for (uint32_t i = 0; i < c->shape.n; i++) {
-        const struct block_matrix *of = &c->shape.matrices[i];
+    return (double)x->rows * x->cols;
+}
+
+static bool hessian_step(struct counting *c, struct block_shape shape, enum count_piece piece, struct err *e)
+{
+    begin(c);
+    for (uint32_t i = 0; i < shape.n; i++) {
+        const struct block_matrix *of = &shape.matrices[i];
         struct linear l = {0};
         if (!make_linear(c, of, &l, e))
             return false;
+        c->stepped += weights_of(of);
         l.s.origin = 1;
         gpu_gemm(c->m->cmd, &(struct gpu_product){.a = {l.s.soft, of->cols},
                                                   .b = {l.square, of->cols},
@@ -107,19 +139,22 @@ static bool hessian_step(struct counting *c, struct err *e)
         gumbel_step(c->m->cmd, &l.s, 0);
         gpu_arena_reset(c->arena, 0);
     }
-    return end(c, COUNT_HESSIAN_STEP, 1);
+    return end(c, piece, 1);
 }
 
 /* Of the block objective: soft weights themselves. */
-static bool half_step(struct counting *c, enum block_half half, enum count_piece piece, struct err *e)
+static bool half_step(struct counting *c, struct block_shape shape, enum block_half half, enum count_piece piece,
+                      struct err *e)
 {
-    for (uint32_t i = 0; i < c->shape.n; i++) {
-        const struct block_matrix *of = &c->shape.matrices[i];
+    begin(c);
+    for (uint32_t i = 0; i < shape.n; i++) {
+        const struct block_matrix *of = &shape.matrices[i];
         struct linear l = {0};
         if (of->part->half != half || (of->part->turned && !c->o->block.train_qk))
             continue;
         if (!make_linear(c, of, &l, e))
             return false;
+        c->stepped += weights_of(of);
         l.s.w = l.s.grad;
         gumbel_step(c->m->cmd, &l.s, 0);
         gpu_arena_reset(c->arena, 0);
@@ -127,11 +162,11 @@ static bool half_step(struct counting *c, enum block_half half, enum count_piece
     return end(c, piece, 1);
 }
 
-static bool starts(struct counting *c, struct err *e)
+static bool start_linears(struct counting *c, struct block_shape shape, struct err *e)
 {
     enum { LOSSES = 6 }; /* of the weights, the start, GPTQ's result and what was learned; held out, of the last two */
-    for (uint32_t i = 0; i < c->shape.n; i++) {
-        const struct block_matrix *of = &c->shape.matrices[i];
+    for (uint32_t i = 0; i < shape.n; i++) {
+        const struct block_matrix *of = &shape.matrices[i];
         struct linear l = {0};
         struct gptq_facts facts;
         double *loss = calloc(of->rows, sizeof *loss);
@@ -150,12 +185,20 @@ static bool starts(struct counting *c, struct err *e)
         if (!ok)
             return false;
     }
-    return end(c, COUNT_START, 1);
+    return true;
+}
+
+static bool starts(struct counting *c, struct err *e)
+{
+    begin(c);
+    return start_linears(c, c->shape, e) && end(c, COUNT_START, 1);
 }
 
 /* ---- windows ---- */
 
 struct half_block {
+    struct model *m;
+    uint32_t windows;
     struct block_weights w;
     struct block_grads grads;
     struct block_scratch fwd;
@@ -169,63 +212,94 @@ static void free_half(struct half_block *b)
     free(b->grads.w);
 }
 
-static bool make_half(struct counting *c, struct half_block *b, unsigned parts, struct err *e)
+/* What goes through m's windows: a half, or an expert. */
+struct passing {
+    struct model *m;
+    struct block_shape shape;
+    uint32_t layer, windows;
+    enum scratch_use use;
+    unsigned parts; /* of gradients; 0: forward alone */
+};
+
+static struct passing whole_block(const struct counting *c, unsigned parts)
 {
-    struct model *m = c->m;
-    uint64_t bytes = acts_bytes(m, COUNT_WINDOWS);
-    *b = (struct half_block){.grads.w = calloc(c->shape.n + 1u, sizeof *b->grads.w)};
-    bool ok = (b->grads.w || err_nomem(e, "the list of gradients", c->shape.n * sizeof *b->grads.w)) &&
-              block_weights_create(&b->w, m, 0, c->shape, c->arena, e) &&
-              block_scratch_create(&b->fwd, c->arena, m, COUNT_WINDOWS, parts ? SCRATCH_TRAIN : SCRATCH_FORWARD, e) &&
-              (!parts || bwd_scratch_create(&b->bwd, c->arena, m, COUNT_WINDOWS, parts, e)) &&
+    return (struct passing){c->m, c->shape, c->kind.first, COUNT_WINDOWS, parts ? SCRATCH_TRAIN : SCRATCH_FORWARD,
+                            parts};
+}
+
+static bool make_half(struct counting *c, const struct passing *p, struct half_block *b, struct err *e)
+{
+    struct model *m = p->m;
+    uint64_t bytes = acts_bytes(m, p->windows);
+    *b = (struct half_block){.windows = p->windows, .m = m, .grads.w = calloc(p->shape.n + 1u, sizeof *b->grads.w)};
+    bool ok = (b->grads.w || err_nomem(e, "the list of gradients", p->shape.n * sizeof *b->grads.w)) &&
+              block_weights_create(&b->w, m, p->layer, p->shape, c->arena, e) &&
+              block_scratch_create(&b->fwd, c->arena, m, p->windows, p->use, e) &&
+              (!p->parts || bwd_scratch_create(&b->bwd, c->arena, m, p->windows, p->parts, e)) &&
               gpu_alloc(c->arena, bytes, &b->x, e) && gpu_alloc(c->arena, bytes, &b->y, e) &&
               gpu_alloc(c->arena, bytes, &b->target, e) &&
-              gpu_alloc(c->arena, (uint64_t)COUNT_WINDOWS * m->ctx * 4, &b->row_loss, e) &&
+              gpu_alloc(c->arena, (uint64_t)p->windows * m->ctx * 4, &b->row_loss, e) &&
               gpu_alloc(c->arena, 4, &b->sums, e);
     b->fwd.steering = true;
-    for (uint32_t i = 0; ok && i < c->shape.n; i++) {
-        const struct block_matrix *of = &c->shape.matrices[i];
-        unsigned part = of->part->half == HALF_FFN ? BWD_FFN : of->part->turned ? BWD_QK : BWD_ATTN;
-        if (parts & part)
+    for (uint32_t i = 0; ok && i < p->shape.n; i++) {
+        const struct block_matrix *of = &p->shape.matrices[i];
+        unsigned part = of->part->half != HALF_ATTN ? BWD_FFN : of->part->turned ? BWD_QK : BWD_ATTN;
+        if (p->parts & part)
             ok = gpu_alloc(c->arena, (uint64_t)of->rows * of->cols * 4, &b->grads.w[i], e);
     }
     return ok;
 }
 
 /* Inputs and targets. */
-static void gathered(const struct counting *c, const struct half_block *b)
+static void gathered(const struct half_block *b)
 {
-    gpu_copy(c->m->cmd, b->x, b->target, b->x.size);
-    gpu_copy(c->m->cmd, b->target, b->x, b->x.size);
+    gpu_copy(b->m->cmd, b->x, b->target, b->x.size);
+    gpu_copy(b->m->cmd, b->target, b->x, b->x.size);
 }
 
 /* gradient: y <- half of it. */
-static void squared_error(const struct counting *c, const struct half_block *b, bool gradient)
+static void squared_error(const struct half_block *b, bool gradient)
 {
-    uint32_t rows = COUNT_WINDOWS * c->m->ctx;
-    tiled_residual(c->m->cmd, &(struct residual_args){.a = b->y,
+    uint32_t rows = b->windows * b->m->ctx;
+    tiled_residual(b->m->cmd, &(struct residual_args){.a = b->y,
                                                       .b = b->target,
                                                       .w = b->row_loss,
                                                       .d = b->y,
                                                       .out = b->row_loss,
                                                       .rows = rows,
-                                                      .cols = c->m->cfg->hidden_size,
+                                                      .cols = b->m->cfg->hidden_size,
                                                       .difference = gradient});
-    run_reduce_sum(c->m->cmd, gpu_rows(1),
+    run_reduce_sum(b->m->cmd, gpu_rows(1),
                    &(struct reduce_sum_args){.x = b->row_loss, .result = b->sums, .n = rows, .factor = 1});
+}
+
+/* Gradients of windows: a half's, or an expert's. */
+static void both_ways(const struct half_block *b, enum block_half half)
+{
+    gathered(b);
+    block_half_fwd(b->m, half, &b->w, &b->fwd, b->x, b->y, b->windows);
+    squared_error(b, true);
+    block_half_bwd(b->m, half, &b->w, &b->fwd, &b->bwd, b->x, b->y, false, &b->grads, b->windows);
+}
+
+/* A loss that decides: exact. */
+static void judge(struct half_block *b, enum block_half half)
+{
+    b->fwd.steering = false;
+    gathered(b);
+    block_half_fwd(b->m, half, &b->w, &b->fwd, b->x, b->y, b->windows);
+    squared_error(b, false);
 }
 
 static bool half_window(struct counting *c, enum block_half half, enum count_piece piece, struct err *e)
 {
+    const struct passing p =
+        whole_block(c, half == HALF_FFN ? BWD_FFN : BWD_ATTN | (c->o->block.train_qk ? BWD_QK : 0));
     struct half_block b;
-    struct model *m = c->m;
-    bool ok = make_half(c, &b, half == HALF_FFN ? BWD_FFN : BWD_ATTN | (c->o->block.train_qk ? BWD_QK : 0), e);
+    bool ok = make_half(c, &p, &b, e);
     if (ok) {
         begin(c);
-        gathered(c, &b);
-        block_half_fwd(m, half, &b.w, &b.fwd, b.x, b.y, COUNT_WINDOWS);
-        squared_error(c, &b, true);
-        block_half_bwd(m, half, &b.w, &b.fwd, &b.bwd, b.x, b.y, false, &b.grads, COUNT_WINDOWS);
+        both_ways(&b, half);
         end(c, piece, COUNT_WINDOWS);
     }
     free_half(&b);
@@ -233,51 +307,37 @@ static bool half_window(struct counting *c, enum block_half half, enum count_pie
     return ok;
 }
 
-static bool forward(struct counting *c, struct err *e)
+/* Gradients and step of each half that something goes back through. */
+static bool halves(struct counting *c, struct err *e)
 {
-    struct half_block b;
-    bool ok = make_half(c, &b, 0, e);
-    if (ok) {
-        begin(c);
-        for (int half = 0; half < HALF_COUNT; half++)
-            block_half_fwd(c->m, (enum block_half)half, &b.w, &b.fwd, b.x, b.x, COUNT_WINDOWS);
-        end(c, COUNT_FORWARD, COUNT_WINDOWS);
-    }
-    free_half(&b);
-    gpu_arena_reset(c->arena, 0);
-    return ok;
+    const bool attn = !config_forward_only(c->m->cfg), ffn = block_has_half(c->shape, HALF_FFN);
+    return (!attn || (half_window(c, HALF_ATTN, COUNT_ATTN_WINDOW, e) &&
+                      half_step(c, c->shape, HALF_ATTN, COUNT_ATTN_STEP, e))) &&
+           (!ffn ||
+            (half_window(c, HALF_FFN, COUNT_FFN_WINDOW, e) && half_step(c, c->shape, HALF_FFN, COUNT_FFN_STEP, e)));
 }
 
-/* What the Hessians are summed over: no half's last product is wanted. */
-static bool inputs(struct counting *c, struct err *e)
+/* All windows through both halves, in one of three ways: for their outputs; as far as the Hessians are summed over, where no half's last
+ * product is wanted; judged. */
+static bool forward(struct counting *c, enum count_piece piece, struct err *e)
 {
+    const struct passing p = whole_block(c, 0);
     struct half_block b;
-    bool ok = make_half(c, &b, 0, e);
+    bool ok = make_half(c, &p, &b, e);
     if (ok) {
         begin(c);
-        for (int half = 0; half < HALF_COUNT; half++)
-            block_half_inputs(c->m, (enum block_half)half, &b.w, &b.fwd, b.x, COUNT_WINDOWS);
-        end(c, COUNT_INPUTS, COUNT_WINDOWS);
-    }
-    free_half(&b);
-    gpu_arena_reset(c->arena, 0);
-    return ok;
-}
-
-/* A loss that decides: both halves, exact. */
-static bool judged(struct counting *c, struct err *e)
-{
-    struct half_block b;
-    bool ok = make_half(c, &b, 0, e);
-    if (ok) {
-        begin(c);
-        b.fwd.steering = false;
-        for (int half = 0; half < HALF_COUNT; half++) {
-            gathered(c, &b);
-            block_half_fwd(c->m, (enum block_half)half, &b.w, &b.fwd, b.x, b.y, COUNT_WINDOWS);
-            squared_error(c, &b, false);
+        for (int i = 0; i < HALF_COUNT; i++) {
+            enum block_half half = (enum block_half)i;
+            if (!block_has_half(c->shape, half))
+                continue;
+            if (piece == COUNT_FORWARD)
+                block_half_fwd(c->m, half, &b.w, &b.fwd, b.x, b.x, COUNT_WINDOWS);
+            else if (piece == COUNT_INPUTS)
+                block_half_inputs(c->m, half, &b.w, &b.fwd, b.x, COUNT_WINDOWS);
+            else
+                judge(&b, half);
         }
-        end(c, COUNT_JUDGED, COUNT_WINDOWS);
+        end(c, piece, COUNT_WINDOWS);
     }
     free_half(&b);
     gpu_arena_reset(c->arena, 0);
@@ -286,6 +346,7 @@ static bool judged(struct counting *c, struct err *e)
 
 static bool sums(struct counting *c, struct err *e)
 {
+    begin(c);
     uint32_t tokens = COUNT_WINDOWS * c->m->ctx;
     for (int half = 0; half < HALF_COUNT; half++)
         for (int in = 0; in < INPUT_COUNT; in++) {
@@ -303,12 +364,168 @@ static bool sums(struct counting *c, struct err *e)
     return end(c, COUNT_SUMS, COUNT_WINDOWS);
 }
 
+/* ---- experts ---- */
+
+/* Room as a run has it, and an expert that a tile of tokens chose. */
+static bool make_experts(struct counting *c, struct experts *x, struct half_block *b, struct err *e)
+{
+    const struct passing p = whole_block(c, 0);
+    if (!make_half(c, &p, b, e) || !experts_create(x, c->arena, c->m, COUNT_WINDOWS, COUNT_WINDOWS, true, e))
+        return false;
+    experts_begin(x, c->kind.first);
+    for (uint32_t i = 0; i < x->tile; i++)
+        x->rows[i] = i;
+    x->start[0] = 0;
+    x->start[1] = x->tile;
+    return true;
+}
+
+/* Of what was recorded for a tile of entries: that of all windows. */
+static void all_windows(struct counting *c, const struct experts *x)
+{
+    multiply(c, (double)COUNT_WINDOWS * c->m->ctx * c->m->cfg->experts.used / x->tile);
+}
+
+static bool experts_forward(struct counting *c, struct err *e)
+{
+    struct experts x = {0};
+    struct half_block b;
+    bool ok = make_experts(c, &x, &b, e);
+    if (ok) {
+        begin(c);
+        experts_run(&x, 0, x.w, true);
+        all_windows(c, &x);
+        experts_take(&x, &b.w, &b.fwd, b.x, COUNT_WINDOWS);
+        gpu_copy(c->m->cmd, b.y, b.fwd.norm,
+                 b.y.size); /* to what experts read, which is not taken where commands count */
+        experts_add(&x, &b.fwd, b.x, 0, COUNT_WINDOWS);
+        end(c, COUNT_EXPERTS_FORWARD, COUNT_WINDOWS);
+    }
+    experts_free(&x);
+    free_half(&b);
+    gpu_arena_reset(c->arena, 0);
+    return ok;
+}
+
+static bool experts_sums(struct counting *c, struct err *e)
+{
+    struct experts x = {0};
+    struct half_block b;
+    struct hessian layer, in, middle;
+    struct gpu_view factor;
+    struct gpu_cmd *cmd = c->m->cmd;
+    bool ok = make_experts(c, &x, &b, e) &&
+              hessian_create_experts(&layer, &in, &middle, &factor, cmd, c->arena, c->m->cfg, false, e);
+    if (ok) {
+        begin(c);
+        for (uint32_t at = 0, n; at < x.tile; at += n) {
+            n = experts_gather(&x, at, x.tile);
+            hessian_add(cmd, &in, HESSIAN_TRAIN, x.in, n, 1);
+            experts_middle(&x, x.w, n, true);
+            hessian_add(cmd, &middle, HESSIAN_TRAIN, x.gate, n, 1);
+        }
+        all_windows(c, &x);
+        for (uint32_t at = 0, n, all = COUNT_WINDOWS * c->m->ctx; at < all; at += n) {
+            n = experts_inputs(&x, at, all);
+            hessian_add(cmd, &layer, HESSIAN_TRAIN, x.in, n, 1);
+        }
+        end(c, COUNT_EXPERTS_SUMS, COUNT_WINDOWS);
+    }
+    experts_free(&x);
+    free_half(&b);
+    gpu_arena_reset(c->arena, 0);
+    return ok;
+}
+
+/* What tune_expert.c makes of an expert: its inputs are normed already. */
+static bool make_expert(struct counting *c, const struct passing *p, struct half_block *b, struct err *e)
+{
+    bool ok = make_half(c, p, b, e);
+    memset(b->w.fixed, 0, sizeof b->w.fixed);
+    return ok;
+}
+
+/* On its own output. */
+static bool one_expert(struct counting *c, struct block_shape expert, struct err *e)
+{
+    struct expert_training t = {0};
+    struct half_block b;
+    tune_expert_model(&t, c->m);
+    const uint32_t windows = (uint32_t)max_u64(1, (uint64_t)COUNT_WINDOWS * c->m->ctx / EXPERT_WINDOW);
+    const struct passing p = {&t.m, expert, c->kind.first, windows, SCRATCH_TRAIN_EXPERT, BWD_FFN};
+    bool ok = make_expert(c, &p, &b, e);
+    if (ok) {
+        begin(c);
+        both_ways(&b, HALF_EXPERTS);
+        end(c, COUNT_EXPERT_WINDOW, windows);
+    }
+    free_half(&b);
+    gpu_arena_reset(c->arena, 0);
+    if (!ok)
+        return false;
+    ok = make_expert(c, &p, &b, e);
+    if (ok) {
+        begin(c);
+        judge(&b, HALF_EXPERTS);
+        end(c, COUNT_EXPERT_JUDGED, windows);
+    }
+    free_half(&b);
+    gpu_arena_reset(c->arena, 0);
+    return ok && half_step(c, expert, HALF_EXPERTS, COUNT_EXPERT_STEP, e);
+}
+
+/* The layer's Hessian scaled, and the middle of tokens that stand for all, as job_experts.c pools them with an expert's own. */
+static bool pooled(struct counting *c, struct err *e)
+{
+    struct experts x = {0};
+    struct half_block b;
+    struct hessian layer, in, middle;
+    struct gpu_view factor;
+    struct gpu_cmd *cmd = c->m->cmd;
+    const uint32_t hidden = c->m->cfg->hidden_size;
+    bool ok = make_experts(c, &x, &b, e) &&
+              hessian_create_experts(&layer, &in, &middle, &factor, cmd, c->arena, c->m->cfg, false, e);
+    begin(c);
+    if (ok) {
+        gpu_fill(cmd, middle.train, 0);
+        gpu_fill(cmd, factor, 0);
+        for (uint32_t r = 0; r < hidden; r += HESSIAN_TILE) {
+            uint32_t rows = (uint32_t)min_u64(HESSIAN_TILE, hidden - r);
+            uint64_t at = (uint64_t)r * hidden * 4, bytes = (uint64_t)rows * hidden * 4;
+            tiled_scale_rows(cmd, &(struct scale_rows_args){.x = gpu_slice(layer.train, at, bytes),
+                                                            .w = factor,
+                                                            .y = gpu_slice(in.train, at, bytes),
+                                                            .rows = rows,
+                                                            .cols = hidden});
+        }
+        for (uint32_t at = 0, n, all = experts_sample_tokens(c->m); at < all; at += n) {
+            n = experts_gather(&x, 0, (uint32_t)min_u64(x.tile, all - at));
+            experts_middle(&x, x.w, n, true);
+            hessian_add(cmd, &middle, HESSIAN_TRAIN, x.gate, n, 1);
+        }
+    }
+    experts_free(&x);
+    free_half(&b);
+    gpu_arena_reset(c->arena, 0);
+    return ok;
+}
+
+static bool experts(struct counting *c, struct err *e)
+{
+    const struct block_shape all = model_block(c->m, c->kind.first);
+    if (!block_experts(all))
+        return true;
+    const struct block_shape one = block_expert(all, 0);
+    return experts_forward(c, e) && experts_sums(c, e) && pooled(c, e) && start_linears(c, one, e) &&
+           end(c, COUNT_EXPERT_START, 1) && hessian_step(c, one, COUNT_EXPERT_HESSIAN_STEP, e) && one_expert(c, one, e);
+}
+
 /* ---- the pass over scales ---- */
 
 /* end_to_end.c's: forward, forward again and backward through a block. */
-static void block_both_ways(struct counting *c, const struct half_block *b)
+static void block_both_ways(const struct half_block *b)
 {
-    struct model *m = c->m;
+    struct model *m = b->m;
     block_attn_fwd(m, &b->w, &b->fwd, b->x, b->y, COUNT_WINDOWS);
     block_ffn_fwd(m, &b->w, &b->fwd, b->y, b->y, COUNT_WINDOWS);
     gpu_copy(m->cmd, b->target, b->y, b->y.size);
@@ -359,64 +576,66 @@ static bool head_piece(struct counting *c, const struct half_block *b, bool grad
     return true;
 }
 
-static bool scales_window(struct counting *c, struct err *e)
+/* Gradients of windows, or their loss: through all layers, then the head. */
+static bool scales_windows(struct counting *c, const struct count_kind *kinds, unsigned n, bool gradient, struct err *e)
 {
-    struct half_block b;
-    bool ok = make_half(c, &b, BWD_ATTN | BWD_QK | BWD_FFN | BWD_INPUT, e);
-    if (ok) {
-        begin(c);
-        for (uint32_t layer = 0; layer < c->m->cfg->num_layers; layer++)
-            block_both_ways(c, &b);
-        ok = head_piece(c, &b, true, e);
-        end(c, COUNT_SCALES_WINDOW, COUNT_WINDOWS);
-    }
-    free_half(&b);
-    gpu_arena_reset(c->arena, 0);
-    return ok;
-}
-
-static bool scales_judged(struct counting *c, struct err *e)
-{
-    struct half_block b;
-    bool ok = make_half(c, &b, 0, e);
-    if (ok) {
-        begin(c);
-        b.fwd.steering = false;
-        for (uint32_t layer = 0; layer < c->m->cfg->num_layers; layer++)
-            for (int half = 0; half < HALF_COUNT; half++)
+    struct half_block b = {0};
+    bool ok = true;
+    begin(c);
+    for (unsigned k = 0; ok && k < n; k++) {
+        free_half(&b);
+        gpu_arena_reset(c->arena, 0);
+        take_kind(c, &kinds[k]);
+        const struct passing p = whole_block(c, gradient ? BWD_ATTN | BWD_QK | BWD_FFN | BWD_INPUT : 0);
+        ok = make_half(c, &p, &b, e);
+        b.fwd.steering = gradient;
+        for (uint32_t layer = 0; ok && layer < kinds[k].layers; layer++) {
+            if (gradient)
+                block_both_ways(&b);
+            for (int half = 0; !gradient && half < HALF_COUNT; half++)
                 block_half_fwd(c->m, (enum block_half)half, &b.w, &b.fwd, b.x, b.x, COUNT_WINDOWS);
-        ok = head_piece(c, &b, false, e);
-        end(c, COUNT_SCALES_JUDGED, COUNT_WINDOWS);
+        }
     }
+    ok = ok && head_piece(c, &b, gradient, e) &&
+         end(c, gradient ? COUNT_SCALES_WINDOW : COUNT_SCALES_JUDGED, COUNT_WINDOWS);
     free_half(&b);
     gpu_arena_reset(c->arena, 0);
     return ok;
 }
 
-static bool scales_step(struct counting *c, struct err *e)
+static bool scales_of(struct counting *c, const struct block_matrix *of, struct err *e)
 {
     struct gpu_cmd *cmd = c->m->cmd;
-    for (uint32_t k = 0; k < c->shape.n * c->m->cfg->num_layers; k++) {
-        const struct block_matrix *of = &c->shape.matrices[k % c->shape.n];
-        struct linear l = {0};
-        if (!make_linear(c, of, &l, e))
-            return false;
-        struct gpu_view s = l.q.scales;
-        qmatrix_dequant(cmd, &l.q, l.w);
-        qmatrix_dequant(cmd, &l.q, l.w);
-        gpu_fill(cmd, s, 0);
-        tiled_scale_grad(cmd, &(struct scale_grad_args){.grad = l.w,
-                                                        .codes = l.q.codes,
-                                                        .dscales = s,
-                                                        .rows = of->rows,
-                                                        .cols = of->cols,
-                                                        .group = c->spec.group,
-                                                        .groups = l.q.groups,
-                                                        .ldc = l.q.ldc,
-                                                        .offsets = quant_offsets(&c->spec)});
-        tiled_adam_step(cmd, &(struct adam_step_args){
-                                 .param = s, .m = s, .v = s, .grad = s, .size = s, .n = (uint32_t)(s.size / 4)});
-        gpu_arena_reset(c->arena, 0);
+    struct linear l = {0};
+    if (!make_linear(c, of, &l, e))
+        return false;
+    struct gpu_view s = l.q.scales;
+    qmatrix_dequant(cmd, &l.q, l.w);
+    qmatrix_dequant(cmd, &l.q, l.w);
+    gpu_fill(cmd, s, 0);
+    tiled_scale_grad(cmd, &(struct scale_grad_args){.grad = l.w,
+                                                    .codes = l.q.codes,
+                                                    .dscales = s,
+                                                    .rows = of->rows,
+                                                    .cols = of->cols,
+                                                    .group = c->spec.group,
+                                                    .groups = l.q.groups,
+                                                    .ldc = l.q.ldc,
+                                                    .offsets = quant_offsets(&c->spec)});
+    tiled_adam_step(
+        cmd, &(struct adam_step_args){.param = s, .m = s, .v = s, .grad = s, .size = s, .n = (uint32_t)(s.size / 4)});
+    gpu_arena_reset(c->arena, 0);
+    return true;
+}
+
+static bool scales_step(struct counting *c, const struct count_kind *kinds, unsigned n, struct err *e)
+{
+    begin(c);
+    for (unsigned k = 0; k < n; k++) {
+        take_kind(c, &kinds[k]);
+        for (uint32_t i = 0; i < c->shape.n * kinds[k].layers; i++)
+            if (!scales_of(c, &c->shape.matrices[i % c->shape.n], e))
+                return false;
     }
     return end(c, COUNT_SCALES_STEP, 1);
 }
@@ -430,24 +649,94 @@ static void take_base(struct gpu *g, bool on)
         gpu_kernel_force(g, k, on ? "base" : NULL, NULL);
 }
 
+/* As block_weights_create has it. */
+static uint32_t sliding(const struct model *m, uint32_t layer)
+{
+    const uint32_t window = m->family->sliding_window ? config_window(m->cfg, layer) : 0;
+    return window < m->ctx ? window : 0;
+}
+
+static bool alike(const struct model *m, uint32_t a, uint32_t b)
+{
+    return block_shape_same(model_block(m, a), model_block(m, b)) && sliding(m, a) == sliding(m, b) &&
+           config_has_rope(m->cfg, a) == config_has_rope(m->cfg, b);
+}
+
+static void name_kind(const struct model *m, struct count_kind *k)
+{
+    const struct expert_config *x = &m->cfg->experts;
+    const bool shared = block_has_half(block_common(model_block(m, k->first)), HALF_FFN);
+    const char *what = config_has_delta(m->cfg, k->first) ? "gated delta rule"
+                       : m->cfg->mla.kv_rank              ? "latent attention"
+                                                          : "attention";
+    int n = snprintf(k->name, sizeof k->name, "%s", what);
+    if (sliding(m, k->first) && !config_has_delta(m->cfg, k->first))
+        n += snprintf(k->name + n, sizeof k->name - (size_t)n, " over %u tokens", (unsigned)sliding(m, k->first));
+    if (config_has_experts(m->cfg, k->first))
+        snprintf(k->name + n, sizeof k->name - (size_t)n, ", %u experts of which %u are used%s", (unsigned)x->n,
+                 (unsigned)x->used, shared ? ", a shared one" : "");
+    else
+        snprintf(k->name + n, sizeof k->name - (size_t)n, ", feed-forward");
+}
+
+/* *out [*n], which the caller frees. */
+static bool list_kinds(const struct model *m, struct count_kind **out, unsigned *n, struct err *e)
+{
+    struct count_kind *list = *out = calloc(m->cfg->num_layers, sizeof *list);
+    *n = 0;
+    if (!list)
+        return err_nomem(e, "kinds of layers", m->cfg->num_layers * sizeof *list);
+    for (uint32_t layer = 0; layer < m->cfg->num_layers; layer++) {
+        unsigned k = 0;
+        while (k < *n && !alike(m, list[k].first, layer))
+            k++;
+        if (k == *n) {
+            const struct block_shape b = model_block(m, layer);
+            list[(*n)++].first = layer;
+            for (uint32_t i = 0; i < b.n; i++)
+                *(block_part_is_expert(b.matrices[i].part) ? &list[k].expert_weights : &list[k].weights) +=
+                    weights_of(&b.matrices[i]);
+            name_kind(m, &list[k]);
+        }
+        list[k].layers++;
+    }
+    return true;
+}
+
+static bool one_kind(struct counting *c, struct err *e)
+{
+    return hessian_step(c, c->shape, COUNT_HESSIAN_STEP, e) && halves(c, e) && forward(c, COUNT_FORWARD, e) &&
+           forward(c, COUNT_INPUTS, e) && forward(c, COUNT_JUDGED, e) && sums(c, e) && starts(c, e) && experts(c, e);
+}
+
 bool count_pieces(struct model *m, const struct quantize_options *o, count_fn *fn, void *ctx, struct err *e)
 {
     struct gpu_count memory = {.limit = UINT64_MAX};
-    struct counting c = {.m = m, .o = o, .shape = model_block(m, 0), .fn = fn, .ctx = ctx};
+    struct counting c = {.m = m, .o = o, .fn = fn, .ctx = ctx};
+    struct count_kind *kinds;
+    unsigned n;
     c.spec = (struct quant_spec){.type = o->code_type, .group = o->group, .scale = SCALE_F16};
-    if (!gpu_arena_create_counting(&c.arena, m->gpu, &memory, e))
+    if (!list_kinds(m, &kinds, &n, e) || !gpu_arena_create_counting(&c.arena, m->gpu, &memory, e)) {
+        free(kinds);
         return false;
+    }
     take_base(m->gpu, true);
     gpu_cmd_watch(m->cmd, gpu_traffic_watch, c.traffic);
     gpu_cmd_count(m->cmd, GPU_COUNT_TRAFFIC);
-    bool ok = hessian_step(&c, e) && half_window(&c, HALF_ATTN, COUNT_ATTN_WINDOW, e) &&
-              half_step(&c, HALF_ATTN, COUNT_ATTN_STEP, e) && half_window(&c, HALF_FFN, COUNT_FFN_WINDOW, e) &&
-              half_step(&c, HALF_FFN, COUNT_FFN_STEP, e) && forward(&c, e) && inputs(&c, e) && judged(&c, e) &&
-              sums(&c, e) && starts(&c, e) && scales_window(&c, e) && scales_judged(&c, e) && scales_step(&c, e);
+    bool ok = true;
+    for (unsigned k = 0; ok && k < n; k++) {
+        take_kind(&c, &kinds[k]);
+        ok = one_kind(&c, e);
+    }
+    /* Where nothing goes back through the whole model, or each step would load all experts, there is no such pass. */
+    if (!m->cfg->experts.n && !config_forward_only(m->cfg))
+        ok = ok && scales_windows(&c, kinds, n, true, e) && scales_windows(&c, kinds, n, false, e) &&
+             scales_step(&c, kinds, n, e);
     ok = gpu_cmd_finish(m->cmd, ok ? e : NULL) && ok;
     gpu_cmd_count(m->cmd, GPU_COUNT_NOTHING);
     gpu_cmd_watch(m->cmd, NULL, NULL);
     take_base(m->gpu, false);
     gpu_arena_destroy(&c.arena);
+    free(kinds);
     return ok;
 }
