@@ -42,6 +42,8 @@ struct args {
     bool rounds_like_llama; /* quantize: method rtn because the line is llama-quantize's, without a text */
     bool dry_run;           /* quantize */
     const char *text;       /* eval, compare */
+    const char *tasks;      /* eval */
+    uint32_t questions;     /* eval; 0: all */
     uint32_t ctx, windows;  /* 0: default */
     const char *protocol;   /* of eval and compare; NULL: gsq */
     const char *spill;

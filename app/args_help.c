@@ -35,7 +35,8 @@ static const char *const examples[CMD_COUNT] = {
         "  gsq quantize Qwen3-8B -o out --calib text.txt --tensor 'v_proj=4' --keep 'layers\\.0\\.'\n"
         "      mixed precision: 4 bits for every v_proj, the first block untouched\n",
     [CMD_EVAL] = "  gsq eval out --text test.txt --ctx 2048\n"
-                 "  gsq eval out --text test.txt --windows 20 --json\n",
+                 "  gsq eval out --text test.txt --windows 20 --json\n"
+                 "  gsq eval out --tasks hellaswag.jsonl --questions 1000\n",
     [CMD_COMPARE] = "  gsq compare out Llama-3.1-8B --text test.txt --ctx 2048\n",
     [CMD_INSPECT] = "  gsq inspect Llama-3.1-8B\n"
                     "  gsq inspect out --tensors\n",

@@ -122,6 +122,83 @@ static void tell_compare(const struct args *a, const char *device, const struct 
     json_emit(j);
 }
 
+static void tell_tasks(const struct args *a, const char *device, const struct gsq_tasks_result *r)
+{
+    if (!a->json) {
+        char time[24];
+        say(stdout, "accuracy              %.2f +/- %.2f %%\n", 100 * r->accuracy, 100 * r->accuracy_error);
+        say(stdout, "  by length           %.2f +/- %.2f %%\n", 100 * r->accuracy_by_length,
+            100 * r->accuracy_by_length_error);
+        say(stdout, "  guessing            %.2f %%\n", 100 * r->chance);
+        say(stdout, "-ln p                 %.5f a token of the right choices\n", r->mean_nll);
+        say(stdout, "                      %u questions, %llu tokens, %s on %s\n", (unsigned)r->questions,
+            (unsigned long long)r->tokens, format_seconds(r->seconds, time, sizeof time), device);
+        if (r->cut)
+            say(stderr,
+                "warning: %u questions are longer than the context and lost their beginning: a larger --ctx has them "
+                "whole\n",
+                (unsigned)r->cut);
+        return;
+    }
+    cJSON *j = json_event("result");
+    cJSON_AddStringToObject(j, "command", command_name(a->command));
+    cJSON_AddStringToObject(j, "model", a->positional[0]);
+    cJSON_AddStringToObject(j, "tasks", a->tasks);
+    cJSON_AddStringToObject(j, "device", device);
+    cJSON_AddNumberToObject(j, "accuracy", r->accuracy);
+    cJSON_AddNumberToObject(j, "accuracy_error", r->accuracy_error);
+    cJSON_AddNumberToObject(j, "accuracy_by_length", r->accuracy_by_length);
+    cJSON_AddNumberToObject(j, "accuracy_by_length_error", r->accuracy_by_length_error);
+    cJSON_AddNumberToObject(j, "chance", r->chance);
+    cJSON_AddNumberToObject(j, "mean_nll", r->mean_nll);
+    cJSON_AddNumberToObject(j, "questions", r->questions);
+    cJSON_AddNumberToObject(j, "cut", r->cut);
+    cJSON_AddNumberToObject(j, "ctx", r->context);
+    cJSON_AddNumberToObject(j, "tokens", (double)r->tokens);
+    cJSON_AddNumberToObject(j, "seconds", r->seconds);
+    json_emit(j);
+}
+
+static bool answer(const struct args *a, gsq_device *device, const gsq_model *model, struct progress_term *term,
+                   struct gsq_tasks_result *r, struct err *e)
+{
+    struct gsq_error why;
+    struct gsq_tasks_options o;
+    gsq_tasks_options_init(&o);
+    o.questions = a->tasks;
+    o.at_most = a->questions;
+    o.context = a->ctx;
+    o.spill = a->spill;
+    o.progress = progress_term_show;
+    o.ctx = term;
+    progress_term_begin(term, a);
+    bool ok = gsq_eval_tasks(device, model, &o, r, &why);
+    progress_term_end(term);
+    return app_result(ok, &why, e);
+}
+
+static bool ask(const struct args *a, struct err *e)
+{
+    struct gsq_error why;
+    struct gsq_device_info d = {.size = sizeof d};
+    struct gsq_tasks_result r = {.size = sizeof r};
+    struct progress_term term;
+    gsq_device *device = NULL;
+    gsq_model *model = NULL;
+    if (a->protocol || a->windows)
+        return err_set(e, ERR_USER, "--%s goes with --text, not with --tasks", a->protocol ? "protocol" : "windows");
+    bool ok = app_result(gsq_model_open(&model, a->positional[0], &why), &why, e) && app_device_open(&device, a, e);
+    if (ok) {
+        gsq_device_get_info(device, &d);
+        ok = answer(a, device, model, &term, &r, e);
+        if (ok)
+            tell_tasks(a, d.name, &r);
+        ok = app_device_close(&device, ok, e);
+    }
+    gsq_model_close(&model);
+    return ok;
+}
+
 /* Both commands: eval has no reference. */
 static bool evaluate(const struct args *a, struct err *e)
 {
@@ -161,7 +238,7 @@ static bool evaluate(const struct args *a, struct err *e)
 
 bool cmd_eval(const struct args *a, struct err *e)
 {
-    return evaluate(a, e);
+    return a->tasks ? ask(a, e) : evaluate(a, e);
 }
 
 bool cmd_compare(const struct args *a, struct err *e)

@@ -230,8 +230,15 @@ static bool check_complete(const struct args *a, unsigned n_positional, const bo
     }
     for (int i = 0; i < 2 && c->required[i]; i++) {
         const struct option *o = find_option(a, c->required[i], strlen(c->required[i]), 0);
-        if (o && !seen[o - options]) {
-            err_set(e, ERR_USER, "gsq %s needs --%s %s", c->name, o->name, o->arg);
+        const struct option *other = i == 0 && c->instead ? find_option(a, c->instead, strlen(c->instead), 0) : NULL;
+        bool stands_for = other && seen[other - options];
+        if (o && stands_for && seen[o - options])
+            return err_set(e, ERR_USER, "gsq %s takes --%s or --%s, not both", c->name, o->name, other->name);
+        if (o && !stands_for && !seen[o - options]) {
+            err_set(e, ERR_USER, "gsq %s needs --%s %s%s%s", c->name, o->name, o->arg, other ? ", or --" : "",
+                    other ? other->name : "");
+            if (other)
+                return err_hint(e, "--%s: %s; --%s: %s", o->name, o->help, other->name, other->help);
             return err_hint(e, "--%s: %s; usage: gsq %s %s", o->name, o->help, c->name, c->synopsis);
         }
     }

@@ -15,6 +15,7 @@ const struct command commands[CMD_COUNT] = {
             1,
             {"MODEL"},
             {"out"},
+            NULL,
             "Also as llama-quantize is called: gsq quantize MODEL OUT.gguf TYPE [THREADS].\n"
             "\n"
             "MODEL is a Hugging Face folder, an F32, F16 or BF16 GGUF, or a Hugging Face name (org/name) that\n"
@@ -28,11 +29,12 @@ const struct command commands[CMD_COUNT] = {
     [CMD_EVAL] =
         {
             "eval",
-            "MODEL --text FILE [options]",
-            "perplexity of a model on a text",
+            "MODEL --text FILE | --tasks FILE [options]",
+            "perplexity of a model on a text, or its accuracy on questions",
             1,
             {"MODEL"},
             {"text"},
+            "tasks",
             "MODEL is a Hugging Face folder or a GGUF, unquantized or in any format gsq writes.\n"
             "The text is tokenized whole with one BOS in front, cut into windows of --ctx tokens (the "
             "remainder is\n"
@@ -41,7 +43,12 @@ const struct command commands[CMD_COUNT] = {
             "With --protocol llama.cpp a BOS replaces the first token of every window, where the tokenizer has "
             "one, and\n"
             "only positions ctx/2+1..ctx-1 count: the number llama-perplexity prints (its default is --ctx "
-            "512).\n",
+            "512).\n"
+            "--tasks asks multiple-choice questions instead: JSON lines such as {\"question\": \"...\", \"choices\": "
+            "[...], \"answer\": 0},\n"
+            "or as HellaSwag, ARC and PIQA have them. The most probable continuation of the question is the model's "
+            "choice;\n"
+            "by length: -ln p divided by the choice's bytes (acc_norm).\n",
         },
     [CMD_COMPARE] =
         {
@@ -51,6 +58,7 @@ const struct command commands[CMD_COUNT] = {
             2,
             {"MODEL", "REFERENCE"},
             {"text"},
+            NULL,
             "REFERENCE is what MODEL should equal: the original of a quantized model. Both read the same windows of "
             "the\ntext. Printed: KL(reference || model) per position, its mean and how it is spread (with 95 % "
             "confidence), how\n"
@@ -66,6 +74,7 @@ const struct command commands[CMD_COUNT] = {
             1,
             {"MODEL"},
             {NULL},
+            NULL,
             "Needs no Vulkan device. Shows architecture, parameters, tensors, bits per weight, the linears "
             "that\n"
             "gsq quantize would take and which formats can hold them; for a quantized folder its format and "
@@ -79,6 +88,7 @@ const struct command commands[CMD_COUNT] = {
             1,
             {"IN"},
             {"out"},
+            NULL,
             "IN is a Hugging Face folder or a GGUF, unquantized or in any format gsq writes. OUT is a file for gguf, "
             "else a\n"
             "folder. Codes are copied, never requantized. Scales are rounded again only where the new format "
@@ -93,6 +103,7 @@ const struct command commands[CMD_COUNT] = {
             1,
             {"MODEL"},
             {"calib", "out"},
+            NULL,
             "Sums the squares of the inputs of every linear and of the head over the windows of the text, and "
             "writes\n"
             "them as llama-imatrix does (GGUF): for llama-quantize --imatrix, or gsq quantize --imatrix.\n",
@@ -105,6 +116,7 @@ const struct command commands[CMD_COUNT] = {
             0,
             {NULL},
             {NULL},
+            NULL,
             "Lists every device Vulkan shows. For the one that would be used (--device), also the variant of "
             "each\n"
             "kernel.\n",
@@ -117,6 +129,7 @@ const struct command commands[CMD_COUNT] = {
             0,
             {NULL},
             {NULL},
+            NULL,
             "Prints GFLOP/s or GB/s for each kernel, and the share of the limit measured on that device. With --counts "
             "it\n"
             "measures nothing: it counts what quantizing a model computes and moves, by the shapes in its header.\n",
@@ -255,6 +268,10 @@ const struct option options[] = {
      "folder to write, or a file OUT.gguf"},
     {"text", 0, "FILE", OPT_TEXT, AT(text), "", TEXTS, SECTION_MAIN,
      "text to evaluate on (UTF-8), not one used for calibration"},
+    {"tasks", 0, "FILE", OPT_TEXT, AT(tasks), "", ON(EVAL), SECTION_MAIN,
+     "multiple-choice questions to answer, one JSON object in each line"},
+    {"questions", 0, "N", OPT_U32, NUM(questions, 1, U32_MAX), "all", ON(EVAL), SECTION_MAIN,
+     "answer the first N of --tasks"},
     {"ctx", 0, "N", OPT_U32, NUM(ctx, 2, 1 << 20), "the model's context, at most 2048", TEXTS | ON(BENCH), SECTION_MAIN,
      "tokens per window"},
     {"windows", 0, "N", OPT_U32, NUM(windows, 1, U32_MAX), "all", TEXTS, SECTION_MAIN,

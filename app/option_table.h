@@ -50,6 +50,7 @@ struct command {
     unsigned positionals; /* how many are required: exactly that many */
     const char *positional_names[2];
     const char *required[2]; /* options that must be given */
+    const char *instead;     /* option that stands for the first of these; NULL: none */
     const char *text;        /* what it does, and examples */
 };
 extern const struct command commands[CMD_COUNT];

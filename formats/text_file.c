@@ -35,7 +35,7 @@ struct text_file {
     /* JSON lines. */
     bool lines, lines_end;
     struct strbuf line, text; /* text: of a line; text_at of it is taken */
-    size_t text_at, line_scanned;
+    size_t text_at, line_taken;
     uint64_t n_line, n_texts;
 };
 
@@ -235,7 +235,6 @@ static bool bad_line(const struct text_file *f, const cJSON *o, struct err *e)
 static bool take_line(struct text_file *f, const char *s, size_t n, struct err *e)
 {
     size_t space = 0;
-    f->n_line++;
     while (space < n && strchr(" \t\r", s[space]))
         space++;
     if (space == n)
@@ -255,39 +254,55 @@ static bool take_line(struct text_file *f, const char *s, size_t n, struct err *
     return ok;
 }
 
+/* The next line without its end, in f->line until the next call; *line NULL: there is none. */
+static bool next_line(struct text_file *f, const char **line, size_t *n, struct err *e)
+{
+    char *end = NULL;
+    if (f->line_taken) {
+        f->line.size -= f->line_taken;
+        memmove(f->line.data, f->line.data + f->line_taken, f->line.size);
+    }
+    f->line_taken = 0;
+    for (size_t scanned = 0;;) {
+        if (f->line.size > scanned)
+            end = memchr(f->line.data + scanned, '\n', f->line.size - scanned);
+        if (end || f->lines_end)
+            break;
+        char block[4096];
+        size_t got;
+        scanned = f->line.size;
+        if (f->line.size > LINE_MAX_BYTES) {
+            err_set(e, ERR_USER, "%s, line %llu has more than %u bytes", f->path, (unsigned long long)f->n_line + 1,
+                    LINE_MAX_BYTES);
+            return err_hint(e, "JSON lines hold one document per line");
+        }
+        if (!read_bytes(f, block, sizeof block, &got, e))
+            return false;
+        f->lines_end = got == 0;
+        strbuf_add(&f->line, block, got);
+        if (f->line.failed)
+            return err_nomem(e, "a line of the text", f->line.size);
+    }
+    *n = end ? (size_t)(end - f->line.data) : f->line.size;
+    *line = end || *n ? f->line.data : NULL;
+    f->line_taken = *n + (end != NULL);
+    f->n_line += *line != NULL;
+    return true;
+}
+
 /* Reads until there is text, or the end. */
 static bool next_text(struct text_file *f, struct err *e)
 {
+    const char *line;
+    size_t n;
     f->text.size = f->text_at = 0;
     while (f->text.size == 0) {
-        char *end = f->line.size > f->line_scanned
-                        ? memchr(f->line.data + f->line_scanned, '\n', f->line.size - f->line_scanned)
-                        : NULL;
-        if (!end && f->lines_end && f->line.size == 0)
-            return true;
-        if (!end && !f->lines_end) {
-            char block[4096];
-            size_t got;
-            f->line_scanned = f->line.size;
-            if (f->line.size > LINE_MAX_BYTES) {
-                err_set(e, ERR_USER, "%s, line %llu has more than %u bytes", f->path, (unsigned long long)f->n_line + 1,
-                        LINE_MAX_BYTES);
-                return err_hint(e, "JSON lines hold one document per line");
-            }
-            if (!read_bytes(f, block, sizeof block, &got, e))
-                return false;
-            f->lines_end = got == 0;
-            strbuf_add(&f->line, block, got);
-            if (f->line.failed)
-                return err_nomem(e, "a line of the text", f->line.size);
-            continue;
-        }
-        size_t n = end ? (size_t)(end - f->line.data) : f->line.size, taken = n + (end != NULL);
-        if (!take_line(f, f->line.data, n, e))
+        if (!next_line(f, &line, &n, e))
             return false;
-        memmove(f->line.data, f->line.data + taken, f->line.size - taken);
-        f->line.size -= taken;
-        f->line_scanned = 0;
+        if (!line)
+            break;
+        if (!take_line(f, line, n, e))
+            return false;
     }
     return true;
 }
@@ -367,6 +382,15 @@ bool text_file_read(void *file, char *buf, size_t cap, size_t *got, struct err *
     *got = (size_t)min_u64(cap, f->text.size - f->text_at);
     memcpy(buf, f->text.data ? f->text.data + f->text_at : "", *got);
     f->text_at += *got;
+    return true;
+}
+
+bool text_file_line(struct text_file *f, const char **line, size_t *n, uint64_t *number, struct err *e)
+{
+    f->lines = true;
+    if (!next_line(f, line, n, e))
+        return false;
+    *number = f->n_line;
     return true;
 }
 

@@ -6,6 +6,7 @@
 #include "host/base/log.h"
 #include "host/eval/eval.h"
 #include "host/eval/imatrix.h"
+#include "host/eval/tasks.h"
 #include "lib/lib_internal.h"
 
 /* ---- perplexity and divergence ---- */
@@ -119,6 +120,63 @@ bool gsq_compare(gsq_device *device, const gsq_model *model, const gsq_model *re
               lib_compare(device, model->ck, reference->ck, &o, &r, &why);
     if (ok)
         give_eval(result, &o, &r);
+    return lib_result(ok, &why, e);
+}
+
+/* ---- questions ---- */
+
+void gsq_tasks_options_init_sized(struct gsq_tasks_options *o, size_t size)
+{
+    struct gsq_tasks_options defaults = {.size = size};
+    memcpy(o, &defaults, size < sizeof defaults ? size : sizeof defaults);
+}
+
+static bool answer(gsq_device *d, const struct checkpoint *model, const struct tasks_options *o, struct tasks_result *r,
+                   struct err *e)
+{
+    unsigned tries = 0;
+    bool ok;
+    do
+        ok = lib_device_ready(d, e) && tasks_run(d->cmd, model, o, r, e);
+    while (!ok && lib_device_again(d, &tries, e));
+    return ok;
+}
+
+bool gsq_eval_tasks(gsq_device *device, const gsq_model *model, const struct gsq_tasks_options *options,
+                    struct gsq_tasks_result *result, struct gsq_error *e)
+{
+    struct err why = {0};
+    struct gsq_tasks_options a = {0};
+    struct tasks_result r = {0};
+    bool ok = lib_take(&a, sizeof a, options, "gsq_tasks_options", &why);
+    if (ok && !a.questions)
+        ok = err_set(&why, ERR_USER, "gsq_tasks_options.questions is not set: which questions?");
+    if (ok) {
+        struct lib_progress progress = {a.progress, a.ctx};
+        const struct tasks_options o = {
+            .path = a.questions,
+            .at_most = a.at_most,
+            .ctx = windows_context(model->ck, a.context),
+            .spill_dir = lib_spill_dir(a.spill),
+            .progress = lib_progress(&progress),
+        };
+        ok = lib_device_choose(device, false, &why) && answer(device, model->ck, &o, &r, &why);
+    }
+    const struct gsq_tasks_result out = {
+        .accuracy = r.accuracy,
+        .accuracy_error = r.accuracy_error,
+        .accuracy_by_length = r.by_length,
+        .accuracy_by_length_error = r.by_length_error,
+        .chance = r.chance,
+        .mean_nll = r.mean_nll,
+        .questions = r.questions,
+        .cut = r.cut,
+        .context = r.ctx,
+        .tokens = r.tokens,
+        .seconds = r.seconds,
+    };
+    if (ok)
+        lib_give(result, &out, sizeof out);
     return lib_result(ok, &why, e);
 }
 

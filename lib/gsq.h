@@ -442,6 +442,33 @@ GSQ_API bool gsq_eval(gsq_device *device, const gsq_model *model, const struct g
 GSQ_API bool gsq_compare(gsq_device *device, const gsq_model *model, const gsq_model *reference,
                          const struct gsq_eval_options *o, struct gsq_eval_result *result, struct gsq_error *e);
 
+struct gsq_tasks_options {
+    size_t size;
+    const char *questions; /* file: JSON lines with question, choices and answer. Required */
+    uint32_t at_most;      /* questions; 0: all */
+    uint32_t context;      /* tokens of a question with one of its choices, at most; 0: the model's, at most 2048 */
+    const char *spill;     /* as in gsq_eval_options */
+    gsq_progress_fn *progress;
+    void *ctx;
+};
+GSQ_API void gsq_tasks_options_init_sized(struct gsq_tasks_options *o, size_t size);
+#define gsq_tasks_options_init(o) gsq_tasks_options_init_sized((o), sizeof *(o))
+
+struct gsq_tasks_result {
+    size_t size;
+    /* Shares of the questions whose right choice is the most probable one, and the same with -ln p divided by the choice's bytes;
+     * standard errors, and the share that guessing gives. */
+    double accuracy, accuracy_error, accuracy_by_length, accuracy_by_length_error, chance;
+    double mean_nll;         /* of the right choices, nats per token */
+    uint32_t questions, cut; /* cut: questions that lost their beginning, being longer than the context */
+    uint32_t context;        /* tokens of the longest, as read */
+    uint64_t tokens;         /* read, all choices together */
+    double seconds;
+};
+/* Multiple-choice questions: which choice a model finds most probable after each. result->size must be set. */
+GSQ_API bool gsq_eval_tasks(gsq_device *device, const gsq_model *model, const struct gsq_tasks_options *o,
+                            struct gsq_tasks_result *result, struct gsq_error *e);
+
 /* ---- convert, importance ---- */
 
 struct gsq_convert_options {

@@ -7,7 +7,8 @@
 
 #include <cjson/cJSON.h>
 
-#include "host/eval/eval.h"
+#include "formats/question_file.h"
+#include "host/eval/tasks.h"
 #include "tests/byte_tokenizer.h"
 
 #define DIR_ "tmp_eval"
@@ -231,6 +232,147 @@ static void test_compare(void **state)
     free(lb);
     raw_free(&ra);
     raw_free(&rb);
+}
+
+/* ---- questions ---- */
+
+#define QUESTIONS DIR_ "/questions.jsonl"
+
+/* -ln p of what `whole` has behind its first `from` bytes, by the reference; fewer than CTX bytes. */
+static double choice_nll(const struct shape *s, const struct raw_model *raw, const char *whole, size_t from)
+{
+    uint32_t ids[CTX] = {BYTE_BOS};
+    size_t n = strlen(whole);
+    double sum = 0;
+    assert_true(n < CTX);
+    for (size_t i = 0; i < n; i++)
+        ids[i + 1] = (uint8_t)whole[i];
+    double *lp = reference_log_probs(s, raw, ids, 1);
+    for (size_t i = from; i < n; i++)
+        sum -= lp[i * s->c.vocab + ids[i + 1]];
+    free(lp);
+    return sum;
+}
+
+/* What the model reads of each question with each choice, and how many bytes of it are the choice's, with the space before it. */
+static const struct {
+    const char *whole[3];
+    size_t tokens[3], bytes[3]; /* bytes: without that space */
+} asked[4] = {
+    {{"the sky is", "the sky seems gree"}, {3, 11}, {2, 10}},
+    {{"a b", "a cde", "a fghij k"}, {1, 3, 7}, {1, 3, 7}},
+    {{"up", "down there"}, {2, 10}, {2, 10}},
+    {{"ijklmnopqrstuvwx z", "klmnopqrstuvwx pqr"}, {2, 4}, {1, 3}}, /* its beginning does not fit */
+};
+
+/* The questions as files have them, in each of the ways. right: the answers. */
+static char *questions_text(const uint32_t right[4])
+{
+    struct strbuf b = {0};
+    strbuf_printf(&b, "{\"ctx\": \"the sky\", \"endings\": [\"is\", \"seems gree\"], \"label\": \"%u\"}\n \n",
+                  right[0]);
+    strbuf_printf(
+        &b,
+        "{\"question\": \"a \", \"choices\": {\"text\": [\"b\", \"cde\", \"fghij k\"], \"label\": [\"1\", \"2\", "
+        "\"3\"]}, \"answerKey\": \"%u\"}\n",
+        right[1] + 1);
+    strbuf_printf(&b, "{\"goal\": \"\", \"sol1\": \"up\", \"sol2\": \"down there\", \"label\": %u}\n", right[2]);
+    strbuf_printf(&b, "{\"question\": \"abcdefghijklmnopqrstuvwx\", \"choices\": [\"z\", \"pqr\"], \"answer\": \"%c\"}",
+                  (char)('A' + right[3]));
+    assert_false(b.failed);
+    return b.data;
+}
+
+static void test_tasks(void **state)
+{
+    (void)state;
+    struct shape s = *shape_named("qwen3");
+    struct raw_model raw;
+    struct err e = {0};
+    uint32_t right[4], plain = 0, by_length = 0;
+    double nll = 0, tokens = 0;
+    s.c.vocab = 270;
+    os_remove_tree(DIR_);
+    write_model(MODEL, &s, &raw);
+    for (int q = 0; q < 4; q++) {
+        double scores[3];
+        uint32_t best[2] = {0, 0};
+        for (uint32_t c = 0; c < 3 && asked[q].whole[c]; c++) {
+            size_t from = strlen(asked[q].whole[c]) - asked[q].tokens[c];
+            scores[c] = choice_nll(&s, &raw, asked[q].whole[c], from);
+            best[0] = scores[c] < scores[best[0]] ? c : best[0];
+            best[1] =
+                scores[c] / (double)asked[q].bytes[c] < scores[best[1]] / (double)asked[q].bytes[best[1]] ? c : best[1];
+        }
+        right[q] = q == 0 ? best[0] : q == 2 ? 1 - best[0] : best[1];
+        plain += right[q] == best[0];
+        by_length += right[q] == best[1];
+        nll += scores[right[q]];
+        tokens += (double)asked[q].tokens[right[q]];
+    }
+    assert_true(plain > 0 && plain < 4 && by_length > 1);
+    char *text = questions_text(right);
+    write_text_file(DIR_, "questions.jsonl", text);
+    free(text);
+    struct checkpoint *c = open_ok(MODEL);
+    struct tasks_result r, again;
+    struct tasks_options o = {.path = QUESTIONS, .ctx = 19};
+    OK(tasks_run(cmd, c, &o, &r, &e), e);
+    assert_int_equal(r.questions, 4);
+    assert_int_equal(r.cut, 1);
+    assert_int_equal(r.ctx, 19);
+    assert_true(r.accuracy == plain / 4.0 && r.by_length == by_length / 4.0);
+    assert_true(fabs(r.accuracy_error - sqrt(r.accuracy * (1 - r.accuracy) / 3)) < 1e-12);
+    assert_true(fabs(r.chance - (0.5 + 1.0 / 3 + 0.5 + 0.5) / 4) < 1e-12);
+    assert_true(fabs(r.mean_nll / (nll / tokens) - 1) < 1e-5);
+    /* In passes of a few, the same; fewer questions: the first. */
+    o.at_once = 40;
+    OK(tasks_run(cmd, c, &o, &again, &e), e);
+    assert_true(fabs(again.mean_nll / r.mean_nll - 1) < 1e-6);
+    assert_true(again.accuracy == r.accuracy && again.by_length == r.by_length && again.tokens == r.tokens);
+    o.at_most = 1;
+    OK(tasks_run(cmd, c, &o, &again, &e), e);
+    assert_true(again.questions == 1 && again.cut == 0);
+    checkpoint_close(&c);
+    raw_free(&raw);
+}
+
+static void test_tasks_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *line, *says;
+    } bad[] = {
+        {"\n", "holds no question"},
+        {"\nwhat", "line 2: this is not JSON"},
+        {"[1]", "no text \"question\""},
+        {"{\"question\": 3}", "no text \"question\""},
+        {"{\"question\": \"x\", \"choices\": [\"a\"], \"answer\": 0}", "two choices"},
+        {"{\"question\": \"x\", \"choices\": [\"a\", \"\"], \"answer\": 0}", "no text, or empty"},
+        {"{\"question\": \"x\", \"choices\": [\"a\", \"b\"]}", "no field \"answer\""},
+        {"{\"question\": \"x\", \"choices\": [\"a\", \"b\"], \"answer\": 2}", "none of the choices"},
+        {"{\"question\": \"x\", \"choices\": [\"a\", \"b\"], \"answer\": -1}", "none of the choices"},
+        {"{\"question\": \"x\", \"choices\": [\"a\", \"b\"], \"answer\": \"c\"}", "none of the choices"},
+        {"{\"question\": \"x\", \"choices\": {\"text\": [\"a\", \"b\"], \"label\": [\"A\"]}, \"answer\": \"A\"}",
+         "a label for each"},
+        {"{\"question\": \"x\", \"choices\": [\"a\", \"bcdefghijklmnopqrstu\"], \"answer\": 0}",
+         "choice 2 has 21 tokens"},
+    };
+    struct raw_model raw;
+    struct err e = {0};
+    struct tasks_result r;
+    os_remove_tree(DIR_);
+    write_model(MODEL, shape_named("qwen3"), &raw);
+    struct checkpoint *c = open_ok(MODEL);
+    struct tasks_options o = {.path = QUESTIONS, .ctx = 19};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        write_text_file(DIR_, "questions.jsonl", bad[i].line);
+        FAILS(tasks_run(cmd, c, &o, &r, &e), e, ERR_USER, bad[i].says);
+    }
+    o.path = DIR_ "/absent";
+    FAILS(tasks_run(cmd, c, &o, &r, &e), e, ERR_USER, "cannot open");
+    checkpoint_close(&c);
+    raw_free(&raw);
 }
 
 /* llama-perplexity's windows: the BOS in place of the first token of each, predictions of ctx/2 .. ctx-2. */
@@ -512,7 +654,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reference),        cmocka_unit_test(test_compare),
-        cmocka_unit_test(test_spread),           cmocka_unit_test(test_llama_protocol),
+        cmocka_unit_test(test_spread),           cmocka_unit_test(test_tasks),
+        cmocka_unit_test(test_tasks_refused),    cmocka_unit_test(test_llama_protocol),
         cmocka_unit_test(test_little_memory),    cmocka_unit_test(test_quantized),
         cmocka_unit_test(test_progress),         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_tinystories_656k),

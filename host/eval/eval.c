@@ -23,6 +23,8 @@ struct eval {
     struct forward f;
     const struct eval_options *o;
     struct sums sums;
+    eval_window_fn *window; /* may be NULL */
+    void *window_ctx;
 };
 
 static const char *const protocol_names[] = {[EVAL_GSQ] = "gsq", [EVAL_LLAMA] = "llama.cpp"};
@@ -162,7 +164,7 @@ static void add_pair(struct sums *s, const double nll[2], float kl, bool agree)
 }
 
 /* Scores to the host, summed in double in the order of the text. */
-static bool head_sum(struct eval *ev, struct head_scratch *h, uint32_t windows, struct err *e)
+static bool head_sum(struct eval *ev, struct head_scratch *h, uint32_t w0, uint32_t windows, struct err *e)
 {
     uint32_t ctx = ev->f.w.ctx, tokens = windows * ctx, first = first_scored(ev);
     float *nll[2] = {h->host, h->host + tokens}, *kl = h->host + 2ull * tokens, *top1 = h->host + 3ull * tokens;
@@ -174,6 +176,8 @@ static bool head_sum(struct eval *ev, struct head_scratch *h, uint32_t windows, 
     if (ev->f.sides == 2 && (!gpu_download(ev->f.cmd, gpu_slice(h->kl, 0, tokens * 4ull), kl, tokens * 4ull, e) ||
                              !gpu_download(ev->f.cmd, gpu_slice(h->top1, 0, tokens * 4ull), top1, tokens * 4ull, e)))
         return false;
+    for (uint32_t w = 0; ev->window && w < windows; w++)
+        ev->window(ev->window_ctx, w0 + w, nll[0] + (size_t)w * ctx);
     for (uint32_t t = 0; t < tokens; t++) {
         if (t % ctx < first || t % ctx == ctx - 1)
             continue; /* the last one predicts the token after the window */
@@ -209,7 +213,7 @@ static bool head_batch(struct eval *ev, struct head_scratch *h, uint32_t w0, uin
         }
         head_scores(ev, h, r, rows);
     }
-    return head_sum(ev, h, n, e);
+    return head_sum(ev, h, w0, n, e);
 }
 
 static bool run_head(struct eval *ev, struct err *e)
@@ -336,6 +340,20 @@ bool eval_perplexity(struct gpu_cmd *cmd, const struct checkpoint *ck, const str
     bool ok = eval_run(&ev, e);
     if (ok)
         fill_result(&ev, 0, out);
+    forward_close(&ev.f);
+    return ok;
+}
+
+bool eval_windows(struct gpu_cmd *cmd, const struct checkpoint *ck, const struct windows *w,
+                  const struct eval_options *o, eval_window_fn *fn, void *ctx, struct err *e)
+{
+    struct eval ev = eval_of(cmd, "eval", o);
+    ev.f.given = w;
+    ev.f.ctx = w->ctx;
+    ev.f.side[0] = (struct forward_side){.label = "", .ck = ck};
+    ev.window = fn;
+    ev.window_ctx = ctx;
+    bool ok = eval_run(&ev, e);
     forward_close(&ev.f);
     return ok;
 }

@@ -40,6 +40,12 @@ struct eval_result {
 bool eval_perplexity(struct gpu_cmd *cmd, const struct checkpoint *ck, const struct eval_options *o,
                      struct eval_result *out, struct err *e);
 
+/* The same pass over windows that are there already (EVAL_GSQ; o->text, ctx and windows do not count): -ln p of every token but
+ * the first of each window goes to `fn` as soon as it is known, nll[t] being that of token t + 1. */
+typedef void eval_window_fn(void *ctx, uint32_t window, const float *nll);
+bool eval_windows(struct gpu_cmd *cmd, const struct checkpoint *ck, const struct windows *w,
+                  const struct eval_options *o, eval_window_fn *fn, void *ctx, struct err *e);
+
 enum { EVAL_QUANTILES = 6 };
 struct compare_result {
     struct eval_result model, reference;

@@ -294,7 +294,9 @@ bool forward_begin(struct forward *f, struct err *e)
     f->start_ns = os_now_ns();
     eta_start(&f->eta, f->start_ns, 0);
     progress_watch_begin(&f->watch, f->progress, &f->eta, f->cmd);
-    return windows_load(&f->w, f->side[0].ck, f->text, f->ctx, f->at_most, &f->watch, e);
+    if (f->given)
+        f->w = *f->given;
+    return f->given || windows_load(&f->w, f->side[0].ck, f->text, f->ctx, f->at_most, &f->watch, e);
 }
 
 bool forward_models(struct forward *f, struct err *e)
@@ -326,5 +328,6 @@ void forward_close(struct forward *f)
     gpu_arena_destroy(&f->scratch);
     gpu_arena_destroy(&f->weights);
     block_weights_free(&f->b);
-    windows_free(&f->w);
+    if (!f->given)
+        windows_free(&f->w);
 }

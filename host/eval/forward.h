@@ -28,9 +28,10 @@ struct forward_side {
 struct forward {
     /* Set by the caller. */
     struct gpu_cmd *cmd;
-    const char *phase, *text; /* text: file */
-    uint32_t ctx, at_most;    /* tokens of a window; windows, 0: all */
-    const char *spill_dir;    /* for hidden states that fit nowhere else */
+    const char *phase, *text;    /* text: file */
+    const struct windows *given; /* NULL: those of the text */
+    uint32_t ctx, at_most;       /* tokens of a window; windows, 0: all */
+    const char *spill_dir;       /* for hidden states that fit nowhere else */
     const struct progress *progress;
     struct forward_side side[2];
     int sides;

@@ -51,7 +51,7 @@ static bool on_ids(void *ctx, uint64_t bytes, uint64_t ids)
     return tell(l->watch, detail, NULL);
 }
 
-static bool check_ids(const uint32_t *ids, size_t n, uint32_t vocab, struct err *e)
+bool windows_check_ids(const uint32_t *ids, size_t n, uint32_t vocab, struct err *e)
 {
     for (size_t i = 0; i < n; i++) {
         if (ids[i] < vocab)
@@ -97,7 +97,7 @@ bool windows_load(struct windows *w, const struct checkpoint *ck, const char *te
         err_set(e, ERR_USER, "%s has %zu tokens, less than one window of %" PRIu32, text_path, n_ids, ctx);
         ok = err_hint(e, "use a longer text or a smaller --ctx");
     }
-    if (!ok || !check_ids(w->ids, n_ids, checkpoint_config(ck)->vocab_size, e)) {
+    if (!ok || !windows_check_ids(w->ids, n_ids, checkpoint_config(ck)->vocab_size, e)) {
         windows_free(w);
         return false;
     }

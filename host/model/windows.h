@@ -23,6 +23,8 @@ struct windows {
 bool windows_load(struct windows *w, const struct checkpoint *ck, const char *text_path, uint32_t ctx, uint32_t at_most,
                   struct progress_watch *watch, struct err *e);
 void windows_free(struct windows *w);
+/* Whether all ids are of the model's vocabulary; else ERR_USER. */
+bool windows_check_ids(const uint32_t *ids, size_t n, uint32_t vocab, struct err *e);
 /* Tokens of a window: what was asked for; 0: the model's context, at most 2048. */
 uint32_t windows_context(const struct checkpoint *ck, uint32_t asked);
 /* Warns where the text has fewer windows than were asked for. */
