@@ -44,11 +44,11 @@ const struct command commands[CMD_COUNT] = {
             "one, and\n"
             "only positions ctx/2+1..ctx-1 count: the number llama-perplexity prints (its default is --ctx "
             "512).\n"
-            "--tasks asks multiple-choice questions instead: JSON lines such as {\"question\": \"...\", \"choices\": "
-            "[...], \"answer\": 0},\n"
-            "or as HellaSwag, ARC and PIQA have them. The most probable continuation of the question is the model's "
-            "choice;\n"
-            "by length: -ln p divided by the choice's bytes (acc_norm).\n",
+            "--tasks asks multiple-choice questions instead, one JSON object in a line, such as\n"
+            "  {\"question\": \"...\", \"choices\": [\"...\", \"...\"], \"answer\": 0}\n"
+            "or as HellaSwag, ARC and PIQA have them. A choice counts by its -ln p behind the question; by length: "
+            "divided\n"
+            "by its bytes (acc_norm).\n",
         },
     [CMD_COMPARE] =
         {

@@ -22,6 +22,8 @@ lines refine quantize "$demo" --refine "$tmp/q.gguf" -o "$tmp/r.gguf" "${calib[@
 lines f16 quantize "$demo" -o "$tmp/f16.gguf" --type F16
 lines dry quantize "$demo" -o "$tmp/dry" --dry-run
 lines eval eval "$demo" --text "$demo/eval.txt" --ctx 64 --windows 2
+echo '{"question": "Once upon", "choices": ["a time", "zzz"], "answer": 0}' >"$tmp/tasks.jsonl"
+lines tasks eval "$demo" --tasks "$tmp/tasks.jsonl"
 lines compare compare "$tmp/q" "$demo" --text "$demo/eval.txt" --ctx 64 --windows 2
 lines inspect inspect "$demo" --tensors
 lines coded inspect "$tmp/q.gguf"
