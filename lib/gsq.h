@@ -96,7 +96,8 @@ enum gsq_name_kind {
     GSQ_NAME_COPY_TYPE,      /* those of them that round no weight: gsq_quantize then needs no device */
     GSQ_NAME_TENSOR_TYPE,    /* of a rule: bits, or a type of GGUF */
     GSQ_NAME_GGUF_TYPE,      /* of one tensor of a GGUF; bits stand for the type that stores them */
-    GSQ_NAME_LLAMA_TYPE      /* GSQ_NAME_TYPE, or a type that llama-quantize alone writes; they are not listed */
+    GSQ_NAME_LLAMA_TYPE,     /* GSQ_NAME_TYPE, or a type that llama-quantize alone writes; they are not listed */
+    GSQ_NAME_OUTPUT_HESSIAN  /* auto, on, off */
 };
 /* Name i of a kind, NULL past the last: for help texts and completions. */
 GSQ_API const char *gsq_name_at(enum gsq_name_kind kind, size_t i);
@@ -292,6 +293,9 @@ struct gsq_quantize_options {
     const char *start;          /* of the training together: "hessian", "gptq", "rtn" */
     float scale_lr;             /* pass over scales: most that a step moves a scale, as a share of its size */
     uint32_t scale_batch;       /* there: windows per step */
+    const char *
+        output_hessian; /* whether a linear alone learns by what its outputs' errors cost the model, too: "auto", where that
+                                   is all it learns by; "on", "off" */
 };
 GSQ_API void gsq_quantize_options_init_sized(struct gsq_quantize_options *o, size_t size);
 /* "balanced". */

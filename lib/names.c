@@ -56,6 +56,8 @@ const char *gsq_name_at(enum gsq_name_kind kind, size_t i)
         return i < EFFORT_COUNT ? effort_name((enum effort)i) : NULL;
     case GSQ_NAME_START:
         return i <= START_HESSIAN ? start_name((enum start)i) : NULL;
+    case GSQ_NAME_OUTPUT_HESSIAN:
+        return i <= OUTPUT_HESSIAN_OFF ? output_hessian_name((enum output_hessian)i) : NULL;
     case GSQ_NAME_PROTOCOL:
         return i <= EVAL_LLAMA ? eval_protocol_name((enum eval_protocol)i) : NULL;
     case GSQ_NAME_BITS:
@@ -88,6 +90,8 @@ static const char *plural(enum gsq_name_kind kind)
         return "efforts";
     case GSQ_NAME_START:
         return "starts";
+    case GSQ_NAME_OUTPUT_HESSIAN:
+        return "choices";
     case GSQ_NAME_PROTOCOL:
         return "protocols";
     case GSQ_NAME_FORMAT:
@@ -217,6 +221,7 @@ const char *lib_name(enum gsq_name_kind kind, const char *text, const char *opti
     case GSQ_NAME_METHOD:
     case GSQ_NAME_EFFORT:
     case GSQ_NAME_START:
+    case GSQ_NAME_OUTPUT_HESSIAN:
     case GSQ_NAME_PROTOCOL:
     case GSQ_NAME_FORMAT:
     case GSQ_NAME_CONVERT_FORMAT:

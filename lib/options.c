@@ -37,6 +37,7 @@ static void from_internal(struct gsq_quantize_options *o, const struct quantize_
     o->init_noise = q->gumbel.init_noise;
     o->init_gap = q->gumbel.init_gap;
     o->start = start_name(q->block.start);
+    o->output_hessian = output_hessian_name(q->output_hessian);
     o->scale_lr = q->scales.lr;
     o->scale_batch = q->scales.batch;
 }
@@ -200,6 +201,8 @@ static bool take_names(struct quantize_options *q, const struct gsq_quantize_opt
             (lib_name(GSQ_NAME_EFFORT, o->effort, "--effort", e) && effort_parse(o->effort, &q->effort))) &&
            (!o->start ||
             (lib_name(GSQ_NAME_START, o->start, "--start", e) && start_parse(o->start, &q->block.start))) &&
+           (!o->output_hessian || (lib_name(GSQ_NAME_OUTPUT_HESSIAN, o->output_hessian, "--output-hessian", e) &&
+                                   output_hessian_parse(o->output_hessian, &q->output_hessian))) &&
            lib_types(q, o->bits, o->type, e) &&
            (!o->embedding_type || lib_gguf_type(&q->embedding_type, o->embedding_type, "--token-embedding-type", e)) &&
            (!o->head_type || lib_gguf_type(&q->head_type, o->head_type, "--output-tensor-type", e)) &&

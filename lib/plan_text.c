@@ -229,6 +229,9 @@ void plan_text(struct strbuf *f, const struct plan *p, const struct quantize_opt
     if (o->method == METHOD_GSQ)
         strbuf_printf(f, "single linears    %u optimiser steps each (reach %.4g: how far logits can move)\n",
                       (unsigned)o->gumbel.steps, p->reach);
+    if (p->output_windows)
+        strbuf_printf(f, "                  on Hessians of their outputs, too, from %u windows forward and back%s\n",
+                      (unsigned)p->output_windows, at_a_time(p->output_micro, a, sizeof a));
     if (p->block_steps)
         strbuf_printf(f, "%-17s %u epochs, %u optimiser steps each (reach %.4g)%s\n",
                       p->experts_alone ? "experts"

@@ -11,6 +11,7 @@
 #define GUMBEL_GLSL
 
 #extension GL_EXT_control_flow_attributes : require
+#include "noise.glsl"
 
 #ifdef LEVEL_COUNT
 const uint LEVELS = LEVEL_COUNT;
@@ -22,23 +23,7 @@ const uint WORDS = GUMBEL_WORDS(LEVELS);
 const uint PACKED_LOGIT = GUMBEL_LOGIT_BITS(GUMBEL_LEVELS);
 const float MASKED = -1.0e30; // in place of a masked level's logit: far below any other, and no NaN in differences
 
-// ---- noise: a function of (seed, tensor, step, element), nothing is stored ------------------------------------------
-// pcg4d (Jarzynski and Olano, JCGT 9(3), 2020).
-uvec4 pcg4d(uvec4 v)
-{
-    v = v * 1664525u + 1013904223u;
-    v.x += v.y * v.w;
-    v.y += v.z * v.x;
-    v.z += v.x * v.y;
-    v.w += v.y * v.z;
-    v ^= v >> 16u;
-    v.x += v.y * v.w;
-    v.y += v.z * v.x;
-    v.z += v.x * v.y;
-    v.w += v.y * v.z;
-    return v;
-}
-
+// ---- noise: a function of (seed, tensor, step, element) -------------------------------------------------------------
 // Steps beyond any real one, for the start's normal noise.
 const uint NOISE_INIT_A = 0xffffffffu;
 const uint NOISE_INIT_B = 0xfffffffeu;
@@ -65,21 +50,6 @@ uint noise_words(uvec2 element, uint tensor, uint step, uint seed, out uint bits
         bits[k] = k < 4u ? v[k & 3u] : rest;
     rest = (rest ^ (rest >> 15)) * 0x2c1b3c6du;
     return rest ^ (rest >> 12);
-}
-
-// Uniform in (0, 1): all 2^23 values are exact and neither end is reached.
-float uniform_of(uint bits)
-{
-    return (float(bits >> 9) + 0.5) * (1.0 / 8388608.0);
-}
-
-// -log2(-ln(1 - v)): Gumbel noise in units of ln 2. Where v is small, which makes the largest noise, the logarithm of a
-// number near one would keep few digits (Vulkan promises an absolute error only), hence the series.
-float gumbel_log2(float v)
-{
-    float near = v * (1.0 + v * (0.5 + v * (1.0 / 3.0 + v * (0.25 + v * 0.2))));
-    float far = -0.69314718056 * log2(1.0 - v);
-    return -log2(v < 0.0625 ? near : far);
 }
 
 // ---- levels ----------------------------------------------------------------------------------------------------------

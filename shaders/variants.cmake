@@ -116,6 +116,8 @@ kernel(clamped_bwd cpu NEEDS CPU SPEC ITEMS=4 FILE swiglu_bwd.comp DEFINES CPU=1
 kernel(clamped_bwd base SPEC ITEMS=4 FILE swiglu_bwd.comp DEFINES CLAMPED=1)
 kernel(kl_bwd cpu NEEDS CPU LANES8 WG 8 DEFINES CPU=1)
 kernel(kl_bwd base WG 128)
+kernel(sampled_bwd cpu NEEDS CPU LANES8 WG 8 DEFINES CPU=1)
+kernel(sampled_bwd base WG 128)
 kernel(scale_rows cpu NEEDS CPU SPEC ITEMS=4 DEFINES CPU=1)
 kernel(scale_rows base SPEC ITEMS=4)
 kernel(reduce_sum cpu NEEDS CPU LANES8 WG 8 DEFINES CPU=1)

@@ -90,6 +90,21 @@ for kind in folder gguf; do
     the_same "$out" "$tmp/a$end" "${of[@]}"
 done
 
+# With Hessians of outputs, which are found before the first block.
+name='outputs' out=$tmp/o
+outputs=(--effort fast --samples 16 --ctx 64 --steps 24 --epochs 0 --scale-epochs 0 --output-hessian on)
+run "${quantize[@]}" "${folder[@]}" "${outputs[@]}" -o "$tmp/ao"
+check "$name: an undisturbed run" test "$rc" -eq 0
+for point in outputs:2 linear:3 block; do
+    at kill "$point" "$out" "${folder[@]}" "${outputs[@]}"
+    reached "$point" 137
+done
+check "$name: they are in the work folder" test -e "$out.work/outputs-0000.safetensors" -a -e "$out.work/outputs-0001.safetensors"
+printf x | dd of="$out.work/outputs-0001.safetensors" bs=1 seek=4000 conv=notrunc status=none
+the_same "$out" "$tmp/ao" "${folder[@]}" "${outputs[@]}"
+check "$name: a damaged file is made again: $(grep outputs-0001 "$tmp/err" | head -n 1)" grep -q 'outputs-0001.*made again' "$tmp/err"
+check "$name: they count" test "$(cmp -s "$tmp/ao/model.safetensors" "$tmp/s/model.safetensors"; echo $?)" -eq 1
+
 # At a random moment.
 name='a random moment'
 pause=$(awk -v t="$seconds" -v r="$RANDOM" 'BEGIN { printf "%.2f", t * r / 32767 }')

@@ -6,6 +6,7 @@
 #include <math.h>
 
 #include "host/model/block_bwd.h"
+#include "host/model/block_steps.h"
 
 #define DIR_ "tmp_block_bwd"
 #include "tests/scratch_dir.h"
@@ -126,6 +127,54 @@ static void ones(const struct block_grads *g)
             gpu_fill(cmd, g->w[id], 0x3f800000u);
 }
 
+/* What a block's outputs get, as it is told: times the inputs it is the gradient of the weights. */
+struct outputs_seen {
+    struct model *m;
+    const struct block_weights *w;
+    const struct block_scratch *fwd;
+    double *grad[REF_LINEARS]; /* [rows, cols] by place */
+};
+
+static void on_outputs(void *ctx, uint32_t place, uint32_t row0, uint32_t rows, struct gpu_view dy, uint32_t tokens)
+{
+    struct outputs_seen *o = ctx;
+    struct err e = {0};
+    const struct block_matrix *of = &o->w->shape.matrices[place];
+    const float alpha = block_alpha(o->m, of->part->role);
+    float *g = malloc((size_t)tokens * rows * 4), *x = malloc((size_t)tokens * of->cols * 4);
+    assert_true(g && x && tokens == WINDOWS * CTX && row0 + rows <= of->rows);
+    OK(gpu_download(cmd, dy, g, (uint64_t)tokens * rows * 4, &e) &&
+           gpu_download(cmd, block_input(o->fwd, of->part->input), x, (uint64_t)tokens * of->cols * 4, &e),
+       e);
+    for (uint32_t r = 0; r < rows; r++)
+        for (uint32_t c = 0; c < of->cols; c++)
+            for (uint32_t t = 0; t < tokens; t++)
+                o->grad[place][(size_t)(row0 + r) * of->cols + c] +=
+                    (double)alpha * g[(size_t)t * rows + r] * x[(size_t)t * of->cols + c];
+    free(g);
+    free(x);
+}
+
+/* The weights' gradients that they make, against those that the pass found, which held 1 before. */
+static void check_outputs(const char *shape, struct outputs_seen *o, const struct block_grads *g)
+{
+    struct err e = {0};
+    for (uint32_t id = 0; id < o->w->shape.n; id++) {
+        const struct block_matrix *of = &o->w->shape.matrices[id];
+        size_t n = (size_t)of->rows * of->cols;
+        float *got = malloc(n * sizeof *got);
+        assert_non_null(got);
+        OK(gpu_download(cmd, g->w[id], got, n * 4, &e), e);
+        double rms = rms_of(got, n);
+        for (size_t i = 0; i < n; i++)
+            if (!(fabs(o->grad[id][i] + 1 - got[i]) <= 1e-4 * rms + 1e-4 * fabs(got[i])))
+                fail_msg("%s, %s, element %zu: outputs and inputs make %g, the gradient is %g", shape,
+                         block_part_short_name(of->part), i, o->grad[id][i], (double)got[i] - 1);
+        free(got);
+        free(o->grad[id]);
+    }
+}
+
 /* A model of the shape with random weights, and its numbers. */
 static void open_shape(const struct shape *s, struct raw_model *raw, struct family_numbers *f, struct checkpoint **ck,
                        struct model **m)
@@ -169,7 +218,7 @@ static void check_block(const struct shape *s, uint32_t layer, const struct fami
     struct block_scratch fwd;
     struct bwd_scratch bwd, joint;
     struct gpu_view all_grads[REF_LINEARS] = {0}, two_grads[REF_LINEARS] = {0};
-    struct block_grads g = {all_grads, true}, only_vo = {two_grads, false};
+    struct block_grads g = {.w = all_grads, .add = true}, only_vo = {.w = two_grads};
     unsigned all = BWD_ATTN | BWD_QK | BWD_FFN | BWD_INPUT;
     OK(gpu_alloc(arena, n * 4, &gx, &e) && gpu_alloc(arena, n * 4, &gh, &e) && gpu_alloc(arena, n * 4, &gy, &e), e);
     OK(model_load_block(m, layer, arena, &w, &e), e);
@@ -193,9 +242,16 @@ static void check_block(const struct shape *s, uint32_t layer, const struct fami
     struct gpu_view out;
     OK(gpu_alloc(arena, n * 4, &out, &e), e);
     block_ffn_fwd(m, &w, &fwd, gh, out, WINDOWS);
+    struct outputs_seen seen = {.m = m, .w = &w, .fwd = &fwd};
+    for (uint32_t id = 0; id < shape.n; id++)
+        seen.grad[id] = calloc((size_t)shape.matrices[id].rows * shape.matrices[id].cols, sizeof(double));
+    g.outputs = on_outputs;
+    g.ctx = &seen;
     block_ffn_bwd(m, &w, &fwd, &bwd, gh, gy, true, &g, WINDOWS);
     block_attn_norm(m, &w, &fwd, gx, WINDOWS);
     block_attn_bwd(m, &w, &fwd, &bwd, gx, gy, true, &g, WINDOWS);
+    g.outputs = NULL;
+    check_outputs(s->name, &seen, &g);
     OK(gpu_download(cmd, gy, got, n * 4, &e), e);
     check_input(&l, s->name, "the block's input", got, x);
     check_weights(&l, s->name, m, &g, REF_Q, REF_LINEARS);
@@ -316,7 +372,7 @@ static void check_expert(const struct shape *s, bool shared)
         gpu_upload(cmd, views[i], l.b->w[numbers[i]], (uint64_t)out * in * 4);
     }
     struct block_weights w = {.shape = {matrices, EXPERT_MATRICES}, .w = views, .bias = bias};
-    struct block_grads found = {grads, false};
+    struct block_grads found = {.w = grads};
     struct block_scratch fwd;
     struct bwd_scratch bwd;
     OK(gpu_alloc(arena, n * 4, &gx, &e) && gpu_alloc(arena, n * 4, &gy, &e) && gpu_alloc(arena, n * 4, &gdy, &e), e);

@@ -306,6 +306,73 @@ static void compare_kl(struct kernel_test *t)
 }
 CASES(kl_bwd, kl_bwd, matrix_shapes, prepare_kl, compare_kl)
 
+static void prepare_sampled(struct kernel_test *t)
+{
+    float *logits = t->in[0];
+    t->s.factor = 0.3f;
+    t->s.row0 = 100;
+    t->s.seed = 7;
+    for (uint64_t i = 0; i < t->b[0].n; i++)
+        logits[i] += 100; /* only differences count */
+    logits[0] += 40;      /* row 0: as good as certain */
+}
+
+static void compare_sampled(struct kernel_test *t)
+{
+    const float *logits = t->in[0], *got = kernel_out(t, 1);
+    uint32_t cols = t->s.cols, label = 0;
+    double want[300], mag[300], lead;
+    for (uint64_t i = 0; i < t->b[0].n; i++) {
+        if (i % cols == 0) {
+            label = ref_sampled_label(logits + i, cols, t->s.row0 + (uint32_t)(i / cols), t->s.seed, &lead);
+            for (uint32_t c = 0; lead < 1e-3 && c < cols; c++) /* a tie is decided by rounding */
+                label = got[i + c] < got[i + label] ? c : label;
+            ref_nll_bwd(logits + i, label, cols, t->s.factor, want, mag);
+        }
+        expect(t, i, got[i], want[i % cols], (cols + 4 * 80 + 32) * FLT_EPSILON * mag[i % cols]);
+    }
+    IN_PLACE(t, {1, 0});
+}
+CASES(sampled_bwd, sampled_bwd, matrix_shapes, prepare_sampled, compare_sampled)
+
+/* Labels come as often as they are likely, and others for another seed. */
+static void test_sampled_reference(void **state)
+{
+    (void)state;
+    enum { DRAWS = 20000, CLASSES = 4 };
+    const float logits[CLASSES] = {0, 1, 2, -1};
+    double z = ref_logsumexp(logits, CLASSES), lead;
+    uint32_t counts[CLASSES] = {0}, same = 0;
+    for (uint32_t row = 0; row < DRAWS; row++) {
+        uint32_t label = ref_sampled_label(logits, CLASSES, row, 3, &lead);
+        counts[label]++;
+        same += label == ref_sampled_label(logits, CLASSES, row, 4, &lead);
+    }
+    double repeats = 0;
+    for (int c = 0; c < CLASSES; c++) {
+        double p = exp(logits[c] - z);
+        repeats += p * p;
+        assert_true(fabs(counts[c] - p * DRAWS) < 5 * sqrt(p * (1 - p) * DRAWS));
+    }
+    assert_true(fabs(same - repeats * DRAWS) < 5 * sqrt(repeats * DRAWS));
+}
+
+static double nll_loss(void *ctx)
+{
+    const struct kl_case *c = ctx;
+    return 2.5 * (ref_logsumexp(c->logits, REF_COLS) - c->logits[3]);
+}
+
+static void test_nll_reference(void **state)
+{
+    (void)state;
+    struct kl_case c = {NULL, random_grid(REF_COLS, 2)};
+    double want[REF_COLS], mag[REF_COLS];
+    ref_nll_bwd(c.logits, 3, REF_COLS, 2.5, want, mag);
+    differences(nll_loss, &c, c.logits, REF_COLS, want);
+    free(c.logits);
+}
+
 #define SUM(length)                                                                                                    \
     {                                                                                                                  \
         .n = length, .at = 3, .factor = -0.5f                                                                          \
@@ -649,6 +716,9 @@ int main(void)
         cmocka_unit_test(test_geglu_bwd),
         cmocka_unit_test(test_clamped_bwd),
         cmocka_unit_test(test_kl_bwd),
+        cmocka_unit_test(test_sampled_reference),
+        cmocka_unit_test(test_nll_reference),
+        cmocka_unit_test(test_sampled_bwd),
         cmocka_unit_test(test_reduce_sum),
         cmocka_unit_test(test_scale_grad),
         cmocka_unit_test(test_adam_step),

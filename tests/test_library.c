@@ -473,6 +473,7 @@ static void test_names(void **state)
         {GSQ_NAME_TENSOR_TYPE, "q4_k", "Q4_K", "Q4_K_M", "is a mixture"},
         {GSQ_NAME_GGUF_TYPE, "4", "Q4_0", "3", "not a GGUF type"},
         {GSQ_NAME_LLAMA_TYPE, "iq3_xxs", "iq3_xxs", "zebra", "is unknown"},
+        {GSQ_NAME_OUTPUT_HESSIAN, "on", "on", "ON", "is unknown"},
     };
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
         const char *name;

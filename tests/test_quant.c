@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "host/quant/method/gumbel.h"
+#include "host/quant/method/output_hessian.h"
 #include "host/quant/method/quant_linear.h"
 #include "tests/device.h"
 #include "tests/ref/ref_gptq.h"
@@ -30,6 +31,7 @@ struct problem {
     double *h;
     struct gpu_view dw;
     struct hessian hessian;
+    struct gpu_view outputs; /* tiles of the outputs' Hessian; empty: none */
 };
 
 /* Inputs with a few strong shared directions, as activations have them. */
@@ -101,6 +103,7 @@ static void run(struct problem *p, const struct quantize_options *o, uint32_t gr
                             .item = &item,
                             .w = p->dw,
                             .hessian = &p->hessian,
+                            .outputs = p->outputs,
                             .scratch = arena,
                             .tune_bytes = tune_bytes};
     OK(quantize_linear(&t, q, report, &e), e);
@@ -169,6 +172,191 @@ static void test_hessian(void **state)
         free(h);
         free(exact);
         gpu_arena_reset(arena, 0);
+    }
+}
+
+/* ---- Hessians of outputs ---- */
+
+/* Element (r, c) of tiles as they are stored; 0 beyond them. */
+static double tile_element(const float *tiles, uint32_t n, uint32_t r, uint32_t c)
+{
+    return r / HESSIAN_TILE == c / HESSIAN_TILE ? tiles[(size_t)r * output_hessian_cols(n) + c % HESSIAN_TILE] : 0;
+}
+
+/* Gradients of two parts of a matrix's outputs, which know nothing of each other: their sums, what is stored, and products with it;
+ * of one tile, of several, of parts that end within one. */
+static void test_output_hessian(void **state)
+{
+    (void)state;
+    static const uint32_t sizes[] = {5, 64, 172, HESSIAN_TILE, HESSIAN_TILE + 3, 2 * HESSIAN_TILE + 130};
+    enum { TOKENS = 40, COLS = 12 };
+    for (int i = 0; i < 6; i++) {
+        const uint32_t n = sizes[i], ld = output_hessian_cols(n), first = n > 64 ? (n - 1) / 64 * 64 : n;
+        const uint32_t begin[2] = {0, first}, size[2] = {first, n - first};
+        float *g[2], *tiles = malloc((size_t)n * ld * 4), *x = malloc((size_t)n * COLS * 4);
+        float *y = malloc((size_t)n * COLS * 4);
+        struct gpu_view sums, dg, dx = {0}, dy = {0};
+        rng_state = n;
+        OK(gpu_alloc_rows(arena, n, ld * 4ull, HESSIAN_TILE, &sums, &e), e);
+        gpu_fill(cmd, sums, 0);
+        for (int part = 0; part < 2; part++) {
+            uint64_t bytes = (uint64_t)TOKENS * size[part] * 4;
+            g[part] = malloc(bytes + 4);
+            if (!size[part])
+                continue;
+            inputs(g[part], TOKENS, size[part]);
+            OK(gpu_alloc(arena, bytes, &dg, &e), e);
+            gpu_upload(cmd, dg, g[part], bytes);
+            output_hessian_add(cmd, sums, n, begin[part], size[part], dg, TOKENS, 0.5f);
+        }
+        OK(gpu_download(cmd, sums, tiles, (uint64_t)n * ld * 4, &e), e);
+        double mean = 0;
+        for (uint32_t r = 0; r < n; r++)
+            for (uint32_t c = r / HESSIAN_TILE * HESSIAN_TILE; c < n && c / HESSIAN_TILE == r / HESSIAN_TILE; c++) {
+                int a = r >= first, b = c >= first;
+                double want = 0, mag = 0;
+                for (uint32_t t = 0; a == b && t < TOKENS; t++) {
+                    double term =
+                        0.5 * g[a][(size_t)t * size[a] + r - begin[a]] * g[a][(size_t)t * size[a] + c - begin[a]];
+                    want += term;
+                    mag += fabs(term);
+                }
+                mean += r == c ? want / n : 0;
+                assert_true(fabs(tile_element(tiles, n, r, c) - want) <= 1e-5 * mag);
+                assert_true(tile_element(tiles, n, r, c) == tile_element(tiles, n, c, r));
+            }
+        /* As it is stored: the mean of the diagonal is 1, some of it the unit matrix. */
+        double before[2] = {tiles[0], n > 1 ? tiles[1] : 0}, diagonal = 0;
+        assert_true(output_hessian_settle(tiles, n, 3));
+        for (uint32_t r = 0; r < n; r++)
+            diagonal += tile_element(tiles, n, r, r) / n;
+        assert_true(fabs(diagonal - 1) < 1e-5);
+        double unit = tiles[0] - before[0] / before[1] * tiles[1];
+        assert_true(n == 1 || (unit > 0.01 && unit < 0.9));
+        assert_true(fabs(tiles[1] - (1 - unit) * before[1] / mean) <= 1e-3 * fabs(before[1] / mean));
+
+        for (uint32_t k = 0; k < n * COLS; k++)
+            x[k] = (float)normal();
+        OK(gpu_alloc(arena, (uint64_t)n * COLS * 4, &dx, &e) && gpu_alloc(arena, (uint64_t)n * COLS * 4, &dy, &e), e);
+        gpu_upload(cmd, sums, tiles, (uint64_t)n * ld * 4);
+        gpu_upload(cmd, dx, x, (uint64_t)n * COLS * 4);
+        for (uint32_t row = 0, rows; row < n; row += rows) { /* all, or all but the last tiles, then those */
+            rows = row == 0 && n > 2 * HESSIAN_TILE ? HESSIAN_TILE : n - row;
+            uint64_t at = (uint64_t)row * COLS * 4, bytes = (uint64_t)rows * COLS * 4;
+            output_hessian_times(cmd, sums, n, row, rows, gpu_slice(dx, at, bytes), gpu_slice(dy, at, bytes), COLS,
+                                 GEMM_EXACT);
+        }
+        OK(gpu_download(cmd, dy, y, (uint64_t)n * COLS * 4, &e), e);
+        for (uint32_t r = 0; r < n; r++)
+            for (uint32_t c = 0; c < COLS; c++) {
+                double want = 0, mag = 0;
+                for (uint32_t k = 0; k < n; k++) {
+                    double term = tile_element(tiles, n, r, k) * x[(size_t)k * COLS + c];
+                    want += term;
+                    mag += fabs(term);
+                }
+                assert_true(fabs(y[(size_t)r * COLS + c] - want) <= 1e-5 * mag);
+            }
+        /* Nothing was learned of outputs whose gradients are all 0, or no numbers. */
+        memset(tiles, 0, (size_t)n * ld * 4);
+        assert_false(output_hessian_settle(tiles, n, 1));
+        tiles[0] = NAN;
+        assert_false(output_hessian_settle(tiles, n, 1));
+        for (int part = 0; part < 2; part++)
+            free(g[part]);
+        free(tiles);
+        free(x);
+        free(y);
+        gpu_arena_reset(arena, 0);
+    }
+}
+
+/* tr(Ho D H D^T) of D = what q gives - w, or of w alone (q NULL), in double. */
+static double loss_both(const struct problem *p, const float *tiles, const struct qlinear *q)
+{
+    const uint32_t rows = p->rows, cols = p->cols;
+    float *d = malloc((size_t)rows * cols * 4);
+    double *dh = calloc((size_t)rows * cols, sizeof *dh), loss = 0;
+    assert_true(d && dh);
+    if (q)
+        qlinear_dequant(q, 0, rows, d);
+    for (size_t i = 0; i < (size_t)rows * cols; i++)
+        d[i] = q ? d[i] - p->w[i] : p->w[i];
+    for (size_t r = 0; r < rows; r++)
+        for (size_t k = 0; k < cols; k++)
+            for (size_t c = 0; c < cols; c++)
+                dh[r * cols + c] += d[r * cols + k] * p->h[k * cols + c];
+    for (uint32_t r = 0; r < rows; r++)
+        for (uint32_t s = 0; s < rows; s++) {
+            double dot = 0, ho = tile_element(tiles, rows, r, s);
+            for (size_t c = 0; ho != 0 && c < cols; c++)
+                dot += d[r * cols + c] * dh[s * cols + c];
+            loss += ho * dot;
+        }
+    free(d);
+    free(dh);
+    return loss;
+}
+
+/* What is learned with the outputs' Hessian, too, is better by both than what is learned without; losses are told by both; row tiles
+ * do not change a bit; and a tile's rows keep their start together. */
+static void test_both_hessians(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t rows, cols, group;
+        const char *type;
+    } cases[] = {{130, 128, 128, "2"}, {70, 172, 64, "3"}, {HESSIAN_TILE + 68, 64, 32, "ternary"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct problem p;
+        struct quantize_options o;
+        struct qlinear q, tiled, plain;
+        struct linear_report report, again;
+        problem_make(&p, cases[i].rows, cases[i].cols, true, false);
+        const uint32_t rows = p.rows, ld = output_hessian_cols(rows), tokens = 4 * rows;
+        float *g = malloc((size_t)tokens * rows * 4), *tiles = malloc((size_t)rows * ld * 4);
+        struct gpu_view dg, outputs;
+        inputs(g, tokens, rows);
+        OK(gpu_alloc(arena, (uint64_t)tokens * rows * 4, &dg, &e) &&
+               gpu_alloc_rows(arena, rows, ld * 4ull, HESSIAN_TILE, &outputs, &e),
+           e);
+        gpu_upload(cmd, dg, g, (uint64_t)tokens * rows * 4);
+        gpu_fill(cmd, outputs, 0);
+        output_hessian_add(cmd, outputs, rows, 0, rows, dg, tokens, 1.0f / tokens);
+        OK(gpu_download(cmd, outputs, tiles, (uint64_t)rows * ld * 4, &e), e);
+        assert_true(output_hessian_settle(tiles, rows, 1));
+        gpu_upload(cmd, outputs, tiles, (uint64_t)rows * ld * 4);
+
+        quantize_defaults(&o);
+        o.code_type = quant_type_find(cases[i].type);
+        o.gumbel.steps = 480;
+        run(&p, &o, cases[i].group, 1 << 28, &plain, &report);
+        p.outputs = outputs;
+        run(&p, &o, cases[i].group, 1 << 28, &q, &report);
+        double with = loss_both(&p, tiles, &q), without = loss_both(&p, tiles, &plain),
+               norm = loss_both(&p, tiles, NULL);
+        print_message("case %zu: %.4g with both, %.4g with the inputs' alone, gptq %.4g\n", i, with / norm,
+                      without / norm, report.loss_gptq);
+        assert_true(with < 0.95 * without);
+        assert_true(fabs(report.loss_final - with / norm) <= 1e-3 * with / norm);
+        assert_true(report.loss_final < report.loss_gptq);
+        run(&p, &o, cases[i].group, 1, &tiled, &again);
+        assert_memory_equal(q.codes, tiled.codes, (size_t)rows * p.cols);
+        assert_memory_equal(q.scales, tiled.scales, (size_t)rows * q.groups * 4);
+        qlinear_free(&tiled);
+        /* Nothing that random codes have is better: all rows go back. */
+        o.gumbel.steps = 2;
+        o.gumbel.reach = 1000;
+        o.gumbel.lr_scales = 1;
+        run(&p, &o, cases[i].group, 1 << 28, &tiled, &again);
+        assert_int_equal(again.rows_rolled_back, rows);
+        assert_true(again.loss_final == again.loss_gptq);
+        qlinear_free(&tiled);
+        qlinear_free(&q);
+        qlinear_free(&plain);
+        free(g);
+        free(tiles);
+        problem_free(&p);
     }
 }
 
@@ -417,13 +605,9 @@ static void test_reach(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reach),
-        cmocka_unit_test(test_hessian),
-        cmocka_unit_test(test_gptq),
-        cmocka_unit_test(test_gsq),
-        cmocka_unit_test(test_types),
-        cmocka_unit_test(test_guard),
-        cmocka_unit_test(test_hopeless_hessian),
+        cmocka_unit_test(test_reach),         cmocka_unit_test(test_hessian), cmocka_unit_test(test_output_hessian),
+        cmocka_unit_test(test_both_hessians), cmocka_unit_test(test_gptq),    cmocka_unit_test(test_gsq),
+        cmocka_unit_test(test_types),         cmocka_unit_test(test_guard),   cmocka_unit_test(test_hopeless_hessian),
     };
     return device_done(cmocka_run_group_tests_name("quant", tests, device_setup, NULL));
 }

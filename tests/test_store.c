@@ -547,6 +547,45 @@ static void test_importance(void **state)
     assert_int_equal(os_stat(WORK, NULL), OS_ABSENT);
 }
 
+/* Hessians of outputs: as they were written, of those that have one; a file with a flipped bit counts as none. */
+static void test_outputs(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    float tiles[ROWS * ROWS] = {1, 2, 3, 2, 5, 6, 3, 6, 9};
+    const float *all[MOST] = {[2] = tiles}, *got;
+    struct store *s = open_ok();
+    assert_false(store_has_outputs(s, 1));
+    OK(store_write_outputs(s, 1, plan_block(&plan, 1), all, &e), e);
+    store_close(&s);
+    s = open_ok();
+    assert_true(store_has_outputs(s, 1) && !store_has_outputs(s, 0));
+    OK(store_outputs(s, &items[MIDDLE + 2], &got, &e), e);
+    assert_non_null(got);
+    assert_memory_equal(got, tiles, sizeof tiles);
+    OK(store_outputs(s, &items[MIDDLE], &got, &e), e);
+    assert_null(got);
+    assert_false(store_outputs(s, &items[0], &got, &e));
+    assert_int_equal(e.kind, ERR_ENV);
+    /* Replaced as a whole. */
+    tiles[0] = 7;
+    OK(store_write_outputs(s, 1, plan_block(&plan, 1), all, &e), e);
+    OK(store_outputs(s, &items[MIDDLE + 2], &got, &e), e);
+    assert_true(got && got[0] == 7);
+    store_close(&s);
+
+    char *data;
+    size_t size;
+    read_file(WORK "/outputs-0001.safetensors", &data, &size);
+    data[size - 3] ^= 1;
+    OK(os_write_file(WORK "/outputs-0001.safetensors", data, size, &e), e);
+    free(data);
+    s = open_ok();
+    assert_false(store_has_outputs(s, 1));
+    store_remove(&s);
+    assert_int_equal(os_stat(WORK, NULL), OS_ABSENT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -560,6 +599,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_many, setup, teardown),
         cmocka_unit_test_setup_teardown(test_parts, setup, teardown),
         cmocka_unit_test_setup_teardown(test_importance, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_outputs, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,6 +7,7 @@
  *     trial      a variant of a kernel is tried, "KERNEL.VARIANT" (lib/choose.h)
  *     check      while the weights are read and checked
  *     manifest   the work folder has its manifest, and no block of this run
+ *     outputs    a layer's Hessians of outputs are found, and not written
  *     linear     a linear is quantized
  *     step       a step of a half's training
  *     half       a half is trained

@@ -28,7 +28,7 @@ static const double flop_per_work[KERNEL_COUNT] = {
     [KERNEL_ID_residual] = 4,     [KERNEL_ID_gumbel_init] = 60, [KERNEL_ID_gumbel_step] = 100,
     [KERNEL_ID_mla_heads] = 6,    [KERNEL_ID_conv_silu] = 12,   [KERNEL_ID_l2norm] = 3,
     [KERNEL_ID_norm_gated] = 8,   [KERNEL_ID_gate_heads] = 4,   [KERNEL_ID_clamped_fwd] = 8,
-    [KERNEL_ID_clamped_bwd] = 15, [KERNEL_ID_attn_sinks] = 4,
+    [KERNEL_ID_clamped_bwd] = 15, [KERNEL_ID_attn_sinks] = 4,   [KERNEL_ID_sampled_bwd] = 60,
 };
 
 /* The number of a kernel's buffer. */

@@ -58,7 +58,9 @@ static void weight_grad(struct model *m, const struct block_weights *b, enum rol
 {
     struct block_rows_at of = block_part_rows_at(m, b, role);
     uint32_t out = of.rows, in = of.cols;
-    if (!grads->w[of.at].size)
+    if (grads->outputs)
+        grads->outputs(grads->ctx, of.at, of.row0, out, dy, rows);
+    if (!grads->w || !grads->w[of.at].size)
         return;
     gpu_gemm(m->cmd, &(struct gpu_product){.a = {dy, out},
                                            .b = {x, in},
@@ -188,10 +190,10 @@ static void glu_bwd(struct model *m, struct gpu_view gate, struct gpu_view up, s
         .scale = (float)config_attention_scale(c)                                                                      \
     }
 
-/* Whether the gradient of a weight is wanted. */
+/* Whether the gradient of a weight is wanted, or of what it gives. */
 static bool wants(const struct model *m, const struct block_weights *b, const struct block_grads *grads, enum role role)
 {
-    return grads->w[block_part_rows_at(m, b, role).at].size > 0;
+    return grads->outputs || (grads->w && grads->w[block_part_rows_at(m, b, role).at].size > 0);
 }
 
 /* From the gradient of attn in bs->dattn to those of v and, where `scores`, of the turned q and k. */
@@ -236,7 +238,7 @@ static void clear_others(struct model *m, const struct block_weights *b, enum bl
                          const struct block_grads *grads)
 {
     static const enum role through[] = {ROLE_Q, ROLE_K, ROLE_V, ROLE_O, ROLE_GATE, ROLE_UP, ROLE_DOWN};
-    for (uint32_t i = 0; !grads->add && i < b->shape.n; i++) {
+    for (uint32_t i = 0; grads->w && !grads->add && i < b->shape.n; i++) {
         bool found = false;
         for (size_t k = 0; k < sizeof through / sizeof *through; k++)
             found = found || block_rows_at(b->shape, m->cfg, through[k]).at == i;

@@ -18,6 +18,10 @@ enum {
 struct block_grads {
     struct gpu_view *w;
     bool add; /* what a pass finds is added to what they hold; else they need hold nothing */
+    /* Is told of the gradient dy[tokens, rows] of what rows [row0, row0 + rows) of a matrix give, and records what is done with
+     * it. w may be NULL then. NULL: it is for the weights alone. */
+    void (*outputs)(void *ctx, uint32_t place, uint32_t row0, uint32_t rows, struct gpu_view dy, uint32_t tokens);
+    void *ctx;
 };
 
 /* Scratch for at most max_windows windows. T = windows * ctx. */

@@ -117,6 +117,38 @@ static bool head_piece(struct end_to_end *w, struct gpu_view x, uint32_t count, 
     return true;
 }
 
+/* Without a teacher: w->dy becomes the gradient, by x, of the loss of labels that the model draws. at: the piece's first window, in
+ * the batch. */
+static bool head_sampled(struct end_to_end *w, struct gpu_view x, uint32_t at, uint32_t count, float factor,
+                         struct err *e)
+{
+    struct model *m = w->m;
+    uint32_t tokens = count * m->ctx, hidden = m->cfg->hidden_size, vocab = m->cfg->vocab_size;
+    block_rmsnorm(m, x, m->final_norm, w->fwd.norm, tokens, hidden);
+    for (uint32_t r = 0; r < tokens; r += w->logit_rows) {
+        uint32_t rows = (uint32_t)min_u64(w->logit_rows, tokens - r);
+        uint64_t from = (uint64_t)r * hidden * 4, bytes = (uint64_t)rows * hidden * 4;
+        struct gpu_view dlogits = w->logits[m->cfg->logit_cap > 0];
+        struct gpu_grid grid = gpu_rows(rows);
+        grid.work = (double)rows * vocab;
+        if (!head_logits(&w->head, gpu_slice(w->fwd.norm, from, bytes), rows, true, w->logits[0], e))
+            return false;
+        run_sampled_bwd(m->cmd, grid,
+                        &(struct sampled_bwd_args){.logits = w->logits[0],
+                                                   .dlogits = dlogits,
+                                                   .rows = rows,
+                                                   .cols = vocab,
+                                                   .factor = factor,
+                                                   .row0 = at * m->ctx + r,
+                                                   .seed = w->seed});
+        if (!head_bwd(&w->head, head_uncap(&w->head, w->logits[0], dlogits, rows), rows, gpu_slice(w->dy, from, bytes),
+                      e))
+            return false;
+    }
+    block_rmsnorm_bwd(m, x, m->final_norm, w->dy, tokens, hidden);
+    return true;
+}
+
 /* The head over slots from .. from+n-1, which hold the last block's output of windows list[0..n). With a
  * gradient, that takes their place. */
 static bool head_forward(struct end_to_end *w, const uint32_t *list, uint32_t from, uint32_t n, bool gradient,
@@ -124,7 +156,9 @@ static bool head_forward(struct end_to_end *w, const uint32_t *list, uint32_t fr
 {
     struct walk k = walk_slots(w, from, n);
     while (walk_next(&k, e))
-        if (!acts_gather(w->targets, list + k.at, k.n, w->h, e) || !head_piece(w, k.x, k.n, gradient, to, e) ||
+        if (!(w->targets
+                  ? acts_gather(w->targets, list + k.at, k.n, w->h, e) && head_piece(w, k.x, k.n, gradient, to, e)
+                  : head_sampled(w, k.x, k.at, k.n, to->factor, e)) ||
             (gradient && !acts_put(w->kept, from + k.at, k.n, w->dy, e)))
             return false;
     return k.ended;

@@ -5,7 +5,10 @@
  *     head       logits of both models in tiles of rows; loss, gradient of the hidden states
  *     backward   blocks from last to first: forward again, then its weights' gradients
  *
- * Every position of a window counts, the last one too: no next token is needed. */
+ * Every position of a window counts, the last one too: no next token is needed.
+ *
+ * Without a teacher the loss is that of labels drawn from the model's own predictions: what its gradients' squares are on
+ * average is the curvature of the divergence at this model (the Fisher information). */
 #ifndef MODEL_END_TO_END_H
 #define MODEL_END_TO_END_H
 
@@ -27,7 +30,8 @@ struct end_to_end {
     struct model *m;
     struct end_to_end_blocks blocks;
     const struct windows *windows;
-    struct acts *targets; /* of all windows: the teacher's hidden states after its last block */
+    struct acts *targets; /* of all windows: the teacher's hidden states after its last block; NULL: there is none */
+    uint32_t seed;        /* of the labels, where there is none */
     uint32_t micro, batch;
     struct acts *kept; /* [layers + 1][batch] windows: inputs of blocks, output of the last */
     struct block_scratch fwd;
@@ -55,7 +59,8 @@ struct end_to_end_loss {
 /* The loss of windows list[0..n); n: at most end_to_end_windows. */
 bool end_to_end_forward(struct end_to_end *w, const uint32_t *list, uint32_t n, const struct end_to_end_loss *to,
                         struct err *e);
-/* The same, then the way back: each block, from last to first, gets its gradients and learns. n: at most a batch. */
+/* The same, then the way back: each block, from last to first, gets its gradients and learns. n: at most a batch. Without a
+ * teacher a loss is not told: to->factor alone counts, each position's gradient times that. */
 bool end_to_end_step(struct end_to_end *w, const uint32_t *list, uint32_t n, const struct end_to_end_loss *to,
                      struct err *e);
 

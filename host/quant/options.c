@@ -9,6 +9,7 @@
 
 static const char *const method_names[] = {"rtn", "gptq", "gsq"};
 static const char *const effort_names[EFFORT_COUNT] = {"quick", "fast", "balanced", "best", "paper"};
+static const char *const output_names[] = {"auto", "on", "off"};
 static const char *const start_names[] = {"rtn", "gptq", "hessian"};
 
 /* Number of a name; -1: none of n has it. */
@@ -32,6 +33,18 @@ bool start_parse(const char *name, enum start *out)
     int i = find_name(start_names, START_HESSIAN + 1, name);
     *out = i < 0 ? *out : (enum start)i;
     return i >= 0;
+}
+
+bool output_hessian_parse(const char *name, enum output_hessian *out)
+{
+    int i = find_name(output_names, OUTPUT_HESSIAN_OFF + 1, name);
+    *out = i < 0 ? *out : (enum output_hessian)i;
+    return i >= 0;
+}
+
+const char *output_hessian_name(enum output_hessian x)
+{
+    return output_names[x];
 }
 
 const char *start_name(enum start x)
@@ -114,6 +127,7 @@ void quantize_defaults(struct quantize_options *o)
         .group = GROUP_DEFAULT,
         .format = EXPORT_GPTQ,
         .damp = 0.01f,
+        .output_hessian = OUTPUT_HESSIAN_OFF,
         .scale_search = {.candidates = 80, .power = 2.4f},
         .gumbel = {.tau0 = 2.0f,
                    .tau1 = 0.05f,

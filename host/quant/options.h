@@ -15,6 +15,11 @@ enum effort { EFFORT_QUICK, EFFORT_FAST, EFFORT_BALANCED, EFFORT_BEST, EFFORT_PA
 bool effort_parse(const char *name, enum effort *out);
 const char *effort_name(enum effort x);
 
+/* Whether linears that learn alone do so with the Hessians of their outputs, too; auto: where that is all they learn by. */
+enum output_hessian { OUTPUT_HESSIAN_AUTO, OUTPUT_HESSIAN_ON, OUTPUT_HESSIAN_OFF };
+bool output_hessian_parse(const char *name, enum output_hessian *out);
+const char *output_hessian_name(enum output_hessian x);
+
 /* One --tensor or --keep, in command-line order; the last that matches a module wins. */
 struct tensor_rule {
     const char *regex;             /* PCRE2, searched in the module name ("model.layers.0.mlp.up_proj") */
@@ -108,6 +113,7 @@ struct quantize_options {
     uint32_t samples, ctx; /* windows, and tokens in each; ctx 0: the model's own, at most 2048 */
     uint32_t holdout;      /* how many of the windows only judge (guard); 0: an eighth of them, at most 16 */
     float damp;            /* share of the mean diagonal added to H: 0.01 */
+    enum output_hessian output_hessian;
     struct scale_search_options scale_search;
     struct gumbel_options gumbel;
     struct block_options block;

@@ -15,6 +15,13 @@ bool plan_scales(const struct quantize_options *o)
     return o->method == METHOD_GSQ && o->scales.epochs > 0;
 }
 
+bool plan_output_hessian(const struct quantize_options *o)
+{
+    return o->method == METHOD_GSQ && !quantize_diagonal(o) &&
+           (o->output_hessian == OUTPUT_HESSIAN_ON ||
+            (o->output_hessian == OUTPUT_HESSIAN_AUTO && !plan_block_objective(o)));
+}
+
 bool plan_teacher(const struct quantize_options *o)
 {
     return plan_block_objective(o) || plan_scales(o);

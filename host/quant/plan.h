@@ -57,7 +57,12 @@ struct plan {
     uint64_t acts_bytes;                                  /* of all windows, once */
     uint64_t scale_acts_bytes;                            /* of what the pass over scales keeps */
     enum acts_tier student_acts, teacher_acts, kept_acts; /* where they go; kept: of the pass over scales */
-    bool experts_near;                                    /* what experts read and give is on the device */
+    uint32_t output_windows;    /* of the pass that finds Hessians of outputs (output_hessian.h); 0: there is none */
+    uint32_t output_micro;      /* on the device at a time */
+    uint64_t output_acts_bytes; /* of what it keeps meanwhile */
+    enum acts_tier output_acts; /* where the first go */
+    bool output_head_stays;     /* in that pass, a large head is on the device (head.h) */
+    bool experts_near;          /* what experts read and give is on the device */
     bool experts; /* the model has them; scales are not trained end to end: each step would load every expert twice */
     bool experts_alone;       /* and nothing else is trained on its output */
     bool attn_alone;          /* linears of attention learn alone: nothing goes back through it, nor end to end */
@@ -96,6 +101,8 @@ struct block_items plan_expert(struct block_items b, uint32_t expert);
 bool plan_trains(const struct quantize_options *o, enum block_half half, struct block_items b);
 /* Whether any expert of the run is. */
 bool plan_trains_experts(const struct plan *p, const struct quantize_options *o);
+/* Whether Hessians of outputs are wanted: where each linear learns alone, unless an option says otherwise. */
+bool plan_output_hessian(const struct quantize_options *o);
 /* Whether a linear is trained together with its half of the block (tune_block.h); whether on its own Hessian
  * (tune_hessian.h). Both, where that is its start. */
 bool plan_joint(const struct quantize_options *o, const struct matrix *item);

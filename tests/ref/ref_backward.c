@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdlib.h>
 
+#include "tests/ref/ref_quant.h"
+
 void ref_rmsnorm_bwd(const float *x, const float *w, const float *dy, uint32_t cols, double eps, double *dx,
                      double *mag)
 {
@@ -64,6 +66,34 @@ void ref_kl_bwd(const float *ref, const float *logits, uint32_t cols, double fac
     for (uint32_t c = 0; c < cols; c++) {
         dlogits[c] = factor * (exp(logits[c] - q) - exp(ref[c] - p));
         mag[c] = fabs(factor) * (exp(logits[c] - q) + exp(ref[c] - p));
+    }
+}
+
+uint32_t ref_sampled_label(const float *logits, uint32_t cols, uint32_t row, uint32_t seed, double *lead)
+{
+    uint32_t label = 0, bits[REF_LEVELS];
+    double best = -INFINITY, next = -INFINITY;
+    for (uint32_t c = 0; c < cols; c++) {
+        ref_noise_words((uint64_t)c << 32 | row, 0, 0, seed, bits);
+        double noisy = logits[c] - log(-log1p(-ref_uniform(bits[0])));
+        if (noisy > best) {
+            next = best;
+            best = noisy;
+            label = c;
+        } else if (noisy > next) {
+            next = noisy;
+        }
+    }
+    *lead = best - next;
+    return label;
+}
+
+void ref_nll_bwd(const float *logits, uint32_t label, uint32_t cols, double factor, double *dlogits, double *mag)
+{
+    double p = ref_logsumexp(logits, cols);
+    for (uint32_t c = 0; c < cols; c++) {
+        dlogits[c] = factor * (exp(logits[c] - p) - (c == label));
+        mag[c] = fabs(factor) * (exp(logits[c] - p) + (c == label));
     }
 }
 

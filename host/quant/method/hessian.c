@@ -113,6 +113,42 @@ double hessian_products(uint32_t n)
     return sum;
 }
 
+/* ---- of outputs ---- */
+
+uint32_t output_hessian_cols(uint32_t n)
+{
+    return held_cols(n);
+}
+
+void output_hessian_add(struct gpu_cmd *cmd, struct gpu_view tiles, uint32_t n, uint32_t row0, uint32_t rows,
+                        struct gpu_view g, uint32_t tokens, float factor)
+{
+    const uint32_t ld = held_cols(n), end = row0 + rows;
+    for (uint32_t i = row0, next; i < end; i = next) {
+        next = (uint32_t)min_u64(end, (i / HESSIAN_TILE + 1ull) * HESSIAN_TILE);
+        struct gpu_matrix a = from(g, rows, 0, i - row0);
+        add(cmd, a, a, from(tiles, ld, i, i % HESSIAN_TILE), next - i, next - i, tokens, factor, GEMM_STEERING);
+    }
+}
+
+void output_hessian_times(struct gpu_cmd *cmd, struct gpu_view tiles, uint32_t n, uint32_t row0, uint32_t rows,
+                          struct gpu_view x, struct gpu_view y, uint32_t cols, enum gemm_use use)
+{
+    const uint32_t ld = held_cols(n);
+    for (uint32_t i = 0; i < rows; i += HESSIAN_TILE) {
+        uint32_t tile = tile_at(rows, i);
+        gpu_gemm(cmd, &(struct gpu_product){.a = from(tiles, ld, row0 + i, 0),
+                                            .b = from(x, cols, i, 0),
+                                            .c = from(y, cols, i, 0),
+                                            .m = tile,
+                                            .n = cols,
+                                            .k = tile,
+                                            .alpha = 1,
+                                            .b_transposed = true,
+                                            .use = use});
+    }
+}
+
 /* ---- the whole of one ---- */
 
 static uint32_t divisor(uint32_t a, uint32_t b)

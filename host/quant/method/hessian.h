@@ -2,6 +2,7 @@
 #ifndef QUANT_HESSIAN_H
 #define QUANT_HESSIAN_H
 
+#include "host/gpu/gpu_gemm.h"
 #include "host/model/model.h"
 
 /* Rows and columns of the tiles that sums are kept in. */
@@ -40,6 +41,18 @@ void hessian_add(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_sum 
                  float factor);
 /* Multiply-adds that this takes for each token. */
 double hessian_products(uint32_t n);
+/* ---- of outputs ----
+ * Ho = E[g g^T] of the gradients g of what a linear gives (output_hessian.h), in its tiles on the diagonal alone: what lies beyond
+ * counts as 0. [n, output_hessian_cols(n)]: a tile's rows after the other's, each as wide as the first. */
+uint32_t output_hessian_cols(uint32_t n);
+/* Those of rows [row0, row0 + rows) += factor * g^T g for g[tokens, rows]. row0 is a multiple of 64. */
+void output_hessian_add(struct gpu_cmd *cmd, struct gpu_view tiles, uint32_t n, uint32_t row0, uint32_t rows,
+                        struct gpu_view g, uint32_t tokens, float factor);
+/* y[rows, cols] = rows [row0, row0 + rows) of Ho, times x, which has those rows alone: the tiles must be whole, row0 a multiple of
+ * HESSIAN_TILE. x and y are different. */
+void output_hessian_times(struct gpu_cmd *cmd, struct gpu_view tiles, uint32_t n, uint32_t row0, uint32_t rows,
+                          struct gpu_view x, struct gpu_view y, uint32_t cols, enum gemm_use use);
+
 /* Room for a whole one, or for GPTQ's factor: no group of so many columns, or segment of one, lies in two buffers. */
 bool hessian_square_create(struct gpu_view *square, struct gpu_arena *arena, uint32_t n, uint32_t group, struct err *e);
 /* square[n, n] <- a whole sum. */

@@ -34,22 +34,31 @@ static bool losses(const struct linear_task *t, const struct qmatrix *q, struct 
                    double *out, struct err *e)
 {
     square_of(t, s, sum);
-    return hessian_loss(t->cmd, q, t->w, t->item->rows, t->item->cols, s->view, t->scratch, out, e);
+    return hessian_loss(t->cmd, q, t->w, t->item->rows, t->item->cols, s->view, t->outputs, t->scratch, out, e);
 }
 
-/* Rows of `tuned` that are not better than the start go back to it, and so do their losses. Returns how many. */
-static uint32_t roll_back_rows(struct qlinear *tuned, const struct qlinear *start, double *loss_tuned,
-                               const double *loss_start)
+/* Rows whose loss is one. */
+static uint32_t rows_together(const struct linear_task *t)
 {
-    uint32_t n = 0;
-    for (uint32_t r = 0; r < tuned->rows; r++) {
-        if (loss_tuned[r] <= loss_start[r]) /* false for NaN, too */
+    return t->outputs.size ? HESSIAN_TILE : 1;
+}
+
+/* Rows of `tuned` that are not better than the start, so many together, go back to it, and so do their losses. Returns how many. */
+static uint32_t roll_back_rows(struct qlinear *tuned, const struct qlinear *start, double *loss_tuned,
+                               const double *loss_start, uint32_t together)
+{
+    uint32_t back = 0;
+    for (uint32_t r = 0, n; r < tuned->rows; r += n) {
+        n = (uint32_t)min_u64(together, tuned->rows - r);
+        if (sum(loss_tuned + r, n) <= sum(loss_start + r, n)) /* false for NaN, too */
             continue;
-        qlinear_copy_row(tuned, start, r);
-        loss_tuned[r] = loss_start[r];
-        n++;
+        for (uint32_t i = r; i < r + n; i++) {
+            qlinear_copy_row(tuned, start, i);
+            loss_tuned[i] = loss_start[i];
+        }
+        back += n;
     }
-    return n;
+    return back;
 }
 
 /* Row losses of the stages, kept together. */
@@ -74,11 +83,12 @@ static bool tune_guarded(const struct linear_task *t, struct qmatrix *q, struct 
     if (!qmatrix_download(t->cmd, q, &start, e))
         return false;
     square_of(t, s, HESSIAN_TRAIN);
-    bool ok = tune_hessian(t->cmd, q, t->w, s->view, t->scratch, t->tune_bytes, &o->gumbel, o->seed, t->item->number,
+    const struct tune_hessians both = {s->view, t->outputs};
+    bool ok = tune_hessian(t->cmd, q, t->w, &both, t->scratch, t->tune_bytes, &o->gumbel, o->seed, t->item->number,
                            t->hooks, e) &&
               losses(t, q, s, HESSIAN_TRAIN, l->tuned, e) && qmatrix_download(t->cmd, q, out, e);
     if (ok) {
-        report->rows_rolled_back = roll_back_rows(out, &start, l->tuned, l->start);
+        report->rows_rolled_back = roll_back_rows(out, &start, l->tuned, l->start, rows_together(t));
         double loss = sum(l->tuned, rows);
         if (report->rows_rolled_back)
             ok = qmatrix_upload(t->cmd, q, out, e);
@@ -130,7 +140,7 @@ static bool better_of(const struct linear_task *t, struct qmatrix *q, struct squ
     double held;
     if (!qmatrix_download(t->cmd, q, &gptq, e))
         return false;
-    roll_back_rows(&gptq, t->start, l->start, l->tuned);
+    roll_back_rows(&gptq, t->start, l->start, l->tuned, rows_together(t));
     bool ok = qmatrix_upload(t->cmd, q, &gptq, e) && held_loss(t, q, s, l->start, &held, e);
     if (ok && !(held <= held_given))
         ok = qmatrix_upload(t->cmd, q, t->start, e);

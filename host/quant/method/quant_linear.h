@@ -12,7 +12,9 @@ struct linear_task {
     const struct matrix *item;
     struct gpu_view w;             /* [rows, cols]; on return what the stored codes and scales give */
     const struct hessian *hessian; /* of its inputs; NULL for RTN */
-    const struct qlinear *start;   /* codes to begin with, whose scales stay; NULL: RTN, then GPTQ */
+    struct gpu_view
+        outputs; /* tiles of its outputs' Hessian (hessian.h); empty: all outputs count alike, each for itself */
+    const struct qlinear *start; /* codes to begin with, whose scales stay; NULL: RTN, then GPTQ */
     struct gpu_arena *scratch;
     uint64_t tune_bytes; /* of the optimiser's state at a time */
     const struct tune_hooks *hooks;
@@ -23,7 +25,8 @@ struct linear_task {
  * Hessian, as a whole on the held-out windows.
  *
  * Guard: a row keeps its start (GPTQ) where Gumbel-Softmax did not lower its loss on the calibration Hessian,
- * and the whole linear keeps its start where the loss on the held-out windows rose. */
+ * and the whole linear keeps its start where the loss on the held-out windows rose. With a Hessian of outputs, rows of a tile have
+ * one loss, and keep their start together. */
 bool quantize_linear(const struct linear_task *t, struct qlinear *out, struct linear_report *report, struct err *e);
 
 #endif

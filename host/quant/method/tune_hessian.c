@@ -10,31 +10,40 @@
 /* The caller hears from the loop this often. */
 #define HOOK_STEPS 20u
 
-/* Tiles are so many rows, or a multiple: slices stay aligned. */
-#define UNIT 64u
-
-/* Rows [row, row + rows) in training. */
-static bool create_tile(struct gumbel_state *s, struct gpu_arena *arena, const struct qmatrix *q, uint32_t row,
-                        uint32_t rows, struct err *e)
+/* Tiles are so many rows, or a multiple: slices stay aligned, tiles of outputs' Hessians whole. */
+static uint32_t unit(bool outputs)
 {
-    uint64_t bytes = (uint64_t)rows * q->cols * 4;
-    return gumbel_create(s, arena, q, row, rows, e) && gpu_alloc(arena, bytes, &s->soft, e) &&
-           gpu_alloc(arena, bytes, &s->grad, e);
+    return outputs ? HESSIAN_TILE : 64u;
 }
 
-static bool count_tile(struct gpu *g, const struct qmatrix *q, uint32_t rows, struct gpu_count *count)
+/* Rows [row, row + rows) in training. */
+struct tile {
+    struct gumbel_state s;
+    struct gpu_view inner; /* (W~ - W) H, where outputs have a Hessian */
+};
+
+static bool create_tile(struct tile *t, struct gpu_arena *arena, const struct qmatrix *q, uint32_t row, uint32_t rows,
+                        bool outputs, struct err *e)
+{
+    uint64_t bytes = (uint64_t)rows * q->cols * 4;
+    *t = (struct tile){0};
+    return gumbel_create(&t->s, arena, q, row, rows, e) && gpu_alloc(arena, bytes, &t->s.soft, e) &&
+           gpu_alloc(arena, bytes, &t->s.grad, e) && (!outputs || gpu_alloc(arena, bytes, &t->inner, e));
+}
+
+static bool count_tile(struct gpu *g, const struct qmatrix *q, uint32_t rows, bool outputs, struct gpu_count *count)
 {
     struct gpu_arena *arena = NULL;
-    struct gumbel_state s;
-    bool ok = gpu_arena_create_counting(&arena, g, count, NULL) && create_tile(&s, arena, q, 0, rows, NULL);
+    struct tile t;
+    bool ok = gpu_arena_create_counting(&arena, g, count, NULL) && create_tile(&t, arena, q, 0, rows, outputs, NULL);
     gpu_arena_destroy(&arena);
     return ok;
 }
 
-uint64_t tune_hessian_bytes(struct gpu *g, const struct qmatrix *q, uint32_t rows)
+uint64_t tune_hessian_bytes(struct gpu *g, const struct qmatrix *q, uint32_t rows, bool outputs)
 {
     struct gpu_count count = {.limit = UINT64_MAX};
-    count_tile(g, q, rows, &count);
+    count_tile(g, q, rows, outputs, &count);
     return count.peak;
 }
 
@@ -43,31 +52,36 @@ struct room {
     struct gpu *gpu;
     const struct qmatrix *q;
     uint64_t bytes;
+    bool outputs;
 };
 
 static bool units_fit(void *ctx, uint32_t units)
 {
     const struct room *r = ctx;
     struct gpu_count count = {.limit = r->bytes};
-    return count_tile(r->gpu, r->q, (uint32_t)min_u64((uint64_t)units * UNIT, r->q->rows), &count);
+    uint32_t rows = (uint32_t)min_u64((uint64_t)units * unit(r->outputs), r->q->rows);
+    return count_tile(r->gpu, r->q, rows, r->outputs, &count);
 }
 
-/* Trains some rows; their codes and scales are replaced in place at the end. */
-static bool tune_rows(struct gpu_cmd *cmd, const struct gumbel_state *s, struct gpu_view h, uint32_t steps_before,
-                      uint32_t steps_total, const struct tune_hooks *hooks, struct err *e)
+/* Trains some rows; their codes and scales are replaced in place at the end. all: rows of the whole linear. */
+static bool tune_rows(struct gpu_cmd *cmd, const struct tile *t, const struct tune_hessians *h, uint32_t all,
+                      uint32_t steps_before, uint32_t steps_total, const struct tune_hooks *hooks, struct err *e)
 {
-    const uint32_t cols = s->q.cols;
+    const struct gumbel_state *s = &t->s;
+    const uint32_t cols = s->q.cols, rows = s->q.rows;
     gumbel_start(cmd, s);
     for (uint32_t step = 0; step < s->o->steps && !gpu_cmd_failed(cmd); step++) {
-        /* dL/dW~ = 2 (W~ - W) H, and H is symmetric. */
+        /* dL/dW~ = 2 Ho (W~ - W) H, both symmetric. */
         gpu_gemm(cmd, &(struct gpu_product){.a = {s->soft, cols},
-                                            .b = {h, cols},
-                                            .c = {s->grad, cols},
-                                            .m = s->q.rows,
+                                            .b = {h->inputs, cols},
+                                            .c = {h->outputs.size ? t->inner : s->grad, cols},
+                                            .m = rows,
                                             .n = cols,
                                             .k = cols,
                                             .alpha = 2,
                                             .use = GEMM_STEERING});
+        if (h->outputs.size)
+            output_hessian_times(cmd, h->outputs, all, s->row0, rows, t->inner, s->grad, cols, GEMM_STEERING);
         gumbel_step(cmd, s, step);
         if (step % HOOK_STEPS == 0 && !tune_tell(hooks, cmd, steps_before + step, steps_total, NAN, e))
             return false;
@@ -78,28 +92,29 @@ static bool tune_rows(struct gpu_cmd *cmd, const struct gumbel_state *s, struct 
     return gpu_cmd_finish(cmd, e);
 }
 
-bool tune_hessian(struct gpu_cmd *cmd, struct qmatrix *q, struct gpu_view w, struct gpu_view h, struct gpu_arena *arena,
-                  uint64_t budget, const struct gumbel_options *o, uint64_t seed, uint32_t tensor,
-                  const struct tune_hooks *hooks, struct err *e)
+bool tune_hessian(struct gpu_cmd *cmd, struct qmatrix *q, struct gpu_view w, const struct tune_hessians *h,
+                  struct gpu_arena *arena, uint64_t budget, const struct gumbel_options *o, uint64_t seed,
+                  uint32_t tensor, const struct tune_hooks *hooks, struct err *e)
 {
-    /* Rows of L are independent: as many at a time as the budget takes. */
-    struct room room = {gpu_cmd_gpu(cmd), q, budget};
+    /* As many rows at a time as the budget takes. */
+    const bool outputs = h->outputs.size > 0;
+    struct room room = {gpu_cmd_gpu(cmd), q, budget, outputs};
     uint64_t row_w = (uint64_t)q->cols * 4;
-    uint64_t fit = most_that_fits((uint32_t)div_up(q->rows, UNIT), units_fit, &room);
-    uint32_t step = (uint32_t)min_u64(q->rows, max_u64(fit, 1) * UNIT);
+    uint64_t fit = most_that_fits((uint32_t)div_up(q->rows, unit(outputs)), units_fit, &room);
+    uint32_t step = (uint32_t)min_u64(q->rows, max_u64(fit, 1) * unit(outputs));
     uint32_t total = (uint32_t)div_up(q->rows, step) * o->steps, done = 0;
     for (uint32_t row = 0; row < q->rows; row += step, done += o->steps) {
         gpu_mark mark = gpu_arena_mark(arena);
-        struct gumbel_state s;
+        struct tile t;
         uint32_t rows = (uint32_t)min_u64(step, q->rows - row);
-        bool ok = create_tile(&s, arena, q, row, rows, e);
+        bool ok = create_tile(&t, arena, q, row, rows, outputs, e);
         if (ok) {
-            s.o = o;
-            s.seed = (uint32_t)(seed ^ seed >> 32);
-            s.tensor = tensor;
-            s.origin = 1;
-            s.w = gpu_slice(w, row * row_w, rows * row_w);
-            ok = tune_rows(cmd, &s, h, done, total, hooks, e);
+            t.s.o = o;
+            t.s.seed = (uint32_t)(seed ^ seed >> 32);
+            t.s.tensor = tensor;
+            t.s.origin = 1;
+            t.s.w = gpu_slice(w, row * row_w, rows * row_w);
+            ok = tune_rows(cmd, &t, h, q->rows, done, total, hooks, e);
         }
         gpu_arena_reset(arena, mark);
         if (!ok)

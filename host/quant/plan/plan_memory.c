@@ -2,11 +2,13 @@
  * for activations. */
 #include <string.h>
 
+#include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/model/batch.h"
 #include "host/quant/plan/planner.h"
 #include "host/quant/plan/rehearse.h"
+#include "host/quant/method/output_hessian.h"
 #include "host/quant/method/tune_block.h"
 #include "host/quant/method/tune_expert.h"
 #include "host/model/end_to_end.h"
@@ -54,6 +56,8 @@ static const struct {
     [PART_BATCH] = {"one block, its Hessians and one batch of windows", "--method rtn, which needs the least"},
     [PART_HALF] = {"the block objective's optimiser and one window", "--effort fast, which needs less"},
     [PART_SCALES] = {"the last pass over scales and one window", "--scale-epochs 0, which leaves it out"},
+    [PART_OUTPUT] = {"the pass that finds Hessians of outputs and one window",
+                     "--output-hessian off, which leaves it out"},
 };
 
 static bool part_fits_not(void *ctx, uint32_t mib)
@@ -121,10 +125,12 @@ static bool widest(const struct sizing *s, uint64_t *codes, uint64_t *rows, stru
         seen[n_seen++ % 8] = item;
         bool ok = gpu_arena_create_counting(&arena, s->m->gpu, &count, e) &&
                   qmatrix_create(&q, arena, item->rows, item->cols, item->spec, e) &&
-                  gpu_alloc(arena, (uint64_t)item->cols * item->cols * 4, &w, e);
+                  gpu_alloc(arena, (uint64_t)item->cols * item->cols * 4, &w, e) &&
+                  (!s->p->output_windows || !output_hessian_bytes(s->o, item) ||
+                   gpu_alloc(arena, output_hessian_bytes(s->o, item), &w, e));
         *codes = max_u64(*codes, count.peak);
         if (ok)
-            *rows = max_u64(*rows, tune_hessian_bytes(s->m->gpu, &q, item->rows));
+            *rows = max_u64(*rows, tune_hessian_bytes(s->m->gpu, &q, item->rows, s->p->output_windows > 0));
         gpu_arena_destroy(&arena);
         if (!ok)
             return false;
@@ -149,6 +155,13 @@ static bool scales_fit(void *ctx, uint32_t windows)
     struct sizing *s = ctx;
     s->p->scale_micro = windows;
     return rehearse_part(&s->r, s->p, s->m, s->o, PART_SCALES, s->scales_limit, NULL);
+}
+
+static bool outputs_fit(void *ctx, uint32_t windows)
+{
+    struct sizing *s = ctx;
+    s->p->output_micro = windows;
+    return rehearse_part(&s->r, s->p, s->m, s->o, PART_OUTPUT, s->p->device_limit, NULL);
 }
 
 /* Windows of so many tokens, of `most`; at least one. */
@@ -205,11 +218,12 @@ static bool check_least(struct sizing *s, struct err *e)
     p->batch_windows = 1;
     p->micro_windows = plan_block_objective(s->o);
     p->scale_micro = plan_scales(s->o);
+    p->output_micro = p->output_windows > 0;
     struct err why = {0};
     for (int part = 0; part < PART_COUNT; part++)
         if (!rehearse_part(&s->r, p, s->m, s->o, (enum run_part)part, s->limit, &why))
             return too_small(s, &why, e);
-    p->batch_windows = p->micro_windows = p->scale_micro = 0;
+    p->batch_windows = p->micro_windows = p->scale_micro = p->output_micro = 0;
     return true;
 }
 
@@ -275,6 +289,39 @@ static bool place_scales(struct sizing *s, struct err *why)
     return false;
 }
 
+/* The pass that finds Hessians of outputs has the device to itself: the head stays there, then what the blocks read, as far as
+ * windows enough for a GPU still go through at a time. */
+static void place_outputs(struct sizing *s)
+{
+    struct plan *p = s->p;
+    uint64_t host = s->host;
+    p->output_acts_bytes = acts_bytes(s->m, end_to_end_windows(s->m, p->output_windows));
+    const enum acts_tier off = off_device(&host, p->output_acts_bytes);
+    const uint32_t most = windows_of(s, SCALES_TOKENS, block_scratch_windows(s->m, UINT64_MAX, p->output_windows));
+    for (unsigned way = 4; way-- > 0;) {
+        p->output_head_stays = way & 2 && head_stays(s->m);
+        p->output_acts = way & 1 ? ACTS_DEVICE : off;
+        uint32_t micro = most_that_fits(most, outputs_fit, s);
+        p->output_micro = (uint32_t)max_u64(1, micro);
+        if (micro >= windows_of(s, ENOUGH_TOKENS, most))
+            return;
+    }
+}
+
+/* Where device memory is short, a run that was not told to have them goes without. */
+static void drop_outputs(struct sizing *s)
+{
+    struct plan *p = s->p;
+    struct err why = {0};
+    p->output_micro = 1;
+    if (!p->output_windows || (rehearse_part(&s->r, p, s->m, s->o, PART_OUTPUT, s->limit, &why) &&
+                               rehearse_part(&s->r, p, s->m, s->o, PART_LINEAR, s->limit, &why)))
+        return;
+    p->output_windows = p->output_micro = 0;
+    log_info("linears are learned without the Hessians of their outputs, for which device memory is short: %s",
+             why.msg);
+}
+
 /* ---- the plan ---- */
 
 /* Codes and scales of a part of a block (store_part.h), as they are in memory. */
@@ -291,13 +338,17 @@ static uint64_t part_host_bytes(struct block_items part)
 }
 
 /* Host memory that no choice changes: the codes and scales of a part of a block, of the one before until it is written, and of a
- * half's best epoch; the weights of the next block; the staging buffers of transfers. */
+ * half's best epoch; the weights of the next block; or, before all that, the Hessians of a layer's outputs; the staging buffers of transfers. */
 static uint64_t host_least(const struct plan *p, const struct model *m, const struct quantize_options *o)
 {
     const uint64_t staging = 48ull << 20;
-    uint64_t most = 0, half = 0, ahead = 0;
+    uint64_t most = 0, half = 0, ahead = 0, outputs = 0;
     for (uint32_t layer = 0; layer < p->n_layers; layer++) {
         const struct block_items b = plan_block(p, layer);
+        uint64_t tiles = 0;
+        for (uint32_t i = 0; p->output_windows && i < b.n; i++)
+            tiles += output_hessian_bytes(o, &b.items[i]);
+        outputs = max_u64(outputs, tiles);
         for (uint32_t part = 0, n = store_parts(b); part < n; part++) {
             uint64_t bytes = part_host_bytes(store_part(b, part));
             most = max_u64(most, bytes);
@@ -306,7 +357,7 @@ static uint64_t host_least(const struct plan *p, const struct model *m, const st
         if (layer > 0 && o->method != METHOD_RTN && !quantize_diagonal(o))
             ahead = max_u64(ahead, block_ahead_bytes(m->ck, layer, block_common(model_block(m, layer))));
     }
-    return 2 * most + plan_block_objective(o) * half + ahead + staging;
+    return max_u64(2 * most + plan_block_objective(o) * half + ahead, outputs) + staging;
 }
 
 /* Logits of the router, routes, and what experts read and give where that is not on the device. */
@@ -320,13 +371,14 @@ static uint64_t host_experts(const struct plan *p, const struct model *m, const 
     return tokens * (x->n * 4ull + x->used * 14ull) + (p->experts_near ? 0 : 2 * acts_bytes(m, p->samples) + learn);
 }
 
-/* Before the pass over scales, or in it. */
+/* Before the pass over scales, or in it; or in the one for outputs. */
 static uint64_t host_acts(const struct plan *p, const struct quantize_options *o)
 {
     uint64_t student = p->student_acts == ACTS_HOST ? p->acts_bytes : 0;
     uint64_t teacher = plan_targets(p, o) && p->teacher_acts == ACTS_HOST ? p->acts_bytes : 0;
     uint64_t kept = plan_scales(o) && p->kept_acts == ACTS_HOST ? p->scale_acts_bytes : 0;
-    return teacher + max_u64(student, kept);
+    uint64_t outputs = p->output_windows && p->output_acts == ACTS_HOST ? p->output_acts_bytes : 0;
+    return max_u64(teacher + max_u64(student, kept), outputs);
 }
 
 /* On its way to files, of the sets that are there together. */
@@ -336,7 +388,8 @@ static uint64_t host_behind(const struct plan *p, const struct quantize_options 
     uint64_t student = (p->student_acts == ACTS_FILE) * window * p->batch_windows;
     uint64_t teacher = (plan_targets(p, o) && p->teacher_acts == ACTS_FILE) * window * p->batch_windows;
     uint64_t kept = (plan_scales(o) && p->kept_acts == ACTS_FILE) * window * p->scale_micro;
-    return teacher + max_u64(student, kept);
+    uint64_t outputs = (p->output_windows && p->output_acts == ACTS_FILE) * window * p->output_micro;
+    return max_u64(teacher + max_u64(student, kept), outputs);
 }
 
 static const char *tier_name(const struct plan *p, const struct quantize_options *o)
@@ -385,8 +438,13 @@ static bool plan_device(struct plan *p, const struct model *m, const struct quan
         p->scale_acts_bytes = acts_bytes(m, end_to_end_windows(m, tune_scales_batch(o, p->samples - p->holdout)));
     s.host = host_for_acts(p, m, o);
     place_acts(&s, 0);
+    p->output_acts = ACTS_FILE;
+    if (o->output_hessian == OUTPUT_HESSIAN_AUTO)
+        drop_outputs(&s);
     if (!check_least(&s, e))
         return false;
+    if (p->output_windows)
+        place_outputs(&s);
     if (!place_all(&s, &why)) {
         s.limit = limit;
         return too_small(&s, &why, e);

@@ -20,6 +20,7 @@
 #include "formats/write/fate.h"
 #include "host/quant/store/store.h"
 #include "host/quant/store/store_linear.h"
+#include "host/quant/method/output_hessian.h"
 #include "host/quant/method/tune_block.h"
 #include "host/quant/method/tune_scales.h"
 
@@ -121,6 +122,13 @@ static bool plan_export(struct plan *p, const struct model *m, const struct quan
            export_plan_size(p->output, &p->out_bytes, e);
 }
 
+/* What is stored before the blocks are made. */
+static void count_outputs(struct plan *p, const struct quantize_options *o)
+{
+    for (size_t i = 0; p->output_windows && i < p->n_items; i++)
+        p->work_bytes += output_hessian_bytes(o, &p->items[i]);
+}
+
 static void count_weights(struct plan *p, const struct quantize_options *o)
 {
     p->weights = p->weights_quantized = p->work_bytes = 0;
@@ -144,11 +152,13 @@ static bool count_bytes(struct plan *p, const struct model *m, const struct quan
     return o->refine ? refine_size(p) : plan_export(p, m, o, e);
 }
 
-/* In the pass over scales its own are where the student's were. */
+/* In the pass over scales its own are where the student's were; those of the pass for outputs are gone before any other. */
 static uint64_t acts_on_disk(const struct plan *p)
 {
-    return (p->teacher_acts == ACTS_FILE) * p->acts_bytes +
-           max_u64((p->student_acts == ACTS_FILE) * p->acts_bytes, (p->kept_acts == ACTS_FILE) * p->scale_acts_bytes);
+    uint64_t blocks =
+        (p->teacher_acts == ACTS_FILE) * p->acts_bytes +
+        max_u64((p->student_acts == ACTS_FILE) * p->acts_bytes, (p->kept_acts == ACTS_FILE) * p->scale_acts_bytes);
+    return max_u64(blocks, (p->output_windows && p->output_acts == ACTS_FILE) * p->output_acts_bytes);
 }
 
 /* The output, the finished blocks, or both. */
@@ -298,6 +308,28 @@ static void count_steps(struct plan *p, const struct quantize_options *o)
         p->scale_steps = o->scales.epochs * tune_scales_steps(o, o->samples - p->holdout);
 }
 
+/* Why gsq cannot go back through a model from its predictions to each linear; NULL: it can. */
+static const char *no_way_back(const struct model *m, const struct quantize_options *o)
+{
+    return m->cfg->experts.n             ? "the model has experts"
+           : config_forward_only(m->cfg) ? "gsq computes this model's attention forward alone"
+           : quantize_diagonal(o)        ? "there is no text"
+           : o->method != METHOD_GSQ     ? "only --method gsq learns by them"
+                                         : NULL;
+}
+
+static bool find_outputs(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
+{
+    const char *why = no_way_back(m, o);
+    p->output_windows = 0;
+    if (!why && plan_output_hessian(o))
+        p->output_windows = output_hessian_windows(o->samples - p->holdout, m->ctx);
+    if (!why || o->output_hessian != OUTPUT_HESSIAN_ON)
+        return true;
+    err_set(e, ERR_USER, "--output-hessian on: %s", why);
+    return err_hint(e, "leave the option out");
+}
+
 static bool count_run(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
     count_steps(p, o);
@@ -308,7 +340,10 @@ static bool count_run(struct plan *p, const struct model *m, const struct quanti
     for (uint32_t layer = 0; p->experts_alone && layer < p->n_layers; layer++)
         p->experts_alone = !plan_trains(o, HALF_ATTN, plan_common(plan_block(p, layer))) &&
                            !plan_trains(o, HALF_FFN, plan_common(plan_block(p, layer)));
-    return !m->gpu || plan_memory(p, m, o, e);
+    if (!find_outputs(p, m, o, e) || (m->gpu && !plan_memory(p, m, o, e)))
+        return false;
+    count_outputs(p, o);
+    return true;
 }
 
 bool plan_vary(struct plan *p, const struct plan *like, const struct model *m, const struct quantize_options *o,
@@ -317,7 +352,7 @@ bool plan_vary(struct plan *p, const struct plan *like, const struct model *m, c
     *p = *like;
     p->samples = o->samples;
     p->holdout = p->batch_windows = p->micro_windows = p->scale_micro = p->block_steps = p->scale_steps = 0;
-    p->acts_bytes = p->scale_acts_bytes = 0;
+    p->acts_bytes = p->scale_acts_bytes = p->output_acts_bytes = p->output_windows = p->output_micro = 0;
     count_weights(p, o);
     return hold_out(p, o, e) && count_run(p, m, o, e) && plan_fits_disk(p, o, e);
 }

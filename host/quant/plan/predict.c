@@ -97,7 +97,7 @@ static bool gptq(struct speed_bench *b, struct gpu_arena *arena, const struct sp
         ok = quantize_gptq(b->cmd, &q, w, &h, square, arena, options(b)->damp, &options(b)->scale_search, &facts, e);
         for (int i = 0; ok && i < LOSSES; i++) {
             hessian_square(b->cmd, &h, HESSIAN_TRAIN, square);
-            ok = hessian_loss(b->cmd, &q, w, z->rows, z->cols, square, arena, loss, e);
+            ok = hessian_loss(b->cmd, &q, w, z->rows, z->cols, square, (struct gpu_view){0}, arena, loss, e);
         }
     }
     free(loss);
@@ -192,7 +192,7 @@ static uint32_t slice_rows(struct speed_bench *b, const struct speed_size *all, 
     uint64_t linear = gpu_info(g)->caps & GPU_CAP_CPU ? SLICE_LINEAR : SLICE_LINEAR_GPU;
     uint32_t rows = (uint32_t)min_u64(item->rows, max_u64(SLICE_ROWS, linear / item->cols));
     if (options(b)->method == METHOD_GSQ && qmatrix_create(&q, b->counting, item->rows, item->cols, item->spec, NULL))
-        while (rows > SLICE_ROWS && tune_hessian_bytes(g, &q, rows) > p->tune_bytes)
+        while (rows > SLICE_ROWS && tune_hessian_bytes(g, &q, rows, p->output_windows > 0) > p->tune_bytes)
             rows = (uint32_t)max_u64(SLICE_ROWS, rows / 2);
     gpu_arena_reset(b->counting, 0);
     return rows;

@@ -6,6 +6,7 @@
 #include "host/base/num.h"
 #include "host/model/batch.h"
 #include "host/model/experts.h"
+#include "host/quant/method/output_hessian.h"
 #include "host/quant/method/quant_linear.h"
 #include "host/quant/method/tune_block.h"
 #include "host/quant/method/tune_expert.h"
@@ -127,7 +128,11 @@ static bool linear(struct stand_in *s, const struct matrix *item, struct gpu_vie
                             .hessian = h,
                             .scratch = s->scratch,
                             .tune_bytes = s->plan->tune_bytes};
-    bool ok = quantize_linear(&t, &q, &report, e);
+    gpu_mark mark = gpu_arena_mark(s->scratch);
+    uint64_t outputs = s->plan->output_windows ? output_hessian_bytes(&s->o, item) : 0;
+    bool ok = (!outputs || gpu_alloc_rows(s->scratch, item->rows, outputs / item->rows, HESSIAN_TILE, &t.outputs, e)) &&
+              quantize_linear(&t, &q, &report, e);
+    gpu_arena_reset(s->scratch, mark);
     qlinear_free(&q);
     saw(s, !h ? "one linear and its codes" : plan_alone(&s->o, item) ? "optimiser state" : "GPTQ's factor and errors");
     return ok;
@@ -328,6 +333,35 @@ static bool scales(struct stand_in *s, struct err *e)
     return ok;
 }
 
+/* The first pass of a run. What it keeps of the blocks' inputs takes the student's place. */
+static bool outputs(struct stand_in *s, struct err *e)
+{
+    const struct plan *p = s->plan;
+    struct output_task t = {.m = &s->m,
+                            .o = &s->o,
+                            .items = p->items,
+                            .n_items = p->n_items,
+                            .n = p->output_windows,
+                            .micro = (uint32_t)max_u64(1, p->output_micro),
+                            .head_stays = p->output_head_stays,
+                            .block = s->block,
+                            .hess = s->hess,
+                            .scratch = s->scratch};
+    bool ok =
+        p->output_acts != ACTS_DEVICE || acts_count(&s->m, end_to_end_windows(&s->m, p->output_windows), s->student, e);
+    struct block_items b;
+    for (uint32_t layer = 0; ok && next_layer(p, &layer, &b); layer++)
+        ok = load_block(s, layer, e) && output_hessians_count(&t, layer, e);
+    saw(s, "the pass that finds Hessians of outputs");
+    gpu_arena_reset(s->student, 0);
+    gpu_arena_trim(s->student);
+    gpu_arena_trim(s->hess);
+    gpu_arena_trim(s->scratch);
+    gpu_arena_reset(s->block, 0);
+    gpu_arena_trim(s->block);
+    return ok;
+}
+
 /* ---- the whole, and its parts ---- */
 
 bool rehearse(struct rehearsal *r, const struct plan *p, const struct model *m, const struct quantize_options *o,
@@ -336,7 +370,7 @@ bool rehearse(struct rehearsal *r, const struct plan *p, const struct model *m, 
     struct stand_in s;
     bool ok = begin(&s, r, p, m, o, limit, e);
     bool windows = reads_windows(&s);
-    ok = ok && (!windows || embed(&s, e)) && blocks(&s, e) &&
+    ok = ok && (!p->output_windows || outputs(&s, e)) && (!windows || embed(&s, e)) && blocks(&s, e) &&
          (!windows || o->format != EXPORT_GGUF || o->refine || head_importance(&s, e)) &&
          (!plan_scales(o) || scales(&s, e));
     return end(&s, ok);
@@ -372,9 +406,14 @@ bool rehearse_part(struct rehearsal *r, const struct plan *p, const struct model
     struct stand_in s;
     struct block_items b;
     bool ok = begin(&s, r, p, m, o, limit, e);
-    bool has = part == PART_SCALES ? plan_scales(o) : part == PART_HALF ? plan_block_objective(o) : true;
+    bool has = part == PART_SCALES   ? plan_scales(o)
+               : part == PART_OUTPUT ? p->output_windows > 0
+               : part == PART_HALF   ? plan_block_objective(o)
+                                     : true;
     if (has && part == PART_SCALES)
         ok = ok && (p->teacher_acts != ACTS_DEVICE || acts_count(&s.m, p->samples, s.teacher, e)) && scales(&s, e);
+    else if (has && part == PART_OUTPUT)
+        ok = ok && outputs(&s, e);
     else
         for (uint32_t layer = 0; has && ok && next_layer(p, &layer, &b); layer++)
             ok = part_of_layer(&s, part, layer, b, e);

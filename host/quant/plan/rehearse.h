@@ -12,6 +12,7 @@ enum run_part {
     PART_BATCH,  /* windows on their way through half a block */
     PART_HALF,   /* half a block in training */
     PART_SCALES, /* the pass over scales */
+    PART_OUTPUT, /* the pass that finds Hessians of outputs */
     PART_COUNT
 };
 

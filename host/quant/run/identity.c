@@ -18,8 +18,8 @@
 #include "host/gpu/gpu_pipeline.h"
 #include "host/quant/method/tune_block.h"
 
-/* Windows at a time: in a forward pass, in the training of half a block, in the pass over scales. */
-#define MEMORY_FORMAT "%u windows forward, %u in training, %u for scales"
+/* Windows at a time: in a forward pass, in the training of half a block, in the pass over scales, in that for Hessians of outputs. */
+#define MEMORY_FORMAT "%u windows forward, %u in training, %u for scales, %u for outputs"
 
 static void put(struct identity *id, const char *name, const char *value)
 {
@@ -133,14 +133,15 @@ bool identity_take_up_kernels(struct gpu *g, const char *value, struct err *e)
 
 void identity_take_up_memory(struct plan *p, const char *value)
 {
-    unsigned batch, micro, scale;
-    if (sscanf(value, MEMORY_FORMAT, &batch, &micro, &scale) != 3 || batch > p->batch_windows ||
-        micro > p->micro_windows || scale > p->scale_micro || !batch || !micro != !p->micro_windows ||
-        !scale != !p->scale_micro)
+    unsigned batch, micro, scale, output;
+    if (sscanf(value, MEMORY_FORMAT, &batch, &micro, &scale, &output) != 4 || batch > p->batch_windows ||
+        micro > p->micro_windows || scale > p->scale_micro || output > p->output_micro || !batch ||
+        !micro != !p->micro_windows || !scale != !p->scale_micro || !output != !p->output_micro)
         return;
     p->batch_windows = batch;
     p->micro_windows = micro;
     p->scale_micro = scale;
+    p->output_micro = output;
 }
 
 bool identity_make(struct identity *id, const struct quantize_options *o, const struct checkpoint_sums *model,
@@ -182,7 +183,7 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
     hash_hex(w->hash, hex);
     snprintf(text, sizeof text, "%u windows of %u tokens, %u held out, text %s", p->samples, p->ctx, p->holdout, hex);
     put(id, "calibration", text);
-    snprintf(text, sizeof text, MEMORY_FORMAT, p->batch_windows, p->micro_windows, p->scale_micro);
+    snprintf(text, sizeof text, MEMORY_FORMAT, p->batch_windows, p->micro_windows, p->scale_micro, p->output_micro);
     put(id, "memory", text);
     snprintf(text, sizeof text, "%g", (double)o->damp);
     put(id, "damping", text);
@@ -198,6 +199,10 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
              (double)g->lr_scales, (double)g->reach, (double)g->lr_end, (double)g->beta1, (double)g->beta2,
              (double)g->decay, (double)g->freeze, (double)g->init_noise, (double)g->init_gap);
     put(id, "learning", text);
+    if (p->output_windows) {
+        snprintf(text, sizeof text, "%u windows", p->output_windows);
+        put(id, "outputs", text);
+    }
     snprintf(text, sizeof text, "no");
     if (plan_block_objective(o))
         snprintf(text, sizeof text, "%u epochs, batch %u, reach %.9g, start %.9g %.9g, from %s", o->block.epochs,

@@ -277,6 +277,8 @@ static bool run_all(struct job *j, struct err *e)
         !gpu_arena_create(&j->scratch, gpu_cmd_gpu(j->cmd), "scratch", e) ||
         !gpu_arena_create_host(&j->kept, gpu_cmd_gpu(j->cmd), "best epoch", e))
         return false;
+    if (!job_outputs(j, e))
+        return false;
     bool ahead = j->blocks_whole < j->plan.n_layers || job_importance_ahead(j) || job_scales_ahead(j);
     if (o->method != METHOD_RTN && !quantize_diagonal(o) && ahead && !embed_windows(j, e))
         return false;

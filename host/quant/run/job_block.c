@@ -178,7 +178,9 @@ bool job_quantize_linear(struct job *j, const struct matrix *item, struct gpu_vi
                             .tune_bytes = j->plan.tune_bytes,
                             .hooks = &hooks};
     struct linear_report *report = &r->report[item->place];
-    bool ok = quantize_linear(&t, &r->q[item->place], report, e);
+    gpu_mark mark = gpu_arena_mark(j->scratch);
+    bool ok = job_load_outputs(j, item, &t.outputs, e) && quantize_linear(&t, &r->q[item->place], report, e);
+    gpu_arena_reset(j->scratch, mark);
     qlinear_free(&start);
     if (!ok)
         return e->kind != ERR_STOPPED && err_context(e, "%s", item->module);

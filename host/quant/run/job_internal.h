@@ -92,6 +92,7 @@ void job_out_unlock(struct job *j, bool ok);
 /* Kinds of work, for the eta. */
 enum work {
     WORK_CHECK,   /* every weight looked at once */
+    WORK_OUTPUT,  /* the pass that finds Hessians of outputs */
     WORK_LOAD,    /* weights to the device, embeddings */
     WORK_FORWARD, /* through halves of blocks */
     WORK_HESSIAN, /* the same with Hessians */
@@ -121,6 +122,8 @@ double job_store_work(struct block_items b);
 double job_tune_work(const struct job *j, uint32_t layer, enum block_half half);
 /* Of training the expert that a down matrix is of, as if all were chosen alike; 0 of other matrices. */
 double job_expert_work(const struct job *j, const struct matrix *down);
+/* Of the pass that finds Hessians of outputs; 0 where it is not done. */
+double job_output_work(const struct job *j);
 /* Of the pass over scales; 0 where it is not done. Of judging once, its first part. */
 double job_scales_work(const struct job *j);
 double job_judge_work(const struct job *j);
@@ -187,6 +190,12 @@ bool job_report_stored(struct job *j, uint32_t layer, uint32_t part, struct err 
 bool job_stored(struct job *j, bool wait, struct err *e);
 /* Tells of a stage that ran. */
 void job_report_stage(struct job *j, const struct stage_report *r);
+
+/* ---- job_output.c ---- */
+/* The Hessians of outputs, where they are wanted and the work folder has not what unfinished blocks need. */
+bool job_outputs(struct job *j, struct err *e);
+/* A linear's, on the device; empty: it has none. */
+bool job_load_outputs(struct job *j, const struct matrix *item, struct gpu_view *tiles, struct err *e);
 
 /* ---- job_scales.c ---- */
 /* Whether the pass over scales is wanted and not done yet. */

@@ -6,6 +6,7 @@
 #include "host/base/os.h"
 #include "host/base/stop_point.h"
 #include "host/quant/run/job_internal.h"
+#include "host/quant/method/output_hessian.h"
 #include "host/quant/method/tune_block.h"
 #include "host/quant/plan/planner.h"
 
@@ -83,7 +84,10 @@ double job_learn_work(const struct job *j, const struct matrix *i)
     double n = (double)i->rows * i->cols;
     if (!i->coded || !plan_alone(j->o, i))
         return 0;
-    return j->o->gumbel.steps * (l ? l->step : n * SECONDS_PER_STEP + gemm_seconds(j, n * i->cols));
+    double step = l ? l->step : n * SECONDS_PER_STEP + gemm_seconds(j, n * i->cols);
+    if (j->plan.output_windows)
+        step += gemm_seconds(j, n * output_hessian_cols(i->rows));
+    return j->o->gumbel.steps * step;
 }
 
 double job_store_work(struct block_items b)
@@ -143,21 +147,35 @@ double job_judge_work(const struct job *j)
     return judges * (blocks_forward(j) + 2 * product);
 }
 
-double job_scales_work(const struct job *j)
+/* There and back again, of one window. */
+static double model_both_ways(const struct job *j)
 {
-    if (!plan_scales(j->o))
-        return 0;
     const struct model_config *c = j->m->cfg;
-    uint32_t train = j->plan.samples - j->plan.holdout;
     double forward = blocks_forward(j), backward = 0;
     for (uint32_t layer = 0; layer < j->plan.n_layers; layer++)
         backward += half_backward(j, layer, HALF_ATTN) + half_backward(j, layer, HALF_FFN);
     /* Measured without the gradient of the block's input, which is about two thirds of a forward pass. */
     if (j->speed.model.n_blocks)
         backward += forward * 2 / 3;
-    double product = gemm_seconds(j, (double)c->vocab_size * c->hidden_size * j->plan.ctx);
-    double teach = 2 * forward + backward + 3 * product;
-    return j->o->scales.epochs * (train * teach + job_judge_work(j)) + job_judge_work(j);
+    return 2 * forward + backward + 3 * gemm_seconds(j, (double)c->vocab_size * c->hidden_size * j->plan.ctx);
+}
+
+double job_output_work(const struct job *j)
+{
+    double sums = 0;
+    if (!j->plan.output_windows)
+        return 0;
+    for (size_t i = 0; i < j->plan.n_items; i++)
+        sums += (double)output_hessian_bytes(j->o, &j->plan.items[i]) / sizeof(float);
+    return j->plan.output_windows * (model_both_ways(j) + gemm_seconds(j, sums * j->plan.ctx));
+}
+
+double job_scales_work(const struct job *j)
+{
+    if (!plan_scales(j->o))
+        return 0;
+    uint32_t train = j->plan.samples - j->plan.holdout;
+    return j->o->scales.epochs * (train * model_both_ways(j) + job_judge_work(j)) + job_judge_work(j);
 }
 
 /* ---- the whole run ---- */
@@ -214,6 +232,7 @@ static void replay_work(const struct job *j, uint32_t layer, double by_kind[ETA_
 static void other_work(const struct job *j, double by_kind[ETA_KINDS])
 {
     by_kind[WORK_CHECK] += (double)j->plan.weights * SECONDS_PER_CHECK;
+    by_kind[WORK_OUTPUT] += job_output_work(j);
     by_kind[WORK_SCALES] += job_scales_work(j);
     by_kind[WORK_EXPORT] += j->export_work;
 }
@@ -313,8 +332,8 @@ void job_expect(struct job *j, bool replay)
 
 void job_judge_prediction(const struct job *j)
 {
-    static const char *const names[] = {"check", "load",  "forward", "hessian", "round",
-                                        "learn", "train", "scales",  "store",   "export"};
+    static const char *const names[] = {"check", "outputs", "load",   "forward", "hessian", "round",
+                                        "learn", "train",   "scales", "store",   "export"};
     for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
         const struct eta_kind *k = &j->eta.kind[i];
         if (k->spent > 0)

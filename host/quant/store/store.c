@@ -185,6 +185,7 @@ void store_close(struct store **s)
         return;
     safetensors_close(&(*s)->block);
     safetensors_close(&(*s)->scales);
+    safetensors_close(&(*s)->outputs);
     manifest_free(&(*s)->manifest);
     for (uint32_t i = 0; i < (*s)->n_seen; i++)
         free((*s)->seen[i].parts);
@@ -532,8 +533,8 @@ void store_read_stages(struct store *s, uint32_t layer, struct stage_report stag
 static bool remove_own(void *ctx, const char *name, struct err *e)
 {
     static const char half_manifest[] = MANIFEST ".";
-    static const char *const begins[] = {"block-", "scales.safetensors", "head-importance.safetensors", KEPT,
-                                         half_manifest};
+    static const char *const begins[] = {"block-", "scales.safetensors", "head-importance.safetensors", STORE_OUTPUT,
+                                         KEPT,     half_manifest};
     char path[4096];
     for (size_t i = 0; i < sizeof begins / sizeof *begins; i++)
         if (strncmp(name, begins[i], strlen(begins[i])) == 0 && os_path_join(path, sizeof path, ctx, name, e)) {
@@ -560,6 +561,7 @@ void store_remove(struct store **s)
 {
     safetensors_close(&(*s)->block);
     safetensors_close(&(*s)->scales);
+    safetensors_close(&(*s)->outputs);
     os_list((*s)->dir, remove_own, (*s)->dir, NULL);
     char path[4096];
     if (os_path_join(path, sizeof path, (*s)->dir, MANIFEST, NULL))

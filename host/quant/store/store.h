@@ -14,6 +14,9 @@
  *
  * WORK/head-importance.safetensors, of a GGUF: `sums` f32 [hidden].
  *
+ * WORK/outputs-0007.safetensors: MODULE.outputs f32 [rows, min(rows, 512)], the Hessians of the outputs of block 7's linears
+ * (output_hessian.h), which are there before the first block is begun.
+ *
  * Every file holds a checksum of all its bytes, and the hash of the run that it is of (manifest_run); the last two also the
  * hash of the blocks that they were made from. A file that fails any of these is named in a warning and counts as
   * absent: it can be made again, with the same bytes, from the model, the text and the other files. Even the manifest:
@@ -75,6 +78,13 @@ struct scales_store store_for_scales(struct store *s, const struct plan *p);
  * warning if it is damaged). */
 bool store_write_importance(struct store *s, const struct plan *p, const float *sums, uint32_t n, struct err *e);
 bool store_read_importance(struct store *s, const struct plan *p, float *sums, uint32_t n);
+/* The Hessians of a layer's outputs: tiles[b.n], NULL where an item has none. Whether they are there and whole, warning of a file
+ * that is not; those of a linear, good until another layer's are asked for, NULL: it has none. Reading goes on beside the
+ * writing of a part. */
+bool store_write_outputs(struct store *s, uint32_t layer, struct block_items b, const float *const *tiles,
+                         struct err *e);
+bool store_has_outputs(struct store *s, uint32_t layer);
+bool store_outputs(struct store *s, const struct matrix *item, const float **tiles, struct err *e);
 /* Removes the folder's files (those that the store wrote) and the folder if then empty. */
 void store_remove(struct store **s);
 /* Marks a folder that stays after its run, as was asked for; whether one is marked so. */

@@ -1,4 +1,5 @@
-/* Inside the store: store.c (the manifest, blocks) and store_scales.c (what is made from all blocks). */
+/* Inside the store: store.c (the manifest, blocks), store_scales.c (what is made from all blocks), store_output.c (what is there before
+ * a block). */
 #ifndef QUANT_STORE_INTERNAL_H
 #define QUANT_STORE_INTERNAL_H
 
@@ -30,10 +31,15 @@ struct store {
     uint32_t layer, part;
     struct seen_block *seen; /* [n_seen], by layer */
     uint32_t n_seen;
-    struct safetensors *scales; /* the last pass over scales, if there was one; its checksum is right */
-    bool scales_done;           /* and goes with the blocks, and is done */
-    const struct plan *plan;    /* of store_for_scales */
+    struct safetensors *scales;  /* the last pass over scales, if there was one; its checksum is right */
+    bool scales_done;            /* and goes with the blocks, and is done */
+    const struct plan *plan;     /* of store_for_scales */
+    struct safetensors *outputs; /* Hessians of outputs, of this layer */
+    uint32_t outputs_layer;
 };
+
+/* What names of files with Hessians of outputs begin with. */
+#define STORE_OUTPUT "outputs-"
 
 /* A file of the work folder. */
 bool store_path(const struct store *s, const char *name, char *out, size_t cap, struct err *e);

@@ -1,0 +1,189 @@
+#include "host/quant/method/output_hessian.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "host/base/num.h"
+#include "host/model/end_to_end.h"
+#include "host/quant/method/hessian.h"
+
+/* Tokens: some thirty for each output of a tile. More gain nothing (bench/results/output-hessian-lavapipe.md). */
+#define OUTPUT_TOKENS 16384u
+/* Share of the unit matrix. */
+#define OUTPUT_DAMP 0.2
+
+struct pass {
+    const struct output_task *t;
+    struct end_to_end model;
+    struct block_weights w;
+    struct gpu_view *tiles; /* [most], by place; empty: none is wanted */
+    float **host;           /* [most], by place */
+    uint32_t most;          /* matrices of a layer */
+    uint32_t loads;         /* of blocks so far: each layer's, then each once more on the way back */
+};
+
+uint32_t output_hessian_windows(uint32_t train, uint32_t ctx)
+{
+    return (uint32_t)min_u64(train, div_up(OUTPUT_TOKENS, ctx));
+}
+
+uint64_t output_hessian_bytes(const struct quantize_options *o, const struct matrix *item)
+{
+    return plan_alone(o, item) ? (uint64_t)item->rows * output_hessian_cols(item->rows) * sizeof(float) : 0;
+}
+
+bool output_hessian_settle(float *tiles, uint32_t n, double factor)
+{
+    const uint32_t ld = output_hessian_cols(n);
+    double mean = 0;
+    for (uint32_t r = 0; r < n; r++)
+        mean += tiles[(size_t)r * ld + r % HESSIAN_TILE] * factor / n;
+    if (!(mean > 0) || !isfinite(mean))
+        return false;
+    double scale = (1 - OUTPUT_DAMP) * factor / mean;
+    for (uint32_t r = 0; r < n; r++) {
+        float *row = tiles + (size_t)r * ld;
+        uint32_t width = (uint32_t)min_u64(HESSIAN_TILE, n - r / HESSIAN_TILE * HESSIAN_TILE);
+        for (uint32_t c = 0; c < ld; c++)
+            row[c] = c < width ? (float)(row[c] * scale + (c == r % HESSIAN_TILE ? OUTPUT_DAMP : 0)) : 0;
+    }
+    return true;
+}
+
+/* ---- the sums of a layer ---- */
+
+static struct block_items layer_items(const struct output_task *t, uint32_t layer)
+{
+    return block_items_of(t->items, t->n_items, layer);
+}
+
+static bool create_sums(struct pass *p, uint32_t layer, struct err *e)
+{
+    const struct block_items b = layer_items(p->t, layer);
+    bool wants = !p->t->store.wants || p->t->store.wants(p->t->store.ctx, layer);
+    for (uint32_t i = 0; i < p->most; i++) {
+        p->tiles[i] = (struct gpu_view){0};
+        if (i >= b.n || !wants || !output_hessian_bytes(p->t->o, &b.items[i]))
+            continue;
+        if (!gpu_alloc_rows(p->t->hess, b.items[i].rows, output_hessian_cols(b.items[i].rows) * sizeof(float),
+                            HESSIAN_TILE, &p->tiles[i], e))
+            return false;
+        gpu_fill(p->t->m->cmd, p->tiles[i], 0);
+    }
+    return true;
+}
+
+/* block_grads' outputs. Of a matrix whose parts begin where no view can, nothing is known. */
+static void on_outputs(void *ctx, uint32_t place, uint32_t row0, uint32_t rows, struct gpu_view dy, uint32_t tokens)
+{
+    struct pass *p = ctx;
+    if (row0 % 64)
+        p->tiles[place] = (struct gpu_view){0};
+    if (p->tiles[place].size)
+        output_hessian_add(p->t->m->cmd, p->tiles[place], p->w.shape.matrices[place].rows, row0, rows, dy, tokens, 1);
+}
+
+/* ---- the blocks of the model ---- */
+
+static const struct block_weights *load(void *ctx, uint32_t layer, struct err *e)
+{
+    struct pass *p = ctx;
+    const struct output_task *t = p->t;
+    const uint32_t layers = t->m->cfg->num_layers;
+    if (!tune_tell(t->hooks, t->m->cmd, p->loads, 2 * layers, NAN, e) || !gpu_cmd_finish(t->m->cmd, e))
+        return NULL;
+    gpu_arena_reset(t->block, 0);
+    gpu_arena_reset(t->hess, 0);
+    bool ok = model_load_block(t->m, layer, t->block, &p->w, e) && (p->loads < layers || create_sums(p, layer, e));
+    p->loads++;
+    return ok ? &p->w : NULL;
+}
+
+static struct block_grads grads(void *ctx, uint32_t layer)
+{
+    (void)layer;
+    return (struct block_grads){.outputs = on_outputs, .ctx = ctx};
+}
+
+static bool learn(void *ctx, uint32_t layer, struct err *e)
+{
+    struct pass *p = ctx;
+    const struct block_items b = layer_items(p->t, layer);
+    const double tokens = (double)p->t->n * p->t->m->ctx;
+    bool ok = true, any = false;
+    for (uint32_t i = 0; ok && i < p->most; i++) {
+        if (!p->tiles[i].size)
+            continue;
+        uint64_t bytes = output_hessian_bytes(p->t->o, &b.items[i]);
+        p->host[i] = malloc((size_t)bytes);
+        ok = p->host[i] ? gpu_download(p->t->m->cmd, p->tiles[i], p->host[i], bytes, e)
+                        : err_nomem(e, "a Hessian of outputs", bytes);
+        if (ok && !output_hessian_settle(p->host[i], b.items[i].rows, 1 / tokens)) {
+            free(p->host[i]);
+            p->host[i] = NULL;
+        }
+        any = true;
+    }
+    ok = ok && (!any || p->t->store.save(p->t->store.ctx, layer, (const float *const *)p->host, e));
+    for (uint32_t i = 0; i < p->most; i++) {
+        free(p->host[i]);
+        p->host[i] = NULL;
+    }
+    return ok;
+}
+
+/* ---- the whole ---- */
+
+static bool pass_create(struct pass *p, const struct output_task *t, struct err *e)
+{
+    *p = (struct pass){.t = t};
+    for (uint32_t layer = 0; layer < t->m->cfg->num_layers; layer++)
+        p->most = (uint32_t)max_u64(p->most, layer_items(t, layer).n);
+    p->tiles = calloc(p->most + 1u, sizeof *p->tiles);
+    p->host = calloc(p->most + 1u, sizeof *p->host);
+    return ((p->tiles && p->host) || err_nomem(e, "the list of outputs", p->most * sizeof *p->tiles)) &&
+           end_to_end_alloc(&p->model, t->scratch, t->m, t->micro, t->head_stays, e);
+}
+
+/* True with ok, unless the device failed late. */
+static bool pass_destroy(struct pass *p, bool ok, struct err *e)
+{
+    ok = gpu_cmd_finish(p->t->m->cmd, ok ? e : NULL) && ok;
+    end_to_end_free(&p->model);
+    block_weights_free(&p->w);
+    gpu_arena_reset(p->t->block, 0);
+    gpu_arena_reset(p->t->hess, 0);
+    gpu_arena_reset(p->t->scratch, 0);
+    free(p->tiles);
+    free(p->host);
+    return ok;
+}
+
+bool output_hessians_count(const struct output_task *t, uint32_t layer, struct err *e)
+{
+    struct pass p;
+    bool ok = pass_create(&p, t, e) && create_sums(&p, layer, e);
+    gpu_arena_reset(t->hess, 0);
+    gpu_arena_reset(t->scratch, 0);
+    free(p.tiles);
+    free(p.host);
+    return ok;
+}
+
+bool output_hessians(const struct output_task *t, struct err *e)
+{
+    struct pass p;
+    uint32_t *list = malloc(t->n * sizeof *list);
+    bool ok = pass_create(&p, t, e) && (list || err_nomem(e, "the list of windows", t->n * sizeof *list)) &&
+              end_to_end_create(&p.model, t->n, &t->room, e);
+    if (ok) {
+        for (uint32_t i = 0; i < t->n; i++)
+            list[i] = (uint32_t)((uint64_t)i * t->train / t->n);
+        p.model.blocks = (struct end_to_end_blocks){&p, load, grads, learn};
+        p.model.windows = t->windows;
+        p.model.seed = (uint32_t)(t->o->seed ^ t->o->seed >> 32);
+        ok = end_to_end_step(&p.model, list, t->n, &(struct end_to_end_loss){.factor = 1}, e);
+    }
+    free(list);
+    return pass_destroy(&p, ok, e);
+}

@@ -1,0 +1,82 @@
+/* The pass that finds Hessians of outputs as a part of a run. */
+#include <stdio.h>
+
+#include "host/base/log.h"
+#include "host/base/os.h"
+#include "host/base/stop_point.h"
+#include "host/quant/method/output_hessian.h"
+#include "host/quant/run/job_internal.h"
+
+static bool on_step(void *ctx, uint32_t step, uint32_t steps, double loss)
+{
+    struct job *j = ctx;
+    snprintf(j->detail, sizeof j->detail, "output gradients, %s", step < steps / 2 ? "forward" : "back");
+    return job_tell_step(j, "calibrate", (double)step / steps, step, steps, loss);
+}
+
+/* Of a block that is not finished, and has none. */
+static bool wants(void *ctx, uint32_t layer)
+{
+    struct job *j = ctx;
+    return !store_has_block(j->store, layer) && !store_has_outputs(j->store, layer);
+}
+
+static bool save(void *ctx, uint32_t layer, const float *const *tiles, struct err *e)
+{
+    struct job *j = ctx;
+    stop_point("outputs", NULL);
+    return store_write_outputs(j->store, layer, plan_block(&j->plan, layer), tiles, e);
+}
+
+bool job_outputs(struct job *j, struct err *e)
+{
+    const struct plan *p = &j->plan;
+    bool any = false;
+    for (uint32_t layer = 0; p->output_windows && layer < p->n_layers; layer++)
+        any = wants(j, layer) || any;
+    if (!any)
+        return true;
+    uint64_t clock = os_now_ns();
+    struct tune_hooks hooks = {on_step, j};
+    struct output_task t = {.m = j->m,
+                            .o = j->o,
+                            .items = p->items,
+                            .n_items = p->n_items,
+                            .windows = &j->windows,
+                            .train = p->samples - p->holdout,
+                            .n = p->output_windows,
+                            .micro = p->output_micro,
+                            .head_stays = p->output_head_stays,
+                            .block = j->block,
+                            .hess = j->hess,
+                            .scratch = j->scratch,
+                            .room = acts_in(p->output_acts, j->work_dir),
+                            .store = {j, wants, save},
+                            .hooks = &hooks};
+    job_begin(j, WORK_OUTPUT, job_output_work(j));
+    bool ok = output_hessians(&t, e);
+    job_end(j);
+    gpu_arena_trim(j->block);
+    gpu_arena_trim(j->hess);
+    gpu_arena_trim(j->scratch);
+    job_clock(j, PHASE_CALIBRATE, &clock);
+    j->detail[0] = 0;
+    return ok || (e->kind != ERR_STOPPED && err_context(e, "the pass for Hessians of outputs"));
+}
+
+bool job_load_outputs(struct job *j, const struct matrix *item, struct gpu_view *tiles, struct err *e)
+{
+    const uint64_t bytes = j->plan.output_windows ? output_hessian_bytes(j->o, item) : 0;
+    const float *from;
+    *tiles = (struct gpu_view){0};
+    if (!bytes)
+        return true;
+    if (!store_outputs(j->store, item, &from, e))
+        return false;
+    if (!from) /* its gradients say nothing, or cannot be told apart */
+        return true;
+    if (!gpu_alloc_rows(j->scratch, item->rows, bytes / item->rows, HESSIAN_TILE, tiles, e))
+        return false;
+    gpu_upload(j->cmd, *tiles, from, bytes);
+    return true;
+}
