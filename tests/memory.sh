@@ -27,6 +27,8 @@ for limit in 4 0.05; do
     planned "rtn, $limit GiB" "${folder[@]}" -o "$tmp/m" --method rtn --mem-limit $limit
     planned "gptq, $limit GiB" "${folder[@]}" -o "$tmp/m" "${text[@]}" --method gptq --mem-limit $limit
     planned "fast, $limit GiB" "${folder[@]}" -o "$tmp/m" "${text[@]}" --effort fast --steps 4 --mem-limit $limit
+    planned "fast with Hessians of outputs, $limit GiB" "${folder[@]}" -o "$tmp/m" "${text[@]}" --effort fast --steps 4 \
+        --output-hessian on --mem-limit $limit
     planned "balanced, $limit GiB" "${folder[@]}" -o "$tmp/m" "${text[@]}" --steps 4 --epochs 1 --scale-epochs 1 \
         --mem-limit $limit
 done

@@ -10,7 +10,7 @@
 /* Tokens: some thirty for each output of a tile. More gain nothing (bench/results/output-hessian-lavapipe.md). */
 #define OUTPUT_TOKENS 16384u
 /* Share of the unit matrix. */
-#define OUTPUT_DAMP 0.2
+#define OUTPUT_DAMP 0.05
 
 struct pass {
     const struct output_task *t;
