@@ -21,11 +21,15 @@ void args_free(struct args *a)
     free(a->rules);
     free(a->overrides);
     free(a->importance_names);
+    free(a->more_calib);
     free(a->inputs);
     a->inputs = NULL;
     a->n_inputs = 0;
     a->overrides = NULL;
     a->importance_names = NULL;
+    a->more_calib = NULL;
+    a->q.more_calib = NULL;
+    a->q.n_more_calib = 0;
     a->owned = NULL;
     a->rules = NULL;
     a->n_owned = 0;

@@ -54,7 +54,7 @@ struct args {
 
     struct gsq_quantize_options q; /* quantize, less its out; container, calib and the like of other commands too */
     struct gsq_tensor_rule *rules; /* what q points at */
-    const char **overrides, **importance_names;
+    const char **overrides, **importance_names, **more_calib;
     const char **inputs; /* files that options were read from: no result goes there */
     size_t n_inputs;
     char **owned; /* texts that had to be copied */

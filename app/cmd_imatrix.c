@@ -16,6 +16,9 @@ static void tell(const struct args *a, const char *device, const struct gsq_imat
     cJSON_AddStringToObject(j, "command", command_name(a->command));
     cJSON_AddStringToObject(j, "model", a->positional[0]);
     cJSON_AddStringToObject(j, "calib", a->q.calib);
+    cJSON *more = a->q.n_more_calib ? cJSON_AddArrayToObject(j, "more_calib") : NULL;
+    for (size_t i = 0; more && i < a->q.n_more_calib; i++)
+        cJSON_AddItemToArray(more, cJSON_CreateString(a->q.more_calib[i]));
     cJSON_AddStringToObject(j, "out", a->out);
     cJSON_AddStringToObject(j, "device", device);
     cJSON_AddNumberToObject(j, "entries", (double)r->entries);
@@ -38,6 +41,8 @@ bool cmd_imatrix(const struct args *a, struct err *e)
     gsq_imatrix_options_init(&o);
     o.out = a->out;
     o.calib = a->q.calib;
+    o.more_calib = a->q.more_calib;
+    o.n_more_calib = a->q.n_more_calib;
     o.samples = a->q.samples;
     o.context = a->q.context;
     o.spill = a->spill;

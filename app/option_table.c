@@ -166,6 +166,34 @@ static bool read_log_level(struct args *a, const struct option *o, const char *v
     return err_hint(e, "levels: error, warn, info, debug");
 }
 
+/* The first, and further ones beside it. */
+static bool read_calib(struct args *a, const struct option *o, const char *value, struct err *e)
+{
+    (void)o;
+    if (!value[0])
+        return err_set(e, ERR_USER, "--calib needs a file, or \"default\"");
+    if (!a->q.calib) {
+        a->q.calib = value;
+        return true;
+    }
+    const char **list = realloc(a->more_calib, (a->q.n_more_calib + 1) * sizeof *list);
+    if (!list)
+        return err_nomem(e, "the list of texts", sizeof *list);
+    list[a->q.n_more_calib++] = value;
+    a->more_calib = list;
+    a->q.more_calib = list;
+    return true;
+}
+
+static void show_calib(const struct args *a, struct strbuf *out)
+{
+    strbuf_puts(out, a->q.calib ? a->q.calib : "");
+    for (size_t i = 0; i < a->q.n_more_calib; i++) {
+        strbuf_puts(out, "  ");
+        strbuf_puts(out, a->q.more_calib[i]);
+    }
+}
+
 static bool read_keep(struct args *a, const struct option *o, const char *value, struct err *e)
 {
     (void)o;
@@ -323,12 +351,12 @@ const struct option options[] = {
     {"windows", 0, "N", OPT_U32, NUM(q.eval_windows, 1, U32_MAX), "all", ON(QUANTIZE), SECTION_MAIN,
      "use at most this many windows of the --eval text"},
 
-    {"calib", 0, "FILE", OPT_TEXT, AT(q.calib), "", ON(QUANTIZE), SECTION_CALIB,
+    {"calib", 0, "FILE", OPT_CALL, CALLS(read_calib, show_calib), "", ON(QUANTIZE), SECTION_CALIB,
      "text like what the model will read: UTF-8, or the field \"text\" of a .jsonl file; may be compressed with gzip or zstd; "
-     "\"default\": the text that comes with gsq (a file of that name: ./default); needed by gptq and gsq"},
-    {"calib", 0, "FILE", OPT_TEXT, AT(q.calib), "", ON(IMATRIX), SECTION_CALIB,
+     "\"default\": the text that comes with gsq (a file of that name: ./default); needed by gptq and gsq. May be repeated: a window of each in turn"},
+    {"calib", 0, "FILE", OPT_CALL, CALLS(read_calib, show_calib), "", ON(IMATRIX), SECTION_CALIB,
      "text like what the model will read: UTF-8, or the field \"text\" of a .jsonl file; may be compressed with gzip or zstd; "
-     "\"default\": the text that comes with gsq (a file of that name: ./default)"},
+     "\"default\": the text that comes with gsq (a file of that name: ./default). May be repeated: a window of each in turn"},
     {"samples", 0, "N", OPT_U32, NUM(q.samples, 1, 1 << 20), NULL, ON(QUANTIZE) | ON(IMATRIX), SECTION_CALIB,
      "windows to use, from the start of the text"},
     {"ctx", 0, "N", OPT_U32, NUM(q.context, 2, 1 << 20), "the model's context, at most 2048",

@@ -37,6 +37,11 @@ struct text_file {
     struct strbuf line, text; /* text: of a line; text_at of it is taken */
     size_t text_at, line_taken;
     uint64_t n_line, n_texts;
+    /* Texts that came before, where repeated ones are left out: a hash table with open addresses, at most half full. */
+    bool skip_repeats;
+    struct hash128 *seen;
+    size_t n_seen, seen_cap;
+    uint64_t repeats;
 };
 
 /* ---- kinds of files ---- */
@@ -231,6 +236,47 @@ static bool bad_line(const struct text_file *f, const cJSON *o, struct err *e)
     return err_hint(e, "gsq reads the field \"text\"; the fields here: %s", names[0] ? names : "none");
 }
 
+/* The place of a hash in a table, or where it would go: both words 0. */
+static struct hash128 *place_of(struct hash128 *table, size_t cap, struct hash128 hash)
+{
+    size_t i = (size_t)hash.lo & (cap - 1);
+    while ((table[i].lo || table[i].hi) && (table[i].lo != hash.lo || table[i].hi != hash.hi))
+        i = (i + 1) & (cap - 1);
+    return &table[i];
+}
+
+static bool grow_seen(struct text_file *f, struct err *e)
+{
+    size_t cap = f->seen_cap ? 2 * f->seen_cap : 1024;
+    struct hash128 *table = calloc(cap, sizeof *table);
+    if (!table)
+        return err_nomem(e, "the hashes of texts", cap * sizeof *table);
+    for (size_t i = 0; i < f->seen_cap; i++)
+        if (f->seen[i].lo || f->seen[i].hi)
+            *place_of(table, cap, f->seen[i]) = f->seen[i];
+    free(f->seen);
+    f->seen = table;
+    f->seen_cap = cap;
+    return true;
+}
+
+/* *repeated: whether that text came before; it is known from now on. */
+static bool was_seen(struct text_file *f, const char *text, bool *repeated, struct err *e)
+{
+    struct hash128 hash = hash_bytes(text, strlen(text), (struct hash128){0});
+    *repeated = false;
+    if (!f->skip_repeats)
+        return true;
+    if (2 * f->n_seen >= f->seen_cap && !grow_seen(f, e))
+        return false;
+    struct hash128 *place = place_of(f->seen, f->seen_cap, hash);
+    *repeated = place->lo || place->hi;
+    f->n_seen += !*repeated;
+    f->repeats += *repeated;
+    *place = hash;
+    return true;
+}
+
 /* A line becomes f->text. */
 static bool take_line(struct text_file *f, const char *s, size_t n, struct err *e)
 {
@@ -243,8 +289,9 @@ static bool take_line(struct text_file *f, const char *s, size_t n, struct err *
     if (!o)
         return err_context(e, "line %llu of the text", (unsigned long long)f->n_line);
     const cJSON *text = json_get(o, "text");
-    bool ok = cJSON_IsString(text) || bad_line(f, o, e);
-    if (ok) {
+    bool repeated = false, ok = cJSON_IsString(text) || bad_line(f, o, e);
+    ok = ok && was_seen(f, text->valuestring, &repeated, e);
+    if (ok && !repeated) {
         if (f->n_texts++)
             strbuf_puts(&f->text, "\n\n");
         strbuf_puts(&f->text, text->valuestring);
@@ -367,6 +414,7 @@ void text_file_close(struct text_file **f)
     ZSTD_freeDStream((*f)->zstd);
     strbuf_free(&(*f)->line);
     strbuf_free(&(*f)->text);
+    free((*f)->seen);
     free((*f)->path);
     free(*f);
     *f = NULL;
@@ -383,6 +431,16 @@ bool text_file_read(void *file, char *buf, size_t cap, size_t *got, struct err *
     memcpy(buf, f->text.data ? f->text.data + f->text_at : "", *got);
     f->text_at += *got;
     return true;
+}
+
+void text_file_skip_repeats(struct text_file *f)
+{
+    f->skip_repeats = true;
+}
+
+uint64_t text_file_repeats(const struct text_file *f)
+{
+    return f->repeats;
 }
 
 bool text_file_line(struct text_file *f, const char **line, size_t *n, uint64_t *number, struct err *e)

@@ -19,6 +19,10 @@ void text_file_close(struct text_file **f);
 /* Up to cap further bytes of the text; *got 0: its end. file is a struct text_file: for text_source. Damaged
  * or cut-off data, and lines that are no object with such a field: ERR_USER. */
 bool text_file_read(void *file, char *buf, size_t cap, size_t *got, struct err *e);
+/* From now on a line of JSON lines whose text came before is left out: repeated documents teach nothing new, and outweigh others. */
+void text_file_skip_repeats(struct text_file *f);
+/* How many were. */
+uint64_t text_file_repeats(const struct text_file *f);
 /* In place of text_file_read, for files whose lines are JSON whatever their name: the next line as it is, without its end, until
  * the next call, and its number, from 1 on. *line NULL: there is none. */
 bool text_file_line(struct text_file *f, const char **line, size_t *n, uint64_t *number, struct err *e);

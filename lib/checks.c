@@ -99,7 +99,8 @@ static bool check_files(const struct lib_options *all, const gsq_model *model, s
     const char *const inputs[] = {o->model_dir, calib, o->imatrix, o->refine, all->asked.eval};
     const size_t n = sizeof inputs / sizeof *inputs;
     if (!out_not_input("the output", o->out_dir, inputs, n, e) ||
-        (report && !out_not_input("--report", report, inputs, n, e)))
+        (report && !out_not_input("--report", report, inputs, n, e)) ||
+        (report && !out_not_input("--report", report, o->more_calib, o->n_more_calib, e)))
         return false;
     if (report && out_same(report, o->out_dir)) {
         err_set(e, ERR_USER, "--report %s is also the output of the run", report);

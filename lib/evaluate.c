@@ -212,18 +212,24 @@ bool gsq_imatrix(gsq_device *device, const gsq_model *model, const struct gsq_im
     if (ok && (!a.out || !a.calib))
         ok = err_set(&why, ERR_USER, "gsq_imatrix_options needs out and calib");
     char path[4096];
-    ok = ok && shipped_text_path(&a.calib, path, sizeof path, a.calib, &why);
+    const char *texts[TEXTS_MOST] = {a.calib};
+    size_t n_texts = 1 + a.n_more_calib;
+    if (ok && n_texts > TEXTS_MOST)
+        ok = err_set(&why, ERR_USER, "%zu calibration texts are more than the %d that gsq mixes", n_texts, TEXTS_MOST);
+    for (size_t i = 0; ok && i < n_texts; i++)
+        ok = shipped_text_path(&texts[i], path, sizeof path, i ? a.more_calib[i - 1] : a.calib, &why);
     if (ok) {
         struct lib_progress progress = {a.progress, a.ctx};
         struct imatrix_options o = {
-            .text = a.calib,
+            .texts = texts,
+            .n_texts = n_texts,
             .ctx = windows_context(model->ck, a.context),
             .windows = a.samples,
             .spill_dir = lib_spill_dir(a.spill),
             .progress = lib_progress(&progress),
         };
         struct os_lock lock = {0};
-        ok = imatrix_lock_out(&lock, a.out, model->ck, a.calib, a.force, &why) &&
+        ok = imatrix_lock_out(&lock, a.out, model->ck, texts, n_texts, a.force, &why) &&
              lib_device_choose(device, false, &why) && collect(device, model->ck, &o, &m, &r, &why);
         ok = ok && imatrix_write(&m, a.out, &why);
         os_unlock(&lock);

@@ -293,9 +293,11 @@ struct gsq_quantize_options {
     const char *start;          /* of the training together: "hessian", "gptq", "rtn" */
     float scale_lr;             /* pass over scales: most that a step moves a scale, as a share of its size */
     uint32_t scale_batch;       /* there: windows per step */
-    const char *
-        output_hessian; /* whether a linear alone learns by what its outputs' errors cost the model, too: "auto", where that
-                                   is all it learns by; "on", "off" */
+    /* Whether a linear alone learns by what its outputs' errors cost the model, too: "auto", where that is all it learns by; "on",
+     * "off". */
+    const char *output_hessian;
+    const char *const *more_calib; /* further calibration texts: a window of each in turn; at most 31 */
+    size_t n_more_calib;
 };
 GSQ_API void gsq_quantize_options_init_sized(struct gsq_quantize_options *o, size_t size);
 /* "balanced". */
@@ -499,7 +501,9 @@ struct gsq_imatrix_options {
     const char *spill; /* as in gsq_eval_options */
     gsq_progress_fn *progress;
     void *ctx;
-    bool force; /* write over an output that gsq did not write */
+    bool force;                    /* write over an output that gsq did not write */
+    const char *const *more_calib; /* as in gsq_quantize_options */
+    size_t n_more_calib;
 };
 GSQ_API void gsq_imatrix_options_init_sized(struct gsq_imatrix_options *o, size_t size);
 #define gsq_imatrix_options_init(o) gsq_imatrix_options_init_sized((o), sizeof *(o))

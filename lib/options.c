@@ -221,6 +221,8 @@ static bool take_paths(struct lib_options *out, const gsq_model *model, const st
     out->q.out_dir = out->out;
     out->q.work_dir = o->work;
     out->q.calib = o->calib;
+    out->q.more_calib = o->more_calib;
+    out->q.n_more_calib = o->calib ? o->n_more_calib : 0;
     out->q.imatrix = o->imatrix;
     out->q.importance_names = o->importance_names;
     out->q.n_importance_names = o->n_importance_names;

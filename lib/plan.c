@@ -31,6 +31,8 @@ gsq_plan *lib_plan_copy(const struct plan *p, const struct quantize_options *o)
     c->options.model_dir = c->model;
     c->options.out_dir = c->out;
     c->options.work_dir = c->options.calib = c->options.imatrix = c->options.refine = c->options.accept = NULL;
+    c->options.more_calib = NULL;
+    c->options.n_more_calib = 0;
     c->options.importance_names = NULL;
     c->options.overrides = NULL;
     c->options.rules = NULL;

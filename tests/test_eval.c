@@ -234,6 +234,58 @@ static void test_compare(void **state)
     raw_free(&rb);
 }
 
+/* ---- calibration texts ---- */
+
+/* Windows of 4 tokens: a text's bytes behind the BOS, "<abc" being the first of "abcdefg". */
+static void expect_windows(const struct windows *w, const char *want)
+{
+    assert_int_equal(w->n * 4, strlen(want));
+    for (size_t i = 0; i < strlen(want); i++)
+        assert_int_equal(w->ids[i], want[i] == '<' ? BYTE_BOS : (uint8_t)want[i]);
+}
+
+static void test_texts(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {DIR_ "/a.txt", DIR_ "/b.jsonl", DIR_ "/c.txt", DIR_ "/a2.txt"};
+    struct shape s = *shape_named("qwen3");
+    struct raw_model raw;
+    struct windows w, one;
+    struct err e = {0};
+    s.c.vocab = 270;
+    os_remove_tree(DIR_);
+    write_model(MODEL, &s, &raw);
+    write_text_file(DIR_, "a.txt", "abcdefghijkl");
+    write_text_file(DIR_, "a2.txt", "abcdefghijklm"); /* the same windows */
+    write_text_file(DIR_, "b.jsonl",
+                    "{\"text\": \"123\"}\n{\"text\": \"123\"}\n{\"text\": \"45\"}\n{\"text\": \"123\"}\n");
+    write_text_file(DIR_, "c.txt", "ABC");
+    struct checkpoint *c = open_ok(MODEL);
+    OK(windows_load_texts(&w, c, texts, 3, 4, 0, NULL, &e), e);
+    expect_windows(&w, "<abc<123<ABCdefg\n\n45hijk");
+    windows_free(&w);
+    /* Those asked for, evenly; a text that was there. */
+    OK(windows_load_texts(&w, c, texts, 3, 4, 4, NULL, &e), e);
+    expect_windows(&w, "<abc<123<ABCdefg");
+    windows_free(&w);
+    OK(windows_load_texts(&w, c, (const char *const[]){texts[0], texts[3], texts[2]}, 3, 4, 0, NULL, &e), e);
+    expect_windows(&w, "<abc<ABCdefghijk");
+    windows_free(&w);
+    /* One text, as ever; repeated documents are left out where it is for calibration. */
+    OK(windows_load_texts(&w, c, texts, 1, 4, 0, NULL, &e), e);
+    OK(windows_load(&one, c, texts[0], 4, 0, NULL, &e), e);
+    assert_true(w.n == one.n && w.hash.lo == one.hash.lo && w.hash.hi == one.hash.hi && w.tokens == one.tokens);
+    windows_free(&w);
+    windows_free(&one);
+    OK(windows_load(&one, c, texts[1], 4, 0, NULL, &e), e);
+    expect_windows(&one, "<123\n\n123\n\n45\n\n1");
+    windows_free(&one);
+    write_text_file(DIR_, "c.txt", "AB");
+    FAILS(windows_load_texts(&w, c, texts, 3, 4, 0, NULL, &e), e, ERR_USER, "c.txt has 3 tokens");
+    checkpoint_close(&c);
+    raw_free(&raw);
+}
+
 /* ---- questions ---- */
 
 #define QUESTIONS DIR_ "/questions.jsonl"
@@ -653,12 +705,12 @@ static void test_tinystories_656k(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reference),        cmocka_unit_test(test_compare),
-        cmocka_unit_test(test_spread),           cmocka_unit_test(test_tasks),
-        cmocka_unit_test(test_tasks_refused),    cmocka_unit_test(test_llama_protocol),
-        cmocka_unit_test(test_little_memory),    cmocka_unit_test(test_quantized),
-        cmocka_unit_test(test_progress),         cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_tinystories_656k),
+        cmocka_unit_test(test_reference),      cmocka_unit_test(test_compare),
+        cmocka_unit_test(test_spread),         cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_tasks),          cmocka_unit_test(test_tasks_refused),
+        cmocka_unit_test(test_llama_protocol), cmocka_unit_test(test_little_memory),
+        cmocka_unit_test(test_quantized),      cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_refusals),       cmocka_unit_test(test_tinystories_656k),
     };
     return device_done(cmocka_run_group_tests(tests, device_setup, remove_dir));
 }

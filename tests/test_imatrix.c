@@ -15,6 +15,8 @@
 
 #define MODEL DIR_ "/model"
 #define TEXT  DIR_ "/text.txt"
+
+static const char *const texts[] = {TEXT};
 #define FILE_ DIR_ "/imatrix.gguf"
 
 enum { CTX = 19, WINDOWS = 5, TEXT_BYTES = WINDOWS * CTX + 4 };
@@ -101,7 +103,7 @@ static void test_sums(void **state)
         struct imatrix_result r;
         struct err e = {0};
         struct checkpoint *ck = write_model(&shapes[i], &raw, ids);
-        struct imatrix_options o = {.text = TEXT, .ctx = CTX};
+        struct imatrix_options o = {.texts = texts, .n_texts = 1, .ctx = CTX};
         OK(imatrix_collect(cmd, ck, &o, &m, &r, &e), e);
         assert_int_equal(r.windows, WINDOWS);
         assert_int_equal(r.tokens, TEXT_BYTES + 1);
@@ -139,11 +141,11 @@ static void test_stop(void **state)
     struct imatrix_result r;
     struct err e = {0};
     struct checkpoint *ck = write_model(shape_named("mistral"), &raw, ids);
-    struct imatrix_options o = {.text = TEXT, .ctx = CTX, .progress = {stop_at_once, NULL}};
+    struct imatrix_options o = {.texts = texts, .n_texts = 1, .ctx = CTX, .progress = {stop_at_once, NULL}};
     assert_false(imatrix_collect(cmd, ck, &o, &m, &r, &e));
     assert_int_equal(e.kind, ERR_STOPPED);
     assert_null(m.entries);
-    o = (struct imatrix_options){.text = TEXT, .ctx = 2 * TEXT_BYTES};
+    o = (struct imatrix_options){.texts = texts, .n_texts = 1, .ctx = 2 * TEXT_BYTES};
     FAILS(imatrix_collect(cmd, ck, &o, &m, &r, &e), e, ERR_USER, "window");
     checkpoint_close(&ck);
     raw_free(&raw);
@@ -167,7 +169,7 @@ static void test_not_finite(void **state)
         raw_set(raw_find(&raw, weights[i]), 3, NAN);
         family_write_shards(&raw, MODEL, shape_named("mistral")->shards);
         OK(checkpoint_open(&ck, MODEL, &e), e);
-        struct imatrix_options o = {.text = TEXT, .ctx = CTX};
+        struct imatrix_options o = {.texts = texts, .n_texts = 1, .ctx = CTX};
         FAILS(imatrix_collect(cmd, ck, &o, &m, &r, &e), e, ERR_USER, says[i]);
         assert_non_null(strstr(e.msg, MODEL));
         assert_true(e.hint[0]);
@@ -192,7 +194,7 @@ static void test_round_trip(void **state)
         struct imatrix_result r;
         struct err e = {0};
         struct checkpoint *ck = write_model(s, &raw, ids);
-        struct imatrix_options o = {.text = TEXT, .ctx = CTX};
+        struct imatrix_options o = {.texts = texts, .n_texts = 1, .ctx = CTX};
         OK(imatrix_collect(cmd, ck, &o, &m, &r, &e), e);
         OK(imatrix_write(&m, FILE_, &e), e);
         OK(os_mkdirs(DIR_ "/again", &e), e);

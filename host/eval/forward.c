@@ -296,6 +296,8 @@ bool forward_begin(struct forward *f, struct err *e)
     progress_watch_begin(&f->watch, f->progress, &f->eta, f->cmd);
     if (f->given)
         f->w = *f->given;
+    if (f->n_texts)
+        return windows_load_texts(&f->w, f->side[0].ck, f->texts, f->n_texts, f->ctx, f->at_most, &f->watch, e);
     return f->given || windows_load(&f->w, f->side[0].ck, f->text, f->ctx, f->at_most, &f->watch, e);
 }
 

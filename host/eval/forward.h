@@ -28,7 +28,9 @@ struct forward_side {
 struct forward {
     /* Set by the caller. */
     struct gpu_cmd *cmd;
-    const char *phase, *text;    /* text: file */
+    const char *phase, *text; /* text: file */
+    const char *const *texts; /* in its place calibration texts (windows_load_texts); n_texts 0: none */
+    size_t n_texts;
     const struct windows *given; /* NULL: those of the text */
     uint32_t ctx, at_most;       /* tokens of a window; windows, 0: all */
     const char *spill_dir;       /* for hidden states that fit nowhere else */

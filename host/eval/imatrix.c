@@ -236,12 +236,12 @@ static uint64_t file_bytes(const struct model_config *c)
     return bytes;
 }
 
-bool imatrix_lock_out(struct os_lock *lock, const char *path, const struct checkpoint *ck, const char *text, bool force,
-                      struct err *e)
+bool imatrix_lock_out(struct os_lock *lock, const char *path, const struct checkpoint *ck, const char *const *texts,
+                      size_t n_texts, bool force, struct err *e)
 {
-    const char *const inputs[] = {text, checkpoint_dir(ck)};
-    if (!out_not_input("the output", path, inputs, 1, e) || !gguf_check_out(path, ck, force, e) ||
-        !out_not_input("the output", path, inputs + 1, 1, e) ||
+    const char *const model = checkpoint_dir(ck);
+    if (!out_not_input("the output", path, texts, n_texts, e) || !gguf_check_out(path, ck, force, e) ||
+        !out_not_input("the output", path, &model, 1, e) ||
         !out_fits("the output", path, file_bytes(checkpoint_config(ck)), "-o", e) || !out_lock_file(lock, path, e))
         return false;
     out_tell_replaced(path, false);
@@ -253,7 +253,8 @@ bool imatrix_collect(struct gpu_cmd *cmd, const struct checkpoint *ck, const str
 {
     struct collect c = {.f = {.cmd = cmd,
                               .phase = "imatrix",
-                              .text = o->text,
+                              .texts = o->texts,
+                              .n_texts = o->n_texts,
                               .ctx = o->ctx,
                               .at_most = o->windows,
                               .spill_dir = o->spill_dir,
@@ -264,12 +265,17 @@ bool imatrix_collect(struct gpu_cmd *cmd, const struct checkpoint *ck, const str
     *m = (struct imatrix){.config = checkpoint_config(ck)};
     bool ok = run(&c, e);
     if (ok) {
-        windows_tell_short(&c.f.w, o->text, o->windows);
+        windows_tell_short(&c.f.w, o->n_texts > 1 ? "the mixture of all texts" : o->texts[0], o->windows);
         *out = (struct imatrix_result){
             .tokens = c.f.w.tokens, .windows = c.f.w.n, .seconds = (double)(os_now_ns() - c.f.start_ns) * 1e-9};
         m->chunks = c.f.w.n;
         m->chunk_size = c.f.w.ctx;
-        m->dataset = str_dup(os_base_name(o->text)); /* the file goes to others: no path of this machine */
+        struct strbuf names = {0}; /* the file goes to others: no path of this machine */
+        for (size_t i = 0; i < o->n_texts; i++) {
+            strbuf_puts(&names, i ? " + " : "");
+            strbuf_puts(&names, os_base_name(o->texts[i]));
+        }
+        m->dataset = names.data;
     } else {
         imatrix_free(m);
     }

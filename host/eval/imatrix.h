@@ -9,7 +9,8 @@
 #include "host/gpu/progress.h"
 
 struct imatrix_options {
-    const char *text;      /* file */
+    const char *const *texts; /* files (windows_load_texts) */
+    size_t n_texts;
     uint32_t ctx;          /* tokens per window */
     uint32_t windows;      /* at most; 0: all */
     const char *spill_dir; /* for activations that fit nowhere else */
@@ -20,10 +21,10 @@ struct imatrix_result {
     uint32_t windows; /* summed over */
     double seconds;
 };
-/* Before the work: whether `path` may be written (gguf_check_out; nor is it the text), whether the disk holds the matrix,
+/* Before the work: whether `path` may be written (gguf_check_out; nor is it a text), whether the disk holds the matrix,
  * and that nobody else writes there (out_path.h). os_unlock lets go. */
-bool imatrix_lock_out(struct os_lock *lock, const char *path, const struct checkpoint *ck, const char *text, bool force,
-                      struct err *e);
+bool imatrix_lock_out(struct os_lock *lock, const char *path, const struct checkpoint *ck, const char *const *texts,
+                      size_t n_texts, bool force, struct err *e);
 /* m: an entry per linear, block by block, then the head's (which a tied model has under the embedding's
  * name). The caller frees it. */
 bool imatrix_collect(struct gpu_cmd *cmd, const struct checkpoint *ck, const struct imatrix_options *o,

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "formats/text_file.h"
 #include "formats/tokenizer/tokenizer.h"
@@ -65,13 +66,17 @@ bool windows_check_ids(const uint32_t *ids, size_t n, uint32_t vocab, struct err
 
 /* All ids of a text, or `at_most`. */
 static bool tokenize(struct windows *w, size_t *n_ids, const struct tokenizer *t, const char *text_path,
-                     uint64_t at_most, struct progress_watch *watch, struct err *e)
+                     bool calibration, uint64_t at_most, struct progress_watch *watch, struct err *e)
 {
     struct loading l = {.watch = watch, .at_most = at_most};
     const struct text_source source = {.read = read_text, .progress = on_ids, .ctx = &l, .at_most = at_most};
     if (!text_file_open(&l.file, text_path, e))
         return false;
+    if (calibration)
+        text_file_skip_repeats(l.file);
     bool ok = tokenizer_encode_text(t, &source, &w->ids, n_ids, e);
+    if (ok && text_file_repeats(l.file))
+        log_info("%s: %" PRIu64 " repeated documents are left out", text_path, text_file_repeats(l.file));
     text_file_close(&l.file);
     if (ok)
         return true;
@@ -79,18 +84,14 @@ static bool tokenize(struct windows *w, size_t *n_ids, const struct tokenizer *t
     return e && e->kind == ERR_STOPPED ? false : err_context(e, "%s", text_path);
 }
 
-bool windows_load(struct windows *w, const struct checkpoint *ck, const char *text_path, uint32_t ctx, uint32_t at_most,
-                  struct progress_watch *watch, struct err *e)
+static bool load_text(struct windows *w, const struct checkpoint *ck, const struct tokenizer *t, const char *text_path,
+                      bool calibration, uint32_t ctx, uint32_t at_most, struct progress_watch *watch, struct err *e)
 {
-    struct tokenizer *t = NULL;
     size_t n_ids = 0;
-    *w = (struct windows){.ctx = ctx};
-    bool ok = tell(watch, NULL, e) && tokenizer_load(&t, checkpoint_dir(ck), e) &&
-              tokenize(w, &n_ids, t, text_path, (uint64_t)at_most * ctx, watch, e);
-    w->bos = t ? tokenizer_bos(t) : -1;
-    tokenizer_destroy(&t);
-    if (!ok)
+    *w = (struct windows){.ctx = ctx, .bos = tokenizer_bos(t)};
+    if (!tokenize(w, &n_ids, t, text_path, calibration, (uint64_t)at_most * ctx, watch, e))
         return false;
+    bool ok = true;
     w->tokens = n_ids;
     w->n = (uint32_t)min_u64(ctx ? n_ids / ctx : 0, UINT32_MAX);
     if (w->n == 0) {
@@ -103,6 +104,74 @@ bool windows_load(struct windows *w, const struct checkpoint *ck, const char *te
     }
     w->hash = hash_ids(w->ids, at_most ? (size_t)w->n * ctx : n_ids);
     return true;
+}
+
+bool windows_load(struct windows *w, const struct checkpoint *ck, const char *text_path, uint32_t ctx, uint32_t at_most,
+                  struct progress_watch *watch, struct err *e)
+{
+    struct tokenizer *t = NULL;
+    *w = (struct windows){.ctx = ctx, .bos = -1};
+    bool ok = tell(watch, NULL, e) && tokenizer_load(&t, checkpoint_dir(ck), e) &&
+              load_text(w, ck, t, text_path, false, ctx, at_most, watch, e);
+    tokenizer_destroy(&t);
+    return ok;
+}
+
+/* ---- several texts ---- */
+
+static bool is_repeat(const struct windows *parts, size_t i)
+{
+    for (size_t k = 0; k < i; k++)
+        if (parts[k].n == parts[i].n &&
+            memcmp(parts[k].ids, parts[i].ids, (size_t)parts[i].n * parts[i].ctx * sizeof *parts[i].ids) == 0)
+            return true;
+    return false;
+}
+
+/* A window of each part in turn. */
+static bool mix(struct windows *w, const struct windows *parts, size_t n, uint32_t at_most, struct err *e)
+{
+    const size_t ids = w->ctx;
+    uint64_t all = 0;
+    for (size_t i = 0; i < n; i++)
+        all += parts[i].n;
+    uint32_t want = (uint32_t)min_u64(all, at_most ? at_most : UINT32_MAX);
+    w->ids = malloc((size_t)want * ids * sizeof *w->ids);
+    if (!w->ids)
+        return err_nomem(e, "windows", (uint64_t)want * ids * sizeof *w->ids);
+    for (uint32_t round = 0; w->n < want; round++)
+        for (size_t i = 0; i < n && w->n < want; i++)
+            if (round < parts[i].n)
+                memcpy(w->ids + w->n++ * ids, parts[i].ids + round * ids, ids * sizeof *w->ids);
+    w->tokens = (uint64_t)w->n * ids;
+    w->bos = parts[0].bos;
+    w->hash = hash_ids(w->ids, w->n * ids);
+    return true;
+}
+
+bool windows_load_texts(struct windows *w, const struct checkpoint *ck, const char *const *texts, size_t n,
+                        uint32_t ctx, uint32_t at_most, struct progress_watch *watch, struct err *e)
+{
+    struct tokenizer *t = NULL;
+    struct windows parts[TEXTS_MOST] = {0};
+    *w = (struct windows){.ctx = ctx, .bos = -1};
+    bool ok = tell(watch, NULL, e) && tokenizer_load(&t, checkpoint_dir(ck), e);
+    for (size_t i = 0; ok && i < n; i++) {
+        ok = load_text(&parts[i], ck, t, texts[i], true, ctx, at_most, watch, e);
+        if (ok && is_repeat(parts, i)) {
+            log_warn("%s holds the same as a text before it, and is left out", texts[i]);
+            parts[i].n = 0;
+        }
+    }
+    tokenizer_destroy(&t);
+    if (ok && n == 1) {
+        *w = parts[0];
+        return true;
+    }
+    ok = ok && mix(w, parts, n, at_most, e);
+    for (size_t i = 0; i < n; i++)
+        windows_free(&parts[i]);
+    return ok;
 }
 
 void windows_free(struct windows *w)

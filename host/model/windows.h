@@ -22,6 +22,11 @@ struct windows {
  * remedy. */
 bool windows_load(struct windows *w, const struct checkpoint *ck, const char *text_path, uint32_t ctx, uint32_t at_most,
                   struct progress_watch *watch, struct err *e);
+/* The same of calibration texts: of one as windows_load, of several (at most TEXTS_MOST) a window of each in turn, as long as it has any, until there
+ * are at_most. Documents of JSON lines that came before in their file are left out, and a text that equals an earlier one. */
+enum { TEXTS_MOST = 32 };
+bool windows_load_texts(struct windows *w, const struct checkpoint *ck, const char *const *texts, size_t n,
+                        uint32_t ctx, uint32_t at_most, struct progress_watch *watch, struct err *e);
 void windows_free(struct windows *w);
 /* Whether all ids are of the model's vocabulary; else ERR_USER. */
 bool windows_check_ids(const uint32_t *ids, size_t n, uint32_t vocab, struct err *e);

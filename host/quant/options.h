@@ -101,6 +101,8 @@ struct quantize_options {
     unsigned container; /* --container 4, or 0 */
     const struct tensor_rule *rules;
     size_t n_rules;
+    const char *const *more_calib; /* further texts, mixed with it window by window; with calib at most TEXTS_MOST */
+    size_t n_more_calib;
     const char *calib;   /* text file, or "default" (formats/shipped_text.h); not needed for RTN */
     const char *imatrix; /* importance matrix (formats/read/imatrix.h): in place of a text, or beside one for what
                             has no Hessian; NULL */

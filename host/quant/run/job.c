@@ -116,14 +116,18 @@ static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t
             "give a text file like what the model will read with --calib, or --calib default, the text that comes with "
             "gsq; --method rtn needs none");
     }
-    if (!windows_load(&j->windows, j->ck, o->calib, ctx, o->samples, &j->watch, e))
+    if (!windows_load_texts(&j->windows, j->ck, j->texts, j->n_texts, ctx, o->samples, &j->watch, e))
         return false;
     uint32_t asked = o->samples;
+    char held[4096 + 8];
+    snprintf(held, sizeof held, "%s", o->calib);
+    if (j->n_texts > 1)
+        snprintf(held, sizeof held, "the mixture of %zu texts", j->n_texts);
     if (quantize_fit_text(o, j->windows.n))
-        log_info("%s holds %u windows of %u tokens, --effort %s takes up to %u: all of it is used", o->calib,
+        log_info("%s holds %u windows of %u tokens, --effort %s takes up to %u: all of it is used", held,
                  (unsigned)o->samples, (unsigned)ctx, effort_name(o->effort), (unsigned)asked);
     else
-        windows_tell_short(&j->windows, o->calib, asked);
+        windows_tell_short(&j->windows, held, asked);
     return true;
 }
 

@@ -63,7 +63,9 @@ struct job {
     struct gpu_arena *rows;                   /* what they take, as long as the run walks over blocks */
     struct gpu_arena *block, *hess, *scratch; /* by lifetime: one block; one half; one linear or one batch */
     struct quantize_result *out;
-    char out_dir[4096], work_dir[4096], calib[4096];
+    char out_dir[4096], work_dir[4096], calib[4096]; /* calib: of the text that comes with gsq, if it is one of these */
+    const char *texts[TEXTS_MOST];
+    size_t n_texts;
     struct os_lock out_lock, work_lock;
     bool made_out;       /* there was none before the run */
     char refined_by[33]; /* the run that refined the file which is there; "": none that is known */

@@ -35,7 +35,16 @@ bool job_out_paths(struct job *j, struct quantize_options *o, struct err *e)
                            : take_path(j->work_dir, sizeof j->work_dir, o->out_dir, ".work", e));
     o->out_dir = j->out_dir;
     o->work_dir = j->work_dir;
-    return ok && (o->method == METHOD_RTN || shipped_text_path(&o->calib, j->calib, sizeof j->calib, o->calib, e));
+    if (!ok || o->method == METHOD_RTN || !o->calib)
+        return ok;
+    if (o->n_more_calib >= TEXTS_MOST)
+        return err_set(e, ERR_USER, "%zu calibration texts are more than the %d that gsq mixes", o->n_more_calib + 1,
+                       TEXTS_MOST);
+    j->n_texts = 1 + o->n_more_calib;
+    for (size_t i = 0; ok && i < j->n_texts; i++)
+        ok = shipped_text_path(&j->texts[i], j->calib, sizeof j->calib, i ? o->more_calib[i - 1] : o->calib, e);
+    o->calib = j->texts[0];
+    return ok;
 }
 
 bool job_out_check(struct job *j, struct err *e)
@@ -43,6 +52,9 @@ bool job_out_check(struct job *j, struct err *e)
     const struct quantize_options *o = j->o;
     const char *const inputs[] = {o->calib, o->imatrix, o->refine, checkpoint_dir(j->ck)};
     const size_t n = sizeof inputs / sizeof *inputs;
+    if (!out_not_input("the output", o->out_dir, j->texts, j->n_texts, e) ||
+        !out_not_input("--work", o->work_dir, j->texts, j->n_texts, e))
+        return false;
     bool file = o->format == EXPORT_GGUF;
     if (!file || o->force || !refine_recorded(o->out_dir, j->refined_by))
         j->refined_by[0] = 0;
