@@ -57,7 +57,10 @@ struct delta_config {
     uint32_t key_heads, value_heads; /* 0: the model has no such layers */
     uint32_t key_dim, value_dim;     /* of a head */
     uint32_t taps;                   /* positions that the convolution of q, k and v sees, its own included */
-    bool *layers;                    /* [num_layers] whether a layer has it */
+    /* Value head h goes with key head h % key_heads, as llama.cpp has it; else with h / (value_heads / key_heads). It is the order of
+     * what is read (checkpoint_set_tiled), not of the model. */
+    bool tiled;
+    bool *layers; /* [num_layers] whether a layer has it */
 };
 
 /* One rule of quantization_config that says how some modules are stored. Rules are tried in order; the first

@@ -12,7 +12,7 @@ layout(set = 0, binding = 2, std430) readonly buffer A { float a[]; };
 layout(set = 0, binding = 3, std430) readonly buffer Rate { float rate[]; };
 layout(set = 0, binding = 4, std430) readonly buffer Bias { float bias[]; };
 layout(set = 0, binding = 5, std430) writeonly buffer Out { float result[]; };
-layout(push_constant) uniform Push { uint windows, ctx, heads, kv_heads, dim, values, ldb, grouped; };
+layout(push_constant) uniform Push { uint windows, ctx, heads, kv_heads, dim, values, ldb, grouped, run; };
 
 const uint LANES = DELTA_LANES, COLUMNS = WORKGROUP_MAX / LANES, PER = SPAN / LANES;
 
@@ -28,7 +28,7 @@ void main()
 {
     uint id = gl_LocalInvocationID.x, lane = id % LANES, tiles = (values + COLUMNS - 1u) / COLUMNS;
     uint column = wg_index() % tiles * COLUMNS + id / LANES, head = wg_index() / tiles % heads;
-    uint window = wg_index() / tiles / heads, share = heads / kv_heads, key = head / share;
+    uint window = wg_index() / tiles / heads, share = heads / kv_heads, key = head / run % kv_heads;
     if (window >= windows)
         return;
     uint width = 2u * kv_heads * dim + heads * values;

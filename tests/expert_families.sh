@@ -82,6 +82,24 @@ for way in '' --keep=down_proj; do
     done
     check "MXFP4 ${way:-all}: the codes of its values" python3 "$here/tests/lib/tensors.py" "$tmp/gpt_oss_mxfp4-codes" "$tmp/decoded-codes" .weight_packed .weight_scale .weight .bias
 done
+# In a GGUF those that stay are what they were released as.
+mx=$tmp/gpt_oss_mxfp4.gguf
+must "$gsq" convert "$tmp/gpt_oss_mxfp4" -o "$mx" --force
+check 'MXFP4 in a GGUF: the same logits' test "$(divergence "$mx" "$tmp/decoded")" = 0
+must "$gsq" convert "$mx" -o "$tmp/again.gguf" --force && must "$gsq" convert "$mx" -o "$tmp/own.gguf" --type F32 --force
+must "$gsq" quantize "$tmp/gpt_oss_mxfp4" -o "$tmp/mx8.gguf" --type Q8_0 --method rtn --keep experts
+if [[ -n $llama ]]; then
+    check 'MXFP4 in a GGUF: all experts' test "$("$llama" types "$mx" | grep '_exps.weight' | cut -f2 | sort | uniq -c | tr -s ' ')" = ' 9 mxfp4'
+    must "$llama" dequant "$mx" "$tmp/wide.gguf" && check 'MXFP4 in a GGUF: what ggml makes of it' "$llama" same "$tmp/own.gguf" "$tmp/wide.gguf"
+    theirs 'MXFP4 in a GGUF' "$tmp/wide.gguf"
+    check 'MXFP4 from GGUF to GGUF' "$llama" same "$mx" "$tmp/again.gguf"
+    # As llama-quantize's MXFP4_MOE, by which llama.cpp's files of gpt-oss were made: the rest Q8_0.
+    must "$llama" quantize "$mx" "$tmp/moe.gguf" MXFP4_MOE - --allow-requantize
+    "$llama" types "$tmp/moe.gguf" | sort >"$tmp/theirs" && "$llama" types "$tmp/mx8.gguf" | sort >"$tmp/ours"
+    check 'MXFP4 that stays, the rest Q8_0: the types of MXFP4_MOE' diff "$tmp/ours" "$tmp/theirs"
+    must "$llama" dequant "$tmp/moe.gguf" "$tmp/wide.gguf" && must "$gsq" convert "$tmp/moe.gguf" -o "$tmp/own.gguf" --type F32 --force &&
+        check "llama-quantize's MXFP4_MOE: gsq reads it as ggml does" "$llama" same "$tmp/own.gguf" "$tmp/wide.gguf"
+fi
 # llama.cpp chooses experts from no groups, or by two of each, and knows V2-Lite by its number of layers.
 expect 'groups by their best' 2 'llama.cpp chooses groups of experts by two of each' 'folder' -- "$gsq" convert "$tmp/deepseek_v2" -o "$tmp/groups.gguf"
 python3 "$here/tests/lib/random_model.py" deepseek_v2 "$demo" "$tmp/greedy" 'topk_method="greedy"'

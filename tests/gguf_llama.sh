@@ -148,6 +148,30 @@ for type in Q4_1 Q5_0 Q5_1 Q5_K_M Q6_K IQ4_NL TQ1_0 TQ2_0 Q2_0 Q2_K Q3_K_M Q4_K_
     check "llama-quantize's $type: gsq dequantizes it as ggml does" "$llama" same "$tmp/ours.gguf" "$tmp/twin.gguf"
 done
 
+# Types that llama-quantize gives single tensors.
+for type in mxfp4 nvfp4 q1_0; do
+    must "$llama" quantize "$f16" "$tmp/theirs.gguf" Q8_0 - "--tensor-type=blk=$type" || continue
+    must "$llama" dequant "$tmp/theirs.gguf" "$tmp/twin.gguf" || continue
+    must "$gsq" convert "$tmp/theirs.gguf" -o "$tmp/ours.gguf" --format gguf --type F32 || continue
+    check "llama-quantize's $type: gsq dequantizes it as ggml does" "$llama" same "$tmp/ours.gguf" "$tmp/twin.gguf"
+    must "$gsq" convert "$tmp/theirs.gguf" -o "$tmp/ours.gguf" || continue
+    check "and keeps it in a GGUF" "$llama" same "$tmp/ours.gguf" "$tmp/theirs.gguf"
+    [[ $type == nvfp4 ]] || continue
+    # As NVIDIA's models have it, each matrix with a factor beside it.
+    must python3 "$here/tests/lib/gguf_edit.py" scales "$tmp/theirs.gguf" "$tmp/scaled.gguf" && must "$llama" dequant "$tmp/scaled.gguf" "$tmp/twin.gguf" &&
+        must "$llama" ppl "$tmp/twin.gguf" "$text" "$ctx" "$windows" || continue
+    twin=$(number perplexity "$tmp/out")
+    must "$gsq" eval "$tmp/scaled.gguf" --protocol llama.cpp --text "$text" --ctx "$ctx" --windows "$windows" --json || continue
+    check "NVFP4 with factors: perplexity $(field perplexity "$tmp/out"), in llama.cpp $twin" within "$(field perplexity "$tmp/out")" "$twin" 0.0005
+    must "$gsq" convert "$tmp/scaled.gguf" -o "$tmp/ours.gguf" --type F32 && must "$gsq" eval "$tmp/ours.gguf" --protocol llama.cpp --text "$text" --ctx "$ctx" --windows "$windows" --json &&
+        check 'which its values as F32 hold' within "$(field perplexity "$tmp/out")" "$twin" 0.0005
+done
+# The others are refused by name (test_gguf_type has all names).
+for type in IQ2_XXS IQ4_XS; do
+    must "$llama" quantize "$f16" "$tmp/theirs.gguf" "$type" "$tmp/imatrix.gguf" || continue
+    expect "llama-quantize's $type" 2 'blk\.0\..* is stored as IQ[1-4]_[A-Z]+, which gsq does not read' '16-bit' -- "$gsq" eval "$tmp/theirs.gguf" --text "$text"
+done
+
 # KL divergence: the same weights on both sides, in F32.
 must "$llama" quantize "$f16" "$tmp/theirs.gguf" Q2_K_S "$tmp/imatrix.gguf"
 if must "$llama" dequant "$tmp/theirs.gguf" "$tmp/twin.gguf" &&

@@ -32,7 +32,7 @@ static inline void random_blocks(const struct gguf_type *type, uint64_t blocks, 
                   {GGML_Q3_K, {108, -1}}, {GGML_Q4_0, {0, -1}},   {GGML_Q4_1, {0, 2}},    {GGML_Q5_0, {0, -1}},
                   {GGML_Q5_1, {0, 2}},    {GGML_Q4_K, {0, 2}},    {GGML_Q5_K, {0, 2}},    {GGML_Q6_K, {208, -1}},
                   {GGML_IQ4_NL, {0, -1}}, {GGML_Q8_0, {0, -1}},   {GGML_F32, {-1, -1}},   {GGML_F16, {-1, -1}},
-                  {GGML_MXFP4, {-1, -1}}};
+                  {GGML_MXFP4, {-1, -1}}, {GGML_NVFP4, {-1, -1}}, {GGML_Q1_0, {0, -1}}};
     for (uint64_t b = 0; b < blocks; b++, dst += type->bytes) {
         float v = (float)((int)(tiny_random(seed) % 2001) - 1000) / 4096.0f;
         if (type->id == GGML_F32) {

@@ -455,6 +455,14 @@ static void check_rows(const struct checkpoint *c, struct made_gguf *m, const ch
     assert_int_equal(dense != NULL, type->block == 1 && !permuted);
     assert_int_equal(checkpoint_is_packed(c, module, ".weight"), dense == NULL);
     struct qlinear q;
+    assert_ptr_equal(w.blocks, type->codes || type->block == 1 ? NULL : type);
+    const size_t row_bytes = gguf_row_bytes(type, w.cols);
+    for (uint32_t r = 0; w.blocks && r < w.rows; r++) {
+        uint8_t blocks[4096];
+        assert_true(row_bytes <= sizeof blocks);
+        OK(checkpoint_read_blocks(c, module, r, 1, blocks, &e), e);
+        assert_memory_equal(blocks, x->data + stored_row(r, permuted) * row_bytes, row_bytes);
+    }
     if (!type->codes) {
         FAILS(checkpoint_read_codes(c, module, &q, &e), e, ERR_USER, "not quantized");
         return;

@@ -158,7 +158,9 @@ static void test_names(void **state)
     assert_null(gguf_mixture_type("Q9_K", &large, &(struct matrix){.head = true}));
     assert_null(gguf_mixture_base("Q2"));
     assert_null(gguf_mixture_named(""));
-    assert_int_equal(gguf_mixture_file_type("IQ2_XXS"), -1);
+    assert_int_equal(gguf_mixture_file_type("IQ2_XXS"), 19);
+    assert_int_equal(gguf_mixture_file_type("mxfp4"), 38);
+    assert_int_equal(gguf_mixture_file_type("Q9_K"), -1);
     assert_string_equal(gguf_mixture_named("q3_k"), "Q3_K_M");
     assert_string_equal(gguf_mixture_named("tq2_0"), "TQ2_0");
     assert_string_equal(gguf_mixture_base("Q2_K_S")->name, "Q2_K");

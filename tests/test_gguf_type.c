@@ -27,11 +27,11 @@ enum { N_GOLDEN = 4096 };
 /* Where blocks hold floats of 16 bits (F32: its upper half); -1: no more. */
 static const struct {
     int id, at[2];
-} floats_at[] = {{GGML_F32, {2, -1}},    {GGML_F16, {0, -1}},    {GGML_BF16, {0, -1}}, {GGML_Q2_0, {0, -1}},
-                 {GGML_TQ2_0, {64, -1}}, {GGML_TQ1_0, {52, -1}}, {GGML_Q4_0, {0, -1}}, {GGML_Q4_1, {0, 2}},
-                 {GGML_Q5_0, {0, -1}},   {GGML_Q5_1, {0, 2}},    {GGML_Q8_0, {0, -1}}, {GGML_Q2_K, {80, 82}},
-                 {GGML_Q3_K, {108, -1}}, {GGML_Q4_K, {0, 2}},    {GGML_Q5_K, {0, 2}},  {GGML_Q6_K, {208, -1}},
-                 {GGML_IQ4_NL, {0, -1}}, {GGML_MXFP4, {-1, -1}}};
+} floats_at[] = {{GGML_F32, {2, -1}},    {GGML_F16, {0, -1}},    {GGML_BF16, {0, -1}},   {GGML_Q2_0, {0, -1}},
+                 {GGML_TQ2_0, {64, -1}}, {GGML_TQ1_0, {52, -1}}, {GGML_Q4_0, {0, -1}},   {GGML_Q4_1, {0, 2}},
+                 {GGML_Q5_0, {0, -1}},   {GGML_Q5_1, {0, 2}},    {GGML_Q8_0, {0, -1}},   {GGML_Q2_K, {80, 82}},
+                 {GGML_Q3_K, {108, -1}}, {GGML_Q4_K, {0, 2}},    {GGML_Q5_K, {0, 2}},    {GGML_Q6_K, {208, -1}},
+                 {GGML_IQ4_NL, {0, -1}}, {GGML_MXFP4, {-1, -1}}, {GGML_NVFP4, {-1, -1}}, {GGML_Q1_0, {0, -1}}};
 
 /* n weights of random bytes in which every float is finite: the top bit of its exponent is 0. */
 static void random_blocks(const struct gguf_type *t, uint64_t n, uint8_t *bytes)
@@ -74,6 +74,8 @@ static const struct {
     {GGML_Q6_K, {0x1.6fe9p+0f, 0x1.d28d8p+2f, 0x1.2d278p+2f}, "da71738539de5896ebc491cc11d657b1"},
     {GGML_IQ4_NL, {0x1.1396p-8f, 0x1.6643p+4f, -0x1.e84p-10f}, "610b9b4ca57076f6c46828a2ed477a20"},
     {GGML_MXFP4, {-0x1p-24f, 0x0p+0f, 0x1p-94f}, "b4526c43670cd85a2e746772cec4d1e7"},
+    {GGML_NVFP4, {-0x1.6p+4f, 0x0p+0f, 0x1.8p+1f}, "6edecf7bffaf6b76c908762edb4c59a2"},
+    {GGML_Q1_0, {0x1.2c4p-8f, 0x1.2c4p-8f, 0x1.b2p-5f}, "494a185655ed581ac169a83e55899f3c"},
 };
 
 static bool little_endian(void)
@@ -118,6 +120,10 @@ static void test_table(void **state)
     assert_null(gguf_type_named("Q4_"));
     assert_null(gguf_type_named("Q4_KS"));
     assert_null(gguf_type_named(""));
+    for (uint32_t id = 0; id <= GGML_Q2_0; id++) { /* ggml's all have names, also those that are not read */
+        char name[24];
+        assert_true(strncmp(gguf_type_name(id, name), "type ", 5) != 0);
+    }
     assert_null(gguf_type_of(UINT32_MAX));
     assert_null(gguf_type_of(4));
     assert_int_equal(gguf_row_bytes(gguf_type_of(GGML_Q2_K), 1024), 336);

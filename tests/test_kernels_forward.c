@@ -351,8 +351,16 @@ static void compare_l2norm(struct kernel_test *t)
 CASES(l2norm, l2norm, l2norm_shapes, NULL, compare_l2norm)
 
 static const struct kernel_shape delta_shapes[] = {
-    DELTA(1, 1, 1, 1, 1, 0),    DELTA(7, 3, 3, 5, 7, 0),    DELTA(9, 4, 2, 8, 17, 1),  DELTA(33, 6, 2, 20, 16, 1),
-    DELTA(5, 2, 1, 128, 40, 0), DELTA(6, 2, 2, 131, 15, 0), DELTA(3, 4, 1, 256, 33, 1)};
+    DELTA(1, 1, 1, 1, 1, 0),
+    DELTA(7, 3, 3, 5, 7, 0),
+    DELTA(9, 4, 2, 8, 17, 1),
+    DELTA(33, 6, 2, 20, 16, 1),
+    DELTA(5, 2, 1, 128, 40, 0),
+    DELTA(6, 2, 2, 131, 15, 0),
+    DELTA(3, 4, 1, 256, 33, 1),
+    DELTA(9, 6, 3, 8, 17, 0),
+    {.windows = 2, .ctx = 9, .heads = 6, .kv_heads = 3, .dim = 8, .values = 17, .run = 1},
+    {.windows = 1, .ctx = 5, .heads = 8, .kv_heads = 2, .dim = 128, .values = 12, .run = 1}};
 
 /* Keys as long as in a model: longer ones make the state grow with every step. Heads forget. */
 static void delta_lengths(struct kernel_test *t)
@@ -389,7 +397,7 @@ static void compare_delta(struct kernel_test *t)
     }
     for (uint32_t w = 0; w < s->windows; w++)
         for (uint32_t h = 0; h < s->heads; h++) {
-            uint32_t key = h / (s->heads / s->kv_heads);
+            uint32_t key = h / s->run % s->kv_heads;
             size_t row = (size_t)w * s->ctx;
             const double *q = wide[0] + row * width + key * s->dim;
             ref_delta_rule(

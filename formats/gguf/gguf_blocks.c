@@ -34,10 +34,21 @@ static const struct layout layouts[] = {
     {GGML_Q6_K, 32, {0, 64, 4}, {128, 32, 2}, 208, NOWHERE},
     {GGML_IQ4_NL, 0, {2, 16, 4}, {0}, 0, NOWHERE},
     {GGML_MXFP4, 0, {1, 16, 4}, {0}, NOWHERE, NOWHERE},
+    {GGML_NVFP4, 0, {4, 8, 4}, {0}, NOWHERE, NOWHERE},
+    {GGML_Q1_0, 0, {2, 1, 1}, {0}, 0, NOWHERE},
 };
-/* The sixteen levels of IQ4_NL, and of MXFP4 (E2M1) doubled. */
-static const int8_t levels_iq4_nl[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
-static const int8_t levels_mxfp4[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+/* Levels that are not evenly spaced, or not a step apart: of MXFP4 and NVFP4 those of E2M1 doubled. NULL: codes less a bias. */
+static const int8_t *levels_of(const struct gguf_type *t)
+{
+    static const int8_t iq4_nl[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+    static const int8_t fp4[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+    static const int8_t sign[2] = {-1, 1};
+    return t->id == GGML_IQ4_NL                         ? iq4_nl
+           : t->id == GGML_MXFP4 || t->id == GGML_NVFP4 ? fp4
+           : t->id == GGML_Q1_0                         ? sign
+                                                        : NULL;
+}
+enum { NVFP4_GROUP = 16 };
 
 static const struct layout *layout_of(const struct gguf_type *t)
 {
@@ -173,6 +184,10 @@ static void integers_load(const struct gguf_type *t, const uint8_t *bytes, int16
         for (int k = 0; k < 16; k++)
             scale[k] = (int16_t)((bytes[192 + k] ^ 128) - 128);
         break;
+    case GGML_NVFP4:
+        for (int k = 0; k < 4; k++)
+            scale[k] = bytes[k];
+        break;
     default:
         break;
     }
@@ -237,6 +252,15 @@ void gguf_block_store(const struct gguf_type *t, const struct gguf_block *b, uin
     integers_store(t, b->scale, b->offset, bytes);
 }
 
+/* Half of what an E4M3 byte without a sign says; 0 where that is no number, as ggml has it. */
+static float e4m3_half(unsigned v)
+{
+    unsigned e = v >> 3 & 15, m = v & 7;
+    if ((v & 255) == 0x7F)
+        return 0;
+    return ldexpf(e ? 8.0f + (float)m : (float)m, (int)(e ? e : 1) - 11);
+}
+
 /* 2^(e - 128): half of E8M0's value, as MXFP4's levels are doubled. The two lowest are subnormal. */
 static float e8m0_half(unsigned e)
 {
@@ -245,13 +269,15 @@ static float e8m0_half(unsigned e)
 
 static void block_dequant(const struct gguf_type *t, const struct layout *l, const struct gguf_block *b, float *dst)
 {
-    if (t->id == GGML_IQ4_NL || t->id == GGML_MXFP4) {
-        const int8_t *level = t->id == GGML_MXFP4 ? levels_mxfp4 : levels_iq4_nl;
-        float d = t->id == GGML_MXFP4 ? e8m0_half(b->d) : f16_to_f32(b->d);
-        for (uint32_t i = 0; i < t->block; i++)
-            dst[i] = d * (float)level[b->q[i]];
-        return;
+    const int8_t *level = levels_of(t);
+    for (uint32_t i = 0; level && i < t->block; i++) {
+        float s = t->id == GGML_NVFP4   ? e4m3_half((unsigned)b->scale[i / NVFP4_GROUP])
+                  : t->id == GGML_MXFP4 ? e8m0_half(b->d)
+                                        : f16_to_f32(b->d);
+        dst[i] = s * (float)level[b->q[i]];
     }
+    if (level)
+        return;
     const struct quant_type *k = t->codes;
     float d = f16_to_f32(b->d), m = l->m_at == NOWHERE ? 0 : f16_to_f32(b->m);
     uint32_t group = k ? k->group : t->block;
@@ -296,6 +322,8 @@ bool gguf_row_valid(const struct gguf_type *t, const void *src, uint64_t n)
         bool good;
         if (t->id == GGML_MXFP4) {
             good = bytes[0] != 255;
+        } else if (t->id == GGML_NVFP4) {
+            good = true; /* every byte is a scale */
         } else if (l) {
             good = isfinite(f16_to_f32(load_u16le(bytes + l->d_at))) &&
                    (l->m_at == NOWHERE || isfinite(f16_to_f32(load_u16le(bytes + l->m_at))));

@@ -152,6 +152,71 @@ const char *gguf_name_of_latent(enum gguf_latent part, uint32_t layer, char out[
     return out;
 }
 
+#define MIXED_WHOLE "ssm_in"
+static const char *const mixed_names[] = {[MIXED_NONE] = "", [MIXED_QKV] = "attn_qkv", [MIXED_GATE] = "attn_gate"};
+
+enum gguf_mixed gguf_name_to_mixed(const struct model_config *c, const char *name, char *out, size_t cap)
+{
+    const struct family *f = family_of(c);
+    const char *suffix;
+    size_t n = module_length(name, &suffix), number, digits;
+    if (!f || !(f->parts & PARTS_DELTA_GROUPED) || strcmp(suffix, ".weight") != 0 ||
+        !split_block(name, n, GGUF_BLOCK, &number, &digits))
+        return MIXED_NONE;
+    size_t rest = number + digits + 1;
+    enum gguf_mixed part = same(name + rest, n - rest, mixed_names[MIXED_QKV])    ? MIXED_QKV
+                           : same(name + rest, n - rest, mixed_names[MIXED_GATE]) ? MIXED_GATE
+                                                                                  : MIXED_NONE;
+    if (part)
+        block_part_name(c, block_part_named_gguf(f, MIXED_WHOLE, strlen(MIXED_WHOLE)),
+                        (uint32_t)strtoul(name + number, NULL, 10), 0, out, cap);
+    return part;
+}
+
+bool gguf_name_of_mixed(const char *name, enum gguf_mixed part, char *out, size_t cap)
+{
+    const char *at = strstr(name, "." MIXED_WHOLE);
+    int n =
+        at ? snprintf(out, cap, "%.*s.%s%s", (int)(at - name), name, mixed_names[part], at + strlen("." MIXED_WHOLE))
+           : -1;
+    return n > 0 && (size_t)n < cap;
+}
+
+/* By key head: q, k, v of its heads, z of its heads. */
+struct mixed_shape {
+    uint32_t keys, dim, values, span;
+};
+static struct mixed_shape mixed_shape_of(const struct model_config *c)
+{
+    const struct delta_config *x = &c->delta;
+    const uint32_t values = x->value_heads / x->key_heads * x->value_dim;
+    return (struct mixed_shape){x->key_heads, x->key_dim, values, 2 * x->key_dim + 2 * values};
+}
+
+uint32_t gguf_mixed_row(const struct model_config *c, uint32_t r, enum gguf_mixed *part)
+{
+    const struct mixed_shape s = mixed_shape_of(c);
+    uint32_t head = r / s.span, in = r % s.span;
+    *part = in < 2 * s.dim + s.values ? MIXED_QKV : MIXED_GATE;
+    if (in < 2 * s.dim)
+        return (in / s.dim * s.keys + head) * s.dim + in % s.dim;
+    if (*part == MIXED_QKV)
+        return 2 * s.keys * s.dim + head * s.values + in - 2 * s.dim;
+    return head * s.values + in - 2 * s.dim - s.values;
+}
+
+uint32_t gguf_mixed_row_to_hf(const struct model_config *c, enum gguf_mixed part, uint32_t r)
+{
+    const struct mixed_shape s = mixed_shape_of(c);
+    const uint32_t keys = s.keys * s.dim;
+    if (part == MIXED_GATE)
+        return r / s.values * s.span + 2 * s.dim + s.values + r % s.values;
+    if (r < 2 * keys)
+        return r % keys / s.dim * s.span + r / keys * s.dim + r % s.dim;
+    r -= 2 * keys;
+    return r / s.values * s.span + 2 * s.dim + r % s.values;
+}
+
 uint32_t gguf_permuted_heads(const struct model_config *c, const char *hf_module)
 {
     const struct family *f = family_of(c);
@@ -175,11 +240,4 @@ uint32_t gguf_row_to_hf(uint32_t r, uint32_t dim)
 {
     uint32_t head = r / dim * dim, in = r % dim, half = dim / 2;
     return head + in % 2 * half + in / 2;
-}
-
-bool gguf_has_delta(const struct model_config *c)
-{
-    const struct family *f = family_of(c);
-    const struct delta_config *x = &c->delta;
-    return f && x->key_dim == x->value_dim && (f->parts & PARTS_DELTA_GROUPED || x->key_heads == x->value_heads);
 }

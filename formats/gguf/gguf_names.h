@@ -23,6 +23,17 @@ enum gguf_latent gguf_name_to_latent(const struct model_config *c, const char *n
 /* "blk.3.attn_k_b.weight"; returns out (64 bytes). */
 const char *gguf_name_of_latent(enum gguf_latent part, uint32_t layer, char out[64]);
 
+/* Qwen3-Next's matrix of q, k, v and z, whose rows lie by key head, is ssm_in in a GGUF or, in those of newer converters, lies in two
+ * tensors: all q, all k and all v; all z. */
+enum gguf_mixed { MIXED_NONE, MIXED_QKV, MIXED_GATE };
+/* Which of them that tensor is; out (at least 96 bytes): the Hugging Face module. */
+enum gguf_mixed gguf_name_to_mixed(const struct model_config *c, const char *name, char *out, size_t cap);
+/* "blk.3.attn_gate" in place of "blk.3.ssm_in", with what is behind it. False: name is none of that matrix. */
+bool gguf_name_of_mixed(const char *name, enum gguf_mixed part, char *out, size_t cap);
+/* The tensor that holds row r of the matrix, and which row of it; the other way round. */
+uint32_t gguf_mixed_row(const struct model_config *c, uint32_t r, enum gguf_mixed *part);
+uint32_t gguf_mixed_row_to_hf(const struct model_config *c, enum gguf_mixed part, uint32_t r);
+
 /* Heads whose rows are permuted in a GGUF of this architecture: num_heads for q_proj, num_kv_heads for k_proj
  * (weights and biases) of llama, 0 for everything else. */
 uint32_t gguf_permuted_heads(const struct model_config *c, const char *hf_module);
@@ -31,9 +42,5 @@ uint32_t gguf_permuted_heads(const struct model_config *c, const char *hf_module
 uint32_t gguf_row_of(uint32_t r, uint32_t dim);
 /* The Hugging Face row that lies in row r of the GGUF. */
 uint32_t gguf_row_to_hf(uint32_t r, uint32_t dim);
-
-/* Whether gsq writes and reads a model's gated delta rule in GGUFs: keys are as wide as values, and either the matrices lie by key
- * head or there are as many heads of keys as of values, whose order llama.cpp otherwise has another way. */
-bool gguf_has_delta(const struct model_config *c);
 
 #endif

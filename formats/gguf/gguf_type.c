@@ -24,6 +24,8 @@ static const struct gguf_type types[] = {
     {GGML_Q6_K, "Q6_K", 256, 210, LEARNED(Q6_K), true},
     {GGML_IQ4_NL, "IQ4_NL", 32, 18, NULL, false},
     {GGML_MXFP4, "MXFP4", 32, 17, NULL, false},
+    {GGML_NVFP4, "NVFP4", 64, 36, NULL, false},
+    {GGML_Q1_0, "Q1_0", 128, 18, NULL, false},
 };
 
 const char *gguf_type_name(uint32_t id, char out[24])
@@ -38,8 +40,7 @@ const char *gguf_type_name(uint32_t id, char out[24])
         [25] = "I16",            [26] = "I32",            [27] = "I64",
         [28] = "F64",            [29] = "IQ1_M",          [31] = "Q4_0_4_4 (given up)",
         [32] = "Q4_0_4_8 (given up)", [33] = "Q4_0_8_8 (given up)", [36] = "IQ4_NL_4_4 (given up)",
-        [37] = "IQ4_NL_4_8 (given up)", [38] = "IQ4_NL_8_8 (given up)", [40] = "NVFP4",
-        [41] = "Q1_0"};
+        [37] = "IQ4_NL_4_8 (given up)", [38] = "IQ4_NL_8_8 (given up)"};
     /* clang-format on */
     const struct gguf_type *t = gguf_type_of(id);
     const char *name = t ? t->name : id < sizeof names / sizeof names[0] ? names[id] : NULL;

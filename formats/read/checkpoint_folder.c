@@ -244,6 +244,7 @@ static bool folder_weight(const void *self, const char *module, struct weight_in
                                     .cols = narrow.cols,
                                     .dtype = DTYPE_OTHER,
                                     .stored = narrow_type_name(&narrow),
+                                    .blocks = narrow_blocks_type(&narrow),
                                     .bytes = narrow_bytes(&narrow)};
         return true;
     }
@@ -297,6 +298,16 @@ static bool folder_codes(const void *self, const char *module, struct qlinear *q
     return open_packed(&p, f, module, e) && packed_rows(&p, f->tensors, 0, p.rows, q->codes, q->scales, e);
 }
 
+static bool folder_blocks(const void *self, const char *module, uint32_t row0, uint32_t rows, uint8_t *dst,
+                          struct err *e)
+{
+    const struct folder *f = self;
+    struct narrow_linear narrow;
+    if (is_stacked(f, module))
+        return stacked_blocks(f->stacked, module, row0, rows, dst, e);
+    return open_narrow(&narrow, f, module, e) && narrow_blocks(&narrow, row0, rows, dst, e);
+}
+
 static bool folder_check_finite(const void *self, const char *module, struct err *e)
 {
     const struct folder *f = self;
@@ -326,5 +337,6 @@ const struct model_source folder_source = {
     .weight = folder_weight,
     .read = folder_read,
     .codes = folder_codes,
+    .blocks = folder_blocks,
     .check_finite = folder_check_finite,
 };

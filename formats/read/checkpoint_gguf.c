@@ -17,16 +17,21 @@
 
 /* Names of unknown types are numbers: "type 99". */
 #define NAME_MAX_BYTES 96
-#define LATENT_SUFFIX  ".values"
+#define OTHER_SUFFIX   ".values"
+#define SCALE_SUFFIX   ".scale"
+#define INPUT_SUFFIX   ".input_scale"
 
 struct entry {
     struct tensor tensor; /* first: what callers hold is a pointer to this */
     const struct gguf_tensor *stored;
     const struct gguf_type *type; /* NULL: unknown */
     bool part;                    /* one of several experts in the stored tensor */
-    const struct entry *values;   /* of latent attention's kv_b, whose k this is: its v */
-    uint32_t dim;                 /* rows are permuted within heads of so many; 0: they are not */
-    uint8_t *own;                 /* the bytes in Hugging Face order: permuted biases */
+    const struct entry
+        *values;  /* of a matrix in two tensors, whose first this is: the second. v of latent attention's kv_b, z of
+                                     Qwen3-Next's q, k, v and z */
+    float scale;  /* what all values are multiplied by: NAME.scale beside NAME.weight. 1 where there is none */
+    uint32_t dim; /* rows are permuted within heads of so many; 0: they are not */
+    uint8_t *own; /* the bytes in Hugging Face order: permuted biases */
     char name[NAME_MAX_BYTES];
 };
 
@@ -132,14 +137,63 @@ static bool take_logarithm(struct entry *x, const struct gguf_tensor *t, struct 
     return true;
 }
 
-/* v's part of kv_b is no weight of its own: MODULE.values beside MODULE.weight. */
-static bool name_latent(struct entry *x, const struct gguf_tensor *t, const struct model_config *c)
+/* Of a matrix in two tensors: its module (80 bytes), and whether the tensor is its first. */
+static bool is_of_two(const struct model_config *c, const char *name, char module[80], bool *first)
+{
+    enum gguf_latent part = gguf_name_to_latent(c, name, module, 80);
+    enum gguf_mixed mixed = part ? MIXED_NONE : gguf_name_to_mixed(c, name, module, 80);
+    *first = part == LATENT_KEYS || mixed == MIXED_QKV;
+    return part || mixed;
+}
+
+/* The second is no weight of its own: MODULE.values beside MODULE.weight. */
+static bool name_of_two(struct entry *x, const struct gguf_tensor *t, const struct model_config *c)
 {
     char module[80];
-    enum gguf_latent part = gguf_name_to_latent(c, t->name, module, sizeof module);
-    if (part)
-        snprintf(x->name, sizeof x->name, "%s%s", module, part == LATENT_KEYS ? ".weight" : LATENT_SUFFIX);
-    return part != LATENT_NONE;
+    bool first;
+    if (!is_of_two(c, t->name, module, &first))
+        return false;
+    snprintf(x->name, sizeof x->name, "%s%s", module, first ? ".weight" : OTHER_SUFFIX);
+    return true;
+}
+
+/* Factors of a weight's values, and of what goes into the product, which says how those are rounded to 4 bits: MODULE.scale. */
+static bool name_scale(struct entry *x, const struct gguf_tensor *t, const struct model_config *c)
+{
+    const char *suffix = str_ends(t->name, SCALE_SUFFIX)   ? SCALE_SUFFIX
+                         : str_ends(t->name, INPUT_SUFFIX) ? INPUT_SUFFIX
+                                                           : NULL;
+    char weight[128], hf[96];
+    size_t n = suffix ? strlen(t->name) - strlen(suffix) : 0, weight_n = strlen(".weight");
+    if (!suffix || n + weight_n >= sizeof weight)
+        return false;
+    snprintf(weight, sizeof weight, "%.*s.weight", (int)n, t->name);
+    if (!gguf_name_to_hf(c, weight, 0, hf, sizeof hf) || !str_ends(hf, ".weight"))
+        return false;
+    snprintf(x->name, sizeof x->name, "%.*s%s", (int)(strlen(hf) - weight_n), hf, suffix);
+    return true;
+}
+
+/* The number that a tensor's values are multiplied by beside their own scales; of n experts each has one. */
+static bool find_scale(struct gguf_model *m, struct entry *x, uint32_t expert, uint64_t n, struct err *e)
+{
+    char name[128];
+    size_t stem = strlen(x->stored->name) - strlen(".weight");
+    x->scale = 1;
+    if (!str_ends(x->stored->name, ".weight") || stem + strlen(SCALE_SUFFIX) >= sizeof name)
+        return true;
+    snprintf(name, sizeof name, "%.*s" SCALE_SUFFIX, (int)stem, x->stored->name);
+    const struct gguf_tensor *t = gguf_tensor_find(m->file, name);
+    if (!t)
+        return true;
+    if (t->type == GGML_F32 && t->bytes == n * sizeof x->scale) {
+        memcpy(&x->scale, t->data + expert * sizeof x->scale, sizeof x->scale);
+        if (isfinite(x->scale))
+            return true;
+    }
+    err_set(e, ERR_USER, "%s in %s is not one finite F32 for each matrix of %s", name, gguf_path(m->file, t),
+            x->stored->name);
+    return err_hint(e, "the file is damaged: download or make it again");
 }
 
 static bool fill(struct entry *x, const struct gguf_tensor *t, const struct model_config *c, struct err *e)
@@ -147,7 +201,7 @@ static bool fill(struct entry *x, const struct gguf_tensor *t, const struct mode
     struct tensor *out = &x->tensor;
     x->stored = t;
     x->type = gguf_type_of(t->type);
-    if (!name_latent(x, t, c) && !gguf_name_to_hf(c, t->name, 0, x->name, sizeof x->name))
+    if (!name_of_two(x, t, c) && !name_scale(x, t, c) && !gguf_name_to_hf(c, t->name, 0, x->name, sizeof x->name))
         snprintf(x->name, sizeof x->name, "%s", t->name);
     *out = (struct tensor){.name = x->name,
                            .dtype = dtype_of(t->type),
@@ -178,24 +232,32 @@ static bool has_shape(const struct gguf_tensor *t, uint64_t cols, uint64_t rows,
     return t->ne[0] == cols && t->ne[1] == rows && t->ne[2] == heads && t->ne[3] == 1;
 }
 
-/* Joins the two tensors of each kv_b. */
-static bool join_latent(struct gguf_model *m, struct err *e)
+/* Whether both have the shapes that the metadata say. */
+static bool two_fit(const struct model_config *c, const struct gguf_tensor *a, const struct gguf_tensor *b)
 {
-    const struct mla_config *x = &m->config->mla;
-    const uint64_t heads = m->config->num_heads;
+    const struct mla_config *x = &c->mla;
+    if (!x->kv_rank)
+        return has_shape(a, c->hidden_size, config_delta_mixed(c), 1) &&
+               has_shape(b, c->hidden_size, config_delta_values(c), 1);
+    return has_shape(a, x->nope, x->kv_rank, c->num_heads) && has_shape(b, x->kv_rank, x->values, c->num_heads);
+}
+
+/* Joins the two tensors of a matrix. */
+static bool join_two(struct gguf_model *m, struct err *e)
+{
     char module[80], name[96];
     uint32_t i;
+    bool first;
     for (struct entry *k = m->entries; k < m->entries + m->n; k++) {
-        if (gguf_name_to_latent(m->config, k->stored->name, module, sizeof module) != LATENT_KEYS)
+        if (!is_of_two(m->config, k->stored->name, module, &first) || !first)
             continue;
-        snprintf(name, sizeof name, "%s" LATENT_SUFFIX, module);
-        if (strmap_find(&m->by_name, name, strlen(name), &i) && has_shape(k->stored, x->nope, x->kv_rank, heads) &&
-            has_shape(m->entries[i].stored, x->kv_rank, x->values, heads)) {
+        snprintf(name, sizeof name, "%s" OTHER_SUFFIX, module);
+        if (strmap_find(&m->by_name, name, strlen(name), &i) && two_fit(m->config, k->stored, m->entries[i].stored)) {
             k->values = &m->entries[i];
             continue;
         }
-        err_set(e, ERR_USER, "%s in %s does not go with attn_v_b and the shapes of its metadata", k->stored->name,
-                gguf_path(m->file, k->stored));
+        err_set(e, ERR_USER, "%s in %s does not go with %s and the shapes of its metadata", k->stored->name,
+                gguf_path(m->file, k->stored), m->config->mla.kv_rank ? "attn_v_b" : "attn_gate");
         return err_hint(e, "the file is damaged: convert the model again");
     }
     return true;
@@ -241,6 +303,7 @@ void *gguf_source_open(const char *path, struct model_config *config, struct err
             fill_expert(x, t, (uint32_t)expert, config);
         else
             ok = fill(x, t, config, e);
+        ok = ok && find_scale(m, x, experts ? (uint32_t)expert : 0, max_u64(1, experts), e);
         if (++expert >= experts) {
             expert = 0;
             of++;
@@ -252,7 +315,7 @@ void *gguf_source_open(const char *path, struct model_config *config, struct err
             err_hint(e, "convert the model again");
         }
     }
-    if (ok && join_latent(m, e))
+    if (ok && join_two(m, e))
         return m;
     model_close(m);
     return NULL;
@@ -296,23 +359,34 @@ static void model_drop(const void *self, const struct tensor *t)
         gguf_drop(model_file(self), x->stored);
 }
 
+static bool is_scaled(const struct entry *x)
+{
+    return x->scale != 1 || (x->values && x->values->scale != 1);
+}
+
 /* Whether the bytes are floats in Hugging Face order. */
 static bool floats_in_order(const struct tensor *t)
 {
-    return t->dtype != DTYPE_OTHER && entry_of(t)->dim == 0 && !entry_of(t)->values;
+    return t->dtype != DTYPE_OTHER && entry_of(t)->dim == 0 && !entry_of(t)->values && !is_scaled(entry_of(t));
 }
 
 static bool model_is_packed(const void *self, const char *module, const char *suffix)
 {
     const struct tensor *t = source_tensor(&gguf_source, self, module, ".weight");
     bool own =
-        !suffix || strcmp(suffix, ".weight") == 0 || (t && entry_of(t)->values && strcmp(suffix, LATENT_SUFFIX) == 0);
-    return own && t && !floats_in_order(t);
+        !suffix || strcmp(suffix, ".weight") == 0 || (t && entry_of(t)->values && strcmp(suffix, OTHER_SUFFIX) == 0);
+    bool scale = suffix && (strcmp(suffix, SCALE_SUFFIX) == 0 || strcmp(suffix, INPUT_SUFFIX) == 0);
+    return t && (scale || (own && !floats_in_order(t)));
 }
 
 static bool model_config_text(const void *self, char **text, size_t *size, struct err *e)
 {
     return hf_config_text(((const struct gguf_model *)self)->config, text, size, e);
+}
+
+static bool is_latent(const struct gguf_model *m)
+{
+    return m->config->mla.kv_rank != 0;
 }
 
 static bool model_weight(const void *self, const char *module, struct weight_info *out, struct err *e)
@@ -329,9 +403,9 @@ static bool model_weight(const void *self, const char *module, struct weight_inf
                 gguf_type_name(unread->stored->type, name));
         return err_hint(e, "use another quantization of the model, or its 16-bit GGUF");
     }
-    if (x->values) {
+    const struct entry *v = x->values;
+    if (v && is_latent(m)) {
         const struct mla_config *l = &m->config->mla;
-        const struct entry *v = x->values;
         *out = (struct weight_info){.rows = m->config->num_heads * (l->nope + l->values),
                                     .cols = l->kv_rank,
                                     .dtype = x->type == v->type ? t->dtype : DTYPE_OTHER,
@@ -342,7 +416,15 @@ static bool model_weight(const void *self, const char *module, struct weight_inf
     if (!source_shape(t, x->stored->name, path, out, e))
         return false;
     out->stored = x->type->name;
-    if (x->type->codes) {
+    const bool one = (!v || x->type == v->type) && !is_scaled(x); /* else its values alone */
+    out->blocks = one && !x->type->codes && x->type->block > 1 ? x->type : NULL;
+    if (!one)
+        out->dtype = DTYPE_OTHER;
+    if (v) {
+        out->rows += (uint32_t)v->tensor.shape[0];
+        out->bytes += v->tensor.bytes;
+    }
+    if (x->type->codes && one) {
         const struct quant_type *type = x->type->codes;
         out->quantized = true;
         out->dtype = DTYPE_F16;
@@ -351,10 +433,24 @@ static bool model_weight(const void *self, const char *module, struct weight_inf
     return true;
 }
 
-/* Where row r of the Hugging Face matrix lies. */
-static const uint8_t *row_at(const struct entry *x, uint32_t r, uint64_t row_bytes)
+/* Where row r of the Hugging Face matrix lies, and whose it is. */
+static const uint8_t *row_at(const struct gguf_model *m, const struct entry *x, uint32_t r, uint64_t cols,
+                             const struct entry **of)
 {
-    return x->tensor.data + (x->dim ? gguf_row_of(r, x->dim) : r) * row_bytes;
+    if (x->values) {
+        enum gguf_mixed part;
+        r = gguf_mixed_row(m->config, r, &part);
+        x = part == MIXED_GATE ? x->values : x;
+    }
+    *of = x;
+    return x->tensor.data + (x->dim ? gguf_row_of(r, x->dim) : r) * gguf_row_bytes(x->type, cols);
+}
+
+static void dequant(const struct entry *x, const uint8_t *src, uint64_t n, float *dst)
+{
+    gguf_dequant(x->type, src, n, dst);
+    for (uint64_t i = 0; x->scale != 1 && i < n; i++)
+        dst[i] *= x->scale;
 }
 
 /* Rows of kv_b: within each head `nope` of k, which lie in columns, then those of v. */
@@ -367,14 +463,13 @@ static void read_latent(const struct entry *x, const struct mla_config *l, uint3
         uint32_t head = r / (l->nope + l->values), in = r % (l->nope + l->values);
         float *to = dst + (uint64_t)(r - row0) * l->kv_rank;
         if (in >= l->nope) {
-            gguf_dequant(v->type, v->tensor.data + ((uint64_t)head * l->values + in - l->nope) * v_bytes, l->kv_rank,
-                         to);
+            dequant(v, v->tensor.data + ((uint64_t)head * l->values + in - l->nope) * v_bytes, l->kv_rank, to);
             r++;
             continue;
         }
         uint32_t n = (uint32_t)min_u64(l->nope - in, row0 + rows - r);
         for (uint32_t j = 0; j < l->kv_rank; j++) {
-            gguf_dequant(x->type, x->tensor.data + ((uint64_t)head * l->kv_rank + j) * k_bytes, l->nope, row);
+            dequant(x, x->tensor.data + ((uint64_t)head * l->kv_rank + j) * k_bytes, l->nope, row);
             for (uint32_t i = 0; i < n; i++)
                 to[(uint64_t)i * l->kv_rank + j] = row[in + i];
         }
@@ -392,25 +487,43 @@ static bool model_read(const void *self, const char *module, uint32_t row0, uint
     if (row0 > w.rows || rows > w.rows - row0)
         return err_set(e, ERR_BUG, "rows %u to %u of %s, which has %u", (unsigned)row0, (unsigned)(row0 + rows),
                        t->name, (unsigned)w.rows);
-    if (x->values) {
+    if (x->values && is_latent(self)) {
         read_latent(x, &((const struct gguf_model *)self)->config->mla, row0, rows, dst);
         return true;
     }
     if (floats_in_order(t))
         return tensor_read_f32(t, (uint64_t)row0 * w.cols, (uint64_t)rows * w.cols, dst, e);
-    uint64_t bytes = gguf_row_bytes(x->type, w.cols);
-    for (uint32_t r = 0; r < rows; r++)
-        gguf_dequant(x->type, row_at(x, row0 + r, bytes), w.cols, dst + (uint64_t)r * w.cols);
+    for (uint32_t r = 0; r < rows; r++) {
+        const struct entry *of;
+        const uint8_t *row = row_at(self, x, row0 + r, w.cols, &of);
+        dequant(of, row, w.cols, dst + (uint64_t)r * w.cols);
+    }
     return true;
 }
 
 static bool model_codes(const void *self, const char *module, struct qlinear *q, struct err *e)
 {
     const struct entry *x = entry_of(source_tensor(&gguf_source, self, module, ".weight"));
-    uint64_t bytes = gguf_row_bytes(x->type, q->cols);
     (void)e;
-    for (uint32_t r = 0; r < q->rows; r++)
-        gguf_unpack_row(x->type, row_at(x, r, bytes), q, r);
+    for (uint32_t r = 0; r < q->rows; r++) {
+        const struct entry *of;
+        const uint8_t *row = row_at(self, x, r, q->cols, &of);
+        gguf_unpack_row(x->type, row, q, r);
+    }
+    return true;
+}
+
+static bool model_blocks(const void *self, const char *module, uint32_t row0, uint32_t rows, uint8_t *dst,
+                         struct err *e)
+{
+    const struct tensor *t = source_tensor(&gguf_source, self, module, ".weight");
+    const struct entry *x = entry_of(t);
+    const uint64_t cols = x->stored->ne[0], bytes = gguf_row_bytes(x->type, cols);
+    (void)e;
+    for (uint32_t r = 0; r < rows; r++) {
+        const struct entry *of;
+        memcpy(dst + r * bytes, row_at(self, x, row0 + r, cols, &of), (size_t)bytes);
+    }
     return true;
 }
 
@@ -453,5 +566,6 @@ const struct model_source gguf_source = {
     .weight = model_weight,
     .read = model_read,
     .codes = model_codes,
+    .blocks = model_blocks,
     .check_finite = model_check_finite,
 };

@@ -7,6 +7,7 @@
 #include "formats/read/checkpoint_folder.h"
 #include "formats/read/checkpoint_gguf.h"
 #include "formats/read/tensor_values.h"
+#include "formats/read/value_heads.h"
 #include "formats/foreign.h"
 #include "host/base/os.h"
 #include "host/base/str.h"
@@ -77,6 +78,16 @@ bool checkpoint_open(struct checkpoint **out, const char *path, struct err *e)
         return true;
     checkpoint_close(out);
     return false;
+}
+
+bool checkpoint_set_tiled(struct checkpoint *c, bool tiled, struct err *e)
+{
+    if (!value_heads_differ(&c->config) || c->config.delta.tiled == tiled)
+        return true;
+    c->config.delta.tiled = tiled;
+    c->self = value_heads_open(c->source, c->self, &c->config, e);
+    c->source = &value_heads_source;
+    return c->self != NULL;
 }
 
 void checkpoint_close(struct checkpoint **out)
@@ -225,6 +236,17 @@ bool checkpoint_read_codes(const struct checkpoint *c, const char *module, struc
         return true;
     qlinear_free(q);
     return false;
+}
+
+bool checkpoint_read_blocks(const struct checkpoint *c, const char *module, uint32_t row0, uint32_t rows, uint8_t *dst,
+                            struct err *e)
+{
+    struct weight_info w;
+    if (!checkpoint_weight(c, module, &w, e))
+        return false;
+    if (!w.blocks || row0 > w.rows || rows > w.rows - row0)
+        return err_set(e, ERR_BUG, "blocks of rows %u to %u of %s", (unsigned)row0, (unsigned)(row0 + rows), module);
+    return c->source->blocks(c->self, module, row0, rows, dst, e);
 }
 
 bool checkpoint_check_finite(const struct checkpoint *c, const char *module, struct err *e)

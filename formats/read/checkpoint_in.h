@@ -11,6 +11,9 @@ struct checkpoint;
 /* Opens a folder (config.json, safetensors) or a GGUF file. */
 bool checkpoint_open(struct checkpoint **out, const char *path, struct err *e);
 void checkpoint_close(struct checkpoint **c);
+/* Shows value heads of the gated delta rule in the order of llama.cpp's GGUFs (delta.tiled), or in that of folders, where those differ
+ * (value_heads.h). A folder is opened in its own order, a GGUF too. Before anything else is asked of it. */
+bool checkpoint_set_tiled(struct checkpoint *c, bool tiled, struct err *e);
 const struct model_config *checkpoint_config(const struct checkpoint *c);
 /* The path it was opened by. */
 const char *checkpoint_dir(const struct checkpoint *c);
@@ -55,6 +58,9 @@ const struct tensor *checkpoint_stored(const struct checkpoint *c, const char *m
  * need be. */
 bool checkpoint_read_f32(const struct checkpoint *c, const char *module, uint32_t row0, uint32_t rows, float *dst,
                          struct err *e);
+/* Rows [row0, row0 + rows) of a weight with weight_info.blocks, as blocks of that type. */
+bool checkpoint_read_blocks(const struct checkpoint *c, const char *module, uint32_t row0, uint32_t rows, uint8_t *dst,
+                            struct err *e);
 /* NaN and infinities in the module's float tensors (weight or scales, and bias): ERR_USER naming tensor,
  * file, element. So is a shape among the data that is not that of the tensors. */
 bool checkpoint_check_finite(const struct checkpoint *c, const char *module, struct err *e);

@@ -154,6 +154,31 @@ bool narrow_rows(const struct narrow_linear *w, uint32_t row0, uint32_t rows, fl
     return true;
 }
 
+const struct gguf_type *narrow_blocks_type(const struct narrow_linear *w)
+{
+    return w->fp4 && w->cols % FP4_GROUP == 0 ? gguf_type_of(GGML_MXFP4) : NULL;
+}
+
+bool narrow_blocks(const struct narrow_linear *w, uint32_t row0, uint32_t rows, uint8_t *dst, struct err *e)
+{
+    enum { HALF = FP4_GROUP / 2 };
+    if (!narrow_blocks_type(w) || row0 > w->rows || rows > w->rows - row0)
+        return err_set(e, ERR_BUG, "blocks of rows %u to %u of %s", (unsigned)row0, (unsigned)(row0 + rows), w->module);
+    for (uint32_t r = 0; r < rows; r++) {
+        uint64_t at = (w->row_first + (uint64_t)(row0 + r) * w->row_step) * (w->cols / FP4_GROUP);
+        for (uint32_t b = 0; b < w->cols / FP4_GROUP; b++, at++, dst += 1 + HALF) {
+            const uint8_t *from = w->values->data + at * HALF;
+            dst[0] = w->scales->data[at];
+            for (uint32_t i = 0; i < HALF; i++) {
+                uint8_t low = from[i / 2], high = from[HALF / 2 + i / 2];
+                unsigned shift = 4 * (i % 2);
+                dst[1 + i] = (uint8_t)((low >> shift & 15) | (high >> shift & 15) << 4);
+            }
+        }
+    }
+    return true;
+}
+
 static bool not_finite(const struct safetensors *s, const struct tensor *t, uint64_t at, struct err *e)
 {
     err_set(e, ERR_USER, "%s in %s holds NaN at element %llu", t->name, safetensors_path(s, t), (unsigned long long)at);

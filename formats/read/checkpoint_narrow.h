@@ -6,6 +6,7 @@
 #define FORMATS_CHECKPOINT_NARROW_H
 
 #include "arch/config.h"
+#include "formats/gguf/gguf_type.h"
 #include "formats/hf/safetensors.h"
 
 struct narrow_linear {
@@ -28,6 +29,9 @@ bool narrow_open(struct narrow_linear *w, const struct safetensors *s, const str
 uint64_t narrow_bytes(const struct narrow_linear *w);
 /* "F8_E4M3", "F4_E2M1". */
 const char *narrow_type_name(const struct narrow_linear *w);
+/* The type of GGUF that holds it to the last bit; NULL: none. Rows in its blocks, whose first sixteen values are in low halves. */
+const struct gguf_type *narrow_blocks_type(const struct narrow_linear *w);
+bool narrow_blocks(const struct narrow_linear *w, uint32_t row0, uint32_t rows, uint8_t *dst, struct err *e);
 /* Rows [row0, row0 + rows) as f32 into dst [rows, cols]: value times scale, rounded once. */
 bool narrow_rows(const struct narrow_linear *w, uint32_t row0, uint32_t rows, float *dst, struct err *e);
 /* NaN among the values, NaN and infinities among the scales: ERR_USER naming tensor, file, element. */

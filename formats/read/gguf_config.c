@@ -8,6 +8,7 @@
 #include "arch/family.h"
 #include "formats/gguf/gguf_names.h"
 #include "formats/gguf/gguf_type.h"
+#include "formats/read/value_heads.h"
 
 /* By this share a factor of rope_freqs.weight may differ from llama3's: they were computed in f32. */
 #define FACTOR_TOLERANCE 1e-5
@@ -201,6 +202,12 @@ static bool read_shape(const struct reader *r, struct model_config *c)
     return true;
 }
 
+/* Those that guess further tokens are blocks too. */
+static bool is_list_of_blocks(const struct gguf_kv *kv, const struct model_config *c)
+{
+    return kv->type == GGUF_ARRAY && kv->element != GGUF_STRING && kv->n == c->num_layers + c->next_token_layers;
+}
+
 /* ---- the gated delta rule ---- */
 
 static bool read_delta(const struct reader *r, struct model_config *c)
@@ -221,12 +228,11 @@ static bool read_delta(const struct reader *r, struct model_config *c)
     x->value_dim = inner / x->value_heads;
     if (inner % x->value_heads || x->value_heads % x->key_heads)
         return bad(r, "ssm.time_step_rank", "does not go with the other sizes of the gated delta rule");
-    if (!gguf_has_delta(c))
-        config_unsupported(c, "start from the folder of the original model",
-                           "%s: its value heads are more than its key heads, and in an order that gsq does not read",
-                           r->path);
+    if (x->key_dim != x->value_dim)
+        return bad(r, "ssm.inner_size", "is not ssm.state_size for each of ssm.time_step_rank heads");
+    x->tiled = value_heads_differ(c);
     const struct gguf_kv *kv = gguf_find(r->g, full_key(r, "attention.recurrent_layers", name));
-    bool list = kv && kv->type == GGUF_ARRAY && kv->element != GGUF_STRING && kv->n == c->num_layers;
+    bool list = kv && is_list_of_blocks(kv, c);
     if (kv && !list)
         return bad(r, "attention.recurrent_layers", "is not a list with one value for each block");
     if (!(x->layers = calloc(c->num_layers + 1u, sizeof *x->layers)))
@@ -498,7 +504,7 @@ static bool read_windows(const struct reader *r, struct model_config *c)
     if (!r->known || !c->sliding_window || (!kv && !usual))
         return true;
     uint64_t every = !kv ? usual : kv->type == GGUF_ARRAY ? 0 : (uint64_t)gguf_integer(kv, 0);
-    bool list = kv && kv->type == GGUF_ARRAY && kv->element != GGUF_STRING && kv->n == c->num_layers;
+    bool list = kv && is_list_of_blocks(kv, c);
     if (kv && !list && (kv->type == GGUF_ARRAY || kv->type == GGUF_STRING || gguf_integer(kv, 0) < 0))
         return bad(r, "attention.sliding_window_pattern", "is not a list with one value for each block");
     c->slides = calloc(c->num_layers, sizeof *c->slides);

@@ -9,6 +9,7 @@
 #include "formats/gguf/gguf.h"
 #include "formats/gguf/gguf_names.h"
 #include "formats/gguf/gguf_type.h"
+#include "formats/read/value_heads.h"
 #include "host/base/grow.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
@@ -105,6 +106,10 @@ static bool module_of(const char *path, const struct gguf_tensor *t, uint32_t ex
 {
     char weight[NAME_BYTES], hf[128];
     bool known = gguf_name_to_hf(checkpoint_config(ck), weight_of(t, weight), expert, hf, sizeof hf);
+    if (gguf_name_to_mixed(checkpoint_config(ck), weight, hf, sizeof hf - strlen(".weight"))) { /* both see the same */
+        strcat(hf, ".weight");
+        known = true;
+    }
     size_t n = known ? strlen(hf) : 0, suffix = strlen(".weight");
     known = known && n > suffix && strcmp(hf + n - suffix, ".weight") == 0;
     if (known) {
@@ -158,7 +163,7 @@ static bool read_row(struct imatrix *m, const struct gguf_tensor *t, const struc
                 checkpoint_dir(ck), info.cols);
         return err_hint(e, "the importance matrix was made from another model: make one with gsq imatrix");
     }
-    /* The head under both of its names. */
+    /* The head under both of its names, parts of one matrix. */
     if (imatrix_find(m, module))
         return true;
     memcpy(&count, counts->data + i * sizeof count, sizeof count);
@@ -167,6 +172,9 @@ static bool read_row(struct imatrix *m, const struct gguf_tensor *t, const struc
     if (!imatrix_add(m, module, info.cols, (double)count, &sums, e))
         return false;
     memcpy(sums, t->data + (size_t)i * info.cols * 4, (size_t)info.cols * 4);
+    if (!checkpoint_config(ck)->delta.tiled &&
+        !value_heads_turn_columns(checkpoint_config(ck), module, false, sums, info.cols, e))
+        return false;
     return count == 0 || check_sums(path, t, &m->entries[m->n - 1], e);
 }
 
@@ -297,24 +305,37 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct named *)a)->name, ((const struct named *)b)->name);
 }
 
+/* Names of an entry: in a GGUF one matrix may also be two tensors. */
+enum { MOST_NAMES = 3 };
+
+static void add_named(struct named *x, const char *name, const struct imatrix_entry *first)
+{
+    snprintf(x->name, sizeof x->name, "%s", name);
+    snprintf(x->sums, sizeof x->sums, "%s" SUMS, x->name);
+    snprintf(x->counts, sizeof x->counts, "%s" COUNTS, x->name);
+    x->first = first;
+    x->n = 1;
+}
+
 static bool name_entries(const struct imatrix *m, struct named *list, size_t *n, struct err *e)
 {
     *n = 0;
     for (size_t i = 0; i < m->n; i++) {
         struct named *x = &list[*n];
-        char hf[128];
+        char hf[128], name[NAME_BYTES];
         snprintf(hf, sizeof hf, "%s.weight", m->entries[i].module);
-        if (!gguf_name_of(m->config, hf, x->name, sizeof x->name))
+        if (!gguf_name_of(m->config, hf, name, sizeof name))
             return err_set(e, ERR_BUG, "%s has no name in a GGUF", hf);
-        if (i && strcmp(x->name, x[-1].name) == 0) {
+        if (i && strcmp(name, x[-1].name) == 0) {
             x[-1].n++;
             continue;
         }
-        snprintf(x->sums, sizeof x->sums, "%s" SUMS, x->name);
-        snprintf(x->counts, sizeof x->counts, "%s" COUNTS, x->name);
-        x->first = &m->entries[i];
-        x->n = 1;
-        ++*n;
+        add_named(&list[(*n)++], name, &m->entries[i]);
+        for (int part = MIXED_QKV; part <= MIXED_GATE; part++) {
+            char other[NAME_BYTES];
+            if (gguf_name_of_mixed(name, (enum gguf_mixed)part, other, sizeof other))
+                add_named(&list[(*n)++], other, &m->entries[i]);
+        }
     }
     qsort(list, *n, sizeof *list, by_name);
     return true;
@@ -331,6 +352,20 @@ static struct gguf_keys *facts(const struct imatrix *m)
     return k;
 }
 
+/* In the order of a GGUF's columns. */
+static bool put_sums(const struct imatrix *m, const struct imatrix_entry *x, struct gguf_writer *w, struct err *e)
+{
+    const size_t bytes = (size_t)x->cols * sizeof *x->sums;
+    float *v = malloc(bytes + 1);
+    if (!v)
+        return err_nomem(e, x->module, bytes);
+    memcpy(v, x->sums, bytes);
+    bool ok = (m->config->delta.tiled || value_heads_turn_columns(m->config, x->module, true, v, x->cols, e)) &&
+              gguf_writer_put(w, v, bytes, e);
+    free(v);
+    return ok;
+}
+
 static bool write_file(const struct imatrix *m, const struct named *list, size_t n, const struct gguf_tensor_plan *plan,
                        const char *path, struct err *e)
 {
@@ -341,7 +376,7 @@ static bool write_file(const struct imatrix *m, const struct named *list, size_t
     for (size_t i = 0; ok && i < n; i++) {
         const struct imatrix_entry *x = list[i].first;
         for (uint32_t r = 0; ok && r < list[i].n; r++)
-            ok = gguf_writer_put(w, x[r].sums, (size_t)x[r].cols * 4, e);
+            ok = put_sums(m, &x[r], w, e);
         for (uint32_t r = 0; ok && r < list[i].n; r++) {
             float count = (float)x[r].count;
             ok = gguf_writer_put(w, &count, 4, e);
@@ -357,8 +392,8 @@ static bool write_file(const struct imatrix *m, const struct named *list, size_t
 
 bool imatrix_write(const struct imatrix *m, const char *path, struct err *e)
 {
-    struct named *list = calloc(m->n + 1, sizeof *list);
-    struct gguf_tensor_plan *plan = calloc(2 * m->n + 1, sizeof *plan);
+    struct named *list = calloc(MOST_NAMES * m->n + 1, sizeof *list);
+    struct gguf_tensor_plan *plan = calloc(2 * MOST_NAMES * m->n + 1, sizeof *plan);
     size_t n = 0;
     bool ok = list && plan ? name_entries(m, list, &n, e)
                            : err_nomem(e, "an importance matrix", (m->n + 1) * (sizeof *list + 2 * sizeof *plan));

@@ -21,6 +21,8 @@ bool checkpoint_matrix(const struct checkpoint *c, struct matrix *x, struct err 
     x->rows = w.rows;
     x->cols = w.cols;
     x->stored = w.stored;
+    bool split = x->part && x->part->role == ROLE_KV_B; /* and turned in part: its rows are none of a file's */
+    x->blocks = split ? NULL : w.blocks;
     x->type = x->wanted = w.stored ? gguf_type_named(w.stored) : NULL;
     x->coded = w.quantized;
     x->spec = w.spec;

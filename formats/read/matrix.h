@@ -19,9 +19,10 @@ struct matrix {
     /* What it is stored as, by GGUF's names, and what it would be if its rows were a multiple of that type's block. NULL in
      * a folder where it is coded, and where a folder is planned. */
     const struct gguf_type *type, *wanted;
-    bool coded;             /* as codes and scales; else it stays in 16 bits or, in a GGUF, is rounded */
-    struct quant_spec spec; /* if coded */
-    bool copied; /* of a GGUF: not coded, but written as it is: codes of the model, or all of a file that is refined */
+    bool coded;                     /* as codes and scales; else it stays in 16 bits or, in a GGUF, is rounded */
+    struct quant_spec spec;         /* if coded */
+    const struct gguf_type *blocks; /* whose blocks the model has, where it has no codes (weight_info) */
+    bool copied; /* of a GGUF: not coded, but written as it is in the model, codes or blocks, or in a file that is refined */
 };
 
 /* Whether it is a linear: a matrix of a block that codes are learned for. Others of a block are kept, in a GGUF rounded. */

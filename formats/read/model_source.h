@@ -3,7 +3,7 @@
 #define FORMATS_MODEL_SOURCE_H
 
 #include "formats/hf/safetensors.h"
-#include "formats/quant_type.h"
+#include "formats/gguf/gguf_type.h"
 
 /* What a module ("model.layers.0.self_attn.q_proj", "model.embed_tokens", "model.norm") stores as its weight.
  */
@@ -14,11 +14,14 @@ struct weight_info {
                        * without codes of ours (Q6_K, IQ4_NL ...) or narrow floating point, read as f32 */
     const char *stored;     /* "F16", "Q4_K"; NULL: packed as a Hugging Face folder does it */
     struct quant_spec spec; /* quantized only */
-    uint64_t bytes;         /* on disk: the weight with its scales and zeros, without the bias */
+    /* The type whose blocks a GGUF can take over as they are (checkpoint_read_blocks), where it has no codes of ours: MXFP4, Q4_1, IQ4_NL.
+     * NULL: none. */
+    const struct gguf_type *blocks;
+    uint64_t bytes; /* on disk: the weight with its scales and zeros, without the bias */
 };
 struct gguf;
 /* The functions of checkpoint_in.h by the same names; self: what was opened. `weight`, `read` and the like take any module,
- * `codes` one that is quantized, with q made for it. */
+ * `codes` one that is quantized, with q made for it, `blocks` one that has them. */
 struct model_source {
     void (*close)(void *self);
     const struct gguf *(*file)(const void *self); /* NULL: no file, a folder */
@@ -32,6 +35,7 @@ struct model_source {
     bool (*weight)(const void *self, const char *module, struct weight_info *out, struct err *e);
     bool (*read)(const void *self, const char *module, uint32_t row0, uint32_t rows, float *dst, struct err *e);
     bool (*codes)(const void *self, const char *module, struct qlinear *q, struct err *e);
+    bool (*blocks)(const void *self, const char *module, uint32_t row0, uint32_t rows, uint8_t *dst, struct err *e);
     bool (*check_finite)(const void *self, const char *module, struct err *e); /* the weight */
 };
 

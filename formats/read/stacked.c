@@ -332,6 +332,7 @@ bool stacked_weight(const struct stacked *x, const char *module, struct weight_i
                                 .cols = w.cols,
                                 .dtype = DTYPE_OTHER,
                                 .stored = narrow_type_name(&w),
+                                .blocks = narrow_blocks_type(&w),
                                 .bytes = p->tensor.bytes + p->tensor.bytes / 16};
     return true;
 }
@@ -361,6 +362,13 @@ bool stacked_read(const struct stacked *x, const char *module, uint32_t row0, ui
     if (p->rule->turned)
         return read_turned(p, row0, rows, dst, e);
     return open_fp4(x, p, module, true, &w, e) && narrow_rows(&w, row0, rows, dst, e);
+}
+
+bool stacked_blocks(const struct stacked *x, const char *module, uint32_t row0, uint32_t rows, uint8_t *dst,
+                    struct err *e)
+{
+    struct narrow_linear w;
+    return open_fp4(x, matrix_of(x, module), module, true, &w, e) && narrow_blocks(&w, row0, rows, dst, e);
 }
 
 bool stacked_check_finite(const struct stacked *x, const char *module, struct err *e)

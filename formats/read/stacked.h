@@ -22,6 +22,8 @@ void stacked_drop(const struct stacked *x, const struct tensor *t);
 bool stacked_is_packed(const struct stacked *x, const char *module, const char *suffix);
 bool stacked_weight(const struct stacked *x, const char *module, struct weight_info *out, struct err *e);
 bool stacked_read(const struct stacked *x, const char *module, uint32_t row0, uint32_t rows, float *dst, struct err *e);
+bool stacked_blocks(const struct stacked *x, const char *module, uint32_t row0, uint32_t rows, uint8_t *dst,
+                    struct err *e);
 bool stacked_check_finite(const struct stacked *x, const char *module, struct err *e);
 
 #endif

@@ -166,6 +166,11 @@ static bool place(struct matrix *x)
     bool values = x->wanted && x->wanted->block == 1;
     bool split =
         x->part && x->part->role == ROLE_KV_B; /* and turned in part: rows of its codes are none of the file's */
+    if (x->blocks && (!x->wanted || x->wanted == x->blocks)) {
+        x->type = x->blocks;
+        x->copied = true;
+        return true;
+    }
     if (values || split || !x->coded) {
         x->coded = false;
         x->type = values ? x->wanted : x->type && x->type->block == 1 ? x->type : gguf_type_of(GGML_F16);

@@ -147,6 +147,9 @@ bool gguf_mixture_read(const char *text, const char **out, struct err *e)
 int gguf_mixture_file_type(const char *mixture)
 {
     int i = find(mixture);
+    for (size_t k = 0; i < 0 && k < sizeof refused / sizeof *refused; k++)
+        if (same_name(mixture, refused[k].name) || (refused[k].also && same_name(mixture, refused[k].also)))
+            return refused[k].file_type;
     return i < 0 ? -1 : mixtures[i].file_type;
 }
 
@@ -161,14 +164,41 @@ struct place {
     enum { IN_BLOCK, EMBEDDING, HEAD } where;
     const struct block_part *part; /* of a block; NULL: one that no family has */
     uint32_t layer, layers;
-    bool shared; /* four heads or more share a key and value */
-    bool large;  /* the 70B models, whose attn_v is small beside the rest */
-    bool eight;  /* eight experts, beside which attention is small */
+    bool like_v;             /* attn_v, or attn_qkv, of which it is a part */
+    uint32_t v_at, v_layers; /* of those: how many layers before have one, and how many in all */
+    bool shared;             /* four heads or more share a key and value */
+    bool large;              /* the 70B models, whose attn_v is small beside the rest */
+    bool eight;              /* eight experts, beside which attention is small */
 };
+
+static bool is_like_v(const struct block_part *p)
+{
+    return p->role == ROLE_V || p->role == ROLE_QKV ||
+           (p->role == ROLE_DELTA_MIXED && strcmp(p->gguf, "attn_qkv") == 0);
+}
+
+/* Layers below `end` that have such a matrix. */
+static uint32_t layers_with_v(const struct model_config *c, uint32_t end)
+{
+    const struct family *f = family_of(c);
+    const struct block_part *p;
+    uint32_t n = 0;
+    for (uint32_t layer = 0; layer < end; layer++) {
+        bool has = false;
+        for (size_t i = 0; !has && (p = block_part_at(i)); i++)
+            has = is_like_v(p) && block_has(c, f, layer, p);
+        n += has;
+    }
+    return n;
+}
 
 static struct place place_of(const struct model_config *c, const struct matrix *x)
 {
-    return (struct place){.where = x->head        ? HEAD
+    const bool like_v = x->part && is_like_v(x->part);
+    return (struct place){.like_v = like_v,
+                          .v_at = like_v ? layers_with_v(c, x->layer) : 0,
+                          .v_layers = like_v ? layers_with_v(c, c->num_layers) : 0,
+                          .where = x->head        ? HEAD
                                    : x->embedding ? EMBEDDING
                                                   : IN_BLOCK,
                           .part = x->part,
@@ -179,11 +209,11 @@ static struct place place_of(const struct model_config *c, const struct matrix *
                           .eight = c->experts.n == 8};
 }
 
-/* The first and last eighth of the blocks, and every third between. */
-static bool more_bits(const struct place *p)
+/* The first and last eighth of n, and every third between. */
+static bool more_bits(uint32_t at, uint32_t n)
 {
-    uint32_t eighth = p->layers / 8;
-    return p->layer < eighth || p->layer >= 7 * p->layers / 8 || (p->layer - eighth) % 3 == 2;
+    uint32_t eighth = n / 8;
+    return at < eighth || at >= 7 * n / 8 || (at - eighth) % 3 == 2;
 }
 
 static uint32_t type_of_v(enum mixture_id m, const struct place *p)
@@ -194,12 +224,12 @@ static uint32_t type_of_v(enum mixture_id m, const struct place *p)
     else if (m == MIX_Q2_K_S && p->shared)
         t = GGML_Q4_K;
     else if (m == MIX_Q3_K_M)
-        t = p->layer < 2 ? GGML_Q5_K : GGML_Q4_K;
+        t = p->v_at < 2 ? GGML_Q5_K : GGML_Q4_K;
     else if (m == MIX_Q3_K_L)
         t = GGML_Q5_K;
-    else if (m == MIX_Q4_K_S && p->layer < 4)
+    else if (m == MIX_Q4_K_S && p->v_at < 4)
         t = GGML_Q5_K;
-    else if ((m == MIX_Q4_K_M || m == MIX_Q5_K_M) && more_bits(p))
+    else if ((m == MIX_Q4_K_M || m == MIX_Q5_K_M) && more_bits(p->v_at, p->v_layers))
         t = GGML_Q6_K;
     return p->large && (t == GGML_Q3_K || t == GGML_Q4_K) ? GGML_Q5_K : t;
 }
@@ -215,7 +245,7 @@ static uint32_t type_of_down(enum mixture_id m, const struct place *p)
         return p->layer < p->layers / 16 ? GGML_Q5_K : GGML_Q4_K;
     if (m == MIX_Q3_K_L || (m == MIX_Q4_K_S && first_eighth))
         return GGML_Q5_K;
-    if ((m == MIX_Q4_K_M || m == MIX_Q5_K_M) && more_bits(p))
+    if ((m == MIX_Q4_K_M || m == MIX_Q5_K_M) && more_bits(p->layer, p->layers))
         return GGML_Q6_K;
     return mixtures[m].base;
 }
@@ -232,25 +262,17 @@ static uint32_t type_of(enum mixture_id m, const struct place *p)
     enum role role = p->part ? p->part->role : ROLE_COUNT;
     if (role == ROLE_VALUES_O)
         role = ROLE_O;
-    if (role == ROLE_DELTA_MIXED && strcmp(p->part->gguf, "attn_qkv") == 0)
-        role = ROLE_QKV;
     if (p->eight && !plain) {
-        if (role == ROLE_V || role == ROLE_K)
+        if (p->like_v || role == ROLE_K)
             return GGML_Q8_0;
         if (role == ROLE_O &&
             (m == MIX_Q2_K || m == MIX_Q3_K_S || m == MIX_Q3_K_M || m == MIX_Q4_K_S || m == MIX_Q4_K_M))
             return GGML_Q5_K;
     }
-    if (role == ROLE_V)
+    if (p->like_v)
         return type_of_v(m, p);
     if (role == ROLE_DOWN)
         return type_of_down(m, p);
-    if (role == ROLE_QKV && (m == MIX_Q3_K_M || m == MIX_Q3_K_L))
-        return GGML_Q4_K;
-    if (role == ROLE_QKV && m == MIX_Q4_K_M)
-        return GGML_Q5_K;
-    if (role == ROLE_QKV && m == MIX_Q5_K_M)
-        return GGML_Q6_K;
     if (role == ROLE_O && m == MIX_Q2_K)
         return GGML_Q3_K;
     if (role == ROLE_O && m == MIX_Q3_K_M)

@@ -9,6 +9,7 @@
 
 #include "arch/block.h"
 #include "formats/read/tensor_values.h"
+#include "formats/read/value_heads.h"
 #include "formats/write/gguf_export.h"
 #include "formats/write/gguf_mixture.h"
 #include "formats/write/gguf_override.h"
@@ -304,12 +305,13 @@ static bool plan_model(struct gguf_plan *p)
                 c->architecture[0] ? c->architecture : c->model_type);
         return err_hint(p->e, "gsq writes GGUFs of %s models", family_names(known, sizeof known));
     }
-    if (c->delta.value_heads && !gguf_has_delta(c)) {
-        err_set(p->e, ERR_USER, "%s: of its gated delta rule llama.cpp expects %s", checkpoint_dir(p->src),
-                c->delta.key_dim != c->delta.value_dim ? "keys as wide as values"
-                                                       : "value heads in another order, which gsq does not write yet");
+    if (c->delta.key_dim != c->delta.value_dim) {
+        err_set(p->e, ERR_USER, "%s: of its gated delta rule llama.cpp expects keys as wide as values",
+                checkpoint_dir(p->src));
         return err_hint(p->e, "write a folder: --format gptq, for instance");
     }
+    if (value_heads_differ(c) && !c->delta.tiled)
+        return err_set(p->e, ERR_BUG, "value heads of %s are in the order of folders", checkpoint_dir(p->src));
     while (p->kept < p->n_items && !(p->items[p->kept].part && p->items[p->kept].part->kind == PART_KEPT))
         p->kept++;
     if (!config_supported(c, p->e) ||

@@ -183,6 +183,23 @@ static bool write_coded(struct writing *w, const struct gguf_entry *x)
     return ok;
 }
 
+/* Blocks of a type that the model has too. */
+static bool write_blocks(struct writing *w, const struct gguf_entry *x)
+{
+    uint64_t row_bytes = gguf_row_bytes(x->type, x->cols);
+    uint64_t step =
+        x->heads ? 1 : min_u64(x->rows, max_u64(1, TILE / row_bytes)); /* rows that stand as they do there */
+    uint8_t *rows = malloc((size_t)(step * row_bytes));
+    bool ok = rows ? true : err_nomem(w->e, x->module, step * row_bytes);
+    for (uint32_t r0 = 0; ok && r0 < x->rows; r0 += (uint32_t)step) {
+        uint32_t n = (uint32_t)min_u64(step, x->rows - r0);
+        ok = checkpoint_read_blocks(w->plan->src, x->module, source_row(w, x, r0), n, rows, w->e) &&
+             put(w, rows, n * row_bytes, (uint64_t)n * x->cols);
+    }
+    free(rows);
+    return ok;
+}
+
 /* Those of a GGUF as they are (gguf_config.c checked them): no config says them to the last bit. */
 static void rope_freqs(const struct writing *w, const struct gguf_entry *x, float *v)
 {
@@ -278,6 +295,7 @@ static bool write_latent(struct writing *w, const struct gguf_entry *x)
 static bool write_entry(struct writing *w, const struct gguf_entry *x)
 {
     bool ok = x->latent                                        ? write_latent(w, x)
+              : x->item && x->item->copied && x->item->blocks  ? write_blocks(w, x)
               : x->item && (x->item->coded || x->item->copied) ? write_coded(w, x)
               : x->n_dims > 1                                  ? write_rounded(w, x)
                                                                : write_vector(w, x);

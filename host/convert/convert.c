@@ -145,8 +145,8 @@ bool convert_run(const char *in, const char *out_path, const struct convert_opti
         return err_set(e, ERR_USER, "the path is too long: %.200s", out_path);
     out_trim(out);
     bool made = os_stat(out, NULL) == OS_ABSENT;
-    bool ok = checkpoint_open(&c.ck, in, e) && config_supported(checkpoint_config(c.ck), e) &&
-              check_out(c.ck, out, o, &lock, e) &&
+    bool ok = checkpoint_open(&c.ck, in, e) && checkpoint_set_tiled(c.ck, o->format == EXPORT_GGUF, e) &&
+              config_supported(checkpoint_config(c.ck), e) && check_out(c.ck, out, o, &lock, e) &&
               (o->format == EXPORT_GGUF ? convert_to_gguf(c.ck, out, o, progress, e) : repack(&c, out, o, e));
     checkpoint_close(&c.ck);
     os_unlock(&lock);

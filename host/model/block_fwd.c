@@ -492,7 +492,8 @@ static void delta_heads(struct model *m, const struct block_weights *b, const st
                                              .dim = x->key_dim,
                                              .values = x->value_dim,
                                              .ldb = ldb,
-                                             .grouped = grouped});
+                                             .grouped = grouped,
+                                             .run = x->tiled ? 1 : share});
     run_norm_gated(m->cmd, gpu_rows((uint64_t)rows * heads),
                    &(struct norm_gated_args){.x = out,
                                              .w = b->fixed[ROLE_DELTA_NORM],

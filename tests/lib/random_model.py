@@ -66,10 +66,12 @@ elif family in ('deepseek_v2', 'deepseek_v2_lite'):
     if family == 'deepseek_v2_lite':
         config.update(q_lora_rank=None, n_group=1, topk_group=1, topk_method='greedy')
     plain, rank = True, (config['q_lora_rank'], 32, 12, 8, 10)
-elif family in ('qwen3_next', 'qwen3_5', 'qwen3_5_moe', 'qwen3_5_uneven'):
+elif family in ('qwen3_next', 'qwen3_5', 'qwen3_5_moe', 'qwen3_5_uneven', 'qwen3_5_moe_uneven'):
     # Three layers of four have the gated delta rule; k heads of q and k, v heads of v.
     LAYERS, plus_one, qk_norm = 4, True, (DIM, DIM)
-    delta = dict(k=2 if family in ('qwen3_next', 'qwen3_5_uneven') else 4, v=4, dim=32, taps=4)
+    delta = dict(k=4, v=4, dim=32, taps=4)
+    if family != 'qwen3_5' and family != 'qwen3_5_moe':
+        delta.update(k=2, v=4 if family == 'qwen3_next' else 8)
     config.update(num_hidden_layers=LAYERS, full_attention_interval=4, partial_rotary_factor=0.25, linear_num_key_heads=delta['k'],
                   linear_num_value_heads=delta['v'], linear_key_head_dim=delta['dim'], linear_value_head_dim=delta['dim'],
                   linear_conv_kernel_dim=delta['taps'])
@@ -78,7 +80,7 @@ elif family in ('qwen3_next', 'qwen3_5', 'qwen3_5_moe', 'qwen3_5_uneven'):
                       moe_intermediate_size=WIDTH, shared_expert_intermediate_size=SHARED, norm_topk_prob=True)
         shared = True
     else:
-        moe = family == 'qwen3_5_moe'
+        moe = 'moe' in family
         config.update(architectures=['Qwen3_5MoeForCausalLM' if moe else 'Qwen3_5ForCausalLM'],
                       model_type='qwen3_5_moe_text' if moe else 'qwen3_5_text')
         config['rope_parameters'] = dict(rope_type='default', rope_theta=config.pop('rope_theta'), mrope_interleaved=True,

@@ -42,10 +42,11 @@ static const struct gguf_type *exception(const struct matrix *x, const struct qu
     return x->head ? o->head_type : NULL;
 }
 
-/* What a folder has as codes that a GGUF can hold is kept as that, not as 16 bits: models are released in INT4. */
-static bool own_codes(const struct matrix *x)
+/* What a folder has as codes that a GGUF can hold is kept as that, not as 16 bits: models are released in INT4, and in MXFP4. NULL:
+ * neither. */
+static const struct gguf_type *own_type(const struct matrix *x)
 {
-    return matrix_is_linear(x) && x->coded && !x->stored && fate_home(&x->spec, x->cols);
+    return x->blocks ? x->blocks : matrix_is_linear(x) && x->coded && !x->stored ? fate_home(&x->spec, x->cols) : NULL;
 }
 
 /* Of the mixture's own type the group is that of the run. */
@@ -63,8 +64,8 @@ static void wish_type(struct matrix *x, const struct model_config *c, const stru
                       : gguf_type_spec(x->wanted, 0);
     } else if (rule->type) {
         x->wanted = gguf_type_home(rule->type, rule->group, &x->spec);
-    } else if (!rule->gguf && own_codes(x)) {
-        x->wanted = fate_home(&x->spec, x->cols);
+    } else if (!rule->gguf && own_type(x)) {
+        x->wanted = own_type(x);
         x->copied = true;
     } else {
         x->wanted = rule->gguf ? rule->gguf : gguf_type_of(GGML_F16);

@@ -49,18 +49,18 @@ static bool copy_to(struct copying *c, uint64_t end, struct err *e)
     return put(c, c->map.data + c->at, end - c->at, e);
 }
 
-/* A matrix's rows, of which `rows` are the file's. */
-static bool put_codes(struct copying *c, const struct matrix *item, const char *module, const uint8_t *rows,
-                      struct err *e)
+/* n rows of a matrix, of which `rows` are the file's: all, or those of a part. */
+static bool put_codes(struct copying *c, const struct matrix *item, const char *module, enum gguf_mixed part,
+                      uint32_t n, const uint8_t *rows, struct err *e)
 {
     const struct model_config *cfg = checkpoint_config(c->file);
     uint32_t heads = gguf_permuted_heads(cfg, module);
-    uint64_t row_bytes = gguf_row_bytes(item->type, item->cols), bytes = row_bytes * item->rows;
+    uint64_t row_bytes = gguf_row_bytes(item->type, item->cols), bytes = row_bytes * n;
     struct qlinear q = {0};
     uint8_t *out = malloc((size_t)bytes);
     bool ok = out ? c->source->linear(c->source->ctx, item, &q, e) : err_nomem(e, "a tensor's rows", bytes);
-    for (uint32_t r = 0; ok && r < item->rows; r++) {
-        uint32_t from = heads ? gguf_row_to_hf(r, cfg->head_dim) : r;
+    for (uint32_t r = 0; ok && r < n; r++) {
+        uint32_t from = heads ? gguf_row_to_hf(r, cfg->head_dim) : part ? gguf_mixed_row_to_hf(cfg, part, r) : r;
         gguf_replace_codes(item->type, rows + r * row_bytes, q.codes + (size_t)from * q.cols, q.cols,
                            out + r * row_bytes);
     }
@@ -80,18 +80,22 @@ static bool list_items(struct copying *c, const struct plan *p, struct err *e)
     return ok || err_nomem(e, "the list of linears", p->n_items * sizeof *c->items.slots);
 }
 
-/* The linear that a tensor holds, of experts that one's; module: what it is called in the file. NULL: it stays. */
+/* The linear that a tensor holds, or a part of it, of experts that one's; module: what it is called in the file. NULL: it stays. */
 static const struct matrix *item_of(const struct copying *c, const struct plan *p, const char *tensor, uint32_t expert,
-                                    char module[128])
+                                    char module[128], enum gguf_mixed *part)
 {
     const struct model_config *cfg = checkpoint_config(c->file);
     const char *own = config_prefix(cfg), *prefix = config_prefix(checkpoint_config(c->master));
     char name[160];
     uint32_t i;
-    if (!str_ends(tensor, ".weight") || !gguf_name_to_hf(cfg, tensor, expert, module, 128) ||
-        strncmp(module, own, strlen(own)) != 0)
+    *part = gguf_name_to_mixed(cfg, tensor, module, 128);
+    if (!*part) {
+        if (!str_ends(tensor, ".weight") || !gguf_name_to_hf(cfg, tensor, expert, module, 128))
+            return NULL;
+        module[strlen(module) - strlen(".weight")] = '\0';
+    }
+    if (strncmp(module, own, strlen(own)) != 0)
         return NULL;
-    module[strlen(module) - strlen(".weight")] = '\0';
     int n = snprintf(name, sizeof name, "%s%s", prefix, module + strlen(own));
     return n > 0 && strmap_find(&c->items, name, (size_t)n, &i) ? &p->items[i] : NULL;
 }
@@ -105,12 +109,14 @@ static bool write_tensor(struct copying *c, const struct plan *p, const struct g
     const uint64_t bytes = t->bytes / n;
     char module[128];
     for (uint32_t i = 0; i < n; i++) {
-        const struct matrix *item = item_of(c, p, t->name, i, module);
+        enum gguf_mixed part;
+        const struct matrix *item = item_of(c, p, t->name, i, module, &part);
         if (!item)
             continue;
-        if (bytes * n != t->bytes || bytes != item->rows * gguf_row_bytes(item->type, item->cols))
+        const uint32_t rows = part ? (uint32_t)t->ne[1] : item->rows;
+        if (bytes * n != t->bytes || bytes != rows * gguf_row_bytes(item->type, item->cols))
             return err_set(e, ERR_BUG, "%s has %" PRIu64 " bytes", t->name, t->bytes);
-        if (!copy_to(c, at + i * bytes, e) || !put_codes(c, item, module, t->data + i * bytes, e))
+        if (!copy_to(c, at + i * bytes, e) || !put_codes(c, item, module, part, rows, t->data + i * bytes, e))
             return false;
     }
     return true;
