@@ -65,15 +65,15 @@ static void on_stage(void *ctx, const struct stage_report *s)
         .size = sizeof out,
         .name = stage_name(s->stage),
         .block = s->stage == STAGE_SCALES ? 0 : s->layer + 1,
-        .loss_start = s->loss_start,
-        .loss = s->loss_final,
-        .steps = s->steps,
-        .epochs = s->epochs,
-        .best_epoch = s->best_epoch,
-        .seconds = s->seconds,
+        .loss_start = s->trained.loss_start,
+        .loss = s->trained.loss_final,
+        .steps = s->trained.steps,
+        .epochs = s->trained.epochs,
+        .best_epoch = s->trained.best_epoch,
+        .seconds = s->trained.seconds,
         .losses = s->hard,
         .n_losses = s->n_hard,
-        .retries = s->retries,
+        .retries = s->trained.retries,
     };
     if (r->stages++ < r->stages_told)
         return;
@@ -244,8 +244,8 @@ static void stage_means(const struct quantize_result *r, double *start, double *
     for (size_t i = 0; i < r->n_stages; i++) {
         if (r->stages[i].stage == STAGE_SCALES)
             continue;
-        before += r->stages[i].loss_start;
-        after += r->stages[i].loss_final;
+        before += r->stages[i].trained.loss_start;
+        after += r->stages[i].trained.loss_final;
         n++;
     }
     *start = n ? before / (double)n : NAN;

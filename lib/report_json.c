@@ -468,15 +468,15 @@ static void add_stage(cJSON *stages, const struct stage_report *s)
     add_text(o, "stage", stage_name(s->stage));
     if (s->stage != STAGE_SCALES)
         add(o, "block", s->layer + 1.0);
-    add(o, "loss_start", s->loss_start);
-    add(o, "loss", s->loss_final);
+    add(o, "loss_start", s->trained.loss_start);
+    add(o, "loss", s->trained.loss_final);
     add_curve(o, "losses", s->hard, s->n_hard, CURVE_EPOCHS);
     add_curve(o, "soft", s->soft, s->n_soft, CURVE_POINTS);
-    add(o, "steps", s->steps);
-    add(o, "epochs", s->epochs);
-    add(o, "best_epoch", s->best_epoch);
-    add(o, "retries", s->retries);
-    add(o, "seconds", s->seconds);
+    add(o, "steps", s->trained.steps);
+    add(o, "epochs", s->trained.epochs);
+    add(o, "best_epoch", s->trained.best_epoch);
+    add(o, "retries", s->trained.retries);
+    add(o, "seconds", s->trained.seconds);
     add_row(stages, o);
 }
 

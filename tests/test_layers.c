@@ -240,7 +240,7 @@ static struct hash128 whole_run(struct job *j, uint64_t *planned, uint64_t *peak
         embed(j);
     walk(j, BLOCKS);
     OK(job_scales(j, &r, &e), e);
-    assert_int_equal(r.steps > 0, plan_scales(j->o));
+    assert_int_equal(r.trained.steps > 0, plan_scales(j->o));
     *planned = j->plan.device_bytes;
     *peak = gpu_memory_peak(gpu);
     return stored(j);

@@ -84,24 +84,24 @@ static void fake_linear(struct linear_report *l, struct matrix *item, uint32_t l
 static void fake_stage(struct stage_report *s, enum tune_stage stage, uint32_t layer)
 {
     *s = (struct stage_report){
-        .stage = stage, .layer = layer, .steps = 1280, .epochs = 10, .seconds = 100 + 40 * draw()};
+        .stage = stage, .layer = layer, .trained = {.steps = 1280, .epochs = 10, .seconds = 100 + 40 * draw()}};
     s->n_soft = CURVE_POINTS;
-    s->n_hard = s->epochs + 1;
-    s->loss_start = (0.03 + 0.1 * draw()) * (stage == STAGE_SCALES ? 3 : 1);
+    s->n_hard = s->trained.epochs + 1;
+    s->trained.loss_start = (0.03 + 0.1 * draw()) * (stage == STAGE_SCALES ? 3 : 1);
     for (uint32_t i = 0; i < s->n_soft; i++)
-        s->soft[i] = (float)(s->loss_start * (0.25 + 2.2 * exp(-(double)i / 9) + 0.05 * draw()));
-    s->loss_final = s->loss_start;
+        s->soft[i] = (float)(s->trained.loss_start * (0.25 + 2.2 * exp(-(double)i / 9) + 0.05 * draw()));
+    s->trained.loss_final = s->trained.loss_start;
     for (uint32_t i = 0; i < s->n_hard; i++) {
-        s->hard[i] = (float)(s->loss_start * (i ? 0.35 + 1.2 * exp(-(double)i / 2) + 0.06 * draw() : 1));
-        if ((double)s->hard[i] < s->loss_final) {
-            s->loss_final = (double)s->hard[i];
-            s->best_epoch = i;
+        s->hard[i] = (float)(s->trained.loss_start * (i ? 0.35 + 1.2 * exp(-(double)i / 2) + 0.06 * draw() : 1));
+        if ((double)s->hard[i] < s->trained.loss_final) {
+            s->trained.loss_final = (double)s->hard[i];
+            s->trained.best_epoch = i;
         }
     }
-    s->retries = draw() < 0.05;
+    s->trained.retries = draw() < 0.05;
     if (layer == 5 && stage == STAGE_FFN) {
-        s->best_epoch = 0;
-        s->loss_final = s->loss_start;
+        s->trained.best_epoch = 0;
+        s->trained.loss_final = s->trained.loss_start;
     }
 }
 
@@ -417,7 +417,7 @@ static void test_whole(void **state)
         assert_int_equal(cJSON_GetArraySize(at(s, "losses")), want->n_hard);
         assert_int_equal(cJSON_GetArraySize(at(s, "soft")), want->n_soft);
         assert_same(cJSON_GetArrayItem(at(s, "losses"), 1)->valuedouble, (double)want->hard[1]);
-        assert_same(number(s, "loss"), want->loss_final);
+        assert_same(number(s, "loss"), want->trained.loss_final);
         kept += number(s, "best_epoch") == 0;
     }
     assert_true(kept > 0);
@@ -622,13 +622,13 @@ static void test_odd_values(void **state)
     }
     for (size_t i = 0; i < f.r.n_stages; i++) {
         struct stage_report *s = &f.r.stages[i];
-        s->loss_start = odd[i % ODD];
-        s->loss_final = odd[i / 2 % ODD];
-        s->seconds = odd[i % 3];
+        s->trained.loss_start = odd[i % ODD];
+        s->trained.loss_final = odd[i / 2 % ODD];
+        s->trained.seconds = odd[i % 3];
         s->n_soft = i % 4 ? (uint32_t)i : 1000;
         s->n_hard = i % 3 ? (uint32_t)i : 1000;
-        s->best_epoch = (uint32_t)i * 7;
-        s->epochs = i % 5 ? 1000 : 0;
+        s->trained.best_epoch = (uint32_t)i * 7;
+        s->trained.epochs = i % 5 ? 1000 : 0;
         for (int p = 0; p < CURVE_POINTS; p++)
             s->soft[p] = (float)odd[(p + (int)i) % ODD];
         for (int p = 0; p < CURVE_EPOCHS; p++)

@@ -630,15 +630,15 @@ static void check_pass(bool supers, uint32_t wide)
     rig_make_of(&r, "llama2", supers, wide);
     double start = judged(&r);
     struct stage_report report = run_ok(&r);
-    if (!(report.loss_final < 0.95 * report.loss_start))
-        fail_msg("from %g to %g", report.loss_start, report.loss_final);
-    assert_int_equal(report.steps, 12);
+    if (!(report.trained.loss_final < 0.95 * report.trained.loss_start))
+        fail_msg("from %g to %g", report.trained.loss_start, report.trained.loss_final);
+    assert_int_equal(report.trained.steps, 12);
     assert_int_equal(report.n_soft, 12);
     assert_int_equal(report.n_hard, 7);
-    assert_true(report.best_epoch > 0);
+    assert_true(report.trained.best_epoch > 0);
     /* The reported losses are those of what is stored. */
-    assert_true(fabs(report.loss_start - start) <= 1e-5 * start);
-    assert_true(fabs(report.loss_final - judged(&r)) <= 1e-5 * report.loss_final);
+    assert_true(fabs(report.trained.loss_start - start) <= 1e-5 * start);
+    assert_true(fabs(report.trained.loss_final - judged(&r)) <= 1e-5 * report.trained.loss_final);
     float *first = final_scales(&r, &n);
     for (size_t i = 0; i < n; i++)
         assert_true(first[i] == scale_round(SCALE_F16, first[i]));
@@ -671,7 +671,7 @@ static void check_pass(bool supers, uint32_t wide)
     assert_int_equal(stop.last, 2);
     struct stage_report again = run_ok(&r);
     same_scales(&r, first, n);
-    again.seconds = report.seconds;
+    again.trained.seconds = report.trained.seconds;
     assert_memory_equal(&again, &report, sizeof again);
     free(first);
     rig_free(&r);
@@ -753,9 +753,9 @@ static void test_divergence(void **state)
     rig_make(&r, "llama2");
     r.o.scales.lr = 1e6f;
     struct stage_report report = run_ok(&r);
-    assert_int_equal(report.retries, 3);
-    assert_int_equal(report.best_epoch, 0);
-    assert_true(report.loss_final == report.loss_start);
+    assert_int_equal(report.trained.retries, 3);
+    assert_int_equal(report.trained.best_epoch, 0);
+    assert_true(report.trained.loss_final == report.trained.loss_start);
     for (size_t i = 0; i < r.plan.n_items; i++) {
         struct err e = {0};
         struct qlinear q;

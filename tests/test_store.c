@@ -400,7 +400,7 @@ static void test_many(void **state)
     struct matrix *many = calloc(MANY, sizeof *many);
     struct qlinear *q = calloc(MANY, sizeof *q), back;
     struct linear_report *reports = calloc(MANY, sizeof *reports);
-    const struct stage_report stages[HALF_COUNT] = {{.stage = STAGE_ATTN, .steps = 3}};
+    const struct stage_report stages[HALF_COUNT] = {{.stage = STAGE_ATTN, .trained.steps = 3}};
     struct stage_report read[HALF_COUNT];
     assert_true(many && q && reports);
     for (uint32_t i = 0; i < MANY; i++) {
@@ -422,8 +422,8 @@ static void test_many(void **state)
         expect_stored(s, &many[i], &q[i], i);
     FAILS(store_read_linear(s, &many[0], &back, NULL, &e), e, ERR_ENV, "does not hold");
     store_read_stages(s, 0, read);
-    assert_int_equal(read[HALF_ATTN].steps, 3);
-    assert_int_equal(read[HALF_FFN].steps, 0);
+    assert_int_equal(read[HALF_ATTN].trained.steps, 3);
+    assert_int_equal(read[HALF_FFN].trained.steps, 0);
     store_close(&s);
     free(many);
     free(q);
@@ -442,7 +442,7 @@ static void test_parts(void **state)
     static struct matrix many[N];
     static struct qlinear q[N];
     static struct linear_report reports[N];
-    const struct stage_report stages[HALF_COUNT] = {{.stage = STAGE_ATTN, .steps = 3}};
+    const struct stage_report stages[HALF_COUNT] = {{.stage = STAGE_ATTN, .trained.steps = 3}};
     const struct block_part *of_expert = block_part_at(0);
     struct err e = {0};
     struct store *s;
@@ -485,7 +485,7 @@ static void test_parts(void **state)
             expect_stored(s, &many[i], &q[i], i);
         struct stage_report read[HALF_COUNT];
         store_read_stages(s, 0, read);
-        assert_int_equal(read[HALF_ATTN].steps, 3);
+        assert_int_equal(read[HALF_ATTN].trained.steps, 3);
         store_close(&s);
     }
     assert_string_not_equal(hex[0], hex[1]);

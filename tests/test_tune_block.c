@@ -372,10 +372,11 @@ static void check_learns(const char *shape, enum block_half half, const char *bi
     tune(&b, 4, &r);
     double final = held_error(&b, false);
     print_message("%s, %s, %s bits: %.4f -> %.4f (epoch %u of %u)\n", shape, stage_name((enum tune_stage)half), bits,
-                  start, final, r.best_epoch, r.epochs);
-    assert_true(r.best_epoch > 0 && r.retries == 0 && r.steps == 12 * 16);
+                  start, final, r.trained.best_epoch, r.trained.epochs);
+    assert_true(r.trained.best_epoch > 0 && r.trained.retries == 0 && r.trained.steps == 12 * 16);
     assert_true(r.n_hard == 13 && r.n_soft == CURVE_POINTS);
-    assert_true(fabs(r.loss_start - start) <= 1e-3 * start && fabs(r.loss_final - final) <= 1e-3 * final);
+    assert_true(fabs(r.trained.loss_start - start) <= 1e-3 * start &&
+                fabs(r.trained.loss_final - final) <= 1e-3 * final);
     assert_true(final < 0.97 * start);
     check_weights(&b);
     check_store(&b);
@@ -422,7 +423,8 @@ static void test_repeats(void **state)
         open_bench(&b[i], "mistral", HALF_FFN, "2", &quiet, 1);
         tune(&b[i], 4, &r[i]);
     }
-    assert_true(r[0].loss_final == r[1].loss_final && r[0].best_epoch == r[1].best_epoch);
+    assert_true(r[0].trained.loss_final == r[1].trained.loss_final &&
+                r[0].trained.best_epoch == r[1].trained.best_epoch);
     for (int id = REF_GATE; id < REF_LINEARS; id++) {
         const struct qlinear *x = &b[0].q[id], *y = &b[1].q[id];
         assert_memory_equal(x->codes, y->codes, (size_t)x->rows * x->cols);
@@ -431,8 +433,9 @@ static void test_repeats(void **state)
     close_bench(&b[1]);
     open_bench(&b[1], "mistral", HALF_FFN, "2", &quiet, 1);
     tune(&b[1], 3, &r[1]);
-    assert_true(r[1].loss_start == r[0].loss_start || fabs(r[1].loss_start / r[0].loss_start - 1) < 1e-5);
-    assert_true(fabs(r[1].loss_final / r[0].loss_final - 1) < 0.1);
+    assert_true(r[1].trained.loss_start == r[0].trained.loss_start ||
+                fabs(r[1].trained.loss_start / r[0].trained.loss_start - 1) < 1e-5);
+    assert_true(fabs(r[1].trained.loss_final / r[0].trained.loss_final - 1) < 0.1);
     close_bench(&b[0]);
     close_bench(&b[1]);
 }
@@ -440,7 +443,7 @@ static void test_repeats(void **state)
 static void start_is_kept(struct bench *b, const struct stage_report *r, int8_t *codes, float *scales)
 {
     const struct qlinear *q = &b->q[REF_DOWN];
-    assert_true(r->best_epoch == 0 && r->loss_final == r->loss_start);
+    assert_true(r->trained.best_epoch == 0 && r->trained.loss_final == r->trained.loss_start);
     assert_memory_equal(q->codes, codes, (size_t)q->rows * q->cols);
     assert_memory_equal(q->scales, scales, (size_t)q->rows * q->groups * 4);
     check_weights(b);
@@ -474,7 +477,7 @@ static void test_guard(void **state)
     b.o.block.init_noise = 1.0f; /* start logits that do not hold the start */
     b.o.block.init_gap = 0.0f;
     tune(&b, 4, &r);
-    assert_int_equal(r.retries, 3); /* random codes are worse than any start: that counts as divergence */
+    assert_int_equal(r.trained.retries, 3); /* random codes are worse than any start: that counts as divergence */
     start_is_kept(&b, &r, codes, scales);
     close_bench(&b);
 
@@ -483,7 +486,7 @@ static void test_guard(void **state)
     b.o.gumbel.lr_scales = 1.0f;
     b.o.block.reach = 1e36f;
     tune(&b, 4, &r);
-    assert_int_equal(r.retries, 3);
+    assert_int_equal(r.trained.retries, 3);
     start_is_kept(&b, &r, codes, scales);
     close_bench(&b);
 }
@@ -502,7 +505,7 @@ static void test_outliers(void **state)
     double all_after = held_error(&b, false), others_after = held_error(&b, true);
     print_message("outliers: all tokens %.3g -> %.3g, without them %.4f -> %.4f\n", all, all_after, others,
                   others_after);
-    assert_true(r.best_epoch > 0 && r.retries == 0);
+    assert_true(r.trained.best_epoch > 0 && r.trained.retries == 0);
     assert_true(others_after < 0.9 * others);
     assert_true(all_after < all);
     close_bench(&b);
@@ -534,7 +537,7 @@ static struct learned learned_by(const char *variant, enum block_half half, cons
         double alone = held_error(&b, false);
         tune(&b, 4, &r);
         double together = held_error(&b, false);
-        assert_true(r.best_epoch > 0 && r.retries == 0 && together < alone);
+        assert_true(r.trained.best_epoch > 0 && r.trained.retries == 0 && together < alone);
         mean.alone += alone / (double)seeds;
         mean.together += together / (double)seeds;
         close_bench(&b);

@@ -23,14 +23,21 @@ struct code_stats {
 };
 struct code_stats code_stats_of(const struct qlinear *q, const struct quant_type *type);
 
+/* What training together did: of half a block, an expert, all scales. Losses are of rounded weights on what is held out. */
+struct training_report {
+    double loss_start, loss_final;
+    uint32_t steps, epochs,
+        best_epoch;   /* steps 0: it was not done; best_epoch 0: nothing was better than the start, which was kept */
+    uint32_t retries; /* after a divergence, each at half the rate of the one before */
+    double seconds;
+};
+
 /* Of an expert, where text was read. */
 struct expert_report {
-    bool counted;    /* else the rest is 0 */
-    bool starved;    /* fewer tokens than a quarter of what it reads: its Hessians lean on the layer's */
-    uint32_t tokens; /* that chose it */
-    /* Of its last matrix, for all: trained together on its own output (tune_expert.h); steps 0: it was not. As in a stage_report. */
-    uint32_t steps, epochs, best_epoch, retries;
-    double loss_start, loss_final, seconds;
+    bool counted;                   /* else the rest is 0 */
+    bool starved;                   /* fewer tokens than a quarter of what it reads: its Hessians lean on the layer's */
+    uint32_t tokens;                /* that chose it */
+    struct training_report trained; /* of its last matrix, for all: together, on its own output (tune_expert.h) */
 };
 
 /* What became of one linear. Losses are tr(D H D^T) / tr(W H W^T) on the calibration Hessian: relative
@@ -63,10 +70,7 @@ const char *stage_name(enum tune_stage s); /* "attention", "feed-forward", "scal
 struct stage_report {
     enum tune_stage stage;
     uint32_t layer; /* 0 for STAGE_SCALES */
-    double loss_start, loss_final;
-    uint32_t steps, epochs, best_epoch; /* best_epoch 0: nothing was better than the start, which was kept */
-    uint32_t retries;                   /* after a divergence, each at half the rate of the one before */
-    double seconds;
+    struct training_report trained;
     uint32_t n_soft, n_hard;
     float soft[CURVE_POINTS]; /* training loss with soft weights, in order of steps */
     float hard[CURVE_EPOCHS]; /* loss_start, then after each epoch */

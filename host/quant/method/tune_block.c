@@ -332,7 +332,7 @@ static bool attempt(struct half *h, const struct qlinear *q, float rate, struct 
 {
     *diverged = false;
     r->n_hard = r->n_soft = 0;
-    r->hard[r->n_hard++] = (float)r->loss_start;
+    r->hard[r->n_hard++] = (float)r->trained.loss_start;
     if (!start(h, q, rate, e))
         return false;
     for (uint32_t epoch = 0; epoch < h->t->o->block.epochs; epoch++) {
@@ -345,13 +345,13 @@ static bool attempt(struct half *h, const struct qlinear *q, float rate, struct 
         if (r->n_hard < CURVE_EPOCHS)
             r->hard[r->n_hard++] = (float)hard;
         r->n_soft = epoch_curve(soft, (epoch + 1) * h->per_epoch, r->soft);
-        *diverged = !isfinite(mean) || !isfinite(hard) || hard > EPOCH_DIVERGED * r->loss_start;
+        *diverged = !isfinite(mean) || !isfinite(hard) || hard > EPOCH_DIVERGED * r->trained.loss_start;
         if (*diverged)
             return true;
         /* Huge tokens weigh less, but they must not lose either. */
-        if (hard < r->loss_final && (!h->weighted || unweighted <= h->unweighted_start)) {
-            r->loss_final = hard;
-            r->best_epoch = epoch + 1;
+        if (hard < r->trained.loss_final && (!h->weighted || unweighted <= h->unweighted_start)) {
+            r->trained.loss_final = hard;
+            r->trained.best_epoch = epoch + 1;
             keep_best(h);
         }
     }
@@ -442,16 +442,16 @@ static bool train(struct half *h, struct qlinear *q, struct stage_report *r, str
     bool diverged = true;
     if (!weigh_tokens(h, e))
         return false;
-    if (!judge(h, h->t->w, &r->loss_start, &h->unweighted_start, e))
+    if (!judge(h, h->t->w, &r->trained.loss_start, &h->unweighted_start, e))
         return false;
-    r->loss_final = r->loss_start;
+    r->trained.loss_final = r->trained.loss_start;
     float *soft = malloc(h->gumbel.steps * sizeof *soft);
     if (!soft)
         return err_nomem(e, "the training curve", h->gumbel.steps * sizeof *soft);
     float rate = 1;
     bool ok = attempt(h, q, rate, r, soft, &diverged, e);
-    while (ok && diverged && r->retries < EPOCH_RETRIES) {
-        r->retries++;
+    while (ok && diverged && r->trained.retries < EPOCH_RETRIES) {
+        r->trained.retries++;
         rate /= 2;
         ok = attempt(h, q, rate, r, soft, &diverged, e);
     }
@@ -466,12 +466,12 @@ static bool settle(struct half *h, struct qlinear *q, const struct stage_report 
         struct member *of = &h->members[i];
         if (!of->trained)
             continue;
-        if (r->best_epoch) {
+        if (r->trained.best_epoch) {
             qmatrix_copy(h->t->m->cmd, &of->q, &of->best);
             qlinear_free(&q[i]);
         }
-        if (!(r->best_epoch ? qmatrix_download(h->t->m->cmd, &of->q, &q[i], e)
-                            : qmatrix_upload(h->t->m->cmd, &of->q, &q[i], e)))
+        if (!(r->trained.best_epoch ? qmatrix_download(h->t->m->cmd, &of->q, &q[i], e)
+                                    : qmatrix_upload(h->t->m->cmd, &of->q, &q[i], e)))
             return false;
         qmatrix_dequant(h->t->m->cmd, &of->q, h->t->w->w[i]);
     }
@@ -525,8 +525,7 @@ bool tune_block(const struct tune_block_task *t, struct qlinear *q, struct stage
     gpu_mark mark = gpu_arena_mark(t->arena);
     struct half h = {0};
     *r = (struct stage_report){.stage = t->half == HALF_EXPERTS ? STAGE_EXPERTS : (enum tune_stage)t->half,
-                               .loss_start = NAN,
-                               .loss_final = NAN};
+                               .trained = {.loss_start = NAN, .loss_final = NAN}};
     r->layer = t->block.n ? t->block.items[0].layer : 0;
     if (!trains(t))
         return true;
@@ -535,8 +534,8 @@ bool tune_block(const struct tune_block_task *t, struct qlinear *q, struct stage
     kept = kept ? kept : own;
     ok = ok && kept_create(&h, kept, e);
     if (ok) {
-        r->steps = h.gumbel.steps;
-        r->epochs = t->o->block.epochs;
+        r->trained.steps = h.gumbel.steps;
+        r->trained.epochs = t->o->block.epochs;
         ok = train(&h, q, r, e) && settle(&h, q, r, e);
     }
     /* Nothing of the arena may be in use when it is given back. */
@@ -546,6 +545,6 @@ bool tune_block(const struct tune_block_task *t, struct qlinear *q, struct stage
         gpu_arena_reset(kept, 0);
     gpu_arena_destroy(&own);
     half_free(&h);
-    r->seconds = (double)(os_now_ns() - begin) * 1e-9;
+    r->trained.seconds = (double)(os_now_ns() - begin) * 1e-9;
     return ok;
 }

@@ -116,16 +116,16 @@ static bool epoch_run(struct pass *p, uint32_t epoch, double *mean, struct err *
 /* The start's scales, and no moments. */
 static bool restart(struct pass *p, struct err *e)
 {
-    return learned_scales_start(&p->scales, !p->state.report.best_epoch, e);
+    return learned_scales_start(&p->scales, !p->state.report.trained.best_epoch, e);
 }
 
 /* Back to the start, at half the rate; false where that was done often enough. */
 static bool retry(struct pass *p)
 {
     struct scales_state *s = &p->state;
-    if (s->report.retries >= EPOCH_RETRIES)
+    if (s->report.trained.retries >= EPOCH_RETRIES)
         return false;
-    s->report.retries++;
+    s->report.trained.retries++;
     s->rate /= 2;
     s->epochs = 0;
     s->report.n_hard = 1;
@@ -136,7 +136,7 @@ static bool retry(struct pass *p)
 
 static bool save(struct pass *p, uint64_t begin, double before, struct err *e)
 {
-    p->state.report.seconds = before + (double)(os_now_ns() - begin) * 1e-9;
+    p->state.report.trained.seconds = before + (double)(os_now_ns() - begin) * 1e-9;
     p->state.losses = p->losses;
     p->state.n_losses = p->state.epochs * p->per_epoch;
     return p->t->store.save(p->t->store.ctx, &p->state, learned_scales_pull, &p->scales, e);
@@ -152,14 +152,14 @@ static bool one_epoch(struct pass *p, bool *diverged, struct err *e)
     if (r->n_hard < CURVE_EPOCHS)
         r->hard[r->n_hard++] = (float)hard;
     r->n_soft = epoch_curve(p->losses, (epoch + 1) * p->per_epoch, r->soft);
-    *diverged = !isfinite(mean) || !isfinite(hard) || hard > EPOCH_DIVERGED * r->loss_start;
+    *diverged = !isfinite(mean) || !isfinite(hard) || hard > EPOCH_DIVERGED * r->trained.loss_start;
     if (*diverged)
         return true;
     p->state.epochs++;
-    if (!(hard < r->loss_final))
+    if (!(hard < r->trained.loss_final))
         return true;
-    r->loss_final = hard;
-    r->best_epoch = epoch + 1;
+    r->trained.loss_final = hard;
+    r->trained.best_epoch = epoch + 1;
     return learned_scales_keep_best(&p->scales, e);
 }
 
@@ -168,23 +168,23 @@ static bool train(struct pass *p, uint64_t begin, struct err *e)
     struct scales_state *s = &p->state;
     struct stage_report *r = &s->report;
     bool resumed = s->epochs > 0;
-    double before = resumed ? r->seconds : 0;
+    double before = resumed ? r->trained.seconds : 0;
     if (!restart(p, e) || (resumed && !learned_scales_take_up(&p->scales, e)))
         return false;
     if (!resumed) {
-        if (!judge(p, &r->loss_start, e))
+        if (!judge(p, &r->trained.loss_start, e))
             return false;
-        r->loss_final = r->loss_start;
-        r->hard[r->n_hard++] = (float)r->loss_start;
+        r->trained.loss_final = r->trained.loss_start;
+        r->hard[r->n_hard++] = (float)r->trained.loss_start;
     }
-    while (s->epochs < r->epochs) {
+    while (s->epochs < r->trained.epochs) {
         bool diverged;
         p->step = s->epochs * p->per_epoch;
         if (!one_epoch(p, &diverged, e))
             return false;
         if (diverged && !retry(p))
             break;
-        if (diverged ? !restart(p, e) : s->epochs < r->epochs && !save(p, begin, before, e))
+        if (diverged ? !restart(p, e) : s->epochs < r->trained.epochs && !save(p, begin, before, e))
             return false;
     }
     s->done = true;
@@ -213,7 +213,8 @@ static bool pass_create(struct pass *p, const struct scales_task *t, struct err 
     p->steps = p->per_epoch * t->o->scales.epochs;
     p->state.rate = 1;
     p->state.report = (struct stage_report){
-        .stage = STAGE_SCALES, .loss_start = NAN, .loss_final = NAN, .steps = p->steps, .epochs = t->o->scales.epochs};
+        .stage = STAGE_SCALES,
+        .trained = {.loss_start = NAN, .loss_final = NAN, .steps = p->steps, .epochs = t->o->scales.epochs}};
     p->order = malloc(p->train * sizeof *p->order);
     p->losses = malloc((p->steps + 1ull) * sizeof *p->losses);
     if (!p->order || !p->losses)
@@ -256,7 +257,7 @@ bool tune_scales(const struct scales_task *t, struct stage_report *r, struct err
     bool ok = pass_create(&p, t, e);
     if (ok) {
         struct scales_state was = {.losses = p.losses, .n_losses = p.steps};
-        if (t->store.state(t->store.ctx, &was) && !was.done && was.report.steps == p.steps) {
+        if (t->store.state(t->store.ctx, &was) && !was.done && was.report.trained.steps == p.steps) {
             p.state = was;
             log_info("the pass over scales continues after epoch %u", was.epochs);
         }

@@ -212,14 +212,7 @@ static bool train_expert(struct job *j, uint32_t expert, struct block_items b, s
         return e->kind != ERR_STOPPED && err_context(e, "%s", down->module);
     snprintf(name, sizeof name, "expert %u", expert);
     job_tell_retries(j, name, &s);
-    struct expert_report *x = &r->report[down->place].expert;
-    x->steps = s.steps;
-    x->epochs = s.epochs;
-    x->best_epoch = s.best_epoch;
-    x->retries = s.retries;
-    x->loss_start = s.loss_start;
-    x->loss_final = s.loss_final;
-    x->seconds = s.seconds;
+    r->report[down->place].expert.trained = s.trained;
     job_end(j);
     return true;
 }

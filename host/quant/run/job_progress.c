@@ -399,9 +399,9 @@ bool job_on_tune_step(void *ctx, uint32_t step, uint32_t steps, double loss)
 
 void job_tell_retries(const struct job *j, const char *what, const struct stage_report *r)
 {
-    if (r->retries)
+    if (r->trained.retries)
         log_warn("block %u, %s: training diverged and was repeated %u times, each at half the rate", j->layer + 1, what,
-                 r->retries);
+                 r->trained.retries);
 }
 
 void job_detail(struct job *j, const char *what)

@@ -12,21 +12,23 @@ static void expert_trained(struct job *j, const struct expert_report *x)
     struct stage_report *s = &j->experts_report;
     if (!j->trained++)
         *s = (struct stage_report){.stage = STAGE_EXPERTS, .n_hard = 2};
-    s->steps += x->steps;
-    s->epochs = x->epochs;
-    s->best_epoch = x->best_epoch > s->best_epoch ? x->best_epoch : s->best_epoch;
-    s->retries += x->retries;
-    s->seconds += x->seconds;
-    s->loss_start += (x->loss_start - s->loss_start) / j->trained;
-    s->loss_final += (x->loss_final - s->loss_final) / j->trained;
+    struct training_report *all = &s->trained;
+    const struct training_report *one = &x->trained;
+    all->steps += one->steps;
+    all->epochs = one->epochs;
+    all->best_epoch = one->best_epoch > all->best_epoch ? one->best_epoch : all->best_epoch;
+    all->retries += one->retries;
+    all->seconds += one->seconds;
+    all->loss_start += (one->loss_start - all->loss_start) / j->trained;
+    all->loss_final += (one->loss_final - all->loss_final) / j->trained;
 }
 
 static void experts_reported(struct job *j, uint32_t layer)
 {
     struct stage_report *s = &j->experts_report;
     s->layer = layer;
-    s->hard[0] = (float)s->loss_start;
-    s->hard[1] = (float)s->loss_final;
+    s->hard[0] = (float)s->trained.loss_start;
+    s->hard[1] = (float)s->trained.loss_final;
     if (j->trained)
         job_report_stage(j, s);
     j->trained = 0;
@@ -34,7 +36,7 @@ static void experts_reported(struct job *j, uint32_t layer)
 
 static void linear_reported(struct job *j, const struct linear_report *r)
 {
-    if (r->expert.steps)
+    if (r->expert.trained.steps)
         expert_trained(j, &r->expert);
     j->out->linears[j->out->n_linears++] = *r;
     if (j->cb->linear_done)
@@ -43,7 +45,7 @@ static void linear_reported(struct job *j, const struct linear_report *r)
 
 void job_report_stage(struct job *j, const struct stage_report *r)
 {
-    if (!r->steps)
+    if (!r->trained.steps)
         return;
     j->out->stages[j->out->n_stages++] = *r;
     if (j->cb->stage_done)

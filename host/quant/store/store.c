@@ -331,7 +331,7 @@ static bool header_make(struct block_header *h, const struct store *s, struct bl
         add_fact(h, item->module, h->texts[i]);
     }
     for (int i = 0; stages && i < HALF_COUNT; i++)
-        if (stages[i].steps && stage_report_print(&stages[i], h->curves[i], sizeof h->curves[i]))
+        if (stages[i].trained.steps && stage_report_print(&stages[i], h->curves[i], sizeof h->curves[i]))
             add_fact(h, stage_keys[i], h->curves[i]);
     return true;
 }
