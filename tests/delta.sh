@@ -71,8 +71,9 @@ for family in qwen3_next qwen3_5 qwen3_5_moe; do
 done
 # Attention is learned on Hessians, feed-forward halves and experts on what they give.
 trained() { # FAMILY STAGES [OPTION...]
-    must "$gsq" quantize "$tmp/$1" -o "$tmp/$1-trained" --bits 2 --group 16 "${learn[@]}" --steps 10 --batch 1 --epochs 6 --report "$tmp/$1.html" "${@:3}" || return 0
-    check "$1: the plan says who learns alone" grep -q 'linears of attention learn alone' "$tmp/out"
+    must "$gsq" quantize "$tmp/$1" -o "$tmp/$1-trained" --bits 2 --group 16 --format compressed-tensors "${learn[@]}" --steps 10 --batch 1 --epochs 6 --report "$tmp/$1.html" "${@:3}" || return 0
+    cat "$tmp/out" "$tmp/err" >"$tmp/said"
+    check "$1: the plan says who learns alone" grep -q 'linears of attention learn alone: nothing goes back' "$tmp/said"
     check "$1: trained are $2" python3 - "$tmp/$1.html" "$2" <<'END'
 import json, re, sys
 run = json.loads(re.search(r'id="run">(.*?)</script>', open(sys.argv[1], encoding="utf-8").read(), re.S).group(1))
@@ -119,7 +120,7 @@ must "$gsq" quantize "$tmp/released" -o "$tmp/released-q4.gguf" --type Q4_0 --me
 must "$gsq" quantize "$tmp/released" --refine "$tmp/released-q4.gguf" -o "$tmp/refined.gguf" "${learn[@]}" --method gptq
 check 'as released: its GGUF refined, only codes changed' python3 "$here/tests/lib/gguf_codes.py" "$tmp/released-q4.gguf" "$tmp/refined.gguf"
 rounded=$(divergence "$tmp/released-q4.gguf" "$tmp/released") refined=$(divergence "$tmp/refined.gguf" "$tmp/released")
-check "as released: KL of the file $rounded, refined $refined" at_most "$refined" "$(awk -v r="$rounded" 'BEGIN { print 0.9 * r }')"
+check "as released: KL of the file $rounded, refined $refined" at_most "$refined" "$(awk -v r="$rounded" 'BEGIN { print 0.97 * r }')"
 for name in mtp.layers.0.self_attn.q_proj.weight model.visual.blocks.0.attn.qkv.weight; do
     check "as released: $name is in the output" grep -aq "$name" "$tmp/released4/model.safetensors"
 done
