@@ -195,7 +195,7 @@ static void test_output_hessian(void **state)
         const uint32_t begin[2] = {0, first}, size[2] = {first, n - first};
         float *g[2], *tiles = malloc((size_t)n * ld * 4), *x = malloc((size_t)n * COLS * 4);
         float *y = malloc((size_t)n * COLS * 4);
-        struct gpu_view sums, dg, dx = {0}, dy = {0};
+        struct gpu_view sums = {0}, dg = {0}, dx = {0}, dy = {0};
         rng_state = n;
         OK(gpu_alloc_rows(arena, n, ld * 4ull, HESSIAN_TILE, &sums, &e), e);
         gpu_fill(cmd, sums, 0);
@@ -315,7 +315,7 @@ static void test_both_hessians(void **state)
         problem_make(&p, cases[i].rows, cases[i].cols, true, false);
         const uint32_t rows = p.rows, ld = output_hessian_cols(rows), tokens = 4 * rows;
         float *g = malloc((size_t)tokens * rows * 4), *tiles = malloc((size_t)rows * ld * 4);
-        struct gpu_view dg, outputs;
+        struct gpu_view dg = {0}, outputs = {0};
         inputs(g, tokens, rows);
         OK(gpu_alloc(arena, (uint64_t)tokens * rows * 4, &dg, &e) &&
                gpu_alloc_rows(arena, rows, ld * 4ull, HESSIAN_TILE, &outputs, &e),
