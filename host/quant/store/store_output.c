@@ -94,6 +94,6 @@ bool store_outputs(struct store *s, const struct matrix *item, const float **til
     if (t->dtype != DTYPE_F32 || t->bytes != (uint64_t)item->rows * output_hessian_cols(item->rows) * sizeof(float))
         return err_set(e, ERR_ENV, STORE_OUTPUT "%04u.safetensors in %s does not hold %s as this run needs it",
                        (unsigned)item->layer, s->dir, item->module);
-    *tiles = (const float *)t->data;
+    *tiles = (const void *)t->data; /* a file begins with a multiple of 8 bytes of header */
     return true;
 }
