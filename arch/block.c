@@ -20,14 +20,16 @@ static const struct block_part parts[] = {
     {ROLE_K_NORM, "self_attn.k_norm", "attn_k_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_KV_HEADS, false, PARTS_QK_NORM_WHOLE, 0},
     {ROLE_SINKS, "self_attn.sinks", "attn_sinks.weight", PART_VECTOR, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_HEAD_COUNT, false, PARTS_GPT_OSS, 0},
     {ROLE_O, "self_attn.o_proj", "attn_output", PART_MATRIX, HALF_ATTN, INPUT_HEADS, WIDTH_HIDDEN, WIDTH_HEADS, false, 0, PARTS_MLA},
-    {ROLE_Q_A, "self_attn.q_a_proj", "attn_q_a", PART_KEPT, HALF_ATTN, INPUT_NONE, WIDTH_Q_RANK, WIDTH_HIDDEN, false, PARTS_MLA, 0},
-    {ROLE_Q_WHOLE, "self_attn.q_proj", "attn_q", PART_KEPT, HALF_ATTN, INPUT_NONE, WIDTH_HEADS, WIDTH_HIDDEN, false, PARTS_MLA, 0},
+    {ROLE_Q_A, "self_attn.q_a_proj", "attn_q_a", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_Q_RANK, WIDTH_HIDDEN, false, PARTS_MLA, 0},
+    {ROLE_Q_WHOLE, "self_attn.q_proj", "attn_q", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_HEADS, WIDTH_HIDDEN, false, PARTS_MLA, 0},
     {ROLE_Q_A_NORM, "self_attn.q_a_layernorm", "attn_q_a_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_Q_RANK, false, PARTS_MLA, 0},
-    {ROLE_Q_B, "self_attn.q_b_proj", "attn_q_b", PART_KEPT, HALF_ATTN, INPUT_NONE, WIDTH_HEADS, WIDTH_Q_RANK, false, PARTS_MLA, 0},
-    {ROLE_KV_A, "self_attn.kv_a_proj_with_mqa", "attn_kv_a_mqa", PART_KEPT, HALF_ATTN, INPUT_NONE, WIDTH_KV_A, WIDTH_HIDDEN, false, PARTS_MLA, 0},
+    {ROLE_Q_B, "self_attn.q_b_proj", "attn_q_b", PART_MATRIX, HALF_ATTN, INPUT_Q_LATENT, WIDTH_HEADS, WIDTH_Q_RANK, false, PARTS_MLA, 0},
+    {ROLE_KV_A, "self_attn.kv_a_proj_with_mqa", "attn_kv_a_mqa", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_KV_A, WIDTH_HIDDEN, false, PARTS_MLA, 0},
     {ROLE_KV_A_NORM, "self_attn.kv_a_layernorm", "attn_kv_a_norm", PART_NORM, HALF_ATTN, INPUT_NONE, WIDTH_ONE, WIDTH_KV_RANK, false, PARTS_MLA, 0},
-    {ROLE_KV_B, "self_attn.kv_b_proj", "attn_kv_b", PART_KEPT, HALF_ATTN, INPUT_NONE, WIDTH_KV_B, WIDTH_KV_RANK, false, PARTS_MLA, 0},
-    {ROLE_VALUES_O, "self_attn.o_proj", "attn_output", PART_KEPT, HALF_ATTN, INPUT_NONE, WIDTH_HIDDEN, WIDTH_VALUES, false, PARTS_MLA, 0},
+    {ROLE_KV_B, "self_attn.kv_b_proj", "attn_kv_b", PART_MATRIX, HALF_ATTN, INPUT_KV_LATENT, WIDTH_KV_B, WIDTH_KV_RANK, false, PARTS_MLA, 0},
+    {ROLE_K_B, "self_attn.kv_b_proj_k", "attn_k_b", PART_MATRIX, HALF_ATTN, INPUT_QUERIES, WIDTH_K_B, WIDTH_NOPE, false, PARTS_MLA, 0},
+    {ROLE_V_B, "self_attn.kv_b_proj_v", "attn_v_b", PART_MATRIX, HALF_ATTN, INPUT_KV_LATENT, WIDTH_VALUES, WIDTH_KV_RANK, false, PARTS_MLA, 0},
+    {ROLE_VALUES_O, "self_attn.o_proj", "attn_output", PART_MATRIX, HALF_ATTN, INPUT_HEADS, WIDTH_HIDDEN, WIDTH_VALUES, false, PARTS_MLA, 0},
     {ROLE_DELTA_MIXED, "linear_attn.in_proj_qkvz", "ssm_in", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_DELTA_ALL, WIDTH_HIDDEN, false, PARTS_DELTA_GROUPED, 0},
     {ROLE_DELTA_BETA, "linear_attn.in_proj_ba", "ssm_ba", PART_ROUTER, HALF_ATTN, INPUT_NONE, WIDTH_DELTA_TWO_HEADS, WIDTH_HIDDEN, false, PARTS_DELTA_GROUPED, 0},
     {ROLE_DELTA_MIXED, "linear_attn.in_proj_qkv", "attn_qkv", PART_MATRIX, HALF_ATTN, INPUT_ATTN, WIDTH_DELTA_MIXED, WIDTH_HIDDEN, false, PARTS_DELTA, 0},
@@ -177,6 +179,8 @@ bool block_has(const struct model_config *c, const struct family *f, uint32_t la
         return false;
     if (p->role == ROLE_Q_WHOLE || p->role == ROLE_Q_A || p->role == ROLE_Q_A_NORM || p->role == ROLE_Q_B)
         return (p->role == ROLE_Q_WHOLE) == !c->mla.q_rank;
+    if (p->role == ROLE_KV_B || p->role == ROLE_K_B || p->role == ROLE_V_B)
+        return (p->role != ROLE_KV_B) == c->mla.split;
     /* All of attention but its norms is another thing in layers with the gated delta rule. */
     if (f && f->parts & PARTS_ANY_DELTA && p->half == HALF_ATTN && p->role != ROLE_ATTN_NORM &&
         ((p->of & PARTS_ANY_DELTA) != 0) != config_has_delta(c, layer))
@@ -221,6 +225,10 @@ static uint32_t width(enum width w, const struct model_config *c)
         return c->mla.kv_rank + c->mla.turned;
     case WIDTH_KV_B:
         return c->num_heads * (c->mla.nope + c->mla.values);
+    case WIDTH_K_B:
+        return c->num_heads * c->mla.kv_rank;
+    case WIDTH_NOPE:
+        return c->mla.nope;
     case WIDTH_VALUES:
         return c->num_heads * c->mla.values;
     case WIDTH_TWO_HEADS:
@@ -255,7 +263,7 @@ uint32_t block_part_cols(const struct block_part *p, const struct model_config *
     return width(p->cols, c);
 }
 
-bool input_is_inner(enum input in)
+bool input_is_last(enum input in)
 {
     return in == INPUT_HEADS || in == INPUT_MIDDLE;
 }
@@ -285,14 +293,20 @@ static uint32_t list_layer(const struct model_config *c, const struct family *f,
             continue;
         }
         if (out)
-            out[n] = (struct block_matrix){p, block_part_rows(p, c), block_part_cols(p, c), 0};
+            out[n] = (struct block_matrix){.part = p,
+                                           .rows = block_part_rows(p, c),
+                                           .cols = block_part_cols(p, c),
+                                           .pieces = p->input == INPUT_QUERIES ? c->num_heads : 1};
         n++;
     }
     for (uint32_t e = 0; of_expert && e < c->experts.n; e++)
         for (uint32_t i = 0; i < of_expert; i++, n++)
             if (out)
-                out[n] =
-                    (struct block_matrix){expert[i], block_part_rows(expert[i], c), block_part_cols(expert[i], c), e};
+                out[n] = (struct block_matrix){.part = expert[i],
+                                               .rows = block_part_rows(expert[i], c),
+                                               .cols = block_part_cols(expert[i], c),
+                                               .expert = e,
+                                               .pieces = 1};
     return n;
 }
 
@@ -405,12 +419,25 @@ struct block_rows_at block_rows_at(struct block_shape b, const struct model_conf
     return x;
 }
 
+/* The place of the first matrix of a half that reads it; b.n: none does. */
+static uint32_t reader(struct block_shape b, enum block_half half, enum input in)
+{
+    uint32_t i = 0;
+    while (i < b.n && !(b.matrices[i].part->half == half && b.matrices[i].part->input == in))
+        i++;
+    return i;
+}
+
 uint32_t block_input_cols(struct block_shape b, enum block_half half, enum input in)
 {
-    for (uint32_t i = 0; i < b.n; i++)
-        if (b.matrices[i].part->half == half && b.matrices[i].part->input == in)
-            return b.matrices[i].cols;
-    return 0;
+    uint32_t at = reader(b, half, in);
+    return at < b.n ? b.matrices[at].cols : 0;
+}
+
+uint32_t block_input_pieces(struct block_shape b, enum block_half half, enum input in)
+{
+    uint32_t at = reader(b, half, in);
+    return at < b.n ? b.matrices[at].pieces : 0;
 }
 
 uint32_t model_shape_rows(const struct model_shape *s, const struct model_config *c, enum role role)

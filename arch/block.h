@@ -55,6 +55,8 @@ enum role {
     ROLE_KV_A,
     ROLE_KV_A_NORM,
     ROLE_KV_B,
+    ROLE_K_B, /* the same as the two of a GGUF (mla_config.split): of each head k's part, transposed, and v's */
+    ROLE_V_B,
     ROLE_VALUES_O,    /* o of heads whose v has a width of its own */
     ROLE_Q_GATE,      /* q, and the gate of what attention gives, head by head */
     ROLE_DELTA_MIXED, /* of the gated delta rule: q, k, v; where all lies by key head z too */
@@ -72,7 +74,6 @@ enum part_kind {
     PART_MATRIX,
     PART_NORM,
     PART_ROUTER, /* a matrix that decides, or a small one: it stays as it is, f32 in a GGUF */
-    PART_KEPT,   /* a matrix that gsq keeps in 16 bits in all formats */
     PART_VECTOR /* the same of a vector, whose Hugging Face name has no ".weight" behind it, and whose GGUF name is whole */
 };
 /* Halves of a block: what is added to x first, and what second. Experts belong to neither: they are gone through one by
@@ -80,10 +81,13 @@ enum part_kind {
 enum block_half { HALF_ATTN, HALF_FFN, HALF_COUNT, HALF_EXPERTS = HALF_COUNT };
 /* What a matrix reads: parts with the same input have the same Hessian. */
 enum input {
-    INPUT_ATTN,   /* the normed x of q, k and v */
-    INPUT_HEADS,  /* attention's output, all heads */
-    INPUT_FFN,    /* the normed x of gate and up */
-    INPUT_MIDDLE, /* silu(gate) * up */
+    INPUT_ATTN,      /* the normed x of q, k and v */
+    INPUT_Q_LATENT,  /* what q_a gives, normed */
+    INPUT_KV_LATENT, /* what kv_a gives without RoPE's part, normed */
+    INPUT_QUERIES,   /* q of each head without RoPE's part: pieces of a matrix have inputs of their own */
+    INPUT_HEADS,     /* attention's output, all heads */
+    INPUT_FFN,       /* the normed x of gate and up */
+    INPUT_MIDDLE,    /* silu(gate) * up */
     INPUT_COUNT,
     INPUT_NONE = INPUT_COUNT /* of a norm, or the same as another's: an expert's are those of its tokens */
 };
@@ -103,8 +107,10 @@ enum width {
     WIDTH_EXPERTS,
     WIDTH_Q_RANK, /* of multi-head latent attention */
     WIDTH_KV_RANK,
-    WIDTH_KV_A,   /* kv_rank and RoPE's part of k */
-    WIDTH_KV_B,   /* of all heads: k without that part, and v */
+    WIDTH_KV_A, /* kv_rank and RoPE's part of k */
+    WIDTH_KV_B, /* of all heads: k without that part, and v */
+    WIDTH_K_B,  /* kv_rank for each head */
+    WIDTH_NOPE,
     WIDTH_VALUES, /* v of all heads */
     WIDTH_TWO_HEADS,
     WIDTH_DELTA_MIXED, /* of the gated delta rule: q, k and v */
@@ -132,6 +138,11 @@ static inline bool block_part_is_expert(const struct block_part *p)
 {
     return p->half == HALF_EXPERTS && p->kind == PART_MATRIX;
 }
+/* One of two matrices that are one in a folder: kv_b. */
+static inline bool block_part_is_split(const struct block_part *p)
+{
+    return p->role == ROLE_K_B || p->role == ROLE_V_B;
+}
 
 /* Every part that any family has, in the order of a file; NULL past the end. Some have the same role, or the same name. */
 const struct block_part *block_part_at(size_t i);
@@ -154,8 +165,8 @@ bool family_has(const struct family *f, const struct block_part *p);
 bool family_has_role(const struct family *f, enum role role);
 /* Whether that layer has it. */
 bool block_has(const struct model_config *c, const struct family *f, uint32_t layer, const struct block_part *p);
-/* Whether an input is made in its half of the block by other matrices of it; if not, it is the half's normed input. */
-bool input_is_inner(enum input in);
+/* Whether it is what the last matrix of a half reads: whoever gathers inputs needs none of its products. */
+bool input_is_last(enum input in);
 /* Rows and columns; a norm is one row. */
 uint32_t block_part_rows(const struct block_part *p, const struct model_config *c);
 uint32_t block_part_cols(const struct block_part *p, const struct model_config *c);
@@ -166,6 +177,7 @@ struct block_matrix {
     const struct block_part *part;
     uint32_t rows, cols;
     uint32_t expert; /* whose, of a part of experts */
+    uint32_t pieces; /* of its rows, equal ones, each with an input and a Hessian of its own; else 1 */
 };
 const char *block_matrix_name(const struct model_config *c, const struct block_matrix *m, uint32_t layer, char *out,
                               size_t cap);
@@ -210,8 +222,9 @@ struct block_rows_at {
     uint32_t at, row0, rows, cols;
 };
 struct block_rows_at block_rows_at(struct block_shape b, const struct model_config *c, enum role role);
-/* Columns of the matrices of a half that read an input; 0: none does. */
+/* Columns of the matrices of a half that read an input; 0: none does. For how many pieces there is one. */
 uint32_t block_input_cols(struct block_shape b, enum block_half half, enum input in);
+uint32_t block_input_pieces(struct block_shape b, enum block_half half, enum input in);
 /* The most rows that role has in any layer, alone or beside others; 0: none has them; without those of experts. Columns of the widest that reads an input. */
 uint32_t model_shape_rows(const struct model_shape *s, const struct model_config *c, enum role role);
 uint32_t model_shape_input(const struct model_shape *s, enum input in);

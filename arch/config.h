@@ -50,6 +50,7 @@ struct mla_config {
                                attention */
     uint32_t nope, turned; /* dimensions of a head of q and k: without RoPE, then with it. Their sum is head_dim */
     uint32_t values;       /* of a head of v */
+    bool split;            /* kv_b is two matrices, as in a GGUF (checkpoint_split_latent) */
 };
 
 /* Layers with the gated delta rule in place of attention: heads of q and k, and of v, so many for each of those. */

@@ -153,13 +153,24 @@ float qlinear_scale(const struct qlinear *q, uint32_t row, uint32_t plane, uint3
     return q->integers[i] ? q->scales[i / quant_super_groups(&q->spec)] * (float)q->integers[i] : 0;
 }
 
-void qlinear_copy_row(struct qlinear *q, const struct qlinear *from, uint32_t row)
+static void copy_row(struct qlinear *q, uint32_t to, const struct qlinear *from, uint32_t row)
 {
     size_t scales = quant_row_scales(&q->spec, q->cols), groups = quant_row_groups(&q->spec, q->cols);
-    memcpy(q->codes + (size_t)row * q->cols, from->codes + (size_t)row * q->cols, q->cols);
-    memcpy(q->scales + row * scales, from->scales + row * scales, scales * sizeof *q->scales);
+    memcpy(q->codes + (size_t)to * q->cols, from->codes + (size_t)row * q->cols, q->cols);
+    memcpy(q->scales + to * scales, from->scales + row * scales, scales * sizeof *q->scales);
     if (q->integers)
-        memcpy(q->integers + row * groups, from->integers + row * groups, groups);
+        memcpy(q->integers + to * groups, from->integers + row * groups, groups);
+}
+
+void qlinear_copy_row(struct qlinear *q, const struct qlinear *from, uint32_t row)
+{
+    copy_row(q, row, from, row);
+}
+
+void qlinear_copy_rows(struct qlinear *q, uint32_t row0, const struct qlinear *from)
+{
+    for (uint32_t r = 0; r < from->rows; r++)
+        copy_row(q, row0 + r, from, r);
 }
 
 void qlinear_free(struct qlinear *q)

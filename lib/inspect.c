@@ -25,6 +25,8 @@ struct contents {
     const struct model_config *cfg;
     const struct family *family; /* NULL: not one that gsq knows */
     struct model *model;         /* as the plan sees it; NULL: it would refuse, and why */
+    struct checkpoint *split_ck; /* the same as a GGUF has it, where that is otherwise; else NULL */
+    struct model *split;
     struct err why_not;
     struct quantize_options run; /* that is asked about */
     bool every_tensor;           /* listed */
@@ -245,7 +247,8 @@ static bool fates(const struct contents *c, enum export_format f, enum method me
     o.method = method;
     if (f != EXPORT_GGUF)
         o.mixture = NULL;
-    return quantize_settle(&o, e) && plan_fates(p, c->model, &o, (struct plan_sources){0}, &listener, e);
+    const struct model *m = f == EXPORT_GGUF && c->split ? c->split : c->model;
+    return quantize_settle(&o, e) && plan_fates(p, m, &o, (struct plan_sources){0}, &listener, e);
 }
 
 /* Of a format, whatever the method: rounding takes all that learning does. */
@@ -454,6 +457,10 @@ static bool look(struct contents *c, const struct checkpoint *ck, const struct g
     count_params(c);
     if (c->family)
         model_describe(&c->model, ck, 2, &c->why_not);
+    if (c->model && c->cfg->mla.kv_rank && checkpoint_open(&c->split_ck, checkpoint_dir(ck), &c->why_not)) {
+        checkpoint_split_latent(c->split_ck);
+        model_describe(&c->split, c->split_ck, 2, &c->why_not);
+    }
     /* Linears that are not there, or not readable, are a reason not to quantize; the rest is shown. */
     if (!count_linears(c, &why)) {
         c->family = NULL;
@@ -478,6 +485,8 @@ static bool inspect(struct strbuf *text, cJSON *json, const gsq_model *model, co
     else if (ok)
         contents_json(json, c);
     model_close(&c->model);
+    model_close(&c->split);
+    checkpoint_close(&c->split_ck);
     free(c);
     return ok;
 }

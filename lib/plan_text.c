@@ -208,6 +208,15 @@ static void print_device(struct strbuf *f, const struct plan *p)
     table_add(&t, f, 2);
 }
 
+/* Whether codes of latent attention are learned, or rounded by a Hessian. */
+static bool learns_latent(const struct plan *p)
+{
+    for (size_t i = 0; i < p->n_items; i++)
+        if (p->items[i].coded && p->items[i].part->of & PARTS_MLA)
+            return true;
+    return false;
+}
+
 void plan_text(struct strbuf *f, const struct plan *p, const struct quantize_options *o)
 {
     char a[40], b[24], c[24];
@@ -246,6 +255,8 @@ void plan_text(struct strbuf *f, const struct plan *p, const struct quantize_opt
     if (p->block_steps && (p->experts || p->attn_alone))
         strbuf_printf(f, "all scales        not trained end to end: %s\n",
                       p->experts ? "each step would load every expert twice" : "nothing goes back through attention");
+    if (quantize_diagonal(o) && learns_latent(p))
+        strbuf_puts(f, "latent attention  kv_b is rounded to nearest: importance matrices have no sums for it\n");
     if (p->scale_steps)
         strbuf_printf(f, "all scales        %u epochs, %u optimiser steps at a rate of %g%s\n",
                       (unsigned)o->scales.epochs, (unsigned)p->scale_steps, (double)o->scales.lr,

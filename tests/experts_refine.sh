@@ -39,7 +39,7 @@ refined() {
 
 start_file qwen3moe-4m Q2_K
 refined qwen3moe-4m Q2_K 0.7 --effort fast --steps 20
-start_file dsv3-mla-3.9m Q2_K # its matrices of latent attention stay as they are
+start_file dsv3-mla-3.9m Q2_K # of its latent attention kv_b stays as it is
 refined dsv3-mla-3.9m Q2_K 0.85 --method gptq
 # Each expert on its own output, in two runs that end as one.
 start_file qwen3moe-4m Q3_K_S

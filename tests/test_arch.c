@@ -182,18 +182,18 @@ static void families(void **state)
     assert_true(strlen(family_names(cut, sizeof cut)) < sizeof cut);
 }
 
-/* Multi-head latent attention: shapes by its own widths; its matrices are kept, so that a dense layer lists its feed-forward alone. */
+/* Multi-head latent attention: shapes by its own widths, and what each matrix reads; kv_b is one in a folder and two in a GGUF. */
 static void latent(void **state)
 {
     (void)state;
-    const struct model_config c = {.architecture = "DeepseekV3ForCausalLM",
-                                   .num_layers = 1,
-                                   .hidden_size = 64,
-                                   .intermediate_size = 96,
-                                   .num_heads = 3,
-                                   .num_kv_heads = 3,
-                                   .head_dim = 24,
-                                   .mla = {.q_rank = 40, .kv_rank = 32, .nope = 16, .turned = 8, .values = 20}};
+    struct model_config c = {.architecture = "DeepseekV3ForCausalLM",
+                             .num_layers = 1,
+                             .hidden_size = 64,
+                             .intermediate_size = 96,
+                             .num_heads = 3,
+                             .num_kv_heads = 3,
+                             .head_dim = 24,
+                             .mla = {.q_rank = 40, .kv_rank = 32, .nope = 16, .turned = 8, .values = 20}};
     static const struct {
         enum role role;
         uint32_t rows, cols;
@@ -213,9 +213,43 @@ static void latent(void **state)
     assert_false(family_has_role(f, ROLE_Q) || family_has_role(f, ROLE_K) || family_has_role(f, ROLE_O));
     assert_true(model_shape_make(&s, &c, &e));
     struct block_shape b = model_shape_of(&s, 0);
-    assert_int_equal(b.n, 3);
-    assert_true(block_has_half(b, HALF_ATTN) && block_has_half(b, HALF_FFN));
-    assert_int_equal(b.matrices[0].part->role, ROLE_GATE);
+    static const enum role whole[] = {ROLE_Q_A,      ROLE_Q_B,  ROLE_KV_A, ROLE_KV_B,
+                                      ROLE_VALUES_O, ROLE_GATE, ROLE_UP,   ROLE_DOWN};
+    assert_int_equal(b.n, sizeof whole / sizeof *whole);
+    for (uint32_t i = 0; i < b.n; i++) {
+        assert_int_equal(b.matrices[i].part->role, whole[i]);
+        assert_int_equal(b.matrices[i].pieces, 1);
+    }
+    assert_int_equal(block_input_cols(b, HALF_ATTN, INPUT_ATTN), 64);
+    assert_int_equal(block_input_cols(b, HALF_ATTN, INPUT_Q_LATENT), 40);
+    assert_int_equal(block_input_cols(b, HALF_ATTN, INPUT_KV_LATENT), 32);
+    assert_int_equal(block_input_cols(b, HALF_ATTN, INPUT_HEADS), 60);
+    assert_int_equal(block_input_cols(b, HALF_ATTN, INPUT_QUERIES), 0);
+    model_shape_free(&s);
+    /* As a GGUF has it: of each head k's part transposed, which reads q, and v's. */
+    c.mla.split = true;
+    assert_true(model_shape_make(&s, &c, &e));
+    b = model_shape_of(&s, 0);
+    assert_int_equal(b.n, sizeof whole / sizeof *whole + 1);
+    uint32_t k = block_place(b, ROLE_K_B), v = block_place(b, ROLE_V_B);
+    assert_int_equal(block_place(b, ROLE_KV_B), b.n);
+    assert_int_equal(b.matrices[k].rows, 96);
+    assert_int_equal(b.matrices[k].cols, 16);
+    assert_int_equal(b.matrices[k].pieces, 3);
+    assert_int_equal(b.matrices[v].rows, 60);
+    assert_int_equal(b.matrices[v].cols, 32);
+    assert_int_equal(b.matrices[v].pieces, 1);
+    assert_int_equal(block_input_cols(b, HALF_ATTN, INPUT_QUERIES), 16);
+    assert_int_equal(block_input_pieces(b, HALF_ATTN, INPUT_QUERIES), 3);
+    assert_int_equal(block_input_cols(b, HALF_ATTN, INPUT_KV_LATENT), 32);
+    model_shape_free(&s);
+    /* q as one matrix. */
+    c.mla.q_rank = 0;
+    c.mla.split = false;
+    assert_true(model_shape_make(&s, &c, &e));
+    b = model_shape_of(&s, 0);
+    assert_int_equal(b.matrices[0].part->role, ROLE_Q_WHOLE);
+    assert_int_equal(block_input_cols(b, HALF_ATTN, INPUT_Q_LATENT), 0);
     model_shape_free(&s);
     /* The same by another model_type, of the text part of models that read more. */
     assert_ptr_equal(family_of(&(struct model_config){.model_type = "kimi_k2"}), f);

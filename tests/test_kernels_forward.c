@@ -293,6 +293,45 @@ static void compare_mla(struct kernel_test *t)
 }
 CASES(mla_heads, mla_heads, mla_shapes, NULL, compare_mla)
 
+#define JOIN(h, n, v, r)                                                                                               \
+    {                                                                                                                  \
+        .heads = h, .nope = n, .values = v, .rank = r                                                                  \
+    }
+static const struct kernel_shape join_shapes[] = {JOIN(1, 1, 1, 1), JOIN(3, 4, 5, 7), JOIN(2, 32, 48, 64),
+                                                  JOIN(5, 6, 16, 33), JOIN(7, 128, 128, 512)};
+
+static void compare_join(struct kernel_test *t)
+{
+    const struct kernel_shape *s = &t->s;
+    const float *got = kernel_out(t, 2);
+    double *want = malloc(t->b[2].n * sizeof *want);
+    assert_non_null(want);
+    ref_mla_join(t->in[0], t->in[1], s->heads, s->nope, s->values, s->rank, want);
+    for (uint64_t i = 0; i < t->b[2].n; i++)
+        expect(t, i, got[i], want[i], 0);
+    free(want);
+}
+CASES(mla_join, mla_join, join_shapes, NULL, compare_join)
+
+#define QUERIES(r, h, n, d, s)                                                                                         \
+    {                                                                                                                  \
+        .rows = r, .heads = h, .nope = n, .dim = d, .stride = s                                                        \
+    }
+static const struct kernel_shape queries_shapes[] = {QUERIES(1, 1, 1, 2, 1), QUERIES(6, 3, 4, 6, 64),
+                                                     QUERIES(5, 2, 32, 48, 0), QUERIES(3, 5, 7, 17, 64),
+                                                     QUERIES(9, 7, 128, 192, 1152)};
+
+static void compare_queries(struct kernel_test *t)
+{
+    const struct kernel_shape *s = &t->s;
+    const float *got = kernel_out(t, 1), *q = t->in[0];
+    for (uint32_t h = 0; h < s->heads; h++)
+        for (uint32_t r = 0; r < s->rows; r++)
+            for (uint32_t i = 0; i < s->nope; i++)
+                expect(t, h, got[h * s->stride + r * s->nope + i], q[(r * s->heads + h) * s->dim + i], 0);
+}
+CASES(mla_queries, mla_queries, queries_shapes, NULL, compare_queries)
+
 /* ---- the gated delta rule ---- */
 
 /* heads, keys: of v, of q and k. */
@@ -750,6 +789,8 @@ int main(void)
         cmocka_unit_test(test_rope_fwd),
         cmocka_unit_test(test_rope_part),
         cmocka_unit_test(test_mla_heads),
+        cmocka_unit_test(test_mla_join),
+        cmocka_unit_test(test_mla_queries),
         cmocka_unit_test(test_conv_silu),
         cmocka_unit_test(test_l2norm),
         cmocka_unit_test(test_delta_rule),

@@ -24,7 +24,7 @@ static const struct block_part extra[EXTRA] = {
     {ROLE_DOWN, "mlp.experts.0.down_proj", "", PART_MATRIX, HALF_FFN, INPUT_MIDDLE, WIDTH_HIDDEN, WIDTH_MIDDLE, false,
      0, 0},
 };
-static const struct block_matrix extra_matrices[EXTRA] = {{&extra[0], 48, 256, 0}, {&extra[1], 80, 384, 0}};
+static const struct block_matrix extra_matrices[EXTRA] = {{&extra[0], 48, 256, 0, 1}, {&extra[1], 80, 384, 0, 1}};
 
 struct bench {
     struct shape shape;

@@ -128,28 +128,18 @@ bool gguf_name_of_experts(const char *name)
     return p && block_part_is_expert(p) && suffix[0];
 }
 
-static const char *const latent_names[] = {
-    [LATENT_NONE] = "", [LATENT_KEYS] = "attn_k_b", [LATENT_VALUES] = "attn_v_b"};
-
 enum gguf_latent gguf_name_to_latent(const struct model_config *c, const char *name, char *out, size_t cap)
 {
     const char *suffix;
     size_t n = module_length(name, &suffix), number, digits;
-    if (!c->mla.kv_rank || strcmp(suffix, ".weight") != 0 || !split_block(name, n, GGUF_BLOCK, &number, &digits))
+    const struct block_part *p = c->mla.kv_rank ? part_of(family_of(c), name, n, &number, &digits) : NULL;
+    enum gguf_latent part = p && p->role == ROLE_K_B   ? LATENT_KEYS
+                            : p && p->role == ROLE_V_B ? LATENT_VALUES
+                                                       : LATENT_NONE;
+    if (!part || strcmp(suffix, ".weight") != 0)
         return LATENT_NONE;
-    size_t rest = number + digits + 1;
-    enum gguf_latent part = same(name + rest, n - rest, latent_names[LATENT_KEYS])     ? LATENT_KEYS
-                            : same(name + rest, n - rest, latent_names[LATENT_VALUES]) ? LATENT_VALUES
-                                                                                       : LATENT_NONE;
-    if (part)
-        block_part_name(c, block_part_of(ROLE_KV_B), (uint32_t)strtoul(name + number, NULL, 10), 0, out, cap);
+    block_part_name(c, block_part_of(ROLE_KV_B), (uint32_t)strtoul(name + number, NULL, 10), 0, out, cap);
     return part;
-}
-
-const char *gguf_name_of_latent(enum gguf_latent part, uint32_t layer, char out[64])
-{
-    snprintf(out, 64, GGUF_BLOCK "%" PRIu32 ".%s.weight", layer, latent_names[part]);
-    return out;
 }
 
 #define MIXED_WHOLE "ssm_in"

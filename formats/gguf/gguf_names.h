@@ -20,8 +20,6 @@ bool gguf_name_of_experts(const char *name);
 enum gguf_latent { LATENT_NONE, LATENT_KEYS, LATENT_VALUES };
 /* Which of them that tensor is; out (at least 96 bytes): the Hugging Face module. */
 enum gguf_latent gguf_name_to_latent(const struct model_config *c, const char *name, char *out, size_t cap);
-/* "blk.3.attn_k_b.weight"; returns out (64 bytes). */
-const char *gguf_name_of_latent(enum gguf_latent part, uint32_t layer, char out[64]);
 
 /* Qwen3-Next's matrix of q, k, v and z, whose rows lie by key head, is ssm_in in a GGUF or, in those of newer converters, lies in two
  * tensors: all q, all k and all v; all z. */

@@ -15,6 +15,11 @@ void checkpoint_close(struct checkpoint **c);
  * (value_heads.h). A folder is opened in its own order, a GGUF too. Before anything else is asked of it. */
 bool checkpoint_set_tiled(struct checkpoint *c, bool tiled, struct err *e);
 const struct model_config *checkpoint_config(const struct checkpoint *c);
+/* kv_b of latent attention is two matrices from here on, as in a GGUF, whoever stored it: of each head k's part, transposed, and
+ * v's (ROLE_K_B, ROLE_V_B in place of ROLE_KV_B). Nothing of a model without latent attention changes. Before anybody reads. */
+void checkpoint_split_latent(struct checkpoint *c);
+/* The module that holds this one: kv_b, of its two; else itself. out: at least 96 bytes; returns out. */
+const char *checkpoint_holder(const struct checkpoint *c, const char *module, char out[96]);
 /* The path it was opened by. */
 const char *checkpoint_dir(const struct checkpoint *c);
 /* The GGUF file itself; NULL for a folder. */
@@ -44,7 +49,7 @@ const char *checkpoint_head_module(const struct checkpoint *c);
 /* Fails (ERR_USER, naming the tensor and the file) if it is missing or its shape or dtype makes no sense. */
 bool checkpoint_weight(const struct checkpoint *c, const char *module, struct weight_info *out, struct err *e);
 /* What x->module is stored as; and every 2-D weight of the model, in the order of a file: embedding, the linears of one block after the
- * other, the head where it is not the embedding, the matrices of blocks that have no codes (PART_KEPT). *out [*n] is freed by the caller; NULL on failure. ERR_USER: one is missing
+ * other, the head where it is not the embedding. *out [*n] is freed by the caller; NULL on failure. ERR_USER: one is missing
  * or cannot be read. */
 struct matrix;
 bool checkpoint_matrix(const struct checkpoint *c, struct matrix *x, struct err *e);

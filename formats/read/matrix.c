@@ -29,33 +29,10 @@ bool checkpoint_matrix(const struct checkpoint *c, struct matrix *x, struct err 
     return true;
 }
 
-/* Those of blocks that are kept; x NULL: only their number. */
-static bool read_kept(const struct checkpoint *c, struct matrix *x, size_t *n, struct err *e)
-{
-    const struct model_config *config = checkpoint_config(c);
-    const struct block_part *part;
-    *n = 0;
-    for (uint32_t layer = 0; layer < config->num_layers; layer++)
-        for (uint32_t i = 0; (part = block_part_in(config, layer, i)); i++) {
-            if (part->kind != PART_KEPT)
-                continue;
-            ++*n;
-            if (!x)
-                continue;
-            x->part = part;
-            x->layer = layer;
-            block_part_name(config, part, layer, 0, x->module, sizeof x->module);
-            if (!checkpoint_matrix(c, x++, e))
-                return false;
-        }
-    return true;
-}
-
 static bool read_all(const struct checkpoint *c, const struct model_shape *s, struct matrix *x, struct err *e)
 {
     const struct model_config *config = checkpoint_config(c);
     bool tied = config->tie_word_embeddings;
-    size_t kept;
     x->embedding = true;
     x->head = tied;
     snprintf(x->module, sizeof x->module, "%s", checkpoint_embedding_module(c));
@@ -69,6 +46,7 @@ static bool read_all(const struct checkpoint *c, const struct model_shape *s, st
             x->expert = of->expert;
             x->place = i - s->first[layer];
             x->number = i;
+            x->pieces = of->pieces;
             block_matrix_name(config, of, layer, x->module, sizeof x->module);
             if (!checkpoint_matrix(c, x, e))
                 return false;
@@ -76,21 +54,19 @@ static bool read_all(const struct checkpoint *c, const struct model_shape *s, st
     if (!tied) {
         x->head = true;
         snprintf(x->module, sizeof x->module, "%s", checkpoint_head_module(c));
-        if (!checkpoint_matrix(c, x++, e))
-            return false;
+        return checkpoint_matrix(c, x, e);
     }
-    return read_kept(c, x, &kept, e);
+    return true;
 }
 
 bool checkpoint_matrices(const struct checkpoint *c, struct matrix **out, size_t *n, struct err *e)
 {
     const struct model_config *config = checkpoint_config(c);
     struct model_shape shape;
-    size_t kept;
     *out = NULL;
-    bool ok = model_shape_make(&shape, config, e) && read_kept(c, NULL, &kept, e);
+    bool ok = model_shape_make(&shape, config, e);
     if (ok) {
-        *n = 2u - config->tie_word_embeddings + shape.first[shape.layers] + kept;
+        *n = 2u - config->tie_word_embeddings + shape.first[shape.layers];
         *out = calloc(*n + 1, sizeof **out);
         ok = (*out || err_nomem(e, "the list of weights", *n * sizeof **out)) && read_all(c, &shape, *out, e);
     }

@@ -14,6 +14,7 @@ struct matrix {
     uint32_t number;      /* among those of all layers: keys its noise */
     bool embedding, head; /* what it is beside the blocks; a tied one is both */
     uint32_t rows, cols;
+    uint32_t pieces;    /* of its rows, with a Hessian each (struct block_matrix); else 1 */
     uint64_t bytes;     /* in the model, with scales and zeros */
     const char *stored; /* what it is in the model: "F16", "Q4_K"; NULL: codes of a folder */
     /* What it is stored as, by GGUF's names, and what it would be if its rows were a multiple of that type's block. NULL in
@@ -22,13 +23,14 @@ struct matrix {
     bool coded;                     /* as codes and scales; else it stays in 16 bits or, in a GGUF, is rounded */
     struct quant_spec spec;         /* if coded */
     const struct gguf_type *blocks; /* whose blocks the model has, where it has no codes (weight_info) */
-    bool copied; /* of a GGUF: not coded, but written as it is in the model, codes or blocks, or in a file that is refined */
+    bool
+        copied; /* of a GGUF: not coded, but written as it is in the model, codes or blocks, or in a file that is refined */
 };
 
-/* Whether it is a linear: a matrix of a block that codes are learned for. Others of a block are kept, in a GGUF rounded. */
+/* Whether it is a linear: a matrix of a block. */
 static inline bool matrix_is_linear(const struct matrix *x)
 {
-    return x->part && x->part->kind == PART_MATRIX;
+    return x->part != NULL;
 }
 /* Whether it takes fewer than 16 bits: coded, or rounded to a type of blocks. */
 static inline bool matrix_quantized(const struct matrix *x)

@@ -164,8 +164,8 @@ static bool holds(const struct gguf_type *t, const struct quant_spec *spec, uint
 static bool place(struct matrix *x)
 {
     bool values = x->wanted && x->wanted->block == 1;
-    bool split =
-        x->part && x->part->role == ROLE_KV_B; /* and turned in part: rows of its codes are none of the file's */
+    /* Rows of their codes are none of the model's kv_b. */
+    bool split = x->part && block_part_is_split(x->part);
     if (x->blocks && (!x->wanted || x->wanted == x->blocks)) {
         x->type = x->blocks;
         x->copied = true;

@@ -256,8 +256,7 @@ static uint32_t type_of(enum mixture_id m, const struct place *p)
     bool two_bits = m == MIX_Q2_0 || m == MIX_TQ2_0 || m == MIX_TQ1_0;
     if (p->where == HEAD)
         return plain ? mixtures[m].base : GGML_Q6_K;
-    bool kept = p->part && p->part->kind == PART_KEPT; /* nothing learns the codes that two bits need */
-    if (p->where == EMBEDDING || (kept && two_bits))
+    if (p->where == EMBEDDING)
         return two_bits ? GGML_Q4_K : mixtures[m].base;
     enum role role = p->part ? p->part->role : ROLE_COUNT;
     if (role == ROLE_VALUES_O)

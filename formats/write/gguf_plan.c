@@ -30,6 +30,7 @@ static struct gguf_entry *add_entry(struct gguf_plan *p, const char *module, con
     struct gguf_entry *x = &p->entries[p->n++];
     *x = (struct gguf_entry){.n_dims = 1, .rows = 1, .type = gguf_type_of(GGML_F32)};
     snprintf(x->module, sizeof x->module, "%s", module);
+    checkpoint_holder(p->src, module, x->holder);
     snprintf(x->name, sizeof x->name, "%s", name);
     return x;
 }
@@ -109,19 +110,19 @@ static bool check_item(struct gguf_plan *p, const struct matrix *item, const cha
     return true;
 }
 
-static const struct matrix *next_item(struct gguf_plan *p, size_t *listed, const char *module)
+static const struct matrix *next_item(struct gguf_plan *p, const char *module)
 {
-    if (*listed < p->n_items)
-        return check_item(p, &p->items[*listed], module) ? &p->items[(*listed)++] : NULL;
+    if (p->listed < p->n_items)
+        return check_item(p, &p->items[p->listed], module) ? &p->items[p->listed++] : NULL;
     err_set(p->e, ERR_BUG, "no type was chosen for %s", module);
     return NULL;
 }
 
 /* fixed: NULL, or what it is called whatever its module is: embedding and head. */
-static bool plan_matrix(struct gguf_plan *p, size_t *listed, const char *module, const char *fixed)
+static bool plan_matrix(struct gguf_plan *p, const char *module, const char *fixed)
 {
     char name[64];
-    const struct matrix *item = next_item(p, listed, module);
+    const struct matrix *item = next_item(p, module);
     if (!item)
         return false;
     if (fixed)
@@ -131,37 +132,15 @@ static bool plan_matrix(struct gguf_plan *p, size_t *listed, const char *module,
     struct gguf_entry *x = add_entry(p, module, name);
     if (!x)
         return false;
-    x->n_dims = 2;
+    const bool apart = item->part && block_part_is_split(item->part);
+    x->apart = apart ? checkpoint_config(p->src)->num_heads : 0;
+    x->n_dims = apart ? 3 : 2;
     x->rows = item->rows;
     x->cols = item->cols;
     x->type = item->type;
     x->item = item;
     /* llama.cpp knows biases within blocks only. */
     return find_heads(p, x, item->rows) && (fixed || plan_bias(p, module, item->rows));
-}
-
-/* Both tensors of latent attention's kv_b. Rows of k's are of another length, which its type may not divide. */
-static bool plan_latent(struct gguf_plan *p, const char *module, uint32_t layer)
-{
-    const struct model_config *c = checkpoint_config(p->src);
-    const struct mla_config *l = &c->mla;
-    const struct matrix *item = next_item(p, &p->kept, module);
-    char name[64];
-    if (!item)
-        return false;
-    for (int part = LATENT_KEYS; part <= LATENT_VALUES; part++) {
-        bool keys = part == LATENT_KEYS;
-        struct gguf_entry *x = add_entry(p, module, gguf_name_of_latent((enum gguf_latent)part, layer, name));
-        if (!x)
-            return false;
-        x->latent = (enum gguf_latent)part;
-        x->n_dims = 3;
-        x->rows = c->num_heads * (keys ? l->kv_rank : l->values);
-        x->cols = keys ? l->nope : l->kv_rank;
-        x->type = keys ? gguf_type_fitting(item->type, l->nope) : item->type;
-        x->item = item;
-    }
-    return true;
 }
 
 /* Biases of one part of all experts: a row of each. */
@@ -261,9 +240,7 @@ static bool plan_part(struct gguf_plan *p, const struct block_part *part, uint32
     block_part_name(checkpoint_config(p->src), part, layer, 0, module, sizeof module);
     switch (part->kind) {
     case PART_MATRIX:
-        return plan_matrix(p, &p->listed, module, NULL);
-    case PART_KEPT:
-        return part->role == ROLE_KV_B ? plan_latent(p, module, layer) : plan_matrix(p, &p->kept, module, NULL);
+        return plan_matrix(p, module, NULL);
     case PART_ROUTER:
         return plan_router(p, module);
     case PART_VECTOR:
@@ -312,10 +289,8 @@ static bool plan_model(struct gguf_plan *p)
     }
     if (value_heads_differ(c) && !c->delta.tiled)
         return err_set(p->e, ERR_BUG, "value heads of %s are in the order of folders", checkpoint_dir(p->src));
-    while (p->kept < p->n_items && !(p->items[p->kept].part && p->items[p->kept].part->kind == PART_KEPT))
-        p->kept++;
-    if (!config_supported(c, p->e) ||
-        !plan_matrix(p, &p->listed, checkpoint_embedding_module(p->src), "token_embd.weight"))
+    assert(c->mla.split || !c->mla.kv_rank);
+    if (!config_supported(c, p->e) || !plan_matrix(p, checkpoint_embedding_module(p->src), "token_embd.weight"))
         return false;
     for (uint32_t l = 0; l < c->num_layers; l++) {
         uint32_t expert_parts = 0;
@@ -325,7 +300,7 @@ static bool plan_model(struct gguf_plan *p)
         p->listed += (size_t)expert_parts * c->experts.n;
     }
     if (!plan_vector(p, config_part_name(c, "norm", module, sizeof module)) ||
-        (!p->items[0].head && !plan_matrix(p, &p->listed, checkpoint_head_module(p->src), "output.weight")))
+        (!p->items[0].head && !plan_matrix(p, checkpoint_head_module(p->src), "output.weight")))
         return false;
     return plan_factors(p, c);
 }
@@ -364,7 +339,7 @@ static bool check_complete(struct gguf_plan *p)
     for (size_t i = 0; ok && i < p->n; i++)
         for (uint32_t k = 0; ok && k < gguf_entry_matrices(&p->entries[i]); k++) {
             const struct gguf_entry *x = &p->entries[i];
-            const char *module = x->experts ? gguf_entry_item(x, k)->module : x->module;
+            const char *module = x->experts ? gguf_entry_item(x, k)->module : x->holder;
             assert(module);
             ok = strmap_add(&names, module, strlen(module), (uint32_t)i, &added) ||
                  err_nomem(p->e, "the list of tensors", p->n);
@@ -396,7 +371,7 @@ static bool plan_tensors(struct gguf_plan *p)
         return err_nomem(p->e, "the list of tensors", p->n * sizeof *p->tensors);
     for (size_t i = 0; i < p->n; i++) {
         struct gguf_entry *x = &p->entries[i];
-        uint32_t apart = x->latent ? checkpoint_config(p->src)->num_heads : 1;
+        uint32_t apart = x->apart ? x->apart : 1;
         x->bytes = gguf_row_bytes(x->type, x->cols) * x->rows * gguf_entry_matrices(x);
         p->work += entry_work(x);
         p->tensors[i] = (struct gguf_tensor_plan){.name = x->name,

@@ -13,14 +13,15 @@
 struct gguf_entry {
     char name[64];   /* in the GGUF */
     char module[96]; /* Hugging Face, "" for rope_freqs */
+    char holder[96]; /* the module that holds it in the model: itself, but of kv_b's two matrices */
     bool bias;
     bool whole; /* module is a tensor's whole name: a vector of the router's */
     uint32_t n_dims, rows, cols;
     const struct gguf_type *type;
     const struct matrix *item; /* of a weight that has a type: of its first expert */
     uint32_t experts;          /* whose matrices lie one behind the other; 0: it is one matrix, or a vector */
-    enum gguf_latent latent;   /* one of the two tensors of latent attention's kv_b, a matrix for each of num_heads */
-    uint32_t heads;            /* whose rows are permuted; 0: none */
+    uint32_t apart; /* its rows are so many matrices, one behind the other: of latent attention's heads; 0: one */
+    uint32_t heads; /* whose rows are permuted; 0: none */
     uint64_t bytes;
 };
 
@@ -28,8 +29,8 @@ struct gguf_plan {
     const struct checkpoint *src;
     struct export_options options;
     const struct matrix *items;
-    size_t n_items, listed, kept; /* the next linear that is to be an entry, the next that is kept */
-    size_t left_out;              /* tensors that are not of the text part */
+    size_t n_items, listed; /* the next that is to be an entry */
+    size_t left_out;        /* tensors that are not of the text part */
     struct gguf_entry *entries;
     size_t n, cap;
     struct gguf_tensor_plan *tensors; /* [n] */

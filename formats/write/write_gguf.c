@@ -246,56 +246,9 @@ static bool write_vector(struct writing *w, const struct gguf_entry *x)
     return ok;
 }
 
-/* ---- kv_b of latent attention ---- */
-
-struct latent {
-    const struct writing *w;
-    const struct gguf_entry *x;
-    uint8_t *packed; /* the whole tensor */
-};
-
-/* One head: its rows of k, turned into columns, or those of v. */
-static bool round_head(void *ctx, uint64_t head, unsigned thread, struct err *e)
-{
-    const struct latent *t = ctx;
-    const struct gguf_entry *x = t->x;
-    const struct model_config *c = checkpoint_config(t->w->plan->src);
-    const uint32_t nope = c->mla.nope, values = c->mla.values, rank = c->mla.kv_rank;
-    const bool keys = x->latent == LATENT_KEYS;
-    const uint32_t n = keys ? nope : values, rows = keys ? rank : values;
-    const uint64_t row_bytes = gguf_row_bytes(x->type, x->cols);
-    float *v = malloc((size_t)n * rank * sizeof *v), *row = malloc((size_t)x->cols * sizeof *row);
-    (void)thread;
-    bool ok = v && row ? true : err_nomem(e, x->name, (uint64_t)n * rank * 4);
-    ok = ok &&
-         checkpoint_read_f32(t->w->plan->src, x->module, (uint32_t)head * (nope + values) + (keys ? 0 : nope), n, v,
-                             e) &&
-         check_values(t->w, x, v, (uint64_t)n * rank, e);
-    for (uint32_t r = 0; ok && r < rows; r++) {
-        for (uint32_t i = 0; i < x->cols; i++)
-            row[i] = keys ? v[(size_t)i * rank + r] : v[(size_t)r * rank + i];
-        gguf_round_row(x->type, row, NULL, x->cols, t->packed + (head * rows + r) * row_bytes);
-    }
-    free(row);
-    free(v);
-    return ok;
-}
-
-static bool write_latent(struct writing *w, const struct gguf_entry *x)
-{
-    struct latent t = {w, x, malloc((size_t)x->bytes)};
-    const struct pool_work work = {.n = checkpoint_config(w->plan->src)->num_heads, .piece = round_head, .ctx = &t};
-    bool ok = t.packed ? true : err_nomem(w->e, x->name, x->bytes);
-    ok = ok && pool_run(&work, w->e) &&
-         put(w, t.packed, x->bytes, (uint64_t)x->rows * x->cols * gguf_round_cost(x->type));
-    free(t.packed);
-    return ok;
-}
-
 static bool write_entry(struct writing *w, const struct gguf_entry *x)
 {
-    bool ok = x->latent                                        ? write_latent(w, x)
-              : x->item && x->item->copied && x->item->blocks  ? write_blocks(w, x)
+    bool ok = x->item && x->item->copied && x->item->blocks    ? write_blocks(w, x)
               : x->item && (x->item->coded || x->item->copied) ? write_coded(w, x)
               : x->n_dims > 1                                  ? write_rounded(w, x)
                                                                : write_vector(w, x);

@@ -146,8 +146,10 @@ bool convert_run(const char *in, const char *out_path, const struct convert_opti
     out_trim(out);
     bool made = os_stat(out, NULL) == OS_ABSENT;
     bool ok = checkpoint_open(&c.ck, in, e) && checkpoint_set_tiled(c.ck, o->format == EXPORT_GGUF, e) &&
-              config_supported(checkpoint_config(c.ck), e) && check_out(c.ck, out, o, &lock, e) &&
-              (o->format == EXPORT_GGUF ? convert_to_gguf(c.ck, out, o, progress, e) : repack(&c, out, o, e));
+              config_supported(checkpoint_config(c.ck), e) && check_out(c.ck, out, o, &lock, e);
+    if (ok && o->format == EXPORT_GGUF)
+        checkpoint_split_latent(c.ck);
+    ok = ok && (o->format == EXPORT_GGUF ? convert_to_gguf(c.ck, out, o, progress, e) : repack(&c, out, o, e));
     checkpoint_close(&c.ck);
     os_unlock(&lock);
     if (!ok && made && o->format != EXPORT_GGUF)

@@ -13,15 +13,11 @@
 #include "host/gpu/tiled.h"
 #include "host/model/batch.h"
 
-/* What the matrices of latent attention read, by their order in a block. */
-enum { LATENT_X, LATENT_Q, LATENT_HEADS, LATENT_INPUTS };
-
 struct collect {
     struct forward f;
     struct gpu_arena *arena;
     struct gpu_view sums[INPUT_COUNT]; /* [width of the input, of the widest block] */
     struct gpu_view experts[2]; /* of a layer's: [experts] rows of what gate and up read, and of what down reads */
-    struct gpu_view latent[LATENT_INPUTS]; /* of what the matrices of latent attention read */
     struct imatrix *out;
     uint32_t layer;
 };
@@ -78,30 +74,6 @@ static void add_second(void *ctx, const struct walk *k)
     add_half(c, c->f.side[0].m, c->layer, HALF_FFN, k->n);
 }
 
-/* The matrix that reads each, and its width. q_a and kv_a read the same. */
-static uint32_t latent_cols(const struct model_config *c, int in)
-{
-    const struct mla_config *x = &c->mla;
-    return in == LATENT_X ? c->hidden_size : in == LATENT_Q ? x->q_rank : c->num_heads * x->values;
-}
-
-/* They are where attention has left them. */
-static void add_latent(struct collect *c, const struct model *m, uint32_t windows)
-{
-    const struct block_scratch *s = &c->f.s;
-    const struct gpu_view in[LATENT_INPUTS] = {s->norm, s->q_a, s->kv};
-    uint32_t rows = windows * m->ctx;
-    for (int i = 0; m->cfg->mla.kv_rank && i < LATENT_INPUTS; i++) {
-        uint32_t cols = latent_cols(m->cfg, i);
-        if (!cols) /* q comes from x at once */
-            continue;
-        tiled_col_sumsq(m->cmd, &(struct col_sumsq_args){.x = gpu_slice(in[i], 0, (uint64_t)rows * cols * 4),
-                                                         .sums = c->latent[i],
-                                                         .rows = rows,
-                                                         .cols = cols});
-    }
-}
-
 static bool take_sums(struct collect *c, const struct model *m, const char *module, struct gpu_view from, uint32_t cols,
                       double count, struct err *e)
 {
@@ -129,31 +101,12 @@ static bool take_experts(struct collect *c, const struct model *m, uint32_t laye
     return ok;
 }
 
-static bool take_latent(struct collect *c, const struct model *m, uint32_t layer, struct err *e)
-{
-    static const struct {
-        enum role role;
-        int in;
-    } readers[] = {{ROLE_Q_WHOLE, LATENT_X},
-                   {ROLE_Q_A, LATENT_X},
-                   {ROLE_KV_A, LATENT_X},
-                   {ROLE_Q_B, LATENT_Q},
-                   {ROLE_VALUES_O, LATENT_HEADS}};
-    bool ok = true;
-    char module[96];
-    for (size_t i = 0; ok && m->cfg->mla.kv_rank && i < sizeof readers / sizeof *readers; i++) {
-        const struct block_part *p = block_part_of(readers[i].role);
-        if (block_has(m->cfg, m->family, layer, p))
-            ok = take_sums(c, m, block_part_name(m->cfg, p, layer, 0, module, sizeof module), c->latent[readers[i].in],
-                           latent_cols(m->cfg, readers[i].in), (double)c->f.w.n * m->ctx, e);
-    }
-    return ok;
-}
-
-/* The sums of a matrix's input, as an entry of its own. */
+/* The sums of a matrix's input, as an entry of its own. In a GGUF kv_b of latent attention is two matrices with other inputs. */
 static bool take(struct collect *c, const struct model *m, uint32_t layer, const struct block_matrix *x, struct err *e)
 {
     char module[96];
+    if (x->part->role == ROLE_KV_B)
+        return true;
     block_matrix_name(m->cfg, x, layer, module, sizeof module);
     return take_sums(c, m, module, c->sums[x->part->input], x->cols, (double)c->f.w.n * m->ctx, e);
 }
@@ -170,21 +123,18 @@ static bool through_block(void *ctx, struct forward *f, struct forward_side *s, 
         gpu_fill(f->cmd, c->sums[i], 0);
     for (int i = 0; i < 2 && block_experts(all); i++)
         gpu_fill(f->cmd, c->experts[i], 0);
-    for (int i = 0; i < LATENT_INPUTS && s->m->cfg->mla.kv_rank; i++)
-        gpu_fill(f->cmd, c->latent[i], 0);
     c->layer = layer;
     f->experts.seen = add_expert;
     f->experts.seen_ctx = c;
     while (walk_next(&k, e)) {
         block_half_fwd(s->m, HALF_ATTN, &f->b, &f->s, k.x, k.x, k.n);
         add_half(c, s->m, layer, HALF_ATTN, k.n);
-        add_latent(c, s->m, k.n);
         forward_second_half(f, s, layer, &k, add_second, c);
     }
     bool ok = forward_block_end(f, &k, e);
     for (uint32_t i = 0; ok && i < b.n; i++)
         ok = take(c, s->m, layer, &b.matrices[i], e);
-    return ok && take_latent(c, s->m, layer, e) && take_experts(c, s->m, layer, e);
+    return ok && take_experts(c, s->m, layer, e);
 }
 
 /* The head reads what the final norm makes of the last block's output. */
@@ -212,8 +162,6 @@ static bool alloc_sums(struct collect *c, struct err *e)
     const uint32_t cols[2] = {m->cfg->hidden_size, m->cfg->experts.width};
     for (int i = 0; ok && i < 2 && m->cfg->experts.n; i++)
         ok = gpu_alloc(c->arena, m->cfg->experts.n * expert_stride(cols[i]), &c->experts[i], e);
-    for (int i = 0; ok && i < LATENT_INPUTS && m->cfg->mla.kv_rank; i++)
-        ok = gpu_alloc(c->arena, max_u64(4, latent_cols(m->cfg, i) * 4ull), &c->latent[i], e);
     return ok;
 }
 

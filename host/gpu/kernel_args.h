@@ -11,7 +11,8 @@ struct kernel_shape {
     uint32_t rows, cols, n, m, k, kind, turns, at;
     uint32_t lda, ldb, ldc, lds, ldd, ldw, ldr, ldh, ldi, ldo, in0, out0, row0, col0, col1, r0, count, nb, ldp, bits,
         src_rows;
-    uint32_t windows, ctx, heads, kv_heads, dim, sliding, start, turned, adjacent, nope, values, taps, grouped, run;
+    uint32_t windows, ctx, heads, kv_heads, dim, sliding, start, turned, adjacent, nope, values, rank, stride, taps,
+        grouped, run;
     uint32_t group, groups, offsets, lo, hi, scale_type, weighted, difference, candidates, per_super, first, offset_hi;
     uint32_t levels, relative, seed, tensor, step;
     float cap, by, alpha, beta, eps, turn, scale, factor, power, centre, one, damp;

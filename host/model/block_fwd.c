@@ -10,6 +10,9 @@
 
 /* ---- scratch ---- */
 
+/* Queries of a head begin at a multiple of so many numbers, which any device can bind. */
+#define QUERIES_UNIT 64u
+
 /* The scratch matrices, in the order of allocation. */
 enum {
     S_NORM,
@@ -65,6 +68,8 @@ static void scratch_cols(const struct model *m, enum scratch_use use, uint32_t c
     cols[S_Q] = q;
     cols[S_ATTN] = (uint32_t)max_u64(q, values);
     cols[S_K] = cols[S_V] = k;
+    if (c->mla.split && k) /* each head's queries begin where a view may */
+        cols[S_K] += c->num_heads * QUERIES_UNIT;
     cols[S_LSE] = attn ? m->cfg->num_heads : 0;
     cols[S_LSE_POSITIONS] = attn && family_has_role(m->family, ROLE_SINKS) ? m->cfg->num_heads : 0;
     cols[S_GATE] = cols[S_UP] = middle;
@@ -121,6 +126,7 @@ bool block_scratch_create(struct block_scratch *s, struct gpu_arena *arena, cons
         if (cols[i] && !gpu_alloc(arena, (uint64_t)windows * m->ctx * cols[i] * 4, views[i], e))
             return err_context(e, "scratch for %u windows", windows);
     }
+    s->heads = m->cfg->mla.kv_rank ? s->kv : s->attn;
     if (use == SCRATCH_FORWARD) {
         s->act = s->gate;
         s->added[HALF_FFN] = s->added[HALF_ATTN];
@@ -211,11 +217,11 @@ float block_alpha(const struct model *m, enum role role)
     return added ? (float)config_factor(m->cfg->residual_scale) : 1;
 }
 
-/* y[rows, out] = old + alpha x[rows, in] W^T + bias; old may be y or empty. */
-static void linear(struct model *m, const struct block_weights *b, const struct block_scratch *s, enum role role,
-                   struct gpu_view x, struct gpu_view old, struct gpu_view y, uint32_t rows)
+/* y[rows, out] = old + alpha x[rows, in] W^T + bias, of `out` rows of a matrix; old may be y or empty. */
+static void linear_at(struct model *m, const struct block_weights *b, const struct block_scratch *s,
+                      struct block_rows_at of, float alpha, struct gpu_view x, struct gpu_view old, struct gpu_view y,
+                      uint32_t rows)
 {
-    struct block_rows_at of = block_part_rows_at(m, b, role);
     uint32_t out = of.rows, in = of.cols;
     gpu_gemm(m->cmd, &(struct gpu_product){.a = {x, in},
                                            .b = {block_rows(b->w[of.at], of.row0, out, in), in},
@@ -223,12 +229,19 @@ static void linear(struct model *m, const struct block_weights *b, const struct 
                                            .m = rows,
                                            .n = out,
                                            .k = in,
-                                           .alpha = block_alpha(m, role),
+                                           .alpha = alpha,
                                            .beta = old.size ? 1.0f : 0.0f,
                                            .old = old,
                                            .use = s->steering ? GEMM_STEERING : GEMM_EXACT});
     if (b->bias[of.at].size)
         block_add_bias(m, y, block_rows(b->bias[of.at], of.row0, out, 1), rows, out);
+}
+
+/* The same of a role's rows. */
+static void linear(struct model *m, const struct block_weights *b, const struct block_scratch *s, enum role role,
+                   struct gpu_view x, struct gpu_view old, struct gpu_view y, uint32_t rows)
+{
+    linear_at(m, b, s, block_part_rows_at(m, b, role), block_alpha(m, role), x, old, y, rows);
 }
 
 void block_add_bias(struct model *m, struct gpu_view y, struct gpu_view bias, uint32_t rows, uint32_t cols)
@@ -331,8 +344,33 @@ static void attention(struct model *m, const struct block_weights *b, const stru
 struct gpu_view block_input(const struct block_scratch *s, enum input in)
 {
     const struct gpu_view at[INPUT_COUNT] = {
-        [INPUT_ATTN] = s->norm, [INPUT_HEADS] = s->attn, [INPUT_FFN] = s->norm, [INPUT_MIDDLE] = s->act};
+        [INPUT_ATTN] = s->norm,   [INPUT_Q_LATENT] = s->q_a, [INPUT_KV_LATENT] = s->kv_a, [INPUT_QUERIES] = s->k,
+        [INPUT_HEADS] = s->heads, [INPUT_FFN] = s->norm,     [INPUT_MIDDLE] = s->act};
     return at[in];
+}
+
+static uint32_t queries_stride(const struct model *m, uint32_t windows)
+{
+    return (uint32_t)round_up((uint64_t)windows * m->ctx * m->cfg->mla.nope, QUERIES_UNIT);
+}
+
+uint64_t block_queries_bytes(const struct model *m, uint32_t windows)
+{
+    return queries_stride(m, windows) * 4ull;
+}
+
+void block_queries(struct model *m, const struct block_scratch *s, uint32_t windows)
+{
+    const struct model_config *c = m->cfg;
+    uint32_t rows = windows * m->ctx;
+    run_mla_queries(m->cmd, gpu_items(m->cmd, KERNEL_ID_mla_queries, (uint64_t)rows * c->num_heads * c->mla.nope),
+                    &(struct mla_queries_args){.q = block_rows(s->q, 0, rows, c->num_heads * c->head_dim),
+                                               .x = gpu_slice(s->k, 0, c->num_heads * block_queries_bytes(m, windows)),
+                                               .rows = rows,
+                                               .heads = c->num_heads,
+                                               .nope = c->mla.nope,
+                                               .dim = c->head_dim,
+                                               .stride = queries_stride(m, windows)});
 }
 
 /* ---- the two halves ---- */
@@ -394,25 +432,64 @@ static void kept(struct model *m, struct gpu_view w, uint32_t row0, uint32_t n, 
                                            .use = GEMM_EXACT});
 }
 
+/* kv_b as one matrix, where it is two. */
+static void join_latent(struct model *m, const struct block_weights *b)
+{
+    const struct model_config *c = m->cfg;
+    const struct gpu_view to = b->fixed[ROLE_KV_B];
+    run_mla_join(m->cmd, gpu_items(m->cmd, KERNEL_ID_mla_join, to.size / 4),
+                 &(struct mla_join_args){.k = b->w[block_part_rows_at(m, b, ROLE_K_B).at],
+                                         .v = b->w[block_part_rows_at(m, b, ROLE_V_B).at],
+                                         .kv = to,
+                                         .heads = c->num_heads,
+                                         .nope = c->mla.nope,
+                                         .values = c->mla.values,
+                                         .rank = c->mla.kv_rank});
+}
+
+/* k without RoPE's part and v of all heads, from the normed latent. */
+static void latent_keys_values(struct model *m, const struct block_weights *b, const struct block_scratch *s,
+                               uint32_t rows)
+{
+    const struct gpu_view none = {0};
+    const struct model_config *c = m->cfg;
+    uint32_t out = c->num_heads * (c->mla.nope + c->mla.values), in = c->mla.kv_rank;
+    if (!c->mla.split) {
+        linear(m, b, s, ROLE_KV_B, s->kv_a, none, s->kv, rows);
+        return;
+    }
+    join_latent(m, b);
+    gpu_gemm(m->cmd, &(struct gpu_product){.a = {s->kv_a, in},
+                                           .b = {b->fixed[ROLE_KV_B], in},
+                                           .c = {s->kv, out},
+                                           .m = rows,
+                                           .n = out,
+                                           .k = in,
+                                           .alpha = 1,
+                                           .use = s->steering ? GEMM_STEERING : GEMM_EXACT});
+}
+
 /* q, k and v of all heads, each head_dim wide, from the normed x. A batch's matrices are within one binding each. */
 static void latent_heads(struct model *m, const struct block_weights *b, const struct block_scratch *s, uint32_t rows)
 {
     const struct model_config *c = m->cfg;
     const struct mla_config *x = &c->mla;
     const struct gpu_view none = {0};
-    uint32_t hidden = c->hidden_size, heads = c->num_heads, width = heads * c->head_dim,
-             kv = heads * (x->nope + x->values);
+    uint32_t heads = c->num_heads, width = heads * c->head_dim, kv = heads * (x->nope + x->values);
+    struct block_rows_at latent = block_part_rows_at(m, b, ROLE_KV_A), turned = latent;
+    latent.rows = turned.row0 = x->kv_rank;
+    turned.rows = x->turned;
     if (x->q_rank) {
-        kept(m, b->fixed[ROLE_Q_A], 0, x->q_rank, s->norm, hidden, none, s->q_a, rows);
+        linear(m, b, s, ROLE_Q_A, s->norm, none, s->q_a, rows);
         block_rmsnorm(m, s->q_a, b->fixed[ROLE_Q_A_NORM], s->q_a, rows, x->q_rank);
-        kept(m, b->fixed[ROLE_Q_B], 0, width, s->q_a, x->q_rank, none, s->q, rows);
+        linear(m, b, s, ROLE_Q_B, s->q_a, none, s->q, rows);
     } else {
-        kept(m, b->fixed[ROLE_Q_WHOLE], 0, width, s->norm, hidden, none, s->q, rows);
+        linear(m, b, s, ROLE_Q_WHOLE, s->norm, none, s->q, rows);
     }
-    kept(m, b->fixed[ROLE_KV_A], 0, x->kv_rank, s->norm, hidden, none, s->kv_a, rows);
-    kept(m, b->fixed[ROLE_KV_A], x->kv_rank, x->turned, s->norm, hidden, none, s->pe, rows);
+    linear_at(m, b, s, latent, 1, s->norm, none, s->kv_a, rows);
+    linear_at(m, b, s, turned, 1, s->norm, none, s->pe, rows);
     block_rmsnorm(m, s->kv_a, b->fixed[ROLE_KV_A_NORM], s->kv_a, rows, x->kv_rank);
-    kept(m, b->fixed[ROLE_KV_B], 0, kv, s->kv_a, x->kv_rank, none, s->kv, rows);
+    latent_keys_values(m, b, s, rows);
     run_mla_heads(m->cmd, gpu_items(m->cmd, KERNEL_ID_mla_heads, (uint64_t)rows * width / 2),
                   &(struct mla_heads_args){.kv = block_rows(s->kv, 0, rows, kv),
                                            .pe = block_rows(s->pe, 0, rows, x->turned),
@@ -428,19 +505,17 @@ static void latent_heads(struct model *m, const struct block_weights *b, const s
                                            .ctx = m->ctx});
 }
 
-/* h = x + o(what attention gives, without the zeros behind each head's values). */
-static void latent_output(struct model *m, const struct block_weights *b, const struct block_scratch *s,
-                          struct gpu_view x, struct gpu_view h, uint32_t rows)
+/* What attention gives, without the zeros behind each head's values. */
+static void latent_values(struct model *m, const struct block_scratch *s, uint32_t rows)
 {
     const struct model_config *c = m->cfg;
     uint32_t values = c->mla.values, heads = c->num_heads;
     tiled_copy_rect(m->cmd, &(struct copy_rect_args){.src = block_rows(s->attn, 0, rows, heads * c->head_dim),
-                                                     .dst = block_rows(s->kv, 0, rows, heads * values),
+                                                     .dst = block_rows(s->heads, 0, rows, heads * values),
                                                      .rows = rows * heads,
                                                      .cols = values,
                                                      .lds = c->head_dim,
                                                      .ldd = values});
-    kept(m, b->fixed[ROLE_VALUES_O], 0, c->hidden_size, s->kv, heads * values, x, h, rows);
 }
 
 /* The gated delta rule on the normed x: what its o reads, into s->attn. A batch's matrices are within one binding each. */
@@ -550,6 +625,7 @@ void block_attn_inputs(struct model *m, const struct block_weights *b, const str
     if (c->mla.kv_rank) {
         latent_heads(m, b, s, rows);
         attention(m, b, s, windows);
+        latent_values(m, s, rows);
         return;
     }
     if (has_role(b, ROLE_DELTA_O)) {
@@ -580,10 +656,8 @@ void block_attn_fwd(struct model *m, const struct block_weights *b, const struct
 {
     uint32_t rows = windows * m->ctx;
     block_attn_inputs(m, b, s, x, windows);
-    if (m->cfg->mla.kv_rank)
-        latent_output(m, b, s, x, h, rows);
-    else
-        add_half(m, b, s, has_role(b, ROLE_DELTA_O) ? ROLE_DELTA_O : ROLE_O, s->attn, x, h, rows);
+    enum role role = m->cfg->mla.kv_rank ? ROLE_VALUES_O : has_role(b, ROLE_DELTA_O) ? ROLE_DELTA_O : ROLE_O;
+    add_half(m, b, s, role, s->heads, x, h, rows);
 }
 
 void block_ffn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view h,

@@ -15,9 +15,10 @@ struct block_scratch {
     struct gpu_view q, k, v; /* [T, heads|kv * head_dim] */
     struct gpu_view mixed;   /* [T, rows of ROLE_DELTA_MIXED or ROLE_Q_GATE] */
     struct gpu_view conv, z, beta,
-        alpha;            /* of the gated delta rule: [T, q and k and v] behind the convolution, [T, v], [T, heads] */
-    struct gpu_view attn; /* [T, heads * head_dim], or of the gated delta rule [T, v]: input of o */
-    struct gpu_view lse;  /* [T, heads] */
+        alpha;             /* of the gated delta rule: [T, q and k and v] behind the convolution, [T, v], [T, heads] */
+    struct gpu_view attn;  /* [T, heads * head_dim], or of the gated delta rule [T, v] */
+    struct gpu_view heads; /* the input of o: attn, or of latent attention kv */
+    struct gpu_view lse;   /* [T, heads] */
     struct gpu_view lse_positions;     /* the same without the sinks of a family that has them */
     struct gpu_view gate, up;          /* [T, intermediate] */
     struct gpu_view act;               /* [T, intermediate]: input of down */
@@ -40,8 +41,11 @@ uint32_t block_scratch_windows(const struct model *m, uint64_t bytes, uint32_t a
 void block_rmsnorm(struct model *m, struct gpu_view x, struct gpu_view w, struct gpu_view y, uint32_t rows,
                    uint32_t cols);
 
-/* Where block_attn_inputs or block_ffn_inputs leaves an input of its half. */
+/* Where block_attn_inputs or block_ffn_inputs leaves an input of its half. Of pieces block_queries puts the inputs there first,
+ * piece by piece, each at a multiple of block_queries_bytes; s->k is used up. */
 struct gpu_view block_input(const struct block_scratch *s, enum input in);
+void block_queries(struct model *m, const struct block_scratch *s, uint32_t windows);
+uint64_t block_queries_bytes(const struct model *m, uint32_t windows);
 /* The inputs of every linear of a half, left in scratch: norm and attn, or norm and act. x and h are only
  * read. */
 void block_attn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view x,

@@ -121,6 +121,8 @@ static bool check_matrix(struct model *m, const struct block_matrix *x, const ch
         return false;
     if (!checkpoint_bias(m->ck, name))
         return true;
+    if (x->part->of & PARTS_MLA)
+        return check_no_bias(m, name, e);
     bool added = x->part->role == ROLE_O || x->part->role == ROLE_DOWN;
     if (added && config_factor(m->cfg->residual_scale) != 1) /* the product alone is scaled */
         return refuse_part(m, name, "bias", e);
@@ -148,7 +150,6 @@ static bool check_part(struct model *m, uint32_t layer, const struct block_part 
     case PART_NORM:
         return check_norm(m, p, name, e);
     case PART_ROUTER:
-    case PART_KEPT:
         return check_module(m->ck, name, rows, cols, e) &&
                (m->family->parts & PARTS_GPT_OSS || check_no_bias(m, name, e));
     case PART_VECTOR:
@@ -571,6 +572,9 @@ bool block_weights_create(struct block_weights *out, const struct model *m, uint
     for (uint32_t i = 0; ok && i < shape.n; i++) {
         const struct block_matrix *x = &shape.matrices[i];
         ok = gpu_alloc(arena, (uint64_t)x->rows * x->cols * 4, &out->w[i], e) &&
+             (x->part->role != ROLE_K_B ||
+              gpu_alloc(arena, (uint64_t)block_part_rows(block_part_of(ROLE_KV_B), m->cfg) * m->cfg->mla.kv_rank * 4,
+                        &out->fixed[ROLE_KV_B], e)) &&
              (!m->has_bias[x->part->role] || gpu_alloc(arena, x->rows * 4ull, &out->bias[i], e));
     }
     return ok;
@@ -685,10 +689,6 @@ double model_block_products(const struct model *m, uint32_t layer)
     double n = model_expert_products(m, layer);
     for (uint32_t i = 0; i < b.n; i++)
         n += (double)b.matrices[i].rows * b.matrices[i].cols;
-    const struct block_part *p;
-    for (uint32_t i = 0; (p = block_part_in(m->cfg, layer, i)); i++)
-        if (p->kind == PART_KEPT)
-            n += (double)block_part_rows(p, m->cfg) * block_part_cols(p, m->cfg);
     return n;
 }
 

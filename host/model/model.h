@@ -29,12 +29,13 @@ struct model {
 
 /* One block's parameters. A bias or norm that the model does not have is an empty view. */
 struct block_weights {
-    struct gpu_view rope, rope_q;      /* table of its RoPE, that of queries; empty: it has none */
-    uint32_t sliding;                  /* positions a query sees in this block; 0: all before it */
-    struct block_shape shape;          /* its matrices, without those of experts */
-    struct gpu_view *w;                /* [shape.n], by place: [rows, cols] */
-    struct gpu_view *bias;             /* [shape.n]: [rows] */
-    struct gpu_view fixed[ROLE_COUNT]; /* norms [hidden] or [head_dim], routers [experts, hidden] */
+    struct gpu_view rope, rope_q; /* table of its RoPE, that of queries; empty: it has none */
+    uint32_t sliding;             /* positions a query sees in this block; 0: all before it */
+    struct block_shape shape;     /* its matrices, without those of experts */
+    struct gpu_view *w;           /* [shape.n], by place: [rows, cols] */
+    struct gpu_view *bias;        /* [shape.n]: [rows] */
+    struct gpu_view
+        fixed[ROLE_COUNT]; /* norms [hidden] or [head_dim], routers [experts, hidden]; room for kv_b where it is two */
 };
 /* Room for the weights of a layer whose matrices have that shape, without contents; its window and RoPE. *out is zeroed, or from an earlier
  * call, whose lists are reused. Call block_weights_free in any case; it takes a zeroed struct too. */

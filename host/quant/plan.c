@@ -70,6 +70,11 @@ bool plan_trains(const struct quantize_options *o, enum block_half half, struct 
     return any;
 }
 
+bool plan_has_importance(const struct matrix *item)
+{
+    return item->part->role != ROLE_KV_B && !block_part_is_split(item->part);
+}
+
 bool plan_trains_experts(const struct plan *p, const struct quantize_options *o)
 {
     return plan_trains(o, HALF_EXPERTS, (struct block_items){p->items, (uint32_t)p->n_items});

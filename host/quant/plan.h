@@ -111,6 +111,8 @@ bool plan_alone(const struct quantize_options *o, const struct matrix *item);
 bool plan_typed(const struct plan *p);
 /* Whether a linear is quantized with its Hessian at all: not by RTN. */
 bool plan_needs_hessian(const struct quantize_options *o, const struct matrix *item);
+/* Whether an importance matrix has sums for it: not on latent attention's kv_b, which is rounded to nearest then. */
+bool plan_has_importance(const struct matrix *item);
 /* Whether any of that half is: its inputs are gathered. */
 bool plan_gathers(const struct quantize_options *o, enum block_half half, struct block_items b);
 

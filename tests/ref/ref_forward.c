@@ -61,6 +61,19 @@ void ref_mla_heads(const float *kv, const float *pe, const float *table, uint32_
         }
 }
 
+void ref_mla_join(const float *k, const float *v, uint32_t heads, uint32_t nope, uint32_t values, uint32_t rank,
+                  double *kv)
+{
+    for (uint32_t h = 0; h < heads; h++) {
+        double *of = kv + (size_t)h * (nope + values) * rank;
+        for (uint32_t r = 0; r < rank; r++)
+            for (uint32_t i = 0; i < nope; i++)
+                of[(size_t)i * rank + r] = k[((size_t)h * rank + r) * nope + i];
+        for (size_t i = 0; i < (size_t)values * rank; i++)
+            of[(size_t)nope * rank + i] = v[(size_t)h * values * rank + i];
+    }
+}
+
 void ref_rope(double *x, const float *table, uint32_t rows, uint32_t heads, uint32_t dim, uint32_t ctx, double turn)
 {
     uint32_t half = dim / 2;

@@ -19,6 +19,9 @@ void ref_rope_part(double *x, const float *table, uint32_t rows, uint32_t heads,
 /* mla_heads of shaders/kernels.def: q in place, k and v written. */
 void ref_mla_heads(const float *kv, const float *pe, const float *table, uint32_t rows, uint32_t heads, uint32_t nope,
                    uint32_t turned, uint32_t values, uint32_t ctx, double *q, double *k, double *v);
+/* mla_join of shaders/kernels.def. */
+void ref_mla_join(const float *k, const float *v, uint32_t heads, uint32_t nope, uint32_t values, uint32_t rank,
+                  double *kv);
 void ref_rope(double *x, const float *table, uint32_t rows, uint32_t heads, uint32_t dim, uint32_t ctx, double turn);
 struct ref_attn {
     uint32_t windows, ctx, heads, kv_heads, dim, sliding;

@@ -27,14 +27,49 @@ bool hessian_create(struct hessian *h, struct gpu_cmd *cmd, struct gpu_arena *ar
     return true;
 }
 
+/* Pieces begin where any device can bind them. */
+#define PIECE_STEP 256u
+
+static uint64_t piece_bytes(uint32_t n, uint32_t cols)
+{
+    return round_up((uint64_t)n * cols * sizeof(float), PIECE_STEP);
+}
+
+static struct gpu_view piece_of(struct gpu_view v, uint32_t i, uint32_t n, uint32_t cols)
+{
+    return v.size ? gpu_slice(v, i * piece_bytes(n, cols), (uint64_t)n * cols * sizeof(float)) : v;
+}
+
+struct hessian hessian_piece(const struct hessian *h, uint32_t i)
+{
+    return (struct hessian){
+        .train = piece_of(h->train, i, h->n, h->n), .held = piece_of(h->held, i, h->n, held_cols(h->n)), .n = h->n};
+}
+
+/* Those of pieces: heads, which are narrow. */
+static bool create_pieces(struct hessian *h, struct gpu_cmd *cmd, struct gpu_arena *arena, uint32_t n, uint32_t pieces,
+                          bool with_held, struct err *e)
+{
+    *h = (struct hessian){.n = n, .pieces = pieces};
+    if (!gpu_alloc(arena, pieces * piece_bytes(n, n), &h->train, e) ||
+        (with_held && !gpu_alloc(arena, pieces * piece_bytes(n, held_cols(n)), &h->held, e)))
+        return false;
+    gpu_fill(cmd, h->train, 0);
+    if (with_held)
+        gpu_fill(cmd, h->held, 0);
+    return true;
+}
+
 bool hessian_create_half(struct hessian h[INPUT_COUNT], struct gpu_cmd *cmd, struct gpu_arena *arena,
                          struct block_shape block, enum block_half half, bool with_held, struct err *e)
 {
     bool ok = true;
     for (int in = 0; in < INPUT_COUNT; in++) {
-        uint32_t cols = block_input_cols(block, half, (enum input)in);
+        uint32_t cols = block_input_cols(block, half, (enum input)in),
+                 pieces = block_input_pieces(block, half, (enum input)in);
         h[in] = (struct hessian){0};
-        ok = ok && (!cols || hessian_create(&h[in], cmd, arena, cols, with_held, e));
+        ok = ok && (!cols || (pieces > 1 ? create_pieces(&h[in], cmd, arena, cols, pieces, with_held, e)
+                                         : hessian_create(&h[in], cmd, arena, cols, with_held, e)));
     }
     return ok;
 }

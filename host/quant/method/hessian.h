@@ -19,12 +19,15 @@ struct hessian {
     /* [n, min(n, HESSIAN_TILE)]: a tile's rows after the other's, each as wide as the first; empty where no window is held out */
     struct gpu_view held;
     uint32_t n;
+    uint32_t pieces; /* so many of them, one behind the other (hessian_piece); 0 or 1: it is one */
 };
 enum hessian_sum { HESSIAN_TRAIN, HESSIAN_HELD };
+/* One of several. */
+struct hessian hessian_piece(const struct hessian *h, uint32_t i);
 /* Zeroed. */
 bool hessian_create(struct hessian *h, struct gpu_cmd *cmd, struct gpu_arena *arena, uint32_t n, bool with_held,
                     struct err *e);
-/* Of each input that matrices of half a block read, at its number; n 0: none reads it. */
+/* Of each input that matrices of half a block read, at its number; n 0: none reads it. Of pieces as many as there are. */
 bool hessian_create_half(struct hessian h[INPUT_COUNT], struct gpu_cmd *cmd, struct gpu_arena *arena,
                          struct block_shape block, enum block_half half, bool with_held, struct err *e);
 /* One without held windows, and diag[n] beside it, for what its diagonal becomes. */

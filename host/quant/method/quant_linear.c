@@ -103,7 +103,7 @@ static bool tune_guarded(const struct linear_task *t, struct qmatrix *q, struct 
                 start = tuned;
             }
         }
-        report->loss_final = loss / sum(l->norm, rows);
+        report->loss_final = loss;
         if (!ok)
             qlinear_free(out);
     }
@@ -148,9 +148,9 @@ static bool better_of(const struct linear_task *t, struct qmatrix *q, struct squ
     return ok && losses(t, q, s, HESSIAN_TRAIN, l->start, e);
 }
 
-/* GPTQ or GSQ. */
+/* GPTQ or GSQ. Losses come as sums, and *norm as what they are relative to. */
 static bool with_hessian(const struct linear_task *t, struct qmatrix *q, struct qlinear *out,
-                         struct linear_report *report, struct err *e)
+                         struct linear_report *report, double *norm, struct err *e)
 {
     const struct quantize_options *o = t->options;
     const uint32_t rows = t->item->rows, cols = t->item->cols;
@@ -160,15 +160,15 @@ static bool with_hessian(const struct linear_task *t, struct qmatrix *q, struct 
     struct row_losses l = {rows_of, rows_of + rows, rows_of + 2 * (size_t)rows};
     struct square square = {.holds = SQUARE_OTHER}, *s = &square;
     struct gptq_facts facts;
-    double norm = 0, held = 0;
+    double held = 0;
 
     bool ok = hessian_square_create(&s->view, t->scratch, cols, q->spec.group, e) &&
               losses(t, NULL, s, HESSIAN_TRAIN, l.norm, e);
     if (ok) {
-        norm = sum(l.norm, rows);
+        *norm = sum(l.norm, rows);
         ok = first_codes(t, q, e) && (!t->start || held_loss(t, q, s, l.tuned, &held, e)) &&
              losses(t, q, s, HESSIAN_TRAIN, l.tuned, e);
-        report->loss_rtn = sum(l.tuned, rows) / norm;
+        report->loss_rtn = sum(l.tuned, rows);
     }
     s->holds = SQUARE_OTHER;
     ok = ok &&
@@ -178,27 +178,25 @@ static bool with_hessian(const struct linear_task *t, struct qmatrix *q, struct 
     if (ok) {
         report->damp_raised = facts.damp_raised;
         report->diagonal_only = facts.diagonal_only;
-        report->loss_gptq = report->loss_final = sum(l.start, rows) / norm;
+        report->loss_gptq = report->loss_final = sum(l.start, rows);
         ok = plan_alone(o, t->item) ? tune_guarded(t, q, s, &l, out, report, e) : qmatrix_download(t->cmd, q, out, e);
     }
     free(rows_of);
     return ok;
 }
 
-bool quantize_linear(const struct linear_task *t, struct qlinear *out, struct linear_report *report, struct err *e)
+/* What has one Hessian, or none. */
+static bool quantize_piece(const struct linear_task *t, struct qlinear *out, struct linear_report *report, double *norm,
+                           struct err *e)
 {
     const struct matrix *item = t->item;
-    uint64_t begin = os_now_ns();
-    *report = (struct linear_report){.loss_rtn = NAN, .loss_gptq = NAN, .loss_final = NAN};
-    snprintf(report->module, sizeof report->module, "%s", item->module);
-
     gpu_mark mark = gpu_arena_mark(t->scratch);
     struct qmatrix q;
     bool ok = qmatrix_create(&q, t->scratch, item->rows, item->cols, item->spec, e);
     if (ok && !t->hessian) {
         ok = first_codes(t, &q, e) && qmatrix_download(t->cmd, &q, out, e);
     } else if (ok) {
-        ok = with_hessian(t, &q, out, report, e);
+        ok = with_hessian(t, &q, out, report, norm, e);
     }
     if (ok) {
         /* What follows sees the weights of the file. */
@@ -209,6 +207,92 @@ bool quantize_linear(const struct linear_task *t, struct qlinear *out, struct li
         }
     }
     gpu_arena_reset(t->scratch, mark);
+    return ok;
+}
+
+/* ---- rows in pieces, with a Hessian each ---- */
+
+struct piece_watch {
+    const struct tune_hooks *hooks;
+    uint32_t piece, pieces;
+};
+
+static bool on_piece_step(void *ctx, uint32_t step, uint32_t steps, double loss)
+{
+    const struct piece_watch *w = ctx;
+    return !w->hooks->step || w->hooks->step(w->hooks->ctx, w->piece * steps + step, w->pieces * steps, loss);
+}
+
+static void add_report(struct linear_report *sum, const struct linear_report *x)
+{
+    sum->loss_rtn += x->loss_rtn;
+    sum->loss_gptq += x->loss_gptq;
+    sum->loss_final += x->loss_final;
+    sum->rows_rolled_back += x->rows_rolled_back;
+    sum->damp_raised |= x->damp_raised;
+    sum->diagonal_only |= x->diagonal_only;
+}
+
+/* They begin where no view may: each is worked on in a place of its own. */
+static bool quantize_pieces(const struct linear_task *t, struct qlinear *out, struct linear_report *report,
+                            double *norm, struct err *e)
+{
+    const struct matrix *item = t->item;
+    const uint32_t rows = item->rows / item->pieces;
+    const uint64_t bytes = (uint64_t)rows * item->cols * 4;
+    gpu_mark mark = gpu_arena_mark(t->scratch);
+    struct gpu_view w;
+    report->loss_rtn = report->loss_gptq = report->loss_final = 0;
+    if (t->start)
+        return err_set(e, ERR_BUG, "%s: pieces with codes to begin with", item->module);
+    const bool counts = gpu_cmd_counts(t->cmd); /* there are no codes then, and all pieces take the same */
+    bool ok =
+        (counts || qlinear_init(out, item->rows, item->cols, item->spec, e)) && gpu_alloc(t->scratch, bytes, &w, e);
+    for (uint32_t p = 0; ok && p < (counts ? 1 : item->pieces); p++) {
+        const struct hessian h = hessian_piece(t->hessian, p);
+        struct piece_watch watch = {t->hooks, p, item->pieces};
+        const struct tune_hooks hooks = {on_piece_step, &watch};
+        const struct gpu_view place = gpu_slice(t->w, p * bytes, bytes);
+        struct matrix piece = *item;
+        struct linear_task one = *t;
+        struct qlinear q = {0};
+        struct linear_report of = {0};
+        double size = 0;
+        piece.rows = rows;
+        piece.number ^= p * 0x9e3779b9u; /* its noise is its own */
+        one.item = &piece;
+        one.hessian = &h;
+        one.w = w;
+        one.hooks = t->hooks ? &hooks : NULL;
+        gpu_copy(t->cmd, w, place, bytes);
+        ok = quantize_piece(&one, &q, &of, &size, e);
+        if (ok) {
+            gpu_copy(t->cmd, place, w, bytes);
+            if (!counts)
+                qlinear_copy_rows(out, p * rows, &q);
+            add_report(report, &of);
+            *norm += size;
+        }
+        qlinear_free(&q);
+    }
+    ok = gpu_cmd_finish(t->cmd, ok ? e : NULL) && ok;
+    gpu_arena_reset(t->scratch, mark);
+    if (!ok)
+        qlinear_free(out);
+    return ok;
+}
+
+bool quantize_linear(const struct linear_task *t, struct qlinear *out, struct linear_report *report, struct err *e)
+{
+    const struct matrix *item = t->item;
+    uint64_t begin = os_now_ns();
+    double norm = 0;
+    *report = (struct linear_report){.loss_rtn = NAN, .loss_gptq = NAN, .loss_final = NAN};
+    snprintf(report->module, sizeof report->module, "%s", item->module);
+    bool ok = (t->hessian && item->pieces > 1 ? quantize_pieces : quantize_piece)(t, out, report, &norm, e);
+    report->loss_rtn /= norm;
+    report->loss_gptq /= norm;
+    report->loss_final /= norm;
     report->seconds = (double)(os_now_ns() - begin) * 1e-9;
     return ok;
 }

@@ -11,7 +11,7 @@ struct linear_task {
     const struct quantize_options *options;
     const struct matrix *item;
     struct gpu_view w;             /* [rows, cols]; on return what the stored codes and scales give */
-    const struct hessian *hessian; /* of its inputs; NULL for RTN */
+    const struct hessian *hessian; /* of its inputs, of pieces as many; NULL for RTN */
     struct gpu_view
         outputs; /* tiles of its outputs' Hessian (hessian.h); empty: all outputs count alike, each for itself */
     const struct qlinear *start; /* codes to begin with, whose scales stay; NULL: RTN, then GPTQ */

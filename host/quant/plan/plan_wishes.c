@@ -46,7 +46,8 @@ static const struct gguf_type *exception(const struct matrix *x, const struct qu
  * neither. */
 static const struct gguf_type *own_type(const struct matrix *x)
 {
-    return x->blocks ? x->blocks : matrix_is_linear(x) && x->coded && !x->stored ? fate_home(&x->spec, x->cols) : NULL;
+    const bool codes = matrix_is_linear(x) && !block_part_is_split(x->part) && x->coded && !x->stored;
+    return x->blocks ? x->blocks : codes ? fate_home(&x->spec, x->cols) : NULL;
 }
 
 /* Of the mixture's own type the group is that of the run. */
@@ -118,7 +119,7 @@ static bool compile(struct rules *rules, const char **names, const struct model_
 {
     size_t n = 0;
     for (size_t i = 0; i < p->n_matrices; i++)
-        if (p->matrices[i].part && (all || matrix_is_linear(&p->matrices[i])))
+        if (matrix_is_linear(&p->matrices[i]))
             names[n++] = p->matrices[i].module;
     memcpy(names + n, ends->name, sizeof ends->name);
     const struct rule_names known = {.config = config,

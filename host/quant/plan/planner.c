@@ -184,7 +184,7 @@ static bool check_imatrix(const struct plan *p, const struct quantize_options *o
 {
     for (size_t i = 0; quantize_diagonal(o) && i < p->n_items; i++) {
         const struct matrix *item = &p->items[i];
-        if (!item->coded || imatrix_find(p->from.imatrix, item->module))
+        if (!item->coded || !plan_has_importance(item) || imatrix_find(p->from.imatrix, item->module))
             continue;
         err_set(e, ERR_USER, "%s has no entry for %s", o->imatrix, item->module);
         return err_hint(e, "make one with gsq imatrix, give a text with --calib, or keep it with --keep '%s'",

@@ -231,13 +231,14 @@ static bool load_block(struct stand_in *s, uint32_t layer, struct err *e)
 
 static bool block_calibrated(struct stand_in *s, uint32_t layer, struct block_items b, struct err *e)
 {
-    bool joint = plan_block_objective(&s->o), teacher = plan_targets(s->plan, &s->o);
+    bool teacher = plan_targets(s->plan, &s->o);
     bool ok = load_block(s, layer, e);
     for (int i = 0; ok && i < HALF_COUNT; i++) {
         enum block_half half = (enum block_half)i;
         if (!block_has_half(s->w.shape, half))
             continue;
-        ok = (!teacher || batch(s, e)) && linears(s, half, b, e) && (!joint || train(s, half, b, e)) && batch(s, e);
+        ok = (!teacher || batch(s, e)) && linears(s, half, b, e) &&
+             (!plan_trains(&s->o, half, plan_common(b)) || train(s, half, b, e)) && batch(s, e);
     }
     return ok && experts(s, b, true, true, e) && batch(s, e);
 }
@@ -250,7 +251,7 @@ static bool block_alone(struct stand_in *s, struct block_items b, bool work, str
         const struct matrix *item = &b.items[i];
         struct gpu_view w, diag;
         struct hessian h;
-        bool diagonal = quantize_diagonal(&s->o) && s->o.method != METHOD_RTN;
+        bool diagonal = quantize_diagonal(&s->o) && s->o.method != METHOD_RTN && plan_has_importance(item);
         if (!item->coded || item->expert)
             continue;
         ok = gpu_alloc(s->block, (uint64_t)item->rows * item->cols * 4, &w, e) &&

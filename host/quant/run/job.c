@@ -376,6 +376,8 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     bool ok = quantize_settle(&o, e) && manifest_accept_check(o.accept, e) && job_out_paths(&j, &o, e) &&
               checkpoint_open(&j.ck, o.model_dir, e) && checkpoint_set_tiled(j.ck, o.format == EXPORT_GGUF, e) &&
               job_out_check(&j, e) && job_out_lock(&j, e);
+    if (ok && o.format == EXPORT_GGUF && !o.refine)
+        checkpoint_split_latent(j.ck);
     if (ok) {
         uint32_t ctx = windows_context(j.ck, o.ctx);
         take_up_kernels(&j);

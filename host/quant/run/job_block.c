@@ -37,13 +37,25 @@ static void gather(struct job *j, const struct hessian *h, struct gpu_view x, ui
                     2.0f / ((float)j->plan.holdout * (float)ctx));
 }
 
+static void gather_pieces(struct job *j, const struct hessian *h, const struct batch *b, const struct walk *k)
+{
+    const uint64_t bytes = block_queries_bytes(j->m, k->n);
+    block_queries(j->m, &b->s, k->n);
+    for (uint32_t p = 0; p < h->pieces; p++) {
+        const struct hessian piece = hessian_piece(h, p);
+        gather(j, &piece, gpu_slice(block_input(&b->s, INPUT_QUERIES), p * bytes, bytes), k->at, k->n);
+    }
+}
+
 /* A batch to the inputs of a half's linears, and these to their Hessians. */
 static void gather_inputs(struct job *j, enum block_half half, const struct block_weights *w,
                           const struct hessian h[INPUT_COUNT], struct batch *b, const struct walk *k)
 {
     block_half_inputs(j->m, half, w, &b->s, k->x, k->n);
     for (int in = 0; in < INPUT_COUNT; in++)
-        if (h[in].n)
+        if (h[in].pieces > 1)
+            gather_pieces(j, &h[in], b, k);
+        else if (h[in].n)
             gather(j, &h[in], block_input(&b->s, (enum input)in), k->at, k->n);
 }
 
@@ -54,11 +66,12 @@ static double pass_products(const struct job *j, enum block_half half, bool gath
     double each = 0;
     for (uint32_t i = 0; i < b.n; i++) {
         const struct block_part *p = b.matrices[i].part;
-        if (p->half == half && !(gathers && input_is_inner(p->input)))
+        if (p->half == half && !(gathers && input_is_last(p->input)))
             each += (double)b.matrices[i].rows * b.matrices[i].cols;
     }
     for (int in = 0; gathers && in < INPUT_COUNT; in++) {
-        each += hessian_products(block_input_cols(b, half, (enum input)in));
+        each +=
+            hessian_products(block_input_cols(b, half, (enum input)in)) * block_input_pieces(b, half, (enum input)in);
     }
     return each * j->plan.samples * j->plan.ctx;
 }
@@ -380,14 +393,15 @@ static bool block_one_by_one(struct job *j, uint32_t layer, struct block_result 
     uint64_t clock = os_now_ns();
     for (uint32_t i = 0; i < b.n; i++) {
         const struct matrix *item = &b.items[i];
+        const bool weighed = diagonal && plan_has_importance(item);
         struct gpu_view w;
         struct hessian h;
         if (store_part_of(item) != r->part && !job_end_part(j, layer, r, e))
             return false;
         if (!item->coded || store_has_part(j->store, layer, r->part))
             continue;
-        bool ok = load_linear(j, item, &w, e) && (!diagonal || diagonal_hessian(j, item, &h, e)) &&
-                  job_quantize_linear(j, item, w, diagonal ? &h : NULL, r, e);
+        bool ok = load_linear(j, item, &w, e) && (!weighed || diagonal_hessian(j, item, &h, e)) &&
+                  job_quantize_linear(j, item, w, weighed ? &h : NULL, r, e);
         ok = gpu_cmd_finish(j->cmd, ok ? e : NULL) && ok;
         job_clock(j, PHASE_LINEARS, &clock);
         gpu_arena_reset(j->block, 0);

@@ -56,7 +56,8 @@ double job_hessian_work(const struct job *j, uint32_t layer, enum block_half hal
     double ops = 0;
     for (int in = 0; in < INPUT_COUNT; in++) {
         uint32_t cols = block_input_cols(model_block(j->m, layer), half, (enum input)in);
-        ops += hessian_products(cols) * j->plan.samples * j->plan.ctx;
+        ops += hessian_products(cols) * block_input_pieces(model_block(j->m, layer), half, (enum input)in) *
+               j->plan.samples * j->plan.ctx;
     }
     return job_half_work(j, layer, half) + (j->speed.hessian > 0 ? ops * j->speed.hessian : gemm_seconds(j, ops));
 }
