@@ -194,8 +194,11 @@ static void test_linear_sizes(void **state)
         z.o.method = methods[i / 15];
         z.o.code_type = type;
         z.o.gumbel.steps = 1;
-        z.item = (struct matrix){
-            .rows = size[0], .cols = size[1], .coded = true, .spec = {type, type->group ? type->group : 32, SCALE_F16}};
+        z.item = (struct matrix){.part = block_part_of(ROLE_O),
+                                 .rows = size[0],
+                                 .cols = size[1],
+                                 .coded = true,
+                                 .spec = {type, type->group ? type->group : 32, SCALE_F16}};
         check_counted(method_name(z.o.method), types[i / 3 % 5], linear, &z);
         check_counted("a Hessian's", "diagonal", diagonal, &z);
     }
