@@ -158,7 +158,21 @@ assert sum(x["starved"] for x in layers.values()) > 0
 END
 rtn=$(divergence "$tmp/rtn2") gptq=$(divergence "$tmp/gptq2") few=$(divergence "$tmp/few")
 check "16 windows: KL $gptq, rounded to nearest $rtn" at_most "$gptq" "$(awk -v r="$rtn" 'BEGIN { print 0.4 * r }')"
-check "2 windows: KL $few" at_most "$few" "$(awk -v r="$rtn" 'BEGIN { print 0.6 * r }')"
+check "2 windows: KL $few" at_most "$few" "$(awk -v r="$rtn" 'BEGIN { print 0.45 * r }')"
+# What steps learn from so few tokens holds on others; no expert can be trained, so that balanced is fast.
+alone=("$gsq" quantize "$model" --bits 2 --group 64 --calib "$calib" --ctx 128 --samples 2 --keep 'layers\.1\.')
+must "${alone[@]}" -o "$tmp/few-gptq" --method gptq
+must "${alone[@]}" -o "$tmp/few-fast" --effort fast --steps 60
+must "${alone[@]}" -o "$tmp/few-balanced" --effort balanced --steps 60
+gptq=$(divergence "$tmp/few-gptq") fast=$(divergence "$tmp/few-fast")
+check "2 windows of 128: KL $fast, by GPTQ $gptq" at_most "$fast" "$(awk -v g="$gptq" 'BEGIN { print 0.95 * g }')"
+check '2 windows: where nothing can judge, experts learn alone' python3 - "$tmp/few-fast" "$tmp/few-balanced" <<'END'
+import struct, sys
+def data(folder): # without the header, which names the run
+    raw = open(folder + "/model.safetensors", "rb").read()
+    return raw[8 + struct.unpack("<Q", raw[:8])[0]:]
+assert data(sys.argv[1]) == data(sys.argv[2])
+END
 must "$gsq" quantize "$latent" -o "$tmp/latent2r" --method rtn --bits 2 --group 64
 latent_learn=("$gsq" quantize "$latent" --method gptq --bits 2 --group 64 --calib "$calib" --ctx "$ctx" --samples 8)
 must "${latent_learn[@]}" -o "$tmp/latent2"

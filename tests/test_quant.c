@@ -175,6 +175,45 @@ static void test_hessian(void **state)
     }
 }
 
+/* The diagonal of the sum to learn from is raised; nothing else of it changes, nor anything of the sum that judges. */
+static void test_raised_diagonal(void **state)
+{
+    (void)state;
+    static const uint32_t sizes[] = {5, 64, 172, HESSIAN_TILE + 3, 2 * HESSIAN_TILE + 130};
+    const float share = 0.375f;
+    for (int i = 0; i < 5; i++) {
+        uint32_t n = sizes[i], tokens = 30;
+        uint64_t bytes = (uint64_t)n * n * 4;
+        struct problem p = {.cols = n, .tokens = tokens};
+        struct gpu_view square, diag, factor;
+        float *x = malloc((size_t)tokens * n * 4), *was[2], *is = malloc(bytes);
+        OK(hessian_create(&p.hessian, cmd, arena, n, true, &e) && gpu_alloc(arena, bytes, &square, &e) &&
+               gpu_alloc(arena, n * 4ull, &diag, &e) && gpu_alloc(arena, 4, &factor, &e),
+           e);
+        rng_state = n;
+        for (int sum = HESSIAN_TRAIN; sum <= HESSIAN_HELD; sum++) {
+            inputs(x, tokens, n);
+            add_tokens(&p, (enum hessian_sum)sum, x);
+        }
+        for (int sum = HESSIAN_TRAIN; sum <= HESSIAN_HELD; sum++) {
+            was[sum] = malloc(bytes);
+            hessian_square(cmd, &p.hessian, (enum hessian_sum)sum, square);
+            OK(gpu_download(cmd, square, was[sum], bytes, &e), e);
+        }
+        hessian_raise_diagonal(cmd, &p.hessian, share, diag, factor);
+        for (int sum = HESSIAN_TRAIN; sum <= HESSIAN_HELD; sum++) {
+            hessian_square(cmd, &p.hessian, (enum hessian_sum)sum, square);
+            OK(gpu_download(cmd, square, is, bytes, &e), e);
+            for (size_t k = 0; k < (size_t)n * n; k++)
+                assert_true(is[k] == was[sum][k] * (sum == HESSIAN_TRAIN && k % (n + 1) == 0 ? 1 + share : 1));
+            free(was[sum]);
+        }
+        free(x);
+        free(is);
+        gpu_arena_reset(arena, 0);
+    }
+}
+
 /* ---- Hessians of outputs ---- */
 
 /* Element (r, c) of tiles as they are stored; 0 beyond them. */
@@ -605,9 +644,11 @@ static void test_reach(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reach),         cmocka_unit_test(test_hessian), cmocka_unit_test(test_output_hessian),
-        cmocka_unit_test(test_both_hessians), cmocka_unit_test(test_gptq),    cmocka_unit_test(test_gsq),
-        cmocka_unit_test(test_types),         cmocka_unit_test(test_guard),   cmocka_unit_test(test_hopeless_hessian),
+        cmocka_unit_test(test_reach),           cmocka_unit_test(test_hessian),
+        cmocka_unit_test(test_raised_diagonal), cmocka_unit_test(test_output_hessian),
+        cmocka_unit_test(test_both_hessians),   cmocka_unit_test(test_gptq),
+        cmocka_unit_test(test_gsq),             cmocka_unit_test(test_types),
+        cmocka_unit_test(test_guard),           cmocka_unit_test(test_hopeless_hessian),
     };
     return device_done(cmocka_run_group_tests_name("quant", tests, device_setup, NULL));
 }

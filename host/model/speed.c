@@ -15,7 +15,10 @@
 #define SLICE_SECONDS 40e-3
 /* Where slices begin. A CPU needs some tens of milliseconds for these. */
 #define SLICE_TOKENS 64u
-#define SLICE_WIDTH  1024u /* of heads together, and of the feed-forward's middle */
+#define SLICE_WIDTH  1024u /* of heads together, and of the feed-forward's middle; both widths of an expert */
+/* Tokens of an expert, at most. */
+#define EXPERT_TOKENS_CPU 256u
+#define EXPERT_TOKENS_GPU 4096u
 /* Weights read from the model's files for the speed of loading. */
 #define LOAD_WEIGHTS (1u << 21)
 
@@ -281,6 +284,127 @@ bool speed_backward(struct speed_bench *b, struct speed *s, const struct speed_s
         ok = predict_halves(b, half_backward, all, s->blocks[i].layer, rates, s->blocks[i].backward, e);
     return ok;
 }
+
+/* ---- an expert ---- */
+
+/* Gate, up and down with whatever widths the size has, one window after its norm, as training sees it. */
+static bool run_expert(struct speed_bench *b, struct gpu_arena *arena, const struct speed_size *z, bool backward,
+                       struct err *e)
+{
+    const struct block_shape own = block_expert(model_block(&z->model, z->layer), 0);
+    struct block_matrix matrices[EXPERT_MATRICES];
+    struct gpu_view x, y, w[EXPERT_MATRICES], bias[EXPERT_MATRICES] = {0}, grad[EXPERT_MATRICES];
+    struct model m = z->model;
+    struct block_weights block = {.shape = {matrices, EXPERT_MATRICES}, .w = w, .bias = bias};
+    struct block_grads grads = {.w = grad};
+    struct block_scratch fwd;
+    struct bwd_scratch bwd;
+    uint64_t bytes = (uint64_t)z->windows * m.ctx * z->config.hidden_size * 4;
+    bool ok = gpu_alloc(arena, bytes, &x, e) && gpu_alloc(arena, bytes, &y, e);
+    m.cfg = &z->config;
+    memset(m.has_bias, 0, sizeof m.has_bias);
+    for (uint32_t i = 0; ok && i < EXPERT_MATRICES; i++) {
+        matrices[i] = own.matrices[i];
+        matrices[i].rows = block_part_rows(matrices[i].part, m.cfg);
+        matrices[i].cols = block_part_cols(matrices[i].part, m.cfg);
+        uint64_t size = (uint64_t)matrices[i].rows * matrices[i].cols * 4;
+        ok = gpu_alloc(arena, size, &w[i], e) && (!backward || gpu_alloc(arena, size, &grad[i], e));
+        if (ok)
+            gpu_fill(b->cmd, w[i], SPEED_FILL);
+    }
+    ok = ok && block_scratch_create(&fwd, arena, &m, z->windows, SCRATCH_TRAIN_EXPERT, e) &&
+         (!backward || bwd_scratch_create(&bwd, arena, &m, z->windows, BWD_FFN, e));
+    if (ok) {
+        fwd.steering = b->steering;
+        gpu_fill(b->cmd, x, SPEED_FILL);
+        gpu_fill(b->cmd, y, SPEED_FILL);
+        if (backward) /* it reads what a forward pass leaves */
+            block_half_fwd(&m, HALF_EXPERTS, &block, &fwd, x, y, z->windows);
+    }
+    ok = ok && speed_ready(b, e);
+    while (ok && speed_again(b, &ok, e)) {
+        if (backward)
+            block_half_bwd(&m, HALF_EXPERTS, &block, &fwd, &bwd, x, y, false, &grads, z->windows);
+        else
+            block_half_fwd(&m, HALF_EXPERTS, &block, &fwd, x, y, z->windows);
+    }
+    return ok;
+}
+
+static bool expert_forward(struct speed_bench *b, struct gpu_arena *arena, const struct speed_size *z, struct err *e)
+{
+    return run_expert(b, arena, z, false, e);
+}
+
+static bool expert_backward(struct speed_bench *b, struct gpu_arena *arena, const struct speed_size *z, struct err *e)
+{
+    return run_expert(b, arena, z, true, e);
+}
+
+/* The first layer that has experts; its expert with widths cut to `width`, over `tokens`. */
+static struct speed_size expert_size(const struct speed_size *all, uint32_t tokens, uint32_t width)
+{
+    struct speed_size z = *all;
+    while (!config_has_experts(z.model.cfg, z.layer))
+        z.layer++;
+    z.config.hidden_size = (uint32_t)min_u64(z.config.hidden_size, width);
+    z.config.experts.width = (uint32_t)min_u64(z.config.experts.width, width);
+    z.model.ctx = tokens;
+    z.windows = 1;
+    return z;
+}
+
+static struct speed_size expert_slice(const struct speed_size *all, uint32_t tokens)
+{
+    bool cpu = gpu_info(all->model.gpu)->caps & GPU_CAP_CPU;
+    return expert_size(all, (uint32_t)min_u64(tokens, cpu ? EXPERT_TOKENS_CPU : EXPERT_TOKENS_GPU), SLICE_WIDTH);
+}
+
+/* Measures a slice; what a call of the whole takes, and besides each token. */
+static bool measure_expert(struct speed_bench *b, speed_piece run, const struct speed_size *all, uint32_t tokens,
+                           double *call, double *token, struct err *e)
+{
+    const uint32_t few = 64, many = 128;
+    struct speed_size z = expert_slice(all, tokens);
+    struct speed_rates r;
+    double took, one, two;
+    if (!speed_time(b, run, &z, &r, &took, e))
+        return false;
+    z = expert_size(all, few, UINT32_MAX);
+    if (!speed_predict(b, run, &z, &r, &one, e))
+        return false;
+    z.model.ctx = many;
+    if (!speed_predict(b, run, &z, &r, &two, e))
+        return false;
+    *token = (two - one) / (many - few);
+    *call = fmax(0, one - few * *token);
+    return true;
+}
+
+bool speed_experts(struct speed_bench *b, struct speed *s, const struct speed_size *all, uint32_t tokens, bool backward,
+                   struct err *e)
+{
+    struct speed_expert *x = &s->expert;
+    return measure_expert(b, expert_forward, all, tokens, &x->forward, &x->forward_token, e) &&
+           (!backward || measure_expert(b, expert_backward, all, tokens, &x->backward, &x->backward_token, e));
+}
+
+bool speed_experts_bytes(struct speed_bench *b, const struct speed_size *all, uint32_t tokens, uint64_t *bytes,
+                         struct err *e)
+{
+    struct speed_size z = expert_slice(all, tokens);
+    gpu_arena_trim(b->counting);
+    b->memory.peak = b->memory.used;
+    gpu_cmd_count(b->cmd, GPU_COUNT_MEMORY);
+    bool ok = expert_backward(b, b->counting, &z, e);
+    gpu_arena_reset(b->counting, 0);
+    gpu_arena_trim(b->counting);
+    gpu_cmd_count(b->cmd, GPU_COUNT_NOTHING);
+    *bytes = b->memory.peak;
+    return ok;
+}
+
+/* ---- memory of passes backward, loading ---- */
 
 bool speed_backward_bytes(struct speed_bench *b, const struct speed_size *slice, uint64_t *bytes, struct err *e)
 {

@@ -12,11 +12,17 @@ struct speed_block {
     double backward[HALF_COUNT]; /* gradients of what is trained; 0: not measured */
     double experts;              /* forward through those that a token chooses */
 };
+/* One expert, as all of a model's are: seconds of a call, and besides of each of its tokens. */
+struct speed_expert {
+    double forward, forward_token;
+    double backward, backward_token; /* gradients of its weights; 0: not measured */
+};
 /* Seconds. */
 struct speed {
     bool measured;
     struct speed_block blocks[8];
     unsigned n_blocks;
+    struct speed_expert expert; /* 0: there are none, or they were not measured */
     double gemm;    /* per multiply-add of a forward product */
     double load;    /* per weight, from the model's files to the device */
     double seconds; /* that measuring took */
@@ -32,6 +38,12 @@ bool speed_backward(struct speed_bench *b, struct speed *s, const struct speed_s
 bool speed_load(struct speed_bench *b, struct speed *s, struct model *m, struct err *e);
 /* Device memory that speed_backward takes. */
 bool speed_backward_bytes(struct speed_bench *b, const struct speed_size *slice, uint64_t *bytes, struct err *e);
+/* One expert over that many tokens at a time, forward and, where that is wanted, backward. */
+bool speed_experts(struct speed_bench *b, struct speed *s, const struct speed_size *all, uint32_t tokens, bool backward,
+                   struct err *e);
+/* Device memory that this takes. */
+bool speed_experts_bytes(struct speed_bench *b, const struct speed_size *all, uint32_t tokens, uint64_t *bytes,
+                         struct err *e);
 /* Takes from an arena that counts what that measures with at most, and gives it back; commands count, too. */
 bool speed_count_forward(struct model *m, uint32_t windows, struct gpu_arena *counting, struct err *e);
 /* NULL: not measured, or there were more shapes than fit. */

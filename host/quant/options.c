@@ -98,6 +98,15 @@ void quantize_set_effort(struct quantize_options *o, enum effort effort)
         drop_numbers(o);
 }
 
+uint32_t quantize_lone_steps(const struct quantize_options *o)
+{
+    struct quantize_options own = *o, fast = *o;
+    quantize_set_effort(&own, o->effort);
+    quantize_set_effort(&fast, EFFORT_FAST);
+    return o->gumbel.steps == own.gumbel.steps && fast.gumbel.steps > own.gumbel.steps ? fast.gumbel.steps
+                                                                                       : o->gumbel.steps;
+}
+
 /* Epochs that a short text may bring an effort to. */
 #define EPOCHS_MOST 20u
 

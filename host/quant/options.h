@@ -145,6 +145,9 @@ void quantize_defaults(struct quantize_options *o);
  * objective and the pass over scales, in about an hour and overnight for an 8B model on a card of the middle. paper: the
  * paper's budget. Of settled options those stay 0 that their run cannot have. */
 void quantize_set_effort(struct quantize_options *o, enum effort effort);
+/* Steps of the Hessian objective where training on outputs does not follow or finds little, though the run has it: an effort's fewer
+ * steps are for what gains by that. As many as EFFORT_FAST takes, where that is more and the number is the effort's own. */
+uint32_t quantize_lone_steps(const struct quantize_options *o);
 /* The text has so many windows. Where they are fewer than samples, samples become them, and an effort whose numbers are its own
  * takes more epochs of the block objective over them, twice as many at most; then true. */
 bool quantize_fit_text(struct quantize_options *o, uint32_t windows);

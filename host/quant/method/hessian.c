@@ -81,13 +81,14 @@ bool hessian_create_diagonal(struct hessian *h, struct gpu_view *diag, struct gp
 }
 
 bool hessian_create_experts(struct hessian *layer, struct hessian *in, struct hessian *middle, struct gpu_view *factor,
-                            struct gpu_cmd *cmd, struct gpu_arena *arena, const struct model_config *c, bool with_held,
-                            struct err *e)
+                            struct gpu_view *diag, struct gpu_cmd *cmd, struct gpu_arena *arena,
+                            const struct model_config *c, bool with_held, struct err *e)
 {
     return hessian_create(layer, cmd, arena, c->hidden_size, with_held, e) &&
            hessian_create(in, cmd, arena, c->hidden_size, with_held, e) &&
            hessian_create(middle, cmd, arena, c->experts.width, with_held, e) &&
-           gpu_alloc(arena, HESSIAN_TILE * 4ull, factor, e);
+           gpu_alloc(arena, HESSIAN_TILE * 4ull, factor, e) &&
+           gpu_alloc(arena, max_u64(c->hidden_size, c->experts.width) * 4, diag, e);
 }
 
 /* ---- sums ---- */
@@ -138,6 +139,20 @@ void hessian_add(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_sum 
         if (i)
             add(cmd, a, from(x, n, 0, 0), from(h->train, n, i, 0), rows, i, tokens, factor, use);
     }
+}
+
+void hessian_raise_diagonal(struct gpu_cmd *cmd, const struct hessian *h, float share, struct gpu_view diag,
+                            struct gpu_view factor)
+{
+    const uint32_t n = h->n;
+    const float by = 1 + share;
+    struct gpu_view d = gpu_slice(diag, 0, n * 4ull);
+    gpu_upload(cmd, gpu_slice(factor, 0, sizeof by), &by, sizeof by);
+    tiled_diagonal(cmd, &(struct diagonal_args){.h = h->train, .diag = d, .n = n, .ldh = n});
+    tiled_scale_rows(cmd, &(struct scale_rows_args){.x = d, .w = factor, .y = d, .rows = 1, .cols = n});
+    /* Row i's element of the diagonal lies n + 1 behind the last row's. */
+    tiled_copy_rect(cmd,
+                    &(struct copy_rect_args){.src = d, .dst = h->train, .rows = n, .cols = 1, .lds = 1, .ldd = n + 1});
 }
 
 double hessian_products(uint32_t n)

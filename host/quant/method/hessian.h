@@ -34,15 +34,18 @@ bool hessian_create_half(struct hessian h[INPUT_COUNT], struct gpu_cmd *cmd, str
 bool hessian_create_diagonal(struct hessian *h, struct gpu_view *diag, struct gpu_cmd *cmd, struct gpu_arena *arena,
                              uint32_t n, struct err *e);
 /* Of all tokens of a layer with experts, of one expert's inputs, of what its down reads; *factor: room for a number for each row
- * of a tile. */
+ * of a tile; *diag: for the diagonal of any of them. */
 bool hessian_create_experts(struct hessian *layer, struct hessian *in, struct hessian *middle, struct gpu_view *factor,
-                            struct gpu_cmd *cmd, struct gpu_arena *arena, const struct model_config *c, bool with_held,
-                            struct err *e);
+                            struct gpu_view *diag, struct gpu_cmd *cmd, struct gpu_arena *arena,
+                            const struct model_config *c, bool with_held, struct err *e);
 /* A sum's tiles += factor * x^T x for x[tokens, n]. factor is 2 /
  * (tokens of the whole sum), so that no last scaling pass is needed. */
 void hessian_add(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_sum sum, struct gpu_view x, uint32_t tokens,
                  float factor);
-/* Multiply-adds that this takes for each token. */
+/* The diagonal of the sum to learn from *= 1 + share; the one that judges stays. diag [n] and factor [1] are scratch. */
+void hessian_raise_diagonal(struct gpu_cmd *cmd, const struct hessian *h, float share, struct gpu_view diag,
+                            struct gpu_view factor);
+/* Multiply-adds that hessian_add takes for each token. */
 double hessian_products(uint32_t n);
 /* ---- of outputs ----
  * Ho = E[g g^T] of the gradients g of what a linear gives (output_hessian.h), in its tiles on the diagonal alone: what lies beyond

@@ -85,36 +85,45 @@ static bool take(struct expert_training *t, struct experts *x, uint32_t first, u
     return true;
 }
 
-bool tune_expert_take(struct expert_training *t, struct experts *x, uint32_t expert, uint32_t teach, bool judged,
-                      struct err *e)
+bool tune_expert_lone(const struct model *m, uint32_t train)
+{
+    return (uint64_t)train * EXPERT_WINDOW < (uint64_t)EXPERT_LONE * m->cfg->hidden_size;
+}
+
+/* Whether so many windows of an expert suffice. */
+static bool enough(uint32_t teaching, uint32_t judging)
+{
+    return teaching >= EXPERT_LEAST && judging;
+}
+
+bool tune_expert_take(struct expert_training *t, struct experts *x, uint32_t expert, uint32_t teach, struct err *e)
 {
     uint32_t first = x->start[expert], end = x->start[expert + 1], split = first;
     while (split < end && x->rows[split] < teach)
         split++;
-    uint32_t teaching = (split - first) / EXPERT_WINDOW, judging = judged ? (end - split) / EXPERT_WINDOW : 0;
+    uint32_t teaching = (split - first) / EXPERT_WINDOW, judging = (end - split) / EXPERT_WINDOW;
     t->train = t->held = 0;
-    if (teaching < EXPERT_LEAST || (judged && !judging) || x->tile < EXPERT_WINDOW || t->room < EXPERT_LEAST + judged)
+    if (!enough(teaching, judging) || x->tile < EXPERT_WINDOW || t->room <= EXPERT_LEAST)
         return true;
     /* What judges has its share of the room, as of the tokens. */
-    uint32_t most = (uint32_t)max_u64(judged, (uint64_t)t->room * judging / ((uint64_t)teaching + judging));
+    uint32_t most = (uint32_t)max_u64(1, (uint64_t)t->room * judging / ((uint64_t)teaching + judging));
     return take(t, x, first, split, 0, t->room - most, &t->train, e) &&
-           take(t, x, split, judged ? end : split, t->train, most, &t->held, e);
+           take(t, x, split, end, t->train, most, &t->held, e);
 }
 
 /* ---- training ---- */
 
 /* Windows of its own that a step takes, so that an epoch has as many steps as that of a half. */
-static uint32_t own_batch(const struct tune_expert_task *task, uint32_t train)
+static uint32_t own_batch(const struct quantize_options *o, uint32_t teach, uint32_t train)
 {
-    uint32_t teach = task->samples - task->holdout;
-    uint64_t steps = div_up(teach, tune_block_batch(task->o, teach));
-    return task->o->block.batch ? (uint32_t)max_u64(1, div_up(train, steps)) : 0;
+    uint64_t steps = div_up(teach, tune_block_batch(o, teach));
+    return o->block.batch ? (uint32_t)max_u64(1, div_up(train, steps)) : 0;
 }
 
 /* Windows of its own in as many tokens as `micro` windows of the text have. */
-static uint32_t own_micro(const struct model *m, const struct tune_expert_task *task, uint32_t batch)
+static uint32_t own_micro(const struct model *m, uint32_t micro, uint32_t batch)
 {
-    uint64_t windows = (uint64_t)task->micro * m->ctx / EXPERT_WINDOW;
+    uint64_t windows = (uint64_t)micro * m->ctx / EXPERT_WINDOW;
     uint64_t row = max_u64(m->cfg->hidden_size, m->cfg->experts.width) * 4;
     windows = min_u64(windows, gpu_info(m->gpu)->max_range / (row * EXPERT_WINDOW));
     return (uint32_t)max_u64(1, min_u64(windows, batch));
@@ -132,7 +141,7 @@ static void make_block(struct expert_block *b, struct model *m, const struct tun
 {
     *b = (struct expert_block){.o = *task->o};
     b->w = (struct block_weights){.shape = block_expert(model_block(m, layer), expert), .w = x->w, .bias = x->bias};
-    b->o.block.batch = own_batch(task, train);
+    b->o.block.batch = own_batch(task->o, task->samples - task->holdout, train);
     b->t = (struct tune_block_task){.m = m,
                                     .o = &b->o,
                                     .half = HALF_EXPERTS,
@@ -140,7 +149,7 @@ static void make_block(struct expert_block *b, struct model *m, const struct tun
                                     .w = &b->w,
                                     .samples = train + held,
                                     .holdout = held,
-                                    .micro = own_micro(x->m, task, tune_block_batch(&b->o, train)),
+                                    .micro = own_micro(x->m, task->micro, tune_block_batch(&b->o, train)),
                                     .arena = task->arena,
                                     .kept = task->kept,
                                     .hooks = task->hooks};
@@ -157,6 +166,24 @@ bool tune_expert(struct expert_training *t, const struct tune_expert_task *task,
     b.t.inputs = t->inputs;
     b.t.targets = t->targets;
     return tune_block(&b.t, q, r, e);
+}
+
+struct expert_expected tune_expert_expect(const struct model *m, const struct quantize_options *o, uint32_t samples,
+                                          uint32_t holdout, uint32_t micro)
+{
+    const struct expert_config *c = &m->cfg->experts;
+    struct quantize_options own = *o;
+    uint64_t each = (uint64_t)m->ctx * c->used;
+    uint32_t teach = samples - holdout, train = (uint32_t)(teach * each / c->n / EXPERT_WINDOW),
+             held = (uint32_t)(holdout * each / c->n / EXPERT_WINDOW);
+    if (!enough(train, held))
+        return (struct expert_expected){0};
+    own.block.batch = own_batch(o, teach, train);
+    uint32_t batch = tune_block_batch(&own, train);
+    return (struct expert_expected){.train = train,
+                                    .held = held,
+                                    .steps = (uint32_t)div_up(train, batch),
+                                    .calls = (uint32_t)div_up(batch, own_micro(m, micro, batch))};
 }
 
 bool tune_expert_count(const struct tune_expert_task *task, struct experts *x, struct gpu_arena *const rows[2],

@@ -13,6 +13,9 @@
 
 #define EXPERT_WINDOW 32u
 #define EXPERT_LEAST  4u
+/* Training on fewer tokens than so many times the columns gains nothing or a percent of the loss (bench/results/starved-lavapipe.md):
+ * the matrices of such an expert learn alone for longer before (quantize_lone_steps). */
+#define EXPERT_LONE 8u
 
 /* Lasts as long as a run; it is not moved once it is open. */
 struct expert_training {
@@ -25,6 +28,8 @@ struct expert_training {
 
 /* t->m and t->config: the run's model as an expert sees it. */
 void tune_expert_model(struct expert_training *t, const struct model *m);
+/* Whether an expert with `train` windows to learn from is such a one. */
+bool tune_expert_lone(const struct model *m, uint32_t train);
 /* How many windows there is room for, where `samples` windows of text are read. */
 uint32_t tune_expert_room(const struct model *m, uint32_t samples);
 /* Bytes of inputs and targets. */
@@ -35,9 +40,8 @@ bool tune_expert_open(struct expert_training *t, struct model *m, uint32_t sampl
 void tune_expert_close(struct expert_training *t);
 
 /* Inputs of the expert that is loaded, and what x->w, its 16-bit weights, make of them; x->in, x->gate, x->up, x->out are used.
- * Of its tokens those before number `teach` teach, the others judge; judged false: all do both. */
-bool tune_expert_take(struct expert_training *t, struct experts *x, uint32_t expert, uint32_t teach, bool judged,
-                      struct err *e);
+ * Of its tokens those before number `teach` teach, the others judge. t->train 0: there are too few. */
+bool tune_expert_take(struct expert_training *t, struct experts *x, uint32_t expert, uint32_t teach, struct err *e);
 
 struct tune_expert_task {
     const struct quantize_options *o;
@@ -52,6 +56,13 @@ struct tune_expert_task {
  * judged worse). r->steps 0: it was not trained. */
 bool tune_expert(struct expert_training *t, const struct tune_expert_task *task, struct experts *x, uint32_t expert,
                  struct qlinear *q, struct stage_report *r, struct err *e);
+/* What that will be for an expert that as many tokens choose as any other. train 0: it is not trained. */
+struct expert_expected {
+    uint32_t train, held;  /* windows */
+    uint32_t steps, calls; /* of an epoch; passes forward and backward in a step */
+};
+struct expert_expected tune_expert_expect(const struct model *m, const struct quantize_options *o, uint32_t samples,
+                                          uint32_t holdout, uint32_t micro);
 /* Allocates on arenas that count what an expert takes: inputs and targets on two of their own, unless `rows` is NULL, and training. */
 bool tune_expert_count(const struct tune_expert_task *task, struct experts *x, struct gpu_arena *const rows[2],
                        struct err *e);

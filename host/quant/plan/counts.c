@@ -413,10 +413,10 @@ static bool experts_sums(struct counting *c, struct err *e)
     struct experts x = {0};
     struct half_block b;
     struct hessian layer, in, middle;
-    struct gpu_view factor;
+    struct gpu_view factor, diag;
     struct gpu_cmd *cmd = c->m->cmd;
     bool ok = make_experts(c, &x, &b, e) &&
-              hessian_create_experts(&layer, &in, &middle, &factor, cmd, c->arena, c->m->cfg, false, e);
+              hessian_create_experts(&layer, &in, &middle, &factor, &diag, cmd, c->arena, c->m->cfg, false, e);
     if (ok) {
         begin(c);
         for (uint32_t at = 0, n; at < x.tile; at += n) {
@@ -475,17 +475,18 @@ static bool one_expert(struct counting *c, struct block_shape expert, struct err
     return ok && half_step(c, expert, HALF_EXPERTS, COUNT_EXPERT_STEP, e);
 }
 
-/* The layer's Hessian scaled, and the middle of tokens that stand for all, as job_experts.c pools them with an expert's own. */
+/* The layer's Hessian scaled, the middle of tokens that stand for all, and diagonals raised, as job_experts.c pools them with an expert's
+ * own. */
 static bool pooled(struct counting *c, struct err *e)
 {
     struct experts x = {0};
     struct half_block b;
     struct hessian layer, in, middle;
-    struct gpu_view factor;
+    struct gpu_view factor, diag;
     struct gpu_cmd *cmd = c->m->cmd;
     const uint32_t hidden = c->m->cfg->hidden_size;
     bool ok = make_experts(c, &x, &b, e) &&
-              hessian_create_experts(&layer, &in, &middle, &factor, cmd, c->arena, c->m->cfg, false, e);
+              hessian_create_experts(&layer, &in, &middle, &factor, &diag, cmd, c->arena, c->m->cfg, false, e);
     begin(c);
     if (ok) {
         gpu_fill(cmd, middle.train, 0);
@@ -504,6 +505,8 @@ static bool pooled(struct counting *c, struct err *e)
             experts_middle(&x, x.w, n, true);
             hessian_add(cmd, &middle, HESSIAN_TRAIN, x.gate, n, 1);
         }
+        hessian_raise_diagonal(cmd, &in, 0, diag, factor);
+        hessian_raise_diagonal(cmd, &middle, 0, diag, factor);
     }
     experts_free(&x);
     free_half(&b);

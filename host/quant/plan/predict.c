@@ -9,6 +9,7 @@
 #include "host/base/pool.h"
 #include "host/gpu/gpu_gemm.h"
 #include "host/quant/method/gumbel.h"
+#include "host/quant/method/tune_expert.h"
 #include "host/quant/method/tune_hessian.h"
 
 /* Of the pieces that are measured. */
@@ -349,6 +350,27 @@ static bool measure_backward(struct speed_bench *b, struct run_speed *s, const s
     return speed_backward(b, &s->model, all, slice, e);
 }
 
+/* An expert, over as many tokens as it will see at a time; its training where it is trained and there is room. */
+static bool measure_experts(struct speed_bench *b, struct run_speed *s, const struct speed_size *all,
+                            const struct plan *p, struct err *e)
+{
+    const struct model *m = &all->model;
+    const struct expert_config *c = &m->cfg->experts;
+    uint64_t need, tokens = (uint64_t)p->samples * m->ctx * c->used / (c->n ? c->n : 1);
+    struct expert_expected x = {0};
+    if (!c->n)
+        return true;
+    if (plan_trains_experts(p, options(b)))
+        x = tune_expert_expect(m, options(b), p->samples, p->holdout, p->micro_windows);
+    if (x.train)
+        tokens = (uint64_t)x.train / x.steps / x.calls * EXPERT_WINDOW;
+    tokens = max_u64(1, min_u64(tokens, UINT32_MAX));
+    if (!speed_experts_bytes(b, all, (uint32_t)tokens, &need, e))
+        return false;
+    return gpu_memory_used(m->gpu) + need > p->device_bytes ||
+           speed_experts(b, &s->model, all, (uint32_t)tokens, x.train > 0, e);
+}
+
 bool speed_measure(struct run_speed *s, struct model *m, const struct plan *p, const struct quantize_options *o,
                    struct err *e)
 {
@@ -361,7 +383,8 @@ bool speed_measure(struct run_speed *s, struct model *m, const struct plan *p, c
               measure_roundings(s, p, e);
     if (ok && windows)
         ok = speed_forward(&b, &s->model, &all, &slice, e) && measure_hessian(&b, s, &slice, e) &&
-             (o->method != METHOD_GSQ || measure_backward(&b, s, &all, &slice, p, e));
+             (o->method != METHOD_GSQ || measure_backward(&b, s, &all, &slice, p, e)) &&
+             measure_experts(&b, s, &all, p, e);
     s->model.measured = ok;
     return speed_end(&b, ok, &s->model.seconds, e);
 }

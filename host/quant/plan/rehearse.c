@@ -164,7 +164,7 @@ static bool experts(struct stand_in *s, struct block_items b, bool work, bool to
     const struct model_config *c = s->m.cfg;
     const uint32_t n = c->experts.n * EXPERT_MATRICES, windows = (uint32_t)max_u64(1, s->plan->batch_windows);
     struct hessian layer, in, middle;
-    struct gpu_view factor;
+    struct gpu_view factor, diag;
     if (!config_has_experts(c, s->layer))
         return true;
     if (!s->experts.m &&
@@ -174,7 +174,7 @@ static bool experts(struct stand_in *s, struct block_items b, bool work, bool to
     for (uint32_t i = b.n - n; i < b.n; i++)
         gathers = gathers || plan_needs_hessian(&s->o, &b.items[i]);
     ok = !gathers ||
-         hessian_create_experts(&layer, &in, &middle, &factor, s->m.cmd, s->hess, c, s->plan->holdout > 0, e);
+         hessian_create_experts(&layer, &in, &middle, &factor, &diag, s->m.cmd, s->hess, c, s->plan->holdout > 0, e);
     for (uint32_t i = 0; ok && work && i < EXPERT_MATRICES; i++) {
         const struct matrix *item = &b.items[b.n - n + i];
         if (item->coded)

@@ -12,7 +12,7 @@
  * so that no run goes on with other code in silence. Most versions change no byte of a result: the refusal says how to go on
  * where only that differs. The revision says that bytes do change, and is part of the hash by which a finished output is known;
  * the version is not, because the same command would make the same file again. */
-#define METHOD_REVISION 4
+#define METHOD_REVISION 5
 
 #define IDENTITY_FIELDS 24
 struct identity {

@@ -147,6 +147,7 @@ void block_result_free(struct block_result *r)
 struct linear_watch {
     struct job *j;
     const struct matrix *item;
+    uint32_t steps;
     bool heard;
 };
 
@@ -155,7 +156,7 @@ static bool on_step(void *ctx, uint32_t step, uint32_t steps, double loss)
     struct linear_watch *w = ctx;
     if (!w->heard) {
         job_end(w->j);
-        job_begin(w->j, WORK_LEARN, job_learn_work(w->j, w->item));
+        job_begin(w->j, WORK_LEARN, job_learn_work(w->j, w->item, w->steps));
     }
     w->heard = true;
     return job_tell_step(w->j, "quantize", (double)step / steps, step, steps, loss);
@@ -170,10 +171,10 @@ static bool begin_piece(struct job *j, const char *phase, const char *what, enum
     return job_stored(j, false, e) && job_tell(j, 0, job_event(j, phase), e);
 }
 
-bool job_quantize_linear(struct job *j, const struct matrix *item, struct gpu_view w, const struct hessian *h,
-                         struct block_result *r, struct err *e)
+bool job_quantize_linear(struct job *j, const struct quantize_options *o, const struct matrix *item, struct gpu_view w,
+                         const struct hessian *h, struct block_result *r, struct err *e)
 {
-    struct linear_watch watch = {.j = j, .item = item};
+    struct linear_watch watch = {.j = j, .item = item, .steps = o->gumbel.steps};
     struct tune_hooks hooks = {on_step, &watch};
     if (!begin_piece(j, "quantize", block_part_short_name(item->part), WORK_ROUND, job_round_work(j, item), e))
         return false;
@@ -183,7 +184,7 @@ bool job_quantize_linear(struct job *j, const struct matrix *item, struct gpu_vi
         return false;
     struct linear_task t = {.cmd = j->cmd,
                             .start = j->refined ? &start : NULL,
-                            .options = j->o,
+                            .options = o,
                             .item = item,
                             .w = w,
                             .hessian = h,
@@ -237,8 +238,8 @@ static bool half_linears(struct job *j, enum block_half half, struct block_items
         if (item->part->half != half)
             continue;
         if (item->coded)
-            ok = job_quantize_linear(j, item, w->w[i], plan_needs_hessian(j->o, item) ? &h[item->part->input] : NULL, r,
-                                     e);
+            ok = job_quantize_linear(j, j->o, item, w->w[i],
+                                     plan_needs_hessian(j->o, item) ? &h[item->part->input] : NULL, r, e);
         else if (j->refined)
             ok = job_kept_matrix(j, item, w->w[i], e);
     }
@@ -401,7 +402,7 @@ static bool block_one_by_one(struct job *j, uint32_t layer, struct block_result 
         if (!item->coded || store_has_part(j->store, layer, r->part))
             continue;
         bool ok = load_linear(j, item, &w, e) && (!weighed || diagonal_hessian(j, item, &h, e)) &&
-                  job_quantize_linear(j, item, w, weighed ? &h : NULL, r, e);
+                  job_quantize_linear(j, j->o, item, w, weighed ? &h : NULL, r, e);
         ok = gpu_cmd_finish(j->cmd, ok ? e : NULL) && ok;
         job_clock(j, PHASE_LINEARS, &clock);
         gpu_arena_reset(j->block, 0);

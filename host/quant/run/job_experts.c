@@ -2,7 +2,10 @@
  *
  * An expert's Hessian is pooled with its layer's: a * H_expert + (1 - a) * H_layer, a = n / (n + K / 2) for n tokens and K columns,
  * both being means per token. So one with few tokens leans on the layer's, and one with none has that alone. Of gate and up the
- * layer's is of all tokens; of down it is of this expert's own middle for a sample of them. */
+ * layer's is of all tokens; of down it is of this expert's own middle for a sample of them.
+ *
+ * What few tokens say of pairs of columns is mostly chance, and what is learned from that alone is lost on other tokens: the
+ * diagonal is raised by half as many times itself as there are columns for each token behind the pooled Hessian. */
 #include <stdio.h>
 #include <string.h>
 
@@ -74,7 +77,7 @@ static bool add_outputs(struct job *j, struct err *e)
 
 struct expert_hessians {
     struct hessian layer, in, middle;
-    struct gpu_view factor;
+    struct gpu_view factor, diag;
     uint32_t teach;                /* tokens that teach; the others judge */
     uint32_t sample, sample_split; /* entries of tokens that stand for all, and where those that judge begin */
 };
@@ -120,6 +123,15 @@ static float own_share(uint32_t tokens, uint32_t cols)
     return (float)((double)tokens / ((double)tokens + cols / 2.0));
 }
 
+/* What the diagonal of a pooled Hessian is raised by, as a share of it. A mean over n tokens with weight a and one over m with
+ * weight 1 - a scatter as one over 1 / (a^2 / n + (1 - a)^2 / m) tokens does. Half as much and twice as much serve as well
+ * (docs/method.md 1). */
+static float noise_share(uint32_t own, uint32_t layer, uint32_t cols)
+{
+    double a = own_share(own, cols), b = 1 - a;
+    return (float)(cols / 2.0 * ((own ? a * a / own : 0) + (layer ? b * b / layer : 0)));
+}
+
 /* Tokens at .. end - 1 of the lists to both Hessians; a factor of 0: not to that one. */
 static void gather(struct job *j, const struct expert_hessians *h, enum hessian_sum sum, uint32_t at, uint32_t end,
                    float in, float middle)
@@ -135,7 +147,7 @@ static void gather(struct job *j, const struct expert_hessians *h, enum hessian_
 }
 
 /* Those of one expert, whose weights are as they are in the model. */
-static void gather_expert(struct job *j, const struct expert_hessians *h, uint32_t expert)
+static bool gather_expert(struct job *j, const struct expert_hessians *h, uint32_t expert, struct err *e)
 {
     struct experts *x = &j->experts;
     uint32_t at = x->start[expert], end = x->start[expert + 1], split = at;
@@ -160,6 +172,10 @@ static void gather_expert(struct job *j, const struct expert_hessians *h, uint32
         if (sample)
             gather(j, h, sum, samples[part], sample_ends[part], 0, (1 - middle) * 2 / (float)sample);
     }
+    hessian_raise_diagonal(j->cmd, &h->in, noise_share(split - at, h->teach, hidden), h->diag, h->factor);
+    hessian_raise_diagonal(j->cmd, &h->middle, noise_share(split - at, h->sample_split - h->sample, width), h->diag,
+                           h->factor);
+    return gpu_cmd_finish(j->cmd, e); /* what comes next waits for the device anyway */
 }
 
 /* ---- one expert, all experts ---- */
@@ -223,17 +239,23 @@ static bool make_expert(struct job *j, const struct expert_hessians *h, uint32_t
 {
     struct experts *x = &j->experts;
     const bool trains = plan_trains(j->o, HALF_EXPERTS, b);
-    bool ok = !trains || tune_expert_take(&j->training, x, expert, (j->plan.samples - j->plan.holdout) * j->plan.ctx,
-                                          j->plan.holdout > 0, e);
-    if (ok && h)
-        gather_expert(j, h, expert);
+    struct quantize_options alone = *j->o;
+    bool ok =
+        !trains || tune_expert_take(&j->training, x, expert, (j->plan.samples - j->plan.holdout) * j->plan.ctx, e);
+    if (ok && h) {
+        job_begin(j, WORK_HESSIAN, job_expert_hessian_work(j, &b.items[b.n - 1]));
+        ok = gather_expert(j, h, expert, e);
+        job_end(j);
+    }
     if (ok && j->refined)
         ok = experts_load_biases(x, j->refined, expert, e);
+    if (trains && tune_expert_lone(j->m, j->training.train))
+        alone.gumbel.steps = quantize_lone_steps(j->o);
     for (uint32_t i = 0; ok && i < b.n; i++) {
         const struct matrix *item = &b.items[i];
         const struct hessian *of = i + 1 < b.n ? &h->in : &h->middle;
         if (item->coded)
-            ok = job_quantize_linear(j, item, x->w[i], h && plan_needs_hessian(j->o, item) ? of : NULL, r, e);
+            ok = job_quantize_linear(j, &alone, item, x->w[i], h && plan_needs_hessian(j->o, item) ? of : NULL, r, e);
         else if (j->refined)
             ok = job_kept_matrix(j, item, x->w[i], e);
         r->report[item->place].expert = (struct expert_report){
@@ -242,7 +264,18 @@ static bool make_expert(struct job *j, const struct expert_hessians *h, uint32_t
     return ok && (!trains || train_expert(j, expert, b, r, e));
 }
 
-/* The same where an earlier run has made it. */
+static bool load_expert(struct job *j, struct block_items b, uint32_t expert, struct err *e)
+{
+    double work = 0;
+    for (uint32_t i = 0; i < b.n; i++)
+        work += job_load_work(j, &b.items[i]);
+    job_begin(j, WORK_LOAD, work);
+    bool ok = experts_load(&j->experts, expert, e);
+    job_end(j);
+    return ok;
+}
+
+/* x->w become the same where an earlier run has made it. */
 static bool stored_expert(struct job *j, uint32_t expert, struct block_items b, struct err *e)
 {
     bool ok = job_stored(j, true, e) && experts_load_biases(&j->experts, j->refined ? j->refined : j->m, expert, e);
@@ -273,12 +306,15 @@ static void tell_starved(const struct job *j, uint32_t layer)
 static bool hessians_open(struct job *j, struct expert_hessians *h, struct err *e)
 {
     h->teach = (j->plan.samples - j->plan.holdout) * j->plan.ctx;
-    if (!hessian_create_experts(&h->layer, &h->in, &h->middle, &h->factor, j->cmd, j->hess, j->m->cfg,
+    if (!hessian_create_experts(&h->layer, &h->in, &h->middle, &h->factor, &h->diag, j->cmd, j->hess, j->m->cfg,
                                 j->plan.holdout > 0, e))
         return false;
     h->sample = experts_sample(&j->experts, h->teach, &h->sample_split);
+    job_begin(j, WORK_HESSIAN, job_layer_hessian_work(j, j->layer));
     gather_layer(j, h);
-    return true;
+    bool ok = gpu_cmd_finish(j->cmd, e);
+    job_end(j);
+    return ok;
 }
 
 bool job_experts(struct job *j, uint32_t layer, struct block_result *r, uint64_t *clock, struct err *e)
@@ -298,9 +334,12 @@ bool job_experts(struct job *j, uint32_t layer, struct block_result *r, uint64_t
         if (!experts_tokens(x, i) && (stored || !any_coded(b)))
             continue;
         ok = stored ? stored_expert(j, i, b, e)
-                    : experts_load(x, i, e) && make_expert(j, any_hessian(j, b) ? &h : NULL, i, b, r, e);
-        if (ok)
+                    : load_expert(j, b, i, e) && make_expert(j, any_hessian(j, b) ? &h : NULL, i, b, r, e);
+        if (ok) {
+            job_begin(j, WORK_FORWARD, job_expert_forward_work(j));
             experts_run(x, i, x->w, true);
+            job_end(j);
+        }
     }
     ok = gpu_cmd_finish(j->cmd, ok ? e : NULL) && ok;
     gpu_arena_reset(j->hess, 0);

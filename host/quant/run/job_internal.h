@@ -115,17 +115,22 @@ void job_judge_prediction(const struct job *j);
 double job_half_work(const struct job *j, uint32_t layer, enum block_half half);
 /* Of the same with Hessians. */
 double job_hessian_work(const struct job *j, uint32_t layer, enum block_half half);
-/* Loading a linear's weights to the device; its start; learning alone. 0 where it is kept. */
+/* Loading a linear's weights to the device; its start; learning alone in so many steps. 0 where it is kept. */
 double job_load_work(const struct job *j, const struct matrix *i);
 double job_round_work(const struct job *j, const struct matrix *i);
-double job_learn_work(const struct job *j, const struct matrix *i);
+double job_learn_work(const struct job *j, const struct matrix *i, uint32_t steps);
 double job_store_work(struct block_items b);
 /* Of training one half; 0 where it is not trained. */
 double job_tune_work(const struct job *j, uint32_t layer, enum block_half half);
-/* Of training the expert that a down matrix is of, as if all were chosen alike; 0 of other matrices. */
+/* Of an expert, as if all were chosen alike: its tokens once through it. */
+double job_expert_forward_work(const struct job *j);
+/* Its Hessians, and its training, where they are made; the expert is told by its down matrix, and those of others are 0. */
+double job_expert_hessian_work(const struct job *j, const struct matrix *down);
 double job_expert_work(const struct job *j, const struct matrix *down);
 /* Of the pass that finds Hessians of outputs; 0 where it is not done. */
 double job_output_work(const struct job *j);
+/* The Hessian of all inputs of a layer with experts; 0 where none needs it. */
+double job_layer_hessian_work(const struct job *j, uint32_t layer);
 /* Of the pass over scales; 0 where it is not done. Of judging once, its first part. */
 double job_scales_work(const struct job *j);
 double job_judge_work(const struct job *j);
@@ -161,9 +166,10 @@ bool job_block(struct job *j, uint32_t layer, struct block_result *r, struct err
  * the targets. */
 bool job_block_resume(struct job *j, uint32_t layer, struct err *e);
 
-/* A linear by the method, its codes and report to its place in r; w becomes what its file will hold. h NULL: RTN. */
-bool job_quantize_linear(struct job *j, const struct matrix *item, struct gpu_view w, const struct hessian *h,
-                         struct block_result *r, struct err *e);
+/* A linear by the method, its codes and report to its place in r; w becomes what its file will hold. h NULL: RTN. o: the run's, but
+ * for the steps alone. */
+bool job_quantize_linear(struct job *j, const struct quantize_options *o, const struct matrix *item, struct gpu_view w,
+                         const struct hessian *h, struct block_result *r, struct err *e);
 /* w becomes what an earlier run has stored of it. */
 bool job_stored_linear(struct job *j, const struct matrix *item, struct gpu_view w, struct err *e);
 /* The same of one that has no codes: as the model has it, or the file that is refined. */

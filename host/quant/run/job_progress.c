@@ -51,6 +51,11 @@ double job_half_work(const struct job *j, uint32_t layer, enum block_half half)
     return j->plan.samples * half_forward(j, layer, half);
 }
 
+static double hessian_seconds(const struct job *j, double multiply_adds)
+{
+    return j->speed.hessian > 0 ? multiply_adds * j->speed.hessian : gemm_seconds(j, multiply_adds);
+}
+
 double job_hessian_work(const struct job *j, uint32_t layer, enum block_half half)
 {
     double ops = 0;
@@ -59,7 +64,7 @@ double job_hessian_work(const struct job *j, uint32_t layer, enum block_half hal
         ops += hessian_products(cols) * block_input_pieces(model_block(j->m, layer), half, (enum input)in) *
                j->plan.samples * j->plan.ctx;
     }
-    return job_half_work(j, layer, half) + (j->speed.hessian > 0 ? ops * j->speed.hessian : gemm_seconds(j, ops));
+    return job_half_work(j, layer, half) + hessian_seconds(j, ops);
 }
 
 double job_load_work(const struct job *j, const struct matrix *i)
@@ -79,7 +84,7 @@ double job_round_work(const struct job *j, const struct matrix *i)
     return n * SECONDS_PER_STEP + (hessian ? gemm_seconds(j, n * k * 5 + k * k * k / 2) : 0);
 }
 
-double job_learn_work(const struct job *j, const struct matrix *i)
+double job_learn_work(const struct job *j, const struct matrix *i, uint32_t steps)
 {
     const struct speed_linear *l = speed_linear(&j->speed, i);
     double n = (double)i->rows * i->cols;
@@ -88,7 +93,7 @@ double job_learn_work(const struct job *j, const struct matrix *i)
     double step = l ? l->step : n * SECONDS_PER_STEP + gemm_seconds(j, n * i->cols);
     if (j->plan.output_windows)
         step += gemm_seconds(j, n * output_hessian_cols(i->rows));
-    return j->o->gumbel.steps * step;
+    return steps * step;
 }
 
 double job_store_work(struct block_items b)
@@ -117,18 +122,90 @@ double job_tune_work(const struct job *j, uint32_t layer, enum block_half half)
     return o->epochs * (train * (forward + backward) + j->plan.holdout * forward) + j->plan.block_steps * steps;
 }
 
-double job_expert_work(const struct job *j, const struct matrix *down)
+/* ---- experts ---- */
+
+static bool goes_through_windows(const struct job *j)
+{
+    return j->o->method != METHOD_RTN && !quantize_diagonal(j->o);
+}
+
+static bool is_down(const struct matrix *i)
+{
+    return block_part_is_expert(i->part) && i->part->role == ROLE_DOWN;
+}
+
+/* Tokens of an expert that as many choose as any other. */
+static double expert_tokens(const struct job *j)
 {
     const struct expert_config *c = &j->m->cfg->experts;
-    const struct block_options *o = &j->o->block;
-    const struct speed_linear *l = speed_linear(&j->speed, down);
-    if (!block_part_is_expert(down->part) || down->part->role != ROLE_DOWN || !plan_joint(j->o, down))
+    return (double)j->plan.samples * j->plan.ctx * c->used / c->n;
+}
+
+static double expert_products(const struct job *j)
+{
+    const struct model_config *c = j->m->cfg;
+    return (double)EXPERT_MATRICES * c->hidden_size * c->experts.width;
+}
+
+/* So many passes of an expert over `tokens` in all. */
+static double expert_forward(const struct job *j, double passes, double tokens)
+{
+    const struct speed_expert *x = &j->speed.model.expert;
+    return x->forward_token > 0 ? passes * x->forward + tokens * x->forward_token
+                                : gemm_seconds(j, tokens * expert_products(j));
+}
+
+static double expert_backward(const struct job *j, double passes, double tokens)
+{
+    const struct speed_expert *x = &j->speed.model.expert;
+    return x->backward_token > 0 ? passes * x->backward + tokens * x->backward_token
+                                 : 2 * expert_forward(j, passes, tokens);
+}
+
+double job_expert_forward_work(const struct job *j)
+{
+    return expert_forward(j, 1, expert_tokens(j));
+}
+
+double job_layer_hessian_work(const struct job *j, uint32_t layer)
+{
+    const struct block_items b = plan_block(&j->plan, layer);
+    bool needs = false;
+    for (uint32_t i = 0; i < b.n && !needs; i++)
+        needs = is_down(&b.items[i]) && plan_needs_hessian(j->o, &b.items[i]);
+    return !needs ? 0 : hessian_seconds(j, hessian_products(j->m->cfg->hidden_size) * j->plan.samples * j->plan.ctx);
+}
+
+double job_expert_hessian_work(const struct job *j, const struct matrix *down)
+{
+    if (!is_down(down) || !goes_through_windows(j) || !plan_needs_hessian(j->o, down))
         return 0;
-    double weights = EXPERT_MATRICES * (double)down->rows * down->cols, share = (double)c->used / c->n;
-    double forward = gemm_seconds(j, weights * j->plan.ctx * share);
-    uint32_t train = j->plan.samples - j->plan.holdout;
+    const struct model_config *c = j->m->cfg;
+    double own = expert_tokens(j), most = experts_sample_tokens(j->m), ctx = j->plan.ctx;
+    double sample = fmin(most, (j->plan.samples - j->plan.holdout) * ctx) + fmin(most, j->plan.holdout * ctx);
+    return expert_forward(j, 2, own + sample) * 2 / EXPERT_MATRICES +
+           hessian_seconds(j, hessian_products(c->hidden_size) * own +
+                                  hessian_products(c->experts.width) * (own + sample));
+}
+
+static struct expert_expected expected(const struct job *j)
+{
+    return tune_expert_expect(j->m, j->o, j->plan.samples, j->plan.holdout, j->plan.micro_windows);
+}
+
+double job_expert_work(const struct job *j, const struct matrix *down)
+{
+    const struct speed_linear *l = speed_linear(&j->speed, down);
+    if (!is_down(down) || !plan_joint(j->o, down))
+        return 0;
+    const struct expert_expected x = expected(j);
     double step = EXPERT_MATRICES * (l ? l->joint : (double)down->rows * down->cols * SECONDS_PER_STEP);
-    return o->epochs * (train * 3 * forward + j->plan.holdout * forward) + j->plan.block_steps * step;
+    double passes = (double)x.steps * x.calls, taught = (double)x.train * EXPERT_WINDOW,
+           judged = (double)x.held * EXPERT_WINDOW;
+    return x.train ? expert_forward(j, 2, taught + 2 * judged) /* targets, the start's loss */ +
+                         j->o->block.epochs * (expert_forward(j, passes + 1, taught + judged) +
+                                               expert_backward(j, passes, taught) + x.steps * step)
+                   : 0;
 }
 
 /* All blocks, of one window. */
@@ -181,6 +258,13 @@ double job_scales_work(const struct job *j)
 
 /* ---- the whole run ---- */
 
+/* Steps that a linear is expected to learn alone in. */
+static uint32_t lone_steps(const struct job *j, const struct matrix *i)
+{
+    bool lone = block_part_is_expert(i->part) && plan_joint(j->o, i) && tune_expert_lone(j->m, expected(j).train);
+    return lone ? quantize_lone_steps(j->o) : j->o->gumbel.steps;
+}
+
 /* A part of a block, by kinds of work. */
 static void part_work(const struct job *j, struct block_items b, bool windows, double by_kind[ETA_KINDS])
 {
@@ -188,15 +272,11 @@ static void part_work(const struct job *j, struct block_items b, bool windows, d
         if (windows || b.items[i].coded)
             by_kind[WORK_LOAD] += job_load_work(j, &b.items[i]);
         by_kind[WORK_ROUND] += job_round_work(j, &b.items[i]);
-        by_kind[WORK_LEARN] += job_learn_work(j, &b.items[i]);
+        by_kind[WORK_LEARN] += job_learn_work(j, &b.items[i], lone_steps(j, &b.items[i]));
+        by_kind[WORK_HESSIAN] += job_expert_hessian_work(j, &b.items[i]);
         by_kind[WORK_TRAIN] += job_expert_work(j, &b.items[i]);
     }
     by_kind[WORK_STORE] += job_store_work(b);
-}
-
-static bool goes_through_windows(const struct job *j)
-{
-    return j->o->method != METHOD_RTN && !quantize_diagonal(j->o);
 }
 
 /* A block. */
@@ -206,8 +286,10 @@ static void block_work(const struct job *j, uint32_t layer, double by_kind[ETA_K
     bool windows = goes_through_windows(j);
     for (uint32_t part = 0; part < store_parts(b); part++)
         part_work(j, store_part(b, part), windows, by_kind);
-    by_kind[WORK_FORWARD] +=
-        windows * 2 * gemm_seconds(j, model_expert_products(j->m, layer) * j->plan.samples * j->plan.ctx);
+    if (windows && config_has_experts(j->m->cfg, layer)) {
+        by_kind[WORK_FORWARD] += j->m->cfg->experts.n * job_expert_forward_work(j);
+        by_kind[WORK_HESSIAN] += job_layer_hessian_work(j, layer);
+    }
     for (int i = 0; windows && i < HALF_COUNT; i++) {
         enum block_half half = (enum block_half)i;
         /* For its results, and for the teacher. */
@@ -224,6 +306,8 @@ static void replay_work(const struct job *j, uint32_t layer, double by_kind[ETA_
     const struct block_items b = plan_block(&j->plan, layer);
     for (uint32_t i = 0; i < b.n; i++)
         by_kind[WORK_LOAD] += job_load_work(j, &b.items[i]);
+    if (j->acts && config_has_experts(j->m->cfg, layer))
+        by_kind[WORK_FORWARD] += j->m->cfg->experts.n * job_expert_forward_work(j);
     for (int i = 0; i < HALF_COUNT; i++)
         by_kind[WORK_FORWARD] +=
             ((j->acts != NULL) + (j->targets != NULL)) * job_half_work(j, layer, (enum block_half)i);
