@@ -7,7 +7,7 @@ Measures point after point, short ones first, and adds each as a row to FILE (de
 measured again, so an interrupted run goes on where it was. REGEX: only points whose name it is found in ("qwen3moe-4m 2 fast 1":
 model, bits or type, method or effort, seed). --print: nothing is measured; the table of what is there.
 
-At 2 and 3 bits nothing but routed experts is quantized, as is the default; Q2_K is a mixture for all tensors. FOLDER (default ../shared): models and texts beside the repository.
+"fast on 2" is `fast` on 2 windows of calibration. At 2 and 3 bits nothing but routed experts is quantized, as is the default; Q2_K is a mixture for all tensors. FOLDER (default ../shared): models and texts beside the repository.
 Wants `nice -n 15` on a machine that others use.
 """
 import os
@@ -34,6 +34,18 @@ HOW = {
     "fast": ("--effort", "fast"),
     "balanced": ("--effort", "balanced"),
 }
+FEW = ("2", "16")  # windows of calibration
+SEEDS = ("1", "2", "3")
+
+
+def arguments(method):
+    name, _, windows = method.partition(" on ")
+    return HOW[name] + (("--samples", windows) if windows else ())
+
+
+def seeds(method):
+    """RTN and GPTQ have no noise."""
+    return SEEDS if method.split()[0] in ("fast", "balanced") else SEEDS[:1]
 
 
 def points():
@@ -42,12 +54,22 @@ def points():
             for model in TRAINED:
                 yield (model, kind, method, 1)
         yield ("TinyStories-656K-moe-8x", "2", method, 1)
+    for model in TRAINED:
+        for windows in FEW:
+            for method in list(HOW)[1:]:
+                for seed in seeds(method):
+                    yield (model, "2", f"{method} on {windows}", seed)
+    # Where methods are close.
+    for model in TRAINED:
+        for method in ("fast", "balanced"):
+            for seed in SEEDS[1:]:
+                yield (model, "3", method, seed)
 
 
 def measure(gsq, point, shared, tmp):
     p = dict(zip(KEY, point))
     model, calib, text, group = MODELS[p["model"]]
-    how = list(HOW[p["method"]]) + ["--seed", p["seed"], "--ctx", CTX]
+    how = list(arguments(p["method"])) + ["--seed", p["seed"], "--ctx", CTX]
     if p["method"] != "RTN":
         how += ["--calib", place(calib, shared)]
     if p["kind"] == "Q2_K":
@@ -65,12 +87,18 @@ def measure(gsq, point, shared, tmp):
     return p
 
 
+def cell(rows, model, kind, method):
+    """What each seed gave, and the error of the first."""
+    found = [r for r in (rows.get((model, kind, method, seed)) for seed in SEEDS) if r]
+    return ", ".join(f"{float(r['kl']):.5f}" for r in found) + f" +- {float(found[0]['kl_error']):.5f}" if found else "-"
+
+
 def report(out, rows):
     versions = sorted({r["version"] for r in rows.values()})
     out.write(f"# Models with experts\n\nWritten by `scripts/bench-experts.py`, {', '.join(versions)}, on llvmpipe, two cores: KL divergence from "
               f"the 16-bit model, in nats, on\nthe first {EVALUATED} windows of {CTX} tokens of the evaluation text, with its standard error. "
-              "At 2 and 3 bits, in groups\nof 64, routed experts alone are quantized; Q2_K is llama-quantize's mixture for all tensors. Seed 1. `experts.tsv` has every row; `--rows bench/results/experts.tsv` goes on with "
-              "what is missing (-).\n\nEach row is\n\n    gsq quantize MODEL -o OUT [--bits 2 --group 64 --format compressed-tensors | --type Q2_K] --ctx 128 --seed 1 "
+              "At 2 and 3 bits, in groups\nof 64, routed experts alone are quantized; Q2_K is llama-quantize's mixture for all tensors. Where there are several figures they are of seeds 1, 2 and 3. `experts.tsv` has every row; `--rows bench/results/experts.tsv` goes on with "
+              "what is missing (-).\n\nEach row is\n\n    gsq quantize MODEL -o OUT [--bits 2 --group 64 --format compressed-tensors | --type Q2_K] --ctx 128 --seed SEED "
               "[--calib TEXT METHOD]\n    gsq compare OUT MODEL --text TEXT --ctx 128 --windows 100\n\nwith METHOD as the table says, and the calibration and evaluation parts of WikiText-2 "
               "(TinyStories for TinyStories-656K-moe-8x).\n\n")
     columns = [(m, k) for m in MODELS for k in ("2", "3", "Q2_K") if any(r[0] == m and r[1] == k for r in rows)]
@@ -78,9 +106,13 @@ def report(out, rows):
     for method, how in HOW.items():
         cells = []
         for m, k in columns:
-            r = rows.get((m, k, method, "1"))
-            cells.append(f"{float(r['kl']):.4f} +- {float(r['kl_error']):.4f}" if r else "-")
+            cells.append(cell(rows, m, k, method))
         out.write(f"| {method}: `{' '.join(how)}` | " + " | ".join(cells) + " |\n")
+    out.write("\n## On few windows, at 2 bits\n\nSeeds 1, 2 and 3, on the same 100 windows. On 2, none held out, there are 64 and 85 tokens\nfor an expert, whose matrices have 256 columns, or 128; on 16, two held out, 448 and 597 to learn from.\n\n")
+    columns = [(m, w) for m in TRAINED for w in FEW]
+    out.write("| method | " + " | ".join(f"{m}, {w} windows" for m, w in columns) + " |\n| --- |" + " ---: |" * len(columns) + "\n")
+    for method in list(HOW)[1:]:
+        out.write(f"| {method} | " + " | ".join(cell(rows, m, "2", f"{method} on {w}") for m, w in columns) + " |\n")
 
 
 if __name__ == "__main__":
