@@ -144,6 +144,14 @@ void identity_take_up_memory(struct plan *p, const char *value)
     p->output_micro = output;
 }
 
+static bool any_expert(const struct plan *p)
+{
+    bool any = false;
+    for (size_t i = 0; i < p->n_items && !any; i++)
+        any = p->items[i].coded && block_part_is_expert(p->items[i].part);
+    return any;
+}
+
 bool identity_make(struct identity *id, const struct quantize_options *o, const struct checkpoint_sums *model,
                    const struct checkpoint_sums *refined, struct gpu_cmd *cmd, const struct plan *p,
                    const struct windows *w, struct err *e)
@@ -183,6 +191,10 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
     hash_hex(w->hash, hex);
     snprintf(text, sizeof text, "%u windows of %u tokens, %u held out, text %s", p->samples, p->ctx, p->holdout, hex);
     put(id, "calibration", text);
+    if (!quantize_diagonal(o) && any_expert(p)) {
+        snprintf(text, sizeof text, "revision %d", EXPERTS_REVISION);
+        put(id, "experts", text);
+    }
     snprintf(text, sizeof text, MEMORY_FORMAT, p->batch_windows, p->micro_windows, p->scale_micro, p->output_micro);
     put(id, "memory", text);
     snprintf(text, sizeof text, "%g", (double)o->damp);
