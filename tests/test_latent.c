@@ -210,8 +210,8 @@ static void pass(uint32_t q_rank, bool split, const float *x, float *out)
     struct checkpoint *c = open_ok(DIR_);
     struct model *m;
     struct block_weights w = {0};
-    struct block_scratch s;
-    struct gpu_view dx, dy;
+    struct block_scratch s = {0};
+    struct gpu_view dx = {0}, dy = {0};
     uint64_t bytes = (uint64_t)T * HIDDEN * 4;
     reference(&want, c, q_rank, x);
     if (split)
