@@ -385,6 +385,8 @@ static bool turned_blocks(const void *self, const char *module, uint32_t row0, u
         return m->of->blocks(m->self, module, row0, rows, dst, e);
     if (!turned_weight(self, module, &w, e))
         return false;
+    if (!w.blocks)
+        return err_set(e, ERR_BUG, "%s has no blocks", module);
     const uint64_t bytes = gguf_row_bytes(w.blocks, w.cols);
     if (!s.columns) {
         for (uint32_t r = row0, run; r < row0 + rows; r += run) {

@@ -119,7 +119,7 @@ static bool head_alloc_host(const struct forward *f, struct head_scratch *h, str
 {
     uint64_t tokens = (uint64_t)f->batch * f->w.ctx;
     h->host_targets = malloc(tokens * sizeof *h->host_targets);
-    h->host = malloc(tokens * 4 * sizeof *h->host);
+    h->host = calloc(tokens * 4, sizeof *h->host);
     return (h->host_targets && h->host) || err_nomem(e, "the scores of a batch", tokens * 20);
 }
 
@@ -181,10 +181,11 @@ static bool head_sum(struct eval *ev, struct head_scratch *h, uint32_t w0, uint3
     for (uint32_t t = 0; t < tokens; t++) {
         if (t % ctx < first || t % ctx == ctx - 1)
             continue; /* the last one predicts the token after the window */
-        for (int i = 0; i < ev->f.sides; i++)
-            moments_add(&ev->sums.nll[i], nll[i][t]);
-        if (ev->f.sides == 2)
+        moments_add(&ev->sums.nll[0], nll[0][t]);
+        if (ev->f.sides == 2) {
+            moments_add(&ev->sums.nll[1], nll[1][t]);
             add_pair(&ev->sums, (double[]){nll[0][t], nll[1][t]}, kl[t], top1[t] != 0);
+        }
     }
     return true;
 }

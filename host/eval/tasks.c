@@ -129,7 +129,7 @@ static bool read_all(struct tasks *t, const struct checkpoint *ck, struct err *e
     size_t n = 0;
     for (uint32_t i = 0; i < t->questions.n; i++)
         n += t->questions.list[i].n_choices;
-    t->readings = calloc(n, sizeof *t->readings);
+    t->readings = calloc(n + 1, sizeof *t->readings);
     if (!t->readings)
         return err_nomem(e, "the questions", n * sizeof *t->readings);
     bool ok = tokenizer_load(&tok, checkpoint_dir(ck), e);

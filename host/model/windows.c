@@ -136,7 +136,7 @@ static bool mix(struct windows *w, const struct windows *parts, size_t n, uint32
     for (size_t i = 0; i < n; i++)
         all += parts[i].n;
     uint32_t want = (uint32_t)min_u64(all, at_most ? at_most : UINT32_MAX);
-    w->ids = malloc((size_t)want * ids * sizeof *w->ids);
+    w->ids = calloc((size_t)want * ids, sizeof *w->ids);
     if (!w->ids)
         return err_nomem(e, "windows", (uint64_t)want * ids * sizeof *w->ids);
     for (uint32_t round = 0; w->n < want; round++)
