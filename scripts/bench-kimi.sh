@@ -67,7 +67,7 @@ plan deepseek-v3 --method gptq --ctx 1024 --samples 64
 echo "## One layer, at most 2 GiB of device memory"
 echo
 echo "Experts of 3 x 7168 x 2048 in INT4, attention and shared expert in 16 bits as released. rounded: $experts experts, of which two"
-echo "have values and the others are zeros, rounded in a tenth of the time (starved-lavapipe.md). The two others: of a"
+echo "have values and the others are zeros, rounded in a tenth of the time (bench/results/starved-lavapipe.md). The two others: of a"
 echo "layer with 8, every token's first two, which alone are quantized; what is kept is written in 16 bits. Host memory is the process's"
 echo "largest anonymous memory, what is beyond mapped files; what a CPU device's memory was touched of is in it."
 echo

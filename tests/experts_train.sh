@@ -12,10 +12,7 @@ learn=("$gsq" quantize "$tmp/model" --bits 2 --group 16 --format compressed-tens
 
 # ---- all of a layer
 whole=("${learn[@]}" --tensor 'self_attn|shared_expert\.|experts=2' --samples 32 --batch 1 --epochs 6)
-must "${whole[@]}" -o "$tmp/whole" --report "$tmp/whole.html" --keep-work --log-level debug
-# An expert has fewer steps than a half: it was once told to take seven times as long as it did.
-read -r took told < <(sed -n 's/^debug: time by kind: train *\([0-9.]*\) s, predicted *\([0-9.]*\) s$/\1 \2/p' "$tmp/err")
-check "training was told to take $told s, and took $took" awk -v a="$told" -v b="$took" 'BEGIN { exit !(a < 4 * b && b < 4 * a) }'
+must "${whole[@]}" -o "$tmp/whole" --report "$tmp/whole.html" --keep-work
 check 'halves and experts of each layer are trained, and held-out losses fall' python3 - "$tmp/whole.html" <<'END'
 import json, re, sys
 run = json.loads(re.search(r'id="run">(.*?)</script>', open(sys.argv[1], encoding="utf-8").read(), re.S).group(1))

@@ -4,6 +4,7 @@
 
 #include "host/quant/method/gumbel.h"
 #include "host/quant/method/output_hessian.h"
+#include "host/quant/method/tune_expert.h"
 #include "host/quant/method/quant_linear.h"
 #include "tests/device.h"
 #include "tests/ref/ref_gptq.h"
@@ -172,6 +173,34 @@ static void test_hessian(void **state)
         free(h);
         free(exact);
         gpu_arena_reset(arena, 0);
+    }
+}
+
+/* What an expert's training is predicted by: never more steps in an epoch than a half's, nor than it has windows. */
+static void test_expected_experts(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t samples, holdout, ctx, experts, used, batch;
+        struct expert_expected want; /* windows that teach, that judge; steps of an epoch */
+    } cases[] = {
+        {24, 3, 64, 6, 2, 2, {14, 2, 7, 1}},
+        {32, 4, 64, 6, 2, 1, {18, 2, 18, 1}},
+        {192, 16, 128, 8, 2, 4, {176, 16, 44, 1}},
+        {192, 16, 2048, 128, 8, 4, {704, 64, 44, 1}},
+        {2, 0, 128, 8, 2, 4, {0}},
+        {8, 1, 64, 8, 2, 4, {0}},
+        {24, 3, 64, 24, 2, 4, {0}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct model_config config = {.hidden_size = 64,
+                                      .experts = {.n = cases[i].experts, .used = cases[i].used, .width = 32}};
+        const struct model m = {.cfg = &config, .gpu = gpu, .ctx = cases[i].ctx};
+        struct quantize_options o;
+        quantize_defaults(&o);
+        o.block.batch = cases[i].batch;
+        struct expert_expected is = tune_expert_expect(&m, &o, cases[i].samples, cases[i].holdout, 4);
+        assert_memory_equal(&is, &cases[i].want, sizeof is);
     }
 }
 
@@ -644,11 +673,17 @@ static void test_reach(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reach),           cmocka_unit_test(test_hessian),
-        cmocka_unit_test(test_raised_diagonal), cmocka_unit_test(test_output_hessian),
-        cmocka_unit_test(test_both_hessians),   cmocka_unit_test(test_gptq),
-        cmocka_unit_test(test_gsq),             cmocka_unit_test(test_types),
-        cmocka_unit_test(test_guard),           cmocka_unit_test(test_hopeless_hessian),
+        cmocka_unit_test(test_reach),
+        cmocka_unit_test(test_hessian),
+        cmocka_unit_test(test_raised_diagonal),
+        cmocka_unit_test(test_expected_experts),
+        cmocka_unit_test(test_output_hessian),
+        cmocka_unit_test(test_both_hessians),
+        cmocka_unit_test(test_gptq),
+        cmocka_unit_test(test_gsq),
+        cmocka_unit_test(test_types),
+        cmocka_unit_test(test_guard),
+        cmocka_unit_test(test_hopeless_hessian),
     };
     return device_done(cmocka_run_group_tests_name("quant", tests, device_setup, NULL));
 }
