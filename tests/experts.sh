@@ -285,12 +285,13 @@ importance() { # NAME MODEL F32 PATTERN
 importance qwen3moe-4m "$model" "$tmp/f32.gguf" 'ffn_gate_inp\.'
 importance dsv3-mla-3.9m "$latent" "$tmp/latent-f32.gguf" 'attn_[kv]_b|ffn_gate_inp\.'
 idle() { # OUT FIRST: experts from that one on saw no token
-    python3 - "$here/tests/lib/imatrix_same.py" "$tmp/ours.gguf" "$@" <<'END'
-import struct, sys
-code, path, out, first = sys.argv[1:]
-exec(open(code).read().split("if sys.argv[1]")[0])
+    python3 - "$here/tests/lib" "$tmp/ours.gguf" "$@" <<'END'
+import sys
+lib, path, out, first = sys.argv[1:]
+sys.path.insert(0, lib)
+from gguf_file import places
 data = bytearray(open(path, "rb").read())
-n, at = places(bytes(data))[b"blk.1.ffn_up_exps.weight.counts"]
+n, at = places(data)["blk.1.ffn_up_exps.weight.counts"]
 data[at + 4 * int(first):at + 4 * n] = bytes(4 * (n - int(first)))
 open(out, "wb").write(data)
 END

@@ -60,15 +60,16 @@ check 'int4: in Q4_0' grep -q 'Q4_0' "$tmp/out"
 run "$gsq" quantize "$tmp/m/int4" -o "$tmp/kept.gguf" --type Q8_0 --method rtn --allow-requantize --keep 'layers\.0\.' -q
 ended 'int4: quantized but for a block'
 same_block() { # GGUF OTHER BLOCK: its matrices, bytes and all
-    python3 - "$here/tests/lib/imatrix_same.py" "$@" <<'END'
+    python3 - "$here/tests/lib" "$@" <<'END'
 import sys
-exec(open(sys.argv[1]).read().split("if sys.argv[1]")[0])
+sys.path.insert(0, sys.argv[1])
+from gguf_file import places
 def matrices(path):
     data = open(path, "rb").read()
     at = {name: place for name, (n, place) in places(data).items()}
     ends = sorted(at.values()) + [len(data)]
     return {name: data[begin:ends[ends.index(begin) + 1]] for name, begin in at.items()
-            if name.startswith(sys.argv[4].encode()) and b"norm" not in name}
+            if name.startswith(sys.argv[4]) and "norm" not in name}
 a, b = matrices(sys.argv[2]), matrices(sys.argv[3])
 sys.exit(len(a) != 7 or a != b)
 END

@@ -7,60 +7,22 @@ import math
 import struct
 import sys
 
-FIXED = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+from gguf_file import header
+
 BLOCK = {0: (1, 4), 1: (1, 2), 30: (1, 2), 8: (32, 34), 39: (32, 17), 40: (64, 36), 14: (256, 210), 12: (256, 144)}
 F32, NVFP4 = 0, 40
 
 
-class Reader:
-    def __init__(self, data):
-        self.data, self.at = data, 8
-
-    def take(self, form):
-        values = struct.unpack_from('<' + form, self.data, self.at)
-        self.at += struct.calcsize('<' + form)
-        return values[0] if len(values) == 1 else values
-
-    def text(self):
-        n = self.take('Q')
-        self.at += n
-        return self.data[self.at - n:self.at]
-
-    def value(self, kind):
-        """Its bytes are passed over; of a number the number."""
-        if kind == 8:
-            return self.text()
-        if kind == 9:
-            element, n = self.take('IQ')
-            for _ in range(n):
-                self.value(element)
-            return None
-        self.at += FIXED[kind]
-        return int.from_bytes(self.data[self.at - FIXED[kind]:self.at], 'little')
-
-
 def load(path):
-    """(bytes of the keys, their numbers, {name: (ne, type, data)}), in the order of the file"""
+    """((number of keys, their bytes), their numbers, {name: (ne, type, data)}), in the order of the file"""
     data = open(path, 'rb').read()
-    r = Reader(data)
-    n_tensors, n_kv = r.take('qq')
-    begin, keys, infos = r.at, {}, []
-    for _ in range(n_kv):
-        name = r.text().decode()
-        keys[name] = r.value(r.take('I'))
-    head = (n_kv, data[begin:r.at])
-    for _ in range(n_tensors):
-        name = r.text().decode()
-        ne = tuple(struct.unpack_from(f'<{r.take("I")}q', data, r.at))
-        r.at += 8 * len(ne)
-        infos.append((name, ne, r.take('I'), r.take('Q')))
-    base = (r.at + 31) // 32 * 32
+    (begin, end), keys, infos, base = header(data)
     tensors = {}
     for name, ne, kind, offset in infos:
         weights, size = BLOCK[kind]
         n = math.prod(ne) // weights * size
         tensors[name] = (ne, kind, data[base + offset:base + offset + n])
-    return head, keys, tensors
+    return (len(keys), data[begin:end]), keys, tensors
 
 
 def save(path, head, tensors):
