@@ -13,7 +13,7 @@ static cJSON *result_json(const struct args *a, const char *device)
     cJSON_AddStringToObject(o, "model", a->positional[0]);
     if (a->positional[1])
         cJSON_AddStringToObject(o, "reference", a->positional[1]);
-    cJSON_AddStringToObject(o, "text", a->text);
+    cJSON_AddStringToObject(o, a->tasks ? "tasks" : "text", a->tasks ? a->tasks : a->text);
     cJSON_AddStringToObject(o, "device", device);
     return o;
 }
@@ -140,11 +140,7 @@ static void tell_tasks(const struct args *a, const char *device, const struct gs
                 (unsigned)r->cut);
         return;
     }
-    cJSON *j = json_event("result");
-    cJSON_AddStringToObject(j, "command", command_name(a->command));
-    cJSON_AddStringToObject(j, "model", a->positional[0]);
-    cJSON_AddStringToObject(j, "tasks", a->tasks);
-    cJSON_AddStringToObject(j, "device", device);
+    cJSON *j = result_json(a, device);
     cJSON_AddNumberToObject(j, "accuracy", r->accuracy);
     cJSON_AddNumberToObject(j, "accuracy_error", r->accuracy_error);
     cJSON_AddNumberToObject(j, "accuracy_by_length", r->accuracy_by_length);
@@ -159,57 +155,35 @@ static void tell_tasks(const struct args *a, const char *device, const struct gs
     json_emit(j);
 }
 
-static bool answer(const struct args *a, gsq_device *device, const gsq_model *model, struct progress_term *term,
-                   struct gsq_tasks_result *r, struct err *e)
+static bool ask(const struct args *a, gsq_device *device, const char *name, const gsq_model *model, struct err *e)
 {
     struct gsq_error why;
     struct gsq_tasks_options o;
+    struct gsq_tasks_result r = {.size = sizeof r};
+    struct progress_term term;
     gsq_tasks_options_init(&o);
     o.questions = a->tasks;
     o.at_most = a->questions;
     o.context = a->ctx;
     o.spill = a->spill;
     o.progress = progress_term_show;
-    o.ctx = term;
-    progress_term_begin(term, a);
-    bool ok = gsq_eval_tasks(device, model, &o, r, &why);
-    progress_term_end(term);
-    return app_result(ok, &why, e);
-}
-
-static bool ask(const struct args *a, struct err *e)
-{
-    struct gsq_error why;
-    struct gsq_device_info d = {.size = sizeof d};
-    struct gsq_tasks_result r = {.size = sizeof r};
-    struct progress_term term;
-    gsq_device *device = NULL;
-    gsq_model *model = NULL;
-    if (a->protocol || a->windows)
-        return err_set(e, ERR_USER, "--%s goes with --text, not with --tasks", a->protocol ? "protocol" : "windows");
-    bool ok = app_result(gsq_model_open(&model, a->positional[0], &why), &why, e) && app_device_open(&device, a, e);
-    if (ok) {
-        gsq_device_get_info(device, &d);
-        ok = answer(a, device, model, &term, &r, e);
-        if (ok)
-            tell_tasks(a, d.name, &r);
-        ok = app_device_close(&device, ok, e);
-    }
-    gsq_model_close(&model);
+    o.ctx = &term;
+    progress_term_begin(&term, a);
+    bool ok = gsq_eval_tasks(device, model, &o, &r, &why);
+    progress_term_end(&term);
+    if (app_result(ok, &why, e))
+        tell_tasks(a, name, &r);
     return ok;
 }
 
-/* Both commands: eval has no reference. */
-static bool evaluate(const struct args *a, struct err *e)
+/* reference NULL: the model alone. */
+static bool read_text(const struct args *a, gsq_device *device, const char *name, const gsq_model *model,
+                      const gsq_model *reference, struct err *e)
 {
     struct gsq_error why;
-    struct gsq_device_info d = {.size = sizeof d};
     struct gsq_eval_options o;
     struct gsq_eval_result r = {.size = sizeof r};
     struct progress_term term;
-    gsq_device *device = NULL;
-    gsq_model *model = NULL, *reference = NULL;
-    const char *against = a->positional[1];
     gsq_eval_options_init(&o);
     o.text = a->text;
     o.context = a->ctx;
@@ -218,17 +192,31 @@ static bool evaluate(const struct args *a, struct err *e)
     o.spill = a->spill;
     o.progress = progress_term_show;
     o.ctx = &term;
+    progress_term_begin(&term, a);
+    bool ok = reference ? gsq_compare(device, model, reference, &o, &r, &why) : gsq_eval(device, model, &o, &r, &why);
+    progress_term_end(&term);
+    if (app_result(ok, &why, e))
+        (reference ? tell_compare : tell_eval)(a, name, &o, &r);
+    return ok;
+}
+
+/* Both commands: eval has no reference. */
+static bool evaluate(const struct args *a, struct err *e)
+{
+    struct gsq_error why;
+    struct gsq_device_info d = {.size = sizeof d};
+    gsq_device *device = NULL;
+    gsq_model *model = NULL, *reference = NULL;
+    const char *against = a->positional[1];
+    if (a->tasks && (a->protocol || a->windows))
+        return err_set(e, ERR_USER, "--%s goes with --text, not with --tasks", a->protocol ? "protocol" : "windows");
     bool ok = app_result(gsq_model_open(&model, a->positional[0], &why) &&
                              (!against || gsq_model_open(&reference, against, &why)),
                          &why, e) &&
               app_device_open(&device, a, e);
     if (ok) {
         gsq_device_get_info(device, &d);
-        progress_term_begin(&term, a);
-        ok = against ? gsq_compare(device, model, reference, &o, &r, &why) : gsq_eval(device, model, &o, &r, &why);
-        progress_term_end(&term);
-        if (app_result(ok, &why, e))
-            (against ? tell_compare : tell_eval)(a, d.name, &o, &r);
+        ok = a->tasks ? ask(a, device, d.name, model, e) : read_text(a, device, d.name, model, reference, e);
         ok = app_device_close(&device, ok, e);
     }
     gsq_model_close(&reference);
@@ -238,7 +226,7 @@ static bool evaluate(const struct args *a, struct err *e)
 
 bool cmd_eval(const struct args *a, struct err *e)
 {
-    return a->tasks ? ask(a, e) : evaluate(a, e);
+    return evaluate(a, e);
 }
 
 bool cmd_compare(const struct args *a, struct err *e)

@@ -212,12 +212,9 @@ bool gsq_imatrix(gsq_device *device, const gsq_model *model, const struct gsq_im
     if (ok && (!a.out || !a.calib))
         ok = err_set(&why, ERR_USER, "gsq_imatrix_options needs out and calib");
     char path[4096];
-    const char *texts[TEXTS_MOST] = {a.calib};
-    size_t n_texts = 1 + a.n_more_calib;
-    if (ok && n_texts > TEXTS_MOST)
-        ok = err_set(&why, ERR_USER, "%zu calibration texts are more than the %d that gsq mixes", n_texts, TEXTS_MOST);
-    for (size_t i = 0; ok && i < n_texts; i++)
-        ok = shipped_text_path(&texts[i], path, sizeof path, i ? a.more_calib[i - 1] : a.calib, &why);
+    const char *texts[TEXTS_MOST];
+    size_t n_texts = 0;
+    ok = ok && windows_texts(texts, &n_texts, a.calib, a.more_calib, a.n_more_calib, path, sizeof path, &why);
     if (ok) {
         struct lib_progress progress = {a.progress, a.ctx};
         struct imatrix_options o = {

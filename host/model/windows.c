@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/shipped_text.h"
 #include "formats/text_file.h"
 #include "formats/tokenizer/tokenizer.h"
 #include "host/base/log.h"
@@ -118,6 +119,18 @@ bool windows_load(struct windows *w, const struct checkpoint *ck, const char *te
 }
 
 /* ---- several texts ---- */
+
+bool windows_texts(const char *texts[TEXTS_MOST], size_t *n, const char *first, const char *const *more, size_t n_more,
+                   char *buf, size_t cap, struct err *e)
+{
+    bool ok = true;
+    *n = first ? 1 + n_more : 0;
+    if (*n > TEXTS_MOST)
+        return err_set(e, ERR_USER, "%zu calibration texts are more than the %d that gsq mixes", *n, TEXTS_MOST);
+    for (size_t i = 0; ok && i < *n; i++)
+        ok = shipped_text_path(&texts[i], buf, cap, i ? more[i - 1] : first, e);
+    return ok;
+}
 
 static bool is_repeat(const struct windows *parts, size_t i)
 {

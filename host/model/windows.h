@@ -25,6 +25,10 @@ bool windows_load(struct windows *w, const struct checkpoint *ck, const char *te
 /* The same of calibration texts: of one as windows_load, of several (at most TEXTS_MOST) a window of each in turn, as long as it has any, until there
  * are at_most. Documents of JSON lines that came before in their file are left out, and a text that equals an earlier one. */
 enum { TEXTS_MOST = 32 };
+/* Their files, a first one and n_more: that of the text that comes with gsq, if it is one of them, in buf (shipped_text_path). first
+ * NULL: none. ERR_USER: too many. */
+bool windows_texts(const char *texts[TEXTS_MOST], size_t *n, const char *first, const char *const *more, size_t n_more,
+                   char *buf, size_t cap, struct err *e);
 bool windows_load_texts(struct windows *w, const struct checkpoint *ck, const char *const *texts, size_t n,
                         uint32_t ctx, uint32_t at_most, struct progress_watch *watch, struct err *e);
 void windows_free(struct windows *w);

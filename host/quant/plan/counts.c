@@ -275,7 +275,7 @@ static void squared_error(const struct half_block *b, bool gradient)
 }
 
 /* Gradients of windows: a half's, or an expert's. */
-static void both_ways(const struct half_block *b, enum block_half half)
+static void both_ways(struct half_block *b, enum block_half half)
 {
     gathered(b);
     block_half_fwd(b->m, half, &b->w, &b->fwd, b->x, b->y, b->windows);
@@ -292,20 +292,29 @@ static void judge(struct half_block *b, enum block_half half)
     squared_error(b, false);
 }
 
-static bool half_window(struct counting *c, enum block_half half, enum count_piece piece, struct err *e)
+/* Windows through a half, by both_ways or judge. An expert's inputs are normed already, as tune_expert.c has it. */
+static bool through_half(struct counting *c, const struct passing *p, enum block_half half, enum count_piece piece,
+                         void (*run)(struct half_block *b, enum block_half half), struct err *e)
 {
-    const struct passing p =
-        whole_block(c, half == HALF_FFN ? BWD_FFN : BWD_ATTN | (c->o->block.train_qk ? BWD_QK : 0));
     struct half_block b;
-    bool ok = make_half(c, &p, &b, e);
+    bool ok = make_half(c, p, &b, e);
+    if (half == HALF_EXPERTS)
+        memset(b.w.fixed, 0, sizeof b.w.fixed);
     if (ok) {
         begin(c);
-        both_ways(&b, half);
-        end(c, piece, COUNT_WINDOWS);
+        run(&b, half);
+        end(c, piece, p->windows);
     }
     free_half(&b);
     gpu_arena_reset(c->arena, 0);
     return ok;
+}
+
+static bool half_window(struct counting *c, enum block_half half, enum count_piece piece, struct err *e)
+{
+    const struct passing p =
+        whole_block(c, half == HALF_FFN ? BWD_FFN : BWD_ATTN | (c->o->block.train_qk ? BWD_QK : 0));
+    return through_half(c, &p, half, piece, both_ways, e);
 }
 
 /* Gradients and step of each half that something goes back through. */
@@ -438,41 +447,16 @@ static bool experts_sums(struct counting *c, struct err *e)
     return ok;
 }
 
-/* What tune_expert.c makes of an expert: its inputs are normed already. */
-static bool make_expert(struct counting *c, const struct passing *p, struct half_block *b, struct err *e)
-{
-    bool ok = make_half(c, p, b, e);
-    memset(b->w.fixed, 0, sizeof b->w.fixed);
-    return ok;
-}
-
 /* On its own output. */
 static bool one_expert(struct counting *c, struct block_shape expert, struct err *e)
 {
     struct expert_training t = {0};
-    struct half_block b;
     tune_expert_model(&t, c->m);
     const uint32_t windows = (uint32_t)max_u64(1, (uint64_t)COUNT_WINDOWS * c->m->ctx / EXPERT_WINDOW);
     const struct passing p = {&t.m, expert, c->kind.first, windows, SCRATCH_TRAIN_EXPERT, BWD_FFN};
-    bool ok = make_expert(c, &p, &b, e);
-    if (ok) {
-        begin(c);
-        both_ways(&b, HALF_EXPERTS);
-        end(c, COUNT_EXPERT_WINDOW, windows);
-    }
-    free_half(&b);
-    gpu_arena_reset(c->arena, 0);
-    if (!ok)
-        return false;
-    ok = make_expert(c, &p, &b, e);
-    if (ok) {
-        begin(c);
-        judge(&b, HALF_EXPERTS);
-        end(c, COUNT_EXPERT_JUDGED, windows);
-    }
-    free_half(&b);
-    gpu_arena_reset(c->arena, 0);
-    return ok && half_step(c, expert, HALF_EXPERTS, COUNT_EXPERT_STEP, e);
+    return through_half(c, &p, HALF_EXPERTS, COUNT_EXPERT_WINDOW, both_ways, e) &&
+           through_half(c, &p, HALF_EXPERTS, COUNT_EXPERT_JUDGED, judge, e) &&
+           half_step(c, expert, HALF_EXPERTS, COUNT_EXPERT_STEP, e);
 }
 
 /* The layer's Hessian scaled, the middle of tokens that stand for all, and diagonals raised, as job_experts.c pools them with an expert's

@@ -37,12 +37,7 @@ bool job_out_paths(struct job *j, struct quantize_options *o, struct err *e)
     o->work_dir = j->work_dir;
     if (!ok || o->method == METHOD_RTN || !o->calib)
         return ok;
-    if (o->n_more_calib >= TEXTS_MOST)
-        return err_set(e, ERR_USER, "%zu calibration texts are more than the %d that gsq mixes", o->n_more_calib + 1,
-                       TEXTS_MOST);
-    j->n_texts = 1 + o->n_more_calib;
-    for (size_t i = 0; ok && i < j->n_texts; i++)
-        ok = shipped_text_path(&j->texts[i], j->calib, sizeof j->calib, i ? o->more_calib[i - 1] : o->calib, e);
+    ok = windows_texts(j->texts, &j->n_texts, o->calib, o->more_calib, o->n_more_calib, j->calib, sizeof j->calib, e);
     o->calib = j->texts[0];
     return ok;
 }
