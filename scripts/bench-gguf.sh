@@ -3,7 +3,8 @@
 # measured by llama.cpp (tests/llama), with bits per weight and seconds. llama-quantize gets an importance matrix from the
 # same calibration text. Where both wrote a type, their tensors must have the same types.
 #
-#   scripts/bench-gguf.sh [MODEL CALIB-TEXT EVAL-TEXT]     default: oak-2.9M beside the repository
+#   scripts/bench-gguf.sh [MODEL CALIB-TEXT EVAL-TEXT]...   default: oak-2.9M beside the repository and the bench model
+#                                                           (scripts/train-bench-model.sh), as far as they are there
 #
 # ROWS: file of measured rows, default build/gguf.tsv; what is in it is not measured again, so an interrupted run goes on.
 # TYPES="Q2_K Q2_K_S Q3_K_S Q3_K_M Q4_0 Q2_0 TQ2_0" (of both), THEIRS="IQ2_S IQ2_XXS" (of llama-quantize alone),
@@ -29,10 +30,12 @@ samples=${SAMPLES:-128} ctx=${CTX:-256} windows=${WINDOWS:-150}
 command -v python3 >/dev/null || { echo "python3 is needed to read JSON" >&2; exit 1; }
 if [[ $# -eq 0 ]]; then
     shared=../shared
-    [[ -d $shared/models ]] || { echo "no models in $shared: give MODEL CALIB-TEXT EVAL-TEXT" >&2; exit 77; }
-    set -- "$shared/models/oak-2.9M" "$shared/text/wikitext2-test-calib.txt" "$shared/text/wikitext2-test-eval.txt"
+    [[ ! -d $shared/models ]] ||
+        set -- "$shared/models/oak-2.9M" "$shared/text/wikitext2-test-calib.txt" "$shared/text/wikitext2-test-eval.txt"
+    mapfile -t bench_model < <(bench_model)
+    set -- "$@" ${bench_model[@]+"${bench_model[@]}"}
+    [[ $# -gt 0 ]] || { echo "no models in $shared, and no bench model: give MODEL CALIB-TEXT EVAL-TEXT" >&2; exit 77; }
 fi
-model=$1 calib=$2 text=$3 name=$(basename "$1")
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 mkdir -p "$(dirname "$rows")"
@@ -93,13 +96,23 @@ measure() { # TYPE METHOD
     tail -n 1 "$rows" >&2
 }
 
-for method in "${methods[@]}"; do
-    for type in "${types[@]}"; do
-        measure "$type" "$method"
+bench() { # MODEL CALIB-TEXT EVAL-TEXT: these are what `measure` sees
+    local model=$1 calib=$2 text=$3 name type method
+    name=$(basename "$1")
+    rm -f "$tmp"/*.gguf
+    for method in "${methods[@]}"; do
+        for type in "${types[@]}"; do
+            measure "$type" "$method"
+        done
     done
-done
-for type in ${theirs[@]+"${theirs[@]}"}; do
-    measure "$type" llama-quantize
+    for type in ${theirs[@]+"${theirs[@]}"}; do
+        measure "$type" llama-quantize
+    done
+}
+
+models=("$@")
+for ((i = 0; i + 2 < ${#models[@]}; i += 3)); do
+    bench "${models[@]:i:3}"
 done
 
 echo "calibration: $samples windows of $ctx tokens; evaluation: $windows windows of $ctx by llama-perplexity's protocol in"
@@ -107,15 +120,22 @@ echo "$("$llama" version) on the CPU; $("$gsq" --version)"
 [[ -z $attention ]] || echo "attention's matrices are $attention in both"
 echo "machine: $(nproc) x $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1); $("$gsq" devices 2>/dev/null | sed -n 1p)"
 echo "date: $(date -u +%Y-%m-%d)"
-echo
+[[ ${#models[@]} -ne 3 ]] || echo
 # By type as given, then method; KL also as a share of llama-quantize's for the same type.
-awk -F'\t' -v model="$name" -v types="F16 ${types[*]} ${theirs[*]-}" -v methods="- ${methods[*]}" '
-    BEGIN { n = split(types, t, " "); m = split(methods, h, " ")
-            printf "| type | method | bits per weight | KL to F16 | of llama-quantize | top-1 | perplexity | file KiB | seconds |\n"
-            printf "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n" }
-    $1 == model { row[$2, $3] = $0; kl[$2, $3] = $5 }
-    END { for (i = 1; i <= n; i++) for (k = 1; k <= m; k++) if ((t[i], h[k]) in row) {
-              split(row[t[i], h[k]], c, "\t")
-              base = (t[i], "llama-quantize") in kl ? kl[t[i], "llama-quantize"] : 0
-              printf "| %s | %s | %.3f | %.4f | %s | %.1f %% | %.2f | %.0f | %d |\n", c[2], (c[3] ~ /^[fb]/ ? "gsq " : "") c[3], c[4], c[5],
-                  (base > 0 ? sprintf("%.2f", c[5] / base) : ""), 100 * c[6], c[7], c[9] / 1024, c[8] } }' "$rows"
+table() { # NAME of a model
+    awk -F'\t' -v model="$1" -v types="F16 ${types[*]} ${theirs[*]-}" -v methods="- ${methods[*]}" '
+        BEGIN { n = split(types, t, " "); m = split(methods, h, " ")
+                printf "| type | method | bits per weight | KL to F16 | of llama-quantize | top-1 | perplexity | file KiB | seconds |\n"
+                printf "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n" }
+        $1 == model { row[$2, $3] = $0; kl[$2, $3] = $5 }
+        END { for (i = 1; i <= n; i++) for (k = 1; k <= m; k++) if ((t[i], h[k]) in row) {
+                  split(row[t[i], h[k]], c, "\t")
+                  base = (t[i], "llama-quantize") in kl ? kl[t[i], "llama-quantize"] : 0
+                  printf "| %s | %s | %.3f | %.4f | %s | %.1f %% | %.2f | %.0f | %d |\n", c[2], (c[3] ~ /^[fb]/ ? "gsq " : "") c[3], c[4], c[5],
+                      (base > 0 ? sprintf("%.2f", c[5] / base) : ""), 100 * c[6], c[7], c[9] / 1024, c[8] } }' "$rows"
+}
+for ((i = 0; i + 2 < ${#models[@]}; i += 3)); do
+    name=$(basename "${models[i]}")
+    [[ ${#models[@]} -eq 3 ]] || printf '\n%s\n\n' "$name"
+    table "$name"
+done

@@ -2,7 +2,8 @@
 # Quality of every method at every bit width: one table of perplexity, KL divergence to the 16-bit model, top-1 agreement,
 # bits per weight and seconds.
 #
-#   scripts/bench-quality.sh [MODEL CALIB-TEXT EVAL-TEXT GROUP]...     default: the models beside the repository
+#   scripts/bench-quality.sh [MODEL CALIB-TEXT EVAL-TEXT GROUP]...     default: the models beside the repository and the bench
+#                                                                      model (scripts/train-bench-model.sh), as far as they are there
 #
 # ROWS: file of measured rows, default build/quality.tsv; what is in it is not measured again, so an interrupted run goes
 # on. BITS="ternary 2 3 4", METHODS="rtn gptq alone together paper" (what they are: scripts/lib/levels.sh), SAMPLES=128, CTX=256, WINDOWS=N (of
@@ -24,10 +25,13 @@ windows=()
 command -v python3 >/dev/null || { echo "python3 is needed to read JSON" >&2; exit 1; }
 if [[ $# -eq 0 ]]; then
     shared=../shared
-    [[ -d $shared/models ]] || { echo "no models in $shared: give MODEL CALIB-TEXT EVAL-TEXT GROUP" >&2; exit 77; }
-    set -- "$shared/models/stories260K" "$shared/text/tinystories-calib.txt" "$shared/text/tinystories-eval.txt" 64 \
-        "$shared/models/TinyStories-656K" "$shared/text/tinystories-calib.txt" "$shared/text/tinystories-eval.txt" 128 \
-        "$shared/models/oak-2.9M" "$shared/text/wikitext2-test-calib.txt" "$shared/text/wikitext2-test-eval.txt" 64
+    [[ ! -d $shared/models ]] ||
+        set -- "$shared/models/stories260K" "$shared/text/tinystories-calib.txt" "$shared/text/tinystories-eval.txt" 64 \
+            "$shared/models/TinyStories-656K" "$shared/text/tinystories-calib.txt" "$shared/text/tinystories-eval.txt" 128 \
+            "$shared/models/oak-2.9M" "$shared/text/wikitext2-test-calib.txt" "$shared/text/wikitext2-test-eval.txt" 64
+    mapfile -t bench_model < <(bench_model)
+    [[ ${#bench_model[@]} -eq 0 ]] || set -- "$@" "${bench_model[@]}" 128
+    [[ $# -gt 0 ]] || { echo "no models in $shared, and no bench model: give MODEL CALIB-TEXT EVAL-TEXT GROUP" >&2; exit 77; }
 fi
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT

@@ -211,7 +211,7 @@ SOURCES = [
 
 def download(package, folder):
     version, arch = PACKAGES[package]
-    name = "%s_%s_%s.deb" % (package, version, arch)
+    name = "%s_%s_%s.deb" % (package, version.replace(":", "%3a"), arch)
     got = pathlib.Path(folder) / name
     if not got.exists():
         subprocess.run(["apt-get", "-qq", "download", "%s=%s" % (package, version)], cwd=folder, check=False)

@@ -15,3 +15,9 @@ how_of() { # METHOD
         ;;
     esac
 }
+
+# The bench model where scripts/train-bench-model.sh has made it: folder, calibration text, evaluation text, by the line.
+bench_model() {
+    local folder=${BENCH_MODEL:-build/bench-model}
+    [[ ! -e $folder/PROVENANCE.md ]] || printf '%s\n' "$folder" "$folder/calib.txt" "$folder/eval.txt"
+}

@@ -66,17 +66,29 @@ def train(text, vocab_size):
     256 are bytes and two are BOS and EOS."""
     counts = collections.Counter(PYTHON_SPLIT.findall(text))
     words = [(symbols(piece), n) for piece, n in sorted(counts.items())]
+    pairs = collections.Counter()
+    holders = collections.defaultdict(set)  # pair -> words that have it
+    for i, (word, n) in enumerate(words):
+        for pair in zip(word, word[1:]):
+            pairs[pair] += n
+            holders[pair].add(i)
     merges = []
     while len(merges) < vocab_size - 256 - 2:
-        pairs = collections.Counter()
-        for word, n in words:
-            for pair in zip(word, word[1:]):
-                pairs[pair] += n
         # The pair itself breaks ties, so that the result is reproducible.
         best = max(pairs.items(), key=lambda item: (item[1], item[0]))[0]
         merges.append(best)
-        words = [(merge(word, best) if best[0] in word else word, n)
-                 for word, n in words]
+        for i in holders.pop(best):
+            word, n = words[i]
+            joined = merge(word, best)
+            for pair in zip(word, word[1:]):
+                pairs[pair] -= n
+                if pair != best:
+                    holders[pair].discard(i)
+            for pair in zip(joined, joined[1:]):
+                pairs[pair] += n
+                holders[pair].add(i)
+            words[i] = (joined, n)
+        del pairs[best]
     return merges
 
 

@@ -134,9 +134,10 @@ class Llama:
             angle = torch.cat([angle, angle], dim=1).float()
             mask = torch.full((t, t), float("-inf")).triu(1)
             groups = c["num_attention_heads"] // c["num_key_value_heads"]
-            self.tables[t] = (angle.cos()[None, :, None, :],
-                              angle.sin()[None, :, None, :],
-                              mask.repeat(groups, 1))
+            device = self.w["model.norm.weight"].device
+            self.tables[t] = (angle.cos()[None, :, None, :].to(device),
+                              angle.sin()[None, :, None, :].to(device),
+                              mask.repeat(groups, 1).to(device))
         return self.tables[t]
 
     def norm(self, x, name):
@@ -197,11 +198,11 @@ class Llama:
 # --------------------------------------------------------------------------
 # Files
 
-def save_safetensors(path, weights):
+def save_safetensors(path, weights, config=CONFIG):
     header = {"__metadata__": {"format": "pt"}}
     data = b""
-    for name in shapes():
-        raw = weights[name].detach().half().numpy().tobytes()
+    for name in shapes(config):
+        raw = weights[name].detach().half().cpu().numpy().tobytes()
         header[name] = {"dtype": "F16", "shape": list(weights[name].shape),
                         "data_offsets": [len(data), len(data) + len(raw)]}
         data += raw
@@ -234,11 +235,11 @@ def write_json(path, value, indent=2):
         f.write("\n")
 
 
-def save_model(folder, weights, tokenizer):
-    assert tokenizer.bos == CONFIG["bos_token_id"]
-    assert tokenizer.eos + 1 == CONFIG["vocab_size"]
-    save_safetensors(folder / "model.safetensors", weights)
-    write_json(folder / "config.json", CONFIG)
+def save_model(folder, weights, tokenizer, config=CONFIG):
+    assert tokenizer.bos == config["bos_token_id"]
+    assert tokenizer.eos + 1 == config["vocab_size"]
+    save_safetensors(folder / "model.safetensors", weights, config)
+    write_json(folder / "config.json", config)
     write_json(folder / "tokenizer.json", tokenizer.to_json(), indent=1)
     write_json(folder / "tokenizer_config.json", {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -246,10 +247,10 @@ def save_model(folder, weights, tokenizer):
         "eos_token": bpe.EOS,
         "add_bos_token": True,
         "clean_up_tokenization_spaces": False,
-        "model_max_length": CONFIG["max_position_embeddings"],
+        "model_max_length": config["max_position_embeddings"],
     })
     write_json(folder / "generation_config.json", {
         "_from_model_config": True,
-        "bos_token_id": CONFIG["bos_token_id"],
-        "eos_token_id": CONFIG["eos_token_id"],
+        "bos_token_id": config["bos_token_id"],
+        "eos_token_id": config["eos_token_id"],
     })
