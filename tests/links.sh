@@ -4,8 +4,8 @@
 set -euo pipefail
 cd "${GSQ_SOURCE:-$(dirname "$0")/..}"
 bad=0 seen=0
-# Names that stand for a file of the user's.
-placeholders=' OUT.md '
+# Names that stand for a file of the user's, or for one that a script writes.
+placeholders=' OUT.md PROVENANCE.md '
 
 missing() { # WHERE WHAT
     echo "$1: $2"

@@ -153,7 +153,7 @@ def write_whole(path, write):
 
 def prepare(out, work, debs, vocab):
     """Texts and tokenizer, once: calib.txt and eval.txt in `out`, the tokens and what PROVENANCE.md says of them in `work`."""
-    tokens, rows = work / "tokens.u16", work / "texts.md"
+    tokens, rows = work / "tokens.u16", work / "sources.txt"
     merges = work / "merges.txt"
     if not tokens.exists():
         with tempfile.TemporaryDirectory() as tmp:
