@@ -8,6 +8,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#include "formats/chat.h"
 #include "formats/json.h"
 #include "formats/shipped_text.h"
 #include "host/base/num.h"
@@ -19,6 +20,12 @@ enum { BLOCK = 64 << 10 };
 #define LINE_MAX_BYTES (256u << 20)
 
 enum packing { UNPACKED, GZIP, ZSTD };
+
+/* Texts that came before: a hash table with open addresses, at most half full. */
+struct text_seen {
+    struct hash128 *table;
+    size_t n, cap;
+};
 
 struct text_file {
     char *path;
@@ -37,10 +44,9 @@ struct text_file {
     struct strbuf line, text; /* text: of a line; text_at of it is taken */
     size_t text_at, line_taken;
     uint64_t n_line, n_texts;
-    /* Texts that came before, where repeated ones are left out: a hash table with open addresses, at most half full. */
-    bool skip_repeats;
-    struct hash128 *seen;
-    size_t n_seen, seen_cap;
+    const struct chat_format *chat;
+    uint64_t chats;
+    struct text_seen *seen; /* where repeated texts are left out; else NULL */
     uint64_t repeats;
 };
 
@@ -230,10 +236,11 @@ static bool bad_line(const struct text_file *f, const cJSON *o, struct err *e)
         err_set(e, ERR_USER, "%s, line %llu: the field \"text\" is %s, not a string", f->path,
                 (unsigned long long)f->n_line, json_type_name(text));
     else
-        err_set(e, ERR_USER, "%s, line %llu: there is no field \"text\"", f->path, (unsigned long long)f->n_line);
+        err_set(e, ERR_USER, "%s, line %llu: there is no field \"text\", nor \"messages\"", f->path,
+                (unsigned long long)f->n_line);
     for (const cJSON *item = o->child; item && n < sizeof names; item = item->next)
         n += (size_t)snprintf(names + n, sizeof names - n, "%s%.40s", n ? ", " : "", item->string);
-    return err_hint(e, "gsq reads the field \"text\"; the fields here: %s", names[0] ? names : "none");
+    return err_hint(e, "gsq reads the field \"text\", or \"messages\"; the fields here: %s", names[0] ? names : "none");
 }
 
 /* The place of a hash in a table, or where it would go: both words 0. */
@@ -245,36 +252,55 @@ static struct hash128 *place_of(struct hash128 *table, size_t cap, struct hash12
     return &table[i];
 }
 
-static bool grow_seen(struct text_file *f, struct err *e)
+static bool grow_seen(struct text_seen *s, struct err *e)
 {
-    size_t cap = f->seen_cap ? 2 * f->seen_cap : 1024;
+    size_t cap = s->cap ? 2 * s->cap : 1024;
     struct hash128 *table = calloc(cap, sizeof *table);
     if (!table)
         return err_nomem(e, "the hashes of texts", cap * sizeof *table);
-    for (size_t i = 0; i < f->seen_cap; i++)
-        if (f->seen[i].lo || f->seen[i].hi)
-            *place_of(table, cap, f->seen[i]) = f->seen[i];
-    free(f->seen);
-    f->seen = table;
-    f->seen_cap = cap;
+    for (size_t i = 0; i < s->cap; i++)
+        if (s->table[i].lo || s->table[i].hi)
+            *place_of(table, cap, s->table[i]) = s->table[i];
+    free(s->table);
+    s->table = table;
+    s->cap = cap;
     return true;
 }
 
 /* *repeated: whether that text came before; it is known from now on. */
-static bool was_seen(struct text_file *f, const char *text, bool *repeated, struct err *e)
+static bool was_seen(struct text_file *f, const char *text, size_t size, bool *repeated, struct err *e)
 {
-    struct hash128 hash = hash_bytes(text, strlen(text), (struct hash128){0});
+    struct text_seen *s = f->seen;
+    struct hash128 hash = hash_bytes(text, size, (struct hash128){0});
     *repeated = false;
-    if (!f->skip_repeats)
+    if (!s)
         return true;
-    if (2 * f->n_seen >= f->seen_cap && !grow_seen(f, e))
+    if (2 * s->n >= s->cap && !grow_seen(s, e))
         return false;
-    struct hash128 *place = place_of(f->seen, f->seen_cap, hash);
+    struct hash128 *place = place_of(s->table, s->cap, hash);
     *repeated = place->lo || place->hi;
-    f->n_seen += !*repeated;
+    s->n += !*repeated;
     f->repeats += *repeated;
     *place = hash;
     return true;
+}
+
+/* A line's text, or conversation, behind what f->text holds. */
+static bool add_document(struct text_file *f, const cJSON *o, struct err *e)
+{
+    const cJSON *text = json_get(o, "text"), *messages = json_get(o, "messages");
+    if (cJSON_IsString(text)) {
+        strbuf_puts(&f->text, text->valuestring);
+        return true;
+    }
+    if (text || !messages)
+        return bad_line(f, o, e);
+    f->chats++;
+    if (chat_render(f->chat, messages, &f->text))
+        return true;
+    err_set(e, ERR_USER, "%s, line %llu: the field \"messages\" is no conversation", f->path,
+            (unsigned long long)f->n_line);
+    return err_hint(e, "a line should look like {\"messages\": [{\"role\": \"user\", \"content\": \"...\"}, ...]}");
 }
 
 /* A line becomes f->text. */
@@ -288,15 +314,16 @@ static bool take_line(struct text_file *f, const char *s, size_t n, struct err *
     cJSON *o = json_parse(s, n, f->path, e);
     if (!o)
         return err_context(e, "line %llu of the text", (unsigned long long)f->n_line);
-    const cJSON *text = json_get(o, "text");
-    bool repeated = false, ok = cJSON_IsString(text) || bad_line(f, o, e);
-    ok = ok && was_seen(f, text->valuestring, &repeated, e);
-    if (ok && !repeated) {
-        if (f->n_texts++)
-            strbuf_puts(&f->text, "\n\n");
-        strbuf_puts(&f->text, text->valuestring);
-        ok = !f->text.failed || err_nomem(e, "a line of the text", n);
-    }
+    const size_t began = f->text.size;
+    if (f->n_texts && !(f->chat && json_get(o, "messages")))
+        strbuf_puts(&f->text, "\n\n");
+    const size_t at = f->text.size;
+    bool repeated = false, ok = add_document(f, o, e) && (!f->text.failed || err_nomem(e, "a line of the text", n)) &&
+                                was_seen(f, f->text.data ? f->text.data + at : "", f->text.size - at, &repeated, e);
+    if (!ok || repeated)
+        f->text.size = began;
+    else
+        f->n_texts++;
     cJSON_Delete(o);
     return ok;
 }
@@ -414,7 +441,6 @@ void text_file_close(struct text_file **f)
     ZSTD_freeDStream((*f)->zstd);
     strbuf_free(&(*f)->line);
     strbuf_free(&(*f)->text);
-    free((*f)->seen);
     free((*f)->path);
     free(*f);
     *f = NULL;
@@ -433,9 +459,32 @@ bool text_file_read(void *file, char *buf, size_t cap, size_t *got, struct err *
     return true;
 }
 
-void text_file_skip_repeats(struct text_file *f)
+void text_file_set_chat(struct text_file *f, const struct chat_format *chat)
 {
-    f->skip_repeats = true;
+    f->chat = chat;
+}
+
+uint64_t text_file_chats(const struct text_file *f)
+{
+    return f->chats;
+}
+
+struct text_seen *text_seen_create(void)
+{
+    return calloc(1, sizeof(struct text_seen));
+}
+
+void text_seen_destroy(struct text_seen **s)
+{
+    if (*s)
+        free((*s)->table);
+    free(*s);
+    *s = NULL;
+}
+
+void text_file_skip_repeats(struct text_file *f, struct text_seen *seen)
+{
+    f->seen = seen;
 }
 
 uint64_t text_file_repeats(const struct text_file *f)

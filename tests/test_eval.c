@@ -271,6 +271,13 @@ static void test_texts(void **state)
     OK(windows_load_texts(&w, c, (const char *const[]){texts[0], texts[3], texts[2]}, 3, 4, 0, NULL, &e), e);
     expect_windows(&w, "<abc<ABCdefghijk");
     windows_free(&w);
+    /* Documents of one that another has, too. */
+    write_text_file(DIR_, "d.jsonl", "{\"text\": \"45\"}\n{\"text\": \"678\"}\n{\"text\": \"123\"}\n");
+    write_text_file(DIR_, "e.jsonl", "{\"text\": \"678\"}\n{\"text\": \"45\"}\n");
+    OK(windows_load_texts(&w, c, (const char *const[]){texts[1], DIR_ "/d.jsonl", DIR_ "/e.jsonl"}, 3, 4, 0, NULL, &e),
+       e);
+    expect_windows(&w, "<123<678\n\n45");
+    windows_free(&w);
     /* One text, as ever; repeated documents are left out where it is for calibration. */
     OK(windows_load_texts(&w, c, texts, 1, 4, 0, NULL, &e), e);
     OK(windows_load(&one, c, texts[0], 4, 0, NULL, &e), e);

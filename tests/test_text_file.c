@@ -11,6 +11,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#include "formats/chat.h"
 #include "formats/text_file.h"
 #include "host/base/os.h"
 #include "host/base/str.h"
@@ -191,6 +192,86 @@ static void json_lines(void **state)
     strbuf_free(&packed);
 }
 
+/* ---- conversations ---- */
+
+static void expect_chat(const char *template_text, const char *messages, const char *want)
+{
+    struct strbuf out = {0};
+    cJSON *o = cJSON_Parse(messages);
+    assert_non_null(o);
+    assert_true(chat_render(chat_format_of(template_text), o, &out));
+    assert_string_equal(out.data, want);
+    strbuf_free(&out);
+    cJSON_Delete(o);
+}
+
+/* What the templates of these models make of it, without the BOS and what they add of their own. */
+static void conversations(void **state)
+{
+    (void)state;
+    static const char four[] = "[{\"role\": \"system\", \"content\": \"Be brief.\"},"
+                               "{\"role\": \"user\", \"content\": \" Hi\\n\"},"
+                               "{\"role\": \"assistant\", \"content\": \"Hello.\"},"
+                               "{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"Bye\"},"
+                               "{\"type\": \"image\"}, {\"type\": \"text\", \"text\": \"!\"}]},"
+                               "{\"role\": \"assistant\", \"content\": null}]";
+    assert_null(chat_format_of(NULL));
+    assert_null(chat_format_of("{{ messages[0]['content'] }}"));
+    expect_chat("{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>'}}", four,
+                "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n Hi\n<|im_end|>\n"
+                "<|im_start|>assistant\nHello.<|im_end|>\n<|im_start|>user\nBye!<|im_end|>\n");
+    expect_chat("'<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'", four,
+                "<|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>"
+                "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
+                "<|start_header_id|>assistant<|end_header_id|>\n\nHello.<|eot_id|>"
+                "<|start_header_id|>user<|end_header_id|>\n\nBye!<|eot_id|>");
+    expect_chat("'<start_of_turn>' + role", four,
+                "<start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n<start_of_turn>model\nHello.<end_of_turn>\n"
+                "<start_of_turn>user\nBye!<end_of_turn>\n");
+    expect_chat("{{'<|user|>\n' + message['content'] + '<|end|>\n'}}", four,
+                "<|system|>\nBe brief.<|end|>\n<|user|>\n Hi\n<|end|>\n<|assistant|>\nHello.<|end|>\n"
+                "<|user|>\nBye!<|end|>\n");
+    expect_chat("{{ '[INST] ' + message['content'] + ' [/INST]' }}", four,
+                "[INST] Be brief.\n\nHi [/INST] Hello.</s>[INST] Bye! [/INST]");
+    expect_chat("{{- \"[INST]\" + message[\"content\"] + \"[/INST]\" }}", four,
+                "[INST]Be brief.\n\n Hi\n[/INST]Hello.</s>[INST]Bye![/INST]");
+    expect_chat(NULL, four, "Be brief.\n\n Hi\n\n\nHello.\n\nBye!");
+}
+
+static void conversation_lines(void **state)
+{
+    (void)state;
+    static const char lines[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}\n{\"text\": \"b\"}\n"
+                                "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}\n"
+                                "{\"messages\": [{\"role\": \"user\", \"content\": \"c\"}], \"text\": null}\n";
+    put("chat.jsonl", lines, sizeof lines - 1);
+    expect("chat.jsonl", "a\n\nb\n\na\n\nc", 10);
+    /* With a format; what came before is left out. */
+    struct text_seen *seen = text_seen_create();
+    assert_non_null(seen);
+    for (int i = 0; i < 2; i++) {
+        struct text_file *f;
+        struct err e = {0};
+        struct strbuf all = {0};
+        char buf[64];
+        size_t got = 1;
+        OK(text_file_open(&f, DIR_ "/chat.jsonl", &e), e);
+        text_file_set_chat(f, chat_format_of("<|im_start|>"));
+        text_file_skip_repeats(f, seen);
+        strbuf_puts(&all, "");
+        while (got) {
+            OK(text_file_read(f, buf, sizeof buf, &got, &e), e);
+            strbuf_add(&all, buf, got);
+        }
+        assert_string_equal(all.data, i ? "" : "<|im_start|>user\na<|im_end|>\n\n\nb<|im_start|>user\nc<|im_end|>\n");
+        assert_int_equal(text_file_repeats(f), i ? 4 : 1);
+        assert_int_equal(text_file_chats(f), 3);
+        strbuf_free(&all);
+        text_file_close(&f);
+    }
+    text_seen_destroy(&seen);
+}
+
 /* ---- what is not ---- */
 
 static void refused_kinds(void **state)
@@ -265,6 +346,9 @@ static void bad_lines(void **state)
     } bad[] = {
         {"{\"text\": \"a\"}\n{\"content\": \"b\", \"id\": 1}\n", "line 2: there is no field \"text\"", "content, id"},
         {"{\"text\": 3}\n", "line 1: the field \"text\" is a number", "text"},
+        {"{\"text\": 3, \"messages\": []}\n", "line 1: the field \"text\" is a number", "text"},
+        {"{\"messages\": \"a\"}\n", "line 1: the field \"messages\" is no conversation", "role"},
+        {"{\"messages\": [{\"content\": \"a\"}]}\n", "line 1: the field \"messages\" is no conversation", "role"},
         {"[1]\n", "line 1 is an array", "{\"text\""},
         {"{\"text\": \"a\"}\n\n{\"text\": \"b\"\n", "line 3 of the text", ""},
         {"{\"text\": \"\xC3(\"}\n", "line 1 of the text", ""},
@@ -300,8 +384,9 @@ static void json_documents(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(plain_and_packed), cmocka_unit_test(json_lines), cmocka_unit_test(refused_kinds),
-        cmocka_unit_test(damaged_packing),  cmocka_unit_test(bad_lines),  cmocka_unit_test(json_documents),
+        cmocka_unit_test(plain_and_packed), cmocka_unit_test(json_lines),         cmocka_unit_test(refused_kinds),
+        cmocka_unit_test(damaged_packing),  cmocka_unit_test(bad_lines),          cmocka_unit_test(json_documents),
+        cmocka_unit_test(conversations),    cmocka_unit_test(conversation_lines),
     };
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     os_remove_tree(DIR_);

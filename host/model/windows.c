@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/chat.h"
+#include "formats/read/chat_template.h"
 #include "formats/shipped_text.h"
 #include "formats/text_file.h"
 #include "formats/tokenizer/tokenizer.h"
@@ -65,19 +67,61 @@ bool windows_check_ids(const uint32_t *ids, size_t n, uint32_t vocab, struct err
     return true;
 }
 
+/* What all texts of a model share. */
+struct texts {
+    const struct checkpoint *ck;
+    struct tokenizer *t;
+    char *template_text; /* of its chats; NULL: it has none */
+    const struct chat_format *chat;
+    struct text_seen *seen; /* documents so far, of calibration; else NULL */
+    uint64_t repeats;       /* left out of the text read last */
+    bool others;            /* there were texts before it: all that it has may be a repeat */
+};
+
+static bool texts_open(struct texts *x, const struct checkpoint *ck, bool calibration, struct err *e)
+{
+    *x = (struct texts){.ck = ck, .template_text = chat_template_read(ck)};
+    x->chat = chat_format_of(x->template_text);
+    if (calibration && !(x->seen = text_seen_create()))
+        return err_nomem(e, "the hashes of texts", 1);
+    return tokenizer_load(&x->t, checkpoint_dir(ck), e);
+}
+
+static void texts_close(struct texts *x)
+{
+    tokenizer_destroy(&x->t);
+    text_seen_destroy(&x->seen);
+    free(x->template_text);
+}
+
+/* What was made of conversations: templates of other kinds are not run. */
+static void tell_chats(const struct texts *x, const char *text_path, uint64_t chats)
+{
+    if (chats && x->chat)
+        log_info("%s: %" PRIu64 " conversations, in the form of the model's chat template (%s)", text_path, chats,
+                 chat_format_name(x->chat));
+    else if (chats)
+        log_warn("%s: %" PRIu64 " conversations are read as plain text, without what a chat template would add: %s",
+                 text_path, chats,
+                 x->template_text ? "the model's is of a kind that gsq does not know" : "the model has none");
+}
+
 /* All ids of a text, or `at_most`. */
-static bool tokenize(struct windows *w, size_t *n_ids, const struct tokenizer *t, const char *text_path,
-                     bool calibration, uint64_t at_most, struct progress_watch *watch, struct err *e)
+static bool tokenize(struct windows *w, size_t *n_ids, struct texts *x, const char *text_path, uint64_t at_most,
+                     struct progress_watch *watch, struct err *e)
 {
     struct loading l = {.watch = watch, .at_most = at_most};
     const struct text_source source = {.read = read_text, .progress = on_ids, .ctx = &l, .at_most = at_most};
     if (!text_file_open(&l.file, text_path, e))
         return false;
-    if (calibration)
-        text_file_skip_repeats(l.file);
-    bool ok = tokenizer_encode_text(t, &source, &w->ids, n_ids, e);
-    if (ok && text_file_repeats(l.file))
-        log_info("%s: %" PRIu64 " repeated documents are left out", text_path, text_file_repeats(l.file));
+    text_file_set_chat(l.file, x->chat);
+    text_file_skip_repeats(l.file, x->seen);
+    bool ok = tokenizer_encode_text(x->t, &source, &w->ids, n_ids, e);
+    if (ok)
+        tell_chats(x, text_path, text_file_chats(l.file));
+    x->repeats = text_file_repeats(l.file);
+    if (ok && x->repeats)
+        log_info("%s: %" PRIu64 " repeated documents are left out", text_path, x->repeats);
     text_file_close(&l.file);
     if (ok)
         return true;
@@ -85,21 +129,21 @@ static bool tokenize(struct windows *w, size_t *n_ids, const struct tokenizer *t
     return e && e->kind == ERR_STOPPED ? false : err_context(e, "%s", text_path);
 }
 
-static bool load_text(struct windows *w, const struct checkpoint *ck, const struct tokenizer *t, const char *text_path,
-                      bool calibration, uint32_t ctx, uint32_t at_most, struct progress_watch *watch, struct err *e)
+static bool load_text(struct windows *w, struct texts *x, const char *text_path, uint32_t ctx, uint32_t at_most,
+                      struct progress_watch *watch, struct err *e)
 {
     size_t n_ids = 0;
-    *w = (struct windows){.ctx = ctx, .bos = tokenizer_bos(t)};
-    if (!tokenize(w, &n_ids, t, text_path, calibration, (uint64_t)at_most * ctx, watch, e))
+    *w = (struct windows){.ctx = ctx, .bos = tokenizer_bos(x->t)};
+    if (!tokenize(w, &n_ids, x, text_path, (uint64_t)at_most * ctx, watch, e))
         return false;
     bool ok = true;
     w->tokens = n_ids;
     w->n = (uint32_t)min_u64(ctx ? n_ids / ctx : 0, UINT32_MAX);
-    if (w->n == 0) {
+    if (w->n == 0 && (!x->repeats || !x->others)) {
         err_set(e, ERR_USER, "%s has %zu tokens, less than one window of %" PRIu32, text_path, n_ids, ctx);
         ok = err_hint(e, "use a longer text or a smaller --ctx");
     }
-    if (!ok || !windows_check_ids(w->ids, n_ids, checkpoint_config(ck)->vocab_size, e)) {
+    if (!ok || !windows_check_ids(w->ids, n_ids, checkpoint_config(x->ck)->vocab_size, e)) {
         windows_free(w);
         return false;
     }
@@ -110,11 +154,11 @@ static bool load_text(struct windows *w, const struct checkpoint *ck, const stru
 bool windows_load(struct windows *w, const struct checkpoint *ck, const char *text_path, uint32_t ctx, uint32_t at_most,
                   struct progress_watch *watch, struct err *e)
 {
-    struct tokenizer *t = NULL;
+    struct texts x = {0};
     *w = (struct windows){.ctx = ctx, .bos = -1};
-    bool ok = tell(watch, NULL, e) && tokenizer_load(&t, checkpoint_dir(ck), e) &&
-              load_text(w, ck, t, text_path, false, ctx, at_most, watch, e);
-    tokenizer_destroy(&t);
+    bool ok =
+        tell(watch, NULL, e) && texts_open(&x, ck, false, e) && load_text(w, &x, text_path, ctx, at_most, watch, e);
+    texts_close(&x);
     return ok;
 }
 
@@ -165,18 +209,21 @@ static bool mix(struct windows *w, const struct windows *parts, size_t n, uint32
 bool windows_load_texts(struct windows *w, const struct checkpoint *ck, const char *const *texts, size_t n,
                         uint32_t ctx, uint32_t at_most, struct progress_watch *watch, struct err *e)
 {
-    struct tokenizer *t = NULL;
+    struct texts x = {0};
     struct windows parts[TEXTS_MOST] = {0};
     *w = (struct windows){.ctx = ctx, .bos = -1};
-    bool ok = tell(watch, NULL, e) && tokenizer_load(&t, checkpoint_dir(ck), e);
+    bool ok = tell(watch, NULL, e) && texts_open(&x, ck, true, e);
     for (size_t i = 0; ok && i < n; i++) {
-        ok = load_text(&parts[i], ck, t, texts[i], true, ctx, at_most, watch, e);
-        if (ok && is_repeat(parts, i)) {
+        x.others = i > 0;
+        ok = load_text(&parts[i], &x, texts[i], ctx, at_most, watch, e);
+        if (ok && i && !parts[i].n) {
+            log_warn("%s: beside what the texts before it hold there is no whole window; it is left out", texts[i]);
+        } else if (ok && is_repeat(parts, i)) {
             log_warn("%s holds the same as a text before it, and is left out", texts[i]);
             parts[i].n = 0;
         }
     }
-    tokenizer_destroy(&t);
+    texts_close(&x);
     if (ok && n == 1) {
         *w = parts[0];
         return true;

@@ -23,7 +23,7 @@ struct windows {
 bool windows_load(struct windows *w, const struct checkpoint *ck, const char *text_path, uint32_t ctx, uint32_t at_most,
                   struct progress_watch *watch, struct err *e);
 /* The same of calibration texts: of one as windows_load, of several (at most TEXTS_MOST) a window of each in turn, as long as it has any, until there
- * are at_most. Documents of JSON lines that came before in their file are left out, and a text that equals an earlier one. */
+ * are at_most. Documents of JSON lines that came before, in whichever file, are left out, and a text that equals an earlier one. */
 enum { TEXTS_MOST = 32 };
 /* Their files, a first one and n_more: that of the text that comes with gsq, if it is one of them, in buf (shipped_text_path). first
  * NULL: none. ERR_USER: too many. */
