@@ -171,7 +171,7 @@ static bool read_calib(struct args *a, const struct option *o, const char *value
 {
     (void)o;
     if (!value[0])
-        return err_set(e, ERR_USER, "--calib needs a file, or \"default\"");
+        return err_set(e, ERR_USER, "--calib needs a file, \"default\" or \"self\"");
     if (!a->q.calib) {
         a->q.calib = value;
         return true;
@@ -352,10 +352,11 @@ const struct option options[] = {
      "use at most this many windows of the --eval text"},
 
     {"calib", 0, "FILE", OPT_CALL, CALLS(read_calib, show_calib), "", ON(QUANTIZE), SECTION_CALIB,
-     "text like what the model will read: UTF-8, or the field \"text\" of a .jsonl file; may be compressed with gzip or zstd; "
-     "\"default\": the text that comes with gsq (a file of that name: ./default); needed by gptq and gsq. May be repeated: a window of each in turn"},
+     "text like what the model will read: UTF-8, or \"text\" or \"messages\" of a .jsonl file; may be compressed with gzip or zstd; "
+     "\"default\": the text that comes with gsq; \"self\", as without --calib: the model writes it (files: ./default, ./self). "
+     "May be repeated: a window of each in turn"},
     {"calib", 0, "FILE", OPT_CALL, CALLS(read_calib, show_calib), "", ON(IMATRIX), SECTION_CALIB,
-     "text like what the model will read: UTF-8, or the field \"text\" of a .jsonl file; may be compressed with gzip or zstd; "
+     "text like what the model will read: UTF-8, or \"text\" or \"messages\" of a .jsonl file; may be compressed with gzip or zstd; "
      "\"default\": the text that comes with gsq (a file of that name: ./default). May be repeated: a window of each in turn"},
     {"samples", 0, "N", OPT_U32, NUM(q.samples, 1, 1 << 20), NULL, ON(QUANTIZE) | ON(IMATRIX), SECTION_CALIB,
      "windows to use, from the start of the text"},

@@ -46,12 +46,6 @@ static bool check_options(struct lib_options *all, struct err *e)
     const struct gsq_quantize_options *asked = &all->asked;
     if (o->refine && !check_refine(all, e))
         return false;
-    if (o->method != METHOD_RTN && !o->calib && !o->imatrix && !o->refine && !o->dry_run) {
-        err_set(e, ERR_USER, "--method %s needs a calibration text", method_name(o->method));
-        return err_hint(
-            e, "add --calib default (the text that comes with gsq) or --calib FILE (text like what the model will "
-               "read), or use --method rtn");
-    }
     if (o->container && o->format != EXPORT_COMPRESSED_TENSORS) {
         err_set(e, ERR_USER, "--container is for --format compressed-tensors only");
         return err_hint(e, "leave it out for --format %s", export_format_name(o->format));
@@ -93,7 +87,7 @@ static bool check_files(const struct lib_options *all, const gsq_model *model, s
     const struct quantize_options *o = &all->q;
     const char *report = all->asked.report, *folder = o->format == EXPORT_GGUF ? NULL : o->out_dir;
     char text[4096];
-    const char *calib = o->calib;
+    const char *calib = quantize_samples(o) ? NULL : o->calib;
     if (o->method != METHOD_RTN && !shipped_text_path(&calib, text, sizeof text, calib, e))
         return false;
     const char *const inputs[] = {o->model_dir, calib, o->imatrix, o->refine, all->asked.eval};

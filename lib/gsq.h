@@ -249,7 +249,7 @@ struct gsq_quantize_options {
     const char *const *overrides; /* "KEY=TYPE:VALUE": other metadata; TYPE is int, float, bool or str */
     size_t n_overrides;
 
-    const char *calib;   /* text file, or "default": the text that comes with gsq; gsq and gptq need one */
+    const char *calib;   /* text file; "default": the text that comes with gsq; "self", or NULL without imatrix: the model writes one */
     const char *imatrix; /* importance matrix (GGUF), or NULL */
     const char *const *importance_names; /* it counts for weights alone whose name holds one of these ... */
     size_t n_importance_names;           /* 0: for all */
@@ -349,7 +349,7 @@ struct gsq_quantize_callbacks {
 };
 
 /* What a run would do. Nothing is written. Checks all that can be refused before the work: options, shapes, types, disk,
- * memory. With calib NULL the text alone is not checked. device may be NULL: the plan then says nothing of device memory
+ * memory. device may be NULL: the plan then says nothing of device memory
  * and time. callbacks may be NULL. */
 GSQ_API bool gsq_plan_make(gsq_plan **out, gsq_device *device, const gsq_model *model,
                            const struct gsq_quantize_options *o, const struct gsq_quantize_callbacks *callbacks,
@@ -363,7 +363,7 @@ struct gsq_plan_info {
     uint64_t weights, weights_quantized;
     uint64_t out_bytes, work_bytes, disk_free;
     uint64_t device_bytes, device_limit, host_bytes;
-    double predicted_seconds; /* 0: not measured: no device, or no text */
+    double predicted_seconds; /* 0: not measured: no device */
 };
 /* info->size must be set. */
 GSQ_API void gsq_plan_get_info(const gsq_plan *plan, struct gsq_plan_info *info);

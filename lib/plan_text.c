@@ -217,6 +217,17 @@ static bool learns_latent(const struct plan *p)
     return false;
 }
 
+/* What writing the text takes, and where its keys and values are kept. */
+static const char *sampling_time(const struct plan *p, char *out, size_t cap)
+{
+    char time[24];
+    out[0] = 0;
+    if (p->sample_seconds > 0)
+        snprintf(out, cap, ", %s%s", p->sample_seconds < 1 ? "under " : "",
+                 format_seconds(fmax(1, p->sample_seconds), time, sizeof time));
+    return out;
+}
+
 void plan_text(struct strbuf *f, const struct plan *p, const struct quantize_options *o)
 {
     char a[40], b[24], c[24];
@@ -235,6 +246,10 @@ void plan_text(struct strbuf *f, const struct plan *p, const struct quantize_opt
     else if (o->method != METHOD_RTN)
         strbuf_printf(f, "calibration       %u windows of %u tokens, %u at a time; activations %s\n",
                       (unsigned)p->samples, (unsigned)p->ctx, (unsigned)p->batch_windows, kept_where(p->acts_tier));
+    if (p->sampling.length)
+        strbuf_printf(f, "                  written by the model, in segments of %u tokens, %u of %u at a time%s\n",
+                      (unsigned)p->sampling.length, (unsigned)p->sampling.lanes, (unsigned)p->sampling.segments,
+                      sampling_time(p, a, sizeof a));
     if (o->method == METHOD_GSQ)
         strbuf_printf(f, "single linears    %u optimiser steps each (reach %.4g: how far logits can move)\n",
                       (unsigned)o->gumbel.steps, p->reach);
@@ -266,7 +281,7 @@ void plan_text(struct strbuf *f, const struct plan *p, const struct quantize_opt
                       p->predicted_seconds < 1 ? "under " : "",
                       format_seconds(fmax(1, p->predicted_seconds), a, sizeof a), updates_text(p, b, sizeof b));
     else if (p->device_limit)
-        strbuf_puts(f, "predicted time    not measured without a text: add --calib\n");
+        strbuf_puts(f, "predicted time    not measured\n");
     print_efforts(f, p);
     if (p->device_limit)
         strbuf_printf(f, "host memory       %s beyond mapped files\n", format_bytes(p->host_bytes, a, sizeof a));

@@ -175,7 +175,8 @@ bool gsq_plan_make(gsq_plan **out, gsq_device *device, const gsq_model *model,
     *out = NULL;
     bool ok = lib_options(&o, model, options, &why) && take_callbacks(&r, &o, callbacks, &why) &&
               lib_check(&o, model, true, &why) && lib_eval_text(&r.eval, &o, model, 1, NULL, &why) &&
-              (!device || !(o.q.calib || o.q.imatrix) || lib_device_choose(device, false, &why)) &&
+              (!device || (o.q.method == METHOD_RTN && !o.q.calib && !o.q.imatrix) ||
+               lib_device_choose(device, false, &why)) &&
               (lib_copies(&o) ? plan_copy(&r, &why) : run_job(&r, device, &result, &why));
     if (ok && !r.plan)
         ok = err_nomem(&why, "the plan", sizeof(gsq_plan));

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What the calibration text is worth: 2 bits, learned on the text that comes with gsq, on one like what the model was trained on,
-# and rounded without any; KL divergence from the 16-bit model on a text that none of them saw.
+# What the calibration text is worth: 2 bits, learned on one like what the model was trained on, on one that the model writes itself,
+# on the text that comes with gsq, on that of another of the models, and rounded without any; KL divergence from the 16-bit model on a
+# text that none of them saw.
 #
 #   scripts/bench-calibration.sh [MODEL CALIB-TEXT EVAL-TEXT GROUP]...     default: the models beside the repository
 #
@@ -52,6 +53,12 @@ for seed in "${seeds[@]}"; do
         measure "$model" "$text" "$group" 'none (rtn)' - --method rtn
         measure "$model" "$text" "$group" default "$seed" --calib default --seed "$seed" "${learn[@]}"
         measure "$model" "$text" "$group" fitting "$seed" --calib "$own" --seed "$seed" "${learn[@]}"
+        measure "$model" "$text" "$group" self "$seed" --calib self --seed "$seed" "${learn[@]}"
+        for ((k = 1; k < ${#models[@]}; k += 4)); do
+            [[ ${models[k]} != "$own" ]] || continue
+            measure "$model" "$text" "$group" "$(basename "${models[k]}" .txt)" "$seed" --calib "${models[k]}" --seed "$seed" "${learn[@]}"
+            break
+        done
     done
 done
 

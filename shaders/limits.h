@@ -19,6 +19,7 @@
 /* ---- sizes that kernels are written for ---- */
 #define WORKGROUP_MAX    128u /* of base variants; what sums over a workgroup hold */
 #define HEAD_DIM_MAX     256u /* attention; even */
+#define ATTN_STEP_MAX    512u /* attn_step: positions */
 #define DELTA_DIM_MAX    256u /* delta_rule: of q and k */
 #define DELTA_LANES      8u   /* delta_rule: invocations for a column of the state */
 #define DELTA_COLUMNS    16u  /* delta_rule: columns of a workgroup, WORKGROUP_MAX / DELTA_LANES */

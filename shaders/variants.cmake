@@ -87,6 +87,8 @@ kernel(attn_cap_fwd_half coopmat TUNE NEEDS COOPMAT SUBGROUP F16 PROBE coopmat W
 kernel(attn_cap_fwd_half d128 WHERE dim 128 128 WG 128 SPEC TILE=32 FILE attn_fwd.comp DEFINES SPAN=64 DIM=128 CAP=1)
 kernel(attn_cap_fwd_half base WG 128 SPEC TILE=32 FILE attn_fwd.comp DEFINES SPAN=32 CAP=1)
 kernel(attn_sinks base)
+kernel(attn_step cpu NEEDS CPU LANES8 WG 8 DEFINES CPU=1)
+kernel(attn_step base WG 64)
 kernel(softcap base)
 kernel(softcap_bwd base)
 kernel(attn_fwd_half coopmat TUNE NEEDS COOPMAT SUBGROUP F16 PROBE coopmat WHERE dim 8 128 WG 256 SUBGROUP_SIZE smallest SPEC TILE=64 FILE attn_fwd_half_coopmat.comp)
@@ -106,6 +108,8 @@ kernel(nll cpu NEEDS CPU LANES8 WG 8 DEFINES CPU=1)
 kernel(nll base WG 128)
 kernel(kl cpu NEEDS CPU LANES8 WG 8 DEFINES CPU=1)
 kernel(kl base WG 128)
+kernel(draw cpu NEEDS CPU LANES8 WG 8 DEFINES CPU=1)
+kernel(draw base WG 128)
 
 # ---- transformer backward
 kernel(rmsnorm_bwd cpu NEEDS CPU LANES8 WG 8 DEFINES CPU=1)

@@ -238,7 +238,8 @@ expect 'calibration file is a folder' 2 'not a regular file' -- \
 head -c 100 "$tmp/text" >"$tmp/tiny"
 expect 'calibration shorter than one window' 2 'tiny.* (window|token)' '.' -- \
     "${quantize[@]}" "$tmp/good" "${out[@]}" --method gptq --calib "$tmp/tiny" --ctx 256
-expect 'no calibration text' 2 'needs a calibration text' 'rtn' -- "${quantize[@]}" "$tmp/good" "${out[@]}"
+expect 'a text beside the one that the model writes' 2 '--calib self is in place of a text' -- \
+    "${quantize[@]}" "$tmp/good" "${out[@]}" --calib self --calib "$tmp/text"
 expect 'text of eval not there' 2 'no/such/text' 'spelling' -- "$gsq" eval "$tmp/good" --text "$tmp/no/such/text" --ctx 64
 
 # Where the result goes.

@@ -69,9 +69,6 @@ check 'rounding needs none' test "$rc" -eq 0
 unset GSQ_DATA
 check 'nothing was written' test ! -e x -a ! -e x.gguf
 
-# Without a text the hint names it.
-expect 'the hint' 2 'needs a calibration text' 'calib default' -- "$gsq" quantize "$demo" -o x --group 64
-
 # A work folder knows the text.
 slow=(--group 64 --method gsq --effort fast --steps 4 --keep-work)
 learn worked default "${slow[@]}"

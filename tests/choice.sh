@@ -29,8 +29,8 @@ file() { find "$tmp/cache" -name 'variants-*.json' 2>/dev/null; }
 
 # ---- what measures
 check "$kernel has the candidate $variant, not tried" test "$(choice state)" = new
-run "$gsq" quantize "$demo" -o "$tmp/dry" --dry-run
-check 'a dry run without a text tries nothing' test "$rc" -eq 0 -a -z "$(file)"
+run "$gsq" quantize "$demo" -o "$tmp/dry" --method rtn --dry-run
+check 'a dry run that reads no text tries nothing' test "$rc" -eq 0 -a -z "$(file)"
 run env GSQ_WITHOUT= "$gsq" bench --choose
 check 'nor does a CPU device' test "$rc" -eq 0 -a -z "$(file)"
 check 'which says so' grep -q 'nothing to choose' "$tmp/out"

@@ -44,5 +44,5 @@ says 'what does not fit is said' 'x["quick"]["seconds"] > 0 and "device memory" 
 run "${plan[@]}" "${text[@]}" --method gptq --json
 says 'gptq has none' 'not x and p["predicted_seconds"] > 0'
 run "${plan[@]}" --json
-says 'nor has a plan without a text' 'not x and p["predicted_seconds"] == 0'
+says 'a plan without a text has them' 'len(x) == 5 and 0 < x["quick"]["seconds"] < x["balanced"]["seconds"]'
 done_testing

@@ -21,8 +21,8 @@ least() { # NAME OPTION...
     shift
     local low=16
     mib=272
-    while [[ $((mib - low)) -gt 1 ]]; do # without the text, which the plan does not depend on
-        within_mib $(((mib + low) / 2)) "$@" --dry-run
+    while [[ $((mib - low)) -gt 1 ]]; do
+        within_mib $(((mib + low) / 2)) "$@" "${text[@]}" --dry-run
         if [[ $rc -eq 0 ]]; then mib=$(((mib + low) / 2)); else low=$(((mib + low) / 2)); fi
     done
     within_mib "$((mib - 1))" "$@" "${text[@]}"

@@ -324,7 +324,7 @@ static void compare_sampled(struct kernel_test *t)
     double want[300], mag[300], lead;
     for (uint64_t i = 0; i < t->b[0].n; i++) {
         if (i % cols == 0) {
-            label = ref_sampled_label(logits + i, cols, t->s.row0 + (uint32_t)(i / cols), t->s.seed, &lead);
+            label = ref_sampled_label(logits + i, cols, t->s.row0 + (uint32_t)(i / cols), 0, t->s.seed, &lead);
             for (uint32_t c = 0; lead < 1e-3 && c < cols; c++) /* a tie is decided by rounding */
                 label = got[i + c] < got[i + label] ? c : label;
             ref_nll_bwd(logits + i, label, cols, t->s.factor, want, mag);
@@ -335,6 +335,60 @@ static void compare_sampled(struct kernel_test *t)
 }
 CASES(sampled_bwd, sampled_bwd, matrix_shapes, prepare_sampled, compare_sampled)
 
+static void prepare_draw(struct kernel_test *t)
+{
+    float *logits = t->in[0];
+    t->s.factor = 1;
+    t->s.row0 = 100;
+    t->s.step = 9;
+    t->s.seed = 7;
+    for (uint64_t i = 0; i < t->b[0].n; i++)
+        logits[i] += 100; /* only differences count */
+}
+
+/* Whether a row's id is the one, or as near to it as rounding can tell. */
+static void expect_id(const struct kernel_test *t, uint32_t row, uint32_t id, uint32_t want, double lead)
+{
+    assert_true(id < t->s.cols);
+    if (lead > 1e-3)
+        expect(t, row, id, want, 0);
+}
+
+static void compare_draw(struct kernel_test *t)
+{
+    const float *logits = t->in[0];
+    const uint32_t *got = kernel_out(t, 1), cols = t->s.cols;
+    double lead;
+    for (uint32_t r = 0; r < t->s.rows; r++) {
+        const float *row = logits + (size_t)r * cols;
+        uint32_t want = ref_sampled_label(row, cols, t->s.row0 + r, t->s.step, t->s.seed, &lead);
+        expect_id(t, r, got[r], want, lead);
+    }
+}
+CASES(draw, draw, matrix_shapes, prepare_draw, compare_draw)
+
+/* Without noise: the likeliest, of equals the first. */
+static void prepare_draw_best(struct kernel_test *t)
+{
+    float *logits = t->in[0];
+    t->s.factor = 0;
+    for (uint64_t i = 0; i < t->b[0].n; i++)
+        logits[i] = roundf(logits[i]);
+}
+
+static void compare_draw_best(struct kernel_test *t)
+{
+    const float *logits = t->in[0];
+    const uint32_t *got = kernel_out(t, 1), cols = t->s.cols;
+    for (uint32_t r = 0; r < t->s.rows; r++) {
+        uint32_t best = 0;
+        for (uint32_t c = 1; c < cols; c++)
+            best = logits[(size_t)r * cols + c] > logits[(size_t)r * cols + best] ? c : best;
+        expect(t, r, got[r], best, 0);
+    }
+}
+CASES(draw_best, draw, matrix_shapes, prepare_draw_best, compare_draw_best)
+
 /* Labels come as often as they are likely, and others for another seed. */
 static void test_sampled_reference(void **state)
 {
@@ -344,9 +398,9 @@ static void test_sampled_reference(void **state)
     double z = ref_logsumexp(logits, CLASSES), lead;
     uint32_t counts[CLASSES] = {0}, same = 0;
     for (uint32_t row = 0; row < DRAWS; row++) {
-        uint32_t label = ref_sampled_label(logits, CLASSES, row, 3, &lead);
+        uint32_t label = ref_sampled_label(logits, CLASSES, row, 0, 3, &lead);
         counts[label]++;
-        same += label == ref_sampled_label(logits, CLASSES, row, 4, &lead);
+        same += label == ref_sampled_label(logits, CLASSES, row, 0, 4, &lead);
     }
     double repeats = 0;
     for (int c = 0; c < CLASSES; c++) {
@@ -719,6 +773,8 @@ int main(void)
         cmocka_unit_test(test_sampled_reference),
         cmocka_unit_test(test_nll_reference),
         cmocka_unit_test(test_sampled_bwd),
+        cmocka_unit_test(test_draw),
+        cmocka_unit_test(test_draw_best),
         cmocka_unit_test(test_reduce_sum),
         cmocka_unit_test(test_scale_grad),
         cmocka_unit_test(test_adam_step),

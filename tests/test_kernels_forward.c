@@ -730,6 +730,51 @@ static void compare_attn(struct kernel_test *t)
 CASES(attn_fwd, attn_fwd, attn_shapes, NULL, compare_attn)
 CASES(attn_cap_fwd, attn_cap_fwd, attn_shapes, NULL, compare_attn)
 
+#define STEP(w, at_, h, kv, d, slide, scale_, cap_)                                                                    \
+    {                                                                                                                  \
+        .windows = w, .at = at_, .heads = h, .kv_heads = kv, .dim = d, .sliding = slide, .scale = scale_, .cap = cap_  \
+    }
+static const struct kernel_shape step_shapes[] = {
+    STEP(1, 0, 1, 1, 2, 0, 0.7f, 0),     STEP(3, 4, 2, 1, 8, 0, 0.35f, 0),     STEP(5, 32, 4, 2, 64, 0, 0.125f, 2),
+    STEP(2, 69, 2, 2, 128, 7, 0.09f, 0), STEP(1, 39, 3, 1, 256, 0, 0.06f, 0),  STEP(2, 66, 2, 1, 30, 16, 0.2f, 0),
+    STEP(1, 99, 1, 1, 96, 1, 0.1f, 0),   STEP(2, 511, 2, 1, 250, 0, 0.06f, 3), STEP(300, 17, 2, 1, 16, 5, 0.2f, 0),
+};
+
+/* The last position of windows of at + 1. */
+static void compare_step(struct kernel_test *t)
+{
+    const struct kernel_shape *s = &t->s;
+    const uint32_t ctx = s->at + 1, kv = s->kv_heads * s->dim, width = s->heads * s->dim;
+    const struct ref_attn p = {s->windows, ctx, s->heads, s->kv_heads, s->dim, s->sliding, s->scale, s->cap};
+    const float *q = t->in[0], *out = kernel_out(t, 3), *lse = kernel_out(t, 4);
+    float *whole_q = calloc((size_t)s->windows * ctx * width, sizeof *whole_q), *by_window[2];
+    assert_non_null(whole_q);
+    for (uint32_t w = 0; w < s->windows; w++)
+        memcpy(whole_q + ((size_t)w * ctx + s->at) * width, q + (size_t)w * width, width * sizeof *q);
+    for (int i = 0; i < 2; i++) {
+        const float *by_position = t->in[1 + i];
+        by_window[i] = malloc((size_t)s->windows * ctx * kv * sizeof *by_window[i]);
+        assert_non_null(by_window[i]);
+        for (uint32_t w = 0; w < s->windows; w++)
+            for (uint32_t j = 0; j < ctx; j++)
+                memcpy(by_window[i] + ((size_t)w * ctx + j) * kv, by_position + ((size_t)j * s->windows + w) * kv,
+                       kv * sizeof **by_window);
+    }
+    for (size_t i = 0; i < t->b[4].n; i++) { /* window and head */
+        double want[256], want_lse, mag;
+        uint32_t dim = s->dim;
+        ref_attn_row(&p, whole_q, by_window[0], by_window[1], (uint32_t)(i / s->heads), s->at, (uint32_t)(i % s->heads),
+                     want, &want_lse, &mag);
+        check(t->kernel, "log sum exp", i, lse[i], want_lse, (p.scale * 16 * dim + ctx + 32) * FLT_EPSILON);
+        for (uint32_t d = 0; d < dim; d++)
+            expect(t, i * dim + d, out[i * dim + d], want[d], mag * ((4 * dim + ctx + 64) * FLT_EPSILON));
+    }
+    free(whole_q);
+    free(by_window[0]);
+    free(by_window[1]);
+}
+CASES(attn_step, attn_step, step_shapes, NULL, compare_step)
+
 static void compare_softcap(struct kernel_test *t)
 {
     const float *x = t->in[0], *got = kernel_out(t, 0);
@@ -813,6 +858,7 @@ int main(void)
         cmocka_unit_test(test_softcap),
         cmocka_unit_test(test_clamped_fwd),
         cmocka_unit_test(test_attn_sinks),
+        cmocka_unit_test(test_attn_step),
     };
     const struct CMUnitTest no_push[] = {
         cmocka_unit_test(test_transpose),

@@ -186,7 +186,7 @@ static double loss_of(const struct rig *r, const uint32_t *list, uint32_t n, uin
         for (uint32_t v = 0; v < c.vocab; v++)
             logits[v] = (float)p[v];
         if (draw) {
-            labels[t] = ref_sampled_label(logits, c.vocab, t, SEED, &lead);
+            labels[t] = ref_sampled_label(logits, c.vocab, t, 0, SEED, &lead);
             assert_true(lead > 1e-4); /* else another seed: rounding decides */
         }
         sum -= p[labels[t]];

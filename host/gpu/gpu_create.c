@@ -84,6 +84,7 @@ static bool fake_limits(struct gpu *g, const char *text, struct err *e)
         const char *name;
         uint64_t *bytes;
     } limits[] = {{"memory=", &i->mem_limit}, {"alloc=", &i->max_alloc}, {"range=", &i->max_range}};
+    i->as_if = text && *text;
     while (text && *text) {
         size_t known = 0, n = strcspn(text, ",");
         for (size_t k = 0; k < sizeof limits / sizeof *limits; k++) {

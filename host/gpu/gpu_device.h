@@ -43,6 +43,7 @@ struct gpu_info {
     uint32_t min_align;  /* of a view's offset */
     uint64_t heap_bytes; /* of device memory */
     uint64_t mem_limit;  /* what this run may use */
+    bool as_if;          /* limits are those of another device (GSQ_DEVICE_LIMITS) */
     double timestamp_ns; /* per tick; 0: no timestamps */
     char driver_uuid_hex[33];
     uint32_t driver_version; /* in the vendor's own counting */

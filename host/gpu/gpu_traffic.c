@@ -29,6 +29,7 @@ static const double flop_per_work[KERNEL_COUNT] = {
     [KERNEL_ID_mla_heads] = 6,    [KERNEL_ID_conv_silu] = 12,   [KERNEL_ID_l2norm] = 3,
     [KERNEL_ID_norm_gated] = 8,   [KERNEL_ID_gate_heads] = 4,   [KERNEL_ID_clamped_fwd] = 8,
     [KERNEL_ID_clamped_bwd] = 15, [KERNEL_ID_attn_sinks] = 4,   [KERNEL_ID_sampled_bwd] = 60,
+    [KERNEL_ID_draw] = 40,        [KERNEL_ID_attn_step] = 4,
 };
 
 /* The number of a kernel's buffer. */

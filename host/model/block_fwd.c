@@ -307,12 +307,63 @@ void block_rope(struct model *m, struct gpu_view table, struct gpu_view x, uint3
     }
 }
 
+static void attention_sinks(struct model *m, const struct block_weights *b, struct gpu_view out, struct gpu_view lse,
+                            struct gpu_view sum, uint32_t rows)
+{
+    const struct model_config *c = m->cfg;
+    const struct gpu_view sinks = b->fixed[ROLE_SINKS];
+    if (sinks.size)
+        run_attn_sinks(m->cmd, gpu_items(m->cmd, KERNEL_ID_attn_sinks, (uint64_t)rows * c->num_heads * c->head_dim),
+                       &(struct attn_sinks_args){.out = out,
+                                                 .lse = lse,
+                                                 .sinks = sinks,
+                                                 .sum = sum,
+                                                 .rows = rows,
+                                                 .heads = c->num_heads,
+                                                 .dim = c->head_dim});
+}
+
+/* Of windows that grow. */
+static void attention_step(struct model *m, const struct block_weights *b, const struct block_scratch *s,
+                           uint32_t windows)
+{
+    const struct model_config *c = m->cfg;
+    const struct attn_past *past = &s->past;
+    const uint64_t row = (uint64_t)windows * c->num_kv_heads * c->head_dim * 4, seen = (past->at + 1) * row;
+    struct gpu_view out = block_rows(s->attn, 0, windows, c->num_heads * c->head_dim),
+                    lse = block_rows(b->fixed[ROLE_SINKS].size ? s->lse_positions : s->lse, 0, windows, c->num_heads);
+    struct gpu_grid grid = gpu_rows((uint64_t)windows * c->num_heads);
+    assert(m->ctx == 1 && past->at < ATTN_STEP_MAX);
+    gpu_copy(m->cmd, gpu_slice(past->keys, past->at * row, row), s->k, row);
+    gpu_copy(m->cmd, gpu_slice(past->values, past->at * row, row), s->v, row);
+    grid.work = (double)windows * c->num_heads * c->head_dim * (past->at + 1);
+    run_attn_step(m->cmd, grid,
+                  &(struct attn_step_args){.q = block_rows(s->q, 0, windows, c->num_heads * c->head_dim),
+                                           .keys = gpu_slice(past->keys, 0, seen),
+                                           .values = gpu_slice(past->values, 0, seen),
+                                           .out = out,
+                                           .lse = lse,
+                                           .windows = windows,
+                                           .at = past->at,
+                                           .heads = c->num_heads,
+                                           .kv_heads = c->num_kv_heads,
+                                           .dim = c->head_dim,
+                                           .sliding = b->sliding,
+                                           .scale = (float)config_attention_scale(c),
+                                           .cap = (float)c->score_cap});
+    attention_sinks(m, b, out, lse, block_rows(s->lse, 0, windows, c->num_heads), windows);
+}
+
 static void attention(struct model *m, const struct block_weights *b, const struct block_scratch *s, uint32_t windows)
 {
     const struct model_config *c = m->cfg;
+    if (s->past.keys.size) {
+        attention_step(m, b, s, windows);
+        return;
+    }
     uint32_t q = c->num_heads * c->head_dim, kv = c->num_kv_heads * c->head_dim;
     uint32_t tile = block_window_tile(m, q, windows);
-    const struct gpu_view sinks = b->fixed[ROLE_SINKS];
+    const bool sinks = b->fixed[ROLE_SINKS].size > 0;
     for (uint32_t w = 0; w < windows; w += tile) {
         uint32_t n = (uint32_t)min_u64(tile, windows - w);
         uint64_t row = (uint64_t)w * m->ctx, rows = (uint64_t)n * m->ctx;
@@ -320,7 +371,7 @@ static void attention(struct model *m, const struct block_weights *b, const stru
                                   .k = block_rows(s->k, row, rows, kv),
                                   .v = block_rows(s->v, row, rows, kv),
                                   .out = block_rows(s->attn, row, rows, q),
-                                  .lse = block_rows(sinks.size ? s->lse_positions : s->lse, row, rows, c->num_heads),
+                                  .lse = block_rows(sinks ? s->lse_positions : s->lse, row, rows, c->num_heads),
                                   .windows = n,
                                   .ctx = m->ctx,
                                   .heads = c->num_heads,
@@ -329,15 +380,7 @@ static void attention(struct model *m, const struct block_weights *b, const stru
                                   .sliding = b->sliding,
                                   .scale = (float)config_attention_scale(c)};
         (s->steering ? tiled_attn_fwd_steering : tiled_attn_fwd_capped)(m->cmd, &a, (float)c->score_cap);
-        if (sinks.size)
-            run_attn_sinks(m->cmd, gpu_items(m->cmd, KERNEL_ID_attn_sinks, rows * q),
-                           &(struct attn_sinks_args){.out = a.out,
-                                                     .lse = a.lse,
-                                                     .sinks = sinks,
-                                                     .sum = block_rows(s->lse, row, rows, c->num_heads),
-                                                     .rows = (uint32_t)rows,
-                                                     .heads = c->num_heads,
-                                                     .dim = c->head_dim});
+        attention_sinks(m, b, a.out, a.lse, block_rows(s->lse, row, rows, c->num_heads), (uint32_t)rows);
     }
 }
 

@@ -5,6 +5,11 @@
 
 #include "host/model/model.h"
 
+/* Windows that grow by a position at a time, ctx being 1: what positions 0 .. at gave of a block, `at` being the one that comes. */
+struct attn_past {
+    struct gpu_view keys, values; /* [positions, windows, kv_heads, head_dim]; one binding holds them */
+    uint32_t at;
+};
 /* Scratch for at most max_windows windows. T = windows * ctx. */
 struct block_scratch {
     uint32_t max_windows;
@@ -23,6 +28,7 @@ struct block_scratch {
     struct gpu_view gate, up;          /* [T, intermediate] */
     struct gpu_view act;               /* [T, intermediate]: input of down */
     struct gpu_view added[HALF_COUNT]; /* [T, hidden]: what a half adds, before its norm, where the family has one */
+    struct attn_past past;             /* set by the caller; empty: windows are whole */
     bool steering; /* for calibration or gradients, no loss that decides or is told: operands may be rounded to 11
                                  bits, in products (GEMM_STEERING) and attention */
     struct gpu_view share, shared; /* [T], [T, hidden] of a shared expert that is weighted */

@@ -304,10 +304,23 @@ bool quantize_diagonal(const struct quantize_options *o)
     return o->imatrix && !o->calib && o->method != METHOD_RTN;
 }
 
+bool quantize_samples(const struct quantize_options *o)
+{
+    return o->method != METHOD_RTN && o->calib && strcmp(o->calib, CALIB_SELF) == 0;
+}
+
 bool quantize_settle(struct quantize_options *o, struct err *e)
 {
     if (o->settled)
         return true;
+    if (o->method != METHOD_RTN && !o->calib && !o->imatrix) {
+        o->calib = CALIB_SELF;
+        o->no_text = true;
+    }
+    if (quantize_samples(o) && o->n_more_calib) {
+        err_set(e, ERR_USER, "--calib self is in place of a text, and %s is one", o->more_calib[0]);
+        return err_hint(e, "leave --calib self out, or the others");
+    }
     drop_numbers(o);
     if (o->refine)
         return o->settled = settle_refine(o, e);

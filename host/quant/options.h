@@ -103,7 +103,8 @@ struct quantize_options {
     size_t n_rules;
     const char *const *more_calib; /* further texts, mixed with it window by window; with calib at most TEXTS_MOST */
     size_t n_more_calib;
-    const char *calib;   /* text file, or "default" (formats/shipped_text.h); not needed for RTN */
+    const char *calib;   /* text file, "default" (formats/shipped_text.h) or CALIB_SELF; not needed for RTN */
+    bool no_text;        /* by quantize_settle: none was named, and CALIB_SELF stands for it */
     const char *imatrix; /* importance matrix (formats/read/imatrix.h): in place of a text, or beside one for what
                             has no Hessian; NULL */
     /* Parts of names of weights ("attn_v"): of these alone the importance counts, or with importance_skip of all others; all
@@ -127,11 +128,16 @@ struct quantize_options {
     bool force;         /* write over an output that gsq did not write */
     bool keep_work;     /* do not remove the work folder after a finished export */
 };
+/* In place of a text: the model writes one (sampling.h). A file of that name is ./self. */
+#define CALIB_SELF "self"
+/* Whether it does in this run. */
+bool quantize_samples(const struct quantize_options *o);
 /* Weights that share a scale in a folder format, where nothing is said. */
 #define GROUP_DEFAULT 128u
 /* Fills in defaults that depend on other options: the group; of a GGUF the mixture from --bits, or the type from the
  * mixture. Rejects contradictory options (ERR_USER): types of GGUF in a folder format, bits that no type of GGUF
- * stores, a group that is not a multiple of a type's own, a mixture without a type to quantize to. Idempotent. */
+ * stores, a group that is not a multiple of a type's own, a mixture without a type to quantize to. Where text is read and none
+ * is named, the model writes it. Idempotent. */
 bool quantize_settle(struct quantize_options *o, struct err *e);
 /* Whether the mixture quantizes nothing (F32, F16, BF16, COPY): then it is a conversion (convert.h), and
  * quantize_settle refuses it. */

@@ -5,6 +5,7 @@
 
 #include "formats/read/matrix.h"
 #include "host/model/acts.h"
+#include "host/model/sampling.h"
 #include "host/quant/options.h"
 
 /* Windows held out by default: an eighth of the samples, at most this many. */
@@ -53,6 +54,7 @@ struct plan {
     uint32_t scale_micro;   /* the same for the pass over scales */
     uint32_t ctx, samples;
     uint32_t holdout;                                     /* of the samples, how many windows only judge */
+    struct sampling sampling;                             /* of the calibration, where the model writes it */
     uint64_t tune_bytes;                                  /* optimiser state at a time */
     uint64_t acts_bytes;                                  /* of all windows, once */
     uint64_t scale_acts_bytes;                            /* of what the pass over scales keeps */
@@ -73,6 +75,7 @@ struct plan {
     uint32_t block_steps;     /* optimiser steps of each half of a block */
     uint32_t scale_steps;     /* of the pass over scales; 0: it is not done */
     double predicted_seconds; /* of the whole run; 0: not measured */
+    double sample_seconds;    /* of that: the text that the model writes */
     struct plan_effort efforts[EFFORT_COUNT];
     unsigned n_efforts;        /* 0: not known, or the method has none */
     char run[33];              /* hash of what is asked for (identity_result); zeros until it is known */

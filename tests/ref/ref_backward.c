@@ -69,12 +69,12 @@ void ref_kl_bwd(const float *ref, const float *logits, uint32_t cols, double fac
     }
 }
 
-uint32_t ref_sampled_label(const float *logits, uint32_t cols, uint32_t row, uint32_t seed, double *lead)
+uint32_t ref_sampled_label(const float *logits, uint32_t cols, uint32_t row, uint32_t step, uint32_t seed, double *lead)
 {
     uint32_t label = 0, bits[REF_LEVELS];
     double best = -INFINITY, next = -INFINITY;
     for (uint32_t c = 0; c < cols; c++) {
-        ref_noise_words((uint64_t)c << 32 | row, 0, 0, seed, bits);
+        ref_noise_words((uint64_t)c << 32 | row, 0, step, seed, bits);
         double noisy = logits[c] - log(-log1p(-ref_uniform(bits[0])));
         if (noisy > best) {
             next = best;

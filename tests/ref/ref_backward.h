@@ -20,8 +20,9 @@ struct ref_swiglu_bwd ref_geglu_bwd(double gate, double up, double dact);
 struct ref_swiglu_bwd ref_clamped_bwd(double gate, double up, double dact);
 /* dlogits[cols] of one row. */
 void ref_kl_bwd(const float *ref, const float *logits, uint32_t cols, double factor, double *dlogits, double *mag);
-/* The label that a row's noise draws from softmax(logits), by its definition; *lead: how far its noisy logit lies before the next. */
-uint32_t ref_sampled_label(const float *logits, uint32_t cols, uint32_t row, uint32_t seed, double *lead);
+/* The label that a row's noise draws at a step from softmax(logits), by its definition; *lead: how far its noisy logit lies before the next. */
+uint32_t ref_sampled_label(const float *logits, uint32_t cols, uint32_t row, uint32_t step, uint32_t seed,
+                           double *lead);
 /* dlogits[cols] of one row: of the NLL of a label. */
 void ref_nll_bwd(const float *logits, uint32_t label, uint32_t cols, double factor, double *dlogits, double *mag);
 struct ref_adam {

@@ -425,6 +425,36 @@ static bool place_all(struct sizing *s, struct err *why)
     return done && (!plan_scales(s->o) || place_scales(s, why));
 }
 
+/* The text that the model writes, before all else: within the run's memory. Where that is its widest moment, the plan says so. */
+static bool plan_sampling(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
+{
+    struct sampling *s = &p->sampling;
+    struct model as_if = *m;
+    *s = (struct sampling){0};
+    if (!quantize_samples(o))
+        return true;
+    if (!sampling_size(s, &as_if, (uint64_t)p->samples * m->ctx, p->device_limit, host_for_acts(p, m, o), e)) {
+        err_context(e, "the text that the model writes");
+        return err_hint(e, "raise --mem-limit, or give a text with --calib: default is the one that comes with gsq");
+    }
+    if (s->device_bytes > p->device_bytes) {
+        const uint64_t base = gpu_memory_used(m->gpu);
+        const struct memory_line lines[] = {
+            {"blocks' weights (f32), while text is written", s->weight_bytes},
+            {"keys and values", s->past_bytes},
+            {"a position of all segments", s->device_bytes - s->weight_bytes - s->past_bytes - base},
+            {"norms and tables", base},
+        };
+        p->device_bytes = s->device_bytes;
+        p->n_lines = 0;
+        for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+            if (lines[i].bytes)
+                p->lines[p->n_lines++] = lines[i];
+    }
+    p->host_bytes = max_u64(p->host_bytes, s->host_bytes);
+    return true;
+}
+
 static bool plan_device(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
     struct sizing s = {.p = p, .m = m, .o = o};
@@ -456,7 +486,7 @@ static bool plan_device(struct plan *p, const struct model *m, const struct quan
         p->host_bytes += host_acts(p, o) + host_experts(p, m, o) + host_behind(p, o);
         p->acts_tier = tier_name(p, o);
     }
-    return true;
+    return plan_sampling(p, m, o, e);
 }
 
 static bool host_fits(const struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "formats/gguf/gguf.h"
+#include "formats/shipped_text.h"
 #include "formats/write/write_gguf.h"
 #include "formats/write/write_hf.h"
 #include "host/base/log.h"
@@ -107,15 +108,10 @@ static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t
         log_info("no text: each linear is learned alone, on the importance of its inputs");
         return true;
     }
-    if (o->method == METHOD_RTN || (o->dry_run && !o->calib))
+    if (o->method == METHOD_RTN)
         return true;
-    if (!o->calib) {
-        err_set(e, ERR_USER, "--method %s needs a calibration text", method_name(o->method));
-        return err_hint(
-            e,
-            "give a text file like what the model will read with --calib, or --calib default, the text that comes with "
-            "gsq; --method rtn needs none");
-    }
+    if (quantize_samples(o))
+        return job_sample_begin(j, o, ctx, e);
     if (!windows_load_texts(&j->windows, j->ck, j->texts, j->n_texts, ctx, o->samples, &j->watch, e))
         return false;
     uint32_t asked = o->samples;
@@ -281,9 +277,9 @@ static bool run_all(struct job *j, struct err *e)
         !gpu_arena_create(&j->scratch, gpu_cmd_gpu(j->cmd), "scratch", e) ||
         !gpu_arena_create_host(&j->kept, gpu_cmd_gpu(j->cmd), "best epoch", e))
         return false;
-    if (!job_outputs(j, e))
-        return false;
     bool ahead = j->blocks_whole < j->plan.n_layers || job_importance_ahead(j) || job_scales_ahead(j);
+    if ((ahead && !job_sample(j, e)) || !job_outputs(j, e))
+        return false;
     if (o->method != METHOD_RTN && !quantize_diagonal(o) && ahead && !embed_windows(j, e))
         return false;
     if (j->blocks_whole && (j->acts || j->targets)) { /* they are walked through again */
@@ -354,11 +350,26 @@ static void summarize(struct job *j)
     out->device_busy = j->cmd ? gpu_cmd_busy(j->cmd) - j->busy_before : 0;
 }
 
-/* Speeds, for the prediction. A plan that leaves the text open is there at once. */
+/* Speeds, for the prediction. A plan for a device that is not there has none. */
 static bool measure(struct job *j, struct err *e)
 {
-    bool open = j->o->dry_run && j->o->method != METHOD_RTN && !j->o->calib && !j->o->imatrix;
-    return !j->cmd || open || (tell_phase(j, "measure", e) && speed_measure(&j->speed, j->m, &j->plan, j->o, e));
+    return !j->cmd || (j->o->dry_run && gpu_info(gpu_cmd_gpu(j->cmd))->as_if) || (tell_phase(j, "measure", e) && speed_measure(&j->speed, j->m, &j->plan, j->o, e));
+}
+
+/* Where none was named, and the model cannot write one: the text that comes with gsq. */
+static bool take_text(struct job *j, struct quantize_options *o, struct err *e)
+{
+    if (!o->no_text || sampling_can(checkpoint_config(j->ck)))
+        return true;
+    log_info(
+        "no text: gsq cannot write one with a model that has the gated delta rule, and takes the one that it comes "
+        "with; a text like what the model will read is better: --calib FILE");
+    o->calib = SHIPPED_TEXT;
+    o->no_text = false;
+    if (!windows_texts(j->texts, &j->n_texts, o->calib, NULL, 0, j->calib, sizeof j->calib, e))
+        return false;
+    o->calib = j->texts[0];
+    return true;
 }
 
 bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, const struct job_callbacks *cb,
@@ -375,7 +386,7 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     progress_watch_begin(&j.watch, &j.cb->progress, &j.eta, cmd);
     bool ok = quantize_settle(&o, e) && manifest_accept_check(o.accept, e) && job_out_paths(&j, &o, e) &&
               checkpoint_open(&j.ck, o.model_dir, e) && checkpoint_set_tiled(j.ck, o.format == EXPORT_GGUF, e) &&
-              job_out_check(&j, e) && job_out_lock(&j, e);
+              take_text(&j, &o, e) && job_out_check(&j, e) && job_out_lock(&j, e);
     if (ok && o.format == EXPORT_GGUF && !o.refine)
         checkpoint_split_latent(j.ck);
     if (ok) {

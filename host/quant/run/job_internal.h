@@ -94,6 +94,7 @@ void job_out_unlock(struct job *j, bool ok);
 /* Kinds of work, for the eta. */
 enum work {
     WORK_CHECK,   /* every weight looked at once */
+    WORK_SAMPLE,  /* the text that the model writes */
     WORK_OUTPUT,  /* the pass that finds Hessians of outputs */
     WORK_LOAD,    /* weights to the device, embeddings */
     WORK_FORWARD, /* through halves of blocks */
@@ -129,6 +130,8 @@ double job_expert_hessian_work(const struct job *j, const struct matrix *down);
 double job_expert_work(const struct job *j, const struct matrix *down);
 /* Of the pass that finds Hessians of outputs; 0 where it is not done. */
 double job_output_work(const struct job *j);
+/* Of the text that the model writes; 0 where there is another. */
+double job_sample_work(const struct job *j);
 /* The Hessian of all inputs of a layer with experts; 0 where none needs it. */
 double job_layer_hessian_work(const struct job *j, uint32_t layer);
 /* Of the pass over scales; 0 where it is not done. Of judging once, its first part. */
@@ -198,6 +201,12 @@ bool job_report_stored(struct job *j, uint32_t layer, uint32_t part, struct err 
 bool job_stored(struct job *j, bool wait, struct err *e);
 /* Tells of a stage that ran. */
 void job_report_stage(struct job *j, const struct stage_report *r);
+
+/* ---- job_sample.c ---- */
+/* Where the model writes its own calibration: the windows, but for their ids. */
+bool job_sample_begin(struct job *j, const struct quantize_options *o, uint32_t ctx, struct err *e);
+/* The ids: written, or from the work folder, which keeps them. Nothing where there is a text. */
+bool job_sample(struct job *j, struct err *e);
 
 /* ---- job_output.c ---- */
 /* The Hessians of outputs, where they are wanted and the work folder has not what unfinished blocks need. */

@@ -35,7 +35,7 @@ bool job_out_paths(struct job *j, struct quantize_options *o, struct err *e)
                            : take_path(j->work_dir, sizeof j->work_dir, o->out_dir, ".work", e));
     o->out_dir = j->out_dir;
     o->work_dir = j->work_dir;
-    if (!ok || o->method == METHOD_RTN || !o->calib)
+    if (!ok || o->method == METHOD_RTN || !o->calib || quantize_samples(o))
         return ok;
     ok = windows_texts(j->texts, &j->n_texts, o->calib, o->more_calib, o->n_more_calib, j->calib, sizeof j->calib, e);
     o->calib = j->texts[0];
@@ -45,7 +45,7 @@ bool job_out_paths(struct job *j, struct quantize_options *o, struct err *e)
 bool job_out_check(struct job *j, struct err *e)
 {
     const struct quantize_options *o = j->o;
-    const char *const inputs[] = {o->calib, o->imatrix, o->refine, checkpoint_dir(j->ck)};
+    const char *const inputs[] = {j->n_texts ? o->calib : NULL, o->imatrix, o->refine, checkpoint_dir(j->ck)};
     const size_t n = sizeof inputs / sizeof *inputs;
     if (!out_not_input("the output", o->out_dir, j->texts, j->n_texts, e) ||
         !out_not_input("--work", o->work_dir, j->texts, j->n_texts, e))

@@ -16,6 +16,7 @@
 #define SECONDS_PER_STORE 4e-9 /* a weight's code to the work folder, and to the disk */
 #define SECONDS_PER_BYTE  2e-9 /* of the result's file */
 #define SECONDS_PER_PACK  5e-9 /* a weight's code read from the work folder and packed into a GGUF */
+#define PASS_SECONDS      1e-3 /* a position of text that the model writes, beside its products */
 #define BLOCK_SECONDS     0.02 /* what a block takes beside all that */
 
 /* ---- pieces of a run ---- */
@@ -238,6 +239,24 @@ static double model_both_ways(const struct job *j)
     return 2 * forward + backward + 3 * gemm_seconds(j, (double)c->vocab_size * c->hidden_size * j->plan.ctx);
 }
 
+double job_sample_work(const struct job *j)
+{
+    const struct sampling *s = &j->plan.sampling;
+    const struct model_config *c = j->m->cfg;
+    double pass = PASS_SECONDS, of_head = (double)c->vocab_size * c->hidden_size;
+    if (!s->length)
+        return 0;
+    for (uint32_t layer = 0; layer < j->plan.n_layers; layer++) {
+        const struct block_items b = plan_block(&j->plan, layer);
+        double load = 0;
+        for (uint32_t i = 0; i < b.n; i++)
+            load += layer >= s->stay || b.items[i].expert ? job_load_work(j, &b.items[i]) : 0;
+        pass +=
+            load + gemm_seconds(j, s->lanes * (model_block_products(j->m, layer) + model_expert_products(j->m, layer)));
+    }
+    return sampling_passes(s) * (pass + gemm_seconds(j, s->lanes * of_head));
+}
+
 double job_output_work(const struct job *j)
 {
     double sums = 0;
@@ -317,6 +336,7 @@ static void replay_work(const struct job *j, uint32_t layer, double by_kind[ETA_
 static void other_work(const struct job *j, double by_kind[ETA_KINDS])
 {
     by_kind[WORK_CHECK] += (double)j->plan.weights * SECONDS_PER_CHECK;
+    by_kind[WORK_SAMPLE] += job_sample_work(j);
     by_kind[WORK_OUTPUT] += job_output_work(j);
     by_kind[WORK_SCALES] += job_scales_work(j);
     by_kind[WORK_EXPORT] += j->export_work;
@@ -382,6 +402,7 @@ void job_predict(struct job *j, uint32_t windows)
 {
     j->export_work = export_work(j);
     j->plan.predicted_seconds = j->speed.model.measured ? whole_work(j) : 0;
+    j->plan.sample_seconds = j->speed.model.measured ? job_sample_work(j) : 0;
     predict_efforts(j, windows);
     double largest = 0;
     for (uint32_t layer = 0; layer < j->plan.n_layers; layer++)
@@ -417,8 +438,8 @@ void job_expect(struct job *j, bool replay)
 
 void job_judge_prediction(const struct job *j)
 {
-    static const char *const names[] = {"check", "outputs", "load",   "forward", "hessian", "round",
-                                        "learn", "train",   "scales", "store",   "export"};
+    static const char *const names[] = {"check", "sample", "outputs", "load",   "forward", "hessian",
+                                        "round", "learn",  "train",   "scales", "store",   "export"};
     for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
         const struct eta_kind *k = &j->eta.kind[i];
         if (k->spent > 0)

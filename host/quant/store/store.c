@@ -533,8 +533,9 @@ void store_read_stages(struct store *s, uint32_t layer, struct stage_report stag
 static bool remove_own(void *ctx, const char *name, struct err *e)
 {
     static const char half_manifest[] = MANIFEST ".";
-    static const char *const begins[] = {"block-", "scales.safetensors", "head-importance.safetensors", STORE_OUTPUT,
-                                         KEPT,     half_manifest};
+    static const char *const begins[] = {"block-",     "scales.safetensors", "head-importance.safetensors",
+                                         STORE_OUTPUT, STORE_SAMPLED,        KEPT,
+                                         half_manifest};
     char path[4096];
     for (size_t i = 0; i < sizeof begins / sizeof *begins; i++)
         if (strncmp(name, begins[i], strlen(begins[i])) == 0 && os_path_join(path, sizeof path, ctx, name, e)) {

@@ -17,6 +17,8 @@
  * WORK/outputs-0007.safetensors: MODULE.outputs f32 [rows, min(rows, 512)], the Hessians of the outputs of block 7's linears
  * (output_hessian.h), which are there before the first block is begun.
  *
+ * WORK/sampled.safetensors, where the model writes its own calibration: `ids` u32 [so many], the tokens so far.
+ *
  * Every file holds a checksum of all its bytes, and the hash of the run that it is of (manifest_run); the last two also the
  * hash of the blocks that they were made from. A file that fails any of these is named in a warning and counts as
   * absent: it can be made again, with the same bytes, from the model, the text and the other files. Even the manifest:
@@ -85,6 +87,9 @@ bool store_write_outputs(struct store *s, uint32_t layer, struct block_items b, 
                          struct err *e);
 bool store_has_outputs(struct store *s, uint32_t layer);
 bool store_outputs(struct store *s, const struct matrix *item, const float **tiles, struct err *e);
+/* The first n tokens that the model wrote; how many of them are there, at most n (with a warning where the file is damaged: 0). */
+bool store_write_sampled(struct store *s, const uint32_t *ids, uint64_t n, struct err *e);
+uint64_t store_read_sampled(struct store *s, uint32_t *ids, uint64_t n);
 /* Removes the folder's files (those that the store wrote) and the folder if then empty. */
 void store_remove(struct store **s);
 /* Marks a folder that stays after its run, as was asked for; whether one is marked so. */

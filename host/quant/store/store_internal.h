@@ -40,6 +40,8 @@ struct store {
 
 /* What names of files with Hessians of outputs begin with. */
 #define STORE_OUTPUT "outputs-"
+/* Tokens that the model wrote. */
+#define STORE_SAMPLED "sampled.safetensors"
 
 /* A file of the work folder. */
 bool store_path(const struct store *s, const char *name, char *out, size_t cap, struct err *e);

@@ -1,8 +1,11 @@
-/* What the store keeps of the pass that comes before the blocks: the Hessians of linears' outputs, a file for each layer. */
+/* What the store keeps of what comes before the blocks: the tokens that a model writes itself, the Hessians of linears' outputs, a file
+ * for each layer. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "host/base/log.h"
+#include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/quant/method/hessian.h"
 #include "host/quant/store/store_internal.h"
@@ -96,4 +99,43 @@ bool store_outputs(struct store *s, const struct matrix *item, const float **til
                        (unsigned)item->layer, s->dir, item->module);
     *tiles = (const void *)t->data; /* a file begins with a multiple of 8 bytes of header */
     return true;
+}
+
+/* ---- tokens ---- */
+
+bool store_write_sampled(struct store *s, const uint32_t *ids, uint64_t n, struct err *e)
+{
+    char path[4096];
+    const struct tensor_plan plan = {"ids", DTYPE_U32, 1, {n}};
+    const char *metadata[STORE_OWN_FACTS][2];
+    struct safetensors_writer *w;
+    store_own_facts(s, metadata);
+    if (!store_path(s, STORE_SAMPLED, path, sizeof path, e) ||
+        !safetensors_writer_open(&w, path, &plan, 1, (const char *const(*)[2])metadata, STORE_OWN_FACTS, e))
+        return false;
+    if (safetensors_writer_put(w, ids, (size_t)n * sizeof *ids, e))
+        return safetensors_writer_close(&w, e);
+    safetensors_writer_abort(&w);
+    return false;
+}
+
+uint64_t store_read_sampled(struct store *s, uint32_t *ids, uint64_t n)
+{
+    char path[4096];
+    struct err e = {0};
+    struct safetensors *f = NULL;
+    uint64_t there = 0;
+    if (!store_path(s, STORE_SAMPLED, path, sizeof path, &e) || os_stat(path, NULL) == OS_ABSENT)
+        return 0;
+    if (!store_open_whole(&f, path, s->run, NULL, &e)) {
+        log_warn("%s; it is made again", e.msg);
+        return 0;
+    }
+    const struct tensor *t = safetensors_find(f, "ids");
+    if (t && t->dtype == DTYPE_U32) {
+        there = min_u64(n, t->bytes / sizeof *ids);
+        memcpy(ids, t->data, (size_t)there * sizeof *ids);
+    }
+    safetensors_close(&f);
+    return there;
 }
