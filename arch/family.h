@@ -30,6 +30,8 @@ enum {
     PARTS_DELTA_GROUPED = 1 << 23, /* the same, by key head in in_proj_qkvz and in_proj_ba */
     PARTS_ANY_DELTA = PARTS_DELTA | PARTS_DELTA_GROUPED,
     PARTS_GPT_OSS = 1 << 16, /* "mlp.router" with a bias, biases of experts, attention sinks */
+    PARTS_SHARED_FUSED =
+        1 << 17, /* "shared_mlp", added as it is: rows of gate, then of up, are one matrix, input_linear */
 };
 
 struct family {
@@ -68,6 +70,7 @@ struct family {
     uint32_t usual_full_layers; /* not 0: layers slide only where use_sliding_window says so, and then those from
                                    max_window_layers on, of which this is the usual number */
     enum gating gating;         /* of a configuration that does not say it; 0: layers have no experts */
+    bool stacked_experts;       /* folders in 16 bits have them as transformers does: all of a layer in one tensor */
     bool renormalise;           /* of a configuration without norm_topk_prob */
     bool gguf_renormalise;      /* of a GGUF, whose runners do it by the architecture */
     bool gguf_router;           /* a GGUF says how experts are chosen and weighted, and which layers have none */

@@ -191,7 +191,7 @@ static void test_round_trips(void **state)
             tiny_write(BASE, &o);
             items_all(&x, types[t], t % 2 ? 32 : 64, scale);
             const struct export_options eo = {.format = (enum export_format)f};
-            if (export_check(eo.format, &x.items[0], 0, why, sizeof why) == EXPORT_REFUSED) {
+            if (export_check(eo.format, NULL, &x.items[0], 0, why, sizeof why) == EXPORT_REFUSED) {
                 FAILS(write_random(OUT, BASE, &x, &eo, &e), e, ERR_USER, "bit codes");
                 continue;
             }

@@ -278,7 +278,7 @@ static void test_check(void **state)
                               .cols = cases[i].cols,
                               .coded = true,
                               .spec = {quant_type_find(cases[i].type), cases[i].group, SCALE_F16}};
-        enum export_verdict v = export_check(cases[i].format, &item, cases[i].container, why, sizeof why);
+        enum export_verdict v = export_check(cases[i].format, NULL, &item, cases[i].container, why, sizeof why);
         if (v != cases[i].verdict || !strstr(why, cases[i].part) || (v == EXPORT_OK) != !why[0])
             fail_msg("case %zu: %d, %s", i, (int)v, why);
         assert_true(strlen(why) < sizeof why - 1);

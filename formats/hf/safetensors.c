@@ -7,6 +7,7 @@
 #include "formats/foreign.h"
 #include "formats/json.h"
 #include "formats/side_file.h"
+#include "host/base/grow.h"
 #include "host/base/num.h"
 #include "host/base/str.h"
 
@@ -424,6 +425,9 @@ struct safetensors {
         char *path;
     } * shards;
     uint32_t n_shards, cap;
+    struct strmap view_of; /* by name, into views */
+    const struct tensor **views;
+    size_t n_views, cap_views;
 };
 
 static bool create(struct safetensors **out, size_t n_shards, struct err *e)
@@ -639,14 +643,33 @@ void safetensors_close(struct safetensors **s)
         free((*s)->shards[i].path);
     }
     free((*s)->shards);
+    strmap_free(&(*s)->view_of);
+    free((*s)->views);
     tensor_table_destroy(&(*s)->table);
     free(*s);
     *s = NULL;
 }
 
+bool safetensors_add_view(struct safetensors *s, const struct tensor *view, struct err *e)
+{
+    bool added = true;
+    const struct tensor **grown = grow(s->views, &s->cap_views, s->n_views, sizeof *grown, "parts of tensors", e);
+    if (!grown)
+        return false;
+    s->views = grown;
+    if (!strmap_add(&s->view_of, view->name, strlen(view->name), (uint32_t)s->n_views, &added))
+        return err_nomem(e, "parts of tensors", s->n_views * sizeof *s->views);
+    if (!added || tensor_table_find(s->table, view->name))
+        return err_set(e, ERR_BUG, "%s is there already", view->name);
+    s->views[s->n_views++] = view;
+    return true;
+}
+
 const struct tensor *safetensors_find(const struct safetensors *s, const char *name)
 {
-    return tensor_table_find(s->table, name);
+    const struct tensor *t = tensor_table_find(s->table, name);
+    uint32_t i;
+    return !t && s->n_views && strmap_find(&s->view_of, name, strlen(name), &i) ? s->views[i] : t;
 }
 
 size_t safetensors_count(const struct safetensors *s)

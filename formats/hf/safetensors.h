@@ -81,6 +81,8 @@ bool safetensors_open_dir(struct safetensors **out, const char *dir, struct err 
 /* One file. */
 bool safetensors_open_file(struct safetensors **out, const char *path, struct err *e);
 void safetensors_close(struct safetensors **s);
+/* A part of a tensor under a name of its own, for safetensors_find: in no list, and in use until s is closed. ERR_BUG: the name is taken. */
+bool safetensors_add_view(struct safetensors *s, const struct tensor *view, struct err *e);
 /* NULL if there is none. Hashed: O(1). */
 const struct tensor *safetensors_find(const struct safetensors *s, const char *name);
 size_t safetensors_count(const struct safetensors *s);
@@ -112,6 +114,10 @@ bool safetensors_writer_open(struct safetensors_writer **out, const char *path, 
 /* The next bytes of the data section, in plan order; may be called many times per tensor. A full disk is
  * ERR_ENV. */
 bool safetensors_writer_put(struct safetensors_writer *w, const void *data, size_t size, struct err *e);
+/* The next `size` bytes are left to safetensors_writer_put_at, which puts each of them once, in any order: *at is where they begin.
+ * Not in files with a checksum. */
+bool safetensors_writer_leave(struct safetensors_writer *w, uint64_t size, uint64_t *at, struct err *e);
+bool safetensors_writer_put_at(struct safetensors_writer *w, uint64_t at, const void *data, size_t size, struct err *e);
 /* Checks that all planned bytes came, flushes, renames to PATH. Frees w in every case. */
 bool safetensors_writer_close(struct safetensors_writer **w, struct err *e);
 /* Drops the temporary file. */

@@ -8,7 +8,8 @@
 
 struct safetensors_writer {
     struct os_out out;
-    uint64_t planned, written; /* bytes of the data section */
+    uint64_t planned, next;    /* bytes of the data section; where the next of them goes */
+    uint64_t written, file_at; /* how many were put; where in the section the file stands */
     struct hash_stream *sum;   /* of the data so far; NULL: no checksum is wanted */
     struct strbuf header;      /* as written, to be summed in the end */
 };
@@ -86,17 +87,48 @@ bool safetensors_writer_open(struct safetensors_writer **out, const char *path, 
     return ok;
 }
 
+static bool seek(struct safetensors_writer *w, uint64_t at, struct err *e)
+{
+    return w->file_at == at || os_out_seek(&w->out, w->header.size + at, e);
+}
+
+static bool put(struct safetensors_writer *w, uint64_t at, const void *data, size_t size, struct err *e)
+{
+    if (!seek(w, at, e) || !os_out_put(&w->out, data, size, e))
+        return false;
+    w->file_at = at + size;
+    w->written += size;
+    return true;
+}
+
 bool safetensors_writer_put(struct safetensors_writer *w, const void *data, size_t size, struct err *e)
 {
-    if (size > w->planned - w->written)
+    if (size > w->planned - w->next)
         return err_set(e, ERR_BUG, "%s: %llu bytes come after the last planned tensor", w->out.path,
-                       (unsigned long long)(size - (w->planned - w->written)));
-    if (!os_out_put(&w->out, data, size, e))
+                       (unsigned long long)(size - (w->planned - w->next)));
+    if (!put(w, w->next, data, size, e))
         return false;
     if (w->sum)
         hash_stream_add(w->sum, data, size);
-    w->written += size;
+    w->next += size;
     return true;
+}
+
+bool safetensors_writer_leave(struct safetensors_writer *w, uint64_t size, uint64_t *at, struct err *e)
+{
+    if (w->sum || size > w->planned - w->next)
+        return err_set(e, ERR_BUG, "%s: %llu bytes cannot be left for later", w->out.path, (unsigned long long)size);
+    *at = w->next;
+    w->next += size;
+    return true;
+}
+
+bool safetensors_writer_put_at(struct safetensors_writer *w, uint64_t at, const void *data, size_t size, struct err *e)
+{
+    if (at > w->next || size > w->next - at)
+        return err_set(e, ERR_BUG, "%s: bytes %llu to %llu were not left for later", w->out.path,
+                       (unsigned long long)at, (unsigned long long)(at + size));
+    return put(w, at, data, size, e);
 }
 
 /* Fills in the checksum, whose place is where the header begins. */
@@ -107,9 +139,7 @@ static bool put_checksum(struct safetensors_writer *w, struct err *e)
     hash_hex(hash_bytes(w->header.data, w->header.size, hash_stream_end(w->sum)), hex);
     if (!at)
         return err_set(e, ERR_BUG, "%s: the header has no place for a checksum", w->out.path);
-    if (fseek(w->out.file, (long)(at - w->header.data), SEEK_SET) != 0)
-        return err_set(e, ERR_ENV, "cannot write %s: its checksum", w->out.path);
-    return os_out_put(&w->out, hex, sizeof hex - 1, e);
+    return os_out_seek(&w->out, (uint64_t)(at - w->header.data), e) && os_out_put(&w->out, hex, sizeof hex - 1, e);
 }
 
 bool safetensors_writer_close(struct safetensors_writer **w, struct err *e)

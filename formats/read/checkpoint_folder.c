@@ -104,9 +104,9 @@ static void folder_close(void *self)
     for (size_t i = 0; f->rules && i < f->config->n_rules; i++)
         pattern_free(&f->rules[i]);
     free(f->rules);
-    stacked_free(&f->stacked);
     if (f->tensors)
         safetensors_close(&f->tensors);
+    stacked_free(&f->stacked);
     free(f->dir);
     free(f);
 }
@@ -142,8 +142,7 @@ static const struct tensor *folder_at(const void *self, size_t i)
 
 static const struct tensor *folder_find(const void *self, const char *name)
 {
-    const struct folder *f = self;
-    return f->stacked ? stacked_find(f->stacked, name) : safetensors_find(f->tensors, name);
+    return safetensors_find(((const struct folder *)self)->tensors, name);
 }
 
 static const char *folder_path(const void *self, const struct tensor *t)
@@ -182,10 +181,12 @@ static bool folder_config_text(const void *self, char **text, size_t *size, stru
 /* The first rule that speaks of the module; *rule is NULL if none does. */
 static bool find_rule(const struct folder *f, const char *module, const struct quant_rule **rule, struct err *e)
 {
+    char name[160];
+    const char *known = f->stacked ? stacked_module(f->stacked, module, name, sizeof name) : module;
     *rule = NULL;
     for (size_t i = 0; i < f->config->n_rules && !*rule; i++) {
         bool found = true;
-        if (f->rules[i] && !pattern_search(f->rules[i], module, &found, e))
+        if (f->rules[i] && !pattern_search(f->rules[i], known, &found, e))
             return err_context(e, "%s/config.json", f->dir);
         *rule = found ? &f->config->rules[i] : NULL;
     }

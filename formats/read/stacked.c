@@ -1,120 +1,38 @@
 #include "formats/read/stacked.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "arch/block.h"
+#include "formats/hf/expert_stack.h"
 #include "formats/read/checkpoint_narrow.h"
+#include "formats/read/checkpoint_quant.h"
 #include "formats/read/tensor_values.h"
-#include "host/base/str.h"
-
-/* What a tensor behind "layers.N." holds of each expert: one or two parts. '*' is the expert's number. */
-static const struct rule {
-    unsigned of; /* families that have one of these (PARTS_) */
-    const char *tensor;
-    const char *parts[2]; /* the second NULL: there is one */
-    const char *suffix;
-    bool pairs;  /* a row of the first part, then one of the second, and so on; else all of the first come first */
-    bool turned; /* rows of a part are columns of the tensor */
-} rules[] = {
-    {PARTS_EXPERTS_STACKED,
-     "block_sparse_moe.input_linear.weight",
-     {"block_sparse_moe.experts.*.w1", "block_sparse_moe.experts.*.w3"},
-     ".weight",
-     false,
-     false},
-    {PARTS_EXPERTS_STACKED,
-     "block_sparse_moe.output_linear.weight",
-     {"block_sparse_moe.experts.*.w2"},
-     ".weight",
-     false,
-     false},
-    {PARTS_EXPERTS,
-     "mlp.experts.gate_up_proj",
-     {"mlp.experts.*.gate_proj", "mlp.experts.*.up_proj"},
-     ".weight",
-     false,
-     false},
-    {PARTS_EXPERTS, "mlp.experts.down_proj", {"mlp.experts.*.down_proj"}, ".weight", false, false},
-    {PARTS_GPT_OSS,
-     "mlp.experts.gate_up_proj",
-     {"mlp.experts.*.gate_proj", "mlp.experts.*.up_proj"},
-     ".weight",
-     true,
-     true},
-    {PARTS_GPT_OSS, "mlp.experts.down_proj", {"mlp.experts.*.down_proj"}, ".weight", false, true},
-    {PARTS_GPT_OSS,
-     "mlp.experts.gate_up_proj_blocks",
-     {"mlp.experts.*.gate_proj", "mlp.experts.*.up_proj"},
-     ".weight_packed",
-     true,
-     false},
-    {PARTS_GPT_OSS,
-     "mlp.experts.gate_up_proj_scales",
-     {"mlp.experts.*.gate_proj", "mlp.experts.*.up_proj"},
-     ".weight_scale",
-     true,
-     false},
-    {PARTS_GPT_OSS, "mlp.experts.down_proj_blocks", {"mlp.experts.*.down_proj"}, ".weight_packed", false, false},
-    {PARTS_GPT_OSS, "mlp.experts.down_proj_scales", {"mlp.experts.*.down_proj"}, ".weight_scale", false, false},
-    {PARTS_GPT_OSS,
-     "mlp.experts.gate_up_proj_bias",
-     {"mlp.experts.*.gate_proj", "mlp.experts.*.up_proj"},
-     ".bias",
-     true,
-     false},
-    {PARTS_GPT_OSS, "mlp.experts.down_proj_bias", {"mlp.experts.*.down_proj"}, ".bias", false, false},
-};
 
 struct part {
     struct tensor
         tensor; /* first: what callers hold is a pointer to this. Its bytes are this part's share of the expert's */
     struct tensor whole; /* the expert's */
-    const struct rule *rule;
-    uint32_t which; /* part */
-    uint8_t *own;   /* a bias put together */
+    const struct expert_stack *rule;
+    uint32_t layer, which; /* part */
+    uint8_t *own;          /* a bias put together */
     char name[120];
 };
+#define SUFFIX 16 /* bytes that hold any suffix */
 
 struct stacked {
-    const struct safetensors *s;
+    struct safetensors *s;
     const struct model_config *config;
     struct part *parts;
     size_t n_parts;
     const struct tensor **list;
     size_t n;
-    struct strmap by_name;
 };
 
 /* ---- opening ---- */
 
-/* The rule of a tensor, and its layer; NULL: it is none of those. */
-static const struct rule *rule_of(const struct model_config *c, const char *name, uint32_t *layer)
-{
-    const struct family *f = family_of(c);
-    char front[48], *end;
-    snprintf(front, sizeof front, "%slayers.", config_prefix(c));
-    size_t n = strlen(front);
-    if (!f || !c->experts.n || strncmp(name, front, n) != 0 || name[n] < '0' || name[n] > '9')
-        return NULL;
-    *layer = (uint32_t)strtoul(name + n, &end, 10);
-    if (*end != '.' || *layer >= c->num_layers)
-        return NULL;
-    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
-        if (f->parts & rules[i].of && strcmp(end + 1, rules[i].tensor) == 0)
-            return &rules[i];
-    return NULL;
-}
-
-static uint32_t parts_of(const struct rule *r)
-{
-    return r->parts[1] ? 2 : 1;
-}
-
 /* Rows of all parts of an expert, and numbers of one. */
-static void shape_of(const struct rule *r, const struct tensor *t, uint64_t *rows, uint64_t *cols)
+static void shape_of(const struct expert_stack *r, const struct tensor *t, uint64_t *rows, uint64_t *cols)
 {
     *cols = 1;
     for (uint32_t i = 2; i < t->n_dims; i++)
@@ -123,15 +41,16 @@ static void shape_of(const struct rule *r, const struct tensor *t, uint64_t *row
     *cols = r->turned ? t->shape[1] : *cols;
 }
 
-static bool check_shape(const struct stacked *x, const struct tensor *t, const struct rule *r, struct err *e)
+static bool check_shape(const struct stacked *x, const struct tensor *t, const struct expert_stack *r,
+                        const char *suffix, struct err *e)
 {
-    uint32_t dims = strcmp(r->suffix, ".bias") == 0 ? 2 : strcmp(r->suffix, ".weight_packed") == 0 ? 4 : 3;
-    bool bytes = strncmp(r->suffix, ".weight_", 8) == 0,
-         right = bytes ? t->dtype == DTYPE_U8 : dtype_is_float(t->dtype);
+    uint32_t dims = strcmp(suffix, ".bias") == 0 ? 2 : strcmp(suffix, ".weight_packed") == 0 ? 4 : 3;
+    bool bytes = strncmp(suffix, ".weight_", 8) == 0, words = r->way == STACK_MLX && t->dtype == DTYPE_U32,
+         right = bytes ? t->dtype == DTYPE_U8 : words || dtype_is_float(t->dtype);
     uint64_t rows, cols;
     if (t->n_dims == dims && t->shape[0] == x->config->experts.n && right) {
         shape_of(r, t, &rows, &cols);
-        if (rows && cols && rows <= INT32_MAX && cols <= INT32_MAX && rows % parts_of(r) == 0)
+        if (rows && cols && rows <= INT32_MAX && cols <= INT32_MAX && rows % expert_stack_parts(r) == 0)
             return true;
     }
     err_set(e, ERR_USER, "%s in %s is not one tensor of %u experts' matrices", t->name, safetensors_path(x->s, t),
@@ -151,18 +70,16 @@ static bool gather_bias(struct part *p, uint64_t n, struct err *e)
     return true;
 }
 
-static bool fill(struct stacked *x, struct part *p, const struct tensor *t, const struct rule *r, uint32_t layer,
-                 uint32_t i, struct err *e)
+static bool fill(struct stacked *x, struct part *p, const struct tensor *t, const struct expert_stack *r,
+                 const char *suffix, uint32_t i, struct err *e)
 {
-    uint32_t of = parts_of(r), expert = i / of;
-    const char *hf = r->parts[i % of], *star = strchr(hf, '*');
+    uint32_t of = expert_stack_parts(r), expert = i / of;
     uint64_t bytes = t->bytes / x->config->experts.n, rows, cols;
-    bool added;
     shape_of(r, t, &rows, &cols);
     p->rule = r;
     p->which = i % of;
-    snprintf(p->name, sizeof p->name, "%slayers.%" PRIu32 ".%.*s%" PRIu32 "%s%s", config_prefix(x->config), layer,
-             (int)(star - hf), hf, expert, star + 1, r->suffix);
+    expert_stack_part(r, x->config, p->layer, expert, p->which, p->name, sizeof p->name - SUFFIX);
+    strcat(p->name, suffix);
     p->whole = (struct tensor){
         .name = p->name, .dtype = t->dtype, .data = t->data + expert * bytes, .bytes = bytes, .file = t->file};
     p->tensor = p->whole;
@@ -174,10 +91,8 @@ static bool fill(struct stacked *x, struct part *p, const struct tensor *t, cons
     memcpy(p->tensor.stored_dtype, t->stored_dtype, sizeof t->stored_dtype);
     if (t->n_dims == 2 && r->pairs && !gather_bias(p, rows / of, e))
         return false;
-    if (!strmap_add(&x->by_name, p->name, strlen(p->name), (uint32_t)(p - x->parts), &added))
-        return err_nomem(e, "the list of tensors", x->n * sizeof *x->list);
-    if (added && !safetensors_find(x->s, p->name))
-        return true;
+    if (!safetensors_find(x->s, p->name))
+        return safetensors_add_view(x->s, &p->tensor, e);
     err_set(e, ERR_USER, "%s holds %s twice, in %s too", safetensors_path(x->s, t), p->name, t->name);
     return err_hint(e, "remove one of them from the folder");
 }
@@ -186,21 +101,24 @@ static bool fill(struct stacked *x, struct part *p, const struct tensor *t, cons
 static bool add(struct stacked *x, const struct tensor *t, bool make, struct err *e)
 {
     uint32_t layer = 0;
-    const struct rule *r = rule_of(x->config, t->name, &layer);
+    const char *suffix;
+    const struct expert_stack *r = expert_stack_read(x->config, t->name, &layer, &suffix);
     if (!r) {
         if (make)
             x->list[x->n] = t;
         x->n++;
         return true;
     }
-    if (!check_shape(x, t, r, e))
+    if (!check_shape(x, t, r, suffix, e))
         return false;
-    for (uint32_t i = 0; i < x->config->experts.n * parts_of(r); i++, x->n_parts++, x->n++) {
+    for (uint32_t i = 0; i < x->config->experts.n * expert_stack_parts(r); i++, x->n_parts++, x->n++) {
         if (!make)
             continue;
-        if (!fill(x, &x->parts[x->n_parts], t, r, layer, i, e))
+        struct part *p = &x->parts[x->n_parts];
+        p->layer = layer;
+        if (!fill(x, p, t, r, suffix, i, e))
             return false;
-        x->list[x->n] = &x->parts[x->n_parts].tensor;
+        x->list[x->n] = &p->tensor;
     }
     return true;
 }
@@ -214,7 +132,7 @@ static bool list(struct stacked *x, bool make, struct err *e)
     return ok;
 }
 
-bool stacked_make(struct stacked **out, const struct safetensors *s, const struct model_config *c, struct err *e)
+bool stacked_make(struct stacked **out, struct safetensors *s, const struct model_config *c, struct err *e)
 {
     struct stacked *x = *out = calloc(1, sizeof *x);
     if (!x)
@@ -242,7 +160,6 @@ void stacked_free(struct stacked **out)
         return;
     for (size_t i = 0; x->parts && i < x->n_parts; i++)
         free(x->parts[i].own);
-    strmap_free(&x->by_name);
     free(x->list);
     free(x->parts);
     free(x);
@@ -260,25 +177,30 @@ const struct tensor *stacked_at(const struct stacked *x, size_t i)
     return x->list[i];
 }
 
-static const struct part *part_named(const struct stacked *x, const char *module, const char *suffix)
+/* The part whose tensor it is; NULL: it is none of ours. */
+static const struct part *part_of(const struct stacked *x, const struct tensor *t)
 {
-    char name[160];
-    uint32_t i;
-    int n = snprintf(name, sizeof name, "%s%s", module, suffix);
-    return n > 0 && (size_t)n < sizeof name && strmap_find(&x->by_name, name, (size_t)n, &i) ? &x->parts[i] : NULL;
+    uintptr_t at = (uintptr_t)t, first = (uintptr_t)x->parts;
+    bool ours = t && at >= first && at < first + x->n_parts * sizeof *x->parts;
+    return ours ? (const struct part *)(const void *)t : NULL;
 }
 
-const struct tensor *stacked_find(const struct stacked *x, const char *name)
+static const struct part *part_named(const struct stacked *x, const char *module, const char *suffix)
 {
-    const struct part *p = part_named(x, name, "");
-    return p ? &p->tensor : safetensors_find(x->s, name);
+    return part_of(x, module_tensor(x->s, module, suffix));
 }
 
 void stacked_drop(const struct stacked *x, const struct tensor *t)
 {
-    const struct part *p = part_named(x, t->name, "");
+    const struct part *p = part_of(x, t);
     if (!p || !p->own)
         safetensors_drop(x->s, t);
+}
+
+const char *stacked_module(const struct stacked *x, const char *module, char *out, size_t cap)
+{
+    const struct part *p = part_named(x, module, ".weight");
+    return p && !p->rule->suffix ? expert_stack_name(p->rule, x->config, p->layer, out, cap) : module;
 }
 
 /* ---- matrices ---- */
@@ -312,7 +234,7 @@ static bool open_fp4(const struct stacked *x, const struct part *p, const char *
     *out = narrow_fp4(module, whole ? &p->whole : &p->tensor, whole ? &scales->whole : &scales->tensor, (uint32_t)rows,
                       (uint32_t)bytes * 2);
     out->row_first = whole ? p->which : 0;
-    out->row_step = whole ? parts_of(p->rule) : 1;
+    out->row_step = whole ? expert_stack_parts(p->rule) : 1;
     return true;
 }
 
@@ -340,7 +262,7 @@ bool stacked_weight(const struct stacked *x, const char *module, struct weight_i
 /* Rows that are columns: `step` numbers for each in every row of the tensor. */
 static bool read_turned(const struct part *p, uint32_t row0, uint32_t rows, float *dst, struct err *e)
 {
-    uint32_t step = parts_of(p->rule), cols = (uint32_t)p->tensor.shape[1];
+    uint32_t step = expert_stack_parts(p->rule), cols = (uint32_t)p->tensor.shape[1];
     uint64_t stride = p->tensor.shape[0] * step;
     float *line = malloc(((size_t)rows * step + 1) * sizeof *line);
     bool ok = line || err_nomem(e, p->name, (uint64_t)rows * step * 4);

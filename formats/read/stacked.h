@@ -1,5 +1,5 @@
-/* Inside checkpoint_folder: all experts of a layer that a folder holds as one tensor [experts, rows, columns] (Granite-MoE,
- * gpt-oss, and what transformers saves since its version 5), shown as the matrices that other folders hold one by one. */
+/* Inside checkpoint_folder: all experts of a layer that a folder holds as one tensor [experts, rows, columns] (formats/hf/expert_stack.h:
+ * Granite-MoE, gpt-oss, what transformers saves since its version 5, MLX), shown as the matrices that other folders hold one by one. */
 #ifndef FORMATS_STACKED_H
 #define FORMATS_STACKED_H
 
@@ -7,15 +7,17 @@
 #include "formats/read/model_source.h"
 
 struct stacked;
-/* *out NULL: there are none, and the tensors are those of s, which must outlive it. ERR_USER: one does not hold what config.json
- * says. */
-bool stacked_make(struct stacked **out, const struct safetensors *s, const struct model_config *c, struct err *e);
+/* *out NULL: there are none, and the tensors are those of s. Else s finds the parts by their names (safetensors_add_view), and both
+ * end together: s is closed, then this freed. ERR_USER: one does not hold what config.json says. */
+bool stacked_make(struct stacked **out, struct safetensors *s, const struct model_config *c, struct err *e);
 void stacked_free(struct stacked **x);
 /* As of safetensors.h: parts stand where their tensor stood. */
 size_t stacked_count(const struct stacked *x);
 const struct tensor *stacked_at(const struct stacked *x, size_t i);
-const struct tensor *stacked_find(const struct stacked *x, const char *name);
 void stacked_drop(const struct stacked *x, const struct tensor *t);
+
+/* What config.json calls a module: the stack that it is part of, where that has a name of its own (into out), or itself. */
+const char *stacked_module(const struct stacked *x, const char *module, char *out, size_t cap);
 
 /* Whether a module's weight is no tensor by itself: its rows are columns, or lie between another's, or it is MXFP4. Those are read by
  * these alone; suffix NULL: any. */

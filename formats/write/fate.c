@@ -49,7 +49,7 @@ static bool in_folder(const struct matrix *list, size_t n, const struct fate_opt
     for (const struct matrix *x = list; x < list + n; x++) {
         if (!x->coded)
             continue;
-        enum export_verdict verdict = export_check(o->format, x, o->container, why, sizeof why);
+        enum export_verdict verdict = export_check(o->format, o->family, x, o->container, why, sizeof why);
         if (verdict == EXPORT_REFUSED && o->exact) {
             if (strncmp(why, "--container", strlen("--container")) == 0) /* of no linear */
                 return err_set(e, ERR_USER, "%s", why);

@@ -16,6 +16,7 @@ struct fate_options {
     enum fate_policy policy;
     bool exact; /* the codes are there and stay as they are: what does not hold them is refused. Else they are made */
     /* Of a folder. */
+    const struct family *family; /* of the model; NULL: unknown */
     enum export_format format;
     unsigned container;
     void (*warn)(void *ctx, const char *line); /* hears what is not as it was asked for */

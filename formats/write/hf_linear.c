@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/hf/expert_stack.h"
 #include "formats/pack.h"
 #include "host/base/num.h"
 
@@ -60,12 +61,24 @@ static bool is_embedding(const char *module)
 
 #define KEEP "--keep 'REGEX' leaves it in 16 bits"
 
-enum export_verdict export_check(enum export_format f, const struct matrix *item, unsigned container, char *why,
-                                 size_t cap)
+/* What the programs that read a format lack for experts of a family; NULL: nothing. */
+static const char *experts_unread(enum export_format f, const struct family *family, const struct block_part *part)
+{
+    if (f == EXPORT_MLX && !expert_stack_write(family, STACK_MLX, part, ".weight"))
+        return family->parts & PARTS_ANY_DELTA ? "mlx-lm has other norms and convolutions in folders with such experts"
+                                               : "mlx-lm has no models of this family";
+    if ((is_gptq(f) || f == EXPORT_HUMMING) && family->parts & PARTS_GPT_OSS)
+        return "no program reads codes of experts with biases in this format, as compressed-tensors and mlx have them";
+    return NULL;
+}
+
+enum export_verdict export_check(enum export_format f, const struct family *family, const struct matrix *item,
+                                 unsigned container, char *why, size_t cap)
 {
     unsigned n = item->rows, k = item->cols, bits = item->spec.type->bits, g = group_of(item);
     const char *m = item->module, *fmt = export_format_name(f);
-    bool short_group = g < k && k % g != 0;
+    bool short_group = g < k && k % g != 0, expert = family && item->part && block_part_is_expert(item->part);
+    const char *unread = expert ? experts_unread(f, family, item->part) : NULL;
     if (cap)
         why[0] = 0;
     if (!export_is_packed(f))
@@ -74,8 +87,8 @@ enum export_verdict export_check(enum export_format f, const struct matrix *item
     else if (container && (container != 4 || f != EXPORT_COMPRESSED_TENSORS))
         snprintf(why, cap, "--container %u does not go with %s: only --container 4 with compressed-tensors does",
                  container, fmt);
-    else if (f == EXPORT_MLX && item->part && block_part_is_expert(item->part))
-        snprintf(why, cap, "%s: mlx reads the experts of a layer as one tensor, which gsq does not write; " KEEP, m);
+    else if (unread)
+        snprintf(why, cap, "%s: %s; " KEEP, m, unread);
     else if (!bits_fit(f, bits))
         snprintf(why, cap, "%s: %s has no %u-bit codes; it takes %s bits, or " KEEP, m, fmt, bits,
                  is_gptq(f) ? "2, 3, 4 and 8" : "2 to 6 and 8");
@@ -117,6 +130,11 @@ enum export_verdict export_check(enum export_format f, const struct matrix *item
                  "%s has %u inputs, not a multiple of the group %u: the compressed-tensors library decompresses "
                  "the short last group, vLLM's kernels do not load it",
                  m, k, g);
+        return EXPORT_WARN;
+    } else if (expert && f == EXPORT_COMPRESSED_TENSORS && family->parts & PARTS_GPT_OSS) {
+        snprintf(why, cap,
+                 "%s: named as llm-compressor names experts of gpt-oss; vLLM's loader does not read their codes yet",
+                 m);
         return EXPORT_WARN;
     } else {
         return EXPORT_OK;

@@ -5,10 +5,10 @@
 #include "formats/write/export.h"
 
 enum export_verdict { EXPORT_OK, EXPORT_WARN, EXPORT_REFUSED };
-/* Whether the format can hold such a linear, and in `why` a sentence (a refusal, "; " and the remedy of who quantizes; or a
+/* Whether the format can hold such a linear of that family (NULL: an unknown one), and in `why` a sentence (a refusal, "; " and the remedy of who quantizes; or a
  * warning that names who will not load it). container: 0, or the bits of the storage container (--container 4, compressed-tensors). */
-enum export_verdict export_check(enum export_format f, const struct matrix *x, unsigned container, char *why,
-                                 size_t cap);
+enum export_verdict export_check(enum export_format f, const struct family *family, const struct matrix *x,
+                                 unsigned container, char *why, size_t cap);
 /* The largest number that is stored with a scale, as a multiple of it: MLX stores each group's lowest level too. */
 float export_scale_levels(enum export_format f, const struct quant_spec *spec);
 

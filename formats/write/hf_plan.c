@@ -96,30 +96,50 @@ enum scale_type export_scale_type(enum export_format f, const struct checkpoint 
     return !fp16 && source_dtype(src) == DTYPE_BF16 ? SCALE_BF16 : SCALE_F16;
 }
 
+static bool tensor_exceeds_f16(const struct tensor *t)
+{
+    float block[1024];
+    bool wide = t && (t->dtype == DTYPE_F32 || t->dtype == DTYPE_BF16), over = false;
+    uint64_t n = wide ? t->bytes / dtype_size(t->dtype) : 0;
+    for (uint64_t at = 0; at < n && !over; at += 1024) {
+        uint64_t count = min_u64(n - at, 1024);
+        if (!tensor_read_f32(t, at, count, block, NULL))
+            return false;
+        for (uint64_t j = 0; j < count; j++)
+            over |= fabsf(block[j]) > 65504.0f;
+    }
+    return over;
+}
+
+/* Whether the numbers are to be converted to the model's 16-bit type. */
+static bool converts(const struct export_entry *x)
+{
+    return x->kind == ENTRY_CONVERT || ((x->kind == ENTRY_DENSE || x->kind == ENTRY_STACK) && !x->exact);
+}
+
+/* The tensor of a part of an expert that a stack holds; NULL: there is none. */
+static const struct tensor *stack_tensor(const struct checkpoint *src, const struct export_entry *x, uint32_t expert,
+                                         uint32_t which)
+{
+    char module[128];
+    expert_stack_part(x->stack, checkpoint_config(src), x->layer, expert, which, module, sizeof module);
+    return x->biases ? checkpoint_bias(src, module) : checkpoint_stored(src, module);
+}
+
 /* True if a tensor to be converted holds a value that fp16 does not. Rows that a GGUF has in another order
  * are values of a float type too. */
 static bool exceeds_f16(const struct hf_plan *p, const struct checkpoint *src)
 {
-    float block[1024];
-    for (size_t i = 0; i < p->n_entries; i++) {
+    bool over = false;
+    for (size_t i = 0; i < p->n_entries && !over; i++) {
         const struct export_entry *x = &p->entries[i];
-        const struct tensor *t = x->tensor;
-        if (x->kind == ENTRY_DENSE && !x->exact)
-            t = checkpoint_stored(src, x->module);
-        bool wide = t && (t->dtype == DTYPE_F32 || t->dtype == DTYPE_BF16);
-        uint64_t n = wide && (x->kind == ENTRY_CONVERT || x->kind == ENTRY_DENSE) ? t->bytes / dtype_size(t->dtype) : 0;
-        for (uint64_t at = 0; at < n; at += 1024) {
-            uint64_t count = min_u64(n - at, 1024);
-            if (!tensor_read_f32(t, at, count, block, NULL))
-                return false;
-            bool over = false;
-            for (uint64_t j = 0; j < count; j++)
-                over |= fabsf(block[j]) > 65504.0f;
-            if (over)
-                return true;
-        }
+        if (x->kind == ENTRY_STACK && converts(x))
+            for (uint32_t k = 0, of = expert_stack_parts(x->stack); k < of * checkpoint_config(src)->experts.n; k++)
+                over = over || tensor_exceeds_f16(stack_tensor(src, x, k / of, k % of));
+        else if (converts(x))
+            over = tensor_exceeds_f16(x->kind == ENTRY_DENSE ? checkpoint_stored(src, x->module) : x->tensor);
     }
-    return false;
+    return over;
 }
 
 /* Entries are planned before the type is known; both types have the same size. */
@@ -132,7 +152,7 @@ static void choose_dtype(struct hf_plan *p)
     if (p->dtype == DTYPE_F16 && (bf16 || exceeds_f16(p, p->src)))
         p->dtype = DTYPE_BF16;
     for (size_t i = 0; i < p->n_entries; i++) {
-        if (p->entries[i].kind == ENTRY_CONVERT || (p->entries[i].kind == ENTRY_DENSE && !p->entries[i].exact))
+        if (converts(&p->entries[i]))
             p->tensors[p->entries[i].first].dtype = p->dtype;
     }
 }
@@ -145,7 +165,8 @@ struct building {
     const struct matrix *items;
     size_t n_items;
     const struct export_options *options;
-    struct strmap items_by_name, done; /* modules already emitted whole */
+    struct strmap items_by_name, done; /* modules, and names of stacks, already emitted whole */
+    bool *coded_experts;               /* by layer: whether any are items */
     struct err *e;
 };
 
@@ -162,16 +183,29 @@ static bool note_dense(struct building *b, const char *module)
     return p->dense[p->n_dense++] ? true : err_nomem(b->e, "the export plan", strlen(module));
 }
 
+/* A name, which outlives the plan's making, is not to be emitted again. */
+static bool note_done(struct building *b, const char *name)
+{
+    bool added;
+    return strmap_add(&b->done, name, strlen(name), 0, &added) || err_nomem(b->e, "the export plan", strlen(name));
+}
+
+static bool check_item(const struct building *b, const struct matrix *item)
+{
+    struct weight_info w;
+    if (!checkpoint_weight(b->src, item->module, &w, b->e))
+        return false;
+    return (w.rows == item->rows && w.cols == item->cols) ||
+           err_set(b->e, ERR_BUG, "%s is %u x %u in %s, not %u x %u", item->module, (unsigned)w.rows, (unsigned)w.cols,
+                   checkpoint_dir(b->src), (unsigned)item->rows, (unsigned)item->cols);
+}
+
 static bool plan_linear(struct building *b, uint32_t index)
 {
     const struct matrix *item = &b->items[index];
     struct linear_tensor layout[LINEAR_TENSORS];
-    struct weight_info w;
-    if (!checkpoint_weight(b->src, item->module, &w, b->e))
+    if (!check_item(b, item) || !note_done(b, item->module))
         return false;
-    if (w.rows != item->rows || w.cols != item->cols)
-        return err_set(b->e, ERR_BUG, "%s is %u x %u in %s, not %u x %u", item->module, (unsigned)w.rows,
-                       (unsigned)w.cols, checkpoint_dir(b->src), (unsigned)item->rows, (unsigned)item->cols);
     if (!add_entry(b->plan, (struct export_entry){.kind = ENTRY_LINEAR, .item = index}, b->e))
         return false;
     unsigned n = linear_layout(b->options->format, b->options->container, item, layout);
@@ -197,6 +231,8 @@ static bool plan_unpacked(struct building *b, const struct tensor *t, const char
         free(copy);
         return false;
     }
+    if (!note_done(b, copy))
+        return false;
     return add_tensor(b->plan, module, ".weight", exact ? t->dtype : DTYPE_F16, 2, (uint64_t[]){w.rows, w.cols}, b->e);
 }
 
@@ -218,6 +254,123 @@ static bool plan_copy(struct building *b, const struct tensor *t, const char *mo
                       t->shape, b->e);
 }
 
+/* ---- all experts of a layer in one tensor ---- */
+
+/* What holds tensors of that suffix of a part; NULL: each expert has its own. */
+static const struct expert_stack *stack_for(const struct building *b, const struct block_part *part, uint32_t layer,
+                                            const char *suffix)
+{
+    const struct family *f = family_of(checkpoint_config(b->src));
+    if (b->options->format == EXPORT_MLX)
+        return expert_stack_write(f, STACK_MLX, part, suffix);
+    return f->stacked_experts && !b->coded_experts[layer] ? expert_stack_write(f, STACK_HF, part, suffix) : NULL;
+}
+
+static bool same_spec(const struct quant_spec *a, const struct quant_spec *b)
+{
+    return a->type == b->type && a->group == b->group && a->scale == b->scale;
+}
+
+/* Which items the parts of a stack are; all are, or none: then x->items stays NULL. */
+static bool stack_items(struct building *b, struct export_entry *x, uint32_t experts)
+{
+    char module[128];
+    size_t *items = calloc(experts, sizeof *items);
+    bool coded = false, ok = items || err_nomem(b->e, "the export plan", experts * sizeof *items);
+    for (uint32_t i = 0; i < experts && ok; i++) {
+        uint32_t at = 0;
+        expert_stack_part(x->stack, checkpoint_config(b->src), x->layer, i, 0, module, sizeof module);
+        bool found = strmap_find(&b->items_by_name, module, strlen(module), &at);
+        items[i] = at;
+        coded = i ? coded : found;
+        if (found == coded && (!coded || same_spec(&b->items[at].spec, &b->items[items[0]].spec)))
+            continue;
+        ok = err_set(b->e, ERR_USER, "%s: %s has the experts of a layer as one tensor, so they must be stored alike",
+                     module, export_format_name(b->options->format));
+        err_hint(b->e, "let --tensor and --keep name all experts of a layer, or choose another --format");
+    }
+    x->items = ok && coded ? items : NULL;
+    if (!x->items)
+        free(items);
+    return ok;
+}
+
+/* Adds the tensors of items that are a part of all experts. */
+static bool plan_expert_codes(struct building *b, const struct export_entry *x, uint32_t experts)
+{
+    struct linear_tensor layout[LINEAR_TENSORS];
+    unsigned n = linear_layout(b->options->format, b->options->container, &b->items[x->items[0]], layout);
+    char module[128];
+    bool ok = true;
+    for (uint32_t i = 0; i < experts && ok; i++)
+        ok = check_item(b, &b->items[x->items[i]]) && note_done(b, b->items[x->items[i]].module);
+    expert_stack_name(x->stack, checkpoint_config(b->src), x->layer, module, sizeof module);
+    for (unsigned i = 0; i < n && ok; i++)
+        ok = add_tensor(b->plan, module, layout[i].suffix, layout[i].dtype, 3,
+                        (uint64_t[]){experts, layout[i].shape[0], layout[i].shape[1]}, b->e);
+    return ok;
+}
+
+/* Adds the tensor of values, or biases, of all experts: in the type that all of theirs have where that stays. */
+static bool plan_stack_values(struct building *b, struct export_entry *x, uint32_t experts)
+{
+    uint32_t of = expert_stack_parts(x->stack), rows = 0, cols = 0;
+    enum dtype type = DTYPE_OTHER;
+    char module[128];
+    for (uint32_t k = 0; k < of * experts; k++) {
+        expert_stack_part(x->stack, checkpoint_config(b->src), x->layer, k / of, k % of, module, sizeof module);
+        struct weight_info w;
+        if (!checkpoint_weight(b->src, module, &w, b->e) || (!x->biases && !note_dense(b, module)))
+            return false;
+        const struct tensor *t = stack_tensor(b->src, x, k / of, k % of);
+        if (k && (w.rows != rows || (!x->biases && w.cols != cols)))
+            return err_set(b->e, ERR_USER, "%s is not of the shape that the other experts of its layer have", module);
+        if (x->biases && (!t || t->bytes != w.rows * dtype_size(t->dtype)))
+            return err_set(b->e, ERR_USER, "%s has no bias of %u numbers, as other experts of its layer have", module,
+                           (unsigned)w.rows);
+        enum dtype own = t && dtype_is_float(t->dtype) ? t->dtype : DTYPE_OTHER;
+        type = k == 0 || own == type ? own : DTYPE_OTHER;
+        rows = w.rows;
+        cols = x->biases ? 1 : w.cols;
+    }
+    x->exact = type != DTYPE_OTHER && (b->plan->exact || type != DTYPE_F32);
+    uint64_t all = (uint64_t)rows * of,
+             shape[] = {experts, x->stack->turned ? cols : all, x->stack->turned ? all : cols};
+    return add_tensor(b->plan, x->module, "", x->exact ? type : DTYPE_F16, x->biases ? 2 : 3, shape, b->e);
+}
+
+/* A tensor of an expert. Where all of its layer go into one, the first that comes brings them all; *stacked: whether they do. */
+static bool plan_expert(struct building *b, const char *module, const char *suffix, bool *stacked)
+{
+    const struct model_config *c = checkpoint_config(b->src);
+    struct export_entry x = {.kind = ENTRY_STACK, .biases = strcmp(suffix, ".bias") == 0};
+    uint32_t expert, unused;
+    char name[160];
+    const struct block_part *part = expert_part_named(c, module, &x.layer, &expert);
+    bool known = part && (x.biases || strcmp(suffix, ".weight") == 0);
+    x.stack = known ? stack_for(b, part, x.layer, suffix) : NULL;
+    *stacked = x.stack != NULL;
+    if (!*stacked)
+        return true;
+    expert_stack_name(x.stack, c, x.layer, name, sizeof name - 8);
+    strcat(name, x.stack->suffix ? "" : suffix);
+    if (strmap_find(&b->done, name, strlen(name), &unused))
+        return true;
+    if (b->options->format == EXPORT_MLX && !x.biases && !stack_items(b, &x, c->experts.n))
+        return false;
+    x.kind = x.items ? ENTRY_EXPERTS : ENTRY_STACK;
+    x.module = str_dup(name);
+    bool ok = x.module || err_nomem(b->e, "the export plan", sizeof name);
+    struct export_entry *entry = ok ? add_entry(b->plan, x, b->e) : NULL;
+    if (!entry) {
+        free(x.module);
+        free(x.items);
+        return false;
+    }
+    return note_done(b, x.module) &&
+           (x.items ? plan_expert_codes(b, entry, c->experts.n) : plan_stack_values(b, entry, c->experts.n));
+}
+
 /* One tensor of the source: part of an item, of another packed module, or carried over. */
 static bool plan_tensor(struct building *b, const struct tensor *t)
 {
@@ -225,20 +378,17 @@ static bool plan_tensor(struct building *b, const struct tensor *t)
     char *module = str_dup_n(t->name, dot ? (size_t)(dot - t->name) : strlen(t->name));
     if (!module)
         return err_nomem(b->e, "the export plan", strlen(t->name));
-    uint32_t index;
-    bool item = strmap_find(&b->items_by_name, module, strlen(module), &index), added = true, ok;
-    bool packed = checkpoint_is_packed(b->src, module, suffix);
-    if (item && (packed || strcmp(suffix, ".weight") == 0)) {
-        const char *name = b->items[index].module;
-        ok = strmap_add(&b->done, name, strlen(name), 0, &added) ? true : err_nomem(b->e, "the export plan", 64);
-        ok = ok && (!added || plan_linear(b, index));
+    uint32_t index, unused;
+    bool item = strmap_find(&b->items_by_name, module, strlen(module), &index), ok;
+    bool packed = checkpoint_is_packed(b->src, module, suffix), stacked = false;
+    if (!plan_expert(b, module, packed ? ".weight" : suffix, &stacked)) {
+        ok = false;
+    } else if (stacked) {
+        ok = true;
+    } else if (item && (packed || strcmp(suffix, ".weight") == 0)) {
+        ok = strmap_find(&b->done, module, strlen(module), &unused) || plan_linear(b, index);
     } else if (packed) {
-        uint32_t unused;
         ok = strmap_find(&b->done, module, strlen(module), &unused) || plan_unpacked(b, t, module);
-        /* The key must outlive the map: the entry owns a copy. */
-        const char *name = ok ? b->plan->entries[b->plan->n_entries - 1].module : NULL;
-        if (ok && name && strcmp(name, module) == 0)
-            ok = strmap_add(&b->done, name, strlen(name), 0, &added) ? true : err_nomem(b->e, "the export plan", 64);
     } else {
         ok = plan_copy(b, t, module, suffix);
     }
@@ -249,6 +399,7 @@ static bool plan_tensor(struct building *b, const struct tensor *t)
 static bool plan_tensors(struct building *b)
 {
     bool added;
+    const struct family *family = family_of(checkpoint_config(b->src));
     for (size_t i = 0; i < b->n_items; i++) {
         const char *name = b->items[i].module;
         char why[512];
@@ -256,8 +407,11 @@ static bool plan_tensors(struct building *b)
             return err_nomem(b->e, "the export plan", strlen(name));
         if (!added)
             return err_set(b->e, ERR_BUG, "%s is exported twice", name);
-        if (export_check(b->options->format, &b->items[i], b->options->container, why, sizeof why) == EXPORT_REFUSED)
+        if (export_check(b->options->format, family, &b->items[i], b->options->container, why, sizeof why) ==
+            EXPORT_REFUSED)
             return err_set(b->e, ERR_USER, "%s", why);
+        if (b->items[i].part && block_part_is_expert(b->items[i].part))
+            b->coded_experts[b->items[i].layer] = true;
     }
     for (size_t i = 0; i < checkpoint_tensor_count(b->src); i++) {
         const struct tensor *t = checkpoint_tensor_at(b->src, i);
@@ -398,7 +552,8 @@ static bool set_string(cJSON *o, const char *key, const char *value, bool add)
 
 static bool put_quantization(struct hf_plan *p, cJSON *root, const struct building *b)
 {
-    struct quant_config_facts facts = {.head = config_head_name(checkpoint_config(b->src)),
+    struct quant_config_facts facts = {.config = checkpoint_config(b->src),
+                                       .head = config_head_name(checkpoint_config(b->src)),
                                        .options = b->options,
                                        .items = b->items,
                                        .n_items = b->n_items,
@@ -550,7 +705,11 @@ static bool make(struct hf_plan *p, const struct matrix *list, size_t n, struct 
     if (!export_is_packed(o->format) && (o->format != EXPORT_HF || p->n_items))
         return err_set(e, ERR_BUG, "an export without a format");
     p->exact = o->format == EXPORT_HF;
-    bool ok = metadata_make(p, o, e) && plan_tensors(&b);
+    const uint32_t layers = checkpoint_config(p->src)->num_layers;
+    b.coded_experts = calloc(layers + 1u, sizeof *b.coded_experts);
+    bool ok = b.coded_experts || err_nomem(e, "the export plan", layers);
+    ok = ok && metadata_make(p, o, e) && plan_tensors(&b);
+    free(b.coded_experts);
     strmap_free(&b.items_by_name);
     strmap_free(&b.done);
     if (ok)
@@ -588,8 +747,10 @@ void hf_plan_free(struct hf_plan **out)
         return;
     for (size_t i = 0; i < p->n_tensors; i++)
         free((char *)p->tensors[i].name);
-    for (size_t i = 0; i < p->n_entries; i++)
+    for (size_t i = 0; i < p->n_entries; i++) {
         free(p->entries[i].module);
+        free(p->entries[i].items);
+    }
     for (size_t i = 0; i < p->n_dense; i++)
         free(p->dense[i]);
     free(p->tensors);

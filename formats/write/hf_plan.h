@@ -2,6 +2,7 @@
 #ifndef FORMATS_HF_PLAN_H
 #define FORMATS_HF_PLAN_H
 
+#include "formats/hf/expert_stack.h"
 #include "formats/write/export.h"
 #include "host/base/str.h"
 
@@ -10,14 +11,20 @@ enum entry_kind {
     ENTRY_CONVERT, /* an F32 tensor, in 16 bits */
     ENTRY_DENSE,   /* a packed module of the source that is no item: its values, in 16 bits */
     ENTRY_LINEAR,  /* an item */
+    ENTRY_EXPERTS, /* items that are a part of each expert of a layer: each of their tensors has all of them */
+    ENTRY_STACK,   /* what is no item of each expert of a layer: values of weights, or biases, in one tensor */
 };
 struct export_entry {
     enum entry_kind kind;
-    const struct tensor *tensor; /* COPY, CONVERT */
-    char *module;                /* DENSE */
-    bool exact;                  /* DENSE: values of a float type that it keeps */
-    size_t item;                 /* LINEAR */
-    size_t first, n;             /* tensors of the plan */
+    const struct tensor *tensor;      /* COPY, CONVERT */
+    char *module;                     /* DENSE; EXPERTS and STACK: name in the file */
+    bool exact;                       /* DENSE, STACK: values of a float type that it keeps */
+    size_t item;                      /* LINEAR */
+    const struct expert_stack *stack; /* EXPERTS, STACK */
+    uint32_t layer;
+    bool biases;     /* STACK */
+    size_t *items;   /* EXPERTS, by expert */
+    size_t first, n; /* tensors of the plan */
     uint64_t bytes;
 };
 struct export_shard {

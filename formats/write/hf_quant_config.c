@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/hf/expert_stack.h"
 #include "formats/write/hf_linear.h"
 #include "host/base/grow.h"
 #include "host/base/num.h"
@@ -535,6 +536,17 @@ static bool humming_json(cJSON *o, const struct quant_config_facts *f, struct ru
     return push_string(ignore, "", f->head);
 }
 
+/* What mlx-lm calls a module: of experts, that which has all of a layer. NULL: it is said of the first of them. */
+static const char *mlx_name(const struct model_config *c, const char *module, char *out, size_t cap)
+{
+    uint32_t layer, expert = 0;
+    const struct block_part *part = expert_part_named(c, module, &layer, &expert);
+    const struct expert_stack *s = part ? expert_stack_write(family_of(c), STACK_MLX, part, ".weight") : NULL;
+    if (!s)
+        return module;
+    return expert ? NULL : expert_stack_name(s, c, layer, out, cap);
+}
+
 /* Modules of other bits by their full name, and false for those in 16 bits. The loader sees from the missing
  * .scales that embeddings and the head are dense: old ones choke on any entry, so they get none. */
 static bool mlx_json(cJSON *o, const struct quant_config_facts *f, const struct rules *r)
@@ -542,13 +554,15 @@ static bool mlx_json(cJSON *o, const struct quant_config_facts *f, const struct 
     bool ok = add_number(o, "group_size", r->base.group) && add_number(o, "bits", r->base.bits);
     for (size_t i = 0; i < r->n_modules && ok; i++) {
         const struct module *m = &r->modules[i];
-        if (same(m->storage, r->base))
+        char stack[160];
+        const char *name = mlx_name(f->config, m->name, stack, sizeof stack);
+        if (same(m->storage, r->base) || !name)
             continue;
         if (m->storage.bits == 0) {
-            ok = strcmp(m->name, f->head) == 0 || add_bool(o, m->name, false);
+            ok = strcmp(name, f->head) == 0 || add_bool(o, name, false);
             continue;
         }
-        cJSON *entry = add_object(o, m->name);
+        cJSON *entry = add_object(o, name);
         ok = add_number(entry, "group_size", m->storage.group) && add_number(entry, "bits", m->storage.bits);
     }
     return ok;

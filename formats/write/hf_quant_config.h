@@ -8,6 +8,7 @@
 #include "host/base/str.h"
 
 struct quant_config_facts {
+    const struct model_config *config;
     const char *head; /* what the head is called: "lm_head" */
     const struct export_options *options;
     const struct matrix *items;

@@ -33,6 +33,14 @@ struct writing {
     struct err *e;
 };
 
+/* Progress of bytes that were put anywhere. */
+static bool advance(struct writing *w, uint64_t n)
+{
+    w->done += n;
+    return !w->source->progress || w->source->progress(w->source->ctx, w->done, w->plan->data_bytes) ||
+           err_set(w->e, ERR_STOPPED, "stopped while writing");
+}
+
 static bool put(struct writing *w, const void *data, uint64_t size)
 {
     const uint8_t *bytes = data;
@@ -42,9 +50,8 @@ static bool put(struct writing *w, const void *data, uint64_t size)
         if (!safetensors_writer_put(w->writer, bytes + at, (size_t)n, w->e))
             return false;
         at += n;
-        w->done += n;
-        if (w->source->progress && !w->source->progress(w->source->ctx, w->done, w->plan->data_bytes))
-            return err_set(w->e, ERR_STOPPED, "stopped while writing");
+        if (!advance(w, n))
+            return false;
     }
     return true;
 }
@@ -138,6 +145,123 @@ static bool write_linear(struct writing *w, const struct matrix *item)
     return ok;
 }
 
+/* Codes of one expert after the other, each of their tensors into its place in that of all. */
+static bool write_experts(struct writing *w, const struct export_entry *x)
+{
+    const struct export_options *o = &w->plan->options;
+    const uint32_t experts = checkpoint_config(w->plan->src)->experts.n;
+    struct linear_tensor layout[LINEAR_TENSORS];
+    uint64_t at[LINEAR_TENSORS];
+    unsigned n = linear_layout(o->format, o->container, &w->plan->items[x->items[0]], layout);
+    bool ok = true;
+    for (unsigned i = 0; i < n && ok; i++)
+        ok = safetensors_writer_leave(w->writer, layout[i].bytes * experts, &at[i], w->e);
+    for (uint32_t k = 0; k < experts && ok; k++) {
+        const struct matrix *item = &w->plan->items[x->items[k]];
+        struct qlinear q = {0};
+        ok = w->source->linear(w->source->ctx, item, &q, w->e);
+        for (unsigned i = 0; i < n && ok; i++) {
+            void *bytes = malloc((size_t)layout[i].bytes);
+            ok = bytes ? true : err_nomem(w->e, item->module, layout[i].bytes);
+            ok = ok && linear_encode(o->format, o->container, item, &q, i, bytes, &w->rounded, w->e) &&
+                 safetensors_writer_put_at(w->writer, at[i] + k * layout[i].bytes, bytes, (size_t)layout[i].bytes,
+                                           w->e) &&
+                 advance(w, layout[i].bytes);
+            free(bytes);
+        }
+        qlinear_free(&q);
+    }
+    return ok;
+}
+
+/* How many floats of a stack's expert are at hand at a time; ERR_USER: its rows are too long for that. */
+static bool check_row(const struct writing *w, uint64_t n, const char *module)
+{
+    if (n <= CHUNK)
+        return true;
+    err_set(w->e, ERR_USER, "%s has rows of %llu elements", module, (unsigned long long)n);
+    return err_hint(w->e, "gsq writes rows of at most %u", CHUNK);
+}
+
+/* The first n of w->floats, as the type asks for. */
+static bool put_floats(struct writing *w, uint64_t n, enum dtype dtype, const char *module)
+{
+    const struct conversion c = {.w = w, .module = module, .dtype = dtype};
+    if (dtype == DTYPE_F32)
+        return put(w, w->floats, n * 4);
+    return to_16_bits(&c, w->floats, n, w->halves, w->e) && put(w, w->halves, n * 2);
+}
+
+/* An expert whose rows are columns, number by number of its parts in turns: it is read whole, and turned some columns at a time. */
+static bool write_turned(struct writing *w, const struct export_entry *x, uint32_t expert, enum dtype dtype)
+{
+    enum { COLUMNS = 16 };
+    const struct checkpoint *src = w->plan->src;
+    const uint32_t of = expert_stack_parts(x->stack);
+    struct weight_info info = {0};
+    char module[128];
+    float *v = NULL;
+    bool ok = true;
+    for (uint32_t p = 0; p < of && ok; p++) {
+        expert_stack_part(x->stack, checkpoint_config(src), x->layer, expert, p, module, sizeof module);
+        ok = checkpoint_weight(src, module, &info, w->e) && check_row(w, (uint64_t)info.rows * of, module);
+        uint64_t numbers = (uint64_t)info.rows * info.cols;
+        if (ok && !v && !(v = malloc((size_t)numbers * of * sizeof *v)))
+            ok = err_nomem(w->e, module, numbers * of * 4);
+        ok = ok && checkpoint_read_f32(src, module, 0, info.rows, v + p * numbers, w->e);
+        checkpoint_drop_module(src, module);
+    }
+    const uint64_t line = (uint64_t)info.rows * of;
+    const uint32_t most = ok ? (uint32_t)min_u64(COLUMNS, CHUNK / line) : 0;
+    for (uint32_t col = 0, n; ok && col < info.cols; col += n) {
+        n = (uint32_t)min_u64(most, info.cols - col);
+        for (uint64_t i = 0; i < line; i++)
+            for (uint32_t k = 0; k < n; k++)
+                w->floats[k * line + i] = v[(i % of * info.rows + i / of) * info.cols + col + k];
+        ok = put_floats(w, line * n, dtype, module);
+    }
+    free(v);
+    return ok;
+}
+
+static bool write_biases(struct writing *w, const struct export_entry *x, uint32_t expert, enum dtype dtype)
+{
+    const struct checkpoint *src = w->plan->src;
+    const uint32_t of = expert_stack_parts(x->stack);
+    const struct tensor *t[2] = {NULL};
+    char module[128];
+    for (uint32_t p = 0; p < of; p++) {
+        expert_stack_part(x->stack, checkpoint_config(src), x->layer, expert, p, module, sizeof module);
+        t[p] = checkpoint_bias(src, module);
+    }
+    const uint64_t n = t[0]->bytes / dtype_size(t[0]->dtype) * of;
+    bool ok = check_row(w, n, module);
+    for (uint64_t i = 0; i < n && ok; i++)
+        ok = tensor_read_f32(t[i % of], i / of, 1, w->floats + i, w->e);
+    return ok && put_floats(w, n, dtype, module);
+}
+
+static bool write_stack(struct writing *w, const struct export_entry *x)
+{
+    const struct checkpoint *src = w->plan->src;
+    const enum dtype dtype = w->plan->tensors[x->first].dtype;
+    const uint32_t of = expert_stack_parts(x->stack);
+    char module[128];
+    bool ok = true;
+    for (uint32_t k = 0; k < checkpoint_config(src)->experts.n && ok; k++) {
+        if (x->biases || x->stack->turned) {
+            ok = x->biases ? write_biases(w, x, k, dtype) : write_turned(w, x, k, dtype);
+            continue;
+        }
+        for (uint32_t p = 0; p < of && ok; p++) {
+            expert_stack_part(x->stack, checkpoint_config(src), x->layer, k, p, module, sizeof module);
+            ok = write_unpacked(w, module, dtype);
+            checkpoint_drop_module(src, module);
+        }
+    }
+    return ok;
+}
+
 static bool write_entry(struct writing *w, const struct export_entry *x)
 {
     switch (x->kind) {
@@ -153,6 +277,10 @@ static bool write_entry(struct writing *w, const struct export_entry *x)
         return write_unpacked(w, x->module, w->plan->tensors[x->first].dtype);
     case ENTRY_LINEAR:
         return write_linear(w, &w->plan->items[x->item]);
+    case ENTRY_EXPERTS:
+        return write_experts(w, x);
+    case ENTRY_STACK:
+        return write_stack(w, x);
     }
     checkpoint_drop(w->plan->src, x->tensor);
     return true;

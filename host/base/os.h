@@ -53,6 +53,8 @@ struct os_guard {
  * until os_unguard, over renames, or the end of the process. */
 FILE *os_create_new(const char *path, struct os_guard *g);
 void os_unguard(struct os_guard *g);
+/* The position of an open file, of any size; false: errno says why. */
+bool os_seek(FILE *f, uint64_t at);
 /* Removes a regular file that os_create_new made in a process that is gone; one that is in use stays. */
 void os_remove_stale(const char *path);
 
@@ -67,6 +69,8 @@ struct os_out {
 };
 bool os_out_open(struct os_out *o, const char *path, struct err *e);
 bool os_out_put(struct os_out *o, const void *data, size_t size, struct err *e);
+/* Where the next bytes go, counted from the file's beginning; past its end too. */
+bool os_out_seek(struct os_out *o, uint64_t at, struct err *e);
 bool os_out_close(struct os_out *o, struct err *e);
 void os_out_abort(struct os_out *o);
 /* What os_out_open refuses (ERR_USER): links, folders, devices, pipes, and files that this process reads now.

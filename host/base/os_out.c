@@ -132,6 +132,11 @@ bool os_out_put(struct os_out *o, const void *data, size_t size, struct err *e)
     return true;
 }
 
+bool os_out_seek(struct os_out *o, uint64_t at, struct err *e)
+{
+    return os_seek(o->file, at) || write_failed(o, e);
+}
+
 bool os_out_close(struct os_out *o, struct err *e)
 {
     bool ok = os_sync_file(o->file, o->path, e);

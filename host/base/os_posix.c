@@ -276,6 +276,11 @@ FILE *os_fopen(const char *path, const char *mode)
     return fopen(path, mode);
 }
 
+bool os_seek(FILE *f, uint64_t at)
+{
+    return fseeko(f, (off_t)at, SEEK_SET) == 0;
+}
+
 bool os_sync_file(FILE *f, const char *path, struct err *e)
 {
     if (fflush(f) != 0 || fsync(fileno(f)) != 0)

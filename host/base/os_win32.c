@@ -353,6 +353,11 @@ FILE *os_fopen(const char *path, const char *mode)
     return _wfopen(wide, wide_mode);
 }
 
+bool os_seek(FILE *f, uint64_t at)
+{
+    return _fseeki64(f, (int64_t)at, SEEK_SET) == 0;
+}
+
 bool os_sync_file(FILE *f, const char *path, struct err *e)
 {
     if (fflush(f) == 0) {

@@ -74,8 +74,12 @@ static bool collect(struct conversion *c, enum export_format format, unsigned co
      * are. */
     bool fixed = export_sets_scales(format);
     enum scale_type scale = export_scale_type(format, c->ck);
-    const struct fate_options o = {
-        .policy = FATE_FOLDER, .exact = true, .format = format, .container = container, .warn = warn};
+    const struct fate_options o = {.policy = FATE_FOLDER,
+                                   .exact = true,
+                                   .family = family_of(checkpoint_config(c->ck)),
+                                   .format = format,
+                                   .container = container,
+                                   .warn = warn};
     unsigned left = 0, coded = 0;
     if (!checkpoint_matrices(c->ck, &c->list, &c->n, e))
         return false;

@@ -75,11 +75,13 @@ static bool check_groups(const struct plan *p, const struct model *m, struct err
     return true;
 }
 
-static bool decide(struct plan *p, const struct quantize_options *o, const struct plan_listener *l, struct err *e)
+static bool decide(struct plan *p, const struct model *m, const struct quantize_options *o,
+                   const struct plan_listener *l, struct err *e)
 {
     const struct fate_options f = {.policy = o->refine                  ? FATE_REFINE
                                              : o->format == EXPORT_GGUF ? FATE_GGUF
                                                                         : FATE_FOLDER,
+                                   .family = family_of(checkpoint_config(m->ck)),
                                    .format = o->format,
                                    .container = o->container,
                                    .warn = l->warn,
@@ -277,9 +279,9 @@ bool plan_fates(struct plan *p, const struct model *m, const struct quantize_opt
         .from = from, .refines = o->refine != NULL, .ctx = m->ctx, .samples = o->samples, .acts_tier = "none"};
     hash_hex((struct hash128){0}, p->run);
     bool folder = o->format != EXPORT_GGUF; /* a group that no device takes is refused before the format's reasons */
-    return list_matrices(p, m, o, e) && plan_wishes(p, m, o, e) && (folder || decide(p, o, l, e)) &&
-           check_groups(p, m, e) && check_imatrix(p, o, e) && (!folder || decide(p, o, l, e)) && check_learned(o, e) &&
-           plan_range(p, m, o, l, e) && count_bytes(p, m, o, e) && check_work(p, m, o, e);
+    return list_matrices(p, m, o, e) && plan_wishes(p, m, o, e) && (folder || decide(p, m, o, l, e)) &&
+           check_groups(p, m, e) && check_imatrix(p, o, e) && (!folder || decide(p, m, o, l, e)) &&
+           check_learned(o, e) && plan_range(p, m, o, l, e) && count_bytes(p, m, o, e) && check_work(p, m, o, e);
 }
 
 /* ---- the whole ---- */
