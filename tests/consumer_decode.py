@@ -239,4 +239,5 @@ def main():
             sys.exit(f"{folder}: {type(error).__name__}: {error}")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -34,9 +34,9 @@ make() { # NAME [KEY=VALUE]: folder and want, its perplexity in double precision
     want=$(python3 "$here/tests/ref/forward.py" "$folder" 32 "$ids" | cut -d" " -f1)
     perplexity "$folder" && check "$1: perplexity $got, in double precision $want" within "$got" "$want" 0.000001
 }
-learn() { # NAME: its folder is made
+learn() { # NAME [FORMAT]: its folder is made
     must "$gsq" quantize "$folder" -o "$folder-rtn" --method rtn --bits 2 --group 32 --format compressed-tensors
-    must "$gsq" quantize "$folder" -o "$folder-2" --bits 2 --group 32 --effort fast --steps 4 --calib "$text" --samples 8 --ctx 64
+    must "$gsq" quantize "$folder" -o "$folder-2" --format "${2:-gptq}" --bits 2 --group 32 --effort fast --steps 4 --calib "$text" --samples 8 --ctx 64
     rounded=$(divergence "$folder-rtn" "$folder") && learned=$(divergence "$folder-2" "$folder") &&
         check "$1: 2 bits, KL $learned, rounded to nearest $rounded" at_most "$learned" "$(awk -v r="$rounded" 'BEGIN { print 0.85 * r }')"
 }
@@ -72,7 +72,7 @@ GSQ_STOP_AT=kill:block:2 run "${whole[@]}" -o "$tmp/oss-again"
 check 'gpt_oss: it ended there' test "$rc" -ge 130
 must "${whole[@]}" -o "$tmp/oss-again"
 check 'gpt_oss: killed and gone on, the same bytes' cmp "$tmp/oss-again/model.safetensors" "$tmp/oss-whole/model.safetensors"
-make gpt_oss_mxfp4 "$blend" && learn gpt_oss_mxfp4 && through_gguf gpt_oss_mxfp4
+make gpt_oss_mxfp4 "$blend" && learn gpt_oss_mxfp4 mlx && through_gguf gpt_oss_mxfp4
 # MXFP4 against values that its definition gives, decoded by another program; kept matrices are those in 16 bits.
 python3 "$here/tests/lib/decode_mxfp4.py" "$tmp/gpt_oss_mxfp4" "$tmp/decoded"
 check 'MXFP4: the same logits as its decoded values' test "$(divergence "$tmp/gpt_oss_mxfp4" "$tmp/decoded")" = 0

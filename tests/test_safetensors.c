@@ -76,6 +76,51 @@ static void writer_golden(void **state)
     assert_null(s);
 }
 
+/* Bytes that are left for later come in any order, beside those that come in turn; parts of tensors are found by their names. */
+static void writer_places(void **state)
+{
+    (void)state;
+    static const struct tensor_plan plan[] = {
+        {"a", DTYPE_U8, 1, {2}}, {"b", DTYPE_U8, 2, {2, 3}}, {"c", DTYPE_U8, 1, {1}}};
+    struct err e = {0};
+    struct safetensors_writer *w;
+    struct safetensors *s;
+    uint64_t at = 0;
+    OK(safetensors_writer_open(&w, DIR_ "/placed", plan, 3, NULL, 0, &e), e);
+    OK(safetensors_writer_put(w, "\1\2", 2, &e), e);
+    FAILS(safetensors_writer_leave(w, 8, &at, &e), e, ERR_BUG, "cannot be left");
+    OK(safetensors_writer_leave(w, 6, &at, &e), e);
+    assert_int_equal(at, 2);
+    OK(safetensors_writer_put_at(w, at + 3, "\6\7\10", 3, &e), e);
+    OK(safetensors_writer_put(w, "\11", 1, &e), e);
+    OK(safetensors_writer_put_at(w, at, "\3\4\5", 3, &e), e);
+    FAILS(safetensors_writer_put_at(w, 9, "\1", 1, &e), e, ERR_BUG, "were not left");
+    OK(safetensors_writer_close(&w, &e), e);
+    OK(safetensors_open_file(&s, DIR_ "/placed", &e), e);
+    assert_memory_equal(safetensors_find(s, "a")->data, "\1\2\3\4\5\6\7\10\11", 9);
+    const struct tensor *b = safetensors_find(s, "b");
+    const struct tensor view = {
+        .name = "b.1", .dtype = DTYPE_U8, .n_dims = 1, .shape = {3}, .data = b->data + 3, .bytes = 3};
+    assert_null(safetensors_find(s, "b.1"));
+    OK(safetensors_add_view(s, &view, &e), e);
+    assert_ptr_equal(safetensors_find(s, "b.1"), &view);
+    assert_ptr_equal(safetensors_find(s, "b"), b);
+    assert_int_equal(safetensors_count(s), 3);
+    FAILS(safetensors_add_view(s, &view, &e), e, ERR_BUG, "there already");
+    safetensors_close(&s);
+
+    static const char *const summed[][2] = {{SAFETENSORS_CHECKSUM, SAFETENSORS_NO_SUM_YET}};
+    OK(safetensors_writer_open(&w, DIR_ "/summed", plan, 1, summed, 1, &e), e);
+    FAILS(safetensors_writer_leave(w, 1, &at, &e), e, ERR_BUG, "cannot be left");
+    safetensors_writer_abort(&w);
+    /* A byte that never came. */
+    OK(safetensors_writer_open(&w, DIR_ "/hole", plan, 1, NULL, 0, &e), e);
+    OK(safetensors_writer_leave(w, 2, &at, &e), e);
+    OK(safetensors_writer_put_at(w, 1, "\2", 1, &e), e);
+    FAILS(safetensors_writer_close(&w, &e), e, ERR_BUG, "1 bytes of 2");
+    assert_true(only_whole_files());
+}
+
 static void writer_refuses(void **state)
 {
     (void)state;
@@ -388,6 +433,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(writer_golden, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(writer_places, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(writer_refuses, make_dir, remove_dir),
         cmocka_unit_test(reader_refuses),
         cmocka_unit_test(reader_accepts),

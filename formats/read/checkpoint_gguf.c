@@ -216,6 +216,11 @@ static bool fill(struct entry *x, const struct gguf_tensor *t, const struct mode
         out->shape[2] = out->shape[1];
         out->shape[1] = 1;
     }
+    if (out->n_dims == 1 && str_ends(x->name, ".shared_expert_gate.weight")) { /* a matrix of one row in a folder */
+        out->n_dims = 2;
+        out->shape[1] = out->shape[0];
+        out->shape[0] = 1;
+    }
     char name[24];
     snprintf(out->stored_dtype, sizeof out->stored_dtype, "%.15s", gguf_type_name(t->type, name));
     /* A shape that does not fit the heads is refused by whoever opens the model, with a better sentence. */
