@@ -65,6 +65,8 @@ static const struct block_part parts[] = {
     {ROLE_GATE, "mlp.shared_experts.gate_proj", "ffn_gate_shexp", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_SHARED, WIDTH_HIDDEN, false, PARTS_SHARED_PLAIN, 0},
     {ROLE_UP, "mlp.shared_experts.up_proj", "ffn_up_shexp", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_SHARED, WIDTH_HIDDEN, false, PARTS_SHARED_PLAIN, 0},
     {ROLE_DOWN, "mlp.shared_experts.down_proj", "ffn_down_shexp", PART_MATRIX, HALF_FFN, INPUT_MIDDLE, WIDTH_HIDDEN, WIDTH_SHARED, false, PARTS_SHARED_PLAIN, 0},
+    {ROLE_GATE_UP, "shared_mlp.input_linear", "ffn_up_shexp", PART_MATRIX, HALF_FFN, INPUT_FFN, WIDTH_TWO_SHARED, WIDTH_HIDDEN, false, PARTS_SHARED_FUSED, 0},
+    {ROLE_DOWN, "shared_mlp.output_linear", "ffn_down_shexp", PART_MATRIX, HALF_FFN, INPUT_MIDDLE, WIDTH_HIDDEN, WIDTH_SHARED, false, PARTS_SHARED_FUSED, 0},
     {ROLE_GATE, "mlp.experts.*.gate_proj", "ffn_gate_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERT, WIDTH_HIDDEN, false, PARTS_EXPERTS | PARTS_GPT_OSS, 0},
     {ROLE_UP, "mlp.experts.*.up_proj", "ffn_up_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_EXPERT, WIDTH_HIDDEN, false, PARTS_EXPERTS | PARTS_GPT_OSS, 0},
     {ROLE_DOWN, "mlp.experts.*.down_proj", "ffn_down_exps", PART_MATRIX, HALF_EXPERTS, INPUT_NONE, WIDTH_HIDDEN, WIDTH_EXPERT, false, PARTS_EXPERTS | PARTS_GPT_OSS, 0},
@@ -185,7 +187,7 @@ bool block_has(const struct model_config *c, const struct family *f, uint32_t la
     if (f && f->parts & PARTS_ANY_DELTA && p->half == HALF_ATTN && p->role != ROLE_ATTN_NORM &&
         ((p->of & PARTS_ANY_DELTA) != 0) != config_has_delta(c, layer))
         return false;
-    if (p->of & (PARTS_SHARED_GATED | PARTS_SHARED_PLAIN))
+    if (p->of & PARTS_ANY_SHARED)
         return experts && c->experts.shared_width;
     if (p->half == HALF_FFN && p->kind == PART_MATRIX) /* the whole of it */
         return !experts;
@@ -215,6 +217,8 @@ static uint32_t width(enum width w, const struct model_config *c)
         return c->experts.width;
     case WIDTH_SHARED:
         return c->experts.shared_width;
+    case WIDTH_TWO_SHARED:
+        return 2 * c->experts.shared_width;
     case WIDTH_EXPERTS:
         return c->experts.n;
     case WIDTH_Q_RANK:

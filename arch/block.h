@@ -104,6 +104,7 @@ enum width {
     WIDTH_TWO_MIDDLES,
     WIDTH_EXPERT,
     WIDTH_SHARED,
+    WIDTH_TWO_SHARED,
     WIDTH_EXPERTS,
     WIDTH_Q_RANK, /* of multi-head latent attention */
     WIDTH_KV_RANK,

@@ -208,6 +208,19 @@ static const struct family families[] = {
         .gguf_renormalise = true,
     },
     {
+        .name = "Granite-MoE with a shared expert",
+        .architecture = "GraniteMoeSharedForCausalLM",
+        .model_type = "granitemoeshared",
+        .gguf = "granitemoe",
+        .parts = PARTS_PRE_NORMS | PARTS_EXPERTS_STACKED | PARTS_SHARED_FUSED,
+        .permuted_rows = true,
+        .multipliers = true,
+        .gating = GATING_CHOSEN,
+        .stacked_experts = true,
+        .renormalise = true,
+        .gguf_renormalise = true,
+    },
+    {
         .name = "Qwen3.5",
         .architecture = "Qwen3_5ForCausalLM",
         .model_type = "qwen3_5_text",
@@ -348,13 +361,14 @@ const struct family *family_of(const struct model_config *c)
     return NULL;
 }
 
-const struct family *family_of_gguf(const char *architecture, bool sliding, bool experts, uint32_t gating)
+const struct family *family_of_gguf(const char *architecture, bool sliding, bool experts, uint32_t gating, bool shared)
 {
     const struct family *found = NULL;
     for (size_t i = 0; i < N; i++)
         if (strcmp(families[i].gguf, architecture) == 0 && (families[i].gating != 0) == experts &&
             (!found || (sliding && !found->sliding_window) ||
-             (found->gating != gating && families[i].gating == gating)))
+             (found->gating != gating && families[i].gating == gating) ||
+             (shared && families[i].parts & PARTS_SHARED_FUSED)))
             found = &families[i];
     return found;
 }
@@ -385,7 +399,6 @@ static const struct {
     {"GlmMoeDsaForCausalLM", "glm_moe_dsa", "an indexer chooses the tokens that attention sees"},
     {"KimiK3ForConditionalGeneration", "kimi_k3", "layers have Kimi Delta Attention"},
     {"KimiLinearForCausalLM", "kimi_linear", "layers have Kimi Delta Attention"},
-    {"GraniteMoeSharedForCausalLM", "granitemoeshared", "the shared expert's gate and up are one matrix"},
     {"GraniteMoeHybridForCausalLM", "granitemoehybrid", "layers have state spaces (Mamba)"},
     {"NemotronHForCausalLM", "nemotron_h", "layers have state spaces (Mamba)"},
     {"FalconH1ForCausalLM", "falcon_h1", "layers have state spaces (Mamba)"},

@@ -31,7 +31,8 @@ enum {
     PARTS_ANY_DELTA = PARTS_DELTA | PARTS_DELTA_GROUPED,
     PARTS_GPT_OSS = 1 << 16, /* "mlp.router" with a bias, biases of experts, attention sinks */
     PARTS_SHARED_FUSED =
-        1 << 17, /* "shared_mlp", added as it is: rows of gate, then of up, are one matrix, input_linear */
+        1 << 17, /* "shared_mlp", added as it is; rows of gate, then of up, are one matrix, in a GGUF two tensors */
+    PARTS_ANY_SHARED = PARTS_SHARED_GATED | PARTS_SHARED_PLAIN | PARTS_SHARED_FUSED,
 };
 
 struct family {
@@ -84,9 +85,9 @@ const struct family *family_at(size_t i);
 /* The row of a config: by its architecture where it names one, else by its model_type. NULL: unknown. */
 const struct family *family_of(const struct model_config *c);
 /* The row of a GGUF's general.architecture; sliding: its metadata have a sliding window, which tells Mistral from
- * Llama; experts: they have experts, which tell Mixtral from both; gating: as they say, which tells DeepSeek-V3 from V2, or 0. NULL:
- * unknown. */
-const struct family *family_of_gguf(const char *architecture, bool sliding, bool experts, uint32_t gating);
+ * Llama; experts: they have experts, which tell Mixtral from both; gating: as they say, which tells DeepSeek-V3 from V2, or 0; shared: one of
+ * them is a shared expert, which tells Granite-MoE's from Granite-MoE. NULL: unknown. */
+const struct family *family_of_gguf(const char *architecture, bool sliding, bool experts, uint32_t gating, bool shared);
 /* Whether 1 is added to the weights of the norm of that name, with or without ".weight" behind it. */
 bool family_adds_one(const struct family *f, const char *norm);
 /* What llama.cpp multiplies scores by in a family whose GGUFs do not say it. */

@@ -59,9 +59,14 @@ for name in gpt_oss deepseek_v2_lite; do
 done
 make deepseek_v2 && learn deepseek_v2
 make glm4_moe_norm && through_gguf glm4_moe_norm
-for name in glm4_moe granitemoe; do
+for name in glm4_moe granitemoe granitemoeshared; do
     make $name && learn $name && through_gguf $name
 done
+# A matrix that a GGUF has as two tensors is both in importance matrices, which come back as they were.
+must "$gsq" imatrix "$folder" --calib "$text" --samples 2 --ctx 64 -o "$tmp/imatrix.gguf" &&
+    check 'granitemoeshared: an importance matrix names both' grep -q 'blk.1.ffn_gate_shexp.weight.in_sum2' "$tmp/imatrix.gguf" &&
+    must "$gsq" quantize "$folder" -o "$tmp/important.gguf" --type Q4_0 --method rtn --imatrix "$tmp/imatrix.gguf" &&
+    perplexity "$tmp/important.gguf" && check "granitemoeshared, Q4_0 by it: perplexity $got" within "$got" "$want" 0.2
 # llama.cpp blends yarn between whole pairs.
 blend='rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 32, "beta_slow": 1}'
 make gpt_oss "$blend" && through_gguf gpt_oss

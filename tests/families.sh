@@ -95,7 +95,6 @@ unbuilt llama4 Llama4ForCausalLM llama4 'attention is in chunks' 'rope_scaling={
 unbuilt mamba NemotronHForCausalLM nemotron_h 'layers have state spaces'
 unbuilt kimi3 KimiK3ForConditionalGeneration kimi_k3 'layers have Kimi Delta'
 unbuilt gemma4 Gemma4ForCausalLM gemma4_text 'layers have heads of two sizes'
-unbuilt shared GraniteMoeSharedForCausalLM granitemoeshared "the shared expert's gate and up are one matrix"
 
 run "$gsq" convert "$tmp/mistral3" -o "$tmp/part.gguf" --format gguf
 check 'a GGUF of the text part says so' grep -q 'holds the text part of this model; 3 tensors of other parts are left out' "$tmp/err"

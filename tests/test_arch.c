@@ -154,7 +154,8 @@ static void families(void **state)
             c.experts =
                 (struct expert_config){.n = 5, .used = 2, .width = 8, .shared_width = 16, .first_dense = 1, .step = 1};
         assert_ptr_equal(family_of(&c), f);
-        assert_ptr_equal(family_of_gguf(f->gguf, f->sliding_window, experts, f->gating), f);
+        assert_ptr_equal(
+            family_of_gguf(f->gguf, f->sliding_window, experts, f->gating, (f->parts & PARTS_SHARED_FUSED) != 0), f);
         for (size_t k = 0; k < i; k++)
             assert_string_not_equal(family_at(k)->architecture, f->architecture);
         assert_int_equal(family_has_role(f, ROLE_Q) + family_has_role(f, ROLE_QKV) + family_has_role(f, ROLE_Q_A) +
@@ -166,16 +167,16 @@ static void families(void **state)
         model_shape_free(&s);
         assert_int_equal(family_has(f, block_part_of(ROLE_K_NORM)), (f->parts & PARTS_QK_NORM) != 0);
     }
-    assert_string_equal(family_of_gguf("llama", false, false, 0)->name, "Llama");
-    assert_string_equal(family_of_gguf("llama", true, false, 0)->name, "Mistral");
-    assert_string_equal(family_of_gguf("llama", false, true, 0)->name, "Mixtral");
-    assert_string_equal(family_of_gguf("qwen2", false, false, 0)->name, "Qwen2");
-    assert_string_equal(family_of_gguf("olmo2", false, false, 0)->name, "OLMo 2");
-    assert_string_equal(family_of_gguf("olmo2", true, false, 0)->name, "OLMo 3");
-    assert_string_equal(family_of_gguf("deepseek2", false, true, 0)->name, "DeepSeek-V2");
-    assert_string_equal(family_of_gguf("deepseek2", false, true, GATING_SIGMOID)->name, "DeepSeek-V3");
-    assert_null(family_of_gguf("qwen2", false, true, 0));
-    assert_null(family_of_gguf("mamba", false, false, 0));
+    assert_string_equal(family_of_gguf("llama", false, false, 0, false)->name, "Llama");
+    assert_string_equal(family_of_gguf("llama", true, false, 0, false)->name, "Mistral");
+    assert_string_equal(family_of_gguf("llama", false, true, 0, false)->name, "Mixtral");
+    assert_string_equal(family_of_gguf("qwen2", false, false, 0, false)->name, "Qwen2");
+    assert_string_equal(family_of_gguf("olmo2", false, false, 0, false)->name, "OLMo 2");
+    assert_string_equal(family_of_gguf("olmo2", true, false, 0, false)->name, "OLMo 3");
+    assert_string_equal(family_of_gguf("deepseek2", false, true, 0, false)->name, "DeepSeek-V2");
+    assert_string_equal(family_of_gguf("deepseek2", false, true, GATING_SIGMOID, false)->name, "DeepSeek-V3");
+    assert_null(family_of_gguf("qwen2", false, true, 0, false));
+    assert_null(family_of_gguf("mamba", false, false, 0, false));
     assert_false(family_has(NULL, block_part_of(ROLE_Q_NORM)));
     assert_false(family_has(NULL, block_part_of(ROLE_ROUTER)));
     assert_non_null(strstr(family_names(names, sizeof names), "Llama, Mistral, Qwen2, Qwen3, "));

@@ -207,6 +207,33 @@ uint32_t gguf_mixed_row_to_hf(const struct model_config *c, enum gguf_mixed part
     return r / s.values * s.span + 2 * s.dim + r % s.values;
 }
 
+static const char *const shared_names[] = {
+    [SHARED_NONE] = "", [SHARED_GATE] = "ffn_gate_shexp", [SHARED_UP] = "ffn_up_shexp"};
+
+enum gguf_shared gguf_name_to_shared(const struct model_config *c, const char *name, char *out, size_t cap)
+{
+    const struct family *f = family_of(c);
+    const char *suffix, *up = shared_names[SHARED_UP];
+    size_t n = module_length(name, &suffix), number, digits;
+    if (!f || !(f->parts & PARTS_SHARED_FUSED) || strcmp(suffix, ".weight") != 0 ||
+        !split_block(name, n, GGUF_BLOCK, &number, &digits))
+        return SHARED_NONE;
+    size_t rest = number + digits + 1;
+    enum gguf_shared part = same(name + rest, n - rest, shared_names[SHARED_GATE]) ? SHARED_GATE
+                            : same(name + rest, n - rest, up)                      ? SHARED_UP
+                                                                                   : SHARED_NONE;
+    if (part)
+        block_part_name(c, block_part_named_gguf(f, up, strlen(up)), (uint32_t)strtoul(name + number, NULL, 10), 0, out,
+                        cap);
+    return part;
+}
+
+const char *gguf_name_of_shared(enum gguf_shared part, uint32_t layer, char out[64])
+{
+    snprintf(out, 64, GGUF_BLOCK "%" PRIu32 ".%s.weight", layer, shared_names[part]);
+    return out;
+}
+
 uint32_t gguf_permuted_heads(const struct model_config *c, const char *hf_module)
 {
     const struct family *f = family_of(c);

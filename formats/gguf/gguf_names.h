@@ -32,6 +32,13 @@ bool gguf_name_of_mixed(const char *name, enum gguf_mixed part, char *out, size_
 uint32_t gguf_mixed_row(const struct model_config *c, uint32_t r, enum gguf_mixed *part);
 uint32_t gguf_mixed_row_to_hf(const struct model_config *c, enum gguf_mixed part, uint32_t r);
 
+/* A shared expert's gate and up as one matrix (PARTS_SHARED_FUSED) lie in two tensors: its upper rows, then its lower ones. */
+enum gguf_shared { SHARED_NONE, SHARED_GATE, SHARED_UP };
+/* Which of them that tensor is; out (at least 96 bytes): the Hugging Face module. */
+enum gguf_shared gguf_name_to_shared(const struct model_config *c, const char *name, char *out, size_t cap);
+/* "blk.3.ffn_gate_shexp.weight"; returns out (64 bytes). */
+const char *gguf_name_of_shared(enum gguf_shared part, uint32_t layer, char out[64]);
+
 /* Heads whose rows are permuted in a GGUF of this architecture: num_heads for q_proj, num_kv_heads for k_proj
  * (weights and biases) of llama, 0 for everything else. */
 uint32_t gguf_permuted_heads(const struct model_config *c, const char *hf_module);

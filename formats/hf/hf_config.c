@@ -355,6 +355,8 @@ static bool read_shared(const struct reader *r, const struct family *f, struct e
     uint32_t n;
     if (f->parts & PARTS_SHARED_GATED)
         return read_u32(r, "shared_expert_intermediate_size", 0, 1u << 24, 0, &x->shared_width);
+    if (f->parts & PARTS_SHARED_FUSED)
+        return read_u32(r, "shared_intermediate_size", 0, 1u << 24, 0, &x->shared_width);
     if (!(f->parts & PARTS_SHARED_PLAIN))
         return true;
     if (!read_u32(r, "n_shared_experts", 0, 64, 0, &n))

@@ -166,6 +166,8 @@ static void put_experts(struct strbuf *b, const struct model_config *c)
                   : plain ? "n_routed_experts"
                           : "num_experts",
                   (unsigned)x->n, (unsigned)x->used);
+    if (block && f->parts & PARTS_SHARED_FUSED)
+        strbuf_printf(b, ",\n  \"shared_intermediate_size\": %u", (unsigned)x->shared_width);
     if (block)
         return;
     strbuf_printf(b, ",\n  \"moe_intermediate_size\": %u,\n  \"norm_topk_prob\": %s", (unsigned)x->width,

@@ -28,7 +28,7 @@ struct entry {
     bool part;                    /* one of several experts in the stored tensor */
     const struct entry
         *values;  /* of a matrix in two tensors, whose first this is: the second. v of latent attention's kv_b, z of
-                                     Qwen3-Next's q, k, v and z */
+                                     Qwen3-Next's q, k, v and z, up of a shared expert's gate and up */
     float scale;  /* what all values are multiplied by: NAME.scale beside NAME.weight. 1 where there is none */
     uint32_t dim; /* rows are permuted within heads of so many; 0: they are not */
     uint8_t *own; /* the bytes in Hugging Face order: permuted biases */
@@ -142,8 +142,9 @@ static bool is_of_two(const struct model_config *c, const char *name, char modul
 {
     enum gguf_latent part = gguf_name_to_latent(c, name, module, 80);
     enum gguf_mixed mixed = part ? MIXED_NONE : gguf_name_to_mixed(c, name, module, 80);
-    *first = part == LATENT_KEYS || mixed == MIXED_QKV;
-    return part || mixed;
+    enum gguf_shared shared = part || mixed ? SHARED_NONE : gguf_name_to_shared(c, name, module, 80);
+    *first = part == LATENT_KEYS || mixed == MIXED_QKV || shared == SHARED_GATE;
+    return part || mixed || shared;
 }
 
 /* The second is no weight of its own: MODULE.values beside MODULE.weight. */
@@ -237,10 +238,20 @@ static bool has_shape(const struct gguf_tensor *t, uint64_t cols, uint64_t rows,
     return t->ne[0] == cols && t->ne[1] == rows && t->ne[2] == heads && t->ne[3] == 1;
 }
 
+/* Whether the matrix in two tensors is a shared expert's gate and up. */
+static bool shares_fused(const struct model_config *c)
+{
+    const struct family *f = family_of(c);
+    return f && f->parts & PARTS_SHARED_FUSED;
+}
+
 /* Whether both have the shapes that the metadata say. */
 static bool two_fit(const struct model_config *c, const struct gguf_tensor *a, const struct gguf_tensor *b)
 {
     const struct mla_config *x = &c->mla;
+    if (shares_fused(c))
+        return has_shape(a, c->hidden_size, c->experts.shared_width, 1) &&
+               has_shape(b, c->hidden_size, c->experts.shared_width, 1);
     if (!x->kv_rank)
         return has_shape(a, c->hidden_size, config_delta_mixed(c), 1) &&
                has_shape(b, c->hidden_size, config_delta_values(c), 1);
@@ -262,7 +273,10 @@ static bool join_two(struct gguf_model *m, struct err *e)
             continue;
         }
         err_set(e, ERR_USER, "%s in %s does not go with %s and the shapes of its metadata", k->stored->name,
-                gguf_path(m->file, k->stored), m->config->mla.kv_rank ? "attn_v_b" : "attn_gate");
+                gguf_path(m->file, k->stored),
+                shares_fused(m->config)  ? "ffn_up_shexp"
+                : m->config->mla.kv_rank ? "attn_v_b"
+                                         : "attn_gate");
         return err_hint(e, "the file is damaged: convert the model again");
     }
     return true;
@@ -442,7 +456,11 @@ static bool model_weight(const void *self, const char *module, struct weight_inf
 static const uint8_t *row_at(const struct gguf_model *m, const struct entry *x, uint32_t r, uint64_t cols,
                              const struct entry **of)
 {
-    if (x->values) {
+    if (x->values && shares_fused(m->config)) {
+        const uint32_t rows = (uint32_t)x->stored->ne[1];
+        x = r < rows ? x : x->values;
+        r %= rows;
+    } else if (x->values) {
         enum gguf_mixed part;
         r = gguf_mixed_row(m->config, r, &part);
         x = part == MIXED_GATE ? x->values : x;

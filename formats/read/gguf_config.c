@@ -119,12 +119,13 @@ static bool read_architecture(struct reader *r, struct model_config *c)
     }
     memcpy(r->arch, name.text, name.size);
     r->arch[name.size] = 0;
-    uint32_t window, experts, gating;
+    uint32_t window, experts, gating, shared;
     if (!read_u32(r, "attention.sliding_window", 0, UINT32_MAX, 0, &window) ||
         !read_u32(r, "expert_count", 0, UINT32_MAX, 0, &experts) ||
-        !read_u32(r, "expert_gating_func", 0, UINT32_MAX, 0, &gating))
+        !read_u32(r, "expert_gating_func", 0, UINT32_MAX, 0, &gating) ||
+        !read_u32(r, "expert_shared_feed_forward_length", 0, UINT32_MAX, 0, &shared))
         return false;
-    const struct family *f = family_of_gguf(r->arch, window > 0, experts > 0, gating);
+    const struct family *f = family_of_gguf(r->arch, window > 0, experts > 0, gating, shared > 0);
     r->known = f;
     if (r->known) {
         snprintf(c->architecture, sizeof c->architecture, "%s", f->architecture);
@@ -280,7 +281,7 @@ static bool read_experts(const struct reader *r, struct model_config *c)
     x->scale = (float)scale;
     x->step = 1;
     x->renormalise = f->gguf_renormalise;
-    if (!(f->parts & (PARTS_SHARED_GATED | PARTS_SHARED_PLAIN)))
+    if (!(f->parts & PARTS_ANY_SHARED))
         x->shared_width = 0;
     bool groups;
     const char *odd = config_experts_odd(x, &groups);

@@ -106,7 +106,8 @@ static bool module_of(const char *path, const struct gguf_tensor *t, uint32_t ex
 {
     char weight[NAME_BYTES], hf[128];
     bool known = gguf_name_to_hf(checkpoint_config(ck), weight_of(t, weight), expert, hf, sizeof hf);
-    if (gguf_name_to_mixed(checkpoint_config(ck), weight, hf, sizeof hf - strlen(".weight"))) { /* both see the same */
+    if (gguf_name_to_mixed(checkpoint_config(ck), weight, hf, sizeof hf - strlen(".weight")) ||
+        gguf_name_to_shared(checkpoint_config(ck), weight, hf, sizeof hf - strlen(".weight"))) { /* both see the same */
         strcat(hf, ".weight");
         known = true;
     }
@@ -335,6 +336,10 @@ static bool name_entries(const struct imatrix *m, struct named *list, size_t *n,
             char other[NAME_BYTES];
             if (gguf_name_of_mixed(name, (enum gguf_mixed)part, other, sizeof other))
                 add_named(&list[(*n)++], other, &m->entries[i]);
+        }
+        if (gguf_name_to_shared(m->config, name, hf, sizeof hf) == SHARED_UP) {
+            uint32_t layer = (uint32_t)strtoul(name + strlen("blk."), NULL, 10);
+            add_named(&list[(*n)++], gguf_name_of_shared(SHARED_GATE, layer, name), &m->entries[i]);
         }
     }
     qsort(list, *n, sizeof *list, by_name);

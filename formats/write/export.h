@@ -45,7 +45,8 @@ struct export_options {
 /* Where the codes come from. */
 struct export_source {
     void *ctx;
-    /* Codes of a coded matrix, rows in Hugging Face order; called once for each, in file order. The writer frees q. */
+    /* Codes of a coded matrix, rows in Hugging Face order; called in file order, once for each, or once for each tensor where a GGUF
+     * has two of it. The writer frees q. */
     bool (*linear)(void *ctx, const struct matrix *x, struct qlinear *q, struct err *e);
     /* Done of total; called several times a second, always on the calling thread. Units go with time: of a folder bytes, of a
      * GGUF weights, each times what its rounding costs (gguf_round_cost; 1 where codes are packed). False stops

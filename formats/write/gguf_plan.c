@@ -143,6 +143,27 @@ static bool plan_matrix(struct gguf_plan *p, const char *module, const char *fix
     return find_heads(p, x, item->rows) && (fixed || plan_bias(p, module, item->rows));
 }
 
+/* Both tensors of a shared expert's gate and up. */
+static bool plan_shared(struct gguf_plan *p, const char *module, uint32_t layer)
+{
+    const struct matrix *item = next_item(p, module);
+    char name[64];
+    if (!item)
+        return false;
+    for (int part = SHARED_GATE; part <= SHARED_UP; part++) {
+        struct gguf_entry *x = add_entry(p, module, gguf_name_of_shared((enum gguf_shared)part, layer, name));
+        if (!x)
+            return false;
+        x->n_dims = 2;
+        x->rows = item->rows / 2;
+        x->row0 = part == SHARED_UP ? x->rows : 0;
+        x->cols = item->cols;
+        x->type = item->type;
+        x->item = item;
+    }
+    return true;
+}
+
 /* Biases of one part of all experts: a row of each. */
 static bool plan_expert_biases(struct gguf_plan *p, const struct matrix *first, uint32_t n)
 {
@@ -240,6 +261,8 @@ static bool plan_part(struct gguf_plan *p, const struct block_part *part, uint32
     block_part_name(checkpoint_config(p->src), part, layer, 0, module, sizeof module);
     switch (part->kind) {
     case PART_MATRIX:
+        if (part->of & PARTS_SHARED_FUSED && part->role == ROLE_GATE_UP)
+            return plan_shared(p, module, layer);
         return plan_matrix(p, module, NULL);
     case PART_ROUTER:
         return plan_router(p, module);

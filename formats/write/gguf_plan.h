@@ -17,6 +17,7 @@ struct gguf_entry {
     bool bias;
     bool whole; /* module is a tensor's whole name: a vector of the router's */
     uint32_t n_dims, rows, cols;
+    uint32_t row0; /* of the module: not 0 where it is two tensors, and this the second */
     const struct gguf_type *type;
     const struct matrix *item; /* of a weight that has a type: of its first expert */
     uint32_t experts;          /* whose matrices lie one behind the other; 0: it is one matrix, or a vector */

@@ -90,7 +90,7 @@ static bool round_part(void *ctx, uint64_t i, unsigned thread, struct err *e)
     uint32_t first = (uint32_t)i * t->part, n = (uint32_t)min_u64(t->part, t->n - first);
     float *rows = t->rows + (size_t)first * x->cols;
     (void)thread;
-    if (!checkpoint_read_f32(t->w->plan->src, x->module, t->r0 + first, n, rows, e) ||
+    if (!checkpoint_read_f32(t->w->plan->src, x->module, x->row0 + t->r0 + first, n, rows, e) ||
         !check_values(t->w, x, rows, (uint64_t)n * x->cols, e))
         return false;
     for (uint32_t r = 0; r < n; r++)
@@ -166,13 +166,13 @@ static bool write_coded(struct writing *w, const struct gguf_entry *x)
         return err_nomem(w->e, x->module, step * row_bytes);
     bool ok = x->item->copied ? gguf_model_codes(w->plan->src, x->item, &q, &w->rounded, w->e)
                               : w->source->linear(w->source->ctx, x->item, &q, w->e);
-    if (ok && (q.rows != x->rows || q.cols != x->cols))
+    if (ok && (q.rows != x->item->rows || q.cols != x->cols))
         ok = err_set(w->e, ERR_BUG, "%s: codes of %u x %u for a matrix of %u x %u", x->module, (unsigned)q.rows,
-                     (unsigned)q.cols, (unsigned)x->rows, (unsigned)x->cols);
+                     (unsigned)q.cols, (unsigned)x->item->rows, (unsigned)x->cols);
     for (uint32_t r0 = 0; ok && r0 < x->rows; r0 += (uint32_t)step) {
         uint32_t n = (uint32_t)min_u64(step, x->rows - r0);
         for (uint32_t r = 0; ok && r < n; r++) {
-            uint32_t from = source_row(w, x, r0 + r);
+            uint32_t from = x->row0 + source_row(w, x, r0 + r);
             ok = gguf_pack_row(x->type, &q, from, packed + r * row_bytes, w->e) ||
                  err_context(w->e, "%s, row %u", x->module, (unsigned)from);
         }

@@ -43,10 +43,13 @@ elif family in ('glm4_moe', 'glm4_moe_norm'):
                   use_qk_norm=family == 'glm4_moe_norm', num_nextn_predict_layers=1)
     bias = plain = behind = True
     qk_norm = (DIM, DIM) if config['use_qk_norm'] else None
-elif family == 'granitemoe':
-    config.update(architectures=['GraniteMoeForCausalLM'], model_type='granitemoe', num_local_experts=EXPERTS,
+elif family in ('granitemoe', 'granitemoeshared'):
+    config.update(architectures=['GraniteMoeForCausalLM' if family == 'granitemoe' else 'GraniteMoeSharedForCausalLM'],
+                  model_type=family, num_local_experts=EXPERTS,
                   embedding_multiplier=3.0, attention_multiplier=0.2, residual_multiplier=0.4, logits_scaling=2.5)
     mlp, router, stacked = 'block_sparse_moe', 'router.layer', True
+    if family == 'granitemoeshared':
+        config['shared_intermediate_size'] = SHARED = 96
 elif oss:
     config.update(architectures=['GptOssForCausalLM'], model_type='gpt_oss', num_local_experts=EXPERTS, attention_bias=True,
                   sliding_window=12, layer_types=['sliding_attention', 'full_attention', 'sliding_attention'], swiglu_limit=7.0,
@@ -188,6 +191,9 @@ for layer in range(LAYERS + behind):
     if stacked:
         add(f'{p}{mlp}.input_linear.weight', (EXPERTS, 2 * WIDTH, D), 0.2)
         add(f'{p}{mlp}.output_linear.weight', (EXPERTS, D, WIDTH), 0.2)
+    if family == 'granitemoeshared':
+        add(f'{p}shared_mlp.input_linear.weight', (2 * SHARED, D), 0.2)
+        add(f'{p}shared_mlp.output_linear.weight', (D, SHARED), 0.2)
     if fused:
         add(f'{p}{mlp}.experts.gate_up_proj', (EXPERTS, 2 * WIDTH, D), 0.2)
         add(f'{p}{mlp}.experts.down_proj', (EXPERTS, D, WIDTH), 0.2)

@@ -169,12 +169,12 @@ def route(p, x):
     """[(expert, weight)] of one token."""
     if kind == "gpt_oss":
         z = times(matrix(p + "router.weight"), x, vector(p + "router.bias"))
-    elif kind == "granitemoe":
+    elif kind.startswith("granitemoe"):
         z = times(matrix(p + "router.layer.weight"), x)
     else:
         z = times(matrix(p + "gate.weight"), x)
     top = max(z)
-    if kind in ("gpt_oss", "granitemoe"):
+    if kind == "gpt_oss" or kind.startswith("granitemoe"):
         chosen = best(z, used)
         e = [math.exp(z[i] - top) for i in chosen]
         return [(i, v / sum(e)) for i, v in zip(chosen, e)]
@@ -243,7 +243,7 @@ def oss_expert(p, expert, x):
 def expert_of(p, expert, x):
     if kind == "gpt_oss":
         return oss_expert(p, expert, x)
-    if kind == "granitemoe":
+    if kind.startswith("granitemoe"):
         both = stacked(p + "input_linear.weight", expert)
         half = len(both) // 2
         return glu(both[:half], both[half:], stacked(p + "output_linear.weight", expert), x)
@@ -251,7 +251,7 @@ def expert_of(p, expert, x):
 
 
 def second_half(layer, x):
-    block = "block_sparse_moe." if kind == "granitemoe" else "mlp."
+    block = "block_sparse_moe." if kind.startswith("granitemoe") else "mlp."
     p = f"model.layers.{layer}.{block}"
     if layer < c.get("first_k_dense_replace", 0):
         return glu(*(matrix(f"{p}{n}_proj.weight") for n in ("gate", "up", "down")), x)
@@ -260,6 +260,10 @@ def second_half(layer, x):
         y = plus(y, expert_of(p, expert, x), weight)
     if c.get("n_shared_experts"):
         y = plus(y, glu(*(matrix(f"{p}shared_experts.{n}_proj.weight") for n in ("gate", "up", "down")), x))
+    if c.get("shared_intermediate_size"):
+        s = f"model.layers.{layer}.shared_mlp."
+        both, half = matrix(s + "input_linear.weight"), c["shared_intermediate_size"]
+        y = plus(y, glu(both[:half], both[half:], matrix(s + "output_linear.weight"), x))
     return y
 
 
