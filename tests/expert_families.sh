@@ -67,6 +67,12 @@ must "$gsq" imatrix "$folder" --calib "$text" --samples 2 --ctx 64 -o "$tmp/imat
     check 'granitemoeshared: an importance matrix names both' grep -q 'blk.1.ffn_gate_shexp.weight.in_sum2' "$tmp/imatrix.gguf" &&
     must "$gsq" quantize "$folder" -o "$tmp/important.gguf" --type Q4_0 --method rtn --imatrix "$tmp/imatrix.gguf" &&
     perplexity "$tmp/important.gguf" && check "granitemoeshared, Q4_0 by it: perplexity $got" within "$got" "$want" 0.2
+# So it is where a file is refined.
+must "$gsq" quantize "$folder" -o "$tmp/q2.gguf" --type Q2_0 --method rtn &&
+    must "$gsq" quantize "$folder" --refine "$tmp/q2.gguf" -o "$tmp/refined.gguf" --effort fast --steps 30 --calib "$text" --samples 32 --ctx 64 &&
+    check 'granitemoeshared: refined, only codes changed' python3 "$here/tests/lib/gguf_codes.py" "$tmp/q2.gguf" "$tmp/refined.gguf" &&
+    rounded=$(divergence "$tmp/q2.gguf" "$folder") && learned=$(divergence "$tmp/refined.gguf" "$folder") &&
+    check "granitemoeshared: KL of the file $rounded, refined $learned" at_most "$learned" "$(awk -v r="$rounded" 'BEGIN { print 0.97 * r }')"
 # llama.cpp blends yarn between whole pairs.
 blend='rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 32, "beta_slow": 1}'
 make gpt_oss "$blend" && through_gguf gpt_oss

@@ -193,7 +193,7 @@ static bool write_blocks(struct writing *w, const struct gguf_entry *x)
     bool ok = rows ? true : err_nomem(w->e, x->module, step * row_bytes);
     for (uint32_t r0 = 0; ok && r0 < x->rows; r0 += (uint32_t)step) {
         uint32_t n = (uint32_t)min_u64(step, x->rows - r0);
-        ok = checkpoint_read_blocks(w->plan->src, x->module, source_row(w, x, r0), n, rows, w->e) &&
+        ok = checkpoint_read_blocks(w->plan->src, x->module, x->row0 + source_row(w, x, r0), n, rows, w->e) &&
              put(w, rows, n * row_bytes, (uint64_t)n * x->cols);
     }
     free(rows);

@@ -49,18 +49,33 @@ static bool copy_to(struct copying *c, uint64_t end, struct err *e)
     return put(c, c->map.data + c->at, end - c->at, e);
 }
 
+/* Which rows of a matrix in two tensors one of them has; all 0: the matrix is one tensor. */
+struct piece {
+    enum gguf_mixed mixed;
+    enum gguf_shared shared;
+};
+
+/* The Hugging Face row that is row r of n. */
+static uint32_t row_of(const struct model_config *c, const char *module, struct piece part, uint32_t r, uint32_t n)
+{
+    if (part.mixed)
+        return gguf_mixed_row_to_hf(c, part.mixed, r);
+    if (part.shared)
+        return part.shared == SHARED_UP ? n + r : r;
+    return gguf_permuted_heads(c, module) ? gguf_row_to_hf(r, c->head_dim) : r;
+}
+
 /* n rows of a matrix, of which `rows` are the file's: all, or those of a part. */
-static bool put_codes(struct copying *c, const struct matrix *item, const char *module, enum gguf_mixed part,
-                      uint32_t n, const uint8_t *rows, struct err *e)
+static bool put_codes(struct copying *c, const struct matrix *item, const char *module, struct piece part, uint32_t n,
+                      const uint8_t *rows, struct err *e)
 {
     const struct model_config *cfg = checkpoint_config(c->file);
-    uint32_t heads = gguf_permuted_heads(cfg, module);
     uint64_t row_bytes = gguf_row_bytes(item->type, item->cols), bytes = row_bytes * n;
     struct qlinear q = {0};
     uint8_t *out = malloc((size_t)bytes);
     bool ok = out ? c->source->linear(c->source->ctx, item, &q, e) : err_nomem(e, "a tensor's rows", bytes);
     for (uint32_t r = 0; ok && r < n; r++) {
-        uint32_t from = heads ? gguf_row_to_hf(r, cfg->head_dim) : part ? gguf_mixed_row_to_hf(cfg, part, r) : r;
+        uint32_t from = row_of(cfg, module, part, r, n);
         gguf_replace_codes(item->type, rows + r * row_bytes, q.codes + (size_t)from * q.cols, q.cols,
                            out + r * row_bytes);
     }
@@ -82,14 +97,15 @@ static bool list_items(struct copying *c, const struct plan *p, struct err *e)
 
 /* The linear that a tensor holds, or a part of it, of experts that one's; module: what it is called in the file. NULL: it stays. */
 static const struct matrix *item_of(const struct copying *c, const struct plan *p, const char *tensor, uint32_t expert,
-                                    char module[128], enum gguf_mixed *part)
+                                    char module[128], struct piece *part)
 {
     const struct model_config *cfg = checkpoint_config(c->file);
     const char *own = config_prefix(cfg), *prefix = config_prefix(checkpoint_config(c->master));
     char name[160];
     uint32_t i;
-    *part = gguf_name_to_mixed(cfg, tensor, module, 128);
-    if (!*part) {
+    part->mixed = gguf_name_to_mixed(cfg, tensor, module, 128);
+    part->shared = part->mixed ? SHARED_NONE : gguf_name_to_shared(cfg, tensor, module, 128);
+    if (!part->mixed && !part->shared) {
         if (!str_ends(tensor, ".weight") || !gguf_name_to_hf(cfg, tensor, expert, module, 128))
             return NULL;
         module[strlen(module) - strlen(".weight")] = '\0';
@@ -109,11 +125,11 @@ static bool write_tensor(struct copying *c, const struct plan *p, const struct g
     const uint64_t bytes = t->bytes / n;
     char module[128];
     for (uint32_t i = 0; i < n; i++) {
-        enum gguf_mixed part;
+        struct piece part;
         const struct matrix *item = item_of(c, p, t->name, i, module, &part);
         if (!item)
             continue;
-        const uint32_t rows = part ? (uint32_t)t->ne[1] : item->rows;
+        const uint32_t rows = part.mixed || part.shared ? (uint32_t)t->ne[1] : item->rows;
         if (bytes * n != t->bytes || bytes != rows * gguf_row_bytes(item->type, item->cols))
             return err_set(e, ERR_BUG, "%s has %" PRIu64 " bytes", t->name, t->bytes);
         if (!copy_to(c, at + i * bytes, e) || !put_codes(c, item, module, part, rows, t->data + i * bytes, e))
