@@ -29,7 +29,7 @@ static const double flop_per_work[KERNEL_COUNT] = {
     [KERNEL_ID_mla_heads] = 6,    [KERNEL_ID_conv_silu] = 12,   [KERNEL_ID_l2norm] = 3,
     [KERNEL_ID_norm_gated] = 8,   [KERNEL_ID_gate_heads] = 4,   [KERNEL_ID_clamped_fwd] = 8,
     [KERNEL_ID_clamped_bwd] = 15, [KERNEL_ID_attn_sinks] = 4,   [KERNEL_ID_sampled_bwd] = 60,
-    [KERNEL_ID_draw] = 40,        [KERNEL_ID_attn_step] = 4,
+    [KERNEL_ID_draw] = 40,
 };
 
 /* The number of a kernel's buffer. */
@@ -51,6 +51,8 @@ static double flop_of(unsigned kernel, const union kernel_args *a, double work)
     case KERNEL_ID_attn_cap_bwd_kv:
     case KERNEL_ID_attn_cap_bwd_v:
         return work;
+    case KERNEL_ID_attn_step:
+        return 4.0 * a->attn_step.windows * a->attn_step.heads * a->attn_step.dim * (a->attn_step.at + 1.0);
     case KERNEL_ID_chol_block:
         return 2.0 / 3 * pow(a->chol_block.nb, 3);
     default:
