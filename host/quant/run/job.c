@@ -120,8 +120,9 @@ static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t
     if (j->n_texts > 1)
         snprintf(held, sizeof held, "the mixture of %zu texts", j->n_texts);
     if (quantize_fit_text(o, j->windows.n))
-        log_info("%s holds %u windows of %u tokens, --effort %s takes up to %u: all of it is used", held,
-                 (unsigned)o->samples, (unsigned)ctx, effort_name(o->effort), (unsigned)asked);
+        log_info("%s holds %u windows of %u tokens, --effort %s takes up to %u: all of it is used; fewer windows cost "
+                 "accuracy, and a longer text gains (docs/method.md 7)",
+                 held, (unsigned)o->samples, (unsigned)ctx, effort_name(o->effort), (unsigned)asked);
     else
         windows_tell_short(&j->windows, held, asked);
     return true;
@@ -353,7 +354,8 @@ static void summarize(struct job *j)
 /* Speeds, for the prediction. A plan for a device that is not there has none. */
 static bool measure(struct job *j, struct err *e)
 {
-    return !j->cmd || (j->o->dry_run && gpu_info(gpu_cmd_gpu(j->cmd))->as_if) || (tell_phase(j, "measure", e) && speed_measure(&j->speed, j->m, &j->plan, j->o, e));
+    return !j->cmd || (j->o->dry_run && gpu_info(gpu_cmd_gpu(j->cmd))->as_if) ||
+           (tell_phase(j, "measure", e) && speed_measure(&j->speed, j->m, &j->plan, j->o, e));
 }
 
 /* Where none was named, and the model cannot write one: the text that comes with gsq. */
