@@ -41,6 +41,11 @@ done
 planned 'a GGUF' -o "$tmp/m.gguf" "${text[@]}" --type Q4_0 --steps 4 --epochs 1 --scale-epochs 0 --mem-limit 0.07
 planned 'an importance matrix alone' -o "$tmp/m.gguf" --type Q4_0 --imatrix "$tmp/im.gguf" --steps 4 --mem-limit 0.05
 
+# Ten times the windows that device and host have room for: 39 MB of activations beside 4 and 1.
+planned '10 times as long a text as memory holds' "${folder[@]}" -o "$tmp/m" --calib "$demo/calib.txt" --ctx 64 --samples 1199 \
+    --effort fast --steps 4 --mem-limit 0.0255 --host-limit 0.001
+check 'its activations are in a file' grep -q '"activations":"file"' "$tmp/out"
+
 # Activations that the device does not take, 4 GiB here, go to host memory where there is as much free again, and to a file
 # only beyond what may be used.
 place() { # WHERE OPTION...
