@@ -40,12 +40,12 @@ build() { # PRESET
     return 1
 }
 
-# Runs ctest and counts its tests one by one.
+# Runs ctest, two tests at a time, and counts them one by one.
 run_ctest() { # PRESET CTEST-OPTION...
     local preset=$1 junit=$PWD/build/$1/ctest.xml
     shift
     rm -f "$junit"
-    ctest --test-dir "build/$preset" --output-on-failure --output-junit "$junit" "$@" || true
+    ctest --test-dir "build/$preset" --parallel 2 --output-on-failure --output-junit "$junit" "$@" || true
     if [[ ! -s $junit ]]; then
         count failed "ctest $preset"
         return
@@ -79,20 +79,36 @@ part_release() {
     run_ctest release -E '^wine$' # has its own part
 }
 
+# Runs FUNCTION NAME for each name, two at a time; exit codes are left in build/exit/NAME.
+two_at_a_time() { # FUNCTION NAME...
+    local function=$1
+    shift
+    rm -rf build/exit
+    mkdir -p build/exit
+    export -f "${function?}"
+    # shellcheck disable=SC2016 # the inner shell's
+    printf '%s\n' "$@" | xargs -P 2 -I '{}' bash -c 'rc=0; "$0" "$1" || rc=$?; echo "$rc" >"build/exit/$1"' "$function" '{}'
+}
+
+newest_one() { # NAME of a test
+    GSQ_SOURCE=$PWD scripts/gpu-drivers.sh run lavapipe "build/newest/$1" >"build/newest/$1.log" 2>&1
+}
+
 # Drivers of cards that are not here, and the variants that this system's shader compiler cannot build.
 part_gpus() {
     title "gpus: compilers of AMD, Intel and NVIDIA; cooperative matrices on the newest lavapipe"
-    local rc=0 name
+    local rc=0 name tests=(test_tune_block test_spirv test_kernels_forward test_kernels_backward test_gpu test_choice test_bf16)
     scripts/gpu-compilers.sh || rc=$?
     case $rc in
     0) count passed "compilers of GPUs" ;;
     77) count skipped "compilers of GPUs" && return 0 ;;
     *) count failed "compilers of GPUs" && return 0 ;;
     esac
-    cmake --build build/newest --target gsq test_spirv test_kernels_forward test_kernels_backward test_gpu test_choice test_bf16 test_tune_block >>build/newest.log 2>&1 ||
+    cmake --build build/newest --target gsq "${tests[@]}" >>build/newest.log 2>&1 ||
         { count failed "build newest" && return 0; }
-    for name in test_spirv test_kernels_forward test_kernels_backward test_gpu test_choice test_bf16 test_tune_block; do
-        if GSQ_SOURCE=$PWD scripts/gpu-drivers.sh run lavapipe "build/newest/$name" >"build/newest/$name.log" 2>&1; then
+    two_at_a_time newest_one "${tests[@]}"
+    for name in "${tests[@]}"; do
+        if [[ $(cat "build/exit/$name") == 0 ]]; then
             count passed "newest $name"
         else
             tail -n 20 "build/newest/$name.log"
@@ -128,25 +144,19 @@ fuzz_one() { # TARGET
 part_fuzz() {
     title "fuzz: ${FUZZ_SECONDS:-60} s for each parser, two at a time"
     build fuzz || return 0
-    local targets=() target i
+    local targets=() target
     for target in tests/fuzz/fuzz_*.c; do
         targets+=("$(basename "$target" .c)")
     done
-    for ((i = 0; i < ${#targets[@]}; i += 2)); do
-        local pids=() names=("${targets[@]:i:2}") k
-        for target in "${names[@]}"; do
-            fuzz_one "$target" &
-            pids+=($!)
-        done
-        for k in "${!names[@]}"; do
-            if wait "${pids[k]}"; then
-                echo "${names[k]}: $(sed -n 's/^stat::number_of_executed_units: *//p' "build/fuzz/${names[k]}.log") inputs"
-                count passed "${names[k]}"
-            else
-                tail -n 40 "build/fuzz/${names[k]}.log"
-                count failed "${names[k]}"
-            fi
-        done
+    two_at_a_time fuzz_one "${targets[@]}"
+    for target in "${targets[@]}"; do
+        if [[ $(cat "build/exit/$target") == 0 ]]; then
+            echo "$target: $(sed -n 's/^stat::number_of_executed_units: *//p' "build/fuzz/$target.log") inputs"
+            count passed "$target"
+        else
+            tail -n 40 "build/fuzz/$target.log"
+            count failed "$target"
+        fi
     done
 }
 

@@ -14,7 +14,13 @@
 #define DIR_ "tmp_tune_block"
 #include "tests/scratch_dir.h"
 
-enum { CTX = 64, WINDOWS = 52, HELD = 4, SEEDS = 3 };
+/* Means over SEEDS runs are compared; sanitizers look at what a run touches, which is the same with each. */
+#ifdef GSQ_SANITIZE
+enum { SEEDS = 1, COMPARED = 0 };
+#else
+enum { SEEDS = 3, COMPARED = 1 };
+#endif
+enum { CTX = 64, WINDOWS = 52, HELD = 4 };
 
 static struct err e;
 
@@ -574,7 +580,7 @@ static void test_steering(void **state)
             print_message("1e5 in %s, %s, %s: alone %.5f (f32 %.5f), together %.5f (%.5f)\n", cases[c].name,
                           stage_name((enum tune_stage)cases[c].half), names[i], got.alone, f32.alone, got.together,
                           f32.together);
-            assert_true(got.alone < 1.06 * f32.alone && got.together < 1.04 * f32.together);
+            assert_true(!COMPARED || (got.alone < 1.06 * f32.alone && got.together < 1.04 * f32.together));
         }
     }
 }
